@@ -1,0 +1,492 @@
+// Package decisionlog keeps the record of every decision: who asked for what,
+// what was answered and why, under which revision of everything the answer
+// depended on. It is the audit trail, and what explain and replay read.
+//
+// # Life of an entry
+//
+// The gate builds one [Entry] per Check and hands it to [Log.Append] before
+// the reply goes out. Append only puts a pointer into a bounded queue: it does
+// not encode, mask, lock or allocate. [Log.Run] owns everything after that: it
+// takes entries off the queue, turns their documents into JSON, redacts them,
+// and writes one line per entry to a file or to standard output. Lines are
+// written as soon as the queue is empty, and at the latest after 64 KiB or
+// 100 ms while it is not.
+//
+// # When there is no room
+//
+// A queue that is full means that the sink is slower than the decisions, or
+// refuses them. Config.OnFull says what Append does then:
+//
+//   - wait (the default): waits for room, for at most half of the time that
+//     the request has left and at most Config.MaxWait, so that an answer still
+//     reaches the proxy in time; then the entry is lost. It does not wait
+//     while the sink is known to refuse writes: that helps nobody.
+//   - drop: the entry is lost at once.
+//   - deny: the entry is lost at once, and Append's error is [ErrDeny]: the
+//     caller must not let a request through that is not on record.
+//
+// Every loss is counted by cause in gatehouse_decision_log_dropped_total and,
+// when there is room again, recorded in the log itself:
+//
+//	{"gap":{"dropped":17,"since":"2026-03-01T10:00:00.1Z","until":"2026-03-01T10:00:02.9Z"}}
+//
+// A sink that fails (disk full, directory gone) is retried, first after
+// 100 ms, then ever more slowly up to every 5 s, with the file opened anew; the
+// lines that it refused are kept and go first, each of them whole and once.
+// Only where another file has come into its place meanwhile may the old one
+// end in half a line; that line is then whole in the new one.
+//
+// # The line
+//
+// Names are those of Open Policy Agent's decision log events where it has
+// one: decision_id, labels, trace_id, span_id, bundles (name to revision; we
+// add digest), path (of the decision: "envoy/authz/allow"), requested_by,
+// timestamp (RFC 3339, UTC, nanoseconds), metrics.timer_server_handler_ns,
+// input, result, error (code and message), erased and masked. Ours are
+// revision (of the whole view), app, route, identity (type, subject, issuer,
+// roles, authenticated: an allow-list), peer, request (method, host, path),
+// outcome ("allow" or "deny"), reason, status (HTTP) and dry_run.
+//
+// # What never appears in it
+//
+// Redaction knows the places where credentials are and looks only there.
+// Replaced by "[redacted]", with a JSON pointer to each in masked:
+//
+//   - headers by name, in headers and in headerMap (plain and raw), and in the
+//     headers that a result sets: authorization, cookie, set-cookie,
+//     proxy-authorization, x-api-key and some more
+//     (see defaultHeaders), and those in Config.Redact.Headers;
+//   - any other header whose value starts with "Bearer " or "Basic ", or that
+//     holds something shaped like a JWT;
+//   - query parameters by name: access_token, token, api_key, code and some
+//     more (see defaultParams), and those in Config.Redact.Params; in path,
+//     query, fragment, parsed_query, and URLs in :path, referer and
+//     similar headers; anything shaped like a JWT in a path or a query;
+//   - members of parsed_body by name, at any depth: the same list without
+//     code, which in a body is more often a country's.
+//
+// Names are compared without case, and those of parameters and members also
+// without "_" and "-": accessToken is access_token. Removed altogether, with a
+// JSON pointer in erased: identity.claims, the raw body (body and
+// rawBody: parsed_body says what the policy saw), and the payload that
+// Envoy's jwt_authn left in the metadata. A secret that is part of a path
+// ("/reset/8c1f...") is not recognised unless it is a JWT.
+//
+// An entry larger than Config.MaxEntry loses its input, then its result, then
+// its roles and the tails of its strings. A document that cannot be encoded is
+// erased. The entry itself is always written.
+package decisionlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+var (
+	// ErrFull says that an entry was lost: there was no room for it, or the
+	// log has ended. The loss is already counted; the answer stands.
+	ErrFull = errors.New("decision log is full")
+	// ErrDeny is ErrFull where Config.OnFull is "deny": the request must be
+	// denied. errors.Is(ErrDeny, ErrFull) holds.
+	ErrDeny = fmt.Errorf("%w and on_full is deny", ErrFull)
+
+	errClosed = fmt.Errorf("%w: it has been closed", ErrFull)
+)
+
+// What Config.OnFull may say.
+const (
+	OnFullWait = "wait"
+	OnFullDrop = "drop"
+	OnFullDeny = "deny"
+)
+
+const (
+	defaultQueue      = 8192
+	defaultQueueBytes = 64 << 20
+	defaultMaxEntry   = 64 << 10
+	minMaxEntry       = 8 << 10
+	defaultMaxWait    = time.Second
+	defaultDrain      = 5 * time.Second
+)
+
+// Config says where decisions are recorded. Its zero value records nothing.
+type Config struct {
+	// File is the path of the log, "-" for standard output, "" for none. The
+	// file is created with mode 0600 and appended to; its directory must exist.
+	File string
+	// OnFull is "wait" (or ""), "drop" or "deny"; see the package comment.
+	OnFull string
+	// Queue is how many entries may wait to be written; 0 means 8192.
+	Queue int
+	// QueueBytes bounds what the inputs of waiting entries keep in memory, by
+	// their Entry.InputSize; 0 means 64 MiB. Beyond it entries are kept
+	// but their inputs are erased.
+	QueueBytes int64
+	// MaxEntry is the most bytes a line may have; 0 means 64 KiB, and less
+	// than 8 KiB is an error.
+	MaxEntry int
+	// MaxWait bounds the waiting of OnFull "wait"; 0 means 1 s.
+	MaxWait time.Duration
+	// DrainTimeout is how long Run goes on writing when it is told to end;
+	// 0 means 5 s.
+	DrainTimeout time.Duration
+	// Redact names credentials beyond those known by default.
+	Redact Redact
+	// Labels are written with every entry, such as the instance's id.
+	Labels map[string]string
+
+	Clock      func() time.Time      // nil means time.Now
+	Logger     *zap.Logger           // operators' events; nil means none
+	Registerer prometheus.Registerer // nil means no metrics
+	Stdout     io.Writer             // what "-" means; nil means os.Stdout
+}
+
+// Redact adds to what is redacted by default; nothing can be taken away.
+type Redact struct {
+	Headers []string // names of headers
+	Params  []string // names of query parameters and of members of the body
+}
+
+// Log takes entries from requests and writes them to its sink. A nil Log, and
+// one without a file, take everything and record nothing.
+type Log struct {
+	cfg   Config
+	queue chan *Entry // nil: records nothing
+	done  chan struct{}
+	codec codec // owned by Run
+	file  *os.File
+	met   metrics
+
+	started atomic.Bool
+	closed  atomic.Bool  // set by Run once nothing later in the queue is sure to be written
+	failing atomic.Bool  // the sink refused the last write
+	kept    atomic.Int64 // bytes that queued inputs keep
+	held    atomic.Int64 // entries encoded but not yet written
+	written atomic.Uint64
+	dropped atomic.Uint64
+
+	wake  chan struct{} // tells Run that next is set
+	lossy chan struct{} // tells Run that gap is set
+
+	mu      sync.Mutex // guards what follows, and Entry.lost; never taken by an Append that finds room
+	next    *os.File   // opened by Reopen, not yet taken by Run
+	ended   bool
+	gap     gap
+	lastErr string
+}
+
+// gap is what was lost since the last gap was recorded.
+type gap struct {
+	dropped      uint64
+	since, until time.Time
+}
+
+// New checks the configuration and opens the file. It starts nothing: entries
+// wait in the queue until Run is called, and Run closes the file.
+func New(cfg Config) (*Log, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.File == "" {
+		return &Log{cfg: cfg}, nil
+	}
+	l := &Log{
+		cfg:   cfg,
+		queue: make(chan *Entry, cfg.Queue),
+		done:  make(chan struct{}),
+		wake:  make(chan struct{}, 1),
+		lossy: make(chan struct{}, 1),
+		codec: newCodec(&cfg),
+	}
+	if cfg.File != "-" {
+		f, err := openFile(cfg.File)
+		if err != nil {
+			return nil, err
+		}
+		l.file = f
+	}
+	l.met = newMetrics(l)
+	if err := l.met.register(cfg.Registerer); err != nil {
+		if l.file != nil {
+			l.file.Close()
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// check refuses what cannot be honoured and fills in the defaults.
+func (c *Config) check() error {
+	switch c.OnFull {
+	case "":
+		c.OnFull = OnFullWait
+	case OnFullWait, OnFullDrop, OnFullDeny:
+	default:
+		return fmt.Errorf("decision log: on_full is %q: must be wait, drop or deny", c.OnFull)
+	}
+	if c.Queue < 0 || c.QueueBytes < 0 || c.MaxWait < 0 || c.DrainTimeout < 0 {
+		return errors.New("decision log: queue sizes and times must not be negative")
+	}
+	if c.MaxEntry != 0 && c.MaxEntry < minMaxEntry {
+		return fmt.Errorf("decision log: an entry of at most %d bytes is too small: must be at least %d", c.MaxEntry, minMaxEntry)
+	}
+	c.Queue = or(c.Queue, defaultQueue)
+	c.QueueBytes = or(c.QueueBytes, defaultQueueBytes)
+	c.MaxEntry = or(c.MaxEntry, defaultMaxEntry)
+	c.MaxWait = or(c.MaxWait, defaultMaxWait)
+	c.DrainTimeout = or(c.DrainTimeout, defaultDrain)
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Stdout == nil {
+		c.Stdout = os.Stdout
+	}
+	return nil
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// openFile opens a log for appending. A named pipe without a reader is an
+// error (O_NONBLOCK), not a process that hangs before it has said a word.
+func openFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o600)
+	if err == nil {
+		return f, nil
+	}
+	if dir := filepath.Dir(path); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("opening decision log %q: directory %q does not exist: %w", path, dir, os.ErrNotExist)
+	}
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return nil, fmt.Errorf("opening decision log %q: %w", path, err)
+}
+
+// Append takes the entry and its documents over: neither may be touched by the
+// caller afterwards. It is called before the reply goes out and never waits
+// longer than ctx, nor at all unless the queue is full and OnFull is "wait".
+// An error is ErrFull or ErrDeny: the entry is lost, and counted.
+func (l *Log) Append(ctx context.Context, e *Entry) error {
+	if l == nil || l.queue == nil {
+		return nil
+	}
+	if l.closed.Load() {
+		return l.lose(causeClosed)
+	}
+	l.reserve(e)
+	select {
+	case l.queue <- e:
+	default:
+		if err := l.wait(ctx, e); err != nil {
+			l.release(e)
+			return err
+		}
+	}
+	if l.closed.Load() {
+		return l.sweep(ctx, e)
+	}
+	return nil
+}
+
+// reserve counts the entry's input against QueueBytes, and lets go of the
+// input where it does not fit: an audit trail without inputs is better than
+// one without entries, and both are better than a process out of memory.
+func (l *Log) reserve(e *Entry) {
+	if e.Input == nil {
+		e.InputSize = 0
+		return
+	}
+	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
+		l.kept.Add(-n)
+		e.Input, e.InputSize, e.inputLost = nil, 0, true
+	}
+}
+
+func (l *Log) release(e *Entry) { l.kept.Add(-int64(e.InputSize)) }
+
+// wait puts the entry into a queue that was full a moment ago.
+func (l *Log) wait(ctx context.Context, e *Entry) error {
+	if l.cfg.OnFull != OnFullWait || l.failing.Load() {
+		return l.lose(causeFull)
+	}
+	limit := l.cfg.MaxWait
+	if end, ok := ctx.Deadline(); ok {
+		// What Envoy does not get in time it may treat as our failure, and let
+		// the request through: leave enough time for the answer.
+		limit = min(limit, time.Until(end)/2)
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case l.queue <- e:
+		return nil
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-l.done:
+		return l.lose(causeClosed)
+	}
+	return l.lose(causeFull)
+}
+
+// sweep is for an Append that raced with the end of Run: it put its entry into
+// the queue, but Run may have looked for the last time. What is still there
+// when Run has ended is lost.
+func (l *Log) sweep(ctx context.Context, e *Entry) error {
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+		return l.refusal(causeClosed) // to be on the safe side; end counts it if it is lost
+	}
+	l.mu.Lock()
+	n := l.discard()
+	lost := e.lost
+	l.mu.Unlock()
+	l.count(causeClosed, n)
+	if lost {
+		return l.refusal(causeClosed)
+	}
+	return nil
+}
+
+// discard empties the queue and returns how many entries were in it. Its caller
+// holds mu.
+func (l *Log) discard() (n uint64) {
+	for {
+		select {
+		case e := <-l.queue:
+			l.release(e)
+			e.lost = true
+			n++
+		default:
+			return n
+		}
+	}
+}
+
+// lose accounts for one entry and returns what Append's caller is to be told.
+func (l *Log) lose(cause string) error {
+	l.count(cause, 1)
+	return l.refusal(cause)
+}
+
+func (l *Log) refusal(cause string) error {
+	switch {
+	case l.cfg.OnFull == OnFullDeny:
+		return ErrDeny
+	case cause == causeClosed:
+		return errClosed
+	}
+	return ErrFull
+}
+
+// count accounts for n entries that will never be written.
+func (l *Log) count(cause string, n uint64) {
+	if n == 0 {
+		return
+	}
+	l.dropped.Add(n)
+	l.met.dropped.WithLabelValues(cause).Add(float64(n))
+	now := l.cfg.Clock()
+	l.mu.Lock()
+	if l.gap.dropped == 0 {
+		l.gap.since = now
+	}
+	l.gap.dropped += n
+	l.gap.until = now
+	l.mu.Unlock()
+	poke(l.lossy)
+}
+
+// Reopen opens the file anew under the same path, for a log rotation that has
+// moved the old one away. Lines written until Run takes the new file go to the
+// old one; none is lost or written twice. If it cannot be opened, the
+// old file stays in use. Standard output has nothing to reopen.
+func (l *Log) Reopen() error {
+	if l == nil || l.file == nil {
+		return nil
+	}
+	f, err := openFile(l.cfg.File)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	old := l.next
+	l.next = f
+	if l.ended {
+		old, l.next = f, nil
+	}
+	ended := l.ended
+	l.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+	if ended {
+		return fmt.Errorf("reopening decision log %q: %w", l.cfg.File, os.ErrClosed)
+	}
+	poke(l.wake)
+	return nil
+}
+
+// poke leaves a note in a channel of capacity one, unless there is one already.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Status is what the status page shows of a log.
+type Status struct {
+	Sink    string // path of the file, "stdout", or "" for none
+	Queued  int    // entries not yet written
+	Written uint64 // entries written since the start
+	Dropped uint64 // entries lost since the start
+	Error   string // what the sink says while it refuses to write, else ""
+}
+
+// Status may be called at any time.
+func (l *Log) Status() Status {
+	if l == nil || l.queue == nil {
+		return Status{}
+	}
+	l.mu.Lock()
+	lastErr := l.lastErr
+	l.mu.Unlock()
+	return Status{
+		Sink:    l.sinkName(),
+		Queued:  l.queued(),
+		Written: l.written.Load(),
+		Dropped: l.dropped.Load(),
+		Error:   lastErr,
+	}
+}
+
+func (l *Log) queued() int { return len(l.queue) + int(max(0, l.held.Load())) }
+
+func (l *Log) sinkName() string {
+	if l.cfg.File == "-" {
+		return "stdout"
+	}
+	return l.cfg.File
+}

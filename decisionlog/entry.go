@@ -1,0 +1,313 @@
+package decisionlog
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+)
+
+// Entry is what one Check leaves behind. It belongs to the log from Append on,
+// and must not alias memory that is used again (a transport's buffer).
+type Entry struct {
+	DecisionID string
+	Time       time.Time     // when the request was received
+	Duration   time.Duration // from then until the answer was ready
+
+	App     string // name of the application
+	Route   string // name or template of the route that matched
+	Outcome string // "allow" or "deny": what was decided, also in a dry run
+	Reason  string // the gate's reason; "" for a plain allow
+	Status  int    // HTTP status that the client or the proxy was given
+	DryRun  bool   // true: the request was let through whatever Outcome says
+
+	Method, Host, Path string // of the request; Path with its query
+
+	DecisionPath string // which rule was asked, such as "envoy/authz/allow"
+	Identity     Identity
+	Peer         string // the mTLS peer: SPIFFE ID or subject
+	RequestedBy  string // address of who connected to us or to the proxy
+	TraceID      string // W3C trace context, in hex
+	SpanID       string
+
+	Revision string // of the whole view that decided
+	Bundles  []Bundle
+
+	Input     Document // what the policy was given; nil: it was not asked
+	InputSize int      // about how many bytes Input keeps in memory; see Config.QueueBytes
+	Result    Document // what the policy answered; nil: nothing
+	Error     string   // what went wrong, for operators
+
+	inputLost bool // Append let go of Input for want of memory
+	lost      bool // taken off the queue unwritten, after the end of Run
+}
+
+// Identity is all that the log says about the caller.
+type Identity struct {
+	Type, Subject, Issuer string
+	Roles                 []string
+	Authenticated         bool
+}
+
+// Bundle is one part of the policy that decided.
+type Bundle struct {
+	Name, Revision, Digest string
+}
+
+// Document is a JSON value that is made when it is needed, off the request
+// path and at most once. JSON returns map[string]any, []any, string,
+// json.Number or another number, bool or nil, all of it free for the log to
+// change. (An interface rather than a func: a pointer in it costs no
+// allocation, a closure does.)
+type Document interface {
+	JSON() (any, error)
+}
+
+// record is the line without its documents, which are spliced in behind it.
+type record struct {
+	DecisionID  string                  `json:"decision_id"`
+	Timestamp   string                  `json:"timestamp"`
+	Labels      map[string]string       `json:"labels,omitempty"`
+	TraceID     string                  `json:"trace_id,omitempty"`
+	SpanID      string                  `json:"span_id,omitempty"`
+	Revision    string                  `json:"revision,omitempty"`
+	Bundles     map[string]recordBundle `json:"bundles,omitempty"`
+	Path        string                  `json:"path,omitempty"`
+	RequestedBy string                  `json:"requested_by,omitempty"`
+	App         string                  `json:"app,omitempty"`
+	Route       string                  `json:"route,omitempty"`
+	Identity    recordIdentity          `json:"identity"`
+	Peer        string                  `json:"peer,omitempty"`
+	Request     recordRequest           `json:"request"`
+	Outcome     string                  `json:"outcome"`
+	Reason      string                  `json:"reason,omitempty"`
+	Status      int                     `json:"status,omitempty"`
+	DryRun      bool                    `json:"dry_run,omitempty"`
+	Error       *recordError            `json:"error,omitempty"`
+	Metrics     recordMetrics           `json:"metrics"`
+	Erased      []string                `json:"erased,omitempty"`
+	Masked      []string                `json:"masked,omitempty"`
+}
+
+type recordBundle struct {
+	Revision string `json:"revision"`
+	Digest   string `json:"digest,omitempty"`
+}
+
+type recordIdentity struct {
+	Type          string   `json:"type,omitempty"`
+	Subject       string   `json:"subject,omitempty"`
+	Issuer        string   `json:"issuer,omitempty"`
+	Roles         []string `json:"roles,omitempty"`
+	Authenticated bool     `json:"authenticated"`
+}
+
+type recordRequest struct {
+	Method string `json:"method,omitempty"`
+	Host   string `json:"host,omitempty"`
+	Path   string `json:"path,omitempty"`
+}
+
+type recordError struct {
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message"`
+}
+
+type recordMetrics struct {
+	Handler int64 `json:"timer_server_handler_ns"`
+}
+
+type recordGap struct {
+	Labels map[string]string `json:"labels,omitempty"`
+	Gap    struct {
+		Dropped uint64 `json:"dropped"`
+		Since   string `json:"since"`
+		Until   string `json:"until"`
+	} `json:"gap"`
+}
+
+// keepBuffer is the largest buffer that is kept for the next entry.
+const keepBuffer = 1 << 20
+
+// codec turns entries into lines. It is used by one goroutine at a time.
+type codec struct {
+	labels map[string]string
+	max    int
+	redact redactor
+	scan   scan
+
+	// Reused from line to line.
+	line, input, result bytes.Buffer
+}
+
+func newCodec(cfg *Config) codec {
+	return codec{labels: maps.Clone(cfg.Labels), max: cfg.MaxEntry, redact: newRedactor(cfg.Redact)}
+}
+
+// appendLine appends the entry's line to dst. It cannot fail: what cannot be
+// encoded or is too large is erased, and the line says so.
+func (c *codec) appendLine(dst []byte, e *Entry) []byte {
+	c.scan.reset()
+	s := &c.scan
+	input := c.document(&c.input, e.Input, "/input", c.redact.input)
+	result := c.document(&c.result, e.Result, "/result", c.redact.result)
+	if e.inputLost {
+		s.erase("/input")
+	}
+	rec := c.record(e)
+	line := c.join(rec, input, result)
+	if len(line) > c.max && input != nil {
+		input = nil
+		s.eraseAll("/input")
+		line = c.join(rec, input, result)
+	}
+	if len(line) > c.max && result != nil {
+		result = nil
+		s.eraseAll("/result")
+		line = c.join(rec, input, result)
+	}
+	if len(line) > c.max {
+		c.shorten(rec)
+		line = c.join(rec, input, result)
+	}
+	dst = append(dst, line...)
+	for _, buf := range []*bytes.Buffer{&c.line, &c.input, &c.result} {
+		if buf.Cap() > keepBuffer {
+			*buf = bytes.Buffer{} // one huge entry is no reason to keep its memory
+		}
+	}
+	return dst
+}
+
+// appendGap appends the line that stands for lost entries.
+func (c *codec) appendGap(dst []byte, g gap) []byte {
+	rec := recordGap{Labels: c.labels}
+	rec.Gap.Dropped, rec.Gap.Since, rec.Gap.Until = g.dropped, stamp(g.since), stamp(g.until)
+	line, _ := encode(&c.line, &rec) // strings and numbers: cannot fail
+	return append(append(dst, line...), '\n')
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+func (c *codec) record(e *Entry) *record {
+	id := e.Identity
+	rec := &record{
+		DecisionID: e.DecisionID, Timestamp: stamp(e.Time), Labels: c.labels,
+		TraceID: e.TraceID, SpanID: e.SpanID, Revision: e.Revision,
+		Path: e.DecisionPath, RequestedBy: e.RequestedBy,
+		App: e.App, Route: e.Route, Peer: e.Peer,
+		Identity: recordIdentity{
+			Type: id.Type, Subject: id.Subject, Issuer: id.Issuer,
+			Roles: id.Roles, Authenticated: id.Authenticated,
+		},
+		Request: recordRequest{Method: e.Method, Host: e.Host, Path: e.Path},
+		Outcome: e.Outcome, Reason: e.Reason, Status: e.Status, DryRun: e.DryRun,
+		Metrics: recordMetrics{Handler: e.Duration.Nanoseconds()},
+	}
+	if clean := c.redact.url(e.Path); clean != e.Path {
+		rec.Request.Path = clean
+		c.scan.mask("/request/path")
+	}
+	if e.Error != "" {
+		rec.Error = &recordError{Code: e.Reason, Message: c.redact.text(e.Error)}
+		if rec.Error.Message != e.Error {
+			c.scan.mask("/error/message")
+		}
+	}
+	if len(e.Bundles) > 0 {
+		rec.Bundles = make(map[string]recordBundle, len(e.Bundles))
+		for _, b := range e.Bundles {
+			rec.Bundles[b.Name] = recordBundle{Revision: b.Revision, Digest: b.Digest}
+		}
+	}
+	return rec
+}
+
+// document makes, redacts and encodes one document; nil where there is none.
+func (c *codec) document(buf *bytes.Buffer, d Document, pointer string, redact func(any, *scan)) (out []byte) {
+	if d == nil {
+		return nil
+	}
+	mark := c.scan.mark()
+	defer func() {
+		// A document that panics costs its own text, not the audit trail.
+		if recover() != nil {
+			out = nil
+			c.scan.restore(mark, pointer)
+		}
+	}()
+	v, err := d.JSON()
+	if err == nil {
+		redact(v, &c.scan)
+		out, err = encode(buf, v)
+	}
+	if err != nil {
+		c.scan.restore(mark, pointer)
+		return nil
+	}
+	return out
+}
+
+// join writes the line: the record, then the documents that are not nil.
+func (c *codec) join(rec *record, input, result []byte) []byte {
+	rec.Erased, rec.Masked = c.scan.erased, c.scan.masked
+	line, _ := encode(&c.line, rec) // strings, numbers and maps of them: cannot fail
+	line = line[:len(line)-1]       // without its "}"
+	if result != nil {
+		line = append(append(line, `,"result":`...), result...)
+	}
+	if input != nil {
+		line = append(append(line, `,"input":`...), input...)
+	}
+	return append(line, "}\n"...)
+}
+
+// shorten is for an entry that is too large without any document: a path or a
+// list of roles of tens of kilobytes.
+func (c *codec) shorten(rec *record) {
+	cut := func(s *string, pointer string) {
+		// About twenty strings, each byte at most six as an escape.
+		if limit := c.max / 128; len(*s) > limit {
+			*s = strings.ToValidUTF8((*s)[:limit-3], "") + "..."
+			c.scan.mask(pointer)
+		}
+	}
+	cut(&rec.DecisionID, "/decision_id")
+	cut(&rec.TraceID, "/trace_id")
+	cut(&rec.SpanID, "/span_id")
+	cut(&rec.Revision, "/revision")
+	cut(&rec.Path, "/path")
+	cut(&rec.RequestedBy, "/requested_by")
+	cut(&rec.App, "/app")
+	cut(&rec.Route, "/route")
+	cut(&rec.Peer, "/peer")
+	cut(&rec.Reason, "/reason")
+	cut(&rec.Request.Method, "/request/method")
+	cut(&rec.Request.Host, "/request/host")
+	cut(&rec.Request.Path, "/request/path")
+	cut(&rec.Identity.Type, "/identity/type")
+	cut(&rec.Identity.Subject, "/identity/subject")
+	cut(&rec.Identity.Issuer, "/identity/issuer")
+	if rec.Error != nil {
+		cut(&rec.Error.Code, "/error/code")
+		cut(&rec.Error.Message, "/error/message")
+	}
+	if rec.Identity.Roles != nil {
+		rec.Identity.Roles = nil
+		c.scan.erase("/identity/roles")
+	}
+}
+
+// encode is json.Marshal into a buffer, without escapes for HTML. Invalid UTF-8
+// comes out as U+FFFD.
+func encode(buf *bytes.Buffer, v any) ([]byte, error) {
+	buf.Reset()
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encoding decision log entry: %w", err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}

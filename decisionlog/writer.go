@@ -1,0 +1,353 @@
+package decisionlog
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	flushBytes  = 64 << 10
+	flushAfter  = 100 * time.Millisecond
+	gapEvery    = 100 * time.Millisecond // while the queue is not empty
+	retryFirst  = 100 * time.Millisecond
+	retryMost   = 5 * time.Second
+	complainGap = time.Minute
+)
+
+// writer is the far side of the queue. All of it belongs to one goroutine.
+type writer struct {
+	log  *Log
+	file *os.File    // nil for standard output
+	info os.FileInfo // of file when it was opened
+	out  io.Writer   // file or standard output
+
+	buf   []byte // whole lines
+	sent  int    // how much of buf has been written
+	isGap bool   // buf is one gap's line, and no entry's
+
+	retry        time.Duration // wait before the next attempt; 0 while all is well
+	lastGap      time.Time
+	saidError    time.Time // when operators were last told
+	saidLoss     time.Time
+	unopenedLast error // why the file could not be opened anew, or nil
+}
+
+// Run writes entries until ctx ends, then what is left in the queue for at most
+// DrainTimeout, syncs and closes the file. It may be called once. It returns
+// an error only if entries were left unwritten. A write that never returns (a
+// pipe that nobody reads) does not keep Run from ending; its goroutine stays
+// until the write does.
+func (l *Log) Run(ctx context.Context) error {
+	if l == nil || l.queue == nil {
+		<-ctx.Done()
+		return nil
+	}
+	if l.started.Swap(true) {
+		return fmt.Errorf("decision log %q is already running", l.cfg.File)
+	}
+	w := &writer{log: l, file: l.file, out: l.cfg.Stdout}
+	if w.file != nil {
+		w.out = w.file
+		w.info, _ = w.file.Stat()
+	}
+	drain, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stopped := make(chan bool, 1)
+	go func() { stopped <- w.run(ctx, drain) }()
+	<-ctx.Done()
+	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
+	if !ended {
+		cancel()
+		clean, _ = endsWithin(stopped, retryFirst) // a moment to notice, unless it hangs
+	}
+	return l.end(clean)
+}
+
+func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case clean = <-stopped:
+		return clean, true
+	case <-timer.C:
+		return false, false
+	}
+}
+
+// end closes the log for every Append, and counts what was left behind. After a
+// clean end that can only be what came too late.
+func (l *Log) end(clean bool) error {
+	l.closed.Store(true)
+	l.mu.Lock()
+	l.ended = true
+	next, lastErr := l.next, l.lastErr
+	l.next = nil
+	left := l.discard() + uint64(max(0, l.held.Swap(0)))
+	l.mu.Unlock()
+	close(l.done)
+	if next != nil {
+		next.Close()
+	}
+	if clean {
+		l.count(causeClosed, left)
+		return nil
+	}
+	l.count(causeDrain, left)
+	if lastErr == "" {
+		lastErr = "the sink does not take them"
+	}
+	return fmt.Errorf("decision log %q: %d entries were not written: %s", l.cfg.File, left, lastErr)
+}
+
+// run writes until ctx ends, and then until nothing is left or drain ends. It
+// tells whether nothing was left.
+func (w *writer) run(ctx, drain context.Context) bool {
+	l := w.log
+	for ctx.Err() == nil {
+		select {
+		case e := <-l.queue:
+			w.batch(e)
+			w.settle(ctx)
+		case <-l.lossy:
+			if len(l.queue) == 0 { // else the gap goes behind what was queued before it
+				w.settle(ctx)
+			}
+		case <-l.wake:
+		case <-ctx.Done():
+		}
+		w.takeNext()
+	}
+	clean := w.rest(drain)
+	l.closed.Store(true) // an entry that is queued before this is seen below
+	clean = clean && w.rest(drain)
+	w.takeNext()
+	if w.file != nil {
+		w.sync()
+		w.file.Close()
+	}
+	return clean
+}
+
+// rest writes what is in the buffer and in the queue.
+func (w *writer) rest(drain context.Context) bool {
+	for w.settle(drain) && !w.abandoned() {
+		if len(w.log.queue) > 0 && drain.Err() != nil {
+			return false
+		}
+		select {
+		case e := <-w.log.queue:
+			w.batch(e)
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// batch encodes the entry and those that wait behind it, up to what is written
+// in one go.
+func (w *writer) batch(e *Entry) {
+	start := time.Now()
+	for {
+		w.buf = w.log.codec.appendLine(w.buf, e)
+		w.log.held.Add(1)
+		w.log.release(e)
+		if len(w.buf) >= flushBytes || time.Since(start) >= flushAfter {
+			return
+		}
+		select {
+		case e = <-w.log.queue:
+		default:
+			return
+		}
+	}
+}
+
+// settle writes the buffer, and then a gap's line where one is due. It keeps
+// trying until ctx ends and tells whether it succeeded. Meanwhile the queue
+// fills up, and OnFull says what becomes of further entries.
+func (w *writer) settle(ctx context.Context) bool {
+	for {
+		err := w.flush()
+		if err == nil {
+			w.recovered()
+			if !w.addGap() {
+				return true
+			}
+			continue
+		}
+		w.failed(err)
+		timer := time.NewTimer(w.retry)
+		select {
+		case <-timer.C:
+		case <-w.log.wake:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+		timer.Stop()
+		if !w.takeNext() {
+			w.reopen()
+		}
+	}
+}
+
+// flush writes what has not been written. A write that fails in the middle of a
+// line is continued there by the next one.
+func (w *writer) flush() error {
+	for w.sent < len(w.buf) {
+		n, err := w.out.Write(w.buf[w.sent:])
+		w.progress(max(0, min(n, len(w.buf)-w.sent)))
+		if err == nil && n <= 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+	}
+	w.buf, w.sent, w.isGap = w.buf[:0], 0, false
+	return nil
+}
+
+// progress counts the lines that are now complete.
+func (w *writer) progress(n int) {
+	lines := bytes.Count(w.buf[w.sent:w.sent+n], []byte("\n"))
+	w.sent += n
+	if !w.isGap && !w.abandoned() { // else they are already counted as lost
+		w.log.held.Add(-int64(lines))
+		w.log.written.Add(uint64(lines))
+	}
+}
+
+// abandoned tells that Run has left without us.
+func (w *writer) abandoned() bool {
+	select {
+	case <-w.log.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// addGap puts a gap's line into the empty buffer if one is due.
+func (w *writer) addGap() bool {
+	now := time.Now()
+	if w.abandoned() || len(w.log.queue) > 0 && now.Sub(w.lastGap) < gapEvery {
+		return false
+	}
+	w.log.mu.Lock()
+	g := w.log.gap
+	w.log.gap = gap{}
+	w.log.mu.Unlock()
+	if g.dropped == 0 {
+		return false
+	}
+	w.lastGap = now
+	w.buf = w.log.codec.appendGap(w.buf, g)
+	w.isGap = true
+	if w.mayTell(&w.saidLoss) {
+		w.log.cfg.Logger.Warn("decisions were not recorded",
+			zap.String("sink", w.log.sinkName()), zap.Uint64("dropped", g.dropped),
+			zap.Time("since", g.since), zap.Time("until", g.until))
+	}
+	return true
+}
+
+// takeNext goes over to the file that Reopen has opened, if there is one.
+func (w *writer) takeNext() bool {
+	w.log.mu.Lock()
+	f := w.log.next
+	w.log.next = nil
+	w.log.mu.Unlock()
+	if f == nil {
+		return false
+	}
+	w.use(f)
+	return true
+}
+
+// reopen is the answer to a write that failed. Where it fails too, the old
+// file stays: it may recover, and has not stopped being the log.
+func (w *writer) reopen() {
+	if w.file == nil {
+		return
+	}
+	f, err := openFile(w.log.cfg.File)
+	w.unopenedLast = err
+	if err == nil {
+		w.use(f)
+	}
+}
+
+// use goes over to a file that was opened anew. If it is another file than
+// before, a line that was begun there is written here from its beginning.
+func (w *writer) use(f *os.File) {
+	info, err := f.Stat()
+	if err != nil || !os.SameFile(info, w.info) {
+		w.sync()
+		w.sent = bytes.LastIndexByte(w.buf[:w.sent], '\n') + 1
+	}
+	w.file.Close()
+	w.file, w.out, w.info = f, f, info
+}
+
+// sync is for what the file system has not yet put on disk. Its error is only
+// told: the lines cannot be written again without writing them twice. Pipes and
+// devices have nothing to sync.
+func (w *writer) sync() {
+	if w.info == nil || !w.info.Mode().IsRegular() {
+		return
+	}
+	if err := w.file.Sync(); err != nil && w.mayTell(&w.saidError) {
+		w.log.cfg.Logger.Error("syncing decision log", zap.String("sink", w.log.sinkName()), zap.Error(err))
+	}
+}
+
+// failed makes the failure visible and lengthens the wait.
+func (w *writer) failed(err error) {
+	if w.unopenedLast != nil {
+		err = w.unopenedLast
+	}
+	l := w.log
+	w.retry = min(max(2*w.retry, retryFirst), retryMost)
+	l.failing.Store(true)
+	l.met.errors.Inc()
+	l.setError(err.Error())
+	if w.mayTell(&w.saidError) {
+		l.cfg.Logger.Error("writing decision log; will keep trying",
+			zap.String("sink", l.sinkName()), zap.Int("queued", l.queued()),
+			zap.Uint64("dropped", l.dropped.Load()), zap.Error(err))
+	}
+}
+
+func (w *writer) recovered() {
+	if w.retry == 0 {
+		return
+	}
+	w.retry, w.unopenedLast = 0, nil
+	w.log.setError("")
+	w.log.failing.Store(false)
+	w.log.cfg.Logger.Info("decision log is being written again", zap.String("sink", w.log.sinkName()))
+}
+
+// mayTell says whether operators may be told of a thing again: once a minute.
+func (w *writer) mayTell(last *time.Time) bool {
+	now := w.log.cfg.Clock()
+	if !last.IsZero() && now.Sub(*last) < complainGap {
+		return false
+	}
+	*last = now
+	return true
+}
+
+func (l *Log) setError(text string) {
+	l.mu.Lock()
+	l.lastErr = text
+	l.mu.Unlock()
+}
