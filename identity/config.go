@@ -1,0 +1,368 @@
+package identity
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+	"go.uber.org/zap"
+)
+
+// Bounds and defaults. Sizes are bytes.
+const (
+	defaultMaxToken  = 16 << 10
+	defaultCache     = 16 << 20
+	defaultSkew      = 30 * time.Second
+	maxSkew          = 5 * time.Minute
+	defaultRefresh   = 5 * time.Minute
+	minRefresh       = time.Second
+	maxRefresh       = 24 * time.Hour
+	maxSources       = 64 // one bit each in issuer.places
+	fetchTimeout     = 10 * time.Second
+	maxRedirects     = 3
+	maxResponseHead  = 64 << 10
+	nudgeInterval    = 10 * time.Second
+	minRSABits       = 2048
+	maxRSABits       = 8192
+	maxKeySetBytes   = 1 << 20
+	maxKeysPerIssuer = 100
+)
+
+// Config says which credentials are accepted. The zero value accepts none: everybody is anonymous.
+type Config struct {
+	Issuers    []Issuer
+	MaxToken   int              // longest token in bytes; 0 = 16 KiB
+	CacheBytes int64            // memory for verified tokens; 0 = 16 MiB, negative = no cache
+	Clock      func() time.Time // for the tokens' times; nil = time.Now
+	Client     *http.Client     // fetches key sets; its CheckRedirect is replaced. nil = one without idle connections
+	Logger     *zap.Logger      // nil = nop
+}
+
+// Issuer is one party whose tokens are accepted, with everything they must fulfil.
+type Issuer struct {
+	Issuer     string        // claim iss, byte for byte; required
+	Audiences  []string      // claim aud must hold one of them, byte for byte; at least one
+	Algorithms []string      // empty = RS256 PS256 ES256 ES384 EdDSA. No others exist here
+	Keys       KeySource     // required
+	From       []TokenSource // where its tokens are looked for; empty = Authorization: Bearer
+	Claims     ClaimPaths
+	ClockSkew  time.Duration // tolerance for exp, nbf and iat; 0 = 30s, at most 5m
+}
+
+// KeySource is where an issuer's public keys come from. Exactly one of File and URL is set.
+type KeySource struct {
+	File    string        // a JWK set, or PEM public keys and certificates; watched. At most 1 MiB
+	URL     string        // a JWK set; https, or http on loopback. At most 1 MiB
+	Refresh time.Duration // of a URL: 0 = 5m, at least 1s, at most 24h
+}
+
+// TokenSource is one place where a token may be. Exactly one of Header and Cookie is set.
+type TokenSource struct {
+	Header string // case does not matter
+	Scheme string // of Header, such as Bearer; empty = the whole value is the token (for Authorization: Bearer)
+	Cookie string // case matters (RFC 6265)
+}
+
+// ClaimPaths says which claims become roles, groups and scopes. A path is a claim's name, or names joined with dots for a
+// claim within an object. A name that contains dots itself (https://example.com/roles) is found too.
+type ClaimPaths struct {
+	Roles  string // string or list of strings; empty = "roles"
+	Groups string // string or list of strings; empty = "groups"
+	Scopes string // string with spaces or list of strings; empty = "scope"
+}
+
+// Verifier identifies end users. Its methods may be called at the same time, Run once at a time.
+type Verifier struct {
+	clock    func() time.Time
+	client   *http.Client
+	log      *zap.Logger
+	maxToken int
+	issuers  []*issuer
+	byName   map[string]*issuer
+	sources  []TokenSource    // every place of any issuer, each once
+	base64   *base64.Encoding // RawURL, strict
+	cache    *cache
+
+	generation atomic.Uint64 // last one given out
+}
+
+// issuer is an Issuer with its defaults filled in and what New derives from it. All but nudged never changes.
+type issuer struct {
+	Issuer
+	index      int
+	algorithms map[string]algorithm
+	places     uint64 // bit i: Verifier.sources[i] is accepted
+
+	nudge  chan struct{} // asks the fetcher for a refresh; holds one
+	nudged atomic.Int64  // when that was last asked, Unix nanoseconds
+}
+
+// algorithm binds a JOSE alg to its verification and to the only keys it may be used with.
+type algorithm struct {
+	name   string
+	method jwt.SigningMethod
+	fits   func(crypto.PublicKey) bool
+}
+
+// New checks the whole configuration and reports all that is wrong with it at once. It opens and starts nothing.
+func New(c Config) (*Verifier, error) {
+	v := &Verifier{
+		clock:    c.Clock,
+		client:   boundedClient(c.Client),
+		log:      c.Logger,
+		maxToken: c.MaxToken,
+		byName:   make(map[string]*issuer, len(c.Issuers)),
+		base64:   base64.RawURLEncoding.Strict(),
+		cache:    newCache(c.CacheBytes),
+	}
+	if v.clock == nil {
+		v.clock = time.Now
+	}
+	if v.log == nil {
+		v.log = zap.NewNop()
+	}
+	if v.maxToken == 0 {
+		v.maxToken = defaultMaxToken
+	}
+	var problems []error
+	if c.MaxToken < 0 {
+		problems = append(problems, fmt.Errorf("identity: max token: %d is negative", c.MaxToken))
+	}
+	for n, config := range c.Issuers {
+		iss, errs := v.addIssuer(n, config)
+		for _, err := range errs {
+			name := fmt.Sprintf("%q", config.Issuer)
+			if config.Issuer == "" {
+				name = fmt.Sprintf("number %d", n+1)
+			}
+			problems = append(problems, fmt.Errorf("identity: issuer %s: %w", name, err))
+		}
+		v.issuers = append(v.issuers, iss)
+	}
+	problems = append(problems, v.ambiguousSources()...)
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return v, nil
+}
+
+// Configured reports whether any credential would be accepted. Where it is false, asking a caller to authenticate is no help.
+func (v *Verifier) Configured() bool { return len(v.issuers) > 0 }
+
+func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
+	iss := &issuer{Issuer: c, index: index, nudge: make(chan struct{}, 1)}
+	iss.Audiences = slices.Clone(c.Audiences)
+	var problems []error
+	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
+
+	switch {
+	case c.Issuer == "" || !utf8.ValidString(c.Issuer):
+		problem("issuer: must be the non-empty text of the tokens' iss claim")
+	case v.byName[c.Issuer] != nil:
+		problem("issuer: is listed twice")
+	default:
+		v.byName[c.Issuer] = iss
+	}
+	if len(c.Audiences) == 0 {
+		problem("audiences: at least one is required, else tokens made for others would be accepted")
+	}
+	if slices.Contains(c.Audiences, "") {
+		problem("audiences: an empty audience")
+	}
+	if c.ClockSkew < 0 || c.ClockSkew > maxSkew {
+		problem("clock_skew: %q is not between 0s and %s", c.ClockSkew, maxSkew)
+	}
+	if c.ClockSkew == 0 {
+		iss.ClockSkew = defaultSkew
+	}
+	iss.Claims.Roles = orDefault(c.Claims.Roles, "roles")
+	iss.Claims.Groups = orDefault(c.Claims.Groups, "groups")
+	iss.Claims.Scopes = orDefault(c.Claims.Scopes, "scope")
+
+	var errs []error
+	iss.algorithms, errs = pickAlgorithms(c.Algorithms)
+	problems = append(problems, errs...)
+	iss.Keys, errs = checkKeySource(c.Keys)
+	problems = append(problems, errs...)
+	iss.places, errs = v.addSources(c.From)
+	return iss, append(problems, errs...)
+}
+
+func orDefault(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}
+
+// knownAlgorithms are all that exist here. PS256 is ours and not golang-jwt's own, which takes any salt length; RFC 7518
+// section 3.5 wants the hash's.
+func knownAlgorithms() []algorithm {
+	isRSA := func(k crypto.PublicKey) bool { _, ok := k.(*rsa.PublicKey); return ok }
+	isEd25519 := func(k crypto.PublicKey) bool { _, ok := k.(ed25519.PublicKey); return ok }
+	onCurve := func(name string) func(crypto.PublicKey) bool {
+		return func(k crypto.PublicKey) bool {
+			ec, ok := k.(*ecdsa.PublicKey)
+			return ok && ec.Curve.Params().Name == name
+		}
+	}
+	ps256 := &jwt.SigningMethodRSAPSS{
+		SigningMethodRSA: &jwt.SigningMethodRSA{Name: "PS256", Hash: crypto.SHA256},
+		Options:          &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash},
+	}
+	return []algorithm{
+		{"RS256", jwt.SigningMethodRS256, isRSA},
+		{"PS256", ps256, isRSA},
+		{"ES256", jwt.SigningMethodES256, onCurve("P-256")},
+		{"ES384", jwt.SigningMethodES384, onCurve("P-384")},
+		{"EdDSA", jwt.SigningMethodEdDSA, isEd25519},
+	}
+}
+
+func pickAlgorithms(names []string) (map[string]algorithm, []error) {
+	known := knownAlgorithms()
+	picked := make(map[string]algorithm, len(known))
+	if len(names) == 0 {
+		for _, a := range known {
+			picked[a.name] = a
+		}
+		return picked, nil
+	}
+	var problems []error
+	for _, name := range names {
+		i := slices.IndexFunc(known, func(a algorithm) bool { return a.name == name })
+		switch {
+		case i >= 0:
+			picked[name] = known[i]
+		case strings.EqualFold(name, "none"):
+			problems = append(problems, fmt.Errorf("algorithms: %q would accept unsigned tokens", name))
+		case strings.HasPrefix(strings.ToUpper(name), "HS"):
+			problems = append(problems, fmt.Errorf("algorithms: %q is symmetric: whoever can verify could forge", name))
+		default:
+			problems = append(problems, fmt.Errorf("algorithms: %q is none of RS256, PS256, ES256, ES384, EdDSA", name))
+		}
+	}
+	return picked, problems
+}
+
+func checkKeySource(k KeySource) (KeySource, []error) {
+	var problems []error
+	if (k.File == "") == (k.URL == "") {
+		return k, append(problems, errors.New("keys: exactly one of file and url is required"))
+	}
+	if k.File != "" {
+		if k.Refresh != 0 {
+			problems = append(problems, errors.New("keys.refresh: is for a url; a file is watched"))
+		}
+		return k, problems
+	}
+	if err := checkKeyURL(k.URL); err != nil {
+		problems = append(problems, fmt.Errorf("keys.url: %w", err))
+	}
+	if k.Refresh == 0 {
+		k.Refresh = defaultRefresh
+	}
+	if k.Refresh < minRefresh || k.Refresh > maxRefresh {
+		problems = append(problems, fmt.Errorf("keys.refresh: %q is not between %s and %s", k.Refresh, minRefresh, maxRefresh))
+	}
+	return k, problems
+}
+
+// checkKeyURL never quotes a URL that may carry a password.
+func checkKeyURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil {
+		return errors.New("is not a valid url")
+	}
+	if u.User != nil {
+		return errors.New("must not hold a user or password")
+	}
+	if u.Host == "" || u.Hostname() == "" || u.Fragment != "" {
+		return fmt.Errorf("%q must have a host and no fragment", text)
+	}
+	if !secureURL(u) {
+		return fmt.Errorf("%q must be https; http is accepted on loopback only", text)
+	}
+	return nil
+}
+
+func secureURL(u *url.URL) bool {
+	if u.Scheme == "https" {
+		return true
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// addSources puts an issuer's places into the common list and returns them as bits of it.
+func (v *Verifier) addSources(from []TokenSource) (uint64, []error) {
+	if len(from) == 0 {
+		from = []TokenSource{{Header: "authorization"}}
+	}
+	var places uint64
+	var problems []error
+	for _, s := range from {
+		s, err := checkSource(s)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		i := slices.Index(v.sources, s)
+		if i < 0 {
+			if len(v.sources) == maxSources {
+				return places, append(problems, fmt.Errorf("from: more than %d places in all", maxSources))
+			}
+			i = len(v.sources)
+			v.sources = append(v.sources, s)
+		}
+		places |= 1 << i
+	}
+	return places, problems
+}
+
+func checkSource(s TokenSource) (TokenSource, error) {
+	s.Header = strings.ToLower(s.Header)
+	if s.Header == "authorization" && s.Scheme == "" {
+		s.Scheme = "bearer"
+	}
+	s.Scheme = strings.ToLower(s.Scheme)
+	switch {
+	case (s.Header == "") == (s.Cookie == ""):
+		return s, errors.New("from: exactly one of header and cookie is required")
+	case s.Cookie != "" && s.Scheme != "":
+		return s, fmt.Errorf("from: cookie %q: a scheme belongs to a header", s.Cookie)
+	case s.Cookie != "" && !isFieldToken(s.Cookie):
+		return s, fmt.Errorf("from: cookie %q is not a cookie name", s.Cookie)
+	case s.Header != "" && (!isFieldToken(s.Header) || s.Header == "cookie"):
+		return s, fmt.Errorf("from: header %q is not a header name for a token", s.Header)
+	case s.Scheme != "" && !isFieldToken(s.Scheme):
+		return s, fmt.Errorf("from: scheme %q is not an authentication scheme", s.Scheme)
+	}
+	return s, nil
+}
+
+// ambiguousSources finds headers listed both with and without a scheme: "Bearer x" would be a token in one reading and
+// garbage in the other.
+func (v *Verifier) ambiguousSources() []error {
+	var problems []error
+	for _, raw := range v.sources {
+		other := func(s TokenSource) bool { return s.Header == raw.Header && s.Scheme != "" }
+		if raw.Header != "" && raw.Scheme == "" && slices.ContainsFunc(v.sources, other) {
+			problems = append(problems, fmt.Errorf("identity: from: header %q is listed with a scheme and without", raw.Header))
+		}
+	}
+	return problems
+}

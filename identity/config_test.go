@@ -1,0 +1,157 @@
+package identity_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/identity"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNewReportsEveryProblemAtOnce(t *testing.T) {
+	good := identity.Issuer{Issuer: "https://good", Audiences: []string{"a"}, Keys: identity.KeySource{File: "k.json"}}
+	with := func(change func(*identity.Issuer)) identity.Issuer {
+		iss := good
+		iss.Issuer = "https://bad"
+		change(&iss)
+		return iss
+	}
+	cases := []struct {
+		want   string
+		issuer identity.Issuer
+	}{
+		{`issuer number 2: issuer: must be`, with(func(i *identity.Issuer) { i.Issuer = "" })},
+		{`issuer "https://good": issuer: is listed twice`, good},
+		{`issuer "https://bad": audiences: at least one`, with(func(i *identity.Issuer) { i.Audiences = nil })},
+		{`audiences: an empty audience`, with(func(i *identity.Issuer) { i.Audiences = []string{"a", ""} })},
+		{`algorithms: "HS256" is symmetric`, with(func(i *identity.Issuer) { i.Algorithms = []string{"RS256", "HS256"} })},
+		{`algorithms: "None" would accept unsigned`, with(func(i *identity.Issuer) { i.Algorithms = []string{"None"} })},
+		{`algorithms: "ES512" is none of`, with(func(i *identity.Issuer) { i.Algorithms = []string{"ES512"} })},
+		{`keys: exactly one of file and url`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{} })},
+		{`keys: exactly one of file and url`, with(func(i *identity.Issuer) { i.Keys.URL = "https://x/keys" })},
+		{`keys.refresh: is for a url`, with(func(i *identity.Issuer) { i.Keys.Refresh = time.Minute })},
+		{`keys.refresh: "10ms" is not between`, with(func(i *identity.Issuer) {
+			i.Keys = identity.KeySource{URL: "https://x/keys", Refresh: 10 * time.Millisecond}
+		})},
+		{`keys.url: "http://x/keys" must be https`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "http://x/keys"} })},
+		{`keys.url: "http://127.0.0.1.x/keys" must be https`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "http://127.0.0.1.x/keys"} })},
+		{`keys.url: "file:///etc/keys" must have a host`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "file:///etc/keys"} })},
+		{`keys.url: must not hold a user`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "https://u:hunter2@x/keys"} })},
+		{`keys.url: is not a valid url`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "https://u:hunter2@x/%zz"} })},
+		{`clock_skew: "6m0s" is not between 0s and 5m0s`, with(func(i *identity.Issuer) { i.ClockSkew = 6 * time.Minute })},
+		{`from: exactly one of header and cookie`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{}} })},
+		{`from: cookie "a": a scheme belongs`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a", Scheme: "b"}} })},
+		{`from: cookie "a b" is not a cookie name`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a b"}} })},
+		{`from: header "cookie" is not a header`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: "Cookie"}} })},
+		{`from: header ":path" is not a header`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: ":path"}} })},
+		{`from: scheme "a b" is not`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: "x", Scheme: "a b"}} })},
+		{`from: header "x" is listed with a scheme and without`, with(func(i *identity.Issuer) {
+			i.From = []identity.TokenSource{{Header: "x", Scheme: "b"}, {Header: "X"}}
+		})},
+	}
+	all := identity.Config{Issuers: []identity.Issuer{good}}
+	for _, c := range cases {
+		_, err := identity.New(identity.Config{Issuers: []identity.Issuer{good, c.issuer}})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a password in %v", err)
+		}
+		all.Issuers = append(all.Issuers, c.issuer)
+	}
+	_, err := identity.New(all)
+	if got := strings.Count(fmt.Sprint(err), "\n") + 1; got < len(cases) {
+		t.Errorf("%d problems reported, want at least %d", got, len(cases))
+	}
+	if v, err := identity.New(identity.Config{Issuers: []identity.Issuer{good}}); err != nil || !v.Configured() {
+		t.Errorf("the good issuer alone: %v", err)
+	}
+}
+
+func TestNoIssuers(t *testing.T) {
+	v := newVerifier(t, identity.Config{})
+	if v.Configured() {
+		t.Error("configured without issuers")
+	}
+	if got := outcome(t, v, nil, bearer(good(nil))); got != "anonymous" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestMappedClaims(t *testing.T) {
+	c := twoIssuers(t)
+	c.Issuers[0].Claims = identity.ClaimPaths{Roles: "resource_access.orders.roles", Groups: "https://a.example/groups", Scopes: "scp"}
+	v := newVerifier(t, c)
+	keys := load(t, v)
+	cases := []struct {
+		name                  string
+		claims                object
+		roles, groups, scopes []string
+	}{
+		{"none", nil, nil, nil, nil},
+		{"all", object{
+			"resource_access":          object{"orders": object{"roles": []string{"viewer", "admin"}}},
+			"https://a.example/groups": []string{"/eu"},
+			"scp":                      "read  write",
+		}, []string{"viewer", "admin"}, []string{"/eu"}, []string{"read", "write"}},
+		{"single values and a list of scopes", object{
+			"resource_access.orders": object{"roles": "viewer"}, "https://a.example/groups": "eu", "scp": []string{"a b", "c"},
+		}, []string{"viewer"}, []string{"eu"}, []string{"a b", "c"}},
+		{"path ends early", object{"resource_access": object{"orders": "x"}}, nil, nil, nil},
+		{"default names are not looked at", object{"roles": "admin", "groups": "x", "scope": "y"}, nil, nil, nil},
+	}
+	for _, want := range cases {
+		id, err := v.Identify(context.Background(), keys, bearer(good(want.claims)).get)
+		if err != nil {
+			t.Errorf("%s: %v", want.name, err)
+			continue
+		}
+		if diff := cmp.Diff([][]string{want.roles, want.groups, want.scopes}, [][]string{id.Roles, id.Groups, id.Scopes}); diff != "" {
+			t.Errorf("%s: %s", want.name, diff)
+		}
+		if id.Type != identity.TypeJWT || id.Identity != subject || id.Subject != subject || id.Issuer != issuerA ||
+			!id.Authenticated || !id.Expires.Equal(noon.Add(time.Hour)) || fmt.Sprint(id.Claims["exp"]) != fmt.Sprint(at(time.Hour)) {
+			t.Errorf("%s: fields do not fit", want.name)
+		}
+		refusesToLeak(t, fmt.Sprintf("%v %+v %#v %s %q %x", id, id, id, id, id, id))
+		refusesToLeak(t, toJSON(id))
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	c := twoIssuers(t)
+	v := newVerifier(t, c)
+	other := load(t, newVerifier(t, c))
+	for name, keys := range map[string]*identity.Keys{"nil keys": nil, "keys of another verifier": other} {
+		_, err := v.Identify(context.Background(), keys, bearer(good(nil)).get)
+		if !errors.Is(err, identity.ErrUnavailable) || errors.Is(err, identity.ErrBadCredential) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		_, err = v.Identify(context.Background(), keys, bearer(good(object{"iss": "x"})).get)
+		if !errors.Is(err, identity.ErrBadCredential) || errors.Is(err, identity.ErrUnavailable) {
+			t.Errorf("%s, unknown issuer: got %v", name, err)
+		}
+	}
+	var none *identity.Keys
+	if none.Generation() != 0 || none.Status() != nil {
+		t.Error("nil keys are not empty")
+	}
+}
+
+func TestLoadReportsAllUnreadableFiles(t *testing.T) {
+	c := twoIssuers(t)
+	c.Issuers[0].Keys.File = "/nonexistent/a.json"
+	c.Issuers[1].Keys.File = temp(t, "{\n\"keys\": [\n}")
+	_, err := newVerifier(t, c).Load(context.Background())
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), `issuer "https://a.example": keys.file: `) ||
+		!strings.Contains(err.Error(), "jwks.json:3: is not valid json") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,124 @@
+package identity
+
+import (
+	"fmt"
+	"strings"
+)
+
+// token is a credential as it came. It prints as a placeholder whatever the verb, so that no log line or error can show it
+// by accident.
+type token struct{ raw string }
+
+const redacted = "[token]"
+
+func (token) String() string               { return redacted }
+func (token) GoString() string             { return redacted }
+func (token) Format(f fmt.State, _ rune)   { _, _ = f.Write([]byte(redacted)) }
+func (token) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+func (token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// credential finds the one token of a request. found has a bit for each place that holds it, 0 when there is none.
+func (v *Verifier) credential(header Header) (tok token, found uint64, err error) {
+	for i := range v.sources {
+		s := &v.sources[i]
+		var raw string
+		if s.Cookie != "" {
+			raw, err = fromCookies(header("cookie"), s.Cookie)
+		} else {
+			raw, err = fromHeader(header(s.Header), s.Scheme)
+		}
+		if err != nil {
+			return token{}, 0, err
+		}
+		if raw == "" {
+			continue
+		}
+		if found != 0 && raw != tok.raw {
+			return token{}, 0, errTwoCredentials
+		}
+		tok.raw = raw
+		found |= 1 << i
+	}
+	return tok, found, nil
+}
+
+// fromHeader reads a header's value as "scheme token" (RFC 9110 section 11.4), or as a bare token when scheme is empty. A
+// well-formed credential of another scheme is none of ours, so the caller stays anonymous; it must be a single one, though.
+func fromHeader(lines []string, scheme string) (string, error) {
+	if len(lines) == 0 {
+		return "", nil
+	}
+	if len(lines) > 1 {
+		return "", errRepeatedHeader
+	}
+	value := strings.Trim(lines[0], " \t")
+	if scheme == "" || value == "" {
+		return value, nil
+	}
+	end := strings.IndexAny(value, " \t")
+	if end < 0 {
+		end = len(value)
+	}
+	rest := strings.TrimLeft(value[end:], " ")
+	if !isFieldToken(value[:end]) {
+		return "", errNotACredential
+	}
+	if !strings.EqualFold(value[:end], scheme) {
+		if isJoined(rest) {
+			return "", errJoined
+		}
+		return "", nil
+	}
+	if rest == "" {
+		return "", errEmpty
+	}
+	return rest, nil
+}
+
+// isJoined reports whether a second credential follows a comma. Parameters (Digest's realm="...") have no space before their
+// equals sign, or nothing but spaces; "Bearer x" does.
+func isJoined(parameters string) bool {
+	_, rest, more := strings.Cut(parameters, ",")
+	for more {
+		var element string
+		element, rest, more = strings.Cut(rest, ",")
+		word, after, spaced := strings.Cut(strings.Trim(element, " \t"), " ")
+		if spaced && isFieldToken(word) && !strings.HasPrefix(strings.TrimLeft(after, " "), "=") {
+			return true
+		}
+	}
+	return false
+}
+
+// fromCookies finds a cookie by name over all Cookie lines (HTTP/2 may send one line per cookie). Two of the name are
+// refused even when they are equal: an app that reads the other one must not see another user. An empty one is none.
+func fromCookies(lines []string, name string) (string, error) {
+	value, seen := "", false
+	for _, rest := range lines {
+		for rest != "" {
+			var pair string
+			pair, rest, _ = strings.Cut(rest, ";")
+			key, text, ok := strings.Cut(strings.Trim(pair, " \t"), "=")
+			if !ok || key != name {
+				continue
+			}
+			if seen {
+				return "", errRepeatedCookie
+			}
+			value, seen = text, true
+		}
+	}
+	return value, nil
+}
+
+// isFieldToken reports whether s is a token of RFC 9110 section 5.6.2.
+func isFieldToken(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alphanumeric && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}

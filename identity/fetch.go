@@ -1,0 +1,136 @@
+package identity
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// boundedClient makes the client that key sets are fetched with: no redirect to another host or to plain http, few of them,
+// small headers. Without idle connections nothing of it is left when Run has ended.
+func boundedClient(given *http.Client) *http.Client {
+	var c http.Client
+	if given != nil {
+		c = *given
+	} else {
+		c.Transport = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DisableKeepAlives:      true,
+			ForceAttemptHTTP2:      true,
+			MaxResponseHeaderBytes: maxResponseHead,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		}
+	}
+	c.Jar = nil
+	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		switch {
+		case len(via) > maxRedirects:
+			return errors.New("too many redirects")
+		case req.URL.Host != via[0].URL.Host:
+			return errors.New("redirect to another host")
+		case req.URL.Scheme != via[0].URL.Scheme && req.URL.Scheme != "https":
+			return errors.New("redirect away from https")
+		}
+		return nil
+	}
+	return &c
+}
+
+// fetch reads an issuer's key set from its URL. Errors name the URL without its query.
+func (v *Verifier) fetch(ctx context.Context, iss *issuer) (*keySet, error) {
+	name := iss.source()
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, iss.Keys.URL, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetching %s: the url is not valid", name)
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	resp, err := v.client.Do(req)
+	if err != nil {
+		var quoting *url.Error // its text has the whole URL
+		if errors.As(err, &quoting) {
+			err = quoting.Err
+		}
+		return nil, fmt.Errorf("fetching %s: %w", name, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("fetching %s: status %d", name, resp.StatusCode)
+	}
+	raw, err := readBounded(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("fetching %s: %w", name, err)
+	}
+	return parseKeySet(name, raw, false)
+}
+
+func readBounded(r io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, maxKeySetBytes+1))
+	if err == nil && len(raw) > maxKeySetBytes {
+		err = fmt.Errorf("more than %d bytes", maxKeySetBytes)
+	}
+	return raw, err
+}
+
+// source names where the keys come from, for people.
+func (iss *issuer) source() string {
+	if iss.Keys.File != "" {
+		return iss.Keys.File
+	}
+	u, err := url.Parse(iss.Keys.URL)
+	if err != nil {
+		return "url"
+	}
+	u.RawQuery, u.User = "", nil
+	return u.String()
+}
+
+// loaded is one attempt to read an issuer's keys.
+type loaded struct {
+	issuer *issuer
+	set    *keySet
+	err    error
+}
+
+// refresh fetches an issuer's URL again and again until ctx ends: on its interval, early when asked to, and after a failure
+// in one second, doubling up to the interval.
+func (v *Verifier) refresh(ctx context.Context, iss *issuer, results chan<- loaded) {
+	backoff := minRefresh
+	for {
+		set, err := v.fetch(ctx, iss)
+		select {
+		case results <- loaded{iss, set, err}:
+		case <-ctx.Done():
+			return
+		}
+		wait := iss.Keys.Refresh
+		if err != nil {
+			wait = min(backoff, wait)
+			backoff = min(2*backoff, iss.Keys.Refresh)
+		} else {
+			backoff = minRefresh
+		}
+		timer := time.NewTimer(jitter(wait))
+		select {
+		case <-timer.C:
+		case <-iss.nudge:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// jitter takes up to a tenth off, so that a fleet that started together does not ask together.
+func jitter(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Int64N(int64(d)/10+1))
+}

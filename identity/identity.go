@@ -1,0 +1,147 @@
+// Package identity turns the credential on a request into an Identity, or says why it cannot.
+//
+// A Verifier is built once from a Config. Run keeps its key sets fresh and publishes each finished, immutable *Keys; a request
+// pins one of them and hands it to Identify together with a way to read its headers. Identify does no I/O, takes no lock
+// and never waits.
+//
+// # Order of checks
+//
+// The credential is looked for in every configured place. None is Anonymous; the same header twice, two credentials joined
+// with a comma, a cookie twice, or different tokens in two places are a bad credential. A token is then checked in this
+// order, and the first failure is the answer:
+//
+//  1. size; three non-empty segments of unpadded base64url without stray bits
+//  2. header and claims are JSON objects: valid UTF-8, no key twice, limited depth, numbers within float64, nothing behind
+//  3. header: typ is absent, JWT or at+jwt; no crit; no b64 but true; jwk, jku, x5u, x5c are never looked at
+//  4. iss names one configured issuer, and that issuer takes tokens from where this one was found
+//  5. alg is in the issuer's list; the issuer has keys (otherwise unavailable)
+//  6. kid selects the key; without kid, exactly one key must fit. alg must fit the key's type, curve, alg, use and key_ops
+//  7. the signature
+//  8. exp (required), nbf and iat, each with the issuer's clock skew
+//  9. aud holds one of the issuer's audiences, byte for byte
+//  10. sub is a non-empty string without control characters; roles, groups and scopes have the right types
+//
+// # Keys
+//
+// An issuer's keys come from one file (a JWK set or PEM, watched) or one URL (a JWK set, refreshed). A set that cannot be
+// read, is broken or has no usable key never replaces a good one; KeyStatus.Error says why. Keys that could not be used for
+// verification (symmetric, RSA below 2048 bits, other curves, use other than sig) are left out, each with a notice.
+//
+// # What is remembered
+//
+// A verified token is kept in a cache bounded in bytes. A hit needs the same bytes, the same key set of its issuer in the
+// pinned Keys, an accepted place, and a clock between the token's bounds; so it gives what verification would give again.
+//
+// # Secrets
+//
+// No error, log line or status of this package contains any part of a token or of its claims.
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Identity types, as Aserto's policies know them.
+const (
+	TypeNone = "IDENTITY_TYPE_NONE" // anonymous
+	TypeJWT  = "IDENTITY_TYPE_JWT"  // a verified JSON Web Token
+)
+
+// ErrBadCredential and ErrUnavailable are the two ways Identify fails. Each returned error wraps exactly one of them and adds
+// a cause out of a closed set of texts, such as "bad credential: token expired".
+var (
+	ErrBadCredential = errors.New("bad credential")
+	ErrUnavailable   = errors.New("identity unavailable")
+)
+
+// Header gives the values of one request header by its lower-case name, one string for each field line. The strings may
+// alias a buffer of the caller's: nothing of them is kept.
+type Header func(name string) []string
+
+// Identity is the end user of one request. It is shared between requests: its slices and Claims must not be changed.
+//
+// The zero value is not the anonymous user but no identity at all; see Anonymous.
+type Identity struct {
+	Type          string // TypeJWT or TypeNone
+	Identity      string // the subject, for TypeJWT
+	Subject       string // claim sub
+	Issuer        string // claim iss: always one that is configured
+	Roles         []string
+	Groups        []string
+	Scopes        []string
+	Claims        map[string]any // all verified claims; numbers are json.Number
+	Expires       time.Time      // claim exp, without clock skew
+	Authenticated bool
+}
+
+// Anonymous is the identity of a request that carries no credential.
+func Anonymous() Identity { return Identity{Type: TypeNone} }
+
+// String names the type and nothing else: claims do not belong in logs.
+func (id Identity) String() string { return "identity(" + id.Type + ")" }
+
+// GoString is String.
+func (id Identity) GoString() string { return id.String() }
+
+// Format prints String for every verb.
+func (id Identity) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(id.String())) }
+
+// MarshalJSON gives String as a JSON string, so that a structured log of an Identity shows no claims. What a policy sees is
+// built from the fields.
+func (id Identity) MarshalJSON() ([]byte, error) { return []byte(`"` + id.String() + `"`), nil }
+
+// failure is one cause under one of the two sentinels. All are made once, so that a flood of bad tokens allocates no errors
+// and no request can put its own text into one.
+type failure struct {
+	kind  error
+	cause string
+}
+
+func (f *failure) Error() string { return f.kind.Error() + ": " + f.cause }
+func (f *failure) Unwrap() error { return f.kind }
+
+func bad(cause string) error { return &failure{ErrBadCredential, cause} }
+
+var (
+	errRepeatedHeader = bad("credential header is sent more than once")
+	errRepeatedCookie = bad("credential cookie is sent more than once")
+	errJoined         = bad("several credentials in one header")
+	errTwoCredentials = bad("different credentials on one request")
+	errNotACredential = bad("credential header is malformed")
+	errEmpty          = bad("credential is empty")
+
+	errTooLong   = bad("token is too long")
+	errMalformed = bad("token is not three base64url segments")
+	errJSON      = bad("token is not strict json")
+	errDuplicate = bad("token has a json key twice")
+	errDeep      = bad("token is nested too deeply")
+	errType      = bad("token is of another type")
+	errCritical  = bad("token asks for an extension")
+	errHeader    = bad("token header has a value of the wrong type")
+
+	errIssuerType    = bad("issuer is missing or not a string")
+	errUnknownIssuer = bad("unknown issuer")
+	errPlace         = bad("issuer does not accept tokens from this header or cookie")
+	errAlgorithm     = bad("algorithm is not allowed")
+	errUnknownKey    = bad("unknown key id")
+	errKeyFit        = bad("algorithm does not fit the key")
+	errNoKeyFits     = bad("token names no key and none fits")
+	errSeveralKeys   = bad("token names no key and several fit")
+	errSignature     = bad("signature does not verify")
+
+	errTime      = bad("a time claim is not a number in range")
+	errNoExpiry  = bad("token has no expiry")
+	errExpired   = bad("token expired")
+	errNotYet    = bad("token is not valid yet")
+	errFuture    = bad("token was issued in the future")
+	errAudType   = bad("audience is missing or not a string or list of strings")
+	errAudience  = bad("audience does not match")
+	errSubject   = bad("subject is missing or not a plain string")
+	errRoleType  = bad("roles claim is not a string or list of strings")
+	errGroupType = bad("groups claim is not a string or list of strings")
+	errScopeType = bad("scopes claim is not a string or list of strings")
+
+	errNoKeys error = &failure{ErrUnavailable, "keys of the issuer were never loaded"}
+)

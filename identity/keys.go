@@ -1,0 +1,320 @@
+package identity
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+)
+
+// Keys are the public keys of all issuers at one moment. They never change; nil has none. They fit the Verifier that made them
+// and no other.
+type Keys struct {
+	owner      *Verifier
+	generation uint64
+	sets       []*keySet // by issuer.index; nil = never loaded
+	status     []KeyStatus
+}
+
+// KeyStatus says how one issuer's keys are doing.
+type KeyStatus struct {
+	Issuer    string
+	Source    string    // the file, or the URL without its query
+	Loaded    bool      // there is a good set, though perhaps not the latest
+	Keys      int       // usable keys in it
+	FetchedAt time.Time // when a URL was last fetched, or a file last seen to change, by Config.Clock
+	Error     string    // why the latest attempt failed; empty when it did not
+	Notices   []string  // keys of the set that are left out, and why
+}
+
+// Status lists the issuers in the order of the configuration.
+func (k *Keys) Status() []KeyStatus {
+	if k == nil {
+		return nil
+	}
+	status := slices.Clone(k.status)
+	for i := range status {
+		status[i].Notices = slices.Clone(status[i].Notices)
+	}
+	return status
+}
+
+// Generation grows whenever any issuer's key set changes. It is 0 as long as nothing was loaded.
+func (k *Keys) Generation() uint64 {
+	if k == nil {
+		return 0
+	}
+	return k.generation
+}
+
+func (k *Keys) set(iss *issuer) *keySet {
+	if k == nil || iss.index >= len(k.sets) || k.owner.issuers[iss.index] != iss {
+		return nil
+	}
+	return k.sets[iss.index]
+}
+
+// keySet is one issuer's usable keys: at least one. It never changes, and a set read again without a change is the same
+// pointer, which is what the cache goes by.
+type keySet struct {
+	sum     [sha256.Size]byte // of what it was read from
+	keys    []key
+	byID    map[string]int // indexes of keys with a kid
+	unnamed bool           // PEM: no key can have a kid, so a token's is not looked at
+	notices []string
+}
+
+type key struct {
+	id     string
+	alg    string // the only alg it is for; empty = any that fits
+	public crypto.PublicKey
+}
+
+func (k *key) fits(alg algorithm) bool {
+	return (k.alg == "" || k.alg == alg.name) && alg.fits(k.public)
+}
+
+// pick selects the one key that may verify a token.
+func (s *keySet) pick(p *parsed, alg algorithm) (crypto.PublicKey, error) {
+	if p.hasKid && !s.unnamed {
+		i, ok := s.byID[p.kid]
+		if !ok {
+			return nil, errUnknownKey
+		}
+		if !s.keys[i].fits(alg) {
+			return nil, errKeyFit
+		}
+		return s.keys[i].public, nil
+	}
+	var only crypto.PublicKey
+	for i := range s.keys {
+		if !s.keys[i].fits(alg) {
+			continue
+		}
+		if only != nil {
+			return nil, errSeveralKeys
+		}
+		only = s.keys[i].public
+	}
+	if only == nil {
+		return nil, errNoKeyFits
+	}
+	return only, nil
+}
+
+// parseKeySet reads a JWK set (RFC 7517) or, where that is allowed, PEM. name is the file or URL, for errors. Keys that cannot
+// be used are left out with a notice, as RFC 7517 section 5 has it; a set without one usable key is an error.
+func parseKeySet(name string, raw []byte, allowPEM bool) (*keySet, error) {
+	s := &keySet{sum: sha256.Sum256(raw), byID: make(map[string]int)}
+	var err error
+	if allowPEM && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN ")) {
+		err = s.readPEM(name, raw)
+	} else {
+		err = s.readJWKS(name, raw)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(s.keys) == 0 {
+		if len(s.notices) == 0 {
+			return nil, fmt.Errorf("%s: the set is empty", name)
+		}
+		return nil, fmt.Errorf("%s: none of %d keys is usable: %s", name, len(s.notices), s.notices[0])
+	}
+	return s, nil
+}
+
+func (s *keySet) readJWKS(name string, raw []byte) error {
+	object, _, err := decodeObject(raw)
+	if err != nil {
+		line := 1
+		var at *jsonError
+		if errors.As(err, &at) {
+			line += bytes.Count(raw[:min(at.offset, len(raw))], []byte("\n"))
+		}
+		return fmt.Errorf("%s:%d: %w", name, line, err)
+	}
+	list, ok := object["keys"].([]any)
+	if !ok {
+		return fmt.Errorf(`%s: "keys" is missing or not a list`, name)
+	}
+	if len(list) > maxKeysPerIssuer {
+		return fmt.Errorf("%s: %d keys, more than %d", name, len(list), maxKeysPerIssuer)
+	}
+	for i, element := range list {
+		jwk, ok := element.(map[string]any)
+		if !ok {
+			return fmt.Errorf("%s: key %d is not an object", name, i+1)
+		}
+		if err := s.addJWK(i+1, jwk); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// addJWK adds one key of a set, or a notice.
+func (s *keySet) addJWK(number int, jwk map[string]any) error {
+	label := fmt.Sprintf("key %d", number)
+	if id, ok := jwk["kid"].(string); ok {
+		label = fmt.Sprintf("key %d (%.64q)", number, id)
+	}
+	notice := func(what string) { s.notices = append(s.notices, label+": "+what) }
+	k, err := readJWK(jwk)
+	if err != nil {
+		notice("left out: " + err.Error())
+		return nil
+	}
+	if _, ok := jwk["d"]; ok {
+		notice("holds a private key, which must not be here; only its public half is used")
+	}
+	if _, twice := s.byID[k.id]; twice && k.id != "" {
+		return fmt.Errorf("%s: the kid is used twice", label)
+	}
+	if k.id != "" {
+		s.byID[k.id] = len(s.keys)
+	}
+	s.keys = append(s.keys, k)
+	return nil
+}
+
+// readJWK takes the public members of a key by their exact names, and no certificates, and has jwkset make a key of them.
+// Errors hold no key material.
+func readJWK(jwk map[string]any) (key, error) {
+	var texts [9]string
+	for i, member := range []string{"kty", "kid", "alg", "use", "crv", "x", "y", "n", "e"} {
+		value, ok := jwk[member]
+		if !ok {
+			continue
+		}
+		if texts[i], ok = value.(string); !ok {
+			return key{}, fmt.Errorf("%q is not a string", member)
+		}
+	}
+	marshal := jwkset.JWKMarshal{
+		KTY: jwkset.KTY(texts[0]), KID: texts[1], ALG: jwkset.ALG(texts[2]), USE: jwkset.USE(texts[3]),
+		CRV: jwkset.CRV(texts[4]), X: texts[5], Y: texts[6], N: texts[7], E: texts[8],
+	}
+	if err := forVerification(marshal, jwk["key_ops"]); err != nil {
+		return key{}, err
+	}
+	parsed, err := jwkset.NewJWKFromMarshal(marshal, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+	if err != nil {
+		return key{}, fmt.Errorf("%.200s", strings.ReplaceAll(err.Error(), "\n", ": "))
+	}
+	if err := checkPublicKey(parsed.Key()); err != nil {
+		return key{}, err
+	}
+	k := key{id: marshal.KID, alg: string(marshal.ALG), public: parsed.Key()}
+	if k.alg == "Ed25519" {
+		k.alg = "EdDSA" // RFC 9864's name for what tokens here call EdDSA
+	}
+	fits := func(a algorithm) bool { return k.fits(a) }
+	if !slices.ContainsFunc(knownAlgorithms(), fits) {
+		return key{}, fmt.Errorf("alg %q is not one that fits the key and is supported", texts[2])
+	}
+	return k, nil
+}
+
+// forVerification checks what a key says about itself (RFC 7517 sections 4.1 to 4.3).
+func forVerification(m jwkset.JWKMarshal, operations any) error {
+	switch m.KTY {
+	case jwkset.KtyRSA, jwkset.KtyEC, jwkset.KtyOKP:
+	case jwkset.KtyOct:
+		return errors.New("it is symmetric: whoever can verify could forge")
+	default:
+		return fmt.Errorf("kty %.32q is not supported", m.KTY)
+	}
+	if m.USE != "" && m.USE != jwkset.UseSig {
+		return fmt.Errorf("use %.32q is not sig", m.USE)
+	}
+	if operations == nil {
+		return nil
+	}
+	list, ok := operations.([]any)
+	if !ok || !slices.Contains(list, any("verify")) {
+		return errors.New("key_ops does not list verify")
+	}
+	return nil
+}
+
+// checkPublicKey refuses keys that are weak or that no algorithm here uses.
+func checkPublicKey(public crypto.PublicKey) error {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return fmt.Errorf("an RSA key of %d bits; %d to %d are accepted", bits, minRSABits, maxRSABits)
+		}
+		if k.E < 3 || k.E%2 == 0 || k.N.Bit(0) == 0 {
+			return errors.New("not an RSA key: modulus and exponent must be odd, the exponent at least 3")
+		}
+		return nil
+	case *ecdsa.PublicKey:
+		if name := k.Curve.Params().Name; name != "P-256" && name != "P-384" {
+			return fmt.Errorf("curve %s is not supported", name)
+		}
+		if _, err := k.ECDH(); err != nil {
+			return errors.New("the point is not on its curve")
+		}
+		return nil
+	case ed25519.PublicKey:
+		if len(k) != ed25519.PublicKeySize {
+			return errors.New("an Ed25519 key of the wrong length")
+		}
+		return nil
+	}
+	return fmt.Errorf("a key of type %T is not supported", public)
+}
+
+// readPEM takes public keys and certificates. Certificates only carry their key: neither chain nor dates are looked at.
+func (s *keySet) readPEM(name string, raw []byte) error {
+	s.unnamed = true
+	for rest := bytes.TrimSpace(raw); len(rest) > 0; rest = bytes.TrimSpace(rest) {
+		line := 1 + bytes.Count(raw[:len(raw)-len(rest)], []byte("\n"))
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return fmt.Errorf("%s:%d: not a PEM block", name, line)
+		}
+		public, err := publicFromPEM(block)
+		if err == nil {
+			err = checkPublicKey(public)
+		}
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w", name, line, err)
+		}
+		if s.keys = append(s.keys, key{public: public}); len(s.keys) > maxKeysPerIssuer {
+			return fmt.Errorf("%s: more than %d keys", name, maxKeysPerIssuer)
+		}
+	}
+	return nil
+}
+
+func publicFromPEM(block *pem.Block) (crypto.PublicKey, error) {
+	var public crypto.PublicKey
+	var err error
+	switch block.Type {
+	case "PUBLIC KEY":
+		public, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case "RSA PUBLIC KEY":
+		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	case "CERTIFICATE":
+		var certificate *x509.Certificate
+		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
+			public = certificate.PublicKey
+		}
+	default:
+		return nil, fmt.Errorf("a PEM block %.32q; give the public key or certificate", block.Type)
+	}
+	return public, err
+}

@@ -1,0 +1,250 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+)
+
+// Identify gives the end user of one request. keys is the pinned View's part, from this Verifier's Run or Load; nil means that
+// nothing was loaded yet.
+//
+// No credential at all is Anonymous with a nil error. A credential that is present but wrong is ErrBadCredential, and one of an
+// issuer whose keys were never loaded is ErrUnavailable; the Identity is then the zero value. Nothing in the result aliases
+// what header returned. ctx is there for credentials that others must check; a token never waits.
+func (v *Verifier) Identify(_ context.Context, keys *Keys, header Header) (Identity, error) {
+	tok, found, err := v.credential(header)
+	if err != nil {
+		return Identity{}, err
+	}
+	if found == 0 {
+		return Anonymous(), nil
+	}
+	if len(tok.raw) > v.maxToken {
+		return Identity{}, errTooLong
+	}
+	now := v.clock()
+	hash := v.cache.hash(tok)
+	if hit := v.cache.get(hash, tok); hit != nil && hit.holds(keys.set(hit.issuer), found, now) {
+		return hit.identity, nil
+	}
+	fresh, err := v.verify(keys, tok, found, now)
+	if err != nil {
+		return Identity{}, err
+	}
+	fresh.hash = hash
+	v.cache.put(fresh, now)
+	return fresh.identity, nil
+}
+
+// verified is a token that passed every check, with the conditions under which it would pass them again. It never changes.
+type verified struct {
+	token    token
+	hash     uint64
+	issuer   *issuer
+	set      *keySet   // that verified it
+	from     time.Time // not before this, clock skew included
+	until    time.Time // and before this
+	identity Identity
+	memory   int // estimate, bytes
+}
+
+// holds reports whether verification now, with this set of the issuer's keys and the token found in these places, would give
+// the same identity.
+func (t *verified) holds(set *keySet, found uint64, now time.Time) bool {
+	return t.set == set && t.issuer.places&found != 0 && !now.Before(t.from) && now.Before(t.until)
+}
+
+// verify does every check in the order that the package comment lists.
+func (v *Verifier) verify(keys *Keys, tok token, found uint64, now time.Time) (*verified, error) {
+	p, err := v.parse(tok)
+	if err != nil {
+		return nil, err
+	}
+	iss, err := v.issuerOf(p, found)
+	if err != nil {
+		return nil, err
+	}
+	alg, ok := iss.algorithms[p.alg]
+	if !ok {
+		return nil, errAlgorithm
+	}
+	set := keys.set(iss)
+	if set == nil {
+		return nil, errNoKeys
+	}
+	key, err := set.pick(p, alg)
+	if err != nil {
+		if errors.Is(err, errUnknownKey) {
+			v.askForRefresh(iss, now)
+		}
+		return nil, err
+	}
+	if alg.method.Verify(p.signed, p.signature, key) != nil {
+		return nil, errSignature
+	}
+	times, err := iss.checkTimes(p.claims, now)
+	if err != nil {
+		return nil, err
+	}
+	id, err := iss.identityFrom(p.claims)
+	if err != nil {
+		return nil, err
+	}
+	id.Expires = times.expires
+	return &verified{
+		token:    token{strings.Clone(tok.raw)},
+		issuer:   iss,
+		set:      set,
+		from:     times.from,
+		until:    times.until,
+		identity: id,
+		memory:   p.memory + len(tok.raw) + 16*(len(id.Roles)+len(id.Groups)+len(id.Scopes)) + 512,
+	}, nil
+}
+
+func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
+	name, ok := p.claims["iss"].(string)
+	if !ok {
+		return nil, errIssuerType
+	}
+	iss := v.byName[name]
+	if iss == nil {
+		return nil, errUnknownIssuer
+	}
+	if iss.places&found == 0 {
+		return nil, errPlace
+	}
+	return iss, nil
+}
+
+// askForRefresh tells the fetcher of an issuer's URL that a token named a key that we do not have. It never blocks, and asks
+// at most once in nudgeInterval, so that made-up key ids cannot turn us against the provider.
+func (v *Verifier) askForRefresh(iss *issuer, now time.Time) {
+	if iss.Keys.URL == "" {
+		return
+	}
+	last := iss.nudged.Load()
+	if now.UnixNano()-last < int64(nudgeInterval) || !iss.nudged.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	select {
+	case iss.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// parsed is a token that is well-formed; nothing in it is verified.
+type parsed struct {
+	signed    string // the two segments that the signature covers
+	signature []byte
+	alg       string
+	kid       string
+	hasKid    bool
+	claims    map[string]any
+	memory    int
+}
+
+func (v *Verifier) parse(tok token) (*parsed, error) {
+	first, last, err := segments(tok.raw)
+	if err != nil {
+		return nil, err
+	}
+	header, _, err := v.decodeSegment(tok.raw[:first])
+	if err != nil {
+		return nil, err
+	}
+	p := &parsed{signed: tok.raw[:last]}
+	if err := p.readHeader(header); err != nil {
+		return nil, err
+	}
+	if p.claims, p.memory, err = v.decodeSegment(tok.raw[first+1 : last]); err != nil {
+		return nil, err
+	}
+	if p.signature, err = v.base64.DecodeString(tok.raw[last+1:]); err != nil {
+		return nil, errMalformed
+	}
+	return p, nil
+}
+
+// segments finds the two dots. Everything else must be of the base64url alphabet: Go's decoder would skip line breaks, and
+// padding would give one token several spellings.
+func segments(raw string) (first, last int, err error) {
+	dots := 0
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		case c == '.':
+			first, last = last, i
+			dots++
+		case c == ',':
+			return 0, 0, errJoined
+		default:
+			return 0, 0, errMalformed
+		}
+	}
+	if dots != 2 || first == 0 || last == first+1 || last == len(raw)-1 {
+		return 0, 0, errMalformed
+	}
+	return first, last, nil
+}
+
+func (v *Verifier) decodeSegment(segment string) (map[string]any, int, error) {
+	raw, err := v.base64.DecodeString(segment)
+	if err != nil {
+		return nil, 0, errMalformed
+	}
+	object, memory, err := decodeObject(raw)
+	switch {
+	case errors.Is(err, errJSONDuplicate):
+		return nil, 0, errDuplicate
+	case errors.Is(err, errJSONDepth):
+		return nil, 0, errDeep
+	case err != nil:
+		return nil, 0, errJSON
+	}
+	return object, memory, nil
+}
+
+// readHeader takes alg and kid and refuses what would change the token's meaning. jwk, jku, x5c and x5u are a forger's key as
+// easily as an issuer's, so they are not looked at (RFC 8725 section 3.10).
+func (p *parsed) readHeader(header map[string]any) error {
+	if _, ok := header["crit"]; ok {
+		return errCritical // we know no extension (RFC 7515 section 4.1.11)
+	}
+	if b64, ok := header["b64"]; ok && b64 != true {
+		return errCritical // an unencoded payload (RFC 7797)
+	}
+	if typ, ok := header["typ"]; ok && !acceptedType(typ) {
+		return errType
+	}
+	alg, ok := header["alg"].(string)
+	if !ok {
+		return errHeader
+	}
+	p.alg = alg
+	kid, ok := header["kid"]
+	if !ok {
+		return nil
+	}
+	p.kid, p.hasKid = kid.(string)
+	if p.kid == "" {
+		return errHeader
+	}
+	return nil
+}
+
+// acceptedType keeps an issuer's logout tokens, security events and other signed things from passing as access tokens (RFC
+// 8725 section 3.11). The prefix application/ may be left out and case does not matter (RFC 7515 section 4.1.9).
+func acceptedType(typ any) bool {
+	text, ok := typ.(string)
+	if !ok {
+		return false
+	}
+	if prefix := "application/"; len(text) > len(prefix) && strings.EqualFold(text[:len(prefix)], prefix) {
+		text = text[len(prefix):]
+	}
+	return strings.EqualFold(text, "JWT") || strings.EqualFold(text, "at+jwt")
+}
