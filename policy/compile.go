@@ -1,0 +1,278 @@
+package policy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/bundle"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/topdown/cache"
+)
+
+// offByDefault lists the built-ins that reach out of the process or show what is in it.
+var offByDefault = []string{"http.send", "net.lookup_ip_addr", "opa.runtime"}
+
+// maxPatterns bounds the compiled patterns that one snapshot keeps. Policies may build patterns from requests.
+const maxPatterns = 1000
+
+// Compile makes one snapshot of all bundles together. Bundles must not own the same part of data, everything must
+// compile, and the decision must be defined by a rule or by data. Problems come back all at once, as Problems. The
+// context is looked at between the steps.
+func Compile(ctx context.Context, cfg Config, bundles []*Bundle) (s *Snapshot, err error) {
+	bundles = slices.SortedFunc(slices.Values(bundles), func(a, b *Bundle) int { return strings.Compare(a.name, b.name) })
+	c := &compilation{cfg: cfg, bundles: bundles, snapshot: &Snapshot{}}
+	defer func() {
+		if p := recover(); p != nil {
+			s, err = nil, Problems{{Stage: "compiling", Text: oneLine(fmt.Sprintf("the compiler failed: %v", p))}}
+		}
+	}()
+	for _, step := range []func(context.Context){c.prepare, c.load, c.compile, c.define, c.describe} {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("compiling the policy: %w", err)
+		}
+		if step(ctx); len(c.problems) > 0 {
+			return nil, c.problems
+		}
+	}
+	for _, notice := range c.snapshot.notices {
+		if cfg.Notice != nil {
+			cfg.Notice(notice)
+		}
+	}
+	return c.snapshot, nil
+}
+
+// compilation is the state of one Compile.
+type compilation struct {
+	cfg      Config
+	bundles  []*Bundle
+	decision ast.Ref
+	files    map[string]source // by module's location
+	snapshot *Snapshot
+	problems Problems
+}
+
+// source is where a module came from.
+type source struct{ bundle, file string }
+
+func (c *compilation) problem(s source, line int, text string) {
+	c.problems.add(Problem{Stage: "compiling", Bundle: s.bundle, File: s.file, Line: line, Text: text})
+}
+
+// prepare checks the configuration and that each part of data has one owner.
+func (c *compilation) prepare(context.Context) {
+	var err error
+	if c.decision, err = decisionRef(c.cfg.Decision); err != nil {
+		c.problem(source{}, 0, err.Error())
+	}
+	if c.snapshot.output, err = newOutput(c.cfg.AllowHeaders); err != nil {
+		c.problem(source{}, 0, err.Error())
+	}
+	for i, b := range c.bundles {
+		for _, other := range c.bundles[:i] {
+			if b.name == other.name {
+				c.problem(source{}, 0, fmt.Sprintf("two bundles are named %q", b.name))
+			}
+			if text := overlap(other, b); text != "" {
+				c.problem(source{}, 0, text)
+			}
+		}
+	}
+}
+
+// decisionRef builds the reference term by term, so that no segment is ever parsed as Rego.
+func decisionRef(decision string) (ast.Ref, error) {
+	ref := ast.Ref{ast.DefaultRootDocument}
+	for segment := range strings.SplitSeq(decision, "/") {
+		if segment == "" {
+			return nil, fmt.Errorf("decision %q is not a path: write its segments with / between them, as in %q",
+				decision, "envoy/authz/allow")
+		}
+		ref = append(ref, ast.StringTerm(segment))
+	}
+	return ref, nil
+}
+
+// overlap says which roots two bundles share.
+func overlap(a, b *Bundle) string {
+	for _, x := range a.roots {
+		for _, y := range b.roots {
+			if !bundle.RootPathsOverlap(x, y) {
+				continue
+			}
+			for _, bare := range []*Bundle{a, b} {
+				if slices.Contains(bare.roots, "") {
+					return fmt.Sprintf("bundles %q and %q overlap: %q owns all of data because its .manifest names no roots; "+
+						`list what it defines there, as in {"roots": ["orders"]}`, a.name, b.name, bare.name)
+				}
+			}
+			return fmt.Sprintf("bundles %q and %q overlap: root %q of the one and root %q of the other", a.name, b.name, x, y)
+		}
+	}
+	return ""
+}
+
+// load joins the bundles' data and opens the one transaction. Nothing is copied but the objects that several bundles
+// have a part in, and nothing is ever written.
+func (c *compilation) load(ctx context.Context) {
+	data := ast.NewObject()
+	for _, b := range c.bundles {
+		joined, ok := data.Merge(b.data)
+		if !ok {
+			c.problem(source{bundle: b.name}, 0, "its data contradicts the data of another bundle")
+			return
+		}
+		data = joined
+	}
+	c.snapshot.store = inmem.NewFromASTObject(data)
+	txn, err := c.snapshot.store.NewTransaction(ctx)
+	if err != nil {
+		c.problem(source{}, 0, err.Error())
+		return
+	}
+	c.snapshot.txn = txn
+	limit := maxPatterns
+	c.snapshot.patterns = cache.NewInterQueryValueCache(ctx, &cache.Config{
+		InterQueryBuiltinValueCache: cache.InterQueryBuiltinValueCacheConfig{MaxNumEntries: &limit},
+	})
+}
+
+// capabilities is OPA's own set without what is off by default. AllowNet is empty, not nil: nil would allow every host.
+func capabilities() *ast.Capabilities {
+	all := ast.CapabilitiesForThisVersion()
+	all.Builtins = slices.DeleteFunc(all.Builtins, func(b *ast.Builtin) bool {
+		return slices.Contains(offByDefault, b.Name)
+	})
+	all.AllowNet = []string{}
+	return all
+}
+
+// compile compiles all modules together. A rule where a bundle has data is an error.
+func (c *compilation) compile(ctx context.Context) {
+	modules := map[string]*ast.Module{}
+	c.files = map[string]source{}
+	for _, b := range c.bundles {
+		for file, module := range b.modules {
+			where := path.Join(b.name, file)
+			modules[where] = module
+			c.files[where] = source{bundle: b.name, file: file}
+		}
+	}
+	s := c.snapshot
+	s.compiler = ast.NewCompiler().
+		WithCapabilities(capabilities()).
+		WithEnablePrintStatements(false).
+		WithPathConflictsCheck(storage.NonEmpty(ctx, s.store, s.txn)).
+		SetErrorLimit(maxProblems)
+	s.compiler.Compile(modules)
+	s.compiler.Errors.Sort()
+	for _, e := range s.compiler.Errors {
+		c.compileProblem(e)
+	}
+}
+
+func (c *compilation) compileProblem(e *ast.Error) {
+	if e.Location == nil {
+		c.problem(source{}, 0, regoText(e))
+		return
+	}
+	text := regoText(e)
+	if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok {
+		text = undefinedFunction(name)
+	}
+	c.problem(c.files[e.Location.File], e.Location.Row, text)
+}
+
+// undefinedFunction tells the built-ins that are off from those that do not exist.
+func undefinedFunction(name string) string {
+	if slices.Contains(offByDefault, name) {
+		return fmt.Sprintf("the built-in %s is off by default: policy.capabilities turns it on", name)
+	}
+	return fmt.Sprintf("there is no function or built-in %s", name)
+}
+
+// define compiles the query and sees that something defines the decision.
+func (c *compilation) define(ctx context.Context) {
+	s := c.snapshot
+	_, err := s.store.Read(ctx, s.txn, storage.Path(refPath(c.decision)))
+	if err != nil && len(s.compiler.GetRules(c.decision)) == 0 {
+		c.problem(source{}, 0, c.undefinedDecision())
+		return
+	}
+	s.queries = s.compiler.QueryCompiler()
+	s.query, err = s.queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(c.decision))))
+	var errs ast.Errors
+	switch {
+	case errors.As(err, &errs):
+		for _, e := range errs {
+			c.problem(source{}, 0, regoText(e))
+		}
+		return
+	case err != nil:
+		c.problem(source{}, 0, err.Error())
+		return
+	}
+	s.reads = collectReads(s.compiler, s.query)
+}
+
+// undefinedDecision says what there is instead: a rule of the same name elsewhere, or the packages.
+func (c *compilation) undefinedDecision() string {
+	text := fmt.Sprintf("decision %q is not defined by any rule", c.cfg.Decision)
+	last := c.decision[len(c.decision)-1].Value
+	var near, packages []string
+	for _, where := range slices.Sorted(maps.Keys(c.files)) {
+		module := c.snapshot.compiler.Modules[where]
+		packages = append(packages, fmt.Sprintf("%s declares %v", where, module.Package))
+		for _, rule := range module.Rules {
+			ref := rule.Ref().GroundPrefix()
+			if ref[len(ref)-1].Value.Compare(last) == 0 {
+				near = append(near, strings.Join(refPath(ref), "/"))
+			}
+		}
+	}
+	const shown = 5
+	switch near = slices.Compact(near); {
+	case len(packages) == 0:
+		return text + ": no bundle holds a .rego file"
+	case len(near) > 0:
+		return fmt.Sprintf("%s: %s; to use %s, set policy.decision to it", text, first(packages, shown), first(near, shown))
+	}
+	return fmt.Sprintf("%s: %s; define the rule or set policy.decision", text, first(packages, shown))
+}
+
+// first joins the first n items.
+func first(items []string, n int) string {
+	if len(items) > n {
+		return fmt.Sprintf("%s and %d more", strings.Join(items[:n], ", "), len(items)-n)
+	}
+	return strings.Join(items, ", ")
+}
+
+// describe fills in what people see of the snapshot.
+func (c *compilation) describe(context.Context) {
+	s := c.snapshot
+	var revisions []string
+	for _, b := range c.bundles {
+		info := BundleInfo{Name: b.name, Revision: b.Revision(), Digest: b.digest, Modules: len(b.modules)}
+		for _, module := range b.modules {
+			info.Rules += len(module.Rules)
+		}
+		s.bundles = append(s.bundles, info)
+		revisions = append(revisions, b.name+"="+info.Revision)
+		for _, notice := range b.notices {
+			s.notices = addNotice(s.notices, notice)
+		}
+	}
+	if len(c.bundles) == 1 {
+		revisions[0] = c.bundles[0].Revision()
+	}
+	s.revision = cmp.Or(strings.Join(revisions, ","), "empty")
+}

@@ -1,0 +1,457 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Decision is what a policy decided about one request. The zero value denies.
+type Decision struct {
+	Allowed bool
+	Reason  string // deny: shown to the client
+
+	// Headers are set on the request to the application on allow, on the answer to the client on deny.
+	Headers         []Header
+	ResponseHeaders []Header         // allow: added to the application's answer
+	RemoveHeaders   []string         // allow: removed from the request
+	SetQuery        []QueryParameter // allow
+	RemoveQuery     []string         // allow
+
+	Body   string // deny
+	Status int    // deny: 200 to 599; 0 is the default
+	// Metadata is dynamic_metadata as plain JSON with json.Number for numbers; nil where the policy gave none. The
+	// receiver owns it.
+	Metadata map[string]any
+
+	// Result is what the policy said, unchanged, for the decision log.
+	Result Value
+}
+
+// Header is one header with one value; a header with several values is several of them.
+type Header struct {
+	Name, Value string
+	// AppendAction is empty or one of Envoy's HeaderAppendAction names: APPEND_IF_EXISTS_OR_ADD, ADD_IF_ABSENT,
+	// OVERWRITE_IF_EXISTS_OR_ADD, OVERWRITE_IF_EXISTS.
+	AppendAction string
+}
+
+// QueryParameter is one query parameter with one value, not percent-encoded.
+type QueryParameter struct{ Name, Value string }
+
+const (
+	// maxMetadataDepth bounds the nesting of dynamic_metadata. A protobuf parser gives up at 100 messages within messages
+	// and a level of JSON takes up to three. An answer that the proxy cannot parse is an error to it, and an error may be
+	// let through.
+	maxMetadataDepth = 24
+
+	// maxHeader bounds a header's name and its value in bytes: the rule on Envoy's HeaderValue.
+	maxHeader = 16384
+)
+
+var appendActions = []string{
+	"APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS",
+}
+
+// refusedHeaders are the headers that frame a message or belong to one connection (RFC 9110 section 7.6.1, RFC 9112
+// section 6), and host. Pseudo-headers are refused by their colon.
+var refusedHeaders = []string{
+	"host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+	"content-length",
+}
+
+// output checks what a policy puts out. It holds the names that are refused by default and allowed by configuration.
+type output struct {
+	allowed []string // in lower case
+}
+
+func newOutput(allow []string) (output, error) {
+	var o output
+	for _, name := range allow {
+		name = strings.ToLower(name)
+		if !isToken(strings.TrimPrefix(name, ":")) {
+			return output{}, fmt.Errorf("%q in the list of allowed headers is not a header name", name)
+		}
+		o.allowed = append(o.allowed, name)
+	}
+	return o, nil
+}
+
+// wrong is an ErrEvaluation about a key of the decision.
+func wrong(key, format string, args ...any) error {
+	return fmt.Errorf("%w: decision: %s: %s", ErrEvaluation, key, fmt.Sprintf(format, args...))
+}
+
+// decision reads a decision from the value of the decision document: true, false, or an object with the boolean
+// "allowed". Only the keys of the branch taken are looked at.
+func (o output) decision(result Value) (Decision, error) {
+	switch v := result.(type) {
+	case ast.Boolean:
+		return Decision{Allowed: bool(v), Result: result}, nil
+	case ast.Object:
+		return o.object(v)
+	}
+	return Decision{}, fmt.Errorf("%w: the decision is of type %s: it must be true, false or an object with the key allowed",
+		ErrEvaluation, ast.ValueName(result))
+}
+
+func (o output) object(v ast.Object) (Decision, error) {
+	allowed, ok := member(v, "allowed").(ast.Boolean)
+	if !ok {
+		return Decision{}, wrong("allowed", "a boolean is required")
+	}
+	d := Decision{Allowed: bool(allowed), Result: v}
+	fill := o.deny
+	if d.Allowed {
+		fill = o.allow
+	}
+	if err := fill(&d, v); err != nil {
+		return Decision{}, err
+	}
+	return d, nil
+}
+
+// allow reads the keys that count on allow.
+func (o output) allow(d *Decision, v ast.Object) (err error) {
+	if d.Headers, err = o.headers(v, "headers"); err != nil {
+		return err
+	}
+	if d.ResponseHeaders, err = o.headers(v, "response_headers_to_add"); err != nil {
+		return err
+	}
+	if d.RemoveHeaders, err = list(v, "request_headers_to_remove", o.headerName); err != nil {
+		return err
+	}
+	if d.RemoveQuery, err = list(v, "query_parameters_to_remove", plain); err != nil {
+		return err
+	}
+	if d.SetQuery, err = queryParameters(v, "query_parameters_to_set"); err != nil {
+		return err
+	}
+	d.Metadata, err = metadata(v)
+	return err
+}
+
+// deny reads the keys that count on deny.
+func (o output) deny(d *Decision, v ast.Object) (err error) {
+	if d.Headers, err = o.headers(v, "headers"); err != nil {
+		return err
+	}
+	if d.Body, err = text(v, "body"); err != nil {
+		return err
+	}
+	if d.Reason, err = text(v, "reason"); err != nil {
+		return err
+	}
+	if d.Status, err = status(v); err != nil {
+		return err
+	}
+	d.Metadata, err = metadata(v)
+	return err
+}
+
+// member returns the value of an object's key, nil where it has none.
+func member(v ast.Object, key string) Value {
+	term := decisionKeys[key]
+	if term == nil {
+		term = ast.StringTerm(key)
+	}
+	if found := v.Get(term); found != nil {
+		return found.Value
+	}
+	return nil
+}
+
+// decisionKeys are the terms of the keys of a decision, made once and only read.
+var decisionKeys = func(names ...string) map[string]*ast.Term {
+	terms := map[string]*ast.Term{}
+	for _, name := range names {
+		terms[name] = ast.StringTerm(name)
+	}
+	return terms
+}("allowed", "headers", "response_headers_to_add", "request_headers_to_remove", "query_parameters_to_remove",
+	"query_parameters_to_set", "body", "reason", "http_status", "dynamic_metadata", "value", "append_action")
+
+// text returns a string that may hold line breaks; it must be valid UTF-8.
+func text(v ast.Object, key string) (string, error) {
+	found := member(v, key)
+	if found == nil {
+		return "", nil
+	}
+	s, ok := found.(ast.String)
+	if !ok {
+		return "", wrong(key, "a %s where a string belongs", ast.ValueName(found))
+	}
+	if !utf8.ValidString(string(s)) {
+		return "", wrong(key, "not valid UTF-8")
+	}
+	return string(s), nil
+}
+
+// status returns the HTTP status of a denial. 403.0 and 4.03e2 are refused as opa-envoy-plugin refuses them.
+func status(v ast.Object) (int, error) {
+	const key = "http_status"
+	found := member(v, key)
+	if found == nil {
+		return 0, nil
+	}
+	n, ok := found.(ast.Number)
+	if !ok {
+		return 0, wrong(key, "a %s where a number belongs", ast.ValueName(found))
+	}
+	code, ok := n.Int64()
+	if !ok || code < 200 || code > 599 {
+		return 0, wrong(key, "%s is not an integer from 200 to 599", oneLine(n.String()))
+	}
+	return int(code), nil
+}
+
+func metadata(v ast.Object) (map[string]any, error) {
+	const key = "dynamic_metadata"
+	found := member(v, key)
+	if found == nil {
+		return nil, nil
+	}
+	if _, ok := found.(ast.Object); !ok {
+		return nil, wrong(key, "a %s where an object belongs", ast.ValueName(found))
+	}
+	plain, err := toJSON(found, maxDepth-maxMetadataDepth)
+	if err != nil {
+		return nil, wrong(key, "nested deeper than %d", maxMetadataDepth)
+	}
+	if err := sendable(plain); err != nil {
+		return nil, wrong(key, "%v", err)
+	}
+	return plain.(map[string]any), nil
+}
+
+// sendable refuses what a protobuf Struct cannot carry: strings and keys that are no UTF-8, numbers beyond a double.
+func sendable(x any) error {
+	switch x := x.(type) {
+	case string:
+		if !utf8.ValidString(x) {
+			return errors.New("not valid UTF-8")
+		}
+	case json.Number:
+		if _, err := x.Float64(); err != nil {
+			return fmt.Errorf("the number %s is out of range", oneLine(x.String()))
+		}
+	case []any:
+		for _, e := range x {
+			if err := sendable(e); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for k, e := range x {
+			if err := errors.Join(sendable(k), sendable(e)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// items returns the elements of an array or a set; in JSON a set is an array.
+func items(v Value) ([]*ast.Term, bool) {
+	switch v := v.(type) {
+	case *ast.Array:
+		terms := make([]*ast.Term, 0, v.Len())
+		v.Foreach(func(t *ast.Term) { terms = append(terms, t) })
+		return terms, true
+	case ast.Set:
+		return v.Slice(), true
+	}
+	return nil, false
+}
+
+// list reads an array of strings, each of which must pass the check.
+func list(v ast.Object, key string, check func(string) error) ([]string, error) {
+	found := member(v, key)
+	if found == nil {
+		return nil, nil
+	}
+	terms, ok := items(found)
+	if !ok {
+		return nil, wrong(key, "a %s where an array of strings belongs", ast.ValueName(found))
+	}
+	names := make([]string, 0, len(terms))
+	for _, t := range terms {
+		s, ok := t.Value.(ast.String)
+		if !ok {
+			return nil, wrong(key, "a %s where a string belongs", ast.ValueName(t.Value))
+		}
+		if err := check(string(s)); err != nil {
+			return nil, wrong(key, "%v", err)
+		}
+		names = append(names, string(s))
+	}
+	return names, nil
+}
+
+// pairs calls add for each name and value of an object, whose values are strings or arrays of strings: names in order,
+// values in theirs.
+func pairs(v ast.Object, add func(name string, value Value) error) error {
+	return v.Iter(func(k, v *ast.Term) error {
+		name, err := keyText(k.Value)
+		if err != nil {
+			return err
+		}
+		terms, ok := items(v.Value)
+		if !ok {
+			return add(name, v.Value)
+		}
+		for _, t := range terms {
+			if err := add(name, t.Value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func queryParameters(v ast.Object, key string) ([]QueryParameter, error) {
+	found := member(v, key)
+	if found == nil {
+		return nil, nil
+	}
+	object, ok := found.(ast.Object)
+	if !ok {
+		return nil, wrong(key, "a %s where an object belongs", ast.ValueName(found))
+	}
+	var parameters []QueryParameter
+	err := pairs(object, func(name string, value Value) error {
+		s, ok := value.(ast.String)
+		if !ok {
+			return fmt.Errorf("%q: a %s where a string belongs", name, ast.ValueName(value))
+		}
+		if name == "" {
+			return errors.New("a parameter without a name")
+		}
+		if err := plain(name); err != nil {
+			return err
+		}
+		if err := plain(string(s)); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+		parameters = append(parameters, QueryParameter{Name: name, Value: string(s)})
+		return nil
+	})
+	if err != nil {
+		return nil, wrong(key, "%v", err)
+	}
+	return parameters, nil
+}
+
+// headers reads an object of headers or an array of such objects. The order is that of the array, and within an object
+// that of the names. A value is a string, an array of strings, or an object with value and append_action.
+func (o output) headers(v ast.Object, key string) ([]Header, error) {
+	found := member(v, key)
+	if found == nil {
+		return nil, nil
+	}
+	objects := []*ast.Term{{Value: found}}
+	if terms, ok := items(found); ok {
+		objects = terms
+	}
+	var headers []Header
+	for _, t := range objects {
+		object, ok := t.Value.(ast.Object)
+		if !ok {
+			return nil, wrong(key, "a %s where an object belongs", ast.ValueName(t.Value))
+		}
+		err := pairs(object, func(name string, value Value) error {
+			return o.header(&headers, name, value, "")
+		})
+		if err != nil {
+			return nil, wrong(key, "%v", err)
+		}
+	}
+	return headers, nil
+}
+
+// header appends one header, or those of an object with an append action.
+func (o output) header(headers *[]Header, name string, value Value, action string) error {
+	if err := o.headerName(name); err != nil {
+		return err
+	}
+	switch v := value.(type) {
+	case ast.String:
+		if err := plain(string(v)); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+		if len(v) > maxHeader {
+			return fmt.Errorf("%q: a value of %d bytes is longer than %d", name, len(v), maxHeader)
+		}
+		*headers = append(*headers, Header{Name: name, Value: string(v), AppendAction: action})
+		return nil
+	case ast.Object:
+		if action == "" {
+			return o.actionHeader(headers, name, v)
+		}
+	}
+	return fmt.Errorf("%q: a %s where a string belongs", name, ast.ValueName(value))
+}
+
+func (o output) actionHeader(headers *[]Header, name string, v ast.Object) error {
+	action, ok := member(v, "append_action").(ast.String)
+	if !ok || !slices.Contains(appendActions, string(action)) {
+		return fmt.Errorf("%q: append_action is one of %s", name, strings.Join(appendActions, ", "))
+	}
+	value := member(v, "value")
+	if value == nil {
+		return fmt.Errorf("%q: the value is missing", name)
+	}
+	terms, ok := items(value)
+	if !ok {
+		return o.header(headers, name, value, string(action))
+	}
+	for _, t := range terms {
+		if err := o.header(headers, name, t.Value, string(action)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headerName refuses what is no RFC 9110 token and what would change a message's framing or its target.
+func (o output) headerName(name string) error {
+	lower := strings.ToLower(name)
+	bare, pseudo := strings.CutPrefix(lower, ":")
+	if !isToken(bare) || len(name) > maxHeader {
+		return fmt.Errorf("%q is not a header name", oneLine(name))
+	}
+	if (pseudo || slices.Contains(refusedHeaders, lower)) && !slices.Contains(o.allowed, lower) {
+		return fmt.Errorf("the header %q is not a policy's to set or remove", lower)
+	}
+	return nil
+}
+
+// isToken reports whether s is a token as in RFC 9110 section 5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// plain refuses control characters and what is not UTF-8: a line break in a header is another header.
+func plain(s string) error {
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%q is not valid UTF-8", oneLine(s))
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return fmt.Errorf("%q holds a control character", oneLine(s))
+	}
+	return nil
+}

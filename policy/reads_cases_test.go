@@ -1,0 +1,211 @@
+package policy_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/policy"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/opa/v1/test/cases"
+	"github.com/open-policy-agent/opa/v1/test/cases/testdata"
+	"github.com/open-policy-agent/opa/v1/util"
+)
+
+// asked wraps what a case of OPA's suite asks for into a decision.
+const asked = "package gatehouse_wrapper\n\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"r\": %s}}\n"
+
+// TestReadsOnOPAsOwnCases holds the promise of Reads against OPA's conformance suite: whatever an input holds where it
+// is not read, and whether it holds anything, the answer stays.
+func TestReadsOnOPAsOwnCases(t *testing.T) {
+	used, tried := 0, 0
+	for _, c := range suite(t) {
+		if c.Input == nil {
+			continue
+		}
+		input, isObject := (*c.Input).(map[string]any)
+		s := wrapped(c)
+		if !isObject || s == nil {
+			continue
+		}
+		want := outcome(t, s, input)
+		if want != outcome(t, s, input) {
+			continue // depends on the time or on chance
+		}
+		used++
+		for _, path := range append(paths(input, nil), strangers(input, nil)...) {
+			if s.Reads(path...) {
+				continue
+			}
+			for _, replacement := range []any{nil, "junk", map[string]any{"a": json.Number("1")}, absent} {
+				tried++
+				if got := outcome(t, s, replace(input, path, replacement)); got != want {
+					t.Errorf("%s: reads no input.%s, yet with %v there %s instead of %s",
+						c.Note, strings.Join(path, "."), replacement, got, want)
+				}
+			}
+		}
+	}
+	t.Logf("%d cases, %d changed inputs", used, tried)
+	if used < 200 || tried < 500 {
+		t.Errorf("only %d cases and %d changed inputs", used, tried)
+	}
+}
+
+// suite returns OPA's cases for Rego v1.
+func suite(t *testing.T) []cases.TestCase {
+	var all []cases.TestCase
+	err := fs.WalkDir(testdata.V1, ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		content, err := testdata.V1.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		var set cases.Set
+		if err := util.Unmarshal(content, &set); err != nil {
+			return err
+		}
+		all = append(all, set.Cases...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// wrapped compiles a case that asks for one document; nil where it asks for more, or for built-ins that are off.
+func wrapped(c cases.TestCase) *policy.Snapshot {
+	document, _, _ := strings.Cut(c.Query, " = ")
+	if !strings.HasPrefix(document, "data.") || strings.ContainsAny(document, "[;( ") {
+		return nil
+	}
+	files := tree{"wrapper.rego": fmt.Sprintf(asked, document)}
+	for i, m := range c.Modules {
+		files[fmt.Sprintf("m%d.rego", i)] = m
+	}
+	if c.Data != nil {
+		data, err := json.Marshal(*c.Data)
+		if err != nil {
+			return nil
+		}
+		files["data.json"] = string(data)
+	}
+	b, err := policy.Read("case", files.fs(), policy.Limits{})
+	if err != nil {
+		return nil
+	}
+	s, err := policy.Compile(context.Background(), policy.Config{Decision: "gatehouse_wrapper/allow"}, []*policy.Bundle{b})
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// outcome is an answer or a failure as text that can be compared.
+func outcome(t *testing.T, s *policy.Snapshot, input map[string]any) string {
+	t.Helper()
+	v, err := policy.FromJSON(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	d, err := s.Decide(ctx, v, noon)
+	switch {
+	case errors.Is(err, policy.ErrUndefined):
+		return "undefined"
+	case errors.Is(err, policy.ErrEvaluation):
+		return "failed"
+	case err != nil:
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(d.Metadata)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+type missing struct{}
+
+var absent = missing{}
+
+// paths returns the path of every value within objects.
+func paths(object map[string]any, at []string) [][]string {
+	var all [][]string
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		here := append(slices.Clone(at), key)
+		all = append(all, here)
+		if below, ok := object[key].(map[string]any); ok {
+			all = append(all, paths(below, here)...)
+		}
+	}
+	return all
+}
+
+// strangers returns for each object the path of a key that it does not have.
+func strangers(object map[string]any, at []string) [][]string {
+	all := [][]string{append(slices.Clone(at), "stranger")}
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		if below, ok := object[key].(map[string]any); ok {
+			all = append(all, strangers(below, append(slices.Clone(at), key))...)
+		}
+	}
+	return all
+}
+
+// replace returns a copy of the input with another value, or none, at the path.
+func replace(object map[string]any, path []string, value any) map[string]any {
+	object = maps.Clone(object)
+	switch {
+	case len(path) > 1:
+		object[path[0]] = replace(object[path[0]].(map[string]any), path[1:], value)
+	case value == any(absent):
+		delete(object, path[0])
+	default:
+		object[path[0]] = value
+	}
+	return object
+}
+
+// TestAnswersOnOPAsOwnCases compares answers with what OPA's suite expects, so that this package's own way to run a query
+// is known to be OPA's.
+func TestAnswersOnOPAsOwnCases(t *testing.T) {
+	agreed := 0
+	for _, c := range suite(t) {
+		if c.WantResult == nil || len(*c.WantResult) != 1 || c.Input == nil || c.StrictError || c.InputTerm != nil || c.SortBindings {
+			continue
+		}
+		_, variable, ok := strings.Cut(c.Query, " = ")
+		input, isObject := (*c.Input).(map[string]any)
+		want, has := (*c.WantResult)[0][variable]
+		s := wrapped(c)
+		if !ok || !isObject || !has || s == nil {
+			continue
+		}
+		var got struct{ R any }
+		if err := util.UnmarshalJSON([]byte(outcome(t, s, input)), &got); err != nil {
+			t.Errorf("%s: %v", c.Note, err)
+			continue
+		}
+		if diff := cmp.Diff(want, got.R); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.Note, diff)
+		}
+		agreed++
+	}
+	t.Logf("%d cases", agreed)
+	if agreed < 100 {
+		t.Errorf("only %d cases", agreed)
+	}
+}
