@@ -1,0 +1,212 @@
+// Package bundles brings policy from where it is kept to the gate, and keeps it current.
+//
+// A Manager reads its sources (directories), compiles all of them together into one policy.Snapshot and hands that over
+// through Config.Publish. Then it watches. Whatever goes wrong with a change, the snapshot that was published last stays
+// in force: the manager logs what is wrong with file and line, counts it, shows it in Status, and tries again when
+// something changes.
+//
+// # What counts as one change
+//
+// Events are collected until they settle, and then the whole source is read again. A rename into place and the swap of a
+// Kubernetes volume's ..data link are complete when they are seen and settle at once; files that are written in place
+// settle when nothing has been written for a moment, and under constant writing are read after two seconds all the same.
+// A source is read twice over: when a name, size, time or inode changed between the first look and the last, what was
+// read is thrown away. A change that leaves the contents as they are is not an activation.
+//
+// Events can get lost (network file systems, a full queue, too few inotify watches). So every source is also looked over
+// every few seconds, by the names, sizes and times of its files alone.
+//
+// # What is read
+//
+// Of a directory: what policy.Read wants, without hidden files and folders and without what editors leave behind.
+// Symbolic links may point to files within the directory, never out of it, and folders behind links are refused.
+// A directory with a ..data link is a Kubernetes volume: only what the link leads to is read.
+//
+// # Who owns what
+//
+// Run's goroutine alone changes the manager's state and calls Publish. Status may be called by anyone at any time and
+// takes no lock. Load reads and compiles without touching any state.
+package bundles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync/atomic"
+	"time"
+
+	"gatehouse/policy"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Config says where policy comes from and where it goes.
+type Config struct {
+	Sources []Source
+	Policy  policy.Config
+	Limits  policy.Limits // of each source
+
+	// Publish receives every snapshot that becomes active, one after the other, from Run's goroutine. Run waits for it.
+	Publish func(context.Context, *policy.Snapshot)
+
+	Logger     *zap.Logger           // default: none
+	Clock      func() time.Time      // default: time.Now; for the times in Status and metrics
+	Registerer prometheus.Registerer // nil: no metrics
+	Poll       time.Duration         // how often to look for changes that caused no event; default 5 s
+}
+
+// Source is one bundle and where it is.
+type Source struct {
+	Name string // letters, digits, dots, dashes and underscores, at most 64; unique
+	Path string // a directory
+}
+
+// Status is the state of one source.
+type Status struct {
+	Name        string
+	Source      string    // where it comes from
+	Revision    string    // of the active bundle; empty before the first activation
+	Digest      string    // of the active bundle
+	ActiveSince time.Time // when the active bundle was published
+	LastAttempt time.Time // when the source was last read
+	Stage       string    // what failed last: "reading", "compiling", "waiting" for another bundle; empty when nothing did
+	Error       string    // its error, with file and line
+}
+
+// Manager reads, watches and publishes. New makes it.
+type Manager struct {
+	cfg     Config
+	metrics *metrics
+	sources []*source
+	status  atomic.Pointer[[]Status]
+
+	// Below: Run's goroutine only.
+	active  *policy.Snapshot
+	watcher *watcher
+}
+
+// source is the state of one source. Run's goroutine owns it.
+type source struct {
+	Source
+	active  *policy.Bundle // in the published snapshot
+	latest  *policy.Bundle // read last; differs from active after a failure to compile; nil after a failure to read
+	seen    *listing       // what the directory looked like when it was read last; nil when it could not be listed
+	pending settling
+	status  Status
+}
+
+var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// New checks the configuration, all of it before it returns, and that each source is a directory that can be read. It
+// starts nothing.
+func New(cfg Config) (*Manager, error) {
+	m := &Manager{cfg: cfg}
+	if m.cfg.Logger == nil {
+		m.cfg.Logger = zap.NewNop()
+	}
+	if m.cfg.Clock == nil {
+		m.cfg.Clock = time.Now
+	}
+	if m.cfg.Poll == 0 {
+		m.cfg.Poll = 5 * time.Second
+	}
+	var problems []error
+	if len(cfg.Sources) == 0 {
+		problems = append(problems, errors.New("no bundle is configured: name at least one source of policy"))
+	}
+	if m.cfg.Poll < 0 {
+		problems = append(problems, fmt.Errorf("poll interval %v is negative", cfg.Poll))
+	}
+	names := map[string]bool{}
+	for _, s := range cfg.Sources {
+		if names[s.Name] {
+			problems = append(problems, fmt.Errorf("two bundles are named %q", s.Name))
+		}
+		names[s.Name] = true
+		checked, err := checkSource(s)
+		if err != nil {
+			problems = append(problems, err)
+		}
+		m.sources = append(m.sources, &source{Source: checked, status: Status{Name: s.Name, Source: s.Path}})
+	}
+	var err error
+	if m.metrics, err = newMetrics(cfg.Registerer); err != nil {
+		problems = append(problems, err)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	m.publishStatus()
+	return m, nil
+}
+
+// checkSource returns the source with an absolute path, so that a later change of the working directory moves nothing.
+func checkSource(s Source) (Source, error) {
+	if !sourceName.MatchString(s.Name) {
+		return s, fmt.Errorf("bundle name %q: use letters, digits, dots, dashes and underscores, at most 64", s.Name)
+	}
+	info, err := os.Stat(s.Path)
+	if err != nil {
+		return s, fmt.Errorf("bundle %q: %w", s.Name, err)
+	}
+	if !info.IsDir() {
+		return s, fmt.Errorf("bundle %q: %s is not a directory", s.Name, s.Path)
+	}
+	if _, err := os.ReadDir(s.Path); err != nil {
+		return s, fmt.Errorf("bundle %q: %w", s.Name, err)
+	}
+	if s.Path, err = filepath.Abs(s.Path); err != nil {
+		return s, fmt.Errorf("bundle %q: %w", s.Name, err)
+	}
+	return s, nil
+}
+
+// Status returns the state of each source in the order of the configuration. The slice is the caller's.
+func (m *Manager) Status() []Status {
+	return append([]Status(nil), *m.status.Load()...)
+}
+
+func (m *Manager) publishStatus() {
+	list := make([]Status, len(m.sources))
+	for i, s := range m.sources {
+		list[i] = s.status
+	}
+	m.status.Store(&list)
+}
+
+// Load reads and compiles all sources once, for a check at start-up or on the command line. It publishes nothing and
+// leaves Status alone. Its errors name bundle, file and line; policy.Problems can be had with errors.As.
+func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
+	var all []*policy.Bundle
+	var problems []error
+	for _, s := range m.sources {
+		b, err := m.readStable(ctx, s)
+		if err != nil {
+			problems = append(problems, err)
+		}
+		all = append(all, b)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return policy.Compile(ctx, m.cfg.Policy, all)
+}
+
+// readStable reads a source, again if it changes meanwhile.
+func (m *Manager) readStable(ctx context.Context, s *source) (*policy.Bundle, error) {
+	for attempt := 0; ; attempt++ {
+		b, _, err := readDirectory(s.Source, m.cfg.Limits)
+		if !errors.Is(err, errChanging) || attempt == maxUnstable {
+			return b, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("reading bundle %q: %w", s.Name, ctx.Err())
+		case <-time.After(unstablePause):
+		}
+	}
+}

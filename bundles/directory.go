@@ -1,0 +1,288 @@
+package bundles
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"gatehouse/policy"
+)
+
+const (
+	// dataLink is the link that a Kubernetes volume swaps to change all of its files at once.
+	dataLink = "..data"
+
+	// A source that changes while it is read is read again after a pause: so many times by Load, and by Run so many times
+	// before it says so, though it goes on.
+	maxUnstable   = 40
+	maxRestless   = 5
+	unstablePause = 50 * time.Millisecond
+)
+
+// errChanging is the error of a read during which something changed. It says nothing about the contents.
+var errChanging = errors.New("the directory keeps changing")
+
+// listing is what a directory looked like: enough to tell that something changed, without opening a file.
+type listing struct {
+	base   fs.FileInfo // the directory that is read, behind any links
+	volume bool        // a Kubernetes volume
+	names  []string    // of all files, in lexical order
+	files  map[string]fs.FileInfo
+	dirs   []string // relative, without the top
+}
+
+// same reports whether nothing changed between two listings.
+func (l *listing) same(other *listing) bool {
+	if l == nil || other == nil || len(l.names) != len(other.names) || !os.SameFile(l.base, other.base) {
+		return l == other
+	}
+	for i, name := range l.names {
+		if name != other.names[i] || !sameFile(l.files[name], other.files[name]) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameFile compares what the file system says about a file; both are nil for files that are not wanted.
+func sameFile(a, b fs.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && a.Mode() == b.Mode()
+}
+
+// directory is one look at a source's directory. It holds the directory itself open: renaming a path above it, or the
+// swap of a link on the way to it, cannot make one look see two directories.
+type directory struct {
+	root   *os.Root
+	volume bool
+	limits policy.Limits
+}
+
+// openDirectory resolves the path, and a volume's link, once.
+func openDirectory(dir string, limits policy.Limits) (*directory, error) {
+	d := &directory{limits: limits.OrDefault()}
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(filepath.Join(resolved, dataLink)); err == nil {
+		d.volume = true
+		target, err := filepath.EvalSymlinks(filepath.Join(resolved, dataLink))
+		if err != nil {
+			return nil, err
+		}
+		if filepath.Dir(target) != resolved {
+			return nil, fmt.Errorf("%s leads out of the directory, to %s", dataLink, target)
+		}
+		resolved = target
+	}
+	d.root, err = os.OpenRoot(resolved)
+	return d, err
+}
+
+// readDirectory reads and parses a source, and returns the listing that it belongs to, also next to an error when there
+// is one. It returns errChanging when the listing at the end is not that at the beginning.
+func readDirectory(s Source, limits policy.Limits) (*policy.Bundle, *listing, error) {
+	files, before, err := readFiles(s.Path, limits)
+	// Whatever went wrong meant nothing if the directory changed meanwhile.
+	after, listErr := listDirectory(s.Path, limits)
+	changed := !before.same(after) && (before != nil || listErr == nil)
+	if changed || errors.Is(err, errChanging) {
+		return nil, after, fmt.Errorf("reading bundle %q: %w", s.Name, errChanging)
+	}
+	if err != nil {
+		return nil, before, policy.Problems{problemOf(s, err)}
+	}
+	b, err := policy.Read(s.Name, newTree(files), limits)
+	return b, before, err
+}
+
+// problemOf puts a file system's error into the form that all errors about bundles have.
+func problemOf(s Source, err error) policy.Problem {
+	p := policy.Problem{Stage: "reading", Bundle: s.Name, Text: err.Error()}
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) && !filepath.IsAbs(pathErr.Path) {
+		p.File, p.Text = filepath.ToSlash(pathErr.Path), pathErr.Err.Error()
+	}
+	return p
+}
+
+// readFiles returns the contents of the wanted files and the listing from before they were read.
+func readFiles(dir string, limits policy.Limits) (map[string][]byte, *listing, error) {
+	d, err := openDirectory(dir, limits)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.root.Close()
+	l, err := d.list()
+	if err != nil {
+		return nil, nil, err
+	}
+	files := make(map[string][]byte, len(l.names))
+	for _, name := range l.names {
+		if l.files[name] == nil {
+			files[name] = nil
+			continue
+		}
+		if files[name], err = d.readFile(name, l.files[name]); err != nil {
+			return nil, l, err
+		}
+	}
+	return files, l, nil
+}
+
+// readFile reads a file that must still be the one that was listed. A pipe that took its place must not block.
+func (d *directory) readFile(name string, listed fs.FileInfo) ([]byte, error) {
+	f, err := d.root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !sameFile(info, listed) {
+		return nil, errChanging
+	}
+	content, err := io.ReadAll(io.LimitReader(f, listed.Size()+1))
+	if err == nil && int64(len(content)) != listed.Size() {
+		err = errChanging
+	}
+	return content, err
+}
+
+// listDirectory takes one look without reading a file.
+func listDirectory(dir string, limits policy.Limits) (*listing, error) {
+	d, err := openDirectory(dir, limits)
+	if err != nil {
+		return nil, err
+	}
+	defer d.root.Close()
+	return d.list()
+}
+
+// list walks the directory and holds the limits against it.
+func (d *directory) list() (*listing, error) {
+	base, err := d.root.Stat(".")
+	if err != nil {
+		return nil, err
+	}
+	l := &listing{base: base, volume: d.volume, files: map[string]fs.FileInfo{}}
+	var total int64
+	err = fs.WalkDir(d.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name == ".":
+			return nil
+		case ignored(name):
+			return skip(e)
+		}
+		if err := d.checkName(name); err != nil {
+			return err
+		}
+		if e.IsDir() {
+			l.dirs = append(l.dirs, name)
+			return d.bound(name, len(l.dirs), total)
+		}
+		l.names = append(l.names, name)
+		info, err := d.stat(name, e)
+		if err != nil {
+			return err
+		}
+		if info != nil {
+			l.files[name] = info
+			total += info.Size()
+		}
+		return d.bound(name, len(l.names), total)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// ignored reports whether a file or folder is none of ours: hidden, or left behind by an editor.
+func ignored(name string) bool {
+	base := path.Base(name)
+	switch {
+	case name == ".manifest":
+		return false
+	case strings.HasPrefix(base, "."), strings.HasSuffix(base, "~"), strings.HasSuffix(base, ".swp"):
+		return true
+	case strings.HasPrefix(base, "#") && strings.HasSuffix(base, "#"):
+		return true
+	}
+	return base == "4913" // vim creates it to see whether it may
+}
+
+func skip(e fs.DirEntry) error {
+	if e.IsDir() {
+		return fs.SkipDir
+	}
+	return nil
+}
+
+// stat returns what is known about a wanted file, nil for another. Links are followed within the directory; a link to a
+// folder is an error, because leaving its rules out in silence could leave out a denial.
+func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
+	linked := e.Type()&fs.ModeSymlink != 0
+	if !linked && !policy.Wanted(name) {
+		return nil, nil
+	}
+	info, err := d.root.Stat(filepath.FromSlash(name))
+	switch {
+	case err != nil && !policy.Wanted(name):
+		return nil, nil // a dangling link of no interest
+	case err != nil:
+		return nil, err
+	case info.IsDir() && linked:
+		return nil, named(name, "a link to a folder is not followed")
+	case !policy.Wanted(name):
+		return nil, nil
+	case !info.Mode().IsRegular():
+		return nil, named(name, "not a regular file")
+	case info.Size() > d.limits.File:
+		return nil, named(name, fmt.Sprintf("larger than %d bytes", d.limits.File))
+	}
+	return info, nil
+}
+
+// named is an error about one file.
+func named(name, text string) error {
+	return &fs.PathError{Op: "read", Path: name, Err: errors.New(text)}
+}
+
+func (d *directory) checkName(name string) error {
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return fmt.Errorf("the file name %q is not printable text", name)
+	}
+	if strings.Count(name, "/") > d.limits.Depth {
+		return named(name, fmt.Sprintf("more than %d folders deep", d.limits.Depth))
+	}
+	return nil
+}
+
+// bound stops the walk of a directory that is far too large. Files that are not wanted count too: they cost time at each
+// look.
+func (d *directory) bound(name string, count int, total int64) error {
+	switch {
+	case count > d.limits.Files:
+		return named(name, fmt.Sprintf("more than %d files or folders", d.limits.Files))
+	case total > d.limits.Total:
+		return named(name, fmt.Sprintf("all files together are larger than %d bytes", d.limits.Total))
+	}
+	return nil
+}

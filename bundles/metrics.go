@@ -1,0 +1,56 @@
+package bundles
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the manager's. Label values are the configured bundles' names, a closed list of results, and one revision
+// per bundle.
+type metrics struct {
+	reloads *prometheus.CounterVec
+	success *prometheus.GaugeVec
+	info    *prometheus.GaugeVec
+	failing *prometheus.GaugeVec
+}
+
+func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_reloads_total",
+			Help: "Attempts to activate a changed bundle, by result."}, []string{"bundle", "result"}),
+		success: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_last_success_timestamp_seconds",
+			Help: "When the bundle was last activated, or read and found unchanged."}, []string{"bundle"}),
+		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_info",
+			Help: "1 for the active revision of each bundle."}, []string{"bundle", "revision"}),
+		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_failing",
+			Help: "1 while the bundle as it is on disk could not be activated."}, []string{"bundle"}),
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.reloads, m.success, m.info, m.failing} {
+		if err := registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the metrics of bundles: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) activated(bundle, revision string) {
+	m.reloads.WithLabelValues(bundle, "ok").Inc()
+	m.info.DeletePartialMatch(prometheus.Labels{"bundle": bundle})
+	m.info.WithLabelValues(bundle, revision).Set(1)
+}
+
+// current notes that what is on disk is what is active.
+func (m *metrics) current(bundle string, now time.Time) {
+	m.failing.WithLabelValues(bundle).Set(0)
+	m.success.WithLabelValues(bundle).Set(float64(now.UnixMilli()) / 1000)
+}
+
+func (m *metrics) failed(bundle string) {
+	m.reloads.WithLabelValues(bundle, "error").Inc()
+	m.failing.WithLabelValues(bundle).Set(1)
+}

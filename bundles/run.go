@@ -1,0 +1,291 @@
+package bundles
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"gatehouse/policy"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/zap"
+)
+
+// Run loads all sources, publishes the snapshot, and then publishes another whenever a source has changed to something
+// that can be activated. A source that cannot be activated is an event for the log and for Status, not an end; also at
+// the start, when nothing has been published yet. Run returns nil when ctx ends, and an error only when it cannot begin.
+// It must be called once.
+func (m *Manager) Run(ctx context.Context) error {
+	if m.cfg.Publish == nil {
+		return errors.New("running bundles: nothing is there to publish to")
+	}
+	m.watcher = newWatcher(m.cfg.Logger)
+	defer m.watcher.close()
+	m.reload(ctx, m.sources)
+
+	poll := time.NewTicker(m.cfg.Poll)
+	defer poll.Stop()
+	settled := time.NewTimer(0)
+	defer settled.Stop()
+	for {
+		settled.Stop()
+		if due, pending := m.nextDue(); pending {
+			settled.Reset(time.Until(due))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case event, ok := <-m.watcher.events.Events:
+			if ok {
+				m.note(event)
+			}
+		case err, ok := <-m.watcher.events.Errors:
+			if ok {
+				m.noteAll(err)
+			}
+		case <-poll.C:
+			m.look()
+		case <-settled.C:
+			m.reload(ctx, m.due(time.Now()))
+		}
+	}
+}
+
+// nextDue returns when the first pending source has settled.
+func (m *Manager) nextDue() (due time.Time, pending bool) {
+	for _, s := range m.sources {
+		if !s.pending.first.IsZero() && (!pending || s.pending.due.Before(due)) {
+			due, pending = s.pending.due, true
+		}
+	}
+	return due, pending
+}
+
+// due returns the sources that have settled.
+func (m *Manager) due(now time.Time) []*source {
+	var list []*source
+	for _, s := range m.sources {
+		if !s.pending.first.IsZero() && !s.pending.due.After(now) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func (m *Manager) note(event fsnotify.Event) {
+	for _, s := range m.sources {
+		if changed, atomic := m.watcher.judge(s, event); changed {
+			s.pending.note(time.Now(), atomic)
+		}
+	}
+}
+
+// noteAll follows an error of the watcher. Events may be lost, so everything may have changed.
+func (m *Manager) noteAll(err error) {
+	m.cfg.Logger.Warn("watching directories: events may be lost, looking at all of them", zap.Error(err))
+	for _, s := range m.sources {
+		s.pending.note(time.Now(), false)
+	}
+}
+
+// look compares each source with what was read last, without opening a file.
+func (m *Manager) look() {
+	for _, s := range m.sources {
+		if !s.pending.first.IsZero() {
+			continue
+		}
+		// What cannot be listed looks like nothing; trying to read it says why.
+		now, _ := listDirectory(s.Path, m.cfg.Limits)
+		if !now.same(s.seen) {
+			s.pending.note(time.Now(), false)
+		}
+	}
+}
+
+// reload reads the sources and activates what they hold, as one change.
+func (m *Manager) reload(ctx context.Context, sources []*source) {
+	var read []*source
+	for _, s := range sources {
+		if m.read(s) {
+			read = append(read, s)
+		}
+	}
+	if len(read) > 0 {
+		m.activate(ctx, read)
+	}
+	m.publishStatus()
+}
+
+// read reads one source and reports whether there is something to activate.
+func (m *Manager) read(s *source) bool {
+	// Watch before reading: what happens after the read is then an event, what happened before is in the read.
+	m.cover(s)
+	b, seen, err := readDirectory(s.Source, m.cfg.Limits)
+	s.seen = seen
+	if errors.Is(err, errChanging) && s.pending.tries < maxRestless {
+		s.pending.again(time.Now())
+		return false
+	}
+	s.pending = settling{}
+	s.status.LastAttempt = m.cfg.Clock()
+	if err != nil {
+		s.latest = nil
+		m.fail([]*source{s}, err)
+		return false
+	}
+	s.latest = b
+	if s.active != nil && s.active.Digest() == b.Digest() {
+		s.latest = s.active
+		m.current(s)
+		return false
+	}
+	return true
+}
+
+// cover sets the watches of a source for the folders that it has now.
+func (m *Manager) cover(s *source) {
+	if now, err := listDirectory(s.Path, m.cfg.Limits); err == nil {
+		s.seen = now
+	}
+	m.watcher.cover(s)
+}
+
+// activate compiles what was read together with the other sources and publishes it. Where another source holds something
+// that could not be activated by itself, both together are tried first: two sources may only fit together. Then the
+// others count as they were published last.
+func (m *Manager) activate(ctx context.Context, read []*source) {
+	began := time.Now()
+	waiting, complete := m.candidate(func(*source) bool { return true })
+	snapshot, err := m.compile(ctx, waiting, complete)
+	if err != nil {
+		changed := map[*source]bool{}
+		for _, s := range read {
+			changed[s] = true
+		}
+		alone, complete := m.candidate(func(s *source) bool { return changed[s] })
+		if complete && !sameBundles(alone, waiting) {
+			waiting = alone
+			snapshot, err = m.compile(ctx, waiting, complete)
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		m.fail(read, err)
+		return
+	}
+	m.publish(ctx, snapshot, waiting, time.Since(began))
+}
+
+// candidate picks for each source what was read last, or else what is active.
+func (m *Manager) candidate(useLatest func(*source) bool) (list []*policy.Bundle, complete bool) {
+	complete = true
+	for _, s := range m.sources {
+		b := s.active
+		if useLatest(s) && s.latest != nil {
+			b = s.latest
+		}
+		list = append(list, b)
+		complete = complete && b != nil
+	}
+	return list, complete
+}
+
+func sameBundles(a, b []*policy.Bundle) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// errIncomplete keeps a policy back until each of its bundles has been read once.
+var errIncomplete = errors.New("waiting for another bundle that could not be read yet")
+
+func (m *Manager) compile(ctx context.Context, list []*policy.Bundle, complete bool) (*policy.Snapshot, error) {
+	if !complete {
+		return nil, errIncomplete
+	}
+	return policy.Compile(ctx, m.cfg.Policy, list)
+}
+
+// publish hands the snapshot over and then says so.
+func (m *Manager) publish(ctx context.Context, snapshot *policy.Snapshot, list []*policy.Bundle, took time.Duration) {
+	m.cfg.Publish(ctx, snapshot)
+	m.logNotices(snapshot)
+	m.active = snapshot
+	now := m.cfg.Clock()
+	for i, s := range m.sources {
+		if b := list[i]; s.active != b {
+			s.active = b
+			s.status.Revision, s.status.Digest, s.status.ActiveSince = b.Revision(), b.Digest(), now
+			m.metrics.activated(s.Name, b.Revision())
+			m.cfg.Logger.Info("policy bundle activated", zap.String("bundle", s.Name), zap.String("source", s.Path),
+				zap.String("revision", b.Revision()), zap.String("digest", b.Digest()), zap.Duration("compiled_in", took))
+		}
+		if s.active == s.latest {
+			m.current(s)
+		}
+	}
+}
+
+// logNotices logs what the snapshot before this one had not said already.
+func (m *Manager) logNotices(snapshot *policy.Snapshot) {
+	said := map[string]bool{}
+	if m.active != nil {
+		for _, notice := range m.active.Notices() {
+			said[notice] = true
+		}
+	}
+	for _, notice := range snapshot.Notices() {
+		if !said[notice] {
+			m.cfg.Logger.Warn("policy notice", zap.String("notice", notice))
+		}
+	}
+}
+
+// current notes that what is active is what the source holds.
+func (m *Manager) current(s *source) {
+	s.status.Stage, s.status.Error = "", ""
+	m.metrics.current(s.Name, m.cfg.Clock())
+}
+
+// fail notes that sources could not be activated. A problem in one bundle of several is told of that one alone.
+func (m *Manager) fail(sources []*source, err error) {
+	for _, s := range sources {
+		first, ok := problemIn(s, err)
+		if !ok && len(sources) > 1 {
+			first = policy.Problem{Stage: first.Stage}
+		}
+		s.status.Stage, s.status.Error = first.Stage, err.Error()
+		m.metrics.failed(s.Name)
+		fields := []zap.Field{zap.String("bundle", s.Name), zap.String("source", s.Path), zap.String("stage", first.Stage),
+			zap.String("file", first.File), zap.Int("line", first.Line), zap.String("error", err.Error())}
+		if s.active == nil {
+			m.cfg.Logger.Error("policy bundle not activated: no policy of it is active", fields...)
+			continue
+		}
+		m.cfg.Logger.Error("policy bundle not activated: the previous one stays active", append(fields,
+			zap.String("active_revision", s.active.Revision()), zap.Time("active_since", s.status.ActiveSince))...)
+	}
+}
+
+// problemIn returns the first problem of an error that belongs to the source, or else the first one.
+func problemIn(s *source, err error) (first policy.Problem, ok bool) {
+	var problems policy.Problems
+	if !errors.As(err, &problems) {
+		stage := "reading"
+		if errors.Is(err, errIncomplete) {
+			stage = "waiting"
+		}
+		return policy.Problem{Stage: stage}, false
+	}
+	for _, p := range problems {
+		if p.Bundle == s.Name {
+			return p, true
+		}
+	}
+	return problems[0], false
+}
