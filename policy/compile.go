@@ -17,9 +17,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown/cache"
 )
 
-// offByDefault lists the built-ins that reach out of the process or show what is in it.
-var offByDefault = []string{"http.send", "net.lookup_ip_addr", "opa.runtime"}
-
 // maxPatterns bounds the compiled patterns that one snapshot keeps. Policies may build patterns from requests.
 const maxPatterns = 1000
 
@@ -74,6 +71,9 @@ func (c *compilation) prepare(context.Context) {
 		c.problem(source{}, 0, err.Error())
 	}
 	if c.snapshot.output, err = newOutput(c.cfg.AllowHeaders); err != nil {
+		c.problem(source{}, 0, err.Error())
+	}
+	if err := c.cfg.Capabilities.validate(); err != nil {
 		c.problem(source{}, 0, err.Error())
 	}
 	for i, b := range c.bundles {
@@ -145,16 +145,6 @@ func (c *compilation) load(ctx context.Context) {
 	})
 }
 
-// capabilities is OPA's own set without what is off by default. AllowNet is empty, not nil: nil would allow every host.
-func capabilities() *ast.Capabilities {
-	all := ast.CapabilitiesForThisVersion()
-	all.Builtins = slices.DeleteFunc(all.Builtins, func(b *ast.Builtin) bool {
-		return slices.Contains(offByDefault, b.Name)
-	})
-	all.AllowNet = []string{}
-	return all
-}
-
 // compile compiles all modules together. A rule where a bundle has data is an error.
 func (c *compilation) compile(ctx context.Context) {
 	modules := map[string]*ast.Module{}
@@ -167,8 +157,11 @@ func (c *compilation) compile(ctx context.Context) {
 		}
 	}
 	s := c.snapshot
+	if len(c.cfg.Capabilities.HTTPSend) > 0 {
+		s.transport = c.cfg.Capabilities.transport
+	}
 	s.compiler = ast.NewCompiler().
-		WithCapabilities(capabilities()).
+		WithCapabilities(c.cfg.Capabilities.compiler()).
 		WithEnablePrintStatements(false).
 		WithPathConflictsCheck(storage.NonEmpty(ctx, s.store, s.txn)).
 		SetErrorLimit(maxProblems)

@@ -48,6 +48,9 @@ type Config struct {
 	// framing and hop-by-hop headers. Compared without regard to case.
 	AllowHeaders []string
 
+	// Capabilities turn on built-ins that are off by default.
+	Capabilities Capabilities
+
 	// Notice, where set, is called by Compile once for each of the snapshot's notices.
 	Notice func(string)
 }

@@ -17,17 +17,18 @@ import (
 
 // Snapshot is a compiled policy: immutable, safe for concurrent use, retired by the garbage collector.
 type Snapshot struct {
-	compiler *ast.Compiler
-	queries  ast.QueryCompiler
-	query    ast.Body // result = data.<decision>
-	store    storage.Store
-	txn      storage.Transaction // one read transaction for all decisions; nobody writes, so nobody waits
-	patterns cache.InterQueryValueCache
-	reads    *reads
-	output   output
-	revision string
-	bundles  []BundleInfo
-	notices  []string
+	compiler  *ast.Compiler
+	queries   ast.QueryCompiler
+	query     ast.Body // result = data.<decision>
+	store     storage.Store
+	txn       storage.Transaction // one read transaction for all decisions; nobody writes, so nobody waits
+	patterns  cache.InterQueryValueCache
+	transport topdown.CustomizeRoundTripper // of http.send; nil while that is off
+	reads     *reads
+	output    output
+	revision  string
+	bundles   []BundleInfo
+	notices   []string
 }
 
 // BundleInfo describes one bundle of a snapshot.
@@ -108,6 +109,9 @@ func (s *Snapshot) evaluate(ctx context.Context, input Value, now time.Time) (Va
 		WithTime(now)
 	if input != nil {
 		query = query.WithInput(ast.NewTerm(input))
+	}
+	if s.transport != nil {
+		query = query.WithHTTPRoundTripper(s.transport)
 	}
 	err := query.Iter(ctx, func(found topdown.QueryResult) error {
 		e.result = found[resultVar].Value

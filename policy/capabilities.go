@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Capabilities turn on built-ins that reach out of the process or show what is in it. The zero value turns on none.
+type Capabilities struct {
+	// HTTPSend lists the hosts (names or addresses, without port) that http.send may call; empty leaves it off.
+	HTTPSend []string
+	// HTTPSendPrivate lets those hosts have loopback, private and link-local addresses. Without it a connection to one is
+	// refused when it is dialled, so that no name in anybody's DNS leads inside.
+	HTTPSendPrivate bool
+	// NetLookup lists the names that net.lookup_ip_addr may look up; empty leaves it off.
+	NetLookup []string
+	// Runtime turns opa.runtime on; what it shows is always empty.
+	Runtime bool
+}
+
+// offByDefault lists the built-ins that need one of Capabilities.
+var offByDefault = []string{"http.send", "net.lookup_ip_addr", "opa.runtime"}
+
+func (c Capabilities) grant(name string) bool {
+	switch name {
+	case "http.send":
+		return len(c.HTTPSend) > 0
+	case "net.lookup_ip_addr":
+		return len(c.NetLookup) > 0
+	case "opa.runtime":
+		return c.Runtime
+	}
+	return true
+}
+
+func (c Capabilities) validate() error {
+	for _, host := range slices.Concat(c.HTTPSend, c.NetLookup) {
+		if host == "" || strings.ContainsAny(host, "/ *@") {
+			return fmt.Errorf("policy.capabilities: %q is not a host: give names or addresses, without scheme, port and wildcards", host)
+		}
+	}
+	return nil
+}
+
+// compiler is OPA's own set without what is off. AllowNet is never nil: nil would allow every host.
+func (c Capabilities) compiler() *ast.Capabilities {
+	all := ast.CapabilitiesForThisVersion()
+	all.Builtins = slices.DeleteFunc(all.Builtins, func(b *ast.Builtin) bool { return !c.grant(b.Name) })
+	all.AllowNet = append(append([]string{}, c.HTTPSend...), c.NetLookup...)
+	return all
+}
+
+var errPrivate = errors.New("the address is private, and policy.capabilities.http_send.private is not set")
+
+// transport holds http.send to the listed hosts at the moment of dialling: after redirects and after DNS. Proxies from the
+// environment are not used, because the check would see the proxy's address only. OPA hands over nil where the call needs
+// no transport of its own.
+func (c Capabilities) transport(t *http.Transport) http.RoundTripper {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		ip := at.Addr().Unmap()
+		if c.HTTPSendPrivate || ip.IsGlobalUnicast() && !ip.IsPrivate() {
+			return nil
+		}
+		return errPrivate
+	}}
+	if t == nil {
+		t = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	t.Proxy = nil
+	t.DisableKeepAlives = true // the transport lives for one call: nothing must stay behind it
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil || !slices.Contains(c.HTTPSend, host) || !strings.HasPrefix(network, "tcp") {
+			return nil, fmt.Errorf("host %q is not in policy.capabilities.http_send.hosts", host)
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+	t.DialTLSContext = nil
+	return t
+}
