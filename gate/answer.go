@@ -1,0 +1,275 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"gatehouse/identity"
+	"gatehouse/policy"
+)
+
+// Answer is what Check makes of a Request: complete, validated and ready for any transport to render. The zero value
+// denies.
+type Answer struct {
+	Allow      bool
+	Reason     Reason // None where Allow, unless DryRun let a denial through
+	DryRun     bool   // the verdict would have been a denial
+	Status     int    // HTTP status of a denial
+	DecisionID string
+
+	Set      []HeaderOption // allow: on the request to the app; denial: on the answer to the client
+	Remove   []string       // allow: headers to take off the request to the app
+	Response []HeaderOption // allow: on the app's answer to the client
+
+	SetQuery    []policy.QueryParameter
+	RemoveQuery []string
+
+	Body     string         // of a denial
+	Metadata map[string]any // dynamic metadata besides decision_id, as plain JSON
+}
+
+// Action says how a header joins others of its name.
+type Action uint8
+
+// The actions. Plain leaves the choice to the proxy, as opa-envoy-plugin does; the others are Envoy's
+// HeaderValueOption.HeaderAppendAction.
+const (
+	Plain Action = iota
+	AppendIfExistsOrAdd
+	AddIfAbsent
+	OverwriteIfExistsOrAdd
+	OverwriteIfExists
+)
+
+var actions = map[string]Action{
+	"":                           Plain,
+	"APPEND_IF_EXISTS_OR_ADD":    AppendIfExistsOrAdd,
+	"ADD_IF_ABSENT":              AddIfAbsent,
+	"OVERWRITE_IF_EXISTS_OR_ADD": OverwriteIfExistsOrAdd,
+	"OVERWRITE_IF_EXISTS":        OverwriteIfExists,
+}
+
+// HeaderOption is one header of an Answer.
+type HeaderOption struct {
+	Name, Value string
+	Action      Action
+}
+
+// IdentityHeaders names the headers by which the application learns who calls. An empty name sets nothing.
+type IdentityHeaders struct {
+	Subject string
+	Roles   string
+}
+
+// methodOverrides make some frameworks act on another method than the one that was decided about. They are taken off.
+var methodOverrides = []string{"x-http-method-override", "x-http-method", "x-method-override"}
+
+func (h IdentityHeaders) validate() error {
+	var errs []error
+	for key, name := range map[string]string{"subject": h.Subject, "roles": h.Roles} {
+		if name != "" && (fold(name) != name || strings.HasPrefix(name, "-")) {
+			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", key, name))
+		}
+	}
+	if h.Subject != "" && h.Subject == h.Roles {
+		errs = append(errs, fmt.Errorf("headers: subject and roles are both %q", h.Subject))
+	}
+	return errors.Join(errs...)
+}
+
+// trusted are the names whose values the application takes from us, and their values for this caller.
+func (h IdentityHeaders) trusted(id *identity.Identity) ([]HeaderOption, error) {
+	var out []HeaderOption
+	for _, v := range []HeaderOption{{Name: h.Subject, Value: id.Subject}, {Name: h.Roles, Value: joinRoles(id.Roles)}} {
+		if v.Name == "" {
+			continue
+		}
+		if !headerValue(v.Value) {
+			return nil, fmt.Errorf("the caller's name or roles cannot stand in header %q", v.Name)
+		}
+		v.Action = OverwriteIfExistsOrAdd
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// joinRoles writes roles as one comma-separated header value. A comma or percent sign within a role is percent-encoded,
+// so that no role can look like two.
+func joinRoles(roles []string) string {
+	joined := strings.Join(roles, ",")
+	if strings.Count(joined, ",") == max(len(roles)-1, 0) && !strings.Contains(joined, "%") {
+		return joined
+	}
+	escaped := make([]string, len(roles))
+	for i, role := range roles {
+		escaped[i] = strings.NewReplacer("%", "%25", ",", "%2C").Replace(role)
+	}
+	return strings.Join(escaped, ",")
+}
+
+// headerValue reports whether s may be a header's value: RFC 9110 section 5.5 without obs-text rules, UTF-8, no controls.
+func headerValue(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x20 && s[i] != '\t' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return utf8.ValidString(s)
+}
+
+// allow is the one place where an Answer becomes an allow. Where dry run lets a denial through, why says what it was.
+func (c *call) allow(why Reason) (Answer, error) {
+	a := Answer{Reason: why, DryRun: why != None, Status: http.StatusOK, DecisionID: c.id}
+	if err := c.requestHeaders(&a); err != nil {
+		return Answer{}, err
+	}
+	if why == None {
+		d := &c.decision
+		a.Response = options(d.ResponseHeaders)
+		a.SetQuery, a.RemoveQuery, a.Metadata = d.SetQuery, d.RemoveQuery, d.Metadata
+	} else {
+		a.Metadata = map[string]any{"dry_run": map[string]any{"allowed": false, "reason": why.String()}}
+	}
+	a.Allow = true
+	return a, nil
+}
+
+// requestHeaders fills in what changes on the request to the app: the caller's verified identity, what the policy adds
+// and removes, and the removal of everything the client sent that the app could mistake for either.
+func (c *call) requestHeaders(a *Answer) error {
+	names := c.view.settings().Headers
+	trusted, err := names.trusted(&c.identity)
+	if err != nil {
+		return fail(BadCredential, err)
+	}
+	if !c.dryRunDenied(a) {
+		a.Remove = append(a.Remove, c.decision.RemoveHeaders...)
+		c.policyHeaders(a)
+	}
+	for _, h := range trusted {
+		if slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return fold(s.Name) == h.Name }) {
+			continue // the policy speaks for this name itself
+		}
+		if h.Value != "" {
+			a.Set = append(a.Set, h)
+		} else if c.view.settings().manages() || c.req.Headers.Get(h.Name) != "" {
+			a.Remove = append(a.Remove, h.Name)
+		}
+	}
+	c.removeLookalikes(a, names)
+	return nil
+}
+
+func (c *call) dryRunDenied(a *Answer) bool { return a.Reason != None }
+
+// policyHeaders turns the policy's headers into plain settings. Envoy does not honour append_action on request headers
+// (1.40 overwrites whatever it says), so it is worked out here against what the client sent; several values become one
+// line (RFC 9110 section 5.3), because the last of several settings would win.
+func (c *call) policyHeaders(a *Answer) {
+	if c.view.settings().Paths.Compat {
+		a.Set = append(a.Set, options(c.decision.Headers)...)
+		return
+	}
+	for _, h := range c.decision.Headers {
+		action := actions[h.AppendAction]
+		at := slices.IndexFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, h.Name) })
+		sent := c.req.Headers.Values(strings.ToLower(h.Name))
+		switch {
+		case at >= 0:
+			a.Set[at].Value += "," + h.Value
+			continue
+		case action == AddIfAbsent && len(sent) > 0, action == OverwriteIfExists && len(sent) == 0:
+			continue
+		case action == AppendIfExistsOrAdd && len(sent) > 0:
+			h.Value = strings.Join(sent, ",") + "," + h.Value
+		}
+		a.Set = append(a.Set, HeaderOption{Name: h.Name, Value: h.Value, Action: OverwriteIfExistsOrAdd})
+	}
+}
+
+// removeLookalikes takes off what the client sent under another spelling of a name that the app trusts, and every
+// spelling of the method overrides. The canonical name is not among them: Envoy removes after it sets.
+func (c *call) removeLookalikes(a *Answer, names IdentityHeaders) {
+	for _, h := range c.req.Headers {
+		folded := fold(h.Name)
+		spoof := folded != h.Name && (folded == names.Subject || folded == names.Roles ||
+			slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return s.Name == folded }))
+		if (spoof || slices.Contains(methodOverrides, folded)) && !slices.Contains(a.Remove, h.Name) {
+			a.Remove = append(a.Remove, h.Name)
+		}
+	}
+}
+
+func options(headers []policy.Header) []HeaderOption {
+	if len(headers) == 0 {
+		return nil
+	}
+	out := make([]HeaderOption, len(headers))
+	for i, h := range headers {
+		out[i] = HeaderOption{Name: h.Name, Value: h.Value, Action: actions[h.AppendAction]}
+	}
+	return out
+}
+
+// deny renders a denial: status, headers and a body in the form that the client reads.
+func (c *call) deny(why Reason, status int) Answer {
+	a := Answer{Reason: why, Status: status, DecisionID: c.id}
+	text := why.String()
+	if why == Denied || why == NoCredential {
+		d := &c.decision
+		a.Set, a.Metadata, a.Body = options(d.Headers), d.Metadata, d.Body
+		if d.Status != 0 {
+			a.Status = d.Status
+		}
+		if d.Reason != "" {
+			text = clean(d.Reason)
+		}
+	}
+	if a.Status == 0 {
+		a.Status = why.Status()
+	}
+	c.denialHeaders(&a)
+	if a.Body == "" {
+		c.view.settings().Denials.render(c.req, &a, text)
+	}
+	return a
+}
+
+// denialHeaders adds the headers that every denial carries, unless the policy set them.
+func (c *call) denialHeaders(a *Answer) {
+	set := func(name, value string) {
+		if !slices.ContainsFunc(a.Set, func(h HeaderOption) bool { return strings.EqualFold(h.Name, name) }) {
+			a.Set = append(a.Set, HeaderOption{Name: name, Value: value})
+		}
+	}
+	set("x-decision-id", c.id)
+	set("cache-control", "no-store")
+	if a.Status != http.StatusUnauthorized {
+		return
+	}
+	// RFC 6750 section 3: no error code where the request carried no credential at all.
+	challenge := `Bearer realm="gatehouse"`
+	if a.Reason == BadCredential {
+		challenge += `, error="invalid_token"`
+	}
+	set("www-authenticate", challenge)
+}
+
+// clean makes a text of the policy's fit for any place it can be shown in: UTF-8, one line, bounded.
+func clean(s string) string {
+	const limit = 1024
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}

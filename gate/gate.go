@@ -1,0 +1,222 @@
+// Package gate decides. Check takes one request in no transport's own types through a fixed row of stages (parse, pin,
+// identify, decide, respond, record) and gives one Answer, whatever happens on the way: every failure is an explicit
+// denial with a Reason out of a closed set.
+//
+// What a decision depends on (settings, policy, keys) is one immutable View behind one pointer. Check loads it once and
+// works with that to the end; Run owns it and is the only one that stores a new one.
+package gate
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
+	"gatehouse/identity"
+	"gatehouse/policy"
+)
+
+// Config is what a Gate is made of and what no reload changes.
+type Config struct {
+	Logger     *zap.Logger // operators' events; nil: none
+	Registerer prometheus.Registerer
+	Clock      func() time.Time // nil: time.Now
+
+	Traces *Traces // nil: no traces
+
+	// OnPublish is called by Run with each new View, before Publish returns to its caller. It must not block.
+	OnPublish func(*View)
+}
+
+// Gate answers requests. Its methods may be called by many goroutines at once.
+type Gate struct {
+	logger    *zap.Logger
+	metrics   *metrics
+	clock     func() time.Time
+	traces    *Traces
+	onPublish func(*View)
+
+	view      atomic.Pointer[View] // stored by Run alone
+	parts     chan publication
+	deciding  atomic.Int64 // evaluations under way
+	lastPanic atomic.Int64 // second in which a panic's stack was last logged
+}
+
+// New returns a Gate that denies everything as not ready until Run was given a policy.
+func New(cfg Config) (*Gate, error) {
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gate{logger: cfg.Logger, metrics: m, clock: cfg.Clock, traces: cfg.Traces, onPublish: cfg.OnPublish, parts: make(chan publication)}
+	if g.logger == nil {
+		g.logger = zap.NewNop()
+	}
+	if g.clock == nil {
+		g.clock = time.Now
+	}
+	g.view.Store(&View{})
+	return g, nil
+}
+
+// call is one request on its way through the stages.
+type call struct {
+	req      *Request
+	id       string // the decision's
+	started  time.Time
+	view     *View
+	target   target
+	identity identity.Identity
+	document policy.Value // the input, once it was built
+	decision policy.Decision
+	bypassed bool
+	span     trace.SpanContext
+}
+
+// Check decides about one request. It always answers, and leaves exactly one entry in the decision log before it returns.
+// The context's end cancels what is under way; the answer is then a denial.
+func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
+	c := &call{req: req, id: rand.Text(), started: g.clock(), identity: identity.Anonymous()}
+	ctx, span := g.traces.begin(ctx, c)
+	err := g.guard(c, func() (err error) {
+		if err := c.pin(&g.view); err != nil {
+			return err
+		}
+		if err := c.parse(); err != nil || c.bypassed {
+			return err
+		}
+		if err := c.identify(ctx); err != nil {
+			return err
+		}
+		return g.decide(ctx, c)
+	})
+	if panicked := g.guard(c, func() error { answer = c.respond(err); return nil }); panicked != nil {
+		answer, err = Answer{Reason: Internal, Status: Internal.Status(), DecisionID: c.id}, panicked
+	}
+	g.record(ctx, c, &answer, err)
+	g.traces.end(span, c, &answer)
+	return answer
+}
+
+// guard runs one part of a Check and turns a panic in it into an Internal failure, with the stack in the log.
+func (g *Gate) guard(c *call, stage func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fail(Internal, fmt.Errorf("panic: %v", p))
+			if now := g.clock().Unix(); g.lastPanic.Swap(now) != now { // one stack a second says it all
+				g.logger.Error("a check panicked", zap.String("decision_id", c.id), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			}
+		}
+	}()
+	return stage()
+}
+
+// pin loads the View that this request is decided with. Nothing later loads it again.
+func (c *call) pin(view *atomic.Pointer[View]) error {
+	c.view = view.Load()
+	if c.view.Settings == nil || c.view.Policy == nil {
+		return fail(NotReady, errors.New("no policy is active yet"))
+	}
+	return nil
+}
+
+// parse is the door: what the transport could not read, what exceeds a limit and what is ambiguous goes no further.
+func (c *call) parse() error {
+	s, req := c.view.Settings, c.req
+	switch {
+	case req.Malformed != nil:
+		return fail(BadRequest, req.Malformed)
+	case req.Bytes > s.Limits.Message || len(req.Body) > s.Limits.Message:
+		return &failure{BadRequest, 413, fmt.Errorf("the request has %d bytes, limits.message is %d", max(req.Bytes, len(req.Body)), s.Limits.Message)}
+	case len(req.Headers) > s.Limits.Headers:
+		return &failure{BadRequest, 431, fmt.Errorf("the request has %d headers, limits.headers is %d", len(req.Headers), s.Limits.Headers)}
+	}
+	var err error
+	if c.target, err = parseTarget(req.Path, s.Paths); err != nil {
+		return fail(BadRequest, err)
+	}
+	c.bypassed = s.bypasses(req, c.target.raw)
+	return nil
+}
+
+// identify verifies the end user's credential. No credential is an anonymous caller; a bad one never gets to the policy.
+func (c *call) identify(ctx context.Context) error {
+	s := c.view.Settings
+	if s.Verifier == nil {
+		return nil
+	}
+	id, err := s.Verifier.Identify(ctx, c.view.Keys, c.req.Headers.Values)
+	switch {
+	case errors.Is(err, identity.ErrUnavailable):
+		return fail(Unavailable, err)
+	case err != nil:
+		return fail(BadCredential, err)
+	case !id.Authenticated && s.Required:
+		return fail(NoCredential, errors.New("identity.required is set and the request carries no credential"))
+	}
+	c.identity = id
+	return nil
+}
+
+// decide asks the policy, within the time and the number of evaluations that the settings grant.
+func (g *Gate) decide(ctx context.Context, c *call) error {
+	s := c.view.Settings
+	if n := g.deciding.Add(1); s.Limits.Concurrent > 0 && n > int64(s.Limits.Concurrent) {
+		g.deciding.Add(-1)
+		return fail(Overloaded, fmt.Errorf("limits.concurrent: %d evaluations are under way", s.Limits.Concurrent))
+	}
+	defer g.deciding.Add(-1)
+
+	var err error
+	if c.document, err = c.input(); err != nil {
+		return fail(BadRequest, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	c.decision, err = c.view.Policy.Decide(ctx, c.document, c.started)
+	switch {
+	case err == nil && c.decision.Allowed:
+		return nil
+	case err == nil && s.anonymous(&c.identity) && c.decision.Status == 0:
+		return fail(NoCredential, errors.New("the policy denies a caller without a credential"))
+	case err == nil:
+		return fail(Denied, errors.New("the policy denies"))
+	case ctx.Err() != nil:
+		return fail(Timeout, fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err))
+	case errors.Is(err, policy.ErrUndefined):
+		return fail(NoDecision, err)
+	}
+	return fail(PolicyError, err)
+}
+
+// respond makes the one Answer of whatever happened.
+func (c *call) respond(err error) Answer {
+	why, status := None, 0
+	if err != nil {
+		f := asFailure(err)
+		why, status = f.reason, f.status
+	}
+	if why == None || c.dryRun() {
+		a, refused := c.allow(why)
+		if refused == nil {
+			return a
+		}
+		f := asFailure(refused)
+		why, status = f.reason, f.status
+	}
+	return c.deny(why, status)
+}
+
+// dryRun reports whether denials are let through for this request: by configuration, or, where configuration allows it,
+// by Envoy's own route configuration. A client has no say in it.
+func (c *call) dryRun() bool {
+	s := c.view.settings()
+	return s.DryRun || s.DryRunExtension && c.req.Extensions["gatehouse.dry_run"] == "true"
+}

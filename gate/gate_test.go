@@ -1,0 +1,323 @@
+package gate_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/policy"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func compile(t testing.TB, rego string) *policy.Snapshot {
+	t.Helper()
+	b, err := policy.Read("test", fstest.MapFS{"policy.rego": {Data: []byte(rego)}}, policy.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow"}, []*policy.Bundle{b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func settings() *gate.Settings {
+	return &gate.Settings{
+		Headers:  gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
+		Decision: "envoy/authz/allow",
+		Timeout:  time.Second,
+		Limits:   gate.Limits{Message: 1 << 20, Headers: 256},
+	}
+}
+
+// open returns a running gate with one policy.
+func open(t testing.TB, s *gate.Settings, p *policy.Snapshot) *gate.Gate {
+	t.Helper()
+	if err := s.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	g, err := gate.New(gate.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = g.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	if err := g.Publish(ctx, func(v *gate.View) { v.Settings, v.Policy = s, p }); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func get(path string, headers ...string) *gate.Request {
+	r := &gate.Request{Method: "GET", Path: path, Host: "orders.example.com"}
+	for i := 0; i < len(headers); i += 2 {
+		r.Headers = append(r.Headers, gate.Header{Name: headers[i], Value: headers[i+1]})
+	}
+	return r
+}
+
+const allowAll = "package envoy.authz\nallow := true"
+
+// TestPaths refuses every form of a path that two readers could understand differently, each by its name, and lets it
+// through where the name is allowed.
+func TestPaths(t *testing.T) {
+	snapshot := compile(t, allowAll)
+	strict := open(t, settings(), snapshot)
+	for _, tt := range []struct {
+		path    string
+		refused gate.Refusal
+	}{
+		{"/", ""}, {"/orders", ""}, {"/orders/", ""}, {"/a.b/.well-known/c..d", ""}, {"/a;b=c/d", ""}, {"/a:b@c,d", ""}, {"/%C3%A9", ""},
+		{"/a%20b", ""}, {"/100%25", ""}, {"*", ""}, {"/...", ""}, {"/?a=%2e%2e/..//", ""}, {"/a?b#c", ""},
+		{"/a/./b", gate.DotSegments}, {"/a/..", gate.DotSegments}, {"/..", gate.DotSegments}, {"/a/%2e%2e/b", gate.DotSegments}, {"/a/.%2E/b", gate.DotSegments},
+		{"/a/..;/b", gate.DotSegments}, {"/a/..;x=y/b", gate.DotSegments}, {"/%2e/a", gate.DotSegments},
+		{"//a", gate.DoubleSlash}, {"/a//b", gate.DoubleSlash}, {"/a//", gate.DoubleSlash},
+		{"/a%2fb", gate.EncodedSlash}, {"/a%2Fb", gate.EncodedSlash},
+		{`/a\b`, gate.Backslash}, {"/a%5cb", gate.Backslash},
+		{"/a%00b", gate.ControlBytes}, {"/a%0d%0ab", gate.ControlBytes}, {"/a%7fb", gate.ControlBytes}, {"/a\tb", gate.ControlBytes},
+		{"/a%", gate.BadEscape}, {"/a%2", gate.BadEscape}, {"/a%zz", gate.BadEscape}, {"/a%u002f", gate.BadEscape},
+		{"/a%252fb", gate.DoubleEncoding}, {"/%2525", gate.DoubleEncoding}, {"/a%25%32%66b", gate.DoubleEncoding}, {"/%252e%252e/b", gate.DoubleEncoding},
+		{"/a%c0%afb", gate.InvalidUTF8}, {"/%c0%ae%c0%ae/", gate.InvalidUTF8}, {"/%ff", gate.InvalidUTF8}, {"/%ed%a0%80", gate.InvalidUTF8},
+		{"/a#b", gate.Fragment}, {"orders", gate.NotAbsolute}, {"http://orders.example.com/orders", gate.NotAbsolute},
+		{"/a%3fb", gate.EncodedQuestion}, {"/a%3bb", gate.EncodedSemicolon},
+	} {
+		t.Run(tt.path, func(t *testing.T) {
+			answer := strict.Check(t.Context(), get(tt.path))
+			if answer.Allow != (tt.refused == "") || tt.refused != "" && answer.Reason != gate.BadRequest {
+				t.Fatalf("allow %v, reason %q; want refusal %q", answer.Allow, answer.Reason, tt.refused)
+			}
+			if tt.refused == "" {
+				return
+			}
+			s := settings()
+			s.Paths.Allow = []gate.Refusal{tt.refused}
+			if tt.refused == gate.BadEscape {
+				return // nothing can be made of it, so allowing the form still leaves a bad request
+			}
+			answer = open(t, s, snapshot).Check(t.Context(), get(tt.path))
+			if !answer.Allow && tt.path != "http://orders.example.com/orders" { // which has a double slash as well
+				t.Errorf("denied although paths.allow names %s", tt.refused)
+			}
+		})
+	}
+}
+
+// TestNoRefusalStandsForAnother allows each form by itself and finds every other one still refused.
+func TestNoRefusalStandsForAnother(t *testing.T) {
+	samples := map[gate.Refusal]string{gate.DotSegments: "/a/../b", gate.DoubleSlash: "/a//b", gate.EncodedSlash: "/a%2fb", gate.Backslash: "/a%5cb",
+		gate.ControlBytes: "/a%00b", gate.DoubleEncoding: "/a%252fb", gate.InvalidUTF8: "/%ff", gate.Fragment: "/a#b", gate.NotAbsolute: "a",
+		gate.EncodedQuestion: "/a%3fb", gate.EncodedSemicolon: "/a%3bb"}
+	snapshot := compile(t, allowAll)
+	for allowed := range samples {
+		s := settings()
+		s.Paths.Allow = []gate.Refusal{allowed}
+		g := open(t, s, snapshot)
+		for refused, path := range samples {
+			if answer := g.Check(t.Context(), get(path)); answer.Allow != (refused == allowed) {
+				t.Errorf("with %s allowed, %q: allow is %v", allowed, path, answer.Allow)
+			}
+		}
+	}
+}
+
+// TestRequestHeaders resolves what a policy says of headers against what the client sent.
+func TestRequestHeaders(t *testing.T) {
+	for name, tt := range map[string]struct {
+		decision string
+		sent     []string
+		set      map[string]string
+		remove   []string
+	}{
+		"set over the client's": {`{"x-a": "ours"}`, []string{"x-a", "theirs"}, map[string]string{"x-a": "ours"}, nil},
+		"several values":        {`{"x-a": ["1", "2"]}`, nil, map[string]string{"x-a": "1,2"}, nil},
+		"append":                {`{"x-a": {"value": "ours", "append_action": "APPEND_IF_EXISTS_OR_ADD"}}`, []string{"x-a", "theirs"}, map[string]string{"x-a": "theirs,ours"}, nil},
+		"append to nothing":     {`{"x-a": {"value": "ours", "append_action": "APPEND_IF_EXISTS_OR_ADD"}}`, nil, map[string]string{"x-a": "ours"}, nil},
+		"add if absent":         {`{"x-a": {"value": "ours", "append_action": "ADD_IF_ABSENT"}}`, []string{"x-a", "theirs"}, map[string]string{}, nil},
+		"absent":                {`{"x-a": {"value": "ours", "append_action": "ADD_IF_ABSENT"}}`, nil, map[string]string{"x-a": "ours"}, nil},
+		"overwrite if exists":   {`{"x-a": {"value": "ours", "append_action": "OVERWRITE_IF_EXISTS"}}`, nil, map[string]string{}, nil},
+		"look-alike of a set":   {`{"x-tenant": "ours"}`, []string{"x_tenant", "theirs"}, map[string]string{"x-tenant": "ours"}, []string{"x_tenant"}},
+		"identity names":        {`{}`, []string{"x-auth-subject", "admin", "x_auth_subject", "admin", "x.auth-roles", "admin", "x-auth-roles-2", "fine"}, map[string]string{}, []string{"x-auth-subject", "x.auth-roles", "x_auth_subject"}},
+		"identity by policy":    {`{"x-auth-subject": "ours"}`, []string{"x-auth-subject", "admin"}, map[string]string{"x-auth-subject": "ours"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := open(t, settings(), compile(t, "package envoy.authz\nallow := {\"allowed\": true, \"headers\": "+tt.decision+"}"))
+			answer := g.Check(t.Context(), get("/", tt.sent...))
+			if !answer.Allow {
+				t.Fatalf("denied: %s", answer.Reason)
+			}
+			set := map[string]string{}
+			for _, h := range answer.Set {
+				if h.Action != gate.OverwriteIfExistsOrAdd {
+					t.Errorf("%s has action %v: the client's value could stay", h.Name, h.Action)
+				}
+				set[h.Name] = h.Value
+			}
+			if fmt.Sprint(set) != fmt.Sprint(tt.set) {
+				t.Errorf("set %v, want %v", set, tt.set)
+			}
+			if slices.Sort(answer.Remove); !slices.Equal(answer.Remove, tt.remove) {
+				t.Errorf("remove %v, want %v", answer.Remove, tt.remove)
+			}
+		})
+	}
+}
+
+// TestViewsDoNotMix publishes policies while requests run: each answer's two halves come from one policy.
+func TestViewsDoNotMix(t *testing.T) {
+	revision := func(n int) *policy.Snapshot {
+		return compile(t, fmt.Sprintf(`package envoy.authz
+allow := {"allowed": true, "headers": {"x-a": a}, "response_headers_to_add": {"x-b": b}}
+a := "%d"
+b := "%d"`, n, n))
+	}
+	g := open(t, settings(), revision(0))
+	done := make(chan struct{})
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				answer := g.Check(context.Background(), get("/"))
+				if !answer.Allow || answer.Set[0].Value != answer.Response[0].Value {
+					t.Errorf("mixed or denied: %+v", answer)
+					return
+				}
+			}
+		})
+	}
+	for n := range 50 {
+		if err := g.Publish(t.Context(), func(v *gate.View) { v.Policy = revision(n) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	callers.Wait()
+}
+
+// TestEveryExitIsLoggedOnce makes one Check end in each way there is and counts the entries.
+func TestEveryExitIsLoggedOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "decisions.log")
+	log, err := decisionlog.New(decisionlog.Config{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- log.Run(ctx) }()
+	s := settings()
+	s.Log, s.Timeout = log, 20*time.Millisecond
+	s.Bypass = []gate.Bypass{{Method: "GET", Path: "/healthz"}}
+	g := open(t, s, compile(t, `package envoy.authz
+p := input.parsed_path[0]
+allow := true if p == "allow"
+allow := false if p == "deny"
+allow := 7 if p == "error"
+allow := count([1 | some i in numbers.range(1, 1000000); some j in numbers.range(1, 1000000); i == j + 1]) > 0 if p == "slow"`))
+	want := map[string]string{}
+	for path, verdict := range map[string]string{"/allow": "allow ", "/deny": "deny denied", "/none": "deny no_decision", "/error": "deny policy_error",
+		"/slow": "deny timeout", "/a//b": "deny bad_request", "/healthz": "allow bypass"} {
+		answer := g.Check(t.Context(), get(path))
+		want[answer.DecisionID] = verdict
+	}
+	malformed := get("/allow")
+	malformed.Malformed = fmt.Errorf("it does not parse")
+	want[g.Check(t.Context(), malformed).DecisionID] = "deny bad_request"
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		var e struct {
+			ID      string `json:"decision_id"`
+			Outcome string
+			Reason  string
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if _, twice := got[e.ID]; twice {
+			t.Errorf("%s is logged twice", e.ID)
+		}
+		got[e.ID] = e.Outcome + " " + e.Reason
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("logged %v, want %v", got, want)
+	}
+}
+
+// TestSettingsSayWhatIsWrong reports every mistake at once.
+func TestSettingsSayWhatIsWrong(t *testing.T) {
+	s := &gate.Settings{
+		Headers: gate.IdentityHeaders{Subject: "X-Subject", Roles: "x roles"},
+		Paths:   gate.PathRules{Allow: []gate.Refusal{"dots"}},
+		Bypass:  []gate.Bypass{{Path: "/x"}, {Method: "GET", Path: "/a/*"}, {Method: "GET", Path: "/a/../b"}, {Method: "POST", Preflight: true}},
+		Limits:  gate.Limits{Concurrent: -1},
+	}
+	err := s.Validate()
+	for _, want := range []string{"headers.subject", "headers.roles", `unknown refusal "dots"`, "bypass[0]", "bypass[1]", "bypass[2]", "bypass[3]", "policy.timeout", "limits"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+// FuzzCheck throws requests at a policy that reads everything: the answer is never Internal, and a path that got through
+// is one that decodes in one step to itself.
+func FuzzCheck(f *testing.F) {
+	f.Add("GET", "/orders/1?a=b", "content-type", "application/json", `{"a": [1, {"b": null}]}`)
+	f.Add("POST", "/a%2fb", "content-type", "application/x-www-form-urlencoded", "a=b&c=%20")
+	f.Add("POST", "/x", "content-type", "multipart/form-data; boundary=X", "--X\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--X--\r\n")
+	f.Add("POST", "/pkg.S/M", "content-type", "application/grpc", "\x00\x00\x00\x00\x01a")
+	f.Add("GET", "/%2e%2e/%252e", "x_auth_subject", "admin", "")
+	f.Add("", "", "content-length", "x", "")
+	g := open(f, settings(), compile(f, `package envoy.authz
+allow := {"allowed": true, "headers": {"x-all": json.marshal(input)}}`))
+	f.Fuzz(func(t *testing.T, method, path, name, value, body string) {
+		req := get(path, name, value)
+		req.Method, req.Body = method, body
+		answer := g.Check(t.Context(), req)
+		switch {
+		case answer.Reason == gate.Internal:
+			t.Fatalf("internal error")
+		case !answer.Allow:
+			if answer.Status < 400 || answer.DecisionID == "" {
+				t.Fatalf("denial with status %d", answer.Status)
+			}
+		default:
+			raw, _, _ := strings.Cut(path, "?")
+			for segment := range strings.SplitSeq(raw, "/") {
+				if segment == "." || segment == ".." {
+					t.Fatalf("%q got through", path)
+				}
+			}
+			if strings.Contains(raw, "//") || strings.ContainsAny(raw, "\\\x00#") {
+				t.Fatalf("%q got through", path)
+			}
+		}
+	})
+}

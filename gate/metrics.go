@@ -1,0 +1,51 @@
+package gate
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The outcomes of a Check, as metric label and in the decision log.
+const (
+	outcomeAllow = iota
+	outcomeDeny
+	outcomeBypass
+	outcomeDryRun
+	outcomeCount
+)
+
+var outcomeLabels = [outcomeCount]string{"allow", "deny", "bypass", "dry_run"}
+
+// metrics are looked up once: a Check finds its counter by two indices.
+type metrics struct {
+	decisions [outcomeCount][reasons]prometheus.Counter
+	duration  prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_decisions_total", Help: "Decisions by outcome, and by reason where the verdict was a denial.",
+	}, []string{"outcome", "reason"})
+	m := &metrics{duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "gatehouse_decision_duration_seconds", Help: "Time from a parsed request to its answer.",
+		Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1},
+	})}
+	for o := range outcomeLabels {
+		for reason := None; reason < reasons; reason++ {
+			if (reason == None) == (o == outcomeAllow || o == outcomeBypass) {
+				m.decisions[o][reason] = decisions.WithLabelValues(outcomeLabels[o], reason.String())
+			}
+		}
+	}
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(decisions), r.Register(m.duration))
+}
+
+func (m *metrics) observe(outcome int, reason Reason, took time.Duration) {
+	m.decisions[outcome][reason].Inc()
+	m.duration.Observe(took.Seconds())
+}

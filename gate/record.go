@@ -1,0 +1,113 @@
+package gate
+
+import (
+	"context"
+	"errors"
+
+	"go.uber.org/zap"
+
+	"gatehouse/decisionlog"
+	"gatehouse/policy"
+)
+
+// outcome tells which of the four ways a Check went.
+func (c *call) outcome(a *Answer) int {
+	switch {
+	case !a.Allow:
+		return outcomeDeny
+	case a.DryRun:
+		return outcomeDryRun
+	case c.bypassed:
+		return outcomeBypass
+	}
+	return outcomeAllow
+}
+
+// record leaves the trace of a Check that everything later (audit, explain, replay) reads: the decision log's entry,
+// appended before the answer goes out. The answer stands whatever becomes of the entry, unless the log is set to deny.
+func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
+	entry := c.entry(a, err)
+	entry.Duration = g.clock().Sub(c.started)
+	if lost := c.view.settings().Log.Append(ctx, entry); errors.Is(lost, decisionlog.ErrDeny) && a.Allow {
+		*a = c.deny(Unavailable, 0)
+		err = lost
+	}
+	outcome := c.outcome(a)
+	g.metrics.observe(outcome, a.Reason, entry.Duration)
+	if a.Reason == None {
+		return
+	}
+	if event := g.logger.Check(outcomes[a.Reason].level, "denied"); event != nil {
+		event.Write(zap.String("decision_id", c.id), zap.String("outcome", outcomeLabels[outcome]), zap.Stringer("reason", a.Reason),
+			zap.Int("status", a.Status), zap.String("method", c.req.Method), zap.String("path", c.target.raw), zap.Error(err))
+	}
+}
+
+func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
+	req := c.req
+	e := &decisionlog.Entry{
+		DecisionID:   c.id,
+		Time:         c.started,
+		Outcome:      "deny",
+		Reason:       a.Reason.String(),
+		Status:       a.Status,
+		DryRun:       a.DryRun,
+		Method:       req.Method,
+		Host:         req.Host,
+		Path:         req.Path,
+		DecisionPath: c.view.settings().Decision,
+		Identity: decisionlog.Identity{Type: c.identity.Type, Subject: c.identity.Subject, Issuer: c.identity.Issuer,
+			Roles: c.identity.Roles, Authenticated: c.identity.Authenticated},
+		Peer:        req.Source.Principal,
+		RequestedBy: req.Source.Address.Host,
+		InputSize:   req.Bytes,
+	}
+	if c.bypassed {
+		e.Reason = "bypass"
+	}
+	if a.Allow && !a.DryRun {
+		e.Outcome = "allow"
+	}
+	if e.TraceID, e.SpanID = traceparent(req.Headers.Get("traceparent")); c.span.IsValid() {
+		e.TraceID, e.SpanID = c.span.TraceID().String(), c.span.SpanID().String()
+	}
+	if v := c.view; v != nil && v.Policy != nil {
+		e.Revision, e.Bundles = v.revision, v.bundles
+	}
+	if c.document != nil {
+		e.Input = (*inputDocument)(c)
+	}
+	if c.decision.Result != nil {
+		e.Result = (*resultDocument)(c)
+	}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	return e
+}
+
+// inputDocument and resultDocument are a call seen as the documents that its entry holds: turned into JSON by the log,
+// long after the answer went out.
+type (
+	inputDocument  call
+	resultDocument call
+)
+
+// JSON implements decisionlog.Document.
+func (d *inputDocument) JSON() (any, error) { return policy.JSON(d.document) }
+
+// JSON implements decisionlog.Document.
+func (d *resultDocument) JSON() (any, error) { return policy.JSON(d.decision.Result) }
+
+// traceparent takes the trace and span ids out of a W3C Trace Context header, "00-<32 hex>-<16 hex>-<2 hex>".
+func traceparent(h string) (trace, span string) {
+	if len(h) < 55 || h[2] != '-' || h[35] != '-' || h[52] != '-' {
+		return "", ""
+	}
+	for _, c := range []byte(h[3:35] + h[36:52]) {
+		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
+			return "", ""
+		}
+	}
+	return h[3:35], h[36:52]
+}

@@ -1,0 +1,190 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"gatehouse/decisionlog"
+	"gatehouse/identity"
+	"gatehouse/policy"
+)
+
+// View is everything that a decision depends on, at one moment. It and all it holds is immutable. A request is decided
+// with one View from beginning to end.
+type View struct {
+	Settings *Settings
+	Policy   *policy.Snapshot
+	Keys     *identity.Keys
+	Serial   uint64 // counts what was published
+
+	revision string               // of Policy, for the decision log
+	bundles  []decisionlog.Bundle // likewise
+}
+
+// Ready says what is missing before a View can decide, nil where nothing is.
+func (v *View) Ready() error {
+	switch {
+	case v == nil || v.Settings == nil || v.Policy == nil:
+		return errors.New("no policy is active yet")
+	case v.Settings.Verifier != nil && v.Keys == nil:
+		return errors.New("keys were not loaded yet")
+	}
+	return nil
+}
+
+var noSettings = &Settings{Timeout: time.Second}
+
+func (v *View) settings() *Settings {
+	if v == nil || v.Settings == nil {
+		return noSettings
+	}
+	return v.Settings
+}
+
+// Part changes one or several fields of the next View. It gets a copy of the active one.
+type Part func(*View)
+
+type publication struct {
+	parts []Part
+	done  chan struct{}
+}
+
+// Run owns the View until ctx ends: it applies what Publish hands it, one publication after the other.
+func (g *Gate) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case p := <-g.parts:
+			next := *g.view.Load()
+			for _, part := range p.parts {
+				part(&next)
+			}
+			next.Serial++
+			next.describe()
+			g.view.Store(&next)
+			if g.onPublish != nil {
+				g.onPublish(&next)
+			}
+			close(p.done)
+		}
+	}
+}
+
+// describe works out once what every entry of the decision log says about the View.
+func (v *View) describe() {
+	if v.Policy == nil {
+		return
+	}
+	v.revision, v.bundles = v.Policy.Revision(), nil
+	for _, b := range v.Policy.Bundles() {
+		v.bundles = append(v.bundles, decisionlog.Bundle{Name: b.Name, Revision: b.Revision, Digest: b.Digest})
+	}
+}
+
+// Publish makes the parts active in one step and returns once they are. It fails only when ctx ends first; then they are
+// not active.
+func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
+	p := publication{parts: parts, done: make(chan struct{})}
+	select {
+	case g.parts <- p:
+		<-p.done
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// View returns what decisions are made with right now.
+func (g *Gate) View() *View { return g.view.Load() }
+
+// Settings are the parts of the configuration that a decision depends on. Validate first, then publish; never change one
+// that was published.
+type Settings struct {
+	Verifier *identity.Verifier // nil: no credential is looked for
+	Required bool               // a request without a credential is denied before the policy is asked
+	Headers  IdentityHeaders
+	Paths    PathRules
+	Decision string        // the decision path, for the input and the log
+	Timeout  time.Duration // of one evaluation
+	Limits   Limits
+	Denials  Denials
+	Bypass   []Bypass
+	DryRun   bool
+	// DryRunExtension lets Envoy's configuration turn dry run on for a route by the context extension gatehouse.dry_run.
+	DryRunExtension bool
+	// ManageHeaders removes the canonical identity headers also where nothing shows that the client sent them: with
+	// Envoy's allowed_headers we may not see what it sent.
+	ManageHeaders bool
+	Log           *decisionlog.Log // nil: decisions are not logged
+	// Protos describe gRPC messages, nil for none.
+	Protos *Descriptors
+}
+
+// Limits bound a request.
+type Limits struct {
+	Message    int // bytes of one request as the transport brings it, body included
+	Headers    int // header lines
+	Concurrent int // evaluations at once, 0 for no limit
+}
+
+// Bypass lets one method and path through before any credential or policy is looked at. The path must equal the
+// request's byte for byte, query aside.
+type Bypass struct {
+	Method, Path string
+	// Preflight matches CORS preflights only: OPTIONS with Origin and Access-Control-Request-Method (Fetch standard,
+	// "CORS-preflight request"). Path may then be empty: any.
+	Preflight bool
+}
+
+// Validate reports everything that is wrong with the settings.
+func (s *Settings) Validate() error {
+	errs := []error{s.Headers.validate(), s.Paths.validate()}
+	if s.Timeout <= 0 {
+		errs = append(errs, fmt.Errorf("policy.timeout: %s: must be above zero", s.Timeout))
+	}
+	if s.Limits.Message < 1 || s.Limits.Headers < 1 || s.Limits.Concurrent < 0 {
+		errs = append(errs, fmt.Errorf("limits: %+v: message and headers must be above zero, concurrent not below", s.Limits))
+	}
+	for i, b := range s.Bypass {
+		switch {
+		case b.Preflight && b.Method != "" && b.Method != http.MethodOptions:
+			errs = append(errs, fmt.Errorf("bypass[%d]: a preflight's method is OPTIONS, not %q", i, b.Method))
+		case !b.Preflight && b.Method == "":
+			errs = append(errs, fmt.Errorf("bypass[%d]: method is missing", i))
+		case b.Path == "" && b.Preflight:
+		case !strings.HasPrefix(b.Path, "/") || strings.ContainsAny(b.Path, "?*") || refuse(b.Path, PathRules{}) != "" || strings.Contains(b.Path, "%"):
+			errs = append(errs, fmt.Errorf("bypass[%d]: path %q: give one exact path, without query, wildcards, escapes or dot segments", i, b.Path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// manages reports whether identity headers are removed without being seen.
+func (s *Settings) manages() bool {
+	return s.ManageHeaders || s.Verifier != nil && s.Verifier.Configured()
+}
+
+// anonymous reports whether the caller could have brought a credential and did not.
+func (s *Settings) anonymous(id *identity.Identity) bool {
+	return !id.Authenticated && s.Verifier != nil && s.Verifier.Configured()
+}
+
+func (s *Settings) bypasses(req *Request, path string) bool {
+	for _, b := range s.Bypass {
+		switch {
+		case b.Path != "" && b.Path != path:
+		case b.Preflight:
+			if req.Method == http.MethodOptions && req.Headers.Get("origin") != "" && req.Headers.Get("access-control-request-method") != "" {
+				return true
+			}
+		case b.Method == req.Method:
+			return true
+		}
+	}
+	return false
+}
