@@ -67,14 +67,14 @@ type Source struct {
 
 // Status is the state of one source.
 type Status struct {
-	Name        string
-	Source      string    // where it comes from
-	Revision    string    // of the active bundle; empty before the first activation
-	Digest      string    // of the active bundle
-	ActiveSince time.Time // when the active bundle was published
-	LastAttempt time.Time // when the source was last read
-	Stage       string    // what failed last: "reading", "compiling", "waiting" for another bundle; empty when nothing did
-	Error       string    // its error, with file and line
+	Name        string    `json:"name"`
+	Source      string    `json:"source"`                // where it comes from
+	Revision    string    `json:"revision,omitempty"`    // of the active bundle; empty before the first activation
+	Digest      string    `json:"digest,omitempty"`      // of the active bundle
+	ActiveSince time.Time `json:"active_since,omitzero"` // when the active bundle was published
+	LastAttempt time.Time `json:"last_attempt,omitzero"` // when the source was last read
+	Stage       string    `json:"stage,omitempty"`       // what failed last: "reading", "compiling", "waiting" for another bundle; empty when nothing did
+	Error       string    `json:"error,omitempty"`       // its error, with file and line
 }
 
 // Manager reads, watches and publishes. New makes it.

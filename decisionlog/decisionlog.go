@@ -458,11 +458,11 @@ func poke(c chan<- struct{}) {
 
 // Status is what the status page shows of a log.
 type Status struct {
-	Sink    string // path of the file, "stdout", or "" for none
-	Queued  int    // entries not yet written
-	Written uint64 // entries written since the start
-	Dropped uint64 // entries lost since the start
-	Error   string // what the sink says while it refuses to write, else ""
+	Sink    string `json:"sink"`            // path of the file, "stdout", or "" for none
+	Queued  int    `json:"queued"`          // entries not yet written
+	Written uint64 `json:"written"`         // entries written since the start
+	Dropped uint64 `json:"dropped"`         // entries lost since the start
+	Error   string `json:"error,omitempty"` // what the sink says while it refuses to write, else ""
 }
 
 // Status may be called at any time.

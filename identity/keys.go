@@ -29,13 +29,13 @@ type Keys struct {
 
 // KeyStatus says how one issuer's keys are doing.
 type KeyStatus struct {
-	Issuer    string
-	Source    string    // the file, or the URL without its query
-	Loaded    bool      // there is a good set, though perhaps not the latest
-	Keys      int       // usable keys in it
-	FetchedAt time.Time // when a URL was last fetched, or a file last seen to change, by Config.Clock
-	Error     string    // why the latest attempt failed; empty when it did not
-	Notices   []string  // keys of the set that are left out, and why
+	Issuer    string    `json:"issuer"`
+	Source    string    `json:"source"`              // the file, or the URL without its query
+	Loaded    bool      `json:"loaded"`              // there is a good set, though perhaps not the latest
+	Keys      int       `json:"keys"`                // usable keys in it
+	FetchedAt time.Time `json:"fetched_at,omitzero"` // when a URL was last fetched, or a file last seen to change, by Config.Clock
+	Error     string    `json:"error,omitempty"`     // why the latest attempt failed; empty when it did not
+	Notices   []string  `json:"notices,omitempty"`   // keys of the set that are left out, and why
 }
 
 // Status lists the issuers in the order of the configuration.
