@@ -52,10 +52,11 @@ func (c Capabilities) validate() error {
 	return nil
 }
 
-// compiler is OPA's own set without what is off. AllowNet is never nil: nil would allow every host.
+// compiler is OPA's own set without what is off, and the directory's. AllowNet is never nil: nil would allow every host.
 func (c Capabilities) compiler() *ast.Capabilities {
 	all := ast.CapabilitiesForThisVersion()
 	all.Builtins = slices.DeleteFunc(all.Builtins, func(b *ast.Builtin) bool { return !c.grant(b.Name) })
+	all.Builtins = append(all.Builtins, directoryDeclarations()...)
 	all.AllowNet = append(append([]string{}, c.HTTPSend...), c.NetLookup...)
 	return all
 }

@@ -160,6 +160,7 @@ func (c *compilation) compile(ctx context.Context) {
 	if len(c.cfg.Capabilities.HTTPSend) > 0 {
 		s.transport = c.cfg.Capabilities.transport
 	}
+	s.directory = directoryBuiltins()
 	s.compiler = ast.NewCompiler().
 		WithCapabilities(c.cfg.Capabilities.compiler()).
 		WithEnablePrintStatements(false).
@@ -257,6 +258,9 @@ func (c *compilation) describe(context.Context) {
 		info := BundleInfo{Name: b.name, Revision: b.Revision(), Digest: b.digest, Modules: len(b.modules)}
 		for _, module := range b.modules {
 			info.Rules += len(module.Rules)
+			for _, notice := range directoryNotices(module) {
+				s.notices = addNotice(s.notices, notice)
+			}
 		}
 		s.bundles = append(s.bundles, info)
 		revisions = append(revisions, b.name+"="+info.Revision)

@@ -23,7 +23,7 @@ func TestCompileRefuses(t *testing.T) {
 			`authz.rego:3: the built-in http.send is off by default: policy.capabilities turns it on`},
 		{"net.lookup_ip_addr", "", module("\nallow if net.lookup_ip_addr(\"x\")\n"), `net.lookup_ip_addr is off by default`},
 		{"opa.runtime", "", module("\nallow if opa.runtime().env\n"), `opa.runtime is off by default`},
-		{"an unknown function", "", module("\nallow if ds.check({})\n"), `authz.rego:3: there is no function or built-in ds.check`},
+		{"an unknown function", "", module("\nallow if orders.check({})\n"), `authz.rego:3: there is no function or built-in orders.check`},
 		{"a rule where data is", "", tree{"authz.rego": "package authz\n\nallow := true\n", "authz/data.json": `{"allow": true}`},
 			`authz.rego:3: conflicting rule for data path authz/allow`},
 		{"no rule of that name", "envoy/authz/allow", tree{"policy/orders.rego": "package orders\n\nmay_read := true\n"},

@@ -23,6 +23,7 @@ type Snapshot struct {
 	store     storage.Store
 	txn       storage.Transaction // one read transaction for all decisions; nobody writes, so nobody waits
 	patterns  cache.InterQueryValueCache
+	directory map[string]*topdown.Builtin
 	transport topdown.CustomizeRoundTripper // of http.send; nil while that is off
 	reads     *reads
 	output    output
@@ -104,6 +105,7 @@ func (s *Snapshot) evaluate(ctx context.Context, input Value, now time.Time) (Va
 		WithTransaction(s.txn).
 		WithMetrics(metrics.NoOp()).
 		WithCancel(e).
+		WithBuiltins(s.directory).
 		WithInterQueryBuiltinValueCache(s.patterns).
 		WithBuiltinErrorList(&e.failures).
 		WithTime(now)
