@@ -156,7 +156,7 @@ func (c *call) requestHeaders(a *Answer) error {
 		}
 		if h.Value != "" {
 			a.Set = append(a.Set, h)
-		} else if c.view.settings().manages() || c.req.Headers.Get(h.Name) != "" {
+		} else if c.view.settings().manages() || index(c.req.Headers, h.Name) >= 0 {
 			a.Remove = append(a.Remove, h.Name)
 		}
 	}
