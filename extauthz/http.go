@@ -1,0 +1,191 @@
+package extauthz
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/gate"
+)
+
+// Proxy names the kind of proxy in front of an HTTP listener. A listener serves one kind and reads only the fields that
+// this one sets: to any other proxy they are headers that a client may have written.
+type Proxy string
+
+// The proxies. What each must be configured to do is in the comment of HTTP.
+const (
+	ProxyEnvoy   Proxy = "envoy"
+	ProxyNginx   Proxy = "nginx"
+	ProxyTraefik Proxy = "traefik"
+)
+
+// HTTPConfig says whom an HTTP handler serves.
+type HTTPConfig struct {
+	Proxy Proxy
+	// PathPrefix is what Envoy's http_service puts in front of every path (path_prefix). Only for ProxyEnvoy; a request
+	// whose path lacks it is denied as bad_request.
+	PathPrefix string
+	Logger     *zap.Logger // nil: none
+}
+
+// HTTP answers authorization requests that come over HTTP, from a gate: Envoy's HTTP authorization service, nginx's
+// auth_request and Traefik's ForwardAuth.
+//
+// An allow is 200. A denial is 401 or 403; behind Envoy and Traefik one that the policy chose may also be another status
+// from 300 to 499, which they hand on to the client. It is never a 5xx: Envoy takes that for a failure of ours and lets the request through under
+// failure_mode_allow. It is never another 2xx, which nginx and Traefik take for an allow. A problem document keeps the
+// status that it was written with; the reason in it is the one that the gate gave.
+//
+// What HTTP mode cannot say: dynamic metadata stays here, but for the decision's id, which every answer carries as
+// x-decision-id. Changes to the query cannot be said at all, so an allow that depends on one becomes a denial.
+//
+// What each proxy is told, and what it has to be configured for:
+//
+//   - Envoy sends the request itself. By default it sends none of the client's headers but authorization, and takes
+//     none of ours over: allowed_headers must name what the policy and the credentials need, allowed_upstream_headers
+//     what we set on the request, allowed_client_headers_on_success what we add to the response. Headers to take off go
+//     by x-envoy-auth-headers-to-remove. As Envoy may hide the client's identity headers from us, it has to remove them
+//     before it asks (early_header_mutation_extensions).
+//   - nginx has to set X-Original-URI, X-Original-Method, X-Original-Host and X-Original-Proto, which overwrites what a
+//     client sent under these names, and to copy each header that the app trusts with auth_request_set and
+//     proxy_set_header. A header to take off is answered with an empty value, which nginx does not send on.
+//   - Traefik sets X-Forwarded-Uri, -Method, -Host and -Proto itself, unless trustForwardHeader is set. Headers named in
+//     authResponseHeaders are removed from the request where our answer lacks them, so one to take off is left out.
+//
+// nginx and Traefik take off only headers that their configuration names. A client's other spelling of an identity
+// header, and a method override, are therefore refused behind them as bad_request.
+type HTTP struct {
+	gate     *gate.Gate
+	logger   *zap.Logger
+	proxy    Proxy
+	prefix   string
+	draining atomic.Bool
+}
+
+// NewHTTP returns a handler around g.
+func NewHTTP(g *gate.Gate, cfg HTTPConfig) (*HTTP, error) {
+	h := &HTTP{gate: g, logger: cfg.Logger, proxy: cfg.Proxy, prefix: cfg.PathPrefix}
+	if h.logger == nil {
+		h.logger = zap.NewNop()
+	}
+	switch cfg.Proxy {
+	case ProxyEnvoy, ProxyNginx, ProxyTraefik:
+	case "":
+		return nil, fmt.Errorf("proxy: say which one asks: %s, %s or %s", ProxyEnvoy, ProxyNginx, ProxyTraefik)
+	default:
+		return nil, fmt.Errorf("proxy: %q is none of %s, %s, %s", cfg.Proxy, ProxyEnvoy, ProxyNginx, ProxyTraefik)
+	}
+	if h.prefix != "" && cfg.Proxy != ProxyEnvoy {
+		return nil, fmt.Errorf("path_prefix: %q: only Envoy has one, not %s", h.prefix, cfg.Proxy)
+	}
+	if h.prefix != "" && (!strings.HasPrefix(h.prefix, "/") || strings.ContainsAny(h.prefix, "?#")) {
+		return nil, fmt.Errorf("path_prefix: %q: give it as in Envoy's http_service, a path that begins with \"/\"", h.prefix)
+	}
+	return h, nil
+}
+
+// maxHeaderBytes lies above what Envoy can be configured to send (max_request_headers_kb: 8192). net/http would answer a
+// larger header itself, and close the connection while the proxy still writes; limits.message is what denies.
+const maxHeaderBytes = 9 << 20
+
+// Server returns a server for the handler with every timeout and limit set. It speaks HTTP/1.1 only: net/http answers a
+// request line that it cannot read with a 400 there, and with a broken stream in HTTP/2, which Envoy takes for a failure
+// and lets through under failure_mode_allow. So Envoy's cluster must be set to HTTP/1.1 too.
+func (h *HTTP) Server() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: maxHeaderBytes, Protocols: protocols,
+		DisableGeneralOptionsHandler: true} // or net/http answers "OPTIONS *" with 200 by itself, which allows
+	if log, err := zap.NewStdLogAt(h.logger, zap.DebugLevel); err == nil {
+		s.ErrorLog = log
+	}
+	return s
+}
+
+// Drain makes every answer from now on ask for its connection to be closed, so that a server can be shut down without
+// closing a connection on which the proxy is just about to ask.
+func (h *HTTP) Drain() { h.draining.Store(true) }
+
+// ServeHTTP implements http.Handler. Nothing is written before the answer is complete, so that a panic on the way to it
+// can still become a denial.
+func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rep := h.answer(r)
+	header := w.Header()
+	for _, line := range rep.headers {
+		header.Add(line.Name, line.Value)
+	}
+	if h.draining.Load() {
+		header.Set("connection", "close")
+	}
+	if rep.status != http.StatusNotModified {
+		header.Set("content-length", strconv.Itoa(len(rep.body)))
+	}
+	w.WriteHeader(rep.status)
+	_, _ = io.WriteString(w, rep.body) // the proxy may be gone; HEAD and 304 have no body
+}
+
+// reply is one rendered answer.
+type reply struct {
+	status  int
+	headers []gate.Header
+	body    string
+}
+
+// answer decides about one request and renders what came out of it.
+func (h *HTTP) answer(r *http.Request) (out reply) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.logger.Error("answering over HTTP panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			out = lastReply("internal")
+		}
+	}()
+	req := h.request(r)
+	a := h.gate.Check(r.Context(), req)
+	if err := h.sayable(req, &a); err != nil {
+		h.logger.Error("an allow cannot be said to this proxy, it is answered as a denial",
+			zap.String("decision_id", a.DecisionID), zap.String("proxy", string(h.proxy)), zap.Error(err))
+		out = lastReply("policy_error")
+		out.headers = append(out.headers, gate.Header{Name: "x-decision-id", Value: a.DecisionID})
+		return out
+	}
+	return h.render(&a)
+}
+
+// lastReply is the denial for when no answer of the gate's can be sent.
+func lastReply(reason string) reply {
+	return reply{
+		status:  http.StatusForbidden,
+		headers: []gate.Header{{Name: "content-type", Value: "application/problem+json"}, {Name: "cache-control", Value: "no-store"}},
+		body:    `{"type":"about:blank","title":"Forbidden","status":403,"reason":"` + reason + `"}`,
+	}
+}
+
+var errQuery = errors.New("the policy changes the query, which an HTTP authorization service has no way to say")
+
+// sayable reports what of an allow this proxy could not be told and an app might depend on.
+func (h *HTTP) sayable(req *gate.Request, a *gate.Answer) error {
+	if !a.Allow {
+		return nil
+	}
+	if len(a.SetQuery) > 0 || len(a.RemoveQuery) > 0 {
+		return errQuery
+	}
+	if h.proxy == ProxyEnvoy {
+		return nil
+	}
+	for _, name := range a.Remove {
+		if refusedHere(name) && len(req.Headers.Values(name)) > 0 {
+			return fmt.Errorf("header %q would have to be taken off the request", name)
+		}
+	}
+	return nil
+}
