@@ -1,0 +1,267 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// changeTimeout is how long the transcript waits for an edit to have its effect.
+const changeTimeout = 5 * time.Second
+
+// Line is one line of the transcript: a request and its answer, or an edit of a file.
+type Line struct {
+	Title     string // who does what, in a few words
+	Command   string // the request as a shell command, with the names of WriteEnv; empty for an edit
+	Want, Got int    // HTTP statuses; 0 for an edit
+	Reason    string // why, in a few words
+}
+
+// OK says whether the line came out as expected.
+func (l Line) OK() bool { return l.Want == l.Got }
+
+// Person is somebody with a token.
+type Person struct {
+	Name  string
+	Roles []string
+}
+
+// People are the callers that the transcript knows; data.json of flask-orders says what their roles may do.
+func People() []Person {
+	return []Person{
+		{"vera", []string{"viewer"}},
+		{"carl", []string{"clerk"}},
+		{"ada", []string{"admin"}},
+		{"alice", []string{"customer"}},
+		{"dave", nil},
+	}
+}
+
+// player holds what a transcript needs while it is played.
+type player struct {
+	*Sandbox
+	show   func(Line)
+	tokens map[string]string
+	lines  int
+	wrong  int
+}
+
+// Play runs the transcript against flask-orders: real requests through Envoy, an edit of the policy and a broken one.
+// Each line is handed to show when it is known. The error is not nil if a line came out otherwise than expected, or if
+// there was no answer at all. The policy directory is left as it was found, but for one permission more.
+func (s *Sandbox) Play(ctx context.Context, show func(Line)) error {
+	p := &player{Sandbox: s, show: show, tokens: s.tokens()}
+	for _, scene := range []func(context.Context) error{p.requests, p.editPolicy, p.breakPolicy} {
+		if err := scene(ctx); err != nil {
+			return err
+		}
+	}
+	if p.wrong > 0 {
+		return fmt.Errorf("%d of %d lines came out otherwise than expected; all output is in %s", p.wrong, p.lines, s.path("logs"))
+	}
+	return nil
+}
+
+func (s *Sandbox) tokens() map[string]string {
+	tokens := map[string]string{"forged": s.ForgedToken("ada", "admin")}
+	for _, who := range People() {
+		tokens[who.Name] = s.Token(who.Name, who.Roles...)
+	}
+	return tokens
+}
+
+// The request that the edit of the policy turns from denied to allowed.
+var viewerDeletes = Call{Method: http.MethodDelete, Path: "/orders/3"}
+
+func (p *player) requests(ctx context.Context) error {
+	const lamp, yacht = `{"item":"lamp","amount":45}`, `{"item":"yacht","amount":90000}`
+	for _, step := range []struct {
+		title, who string
+		call       Call
+		want       int
+		reason     string // if empty, what the answer says
+	}{
+		{"anyone sees the health page", "", Call{Path: "/healthz"}, 200, "the policy makes it public"},
+		{"no token", "", Call{Path: "/orders"}, 401, ""},
+		{"a forged token", "forged", Call{Path: "/orders"}, 401, ""},
+		{"a viewer reads", "vera", Call{Path: "/orders"}, 200, "by role"},
+		{"a viewer deletes", "vera", viewerDeletes, 403, ""},
+		{"an admin deletes", "ada", Call{Method: http.MethodDelete, Path: "/orders/2"}, 200, "by role"},
+		{"alice reads her own orders", "alice", Call{Path: "/users/alice/orders"}, 200, "by attribute: her own"},
+		{"alice reads bob's orders", "alice", Call{Path: "/users/bob/orders"}, 403, ""},
+		{"a clerk orders a lamp", "carl", Call{Method: http.MethodPost, Path: "/users/bob/orders", Body: lamp}, 201, "by role, within the limit"},
+		{"a clerk orders a yacht", "carl", Call{Method: http.MethodPost, Path: "/users/bob/orders", Body: yacht}, 403, ""},
+		{"dave reads order 4", "dave", Call{Path: "/orders/4"}, 200, "by access list"},
+		{"dave reads order 1", "dave", Call{Path: "/orders/1"}, 403, ""},
+	} {
+		answer, err := p.ask(ctx, step.who, step.call)
+		if err != nil {
+			return err
+		}
+		reason := step.reason
+		if reason == "" || answer.Status != step.want {
+			reason = answer.Reason()
+		}
+		p.say(Line{step.title, shellCommand(step.who, step.call), step.want, answer.Status, reason})
+	}
+	return nil
+}
+
+// editPolicy gives viewers one more permission and measures how long the request from before takes to flip.
+func (p *player) editPolicy(ctx context.Context) error {
+	const before, after = `"viewer": {"permissions": ["orders:read"`, `"viewer": {"permissions": ["orders:read", "orders:delete"`
+	text, err := os.ReadFile(filepath.Join(p.PolicyDir(), "data.json"))
+	if err != nil {
+		return fmt.Errorf("reading policy: %w", err)
+	}
+	if strings.Count(string(text), before) != 1 {
+		return fmt.Errorf("data.json has no %s to edit", before)
+	}
+	p.say(Line{Title: "policy/data.json", Reason: `edited: viewers get "orders:delete"`})
+	saved := time.Now()
+	if err := p.save("data.json", strings.Replace(string(text), before, after, 1)); err != nil {
+		return err
+	}
+	answer, err := p.ask(ctx, "vera", viewerDeletes)
+	for err == nil && answer.Status == http.StatusForbidden && time.Since(saved) < changeTimeout {
+		answer, err = p.ask(ctx, "vera", viewerDeletes)
+	}
+	if err != nil {
+		return err
+	}
+	reason := fmt.Sprintf("the new policy decides, %d ms after the edit", time.Since(saved).Milliseconds())
+	if answer.Status != http.StatusOK {
+		reason = answer.Reason()
+	}
+	p.say(Line{"a viewer deletes, as before", shellCommand("vera", viewerDeletes), 200, answer.Status, reason})
+	return nil
+}
+
+// breakPolicy saves a policy that does not parse, waits for the log to say where, and asks again.
+func (p *player) breakPolicy(ctx context.Context) error {
+	whole, err := os.ReadFile(filepath.Join(p.PolicyDir(), "orders.rego"))
+	if err != nil {
+		return fmt.Errorf("reading policy: %w", err)
+	}
+	place := fmt.Sprintf("orders.rego:%d", strings.Count(string(whole), "\n")+1)
+	p.say(Line{Title: "policy/orders.rego", Reason: "broken: the last line is not Rego any more"})
+	seen := len(p.GatehouseLog())
+	if err := p.save("orders.rego", string(whole)+"allow if ) oops\n"); err != nil {
+		return err
+	}
+	complaint, err := p.awaitLog(ctx, seen, place)
+	if err != nil {
+		return err
+	}
+	p.say(Line{Title: "gatehouse logs", Reason: complaint})
+	for _, step := range []struct {
+		title string
+		call  Call
+		want  int
+	}{
+		{"a viewer reads", Call{Path: "/orders/1"}, 200},
+		{"a viewer updates", Call{Method: http.MethodPut, Path: "/orders/1", Body: `{"item":"lamp","amount":1}`}, 403},
+	} {
+		answer, err := p.ask(ctx, "vera", step.call)
+		if err != nil {
+			return err
+		}
+		reason := "the old policy still decides"
+		if answer.Status != step.want {
+			reason = answer.Reason()
+		}
+		p.say(Line{step.title, shellCommand("vera", step.call), step.want, answer.Status, reason})
+	}
+	return p.save("orders.rego", string(whole))
+}
+
+func (p *player) say(l Line) {
+	p.lines++
+	if !l.OK() {
+		p.wrong++
+	}
+	p.show(l)
+}
+
+func (p *player) ask(ctx context.Context, who string, c Call) (Answer, error) {
+	c.Token = p.tokens[who]
+	return p.Do(ctx, c)
+}
+
+// save replaces a file of the policy by renaming, as most editors do.
+func (p *player) save(name, text string) error {
+	draft := p.path(name + ".draft") // outside of the watched directory, on the same file system
+	if err := os.WriteFile(draft, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("saving policy: %w", err)
+	}
+	if err := os.Rename(draft, filepath.Join(p.PolicyDir(), name)); err != nil {
+		return fmt.Errorf("saving policy: %w", err)
+	}
+	return nil
+}
+
+// awaitLog waits until a line of Gatehouse's log, after the first seen bytes, has text, and returns what it says.
+func (p *player) awaitLog(ctx context.Context, seen int, text string) (string, error) {
+	exact := regexp.MustCompile(regexp.QuoteMeta(text) + `\b`)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(changeTimeout)
+	for {
+		for line := range strings.Lines(p.GatehouseLog()[seen:]) {
+			if exact.MatchString(line) && strings.HasSuffix(line, "\n") {
+				return messageOf(line), nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-deadline:
+			return "", fmt.Errorf("gatehouse did not log %q within %v; its log is %s", text, changeTimeout, p.gatehouse.logFile)
+		case <-tick.C:
+		}
+	}
+}
+
+// messageOf is what a log line says: its error where it is JSON and has one, else all of it.
+func messageOf(line string) string {
+	var fields struct{ Error string }
+	if err := json.Unmarshal([]byte(line), &fields); err != nil || fields.Error == "" {
+		return lastLine(line)
+	}
+	return lastLine(fields.Error)
+}
+
+// shellCommand is the call as a curl command that works after reading the file of WriteEnv.
+func shellCommand(who string, c Call) string {
+	words := []string{"curl"}
+	post := c.Method == http.MethodPost && c.Body != "" // -d says so
+	if c.Method != "" && c.Method != http.MethodGet && !post {
+		words = append(words, "-X", c.Method)
+	}
+	if who != "" {
+		words = append(words, `-H "$`+strings.ToUpper(who)+`"`)
+	}
+	if c.Body != "" {
+		words = append(words, "-H content-type:application/json -d '"+c.Body+"'") // --json needs curl 7.82
+	}
+	return strings.Join(append(words, "$URL"+c.Path), " ")
+}
+
+// WriteEnv writes a file for a shell to read: $URL is Envoy, and $VERA and so on are each person's Authorization header.
+func (s *Sandbox) WriteEnv(path string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "URL=%s\n", s.URL)
+	for who, token := range s.tokens() {
+		fmt.Fprintf(&b, "%s='Authorization: Bearer %s'\n", strings.ToUpper(who), token)
+	}
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		return fmt.Errorf("writing shell variables: %w", err)
+	}
+	return nil
+}
