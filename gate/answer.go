@@ -70,9 +70,9 @@ var methodOverrides = []string{"x-http-method-override", "x-http-method", "x-met
 
 func (h IdentityHeaders) validate() error {
 	var errs []error
-	for key, name := range map[string]string{"subject": h.Subject, "roles": h.Roles} {
-		if name != "" && (fold(name) != name || strings.HasPrefix(name, "-")) {
-			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", key, name))
+	for _, h := range []Header{{"subject", h.Subject}, {"roles", h.Roles}} {
+		if name := h.Value; name != "" && (fold(name) != name || strings.HasPrefix(name, "-")) {
+			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", h.Name, name))
 		}
 	}
 	if h.Subject != "" && h.Subject == h.Roles {

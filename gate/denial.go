@@ -7,8 +7,10 @@ import (
 	"fmt"
 	htmltemplate "html/template"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	texttemplate "text/template"
@@ -57,7 +59,8 @@ func NewDenials(loginURL string, templates map[int]Template) (Denials, error) {
 			errs = append(errs, fmt.Errorf("denials.login_url: %q: give an http(s) URL or a path", loginURL))
 		}
 	}
-	for status, t := range templates {
+	for _, status := range slices.Sorted(maps.Keys(templates)) {
+		t := templates[status]
 		if status < 400 || status > 599 {
 			errs = append(errs, fmt.Errorf("denials.templates: %d: a denial has a status from 400 to 599", status))
 			continue

@@ -153,7 +153,7 @@ func TestRequestHeaders(t *testing.T) {
 		"overwrite if exists":   {`{"x-a": {"value": "ours", "append_action": "OVERWRITE_IF_EXISTS"}}`, nil, map[string]string{}, nil},
 		"look-alike of a set":   {`{"x-tenant": "ours"}`, []string{"x_tenant", "theirs"}, map[string]string{"x-tenant": "ours"}, []string{"x_tenant"}},
 		"identity names":        {`{}`, []string{"x-auth-subject", "admin", "x_auth_subject", "admin", "x.auth-roles", "admin", "x-auth-roles-2", "fine"}, map[string]string{}, []string{"x-auth-subject", "x.auth-roles", "x_auth_subject"}},
-		"an empty one first":   {`{}`, []string{"x-auth-subject", "", "x-auth-subject", "root"}, map[string]string{}, []string{"x-auth-subject"}},
+		"an empty one first":    {`{}`, []string{"x-auth-subject", "", "x-auth-subject", "root"}, map[string]string{}, []string{"x-auth-subject"}},
 		"identity by policy":    {`{"x-auth-subject": "ours"}`, []string{"x-auth-subject", "admin"}, map[string]string{"x-auth-subject": "ours"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -147,8 +147,14 @@ func (s *Settings) Validate() error {
 	if s.Timeout <= 0 {
 		errs = append(errs, fmt.Errorf("policy.timeout: %s: must be above zero", s.Timeout))
 	}
-	if s.Limits.Message < 1 || s.Limits.Headers < 1 || s.Limits.Concurrent < 0 {
-		errs = append(errs, fmt.Errorf("limits: %+v: message and headers must be above zero, concurrent not below", s.Limits))
+	if s.Limits.Message < 1 {
+		errs = append(errs, errors.New("limits.message: must be above zero"))
+	}
+	if s.Limits.Headers < 1 {
+		errs = append(errs, errors.New("limits.headers: must be above zero"))
+	}
+	if s.Limits.Concurrent < 0 {
+		errs = append(errs, errors.New("limits.concurrent: must not be below zero"))
 	}
 	for i, b := range s.Bypass {
 		switch {
