@@ -1,0 +1,427 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.yaml.in/yaml/v3"
+
+	"gatehouse/bundles"
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/identity"
+	"gatehouse/policy"
+)
+
+// config is gatehouse.yaml. Every key is optional. The doc tags are what docs/config.md says of a key.
+type config struct {
+	Listen      listenConfig      `yaml:"listen" doc:"Where Gatehouse listens. Changes need a restart."`
+	Identity    identityConfig    `yaml:"identity" doc:"Which credentials are accepted. At most one end-user credential may be on a request; two different ones are bad_credential."`
+	Headers     headersConfig     `yaml:"headers" doc:"What the application sees of the caller on an allowed request. What the client sent under these names never reaches it."`
+	Policy      policyConfig      `yaml:"policy" doc:"What decides."`
+	Paths       pathsConfig       `yaml:"paths" doc:"Which path forms get to the policy; see docs/security.md."`
+	Denials     denialsConfig     `yaml:"denials" doc:"What a denial looks like to the client."`
+	Bypass      []bypassConfig    `yaml:"bypass" doc:"Requests that are let through before any credential or policy is looked at. Each is logged. Default: none."`
+	DryRun      dryRunConfig      `yaml:"dry_run" doc:"true lets every denial through, with the would-be verdict in dynamic metadata, log and metric. A mapping {allow_extension: true} leaves it to Envoy's routes: the context extension gatehouse.dry_run with the value true. Default: false."`
+	Limits      limitsConfig      `yaml:"limits" doc:"Bounds on one request, and on how many are decided at once."`
+	DecisionLog decisionLogConfig `yaml:"decision_log" doc:"Where each decision is recorded."`
+	Traces      tracesConfig      `yaml:"traces" doc:"OpenTelemetry traces: one span for each decision, below the span that the request's W3C or B3 headers name."`
+	Log         logConfig         `yaml:"log" doc:"Operators' events, on standard error."`
+}
+
+type listenConfig struct {
+	GRPC           []string     `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
+	HTTP           *httpConfig  `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
+	Admin          string       `yaml:"admin" doc:"Address of /healthz, /readyz, /metrics and /status, read-only. Empty string: none. Default: 127.0.0.1:9192."`
+	TLS            *tlsConfig   `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
+	Socket         socketConfig `yaml:"socket" doc:"Mode and owner of unix sockets."`
+	MaxConnections int          `yaml:"max_connections" doc:"Most connections at once on one address; further ones wait. Default: 1024."`
+	MaxStreams     int          `yaml:"max_streams" doc:"Most requests at once on one connection; Envoy opens further connections by itself. Default: 1000."`
+	DrainDelay     duration     `yaml:"drain_delay" doc:"How long to say NOT_SERVING before the listeners close, so that health checks notice. Default: 0s."`
+	DrainTimeout   duration     `yaml:"drain_timeout" doc:"How long requests under way may take to end at shutdown. Default: 10s."`
+}
+
+type httpConfig struct {
+	Address    string `yaml:"address" doc:"host:port or unix:/path.sock. Required."`
+	Proxy      string `yaml:"proxy" doc:"Who asks: envoy (http_service), nginx (auth_request) or traefik (ForwardAuth). Only that proxy's own fields are believed: X-Original-* of nginx, X-Forwarded-* of traefik. Required."`
+	PathPrefix string `yaml:"path_prefix" doc:"Envoy's path_prefix, which is taken off every path. A request without it is denied (bad_request). Default: none."`
+}
+
+type tlsConfig struct {
+	Cert       string `yaml:"cert" doc:"Certificate chain, PEM. Watched: a changed file is in use within seconds, a broken one is reported and the old stays."`
+	Key        string `yaml:"key" doc:"Its private key, PEM."`
+	ClientCA   string `yaml:"client_ca" doc:"Certificates, PEM: a client must show one that they signed (mTLS). Default: clients show none."`
+	MinVersion string `yaml:"min_version" doc:"\"1.2\" or \"1.3\". Default: \"1.2\"."`
+}
+
+type socketConfig struct {
+	Mode  string `yaml:"mode" doc:"File mode in octal. Default: \"0660\"."`
+	Owner string `yaml:"owner" doc:"User that owns the socket. Default: the one that runs Gatehouse."`
+	Group string `yaml:"group" doc:"Group that owns the socket. Default: the one that runs Gatehouse."`
+}
+
+type identityConfig struct {
+	Required bool        `yaml:"required" doc:"true denies a request without a credential (401) before the policy is asked. Default: false."`
+	JWT      []jwtConfig `yaml:"jwt" doc:"Accepted issuers. A token's iss claim selects the entry, and only that entry's keys verify it."`
+}
+
+type jwtConfig struct {
+	Issuer     string        `yaml:"issuer" doc:"The iss claim, compared byte for byte. Required."`
+	Audiences  []string      `yaml:"audiences" doc:"The aud claim must hold one of these. Required."`
+	Algorithms []string      `yaml:"algorithms" doc:"Accepted signature algorithms. Default: [RS256, PS256, ES256, ES384, EdDSA]. none and HS* do not exist here."`
+	Keys       keysConfig    `yaml:"keys" doc:"Where the issuer's public keys are."`
+	From       []tokenConfig `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
+	Claims     claimsConfig  `yaml:"claims" doc:"Which claims become roles, groups and scopes: names, or names joined with dots for a claim within an object."`
+	ClockSkew  duration      `yaml:"clock_skew" doc:"Tolerance for exp, nbf and iat, at most 5m. Default: 30s."`
+}
+
+type keysConfig struct {
+	File    string   `yaml:"file" doc:"A JWK set, or PEM public keys and certificates. Watched."`
+	URL     string   `yaml:"url" doc:"A JWK set; https, or http on loopback."`
+	Refresh duration `yaml:"refresh" doc:"How often a url is fetched. Default: 5m."`
+}
+
+type tokenConfig struct {
+	Header string `yaml:"header" doc:"A header's name."`
+	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the token, such as Bearer."`
+	Cookie string `yaml:"cookie" doc:"A cookie's name, instead of a header."`
+}
+
+type claimsConfig struct {
+	Roles  string `yaml:"roles" doc:"Default: roles."`
+	Groups string `yaml:"groups" doc:"Default: groups."`
+	Scopes string `yaml:"scopes" doc:"Default: scope."`
+}
+
+type headersConfig struct {
+	Subject string `yaml:"subject" doc:"Header that carries the verified subject. Default: x-auth-subject."`
+	Roles   string `yaml:"roles" doc:"Header that carries the roles, joined with commas. Default: x-auth-roles."`
+}
+
+type policyConfig struct {
+	Decision     string             `yaml:"decision" doc:"Path of the decision: envoy/authz/allow is data.envoy.authz.allow. Default: envoy/authz/allow."`
+	Timeout      duration           `yaml:"timeout" doc:"How long one evaluation may take; then the request is denied (timeout). Default: 100ms."`
+	AllowHeaders []string           `yaml:"allow_headers" doc:"Headers that a policy may set although they are refused by default: host, pseudo-headers, framing and hop-by-hop headers. Default: none."`
+	Capabilities capabilitiesConfig `yaml:"capabilities" doc:"Built-ins that reach out of the process and are off by default."`
+	Protos       string             `yaml:"protos" doc:"A FileDescriptorSet (protoc --include_imports --descriptor_set_out): bodies of the gRPC methods in it are parsed for the policy. Watched. Default: none."`
+	Bundles      []bundleConfig     `yaml:"bundles" doc:"Where policy and data come from. Required, unless --bundle is given."`
+}
+
+type capabilitiesConfig struct {
+	HTTPSend  httpSendConfig `yaml:"http_send" doc:"http.send."`
+	NetLookup []string       `yaml:"net_lookup_ip_addr" doc:"Names that net.lookup_ip_addr may look up. Default: none, and it does not exist."`
+	Runtime   bool           `yaml:"opa_runtime" doc:"opa.runtime; what it shows is always empty. Default: false."`
+}
+
+type httpSendConfig struct {
+	Hosts   []string `yaml:"hosts" doc:"Hosts that http.send may call, without port. Default: none, and http.send does not exist."`
+	Private bool     `yaml:"private" doc:"true lets those hosts have loopback, private and link-local addresses. Default: false."`
+}
+
+type bundleConfig struct {
+	Name string `yaml:"name" doc:"The bundle's name, in logs and metrics. Default: the last element of path."`
+	Path string `yaml:"path" doc:"A directory, watched."`
+}
+
+type pathsConfig struct {
+	Compat bool     `yaml:"compat" doc:"true reads paths and sets headers exactly as opa-envoy-plugin does, and refuses no path form. Default: false."`
+	Allow  []string `yaml:"allow" doc:"Path forms to let through: dot_segments, double_slash, encoded_slash, backslash, control_bytes, bad_escape, double_encoding, invalid_utf8, fragment, not_absolute, encoded_question, encoded_semicolon. Default: none."`
+}
+
+type denialsConfig struct {
+	LoginURL  string                    `yaml:"login_url" doc:"Where a browser is sent instead of a 401. {return} stands for the path it came for; without it the parameter rd is added. Default: none."`
+	Templates map[string]templateConfig `yaml:"templates" doc:"Bodies of your own, by HTTP status."`
+}
+
+type templateConfig struct {
+	ContentType string `yaml:"content_type" doc:"The body's media type. text/html escapes the values. Required."`
+	Body        string `yaml:"body" doc:"A Go template over .Status, .Title, .Reason, .DecisionID, .Method and .Path."`
+	File        string `yaml:"file" doc:"A file that holds the body, instead of body."`
+}
+
+type bypassConfig struct {
+	Method    string `yaml:"method" doc:"The exact method."`
+	Path      string `yaml:"path" doc:"The exact path, without query."`
+	Preflight bool   `yaml:"preflight" doc:"true matches CORS preflights only (OPTIONS with Origin and Access-Control-Request-Method); path may then be left out."`
+}
+
+type dryRunConfig struct {
+	Always         bool `yaml:"-"`
+	AllowExtension bool `yaml:"allow_extension" doc:"true lets Envoy's configuration turn dry run on for a route."`
+}
+
+type limitsConfig struct {
+	Message    size `yaml:"message" doc:"Most bytes of one request as Envoy sends it, body included; above it 413. Default: 1MiB."`
+	Headers    int  `yaml:"headers" doc:"Most header lines of a request; above it 431. Default: 256."`
+	Concurrent int  `yaml:"concurrent" doc:"Most evaluations at once; above it 503 overloaded. 0 is no limit. Default: 0."`
+}
+
+type decisionLogConfig struct {
+	File     string            `yaml:"file" doc:"A file, or - for standard output. Empty: no decision log. Default: none."`
+	OnFull   string            `yaml:"on_full" doc:"When the log cannot keep up: wait (bounded by the request's deadline), drop (counted, and recorded as a gap) or deny. Default: wait."`
+	Labels   map[string]string `yaml:"labels" doc:"Written with every entry."`
+	MaxEntry size              `yaml:"max_entry" doc:"Longest line; a longer one loses its input. Default: 64KiB."`
+	Redact   redactConfig      `yaml:"redact" doc:"Credentials to take out beyond those known by default."`
+}
+
+type redactConfig struct {
+	Headers []string `yaml:"headers" doc:"Names of headers."`
+	Params  []string `yaml:"params" doc:"Names of query parameters, and of members of the body."`
+}
+
+type tracesConfig struct {
+	OTLP     string  `yaml:"otlp" doc:"host:port of an OTLP collector's gRPC receiver. Empty: no traces. Default: none. Changes need a restart."`
+	Insecure bool    `yaml:"insecure" doc:"true speaks plain text to the collector; only for loopback or a mesh. Default: false."`
+	Ratio    float64 `yaml:"ratio" doc:"Share of the requests without a parent span that begin a trace, 0 to 1. With a parent its decision holds. Default: 0."`
+}
+
+type logConfig struct {
+	Level  string `yaml:"level" doc:"debug, info, warn or error. Default: info."`
+	Format string `yaml:"format" doc:"json or console. Default: json."`
+}
+
+// UnmarshalYAML takes true, false or a mapping.
+func (c *dryRunConfig) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		if n.Decode(&c.Always) != nil {
+			return &valueError{fmt.Sprintf("%q is neither true, false nor a mapping", n.Value)}
+		}
+		return nil
+	}
+	type plain dryRunConfig
+	return n.Decode((*plain)(c))
+}
+
+func defaults() *config {
+	return &config{
+		Listen: listenConfig{GRPC: []string{"127.0.0.1:9191"}, Admin: "127.0.0.1:9192", Socket: socketConfig{Mode: "0660"}, MaxConnections: 1024, MaxStreams: 1000,
+			DrainTimeout: duration(10 * time.Second)},
+		Headers: headersConfig{Subject: "x-auth-subject", Roles: "x-auth-roles"},
+		Policy:  policyConfig{Decision: "envoy/authz/allow", Timeout: duration(100 * time.Millisecond)},
+		Limits:  limitsConfig{Message: 1 << 20, Headers: 256},
+		Log:     logConfig{Level: "info", Format: "json"},
+	}
+}
+
+// source says where the configuration comes from: a file, or defaults with a bundle directory.
+type source struct {
+	file   string // --config
+	bundle string // --bundle
+}
+
+// read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
+// file's directory.
+func (s source) read() (*config, *document, error) {
+	cfg := defaults()
+	doc := &document{file: "command line", lines: map[string]int{}}
+	if s.file != "" {
+		text, err := readBounded(s.file)
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading the configuration: %w", err)
+		}
+		if doc, err = decodeYAML(s.file, text, cfg); err != nil {
+			return nil, nil, err
+		}
+		cfg.relativeTo(filepath.Dir(s.file))
+	}
+	if s.bundle != "" {
+		cfg.Policy.Bundles = append(cfg.Policy.Bundles, bundleConfig{Path: s.bundle})
+	}
+	for i := range cfg.Policy.Bundles {
+		if b := &cfg.Policy.Bundles[i]; b.Name == "" && b.Path != "" {
+			if abs, err := filepath.Abs(b.Path); err == nil {
+				b.Name = filepath.Base(abs)
+			}
+		}
+	}
+	return cfg, doc, nil
+}
+
+func readBounded(file string) ([]byte, error) { return readUpTo(file, maxConfig) }
+
+func readUpTo(file string, limit int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(text)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", file, limit)
+	}
+	return text, nil
+}
+
+func (c *config) relativeTo(dir string) {
+	resolve := func(p *string) {
+		if *p != "" && *p != "-" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	for i := range c.Identity.JWT {
+		resolve(&c.Identity.JWT[i].Keys.File)
+	}
+	for i := range c.Policy.Bundles {
+		resolve(&c.Policy.Bundles[i].Path)
+	}
+	resolve(&c.DecisionLog.File)
+	resolve(&c.Policy.Protos)
+	if t := c.Listen.TLS; t != nil {
+		resolve(&t.Cert)
+		resolve(&t.Key)
+		resolve(&t.ClientCA)
+	}
+	for i, address := range c.Listen.GRPC {
+		if path, ok := cutUnix(address); ok && path != "" {
+			resolve(&path)
+			c.Listen.GRPC[i] = "unix:" + path
+		}
+	}
+	if h := c.Listen.HTTP; h != nil {
+		if path, ok := cutUnix(h.Address); ok && path != "" {
+			resolve(&path)
+			h.Address = "unix:" + path
+		}
+	}
+	for status, t := range c.Denials.Templates {
+		resolve(&t.File)
+		c.Denials.Templates[status] = t
+	}
+}
+
+// problems collects what is wrong with a configuration, each with the place of its key.
+type problems struct {
+	doc  *document
+	errs []error
+}
+
+// add files every error that err joins under the key at path.
+func (p *problems) add(path string, err error) {
+	if err == nil {
+		return
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			p.add(path, e)
+		}
+		return
+	}
+	at := p.doc.at(path)
+	if found := p.doc.locate(err.Error()); found != "" {
+		at = found
+	}
+	p.errs = append(p.errs, fmt.Errorf("%s: %w", at, err))
+}
+
+// locate finds the key that a message begins with, as in "policy.timeout: must be above zero".
+func (d *document) locate(message string) string {
+	path, _, ok := strings.Cut(message, ": ")
+	if !ok || strings.ContainsAny(path, " \"") {
+		return ""
+	}
+	if _, known := d.lines[path]; !known {
+		return ""
+	}
+	return d.at(path)
+}
+
+// verifierConfig is the identity section as package identity takes it.
+func (c *config) verifierConfig(logger *zap.Logger) identity.Config {
+	out := identity.Config{Logger: logger}
+	for _, j := range c.Identity.JWT {
+		issuer := identity.Issuer{Issuer: j.Issuer, Audiences: j.Audiences, Algorithms: j.Algorithms, ClockSkew: time.Duration(j.ClockSkew),
+			Keys:   identity.KeySource{File: j.Keys.File, URL: j.Keys.URL, Refresh: time.Duration(j.Keys.Refresh)},
+			Claims: identity.ClaimPaths{Roles: j.Claims.Roles, Groups: j.Claims.Groups, Scopes: j.Claims.Scopes}}
+		for _, f := range j.From {
+			issuer.From = append(issuer.From, identity.TokenSource{Header: f.Header, Scheme: f.Scheme, Cookie: f.Cookie})
+		}
+		out.Issuers = append(out.Issuers, issuer)
+	}
+	return out
+}
+
+func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot)) bundles.Config {
+	out := bundles.Config{Logger: logger, Registerer: r, Publish: publish,
+		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders,
+			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
+				NetLookup: c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}
+	for _, b := range c.Policy.Bundles {
+		out.Sources = append(out.Sources, bundles.Source{Name: b.Name, Path: b.Path})
+	}
+	return out
+}
+
+func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
+	d := c.DecisionLog
+	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Params: d.Redact.Params}
+	for _, j := range c.Identity.JWT {
+		for _, f := range j.From {
+			if f.Header != "" {
+				redact.Headers = append(redact.Headers, f.Header)
+			}
+		}
+	}
+	return decisionlog.Config{File: d.File, OnFull: d.OnFull, MaxEntry: int(d.MaxEntry), Labels: d.Labels, Logger: logger, Registerer: r,
+		Redact: redact}
+}
+
+// settings are the gate's part of the configuration.
+func (c *config) settings(v *identity.Verifier) (*gate.Settings, error) {
+	s := &gate.Settings{
+		Verifier: v,
+		Required: c.Identity.Required,
+		Headers:  gate.IdentityHeaders{Subject: c.Headers.Subject, Roles: c.Headers.Roles},
+		Paths:    gate.PathRules{Compat: c.Paths.Compat},
+		Decision: c.Policy.Decision,
+		Timeout:  time.Duration(c.Policy.Timeout),
+		Limits:   gate.Limits{Message: int(c.Limits.Message), Headers: c.Limits.Headers, Concurrent: c.Limits.Concurrent},
+		DryRun:   c.DryRun.Always, DryRunExtension: c.DryRun.AllowExtension,
+	}
+	for _, name := range c.Paths.Allow {
+		s.Paths.Allow = append(s.Paths.Allow, gate.Refusal(name))
+	}
+	for _, b := range c.Bypass {
+		s.Bypass = append(s.Bypass, gate.Bypass{Method: b.Method, Path: b.Path, Preflight: b.Preflight})
+	}
+	var denials error
+	s.Denials, denials = c.Denials.compile()
+	return s, errors.Join(denials, s.Validate())
+}
+
+func (c denialsConfig) compile() (gate.Denials, error) {
+	var errs []error
+	templates := map[int]gate.Template{}
+	for _, name := range slices.Sorted(maps.Keys(c.Templates)) {
+		t := c.Templates[name]
+		var status int
+		if _, err := fmt.Sscanf(name, "%d", &status); err != nil || fmt.Sprint(status) != name {
+			errs = append(errs, fmt.Errorf("denials.templates.%s: the key is an HTTP status such as 403", name))
+			continue
+		}
+		body := t.Body
+		if t.File != "" {
+			text, err := readBounded(t.File)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("denials.templates.%s.file: %w", name, err))
+				continue
+			}
+			body = string(text)
+		}
+		templates[status] = gate.Template{ContentType: t.ContentType, Body: body}
+	}
+	denials, err := gate.NewDenials(c.LoginURL, templates)
+	return denials, errors.Join(append(errs, err)...)
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/envoy/sandbox"
+)
+
+func demoCommand() *cobra.Command {
+	var root, dir string
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Protect an unmodified Flask app behind a real Envoy, and play some requests",
+		Long: `Starts examples/flask-orders, Gatehouse and Envoy on free loopback ports and plays requests through them: who may do
+what, a policy edited while it runs, and one that is broken. On a terminal everything then stays up until Ctrl-C;
+otherwise the exit code says whether every line came out as expected. Needs a checkout, Python 3.10+ and, the first
+time, the network (for Flask, gunicorn and Envoy, which go to .venv).`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if root == "" {
+				var err error
+				if root, err = checkout(); err != nil {
+					return err
+				}
+			}
+			if dir == "" {
+				dir = filepath.Join(root, ".demo")
+			}
+			return demo(c.Context(), root, dir, c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&root, "root", "", "the checkout (default: the one that the current directory is in)")
+	c.Flags().StringVar(&dir, "dir", "", "where it writes (default: .demo in the checkout)")
+	return c
+}
+
+func demo(ctx context.Context, root, dir string, w io.Writer) error {
+	interactive := isTerminal(w) && isTerminal(os.Stdin)
+	out := printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	binary, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding our own binary: %w", err)
+	}
+	started := time.Now()
+	out.headline("A Flask app that knows nothing about authorization, Envoy in front of it, and Gatehouse beside Envoy.")
+	s, err := sandbox.Start(ctx, sandbox.Config{
+		Root: root, WorkDir: dir, Gatehouse: binary, Progress: out.note,
+	})
+	if err == nil {
+		err = errors.Join(play(ctx, s, filepath.Join(dir, "env"), out, started, interactive), s.Close())
+	}
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted before the end")
+	}
+	return err
+}
+
+// play shows the transcript, and stays up until ctx ends where there is somebody to try things.
+func play(ctx context.Context, s *sandbox.Sandbox, env string, out printer, started time.Time, stay bool) error {
+	if err := s.WriteEnv(env); err != nil {
+		return err
+	}
+	out.note(fmt.Sprintf("all three are up after %.1f s; $URL is %s", time.Since(started).Seconds(), s.URL))
+	out.gap()
+	err := s.Play(ctx, out.line)
+	out.gap()
+	if err != nil {
+		return err
+	}
+	out.note("every line came out as expected")
+	if stay {
+		out.invite(s, short(env))
+		<-ctx.Done()
+		out.gap()
+		out.note("stopping")
+	}
+	return nil
+}
+
+// checkout is the directory, this one or one above, that has the example.
+func checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the checkout: %w", err)
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "examples", "flask-orders", "gatehouse.yaml")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("examples/flask-orders not found: run this in a checkout of Gatehouse, or name one with --root")
+		}
+	}
+}
+
+// short is a path as seen from the current directory, if that is shorter.
+func short(path string) string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(dir, path); err == nil && len(rel) < len(path) {
+		return rel
+	}
+	return path
+}
+
+// isTerminal reports whether f is a terminal. The null device is a character device as well, and is none.
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
+}
+
+// printer lays the transcript out, in colour only where that was decided.
+type printer struct {
+	w      io.Writer
+	colour bool
+}
+
+const (
+	bold  = "1"
+	faint = "2"
+	red   = "31"
+	green = "32"
+	amber = "33"
+)
+
+func (p printer) paint(style, text string) string {
+	if !p.colour {
+		return text
+	}
+	return "\x1b[" + style + "m" + text + "\x1b[0m"
+}
+
+func (p printer) headline(text string) { fmt.Fprintln(p.w, p.paint(bold, text)) }
+func (p printer) note(text string)     { fmt.Fprintln(p.w, p.paint(faint, "  "+text)) }
+func (p printer) gap()                 { fmt.Fprintln(p.w) }
+
+func (p printer) line(l sandbox.Line) {
+	const titleWidth = 30
+	title := l.Title + strings.Repeat(" ", max(0, titleWidth-utf8.RuneCountInString(l.Title)))
+	if l.Command == "" {
+		fmt.Fprintf(p.w, "%s      %s %s\n", p.paint(amber, "*"), p.paint(bold, title), l.Reason)
+		return
+	}
+	mark, status := p.paint(green, "✓"), p.paint(green, fmt.Sprint(l.Got))
+	if !l.OK() {
+		mark, status = p.paint(red, "✗"), p.paint(red, fmt.Sprint(l.Got))
+		l.Reason = fmt.Sprintf("expected %d: %s", l.Want, l.Reason)
+	}
+	fmt.Fprintf(p.w, "%s %s  %s %s\n", mark, status, p.paint(bold, title), l.Reason)
+	fmt.Fprintf(p.w, "       %s\n", p.paint(faint, l.Command))
+}
+
+// invite says what to try while everything stays up.
+func (p printer) invite(s *sandbox.Sandbox, env string) {
+	p.gap()
+	p.headline("It all stays up until you press Ctrl-C. In another terminal:")
+	if _, err := exec.LookPath("curl"); err != nil {
+		p.note("(curl is not installed here: install it to try these)")
+	}
+	const row = "  %-44s %s\n"
+	p.gap()
+	fmt.Fprintf(p.w, row, ". "+env, "# $URL and each person's token")
+	fmt.Fprintf(p.w, row, `curl -i -H "$VERA" $URL/orders`, "# a viewer")
+	fmt.Fprintf(p.w, row, `curl -i -H "$ALICE" $URL/users/bob/orders`, "# not hers")
+	fmt.Fprintf(p.w, row, `curl -i -H "$ADA" -X DELETE $URL/orders/1`, "# an admin")
+	p.gap()
+	fmt.Fprintf(p.w, row, short(s.PolicyDir()), "the policy: save a file and it is in force")
+	fmt.Fprintf(p.w, row, short(s.DecisionLog()), "every decision, one JSON line each")
+	fmt.Fprintf(p.w, row, s.AdminURL+"/status", "Gatehouse; also /metrics and /readyz")
+	fmt.Fprintf(p.w, row, s.AppURL, "the app with nothing in front of it")
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestConfigPageIsUpToDate(t *testing.T) {
+	have, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != configPage() {
+		t.Error("docs/config.md is out of date: run make docs")
+	}
+}
+
+// TestEveryKeyIsDocumented holds that each key has its doc, and is in the full example.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	t.Setenv("HOSTNAME", "here")
+	cfg := defaults()
+	doc, err := decodeYAML("full.yaml", []byte(fullExample), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for path := range doc.lines {
+		used[generic(path)] = true
+	}
+	var check func(t reflect.Type, path string)
+	check = func(typ reflect.Type, path string) {
+		typ, path = element(typ, path)
+		if typ.Kind() != reflect.Struct {
+			return
+		}
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			name := yamlName(f)
+			if name == "-" {
+				continue
+			}
+			full := strings.TrimPrefix(path+"."+name, ".")
+			if name == "" || !strings.HasSuffix(f.Tag.Get("doc"), ".") {
+				t.Errorf("%s (%s): has no doc tag that is a sentence", full, f.Name)
+			}
+			if !used[full] {
+				t.Errorf("testdata/full.yaml lacks %s", full)
+			}
+			check(f.Type, full)
+		}
+	}
+	check(reflect.TypeFor[config](), "")
+}
+
+// generic turns "identity.jwt[0].keys" into "identity.jwt[].keys" and the names of a map into *.
+func generic(path string) string {
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		b.WriteByte(path[i])
+		if path[i] == '[' {
+			i += strings.IndexByte(path[i:], ']')
+			b.WriteByte(']')
+		}
+	}
+	out := b.String()
+	if rest, ok := strings.CutPrefix(out, "denials.templates."); ok {
+		_, below, _ := strings.Cut(rest, ".")
+		out = strings.TrimSuffix("denials.templates.*."+below, ".")
+	}
+	return out
+}
+
+// TestFullExampleStarts holds that the page's example passes everything that is checked before listening, with the files
+// that it names at hand.
+func TestFullExampleStarts(t *testing.T) {
+	t.Setenv("HOSTNAME", "here")
+	dir := t.TempDir()
+	ca := newAuthority(t)
+	write(t, filepath.Join(dir, "ca.crt"), ca.pem())
+	cert, key := ca.issue(t, "localhost")
+	write(t, filepath.Join(dir, "tls.crt"), cert)
+	write(t, filepath.Join(dir, "tls.key"), key)
+	write(t, filepath.Join(dir, "jwks.json"), cert) // PEM certificates are key sets as well
+	write(t, filepath.Join(dir, "503.txt"), "later")
+	write(t, filepath.Join(dir, "orders.pb"), "")
+	write(t, filepath.Join(dir, "policy", "authz.rego"), "package envoy.authz\n\ndefault allow := false\n")
+	write(t, filepath.Join(dir, "gatehouse.yaml"), fullExample)
+	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
+	if err != nil || len(doc.errs) > 0 {
+		t.Fatal(err, doc.errs)
+	}
+	if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
+		t.Fatal(err, policyErr)
+	}
+}

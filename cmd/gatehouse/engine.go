@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gatehouse/bundles"
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/identity"
+	"gatehouse/policy"
+)
+
+// engine is what one reading of the configuration runs beside the requests: it keeps keys and policy fresh and hands
+// each finished part to the gate. A reload makes a new engine and ends the old one.
+type engine struct {
+	settings *gate.Settings
+	verifier *identity.Verifier
+	bundles  *bundles.Manager
+	sink     *sink
+	protos   *protos          // nil where none are configured
+	keys     *identity.Keys   // as first loaded; nil where no issuer is configured
+	policy   *policy.Snapshot // as first loaded; nil where it does not compile yet
+	metrics  *prometheus.Registry
+	logger   *zap.Logger
+	gate     *gate.Gate // set by start
+
+	stop context.CancelFunc
+	wait sync.WaitGroup
+}
+
+// newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
+// not compile is no problem of the configuration: policyErr says what is wrong with it.
+func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Logger, running *sink) (e *engine, policyErr, err error) {
+	e = &engine{metrics: prometheus.NewRegistry(), logger: logger}
+	found.add("listen", cfg.Listen.validate())
+
+	if e.verifier, err = identity.New(cfg.verifierConfig(logger)); err != nil {
+		found.add("identity.jwt", err)
+	} else if len(cfg.Identity.JWT) > 0 {
+		e.keys, err = e.verifier.Load(ctx)
+		found.add("identity.jwt", err)
+	}
+	e.settings, err = cfg.settings(e.verifier)
+	found.add("", err)
+	_, e.settings.ManageHeaders = found.doc.lines["headers"]
+	if e.sink, err = newSink(cfg.logConfig(logger, nil), running); err != nil {
+		found.add("decision_log", err)
+	} else {
+		e.settings.Log = e.sink.log
+	}
+	if cfg.Policy.Protos != "" {
+		e.protos = &protos{file: cfg.Policy.Protos}
+		e.settings.Protos, err = e.protos.read()
+		found.add("policy.protos", err)
+	}
+	if cfg.Identity.Required && len(cfg.Identity.JWT) == 0 {
+		found.add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
+	}
+
+	if len(cfg.Policy.Bundles) == 0 {
+		found.add("policy", errors.New("policy.bundles: give at least one, or --bundle DIR"))
+	} else if e.bundles, err = bundles.New(cfg.bundlesConfig(logger, e.metrics, e.publish)); err != nil {
+		found.add("policy.bundles", err)
+	}
+	if len(found.errs) > 0 {
+		e.sink.discard(running)
+		return nil, nil, fmt.Errorf("the configuration has %d problem(s), nothing was started:\n%w", len(found.errs), errors.Join(found.errs...))
+	}
+	e.policy, policyErr = e.bundles.Load(ctx)
+	return e, policyErr, nil
+}
+
+// parts are what the engine has at the start, for one step.
+func (e *engine) parts() []gate.Part {
+	return []gate.Part{func(v *gate.View) {
+		v.Settings = e.settings
+		v.Keys = e.keys
+		if e.policy != nil {
+			v.Policy = e.policy
+		}
+	}}
+}
+
+// start runs the engine until halt is called.
+func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
+	ctx, e.stop = context.WithCancel(ctx)
+	e.gate = g
+	e.wait.Go(func() {
+		if err := e.bundles.Run(ctx); err != nil {
+			failed(fmt.Errorf("watching bundles: %w", err))
+		}
+	})
+	if e.protos != nil {
+		e.wait.Go(func() { e.protos.watch(ctx, g, e.logger) })
+	}
+	e.wait.Go(func() {
+		if err := e.verifier.Run(ctx, func(k *identity.Keys) {
+			_ = g.Publish(ctx, func(v *gate.View) { v.Keys = k })
+		}); err != nil {
+			failed(fmt.Errorf("keeping keys fresh: %w", err))
+		}
+	})
+}
+
+// protos keeps the descriptors of gRPC methods as new as their file.
+type protos struct {
+	file string
+	seen []byte
+}
+
+// read returns the descriptors, nil where the file holds what was read last.
+func (p *protos) read() (*gate.Descriptors, error) {
+	const limit = 64 << 20
+	text, err := readUpTo(p.file, limit)
+	if err != nil {
+		return nil, fmt.Errorf("policy.protos: %w", err)
+	}
+	if p.seen != nil && bytes.Equal(text, p.seen) {
+		return nil, nil
+	}
+	p.seen = text
+	d, err := gate.NewDescriptors(text)
+	if err != nil {
+		return nil, fmt.Errorf("policy.protos: %s: %w", p.file, err)
+	}
+	return d, nil
+}
+
+// watch publishes changed descriptors. A file that cannot be used is reported once, and what was read before stays.
+func (p *protos) watch(ctx context.Context, g *gate.Gate, logger *zap.Logger) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	reported := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		next, err := p.read()
+		switch {
+		case err != nil && err.Error() != reported:
+			reported = err.Error()
+			logger.Error("gRPC descriptors changed and cannot be used, the old ones stay", zap.Error(err))
+		case next != nil:
+			reported = ""
+			logger.Info("gRPC descriptors replaced", zap.String("file", p.file))
+			_ = g.Publish(ctx, func(v *gate.View) { // fails only when the engine is being halted
+				settings := *v.Settings
+				settings.Protos = next
+				v.Settings = &settings
+			})
+		}
+	}
+}
+
+// publish hands a finished policy to the gate. It fails only when the engine is being halted.
+func (e *engine) publish(ctx context.Context, s *policy.Snapshot) {
+	_ = e.gate.Publish(ctx, func(v *gate.View) { v.Policy = s })
+}
+
+// halt ends the engine and waits for it. What it published stays active.
+func (e *engine) halt() {
+	e.stop()
+	e.wait.Wait()
+}
+
+// sink is a decision log with the metrics and the goroutine that belong to it. A reload that leaves its configuration as
+// it was keeps it.
+type sink struct {
+	config  decisionlog.Config
+	log     *decisionlog.Log
+	metrics *prometheus.Registry
+	stop    context.CancelFunc // nil until it was started
+	done    chan struct{}
+}
+
+// newSink opens the decision log, or returns the running one where the configuration is the same.
+func newSink(cfg decisionlog.Config, running *sink) (*sink, error) {
+	if running != nil && reflect.DeepEqual(running.config, cfg) {
+		return running, nil
+	}
+	s := &sink{config: cfg, metrics: prometheus.NewRegistry(), done: make(chan struct{})}
+	cfg.Registerer = s.metrics
+	var err error
+	s.log, err = decisionlog.New(cfg)
+	return s, err
+}
+
+// start writes entries until halt.
+func (s *sink) start(ctx context.Context, failed func(error)) {
+	if s.stop != nil {
+		return
+	}
+	ctx, s.stop = context.WithCancel(ctx)
+	go func() {
+		defer close(s.done)
+		if err := s.log.Run(ctx); err != nil {
+			failed(fmt.Errorf("writing the decision log: %w", err))
+		}
+	}()
+}
+
+// halt writes out what is queued and ends.
+func (s *sink) halt() {
+	s.stop()
+	<-s.done
+}
+
+// discard closes a log that was opened and will not be used after all.
+func (s *sink) discard(running *sink) {
+	if s == nil || s == running || s.log == nil {
+		return
+	}
+	s.start(context.Background(), func(error) {}) // nothing was written: there is nothing to lose
+	s.halt()
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestWhoMayImportWhom holds the direction of our imports, and that one package alone speaks each foreign language.
+func TestWhoMayImportWhom(t *testing.T) {
+	ours := map[string][]string{ // package -> those of ours that it may import, directly or not
+		"gatehouse/gate":          {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/routes"},
+		"gatehouse/extauthz":      {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/routes"},
+		"gatehouse/bundles":       {"gatehouse/policy"},
+		"gatehouse/identity":      {},
+		"gatehouse/policy":        {},
+		"gatehouse/decisionlog":   {},
+		"gatehouse/routes":        {},
+		"gatehouse/envoy/sandbox": {},
+	}
+	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
+		"github.com/open-policy-agent/opa/":                {"gatehouse/policy"},
+		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},
+		"github.com/golang-jwt/":                           {"gatehouse/identity"},
+		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
+		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
+		"google.golang.org/grpc/health":                    {"gatehouse/cmd/gatehouse"},
+		"go.opentelemetry.io/otel/sdk":                     {"gatehouse/cmd/gatehouse"},
+		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/cmd/gatehouse"}, // promhttp
+	}
+	for _, p := range packages(t) {
+		if p.ImportPath == "gatehouse/cmd/gatehouse" || strings.HasPrefix(p.ImportPath, "gatehouse/hack/") {
+			continue
+		}
+		allowed, known := ours[p.ImportPath]
+		if !known && len(p.GoFiles) > 0 {
+			t.Errorf("%s is not in this test's table: say what it may import", p.ImportPath)
+		}
+		for _, dep := range p.Deps {
+			if strings.HasPrefix(dep, "gatehouse/") && !slices.Contains(allowed, dep) {
+				t.Errorf("%s must not import %s", p.ImportPath, dep)
+			}
+		}
+	}
+	for _, p := range packages(t) {
+		for _, imported := range p.Imports {
+			for prefix, allowed := range only {
+				if strings.HasPrefix(imported, prefix) && !slices.Contains(allowed, p.ImportPath) {
+					t.Errorf("%s imports %s, which is for %v alone", p.ImportPath, imported, allowed)
+				}
+			}
+		}
+	}
+}
+
+type goPackage struct {
+	ImportPath             string
+	GoFiles, Imports, Deps []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps=false", "-json=ImportPath,GoFiles,Imports,Deps", "gatehouse/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var list []goPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	if len(list) < 8 {
+		t.Fatalf("go list found only %d packages", len(list))
+	}
+	return list
+}

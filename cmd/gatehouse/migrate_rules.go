@@ -1,0 +1,373 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// rule says what becomes of one setting of OPA. In its key, * stands for any one name.
+type rule struct {
+	key   string
+	apply func(*migration, setting)
+}
+
+// opaRules lists the settings of OPA and opa-envoy-plugin. The first rule that fits applies.
+func opaRules() []rule {
+	lost := func(section, advice string) func(*migration, setting) {
+		return func(m *migration, s setting) { m.lost(s, section, advice) }
+	}
+	const plugin = "plugins.envoy_ext_authz_grpc."
+	return []rule{
+		{plugin + "addr", (*migration).takeAddress},
+		{plugin + "path", (*migration).takePath},
+		{plugin + "query", (*migration).takeQuery},
+		{plugin + "dry-run", (*migration).takeDryRun},
+		{plugin + "enable-reflection", (*migration).takeReflection},
+		{plugin + "proto-descriptor", (*migration).takeDescriptor},
+		{plugin + "skip-request-body-parse", (*migration).takeSkipBody},
+		{plugin + "grpc-max-recv-msg-size", (*migration).takeReceiveSize},
+		{plugin + "grpc-max-send-msg-size", lost("limits", "not needed: an answer is as large as what the policy puts into it")},
+		{plugin + "enable-performance-metrics", lost("", "/metrics on the admin port always has gatehouse_decision_duration_seconds and "+
+			"gatehouse_decisions_total, in place of grpc_request_duration_seconds and error_counter: adapt dashboards and alarms")},
+		{plugin + "grpc-request-duration-seconds-buckets", lost("", "the buckets of gatehouse_decision_duration_seconds are fixed")},
+		{"plugins.envoy_ext_authz_grpc.*", lost("", "not a setting that opa-envoy-plugin is known to have")},
+		{"plugins.envoy_ext_proc_grpc", lost("", "Gatehouse answers ext_authz, not ext_proc: keep OPA for that filter")},
+		{"plugins.*", lost("", "OPA's own Go plugins do not run here: keep OPA for what it did, or do it beside Gatehouse")},
+
+		{"services.*", (*migration).takeService},
+		{"bundles.*", (*migration).takeBundle},
+		{"bundle", (*migration).takeOldBundle},
+
+		{"decision_logs.console", (*migration).takeConsole},
+		{"decision_logs.service", (*migration).takeLogService},
+		{"decision_logs.mask_decision", lost("decision_log", "the masking rule is not asked. Credentials are taken out by default; "+
+			"add others by name to decision_log.redact")},
+		{"decision_logs.drop_decision", lost("decision_log", "the dropping rule is not asked: every decision is recorded. Leave entries out where you read the log")},
+		{"decision_logs.reporting", lost("decision_log", "entries are written at once, not uploaded in batches; decision_log.on_full says what happens when the log cannot keep up")},
+		{"decision_logs.request_context", lost("decision_log", "an entry holds the request's headers in its input already")},
+		{"decision_logs.*", lost("decision_log", "the log is a file or standard output; ship it with what you collect logs with")},
+		{"labels.*", (*migration).takeLabel},
+
+		{"default_decision", lost("", "of OPA's REST API, which is not here; policy.decision is what every request is decided by")},
+		{"default_authorization_decision", lost("", "of OPA's REST API, which is not here; the admin port is read-only")},
+		{"status", lost("", "nothing is uploaded: read /status and /metrics on the admin port (gatehouse_bundle_info, gatehouse_bundle_failing)")},
+		{"discovery", lost("", "the configuration is this file; change it and send SIGHUP")},
+		{"caching", lost("", "it serves http.send, which is off by default")},
+		{"keys", lost("", "of bundle signatures and service credentials; bundles come from directories here, so protect those")},
+		{"distributed_tracing", (*migration).takeTracing},
+		{"server", lost("", "of OPA's REST API, which is not here")},
+		{"storage", lost("", "policy and data are kept in memory")},
+		{"nd_builtin_cache", lost("", "results of non-deterministic built-ins are not logged; those that reach out of the process are off by default")},
+		{"persistence_directory", lost("", "bundles are directories already; nothing is kept elsewhere")},
+	}
+}
+
+// match finds the first rule that fits a path: what it does, or whether it is for something below the path.
+func match(rules []rule, at []string) (apply func(*migration, setting), below bool) {
+	for _, r := range rules {
+		segments := strings.Split(r.key, ".")
+		if len(segments) < len(at) || !fits(segments, at) {
+			continue
+		}
+		if len(segments) == len(at) {
+			return r.apply, false
+		}
+		return nil, true
+	}
+	return nil, false
+}
+
+func fits(segments, at []string) bool {
+	for i, name := range at {
+		if segments[i] != "*" && segments[i] != name {
+			return false
+		}
+	}
+	return true
+}
+
+// scalar returns a setting's value, and false with a problem filed where it is no single value.
+func (m *migration) scalar(s setting) (string, bool) {
+	if s.node.Kind != yaml.ScalarNode {
+		m.fail(s, "a single value belongs here")
+		return "", false
+	}
+	return s.node.Value, true
+}
+
+// flag returns a setting that is true or false, as text, because it may be an environment variable.
+func (m *migration) flag(s setting) (string, bool) {
+	v, ok := m.scalar(s)
+	if ok && v != "true" && v != "false" && !isVariable(v) {
+		m.fail(s, "%q is neither true nor false", v)
+		return "", false
+	}
+	return v, ok
+}
+
+// isVariable reports whether a value is one environment variable and nothing else.
+func isVariable(v string) bool { return opaVariable.FindString(v) == v && v != "" }
+
+// takeAddress turns ":9191", "grpc://host:port" and "unix:///path" into an address of ours.
+func (m *migration) takeAddress(s setting) {
+	address, ok := m.scalar(s)
+	if !ok {
+		return
+	}
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found {
+		scheme, rest = "grpc", address
+	}
+	switch {
+	case scheme == "unix" && strings.HasPrefix(rest, "@"):
+		m.grpc = "127.0.0.1:9191"
+		m.lost(s, "listen", "abstract sockets have no file mode and so no protection: use unix:/path.sock, or this loopback address, here and in Envoy")
+	case scheme == "unix":
+		m.grpc = "unix:" + m.relative(rest)
+	case scheme != "grpc":
+		m.fail(s, "%q: opa-envoy-plugin knows grpc:// and unix://", address)
+	default:
+		if _, _, err := network(rest); err != nil && !strings.Contains(rest, "${") {
+			m.fail(s, "%q is not host:port", rest)
+		}
+		m.grpc = rest
+	}
+}
+
+func (m *migration) takePath(s setting) {
+	if m.decisionTaken(s) {
+		return
+	}
+	if v, ok := m.scalar(s); ok && v != "" {
+		m.decision = strings.Trim(v, "/")
+	}
+}
+
+// takeQuery turns the older form, a query, into a path where it is nothing but a reference.
+func (m *migration) takeQuery(s setting) {
+	v, ok := m.scalar(s)
+	if m.decisionTaken(s) || !ok || v == "" {
+		return
+	}
+	segments, ok := referencePath(v)
+	if !ok {
+		m.lost(s, "policy", fmt.Sprintf("%q is more than a reference into data: write a rule that gives its value, and name its path in policy.decision", v))
+		return
+	}
+	m.decision = strings.Join(segments, "/")
+}
+
+// decisionTaken files a problem where path and query are both there: opa-envoy-plugin does not start then.
+func (m *migration) decisionTaken(s setting) bool {
+	if m.decisionFrom != "" {
+		m.fail(s, "%s is there as well: only one of path and query may be", m.decisionFrom)
+		return true
+	}
+	m.decisionFrom = s.name()
+	return false
+}
+
+// referencePath returns the segments of a reference such as data.envoy["authz"].allow, without data.
+func referencePath(query string) ([]string, bool) {
+	rest, ok := strings.CutPrefix(strings.TrimSpace(query), "data")
+	var segments []string
+	for ok && rest != "" {
+		segment := ""
+		switch {
+		case strings.HasPrefix(rest, "."):
+			end := strings.IndexAny(rest[1:], ".[") + 1
+			if end == 0 {
+				end = len(rest)
+			}
+			segment, rest = rest[1:end], rest[end:]
+			ok = isName(segment)
+		case strings.HasPrefix(rest, "[\""):
+			quoted, err := strconv.QuotedPrefix(rest[1:])
+			if err != nil || !strings.HasPrefix(rest[1+len(quoted):], "]") {
+				return nil, false
+			}
+			rest = rest[len(quoted)+2:]
+			segment, err = strconv.Unquote(quoted)
+			ok = err == nil && segment != "" && !strings.Contains(segment, "/")
+		default:
+			ok = false
+		}
+		segments = append(segments, segment)
+	}
+	return segments, ok && len(segments) > 0
+}
+
+// isName reports whether a segment is one of Rego's names: letters, digits and underscores, no digit first.
+func isName(s string) bool {
+	for i, r := range s {
+		if r != '_' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (i == 0 || r < '0' || r > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func (m *migration) takeDryRun(s setting) {
+	if v, ok := m.flag(s); ok && v != "false" {
+		m.dryRun = v
+	}
+}
+
+func (m *migration) takeReflection(s setting) {
+	if v, ok := m.flag(s); ok && v != "true" {
+		m.note(s, "listen", "reflection is always on; it shows the services of the port, no data")
+	}
+}
+
+func (m *migration) takeDescriptor(s setting) {
+	if v, ok := m.scalar(s); ok {
+		m.protos = v
+	}
+}
+
+func (m *migration) takeSkipBody(s setting) {
+	if v, ok := m.flag(s); ok && v != "false" {
+		m.lost(s, "policy", "not needed: a body is parsed only where the policy reads input.parsed_body; a policy that does reads the body itself now")
+	}
+}
+
+func (m *migration) takeReceiveSize(s setting) {
+	v, ok := m.scalar(s)
+	if !ok {
+		return
+	}
+	if strings.Contains(v, "${") {
+		m.lost(s, "limits", "a size needs its unit here: write the number, as in 4MiB")
+		return
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 1 {
+		m.fail(s, "%q is not a number of bytes", v)
+		return
+	}
+	m.message = sizeText(n)
+}
+
+// sizeText writes a number of bytes with the largest unit that leaves it whole.
+func sizeText(n int64) string {
+	switch {
+	case n%(1<<20) == 0:
+		return fmt.Sprintf("%dMiB", n>>20)
+	case n%(1<<10) == 0:
+		return fmt.Sprintf("%dKiB", n>>10)
+	default:
+		return fmt.Sprintf("%dB", n)
+	}
+}
+
+func (m *migration) takeService(s setting) {
+	m.services[s.name()] = service{url: text(s.node, "url"), oci: text(s.node, "type") == "oci"}
+	m.lost(s, "", "nothing is fetched from a service or sent to one; what used it is named by itself")
+}
+
+func (m *migration) takeBundle(s setting) {
+	resource := text(s.node, "resource")
+	if path, ok := strings.CutPrefix(resource, "file://"); ok {
+		m.takeLocalBundle(s, path)
+		return
+	}
+	if resource == "" {
+		resource = path.Join("bundles", s.name())
+	}
+	m.remote = append(m.remote, remoteBundle{setting: s, name: s.name(), service: text(s.node, "service"), resource: resource})
+}
+
+// takeLocalBundle takes a bundle that is a directory over. What else its section says has no meaning for one.
+func (m *migration) takeLocalBundle(s setting, path string) {
+	if strings.HasSuffix(path, ".tar.gz") || strings.HasSuffix(path, ".tgz") {
+		m.lost(s, "policy", fmt.Sprintf("this version reads directories only: unpack %s into one and name it in policy.bundles", path))
+		return
+	}
+	if name := m.addBundle(s.name(), path); name != s.name() {
+		m.note(s, "policy", fmt.Sprintf("is called %q here", name))
+	}
+	for i := 0; i+1 < len(s.node.Content); i += 2 {
+		key, value := s.node.Content[i], s.node.Content[i+1]
+		if key.Value != "resource" && key.Value != "service" {
+			m.lost(setting{path: append(s.path[:len(s.path):len(s.path)], key.Value), line: key.Line, node: value}, "policy",
+				"a directory is watched, not polled, and its files are as trusted as the disk that they are on")
+		}
+	}
+}
+
+// takeOldBundle reads the form that OPA had before it knew several bundles.
+func (m *migration) takeOldBundle(s setting) {
+	name := text(s.node, "name")
+	prefix := "bundles"
+	if child(s.node, "prefix") != nil {
+		prefix = text(s.node, "prefix")
+	}
+	m.remote = append(m.remote, remoteBundle{setting: s, name: name, service: text(s.node, "service"), resource: path.Join(prefix, name)})
+}
+
+func (m *migration) takeConsole(s setting) {
+	v, ok := m.flag(s)
+	switch {
+	case !ok || v == "false":
+	case v == "true":
+		m.log = "-"
+	default:
+		m.lost(s, "decision_log", `write decision_log.file yourself: "-" for standard output, or nothing`)
+	}
+}
+
+func (m *migration) takeLogService(s setting) {
+	m.log = "-"
+	m.lost(s, "decision_log", "nothing is uploaded. Decisions go to standard output instead, one JSON line each with OPA's names: ship them with what you collect logs with")
+}
+
+func (m *migration) takeLabel(s setting) {
+	if v, ok := m.scalar(s); ok {
+		m.labels = append(m.labels, labelled{s.name(), v})
+	}
+}
+
+// takeTracing takes an OTLP collector that is reached by gRPC over, with OPA's defaults for what is not said.
+func (m *migration) takeTracing(s setting) {
+	switch kind := text(s.node, "type"); kind {
+	case "":
+		m.note(s, "", "OPA writes no traces without a type")
+		return
+	case "grpc":
+	default:
+		m.lost(s, "traces", fmt.Sprintf("type %q: traces go to an OTLP collector's gRPC receiver: give its address in traces.otlp", kind))
+		return
+	}
+	t := traces{otlp: cmp.Or(text(s.node, "address"), "localhost:4317"), insecure: true, ratio: 1}
+	for i := 0; i+1 < len(s.node.Content); i += 2 {
+		key, value := s.node.Content[i], s.node.Content[i+1]
+		part := setting{path: append(s.path[:len(s.path):len(s.path)], key.Value), line: key.Line, node: value}
+		switch key.Value {
+		case "type", "address":
+		case "encryption":
+			t.insecure = value.Value == "off"
+			if value.Value == "mtls" {
+				m.lost(part, "traces", "Gatehouse shows the collector no certificate of its own")
+			}
+		case "sample_percentage":
+			n, err := strconv.ParseFloat(value.Value, 64)
+			if err != nil || n < 0 || n > 100 {
+				m.fail(part, "%q is not a percentage", value.Value)
+			}
+			t.ratio = n / 100
+		case "service_name":
+			m.lost(part, "traces", `the spans' service.name is "gatehouse"`)
+		default:
+			m.lost(part, "traces", "the collector's certificate is checked against the system's certificate authorities; spans are batched by OpenTelemetry's defaults")
+		}
+	}
+	if _, _, err := network(t.otlp); err != nil {
+		m.fail(s, "address: %v", err)
+	}
+	m.traces = &t
+}

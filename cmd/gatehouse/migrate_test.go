@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.yaml.in/yaml/v3"
+)
+
+// migrated runs the command on an OPA configuration and reads the result as serve would.
+func migrated(t *testing.T, opa string, args ...string) (cfg *config, result, messages string) {
+	t.Helper()
+	dir := t.TempDir()
+	file, output := filepath.Join(dir, "opa.yaml"), filepath.Join(dir, "gatehouse.yaml")
+	write(t, file, opa)
+	code, _, messages := command(t, append([]string{"migrate", file, "-o", output}, args...)...)
+	if code != 0 {
+		t.Fatalf("exit code %d:\n%s", code, messages)
+	}
+	text, err := os.ReadFile(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, doc, err := source{file: output}.read()
+	if err != nil || len(doc.errs) > 0 {
+		t.Fatalf("the result does not load: %v, %v\n%s", err, doc.errs, text)
+	}
+	return cfg, string(text), strings.ReplaceAll(messages, dir+"/", "")
+}
+
+// command runs gatehouse in this process.
+func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	code = run(t.Context(), args, &out, &errOut)
+	return code, out.String(), errOut.String()
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func plugin(settings string) string {
+	return "plugins:\n  envoy_ext_authz_grpc:\n    " + strings.ReplaceAll(settings, "\n", "\n    ") + "\n"
+}
+
+func TestMigrateKeepsMeaning(t *testing.T) {
+	t.Setenv("PORT", "9000")
+	t.Setenv("DRY", "true")
+	base := func(change func(*config)) *config {
+		cfg := defaults()
+		cfg.Listen.GRPC = []string{":9191"}
+		cfg.Paths.Compat = true
+		cfg.Limits.Message = 4 << 20
+		if change != nil {
+			change(cfg)
+		}
+		return cfg
+	}
+	for name, test := range map[string]struct {
+		opa  string
+		want *config
+	}{
+		"nothing at all":       {"", base(nil)},
+		"an empty plugin":      {plugin("{}"), base(nil)},
+		"address":              {plugin("addr: 0.0.0.0:9000"), base(func(c *config) { c.Listen.GRPC = []string{"0.0.0.0:9000"} })},
+		"address with scheme":  {plugin("addr: grpc://127.0.0.1:9000"), base(func(c *config) { c.Listen.GRPC = []string{"127.0.0.1:9000"} })},
+		"address of variables": {plugin("addr: :${PORT}"), base(func(c *config) { c.Listen.GRPC = []string{":9000"} })},
+		"unix socket":          {plugin("addr: unix:///run/opa.sock"), base(func(c *config) { c.Listen.GRPC = []string{"unix:/run/opa.sock"} })},
+		"path":                 {plugin("path: istio/authz/allow"), base(func(c *config) { c.Policy.Decision = "istio/authz/allow" })},
+		"path with a slash":    {plugin("path: /istio/authz/allow"), base(func(c *config) { c.Policy.Decision = "istio/authz/allow" })},
+		"query":                {plugin("query: data.istio.authz.allow"), base(func(c *config) { c.Policy.Decision = "istio/authz/allow" })},
+		"query with brackets":  {plugin(`query: data["is-tio"].authz["allow"]`), base(func(c *config) { c.Policy.Decision = "is-tio/authz/allow" })},
+		"dry run":              {plugin("dry-run: true"), base(func(c *config) { c.DryRun.Always = true })},
+		"dry run by variable":  {plugin("dry-run: ${DRY}"), base(func(c *config) { c.DryRun.Always = true })},
+		"no dry run":           {plugin("dry-run: false"), base(nil)},
+		"protos":               {plugin("proto-descriptor: /etc/orders.pb"), base(func(c *config) { c.Policy.Protos = "/etc/orders.pb" })},
+		"size":                 {plugin("grpc-max-recv-msg-size: 65536"), base(func(c *config) { c.Limits.Message = 64 << 10 })},
+		"odd size":             {plugin("grpc-max-recv-msg-size: 1000001"), base(func(c *config) { c.Limits.Message = 1000001 })},
+		"log on the console":   {"decision_logs: {console: true}", base(func(c *config) { c.DecisionLog.File = "-" })},
+		"labels": {`labels: {app: "a # b", n: "1", q: "\"'"}`,
+			base(func(c *config) { c.DecisionLog.Labels = map[string]string{"app": "a # b", "n": "1", "q": `"'`} })},
+		"traces": {"distributed_tracing: {type: grpc}",
+			base(func(c *config) { c.Traces.OTLP, c.Traces.Insecure, c.Traces.Ratio = "localhost:4317", true, 1 })},
+		"JSON": {`{"plugins": {"envoy_ext_authz_grpc": {"addr": ":1234", "path": "a/b"}}}`,
+			base(func(c *config) { c.Listen.GRPC, c.Policy.Decision = []string{":1234"}, "a/b" })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, text, messages := migrated(t, test.opa)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s\n%s", diff, text)
+			}
+			if !strings.HasSuffix(messages, "with everything carried over\n") {
+				t.Errorf("messages:\n%s", messages)
+			}
+		})
+	}
+}
+
+// TestMigrateNamesEverySetting holds that nothing is dropped silently: each key of a configuration that has them all is
+// either in the result or named, on standard error and in the result, and no secret is.
+func TestMigrateNamesEverySetting(t *testing.T) {
+	t.Setenv("REGION", "eu")
+	t.Setenv("DRY_RUN", "false")
+	opa, err := os.ReadFile("testdata/migrate/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, text, messages := migrated(t, string(opa))
+	comments := strings.Join(strings.Fields(strings.ReplaceAll(text, "#", "")), " ")
+	for line := range strings.Lines(messages) {
+		_, said, _ := strings.Cut(strings.TrimSpace(line), ": ") // without the file, whose folder was cut off
+		if !strings.HasPrefix(line, "wrote ") && !strings.Contains(comments, said) {
+			t.Errorf("not in the result: %s", line)
+		}
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(opa, &root); err != nil {
+		t.Fatal(err)
+	}
+	carried := map[string]bool{"labels.app": true, "bundles.on disk.resource": true, "decision_logs.console": true,
+		"distributed_tracing.type": true, "distributed_tracing.address": true, "distributed_tracing.sample_percentage": true,
+		"distributed_tracing.encryption": true}
+	for _, key := range []string{"addr", "query", "dry-run", "proto-descriptor", "grpc-max-recv-msg-size"} {
+		carried["plugins.envoy_ext_authz_grpc."+key] = true
+	}
+	for _, key := range leaves(root.Content[0], "") {
+		if !carried[key] && !named(messages, key) {
+			t.Errorf("%s: neither carried over nor named", key)
+		}
+	}
+	for _, where := range []string{text, messages} {
+		if strings.Contains(where, "hunter2") || strings.Contains(where, "c3VwZXJ") {
+			t.Errorf("a secret leaked:\n%s", where)
+		}
+	}
+	want := []any{[]string{"unix:/run/opa/authz.sock"}, "istio/authz-v2/allow", "-", 0.05, []bundleConfig{{Name: "on-disk", Path: "/srv/policy"}}}
+	if got := []any{cfg.Listen.GRPC, cfg.Policy.Decision, cfg.DecisionLog.File, cfg.Traces.Ratio, cfg.Policy.Bundles}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func leaves(n *yaml.Node, path string) []string {
+	if n.Kind != yaml.MappingNode {
+		return []string{path}
+	}
+	var out []string
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		out = append(out, leaves(n.Content[i+1], strings.TrimPrefix(path+"."+n.Content[i].Value, "."))...)
+	}
+	return out
+}
+
+// named reports whether messages name a key: all of it, or its front with the rest in brackets.
+func named(messages, key string) bool {
+	for line := range strings.Lines(messages) {
+		at, rest, _ := strings.Cut(line, ": ")
+		what, _, _ := strings.Cut(rest, ": no")
+		front, below, _ := strings.Cut(what, " (")
+		if !strings.Contains(at, ":") {
+			continue
+		}
+		if front == key {
+			return true
+		}
+		for part := range strings.SplitSeq(strings.TrimSuffix(below, ")"), ", ") {
+			if part != "" && front+"."+part == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestMigrateResultStarts holds that a result passes everything that serve checks before it listens.
+func TestMigrateResultStarts(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "policy", "authz.rego"), "package envoy.authz\n\ndefault allow := false\n")
+	write(t, filepath.Join(dir, "more", ".manifest"), `{"roots": ["more"]}`)
+	write(t, filepath.Join(dir, "more", "data.json"), `{"more": {"a": 1}}`)
+	write(t, filepath.Join(dir, "policy", ".manifest"), `{"roots": ["envoy"]}`)
+	cfg, text, messages := migrated(t, plugin("path: envoy/authz/allow"), "--bundle", filepath.Join(dir, "policy"), "--bundle", filepath.Join(dir, "more"))
+	if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
+		t.Fatalf("%v, %v\n%s\n%s", err, policyErr, messages, text)
+	}
+}
+
+// validated does what serve does between reading the configuration and listening.
+func validated(t *testing.T, cfg *config) (*engine, error, error) {
+	t.Helper()
+	doc := &document{file: "gatehouse.yaml", lines: map[string]int{}}
+	e, policyErr, err := newEngine(context.Background(), cfg, &problems{doc: doc}, zap.NewNop(), nil)
+	if err == nil {
+		t.Cleanup(func() { e.sink.discard(nil) })
+	}
+	return e, policyErr, err
+}
+
+func TestMigrateRefuses(t *testing.T) {
+	for name, test := range map[string]struct{ opa, want string }{
+		"broken YAML":     {"a: [", "opa.yaml: yaml: line 1: did not find expected node content"},
+		"a list":          {"- a", "opa.yaml:1: not an OPA configuration: a mapping belongs here"},
+		"section is text": {"plugins: yes", "opa.yaml:1: plugins: a mapping belongs here"},
+		"twice":           {"labels: {a: b}\nlabels: {a: b}", "opa.yaml:2: labels: is already on line 1"},
+		"alias":           {"labels: &x {a: b}\nstatus: *x", "opa.yaml:2: status: aliases are not read: write the value out"},
+		"merge key":       {"labels:\n  <<: {a: b}", "opa.yaml:2: labels.<<: merge keys are not read: write the values out"},
+		"path and query":  {plugin("path: a\nquery: data.a"), "opa.yaml:4: plugins.envoy_ext_authz_grpc.query: path is there as well: only one of path and query may be"},
+		"dry-run":         {plugin("dry-run: maybe"), `opa.yaml:3: plugins.envoy_ext_authz_grpc.dry-run: "maybe" is neither true nor false`},
+		"size":            {plugin("grpc-max-recv-msg-size: 4MB"), `opa.yaml:3: plugins.envoy_ext_authz_grpc.grpc-max-recv-msg-size: "4MB" is not a number of bytes`},
+		"addr":            {plugin("addr: nine"), `opa.yaml:3: plugins.envoy_ext_authz_grpc.addr: "nine" is not host:port`},
+		"addr scheme":     {plugin("addr: http://:1"), `opa.yaml:3: plugins.envoy_ext_authz_grpc.addr: "http://:1": opa-envoy-plugin knows grpc:// and unix://`},
+		"addr list":       {plugin("addr: [a]"), "opa.yaml:3: plugins.envoy_ext_authz_grpc.addr: a single value belongs here"},
+		"nameless":        {"services:\n  - url: http://x", "opa.yaml:2: services: a service without a name"},
+		"percentage":      {"distributed_tracing: {type: grpc, sample_percentage: 101}", `opa.yaml:1: distributed_tracing.sample_percentage: "101" is not a percentage`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			file := filepath.Join(dir, "opa.yaml")
+			write(t, file, test.opa)
+			code, stdout, stderr := command(t, "migrate", file)
+			if want := "gatehouse: " + test.want + "\n"; code != 1 || stdout != "" || strings.ReplaceAll(stderr, dir+"/", "") != want {
+				t.Errorf("code %d\n got %s\nwant %s\n%s", code, stderr, want, stdout)
+			}
+		})
+	}
+}
+
+func FuzzMigrate(f *testing.F) {
+	full, err := os.ReadFile("testdata/migrate/full.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(full))
+	f.Add(plugin("addr: :9191\npath: a/b"))
+	f.Add("services: [{name: a, url: x}]\nbundle: {name: b}\nlabels: {\"a\\nb: c\": \"d\\ne\"}")
+	f.Fuzz(func(t *testing.T, opa string) {
+		if strings.Contains(opa, "$") || strings.Contains(opa, "file:") {
+			return // what the environment and the disk hold is not the input
+		}
+		dir := t.TempDir()
+		file, output := filepath.Join(dir, "opa.yaml"), filepath.Join(dir, "gatehouse.yaml")
+		write(t, file, opa)
+		if code, _, _ := command(t, "migrate", file, "-o", output); code != 0 {
+			return
+		}
+		if _, doc, err := (source{file: output}).read(); err != nil || len(doc.errs) > 0 {
+			text, _ := os.ReadFile(output)
+			t.Errorf("the result does not load: %v, %v\n%s", err, doc.errs, text)
+		}
+	})
+}
