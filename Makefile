@@ -1,0 +1,70 @@
+# Everything that a target needs it sets up by itself: .venv is made by the programs that use it.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help build demo test test-full check bench fuzz docs clean
+
+help:
+	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
+	@echo "make test       unit tests under the race detector, and end-to-end tests with a real Envoy"
+	@echo "make test-full  the same with the long matrices"
+	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
+	@echo "make bench      cost of a decision next to a server that does not look"
+	@echo "make fuzz       each fuzz target for 30 seconds"
+	@echo "make docs       docs that are generated"
+	@echo "make build      bin/gatehouse"
+	@echo "make clean      remove bin, .demo and .venv"
+
+build:
+	go build -o bin/gatehouse ./cmd/gatehouse
+
+demo: build
+	@bin/gatehouse demo
+
+# The end-to-end tests run alone, because they measure times, and always, because Go cannot see what they depend on.
+UNIT = $$(go list ./... | grep -v '/envoy$$')
+
+test:
+	go test -race -timeout 10m $(UNIT)
+	go test -race -timeout 10m -count=1 ./envoy
+
+test-full:
+	go test -race -timeout 40m -tags full $(UNIT)
+	go test -race -timeout 40m -tags full -count=1 ./envoy
+
+bin/staticcheck: Makefile
+	GOBIN=$(CURDIR)/bin go install $(STATICCHECK)
+
+bin/govulncheck: Makefile
+	GOBIN=$(CURDIR)/bin go install $(GOVULNCHECK)
+
+# govulncheck exits with 3 for a finding; any other failure means that it could not reach its database.
+check: bin/staticcheck bin/govulncheck
+	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags full ./...
+	bin/staticcheck ./...
+	@bin/govulncheck ./... 2>bin/govulncheck.log; code=$$?; \
+	if [ $$code -eq 3 ]; then exit 1; fi; \
+	if [ $$code -ne 0 ]; then echo "govulncheck checked nothing: $$(tail -n 1 bin/govulncheck.log)"; fi
+	$(MAKE) test
+
+bench: build
+	go run ./hack/bench -gatehouse bin/gatehouse
+
+FUZZTIME = 30s
+
+fuzz:
+	@set -e; for package in $$(go list ./...); do \
+	  for target in $$(go test -run '^$$' -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+docs: build
+	bin/gatehouse docs config > docs/config.md
+
+clean:
+	rm -rf bin .demo .venv .venv.lock
