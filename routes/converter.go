@@ -1,0 +1,238 @@
+package routes
+
+import (
+	"fmt"
+	"math/big"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// kind says how a whole path segment is tested without a regular expression.
+type kind uint8
+
+const (
+	kindText   kind = iota // [^/]{min,max}
+	kindInt                // digits; unicode ones for Werkzeug
+	kindFloat              // digits "." digits; the fraction may be optional
+	kindUUID               // hex digits and dashes
+	kindSlug               // Django's [-a-zA-Z0-9_]+
+	kindAny                // Werkzeug's any(a, b)
+	kindPath               // the rest of the path
+	kindRegexp             // a converter of the application's own
+)
+
+// converter is what stands between a parameter's brackets: which strings it takes, as its framework has it.
+type converter struct {
+	kind  kind
+	py    string // the framework's own regular expression
+	expr  string // the same in Go's syntax, without named groups
+	whole *regexp.Regexp
+
+	minLen, maxLen int // kindText: in characters; maxLen 0 is no limit
+	items          []string
+	signed         bool // kindInt, kindFloat: one leading "-"
+	unicode        bool // kindInt, kindFloat: \d instead of [0-9]
+	fraction       bool // kindFloat: the fraction is optional (Starlette)
+	dashes         bool // kindUUID: dashes are optional (Starlette)
+	lower          bool // kindUUID: lower case only (Django)
+	empty          bool // kindPath: may be empty (Starlette)
+	newlines       bool // kindPath: "." is any byte
+
+	weight      int  // Werkzeug's order among dynamic parts
+	isolating   bool // Werkzeug: stays within one segment
+	fixedDigits int
+	min, max    *big.Rat
+}
+
+// maxIntDigits is CPython's limit on int(str): longer digits raise ValueError, so the converter refuses them.
+const maxIntDigits = 4300
+
+// matchSegment tests a whole segment (no "/" inside) against everything but kindPath.
+func (c *converter) matchSegment(s string) bool {
+	switch c.kind {
+	case kindText:
+		if c.maxLen == 0 && c.minLen <= 1 {
+			return s != ""
+		}
+		n := utf8.RuneCountInString(s)
+		return n >= c.minLen && (c.maxLen == 0 || n <= c.maxLen)
+	case kindInt:
+		return c.digits(c.unsigned(s)) == len(c.unsigned(s)) && c.unsigned(s) != ""
+	case kindFloat:
+		return c.matchFloat(c.unsigned(s))
+	case kindUUID:
+		return c.matchUUID(s)
+	case kindSlug:
+		return s != "" && strings.IndexFunc(s, func(r rune) bool { return !isSlug(r) }) < 0
+	case kindAny:
+		return slices.Contains(c.items, s)
+	}
+	return c.whole != nil && c.whole.MatchString(s)
+}
+
+func (c *converter) unsigned(s string) string {
+	if c.signed {
+		return strings.TrimPrefix(s, "-")
+	}
+	return s
+}
+
+// digits returns the length of the run of digits at the start of s.
+func (c *converter) digits(s string) int {
+	for i, r := range s {
+		if '0' <= r && r <= '9' || c.unicode && r >= utf8.RuneSelf && unicode.Is(unicode.Nd, r) {
+			continue
+		}
+		return i
+	}
+	return len(s)
+}
+
+func (c *converter) matchFloat(s string) bool {
+	whole := c.digits(s)
+	if whole == 0 {
+		return false
+	}
+	if whole == len(s) {
+		return c.fraction
+	}
+	rest := s[whole+1:]
+	return s[whole] == '.' && rest != "" && c.digits(rest) == len(rest)
+}
+
+func (c *converter) matchUUID(s string) bool {
+	group := 0
+	for i, want := range [...]int{8, 4, 4, 4, 12} {
+		if i > 0 {
+			switch {
+			case group < len(s) && s[group] == '-':
+				group++
+			case !c.dashes:
+				return false
+			}
+		}
+		if len(s)-group < want {
+			return false
+		}
+		for _, b := range []byte(s[group : group+want]) {
+			if _, hex := unhex(b); !hex || c.lower && 'A' <= b && b <= 'F' {
+				return false
+			}
+		}
+		group += want
+	}
+	return group == len(s)
+}
+
+func isSlug(r rune) bool {
+	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+}
+
+// accept is the converter's to_python: what it refuses after the expression matched. Werkzeug gives up then; Django
+// tries the next pattern; Starlette lets the exception through.
+func (c *converter) accept(s string) bool {
+	if c.kind != kindInt && c.kind != kindFloat {
+		return true
+	}
+	if c.fixedDigits != 0 && utf8.RuneCountInString(s) != c.fixedDigits {
+		return false
+	}
+	if c.kind == kindInt && len(s) > maxIntDigits && utf8.RuneCountInString(c.unsigned(s)) > maxIntDigits {
+		return false
+	}
+	if c.min == nil && c.max == nil {
+		return true
+	}
+	value, ok := c.number(s)
+	return ok && (c.min == nil || value.Cmp(c.min) >= 0) && (c.max == nil || value.Cmp(c.max) <= 0)
+}
+
+// number is the value as Python's int() or float() reads it; ok is false for what has none (an infinite float is taken
+// as larger than any limit by its sign).
+func (c *converter) number(s string) (*big.Rat, bool) {
+	s = asciiDigits(s)
+	if c.kind == kindInt {
+		value, ok := new(big.Int).SetString(s, 10)
+		if !ok {
+			return nil, false
+		}
+		return new(big.Rat).SetInt(value), true
+	}
+	f, _ := strconv.ParseFloat(s, 64) // out of range gives an infinity, as in Python
+	if rat := new(big.Rat).SetFloat64(f); rat != nil {
+		return rat, true
+	}
+	return new(big.Rat).SetString(s)
+}
+
+// asciiDigits replaces unicode decimal digits by ASCII ones. Their blocks are runs of ten, and every range of Nd is made of whole blocks.
+func asciiDigits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			return r
+		}
+		for _, block := range unicode.Nd.R16 {
+			if rune(block.Lo) <= r && r <= rune(block.Hi) {
+				return '0' + (r-rune(block.Lo))%10
+			}
+		}
+		for _, block := range unicode.Nd.R32 {
+			if rune(block.Lo) <= r && r <= rune(block.Hi) {
+				return '0' + (r-rune(block.Lo))%10
+			}
+		}
+		return r
+	}, s)
+}
+
+// customConverter is one that the application registered: an entry under converters: in routes.yaml.
+func customConverter(name, expr string, weight int, isolating bool) (*converter, error) {
+	translated, err := goRegexpWithoutGroups(expr)
+	if err != nil {
+		return nil, fmt.Errorf("converter %q: %w", name, err)
+	}
+	return &converter{
+		kind: kindRegexp, py: expr, expr: translated, weight: weight, isolating: isolating,
+		whole: regexp.MustCompile(`\A(?:` + translated + `)\z`),
+	}, nil
+}
+
+// The converters of Starlette (convertors.py), Django (urls/converters.py) and OpenAPI's plain parameter.
+func builtinConverter(framework, name string) *converter {
+	text := &converter{kind: kindText, minLen: 1, expr: `[^/]+`}
+	if framework == OpenAPI {
+		return text
+	}
+	starlette := framework != Django
+	switch name {
+	case "str":
+		return text
+	case "int":
+		return &converter{kind: kindInt, expr: `[0-9]+`}
+	case "path":
+		if starlette {
+			return &converter{kind: kindPath, expr: `.*`, empty: true}
+		}
+		return &converter{kind: kindPath, expr: `.+`}
+	case "uuid":
+		if starlette {
+			hex := `[0-9a-fA-F]`
+			return &converter{kind: kindUUID, dashes: true,
+				expr: hex + `{8}-?` + hex + `{4}-?` + hex + `{4}-?` + hex + `{4}-?` + hex + `{12}`}
+		}
+		return &converter{kind: kindUUID, lower: true, expr: `[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`}
+	case "float":
+		if starlette {
+			return &converter{kind: kindFloat, fraction: true, expr: `[0-9]+(?:\.[0-9]+)?`}
+		}
+	case "slug":
+		if !starlette {
+			return &converter{kind: kindSlug, expr: `[-a-zA-Z0-9_]+`}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package routes
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Change is one way in which an application's routes have moved on from the table.
+type Change struct {
+	Kind     string // added, removed, changed
+	Old, New *Route // nil for what is not there
+	What     string // of a changed one: what changed, old and new value
+}
+
+// String is a line for people: "+ GET /orders", "- GET /old", "~ GET /x: name "a" is now "b"".
+func (c Change) String() string {
+	switch c.Kind {
+	case "added":
+		return "+ " + describe(c.New)
+	case "removed":
+		return "- " + describe(c.Old)
+	}
+	if c.New == nil {
+		return "~ " + c.What
+	}
+	return "~ " + describe(c.New) + ": " + c.What
+}
+
+// Diff compares what an importer finds with the table that is kept: routes added, removed and changed, and settings.
+// Tags, allowed path forms and guesses are the keeper's own and no difference; nor are the order of methods and, where
+// the framework weighs routes instead of trying them in order, the order of routes.
+func Diff(old, new *Table) []Change {
+	var changes []Change
+	if a, b := old.spec.summary(), new.spec.summary(); a != b {
+		changes = append(changes, Change{Kind: "changed", What: fmt.Sprintf("settings %s are now %s", a, b)})
+	}
+	kept := map[string][]*Route{}
+	for _, r := range old.routes {
+		kept[r.identity()] = append(kept[r.identity()], r)
+	}
+	var common []*Route // of the old table, in the order of the new one
+	for _, r := range new.routes {
+		same := kept[r.identity()]
+		if len(same) == 0 {
+			changes = append(changes, Change{Kind: "added", New: r})
+			continue
+		}
+		before := same[0]
+		kept[r.identity()] = same[1:]
+		common = append(common, before)
+		if what := r.changes(before); what != "" {
+			changes = append(changes, Change{Kind: "changed", Old: before, New: r, What: what})
+		}
+	}
+	for _, r := range old.routes {
+		if left := kept[r.identity()]; len(left) > 0 && slices.Contains(left, r) {
+			changes = append(changes, Change{Kind: "removed", Old: r})
+		}
+	}
+	if moved := old.moved(common); moved != nil {
+		changes = append(changes, Change{Kind: "changed", Old: moved, New: moved, What: "stands at another place in the order"})
+	}
+	return changes
+}
+
+// identity is what makes two routes the same one: what they match.
+func (r *Route) identity() string {
+	methods := slices.Sorted(slices.Values(r.effective))
+	return strings.Join([]string{strings.Join(methods, ","), r.Host, r.Template}, " ")
+}
+
+func (r *Route) changes(before *Route) string {
+	var what []string
+	if r.Name != before.Name {
+		what = append(what, fmt.Sprintf("name %q is now %q", before.Name, r.Name))
+	}
+	if r.Unsupported != before.Unsupported {
+		what = append(what, fmt.Sprintf("unsupported %q is now %q", before.Unsupported, r.Unsupported))
+	}
+	if r.options != before.options {
+		what = append(what, fmt.Sprintf("options [%s] are now [%s]", before.options, r.options))
+	}
+	return strings.Join(what, "; ")
+}
+
+// moved returns a route that has changed its place among those that both tables have, where the order decides.
+func (t *Table) moved(common []*Route) *Route {
+	if t.framework == Flask || t.framework == OpenAPI {
+		return nil
+	}
+	i := 0
+	for _, r := range t.routes {
+		if !slices.Contains(common, r) {
+			continue
+		}
+		if common[i] != r {
+			return common[i]
+		}
+		i++
+	}
+	return nil
+}
+
+// summary is what of the settings decides about matching and comes from the application; where it is mounted, and
+// behind what, is its keeper's.
+func (s *tableSpec) summary() string {
+	text := fmt.Sprintf("%s strict_slashes=%t merge_slashes=%t redirect_defaults=%t host_matching=%t subdomain_matching=%q "+
+		"redirect_slashes=%t append_slash=%t", s.framework, s.strictSlashes, s.mergeSlashes, s.redirectDefaults,
+		s.hostMatching, s.serverName, s.redirectSlashes, s.appendSlash)
+	converters := slices.Clone(s.converters)
+	slices.SortFunc(converters, func(a, b converterSpec) int { return strings.Compare(a.name, b.name) })
+	for _, c := range converters {
+		text += fmt.Sprintf(" %s=%q/%d/%t", c.name, c.regex, c.weight, c.segment)
+	}
+	return text
+}

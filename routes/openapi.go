@@ -1,0 +1,213 @@
+package routes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// ReadOpenAPI gets a description from a file or an http(s) URL. client may be nil. What comes is bounded to 8 MiB.
+func ReadOpenAPI(ctx context.Context, client *http.Client, fileOrURL string) ([]byte, error) {
+	if !strings.HasPrefix(fileOrURL, "http://") && !strings.HasPrefix(fileOrURL, "https://") {
+		f, err := os.Open(fileOrURL)
+		if err != nil {
+			return nil, fmt.Errorf("reading OpenAPI file: %w", err)
+		}
+		defer f.Close()
+		return readBounded(f, fileOrURL)
+	}
+	if client == nil {
+		client = http.DefaultClient
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fileOrURL, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading OpenAPI from %q: %w", fileOrURL, err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("reading OpenAPI: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("reading OpenAPI from %q: status %s", fileOrURL, response.Status)
+	}
+	return readBounded(response.Body, fileOrURL)
+}
+
+func readBounded(r io.Reader, name string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %q: %w", name, err)
+	}
+	if len(data) > maxBytes {
+		return nil, fmt.Errorf("%s: larger than %d bytes", name, maxBytes)
+	}
+	return data, nil
+}
+
+// ImportOpenAPI makes a table of the paths of an OpenAPI 3 or Swagger 2 description, in JSON or YAML; name is for
+// messages. It needs paths, operations and the servers' path, so nothing else of the description is looked at, and
+// mistakes elsewhere do no harm. References inside the file are followed; others are listed.
+func ImportOpenAPI(name string, data []byte) (*Table, []Notice, error) {
+	if len(data) > maxBytes {
+		return nil, nil, fmt.Errorf("%s: larger than %d bytes", name, maxBytes)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
+		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: expected keys and values", name)
+	}
+	im := openapiImport{reader: reader{file: name}, root: doc.Content[0], spec: newTableSpec(OpenAPI)}
+	im.spec.source = "openapi " + name
+	if child(im.root, "openapi") == nil && child(im.root, "swagger") == nil {
+		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: it has neither openapi: nor swagger:", name)
+	}
+	im.servers()
+	paths := child(im.root, "paths")
+	if paths == nil || paths.Kind != yaml.MappingNode {
+		return nil, nil, fmt.Errorf("%s:1: paths: is missing or no mapping", name)
+	}
+	for i := 0; i+1 < len(paths.Content); i += 2 {
+		if key := paths.Content[i]; !strings.HasPrefix(key.Value, "x-") {
+			im.path(key, paths.Content[i+1])
+		}
+	}
+	if len(im.errs) > 0 {
+		return nil, nil, errors.Join(im.errs...)
+	}
+	table, notices, err := compileLeniently(name, im.spec)
+	return table, append(im.notices, notices...), err
+}
+
+type openapiImport struct {
+	reader
+	root    *yaml.Node
+	spec    *tableSpec
+	notices []Notice
+}
+
+func (im *openapiImport) note(n *yaml.Node, format string, args ...any) {
+	im.notices = append(im.notices, Notice{File: im.file, Line: n.Line, Text: fmt.Sprintf(format, args...)})
+}
+
+// child returns the value of a key, or nil.
+func child(n *yaml.Node, key string) *yaml.Node {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// servers takes the path that stands before every template: basePath, or that of the first server.
+func (im *openapiImport) servers() {
+	if base := child(im.root, "basePath"); base != nil {
+		im.prefix(base, &im.spec.rootPath)
+		return
+	}
+	list := child(im.root, "servers")
+	if list == nil || list.Kind != yaml.SequenceNode {
+		return
+	}
+	for i, server := range list.Content {
+		address := child(server, "url")
+		if address == nil {
+			continue
+		}
+		u, err := url.Parse(address.Value)
+		switch {
+		case strings.Contains(address.Value, "{"):
+			im.note(address, "server %q has variables: say its path in root_path", address.Value)
+		case err != nil:
+			im.fail(address, "server %q: %w", address.Value, err)
+		case i == 0:
+			if im.spec.rootPath = strings.TrimRight(u.Path, "/"); im.spec.rootPath != "" && im.spec.rootPath[0] != '/' {
+				im.spec.rootPath = "/" + im.spec.rootPath
+			}
+		case strings.TrimRight(u.Path, "/") != im.spec.rootPath:
+			im.note(address, "server %q has another path than the first; the first is root_path", address.Value)
+		}
+	}
+}
+
+var openapiMethods = []string{"get", "put", "post", "delete", "options", "head", "patch", "trace", "query"}
+
+// path adds the operations of one path item, one route each, for each may have a name and tags.
+func (im *openapiImport) path(key, item *yaml.Node) {
+	if !strings.HasPrefix(key.Value, "/") {
+		im.fail(key, "path %q does not start with a slash", key.Value)
+		return
+	}
+	if ref := child(item, "$ref"); ref != nil {
+		target := im.resolve(ref)
+		if target == nil {
+			im.note(ref, "path %q is described elsewhere (%s): its requests are refused until it is put in", key.Value, ref.Value)
+			im.add(routeSpec{key: "route", template: key.Value, unsupported: "described in " + ref.Value})
+			return
+		}
+		item = target
+	}
+	if item.Kind != yaml.MappingNode {
+		im.fail(item, "path %q: expected operations", key.Value)
+		return
+	}
+	for i := 0; i+1 < len(item.Content); i += 2 {
+		method, operation := item.Content[i].Value, item.Content[i+1]
+		if !slices.Contains(openapiMethods, method) {
+			continue
+		}
+		route := routeSpec{key: "route", methods: []string{strings.ToUpper(method)}, template: key.Value}
+		if id := child(operation, "operationId"); id != nil {
+			route.name = id.Value
+		}
+		if tags := child(operation, "tags"); tags != nil {
+			im.texts(&route.tags)(tags)
+		}
+		im.add(route)
+	}
+}
+
+func (im *openapiImport) add(r routeSpec) {
+	if len(im.spec.routes) < maxRoutes {
+		im.spec.routes = append(im.spec.routes, r)
+	} else if len(im.errs) == 0 {
+		im.fail(im.root, "more than %d operations", maxRoutes)
+	}
+}
+
+// resolve follows a reference inside the file ("#/components/pathItems/x"), a few steps at most.
+func (im *openapiImport) resolve(ref *yaml.Node) *yaml.Node {
+	for range maxDepth {
+		pointer, ok := strings.CutPrefix(ref.Value, "#/")
+		if !ok {
+			return nil
+		}
+		n := im.root
+		for _, part := range strings.Split(pointer, "/") {
+			if decoded, err := url.PathUnescape(part); err == nil {
+				part = decoded
+			}
+			if n = child(n, strings.NewReplacer("~1", "/", "~0", "~").Replace(part)); n == nil {
+				return nil
+			}
+		}
+		if ref = child(n, "$ref"); ref == nil {
+			return n
+		}
+	}
+	return nil
+}

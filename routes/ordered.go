@@ -1,0 +1,589 @@
+package routes
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// The frameworks that try patterns in order: Starlette, FastAPI, Django; and OpenAPI, once its templates are sorted.
+// A list is what one router, one include or one mount holds.
+
+// maxDepth bounds how far mounts and includes nest.
+const maxDepth = 8
+
+// none is no entry; it is larger than any index, so that "the first" is a minimum.
+const none = math.MaxInt32
+
+// entry is one place in a list: a route, a group of routes below a prefix or a host, or a route that can't be expressed.
+type entry struct {
+	pat       *pattern
+	host      *pattern // a Host of Starlette instead of a path
+	targets   []*Route // a leaf: one route, or OpenAPI's operations under one template
+	group     *list
+	exclusive bool // a path match decides, whatever the method
+	opaque    bool // can't be expressed: a path that begins like it is refused
+	plain     bool // pat has no parameters and is a prefix: comparing text is enough
+	line      int
+}
+
+// list is immutable once built.
+type list struct {
+	entries  []entry
+	root     *node
+	relative bool // below an include of Django: paths have no leading slash
+	redirect bool // Starlette's redirect_slashes
+	fallback *list
+	rootPath string // a mounted application's own root_path
+}
+
+// node is a step in the tree over whole segments. What it saves is time: the result is that of trying in order.
+type node struct {
+	first  int // the lowest entry at or below this node
+	static map[string]*node
+	params []edge
+	ends   []int // entries whose last segment led here
+	tails  []int // entries that begin with the segments up to here and judge the path by themselves
+}
+
+type edge struct {
+	conv *converter
+	to   *node
+}
+
+func newList(entries []entry, relative bool) *list {
+	l := &list{entries: entries, root: &node{first: none}, relative: relative}
+	for i := range entries {
+		l.insert(i)
+	}
+	return l
+}
+
+func (l *list) insert(i int) {
+	e := &l.entries[i]
+	if e.host != nil {
+		n := l.descend(nil, i)
+		n.tails = append(n.tails, i)
+		return
+	}
+	if e.pat != nil && e.pat.segs != nil && e.group == nil && !e.opaque {
+		segs := e.pat.segs
+		if e.pat.isTail() {
+			n := l.descend(segs[:len(segs)-1], i)
+			n.tails = append(n.tails, i)
+			return
+		}
+		n := l.descend(segs, i)
+		n.ends = append(n.ends, i)
+		return
+	}
+	fixed := e.pat.fixed
+	if !l.relative {
+		fixed = strings.TrimPrefix(fixed, "/")
+	}
+	var segs []seg
+	for _, part := range strings.SplitAfter(fixed, "/") {
+		if text, whole := strings.CutSuffix(part, "/"); whole {
+			segs = append(segs, seg{text: text})
+		}
+	}
+	n := l.descend(segs, i)
+	n.tails = append(n.tails, i)
+}
+
+// descend walks to the node behind segs, building it, and lowers what it passes to i.
+func (l *list) descend(segs []seg, i int) *node {
+	n := l.root
+	n.first = min(n.first, i)
+	for _, s := range segs {
+		n = n.child(s)
+		n.first = min(n.first, i)
+	}
+	return n
+}
+
+func (n *node) child(s seg) *node {
+	if s.conv == nil {
+		if n.static == nil {
+			n.static = map[string]*node{}
+		}
+		if n.static[s.text] == nil {
+			n.static[s.text] = &node{first: none}
+		}
+		return n.static[s.text]
+	}
+	for _, e := range n.params {
+		if e.conv.kind == s.conv.kind && e.conv.expr == s.conv.expr {
+			return e.to
+		}
+	}
+	n.params = append(n.params, edge{conv: s.conv, to: &node{first: none}})
+	return n.params[len(n.params)-1].to
+}
+
+// search is one walk over one list.
+type search struct {
+	list    *list
+	rule    *settings
+	method  string
+	host    string
+	path    string
+	any     bool // the method does not count: Starlette asking whether a redirect would lead somewhere
+	full    int  // the first entry that takes the request
+	partial int  // the first one that takes its path but not its method
+	depth   int
+	below   hit // Django: what was found inside entry full
+}
+
+// run looks for the first entry. The tree is only asked about ordinary paths; a newline has a meaning of its own in
+// Python's expressions, and a path without its slash is none that a tree of segments knows.
+func (s *search) run() {
+	s.full, s.partial = none, none
+	start := 1
+	if s.list.relative {
+		start = 0
+	} else if s.path == "" || s.path[0] != '/' {
+		start = -1
+	}
+	if start < 0 || strings.IndexByte(s.path, '\n') >= 0 {
+		for i := range s.list.entries {
+			if s.full == none {
+				s.judge(i)
+			}
+		}
+		return
+	}
+	s.walk(s.list.root, start)
+}
+
+// walk visits the nodes that the path can reach from pos on. Each node lies at one depth, so none is visited twice.
+func (s *search) walk(n *node, pos int) {
+	if n.first >= s.full {
+		return
+	}
+	for _, i := range n.tails {
+		if i < s.full {
+			s.judge(i)
+		}
+	}
+	if len(n.static) == 0 && len(n.params) == 0 {
+		return
+	}
+	part, end := s.path[pos:], strings.IndexByte(s.path[pos:], '/')
+	if end >= 0 {
+		part = part[:end]
+	}
+	if next := n.static[part]; next != nil {
+		s.step(next, pos, end)
+	}
+	for i := range n.params {
+		if e := &n.params[i]; e.to.first < s.full && e.conv.matchSegment(part) {
+			if s.rule.framework == Django && !e.conv.accept(part) {
+				continue
+			}
+			s.step(e.to, pos, end)
+		}
+	}
+}
+
+func (s *search) step(n *node, pos, end int) {
+	if end >= 0 {
+		s.walk(n, pos+end+1)
+		return
+	}
+	for _, i := range n.ends {
+		s.offer(i)
+	}
+}
+
+// judge tests one entry against the whole path.
+func (s *search) judge(i int) {
+	e := &s.list.entries[i]
+	switch {
+	case e.opaque:
+		if strings.HasPrefix(s.path, e.pat.fixed) {
+			s.offer(i)
+		}
+	case e.host != nil:
+		if e.host.re.MatchString(s.host) {
+			s.offer(i)
+		}
+	case e.group != nil && s.rule.framework == Django:
+		s.include(i)
+	case e.group != nil && e.plain:
+		if strings.HasPrefix(s.path, e.pat.fixed) && strings.IndexByte(s.path, '\n') < 0 {
+			s.offer(i)
+		} else if strings.IndexByte(s.path, '\n') >= 0 && e.pat.re.MatchString(s.path) {
+			s.offer(i)
+		}
+	case e.pat.isTail() && len(e.pat.segs) == 1 && strings.IndexByte(s.path, '\n') < 0:
+		if e.pat.segs[0].conv.matchTail(s.path[min(1, len(s.path)):]) {
+			s.offer(i)
+		}
+	case s.rule.framework == Django:
+		var scratch caps
+		if _, ok := e.pat.capture(s.path, &scratch); ok {
+			s.offer(i)
+		}
+	case e.pat.matches(s.path):
+		s.offer(i)
+	}
+}
+
+// matches tests the expression alone, without what converters refuse later.
+func (p *pattern) matches(path string) bool {
+	if p.segs == nil || strings.IndexByte(path, '\n') >= 0 || p.check {
+		return p.re.MatchString(path)
+	}
+	var scratch caps
+	_, ok := p.capture(path, &scratch)
+	return ok
+}
+
+// offer takes note of an entry whose path matches.
+func (s *search) offer(i int) {
+	if i >= s.full {
+		return
+	}
+	e := &s.list.entries[i]
+	if s.any || e.exclusive || e.group != nil || e.opaque || e.target(s.method) != nil {
+		s.full = i
+		return
+	}
+	s.partial = min(s.partial, i)
+}
+
+// target is the leaf's route for a method.
+func (e *entry) target(method string) *Route {
+	for _, r := range e.targets {
+		if r.takes(method) {
+			return r
+		}
+	}
+	return nil
+}
+
+// include looks inside an include of Django; when nothing there matches, the search goes on behind it.
+func (s *search) include(i int) {
+	e := &s.list.entries[i]
+	var rest string
+	if e.plain {
+		var ok bool
+		if rest, ok = strings.CutPrefix(s.path, e.pat.fixed); !ok {
+			return
+		}
+	} else {
+		var scratch caps
+		var ok bool
+		if rest, ok = e.pat.capture(s.path, &scratch); !ok {
+			return
+		}
+	}
+	if s.depth+1 >= maxDepth {
+		return
+	}
+	inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1}
+	if found := inner.django(); found.n > 0 {
+		s.full, s.below = i, found
+		s.below.levels[s.depth] = level{pat: e.pat, path: s.path}
+	}
+}
+
+// level is one pattern on the way to a route, with the path that it was given.
+type level struct {
+	pat  *pattern
+	path string
+}
+
+// hit is where a search ended. n counts the levels; 0 is a miss.
+type hit struct {
+	outcome Outcome
+	route   *Route
+	levels  [maxDepth]level
+	n       int
+}
+
+// django resolves as URLResolver.resolve does: depth first, in order.
+func (s *search) django() hit {
+	s.run()
+	if s.full == none {
+		return hit{}
+	}
+	e := &s.list.entries[s.full]
+	if e.group != nil {
+		return s.below
+	}
+	found := e.leaf(s.method)
+	found.levels[s.depth] = level{pat: e.pat, path: s.path}
+	found.n = s.depth + 1
+	return found
+}
+
+// leaf decides by method at an entry whose path matched.
+func (e *entry) leaf(method string) hit {
+	if e.opaque {
+		return hit{outcome: Refused, route: e.targets[0]}
+	}
+	if r := e.target(method); r != nil {
+		return hit{outcome: Matched, route: r}
+	}
+	return hit{outcome: MethodNotAllowed, route: e.targets[0]}
+}
+
+// matchDjango is URLResolver behind CommonMiddleware: what resolves nowhere is redirected when it would with a slash.
+func (t *Table) matchDjango(method, path string) Match {
+	if path == "" {
+		path = "/" // WSGIRequest
+	}
+	s := search{list: t.list, rule: &t.settings, method: upper(method), path: path}
+	found := s.django()
+	if found.n == 0 {
+		if t.appendSlash && !strings.HasSuffix(path, "/") && strings.HasPrefix(path, "/") {
+			s.path += "/"
+			if again := s.django(); again.n > 0 && again.outcome != Refused && !again.route.noAppendSlash {
+				return Match{Outcome: Redirect, Route: again.route}
+			} else if again.outcome == Refused {
+				return Match{Outcome: Refused, Route: again.route}
+			}
+		}
+		return Match{}
+	}
+	return Match{Outcome: found.outcome, Route: found.route, Params: found.djangoParams()}
+}
+
+// djangoParams merges the levels' groups as URLResolver.resolve does: inner named ones over outer ones; the positional
+// ones of a level only where neither that level nor one inside it has named ones.
+func (h *hit) djangoParams() []Param {
+	if h.outcome != Matched {
+		return nil
+	}
+	var named, out caps
+	for i := range h.levels[:h.n] {
+		if l := &h.levels[i]; !l.pat.positional() {
+			l.pat.capture(l.path, &out)
+		}
+	}
+	first := h.n // the outermost level whose positional groups count
+	for first > 0 && named.n == 0 {
+		if l := &h.levels[first-1]; !l.pat.positional() {
+			l.pat.capture(l.path, &named)
+		}
+		first--
+	}
+	position := 0
+	for i := first; i < h.n; i++ {
+		l := &h.levels[i]
+		if !l.pat.positional() {
+			continue
+		}
+		var own caps
+		l.pat.capture(l.path, &own)
+		for j := range own.n {
+			out.set(positionName(position), own.values[j])
+			position++
+		}
+	}
+	return out.params()
+}
+
+func (p *pattern) positional() bool { return len(p.names) > 0 && p.names[0] == "0" }
+
+func positionName(i int) string { return strconv.Itoa(i) }
+
+// matchOpenAPI takes the most concrete template; its operations decide about the method.
+func (t *Table) matchOpenAPI(method, path string) Match {
+	path, ok := t.belowRoot(path)
+	if !ok {
+		return Match{}
+	}
+	s := search{list: t.list, rule: &t.settings, method: method, path: path}
+	s.run()
+	if s.full == none {
+		return Match{}
+	}
+	e := &t.list.entries[s.full]
+	found := e.leaf(method)
+	if found.outcome != Matched {
+		return Match{Outcome: found.outcome, Route: found.route}
+	}
+	var values caps
+	pat := e.pat
+	if own := found.route.pat; own != nil {
+		pat = own // another operation may name the same parameters differently
+	}
+	pat.capture(path, &values)
+	return Match{Outcome: Matched, Route: found.route, Params: values.params()}
+}
+
+// belowRoot takes OpenAPI's server path off.
+func (t *Table) belowRoot(path string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, t.rootPath)
+	if !ok || rest != "" && t.rootPath != "" && rest[0] != '/' {
+		return "", false
+	}
+	if rest == "" && t.rootPath != "" {
+		rest = "/"
+	}
+	return rest, true
+}
+
+// matchStarlette is Router.app, down through mounts and hosts. scope["path"] stays whole on the way; root_path grows.
+func (t *Table) matchStarlette(method, host, path string) Match {
+	s := search{list: t.list, rule: &t.settings, method: method, host: starletteHost(host)}
+	root := t.rootPath
+	var values caps
+	for s.depth = 0; s.depth < maxDepth; s.depth++ {
+		if s.list.rootPath != "" {
+			root = s.list.rootPath
+		}
+		s.path = routePath(path, root)
+		s.run()
+		if s.full == none {
+			return s.missed(path, root, &values)
+		}
+		e := &s.list.entries[s.full]
+		if e.group == nil {
+			return e.finish(&s, &values)
+		}
+		if e.host != nil {
+			e.host.captureRegexp(s.host, &values)
+		} else {
+			below, ok := e.enter(s.path, &values)
+			if !ok {
+				return Match{}
+			}
+			root = joinRoot(path, root, below)
+		}
+		s.list = e.group
+	}
+	return Match{}
+}
+
+// finish ends at a route.
+func (e *entry) finish(s *search, values *caps) Match {
+	found := e.leaf(s.method)
+	if found.outcome != Matched {
+		return Match{Outcome: found.outcome, Route: found.route}
+	}
+	if _, ok := e.pat.capture(s.path, values); !ok {
+		return Match{} // convert() raised: the server answers 500 before any view runs
+	}
+	return Match{Outcome: Matched, Route: found.route, Params: values.params()}
+}
+
+// enter goes below a mount: it stores the mount's own parameters and returns the part of the path that it took.
+func (e *entry) enter(path string, values *caps) (taken string, ok bool) {
+	if e.plain && strings.IndexByte(path, '\n') < 0 {
+		return e.pat.fixed[:len(e.pat.fixed)-1], true
+	}
+	var own caps
+	if _, ok := e.pat.captureRegexp(path, &own); !ok {
+		return "", false
+	}
+	last := own.n - 1 // "{path:path}", which every mount ends in, is not passed on
+	for i := range last {
+		values.set(own.names[i], own.values[i])
+	}
+	return dropRunes(path, utf8.RuneCountInString(own.values[last])+1), true
+}
+
+// missed is what follows when no entry took the request: 405, a redirect, a fallback, 404.
+func (s *search) missed(path, root string, values *caps) Match {
+	if s.partial != none {
+		return Match{Outcome: MethodNotAllowed, Route: s.list.entries[s.partial].targets[0]}
+	}
+	if s.list.redirect && s.path != "/" {
+		other := path + "/"
+		if strings.HasSuffix(s.path, "/") {
+			other = strings.TrimRight(path, "/")
+		}
+		again := search{list: s.list, rule: s.rule, host: s.host, path: routePath(other, root), any: true}
+		if again.run(); again.full != none {
+			return again.redirected()
+		}
+	}
+	if s.list.fallback != nil {
+		last := search{list: s.list.fallback, rule: s.rule, method: s.method, host: s.host, path: s.path}
+		if last.run(); last.full != none {
+			return last.list.entries[last.full].finish(&last, values)
+		} else if last.partial != none {
+			return Match{Outcome: MethodNotAllowed, Route: last.list.entries[last.partial].targets[0]}
+		}
+	}
+	return Match{}
+}
+
+func (s *search) redirected() Match {
+	e := &s.list.entries[s.full]
+	if e.opaque {
+		return Match{Outcome: Refused, Route: e.targets[0]}
+	}
+	var scratch caps
+	if e.group == nil {
+		if _, ok := e.pat.capture(s.path, &scratch); !ok {
+			return Match{}
+		}
+		return Match{Outcome: Redirect, Route: e.targets[0]}
+	}
+	return Match{Outcome: Redirect}
+}
+
+// routePath is starlette._utils.get_route_path.
+func routePath(path, root string) string {
+	switch {
+	case root == "" || !strings.HasPrefix(path, root):
+		return path
+	case path == root:
+		return ""
+	case path[len(root)] == '/':
+		return path[len(root):]
+	}
+	return path
+}
+
+// joinRoot is root + below, without an allocation in the usual case that both are the beginning of path.
+func joinRoot(path, root, below string) string {
+	if strings.HasPrefix(path, root) && strings.HasPrefix(path[len(root):], below) {
+		return path[:len(root)+len(below)]
+	}
+	return root + below
+}
+
+func dropRunes(s string, n int) string {
+	for ; n > 0 && s != ""; n-- {
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
+}
+
+// starletteHost is the host without its port, in lower case; "" for what parse_host_header refuses.
+func starletteHost(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	for i := range len(host) {
+		c := host[i]
+		if isSlug(rune(c)) || strings.IndexByte(".~%!$&'()*+,;=", c) >= 0 || host[0] == '[' && strings.IndexByte("[]:", c) >= 0 {
+			continue
+		}
+		return ""
+	}
+	return strings.ToLower(host)
+}
+
+func (r *Route) takes(method string) bool {
+	return r.effective == nil || slices.Contains(r.effective, method)
+}
+
+// upper avoids ToUpper's work for what is upper case already.
+func upper(s string) string {
+	for i := range len(s) {
+		if 'a' <= s[i] && s[i] <= 'z' || s[i] >= utf8.RuneSelf {
+			return strings.ToUpper(s)
+		}
+	}
+	return s
+}

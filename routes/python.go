@@ -1,0 +1,176 @@
+package routes
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+//go:embed importer/importer.py
+var importerScript string
+
+// PythonApp names an application whose routes are to be read. Its code is imported by its own Python, never served.
+type PythonApp struct {
+	Framework string        // Flask, FastAPI (Starlette as well) or Django
+	Target    string        // "module:app", "module:create_app()", or for Django the settings module
+	Python    string        // the interpreter of the application's virtual environment; "" is python3
+	Dir       string        // where the modules are; "" is the current directory
+	Timeout   time.Duration // for the import; 0 is 60 seconds
+}
+
+// maxAnswer bounds what the importer may print.
+const maxAnswer = 16 << 20
+
+// ImportPython reads the routes of an application. What can't be expressed stands in the table with its reason. The
+// error is one line that says what failed and where, followed by the end of the application's own traceback.
+func ImportPython(ctx context.Context, app PythonApp) (*Table, []Notice, error) {
+	what := fmt.Sprintf("importing %s application %q", app.Framework, app.Target)
+	framework := app.Framework
+	if framework == Starlette {
+		framework = FastAPI
+	}
+	if framework != Flask && framework != FastAPI && framework != Django {
+		return nil, nil, fmt.Errorf("%s: no Python framework", what)
+	}
+	answer, err := runImporter(ctx, app, framework)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if answer.Error != "" {
+		return nil, nil, fmt.Errorf("%s: %w", what, answer.failure(framework))
+	}
+	table, notices, err := importTable(app.Target, answer.Table)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
+	}
+	for _, note := range answer.Notes {
+		notices = append(notices, Notice{File: app.Target, Text: note})
+	}
+	return table, notices, nil
+}
+
+// importTable reads what an importer made (JSON is YAML) and turns what can't be expressed into entries that say so.
+func importTable(name string, data []byte) (*Table, []Notice, error) {
+	spec, err := readSpec(name, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	forget(spec.routes)
+	return compileLeniently(name, spec)
+}
+
+// forget drops the lines of a text that no one will see.
+func forget(specs []routeSpec) {
+	for i := range specs {
+		specs[i].line = 0
+		forget(specs[i].routes)
+	}
+}
+
+type importerAnswer struct {
+	Table     json.RawMessage
+	Notes     []string
+	Error     string
+	Where     string
+	Traceback []string
+}
+
+func (a *importerAnswer) failure(framework string) error {
+	line := a.Error
+	if a.Where != "" {
+		line += " at " + a.Where
+	}
+	module := map[string]string{Flask: "werkzeug", FastAPI: "starlette", Django: "django"}[framework]
+	if strings.HasSuffix(a.Error, "'"+framework+"'") || strings.HasSuffix(a.Error, "'"+module+"'") {
+		line += ": this Python does not have the framework; name the application's own with --python"
+	}
+	for _, l := range a.Traceback {
+		line += "\n  " + l
+	}
+	return errors.New(line)
+}
+
+func runImporter(ctx context.Context, app PythonApp, framework string) (*importerAnswer, error) {
+	timeout := app.Timeout
+	if timeout == 0 {
+		timeout = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	python := app.Python
+	if python == "" {
+		python = "python3"
+	}
+	answer, answerEnd, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	cmd := exec.CommandContext(ctx, python, "-c", importerScript, framework, app.Target)
+	cmd.Dir = app.Dir
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
+	cmd.ExtraFiles = []*os.File{answerEnd}
+	cmd.WaitDelay = time.Second
+	var said tail
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		answerEnd.Close()
+		return nil, fmt.Errorf("starting %q: %w", python, err)
+	}
+	answerEnd.Close()
+	read := make(chan []byte, 1)
+	go func() {
+		data, _ := io.ReadAll(io.LimitReader(answer, maxAnswer+1))
+		read <- data
+	}()
+	err = cmd.Wait()
+	answer.SetReadDeadline(time.Now().Add(time.Second)) // a child of the application may hold the other end
+	data := <-read
+	var a importerAnswer
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("not done after %s%s", timeout, said.lines())
+	case len(data) > maxAnswer:
+		return nil, fmt.Errorf("more than %d bytes of routes", maxAnswer)
+	case len(data) == 0:
+		return nil, fmt.Errorf("%s ended without an answer (%v)%s", python, err, said.lines())
+	}
+	if err := json.Unmarshal(data, &a); err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", python, err)
+	}
+	return &a, nil
+}
+
+// tail keeps the last bytes that a process printed.
+type tail struct{ buf bytes.Buffer }
+
+const maxTail = 4096
+
+func (t *tail) Write(p []byte) (int, error) {
+	n := len(p)
+	if len(p) > maxTail {
+		p = p[len(p)-maxTail:]
+	}
+	if extra := t.buf.Len() + len(p) - maxTail; extra > 0 {
+		t.buf.Next(extra)
+	}
+	t.buf.Write(p)
+	return n, nil
+}
+
+// lines are the last few, each on its own and indented.
+func (t *tail) lines() string {
+	all := strings.Split(strings.TrimSpace(t.buf.String()), "\n")
+	if all[0] == "" {
+		return ""
+	}
+	return "\n  " + strings.Join(all[max(0, len(all)-6):], "\n  ")
+}

@@ -1,0 +1,228 @@
+// Package routes finds the route that an application will take for a request, from a table of the application's own
+// routes: GET /orders/17 is "GET /orders/<int:id>" with id 17. A policy can then speak about routes instead of paths.
+//
+// # The table
+//
+// A table is a file, routes.yaml, that people read and edit; an importer writes the first one from the application:
+//
+//	framework: flask                # whose rules decide: flask, starlette, fastapi, django, openapi
+//	routes:
+//	  - GET /health
+//	  - route: GET, POST /orders/<int:id>
+//	    name: orders.show
+//	    tags: [orders]
+//	  - route: ANY /files/<path:name>
+//	    allow: [encoded_slash]      # a path form that is refused elsewhere (see Forms)
+//
+// Parse says what each key means when it refuses one. The frameworks differ, and the table follows each one exactly:
+//
+//   - flask: Werkzeug's state machine. Static parts come before converters, converters go by weight, int's limits are
+//     checked when it is too late to try another rule; strict_slashes and merge_slashes redirect; GET brings HEAD, and
+//     every route brings OPTIONS.
+//   - starlette, fastapi: the first full match in order; a path that matches without its method is 405 when nothing
+//     else takes it; redirect_slashes; mounts and hosts keep what they take. starlette adds HEAD to GET, fastapi does not.
+//   - django: the first path that matches, depth first through includes; methods only decide about 405; APPEND_SLASH.
+//   - openapi: the most concrete template; its operations decide about the method. Nothing is redirected.
+//
+// # Paths
+//
+// Match takes the path as it was sent: percent-encoded, cut before "?". It is decoded as gunicorn or uvicorn and the
+// framework do it, so "%2F" separates segments. Parameters are the decoded strings on the URL, never converted.
+// A path in one of the ambiguous Forms is Refused unless the table (Allowing) or the route that it reaches allows it.
+//
+// A route that can't be expressed (a lookahead, say) is not left out: it stands in the table with unsupported: and the
+// reason, and every path that begins like it and reaches it is Refused, for no one can say which route it will take.
+//
+// # Where the table and the application may part
+//
+// The tests compare both over many thousand requests. What remains, all of it to the safe side or invisible to a policy:
+//
+//   - A path that the server refuses before there is an application (gunicorn and h11 take printable ASCII only) may
+//     have an answer here.
+//   - What makes Starlette answer 500 while it looks for a route (an int of more than 4300 digits) is 404 here.
+//   - Values that an application's own converter refuses in its to_python are not known here; the importer says so.
+//   - Werkzeug's and re's \d take every decimal digit of the Unicode version that the interpreter has; Go's may be newer.
+//   - Websocket routes are left out; extra arguments and defaults that are not on the URL are no parameters.
+//   - Flask behind ports: ":80" and ":443" are dropped from the host whatever the scheme is.
+//
+// # Sources of the rules
+//
+// werkzeug/routing (3.1.9), starlette/routing.py (1.10.0), fastapi/routing.py (0.165.0), django/urls (5.2),
+// gunicorn/http (27.0), uvicorn/protocols/http (0.54). The tests ask those packages themselves.
+package routes
+
+import (
+	"slices"
+	"strings"
+)
+
+// The matching rules that a table can follow.
+const (
+	Flask     = "flask"
+	Starlette = "starlette"
+	FastAPI   = "fastapi"
+	Django    = "django"
+	OpenAPI   = "openapi"
+)
+
+// Outcome is what the application will do with a request. The zero value is NotFound.
+type Outcome uint8
+
+const (
+	NotFound         Outcome = iota // no route
+	Matched                         // Match.Route takes it
+	Redirect                        // to the same path with another slash, or where a rule sends it
+	MethodNotAllowed                // a route has the path, not the method
+	Refused                         // the path is ambiguous, or only a route that can't be expressed may take it
+)
+
+// String is the word that `gatehouse routes match` prints.
+func (o Outcome) String() string {
+	return [...]string{"404", "match", "redirect", "405", "refused"}[o]
+}
+
+// Param is one parameter of a route, as it stands on the URL, percent-decoded.
+type Param struct{ Name, Value string }
+
+// Match is the answer about one request. Params alias the path that was given.
+type Match struct {
+	Outcome Outcome
+	Route   *Route  // on Matched; on the others the route that decided it, if there is one
+	Params  []Param // on Matched, in the order of the template
+	Forms   Forms   // the ambiguous forms that the path shows, allowed or not
+}
+
+// Route is one entry of a table. It is shared and must not be changed.
+type Route struct {
+	Methods     []string // as in the file; nil is any method
+	Template    string   // with what it is mounted under: "/orders/<int:id>"
+	Name        string   // Flask's endpoint, Django's and Starlette's name, OpenAPI's operationId
+	Host        string   // where the application matches hosts
+	Tags        []string
+	Allow       Forms  // forms that this route takes
+	Guess       bool   // inferred from traffic, confirmed by no one
+	Unsupported string // why it can't be expressed; such a route never matches
+	Line        int    // in routes.yaml; 0 for an imported one
+
+	effective     []string // the methods with HEAD and OPTIONS as the framework adds them; nil is any
+	pat           *pattern
+	pieces        []piece // the whole template; nil where it is an expression
+	noAppendSlash bool
+	options       string // the other keys that decide about matching, for Diff
+}
+
+// Table is an immutable set of routes under one matching rule. Its methods may be called concurrently.
+type Table struct {
+	settings
+	spec    *tableSpec
+	routes  []*Route
+	allowed Forms
+
+	list       *list              // starlette, fastapi, django, openapi
+	machine    *state             // flask
+	hosts      bool               // flask: rules are bound to hosts or subdomains
+	byEndpoint map[string][]*rule // flask
+	opaque     []*rule            // flask
+	mounts     []flaskMount       // flask
+}
+
+// Framework names the matching rule.
+func (t *Table) Framework() string { return t.framework }
+
+// Routes returns the routes in the order of the file, groups flattened. The caller must not change it.
+func (t *Table) Routes() []*Route { return t.routes }
+
+// Allowing returns a table that takes paths in these forms on every route (paths.allow in gatehouse.yaml).
+func (t *Table) Allowing(f Forms) *Table {
+	copied := *t
+	copied.allowed |= f
+	return &copied
+}
+
+// Effective returns the methods that the route answers to, with HEAD and OPTIONS where the framework adds them; nil is
+// any method. The caller must not change it.
+func (r *Route) Effective() []string { return r.effective }
+
+// Match says what the application does with a request. method is case-sensitive where the framework's is; host is the
+// Host header; path is the request target as sent, cut before the first "?".
+func (t *Table) Match(method, host, path string) Match {
+	forms := FormsOf(path)
+	m := t.match(method, host, path)
+	m.Forms = forms
+	allowed := t.allowed
+	if m.Outcome == Matched {
+		allowed |= m.Route.Allow
+	}
+	if forms&^allowed != 0 {
+		return Match{Outcome: Refused, Route: m.Route, Forms: forms}
+	}
+	return m
+}
+
+func (t *Table) match(method, host, path string) Match {
+	path, ok := t.mount.rewrite(path)
+	if !ok {
+		return Match{}
+	}
+	wsgi := t.framework == Flask || t.framework == Django && t.server != "asgi"
+	if wsgi && t.rootPath != "" { // gunicorn compares SCRIPT_NAME with the path as sent, and answers 500 otherwise
+		if path, ok = strings.CutPrefix(path, t.rootPath); !ok {
+			return Match{}
+		}
+	}
+	path = decodePath(path, wsgi && t.framework == Django)
+	switch t.framework {
+	case Flask:
+		return t.dispatchFlask(method, host, path)
+	case Django:
+		if !wsgi { // ASGIRequest: a prefix that is not there is not missed
+			path = strings.TrimPrefix(path, t.rootPath)
+		}
+		return t.matchDjango(method, path)
+	case OpenAPI:
+		return t.matchOpenAPI(method, path)
+	}
+	return t.matchStarlette(method, host, path)
+}
+
+// mount is what Envoy's prefix_rewrite changes between the check and the application.
+type mount struct{ prefix, to string }
+
+// rewrite gives the path that the application will see; ok is false for one outside the mount.
+func (m mount) rewrite(path string) (string, bool) {
+	if m.prefix == "" {
+		return path, true
+	}
+	rest, ok := strings.CutPrefix(path, m.prefix)
+	switch {
+	case !ok:
+		return "", false
+	case m.to != "":
+		return m.to + rest, true
+	case rest == "":
+		return "/", true
+	}
+	return rest, rest[0] == '/'
+}
+
+// effectiveMethods adds what the framework adds.
+func (s *settings) effectiveMethods(methods []string, options bool) []string {
+	if methods == nil {
+		return nil
+	}
+	out := slices.Clone(methods)
+	add := func(method string) {
+		if !slices.Contains(out, method) {
+			out = append(out, method)
+		}
+	}
+	if s.framework == Flask || s.framework == Starlette {
+		if slices.Contains(methods, "GET") {
+			add("HEAD")
+		}
+	}
+	if s.framework == Flask && options {
+		add("OPTIONS")
+	}
+	return out
+}

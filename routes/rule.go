@@ -1,0 +1,185 @@
+package routes
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// RulePath is the place of a route's rule below data when there is one rule per route (contract.md, "Aserto policies"):
+// root, the method, the template's segments with each parameter as "__name". It holds the terms of the reference, to be
+// built term by term, never pasted: a segment may be any text.
+//
+// template may be one of any framework; Django's re_path is read where it is text and groups. A template that has no
+// such reading is an error.
+func RulePath(root []string, method, template string) ([]string, error) {
+	if strings.ContainsAny(template, `^$\`) || strings.Contains(template, "(?") {
+		simple, err := simplifyRegex(template)
+		if err != nil {
+			return nil, err
+		}
+		template = simple
+	}
+	path := append(slices.Clone(root), method)
+	for _, segment := range strings.Split(strings.Trim(ruleParam.ReplaceAllString(template, "__$1$2"), "/"), "/") {
+		if segment != "" {
+			path = append(path, segment)
+		}
+	}
+	return path, nil
+}
+
+// ruleParam is a parameter in angle brackets (converter before the name) or braces (behind it).
+var ruleParam = regexp.MustCompile(`<(?:[^<>]*:)?([^<>:]+)>|\{([^{}:]+)(?::[^{}]*)?\}`)
+
+// simplifyRegex reads an expression as a template: anchors go, named groups are parameters, unnamed ones are called by
+// their position. Whatever else is no plain text has no reading.
+func simplifyRegex(expr string) (string, error) {
+	out, position := "", 0
+	for i := 0; i < len(expr); {
+		switch c := expr[i]; {
+		case c == '^' || c == '$':
+			i++
+		case strings.HasPrefix(expr[i:], `\Z`), strings.HasPrefix(expr[i:], `\A`):
+			i += 2
+		case strings.HasPrefix(expr[i:], "(?P<"):
+			end := strings.IndexByte(expr[i:], '>')
+			if end < 0 {
+				return "", fmt.Errorf("template %q: unclosed group", expr)
+			}
+			out += "<" + expr[i+4:i+end] + ">"
+			i += groupEnd(expr[i:])
+		case c == '(' && !strings.HasPrefix(expr[i:], "(?"):
+			out += fmt.Sprintf("<%d>", position)
+			position++
+			i += groupEnd(expr[i:])
+		case c == '<' || c == '{': // a template of an include in front of the expression
+			end := strings.IndexAny(expr[i:], ">}")
+			if end < 0 {
+				return "", fmt.Errorf("template %q: unclosed parameter", expr)
+			}
+			out += expr[i : i+end+1]
+			i += end + 1
+		case c == '\\' && i+1 < len(expr) && strings.IndexByte(`./-_~:@+`, expr[i+1]) >= 0:
+			out += expr[i+1 : i+2]
+			i += 2
+		case strings.HasPrefix(expr[i:], "/?"):
+			i += 2 // an optional closing slash
+		case strings.IndexByte(`\[]{}*+?|.()`, c) >= 0:
+			return "", fmt.Errorf("template %q: no rule can be named after the expression at offset %d", expr, i)
+		default:
+			out += string(c)
+			i++
+		}
+	}
+	return out, nil
+}
+
+// groupEnd is the length of the group at the start of s; brackets inside classes and escapes don't count.
+func groupEnd(s string) int {
+	depth, class := 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\':
+			i++
+		case c == '[':
+			class = true
+		case c == ']':
+			class = false
+		case c == '(' && !class:
+			depth++
+		case c == ')' && !class:
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(s)
+}
+
+// RuleConflicts finds the routes that can't each have a rule of their own: two templates that come to one rule, and a
+// rule that would stand where another route's segment does (a segment called "allowed"). Templates that differ in
+// nothing but a closing slash share their rule. decision is the name of the rule in each route's package.
+func (t *Table) RuleConflicts(root []string, decision string) []Notice {
+	c := ruleConflicts{decision: decision, at: map[string][]*Route{}}
+	for _, r := range t.routes {
+		path, err := RulePath(nil, "", r.Template)
+		if err != nil {
+			c.note(r, nil, "%v", err)
+			continue
+		}
+		path = path[1:] // the method's place: a route may have several, or any
+		for _, other := range c.at[strings.Join(path, "\x00")] {
+			if r.sharesMethod(other) && strings.TrimSuffix(other.Template, "/") != strings.TrimSuffix(r.Template, "/") {
+				c.note(r, other, "its rule %s is that of %s%s as well",
+					RuleName(slices.Concat(root, []string{"METHOD"}, path)), describe(other), atLine(other))
+				break
+			}
+		}
+		c.at[strings.Join(path, "\x00")] = append(c.at[strings.Join(path, "\x00")], r)
+	}
+	for _, r := range t.routes {
+		c.shadowed(r)
+	}
+	return c.notices
+}
+
+// ruleConflicts is one search; at holds the routes by the terms behind the method.
+type ruleConflicts struct {
+	decision string
+	at       map[string][]*Route
+	notices  []Notice
+}
+
+func (c *ruleConflicts) note(r, other *Route, format string, args ...any) {
+	n := Notice{Line: r.Line, Text: describe(r) + ": " + fmt.Sprintf(format, args...)}
+	if other != nil {
+		n.Other = other.Line
+	}
+	c.notices = append(c.notices, n)
+}
+
+// shadowed looks for a rule where r has a segment.
+func (c *ruleConflicts) shadowed(r *Route) {
+	path, err := RulePath(nil, "", r.Template)
+	if err != nil {
+		return
+	}
+	path = path[1:]
+	for i, term := range path {
+		if term != c.decision {
+			continue
+		}
+		for _, other := range c.at[strings.Join(path[:i], "\x00")] {
+			if r.sharesMethod(other) {
+				c.note(r, other, "the rule %q of %s%s stands in its way", c.decision, describe(other), atLine(other))
+			}
+		}
+	}
+}
+
+func (r *Route) sharesMethod(o *Route) bool {
+	if r.Methods == nil || o.Methods == nil {
+		return true
+	}
+	return slices.ContainsFunc(r.Methods, func(m string) bool { return slices.Contains(o.Methods, m) })
+}
+
+// RuleName writes the terms as a reference: todoapp.GET.todos, orders.GET["a-b"].__id.
+func RuleName(path []string) string {
+	var out strings.Builder
+	for i, term := range path {
+		switch {
+		case !plainTerm.MatchString(term):
+			fmt.Fprintf(&out, "[%q]", term)
+		case i > 0:
+			out.WriteString("." + term)
+		default:
+			out.WriteString(term)
+		}
+	}
+	return out.String()
+}
+
+var plainTerm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

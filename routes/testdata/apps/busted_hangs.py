@@ -1,0 +1,5 @@
+"""Serves itself when imported."""
+
+import threading
+
+threading.Event().wait()

@@ -1,0 +1,7 @@
+"""Fails while it is imported."""
+
+import json
+
+settings = json.loads("{}")
+print("noise on stdout")
+secret = settings["database"]

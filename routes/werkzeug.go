@@ -1,0 +1,737 @@
+package routes
+
+import (
+	"fmt"
+	"math/big"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Flask's matching: Werkzeug's state machine (werkzeug/routing/matcher.py) over the parts between slashes. Static parts
+// come before dynamic ones, dynamic ones go by weight; a converter that refuses a value after its expression matched
+// ends the search; a rule that lacks only its closing slash ends it with a redirect.
+
+// state is a place between two parts.
+type state struct {
+	static  map[string]*state
+	dynamic []transition
+	rules   []*rule
+}
+
+// transition is a dynamic part. Two rules share one when their parts look the same to Werkzeug: expression and weight,
+// but not the limits that a converter checks later.
+type transition struct {
+	part part
+	to   *state
+}
+
+// rule is a route as Werkzeug keeps it.
+type rule struct {
+	route        *Route
+	names        []string
+	pieces       []piece
+	convs        []*converter
+	strict       bool
+	merge        bool
+	redirects    bool // an alias or redirect_to: a match answers with a redirect
+	opaquePrefix string
+	defaults     []defaultValue
+	endpoint     string
+	trace        string
+}
+
+// part is werkzeug's RulePart.
+type part struct {
+	content  string // text, or what tells this expression from another
+	static   bool
+	final    bool // takes everything that is left
+	suffixed bool // ends in an optional slash
+	weight   weight
+	conv     *converter // the part is this converter alone
+	re       *regexp.Regexp
+	params   int
+}
+
+// weight orders dynamic parts; it compares as Werkzeug's Weighting tuple does.
+type weight struct {
+	static    []int // the lengths of the static pieces
+	arguments []int
+}
+
+func (w weight) compare(v weight) int {
+	if c := len(v.static) - len(w.static); c != 0 {
+		return c
+	}
+	for i := range w.static { // as many on both sides
+		if c := v.static[i] - w.static[i]; c != 0 {
+			return c
+		}
+	}
+	if c := len(v.arguments) - len(w.arguments); c != 0 {
+		return c
+	}
+	return slices.Compare(w.arguments, v.arguments)
+}
+
+// werkzeugPart is Werkzeug's grammar of a rule: a slash, text, or a parameter.
+var werkzeugPart = regexp.MustCompile(
+	`^(?:(/)|([^</]+)|<(?:([a-zA-Z_][a-zA-Z0-9_]*)(?:\((.*?)\))?:)?([a-zA-Z_][a-zA-Z0-9_]*)>)`)
+
+// werkzeugParser cuts one rule into parts.
+type werkzeugParser struct {
+	settings  *settings
+	parts     []part
+	names     []string
+	convs     []*converter
+	pieces    []piece
+	content   string // of the current part: text, then Werkzeug's expression
+	expr      string // the same in Go's syntax
+	current   part
+	lastConv  *converter
+	isolated  bool // the current part is one parameter and nothing else
+	lastSlash bool
+}
+
+func (p *werkzeugParser) parse(text string) error {
+	p.begin()
+	for rest := text; rest != ""; {
+		m := werkzeugPart.FindStringSubmatch(rest)
+		if m == nil {
+			return fmt.Errorf("malformed rule at %q", rest)
+		}
+		rest = rest[len(m[0]):]
+		switch {
+		case m[1] != "":
+			p.pieces = append(p.pieces, piece{text: "/"})
+			if p.current.final {
+				p.content, p.expr, p.isolated = p.content+"/", p.expr+"/", false
+			} else if err := p.end(); err != nil {
+				return err
+			}
+		case m[2] != "":
+			p.text(m[2])
+		default:
+			if err := p.param(m[5], m[3], m[4]); err != nil {
+				return err
+			}
+		}
+	}
+	if p.current.final && strings.HasSuffix(p.content, "/") {
+		p.current.suffixed = true
+		p.content, p.expr = p.content[:len(p.content)-1], p.expr[:len(p.expr)-1]
+		p.isolated = p.current.params == 1 && len(p.current.weight.static) == 0 && p.expr == "("+p.lastConv.expr+")"
+	}
+	suffixed, weight := p.current.suffixed, p.current.weight
+	if err := p.end(); err != nil {
+		return err
+	}
+	if suffixed {
+		p.parts = append(p.parts, part{static: true, weight: weight})
+	}
+	return nil
+}
+
+func (p *werkzeugParser) begin() {
+	p.current, p.content, p.expr, p.lastConv = part{static: true}, "", "", nil
+}
+
+func (p *werkzeugParser) text(text string) {
+	p.pieces = append(p.pieces, piece{text: text})
+	p.current.weight.static = append(p.current.weight.static, len([]rune(text)))
+	p.isolated = false
+	if p.current.static {
+		p.content += text
+	} else {
+		p.content += regexp.QuoteMeta(text)
+	}
+	p.expr += regexp.QuoteMeta(text)
+}
+
+func (p *werkzeugParser) param(name, converter, args string) error {
+	conv, err := p.settings.werkzeugConverter(converter, args)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(p.names, name) {
+		return fmt.Errorf("parameter %q twice", name)
+	}
+	if p.current.static {
+		p.isolated = p.content == ""
+		p.content = regexp.QuoteMeta(p.content)
+	} else {
+		p.isolated = false
+	}
+	p.current.static = false
+	p.current.final = p.current.final || !conv.isolating
+	p.content += fmt.Sprintf("(%d:%s)", p.current.params, conv.py)
+	p.expr += "(" + conv.expr + ")"
+	p.current.params++
+	p.current.weight.arguments = append(p.current.weight.arguments, conv.weight)
+	p.names, p.convs, p.lastConv = append(p.names, name), append(p.convs, conv), conv
+	p.pieces = append(p.pieces, piece{name: name, conv: conv})
+	return nil
+}
+
+func (p *werkzeugParser) end() error {
+	p.current.content = p.content
+	if !p.current.static {
+		if p.isolated {
+			p.current.conv = p.lastConv
+		}
+		var err error
+		if p.current.re, err = regexp.Compile(`\A` + p.expr + `\z`); err != nil {
+			return fmt.Errorf("can't be expressed: %w", err)
+		}
+	}
+	p.parts = append(p.parts, p.current)
+	p.begin()
+	return nil
+}
+
+// add puts a rule into the machine.
+func (root *state) add(parts []part, r *rule) {
+	s := root
+	for _, p := range parts {
+		if p.static {
+			if s.static == nil {
+				s.static = map[string]*state{}
+			}
+			if s.static[p.content] == nil {
+				s.static[p.content] = &state{}
+			}
+			s = s.static[p.content]
+			continue
+		}
+		i := slices.IndexFunc(s.dynamic, func(t transition) bool { return t.part.equal(p) })
+		if i < 0 {
+			i = len(s.dynamic)
+			s.dynamic = append(s.dynamic, transition{part: p, to: &state{}})
+		}
+		s = s.dynamic[i].to
+	}
+	s.rules = append(s.rules, r)
+}
+
+func (p part) equal(q part) bool {
+	return p.content == q.content && p.final == q.final && p.suffixed == q.suffixed && p.weight.compare(q.weight) == 0
+}
+
+// sort brings the dynamic transitions into Werkzeug's order.
+func (root *state) sort() {
+	slices.SortStableFunc(root.dynamic, func(a, b transition) int { return a.part.weight.compare(b.part.weight) })
+	for _, s := range root.static {
+		s.sort()
+	}
+	for _, t := range root.dynamic {
+		t.to.sort()
+	}
+}
+
+// machine is one run of the state machine.
+type machine struct {
+	method  string
+	values  [maxParams]string
+	n       int
+	notHere *Route // the first route whose path matched without its method
+	slash   bool   // ended: the request lacks a slash
+	slashed *Route
+}
+
+// run matches what is left of the path; done says that nothing is left. It mirrors _match in Werkzeug's matcher.
+func (m *machine) run(s *state, rest string, done bool) *rule {
+	if done {
+		return m.arrive(s)
+	}
+	head, tail, more := strings.Cut(rest, "/")
+	if next := s.static[head]; next != nil {
+		if r := m.run(next, tail, !more); r != nil || m.slash {
+			return r
+		}
+	}
+	for i := range s.dynamic {
+		t := &s.dynamic[i]
+		target, left, end := head, tail, !more
+		if t.part.final {
+			target, left, end = rest, "", true
+		}
+		before := m.n
+		matched, slash := m.test(&t.part, target)
+		if !matched {
+			m.n = before
+			continue
+		}
+		if slash {
+			left, end = "", false
+		}
+		if r := m.run(t.to, left, end); r != nil || m.slash {
+			return r
+		}
+		m.n = before
+	}
+	if rest == "" { // what is left is a closing slash: rules that are not strict about it take the request
+		for _, r := range s.rules {
+			if !r.strict && m.allows(r) {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+func (m *machine) arrive(s *state) *rule {
+	for _, r := range s.rules {
+		if m.allows(r) {
+			return r
+		}
+	}
+	if next := s.static[""]; next != nil {
+		for _, r := range next.rules {
+			if !r.route.takes(m.method) {
+				continue
+			}
+			if r.strict {
+				m.slash, m.slashed = true, r.route
+				return nil
+			}
+			return r
+		}
+	}
+	return nil
+}
+
+func (m *machine) allows(r *rule) bool {
+	if r.route.takes(m.method) {
+		return true
+	}
+	if m.notHere == nil {
+		m.notHere = r.route
+	}
+	return false
+}
+
+// test matches a dynamic part and pushes its values. slash says that a suffixed part took its closing slash.
+func (m *machine) test(p *part, target string) (matched, slash bool) {
+	if p.suffixed {
+		if slash = strings.HasSuffix(target, "/"); slash {
+			target = target[:len(target)-1]
+		}
+		if strings.HasSuffix(target, "/") {
+			return false, false // (?<!/)
+		}
+	}
+	if p.conv != nil {
+		if !p.conv.matchPart(target) {
+			return false, false
+		}
+		m.push(target)
+		return true, slash
+	}
+	groups := p.re.FindStringSubmatchIndex(target)
+	if groups == nil {
+		return false, false
+	}
+	for i := 1; i <= p.params; i++ {
+		m.push(target[groups[2*i]:groups[2*i+1]])
+	}
+	return true, slash
+}
+
+func (m *machine) push(value string) {
+	if m.n < maxParams {
+		m.values[m.n] = value
+		m.n++
+	}
+}
+
+// matchPart tests a converter that is a part by itself. Werkzeug's path converter does not take a leading slash, nor a
+// newline after the first character.
+func (c *converter) matchPart(s string) bool {
+	if c.kind != kindPath {
+		return c.matchSegment(s)
+	}
+	return s != "" && s[0] != '/' && strings.IndexByte(s[1:], '\n') < 0
+}
+
+// flaskMount is an application below a prefix.
+type flaskMount struct {
+	prefix string
+	table  *Table
+}
+
+// dispatchFlask is werkzeug's DispatcherMiddleware: the longest prefix of whole segments that something is mounted at.
+func (t *Table) dispatchFlask(method, host, path string) Match {
+	if len(t.mounts) == 0 {
+		return t.matchFlask(method, host, path)
+	}
+	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
+		for _, m := range t.mounts {
+			if m.prefix == path[:end] {
+				return m.table.matchFlask(method, host, path[end:])
+			}
+		}
+	}
+	return t.matchFlask(method, host, path)
+}
+
+// matchFlask is MapAdapter.match.
+func (t *Table) matchFlask(method, host, path string) Match {
+	for _, r := range t.opaque {
+		if strings.HasPrefix(strings.TrimLeft(path, "/"), strings.TrimLeft(r.opaquePrefix, "/")) {
+			return Match{Outcome: Refused, Route: r.route}
+		}
+	}
+	start := t.machine.static[""]
+	m := machine{method: upper(method)}
+	switch {
+	case path == "":
+	case len(path) > 1 && path[1] == '/' || path[0] != '/':
+		path = "/" + strings.TrimLeft(path, "/")
+	}
+	r := t.runFlask(&m, start, host, path)
+	merged := false
+	if r == nil && !m.slash && t.mergeSlashes && strings.Contains(path, "//") {
+		merged = true
+		path = mergeSlashes(path)
+		m.n = 0
+		r = t.runFlask(&m, start, host, path)
+	}
+	switch {
+	case m.slash:
+		return Match{Outcome: Redirect, Route: m.slashed}
+	case r != nil && merged && r.merge:
+		return Match{Outcome: Redirect, Route: r.route}
+	case r != nil && !merged && m.accepted(r):
+		return t.arrived(&m, r)
+	case m.notHere != nil:
+		return Match{Outcome: MethodNotAllowed, Route: m.notHere}
+	}
+	return Match{}
+}
+
+// runFlask runs over the domain part, then the path.
+func (t *Table) runFlask(m *machine, start *state, host, path string) *rule {
+	if !t.hosts {
+		if start == nil {
+			return nil
+		}
+		return m.run(start, path, false)
+	}
+	domain := t.domain(host)
+	if next := t.machine.static[domain]; next != nil {
+		if r := m.run(next, path, false); r != nil || m.slash {
+			return r
+		}
+	}
+	for i := range t.machine.dynamic {
+		tr := &t.machine.dynamic[i]
+		if tr.part.final {
+			continue // a path converter in a host would take the path too; refused when the table is made
+		}
+		if matched, _ := m.test(&tr.part, domain); matched {
+			if r := m.run(tr.to, path, false); r != nil || m.slash {
+				return r
+			}
+		}
+		m.n = 0
+	}
+	return nil
+}
+
+// domain is what Werkzeug compares with a rule's host or subdomain.
+func (t *Table) domain(host string) string {
+	host = strings.ToLower(host)
+	for _, port := range [...]string{":80", ":443"} {
+		host = strings.TrimSuffix(host, port)
+	}
+	if t.serverName == "" {
+		return host
+	}
+	if host == t.serverName {
+		return ""
+	}
+	if sub, ok := strings.CutSuffix(host, "."+t.serverName); ok {
+		return sub
+	}
+	return "<invalid>"
+}
+
+func (m *machine) accepted(r *rule) bool {
+	for i, c := range r.convs {
+		if i < m.n && !c.accept(m.values[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// arrived ends at a rule: with its parameters, or with the redirect that it stands for.
+func (t *Table) arrived(m *machine, r *rule) Match {
+	if r.redirects || t.redirectDefaults && t.defaultsElsewhere(m, r) {
+		return Match{Outcome: Redirect, Route: r.route}
+	}
+	if len(r.names) == 0 {
+		return Match{Outcome: Matched, Route: r.route}
+	}
+	params := make([]Param, 0, len(r.names))
+	for i, name := range r.names {
+		if i < m.n {
+			params = append(params, Param{Name: name, Value: m.values[i]})
+		}
+	}
+	return Match{Outcome: Matched, Route: r.route, Params: params}
+}
+
+// mergeSlashes makes every run of slashes one.
+func mergeSlashes(path string) string {
+	if !strings.Contains(path, "//") {
+		return path
+	}
+	out := make([]byte, 0, len(path))
+	for i := range len(path) {
+		if path[i] != '/' || i == 0 || path[i-1] != '/' {
+			out = append(out, path[i])
+		}
+	}
+	return string(out)
+}
+
+// defaultValue is an entry of a rule's defaults: a value that is not on the URL.
+type defaultValue struct {
+	name string
+	text string
+	kind string // yaml's tag: !!str, !!int, !!float, !!bool, !!null
+}
+
+// defaultsElsewhere is get_default_redirect: another rule of the same endpoint has this rule's values as its defaults.
+func (t *Table) defaultsElsewhere(m *machine, r *rule) bool {
+	for _, other := range t.byEndpoint[r.endpoint] {
+		if other == r {
+			return false
+		}
+		if len(other.defaults) > 0 && other.trace != r.trace && sameArguments(other, r) &&
+			other.route.takes(m.method) && m.suits(other, r) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameArguments(a, b *rule) bool {
+	return slices.Equal(a.arguments(), b.arguments())
+}
+
+func (r *rule) arguments() []string {
+	names := slices.Clone(r.names)
+	for _, d := range r.defaults {
+		names = append(names, d.name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// suits is Rule.suitable_for: each default of other that this match has a value for must equal it.
+func (m *machine) suits(other, r *rule) bool {
+	for _, d := range other.defaults {
+		if i := slices.Index(r.names, d.name); i >= 0 {
+			if !d.equals(r.convs[i], m.values[i]) {
+				return false
+			}
+		}
+		for _, own := range r.defaults {
+			if own.name == d.name && own != d {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// equals compares as Python compares the converted value with the default.
+func (d defaultValue) equals(c *converter, value string) bool {
+	if c.kind != kindInt && c.kind != kindFloat {
+		return c.kind != kindUUID && d.kind == "!!str" && d.text == value
+	}
+	number, ok := c.number(value)
+	if !ok {
+		return false
+	}
+	switch d.kind {
+	case "!!int", "!!float":
+		want, ok := new(big.Rat).SetString(d.text)
+		if d.kind == "!!float" {
+			if f, err := strconv.ParseFloat(d.text, 64); err == nil {
+				want, ok = new(big.Rat).SetFloat64(f), true
+			}
+		}
+		return ok && want != nil && number.Cmp(want) == 0
+	case "!!bool":
+		is := int64(0)
+		if d.text == "true" {
+			is = 1
+		}
+		return number.Cmp(big.NewRat(is, 1)) == 0
+	}
+	return false
+}
+
+// werkzeugArgument is one argument of a converter; the expression is the one of Werkzeug's _converter_args_re, which
+// decides what it can read.
+var werkzeugArgument = regexp.MustCompile(
+	`^\s*(?:([\pL\pN_]+)\s*=\s*)?(True|False|\p{Nd}+.\p{Nd}+|\p{Nd}+.|\p{Nd}+|[\pL\pN_.]+|[urUR]?("[^"]*?"|'[^']*'))\s*,`)
+
+type argument struct{ name, value string }
+
+func parseArguments(text string) ([]argument, error) {
+	var args []argument
+	for rest := text + ","; strings.TrimSpace(rest) != ""; {
+		if strings.TrimSpace(rest) == "," {
+			break
+		}
+		m := werkzeugArgument.FindStringSubmatch(rest)
+		if m == nil {
+			return nil, fmt.Errorf("can't read converter arguments %q", text)
+		}
+		value := m[2]
+		if m[3] != "" {
+			value = m[3][1 : len(m[3])-1]
+		}
+		args = append(args, argument{name: m[1], value: value})
+		rest = rest[len(m[0]):]
+	}
+	return args, nil
+}
+
+// werkzeugConverter builds a converter with its arguments (werkzeug/routing/converters.py).
+func (s *settings) werkzeugConverter(name, args string) (*converter, error) {
+	arguments, err := parseArguments(args)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		name = "default"
+	}
+	if c := s.custom[name]; c != nil {
+		if len(arguments) > 0 {
+			return nil, fmt.Errorf("converter %q is the application's own: its arguments can't be expressed", name)
+		}
+		return c, nil
+	}
+	switch name {
+	case "default", "string":
+		return stringConverter(arguments)
+	case "any":
+		return anyConverter(arguments)
+	case "path":
+		if len(arguments) > 0 {
+			return nil, fmt.Errorf("converter %q takes no arguments", name)
+		}
+		return &converter{kind: kindPath, py: `[^/].*?`, expr: `[^/].*?`, weight: 200}, nil
+	case "int", "float":
+		return numberConverter(name, arguments)
+	case "uuid":
+		if len(arguments) > 0 {
+			return nil, fmt.Errorf("converter %q takes no arguments", name)
+		}
+		const hex = `[A-Fa-f0-9]`
+		expr := hex + `{8}-` + hex + `{4}-` + hex + `{4}-` + hex + `{4}-` + hex + `{12}`
+		return &converter{kind: kindUUID, py: expr, expr: expr, weight: 100, isolating: true}, nil
+	}
+	return nil, fmt.Errorf("unknown converter %q (one of the application's own belongs under converters:)", name)
+}
+
+// named gives positional arguments the names of the converter's parameters.
+func named(arguments []argument, names ...string) (map[string]string, error) {
+	values := map[string]string{}
+	for i, a := range arguments {
+		if a.name == "" && i < len(names) {
+			a.name = names[i]
+		}
+		if !slices.Contains(names, a.name) {
+			return nil, fmt.Errorf("unexpected converter argument %q", a.name+"="+a.value)
+		}
+		if a.value != "None" {
+			values[a.name] = a.value
+		}
+	}
+	return values, nil
+}
+
+// maxLength keeps lengths within what Go's regexp can repeat and any path can hold.
+const maxLength = 1000
+
+func stringConverter(arguments []argument) (*converter, error) {
+	values, err := named(arguments, "minlength", "maxlength", "length")
+	if err != nil {
+		return nil, err
+	}
+	c := &converter{kind: kindText, minLen: 1, weight: 100, isolating: true}
+	number := func(name string, into *int) {
+		if text, ok := values[name]; ok && err == nil {
+			if *into, err = strconv.Atoi(text); err != nil || *into < 0 || *into > maxLength {
+				err = fmt.Errorf("%s=%s is not a number between 0 and %d", name, text, maxLength)
+			}
+		}
+	}
+	number("minlength", &c.minLen)
+	number("maxlength", &c.maxLen)
+	if c.py = fmt.Sprintf("[^/]{%d,%s}", c.minLen, values["maxlength"]); values["length"] != "" {
+		number("length", &c.minLen)
+		c.maxLen, c.py = c.minLen, fmt.Sprintf("[^/]{%d}", c.minLen)
+	}
+	if err == nil && c.maxLen == 0 && (values["maxlength"] != "" || values["length"] != "") {
+		err = fmt.Errorf("a length of 0 can't be expressed")
+	}
+	c.expr = c.py
+	return c, err
+}
+
+func anyConverter(arguments []argument) (*converter, error) {
+	c := &converter{kind: kindAny, weight: 100, isolating: true}
+	var quoted []string
+	for _, a := range arguments {
+		if _, err := strconv.ParseFloat(a.value, 64); err == nil || a.name != "" || a.value == "True" || a.value == "False" {
+			return nil, fmt.Errorf("any: item %q is not a string to Werkzeug", a.value)
+		}
+		c.items = append(c.items, a.value)
+		quoted = append(quoted, regexp.QuoteMeta(a.value))
+	}
+	c.expr = "(?:" + strings.Join(quoted, "|") + ")"
+	c.py = c.expr
+	return c, nil
+}
+
+func numberConverter(name string, arguments []argument) (*converter, error) {
+	names := []string{"fixed_digits", "min", "max", "signed"}
+	c := &converter{kind: kindInt, unicode: true, expr: `\p{Nd}+`, weight: 50, isolating: true}
+	if name == "float" {
+		names = names[1:]
+		c.kind, c.expr = kindFloat, `\p{Nd}+\.\p{Nd}+`
+	}
+	values, err := named(arguments, names...)
+	if err != nil {
+		return nil, err
+	}
+	if text, ok := values["fixed_digits"]; ok {
+		if c.fixedDigits, err = strconv.Atoi(text); err != nil {
+			return nil, fmt.Errorf("fixed_digits=%s is not a number", text)
+		}
+	}
+	for key, into := range map[string]**big.Rat{"min": &c.min, "max": &c.max} {
+		if text, ok := values[key]; ok {
+			limit, ok := new(big.Rat).SetString(text)
+			if !ok || len(text) > 40 {
+				return nil, fmt.Errorf("%s=%s is not a number", key, text)
+			}
+			*into = limit
+		}
+	}
+	if text := values["signed"]; text == "True" {
+		c.signed, c.expr = true, "-?"+c.expr
+	} else if text != "" && text != "False" {
+		return nil, fmt.Errorf("signed=%s is neither True nor False", text)
+	}
+	c.py = c.expr
+	return c, nil
+}
