@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -67,8 +66,10 @@ func (c *compilation) problem(s source, line int, text string) {
 // prepare checks the configuration and that each part of data has one owner.
 func (c *compilation) prepare(context.Context) {
 	var err error
-	if c.decision, err = decisionRef(c.cfg.Decision); err != nil {
-		c.problem(source{}, 0, err.Error())
+	if c.cfg.Decision != "" {
+		if c.decision, err = decisionRef(c.cfg.Decision); err != nil {
+			c.problem(source{}, 0, err.Error())
+		}
 	}
 	if c.snapshot.output, err = newOutput(c.cfg.AllowHeaders); err != nil {
 		c.problem(source{}, 0, err.Error())
@@ -193,28 +194,19 @@ func undefinedFunction(name string) string {
 	return fmt.Sprintf("there is no function or built-in %s", name)
 }
 
-// define compiles the query and sees that something defines the decision.
-func (c *compilation) define(ctx context.Context) {
-	s := c.snapshot
-	_, err := s.store.Read(ctx, s.txn, storage.Path(refPath(c.decision)))
-	if err != nil && len(s.compiler.GetRules(c.decision)) == 0 {
-		c.problem(source{}, 0, c.undefinedDecision())
+// define compiles the query of the decision and sees that something defines it.
+func (c *compilation) define(context.Context) {
+	if c.cfg.Decision == "" {
 		return
 	}
-	s.queries = s.compiler.QueryCompiler()
-	s.query, err = s.queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(c.decision))))
-	var errs ast.Errors
+	entry, err := c.snapshot.Entry(refPath(c.decision))
 	switch {
-	case errors.As(err, &errs):
-		for _, e := range errs {
-			c.problem(source{}, 0, regoText(e))
-		}
-		return
 	case err != nil:
-		c.problem(source{}, 0, err.Error())
-		return
+		c.problem(source{}, 0, oneLine(err.Error()))
+	case entry == nil:
+		c.problem(source{}, 0, c.undefinedDecision())
 	}
-	s.reads = collectReads(s.compiler, s.query)
+	c.snapshot.entry = entry
 }
 
 // undefinedDecision says what there is instead: a rule of the same name elsewhere, or the packages.

@@ -41,7 +41,7 @@ var ErrEvaluation = errors.New("evaluating the policy failed")
 // Config says what to compile bundles for.
 type Config struct {
 	// Decision is the path of the document that decides, its segments separated by slashes: "envoy/authz/allow" is
-	// data.envoy.authz.allow.
+	// data.envoy.authz.allow. Empty leaves the snapshot without a decision of its own: its users ask by Entry.
 	Decision string
 
 	// AllowHeaders names headers that a policy may put out although they are refused by default: pseudo-headers, host,

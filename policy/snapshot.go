@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,14 +19,12 @@ import (
 // Snapshot is a compiled policy: immutable, safe for concurrent use, retired by the garbage collector.
 type Snapshot struct {
 	compiler  *ast.Compiler
-	queries   ast.QueryCompiler
-	query     ast.Body // result = data.<decision>
+	entry     *Entry // of Config.Decision; nil where that is empty
 	store     storage.Store
 	txn       storage.Transaction // one read transaction for all decisions; nobody writes, so nobody waits
 	patterns  cache.InterQueryValueCache
 	directory map[string]*topdown.Builtin
 	transport topdown.CustomizeRoundTripper // of http.send; nil while that is off
-	reads     *reads
 	output    output
 	revision  string
 	bundles   []BundleInfo
@@ -52,10 +51,6 @@ func (s *Snapshot) Bundles() []BundleInfo { return s.bundles }
 // must not change the slice.
 func (s *Snapshot) Notices() []string { return s.notices }
 
-// Reads reports whether a decision may depend on input.<path...>, or on anything below or above it. It errs to true: a
-// false is a promise that the decision is the same whatever the input holds there, present or absent.
-func (s *Snapshot) Reads(path ...string) bool { return s.reads.has(path) }
-
 // resultVar is the variable that the compiled query binds to the decision.
 const resultVar = ast.Var("result")
 
@@ -69,45 +64,108 @@ type evaluation struct {
 func (e *evaluation) Cancel()         { e.cancelled.Store(true) }
 func (e *evaluation) Cancelled() bool { return e.cancelled.Load() }
 
+// Entry is one decision path of a snapshot, compiled. It is as immutable as the snapshot.
+type Entry struct {
+	snapshot *Snapshot
+	path     []string
+	queries  ast.QueryCompiler
+	query    ast.Body // result = data.<path>
+	reads    *reads
+}
+
+// Decision returns the entry of Config.Decision, nil where that is empty.
+func (s *Snapshot) Decision() *Entry { return s.entry }
+
+// Entry compiles the query for a decision path below data, each element one term: ["orders", "GET", "orders", "__id",
+// "allowed"]. It returns nil where no rule and no data defines the document. It is for publishing, not for requests.
+func (s *Snapshot) Entry(path []string) (*Entry, error) {
+	ref := ast.Ref{ast.DefaultRootDocument}
+	for _, segment := range path {
+		ref = append(ref, ast.StringTerm(segment))
+	}
+	_, err := s.store.Read(context.Background(), s.txn, storage.Path(path))
+	if err != nil && len(s.compiler.GetRules(ref)) == 0 {
+		return nil, nil
+	}
+	e := &Entry{snapshot: s, path: path, queries: s.compiler.QueryCompiler()}
+	if e.query, err = e.queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ref)))); err != nil {
+		return nil, fmt.Errorf("compiling the query for %v: %w", ref, err)
+	}
+	e.reads = collectReads(s.compiler, e.query)
+	return e, nil
+}
+
+// Rules returns the packages at and below root that define a rule of this name, each as its path below data, sorted.
+func (s *Snapshot) Rules(root []string, name string) [][]string {
+	var found [][]string
+	for _, module := range s.compiler.Modules {
+		path := refPath(module.Package.Path)
+		if len(path) < len(root) || !slices.Equal(path[:len(root)], root) {
+			continue
+		}
+		if slices.ContainsFunc(module.Rules, func(r *ast.Rule) bool { return string(r.Head.Name) == name || r.Head.Ref().String() == name }) {
+			found = append(found, path)
+		}
+	}
+	slices.SortFunc(found, slices.Compare[[]string])
+	return slices.CompactFunc(found, slices.Equal[[]string])
+}
+
+// Reads reports whether a decision may depend on input.<path...>, or on anything below or above it. It errs to true: a
+// false is a promise that the decision is the same whatever the input holds there, present or absent.
+func (e *Entry) Reads(path ...string) bool { return e.reads.has(path) }
+
+// Path returns the decision path. The caller must not change it.
+func (e *Entry) Path() []string { return e.path }
+
+// Reads is Entry.Reads of Config.Decision.
+func (s *Snapshot) Reads(path ...string) bool { return s.entry.Reads(path...) }
+
+// Decide is Entry.Decide of Config.Decision.
+func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
+	return s.entry.Decide(ctx, input, now)
+}
+
 // Decide evaluates the policy on an input; a nil input is undefined to the policy. The policy sees now as the current
 // time. Evaluation ends when ctx does.
 //
 // The decision is only valid without an error; with one it is the zero value, which denies. Errors wrap ErrUndefined,
 // ErrEvaluation, or the context's error when ctx ended first.
-func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (d Decision, err error) {
+func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (d Decision, err error) {
 	// A panic in a built-in must cost this request alone.
 	defer func() {
 		if p := recover(); p != nil {
 			d, err = Decision{}, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
-	result, err := s.evaluate(ctx, input, now)
+	result, err := e.evaluate(ctx, input, now)
 	if err != nil {
 		return Decision{}, err
 	}
-	return s.output.decision(result)
+	return e.snapshot.output.decision(result)
 }
 
 // evaluate returns the value of the decision document.
-func (s *Snapshot) evaluate(ctx context.Context, input Value, now time.Time) (Value, error) {
+func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (Value, error) {
+	s := e.snapshot
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("evaluating the policy: %w", err)
 	}
-	e := &evaluation{}
+	state := &evaluation{}
 	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, e.Cancel)
+		stop := context.AfterFunc(ctx, state.Cancel)
 		defer stop()
 	}
-	query := topdown.NewQuery(s.query).
+	query := topdown.NewQuery(e.query).
 		WithCompiler(s.compiler).
-		WithQueryCompiler(s.queries).
+		WithQueryCompiler(e.queries).
 		WithStore(s.store).
 		WithTransaction(s.txn).
 		WithMetrics(metrics.NoOp()).
-		WithCancel(e).
+		WithCancel(state).
 		WithBuiltins(s.directory).
 		WithInterQueryBuiltinValueCache(s.patterns).
-		WithBuiltinErrorList(&e.failures).
+		WithBuiltinErrorList(&state.failures).
 		WithTime(now)
 	if input != nil {
 		query = query.WithInput(ast.NewTerm(input))
@@ -116,7 +174,7 @@ func (s *Snapshot) evaluate(ctx context.Context, input Value, now time.Time) (Va
 		query = query.WithHTTPRoundTripper(s.transport)
 	}
 	err := query.Iter(ctx, func(found topdown.QueryResult) error {
-		e.result = found[resultVar].Value
+		state.result = found[resultVar].Value
 		return nil
 	})
 	switch {
@@ -124,12 +182,12 @@ func (s *Snapshot) evaluate(ctx context.Context, input Value, now time.Time) (Va
 		return nil, fmt.Errorf("evaluating the policy: %w", ctx.Err())
 	case err != nil:
 		return nil, evaluationError(err)
-	case e.result == nil && len(e.failures) > 0:
-		return nil, evaluationError(&e.failures[0])
-	case e.result == nil:
+	case state.result == nil && len(state.failures) > 0:
+		return nil, evaluationError(&state.failures[0])
+	case state.result == nil:
 		return nil, ErrUndefined
 	}
-	return e.result, nil
+	return state.result, nil
 }
 
 // evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line.
