@@ -50,8 +50,9 @@ type Config struct {
 	Policy  policy.Config
 	Limits  policy.Limits // of each source
 
-	// Publish receives every snapshot that becomes active, one after the other, from Run's goroutine. Run waits for it.
-	Publish func(context.Context, *policy.Snapshot)
+	// Publish receives every snapshot that is to become active, one after the other, from Run's goroutine. Run waits for
+	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active.
+	Publish func(context.Context, *policy.Snapshot) error
 
 	Logger     *zap.Logger           // default: none
 	Clock      func() time.Time      // default: time.Now; for the times in Status and metrics
@@ -73,7 +74,7 @@ type Status struct {
 	Digest      string    `json:"digest,omitempty"`      // of the active bundle
 	ActiveSince time.Time `json:"active_since,omitzero"` // when the active bundle was published
 	LastAttempt time.Time `json:"last_attempt,omitzero"` // when the source was last read
-	Stage       string    `json:"stage,omitempty"`       // what failed last: "reading", "compiling", "waiting" for another bundle; empty when nothing did
+	Stage       string    `json:"stage,omitempty"`       // what failed last: "reading", "compiling", "publishing", "waiting" for another bundle; empty when nothing did
 	Error       string    `json:"error,omitempty"`       // its error, with file and line
 }
 

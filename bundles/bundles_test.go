@@ -69,7 +69,7 @@ func run(t testing.TB, sources []bundles.Source, options ...option) *running {
 	cfg := bundles.Config{
 		Sources: sources,
 		Policy:  policy.Config{Decision: "authz/allow"},
-		Publish: func(_ context.Context, s *policy.Snapshot) { r.published <- s },
+		Publish: func(_ context.Context, s *policy.Snapshot) error { r.published <- s; return nil },
 		Logger:  logger,
 		Poll:    time.Hour, // events must do
 	}

@@ -223,13 +223,40 @@ func TestMetrics(t *testing.T) {
 		`reloads_total{bundle="app",result="error"} 1`, `reloads_total{bundle="app",result="ok"} 2`)
 }
 
+// A snapshot that is not taken leaves the one before active, and the status says so.
+func TestASnapshotThatIsNotTaken(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"authz.rego": answering(1)})
+	var refuse atomic.Bool
+	offered := make(chan bool, 10)
+	m := run(t, one(dir), func(c *bundles.Config) {
+		c.Publish = func(context.Context, *policy.Snapshot) error {
+			defer func() { offered <- refuse.Load() }()
+			if refuse.Load() {
+				return errors.New("GET /orders has no rule")
+			}
+			return nil
+		}
+	}).manager
+	<-offered
+	waitFor(t, func() bool { return m.Status()[0].Revision != "" })
+	before := m.Status()[0].Digest
+	refuse.Store(true)
+	write(t, dir, map[string]string{"authz.rego": answering(2)})
+	<-offered
+	waitFor(t, func() bool {
+		s := m.Status()[0]
+		return s.Stage == "publishing" && s.Error == "GET /orders has no rule" && s.Digest == before
+	})
+}
+
 // While requests decide, the policy is swapped 50 times. No decision fails or mixes two versions.
 func TestDecisionsDuringSwaps(t *testing.T) {
 	v := &volume{t: t, dir: t.TempDir()}
 	v.swap(paired(0))
 	var active atomic.Pointer[policy.Snapshot]
 	seen := make(chan string, 100)
-	publish := func(_ context.Context, s *policy.Snapshot) { active.Store(s); seen <- pair(t, s) }
+	publish := func(_ context.Context, s *policy.Snapshot) error { active.Store(s); seen <- pair(t, s); return nil }
 	run(t, one(v.dir), func(c *bundles.Config) { c.Publish = publish })
 	if got := <-seen; got != "0" {
 		t.Fatalf("published %s, want 0", got)

@@ -171,11 +171,19 @@ func (m *Manager) activate(ctx context.Context, read []*source) {
 	if ctx.Err() != nil {
 		return
 	}
+	if err == nil {
+		if refused := m.cfg.Publish(ctx, snapshot); refused != nil {
+			err = &refusedError{refused}
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		m.fail(read, err)
 		return
 	}
-	m.publish(ctx, snapshot, waiting, time.Since(began))
+	m.published(snapshot, waiting, time.Since(began))
 }
 
 // candidate picks for each source what was read last, or else what is active.
@@ -211,9 +219,14 @@ func (m *Manager) compile(ctx context.Context, list []*policy.Bundle, complete b
 	return policy.Compile(ctx, m.cfg.Policy, list)
 }
 
-// publish hands the snapshot over and then says so.
-func (m *Manager) publish(ctx context.Context, snapshot *policy.Snapshot, list []*policy.Bundle, took time.Duration) {
-	m.cfg.Publish(ctx, snapshot)
+// refusedError is a snapshot that compiles and was not taken, because the rest of the configuration does not fit it.
+type refusedError struct{ cause error }
+
+func (e *refusedError) Error() string { return e.cause.Error() }
+func (e *refusedError) Unwrap() error { return e.cause }
+
+// published says that a snapshot is active.
+func (m *Manager) published(snapshot *policy.Snapshot, list []*policy.Bundle, took time.Duration) {
 	m.logNotices(snapshot)
 	m.active = snapshot
 	now := m.cfg.Clock()
@@ -279,6 +292,9 @@ func problemIn(s *source, err error) (first policy.Problem, ok bool) {
 		stage := "reading"
 		if errors.Is(err, errIncomplete) {
 			stage = "waiting"
+		}
+		if _, refused := errors.AsType[*refusedError](err); refused {
+			stage = "publishing"
 		}
 		return policy.Problem{Stage: stage}, false
 	}

@@ -35,10 +35,10 @@ func compile(t testing.TB, rego string) *policy.Snapshot {
 
 func settings() *gate.Settings {
 	return &gate.Settings{
-		Headers:  gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
-		Decision: "envoy/authz/allow",
-		Timeout:  time.Second,
-		Limits:   gate.Limits{Message: 1 << 20, Headers: 256},
+		Headers: gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
+		Apps:    []gate.App{{Decision: []string{"envoy", "authz", "allow"}}},
+		Timeout: time.Second,
+		Limits:  gate.Limits{Message: 1 << 20, Headers: 256},
 	}
 }
 

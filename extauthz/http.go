@@ -1,7 +1,6 @@
 package extauthz
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -148,15 +147,7 @@ func (h *HTTP) answer(r *http.Request) (out reply) {
 			out = lastReply("internal")
 		}
 	}()
-	req := h.request(r)
-	a := h.gate.Check(r.Context(), req)
-	if err := h.sayable(req, &a); err != nil {
-		h.logger.Error("an allow cannot be said to this proxy, it is answered as a denial",
-			zap.String("decision_id", a.DecisionID), zap.String("proxy", string(h.proxy)), zap.Error(err))
-		out = lastReply("policy_error")
-		out.headers = append(out.headers, gate.Header{Name: "x-decision-id", Value: a.DecisionID})
-		return out
-	}
+	a := h.gate.Check(r.Context(), h.request(r))
 	return h.render(&a)
 }
 
@@ -167,25 +158,4 @@ func lastReply(reason string) reply {
 		headers: []gate.Header{{Name: "content-type", Value: "application/problem+json"}, {Name: "cache-control", Value: "no-store"}},
 		body:    `{"type":"about:blank","title":"Forbidden","status":403,"reason":"` + reason + `"}`,
 	}
-}
-
-var errQuery = errors.New("the policy changes the query, which an HTTP authorization service has no way to say")
-
-// sayable reports what of an allow this proxy could not be told and an app might depend on.
-func (h *HTTP) sayable(req *gate.Request, a *gate.Answer) error {
-	if !a.Allow {
-		return nil
-	}
-	if len(a.SetQuery) > 0 || len(a.RemoveQuery) > 0 {
-		return errQuery
-	}
-	if h.proxy == ProxyEnvoy {
-		return nil
-	}
-	for _, name := range a.Remove {
-		if refusedHere(name) && len(req.Headers.Values(name)) > 0 {
-			return fmt.Errorf("header %q would have to be taken off the request", name)
-		}
-	}
-	return nil
 }

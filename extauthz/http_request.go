@@ -29,11 +29,12 @@ func (h *HTTP) request(r *http.Request) *gate.Request {
 	for _, line := range req.Headers {
 		req.Bytes += len(line.Name) + len(line.Value) + len(": \r\n")
 	}
-	line, lookalikes := h.plain, error(nil)
+	line := h.plain
 	if forwarded {
-		line, lookalikes = f.read, h.refuseLookalikes(req.Headers)
+		line = f.read
 	}
-	req.Malformed = cmp.Or(line(r, req), lookalikes, h.body(r, req))
+	req.FixedHeaders, req.FixedQuery = forwarded, true
+	req.Malformed = cmp.Or(line(r, req), h.body(r, req))
 	req.Bytes += len(req.Method) + len(req.Path) + len(req.Host)
 	if req.Malformed == nil && !utf8.ValidString(req.Path) {
 		req.Malformed = errors.New("the path is not UTF-8")
@@ -121,44 +122,10 @@ func (h *HTTP) body(r *http.Request, req *gate.Request) error {
 	return nil
 }
 
-// refuseLookalikes refuses what nginx and Traefik cannot be told to take off: their configuration names headers, and
-// these are not among them.
-func (h *HTTP) refuseLookalikes(headers gate.Headers) error {
-	names := h.identityHeaders()
-	for _, line := range headers {
-		folded := fold(line.Name)
-		if slices.Contains(methodOverrides, folded) || folded != line.Name && (folded == names.Subject || folded == names.Roles) {
-			return fmt.Errorf("header %q could mislead the application and cannot be taken off by the proxy: let the proxy drop it before it asks", line.Name)
-		}
-	}
-	return nil
-}
-
 // identityHeaders are the names under which the app learns who calls.
 func (h *HTTP) identityHeaders() gate.IdentityHeaders {
 	if s := h.gate.View().Settings; s != nil {
 		return s.Headers
 	}
 	return gate.IdentityHeaders{}
-}
-
-// methodOverrides make some frameworks act on another method than the one that was decided about.
-var methodOverrides = []string{"x-http-method-override", "x-http-method", "x-method-override"}
-
-// refusedHere reports whether a header cannot be taken off by a configuration that names headers: its spelling is not
-// the usual one, or it is a method override.
-func refusedHere(name string) bool {
-	folded := fold(name)
-	return folded != strings.ToLower(name) || slices.Contains(methodOverrides, folded)
-}
-
-// fold gives the one name that WSGI and CGI make of all spellings of a header: every byte that is no letter or digit is
-// the same to them.
-func fold(name string) string {
-	return strings.Map(func(c rune) rune {
-		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' {
-			return c
-		}
-		return '-'
-	}, strings.ToLower(name))
 }

@@ -65,8 +65,10 @@ type IdentityHeaders struct {
 	Roles   string
 }
 
-// methodOverrides make some frameworks act on another method than the one that was decided about. They are taken off.
-var methodOverrides = []string{"x-http-method-override", "x-http-method", "x-method-override"}
+// overrides make some servers and frameworks act on another method or path than the one that was decided about: gunicorn
+// takes SCRIPT_NAME from a proxy on loopback and cuts it off the path. They are taken off, under every spelling.
+var overrides = []string{"x-http-method-override", "x-http-method", "x-method-override",
+	"script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url"}
 
 func (h IdentityHeaders) validate() error {
 	var errs []error
@@ -131,6 +133,9 @@ func (c *call) allow(why Reason) (Answer, error) {
 		d := &c.decision
 		a.Response = options(d.ResponseHeaders)
 		a.SetQuery, a.RemoveQuery, a.Metadata = d.SetQuery, d.RemoveQuery, d.Metadata
+		if c.req.FixedQuery && len(a.SetQuery)+len(a.RemoveQuery) > 0 {
+			return Answer{}, fail(PolicyError, errors.New("the policy changes the query, which this proxy has no way to do"))
+		}
 	} else {
 		a.Metadata = map[string]any{"dry_run": map[string]any{"allowed": false, "reason": why.String()}}
 	}
@@ -160,8 +165,7 @@ func (c *call) requestHeaders(a *Answer) error {
 			a.Remove = append(a.Remove, h.Name)
 		}
 	}
-	c.removeLookalikes(a, names)
-	return nil
+	return c.removeLookalikes(a, names)
 }
 
 func (c *call) dryRunDenied(a *Answer) bool { return a.Reason != None }
@@ -192,16 +196,21 @@ func (c *call) policyHeaders(a *Answer) {
 }
 
 // removeLookalikes takes off what the client sent under another spelling of a name that the app trusts, and every
-// spelling of the method overrides. The canonical name is not among them: Envoy removes after it sets.
-func (c *call) removeLookalikes(a *Answer, names IdentityHeaders) {
+// spelling of the overrides. The canonical name is not among them: Envoy removes after it sets.
+func (c *call) removeLookalikes(a *Answer, names IdentityHeaders) error {
 	for _, h := range c.req.Headers {
 		folded := fold(h.Name)
 		spoof := folded != h.Name && (folded == names.Subject || folded == names.Roles ||
 			slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return s.Name == folded }))
-		if (spoof || slices.Contains(methodOverrides, folded)) && !slices.Contains(a.Remove, h.Name) {
+		switch {
+		case !spoof && !slices.Contains(overrides, folded) || slices.Contains(a.Remove, h.Name):
+		case c.req.FixedHeaders:
+			return fail(BadRequest, fmt.Errorf("header %q could mislead the application, and this proxy cannot take it off: let it drop the header before it asks", h.Name))
+		default:
 			a.Remove = append(a.Remove, h.Name)
 		}
 	}
+	return nil
 }
 
 func options(headers []policy.Header) []HeaderOption {

@@ -1,8 +1,8 @@
-// Package gate decides. Check takes one request in no transport's own types through a fixed row of stages (parse, pin,
-// identify, decide, respond, record) and gives one Answer, whatever happens on the way: every failure is an explicit
+// Package gate decides. Check takes one request in no transport's own types through a fixed row of stages (pin, parse,
+// route, identify, decide, respond, record) and gives one Answer, whatever happens on the way: every failure is an explicit
 // denial with a Reason out of a closed set.
 //
-// What a decision depends on (settings, policy, keys) is one immutable View behind one pointer. Check loads it once and
+// What a decision depends on (settings, policy, routes, keys) is one immutable View behind one pointer. Check loads it once and
 // works with that to the end; Run owns it and is the only one that stores a new one.
 package gate
 
@@ -21,6 +21,7 @@ import (
 
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // Config is what a Gate is made of and what no reload changes.
@@ -68,16 +69,19 @@ func New(cfg Config) (*Gate, error) {
 
 // call is one request on its way through the stages.
 type call struct {
-	req      *Request
-	id       string // the decision's
-	started  time.Time
-	view     *View
-	target   target
-	identity identity.Identity
-	document policy.Value // the input, once it was built
-	decision policy.Decision
-	bypassed bool
-	span     trace.SpanContext
+	req          *Request
+	id           string // the decision's
+	started      time.Time
+	view         *View
+	target       target
+	app          *application
+	match        routes.Match // where the application's table has a route for the request
+	identity     identity.Identity
+	document     policy.Value // the input, once it was built
+	decisionPath []string
+	decision     policy.Decision
+	bypassed     bool
+	span         trace.SpanContext
 }
 
 // Check decides about one request. It always answers, and leaves exactly one entry in the decision log before it returns.
@@ -92,12 +96,15 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 		if err := c.parse(); err != nil || c.bypassed {
 			return err
 		}
+		if err := c.route(); err != nil {
+			return err
+		}
 		if err := c.identify(ctx); err != nil {
 			return err
 		}
 		return g.decide(ctx, c)
 	})
-	if panicked := g.guard(c, func() error { answer = c.respond(err); return nil }); panicked != nil {
+	if panicked := g.guard(c, func() error { answer, err = c.respond(err); return nil }); panicked != nil {
 		answer, err = Answer{Reason: Internal, Status: Internal.Status(), DecisionID: c.id}, panicked
 	}
 	g.record(ctx, c, &answer, err)
@@ -139,7 +146,7 @@ func (c *call) parse() error {
 		return &failure{BadRequest, 431, fmt.Errorf("the request has %d headers, limits.headers is %d", len(req.Headers), s.Limits.Headers)}
 	}
 	var err error
-	if c.target, err = parseTarget(req.Path, s.Paths); err != nil {
+	if c.target, err = parseTarget(req.Path); err != nil {
 		return fail(BadRequest, err)
 	}
 	c.bypassed = s.bypasses(req, c.target.raw)
@@ -174,13 +181,18 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	}
 	defer g.deciding.Add(-1)
 
+	entry, path := c.app.ask(c.req.Method, c.match.Route)
+	c.decisionPath = path
+	if entry == nil {
+		return fail(NoDecision, errors.New("the route has no rule"))
+	}
 	var err error
-	if c.document, err = c.input(); err != nil {
+	if c.document, err = c.input(entry); err != nil {
 		return fail(BadRequest, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
-	c.decision, err = c.view.Policy.Decide(ctx, c.document, c.started)
+	c.decision, err = entry.Decide(ctx, c.document, c.started)
 	switch {
 	case err == nil && c.decision.Allowed:
 		return nil
@@ -196,8 +208,8 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	return fail(PolicyError, err)
 }
 
-// respond makes the one Answer of whatever happened.
-func (c *call) respond(err error) Answer {
+// respond makes the one Answer of whatever happened, and says what stopped an allow that could not be given.
+func (c *call) respond(err error) (Answer, error) {
 	why, status := None, 0
 	if err != nil {
 		f := asFailure(err)
@@ -206,12 +218,12 @@ func (c *call) respond(err error) Answer {
 	if why == None || c.dryRun() {
 		a, refused := c.allow(why)
 		if refused == nil {
-			return a
+			return a, err
 		}
 		f := asFailure(refused)
-		why, status = f.reason, f.status
+		why, status, err = f.reason, f.status, refused
 	}
-	return c.deny(why, status)
+	return c.deny(why, status), err
 }
 
 // dryRun reports whether denials are let through for this request: by configuration, or, where configuration allows it,

@@ -18,6 +18,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,10 +38,10 @@ func compile(t testing.TB, rego string) *policy.Snapshot {
 
 func settings() *gate.Settings {
 	return &gate.Settings{
-		Headers:  gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
-		Decision: "envoy/authz/allow",
-		Timeout:  time.Second,
-		Limits:   gate.Limits{Message: 1 << 20, Headers: 256},
+		Headers: gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
+		Apps:    []gate.App{{Decision: []string{"envoy", "authz", "allow"}}},
+		Timeout: time.Second,
+		Limits:  gate.Limits{Message: 1 << 20, Headers: 256},
 	}
 }
 
@@ -81,33 +82,33 @@ func TestPaths(t *testing.T) {
 	strict := open(t, settings(), snapshot)
 	for _, tt := range []struct {
 		path    string
-		refused gate.Refusal
+		refused routes.Forms
 	}{
-		{"/", ""}, {"/orders", ""}, {"/orders/", ""}, {"/a.b/.well-known/c..d", ""}, {"/a;b=c/d", ""}, {"/a:b@c,d", ""}, {"/%C3%A9", ""},
-		{"/a%20b", ""}, {"/100%25", ""}, {"*", ""}, {"/...", ""}, {"/?a=%2e%2e/..//", ""}, {"/a?b#c", ""},
-		{"/a/./b", gate.DotSegments}, {"/a/..", gate.DotSegments}, {"/..", gate.DotSegments}, {"/a/%2e%2e/b", gate.DotSegments}, {"/a/.%2E/b", gate.DotSegments},
-		{"/a/..;/b", gate.DotSegments}, {"/a/..;x=y/b", gate.DotSegments}, {"/%2e/a", gate.DotSegments},
-		{"//a", gate.DoubleSlash}, {"/a//b", gate.DoubleSlash}, {"/a//", gate.DoubleSlash},
-		{"/a%2fb", gate.EncodedSlash}, {"/a%2Fb", gate.EncodedSlash},
-		{`/a\b`, gate.Backslash}, {"/a%5cb", gate.Backslash},
-		{"/a%00b", gate.ControlBytes}, {"/a%0d%0ab", gate.ControlBytes}, {"/a%7fb", gate.ControlBytes}, {"/a\tb", gate.ControlBytes},
-		{"/a%", gate.BadEscape}, {"/a%2", gate.BadEscape}, {"/a%zz", gate.BadEscape}, {"/a%u002f", gate.BadEscape},
-		{"/a%252fb", gate.DoubleEncoding}, {"/%2525", gate.DoubleEncoding}, {"/a%25%32%66b", gate.DoubleEncoding}, {"/%252e%252e/b", gate.DoubleEncoding},
-		{"/a%c0%afb", gate.InvalidUTF8}, {"/%c0%ae%c0%ae/", gate.InvalidUTF8}, {"/%ff", gate.InvalidUTF8}, {"/%ed%a0%80", gate.InvalidUTF8},
-		{"/a#b", gate.Fragment}, {"orders", gate.NotAbsolute}, {"http://orders.example.com/orders", gate.NotAbsolute},
-		{"/a%3fb", gate.EncodedQuestion}, {"/a%3bb", gate.EncodedSemicolon},
+		{"/", 0}, {"/orders", 0}, {"/orders/", 0}, {"/a.b/.well-known/c..d", 0}, {"/a;b=c/d", 0}, {"/a:b@c,d", 0}, {"/%C3%A9", 0},
+		{"/a%20b", 0}, {"/100%25", 0}, {"*", 0}, {"/...", 0}, {"/?a=%2e%2e/..//", 0}, {"/a?b#c", 0},
+		{"/a/./b", routes.DotSegments}, {"/a/..", routes.DotSegments}, {"/..", routes.DotSegments}, {"/a/%2e%2e/b", routes.DotSegments}, {"/a/.%2E/b", routes.DotSegments},
+		{"/a/..;/b", routes.DotSegments}, {"/a/..;x=y/b", routes.DotSegments}, {"/%2e/a", routes.DotSegments},
+		{"//a", routes.DoubleSlash}, {"/a//b", routes.DoubleSlash}, {"/a//", routes.DoubleSlash},
+		{"/a%2fb", routes.EncodedSlash}, {"/a%2Fb", routes.EncodedSlash},
+		{`/a\b`, routes.Backslash}, {"/a%5cb", routes.Backslash},
+		{"/a%00b", routes.ControlBytes}, {"/a%0d%0ab", routes.ControlBytes}, {"/a%7fb", routes.ControlBytes}, {"/a\tb", routes.ControlBytes},
+		{"/a%", routes.BadEscape}, {"/a%2", routes.BadEscape}, {"/a%zz", routes.BadEscape}, {"/a%u002f", routes.BadEscape},
+		{"/a%252fb", routes.DoubleEncoding}, {"/%2525", routes.DoubleEncoding}, {"/a%25%32%66b", routes.DoubleEncoding}, {"/%252e%252e/b", routes.DoubleEncoding},
+		{"/a%c0%afb", routes.InvalidUTF8}, {"/%c0%ae%c0%ae/", routes.InvalidUTF8}, {"/%ff", routes.InvalidUTF8}, {"/%ed%a0%80", routes.InvalidUTF8},
+		{"/a#b", routes.Fragment}, {"orders", routes.NotAbsolute}, {"http://orders.example.com/orders", routes.NotAbsolute},
+		{"/a%3fb", routes.EncodedQuestion}, {"/a%3bb", routes.EncodedSemicolon},
 	} {
 		t.Run(tt.path, func(t *testing.T) {
 			answer := strict.Check(t.Context(), get(tt.path))
-			if answer.Allow != (tt.refused == "") || tt.refused != "" && answer.Reason != gate.BadRequest {
+			if answer.Allow != (tt.refused == 0) || tt.refused != 0 && answer.Reason != gate.BadRequest {
 				t.Fatalf("allow %v, reason %q; want refusal %q", answer.Allow, answer.Reason, tt.refused)
 			}
-			if tt.refused == "" {
+			if tt.refused == 0 {
 				return
 			}
 			s := settings()
-			s.Paths.Allow = []gate.Refusal{tt.refused}
-			if tt.refused == gate.BadEscape {
+			s.Paths.Allow = tt.refused
+			if tt.refused == routes.BadEscape {
 				return // nothing can be made of it, so allowing the form still leaves a bad request
 			}
 			answer = open(t, s, snapshot).Check(t.Context(), get(tt.path))
@@ -120,13 +121,13 @@ func TestPaths(t *testing.T) {
 
 // TestNoRefusalStandsForAnother allows each form by itself and finds every other one still refused.
 func TestNoRefusalStandsForAnother(t *testing.T) {
-	samples := map[gate.Refusal]string{gate.DotSegments: "/a/../b", gate.DoubleSlash: "/a//b", gate.EncodedSlash: "/a%2fb", gate.Backslash: "/a%5cb",
-		gate.ControlBytes: "/a%00b", gate.DoubleEncoding: "/a%252fb", gate.InvalidUTF8: "/%ff", gate.Fragment: "/a#b", gate.NotAbsolute: "a",
-		gate.EncodedQuestion: "/a%3fb", gate.EncodedSemicolon: "/a%3bb"}
+	samples := map[routes.Forms]string{routes.DotSegments: "/a/../b", routes.DoubleSlash: "/a//b", routes.EncodedSlash: "/a%2fb", routes.Backslash: "/a%5cb",
+		routes.ControlBytes: "/a%00b", routes.DoubleEncoding: "/a%252fb", routes.InvalidUTF8: "/%ff", routes.Fragment: "/a#b", routes.NotAbsolute: "a",
+		routes.EncodedQuestion: "/a%3fb", routes.EncodedSemicolon: "/a%3bb"}
 	snapshot := compile(t, allowAll)
 	for allowed := range samples {
 		s := settings()
-		s.Paths.Allow = []gate.Refusal{allowed}
+		s.Paths.Allow = allowed
 		g := open(t, s, snapshot)
 		for refused, path := range samples {
 			if answer := g.Check(t.Context(), get(path)); answer.Allow != (refused == allowed) {
@@ -275,12 +276,12 @@ allow := count([1 | some i in numbers.range(1, 1000000); some j in numbers.range
 func TestSettingsSayWhatIsWrong(t *testing.T) {
 	s := &gate.Settings{
 		Headers: gate.IdentityHeaders{Subject: "X-Subject", Roles: "x roles"},
-		Paths:   gate.PathRules{Allow: []gate.Refusal{"dots"}},
+		Apps:    []gate.App{{}, {Name: "b", Hosts: []string{"a b"}, Decision: []string{"x"}}},
 		Bypass:  []gate.Bypass{{Path: "/x"}, {Method: "GET", Path: "/a/*"}, {Method: "GET", Path: "/a/../b"}, {Method: "POST", Preflight: true}},
 		Limits:  gate.Limits{Concurrent: -1},
 	}
 	err := s.Validate()
-	for _, want := range []string{"headers.subject", "headers.roles", `unknown refusal "dots"`, "bypass[0]", "bypass[1]", "bypass[2]", "bypass[3]", "policy.timeout", "limits"} {
+	for _, want := range []string{"headers.subject", "headers.roles", "apps[0]: name", "set one of policy.decision and policy.root", "apps[1].match.hosts", "bypass[0]", "bypass[1]", "bypass[2]", "bypass[3]", "policy.timeout", "limits"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

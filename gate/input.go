@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // inputVersion is contract's "version": what policies for opa-envoy-plugin find there.
@@ -58,8 +59,17 @@ func (d *document) json(key string, doc map[string]any) error {
 	return nil
 }
 
+// asked is the decision path in words: envoy/authz/allow, or for a route's rule its package as Aserto writes it,
+// orders.GET.orders.__id.
+func (c *call) asked() string {
+	if c.app != nil && len(c.app.Root) > 0 {
+		return routes.RuleName(c.decisionPath)
+	}
+	return strings.Join(c.decisionPath, "/")
+}
+
 // input builds the document that the policy reads, contract.md section "Input".
-func (c *call) input() (policy.Value, error) {
+func (c *call) input(entry *policy.Entry) (policy.Value, error) {
 	req := c.req
 	attributes, err := attributes(req)
 	if err != nil {
@@ -70,7 +80,7 @@ func (c *call) input() (policy.Value, error) {
 		return nil, err
 	}
 	body := policy.Null()
-	if !truncated && c.view.Policy.Reads("parsed_body") {
+	if !truncated && entry.Reads("parsed_body") {
 		if body, err = parseBody(req.Headers, req.Body, c.view.Settings.Protos, c.target.segments); err != nil {
 			return nil, err
 		}
@@ -90,7 +100,11 @@ func (c *call) input() (policy.Value, error) {
 	}
 	in.add("identity", who)
 	in.object("peer", peerInput(req.Source))
-	in.object("policy", document{{Key: "path", Value: policy.String(c.view.Settings.Decision)}})
+	if len(c.view.apps) > 1 {
+		in.text("app", c.app.Name)
+	}
+	c.routeInput(&in)
+	in.object("policy", document{{Key: "path", Value: policy.String(c.asked())}})
 	return policy.Object(in...), nil
 }
 

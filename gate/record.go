@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -55,12 +56,18 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		Method:       req.Method,
 		Host:         req.Host,
 		Path:         req.Path,
-		DecisionPath: c.view.settings().Decision,
+		DecisionPath: c.asked(),
 		Identity: decisionlog.Identity{Type: c.identity.Type, Subject: c.identity.Subject, Issuer: c.identity.Issuer,
 			Roles: c.identity.Roles, Authenticated: c.identity.Authenticated},
 		Peer:        req.Source.Principal,
 		RequestedBy: req.Source.Address.Host,
 		InputSize:   req.Bytes,
+	}
+	if c.app != nil {
+		e.App = c.app.Name
+	}
+	if r := c.match.Route; r != nil {
+		e.Route = cmp.Or(r.Name, r.Template)
 	}
 	if c.bypassed {
 		e.Reason = "bypass"

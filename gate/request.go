@@ -34,6 +34,10 @@ type Request struct {
 	RouteMetadata map[string]any    // route metadata context as plain JSON
 	TLS           *TLSSession
 
+	// FixedHeaders says that this proxy cannot take off what a client sent under another spelling of a header, FixedQuery that
+	// it cannot change the query. What would need that is denied.
+	FixedHeaders, FixedQuery bool
+
 	// Bytes is how large the message was that brought this request; limits.message bounds it.
 	Bytes int
 	// Malformed is set by a transport that could not make sense of what came. Check denies such a request.

@@ -60,6 +60,9 @@ func (t *Traces) end(span trace.Span, c *call, a *Answer) {
 			attribute.String("http.request.method", c.req.Method),
 			attribute.String("url.path", c.target.raw),
 		)
+		if c.match.Route != nil {
+			span.SetAttributes(attribute.String("http.route", c.match.Route.Template))
+		}
 		if c.view != nil {
 			span.SetAttributes(attribute.String("gatehouse.revision", c.view.revision))
 		}

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 
 	"gatehouse/decisionlog"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // View is everything that a decision depends on, at one moment. It and all it holds is immutable. A request is decided
@@ -19,10 +23,13 @@ type View struct {
 	Settings *Settings
 	Policy   *policy.Snapshot
 	Keys     *identity.Keys
-	Serial   uint64 // counts what was published
+	Routes   map[string]*routes.Table // by the application's name
+	Serial   uint64                   // counts what was published
 
 	revision string               // of Policy, for the decision log
 	bundles  []decisionlog.Bundle // likewise
+	apps     []application        // assembled from Settings, Policy and Routes
+	notices  []string             // routes without a rule, rules without a route
 }
 
 // Ready says what is missing before a View can decide, nil where nothing is.
@@ -50,7 +57,7 @@ type Part func(*View)
 
 type publication struct {
 	parts []Part
-	done  chan struct{}
+	done  chan error
 }
 
 // Run owns the View until ctx ends: it applies what Publish hands it, one publication after the other.
@@ -64,13 +71,18 @@ func (g *Gate) Run(ctx context.Context) error {
 			for _, part := range p.parts {
 				part(&next)
 			}
+			if err := next.assemble(); err != nil {
+				p.done <- err
+				continue
+			}
 			next.Serial++
 			next.describe()
+			g.logNotices(&next)
 			g.view.Store(&next)
 			if g.onPublish != nil {
 				g.onPublish(&next)
 			}
-			close(p.done)
+			p.done <- nil
 		}
 	}
 }
@@ -86,17 +98,37 @@ func (v *View) describe() {
 	}
 }
 
-// Publish makes the parts active in one step and returns once they are. It fails only when ctx ends first; then they are
-// not active.
+// logNotices tells what the View before did not have to say already.
+func (g *Gate) logNotices(next *View) {
+	for _, notice := range next.notices {
+		if !slices.Contains(g.view.Load().notices, notice) {
+			g.logger.Warn("routes and rules do not match", zap.String("notice", notice))
+		}
+	}
+}
+
+// Notices lists the routes without a rule and the rules without a route, where each route has a rule of its own.
+func (v *View) Notices() []string { return v.notices }
+
+// Publish makes the parts active in one step and returns once they are. Where they do not fit together, or ctx ends
+// first, it returns an error and nothing has changed.
 func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
-	p := publication{parts: parts, done: make(chan struct{})}
+	p := publication{parts: parts, done: make(chan error, 1)}
 	select {
 	case g.parts <- p:
-		<-p.done
-		return nil
+		return <-p.done
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Fit says whether the parts would be taken by Publish right now, without publishing them.
+func (g *Gate) Fit(parts ...Part) error {
+	next := *g.view.Load()
+	for _, part := range parts {
+		part(&next)
+	}
+	return next.assemble()
 }
 
 // View returns what decisions are made with right now.
@@ -109,7 +141,7 @@ type Settings struct {
 	Required bool               // a request without a credential is denied before the policy is asked
 	Headers  IdentityHeaders
 	Paths    PathRules
-	Decision string        // the decision path, for the input and the log
+	Apps     []App         // at least one
 	Timeout  time.Duration // of one evaluation
 	Limits   Limits
 	Denials  Denials
@@ -143,7 +175,7 @@ type Bypass struct {
 
 // Validate reports everything that is wrong with the settings.
 func (s *Settings) Validate() error {
-	errs := []error{s.Headers.validate(), s.Paths.validate()}
+	errs := []error{s.Headers.validate(), validateApps(s.Apps)}
 	if s.Timeout <= 0 {
 		errs = append(errs, fmt.Errorf("policy.timeout: %s: must be above zero", s.Timeout))
 	}
@@ -163,7 +195,7 @@ func (s *Settings) Validate() error {
 		case !b.Preflight && b.Method == "":
 			errs = append(errs, fmt.Errorf("bypass[%d]: method is missing", i))
 		case b.Path == "" && b.Preflight:
-		case !strings.HasPrefix(b.Path, "/") || strings.ContainsAny(b.Path, "?*") || refuse(b.Path, PathRules{}) != "" || strings.Contains(b.Path, "%"):
+		case !strings.HasPrefix(b.Path, "/") || strings.ContainsAny(b.Path, "?*") || routes.FormsOf(b.Path) != 0 || strings.Contains(b.Path, "%"):
 			errs = append(errs, fmt.Errorf("bypass[%d]: path %q: give one exact path, without query, wildcards, escapes or dot segments", i, b.Path))
 		}
 	}

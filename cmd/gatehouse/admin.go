@@ -28,7 +28,9 @@ type status struct {
 	Revision    string               `json:"revision,omitempty"`
 	ReloadError string               `json:"reload_error,omitempty"`
 	TLSError    string               `json:"tls_error,omitempty"`
+	Notices     []string             `json:"notices,omitempty"`
 	Bundles     []bundles.Status     `json:"bundles"`
+	Routes      []routesStatus       `json:"routes,omitempty"`
 	Keys        []identity.KeyStatus `json:"keys"`
 	DecisionLog decisionlog.Status   `json:"decision_log"`
 }
@@ -45,6 +47,10 @@ func (s *server) status() status {
 	view, e := s.gate.View(), s.current.Load()
 	out := status{Version: version(), Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
 		Bundles: e.bundles.Status(), Keys: view.Keys.Status(), DecisionLog: e.sink.log.Status()}
+	out.Notices = view.Notices()
+	for _, r := range e.routes {
+		out.Routes = append(out.Routes, r.status())
+	}
 	if s.certificates != nil {
 		if text := s.certificates.problem.Load(); text != nil {
 			out.TLSError = *text

@@ -21,6 +21,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // config is gatehouse.yaml. Every key is optional. The doc tags are what docs/config.md says of a key.
@@ -29,6 +30,8 @@ type config struct {
 	Identity    identityConfig    `yaml:"identity" doc:"Which credentials are accepted. At most one end-user credential may be on a request; two different ones are bad_credential."`
 	Headers     headersConfig     `yaml:"headers" doc:"What the application sees of the caller on an allowed request. What the client sent under these names never reaches it."`
 	Policy      policyConfig      `yaml:"policy" doc:"What decides."`
+	Routes      routesConfig      `yaml:"routes" doc:"The application's own route table: what GET /orders/17 is to it. gatehouse routes import writes one."`
+	Apps        []appConfig       `yaml:"apps" doc:"Several applications behind one Gatehouse, each with its own routes and decision. Without it routes, policy.decision and policy.root speak of the only one. Bundles are shared."`
 	Paths       pathsConfig       `yaml:"paths" doc:"Which path forms get to the policy; see docs/security.md."`
 	Denials     denialsConfig     `yaml:"denials" doc:"What a denial looks like to the client."`
 	Bypass      []bypassConfig    `yaml:"bypass" doc:"Requests that are let through before any credential or policy is looked at. Each is logged. Default: none."`
@@ -110,11 +113,35 @@ type headersConfig struct {
 
 type policyConfig struct {
 	Decision     string             `yaml:"decision" doc:"Path of the decision: envoy/authz/allow is data.envoy.authz.allow. Default: envoy/authz/allow."`
+	Root         string             `yaml:"root" doc:"Instead of decision: one rule for each route. orders asks data.orders.GET.orders.__id.allowed for GET /orders/{id}. Needs routes.file. Default: none."`
+	StrictRoutes bool               `yaml:"strict_routes" doc:"true stops the activation of a policy in which a route has no rule. Default: false, and it is only reported."`
 	Timeout      duration           `yaml:"timeout" doc:"How long one evaluation may take; then the request is denied (timeout). Default: 100ms."`
 	AllowHeaders []string           `yaml:"allow_headers" doc:"Headers that a policy may set although they are refused by default: host, pseudo-headers, framing and hop-by-hop headers. Default: none."`
 	Capabilities capabilitiesConfig `yaml:"capabilities" doc:"Built-ins that reach out of the process and are off by default."`
 	Protos       string             `yaml:"protos" doc:"A FileDescriptorSet (protoc --include_imports --descriptor_set_out): bodies of the gRPC methods in it are parsed for the policy. Watched. Default: none."`
 	Bundles      []bundleConfig     `yaml:"bundles" doc:"Where policy and data come from. Required, unless --bundle is given."`
+}
+
+type routesConfig struct {
+	File      string `yaml:"file" doc:"The route table, YAML. Watched; a broken one is reported and the old one stays. Default: none."`
+	Unmatched string `yaml:"unmatched" doc:"Requests that no route takes: deny, or policy to ask about them all the same. Default: deny."`
+}
+
+type appConfig struct {
+	Name   string          `yaml:"name" doc:"The application's name: input.app, and in the decision log. Required."`
+	Match  matchConfig     `yaml:"match" doc:"Which requests are its own. Envoy's routes can also name it by the context extension gatehouse.app."`
+	Routes routesConfig    `yaml:"routes" doc:"Its route table."`
+	Policy appPolicyConfig `yaml:"policy" doc:"What decides about it."`
+}
+
+type matchConfig struct {
+	Hosts []string `yaml:"hosts" doc:"Host names, or *.example.com for every name below it; the port does not count. Default: every host that no other application has."`
+}
+
+type appPolicyConfig struct {
+	Decision     string `yaml:"decision" doc:"As policy.decision. Default: envoy/authz/allow."`
+	Root         string `yaml:"root" doc:"As policy.root, instead of decision."`
+	StrictRoutes bool   `yaml:"strict_routes" doc:"As policy.strict_routes."`
 }
 
 type capabilitiesConfig struct {
@@ -207,10 +234,74 @@ func defaults() *config {
 		Listen: listenConfig{GRPC: []string{"127.0.0.1:9191"}, Admin: "127.0.0.1:9192", Socket: socketConfig{Mode: "0660"}, MaxConnections: 1024, MaxStreams: 1000,
 			DrainTimeout: duration(10 * time.Second)},
 		Headers: headersConfig{Subject: "x-auth-subject", Roles: "x-auth-roles"},
-		Policy:  policyConfig{Decision: "envoy/authz/allow", Timeout: duration(100 * time.Millisecond)},
+		Policy:  policyConfig{Timeout: duration(100 * time.Millisecond)},
 		Limits:  limitsConfig{Message: 1 << 20, Headers: 256},
 		Log:     logConfig{Level: "info", Format: "json"},
 	}
+}
+
+const defaultDecision = "envoy/authz/allow"
+
+// complete makes the only application of the short form, and fills in defaults that depend on other keys.
+func (c *config) complete(doc *document) {
+	if len(c.Apps) > 0 {
+		for i := range c.Apps {
+			if p := &c.Apps[i].Policy; p.Decision == "" && p.Root == "" {
+				p.Decision = defaultDecision
+			}
+		}
+		for _, key := range []string{"routes", "policy.decision", "policy.root", "policy.strict_routes"} {
+			if line, set := doc.lines[key]; set {
+				doc.fail(line, "%s: speaks of the only application, and there are apps: set it in each of them", key)
+			}
+		}
+		c.Policy.Decision = ""
+		return
+	}
+	if c.Policy.Root == "" && c.Policy.Decision == "" {
+		c.Policy.Decision = defaultDecision
+	}
+}
+
+// applications are the apps, or the one of the short form.
+func (c *config) applications() []appConfig {
+	if len(c.Apps) > 0 {
+		return c.Apps
+	}
+	return []appConfig{{Routes: c.Routes, Policy: appPolicyConfig{Decision: c.Policy.Decision, Root: c.Policy.Root, StrictRoutes: c.Policy.StrictRoutes}}}
+}
+
+// apps are the applications as the gate takes them.
+func (c *config) apps() []gate.App {
+	var out []gate.App
+	for _, a := range c.applications() {
+		app := gate.App{Name: a.Name, Hosts: a.Match.Hosts, AllowUnmatched: a.Routes.Unmatched == "policy", StrictRoutes: a.Policy.StrictRoutes}
+		if a.Policy.Decision != "" {
+			app.Decision = strings.Split(a.Policy.Decision, "/")
+		}
+		if a.Policy.Root != "" {
+			app.Root = strings.FieldsFunc(a.Policy.Root, func(r rune) bool { return r == '/' || r == '.' })
+		}
+		out = append(out, app)
+	}
+	return out
+}
+
+func (c *config) validateApps() error {
+	var errs []error
+	for i, a := range c.applications() {
+		where := ""
+		if len(c.Apps) > 0 {
+			where = fmt.Sprintf("apps[%d].", i)
+		}
+		if u := a.Routes.Unmatched; u != "" && u != "deny" && u != "policy" {
+			errs = append(errs, fmt.Errorf("%sroutes.unmatched: %q is neither deny nor policy", where, u))
+		}
+		if a.Policy.Root != "" && a.Routes.File == "" {
+			errs = append(errs, fmt.Errorf("%spolicy.root: one rule for each route needs a route table: set routes.file", where))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // source says where the configuration comes from: a file, or defaults with a bundle directory.
@@ -234,6 +325,7 @@ func (s source) read() (*config, *document, error) {
 		}
 		cfg.relativeTo(filepath.Dir(s.file))
 	}
+	cfg.complete(doc)
 	if s.bundle != "" {
 		cfg.Policy.Bundles = append(cfg.Policy.Bundles, bundleConfig{Path: s.bundle})
 	}
@@ -279,6 +371,10 @@ func (c *config) relativeTo(dir string) {
 	}
 	resolve(&c.DecisionLog.File)
 	resolve(&c.Policy.Protos)
+	resolve(&c.Routes.File)
+	for i := range c.Apps {
+		resolve(&c.Apps[i].Routes.File)
+	}
 	if t := c.Listen.TLS; t != nil {
 		resolve(&t.Cert)
 		resolve(&t.Key)
@@ -353,7 +449,7 @@ func (c *config) verifierConfig(logger *zap.Logger) identity.Config {
 	return out
 }
 
-func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot)) bundles.Config {
+func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
 	out := bundles.Config{Logger: logger, Registerer: r, Publish: publish,
 		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders,
 			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
@@ -385,20 +481,22 @@ func (c *config) settings(v *identity.Verifier) (*gate.Settings, error) {
 		Required: c.Identity.Required,
 		Headers:  gate.IdentityHeaders{Subject: c.Headers.Subject, Roles: c.Headers.Roles},
 		Paths:    gate.PathRules{Compat: c.Paths.Compat},
-		Decision: c.Policy.Decision,
+		Apps:     c.apps(),
 		Timeout:  time.Duration(c.Policy.Timeout),
 		Limits:   gate.Limits{Message: int(c.Limits.Message), Headers: c.Limits.Headers, Concurrent: c.Limits.Concurrent},
 		DryRun:   c.DryRun.Always, DryRunExtension: c.DryRun.AllowExtension,
 	}
-	for _, name := range c.Paths.Allow {
-		s.Paths.Allow = append(s.Paths.Allow, gate.Refusal(name))
+	forms, unknown := routes.ParseForms(c.Paths.Allow)
+	if unknown != nil {
+		unknown = fmt.Errorf("paths.allow: %w: one of %s", unknown, routes.AllForms())
 	}
+	s.Paths.Allow = forms
 	for _, b := range c.Bypass {
 		s.Bypass = append(s.Bypass, gate.Bypass{Method: b.Method, Path: b.Path, Preflight: b.Preflight})
 	}
 	var denials error
 	s.Denials, denials = c.Denials.compile()
-	return s, errors.Join(denials, s.Validate())
+	return s, errors.Join(denials, unknown, c.validateApps(), s.Validate())
 }
 
 func (c denialsConfig) compile() (gate.Denials, error) {

@@ -11,7 +11,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// fullExample is a gatehouse.yaml with every key there is. Tests see to that, and that it loads.
+//go:embed testdata/apps.yaml
+var appsExample string
+
+// fullExample is a gatehouse.yaml with every key there is, but for those of appsExample. Tests see to that, and that it loads.
 //
 //go:embed testdata/full.yaml
 var fullExample string
@@ -69,6 +72,7 @@ func configPage() string {
 			b.WriteString(strings.Join(rows, ""))
 		}
 	}
+	b.WriteString("\n## Several applications\n\n```yaml\n" + appsExample + "```\n")
 	b.WriteString("\n## Everything at once\n\n```yaml\n" + fullExample + "```\n")
 	return b.String()
 }

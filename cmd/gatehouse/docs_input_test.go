@@ -94,7 +94,11 @@ func ask(t *testing.T, rego string) gate.Answer {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = g.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	settings, err := defaults().settings(verifier)
+	cfg, _, err := source{}.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, err := cfg.settings(verifier)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,14 +21,15 @@ func TestConfigPageIsUpToDate(t *testing.T) {
 // TestEveryKeyIsDocumented holds that each key has its doc, and is in the full example.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	t.Setenv("HOSTNAME", "here")
-	cfg := defaults()
-	doc, err := decodeYAML("full.yaml", []byte(fullExample), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	used := map[string]bool{}
-	for path := range doc.lines {
-		used[generic(path)] = true
+	used := map[string]bool{"policy.root": true, "policy.strict_routes": true} // stand for policy.decision, and in apps
+	for name, text := range map[string]string{"full.yaml": fullExample, "apps.yaml": appsExample} {
+		doc, err := decodeYAML(name, []byte(text), defaults())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path := range doc.lines {
+			used[generic(path)] = true
+		}
 	}
 	var check func(t reflect.Type, path string)
 	check = func(typ reflect.Type, path string) {
@@ -87,12 +88,17 @@ func TestFullExampleStarts(t *testing.T) {
 	write(t, filepath.Join(dir, "503.txt"), "later")
 	write(t, filepath.Join(dir, "orders.pb"), "")
 	write(t, filepath.Join(dir, "policy", "authz.rego"), "package envoy.authz\n\ndefault allow := false\n")
-	write(t, filepath.Join(dir, "gatehouse.yaml"), fullExample)
-	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-	if err != nil || len(doc.errs) > 0 {
-		t.Fatal(err, doc.errs)
+	for _, table := range []string{"routes.yaml", "orders/routes.yaml", "items/routes.yaml"} {
+		write(t, filepath.Join(dir, table), "framework: flask\nroutes:\n  - GET /orders\n")
 	}
-	if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
-		t.Fatal(err, policyErr)
+	for _, example := range []string{fullExample, appsExample} {
+		write(t, filepath.Join(dir, "gatehouse.yaml"), example)
+		cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
+		if err != nil || len(doc.errs) > 0 {
+			t.Fatal(err, doc.errs)
+		}
+		if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
+			t.Fatal(err, policyErr)
+		}
 	}
 }

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -17,6 +15,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // engine is what one reading of the configuration runs beside the requests: it keeps keys and policy fresh and hands
@@ -26,7 +25,8 @@ type engine struct {
 	verifier *identity.Verifier
 	bundles  *bundles.Manager
 	sink     *sink
-	protos   *protos          // nil where none are configured
+	protos   *descriptors // nil where none are configured
+	routes   []*routeTable
 	keys     *identity.Keys   // as first loaded; nil where no issuer is configured
 	policy   *policy.Snapshot // as first loaded; nil where it does not compile yet
 	metrics  *prometheus.Registry
@@ -58,9 +58,21 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 		e.settings.Log = e.sink.log
 	}
 	if cfg.Policy.Protos != "" {
-		e.protos = &protos{file: cfg.Policy.Protos}
+		e.protos = newDescriptors(cfg.Policy.Protos)
 		e.settings.Protos, err = e.protos.read()
 		found.add("policy.protos", err)
+	}
+	for i, app := range cfg.applications() {
+		if app.Routes.File == "" {
+			continue
+		}
+		at := "routes.file"
+		if len(cfg.Apps) > 0 {
+			at = fmt.Sprintf("apps[%d].routes.file", i)
+		}
+		table := newRouteTable(app.Name, app.Routes.File)
+		found.add(at, table.read(logger))
+		e.routes = append(e.routes, table)
 	}
 	if cfg.Identity.Required && len(cfg.Identity.JWT) == 0 {
 		found.add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
@@ -79,15 +91,17 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	return e, policyErr, nil
 }
 
-// parts are what the engine has at the start, for one step.
-func (e *engine) parts() []gate.Part {
-	return []gate.Part{func(v *gate.View) {
-		v.Settings = e.settings
-		v.Keys = e.keys
-		if e.policy != nil {
+// parts are what the engine has at the start, for one step. withPolicy leaves the policy as it is where it is false.
+func (e *engine) parts(withPolicy bool) gate.Part {
+	return func(v *gate.View) {
+		v.Settings, v.Keys, v.Routes = e.settings, e.keys, map[string]*routes.Table{}
+		for _, r := range e.routes {
+			v.Routes[r.app] = r.table
+		}
+		if withPolicy && e.policy != nil {
 			v.Policy = e.policy
 		}
-	}}
+	}
 }
 
 // start runs the engine until halt is called.
@@ -99,6 +113,9 @@ func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 			failed(fmt.Errorf("watching bundles: %w", err))
 		}
 	})
+	for _, r := range e.routes {
+		e.wait.Go(func() { r.watch(ctx, g, e.logger) })
+	}
 	if e.protos != nil {
 		e.wait.Go(func() { e.protos.watch(ctx, g, e.logger) })
 	}
@@ -111,61 +128,9 @@ func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	})
 }
 
-// protos keeps the descriptors of gRPC methods as new as their file.
-type protos struct {
-	file string
-	seen []byte
-}
-
-// read returns the descriptors, nil where the file holds what was read last.
-func (p *protos) read() (*gate.Descriptors, error) {
-	const limit = 64 << 20
-	text, err := readUpTo(p.file, limit)
-	if err != nil {
-		return nil, fmt.Errorf("policy.protos: %w", err)
-	}
-	if p.seen != nil && bytes.Equal(text, p.seen) {
-		return nil, nil
-	}
-	p.seen = text
-	d, err := gate.NewDescriptors(text)
-	if err != nil {
-		return nil, fmt.Errorf("policy.protos: %s: %w", p.file, err)
-	}
-	return d, nil
-}
-
-// watch publishes changed descriptors. A file that cannot be used is reported once, and what was read before stays.
-func (p *protos) watch(ctx context.Context, g *gate.Gate, logger *zap.Logger) {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	reported := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		next, err := p.read()
-		switch {
-		case err != nil && err.Error() != reported:
-			reported = err.Error()
-			logger.Error("gRPC descriptors changed and cannot be used, the old ones stay", zap.Error(err))
-		case next != nil:
-			reported = ""
-			logger.Info("gRPC descriptors replaced", zap.String("file", p.file))
-			_ = g.Publish(ctx, func(v *gate.View) { // fails only when the engine is being halted
-				settings := *v.Settings
-				settings.Protos = next
-				v.Settings = &settings
-			})
-		}
-	}
-}
-
-// publish hands a finished policy to the gate. It fails only when the engine is being halted.
-func (e *engine) publish(ctx context.Context, s *policy.Snapshot) {
-	_ = e.gate.Publish(ctx, func(v *gate.View) { v.Policy = s })
+// publish hands a finished policy to the gate.
+func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
+	return e.gate.Publish(ctx, func(v *gate.View) { v.Policy = s })
 }
 
 // halt ends the engine and waits for it. What it published stays active.

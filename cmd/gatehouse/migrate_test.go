@@ -62,6 +62,7 @@ func TestMigrateKeepsMeaning(t *testing.T) {
 	t.Setenv("DRY", "true")
 	base := func(change func(*config)) *config {
 		cfg := defaults()
+		cfg.Policy.Decision = defaultDecision
 		cfg.Listen.GRPC = []string{":9191"}
 		cfg.Paths.Compat = true
 		cfg.Limits.Message = 4 << 20

@@ -25,10 +25,14 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 			e.sink.discard(s.engine.sink)
 			return policyErr
 		}
+		if err := s.gate.Fit(e.parts(true)); err != nil {
+			e.sink.discard(s.engine.sink)
+			return err
+		}
 		cfg.Log.setLevel(s.level)
 		s.engine.halt() // so that the old sources publish nothing over the new ones
 		e.sink.start(ctx, failed)
-		if err := s.gate.Publish(ctx, e.parts()...); err != nil {
+		if err := s.gate.Publish(ctx, e.parts(true)); err != nil {
 			return err
 		}
 		s.needsRestart(cfg)

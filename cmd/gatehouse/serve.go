@@ -203,9 +203,11 @@ func (s *server) run(ctx context.Context) error {
 	}
 	s.engine.sink.start(background, failed)
 
-	if err := s.gate.Publish(background, s.engine.parts()...); err != nil {
+	if err := s.gate.Publish(background, s.engine.parts(false)); err != nil {
 		return err
 	}
+	// Where the policy does not fit the rest, the bundles' manager says so, and goes on trying.
+	_ = s.gate.Publish(background, s.engine.parts(true))
 	s.engine.start(background, s.gate, failed)
 	for _, l := range s.listeners {
 		servers.Go(func() { failed(s.grpc.Serve(l)) })

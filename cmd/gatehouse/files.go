@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/gate"
+	"gatehouse/routes"
+)
+
+// watchedFile is a small file whose newest good content is in use. Its state is touched by one goroutine at a time.
+type watchedFile struct {
+	path  string
+	limit int64
+	stat  fs.FileInfo
+	seen  []byte
+}
+
+// changed returns the content where it is another than the last time. A file that looks the same is not opened.
+func (w *watchedFile) changed() ([]byte, bool, error) {
+	stat, err := os.Stat(w.path)
+	if err != nil {
+		w.stat = nil
+		return nil, false, err
+	}
+	if w.stat != nil && os.SameFile(stat, w.stat) && stat.Size() == w.stat.Size() && stat.ModTime().Equal(w.stat.ModTime()) &&
+		time.Since(stat.ModTime()) > 2*time.Second { // a file system's clock may be coarse
+		return nil, false, nil
+	}
+	text, err := readUpTo(w.path, w.limit)
+	if err != nil {
+		return nil, false, err
+	}
+	w.stat = stat
+	if w.seen != nil && bytes.Equal(text, w.seen) {
+		return nil, false, nil
+	}
+	w.seen = text
+	return text, true, nil
+}
+
+// watch calls use with each new content until ctx ends. Each problem is told once; what was in use before it stays.
+func (w *watchedFile) watch(ctx context.Context, what string, problem *atomic.Pointer[string], logger *zap.Logger, use func([]byte) error) {
+	const interval = 200 * time.Millisecond
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		text, changed, err := w.changed()
+		if err == nil && changed {
+			err = use(text)
+		}
+		switch old := problem.Load(); {
+		case ctx.Err() != nil:
+			return
+		case err != nil && (old == nil || *old != err.Error()):
+			message := err.Error()
+			problem.Store(&message)
+			logger.Error(what+" changed and cannot be used, the old one stays", zap.String("file", w.path), zap.Error(err))
+		case changed && err == nil:
+			problem.Store(nil)
+			logger.Info(what+" replaced", zap.String("file", w.path))
+		}
+	}
+}
+
+// routeTable keeps the route table of one application as new as its file.
+type routeTable struct {
+	app     string
+	file    watchedFile
+	table   *routes.Table // as first read
+	problem atomic.Pointer[string]
+	count   atomic.Int64
+}
+
+const maxRoutes = 8 << 20
+
+func newRouteTable(app, path string) *routeTable {
+	return &routeTable{app: app, file: watchedFile{path: path, limit: maxRoutes}}
+}
+
+// read reads the table for the first time.
+func (r *routeTable) read(logger *zap.Logger) error {
+	text, _, err := r.file.changed()
+	if err != nil {
+		return fmt.Errorf("routes.file: %w", err)
+	}
+	r.table, err = r.parse(text, logger)
+	return err
+}
+
+func (r *routeTable) parse(text []byte, logger *zap.Logger) (*routes.Table, error) {
+	table, notices, err := routes.Parse(r.file.path, text)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range notices {
+		logger.Warn("route table", zap.String("notice", n.String()))
+	}
+	r.count.Store(int64(len(table.Routes())))
+	return table, nil
+}
+
+func (r *routeTable) watch(ctx context.Context, g *gate.Gate, logger *zap.Logger) {
+	r.file.watch(ctx, "route table", &r.problem, logger, func(text []byte) error {
+		table, err := r.parse(text, logger)
+		if err != nil {
+			return err
+		}
+		return g.Publish(ctx, func(v *gate.View) {
+			v.Routes = maps.Clone(v.Routes)
+			v.Routes[r.app] = table
+		})
+	})
+}
+
+// routesStatus is what the status page shows of a route table.
+type routesStatus struct {
+	App    string `json:"app,omitempty"`
+	File   string `json:"file"`
+	Routes int64  `json:"routes"`
+	Error  string `json:"error,omitempty"`
+}
+
+func (r *routeTable) status() routesStatus {
+	out := routesStatus{App: r.app, File: r.file.path, Routes: r.count.Load()}
+	if text := r.problem.Load(); text != nil {
+		out.Error = *text
+	}
+	return out
+}
+
+// descriptors keeps the descriptors of gRPC methods as new as their file.
+type descriptors struct {
+	file    watchedFile
+	problem atomic.Pointer[string]
+}
+
+const maxDescriptors = 64 << 20
+
+func newDescriptors(path string) *descriptors {
+	return &descriptors{file: watchedFile{path: path, limit: maxDescriptors}}
+}
+
+func (d *descriptors) read() (*gate.Descriptors, error) {
+	text, _, err := d.file.changed()
+	if err != nil {
+		return nil, fmt.Errorf("policy.protos: %w", err)
+	}
+	return d.parse(text)
+}
+
+func (d *descriptors) parse(text []byte) (*gate.Descriptors, error) {
+	parsed, err := gate.NewDescriptors(text)
+	if err != nil {
+		return nil, fmt.Errorf("policy.protos: %s: %w", d.file.path, err)
+	}
+	return parsed, nil
+}
+
+func (d *descriptors) watch(ctx context.Context, g *gate.Gate, logger *zap.Logger) {
+	d.file.watch(ctx, "gRPC descriptors", &d.problem, logger, func(text []byte) error {
+		next, err := d.parse(text)
+		if err != nil {
+			return err
+		}
+		return g.Publish(ctx, func(v *gate.View) {
+			settings := *v.Settings
+			settings.Protos = next
+			v.Settings = &settings
+		})
+	})
+}

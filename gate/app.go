@@ -1,0 +1,291 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"gatehouse/policy"
+	"gatehouse/routes"
+)
+
+// App is one application behind the gate. Its route table is in the View, under its name.
+type App struct {
+	Name string // "" where there is only one
+	// Hosts choose the application by the request's host: exact names, or *.example.com for every name below it. The port
+	// and the case do not count. Empty: every host.
+	Hosts []string
+	// AllowUnmatched asks the policy about requests that no route takes; without it they are denied. It means nothing
+	// without a table.
+	AllowUnmatched bool
+	// Decision is the path below data of the one rule that decides about every request. Either it or Root is set.
+	Decision []string
+	// Root is where each route has a rule of its own: data.<root>.GET.orders.__id.allowed for GET /orders/{id}.
+	Root []string
+	// StrictRoutes makes a route without a rule an error, which stops the activation.
+	StrictRoutes bool
+}
+
+// ruleName is the rule that decides in the package of a route (the convention of Aserto's policies).
+const ruleName = "allowed"
+
+// anyMethods are the methods for which a route that takes any method is asked about.
+var anyMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+// application is an App with everything that it takes to decide about its requests. It is part of a View.
+type application struct {
+	App
+	table *routes.Table
+	entry *policy.Entry // of Decision
+	rules map[*routes.Route]map[string]*policy.Entry
+}
+
+// label names the application in messages.
+func (a *App) label() string {
+	if a.Name == "" {
+		return "the application"
+	}
+	return fmt.Sprintf("app %q", a.Name)
+}
+
+func validateApps(apps []App) error {
+	var errs []error
+	if len(apps) == 0 {
+		errs = append(errs, errors.New("apps: there is none"))
+	}
+	seen := map[string]string{}
+	for i, a := range apps {
+		if len(apps) > 1 && a.Name == "" {
+			errs = append(errs, fmt.Errorf("apps[%d]: name is missing", i))
+		}
+		if (len(a.Decision) == 0) == (len(a.Root) == 0) {
+			errs = append(errs, fmt.Errorf("apps[%d]: set one of policy.decision and policy.root", i))
+		}
+		hosts := a.Hosts
+		if len(hosts) == 0 {
+			hosts = []string{"*"}
+		}
+		for _, host := range hosts {
+			host = strings.ToLower(host)
+			if name := strings.TrimPrefix(host, "*."); host != "*" && (name == "" || strings.ContainsAny(name, "*/: ")) {
+				errs = append(errs, fmt.Errorf("apps[%d].match.hosts: %q is neither a host name nor *.example.com", i, host))
+			}
+			if other, taken := seen[host]; taken {
+				errs = append(errs, fmt.Errorf("apps[%d].match.hosts: %q already belongs to app %q", i, host, other))
+			}
+			seen[host] = a.Name
+		}
+		if i > 0 && slices.ContainsFunc(apps[:i], func(b App) bool { return b.Name == a.Name }) {
+			errs = append(errs, fmt.Errorf("apps[%d]: the name %q is taken", i, a.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// assemble works out what requests are decided with, from the parts that were published. An error keeps the View from
+// being stored.
+func (v *View) assemble() error {
+	v.apps, v.notices = nil, nil
+	if v.Settings == nil || v.Policy == nil {
+		return nil
+	}
+	for _, app := range v.Settings.Apps {
+		a := application{App: app, table: v.Routes[app.Name]}
+		if a.table != nil {
+			a.table = a.table.Allowing(v.Settings.Paths.forms())
+		}
+		var err error
+		if len(app.Root) > 0 {
+			err = v.assembleRules(&a)
+		} else if a.entry, err = v.Policy.Entry(app.Decision); err == nil && a.entry == nil {
+			err = fmt.Errorf("%s: decision %q is not defined by any rule", app.label(), strings.Join(app.Decision, "/"))
+		}
+		if err != nil {
+			return err
+		}
+		v.apps = append(v.apps, a)
+	}
+	return nil
+}
+
+// assembleRules finds the rule of each route, and reports what has no counterpart.
+func (v *View) assembleRules(a *application) error {
+	if a.table == nil {
+		return fmt.Errorf("%s: policy.root needs a route table: set routes.file", a.label())
+	}
+	var conflicts []error
+	for _, c := range a.table.RuleConflicts(a.Root, ruleName) {
+		conflicts = append(conflicts, errors.New(c.String()))
+	}
+	if len(conflicts) > 0 {
+		return errors.Join(conflicts...)
+	}
+	a.rules = map[*routes.Route]map[string]*policy.Entry{}
+	asked := map[string]bool{}
+	var missing []string
+	for _, route := range a.table.Routes() {
+		if route.Unsupported != "" {
+			continue
+		}
+		entries := map[string]*policy.Entry{}
+		for _, method := range ruleMethods(route) {
+			path, err := routes.RulePath(a.Root, method, route.Template)
+			if err != nil {
+				return fmt.Errorf("%s: %w", a.label(), err)
+			}
+			asked[routes.RuleName(path)] = true
+			entry, err := v.Policy.Entry(append(slices.Clone(path), ruleName))
+			if err != nil {
+				return err
+			}
+			if entry == nil {
+				missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", a.label(), method, route.Template, routes.RuleName(path), ruleName))
+				continue
+			}
+			entries[method] = entry
+		}
+		a.rules[route] = entries
+	}
+	if a.StrictRoutes && len(missing) > 0 {
+		return fmt.Errorf("policy.strict_routes: %s", strings.Join(missing, "; "))
+	}
+	v.notices = append(v.notices, missing...)
+	for _, path := range v.Policy.Rules(a.Root, ruleName) {
+		if name := routes.RuleName(path); !asked[name] {
+			v.notices = append(v.notices, fmt.Sprintf("%s: rule %s.%s belongs to no route", a.label(), name, ruleName))
+		}
+	}
+	return nil
+}
+
+// ruleMethods are the methods for which a route's rule is asked: its own, HEAD aside, which falls back to GET's.
+func ruleMethods(route *routes.Route) []string {
+	if route.Methods == nil {
+		return anyMethods
+	}
+	return slices.DeleteFunc(slices.Clone(route.Methods), func(m string) bool { return m == "HEAD" && slices.Contains(route.Methods, "GET") })
+}
+
+// ask finds the entry for a request: the application's one decision, or its route's rule.
+func (a *application) ask(method string, route *routes.Route) (*policy.Entry, []string) {
+	if a.entry != nil {
+		return a.entry, a.Decision
+	}
+	if route == nil {
+		return nil, a.Root
+	}
+	entries := a.rules[route]
+	entry := entries[method]
+	if entry == nil && method == "HEAD" {
+		entry = entries["GET"]
+	}
+	if entry == nil {
+		return nil, a.Root
+	}
+	return entry, entry.Path()[:len(entry.Path())-1]
+}
+
+// app finds the application that a request is for: the one that Envoy's configuration names, else the one that the host
+// belongs to, an exact name before the longest wildcard.
+func (v *View) app(req *Request) *application {
+	if name := req.Extensions["gatehouse.app"]; name != "" {
+		for i := range v.apps {
+			if v.apps[i].Name == name {
+				return &v.apps[i]
+			}
+		}
+		return nil
+	}
+	if len(v.apps) == 1 && len(v.apps[0].Hosts) == 0 {
+		return &v.apps[0]
+	}
+	host := hostName(req.Host)
+	var best *application
+	longest := -1
+	for i := range v.apps {
+		a := &v.apps[i]
+		if len(a.Hosts) == 0 && longest < 0 {
+			best, longest = a, 0
+		}
+		for _, pattern := range a.Hosts {
+			switch suffix, wildcard := strings.CutPrefix(pattern, "*"); {
+			case strings.EqualFold(pattern, host):
+				return a
+			case wildcard && len(suffix) > longest && len(host) > len(suffix) && strings.EqualFold(host[len(host)-len(suffix):], suffix):
+				best, longest = a, len(suffix)
+			}
+		}
+	}
+	return best
+}
+
+// hostName is a Host header without port and without the dot of the DNS root.
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+}
+
+// route finds what the application will do with the request, by its own route table, and refuses paths that two readers
+// could understand differently, unless configuration or the route allows the form.
+func (c *call) route() error {
+	s := c.view.Settings
+	if c.app = c.view.app(c.req); c.app == nil {
+		return fail(NoRoute, fmt.Errorf("no app has the host %q", c.req.Host))
+	}
+	refused := c.target.forms &^ s.Paths.forms()
+	named := c.req.Extensions["gatehouse.route"]
+	if c.app.table == nil {
+		if refused != 0 {
+			return refuse(refused)
+		}
+		if named != "" {
+			return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, and there is no route table", named))
+		}
+		return nil
+	}
+	match := c.app.table.Match(c.req.Method, c.req.Host, c.target.raw)
+	if match.Outcome == routes.Matched {
+		refused &^= match.Route.Allow
+	}
+	switch {
+	case refused != 0:
+		return refuse(refused)
+	case match.Outcome == routes.Refused:
+		return fail(BadRequest, errors.New("no one can say which route the path will take"))
+	case match.Outcome == routes.Matched && (named == "" || named == match.Route.Name || named == match.Route.Template):
+		c.match = match
+		return nil
+	case named != "":
+		return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, which is not the route that the path takes", named))
+	case c.app.AllowUnmatched:
+		return nil
+	}
+	return fail(NoRoute, fmt.Errorf("the route table says %s", match.Outcome))
+}
+
+func refuse(forms routes.Forms) error {
+	return fail(BadRequest, fmt.Errorf("path refused: %s (paths.allow, or allow: on the route, lets it through)", forms))
+}
+
+// routeInput is contract's "route" and "resource".
+func (c *call) routeInput(in *document) {
+	if c.match.Outcome != routes.Matched {
+		return
+	}
+	params := make(document, 0, len(c.match.Params))
+	for _, p := range c.match.Params {
+		params.add(p.Name, policy.String(p.Value))
+	}
+	resource := policy.Object(params...)
+	route := make(document, 0, 4)
+	route.text("name", c.match.Route.Name)
+	route.text("method", c.req.Method)
+	route.text("template", c.match.Route.Template)
+	route.add("params", resource)
+	in.object("route", route)
+	in.add("resource", resource)
+}
