@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // Answer is what Check makes of a Request: complete, validated and ready for any transport to render. The zero value
@@ -30,6 +31,17 @@ type Answer struct {
 
 	Body     string         // of a denial
 	Metadata map[string]any // dynamic metadata besides decision_id, as plain JSON
+
+	Trace Trace
+}
+
+// Trace says how an Answer came about. It is for operators' tools: no transport shows it to a client.
+type Trace struct {
+	App      string       // the application, "" where there is only one
+	Match    routes.Match // the route, where its table has one
+	Asked    string       // the decision path
+	Revision string       // of the policy
+	Cause    error        // why it is a denial, nil where the policy allowed
 }
 
 // Action says how a header joins others of its name.

