@@ -22,6 +22,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // The page docs/input.md is held to be true: its input is what a policy gets, its Rego compiles, and its decisions are
@@ -103,7 +104,15 @@ func ask(t *testing.T, rego string) gate.Answer {
 		t.Fatal(err)
 	}
 	compiled := compileRego(t, rego)
-	if err := g.Publish(ctx, func(v *gate.View) { v.Settings, v.Keys, v.Policy = settings, loaded, compiled }); err != nil {
+	table, _, err := routes.Parse("routes.yaml", []byte("framework: flask\nroutes:\n  - {route: POST /users/<user>/orders, name: orders.create}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings.Apps[0].Name = "shop"
+	settings.Apps = append(settings.Apps, gate.App{Name: "other", Hosts: []string{"other.example.com"}, Decision: settings.Apps[0].Decision})
+	if err := g.Publish(ctx, func(v *gate.View) {
+		v.Settings, v.Keys, v.Policy, v.Routes = settings, loaded, compiled, map[string]*routes.Table{"shop": table}
+	}); err != nil {
 		t.Fatal(err)
 	}
 	encode := base64.RawURLEncoding.EncodeToString
