@@ -126,13 +126,16 @@ func (target target) table(t *testing.T) *routes.Table {
 
 // difference says how our answer differs from the framework's, or "".
 func difference(table *routes.Table, r request, theirs answer) string {
+	match := table.Match(r.Method, r.Host, r.Path)
 	if theirs.Outcome == "unparsed" {
 		return "" // the server answers 400 before there is an application
+	}
+	if theirs.Outcome == "error" && table.Framework() == routes.Django && len(r.Path) > 2000 && match.Outcome == routes.Redirect {
+		return "" // Django answers 400 instead of a redirect to more than 2048 characters
 	}
 	if theirs.Outcome == "error" {
 		theirs.Outcome = "404" // 500 before any view is reached
 	}
-	match := table.Match(r.Method, r.Host, r.Path)
 	ours := asAnswer(match)
 	slow := asAnswer(table.MatchInOrder(r.Method, r.Host, r.Path))
 	if diff := cmp.Diff(slow, ours); diff != "" {

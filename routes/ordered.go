@@ -248,11 +248,26 @@ func (s *search) offer(i int) {
 		return
 	}
 	e := &s.list.entries[i]
+	if s.raises(e) {
+		s.full = i
+		return
+	}
 	if s.any || e.exclusive || e.group != nil || e.opaque || e.target(s.method) != nil {
 		s.full = i
 		return
 	}
 	s.partial = min(s.partial, i)
+}
+
+// raises says that Starlette's convert() raises here, which ends the search with a 500 even where the method is not the
+// route's: int() of more digits than it takes. finish and redirected make nothing of such an entry.
+func (s *search) raises(e *entry) bool {
+	if len(s.path) <= maxIntDigits || e.group != nil || e.opaque || s.rule.framework != Starlette && s.rule.framework != FastAPI {
+		return false
+	}
+	var scratch caps
+	_, ok := e.pat.capture(s.path, &scratch)
+	return !ok
 }
 
 // target is the leaf's route for a method.
@@ -463,12 +478,15 @@ func (t *Table) matchStarlette(method, host, path string) Match {
 
 // finish ends at a route.
 func (e *entry) finish(s *search, values *caps) Match {
+	if s.raises(e) {
+		return Match{} // the server answers 500 before any view runs
+	}
 	found := e.leaf(s.method)
 	if found.outcome != Matched {
 		return Match{Outcome: found.outcome, Route: found.route}
 	}
 	if _, ok := e.pat.capture(s.path, values); !ok {
-		return Match{} // convert() raised: the server answers 500 before any view runs
+		return Match{}
 	}
 	return Match{Outcome: Matched, Route: found.route, Params: values.params()}
 }

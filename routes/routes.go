@@ -40,6 +40,7 @@
 //   - A path that the server refuses before there is an application (gunicorn and h11 take printable ASCII only) may
 //     have an answer here.
 //   - What makes Starlette answer 500 while it looks for a route (an int of more than 4300 digits) is 404 here.
+//   - Django answers 400 where its redirect would be longer than 2048 characters; here it is a redirect.
 //   - Values that an application's own converter refuses in its to_python are not known here; the importer says so.
 //   - Werkzeug's and re's \d take every decimal digit of the Unicode version that the interpreter has; Go's may be newer.
 //   - Websocket routes are left out; extra arguments and defaults that are not on the URL are no parameters.
