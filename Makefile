@@ -3,7 +3,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full check bench fuzz docs clean
+.PHONY: help build demo test test-full check bench fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -22,14 +22,26 @@ build:
 demo: build
 	@bin/gatehouse demo
 
+# The frameworks that package routes is compared with, in a virtual environment of their own.
+export GATEHOUSE_PYTHON = $(CURDIR)/.venv-routes/bin/python
+
+.venv-routes/stamp: routes/testdata/requirements.txt
+	rm -rf .venv-routes
+	python3 -m venv .venv-routes
+	.venv-routes/bin/python -m pip install --quiet --disable-pip-version-check -r routes/testdata/requirements.txt
+	touch $@
+
+nginx:
+	@sh hack/need-nginx.sh
+
 # The end-to-end tests run alone, because they measure times, and always, because Go cannot see what they depend on.
 UNIT = $$(go list ./... | grep -v '/envoy$$')
 
-test:
+test: .venv-routes/stamp nginx
 	go test -race -timeout 10m $(UNIT)
 	go test -race -timeout 10m -count=1 ./envoy
 
-test-full:
+test-full: .venv-routes/stamp nginx
 	go test -race -timeout 40m -tags full $(UNIT)
 	go test -race -timeout 40m -tags full -count=1 ./envoy
 
@@ -67,4 +79,4 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 
 clean:
-	rm -rf bin .demo .venv .venv.lock
+	rm -rf bin .demo .venv .venv.lock .venv-routes
