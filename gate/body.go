@@ -104,7 +104,7 @@ func parseMultipart(body, boundary string) (policy.Value, error) {
 	parts := map[string][]policy.Value{}
 	for n := 0; ; n++ {
 		part, err := r.NextPart()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && (n > 0 || strings.Contains(body, "--"+boundary)) {
 			break
 		}
 		if err != nil || n == maxParts {

@@ -147,7 +147,7 @@ func (c *call) parse() error {
 		return &failure{BadRequest, 431, fmt.Errorf("the request has %d headers, limits.headers is %d", len(req.Headers), s.Limits.Headers)}
 	}
 	var err error
-	if c.target, err = parseTarget(req.Path); err != nil {
+	if c.target, err = parseTarget(req.Path, s.Paths); err != nil {
 		return fail(BadRequest, err)
 	}
 	c.bypassed = s.bypasses(req, c.target.raw)

@@ -33,13 +33,17 @@ type target struct {
 	query    url.Values
 }
 
-// parseTarget reads the path of a request line. Errors do not quote it.
-func parseTarget(path string) (target, error) {
+// parseTarget reads the path of a request line. Errors do not quote it. Where the form is allowed, a percent sign without
+// two digits stands for itself, as it does in Python's servers.
+func parseTarget(path string, rules PathRules) (target, error) {
 	raw, query, _ := strings.Cut(path, "?")
 	t := target{raw: raw, forms: routes.FormsOf(raw)}
 	decoded := raw
 	var err error
 	if strings.IndexByte(raw, '%') >= 0 {
+		if rules.Allow&routes.BadEscape != 0 && !rules.Compat {
+			raw = escapeBad(raw)
+		}
 		if decoded, err = url.PathUnescape(raw); err != nil {
 			return t, errors.New("a percent sign in the path is not followed by two hexadecimal digits")
 		}
@@ -51,4 +55,21 @@ func parseTarget(path string) (target, error) {
 		}
 	}
 	return t, nil
+}
+
+// escapeBad escapes each percent sign that begins no escape.
+func escapeBad(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if s[i] == '%' && (i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2])) {
+			b.WriteString("%25")
+			continue
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }

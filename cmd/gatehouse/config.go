@@ -50,7 +50,7 @@ type listenConfig struct {
 	Socket         socketConfig `yaml:"socket" doc:"Mode and owner of unix sockets."`
 	MaxConnections int          `yaml:"max_connections" doc:"Most connections at once on one address; further ones wait. Default: 1024."`
 	MaxStreams     int          `yaml:"max_streams" doc:"Most requests at once on one connection; Envoy opens further connections by itself. Default: 1000."`
-	DrainDelay     duration     `yaml:"drain_delay" doc:"How long to say NOT_SERVING before the listeners close, so that health checks notice. Default: 0s."`
+	DrainDelay     duration     `yaml:"drain_delay" doc:"How long to say NOT_SERVING before the listeners close, so that health checks notice: more than their interval times their threshold, plus the cluster's update_merge_window (1s in Envoy unless set). Default: 0s."`
 	DrainTimeout   duration     `yaml:"drain_timeout" doc:"How long requests under way may take to end at shutdown. Default: 10s."`
 }
 
