@@ -1,0 +1,163 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
+)
+
+// askFor sends one request and returns the value of a header that the policy sets, or the denial's body.
+func askFor(t *testing.T, conn *grpc.ClientConn, request *auth.AttributeContext_HttpRequest, name string) string {
+	t.Helper()
+	resp, err := auth.NewAuthorizationClient(conn).Check(t.Context(), &auth.CheckRequest{Attributes: &auth.AttributeContext{
+		Request: &auth.AttributeContext_Request{Http: request}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if denied := resp.GetDeniedResponse(); denied != nil {
+		return denied.GetBody()
+	}
+	for _, h := range resp.GetOkResponse().GetHeaders() {
+		if h.GetHeader().GetKey() == name {
+			return h.GetHeader().GetValue()
+		}
+	}
+	return ""
+}
+
+func expectEventually(t *testing.T, what, want string, ask func() string) {
+	t.Helper()
+	eventually(t, what, func() error {
+		if got := ask(); !strings.Contains(got, want) {
+			return fmt.Errorf("%s, want %s", got, want)
+		}
+		return nil
+	})
+}
+
+// TestServeFollowsDescriptors replaces the file of gRPC descriptors while it runs.
+func TestServeFollowsDescriptors(t *testing.T) {
+	p := newProcess(t, plain)
+	p.configure(strings.Replace(plain, "policy: {", "policy: {protos: orders.pb, ", 1))
+	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow := {\"allowed\": true, \"headers\": {\"x-body\": json.marshal(input.parsed_body)}}\n")
+	write(t, p.path("orders.pb"), "")
+	p.ready()
+	conn := dial(t, p.grpc, nil)
+	message, err := proto.Marshal(&grpc_health_v1.HealthCheckRequest{Service: "orders"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	ask := func() string {
+		return askFor(t, conn, &auth.AttributeContext_HttpRequest{Method: "POST", Path: "/grpc.health.v1.Health/Check", RawBody: body,
+			Headers: map[string]string{"content-type": "application/grpc"}}, "x-body")
+	}
+	if got := ask(); got != "null" {
+		t.Fatalf("without descriptors the body is %s", got)
+	}
+	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(grpc_health_v1.File_grpc_health_v1_health_proto)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.path("orders.pb"), string(set))
+	expectEventually(t, "with descriptors", `{"service":"orders"}`, ask)
+	write(t, p.path("orders.pb"), "no descriptors")
+	eventually(t, "waiting for the log", func() error {
+		if !strings.Contains(p.stderr.String(), "gRPC descriptors changed and cannot be used") {
+			return fmt.Errorf("it says %s", p.stderr.String())
+		}
+		return nil
+	})
+	if got := ask(); got != `{"service":"orders"}` {
+		t.Errorf("after a broken file the body is %s", got)
+	}
+}
+
+// TestServeFollowsItsRouteTable edits routes.yaml while it runs: a new route is in force, a broken table is not.
+func TestServeFollowsItsRouteTable(t *testing.T) {
+	p := newProcess(t, plain+"routes: {file: routes.yaml}\n")
+	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow := {\"allowed\": true, \"headers\": {\"x-route\": json.marshal(input.route)}}\n")
+	table := "framework: flask\nroutes:\n  - GET /orders\n"
+	write(t, p.path("routes.yaml"), table)
+	p.ready()
+	conn := dial(t, p.grpc, nil)
+	ask := func() string {
+		return askFor(t, conn, &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/orders/17"}, "x-route")
+	}
+	if got := ask(); !strings.Contains(got, "no_route") {
+		t.Fatalf("a path without a route: %s", got)
+	}
+	write(t, p.path("routes.yaml"), table+"  - GET /orders/<int:id>\n")
+	expectEventually(t, "the new route", `"params":{"id":"17"}`, ask)
+	write(t, p.path("routes.yaml"), table+"  - GET /orders/<integer:id>\n")
+	eventually(t, "waiting for /status", func() error {
+		if s := p.status(); len(s.Routes) != 1 || !strings.Contains(s.Routes[0].Error, "routes.yaml:4:") || s.Routes[0].Routes == 0 {
+			return fmt.Errorf("%+v", s.Routes)
+		}
+		return nil
+	})
+	if got := ask(); !strings.Contains(got, `"params":{"id":"17"}`) {
+		t.Errorf("after a broken table: %s", got)
+	}
+	if err := os.Remove(p.path("routes.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	expectEventually(t, "a table that is gone", "no such file", func() string { return p.status().Routes[0].Error })
+	if got := ask(); !strings.Contains(got, `"params":{"id":"17"}`) {
+		t.Errorf("without a table: %s", got)
+	}
+	write(t, p.path("routes.yaml"), table)
+	expectEventually(t, "a table that is back", "no_route", ask)
+}
+
+// TestServeLimitsConnections holds the second connection back until the first has ended.
+func TestServeLimitsConnections(t *testing.T) {
+	p := newProcess(t, strings.Replace(plain, "listen: {", "listen: {max_connections: 1, ", 1)).ready()
+	first, err := net.Dial("tcp", p.grpc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	greeted(t, first, true)
+	second, err := net.Dial("tcp", p.grpc) // the kernel takes it, the server does not yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	greeted(t, second, false)
+	first.Close()
+	greeted(t, second, true)
+}
+
+// greeted sees whether the server speaks on a connection: HTTP/2 servers send their SETTINGS first.
+func greeted(t *testing.T, conn net.Conn, want bool) {
+	t.Helper()
+	wait := patience
+	if !want {
+		wait = 300 * time.Millisecond // long enough to be seen, and nothing to be waited for
+	}
+	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
+		t.Fatal(err)
+	}
+	if want {
+		if _, err := conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := conn.Read(make([]byte, 9))
+	if (err == nil) != want {
+		t.Fatalf("greeted: %v, want %v (%v)", err == nil, want, err)
+	}
+}
