@@ -192,18 +192,14 @@ func (c *codec) appendGap(dst []byte, g gap) []byte {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 func (c *codec) record(e *Entry) *record {
-	id := e.Identity
 	rec := &record{
 		DecisionID: e.DecisionID, Timestamp: stamp(e.Time), Labels: c.labels,
 		TraceID: e.TraceID, SpanID: e.SpanID, Revision: e.Revision,
 		Path: e.DecisionPath, RequestedBy: e.RequestedBy,
 		App: e.App, Route: e.Route, Peer: e.Peer,
-		Identity: recordIdentity{
-			Type: id.Type, Subject: id.Subject, Issuer: id.Issuer,
-			Roles: id.Roles, Authenticated: id.Authenticated,
-		},
-		Request: recordRequest{Method: e.Method, Host: e.Host, Path: e.Path},
-		Outcome: e.Outcome, Reason: e.Reason, Status: e.Status, DryRun: e.DryRun,
+		Identity: recordIdentity(e.Identity),
+		Request:  recordRequest{Method: e.Method, Host: e.Host, Path: e.Path},
+		Outcome:  e.Outcome, Reason: e.Reason, Status: e.Status, DryRun: e.DryRun,
 		Metrics: recordMetrics{Handler: e.Duration.Nanoseconds()},
 	}
 	if clean := c.redact.url(e.Path); clean != e.Path {

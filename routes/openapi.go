@@ -70,7 +70,7 @@ func ImportOpenAPI(name string, data []byte) (*Table, []Notice, error) {
 	im := openapiImport{reader: reader{file: name}, root: doc.Content[0], spec: newTableSpec(OpenAPI)}
 	im.spec.source = "openapi " + name
 	if child(im.root, "openapi") == nil && child(im.root, "swagger") == nil {
-		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: it has neither openapi: nor swagger:", name)
+		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: neither openapi nor swagger is among its keys", name)
 	}
 	im.servers()
 	paths := child(im.root, "paths")

@@ -121,7 +121,7 @@ func readSpec(file string, data []byte) (*tableSpec, error) {
 	r := reader{file: file}
 	spec := newTableSpec("")
 	if len(doc.Content) == 0 {
-		return nil, fmt.Errorf("%s:1: empty: expected framework: and routes:", file)
+		return nil, fmt.Errorf("%s:1: empty: it needs the keys framework and routes", file)
 	}
 	r.table(doc.Content[0], spec)
 	if len(r.errs) > 0 {

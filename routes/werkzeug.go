@@ -81,17 +81,16 @@ var werkzeugPart = regexp.MustCompile(
 
 // werkzeugParser cuts one rule into parts.
 type werkzeugParser struct {
-	settings  *settings
-	parts     []part
-	names     []string
-	convs     []*converter
-	pieces    []piece
-	content   string // of the current part: text, then Werkzeug's expression
-	expr      string // the same in Go's syntax
-	current   part
-	lastConv  *converter
-	isolated  bool // the current part is one parameter and nothing else
-	lastSlash bool
+	settings *settings
+	parts    []part
+	names    []string
+	convs    []*converter
+	pieces   []piece
+	content  string // of the current part: text, then Werkzeug's expression
+	expr     string // the same in Go's syntax
+	current  part
+	lastConv *converter
+	isolated bool // the current part is one parameter and nothing else
 }
 
 func (p *werkzeugParser) parse(text string) error {

@@ -31,14 +31,6 @@ func (c *httpConfig) handler(logger *zap.Logger) extauthz.HTTPConfig {
 	return extauthz.HTTPConfig{Proxy: extauthz.Proxy(c.Proxy), PathPrefix: c.PathPrefix, Logger: logger}
 }
 
-// httpAddress is where authorization over HTTP listens, empty where it does not.
-func (c listenConfig) httpAddress() string {
-	if c.HTTP == nil {
-		return ""
-	}
-	return c.HTTP.Address
-}
-
 // httpMode is the HTTP listener. The zero value is none: its methods do nothing.
 type httpMode struct {
 	handler  *extauthz.HTTP
