@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -182,7 +183,7 @@ func suggestion(name string, known map[string]reflect.StructField) string {
 	}
 	slices.Sort(names)
 	for _, k := range names {
-		if n := editDistance(strings.ToLower(name), k); n < distance {
+		if n := levenshtein.ComputeDistance(strings.ToLower(name[:min(len(name), 64)]), k); n < distance {
 			best, distance = k, n
 		}
 	}
@@ -190,27 +191,6 @@ func suggestion(name string, known map[string]reflect.StructField) string {
 		return fmt.Sprintf("did you mean %q?", best)
 	}
 	return "known keys are " + strings.Join(names, ", ")
-}
-
-// editDistance is Levenshtein's, over bytes: keys are ASCII.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 var variable = regexp.MustCompile(`\$?\$\{([^}]*)\}`)
