@@ -37,8 +37,8 @@ func (v *View) Ready() error {
 	switch {
 	case v == nil || v.Settings == nil || v.Policy == nil:
 		return errors.New("no policy is active yet")
-	case v.Settings.Verifier != nil && v.Keys == nil:
-		return errors.New("keys were not loaded yet")
+	case v.Settings.Verifier != nil && v.Settings.Verifier.Configured() && !v.Keys.Loaded():
+		return errors.New("no issuer's keys were loaded yet")
 	}
 	return nil
 }

@@ -50,6 +50,11 @@ func (k *Keys) Status() []KeyStatus {
 	return status
 }
 
+// Loaded reports whether any issuer has keys.
+func (k *Keys) Loaded() bool {
+	return k != nil && slices.ContainsFunc(k.status, func(s KeyStatus) bool { return s.Loaded })
+}
+
 // Generation grows whenever any issuer's key set changes. It is 0 as long as nothing was loaded.
 func (k *Keys) Generation() uint64 {
 	if k == nil {

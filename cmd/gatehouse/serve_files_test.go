@@ -1,9 +1,14 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/binary"
+	pemfile "encoding/pem"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -120,6 +125,49 @@ func TestServeFollowsItsRouteTable(t *testing.T) {
 	}
 	write(t, p.path("routes.yaml"), table)
 	expectEventually(t, "a table that is back", "no_route", ask)
+}
+
+// TestServeWaitsForKeys is not ready, and says why, while it has no keys at all; then it is.
+func TestServeWaitsForKeys(t *testing.T) {
+	ca := newAuthority(t)
+	cert, _ := ca.issue(t, "localhost")
+	keys := freeAddress(t)
+	p := newProcess(t, plain+"identity: {jwt: [{issuer: \"https://login.example.com\", audiences: [a], keys: {url: \"http://"+keys+"/jwks\", refresh: 1s}}]}\n").start()
+	eventually(t, "waiting for /readyz", func() error {
+		if code, body := p.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "keys") {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	if got := healthOf(t, dial(t, p.grpc, nil), authorization); got != "NOT_SERVING" {
+		t.Errorf("gRPC health is %s", got)
+	}
+	block, _ := pemfile.Decode([]byte(cert))
+	parsed, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := parsed.PublicKey.(*ecdsa.PublicKey)
+	point, err := public.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	l, err := net.Listen("tcp", keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","kid":"1","x":%q,"y":%q}]}`, encode(point[1:33]), encode(point[33:]))
+	})}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close() })
+	eventually(t, "waiting for keys", func() error {
+		if code, body := p.get("/readyz"); code != http.StatusOK {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
 }
 
 // TestServeLimitsConnections holds the second connection back until the first has ended.
