@@ -57,12 +57,14 @@ func ImportLog(name string, r io.Reader) (*Table, []Notice, error) {
 var guessMethod = regexp.MustCompile(`^[A-Z][A-Z0-9_-]{0,19}$`)
 
 func loggedRequest(line []byte) (method, path string) {
+	type request struct{ Method, Path string }
 	type attributes struct {
 		Request struct {
-			HTTP struct{ Method, Path string } `json:"http"`
+			HTTP request `json:"http"`
 		} `json:"request"`
 	}
 	var entry struct {
+		Request    request    `json:"request"` // also where the input is not logged
 		Attributes attributes `json:"attributes"`
 		Input      struct {
 			Attributes attributes `json:"attributes"`
@@ -74,6 +76,9 @@ func loggedRequest(line []byte) (method, path string) {
 	http := entry.Attributes.Request.HTTP
 	if http.Method == "" {
 		http = entry.Input.Attributes.Request.HTTP
+	}
+	if http.Method == "" {
+		http = entry.Request
 	}
 	path, _, _ = strings.Cut(http.Path, "?")
 	return http.Method, path

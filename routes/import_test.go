@@ -180,7 +180,7 @@ func TestImportLog(t *testing.T) {
 		line("GET", fmt.Sprintf("/users/name%c%c/posts", 'a'+i%26, 'a'+i/26))
 	}
 	line("GET", "/a/../b")
-	log.WriteString("not json\n" + `{"input":{"attributes":{"request":{"http":{"method":"GET","path":"/nested"}}}}}` + "\n")
+	log.WriteString("not json\n" + `{"input":{"attributes":{"request":{"http":{"method":"GET","path":"/nested"}}}}}` + "\n" + `{"outcome":"deny","request":{"method":"GET","host":"h","path":"/top"}}` + "\n")
 	table, notices, err := routes.ImportLog("decisions.log", strings.NewReader(log.String()))
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +195,8 @@ routes:
   - route: GET /orders/{id}
     guess: true
   - route: DELETE /orders/{id}/lines/{id2}
+    guess: true
+  - route: GET /top
     guess: true
   - route: GET /users/{id}/posts
     guess: true

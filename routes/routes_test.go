@@ -252,6 +252,19 @@ func TestRulePath(t *testing.T) {
 	}
 }
 
+func TestRuleConflictsSkipsWhatNeverMatches(t *testing.T) {
+	table := parse(t, `
+framework: django
+routes:
+  - re_path: ANY ^look(?=ahead)
+    unsupported: a lookahead
+  - GET /allowed/x
+`)
+	if got := table.RuleConflicts([]string{"app"}, "allowed"); len(got) > 0 {
+		t.Error(got)
+	}
+}
+
 func TestRuleConflicts(t *testing.T) {
 	table := parse(t, `
 framework: flask

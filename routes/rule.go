@@ -104,6 +104,9 @@ func groupEnd(s string) int {
 func (t *Table) RuleConflicts(root []string, decision string) []Notice {
 	c := ruleConflicts{decision: decision, at: map[string][]*Route{}}
 	for _, r := range t.routes {
+		if r.Unsupported != "" {
+			continue // it never matches, so no rule is ever asked for it
+		}
 		path, err := RulePath(nil, "", r.Template)
 		if err != nil {
 			c.note(r, nil, "%v", err)
@@ -143,7 +146,7 @@ func (c *ruleConflicts) note(r, other *Route, format string, args ...any) {
 // shadowed looks for a rule where r has a segment.
 func (c *ruleConflicts) shadowed(r *Route) {
 	path, err := RulePath(nil, "", r.Template)
-	if err != nil {
+	if err != nil || r.Unsupported != "" {
 		return
 	}
 	path = path[1:]
