@@ -12,7 +12,8 @@
 // together with others: compiling copies what it changes.
 //
 // This package is the only importer of OPA. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
-// two serve from a store that is locked and patched while requests read it, the third starts a goroutine per call.
+// two serve from a store that is locked and patched while requests read it, the third starts a goroutine per call and
+// runs a bundle's own tests only.
 //
 // # What a policy cannot do
 //
