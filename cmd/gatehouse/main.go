@@ -31,7 +31,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), checkCommand(), testCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -43,12 +43,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	if errors.Is(err, errSaid) {
+		return 1
+	}
 	fmt.Fprintln(stderr, "gatehouse: "+strings.TrimSpace(err.Error()))
 	if _, ok := errors.AsType[usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command") {
 		return 2
 	}
 	return 1
 }
+
+// errSaid is a failure that the command's own output has told already.
+var errSaid = errors.New("said already")
 
 // usageError is a command line that makes no sense.
 type usageError struct{ error }

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/gate"
+	"gatehouse/identity"
+)
+
+// maxTry bounds a body or token that comes from a file, in bytes.
+const maxTry = 64 << 20
+
+// checkFlags are those of gatehouse check.
+type checkFlags struct {
+	src     source
+	caller  caller
+	claims  string
+	token   string
+	headers []string
+	body    string
+	host    string
+	json    bool
+}
+
+func checkCommand() *cobra.Command {
+	var f checkFlags
+	c := &cobra.Command{
+		Use:   "check METHOD PATH",
+		Short: "Try one request: what would be decided, and why",
+		Long: `Decides about one request as gatehouse serve would with the same configuration. Nothing listens, and nothing is written
+to the decision log. --as, --role and --claims make up a caller; --token is verified as on any request.
+
+The exit code is 0 for allow, 1 for deny, 2 where nothing could be decided.`,
+		Example: `  gatehouse check GET /orders/17 --as u1 --role viewer
+  gatehouse check POST /orders --claims alice.json --body '{"amount": 45}' --json`,
+		Args: func(_ *cobra.Command, args []string) error { return checkArguments(args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			answer, err := f.run(c, args[0], args[1])
+			if err != nil {
+				return usageError{err} // exit code 1 is a denial
+			}
+			if !answer.Allow {
+				return errSaid // that it is denied
+			}
+			return nil
+		},
+	}
+	flags := c.Flags()
+	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory, besides those of the configuration")
+	flags.StringVar(&f.caller.as, "as", "", "name of the caller; no credential proves it")
+	flags.StringArrayVar(&f.caller.roles, "role", nil, "role of the caller; may be repeated")
+	flags.StringVar(&f.claims, "claims", "", "JSON file with the caller's claims, taken as if they were verified")
+	flags.StringVar(&f.token, "token", "", "JSON Web Token, to be verified; @FILE reads it from a file")
+	flags.StringArrayVar(&f.headers, "header", nil, "request header 'name: value'; may be repeated")
+	flags.StringVar(&f.body, "body", "", "request body; @FILE reads it from a file")
+	flags.StringVar(&f.host, "host", "", "host that is asked for (default localhost)")
+	flags.BoolVar(&f.json, "json", false, "print one JSON object")
+	return c
+}
+
+func checkArguments(args []string) error {
+	const hint = "\ntry: gatehouse check GET /orders/17 --as u1 --role viewer"
+	if len(args) != 2 {
+		return usageError{fmt.Errorf("give a method and a path, not %d arguments%s", len(args), hint)}
+	}
+	if meant, ok := isMethod(args[0]); meant != "" {
+		return usageError{fmt.Errorf("%q is no method: %s is written like this", args[0], meant)}
+	} else if !ok {
+		return usageError{fmt.Errorf("%q is no method%s", args[0], hint)}
+	}
+	return nil
+}
+
+// run asks and prints. An error says why there is no answer.
+func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, error) {
+	a, err := f.attempt(method, path)
+	if err != nil {
+		return nil, err
+	}
+	src, err := f.src.orDefault()
+	if err != nil {
+		return nil, err
+	}
+	stderr := c.ErrOrStderr()
+	t, err := newTrial(c.Context(), src, a.headers, func(*config) {}, stderr)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	if a.as, err = t.identity(f.caller); err != nil {
+		return nil, err
+	}
+	if f.claims != "" {
+		fmt.Fprintf(stderr, "notice: the claims in %s are taken as they are: nothing verified them\n", f.claims)
+	}
+	if !a.typed() {
+		fmt.Fprintln(stderr, "notice: the body is taken as application/json: --header 'content-type: ...' says otherwise")
+	}
+	answer := t.gate.Check(c.Context(), a.request())
+	if f.json {
+		return &answer, printJSON(c.OutOrStdout(), a, &answer)
+	}
+	return &answer, printAnswer(c.OutOrStdout(), a, &answer)
+}
+
+// attempt reads the request off the flags.
+func (f *checkFlags) attempt(method, path string) (*attempt, error) {
+	a := &attempt{method: method, path: path, host: f.host}
+	for _, line := range f.headers {
+		name, value, ok := strings.Cut(line, ":")
+		if name = strings.TrimSpace(name); !ok || name == "" || strings.ContainsAny(name, " \t") {
+			return nil, fmt.Errorf("--header %q is not written as 'name: value'", line)
+		}
+		a.headers = append(a.headers, gate.Header{Name: strings.ToLower(name), Value: strings.TrimSpace(value)})
+	}
+	var err error
+	if a.body, err = textOrFile(f.body); err != nil {
+		return nil, fmt.Errorf("--body: %w", err)
+	}
+	token, err := textOrFile(f.token)
+	if err != nil {
+		return nil, fmt.Errorf("--token: %w", err)
+	}
+	switch {
+	case f.token != "" && (f.claims != "" || !f.caller.empty()):
+		return nil, errors.New("--token says who calls: leave out --as, --role and --claims")
+	case f.token != "":
+		a.headers = append(a.headers, gate.Header{Name: "authorization", Value: "Bearer " + strings.TrimSpace(token)})
+	case f.claims != "":
+		if f.caller.claims, err = readClaims(f.claims); err != nil {
+			return nil, fmt.Errorf("--claims: %w", err)
+		}
+	case f.caller.as == "" && len(f.caller.roles) > 0:
+		return nil, errors.New("--role needs somebody to have it: add --as NAME")
+	}
+	return a, nil
+}
+
+func textOrFile(value string) (string, error) {
+	file, isFile := strings.CutPrefix(value, "@")
+	if !isFile {
+		return value, nil
+	}
+	text, err := readUpTo(file, maxTry)
+	return string(text), err
+}
+
+func readClaims(file string) (map[string]any, error) {
+	text, err := readBounded(file)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(strings.NewReader(string(text)))
+	d.UseNumber()
+	var claims map[string]any
+	if err := d.Decode(&claims); err != nil {
+		return nil, fmt.Errorf("%s holds no JSON object: %w", file, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) || claims == nil {
+		return nil, fmt.Errorf("%s holds no JSON object, or something behind it", file)
+	}
+	return claims, nil
+}
+
+// printAnswer tells people what was decided and how.
+func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
+	var b strings.Builder
+	line := func(key, format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); text != "" {
+			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
+		}
+	}
+	fmt.Fprintln(&b, verdict(answer))
+	line("reason", "%s", told(answer))
+	line("cause", "%s", cause(answer))
+	line("caller", "%s", a.who())
+	line("app", "%s", answer.Trace.App)
+	if r := answer.Trace.Match.Route; r != nil {
+		line("route", "%s", strings.TrimSpace(a.method+" "+r.Template+"  "+r.Name))
+	}
+	for _, p := range answer.Trace.Match.Params {
+		line("param", "%s = %q", p.Name, p.Value)
+	}
+	line("rule", "%s", answer.Trace.Asked)
+	line("revision", "%s", answer.Trace.Revision)
+	to := "to client"
+	if answer.Allow {
+		to = "to app"
+	}
+	for _, h := range answer.Set {
+		line(to, "%s: %s", h.Name, h.Value)
+	}
+	for _, name := range answer.Remove {
+		line("removed", "%s", name)
+	}
+	for _, h := range answer.Response {
+		line("to client", "%s: %s", h.Name, h.Value)
+	}
+	if told(answer) == "" {
+		line("body", "%s", answer.Body)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// verdict is the first line of an answer.
+func verdict(answer *gate.Answer) string {
+	switch {
+	case answer.DryRun:
+		return "allow, by dry run: the verdict is deny " + answer.Reason.String()
+	case answer.Allow:
+		return "allow"
+	}
+	return fmt.Sprintf("deny %d %s", answer.Status, answer.Reason)
+}
+
+// cause is why it came to a verdict, for operators.
+func cause(answer *gate.Answer) string {
+	switch {
+	case answer.Trace.Cause != nil:
+		return answer.Trace.Cause.Error()
+	case answer.Trace.Asked == "" && answer.Allow:
+		return "bypass: let through before any credential or policy is looked at"
+	}
+	return ""
+}
+
+// who names the caller, as far as the command line says.
+func (a *attempt) who() string {
+	switch {
+	case a.as != nil && len(a.as.Roles) > 0:
+		return fmt.Sprintf("%s (%s), not verified", a.as.Subject, strings.Join(a.as.Roles, ", "))
+	case a.as != nil:
+		return a.as.Subject + ", not verified"
+	case len(a.headers) > 0: // they may hold a credential
+		return ""
+	}
+	return "anonymous"
+}
+
+// checkResult is what check --json prints.
+type checkResult struct {
+	Allow    bool              `json:"allow"`
+	Status   int               `json:"status"`
+	Reason   string            `json:"reason,omitempty"` // the closed set's
+	Told     string            `json:"told,omitempty"`   // the reason that the client reads
+	Cause    string            `json:"cause,omitempty"`  // for operators
+	DryRun   bool              `json:"dry_run,omitempty"`
+	Caller   *checkCaller      `json:"caller,omitempty"` // made up, not verified
+	App      string            `json:"app,omitempty"`
+	Route    *checkRoute       `json:"route,omitempty"`
+	Params   map[string]string `json:"params,omitempty"`
+	Rule     string            `json:"rule,omitempty"`
+	Revision string            `json:"revision"`
+	ToApp    []checkHeader     `json:"headers_to_app,omitempty"`
+	Removed  []string          `json:"headers_removed,omitempty"`
+	ToClient []checkHeader     `json:"headers_to_client,omitempty"`
+	Body     string            `json:"body,omitempty"`
+}
+
+type (
+	checkCaller struct {
+		Subject string   `json:"subject"`
+		Roles   []string `json:"roles,omitempty"`
+	}
+	checkRoute struct {
+		Template string `json:"template"`
+		Name     string `json:"name,omitempty"`
+		Line     int    `json:"line,omitempty"`
+	}
+	checkHeader struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	}
+)
+
+func printJSON(w io.Writer, a *attempt, answer *gate.Answer) error {
+	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: told(answer), Cause: cause(answer),
+		DryRun: answer.DryRun, Caller: callerOf(a.as), App: answer.Trace.App, Rule: answer.Trace.Asked, Revision: answer.Trace.Revision,
+		Removed: answer.Remove, Body: answer.Body}
+	if r := answer.Trace.Match.Route; r != nil {
+		out.Route, out.Params = &checkRoute{r.Template, r.Name, r.Line}, map[string]string{}
+	}
+	for _, p := range answer.Trace.Match.Params {
+		out.Params[p.Name] = p.Value
+	}
+	if answer.Allow {
+		out.ToApp, out.ToClient = checkHeaders(answer.Set), checkHeaders(answer.Response)
+	} else {
+		out.ToClient = checkHeaders(answer.Set)
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(out)
+}
+
+func callerOf(id *identity.Identity) *checkCaller {
+	if id == nil {
+		return nil
+	}
+	return &checkCaller{id.Subject, id.Roles}
+}
+
+func checkHeaders(options []gate.HeaderOption) []checkHeader {
+	var out []checkHeader
+	for _, h := range options {
+		out = append(out, checkHeader{h.Name, h.Value})
+	}
+	return out
+}

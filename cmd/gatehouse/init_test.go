@@ -1,0 +1,345 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"gatehouse/gate"
+	"gatehouse/identity"
+)
+
+// pythonWithFrameworks is the interpreter that package routes is tested with too.
+func pythonWithFrameworks(t *testing.T) string {
+	t.Helper()
+	path := frameworksPython()
+	if path == "" {
+		t.Fatal("no Python with the frameworks: `make test` prepares it (or set GATEHOUSE_PYTHON)")
+	}
+	return path
+}
+
+// frameworksPython is "" where there is none.
+func frameworksPython() string {
+	if p := os.Getenv("GATEHOUSE_PYTHON"); p != "" {
+		return p
+	}
+	p, err := filepath.Abs("../../.venv-routes/bin/python")
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Stat(p); err != nil {
+		return ""
+	}
+	return p
+}
+
+// invoke runs the program in this process.
+func invoke(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, messages bytes.Buffer
+	code = run(t.Context(), args, &out, &messages)
+	return out.String(), messages.String(), code
+}
+
+// TestInitRuns holds that whatever init writes activates with strict_routes, and that each line of its tests comes true.
+func TestInitRuns(t *testing.T) {
+	apps, err := filepath.Abs("../../routes/testdata/apps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []struct {
+		flag, app string
+		rules     []string
+		atLeast   int // requests in tests.yaml
+	}{
+		{"--flask", "aserto_app:app", []string{perRoute, rbac}, 2},
+		{"--flask", "flask_app:create_app()", []string{rbac}, 100},
+		{"--flask", "flask_app:create_hosts()", []string{rbac}, 6},
+		{"--flask", "flask_app:create_subdomains()", []string{perRoute, rbac}, 1},
+		{"--fastapi", "fastapi_app:app", []string{perRoute, rbac}, 30},
+		{"--fastapi", "fastapi_app:create_app('/api/v1')", []string{perRoute, rbac}, 30},
+		{"--fastapi", "starlette_app:app", []string{rbac}, 60},
+		{"--django", "djangoapp.settings", []string{rbac}, 300},
+		{"--openapi", "../petstore.yaml", []string{perRoute, rbac}, 5},
+	} {
+		for _, rules := range from.rules {
+			t.Run(from.app+" "+rules, func(t *testing.T) {
+				t.Parallel()
+				dir, app := t.TempDir(), from.app
+				if from.flag == "--openapi" {
+					app = filepath.Join(apps, app)
+				}
+				_, stderr, code := invoke(t, "init", from.flag, app, "--python", pythonWithFrameworks(t), "--dir", apps, "--rules", rules, "--out", dir)
+				if code != 0 {
+					t.Fatal(stderr)
+				}
+				g := activated(t, dir)
+				tests := writtenTests(t, dir)
+				if len(tests) < from.atLeast {
+					t.Errorf("%d tests, at least %d were expected", len(tests), from.atLeast)
+				}
+				for _, c := range tests {
+					c.run(t, g)
+					if from.flag == "--flask" && c.method == "GET" { // whoever may GET may HEAD
+						c.method = "HEAD"
+						c.run(t, g)
+					}
+				}
+			})
+		}
+	}
+}
+
+// activated is a gate that runs what a folder's gatehouse.yaml says.
+func activated(t *testing.T, dir string) *gate.Gate {
+	t.Helper()
+	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
+	if err != nil || len(doc.errs) > 0 {
+		t.Fatal(err, doc.errs)
+	}
+	e, policyErr, err := validated(t, cfg)
+	if err != nil || policyErr != nil {
+		t.Fatal(err, policyErr)
+	}
+	g, err := gate.New(gate.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = g.Run(ctx) // ends with ctx
+	}()
+	e.settings.Log = nil
+	t.Cleanup(func() {
+		stop()
+		<-done
+	})
+	if err := g.Publish(ctx, e.parts(true)); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// writtenTest is a line of tests.yaml.
+type writtenTest struct {
+	allow                  bool
+	as, method, host, path string
+	roles                  []string
+}
+
+func writtenTests(t *testing.T, dir string) []writtenTest {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "tests.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Tests []map[string]map[string]any }
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	var out []writtenTest
+	for _, line := range file.Tests {
+		for verdict, keys := range line {
+			c := writtenTest{allow: verdict == "allow"}
+			for key, value := range keys {
+				switch key {
+				case "as":
+					c.as = value.(string)
+				case "host":
+					c.host = value.(string)
+				case "roles":
+					for _, r := range value.([]any) {
+						c.roles = append(c.roles, r.(string))
+					}
+				default:
+					c.method, c.path = key, value.(string)
+				}
+			}
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (c writtenTest) run(t *testing.T, g *gate.Gate) {
+	t.Helper()
+	who := identity.Anonymous()
+	if c.as != "" {
+		who = identity.Identity{Type: identity.TypeJWT, Identity: c.as, Subject: c.as, Roles: c.roles, Authenticated: true}
+	}
+	a := g.Check(t.Context(), &gate.Request{Method: c.method, Host: c.host, Path: c.path, Scheme: "http", Protocol: "HTTP/1.1", As: &who})
+	if a.Allow != c.allow {
+		t.Errorf("%s %s as %q %v: allow is %t (%v)", c.method, c.path, c.as, c.roles, a.Allow, a.Trace.Cause)
+	}
+	if !a.Allow && a.Reason != gate.Denied {
+		t.Errorf("%s %s: the policy did not decide: %v (%v)", c.method, c.path, a.Reason, a.Trace.Cause)
+	}
+}
+
+// TestInitServes goes the way of the printed steps: init, serve, one rule edited while it runs.
+func TestInitServes(t *testing.T) {
+	p := newProcess(t, "")
+	for _, name := range []string{"gatehouse.yaml", "policy"} {
+		if err := os.RemoveAll(p.path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr, code := invoke(t, "init", "--flask", "aserto_app:app", "--python", pythonWithFrameworks(t), "--dir", "../../routes/testdata/apps",
+		"--name", "app", "--out", p.dir)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	rule := p.path("policy", "GET", "protected_route", "__parameter.rego")
+	if !strings.Contains(stdout, "$EDITOR "+rule) {
+		t.Errorf("the rule to edit is not named:\n%s", stdout)
+	}
+	text, err := os.ReadFile(p.path("gatehouse.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.configure(strings.NewReplacer("127.0.0.1:9191", "$GRPC", "127.0.0.1:9192", "$ADMIN").Replace(string(text)))
+	p.ready()
+	conn := dial(t, p.grpc, nil)
+	status := func(path string) int32 {
+		resp, err := auth.NewAuthorizationClient(conn).Check(t.Context(), &auth.CheckRequest{Attributes: &auth.AttributeContext{
+			Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: path, Host: "app", Scheme: "http"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if denied := resp.GetDeniedResponse(); denied != nil {
+			return int32(denied.GetStatus().GetCode())
+		}
+		return 200
+	}
+	if got := status("/protected_route/42"); got != 403 {
+		t.Errorf("before the edit: %d", got)
+	}
+	stub, err := os.ReadFile(rule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(string(stub), "# GET /protected_route/<parameter>   (protected)\npackage app.GET.protected_route.__parameter\n") {
+		t.Errorf("the stub:\n%s", stub)
+	}
+	write(t, rule, string(stub)+"\nallowed if input.resource.parameter == \"42\"\n")
+	eventually(t, "waiting for the rule", func() error {
+		if got := status("/protected_route/42"); got != 200 {
+			return os.ErrInvalid
+		}
+		return nil
+	})
+	if got := status("/protected_route/43"); got != 403 {
+		t.Errorf("another parameter: %d", got)
+	}
+}
+
+// TestInitStubsAllow holds that every way to allow that a stub or the configuration shows in a comment works.
+func TestInitStubsAllow(t *testing.T) {
+	dir := t.TempDir()
+	if _, stderr, code := invoke(t, "init", "--openapi", "../../routes/testdata/petstore.yaml", "--out", dir); code != 0 {
+		t.Fatal(stderr)
+	}
+	rule := filepath.Join(dir, "policy", "GET", "pets", "__petId.rego")
+	stub, err := os.ReadFile(rule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := map[string]writtenTest{
+		"# allowed := true   # anyone, logged in or not":              {},
+		"# allowed if input.identity.authenticated":                   {as: "ann"},
+		`# allowed if "viewer" in input.identity.roles`:               {as: "ann", roles: []string{"viewer"}},
+		"# allowed if input.resource.petId == input.identity.subject": {as: "7"},
+	}
+	for comment, c := range ask {
+		if !strings.Contains(string(stub), comment+"\n") {
+			t.Fatalf("the stub does not show %s:\n%s", comment, stub)
+		}
+		write(t, rule, strings.Replace(string(stub), comment, strings.TrimPrefix(comment, "# "), 1))
+		c.method, c.path, c.allow = "GET", "/v1/pets/7", true
+		g := activated(t, dir)
+		c.run(t, g)
+		if c.as != "" {
+			writtenTest{method: "GET", path: "/v1/pets/7"}.run(t, g)
+		}
+	}
+	file := filepath.Join(dir, "gatehouse.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, commented, found := strings.Cut(string(text), "# identity:\n")
+	block, after, end := strings.Cut(commented, "\n\n")
+	if !found || !end {
+		t.Fatalf("no block for identity:\n%s", text)
+	}
+	write(t, file, before+"identity:\n"+strings.ReplaceAll("\n"+block, "\n# ", "\n")[1:]+"\n\n"+after)
+	cfg, doc, err := source{file: file}.read()
+	if err != nil || len(doc.errs) > 0 || len(cfg.Identity.JWT) != 1 {
+		t.Error(err, doc.errs, cfg.Identity)
+	}
+}
+
+// TestEnvoyTemplateIsTheExamples holds that a new application gets what the end-to-end tests run.
+func TestEnvoyTemplateIsTheExamples(t *testing.T) {
+	template, err := scaffoldFiles.ReadFile("scaffold/envoy.yaml.tmpl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("../../examples/flask-orders/envoy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := strings.NewReplacer("Envoy in front of {{.Name}}:", "Envoy in front of the orders API:", "name: {{.Name}}\n", "name: orders\n",
+		"{idle_timeout: 1s}   # shorter than the keep-alive of gunicorn (2 s) and uvicorn (5 s)",
+		"{idle_timeout: 5s}   # shorter than the app's keep-alive of 10 s").Replace(string(template))
+	if diff := cmp.Diff(string(example), ours); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestInitNames(t *testing.T) {
+	for target, want := range map[string]string{
+		"flask app:app": "app", "flask shop.web:create_app('x')": "shop", "django todo.settings": "todo", "fastapi 2fa:app": "app_2fa",
+		"flask import:app": "app_import", "flask roles": "app_roles", "openapi https://api.example.com/v1/my-api.json?x=1": "my_api",
+		"openapi /srv/pets.yaml": "pets", "openapi ...": "app", "flask système": "syst_me",
+	} {
+		kind, target, _ := strings.Cut(target, " ")
+		if got := appName(kind, target); got != want {
+			t.Errorf("%s: %q, want %q", target, got, want)
+		}
+	}
+}
+
+// TestInitFileNames holds that every rule has a file that the policy's reader sees, on every file system.
+func TestInitFileNames(t *testing.T) {
+	taken := map[string]bool{}
+	var got []string
+	for _, path := range [][]string{
+		{"r", "GET"}, {"r", "GET", "index"}, {"r", "GET", "orders"}, {"r", "GET", "Orders"}, {"r", "GET", "orders-2"}, {"r", "GET", "a.b", ".x"},
+		{"r", "GET", "openapi.json"}, {"r", "GET", "speed_test"}, {"r", "GET", "..", "x"}, {"r", "GET", "ü/ä"}, {"r", "GET", strings.Repeat("x", 300)},
+		append([]string{"r", "GET"}, strings.Split(strings.Repeat("d", 40), "")...),
+	} {
+		got = append(got, ruleFile(&scaffoldRule{path: path}, taken))
+	}
+	want := []string{"policy/GET/index.rego", "policy/GET/index-2.rego", "policy/GET/orders.rego", "policy/GET/Orders-2.rego", "policy/GET/orders-2-2.rego",
+		"policy/GET/a_b/_x.rego", "policy/GET/openapi.json.rego", "policy/GET/speed_test_.rego", "policy/GET/__/x.rego", "policy/GET/_.rego",
+		"policy/GET/" + strings.Repeat("x", 60) + ".rego", "policy/GET/" + strings.Repeat("d/", 10) + strings.Repeat("d_", 29) + "d.rego"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if len(slices.Collect(maps.Keys(taken))) != len(got) {
+		t.Error("two rules share a file")
+	}
+}

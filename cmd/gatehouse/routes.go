@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/routes"
+)
+
+func routesCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "routes",
+		Short: "Look at a route table, try it, and make one from an application",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for gatehouse routes\ngatehouse routes --help lists them", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(routesListCommand(), routesMatchCommand(), routesImportCommand())
+	return c
+}
+
+// readTable reads a route table, and tells on w what its keeper should know.
+func readTable(file string, w io.Writer) (*routes.Table, error) {
+	text, err := readUpTo(file, maxRoutes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the route table: %w", err)
+	}
+	table, notices, err := routes.Parse(file, text)
+	tell(w, notices)
+	return table, err
+}
+
+func tell(w io.Writer, notices []routes.Notice) {
+	for _, n := range notices {
+		fmt.Fprintln(w, n)
+	}
+}
+
+// arguments checks how many there are; hint shows a command line that works.
+func arguments(hint string, counts ...int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		for _, n := range counts {
+			if len(args) == n {
+				return nil
+			}
+		}
+		return usageError{fmt.Errorf("%d arguments make no sense here\ntry: %s", len(args), hint)}
+	}
+}
+
+// jsonLines writes one document a line. Templates have angle brackets, so these stay as they are.
+func jsonLines(w io.Writer) *json.Encoder {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e
+}
+
+func routesListCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list FILE",
+		Short: "Print the routes of a table",
+		Long: `Prints the routes of a table in the order of the file, groups flattened. What is wrong with the table, and routes that
+can never be reached, come on standard error.`,
+		Example: `  gatehouse routes list routes.yaml
+  gatehouse routes list --json routes.yaml     # {"methods": ["GET"], "template": "/orders/<int:id>", "name": "orders.show"}`,
+		Args: arguments("gatehouse routes list routes.yaml", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			table, err := readTable(args[0], c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return listJSON(c.OutOrStdout(), table)
+			}
+			return listText(c.OutOrStdout(), table)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	return c
+}
+
+// methodsOf are the methods as routes.yaml has them; ANY is every method.
+func methodsOf(r *routes.Route) []string {
+	if r.Methods == nil {
+		return []string{"ANY"}
+	}
+	return r.Methods
+}
+
+func listJSON(w io.Writer, table *routes.Table) error {
+	out := jsonLines(w)
+	for _, r := range table.Routes() {
+		if err := out.Encode(struct {
+			Methods     []string `json:"methods"`
+			Template    string   `json:"template"`
+			Name        string   `json:"name"`
+			Host        string   `json:"host,omitempty"`
+			Tags        []string `json:"tags,omitempty"`
+			Guess       bool     `json:"guess,omitempty"`
+			Unsupported string   `json:"unsupported,omitempty"`
+		}{methodsOf(r), r.Template, r.Name, r.Host, r.Tags, r.Guess, r.Unsupported}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listText(w io.Writer, table *routes.Table) error {
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range table.Routes() {
+		var notes []string
+		for _, n := range []struct{ what, text string }{{"host ", r.Host}, {"tags ", strings.Join(r.Tags, ", ")}, {"unsupported: ", r.Unsupported}} {
+			if n.text != "" {
+				notes = append(notes, n.what+n.text)
+			}
+		}
+		if r.Guess {
+			notes = append(notes, "a guess")
+		}
+		line := strings.Join([]string{strings.Join(methodsOf(r), ", "), r.Template, cmp.Or(r.Name, "-"), strings.Join(notes, "; ")}, "\t")
+		fmt.Fprintln(columns, strings.TrimRight(line, "\t"))
+	}
+	return columns.Flush()
+}
+
+func routesMatchCommand() *cobra.Command {
+	var host string
+	c := &cobra.Command{
+		Use:   "match FILE [METHOD PATH]",
+		Short: "Say which route a request takes",
+		Long: `Answers with one line of JSON: {"outcome": "match", "template": "/orders/<int:id>", "params": {"id": "17"}}. The outcome is
+match, redirect (the application would send the client to another path), 405, 404 or refused (no one can say which route
+the path will take; forms says what is ambiguous about it). The path is as on the wire: percent-encoded; a query is cut.
+
+Without METHOD and PATH it reads requests from standard input, one JSON object {"method": "GET", "path": "/orders/17"} a
+line, optionally with "host". Each has its line of the answer; to one that is no request that is {"error": ...}, and the
+exit code is 1 in the end.`,
+		Example: `  gatehouse routes match routes.yaml GET /orders/17
+  gatehouse routes match routes.yaml < requests.jsonl`,
+		Args: arguments("gatehouse routes match routes.yaml GET /orders/17", 1, 3),
+		RunE: func(c *cobra.Command, args []string) error {
+			table, err := readTable(args[0], io.Discard) // list tells the notices
+			if err != nil {
+				return err
+			}
+			if len(args) == 3 {
+				return jsonLines(c.OutOrStdout()).Encode(matched(table, args[1], host, args[2]))
+			}
+			return matchLines(table, host, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	c.Flags().StringVar(&host, "host", "", "the Host header, for applications that match hosts")
+	return c
+}
+
+// matchAnswer is a line of `routes match`.
+type matchAnswer struct {
+	Outcome  string            `json:"outcome"`
+	Template string            `json:"template"` // of the route that takes the request, else ""
+	Params   map[string]string `json:"params"`
+	Forms    []string          `json:"forms,omitempty"` // of a refused path
+}
+
+func matched(table *routes.Table, method, host, path string) matchAnswer {
+	path, _, _ = strings.Cut(path, "?")
+	m := table.Match(method, host, path)
+	answer := matchAnswer{Outcome: m.Outcome.String(), Params: map[string]string{}}
+	switch m.Outcome {
+	case routes.Matched:
+		answer.Template = m.Route.Template
+		for _, p := range m.Params {
+			answer.Params[p.Name] = p.Value
+		}
+	case routes.Refused:
+		answer.Forms = m.Forms.Names()
+	}
+	return answer
+}
+
+// maxRequestLine bounds a line of requests; no server takes a target that is as long.
+const maxRequestLine = 1 << 20
+
+// matchLines answers each line of r, at the latest when it has to wait for the next.
+func matchLines(table *routes.Table, host string, r io.Reader, w, problems io.Writer) error {
+	in, out := bufio.NewReaderSize(r, maxRequestLine), bufio.NewWriter(w)
+	answers := jsonLines(out)
+	bad := 0
+	for number := 1; ; number++ {
+		line, err := requestLine(in)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return errors.Join(fmt.Errorf("reading requests: %w", err), out.Flush())
+		}
+		if err == nil && len(line) == 0 {
+			continue
+		}
+		answer, err := matchLine(table, host, line, err)
+		if err != nil {
+			bad++
+			message := fmt.Sprintf("line %d: %v", number, err)
+			fmt.Fprintln(problems, "gatehouse: "+message)
+			answer = map[string]string{"error": message}
+		}
+		if err = answers.Encode(answer); err == nil && in.Buffered() == 0 {
+			err = out.Flush()
+		}
+		if err != nil {
+			return fmt.Errorf("writing answers: %w", err)
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("writing answers: %w", err)
+	}
+	if bad > 0 {
+		return fmt.Errorf("not a request: %s\na request is a line such as {\"method\": \"GET\", \"path\": \"/orders/17\"}", plural(bad, "line"))
+	}
+	return nil
+}
+
+// matchLine is the answer to one line, or why there is none.
+func matchLine(table *routes.Table, host string, line []byte, err error) (any, error) {
+	if err != nil {
+		return nil, fmt.Errorf("longer than %d bytes", maxRequestLine)
+	}
+	var request matchRequest
+	if err := request.parse(line); err != nil {
+		return nil, err
+	}
+	return matched(table, *request.Method, cmp.Or(request.Host, host), *request.Path), nil
+}
+
+// requestLine returns the next line without its end. One that is too long is read to its end, and ErrBufferFull; after the
+// last one comes EOF.
+func requestLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = in.ReadSlice('\n')
+		}
+		return nil, bufio.ErrBufferFull
+	}
+	if errors.Is(err, io.EOF) && len(line) > 0 {
+		err = nil
+	}
+	return bytes.TrimSpace(line), err
+}
+
+// matchRequest is a line that `routes match` reads. Other keys are the caller's own.
+type matchRequest struct {
+	Method *string `json:"method"`
+	Path   *string `json:"path"`
+	Host   string  `json:"host"`
+}
+
+func (m *matchRequest) parse(line []byte) error {
+	if err := json.Unmarshal(line, m); err != nil {
+		return fmt.Errorf("no request: %w", err)
+	}
+	if m.Method == nil || m.Path == nil {
+		return errors.New("no request: method and path are required")
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/routes"
+)
+
+// importer is one kind of place that routes can come from.
+type importer struct {
+	name, argument string
+	short          string
+	example        string
+	python         bool // it runs the application's Python
+	read           func(ctx context.Context, from string, python pythonOptions) (*routes.Table, []routes.Notice, error)
+}
+
+// pythonOptions say how an application's modules are found.
+type pythonOptions struct {
+	interpreter string
+	dir         string
+}
+
+func (o *pythonOptions) flags(c *cobra.Command) {
+	c.Flags().StringVar(&o.interpreter, "python", "", "the application's own Python, as in .venv/bin/python (default: python3)")
+	c.Flags().StringVar(&o.dir, "dir", "", "directory that the application's modules are in (default: the current one)")
+}
+
+// importers are the ways to get a table; `gatehouse init` takes them as well.
+func importers() []importer {
+	python := func(framework, argument, example string) importer {
+		return importer{name: framework, argument: argument, example: example, python: true,
+			short: "Read the routes of a " + map[string]string{routes.Flask: "Flask", routes.FastAPI: "FastAPI or Starlette", routes.Django: "Django"}[framework] + " application",
+			read: func(ctx context.Context, from string, o pythonOptions) (*routes.Table, []routes.Notice, error) {
+				return routes.ImportPython(ctx, routes.PythonApp{Framework: framework, Target: from, Python: o.interpreterPath(), Dir: o.dir})
+			}}
+	}
+	return []importer{
+		python(routes.Flask, "MODULE:APP", "gatehouse routes import flask 'shop:create_app()' --python .venv/bin/python -o routes.yaml"),
+		python(routes.FastAPI, "MODULE:APP", "gatehouse routes import fastapi main:app --python .venv/bin/python -o routes.yaml"),
+		python(routes.Django, "SETTINGS", "gatehouse routes import django shop.settings --python .venv/bin/python -o routes.yaml"),
+		{name: "openapi", argument: "FILE|URL", short: "Read the paths of an OpenAPI 3 or Swagger 2 description",
+			example: "gatehouse routes import openapi openapi.yaml -o routes.yaml", read: importOpenAPI},
+	}
+}
+
+// interpreterPath is the interpreter as seen from here: it runs in another directory.
+func (o pythonOptions) interpreterPath() string {
+	if !strings.ContainsRune(o.interpreter, filepath.Separator) {
+		return o.interpreter // to be looked up in PATH, or the default
+	}
+	abs, err := filepath.Abs(o.interpreter)
+	if err != nil {
+		return o.interpreter
+	}
+	return abs
+}
+
+func importOpenAPI(ctx context.Context, from string, _ pythonOptions) (*routes.Table, []routes.Notice, error) {
+	text, err := routes.ReadOpenAPI(ctx, &http.Client{Timeout: 30 * time.Second}, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	return routes.ImportOpenAPI(from, text)
+}
+
+func importLog(_ context.Context, from string, _ pythonOptions) (*routes.Table, []routes.Notice, error) {
+	f, err := os.Open(from)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading decision log: %w", err)
+	}
+	defer f.Close()
+	return routes.ImportLog(from, f)
+}
+
+func routesImportCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "import",
+		Short: "Make a route table from an application, its OpenAPI description, or traffic",
+		Long: `Writes the routes of an application as a route table. The application is imported by its own Python, never served and
+never changed. What a table cannot express stands in it as unsupported, and is listed on standard error.
+
+With -o FILE and a FILE that is there already, it prints how the application has moved on from it (+ added, - removed,
+~ changed) and writes nothing. --force then writes, and keeps what is yours in the file: tags, allow, the mount, comments.
+--check writes nothing either, and exits with 1 where anything has changed: for CI.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("routes cannot be imported from %q: flask, fastapi, django, openapi and log are known", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	log := importer{name: "log", argument: "DECISIONLOG", short: "Guess routes from the paths in a decision log",
+		example: "gatehouse routes import log decisions.log -o routes.yaml", read: importLog}
+	for _, from := range append(importers(), log) {
+		c.AddCommand(from.command())
+	}
+	return c
+}
+
+func (i importer) command() *cobra.Command {
+	var python pythonOptions
+	var to destination
+	c := &cobra.Command{
+		Use:     i.name + " " + i.argument,
+		Short:   i.short,
+		Example: "  " + i.example,
+		Args:    arguments(i.example, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := to.validate(); err != nil {
+				return err
+			}
+			table, notices, err := i.read(c.Context(), args[0], python)
+			if err != nil {
+				return err
+			}
+			tell(c.ErrOrStderr(), notices)
+			return to.deliver(table, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	c.Flags().StringVarP(&to.file, "output", "o", "-", "file to write, or to compare with where it is there; - is standard output")
+	c.Flags().BoolVar(&to.check, "check", false, "write nothing, and exit with 1 where the file differs from the application")
+	c.Flags().BoolVar(&to.force, "force", false, "write the file although it is there")
+	if i.python {
+		python.flags(c)
+	}
+	return c
+}
+
+// destination is where an imported table goes.
+type destination struct {
+	file         string
+	check, force bool
+}
+
+func (d destination) validate() error {
+	switch {
+	case d.check && d.force:
+		return usageError{errors.New("--check and --force exclude each other: the one writes nothing, the other does")}
+	case d.check && d.file == "-":
+		return usageError{errors.New("--check compares with a file: name it with -o routes.yaml")}
+	}
+	return nil
+}
+
+// deliver writes the table, or the drift where there is one already.
+func (d destination) deliver(table *routes.Table, w, messages io.Writer) error {
+	if d.file == "-" {
+		_, err := w.Write(table.YAML())
+		return err
+	}
+	text, err := readUpTo(d.file, maxRoutes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && d.check:
+		return fmt.Errorf("%s is not there to be compared\nwithout --check it is written", d.file)
+	case errors.Is(err, fs.ErrNotExist):
+		return d.write(table.YAML(), table, messages)
+	case err != nil:
+		return fmt.Errorf("reading the route table: %w", err)
+	}
+	old, _, err := routes.Parse(d.file, text)
+	if err != nil {
+		if d.force {
+			err = fmt.Errorf("%w\n--force keeps what is yours in the file, so it must be readable: mend it, or remove it", err)
+		}
+		return err
+	}
+	changes := routes.Diff(old, table)
+	for _, change := range changes {
+		fmt.Fprintln(w, change)
+	}
+	switch {
+	case len(changes) == 0:
+		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.file, len(old.Routes()))
+		return nil
+	case d.check:
+		return fmt.Errorf("%s is not up to date: %d changes\nimport again with --force to write it", d.file, len(changes))
+	case !d.force:
+		fmt.Fprintf(messages, "%s is as it was: --force writes these %d changes, and keeps your tags, allow, mount and comments\n", d.file, len(changes))
+		return nil
+	}
+	merged, err := mergeTables(text, table)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", d.file, err)
+	}
+	return d.write(merged, table, messages)
+}
+
+func (d destination) write(text []byte, table *routes.Table, messages io.Writer) error {
+	if err := replaceFile(d.file, text); err != nil {
+		return fmt.Errorf("writing the route table: %w", err)
+	}
+	fmt.Fprintf(messages, "wrote %s: %d routes\n", d.file, len(table.Routes()))
+	return nil
+}
+
+// replaceFile writes a file in one step, so that one that is watched is never seen half written.
+func replaceFile(file string, text []byte) error {
+	if same, err := os.ReadFile(file); err == nil && bytes.Equal(same, text) {
+		return nil
+	}
+	target, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		target = file
+	}
+	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	mode := fs.FileMode(0o644)
+	if info, statErr := os.Stat(target); statErr == nil {
+		mode = info.Mode().Perm()
+	}
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), target)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gatehouse/gate"
+	"gatehouse/identity"
+)
+
+// trial decides as `gatehouse serve` would with the same configuration, and that is all: nothing listens, nothing is
+// logged, no key is fetched that no token needs. close ends it.
+type trial struct {
+	config *config
+	engine *engine
+	gate   *gate.Gate
+	stop   context.CancelFunc
+	wait   sync.WaitGroup
+}
+
+// nowhere is an address that no one can serve. Keys that are said to be there are never loaded, so that a token of
+// their issuer is neither good nor bad: it cannot be verified here.
+const nowhere = "http://127.0.0.1:0/"
+
+// orDefault is the source with ./gatehouse.yaml where nothing else was named.
+func (s source) orDefault() (source, error) {
+	if s.file != "" || s.bundle != "" {
+		return s, nil
+	}
+	if _, err := os.Stat("gatehouse.yaml"); err != nil {
+		return s, errors.New("there is no gatehouse.yaml here: give --config FILE, or --bundle DIR to go with defaults")
+	}
+	return source{file: "gatehouse.yaml"}, nil
+}
+
+// newTrial builds the engine of a configuration, after adjust changed what must be another way for this trial. Keys at a
+// URL are fetched where one of these headers may hold a token that they verify.
+func newTrial(ctx context.Context, src source, headers gate.Headers, adjust func(*config), stderr io.Writer) (*trial, error) {
+	cfg, doc, err := src.read()
+	if err != nil {
+		return nil, err
+	}
+	// Certificates and log files need not exist where nothing listens and nothing is written.
+	cfg.Listen, cfg.DecisionLog.File = defaults().Listen, ""
+	adjust(cfg)
+	for _, notice := range cfg.leaveKeys(headers) {
+		fmt.Fprintln(stderr, "notice: "+notice)
+	}
+	e, policyErr, err := newEngine(ctx, cfg, &problems{doc: doc, errs: doc.errs}, zap.NewNop(), nil)
+	if err != nil {
+		return nil, err
+	}
+	e.sink.discard(nil)
+	e.settings.Log = nil
+	if policyErr != nil {
+		return nil, policyErr
+	}
+	t := &trial{config: cfg, engine: e}
+	if t.gate, err = gate.New(gate.Config{Registerer: prometheus.NewRegistry()}); err != nil {
+		return nil, err
+	}
+	ctx, t.stop = context.WithCancel(ctx)
+	t.wait.Go(func() { _ = t.gate.Run(ctx) }) // it ends with ctx, without an error
+	if err := t.gate.Publish(ctx, e.parts(true)); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *trial) close() {
+	t.stop()
+	t.wait.Wait()
+}
+
+// leaveKeys makes issuers unavailable whose key file is not there, and those at a URL of which no header can hold a token.
+// It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads
+// it next.
+func (c *config) leaveKeys(headers gate.Headers) (missing []string) {
+	if _, err := identity.New(c.verifierConfig(nil)); err != nil {
+		return nil
+	}
+	for i := range c.Identity.JWT {
+		j := &c.Identity.JWT[i]
+		switch {
+		case j.Keys.URL != "" && !j.mayBeIn(headers):
+			j.Keys = keysConfig{URL: nowhere}
+		case j.Keys.File != "":
+			if _, err := os.Stat(j.Keys.File); errors.Is(err, fs.ErrNotExist) {
+				missing = append(missing, fmt.Sprintf("there is no key file %s: tokens of %q cannot be verified here", j.Keys.File, j.Issuer))
+				j.Keys = keysConfig{URL: nowhere}
+			}
+		}
+	}
+	return missing
+}
+
+// mayBeIn reports whether one of the headers is a place for the issuer's tokens.
+func (j *jwtConfig) mayBeIn(headers gate.Headers) bool {
+	from := j.From
+	if len(from) == 0 {
+		from = []tokenConfig{{Header: "authorization"}}
+	}
+	return slices.ContainsFunc(from, func(f tokenConfig) bool {
+		return f.Cookie != "" && headers.Get("cookie") != "" || headers.Get(strings.ToLower(f.Header)) != ""
+	})
+}
+
+// caller is somebody whom no credential proves: a name, roles and claims, all of them optional.
+type caller struct {
+	as     string
+	roles  []string
+	claims map[string]any // as JSON with json.Number; changed by identity
+}
+
+func (c *caller) empty() bool { return c.as == "" && len(c.roles) == 0 && c.claims == nil }
+
+// identity is what a verified token with these claims would give, for the issuer that the claims name or else the first
+// that is configured. nil is no caller at all: the request then goes the way of any without a credential.
+func (t *trial) identity(c caller) (*identity.Identity, error) {
+	if c.empty() {
+		return nil, nil
+	}
+	if c.claims == nil {
+		c.claims = map[string]any{}
+	}
+	if c.as != "" {
+		c.claims["sub"] = c.as
+	}
+	subject, _ := c.claims["sub"].(string)
+	if subject == "" || strings.ContainsFunc(subject, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return nil, errors.New("the caller has no name: --as (as: in a table) or the claim sub gives one")
+	}
+	issuer, paths := t.issuer(c.claims)
+	if _, given := c.claims["iss"]; !given && issuer != "" {
+		c.claims["iss"] = issuer
+	}
+	id := &identity.Identity{Type: identity.TypeJWT, Identity: subject, Subject: subject, Issuer: issuer, Claims: c.claims, Authenticated: true}
+	if len(c.roles) > 0 {
+		setClaim(c.claims, paths.Roles, c.roles)
+	}
+	var errs [3]error
+	id.Roles, errs[0] = claimList(c.claims, paths.Roles, false)
+	id.Groups, errs[1] = claimList(c.claims, paths.Groups, false)
+	id.Scopes, errs[2] = claimList(c.claims, paths.Scopes, true)
+	return id, errors.Join(errs[:]...)
+}
+
+// issuer is the configured one that the claims name, or the first, with the places of its claims.
+func (t *trial) issuer(claims map[string]any) (string, claimsConfig) {
+	paths, name := claimsConfig{}, ""
+	name, _ = claims["iss"].(string)
+	issuers := t.config.Identity.JWT
+	at := slices.IndexFunc(issuers, func(j jwtConfig) bool { return j.Issuer == name })
+	if at < 0 && name == "" && len(issuers) > 0 {
+		at = 0
+	}
+	if at >= 0 {
+		name, paths = issuers[at].Issuer, issuers[at].Claims
+	}
+	for _, p := range []struct {
+		path     *string
+		standard string
+	}{{&paths.Roles, "roles"}, {&paths.Groups, "groups"}, {&paths.Scopes, "scope"}} {
+		if *p.path == "" {
+			*p.path = p.standard
+		}
+	}
+	return name, paths
+}
+
+// setClaim puts a list of strings where package identity will look for it: under a claim of this very name, or within
+// objects.
+func setClaim(claims map[string]any, path string, values []string) {
+	list := make([]any, len(values))
+	for i, v := range values {
+		list[i] = v
+	}
+	first, rest, nested := strings.Cut(path, ".")
+	inner, isObject := claims[first].(map[string]any)
+	_, exact := claims[path]
+	switch {
+	case exact || !nested || strings.Contains(path, "/"): // https://example.com/roles is one name
+		claims[path] = list
+	case isObject:
+		setClaim(inner, rest, values)
+	default:
+		inner = map[string]any{}
+		claims[first] = inner
+		setClaim(inner, rest, values)
+	}
+}
+
+// claimList reads a string or a list of strings as package identity does; scopes may be separated by spaces.
+func claimList(claims map[string]any, path string, spaces bool) ([]string, error) {
+	switch value := lookupClaim(claims, path).(type) {
+	case nil:
+		return nil, nil
+	case string:
+		if spaces {
+			return strings.Fields(value), nil
+		}
+		return []string{value}, nil
+	case []any:
+		var list []string
+		for _, v := range value {
+			text, ok := v.(string)
+			if !ok {
+				return nil, fmt.Errorf("claim %q is not a list of strings", path)
+			}
+			list = append(list, text)
+		}
+		return list, nil
+	}
+	return nil, fmt.Errorf("claim %q is neither a string nor a list of strings", path)
+}
+
+func lookupClaim(claims map[string]any, path string) any {
+	if value, ok := claims[path]; ok {
+		return value
+	}
+	for i := range len(path) {
+		if inner, ok := claims[path[:i]].(map[string]any); ok && path[i] == '.' {
+			if value := lookupClaim(inner, path[i+1:]); value != nil {
+				return value
+			}
+		}
+	}
+	return nil
+}
+
+// attempt is a request to try. Header names are in lower case.
+type attempt struct {
+	method, path, host string
+	headers            gate.Headers
+	body               string
+	as                 *identity.Identity
+}
+
+// typed reports whether the body says what it is. One that does not is taken for JSON.
+func (a *attempt) typed() bool { return a.body == "" || a.headers.Get("content-type") != "" }
+
+// request is what Envoy would hand over for the attempt.
+func (a *attempt) request() *gate.Request {
+	host := a.host
+	if host == "" {
+		host = "localhost"
+	}
+	headers := gate.Headers{{Name: ":authority", Value: host}, {Name: ":method", Value: a.method}, {Name: ":path", Value: a.path}, {Name: ":scheme", Value: "http"}}
+	headers = append(headers, a.headers...)
+	if !a.typed() {
+		headers = append(headers, gate.Header{Name: "content-type", Value: "application/json"})
+	}
+	if a.body != "" && headers.Get("content-length") == "" {
+		headers = append(headers, gate.Header{Name: "content-length", Value: strconv.Itoa(len(a.body))})
+	}
+	return &gate.Request{Method: a.method, Path: a.path, Host: host, Scheme: "http", Protocol: "HTTP/1.1", Size: int64(len(a.body)),
+		Headers: headers, Body: a.body, Time: time.Now(), As: a.as, Bytes: len(a.body)}
+}
+
+// told is the reason that a denial's client reads, "" where the body is not one of ours.
+func told(a *gate.Answer) string {
+	var problem struct{ Reason string }
+	if a.Allow || json.Unmarshal([]byte(a.Body), &problem) != nil {
+		return ""
+	}
+	return problem.Reason
+}
+
+// methods are the usual ones: RFC 9110, RFC 5789, WebDAV and the like.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY", "PROPFIND", "PROPPATCH", "MKCOL", "COPY",
+	"MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "PURGE", "LINK", "UNLINK"}
+
+var methodName = regexp.MustCompile(`^[A-Z][A-Z-]{0,63}$`)
+
+// isMethod reports whether a word can stand for a method: a usual one, or one of an application's own. What is almost a
+// usual one, which meant says, is a slip: a test that DELTE is denied would always pass.
+func isMethod(word string) (meant string, ok bool) {
+	if slices.Contains(methods, word) {
+		return "", true
+	}
+	upper := strings.ToUpper(word[:min(len(word), 64)])
+	distance := func(method string) int { return levenshtein.ComputeDistance(upper, method) }
+	if near := slices.MinFunc(methods, func(a, b string) int { return distance(a) - distance(b) }); distance(near) < 3 {
+		return near, false
+	}
+	return "", methodName.MatchString(word)
+}
