@@ -3,7 +3,6 @@ package gate
 import (
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
@@ -15,7 +14,8 @@ import (
 type App struct {
 	Name string // "" where there is only one
 	// Hosts choose the application by the request's host: exact names, or *.example.com for every name below it. The port
-	// and the case do not count. Empty: every host.
+	// and the case do not count. Empty: every host that no other has. A host that two proxies could take for two, such as
+	// one with a closing dot, belongs to no application, where there are several.
 	Hosts []string
 	// AllowUnmatched asks the policy about requests that no route takes; without it they are denied. It means nothing
 	// without a table.
@@ -68,8 +68,8 @@ func validateApps(apps []App) error {
 			hosts = []string{"*"}
 		}
 		for _, host := range hosts {
-			host = strings.ToLower(host)
-			if name := strings.TrimPrefix(host, "*."); host != "*" && (name == "" || strings.ContainsAny(name, "*/: ")) {
+			host = lowerASCII(host)
+			if name := strings.TrimPrefix(host, "*."); host != "*" && !plainHost(name) {
 				errs = append(errs, fmt.Errorf("apps[%d].match.hosts: %q is neither a host name nor *.example.com", i, host))
 			}
 			if other, taken := seen[host]; taken {
@@ -93,6 +93,10 @@ func (v *View) assemble() error {
 	}
 	for _, app := range v.Settings.Apps {
 		a := application{App: app, table: v.Routes[app.Name]}
+		a.Hosts = make([]string, len(app.Hosts))
+		for i, host := range app.Hosts {
+			a.Hosts[i] = lowerASCII(host)
+		}
 		if a.table != nil {
 			a.table = a.table.Allowing(v.Settings.Paths.forms())
 		}
@@ -117,7 +121,7 @@ func (v *View) assembleRules(a *application) error {
 	}
 	var conflicts []error
 	for _, c := range a.table.RuleConflicts(a.Root, ruleName) {
-		conflicts = append(conflicts, errors.New(c.String()))
+		conflicts = append(conflicts, fmt.Errorf("%s: routes, line %d: %s", a.label(), c.Line, c.Text))
 	}
 	if len(conflicts) > 0 {
 		return errors.Join(conflicts...)
@@ -129,24 +133,11 @@ func (v *View) assembleRules(a *application) error {
 		if route.Unsupported != "" {
 			continue
 		}
-		entries := map[string]*policy.Entry{}
-		for _, method := range ruleMethods(route) {
-			path, err := routes.RulePath(a.Root, method, route.Template)
-			if err != nil {
-				return fmt.Errorf("%s: %w", a.label(), err)
-			}
-			asked[routes.RuleName(path)] = true
-			entry, err := v.Policy.Entry(append(slices.Clone(path), ruleName))
-			if err != nil {
-				return err
-			}
-			if entry == nil {
-				missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", a.label(), method, route.Template, routes.RuleName(path), ruleName))
-				continue
-			}
-			entries[method] = entry
+		without, err := v.rulesOf(a, route, asked)
+		if err != nil {
+			return err
 		}
-		a.rules[route] = entries
+		missing = append(missing, without...)
 	}
 	if a.StrictRoutes && len(missing) > 0 {
 		return fmt.Errorf("policy.strict_routes: %s", strings.Join(missing, "; "))
@@ -160,12 +151,47 @@ func (v *View) assembleRules(a *application) error {
 	return nil
 }
 
+// rulesOf finds the rules of one route, and notes in asked what was looked for. It returns what is missing.
+func (v *View) rulesOf(a *application, route *routes.Route, asked map[string]bool) (missing []string, err error) {
+	entries := map[string]*policy.Entry{}
+	required := ruleMethods(route)
+	for _, method := range slices.Concat(required, addedMethods(route, required)) {
+		path, err := routes.RulePath(a.Root, method, route.Template)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a.label(), err)
+		}
+		name := routes.RuleName(path)
+		asked[name] = true
+		entry, err := v.Policy.Entry(append(path, ruleName))
+		switch {
+		case err != nil:
+			return nil, err
+		case entry != nil:
+			entries[method] = entry
+		case slices.Contains(required, method):
+			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", a.label(), method, route.Template, name, ruleName))
+		}
+	}
+	a.rules[route] = entries
+	return missing, nil
+}
+
 // ruleMethods are the methods for which a route's rule is asked: its own, HEAD aside, which falls back to GET's.
 func ruleMethods(route *routes.Route) []string {
 	if route.Methods == nil {
 		return anyMethods
 	}
 	return slices.DeleteFunc(slices.Clone(route.Methods), func(m string) bool { return m == "HEAD" && slices.Contains(route.Methods, "GET") })
+}
+
+// addedMethods are the methods that a route answers to beyond those that need a rule: what the framework adds, such as
+// OPTIONS, and HEAD. A rule for one of them counts where there is one.
+func addedMethods(route *routes.Route, required []string) []string {
+	effective := route.Effective()
+	if effective == nil {
+		effective = []string{"HEAD"}
+	}
+	return slices.DeleteFunc(slices.Clone(effective), func(m string) bool { return slices.Contains(required, m) })
 }
 
 // ask finds the entry for a request: the application's one decision, or its route's rule.
@@ -201,7 +227,10 @@ func (v *View) app(req *Request) *application {
 	if len(v.apps) == 1 && len(v.apps[0].Hosts) == 0 {
 		return &v.apps[0]
 	}
-	host := hostName(req.Host)
+	host, ok := hostName(req.Host)
+	if !ok {
+		return nil
+	}
 	var best *application
 	longest := -1
 	for i := range v.apps {
@@ -211,9 +240,9 @@ func (v *View) app(req *Request) *application {
 		}
 		for _, pattern := range a.Hosts {
 			switch suffix, wildcard := strings.CutPrefix(pattern, "*"); {
-			case strings.EqualFold(pattern, host):
+			case pattern == host:
 				return a
-			case wildcard && len(suffix) > longest && len(host) > len(suffix) && strings.EqualFold(host[len(host)-len(suffix):], suffix):
+			case wildcard && len(suffix) > longest && len(host) > len(suffix) && strings.HasSuffix(host, suffix):
 				best, longest = a, len(suffix)
 			}
 		}
@@ -221,12 +250,32 @@ func (v *View) app(req *Request) *application {
 	return best
 }
 
-// hostName is a Host header without port and without the dot of the DNS root.
-func hostName(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
+// hostName is a Host header in lower case and without port. It is not ok where two proxies could take it for two hosts: with
+// the dot of the DNS root ("a.test." is a.test to nginx, another virtual host to Envoy), or with what belongs into no name.
+func hostName(host string) (name string, ok bool) {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && i+1 < len(host) && strings.Trim(host[i+1:], "0123456789") == "" {
+		host = host[:i]
 	}
-	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	if host == "" || len(host) > 2 && host[0] == '[' && host[len(host)-1] == ']' && strings.Trim(host[1:len(host)-1], "0123456789abcdefABCDEF:.") == "" {
+		return host, true // IPv6 (RFC 3986 section 3.2.2), which belongs to no name
+	}
+	name = lowerASCII(host)
+	return name, plainHost(name)
+}
+
+// plainHost says whether a name in lower case can only be read in one way.
+func plainHost(name string) bool {
+	return name != "" && name[len(name)-1] != '.' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+}
+
+// lowerASCII leaves other letters as they are: Unicode has some that fold to ASCII ones, and DNS does not fold them.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 // route finds what the application will do with the request, by its own route table, and refuses paths that two readers
