@@ -1,0 +1,4 @@
+# GET /healthz   (health)
+package shop.GET.healthz
+
+allowed := true

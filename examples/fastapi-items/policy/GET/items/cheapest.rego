@@ -1,0 +1,5 @@
+# GET /items/cheapest   (cheapest_item)
+package shop.GET.items.cheapest
+
+# An advertisement.
+allowed := true

@@ -1,0 +1,8 @@
+# GET /reports/total   (total)
+package shop.GET.reports.total
+
+import data.roles
+
+default allowed := false
+
+allowed if roles.has("admin")
