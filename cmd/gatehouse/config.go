@@ -135,7 +135,7 @@ type appConfig struct {
 }
 
 type matchConfig struct {
-	Hosts []string `yaml:"hosts" doc:"Host names, or *.example.com for every name below it; the port does not count. Default: every host that no other application has."`
+	Hosts []string `yaml:"hosts" doc:"Host names, or *.example.com for every name below it; the port does not count, so Envoy must ignore it too (docs/security.md). Default: every host that no other application has."`
 }
 
 type appPolicyConfig struct {

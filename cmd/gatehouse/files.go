@@ -97,7 +97,9 @@ func (r *routeTable) read(logger *zap.Logger) error {
 	if err != nil {
 		return fmt.Errorf("routes.file: %w", err)
 	}
-	r.table, err = r.parse(text, logger)
+	if r.table, err = r.parse(text, logger); err == nil {
+		r.count.Store(int64(len(r.table.Routes())))
+	}
 	return err
 }
 
@@ -109,7 +111,6 @@ func (r *routeTable) parse(text []byte, logger *zap.Logger) (*routes.Table, erro
 	for _, n := range notices {
 		logger.Warn("route table", zap.String("notice", n.String()))
 	}
-	r.count.Store(int64(len(table.Routes())))
 	return table, nil
 }
 
@@ -119,10 +120,14 @@ func (r *routeTable) watch(ctx context.Context, g *gate.Gate, logger *zap.Logger
 		if err != nil {
 			return err
 		}
-		return g.Publish(ctx, func(v *gate.View) {
+		err = g.Publish(ctx, func(v *gate.View) {
 			v.Routes = maps.Clone(v.Routes)
 			v.Routes[r.app] = table
 		})
+		if err == nil {
+			r.count.Store(int64(len(table.Routes())))
+		}
+		return err
 	})
 }
 

@@ -478,11 +478,23 @@ func TestServeReopensItsDecisionLog(t *testing.T) {
 	}
 	logged("decisions.log.1", 2)
 	p.signal(syscall.SIGHUP)
-	eventually(t, "waiting for a new file", func() error { _, err := os.Stat(p.path("decisions.log")); return err })
-	logged("decisions.log", 1)
-	if got := entries("decisions.log.1"); got != 2 {
-		t.Errorf("the moved file has %d entries", got)
-	}
+	sent := 2 // what is written before the writer has changed over goes to the moved file; nothing is lost
+	eventually(t, "waiting for an entry in the new file", func() error {
+		if code, _, err := check(t.Context(), conn); code != 200 {
+			t.Fatal(code, err)
+		}
+		sent++
+		if entries("decisions.log") == 0 {
+			return errors.New("it has none")
+		}
+		return nil
+	})
+	eventually(t, "waiting for every entry", func() error {
+		if got := entries("decisions.log") + entries("decisions.log.1"); got != sent {
+			return fmt.Errorf("%d entries, %d were sent", got, sent)
+		}
+		return nil
+	})
 }
 
 func TestServeOnUnixSockets(t *testing.T) {
