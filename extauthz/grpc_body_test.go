@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -54,7 +55,11 @@ func TestGRPCBodies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bomb := zip(t, make([]byte, 64<<20))
+	large, err := proto.Marshal(&grpc_health_v1.HealthCheckRequest{Service: strings.Repeat("x", 8<<20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb := zip(t, large) // a few kilobytes, and a valid message
 	s := settings()
 	s.Protos = healthDescriptors(t)
 	c := client(t, s, compile(t, `package envoy.authz

@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -172,6 +173,50 @@ func TestRequestHeaders(t *testing.T) {
 			}
 			if slices.Sort(answer.Remove); !slices.Equal(answer.Remove, tt.remove) {
 				t.Errorf("remove %v, want %v", answer.Remove, tt.remove)
+			}
+		})
+	}
+}
+
+// TestIdentityHeaders tells the application who calls, over whatever the client sent, and never in a form that could be
+// taken for more than it is.
+func TestIdentityHeaders(t *testing.T) {
+	g := open(t, settings(), compile(t, allowAll))
+	for name, tt := range map[string]struct {
+		subject string
+		roles   []string
+		want    string // subject|roles; "": denied as bad_credential
+	}{
+		"a caller":                {"alice", []string{"viewer", "clerk"}, "alice|viewer,clerk"},
+		"a role with a comma":     {"alice", []string{"viewer,admin"}, "alice|viewer%2Cadmin"},
+		"a role with an escape":   {"alice", []string{"viewer%2Cadmin", "b"}, "alice|viewer%252Cadmin,b"},
+		"no roles":                {"alice", nil, "alice|-"},
+		"letters of any language": {"björk", []string{"ü"}, "björk|ü"},
+		"a line break":            {"alice\r\nx-auth-roles: admin", nil, ""},
+		"a line break in a role":  {"alice", []string{"a\nb"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req := get("/", "x-auth-subject", "mallory", "x-auth-roles", "admin")
+			req.As = &identity.Identity{Type: identity.TypeJWT, Subject: tt.subject, Roles: tt.roles, Authenticated: true}
+			answer := g.Check(t.Context(), req)
+			if tt.want == "" {
+				if answer.Allow || answer.Reason != gate.BadCredential {
+					t.Fatalf("allow %v, reason %s", answer.Allow, answer.Reason)
+				}
+				return
+			}
+			got := map[string]string{"x-auth-subject": "-", "x-auth-roles": "-"}
+			for _, h := range answer.Set {
+				if h.Action != gate.OverwriteIfExistsOrAdd {
+					t.Errorf("%s has action %v: the client's value could stay", h.Name, h.Action)
+				}
+				got[h.Name] = h.Value
+			}
+			if have := got["x-auth-subject"] + "|" + got["x-auth-roles"]; have != tt.want {
+				t.Errorf("the application sees %s, want %s", have, tt.want)
+			}
+			if tt.roles == nil && !slices.Contains(answer.Remove, "x-auth-roles") {
+				t.Errorf("the client's roles stay: %v", answer.Remove)
 			}
 		})
 	}
