@@ -168,7 +168,7 @@ func (c *call) requestHeaders(a *Answer) error {
 		c.policyHeaders(a)
 	}
 	for _, h := range trusted {
-		if slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return fold(s.Name) == h.Name }) {
+		if slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, h.Name) }) {
 			continue // the policy speaks for this name itself
 		}
 		if h.Value != "" {
@@ -213,7 +213,7 @@ func (c *call) removeLookalikes(a *Answer, names IdentityHeaders) error {
 	for _, h := range c.req.Headers {
 		folded := fold(h.Name)
 		spoof := folded != h.Name && (folded == names.Subject || folded == names.Roles ||
-			slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return s.Name == folded }))
+			slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, folded) }))
 		switch {
 		case !spoof && !slices.Contains(overrides, folded) || slices.Contains(a.Remove, h.Name):
 		case c.req.FixedHeaders:

@@ -143,17 +143,19 @@ func TestRequestHeaders(t *testing.T) {
 		set      map[string]string
 		remove   []string
 	}{
-		"set over the client's": {`{"x-a": "ours"}`, []string{"x-a", "theirs"}, map[string]string{"x-a": "ours"}, nil},
-		"several values":        {`{"x-a": ["1", "2"]}`, nil, map[string]string{"x-a": "1,2"}, nil},
-		"append":                {`{"x-a": {"value": "ours", "append_action": "APPEND_IF_EXISTS_OR_ADD"}}`, []string{"x-a", "theirs"}, map[string]string{"x-a": "theirs,ours"}, nil},
-		"append to nothing":     {`{"x-a": {"value": "ours", "append_action": "APPEND_IF_EXISTS_OR_ADD"}}`, nil, map[string]string{"x-a": "ours"}, nil},
-		"add if absent":         {`{"x-a": {"value": "ours", "append_action": "ADD_IF_ABSENT"}}`, []string{"x-a", "theirs"}, map[string]string{}, nil},
-		"absent":                {`{"x-a": {"value": "ours", "append_action": "ADD_IF_ABSENT"}}`, nil, map[string]string{"x-a": "ours"}, nil},
-		"overwrite if exists":   {`{"x-a": {"value": "ours", "append_action": "OVERWRITE_IF_EXISTS"}}`, nil, map[string]string{}, nil},
-		"look-alike of a set":   {`{"x-tenant": "ours"}`, []string{"x_tenant", "theirs"}, map[string]string{"x-tenant": "ours"}, []string{"x_tenant"}},
-		"identity names":        {`{}`, []string{"x-auth-subject", "admin", "x_auth_subject", "admin", "x.auth-roles", "admin", "x-auth-roles-2", "fine"}, map[string]string{}, []string{"x-auth-subject", "x.auth-roles", "x_auth_subject"}},
-		"an empty one first":    {`{}`, []string{"x-auth-subject", "", "x-auth-subject", "root"}, map[string]string{}, []string{"x-auth-subject"}},
-		"identity by policy":    {`{"x-auth-subject": "ours"}`, []string{"x-auth-subject", "admin"}, map[string]string{"x-auth-subject": "ours"}, nil},
+		"set over the client's":           {`{"x-a": "ours"}`, []string{"x-a", "theirs"}, map[string]string{"x-a": "ours"}, nil},
+		"several values":                  {`{"x-a": ["1", "2"]}`, nil, map[string]string{"x-a": "1,2"}, nil},
+		"append":                          {`{"x-a": {"value": "ours", "append_action": "APPEND_IF_EXISTS_OR_ADD"}}`, []string{"x-a", "theirs"}, map[string]string{"x-a": "theirs,ours"}, nil},
+		"append to nothing":               {`{"x-a": {"value": "ours", "append_action": "APPEND_IF_EXISTS_OR_ADD"}}`, nil, map[string]string{"x-a": "ours"}, nil},
+		"add if absent":                   {`{"x-a": {"value": "ours", "append_action": "ADD_IF_ABSENT"}}`, []string{"x-a", "theirs"}, map[string]string{}, nil},
+		"absent":                          {`{"x-a": {"value": "ours", "append_action": "ADD_IF_ABSENT"}}`, nil, map[string]string{"x-a": "ours"}, nil},
+		"overwrite if exists":             {`{"x-a": {"value": "ours", "append_action": "OVERWRITE_IF_EXISTS"}}`, nil, map[string]string{}, nil},
+		"look-alike of a set":             {`{"x-tenant": "ours"}`, []string{"x_tenant", "theirs"}, map[string]string{"x-tenant": "ours"}, []string{"x_tenant"}},
+		"identity names":                  {`{}`, []string{"x-auth-subject", "admin", "x_auth_subject", "admin", "x.auth-roles", "admin", "x-auth-roles-2", "fine"}, map[string]string{}, []string{"x-auth-subject", "x.auth-roles", "x_auth_subject"}},
+		"an empty one first":              {`{}`, []string{"x-auth-subject", "", "x-auth-subject", "root"}, map[string]string{}, []string{"x-auth-subject"}},
+		"look-alike of a set in capitals": {`{"X-Tenant": "ours"}`, []string{"x_tenant", "theirs"}, map[string]string{"X-Tenant": "ours"}, []string{"x_tenant"}},
+		"identity, misspelt by policy":    {`{"x_auth_subject": "ours"}`, []string{"x-auth-subject", "admin"}, map[string]string{"x_auth_subject": "ours"}, []string{"x-auth-subject"}},
+		"identity by policy":              {`{"x-auth-subject": "ours"}`, []string{"x-auth-subject", "admin"}, map[string]string{"x-auth-subject": "ours"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := open(t, settings(), compile(t, "package envoy.authz\nallow := {\"allowed\": true, \"headers\": "+tt.decision+"}"))
