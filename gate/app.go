@@ -31,9 +31,6 @@ type App struct {
 // ruleName is the rule that decides in the package of a route (the convention of Aserto's policies).
 const ruleName = "allowed"
 
-// anyMethods are the methods for which a route that takes any method is asked about.
-var anyMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-
 // application is an App with everything that it takes to decide about its requests. It is part of a View.
 type application struct {
 	App
@@ -154,7 +151,7 @@ func (v *View) assembleRules(a *application) error {
 // rulesOf finds the rules of one route, and notes in asked what was looked for. It returns what is missing.
 func (v *View) rulesOf(a *application, route *routes.Route, asked map[string]bool) (missing []string, err error) {
 	entries := map[string]*policy.Entry{}
-	required := ruleMethods(route)
+	required := route.RuleMethods()
 	for _, method := range slices.Concat(required, addedMethods(route, required)) {
 		path, err := routes.RulePath(a.Root, method, route.Template)
 		if err != nil {
@@ -174,14 +171,6 @@ func (v *View) rulesOf(a *application, route *routes.Route, asked map[string]boo
 	}
 	a.rules[route] = entries
 	return missing, nil
-}
-
-// ruleMethods are the methods for which a route's rule is asked: its own, HEAD aside, which falls back to GET's.
-func ruleMethods(route *routes.Route) []string {
-	if route.Methods == nil {
-		return anyMethods
-	}
-	return slices.DeleteFunc(slices.Clone(route.Methods), func(m string) bool { return m == "HEAD" && slices.Contains(route.Methods, "GET") })
 }
 
 // addedMethods are the methods that a route answers to beyond those that need a rule: what the framework adds, such as

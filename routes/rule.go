@@ -169,6 +169,18 @@ func (r *Route) sharesMethod(o *Route) bool {
 	return slices.ContainsFunc(r.Methods, func(m string) bool { return slices.Contains(o.Methods, m) })
 }
 
+// RuleMethods are the methods for which a route needs a rule of its own: those that it names, HEAD aside where GET is among
+// them, for it falls back to GET's. A route that takes any method needs one for each of the usual ones.
+func (r *Route) RuleMethods() []string {
+	if r.Methods == nil {
+		return []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+	}
+	if !slices.Contains(r.Methods, "GET") {
+		return r.Methods
+	}
+	return slices.DeleteFunc(slices.Clone(r.Methods), func(m string) bool { return m == "HEAD" })
+}
+
 // RuleName writes the terms as a reference: todoapp.GET.todos, orders.GET["a-b"].__id.
 func RuleName(path []string) string {
 	var out strings.Builder

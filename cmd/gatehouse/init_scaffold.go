@@ -108,7 +108,7 @@ func (s *scaffold) ruleList() ([]*scaffoldRule, error) {
 		if r.Unsupported != "" {
 			continue
 		}
-		for _, method := range ruleMethods(r) {
+		for _, method := range r.RuleMethods() {
 			path, name := []string(nil), method+" "+r.Template
 			if s.perRoute {
 				var err error
@@ -138,17 +138,6 @@ func (s *scaffold) conflicts() error {
 		return nil
 	}
 	return fmt.Errorf("there cannot be one rule for each route:\n  %s\n--rules rbac does without", strings.Join(lines, "\n  "))
-}
-
-// ruleMethods are the methods of a route that need a rule, as the gate asks for them.
-func ruleMethods(r *routes.Route) []string {
-	if r.Methods == nil {
-		return []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-	}
-	if !slices.Contains(r.Methods, "GET") {
-		return r.Methods
-	}
-	return slices.DeleteFunc(slices.Clone(r.Methods), func(m string) bool { return m == "HEAD" })
 }
 
 // stubs writes a file for each rule.
