@@ -163,7 +163,7 @@ func (c *call) requestHeaders(a *Answer) error {
 	if err != nil {
 		return fail(BadCredential, err)
 	}
-	if !c.dryRunDenied(a) {
+	if !a.DryRun {
 		a.Remove = append(a.Remove, c.decision.RemoveHeaders...)
 		c.policyHeaders(a)
 	}
@@ -179,8 +179,6 @@ func (c *call) requestHeaders(a *Answer) error {
 	}
 	return c.removeLookalikes(a, names)
 }
-
-func (c *call) dryRunDenied(a *Answer) bool { return a.Reason != None }
 
 // policyHeaders turns the policy's headers into plain settings. Envoy does not honour append_action on request headers
 // (1.40 overwrites whatever it says), so it is worked out here against what the client sent; several values become one

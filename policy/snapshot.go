@@ -73,12 +73,12 @@ type Entry struct {
 	reads    *reads
 }
 
-// Decision returns the entry of Config.Decision, nil where that is empty.
-func (s *Snapshot) Decision() *Entry { return s.entry }
-
 // Entry compiles the query for a decision path below data, each element one term: ["orders", "GET", "orders", "__id",
 // "allowed"]. It returns nil where no rule and no data defines the document. It is for publishing, not for requests.
 func (s *Snapshot) Entry(path []string) (*Entry, error) {
+	if s.entry != nil && slices.Equal(path, s.entry.path) {
+		return s.entry, nil
+	}
 	ref := ast.Ref{ast.DefaultRootDocument}
 	for _, segment := range path {
 		ref = append(ref, ast.StringTerm(segment))
