@@ -77,6 +77,7 @@ type call struct {
 	app          *application
 	match        routes.Match // where the application's table has a route for the request
 	identity     identity.Identity
+	peer         identity.Peer
 	document     policy.Value // the input, once it was built
 	decisionPath []string
 	decision     policy.Decision
@@ -156,7 +157,8 @@ func (c *call) parse() error {
 
 // identify verifies the end user's credential. No credential is an anonymous caller; a bad one never gets to the policy.
 func (c *call) identify(ctx context.Context) error {
-	s := c.view.Settings
+	s, who := c.view.Settings, c.credentials()
+	c.peer = s.Verifier.Peer(who)
 	if c.req.As != nil {
 		c.identity = *c.req.As
 		return nil
@@ -164,7 +166,7 @@ func (c *call) identify(ctx context.Context) error {
 	if s.Verifier == nil {
 		return nil
 	}
-	id, err := s.Verifier.Identify(ctx, c.view.Keys, c.req.Headers.Values)
+	id, err := s.Verifier.Identify(ctx, c.view.Keys, who)
 	switch {
 	case errors.Is(err, identity.ErrUnavailable):
 		return fail(Unavailable, err)
@@ -175,6 +177,11 @@ func (c *call) identify(ctx context.Context) error {
 	}
 	c.identity = id
 	return nil
+}
+
+// credentials is where the request may say who calls.
+func (c *call) credentials() identity.Request {
+	return identity.Request{Header: c.req.Headers.Values, Query: c.target.rawQuery, Principal: c.req.Source.Principal, Metadata: c.req.Metadata}
 }
 
 // decide asks the policy, within the time and the number of evaluations that the settings grant.

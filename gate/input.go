@@ -99,7 +99,7 @@ func (c *call) input(entry *policy.Entry) (policy.Value, error) {
 		return nil, err
 	}
 	in.add("identity", who)
-	in.object("peer", peerInput(req.Source))
+	in.object("peer", peerInput(&c.peer))
 	if len(c.view.apps) > 1 {
 		in.text("app", c.app.Name)
 	}
@@ -124,19 +124,12 @@ func identityInput(id *identity.Identity) (policy.Value, error) {
 	return policy.Object(who...), nil
 }
 
-// peerInput is the mTLS peer as Envoy verified it: source.principal is the URI SAN where there is one, else the DNS SAN,
-// else the subject (Envoy's AttributeContext.Peer.principal).
-func peerInput(source Endpoint) document {
+func peerInput(p *identity.Peer) document {
 	var peer document
-	switch principal := source.Principal; {
-	case principal == "":
-	case strings.HasPrefix(principal, "spiffe://"):
-		peer.text("spiffe_id", principal)
-		peer.add("sans", policy.Strings([]string{principal}))
-	case strings.Contains(principal, "="):
-		peer.text("subject", principal)
-	default:
-		peer.add("sans", policy.Strings([]string{principal}))
+	peer.text("spiffe_id", p.SPIFFEID)
+	peer.text("subject", p.Subject)
+	if len(p.SANs) > 0 {
+		peer.add("sans", policy.Strings(p.SANs))
 	}
 	return peer
 }

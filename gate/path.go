@@ -30,6 +30,7 @@ type target struct {
 	raw      string // the path as on the wire, without the query
 	forms    routes.Forms
 	segments []string
+	rawQuery string // as on the wire, without the question mark
 	query    url.Values
 }
 
@@ -37,7 +38,7 @@ type target struct {
 // two digits stands for itself, as it does in Python's servers.
 func parseTarget(path string, rules PathRules) (target, error) {
 	raw, query, _ := strings.Cut(path, "?")
-	t := target{raw: raw, forms: routes.FormsOf(raw)}
+	t := target{raw: raw, rawQuery: query, forms: routes.FormsOf(raw)}
 	decoded := raw
 	var err error
 	if strings.IndexByte(raw, '%') >= 0 {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"gatehouse/identity"
 )
 
 func benchIdentify(b *testing.B, cacheBytes int64, h headers, want string) {
@@ -21,7 +23,7 @@ func benchIdentify(b *testing.B, cacheBytes int64, h headers, want string) {
 	get, ctx := h.get, context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
-		_, _ = v.Identify(ctx, keys, get)
+		_, _ = v.Identify(ctx, keys, identity.Request{Header: get})
 	}
 }
 

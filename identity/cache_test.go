@@ -68,8 +68,8 @@ func TestCacheIsInvisible(t *testing.T) {
 		if values, ok := h["x-token"]; ok {
 			h["x-token"] = []string{values[0][len("Bearer "):]}
 		}
-		got, gotErr := cached.Identify(context.Background(), keys.cached, h.get)
-		want, wantErr := plain.Identify(context.Background(), keys.plain, h.get)
+		got, gotErr := cached.Identify(context.Background(), keys.cached, identity.Request{Header: h.get})
+		want, wantErr := plain.Identify(context.Background(), keys.plain, identity.Request{Header: h.get})
 		if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) || !sameIdentity(got, want) {
 			t.Fatalf("step %d at %s: cached says %v, plain says %v", step, now, gotErr, wantErr)
 		}

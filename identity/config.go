@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
@@ -43,45 +44,89 @@ const (
 
 // Config says which credentials are accepted. The zero value accepts none: everybody is anonymous.
 type Config struct {
-	Issuers    []Issuer
+	Issuers       []Issuer
+	Introspection []Introspection
+	APIKeys       APIKeys
+	Metadata      string   // key below envoy.filters.http.jwt_authn of the verified payload to trust; empty = none is
+	Peer          []string // what tells of the peer: tls (source.principal), xfcc (x-forwarded-client-cert); empty = tls
+
 	MaxToken   int              // longest token in bytes; 0 = 16 KiB
 	CacheBytes int64            // memory for verified tokens; 0 = 16 MiB, negative = no cache
+	Dir        string           // folder for the last good key set of each URL; empty = none are kept
 	Clock      func() time.Time // for the tokens' times; nil = time.Now
 	Client     *http.Client     // fetches key sets; its CheckRedirect is replaced. nil = one without idle connections
 	Logger     *zap.Logger      // nil = nop
+	Registerer prometheus.Registerer
 }
 
 // Issuer is one party whose tokens are accepted, with everything they must fulfil.
 type Issuer struct {
-	Issuer     string        // claim iss, byte for byte; required
-	Audiences  []string      // claim aud must hold one of them, byte for byte; at least one
-	Algorithms []string      // empty = RS256 PS256 ES256 ES384 EdDSA. No others exist here
-	Keys       KeySource     // required
-	From       []TokenSource // where its tokens are looked for; empty = Authorization: Bearer
+	Preset string // auth0, okta, keycloak, entra, google or cognito: fills in what is left empty below. Empty = none
+	Domain string // of a preset: host, for keycloak with its path
+	Tenant string // of a preset: entra's tenant, keycloak's realm, okta's authorization server, cognito's pool
+
+	Issuer     string              // claim iss, byte for byte; required
+	Audiences  []string            // claim aud must hold one of them, byte for byte; at least one, unless ClientIDs has
+	ClientIDs  []string            // claim client_id, else azp, must be one of them: for providers without aud
+	Parties    []string            // claim azp, where present, must be one of them; empty = any
+	Algorithms []string            // empty = RS256 PS256 ES256 ES384 EdDSA. No others exist here
+	Type       string              // header typ must be this, as at+jwt (RFC 9068); empty = absent, JWT or at+jwt
+	TokenUse   string              // claim token_use must be this (cognito: access or id); empty = not looked at
+	MaxAge     time.Duration       // since iat, which is then required; 0 = only exp counts
+	Require    map[string][]string // claims that must be present, with one of the values where there are any; paths as in ClaimPaths
+	Keys       KeySource           // required
+	From       []TokenSource       // where its tokens are looked for; empty = Authorization: Bearer
 	Claims     ClaimPaths
 	ClockSkew  time.Duration // tolerance for exp, nbf and iat; 0 = 30s, at most 5m
 }
 
-// KeySource is where an issuer's public keys come from. Exactly one of File and URL is set.
+// KeySource is where an issuer's public keys come from. Exactly one of File, URL and Discovery is set.
 type KeySource struct {
-	File    string        // a JWK set, or PEM public keys and certificates; watched. At most 1 MiB
-	URL     string        // a JWK set; https, or http on loopback. At most 1 MiB
-	Refresh time.Duration // of a URL: 0 = 5m, at least 1s, at most 24h
+	File      string        // a JWK set, or PEM public keys and certificates; watched. At most 1 MiB
+	URL       string        // a JWK set; https, or http on loopback. At most 1 MiB
+	Discovery bool          // jwks_uri of the issuer's metadata (OpenID Connect Discovery 1.0 section 4, RFC 8414)
+	Refresh   time.Duration // of a URL: 0 = 5m, at least 1s, at most 24h
+	MaxStale  time.Duration // how long the last good set serves while a URL cannot be read: 0 = 24h, at most 30 days
 }
 
-// TokenSource is one place where a token may be. Exactly one of Header and Cookie is set.
+// TokenSource is one place where a token may be. Exactly one of Header, Cookie and Query is set.
 type TokenSource struct {
 	Header string // case does not matter
 	Scheme string // of Header, such as Bearer; empty = the whole value is the token (for Authorization: Bearer)
 	Cookie string // case matters (RFC 6265)
+	Query  string // a query parameter: it ends up in logs and histories, so use it for what cannot send a header
 }
 
-// ClaimPaths says which claims become roles, groups and scopes. A path is a claim's name, or names joined with dots for a
-// claim within an object. A name that contains dots itself (https://example.com/roles) is found too.
+// ClaimPaths says which claims become roles, groups, scopes and the e-mail address. A path is a claim's name, or names joined
+// with dots for a claim within an object. A name that contains dots itself (https://example.com/roles) is found too.
 type ClaimPaths struct {
 	Roles  string // string or list of strings; empty = "roles"
 	Groups string // string or list of strings; empty = "groups"
 	Scopes string // string with spaces or list of strings; empty = "scope"
+	Email  string // string; empty = "email"
+	// UnverifiedEmail takes the address although email_verified is not true.
+	UnverifiedEmail bool
+}
+
+// Introspection is a server that says what an opaque token is worth (RFC 7662).
+type Introspection struct {
+	URL        string        // https, or http on loopback
+	Issuer     string        // JSON Web Tokens with this iss are asked about too; empty = opaque tokens only
+	ClientID   string        // authenticates us to the server
+	SecretFile string        // client_secret_basic; watched. Exactly one of it and KeyFile
+	KeyFile    string        // private_key_jwt (RFC 7523): PEM; watched
+	Audiences  []string      // aud of the answer must hold one of them; empty = not looked at
+	From       []TokenSource // empty = Authorization: Bearer
+	Claims     ClaimPaths
+	Timeout    time.Duration // of one question; 0 = 2s
+	CacheFor   time.Duration // longest use of an answer, also before exp; 0 = 1m, negative = each request asks
+}
+
+// APIKeys are keys that we gave out. Where File is empty there are none.
+type APIKeys struct {
+	File   string // YAML; watched
+	Header string // empty = x-api-key
+	Scheme string // in front of the key; empty = none
 }
 
 // Verifier identifies end users. Its methods may be called at the same time, Run once at a time.

@@ -108,7 +108,7 @@ func TestMappedClaims(t *testing.T) {
 		{"default names are not looked at", object{"roles": "admin", "groups": "x", "scope": "y"}, nil, nil, nil},
 	}
 	for _, want := range cases {
-		id, err := v.Identify(context.Background(), keys, bearer(good(want.claims)).get)
+		id, err := v.Identify(context.Background(), keys, identity.Request{Header: bearer(good(want.claims)).get})
 		if err != nil {
 			t.Errorf("%s: %v", want.name, err)
 			continue
@@ -130,11 +130,11 @@ func TestUnavailable(t *testing.T) {
 	v := newVerifier(t, c)
 	other := load(t, newVerifier(t, c))
 	for name, keys := range map[string]*identity.Keys{"nil keys": nil, "keys of another verifier": other} {
-		_, err := v.Identify(context.Background(), keys, bearer(good(nil)).get)
+		_, err := v.Identify(context.Background(), keys, identity.Request{Header: bearer(good(nil)).get})
 		if !errors.Is(err, identity.ErrUnavailable) || errors.Is(err, identity.ErrBadCredential) {
 			t.Errorf("%s: got %v", name, err)
 		}
-		_, err = v.Identify(context.Background(), keys, bearer(good(object{"iss": "x"})).get)
+		_, err = v.Identify(context.Background(), keys, identity.Request{Header: bearer(good(object{"iss": "x"})).get})
 		if !errors.Is(err, identity.ErrBadCredential) || errors.Is(err, identity.ErrUnavailable) {
 			t.Errorf("%s, unknown issuer: got %v", name, err)
 		}

@@ -52,7 +52,7 @@ func FuzzIdentify(f *testing.F) {
 }
 
 func compareWithOracle(t *testing.T, v *identity.Verifier, keys *identity.Keys, token string) {
-	id, err := v.Identify(context.Background(), keys, headers{"x-token": {token}}.get)
+	id, err := v.Identify(context.Background(), keys, identity.Request{Header: headers{"x-token": {token}}.get})
 	if err != nil {
 		if errors.Is(err, identity.ErrBadCredential) == errors.Is(err, identity.ErrUnavailable) {
 			t.Fatalf("not one of the two errors: %v", err)

@@ -47,6 +47,7 @@ import (
 const (
 	TypeNone = "IDENTITY_TYPE_NONE" // anonymous
 	TypeJWT  = "IDENTITY_TYPE_JWT"  // a verified JSON Web Token
+	TypeSub  = "IDENTITY_TYPE_SUB"  // a subject by another credential: an API key, an introspected token
 )
 
 // ErrBadCredential and ErrUnavailable are the two ways Identify fails. Each returned error wraps exactly one of them and adds
@@ -55,6 +56,21 @@ var (
 	ErrBadCredential = errors.New("bad credential")
 	ErrUnavailable   = errors.New("identity unavailable")
 )
+
+// Request is what a credential is read from.
+type Request struct {
+	Header    Header
+	Query     string         // as sent, without the question mark
+	Principal string         // of the peer's certificate as Envoy verified it (AttributeContext.Peer.principal); empty = none
+	Metadata  map[string]any // Envoy's metadata_context as plain JSON: {"filterMetadata": {filter: {...}}}
+}
+
+// Peer is the other end of the connection to Envoy, by its certificate. It is not the end user. The zero value is no peer.
+type Peer struct {
+	SPIFFEID string
+	Subject  string // distinguished name
+	SANs     []string
+}
 
 // Header gives the values of one request header by its lower-case name, one string for each field line. The strings may
 // alias a buffer of the caller's: nothing of them is kept.
@@ -71,6 +87,7 @@ type Identity struct {
 	Roles         []string
 	Groups        []string
 	Scopes        []string
+	Email         string         // empty where the issuer does not vouch for it
 	Claims        map[string]any // all verified claims; numbers are json.Number
 	Expires       time.Time      // claim exp, without clock skew
 	Authenticated bool

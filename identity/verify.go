@@ -12,9 +12,9 @@ import (
 //
 // No credential at all is Anonymous with a nil error. A credential that is present but wrong is ErrBadCredential, and one of an
 // issuer whose keys were never loaded is ErrUnavailable; the Identity is then the zero value. Nothing in the result aliases
-// what header returned. ctx is there for credentials that others must check; a token never waits.
-func (v *Verifier) Identify(_ context.Context, keys *Keys, header Header) (Identity, error) {
-	tok, found, err := v.credential(header)
+// what the request's Header returned. ctx is there for credentials that others must check; a token never waits.
+func (v *Verifier) Identify(_ context.Context, keys *Keys, req Request) (Identity, error) {
+	tok, found, err := v.credential(req.Header)
 	if err != nil {
 		return Identity{}, err
 	}

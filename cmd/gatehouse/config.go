@@ -26,6 +26,7 @@ import (
 
 // config is gatehouse.yaml. Every key is optional. The doc tags are what docs/config.md says of a key.
 type config struct {
+	StateDir    string            `yaml:"state_dir" doc:"A folder of our own for what must outlive a restart: the last good key sets and bundles of what is remote. It is made where it is missing. Changes need a restart. Default: none, and nothing is kept."`
 	Listen      listenConfig      `yaml:"listen" doc:"Where Gatehouse listens. Changes need a restart."`
 	Identity    identityConfig    `yaml:"identity" doc:"Which credentials are accepted. At most one end-user credential may be on a request; two different ones are bad_credential."`
 	Headers     headersConfig     `yaml:"headers" doc:"What the application sees of the caller on an allowed request. What the client sent under these names never reaches it."`
@@ -74,36 +75,81 @@ type socketConfig struct {
 }
 
 type identityConfig struct {
-	Required bool        `yaml:"required" doc:"true denies a request without a credential (401) before the policy is asked. Default: false."`
-	JWT      []jwtConfig `yaml:"jwt" doc:"Accepted issuers. A token's iss claim selects the entry, and only that entry's keys verify it."`
+	Required      bool                  `yaml:"required" doc:"true denies a request without a credential (401) before the policy is asked. Default: false."`
+	JWT           []jwtConfig           `yaml:"jwt" doc:"Accepted issuers. A token's iss claim selects the entry, and only that entry's keys verify it."`
+	Introspection []introspectionConfig `yaml:"introspection" doc:"Servers that say what an opaque token is worth (RFC 7662)."`
+	APIKeys       apiKeysConfig         `yaml:"api_keys" doc:"Keys that gatehouse identity new-key made."`
+	Metadata      metadataConfig        `yaml:"jwt_authn_metadata" doc:"Trust what Envoy's own jwt_authn filter verified. Only where every route to Gatehouse has that filter in front."`
+	Peer          peerConfig            `yaml:"peer" doc:"What input.peer is taken from."`
 }
 
 type jwtConfig struct {
-	Issuer     string        `yaml:"issuer" doc:"The iss claim, compared byte for byte. Required."`
-	Audiences  []string      `yaml:"audiences" doc:"The aud claim must hold one of these. Required."`
-	Algorithms []string      `yaml:"algorithms" doc:"Accepted signature algorithms. Default: [RS256, PS256, ES256, ES384, EdDSA]. none and HS* do not exist here."`
-	Keys       keysConfig    `yaml:"keys" doc:"Where the issuer's public keys are."`
-	From       []tokenConfig `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
-	Claims     claimsConfig  `yaml:"claims" doc:"Which claims become roles, groups and scopes: names, or names joined with dots for a claim within an object."`
-	ClockSkew  duration      `yaml:"clock_skew" doc:"Tolerance for exp, nbf and iat, at most 5m. Default: 30s."`
+	Preset     string              `yaml:"preset" doc:"auth0, okta, keycloak, entra, google or cognito: fills in what is not set here (docs/identity.md). Default: none."`
+	Domain     string              `yaml:"domain" doc:"The preset's host; for keycloak with its path."`
+	Tenant     string              `yaml:"tenant" doc:"The preset's tenant: entra's directory, keycloak's realm, okta's authorization server, cognito's user pool."`
+	Issuer     string              `yaml:"issuer" doc:"The iss claim, compared byte for byte. Required without a preset."`
+	Audiences  []string            `yaml:"audiences" doc:"The aud claim must hold one of these. Required, unless client_ids is set."`
+	ClientIDs  []string            `yaml:"client_ids" doc:"The client_id claim, else azp, must be one of these: for providers whose tokens have no aud. Default: any, where audiences is set."`
+	Parties    []string            `yaml:"authorized_parties" doc:"The azp claim, where a token has it, must be one of these. Default: any."`
+	Algorithms []string            `yaml:"algorithms" doc:"Accepted signature algorithms. Default: [RS256, PS256, ES256, ES384, EdDSA]. none and HS* do not exist here."`
+	Type       string              `yaml:"type" doc:"The token's typ header must be this, such as at+jwt (RFC 9068). Default: absent, JWT or at+jwt."`
+	TokenUse   string              `yaml:"token_use" doc:"The token_use claim must be this: cognito's access or id. Default: not looked at."`
+	MaxAge     duration            `yaml:"max_age" doc:"Longest time since the iat claim, which is then required. Default: only exp counts."`
+	Require    map[string][]string `yaml:"require" doc:"Claims that must be present, each with one of the listed values; an empty list takes any. Default: none."`
+	Keys       keysConfig          `yaml:"keys" doc:"Where the issuer's public keys are."`
+	From       []tokenConfig       `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
+	Claims     claimsConfig        `yaml:"claims" doc:"Which claims become roles, groups, scopes and e-mail: names, or names joined with dots for a claim within an object."`
+	ClockSkew  duration            `yaml:"clock_skew" doc:"Tolerance for exp, nbf and iat, at most 5m. Default: 30s."`
 }
 
 type keysConfig struct {
-	File    string   `yaml:"file" doc:"A JWK set, or PEM public keys and certificates. Watched."`
-	URL     string   `yaml:"url" doc:"A JWK set; https, or http on loopback."`
-	Refresh duration `yaml:"refresh" doc:"How often a url is fetched. Default: 5m."`
+	File      string   `yaml:"file" doc:"A JWK set, or PEM public keys and certificates. Watched."`
+	URL       string   `yaml:"url" doc:"A JWK set; https, or http on loopback."`
+	Discovery bool     `yaml:"discovery" doc:"true finds the url in the issuer's own metadata (OpenID Connect Discovery). Default: false."`
+	Refresh   duration `yaml:"refresh" doc:"How often a url is fetched. Default: 5m."`
+	MaxStale  duration `yaml:"max_stale" doc:"How long the last good set serves while the url cannot be read; after that the issuer's tokens are unavailable (503). Default: 24h."`
 }
 
 type tokenConfig struct {
 	Header string `yaml:"header" doc:"A header's name."`
 	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the token, such as Bearer."`
 	Cookie string `yaml:"cookie" doc:"A cookie's name, instead of a header."`
+	Query  string `yaml:"query" doc:"A query parameter's name, instead of a header. It ends up in access logs and browser histories."`
 }
 
 type claimsConfig struct {
-	Roles  string `yaml:"roles" doc:"Default: roles."`
-	Groups string `yaml:"groups" doc:"Default: groups."`
-	Scopes string `yaml:"scopes" doc:"Default: scope."`
+	Roles           string `yaml:"roles" doc:"Default: roles."`
+	Groups          string `yaml:"groups" doc:"Default: groups."`
+	Scopes          string `yaml:"scopes" doc:"Default: scope."`
+	Email           string `yaml:"email" doc:"Default: email."`
+	UnverifiedEmail bool   `yaml:"unverified_email" doc:"true takes the address although the email_verified claim is not true. Default: false."`
+}
+
+type introspectionConfig struct {
+	URL              string        `yaml:"url" doc:"The introspection endpoint; https, or http on loopback. Required."`
+	Issuer           string        `yaml:"issuer" doc:"JSON Web Tokens with this iss claim are asked about too, instead of verified here. Default: opaque tokens only."`
+	ClientID         string        `yaml:"client_id" doc:"Who we are to the server. Required."`
+	ClientSecretFile string        `yaml:"client_secret_file" doc:"A file with the client's secret. Watched. One of it and private_key_file is required."`
+	PrivateKeyFile   string        `yaml:"private_key_file" doc:"A PEM private key for private_key_jwt (RFC 7523). Watched."`
+	Audiences        []string      `yaml:"audiences" doc:"The answer's aud must hold one of these. Default: not looked at."`
+	From             []tokenConfig `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
+	Claims           claimsConfig  `yaml:"claims" doc:"As identity.jwt[].claims."`
+	Timeout          duration      `yaml:"timeout" doc:"How long one question may take; then the request is denied (unavailable). Default: 2s."`
+	CacheFor         duration      `yaml:"cache_for" doc:"How long an answer is used, at most until exp: a revoked token works so much longer. Default: 1m."`
+}
+
+type apiKeysConfig struct {
+	File   string `yaml:"file" doc:"The keys as gatehouse identity new-key prints them. Watched. Default: none are accepted."`
+	Header string `yaml:"header" doc:"The header that carries a key. Default: x-api-key."`
+	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the key. Default: none."`
+}
+
+type metadataConfig struct {
+	Name string `yaml:"name" doc:"The provider's payload_in_metadata: the key below envoy.filters.http.jwt_authn. Default: none is trusted."`
+}
+
+type peerConfig struct {
+	From []string `yaml:"from" doc:"tls is the client certificate that Envoy verified, as it tells in source.principal; xfcc the last element of x-forwarded-client-cert, where there is such a principal. Default: [tls]."`
 }
 
 type headersConfig struct {
@@ -363,9 +409,15 @@ func (c *config) relativeTo(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	resolve(&c.StateDir)
 	for i := range c.Identity.JWT {
 		resolve(&c.Identity.JWT[i].Keys.File)
 	}
+	for i := range c.Identity.Introspection {
+		resolve(&c.Identity.Introspection[i].ClientSecretFile)
+		resolve(&c.Identity.Introspection[i].PrivateKeyFile)
+	}
+	resolve(&c.Identity.APIKeys.File)
 	for i := range c.Policy.Bundles {
 		resolve(&c.Policy.Bundles[i].Path)
 	}
@@ -435,16 +487,33 @@ func (d *document) locate(message string) string {
 }
 
 // verifierConfig is the identity section as package identity takes it.
-func (c *config) verifierConfig(logger *zap.Logger) identity.Config {
-	out := identity.Config{Logger: logger}
-	for _, j := range c.Identity.JWT {
-		issuer := identity.Issuer{Issuer: j.Issuer, Audiences: j.Audiences, Algorithms: j.Algorithms, ClockSkew: time.Duration(j.ClockSkew),
-			Keys:   identity.KeySource{File: j.Keys.File, URL: j.Keys.URL, Refresh: time.Duration(j.Keys.Refresh)},
-			Claims: identity.ClaimPaths{Roles: j.Claims.Roles, Groups: j.Claims.Groups, Scopes: j.Claims.Scopes}}
-		for _, f := range j.From {
-			issuer.From = append(issuer.From, identity.TokenSource{Header: f.Header, Scheme: f.Scheme, Cookie: f.Cookie})
-		}
-		out.Issuers = append(out.Issuers, issuer)
+func (c *config) verifierConfig(logger *zap.Logger, r prometheus.Registerer) identity.Config {
+	id := c.Identity
+	out := identity.Config{Logger: logger, Registerer: r, Metadata: id.Metadata.Name, Peer: id.Peer.From,
+		APIKeys: identity.APIKeys{File: id.APIKeys.File, Header: id.APIKeys.Header, Scheme: id.APIKeys.Scheme}}
+	if c.StateDir != "" {
+		out.Dir = filepath.Join(c.StateDir, "keys")
+	}
+	for _, j := range id.JWT {
+		out.Issuers = append(out.Issuers, identity.Issuer{Preset: j.Preset, Domain: j.Domain, Tenant: j.Tenant,
+			Issuer: j.Issuer, Audiences: j.Audiences, ClientIDs: j.ClientIDs, Parties: j.Parties, Algorithms: j.Algorithms,
+			Type: j.Type, TokenUse: j.TokenUse, MaxAge: time.Duration(j.MaxAge), Require: j.Require,
+			Keys: identity.KeySource{File: j.Keys.File, URL: j.Keys.URL, Discovery: j.Keys.Discovery,
+				Refresh: time.Duration(j.Keys.Refresh), MaxStale: time.Duration(j.Keys.MaxStale)},
+			From: tokenSources(j.From), Claims: identity.ClaimPaths(j.Claims), ClockSkew: time.Duration(j.ClockSkew)})
+	}
+	for _, i := range id.Introspection {
+		out.Introspection = append(out.Introspection, identity.Introspection{URL: i.URL, Issuer: i.Issuer, ClientID: i.ClientID,
+			SecretFile: i.ClientSecretFile, KeyFile: i.PrivateKeyFile, Audiences: i.Audiences, From: tokenSources(i.From),
+			Claims: identity.ClaimPaths(i.Claims), Timeout: time.Duration(i.Timeout), CacheFor: time.Duration(i.CacheFor)})
+	}
+	return out
+}
+
+func tokenSources(from []tokenConfig) []identity.TokenSource {
+	var out []identity.TokenSource
+	for _, f := range from {
+		out = append(out, identity.TokenSource(f))
 	}
 	return out
 }
@@ -462,16 +531,32 @@ func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publ
 
 func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
 	d := c.DecisionLog
-	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Params: d.Redact.Params}
-	for _, j := range c.Identity.JWT {
-		for _, f := range j.From {
-			if f.Header != "" {
-				redact.Headers = append(redact.Headers, f.Header)
-			}
-		}
+	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers)}
+	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header), slices.Clone(d.Redact.Params)
+	for _, f := range c.Identity.places() {
+		redact.Headers, redact.Params = append(redact.Headers, f.Header), append(redact.Params, f.Query)
 	}
+	unnamed := func(s string) bool { return s == "" }
+	redact.Headers, redact.Params = slices.DeleteFunc(redact.Headers, unnamed), slices.DeleteFunc(redact.Params, unnamed)
 	return decisionlog.Config{File: d.File, OnFull: d.OnFull, MaxEntry: int(d.MaxEntry), Labels: d.Labels, Logger: logger, Registerer: r,
 		Redact: redact}
+}
+
+// places are where a credential may be, for those who must not show it.
+func (c identityConfig) places() []tokenConfig {
+	var all []tokenConfig
+	for _, j := range c.JWT {
+		all = append(all, j.From...)
+	}
+	for _, i := range c.Introspection {
+		all = append(all, i.From...)
+	}
+	return all
+}
+
+// configured reports whether any credential is accepted.
+func (c identityConfig) configured() bool {
+	return len(c.JWT)+len(c.Introspection) > 0 || c.APIKeys.File != "" || c.Metadata.Name != ""
 }
 
 // settings are the gate's part of the configuration.

@@ -43,11 +43,11 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	e = &engine{metrics: prometheus.NewRegistry(), logger: logger}
 	found.add("listen", cfg.Listen.validate())
 
-	if e.verifier, err = identity.New(cfg.verifierConfig(logger)); err != nil {
-		found.add("identity.jwt", err)
-	} else if len(cfg.Identity.JWT) > 0 {
+	if e.verifier, err = identity.New(cfg.verifierConfig(logger, e.metrics)); err != nil {
+		found.add("identity", err)
+	} else if cfg.Identity.configured() {
 		e.keys, err = e.verifier.Load(ctx)
-		found.add("identity.jwt", err)
+		found.add("identity", err)
 	}
 	e.settings, err = cfg.settings(e.verifier)
 	found.add("", err)
@@ -74,7 +74,7 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 		found.add(at, table.read(logger))
 		e.routes = append(e.routes, table)
 	}
-	if cfg.Identity.Required && len(cfg.Identity.JWT) == 0 {
+	if cfg.Identity.Required && !cfg.Identity.configured() {
 		found.add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
 	}
 

@@ -92,7 +92,7 @@ func (t *trial) close() {
 // It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads
 // it next.
 func (c *config) leaveKeys(headers gate.Headers) (missing []string) {
-	if _, err := identity.New(c.verifierConfig(nil)); err != nil {
+	if _, err := identity.New(c.verifierConfig(nil, nil)); err != nil {
 		return nil
 	}
 	for i := range c.Identity.JWT {
