@@ -34,14 +34,19 @@ func main() {
 	callers := flag.Int("callers", 16, "concurrent callers")
 	pairs := flag.Int("pairs", 5, "interleaved pairs of runs")
 	length := flag.Duration("time", 2*time.Second, "length of one run")
+	swaps := flag.Int("swaps", 0, "measure so many swaps of a large bundle instead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	b := bench{gatehouse: *gatehouse, callers: *callers, pairs: *pairs, length: *length}
 	var err error
-	if *noop != "" {
+	switch {
+	case *noop != "":
 		err = serveNoop(ctx, *noop)
-	} else {
-		err = bench{gatehouse: *gatehouse, callers: *callers, pairs: *pairs, length: *length}.run(ctx, os.Stdout)
+	case *swaps > 0:
+		err = b.measureSwaps(ctx, os.Stdout, *swaps)
+	default:
+		err = b.run(ctx, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: "+err.Error())

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	swapConfig = `listen:
+  grpc: ["unix:gatehouse.sock"]
+  admin: "127.0.0.1:19492"
+policy:
+  bundles: [{name: users, path: policy}]
+log: {level: warn}
+`
+	// The revision is in the rules, at the top of the data and in each of its entries: an answer made of two revisions would show
+	// two numbers.
+	swapRego = `package envoy.authz
+
+user := data.users[trim_prefix(input.attributes.request.http.path, "/users/")]
+
+allow := {"allowed": user.active, "headers": {"x-rules": "%d", "x-data": data.rev, "x-entry": user.rev}}
+`
+	swapEntries = 200_000 // about 18 MB of JSON
+)
+
+// swaps replaces a large bundle again and again while callers ask without pause. What it measures is next to the same
+// load without swaps, before and after, in the same run.
+type swaps struct {
+	bench
+	dir    string
+	conn   *grpc.ClientConn
+	newest atomic.Int64 // revision seen in an answer
+}
+
+func (b bench) measureSwaps(ctx context.Context, out *os.File, count int) error {
+	dir, err := os.MkdirTemp("", "gatehouse-swaps-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	s := &swaps{bench: b, dir: dir}
+	if err := os.WriteFile(filepath.Join(dir, "gatehouse.yaml"), []byte(swapConfig), 0o644); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "policy"), 0o755), s.write(0)); err != nil {
+		return err
+	}
+	socket := filepath.Join(dir, "gatehouse.sock")
+	subject, err := start(ctx, "", socket, b.gatehouse, "serve", "--config", filepath.Join(dir, "gatehouse.yaml"))
+	if err != nil {
+		return err
+	}
+	defer subject.stop()
+	if err := awaitReady(ctx, "http://127.0.0.1:19492/readyz"); err != nil {
+		return err
+	}
+	s.conn, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{})))
+	if err != nil {
+		return err
+	}
+	defer s.conn.Close()
+	if _, err := s.during(ctx, s.rest); err != nil { // warms up
+		return err
+	}
+	before, err := s.during(ctx, s.rest)
+	if err != nil {
+		return err
+	}
+	memory := make([]int64, count+1)
+	swapping, err := s.during(ctx, func(ctx context.Context) error { return s.swap(ctx, subject, memory) })
+	if err != nil {
+		return err
+	}
+	after, err := s.during(ctx, s.rest)
+	if err != nil {
+		return err
+	}
+	return s.report(out, memory, before, swapping, after)
+}
+
+// rest lets the load run as it is.
+func (s *swaps) rest(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(5 * s.length):
+		return nil
+	}
+}
+
+// swap swaps until memory is full, each time as soon as the swap before is seen in an answer.
+func (s *swaps) swap(ctx context.Context, server *server, memory []int64) error {
+	for revision := 1; revision < len(memory); revision++ {
+		if err := s.write(revision); err != nil {
+			return err
+		}
+		deadline := time.Now().Add(time.Minute)
+		for s.newest.Load() < int64(revision) {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("revision %d does not decide a minute after the swap", revision)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		memory[revision] = server.resident()
+	}
+	return nil
+}
+
+// write lays a revision out as Kubernetes does for a ConfigMap: one rename of a link swaps all files.
+func (s *swaps) write(revision int) error {
+	top := filepath.Join(s.dir, "policy")
+	version := filepath.Join(top, fmt.Sprintf("..version-%d", revision))
+	var data strings.Builder
+	fmt.Fprintf(&data, `{"rev": "%d", "users": {`, revision)
+	for i := range swapEntries {
+		if i > 0 {
+			data.WriteString(",\n")
+		}
+		fmt.Fprintf(&data, `"user-%06d": {"active": true, "department": "dept-%03d", "level": %d, "rev": "%d"}`, i, i%500, i%9, revision)
+	}
+	data.WriteString("}}")
+	draft := filepath.Join(top, "..data_tmp")
+	return errors.Join(
+		os.Mkdir(version, 0o755),
+		os.WriteFile(filepath.Join(version, "policy.rego"), fmt.Appendf(nil, swapRego, revision), 0o644),
+		os.WriteFile(filepath.Join(version, "data.json"), []byte(data.String()), 0o644),
+		os.Symlink(filepath.Base(version), draft),
+		os.Rename(draft, filepath.Join(top, "..data")),
+		os.RemoveAll(filepath.Join(top, fmt.Sprintf("..version-%d", revision-1))))
+}
+
+// during calls from all callers for as long as what takes, and fails on the first wrong answer.
+func (s *swaps) during(ctx context.Context, what func(context.Context) error) (sample, error) {
+	load, stop := context.WithCancelCause(ctx)
+	var wait sync.WaitGroup
+	latencies := make([][]time.Duration, s.callers)
+	begin := time.Now()
+	for i := range s.callers {
+		wait.Go(func() {
+			for load.Err() == nil {
+				at := time.Now()
+				if err := s.ask(ctx); err != nil {
+					stop(err)
+					return
+				}
+				latencies[i] = append(latencies[i], time.Since(at))
+			}
+		})
+	}
+	err := what(load)
+	stop(nil)
+	wait.Wait()
+	if cause := context.Cause(load); cause != context.Canceled {
+		err = cause
+	}
+	all := slices.Concat(latencies...)
+	if err != nil || len(all) == 0 {
+		return sample{}, errors.Join(err, ctx.Err())
+	}
+	slices.Sort(all)
+	at := func(q float64) time.Duration { return all[min(int(q*float64(len(all))), len(all)-1)] }
+	return sample{rate: float64(len(all)) / time.Since(begin).Seconds(), p50: at(.5), p99: at(.99), p999: at(.999)}, nil
+}
+
+// ask sends one request and checks that the answer is an allow made of one revision.
+func (s *swaps) ask(ctx context.Context) error {
+	wire, err := proto.Marshal(request("none", fmt.Sprintf("/users/user-%06d", rand.IntN(swapEntries))))
+	if err != nil {
+		return err
+	}
+	var reply []byte
+	if err := s.conn.Invoke(ctx, checkMethod, wire, &reply); err != nil {
+		return err
+	}
+	var answer authv3.CheckResponse
+	if err := proto.Unmarshal(reply, &answer); err != nil {
+		return err
+	}
+	seen := map[string]string{}
+	for _, h := range answer.GetOkResponse().GetHeaders() {
+		seen[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+	}
+	if seen["x-rules"] == "" || seen["x-rules"] != seen["x-data"] || seen["x-data"] != seen["x-entry"] {
+		return fmt.Errorf("not an answer of one revision: %v", &answer)
+	}
+	revision, err := strconv.ParseInt(seen["x-rules"], 10, 64)
+	if err != nil {
+		return err
+	}
+	for newest := s.newest.Load(); revision > newest && !s.newest.CompareAndSwap(newest, revision); newest = s.newest.Load() {
+	}
+	return nil
+}
+
+func (s *swaps) report(out *os.File, memory []int64, before, swapping, after sample) error {
+	fmt.Fprintf(out, "%s/%s, %d CPUs, %s, %d callers; %d swaps of %d entries, no error and no mixed answer.\n",
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), s.callers, len(memory)-1, swapEntries)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\tdecisions/s\tp50\tp99\tp99.9\t")
+	for _, r := range []struct {
+		name string
+		sample
+	}{{"before", before}, {"during the swaps", swapping}, {"after", after}} {
+		fmt.Fprintf(w, "%s\t%.0f\t%s\t%s\t%s\t\n", r.name, r.rate, r.p50.Round(time.Microsecond), r.p99.Round(time.Microsecond), r.p999.Round(time.Microsecond))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	steady := max(before.p999, after.p999)
+	fifth, last := memory[min(5, len(memory)-1)], memory[len(memory)-1]
+	fmt.Fprintf(out, "p99.9 during the swaps is %.2fx the steady one. Resident memory: %d MB after the fifth swap, %d MB after the last (%+.0f %%), %d MB at most.\n",
+		float64(swapping.p999)/float64(steady), fifth>>20, last>>20, 100*float64(last-fifth)/float64(fifth), slices.Max(memory)>>20)
+	return nil
+}
+
+// resident is the process's memory in bytes, from /proc/PID/status.
+func (s *server) resident() int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kilobytes, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	return kilobytes << 10
+}
