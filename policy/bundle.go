@@ -159,12 +159,7 @@ func (r *reader) finish() {
 		return
 	}
 	r.checkRoots()
-	data, err := fromObject(r.data.root, 0)
-	if err != nil {
-		r.problem("", 0, "data: "+err.Error())
-		return
-	}
-	r.bundle.data = data.(ast.Object)
+	r.bundle.data = collapse(r.data.root).(ast.Object)
 	r.bundle.digest = hex.EncodeToString(r.digest.Sum(nil))
 }
 
@@ -382,7 +377,7 @@ func outsideRoots(node map[string]any, at []string, roots []string) string {
 		if bundle.RootPathsContain(roots, where) {
 			continue
 		}
-		child, ok := node[key].(map[string]any)
+		child, ok := expand(node[key])
 		onTheWay := slices.ContainsFunc(roots, func(root string) bool { return strings.HasPrefix(root, where+"/") })
 		if !ok || !onTheWay {
 			return where

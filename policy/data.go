@@ -8,15 +8,18 @@ import (
 	"io"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/util"
 )
 
-// dataTree collects a bundle's data files into one tree.
+// dataTree collects a bundle's data files into one tree. Its nodes are finished values, and maps where several files meet:
+// what one file holds alone is never copied.
 type dataTree struct {
-	root map[string]any
+	root map[string]any // ast.Value or map[string]any
 	docs []dataDoc
 }
 
@@ -24,11 +27,11 @@ type dataTree struct {
 type dataDoc struct {
 	file  string
 	at    []string
-	value any
+	value ast.Value
 }
 
 // insert places a file's value by its folder. Files may share objects but not define one value twice.
-func (t *dataTree) insert(file string, value any) error {
+func (t *dataTree) insert(file string, value ast.Value) error {
 	if t.root == nil {
 		t.root = map[string]any{}
 	}
@@ -36,81 +39,128 @@ func (t *dataTree) insert(file string, value any) error {
 	if dir := path.Dir(file); dir != "." {
 		at = strings.Split(dir, "/")
 	}
-	if _, ok := value.(map[string]any); !ok && len(at) == 0 {
+	var clash []string
+	if object, ok := value.(ast.Object); len(at) > 0 {
+		clash = put(t.root, at[0], at[1:], value, nil)
+	} else if ok {
+		clash = putAll(t.root, object, nil)
+	} else {
 		return errors.New("the top of a bundle's data is an object")
 	}
-	wrapped := value
-	for i := len(at) - 1; i >= 0; i-- {
-		wrapped = map[string]any{at[i]: wrapped}
-	}
-	if clash := merge(t.root, wrapped.(map[string]any), nil); clash != nil {
+	if clash != nil {
 		return fmt.Errorf("%q is defined by %s too", strings.Join(clash, "/"), t.definer(clash))
 	}
 	t.docs = append(t.docs, dataDoc{file: file, at: at, value: value})
 	return nil
 }
 
-// merge adds src to dst and returns the path of the first value that both define. Objects are copied on the way, so that
-// a file's own value stays what it was.
-func merge(dst, src map[string]any, at []string) []string {
-	for k, v := range src {
-		here := append(at[:len(at):len(at)], k)
-		old, exists := dst[k]
-		object, isObject := v.(map[string]any)
-		if !exists {
-			if isObject {
-				fresh := make(map[string]any, len(object))
-				merge(fresh, object, here)
-				v = fresh
-			}
-			dst[k] = v
-			continue
-		}
-		oldObject, oldIsObject := old.(map[string]any)
-		if !isObject || !oldIsObject {
-			return here
-		}
-		if clash := merge(oldObject, object, here); clash != nil {
-			return clash
-		}
+// put places a value at the path key, rest... below node, which is at here, and returns the path of the first value that
+// both define.
+func put(node map[string]any, key string, rest []string, value ast.Value, here []string) []string {
+	here = append(here[:len(here):len(here)], key)
+	old, exists := node[key]
+	object, isObject := value.(ast.Object)
+	switch {
+	case !exists && len(rest) == 0:
+		node[key] = value
+		return nil
+	case !exists:
+		old = map[string]any{}
+	case len(rest) == 0 && !isObject:
+		return here
 	}
-	return nil
+	inner, ok := expand(old)
+	if !ok {
+		return here
+	}
+	node[key] = inner
+	if len(rest) == 0 {
+		return putAll(inner, object, here)
+	}
+	return put(inner, rest[0], rest[1:], value, here)
+}
+
+func putAll(node map[string]any, object ast.Object, here []string) (clash []string) {
+	object.Until(func(key, value *ast.Term) bool {
+		clash = put(node, string(key.Value.(ast.String)), nil, value.Value, here)
+		return clash != nil
+	})
+	return clash
+}
+
+// expand returns a node as a map that may be added to; false where it is no object.
+func expand(node any) (map[string]any, bool) {
+	switch node := node.(type) {
+	case map[string]any:
+		return node, true
+	case ast.Object:
+		members := make(map[string]any, node.Len())
+		node.Foreach(func(key, value *ast.Term) { members[string(key.Value.(ast.String))] = value.Value })
+		return members, true
+	}
+	return nil, false
+}
+
+// collapse makes a value of a node.
+func collapse(node any) ast.Value {
+	members, ok := node.(map[string]any)
+	if !ok {
+		return node.(ast.Value)
+	}
+	object := ast.NewObjectWithCapacity(len(members))
+	for key, member := range members {
+		object.Insert(ast.StringTerm(key), ast.NewTerm(collapse(member)))
+	}
+	return object
 }
 
 // definer returns the first file that defines the value at a path, or a part of it.
 func (t *dataTree) definer(at []string) string {
 	for _, doc := range t.docs {
-		value := any(doc.value)
-		for i := len(doc.at) - 1; i >= 0; i-- {
-			value = map[string]any{doc.at[i]: value}
-		}
-		found := true
-		for _, key := range at {
-			object, ok := value.(map[string]any)
-			if value, found = object[key]; !ok || !found {
-				found = false
-				break
+		if len(at) <= len(doc.at) {
+			if slices.Equal(at, doc.at[:len(at)]) {
+				return doc.file
 			}
+			continue
 		}
-		if found {
+		if slices.Equal(at[:len(doc.at)], doc.at) && defines(doc.value, at[len(doc.at):]) {
 			return doc.file
 		}
 	}
 	return "another file"
 }
 
-// decodeData returns a data file's value, or the line and text of what is wrong with it.
-func decodeData(file string, content []byte) (value any, line int, err error) {
-	if path.Ext(file) == ".json" {
-		line, err = decodeJSON(content, &value)
-		return value, line, err
+func defines(value ast.Value, at []string) bool {
+	for _, key := range at {
+		object, ok := value.(ast.Object)
+		if !ok {
+			return false
+		}
+		member := object.Get(ast.StringTerm(key))
+		if member == nil {
+			return false
+		}
+		value = member.Value
 	}
-	// OPA's own YAML, so that a document means here what it means there.
-	if err := util.Unmarshal(content, &value); err != nil {
+	return true
+}
+
+// decodeData returns a data file's value, or the line and text of what is wrong with it.
+func decodeData(file string, content []byte) (value ast.Value, line int, err error) {
+	var document any
+	if path.Ext(file) == ".json" {
+		if value, ok := readValue(content); ok {
+			return value, 0, nil
+		}
+		if line, err := decodeJSON(content, &document); err != nil {
+			return nil, line, err
+		}
+	} else if err := util.Unmarshal(content, &document); err != nil { // OPA's own YAML, so that a document means here what it means there
 		line, text := yamlProblem(err)
 		return nil, line, errors.New(text)
 	}
-	return value, 0, nil
+	value, err = fromJSON(document, 0)
+	return value, 0, err
 }
 
 // decodeJSON decodes exactly one JSON value with its numbers exact. On an error it returns the line.
@@ -120,11 +170,16 @@ func decodeJSON(content []byte, into any) (int, error) {
 	decoder.UseNumber()
 	err := decoder.Decode(into)
 	if err == nil {
-		if _, err := decoder.Token(); err != io.EOF {
-			return lineAt(content, decoder.InputOffset()), errors.New("more follows the JSON value")
+		if _, more := decoder.Token(); more == io.EOF {
+			return 0, nil
 		}
-		return 0, nil
+		err = errors.New("more follows the JSON value")
 	}
+	return jsonProblem(content, decoder.InputOffset(), err)
+}
+
+// jsonProblem says in which line an error is, and in words that need no Go.
+func jsonProblem(content []byte, offset int64, err error) (int, error) {
 	var syntax *json.SyntaxError
 	var wrongType *json.UnmarshalTypeError
 	switch {
@@ -132,12 +187,12 @@ func decodeJSON(content []byte, into any) (int, error) {
 		return lineAt(content, syntax.Offset), errors.New(syntax.Error())
 	case errors.As(err, &wrongType):
 		return lineAt(content, wrongType.Offset), fmt.Errorf("%s: a %s does not fit", wrongType.Field, wrongType.Value)
-	case err == io.EOF:
+	case err == io.EOF && len(bytes.TrimSpace(content)) == 0:
 		return 1, errors.New("empty")
-	case err == io.ErrUnexpectedEOF:
+	case err == io.EOF, err == io.ErrUnexpectedEOF:
 		return lineAt(content, int64(len(content))), errors.New("ends in the middle of a JSON value")
 	}
-	return 0, err
+	return lineAt(content, offset), err
 }
 
 func lineAt(content []byte, offset int64) int {

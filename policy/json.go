@@ -1,0 +1,242 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"runtime"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+const (
+	// breath is after how many values of a large document its reader lets requests run: they share its processors, and a
+	// goroutine that does not pause would keep one of them for ten milliseconds at a time.
+	breath = 256
+	// Short texts that repeat are kept once, as far as so many different ones go.
+	maxShared     = 1 << 16
+	maxSharedText = 64
+)
+
+// valueReader builds a value straight from JSON text. Going through plain JSON takes twice the time and leaves several times
+// the document's size behind, at each activation. It is as strict as encoding/json or stricter: whatever it does not take is
+// read again the long way, which also says what is wrong and where.
+type valueReader struct {
+	text   []byte
+	at     int
+	count  int
+	pairs  [][2]*ast.Term // of the objects that are being read, innermost last
+	terms  []*ast.Term    // likewise of arrays
+	keys   map[string]*ast.Term
+	values map[string]*ast.Term // by their text in the document
+}
+
+// readValue reads exactly one JSON value with its numbers exact. It is false for what is no JSON or beyond our bounds.
+func readValue(text []byte) (ast.Value, bool) {
+	r := &valueReader{text: bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), keys: map[string]*ast.Term{}, values: map[string]*ast.Term{}}
+	term := r.value(0)
+	if term == nil || r.peek() != 0 || r.at != len(r.text) {
+		return nil, false
+	}
+	return term.Value, true
+}
+
+// peek skips white space and returns the byte behind it, 0 at the end.
+func (r *valueReader) peek() byte {
+	for ; r.at < len(r.text); r.at++ {
+		switch c := r.text[r.at]; c {
+		case ' ', '\n', '\t', '\r':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// value returns nil where there is no valid value.
+func (r *valueReader) value(depth int) *ast.Term {
+	if r.count++; r.count%breath == 0 {
+		runtime.Gosched()
+	}
+	if depth > maxDepth {
+		return nil
+	}
+	switch r.peek() {
+	case '{':
+		return r.object(depth)
+	case '[':
+		return r.array(depth)
+	case '"':
+		raw, plain := r.quoted()
+		return r.share(r.values, raw, func() ast.Value { return quotedText(raw, plain) })
+	}
+	raw := r.bare()
+	return r.share(r.values, raw, func() ast.Value { return bareValue(raw) })
+}
+
+// share returns the term of a text, made once for all places that have it, or nil where build does not know it.
+func (r *valueReader) share(terms map[string]*ast.Term, raw []byte, build func() ast.Value) *ast.Term {
+	if len(raw) > maxSharedText {
+		return newTerm(build())
+	}
+	if term := terms[string(raw)]; term != nil {
+		return term
+	}
+	term := newTerm(build())
+	if term != nil && len(terms) < maxShared {
+		terms[string(raw)] = term
+	}
+	return term
+}
+
+func newTerm(v ast.Value) *ast.Term {
+	if v == nil {
+		return nil
+	}
+	return ast.NewTerm(v)
+}
+
+// object reads the members up to the closing brace. Of members with one key the last wins, as in encoding/json.
+func (r *valueReader) object(depth int) *ast.Term {
+	base := len(r.pairs)
+	defer func() { r.pairs = r.pairs[:base] }()
+	r.at++
+	for r.peek() != '}' {
+		if len(r.pairs) > base && !r.take(',') || r.peek() != '"' {
+			return nil
+		}
+		raw, plain := r.quoted()
+		key := r.share(r.keys, raw, func() ast.Value { return quotedText(raw, plain) })
+		if key == nil || !r.take(':') {
+			return nil
+		}
+		value := r.value(depth + 1)
+		if value == nil {
+			return nil
+		}
+		r.pairs = append(r.pairs, [2]*ast.Term{key, value})
+	}
+	r.at++
+	return ast.NewTerm(objectOf(r.pairs[base:]))
+}
+
+func (r *valueReader) array(depth int) *ast.Term {
+	base := len(r.terms)
+	defer func() { r.terms = r.terms[:base] }()
+	r.at++
+	for r.peek() != ']' {
+		if len(r.terms) > base && !r.take(',') {
+			return nil
+		}
+		value := r.value(depth + 1)
+		if value == nil {
+			return nil
+		}
+		r.terms = append(r.terms, value)
+	}
+	r.at++
+	return ast.ArrayTerm(slices.Clone(r.terms[base:])...)
+}
+
+func (r *valueReader) take(c byte) bool {
+	if r.peek() != c {
+		return false
+	}
+	r.at++
+	return true
+}
+
+// quoted returns a string with its quotes, and whether it stands for itself: no escapes, valid UTF-8. It returns nil where it
+// does not end or holds a control character.
+func (r *valueReader) quoted() (raw []byte, plain bool) {
+	plain = true
+	ascii := true
+	start := r.at
+	for r.at++; r.at < len(r.text); r.at++ {
+		switch c := r.text[r.at]; {
+		case c == '"':
+			r.at++
+			raw = r.text[start:r.at]
+			return raw, plain && (ascii || utf8.Valid(raw))
+		case c == '\\':
+			plain = false
+			r.at++
+		case c < ' ':
+			return nil, false
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	return nil, false
+}
+
+// quotedText is what a quoted string stands for.
+func quotedText(raw []byte, plain bool) ast.Value {
+	if plain && raw != nil {
+		return ast.String(raw[1 : len(raw)-1])
+	}
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return nil
+	}
+	return ast.String(s)
+}
+
+// bare returns the text of a number, true, false or null: up to where it can only end.
+func (r *valueReader) bare() []byte {
+	start := r.at
+	for r.at < len(r.text) && bytes.IndexByte([]byte(",]} \n\t\r"), r.text[r.at]) < 0 {
+		r.at++
+	}
+	return r.text[start:r.at]
+}
+
+func bareValue(raw []byte) ast.Value {
+	switch string(raw) {
+	case "true":
+		return Bool(true)
+	case "false":
+		return Bool(false)
+	case "null":
+		return Null()
+	}
+	v, err := number(json.Number(raw))
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+// objectOf makes an object of pairs that may name a key twice. OPA's fast constructor does not look for that.
+func objectOf(pairs [][2]*ast.Term) ast.Value {
+	switch {
+	case len(pairs) == 0:
+		return ast.InternedEmptyObjectValue
+	case !repeatsKey(pairs):
+		return ast.NewObject(pairs...)
+	}
+	object := ast.NewObjectWithCapacity(len(pairs))
+	for _, pair := range pairs {
+		object.Insert(pair[0], pair[1])
+	}
+	return object
+}
+
+func repeatsKey(pairs [][2]*ast.Term) bool {
+	if len(pairs) > quadratic {
+		seen := make(map[ast.Value]struct{}, len(pairs))
+		for _, pair := range pairs {
+			seen[pair[0].Value] = struct{}{}
+		}
+		return len(seen) != len(pairs)
+	}
+	for i := range pairs {
+		for j := range i {
+			if pairs[i][0].Value == pairs[j][0].Value {
+				return true
+			}
+		}
+	}
+	return false
+}
