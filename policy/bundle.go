@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io/fs"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"unicode"
@@ -272,7 +273,10 @@ func (r *reader) load(file string) ([]byte, bool) {
 	for _, part := range [][]byte{[]byte(file), content} {
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		r.digest.Write(length[:])
-		r.digest.Write(part)
+		for piece := range slices.Chunk(part, 256<<10) {
+			r.digest.Write(piece)
+			runtime.Gosched() // requests wait no longer than a piece takes
+		}
 	}
 	return content, true
 }

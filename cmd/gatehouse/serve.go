@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,10 +29,6 @@ import (
 	"gatehouse/gate"
 )
 
-// gcPercent trades memory for CPU where GOGC does not say otherwise. What lives between requests is small, so collecting
-// at the default 100 % growth takes a quarter of the CPU of a decision (make bench).
-const gcPercent = 400
-
 func serveCommand() *cobra.Command {
 	var src source
 	c := &cobra.Command{
@@ -43,9 +38,7 @@ func serveCommand() *cobra.Command {
   gatehouse serve --bundle ./policy`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if _, set := os.LookupEnv("GOGC"); !set {
-				debug.SetGCPercent(gcPercent)
-			}
+			paceGC()
 			if src.file == "" && src.bundle == "" {
 				return usageError{errors.New("nothing to serve: give --config gatehouse.yaml, or --bundle DIR to run with defaults")}
 			}
