@@ -8,21 +8,19 @@ import (
 	_ "google.golang.org/grpc/encoding/proto" // the codec that every message but ours goes to
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+
+	"gatehouse/gate"
 )
 
-// incoming is one CheckRequest as it came: either it parsed or problem says why not. Bytes is its size on the wire.
-type incoming struct {
-	message authv3.CheckRequest
-	problem error
-	bytes   int
-}
+// incoming is one CheckRequest as it came, turned into what the gate reads.
+type incoming struct{ request *gate.Request }
 
 // outgoing is one CheckResponse, already on the wire format.
 type outgoing struct{ wire []byte }
 
 // codec is the server's codec for all services on the port. grpc-go answers a message that does not parse, or that does
 // not marshal, with a gRPC error, and Envoy may be told to let requests through on those (failure_mode_allow). So for
-// our own two types it never fails: what does not parse is an incoming with a problem, which Check denies.
+// our own two types it never fails: what does not parse is a Request with a problem, which Check denies.
 type codec struct{ next encoding.CodecV2 }
 
 // Codec returns the codec that a grpc.Server with an Authorization service must be made with (grpc.ForceServerCodecV2).
@@ -45,9 +43,20 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.next.Unmarshal(data, v)
 	}
-	in.bytes = data.Len()
-	if err := proto.Unmarshal(data.Materialize(), &in.message); err != nil {
-		in.problem = fmt.Errorf("the CheckRequest does not parse: %w", err)
-	}
+	in.request = read(data.Materialize()) // a copy: nothing of ours outlives the transport's buffers
 	return nil
+}
+
+// read turns a CheckRequest into a Request that owns the message's memory. One that does not parse is Malformed.
+func read(wire []byte) *gate.Request {
+	req, ok := scan(wire)
+	if !ok {
+		var message authv3.CheckRequest
+		if err := proto.Unmarshal(wire, &message); err != nil {
+			return &gate.Request{Bytes: len(wire), Malformed: fmt.Errorf("the CheckRequest does not parse: %w", err)}
+		}
+		req = request(&message)
+	}
+	req.Bytes = len(wire)
+	return req
 }

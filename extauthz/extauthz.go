@@ -57,19 +57,19 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 func handle(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	var in incoming
 	if err := decode(&in); err != nil {
-		in.problem = err
+		in.request = &gate.Request{Malformed: err}
 	}
-	return srv.(*Server).check(ctx, &in), nil
+	return srv.(*Server).check(ctx, in.request), nil
 }
 
-func (s *Server) check(ctx context.Context, in *incoming) (out *outgoing) {
+func (s *Server) check(ctx context.Context, req *gate.Request) (out *outgoing) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.logger.Error("rendering an answer panicked", zap.Any("panic", p), zap.Stack("stack"))
 			out = lastResort
 		}
 	}()
-	answer := s.gate.Check(ctx, request(in))
+	answer := s.gate.Check(ctx, req)
 	wire, err := proto.Marshal(response(&answer))
 	if err != nil {
 		s.logger.Error("an answer does not marshal", zap.String("decision_id", answer.DecisionID), zap.Error(err))

@@ -15,18 +15,16 @@ import (
 	"gatehouse/gate"
 )
 
-// request reads a CheckRequest. What it cannot read becomes the Request's Malformed, for the gate to deny and to log.
-func request(in *incoming) (req *gate.Request) {
-	req = &gate.Request{Bytes: in.bytes, Malformed: in.problem}
+// request reads a CheckRequest by way of the generated types: the long way, which scan stands in for and is held against. What it
+// cannot read becomes the Request's Malformed, for the gate to deny and to log.
+func request(message *authv3.CheckRequest) (req *gate.Request) {
+	req = &gate.Request{}
 	defer func() {
 		if p := recover(); p != nil {
 			req.Malformed = fmt.Errorf("reading the CheckRequest panicked: %v", p)
 		}
 	}()
-	if in.problem != nil {
-		return req
-	}
-	a := in.message.GetAttributes()
+	a := message.GetAttributes()
 	h := a.GetRequest().GetHttp()
 	req.Method, req.Path, req.Host, req.Scheme = h.GetMethod(), h.GetPath(), h.GetHost(), h.GetScheme()
 	req.Protocol, req.Query, req.Fragment = h.GetProtocol(), h.GetQuery(), h.GetFragment()

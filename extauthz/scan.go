@@ -1,0 +1,369 @@
+package extauthz
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+	"unsafe"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"gatehouse/gate"
+)
+
+// scan reads a CheckRequest straight from its wire format into a gate.Request, without the generated types in between: what
+// Envoy sends costs one slice for the headers. The strings of the result are parts of wire, which must not change any more.
+//
+// It knows the messages that Envoy sends and gives up on anything else (false): singular messages or map keys that repeat, groups,
+// wire types that do not fit, invalid UTF-8. The generated code then has the word, so that no message is read in two ways.
+func scan(wire []byte) (*gate.Request, bool) {
+	s := scanner{req: &gate.Request{}}
+	ok := eachField(wire, func(f field) bool { return f.num != 1 || s.once(sawAttributes) && s.attributes(f) })
+	return s.req, ok
+}
+
+// scanner is the state of one scan.
+type scanner struct {
+	req     *gate.Request
+	seen    uint32 // singular messages that came already
+	rawBody string
+	headers gate.Headers // of the header map
+}
+
+const (
+	sawAttributes = 1 << iota
+	sawSource
+	sawDestination
+	sawRequest
+	sawMetadata
+	sawRouteMetadata
+	sawTLS
+	sawTime
+	sawHTTP
+	sawHeaderMap
+)
+
+// once reports whether a singular message comes for the first time: two of them would have to be merged.
+func (s *scanner) once(what uint32) bool {
+	first := s.seen&what == 0
+	s.seen |= what
+	return first
+}
+
+// field is one field of a message: a varint, or bytes.
+type field struct {
+	num    protowire.Number
+	typ    protowire.Type
+	varint uint64
+	bytes  []byte
+}
+
+// eachField calls each with the fields of a message until it returns false or the message ends. Unknown fixed-size fields are passed
+// over; groups are not.
+func eachField(b []byte, each func(field) bool) bool {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return false
+		}
+		b = b[n:]
+		f := field{num: num, typ: typ}
+		switch typ {
+		case protowire.VarintType:
+			f.varint, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			f.bytes, n = protowire.ConsumeBytes(b)
+		case protowire.Fixed32Type:
+			_, n = protowire.ConsumeFixed32(b)
+		case protowire.Fixed64Type:
+			_, n = protowire.ConsumeFixed64(b)
+		default:
+			return false
+		}
+		if n < 0 || !each(f) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
+
+// text puts the field's bytes into a string that shares their memory.
+func (f field) text(into *string) bool {
+	if f.typ != protowire.BytesType || !utf8.Valid(f.bytes) {
+		return false
+	}
+	*into = unsafe.String(unsafe.SliceData(f.bytes), len(f.bytes))
+	return true
+}
+
+// message reads a field that is a message.
+func (f field) message(each func(field) bool) bool {
+	return f.typ == protowire.BytesType && eachField(f.bytes, each)
+}
+
+// AttributeContext.
+func (s *scanner) attributes(f field) bool {
+	return f.message(func(f field) bool {
+		switch f.num {
+		case 1:
+			return s.once(sawSource) && peer(f, &s.req.Source)
+		case 2:
+			return s.once(sawDestination) && peer(f, &s.req.Destination)
+		case 4:
+			return s.once(sawRequest) && s.request(f)
+		case 10:
+			return label(f, &s.req.Extensions)
+		case 11:
+			return s.once(sawMetadata) && generatedMetadata(f, &s.req.Metadata)
+		case 12:
+			return s.once(sawTLS) && s.tls(f)
+		case 13:
+			return s.once(sawRouteMetadata) && generatedMetadata(f, &s.req.RouteMetadata)
+		}
+		return true
+	})
+}
+
+// AttributeContext.Request.
+func (s *scanner) request(f field) bool {
+	return f.message(func(f field) bool {
+		switch f.num {
+		case 1:
+			return s.once(sawTime) && s.time(f)
+		case 2:
+			return s.once(sawHTTP) && s.http(f)
+		}
+		return true
+	})
+}
+
+func (s *scanner) time(f field) bool {
+	var seconds, nanos int64
+	ok := f.message(func(f field) bool {
+		switch f.num {
+		case 1:
+			seconds = int64(f.varint)
+		case 2:
+			nanos = int64(int32(f.varint))
+		default:
+			return true
+		}
+		return f.typ == protowire.VarintType
+	})
+	s.req.Time = time.Unix(seconds, nanos).UTC()
+	return ok
+}
+
+// AttributeContext.HttpRequest.
+func (s *scanner) http(f field) bool {
+	if f.typ != protowire.BytesType {
+		return false
+	}
+	count := 0
+	eachField(f.bytes, func(f field) bool {
+		if f.num == 3 {
+			count++
+		}
+		return true
+	})
+	req := s.req
+	req.Headers = make(gate.Headers, 0, count)
+	if !eachField(f.bytes, s.httpField) {
+		return false
+	}
+	if req.Body == "" && s.rawBody != "" {
+		req.Body, req.RawBody = s.rawBody, true
+	}
+	if len(req.Headers) == 0 && s.headers != nil {
+		req.Headers = s.headers
+	}
+	return !repeated(req.Headers[:count])
+}
+
+func (s *scanner) httpField(f field) bool {
+	req := s.req
+	switch f.num {
+	case 1:
+		return f.text(&req.ID)
+	case 2:
+		return f.text(&req.Method)
+	case 3:
+		var h gate.Header
+		ok := pair(f, &h.Name, &h.Value)
+		req.Headers = append(req.Headers, h)
+		return ok
+	case 4:
+		return f.text(&req.Path)
+	case 5:
+		return f.text(&req.Host)
+	case 6:
+		return f.text(&req.Scheme)
+	case 7:
+		return f.text(&req.Query)
+	case 8:
+		return f.text(&req.Fragment)
+	case 9:
+		req.Size = int64(f.varint)
+		return f.typ == protowire.VarintType
+	case 10:
+		return f.text(&req.Protocol)
+	case 11:
+		return f.text(&req.Body)
+	case 12:
+		s.rawBody = string(f.bytes)
+		return f.typ == protowire.BytesType
+	case 13:
+		return s.once(sawHeaderMap) && s.headerMap(f)
+	}
+	return true
+}
+
+// pair reads an entry of a map of strings.
+func pair(f field, key, value *string) bool {
+	keys, values := 0, 0
+	ok := f.message(func(f field) bool {
+		switch f.num {
+		case 1:
+			keys++
+			return f.text(key)
+		case 2:
+			values++
+			return f.text(value)
+		}
+		return true
+	})
+	return ok && keys <= 1 && values <= 1
+}
+
+// Above this many headers looking for a repeated name by comparing each with each would be slow.
+const maxCompared = 100
+
+// repeated reports whether two entries have one key. In a map the last would win.
+func repeated(headers gate.Headers) bool {
+	if len(headers) > maxCompared {
+		return true
+	}
+	for i := range headers {
+		for j := range i {
+			if headers[i].Name == headers[j].Name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// config.core.v3.HeaderMap, with encode_raw_headers. Where there are plain headers as well they are what counts.
+func (s *scanner) headerMap(f field) bool {
+	s.req.RawHeader = true
+	s.headers = gate.Headers{}
+	return f.message(func(f field) bool {
+		if f.num != 1 {
+			return true
+		}
+		var h gate.Header
+		var raw []byte
+		ok := f.message(func(f field) bool {
+			switch f.num {
+			case 1:
+				return f.text(&h.Name)
+			case 2:
+				return f.text(&h.Value)
+			case 3:
+				raw = f.bytes
+				return f.typ == protowire.BytesType
+			}
+			return true
+		})
+		if h.Value == "" {
+			h.Value = strings.ToValidUTF8(string(raw), "\uFFFD")
+		}
+		s.headers = append(s.headers, h)
+		return ok
+	})
+}
+
+func (s *scanner) tls(f field) bool {
+	s.req.TLS = &gate.TLSSession{}
+	return f.message(func(f field) bool { return f.num != 1 || f.text(&s.req.TLS.SNI) })
+}
+
+// AttributeContext.Peer.
+func peer(f field, into *gate.Endpoint) bool {
+	addresses := 0
+	return f.message(func(f field) bool {
+		switch f.num {
+		case 1:
+			addresses++
+			return addresses == 1 && socket(f, &into.Address)
+		case 2:
+			return f.text(&into.Service)
+		case 3:
+			return label(f, &into.Labels)
+		case 4:
+			return f.text(&into.Principal)
+		case 5:
+			return f.text(&into.Certificate)
+		}
+		return true
+	})
+}
+
+// label adds an entry to a map of strings; a later one of the same key wins, as in the generated code.
+func label(f field, into *map[string]string) bool {
+	var key, value string
+	if !pair(f, &key, &value) {
+		return false
+	}
+	if *into == nil {
+		*into = map[string]string{}
+	}
+	(*into)[key] = value
+	return true
+}
+
+// socket reads a config.core.v3.Address that is a TCP address and port and nothing more; others go through the generated code.
+func socket(f field, into *gate.Address) bool {
+	if f.typ != protowire.BytesType {
+		return false
+	}
+	plain, sockets, ports := true, 0, 0
+	ok := eachField(f.bytes, func(f field) bool {
+		plain = plain && f.num == 1
+		sockets++
+		return f.message(func(f field) bool {
+			switch f.num {
+			case 2:
+				return f.text(&into.Host)
+			case 3:
+				ports++
+				into.Port = uint32(f.varint)
+				return f.typ == protowire.VarintType
+			}
+			plain = false
+			return true
+		})
+	})
+	if ok && plain && sockets == 1 && ports == 1 {
+		return true
+	}
+	var a corev3.Address
+	if proto.Unmarshal(f.bytes, &a) != nil {
+		return false
+	}
+	*into = address(&a)
+	return true
+}
+
+// generatedMetadata reads metadata, which has every form that JSON has.
+func generatedMetadata(f field, into *map[string]any) bool {
+	var m corev3.Metadata
+	if f.typ != protowire.BytesType || proto.Unmarshal(f.bytes, &m) != nil {
+		return false
+	}
+	*into = metadata(&m)
+	return true
+}
