@@ -70,7 +70,7 @@ func (s *Server) check(ctx context.Context, req *gate.Request) (out *outgoing) {
 		}
 	}()
 	answer := s.gate.Check(ctx, req)
-	wire, err := proto.Marshal(response(&answer))
+	wire, err := encode(&answer)
 	if err != nil {
 		s.logger.Error("an answer does not marshal", zap.String("decision_id", answer.DecisionID), zap.Error(err))
 		return lastResort

@@ -14,7 +14,7 @@ import (
 	"gatehouse/gate"
 )
 
-// response renders an Answer. A denial always has a status code that is not OK: Envoy looks at that first, and lets a
+// response renders an Answer in the generated types: the long way, which encode stands in for and is held against. A denial always has a status code that is not OK: Envoy looks at that first, and lets a
 // denied_response with code OK through.
 func response(a *gate.Answer) *authv3.CheckResponse {
 	out := &authv3.CheckResponse{DynamicMetadata: dynamicMetadata(a)}
@@ -50,7 +50,7 @@ func allowed(a *gate.Answer) *authv3.OkHttpResponse {
 }
 
 // headerActions are Envoy's names for the gate's. Plain is Envoy's zero value: it leaves the field unset.
-var headerActions = map[gate.Action]corev3.HeaderValueOption_HeaderAppendAction{
+var headerActions = [...]corev3.HeaderValueOption_HeaderAppendAction{
 	gate.AppendIfExistsOrAdd:    corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
 	gate.AddIfAbsent:            corev3.HeaderValueOption_ADD_IF_ABSENT,
 	gate.OverwriteIfExistsOrAdd: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
