@@ -139,7 +139,9 @@ type codec struct {
 	scan   scan
 
 	// Reused from line to line.
-	line, input, result bytes.Buffer
+	line          bytes.Buffer
+	input, result []byte
+	encoder       encoder
 }
 
 func newCodec(cfg *Config) codec {
@@ -173,10 +175,12 @@ func (c *codec) appendLine(dst []byte, e *Entry) []byte {
 		line = c.join(rec, input, result)
 	}
 	dst = append(dst, line...)
-	for _, buf := range []*bytes.Buffer{&c.line, &c.input, &c.result} {
-		if buf.Cap() > keepBuffer {
-			*buf = bytes.Buffer{} // one huge entry is no reason to keep its memory
-		}
+	// One huge entry is no reason to keep its memory.
+	if c.line.Cap() > keepBuffer {
+		c.line = bytes.Buffer{}
+	}
+	if cap(c.input)+cap(c.result) > keepBuffer {
+		c.input, c.result = nil, nil
 	}
 	return dst
 }
@@ -222,7 +226,7 @@ func (c *codec) record(e *Entry) *record {
 }
 
 // document makes, redacts and encodes one document; nil where there is none.
-func (c *codec) document(buf *bytes.Buffer, d Document, pointer string, redact func(any, *scan)) (out []byte) {
+func (c *codec) document(buf *[]byte, d Document, pointer string, redact func(any, *scan)) (out []byte) {
 	if d == nil {
 		return nil
 	}
@@ -237,12 +241,13 @@ func (c *codec) document(buf *bytes.Buffer, d Document, pointer string, redact f
 	v, err := d.JSON()
 	if err == nil {
 		redact(v, &c.scan)
-		out, err = encode(buf, v)
+		out, err = c.encoder.append((*buf)[:0], v)
 	}
 	if err != nil {
 		c.scan.restore(mark, pointer)
 		return nil
 	}
+	*buf = out
 	return out
 }
 
