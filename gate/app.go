@@ -314,16 +314,17 @@ func (c *call) routeInput(in *document) {
 	if c.match.Outcome != routes.Matched {
 		return
 	}
-	params := make(document, 0, len(c.match.Params))
-	for _, p := range c.match.Params {
-		params.add(p.Name, policy.String(p.Value))
+	params := func(d *document) {
+		for _, p := range c.match.Params {
+			d.add(p.Name, func() policy.Value { return policy.String(p.Value) }, func() any { return p.Value })
+		}
 	}
-	resource := policy.Object(params...)
-	route := make(document, 0, 4)
-	route.text("name", c.match.Route.Name)
-	route.text("method", c.req.Method)
-	route.text("template", c.match.Route.Template)
-	route.add("params", resource)
-	in.object("route", route)
-	in.add("resource", resource)
+	_ = in.object("route", func(d *document) error { // no error
+		d.text("name", c.match.Route.Name)
+		d.text("method", c.req.Method)
+		d.text("template", c.match.Route.Template)
+		d.always("params", params)
+		return nil
+	})
+	in.always("resource", params)
 }

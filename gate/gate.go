@@ -78,7 +78,8 @@ type call struct {
 	match        routes.Match // where the application's table has a route for the request
 	identity     identity.Identity
 	peer         identity.Peer
-	document     policy.Value // the input, once it was built
+	body         policy.Value // of the request as the policy reads it; nil: the policy was not asked
+	truncated    bool         // more of the body was sent than is here
 	decisionPath []string
 	decision     policy.Decision
 	bypassed     bool
@@ -199,12 +200,16 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		return fail(NoDecision, errors.New("the route has no rule"))
 	}
 	var err error
-	if c.document, err = c.input(entry); err != nil {
+	if err = c.parseInput(entry); err != nil {
+		return fail(BadRequest, err)
+	}
+	document, err := c.input(entry)
+	if err != nil {
 		return fail(BadRequest, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
-	c.decision, err = entry.Decide(ctx, c.document, c.started)
+	c.decision, err = entry.Decide(ctx, document, c.started)
 	switch {
 	case err == nil && c.decision.Allowed:
 		return nil

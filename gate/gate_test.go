@@ -3,9 +3,11 @@ package gate_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -314,6 +316,60 @@ range := numbers.range(1, 3000)`))
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("logged %v, want %v", got, want)
+	}
+}
+
+// TestLogShowsWhatThePolicyCouldRead holds the two readers of the input against each other: a policy that reads all of it, and the log.
+func TestLogShowsWhatThePolicyCouldRead(t *testing.T) {
+	table := routeTable(t, "fastapi", "  - {route: \"GET /orders/{id}\", name: orders.show}")
+	endpoint := gate.Endpoint{Address: gate.Address{Host: "10.0.0.1", Port: 443}, Service: "s", Labels: map[string]string{"a": "b"}, Principal: "spiffe://a/b", Certificate: "c"}
+	full := get("/orders/17?expand=lines&x", "x-a", "1", "x-a", "2", "accept", "", "content-type", "application/json")
+	full.ID, full.Scheme, full.Protocol, full.Query, full.Fragment, full.Size = "7", "https", "HTTP/2", "q", "f", 12
+	full.Source, full.Destination, full.Time = endpoint, gate.Endpoint{Address: gate.Address{Other: map[string]any{"pipe": map[string]any{"path": "/run/x"}}}}, time.Unix(1700000000, 5)
+	full.Extensions, full.RouteMetadata = map[string]string{"k": "v"}, map[string]any{"filterMetadata": map[string]any{"x": []any{json.Number("1"), nil, true}}}
+	full.TLS, full.RawHeader = &gate.TLSSession{SNI: "example.com"}, true
+	full.As = &identity.Identity{Type: identity.TypeJWT, Identity: "vera", Subject: "vera", Issuer: "i", Roles: []string{"viewer"}, Scopes: []string{"a", "b"}, Authenticated: true}
+	for name, req := range map[string]*gate.Request{"bare": get("/"), "without a tls name": {Method: "GET", Path: "/a//", TLS: &gate.TLSSession{}}, "full": full} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "decisions.log")
+			log, err := decisionlog.New(decisionlog.Config{File: file})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error)
+			go func() { ended <- log.Run(ctx) }()
+			s := settings()
+			s.Log, s.Paths.Compat, s.Apps[0].AllowUnmatched = log, true, true
+			g := open(t, s, compile(t, "package envoy.authz\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"input\": input}}"))
+			if err := g.Publish(ctx, func(v *gate.View) { v.Routes = map[string]*routes.Table{"": table} }); err != nil {
+				t.Fatal(err)
+			}
+			answer := g.Check(ctx, req)
+			cancel()
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var line struct{ Input json.RawMessage }
+			if err := json.Unmarshal(text, &line); err != nil {
+				t.Fatal(err)
+			}
+			want, err := json.Marshal(answer.Metadata["input"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			var logged, seen any
+			if err := errors.Join(json.Unmarshal(line.Input, &logged), json.Unmarshal(want, &seen)); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(logged, seen) {
+				t.Errorf("the log says\n%s\nthe policy saw\n%s", line.Input, want)
+			}
+		})
 	}
 }
 

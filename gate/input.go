@@ -2,7 +2,10 @@ package gate
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,51 +14,112 @@ import (
 	"gatehouse/routes"
 )
 
-// inputVersion is contract's "version": what policies for opa-envoy-plugin find there.
-var inputVersion = policy.Object(
-	policy.Member{Key: "ext_authz", Value: policy.String("v3")},
-	policy.Member{Key: "encoding", Value: policy.String("protojson")},
-)
+// document is one object of the input while it is made. There are two readers: the policy, which gets values and of those
+// only what it reads, and the decision log, which gets plain JSON and all of it. Empty values are left out, as in
+// protojson.
+type document struct {
+	members []policy.Member
+	reads   policy.Reads
+	plain   map[string]any // not nil: for the log
+}
 
-// document collects the members of one object of the input. Empty values are left out, as in protojson.
-type document []policy.Member
+// wants reports whether the reader looks at a member.
+func (d *document) wants(key string) bool { return d.plain != nil || d.reads.Any(key) }
 
-func (d *document) add(key string, v policy.Value) {
-	*d = append(*d, policy.Member{Key: key, Value: v})
+// add puts a member in that is there whatever it holds.
+func (d *document) add(key string, value func() policy.Value, plain func() any) {
+	switch {
+	case d.plain != nil:
+		d.plain[key] = plain()
+	case d.reads.Any(key):
+		d.members = append(d.members, policy.Member{Key: key, Value: value()})
+	}
 }
 
 func (d *document) text(key, s string) {
 	if s != "" {
-		d.add(key, policy.String(s))
+		d.add(key, func() policy.Value { return policy.String(s) }, func() any { return s })
 	}
 }
 
-func (d *document) object(key string, o document) {
-	if len(o) > 0 {
-		d.add(key, policy.Object(o...))
+func (d *document) bool(key string, b bool) {
+	d.add(key, func() policy.Value { return policy.Bool(b) }, func() any { return b })
+}
+
+func (d *document) number(key string, n int64) {
+	if n != 0 {
+		d.add(key, func() policy.Value { return policy.Int(n) }, func() any { return json.Number(strconv.FormatInt(n, 10)) })
 	}
 }
 
-func (d *document) labels(key string, m map[string]string) {
-	if len(m) == 0 {
+func (d *document) strings(key string, list []string) {
+	d.add(key, func() policy.Value { return policy.Strings(list) }, func() any { return anyStrings(list) })
+}
+
+func anyStrings(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+// object puts in what fill makes of it, or nothing where that is empty.
+func (d *document) object(key string, fill func(*document) error) error {
+	if !d.wants(key) {
+		return nil
+	}
+	inner := document{reads: d.reads.Below(key)}
+	if d.plain != nil {
+		inner.plain = map[string]any{}
+	}
+	if err := fill(&inner); err != nil {
+		return err
+	}
+	if len(inner.plain)+len(inner.members) > 0 {
+		d.add(key, inner.value, func() any { return inner.plain })
+	}
+	return nil
+}
+
+// always is object for one that is there also when it is empty.
+func (d *document) always(key string, fill func(*document)) {
+	if !d.wants(key) {
 		return
 	}
-	o := make(document, 0, len(m))
-	for k, v := range m {
-		o.add(k, policy.String(v))
+	_ = d.object(key, func(d *document) error { fill(d); return nil }) // fill has no error
+	if d.plain != nil && d.plain[key] == nil {
+		d.plain[key] = map[string]any{}
+	} else if n := len(d.members); d.plain == nil && (n == 0 || d.members[n-1].Key != key) {
+		d.members = append(d.members, policy.Member{Key: key, Value: policy.Object()})
 	}
-	d.object(key, o)
 }
 
+func (d *document) value() policy.Value { return policy.Object(d.members...) }
+
+func (d *document) labels(key string, m map[string]string) {
+	_ = d.object(key, func(d *document) error { // no error
+		for k, v := range m {
+			d.add(k, func() policy.Value { return policy.String(v) }, func() any { return v })
+		}
+		return nil
+	})
+}
+
+// json puts plain JSON in. The log may change what it gets, so that must be nobody else's.
 func (d *document) json(key string, doc map[string]any) error {
-	if len(doc) == 0 {
+	switch {
+	case len(doc) == 0 || !d.wants(key):
+		return nil
+	case d.plain != nil:
+		d.plain[key] = doc
 		return nil
 	}
 	v, err := policy.FromJSON(doc)
 	if err != nil {
 		return err
 	}
-	d.add(key, v)
+	d.members = append(d.members, policy.Member{Key: key, Value: v})
 	return nil
 }
 
@@ -68,204 +132,218 @@ func (c *call) asked() string {
 	return strings.Join(c.decisionPath, "/")
 }
 
-// input builds the document that the policy reads, contract.md section "Input".
-func (c *call) input(entry *policy.Entry) (policy.Value, error) {
-	req := c.req
-	attributes, err := attributes(req)
-	if err != nil {
-		return nil, err
+// parseInput parses what of the request has a form that can be wrong: the body, where the policy reads it.
+func (c *call) parseInput(entry *policy.Entry) error {
+	var err error
+	if c.truncated, err = partial(c.req.Headers, c.req.Body); err != nil {
+		return err
 	}
-	truncated, err := partial(req.Headers, req.Body)
-	if err != nil {
-		return nil, err
+	c.body = policy.Null()
+	if !c.truncated && entry.Reads().Any("parsed_body") {
+		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments)
 	}
-	body := policy.Null()
-	if !truncated && entry.Reads("parsed_body") {
-		if body, err = parseBody(req.Headers, req.Body, c.view.Settings.Protos, c.target.segments); err != nil {
-			return nil, err
-		}
-	}
-	in := make(document, 0, 16)
-	in.add("attributes", attributes)
-	in.add("version", inputVersion)
-	in.add("parsed_path", policy.Strings(c.target.segments))
-	in.add("parsed_query", lists(c.target.query))
-	in.add("parsed_body", body)
-	in.add("truncated_body", policy.Bool(truncated))
-	in.text("source_principal", req.Source.Principal)
+	return err
+}
 
-	who, err := identityInput(&c.identity)
-	if err != nil {
+// input builds what the policy reads of the document that contract.md calls "Input".
+func (c *call) input(entry *policy.Entry) (policy.Value, error) {
+	d := document{reads: entry.Reads()}
+	if err := c.fill(&d); err != nil {
 		return nil, err
 	}
-	in.add("identity", who)
-	in.object("peer", peerInput(&c.peer))
+	return d.value(), nil
+}
+
+// plainInput builds all of it as plain JSON.
+func (c *call) plainInput() (map[string]any, error) {
+	d := document{plain: map[string]any{}}
+	return d.plain, c.fill(&d)
+}
+
+// fill is the one definition of the input, for both of its readers.
+func (c *call) fill(in *document) error {
+	req := c.req
+	if err := in.object("attributes", func(d *document) error { return attributes(d, req) }); err != nil {
+		return err
+	}
+	_ = in.object("version", func(d *document) error { // no error; what policies for opa-envoy-plugin find there
+		d.text("ext_authz", "v3")
+		d.text("encoding", "protojson")
+		return nil
+	})
+	in.strings("parsed_path", c.target.segments)
+	in.always("parsed_query", func(d *document) {
+		for name, values := range c.target.query {
+			d.strings(name, values)
+		}
+	})
+	if err := c.bodyInput(in); err != nil {
+		return err
+	}
+	in.bool("truncated_body", c.truncated)
+	in.text("source_principal", req.Source.Principal)
+	if err := in.object("identity", func(d *document) error { return identityInput(d, &c.identity) }); err != nil {
+		return err
+	}
+	_ = in.object("peer", func(d *document) error { peerInput(d, &c.peer); return nil }) // no error
 	if len(c.view.apps) > 1 {
 		in.text("app", c.app.Name)
 	}
-	c.routeInput(&in)
-	in.object("policy", document{{Key: "path", Value: policy.String(c.asked())}})
-	return policy.Object(in...), nil
+	c.routeInput(in)
+	return in.object("policy", func(d *document) error { d.text("path", c.asked()); return nil })
 }
 
-func identityInput(id *identity.Identity) (policy.Value, error) {
-	who := make(document, 0, 9)
+func (c *call) bodyInput(in *document) (err error) {
+	in.add("parsed_body", func() policy.Value { return c.body }, func() any {
+		var plain any
+		plain, err = policy.JSON(c.body)
+		return plain
+	})
+	return err
+}
+
+func identityInput(who *document, id *identity.Identity) error {
 	who.text("type", id.Type)
 	who.text("identity", id.Identity)
 	who.text("subject", id.Subject)
 	who.text("issuer", id.Issuer)
-	who.add("roles", policy.Strings(id.Roles))
-	who.add("groups", policy.Strings(id.Groups))
-	who.add("scopes", policy.Strings(id.Scopes))
-	who.add("authenticated", policy.Bool(id.Authenticated))
+	who.strings("roles", id.Roles)
+	who.strings("groups", id.Groups)
+	who.strings("scopes", id.Scopes)
+	who.bool("authenticated", id.Authenticated)
 	if err := who.json("claims", id.Claims); err != nil {
-		return nil, errors.New("the credential's claims are nested too deeply")
+		return errors.New("the credential's claims are nested too deeply")
 	}
-	return policy.Object(who...), nil
+	return nil
 }
 
-func peerInput(p *identity.Peer) document {
-	var peer document
+func peerInput(peer *document, p *identity.Peer) {
 	peer.text("spiffe_id", p.SPIFFEID)
 	peer.text("subject", p.Subject)
 	if len(p.SANs) > 0 {
-		peer.add("sans", policy.Strings(p.SANs))
+		peer.strings("sans", p.SANs)
 	}
-	return peer
 }
 
 // attributes builds Envoy's AttributeContext with lowerCamelCase names, unset fields absent.
-func attributes(req *Request) (policy.Value, error) {
-	all := make(document, 0, 7)
-	source, err := endpointInput(req.Source)
+func attributes(all *document, req *Request) error {
+	err := all.object("request", func(d *document) error {
+		if !req.Time.IsZero() {
+			d.always("time", func(d *document) { timeInput(d, req.Time) })
+		}
+		return d.object("http", func(d *document) error { httpInput(d, req); return nil })
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	destination, err := endpointInput(req.Destination)
-	if err != nil {
-		return nil, err
+	if err := all.object("source", func(d *document) error { return endpointInput(d, &req.Source) }); err != nil {
+		return err
 	}
-	request := make(document, 0, 2)
-	if !req.Time.IsZero() {
-		request.add("time", timeInput(req.Time))
+	if err := all.object("destination", func(d *document) error { return endpointInput(d, &req.Destination) }); err != nil {
+		return err
 	}
-	request.object("http", httpInput(req))
-	all.object("request", request)
-	all.object("source", source)
-	all.object("destination", destination)
 	all.labels("contextExtensions", req.Extensions)
 	if err := all.json("metadataContext", req.Metadata); err != nil {
-		return nil, err
+		return err
 	}
 	if err := all.json("routeMetadataContext", req.RouteMetadata); err != nil {
-		return nil, err
+		return err
 	}
 	if req.TLS != nil {
-		var tls document
-		tls.text("sni", req.TLS.SNI)
-		all.add("tlsSession", policy.Object(tls...))
+		all.always("tlsSession", func(d *document) { d.text("sni", req.TLS.SNI) })
 	}
-	return policy.Object(all...), nil
+	return nil
 }
 
-func timeInput(t time.Time) policy.Value {
-	var at document
-	if s := t.Unix(); s != 0 {
-		at.add("seconds", policy.Int(s))
-	}
-	if n := t.Nanosecond(); n != 0 {
-		at.add("nanos", policy.Int(int64(n)))
-	}
-	return policy.Object(at...)
+func timeInput(at *document, t time.Time) {
+	at.number("seconds", t.Unix())
+	at.number("nanos", int64(t.Nanosecond()))
 }
 
-func httpInput(req *Request) document {
-	http := make(document, 0, 12)
+func httpInput(http *document, req *Request) {
 	http.text("id", req.ID)
 	http.text("method", req.Method)
-	http.object("headers", headersInput(req.Headers))
+	headersInput(http, req.Headers)
 	http.text("path", req.Path)
 	http.text("host", req.Host)
 	http.text("scheme", req.Scheme)
 	http.text("query", req.Query)
 	http.text("fragment", req.Fragment)
 	http.text("protocol", req.Protocol)
-	if req.Size != 0 {
-		http.add("size", policy.Int(req.Size))
-	}
+	http.number("size", req.Size)
 	switch {
 	case req.Body == "":
 	case req.RawBody:
-		http.text("rawBody", base64.StdEncoding.EncodeToString([]byte(req.Body)))
+		if http.wants("rawBody") {
+			http.text("rawBody", base64.StdEncoding.EncodeToString([]byte(req.Body)))
+		}
 	default:
 		http.text("body", req.Body)
 	}
 	if req.RawHeader {
-		http.add("headerMap", headerMapInput(req.Headers))
+		http.add("headerMap", func() policy.Value { v, _ := policy.FromJSON(headerMapInput(req.Headers)); return v }, // always plain JSON
+			func() any { return headerMapInput(req.Headers) })
 	}
-	return http
 }
 
 // headersInput is one member for each name; the values of a name that repeats are joined with a comma, as Envoy joins
 // them where it sends a map (RFC 9110 section 5.3).
-func headersInput(headers Headers) document {
-	out := make(document, 0, len(headers))
-	repeated := false
-	for i, h := range headers {
-		if first := index(headers[:i], h.Name); first >= 0 {
-			repeated = true
-			continue
+func headersInput(http *document, headers Headers) {
+	_ = http.object("headers", func(d *document) error { // no error
+		if d.plain == nil {
+			d.members = make([]policy.Member, 0, len(headers))
 		}
-		out.add(h.Name, policy.String(h.Value))
-	}
-	if repeated {
-		for i := range out {
-			out[i].Value = policy.String(strings.Join(headers.Values(out[i].Key), ","))
+		for i, h := range headers {
+			if !d.wants(h.Name) || index(headers[:i], h.Name) >= 0 {
+				continue
+			}
+			value := h.Value
+			if index(headers[i+1:], h.Name) >= 0 {
+				value = strings.Join(headers.Values(h.Name), ",")
+			}
+			d.add(h.Name, func() policy.Value { return policy.String(value) }, func() any { return value })
 		}
-	}
-	return out
+		return nil
+	})
 }
 
 func index(headers Headers, name string) int {
-	for i := range headers {
-		if headers[i].Name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(headers, func(h Header) bool { return h.Name == name })
 }
 
-func headerMapInput(headers Headers) policy.Value {
-	lines := make([]policy.Value, 0, len(headers))
+func headerMapInput(headers Headers) map[string]any {
+	lines := make([]any, 0, len(headers))
 	for _, h := range headers {
-		var line document
-		line.text("key", h.Name)
-		if h.Value != "" {
-			line.text("rawValue", base64.StdEncoding.EncodeToString([]byte(h.Value)))
+		line := map[string]any{}
+		if h.Name != "" {
+			line["key"] = h.Name
 		}
-		lines = append(lines, policy.Object(line...))
+		if h.Value != "" {
+			line["rawValue"] = base64.StdEncoding.EncodeToString([]byte(h.Value))
+		}
+		lines = append(lines, line)
 	}
-	return policy.Object(policy.Member{Key: "headers", Value: policy.Array(lines...)})
+	return map[string]any{"headers": lines}
 }
 
-func endpointInput(e Endpoint) (document, error) {
-	out := make(document, 0, 5)
+func endpointInput(out *document, e *Endpoint) error {
 	switch {
 	case len(e.Address.Other) > 0:
 		if err := out.json("address", e.Address.Other); err != nil {
-			return nil, err
+			return err
 		}
 	case e.Address.Host != "" || e.Address.Port != 0:
-		var socket document
-		socket.text("address", e.Address.Host)
-		if e.Address.Port != 0 {
-			socket.add("portValue", policy.Int(int64(e.Address.Port)))
-		}
-		out.object("address", document{{Key: "socketAddress", Value: policy.Object(socket...)}})
+		_ = out.object("address", func(d *document) error { // no error
+			return d.object("socketAddress", func(d *document) error {
+				d.text("address", e.Address.Host)
+				d.number("portValue", int64(e.Address.Port))
+				return nil
+			})
+		})
 	}
 	out.text("service", e.Service)
 	out.labels("labels", e.Labels)
 	out.text("principal", e.Principal)
 	out.text("certificate", e.Certificate)
-	return out, nil
+	return nil
 }

@@ -81,7 +81,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	if v := c.view; v != nil && v.Policy != nil {
 		e.Revision, e.Bundles = v.revision, v.bundles
 	}
-	if c.document != nil {
+	if c.body != nil {
 		e.Input = (*inputDocument)(c)
 	}
 	if c.decision.Result != nil {
@@ -101,7 +101,7 @@ type (
 )
 
 // JSON implements decisionlog.Document.
-func (d *inputDocument) JSON() (any, error) { return policy.JSON(d.document) }
+func (d *inputDocument) JSON() (any, error) { return (*call)(d).plainInput() }
 
 // JSON implements decisionlog.Document.
 func (d *resultDocument) JSON() (any, error) { return policy.JSON(d.decision.Result) }

@@ -13,6 +13,29 @@ type reads struct {
 	below map[string]*reads
 }
 
+// Reads is a part of the input with what a decision may depend on in it. It errs to more: what it leaves out is a promise
+// that the decision is the same whatever the input holds there, present or absent.
+type Reads struct{ at *reads }
+
+var (
+	everything = &reads{whole: true}
+	nothing    = &reads{}
+)
+
+// Any reports whether anything at, above or below a path from here is read.
+func (r Reads) Any(path ...string) bool { return r.at.has(path) }
+
+// Below returns what is read of a member.
+func (r Reads) Below(key string) Reads {
+	switch {
+	case r.at == nil || r.at.whole:
+		return Reads{everything}
+	case r.at.below[key] == nil:
+		return Reads{nothing}
+	}
+	return Reads{r.at.below[key]}
+}
+
 // has reports whether the value at the path, a part of it, or one that holds it is read.
 func (r *reads) has(path []string) bool {
 	if r == nil {

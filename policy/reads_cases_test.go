@@ -41,8 +41,12 @@ func TestReadsOnOPAsOwnCases(t *testing.T) {
 			continue // depends on the time or on chance
 		}
 		used++
+		if got := outcome(t, s, projected(input, s.Reads())); got != want {
+			t.Errorf("%s: with nothing but what is read %s instead of %s", c.Note, got, want)
+		}
 		for _, path := range append(paths(input, nil), strangers(input, nil)...) {
-			if s.Reads(path...) {
+			if s.Reads().Any(path...) {
+				tried += compareProjected(t, c.Note, s, input, path)
 				continue
 			}
 			for _, replacement := range []any{nil, "junk", map[string]any{"a": json.Number("1")}, absent} {
@@ -58,6 +62,40 @@ func TestReadsOnOPAsOwnCases(t *testing.T) {
 	if used < 200 || tried < 500 {
 		t.Errorf("only %d cases and %d changed inputs", used, tried)
 	}
+}
+
+// compareProjected changes an input where it is read, and compares what is decided about it with what is decided about the parts of
+// it that are read.
+func compareProjected(t *testing.T, note string, s *policy.Snapshot, input map[string]any, path []string) (tried int) {
+	t.Helper()
+	for _, replacement := range []any{nil, map[string]any{}, map[string]any{"a": json.Number("1")}, absent} {
+		changed := replace(input, path, replacement)
+		want, again := outcome(t, s, changed), outcome(t, s, changed)
+		if got := outcome(t, s, projected(changed, s.Reads())); got != want && want == again {
+			t.Errorf("%s: with %v at input.%s %s, and %s with nothing but what is read", note, replacement, strings.Join(path, "."), want, got)
+		}
+		tried++
+	}
+	return tried
+}
+
+// projected is what is read of an object. An object that has nothing of it left is left out, as it is not to be told from an
+// absent one.
+func projected(object map[string]any, reads policy.Reads) map[string]any {
+	out := map[string]any{}
+	for key, value := range object {
+		inner, isObject := value.(map[string]any)
+		switch {
+		case !reads.Any(key):
+		case isObject && len(inner) > 0:
+			if inner = projected(inner, reads.Below(key)); len(inner) > 0 {
+				out[key] = inner
+			}
+		default:
+			out[key] = value
+		}
+	}
+	return out
 }
 
 // suite returns OPA's cases for Rego v1.

@@ -111,15 +111,14 @@ func (s *Snapshot) Rules(root []string, name string) [][]string {
 	return slices.CompactFunc(found, slices.Equal[[]string])
 }
 
-// Reads reports whether a decision may depend on input.<path...>, or on anything below or above it. It errs to true: a
-// false is a promise that the decision is the same whatever the input holds there, present or absent.
-func (e *Entry) Reads(path ...string) bool { return e.reads.has(path) }
+// Reads tells what of the input a decision may depend on.
+func (e *Entry) Reads() Reads { return Reads{e.reads} }
 
 // Path returns the decision path. The caller must not change it.
 func (e *Entry) Path() []string { return e.path }
 
 // Reads is Entry.Reads of Config.Decision.
-func (s *Snapshot) Reads(path ...string) bool { return s.entry.Reads(path...) }
+func (s *Snapshot) Reads() Reads { return s.entry.Reads() }
 
 // Decide is Entry.Decide of Config.Decision.
 func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
