@@ -45,14 +45,14 @@ func unpack(name string, r io.Reader, limits policy.Limits) (files map[string][]
 
 // unpacker is the state of one unpack.
 type unpacker struct {
-	limits   policy.Limits
-	raw      *bounded // the tarball's own bytes
-	content  *bounded // the bytes of the tar archive in it
-	digest   hash.Hash
-	files    map[string][]byte
-	folders  map[string]bool
-	entries  int
-	total    int64
+	limits  policy.Limits
+	raw     *bounded // the tarball's own bytes
+	content *bounded // the bytes of the tar archive in it
+	digest  hash.Hash
+	files   map[string][]byte
+	folders map[string]bool
+	entries int
+	total   int64
 }
 
 func newUnpacker(r io.Reader, limits policy.Limits) *unpacker {

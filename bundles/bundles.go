@@ -63,7 +63,7 @@ type Config struct {
 // Source is one bundle and where it is.
 type Source struct {
 	Name string // letters, digits, dots, dashes and underscores, at most 64; unique
-	Path string // a directory
+	Path string // a directory, or a bundle's tarball: .tar.gz or .tar
 }
 
 // Status is the state of one source.
@@ -93,17 +93,18 @@ type Manager struct {
 // source is the state of one source. Run's goroutine owns it.
 type source struct {
 	Source
-	active  *policy.Bundle // in the published snapshot
-	latest  *policy.Bundle // read last; differs from active after a failure to compile; nil after a failure to read
-	seen    *listing       // what the directory looked like when it was read last; nil when it could not be listed
+	fetch   fetcher    // nil for a source with a path; set by New
+	active  *candidate // in the published snapshot
+	latest  *candidate // read last; differs from active after a failure to compile; nil after a failure to read
+	seen    *listing   // what was at the path when it was read last; nil when it could not be looked at, or there is no path
 	pending settling
 	status  Status
 }
 
 var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// New checks the configuration, all of it before it returns, and that each source is a directory that can be read. It
-// starts nothing.
+// New checks the configuration, all of it before it returns, and that each source is a directory or a file that can be
+// read. It starts nothing.
 func New(cfg Config) (*Manager, error) {
 	m := &Manager{cfg: cfg}
 	if m.cfg.Logger == nil {
@@ -154,10 +155,18 @@ func checkSource(s Source) (Source, error) {
 	if err != nil {
 		return s, fmt.Errorf("bundle %q: %w", s.Name, err)
 	}
-	if !info.IsDir() {
-		return s, fmt.Errorf("bundle %q: %s is not a directory", s.Name, s.Path)
+	switch {
+	case info.IsDir():
+		_, err = os.ReadDir(s.Path)
+	case info.Mode().IsRegular():
+		var f *os.File
+		if f, err = os.Open(s.Path); err == nil {
+			err = f.Close()
+		}
+	default:
+		err = fmt.Errorf("%s is neither a directory nor a file", s.Path)
 	}
-	if _, err := os.ReadDir(s.Path); err != nil {
+	if err != nil {
 		return s, fmt.Errorf("bundle %q: %w", s.Name, err)
 	}
 	if s.Path, err = filepath.Abs(s.Path); err != nil {
@@ -182,31 +191,43 @@ func (m *Manager) publishStatus() {
 // Load reads and compiles all sources once, for a check at start-up or on the command line. It publishes nothing and
 // leaves Status alone. Its errors name bundle, file and line; policy.Problems can be had with errors.As.
 func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
-	var all []*policy.Bundle
+	var all []*candidate
 	var problems []error
 	for _, s := range m.sources {
-		b, err := m.readStable(ctx, s)
+		c, err := m.loadOne(ctx, s)
 		if err != nil {
 			problems = append(problems, err)
 		}
-		all = append(all, b)
+		all = append(all, c)
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return policy.Compile(ctx, m.cfg.Policy, all)
+	return m.compile(ctx, all)
+}
+
+func (m *Manager) loadOne(ctx context.Context, s *source) (*candidate, error) {
+	once := m.readStable
+	if s.fetch != nil {
+		once = fetchOnce
+	}
+	d, err := once(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return m.prepare(s, d)
 }
 
 // readStable reads a source, again if it changes meanwhile.
-func (m *Manager) readStable(ctx context.Context, s *source) (*policy.Bundle, error) {
+func (m *Manager) readStable(ctx context.Context, s *source) (delivery, error) {
 	for attempt := 0; ; attempt++ {
-		b, _, err := readDirectory(s.Source, m.cfg.Limits)
+		d, _, err := readPath(s.Source, m.cfg.Limits)
 		if !errors.Is(err, errChanging) || attempt == maxUnstable {
-			return b, err
+			return d, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("reading bundle %q: %w", s.Name, ctx.Err())
+			return delivery{}, fmt.Errorf("reading bundle %q: %w", s.Name, ctx.Err())
 		case <-time.After(unstablePause):
 		}
 	}

@@ -58,10 +58,32 @@ type running struct {
 	logged    chan zapcore.Entry
 }
 
-type option func(*bundles.Config)
+// option changes the configuration, or the manager that was made of it.
+type option any
 
-// run starts a manager on sources given as name, path, name, path, and ends it with the test.
+// fetching puts a fetcher in the place of a source's path.
+func fetching(name string, f bundles.Fetcher) func(*bundles.Manager) {
+	return func(m *bundles.Manager) { m.SetFetcher(name, f) }
+}
+
+// run starts a manager and ends it with the test.
 func run(t testing.TB, sources []bundles.Source, options ...option) *running {
+	t.Helper()
+	r := newRunning(t, sources, options...)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.manager.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// newRunning makes a manager without starting it.
+func newRunning(t testing.TB, sources []bundles.Source, options ...option) *running {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	r := &running{t: t, published: make(chan *policy.Snapshot, 1000), logs: logs, logged: make(chan zapcore.Entry, 1000)}
@@ -74,21 +96,18 @@ func run(t testing.TB, sources []bundles.Source, options ...option) *running {
 		Poll:    time.Hour, // events must do
 	}
 	for _, o := range options {
-		o(&cfg)
+		if change, ok := o.(func(*bundles.Config)); ok {
+			change(&cfg)
+		}
 	}
 	var err error
-	if r.manager, err = bundles.New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- r.manager.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+	r.manager, err = bundles.New(cfg)
+	must(t, err)
+	for _, o := range options {
+		if change, ok := o.(func(*bundles.Manager)); ok {
+			change(r.manager)
 		}
-	})
+	}
 	return r
 }
 

@@ -29,11 +29,11 @@ const (
 )
 
 // errChanging is the error of a read during which something changed. It says nothing about the contents.
-var errChanging = errors.New("the directory keeps changing")
+var errChanging = errors.New("it keeps changing")
 
 // listing is what a directory looked like: enough to tell that something changed, without opening a file.
 type listing struct {
-	base   fs.FileInfo // the directory that is read, behind any links
+	base   fs.FileInfo // the directory that is read, behind any links; or the archive
 	volume bool        // a Kubernetes volume
 	names  []string    // of all files, in lexical order
 	files  map[string]fs.FileInfo
@@ -42,8 +42,14 @@ type listing struct {
 
 // same reports whether nothing changed between two listings.
 func (l *listing) same(other *listing) bool {
-	if l == nil || other == nil || len(l.names) != len(other.names) || !os.SameFile(l.base, other.base) {
+	if l == nil || other == nil {
 		return l == other
+	}
+	if len(l.names) != len(other.names) || !os.SameFile(l.base, other.base) {
+		return false
+	}
+	if !l.base.IsDir() || !other.base.IsDir() {
+		return sameFile(l.base, other.base)
 	}
 	for i, name := range l.names {
 		if name != other.names[i] || !sameFile(l.files[name], other.files[name]) {
@@ -70,9 +76,9 @@ type directory struct {
 }
 
 // openDirectory resolves the path, and a volume's link, once.
-func openDirectory(dir string, limits policy.Limits) (*directory, error) {
+func openDirectory(s Source, limits policy.Limits) (*directory, error) {
 	d := &directory{limits: limits.OrDefault()}
-	resolved, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(s.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -91,21 +97,57 @@ func openDirectory(dir string, limits policy.Limits) (*directory, error) {
 	return d, err
 }
 
-// readDirectory reads and parses a source, and returns the listing that it belongs to, also next to an error when there
+// readPath reads what is at a source's path, and returns the listing that it belongs to, also next to an error when there
 // is one. It returns errChanging when the listing at the end is not that at the beginning.
-func readDirectory(s Source, limits policy.Limits) (*policy.Bundle, *listing, error) {
-	files, before, err := readFiles(s.Path, limits)
-	// Whatever went wrong meant nothing if the directory changed meanwhile.
-	after, listErr := listDirectory(s.Path, limits)
-	changed := !before.same(after) && (before != nil || listErr == nil)
+func readPath(s Source, limits policy.Limits) (delivery, *listing, error) {
+	d := delivery{from: s.Path}
+	before, err := look(s, limits)
+	if err == nil && before.base.IsDir() {
+		d.files, before, err = readFiles(s, limits)
+	} else if err == nil {
+		d.files, d.archive, err = readArchive(s, before, limits)
+	}
+	// Whatever went wrong meant nothing if something changed meanwhile.
+	after, lookErr := look(s, limits)
+	changed := !before.same(after) && (before != nil || lookErr == nil)
 	if changed || errors.Is(err, errChanging) {
-		return nil, after, fmt.Errorf("reading bundle %q: %w", s.Name, errChanging)
+		return delivery{}, after, fmt.Errorf("reading bundle %q: %w", s.Name, errChanging)
 	}
+	if _, ok := errors.AsType[policy.Problems](err); err != nil && !ok {
+		err = policy.Problems{problemOf(s, err)}
+	}
+	return d, before, err
+}
+
+// look takes one look at a source's path without reading a file.
+func look(s Source, limits policy.Limits) (*listing, error) {
+	info, err := os.Stat(s.Path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return listDirectory(s, limits)
+	case !info.Mode().IsRegular():
+		return nil, errors.New("neither a directory nor a file")
+	}
+	return &listing{base: info}, nil
+}
+
+// readArchive reads a tarball that must still be the one that was looked at. A pipe that took its place must not block.
+func readArchive(s Source, seen *listing, limits policy.Limits) (files map[string][]byte, digest string, err error) {
+	f, err := os.OpenFile(s.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, before, policy.Problems{problemOf(s, err)}
+		return nil, "", err
 	}
-	b, err := policy.Read(s.Name, newTree(files), limits)
-	return b, before, err
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, "", err
+	}
+	if !sameFile(info, seen.base) {
+		return nil, "", errChanging
+	}
+	return unpack(s.Name, f, limits)
 }
 
 // problemOf puts a file system's error into the form that all errors about bundles have.
@@ -119,8 +161,8 @@ func problemOf(s Source, err error) policy.Problem {
 }
 
 // readFiles returns the contents of the wanted files and the listing from before they were read.
-func readFiles(dir string, limits policy.Limits) (map[string][]byte, *listing, error) {
-	d, err := openDirectory(dir, limits)
+func readFiles(s Source, limits policy.Limits) (map[string][]byte, *listing, error) {
+	d, err := openDirectory(s, limits)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -164,8 +206,8 @@ func (d *directory) readFile(name string, listed fs.FileInfo) ([]byte, error) {
 }
 
 // listDirectory takes one look without reading a file.
-func listDirectory(dir string, limits policy.Limits) (*listing, error) {
-	d, err := openDirectory(dir, limits)
+func listDirectory(s Source, limits policy.Limits) (*listing, error) {
+	d, err := openDirectory(s, limits)
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +256,9 @@ func (d *directory) list() (*listing, error) {
 	return l, nil
 }
 
+// wanted reports whether a file's content matters: to the policy, or to its tests.
+func wanted(name string) bool { return policy.Wanted(name) || strings.HasSuffix(name, "_test.rego") }
+
 // ignored reports whether a file or folder is none of ours: hidden, or left behind by an editor.
 func ignored(name string) bool {
 	base := path.Base(name)
@@ -239,18 +284,18 @@ func skip(e fs.DirEntry) error {
 // folder is an error, because leaving its rules out in silence could leave out a denial.
 func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
 	linked := e.Type()&fs.ModeSymlink != 0
-	if !linked && !policy.Wanted(name) {
+	if !linked && !wanted(name) {
 		return nil, nil
 	}
 	info, err := d.root.Stat(filepath.FromSlash(name))
 	switch {
-	case err != nil && !policy.Wanted(name):
+	case err != nil && !wanted(name):
 		return nil, nil // a dangling link of no interest
 	case err != nil:
 		return nil, err
 	case info.IsDir() && linked:
 		return nil, named(name, "a link to a folder is not followed")
-	case !policy.Wanted(name):
+	case !wanted(name):
 		return nil, nil
 	case !info.Mode().IsRegular():
 		return nil, named(name, "not a regular file")

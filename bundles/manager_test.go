@@ -22,17 +22,17 @@ import (
 )
 
 func TestNewReportsEveryProblemAtOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	write(t, filepath.Dir(file), map[string]string{"file": ""})
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	must(t, syscall.Mkfifo(pipe, 0o600))
 	_, err := bundles.New(bundles.Config{Poll: -1, Sources: []bundles.Source{
-		{Name: "a", Path: "/nowhere/at/all"}, {Name: "a", Path: t.TempDir()}, {Name: "b", Path: file}, {Name: "c/d", Path: "."},
+		{Name: "a", Path: "/nowhere/at/all"}, {Name: "a", Path: t.TempDir()}, {Name: "b", Path: pipe}, {Name: "c/d", Path: "."},
 	}})
 	if err == nil {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
 		`bundle "a": stat /nowhere/at/all: no such file or directory`, `two bundles are named "a"`,
-		`bundle "b": ` + file + ` is not a directory`, `bundle name "c/d"`, "poll interval -1ns is negative",
+		`bundle "b": ` + pipe + ` is neither a directory nor a file`, `bundle name "c/d"`, "poll interval -1ns is negative",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q lacks %q", err, want)

@@ -3,6 +3,8 @@ package bundles
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"gatehouse/policy"
@@ -13,28 +15,53 @@ import (
 
 // Run loads all sources, publishes the snapshot, and then publishes another whenever a source has changed to something
 // that can be activated. A source that cannot be activated is an event for the log and for Status, not an end; also at
-// the start, when nothing has been published yet. Run returns nil when ctx ends, and an error only when it cannot begin.
-// It must be called once.
+// the start, when nothing has been published yet. Run returns nil when ctx ends, and an error only when it cannot begin or
+// a fetcher gave up. It must be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	if m.cfg.Publish == nil {
 		return errors.New("running bundles: nothing is there to publish to")
 	}
 	m.watcher = newWatcher(m.cfg.Logger)
 	defer m.watcher.close()
-	m.reload(ctx, m.sources)
+	m.reload(ctx, m.withPath())
 
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var fetching sync.WaitGroup
+	defer fetching.Wait()
+	defer stop(nil) // before the wait
+	arrivals := make(chan arrival)
+	for _, s := range m.sources {
+		if s.fetch != nil {
+			fetching.Go(func() {
+				if err := m.fetchInto(ctx, s, arrivals); err != nil {
+					stop(err)
+				}
+			})
+		}
+	}
+	m.loop(ctx, arrivals)
+	if err := context.Cause(ctx); !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return nil
+}
+
+// loop takes one thing after the other until ctx ends.
+func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 	poll := time.NewTicker(m.cfg.Poll)
 	defer poll.Stop()
 	settled := time.NewTimer(0)
 	defer settled.Stop()
-	for {
+	for ctx.Err() == nil {
 		settled.Stop()
 		if due, pending := m.nextDue(); pending {
 			settled.Reset(time.Until(due))
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+		case a := <-arrivals:
+			a.tried <- m.receive(ctx, a.source, a.delivery)
 		case event, ok := <-m.watcher.events.Events:
 			if ok {
 				m.note(event)
@@ -49,6 +76,11 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.reload(ctx, m.due(time.Now()))
 		}
 	}
+}
+
+// withPath returns the sources that Run reads itself.
+func (m *Manager) withPath() []*source {
+	return slices.DeleteFunc(slices.Clone(m.sources), func(s *source) bool { return s.fetch != nil })
 }
 
 // nextDue returns when the first pending source has settled.
@@ -83,19 +115,19 @@ func (m *Manager) note(event fsnotify.Event) {
 // noteAll follows an error of the watcher. Events may be lost, so everything may have changed.
 func (m *Manager) noteAll(err error) {
 	m.cfg.Logger.Warn("watching directories: events may be lost, looking at all of them", zap.Error(err))
-	for _, s := range m.sources {
+	for _, s := range m.withPath() {
 		s.pending.note(time.Now(), false)
 	}
 }
 
 // look compares each source with what was read last, without opening a file.
 func (m *Manager) look() {
-	for _, s := range m.sources {
+	for _, s := range m.withPath() {
 		if !s.pending.first.IsZero() {
 			continue
 		}
 		// What cannot be listed looks like nothing; trying to read it says why.
-		now, _ := listDirectory(s.Path, m.cfg.Limits)
+		now, _ := look(s.Source, m.cfg.Limits)
 		if !now.same(s.seen) {
 			s.pending.note(time.Now(), false)
 		}
@@ -104,14 +136,14 @@ func (m *Manager) look() {
 
 // reload reads the sources and activates what they hold, as one change.
 func (m *Manager) reload(ctx context.Context, sources []*source) {
-	var read []*source
+	var changed []*source
 	for _, s := range sources {
 		if m.read(s) {
-			read = append(read, s)
+			changed = append(changed, s)
 		}
 	}
-	if len(read) > 0 {
-		m.activate(ctx, read)
+	if len(changed) > 0 {
+		_ = m.activate(ctx, changed) // it has told everybody who wants to know
 	}
 	m.publishStatus()
 }
@@ -120,31 +152,52 @@ func (m *Manager) reload(ctx context.Context, sources []*source) {
 func (m *Manager) read(s *source) bool {
 	// Watch before reading: what happens after the read is then an event, what happened before is in the read.
 	m.cover(s)
-	b, seen, err := readDirectory(s.Source, m.cfg.Limits)
+	d, seen, err := readPath(s.Source, m.cfg.Limits)
 	s.seen = seen
 	if errors.Is(err, errChanging) && s.pending.tries < maxRestless {
 		s.pending.again(time.Now())
 		return false
 	}
 	s.pending = settling{}
-	s.status.LastAttempt = m.cfg.Clock()
-	if err != nil {
-		s.latest = nil
-		m.fail([]*source{s}, err)
-		return false
+	d.err = err
+	changed, _ := m.take(s, d)
+	return changed
+}
+
+// receive takes what a fetcher delivered and activates it.
+func (m *Manager) receive(ctx context.Context, s *source, d delivery) error {
+	defer m.publishStatus()
+	changed, err := m.take(s, d)
+	if !changed {
+		return err
 	}
-	s.latest = b
-	if s.active != nil && s.active.Digest() == b.Digest() {
+	return m.activate(ctx, []*source{s})
+}
+
+// take makes the source's latest candidate of a delivery and reports whether that is something to activate. Where it is
+// not, the error says why, or is nil because it is what is active already.
+func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
+	s.status.LastAttempt = m.cfg.Clock()
+	s.latest, err = m.prepare(s, d)
+	if err != nil {
+		m.fail([]*source{s}, err)
+		if d.outcome != nil {
+			d.outcome(err)
+		}
+		return false, err
+	}
+	if s.active != nil && s.active.Digest() == s.latest.Digest() {
+		s.latest.told(nil)
 		s.latest = s.active
 		m.current(s)
-		return false
+		return false, nil
 	}
-	return true
+	return true, nil
 }
 
 // cover sets the watches of a source for the folders that it has now.
 func (m *Manager) cover(s *source) {
-	if now, err := listDirectory(s.Path, m.cfg.Limits); err == nil {
+	if now, err := look(s.Source, m.cfg.Limits); err == nil {
 		s.seen = now
 	}
 	m.watcher.cover(s)
@@ -153,23 +206,23 @@ func (m *Manager) cover(s *source) {
 // activate compiles what was read together with the other sources and publishes it. Where another source holds something
 // that could not be activated by itself, both together are tried first: two sources may only fit together. Then the
 // others count as they were published last.
-func (m *Manager) activate(ctx context.Context, read []*source) {
+func (m *Manager) activate(ctx context.Context, read []*source) error {
 	began := time.Now()
-	waiting, complete := m.candidate(func(*source) bool { return true })
-	snapshot, err := m.compile(ctx, waiting, complete)
+	waiting := m.candidates(func(*source) bool { return true })
+	snapshot, err := m.compile(ctx, waiting)
 	if err != nil {
 		changed := map[*source]bool{}
 		for _, s := range read {
 			changed[s] = true
 		}
-		alone, complete := m.candidate(func(s *source) bool { return changed[s] })
-		if complete && !sameBundles(alone, waiting) {
+		alone := m.candidates(func(s *source) bool { return changed[s] })
+		if complete(alone) && !slices.Equal(alone, waiting) {
 			waiting = alone
-			snapshot, err = m.compile(ctx, waiting, complete)
+			snapshot, err = m.compile(ctx, waiting)
 		}
 	}
 	if ctx.Err() != nil {
-		return
+		return ctx.Err()
 	}
 	if err == nil {
 		if refused := m.cfg.Publish(ctx, snapshot); refused != nil {
@@ -177,46 +230,39 @@ func (m *Manager) activate(ctx context.Context, read []*source) {
 		}
 	}
 	if ctx.Err() != nil {
-		return
+		return ctx.Err()
 	}
 	if err != nil {
 		m.fail(read, err)
-		return
+		for _, s := range read {
+			s.latest.told(err)
+		}
+		return err
 	}
 	m.published(snapshot, waiting, time.Since(began))
+	return nil
 }
 
-// candidate picks for each source what was read last, or else what is active.
-func (m *Manager) candidate(useLatest func(*source) bool) (list []*policy.Bundle, complete bool) {
-	complete = true
+// candidates picks for each source what was read last, or else what is active.
+func (m *Manager) candidates(useLatest func(*source) bool) (list []*candidate) {
 	for _, s := range m.sources {
-		b := s.active
+		c := s.active
 		if useLatest(s) && s.latest != nil {
-			b = s.latest
+			c = s.latest
 		}
-		list = append(list, b)
-		complete = complete && b != nil
+		list = append(list, c)
 	}
-	return list, complete
-}
-
-func sameBundles(a, b []*policy.Bundle) bool {
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
+	return list
 }
 
 // errIncomplete keeps a policy back until each of its bundles has been read once.
 var errIncomplete = errors.New("waiting for another bundle that could not be read yet")
 
-func (m *Manager) compile(ctx context.Context, list []*policy.Bundle, complete bool) (*policy.Snapshot, error) {
-	if !complete {
+func (m *Manager) compile(ctx context.Context, list []*candidate) (*policy.Snapshot, error) {
+	if !complete(list) {
 		return nil, errIncomplete
 	}
-	return policy.Compile(ctx, m.cfg.Policy, list)
+	return policy.Compile(ctx, m.cfg.Policy, bundlesOf(list))
 }
 
 // refusedError is a snapshot that compiles and was not taken, because the rest of the configuration does not fit it.
@@ -226,16 +272,17 @@ func (e *refusedError) Error() string { return e.cause.Error() }
 func (e *refusedError) Unwrap() error { return e.cause }
 
 // published says that a snapshot is active.
-func (m *Manager) published(snapshot *policy.Snapshot, list []*policy.Bundle, took time.Duration) {
+func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took time.Duration) {
 	m.logNotices(snapshot)
 	m.active = snapshot
 	now := m.cfg.Clock()
 	for i, s := range m.sources {
 		if b := list[i]; s.active != b {
 			s.active = b
+			b.told(nil)
 			s.status.Revision, s.status.Digest, s.status.ActiveSince = b.Revision(), b.Digest(), now
 			m.metrics.activated(s.Name, b.Revision())
-			m.cfg.Logger.Info("policy bundle activated", zap.String("bundle", s.Name), zap.String("source", s.Path),
+			m.cfg.Logger.Info("policy bundle activated", zap.String("bundle", s.Name), zap.String("source", b.from),
 				zap.String("revision", b.Revision()), zap.String("digest", b.Digest()), zap.Duration("compiled_in", took))
 		}
 		if s.active == s.latest {
@@ -274,7 +321,7 @@ func (m *Manager) fail(sources []*source, err error) {
 		}
 		s.status.Stage, s.status.Error = first.Stage, err.Error()
 		m.metrics.failed(s.Name)
-		fields := []zap.Field{zap.String("bundle", s.Name), zap.String("source", s.Path), zap.String("stage", first.Stage),
+		fields := []zap.Field{zap.String("bundle", s.Name), zap.String("source", s.status.Source), zap.String("stage", first.Stage),
 			zap.String("file", first.File), zap.Int("line", first.Line), zap.String("error", err.Error())}
 		if s.active == nil {
 			m.cfg.Logger.Error("policy bundle not activated: no policy of it is active", fields...)

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
 )
@@ -57,8 +55,8 @@ func (p *settling) again(now time.Time) {
 	p.first, p.due, p.atomic = now, now.Add(unstablePause), false
 }
 
-// watcher watches the sources' directories, never their files: a file that is replaced takes its watch with it. Each
-// source's parent directory is watched as well, for the source to be removed, replaced and created again.
+// watcher watches directories, never files: a file that is replaced takes its watch with it. The directory that a source is
+// in is watched too, for the source to be removed, replaced and created again; of an archive there is nothing more.
 type watcher struct {
 	events  *fsnotify.Watcher
 	watched map[string]fs.FileInfo // what each watch was set on
@@ -110,7 +108,7 @@ func (w *watcher) cover(s *source) {
 	}
 	for _, dir := range dirs {
 		info, err := os.Stat(dir)
-		if err != nil {
+		if err != nil || !info.IsDir() {
 			continue
 		}
 		if known := w.watched[dir]; live[dir] && known != nil && os.SameFile(known, info) {
@@ -136,6 +134,9 @@ func (w *watcher) judge(s *source, e fsnotify.Event) (changed, atomic bool) {
 	if e.Name == s.Path {
 		return w.judgeTop(e)
 	}
+	if e.Name == filepath.Join(filepath.Dir(s.Path), dataLink) { // an archive in a Kubernetes volume
+		return e.Has(fsnotify.Create), true
+	}
 	name, ok := strings.CutPrefix(e.Name, s.Path+string(filepath.Separator))
 	if !ok {
 		return false, false
@@ -147,7 +148,7 @@ func (w *watcher) judge(s *source, e fsnotify.Event) (changed, atomic bool) {
 		return created, true
 	case slices.ContainsFunc(prefixes(name), ignored):
 		return false, false
-	case policy.Wanted(name):
+	case wanted(name):
 		return true, created && e.Op == fsnotify.Create
 	case created:
 		return w.newFolder(e.Name), false
@@ -159,12 +160,15 @@ func (w *watcher) judge(s *source, e fsnotify.Event) (changed, atomic bool) {
 }
 
 // judgeTop judges an event on the source's own path. A directory that was just made is empty: its files will follow. One
-// with files in it, or a link, was put into place.
+// with files in it, or a link, was put into place. An archive that appears may have been moved or be about to be written:
+// it is read at once, because one that is not whole yet is found out, and read again when the rest has come.
 func (w *watcher) judgeTop(e fsnotify.Event) (changed, atomic bool) {
 	if !e.Has(fsnotify.Create) {
-		return e.Op != fsnotify.Write, false
+		return true, false
 	}
-	w.newFolder(e.Name)
+	if !w.newFolder(e.Name) {
+		return true, true
+	}
 	entries, err := os.ReadDir(e.Name)
 	return true, err == nil && len(entries) > 0
 }

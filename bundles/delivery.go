@@ -1,0 +1,129 @@
+package bundles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"gatehouse/policy"
+)
+
+// delivery is what a source has to offer: one bundle, whole and in memory, held against the limits and checked in no other
+// way. Every source makes deliveries and Run's goroutine alone takes them: it reads those of a path itself, when an event
+// or the poll says so, and receives those of a fetcher over a channel.
+type delivery struct {
+	files   map[string][]byte // as unpack returns them; not to be changed by anyone from here on
+	archive string            // SHA-256 of the tarball, in hexadecimal; empty where there is none
+	from    string            // where exactly it is from, for people: a path, a URL with its ETag, an image by digest
+	err     error             // why there is none; everything but from is then empty. Status, log and metrics tell of it
+
+	// outcome, where set, is called from Run's goroutine each time that an attempt to activate the delivery has ended: with
+	// nil when it is active, or known to be what is active already, else with the reason why it is not. After an
+	// errIncomplete it can be called again, because the delivery is tried again together with others. It must not block.
+	outcome func(error)
+}
+
+// deliver hands a delivery to Run and waits until it was tried. It returns what outcome is told, or the context's error.
+type deliver func(context.Context, delivery) error
+
+// fetcher is a source that brings its bundles by itself. New sets one on each source that has no path. It calls deliver,
+// from one goroutine, whenever there is something new or something went wrong, until ctx ends; and then it returns. Run
+// starts it once and waits for it; an error that it returns before ctx ends is the end of Run. Load calls it as well, takes
+// the first delivery, and ends ctx.
+type fetcher func(ctx context.Context, deliver deliver) error
+
+// arrival is a delivery on its way to Run's goroutine.
+type arrival struct {
+	source   *source
+	delivery delivery
+	tried    chan error // buffered: Run never waits for the sender
+}
+
+// fetchInto runs a source's fetcher and carries its deliveries over.
+func (m *Manager) fetchInto(ctx context.Context, s *source, arrivals chan<- arrival) error {
+	err := s.fetch(ctx, func(ctx context.Context, d delivery) error {
+		a := arrival{source: s, delivery: d, tried: make(chan error, 1)}
+		select {
+		case arrivals <- a:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case err := <-a.tried:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("it ended before its time")
+	}
+	return fmt.Errorf("fetching bundle %q: %w", s.Name, err)
+}
+
+// fetchOnce returns the first delivery of a source's fetcher.
+func fetchOnce(ctx context.Context, s *source) (delivery, error) {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	var first *delivery
+	err := s.fetch(ctx, func(_ context.Context, d delivery) error {
+		if first == nil {
+			first = &d
+		}
+		enough()
+		return context.Canceled
+	})
+	switch {
+	case first != nil:
+		return *first, nil
+	case err == nil:
+		err = ctx.Err()
+	}
+	return delivery{}, fmt.Errorf("reading bundle %q: %w", s.Name, err)
+}
+
+// candidate is a bundle that has passed every check that can be made on it alone.
+type candidate struct {
+	*policy.Bundle
+	archive string // as in its delivery
+	from    string
+	outcome func(error)
+}
+
+// told reports the end of an attempt to whoever delivered the bundle.
+func (c *candidate) told(err error) {
+	if c != nil && c.outcome != nil {
+		c.outcome(err)
+	}
+}
+
+// prepare makes a candidate of a delivery.
+func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
+	if d.err != nil {
+		return nil, d.err
+	}
+	if _, delta := d.files["patch.json"]; delta {
+		return nil, policy.Problems{{Stage: "reading", Bundle: s.Name, File: "patch.json", Text: "a delta bundle: it needs the bundle that it changes, which only an HTTP bundle service can see to"}}
+	}
+	b, err := policy.Read(s.Name, newTree(d.files), m.cfg.Limits)
+	if err != nil {
+		return nil, err
+	}
+	return &candidate{Bundle: b, archive: d.archive, from: d.from, outcome: d.outcome}, nil
+}
+
+func bundlesOf(list []*candidate) []*policy.Bundle {
+	out := make([]*policy.Bundle, len(list))
+	for i, c := range list {
+		if c != nil {
+			out[i] = c.Bundle
+		}
+	}
+	return out
+}
+
+func complete(list []*candidate) bool { return !slices.Contains(list, nil) }
