@@ -64,6 +64,8 @@ type Config struct {
 type Source struct {
 	Name string // letters, digits, dots, dashes and underscores, at most 64; unique
 	Path string // a directory, or a bundle's tarball: .tar.gz or .tar
+
+	Verification *Verification // nil: signatures are not looked at
 }
 
 // Status is the state of one source.
@@ -96,6 +98,7 @@ type source struct {
 	fetch   fetcher    // nil for a source with a path; set by New
 	active  *candidate // in the published snapshot
 	latest  *candidate // read last; differs from active after a failure to compile; nil after a failure to read
+	highest int64      // the highest serial that was ever active
 	seen    *listing   // what was at the path when it was read last; nil when it could not be looked at, or there is no path
 	pending settling
 	status  Status
@@ -132,6 +135,9 @@ func New(cfg Config) (*Manager, error) {
 		checked, err := checkSource(s)
 		if err != nil {
 			problems = append(problems, err)
+		}
+		if err := s.Verification.validate(); err != nil {
+			problems = append(problems, fmt.Errorf("bundle %q: %w", s.Name, err))
 		}
 		m.sources = append(m.sources, &source{Source: checked, status: Status{Name: s.Name, Source: s.Path}})
 	}

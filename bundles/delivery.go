@@ -2,12 +2,18 @@ package bundles
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"gatehouse/policy"
+
+	"github.com/open-policy-agent/opa/v1/util"
 )
+
+const manifestFile = ".manifest"
 
 // delivery is what a source has to offer: one bundle, whole and in memory, held against the limits and checked in no other
 // way. Every source makes deliveries and Run's goroutine alone takes them: it reads those of a path itself, when an event
@@ -89,6 +95,7 @@ func fetchOnce(ctx context.Context, s *source) (delivery, error) {
 // candidate is a bundle that has passed every check that can be made on it alone.
 type candidate struct {
 	*policy.Bundle
+	serial  int64  // where the source asks for one
 	archive string // as in its delivery
 	from    string
 	outcome func(error)
@@ -101,7 +108,7 @@ func (c *candidate) told(err error) {
 	}
 }
 
-// prepare makes a candidate of a delivery.
+// prepare makes a candidate of a delivery: signature first, so that nothing unsigned is ever parsed, then the contents.
 func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	if d.err != nil {
 		return nil, d.err
@@ -109,11 +116,61 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	if _, delta := d.files["patch.json"]; delta {
 		return nil, policy.Problems{{Stage: "reading", Bundle: s.Name, File: "patch.json", Text: "a delta bundle: it needs the bundle that it changes, which only an HTTP bundle service can see to"}}
 	}
-	b, err := policy.Read(s.Name, newTree(d.files), m.cfg.Limits)
-	if err != nil {
+	c := &candidate{archive: d.archive, from: d.from, outcome: d.outcome}
+	var err error
+	if d.files, err = m.verify(s, d.files, c); err != nil {
 		return nil, err
 	}
-	return &candidate{Bundle: b, archive: d.archive, from: d.from, outcome: d.outcome}, nil
+	if c.Bundle, err = policy.Read(s.Name, newTree(d.files), m.cfg.Limits); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// verify checks what the source's verification asks for, and returns the files to read. Their manifest is the one that was
+// hashed, written anew: of a key that is there twice the hash covers one value alone, and a reader might take both.
+func (m *Manager) verify(s *source, files map[string][]byte, c *candidate) (map[string][]byte, error) {
+	v := s.Verification
+	if v == nil {
+		return files, nil
+	}
+	if err := v.Verify(s.Name, files, m.cfg.Clock()); err != nil {
+		return nil, err
+	}
+	files = maps.Clone(files)
+	refuse := func(format string, args ...any) (map[string][]byte, error) {
+		return nil, policy.Problems{{Stage: "verifying", Bundle: s.Name, File: manifestFile, Text: fmt.Sprintf(format, args...)}}
+	}
+	var manifest any
+	if content, there := files[manifestFile]; there {
+		var err error
+		if err = util.Unmarshal(content, &manifest); err == nil {
+			files[manifestFile], err = json.Marshal(manifest)
+		}
+		if err != nil {
+			return refuse("%v", err)
+		}
+	}
+	if !v.Serial {
+		return files, nil
+	}
+	var ok bool
+	if c.serial, ok = serialOf(manifest); !ok {
+		return refuse(`no serial: a whole number is expected, as in {"metadata": {"serial": 1}}`)
+	}
+	if c.serial < s.highest {
+		return refuse("serial %d is older than %d, which was active already", c.serial, s.highest)
+	}
+	return files, nil
+}
+
+// serialOf is the whole number "serial" in the metadata of a manifest.
+func serialOf(manifest any) (int64, bool) {
+	top, _ := manifest.(map[string]any)
+	metadata, _ := top["metadata"].(map[string]any)
+	number, _ := metadata["serial"].(json.Number)
+	serial, err := number.Int64()
+	return serial, err == nil && serial >= 0
 }
 
 func bundlesOf(list []*candidate) []*policy.Bundle {

@@ -71,13 +71,14 @@ func sameFile(a, b fs.FileInfo) bool {
 // swap of a link on the way to it, cannot make one look see two directories.
 type directory struct {
 	root   *os.Root
+	source Source
 	volume bool
 	limits policy.Limits
 }
 
 // openDirectory resolves the path, and a volume's link, once.
 func openDirectory(s Source, limits policy.Limits) (*directory, error) {
-	d := &directory{limits: limits.OrDefault()}
+	d := &directory{source: s, limits: limits.OrDefault()}
 	resolved, err := filepath.EvalSymlinks(s.Path)
 	if err != nil {
 		return nil, err
@@ -256,14 +257,17 @@ func (d *directory) list() (*listing, error) {
 	return l, nil
 }
 
-// wanted reports whether a file's content matters: to the policy, or to its tests.
-func wanted(name string) bool { return policy.Wanted(name) || strings.HasSuffix(name, "_test.rego") }
+// wanted reports whether the content of a file in the source's directory matters: to the policy, to its tests, or to its
+// signature.
+func (s Source) wanted(name string) bool {
+	return policy.Wanted(name) || strings.HasSuffix(name, "_test.rego") || s.Verification != nil
+}
 
 // ignored reports whether a file or folder is none of ours: hidden, or left behind by an editor.
 func ignored(name string) bool {
 	base := path.Base(name)
 	switch {
-	case name == ".manifest":
+	case name == ".manifest", name == signatureFile:
 		return false
 	case strings.HasPrefix(base, "."), strings.HasSuffix(base, "~"), strings.HasSuffix(base, ".swp"):
 		return true
@@ -284,18 +288,18 @@ func skip(e fs.DirEntry) error {
 // folder is an error, because leaving its rules out in silence could leave out a denial.
 func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
 	linked := e.Type()&fs.ModeSymlink != 0
-	if !linked && !wanted(name) {
+	if !linked && !d.source.wanted(name) {
 		return nil, nil
 	}
 	info, err := d.root.Stat(filepath.FromSlash(name))
 	switch {
-	case err != nil && !wanted(name):
+	case err != nil && !d.source.wanted(name):
 		return nil, nil // a dangling link of no interest
 	case err != nil:
 		return nil, err
 	case info.IsDir() && linked:
 		return nil, named(name, "a link to a folder is not followed")
-	case !wanted(name):
+	case !d.source.wanted(name):
 		return nil, nil
 	case !info.Mode().IsRegular():
 		return nil, named(name, "not a regular file")

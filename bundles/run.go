@@ -279,6 +279,7 @@ func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took t
 	for i, s := range m.sources {
 		if b := list[i]; s.active != b {
 			s.active = b
+			s.highest = max(s.highest, b.serial)
 			b.told(nil)
 			s.status.Revision, s.status.Digest, s.status.ActiveSince = b.Revision(), b.Digest(), now
 			m.metrics.activated(s.Name, b.Revision())

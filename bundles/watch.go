@@ -148,7 +148,7 @@ func (w *watcher) judge(s *source, e fsnotify.Event) (changed, atomic bool) {
 		return created, true
 	case slices.ContainsFunc(prefixes(name), ignored):
 		return false, false
-	case wanted(name):
+	case s.wanted(name):
 		return true, created && e.Op == fsnotify.Create
 	case created:
 		return w.newFolder(e.Name), false

@@ -23,9 +23,14 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/envoy/sandbox": {},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
-		"github.com/open-policy-agent/opa/":                {"gatehouse/policy"},
+		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/bundles"},
+		"github.com/open-policy-agent/opa/v1/ast":          {"gatehouse/policy"},
+		"github.com/open-policy-agent/opa/v1/rego":         {"gatehouse/policy"},
+		"github.com/open-policy-agent/opa/v1/storage":      {"gatehouse/policy"},
+		"github.com/open-policy-agent/opa/v1/tester":       {"gatehouse/policy"},
+		"github.com/open-policy-agent/opa/v1/topdown":      {"gatehouse/policy"},
 		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},
-		"github.com/golang-jwt/":                           {"gatehouse/identity"},
+		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/bundles"}, // signatures of bundles
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
 		"google.golang.org/grpc/health":                    {"gatehouse/cmd/gatehouse"},

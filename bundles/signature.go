@@ -1,0 +1,324 @@
+package bundles
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse/policy"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/open-policy-agent/opa/v1/bundle"
+	"github.com/open-policy-agent/opa/v1/util"
+)
+
+// signatureFile holds a bundle's signature, in OPA's format: {"signatures": [JWT]}, at the top of the bundle. The token
+// lists every other file with its hash. Of JSON and YAML data, and of the manifest, the hash is that of the values, so
+// that white space does not count.
+const signatureFile = ".signatures.json"
+
+const (
+	maxKeyFile = 64 << 10 // bytes
+	minRSABits = 2048     // NIST SP 800-131A
+	minSecret  = 32       // bytes; RFC 7518 section 3.2 asks for as many as the hash has
+)
+
+// Verification says whose signatures a source's bundles must carry. With it nothing is activated that is unsigned, that
+// holds a file which the signature does not name, lacks one that it names, or has one of other contents; and no delta.
+type Verification struct {
+	Keys []Key
+
+	// Serial asks for a whole number "serial" in the metadata of each manifest, and refuses one that is lower than the
+	// highest that this process has activated: a bundle that was signed once is not good for ever.
+	Serial bool
+
+	// AllowHS256 accepts keys of that algorithm. Whoever can verify with one can sign with it too.
+	AllowHS256 bool
+}
+
+// Key is one key that signs, or verifies what was signed. The file is read each time that the key is used.
+type Key struct {
+	ID        string // the token's kid (RFC 7515 section 4.1.4), or OPA's claim keyid
+	File      string // PEM: a public key or a certificate to verify, a private key to sign; the secret itself for HS256
+	Algorithm string // RS256, PS256, ES256, ES384, EdDSA, or HS256; of RS, PS and ES those with 384 and 512 as well
+	Scope     string // the token's claim scope must be this; empty: it must have none
+}
+
+// algorithms are those that may be configured, each with what reads a PEM public key and a PEM private key for it.
+var algorithms = map[string]struct {
+	public  func([]byte) (any, error)
+	private func([]byte) (any, error)
+}{
+	"RS256": {rsaPublic, rsaPrivate}, "RS384": {rsaPublic, rsaPrivate}, "RS512": {rsaPublic, rsaPrivate},
+	"PS256": {rsaPublic, rsaPrivate}, "PS384": {rsaPublic, rsaPrivate}, "PS512": {rsaPublic, rsaPrivate},
+	"ES256": {ecPublic, ecPrivate}, "ES384": {ecPublic, ecPrivate}, "ES512": {ecPublic, ecPrivate},
+	"EdDSA": {edPublic, edPrivate},
+	hs256:   {secret, secret},
+}
+
+const hs256 = "HS256"
+
+func rsaPublic(pem []byte) (any, error) {
+	key, err := jwt.ParseRSAPublicKeyFromPEM(pem)
+	if err == nil && key.N.BitLen() < minRSABits {
+		return nil, tooShort(key)
+	}
+	return key, err
+}
+
+func rsaPrivate(pem []byte) (any, error) {
+	key, err := jwt.ParseRSAPrivateKeyFromPEM(pem)
+	if err == nil && key.N.BitLen() < minRSABits {
+		return nil, tooShort(&key.PublicKey)
+	}
+	return key, err
+}
+
+func tooShort(key *rsa.PublicKey) error {
+	return fmt.Errorf("an RSA key of %d bits is too short: at least %d", key.N.BitLen(), minRSABits)
+}
+
+func ecPublic(pem []byte) (any, error)  { return jwt.ParseECPublicKeyFromPEM(pem) }
+func ecPrivate(pem []byte) (any, error) { return jwt.ParseECPrivateKeyFromPEM(pem) }
+func edPublic(pem []byte) (any, error)  { return jwt.ParseEdPublicKeyFromPEM(pem) }
+func edPrivate(pem []byte) (any, error) { return jwt.ParseEdPrivateKeyFromPEM(pem) }
+
+// secret takes the file as it is, as OPA does: a line break at its end belongs to it.
+func secret(content []byte) (any, error) {
+	if len(content) < minSecret {
+		return nil, fmt.Errorf("a secret of %d bytes is too short: at least %d", len(content), minSecret)
+	}
+	return content, nil
+}
+
+// load reads the key's file. The error names it and never shows what is in it.
+func (k Key) load(private bool) (any, error) {
+	algorithm, known := algorithms[k.Algorithm]
+	if !known {
+		return nil, fmt.Errorf("key %q: algorithm %q is none of %s", k.ID, k.Algorithm, strings.Join(slices.Sorted(maps.Keys(algorithms)), ", "))
+	}
+	f, err := os.Open(k.File)
+	if err != nil {
+		return nil, fmt.Errorf("key %q: %w", k.ID, err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err == nil && len(content) > maxKeyFile {
+		err = fmt.Errorf("larger than %d bytes", maxKeyFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key %q: %s: %w", k.ID, k.File, err)
+	}
+	parse := algorithm.public
+	if private {
+		parse = algorithm.private
+	}
+	key, err := parse(content)
+	if err != nil {
+		return nil, fmt.Errorf("key %q: %s is no key for %s: %w", k.ID, k.File, k.Algorithm, err)
+	}
+	return key, nil
+}
+
+// validate checks everything that can be known before a bundle is there, the key files as they are now included.
+func (v *Verification) validate() error {
+	if v == nil {
+		return nil
+	}
+	var problems []error
+	if len(v.Keys) == 0 {
+		problems = append(problems, errors.New("signing: no key is given, so no bundle could ever be verified"))
+	}
+	seen := map[string]bool{}
+	for _, k := range v.Keys {
+		switch {
+		case k.ID == "":
+			problems = append(problems, errors.New("signing: a key has no id"))
+		case seen[k.ID]:
+			problems = append(problems, fmt.Errorf("signing: two keys have the id %q", k.ID))
+		case k.Algorithm == hs256 && !v.AllowHS256:
+			problems = append(problems, fmt.Errorf("signing: key %q: HS256 is refused, because whoever can verify with such a key can sign with it; allow_hs256 accepts that", k.ID))
+		default:
+			if _, err := k.load(false); err != nil {
+				problems = append(problems, fmt.Errorf("signing: %w", err))
+			}
+		}
+		seen[k.ID] = true
+	}
+	return errors.Join(problems...)
+}
+
+// signed is the payload of a signature.
+type signed struct {
+	Files []bundle.FileInfo `json:"files"`
+	KeyID string            `json:"keyid,omitempty"`
+	Scope string            `json:"scope,omitempty"`
+	jwt.RegisteredClaims
+}
+
+// Sign returns the content of .signatures.json for a bundle's files, given by their paths below its top: one token over
+// the SHA-256 of each, as `opa sign` makes it. A signature that is among the files already does not count. The same files
+// and key give the same bytes, except with the PS and ES algorithms, which sign with a random number.
+func Sign(files map[string][]byte, key Key) ([]byte, error) {
+	private, err := key.load(true)
+	if err != nil {
+		return nil, fmt.Errorf("signing: %w", err)
+	}
+	payload := signed{KeyID: key.ID, Scope: key.Scope}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if name == signatureFile {
+			continue
+		}
+		sum, err := hashFile(name, files[name], bundle.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("signing: %s: %w", name, err)
+		}
+		payload.Files = append(payload.Files, bundle.FileInfo{Name: name, Hash: hex.EncodeToString(sum), Algorithm: bundle.SHA256.String()})
+	}
+	token := jwt.NewWithClaims(jwt.GetSigningMethod(key.Algorithm), payload)
+	token.Header["kid"] = key.ID
+	text, err := token.SignedString(private)
+	if err != nil {
+		return nil, fmt.Errorf("signing with key %q: %w", key.ID, err)
+	}
+	return json.Marshal(bundle.SignaturesConfig{Signatures: []string{text}})
+}
+
+// Verify checks the signature of a bundle's files, given by their paths below its top, at a time that counts for tokens
+// with exp or nbf. It reads the key files anew. The error is policy.Problems with the name of the bundle.
+func (v *Verification) Verify(name string, files map[string][]byte, now time.Time) error {
+	problem := func(file string, err error) error {
+		return policy.Problems{{Stage: "verifying", Bundle: name, File: file, Text: err.Error()}}
+	}
+	payload, err := v.token(files[signatureFile], now)
+	if err != nil {
+		if _, there := files[signatureFile]; !there {
+			return problem("", fmt.Errorf("the bundle is not signed: it has no %s", signatureFile))
+		}
+		return problem(signatureFile, err)
+	}
+	listed := map[string]bundle.FileInfo{}
+	for _, f := range payload.Files {
+		file := strings.TrimPrefix(f.Name, "/")
+		if _, twice := listed[file]; twice {
+			return problem(file, errors.New("the signature names it twice"))
+		}
+		listed[file] = f
+		if _, there := files[file]; !there {
+			return problem(file, errors.New("the signature names it, and it is not there"))
+		}
+	}
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		if file == signatureFile {
+			continue
+		}
+		f, ok := listed[file]
+		if !ok {
+			return problem(file, errors.New("the signature does not name it"))
+		}
+		if err := checkHash(file, files[file], f); err != nil {
+			return problem(file, err)
+		}
+	}
+	return nil
+}
+
+// token verifies the signature file itself: by the key that it names, with the algorithm that is configured for the key.
+func (v *Verification) token(content []byte, now time.Time) (*signed, error) {
+	var file bundle.SignaturesConfig
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&file); err != nil {
+		return nil, fmt.Errorf("not a signature: %w", err)
+	}
+	if len(file.Signatures) != 1 {
+		return nil, fmt.Errorf("it holds %d signatures, one is expected", len(file.Signatures))
+	}
+	if file.Plugin != "" && file.Plugin != "_default" { // opa build --signing-key writes the latter
+		return nil, fmt.Errorf("the signature's plugin %q is unknown", file.Plugin)
+	}
+	payload := &signed{}
+	var used Key
+	parser := jwt.NewParser(jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithStrictDecoding())
+	_, err := parser.ParseWithClaims(file.Signatures[0], payload, func(t *jwt.Token) (any, error) {
+		var err error
+		if used, err = v.key(t, payload); err != nil {
+			return nil, err
+		}
+		return used.load(false)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the signature is not accepted: %w", err)
+	}
+	if payload.Scope != used.Scope {
+		return nil, fmt.Errorf("the signature's scope is %q, key %q is for %q", payload.Scope, used.ID, used.Scope)
+	}
+	return payload, nil
+}
+
+// key finds the key that a token names.
+func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
+	id, _ := t.Header["kid"].(string)
+	if id == "" {
+		id = payload.KeyID
+	}
+	at := slices.IndexFunc(v.Keys, func(k Key) bool { return k.ID == id })
+	if at < 0 {
+		return Key{}, fmt.Errorf("it was made with the key %q, which is not configured", id)
+	}
+	k := v.Keys[at]
+	if t.Method.Alg() != k.Algorithm {
+		return Key{}, fmt.Errorf("it was made with %s, key %q is for %s", t.Method.Alg(), id, k.Algorithm)
+	}
+	if k.Algorithm == hs256 && !v.AllowHS256 {
+		return Key{}, errors.New("HS256 is refused")
+	}
+	return k, nil
+}
+
+// hashing are the algorithms that a signature may use for files: of OPA's those that are not broken.
+var hashing = []bundle.HashingAlgorithm{bundle.SHA256, bundle.SHA384, bundle.SHA512, bundle.SHA512256}
+
+func checkHash(name string, content []byte, listed bundle.FileInfo) error {
+	algorithm := bundle.HashingAlgorithm(listed.Algorithm)
+	if !slices.Contains(hashing, algorithm) {
+		return fmt.Errorf("the hash algorithm %q is none of %v", listed.Algorithm, hashing)
+	}
+	want, err := hex.DecodeString(listed.Hash)
+	if err != nil {
+		return errors.New("its hash in the signature is not hexadecimal")
+	}
+	got, err := hashFile(name, content, algorithm)
+	if err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(want, got) != 1 {
+		return errors.New("its contents are not those that were signed")
+	}
+	return nil
+}
+
+// hashFile is OPA's hash of a file.
+func hashFile(name string, content []byte, algorithm bundle.HashingAlgorithm) ([]byte, error) {
+	hasher, err := bundle.NewSignatureHasher(algorithm)
+	if err != nil {
+		return nil, err
+	}
+	var value any = content
+	if bundle.IsStructuredDoc(name) {
+		if err := util.Unmarshal(content, &value); err != nil {
+			return nil, fmt.Errorf("it cannot be read: %w", err)
+		}
+	}
+	return hasher.HashFile(value)
+}
