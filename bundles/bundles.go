@@ -29,9 +29,11 @@
 package bundles
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -50,6 +52,18 @@ type Config struct {
 	Policy  policy.Config
 	Limits  policy.Limits // of each source
 
+	// Smoke, where set, looks at every snapshot before it becomes active, when all other checks have passed. Its error names
+	// file and line of what does not hold, and keeps the snapshot from becoming active.
+	Smoke func(context.Context, *policy.Snapshot) error
+
+	TestTimeout time.Duration // how long the bundles' own tests (*_test.rego) may take before an activation; default 10 s
+	SkipTests   bool          // they are not run
+
+	// Keep is how many snapshots are kept to roll back to, at most 100; default 5, below zero none. Of larger ones fewer are
+	// kept: the files of all of them together have at most KeepBytes, default 64 MiB, except for the last one.
+	Keep      int
+	KeepBytes int64
+
 	// Publish receives every snapshot that is to become active, one after the other, from Run's goroutine. Run waits for
 	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active.
 	Publish func(context.Context, *policy.Snapshot) error
@@ -66,6 +80,7 @@ type Source struct {
 	Path string // a directory, or a bundle's tarball: .tar.gz or .tar
 
 	Verification *Verification // nil: signatures are not looked at
+	Optional     bool          // there is a policy without it too, until it was there for the first time
 }
 
 // Status is the state of one source.
@@ -74,10 +89,16 @@ type Status struct {
 	Source      string    `json:"source"`                // where it comes from
 	Revision    string    `json:"revision,omitempty"`    // of the active bundle; empty before the first activation
 	Digest      string    `json:"digest,omitempty"`      // of the active bundle
+	Archive     string    `json:"archive,omitempty"`     // SHA-256 of the tarball that it came in
+	Serial      int64     `json:"serial,omitempty"`      // in its manifest's metadata, where the source asks for one
 	ActiveSince time.Time `json:"active_since,omitzero"` // when the active bundle was published
 	LastAttempt time.Time `json:"last_attempt,omitzero"` // when the source was last read
-	Stage       string    `json:"stage,omitempty"`       // what failed last: "reading", "compiling", "publishing", "waiting" for another bundle; empty when nothing did
+	Stage       string    `json:"stage,omitempty"`       // what failed last: "reading", "verifying", "compiling", "testing", "smoke", "warming", "publishing", "waiting" for another bundle; empty when nothing did
+	File        string    `json:"file,omitempty"`        // where, within the bundle
+	Line        int       `json:"line,omitempty"`        // where in the file
 	Error       string    `json:"error,omitempty"`       // its error, with file and line
+	Pinned      bool      `json:"pinned,omitempty"`      // it was rolled back to
+	Held        string    `json:"held,omitempty"`        // digest of what the source offers and what was rolled back
 }
 
 // Manager reads, watches and publishes. New makes it.
@@ -86,9 +107,15 @@ type Manager struct {
 	metrics *metrics
 	sources []*source
 	status  atomic.Pointer[[]Status]
+	past    atomic.Pointer[[]Activation]
+
+	commands chan command
+	loaded   *activation // by Load, for Run to begin with
 
 	// Below: Run's goroutine only.
-	active  *policy.Snapshot
+	now     *activation   // what is active; nil before the first
+	history []*activation // oldest first, now among them
+	serial  uint64        // of the last activation
 	watcher *watcher
 }
 
@@ -98,6 +125,7 @@ type source struct {
 	fetch   fetcher    // nil for a source with a path; set by New
 	active  *candidate // in the published snapshot
 	latest  *candidate // read last; differs from active after a failure to compile; nil after a failure to read
+	pin     *pin       // nil unless it was rolled back
 	highest int64      // the highest serial that was ever active
 	seen    *listing   // what was at the path when it was read last; nil when it could not be looked at, or there is no path
 	pending settling
@@ -109,7 +137,7 @@ var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // New checks the configuration, all of it before it returns, and that each source is a directory or a file that can be
 // read. It starts nothing.
 func New(cfg Config) (*Manager, error) {
-	m := &Manager{cfg: cfg}
+	m := &Manager{cfg: cfg, commands: make(chan command)}
 	if m.cfg.Logger == nil {
 		m.cfg.Logger = zap.NewNop()
 	}
@@ -122,6 +150,14 @@ func New(cfg Config) (*Manager, error) {
 	var problems []error
 	if len(cfg.Sources) == 0 {
 		problems = append(problems, errors.New("no bundle is configured: name at least one source of policy"))
+	}
+	m.cfg.Keep, m.cfg.TestTimeout = max(cmp.Or(cfg.Keep, 5), 0), cmp.Or(cfg.TestTimeout, 10*time.Second)
+	m.cfg.KeepBytes = cmp.Or(cfg.KeepBytes, 64<<20)
+	if m.cfg.Keep > 100 {
+		problems = append(problems, fmt.Errorf("%d snapshots to roll back to are too many: at most 100", cfg.Keep))
+	}
+	if m.cfg.TestTimeout < 0 {
+		problems = append(problems, fmt.Errorf("time limit %v of tests is negative", cfg.TestTimeout))
 	}
 	if m.cfg.Poll < 0 {
 		problems = append(problems, fmt.Errorf("poll interval %v is negative", cfg.Poll))
@@ -158,6 +194,10 @@ func checkSource(s Source) (Source, error) {
 		return s, fmt.Errorf("bundle name %q: use letters, digits, dots, dashes and underscores, at most 64", s.Name)
 	}
 	info, err := os.Stat(s.Path)
+	if errors.Is(err, fs.ErrNotExist) && s.Optional {
+		s.Path, err = filepath.Abs(s.Path)
+		return s, err
+	}
 	if err != nil {
 		return s, fmt.Errorf("bundle %q: %w", s.Name, err)
 	}
@@ -194,14 +234,19 @@ func (m *Manager) publishStatus() {
 	m.status.Store(&list)
 }
 
-// Load reads and compiles all sources once, for a check at start-up or on the command line. It publishes nothing and
-// leaves Status alone. Its errors name bundle, file and line; policy.Problems can be had with errors.As.
+// Load reads all sources once and takes them through every stage but the last, for a check at start-up or on the command
+// line. It publishes nothing and leaves Status alone. A Run that follows begins with the result where nothing has changed
+// meanwhile; Load must not be called beside it. Its errors name bundle, file and line; policy.Problems can be had with
+// errors.As.
 func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	var all []*candidate
 	var problems []error
 	for _, s := range m.sources {
 		c, err := m.loadOne(ctx, s)
-		if err != nil {
+		switch {
+		case err != nil && s.Optional:
+			m.cfg.Logger.Warn("an optional bundle is left out", zap.String("bundle", s.Name), zap.Error(err))
+		case err != nil:
 			problems = append(problems, err)
 		}
 		all = append(all, c)
@@ -209,7 +254,12 @@ func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return m.compile(ctx, all)
+	snapshot, err := m.check(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	m.loaded = &activation{snapshot: snapshot, list: all}
+	return snapshot, nil
 }
 
 func (m *Manager) loadOne(ctx context.Context, s *source) (*candidate, error) {

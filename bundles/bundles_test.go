@@ -70,6 +70,13 @@ func fetching(name string, f bundles.Fetcher) func(*bundles.Manager) {
 func run(t testing.TB, sources []bundles.Source, options ...option) *running {
 	t.Helper()
 	r := newRunning(t, sources, options...)
+	r.start()
+	return r
+}
+
+// start runs the manager until the test ends.
+func (r *running) start() {
+	t := r.t
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.manager.Run(ctx) }()
@@ -79,7 +86,6 @@ func run(t testing.TB, sources []bundles.Source, options ...option) *running {
 			t.Error(err)
 		}
 	})
-	return r
 }
 
 // newRunning makes a manager without starting it.

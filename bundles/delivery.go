@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"gatehouse/policy"
 
@@ -95,8 +94,10 @@ func fetchOnce(ctx context.Context, s *source) (delivery, error) {
 // candidate is a bundle that has passed every check that can be made on it alone.
 type candidate struct {
 	*policy.Bundle
-	serial  int64  // where the source asks for one
-	archive string // as in its delivery
+	tests   *policy.Tests // nil where they are not to be run
+	size    int64         // bytes of all files
+	serial  int64         // where the source asks for one
+	archive string        // as in its delivery
 	from    string
 	outcome func(error)
 }
@@ -121,8 +122,17 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	if d.files, err = m.verify(s, d.files, c); err != nil {
 		return nil, err
 	}
-	if c.Bundle, err = policy.Read(s.Name, newTree(d.files), m.cfg.Limits); err != nil {
+	files := newTree(d.files)
+	if c.Bundle, err = policy.Read(s.Name, files, m.cfg.Limits); err != nil {
 		return nil, err
+	}
+	if !m.cfg.SkipTests {
+		if c.tests, err = policy.ReadTests(s.Name, files, m.cfg.Limits); err != nil {
+			return nil, err
+		}
+	}
+	for _, content := range d.files {
+		c.size += int64(len(content))
 	}
 	return c, nil
 }
@@ -173,14 +183,13 @@ func serialOf(manifest any) (int64, bool) {
 	return serial, err == nil && serial >= 0
 }
 
+// bundlesOf are the bundles of candidates, without those that are not there.
 func bundlesOf(list []*candidate) []*policy.Bundle {
-	out := make([]*policy.Bundle, len(list))
-	for i, c := range list {
+	var out []*policy.Bundle
+	for _, c := range list {
 		if c != nil {
-			out[i] = c.Bundle
+			out = append(out, c.Bundle)
 		}
 	}
 	return out
 }
-
-func complete(list []*candidate) bool { return !slices.Contains(list, nil) }

@@ -212,14 +212,16 @@ func TestMetrics(t *testing.T) {
 	const success = `last_success_timestamp_seconds{bundle="app"} 1.7e+09`
 	r.until("1")
 	expect(`failing{bundle="app"} 0`, `info{bundle="app",revision="v1"} 1`, success,
-		`reloads_total{bundle="app",result="ok"} 1`)
+		`pinned{bundle="app"} 0`, `reloads_total{bundle="app",result="ok"} 1`)
 	write(t, dir, map[string]string{"authz.rego": broken})
 	r.says(stays)
-	expect(`failing{bundle="app"} 1`, `info{bundle="app",revision="v1"} 1`, success,
+	expect(`failing{bundle="app"} 1`, `failures_total{bundle="app",stage="reading"} 1`, `info{bundle="app",revision="v1"} 1`, success,
+		`pinned{bundle="app"} 0`,
 		`reloads_total{bundle="app",result="error"} 1`, `reloads_total{bundle="app",result="ok"} 1`)
 	write(t, dir, map[string]string{"authz.rego": answering(2), ".manifest": `{"revision": "v2"}`})
 	r.until("2")
-	expect(`failing{bundle="app"} 0`, `info{bundle="app",revision="v2"} 1`, success,
+	expect(`failing{bundle="app"} 0`, `failures_total{bundle="app",stage="reading"} 1`, `info{bundle="app",revision="v2"} 1`, success,
+		`pinned{bundle="app"} 0`,
 		`reloads_total{bundle="app",result="error"} 1`, `reloads_total{bundle="app",result="ok"} 2`)
 }
 

@@ -14,6 +14,8 @@ type metrics struct {
 	success *prometheus.GaugeVec
 	info    *prometheus.GaugeVec
 	failing *prometheus.GaugeVec
+	stages  *prometheus.CounterVec
+	pinned  *prometheus.GaugeVec
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -26,11 +28,15 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 			Help: "1 for the active revision of each bundle."}, []string{"bundle", "revision"}),
 		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_failing",
 			Help: "1 while the bundle as it is on disk could not be activated."}, []string{"bundle"}),
+		stages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_failures_total",
+			Help: "Attempts to activate a changed bundle that failed, by the stage that they got to."}, []string{"bundle", "stage"}),
+		pinned: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_pinned",
+			Help: "1 while the bundle is held at an earlier one by a rollback."}, []string{"bundle"}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.reloads, m.success, m.info, m.failing} {
+	for _, c := range []prometheus.Collector{m.reloads, m.success, m.info, m.failing, m.stages, m.pinned} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of bundles: %w", err)
 		}
@@ -50,7 +56,16 @@ func (m *metrics) current(bundle string, now time.Time) {
 	m.success.WithLabelValues(bundle).Set(float64(now.UnixMilli()) / 1000)
 }
 
-func (m *metrics) failed(bundle string) {
+func (m *metrics) failed(bundle, stage string) {
 	m.reloads.WithLabelValues(bundle, "error").Inc()
+	m.stages.WithLabelValues(bundle, stage).Inc()
 	m.failing.WithLabelValues(bundle).Set(1)
+}
+
+func (m *metrics) pin(bundle string, pinned bool) {
+	value := 0.0
+	if pinned {
+		value = 1
+	}
+	m.pinned.WithLabelValues(bundle).Set(value)
 }

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
 )
@@ -62,6 +60,9 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 		case <-ctx.Done():
 		case a := <-arrivals:
 			a.tried <- m.receive(ctx, a.source, a.delivery)
+		case c := <-m.commands:
+			c.done <- c.do(ctx)
+			m.publishStatus()
 		case event, ok := <-m.watcher.events.Events:
 			if ok {
 				m.note(event)
@@ -186,13 +187,32 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 		}
 		return false, err
 	}
+	m.takeLoaded(s)
+	if s.heldBack() && s.active == s.pin.use {
+		s.latest.told(errPinned)
+		m.current(s)
+		return false, errPinned
+	}
 	if s.active != nil && s.active.Digest() == s.latest.Digest() {
 		s.latest.told(nil)
 		s.latest = s.active
+		m.release(s)
 		m.current(s)
 		return false, nil
 	}
 	return true, nil
+}
+
+// takeLoaded puts what Load made of the same files in the place of the latest candidate, so that there are not two of it.
+func (m *Manager) takeLoaded(s *source) {
+	if m.loaded == nil {
+		return
+	}
+	if c := m.loaded.list[slices.Index(m.sources, s)]; sameDigest(c, s.latest) {
+		again := *c
+		again.outcome = s.latest.outcome
+		s.latest = &again
+	}
 }
 
 // cover sets the watches of a source for the folders that it has now.
@@ -201,155 +221,4 @@ func (m *Manager) cover(s *source) {
 		s.seen = now
 	}
 	m.watcher.cover(s)
-}
-
-// activate compiles what was read together with the other sources and publishes it. Where another source holds something
-// that could not be activated by itself, both together are tried first: two sources may only fit together. Then the
-// others count as they were published last.
-func (m *Manager) activate(ctx context.Context, read []*source) error {
-	began := time.Now()
-	waiting := m.candidates(func(*source) bool { return true })
-	snapshot, err := m.compile(ctx, waiting)
-	if err != nil {
-		changed := map[*source]bool{}
-		for _, s := range read {
-			changed[s] = true
-		}
-		alone := m.candidates(func(s *source) bool { return changed[s] })
-		if complete(alone) && !slices.Equal(alone, waiting) {
-			waiting = alone
-			snapshot, err = m.compile(ctx, waiting)
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == nil {
-		if refused := m.cfg.Publish(ctx, snapshot); refused != nil {
-			err = &refusedError{refused}
-		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		m.fail(read, err)
-		for _, s := range read {
-			s.latest.told(err)
-		}
-		return err
-	}
-	m.published(snapshot, waiting, time.Since(began))
-	return nil
-}
-
-// candidates picks for each source what was read last, or else what is active.
-func (m *Manager) candidates(useLatest func(*source) bool) (list []*candidate) {
-	for _, s := range m.sources {
-		c := s.active
-		if useLatest(s) && s.latest != nil {
-			c = s.latest
-		}
-		list = append(list, c)
-	}
-	return list
-}
-
-// errIncomplete keeps a policy back until each of its bundles has been read once.
-var errIncomplete = errors.New("waiting for another bundle that could not be read yet")
-
-func (m *Manager) compile(ctx context.Context, list []*candidate) (*policy.Snapshot, error) {
-	if !complete(list) {
-		return nil, errIncomplete
-	}
-	return policy.Compile(ctx, m.cfg.Policy, bundlesOf(list))
-}
-
-// refusedError is a snapshot that compiles and was not taken, because the rest of the configuration does not fit it.
-type refusedError struct{ cause error }
-
-func (e *refusedError) Error() string { return e.cause.Error() }
-func (e *refusedError) Unwrap() error { return e.cause }
-
-// published says that a snapshot is active.
-func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took time.Duration) {
-	m.logNotices(snapshot)
-	m.active = snapshot
-	now := m.cfg.Clock()
-	for i, s := range m.sources {
-		if b := list[i]; s.active != b {
-			s.active = b
-			s.highest = max(s.highest, b.serial)
-			b.told(nil)
-			s.status.Revision, s.status.Digest, s.status.ActiveSince = b.Revision(), b.Digest(), now
-			m.metrics.activated(s.Name, b.Revision())
-			m.cfg.Logger.Info("policy bundle activated", zap.String("bundle", s.Name), zap.String("source", b.from),
-				zap.String("revision", b.Revision()), zap.String("digest", b.Digest()), zap.Duration("compiled_in", took))
-		}
-		if s.active == s.latest {
-			m.current(s)
-		}
-	}
-}
-
-// logNotices logs what the snapshot before this one had not said already.
-func (m *Manager) logNotices(snapshot *policy.Snapshot) {
-	said := map[string]bool{}
-	if m.active != nil {
-		for _, notice := range m.active.Notices() {
-			said[notice] = true
-		}
-	}
-	for _, notice := range snapshot.Notices() {
-		if !said[notice] {
-			m.cfg.Logger.Warn("policy notice", zap.String("notice", notice))
-		}
-	}
-}
-
-// current notes that what is active is what the source holds.
-func (m *Manager) current(s *source) {
-	s.status.Stage, s.status.Error = "", ""
-	m.metrics.current(s.Name, m.cfg.Clock())
-}
-
-// fail notes that sources could not be activated. A problem in one bundle of several is told of that one alone.
-func (m *Manager) fail(sources []*source, err error) {
-	for _, s := range sources {
-		first, ok := problemIn(s, err)
-		if !ok && len(sources) > 1 {
-			first = policy.Problem{Stage: first.Stage}
-		}
-		s.status.Stage, s.status.Error = first.Stage, err.Error()
-		m.metrics.failed(s.Name)
-		fields := []zap.Field{zap.String("bundle", s.Name), zap.String("source", s.status.Source), zap.String("stage", first.Stage),
-			zap.String("file", first.File), zap.Int("line", first.Line), zap.String("error", err.Error())}
-		if s.active == nil {
-			m.cfg.Logger.Error("policy bundle not activated: no policy of it is active", fields...)
-			continue
-		}
-		m.cfg.Logger.Error("policy bundle not activated: the previous one stays active", append(fields,
-			zap.String("active_revision", s.active.Revision()), zap.Time("active_since", s.status.ActiveSince))...)
-	}
-}
-
-// problemIn returns the first problem of an error that belongs to the source, or else the first one.
-func problemIn(s *source, err error) (first policy.Problem, ok bool) {
-	var problems policy.Problems
-	if !errors.As(err, &problems) {
-		stage := "reading"
-		if errors.Is(err, errIncomplete) {
-			stage = "waiting"
-		}
-		if _, refused := errors.AsType[*refusedError](err); refused {
-			stage = "publishing"
-		}
-		return policy.Problem{Stage: stage}, false
-	}
-	for _, p := range problems {
-		if p.Bundle == s.Name {
-			return p, true
-		}
-	}
-	return problems[0], false
 }

@@ -1,0 +1,283 @@
+package bundles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse/policy"
+
+	"go.uber.org/zap"
+)
+
+// The stages of an activation, in their order, as log, Status and metrics name them. "reading" covers the limits and the
+// parser, "compiling" the capabilities and the decision paths; both come from package policy.
+const (
+	stageReading    = "reading"
+	stageVerifying  = "verifying"
+	stageWaiting    = "waiting" // for another bundle
+	stageCompiling  = "compiling"
+	stageTesting    = "testing"
+	stageSmoke      = "smoke"
+	stageWarming    = "warming"
+	stagePublishing = "publishing"
+)
+
+// activate takes what was read through all further stages together with the other sources, and publishes it. Where another
+// source holds something that could not be activated by itself, both together are tried first: two sources may only fit
+// together. Then the others count as they were published last.
+func (m *Manager) activate(ctx context.Context, read []*source) error {
+	began := time.Now()
+	list := m.candidates(func(*source) bool { return true })
+	snapshot, err := m.check(ctx, list)
+	if err != nil && ctx.Err() == nil {
+		alone := m.candidates(func(s *source) bool { return slices.Contains(read, s) })
+		if m.complete(alone) && !slices.Equal(alone, list) {
+			list = alone
+			snapshot, err = m.check(ctx, list)
+		}
+	}
+	if err == nil {
+		err = staged(stagePublishing, m.cfg.Publish(ctx, snapshot))
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		m.fail(read, err)
+		for _, s := range read {
+			s.latest.told(err)
+		}
+		return err
+	}
+	m.published(snapshot, list, time.Since(began))
+	return nil
+}
+
+// candidates picks for each source what was read last, or else what is active; for a pinned one what it is pinned to.
+func (m *Manager) candidates(useLatest func(*source) bool) (list []*candidate) {
+	for _, s := range m.sources {
+		c := s.active
+		switch {
+		case s.pin != nil && (s.latest == nil || s.heldBack()):
+			c = s.pin.use
+		case useLatest(s) && s.latest != nil:
+			c = s.latest
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// complete reports whether a list has a bundle of every source that must be there.
+func (m *Manager) complete(list []*candidate) bool {
+	for i, s := range m.sources {
+		if list[i] == nil && !s.Optional {
+			return false
+		}
+	}
+	return true
+}
+
+// check takes candidates through every stage before the last, as one policy, and returns the snapshot that could be
+// published.
+func (m *Manager) check(ctx context.Context, list []*candidate) (*policy.Snapshot, error) {
+	if !m.complete(list) {
+		return nil, errIncomplete
+	}
+	if l := m.loaded; l != nil && slices.EqualFunc(l.list, list, sameDigest) {
+		return l.snapshot, nil
+	}
+	snapshot, err := policy.Compile(ctx, m.cfg.Policy, bundlesOf(list))
+	if err != nil {
+		return nil, err
+	}
+	if err := m.test(ctx, list); err != nil {
+		return nil, err
+	}
+	if m.cfg.Smoke != nil {
+		if err := staged(stageSmoke, m.cfg.Smoke(ctx, snapshot)); err != nil {
+			return nil, err
+		}
+	}
+	return snapshot, staged(stageWarming, m.warm(ctx, snapshot))
+}
+
+func sameDigest(a, b *candidate) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Digest() == b.Digest()
+}
+
+// test runs the own tests of the bundles that are not active yet, together with all others.
+func (m *Manager) test(ctx context.Context, list []*candidate) error {
+	var tests []*policy.Tests
+	for i, c := range list {
+		if c != nil && c.tests != nil && c != m.sources[i].active {
+			tests = append(tests, c.tests)
+		}
+	}
+	if len(tests) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.TestTimeout)
+	defer cancel()
+	results, err := policy.RunTests(ctx, m.cfg.Policy, bundlesOf(list), tests, nil)
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return staged(stageTesting, fmt.Errorf("the bundles' own tests were not done after %v", m.cfg.TestTimeout))
+	case err != nil:
+		return staged(stageTesting, err)
+	}
+	return failures(results)
+}
+
+// warm decides once, so that the first request does not pay for what is made at the first use. What the decision is, or
+// that there is none for such an input, says nothing.
+func (m *Manager) warm(ctx context.Context, snapshot *policy.Snapshot) error {
+	if m.cfg.Policy.Decision == "" {
+		return nil
+	}
+	once, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	_, _ = snapshot.Decide(once, policy.Object(), m.cfg.Clock())
+	return ctx.Err()
+}
+
+const warmTimeout = time.Second
+
+// errIncomplete keeps a policy back until each of its bundles has been read once.
+var errIncomplete = &stageError{stageWaiting, errors.New("waiting for another bundle that could not be read yet")}
+
+// stageError is a failure that package policy knows nothing of.
+type stageError struct {
+	stage string
+	cause error
+}
+
+func (e *stageError) Error() string { return e.cause.Error() }
+func (e *stageError) Unwrap() error { return e.cause }
+
+// staged says in which stage an error came up, if there is one.
+func staged(stage string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &stageError{stage, err}
+}
+
+// published says that a snapshot is active.
+func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took time.Duration) {
+	m.loaded = nil
+	m.logNotices(snapshot)
+	m.remember(snapshot, list)
+	for i, s := range m.sources {
+		if c := list[i]; c != nil && s.active != c {
+			m.activated(s, c, took)
+		}
+		if s.active != nil && s.active == s.latest {
+			m.release(s)
+			m.current(s)
+		}
+	}
+}
+
+// activated notes what a source's bundle in the published snapshot is.
+func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
+	s.active, s.highest = c, max(s.highest, c.serial)
+	c.told(nil)
+	s.status.Revision, s.status.Digest, s.status.Archive, s.status.Serial = c.Revision(), c.Digest(), c.archive, c.serial
+	s.status.ActiveSince = m.cfg.Clock()
+	m.metrics.activated(s.Name, c.Revision())
+	m.cfg.Logger.Info("policy bundle activated", zap.String("bundle", s.Name), zap.String("source", c.from),
+		zap.String("revision", c.Revision()), zap.String("digest", c.Digest()), zap.Duration("compiled_in", took))
+}
+
+// logNotices logs what the snapshot before this one had not said already.
+func (m *Manager) logNotices(snapshot *policy.Snapshot) {
+	said := map[string]bool{}
+	if m.now != nil {
+		for _, notice := range m.now.snapshot.Notices() {
+			said[notice] = true
+		}
+	}
+	for _, notice := range snapshot.Notices() {
+		if !said[notice] {
+			m.cfg.Logger.Warn("policy notice", zap.String("notice", notice))
+		}
+	}
+}
+
+// current notes that nothing is wrong with what the source holds.
+func (m *Manager) current(s *source) {
+	s.status.Stage, s.status.Error, s.status.File, s.status.Line = "", "", "", 0
+	m.metrics.current(s.Name, m.cfg.Clock())
+}
+
+// fail notes that sources could not be activated. A problem in one bundle of several is told of that one alone.
+func (m *Manager) fail(sources []*source, err error) {
+	for _, s := range sources {
+		first, ok := problemIn(s, err)
+		if !ok && len(sources) > 1 {
+			first = policy.Problem{Stage: first.Stage}
+		}
+		s.status.Stage, s.status.File, s.status.Line, s.status.Error = first.Stage, first.File, first.Line, err.Error()
+		m.metrics.failed(s.Name, first.Stage)
+		fields := []zap.Field{zap.String("bundle", s.Name), zap.String("source", s.status.Source), zap.String("stage", first.Stage),
+			zap.String("file", first.File), zap.Int("line", first.Line), zap.String("error", err.Error())}
+		if s.active == nil {
+			m.cfg.Logger.Error("policy bundle not activated: no policy of it is active", fields...)
+			continue
+		}
+		m.cfg.Logger.Error("policy bundle not activated: the previous one stays active", append(fields,
+			zap.String("active_revision", s.active.Revision()), zap.Time("active_since", s.status.ActiveSince))...)
+	}
+}
+
+// problemIn returns the first problem of an error that belongs to the source, or else the first one.
+func problemIn(s *source, err error) (first policy.Problem, ok bool) {
+	stage := stageReading
+	if e, ok := errors.AsType[*stageError](err); ok {
+		stage = e.stage
+	}
+	problems, _ := errors.AsType[policy.Problems](err)
+	if len(problems) == 0 {
+		return policy.Problem{Stage: stage}, false
+	}
+	first = problems[0]
+	for _, p := range problems {
+		if p.Bundle == s.Name {
+			first, ok = p, true
+			break
+		}
+	}
+	if stage != stageReading { // tests that do not compile fail as tests
+		first.Stage = stage
+	}
+	return first, ok
+}
+
+// failures are the tests that did not pass, nil where all did.
+func failures(results []policy.TestResult) error {
+	const most = 10
+	var problems policy.Problems
+	for _, r := range results {
+		if !r.Failed {
+			continue
+		}
+		if len(problems) == most {
+			problems = append(problems, policy.Problem{Stage: stageTesting, Text: "further tests fail"})
+			break
+		}
+		bundle, file, _ := strings.Cut(r.File, "/")
+		problems = append(problems, policy.Problem{Stage: stageTesting, Bundle: bundle, File: file, Line: r.Line, Text: r.Name + ": " + r.Problem})
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return problems
+}
