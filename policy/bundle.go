@@ -160,12 +160,18 @@ func (r *reader) finish() {
 		return
 	}
 	r.checkRoots()
+	r.checkEntryPoints()
 	r.bundle.data = collapse(r.data.root).(ast.Object)
 	r.bundle.digest = hex.EncodeToString(r.digest.Sum(nil))
 }
 
-// The name of the manifest: OPA's, at the top of the bundle only.
-const manifestFile = ".manifest"
+// Names in OPA's layout, at the top of the bundle only.
+const (
+	manifestFile  = ".manifest"
+	manifestProto = ".manifest.pb" // the same in another form
+	planFile      = "plan.json"    // intermediate code, next to the Rego that it was made of
+	wasmSuffix    = ".wasm"        // compiled code, instead of the rules that are its entry points
+)
 
 type fileKind int
 
@@ -197,7 +203,7 @@ func kindOf(file string) fileKind {
 		return kindModule
 	case base == "data.json", base == "data.yaml", base == "data.yml":
 		return kindData
-	case base == manifestFile:
+	case base == manifestFile, path.Ext(base) == wasmSuffix:
 		return kindMisnamed
 	case strings.HasPrefix(base, "."):
 		return kindIgnored
@@ -225,6 +231,9 @@ func (r *reader) list() {
 		if entry.IsDir() {
 			return nil
 		}
+		if file == manifestProto {
+			return refuse(file, "a manifest in this form is not read: build the bundle with one in JSON")
+		}
 		switch kindOf(file) {
 		case kindIgnored:
 			return nil
@@ -251,8 +260,12 @@ func (r *reader) list() {
 }
 
 func (r *reader) noticeMisnamed(file string) {
-	if path.Base(file) == manifestFile {
+	switch {
+	case path.Base(file) == manifestFile:
 		r.notice("%s is not read: a manifest is at the top of the bundle", file)
+		return
+	case file == planFile, path.Ext(file) == wasmSuffix:
+		r.notice("%s is not used: the bundle's Rego decides", file)
 		return
 	}
 	r.notice("%s is not read: data files are named data.json or data.yaml", file)
@@ -370,6 +383,25 @@ func (r *reader) checkRoots() {
 	if outside := outsideRoots(r.data.root, nil, r.bundle.roots); outside != "" {
 		file := r.data.definer(strings.Split(outside, "/"))
 		r.problem(file, 0, fmt.Sprintf("data at %q is outside the manifest's roots %q", outside, r.bundle.roots))
+	}
+}
+
+// checkEntryPoints refuses a bundle whose rules are there as WebAssembly only. OPA's compiler takes the entry points' rules
+// out of the Rego; what is left would read as if they did not hold.
+func (r *reader) checkEntryPoints() {
+	for _, w := range r.manifest.WasmResolvers {
+		entry := strings.Trim(w.Entrypoint, "/")
+		defined := slices.ContainsFunc(slices.Collect(keys(r.bundle.modules)), func(file string) bool {
+			m := r.bundle.modules[file]
+			pkg := strings.Join(refPath(m.Package.Path), "/")
+			return pkg == entry && len(m.Rules) > 0 || slices.ContainsFunc(m.Rules, func(rule *ast.Rule) bool {
+				return strings.Join(refPath(rule.Ref().GroundPrefix()), "/") == entry
+			})
+		})
+		if !defined {
+			r.problem(manifestFile, 0, fmt.Sprintf("the rules of %q are there as WebAssembly only, in %s: build the bundle with the target rego or plan",
+				entry, strings.TrimPrefix(w.Module, "/")))
+		}
 	}
 }
 
