@@ -54,7 +54,13 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 		return err
 	}
 	m.published(snapshot, list, time.Since(began))
-	return nil
+	for _, s := range read {
+		if s.heldBack() {
+			err = errPinned
+			s.latest.told(err)
+		}
+	}
+	return err
 }
 
 // candidates picks for each source what was read last, or else what is active; for a pinned one what it is pinned to.

@@ -68,6 +68,10 @@ type Config struct {
 	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active.
 	Publish func(context.Context, *policy.Snapshot) error
 
+	// Succeeds is the manager of the configuration before this one, if there was any. What was rolled back there is not
+	// activated here either, and a serial that was active there is not undercut. The history begins anew.
+	Succeeds *Manager
+
 	Logger     *zap.Logger           // default: none
 	Clock      func() time.Time      // default: time.Now; for the times in Status and metrics
 	Registerer prometheus.Registerer // nil: no metrics
@@ -108,6 +112,7 @@ type Manager struct {
 	sources []*source
 	status  atomic.Pointer[[]Status]
 	past    atomic.Pointer[[]Activation]
+	legacy  atomic.Pointer[map[string]legacy] // by source
 
 	commands chan command
 	loaded   *activation // by Load, for Run to begin with
@@ -184,6 +189,7 @@ func New(cfg Config) (*Manager, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
+	m.inherit(cfg.Succeeds)
 	m.publishStatus()
 	return m, nil
 }
@@ -228,10 +234,13 @@ func (m *Manager) Status() []Status {
 
 func (m *Manager) publishStatus() {
 	list := make([]Status, len(m.sources))
+	left := map[string]legacy{}
 	for i, s := range m.sources {
 		list[i] = s.status
+		left[s.Name] = legacy{pin: s.pin, highest: s.highest}
 	}
 	m.status.Store(&list)
+	m.legacy.Store(&left)
 }
 
 // Load reads all sources once and takes them through every stage but the last, for a check at start-up or on the command
@@ -271,7 +280,11 @@ func (m *Manager) loadOne(ctx context.Context, s *source) (*candidate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.prepare(s, d)
+	c, err := m.prepare(s, d)
+	if err == nil && s.pin != nil && c.Digest() == s.pin.held {
+		return s.pin.use, nil
+	}
+	return c, err
 }
 
 // readStable reads a source, again if it changes meanwhile.

@@ -1,7 +1,7 @@
 package bundles
 
-// Unpack lets the tests hand archives over byte by byte.
-var Unpack = unpack
+// UnpackFrom lets the tests hand archives over byte by byte.
+var UnpackFrom = unpack
 
 // Delivery, Deliver and Fetcher let the tests stand in for a remote source.
 type (

@@ -36,6 +36,35 @@ type pin struct {
 	held string // digest of what is held back
 }
 
+// legacy is what a source leaves to the manager of the next configuration.
+type legacy struct {
+	pin     *pin
+	highest int64
+}
+
+// inherit takes over what the sources of these names left.
+func (m *Manager) inherit(before *Manager) {
+	if before == nil {
+		return
+	}
+	for _, s := range m.sources {
+		left := (*before.legacy.Load())[s.Name]
+		s.highest = left.highest
+		if left.pin != nil {
+			use := *left.pin.use
+			use.outcome = nil // whoever delivered it is gone
+			s.hold(&use, left.pin.held)
+			m.metrics.pin(s.Name, true)
+		}
+	}
+}
+
+// hold pins a source.
+func (s *source) hold(use *candidate, held string) {
+	s.pin = &pin{use: use, held: held}
+	s.status.Pinned, s.status.Held = true, held
+}
+
 // errPinned is the end of a delivery that brought what was rolled back.
 var errPinned = errors.New("the bundle was rolled back, and stays so until another arrives or it is unpinned")
 
@@ -142,8 +171,7 @@ func (m *Manager) rolledBack(target *activation) {
 		m.activated(s, c, 0)
 		m.release(s)
 		if offered != nil && offered.Digest() != c.Digest() {
-			s.pin = &pin{use: c, held: offered.Digest()}
-			s.status.Pinned, s.status.Held = true, offered.Digest()
+			s.hold(c, offered.Digest())
 			m.metrics.pin(s.Name, true)
 			m.current(s)
 		}

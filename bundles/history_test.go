@@ -204,6 +204,44 @@ func TestRollbackThatDoesNotFit(t *testing.T) {
 	}
 }
 
+// A manager that takes over from another, as at a reload of the configuration, keeps what was pinned there.
+func TestPinOutlivesAReload(t *testing.T) {
+	private, public := keyPair(t, "main", "EdDSA", "")
+	version := func(n int) []byte {
+		return packed(t, signedWith(t, private, map[string]string{"authz.rego": answering(n),
+			".manifest": fmt.Sprintf(`{"revision": "v%d", "metadata": {"serial": %d}}`, n, n)}))
+	}
+	path := filepath.Join(t.TempDir(), "app.tar.gz")
+	atomically(t, path, version(2))
+	sources := []bundles.Source{{Name: "app", Path: path, Verification: &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}}}
+	a := &archived{running: run(t, sources), path: path}
+	a.until("2")
+	atomically(t, path, version(3))
+	a.until("3")
+	a.settled()
+	a.rollback("")
+	waitFor(t, func() bool { return a.manager.Status()[0].Pinned })
+
+	next := newRunning(t, sources, func(c *bundles.Config) { c.Succeeds = a.manager })
+	s, err := next.manager.Load(context.Background())
+	must(t, err)
+	if got := answer(t, s); got != "2" {
+		t.Errorf("loaded %s", got)
+	}
+	next.start()
+	next.until("2")
+	waitFor(t, func() bool { s := next.manager.Status()[0]; return s.Pinned && s.Revision == "v2" && s.Error == "" })
+	atomically(t, path, version(1))
+	if e := next.says(stays); !strings.Contains(e.ContextMap()["error"].(string), "serial 1 is older than 3") {
+		t.Errorf("logged %v", e.ContextMap())
+	}
+	atomically(t, path, version(3))
+	waitFor(t, func() bool { return next.manager.Status()[0].Error == "" })
+	next.none()
+	must(t, next.manager.Unpin(context.Background()))
+	next.until("3")
+}
+
 // Nobody waits for ever for a manager that is not running.
 func TestRollbackWithoutRun(t *testing.T) {
 	dir := t.TempDir()

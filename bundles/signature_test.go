@@ -122,7 +122,7 @@ func TestVerifyWhatOPASigned(t *testing.T) {
 	must(t, b.GenerateSignature(bundle.NewSigningConfig(private.File, "RS256", ""), "main", false))
 	var out bytes.Buffer
 	must(t, bundle.NewWriter(&out).Write(b))
-	files, _, err := bundles.Unpack("app", &out, policy.Limits{})
+	files, _, err := bundles.UnpackFrom("app", &out, policy.Limits{})
 	must(t, err)
 	v := &bundles.Verification{Keys: []bundles.Key{public}}
 	must(t, v.Verify("app", files, time.Now()))
