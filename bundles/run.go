@@ -61,8 +61,9 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 		case a := <-arrivals:
 			a.tried <- m.receive(ctx, a.source, a.delivery)
 		case c := <-m.commands:
-			c.done <- c.do(ctx)
+			err := c.do(ctx)
 			m.publishStatus()
+			c.done <- err
 		case event, ok := <-m.watcher.events.Events:
 			if ok {
 				m.note(event)

@@ -47,6 +47,7 @@ type listenConfig struct {
 	GRPC           []string     `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
 	HTTP           *httpConfig  `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
 	Admin          string       `yaml:"admin" doc:"Address of /healthz, /readyz, /metrics and /status, read-only. Empty string: none. Default: 127.0.0.1:9192."`
+	Control        string       `yaml:"control" doc:"A unix socket (unix:/path.sock, mode 0600) for gatehouse bundle rollback, unpin and history: the only place that changes anything. Default: none."`
 	TLS            *tlsConfig   `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
 	Socket         socketConfig `yaml:"socket" doc:"Mode and owner of unix sockets."`
 	MaxConnections int          `yaml:"max_connections" doc:"Most connections at once on one address; further ones wait. Default: 1024."`
@@ -166,6 +167,10 @@ type policyConfig struct {
 	Capabilities capabilitiesConfig `yaml:"capabilities" doc:"Built-ins that reach out of the process and are off by default."`
 	Protos       string             `yaml:"protos" doc:"A FileDescriptorSet (protoc --include_imports --descriptor_set_out): bodies of the gRPC methods in it are parsed for the policy. Watched. Default: none."`
 	Bundles      []bundleConfig     `yaml:"bundles" doc:"Where policy and data come from. Required, unless --bundle is given."`
+	Tests        ownTestsConfig     `yaml:"tests" doc:"The bundles' own tests, *_test.rego, which a bundle has to pass before it gets active."`
+	Smoke        []string           `yaml:"smoke" doc:"Tables of requests, as gatehouse test reads them, that must hold under a policy before it gets active: that the administrators are not locked out, for one. Read at the start and at each reload. Default: none."`
+	Keep         int                `yaml:"keep" doc:"How many earlier snapshots are kept to roll back to, at most 100. Default: 5."`
+	KeepSize     size               `yaml:"keep_size" doc:"Most bytes of bundles that are kept so; the last snapshot is kept whatever its size. Compiled data takes several times as much memory. Default: 64MiB."`
 }
 
 type routesConfig struct {
@@ -201,9 +206,41 @@ type httpSendConfig struct {
 	Private bool     `yaml:"private" doc:"true lets those hosts have loopback, private and link-local addresses. Default: false."`
 }
 
+type ownTestsConfig struct {
+	Timeout duration `yaml:"timeout" doc:"How long all of them together may take. Default: 10s."`
+	Off     bool     `yaml:"off" doc:"true does not run them. Default: false."`
+}
+
 type bundleConfig struct {
-	Name string `yaml:"name" doc:"The bundle's name, in logs and metrics. Default: the last element of path."`
-	Path string `yaml:"path" doc:"A directory, watched."`
+	Name     string         `yaml:"name" doc:"The bundle's name, in logs and metrics. Default: the last element of path, without .tar.gz."`
+	Path     string         `yaml:"path" doc:"A directory, or a bundle's tarball (.tar.gz or .tar). Watched."`
+	Required *bool          `yaml:"required" doc:"false: there is a policy without this bundle too, until it was there for the first time. Default: true."`
+	Signing  *signingConfig `yaml:"signing" doc:"Whose signature the bundle must carry (.signatures.json, as opa sign makes it). With it nothing gets active that is unsigned, or that has a file more, less or other than was signed; and no delta. Default: signatures are not looked at."`
+}
+
+type signingConfig struct {
+	Keys       []signingKeyConfig `yaml:"keys" doc:"The keys that are good. At least one."`
+	Serial     bool               `yaml:"serial" doc:"true asks for a whole number metadata.serial in the manifest, and refuses a bundle with a lower one than was active already. Default: false."`
+	AllowHS256 bool               `yaml:"allow_hs256" doc:"true accepts keys of the algorithm HS256, with which whoever can verify can sign too. Default: false."`
+}
+
+type signingKeyConfig struct {
+	ID        string `yaml:"id" doc:"The key's name in the signature (kid, or OPA's keyid). Required."`
+	File      string `yaml:"file" doc:"A public key or a certificate, PEM. Read anew for each bundle. Required."`
+	Algorithm string `yaml:"algorithm" doc:"RS256, PS256, ES256, ES384 or EdDSA; also RS384, RS512, PS384, PS512, ES512, and HS256 where it is allowed. Required."`
+	Scope     string `yaml:"scope" doc:"The signature's claim scope must be this. Default: it must have none."`
+}
+
+// verification is what package bundles makes of it, nil for nil.
+func (c *signingConfig) verification() *bundles.Verification {
+	if c == nil {
+		return nil
+	}
+	v := &bundles.Verification{Serial: c.Serial, AllowHS256: c.AllowHS256}
+	for _, k := range c.Keys {
+		v.Keys = append(v.Keys, bundles.Key{ID: k.ID, File: k.File, Algorithm: k.Algorithm, Scope: k.Scope})
+	}
+	return v
 }
 
 type pathsConfig struct {
@@ -280,9 +317,10 @@ func defaults() *config {
 		Listen: listenConfig{GRPC: []string{"127.0.0.1:9191"}, Admin: "127.0.0.1:9192", Socket: socketConfig{Mode: "0660"}, MaxConnections: 1024, MaxStreams: 1000,
 			DrainTimeout: duration(10 * time.Second)},
 		Headers: headersConfig{Subject: "x-auth-subject", Roles: "x-auth-roles"},
-		Policy:  policyConfig{Timeout: duration(100 * time.Millisecond)},
-		Limits:  limitsConfig{Message: 1 << 20, Headers: 256},
-		Log:     logConfig{Level: "info", Format: "json"},
+		Policy: policyConfig{Timeout: duration(100 * time.Millisecond), Tests: ownTestsConfig{Timeout: duration(10 * time.Second)},
+			Keep: 5, KeepSize: 64 << 20},
+		Limits: limitsConfig{Message: 1 << 20, Headers: 256},
+		Log:    logConfig{Level: "info", Format: "json"},
 	}
 }
 
@@ -378,11 +416,22 @@ func (s source) read() (*config, *document, error) {
 	for i := range cfg.Policy.Bundles {
 		if b := &cfg.Policy.Bundles[i]; b.Name == "" && b.Path != "" {
 			if abs, err := filepath.Abs(b.Path); err == nil {
-				b.Name = filepath.Base(abs)
+				b.Name = bundleName(abs)
 			}
 		}
 	}
 	return cfg, doc, nil
+}
+
+// bundleName is the default name of the bundle at a path.
+func bundleName(path string) string {
+	name := filepath.Base(path)
+	for _, ending := range []string{".tar.gz", ".tgz", ".tar"} {
+		if short, ok := strings.CutSuffix(name, ending); ok && short != "" {
+			return short
+		}
+	}
+	return name
 }
 
 func readBounded(file string) ([]byte, error) { return readUpTo(file, maxConfig) }
@@ -420,6 +469,18 @@ func (c *config) relativeTo(dir string) {
 	resolve(&c.Identity.APIKeys.File)
 	for i := range c.Policy.Bundles {
 		resolve(&c.Policy.Bundles[i].Path)
+		if signing := c.Policy.Bundles[i].Signing; signing != nil {
+			for k := range signing.Keys {
+				resolve(&signing.Keys[k].File)
+			}
+		}
+	}
+	for i := range c.Policy.Smoke {
+		resolve(&c.Policy.Smoke[i])
+	}
+	if path, ok := cutUnix(c.Listen.Control); ok && path != "" {
+		resolve(&path)
+		c.Listen.Control = "unix:" + path
 	}
 	resolve(&c.DecisionLog.File)
 	resolve(&c.Policy.Protos)
@@ -519,12 +580,18 @@ func tokenSources(from []tokenConfig) []identity.TokenSource {
 }
 
 func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
-	out := bundles.Config{Logger: logger, Registerer: r, Publish: publish,
+	keep := c.Policy.Keep
+	if keep == 0 {
+		keep = -1
+	}
+	out := bundles.Config{Logger: logger, Registerer: r, Publish: publish, TestTimeout: time.Duration(c.Policy.Tests.Timeout), SkipTests: c.Policy.Tests.Off,
+		Keep: keep, KeepBytes: int64(c.Policy.KeepSize),
 		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders,
 			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
 				NetLookup: c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}
 	for _, b := range c.Policy.Bundles {
-		out.Sources = append(out.Sources, bundles.Source{Name: b.Name, Path: b.Path})
+		out.Sources = append(out.Sources, bundles.Source{Name: b.Name, Path: b.Path, Verification: b.Signing.verification(),
+			Optional: b.Required != nil && !*b.Required})
 	}
 	return out
 }

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+
+	"gatehouse/bundles"
 )
 
 func TestConfigPageIsUpToDate(t *testing.T) {
@@ -87,7 +94,17 @@ func TestFullExampleStarts(t *testing.T) {
 	write(t, filepath.Join(dir, "jwks.json"), cert) // PEM certificates are key sets as well
 	write(t, filepath.Join(dir, "503.txt"), "later")
 	write(t, filepath.Join(dir, "orders.pb"), "")
-	write(t, filepath.Join(dir, "policy", "authz.rego"), "package envoy.authz\n\ndefault allow := false\n")
+	write(t, filepath.Join(dir, "smoke.yaml"), "tests:\n  - deny: {GET: /orders}\n")
+	signed := map[string][]byte{".manifest": []byte(`{"metadata": {"serial": 41}}`), "authz.rego": []byte("package envoy.authz\n\ndefault allow := false\n")}
+	private := signingKey(t, filepath.Join(dir, "release.pem"))
+	var err error
+	signed[".signatures.json"], err = bundles.Sign(signed, bundles.Key{ID: "release", File: private, Algorithm: "ES256", Scope: "write"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range signed {
+		write(t, filepath.Join(dir, "policy", name), string(content))
+	}
 	for _, table := range []string{"routes.yaml", "orders/routes.yaml", "items/routes.yaml"} {
 		write(t, filepath.Join(dir, table), "framework: flask\nroutes:\n  - GET /orders\n")
 	}
@@ -101,4 +118,29 @@ func TestFullExampleStarts(t *testing.T) {
 			t.Fatal(err, policyErr)
 		}
 	}
+}
+
+// signingKey makes an ES256 key, writes its public half to a file, and returns the file of its private half.
+func signingKey(t *testing.T, public string) (private string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private = filepath.Join(t.TempDir(), "key.pem")
+	for file, encode := range map[string]func() ([]byte, error){
+		private: func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) },
+		public:  func() ([]byte, error) { return x509.MarshalPKIXPublicKey(key.Public()) },
+	} {
+		der, err := encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind := "PRIVATE KEY"
+		if file == public {
+			kind = "PUBLIC KEY"
+		}
+		write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+	}
+	return private
 }

@@ -31,6 +31,8 @@ type engine struct {
 	policy   *policy.Snapshot // as first loaded; nil where it does not compile yet
 	metrics  *prometheus.Registry
 	logger   *zap.Logger
+	smoke    []*requestTest
+	issuers  *config    // for the callers of smoke
 	gate     *gate.Gate // set by start
 
 	stop context.CancelFunc
@@ -39,8 +41,9 @@ type engine struct {
 
 // newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
 // not compile is no problem of the configuration: policyErr says what is wrong with it.
-func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Logger, running *sink) (e *engine, policyErr, err error) {
+func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Logger, before *engine) (e *engine, policyErr, err error) {
 	e = &engine{metrics: prometheus.NewRegistry(), logger: logger}
+	running := before.ownSink()
 	found.add("listen", cfg.Listen.validate())
 
 	if e.verifier, err = identity.New(cfg.verifierConfig(logger, e.metrics)); err != nil {
@@ -78,9 +81,12 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 		found.add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
 	}
 
+	e.issuers = cfg
+	e.smoke, err = cfg.readSmoke()
+	found.add("policy.smoke", err)
 	if len(cfg.Policy.Bundles) == 0 {
 		found.add("policy", errors.New("policy.bundles: give at least one, or --bundle DIR"))
-	} else if e.bundles, err = bundles.New(cfg.bundlesConfig(logger, e.metrics, e.publish)); err != nil {
+	} else if e.bundles, err = e.newBundles(cfg, before); err != nil {
 		found.add("policy.bundles", err)
 	}
 	if len(found.errs) > 0 {
@@ -89,6 +95,26 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	}
 	e.policy, policyErr = e.bundles.Load(ctx)
 	return e, policyErr, nil
+}
+
+// newBundles makes the manager of the bundles.
+func (e *engine) newBundles(cfg *config, before *engine) (*bundles.Manager, error) {
+	c := cfg.bundlesConfig(e.logger, e.metrics, e.publish)
+	if len(e.smoke) > 0 {
+		c.Smoke = e.smokeTest
+	}
+	if before != nil {
+		c.Succeeds = before.bundles
+	}
+	return bundles.New(c)
+}
+
+// ownSink is the engine's decision log, nil without an engine.
+func (e *engine) ownSink() *sink {
+	if e == nil {
+		return nil
+	}
+	return e.sink
 }
 
 // parts are what the engine has at the start, for one step. withPolicy leaves the policy as it is where it is false.

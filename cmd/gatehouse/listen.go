@@ -39,6 +39,9 @@ func (c listenConfig) validate() error {
 			errs = append(errs, fmt.Errorf("listen.admin: %w", err))
 		}
 	}
+	if path, ok := cutUnix(c.Control); c.Control != "" && (!ok || path == "") {
+		errs = append(errs, fmt.Errorf("listen.control: %q is not unix:/path.sock: what changes anything is for this machine alone", c.Control))
+	}
 	if c.MaxConnections < 1 {
 		errs = append(errs, errors.New("listen.max_connections: must be above zero"))
 	}

@@ -17,7 +17,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 		}
 		found := &problems{doc: doc, errs: doc.errs}
 		found.add("log", cfg.Log.validate())
-		e, policyErr, err := newEngine(ctx, cfg, found, s.logger, s.engine.sink)
+		e, policyErr, err := newEngine(ctx, cfg, found, s.logger, s.engine)
 		if err != nil {
 			return err
 		}

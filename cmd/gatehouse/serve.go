@@ -71,6 +71,7 @@ type server struct {
 	listeners    []net.Listener
 	certificates *certificates // nil without TLS
 	admin        net.Listener
+	control      net.Listener
 	retired      sync.WaitGroup // decision logs that a reload replaced
 	flushTraces  func(context.Context) error
 	started      time.Time
@@ -140,7 +141,11 @@ func (s *server) listen(doc *document) error {
 		secure = s.certificates.server()
 	}
 	open := func(key, address string, secure *tls.Config) net.Listener {
-		l, err := s.config.Listen.open(address, secure)
+		c := s.config.Listen
+		if key == "listen.control" {
+			c.Socket = socketConfig{Mode: "0600"}
+		}
+		l, err := c.open(address, secure)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", doc.at(key), key, err))
 			return nil
@@ -158,13 +163,16 @@ func (s *server) listen(doc *document) error {
 	if s.config.Listen.Admin != "" {
 		s.admin = open("listen.admin", s.config.Listen.Admin, nil)
 	}
+	if path, ok := cutUnix(s.config.Listen.Control); ok {
+		s.control = open("listen.control", "unix:"+path, nil)
+	}
 	if len(errs) == 0 {
 		return nil
 	}
 	for _, l := range s.listeners {
 		l.Close()
 	}
-	for _, l := range []net.Listener{s.http.listener, s.admin} {
+	for _, l := range []net.Listener{s.http.listener, s.admin, s.control} {
 		if l != nil {
 			l.Close()
 		}
@@ -224,12 +232,21 @@ func (s *server) run(ctx context.Context) error {
 			}
 		})
 	}
+	control := s.controlServer()
+	if s.control != nil {
+		servers.Go(func() {
+			if err := control.Serve(s.control); !errors.Is(err, http.ErrServerClosed) {
+				failed(fmt.Errorf("serving the control socket: %w", err))
+			}
+		})
+	}
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
 		zap.Strings("admin", addresses(s.admin)), zap.String("version", version()))
 
 	err := s.untilTheEnd(ctx, background, failures, failed)
 	s.drain()
 	_ = admin.Close() // its requests only read
+	_ = control.Close()
 	servers.Wait()
 	s.engine.halt()
 	s.retired.Wait()

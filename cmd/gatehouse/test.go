@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/bundles"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -278,11 +279,11 @@ func (t *trial) regoTests(ctx context.Context, match *regexp.Regexp) ([]outcome,
 	var all []*policy.Bundle
 	var tests []*policy.Tests
 	for _, b := range t.config.Policy.Bundles {
-		files, done, err := openBundle(b.Path)
+		read, err := bundles.ReadFiles(ctx, bundles.Source{Name: b.Name, Path: b.Path}, policy.Limits{})
 		if err != nil {
-			return nil, fmt.Errorf("reading bundle %q: %w", b.Name, err)
+			return nil, err
 		}
-		defer done()
+		files := bundles.Tree(read)
 		bundle, err := policy.Read(b.Name, files, policy.Limits{})
 		if err != nil {
 			return nil, err
@@ -318,30 +319,6 @@ func (t *trial) pathOf(file string) string {
 		}
 	}
 	return file
-}
-
-// openBundle opens a bundle's directory for a second reading, of the tests in it. Links cannot lead out of it, and of a
-// Kubernetes volume only what its ..data leads to is seen.
-func openBundle(dir string) (fs.FS, func(), error) {
-	if target, err := filepath.EvalSymlinks(filepath.Join(dir, "..data")); err == nil {
-		dir = target
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	return visible{root.FS()}, func() { _ = root.Close() }, nil
-}
-
-// visible leaves out hidden files and folders, as package bundles does.
-type visible struct{ fs.FS }
-
-// ReadDir implements fs.ReadDirFS.
-func (v visible) ReadDir(name string) ([]fs.DirEntry, error) {
-	entries, err := fs.ReadDir(v.FS, name)
-	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
-		return strings.HasPrefix(e.Name(), ".") && (name != "." || e.Name() != ".manifest")
-	}), err
 }
 
 // requestTest makes the request and compares.

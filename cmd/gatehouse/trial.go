@@ -57,6 +57,7 @@ func newTrial(ctx context.Context, src source, headers gate.Headers, adjust func
 	}
 	// Certificates and log files need not exist where nothing listens and nothing is written.
 	cfg.Listen, cfg.DecisionLog.File = defaults().Listen, ""
+	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them
 	adjust(cfg)
 	for _, notice := range cfg.leaveKeys(headers) {
 		fmt.Fprintln(stderr, "notice: "+notice)

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/gate"
+	"gatehouse/policy"
+)
+
+// maxSmokeFailures bounds what is told of requests that did not come out as they should.
+const maxSmokeFailures = 5
+
+// readSmoke reads the tables of requests that every policy has to hold.
+func (c *config) readSmoke() ([]*requestTest, error) {
+	var all []*requestTest
+	var errs []error
+	for _, file := range c.Policy.Smoke {
+		text, err := readUpTo(file, maxTestFile)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("policy.smoke: %w", err))
+			continue
+		}
+		tests, err := readTests(file, text)
+		if err == nil && len(tests) == 0 {
+			err = fmt.Errorf("%s: it holds no test", file)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("policy.smoke: %w", err))
+		}
+		all = append(all, tests...)
+	}
+	return all, errors.Join(errs...)
+}
+
+// smokeTest puts the requests of policy.smoke to a policy that is not active yet, together with everything else as it is
+// in force. What counts is the verdict: nothing is let through because of dry_run, and nothing is logged.
+func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
+	base := e.parts(false)
+	if e.gate != nil {
+		if v := e.gate.View(); v.Settings == e.settings {
+			base = func(next *gate.View) { next.Settings, next.Keys, next.Routes = v.Settings, v.Keys, v.Routes }
+		}
+	}
+	t := &trial{config: e.issuers, engine: e}
+	var err error
+	if t.gate, err = gate.New(gate.Config{Registerer: prometheus.NewRegistry()}); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { _ = t.gate.Run(ctx) }) // it ends with ctx, without an error
+	defer running.Wait()
+	defer stop()
+	if err := t.gate.Publish(ctx, base, func(v *gate.View) {
+		settings := *v.Settings
+		settings.Log, settings.DryRun, settings.DryRunExtension = nil, false, false
+		v.Settings, v.Policy = &settings, s
+	}); err != nil {
+		return err
+	}
+	var failures []string
+	for _, test := range e.smoke {
+		o := t.requestTest(ctx, test, &coverage{})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !o.failed {
+			continue
+		}
+		if len(failures) == maxSmokeFailures {
+			failures = append(failures, "further requests do not come out as they should")
+			break
+		}
+		failures = append(failures, fmt.Sprintf("%s: %s: %s", o.place, o.name, strings.Join(o.details, "; ")))
+	}
+	if len(failures) > 0 {
+		return fmt.Errorf("%s", strings.Join(failures, "\n"))
+	}
+	return nil
+}
