@@ -293,7 +293,7 @@ func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
 	}
 	info, err := d.root.Stat(filepath.FromSlash(name))
 	switch {
-	case err != nil && !d.source.wanted(name):
+	case errors.Is(err, fs.ErrNotExist) && !d.source.wanted(name):
 		return nil, nil // a dangling link of no interest
 	case err != nil:
 		return nil, err
