@@ -31,6 +31,8 @@ const (
 	defaultRefresh   = 5 * time.Minute
 	minRefresh       = time.Second
 	maxRefresh       = 24 * time.Hour
+	defaultMaxStale  = 24 * time.Hour
+	maxMaxStale      = 30 * 24 * time.Hour
 	maxSources       = 64 // one bit each in issuer.places
 	fetchTimeout     = 10 * time.Second
 	maxRedirects     = 3
@@ -39,6 +41,7 @@ const (
 	minRSABits       = 2048
 	maxRSABits       = 8192
 	maxKeySetBytes   = 1 << 20
+	maxKeyURL        = 2 << 10
 	maxKeysPerIssuer = 100
 )
 
@@ -81,12 +84,18 @@ type Issuer struct {
 }
 
 // KeySource is where an issuer's public keys come from. Exactly one of File, URL and Discovery is set.
+//
+// A URL is trusted as it stands: only its own host is asked. With Discovery the issuer's host is trusted to name the place of
+// its keys, so exactly two hosts are asked: the issuer's, and the one in the jwks_uri of its metadata (Google's is another).
+// Redirects to other hosts are errors.
 type KeySource struct {
 	File      string        // a JWK set, or PEM public keys and certificates; watched. At most 1 MiB
 	URL       string        // a JWK set; https, or http on loopback. At most 1 MiB
 	Discovery bool          // jwks_uri of the issuer's metadata (OpenID Connect Discovery 1.0 section 4, RFC 8414)
 	Refresh   time.Duration // of a URL: 0 = 5m, at least 1s, at most 24h
-	MaxStale  time.Duration // how long the last good set serves while a URL cannot be read: 0 = 24h, at most 30 days
+	// MaxStale is how long the last good set serves while a URL cannot be read; then the issuer's tokens are ErrUnavailable. 0 = 24h
+	// or twice Refresh, whichever is longer; at least twice Refresh, at most 30 days.
+	MaxStale time.Duration
 }
 
 // TokenSource is one place where a token may be. Exactly one of Header, Cookie and Query is set.
@@ -240,7 +249,7 @@ func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	var errs []error
 	iss.algorithms, errs = pickAlgorithms(c.Algorithms)
 	problems = append(problems, errs...)
-	iss.Keys, errs = checkKeySource(c.Keys)
+	iss.Keys, errs = checkKeySource(c.Issuer, c.Keys)
 	problems = append(problems, errs...)
 	iss.places, errs = v.addSources(c.From)
 	return iss, append(problems, errs...)
@@ -303,18 +312,31 @@ func pickAlgorithms(names []string) (map[string]algorithm, []error) {
 	return picked, problems
 }
 
-func checkKeySource(k KeySource) (KeySource, []error) {
+func checkKeySource(name string, k KeySource) (KeySource, []error) {
 	var problems []error
-	if (k.File == "") == (k.URL == "") {
-		return k, append(problems, errors.New("keys: exactly one of file and url is required"))
+	given := 0
+	for _, set := range []bool{k.File != "", k.URL != "", k.Discovery} {
+		if set {
+			given++
+		}
+	}
+	if given != 1 {
+		return k, append(problems, errors.New("keys: exactly one of file, url and discovery is required"))
 	}
 	if k.File != "" {
 		if k.Refresh != 0 {
 			problems = append(problems, errors.New("keys.refresh: is for a url; a file is watched"))
 		}
+		if k.MaxStale != 0 {
+			problems = append(problems, errors.New("keys.max_stale: is for a url; a file is watched"))
+		}
 		return k, problems
 	}
-	if err := checkKeyURL(k.URL); err != nil {
+	if k.Discovery {
+		if err := checkIssuerURL(name); err != nil {
+			problems = append(problems, fmt.Errorf("keys.discovery: the issuer %w", err))
+		}
+	} else if err := checkKeyURL(k.URL); err != nil {
 		problems = append(problems, fmt.Errorf("keys.url: %w", err))
 	}
 	if k.Refresh == 0 {
@@ -322,6 +344,13 @@ func checkKeySource(k KeySource) (KeySource, []error) {
 	}
 	if k.Refresh < minRefresh || k.Refresh > maxRefresh {
 		problems = append(problems, fmt.Errorf("keys.refresh: %q is not between %s and %s", k.Refresh, minRefresh, maxRefresh))
+	}
+	if k.MaxStale == 0 {
+		k.MaxStale = max(defaultMaxStale, 2*k.Refresh)
+	}
+	if k.MaxStale < 2*k.Refresh || k.MaxStale > maxMaxStale {
+		problems = append(problems, fmt.Errorf("keys.max_stale: %q is not between %s (twice refresh, so that one late answer takes no keys away) and %s",
+			k.MaxStale, 2*k.Refresh, maxMaxStale))
 	}
 	return k, problems
 }
@@ -345,11 +374,12 @@ func checkKeyURL(text string) error {
 }
 
 func secureURL(u *url.URL) bool {
-	if u.Scheme == "https" {
-		return true
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+	return u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // addSources puts an issuer's places into the common list and returns them as bits of it.

@@ -33,8 +33,19 @@ func TestNewReportsEveryProblemAtOnce(t *testing.T) {
 		{`algorithms: "HS256" is symmetric`, with(func(i *identity.Issuer) { i.Algorithms = []string{"RS256", "HS256"} })},
 		{`algorithms: "None" would accept unsigned`, with(func(i *identity.Issuer) { i.Algorithms = []string{"None"} })},
 		{`algorithms: "ES512" is none of`, with(func(i *identity.Issuer) { i.Algorithms = []string{"ES512"} })},
-		{`keys: exactly one of file and url`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{} })},
-		{`keys: exactly one of file and url`, with(func(i *identity.Issuer) { i.Keys.URL = "https://x/keys" })},
+		{`keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{} })},
+		{`keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys.URL = "https://x/keys" })},
+		{`keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys.Discovery = true })},
+		{`keys.max_stale: is for a url`, with(func(i *identity.Issuer) { i.Keys.MaxStale = time.Hour })},
+		{`keys.max_stale: "9m0s" is not between 10m0s`, with(func(i *identity.Issuer) {
+			i.Keys = identity.KeySource{URL: "https://x/keys", MaxStale: 9 * time.Minute}
+		})},
+		{`keys.max_stale: "721h0m0s" is not between`, with(func(i *identity.Issuer) {
+			i.Keys = identity.KeySource{URL: "https://x/keys", MaxStale: 721 * time.Hour}
+		})},
+		{`keys.discovery: the issuer "urn:x" must have a host`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "urn:x", identity.KeySource{Discovery: true} })},
+		{`keys.discovery: the issuer "http://x" must be https`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "http://x", identity.KeySource{Discovery: true} })},
+		{`keys.discovery: the issuer must have no query`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "https://x?", identity.KeySource{Discovery: true} })},
 		{`keys.refresh: is for a url`, with(func(i *identity.Issuer) { i.Keys.Refresh = time.Minute })},
 		{`keys.refresh: "10ms" is not between`, with(func(i *identity.Issuer) {
 			i.Keys = identity.KeySource{URL: "https://x/keys", Refresh: 10 * time.Millisecond}

@@ -42,33 +42,48 @@ func boundedClient(given *http.Client) *http.Client {
 	return &c
 }
 
-// fetch reads an issuer's key set from its URL. Errors name the URL without its query.
+// fetch reads an issuer's key set from its URL, or from the one that its metadata names. Errors name URLs without their query.
 func (v *Verifier) fetch(ctx context.Context, iss *issuer) (*keySet, error) {
-	name := iss.source()
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, iss.Keys.URL, nil)
-	if err != nil {
-		return nil, fmt.Errorf("fetching %s: the url is not valid", name)
+	where := iss.Keys.URL
+	if iss.Keys.Discovery {
+		var err error
+		if where, err = v.discover(ctx, iss.Issuer.Issuer); err != nil {
+			return nil, err
+		}
 	}
-	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	raw, _, err := v.get(ctx, where, "application/jwk-set+json, application/json")
+	if err != nil {
+		return nil, err
+	}
+	return parseKeySet(withoutQuery(where), raw, false)
+}
+
+// get reads a document of at most 1 MiB. status is that of the answer, 0 where there was none; any but 200 is an error.
+func (v *Verifier) get(ctx context.Context, where, accept string) (raw []byte, status int, err error) {
+	name := withoutQuery(where)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return nil, 0, fmt.Errorf("fetching %s: the url is not valid", name)
+	}
+	req.Header.Set("Accept", accept)
 	resp, err := v.client.Do(req)
 	if err != nil {
 		var quoting *url.Error // its text has the whole URL
 		if errors.As(err, &quoting) {
 			err = quoting.Err
 		}
-		return nil, fmt.Errorf("fetching %s: %w", name, err)
+		return nil, 0, fmt.Errorf("fetching %s: %w", name, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("fetching %s: status %d", name, resp.StatusCode)
+		return nil, resp.StatusCode, fmt.Errorf("fetching %s: status %d", name, resp.StatusCode)
 	}
-	raw, err := readBounded(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("fetching %s: %w", name, err)
+	if raw, err = readBounded(resp.Body); err != nil {
+		return nil, resp.StatusCode, fmt.Errorf("fetching %s: %w", name, err)
 	}
-	return parseKeySet(name, raw, false)
+	return raw, resp.StatusCode, nil
 }
 
 func readBounded(r io.Reader) ([]byte, error) {
@@ -79,12 +94,23 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return raw, err
 }
 
+// remote reports whether the keys come over the network.
+func (iss *issuer) remote() bool { return iss.Keys.File == "" }
+
 // source names where the keys come from, for people.
 func (iss *issuer) source() string {
-	if iss.Keys.File != "" {
+	switch {
+	case iss.Keys.File != "":
 		return iss.Keys.File
+	case iss.Keys.Discovery:
+		return metadataURL(iss.Issuer.Issuer)
 	}
-	u, err := url.Parse(iss.Keys.URL)
+	return withoutQuery(iss.Keys.URL)
+}
+
+// withoutQuery is a URL without the parts that may be secret.
+func withoutQuery(where string) string {
+	u, err := url.Parse(where)
 	if err != nil {
 		return "url"
 	}

@@ -23,7 +23,8 @@
 //
 // # Keys
 //
-// An issuer's keys come from one file (a JWK set or PEM, watched) or one URL (a JWK set, refreshed). A set that cannot be
+// An issuer's keys come from one file (a JWK set or PEM, watched) or one URL (a JWK set, refreshed), which its own metadata may
+// name (OpenID Connect Discovery). A set that cannot be
 // read, is broken or has no usable key never replaces a good one; KeyStatus.Error says why. Keys that could not be used for
 // verification (symmetric, RSA below 2048 bits, other curves, use other than sig) are left out, each with a notice.
 //

@@ -27,7 +27,7 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 	results := make([]loaded, len(v.issuers))
 	var wg sync.WaitGroup
 	for i, iss := range v.issuers {
-		if iss.Keys.URL != "" {
+		if iss.remote() {
 			wg.Go(func() { results[i].set, results[i].err = v.fetch(ctx, iss) })
 			continue
 		}
@@ -67,7 +67,7 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, iss := range v.issuers {
-		if iss.Keys.URL != "" {
+		if iss.remote() {
 			wg.Go(func() { v.refresh(ctx, iss, results) })
 		}
 	}

@@ -122,7 +122,7 @@ func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
 // askForRefresh tells the fetcher of an issuer's URL that a token named a key that we do not have. It never blocks, and asks
 // at most once in nudgeInterval, so that made-up key ids cannot turn us against the provider.
 func (v *Verifier) askForRefresh(iss *issuer, now time.Time) {
-	if iss.Keys.URL == "" {
+	if !iss.remote() {
 		return
 	}
 	last := iss.nudged.Load()

@@ -106,9 +106,9 @@ type jwtConfig struct {
 type keysConfig struct {
 	File      string   `yaml:"file" doc:"A JWK set, or PEM public keys and certificates. Watched."`
 	URL       string   `yaml:"url" doc:"A JWK set; https, or http on loopback."`
-	Discovery bool     `yaml:"discovery" doc:"true finds the url in the issuer's own metadata (OpenID Connect Discovery). Default: false."`
+	Discovery bool     `yaml:"discovery" doc:"true finds the url in the issuer's own metadata (OpenID Connect Discovery). The issuer's host and the one that its metadata names for the keys are asked, no others. Default: false."`
 	Refresh   duration `yaml:"refresh" doc:"How often a url is fetched. Default: 5m."`
-	MaxStale  duration `yaml:"max_stale" doc:"How long the last good set serves while the url cannot be read; after that the issuer's tokens are unavailable (503). Default: 24h."`
+	MaxStale  duration `yaml:"max_stale" doc:"How long the last good set serves while the url cannot be read; after that the issuer's tokens are unavailable (503). At least twice refresh, at most 720h. Default: 24h."`
 }
 
 type tokenConfig struct {

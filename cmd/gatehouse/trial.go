@@ -89,7 +89,7 @@ func (t *trial) close() {
 	t.wait.Wait()
 }
 
-// leaveKeys makes issuers unavailable whose key file is not there, and those at a URL of which no header can hold a token.
+// leaveKeys makes issuers unavailable whose key file is not there, and those with keys elsewhere of which no header can hold a token.
 // It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads
 // it next.
 func (c *config) leaveKeys(headers gate.Headers) (missing []string) {
@@ -99,7 +99,7 @@ func (c *config) leaveKeys(headers gate.Headers) (missing []string) {
 	for i := range c.Identity.JWT {
 		j := &c.Identity.JWT[i]
 		switch {
-		case j.Keys.URL != "" && !j.mayBeIn(headers):
+		case j.Keys.File == "" && !j.mayBeIn(headers):
 			j.Keys = keysConfig{URL: nowhere}
 		case j.Keys.File != "":
 			if _, err := os.Stat(j.Keys.File); errors.Is(err, fs.ErrNotExist) {
