@@ -37,12 +37,17 @@ const (
 	fetchTimeout     = 10 * time.Second
 	maxRedirects     = 3
 	maxResponseHead  = 64 << 10
-	nudgeInterval    = 10 * time.Second
+	loadTimeout      = 5 * time.Second
+	nudgeInterval    = 10 * time.Second // between fetches for unknown key ids, over time
+	nudgeBurst       = 2                // of them at once, so that one made-up id does not keep a rotation waiting
+	keyWait          = time.Second
+	maxKeyWaiters    = 64 // requests, for one issuer
 	minRSABits       = 2048
 	maxRSABits       = 8192
 	maxKeySetBytes   = 1 << 20
 	maxKeyURL        = 2 << 10
 	maxKeysPerIssuer = 100
+	maxKeySetsAgo    = 10
 )
 
 // Config says which credentials are accepted. The zero value accepts none: everybody is anonymous.
@@ -55,8 +60,8 @@ type Config struct {
 
 	MaxToken   int              // longest token in bytes; 0 = 16 KiB
 	CacheBytes int64            // memory for verified tokens; 0 = 16 MiB, negative = no cache
-	Dir        string           // folder for the last good key set of each URL; empty = none are kept
-	Clock      func() time.Time // for the tokens' times; nil = time.Now
+	Dir        string           // folder for the last good key set of each URL; made by Run. Empty = none are kept
+	Clock      func() time.Time // for the tokens' times and the age of keys; nil = time.Now
 	Client     *http.Client     // fetches key sets; its CheckRedirect is replaced. nil = one without idle connections
 	Logger     *zap.Logger      // nil = nop
 	Registerer prometheus.Registerer
@@ -150,18 +155,22 @@ type Verifier struct {
 	base64   *base64.Encoding // RawURL, strict
 	cache    *cache
 
-	generation atomic.Uint64 // last one given out
+	metrics *metrics
+
+	generation atomic.Uint64          // last one given out
+	loaded     atomic.Pointer[loader] // of the last Load, for the next Run
+	shown      atomic.Pointer[Keys]   // the newest, for metrics
 }
 
-// issuer is an Issuer with its defaults filled in and what New derives from it. All but nudged never changes.
+// issuer is an Issuer with its defaults filled in and what New derives from it. Only lookups changes.
 type issuer struct {
 	Issuer
 	index      int
 	algorithms map[string]algorithm
 	places     uint64 // bit i: Verifier.sources[i] is accepted
 
-	nudge  chan struct{} // asks the fetcher for a refresh; holds one
-	nudged atomic.Int64  // when that was last asked, Unix nanoseconds
+	lookups *lookups
+	copy    *keyCopy // nil = none is kept; Run's fetcher owns what changes in it
 }
 
 // algorithm binds a JOSE alg to its verification and to the only keys it may be used with.
@@ -204,11 +213,16 @@ func New(c Config) (*Verifier, error) {
 			}
 			problems = append(problems, fmt.Errorf("identity: issuer %s: %w", name, err))
 		}
+		iss.copy = newKeyCopy(c.Dir, iss)
 		v.issuers = append(v.issuers, iss)
 	}
 	problems = append(problems, v.ambiguousSources()...)
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
+	}
+	var err error
+	if v.metrics, err = newMetrics(v, c.Registerer); err != nil {
+		return nil, err
 	}
 	return v, nil
 }
@@ -217,7 +231,7 @@ func New(c Config) (*Verifier, error) {
 func (v *Verifier) Configured() bool { return len(v.issuers) > 0 }
 
 func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
-	iss := &issuer{Issuer: c, index: index, nudge: make(chan struct{}, 1)}
+	iss := &issuer{Issuer: c, index: index, lookups: newLookups()}
 	iss.Audiences = slices.Clone(c.Audiences)
 	var problems []error
 	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // boundedClient makes the client that key sets are fetched with: no redirect to another host or to plain http, few of them,
@@ -123,36 +125,47 @@ type loaded struct {
 	issuer *issuer
 	set    *keySet
 	err    error
+	at     time.Time // when set was read, by Config.Clock
+	wanted *wanted   // that waits for it; nil = none does
 }
 
 // refresh fetches an issuer's URL again and again until ctx ends: on its interval, early when asked to, and after a failure
-// in one second, doubling up to the interval.
-func (v *Verifier) refresh(ctx context.Context, iss *issuer, results chan<- loaded) {
+// in one second, doubling up to the interval. The first time is in wait; kept is the set that is not to be fetched before and
+// was read at that time, nil for none.
+func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait time.Duration, results chan<- loaded) {
 	backoff := minRefresh
+	v.keepCopy(kept)
 	for {
-		set, err := v.fetch(ctx, iss)
+		asked, ok := iss.lookups.next(ctx, wait)
+		if !ok {
+			return
+		}
+		r := loaded{issuer: iss, wanted: asked}
+		r.set, r.err = v.fetch(ctx, iss)
+		r.at = v.clock()
 		select {
-		case results <- loaded{iss, set, err}:
+		case results <- r:
 		case <-ctx.Done():
 			return
 		}
-		wait := iss.Keys.Refresh
-		if err != nil {
-			wait = min(backoff, wait)
-			backoff = min(2*backoff, iss.Keys.Refresh)
-		} else {
-			backoff = minRefresh
+		v.keepCopy(r)
+		if r.err == nil {
+			wait, backoff = jitter(iss.Keys.Refresh), minRefresh
+			continue
 		}
-		timer := time.NewTimer(jitter(wait))
-		select {
-		case <-timer.C:
-		case <-iss.nudge:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			return
-		}
+		wait = jitter(min(backoff, iss.Keys.Refresh))
+		backoff = min(2*backoff, iss.Keys.Refresh)
+	}
+}
+
+// keepCopy writes a set that was fetched to disk. Without a copy all goes on; only a restart would miss it.
+func (v *Verifier) keepCopy(r loaded) {
+	if r.set == nil || r.issuer.copy == nil {
+		return
+	}
+	if err := r.issuer.copy.write(r.issuer, r.set, r.at); err != nil {
+		v.metrics.copyFailures.Inc()
+		v.log.Warn("no copy of the keys is kept: a restart would need the provider", zap.String("issuer", r.issuer.Issuer.Issuer), zap.Error(err))
 	}
 }
 

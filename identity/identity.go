@@ -1,8 +1,8 @@
 // Package identity turns the credential on a request into an Identity, or says why it cannot.
 //
 // A Verifier is built once from a Config. Run keeps its key sets fresh and publishes each finished, immutable *Keys; a request
-// pins one of them and hands it to Identify together with a way to read its headers. Identify does no I/O, takes no lock
-// and never waits.
+// pins one of them and hands it to Identify together with a way to read its headers. Identify does no I/O and takes no lock. It
+// waits for one thing only: a token that names a key which its issuer's URL may have by now (see Keys).
 //
 // # Order of checks
 //
@@ -27,6 +27,14 @@
 // name (OpenID Connect Discovery). A set that cannot be
 // read, is broken or has no usable key never replaces a good one; KeyStatus.Error says why. Keys that could not be used for
 // verification (symmetric, RSA below 2048 bits, other curves, use other than sig) are left out, each with a notice.
+//
+// A token whose kid is not among the keys from a URL makes for one fetch out of turn, and waits for it: at most a second, and
+// at most three quarters of the time that its caller gives. Such fetches are limited (two at once, one in ten seconds over
+// time), as are the requests that wait; where a limit is met the key id is unknown. Other requests are not held up. A key that
+// is gone from a set stops working, cached tokens with it, when the next refresh is published.
+//
+// With Config.Dir the last good set of each URL outlives a restart. Where a URL cannot be read the older set serves until it
+// is KeySource.MaxStale old, counted from its fetch also across restarts; from then on the issuer's tokens are ErrUnavailable.
 //
 // # What is remembered
 //
@@ -161,5 +169,6 @@ var (
 	errGroupType = bad("groups claim is not a string or list of strings")
 	errScopeType = bad("scopes claim is not a string or list of strings")
 
-	errNoKeys error = &failure{ErrUnavailable, "keys of the issuer were never loaded"}
+	errNoKeys    error = &failure{ErrUnavailable, "keys of the issuer were never loaded"}
+	errStaleKeys error = &failure{ErrUnavailable, "keys of the issuer could not be read for too long"}
 )

@@ -32,6 +32,9 @@ type KeyStatus struct {
 	Issuer    string    `json:"issuer"`
 	Source    string    `json:"source"`              // the file, or the URL without its query
 	Loaded    bool      `json:"loaded"`              // there is a good set, though perhaps not the latest
+	Stale     bool      `json:"stale,omitempty"`     // it serves because the URL cannot be read, or was not read yet
+	Copy      bool      `json:"copy,omitempty"`      // it is the copy on disk of an earlier run
+	Withdrawn bool      `json:"withdrawn,omitempty"` // it became older than KeySource.MaxStale and is not used any more
 	Keys      int       `json:"keys"`                // usable keys in it
 	FetchedAt time.Time `json:"fetched_at,omitzero"` // when a URL was last fetched, or a file last seen to change, by Config.Clock
 	Error     string    `json:"error,omitempty"`     // why the latest attempt failed; empty when it did not
@@ -63,6 +66,14 @@ func (k *Keys) Generation() uint64 {
 	return k.generation
 }
 
+// missing says why an issuer has no set.
+func (k *Keys) missing(iss *issuer) error {
+	if k != nil && iss.index < len(k.status) && k.status[iss.index].Withdrawn {
+		return errStaleKeys
+	}
+	return errNoKeys
+}
+
 func (k *Keys) set(iss *issuer) *keySet {
 	if k == nil || iss.index >= len(k.sets) || k.owner.issuers[iss.index] != iss {
 		return nil
@@ -73,9 +84,11 @@ func (k *Keys) set(iss *issuer) *keySet {
 // keySet is one issuer's usable keys: at least one. It never changes, and a set read again without a change is the same
 // pointer, which is what the cache goes by.
 type keySet struct {
-	sum     [sha256.Size]byte // of what it was read from
+	raw     []byte            // what it was read from
+	sum     [sha256.Size]byte // of raw
 	keys    []key
 	byID    map[string]int // indexes of keys with a kid
+	gone    map[string]int // kids of sets before it that it has no more, by how many sets ago; set before anybody else sees it
 	unnamed bool           // PEM: no key can have a kid, so a token's is not looked at
 	notices []string
 }
@@ -88,6 +101,36 @@ type key struct {
 
 func (k *key) fits(alg algorithm) bool {
 	return (k.alg == "" || k.alg == alg.name) && alg.fits(k.public)
+}
+
+// has reports whether a token's kid is one of the set's; nil has none.
+func (s *keySet) has(kid string) bool {
+	if s == nil {
+		return false
+	}
+	_, ok := s.byID[kid]
+	return ok
+}
+
+// lost reports whether a token's kid is one of a set before.
+func (s *keySet) lost(kid string) bool { return s != nil && s.gone[kid] > 0 }
+
+// goneSince notes which keys went with the set before. Tokens of those are old, and no reason to ask for newer keys.
+func (s *keySet) goneSince(before *keySet) {
+	if before == nil {
+		return
+	}
+	s.gone = make(map[string]int)
+	for kid, ago := range before.gone {
+		if !s.has(kid) && ago < maxKeySetsAgo {
+			s.gone[kid] = ago + 1
+		}
+	}
+	for kid := range before.byID {
+		if !s.has(kid) {
+			s.gone[kid] = 1
+		}
+	}
 }
 
 // pick selects the one key that may verify a token.
@@ -121,7 +164,7 @@ func (s *keySet) pick(p *parsed, alg algorithm) (crypto.PublicKey, error) {
 // parseKeySet reads a JWK set (RFC 7517) or, where that is allowed, PEM. name is the file or URL, for errors. Keys that cannot
 // be used are left out with a notice, as RFC 7517 section 5 has it; a set without one usable key is an error.
 func parseKeySet(name string, raw []byte, allowPEM bool) (*keySet, error) {
-	s := &keySet{sum: sha256.Sum256(raw), byID: make(map[string]int)}
+	s := &keySet{raw: raw, sum: sha256.Sum256(raw), byID: make(map[string]int)}
 	var err error
 	if allowPEM && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN ")) {
 		err = s.readPEM(name, raw)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,15 +19,20 @@ const (
 	settle     = 100 * time.Millisecond // files are read this long after the last event
 	settleMost = time.Second            // and at the latest this long after the first
 	recheck    = 30 * time.Second       // and this often without any: network file systems send none
+	ageCheck   = time.Second            // how late keys may be withdrawn
 )
 
-// Load reads every issuer's keys once. All files that cannot be used are reported together as an error; URLs that cannot are
-// only in the result's Status, because their server may come up later. It keeps nothing for a later Run.
+// Load reads every issuer's keys once, URLs for at most five seconds. All files that cannot be used are reported together as an
+// error; URLs that cannot are only in the result's Status, because their server may come up later: the copy on disk serves
+// where there is one. The next Run begins with what Load got.
 func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
 	l := v.newLoader()
 	results := make([]loaded, len(v.issuers))
 	var wg sync.WaitGroup
 	for i, iss := range v.issuers {
+		results[i].issuer = iss
 		if iss.remote() {
 			wg.Go(func() { results[i].set, results[i].err = v.fetch(ctx, iss) })
 			continue
@@ -36,48 +42,52 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 	wg.Wait()
 	var problems []error
 	for i, iss := range v.issuers {
-		results[i].issuer = iss
+		results[i].at = v.clock()
+		if results[i].err != nil {
+			l.restore(iss)
+		}
 		l.apply(results[i])
-		if results[i].err != nil && iss.Keys.File != "" {
+		if results[i].err != nil && !iss.remote() {
 			problems = append(problems, fmt.Errorf("identity: issuer %q: keys.file: %w", iss.Issuer.Issuer, results[i].err))
 		}
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return l.keys(), nil
+	keys := l.keys()
+	v.loaded.Store(l)
+	return keys, nil
 }
 
-// Run reads every issuer's keys and keeps them fresh until ctx ends; it then returns nil, with all its goroutines ended. It
-// calls publish, from its own goroutine, with each new *Keys: first with what the files gave, then after each change. The
-// only error is that key files cannot be watched. Run once at a time.
+// Run keeps every issuer's keys fresh until ctx ends; it then returns nil, with all its goroutines ended. It begins with what
+// the last Load got, else with the files and the copies on disk. It calls publish, from its own goroutine, with each new
+// *Keys: first with what it begins with, then after each change. The only error is that key files cannot be watched. Run once at
+// a time.
 func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 	watch, err := newFileWatch(v.issuers)
 	if err != nil {
 		return fmt.Errorf("identity: watching key files: %w", err)
 	}
 	defer watch.close()
-	l := v.newLoader()
+	l := v.beginning()
 	l.readFiles()
-	publish(l.keys())
+	l.withdraw()
+	l.publish(publish)
 
 	results := make(chan loaded)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for _, iss := range v.issuers {
-		if iss.remote() {
-			wg.Go(func() { v.refresh(ctx, iss, results) })
-		}
-	}
+	stop := l.fetchers(ctx, results)
+	defer stop()
+	age := time.NewTicker(ageCheck)
+	defer age.Stop()
 	for {
 		changed := false
+		var result loaded
 		select {
 		case <-ctx.Done():
 			return nil
-		case result := <-results:
+		case result = <-results:
 			changed = l.apply(result)
+		case <-age.C:
 		case <-watch.events():
 			watch.touched()
 		case err := <-watch.errors():
@@ -87,8 +97,36 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 			watch.follow()
 			changed = l.readFiles()
 		}
-		if changed {
-			publish(l.keys())
+		if l.withdraw() || changed {
+			l.publish(publish)
+		}
+		if result.wanted != nil {
+			result.issuer.lookups.finish(result.wanted)
+		}
+	}
+}
+
+// fetchers starts one goroutine for each URL. stop ends them, and lets go every request that waits for one.
+func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for i, iss := range l.v.issuers {
+		if !iss.remote() {
+			continue
+		}
+		kept, wait := loaded{issuer: iss}, time.Duration(0)
+		if !l.fetched[i].IsZero() {
+			kept.set, kept.at = l.sets[i], l.status[i].FetchedAt
+			wait = max(0, jitter(iss.Keys.Refresh)-time.Since(l.fetched[i]))
+		}
+		iss.lookups.begin()
+		wg.Go(func() { l.v.refresh(ctx, iss, kept, wait, results) })
+	}
+	return func() {
+		cancel()
+		wg.Wait()
+		for _, iss := range l.v.issuers {
+			iss.lookups.end()
 		}
 	}
 }
@@ -99,18 +137,42 @@ type loader struct {
 	generation uint64
 	sets       []*keySet
 	status     []KeyStatus
+	fetched    []time.Time // when a URL was last read, by the machine's own clock; zero = not yet
 }
 
 func (v *Verifier) newLoader() *loader {
-	l := &loader{v: v, sets: make([]*keySet, len(v.issuers)), status: make([]KeyStatus, len(v.issuers))}
+	n := len(v.issuers)
+	l := &loader{v: v, sets: make([]*keySet, n), status: make([]KeyStatus, n), fetched: make([]time.Time, n)}
 	for i, iss := range v.issuers {
 		l.status[i] = KeyStatus{Issuer: iss.Issuer.Issuer, Source: iss.source()}
 	}
 	return l
 }
 
+// beginning is what Run begins with.
+func (v *Verifier) beginning() *loader {
+	if l := v.loaded.Swap(nil); l != nil {
+		return l
+	}
+	l := v.newLoader()
+	for _, iss := range v.issuers {
+		l.restore(iss)
+	}
+	return l
+}
+
 func (l *loader) keys() *Keys {
-	return &Keys{owner: l.v, generation: l.generation, sets: slices.Clone(l.sets), status: slices.Clone(l.status)}
+	keys := &Keys{owner: l.v, generation: l.generation, sets: slices.Clone(l.sets), status: slices.Clone(l.status)}
+	l.v.shown.Store(keys)
+	return keys
+}
+
+// publish hands out what there is. Requests that were pinned to older keys find new ones from then on, not before.
+func (l *loader) publish(publish func(*Keys)) {
+	publish(l.keys())
+	for i, iss := range l.v.issuers {
+		iss.lookups.latest.Store(l.sets[i])
+	}
 }
 
 func (l *loader) readFiles() (changed bool) {
@@ -119,7 +181,7 @@ func (l *loader) readFiles() (changed bool) {
 			continue
 		}
 		set, err := readKeyFile(iss)
-		if l.apply(loaded{iss, set, err}) {
+		if l.apply(loaded{issuer: iss, set: set, err: err, at: l.v.clock()}) {
 			changed = true
 		}
 	}
@@ -131,36 +193,94 @@ func (l *loader) readFiles() (changed bool) {
 func (l *loader) apply(r loaded) bool {
 	i := r.issuer.index
 	status := &l.status[i]
-	log := l.v.log.With(zap.String("issuer", status.Issuer), zap.String("source", status.Source))
+	log := l.logFor(r.issuer)
 	if r.err != nil {
+		if r.issuer.remote() {
+			l.v.metrics.fetchFailures[i].Inc()
+		}
 		if status.Error == r.err.Error() {
 			return false
 		}
 		status.Error = r.err.Error()
+		status.Stale = status.Loaded && r.issuer.remote()
 		log.Warn("keys not loaded", zap.Error(r.err), zap.Bool("keeping_older_keys", status.Loaded))
 		return true
 	}
 	recovered := status.Error != ""
-	status.Error = ""
+	status.Error, status.Stale, status.Copy = "", false, false
+	if r.issuer.remote() {
+		l.fetched[i] = time.Now()
+	}
 	if l.sets[i] != nil && l.sets[i].sum == r.set.sum {
 		if recovered {
 			log.Info("keys readable again")
 		}
-		if r.issuer.Keys.File != "" && !recovered {
+		if !r.issuer.remote() && !recovered {
 			return false // a file is read on every event in its directory
 		}
-		status.FetchedAt = l.v.clock()
+		status.FetchedAt = r.at
 		return true
 	}
-	l.sets[i] = r.set
-	l.generation = l.v.generation.Add(1)
-	status.Loaded, status.Keys, status.Notices = true, len(r.set.keys), r.set.notices
-	status.FetchedAt = l.v.clock()
+	l.take(r)
 	log.Info("keys loaded", zap.Int("keys", status.Keys), zap.Uint64("generation", l.generation))
 	for _, notice := range r.set.notices {
 		log.Warn("key set has a key to look at", zap.String("notice", notice))
 	}
 	return true
+}
+
+func (l *loader) logFor(iss *issuer) *zap.Logger {
+	return l.v.log.With(zap.String("issuer", iss.Issuer.Issuer), zap.String("source", l.status[iss.index].Source))
+}
+
+// take puts a good set in place of what there was.
+func (l *loader) take(r loaded) {
+	i := r.issuer.index
+	status := &l.status[i]
+	r.set.goneSince(l.sets[i])
+	l.sets[i] = r.set
+	l.generation = l.v.generation.Add(1)
+	status.Loaded, status.Withdrawn, status.Keys, status.Notices, status.FetchedAt = true, false, len(r.set.keys), r.set.notices, r.at
+}
+
+// restore takes the copy on disk where the issuer has no keys, if it is young enough. It never replaces anything.
+func (l *loader) restore(iss *issuer) {
+	i := iss.index
+	if iss.copy == nil || l.sets[i] != nil {
+		return
+	}
+	set, at, err := iss.copy.read(l.v.clock())
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if age := l.v.clock().Sub(at); err == nil && age >= iss.Keys.MaxStale {
+		err = fmt.Errorf("%s: it is %s old, and keys.max_stale is %s", iss.copy.path, age.Round(time.Second), iss.Keys.MaxStale)
+	}
+	if err != nil {
+		l.v.metrics.copyFailures.Inc()
+		l.logFor(iss).Warn("the copy of the keys on disk is not used", zap.Error(err))
+		return
+	}
+	l.take(loaded{issuer: iss, set: set, at: at})
+	l.status[i].Stale, l.status[i].Copy = true, true
+	l.logFor(iss).Info("keys taken from the copy on disk until they can be fetched", zap.Time("fetched_at", at), zap.Uint64("generation", l.generation))
+}
+
+// withdraw takes away sets from URLs that became too old, and reports whether there were any.
+func (l *loader) withdraw() (changed bool) {
+	for i, iss := range l.v.issuers {
+		status := &l.status[i]
+		if l.sets[i] == nil || !iss.remote() || l.v.clock().Sub(status.FetchedAt) < iss.Keys.MaxStale {
+			continue
+		}
+		changed = true
+		l.sets[i] = nil
+		l.generation = l.v.generation.Add(1)
+		status.Loaded, status.Stale, status.Copy, status.Withdrawn, status.Keys, status.Notices = false, false, false, true, 0, nil
+		l.logFor(iss).Error("keys are older than keys.max_stale: the issuer's tokens are unavailable now", zap.Time("fetched_at", status.FetchedAt),
+			zap.Duration("max_stale", iss.Keys.MaxStale))
+	}
+	return changed
 }
 
 func readKeyFile(iss *issuer) (*keySet, error) {

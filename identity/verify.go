@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"strings"
 	"time"
@@ -12,27 +13,32 @@ import (
 //
 // No credential at all is Anonymous with a nil error. A credential that is present but wrong is ErrBadCredential, and one of an
 // issuer whose keys were never loaded is ErrUnavailable; the Identity is then the zero value. Nothing in the result aliases
-// what the request's Header returned. ctx is there for credentials that others must check; a token never waits.
-func (v *Verifier) Identify(_ context.Context, keys *Keys, req Request) (Identity, error) {
+// what the request's Header returned. ctx bounds the wait for a key that is not known yet.
+func (v *Verifier) Identify(ctx context.Context, keys *Keys, req Request) (Identity, error) {
 	tok, found, err := v.credential(req.Header)
 	if err != nil {
+		v.metrics.failed(err)
 		return Identity{}, err
 	}
 	if found == 0 {
 		return Anonymous(), nil
 	}
 	if len(tok.raw) > v.maxToken {
+		v.metrics.failed(errTooLong)
 		return Identity{}, errTooLong
 	}
 	now := v.clock()
 	hash := v.cache.hash(tok)
 	if hit := v.cache.get(hash, tok); hit != nil && hit.holds(keys.set(hit.issuer), found, now) {
+		v.metrics.tokens[tokenCached].Inc()
 		return hit.identity, nil
 	}
-	fresh, err := v.verify(keys, tok, found, now)
+	fresh, err := v.verify(ctx, keys, tok, found, now)
 	if err != nil {
+		v.metrics.failed(err)
 		return Identity{}, err
 	}
+	v.metrics.tokens[tokenVerified].Inc()
 	fresh.hash = hash
 	v.cache.put(fresh, now)
 	return fresh.identity, nil
@@ -57,7 +63,7 @@ func (t *verified) holds(set *keySet, found uint64, now time.Time) bool {
 }
 
 // verify does every check in the order that the package comment lists.
-func (v *Verifier) verify(keys *Keys, tok token, found uint64, now time.Time) (*verified, error) {
+func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time) (*verified, error) {
 	p, err := v.parse(tok)
 	if err != nil {
 		return nil, err
@@ -70,15 +76,8 @@ func (v *Verifier) verify(keys *Keys, tok token, found uint64, now time.Time) (*
 	if !ok {
 		return nil, errAlgorithm
 	}
-	set := keys.set(iss)
-	if set == nil {
-		return nil, errNoKeys
-	}
-	key, err := set.pick(p, alg)
+	key, set, err := v.pickKey(ctx, keys, iss, p, alg)
 	if err != nil {
-		if errors.Is(err, errUnknownKey) {
-			v.askForRefresh(iss, now)
-		}
 		return nil, err
 	}
 	if alg.method.Verify(p.signed, p.signature, key) != nil {
@@ -119,20 +118,24 @@ func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
 	return iss, nil
 }
 
-// askForRefresh tells the fetcher of an issuer's URL that a token named a key that we do not have. It never blocks, and asks
-// at most once in nudgeInterval, so that made-up key ids cannot turn us against the provider.
-func (v *Verifier) askForRefresh(iss *issuer, now time.Time) {
-	if !iss.remote() {
-		return
+// pickKey selects the key that may verify a token out of the pinned set, or out of a newer one where the pinned has no key of
+// its kid. Nothing waits for a file: it is read as soon as it changes.
+func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *parsed, alg algorithm) (crypto.PublicKey, *keySet, error) {
+	set := keys.set(iss)
+	if set == nil {
+		return nil, nil, keys.missing(iss)
 	}
-	last := iss.nudged.Load()
-	if now.UnixNano()-last < int64(nudgeInterval) || !iss.nudged.CompareAndSwap(last, now.UnixNano()) {
-		return
+	key, err := set.pick(p, alg)
+	if !errors.Is(err, errUnknownKey) || !iss.remote() {
+		return key, set, err
 	}
-	select {
-	case iss.nudge <- struct{}{}:
-	default:
+	newer, result := iss.lookups.find(ctx, p.kid)
+	v.metrics.waited(result)
+	if newer == nil {
+		return nil, nil, errUnknownKey
 	}
+	key, err = newer.pick(p, alg)
+	return key, newer, err
 }
 
 // parsed is a token that is well-formed; nothing in it is verified.

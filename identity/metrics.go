@@ -1,0 +1,142 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// tokenResult is how the credential of one request ended.
+type tokenResult int
+
+const (
+	tokenCached   tokenResult = iota // verified before
+	tokenVerified                    // verified now
+	tokenNegative                    // refused before, and not looked at again
+	tokenBad
+	tokenUnavailable
+	tokenResults
+)
+
+var tokenLabels = [tokenResults]string{"cached", "verified", "negative", "bad", "unavailable"}
+
+// waitResult is how a token with an unknown key id ended.
+type waitResult int
+
+const (
+	waitNone    waitResult = iota // there was nothing to wait for; not counted
+	waitFound                     // the fetch brought the key
+	waitMissing                   // it did not
+	waitTimeout                   // it took too long
+	waitRefused                   // too many fetches, or too many waiting
+	waitResults
+)
+
+var waitLabels = [waitResults]string{"", "found", "missing", "timeout", "refused"}
+
+// metrics are looked up once: a request finds its counter by an index. Label values are the configured issuers and closed lists.
+type metrics struct {
+	tokens        [tokenResults]prometheus.Counter
+	waits         [waitResults]prometheus.Counter
+	fetchFailures []prometheus.Counter // by issuer.index; nil for files
+	copyFailures  prometheus.Counter
+}
+
+func newMetrics(v *Verifier, r prometheus.Registerer) (*metrics, error) {
+	tokens := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_tokens_total",
+		Help: "Requests with a credential, by what came of it."}, []string{"result"})
+	waits := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_unknown_key_waits_total",
+		Help: "Tokens that named a key that was not known, by what fetching the keys anew brought."}, []string{"result"})
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_key_fetch_failures_total",
+		Help: "Attempts to fetch an issuer's keys that brought no usable set."}, []string{"issuer"})
+	m := &metrics{fetchFailures: make([]prometheus.Counter, len(v.issuers)), copyFailures: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "gatehouse_identity_key_copy_failures_total", Help: "Copies of key sets that could not be written or used."})}
+	for i, label := range tokenLabels {
+		m.tokens[i] = tokens.WithLabelValues(label)
+	}
+	for i := waitFound; i < waitResults; i++ {
+		m.waits[i] = waits.WithLabelValues(waitLabels[i])
+	}
+	for i, iss := range v.issuers {
+		if iss.remote() {
+			m.fetchFailures[i] = failures.WithLabelValues(iss.Issuer.Issuer)
+		}
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{tokens, waits, failures, m.copyFailures, newKeyCollector(v)} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("identity: registering metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// failed counts an error of Identify.
+func (m *metrics) failed(err error) {
+	if errors.Is(err, ErrUnavailable) {
+		m.tokens[tokenUnavailable].Inc()
+		return
+	}
+	m.tokens[tokenBad].Inc()
+}
+
+func (m *metrics) waited(result waitResult) {
+	if result != waitNone {
+		m.waits[result].Inc()
+	}
+}
+
+// keyCollector tells of the keys as they are when it is asked, because an age grows by itself.
+type keyCollector struct {
+	v                          *Verifier
+	count, age, success, stale *prometheus.Desc
+}
+
+func newKeyCollector(v *Verifier) *keyCollector {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("gatehouse_identity_"+name, help, []string{"issuer"}, nil)
+	}
+	return &keyCollector{v: v,
+		count:   desc("keys", "Usable keys of the issuer; with 0 its tokens are unavailable."),
+		age:     desc("keys_age_seconds", "Time since the issuer's keys were last fetched. At max_stale they are no longer used."),
+		success: desc("keys_last_success_timestamp_seconds", "When the issuer's keys were last fetched."),
+		stale:   desc("keys_stale", "1 while older keys serve because the issuer's cannot be fetched."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *keyCollector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.count, c.age, c.success, c.stale} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *keyCollector) Collect(to chan<- prometheus.Metric) {
+	keys := c.v.shown.Load()
+	for i, iss := range c.v.issuers {
+		var s KeyStatus
+		if keys != nil {
+			s = keys.status[i]
+		}
+		gauge := func(d *prometheus.Desc, value float64) {
+			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, iss.Issuer.Issuer)
+		}
+		gauge(c.count, float64(s.Keys))
+		if !iss.remote() {
+			continue
+		}
+		stale := 0.0
+		if s.Stale {
+			stale = 1
+		}
+		gauge(c.stale, stale)
+		if !s.FetchedAt.IsZero() {
+			gauge(c.age, c.v.clock().Sub(s.FetchedAt).Seconds())
+			gauge(c.success, float64(s.FetchedAt.UnixMilli())/1000)
+		}
+	}
+}

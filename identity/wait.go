@@ -1,0 +1,158 @@
+package identity
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// wanted is one fetch of an issuer's keys that requests wait for, because their tokens name a key that we do not have.
+type wanted struct {
+	asked time.Time
+	done  chan struct{} // closed when what it brought is published, or when it brought nothing
+}
+
+// lookups is what the requests with unknown key ids share, one for each issuer. Made-up key ids can neither turn us against the
+// provider (one fetch at a time, one in nudgeInterval over time) nor hold many requests (keyWait, maxKeyWaiters).
+type lookups struct {
+	latest atomic.Pointer[keySet] // what Run published last; nil = no keys
+	asks   chan *wanted           // to the fetcher; holds one
+
+	mu      sync.Mutex // guards what follows; only unknown key ids take it
+	open    bool       // there is a Run that fetches
+	current *wanted    // asked for and not ended; nil = none
+	ended   time.Time  // when the last one that ended was asked for
+	due     time.Time  // when the next one would be on time, were there no burst
+	kid     string     // that made for the last one
+	waiting int        // requests
+}
+
+func newLookups() *lookups { return &lookups{asks: make(chan *wanted, 1)} }
+
+// find gives the newest key set where that has the key, else nil. Where a fetch may bring it, find waits for one: until what it
+// brought is published, keyWait has passed since it was asked for, or three quarters of ctx's time are used up. The rest is for
+// the answer: a caller that gave up on us might let the request through. A set that was on its way before the request came
+// may be older than the token's key; such a request may ask for one more.
+func (l *lookups) find(ctx context.Context, kid string) (*keySet, waitResult) {
+	arrived := time.Now()
+	result := waitNone
+	for latest := l.latest.Load(); !latest.has(kid) && !latest.lost(kid); latest = l.latest.Load() {
+		joined, refused := l.join(kid, arrived)
+		if joined == nil {
+			if result == waitNone && refused {
+				result = waitRefused
+			}
+			break
+		}
+		published := joined.wait(ctx)
+		l.leave()
+		if !published {
+			result = waitTimeout
+			break
+		}
+		result = waitMissing
+	}
+	set := l.latest.Load()
+	if !set.has(kid) {
+		return nil, result
+	}
+	if result != waitNone {
+		result = waitFound
+	}
+	return set, result
+}
+
+// join finds the fetch to wait for, or asks for one. nil is none: refused where bounds are the cause.
+func (l *lookups) join(kid string, arrived time.Time) (joined *wanted, refused bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.open || !l.ended.Before(arrived) {
+		return nil, false
+	}
+	if l.waiting >= maxKeyWaiters {
+		return nil, true
+	}
+	if l.current == nil {
+		now := time.Now()
+		repeated := kid == l.kid && now.Sub(l.ended) < nudgeInterval // one made-up id leaves the burst to others
+		if repeated || now.Add((nudgeBurst-1)*nudgeInterval).Before(l.due) {
+			return nil, true
+		}
+		if l.due.Before(now) {
+			l.due = now
+		}
+		l.due = l.due.Add(nudgeInterval)
+		l.kid = strings.Clone(kid)
+		l.current = &wanted{asked: now, done: make(chan struct{})}
+		l.asks <- l.current // there is room: its last one was taken out before it ended
+	}
+	l.waiting++
+	return l.current, false
+}
+
+func (l *lookups) leave() {
+	l.mu.Lock()
+	l.waiting--
+	l.mu.Unlock()
+}
+
+// wait reports whether the fetch ended in time.
+func (w *wanted) wait(ctx context.Context) bool {
+	left := keyWait - time.Since(w.asked)
+	if deadline, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(deadline)*3/4)
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// next waits for the time of a fetch, or for one that requests ask for. ok is false when ctx has ended.
+func (l *lookups) next(ctx context.Context, wait time.Duration) (asked *wanted, ok bool) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case asked = <-l.asks:
+	case <-ctx.Done():
+	}
+	return asked, ctx.Err() == nil
+}
+
+// begin lets requests ask. Run calls it before, and end after, its fetchers live.
+func (l *lookups) begin() {
+	l.mu.Lock()
+	l.open = true
+	l.mu.Unlock()
+}
+
+func (l *lookups) end() {
+	l.mu.Lock()
+	l.open = false
+	left := l.current
+	l.mu.Unlock()
+	select {
+	case <-l.asks:
+	default:
+	}
+	l.finish(left)
+}
+
+// finish lets go whoever waits for w; nil is nobody.
+func (l *lookups) finish(w *wanted) {
+	if w == nil {
+		return
+	}
+	l.mu.Lock()
+	l.current, l.ended = nil, w.asked
+	l.mu.Unlock()
+	close(w.done)
+}

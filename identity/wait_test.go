@@ -1,0 +1,272 @@
+package identity_test
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/identity"
+)
+
+const unknownKey = "bad credential: unknown key id"
+
+// withKid is a good token of issuer A but for the key that it names.
+func withKid(kid string) string {
+	return mint("ES256", keyRing().p256, object{"alg": "ES256", "kid": kid}, claims(nil))
+}
+
+// hold makes the provider answer only after release, and says when it was asked.
+func (p *provider) hold(set string) (asked <-chan struct{}, release func()) {
+	began, gate := make(chan struct{}, 100), make(chan struct{})
+	p.handle(func(w http.ResponseWriter, _ *http.Request) {
+		began <- struct{}{}
+		<-gate
+		_, _ = w.Write([]byte(set))
+	})
+	return began, sync.OnceFunc(func() { close(gate) })
+}
+
+// TestFirstSightOfAKey holds that requests with a new key wait for one fetch and pass, while others do not notice.
+func TestFirstSightOfAKey(t *testing.T) {
+	p := serveKeys(t, oldSet())
+	r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	keys := r.next("the first set", isGood)
+	asked, release := p.hold(keysOfA())
+	defer release()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() { r.decides(keys, withKid("e1"), "ok") })
+	}
+	<-asked
+	r.decides(keys, good(nil), "ok")
+	if keys := r.view.Load(); keys.Status()[0].Keys != 1 {
+		t.Fatal("the fetch has ended already")
+	}
+	release()
+	wg.Wait()
+	if s := r.view.Load().Status()[0]; s.Keys != 4 {
+		t.Errorf("the View does not have the keys that tokens were verified with: %+v", s)
+	}
+	if n := p.fetches.Load(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+}
+
+// TestMadeUpKeysDoNotBlockARotation uses one id again and again: it asks the provider once.
+func TestMadeUpKeysDoNotBlockARotation(t *testing.T) {
+	p := serveKeys(t, oldSet())
+	r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	keys := r.next("the first set", isGood)
+	for range 50 {
+		r.decides(keys, withKid("made-up"), unknownKey)
+	}
+	if n := p.fetches.Load(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+	p.serve(keysOfA())
+	r.decides(keys, withKid("e1"), "ok")
+	for _, kid := range []string{"a", "b", "c", "d"} {
+		r.decides(keys, withKid(kid), unknownKey)
+	}
+	if n := p.fetches.Load(); n != 3 {
+		t.Errorf("%d fetches, want 3", n)
+	}
+}
+
+// TestSlowProvider bounds what an unknown key can hold up: a second, and 64 requests.
+func TestSlowProvider(t *testing.T) {
+	p := serveKeys(t, oldSet())
+	r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	keys := r.next("the first set", isGood)
+	asked, release := p.hold(oldSet())
+	t.Cleanup(release)
+
+	// A caller that gives 400 ms still gets its answer: it might let the request through after that.
+	ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
+	defer cancel()
+	if _, err := r.v.Identify(ctx, keys, identity.Request{Header: bearer(withKid("e1")).get}); err == nil || err.Error() != unknownKey || ctx.Err() != nil {
+		t.Errorf("got %v, %v", err, ctx.Err())
+	}
+	<-asked
+	began := time.Now()
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	for range 64 + 36 {
+		wg.Go(func() {
+			r.decides(keys, withKid("e2"), unknownKey)
+			done.Add(1)
+		})
+	}
+	for done.Load() < 36 && time.Since(began) < 10*time.Second {
+		time.Sleep(time.Millisecond) // there is no event to await
+	}
+	r.decides(keys, good(nil), "ok")
+	wg.Wait()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("they waited %s", took)
+	}
+	began = time.Now()
+	for range 20 { // the fetch goes on: it has been waited for enough
+		r.decides(keys, withKid("e3"), unknownKey)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("20 requests one after the other took %s", took)
+	}
+}
+
+// TestNobodyWaits lists where an unknown key is unknown at once. In each case a wait would last until the provider, which never
+// answers, does.
+func TestNobodyWaits(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	identify := func(v *identity.Verifier, keys *identity.Keys, ctx context.Context) string {
+		_, err := v.Identify(ctx, keys, identity.Request{Header: bearer(withKid("new")).get})
+		if err == nil {
+			return "ok"
+		}
+		return err.Error()
+	}
+	t.Run("keys in a file", func(t *testing.T) {
+		r := run(t, oneIssuer(identity.KeySource{File: temp(t, oldSet())}))
+		if got := identify(r.v, r.next("the set", isGood), context.Background()); got != unknownKey {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("without Run", func(t *testing.T) {
+		p := serveKeys(t, oldSet())
+		v := newVerifier(t, oneIssuer(identity.KeySource{URL: p.URL}))
+		if got := identify(v, load(t, v), context.Background()); got != unknownKey || p.fetches.Load() != 1 {
+			t.Errorf("got %q, %d fetches", got, p.fetches.Load())
+		}
+	})
+	t.Run("after Run", func(t *testing.T) {
+		p := serveKeys(t, oldSet())
+		r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+		keys := r.next("the set", isGood)
+		r.stop()
+		if got := identify(r.v, keys, context.Background()); got != unknownKey || p.fetches.Load() != 1 {
+			t.Errorf("got %q, %d fetches", got, p.fetches.Load())
+		}
+	})
+	t.Run("keys never loaded", func(t *testing.T) {
+		p := serveKeys(t, "")
+		asked, release := p.hold("")
+		t.Cleanup(release)
+		r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+		<-asked
+		if got := identify(r.v, <-r.published, context.Background()); got != "identity unavailable: keys of the issuer were never loaded" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("caller is gone", func(t *testing.T) {
+		p := serveKeys(t, oldSet())
+		r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+		keys := r.next("the set", isGood)
+		_, release := p.hold("")
+		t.Cleanup(release)
+		if got := identify(r.v, keys, ctx); got != unknownKey {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// TestRunEndsWithRequestsWaiting lets them go.
+func TestRunEndsWithRequestsWaiting(t *testing.T) {
+	p := serveKeys(t, oldSet())
+	r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	keys := r.next("the set", isGood)
+	asked, release := p.hold(oldSet())
+	t.Cleanup(release)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { r.decides(keys, withKid("new"), unknownKey) })
+	}
+	<-asked
+	r.stop()
+	wg.Wait()
+}
+
+// TestRotationWhileRequestsRun replaces the provider's key twice, in the three steps that providers take: the new key beside the
+// old one, tokens of the new one, the old key gone. No request fails that should not, and the removed key's tokens fail for
+// good, cached or not.
+func TestRotationWhileRequestsRun(t *testing.T) {
+	ring := keyRing()
+	steps := []struct {
+		token string
+		key   object
+	}{
+		{good(nil), jwk(&ring.rsa.PublicKey, object{"kid": "r1"})},
+		{withKid("e1"), jwk(&ring.p256.PublicKey, object{"kid": "e1"})},
+		{mint("EdDSA", ring.ed, object{"alg": "EdDSA", "kid": "d1"}, claims(nil)), jwk(ring.ed.Public(), object{"kid": "d1"})},
+	}
+	p := serveKeys(t, jwks(steps[0].key))
+	r := run(t, oneIssuer(identity.KeySource{URL: p.URL, Refresh: time.Second}))
+	r.next("the first set", isGood)
+
+	var tokens atomic.Pointer[[]string] // that must pass now
+	tokens.Store(&[]string{steps[0].token})
+	var requests atomic.Int64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, token := range *tokens.Load() {
+					r.decides(r.view.Load(), token, "ok")
+					requests.Add(1)
+				}
+			}
+		})
+	}
+	served := func() { // a few requests later
+		for seen := requests.Load(); requests.Load() < seen+100; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for i := 1; i < len(steps); i++ {
+		p.serve(jwks(steps[i-1].key, steps[i].key))
+		tokens.Store(&[]string{steps[i-1].token, steps[i].token}) // the provider signs with the new key at once
+		served()
+		tokens.Store(&[]string{steps[i].token})
+		served() // nobody uses the old one any more
+		old := r.view.Load()
+		r.decides(old, steps[i-1].token, "ok")
+		p.serve(jwks(steps[i].key))
+		removed := r.next("the set without the old key", func(s identity.KeyStatus) bool { return s.Keys == 1 && r.view.Load().Generation() > old.Generation() })
+		for removed.Generation() <= old.Generation() {
+			removed = r.next("the set without the old key", func(s identity.KeyStatus) bool { return s.Keys == 1 })
+		}
+		for range 10 { // tokens of a removed key are no reason to fetch: the next rotation needs that
+			r.decides(removed, steps[i-1].token, unknownKey)
+		}
+		served()
+	}
+	close(stop)
+	wg.Wait()
+	t.Logf("%d requests", requests.Load())
+}
+
+// TestRunBeginsWithWhatLoadGot fetches nothing twice at the start.
+func TestRunBeginsWithWhatLoadGot(t *testing.T) {
+	p := serveKeys(t, oldSet())
+	r := &running{t: t, published: make(chan *identity.Keys, 1000), log: &logBuffer{}}
+	r.v = newVerifier(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	first := load(t, r.v)
+	r.decides(first, good(nil), "ok")
+	r.start()
+	if keys := <-r.published; keys.Generation() != first.Generation() || !isGood(keys.Status()[0]) {
+		t.Errorf("Run began with %+v", keys.Status())
+	}
+	r.decides(r.view.Load(), withKid("new"), unknownKey) // a fetch in its turn ends before this one
+	if n := p.fetches.Load(); n != 2 {
+		t.Errorf("%d fetches, want that of Load and one for the unknown key", n)
+	}
+}
