@@ -33,7 +33,7 @@ type running struct {
 func run(t *testing.T, c identity.Config) *running {
 	t.Helper()
 	r := &running{t: t, published: make(chan *identity.Keys, 1000), log: &logBuffer{}}
-	c.Logger = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), r.log, zap.DebugLevel))
+	c.Logger = r.log.logger()
 	r.v = newVerifier(t, c)
 	r.start()
 	return r
@@ -93,6 +93,9 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 func (l *logBuffer) Sync() error { return nil }
+func (l *logBuffer) logger() *zap.Logger {
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), l, zap.DebugLevel))
+}
 func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
