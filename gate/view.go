@@ -37,10 +37,18 @@ func (v *View) Ready() error {
 	switch {
 	case v == nil || v.Settings == nil || v.Policy == nil:
 		return errors.New("no policy is active yet")
-	case v.Settings.Verifier != nil && v.Settings.Verifier.Configured() && !v.Keys.Loaded():
-		return errors.New("no issuer's keys were loaded yet")
+	case v.Settings.Verifier != nil:
+		return v.Settings.Verifier.Ready(v.Keys)
 	}
 	return nil
+}
+
+// Degraded lists what a View that decides cannot do, one sentence each. What it is about is denied (unavailable).
+func (v *View) Degraded() []string {
+	if v == nil || v.Settings == nil || v.Settings.Verifier == nil {
+		return nil
+	}
+	return v.Settings.Verifier.Degraded(v.Keys)
 }
 
 var noSettings = &Settings{Timeout: time.Second}

@@ -156,6 +156,7 @@ type Verifier struct {
 	cache    *cache
 
 	metrics *metrics
+	keyless bool // some credentials need no issuer's keys
 
 	generation atomic.Uint64          // last one given out
 	loaded     atomic.Pointer[loader] // of the last Load, for the next Run
@@ -190,6 +191,7 @@ func New(c Config) (*Verifier, error) {
 		byName:   make(map[string]*issuer, len(c.Issuers)),
 		base64:   base64.RawURLEncoding.Strict(),
 		cache:    newCache(c.CacheBytes),
+		keyless:  len(c.Introspection) > 0 || c.APIKeys.File != "" || c.Metadata != "",
 	}
 	if v.clock == nil {
 		v.clock = time.Now

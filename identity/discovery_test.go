@@ -183,7 +183,7 @@ func FuzzMetadata(f *testing.F) {
 			t.Fatal(err)
 		}
 		var metadata map[string]any
-		if keys.Loaded() && (json.Unmarshal([]byte(strings.ReplaceAll(text, "BASE", server.URL)), &metadata) != nil || metadata["issuer"] != server.URL) {
+		if keys.Status()[0].Loaded && (json.Unmarshal([]byte(strings.ReplaceAll(text, "BASE", server.URL)), &metadata) != nil || metadata["issuer"] != server.URL) {
 			t.Errorf("keys for an issuer that is not named by %q", text)
 		}
 	})

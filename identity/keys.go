@@ -53,9 +53,39 @@ func (k *Keys) Status() []KeyStatus {
 	return status
 }
 
-// Loaded reports whether any issuer has keys.
-func (k *Keys) Loaded() bool {
-	return k != nil && slices.ContainsFunc(k.status, func(s KeyStatus) bool { return s.Loaded })
+// Ready says why no credential can be verified yet, nil where one can. Keys that were there and had to be withdrawn do not
+// make a process unready again: all of a fleet would be at the same time, and a proxy that reaches nobody may let requests
+// through. See Degraded for those.
+func (v *Verifier) Ready(keys *Keys) error {
+	if v.keyless || len(v.issuers) == 0 {
+		return nil
+	}
+	if keys != nil && slices.ContainsFunc(keys.status, func(s KeyStatus) bool { return s.Loaded || s.Withdrawn }) {
+		return nil
+	}
+	if missing := v.Degraded(keys); len(missing) == 1 {
+		return errors.New(missing[0])
+	}
+	return errors.New("no issuer's keys were loaded yet")
+}
+
+// Degraded lists the issuers whose tokens are ErrUnavailable now, each with the reason. The others' are not affected.
+func (v *Verifier) Degraded(keys *Keys) []string {
+	var out []string
+	for i, iss := range v.issuers {
+		if keys.set(iss) != nil {
+			continue
+		}
+		text := fmt.Sprintf("no keys of issuer %q yet", iss.Issuer.Issuer)
+		if keys.missing(iss) == errStaleKeys {
+			text = fmt.Sprintf("keys of issuer %q are older than max_stale", iss.Issuer.Issuer)
+		}
+		if keys != nil && keys.status[i].Error != "" {
+			text += ": " + keys.status[i].Error
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 // Generation grows whenever any issuer's key set changes. It is 0 as long as nothing was loaded.
@@ -79,6 +109,25 @@ func (k *Keys) set(iss *issuer) *keySet {
 		return nil
 	}
 	return k.sets[iss.index]
+}
+
+// inherited is what older keys have of an issuer.
+type inherited struct {
+	set    *keySet // nil = withdrawn, or never loaded
+	status KeyStatus
+}
+
+// of finds an issuer of another Verifier that has its keys from the same place; nil = there is none.
+func (k *Keys) of(iss *issuer) *inherited {
+	if k == nil {
+		return nil
+	}
+	for i, other := range k.owner.issuers {
+		if other.Issuer.Issuer == iss.Issuer.Issuer && other.Keys.URL == iss.Keys.URL && other.Keys.Discovery == iss.Keys.Discovery {
+			return &inherited{k.sets[i], k.status[i]}
+		}
+	}
+	return nil
 }
 
 // keySet is one issuer's usable keys: at least one. It never changes, and a set read again without a change is the same

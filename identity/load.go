@@ -59,6 +59,34 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 	return keys, nil
 }
 
+// Inherit gives what the last Load got together with what an older Verifier's keys have of the same issuers at the same URLs,
+// where Load could not read them: a change of the configuration while a provider is down takes no keys away. Run begins with
+// the result. Call it between Load and Run.
+func (v *Verifier) Inherit(older *Keys) *Keys {
+	l := v.loaded.Load()
+	if l == nil {
+		l = v.newLoader()
+	}
+	for i, iss := range v.issuers {
+		before := older.of(iss)
+		if before == nil || !iss.remote() || !l.fetched[i].IsZero() {
+			continue
+		}
+		status := &l.status[i]
+		if l.sets[i] != nil && (before.set == nil || before.status.FetchedAt.Before(status.FetchedAt)) {
+			continue // the copy on disk is better
+		}
+		l.sets[i] = before.set
+		failure := status.Error
+		*status = before.status
+		status.Error, status.Stale = failure, status.Loaded
+		l.generation = v.generation.Add(1)
+	}
+	keys := l.keys()
+	v.loaded.Store(l)
+	return keys
+}
+
 // Run keeps every issuer's keys fresh until ctx ends; it then returns nil, with all its goroutines ended. It begins with what
 // the last Load got, else with the files and the copies on disk. It calls publish, from its own goroutine, with each new
 // *Keys: first with what it begins with, then after each change. The only error is that key files cannot be watched. Run once at

@@ -274,6 +274,59 @@ func TestKeysFromURLRecover(t *testing.T) {
 	}
 }
 
+// TestInherit changes the configuration while the provider is down: the keys stay, with their age.
+func TestInherit(t *testing.T) {
+	p, now := serveKeys(t, oldSet()), newClock()
+	c := oneIssuer(identity.KeySource{URL: p.URL, Refresh: time.Second})
+	c.Clock = now.now
+	token := good(object{"exp": at(100 * time.Hour)})
+	old := load(t, newVerifier(t, c))
+	now.advance(time.Hour)
+
+	p.serve(newSet())
+	v := newVerifier(t, c)
+	load(t, v)
+	if got := outcome(t, v, v.Inherit(old), bearer(token)); got != noSignature {
+		t.Errorf("older keys replaced newer ones: %q", got)
+	}
+	p.fail()
+	elsewhere := c
+	elsewhere.Issuers = []identity.Issuer{c.Issuers[0]}
+	elsewhere.Issuers[0].Keys.URL += "/elsewhere"
+	v = newVerifier(t, elsewhere)
+	load(t, v)
+	if got := outcome(t, v, v.Inherit(old), bearer(token)); got != neverLoaded {
+		t.Errorf("keys of another url: %q", got)
+	}
+
+	r := &running{t: t, published: make(chan *identity.Keys, 1000), log: &logBuffer{}}
+	r.v = newVerifier(t, c)
+	r.decides(load(t, r.v), token, neverLoaded)
+	keys := r.v.Inherit(old)
+	r.decides(keys, token, "ok")
+	if s := keys.Status()[0]; !s.Loaded || !s.Stale || !s.FetchedAt.Equal(noon) || !strings.Contains(s.Error, "status 503") {
+		t.Errorf("status %+v", s)
+	}
+	r.start()
+	r.decides(<-r.published, token, "ok")
+	now.advance(23 * time.Hour)
+	withdrawn := r.next("the withdrawal", func(s identity.KeyStatus) bool { return s.Withdrawn })
+	r.decides(withdrawn, token, "identity unavailable: keys of the issuer could not be read for too long")
+	if err := r.v.Ready(withdrawn); err != nil {
+		t.Errorf("withdrawn keys make the process unready: %v", err)
+	}
+	if got := r.v.Degraded(withdrawn); len(got) != 1 || !strings.Contains(got[0], "older than max_stale") {
+		t.Errorf("degraded: %q", got)
+	}
+	v = newVerifier(t, c)
+	load(t, v)
+	if err := v.Ready(v.Inherit(withdrawn)); err != nil {
+		t.Errorf("and after a reload: %v", err)
+	}
+	p.serve(oldSet())
+	r.decides(r.next("the provider is back", isGood), token, "ok")
+}
+
 func TestURLFailures(t *testing.T) {
 	elsewhere := serveKeys(t, oldSet())
 	hang := make(chan struct{})

@@ -299,7 +299,7 @@ func FuzzKeyCopy(f *testing.F) {
 			t.Fatal(err)
 		}
 		first, rest, _ := bytes.Cut(text, []byte("\n"))
-		if keys.Loaded() && (!strings.HasPrefix(summed(string(rest)), string(first)+"\n") || !bytes.Contains(rest, []byte(id))) {
+		if keys.Status()[0].Loaded && (!strings.HasPrefix(summed(string(rest)), string(first)+"\n") || !bytes.Contains(rest, []byte(id))) {
 			t.Errorf("keys from %q", text)
 		}
 	})

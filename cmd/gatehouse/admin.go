@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +24,7 @@ type status struct {
 	Started     time.Time            `json:"started"`
 	Ready       bool                 `json:"ready"`
 	NotReady    string               `json:"not_ready,omitempty"`
+	Degraded    []string             `json:"degraded,omitempty"`
 	Draining    bool                 `json:"draining"`
 	View        uint64               `json:"view"`
 	Revision    string               `json:"revision,omitempty"`
@@ -47,7 +49,7 @@ func (s *server) status() status {
 	view, e := s.gate.View(), s.current.Load()
 	out := status{Version: version(), Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
 		Bundles: e.bundles.Status(), Keys: view.Keys.Status(), DecisionLog: e.sink.log.Status()}
-	out.Notices = view.Notices()
+	out.Notices, out.Degraded = view.Notices(), view.Degraded()
 	for _, r := range e.routes {
 		out.Routes = append(out.Routes, r.status())
 	}
@@ -76,6 +78,10 @@ func (s *server) adminServer() *http.Server {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := s.ready(); err != nil {
 			writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
+			return
+		}
+		if degraded := s.gate.View().Degraded(); len(degraded) > 0 {
+			writeText(w, http.StatusOK, "ready (degraded: "+strings.Join(degraded, "; ")+")\n")
 			return
 		}
 		writeText(w, http.StatusOK, "ready\n")

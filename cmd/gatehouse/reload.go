@@ -25,6 +25,9 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 			e.sink.discard(s.engine.sink)
 			return policyErr
 		}
+		if e.keys != nil {
+			e.keys = e.verifier.Inherit(s.gate.View().Keys)
+		}
 		if err := s.gate.Fit(e.parts(true)); err != nil {
 			e.sink.discard(s.engine.sink)
 			return err

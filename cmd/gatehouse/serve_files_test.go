@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,6 +167,41 @@ func TestServeWaitsForKeys(t *testing.T) {
 	eventually(t, "waiting for keys", func() error {
 		if code, body := p.get("/readyz"); code != http.StatusOK {
 			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+}
+
+// TestServeDegraded is ready with one issuer of two, says which one is missing, and keeps the other's keys over a reload
+// while nobody can fetch them.
+func TestServeDegraded(t *testing.T) {
+	const set = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}` // RFC 8037 appendix A.2
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, set) }))
+	defer provider.Close()
+	p := newProcess(t, plain+"identity: {jwt: [{issuer: \"https://a.example\", audiences: [a], keys: {url: \""+provider.URL+"\"}}, "+
+		"{issuer: \"https://b.example\", audiences: [a], keys: {url: \"http://"+freeAddress(t)+"/jwks\"}}]}\n").ready()
+	const missing = `no keys of issuer "https://b.example" yet: fetching http://127.0.0.1:`
+	eventually(t, "waiting for /readyz", func() error {
+		if code, body := p.get("/readyz"); code != http.StatusOK || !strings.HasPrefix(body, "ready (degraded: "+missing) {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return nil
+	})
+	if s := p.status(); !s.Ready || len(s.Degraded) != 1 || !strings.HasPrefix(s.Degraded[0], missing) || !s.Keys[0].Loaded || s.Keys[1].Loaded {
+		t.Errorf("status %+v", s)
+	}
+	if _, text := p.get("/metrics"); !strings.Contains(text, `gatehouse_identity_keys{issuer="https://b.example"} 0`) {
+		t.Errorf("metrics: %s", text)
+	}
+	if got := healthOf(t, dial(t, p.grpc, nil), authorization); got != "SERVING" {
+		t.Errorf("gRPC health is %s", got)
+	}
+	provider.Close()
+	before := p.status().View
+	p.signal(syscall.SIGHUP)
+	eventually(t, "waiting for the reload", func() error {
+		if s := p.status(); s.View == before || !s.Keys[0].Stale || !s.Keys[0].Loaded || s.Keys[0].Error == "" || !s.Ready || len(s.Degraded) != 1 {
+			return fmt.Errorf("%+v", s)
 		}
 		return nil
 	})
