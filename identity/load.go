@@ -271,10 +271,10 @@ func (l *loader) take(r loaded) {
 	status.Loaded, status.Withdrawn, status.Keys, status.Notices, status.FetchedAt = true, false, len(r.set.keys), r.set.notices, r.at
 }
 
-// restore takes the copy on disk where the issuer has no keys, if it is young enough. It never replaces anything.
+// restore gives an issuer that has no keys those of the copy on disk, if it is young enough.
 func (l *loader) restore(iss *issuer) {
 	i := iss.index
-	if iss.copy == nil || l.sets[i] != nil {
+	if iss.copy == nil {
 		return
 	}
 	set, at, err := iss.copy.read(l.v.clock())

@@ -91,8 +91,8 @@ func (m *metrics) waited(result waitResult) {
 
 // keyCollector tells of the keys as they are when it is asked, because an age grows by itself.
 type keyCollector struct {
-	v                          *Verifier
-	count, age, success, stale *prometheus.Desc
+	v                                   *Verifier
+	count, age, success, stale, waiting *prometheus.Desc
 }
 
 func newKeyCollector(v *Verifier) *keyCollector {
@@ -103,13 +103,14 @@ func newKeyCollector(v *Verifier) *keyCollector {
 		count:   desc("keys", "Usable keys of the issuer; with 0 its tokens are unavailable."),
 		age:     desc("keys_age_seconds", "Time since the issuer's keys were last fetched. At max_stale they are no longer used."),
 		success: desc("keys_last_success_timestamp_seconds", "When the issuer's keys were last fetched."),
+		waiting: desc("unknown_key_waiting", "Requests that wait for the issuer's keys because their tokens name one that is not known."),
 		stale:   desc("keys_stale", "1 while older keys serve because the issuer's cannot be fetched."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *keyCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.count, c.age, c.success, c.stale} {
+	for _, d := range []*prometheus.Desc{c.count, c.age, c.success, c.stale, c.waiting} {
 		to <- d
 	}
 }
@@ -134,6 +135,7 @@ func (c *keyCollector) Collect(to chan<- prometheus.Metric) {
 			stale = 1
 		}
 		gauge(c.stale, stale)
+		gauge(c.waiting, float64(iss.lookups.waits()))
 		if !s.FetchedAt.IsZero() {
 			gauge(c.age, c.v.clock().Sub(s.FetchedAt).Seconds())
 			gauge(c.success, float64(s.FetchedAt.UnixMilli())/1000)

@@ -49,6 +49,7 @@ gatehouse_identity_tokens_total{cached} 1
 gatehouse_identity_tokens_total{negative} 0
 gatehouse_identity_tokens_total{unavailable} 1
 gatehouse_identity_tokens_total{verified} 2
+gatehouse_identity_unknown_key_waiting{https://a.example} 0
 gatehouse_identity_unknown_key_waits_total{found} 1
 gatehouse_identity_unknown_key_waits_total{missing} 1
 gatehouse_identity_unknown_key_waits_total{refused} 1
@@ -88,7 +89,7 @@ func TestMetricsOfFailures(t *testing.T) {
 	load(t, v)
 	for name, want := range map[string]float64{"gatehouse_identity_key_fetch_failures_total": 1, "gatehouse_identity_key_copy_failures_total": 1,
 		"gatehouse_identity_keys": 0, "gatehouse_identity_keys_stale": 0} {
-		if got := gathered(t, registry, name); got != want {
+		if got := gathered(t, registry, name, ""); got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
@@ -104,18 +105,20 @@ func TestMetricsOfFailures(t *testing.T) {
 	}
 }
 
-// gathered is the value of a metric's only sample.
-func gathered(t *testing.T, registry *prometheus.Registry, name string) float64 {
+// gathered is the value of a metric's sample with this label value; empty = of its first.
+func gathered(t *testing.T, registry *prometheus.Registry, name, label string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() == name {
-			return f.Metric[0].GetCounter().GetValue() + f.Metric[0].GetGauge().GetValue()
+		for _, m := range f.Metric {
+			if f.GetName() == name && (label == "" || m.Label[0].GetValue() == label) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
 		}
 	}
-	t.Fatalf("there is no metric %s", name)
+	t.Fatalf("there is no metric %s of %q", name, label)
 	return 0
 }

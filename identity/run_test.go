@@ -281,7 +281,6 @@ func TestInherit(t *testing.T) {
 	c.Clock = now.now
 	token := good(object{"exp": at(100 * time.Hour)})
 	old := load(t, newVerifier(t, c))
-	now.advance(time.Hour)
 
 	p.serve(newSet())
 	v := newVerifier(t, c)
@@ -289,6 +288,7 @@ func TestInherit(t *testing.T) {
 	if got := outcome(t, v, v.Inherit(old), bearer(token)); got != noSignature {
 		t.Errorf("older keys replaced newer ones: %q", got)
 	}
+	now.advance(time.Hour)
 	p.fail()
 	elsewhere := c
 	elsewhere.Issuers = []identity.Issuer{c.Issuers[0]}

@@ -126,7 +126,7 @@ func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *pars
 		return nil, nil, keys.missing(iss)
 	}
 	key, err := set.pick(p, alg)
-	if !errors.Is(err, errUnknownKey) || !iss.remote() {
+	if !errors.Is(err, errUnknownKey) {
 		return key, set, err
 	}
 	newer, result := iss.lookups.find(ctx, p.kid)

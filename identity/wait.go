@@ -98,6 +98,13 @@ func (l *lookups) leave() {
 	l.mu.Unlock()
 }
 
+// waits is the number of requests that wait now.
+func (l *lookups) waits() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting
+}
+
 // wait reports whether the fetch ended in time.
 func (w *wanted) wait(ctx context.Context) bool {
 	left := keyWait - time.Since(w.asked)

@@ -2,11 +2,15 @@ package identity_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/identity"
 )
@@ -79,7 +83,9 @@ func TestMadeUpKeysDoNotBlockARotation(t *testing.T) {
 // TestSlowProvider bounds what an unknown key can hold up: a second, and 64 requests.
 func TestSlowProvider(t *testing.T) {
 	p := serveKeys(t, oldSet())
-	r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	c, registry := oneIssuer(identity.KeySource{URL: p.URL}), prometheus.NewRegistry()
+	c.Registerer = registry
+	r := run(t, c)
 	keys := r.next("the first set", isGood)
 	asked, release := p.hold(oldSet())
 	t.Cleanup(release)
@@ -91,92 +97,95 @@ func TestSlowProvider(t *testing.T) {
 		t.Errorf("got %v, %v", err, ctx.Err())
 	}
 	<-asked
-	began := time.Now()
 	var wg sync.WaitGroup
-	var done atomic.Int64
+	token := withKid("e2")
 	for range 64 + 36 {
-		wg.Go(func() {
-			r.decides(keys, withKid("e2"), unknownKey)
-			done.Add(1)
-		})
-	}
-	for done.Load() < 36 && time.Since(began) < 10*time.Second {
-		time.Sleep(time.Millisecond) // there is no event to await
+		wg.Go(func() { r.decides(keys, token, unknownKey) })
 	}
 	r.decides(keys, good(nil), "ok")
 	wg.Wait()
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("they waited %s", took)
-	}
-	began = time.Now()
-	for range 20 { // the fetch goes on: it has been waited for enough
+	for range 20 { // the fetch goes on, and has been waited for enough
 		r.decides(keys, withKid("e3"), unknownKey)
 	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("20 requests one after the other took %s", took)
+	expectWaits(t, registry, "timeout 85, refused 36")
+	if n := p.fetches.Load(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
 	}
 }
 
-// TestNobodyWaits lists where an unknown key is unknown at once. In each case a wait would last until the provider, which never
-// answers, does.
-func TestNobodyWaits(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	identify := func(v *identity.Verifier, keys *identity.Keys, ctx context.Context) string {
-		_, err := v.Identify(ctx, keys, identity.Request{Header: bearer(withKid("new")).get})
-		if err == nil {
-			return "ok"
+// expectWaits compares the counts of what became of tokens with unknown keys.
+func expectWaits(t *testing.T, registry *prometheus.Registry, want string) {
+	t.Helper()
+	var got []string
+	for _, result := range []string{"found", "missing", "timeout", "refused"} {
+		if n := gathered(t, registry, "gatehouse_identity_unknown_key_waits_total", result); n > 0 {
+			got = append(got, fmt.Sprintf("%s %v", result, n))
 		}
-		return err.Error()
 	}
-	t.Run("keys in a file", func(t *testing.T) {
-		r := run(t, oneIssuer(identity.KeySource{File: temp(t, oldSet())}))
-		if got := identify(r.v, r.next("the set", isGood), context.Background()); got != unknownKey {
-			t.Errorf("got %q", got)
+	if text := strings.Join(got, ", "); text != want {
+		t.Errorf("waits: %q, want %q", text, want)
+	}
+}
+
+// TestNobodyWaits lists where an unknown key is unknown at once.
+func TestNobodyWaits(t *testing.T) {
+	const never = "identity unavailable: keys of the issuer were never loaded"
+	for name, tt := range map[string]struct {
+		file    bool
+		prepare func(*running) *identity.Keys
+		want    string
+	}{
+		"keys in a file": {true, func(r *running) *identity.Keys { r.start(); return r.next("the set", isGood) }, unknownKey},
+		"without Run":    {false, func(r *running) *identity.Keys { return load(t, r.v) }, unknownKey},
+		"after Run": {false, func(r *running) *identity.Keys {
+			r.start()
+			defer r.stop()
+			return r.next("the set", isGood)
+		}, unknownKey},
+		"keys never loaded": {false, func(r *running) *identity.Keys { r.start(); return nil }, never},
+	} {
+		p, registry := serveKeys(t, oldSet()), prometheus.NewRegistry()
+		c := oneIssuer(identity.KeySource{URL: p.URL})
+		if tt.file {
+			c = oneIssuer(identity.KeySource{File: temp(t, oldSet())})
 		}
-	})
-	t.Run("without Run", func(t *testing.T) {
-		p := serveKeys(t, oldSet())
-		v := newVerifier(t, oneIssuer(identity.KeySource{URL: p.URL}))
-		if got := identify(v, load(t, v), context.Background()); got != unknownKey || p.fetches.Load() != 1 {
-			t.Errorf("got %q, %d fetches", got, p.fetches.Load())
+		c.Registerer = registry
+		r := &running{t: t, published: make(chan *identity.Keys, 1000), log: &logBuffer{}, v: newVerifier(t, c)}
+		keys := tt.prepare(r)
+		if got := outcome(t, r.v, keys, bearer(withKid("new"))); got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
 		}
-	})
-	t.Run("after Run", func(t *testing.T) {
-		p := serveKeys(t, oldSet())
-		r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
-		keys := r.next("the set", isGood)
-		r.stop()
-		if got := identify(r.v, keys, context.Background()); got != unknownKey || p.fetches.Load() != 1 {
-			t.Errorf("got %q, %d fetches", got, p.fetches.Load())
-		}
-	})
-	t.Run("keys never loaded", func(t *testing.T) {
-		p := serveKeys(t, "")
-		asked, release := p.hold("")
-		t.Cleanup(release)
-		r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+		expectWaits(t, registry, "")
+	}
+}
+
+// TestCallerIsGone does not wait for whom nobody waits.
+func TestCallerIsGone(t *testing.T) {
+	p := serveKeys(t, oldSet())
+	r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	keys := r.next("the set", isGood)
+	asked, release := p.hold("")
+	t.Cleanup(release)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
 		<-asked
-		if got := identify(r.v, <-r.published, context.Background()); got != "identity unavailable: keys of the issuer were never loaded" {
-			t.Errorf("got %q", got)
-		}
-	})
-	t.Run("caller is gone", func(t *testing.T) {
-		p := serveKeys(t, oldSet())
-		r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
-		keys := r.next("the set", isGood)
-		_, release := p.hold("")
-		t.Cleanup(release)
-		if got := identify(r.v, keys, ctx); got != unknownKey {
-			t.Errorf("got %q", got)
-		}
-	})
+		cancel()
+	}()
+	began := time.Now()
+	if _, err := r.v.Identify(ctx, keys, identity.Request{Header: bearer(withKid("new")).get}); err == nil || err.Error() != unknownKey {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("it waited %s", took)
+	}
 }
 
 // TestRunEndsWithRequestsWaiting lets them go.
 func TestRunEndsWithRequestsWaiting(t *testing.T) {
 	p := serveKeys(t, oldSet())
-	r := run(t, oneIssuer(identity.KeySource{URL: p.URL}))
+	c, registry := oneIssuer(identity.KeySource{URL: p.URL}), prometheus.NewRegistry()
+	c.Registerer = registry
+	r := run(t, c)
 	keys := r.next("the set", isGood)
 	asked, release := p.hold(oldSet())
 	t.Cleanup(release)
@@ -185,8 +194,14 @@ func TestRunEndsWithRequestsWaiting(t *testing.T) {
 		wg.Go(func() { r.decides(keys, withKid("new"), unknownKey) })
 	}
 	<-asked
+	for began := time.Now(); gathered(t, registry, "gatehouse_identity_unknown_key_waiting", "") < 8; time.Sleep(time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("they do not wait")
+		}
+	}
 	r.stop()
 	wg.Wait()
+	expectWaits(t, registry, "missing 8")
 }
 
 // TestRotationWhileRequestsRun replaces the provider's key twice, in the three steps that providers take: the new key beside the
