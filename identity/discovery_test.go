@@ -19,7 +19,7 @@ type openID struct {
 	t *testing.T
 }
 
-// serveMetadata serves documents by their path, and 404 elsewhere.
+// serveMetadata serves documents by their path, 500 for an empty one, and 404 elsewhere.
 func serveMetadata(t *testing.T, documents map[string]string) *openID {
 	p := serveKeys(t, "")
 	p.handle(func(w http.ResponseWriter, req *http.Request) {
@@ -27,6 +27,9 @@ func serveMetadata(t *testing.T, documents map[string]string) *openID {
 		if !ok {
 			w.WriteHeader(http.StatusNotFound)
 			return
+		}
+		if text == "" {
+			w.WriteHeader(http.StatusInternalServerError)
 		}
 		_, _ = w.Write([]byte(strings.ReplaceAll(text, "BASE", "http://"+req.Host)))
 	})
@@ -57,6 +60,7 @@ func TestDiscovery(t *testing.T) {
 
 		{"none", "/a", nil, "/a" + openid + ": status 404; fetching BASE" + oauth + "/a: status 404"},
 		{"broken is not asked elsewhere", "", map[string]string{openid: `{`, oauth: `{"issuer":"BASE","jwks_uri":"BASE/keys"}`}, openid + ": is not valid json"},
+		{"an error is final", "", map[string]string{openid: "", oauth: `{"issuer":"BASE","jwks_uri":"BASE/keys"}`}, openid + ": status 500"},
 		{"other issuer", "", map[string]string{openid: `{"issuer":"https://evil.example","jwks_uri":"BASE/keys"}`}, `names the issuer "https://evil.example"; "BASE" is configured`},
 		{"a slash more", "", map[string]string{openid: `{"issuer":"BASE/","jwks_uri":"BASE/keys"}`}, `names the issuer "BASE/"; "BASE" is configured`},
 		{"a slash less", "/", map[string]string{openid: `{"issuer":"BASE","jwks_uri":"BASE/keys"}`}, `names the issuer "BASE"; "BASE/" is configured`},

@@ -109,6 +109,15 @@ func TestCopyIsReplacedByGoodSetsOnly(t *testing.T) {
 	if !strings.HasSuffix(read(t, file), newSet()) {
 		t.Error("no copy of the new set")
 	}
+	r = run(t, c) // and within one run
+	r.next("the new set", func(s identity.KeyStatus) bool { return isGood(s) && !s.Stale })
+	p.serve(oldSet())
+	before = read(t, file)
+	r.next("the old set", func(identity.KeyStatus) bool { return outcome(t, r.v, r.view.Load(), bearer(good(nil))) == "ok" })
+	r.stop()
+	if !strings.HasSuffix(read(t, file), oldSet()) {
+		t.Errorf("no copy of the old set: %s, was %s", read(t, file), before)
+	}
 	if files, _ := os.ReadDir(c.Dir); len(files) != 1 {
 		t.Errorf("left in the folder: %v", files)
 	}
@@ -270,6 +279,55 @@ func TestMaxStaleCountsFromTheFetch(t *testing.T) {
 	r.decides(<-r.published, token, "ok")
 	now.advance(time.Hour)
 	r.decides(r.next("the withdrawal", func(s identity.KeyStatus) bool { return s.Withdrawn }), token, "identity unavailable: keys of the issuer could not be read for too long")
+}
+
+// TestCopyKeepsUp writes the time of the last fetch although the set is the same, and what Load fetched.
+func TestCopyKeepsUp(t *testing.T) {
+	p, now := serveKeys(t, oldSet()), newClock()
+	c := oneIssuer(identity.KeySource{URL: p.URL})
+	c.Clock, c.Dir = now.now, t.TempDir()
+	r := &running{t: t, published: make(chan *identity.Keys, 1000), log: &logBuffer{}, v: newVerifier(t, c)}
+	load(t, r.v)
+	r.start()
+	r.decides(<-r.published, good(nil), "ok")
+	now.advance(time.Minute)
+	r.decides(r.view.Load(), withKid("new"), unknownKey) // which fetches
+	r.stop()
+	files, err := filepath.Glob(filepath.Join(c.Dir, "*.keys"))
+	if err != nil || len(files) != 1 || !strings.Contains(read(t, files[0]), `"fetched_at":"2026-06-01T12:01:00Z"`) {
+		t.Fatalf("%v, %v", files, err)
+	}
+
+	must(t, os.Remove(files[0]))
+	r = &running{t: t, published: make(chan *identity.Keys, 1000), log: &logBuffer{}, v: newVerifier(t, c)}
+	load(t, r.v)
+	fetches := p.fetches.Load()
+	r.start()
+	<-r.published
+	r.stop()
+	if n := p.fetches.Load(); n != fetches || !strings.Contains(read(t, files[0]), `"fetched_at":"2026-06-01T12:01:00Z"`) {
+		t.Errorf("%d fetches, %s", n-fetches, read(t, files[0]))
+	}
+}
+
+// TestInheritLeavesANewerCopy prefers what was fetched last.
+func TestInheritLeavesANewerCopy(t *testing.T) {
+	p, now := serveKeys(t, oldSet()), newClock()
+	c := oneIssuer(identity.KeySource{URL: p.URL})
+	c.Clock, c.Dir = now.now, t.TempDir()
+	old := load(t, newVerifier(t, c))
+	now.advance(time.Minute)
+	p.serve(newSet())
+	r := run(t, c)
+	r.next("the new set", isGood)
+	r.stop()
+	p.fail()
+	v := newVerifier(t, c)
+	load(t, v)
+	keys := v.Inherit(old)
+	if got := outcome(t, v, keys, bearer(good(nil))); got != noSignature || !keys.Status()[0].Copy {
+		t.Errorf("got %q, %+v", got, keys.Status())
+	}
 }
 
 // FuzzKeyCopy holds that of all files the one that was written is the only copy, be they ever so like it.
