@@ -41,7 +41,8 @@ const (
 	nudgeInterval    = 10 * time.Second // between fetches for unknown key ids, over time
 	nudgeBurst       = 2                // of them at once, so that one made-up id does not keep a rotation waiting
 	keyWait          = time.Second
-	maxKeyWaiters    = 64 // requests, for one issuer
+	keyWaitBlind     = 150 * time.Millisecond // for callers that do not say how long they wait: Envoy's default is 200 ms
+	maxKeyWaiters    = 64                     // requests, for one issuer
 	minRSABits       = 2048
 	maxRSABits       = 8192
 	maxKeySetBytes   = 1 << 20

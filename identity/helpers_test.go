@@ -211,7 +211,9 @@ func load(t testing.TB, v *identity.Verifier) *identity.Keys {
 // outcome is "ok", "anonymous", or the error's text.
 func outcome(t testing.TB, v *identity.Verifier, keys *identity.Keys, h headers) string {
 	t.Helper()
-	id, err := v.Identify(context.Background(), keys, identity.Request{Header: h.get})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // of a caller that is in no hurry
+	defer cancel()
+	id, err := v.Identify(ctx, keys, identity.Request{Header: h.get})
 	switch {
 	case err != nil:
 		refusesToLeak(t, err.Error())

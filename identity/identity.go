@@ -29,7 +29,7 @@
 // verification (symmetric, RSA below 2048 bits, other curves, use other than sig) are left out, each with a notice.
 //
 // A token whose kid is not among the keys from a URL makes for one fetch out of turn, and waits for it: at most a second, and
-// at most three quarters of the time that its caller gives. Such fetches are limited (two at once, one in ten seconds over
+// at most three quarters of the time that its caller gives, or 150 ms where the caller does not say. Such fetches are limited (two at once, one in ten seconds over
 // time), as are the requests that wait; where a limit is met the key id is unknown. Other requests are not held up. A key that
 // is gone from a set stops working, cached tokens with it, when the next refresh is published.
 //

@@ -32,8 +32,8 @@ type lookups struct {
 func newLookups() *lookups { return &lookups{asks: make(chan *wanted, 1)} }
 
 // find gives the newest key set where that has the key, else nil. Where a fetch may bring it, find waits for one: until what it
-// brought is published, keyWait has passed since it was asked for, or three quarters of ctx's time are used up. The rest is for
-// the answer: a caller that gave up on us might let the request through. A set that was on its way before the request came
+// brought is published, keyWait has passed since it was asked for, or three quarters of ctx's time are used up (keyWaitBlind where
+// ctx has no end). The rest is for the answer: a proxy that gave up on us might let the request through. A set that was on its way before the request came
 // may be older than the token's key; such a request may ask for one more.
 func (l *lookups) find(ctx context.Context, kid string) (*keySet, waitResult) {
 	arrived := time.Now()
@@ -107,10 +107,11 @@ func (l *lookups) waits() int {
 
 // wait reports whether the fetch ended in time.
 func (w *wanted) wait(ctx context.Context) bool {
-	left := keyWait - time.Since(w.asked)
+	patience := keyWaitBlind
 	if deadline, ok := ctx.Deadline(); ok {
-		left = min(left, time.Until(deadline)*3/4)
+		patience = time.Until(deadline) * 3 / 4
 	}
+	left := min(patience, keyWait-time.Since(w.asked))
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
