@@ -100,11 +100,11 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 	l := v.beginning()
 	l.readFiles()
 	l.withdraw()
-	l.publish(publish)
 
 	results := make(chan loaded)
 	stop := l.fetchers(ctx, results)
 	defer stop()
+	l.publish(publish) // only now: who has the keys may ask for newer ones
 	age := time.NewTicker(ageCheck)
 	defer age.Stop()
 	for {
