@@ -160,11 +160,18 @@ func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait t
 
 // keepCopy writes a set that was fetched to disk. Without a copy all goes on; only a restart would miss it.
 func (v *Verifier) keepCopy(r loaded) {
-	if r.set == nil || r.issuer.copy == nil {
+	c := r.issuer.copy
+	if r.set == nil || c == nil {
 		return
 	}
-	if err := r.issuer.copy.write(r.issuer, r.set, r.at); err != nil {
-		v.metrics.copyFailures.Inc()
+	err := c.write(r.issuer, r.set, r.at)
+	if err == nil {
+		c.failure = ""
+		return
+	}
+	v.metrics.copyFailures.Inc()
+	if text := err.Error(); text != c.failure {
+		c.failure = text
 		v.log.Warn("no copy of the keys is kept: a restart would need the provider", zap.String("issuer", r.issuer.Issuer.Issuer), zap.Error(err))
 	}
 }

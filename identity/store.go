@@ -31,6 +31,7 @@ type keyCopy struct {
 
 	sum     [sha256.Size]byte // of the set that was written last
 	written time.Time
+	failure string // that was logged last
 }
 
 // copyHeader is a copy's second line.
