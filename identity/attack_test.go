@@ -105,7 +105,7 @@ func places() []attack {
 		{"same token in both places", headers{"authorization": {"Bearer " + g}, "cookie": {"access_token=" + g}}, "ok"},
 		{"two tokens", headers{"authorization": {"Bearer " + g}, "cookie": {"access_token=" + other}}, "different credentials on one request"},
 		{"garbage beside a token", headers{"authorization": {"Bearer " + g}, "x-token": {"x"}}, "different credentials on one request"},
-		{"A's token where only B's may be", headers{"x-token": {g}}, "issuer does not accept tokens from this header or cookie"},
+		{"A's token where only B's may be", headers{"x-token": {g}}, "issuer does not accept tokens from this place"},
 	}
 }
 

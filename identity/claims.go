@@ -3,7 +3,6 @@ package identity
 import (
 	"encoding/json"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,40 +15,70 @@ type validity struct {
 	expires, from, until time.Time
 }
 
-// checkTimes checks exp, nbf and iat (RFC 7519 section 4.1). Fractions of a second are rounded to the strict side.
+// checkTimes checks exp, nbf and iat (RFC 7519 section 4.1) and the issuer's maximum age. Fractions of a second are rounded to
+// the strict side. What can be said without the clock comes first; where only the clock is against the token, the validity
+// is given together with the error.
 func (iss *issuer) checkTimes(claims map[string]any, now time.Time) (validity, error) {
-	if _, ok := claims["exp"]; !ok {
+	exp, hasExp, okExp := dateClaim(claims, "exp", math.Floor)
+	nbf, hasNbf, okNbf := dateClaim(claims, "nbf", math.Ceil)
+	iat, hasIat, okIat := dateClaim(claims, "iat", math.Ceil)
+	switch {
+	case !hasExp:
 		return validity{}, errNoExpiry
-	}
-	exp, ok := numericDate(claims["exp"], math.Floor)
-	if !ok {
+	case !okExp || !okNbf || !okIat:
 		return validity{}, errTime
+	case !hasIat && iss.MaxAge > 0:
+		return validity{}, errNoIssuedAt
 	}
 	valid := validity{expires: exp, until: exp.Add(iss.ClockSkew)}
 	if !now.Before(valid.until) {
-		return validity{}, errExpired
+		return valid, errExpired
 	}
-	for _, start := range []struct {
-		claim string
-		early error
-	}{{"nbf", errNotYet}, {"iat", errFuture}} {
-		value, ok := claims[start.claim]
-		if !ok {
-			continue
+	if hasNbf {
+		if valid.from = nbf.Add(-iss.ClockSkew); now.Before(valid.from) {
+			return valid, errNotYet
 		}
-		date, ok := numericDate(value, math.Ceil)
-		if !ok {
-			return validity{}, errTime
-		}
-		from := date.Add(-iss.ClockSkew)
+	}
+	if hasIat {
+		from := iat.Add(-iss.ClockSkew)
 		if now.Before(from) {
-			return validity{}, start.early
+			return valid, errFuture
 		}
-		if from.After(valid.from) {
-			valid.from = from
+		valid.from = latest(valid.from, from)
+	}
+	if iss.MaxAge > 0 {
+		born, _, _ := dateClaim(claims, "iat", math.Floor)
+		end := born.Add(iss.MaxAge + iss.ClockSkew)
+		if !now.Before(end) {
+			return valid, errTooOld
 		}
+		valid.until = earliest(valid.until, end)
 	}
 	return valid, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// dateClaim reads a claim that may be missing. Where it is there, ok tells whether it is a date.
+func dateClaim(claims map[string]any, name string, round func(float64) float64) (date time.Time, present, ok bool) {
+	value, present := claims[name]
+	if !present {
+		return time.Time{}, false, true
+	}
+	date, ok = numericDate(value, round)
+	return date, true, ok
 }
 
 // numericDate reads seconds since 1970, which may have a fraction (RFC 7519 section 2), up to the year 9999.
@@ -74,13 +103,11 @@ func numericDate(value any, round func(float64) float64) (time.Time, bool) {
 
 // identityFrom checks the remaining claims and maps them. Whoever calls it has verified the signature and the issuer.
 func (iss *issuer) identityFrom(claims map[string]any) (Identity, error) {
-	audiences, ok := stringList(claims["aud"])
-	if !ok || len(audiences) == 0 {
-		return Identity{}, errAudType
+	if err := iss.checkRecipient(claims); err != nil {
+		return Identity{}, err
 	}
-	mine := func(audience string) bool { return slices.Contains(iss.Audiences, audience) }
-	if !slices.ContainsFunc(audiences, mine) {
-		return Identity{}, errAudience
+	if err := iss.checkRequired(claims); err != nil {
+		return Identity{}, err
 	}
 	subject, ok := claims["sub"].(string)
 	if !ok || subject == "" || strings.ContainsFunc(subject, isControl) {
@@ -94,62 +121,11 @@ func (iss *issuer) identityFrom(claims map[string]any) (Identity, error) {
 		Claims:        claims,
 		Authenticated: true,
 	}
-	if id.Roles, ok = stringList(lookup(claims, iss.Claims.Roles)); !ok {
-		return Identity{}, errRoleType
-	}
-	if id.Groups, ok = stringList(lookup(claims, iss.Claims.Groups)); !ok {
-		return Identity{}, errGroupType
-	}
-	scopes := lookup(claims, iss.Claims.Scopes)
-	if text, isText := scopes.(string); isText {
-		id.Scopes = strings.FieldsFunc(text, isSpace) // RFC 6749 section 3.3
-		return id, nil
-	}
-	if id.Scopes, ok = stringList(scopes); !ok {
-		return Identity{}, errScopeType
+	if err := iss.mapped.apply(&id, claims); err != nil {
+		return Identity{}, err
 	}
 	return id, nil
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 func isSpace(r rune) bool   { return r == ' ' }
-
-// stringList reads a string or a list of strings; nothing, or null, is an empty list.
-func stringList(value any) ([]string, bool) {
-	switch value := value.(type) {
-	case nil:
-		return nil, true
-	case string:
-		return []string{value}, true
-	case []any:
-		list := make([]string, len(value))
-		for i, element := range value {
-			text, ok := element.(string)
-			if !ok {
-				return nil, false
-			}
-			list[i] = text
-		}
-		return list, true
-	}
-	return nil, false
-}
-
-// lookup follows a dotted path. A claim whose own name is the path, or starts it, is found first, because names with dots in
-// them (https://example.com/roles) are common.
-func lookup(claims map[string]any, path string) any {
-	if value, ok := claims[path]; ok {
-		return value
-	}
-	for i := 0; i < len(path); i++ {
-		if path[i] != '.' {
-			continue
-		}
-		if inner, ok := claims[path[:i]].(map[string]any); ok {
-			if value := lookup(inner, path[i+1:]); value != nil {
-				return value
-			}
-		}
-	}
-	return nil
-}

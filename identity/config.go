@@ -113,12 +113,14 @@ type TokenSource struct {
 }
 
 // ClaimPaths says which claims become roles, groups, scopes and the e-mail address. A path is a claim's name, or names joined
-// with dots for a claim within an object. A name that contains dots itself (https://example.com/roles) is found too.
+// with dots for a claim within an object. A name that contains dots itself (https://example.com/roles) is found too, and
+// */roles is the one claim whose name is a URL that ends in /roles; two of those are a bad credential. Several paths with
+// spaces between them are all read, for the e-mail address until one leads somewhere.
 type ClaimPaths struct {
 	Roles  string // string or list of strings; empty = "roles"
 	Groups string // string or list of strings; empty = "groups"
 	Scopes string // string with spaces or list of strings; empty = "scope"
-	Email  string // string; empty = "email"
+	Email  string // string, taken where the claim email_verified is true; empty = "email"
 	// UnverifiedEmail takes the address although email_verified is not true.
 	UnverifiedEmail bool
 }
@@ -170,6 +172,8 @@ type issuer struct {
 	index      int
 	algorithms map[string]algorithm
 	places     uint64 // bit i: Verifier.sources[i] is accepted
+	required   []requirement
+	mapped     claimMap
 
 	lookups *lookups
 	copy    *keyCopy // nil = none is kept; Run's fetcher owns what changes in it
@@ -235,7 +239,6 @@ func (v *Verifier) Configured() bool { return len(v.issuers) > 0 }
 
 func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	iss := &issuer{Issuer: c, index: index, lookups: newLookups()}
-	iss.Audiences = slices.Clone(c.Audiences)
 	var problems []error
 	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
 
@@ -247,21 +250,13 @@ func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	default:
 		v.byName[c.Issuer] = iss
 	}
-	if len(c.Audiences) == 0 {
-		problem("audiences: at least one is required, else tokens made for others would be accepted")
-	}
-	if slices.Contains(c.Audiences, "") {
-		problem("audiences: an empty audience")
-	}
 	if c.ClockSkew < 0 || c.ClockSkew > maxSkew {
 		problem("clock_skew: %q is not between 0s and %s", c.ClockSkew, maxSkew)
 	}
 	if c.ClockSkew == 0 {
 		iss.ClockSkew = defaultSkew
 	}
-	iss.Claims.Roles = orDefault(c.Claims.Roles, "roles")
-	iss.Claims.Groups = orDefault(c.Claims.Groups, "groups")
-	iss.Claims.Scopes = orDefault(c.Claims.Scopes, "scope")
+	problems = append(problems, iss.checkRules()...)
 
 	var errs []error
 	iss.algorithms, errs = pickAlgorithms(c.Algorithms)

@@ -29,7 +29,17 @@ func TestNewReportsEveryProblemAtOnce(t *testing.T) {
 		{`issuer number 2: issuer: must be`, with(func(i *identity.Issuer) { i.Issuer = "" })},
 		{`issuer "https://good": issuer: is listed twice`, good},
 		{`issuer "https://bad": audiences: at least one`, with(func(i *identity.Issuer) { i.Audiences = nil })},
-		{`audiences: an empty audience`, with(func(i *identity.Issuer) { i.Audiences = []string{"a", ""} })},
+		{`audiences: an empty entry`, with(func(i *identity.Issuer) { i.Audiences = []string{"a", ""} })},
+		{`client_ids: an empty entry`, with(func(i *identity.Issuer) { i.Audiences, i.ClientIDs = nil, []string{""} })},
+		{`authorized_parties: an empty entry`, with(func(i *identity.Issuer) { i.Parties = []string{"a", ""} })},
+		{`type: "at jwt" is not a token's typ`, with(func(i *identity.Issuer) { i.Type = "at jwt" })},
+		{`token_use: "a\n" is not plain text`, with(func(i *identity.Issuer) { i.TokenUse = "a\n" })},
+		{`max_age: "-1s" is not a whole number`, with(func(i *identity.Issuer) { i.MaxAge = -time.Second })},
+		{`max_age: "1.5s" is not a whole number`, with(func(i *identity.Issuer) { i.MaxAge = 1500 * time.Millisecond })},
+		{`require: "" is not the name of a claim`, with(func(i *identity.Issuer) { i.Require = map[string][]string{"": nil} })},
+		{`require: "a." is not the name of a claim`, with(func(i *identity.Issuer) { i.Require = map[string][]string{"b a.": nil} })},
+		{`claims.roles: "*/" is not the name`, with(func(i *identity.Issuer) { i.Claims.Roles = "*/" })},
+		{`claims.email: "\x00" is not the name`, with(func(i *identity.Issuer) { i.Claims.Email = "\x00" })},
 		{`algorithms: "HS256" is symmetric`, with(func(i *identity.Issuer) { i.Algorithms = []string{"RS256", "HS256"} })},
 		{`algorithms: "None" would accept unsigned`, with(func(i *identity.Issuer) { i.Algorithms = []string{"None"} })},
 		{`algorithms: "ES512" is none of`, with(func(i *identity.Issuer) { i.Algorithms = []string{"ES512"} })},
@@ -133,6 +143,40 @@ func TestMappedClaims(t *testing.T) {
 		}
 		refusesToLeak(t, fmt.Sprintf("%v %+v %#v %s %q %x", id, id, id, id, id, id))
 		refusesToLeak(t, toJSON(id))
+	}
+}
+
+// TestSeveralPaths reads more than one claim into one list, and finds a claim whose name a tenant chose.
+func TestSeveralPaths(t *testing.T) {
+	c := twoIssuers(t)
+	c.Issuers[0].Claims = identity.ClaimPaths{Roles: "permissions */roles", Scopes: "scp scope", Email: "mail email"}
+	v := newVerifier(t, c)
+	keys := load(t, v)
+	const ours, theirs = "https://a.example/roles", "http://b.example/x/roles"
+	cases := []struct {
+		name   string
+		claims object
+		want   string
+	}{
+		{"none", nil, "[] [] "},
+		{"each", object{"permissions": []string{"read"}, ours: []string{"admin"}, "scp": []string{"a"}, "scope": "b c", "email_verified": true,
+			"email": "e@x", "mail": "m@x"}, "[read admin] [a b c] m@x"},
+		{"the second path", object{ours: "admin", "email": "e@x", "email_verified": true}, "[admin] [] e@x"},
+		{"null is nothing", object{"permissions": []any(nil), ours: "admin", "mail": []string(nil)}, "[admin] [] "},
+		{"no url", object{"a/roles": "x", "ftp://a/roles": "x", "https://a.example/myroles": "x"}, "[] [] "},
+		{"two such names", object{ours: "a", theirs: "b"}, "bad credential: roles claim is not a string or list of strings"},
+		{"one of the wrong type", object{"permissions": "a", ours: 7}, "bad credential: roles claim is not a string or list of strings"},
+		{"the first e-mail address of the wrong type", object{"mail": 7, "email": "e@x"}, "bad credential: e-mail claim is not a plain string"},
+	}
+	for _, c := range cases {
+		id, err := v.Identify(context.Background(), keys, identity.Request{Header: bearer(good(c.claims)).get})
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = fmt.Sprintf("%v %v %s", id.Roles, id.Scopes, id.Email)
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
 	}
 }
 

@@ -12,14 +12,20 @@
 //
 //  1. size; three non-empty segments of unpadded base64url without stray bits
 //  2. header and claims are JSON objects: valid UTF-8, no key twice, limited depth, numbers within float64, nothing behind
-//  3. header: typ is absent, JWT or at+jwt; no crit; no b64 but true; jwk, jku, x5u, x5c are never looked at
+//  3. header: typ is absent or a string; no crit; no b64 but true; jwk, jku, x5u, x5c are never looked at
 //  4. iss names one configured issuer, and that issuer takes tokens from where this one was found
-//  5. alg is in the issuer's list; the issuer has keys (otherwise unavailable)
-//  6. kid selects the key; without kid, exactly one key must fit. alg must fit the key's type, curve, alg, use and key_ops
-//  7. the signature
-//  8. exp (required), nbf and iat, each with the issuer's clock skew
-//  9. aud holds one of the issuer's audiences, byte for byte
-//  10. sub is a non-empty string without control characters; roles, groups and scopes have the right types
+//  5. typ is the issuer's type; where it has none, typ is absent, JWT or at+jwt
+//  6. alg is in the issuer's list; the issuer has keys (otherwise unavailable)
+//  7. kid selects the key; without kid, exactly one key must fit. alg must fit the key's type, curve, alg, use and key_ops
+//  8. the signature
+//  9. exp (required), nbf and iat are dates; then the clock is held against them, each with the issuer's clock skew, and
+//     against the maximum age since iat, where the issuer has one
+//  10. aud holds one of the issuer's audiences, byte for byte; an issuer that has none takes no token with aud
+//  11. client_id, else azp, is one of the issuer's client ids; azp is one of its authorized parties. Each only where it has some
+//  12. token_use is the issuer's, where it has one; the claims that it requires are there and have one of their values
+//  13. sub is a non-empty string without control characters; roles, groups, scopes and the e-mail address have the right types
+//
+// An e-mail address counts only where email_verified is true; without that the token is as good and the address is left out.
 //
 // # Keys
 //
@@ -145,11 +151,12 @@ var (
 	errDeep      = bad("token is nested too deeply")
 	errType      = bad("token is of another type")
 	errCritical  = bad("token asks for an extension")
+	errOtherType = bad("token is not of the issuer's type")
 	errHeader    = bad("token header has a value of the wrong type")
 
 	errIssuerType    = bad("issuer is missing or not a string")
 	errUnknownIssuer = bad("unknown issuer")
-	errPlace         = bad("issuer does not accept tokens from this header or cookie")
+	errPlace         = bad("issuer does not accept tokens from this place")
 	errAlgorithm     = bad("algorithm is not allowed")
 	errUnknownKey    = bad("unknown key id")
 	errKeyFit        = bad("algorithm does not fit the key")
@@ -157,17 +164,26 @@ var (
 	errSeveralKeys   = bad("token names no key and several fit")
 	errSignature     = bad("signature does not verify")
 
-	errTime      = bad("a time claim is not a number in range")
-	errNoExpiry  = bad("token has no expiry")
-	errExpired   = bad("token expired")
-	errNotYet    = bad("token is not valid yet")
-	errFuture    = bad("token was issued in the future")
-	errAudType   = bad("audience is missing or not a string or list of strings")
-	errAudience  = bad("audience does not match")
-	errSubject   = bad("subject is missing or not a plain string")
-	errRoleType  = bad("roles claim is not a string or list of strings")
-	errGroupType = bad("groups claim is not a string or list of strings")
-	errScopeType = bad("scopes claim is not a string or list of strings")
+	errTime          = bad("a time claim is not a number in range")
+	errNoExpiry      = bad("token has no expiry")
+	errNoIssuedAt    = bad("token does not say when it was issued")
+	errExpired       = bad("token expired")
+	errNotYet        = bad("token is not valid yet")
+	errFuture        = bad("token was issued in the future")
+	errTooOld        = bad("token was issued too long ago")
+	errAudType       = bad("audience is missing or not a string or list of strings")
+	errAudience      = bad("audience does not match")
+	errClientType    = bad("client is missing or not a string")
+	errClient        = bad("client does not match")
+	errParty         = bad("authorized party does not match")
+	errTokenUse      = bad("token is for another use")
+	errRequired      = bad("a required claim is missing")
+	errRequiredValue = bad("a required claim has another value")
+	errSubject       = bad("subject is missing or not a plain string")
+	errRoleType      = bad("roles claim is not a string or list of strings")
+	errGroupType     = bad("groups claim is not a string or list of strings")
+	errScopeType     = bad("scopes claim is not a string or list of strings")
+	errEmail         = bad("e-mail claim is not a plain string")
 
 	errNoKeys    error = &failure{ErrUnavailable, "keys of the issuer were never loaded"}
 	errStaleKeys error = &failure{ErrUnavailable, "keys of the issuer could not be read for too long"}
