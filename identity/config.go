@@ -426,13 +426,21 @@ func checkSource(s TokenSource) (TokenSource, error) {
 		s.Scheme = "bearer"
 	}
 	s.Scheme = strings.ToLower(s.Scheme)
+	places := 0
+	for _, name := range []string{s.Header, s.Cookie, s.Query} {
+		if name != "" {
+			places++
+		}
+	}
 	switch {
-	case (s.Header == "") == (s.Cookie == ""):
-		return s, errors.New("from: exactly one of header and cookie is required")
-	case s.Cookie != "" && s.Scheme != "":
-		return s, fmt.Errorf("from: cookie %q: a scheme belongs to a header", s.Cookie)
+	case places != 1:
+		return s, errors.New("from: exactly one of header, cookie and query is required")
+	case s.Header == "" && s.Scheme != "":
+		return s, fmt.Errorf("from: %q: a scheme belongs to a header", s.Cookie+s.Query)
 	case s.Cookie != "" && !isFieldToken(s.Cookie):
 		return s, fmt.Errorf("from: cookie %q is not a cookie name", s.Cookie)
+	case s.Query != "" && !isParameter(s.Query):
+		return s, fmt.Errorf("from: query %q may have letters, digits and -._~ only", s.Query)
 	case s.Header != "" && (!isFieldToken(s.Header) || s.Header == "cookie"):
 		return s, fmt.Errorf("from: header %q is not a header name for a token", s.Header)
 	case s.Scheme != "" && !isFieldToken(s.Scheme):

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 )
 
@@ -18,14 +19,17 @@ func (token) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`)
 func (token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // credential finds the one token of a request. found has a bit for each place that holds it, 0 when there is none.
-func (v *Verifier) credential(header Header) (tok token, found uint64, err error) {
+func (v *Verifier) credential(req Request) (tok token, found uint64, err error) {
 	for i := range v.sources {
 		s := &v.sources[i]
 		var raw string
-		if s.Cookie != "" {
-			raw, err = fromCookies(header("cookie"), s.Cookie)
-		} else {
-			raw, err = fromHeader(header(s.Header), s.Scheme)
+		switch {
+		case s.Cookie != "":
+			raw, err = fromCookies(req.Header("cookie"), s.Cookie)
+		case s.Query != "":
+			raw, err = fromQuery(req.Query, s.Query)
+		default:
+			raw, err = fromHeader(req.Header(s.Header), s.Scheme)
 		}
 		if err != nil {
 			return token{}, 0, err
@@ -109,6 +113,84 @@ func fromCookies(lines []string, name string) (string, error) {
 		}
 	}
 	return value, nil
+}
+
+// fromQuery finds a query parameter by name, however its name and value are percent-encoded. Readers disagree on a semicolon
+// (a separator to some) and on a plus sign (a space to most), so neither may stand in what carries a token; and as with
+// cookies, two of the name are refused even when they are equal. An empty one is none.
+func fromQuery(query, name string) (string, error) {
+	value, seen := "", false
+	for rest := query; rest != ""; {
+		var pair string
+		pair, rest, _ = strings.Cut(rest, "&")
+		key, text, _ := strings.Cut(pair, "=")
+		if strings.Contains(pair, ";") {
+			for part := range strings.SplitSeq(pair, ";") {
+				if key, _, _ := strings.Cut(part, "="); spells(key, name) {
+					return "", errQuery
+				}
+			}
+			continue
+		}
+		if !spells(key, name) {
+			continue
+		}
+		if seen {
+			return "", errRepeatedQuery
+		}
+		value, seen = text, true
+	}
+	if strings.IndexByte(value, '+') >= 0 {
+		return "", errQuery
+	}
+	if strings.IndexByte(value, '%') < 0 {
+		return value, nil
+	}
+	decoded, err := url.PathUnescape(value)
+	if err != nil {
+		return "", errQuery
+	}
+	return decoded, nil
+}
+
+// spells reports whether a parameter's name as sent is name. It does not allocate: it is asked for each parameter.
+func spells(sent, name string) bool {
+	for i := 0; i < len(name); i++ {
+		if sent == "" {
+			return false
+		}
+		c, width := sent[0], 1
+		if c == '%' && len(sent) >= 3 {
+			if high, low := unhex(sent[1]), unhex(sent[2]); high >= 0 && low >= 0 {
+				c, width = byte(high<<4|low), 3
+			}
+		}
+		if c != name[i] {
+			return false
+		}
+		sent = sent[width:]
+	}
+	return sent == ""
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// isParameter reports whether s consists of characters that stand for themselves in a query (RFC 3986 section 2.3).
+func isParameter(s string) bool {
+	reserved := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~", r)
+	}
+	return s != "" && !strings.ContainsFunc(s, reserved)
 }
 
 // isFieldToken reports whether s is a token of RFC 9110 section 5.6.2.

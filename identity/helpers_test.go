@@ -5,13 +5,9 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
-	"maps"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,8 +16,8 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/attack"
 
-	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/goleak"
 )
 
@@ -37,68 +33,31 @@ var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func at(offset time.Duration) int64 { return noon.Add(offset).Unix() }
 
-// ring holds one private key of each kind; generating RSA keys takes long, so the whole test binary shares it.
+// suite is made once for the whole test binary, because generating RSA keys takes long.
+var suite = sync.OnceValue(func() *attack.Suite { return attack.New(noon) })
+
+// ring is the suite's keys under short names.
 type ring struct {
 	rsa, rsaOther, rsaWeak *rsa.PrivateKey
 	p256, p384, p521       *ecdsa.PrivateKey
 	ed                     ed25519.PrivateKey
 }
 
-var keyRing = sync.OnceValue(func() ring {
-	must := func(err error) {
-		if err != nil {
-			panic(err)
-		}
-	}
-	var r ring
-	var err error
-	r.rsa, err = rsa.GenerateKey(rand.Reader, 2048)
-	must(err)
-	r.rsaOther, err = rsa.GenerateKey(rand.Reader, 2048)
-	must(err)
-	r.rsaWeak, err = rsa.GenerateKey(rand.Reader, 1024)
-	must(err)
-	r.p256, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	r.p384, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	must(err)
-	r.p521, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	must(err)
-	_, r.ed, err = ed25519.GenerateKey(rand.Reader)
-	must(err)
-	return r
-})
+func keyRing() ring {
+	k := suite().Keys
+	return ring{k.RSA, k.RSAOther, k.RSAWeak, k.P256, k.P384, k.P521, k.Ed25519}
+}
 
-type object = map[string]any
+type object = attack.Object
 
 func b64(raw []byte) string { return base64.RawURLEncoding.EncodeToString(raw) }
 
-// jwk writes a public key out as a JWK; extra members are added or replaced.
-func jwk(public crypto.PublicKey, extra object) object {
-	var k object
-	switch p := public.(type) {
-	case *rsa.PublicKey:
-		k = object{"kty": "RSA", "n": b64(p.N.Bytes()), "e": b64(big.NewInt(int64(p.E)).Bytes())}
-	case *ecdsa.PublicKey:
-		size := (p.Curve.Params().BitSize + 7) / 8
-		point, err := p.Bytes() // 4, X, Y
-		if err != nil {
-			panic(err)
-		}
-		k = object{"kty": "EC", "crv": p.Curve.Params().Name, "x": b64(point[1 : 1+size]), "y": b64(point[1+size:])}
-	case ed25519.PublicKey:
-		k = object{"kty": "OKP", "crv": "Ed25519", "x": b64(p)}
-	}
-	maps.Copy(k, extra)
-	return k
-}
+func jwk(public crypto.PublicKey, extra object) object { return attack.JWK(public, extra) }
 
-func jwks(keys ...object) string {
-	raw, err := json.Marshal(object{"keys": keys})
-	if err != nil {
-		panic(err)
-	}
-	return string(raw)
+func jwks(keys ...object) string { return attack.JWKS(keys...) }
+
+func mint(alg string, key any, header, claims any) string {
+	return attack.Mint(alg, key, header, claims)
 }
 
 // claims are those of a good token of issuer A; changes replace, and nil removes.
@@ -121,16 +80,6 @@ func toJSON(v any) string {
 		panic(err)
 	}
 	return string(raw)
-}
-
-// mint signs header and claims, given as objects or as raw JSON, with alg whatever the header says.
-func mint(alg string, key any, header, claims any) string {
-	signed := b64([]byte(toJSON(header))) + "." + b64([]byte(toJSON(claims)))
-	signature, err := jwt.GetSigningMethod(alg).Sign(signed, key)
-	if err != nil {
-		panic(err)
-	}
-	return signed + "." + b64(signature)
 }
 
 // good is a token of issuer A signed with its RSA key.
@@ -211,9 +160,14 @@ func load(t testing.TB, v *identity.Verifier) *identity.Keys {
 // outcome is "ok", "anonymous", or the error's text.
 func outcome(t testing.TB, v *identity.Verifier, keys *identity.Keys, h headers) string {
 	t.Helper()
+	return answer(t, v, keys, identity.Request{Header: h.get})
+}
+
+func answer(t testing.TB, v *identity.Verifier, keys *identity.Keys, req identity.Request) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // of a caller that is in no hurry
 	defer cancel()
-	id, err := v.Identify(ctx, keys, identity.Request{Header: h.get})
+	id, err := v.Identify(ctx, keys, req)
 	switch {
 	case err != nil:
 		refusesToLeak(t, err.Error())

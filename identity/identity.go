@@ -7,8 +7,8 @@
 // # Order of checks
 //
 // The credential is looked for in every configured place. None is Anonymous; the same header twice, two credentials joined
-// with a comma, a cookie twice, or different tokens in two places are a bad credential. A token is then checked in this
-// order, and the first failure is the answer:
+// with a comma, a cookie or query parameter twice, a parameter's value with a plus sign or next to a semicolon, or different
+// tokens in two places are a bad credential. A token is then checked in this order, and the first failure is the answer:
 //
 //  1. size; three non-empty segments of unpadded base64url without stray bits
 //  2. header and claims are JSON objects: valid UTF-8, no key twice, limited depth, numbers within float64, nothing behind
@@ -139,6 +139,8 @@ func bad(cause string) error { return &failure{ErrBadCredential, cause} }
 var (
 	errRepeatedHeader = bad("credential header is sent more than once")
 	errRepeatedCookie = bad("credential cookie is sent more than once")
+	errRepeatedQuery  = bad("credential parameter is sent more than once")
+	errQuery          = bad("credential parameter is malformed")
 	errJoined         = bad("several credentials in one header")
 	errTwoCredentials = bad("different credentials on one request")
 	errNotACredential = bad("credential header is malformed")

@@ -15,7 +15,7 @@ import (
 // issuer whose keys were never loaded is ErrUnavailable; the Identity is then the zero value. Nothing in the result aliases
 // what the request's Header returned. ctx bounds the wait for a key that is not known yet.
 func (v *Verifier) Identify(ctx context.Context, keys *Keys, req Request) (Identity, error) {
-	tok, found, err := v.credential(req.Header)
+	tok, found, err := v.credential(req)
 	if err != nil {
 		v.metrics.failed(err)
 		return Identity{}, err
