@@ -73,8 +73,20 @@ func BenchmarkCacheHit(b *testing.B) {
 
 func BenchmarkAnonymous(b *testing.B) { benchIdentify(b, 0, headers{}, "anonymous") }
 
+// BenchmarkForged is a flood of one bad token, and what each would cost if it were not remembered.
 func BenchmarkForged(b *testing.B) {
 	r := keyRing()
-	token := mint("RS256", r.rsaOther, object{"alg": "RS256", "kid": "r1"}, claims(nil))
-	benchIdentify(b, 0, bearer(token), "signature does not verify")
+	for _, c := range []struct {
+		name  string
+		token string
+		want  string
+	}{
+		{"RS256", mint("RS256", r.rsaOther, object{"alg": "RS256", "kid": "r1"}, claims(nil)), "signature does not verify"},
+		{"ES256", mint("ES256", suite().Keys.P256Other, object{"alg": "ES256", "kid": "e1"}, claims(nil)), "signature does not verify"},
+		{"expired", good(object{"exp": at(-time.Hour)}), "token expired"},
+		{"16KiB", good(object{"aud": "x", "x": make([]int, 5000)}), "audience does not match"},
+	} {
+		b.Run(c.name, func(b *testing.B) { benchIdentify(b, 0, bearer(c.token), c.want) })
+		b.Run(c.name+"/uncached", func(b *testing.B) { benchIdentify(b, -1, bearer(c.token), c.want) })
+	}
 }

@@ -10,38 +10,38 @@ const (
 	cacheWays     = 4       // places where one token may be
 	bytesPerSlot  = 2 << 10 // of the limit: small tokens fill the slots, large ones the limit
 	minCacheSlots = 64
+	refusedShare  = 8               // this part of the limit is for tokens that failed
+	refusedFor    = 5 * time.Second // how long such a one is remembered
 )
 
-// cache remembers verified tokens: a set-associative table of immutable entries behind atomic pointers, so that neither a
+// cache remembers what was said about tokens: a set-associative table of immutable entries behind atomic pointers, so that neither a
 // hit nor a miss takes a lock. Whether an entry still holds is for its reader to ask; the cache only finds it.
 //
 // The hash is seeded anew in each process. Nobody outside can aim at a slot, or learn a cached token by timing the
 // comparison, which happens only after 64 bits of the hash have matched.
 type cache struct {
 	seed  maphash.Seed
-	slots []atomic.Pointer[verified] // a power of two; nil = no cache
-	limit int64                      // bytes
-	used  atomic.Int64               // bytes, the sum of what is in slots
-	hand  atomic.Uint64              // next slot to evict
+	slots []atomic.Pointer[verdict] // a power of two; nil = no cache
+	limit int64                     // bytes
+	used  atomic.Int64              // bytes, the sum of what is in slots
+	hand  atomic.Uint64             // next slot to evict
 }
 
-// newCache makes a cache that holds about limit bytes; 0 = the default, negative = one that keeps nothing.
+// newCache makes a cache that holds about limit bytes; one of 0 or fewer keeps nothing.
 func newCache(limit int64) *cache {
-	if limit == 0 {
-		limit = defaultCache
-	}
 	c := &cache{seed: maphash.MakeSeed(), limit: limit}
-	if limit < 0 {
+	if limit <= 0 {
 		return c
 	}
 	slots := minCacheSlots
 	for int64(slots)*bytesPerSlot < limit {
 		slots *= 2
 	}
-	c.slots = make([]atomic.Pointer[verified], slots)
+	c.slots = make([]atomic.Pointer[verdict], slots)
 	return c
 }
 
+// hash is for all caches of one Verifier: it is made by one of them and used in each.
 func (c *cache) hash(t token) uint64 {
 	if c.slots == nil {
 		return 0
@@ -49,13 +49,13 @@ func (c *cache) hash(t token) uint64 {
 	return maphash.String(c.seed, t.raw)
 }
 
-func (c *cache) ways(hash uint64) []atomic.Pointer[verified] {
+func (c *cache) ways(hash uint64) []atomic.Pointer[verdict] {
 	base := hash & uint64(len(c.slots)-1) &^ (cacheWays - 1)
 	return c.slots[base : base+cacheWays]
 }
 
 // get finds the entry of exactly this token, or nil.
-func (c *cache) get(hash uint64, t token) *verified {
+func (c *cache) get(hash uint64, t token) *verdict {
 	if c.slots == nil {
 		return nil
 	}
@@ -70,7 +70,7 @@ func (c *cache) get(hash uint64, t token) *verified {
 
 // put stores an entry in place of an older one of the same token, an empty or expired one, or else any of its ways, and then
 // evicts round robin until the limit holds.
-func (c *cache) put(e *verified, now time.Time) {
+func (c *cache) put(e *verdict, now time.Time) {
 	if c.slots == nil || int64(e.memory) > c.limit/cacheWays {
 		return
 	}
@@ -96,7 +96,7 @@ func (c *cache) put(e *verified, now time.Time) {
 }
 
 // swap keeps used exact whoever else stores into the slot at the same time.
-func (c *cache) swap(slot *atomic.Pointer[verified], e *verified) {
+func (c *cache) swap(slot *atomic.Pointer[verdict], e *verdict) {
 	var change int64
 	if e != nil {
 		change = int64(e.memory)

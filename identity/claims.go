@@ -10,49 +10,68 @@ import (
 
 const maxUnixTime = 253402300799 // the end of the year 9999
 
-// validity is when a token may be used. from and until include the clock skew.
+// validity is from when until when what was said about a token's times stays true, good or bad, clock skew included.
 type validity struct {
 	expires, from, until time.Time
 }
 
-// checkTimes checks exp, nbf and iat (RFC 7519 section 4.1) and the issuer's maximum age. Fractions of a second are rounded to
-// the strict side. What can be said without the clock comes first; where only the clock is against the token, the validity
-// is given together with the error.
+// endOfTime is later than any token's until.
+func endOfTime() time.Time { return time.Unix(2*maxUnixTime, 0) }
+
+// checkTimes checks exp, nbf and iat (RFC 7519 section 4.1) and the issuer's maximum age.
 func (iss *issuer) checkTimes(claims map[string]any, now time.Time) (validity, error) {
+	if _, ok := claims["exp"]; !ok {
+		return validity{until: endOfTime()}, errNoExpiry
+	}
+	if _, ok := claims["iat"]; !ok && iss.MaxAge > 0 {
+		return validity{until: endOfTime()}, errNoIssuedAt
+	}
+	valid, err := checkWindow(claims, iss.ClockSkew, now)
+	if err != nil || iss.MaxAge == 0 {
+		return valid, err
+	}
+	issued, _, _ := dateClaim(claims, "iat", math.Floor)
+	end := issued.Add(iss.MaxAge + iss.ClockSkew)
+	if !now.Before(end) {
+		valid.from = latest(valid.from, end)
+		return valid, errTooOld
+	}
+	valid.until = earliest(valid.until, end)
+	return valid, nil
+}
+
+// checkWindow is checkTimes for claims that may do without exp; expires is then zero. Fractions of a second are rounded to the
+// strict side. What can be said without the clock comes first, so that each answer holds for one stretch of time.
+func checkWindow(claims map[string]any, skew time.Duration, now time.Time) (validity, error) {
 	exp, hasExp, okExp := dateClaim(claims, "exp", math.Floor)
 	nbf, hasNbf, okNbf := dateClaim(claims, "nbf", math.Ceil)
 	iat, hasIat, okIat := dateClaim(claims, "iat", math.Ceil)
-	switch {
-	case !hasExp:
-		return validity{}, errNoExpiry
-	case !okExp || !okNbf || !okIat:
-		return validity{}, errTime
-	case !hasIat && iss.MaxAge > 0:
-		return validity{}, errNoIssuedAt
+	valid := validity{expires: exp, until: endOfTime()}
+	if !okExp || !okNbf || !okIat {
+		return valid, errTime
 	}
-	valid := validity{expires: exp, until: exp.Add(iss.ClockSkew)}
-	if !now.Before(valid.until) {
-		return valid, errExpired
-	}
-	if hasNbf {
-		if valid.from = nbf.Add(-iss.ClockSkew); now.Before(valid.from) {
-			return valid, errNotYet
-		}
-	}
-	if hasIat {
-		from := iat.Add(-iss.ClockSkew)
-		if now.Before(from) {
-			return valid, errFuture
-		}
-		valid.from = latest(valid.from, from)
-	}
-	if iss.MaxAge > 0 {
-		born, _, _ := dateClaim(claims, "iat", math.Floor)
-		end := born.Add(iss.MaxAge + iss.ClockSkew)
+	if hasExp {
+		end := exp.Add(skew)
 		if !now.Before(end) {
-			return valid, errTooOld
+			valid.from = end
+			return valid, errExpired
 		}
-		valid.until = earliest(valid.until, end)
+		valid.until = end
+	}
+	for _, start := range []struct {
+		present bool
+		date    time.Time
+		early   error
+	}{{hasNbf, nbf, errNotYet}, {hasIat, iat, errFuture}} {
+		from := start.date.Add(-skew)
+		switch {
+		case !start.present:
+		case now.Before(from):
+			valid.until = earliest(valid.until, from)
+			return valid, start.early
+		default:
+			valid.from = latest(valid.from, from)
+		}
 	}
 	return valid, nil
 }
@@ -109,22 +128,51 @@ func (iss *issuer) identityFrom(claims map[string]any) (Identity, error) {
 	if err := iss.checkRequired(claims); err != nil {
 		return Identity{}, err
 	}
+	id, err := iss.Claims.identity(claims)
+	if err != nil {
+		return Identity{}, err
+	}
+	id.Type, id.Issuer = TypeJWT, iss.Issuer.Issuer
+	return id, nil
+}
+
+// identity maps verified claims to an identity. The paths have their defaults filled in; Type and Issuer are the caller's.
+func (c ClaimPaths) identity(claims map[string]any) (Identity, error) {
 	subject, ok := claims["sub"].(string)
 	if !ok || subject == "" || strings.ContainsFunc(subject, isControl) {
 		return Identity{}, errSubject
 	}
-	id := Identity{
-		Type:          TypeJWT,
-		Identity:      subject,
-		Subject:       subject,
-		Issuer:        iss.Issuer.Issuer,
-		Claims:        claims,
-		Authenticated: true,
+	id := Identity{Identity: subject, Subject: subject, Claims: claims, Authenticated: true}
+	if id.Roles, ok = listAt(claims, c.Roles, stringList); !ok {
+		return Identity{}, errRoleType
 	}
-	if err := iss.mapped.apply(&id, claims); err != nil {
-		return Identity{}, err
+	if id.Groups, ok = listAt(claims, c.Groups, stringList); !ok {
+		return Identity{}, errGroupType
+	}
+	if id.Scopes, ok = listAt(claims, c.Scopes, scopeList); !ok {
+		return Identity{}, errScopeType
+	}
+	if id.Email, ok = c.email(claims); !ok {
+		return Identity{}, errEmail
 	}
 	return id, nil
+}
+
+// email gives the address, or none where the issuer does not vouch for it. Only the JSON value true does: whoever may write
+// that claim as text could write anything into it.
+func (c ClaimPaths) email(claims map[string]any) (string, bool) {
+	found, err := lookupAll(claims, c.Email)
+	if err != nil || len(found) == 0 {
+		return "", err == nil
+	}
+	address, ok := found[0].(string)
+	if !ok || strings.ContainsFunc(address, isControl) {
+		return "", false
+	}
+	if !c.UnverifiedEmail && claims["email_verified"] != true {
+		return "", true
+	}
+	return address, true
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -60,7 +60,7 @@ type Config struct {
 	Peer          []string // what tells of the peer: tls (source.principal), xfcc (x-forwarded-client-cert); empty = tls
 
 	MaxToken   int              // longest token in bytes; 0 = 16 KiB
-	CacheBytes int64            // memory for verified tokens; 0 = 16 MiB, negative = no cache
+	CacheBytes int64            // memory for what was said about tokens; 0 = 16 MiB, negative = no cache
 	Dir        string           // folder for the last good key set of each URL; made by Run. Empty = none are kept
 	Clock      func() time.Time // for the tokens' times and the age of keys; nil = time.Now
 	Client     *http.Client     // fetches key sets; its CheckRedirect is replaced. nil = one without idle connections
@@ -156,7 +156,8 @@ type Verifier struct {
 	byName   map[string]*issuer
 	sources  []TokenSource    // every place of any issuer, each once
 	base64   *base64.Encoding // RawURL, strict
-	cache    *cache
+	cache    *cache           // of verified tokens
+	refused  *cache           // of tokens that failed, so that bad ones never push out good ones
 
 	metrics *metrics
 	keyless bool // some credentials need no issuer's keys
@@ -173,7 +174,6 @@ type issuer struct {
 	algorithms map[string]algorithm
 	places     uint64 // bit i: Verifier.sources[i] is accepted
 	required   []requirement
-	mapped     claimMap
 
 	lookups *lookups
 	copy    *keyCopy // nil = none is kept; Run's fetcher owns what changes in it
@@ -195,9 +195,12 @@ func New(c Config) (*Verifier, error) {
 		maxToken: c.MaxToken,
 		byName:   make(map[string]*issuer, len(c.Issuers)),
 		base64:   base64.RawURLEncoding.Strict(),
-		cache:    newCache(c.CacheBytes),
 		keyless:  len(c.Introspection) > 0 || c.APIKeys.File != "" || c.Metadata != "",
 	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = defaultCache
+	}
+	v.cache, v.refused = newCache(c.CacheBytes-c.CacheBytes/refusedShare), newCache(c.CacheBytes/refusedShare)
 	if v.clock == nil {
 		v.clock = time.Now
 	}
@@ -265,13 +268,6 @@ func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	problems = append(problems, errs...)
 	iss.places, errs = v.addSources(c.From)
 	return iss, append(problems, errs...)
-}
-
-func orDefault(value, fallback string) string {
-	if value == "" {
-		return fallback
-	}
-	return value
 }
 
 // knownAlgorithms are all that exist here. PS256 is ours and not golang-jwt's own, which takes any salt length; RFC 7518

@@ -44,8 +44,11 @@
 //
 // # What is remembered
 //
-// A verified token is kept in a cache bounded in bytes. A hit needs the same bytes, the same key set of its issuer in the
-// pinned Keys, an accepted place, and a clock between the token's bounds; so it gives what verification would give again.
+// What was said about a token is kept in a cache bounded in bytes. A hit needs the same bytes, the same key set of its issuer
+// in the pinned Keys, an accepted place (for a refusal: the same places), and a clock between the answer's bounds; so it
+// gives what verification would give again. A refusal is kept for 5 seconds, apart from the good ones, so that a flood of
+// one bad token is cheap and pushes nothing out; an unknown kid and keys that are not there are never kept. Nor
+// is what is not even three segments: saying so again costs less.
 //
 // # Secrets
 //
@@ -129,12 +132,22 @@ func (id Identity) MarshalJSON() ([]byte, error) { return []byte(`"` + id.String
 type failure struct {
 	kind  error
 	cause string
+	lasts bool
 }
 
 func (f *failure) Error() string { return f.kind.Error() + ": " + f.cause }
 func (f *failure) Unwrap() error { return f.kind }
 
-func bad(cause string) error { return &failure{ErrBadCredential, cause} }
+func bad(cause string) error { return &failure{ErrBadCredential, cause, false} }
+
+// lasting is bad for what the same token, clock and keys will always give, and what took some work to find out: such a failure
+// may be remembered.
+func lasting(cause string) error { return &failure{ErrBadCredential, cause, true} }
+
+func lasts(err error) bool {
+	f, ok := err.(*failure)
+	return ok && f.lasts
+}
 
 var (
 	errRepeatedHeader = bad("credential header is sent more than once")
@@ -148,45 +161,45 @@ var (
 
 	errTooLong   = bad("token is too long")
 	errMalformed = bad("token is not three base64url segments")
-	errJSON      = bad("token is not strict json")
-	errDuplicate = bad("token has a json key twice")
-	errDeep      = bad("token is nested too deeply")
-	errType      = bad("token is of another type")
-	errCritical  = bad("token asks for an extension")
-	errOtherType = bad("token is not of the issuer's type")
-	errHeader    = bad("token header has a value of the wrong type")
+	errJSON      = lasting("token is not strict json")
+	errDuplicate = lasting("token has a json key twice")
+	errDeep      = lasting("token is nested too deeply")
+	errType      = lasting("token is of another type")
+	errCritical  = lasting("token asks for an extension")
+	errOtherType = lasting("token is not of the issuer's type")
+	errHeader    = lasting("token header has a value of the wrong type")
 
-	errIssuerType    = bad("issuer is missing or not a string")
-	errUnknownIssuer = bad("unknown issuer")
-	errPlace         = bad("issuer does not accept tokens from this place")
-	errAlgorithm     = bad("algorithm is not allowed")
+	errIssuerType    = lasting("issuer is missing or not a string")
+	errUnknownIssuer = lasting("unknown issuer")
+	errPlace         = lasting("issuer does not accept tokens from this place")
+	errAlgorithm     = lasting("algorithm is not allowed")
 	errUnknownKey    = bad("unknown key id")
-	errKeyFit        = bad("algorithm does not fit the key")
-	errNoKeyFits     = bad("token names no key and none fits")
-	errSeveralKeys   = bad("token names no key and several fit")
-	errSignature     = bad("signature does not verify")
+	errKeyFit        = lasting("algorithm does not fit the key")
+	errNoKeyFits     = lasting("token names no key and none fits")
+	errSeveralKeys   = lasting("token names no key and several fit")
+	errSignature     = lasting("signature does not verify")
 
-	errTime          = bad("a time claim is not a number in range")
-	errNoExpiry      = bad("token has no expiry")
-	errNoIssuedAt    = bad("token does not say when it was issued")
-	errExpired       = bad("token expired")
-	errNotYet        = bad("token is not valid yet")
-	errFuture        = bad("token was issued in the future")
-	errTooOld        = bad("token was issued too long ago")
-	errAudType       = bad("audience is missing or not a string or list of strings")
-	errAudience      = bad("audience does not match")
-	errClientType    = bad("client is missing or not a string")
-	errClient        = bad("client does not match")
-	errParty         = bad("authorized party does not match")
-	errTokenUse      = bad("token is for another use")
-	errRequired      = bad("a required claim is missing")
-	errRequiredValue = bad("a required claim has another value")
-	errSubject       = bad("subject is missing or not a plain string")
-	errRoleType      = bad("roles claim is not a string or list of strings")
-	errGroupType     = bad("groups claim is not a string or list of strings")
-	errScopeType     = bad("scopes claim is not a string or list of strings")
-	errEmail         = bad("e-mail claim is not a plain string")
+	errTime          = lasting("a time claim is not a number in range")
+	errNoExpiry      = lasting("token has no expiry")
+	errNoIssuedAt    = lasting("token does not say when it was issued")
+	errExpired       = lasting("token expired")
+	errNotYet        = lasting("token is not valid yet")
+	errFuture        = lasting("token was issued in the future")
+	errTooOld        = lasting("token was issued too long ago")
+	errAudType       = lasting("audience is missing or not a string or list of strings")
+	errAudience      = lasting("audience does not match")
+	errClientType    = lasting("client is missing or not a string")
+	errClient        = lasting("client does not match")
+	errParty         = lasting("authorized party does not match")
+	errTokenUse      = lasting("token is for another use")
+	errRequired      = lasting("a required claim is missing")
+	errRequiredValue = lasting("a required claim has another value")
+	errSubject       = lasting("subject is missing or not a plain string")
+	errRoleType      = lasting("roles claim is not a string or list of strings")
+	errGroupType     = lasting("groups claim is not a string or list of strings")
+	errScopeType     = lasting("scopes claim is not a string or list of strings")
+	errEmail         = lasting("e-mail claim is not a plain string")
 
-	errNoKeys    error = &failure{ErrUnavailable, "keys of the issuer were never loaded"}
-	errStaleKeys error = &failure{ErrUnavailable, "keys of the issuer could not be read for too long"}
+	errNoKeys    error = &failure{ErrUnavailable, "keys of the issuer were never loaded", false}
+	errStaleKeys error = &failure{ErrUnavailable, "keys of the issuer could not be read for too long", false}
 )

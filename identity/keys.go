@@ -105,7 +105,7 @@ func (k *Keys) missing(iss *issuer) error {
 }
 
 func (k *Keys) set(iss *issuer) *keySet {
-	if k == nil || iss.index >= len(k.sets) || k.owner.issuers[iss.index] != iss {
+	if k == nil || iss == nil || iss.index >= len(k.sets) || k.owner.issuers[iss.index] != iss {
 		return nil
 	}
 	return k.sets[iss.index]

@@ -50,7 +50,7 @@ func (iss *issuer) checkRules() []error {
 		iss.required = append(iss.required, requirement{path, slices.Clone(iss.Require[path])})
 	}
 	var errs []error
-	iss.mapped, errs = iss.Claims.compile()
+	iss.Claims, errs = iss.Claims.withDefaults()
 	return append(problems, errs...)
 }
 
@@ -166,58 +166,21 @@ func (r *requirement) allows(value any) bool {
 	return false
 }
 
-// claimMap is ClaimPaths made ready for use.
-type claimMap struct {
-	roles, groups, scopes, email string
-	unverified                   bool
-}
-
-// compile fills in the defaults.
-func (c ClaimPaths) compile() (claimMap, []error) {
-	m := claimMap{
-		roles:      orDefault(c.Roles, "roles"),
-		groups:     orDefault(c.Groups, "groups"),
-		scopes:     orDefault(c.Scopes, "scope"),
-		email:      orDefault(c.Email, "email"),
-		unverified: c.UnverifiedEmail,
-	}
+// withDefaults fills in what is empty and reports paths that cannot be.
+func (c ClaimPaths) withDefaults() (ClaimPaths, []error) {
 	var problems []error
-	for _, p := range []struct{ key, path string }{{"roles", m.roles}, {"groups", m.groups}, {"scopes", m.scopes}, {"email", m.email}} {
-		if err := checkPath(p.path); err != nil {
+	for _, p := range []struct {
+		key, standard string
+		path          *string
+	}{{"roles", "roles", &c.Roles}, {"groups", "groups", &c.Groups}, {"scopes", "scope", &c.Scopes}, {"email", "email", &c.Email}} {
+		if *p.path == "" {
+			*p.path = p.standard
+		}
+		if err := checkPath(*p.path); err != nil {
 			problems = append(problems, fmt.Errorf("claims.%s: %w", p.key, err))
 		}
 	}
-	return m, problems
-}
-
-// apply maps verified claims to roles, groups, scopes and e-mail.
-func (m *claimMap) apply(id *Identity, claims map[string]any) error {
-	var ok bool
-	if id.Roles, ok = listAt(claims, m.roles, stringList); !ok {
-		return errRoleType
-	}
-	if id.Groups, ok = listAt(claims, m.groups, stringList); !ok {
-		return errGroupType
-	}
-	if id.Scopes, ok = listAt(claims, m.scopes, scopeList); !ok {
-		return errScopeType
-	}
-	found, err := lookupAll(claims, m.email)
-	if err != nil {
-		return errEmail
-	}
-	if len(found) == 0 {
-		return nil
-	}
-	address, ok := found[0].(string)
-	if !ok || strings.ContainsFunc(address, isControl) {
-		return errEmail
-	}
-	// Only the JSON value true: whoever may write the claim as text could write anything into it.
-	if m.unverified || claims["email_verified"] == true {
-		id.Email = address
-	}
-	return nil
+	return c, problems
 }
 
 // listAt joins the lists that a path leads to.

@@ -33,77 +33,98 @@ func (v *Verifier) Identify(ctx context.Context, keys *Keys, req Request) (Ident
 		v.metrics.tokens[tokenCached].Inc()
 		return hit.identity, nil
 	}
-	fresh, err := v.verify(ctx, keys, tok, found, now)
-	if err != nil {
-		v.metrics.failed(err)
-		return Identity{}, err
+	if old := v.refused.get(hash, tok); old != nil && old.holds(keys.set(old.issuer), found, now) {
+		v.metrics.tokens[tokenNegative].Inc()
+		return Identity{}, old.refusal
 	}
-	v.metrics.tokens[tokenVerified].Inc()
+	fresh := v.verify(ctx, keys, tok, found, now)
 	fresh.hash = hash
-	v.cache.put(fresh, now)
-	return fresh.identity, nil
+	if fresh.refusal == nil {
+		v.metrics.tokens[tokenVerified].Inc()
+		v.cache.put(fresh, now)
+		return fresh.identity, nil
+	}
+	v.metrics.failed(fresh.refusal)
+	if lasts(fresh.refusal) {
+		v.refused.put(fresh, now)
+	}
+	return fresh.identity, fresh.refusal
 }
 
-// verified is a token that passed every check, with the conditions under which it would pass them again. It never changes.
-type verified struct {
+// verdict is what verification said about a token, with the conditions under which it would say it again. It never changes.
+type verdict struct {
 	token    token
 	hash     uint64
-	issuer   *issuer
-	set      *keySet   // that verified it
+	found    uint64    // where the token was
+	issuer   *issuer   // nil = it was refused before that was known
+	set      *keySet   // the issuer's keys
 	from     time.Time // not before this, clock skew included
 	until    time.Time // and before this
 	identity Identity
-	memory   int // estimate, bytes
+	refusal  error // nil = it passed every check
+	memory   int   // estimate, bytes
 }
 
 // holds reports whether verification now, with this set of the issuer's keys and the token found in these places, would give
-// the same identity.
-func (t *verified) holds(set *keySet, found uint64, now time.Time) bool {
-	return t.set == set && t.issuer.places&found != 0 && !now.Before(t.from) && now.Before(t.until)
+// the same answer. Which places a good token was found in does not matter as long as one of them is the issuer's.
+func (t *verdict) holds(set *keySet, found uint64, now time.Time) bool {
+	samePlace := t.found == found || t.refusal == nil && t.issuer.places&found != 0
+	return t.set == set && samePlace && !now.Before(t.from) && now.Before(t.until)
 }
 
 // verify does every check in the order that the package comment lists.
-func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time) (*verified, error) {
+func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time) *verdict {
+	t := &verdict{found: found, until: endOfTime()}
+	memory := 0
+	t.identity, memory, t.refusal = v.check(ctx, t, keys, tok, now)
+	t.memory = memory + len(tok.raw) + 512
+	if t.refusal != nil {
+		t.identity, t.memory = Identity{}, len(tok.raw)+256
+		t.until = earliest(t.until, now.Add(refusedFor))
+		if !lasts(t.refusal) {
+			return t // nobody keeps it
+		}
+	}
+	t.token = token{strings.Clone(tok.raw)}
+	return t
+}
+
+// check is verify's work. It notes in t what its answer hangs on, as far as it came. memory is of the claims, in bytes.
+func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok token, now time.Time) (id Identity, memory int, err error) {
 	p, err := v.parse(tok)
 	if err != nil {
-		return nil, err
+		return Identity{}, 0, err
 	}
-	iss, err := v.issuerOf(p, found)
+	iss, err := v.issuerOf(p, t.found)
 	if err != nil {
-		return nil, err
+		return Identity{}, 0, err
 	}
+	t.issuer, t.set = iss, keys.set(iss)
 	if err := iss.takesType(p); err != nil {
-		return nil, err
+		return Identity{}, 0, err
 	}
 	alg, ok := iss.algorithms[p.alg]
 	if !ok {
-		return nil, errAlgorithm
+		return Identity{}, 0, errAlgorithm
 	}
 	key, set, err := v.pickKey(ctx, keys, iss, p, alg)
+	if set != nil {
+		t.set = set // perhaps a newer one
+	}
 	if err != nil {
-		return nil, err
+		return Identity{}, 0, err
 	}
 	if alg.method.Verify(p.signed, p.signature, key) != nil {
-		return nil, errSignature
+		return Identity{}, 0, errSignature
 	}
 	times, err := iss.checkTimes(p.claims, now)
+	t.from, t.until = times.from, times.until
 	if err != nil {
-		return nil, err
+		return Identity{}, 0, err
 	}
-	id, err := iss.identityFrom(p.claims)
-	if err != nil {
-		return nil, err
-	}
+	id, err = iss.identityFrom(p.claims)
 	id.Expires = times.expires
-	return &verified{
-		token:    token{strings.Clone(tok.raw)},
-		issuer:   iss,
-		set:      set,
-		from:     times.from,
-		until:    times.until,
-		identity: id,
-		memory:   p.memory + len(tok.raw) + 16*(len(id.Roles)+len(id.Groups)+len(id.Scopes)) + 512,
-	}, nil
+	return id, p.memory + 16*(len(id.Roles)+len(id.Groups)+len(id.Scopes)), err
 }
 
 func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
@@ -159,21 +180,22 @@ func (v *Verifier) parse(tok token) (*parsed, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, _, err := v.decodeSegment(tok.raw[:first])
+	var raw [3][]byte
+	for i, segment := range []string{tok.raw[:first], tok.raw[first+1 : last], tok.raw[last+1:]} {
+		if raw[i], err = v.base64.DecodeString(segment); err != nil {
+			return nil, errMalformed
+		}
+	}
+	p := &parsed{signed: tok.raw[:last], signature: raw[2]}
+	header, _, err := decodeStrictly(raw[0])
 	if err != nil {
 		return nil, err
 	}
-	p := &parsed{signed: tok.raw[:last]}
 	if err := p.readHeader(header); err != nil {
 		return nil, err
 	}
-	if p.claims, p.memory, err = v.decodeSegment(tok.raw[first+1 : last]); err != nil {
-		return nil, err
-	}
-	if p.signature, err = v.base64.DecodeString(tok.raw[last+1:]); err != nil {
-		return nil, errMalformed
-	}
-	return p, nil
+	p.claims, p.memory, err = decodeStrictly(raw[1])
+	return p, err
 }
 
 // segments finds the two dots. Everything else must be of the base64url alphabet: Go's decoder would skip line breaks, and
@@ -199,11 +221,7 @@ func segments(raw string) (first, last int, err error) {
 	return first, last, nil
 }
 
-func (v *Verifier) decodeSegment(segment string) (map[string]any, int, error) {
-	raw, err := v.base64.DecodeString(segment)
-	if err != nil {
-		return nil, 0, errMalformed
-	}
+func decodeStrictly(raw []byte) (map[string]any, int, error) {
 	object, memory, err := decodeObject(raw)
 	switch {
 	case errors.Is(err, errJSONDuplicate):
