@@ -2,6 +2,7 @@ package identity
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -134,6 +135,16 @@ func (iss *issuer) identityFrom(claims map[string]any) (Identity, error) {
 	}
 	id.Type, id.Issuer = TypeJWT, iss.Issuer.Issuer
 	return id, nil
+}
+
+// Identity is what a token with these claims would give, as far as the claims tell: Type and Issuer are empty. It is for trying a
+// policy out; nothing here is verified.
+func (c ClaimPaths) Identity(claims map[string]any) (Identity, error) {
+	c, problems := c.withDefaults()
+	if len(problems) > 0 {
+		return Identity{}, errors.Join(problems...)
+	}
+	return c.identity(claims)
 }
 
 // identity maps verified claims to an identity. The paths have their defaults filled in; Type and Issuer are the caller's.

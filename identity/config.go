@@ -219,7 +219,7 @@ func New(c Config) (*Verifier, error) {
 		for _, err := range errs {
 			name := fmt.Sprintf("%q", config.Issuer)
 			if config.Issuer == "" {
-				name = fmt.Sprintf("number %d", n+1)
+				name = strings.TrimSpace(fmt.Sprintf("number %d %s", n+1, config.Preset))
 			}
 			problems = append(problems, fmt.Errorf("identity: issuer %s: %w", name, err))
 		}
@@ -241,9 +241,12 @@ func New(c Config) (*Verifier, error) {
 func (v *Verifier) Configured() bool { return len(v.issuers) > 0 }
 
 func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
-	iss := &issuer{Issuer: c, index: index, lookups: newLookups()}
-	var problems []error
+	c, problems := c.withPreset()
+	if len(problems) > 0 {
+		return &issuer{Issuer: c}, problems
+	}
 	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
+	iss := &issuer{Issuer: c, index: index, lookups: newLookups()}
 
 	switch {
 	case c.Issuer == "" || !utf8.ValidString(c.Issuer):

@@ -90,16 +90,16 @@ type jwtConfig struct {
 	Tenant     string              `yaml:"tenant" doc:"The preset's tenant: entra's directory, keycloak's realm, okta's authorization server, cognito's user pool."`
 	Issuer     string              `yaml:"issuer" doc:"The iss claim, compared byte for byte. Required without a preset."`
 	Audiences  []string            `yaml:"audiences" doc:"The aud claim must hold one of these. Required, unless client_ids is set."`
-	ClientIDs  []string            `yaml:"client_ids" doc:"The client_id claim, else azp, must be one of these: for providers whose tokens have no aud. Default: any, where audiences is set."`
+	ClientIDs  []string            `yaml:"client_ids" doc:"The client_id claim, else azp, must be one of these: for providers whose tokens have no aud; without audiences, a token that has aud is refused. Default: any, where audiences is set."`
 	Parties    []string            `yaml:"authorized_parties" doc:"The azp claim, where a token has it, must be one of these. Default: any."`
 	Algorithms []string            `yaml:"algorithms" doc:"Accepted signature algorithms. Default: [RS256, PS256, ES256, ES384, EdDSA]. none and HS* do not exist here."`
 	Type       string              `yaml:"type" doc:"The token's typ header must be this, such as at+jwt (RFC 9068). Default: absent, JWT or at+jwt."`
 	TokenUse   string              `yaml:"token_use" doc:"The token_use claim must be this: cognito's access or id. Default: not looked at."`
 	MaxAge     duration            `yaml:"max_age" doc:"Longest time since the iat claim, which is then required. Default: only exp counts."`
-	Require    map[string][]string `yaml:"require" doc:"Claims that must be present, each with one of the listed values; an empty list takes any. Default: none."`
+	Require    map[string][]string `yaml:"require" doc:"Claims that must be present, each with one of the listed values (true, false and numbers as JSON writes them; one of a list is enough); an empty list takes any. Default: none."`
 	Keys       keysConfig          `yaml:"keys" doc:"Where the issuer's public keys are."`
 	From       []tokenConfig       `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
-	Claims     claimsConfig        `yaml:"claims" doc:"Which claims become roles, groups, scopes and e-mail: names, or names joined with dots for a claim within an object."`
+	Claims     claimsConfig        `yaml:"claims" doc:"Which claims become roles, groups, scopes and e-mail: names, or names joined with dots for a claim within an object. Several with spaces between them are all read; */roles is the one claim whose name is a URL that ends so."`
 	ClockSkew  duration            `yaml:"clock_skew" doc:"Tolerance for exp, nbf and iat, at most 5m. Default: 30s."`
 }
 
@@ -115,7 +115,7 @@ type tokenConfig struct {
 	Header string `yaml:"header" doc:"A header's name."`
 	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the token, such as Bearer."`
 	Cookie string `yaml:"cookie" doc:"A cookie's name, instead of a header."`
-	Query  string `yaml:"query" doc:"A query parameter's name, instead of a header. It ends up in access logs and browser histories."`
+	Query  string `yaml:"query" doc:"A query parameter's name, instead of a header. Its value ends up in access logs and browser histories."`
 }
 
 type claimsConfig struct {

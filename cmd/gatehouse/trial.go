@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,7 +119,7 @@ func (j *jwtConfig) mayBeIn(headers gate.Headers) bool {
 		from = []tokenConfig{{Header: "authorization"}}
 	}
 	return slices.ContainsFunc(from, func(f tokenConfig) bool {
-		return f.Cookie != "" && headers.Get("cookie") != "" || headers.Get(strings.ToLower(f.Header)) != ""
+		return f.Query != "" || f.Cookie != "" && headers.Get("cookie") != "" || headers.Get(strings.ToLower(f.Header)) != ""
 	})
 }
 
@@ -147,42 +148,32 @@ func (t *trial) identity(c caller) (*identity.Identity, error) {
 	if subject == "" || strings.ContainsFunc(subject, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return nil, errors.New("the caller has no name: --as (as: in a table) or the claim sub gives one")
 	}
-	issuer, paths := t.issuer(c.claims)
-	if _, given := c.claims["iss"]; !given && issuer != "" {
-		c.claims["iss"] = issuer
+	issuer := t.issuer(c.claims)
+	if _, given := c.claims["iss"]; !given && issuer.Issuer != "" {
+		c.claims["iss"] = issuer.Issuer
 	}
-	id := &identity.Identity{Type: identity.TypeJWT, Identity: subject, Subject: subject, Issuer: issuer, Claims: c.claims, Authenticated: true}
 	if len(c.roles) > 0 {
-		setClaim(c.claims, paths.Roles, c.roles)
+		first, _, _ := strings.Cut(issuer.Claims.Roles, " ")
+		setClaim(c.claims, cmp.Or(first, "roles"), c.roles)
 	}
-	var errs [3]error
-	id.Roles, errs[0] = claimList(c.claims, paths.Roles, false)
-	id.Groups, errs[1] = claimList(c.claims, paths.Groups, false)
-	id.Scopes, errs[2] = claimList(c.claims, paths.Scopes, true)
-	return id, errors.Join(errs[:]...)
+	id, err := issuer.Claims.Identity(c.claims)
+	if err != nil {
+		return nil, fmt.Errorf("the caller's claims: %w", err)
+	}
+	id.Type, id.Issuer = identity.TypeJWT, issuer.Issuer
+	return &id, nil
 }
 
-// issuer is the configured one that the claims name, or the first, with the places of its claims.
-func (t *trial) issuer(claims map[string]any) (string, claimsConfig) {
-	paths, name := claimsConfig{}, ""
-	name, _ = claims["iss"].(string)
-	issuers := t.config.Identity.JWT
-	at := slices.IndexFunc(issuers, func(j jwtConfig) bool { return j.Issuer == name })
-	if at < 0 && name == "" && len(issuers) > 0 {
-		at = 0
-	}
-	if at >= 0 {
-		name, paths = issuers[at].Issuer, issuers[at].Claims
-	}
-	for _, p := range []struct {
-		path     *string
-		standard string
-	}{{&paths.Roles, "roles"}, {&paths.Groups, "groups"}, {&paths.Scopes, "scope"}} {
-		if *p.path == "" {
-			*p.path = p.standard
+// issuer is the configured one that the claims name, or the first. For none it is the bare name.
+func (t *trial) issuer(claims map[string]any) identity.Issuer {
+	name, _ := claims["iss"].(string)
+	for _, i := range t.config.verifierConfig(nil, nil).Issuers {
+		// Its problems were reported when the service was built from it.
+		if i, _ = i.WithPreset(); i.Issuer == name || name == "" {
+			return i
 		}
 	}
-	return name, paths
+	return identity.Issuer{Issuer: name}
 }
 
 // setClaim puts a list of strings where package identity will look for it: under a claim of this very name, or within
@@ -205,44 +196,6 @@ func setClaim(claims map[string]any, path string, values []string) {
 		claims[first] = inner
 		setClaim(inner, rest, values)
 	}
-}
-
-// claimList reads a string or a list of strings as package identity does; scopes may be separated by spaces.
-func claimList(claims map[string]any, path string, spaces bool) ([]string, error) {
-	switch value := lookupClaim(claims, path).(type) {
-	case nil:
-		return nil, nil
-	case string:
-		if spaces {
-			return strings.Fields(value), nil
-		}
-		return []string{value}, nil
-	case []any:
-		var list []string
-		for _, v := range value {
-			text, ok := v.(string)
-			if !ok {
-				return nil, fmt.Errorf("claim %q is not a list of strings", path)
-			}
-			list = append(list, text)
-		}
-		return list, nil
-	}
-	return nil, fmt.Errorf("claim %q is neither a string nor a list of strings", path)
-}
-
-func lookupClaim(claims map[string]any, path string) any {
-	if value, ok := claims[path]; ok {
-		return value
-	}
-	for i := range len(path) {
-		if inner, ok := claims[path[:i]].(map[string]any); ok && path[i] == '.' {
-			if value := lookupClaim(inner, path[i+1:]); value != nil {
-				return value
-			}
-		}
-	}
-	return nil
 }
 
 // attempt is a request to try. Header names are in lower case.
