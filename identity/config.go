@@ -155,6 +155,7 @@ type Verifier struct {
 	issuers  []*issuer
 	byName   map[string]*issuer
 	sources  []TokenSource    // every place of any issuer, each once
+	places   []TokenSource    // sources, and the API keys' place
 	base64   *base64.Encoding // RawURL, strict
 	cache    *cache           // of verified tokens
 	refused  *cache           // of tokens that failed, so that bad ones never push out good ones
@@ -226,6 +227,7 @@ func New(c Config) (*Verifier, error) {
 		iss.copy = newKeyCopy(c.Dir, iss)
 		v.issuers = append(v.issuers, iss)
 	}
+	v.places = allPlaces(v.sources, c.APIKeys)
 	problems = append(problems, v.ambiguousSources()...)
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
