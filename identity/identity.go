@@ -202,4 +202,8 @@ var (
 
 	errNoKeys    error = &failure{ErrUnavailable, "keys of the issuer were never loaded", false}
 	errStaleKeys error = &failure{ErrUnavailable, "keys of the issuer could not be read for too long", false}
+
+	errTooLarge           = bad("identity is too large for a header")
+	errNotText            = bad("identity is not utf-8")
+	errNoSigningKey error = &failure{ErrUnavailable, "no key to sign with was loaded", false}
 )
