@@ -34,7 +34,7 @@ func (h *HTTP) render(a *gate.Answer) reply {
 	}
 	// A header for the client travels like one for the app. It must not take the place of one that the app trusts.
 	names := h.identityHeaders()
-	trusted := append(slices.Clone(a.Remove), names.Subject, names.Roles)
+	trusted := append(slices.Clone(a.Remove), names.Names()...)
 	var extra []gate.Header
 	for _, add := range a.Response {
 		if sendable(add.Name) && !named(out.headers, add.Name) && !slices.ContainsFunc(trusted, sameName(add.Name)) {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -71,59 +70,10 @@ type HeaderOption struct {
 	Action      Action
 }
 
-// IdentityHeaders names the headers by which the application learns who calls. An empty name sets nothing.
-type IdentityHeaders struct {
-	Subject string
-	Roles   string
-}
-
 // overrides make some servers and frameworks act on another method or path than the one that was decided about: gunicorn
 // takes SCRIPT_NAME from a proxy on loopback and cuts it off the path. They are taken off, under every spelling.
 var overrides = []string{"x-http-method-override", "x-http-method", "x-method-override",
 	"script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url"}
-
-func (h IdentityHeaders) validate() error {
-	var errs []error
-	for _, h := range []Header{{"subject", h.Subject}, {"roles", h.Roles}} {
-		if name := h.Value; name != "" && (fold(name) != name || strings.HasPrefix(name, "-")) {
-			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", h.Name, name))
-		}
-	}
-	if h.Subject != "" && h.Subject == h.Roles {
-		errs = append(errs, fmt.Errorf("headers: subject and roles are both %q", h.Subject))
-	}
-	return errors.Join(errs...)
-}
-
-// trusted are the names whose values the application takes from us, and their values for this caller.
-func (h IdentityHeaders) trusted(id *identity.Identity) ([]HeaderOption, error) {
-	var out []HeaderOption
-	for _, v := range []HeaderOption{{Name: h.Subject, Value: id.Subject}, {Name: h.Roles, Value: joinRoles(id.Roles)}} {
-		if v.Name == "" {
-			continue
-		}
-		if !headerValue(v.Value) {
-			return nil, fmt.Errorf("the caller's name or roles cannot stand in header %q", v.Name)
-		}
-		v.Action = OverwriteIfExistsOrAdd
-		out = append(out, v)
-	}
-	return out, nil
-}
-
-// joinRoles writes roles as one comma-separated header value. A comma or percent sign within a role is percent-encoded,
-// so that no role can look like two.
-func joinRoles(roles []string) string {
-	joined := strings.Join(roles, ",")
-	if strings.Count(joined, ",") == max(len(roles)-1, 0) && !strings.Contains(joined, "%") {
-		return joined
-	}
-	escaped := make([]string, len(roles))
-	for i, role := range roles {
-		escaped[i] = strings.NewReplacer("%", "%25", ",", "%2C").Replace(role)
-	}
-	return strings.Join(escaped, ",")
-}
 
 // headerValue reports whether s may be a header's value: RFC 9110 section 5.5 without obs-text rules, UTF-8, no controls.
 func headerValue(s string) bool {
@@ -144,7 +94,8 @@ func (c *call) allow(why Reason) (Answer, error) {
 	if why == None {
 		d := &c.decision
 		a.Response = options(d.ResponseHeaders)
-		a.SetQuery, a.RemoveQuery, a.Metadata = d.SetQuery, d.RemoveQuery, d.Metadata
+		a.SetQuery, a.Metadata = d.SetQuery, d.Metadata
+		a.RemoveQuery = append(a.RemoveQuery, d.RemoveQuery...)
 		if c.req.FixedQuery && len(a.SetQuery)+len(a.RemoveQuery) > 0 {
 			return Answer{}, fail(PolicyError, errors.New("the policy changes the query, which this proxy has no way to do"))
 		}
@@ -159,9 +110,9 @@ func (c *call) allow(why Reason) (Answer, error) {
 // and removes, and the removal of everything the client sent that the app could mistake for either.
 func (c *call) requestHeaders(a *Answer) error {
 	names := c.view.settings().Headers
-	trusted, err := names.trusted(&c.identity)
+	trusted, err := names.trusted(&c.identity, c.started)
 	if err != nil {
-		return fail(BadCredential, err)
+		return err
 	}
 	if !a.DryRun {
 		a.Remove = append(a.Remove, c.decision.RemoveHeaders...)
@@ -177,7 +128,13 @@ func (c *call) requestHeaders(a *Answer) error {
 			a.Remove = append(a.Remove, h.Name)
 		}
 	}
-	return c.removeLookalikes(a, names)
+	if err := c.removeLookalikes(a, &names); err != nil {
+		return err
+	}
+	if names.RemoveCredential {
+		return c.removeCredential(a)
+	}
+	return nil
 }
 
 // policyHeaders turns the policy's headers into plain settings. Envoy does not honour append_action on request headers
@@ -207,10 +164,10 @@ func (c *call) policyHeaders(a *Answer) {
 
 // removeLookalikes takes off what the client sent under another spelling of a name that the app trusts, and every
 // spelling of the overrides. The canonical name is not among them: Envoy removes after it sets.
-func (c *call) removeLookalikes(a *Answer, names IdentityHeaders) error {
+func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 	for _, h := range c.req.Headers {
 		folded := fold(h.Name)
-		spoof := folded != h.Name && (folded == names.Subject || folded == names.Roles ||
+		spoof := folded != h.Name && (names.has(folded) ||
 			slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, folded) }))
 		switch {
 		case !spoof && !slices.Contains(overrides, folded) || slices.Contains(a.Remove, h.Name):

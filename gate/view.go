@@ -183,7 +183,7 @@ type Bypass struct {
 
 // Validate reports everything that is wrong with the settings.
 func (s *Settings) Validate() error {
-	errs := []error{s.Headers.validate(), validateApps(s.Apps)}
+	errs := []error{s.Headers.validate(s.Verifier), validateApps(s.Apps)}
 	if s.Timeout <= 0 {
 		errs = append(errs, fmt.Errorf("policy.timeout: %s: must be above zero", s.Timeout))
 	}

@@ -1,0 +1,230 @@
+package gate
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse/identity"
+	"gatehouse/policy"
+)
+
+// maxIdentityHeader is the longest JSON header in bytes, for the same servers that bound a Minter's tokens.
+const maxIdentityHeader = identity.MaxMinted
+
+// IdentityHeaders names the headers by which the application learns who calls. An empty name sets nothing.
+type IdentityHeaders struct {
+	Subject, Email        string
+	Roles, Groups, Scopes string // lists, joined with commas
+	JSON                  string // an object with all of it, in base64
+	Token                 string // a token of Minter's for Audience; then both are required
+
+	Minter   *identity.Minter
+	Audience string
+
+	// RemoveCredential takes what the Verifier's places hold off the request to the application.
+	RemoveCredential bool
+}
+
+// named are all of the names, with their keys in the configuration.
+func (h *IdentityHeaders) named() [7]Header {
+	return [...]Header{{"subject", h.Subject}, {"roles", h.Roles}, {"groups", h.Groups}, {"scopes", h.Scopes}, {"email", h.Email},
+		{"json", h.JSON}, {"jwt.name", h.Token}}
+}
+
+// Names are the headers whose values the application takes from us.
+func (h *IdentityHeaders) Names() []string {
+	var out []string
+	for _, n := range h.named() {
+		if n.Value != "" {
+			out = append(out, n.Value)
+		}
+	}
+	return out
+}
+
+// has reports whether the application takes the value of this header, in lower case, from us.
+func (h *IdentityHeaders) has(name string) bool {
+	return name != "" && (name == h.Subject || name == h.Roles || name == h.Groups || name == h.Scopes || name == h.Email ||
+		name == h.JSON || name == h.Token)
+}
+
+func (h *IdentityHeaders) validate(v *identity.Verifier) error {
+	var errs []error
+	seen := map[string]string{}
+	for _, n := range h.named() {
+		key, name := n.Name, n.Value
+		switch other := seen[name]; {
+		case name == "":
+			continue
+		case fold(name) != name || strings.HasPrefix(name, "-"):
+			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", key, name))
+		case other != "":
+			errs = append(errs, fmt.Errorf("headers: %s and %s are both %q", other, key, name))
+		case name == "cookie" || slices.ContainsFunc(v.Places(), func(s identity.TokenSource) bool { return s.Header == name }):
+			errs = append(errs, fmt.Errorf("headers.%s: %q is where credentials are looked for: give the application another header", key, name))
+		}
+		seen[name] = key
+	}
+	if h.Token != "" && (h.Minter == nil || h.Audience == "") {
+		errs = append(errs, errors.New("headers.jwt.audience: say for whom the token is, or it would do for every application"))
+	}
+	return errors.Join(errs...)
+}
+
+// trusted are the names whose values the application takes from us, and their values for this caller.
+func (h *IdentityHeaders) trusted(id *identity.Identity, now time.Time) ([]HeaderOption, error) {
+	out := make([]HeaderOption, 0, 7)
+	set := func(name, value string) {
+		if name != "" {
+			out = append(out, HeaderOption{Name: name, Value: value, Action: OverwriteIfExistsOrAdd})
+		}
+	}
+	set(h.Subject, id.Subject)
+	set(h.Roles, joinList(id.Roles))
+	set(h.Groups, joinList(id.Groups))
+	set(h.Scopes, joinList(id.Scopes))
+	set(h.Email, id.Email)
+	for _, header := range out {
+		if !headerValue(header.Value) {
+			return nil, fail(BadCredential, fmt.Errorf("what is known of the caller cannot stand in header %q", header.Name))
+		}
+	}
+	if h.JSON != "" {
+		document, err := jsonHeader(id)
+		if err != nil {
+			return nil, fail(BadCredential, err)
+		}
+		set(h.JSON, document)
+	}
+	if h.Token != "" {
+		token, err := h.Minter.Mint(id, h.Audience, now)
+		switch {
+		case errors.Is(err, identity.ErrBadCredential):
+			return nil, fail(BadCredential, err)
+		case errors.Is(err, identity.ErrUnavailable):
+			return nil, fail(Unavailable, err)
+		case err != nil:
+			return nil, fail(Internal, err)
+		}
+		set(h.Token, token)
+	}
+	return out, nil
+}
+
+// caller is the document of the JSON header. Lists are always there, so that an application need not ask.
+type caller struct {
+	Subject string   `json:"sub"`
+	Issuer  string   `json:"iss,omitempty"`
+	Type    string   `json:"type"`
+	Roles   []string `json:"roles"`
+	Groups  []string `json:"groups"`
+	Scopes  []string `json:"scopes"`
+	Email   string   `json:"email,omitempty"`
+}
+
+// jsonHeader tells all about a caller in one value: JSON in base64 with padding (RFC 4648 section 4), which every language's
+// library reads without being asked to. Empty for an anonymous caller.
+func jsonHeader(id *identity.Identity) (string, error) {
+	if !id.Authenticated {
+		return "", nil
+	}
+	list := func(values []string) []string { return append([]string{}, values...) }
+	text, err := json.Marshal(caller{Subject: id.Subject, Issuer: id.Issuer, Type: id.Type, Roles: list(id.Roles), Groups: list(id.Groups),
+		Scopes: list(id.Scopes), Email: id.Email})
+	if err != nil {
+		return "", fmt.Errorf("what is known of the caller cannot be encoded: %w", err)
+	}
+	if base64.StdEncoding.EncodedLen(len(text)) > maxIdentityHeader {
+		return "", fmt.Errorf("what is known of the caller takes more than %d bytes", maxIdentityHeader)
+	}
+	return base64.StdEncoding.EncodeToString(text), nil
+}
+
+// joinList writes a list as one comma-separated header value. A comma or percent sign within a value is percent-encoded,
+// so that no role can look like two.
+func joinList(values []string) string {
+	joined := strings.Join(values, ",")
+	if strings.Count(joined, ",") == max(len(values)-1, 0) && !strings.Contains(joined, "%") {
+		return joined
+	}
+	escaped := make([]string, len(values))
+	for i, value := range values {
+		escaped[i] = strings.NewReplacer("%", "%25", ",", "%2C").Replace(value)
+	}
+	return strings.Join(escaped, ",")
+}
+
+// removeCredential takes everything off the request that could be the end user's credential, whatever became of it: also from a
+// request that was bypassed, or whose bad credential dry run lets through. A name that the policy sets is the policy's.
+//
+// A proxy that cannot take off headers that nobody named sends on, of those that its configuration names, what our answer
+// holds. So what is to stay is said there.
+func (c *call) removeCredential(a *Answer) error {
+	places := c.view.settings().Verifier.Places()
+	mine := func(name string) bool {
+		return slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, name) })
+	}
+	remove := func(name string) {
+		if !slices.Contains(a.Remove, name) {
+			a.Remove = append(a.Remove, name)
+		}
+	}
+	keep := func(name, value string) {
+		a.Set = append(a.Set, HeaderOption{Name: name, Value: value, Action: OverwriteIfExistsOrAdd})
+	}
+	for _, name := range headersOf(places) {
+		values := c.req.Headers.Values(name)
+		if len(values) == 0 || mine(name) {
+			continue
+		}
+		ours := func(s identity.TokenSource) bool { return s.Header == name && s.InHeader(values) }
+		if slices.ContainsFunc(places, ours) {
+			remove(name)
+		} else if c.req.FixedHeaders {
+			keep(name, values[0])
+		}
+	}
+	if lines := c.req.Headers.Values("cookie"); len(lines) > 0 && !mine("cookie") && slices.ContainsFunc(places, isCookie) {
+		switch rest, found := identity.WithoutCookies(lines, places); {
+		case rest == "" && found:
+			remove("cookie")
+		case found, c.req.FixedHeaders:
+			keep("cookie", rest)
+		}
+	}
+	return c.removeQuery(a, places)
+}
+
+func isCookie(s identity.TokenSource) bool { return s.Cookie != "" }
+
+// headersOf are the headers among places, each once.
+func headersOf(places []identity.TokenSource) []string {
+	var out []string
+	for _, s := range places {
+		if s.Header != "" && !slices.Contains(out, s.Header) {
+			out = append(out, s.Header)
+		}
+	}
+	return out
+}
+
+// removeQuery reads the query by itself: where the path was refused, nobody has read it yet.
+func (c *call) removeQuery(a *Answer, places []identity.TokenSource) error {
+	_, query, _ := strings.Cut(c.req.Path, "?")
+	for _, s := range places {
+		switch {
+		case !s.InQuery(query) || slices.Contains(a.RemoveQuery, s.Query):
+		case !a.DryRun && slices.ContainsFunc(c.decision.SetQuery, func(q policy.QueryParameter) bool { return q.Name == s.Query }):
+		case c.req.FixedQuery:
+			return fail(BadRequest, fmt.Errorf("query parameter %q is to be taken off, which this proxy has no way to do", s.Query))
+		default:
+			a.RemoveQuery = append(a.RemoveQuery, s.Query)
+		}
+	}
+	return nil
+}
