@@ -60,7 +60,8 @@ type HTTPConfig struct {
 //     authResponseHeaders are removed from the request where our answer lacks them, so one to take off is left out.
 //
 // nginx and Traefik take off only headers that their configuration names. A client's other spelling of an identity
-// header, and a method override, are therefore refused behind them as bad_request.
+// header, and a method override, are therefore refused behind them as bad_request. For headers.remove_credential the headers
+// that may hold a credential have to be among those names; what is to stay of them is answered too.
 type HTTP struct {
 	gate     *gate.Gate
 	logger   *zap.Logger

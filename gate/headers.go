@@ -70,8 +70,11 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 		}
 		seen[name] = key
 	}
-	if h.Token != "" && (h.Minter == nil || h.Audience == "") {
+	if h.Token != "" && h.Audience == "" {
 		errs = append(errs, errors.New("headers.jwt.audience: say for whom the token is, or it would do for every application"))
+	}
+	if h.Token != "" && h.Minter == nil {
+		errs = append(errs, errors.New("headers.jwt: nothing makes the tokens"))
 	}
 	return errors.Join(errs...)
 }

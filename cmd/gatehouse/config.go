@@ -48,6 +48,7 @@ type listenConfig struct {
 	HTTP           *httpConfig  `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
 	Admin          string       `yaml:"admin" doc:"Address of /healthz, /readyz, /metrics and /status, read-only. Empty string: none. Default: 127.0.0.1:9192."`
 	Control        string       `yaml:"control" doc:"A unix socket (unix:/path.sock, mode 0600) for gatehouse bundle rollback, unpin and history: the only place that changes anything. Default: none."`
+	JWKS           string       `yaml:"jwks" doc:"Address at which applications find the keys of headers.jwt: HTTP, GET /.well-known/jwks.json and nothing else. Default: none."`
 	TLS            *tlsConfig   `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
 	Socket         socketConfig `yaml:"socket" doc:"Mode and owner of unix sockets."`
 	MaxConnections int          `yaml:"max_connections" doc:"Most connections at once on one address; further ones wait. Default: 1024."`
@@ -154,8 +155,23 @@ type peerConfig struct {
 }
 
 type headersConfig struct {
-	Subject string `yaml:"subject" doc:"Header that carries the verified subject. Default: x-auth-subject."`
-	Roles   string `yaml:"roles" doc:"Header that carries the roles, joined with commas. Default: x-auth-roles."`
+	Subject          string          `yaml:"subject" doc:"Header that carries the verified subject. Default: x-auth-subject."`
+	Roles            string          `yaml:"roles" doc:"Header that carries the roles, joined with commas; a comma or percent sign within one is percent-encoded. Default: x-auth-roles."`
+	Groups           string          `yaml:"groups" doc:"Header that carries the groups, as roles. Default: none."`
+	Scopes           string          `yaml:"scopes" doc:"Header that carries the scopes, as roles. Default: none."`
+	Email            string          `yaml:"email" doc:"Header that carries the e-mail address, where the issuer vouches for it. Default: none."`
+	JSON             string          `yaml:"json" doc:"Header that carries all of it: base64 (RFC 4648 section 4) of {sub, iss, type, roles, groups, scopes, email}. A caller who would need more than 8000 bytes is denied (bad_credential). Default: none."`
+	JWT              headerJWTConfig `yaml:"jwt" doc:"One signed header: a short-lived token of our own, which the application verifies by the keys at listen.jwks."`
+	RemoveCredential bool            `yaml:"remove_credential" doc:"true takes the caller's own credential off the request to the application: header, cookie or query parameter, wherever identity looks for one. nginx and Traefik have to name the headers (docs/security.md). Default: false."`
+}
+
+type headerJWTConfig struct {
+	Name      string   `yaml:"name" doc:"Header that carries the token. Default: none, and none is made."`
+	Audience  string   `yaml:"audience" doc:"Its aud claim: the application. Required."`
+	Issuer    string   `yaml:"issuer" doc:"Its iss claim. Default: gatehouse."`
+	Lifetime  duration `yaml:"lifetime" doc:"From iat to exp, 2s to 1h; never longer than the caller's own credential. One token serves for half of it. Default: 1m."`
+	KeyFile   string   `yaml:"key_file" doc:"A private key on P-256 or Ed25519, PEM. Watched; the old key is published until its last token expires. Default: one made here, and kept in state_dir."`
+	Algorithm string   `yaml:"algorithm" doc:"ES256 or EdDSA. Default: what key_file is for, else ES256."`
 }
 
 type policyConfig struct {
@@ -459,6 +475,7 @@ func (c *config) relativeTo(dir string) {
 		}
 	}
 	resolve(&c.StateDir)
+	resolve(&c.Headers.JWT.KeyFile)
 	for i := range c.Identity.JWT {
 		resolve(&c.Identity.JWT[i].Keys.File)
 	}
@@ -627,11 +644,11 @@ func (c identityConfig) configured() bool {
 }
 
 // settings are the gate's part of the configuration.
-func (c *config) settings(v *identity.Verifier) (*gate.Settings, error) {
+func (c *config) settings(v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
 	s := &gate.Settings{
 		Verifier: v,
 		Required: c.Identity.Required,
-		Headers:  gate.IdentityHeaders{Subject: c.Headers.Subject, Roles: c.Headers.Roles},
+		Headers:  c.Headers.names(m),
 		Paths:    gate.PathRules{Compat: c.Paths.Compat},
 		Apps:     c.apps(),
 		Timeout:  time.Duration(c.Policy.Timeout),
@@ -649,6 +666,15 @@ func (c *config) settings(v *identity.Verifier) (*gate.Settings, error) {
 	var denials error
 	s.Denials, denials = c.Denials.compile()
 	return s, errors.Join(denials, unknown, c.validateApps(), s.Validate())
+}
+
+func (c headersConfig) names(m *identity.Minter) gate.IdentityHeaders {
+	out := gate.IdentityHeaders{Subject: c.Subject, Roles: c.Roles, Groups: c.Groups, Scopes: c.Scopes, Email: c.Email, JSON: c.JSON,
+		RemoveCredential: c.RemoveCredential}
+	if m != nil { // else it is not configured, or what is wrong with it was said
+		out.Token, out.Minter, out.Audience = c.JWT.Name, m, c.JWT.Audience
+	}
+	return out
 }
 
 func (c denialsConfig) compile() (gate.Denials, error) {

@@ -23,6 +23,7 @@ import (
 type engine struct {
 	settings *gate.Settings
 	verifier *identity.Verifier
+	minter   *identity.Minter // nil without headers.jwt
 	bundles  *bundles.Manager
 	sink     *sink
 	protos   *descriptors // nil where none are configured
@@ -52,7 +53,10 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 		e.keys, err = e.verifier.Load(ctx)
 		found.add("identity", err)
 	}
-	e.settings, err = cfg.settings(e.verifier)
+	e.minter, err = cfg.minter(logger)
+	found.add("headers.jwt", err)
+	found.add("headers.remove_credential", cfg.removesCredential())
+	e.settings, err = cfg.settings(e.verifier, e.minter)
 	found.add("", err)
 	_, e.settings.ManageHeaders = found.doc.lines["headers"]
 	if e.sink, err = newSink(cfg.logConfig(logger, nil), running); err != nil {
@@ -141,6 +145,9 @@ func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	})
 	for _, r := range e.routes {
 		e.wait.Go(func() { r.watch(ctx, g, e.logger) })
+	}
+	if e.minter != nil {
+		e.wait.Go(func() { _ = e.minter.Run(ctx) })
 	}
 	if e.protos != nil {
 		e.wait.Go(func() { e.protos.watch(ctx, g, e.logger) })

@@ -42,6 +42,11 @@ func (c listenConfig) validate() error {
 	if path, ok := cutUnix(c.Control); c.Control != "" && (!ok || path == "") {
 		errs = append(errs, fmt.Errorf("listen.control: %q is not unix:/path.sock: what changes anything is for this machine alone", c.Control))
 	}
+	if c.JWKS != "" {
+		if _, _, err := network(c.JWKS); err != nil {
+			errs = append(errs, fmt.Errorf("listen.jwks: %w", err))
+		}
+	}
 	if c.MaxConnections < 1 {
 		errs = append(errs, errors.New("listen.max_connections: must be above zero"))
 	}

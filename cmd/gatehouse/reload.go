@@ -32,6 +32,9 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 			e.sink.discard(s.engine.sink)
 			return err
 		}
+		if e.minter != nil {
+			e.minter.Succeed(s.engine.minter)
+		}
 		cfg.Log.setLevel(s.level)
 		s.engine.halt() // so that the old sources publish nothing over the new ones
 		e.sink.start(ctx, failed)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -72,6 +71,7 @@ type server struct {
 	certificates *certificates // nil without TLS
 	admin        net.Listener
 	control      net.Listener
+	jwks         net.Listener
 	retired      sync.WaitGroup // decision logs that a reload replaced
 	flushTraces  func(context.Context) error
 	started      time.Time
@@ -166,13 +166,16 @@ func (s *server) listen(doc *document) error {
 	if path, ok := cutUnix(s.config.Listen.Control); ok {
 		s.control = open("listen.control", "unix:"+path, nil)
 	}
+	if s.config.Listen.JWKS != "" {
+		s.jwks = open("listen.jwks", s.config.Listen.JWKS, nil)
+	}
 	if len(errs) == 0 {
 		return nil
 	}
 	for _, l := range s.listeners {
 		l.Close()
 	}
-	for _, l := range []net.Listener{s.http.listener, s.admin, s.control} {
+	for _, l := range []net.Listener{s.http.listener, s.admin, s.control, s.jwks} {
 		if l != nil {
 			l.Close()
 		}
@@ -225,27 +228,18 @@ func (s *server) run(ctx context.Context) error {
 		servers.Go(func() { failed(s.http.serve()) })
 	}
 	admin := s.adminServer()
-	if s.admin != nil {
-		servers.Go(func() {
-			if err := admin.Serve(s.admin); !errors.Is(err, http.ErrServerClosed) {
-				failed(fmt.Errorf("serving the admin port: %w", err))
-			}
-		})
-	}
+	servers.Go(func() { failed(serveUntilClosed("the admin port", admin, s.admin)) })
+	jwks := s.jwksServer()
+	servers.Go(func() { failed(serveUntilClosed("the keys of headers.jwt", jwks, s.jwks)) })
 	control := s.controlServer()
-	if s.control != nil {
-		servers.Go(func() {
-			if err := control.Serve(s.control); !errors.Is(err, http.ErrServerClosed) {
-				failed(fmt.Errorf("serving the control socket: %w", err))
-			}
-		})
-	}
+	servers.Go(func() { failed(serveUntilClosed("the control socket", control, s.control)) })
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
-		zap.Strings("admin", addresses(s.admin)), zap.String("version", version()))
+		zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.String("version", version()))
 
 	err := s.untilTheEnd(ctx, background, failures, failed)
 	s.drain()
 	_ = admin.Close() // its requests only read
+	_ = jwks.Close()  // likewise
 	_ = control.Close()
 	servers.Wait()
 	s.engine.halt()

@@ -56,8 +56,10 @@ func newTrial(ctx context.Context, src source, headers gate.Headers, adjust func
 	if err != nil {
 		return nil, err
 	}
-	// Certificates and log files need not exist where nothing listens and nothing is written.
-	cfg.Listen, cfg.DecisionLog.File = defaults().Listen, ""
+	// Certificates, log files and what the service keeps need not exist where nothing listens and nothing is written. Tokens for the
+	// application are signed with a key of the moment.
+	cfg.Listen, cfg.DecisionLog.File, cfg.StateDir = defaults().Listen, "", ""
+	cfg.Listen.JWKS, cfg.Headers.JWT.KeyFile = cfg.Listen.Admin, ""
 	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them
 	adjust(cfg)
 	for _, notice := range cfg.leaveKeys(headers) {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/identity"
+)
+
+// minter makes what signs headers.jwt and loads its key, nil where no such header is configured.
+func (c *config) minter(logger *zap.Logger) (*identity.Minter, error) {
+	j := c.Headers.JWT
+	if j == (headerJWTConfig{}) {
+		return nil, nil
+	}
+	out := identity.MinterConfig{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger}
+	if c.StateDir != "" {
+		out.Dir = filepath.Join(c.StateDir, "headers")
+	}
+	m, err := identity.NewMinter(out)
+	if err == nil {
+		err = m.Load()
+	}
+	problems := []error{err}
+	if j.Name == "" {
+		problems = append(problems, errors.New("name: which header is to carry the token?"))
+	}
+	if j.Audience == "" {
+		problems = append(problems, errors.New("audience: say for whom the token is, or it would do for every application"))
+	}
+	if j.KeyFile == "" && c.Listen.JWKS == "" {
+		problems = append(problems, errors.New("key_file: without it nobody has the key's public half: set listen.jwks, or give a key"))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, under("headers.jwt", err)
+	}
+	return m, nil
+}
+
+// under puts a key in front of each problem.
+func under(key string, err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return fmt.Errorf("%s.%w", key, err)
+	}
+	var errs []error
+	for _, e := range joined.Unwrap() {
+		errs = append(errs, under(key, e))
+	}
+	return errors.Join(errs...)
+}
+
+// removesCredential refuses what no answer over HTTP can say: requests with a token in the query would all be denied.
+func (c *config) removesCredential() error {
+	if !c.Headers.RemoveCredential || c.Listen.HTTP == nil {
+		return nil
+	}
+	for _, place := range c.Identity.places() {
+		if place.Query != "" {
+			return fmt.Errorf("headers.remove_credential: query parameter %q cannot be taken off over listen.http: use listen.grpc, or another place for the token", place.Query)
+		}
+	}
+	return nil
+}
+
+// jwksServer tells applications the keys of the active configuration's headers.jwt, and nothing else.
+func (s *server) jwksServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, r *http.Request) {
+		if m := s.current.Load().minter; m != nil {
+			m.ServeJWKS(w, r)
+			return
+		}
+		writeText(w, http.StatusNotFound, "headers.jwt is not configured\n")
+	})
+	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+}
+
+// serveUntilClosed answers on a listener until its server is closed; without a listener it returns at once.
+func serveUntilClosed(what string, server *http.Server, l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving %s: %w", what, err)
+	}
+	return nil
+}
