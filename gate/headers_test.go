@@ -163,7 +163,7 @@ func withPlaces(t testing.TB) *gate.Settings {
 	}
 	v, err := identity.New(identity.Config{Issuers: []identity.Issuer{{Issuer: "https://login.example.com", Audiences: []string{"orders"},
 		Keys: identity.KeySource{File: file},
-		From: []identity.TokenSource{{Header: "Authorization", Scheme: "Bearer"}, {Header: "x-token"}, {Cookie: "sid"}}}}})
+		From: []identity.TokenSource{{Header: "Authorization", Scheme: "Bearer"}, {Header: "x-token"}, {Cookie: "sid"}, {Query: "access_token"}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,6 +216,33 @@ func TestRemoveCredential(t *testing.T) {
 				t.Errorf("%q: a proxy that sends on what is answered would take it off", tt.sent)
 			}
 		}
+	}
+}
+
+// TestRemoveCredentialFromQuery takes the parameter off, and denies where a proxy has no way to do so.
+func TestRemoveCredentialFromQuery(t *testing.T) {
+	s := withPlaces(t)
+	s.DryRun = true
+	g := open(t, s, compile(t, allowAll))
+	for path, want := range map[string]int{"/?access_token=x": 1, "/?a=1&access%5Ftoken=x&access_token=y": 1, "/?a=1": 0, "/": 0, "/?access_token": 1,
+		"/..?access_token=x": 1} {
+		for _, fixed := range []bool{false, true} {
+			req := get(path)
+			req.FixedQuery = fixed
+			a := g.Check(t.Context(), req)
+			switch denied := fixed && want > 0; {
+			case denied != !a.Allow, denied && a.Reason != gate.BadRequest:
+				t.Errorf("%s, fixed %v: allow %v, %s", path, fixed, a.Allow, a.Reason)
+			case !denied && len(a.RemoveQuery) != want:
+				t.Errorf("%s: removes %q", path, a.RemoveQuery)
+			}
+		}
+	}
+	s = withPlaces(t)
+	setting := open(t, s, compile(t, `package envoy.authz
+allow := {"allowed": true, "query_parameters_to_set": {"access_token": "ours"}}`))
+	if a := setting.Check(t.Context(), get("/?access_token=")); !a.Allow || len(a.RemoveQuery) != 0 {
+		t.Errorf("allow %v, %q is removed, which the policy has set", a.Allow, a.RemoveQuery)
 	}
 }
 

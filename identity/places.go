@@ -34,10 +34,13 @@ func (s TokenSource) InHeader(values []string) bool {
 	return err != nil || raw != ""
 }
 
-// InQuery reports whether a query, as sent, has the place's parameter.
+// InQuery reports whether a query, as sent, has the place's parameter, in any spelling that some reader would take for it.
 func (s TokenSource) InQuery(raw string) bool {
 	if s.Query == "" || raw == "" {
 		return false
+	}
+	if _, err := fromQuery(raw, s.Query); err != nil {
+		return true
 	}
 	query, _ := url.ParseQuery(raw) // what it can read, it gives
 	return query.Has(s.Query)

@@ -25,7 +25,7 @@ func TestPlaces(t *testing.T) {
 func TestInQuery(t *testing.T) {
 	place := identity.TokenSource{Query: "access_token"}
 	for raw, want := range map[string]bool{
-		"access_token=x": true, "a=1&access_token": true, "access%5Ftoken=x": true, "a=%zz&access_token=x": true,
+		"access_token=x": true, "a=1&access_token": true, "access%5Ftoken=x": true, "a=%zz&access_token=x": true, "a=1;access_token=x": true,
 		"": false, "token=x": false, "Access_token=x": false, "a=access_token": false,
 	} {
 		if got := place.InQuery(raw); got != want {
