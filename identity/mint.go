@@ -338,7 +338,7 @@ func (m *Minter) mint(key *signingKey, id *Identity, audience string, now time.T
 		expires = min(expires, id.Expires.Unix())
 	}
 	// Within the clock skew a caller's own token may be past its exp. nbf must not be behind exp then.
-	token, err := key.sign(mintedClaims{Issuer: m.config.Issuer, Audience: audience, Subject: id.Subject, IssuedAt: issued,
+	token, err := key.sign("", mintedClaims{Issuer: m.config.Issuer, Audience: audience, Subject: id.Subject, IssuedAt: issued,
 		NotBefore: min(issued, expires), Expires: expires, OriginalIssuer: id.Issuer, Email: id.Email,
 		Roles: orEmpty(id.Roles), Groups: orEmpty(id.Groups), Scopes: orEmpty(id.Scopes)})
 	if err != nil {

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -22,13 +23,12 @@ import (
 
 const maxKeyFile = 64 << 10 // bytes of a private key's file
 
-// signingKey is a private key of ours with all that stands in the tokens that it signs. It never changes, and like a token it
+// signingKey is a private key of ours with all that tokens say of it. It never changes, and like a token it
 // does not print itself.
 type signingKey struct {
 	private crypto.Signer
 	method  jwt.SigningMethod
 	public  publicJWK
-	header  string // of every token, encoded
 }
 
 func (*signingKey) String() string             { return "[signing key]" }
@@ -86,11 +86,6 @@ func signingKeyOf(private crypto.Signer) (*signingKey, error) {
 		return nil, fmt.Errorf("a key of type %T; give one on P-256 (ES256) or an Ed25519 key (EdDSA)", public)
 	}
 	k.public.Use, k.public.Alg, k.public.KID = "sig", k.method.Alg(), k.public.thumbprint()
-	header, err := json.Marshal(map[string]string{"alg": k.public.Alg, "typ": "JWT", "kid": k.public.KID})
-	if err != nil {
-		return nil, fmt.Errorf("encoding a token's header: %w", err)
-	}
-	k.header = encodeSegment(header)
 	return k, nil
 }
 
@@ -104,13 +99,17 @@ func (p publicJWK) thumbprint() string {
 	return encodeSegment(sum[:])
 }
 
-// sign makes a token of claims, which must encode as a JSON object.
-func (k *signingKey) sign(claims any) (string, error) {
+// sign makes a token of a type, empty = JWT, with claims that encode as a JSON object.
+func (k *signingKey) sign(typ string, claims any) (string, error) {
+	header, err := json.Marshal(map[string]string{"alg": k.public.Alg, "typ": cmp.Or(typ, "JWT"), "kid": k.public.KID})
+	if err != nil {
+		return "", fmt.Errorf("encoding a token's header: %w", err)
+	}
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("encoding a token's claims: %w", err)
 	}
-	signed := k.header + "." + encodeSegment(payload)
+	signed := encodeSegment(header) + "." + encodeSegment(payload)
 	signature, err := k.method.Sign(signed, k.private)
 	if err != nil {
 		return "", fmt.Errorf("signing a token: %w", err)

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"gatehouse/identity"
+)
+
+// maxTokenInput is more than any configuration takes, so that a token that is too long is told as one.
+const maxTokenInput = 1 << 20
+
+func tokenWhyCommand() *cobra.Command {
+	var src source
+	var at string
+	c := &cobra.Command{
+		Use:   "why [TOKEN | @FILE | -]",
+		Short: "Say which check a token fails, and what was expected",
+		Long: `Verifies a token as gatehouse serve would with the same configuration, and prints every check with what the token has and
+what the configuration takes. The token is read from standard input, or from a file. Given as an argument it stays in the
+shell's history and in the process list.
+
+What is shown: issuer, audience, client, key id, algorithm, type and times, and the names of the claims; of an accepted token
+the identity as well. Never the token, its signature or other claims. Keys at a URL are fetched.
+
+The exit code is 0 for an accepted token, 1 for a refused one, 2 where nothing could be said.`,
+		Example: `  pbpaste | gatehouse token why
+  gatehouse token why @token.txt --config gatehouse.yaml --at 2026-06-01T12:00:00Z`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			argument := "-"
+			if len(args) == 1 {
+				argument = args[0]
+			}
+			accepted, err := explainToken(c, src, argument, at)
+			if err != nil {
+				return usageError{err}
+			}
+			if !accepted {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&src.file, "config", "c", "", "configuration file (default: gatehouse.yaml)")
+	c.Flags().StringVar(&at, "at", "", "the time to verify at, such as 2026-06-01T12:00:00Z (default: now)")
+	return c
+}
+
+func explainToken(c *cobra.Command, src source, argument, at string) (accepted bool, err error) {
+	clock := time.Now
+	if at != "" {
+		moment, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			return false, fmt.Errorf("--at %q: write it as 2026-06-01T12:00:00Z", at)
+		}
+		clock = func() time.Time { return moment }
+	}
+	if src, err = src.orDefault(); err != nil {
+		return false, errors.New("there is no gatehouse.yaml here: give --config FILE")
+	}
+	raw, err := readToken(c.InOrStdin(), c.ErrOrStderr(), argument)
+	if err != nil {
+		return false, err
+	}
+	e, keys, err := explain(c.Context(), src, raw, clock)
+	if err != nil {
+		return false, err
+	}
+	out := bufio.NewWriter(c.OutOrStdout())
+	defer out.Flush()
+	showExplanation(out, e, keys)
+	return e.Err == nil && e.Identity.Authenticated, nil
+}
+
+// readToken takes the token from where it leaves the fewest traces that the caller lets it.
+func readToken(stdin io.Reader, stderr io.Writer, argument string) (string, error) {
+	var in io.Reader
+	switch file, isFile := strings.CutPrefix(argument, "@"); {
+	case argument == "-":
+		if isTerminal(stdin) {
+			fmt.Fprintln(stderr, "paste the token, then Enter and Ctrl-D:")
+		}
+		in = stdin
+	case isFile:
+		f, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("reading the token: %w", err)
+		}
+		defer f.Close()
+		in = f
+	default:
+		fmt.Fprintln(stderr, "warning: a token that is an argument stays in the shell's history: give it on standard input, or as @FILE")
+		in = strings.NewReader(argument)
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxTokenInput+1))
+	if err != nil {
+		return "", fmt.Errorf("reading the token: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "Bearer") { // copied with the header
+		token = strings.TrimSpace(rest)
+	}
+	switch {
+	case token == "":
+		return "", errors.New("there is no token on the input")
+	case len(text) > maxTokenInput:
+		return "", fmt.Errorf("the token is longer than %d bytes", maxTokenInput)
+	}
+	return token, nil
+}
+
+// explain builds the configuration's verifier for this one question. It keeps nothing: what the service keeps is its own.
+func explain(ctx context.Context, src source, raw string, clock func() time.Time) (identity.Explanation, []identity.KeyStatus, error) {
+	cfg, doc, err := src.read()
+	if err != nil {
+		return identity.Explanation{}, nil, err
+	}
+	found := &problems{doc: doc, errs: doc.errs}
+	cfg.StateDir = ""
+	vc := cfg.verifierConfig(zap.NewNop(), prometheus.NewRegistry())
+	vc.Clock = clock
+	v, err := identity.New(vc)
+	found.add("identity", err)
+	if len(found.errs) > 0 {
+		return identity.Explanation{}, nil, errors.Join(found.errs...)
+	}
+	if !v.Configured() {
+		return identity.Explanation{}, nil, fmt.Errorf("%s accepts no credential: see docs/identity.md for the identity section", src.file)
+	}
+	keys, err := v.Load(ctx)
+	if err != nil {
+		found.add("identity", err)
+		return identity.Explanation{}, nil, errors.Join(found.errs...)
+	}
+	return v.Explain(ctx, keys, v.RequestWith(raw)), keys.Status(), nil
+}
+
+func showExplanation(w io.Writer, e identity.Explanation, keys []identity.KeyStatus) {
+	verdict := "accepted"
+	switch {
+	case e.Err != nil:
+		verdict = "refused: " + e.Err.Error()
+	case !e.Identity.Authenticated:
+		verdict = "no credential: nothing that is looked for is in it"
+	}
+	fmt.Fprintln(w, verdict)
+	fmt.Fprintln(w)
+	for _, c := range e.Checks {
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-12s %-11s %s", c.State, c.Name, c.Found), " "))
+		if c.State == identity.Failed && c.Want != "" {
+			fmt.Fprintf(w, "%-12s %-11s %s\n", "", "  expected", c.Want)
+		}
+	}
+	if len(e.Claims) > 0 {
+		fmt.Fprintf(w, "\nclaims: %s\n", strings.Join(e.Claims, ", "))
+	}
+	for _, k := range keys {
+		if k.Error != "" {
+			fmt.Fprintf(w, "\nkeys of %s: %s\n", k.Issuer, k.Error)
+		}
+	}
+	if e.Err == nil && e.Identity.Authenticated {
+		showIdentity(w, &e.Identity)
+	}
+}
+
+func showIdentity(w io.Writer, id *identity.Identity) {
+	fmt.Fprintln(w)
+	for _, row := range []struct {
+		name   string
+		values []string
+	}{{"subject", []string{id.Subject}}, {"issuer", []string{id.Issuer}}, {"roles", id.Roles}, {"groups", id.Groups}, {"scopes", id.Scopes}, {"email", []string{id.Email}}} {
+		var shown []string
+		for _, value := range row.values {
+			if value != "" {
+				shown = append(shown, fmt.Sprintf("%+q", value))
+			}
+		}
+		if shown == nil {
+			shown = []string{"none"}
+		}
+		fmt.Fprintf(w, "%-8s %s\n", row.name, strings.Join(shown, ", "))
+	}
+	if !id.Expires.IsZero() {
+		fmt.Fprintf(w, "%-8s %s\n", "expires", id.Expires.UTC().Format(time.RFC3339))
+	}
+}
