@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"gatehouse/envoy/sandbox"
 )
 
 // The application of Aserto's own example, without its decorator.
@@ -53,7 +55,7 @@ func TestAsertoExample(t *testing.T) {
 	}
 	write(t, stub, asertoRule)
 	s.awaitAnswer(t, "GET /protected_route/42", "app.example.com", "app 200")
-	amend(t, filepath.Join(dir, "gatehouse.yaml"), "# identity:", "identity:", "#   jwt:", "  jwt:", "#     - issuer", "    - issuer", "#       audiences", "      audiences",
+	amend(t, filepath.Join(dir, "gatehouse.yaml"), "# identity:", "identity:", "#   jwt:", "  jwt:", "#     - issuer: https://login.example.com", "    - issuer: "+sandbox.Issuer, "#       audiences", "      audiences",
 		"#       keys: {url: https://login.example.com/.well-known/jwks.json}", "      keys: {file: jwks.json}", "#       claims", "      claims", s.ports[1], s.ports[0], s.ports[3], s.ports[2])
 	s.reload(t, read(t, filepath.Join(dir, "gatehouse.yaml")))
 	s.play(t, "app.example.com", "app", []scene{

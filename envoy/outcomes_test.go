@@ -243,7 +243,7 @@ func TestUnableIsNotOpen(t *testing.T) {
 	files := map[string]string{"policy/outcomes.rego": string(policy)}
 	broken := startGatehouse(t, "gatehouse-broken", head, map[string]string{"policy/outcomes.rego": "package envoy.authz\nallow if )\n"})
 	busy := startGatehouse(t, "gatehouse-busy", head+"limits: {concurrent: 1}\n", files)
-	keyless := startGatehouse(t, "gatehouse-keyless", head+"identity: {jwt: [{issuer: \"https://login.example.com\", audiences: [orders], keys: {url: \"http://"+
+	keyless := startGatehouse(t, "gatehouse-keyless", head+"identity: {jwt: [{issuer: \""+sandbox.Issuer+"\", audiences: [orders], keys: {url: \"http://"+
 		at(freePort(t))+"/jwks\"}}]}\n", files)
 	open := fmt.Sprintf(failsOpen, true)
 	doors := []door{{Port: 8080, App: 8000, Authz: []int{9191}}}

@@ -21,7 +21,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/policy":          {},
 		"gatehouse/decisionlog":     {},
 		"gatehouse/routes":          {},
-		"gatehouse/envoy/sandbox":   {},
+		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
 		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/bundles"},

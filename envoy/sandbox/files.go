@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"gatehouse/identity"
 )
 
 // The ports that every application's envoy.yaml and gatehouse.yaml are written with.
@@ -14,7 +16,8 @@ var written = ports{app: 8000, http: 8080, envoyAdmin: 9901, grpc: 9191, admin: 
 
 // writeFiles fills the work directory: policy, keys and both configurations.
 func (s *Sandbox) writeFiles() error {
-	for _, old := range []string{s.PolicyDir(), s.DecisionLog(), s.path("orders.db"), s.path("logs")} {
+	for _, old := range []string{s.PolicyDir(), s.DecisionLog(), s.path("orders.db"), s.path("logs"),
+		s.path("key.pem"), s.path("jwks.json")} {
 		if err := os.RemoveAll(old); err != nil {
 			return fmt.Errorf("clearing work directory: %w", err)
 		}
@@ -25,12 +28,9 @@ func (s *Sandbox) writeFiles() error {
 	if err := s.cfg.Policy(s.PolicyDir()); err != nil {
 		return fmt.Errorf("filling policy directory: %w", err)
 	}
-	jwks, err := s.issuer.jwks()
-	if err != nil {
+	var err error
+	if s.issuer, err = identity.OpenLocalIssuer(s.cfg.WorkDir, Issuer); err != nil {
 		return err
-	}
-	if err := os.WriteFile(s.path("jwks.json"), jwks, 0o644); err != nil {
-		return fmt.Errorf("writing keys: %w", err)
 	}
 	if err := s.writeEnvoyConfig(); err != nil {
 		return err

@@ -25,6 +25,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"gatehouse/identity"
 )
 
 const (
@@ -66,7 +68,7 @@ type Sandbox struct {
 
 	cfg       Config
 	ports     ports
-	issuer    *issuer
+	issuer    *identity.LocalIssuer
 	client    *http.Client
 	unlock    func()
 	app       *process
@@ -173,9 +175,6 @@ func (s *Sandbox) prepare() error {
 		Timeout:       10 * time.Second,
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 32, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	if s.issuer, err = newIssuer(); err != nil {
-		return err
 	}
 	return s.writeFiles()
 }
