@@ -50,9 +50,15 @@
 // one bad token is cheap and pushes nothing out; an unknown kid and keys that are not there are never kept. Nor
 // is what is not even three segments: saying so again costs less.
 //
+// # What the application is told
+//
+// A Minter signs short-lived tokens about callers who were identified, with a key of ours that it publishes. A LocalIssuer signs
+// tokens for trying things out, in the name of an issuer on loopback. Explain tells an operator which check a token fails.
+//
 // # Secrets
 //
-// No error, log line or status of this package contains any part of a token or of its claims.
+// No error, log line or status of this package contains any part of a token or of its claims. An Explanation shows those claims
+// that checks compare; it is for the person who holds the token.
 package identity
 
 import (

@@ -26,7 +26,7 @@ import (
 
 // config is gatehouse.yaml. Every key is optional. The doc tags are what docs/config.md says of a key.
 type config struct {
-	StateDir    string            `yaml:"state_dir" doc:"A folder of our own for what must outlive a restart: the last good key sets and bundles of what is remote. It is made where it is missing. Changes need a restart. Default: none, and nothing is kept."`
+	StateDir    string            `yaml:"state_dir" doc:"A folder of our own for what must outlive a restart: the last good key sets and bundles of what is remote, and the signing key of headers.jwt. It is made where it is missing. Changes need a restart. Default: none, and nothing is kept."`
 	Listen      listenConfig      `yaml:"listen" doc:"Where Gatehouse listens. Changes need a restart."`
 	Identity    identityConfig    `yaml:"identity" doc:"Which credentials are accepted. At most one end-user credential may be on a request; two different ones are bad_credential."`
 	Headers     headersConfig     `yaml:"headers" doc:"What the application sees of the caller on an allowed request. What the client sent under these names never reaches it."`
@@ -616,7 +616,7 @@ func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publ
 func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
 	d := c.DecisionLog
 	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers)}
-	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header), slices.Clone(d.Redact.Params)
+	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header, c.Headers.JWT.Name), slices.Clone(d.Redact.Params)
 	for _, f := range c.Identity.places() {
 		redact.Headers, redact.Params = append(redact.Headers, f.Header), append(redact.Params, f.Query)
 	}
