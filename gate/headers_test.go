@@ -260,6 +260,7 @@ func TestRemoveCredentialIsOff(t *testing.T) {
 	g := open(t, s, compile(t, `package envoy.authz
 allow := {"allowed": true, "headers": {"Authorization": "Basic ours"}}`))
 	req = get("/", sent...)
+	req.Headers[1].Value, req.As = "Bearer x", vera()
 	a := g.Check(t.Context(), req)
 	if got := sees(req, a); !a.Allow || slices.Contains(a.Remove, "authorization") || fmt.Sprint(got["cookie"]) != "[a=1]" {
 		t.Errorf("allow %v, removes %v, sees %v", a.Allow, a.Remove, got)

@@ -61,6 +61,9 @@ func checkStates(t *testing.T, name string, e identity.Explanation) (failed stri
 			failed = c.Name
 			continue
 		}
+		if c.State == identity.NotReached && c.Found+c.Want != "" {
+			t.Errorf("%s: %s was not looked at and shows %s %s", name, c.Name, c.Found, c.Want)
+		}
 		if c.State != want {
 			t.Errorf("%s: %s is %s behind %q", name, c.Name, c.State, failed)
 		}
