@@ -139,11 +139,11 @@ type Introspection struct {
 	CacheFor   time.Duration // longest use of an answer, also before exp; 0 = 1m, negative = each request asks
 }
 
-// APIKeys are keys that we gave out. Where File is empty there are none.
+// APIKeys are keys that we gave out. Where File is empty there are none. Their place must not be that of a token.
 type APIKeys struct {
-	File   string // YAML; watched
+	File   string // YAML, at most 1 MiB; watched. The entries that APIKey.YAML gives
 	Header string // empty = x-api-key
-	Scheme string // in front of the key; empty = none
+	Scheme string // in front of the key; empty = none, which Authorization cannot have
 }
 
 // Verifier identifies end users. Its methods may be called at the same time, Run once at a time.
@@ -159,6 +159,7 @@ type Verifier struct {
 	base64   *base64.Encoding // RawURL, strict
 	cache    *cache           // of verified tokens
 	refused  *cache           // of tokens that failed, so that bad ones never push out good ones
+	others   others
 
 	metrics *metrics
 	keyless bool // some credentials need no issuer's keys
@@ -228,6 +229,7 @@ func New(c Config) (*Verifier, error) {
 		v.issuers = append(v.issuers, iss)
 	}
 	v.places = allPlaces(v.sources, c.APIKeys)
+	problems = append(problems, v.addOthers(c)...)
 	problems = append(problems, v.ambiguousSources()...)
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -240,7 +242,7 @@ func New(c Config) (*Verifier, error) {
 }
 
 // Configured reports whether any credential would be accepted. Where it is false, asking a caller to authenticate is no help.
-func (v *Verifier) Configured() bool { return len(v.issuers) > 0 }
+func (v *Verifier) Configured() bool { return len(v.issuers) > 0 || v.others.configured() }
 
 func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	c, problems := c.withPreset()

@@ -25,11 +25,12 @@ type Keys struct {
 	generation uint64
 	sets       []*keySet // by issuer.index; nil = never loaded
 	status     []KeyStatus
+	others     []*otherPart // by the index in others.files; nil = never loaded
 }
 
-// KeyStatus says how one issuer's keys are doing.
+// KeyStatus says how one issuer's keys are doing, or a file of API keys or a secret of ours.
 type KeyStatus struct {
-	Issuer    string    `json:"issuer"`
+	Issuer    string    `json:"issuer"`              // or the file's key in the configuration, such as api_keys.file
 	Source    string    `json:"source"`              // the file, or the URL without its query
 	Loaded    bool      `json:"loaded"`              // there is a good set, though perhaps not the latest
 	Stale     bool      `json:"stale,omitempty"`     // it serves because the URL cannot be read, or was not read yet
@@ -41,7 +42,7 @@ type KeyStatus struct {
 	Notices   []string  `json:"notices,omitempty"`   // keys of the set that are left out, and why
 }
 
-// Status lists the issuers in the order of the configuration.
+// Status lists the issuers in the order of the configuration, and then the other files.
 func (k *Keys) Status() []KeyStatus {
 	if k == nil {
 		return nil

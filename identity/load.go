@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,6 +28,7 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	l := v.newLoader()
+	l.others.read()
 	results := make([]loaded, len(v.issuers))
 	var wg sync.WaitGroup
 	for i, iss := range v.issuers {
@@ -40,7 +40,7 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 		results[i].set, results[i].err = readKeyFile(iss)
 	}
 	wg.Wait()
-	var problems []error
+	problems := l.others.problems()
 	for i, iss := range v.issuers {
 		results[i].at = v.clock()
 		if results[i].err != nil {
@@ -92,7 +92,7 @@ func (v *Verifier) Inherit(older *Keys) *Keys {
 // *Keys: first with what it begins with, then after each change. The only error is that key files cannot be watched. Run once at
 // a time.
 func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
-	watch, err := newFileWatch(v.issuers)
+	watch, err := newFileWatch(v.issuers, v.others.files)
 	if err != nil {
 		return fmt.Errorf("identity: watching key files: %w", err)
 	}
@@ -166,11 +166,12 @@ type loader struct {
 	sets       []*keySet
 	status     []KeyStatus
 	fetched    []time.Time // when a URL was last read, by the machine's own clock; zero = not yet
+	others     *otherLoader
 }
 
 func (v *Verifier) newLoader() *loader {
 	n := len(v.issuers)
-	l := &loader{v: v, sets: make([]*keySet, n), status: make([]KeyStatus, n), fetched: make([]time.Time, n)}
+	l := &loader{v: v, sets: make([]*keySet, n), status: make([]KeyStatus, n), fetched: make([]time.Time, n), others: v.newOtherLoader()}
 	for i, iss := range v.issuers {
 		l.status[i] = KeyStatus{Issuer: iss.Issuer.Issuer, Source: iss.source()}
 	}
@@ -190,7 +191,8 @@ func (v *Verifier) beginning() *loader {
 }
 
 func (l *loader) keys() *Keys {
-	keys := &Keys{owner: l.v, generation: l.generation, sets: slices.Clone(l.sets), status: slices.Clone(l.status)}
+	keys := &Keys{owner: l.v, generation: l.generation, sets: slices.Clone(l.sets), status: slices.Concat(l.status, l.others.status),
+		others: slices.Clone(l.others.parts)}
 	l.v.shown.Store(keys)
 	return keys
 }
@@ -204,6 +206,10 @@ func (l *loader) publish(publish func(*Keys)) {
 }
 
 func (l *loader) readFiles() (changed bool) {
+	changed, renewed := l.others.read()
+	if renewed {
+		l.generation = l.v.generation.Add(1)
+	}
 	for _, iss := range l.v.issuers {
 		if iss.Keys.File == "" {
 			continue
@@ -312,21 +318,9 @@ func (l *loader) withdraw() (changed bool) {
 }
 
 func readKeyFile(iss *issuer) (*keySet, error) {
-	info, err := os.Stat(iss.Keys.File) // first: opening a named pipe would wait for its writer
+	raw, err := readRegular(iss.Keys.File)
 	if err != nil {
 		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", iss.Keys.File)
-	}
-	f, err := os.Open(iss.Keys.File)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := readBounded(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", iss.Keys.File, err)
 	}
 	return parseKeySet(iss.Keys.File, raw, true)
 }
@@ -341,8 +335,11 @@ type fileWatch struct {
 	first   time.Time   // of the events not yet acted on; zero = none
 }
 
-func newFileWatch(issuers []*issuer) (*fileWatch, error) {
+func newFileWatch(issuers []*issuer, others []*otherFile) (*fileWatch, error) {
 	w := &fileWatch{}
+	for _, f := range others {
+		w.files = append(w.files, f.path)
+	}
 	for _, iss := range issuers {
 		if iss.Keys.File != "" {
 			w.files = append(w.files, iss.Keys.File)

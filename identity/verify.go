@@ -28,6 +28,9 @@ func (v *Verifier) Identify(ctx context.Context, keys *Keys, req Request) (Ident
 		return Identity{}, errTooLong
 	}
 	now := v.clock()
+	if id, mine, err := v.apiKey(keys, tok, found, now); mine {
+		return id, err
+	}
 	hash := v.cache.hash(tok)
 	if hit := v.cache.get(hash, tok); hit != nil && hit.holds(keys.set(hit.issuer), found, now) {
 		v.metrics.tokens[tokenCached].Inc()

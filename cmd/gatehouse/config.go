@@ -142,8 +142,8 @@ type introspectionConfig struct {
 
 type apiKeysConfig struct {
 	File   string `yaml:"file" doc:"The keys as gatehouse identity new-key prints them. Watched. Default: none are accepted."`
-	Header string `yaml:"header" doc:"The header that carries a key. Default: x-api-key."`
-	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the key. Default: none."`
+	Header string `yaml:"header" doc:"The header that carries a key; no token may have the same place. Default: x-api-key."`
+	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the key, such as Key; required for authorization. Default: none."`
 }
 
 type metadataConfig struct {

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/identity"
+)
+
+// maxKeyFile bounds a file of API keys, in bytes, as the server does.
+const maxKeyFile = 1 << 20
+
+func identityCommand() *cobra.Command {
+	c := &cobra.Command{Use: "identity", Short: "Make credentials"}
+	c.AddCommand(newKeyCommand())
+	return c
+}
+
+// newKeyOptions are the flags of `gatehouse identity new-key`.
+type newKeyOptions struct {
+	entry   identity.APIKeyEntry
+	expires string
+	file    string
+}
+
+func newKeyCommand() *cobra.Command {
+	var o newKeyOptions
+	c := &cobra.Command{
+		Use:   "new-key",
+		Short: "Make an API key",
+		Long: `Makes an API key of 256 random bits and prints it, once: only its SHA-256 is kept. What stands below the key belongs into
+the file that identity.api_keys.file names; --file puts it there and prints the key alone. A running gatehouse serve has the key
+a moment later. To rotate a key, make a second one for the same subject, hand it out, and then delete the first one's entry.`,
+		Example: `  gatehouse identity new-key --subject ci --role deployer --expires 90d
+  gatehouse identity new-key --subject ci --role deployer --expires 90d --file keys.yaml`,
+		Args: arguments("gatehouse identity new-key --subject ci", 0),
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.OutOrStdout(), c.ErrOrStderr(), time.Now()) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.entry.Subject, "subject", "", "who calls with the key: identity.subject (required)")
+	f.StringArrayVar(&o.entry.Roles, "role", nil, "a role; may be repeated")
+	f.StringArrayVar(&o.entry.Groups, "group", nil, "a group; may be repeated")
+	f.StringArrayVar(&o.entry.Scopes, "scope", nil, "a scope; may be repeated")
+	f.StringVar(&o.expires, "expires", "", "how long it can be used, such as 90d or 12h, or until when, such as 2027-01-31T00:00:00Z (default: for ever)")
+	f.StringVar(&o.entry.ID, "id", "", "a name for the entry, shown to policies as claims.key_id (default: random)")
+	f.StringVar(&o.file, "file", "", "append the entry to this file; it is made, with mode 0600, where it is not there")
+	return c
+}
+
+func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
+	if o.entry.Subject == "" {
+		return usageError{errors.New("say who calls with the key: gatehouse identity new-key --subject ci")}
+	}
+	var err error
+	if o.entry.Expires, err = expiry(o.expires, now); err != nil {
+		return usageError{fmt.Errorf("--expires: %w", err)}
+	}
+	key, err := identity.NewAPIKey(o.entry)
+	if err != nil {
+		return usageError{fmt.Errorf("making the key: %w", err)}
+	}
+	if o.file == "" {
+		fmt.Fprintf(out, "%s\n\n# The key is shown this once. For the file that identity.api_keys.file names:\n%s", key.Reveal(), key.YAML())
+	} else {
+		if err := appendKey(o.file, key); err != nil {
+			return fmt.Errorf("adding the key: %w", err)
+		}
+		fmt.Fprintln(out, key.Reveal())
+		fmt.Fprintf(notes, "The entry %s is in %s. The key is shown this once.\n", key.ID(), o.file)
+	}
+	if o.entry.Expires.IsZero() {
+		fmt.Fprintln(notes, "It never expires: --expires 90d would bound the harm that a lost key can do.")
+	}
+	return nil
+}
+
+// expiry reads a time from now, in which d stands for 24 hours, or a date with time and zone. "" is never.
+func expiry(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		if !at.After(now) {
+			return time.Time{}, fmt.Errorf("%s is over", text)
+		}
+		return at, nil
+	}
+	life, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n int
+		if n, err = strconv.Atoi(days); err == nil && n > math.MaxInt64/int(24*time.Hour) {
+			err = strconv.ErrRange
+		}
+		life = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || life < time.Second {
+		return time.Time{}, fmt.Errorf("%q is neither a time from now, such as 90d or 12h, nor a date such as 2027-01-31T00:00:00Z", text)
+	}
+	return now.Add(life), nil
+}
+
+// appendKey puts the key's entry behind what is in the file, which stays as it is, byte for byte, with its owner and mode.
+func appendKey(path string, key identity.APIKey) (err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != 0 || info.Size() > maxKeyFile {
+		return &fs.PathError{Op: "append", Path: path, Err: errors.New("not a regular file of at most 1 MiB")}
+	}
+	before, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	if err != nil {
+		return err
+	}
+	after, err := key.AppendTo(path, before)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(after[len(before):]); err != nil {
+		return errors.Join(err, f.Truncate(int64(len(before)))) // half an entry would be a broken file
+	}
+	return f.Sync()
+}

@@ -1,0 +1,166 @@
+package identity
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+
+	"go.uber.org/zap"
+)
+
+// others are the credentials beside tokens that are verified with an issuer's keys. They never change after New.
+type others struct {
+	apiKeys *apiKeys // nil = none are accepted
+	files   []*otherFile
+}
+
+// addOthers checks the rest of the configuration, after the issuers.
+func (v *Verifier) addOthers(c Config) []error {
+	var problems []error
+	if err := v.addAPIKeys(c.APIKeys); err != nil {
+		problems = append(problems, fmt.Errorf("identity.api_keys.%w", err))
+	}
+	return problems
+}
+
+// configured reports whether any credential is accepted that is no issuer's token.
+func (o *others) configured() bool {
+	return o.apiKeys != nil
+}
+
+// newPlaces puts places into the common list and returns them as bits of it. None of them may be taken already.
+func (v *Verifier) newPlaces(from []TokenSource, taken uint64) (uint64, []error) {
+	places, problems := v.addSources(from)
+	for i, s := range v.sources {
+		if places&taken&(1<<i) != 0 {
+			problems = append(problems, fmt.Errorf("from: %s is the place of another credential: give this one a header or scheme of its own", s.describe()))
+		}
+	}
+	return places, problems
+}
+
+func (s TokenSource) describe() string {
+	switch {
+	case s.Cookie != "":
+		return fmt.Sprintf("cookie %q", s.Cookie)
+	case s.Query != "":
+		return fmt.Sprintf("query parameter %q", s.Query)
+	case s.Scheme != "":
+		return fmt.Sprintf("header %q with the scheme %q", s.Header, s.Scheme)
+	}
+	return fmt.Sprintf("header %q", s.Header)
+}
+
+// otherFile is a watched file that is not an issuer's key set.
+type otherFile struct {
+	key   string // in the configuration, such as api_keys.file
+	path  string
+	parse func(path string, raw []byte) (*otherPart, error)
+}
+
+// otherPart is what one such file holds. It never changes.
+type otherPart struct {
+	sum     [sha256.Size]byte // of the file
+	apiKeys *apiKeySet
+	keys    int
+	notices []string
+}
+
+func (f *otherFile) read() (*otherPart, error) {
+	raw, err := readRegular(f.path)
+	if err != nil {
+		return nil, err
+	}
+	part, err := f.parse(f.path, raw)
+	if err != nil {
+		return nil, err
+	}
+	part.sum = sha256.Sum256(raw)
+	return part, nil
+}
+
+// readRegular reads a file of at most 1 MiB. Opening a named pipe would wait for its writer, so it is looked at first.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := readBounded(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return raw, nil
+}
+
+// otherLoader holds the latest good content of the other files while one Load or Run lasts, as loader does for key sets.
+type otherLoader struct {
+	v      *Verifier
+	parts  []*otherPart // by the index in others.files; nil = never loaded
+	status []KeyStatus
+	errs   []error // of the latest reading, nil where it succeeded
+}
+
+func (v *Verifier) newOtherLoader() *otherLoader {
+	n := len(v.others.files)
+	l := &otherLoader{v: v, parts: make([]*otherPart, n), status: make([]KeyStatus, n), errs: make([]error, n)}
+	for i, f := range v.others.files {
+		l.status[i] = KeyStatus{Issuer: f.key, Source: f.path}
+	}
+	return l
+}
+
+// read reads every file and reports whether there is something to publish, and whether any content is another. A file that
+// cannot be used never takes away what was good.
+func (l *otherLoader) read() (changed, renewed bool) {
+	for i, f := range l.v.others.files {
+		part, err := f.read()
+		l.errs[i] = err
+		status := &l.status[i]
+		log := l.v.log.With(zap.String("key", "identity."+f.key), zap.String("file", f.path))
+		switch {
+		case err != nil && status.Error == err.Error():
+		case err != nil:
+			status.Error, changed = err.Error(), true
+			log.Warn("file not loaded", zap.Error(err), zap.Bool("keeping_older_content", status.Loaded))
+		case l.parts[i] != nil && l.parts[i].sum == part.sum:
+			changed = changed || status.Error != ""
+			status.Error = ""
+		default:
+			l.parts[i], changed, renewed = part, true, true
+			status.Error, status.Loaded, status.Keys, status.Notices = "", true, part.keys, part.notices
+			status.FetchedAt = l.v.clock()
+			log.Info("file loaded", zap.Int("keys", part.keys))
+		}
+	}
+	return changed, renewed
+}
+
+// problems are those of the latest reading, by their keys in the configuration.
+func (l *otherLoader) problems() []error {
+	var problems []error
+	for i, err := range l.errs {
+		if err != nil {
+			problems = append(problems, fmt.Errorf("identity.%s: %w", l.v.others.files[i].key, err))
+		}
+	}
+	return problems
+}
+
+// other is the content of one of the other files, nil where it was never loaded.
+func (k *Keys) other(v *Verifier, file int) *otherPart {
+	if k == nil || k.owner != v {
+		return nil
+	}
+	return k.others[file]
+}
+
+var errNoFile = errors.New("file: is required: gatehouse identity new-key makes one")
