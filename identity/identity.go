@@ -107,7 +107,7 @@ type Identity struct {
 	Type          string // TypeJWT or TypeNone
 	Identity      string // the subject, for TypeJWT
 	Subject       string // claim sub
-	Issuer        string // claim iss: always one that is configured
+	Issuer        string // claim iss: always one that is configured, but for what Envoy's jwt_authn verified
 	Roles         []string
 	Groups        []string
 	Scopes        []string

@@ -11,12 +11,16 @@ import (
 
 // others are the credentials beside tokens that are verified with an issuer's keys. They never change after New.
 type others struct {
-	apiKeys *apiKeys // nil = none are accepted
-	files   []*otherFile
+	metadata string     // empty = none is trusted
+	paths    ClaimPaths // the usual names
+	apiKeys  *apiKeys   // nil = none are accepted
+	files    []*otherFile
 }
 
 // addOthers checks the rest of the configuration, after the issuers.
 func (v *Verifier) addOthers(c Config) []error {
+	v.others.metadata = c.Metadata
+	v.others.paths, _ = ClaimPaths{}.withDefaults() // which are never wrong
 	var problems []error
 	if err := v.addAPIKeys(c.APIKeys); err != nil {
 		problems = append(problems, fmt.Errorf("identity.api_keys.%w", err))
@@ -26,7 +30,7 @@ func (v *Verifier) addOthers(c Config) []error {
 
 // configured reports whether any credential is accepted that is no issuer's token.
 func (o *others) configured() bool {
-	return o.apiKeys != nil
+	return o.apiKeys != nil || o.metadata != ""
 }
 
 // newPlaces puts places into the common list and returns them as bits of it. None of them may be taken already.

@@ -15,6 +15,15 @@ import (
 // issuer whose keys were never loaded is ErrUnavailable; the Identity is then the zero value. Nothing in the result aliases
 // what the request's Header returned. ctx bounds the wait for a key that is not known yet.
 func (v *Verifier) Identify(ctx context.Context, keys *Keys, req Request) (Identity, error) {
+	id, err := v.fromCredential(ctx, keys, req)
+	if err != nil || v.others.metadata == "" {
+		return id, err
+	}
+	return v.withMetadata(req.Metadata, id)
+}
+
+// fromCredential gives the end user of the one credential that the client sent.
+func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request) (Identity, error) {
 	tok, found, err := v.credential(req)
 	if err != nil {
 		v.metrics.failed(err)

@@ -1,0 +1,118 @@
+package identity
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+)
+
+// jwtAuthnFilter is the name under which Envoy's jwt_authn filter leaves what it verified (payload_in_metadata).
+const jwtAuthnFilter = "envoy.filters.http.jwt_authn"
+
+var (
+	errMetadataForm   = bad("payload in metadata is not an object of plain JSON")
+	errMetadataIssuer = bad("issuer of the payload in metadata is not a string")
+)
+
+// withMetadata takes the claims that Envoy's jwt_authn filter verified for the end user, where no credential of the request told
+// who that is. id is what the credential told. Beside one, the payload must be of the same issuer and subject: it is then the
+// very token that was verified here. Everything else is two credentials, of which nobody knows which one the application will
+// look at.
+//
+// The payload has no signature any more, so it is as trustworthy as Envoy's configuration: the filter must be in front of
+// ext_authz on every route. Issuer and audience are for that filter to check. exp, nbf and iat are checked here where they are
+// present, and sub is required.
+func (v *Verifier) withMetadata(metadata map[string]any, id Identity) (Identity, error) {
+	filters, _ := metadata["filterMetadata"].(map[string]any)
+	filter, _ := filters[jwtAuthnFilter].(map[string]any)
+	payload, present := filter[v.others.metadata]
+	if !present {
+		return id, nil
+	}
+	told, err := v.fromPayload(payload)
+	switch {
+	case err != nil:
+		return Identity{}, err
+	case !id.Authenticated:
+		return told, nil
+	case id.Issuer == "" || id.Issuer != told.Issuer || id.Subject != told.Subject:
+		return Identity{}, errTwoCredentials
+	}
+	return id, nil
+}
+
+func (v *Verifier) fromPayload(payload any) (Identity, error) {
+	object, ok := payload.(map[string]any)
+	if !ok {
+		return Identity{}, errMetadataForm
+	}
+	value, err := tokenJSON(object, 1)
+	if err != nil {
+		return Identity{}, err
+	}
+	claims := value.(map[string]any)
+	paths, skew, issuer := v.others.paths, defaultSkew, ""
+	if name, present := claims["iss"]; present {
+		if issuer, ok = name.(string); !ok {
+			return Identity{}, errMetadataIssuer
+		}
+		if iss := v.byName[issuer]; iss != nil {
+			paths, skew = iss.Claims, iss.ClockSkew
+		}
+	}
+	times, err := checkWindow(claims, skew, v.clock())
+	if err != nil {
+		return Identity{}, err
+	}
+	id, err := paths.identity(claims)
+	if err != nil {
+		return Identity{}, err
+	}
+	id.Type, id.Issuer, id.Expires = TypeJWT, issuer, times.expires
+	return id, nil
+}
+
+// tokenJSON copies plain JSON and makes of its numbers what they are in a token's claims. Envoy keeps every number as a double, so
+// a whole number above 2^53 has lost digits before it comes here.
+func tokenJSON(value any, depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, errMetadataForm
+	}
+	switch value := value.(type) {
+	case map[string]any:
+		object := make(map[string]any, len(value))
+		for name, member := range value {
+			var err error
+			if object[name], err = tokenJSON(member, depth+1); err != nil {
+				return nil, err
+			}
+		}
+		return object, nil
+	case []any:
+		array := make([]any, len(value))
+		for i, element := range value {
+			var err error
+			if array[i], err = tokenJSON(element, depth+1); err != nil {
+				return nil, err
+			}
+		}
+		return array, nil
+	case float64:
+		return tokenNumber(value)
+	case nil, bool, string, json.Number:
+		return value, nil
+	}
+	return nil, errMetadataForm
+}
+
+// tokenNumber writes whole numbers without fraction and exponent, as issuers do.
+func tokenNumber(f float64) (any, error) {
+	switch {
+	case math.IsNaN(f) || math.IsInf(f, 0):
+		return nil, errMetadataForm
+	case f == math.Trunc(f) && math.Abs(f) < 1e21:
+		return json.Number(strconv.FormatFloat(f+0, 'f', -1, 64)), nil // + 0: no -0
+	}
+	text, err := json.Marshal(f)
+	return json.Number(text), err
+}
