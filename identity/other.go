@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"go.uber.org/zap"
 )
@@ -15,6 +16,8 @@ type others struct {
 	paths    ClaimPaths // the usual names
 	apiKeys  *apiKeys   // nil = none are accepted
 	files    []*otherFile
+	peerTLS  bool
+	peerXFCC bool
 }
 
 // addOthers checks the rest of the configuration, after the issuers.
@@ -24,6 +27,19 @@ func (v *Verifier) addOthers(c Config) []error {
 	var problems []error
 	if err := v.addAPIKeys(c.APIKeys); err != nil {
 		problems = append(problems, fmt.Errorf("identity.api_keys.%w", err))
+	}
+	v.others.peerTLS = len(c.Peer) == 0
+	for i, from := range c.Peer {
+		switch {
+		case slices.Contains(c.Peer[:i], from):
+			problems = append(problems, fmt.Errorf("identity.peer.from: %q is listed twice", from))
+		case from == "tls":
+			v.others.peerTLS = true
+		case from == "xfcc":
+			v.others.peerXFCC = true
+		default:
+			problems = append(problems, fmt.Errorf("identity.peer.from: %q is neither tls nor xfcc", from))
+		}
 	}
 	return problems
 }
