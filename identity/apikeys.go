@@ -122,6 +122,9 @@ func (v *Verifier) addAPIKeys(c APIKeys) error {
 	for _, iss := range v.issuers {
 		taken |= iss.places
 	}
+	for _, in := range v.others.introspectors {
+		taken |= in.places
+	}
 	header := cmp.Or(c.Header, "x-api-key")
 	if strings.EqualFold(header, "authorization") && c.Scheme == "" {
 		return errors.New(`scheme: the header "authorization" needs one, such as Key`)

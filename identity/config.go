@@ -127,16 +127,20 @@ type ClaimPaths struct {
 
 // Introspection is a server that says what an opaque token is worth (RFC 7662).
 type Introspection struct {
-	URL        string        // https, or http on loopback
-	Issuer     string        // JSON Web Tokens with this iss are asked about too; empty = opaque tokens only
-	ClientID   string        // authenticates us to the server
-	SecretFile string        // client_secret_basic; watched. Exactly one of it and KeyFile
-	KeyFile    string        // private_key_jwt (RFC 7523): PEM; watched
-	Audiences  []string      // aud of the answer must hold one of them; empty = not looked at
-	From       []TokenSource // empty = Authorization: Bearer
-	Claims     ClaimPaths
-	Timeout    time.Duration // of one question; 0 = 2s
-	CacheFor   time.Duration // longest use of an answer, also before exp; 0 = 1m, negative = each request asks
+	URL        string // https, or http on loopback
+	Issuer     string // JSON Web Tokens with this iss are asked about too; empty = opaque tokens only
+	ClientID   string // authenticates us to the server
+	SecretFile string // client_secret_basic; watched. Exactly one of it and KeyFile
+	KeyFile    string // private_key_jwt (RFC 7523): PEM of RSA, EC or Ed25519; watched
+	KeyID      string // kid of our assertion; empty = none. Only with KeyFile
+	// AssertionAudience is the aud of our assertion. Empty = Issuer where there is one, else URL. Only with KeyFile.
+	AssertionAudience string
+
+	Audiences []string      // aud of the answer must hold one of them; empty = not looked at
+	From      []TokenSource // empty = Authorization: Bearer
+	Claims    ClaimPaths
+	Timeout   time.Duration // of one question; 0 = 2s
+	CacheFor  time.Duration // longest use of an answer, also before exp; 0 = 1m, negative = each request asks
 }
 
 // APIKeys are keys that we gave out. Where File is empty there are none. Their place must not be that of a token.

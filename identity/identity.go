@@ -2,7 +2,8 @@
 //
 // A Verifier is built once from a Config. Run keeps its key sets fresh and publishes each finished, immutable *Keys; a request
 // pins one of them and hands it to Identify together with a way to read its headers. Identify does no I/O and takes no lock. It
-// waits for one thing only: a token that names a key which its issuer's URL may have by now (see Keys).
+// waits for two things only: a token that names a key which its issuer's URL may have by now (see Keys), and one that an
+// introspection server is to be asked about.
 //
 // # Order of checks
 //
@@ -49,6 +50,15 @@
 // gives what verification would give again. A refusal is kept for 5 seconds, apart from the good ones, so that a flood of
 // one bad token is cheap and pushes nothing out; an unknown kid and keys that are not there are never kept. Nor
 // is what is not even three segments: saying so again costs less.
+//
+// # Other credentials
+//
+// A credential with the mark of an API key is one, wherever it stands, and is never tried as anything else. A token that has the
+// shape of a signed JSON Web Token is verified here, unless its iss claim is the Issuer of an introspection server; every other
+// token goes to the one server that takes its place. A server is asked one question at a
+// time for each token, bounded in number and time, and its answer is remembered by the token's SHA-256 until exp or for CacheFor.
+// What Envoy's jwt_authn filter verified counts where Config.Metadata names it; see withMetadata for a token beside it. API keys
+// and our own secrets for the servers are watched files, published in Keys with the issuers' keys.
 //
 // # What the application is told
 //
@@ -104,8 +114,8 @@ type Header func(name string) []string
 //
 // The zero value is not the anonymous user but no identity at all; see Anonymous.
 type Identity struct {
-	Type          string // TypeJWT or TypeNone
-	Identity      string // the subject, for TypeJWT
+	Type          string // TypeJWT, TypeSub or TypeNone
+	Identity      string // the subject, but for TypeNone
 	Subject       string // claim sub
 	Issuer        string // claim iss: always one that is configured, but for what Envoy's jwt_authn verified
 	Roles         []string
@@ -113,7 +123,7 @@ type Identity struct {
 	Scopes        []string
 	Email         string         // empty where the issuer does not vouch for it
 	Claims        map[string]any // all verified claims; numbers are json.Number
-	Expires       time.Time      // claim exp, without clock skew
+	Expires       time.Time      // claim exp, without clock skew; or an API key's end. Zero = never
 	Authenticated bool
 }
 

@@ -100,6 +100,7 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 	l := v.beginning()
 	l.readFiles()
 	l.withdraw()
+	defer v.others.closeIdle()
 
 	results := make(chan loaded)
 	stop := l.fetchers(ctx, results)

@@ -116,7 +116,7 @@ func TestMetadataOutcomes(t *testing.T) {
 		t.Errorf("metadata that no configuration names: %v, %v", id, err)
 	}
 	only := newVerifier(t, identity.Config{Metadata: "payload", Clock: func() time.Time { return noon }})
-	if !only.Configured() || !load(t, only).Loaded() {
+	if !only.Configured() || only.Ready(load(t, only)) != nil {
 		t.Error("metadata alone is not configured, or waits for keys")
 	}
 	id, err := only.Identify(context.Background(), load(t, only), identity.Request{Header: bearer("of no place").get, Metadata: mine(object{"roles": "admin"})})

@@ -6,25 +6,34 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 )
 
 // others are the credentials beside tokens that are verified with an issuer's keys. They never change after New.
 type others struct {
-	metadata string     // empty = none is trusted
-	paths    ClaimPaths // the usual names
-	apiKeys  *apiKeys   // nil = none are accepted
-	files    []*otherFile
-	peerTLS  bool
-	peerXFCC bool
+	apiKeys       *apiKeys // nil = none are accepted
+	introspectors []*introspector
+	byIssuer      map[string]*introspector // those that take JSON Web Tokens too
+	metadata      string                   // empty = none is trusted
+	paths         ClaimPaths               // the usual names
+	files         []*otherFile
+	peerTLS       bool
+	peerXFCC      bool
 }
 
 // addOthers checks the rest of the configuration, after the issuers.
 func (v *Verifier) addOthers(c Config) []error {
 	v.others.metadata = c.Metadata
 	v.others.paths, _ = ClaimPaths{}.withDefaults() // which are never wrong
+	v.others.byIssuer = make(map[string]*introspector)
 	var problems []error
+	for i, config := range c.Introspection {
+		for _, err := range v.addIntrospection(i, config, c) {
+			problems = append(problems, fmt.Errorf("identity.introspection[%d].%w", i, err))
+		}
+	}
 	if err := v.addAPIKeys(c.APIKeys); err != nil {
 		problems = append(problems, fmt.Errorf("identity.api_keys.%w", err))
 	}
@@ -46,7 +55,7 @@ func (v *Verifier) addOthers(c Config) []error {
 
 // configured reports whether any credential is accepted that is no issuer's token.
 func (o *others) configured() bool {
-	return o.apiKeys != nil || o.metadata != ""
+	return o.apiKeys != nil || len(o.introspectors) > 0 || o.metadata != ""
 }
 
 // newPlaces puts places into the common list and returns them as bits of it. None of them may be taken already.
@@ -79,10 +88,11 @@ type otherFile struct {
 	parse func(path string, raw []byte) (*otherPart, error)
 }
 
-// otherPart is what one such file holds. It never changes.
+// otherPart is what one such file holds; one of apiKeys and client is set. It never changes.
 type otherPart struct {
 	sum     [sha256.Size]byte // of the file
 	apiKeys *apiKeySet
+	client  *clientAuth
 	keys    int
 	notices []string
 }
@@ -181,6 +191,18 @@ func (k *Keys) other(v *Verifier, file int) *otherPart {
 		return nil
 	}
 	return k.others[file]
+}
+
+// oneLine takes the line end off a file that holds one secret.
+func oneLine(path string, raw []byte) (string, error) {
+	text := strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), "\r")
+	switch {
+	case text == "":
+		return "", fmt.Errorf("%s: is empty", path)
+	case strings.ContainsFunc(text, isControl):
+		return "", fmt.Errorf("%s: must be one line of plain text: the secret and nothing else", path)
+	}
+	return text, nil
 }
 
 var errNoFile = errors.New("file: is required: gatehouse identity new-key makes one")

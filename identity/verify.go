@@ -49,6 +49,9 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request) 
 		v.metrics.tokens[tokenNegative].Inc()
 		return Identity{}, old.refusal
 	}
+	if id, mine, err := v.introspect(ctx, keys, tok, found, now); mine {
+		return id, err
+	}
 	fresh := v.verify(ctx, keys, tok, found, now)
 	fresh.hash = hash
 	if fresh.refusal == nil {

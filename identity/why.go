@@ -271,16 +271,16 @@ func (w *witness) claimChecks() []Check {
 	claims, iss := w.token.claims, w.issuer
 	audience := Check{Name: checkAudience, Found: shown(claims, "aud"), Want: "no aud claim, as no audiences are configured"}
 	if len(iss.Audiences) > 0 {
-		audience.Want = "one of " + list(iss.Audiences)
+		audience.Want = "one of " + listing(iss.Audiences)
 	}
 	client := Check{Name: checkClient, Found: "client_id " + shown(claims, "client_id") + ", azp " + shown(claims, "azp"), Want: "any"}
 	switch {
 	case len(iss.ClientIDs) > 0 && len(iss.Parties) > 0:
-		client.Want = "client_id, else azp, one of " + list(iss.ClientIDs) + "; azp one of " + list(iss.Parties)
+		client.Want = "client_id, else azp, one of " + listing(iss.ClientIDs) + "; azp one of " + listing(iss.Parties)
 	case len(iss.ClientIDs) > 0:
-		client.Want = "client_id, else azp, one of " + list(iss.ClientIDs)
+		client.Want = "client_id, else azp, one of " + listing(iss.ClientIDs)
 	case len(iss.Parties) > 0:
-		client.Want = "azp one of " + list(iss.Parties)
+		client.Want = "azp one of " + listing(iss.Parties)
 	}
 	return []Check{w.times(), audience, client, w.required(),
 		{Name: checkSubject, Found: "sub is " + kind(claims["sub"]), Want: "a string without control characters"},
@@ -337,7 +337,7 @@ func (w *witness) required() Check {
 		}
 		found = append(found, quoted(r.path)+state)
 		if len(r.values) > 0 {
-			want = append(want, quoted(r.path)+" one of "+list(r.values))
+			want = append(want, quoted(r.path)+" one of "+listing(r.values))
 		} else {
 			want = append(want, quoted(r.path)+" present")
 		}
@@ -390,7 +390,7 @@ func (w *witness) issuers() string {
 	for _, iss := range w.v.issuers {
 		names = append(names, iss.Issuer.Issuer)
 	}
-	return list(names)
+	return listing(names)
 }
 
 func (w *witness) places(which uint64) string {
@@ -423,7 +423,7 @@ func shown(claims map[string]any, name string) string {
 		return "none"
 	}
 	if texts, ok := stringList(value); ok && value != nil {
-		return list(texts)
+		return listing(texts)
 	}
 	return kind(value)
 }
@@ -461,7 +461,7 @@ func quoted(text string) string {
 	return fmt.Sprintf("%+q", text)
 }
 
-func list(texts []string) string {
+func listing(texts []string) string {
 	if len(texts) == 0 {
 		return "none"
 	}

@@ -132,7 +132,9 @@ type introspectionConfig struct {
 	Issuer           string        `yaml:"issuer" doc:"JSON Web Tokens with this iss claim are asked about too, instead of verified here. Default: opaque tokens only."`
 	ClientID         string        `yaml:"client_id" doc:"Who we are to the server. Required."`
 	ClientSecretFile string        `yaml:"client_secret_file" doc:"A file with the client's secret. Watched. One of it and private_key_file is required."`
-	PrivateKeyFile   string        `yaml:"private_key_file" doc:"A PEM private key for private_key_jwt (RFC 7523). Watched."`
+	PrivateKeyFile   string        `yaml:"private_key_file" doc:"A PEM private key (RSA, EC or Ed25519) for private_key_jwt (RFC 7523). Watched."`
+	KeyID            string        `yaml:"key_id" doc:"The kid of the assertion that private_key_file signs, where the server looks its key up by one. Default: none."`
+	Audience         string        `yaml:"assertion_audience" doc:"The aud of that assertion. Default: issuer where it is set, else url."`
 	Audiences        []string      `yaml:"audiences" doc:"The answer's aud must hold one of these. Default: not looked at."`
 	From             []tokenConfig `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
 	Claims           claimsConfig  `yaml:"claims" doc:"As identity.jwt[].claims."`
@@ -582,7 +584,7 @@ func (c *config) verifierConfig(logger *zap.Logger, r prometheus.Registerer) ide
 	}
 	for _, i := range id.Introspection {
 		out.Introspection = append(out.Introspection, identity.Introspection{URL: i.URL, Issuer: i.Issuer, ClientID: i.ClientID,
-			SecretFile: i.ClientSecretFile, KeyFile: i.PrivateKeyFile, Audiences: i.Audiences, From: tokenSources(i.From),
+			SecretFile: i.ClientSecretFile, KeyFile: i.PrivateKeyFile, KeyID: i.KeyID, AssertionAudience: i.Audience, Audiences: i.Audiences, From: tokenSources(i.From),
 			Claims: identity.ClaimPaths(i.Claims), Timeout: time.Duration(i.Timeout), CacheFor: time.Duration(i.CacheFor)})
 	}
 	return out

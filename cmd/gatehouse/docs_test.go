@@ -94,6 +94,8 @@ func TestFullExampleStarts(t *testing.T) {
 	write(t, filepath.Join(dir, "jwks.json"), cert) // PEM certificates are key sets as well
 	write(t, filepath.Join(dir, "signing.pem"), newSigningPEM(t))
 	write(t, filepath.Join(dir, "keys.yaml"), "keys: []\n")
+	write(t, filepath.Join(dir, "client.secret"), "secret\n")
+	write(t, filepath.Join(dir, "client.pem"), key)
 	write(t, filepath.Join(dir, "503.txt"), "later")
 	write(t, filepath.Join(dir, "orders.pb"), "")
 	write(t, filepath.Join(dir, "smoke.yaml"), "tests:\n  - deny: {GET: /orders}\n")

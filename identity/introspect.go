@@ -1,0 +1,506 @@
+package identity
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Bounds and defaults of introspection. Sizes are bytes, and each entry of the configuration has its own.
+const (
+	defaultAsking  = 2 * time.Second
+	minAsking      = 10 * time.Millisecond
+	maxAsking      = 30 * time.Second
+	defaultAnswer  = time.Minute
+	maxAnswer      = 24 * time.Hour
+	inactiveAnswer = 10 * time.Second // an inactive token stays inactive, so this bounds nothing but memory
+	maxQuestions   = 64               // at once; further ones are unavailable
+	maxAnswerBytes = 64 << 10
+	maxActive      = 10_000 // answers kept
+	maxInactive    = 10_000
+	maxActiveBytes = 16 << 20
+	warnInterval   = 10 * time.Second
+)
+
+var (
+	errInactive        = bad("token is not active")
+	errAnswerIssuer    = bad("issuer of the introspected token does not match")
+	errSeveralServers  = bad("token is in the places of several introspection servers")
+	errNoClientAuth    = unavailable("client secret or key for introspection was never loaded")
+	errAsking          = unavailable("introspection server cannot be reached")
+	errAskingTimeout   = unavailable("introspection server did not answer in time")
+	errAskingGone      = unavailable("request ended before the introspection server answered")
+	errAskingBusy      = unavailable("too many questions to the introspection server at once")
+	errAskingDenied    = unavailable("introspection server refuses our client credentials")
+	errAskingRedirect  = unavailable("introspection server redirects, which is not followed")
+	errAskingFailed    = unavailable("introspection server failed")
+	errAskingRefused   = unavailable("introspection server refuses the question")
+	errAnswerTooLong   = unavailable("introspection server's answer is too long")
+	errAnswerType      = unavailable("introspection server's answer is not application/json")
+	errAnswerMalformed = unavailable("introspection server's answer is not strict json")
+	errAnswerActive    = unavailable("introspection server's answer does not say whether the token is active")
+)
+
+func unavailable(cause string) error { return &failure{kind: ErrUnavailable, cause: cause} }
+
+// introspector asks one server (RFC 7662). All but what mu guards and warned never changes.
+//
+// A question is asked by the request that comes first with a token, and by nobody else: others with the same token wait for its
+// answer. It is asked to its end even when that request is given up, so that a slow server's answer is there for the next
+// try; Identify stays for up to Timeout then. So no goroutine outlives its caller.
+type introspector struct {
+	Introspection
+	index    int
+	file     int // index in others.files of the secret or the key
+	places   uint64
+	clock    func() time.Time
+	client   *http.Client
+	ours     *http.Transport // whose idle connections are ours to close; nil = the client was given
+	log      *zap.Logger
+	slots    chan struct{} // holds one for each question under way
+	warned   atomic.Int64  // when a failure was last logged, Unix nanoseconds
+	mu       sync.Mutex    // flights, active, inactive
+	flights  map[tokenSum]*flight
+	active   answers
+	inactive answers
+}
+
+// tokenSum stands for a token: the token itself is not kept.
+type tokenSum [sha256.Size]byte
+
+// flight is one question under way. id and err are set before done is closed.
+type flight struct {
+	done chan struct{}
+	id   Identity
+	err  error
+}
+
+func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (problems []error) {
+	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
+	in := &introspector{Introspection: c, index: index, clock: v.clock, log: v.log, slots: make(chan struct{}, maxQuestions),
+		flights: make(map[tokenSum]*flight), active: newAnswers(maxActive, maxActiveBytes), inactive: newAnswers(maxInactive, maxActiveBytes)}
+	in.client, in.ours = askingClient(all.Client)
+	paths, errs := c.Claims.withDefaults()
+	in.Claims, problems = paths, append(problems, errs...)
+	if err := checkKeyURL(c.URL); err != nil {
+		problem("url: %w", err)
+	}
+	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, isControl) {
+		problem("client_id: is required: the server answers only those it knows (RFC 7662 section 2.1)")
+	}
+	if slices.Contains(c.Audiences, "") {
+		problem("audiences: an empty audience")
+	}
+	if in.Timeout = orDefaultTime(c.Timeout, defaultAsking); in.Timeout < minAsking || in.Timeout > maxAsking {
+		problem("timeout: %q is not between %s and %s", c.Timeout, minAsking, maxAsking)
+	}
+	if in.CacheFor = orDefaultTime(c.CacheFor, defaultAnswer); in.CacheFor > maxAnswer {
+		problem("cache_for: %q is more than %s", c.CacheFor, maxAnswer)
+	}
+	problems = append(problems, v.addClientAuth(in)...)
+	problems = append(problems, v.addAnswerIssuer(in)...)
+	var taken uint64
+	for _, other := range v.others.introspectors {
+		taken |= other.places
+	}
+	places, errs := v.newPlaces(c.From, taken)
+	in.places = places
+	v.others.introspectors = append(v.others.introspectors, in)
+	return append(problems, errs...)
+}
+
+// addAnswerIssuer notes an entry that takes the JSON Web Tokens of an issuer, which nobody else may take.
+func (v *Verifier) addAnswerIssuer(in *introspector) []error {
+	switch {
+	case in.Issuer == "":
+		return nil
+	case v.byName[in.Issuer] != nil:
+		return []error{fmt.Errorf("issuer: %q is verified here by identity.jwt: only one of the two can take its tokens", in.Issuer)}
+	case v.others.byIssuer[in.Issuer] != nil:
+		return []error{fmt.Errorf("issuer: %q is listed twice", in.Issuer)}
+	}
+	v.others.byIssuer[in.Issuer] = in
+	return nil
+}
+
+func orDefaultTime(value, fallback time.Duration) time.Duration {
+	if value == 0 {
+		return fallback
+	}
+	return value
+}
+
+// askingClient keeps connections open between questions, unlike the client for key sets, and follows no redirect: the body holds
+// a token.
+func askingClient(given *http.Client) (*http.Client, *http.Transport) {
+	var c http.Client
+	var ours *http.Transport
+	if given != nil {
+		c = *given
+	} else {
+		ours = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    maxQuestions,
+			IdleConnTimeout:        30 * time.Second,
+			MaxResponseHeaderBytes: maxResponseHead,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		}
+		c.Transport = ours
+	}
+	c.Jar, c.Timeout = nil, 0
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c, ours
+}
+
+// closeIdle closes the connections that no question uses.
+func (o *others) closeIdle() {
+	for _, in := range o.introspectors {
+		if in.ours != nil {
+			in.ours.CloseIdleConnections()
+		}
+	}
+}
+
+// introspect gives the identity of a token where an introspection server is to be asked about it. A token with an API key's mark
+// never comes here.
+func (v *Verifier) introspect(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time) (id Identity, mine bool, err error) {
+	if len(v.others.introspectors) == 0 {
+		return Identity{}, false, nil
+	}
+	in, several := v.others.at(found)
+	sum := tokenSum(sha256.Sum256([]byte(tok.raw)))
+	if in != nil && !several { // an answer that is here is of a token that was found to be this server's
+		if id, err, known := in.recall(sum, now); known {
+			return id, true, err
+		}
+	}
+	if issuer, shaped := v.unverifiedIssuer(tok); shaped {
+		if in = v.others.byIssuer[issuer]; in == nil {
+			return Identity{}, false, nil
+		}
+		if several = false; in.places&found == 0 {
+			return Identity{}, true, errPlace
+		}
+	}
+	switch {
+	case several:
+		return Identity{}, true, errSeveralServers
+	case in == nil:
+		return Identity{}, false, nil
+	}
+	var auth *clientAuth
+	if part := keys.other(v, in.file); part != nil {
+		auth = part.client
+	}
+	id, err = in.identify(ctx, auth, tok, sum)
+	return id, true, err
+}
+
+// at finds the server whose place a token was found in, and says whether there are several.
+func (o *others) at(found uint64) (one *introspector, several bool) {
+	for _, in := range o.introspectors {
+		if in.places&found != 0 {
+			if one != nil {
+				return one, true
+			}
+			one = in
+		}
+	}
+	return one, false
+}
+
+// unverifiedIssuer reads the iss claim of a token that has the shape of a signed JSON Web Token, even if it is a broken one: those
+// are for verification here, unless iss names a server. Nothing else is believed of what it reads.
+func (v *Verifier) unverifiedIssuer(tok token) (issuer string, shaped bool) {
+	first, rest, _ := strings.Cut(tok.raw, ".")
+	second, third, _ := strings.Cut(rest, ".")
+	if third == "" || strings.Contains(third, ".") {
+		return "", false
+	}
+	if header, err := v.base64.DecodeString(first); !strings.HasPrefix(first, "ey") &&
+		(err != nil || !bytes.HasPrefix(bytes.TrimLeft(header, " \t\r\n"), []byte("{"))) {
+		return "", false
+	}
+	raw, err := v.base64.DecodeString(second)
+	if err != nil {
+		return "", true
+	}
+	claims, _, _ := decodeObject(raw) // nil where it fails
+	issuer, _ = claims["iss"].(string)
+	return issuer, true
+}
+
+// recall finds an answer that still holds.
+func (in *introspector) recall(sum tokenSum, now time.Time) (id Identity, err error, known bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.recallLocked(sum, now)
+}
+
+func (in *introspector) recallLocked(sum tokenSum, now time.Time) (id Identity, err error, known bool) {
+	if a := in.active.get(sum, now); a != nil {
+		return a.identity, nil, true
+	}
+	if a := in.inactive.get(sum, now); a != nil {
+		return Identity{}, errInactive, true
+	}
+	return Identity{}, nil, false
+}
+
+// identify asks, or waits for who asks already.
+func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok token, sum tokenSum) (Identity, error) {
+	in.mu.Lock()
+	if id, err, known := in.recallLocked(sum, in.clock()); known {
+		in.mu.Unlock()
+		return id, err
+	}
+	f, running := in.flights[sum]
+	if !running {
+		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic
+		in.flights[sum] = f
+	}
+	in.mu.Unlock()
+	if running {
+		select {
+		case <-f.done:
+			return f.id, f.err
+		case <-ctx.Done():
+			return Identity{}, errAskingGone
+		}
+	}
+	defer func() {
+		in.mu.Lock()
+		delete(in.flights, sum)
+		in.mu.Unlock()
+		close(f.done)
+	}()
+	f.id, f.err = in.ask(context.WithoutCancel(ctx), auth, tok, sum)
+	return f.id, f.err
+}
+
+// ask puts one question and remembers the answer.
+func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok token, sum tokenSum) (Identity, error) {
+	if auth == nil {
+		return Identity{}, errNoClientAuth
+	}
+	select {
+	case in.slots <- struct{}{}:
+		defer func() { <-in.slots }()
+	default:
+		return Identity{}, errAskingBusy
+	}
+	ctx, cancel := context.WithTimeout(ctx, in.Timeout)
+	defer cancel()
+	asked := in.clock()
+	raw, err := in.exchange(ctx, auth, tok)
+	if err != nil {
+		return Identity{}, err
+	}
+	claims, memory, err := decodeObject(raw)
+	if err != nil {
+		return Identity{}, in.failed(errAnswerMalformed, nil)
+	}
+	active, ok := claims["active"].(bool)
+	if !ok {
+		return Identity{}, in.failed(errAnswerActive, nil)
+	}
+	a := &answer{sum: sum, memory: memory + 1024, until: asked.Add(in.CacheFor)}
+	if !active {
+		a.until = asked.Add(min(in.CacheFor, inactiveAnswer))
+		a.memory = 256
+		in.remember(&in.inactive, a)
+		return Identity{}, errInactive
+	}
+	times, err := in.read(claims, a)
+	if err != nil {
+		return Identity{}, err
+	}
+	if !times.until.IsZero() && times.until.Before(a.until) {
+		a.until = times.until
+	}
+	in.remember(&in.active, a)
+	return a.identity, nil
+}
+
+// read checks what the server says of an active token (RFC 7662 section 2.2) and maps it. Its issuer is the one that the entry
+// names: an answer cannot speak for others.
+func (in *introspector) read(claims map[string]any, a *answer) (validity, error) {
+	if value, present := claims["iss"]; present {
+		name, ok := value.(string)
+		switch {
+		case !ok:
+			return validity{}, errIssuerType
+		case in.Issuer != "" && name != in.Issuer:
+			return validity{}, errAnswerIssuer
+		}
+	}
+	times, err := checkWindow(claims, defaultSkew, in.clock())
+	if err != nil {
+		return validity{}, err
+	}
+	if len(in.Audiences) > 0 {
+		audiences, ok := stringList(claims["aud"])
+		if !ok || len(audiences) == 0 {
+			return validity{}, errAudType
+		}
+		mine := func(audience string) bool { return slices.Contains(in.Audiences, audience) }
+		if !slices.ContainsFunc(audiences, mine) {
+			return validity{}, errAudience
+		}
+	}
+	if a.identity, err = in.Claims.identity(claims); err != nil {
+		return validity{}, err
+	}
+	a.identity.Type, a.identity.Issuer, a.identity.Expires = TypeSub, in.Issuer, times.expires
+	return times, nil
+}
+
+// exchange sends the question and reads the answer.
+func (in *introspector) exchange(ctx context.Context, auth *clientAuth, tok token) ([]byte, error) {
+	form := url.Values{"token": {tok.raw}, "token_type_hint": {"access_token"}}
+	basic, err := auth.authenticate(in, form)
+	if err != nil {
+		return nil, in.failed(errAskingFailed, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, in.URL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, in.failed(errAskingFailed, nil)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	if basic != "" {
+		req.Header.Set("Authorization", basic)
+	}
+	resp, err := in.client.Do(req)
+	if err != nil {
+		return nil, in.failed(transportFailure(ctx), err)
+	}
+	defer resp.Body.Close()
+	if err := statusFailure(resp.StatusCode); err != nil {
+		_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
+		return nil, in.failed(err, fmt.Errorf("status %d", resp.StatusCode))
+	}
+	if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return nil, in.failed(errAnswerType, nil)
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	switch {
+	case err != nil:
+		return nil, in.failed(transportFailure(ctx), err)
+	case len(raw) > maxAnswerBytes:
+		return nil, in.failed(errAnswerTooLong, nil)
+	}
+	return raw, nil
+}
+
+func transportFailure(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return errAskingTimeout
+	}
+	return errAsking
+}
+
+func statusFailure(status int) error {
+	switch {
+	case status == http.StatusOK:
+		return nil
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return errAskingDenied
+	case status >= 300 && status < 400:
+		return errAskingRedirect
+	case status >= 400 && status < 500 && status != http.StatusTooManyRequests:
+		return errAskingRefused
+	}
+	return errAskingFailed
+}
+
+// failed logs, now and then, why a question got no answer, and gives the cause. A url.Error shows the URL with its query, so only
+// what it wraps is logged.
+func (in *introspector) failed(cause, detail error) error {
+	now := in.clock().UnixNano()
+	if last := in.warned.Load(); now-last >= int64(warnInterval) && in.warned.CompareAndSwap(last, now) {
+		if quoting, ok := errors.AsType[*url.Error](detail); ok {
+			detail = quoting.Err
+		}
+		in.log.Warn("introspection", zap.Int("entry", in.index), zap.NamedError("cause", cause), zap.Error(detail))
+	}
+	return cause
+}
+
+// remember keeps an answer for as long as it may be used.
+func (in *introspector) remember(where *answers, a *answer) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if now := in.clock(); now.Before(a.until) {
+		where.put(a)
+	}
+}
+
+// answer is what a server said of one token. It never changes.
+type answer struct {
+	sum      tokenSum
+	identity Identity  // of an active token
+	until    time.Time // it may be used before this
+	memory   int       // estimate, bytes
+}
+
+// answers keeps the most recently used ones within a number and an amount of memory. Its owner locks it. Inactive tokens have one of
+// their own, so that a flood of them pushes no good one out.
+type answers struct {
+	byToken map[tokenSum]*list.Element // of *answer
+	recent  *list.List
+	memory  int
+	most    int // entries
+	limit   int // bytes
+}
+
+func newAnswers(most, limit int) answers {
+	return answers{byToken: make(map[tokenSum]*list.Element), recent: list.New(), most: most, limit: limit}
+}
+
+func (c *answers) get(sum tokenSum, now time.Time) *answer {
+	e := c.byToken[sum]
+	if e == nil {
+		return nil
+	}
+	a := e.Value.(*answer)
+	if !now.Before(a.until) {
+		c.remove(e)
+		return nil
+	}
+	c.recent.MoveToFront(e)
+	return a
+}
+
+func (c *answers) put(a *answer) {
+	if e := c.byToken[a.sum]; e != nil {
+		c.remove(e)
+	}
+	c.byToken[a.sum] = c.recent.PushFront(a)
+	c.memory += a.memory
+	for c.recent.Len() > c.most || c.memory > c.limit {
+		c.remove(c.recent.Back())
+	}
+}
+
+func (c *answers) remove(e *list.Element) {
+	a := c.recent.Remove(e).(*answer)
+	delete(c.byToken, a.sum)
+	c.memory -= a.memory
+}

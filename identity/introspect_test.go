@@ -1,0 +1,709 @@
+package identity_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/identity"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	clientName   = "gate:house"      // a colon, which form encoding must hide
+	clientSecret = "s3cr&t%+ =/ü"    // must never show
+	opaque       = "opaque-7Hq2.x~1" // must never show
+)
+
+// introspectionServer is a strict RFC 7662 server: it answers only a well-formed question of a client that proves who it is.
+type introspectionServer struct {
+	*httptest.Server
+	public    crypto.PublicKey // of private_key_jwt; nil = client_secret_basic
+	audience  string           // that the assertion must have
+	kid       any              // that it must have; nil = none
+	questions atomic.Int64
+
+	mu      sync.Mutex // what follows
+	answers map[string]string
+	used    map[string]bool                       // jti
+	before  func(http.ResponseWriter) (done bool) // may answer instead
+	refused []string
+}
+
+func newIntrospectionServer(t testing.TB) *introspectionServer {
+	s := &introspectionServer{answers: map[string]string{}, used: map[string]bool{}}
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(func() {
+		s.Close()
+		for _, why := range s.refused {
+			t.Errorf("the server refused a question: %s", why)
+		}
+	})
+	return s
+}
+
+func (s *introspectionServer) says(tok string, answer any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers[tok] = toJSON(answer)
+}
+
+func (s *introspectionServer) first(do func(http.ResponseWriter) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = do
+}
+
+func (s *introspectionServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.questions.Add(1)
+	s.mu.Lock()
+	before := s.before
+	s.mu.Unlock()
+	if before != nil && before(w) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.check(r); err != nil {
+		s.refused = append(s.refused, err.Error())
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	answer, known := s.answers[r.PostForm.Get("token")]
+	if !known {
+		answer = `{"active":false}`
+	}
+	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
+	fmt.Fprint(w, answer)
+}
+
+func (s *introspectionServer) check(r *http.Request) error {
+	if r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" || r.URL.RawQuery != "" {
+		return errors.New("not a form")
+	}
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	for name, values := range r.PostForm {
+		if len(values) != 1 {
+			return fmt.Errorf("parameter %s repeats", name)
+		}
+	}
+	if r.PostForm.Get("token_type_hint") != "access_token" || r.Header.Get("Accept") != "application/json" {
+		return errors.New("no hint, or another type is accepted")
+	}
+	if s.public == nil {
+		return s.checkBasic(r)
+	}
+	if r.Header.Get("Authorization") != "" {
+		return errors.New("two ways of authentication")
+	}
+	return s.checkAssertion(r.PostForm)
+}
+
+func (s *introspectionServer) checkBasic(r *http.Request) error {
+	encoded, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Basic ")
+	raw, err := base64.StdEncoding.DecodeString(encoded)
+	id, secret, colon := strings.Cut(string(raw), ":")
+	if !ok || err != nil || !colon || strings.Contains(secret, ":") {
+		return errors.New("no basic authentication")
+	}
+	id, err1 := url.QueryUnescape(id)
+	secret, err2 := url.QueryUnescape(secret)
+	if err1 != nil || err2 != nil || id != clientName || secret != clientSecret || r.PostForm.Has("client_assertion") {
+		return errors.New("another client")
+	}
+	return nil
+}
+
+func (s *introspectionServer) checkAssertion(form url.Values) error {
+	if form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" || form.Get("client_id") != clientName {
+		return errors.New("no assertion")
+	}
+	claims := jwt.MapClaims{}
+	parser := jwt.NewParser(jwt.WithAudience(s.audience), jwt.WithIssuer(clientName), jwt.WithSubject(clientName), jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(), jwt.WithTimeFunc(func() time.Time { return noon }))
+	tok, err := parser.ParseWithClaims(form.Get("client_assertion"), claims, func(*jwt.Token) (any, error) { return s.public, nil })
+	if err != nil {
+		return err
+	}
+	id, _ := claims["jti"].(string)
+	if id == "" || s.used[id] || tok.Header["kid"] != s.kid || claims["exp"].(float64)-claims["iat"].(float64) > 60 {
+		return errors.New("jti, kid or lifetime is wrong")
+	}
+	s.used[id] = true
+	return nil
+}
+
+// asking is the configuration that asks the server about what comes as Authorization: Bearer.
+func (s *introspectionServer) asking(t testing.TB) identity.Config {
+	secret := filepath.Join(t.TempDir(), "client.secret")
+	writeFile(t, secret, clientSecret+"\n")
+	return identity.Config{
+		Clock: func() time.Time { return noon },
+		Introspection: []identity.Introspection{{URL: s.URL, ClientID: clientName, SecretFile: secret, Audiences: []string{"orders", "stock"},
+			Claims: identity.ClaimPaths{Roles: "realm_access.roles"}}},
+	}
+}
+
+// active is the answer about a good token; changes replace, and nil removes.
+func active(changes object) object {
+	a := object{"active": true, "sub": subject, "client_id": "shop", "aud": "orders", "exp": at(time.Hour), "iat": at(-time.Minute)}
+	for name, value := range changes {
+		if a[name] = value; value == nil {
+			delete(a, name)
+		}
+	}
+	return a
+}
+
+func (r *running) ask(keys *identity.Keys, h headers) string {
+	r.t.Helper()
+	got := outcome(r.t, r.v, keys, h)
+	for _, secret := range []string{opaque, clientSecret, "s3cr"} {
+		if strings.Contains(got, secret) || strings.Contains(r.log.String(), secret) {
+			r.t.Errorf("a secret shows in %q or the log", got)
+		}
+	}
+	return got
+}
+
+func TestIntrospectionTellsWhoCalls(t *testing.T) {
+	s := newIntrospectionServer(t)
+	s.says(opaque, active(object{"realm_access": object{"roles": []string{"clerk"}}, "groups": []string{"eu"}, "scope": "a b", "n": 12345678901234567}))
+	r := run(t, s.asking(t))
+	keys := r.next("the secret", isGood)
+	id, err := r.v.Identify(context.Background(), keys, identity.Request{Header: bearer(opaque).get})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id.Type != identity.TypeSub || id.Subject != subject || id.Identity != subject || id.Issuer != "" || !id.Authenticated ||
+		!id.Expires.Equal(noon.Add(time.Hour)) || fmt.Sprint(id.Claims["n"]) != "12345678901234567" || id.Claims["client_id"] != "shop" {
+		t.Errorf("%+v", id)
+	}
+	if diff := cmp.Diff([][]string{{"clerk"}, {"eu"}, {"a", "b"}}, [][]string{id.Roles, id.Groups, id.Scopes}); diff != "" {
+		t.Error(diff)
+	}
+	if !r.v.Configured() {
+		t.Error("not configured")
+	}
+}
+
+// TestIntrospectionAnswers is what each answer makes of a token, first asked and then remembered.
+func TestIntrospectionAnswers(t *testing.T) {
+	s := newIntrospectionServer(t)
+	c := s.asking(t)
+	c.Introspection[0].Issuer = "https://opaque.example"
+	r := run(t, c)
+	keys := r.next("the secret", isGood)
+	plain := func(status int, contentType, body string) func(http.ResponseWriter) bool {
+		return func(w http.ResponseWriter) bool {
+			w.Header().Set("Content-Type", contentType)
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(status)
+			fmt.Fprint(w, body)
+			return true
+		}
+	}
+	const down = "identity unavailable: introspection server"
+	i := 0
+	for name, tt := range map[string]struct {
+		answer any // as JSON, or what the server does instead
+		want   string
+		asked  int64 // for two requests
+	}{
+		"active":                       {active(nil), "ok", 1},
+		"inactive":                     {object{"active": false}, "bad credential: token is not active", 1},
+		"inactive, with claims":        {active(object{"active": false}), "bad credential: token is not active", 1},
+		"active is a text":             {active(object{"active": "true"}), down + "'s answer does not say whether the token is active", 2},
+		"active is a number":           {active(object{"active": 1}), down + "'s answer does not say whether the token is active", 2},
+		"active is null":               {`{"active":null,"sub":"a"}`, down + "'s answer does not say whether the token is active", 2},
+		"active is missing":            {active(object{"active": nil}), down + "'s answer does not say whether the token is active", 2},
+		"active twice":                 {`{"active":false,"active":true,"sub":"a","aud":"orders"}`, down + "'s answer is not strict json", 2},
+		"Active":                       {`{"Active":true,"sub":"a","aud":"orders"}`, down + "'s answer does not say whether the token is active", 2},
+		"a list":                       {`[{"active":true}]`, down + "'s answer is not strict json", 2},
+		"something behind":             {toJSON(active(nil)) + "x", down + "'s answer is not strict json", 2},
+		"deep":                         {`{"active":true,"sub":"a","aud":"orders","x":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`, down + "'s answer is not strict json", 2},
+		"nothing":                      {"", down + "'s answer is not strict json", 2},
+		"too long":                     {`{"active":true,"x":"` + strings.Repeat("x", 65<<10) + `"}`, down + "'s answer is too long", 2},
+		"HTML":                         {plain(200, "text/html", toJSON(active(nil))), down + "'s answer is not application/json", 2},
+		"a signed answer":              {plain(200, "application/token-introspection+jwt", "eyJ"), down + "'s answer is not application/json", 2},
+		"a redirect":                   {plain(307, "", ""), down + " redirects, which is not followed", 2},
+		"another redirect":             {plain(302, "", ""), down + " redirects, which is not followed", 2},
+		"we are unknown":               {plain(401, "application/json", toJSON(active(nil))), down + " refuses our client credentials", 2},
+		"we are forbidden":             {plain(403, "application/json", toJSON(active(nil))), down + " refuses our client credentials", 2},
+		"a bad question":               {plain(400, "application/json", toJSON(active(nil))), down + " refuses the question", 2},
+		"no such page":                 {plain(404, "application/json", toJSON(active(nil))), down + " refuses the question", 2},
+		"too many":                     {plain(429, "application/json", toJSON(active(nil))), down + " failed", 2},
+		"a fault":                      {plain(500, "application/json", toJSON(active(nil))), down + " failed", 2},
+		"down behind a proxy":          {plain(503, "application/json", toJSON(active(nil))), down + " failed", 2},
+		"created":                      {plain(201, "application/json", toJSON(active(nil))), down + " failed", 2},
+		"without exp":                  {active(object{"exp": nil}), "ok", 1},
+		"expired":                      {active(object{"exp": at(-time.Minute)}), "bad credential: token expired", 2},
+		"expired within the skew":      {active(object{"exp": at(-20 * time.Second)}), "ok", 1},
+		"exp is a text":                {active(object{"exp": "1"}), "bad credential: a time claim is not a number in range", 2},
+		"not yet valid":                {active(object{"nbf": at(time.Minute)}), "bad credential: token is not valid yet", 2},
+		"issued in the future":         {active(object{"iat": at(time.Minute)}), "bad credential: token was issued in the future", 2},
+		"the issuer":                   {active(object{"iss": "https://opaque.example"}), "ok", 1},
+		"another issuer":               {active(object{"iss": "https://other.example"}), "bad credential: issuer of the introspected token does not match", 2},
+		"issuer is a list":             {active(object{"iss": []string{"https://opaque.example"}}), "bad credential: issuer is missing or not a string", 2},
+		"several audiences":            {active(object{"aud": []string{"x", "stock"}}), "ok", 1},
+		"another audience":             {active(object{"aud": "x"}), "bad credential: audience does not match", 2},
+		"a longer audience":            {active(object{"aud": "orders2"}), "bad credential: audience does not match", 2},
+		"no audience":                  {active(object{"aud": nil}), "bad credential: audience is missing or not a string or list of strings", 2},
+		"no subject":                   {active(object{"sub": nil, "username": "bob"}), "bad credential: subject is missing or not a plain string", 2},
+		"subject with a control":       {active(object{"sub": "a\nb"}), "bad credential: subject is missing or not a plain string", 2},
+		"roles are an object":          {active(object{"realm_access": object{"roles": object{}}}), "bad credential: roles claim is not a string or list of strings", 2},
+		"the token of another's cache": {active(object{"sub": "u2"}), "ok", 1},
+	} {
+		i++
+		tok := fmt.Sprintf("%s-%d", opaque, i)
+		s.first(nil)
+		if do, ok := tt.answer.(func(http.ResponseWriter) bool); ok {
+			s.first(do)
+		} else {
+			s.says(tok, tt.answer)
+		}
+		before := s.questions.Load()
+		for range 2 {
+			if got := r.ask(keys, bearer(tok)); got != tt.want {
+				t.Errorf("%s: %q, want %q", name, got, tt.want)
+			}
+		}
+		if asked := s.questions.Load() - before; asked != tt.asked {
+			t.Errorf("%s: asked %d times, want %d", name, asked, tt.asked)
+		}
+	}
+	if !strings.Contains(r.log.String(), `"introspection"`) {
+		t.Error("the log says nothing of the failures")
+	}
+}
+
+// TestIntrospectionDown is a server that is not there, and one that does not answer.
+func TestIntrospectionDown(t *testing.T) {
+	s := newIntrospectionServer(t)
+	c := s.asking(t)
+	c.Introspection[0].Timeout = 50 * time.Millisecond
+	r := run(t, c)
+	keys := r.next("the secret", isGood)
+	release := make(chan struct{})
+	s.first(func(http.ResponseWriter) bool { <-release; return true })
+	if got := r.ask(keys, bearer(opaque)); got != "identity unavailable: introspection server did not answer in time" {
+		t.Errorf("a silent server: %q", got)
+	}
+	close(release)
+	s.first(func(w http.ResponseWriter) bool {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", "1000")
+		fmt.Fprint(w, `{"active":true`)
+		return true
+	})
+	if got := r.ask(keys, bearer(opaque)); got != "identity unavailable: introspection server cannot be reached" {
+		t.Errorf("half an answer: %q", got)
+	}
+	s.Close()
+	if got := r.ask(keys, bearer(opaque)); got != "identity unavailable: introspection server cannot be reached" {
+		t.Errorf("no server: %q", got)
+	}
+	if got := r.ask(nil, bearer(opaque)); got != "identity unavailable: client secret or key for introspection was never loaded" {
+		t.Errorf("no secret: %q", got)
+	}
+}
+
+// TestIntrospectionIsRemembered moves the clock over answers.
+func TestIntrospectionIsRemembered(t *testing.T) {
+	s := newIntrospectionServer(t)
+	var now atomic.Int64
+	c := s.asking(t)
+	c.Clock = func() time.Time { return noon.Add(time.Duration(now.Load())) }
+	r := run(t, c)
+	keys := r.next("the secret", isGood)
+	const inactive = "bad credential: token is not active"
+	step := func(at time.Duration, tok, want string, asked int64) {
+		t.Helper()
+		now.Store(int64(at))
+		before := s.questions.Load()
+		if got := r.ask(keys, bearer(tok)); got != want {
+			t.Errorf("at %s: %q, want %q", at, got, want)
+		}
+		if n := s.questions.Load() - before; n != asked {
+			t.Errorf("at %s: asked %d times, want %d", at, n, asked)
+		}
+	}
+	s.says(opaque, active(nil))
+	step(0, opaque, "ok", 1)
+	s.says(opaque, object{"active": false}) // revoked
+	step(time.Minute-1, opaque, "ok", 0)
+	step(time.Minute, opaque, inactive, 1)
+	step(time.Minute+10*time.Second-1, opaque, inactive, 0)
+	s.says(opaque, active(nil))
+	step(time.Minute+10*time.Second, opaque, "ok", 1)
+
+	s.says("short", active(object{"exp": at(20 * time.Second), "iat": nil}))
+	step(0, "short", "ok", 1)
+	step(50*time.Second-1, "short", "ok", 0) // exp and the skew
+	step(50*time.Second, "short", "bad credential: token expired", 1)
+
+	c.Introspection[0].CacheFor = -1
+	r = run(t, c)
+	keys = r.next("the secret", isGood)
+	step(0, opaque, "ok", 1)
+	step(0, opaque, "ok", 1)
+	step(0, "unknown", inactive, 1)
+	step(0, "unknown", inactive, 1)
+}
+
+// TestIntrospectionAsksOnce lets many requests come with one token before the first answer.
+func TestIntrospectionAsksOnce(t *testing.T) {
+	s := newIntrospectionServer(t)
+	s.says(opaque, active(nil))
+	release, entered := make(chan struct{}), make(chan struct{}, 1000)
+	s.first(func(http.ResponseWriter) bool { entered <- struct{}{}; <-release; return false })
+	r := run(t, s.asking(t))
+	keys := r.next("the secret", isGood)
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if got := r.ask(keys, bearer(opaque)); got != "ok" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+	<-entered
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := r.v.Identify(gone, keys, identity.Request{Header: bearer(opaque).get})
+	if fmt.Sprint(err) != "identity unavailable: request ended before the introspection server answered" {
+		t.Errorf("a request that is gone: %v", err)
+	}
+	close(release)
+	wg.Wait()
+	if n := s.questions.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// TestIntrospectionOutlivesItsRequest gives the first request up while it asks: those that wait get the answer.
+func TestIntrospectionOutlivesItsRequest(t *testing.T) {
+	s := newIntrospectionServer(t)
+	s.says(opaque, active(nil))
+	release, entered := make(chan struct{}), make(chan struct{}, 10)
+	s.first(func(http.ResponseWriter) bool { entered <- struct{}{}; <-release; return false })
+	r := run(t, s.asking(t))
+	keys := r.next("the secret", isGood)
+	first, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() {
+		_, err := r.v.Identify(first, keys, identity.Request{Header: bearer(opaque).get})
+		ended <- err
+	}()
+	<-entered
+	cancel()
+	close(release)
+	if err := <-ended; err != nil {
+		t.Errorf("the answer came: %v", err)
+	}
+	if got := r.ask(keys, bearer(opaque)); got != "ok" || s.questions.Load() != 1 {
+		t.Errorf("%q after %d questions", got, s.questions.Load())
+	}
+}
+
+// TestIntrospectionIsBounded asks more at once than is allowed.
+func TestIntrospectionIsBounded(t *testing.T) {
+	const most = 64
+	s := newIntrospectionServer(t)
+	release, entered := make(chan struct{}), make(chan struct{}, 2*most)
+	s.first(func(http.ResponseWriter) bool { entered <- struct{}{}; <-release; return false })
+	c := s.asking(t)
+	c.Introspection[0].Timeout = 30 * time.Second
+	r := run(t, c)
+	keys := r.next("the secret", isGood)
+	var wg sync.WaitGroup
+	for i := range most {
+		wg.Go(func() { r.ask(keys, bearer(fmt.Sprint("flood", i))) })
+	}
+	for range most {
+		<-entered
+	}
+	if got := r.ask(keys, bearer(opaque)); got != "identity unavailable: too many questions to the introspection server at once" {
+		t.Errorf("got %q", got)
+	}
+	close(release)
+	wg.Wait()
+	if got := r.ask(keys, bearer(opaque)); got != "bad credential: token is not active" {
+		t.Errorf("afterwards %q", got)
+	}
+}
+
+// TestIntrospectionFlood pours in more wrong tokens than are remembered: a good one's answer stays.
+func TestIntrospectionFlood(t *testing.T) {
+	s := newIntrospectionServer(t)
+	s.says(opaque, active(nil))
+	r := run(t, s.asking(t))
+	keys := r.next("the secret", isGood)
+	r.ask(keys, bearer(opaque))
+	for i := range 11_000 {
+		_, _ = r.v.Identify(context.Background(), keys, identity.Request{Header: bearer(fmt.Sprint("flood", i)).get})
+	}
+	before := s.questions.Load()
+	if got := r.ask(keys, bearer(opaque)); got != "ok" || s.questions.Load() != before {
+		t.Errorf("the good token was forgotten: %q", got)
+	}
+	if got := r.ask(keys, bearer("flood10999")); s.questions.Load() != before {
+		t.Errorf("the latest wrong token was forgotten: %q", got)
+	}
+	if r.ask(keys, bearer("flood0")); s.questions.Load() != before+1 {
+		t.Error("the first wrong token is still remembered")
+	}
+}
+
+func pemKey(t testing.TB, kind string, key any) string {
+	t.Helper()
+	var der []byte
+	var err error
+	switch kind {
+	case "EC PRIVATE KEY":
+		der, err = x509.MarshalECPrivateKey(key.(*ecdsa.PrivateKey))
+	case "RSA PRIVATE KEY":
+		der = x509.MarshalPKCS1PrivateKey(key.(*rsa.PrivateKey))
+	case "PUBLIC KEY":
+		der, err = x509.MarshalPKIXPublicKey(key)
+	default:
+		der, err = x509.MarshalPKCS8PrivateKey(key)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "client.pem")
+	writeFile(t, path, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+	return path
+}
+
+func TestIntrospectionWithPrivateKey(t *testing.T) {
+	ring := keyRing()
+	for name, tt := range map[string]struct {
+		path   string
+		public crypto.PublicKey
+		change func(*identity.Introspection, *introspectionServer)
+	}{
+		"RSA":   {pemKey(t, "PRIVATE KEY", ring.rsa), &ring.rsa.PublicKey, nil},
+		"RSA 1": {pemKey(t, "RSA PRIVATE KEY", ring.rsa), &ring.rsa.PublicKey, nil},
+		"P-256": {pemKey(t, "EC PRIVATE KEY", ring.p256), &ring.p256.PublicKey, nil},
+		"P-384": {pemKey(t, "PRIVATE KEY", ring.p384), &ring.p384.PublicKey, nil},
+		"Ed25519, with a key id": {pemKey(t, "PRIVATE KEY", ring.ed), ring.ed.Public(), func(c *identity.Introspection, s *introspectionServer) {
+			c.KeyID, s.kid = "k1", "k1"
+		}},
+		"for the issuer": {pemKey(t, "PRIVATE KEY", ring.ed), ring.ed.Public(), func(c *identity.Introspection, s *introspectionServer) {
+			c.Issuer, s.audience = "https://opaque.example", "https://opaque.example"
+		}},
+		"for whom it says": {pemKey(t, "PRIVATE KEY", ring.ed), ring.ed.Public(), func(c *identity.Introspection, s *introspectionServer) {
+			c.Issuer, c.AssertionAudience, s.audience = "https://opaque.example", "https://opaque.example/token", "https://opaque.example/token"
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newIntrospectionServer(t)
+			s.says(opaque, active(nil))
+			s.public, s.audience = tt.public, s.URL
+			c := s.asking(t)
+			c.Introspection[0].SecretFile, c.Introspection[0].KeyFile = "", tt.path
+			if tt.change != nil {
+				tt.change(&c.Introspection[0], s)
+			}
+			r := run(t, c)
+			keys := r.next("the key", isGood)
+			if got := r.ask(keys, bearer(opaque)); got != "ok" {
+				t.Errorf("got %q", got)
+			}
+			if got := r.ask(keys, bearer("another")); got != "bad credential: token is not active" {
+				t.Errorf("a second assertion: %q", got)
+			}
+		})
+	}
+}
+
+// TestIntrospectionSecretRotates replaces the secret while it runs, and breaks it.
+func TestIntrospectionSecretRotates(t *testing.T) {
+	s := newIntrospectionServer(t)
+	s.says(opaque, active(nil))
+	c := s.asking(t)
+	c.Introspection[0].CacheFor = -1
+	path := c.Introspection[0].SecretFile
+	writeFile(t, path, "not yet")
+	r := run(t, c)
+	keys := r.next("the old secret", isGood)
+	if got := r.ask(keys, bearer(opaque)); got != "identity unavailable: introspection server refuses our client credentials" {
+		t.Errorf("with the wrong secret: %q", got)
+	}
+	s.mu.Lock()
+	s.refused = nil // that was meant
+	s.mu.Unlock()
+	old := keys.Generation()
+	writeFile(t, path, clientSecret)
+	for keys.Generation() == old {
+		keys = r.next("the new secret", isGood)
+	}
+	if got := r.ask(keys, bearer(opaque)); got != "ok" {
+		t.Errorf("with the right one: %q", got)
+	}
+	writeFile(t, path, "")
+	keys = r.next("the empty file", isBroken)
+	if got := r.ask(keys, bearer(opaque)); got != "ok" {
+		t.Errorf("with a broken file: %q", got)
+	}
+}
+
+func TestClientFilesThatAreRefused(t *testing.T) {
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, path := range map[string]string{
+		"is empty":                                        temp(t, ""),
+		"must be one line of plain text":                  temp(t, "a\nb\n"),
+		"is not PEM":                                      temp(t, "hunter2"),
+		`PEM of the type "PUBLIC KEY"`:                    pemKey(t, "PUBLIC KEY", &keyRing().rsa.PublicKey),
+		`PEM of the type "ENCRYPTED PRIVATE KEY"`:         pemKey(t, "ENCRYPTED PRIVATE KEY", keyRing().rsa),
+		"the private key cannot be read":                  temp(t, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+		"an RSA key of 1024 bits: must have 2048 to 8192": pemKey(t, "PRIVATE KEY", weak),
+		"an EC key must be on the curve P-256 or P-384":   pemKey(t, "PRIVATE KEY", p224),
+		"no such file or directory":                       filepath.Join(t.TempDir(), "nowhere"),
+	} {
+		in := identity.Introspection{URL: "https://x/introspect", ClientID: "a", KeyFile: path}
+		key := "private_key_file"
+		if want == "is empty" || strings.HasPrefix(want, "must be one") {
+			in.SecretFile, in.KeyFile, key = path, "", "client_secret_file"
+		}
+		_, err := newVerifier(t, identity.Config{Introspection: []identity.Introspection{in}}).Load(context.Background())
+		if err == nil || !strings.HasPrefix(err.Error(), "identity.introspection[0]."+key+": ") || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// TestWhoTakesAToken sends tokens of every shape through a configuration with two issuers and two servers.
+func TestWhoTakesAToken(t *testing.T) {
+	one, two := newIntrospectionServer(t), newIntrospectionServer(t)
+	c := twoIssuers(t)
+	first, second := one.asking(t).Introspection[0], two.asking(t).Introspection[0]
+	first.Issuer = "https://c.example"
+	second.From = []identity.TokenSource{{Header: "x-keyed"}, {Cookie: "opaque"}}
+	first.CacheFor, second.CacheFor = -1, -1
+	c.Introspection = []identity.Introspection{first, second}
+	r := run(t, c)
+	keys := r.next("everything", func(identity.KeyStatus) bool { return true })
+	foreign := good(object{"iss": "https://c.example"})
+	for _, s := range []*introspectionServer{one, two} {
+		s.says(opaque, active(nil))
+		s.says(foreign, active(object{"iss": "https://c.example"}))
+		s.says(good(nil), active(nil))
+	}
+	in := func(name, value string) headers { return headers{name: {value}} }
+	for name, tt := range map[string]struct {
+		h        headers
+		want     string
+		one, two int64 // questions
+	}{
+		"an issuer's token":                   {bearer(good(nil)), "ok", 0, 0},
+		"the other issuer's":                  {in("x-token", mint("RS256", keyRing().rsaOther, object{"alg": "RS256"}, claims(object{"iss": issuerB}))), "ok", 0, 0},
+		"a server's token":                    {bearer(foreign), "ok", 1, 0},
+		"a server's token elsewhere":          {in("x-keyed", foreign), "bad credential: issuer does not accept tokens from this place", 0, 0},
+		"an issuer's token there":             {in("x-keyed", good(nil)), "bad credential: issuer does not accept tokens from this place", 0, 0},
+		"an unknown issuer's token":           {bearer(good(object{"iss": "https://d.example"})), "bad credential: unknown issuer", 0, 0},
+		"a token without issuer":              {bearer(good(object{"iss": nil})), "bad credential: issuer is missing or not a string", 0, 0},
+		"a forged token":                      {bearer(mint("RS256", keyRing().rsaOther, object{"alg": "RS256", "kid": "r1"}, claims(nil))), "bad credential: signature does not verify", 0, 0},
+		"a token with claims that are broken": {bearer("eyJhbGciOiJSUzI1NiJ9.e30x.AAAA"), "bad credential: token is not strict json", 0, 0},
+		"a token with padding":                {bearer("eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJhIn0=.AAAA"), "bad credential: token is not three base64url segments", 0, 0},
+		"a space before its header":           {bearer(b64([]byte(` {"alg":"RS256"}`)) + "." + b64([]byte(`{}`)) + ".AAAA"), "bad credential: issuer is missing or not a string", 0, 0},
+		"an opaque token":                     {bearer(opaque), "ok", 1, 0},
+		"an opaque token of the other":        {in("x-keyed", opaque), "ok", 0, 1},
+		"in a cookie":                         {in("cookie", "opaque="+opaque), "ok", 0, 1},
+		"two dots, and no token":              {bearer("a.b.c"), "bad credential: token is not active", 1, 0},
+		"an encrypted token":                  {bearer("eyJhbGciOiJSU0EifQ.a.b.c.d"), "bad credential: token is not active", 1, 0},
+		"an opaque token where none belongs":  {in("x-token", opaque), "bad credential: token is not three base64url segments", 0, 0},
+		"the same for both servers":           {headers{"authorization": {"Bearer " + opaque}, "x-keyed": {opaque}}, "bad credential: token is in the places of several introspection servers", 0, 0},
+		"different ones":                      {headers{"authorization": {"Bearer " + opaque}, "x-keyed": {opaque + "2"}}, "bad credential: different credentials on one request", 0, 0},
+		"token and opaque token":              {headers{"authorization": {"Bearer " + good(nil)}, "x-keyed": {opaque}}, "bad credential: different credentials on one request", 0, 0},
+		"none":                                {headers{}, "anonymous", 0, 0},
+	} {
+		b1, b2 := one.questions.Load(), two.questions.Load()
+		if got := r.ask(keys, tt.h); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+		if q1, q2 := one.questions.Load()-b1, two.questions.Load()-b2; q1 != tt.one || q2 != tt.two {
+			t.Errorf("%s: asked %d and %d times, want %d and %d", name, q1, q2, tt.one, tt.two)
+		}
+	}
+}
+
+func TestIntrospectionConfig(t *testing.T) {
+	good := identity.Introspection{URL: "https://x/introspect", ClientID: "a", SecretFile: "s"}
+	for _, tt := range []struct {
+		want   string
+		change func(*identity.Introspection)
+	}{
+		{`url: "http://x/introspect" must be https`, func(c *identity.Introspection) { c.URL = "http://x/introspect" }},
+		{`url: must not hold a user`, func(c *identity.Introspection) { c.URL = "https://u:hunter2@x/" }},
+		{`client_id: is required`, func(c *identity.Introspection) { c.ClientID = "" }},
+		{`client_secret_file: exactly one of it and private_key_file`, func(c *identity.Introspection) { c.SecretFile = "" }},
+		{`client_secret_file: exactly one of it and private_key_file`, func(c *identity.Introspection) { c.KeyFile = "k" }},
+		{`key_id: belongs to private_key_file`, func(c *identity.Introspection) { c.KeyID = "k" }},
+		{`assertion_audience: belongs to private_key_file`, func(c *identity.Introspection) { c.AssertionAudience = "k" }},
+		{`audiences: an empty audience`, func(c *identity.Introspection) { c.Audiences = []string{""} }},
+		{`timeout: "1ms" is not between 10ms and 30s`, func(c *identity.Introspection) { c.Timeout = time.Millisecond }},
+		{`timeout: "1m0s" is not between`, func(c *identity.Introspection) { c.Timeout = time.Minute }},
+		{`cache_for: "25h0m0s" is more than 24h0m0s`, func(c *identity.Introspection) { c.CacheFor = 25 * time.Hour }},
+		{`issuer: "https://a.example" is verified here by identity.jwt`, func(c *identity.Introspection) { c.Issuer = issuerA }},
+		{`issuer: "https://c.example" is listed twice`, func(c *identity.Introspection) { c.Issuer = "https://c.example" }},
+		{`from: header "authorization" with the scheme "bearer" is the place of another credential`, func(c *identity.Introspection) { c.From = nil }},
+		{`from: exactly one of`, func(c *identity.Introspection) { c.From = []identity.TokenSource{{}} }},
+	} {
+		c := twoIssuers(t)
+		first, bad := good, good
+		first.Issuer = "https://c.example"
+		bad.From = []identity.TokenSource{{Header: "x-keyed"}}
+		tt.change(&bad)
+		c.Introspection = []identity.Introspection{first, bad}
+		if _, err := identity.New(c); err == nil || !strings.Contains(err.Error(), "identity.introspection[1]."+tt.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%v, want %s", err, tt.want)
+		}
+	}
+}
+
+func BenchmarkIntrospectionHit(b *testing.B) {
+	s := newIntrospectionServer(b)
+	s.says(opaque, active(object{"scope": "openid orders:read", "groups": []string{"eu"}}))
+	v := newVerifier(b, s.asking(b))
+	keys := load(b, v)
+	if got := outcome(b, v, keys, bearer(opaque)); got != "ok" {
+		b.Fatal(got)
+	}
+	get, ctx := bearer(opaque).get, context.Background()
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = v.Identify(ctx, keys, identity.Request{Header: get})
+	}
+}
