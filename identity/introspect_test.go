@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -47,11 +48,20 @@ type introspectionServer struct {
 	used    map[string]bool                       // jti
 	before  func(http.ResponseWriter) (done bool) // may answer instead
 	refused []string
+	change  func(http.ConnState) // told of connections
 }
 
 func newIntrospectionServer(t testing.TB) *introspectionServer {
 	s := &introspectionServer{answers: map[string]string{}, used: map[string]bool{}}
-	s.Server = httptest.NewServer(s)
+	s.Server = httptest.NewUnstartedServer(s)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.change != nil {
+			s.change(state)
+		}
+	}
+	s.Start()
 	t.Cleanup(func() {
 		s.Close()
 		for _, why := range s.refused {
@@ -476,6 +486,66 @@ func TestIntrospectionFlood(t *testing.T) {
 	}
 }
 
+// TestIntrospectionMemory remembers large answers up to a limit.
+func TestIntrospectionMemory(t *testing.T) {
+	s := newIntrospectionServer(t)
+	r := run(t, s.asking(t))
+	keys := r.next("the secret", isGood)
+	const large = 300 // of 60 KiB: more than the 16 MiB that are kept
+	for i := range large {
+		tok := fmt.Sprint("large", i)
+		s.says(tok, active(object{"x": strings.Repeat("x", 60<<10)}))
+		if got := r.ask(keys, bearer(tok)); got != "ok" {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if r.ask(keys, bearer(fmt.Sprint("large", large-1))); s.questions.Load() != large {
+		t.Error("the latest answer was forgotten")
+	}
+	if r.ask(keys, bearer("large0")); s.questions.Load() != large+1 {
+		t.Error("all answers are still remembered")
+	}
+}
+
+// TestIntrospectionConnections keeps one connection between questions, and none when Run has ended.
+func TestIntrospectionConnections(t *testing.T) {
+	s := newIntrospectionServer(t)
+	var opened atomic.Int64
+	closed := make(chan struct{}, 10)
+	s.mu.Lock()
+	s.change = func(state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			opened.Add(1)
+		case http.StateClosed:
+			closed <- struct{}{}
+		}
+	}
+	s.mu.Unlock()
+	v := newVerifier(t, s.asking(t))
+	ctx, cancel := context.WithCancel(context.Background())
+	published, ended := make(chan *identity.Keys, 10), make(chan error)
+	go func() { ended <- v.Run(ctx, func(k *identity.Keys) { published <- k }) }()
+	keys := <-published
+	for i := range 5 {
+		if got := outcome(t, v, keys, bearer(fmt.Sprint("token", i))); got != "bad credential: token is not active" {
+			t.Errorf("got %q", got)
+		}
+	}
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d connections for questions one after the other", n)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second): // less than the idle timeout
+		t.Error("the connection stays open")
+	}
+}
+
 func pemKey(t testing.TB, kind string, key any) string {
 	t.Helper()
 	var der []byte
@@ -638,6 +708,7 @@ func TestWhoTakesAToken(t *testing.T) {
 		"a token with claims that are broken": {bearer("eyJhbGciOiJSUzI1NiJ9.e30x.AAAA"), "bad credential: token is not strict json", 0, 0},
 		"a token with padding":                {bearer("eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJhIn0=.AAAA"), "bad credential: token is not three base64url segments", 0, 0},
 		"a space before its header":           {bearer(b64([]byte(` {"alg":"RS256"}`)) + "." + b64([]byte(`{}`)) + ".AAAA"), "bad credential: issuer is missing or not a string", 0, 0},
+		"a token with a header that is none":  {bearer("eyJhbGc!.b.c"), "bad credential: token is not three base64url segments", 0, 0},
 		"an opaque token":                     {bearer(opaque), "ok", 1, 0},
 		"an opaque token of the other":        {in("x-keyed", opaque), "ok", 0, 1},
 		"in a cookie":                         {in("cookie", "opaque="+opaque), "ok", 0, 1},
