@@ -3,12 +3,13 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full check bench fuzz docs clean nginx
+.PHONY: help build demo test test-full attack-mutations check bench fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
 	@echo "make test       unit tests under the race detector, and end-to-end tests with a real Envoy"
 	@echo "make test-full  the same with the long matrices"
+	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
 	@echo "make bench      cost of a decision next to a server that does not look"
 	@echo "make fuzz       each fuzz target for 30 seconds"
@@ -44,6 +45,11 @@ test: .venv-routes/stamp nginx
 test-full: .venv-routes/stamp nginx
 	go test -race -timeout 40m -tags full $(UNIT)
 	go test -race -timeout 40m -tags full -count=1 ./envoy
+	$(MAKE) attack-mutations
+
+# Each check of package identity is taken out once, and the attack suite must notice.
+attack-mutations:
+	go run ./hack/disable-checks
 
 bin/staticcheck: Makefile
 	GOBIN=$(CURDIR)/bin go install $(STATICCHECK)

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -103,6 +104,32 @@ func TestAttackByTime(t *testing.T) {
 			if got := outcome(t, v, keys, bearer(long)); got != step.long {
 				t.Errorf("after %s: got %q, want %q", step.offset, got, step.long)
 			}
+		}
+	}
+}
+
+// TestAttackOnTheAddress sends e-mail addresses that the issuer does not vouch for: the token is as good, the address is not
+// taken.
+func TestAttackOnTheAddress(t *testing.T) {
+	v := newVerifier(t, twoIssuers(t))
+	keys := load(t, v)
+	const address = "boss@example.com"
+	for name, c := range map[string]struct {
+		changes object
+		want    string
+	}{
+		"verified":            {object{"email": address, "email_verified": true}, address},
+		"nothing said":        {object{"email": address}, ""},
+		"not verified":        {object{"email": address, "email_verified": false}, ""},
+		"verified as text":    {object{"email": address, "email_verified": "true"}, ""},
+		"verified as number":  {object{"email": address, "email_verified": 1}, ""},
+		"verified in a list":  {object{"email": address, "email_verified": []bool{true}}, ""},
+		"verified elsewhere":  {object{"email": address, "user": object{"email_verified": true}}, ""},
+		"verified, no e-mail": {object{"email_verified": true}, ""},
+	} {
+		id, err := v.Identify(context.Background(), keys, identity.Request{Header: bearer(good(c.changes)).get})
+		if err != nil || id.Email != c.want {
+			t.Errorf("%s: got %q and %v, want %q", name, id.Email, err, c.want)
 		}
 	}
 }
