@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"encoding/json"
 	"errors"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -109,6 +110,42 @@ func FuzzKeySet(f *testing.F) {
 		}
 		if !strings.Contains(string(file), "-----BEGIN ") && !json.Valid(file) {
 			t.Fatalf("accepted what is not json")
+		}
+	})
+}
+
+// FuzzQuery holds that a token is accepted from a query only where net/url finds that one token in it, also when semicolons
+// separate.
+func FuzzQuery(f *testing.F) {
+	s := suite()
+	good := ""
+	for _, c := range s.Cases {
+		if c.Query != "" && len(c.Query) < 4096 {
+			f.Add(c.Query)
+		}
+		if c.Name == "issuer D" {
+			good = strings.TrimPrefix(c.Values("authorization")[0], "Bearer ")
+		}
+	}
+	for _, query := range []string{"access_token=TOKEN", "a=1&access%5Ftoken=TOKEN&b", "access_token=TOKEN;x=1", "x=%3Baccess_token=1&access_token=TOKEN"} {
+		f.Add(query)
+	}
+	dir := f.TempDir()
+	if err := s.WriteKeys(dir); err != nil {
+		f.Fatal(err)
+	}
+	v := newVerifier(f, s.Config(dir))
+	keys := load(f, v)
+	f.Fuzz(func(t *testing.T, query string) {
+		query = strings.ReplaceAll(query, "TOKEN", good) // which the fuzzer would never find
+		id, err := v.Identify(context.Background(), keys, identity.Request{Header: headers{}.get, Query: query})
+		if err != nil || !id.Authenticated {
+			return
+		}
+		values, _ := url.ParseQuery(strings.ReplaceAll(query, ";", "&"))
+		tokens := values["access_token"]
+		if len(tokens) != 1 || outcome(t, v, keys, bearer(tokens[0])) != "ok" {
+			t.Fatalf("accepted, but net/url finds %d tokens in %q", len(tokens), query)
 		}
 	})
 }
