@@ -174,3 +174,18 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	runtime.KeepAlive(v)
 }
+
+// TestHitsAreCheap holds a repeated token, good or refused, to two allocations.
+func TestHitsAreCheap(t *testing.T) {
+	v := newVerifier(t, twoIssuers(t))
+	keys := load(t, v)
+	for _, token := range []string{good(nil), good(object{"exp": at(-time.Hour)}), good(object{"aud": "other"})} {
+		get := bearer(token).get
+		allocations := testing.AllocsPerRun(100, func() {
+			_, _ = v.Identify(context.Background(), keys, identity.Request{Header: get})
+		})
+		if allocations > 2 {
+			t.Errorf("%v allocations", allocations)
+		}
+	}
+}

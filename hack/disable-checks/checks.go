@@ -123,7 +123,7 @@ var checks = []check{
 	{"claims.go", "type of the e-mail address", []string{"if id.Email, ok = c.email(claims); !ok {", "if id.Email, ok = c.email(claims); false {"}},
 	{"claims.go", "characters of the e-mail address", []string{"if !ok || strings.ContainsFunc(address, isControl) {", "if !ok {"}},
 	{"claims.go", "e-mail address is verified", []string{`if !c.UnverifiedEmail && claims["email_verified"] != true {`, "if false {"}},
-	{"claims.go", "false as text for email_verified", []string{`claims["email_verified"] != true {`, `claims["email_verified"] != true && claims["email_verified"] != "true" {`}},
+	{"claims.go", "text for email_verified", []string{`claims["email_verified"] != true {`, `claims["email_verified"] != true && claims["email_verified"] != "true" {`}},
 
 	// What is remembered.
 	{"verify.go", "remembered: key set", []string{"return t.set == set && samePlace", "return samePlace"}},
