@@ -108,7 +108,7 @@ var twoAppsFiles = map[string]string{
 
 func startTwoApps(t *testing.T) (*stack, []int) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := workDir(t)
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "apps"))); err != nil {
 		t.Fatal(err)
 	}

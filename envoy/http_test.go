@@ -21,7 +21,7 @@ import (
 // made in the files that have it. A change that hits nothing ends the test.
 func httpApp(t *testing.T, changes ...string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := workDir(t)
 	for _, from := range []string{echoApp(t), filepath.Join("testdata", "http")} {
 		overlay(t, dir, from)
 	}

@@ -79,7 +79,7 @@ static_resources:
 // withDoors makes an application directory out of others, the later over the earlier, and an envoy.yaml for the doors.
 func withDoors(t *testing.T, doors []door, from ...string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := workDir(t)
 	for _, part := range from {
 		overlay(t, dir, filepath.Join("testdata", part))
 	}
@@ -139,7 +139,7 @@ func at(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 // program runs a program for as long as the test does.
 func program(t *testing.T, name, dir string, argv []string, env ...string) *sandbox.Process {
 	t.Helper()
-	p, err := sandbox.Run(t.TempDir(), name, dir, argv, env...)
+	p, err := sandbox.Run(workDir(t), name, dir, argv, env...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ type another struct {
 // listens, ready or not.
 func startGatehouse(t *testing.T, name, config string, files map[string]string) *another {
 	t.Helper()
-	g := &another{name: name, dir: t.TempDir(), port: freePort(t), admin: freePort(t)}
+	g := &another{name: name, dir: workDir(t), port: freePort(t), admin: freePort(t)}
 	dir := g.dir
 	config = strings.NewReplacer("{GRPC}", at(g.port), "{ADMIN}", at(g.admin), "{DIR}", dir).Replace(config)
 	write(t, filepath.Join(dir, "gatehouse.yaml"), config)

@@ -3,6 +3,8 @@ package envoy_test
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,7 +38,12 @@ func run(m *testing.M) int {
 	if err != nil {
 		return fail(err)
 	}
-	return m.Run()
+	code := m.Run()
+	fmt.Fprintln(os.Stderr, &searched)
+	if code == 0 && searched.empty() && flag.Lookup("test.run").Value.String() == "" {
+		return fail(errors.New("no log was searched for credentials"))
+	}
+	return code
 }
 
 func fail(err error) int {
@@ -48,7 +55,7 @@ func fail(err error) int {
 // nor a panic was seen.
 func start(t *testing.T, cfg sandbox.Config) *sandbox.Sandbox {
 	t.Helper()
-	cfg.Root, cfg.WorkDir, cfg.Progress = root, t.TempDir(), func(s string) { t.Log(s) }
+	cfg.Root, cfg.WorkDir, cfg.HandedOut, cfg.Progress = root, workDir(t), func(token string) { handedOut.add(token) }, func(s string) { t.Log(s) }
 	if cfg.Authz == "" {
 		cfg.Gatehouse = gatehouseBinary
 	}

@@ -36,7 +36,7 @@ func startNginx(t *testing.T, gatehouse []string, changes ...string) behindNginx
 	app := httpApp(t, append([]string{"proxy: envoy, path_prefix: /authz", "proxy: nginx"}, gatehouse...)...)
 	s := start(t, sandbox.Config{App: app})
 	n := behindNginx{Sandbox: s, address: freeAddress(t)}
-	dir := t.TempDir()
+	dir := workDir(t)
 	text, err := os.ReadFile(filepath.Join(root, "examples", "nginx", "nginx.conf"))
 	if err != nil {
 		t.Fatal(err)

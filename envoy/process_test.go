@@ -16,7 +16,7 @@ import (
 // demoProcess runs `gatehouse demo` as a process and returns it when Envoy is up, with Envoy's host:port.
 func demoProcess(t *testing.T) (demo *exec.Cmd, envoy string) {
 	t.Helper()
-	demo = exec.Command(gatehouseBinary, "demo", "--root", root, "--dir", t.TempDir())
+	demo = exec.Command(gatehouseBinary, "demo", "--root", root, "--dir", workDir(t))
 	out, err := demo.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

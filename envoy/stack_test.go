@@ -44,6 +44,9 @@ func startStack(t *testing.T, dir string, apps map[int]int) *stack {
 	amend(t, filepath.Join(dir, "gatehouse.yaml"), s.ports...)
 	value := func(port int) string { return fmt.Sprintf("port_value: %d}", port) }
 	changes := []string{value(8080), value(s.port), value(9901), value(freePort(t)), value(9191), value(grpc)}
+	if contains(read(t, filepath.Join(dir, "envoy.yaml")), at(8080)) { // an address that clients are sent to
+		changes = append(changes, at(8080), at(s.port))
+	}
 	for written, port := range apps {
 		changes = append(changes, value(written), value(port))
 	}
@@ -69,8 +72,10 @@ func (s *stack) token(audience, subject string, roles ...string) string {
 	}
 	now := time.Now().Unix()
 	signed := part(map[string]any{"alg": "EdDSA", "kid": "test"}) + "." + part(map[string]any{"iss": sandbox.Issuer, "aud": audience,
-		"sub": subject, "roles": roles, "iat": now, "exp": now + 3600})
-	return signed + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(s.key, []byte(signed)))
+		"sub": subject, "roles": roles, "note": canary + subject, "iat": now, "exp": now + 3600})
+	token := signed + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(s.key, []byte(signed)))
+	handedOut.add(token)
+	return token
 }
 
 // reload puts another gatehouse.yaml in place of the one that runs, and returns when it is in use.
@@ -188,7 +193,7 @@ func (s *stack) play(t *testing.T, host, audience string, scenes []scene) {
 // copyOf copies an example, without what ran in it, to a directory of its own.
 func copyOf(t *testing.T, example string, without ...string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := workDir(t)
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "examples", example))); err != nil {
 		t.Fatal(err)
 	}

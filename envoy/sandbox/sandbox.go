@@ -57,6 +57,9 @@ type Config struct {
 	Workers int
 	// Progress is told, in a few words each, what takes time. Default: nobody is told.
 	Progress func(string)
+	// HandedOut is told each token that Token and ForgedToken make, so that a test can look for them where they must not
+	// be. It may be called by several goroutines. Default: nobody is told.
+	HandedOut func(token string)
 }
 
 // Sandbox is a running application behind Envoy and Gatehouse. Its methods may be called from several goroutines,
@@ -137,6 +140,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}
+	}
+	if c.HandedOut == nil {
+		c.HandedOut = func(string) {}
 	}
 	var err error
 	if c.WorkDir, err = filepath.Abs(c.WorkDir); err != nil {

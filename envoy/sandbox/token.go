@@ -14,6 +14,9 @@ const (
 	Issuer   = identity.LocalIssuerName
 	Audience = "orders"
 
+	// Note is a claim of every token. Nothing reads it, so it must not turn up anywhere either.
+	Note = "canary-of-the-sandbox"
+
 	tokenLifetime = 12 * time.Hour
 )
 
@@ -22,11 +25,12 @@ func (s *Sandbox) Token(subject string, roles ...string) string {
 	if roles == nil {
 		roles = []string{}
 	}
-	claims := map[string]any{"aud": Audience, "sub": subject, "roles": roles}
+	claims := map[string]any{"aud": Audience, "sub": subject, "roles": roles, "note": Note}
 	token, err := s.issuer.Mint("", claims, time.Now(), tokenLifetime)
 	if err != nil { // strings and lists of strings always encode, and its key signs
 		panic(fmt.Errorf("sandbox: making a token: %w", err))
 	}
+	s.cfg.HandedOut(token)
 	return token
 }
 
