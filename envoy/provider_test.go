@@ -197,14 +197,19 @@ func (p *provider) SetIntrospectionFromToken(ctx context.Context, answer *oidc.I
 func ordersBehind(t *testing.T, identity string) *sandbox.Sandbox {
 	t.Helper()
 	dir := copyOf(t, "flask-orders")
-	file := filepath.Join(dir, "gatehouse.yaml")
+	replaceIdentity(t, filepath.Join(dir, "gatehouse.yaml"), "identity:\n"+identity)
+	return start(t, sandbox.Config{App: dir})
+}
+
+// replaceIdentity puts another identity section into a gatehouse.yaml.
+func replaceIdentity(t *testing.T, file, section string) {
+	t.Helper()
 	before, rest, found := strings.Cut(read(t, file), "\nidentity:\n")
 	_, after, found2 := strings.Cut(rest, "\nheaders:")
 	if !found || !found2 {
 		t.Fatalf("%s has no identity section", file)
 	}
-	write(t, file, before+"\nidentity:\n"+identity+"\nheaders:"+after)
-	return start(t, sandbox.Config{App: dir})
+	write(t, file, before+"\n"+section+"\nheaders:"+after)
 }
 
 // expect asks and compares the status.
@@ -222,8 +227,9 @@ const lamp = `{"item": "lamp", "amount": 45}`
 // A provider, its issuer and an audience: that is all that it takes.
 func TestOpenIDProvider(t *testing.T) {
 	p := startProvider(t)
-	s := ordersBehind(t, fmt.Sprintf("  jwt: [{issuer: %q, audiences: [orders], keys: {url: %q}}]\n", p.issuer, p.issuer+"/keys"))
+	s := ordersBehind(t, fmt.Sprintf("  jwt: [{issuer: %q, audiences: [orders], keys: {discovery: true}}]\n", p.issuer))
 	web := discover(t, p.issuer, "orders", webSecret)
+	web.scope = "openid offline_access" // with a refresh token
 
 	vera := web.login(t, "vera", userSecret)
 	expect(t, s, "a viewer who logged in reads", 200, sandbox.Call{Path: "/orders", Token: vera.Access})

@@ -17,6 +17,7 @@ import (
 type relyingParty struct {
 	id, secret string
 	redirect   string // where the provider sends the browser with a code; nobody needs to listen there
+	scope      string // what it asks for when somebody logs in
 
 	meta struct {
 		Issuer        string `json:"issuer"`
@@ -43,7 +44,7 @@ type grant struct {
 // discover reads the provider's metadata.
 func discover(t *testing.T, issuer, id, secret string) *relyingParty {
 	t.Helper()
-	rp := &relyingParty{id: id, secret: secret, redirect: discoveredRedirect}
+	rp := &relyingParty{id: id, secret: secret, redirect: discoveredRedirect, scope: "openid"}
 	resp, err := http.Get(issuer + "/.well-known/openid-configuration")
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +133,7 @@ func (rp *relyingParty) login(t *testing.T, user, password string) grant {
 	t.Helper()
 	b := &browser{cookies: map[string]string{}}
 	page := b.get(t, rp.meta.Authorization+"?"+url.Values{"client_id": {rp.id}, "redirect_uri": {rp.redirect}, "response_type": {"code"},
-		"scope": {"openid offline_access"}, "state": {"state-" + user}}.Encode(), rp.redirect)
+		"scope": {rp.scope}, "state": {"state-" + user}}.Encode(), rp.redirect)
 	end := b.fillIn(t, page, user, password, rp.redirect)
 	back := end.at.Query()
 	if back.Get("code") == "" || back.Get("state") != "state-"+user {
@@ -205,7 +206,7 @@ func (b *browser) walk(t *testing.T, method, address string, form url.Values, st
 		resp.Body.Close()
 		for _, c := range resp.Cookies() {
 			key := req.URL.Host + " " + c.Name
-			if c.MaxAge < 0 || c.Value == "" {
+			if c.MaxAge < 0 || !c.Expires.IsZero() && c.Expires.Before(time.Now()) {
 				delete(b.cookies, key)
 			} else {
 				b.cookies[key] = c.Value
