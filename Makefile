@@ -3,19 +3,20 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full attack-mutations check bench fuzz docs clean nginx
+.PHONY: help build demo test test-full test-keycloak attack-mutations check bench fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
 	@echo "make test       unit tests under the race detector, and end-to-end tests with a real Envoy"
 	@echo "make test-full  the same with the long matrices"
+	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
 	@echo "make bench      cost of a decision next to a server that does not look"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
 	@echo "make build      bin/gatehouse"
-	@echo "make clean      remove bin, .demo and .venv"
+	@echo "make clean      remove bin, .demo, .venv and .keycloak"
 
 build:
 	go build -o bin/gatehouse ./cmd/gatehouse
@@ -51,6 +52,20 @@ test-full: .venv-routes/stamp nginx
 attack-mutations:
 	go run ./hack/disable-checks
 
+# A real Keycloak, which Maven fetches once (155 MB). Not part of test: it wants Java, and two minutes.
+KEYCLOAK = 26.3.5
+KEYCLOAK_HOME = $(CURDIR)/.keycloak/keycloak-$(KEYCLOAK)
+
+$(KEYCLOAK_HOME)/version.txt:
+	@command -v mvn >/dev/null && command -v java >/dev/null || { echo "needs Java 17 and Maven: apt install openjdk-17-jre-headless maven"; exit 1; }
+	mvn -B -q -C org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
+	  -Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK):zip -DoutputDirectory=$(CURDIR)/.keycloak
+	cd .keycloak && python3 -m zipfile -e keycloak-quarkus-dist-$(KEYCLOAK).zip . && rm keycloak-quarkus-dist-$(KEYCLOAK).zip
+	touch $@
+
+test-keycloak: $(KEYCLOAK_HOME)/version.txt
+	GATEHOUSE_KEYCLOAK=$(KEYCLOAK_HOME) go test -race -tags keycloak -timeout 20m -count=1 -v -run '^TestKeycloak$$' ./envoy
+
 bin/staticcheck: Makefile
 	GOBIN=$(CURDIR)/bin go install $(STATICCHECK)
 
@@ -63,6 +78,7 @@ check: bin/staticcheck bin/govulncheck
 	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go vet -tags full ./...
+	go vet -tags keycloak ./envoy
 	bin/staticcheck ./...
 	@bin/govulncheck ./... 2>bin/govulncheck.log; code=$$?; \
 	if [ $$code -eq 3 ]; then exit 1; fi; \
@@ -85,4 +101,4 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 
 clean:
-	rm -rf bin .demo .venv .venv.lock .venv-routes
+	rm -rf bin .demo .venv .venv.lock .venv-routes .keycloak
