@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"gatehouse/identity"
 )
@@ -40,6 +41,28 @@ func (c Case) Sendable() bool {
 		}
 	}
 	return true
+}
+
+// Text reports whether all of it is valid UTF-8, as a string in a protobuf message must be.
+func (c Case) Text() bool {
+	for _, line := range c.Headers {
+		if !utf8.ValidString(line[1]) {
+			return false
+		}
+	}
+	return utf8.ValidString(c.Query)
+}
+
+// Repeats reports whether a header is there more than once: proxies join such lines.
+func (c Case) Repeats() bool {
+	for i, line := range c.Headers {
+		for _, other := range c.Headers[:i] {
+			if other[0] == line[0] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Values gives the field lines of one header, as an identity.Header does.
