@@ -1,6 +1,7 @@
 package envoy_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -80,11 +81,11 @@ func browse(t *testing.T, s *stack, viewer, password, token string) {
 // The recipe for browser applications, with Envoy's oauth2 filter: the example's own files, but for where the provider is.
 func TestBrowserLogsIn(t *testing.T) {
 	p := startProvider(t)
-	s := keycloakExample(t, webSecret, "http://127.0.0.1:8180/realms/orders/protocol/openid-connect/certs", p.issuer+"/keys",
+	s := keycloakExample(t, webSecret, "preset: keycloak ", fmt.Sprintf("issuer: %q ", p.issuer), "      tenant: orders", fmt.Sprintf("      keys: {url: %q} #", p.issuer+"/keys"),
+		"      domain: http://127.0.0.1:8180", "      claims: {roles: roles} #",
 		"http://127.0.0.1:8180/realms/orders/protocol/openid-connect/auth", p.issuer+"/auth",
 		"http://127.0.0.1:8180/realms/orders/protocol/openid-connect/token", p.issuer+"/oauth/token",
-		"http://127.0.0.1:8180/realms/orders", p.issuer, "realm_access.roles", "roles",
-		"port_value: 8180}", strings.Replace("port_value: PORT}", "PORT", p.issuer[strings.LastIndexByte(p.issuer, ':')+1:], 1), "client_id: orders-web", "client_id: orders")
+		"port_value: 8180}", fmt.Sprintf("port_value: %d}", portOf(t, p.issuer)), "client_id: orders-web", "client_id: orders")
 	p.allowRedirect("http://" + at(s.port) + "/oauth/callback")
 	token := discover(t, p.issuer, "orders", webSecret).login(t, "vera", userSecret).Access
 	browse(t, s, "vera", userSecret, token)

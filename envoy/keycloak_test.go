@@ -202,7 +202,7 @@ func (s *stack) expect(t *testing.T, what, want string, c sandbox.Call) {
 func TestKeycloak(t *testing.T) {
 	k := startKeycloak(t)
 	s := keycloakExample(t, "orders-web-secret", "http://127.0.0.1:8180", k.url, "port_value: 8180}", fmt.Sprintf("port_value: %d}", portOf(t, k.url)),
-		`/certs"}`, `/certs", refresh: 1s}`)
+		"      audiences: [orders] ", "      keys: {discovery: true, refresh: 1s}\n      audiences: [orders] ")
 	timed := func(name string, step func(*testing.T)) {
 		begun := time.Now()
 		t.Run(name, step)
