@@ -20,6 +20,7 @@ func keycloakExample(t *testing.T, secret string, changes ...string) *stack {
 		}
 	}
 	dir := filepath.Join(all, "keycloak")
+	patient(t, dir)
 	write(t, filepath.Join(dir, "client.secret"), secret)
 	write(t, filepath.Join(dir, "cookie.key"), "canary-key-of-the-cookies-0123456789")
 	for i := 0; i < len(changes); i += 2 {

@@ -285,6 +285,7 @@ func keycloakIntrospection(t *testing.T, k *keycloak, s *stack) {
 	secret := filepath.Join(s.dir, "gatehouse.secret")
 	write(t, secret, "gatehouse-secret\n")
 	before := strings.ReplaceAll(read(t, filepath.Join(root, "examples", "keycloak", "gatehouse.yaml")), "http://127.0.0.1:8180", k.url)
+	before = strings.ReplaceAll(before, "decision: envoy/authz/allow", "decision: envoy/authz/allow\n  timeout: 2s")
 	head, rest, _ := strings.Cut(before, "\nidentity:\n")
 	_, tail, _ := strings.Cut(rest, "\nheaders:")
 	defer s.reload(t, before)

@@ -193,12 +193,20 @@ func (p *provider) SetIntrospectionFromToken(ctx context.Context, answer *oidc.I
 	return err
 }
 
-// ordersBehind is the Flask example with another identity section, and nothing else changed.
+// ordersBehind is the Flask example with another identity section, and nothing else changed but timeouts.
 func ordersBehind(t *testing.T, identity string) *sandbox.Sandbox {
 	t.Helper()
 	dir := copyOf(t, "flask-orders")
 	replaceIdentity(t, filepath.Join(dir, "gatehouse.yaml"), "identity:\n"+identity)
+	patient(t, dir)
 	return start(t, sandbox.Config{App: dir})
+}
+
+// patient gives an example's decisions the time that a busy test machine may need.
+func patient(t *testing.T, dir string) {
+	t.Helper()
+	amend(t, filepath.Join(dir, "envoy.yaml"), "timeout: 0.25s", "timeout: 5s")
+	amend(t, filepath.Join(dir, "gatehouse.yaml"), "decision: envoy/authz/allow", "decision: envoy/authz/allow\n  timeout: 2s")
 }
 
 // replaceIdentity puts another identity section into a gatehouse.yaml.
