@@ -34,19 +34,16 @@ func runArchive(t *testing.T, versions int, options ...option) *archived {
 		a.put(n)
 		a.until(fmt.Sprint(n))
 	}
-	a.settled()
+	a.settled(versions)
 	return a
 }
 
 func (a *archived) put(n int) { atomically(a.t, a.path, packed(a.t, numbered(n))) }
 
-// settled waits until the manager has noted what it published.
-func (a *archived) settled() {
+// settled waits until the manager has noted that it published a version.
+func (a *archived) settled(n int) {
 	a.t.Helper()
-	waitFor(a.t, func() bool {
-		h := a.manager.History()
-		return len(h) > 0 && h[0].Active && a.manager.Status()[0].Revision == h[0].Revision
-	})
+	waitFor(a.t, func() bool { return a.manager.Status()[0].Revision == fmt.Sprintf("v%d", n) })
 }
 
 func (a *archived) rollback(to string) bundles.Activation {
@@ -78,7 +75,9 @@ func TestRollback(t *testing.T) {
 	if s.Revision != "v2" || !s.Pinned || s.Held != before || s.Error != "" || a.history() != "v3 v2* v1" {
 		t.Errorf("status %+v, history %s", s, a.history())
 	}
+	attempt := a.manager.Status()[0].LastAttempt
 	a.put(3) // the same again, written anew
+	waitFor(t, func() bool { return a.manager.Status()[0].LastAttempt.After(attempt) })
 	a.none()
 	a.rollback("")
 	a.until("1")
@@ -194,7 +193,7 @@ func TestRollbackThatDoesNotFit(t *testing.T) {
 	a.until("1")
 	a.put(2)
 	a.until("2")
-	a.settled()
+	a.settled(2)
 	refuse.Store(true)
 	if _, err := a.manager.Rollback(context.Background(), ""); err == nil || !strings.Contains(err.Error(), "it does not fit the rest of the configuration any more: GET /orders has no rule") {
 		t.Errorf("error %v", err)
@@ -218,7 +217,7 @@ func TestPinOutlivesAReload(t *testing.T) {
 	a.until("2")
 	atomically(t, path, version(3))
 	a.until("3")
-	a.settled()
+	a.settled(3)
 	a.rollback("")
 	waitFor(t, func() bool { return a.manager.Status()[0].Pinned })
 
