@@ -80,6 +80,8 @@ func TestArchiveWithoutEventsIsFoundByLooking(t *testing.T) {
 	r.until("1")
 	atomically(t, path, packed(t, map[string]string{"authz.rego": answering(2)}))
 	r.until("2")
+	must(t, os.WriteFile(path, packed(t, map[string]string{"authz.rego": answering(4)}), 0o644)) // the same file
+	r.until("4")
 	must(t, os.Remove(path))
 	r.says(stays)
 	atomically(t, path, packed(t, map[string]string{"authz.rego": answering(3)}))

@@ -1,9 +1,16 @@
 // Package bundles brings policy from where it is kept to the gate, and keeps it current.
 //
-// A Manager reads its sources (directories), compiles all of them together into one policy.Snapshot and hands that over
-// through Config.Publish. Then it watches. Whatever goes wrong with a change, the snapshot that was published last stays
-// in force: the manager logs what is wrong with file and line, counts it, shows it in Status, and tries again when
-// something changes.
+// A Manager reads its sources (directories and tarballs), compiles all of them together into one policy.Snapshot and hands
+// that over through Config.Publish. Then it watches. Whatever goes wrong with a change, the snapshot that was published
+// last stays in force: the manager logs what is wrong with stage, file and line, counts it, shows it in Status, and tries
+// again when something changes.
+//
+// # On the way to being active
+//
+// A bundle is read and held against the limits; its signature is verified, where the source asks for one; it is parsed,
+// and compiled together with what the other sources have; its decisions must be defined; its own tests must pass, then
+// Config.Smoke; the snapshot decides once, to be warm; then it is published. The last few snapshots are kept: Rollback
+// publishes one of them again, at once.
 //
 // # What counts as one change
 //
@@ -21,6 +28,9 @@
 // Of a directory: what policy.Read wants, without hidden files and folders and without what editors leave behind.
 // Symbolic links may point to files within the directory, never out of it, and folders behind links are refused.
 // A directory with a ..data link is a Kubernetes volume: only what the link leads to is read.
+//
+// Of a tarball: everything, and it must be whole. What is cut off, has something behind its end, or holds a link or a name
+// that climbs is refused. Hidden files in it count, because it was packed on purpose.
 //
 // # Who owns what
 //

@@ -254,6 +254,21 @@ func TestTamperedBundlesAreNeverActivated(t *testing.T) {
 	r.none()
 }
 
+// Of a key that is in a manifest twice, what the hash covers is what counts: not both together.
+func TestManifestWithAKeyTwice(t *testing.T) {
+	private, public := keyPair(t, "main", "EdDSA", "")
+	files := signedWith(t, private, map[string]string{"authz.rego": answering(1), ".manifest": `{"file_rego_versions": {"/other.rego": 1}}`,
+		"other.rego": "package other\n\nx if true\n"})
+	files[".manifest"] = `{"file_rego_versions": {"/authz.rego": 7}, "file_rego_versions": {"/other.rego": 1}}`
+	path := filepath.Join(t.TempDir(), "app.tar.gz")
+	atomically(t, path, packed(t, files))
+	s, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: path, Verification: &bundles.Verification{Keys: []bundles.Key{public}}})
+	must(t, err)
+	if got := answer(t, s); got != "1" {
+		t.Errorf("answer %s", got)
+	}
+}
+
 func TestSignedDirectory(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	dir := t.TempDir()

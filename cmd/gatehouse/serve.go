@@ -49,7 +49,7 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&src.file, "config", "c", "", "configuration file")
-	c.Flags().StringVarP(&src.bundle, "bundle", "b", "", "policy directory, besides those of the configuration")
+	c.Flags().StringVarP(&src.bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
 	return c
 }
 

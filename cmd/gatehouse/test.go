@@ -60,7 +60,7 @@ The exit code is 0 where all passed, 1 where one failed, 2 where they could not 
 	}
 	flags := c.Flags()
 	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory, besides those of the configuration")
+	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
 	flags.StringVar(&f.run, "run", "", "regular expression: only tests whose name it matches")
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVar(&f.coverage, "coverage", false, "show which routes have no allow and no deny test")
