@@ -1,7 +1,10 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -160,6 +163,44 @@ func TestSmokeKeepsABadPolicyOut(t *testing.T) {
 	eventually(t, "waiting for the reload to fail", func() error {
 		if s := p.status(); !strings.Contains(s.ReloadError, `smoke.yaml:1: unknown key "alow"`) {
 			return fmt.Errorf("%q", s.ReloadError)
+		}
+		return nil
+	})
+}
+
+// A tarball stands wherever a directory does.
+func TestTarballAsABundle(t *testing.T) {
+	p := newProcess(t, "listen: {grpc: [\"$GRPC\"], admin: \"$ADMIN\"}\npolicy: {bundles: [{path: app.tar.gz}]}\n")
+	var out bytes.Buffer
+	zipped := gzip.NewWriter(&out)
+	w := tar.NewWriter(zipped)
+	for name, text := range map[string]string{"authz.rego": allowAll,
+		"authz_test.rego": "package authz_test\n\ntest_one if data.envoy.authz.allow\n\ntest_two if not data.envoy.authz.allow\n"} {
+		if err := w.WriteHeader(&tar.Header{Name: "./" + name, Mode: 0o644, Size: int64(len(text))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), zipped.Close()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.path("app.tar.gz"), out.String())
+	if code, out, errs := p.gatehouse("test"); code != 1 || !strings.Contains(out, "app.tar.gz/authz_test.rego:5") || !strings.Contains(out, "data.authz_test.test_two") {
+		t.Errorf("test: %d %q %q", code, out, errs)
+	}
+	if code, out, errs := p.gatehouse("check", "GET", "/"); code != 0 || !strings.Contains(out, "x-rule: one") {
+		t.Errorf("check: %d %q %q", code, out, errs)
+	}
+	// What its own tests keep out does not serve.
+	p.start()
+	eventually(t, "waiting for the failure", func() error {
+		if code, body := p.get("/readyz"); code != 503 {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		if s := p.status().Bundles[0]; s.Name != "app" || s.Stage != "testing" || s.File != "authz_test.rego" || s.Line != 5 {
+			return fmt.Errorf("status %+v", s)
 		}
 		return nil
 	})
