@@ -137,12 +137,13 @@ type Manager struct {
 // source is the state of one source. Run's goroutine owns it.
 type source struct {
 	Source
-	fetch   fetcher    // nil for a source with a path; set by New
-	active  *candidate // in the published snapshot
-	latest  *candidate // read last; differs from active after a failure to compile; nil after a failure to read
-	pin     *pin       // nil unless it was rolled back
-	highest int64      // the highest serial that was ever active
-	seen    *listing   // what was at the path when it was read last; nil when it could not be looked at, or there is no path
+	fetch   fetcher       // nil for a source with a path; set by New
+	active  *candidate    // in the published snapshot
+	latest  *candidate    // read last; differs from active after a failure to compile; nil after a failure to read
+	pin     *pin          // nil unless it was rolled back
+	highest int64         // the highest serial that was ever active
+	seen    *listing      // what was at the path when it was read last; nil when it could not be looked at, or there is no path
+	keys    []fs.FileInfo // the key files, as they were when it was read last
 	pending settling
 	status  Status
 }

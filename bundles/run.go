@@ -122,7 +122,7 @@ func (m *Manager) noteAll(err error) {
 	}
 }
 
-// look compares each source with what was read last, without opening a file.
+// look compares each source, and the keys that verify it, with what was read last, without opening a file.
 func (m *Manager) look() {
 	for _, s := range m.withPath() {
 		if !s.pending.first.IsZero() {
@@ -130,7 +130,7 @@ func (m *Manager) look() {
 		}
 		// What cannot be listed looks like nothing; trying to read it says why.
 		now, _ := look(s.Source, m.cfg.Limits)
-		if !now.same(s.seen) {
+		if !now.same(s.seen) || !slices.EqualFunc(s.Verification.look(), s.keys, sameFile) {
 			s.pending.note(time.Now(), false)
 		}
 	}
@@ -154,6 +154,7 @@ func (m *Manager) reload(ctx context.Context, sources []*source) {
 func (m *Manager) read(s *source) bool {
 	// Watch before reading: what happens after the read is then an event, what happened before is in the read.
 	m.cover(s)
+	s.keys = s.Verification.look()
 	d, seen, err := readPath(s.Source, m.cfg.Limits)
 	s.seen = seen
 	if errors.Is(err, errChanging) && s.pending.tries < maxRestless {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -156,6 +157,20 @@ func (v *Verification) validate() error {
 		seen[k.ID] = true
 	}
 	return errors.Join(problems...)
+}
+
+// look takes one look at the key files without reading them; what is not there is nil.
+func (v *Verification) look() []fs.FileInfo {
+	if v == nil {
+		return nil
+	}
+	seen := make([]fs.FileInfo, len(v.Keys))
+	for i, k := range v.Keys {
+		if info, err := os.Stat(k.File); err == nil {
+			seen[i] = info
+		}
+	}
+	return seen
 }
 
 // signed is the payload of a signature.

@@ -269,6 +269,25 @@ func TestManifestWithAKeyTwice(t *testing.T) {
 	}
 }
 
+// A key that is put right lets a bundle in that is there already; one that is taken away leaves what is active, and says so.
+func TestKeysThatChange(t *testing.T) {
+	private, public := keyPair(t, "main", "ES256", "")
+	_, wrong := keyPair(t, "main", "ES256", "")
+	right, err := os.ReadFile(public.File)
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "app.tar.gz")
+	atomically(t, path, packed(t, signedWith(t, private, orders(1))))
+	r := run(t, []bundles.Source{{Name: "app", Path: path, Verification: &bundles.Verification{Keys: []bundles.Key{wrong}}}},
+		func(c *bundles.Config) { c.Poll = 10 * time.Millisecond })
+	r.says(never)
+	atomically(t, wrong.File, right)
+	r.until("1")
+	must(t, os.Remove(wrong.File))
+	r.says(stays)
+	waitFor(t, func() bool { s := r.manager.Status()[0]; return s.Stage == "verifying" && s.Revision == "7" })
+	r.none()
+}
+
 func TestSignedDirectory(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	dir := t.TempDir()
