@@ -70,7 +70,8 @@ type Config struct {
 	SkipTests   bool          // they are not run
 
 	// Keep is how many snapshots are kept to roll back to, at most 100; default 5, below zero none. Of larger ones fewer are
-	// kept: the files of all of them together have at most KeepBytes, default 64 MiB, except for the last one.
+	// kept: the files of all of them together have at most KeepBytes, default 16 MiB, except for the last one. Compiled, data
+	// takes some thirteen times the memory that it has as JSON.
 	Keep      int
 	KeepBytes int64
 
@@ -168,7 +169,7 @@ func New(cfg Config) (*Manager, error) {
 		problems = append(problems, errors.New("no bundle is configured: name at least one source of policy"))
 	}
 	m.cfg.Keep, m.cfg.TestTimeout = max(cmp.Or(cfg.Keep, 5), 0), cmp.Or(cfg.TestTimeout, 10*time.Second)
-	m.cfg.KeepBytes = cmp.Or(cfg.KeepBytes, 64<<20)
+	m.cfg.KeepBytes = cmp.Or(cfg.KeepBytes, 16<<20)
 	if m.cfg.Keep > 100 {
 		problems = append(problems, fmt.Errorf("%d snapshots to roll back to are too many: at most 100", cfg.Keep))
 	}
