@@ -71,7 +71,7 @@ type Config struct {
 
 	// Keep is how many snapshots are kept to roll back to, at most 100; default 5, below zero none. Of larger ones fewer are
 	// kept: the files of all of them together have at most KeepBytes, default 16 MiB, except for the last one. Compiled, data
-	// takes some thirteen times the memory that it has as JSON.
+	// takes about ten times the memory that it has as JSON.
 	Keep      int
 	KeepBytes int64
 

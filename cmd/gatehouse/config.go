@@ -188,7 +188,7 @@ type policyConfig struct {
 	Tests        ownTestsConfig     `yaml:"tests" doc:"The bundles' own tests, *_test.rego, which a bundle has to pass before it gets active."`
 	Smoke        []string           `yaml:"smoke" doc:"Tables of requests, as gatehouse test reads them, that must hold under a policy before it gets active: that the administrators are not locked out, for one. Read at the start and at each reload. Default: none."`
 	Keep         int                `yaml:"keep" doc:"How many earlier snapshots are kept to roll back to, at most 100. Default: 5."`
-	KeepSize     size               `yaml:"keep_size" doc:"Most bytes of bundles that are kept so; the last snapshot is kept whatever its size. Compiled data takes some thirteen times as much memory. Default: 16MiB."`
+	KeepSize     size               `yaml:"keep_size" doc:"Most bytes of bundles that are kept so; the last snapshot is kept whatever its size. Compiled data takes about ten times as much memory. Default: 16MiB."`
 }
 
 type routesConfig struct {
