@@ -131,8 +131,10 @@ func (c *Client) pull(ctx context.Context, repository *remote.Repository, r Refe
 	if i.tarball, err = fetch(ctx, repository.Blobs(), i.layer(), c.cfg.MaxTarball); err != nil {
 		return nil, err
 	}
-	// Few registries refuse the empty config, and some tools do not push it. Nobody needs its content.
-	if i.config, err = fetch(ctx, repository.Blobs(), m.Config, maxManifest); err != nil && !errors.Is(err, errdef.ErrNotFound) {
+	// There are tools that do not push the empty config. Nobody needs its content to decide.
+	if m.Config.Digest.String() == sum([]byte(emptyConfig)) {
+		i.config = []byte(emptyConfig)
+	} else if i.config, err = fetch(ctx, repository.Blobs(), m.Config, maxManifest); err != nil && !errors.Is(err, errdef.ErrNotFound) {
 		return nil, err
 	}
 	return i, nil

@@ -75,7 +75,7 @@ func (c *Client) Login(ctx context.Context, host, username string, password Pass
 	if username == "" || password == "" {
 		return "", errors.New("logging in: a user name and a password are needed")
 	}
-	if err := (registry.Reference{Registry: host}).ValidateRegistry(); err != nil {
+	if !registryName.MatchString(host) {
 		return "", fmt.Errorf("logging in: %q is no registry, which is a host or host:port", host)
 	}
 	store, err := c.credentialStore()

@@ -44,6 +44,8 @@ const (
 	// layerTitle is the file name under which `oras pull` saves the layer.
 	layerTitle = "bundle.tar.gz"
 
+	emptyConfig = "{}"
+
 	maxManifest    = 1 << 20   // bytes of a manifest, an index or a config
 	defaultTarball = 100 << 20 // bytes of a layer
 )
@@ -63,7 +65,7 @@ func New(tarball []byte, annotations map[string]string) (*Image, error) {
 	if len(tarball) < 2 || tarball[0] != 0x1f || tarball[1] != 0x8b {
 		return nil, errors.New("making an image: a bundle is a tarball compressed with gzip")
 	}
-	config := []byte("{}")
+	config := []byte(emptyConfig)
 	both := map[string]string{typeAnnotation: typePolicy}
 	layer := ocispec.Descriptor{MediaType: layerType, Digest: digest.FromBytes(tarball), Size: int64(len(tarball)),
 		Annotations: map[string]string{typeAnnotation: typePolicy, ocispec.AnnotationTitle: layerTitle}}
@@ -124,6 +126,9 @@ func (i *Image) layer() ocispec.Descriptor {
 func (i *Image) blobs() (map[digest.Digest][]byte, error) {
 	if len(i.manifest.Layers) != 1 {
 		return nil, fmt.Errorf("image %s has %d layers: one with a bundle alone can be kept or pushed", i.digest, len(i.manifest.Layers))
+	}
+	if i.config == nil {
+		return nil, fmt.Errorf("image %s came without its config %s: it can neither be kept nor pushed", i.digest, i.manifest.Config.Digest)
 	}
 	return map[digest.Digest][]byte{i.manifest.Config.Digest: i.config, i.layer().Digest: i.tarball}, nil
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-
-	"oras.land/oras-go/v2/registry"
 )
 
 // A Reference names an image: registry.example.com/policies/app:1.4, or with @sha256:... for one that cannot change. Where
@@ -20,7 +18,9 @@ type Reference struct {
 
 var (
 	repositoryName = regexp.MustCompile(`^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*$`)
-	tagName        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	// A DNS name, an IPv4 address or an IPv6 address in brackets, with a port or without.
+	registryName = regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?$`)
+	tagName      = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 )
 
 const maxReference = 512
@@ -47,7 +47,7 @@ func ParseReference(s string) (Reference, error) {
 	}
 	if host, path, ok := strings.Cut(rest, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
 		r.Registry, rest = host, path
-		if err := (registry.Reference{Registry: host}).ValidateRegistry(); err != nil {
+		if !registryName.MatchString(host) {
 			return wrong("%q is no registry", host)
 		}
 	}

@@ -22,6 +22,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/decisionlog":     {},
 		"gatehouse/routes":          {},
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
+		"gatehouse/images":          {},
+		"gatehouse/images/exchange": {},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
 		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/bundles"},
@@ -35,6 +37,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
 		"google.golang.org/grpc/health":                    {"gatehouse/cmd/gatehouse"},
+		"oras.land/":                                       {"gatehouse/images"},
 		"go.opentelemetry.io/otel/sdk":                     {"gatehouse/cmd/gatehouse"},
 		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/cmd/gatehouse"}, // promhttp
 	}
