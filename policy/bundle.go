@@ -45,6 +45,18 @@ func (b *Bundle) Revision() string {
 // digest decide alike.
 func (b *Bundle) Digest() string { return b.digest }
 
+// Info describes the bundle as a snapshot that has it does.
+func (b *Bundle) Info() BundleInfo {
+	info := BundleInfo{Name: b.name, Revision: b.Revision(), Digest: b.digest, Modules: len(b.modules)}
+	for _, module := range b.modules {
+		info.Rules += len(module.Rules)
+	}
+	return info
+}
+
+// Roots returns the paths below data that the bundle owns; one that is empty owns all. The caller must not change them.
+func (b *Bundle) Roots() []string { return b.roots }
+
 // Limits bounds what a bundle may hold. A zero means the default.
 type Limits struct {
 	Files int   // number of files; default 10,000

@@ -247,9 +247,8 @@ func (c *compilation) describe(context.Context) {
 	s := c.snapshot
 	var revisions []string
 	for _, b := range c.bundles {
-		info := BundleInfo{Name: b.name, Revision: b.Revision(), Digest: b.digest, Modules: len(b.modules)}
+		info := b.Info()
 		for _, module := range b.modules {
-			info.Rules += len(module.Rules)
 			for _, notice := range directoryNotices(module) {
 				s.notices = addNotice(s.notices, notice)
 			}

@@ -282,6 +282,11 @@ type (
 )
 
 func printJSON(w io.Writer, a *attempt, answer *gate.Answer) error {
+	return jsonLines(w).Encode(resultOf(a, answer))
+}
+
+// resultOf is an answer for scripts.
+func resultOf(a *attempt, answer *gate.Answer) checkResult {
 	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: told(answer), Cause: cause(answer),
 		DryRun: answer.DryRun, Caller: callerOf(a.as), App: answer.Trace.App, Rule: answer.Trace.Asked, Revision: answer.Trace.Revision,
 		Removed: answer.Remove, Body: answer.Body}
@@ -296,9 +301,7 @@ func printJSON(w io.Writer, a *attempt, answer *gate.Answer) error {
 	} else {
 		out.ToClient = checkHeaders(answer.Set)
 	}
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(out)
+	return out
 }
 
 func callerOf(id *identity.Identity) *checkCaller {

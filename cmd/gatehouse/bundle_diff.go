@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/bundles"
+	"gatehouse/gate"
+	"gatehouse/policy"
+)
+
+// diffFlags are those of gatehouse bundle diff.
+type diffFlags struct {
+	imageFlags
+	config   string
+	name     string
+	requests []string
+	limit    int
+	json     bool
+}
+
+func bundleDiffCommand() *cobra.Command {
+	var f diffFlags
+	c := &cobra.Command{
+		Use:   "diff BEFORE AFTER",
+		Short: "Compare two bundles: rules, data, and decisions",
+		Long: `Shows the rules and the data that differ between two bundles, each of them a directory, a tarball or an image. Comments,
+white space and the order of rules do not count. With tables of requests, as gatehouse test reads them, it shows every decision that
+would change; what the tables expect does not matter here.
+
+The exit code is 1 where a decision would change, 2 where that could not be found out, else 0.`,
+		Example: `  gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy
+  gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy --config gatehouse.yaml --requests tests.yaml`,
+		Args: arguments("gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy", 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			d, err := f.diff(c, args[0], args[1])
+			if err == nil {
+				err = d.write(c.OutOrStdout(), f.json)
+			}
+			if err != nil {
+				return usageError{err} // exit code 1 is a decision that would change
+			}
+			if len(d.Decisions) > 0 {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	f.addStore(c)
+	f.addRegistry(c)
+	flags := c.Flags()
+	flags.StringArrayVar(&f.requests, "requests", nil, "file or directory with tables of requests; may be repeated")
+	flags.StringVarP(&f.config, "config", "c", "", "configuration to decide the requests with (default: gatehouse.yaml, if it is there)")
+	flags.StringVar(&f.name, "name", "", "which of the configuration's bundles is compared, where it has several")
+	flags.IntVar(&f.limit, "limit", 20, "how many changes of data to show")
+	flags.BoolVar(&f.json, "json", false, "print one JSON object")
+	return c
+}
+
+// bundleDiff is what diff --json prints.
+type bundleDiff struct {
+	*policy.Difference
+	Requests  int              `json:"requests,omitempty"` // that were tried
+	Decisions []decisionChange `json:"decisions,omitempty"`
+}
+
+// decisionChange is a request that is answered in another way.
+type decisionChange struct {
+	File   string      `json:"file"`
+	Line   int         `json:"line"`
+	Name   string      `json:"name"`
+	Before checkResult `json:"before"`
+	After  checkResult `json:"after"`
+
+	text string // before and after, for people
+}
+
+func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, error) {
+	if f.limit < 0 {
+		return nil, errors.New("--limit is not negative")
+	}
+	var sides [2]*opened
+	var read [2]*policy.Bundle
+	for i, arg := range []string{before, after} {
+		var err error
+		if sides[i], err = f.openBundle(c.Context(), arg, pulled); err != nil {
+			return nil, err
+		}
+		if read[i], err = policy.Read(sides[i].name, bundles.Tree(sides[i].files), policy.Limits{}); err != nil {
+			return nil, err
+		}
+	}
+	d := &bundleDiff{Difference: policy.Diff(read[0], read[1], f.limit)}
+	if len(f.requests) == 0 {
+		return d, nil
+	}
+	_, files, err := testFiles(source{}, f.requests)
+	if err != nil {
+		return nil, err
+	}
+	tests, err := readTestFiles(files, true, c.ErrOrStderr())
+	if err == nil && len(tests) == 0 {
+		err = fmt.Errorf("there are no requests in %s", strings.Join(f.requests, ", "))
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.Requests = len(tests)
+	d.Decisions, err = f.decisions(c, sides, tests)
+	return d, err
+}
+
+// decisions puts every request to both bundles.
+func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*requestTest) (changes []decisionChange, err error) {
+	temp, err := os.MkdirTemp("", "gatehouse-diff-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(temp)
+	var trials [2]*trial
+	for i, side := range sides {
+		if trials[i], err = f.trial(c, side, filepath.Join(temp, fmt.Sprint(i)+".tar.gz")); err != nil {
+			return nil, err
+		}
+		defer trials[i].close()
+	}
+	for _, test := range tests {
+		var answers [2]gate.Answer
+		for i, t := range trials {
+			if answers[i], err = t.answer(c.Context(), test); err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", test.file, test.line, err)
+			}
+		}
+		if err := c.Context().Err(); err != nil {
+			return nil, errors.New("interrupted before the end")
+		}
+		if sameAnswer(&answers[0], &answers[1]) {
+			continue
+		}
+		changes = append(changes, decisionChange{File: test.file, Line: test.line, Name: test.name, text: got(&answers[0]) + " -> " + got(&answers[1]),
+			Before: resultOf(&test.attempt, &answers[0]), After: resultOf(&test.attempt, &answers[1])})
+	}
+	return changes, nil
+}
+
+// trial is the configuration with the bundle in it.
+func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, error) {
+	file := o.path
+	if file == "" {
+		file = temp
+		if err := os.WriteFile(temp, o.image.Tarball(), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	src := source{file: f.config}
+	if _, err := os.Stat("gatehouse.yaml"); err == nil && f.config == "" {
+		src.file = "gatehouse.yaml"
+	}
+	if src.file == "" {
+		src.bundle = file
+	}
+	var misplaced error
+	t, err := newTrial(c.Context(), src, nil, func(cfg *config) {
+		cfg.DryRun = dryRunConfig{} // what is compared is the verdict
+		misplaced = cfg.replaceBundle(f.name, file)
+	}, c.ErrOrStderr())
+	if misplaced != nil {
+		if err == nil {
+			t.close()
+		}
+		return nil, misplaced
+	}
+	return t, err
+}
+
+// replaceBundle puts the bundle at a path in the place of the named one, or of the only one.
+func (c *config) replaceBundle(name, file string) error {
+	var names []string
+	for i, b := range c.Policy.Bundles {
+		if names = append(names, b.Name); name == b.Name || name == "" && len(c.Policy.Bundles) == 1 {
+			c.Policy.Bundles[i] = bundleConfig{Name: b.Name, Path: file}
+			return nil
+		}
+	}
+	if len(names) == 0 {
+		c.Policy.Bundles = []bundleConfig{{Name: "app", Path: file}}
+		return nil
+	}
+	return fmt.Errorf("--name says which bundle of the configuration is compared: %s", strings.Join(names, ", "))
+}
+
+// answer decides about a test's request.
+func (t *trial) answer(ctx context.Context, test *requestTest) (gate.Answer, error) {
+	a, who := test.attempt, test.caller
+	who.claims = cloneClaims(who.claims) // identity fills them in
+	var err error
+	if a.as, err = t.identity(who); err != nil {
+		return gate.Answer{}, err
+	}
+	answer := t.gate.Check(ctx, a.request())
+	if answer.Reason == gate.Timeout { // a busy machine must not look like a change
+		answer = t.gate.Check(ctx, a.request())
+	}
+	return answer, nil
+}
+
+// cloneClaims copies claims with the objects in them, which is all that identity writes to.
+func cloneClaims(claims map[string]any) map[string]any {
+	if claims == nil {
+		return nil
+	}
+	out := make(map[string]any, len(claims))
+	for k, v := range claims {
+		if object, ok := v.(map[string]any); ok {
+			v = cloneClaims(object)
+		}
+		out[k] = v
+	}
+	return out
+}
+
+// sameAnswer compares everything that the client or the application can see, but the decision's own number.
+func sameAnswer(a, b *gate.Answer) bool {
+	x, y := visibleAnswer(a), visibleAnswer(b)
+	return reflect.DeepEqual(x, y)
+}
+
+func visibleAnswer(a *gate.Answer) gate.Answer {
+	out := *a
+	out.DecisionID, out.Trace = "", gate.Trace{}
+	plain := func(options []gate.HeaderOption) (list []gate.HeaderOption) {
+		for _, h := range options {
+			h.Value = withoutID(h.Value, a.DecisionID)
+			list = append(list, h)
+		}
+		return list
+	}
+	out.Set, out.Response, out.Body = plain(a.Set), plain(a.Response), withoutID(a.Body, a.DecisionID)
+	return out
+}
+
+func withoutID(text, id string) string {
+	if id == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, id, "")
+}
+
+func (d *bundleDiff) write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return jsonLines(w).Encode(d)
+	}
+	var b strings.Builder
+	for _, r := range d.Rules {
+		fmt.Fprintf(&b, "rule  %-7s  %s: %s\n", r.Change, r.Path, places(r))
+	}
+	for _, part := range []struct {
+		name    string
+		changes []policy.DataChange
+	}{{"data", d.Data}, {"manifest", d.Manifest}} {
+		for _, change := range part.changes {
+			fmt.Fprintf(&b, "%s  %-7s  %s: %s\n", part.name, change.Change, change.Pointer, strings.Trim(change.Before+" -> "+change.After, " "))
+		}
+	}
+	if d.MoreData > 0 {
+		fmt.Fprintf(&b, "data  and %d more: --limit shows them\n", d.MoreData)
+	}
+	for _, change := range d.Decisions {
+		fmt.Fprintf(&b, "decision  %s:%d: %s: %s\n", change.File, change.Line, change.Name, change.text)
+	}
+	if d.Empty() {
+		b.WriteString("no rule and no data differ\n")
+	}
+	if d.Requests > 0 {
+		fmt.Fprintf(&b, "%d of %d decisions would change\n", len(d.Decisions), d.Requests)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// places says where the definitions are that the one bundle has and the other has not.
+func places(r policy.RuleChange) string {
+	list := func(places []policy.Place) string {
+		var all []string
+		for _, p := range places {
+			all = append(all, p.String())
+		}
+		return strings.Join(all, ", ")
+	}
+	return strings.Trim(list(r.Before)+" -> "+list(r.After), " ")
+}

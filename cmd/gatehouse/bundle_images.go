@@ -1,0 +1,436 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/bundles"
+	"gatehouse/images"
+	"gatehouse/policy"
+)
+
+func bundleTagCommand() *cobra.Command {
+	var f imageFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "tag BUNDLE NAME",
+		Short: "Give an image of the local store another name, or make a tarball an image",
+		Example: `  gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4
+  gatehouse bundle tag bundle.tar.gz app:1.4`,
+		Args: arguments("gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4", 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := f.openBundle(c.Context(), args[0], local)
+			if err != nil {
+				return err
+			}
+			return f.keep(c, o, args[1], asJSON)
+		},
+	}
+	f.addStore(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+// keep puts a bundle's image into the store and prints its name and digest.
+func (f *imageFlags) keep(c *cobra.Command, o *opened, name string, asJSON bool) error {
+	i, err := o.imageOf()
+	if err != nil {
+		return err
+	}
+	store, err := f.open()
+	if err != nil {
+		return err
+	}
+	if err := store.Put(i, name); err != nil {
+		return err
+	}
+	r, err := images.ParseReference(name)
+	if err != nil {
+		return err
+	}
+	out := describe(i)
+	out.Reference = r.String()
+	return out.print(c.OutOrStdout(), asJSON)
+}
+
+func bundlePushCommand() *cobra.Command {
+	var f imageFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "push BUNDLE [NAME]",
+		Short: "Upload an image to a registry",
+		Long: `Uploads an image of the local store to the registry that its name begins with, or a tarball or an image to NAME. It prints
+the digest: NAME@sha256:... stands for this image for ever, whatever becomes of the tag.`,
+		Example: `  gatehouse bundle push registry.example.com/policies/app:1.4
+  gatehouse bundle push bundle.tar.gz registry.example.com/policies/app:1.4`,
+		Args: arguments("gatehouse bundle push registry.example.com/policies/app:1.4", 1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := f.openBundle(c.Context(), args[0], local)
+			if err != nil {
+				return err
+			}
+			i, err := o.imageOf()
+			if err != nil {
+				return err
+			}
+			name := args[len(args)-1]
+			r, err := images.ParseReference(name)
+			if err != nil {
+				return fmt.Errorf("%w\ngive the name to push it to: gatehouse bundle push %s NAME", err, args[0])
+			}
+			client, err := f.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			if err := client.Push(c.Context(), i, name); err != nil {
+				return err
+			}
+			out := describe(i)
+			out.Reference = r.String()
+			return out.print(c.OutOrStdout(), asJSON)
+		},
+	}
+	f.addStore(c)
+	f.addRegistry(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+func bundlePullCommand() *cobra.Command {
+	var f imageFlags
+	var tag, output string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "pull NAME",
+		Short: "Fetch an image from a registry into the local store",
+		Long: `Fetches an image, verifies it against its digest, and keeps it in the local store under its name, or under that of -t. With
+-o it writes the tarball and keeps nothing.`,
+		Example: `  gatehouse bundle pull registry.example.com/policies/app:1.4
+  gatehouse bundle pull registry.example.com/policies/app@sha256:... -o bundle.tar.gz`,
+		Args: arguments("gatehouse bundle pull registry.example.com/policies/app:1.4", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if tag == "" {
+				tag = args[0]
+			}
+			if r, err := images.ParseReference(tag); err != nil {
+				return err
+			} else if r.Digest != "" && output == "" {
+				return usageError{errors.New("an image that is pulled by its digest needs a name: give -t NAME, or -o FILE for the tarball")}
+			}
+			client, err := f.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			i, err := client.Pull(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			o := &opened{name: "image", image: i}
+			if o.files, err = bundles.ReadTarball(o.name, i.Tarball(), policy.Limits{}); err != nil {
+				return fmt.Errorf("image %s: %w", args[0], err)
+			}
+			if output == "" {
+				return f.keep(c, o, tag, asJSON)
+			}
+			return saveTarball(c, i, output, asJSON)
+		},
+	}
+	f.addStore(c)
+	f.addRegistry(c)
+	c.Flags().StringVarP(&tag, "tag", "t", "", "name for it in the local store (default: its own)")
+	c.Flags().StringVarP(&output, "output", "o", "", "file for the tarball; - is standard output")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+func bundleSaveCommand() *cobra.Command {
+	var f imageFlags
+	var output string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "save NAME",
+		Short:   "Write an image's tarball to a file",
+		Example: `  gatehouse bundle save registry.example.com/policies/app:1.4 -o bundle.tar.gz`,
+		Args:    arguments("gatehouse bundle save app:1.4 -o bundle.tar.gz", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			i, err := f.find(c.Context(), args[0], local)
+			if err != nil {
+				return err
+			}
+			return saveTarball(c, i, output, asJSON)
+		},
+	}
+	f.addStore(c)
+	c.Flags().StringVarP(&output, "output", "o", "bundle.tar.gz", "the file; - is standard output")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+func saveTarball(c *cobra.Command, i *images.Image, file string, asJSON bool) error {
+	if err := writeWhole(c, file, i.Tarball()); err != nil || file == "-" {
+		return err
+	}
+	out := describe(i)
+	out.File = file
+	return out.print(c.OutOrStdout(), asJSON)
+}
+
+func bundleImagesCommand() *cobra.Command {
+	var f imageFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "images",
+		Short: "List the images of the local store",
+		Args:  arguments("gatehouse bundle images", 0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			store, err := f.open()
+			if err != nil {
+				return err
+			}
+			list, err := store.List()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				lines := jsonLines(c.OutOrStdout())
+				for _, i := range list {
+					if err := lines.Encode(i); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, i := range list {
+				fmt.Fprintf(w, "%s\t%s\t%d bytes\n", i.Reference, i.Digest, i.Size)
+			}
+			return w.Flush()
+		},
+	}
+	f.addStore(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object for each image")
+	return c
+}
+
+func bundleRemoveCommand() *cobra.Command {
+	var f imageFlags
+	c := &cobra.Command{
+		Use:     "rm NAME...",
+		Short:   "Remove names from the local store, and images that have no other",
+		Example: `  gatehouse bundle rm registry.example.com/policies/app:1.3`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("name the images to remove: gatehouse bundle images lists them")}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := f.open()
+			if err != nil {
+				return err
+			}
+			for _, name := range args {
+				if err := store.Remove(name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	f.addStore(c)
+	return c
+}
+
+// inspected is what inspect --json prints.
+type inspected struct {
+	Reference   string            `json:"reference,omitempty"`
+	Path        string            `json:"path,omitempty"`
+	Digest      string            `json:"digest,omitempty"` // of an image
+	Layer       string            `json:"layer,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Revision    string            `json:"revision"`
+	Content     string            `json:"content"` // SHA-256 of what is read of it, as Gatehouse's status shows it
+	Roots       []string          `json:"roots"`
+	Modules     int               `json:"modules"`
+	Rules       int               `json:"rules"`
+	Signed      bool              `json:"signed"` // it carries a signature; whose, bundle verify says
+	Files       []inspectedFile   `json:"files"`
+}
+
+type inspectedFile struct {
+	Name string `json:"name"`
+	Size int    `json:"size"`
+}
+
+func bundleInspectCommand() *cobra.Command {
+	var f imageFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "inspect BUNDLE",
+		Short:   "Show what a bundle or image is and holds",
+		Example: `  gatehouse bundle inspect registry.example.com/policies/app:1.4 --json`,
+		Args:    arguments("gatehouse bundle inspect registry.example.com/policies/app:1.4", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := f.openBundle(c.Context(), args[0], pulled)
+			if err != nil {
+				return err
+			}
+			out, err := o.inspect()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return jsonLines(c.OutOrStdout()).Encode(out)
+			}
+			return out.print(c.OutOrStdout())
+		},
+	}
+	f.addStore(c)
+	f.addRegistry(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+func (o *opened) inspect() (*inspected, error) {
+	b, err := policy.Read(o.name, bundles.Tree(o.files), policy.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	info := b.Info()
+	out := &inspected{Reference: o.ref, Path: o.path, Revision: info.Revision, Content: info.Digest, Roots: b.Roots(), Modules: info.Modules, Rules: info.Rules}
+	if o.image != nil {
+		out.Digest, out.Layer, out.Annotations = o.image.Digest(), o.image.Layer(), o.image.Annotations()
+	}
+	_, out.Signed = o.files[signatureFile]
+	for _, name := range o.sortedNames() {
+		out.Files = append(out.Files, inspectedFile{name, len(o.files[name])})
+	}
+	return out, nil
+}
+
+func (i *inspected) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); text != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, text)
+		}
+	}
+	line("reference", "%s", i.Reference)
+	line("path", "%s", i.Path)
+	line("digest", "%s", i.Digest)
+	line("layer", "%s", i.Layer)
+	for _, key := range slices.Sorted(maps.Keys(i.Annotations)) {
+		line("annotation", "%s=%s", key, i.Annotations[key])
+	}
+	line("revision", "%s", i.Revision)
+	line("content", "%s", i.Content)
+	line("roots", "%q", i.Roots)
+	line("rules", "%d in %d modules", i.Rules, i.Modules)
+	line("signed", "%v", i.Signed)
+	for _, f := range i.Files {
+		line("file", "%s %d bytes", f.Name, f.Size)
+	}
+	return w.Flush()
+}
+
+func bundleLoginCommand() *cobra.Command {
+	var f imageFlags
+	var user, file string
+	c := &cobra.Command{
+		Use:   "login REGISTRY",
+		Short: "Keep a credential for a registry",
+		Long: `Proves a user name and password, or token, to a registry and keeps them where docker login does: in the credential helper
+that $DOCKER_CONFIG/config.json or ~/.docker/config.json names, else in that file. The password comes from standard input or from a
+file, never from the command line.`,
+		Example: `  echo "$TOKEN" | gatehouse bundle login ghcr.io -u alice
+  gatehouse bundle login registry.example.com -u ci --password-file /run/secrets/registry`,
+		Args: arguments("gatehouse bundle login registry.example.com -u ci < password", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if user == "" {
+				return usageError{errors.New("give the user name with -u")}
+			}
+			password, err := readPassword(c, file)
+			if err != nil {
+				return err
+			}
+			client, err := f.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			where, err := client.Login(c.Context(), args[0], user, password)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "logged in to %s as %s; the credential is kept as %s says\n", args[0], user, where)
+			return err
+		},
+	}
+	f.addRegistry(c)
+	c.Flags().StringVarP(&user, "username", "u", "", "user name")
+	c.Flags().StringVar(&file, "password-file", "", "file with the password (default: standard input)")
+	return c
+}
+
+// readPassword reads a password, without the line break at its end.
+func readPassword(c *cobra.Command, file string) (images.Password, error) {
+	const limit = 64 << 10
+	in := c.InOrStdin()
+	if file != "" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("reading the password: %w", err)
+		}
+		defer f.Close()
+		in = f
+	} else if stdin, ok := in.(*os.File); ok {
+		if info, err := stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Mode()&os.ModeDevice != 0 {
+			return "", usageError{errors.New("the password would show as you type: give it with --password-file FILE, or < FILE")}
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(in, limit+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading the password: %w", err)
+	case len(text) > limit:
+		return "", fmt.Errorf("reading the password: more than %d bytes", limit)
+	}
+	return images.Password(trimLineBreak(string(text))), nil
+}
+
+func trimLineBreak(s string) string {
+	if n := len(s); n > 0 && s[n-1] == '\n' {
+		s = s[:n-1]
+		if n := len(s); n > 0 && s[n-1] == '\r' {
+			s = s[:n-1]
+		}
+	}
+	return s
+}
+
+func bundleLogoutCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "logout REGISTRY",
+		Short:   "Forget the credential for a registry",
+		Example: `  gatehouse bundle logout ghcr.io`,
+		Args:    arguments("gatehouse bundle logout ghcr.io", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := (&imageFlags{}).client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return client.Logout(c.Context(), args[0])
+		},
+	}
+	return c
+}
