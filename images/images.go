@@ -106,15 +106,8 @@ func (i *Image) Tarball() []byte { return i.tarball }
 // Manifest is the manifest's JSON, byte for byte. The caller must not change it.
 func (i *Image) Manifest() []byte { return i.raw }
 
-// Annotations returns those of the manifest, and of the layer where the manifest has no such.
-func (i *Image) Annotations() map[string]string {
-	all := maps.Clone(i.layer().Annotations)
-	if all == nil {
-		all = map[string]string{}
-	}
-	maps.Copy(all, i.manifest.Annotations)
-	return all
-}
+// Annotations returns those of the manifest. The map is the caller's.
+func (i *Image) Annotations() map[string]string { return maps.Clone(i.manifest.Annotations) }
 
 func (i *Image) layer() ocispec.Descriptor {
 	layer, _ := bundleLayer(&i.manifest) // there is one in every image

@@ -40,7 +40,7 @@ What exists as a file is a file; ./ in front always makes it one.`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(bundleBuildCommand(), bundleTestCommand(), bundleDiffCommand(), bundleInspectCommand(),
+	c.AddCommand(bundleBuildCommand(), bundleTestCommand(), bundleSignCommand(), bundleVerifyCommand(), bundleDiffCommand(), bundleInspectCommand(),
 		bundleTagCommand(), bundlePushCommand(), bundlePullCommand(), bundleSaveCommand(), bundleImagesCommand(), bundleRemoveCommand(),
 		bundleLoginCommand(), bundleLogoutCommand())
 	c.AddCommand(bundleControlCommands()...)

@@ -80,10 +80,13 @@ the digest: NAME@sha256:... stands for this image for ever, whatever becomes of 
 			if err != nil {
 				return err
 			}
+			if len(args) == 1 && o.ref == "" {
+				return usageError{fmt.Errorf("give the name to push it to: gatehouse bundle push %s NAME", args[0])}
+			}
 			name := args[len(args)-1]
 			r, err := images.ParseReference(name)
 			if err != nil {
-				return fmt.Errorf("%w\ngive the name to push it to: gatehouse bundle push %s NAME", err, args[0])
+				return err
 			}
 			client, err := f.client()
 			if err != nil {

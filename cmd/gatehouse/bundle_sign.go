@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/bundles"
+	"gatehouse/images"
+	"gatehouse/policy"
+)
+
+// keyFlags name a key.
+type keyFlags struct {
+	key        bundles.Key
+	allowHS256 bool
+}
+
+func (f *keyFlags) add(c *cobra.Command, what string) {
+	flags := c.Flags()
+	flags.StringVar(&f.key.File, "key", "", "file with the "+what)
+	flags.StringVar(&f.key.ID, "key-id", "default", "name of the key: the verifier looks it up by it")
+	flags.StringVar(&f.key.Algorithm, "algorithm", "ES256", "RS256, PS256, ES256, EdDSA, their stronger kin, or HS256 where allowed")
+	flags.StringVar(&f.key.Scope, "scope", "", "scope of the signature, which the verifier must expect")
+	flags.BoolVar(&f.allowHS256, "allow-hs256", false, "accept HS256, with which whoever can verify can sign as well")
+}
+
+// verification is what the flags ask of a signature.
+func (f *keyFlags) verification() (*bundles.Verification, error) {
+	if f.key.File == "" {
+		return nil, usageError{errors.New("give the key's file with --key")}
+	}
+	if f.key.Algorithm == "HS256" && !f.allowHS256 {
+		return nil, usageError{errors.New("HS256 is refused, because whoever can verify with such a key can sign with it: --allow-hs256 accepts that")}
+	}
+	return &bundles.Verification{Keys: []bundles.Key{f.key}, AllowHS256: f.allowHS256}, nil
+}
+
+func bundleSignCommand() *cobra.Command {
+	var k keyFlags
+	var f imageFlags
+	var output, tag string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "sign BUNDLE",
+		Short: "Sign a tarball or an image of the local store",
+		Long: `Adds .signatures.json, in OPA's format, to a tarball or an image, in the place of an older signature. The signed bundle takes
+the place of the other; -o and -t put it elsewhere. With the PS and ES algorithms each signature is another one, and so is the digest.`,
+		Example: `  gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci
+  gatehouse bundle sign registry.example.com/policies/app:1.4 --key private.pem --key-id ci --algorithm EdDSA`,
+		Args: arguments("gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if _, err := k.verification(); err != nil {
+				return err
+			}
+			o, err := f.openBundle(c.Context(), args[0], local)
+			if err != nil {
+				return err
+			}
+			signed, err := o.sign(k.key)
+			if err != nil {
+				return err
+			}
+			if output == "" && tag == "" {
+				output, tag = o.path, o.ref
+			}
+			if output != "" {
+				if err := saveTarball(c, signed, output, asJSON); err != nil || tag == "" {
+					return err
+				}
+			}
+			return f.keep(c, &opened{image: signed}, tag, asJSON)
+		},
+	}
+	k.add(c, "private key, PEM")
+	f.addStore(c)
+	c.Flags().StringVarP(&output, "output", "o", "", "file for the signed tarball; - is standard output")
+	c.Flags().StringVarP(&tag, "tag", "t", "", "name for the signed image in the local store")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+// sign makes an image of the same files, annotations and a signature.
+func (o *opened) sign(key bundles.Key) (*images.Image, error) {
+	i, err := o.imageOf()
+	if err != nil {
+		return nil, err
+	}
+	files := maps.Clone(o.files)
+	if files[signatureFile], err = bundles.Sign(o.files, key); err != nil {
+		return nil, err
+	}
+	tarball, err := images.Pack(files)
+	if err != nil {
+		return nil, err
+	}
+	return images.New(tarball, i.Annotations())
+}
+
+func bundleVerifyCommand() *cobra.Command {
+	var k keyFlags
+	var f imageFlags
+	c := &cobra.Command{
+		Use:   "verify BUNDLE",
+		Short: "Verify a bundle's signature",
+		Long: `Checks what an activation would check: that the signature was made with the key, names each file and no other, and that each
+file is the one that was signed.`,
+		Example: `  gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci`,
+		Args:    arguments("gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			v, err := k.verification()
+			if err != nil {
+				return err
+			}
+			o, err := f.openBundle(c.Context(), args[0], pulled)
+			if err != nil {
+				return err
+			}
+			if o.image == nil {
+				return errors.New("a signature is in a tarball or an image: a directory has none")
+			}
+			if err := v.Verify(o.name, o.files, time.Now()); err != nil {
+				return err
+			}
+			b, err := policy.Read(o.name, bundles.Tree(o.files), policy.Limits{})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is signed with key %s, revision %s, tarball %s\n", args[0], k.key.ID, b.Revision(), o.image.Layer())
+			return err
+		},
+	}
+	k.add(c, "public key or certificate, PEM")
+	f.addStore(c)
+	f.addRegistry(c)
+	return c
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"gatehouse/images/exchange"
+)
+
+// TestBundleScripts runs the command lines in testdata/bundle, which have two commands more:
+//
+//	registry [tls] [user password]   starts a registry of its own; its address is $REGISTRY
+//	opa                              makes $OPA the path of an opa binary
+func TestBundleScripts(t *testing.T) {
+	ca := newAuthority(t)
+	cert, key := ca.issue(t, "localhost")
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/bundle",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits,
+			"registry": func(ts *testscript.TestScript, _ bool, args []string) {
+				var o exchange.Options
+				if len(args) > 0 && args[0] == "tls" {
+					o.Cert, o.Key, args = ts.MkAbs("registry.crt"), ts.MkAbs("registry.key"), args[1:]
+				}
+				if len(args) == 2 {
+					o.User, o.Password = args[0], args[1]
+				}
+				r, err := exchange.StartRegistry(context.Background(), o)
+				ts.Check(err)
+				ts.Defer(func() { _ = r.Close() })
+				// The certificate is for the name.
+				ts.Setenv("REGISTRY", strings.Replace(r.Address, "127.0.0.1", "localhost", 1))
+			},
+			"opa": func(ts *testscript.TestScript, _ bool, _ []string) {
+				path, err := exchange.OPA(context.Background())
+				ts.Check(err)
+				ts.Setenv("OPA", path)
+			},
+		},
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("NO_COLOR", "1")
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("GATEHOUSE_IMAGES", filepath.Join(env.WorkDir, "images"))
+			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, "docker"))
+			for name, text := range map[string]string{"ca.crt": ca.pem(), "registry.crt": cert, "registry.key": key} {
+				if err := os.WriteFile(filepath.Join(env.WorkDir, name), []byte(text), 0o600); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	})
+}
