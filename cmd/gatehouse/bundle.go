@@ -236,11 +236,20 @@ func (b built) print(w io.Writer, asJSON bool) error {
 	return err
 }
 
-// writeWhole writes a file that is there as a whole or not at all; - is standard output.
+// writeWhole writes a file that is there as a whole or not at all; - is standard output. A link stays, and so does a device
+// or a pipe.
 func writeWhole(c *cobra.Command, file string, content []byte) error {
 	if file == "-" {
 		_, err := c.OutOrStdout().Write(content)
 		return err
+	}
+	if info, err := os.Stat(file); err == nil {
+		if !info.Mode().IsRegular() {
+			return os.WriteFile(file, content, 0o644) // it exists, so this creates nothing
+		}
+		if file, err = filepath.EvalSymlinks(file); err != nil {
+			return err
+		}
 	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".gatehouse-*")
 	if err != nil {
