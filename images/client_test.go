@@ -301,11 +301,12 @@ func TestClientSettings(t *testing.T) {
 // TestIndex pulls what buildx pushes: an image index whose first entry is an attestation.
 func TestIndex(t *testing.T) {
 	host, i, c := registry(t, exchange.Options{}), policyImage(t), client(t, images.Config{})
-	ref := host + "/policies/app:1"
-	must(t, c.Push(t.Context(), i, ref))
+	attestation := numbered(t, 1) // it could be taken for a policy
+	must(t, c.Push(t.Context(), i, host+"/policies/app:1"))
+	must(t, c.Push(t.Context(), attestation, host+"/policies/app:attestation"))
 	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+
-		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%[1]q,"size":%[2]d,"platform":{"os":"unknown","architecture":"unknown"}},`+
-		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%[1]q,"size":%[2]d}]}`, i.Digest(), len(i.Manifest()))
+		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"size":%d,"platform":{"os":"unknown","architecture":"unknown"}},`+
+		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":%q,"size":%d}]}`, attestation.Digest(), len(attestation.Manifest()), i.Digest(), len(i.Manifest()))
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+host+"/v2/policies/app/manifests/all", bytes.NewReader([]byte(index)))
 	must(t, err)
 	request.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
