@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -146,4 +147,24 @@ func TestPasswordsDoNotPrint(t *testing.T) {
 	if text := fmt.Sprintf("%s %v %q %#v", secret, secret, secret, secret); strings.Contains(text, "hunter2") {
 		t.Error(text)
 	}
+}
+
+// FuzzParseManifest looks for manifests that are accepted although something in them could lead astray.
+func FuzzParseManifest(f *testing.F) {
+	tarball, err := images.Pack(policyFiles())
+	must(f, err)
+	i, err := images.New(tarball, nil)
+	must(f, err)
+	f.Add(i.Manifest())
+	f.Add([]byte(`{"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:../../x","size":-1}]}`))
+	digest := regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m, err := images.ParseManifest(raw)
+		if err != nil {
+			return
+		}
+		if !digest.MatchString(m.Config.Digest.String()) || len(m.Layers) == 0 {
+			t.Errorf("accepted %+v", m)
+		}
+	})
 }

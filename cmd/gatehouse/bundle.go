@@ -176,8 +176,7 @@ func openPath(ctx context.Context, file string) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, _, _ := strings.Cut(filepath.Base(abs), ".tar")
-	name = unfitForName.ReplaceAllString(strings.TrimSuffix(name, ".tgz"), "_")
+	name := unfitForName.ReplaceAllString(bundleName(abs), "_")
 	o := &opened{name: name[:min(len(name), 64)], path: file}
 	info, err := os.Stat(file)
 	if err != nil {

@@ -36,7 +36,7 @@ test_get if data.envoy.authz.allow with input.attributes.request.http.method as 
 }
 
 // TestBundleDocs runs the commands of docs/bundles.md in their order, then what the CI recipes run, all of it against a
-// registry. Lines with openssl are left out: the keys are there.
+// registry, and reads its configuration. Lines with openssl are left out: the keys are there.
 func TestBundleDocs(t *testing.T) {
 	text, err := os.ReadFile("../../docs/bundles.md")
 	if err != nil {
@@ -70,6 +70,12 @@ gatehouse bundle push registry.example.com/policies/app:$tag; done`)
 			script := regexp.MustCompile(`(?m)^openssl .*$`).ReplaceAllString(block[2], "")
 			commands += strings.Count(script, "gatehouse ")
 			sh(t, script)
+			continue
+		}
+		if strings.Contains(block[2], "\npolicy:\n") {
+			if doc, err := decodeYAML("docs/bundles.md", []byte(block[2]), defaults()); err != nil || len(doc.errs) > 0 {
+				t.Errorf("%v, %v in\n%s", err, doc.errs, block[2])
+			}
 			continue
 		}
 		for _, script := range recipeScripts(t, block[2]) {
@@ -116,8 +122,7 @@ func recipeKey(t *testing.T, dir, script string) string {
 	return strings.TrimSuffix(string(key), "\n")
 }
 
-// recipeScripts are the scripts of a CI recipe. What compares with the last release comes last, because it needs one. A
-// block of YAML that is no recipe has none.
+// recipeScripts are the scripts of a CI recipe. What compares with the last release comes last, because it needs one.
 func recipeScripts(t *testing.T, text string) (scripts []string) {
 	t.Helper()
 	type step struct{ Run string }

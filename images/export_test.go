@@ -1,0 +1,4 @@
+package images
+
+// ParseManifest is parseManifest, for its fuzz target.
+var ParseManifest = parseManifest
