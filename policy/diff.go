@@ -196,16 +196,22 @@ func (d *dataDiff) values(pointer string, before, after *ast.Term) {
 	}
 }
 
+// objects looks closely at the members that differ alone: of large data that is little.
 func (d *dataDiff) objects(pointer string, before, after ast.Object) {
-	keys := before.Keys()
-	for _, key := range after.Keys() {
-		if before.Get(key) == nil {
-			keys = append(keys, key)
+	var differ []*ast.Term
+	before.Foreach(func(key, value *ast.Term) {
+		if other := after.Get(key); other == nil || other.Value.Compare(value.Value) != 0 {
+			differ = append(differ, key)
 		}
-	}
-	slices.SortFunc(keys, func(a, b *ast.Term) int { return cmp.Compare(dataKey(a), dataKey(b)) })
-	for _, key := range keys {
-		at := pointer + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(dataKey(key))
+	})
+	after.Foreach(func(key, _ *ast.Term) {
+		if before.Get(key) == nil {
+			differ = append(differ, key)
+		}
+	})
+	slices.SortFunc(differ, func(a, b *ast.Term) int { return cmp.Compare(dataKey(a), dataKey(b)) })
+	for _, key := range differ {
+		at := pointer + "/" + pointerEscape.Replace(dataKey(key))
 		switch a, b := before.Get(key), after.Get(key); {
 		case a == nil:
 			d.add("added", at, nil, b)
@@ -216,6 +222,9 @@ func (d *dataDiff) objects(pointer string, before, after ast.Object) {
 		}
 	}
 }
+
+// pointerEscape writes a key as a segment of a JSON pointer (RFC 6901 section 3).
+var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
 
 func (d *dataDiff) arrays(pointer string, before, after *ast.Array) {
 	for i := range max(before.Len(), after.Len()) {
