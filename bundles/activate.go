@@ -16,6 +16,7 @@ import (
 // The stages of an activation, in their order, as log, Status and metrics name them. "reading" covers the limits and the
 // parser, "compiling" the capabilities and the decision paths; both come from package policy.
 const (
+	stageFetching   = "downloading" // from a remote source
 	stageReading    = "reading"
 	stageVerifying  = "verifying"
 	stageWaiting    = "waiting" // for another bundle
@@ -41,7 +42,7 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 		}
 	}
 	if err == nil {
-		err = staged(stagePublishing, m.cfg.Publish(ctx, snapshot))
+		err = staged(stagePublishing, m.publish(ctx, snapshot))
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -75,8 +75,13 @@ type Config struct {
 	Keep      int
 	KeepBytes int64
 
+	// Dir is where the last good bundle of each remote source is kept, to begin with when the source cannot be reached. It
+	// is made where it is missing. Empty: nothing is kept.
+	Dir string
+
 	// Publish receives every snapshot that is to become active, one after the other, from Run's goroutine. Run waits for
-	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active.
+	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active. A nil
+	// snapshot withdraws the policy: nothing may be decided by it any more (Remote.Withdraw).
 	Publish func(context.Context, *policy.Snapshot) error
 
 	// Succeeds is the manager of the configuration before this one, if there was any. What was rolled back there is not
@@ -93,6 +98,8 @@ type Config struct {
 type Source struct {
 	Name string // letters, digits, dots, dashes and underscores, at most 64; unique
 	Path string // a directory, or a bundle's tarball: .tar.gz or .tar
+
+	Remote *Remote // instead of Path
 
 	Verification *Verification // nil: signatures are not looked at
 	Optional     bool          // there is a policy without it too, until it was there for the first time
@@ -114,12 +121,15 @@ type Status struct {
 	Error       string    `json:"error,omitempty"`       // its error, with file and line
 	Pinned      bool      `json:"pinned,omitempty"`      // it was rolled back to
 	Held        string    `json:"held,omitempty"`        // digest of what the source offers and what was rolled back
+
+	Remote *RemoteStatus `json:"remote,omitempty"` // nil for a source with a path
 }
 
 // Manager reads, watches and publishes. New makes it.
 type Manager struct {
 	cfg     Config
 	metrics *metrics
+	remotes *remoteMetrics
 	sources []*source
 	status  atomic.Pointer[[]Status]
 	past    atomic.Pointer[[]Activation]
@@ -133,12 +143,16 @@ type Manager struct {
 	history []*activation // oldest first, now among them
 	serial  uint64        // of the last activation
 	watcher *watcher
+
+	withdrawn bool // active was published and then withdrawn, because a bundle of it expired
 }
 
 // source is the state of one source. Run's goroutine owns it.
 type source struct {
 	Source
 	fetch   fetcher       // nil for a source with a path; set by New
+	remote  *remote       // what fetch belongs to
+	expired bool          // the remote source has not confirmed the bundle for too long, and so it must not decide
 	active  *candidate    // in the published snapshot
 	latest  *candidate    // read last; differs from active after a failure to compile; nil after a failure to read
 	pin     *pin          // nil unless it was rolled back
@@ -179,22 +193,26 @@ func New(cfg Config) (*Manager, error) {
 	if m.cfg.Poll < 0 {
 		problems = append(problems, fmt.Errorf("poll interval %v is negative", cfg.Poll))
 	}
+	var err error
+	if m.remotes, err = newRemoteMetrics(cfg.Registerer); err != nil {
+		problems = append(problems, err)
+	}
 	names := map[string]bool{}
 	for _, s := range cfg.Sources {
 		if names[s.Name] {
 			problems = append(problems, fmt.Errorf("two bundles are named %q", s.Name))
 		}
 		names[s.Name] = true
-		checked, err := checkSource(s)
+		checked, err := m.newSource(s)
 		if err != nil {
 			problems = append(problems, err)
+			continue
 		}
 		if err := s.Verification.validate(); err != nil {
 			problems = append(problems, fmt.Errorf("bundle %q: %w", s.Name, err))
 		}
-		m.sources = append(m.sources, &source{Source: checked, status: Status{Name: s.Name, Source: s.Path}})
+		m.sources = append(m.sources, checked)
 	}
-	var err error
 	if m.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		problems = append(problems, err)
 	}
@@ -204,6 +222,18 @@ func New(cfg Config) (*Manager, error) {
 	m.inherit(cfg.Succeeds)
 	m.publishStatus()
 	return m, nil
+}
+
+func (m *Manager) newSource(s Source) (*source, error) {
+	if s.Remote == nil || !sourceName.MatchString(s.Name) {
+		checked, err := checkSource(s)
+		return &source{Source: checked, status: Status{Name: s.Name, Source: s.Path}}, err
+	}
+	r, err := m.newRemote(s)
+	if err != nil {
+		return nil, err
+	}
+	return &source{Source: s, remote: r, fetch: r.fetch, status: Status{Name: s.Name, Source: r.from}}, nil
 }
 
 // checkSource returns the source with an absolute path, so that a later change of the working directory moves nothing.
@@ -241,7 +271,13 @@ func checkSource(s Source) (Source, error) {
 
 // Status returns the state of each source in the order of the configuration. The slice is the caller's.
 func (m *Manager) Status() []Status {
-	return append([]Status(nil), *m.status.Load()...)
+	list := append([]Status(nil), *m.status.Load()...)
+	for i, s := range m.sources {
+		if s.remote != nil {
+			list[i].Remote = s.remote.status()
+		}
+	}
+	return list
 }
 
 func (m *Manager) publishStatus() {

@@ -22,6 +22,9 @@ type delivery struct {
 	archive string            // SHA-256 of the tarball, in hexadecimal; empty where there is none
 	from    string            // where exactly it is from, for people: a path, a URL with its ETag, an image by digest
 	err     error             // why there is none; everything but from is then empty. Status, log and metrics tell of it
+	bundle  *policy.Bundle    // files where they were read already, or more than them: with deltas applied
+	data    int64             // bytes of data in bundle that are not in files
+	says    saying            // what else a remote source has to say, instead of a bundle
 
 	// outcome, where set, is called from Run's goroutine each time that an attempt to activate the delivery has ended: with
 	// nil when it is active, or known to be what is active already, else with the reason why it is not. After an
@@ -123,7 +126,10 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 		return nil, err
 	}
 	files := newTree(d.files)
-	if c.Bundle, err = policy.Read(s.Name, files, m.cfg.Limits); err != nil {
+	if c.Bundle = d.bundle; c.Bundle == nil || s.Verification != nil {
+		c.Bundle, err = policy.Read(s.Name, files, m.cfg.Limits)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if !m.cfg.SkipTests {
@@ -131,6 +137,7 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 			return nil, err
 		}
 	}
+	c.size = d.data
 	for _, content := range d.files {
 		c.size += int64(len(content))
 	}

@@ -113,7 +113,7 @@ func (m *Manager) Rollback(ctx context.Context, to string) (a Activation, err er
 		if err != nil {
 			return fmt.Errorf("rolling back: %w", err)
 		}
-		if err := m.cfg.Publish(ctx, target.snapshot); err != nil {
+		if err := m.publish(ctx, target.snapshot); err != nil {
 			return fmt.Errorf("rolling back to revision %q: it does not fit the rest of the configuration any more: %w", target.snapshot.Revision(), err)
 		}
 		m.rolledBack(target)

@@ -170,11 +170,18 @@ func (m *Manager) read(s *source) bool {
 // receive takes what a fetcher delivered and activates it.
 func (m *Manager) receive(ctx context.Context, s *source, d delivery) error {
 	defer m.publishStatus()
-	changed, err := m.take(s, d)
-	if !changed {
-		return err
+	if d.says != saysBundle {
+		return m.hear(ctx, s, d)
 	}
-	return m.activate(ctx, []*source{s})
+	if d.err == nil {
+		s.expired = false // before the attempt, which could not be published otherwise
+	}
+	changed, err := m.take(s, d)
+	if changed {
+		err = m.activate(ctx, []*source{s})
+	}
+	m.back(ctx)
+	return err
 }
 
 // take makes the source's latest candidate of a delivery and reports whether that is something to activate. Where it is

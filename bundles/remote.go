@@ -1,0 +1,608 @@
+package bundles
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path"
+	"sync/atomic"
+	"time"
+
+	"gatehouse/policy"
+
+	"go.uber.org/zap"
+)
+
+// Remote is where a bundle that is not on this machine comes from, and how it is kept current.
+type Remote struct {
+	URL     string // of a bundle service, or of any server of files with ETags
+	Image   string // instead of URL: a reference to an image in a registry, by tag or digest
+	Service Service
+
+	// CredentialFile is for images: a file like Docker's config.json. Empty: Docker's own.
+	CredentialFile string
+
+	Interval time.Duration // between two questions to a server that does not hold them; default 1 min, +-20 %
+	LongPoll time.Duration // how long a bundle service is asked to hold a question; default 30 s, below zero not at all
+
+	// MaxAge is how long a bundle counts that its source no longer confirms; 0: for ever. What happens then is only told
+	// (log, Status, metric) unless Withdraw is set: then nothing is decided by it any more until the source is back.
+	MaxAge   time.Duration
+	Withdraw bool
+}
+
+// RemoteStatus is what is known about a remote source.
+type RemoteStatus struct {
+	Tag         string    `json:"tag,omitempty"`         // the ETag or digest of what was had last
+	Delta       bool      `json:"delta,omitempty"`       // it came as a change to the one before
+	Bytes       int       `json:"bytes,omitempty"`       // of the tarball
+	LastRequest time.Time `json:"last_request,omitzero"` // when the source was asked last
+	LastAnswer  time.Time `json:"last_answer,omitzero"`  // when it answered last, with a bundle or that there is none newer
+	Downloaded  time.Time `json:"downloaded,omitzero"`   // when it last sent a bundle
+	Confirmed   time.Time `json:"confirmed,omitzero"`    // when it last said that the bundle in use is what it has
+	AgeSeconds  int64     `json:"age_seconds,omitempty"` // since then
+	FromDisk    bool      `json:"from_disk,omitempty"`   // the bundle is the one kept on disk, because the source cannot be reached
+	Expired     bool      `json:"expired,omitempty"`     // older than max_age
+	Unreachable string    `json:"unreachable,omitempty"` // why the source could not be asked last
+}
+
+const (
+	startTime   = 5 * time.Second        // how long a source may take at the start before the bundle on disk is used
+	minPause    = 200 * time.Millisecond // between two questions, whatever the server says
+	heldTime    = time.Second            // a question that was answered later than that was held
+	firstRetry  = 500 * time.Millisecond
+	maxRetry    = time.Minute
+	futureTrust = time.Minute // how far the clock may have been set back for a time on disk to be believed
+)
+
+// saying is what a delivery says where it brings no bundle.
+type saying int
+
+const (
+	saysBundle      saying = iota // it brings one, or says why it cannot be used
+	saysUnchanged                 // the source has what was delivered last
+	saysUnreachable               // the source cannot be asked; what was delivered last stands
+	saysExpired                   // the source has not confirmed the bundle for longer than max_age
+)
+
+// remote fetches one source and keeps its last good bundle on disk. All of it but public, good and activated belongs to
+// the goroutine that runs fetch.
+type remote struct {
+	name    string
+	cfg     Remote
+	from    string // the source as people see it
+	origin  origin
+	store   *store // nil: nothing is kept on disk
+	limits  policy.Limits
+	deltas  bool // changes to the last bundle can be used
+	clock   func() time.Time
+	logger  *zap.Logger
+	metrics *remoteMetrics
+
+	public    atomic.Pointer[RemoteStatus]
+	good      atomic.Int64  // serial of the last delivery that became active
+	activated chan struct{} // says that good has grown
+
+	had       had
+	held      *delivery // was delivered, and ctx ended before it was tried: Load's, for Run
+	disk      *kept     // nil where there is nothing of use, or not any more
+	opened    bool      // the store was looked into
+	serial    int64     // of the last delivery
+	whole     bool      // a delta did not fit: the next question is for the whole bundle
+	holds     bool      // the server holds questions
+	failures  int       // in a row
+	confirmed time.Time // when the source last answered
+	expired   bool
+}
+
+// had is the bundle that was delivered last.
+type had struct {
+	tag     string
+	state   string            // empty: there is none
+	base    *policy.Bundle    // the bundle itself, where deltas can be used
+	files   map[string][]byte // its files without the data, likewise
+	data    int64             // bytes of the data
+	parts   int               // tarballs that it is made of
+	bytes   int64             // of them all
+	saved   string            // the state that is on disk; empty: none of these
+	unsaved [][]byte          // the tarballs that lead from saved to state; from nothing, where the first is a whole bundle
+	fresh   bool              // the first of them is a whole bundle
+
+	rejected bool // what was on disk was delivered after it
+}
+
+// answer is what came of one question.
+type answer struct {
+	question
+	fetched
+	err error
+}
+
+// fetch is the source's fetcher: it asks, delivers, and asks again after a pause.
+func (r *remote) fetch(ctx context.Context, deliver deliver) error {
+	ctx, stop := context.WithCancel(ctx)
+	answers, asked := make(chan answer, 1), false
+	defer func() {
+		stop()
+		if asked {
+			<-answers
+		}
+		r.origin.close()
+	}()
+	r.open()
+	if r.held != nil {
+		if err := r.hand(ctx, deliver, *r.held); err != nil {
+			r.fallBack(ctx, deliver, err)
+		}
+	}
+	r.holds = false // the first question is answered at once
+	pause, late, old := time.NewTimer(0), time.NewTimer(startTime), time.NewTimer(startTime)
+	defer pause.Stop()
+	defer late.Stop()
+	defer old.Stop()
+	for {
+		old.Stop()
+		if left, ok := r.untilExpired(); ok {
+			old.Reset(left)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pause.C:
+			q := r.question()
+			asked = true
+			go func() {
+				f, err := r.origin.fetch(ctx, q)
+				answers <- answer{q, f, err}
+			}()
+		case a := <-answers:
+			asked = false
+			late.Stop()
+			pause.Reset(r.take(ctx, deliver, a))
+		case <-late.C:
+			r.unreachable(ctx, deliver, fmt.Errorf("no answer for %v", startTime))
+		case <-r.activated:
+			r.keep()
+		case <-old.C:
+			r.expire(ctx, deliver)
+		}
+	}
+}
+
+// question asks for what is newer than the bundle that was delivered last, or else than the one on disk. The first
+// question is answered at once.
+func (r *remote) question() question {
+	r.note(func(s *RemoteStatus) { s.LastRequest = r.clock() })
+	q := question{tag: r.had.tag, hold: r.holds}
+	if r.had.state == "" && r.disk != nil {
+		q.tag = r.disk.Tag
+	}
+	if r.whole {
+		q.tag = ""
+	}
+	q.deltas = r.had.base != nil && r.had.parts <= maxDeltas && r.had.bytes < r.tarball()
+	return q
+}
+
+// tarball is the most bytes that a tarball may have.
+func (r *remote) tarball() int64 { return r.limits.OrDefault().Total + 1<<20 }
+
+// take takes an answer in and returns how long to pause.
+func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Duration {
+	if a.err != nil {
+		r.metrics.asked(r.name, "error")
+		r.unreachable(ctx, deliver, a.err)
+		return r.backOff()
+	}
+	if a.raw == nil {
+		r.confirm()
+		r.metrics.asked(r.name, "unchanged")
+		return r.unchanged(ctx, deliver, a)
+	}
+	r.note(func(s *RemoteStatus) { s.Downloaded, s.Bytes = r.clock(), len(a.raw) })
+	r.holds = a.holds
+	files, archive, err := unpack(r.name, bytes.NewReader(a.raw), r.limits)
+	if err != nil {
+		// What arrived may have been damaged on the way: it is not asked about, but asked for again.
+		r.metrics.asked(r.name, "broken")
+		_ = deliver(ctx, delivery{from: r.from, err: err})
+		r.fallBack(ctx, deliver, err)
+		return r.backOff()
+	}
+	r.confirm()
+	if _, delta := files[policy.DeltaFile]; delta {
+		return r.takeDelta(ctx, deliver, a, files)
+	}
+	if r.whole = false; stateAfter("", a.raw) == r.had.state {
+		r.metrics.asked(r.name, "unchanged")
+		r.had.tag = a.fetched.tag
+		return r.unchanged(ctx, deliver, a)
+	}
+	r.metrics.asked(r.name, "new")
+	d := delivery{files: files, archive: archive, from: r.from}
+	next := had{tag: a.fetched.tag, parts: 1, bytes: int64(len(a.raw)), unsaved: [][]byte{a.raw}, fresh: true}
+	if err := r.readBase(&next, &d); err != nil {
+		d = delivery{from: r.from, err: err}
+	}
+	next.state = stateAfter("", a.raw)
+	r.replace(next, false)
+	if err := r.hand(ctx, deliver, d); err != nil && ctx.Err() == nil {
+		r.fallBack(ctx, deliver, err)
+	}
+	return r.rest(false)
+}
+
+// readBase reads the bundle at once where deltas may follow it. Where a signature is wanted that comes first, and deltas
+// never.
+func (r *remote) readBase(next *had, d *delivery) (err error) {
+	if !r.deltas {
+		return nil
+	}
+	if next.base, err = policy.Read(r.name, newTree(d.files), r.limits); err != nil {
+		return err
+	}
+	d.bundle, next.files = next.base, map[string][]byte{}
+	for name, content := range d.files {
+		if base := path.Base(name); base != "data.json" && base != "data.yaml" && base != "data.yml" {
+			next.files[name] = content
+		} else {
+			next.data += int64(len(content))
+		}
+	}
+	return nil
+}
+
+// takeDelta makes the next bundle of the last one and a delta. Where that fails in any way, the whole bundle is asked for.
+func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files map[string][]byte) time.Duration {
+	b, err := r.patch(a, files)
+	if err == nil {
+		next := r.had
+		next.tag, next.base, next.data = a.fetched.tag, b, next.data+int64(len(files[policy.DeltaFile]))
+		next.parts, next.bytes = next.parts+1, next.bytes+int64(len(a.raw))
+		next.unsaved = append(next.unsaved[:len(next.unsaved):len(next.unsaved)], a.raw)
+		next.state = stateAfter(r.had.state, a.raw)
+		r.replace(next, true)
+		r.metrics.asked(r.name, "delta")
+		if err = r.hand(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
+			return r.rest(false)
+		}
+	}
+	if ctx.Err() != nil {
+		return 0
+	}
+	r.logger.Warn("delta bundle cannot be used: fetching the whole bundle", zap.String("bundle", r.name),
+		zap.String("source", r.from), zap.String("error", err.Error()))
+	r.metrics.asked(r.name, "delta_refused")
+	if r.whole { // it was asked for already
+		_ = deliver(ctx, delivery{from: r.from, err: err})
+		r.fallBack(ctx, deliver, err)
+		return r.backOff()
+	}
+	r.whole = true
+	return minPause
+}
+
+func (r *remote) patch(a answer, files map[string][]byte) (*policy.Bundle, error) {
+	problem := func(text string) error {
+		return policy.Problems{{Stage: "reading", Bundle: r.name, File: policy.DeltaFile, Text: text}}
+	}
+	if !a.deltas {
+		return nil, problem("a delta came where a whole bundle was asked for; where signatures are verified there is no other")
+	}
+	for name := range files {
+		if name != policy.DeltaFile && name != ".manifest" {
+			return nil, problem("a delta holds nothing beside it but .manifest, and this one has " + name)
+		}
+	}
+	return r.had.base.Patch(files[".manifest"], files[policy.DeltaFile])
+}
+
+// replace notes what is about to be delivered.
+func (r *remote) replace(next had, delta bool) {
+	if r.store == nil {
+		next.unsaved = nil
+	}
+	r.had = next
+	r.note(func(s *RemoteStatus) { s.Tag, s.Delta, s.FromDisk = next.tag, delta, false })
+	r.metrics.fromDisk(r.name, false)
+}
+
+// hand delivers what had describes.
+func (r *remote) hand(ctx context.Context, deliver deliver, d delivery) error {
+	r.serial++
+	serial := r.serial
+	d.outcome = func(err error) {
+		if err == nil {
+			r.good.Store(serial)
+			select {
+			case r.activated <- struct{}{}:
+			default: // it was said already
+			}
+		}
+	}
+	err := deliver(ctx, d)
+	r.held = nil
+	if ctx.Err() != nil {
+		r.held = &d
+	}
+	return err
+}
+
+// current reports whether what was delivered last is active.
+func (r *remote) current() bool {
+	return r.had.state != "" && !r.had.rejected && r.good.Load() == r.serial
+}
+
+// unchanged follows an answer that there is nothing newer.
+func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.Duration {
+	if r.had.state == "" && r.disk != nil && r.disk.Tag == a.question.tag {
+		if !r.handDisk(ctx, deliver, false) {
+			r.whole = true // the copy is of no use
+			return minPause
+		}
+		return r.rest(true)
+	}
+	if r.current() {
+		r.keep()
+		if r.store != nil && r.had.saved == r.had.state {
+			if err := r.store.confirm(r.had.saved, r.confirmed); err != nil {
+				r.logger.Warn("noting that a bundle is current", zap.String("bundle", r.name), zap.Error(err))
+			}
+		}
+	}
+	r.note(func(s *RemoteStatus) { s.FromDisk = false })
+	r.metrics.fromDisk(r.name, false)
+	_ = deliver(ctx, delivery{from: r.from, says: saysUnchanged})
+	return r.rest(true)
+}
+
+// rest returns the pause after an answer. A server that holds questions is asked again at once, unless it answered that
+// nothing had changed without having held the question.
+func (r *remote) rest(unchanged bool) time.Duration {
+	r.failures = 0
+	asked := r.public.Load().LastRequest
+	if r.holds && (!unchanged || r.clock().Sub(asked) >= heldTime) {
+		return minPause
+	}
+	return jitter(r.cfg.Interval)
+}
+
+// backOff returns the pause after a failure: longer each time.
+func (r *remote) backOff() time.Duration {
+	pause := firstRetry << min(r.failures, 20)
+	r.failures++
+	return jitter(min(pause, max(maxRetry, r.cfg.Interval)))
+}
+
+// jitter spreads the clients of one server.
+func jitter(d time.Duration) time.Duration {
+	return max(minPause, time.Duration(float64(d)*(0.8+0.4*rand.Float64())))
+}
+
+// confirm notes that the source has answered.
+func (r *remote) confirm() {
+	r.confirmed = r.clock()
+	if r.expired {
+		r.logger.Info("bundle source is back", zap.String("bundle", r.name), zap.String("source", r.from))
+	}
+	r.expired = false
+	r.note(func(s *RemoteStatus) {
+		s.LastAnswer, s.Confirmed, s.Expired, s.Unreachable = r.confirmed, r.confirmed, false, ""
+	})
+	r.metrics.answered(r.name, r.confirmed)
+}
+
+// unreachable follows a question without an answer.
+func (r *remote) unreachable(ctx context.Context, deliver deliver, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if text := err.Error(); r.public.Load().Unreachable != text {
+		r.logger.Warn("bundle source cannot be reached", zap.String("bundle", r.name), zap.String("source", r.from), zap.String("error", text))
+		r.note(func(s *RemoteStatus) { s.Unreachable = text })
+	}
+	r.metrics.unreachable.WithLabelValues(r.name).Set(1)
+	if r.had.state == "" {
+		r.handDisk(ctx, deliver, true)
+	}
+	_ = deliver(ctx, delivery{from: r.from, says: saysUnreachable,
+		err: policy.Problems{{Stage: stageFetching, Bundle: r.name, Text: err.Error()}}})
+}
+
+// fallBack uses the bundle on disk where nothing is active and what the source has cannot be activated. What is wrong with
+// that stays in Status.
+func (r *remote) fallBack(ctx context.Context, deliver deliver, why error) {
+	if r.good.Load() > 0 || r.disk == nil || errors.Is(why, errIncomplete) || ctx.Err() != nil {
+		return
+	}
+	rejected := r.had
+	if r.handDisk(ctx, deliver, true) {
+		r.had, r.had.rejected = rejected, true // what the source is asked about
+		_ = deliver(ctx, delivery{from: r.from, err: why})
+	}
+}
+
+// untilExpired returns the time that is left to the bundle, where it has an end.
+func (r *remote) untilExpired() (time.Duration, bool) {
+	if r.cfg.MaxAge == 0 || r.expired || r.had.state == "" {
+		return 0, false
+	}
+	return max(0, r.confirmed.Add(r.cfg.MaxAge).Sub(r.clock())), true
+}
+
+// expire says, and where so configured sees to it, that the bundle no longer counts.
+func (r *remote) expire(ctx context.Context, deliver deliver) {
+	if left, ok := r.untilExpired(); !ok || left > 0 {
+		return
+	}
+	r.setExpired()
+	_ = deliver(ctx, delivery{from: r.from, says: saysExpired})
+}
+
+func (r *remote) setExpired() {
+	r.expired = true
+	r.note(func(s *RemoteStatus) { s.Expired = true })
+	r.metrics.expired.WithLabelValues(r.name).Set(1)
+	then := "it goes on deciding"
+	if r.cfg.Withdraw {
+		then = "nothing is decided by it until the source is back"
+	}
+	r.logger.Error("bundle is older than its max_age: "+then, zap.String("bundle", r.name), zap.String("source", r.from),
+		zap.Time("confirmed", r.confirmed), zap.Duration("max_age", r.cfg.MaxAge))
+}
+
+// open looks once for a bundle on disk.
+func (r *remote) open() {
+	if r.opened || r.store == nil {
+		return
+	}
+	r.opened = true
+	k, err := r.store.load()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
+		return
+	}
+	if k.Confirmed.After(r.clock().Add(futureTrust)) {
+		k.Confirmed = time.Time{} // nobody knows how old it is
+	}
+	r.disk = &k
+}
+
+// handDisk delivers the bundle on disk, unless there is none, or it is too old to decide anything, or it is of no use. It
+// reports whether it did.
+func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool) bool {
+	if r.disk == nil {
+		return false
+	}
+	k := *r.disk
+	if unconfirmed {
+		old := r.cfg.MaxAge > 0 && r.clock().Sub(k.Confirmed) > r.cfg.MaxAge
+		if r.confirmed = k.Confirmed; old && !r.expired {
+			r.setExpired()
+		}
+		if old && r.cfg.Withdraw {
+			return false
+		}
+	}
+	r.disk = nil
+	d, next, err := r.restore(k)
+	if err != nil {
+		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
+		return false
+	}
+	r.had = next
+	r.note(func(s *RemoteStatus) {
+		s.Tag, s.Delta, s.FromDisk, s.Confirmed = next.tag, next.parts > 1, unconfirmed, r.confirmed
+	})
+	r.metrics.fromDisk(r.name, unconfirmed)
+	r.metrics.confirmed.WithLabelValues(r.name).Set(seconds(r.confirmed))
+	if unconfirmed {
+		r.logger.Warn("using the bundle kept on disk", zap.String("bundle", r.name), zap.String("source", r.from),
+			zap.Time("confirmed", k.Confirmed), zap.Duration("age", r.clock().Sub(k.Confirmed).Round(time.Second)))
+	}
+	if err := r.hand(ctx, deliver, d); err != nil && !errors.Is(err, errIncomplete) && ctx.Err() == nil {
+		// Run has told what is wrong with it. It is not to be confirmed by its tag: the source is asked for a whole bundle.
+		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
+		r.had = had{}
+		return false
+	}
+	return true
+}
+
+// restore makes a delivery of what is on disk.
+func (r *remote) restore(k kept) (delivery, had, error) {
+	next := had{tag: k.Tag, parts: len(k.parts)}
+	files, archive, err := unpack(r.name, bytes.NewReader(k.parts[0]), r.limits)
+	if err != nil {
+		return delivery{}, next, err
+	}
+	d := delivery{files: files, archive: archive, from: r.from}
+	if _, delta := files[policy.DeltaFile]; delta || len(k.parts) > 1 && !r.deltas {
+		return delivery{}, next, errors.New("it was changed by deltas, which is not allowed")
+	}
+	if err := r.readBase(&next, &d); err != nil {
+		return delivery{}, next, err
+	}
+	for i, part := range k.parts {
+		next.bytes += int64(len(part))
+		next.state = stateAfter(next.state, part)
+		if i == 0 {
+			continue
+		}
+		delta, _, err := unpack(r.name, bytes.NewReader(part), r.limits)
+		if err != nil {
+			return delivery{}, next, err
+		}
+		if next.base, err = next.base.Patch(delta[".manifest"], delta[policy.DeltaFile]); err != nil {
+			return delivery{}, next, err
+		}
+		next.data += int64(len(delta[policy.DeltaFile]))
+		d.bundle, d.files, d.data = next.base, next.files, next.data
+	}
+	next.saved = next.state
+	return d, next, nil
+}
+
+// keep writes the bundle that has become active to disk.
+func (r *remote) keep() {
+	if !r.current() || r.store == nil || r.had.saved == r.had.state {
+		return
+	}
+	r.disk = nil
+	k := kept{Tag: r.had.tag, Confirmed: r.confirmed, parts: r.had.unsaved}
+	if err := r.append(&k); err == nil {
+		err = r.store.save(k)
+		if err == nil {
+			r.had.saved, r.had.unsaved, r.had.fresh = r.had.state, nil, false
+			r.metrics.unkept.WithLabelValues(r.name).Set(0)
+			return
+		}
+		r.cannotKeep(err)
+	} else {
+		r.cannotKeep(err)
+	}
+}
+
+// append puts the tarballs on disk in front of deltas that are to be kept.
+func (r *remote) append(k *kept) error {
+	if r.had.fresh {
+		return nil
+	}
+	before, err := r.store.load()
+	if err != nil {
+		return err
+	}
+	if stateOf(before.parts) != r.had.saved {
+		return errors.New("another bundle is on disk than the one that the deltas change")
+	}
+	k.parts = append(before.parts, k.parts...)
+	return nil
+}
+
+func (r *remote) cannotKeep(err error) {
+	r.metrics.unkept.WithLabelValues(r.name).Set(1)
+	r.logger.Error("bundle is active and cannot be kept on disk: a restart without its source would use an older one, or none",
+		zap.String("bundle", r.name), zap.Error(err))
+}
+
+// note changes the public status.
+func (r *remote) note(change func(*RemoteStatus)) {
+	next := *r.public.Load()
+	change(&next)
+	r.public.Store(&next)
+}
+
+// status returns the public status with the age as of now.
+func (r *remote) status() *RemoteStatus {
+	s := *r.public.Load()
+	if !s.Confirmed.IsZero() {
+		s.AgeSeconds = max(0, int64(r.clock().Sub(s.Confirmed).Seconds()))
+	}
+	return &s
+}

@@ -1,0 +1,140 @@
+package bundles
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"gatehouse/policy"
+
+	"go.uber.org/zap"
+)
+
+// newRemote checks a remote source and reads the files that its service names.
+func (m *Manager) newRemote(s Source) (*remote, error) {
+	wrong := func(err error) (*remote, error) { return nil, fmt.Errorf("bundle %q: %w", s.Name, err) }
+	c := *s.Remote
+	c.Interval, c.LongPoll = cmp.Or(c.Interval, time.Minute), cmp.Or(c.LongPoll, 30*time.Second)
+	switch {
+	case s.Path != "", c.URL != "" && c.Image != "", c.URL == "" && c.Image == "":
+		return wrong(errors.New("give one of path, url and image"))
+	case c.Interval < time.Second:
+		return wrong(fmt.Errorf("interval %v: at least 1s", c.Interval))
+	case c.LongPoll > 0 && c.LongPoll < time.Second, c.LongPoll > 10*time.Minute:
+		return wrong(fmt.Errorf("long_poll %v: between 1s and 10m, or below zero for none", c.LongPoll))
+	case c.MaxAge < 0, c.MaxAge > 0 && c.MaxAge < c.Interval+max(0, c.LongPoll):
+		return wrong(fmt.Errorf("max_age %v: more than the time between two questions, which is up to %v", c.MaxAge, c.Interval+max(0, c.LongPoll)))
+	case c.Withdraw && c.MaxAge == 0:
+		return wrong(errors.New("max_age says when the bundle is too old: without it there is nothing to withdraw"))
+	}
+	c.LongPoll = max(0, c.LongPoll)
+	r := &remote{name: s.Name, cfg: c, limits: m.cfg.Limits, clock: m.cfg.Clock, logger: m.cfg.Logger, metrics: m.remotes,
+		activated: make(chan struct{}, 1)}
+	r.public.Store(&RemoteStatus{})
+	var err error
+	if c.Image != "" {
+		r.from = c.Image
+		r.origin, err = newImageOrigin(c, r.tarball())
+	} else {
+		r.deltas = s.Verification == nil // a signature speaks of a whole bundle
+		var o *httpOrigin
+		if o, err = newHTTPOrigin(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
+			r.from, r.origin = shown(o.client.url), o
+		}
+	}
+	if err != nil {
+		return wrong(err)
+	}
+	if m.cfg.Dir != "" {
+		dir, err := filepath.Abs(m.cfg.Dir)
+		if err != nil {
+			return wrong(err)
+		}
+		r.store = &store{dir: dir, name: s.Name, source: r.from, limit: r.tarball()}
+	}
+	return r, nil
+}
+
+// hear takes what a remote source says where it brings no bundle.
+func (m *Manager) hear(ctx context.Context, s *source, d delivery) error {
+	s.status.LastAttempt = m.cfg.Clock()
+	switch d.says {
+	case saysExpired:
+		m.expire(ctx, s)
+	case saysUnreachable:
+		// What is active stays, and so does what is known to be wrong with a newer one.
+		if s.active == nil && (s.status.Stage == "" || s.status.Stage == stageFetching) {
+			s.status.Stage, s.status.Error = stageFetching, d.err.Error()
+		}
+	case saysUnchanged:
+		if s.latest != nil && s.latest == s.active {
+			m.current(s)
+		}
+		s.expired = false
+		m.back(ctx)
+	}
+	return d.err
+}
+
+// errExpired keeps a policy back while a bundle of it is too old.
+var errExpired = errors.New("a bundle is older than its max_age, and nothing is decided until its source is back")
+
+// expire takes the policy away where a bundle that is too old must not decide.
+func (m *Manager) expire(ctx context.Context, s *source) {
+	if !s.Remote.Withdraw {
+		return
+	}
+	s.expired = true
+	if m.now == nil || m.withdrawn {
+		return
+	}
+	if err := m.cfg.Publish(ctx, nil); err != nil {
+		m.cfg.Logger.Error("the policy could not be withdrawn", zap.String("bundle", s.Name), zap.Error(err))
+		return
+	}
+	m.withdrawn = true
+}
+
+// back puts a withdrawn policy back once all of its bundles count again.
+func (m *Manager) back(ctx context.Context) {
+	if !m.withdrawn || m.anyExpired() {
+		return
+	}
+	if err := m.publish(ctx, m.now.snapshot); err != nil {
+		m.cfg.Logger.Error("the withdrawn policy could not be put back", zap.Error(err))
+	}
+	// What the others have brought meanwhile was kept back.
+	var waiting []*source
+	for _, other := range m.sources {
+		if other.latest != nil && other.latest != other.active {
+			waiting = append(waiting, other)
+		}
+	}
+	if len(waiting) > 0 {
+		_ = m.activate(ctx, waiting) // it has told everybody who wants to know
+	}
+}
+
+func (m *Manager) anyExpired() bool {
+	for _, s := range m.sources {
+		if s.expired {
+			return true
+		}
+	}
+	return false
+}
+
+// publish hands a snapshot over, unless one of its bundles is too old.
+func (m *Manager) publish(ctx context.Context, snapshot *policy.Snapshot) error {
+	if m.anyExpired() {
+		return errExpired
+	}
+	if err := m.cfg.Publish(ctx, snapshot); err != nil {
+		return err
+	}
+	m.withdrawn = false
+	return nil
+}

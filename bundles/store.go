@@ -1,0 +1,232 @@
+package bundles
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A store keeps the last good bundle of one remote source on disk: the tarball as it came, and the deltas after it. What is
+// read back is checked like what comes from the source, from its first byte to its signature.
+//
+// The file name.bundle holds a line that names the format, a line of JSON (kept), the tarballs, and the SHA-256 of all that
+// in its last 32 bytes. It is written beside, flushed, and renamed over the old one, and then the directory is flushed:
+// whenever the process or the machine dies, the old file or the new one is there, whole. The file name.seen holds when the
+// source last confirmed it.
+type store struct {
+	dir, name string
+	source    string // what a file must be from to be used
+	limit     int64  // bytes of one tarball
+	seen      time.Time
+}
+
+// kept is what is known about the tarballs in a file.
+type kept struct {
+	Source    string    `json:"source"`    // where they are from
+	Tag       string    `json:"tag"`       // what the source is asked with for something newer
+	Confirmed time.Time `json:"confirmed"` // when the source last said that this is what it has
+	Sizes     []int64   `json:"sizes"`     // of the tarballs in bytes: a bundle, then deltas in their order
+	parts     [][]byte
+}
+
+// confirmation is the file name.seen.
+type confirmation struct {
+	State     string    `json:"state"` // of the bundle that was confirmed
+	Confirmed time.Time `json:"confirmed"`
+}
+
+const (
+	storeFormat = "gatehouse bundle 1\n"
+	maxKeptHead = 64 << 10 // bytes of the line of JSON
+	maxDeltas   = 64       // deltas after a bundle, before it is fetched whole again
+
+	// A confirmation is written at most this often. That is how much older a bundle may seem after a restart.
+	confirmEvery = time.Minute
+)
+
+// errDamaged is a file that is not what was written.
+var errDamaged = errors.New("the file is damaged")
+
+func (s *store) file(suffix string) string { return filepath.Join(s.dir, s.name+suffix) }
+
+// stateAfter names what a tarball makes of a state: a bundle of nothing, a delta of what was before it.
+func stateAfter(before string, part []byte) string {
+	sum := sha256.Sum256(part)
+	if before != "" {
+		sum = sha256.Sum256([]byte(before + hex.EncodeToString(sum[:])))
+	}
+	return hex.EncodeToString(sum[:])
+}
+
+// stateOf names what a list of tarballs amounts to.
+func stateOf(parts [][]byte) string {
+	state := ""
+	for _, part := range parts {
+		state = stateAfter(state, part)
+	}
+	return state
+}
+
+// save replaces what is kept. What was kept before stays on any error.
+func (s *store) save(k kept) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("keeping bundle %q: %w", s.name, err)
+		}
+	}()
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	k.Source, k.Sizes = s.source, nil
+	for _, part := range k.parts {
+		k.Sizes = append(k.Sizes, int64(len(part)))
+	}
+	head, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	if len(head) >= maxKeptHead {
+		return errors.New("its tag or source is too long")
+	}
+	return s.replace(".bundle", func(w io.Writer) error {
+		sum := sha256.New()
+		both := io.MultiWriter(w, sum)
+		if _, err := io.WriteString(both, storeFormat+string(head)+"\n"); err != nil {
+			return err
+		}
+		for _, part := range k.parts {
+			if _, err := both.Write(part); err != nil {
+				return err
+			}
+		}
+		_, err := w.Write(sum.Sum(nil))
+		return err
+	})
+}
+
+// replace writes a file beside and puts it in place in one step.
+func (s *store) replace(suffix string, write func(io.Writer) error) error {
+	// One name for all attempts: what a crash leaves behind is overwritten, not piled up.
+	beside := s.file(suffix + ".new")
+	f, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(beside) // gone already when all went well
+	buffered := bufio.NewWriterSize(f, 1<<20)
+	err = write(buffered)
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(beside, s.file(suffix)); err != nil {
+		return err
+	}
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// load returns what is kept; fs.ErrNotExist where that is nothing. A file that is damaged or from another source is an
+// error.
+func (s *store) load() (k kept, err error) {
+	f, err := os.Open(s.file(".bundle"))
+	if err != nil {
+		return kept{}, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	r := bufio.NewReaderSize(f, maxKeptHead)
+	if k, err = s.loadHead(r, sum); err != nil {
+		return kept{}, err
+	}
+	for _, size := range k.Sizes {
+		part := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead))
+		n, err := io.Copy(io.MultiWriter(part, sum), io.LimitReader(r, size))
+		if err != nil || n != size {
+			return kept{}, fmt.Errorf("%w: it is cut off", errDamaged)
+		}
+		k.parts = append(k.parts, part.Bytes())
+	}
+	rest, err := io.ReadAll(io.LimitReader(r, sha256.Size+1))
+	if err != nil || !bytes.Equal(rest, sum.Sum(nil)) {
+		return kept{}, fmt.Errorf("%w: its checksum does not match", errDamaged)
+	}
+	if k.Source != s.source {
+		return kept{}, fmt.Errorf("it is from %s", k.Source)
+	}
+	s.confirmedLater(&k)
+	return k, nil
+}
+
+// loadHead reads what stands in front of the tarballs.
+func (s *store) loadHead(r *bufio.Reader, sum hash.Hash) (k kept, err error) {
+	format := make([]byte, len(storeFormat))
+	if _, err := io.ReadFull(r, format); err != nil || string(format) != storeFormat {
+		return k, fmt.Errorf("%w: it does not begin as one of ours", errDamaged)
+	}
+	head, err := r.ReadSlice('\n')
+	if err != nil || json.Unmarshal(head, &k) != nil {
+		return k, fmt.Errorf("%w: its head is not readable", errDamaged)
+	}
+	sum.Write(format)
+	sum.Write(head)
+	if len(k.Sizes) == 0 || len(k.Sizes) > 1+maxDeltas {
+		return k, fmt.Errorf("%w: it holds %d tarballs", errDamaged, len(k.Sizes))
+	}
+	var total int64
+	for _, size := range k.Sizes {
+		if size < 1 || size > s.limit {
+			return k, fmt.Errorf("%w: a tarball of %d bytes", errDamaged, size)
+		}
+		if total += size; total > 2*s.limit {
+			return k, fmt.Errorf("%w: tarballs of more than %d bytes", errDamaged, 2*s.limit)
+		}
+	}
+	return k, nil
+}
+
+// confirmedLater takes a later time from the file of confirmations, where that speaks of the same bundle.
+func (s *store) confirmedLater(k *kept) {
+	text, err := readSecret(s.file(".seen"))
+	var c confirmation
+	if err != nil || json.Unmarshal([]byte(text), &c) != nil {
+		return // then it seems older than it is
+	}
+	if c.State == stateOf(k.parts) && c.Confirmed.After(k.Confirmed) {
+		k.Confirmed = c.Confirmed
+	}
+}
+
+// confirm notes that the source has just said that what is kept is what it has.
+func (s *store) confirm(state string, now time.Time) error {
+	if now.Sub(s.seen) < confirmEvery {
+		return nil
+	}
+	s.seen = now
+	text, err := json.Marshal(confirmation{State: state, Confirmed: now})
+	if err != nil {
+		return err
+	}
+	return s.replace(".seen", func(w io.Writer) error { _, err := w.Write(text); return err })
+}
