@@ -17,7 +17,12 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(persistURL); url != "" {
+		persistUntilKilled(url, os.Getenv(persistDir)) // the process that TestKilledWhileItPersists kills
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait in these tests; none of them waits for it when things are right.
 const patience = 20 * time.Second

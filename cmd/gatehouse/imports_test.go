@@ -15,7 +15,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	ours := map[string][]string{ // package -> those of ours that it may import, directly or not
 		"gatehouse/gate":            {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/routes"},
 		"gatehouse/extauthz":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/routes"},
-		"gatehouse/bundles":         {"gatehouse/policy"},
+		"gatehouse/bundles":         {"gatehouse/images", "gatehouse/policy"},
 		"gatehouse/identity":        {},
 		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":          {},

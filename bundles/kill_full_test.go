@@ -1,0 +1,5 @@
+//go:build full
+
+package bundles_test
+
+const killRounds = 100
