@@ -88,6 +88,8 @@ type Config struct {
 	// activated here either, and a serial that was active there is not undercut. The history begins anew.
 	Succeeds *Manager
 
+	Report *Report // where the state of the bundles is reported to; nil: nowhere
+
 	Logger     *zap.Logger           // default: none
 	Clock      func() time.Time      // default: time.Now; for the times in Status and metrics
 	Registerer prometheus.Registerer // nil: no metrics
@@ -130,10 +132,12 @@ type Manager struct {
 	cfg     Config
 	metrics *metrics
 	remotes *remoteMetrics
-	sources []*source
-	status  atomic.Pointer[[]Status]
-	past    atomic.Pointer[[]Activation]
-	legacy  atomic.Pointer[map[string]legacy] // by source
+	// reporter is nil where no status service is configured.
+	reporter *reporter
+	sources  []*source
+	status   atomic.Pointer[[]Status]
+	past     atomic.Pointer[[]Activation]
+	legacy   atomic.Pointer[map[string]legacy] // by source
 
 	commands chan command
 	loaded   *activation // by Load, for Run to begin with
@@ -213,6 +217,11 @@ func New(cfg Config) (*Manager, error) {
 		}
 		m.sources = append(m.sources, checked)
 	}
+	if cfg.Report != nil {
+		if m.reporter, err = newReporter(*cfg.Report, m.cfg.Logger, cfg.Registerer); err != nil {
+			problems = append(problems, err)
+		}
+	}
 	if m.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		problems = append(problems, err)
 	}
@@ -288,6 +297,9 @@ func (m *Manager) publishStatus() {
 		left[s.Name] = legacy{pin: s.pin, highest: s.highest}
 	}
 	m.status.Store(&list)
+	if m.reporter != nil {
+		m.reporter.tell(m.Status())
+	}
 	m.legacy.Store(&left)
 }
 

@@ -38,6 +38,9 @@ func (m *Manager) Run(ctx context.Context) error {
 			})
 		}
 	}
+	if m.reporter != nil {
+		fetching.Go(func() { m.reporter.run(ctx) })
+	}
 	m.loop(ctx, arrivals)
 	if err := context.Cause(ctx); !errors.Is(err, ctx.Err()) {
 		return err
