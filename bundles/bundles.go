@@ -47,6 +47,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -308,17 +309,20 @@ func (m *Manager) publishStatus() {
 // meanwhile; Load must not be called beside it. Its errors name bundle, file and line; policy.Problems can be had with
 // errors.As.
 func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
-	var all []*candidate
+	all, errs := make([]*candidate, len(m.sources)), make([]error, len(m.sources))
+	var wait sync.WaitGroup
+	for i, s := range m.sources { // at once: several that cannot be reached take no longer than one
+		wait.Go(func() { all[i], errs[i] = m.loadOne(ctx, s) })
+	}
+	wait.Wait()
 	var problems []error
-	for _, s := range m.sources {
-		c, err := m.loadOne(ctx, s)
-		switch {
+	for i, s := range m.sources {
+		switch err := errs[i]; {
 		case err != nil && s.Optional:
 			m.cfg.Logger.Warn("an optional bundle is left out", zap.String("bundle", s.Name), zap.Error(err))
 		case err != nil:
 			problems = append(problems, err)
 		}
-		all = append(all, c)
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)

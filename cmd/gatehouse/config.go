@@ -29,6 +29,7 @@ type config struct {
 	StateDir    string            `yaml:"state_dir" doc:"A folder of our own for what must outlive a restart: the last good key sets and bundles of what is remote, and the signing key of headers.jwt. It is made where it is missing. Changes need a restart. Default: none, and nothing is kept."`
 	Listen      listenConfig      `yaml:"listen" doc:"Where Gatehouse listens. Changes need a restart."`
 	Identity    identityConfig    `yaml:"identity" doc:"Which credentials are accepted. At most one end-user credential may be on a request; two different ones are bad_credential."`
+	Services    []serviceConfig   `yaml:"services" doc:"Servers that bundles come from and status goes to: whom to trust, and the credential that they want."`
 	Headers     headersConfig     `yaml:"headers" doc:"What the application sees of the caller on an allowed request. What the client sent under these names never reaches it."`
 	Policy      policyConfig      `yaml:"policy" doc:"What decides."`
 	Routes      routesConfig      `yaml:"routes" doc:"The application's own route table: what GET /orders/17 is to it. gatehouse routes import writes one."`
@@ -39,6 +40,7 @@ type config struct {
 	DryRun      dryRunConfig      `yaml:"dry_run" doc:"true lets every denial through, with the would-be verdict in dynamic metadata, log and metric. A mapping {allow_extension: true} leaves it to Envoy's routes: the context extension gatehouse.dry_run with the value true. Default: false."`
 	Limits      limitsConfig      `yaml:"limits" doc:"Bounds on one request, and on how many are decided at once."`
 	DecisionLog decisionLogConfig `yaml:"decision_log" doc:"Where each decision is recorded."`
+	Status      statusConfig      `yaml:"status" doc:"Where the state of the bundles is reported to, in the format of OPA's status API. What cannot be sent is not queued: the newest state counts."`
 	Traces      tracesConfig      `yaml:"traces" doc:"OpenTelemetry traces: one span for each decision, below the span that the request's W3C or B3 headers name."`
 	Log         logConfig         `yaml:"log" doc:"Operators' events, on standard error."`
 }
@@ -230,8 +232,18 @@ type ownTestsConfig struct {
 }
 
 type bundleConfig struct {
-	Name     string         `yaml:"name" doc:"The bundle's name, in logs and metrics. Default: the last element of path, without .tar.gz."`
-	Path     string         `yaml:"path" doc:"A directory, or a bundle's tarball (.tar.gz or .tar). Watched."`
+	Name  string `yaml:"name" doc:"The bundle's name, in logs and metrics. Default: the last element of path, url or image, without .tar.gz or tag."`
+	Path  string `yaml:"path" doc:"A directory, or a bundle's tarball (.tar.gz or .tar). Watched. One of path, url and image is required."`
+	URL   string `yaml:"url" doc:"A bundle on an HTTP server: OPA's bundle service with its deltas and long polls, or any server of files with ETags. https, or http on loopback."`
+	Image string `yaml:"image" doc:"A bundle in a registry: a reference by tag, which is followed, or by digest."`
+
+	Service        string    `yaml:"service" doc:"The service whose certificates and credential are used for url; for image ca, cert, key and plain_http alone. Default: none."`
+	CredentialFile string    `yaml:"credential_file" doc:"For image: a file like Docker's config.json, which may name credential helpers. Default: Docker's own."`
+	Interval       duration  `yaml:"interval" doc:"How often to ask url or image for something newer, a fifth more or less. Default: 1m."`
+	LongPoll       *duration `yaml:"long_poll" doc:"How long a bundle service may hold a question until there is something newer; 0s does not ask it to. Default: 30s."`
+	MaxAge         duration  `yaml:"max_age" doc:"How long the bundle counts that its source no longer confirms. 0s: for ever. Default: 0s."`
+	AfterMaxAge    string    `yaml:"after_max_age" doc:"What happens then, until the source is back: serve goes on deciding and says so (log, status, gatehouse_bundle_expired); deny decides nothing (not_ready). Default: serve."`
+
 	Required *bool          `yaml:"required" doc:"false: there is a policy without this bundle too, until it was there for the first time. Default: true."`
 	Signing  *signingConfig `yaml:"signing" doc:"Whose signature the bundle must carry (.signatures.json, as opa sign makes it). With it nothing gets active that is unsigned, or that has a file more, less or other than was signed; and no delta. Default: signatures are not looked at."`
 }
@@ -436,6 +448,8 @@ func (s source) read() (*config, *document, error) {
 			if abs, err := filepath.Abs(b.Path); err == nil {
 				b.Name = bundleName(abs)
 			}
+		} else if b.Name == "" {
+			b.Name = b.remoteName()
 		}
 	}
 	return cfg, doc, nil
@@ -478,6 +492,7 @@ func (c *config) relativeTo(dir string) {
 	}
 	resolve(&c.StateDir)
 	resolve(&c.Headers.JWT.KeyFile)
+	c.resolveRemote(resolve)
 	for i := range c.Identity.JWT {
 		resolve(&c.Identity.JWT[i].Keys.File)
 	}
@@ -608,8 +623,10 @@ func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publ
 		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders,
 			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
 				NetLookup: c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}
+	c.addRemote(&out)
+	services := c.services()
 	for _, b := range c.Policy.Bundles {
-		out.Sources = append(out.Sources, bundles.Source{Name: b.Name, Path: b.Path, Verification: b.Signing.verification(),
+		out.Sources = append(out.Sources, bundles.Source{Name: b.Name, Path: b.Path, Remote: b.remote(services), Verification: b.Signing.verification(),
 			Optional: b.Required != nil && !*b.Required})
 	}
 	return out

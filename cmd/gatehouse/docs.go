@@ -14,10 +14,15 @@ import (
 //go:embed testdata/apps.yaml
 var appsExample string
 
-// fullExample is a gatehouse.yaml with every key there is, but for those of appsExample. Tests see to that, and that it loads.
+// fullExample is a gatehouse.yaml with every key there is, but for those of appsExample and remoteExample. Tests see to that, and that it loads.
 //
 //go:embed testdata/full.yaml
 var fullExample string
+
+// remoteExample is one with every key about bundles from elsewhere.
+//
+//go:embed testdata/remote.yaml
+var remoteExample string
 
 // docsCommand writes the pages of docs that are generated. It is for developers: make docs.
 func docsCommand() *cobra.Command {
@@ -73,6 +78,7 @@ func configPage() string {
 		}
 	}
 	b.WriteString("\n## Several applications\n\n```yaml\n" + appsExample + "```\n")
+	b.WriteString("\n## Bundles from elsewhere\n\n```yaml\n" + remoteExample + "```\n")
 	b.WriteString("\n## Everything at once\n\n```yaml\n" + fullExample + "```\n")
 	return b.String()
 }

@@ -29,7 +29,7 @@ func TestConfigPageIsUpToDate(t *testing.T) {
 func TestEveryKeyIsDocumented(t *testing.T) {
 	t.Setenv("HOSTNAME", "here")
 	used := map[string]bool{"policy.root": true, "policy.strict_routes": true} // stand for policy.decision, and in apps
-	for name, text := range map[string]string{"full.yaml": fullExample, "apps.yaml": appsExample} {
+	for name, text := range map[string]string{"full.yaml": fullExample, "apps.yaml": appsExample, "remote.yaml": remoteExample} {
 		doc, err := decodeYAML(name, []byte(text), defaults())
 		if err != nil {
 			t.Fatal(err)

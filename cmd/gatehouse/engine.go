@@ -88,6 +88,7 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	e.issuers = cfg
 	e.smoke, err = cfg.readSmoke()
 	found.add("policy.smoke", err)
+	cfg.validateRemote(found)
 	if len(cfg.Policy.Bundles) == 0 {
 		found.add("policy", errors.New("policy.bundles: give at least one, or --bundle DIR"))
 	} else if e.bundles, err = e.newBundles(cfg, before); err != nil {
