@@ -110,7 +110,7 @@ func (m *Manager) due(now time.Time) []*source {
 }
 
 func (m *Manager) note(event fsnotify.Event) {
-	for _, s := range m.sources {
+	for _, s := range m.withPath() {
 		if changed, atomic := m.watcher.judge(s, event); changed {
 			s.pending.note(time.Now(), atomic)
 		}
