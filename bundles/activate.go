@@ -196,6 +196,9 @@ func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took t
 // activated notes what a source's bundle in the published snapshot is.
 func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
 	s.active, s.highest = c, max(s.highest, c.serial)
+	if s.remote != nil {
+		s.remote.active.Store(s.highest)
+	}
 	c.told(nil)
 	s.status.Revision, s.status.Digest, s.status.Archive, s.status.Serial = c.Revision(), c.Digest(), c.archive, c.serial
 	s.status.ActiveSince = m.cfg.Clock()

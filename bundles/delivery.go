@@ -175,8 +175,12 @@ func (m *Manager) verify(s *source, files map[string][]byte, c *candidate) (map[
 	if c.serial, ok = serialOf(manifest); !ok {
 		return refuse(`no serial: a whole number is expected, as in {"metadata": {"serial": 1}}`)
 	}
-	if c.serial < s.highest {
-		return refuse("serial %d is older than %d, which was active already", c.serial, s.highest)
+	highest := s.highest
+	if s.remote != nil {
+		highest = max(highest, s.remote.highest)
+	}
+	if c.serial < highest {
+		return refuse("serial %d is older than %d, which was active already", c.serial, highest)
 	}
 	return files, nil
 }

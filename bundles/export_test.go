@@ -30,3 +30,9 @@ func (m *Manager) SetFetcher(name string, f Fetcher) {
 		}
 	}
 }
+
+// LoadKept reads a file as the bundle that was kept of a source.
+func LoadKept(dir, name, source string, limit int64) ([][]byte, error) {
+	k, err := (&store{dir: dir, name: name, source: source, limit: limit}).load()
+	return k.parts, err
+}

@@ -1,6 +1,7 @@
 package bundles_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -82,7 +83,12 @@ func TestKilledWhileItPersists(t *testing.T) {
 	last, changes, empty := 0, 0, 0
 	for round := range killRounds {
 		g.gone.Store(false)
-		said := killedAfter(t, server.URL, dir, time.Duration(rand.IntN(1500))*time.Millisecond)
+		// Every other round ends in the moments after an activation, which are those of the writing.
+		activations, after := 0, time.Duration(rand.IntN(1500))*time.Millisecond
+		if round%2 == 0 {
+			activations, after = 1+rand.IntN(2), time.Duration(rand.IntN(60))*time.Millisecond
+		}
+		said := killed(t, server.URL, dir, activations, after)
 		g.gone.Store(true)
 		m, err := bundles.New(bundles.Config{Sources: from(server.URL), Policy: policy.Config{Decision: "authz/allow"}, Dir: dir})
 		must(t, err)
@@ -113,8 +119,8 @@ func TestKilledWhileItPersists(t *testing.T) {
 	t.Logf("%d rounds, %d generations, %d rounds changed what is on disk", killRounds, g.n.Load(), changes)
 }
 
-// killedAfter runs persistUntilKilled for a time and returns what it said.
-func killedAfter(t *testing.T, url, dir string, after time.Duration) string {
+// killed runs persistUntilKilled for a time after so many activations, and returns what it said.
+func killed(t *testing.T, url, dir string, activations int, after time.Duration) string {
 	t.Helper()
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), persistURL+"="+url, persistDir+"="+dir)
@@ -122,11 +128,18 @@ func killedAfter(t *testing.T, url, dir string, after time.Duration) string {
 	out, err := child.StdoutPipe()
 	must(t, err)
 	must(t, child.Start())
+	var said strings.Builder
+	lines := bufio.NewReader(out)
+	for range activations {
+		line, err := lines.ReadString('\n')
+		must(t, err)
+		said.WriteString(line)
+	}
 	kill := time.AfterFunc(after, func() { _ = child.Process.Kill() })
 	defer kill.Stop()
-	said, _ := io.ReadAll(out) // it ends with the process
+	_, _ = io.Copy(&said, lines) // it ends with the process
 	if err := child.Wait(); err == nil || child.ProcessState.ExitCode() != -1 {
 		t.Fatalf("the process ended by itself: %v", err)
 	}
-	return string(said)
+	return said.String()
 }

@@ -84,9 +84,11 @@ type remote struct {
 
 	public    atomic.Pointer[RemoteStatus]
 	good      atomic.Int64  // serial of the last delivery that became active
+	active    atomic.Int64  // the highest serial of a manifest that was ever active
 	activated chan struct{} // says that good has grown
 
 	had       had
+	highest   int64     // serial that is on disk: an older one is not to become active after a restart either
 	held      *delivery // was delivered, and ctx ended before it was tried: Load's, for Run
 	disk      *kept     // nil where there is nothing of use, or not any more
 	opened    bool      // the store was looked into
@@ -471,7 +473,7 @@ func (r *remote) open() {
 	if k.Confirmed.After(r.clock().Add(futureTrust)) {
 		k.Confirmed = time.Time{} // nobody knows how old it is
 	}
-	r.disk = &k
+	r.disk, r.highest = &k, k.Serial
 }
 
 // handDisk delivers the bundle on disk, unless there is none, or it is too old to decide anything, or it is of no use. It
@@ -555,7 +557,7 @@ func (r *remote) keep() {
 		return
 	}
 	r.disk = nil
-	k := kept{Tag: r.had.tag, Confirmed: r.confirmed, parts: r.had.unsaved}
+	k := kept{Tag: r.had.tag, Confirmed: r.confirmed, Serial: r.active.Load(), parts: r.had.unsaved}
 	if err := r.append(&k); err == nil {
 		err = r.store.save(k)
 		if err == nil {

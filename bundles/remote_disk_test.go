@@ -3,6 +3,7 @@ package bundles_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"os"
@@ -179,6 +180,31 @@ func TestDiskIsVerifiedAgain(t *testing.T) {
 	r := run(t, sources, keeping(dir))
 	r.remote("the refusal", func(s bundles.Status) bool { return s.Stage == "verifying" })
 	r.none()
+}
+
+// A bundle that was signed once and replaced does not come back over a restart.
+func TestDiskRemembersTheSerial(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	private, public := keyPair(t, "main", "ES256", "")
+	numbered := func(serial int) []byte {
+		return packed(t, signedWith(t, private, map[string]string{"a.rego": answering(serial), ".manifest": fmt.Sprintf(`{"metadata":{"serial":%d}}`, serial)}))
+	}
+	server := newBundleServer(t, answers(0))
+	server.set(numbered(5))
+	sources := from(server.URL)
+	sources[0].Verification = &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}
+	fill(t, dir, sources)
+	server.set(numbered(4))
+	r := run(t, sources, keeping(dir))
+	if got := answer(t, r.next()); got != "5" {
+		t.Errorf("answer %s", got)
+	}
+	r.remote("the refusal", func(s bundles.Status) bool { return strings.Contains(s.Error, "serial 4 is older than 5") })
+	server.set(numbered(6))
+	if got := answer(t, r.next()); got != "6" {
+		t.Errorf("answer %s", got)
+	}
 }
 
 func TestFolderThatCannotBeWritten(t *testing.T) {
@@ -408,4 +434,28 @@ func TestDeltasOfSignedBundles(t *testing.T) {
 	server.failing(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(d) })
 	r.remote("the refusal", func(s bundles.Status) bool { return strings.Contains(s.Error, "where signatures are verified") })
 	r.none()
+}
+
+func FuzzKeptBundle(f *testing.F) {
+	head := func(json string) string { return "gatehouse bundle 1\n" + json + "\n" }
+	for _, text := range []string{"", head(""), head(`{"source":"s","sizes":[3]}`) + "abc", head(`{"source":"s","sizes":[1,9223372036854775807]}`) + "a"} {
+		sum := sha256.Sum256([]byte(text))
+		f.Add([]byte(text))
+		f.Add(append([]byte(text), sum[:]...))
+	}
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, content []byte) {
+		must(t, os.WriteFile(filepath.Join(dir, "app.bundle"), content, 0o600))
+		parts, err := bundles.LoadKept(dir, "app", "s", 1000)
+		if err != nil {
+			return
+		}
+		total := 0
+		for _, part := range parts {
+			total += len(part)
+		}
+		if len(parts) == 0 || total > 2000 || total+sha256.Size > len(content) {
+			t.Errorf("%d tarballs of %d bytes out of %d", len(parts), total, len(content))
+		}
+	})
 }

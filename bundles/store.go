@@ -35,6 +35,7 @@ type kept struct {
 	Tag       string    `json:"tag"`       // what the source is asked with for something newer
 	Confirmed time.Time `json:"confirmed"` // when the source last said that this is what it has
 	Sizes     []int64   `json:"sizes"`     // of the tarballs in bytes: a bundle, then deltas in their order
+	Serial    int64     `json:"serial"`    // the highest that was ever active, where the source asks for one
 	parts     [][]byte
 }
 
