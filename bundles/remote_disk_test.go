@@ -360,10 +360,7 @@ func TestDeltas(t *testing.T) {
 		if got := answer(t, r.next()); got != "alice,bob" {
 			t.Fatalf("answer %s", got)
 		}
-		s := r.manager.Status()[0]
-		if !s.Remote.Delta || s.Revision != "delta" {
-			t.Errorf("it did not come as a delta: %+v, remote %+v", s, *s.Remote)
-		}
+		r.remote("the delta's revision", func(s bundles.Status) bool { return s.Remote.Delta && s.Revision == "delta" })
 		server.setDelta(packed(t, users(`{"roles":{"bob":1}}`)), delta(t, `{"op":"remove","path":"/roles/alice"}`))
 		if got := answer(t, r.next()); got != "bob" {
 			t.Fatalf("answer %s", got)
