@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -52,12 +53,13 @@ type player struct {
 	wrong  int
 }
 
-// Play runs the transcript against flask-orders: real requests through Envoy, an edit of the policy and a broken one.
-// Each line is handed to show when it is known. The error is not nil if a line came out otherwise than expected, or if
-// there was no answer at all. The policy directory is left as it was found, but for one permission more.
+// Play runs the transcript against flask-orders: real requests through Envoy, an edit of the policy that its own tests hold back,
+// the same with its test, a broken policy, and a rollback. Each line is handed to show when it is known. The error is not nil if a
+// line came out otherwise than expected, or if there was no answer at all. The policy directory is left with one permission
+// more and one test less than it was found, and rolled back over that.
 func (s *Sandbox) Play(ctx context.Context, show func(Line)) error {
 	p := &player{Sandbox: s, show: show, tokens: s.tokens()}
-	for _, scene := range []func(context.Context) error{p.requests, p.editPolicy, p.breakPolicy} {
+	for _, scene := range []func(context.Context) error{p.requests, p.editPolicy, p.breakPolicy, p.rollBack} {
 		if err := scene(ctx); err != nil {
 			return err
 		}
@@ -113,19 +115,27 @@ func (p *player) requests(ctx context.Context) error {
 	return nil
 }
 
-// editPolicy gives viewers one more permission and measures how long the request from before takes to flip.
+// editPolicy gives viewers one more permission. The policy's own test holds that back; without it, it is measured how long the
+// request from before takes to flip.
 func (p *player) editPolicy(ctx context.Context) error {
 	const before, after = `"viewer": {"permissions": ["orders:read"`, `"viewer": {"permissions": ["orders:read", "orders:delete"`
-	text, err := os.ReadFile(filepath.Join(p.PolicyDir(), "data.json"))
-	if err != nil {
-		return fmt.Errorf("reading policy: %w", err)
-	}
-	if strings.Count(string(text), before) != 1 {
-		return fmt.Errorf("data.json has no %s to edit", before)
-	}
+	const test = "\tnot allowed(\"vera\", \"viewer\", \"DELETE /orders/1\", 0)\n"
 	p.say(Line{Title: "policy/data.json", Reason: `edited: viewers get "orders:delete"`})
+	seen := len(p.GatehouseLog())
+	if err := p.edit("data.json", before, after); err != nil {
+		return err
+	}
+	complaint, err := p.awaitLog(ctx, seen, "orders_test.rego")
+	if err != nil {
+		return err
+	}
+	p.say(Line{Title: "gatehouse logs", Reason: complaint})
+	if err := p.expect(ctx, "a viewer deletes, as before", viewerDeletes, 403, "the policy's own test holds the edit back"); err != nil {
+		return err
+	}
+	p.say(Line{Title: "policy/orders_test.rego", Reason: "edited: it does not say any more that viewers may not"})
 	saved := time.Now()
-	if err := p.save("data.json", strings.Replace(string(text), before, after, 1)); err != nil {
+	if err := p.edit("orders_test.rego", test, ""); err != nil {
 		return err
 	}
 	answer, err := p.ask(ctx, "vera", viewerDeletes)
@@ -141,6 +151,43 @@ func (p *player) editPolicy(ctx context.Context) error {
 	}
 	p.say(Line{"a viewer deletes, as before", shellCommand("vera", viewerDeletes), 200, answer.Status, reason})
 	return nil
+}
+
+// edit replaces the one place in a file of the policy that reads before.
+func (p *player) edit(name, before, after string) error {
+	text, err := os.ReadFile(filepath.Join(p.PolicyDir(), name))
+	if err != nil {
+		return fmt.Errorf("reading policy: %w", err)
+	}
+	if strings.Count(string(text), before) != 1 {
+		return fmt.Errorf("%s has no %s to edit", name, before)
+	}
+	return p.save(name, strings.Replace(string(text), before, after, 1))
+}
+
+// expect asks as vera, and gives the reason where the answer has the status that is wanted.
+func (p *player) expect(ctx context.Context, title string, call Call, want int, reason string) error {
+	answer, err := p.ask(ctx, "vera", call)
+	if err != nil {
+		return err
+	}
+	if answer.Status != want {
+		reason = answer.Reason()
+	}
+	p.say(Line{title, shellCommand("vera", call), want, answer.Status, reason})
+	return nil
+}
+
+// rollBack takes the edit back by a command, while the files stay as they are.
+func (p *player) rollBack(ctx context.Context) error {
+	control := "unix:" + p.path("control.sock")
+	out, err := exec.CommandContext(ctx, p.cfg.Gatehouse, "bundle", "rollback", "--control", control).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("gatehouse bundle rollback: %w: %s", err, out)
+	}
+	pinned := strings.TrimSpace(string(out))
+	p.say(Line{Title: "gatehouse bundle rollback", Reason: "the policy from before, " + lastLine(pinned)})
+	return p.expect(ctx, "a viewer deletes, as before", viewerDeletes, 403, "the old policy decides again, and the files are as they were")
 }
 
 // breakPolicy saves a policy that does not parse, waits for the log to say where, and asks again.
@@ -168,15 +215,9 @@ func (p *player) breakPolicy(ctx context.Context) error {
 		{"a viewer reads", Call{Path: "/orders/1"}, 200},
 		{"a viewer updates", Call{Method: http.MethodPut, Path: "/orders/1", Body: `{"item":"lamp","amount":1}`}, 403},
 	} {
-		answer, err := p.ask(ctx, "vera", step.call)
-		if err != nil {
+		if err := p.expect(ctx, step.title, step.call, step.want, "the old policy still decides"); err != nil {
 			return err
 		}
-		reason := "the old policy still decides"
-		if answer.Status != step.want {
-			reason = answer.Reason()
-		}
-		p.say(Line{step.title, shellCommand("vera", step.call), step.want, answer.Status, reason})
 	}
 	return p.save("orders.rego", string(whole))
 }
