@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -148,8 +149,22 @@ func (h *HTTP) answer(r *http.Request) (out reply) {
 			out = lastReply("internal")
 		}
 	}()
-	a := h.gate.Check(r.Context(), h.request(r))
+	ctx, cancel := h.deadline(r)
+	defer cancel()
+	a := h.gate.Check(ctx, h.request(r))
 	return h.render(&a)
+}
+
+// deadline ends the request's context when Envoy stops waiting for the answer, which it says in milliseconds: a denial that comes
+// later is a failure to Envoy, which failure_mode_allow lets through. A client that could write the header could only shorten
+// the time of its own request.
+func (h *HTTP) deadline(r *http.Request) (context.Context, context.CancelFunc) {
+	if h.proxy == ProxyEnvoy {
+		if ms, err := strconv.ParseUint(r.Header.Get("x-envoy-expected-rq-timeout-ms"), 10, 31); err == nil && ms > 0 {
+			return context.WithTimeout(r.Context(), time.Duration(ms)*time.Millisecond)
+		}
+	}
+	return r.Context(), func() {}
 }
 
 // lastReply is the denial for when no answer of the gate's can be sent.

@@ -540,3 +540,16 @@ func TestHTTPDrain(t *testing.T) {
 		t.Errorf("after: connection %q", after)
 	}
 }
+
+// Envoy says how long it waits. What it does not get in that time it may take for a failure, so a denial comes before.
+func TestHTTPDeadline(t *testing.T) {
+	s := settings()
+	s.Timeout = time.Minute
+	p := serveHTTP(t, extauthz.HTTPConfig{Proxy: extauthz.ProxyEnvoy}, with(t, s, `package envoy.authz
+		allow if count([1 | some a in numbers.range(1, 10000); some b in numbers.range(1, 10000); a == b + 50000]) == 0`))
+	began := time.Now()
+	a := p.ask(t, "GET", "/slow", "X-Envoy-Expected-Rq-Timeout-Ms: 100")
+	if a.status != http.StatusForbidden || a.reason() != "timeout" || time.Since(began) > 30*time.Second {
+		t.Errorf("%d %q after %s", a.status, a.reason(), time.Since(began))
+	}
+}

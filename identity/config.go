@@ -242,6 +242,9 @@ func New(c Config) (*Verifier, error) {
 	if v.metrics, err = newMetrics(v, c.Registerer); err != nil {
 		return nil, err
 	}
+	for _, in := range v.others.introspectors {
+		in.metrics = v.metrics
+	}
 	return v, nil
 }
 

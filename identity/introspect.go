@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +46,7 @@ var (
 	errNoClientAuth    = unavailable("client secret or key for introspection was never loaded")
 	errAsking          = unavailable("introspection server cannot be reached")
 	errAskingTimeout   = unavailable("introspection server did not answer in time")
-	errAskingGone      = unavailable("request ended before the introspection server answered")
+	errAskingGone      = unavailable("introspection server did not answer in the time that the request has")
 	errAskingBusy      = unavailable("too many questions to the introspection server at once")
 	errAskingDenied    = unavailable("introspection server refuses our client credentials")
 	errAskingRedirect  = unavailable("introspection server redirects, which is not followed")
@@ -60,9 +62,9 @@ func unavailable(cause string) error { return &failure{kind: ErrUnavailable, cau
 
 // introspector asks one server (RFC 7662). All but what mu guards and warned never changes.
 //
-// A question is asked by the request that comes first with a token, and by nobody else: others with the same token wait for its
-// answer. It is asked to its end even when that request is given up, so that a slow server's answer is there for the next
-// try; Identify stays for up to Timeout then. So no goroutine outlives its caller.
+// A question is asked once for a token, whoever else brings it meanwhile, and to its end, at most for Timeout: a slow server's
+// answer is there for the next try. A request waits for it only as long as it can still answer its own caller: a proxy that
+// gave up on us may let its request through. Run's end waits for the questions under way.
 type introspector struct {
 	Introspection
 	index    int
@@ -72,6 +74,7 @@ type introspector struct {
 	client   *http.Client
 	ours     *http.Transport // whose idle connections are ours to close; nil = the client was given
 	log      *zap.Logger
+	metrics  *metrics
 	slots    chan struct{} // holds one for each question under way
 	warned   atomic.Int64  // when a failure was last logged, Unix nanoseconds
 	mu       sync.Mutex    // flights, active, inactive
@@ -168,13 +171,22 @@ func askingClient(given *http.Client) (*http.Client, *http.Transport) {
 	return &c, ours
 }
 
-// closeIdle closes the connections that no question uses.
+// closeIdle waits for the questions under way, and closes the connections that no question uses.
 func (o *others) closeIdle() {
 	for _, in := range o.introspectors {
+		for _, f := range in.underWay() {
+			<-f.done
+		}
 		if in.ours != nil {
 			in.ours.CloseIdleConnections()
 		}
 	}
+}
+
+func (in *introspector) underWay() []*flight {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Collect(maps.Values(in.flights))
 }
 
 // introspect gives the identity of a token where an introspection server is to be asked about it. A token with an API key's mark
@@ -274,24 +286,37 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok toke
 	if !running {
 		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic
 		in.flights[sum] = f
+		go in.fly(f, auth, token{strings.Clone(tok.raw)}, sum)
 	}
 	in.mu.Unlock()
-	if running {
-		select {
-		case <-f.done:
-			return f.id, f.err
-		case <-ctx.Done():
-			return Identity{}, errAskingGone
-		}
+	patience := in.Timeout + time.Second // the question itself ends before
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = time.Until(deadline) * 3 / 4
 	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return f.id, f.err
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return Identity{}, errAskingGone
+}
+
+// fly puts a flight's question. It ends by itself, after Timeout at the latest.
+func (in *introspector) fly(f *flight, auth *clientAuth, tok token, sum tokenSum) {
 	defer func() {
+		if p := recover(); p != nil {
+			in.log.Error("introspecting a token panicked", zap.String("url", withoutQuery(in.URL)), zap.ByteString("stack", debug.Stack()))
+		}
 		in.mu.Lock()
 		delete(in.flights, sum)
 		in.mu.Unlock()
 		close(f.done)
 	}()
-	f.id, f.err = in.ask(context.WithoutCancel(ctx), auth, tok, sum)
-	return f.id, f.err
+	f.id, f.err = in.ask(context.Background(), auth, tok, sum)
+	in.metrics.asked(f.err)
 }
 
 // ask puts one question and remembers the answer.

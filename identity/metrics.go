@@ -12,7 +12,7 @@ type tokenResult int
 
 const (
 	tokenCached   tokenResult = iota // verified before
-	tokenVerified                    // verified now
+	tokenVerified                    // verified now, or known to an introspection server, or an API key
 	tokenNegative                    // refused before, and not looked at again
 	tokenBad
 	tokenUnavailable
@@ -35,10 +35,23 @@ const (
 
 var waitLabels = [waitResults]string{"", "found", "missing", "timeout", "refused"}
 
+// askResult is how a question to an introspection server ended.
+type askResult int
+
+const (
+	askActive askResult = iota
+	askRefused
+	askFailed
+	askResults
+)
+
+var askLabels = [askResults]string{"active", "refused", "failed"}
+
 // metrics are looked up once: a request finds its counter by an index. Label values are the configured issuers and closed lists.
 type metrics struct {
 	tokens        [tokenResults]prometheus.Counter
 	waits         [waitResults]prometheus.Counter
+	questions     [askResults]prometheus.Counter
 	fetchFailures []prometheus.Counter // by issuer.index; nil for files
 	copyFailures  prometheus.Counter
 }
@@ -48,6 +61,8 @@ func newMetrics(v *Verifier, r prometheus.Registerer) (*metrics, error) {
 		Help: "Requests with a credential, by what came of it."}, []string{"result"})
 	waits := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_unknown_key_waits_total",
 		Help: "Tokens that named a key that was not known, by what fetching the keys anew brought."}, []string{"result"})
+	questions := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_introspections_total",
+		Help: "Questions put to introspection servers, by what came of them."}, []string{"result"})
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_key_fetch_failures_total",
 		Help: "Attempts to fetch an issuer's keys that brought no usable set."}, []string{"issuer"})
 	m := &metrics{fetchFailures: make([]prometheus.Counter, len(v.issuers)), copyFailures: prometheus.NewCounter(prometheus.CounterOpts{
@@ -58,6 +73,9 @@ func newMetrics(v *Verifier, r prometheus.Registerer) (*metrics, error) {
 	for i := waitFound; i < waitResults; i++ {
 		m.waits[i] = waits.WithLabelValues(waitLabels[i])
 	}
+	for i, label := range askLabels {
+		m.questions[i] = questions.WithLabelValues(label)
+	}
 	for i, iss := range v.issuers {
 		if iss.remote() {
 			m.fetchFailures[i] = failures.WithLabelValues(iss.Issuer.Issuer)
@@ -66,7 +84,7 @@ func newMetrics(v *Verifier, r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{tokens, waits, failures, m.copyFailures, newKeyCollector(v)} {
+	for _, c := range []prometheus.Collector{tokens, waits, questions, failures, m.copyFailures, newKeyCollector(v)} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("identity: registering metrics: %w", err)
 		}
@@ -81,6 +99,27 @@ func (m *metrics) failed(err error) {
 		return
 	}
 	m.tokens[tokenBad].Inc()
+}
+
+// counted counts how a credential that is verified elsewhere than from an issuer's keys came out.
+func (m *metrics) counted(err error) {
+	if err != nil {
+		m.failed(err)
+		return
+	}
+	m.tokens[tokenVerified].Inc()
+}
+
+// asked counts a question to an introspection server.
+func (m *metrics) asked(err error) {
+	switch {
+	case err == nil:
+		m.questions[askActive].Inc()
+	case errors.Is(err, ErrUnavailable):
+		m.questions[askFailed].Inc()
+	default:
+		m.questions[askRefused].Inc()
+	}
 }
 
 func (m *metrics) waited(result waitResult) {

@@ -37,6 +37,9 @@ func TestMetrics(t *testing.T) {
 	r.decides(keys, withKid("e1"), "ok")
 	now.advance(90 * time.Second)
 	want := `
+gatehouse_identity_introspections_total{active} 0
+gatehouse_identity_introspections_total{failed} 0
+gatehouse_identity_introspections_total{refused} 0
 gatehouse_identity_key_copy_failures_total 0
 gatehouse_identity_key_fetch_failures_total{https://a.example} 0
 gatehouse_identity_keys_age_seconds{https://a.example} 90

@@ -13,7 +13,8 @@ import (
 //
 // No credential at all is Anonymous with a nil error. A credential that is present but wrong is ErrBadCredential, and one of an
 // issuer whose keys were never loaded is ErrUnavailable; the Identity is then the zero value. Nothing in the result aliases
-// what the request's Header returned. ctx bounds the wait for a key that is not known yet.
+// what the request's Header returned. ctx bounds the wait for a key that is not known yet, and for an
+// introspection server.
 func (v *Verifier) Identify(ctx context.Context, keys *Keys, req Request) (Identity, error) {
 	id, err := v.fromCredential(ctx, keys, req)
 	if err != nil || v.others.metadata == "" {
@@ -38,6 +39,7 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request) 
 	}
 	now := v.clock()
 	if id, mine, err := v.apiKey(keys, tok, found, now); mine {
+		v.metrics.counted(err)
 		return id, err
 	}
 	hash := v.cache.hash(tok)
@@ -50,6 +52,7 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request) 
 		return Identity{}, old.refusal
 	}
 	if id, mine, err := v.introspect(ctx, keys, tok, found, now); mine {
+		v.metrics.counted(err)
 		return id, err
 	}
 	fresh := v.verify(ctx, keys, tok, found, now)
