@@ -234,7 +234,7 @@ func (s *server) run(ctx context.Context) error {
 	control := s.controlServer()
 	servers.Go(func() { failed(serveUntilClosed("the control socket", control, s.control)) })
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
-		zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.String("version", version()))
+		zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", version()))
 
 	err := s.untilTheEnd(ctx, background, failures, failed)
 	s.drain()
