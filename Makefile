@@ -12,7 +12,7 @@ help:
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
-	@echo "make bench      cost of a decision next to a server that does not look"
+	@echo "make bench      cost of a decision next to a server that does not look, and of 200 swaps of a large bundle"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
 	@echo "make build      bin/gatehouse"
@@ -90,6 +90,9 @@ check: bin/staticcheck bin/govulncheck
 
 bench: build
 	go run ./hack/bench -gatehouse bin/gatehouse
+	go run ./hack/bench -gatehouse bin/gatehouse -swaps $(SWAPS)
+
+SWAPS = 200
 
 FUZZTIME = 30s
 

@@ -17,6 +17,7 @@ const (
 	// Short texts that repeat are kept once, as far as so many different ones go.
 	maxShared     = 1 << 16
 	maxSharedText = 64
+	manyPairs     = 2000 // above it an object is made with pauses
 )
 
 // valueReader builds a value straight from JSON text. Going through plain JSON takes twice the time and leaves several times
@@ -56,9 +57,8 @@ func (r *valueReader) peek() byte {
 
 // value returns nil where there is no valid value.
 func (r *valueReader) value(depth int) *ast.Term {
-	if r.count++; r.count%breath == 0 {
-		runtime.Gosched()
-	}
+	r.count++
+	breathe(r.count)
 	if depth > maxDepth {
 		return nil
 	}
@@ -213,14 +213,30 @@ func objectOf(pairs [][2]*ast.Term) ast.Value {
 	switch {
 	case len(pairs) == 0:
 		return ast.InternedEmptyObjectValue
-	case !repeatsKey(pairs):
+	case len(pairs) <= manyPairs && !repeatsKey(pairs):
 		return ast.NewObject(pairs...)
 	}
-	object := ast.NewObjectWithCapacity(len(pairs))
-	for _, pair := range pairs {
-		object.Insert(pair[0], pair[1])
+	// A repeated key costs OPA a walk over all of an object. So the last of each is picked first.
+	last := make(map[ast.Value]int, len(pairs))
+	for i, pair := range pairs {
+		last[pair[0].Value] = i
+		breathe(i)
+	}
+	object := ast.NewObjectWithCapacity(len(last))
+	for i, pair := range pairs {
+		if last[pair[0].Value] == i {
+			object.Insert(pair[0], pair[1])
+		}
+		breathe(i)
 	}
 	return object
+}
+
+// breathe lets requests run now and then.
+func breathe(count int) {
+	if count%breath == 0 {
+		runtime.Gosched()
+	}
 }
 
 func repeatsKey(pairs [][2]*ast.Term) bool {
