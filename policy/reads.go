@@ -79,6 +79,11 @@ type collector struct {
 // collectReads returns what the query may read of its input. A reference to data may reach every rule that the compiler
 // cannot rule out, in packages hidden from data's own document too.
 func collectReads(compiler *ast.Compiler, query ast.Body) *reads {
+	return reachable(compiler, query).reads
+}
+
+// reachable walks the query and every rule that it can reach.
+func reachable(compiler *ast.Compiler, query ast.Body) *collector {
 	c := &collector{compiler: compiler, reads: &reads{}, rules: map[*ast.Rule]bool{}}
 	c.walk(query)
 	for len(c.queue) > 0 {
@@ -89,7 +94,7 @@ func collectReads(compiler *ast.Compiler, query ast.Body) *reads {
 		c.walk(rule.Body)
 		c.enqueue(rule.Else)
 	}
-	return c.reads
+	return c
 }
 
 func (c *collector) enqueue(rule *ast.Rule) {

@@ -1,0 +1,453 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+)
+
+// The bounds of one explanation.
+const (
+	explainTime   = 3 * time.Second // for all of it, where ExplainOptions says nothing
+	nearestTime   = time.Second     // for the nearest miss
+	maxQueries    = 3000            // evaluations of a rule or of a part of one
+	maxSteps      = 80              // rules that are told of
+	maxNested     = 8               // a helper of a helper ...
+	maxSiblings   = 12              // rules of one name
+	maxIterations = 3               // values that one expression was tried with
+	maxCandidates = 50              // changes that are tried for the nearest miss
+	maxNearest    = 8               // changes that are told
+)
+
+// ExplainOptions bound an explanation and say what it must not show.
+type ExplainOptions struct {
+	// Secret are paths into the input, such as {"identity", "claims"}: no value from there is shown, nor one that was made of
+	// it. In names "_" and "-" are alike, and case does not count.
+	Secret [][]string
+	// Hide are texts that are not shown wherever they come from. Those of fewer than four bytes are ignored.
+	Hide []string
+	// Timeout bounds the whole explanation; 0 means 3 seconds. What was found by then is returned, and Cut is set.
+	Timeout time.Duration
+}
+
+// Explanation says why a policy decided as it did. Its texts are for operators: they quote the policy, its data and the
+// input, bounded in length.
+type Explanation struct {
+	Decision Decision `json:"-"`
+	Err      error    `json:"-"` // why there is no decision, as of Decide
+
+	Allowed bool   `json:"allowed"`
+	Path    string `json:"path"`              // of the decision: envoy.authz.allow
+	Error   string `json:"error,omitempty"`   // Err's text
+	By      []Step `json:"by,omitempty"`      // the rules that gave the decision its value; for an allow with those that they rest on
+	WhyNot  []Step `json:"why_not,omitempty"` // of a denial: every rule that could have allowed
+	Nearest []Near `json:"nearest,omitempty"` // of a denial: single changes that would allow, each of them tried
+
+	// Notes say what the explanation cannot know or did not do.
+	Notes []string `json:"notes,omitempty"`
+	// Cut says that a bound was reached, so that rules, values or nearest misses may be missing.
+	Cut bool `json:"cut,omitempty"`
+}
+
+// Step is one rule within an explanation.
+type Step struct {
+	Rule    string `json:"rule"`
+	File    string `json:"file"` // bundle and path in it
+	Line    int    `json:"line"` // where the rule begins
+	Held    bool   `json:"held"`
+	Default bool   `json:"default,omitempty"`
+	// At is the line of the expression that failed, the first one that did, and Expr its text as it stands there. Of a rule
+	// that held it is the last expression with something to see.
+	At   int    `json:"at,omitempty"`
+	Expr string `json:"expr,omitempty"`
+	// Found says what the values were, in words: one line for each of the first values that the expression was tried with.
+	Found []string `json:"found,omitempty"`
+	// Because are the rules that the expression rests on.
+	Because []Step `json:"because,omitempty"`
+	// Above says that the rule was told of already.
+	Above bool `json:"above,omitempty"`
+}
+
+// Near is a change of the request, or of the caller, that would allow it.
+type Near struct {
+	// Kind is role, group, scope, method, subject, login, or input for anything else.
+	Kind string `json:"kind"`
+	// Path is where in the input, for Kind input.
+	Path   string   `json:"path,omitempty"`
+	Values []string `json:"values,omitempty"` // each of them would do
+	Login  bool     `json:"login,omitempty"`  // the caller must be known first
+}
+
+// explainer is the state of one Explain.
+type explainer struct {
+	ctx     context.Context
+	entry   *Entry
+	s       *Snapshot
+	input   Value
+	now     time.Time
+	options ExplainOptions
+	hide    *strings.Replacer
+	chance  builtins.NDBCache // what depends on chance comes out alike in every evaluation
+	secrets map[string]bool   // by reference: whether it reads what is secret
+
+	queries, steps int
+	told           map[string]bool
+	failed         []failedRule // where a nearest miss is looked for
+	cut            bool
+}
+
+// failedRule is a rule that did not hold, with the values of its variables where it failed.
+type failedRule struct {
+	frame *frame
+	env   env
+}
+
+// Explain evaluates the decision once more, and then rule by rule, to say why it came out as it did. It is for tools: it
+// takes a thousand times longer than Decide and shares nothing with it but the snapshot. A nil input is undefined.
+//
+// The policy calls nobody: http.send fails here. Explain does not fail; what kept it from knowing is in Err and Notes.
+func (e *Entry) Explain(ctx context.Context, input Value, now time.Time, o ExplainOptions) (found *Explanation) {
+	if o.Timeout <= 0 {
+		o.Timeout = explainTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	x := &explainer{ctx: ctx, entry: e, s: e.snapshot, input: input, now: now, options: o, hide: hider(o.Hide),
+		chance: builtins.NDBCache{}, secrets: map[string]bool{}, told: map[string]bool{}}
+	found = &Explanation{Path: strings.Join(e.path, ".")}
+	defer func() {
+		if p := recover(); p != nil {
+			found.Notes = append(found.Notes, "the explanation failed: "+oneLine(fmt.Sprintf("%v %s", p, debug.Stack())))
+			found.Cut = true
+		}
+	}()
+	x.explain(found)
+	return found
+}
+
+func (x *explainer) explain(out *Explanation) {
+	out.Decision, out.Err = x.decision()
+	out.Allowed = out.Err == nil && out.Decision.Allowed
+	if out.Err != nil {
+		out.Error = x.hide.Replace(out.Err.Error())
+	}
+	pure := x.notes(out)
+	ref := ast.Ref{ast.DefaultRootDocument}
+	for _, segment := range x.entry.path {
+		ref = append(ref, ast.StringTerm(segment))
+	}
+	x.rules(out, ref)
+	if !out.Allowed && pure {
+		out.Nearest = x.nearest()
+	}
+	out.Cut = x.cut || x.ctx.Err() != nil
+}
+
+// notes says which built-ins stand in the way, and reports whether none does.
+func (x *explainer) notes(out *Explanation) (pure bool) {
+	pure = true
+	called := x.calls()
+	for _, name := range []string{"http.send", "net.lookup_ip_addr", "rand.intn", "uuid.rfc4122", "opa.runtime"} {
+		if !called[name] {
+			continue
+		}
+		pure = false
+		switch name {
+		case "http.send":
+			out.Notes = append(out.Notes, "the policy may call http.send: an explanation calls nobody, so what the answer would have been is not known")
+		case "net.lookup_ip_addr":
+			out.Notes = append(out.Notes, "the policy may look names up (net.lookup_ip_addr): the answer may differ from the one that the decision had")
+		default:
+			out.Notes = append(out.Notes, "the policy may call "+name+": its value differs from one evaluation to the next")
+		}
+	}
+	return pure
+}
+
+// calls are the names of the built-ins that the decision can reach.
+func (x *explainer) calls() map[string]bool {
+	names := map[string]bool{}
+	note := func(e *ast.Expr) bool {
+		if e.IsCall() {
+			names[e.Operator().String()] = true
+		}
+		return false
+	}
+	for rule := range reachable(x.s.compiler, x.entry.query).rules {
+		ast.WalkExprs(rule.Body, note)
+		ast.WalkExprs(rule.Head, note)
+	}
+	return names
+}
+
+// decision is Decide without anybody being called.
+func (x *explainer) decision() (d Decision, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d, err = Decision{}, fmt.Errorf("%w: panic: %v", ErrEvaluation, p)
+		}
+	}()
+	result, err := x.evaluate(x.input)
+	if err != nil {
+		return Decision{}, err
+	}
+	return x.s.output.decision(result)
+}
+
+// evaluate gives the value of the decision document for an input.
+func (x *explainer) evaluate(input Value) (Value, error) {
+	var result Value
+	var failures []topdown.Error
+	err := x.query(x.ctx, x.entry.query, input, nil, &failures, func(found topdown.QueryResult) error {
+		result = found[resultVar].Value
+		return nil
+	})
+	switch {
+	case err != nil && x.ctx.Err() != nil:
+		return nil, fmt.Errorf("evaluating the policy: %w", x.ctx.Err())
+	case err != nil:
+		return nil, evaluationError(err)
+	case result == nil && len(failures) > 0:
+		return nil, evaluationError(&failures[0])
+	case result == nil:
+		return nil, ErrUndefined
+	}
+	return result, nil
+}
+
+// errNoCalls is what http.send comes to.
+var errNoCalls = errors.New("an explanation calls nobody")
+
+type noCalls struct{}
+
+func (noCalls) RoundTrip(*http.Request) (*http.Response, error) { return nil, errNoCalls }
+
+// query runs one query of the explanation as evaluate of an Entry would run it.
+func (x *explainer) query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
+	each func(topdown.QueryResult) error) error {
+	state := &evaluation{}
+	stop := context.AfterFunc(ctx, state.Cancel)
+	defer stop()
+	q := topdown.NewQuery(body).
+		WithCompiler(x.s.compiler).
+		WithQueryCompiler(x.entry.queries).
+		WithStore(x.s.store).
+		WithTransaction(x.s.txn).
+		WithMetrics(metrics.NoOp()).
+		WithCancel(state).
+		WithBuiltins(x.s.directory).
+		WithInterQueryBuiltinValueCache(x.s.patterns).
+		WithBuiltinErrorList(failures).
+		WithNDBuiltinCache(x.chance).
+		WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper { return noCalls{} }).
+		WithTime(x.now)
+	if input != nil {
+		q = q.WithInput(ast.NewTerm(input))
+	}
+	if tracer != nil {
+		q = q.WithQueryTracer(tracer)
+	}
+	return q.Iter(ctx, each)
+}
+
+// rules finds who made the decision, and for a denial why nobody made another.
+func (x *explainer) rules(out *Explanation, ref ast.Ref) {
+	root := &frame{}
+	for _, rule := range x.rulesFor(ref, nil) {
+		if rule.Default {
+			continue
+		}
+		f := root.enter(rule, x.constrain(rule, ref, nil))
+		for link := rule; link != nil; link = link.Else {
+			f = root.enter(link, f.extra)
+			tried := x.probe(f, nil)
+			if !tried.held {
+				if !out.Allowed && mayAllow(link) {
+					out.WhyNot = x.add(out.WhyNot, x.failedStep(f, tried, 0))
+				}
+				continue
+			}
+			step := x.place(link)
+			step.Held = true
+			switch {
+			case out.Allowed:
+				x.support(&step, f, tried.env(), 0)
+				if _, t := f.verdict(); t != nil {
+					step.Because = append(step.Because, x.heldBy(f, t.Value.(ast.Ref), tried.env(), 0)...)
+				}
+			case out.Err == nil:
+				x.denied(&step, f, tried.env())
+			}
+			if out.Err != nil || x.gives(f, tried.env(), out.Decision.Result, ref) {
+				out.By = append(out.By, step)
+			}
+			break
+		}
+	}
+	if len(out.By) == 0 && out.Err == nil {
+		for _, rule := range x.rulesFor(ref, nil) {
+			if rule.Default {
+				step := x.place(rule)
+				step.Held, step.Default = true, true
+				out.By = append(out.By, step)
+			}
+		}
+	}
+}
+
+// gives reports whether a rule that holds gives the decision this value. Where the decision is only a part of what the rule
+// defines, or is made of several rules, all that hold count.
+func (x *explainer) gives(f *frame, e env, result Value, ref ast.Ref) bool {
+	if len(f.rule.Ref()) != len(ref) || f.rule.Head.Value == nil {
+		return true
+	}
+	values, _ := x.values(f.rule.Head.Value, e)
+	return slices.ContainsFunc(values, func(v Value) bool { return v.Compare(result) == 0 })
+}
+
+// mayAllow reports whether a rule's value could be an allow, as far as its text says.
+func mayAllow(rule *ast.Rule) bool {
+	switch v := chase(rule.Head.Value, rule.Body).(type) {
+	case ast.Boolean:
+		return bool(v)
+	case ast.Object:
+		if allowed := v.Get(ast.InternedTerm("allowed")); allowed != nil {
+			b, isBool := chase(allowed, rule.Body).(ast.Boolean)
+			return !isBool || bool(b)
+		}
+		return false
+	}
+	return true
+}
+
+// chase returns what a variable of a body was made equal to, and other terms as they are.
+func chase(t *ast.Term, body ast.Body) Value {
+	for range maxNested {
+		if t == nil {
+			return nil
+		}
+		v, isVar := t.Value.(ast.Var)
+		if !isVar {
+			break
+		}
+		at, other := binder(v, body)
+		if other == nil || len(body[at].With) > 0 {
+			break
+		}
+		t = other
+	}
+	return t.Value
+}
+
+// binder finds the expression that gives a variable its value: the first to name it, as the compiler has put them in the order of
+// evaluation. other is what it is made equal to, nil where it is no equation. at is -1 where nothing names the variable.
+func binder(v ast.Var, body ast.Body) (at int, other *ast.Term) {
+	for i, e := range body {
+		if !vars(e).Contains(v) {
+			continue
+		}
+		if e.IsEquality() && !e.Negated {
+			a, b := e.Operand(0), e.Operand(1)
+			switch {
+			case a.Value.Compare(v) == 0:
+				return i, b
+			case b.Value.Compare(v) == 0:
+				return i, a
+			}
+		}
+		return i, nil
+	}
+	return -1, nil
+}
+
+func vars(x any) ast.VarSet {
+	visitor := ast.NewVarVisitor().WithParams(ast.VarVisitorParams{})
+	visitor.Walk(x)
+	return visitor.Vars()
+}
+
+// denied explains a rule that holds and says no: what its "allowed", or all of it, is made of.
+func (x *explainer) denied(step *Step, f *frame, e env) {
+	at, t := f.verdict()
+	switch {
+	case t != nil:
+		step.At, step.Expr = rowOf(t.Location), written(t.Location, t)
+		found, because := x.whyTerm(f, t, e, 0)
+		step.Found, step.Because = appendText(nil, found), because
+	case at >= 0 && f.body[at].IsCall():
+		step.At, step.Expr = where(writtenOf(f.body, at))
+		found, because := x.why(f, f.body[at], e, 0)
+		step.Found, step.Because = appendText(nil, found), because
+		x.failed = append(x.failed, failedRule{f, e})
+	}
+}
+
+// verdict finds what the rule's "allowed", or all of its value, is made of: a reference, or else an expression of the body.
+func (f *frame) verdict() (at int, ref *ast.Term) {
+	t := f.rule.Head.Value
+	if t == nil {
+		return -1, nil
+	}
+	if object, ok := chase(t, f.rule.Body).(ast.Object); ok {
+		t = object.Get(ast.InternedTerm("allowed"))
+	}
+	for range maxNested {
+		if t == nil {
+			return -1, nil
+		}
+		v, isVar := t.Value.(ast.Var)
+		if !isVar {
+			break
+		}
+		at, other := binder(v, f.rule.Body)
+		if other == nil {
+			return at, nil
+		}
+		t = other
+	}
+	if _, isRef := t.Value.(ast.Ref); isRef {
+		return -1, t
+	}
+	return -1, nil
+}
+
+// place is where a rule stands.
+func (x *explainer) place(rule *ast.Rule) Step {
+	step := Step{Rule: strings.TrimPrefix(rule.Head.Ref().String(), "data.")}
+	if name, _, found := strings.Cut(step.Rule, "[__local"); found {
+		step.Rule = name
+	}
+	if l := rule.Loc(); l != nil {
+		step.File, step.Line = path.Clean(l.File), l.Row
+	}
+	return step
+}
+
+// add appends a step, up to the bound.
+func (x *explainer) add(steps []Step, step Step) []Step {
+	if len(steps) == maxSiblings {
+		x.cut = true
+	}
+	if len(steps) >= maxSiblings {
+		return steps
+	}
+	return append(steps, step)
+}
+
+func appendText(list []string, text string) []string {
+	if text == "" || slices.Contains(list, text) {
+		return list
+	}
+	return append(list, text)
+}

@@ -1,0 +1,266 @@
+package policy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// frame is one rule's body, or that of an every, with what its evaluation starts from.
+type frame struct {
+	rule  *ast.Rule // nil for an every's body
+	body  ast.Body
+	extra ast.Body             // equations that go before the body: a function's arguments, a key that is asked for
+	dark  map[ast.Var]bool     // arguments that hold what must not be shown
+	from  map[ast.Var][]string // arguments that are plain copies of a part of the input
+	outer *frame               // for an every's body: the body that it is in
+}
+
+// enter is the frame of a rule that is called from f.
+func (f *frame) enter(rule *ast.Rule, extra ast.Body) *frame {
+	return &frame{rule: rule, body: rule.Body, extra: extra}
+}
+
+// take notes what is known of a function's arguments.
+func (f *frame) take(args *frame) {
+	if args != nil {
+		f.dark, f.from = args.dark, args.from
+	}
+}
+
+// env holds the values of variables. All of them are ground.
+type env map[ast.Var]*ast.Term
+
+// attempt is what came of one body.
+type attempt struct {
+	held bool
+	at   int   // the expression that failed; -1 is one of the frame's extra ones
+	envs []env // the variables where it was, for each of the first times that it was tried; of a body that held, the first
+	err  error
+}
+
+func (a *attempt) env() env {
+	if len(a.envs) == 0 {
+		return nil
+	}
+	return a.envs[0]
+}
+
+// errEnough ends an evaluation that has told what it was asked for.
+var errEnough = errors.New("enough")
+
+// watcher is the tracer of one probe. An expression that is evaluated, while none behind it ever is, is the one that failed.
+type watcher struct {
+	index map[*ast.Expr]int
+	vars  []ast.Var
+	best  int
+	envs  []env
+}
+
+// Enabled implements topdown.QueryTracer.
+func (w *watcher) Enabled() bool { return true }
+
+// Config implements topdown.QueryTracer.
+func (w *watcher) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
+
+// TraceEvent implements topdown.QueryTracer.
+func (w *watcher) TraceEvent(event topdown.Event) {
+	if event.Op != topdown.EvalOp {
+		return
+	}
+	expr, ok := event.Node.(*ast.Expr)
+	if !ok {
+		return
+	}
+	i, ok := w.index[expr]
+	if !ok || i < w.best {
+		return
+	}
+	if i > w.best {
+		w.best, w.envs = i, nil
+	}
+	if len(w.envs) > maxIterations {
+		return
+	}
+	e := env{}
+	for _, v := range w.vars {
+		if t := event.Plug(ast.NewTerm(v)); isValue(t.Value) {
+			e[v] = t
+		}
+	}
+	w.envs = append(w.envs, e)
+}
+
+// isValue reports whether a term is a value, with nothing left to evaluate.
+func isValue(v ast.Value) bool {
+	switch v := v.(type) {
+	case ast.Null, ast.Boolean, ast.Number, ast.String:
+		return true
+	case *ast.Array, ast.Set, ast.Object:
+		if !v.IsGround() {
+			return false
+		}
+		plain := true
+		ast.WalkTerms(v, func(t *ast.Term) bool {
+			switch t.Value.(type) {
+			case ast.Ref, ast.Call, *ast.ArrayComprehension, *ast.SetComprehension, *ast.ObjectComprehension:
+				plain = false
+			}
+			return !plain
+		})
+		return plain
+	}
+	return false
+}
+
+// bindings are equations that give the variables in x their values.
+func bindings(x ast.VarSet, e env) ast.Body {
+	var body ast.Body
+	for _, v := range slices.Sorted(keysOf(x)) {
+		if t := e[v]; t != nil {
+			body = append(body, ast.Equality.Expr(ast.NewTerm(v), t))
+		}
+	}
+	return body
+}
+
+func keysOf(x ast.VarSet) func(func(ast.Var) bool) {
+	return func(yield func(ast.Var) bool) {
+		for v := range x {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// copied is a body that may be put into another place: an expression knows its own index.
+func copied(body ast.Body) ast.Body {
+	out := make(ast.Body, len(body))
+	for i, e := range body {
+		c := *e
+		out[i] = &c
+	}
+	return out
+}
+
+// probe evaluates a frame's body until it holds once, or has failed, with the variables of e as given.
+func (x *explainer) probe(f *frame, e env) attempt {
+	body := copied(f.body)
+	names := vars(f.body)
+	if f.rule != nil {
+		names.Update(vars(f.rule.Head.Args))
+	}
+	whole := bindings(names, e)
+	whole = append(whole, copied(f.extra)...)
+	end := &ast.Expr{Terms: ast.InternedTerm(true), Location: ast.NewLocation(nil, "", 0, 0)}
+	w := &watcher{index: map[*ast.Expr]int{end: len(body)}, best: -1, vars: slices.Sorted(keysOf(names))}
+	for i, expr := range body {
+		w.index[expr] = i
+	}
+	whole = append(append(whole, body...), end)
+	err := x.ask(whole, w, func(topdown.QueryResult) error { return errEnough })
+	a := attempt{at: w.best, envs: w.envs, held: w.best == len(body)}
+	if err != nil && !errors.Is(err, errEnough) && !a.held {
+		a.err = err
+	}
+	return a
+}
+
+// ask evaluates a part of the policy, unless a bound was reached.
+func (x *explainer) ask(body ast.Body, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
+	if x.queries++; x.queries > maxQueries || x.ctx.Err() != nil {
+		x.cut = true
+		return context.DeadlineExceeded
+	}
+	for i, e := range body {
+		e.Index = i
+	}
+	var failures []topdown.Error
+	err := x.query(x.ctx, body, x.input, tracer, &failures, each)
+	if err == nil && len(failures) > 0 {
+		return &failures[0]
+	}
+	return err
+}
+
+// valueVar is the variable that a term's value is bound to.
+const valueVar = ast.Var("__explained__")
+
+// values evaluates a term: the different values that it has, up to the bound, and why there is none where a built-in failed.
+func (x *explainer) values(t *ast.Term, e env) (found []Value, err error) {
+	if isValue(t.Value) {
+		return []Value{t.Value}, nil
+	}
+	names := vars(t)
+	if v, isVar := t.Value.(ast.Var); isVar {
+		if e[v] != nil {
+			return []Value{e[v].Value}, nil
+		}
+		if v.Compare(ast.InputRootDocument.Value) != 0 {
+			return nil, nil
+		}
+	}
+	body := append(bindings(names, e), ast.Equality.Expr(ast.NewTerm(valueVar), t))
+	err = x.ask(body, nil, func(r topdown.QueryResult) error {
+		v := r[valueVar]
+		if v == nil || slices.ContainsFunc(found, func(f Value) bool { return f.Compare(v.Value) == 0 }) {
+			return nil
+		}
+		if found = append(found, v.Value); len(found) > 4*maxIterations {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return found, err
+}
+
+// rulesFor are the rules that give the document at ref its value, in the order of their places.
+func (x *explainer) rulesFor(ref ast.Ref, e env) []*ast.Rule {
+	if len(ref) == 0 || !ref[0].Equal(ast.DefaultRootDocument) {
+		return nil
+	}
+	rules := slices.Clone(x.s.compiler.GetRules(x.ground(ref, e).GroundPrefix()))
+	slices.SortFunc(rules, func(a, b *ast.Rule) int {
+		l, m := a.Loc(), b.Loc()
+		if l == nil || m == nil {
+			return 0
+		}
+		return cmp.Or(strings.Compare(l.File, m.File), l.Row-m.Row, l.Col-m.Col)
+	})
+	return rules
+}
+
+// ground puts the values of variables into a reference.
+func (x *explainer) ground(ref ast.Ref, e env) ast.Ref {
+	out := slices.Clone(ref)
+	for i, t := range out {
+		if v, isVar := t.Value.(ast.Var); isVar && i > 0 && e[v] != nil {
+			out[i] = e[v]
+		}
+	}
+	return out
+}
+
+// constrain holds a rule that defines many values to the one that ref asks for.
+func (x *explainer) constrain(rule *ast.Rule, ref ast.Ref, e env) ast.Body {
+	var extra ast.Body
+	name, ref := rule.Ref(), x.ground(ref, e)
+	for i := 1; i < min(len(name), len(ref)); i++ {
+		if _, isVar := name[i].Value.(ast.Var); isVar && isValue(ref[i].Value) {
+			extra = append(extra, ast.Equality.Expr(name[i], ref[i]))
+		}
+	}
+	if rule.Head.Key != nil && rule.Head.Value == nil && len(ref) > len(name) && isValue(ref[len(name)].Value) {
+		extra = append(extra, ast.Equality.Expr(rule.Head.Key, ref[len(name)]))
+	}
+	return extra
+}
