@@ -1,0 +1,357 @@
+package gate
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"mime/multipart"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/identity"
+	"gatehouse/policy"
+)
+
+// Explained is why a request is decided as it is.
+type Explained struct {
+	// Policy is the policy's part; nil where a stage before it gave the answer. Answer.Trace has that cause.
+	Policy *policy.Explanation
+	// Identity is who was taken to call.
+	Identity identity.Identity
+}
+
+// Explain takes a request through the stages of Check, and explains what the policy then decides instead of deciding. It
+// leaves no entry in the decision log and is for tools: see policy.Entry.Explain.
+func (g *Gate) Explain(ctx context.Context, req *Request, o policy.ExplainOptions) Explained {
+	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
+	var found Explained
+	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
+		if err := c.pin(&g.view); err != nil {
+			return err
+		}
+		if err := c.parse(); err != nil || c.bypassed {
+			return err
+		}
+		if err := c.route(); err != nil {
+			return err
+		}
+		if err := c.identify(ctx); err != nil {
+			return err
+		}
+		found.Identity = c.identity
+		entry, path := c.app.ask(c.req.Method, c.match.Route)
+		if c.decisionPath = path; entry == nil {
+			return nil
+		}
+		if err := c.parseInput(entry); err != nil {
+			return err
+		}
+		document, err := c.input(entry)
+		if err == nil {
+			found.Policy = entry.Explain(ctx, document, c.started, o)
+		}
+		return err
+	})
+	return found
+}
+
+// errInput says that a document is not one that a policy was given.
+var errInput = errors.New("not the input of a decision")
+
+// RequestFromInput is the inverse of what a policy is given: the request that would give this input, which the decision log
+// holds. Numbers are json.Number or float64. The identity is taken as the input has it, without a credential; an input
+// without one is that of an anonymous caller.
+//
+// The log does not keep bodies. One that is not there is made of parsed_body, with the length that was stated, if its type
+// is JSON, a form or multipart; the body of a gRPC message stays empty. What was masked stays masked.
+//
+// An error says which part has a form that no input has. Sizes are the caller's to bound.
+func RequestFromInput(input map[string]any) (*Request, error) {
+	r := &inputReader{}
+	attributes := r.object(input, "attributes")
+	request := r.object(attributes, "request")
+	http := r.object(request, "http")
+	if r.err == nil && len(http) == 0 {
+		return nil, fmt.Errorf("%w: it has no attributes.request.http", errInput)
+	}
+	req := &Request{
+		ID: r.text(http, "id"), Method: r.text(http, "method"), Path: r.text(http, "path"), Host: r.text(http, "host"), Scheme: r.text(http, "scheme"),
+		Query: r.text(http, "query"), Fragment: r.text(http, "fragment"), Protocol: r.text(http, "protocol"), Size: r.number(http, "size"),
+		Extensions: r.labels(attributes, "contextExtensions"), Metadata: r.object(attributes, "metadataContext"),
+		RouteMetadata: r.object(attributes, "routeMetadataContext"),
+		Source:        r.endpoint(attributes, "source"), Destination: r.endpoint(attributes, "destination"),
+	}
+	r.headers(req, http)
+	r.body(req, http, input)
+	if at, ok := request["time"]; ok && at != nil {
+		when := r.object(request, "time")
+		req.Time = time.Unix(r.number(when, "seconds"), r.number(when, "nanos")).UTC()
+	}
+	if _, ok := attributes["tlsSession"]; ok {
+		req.TLS = &TLSSession{SNI: r.text(r.object(attributes, "tlsSession"), "sni")}
+	}
+	if principal := r.text(input, "source_principal"); req.Source.Principal == "" {
+		req.Source.Principal = principal
+	}
+	req.As = r.identity(input)
+	if r.err != nil {
+		return nil, r.err
+	}
+	return req, nil
+}
+
+// inputReader reads plain JSON. The first thing that is not as an input has it ends up in err.
+type inputReader struct{ err error }
+
+func (r *inputReader) wrong(key, want string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%w: %q is not %s", errInput, key, want)
+	}
+}
+
+func (r *inputReader) object(from map[string]any, key string) map[string]any {
+	value, ok := from[key]
+	if !ok || value == nil {
+		return nil
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		r.wrong(key, "an object")
+	}
+	return object
+}
+
+func (r *inputReader) text(from map[string]any, key string) string {
+	value, ok := from[key]
+	if !ok || value == nil {
+		return ""
+	}
+	text, ok := value.(string)
+	if !ok {
+		r.wrong(key, "a string")
+	}
+	return text
+}
+
+func (r *inputReader) number(from map[string]any, key string) int64 {
+	switch value := from[key].(type) {
+	case nil:
+		return 0
+	case json.Number:
+		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
+			return n
+		}
+	case float64:
+		if n := int64(value); float64(n) == value {
+			return n
+		}
+	}
+	r.wrong(key, "a whole number")
+	return 0
+}
+
+func (r *inputReader) strings(from map[string]any, key string) []string {
+	value, ok := from[key]
+	if !ok || value == nil {
+		return nil
+	}
+	list, ok := value.([]any)
+	if !ok {
+		r.wrong(key, "a list")
+	}
+	var out []string
+	for _, member := range list {
+		text, ok := member.(string)
+		if !ok {
+			r.wrong(key, "a list of strings")
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func (r *inputReader) labels(from map[string]any, key string) map[string]string {
+	object := r.object(from, key)
+	if object == nil {
+		return nil
+	}
+	out := make(map[string]string, len(object))
+	for name := range object {
+		out[name] = r.text(object, name)
+	}
+	return out
+}
+
+// headers reads the header lines: one for each name, or all of them in their order where the proxy sent a map of lines.
+func (r *inputReader) headers(req *Request, http map[string]any) {
+	if headerMap := r.object(http, "headerMap"); headerMap != nil {
+		req.RawHeader = true
+		lines, _ := headerMap["headers"].([]any)
+		for _, member := range lines {
+			line, ok := member.(map[string]any)
+			if !ok {
+				r.wrong("headerMap", "a list of headers")
+				return
+			}
+			value := r.text(line, "value")
+			if raw := r.text(line, "rawValue"); raw != "" {
+				decoded, err := base64.StdEncoding.DecodeString(raw)
+				if value = string(decoded); err != nil {
+					value = raw // masked
+				}
+			}
+			req.Headers = append(req.Headers, Header{Name: r.text(line, "key"), Value: value})
+		}
+		return
+	}
+	object := r.object(http, "headers")
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		req.Headers = append(req.Headers, Header{Name: name, Value: r.text(object, name)})
+	}
+}
+
+// body takes the body as it is, or makes one that is parsed as this one was.
+func (r *inputReader) body(req *Request, http, input map[string]any) {
+	if raw := r.text(http, "rawBody"); raw != "" {
+		decoded, err := base64.StdEncoding.DecodeString(raw)
+		if err != nil {
+			r.wrong("rawBody", "base64")
+		}
+		req.Body, req.RawBody = string(decoded), true
+		return
+	}
+	if req.Body = r.text(http, "body"); req.Body != "" {
+		return
+	}
+	if truncated, _ := input["truncated_body"].(bool); truncated {
+		req.Body = " " // one byte of those that content-length states
+		return
+	}
+	parsed := input["parsed_body"]
+	contentType, params := mediaType(req.Headers.Get("content-type"))
+	switch {
+	case parsed == nil:
+		return
+	case contentType == "application/json":
+		req.Body = r.json(parsed)
+	case contentType == "application/x-www-form-urlencoded":
+		req.Body = r.form(parsed)
+	case contentType == "multipart/form-data":
+		req.Body = r.multipart(parsed, params["boundary"])
+	default:
+		return
+	}
+	r.pad(req, contentType)
+}
+
+// pad gives a body the length that its header states, as a shorter one would count as cut off.
+func (r *inputReader) pad(req *Request, contentType string) {
+	const most = 1 << 24
+	stated, err := strconv.Atoi(req.Headers.Get("content-length"))
+	missing := stated - len(req.Body)
+	if err != nil || missing <= 0 || missing > most {
+		return
+	}
+	filler := " "
+	if contentType == "application/x-www-form-urlencoded" {
+		filler = "&"
+	}
+	req.Body += strings.Repeat(filler, missing)
+}
+
+func (r *inputReader) json(value any) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		r.wrong("parsed_body", "JSON")
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func (r *inputReader) form(parsed any) string {
+	fields, ok := parsed.(map[string]any)
+	if !ok {
+		r.wrong("parsed_body", "a form")
+	}
+	values := url.Values{}
+	for name := range fields {
+		values[name] = r.strings(fields, name)
+	}
+	return values.Encode()
+}
+
+func (r *inputReader) multipart(parsed any, boundary string) string {
+	fields, ok := parsed.(map[string]any)
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	if !ok || w.SetBoundary(boundary) != nil {
+		r.wrong("parsed_body", "a multipart form")
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		values, _ := fields[name].([]any)
+		for _, value := range values {
+			header := textproto.MIMEHeader{"Content-Disposition": {`form-data; name="` + quoteName(name) + `"`}}
+			text, isString := value.(string)
+			if !isString {
+				header.Set("Content-Type", "application/json")
+				text = r.json(value)
+			}
+			if part, err := w.CreatePart(header); err == nil { // into memory: no error
+				_, _ = part.Write([]byte(text))
+			}
+		}
+	}
+	_ = w.Close()
+	return b.String()
+}
+
+// quoteName escapes a parameter of Content-Disposition (RFC 7578 section 4.2).
+func quoteName(name string) string { return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) }
+
+func (r *inputReader) endpoint(attributes map[string]any, key string) Endpoint {
+	from := r.object(attributes, key)
+	e := Endpoint{Service: r.text(from, "service"), Labels: r.labels(from, "labels"), Principal: r.text(from, "principal"),
+		Certificate: r.text(from, "certificate")}
+	address := r.object(from, "address")
+	socket := r.object(address, "socketAddress")
+	port := r.number(socket, "portValue")
+	switch {
+	case len(address) == 0:
+	case len(address) == 1 && socket != nil && onlyKeys(socket, "address", "portValue") && port >= 0 && port <= 1<<32-1:
+		e.Address.Host, e.Address.Port = r.text(socket, "address"), uint32(port)
+	default:
+		e.Address.Other = address
+	}
+	return e
+}
+
+func onlyKeys(object map[string]any, names ...string) bool {
+	for key := range object {
+		if !slices.Contains(names, key) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *inputReader) identity(input map[string]any) *identity.Identity {
+	who := r.object(input, "identity")
+	if who == nil {
+		anonymous := identity.Anonymous()
+		return &anonymous
+	}
+	authenticated, _ := who["authenticated"].(bool)
+	return &identity.Identity{Type: r.text(who, "type"), Identity: r.text(who, "identity"), Subject: r.text(who, "subject"), Issuer: r.text(who, "issuer"),
+		Roles: r.strings(who, "roles"), Groups: r.strings(who, "groups"), Scopes: r.strings(who, "scopes"), Claims: r.object(who, "claims"),
+		Authenticated: authenticated}
+}
