@@ -29,8 +29,9 @@ type Explained struct {
 }
 
 // Explain takes a request through the stages of Check, and explains what the policy then decides instead of deciding. It
-// leaves no entry in the decision log and is for tools: see policy.Entry.Explain.
-func (g *Gate) Explain(ctx context.Context, req *Request, o policy.ExplainOptions) Explained {
+// leaves no entry in the decision log and is for tools: see policy.Entry.Explain. options gets all of the policy's input, as
+// plain JSON of its own, to say what of it must not be shown; nil hides nothing.
+func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[string]any) policy.ExplainOptions) Explained {
 	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
 	var found Explained
 	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
@@ -54,11 +55,20 @@ func (g *Gate) Explain(ctx context.Context, req *Request, o policy.ExplainOption
 		if err := c.parseInput(entry); err != nil {
 			return err
 		}
-		document, err := c.input(entry)
-		if err == nil {
-			found.Policy = entry.Explain(ctx, document, c.started, o)
+		plain, err := c.plainInput() // all of it: what the policy does not read may still be told of
+		if err != nil {
+			return err
 		}
-		return err
+		document, err := policy.FromJSON(plain)
+		if err != nil {
+			return err
+		}
+		var o policy.ExplainOptions
+		if options != nil {
+			o = options(plain)
+		}
+		found.Policy = entry.Explain(ctx, document, c.started, o)
+		return nil
 	})
 	return found
 }

@@ -26,6 +26,8 @@ type checkFlags struct {
 	body    string
 	host    string
 	json    bool
+	explain bool
+	secrets bool
 }
 
 func checkCommand() *cobra.Command {
@@ -62,6 +64,8 @@ The exit code is 0 for allow, 1 for deny, 2 where nothing could be decided.`,
 	flags.StringVar(&f.body, "body", "", "request body; @FILE reads it from a file")
 	flags.StringVar(&f.host, "host", "", "host that is asked for (default localhost)")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")
+	flags.BoolVar(&f.explain, "explain", false, "say which rule allowed, or of each rule why it did not, and what would be allowed")
+	flags.BoolVar(&f.secrets, "show-secrets", false, "with --explain: show claims and headers that the decision log would not")
 	return c
 }
 
@@ -104,10 +108,17 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		fmt.Fprintln(stderr, "notice: the body is taken as application/json: --header 'content-type: ...' says otherwise")
 	}
 	answer := t.gate.Check(c.Context(), a.request())
-	if f.json {
-		return &answer, printJSON(c.OutOrStdout(), a, &answer)
+	var why *explained
+	if f.explain {
+		why = t.explain(c.Context(), a, &answer, f.secrets)
 	}
-	return &answer, printAnswer(c.OutOrStdout(), a, &answer)
+	if f.json {
+		return &answer, printJSON(c.OutOrStdout(), a, &answer, why)
+	}
+	if err := printAnswer(c.OutOrStdout(), a, &answer); err != nil || why == nil {
+		return &answer, err
+	}
+	return &answer, why.print(c.OutOrStdout())
 }
 
 // attempt reads the request off the flags.
@@ -263,6 +274,7 @@ type checkResult struct {
 	Removed  []string          `json:"headers_removed,omitempty"`
 	ToClient []checkHeader     `json:"headers_to_client,omitempty"`
 	Body     string            `json:"body,omitempty"`
+	Explain  *explained        `json:"explain,omitempty"` // with --explain
 }
 
 type (
@@ -281,8 +293,10 @@ type (
 	}
 )
 
-func printJSON(w io.Writer, a *attempt, answer *gate.Answer) error {
-	return jsonLines(w).Encode(resultOf(a, answer))
+func printJSON(w io.Writer, a *attempt, answer *gate.Answer, why *explained) error {
+	out := resultOf(a, answer)
+	out.Explain = why
+	return jsonLines(w).Encode(out)
 }
 
 // resultOf is an answer for scripts.

@@ -168,11 +168,11 @@ func TestServeTakesOtherCredentials(t *testing.T) {
 		if status != 200 {
 			e := p.decision(resp)
 			if have := cmp.Or(e.Error.Message, e.Reason); have != tt.want {
-				t.Errorf("%s: logged %q, want %q", name, have, tt.want)
+				t.Errorf("%s: loggedCall %q, want %q", name, have, tt.want)
 			}
 		} else if e := p.decision(resp); e.Identity.Type+" "+e.Identity.Subject+" "+strings.Join(e.Identity.Roles, ",") !=
 			strings.Join(strings.Split(strings.Split(tt.want, "|")[0], " ")[:3], " ") || e.Input.Identity.Subject != e.Identity.Subject {
-			t.Errorf("%s: logged %+v, want %q", name, e, tt.want)
+			t.Errorf("%s: loggedCall %+v, want %q", name, e, tt.want)
 		}
 	}
 
@@ -212,8 +212,8 @@ func TestServeTakesOtherCredentials(t *testing.T) {
 	}
 }
 
-// logged is what the decision log says of one request.
-type logged struct {
+// loggedCall is what the decision log says of one request.
+type loggedCall struct {
 	ID       string `json:"decision_id"`
 	Reason   string
 	Error    struct{ Message string }
@@ -225,7 +225,7 @@ type logged struct {
 }
 
 // decision waits for the entry of an answer.
-func (p *process) decision(resp *auth.CheckResponse) (found logged) {
+func (p *process) decision(resp *auth.CheckResponse) (found loggedCall) {
 	p.t.Helper()
 	id := resp.GetDynamicMetadata().GetFields()["decision_id"].GetStringValue()
 	eventually(p.t, "waiting for the decision log", func() error {
@@ -234,7 +234,7 @@ func (p *process) decision(resp *auth.CheckResponse) (found logged) {
 			return err
 		}
 		for line := range strings.Lines(string(text)) {
-			var e logged
+			var e loggedCall
 			if strings.HasSuffix(line, "\n") && json.Unmarshal([]byte(line), &e) == nil && e.ID == id {
 				found = e
 				return nil

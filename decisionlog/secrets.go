@@ -1,0 +1,73 @@
+package decisionlog
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// minSecret is the shortest text that Secrets gives as one: a shorter one would be found in everything.
+const minSecret = 4
+
+// Secrets tells what of an input the log would not show: paths into it, of places that always hold secrets and of those that
+// do in this one, and the texts that stand there. A nil input gives the places.
+func (r Redact) Secrets(input map[string]any) (paths [][]string, texts []string) {
+	red := newRedactor(r)
+	http := []string{"attributes", "request", "http"}
+	add := func(base []string, more ...string) { paths = append(paths, slices.Concat(base, more)) }
+	add(nil, "identity", "claims")
+	add(nil, "attributes", "metadataContext", "filterMetadata", "envoy.filters.http.jwt_authn")
+	for _, name := range []string{"body", "rawBody", "headerMap"} {
+		add(http, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(red.headers)) {
+		add(http, "headers", name)
+	}
+	for place, names := range map[string][]string{"parsed_query": slices.Concat(defaultParams, queryParams, r.Params),
+		"parsed_body": slices.Concat(defaultParams, r.Params)} {
+		for _, name := range names {
+			add(nil, place, name)
+		}
+	}
+	if input == nil {
+		return paths, nil
+	}
+	var s scan
+	red.input(copied(input), &s)
+	for _, pointer := range s.masked {
+		path := segments(pointer)
+		paths = append(paths, path)
+		if text, ok := at(input, path...).(string); ok && len(text) >= minSecret {
+			texts = append(texts, text)
+		}
+	}
+	return paths, texts
+}
+
+// segments are the names in a JSON pointer (RFC 6901) into the record, from the input on.
+func segments(pointer string) []string {
+	path := strings.Split(strings.TrimPrefix(pointer, "/input/"), "/")
+	for i := range path {
+		path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
+	}
+	return path
+}
+
+// copied copies the objects and lists of plain JSON.
+func copied(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, member := range v {
+			out[key] = copied(member)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, member := range v {
+			out[i] = copied(member)
+		}
+		return out
+	}
+	return v
+}
