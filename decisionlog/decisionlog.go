@@ -84,6 +84,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -118,6 +119,8 @@ const (
 	minMaxEntry       = 8 << 10
 	defaultMaxWait    = time.Second
 	defaultDrain      = 5 * time.Second
+	defaultSync       = time.Second
+	defaultMaxSize    = 1 << 30
 )
 
 // Config says where decisions are recorded. Its zero value records nothing.
@@ -143,6 +146,19 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Redact names credentials beyond those known by default.
 	Redact Redact
+	// Claims names the claims of the caller that are recorded; nil: none.
+	Claims []string
+
+	// Dir is the directory of the spool, "" for none: entries then wait in memory. It is made with mode 0700 where it is missing,
+	// and belongs to one process.
+	Dir string
+	// Sync is how often the spool is synced to the disk: what a loss of power may cost at most. 0 means 1 s.
+	Sync time.Duration
+	// MaxSize bounds the spool's bytes on disk; 0 means 1 GiB, and less than sixteen times MaxEntry is an error.
+	MaxSize int64
+	// Succeeds is the log that this one comes after, where both have the same Dir: they share the spool, and this one writes once the
+	// other's Run has ended.
+	Succeeds *Log
 	// Labels are written with every entry, such as the instance's id.
 	Labels map[string]string
 
@@ -161,12 +177,16 @@ type Redact struct {
 // Log takes entries from requests and writes them to its sink. A nil Log, and
 // one without a file, take everything and record nothing.
 type Log struct {
-	cfg   Config
-	queue chan *Entry // nil: records nothing
-	done  chan struct{}
-	codec codec // owned by Run
-	file  *os.File
-	met   metrics
+	cfg      Config
+	queue    chan *Entry // nil: there is a spool, or nothing is recorded
+	spool    *spool      // nil: there is none
+	after    *Log        // has the spool before us
+	packer   packer
+	packings sync.Pool // of *packing
+	done     chan struct{}
+	codec    codec // owned by Run
+	file     *os.File
+	met      metrics
 
 	started atomic.Bool
 	closed  atomic.Bool  // set by Run once nothing later in the queue is sure to be written
@@ -186,10 +206,13 @@ type Log struct {
 	lastErr string
 }
 
-// gap is what was lost since the last gap was recorded.
+// gap is what was lost since the last gap was recorded, or what is damaged in a segment.
 type gap struct {
 	dropped      uint64
 	since, until time.Time
+	damaged      uint64 // bytes that were an entry's once, or may have been
+	unfinished   uint64 // bytes that were reserved for entries that never were
+	segment      string // where
 }
 
 // New checks the configuration and opens the file. It starts nothing: entries
@@ -202,13 +225,15 @@ func New(cfg Config) (*Log, error) {
 		return &Log{cfg: cfg}, nil
 	}
 	l := &Log{
-		cfg:   cfg,
-		queue: make(chan *Entry, cfg.Queue),
-		done:  make(chan struct{}),
-		wake:  make(chan struct{}, 1),
-		lossy: make(chan struct{}, 1),
-		codec: newCodec(&cfg),
+		cfg:    cfg,
+		done:   make(chan struct{}),
+		wake:   make(chan struct{}, 1),
+		lossy:  make(chan struct{}, 1),
+		codec:  newCodec(&cfg),
+		packer: packer{redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
 	}
+	l.packings.New = func() any { return new(packing) }
+	l.cfg.Succeeds = nil // it is not needed for longer than it runs
 	if cfg.File != "-" {
 		f, err := openFile(cfg.File)
 		if err != nil {
@@ -216,14 +241,43 @@ func New(cfg Config) (*Log, error) {
 		}
 		l.file = f
 	}
+	if err := l.openSpool(cfg.Succeeds); err != nil {
+		l.discardFile()
+		return nil, err
+	}
 	l.met = newMetrics(l)
 	if err := l.met.register(cfg.Registerer); err != nil {
-		if l.file != nil {
-			l.file.Close()
+		l.discardFile()
+		if l.spool != nil && l.spool.release() {
+			l.spool.close()
 		}
 		return nil, err
 	}
 	return l, nil
+}
+
+func (l *Log) discardFile() {
+	if l.file != nil {
+		l.file.Close()
+	}
+}
+
+// openSpool opens what is between requests and sink: a queue, a spool, or the one that the log before us has open.
+func (l *Log) openSpool(before *Log) (err error) {
+	switch {
+	case l.cfg.Dir == "":
+		l.queue = make(chan *Entry, l.cfg.Queue)
+		return nil
+	case before != nil && before.spool != nil && before.cfg.Dir == l.cfg.Dir && before.spool.retain():
+		l.spool, l.after = before.spool, before
+		l.spool.adopt(&l.cfg)
+		return nil
+	}
+	if l.spool, err = openSpool(&l.cfg); err != nil {
+		return err
+	}
+	l.spool.users = 1
+	return nil
 }
 
 // check refuses what cannot be honoured and fills in the defaults.
@@ -241,11 +295,18 @@ func (c *Config) check() error {
 	if c.MaxEntry != 0 && c.MaxEntry < minMaxEntry {
 		return fmt.Errorf("decision log: an entry of at most %d bytes is too small: must be at least %d", c.MaxEntry, minMaxEntry)
 	}
+	if c.Sync < 0 || c.MaxSize < 0 {
+		return errors.New("decision log: sync and max_size must not be negative")
+	}
 	c.Queue = or(c.Queue, defaultQueue)
 	c.QueueBytes = or(c.QueueBytes, defaultQueueBytes)
 	c.MaxEntry = or(c.MaxEntry, defaultMaxEntry)
 	c.MaxWait = or(c.MaxWait, defaultMaxWait)
 	c.DrainTimeout = or(c.DrainTimeout, defaultDrain)
+	c.Sync, c.MaxSize = or(c.Sync, defaultSync), or(c.MaxSize, defaultMaxSize)
+	if least := 16 * int64(c.MaxEntry); c.Dir != "" && c.MaxSize < least {
+		return fmt.Errorf("decision log: max_size is %d bytes: must be at least %d, sixteen times max_entry", c.MaxSize, least)
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -288,11 +349,14 @@ func openFile(path string) (*os.File, error) {
 // longer than ctx, nor at all unless the queue is full and OnFull is "wait".
 // An error is ErrFull or ErrDeny: the entry is lost, and counted.
 func (l *Log) Append(ctx context.Context, e *Entry) error {
-	if l == nil || l.queue == nil {
+	if l == nil || l.queue == nil && l.spool == nil {
 		return nil
 	}
 	if l.closed.Load() {
 		return l.lose(causeClosed)
+	}
+	if l.spool != nil {
+		return l.appendSpool(ctx, e)
 	}
 	l.reserve(e)
 	select {
@@ -309,17 +373,68 @@ func (l *Log) Append(ctx context.Context, e *Entry) error {
 	return nil
 }
 
+// appendSpool puts the entry where it outlives this process. Where there is room it takes no lock.
+func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
+	o := l.packings.Get().(*packing)
+	l.packer.pack(o, e)
+	var err error
+	if !l.spool.append(frameEntry, o.buf) {
+		err = l.waitSpool(ctx, o.buf)
+	}
+	if o.scan = (scan{}); cap(o.buf) <= keepBuffer {
+		l.packings.Put(o)
+	}
+	return err
+}
+
+// waitSpool is wait for a spool. A segment that is only late is waited for in any case: that is a matter of milliseconds, and there is
+// room for it. Once it is known that there is none, OnFull decides.
+func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
+	poke(l.spool.low)
+	timer := time.NewTimer(l.patience(ctx))
+	defer timer.Stop()
+	for !l.closed.Load() {
+		room := l.spool.awaitRoom()
+		if l.spool.append(frameEntry, packed) {
+			return nil
+		}
+		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing.Load()) {
+			return l.lose(causeFull)
+		}
+		select {
+		case <-room:
+			continue
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-l.done:
+			return l.lose(causeClosed)
+		}
+		return l.lose(causeFull)
+	}
+	return l.lose(causeClosed)
+}
+
+// patience is how long an Append may wait. What Envoy does not get in time it may treat as our failure, and let the request
+// through: enough time is left for the answer.
+func (l *Log) patience(ctx context.Context) time.Duration {
+	limit := l.cfg.MaxWait
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end)/2)
+	}
+	return limit
+}
+
 // reserve counts the entry's input against QueueBytes, and lets go of the
 // input where it does not fit: an audit trail without inputs is better than
 // one without entries, and both are better than a process out of memory.
 func (l *Log) reserve(e *Entry) {
-	if e.Input == nil {
+	if !e.Asked {
 		e.InputSize = 0
 		return
 	}
 	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
 		l.kept.Add(-n)
-		e.Input, e.InputSize, e.inputLost = nil, 0, true
+		e.Input, e.InputSize, e.inputLost = Input{}, 0, true
 	}
 }
 
@@ -330,13 +445,7 @@ func (l *Log) wait(ctx context.Context, e *Entry) error {
 	if l.cfg.OnFull != OnFullWait || l.failing.Load() {
 		return l.lose(causeFull)
 	}
-	limit := l.cfg.MaxWait
-	if end, ok := ctx.Deadline(); ok {
-		// What Envoy does not get in time it may treat as our failure, and let
-		// the request through: leave enough time for the answer.
-		limit = min(limit, time.Until(end)/2)
-	}
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(l.patience(ctx))
 	defer timer.Stop()
 	select {
 	case l.queue <- e:
@@ -462,12 +571,24 @@ type Status struct {
 	Queued  int    `json:"queued"`          // entries not yet written
 	Written uint64 `json:"written"`         // entries written since the start
 	Dropped uint64 `json:"dropped"`         // entries lost since the start
+	Spool   *Spool `json:"spool,omitempty"` // nil: there is none
 	Error   string `json:"error,omitempty"` // what the sink says while it refuses to write, else ""
+}
+
+// Spool is what the status page shows of a spool.
+type Spool struct {
+	Dir      string    `json:"dir"`
+	Bytes    int64     `json:"bytes"`           // on disk
+	MaxBytes int64     `json:"max_bytes"`       // that it may have there
+	Segments int64     `json:"segments"`        // files
+	Unread   uint64    `json:"unread_bytes"`    // of entries that the sink does not have yet
+	Oldest   time.Time `json:"oldest,omitzero"` // when the oldest of these was; zero: there is none
+	Error    string    `json:"error,omitempty"` // why there is no room for more, else ""
 }
 
 // Status may be called at any time.
 func (l *Log) Status() Status {
-	if l == nil || l.queue == nil {
+	if l == nil || l.queue == nil && l.spool == nil {
 		return Status{}
 	}
 	l.mu.Lock()
@@ -479,6 +600,7 @@ func (l *Log) Status() Status {
 		Written: l.written.Load(),
 		Dropped: l.dropped.Load(),
 		Error:   lastErr,
+		Spool:   l.spool.status(),
 	}
 }
 

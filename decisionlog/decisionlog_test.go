@@ -27,7 +27,12 @@ import (
 	"gatehouse/decisionlog"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(killed); dir != "" {
+		beKilled(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // doc is a document given as JSON text.
 type doc string
@@ -133,20 +138,28 @@ func TestLine(t *testing.T) {
 		DecisionID: "d-1", Time: time.Date(2026, 3, 1, 11, 0, 0, 5, time.FixedZone("", 3600)), Duration: 1500,
 		App: "orders", Route: "/orders/{id}", Outcome: "deny", Reason: "denied", Status: 403, DryRun: true,
 		Method: "GET", Host: "orders.example.com", Path: "/orders/7?x=<1>", DecisionPath: "envoy/authz/allow",
-		Identity: decisionlog.Identity{Type: "jwt", Subject: "ann", Issuer: "https://issuer", Roles: []string{"viewer"}, Authenticated: true},
+		Identity: decisionlog.Identity{Type: "jwt", Subject: "ann", Issuer: "https://issuer", Roles: []string{"viewer"}, Groups: []string{"g"}, Scopes: []string{"s"}, Authenticated: true},
 		Peer:     "spiffe://example/envoy", RequestedBy: "127.0.0.1:4711", TraceID: "4bf9", SpanID: "00f0", Revision: "r9",
 		Bundles: []decisionlog.Bundle{{Name: "app", Revision: "v2", Digest: "sha256:aa"}, {Name: "data", Revision: "v1"}},
-		Input:   doc(`{"n":12345678901234567890.10}`), Result: doc(`{"allowed":false}`), Error: "no rule",
+		Asked:   true, Result: doc(`{"allowed":false}`), Error: "no rule",
+		Input: decisionlog.Input{Scheme: "https", Size: 7, Headers: []decisionlog.Header{{Name: "x", Value: "1"}, {Name: "x", Value: "2"}}, Time: time.Unix(17, 5),
+			Source: decisionlog.Endpoint{Host: "10.0.0.1", Port: 1, Labels: map[string]string{"a": "b"}}, TLS: true, Truncated: true, Body: doc(`{"n":12345678901234567890.10}`), Matched: true},
 	}
+	e.AddParam("id", "7")
 	got := write(t, decisionlog.Config{Labels: map[string]string{"id": "gh-1"}}, e)
-	want := `{"decision_id":"d-1","timestamp":"2026-03-01T10:00:00.000000005Z","labels":{"id":"gh-1"},` +
+	want := `{"decision_id":"d-1","timestamp":"2026-03-01T10:00:00.000000005Z","format":1,"labels":{"id":"gh-1"},` +
 		`"trace_id":"4bf9","span_id":"00f0","revision":"r9",` +
 		`"bundles":{"app":{"revision":"v2","digest":"sha256:aa"},"data":{"revision":"v1"}},` +
 		`"path":"envoy/authz/allow","requested_by":"127.0.0.1:4711","app":"orders","route":"/orders/{id}",` +
-		`"identity":{"type":"jwt","subject":"ann","issuer":"https://issuer","roles":["viewer"],"authenticated":true},` +
+		`"parameters":{"id":"7"},"identity":{"type":"jwt","subject":"ann","issuer":"https://issuer","roles":["viewer"],"groups":["g"],"scopes":["s"],"authenticated":true},` +
 		`"peer":"spiffe://example/envoy","request":{"method":"GET","host":"orders.example.com","path":"/orders/7?x=<1>"},` +
 		`"outcome":"deny","reason":"denied","status":403,"dry_run":true,"error":{"code":"denied","message":"no rule"},` +
-		`"metrics":{"timer_server_handler_ns":1500},"result":{"allowed":false},"input":{"n":12345678901234567890.10}}` + "\n"
+		`"metrics":{"timer_server_handler_ns":1500},"result":{"allowed":false},` +
+		`"input":{"attributes":{"request":{"http":{"headers":{"x":"1,2"},"host":"orders.example.com","method":"GET","path":"/orders/7?x=<1>","scheme":"https","size":7},` +
+		`"time":{"nanos":5,"seconds":17}},"source":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":1}},"labels":{"a":"b"}},"tlsSession":{}},` +
+		`"identity":{"authenticated":true,"groups":["g"],"issuer":"https://issuer","roles":["viewer"],"scopes":["s"],"subject":"ann","type":"jwt"},` +
+		`"parsed_body":{"n":12345678901234567890.10},"parsed_path":["orders","7"],"parsed_query":{"x":["<1>"]},"policy":{"path":"envoy/authz/allow"},` +
+		`"resource":{"id":"7"},"route":{"method":"GET","params":{"id":"7"}},"truncated_body":true,"version":{"encoding":"protojson","ext_authz":"v3"}}}` + "\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -161,7 +174,7 @@ func TestNoLog(t *testing.T) {
 			if err := l.Reopen(); err != nil {
 				t.Error(err)
 			}
-			if got := l.Status(); got != (decisionlog.Status{}) {
+			if got := l.Status(); !cmp.Equal(got, decisionlog.Status{}) {
 				t.Errorf("status %+v", got)
 			}
 			finish(t, end)
@@ -245,7 +258,7 @@ func TestOnFull(t *testing.T) {
 				t.Errorf("%d entries in %s", n, text)
 			}
 			want := decisionlog.Status{Sink: "stdout", Written: 2, Dropped: 1}
-			if got := l.Status(); got != want {
+			if got := l.Status(); !cmp.Equal(got, want) {
 				t.Errorf("status %+v, want %+v", got, want)
 			}
 			if got := dropped(t, reg); !cmp.Equal(got, map[string]float64{"full": 1, "closed": 0, "drain": 0}) {
@@ -292,7 +305,8 @@ func TestWaitFindsRoom(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	big := strings.Repeat("x", 9<<10)
-	bigDoc := doc(`{"a":"` + big + `","identity":{"claims":{}}}`)
+	bigDoc := doc(`{"a":"` + big + `"}`)
+	in := func(d decisionlog.Document) decisionlog.Input { return decisionlog.Input{Body: d} }
 	fails := made(func() (any, error) { return nil, errors.New("no") })
 	panics := made(func() (any, error) { panic("no") })
 	roles := make([]string, 3000)
@@ -304,14 +318,19 @@ func TestTooLarge(t *testing.T) {
 		entry          decisionlog.Entry
 		erased, masked string
 	}{
-		{"input", decisionlog.Entry{Input: bigDoc, Result: doc(`1`)}, "[/input]", "<nil>"},
+		{"input", decisionlog.Entry{Asked: true, Input: in(bigDoc), Result: doc(`1`)}, "[/input]", "<nil>"},
 		{"result", decisionlog.Entry{Result: bigDoc}, "[/result]", "<nil>"},
-		{"both", decisionlog.Entry{Input: bigDoc, Result: bigDoc}, "[/input /result]", "<nil>"},
-		{"fails", decisionlog.Entry{Input: fails, Result: doc(`1`)}, "[/input]", "<nil>"},
-		{"panics", decisionlog.Entry{Input: panics}, "[/input]", "<nil>"},
-		{"not JSON", decisionlog.Entry{Input: made(func() (any, error) { return map[string]any{"a": func() {}}, nil })}, "[/input]", "<nil>"},
-		{"no memory", decisionlog.Entry{Input: doc(`1`), InputSize: 1 << 20}, "[/input]", "<nil>"},
+		{"both", decisionlog.Entry{Asked: true, Input: in(bigDoc), Result: bigDoc}, "[/input /result]", "<nil>"},
+		{"fails", decisionlog.Entry{Asked: true, Input: in(fails), Result: doc(`1`)}, "[/input]", "<nil>"},
+		{"result fails", decisionlog.Entry{Result: fails}, "[/result]", "<nil>"},
+		{"panics", decisionlog.Entry{Asked: true, Input: in(panics)}, "[/input]", "<nil>"},
+		{"as JSON alone", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Headers: []decisionlog.Header{{Name: "a", Value: strings.Repeat("\x01", 2<<10)}}}, Result: doc(`1`)}, "[/input]", "<nil>"},
+		{"not JSON", decisionlog.Entry{Asked: true, Input: in(made(func() (any, error) { return map[string]any{"a": func() {}}, nil }))}, "[/input]", "<nil>"},
+		{"result not JSON", decisionlog.Entry{Result: made(func() (any, error) { return []any{func() {}}, nil })}, "[/result]", "<nil>"},
+		{"no number", decisionlog.Entry{Result: made(func() (any, error) { return json.Number("x"), nil })}, "[/result]", "<nil>"},
+		{"no memory", decisionlog.Entry{Asked: true, Input: in(doc(`1`)), InputSize: 1 << 20}, "[/input]", "<nil>"},
 		{"roles", decisionlog.Entry{Identity: decisionlog.Identity{Roles: roles}}, "[/identity/roles]", "<nil>"},
+		{"metadata not JSON", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Metadata: map[string]any{"a": func() {}}}}, "[/input]", "<nil>"},
 		{"everything", decisionlog.Entry{Path: strings.Repeat("\x01", 60<<10), Host: strings.Repeat("ä", 9<<10), Error: big, Reason: big}, "<nil>",
 			"[/reason /request/host /request/path /error/code /error/message]"},
 	} {
@@ -331,12 +350,12 @@ func TestTooLarge(t *testing.T) {
 
 func TestInvalidUTF8(t *testing.T) {
 	input := made(func() (any, error) { return map[string]any{"k\xff": "v\xc3("}, nil })
-	line := write(t, decisionlog.Config{}, &decisionlog.Entry{Path: "/\xff\x00\n", Input: input})
+	line := write(t, decisionlog.Config{}, &decisionlog.Entry{Path: "/\xff\x00\n", Asked: true, Input: decisionlog.Input{Body: input}})
 	got := parse(t, line)
 	if strings.Count(line, "\n") != 1 || got["request"].(map[string]any)["path"] != "/\ufffd\x00\n" {
 		t.Errorf("%q", line)
 	}
-	if diff := cmp.Diff(map[string]any{"k\ufffd": "v\ufffd("}, got["input"]); diff != "" {
+	if diff := cmp.Diff(map[string]any{"k\ufffd": "v\ufffd("}, got["input"].(map[string]any)["parsed_body"]); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -501,9 +520,9 @@ func TestTornLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := open(t, decisionlog.Config{File: name})
-	long := doc(`"` + strings.Repeat("x", 30<<10) + `"`)
+	long := decisionlog.Input{Body: doc(`"` + strings.Repeat("x", 30<<10) + `"`)}
 	for i := range 3 { // one batch of 90 KiB; the pipe takes 64
-		add(t, l, &decisionlog.Entry{DecisionID: fmt.Sprint(i), Input: long})
+		add(t, l, &decisionlog.Entry{DecisionID: fmt.Sprint(i), Asked: true, Input: long})
 	}
 	if err := os.Remove(name); err != nil {
 		t.Fatal(err)

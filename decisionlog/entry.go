@@ -26,6 +26,7 @@ type Entry struct {
 	Method, Host, Path string // of the request; Path with its query
 
 	DecisionPath string // which rule was asked, such as "envoy/authz/allow"
+	Params       []Param
 	Identity     Identity
 	Peer         string // the mTLS peer: SPIFFE ID or subject
 	RequestedBy  string // address of who connected to us or to the proxy
@@ -35,20 +36,31 @@ type Entry struct {
 	Revision string // of the whole view that decided
 	Bundles  []Bundle
 
-	Input     Document // what the policy was given; nil: it was not asked
+	Asked     bool     // the policy was asked, with what Input was made of
+	Input     Input    // recorded only where Asked is true
 	InputSize int      // about how many bytes Input keeps in memory; see Config.QueueBytes
 	Result    Document // what the policy answered; nil: nothing
 	Error     string   // what went wrong, for operators
 
-	inputLost bool // Append let go of Input for want of memory
-	lost      bool // taken off the queue unwritten, after the end of Run
+	params    [4]Param // room for Params, so that they cost nothing
+	inputLost bool     // Append let go of Input for want of memory
+	lost      bool     // taken off the queue unwritten, after the end of Run
 }
 
-// Identity is all that the log says about the caller.
+// AddParam adds a parameter of the route.
+func (e *Entry) AddParam(name, value string) {
+	if e.Params == nil {
+		e.Params = e.params[:0]
+	}
+	e.Params = append(e.Params, Param{name, value})
+}
+
+// Identity is the caller. Of its claims the log says those that Config.Claims names.
 type Identity struct {
-	Type, Subject, Issuer string
-	Roles                 []string
-	Authenticated         bool
+	Type, Identity, Subject, Issuer string
+	Roles, Groups, Scopes           []string
+	Authenticated                   bool
+	Claims                          map[string]any // plain JSON; read only
 }
 
 // Bundle is one part of the policy that decided.
@@ -69,6 +81,7 @@ type Document interface {
 type record struct {
 	DecisionID  string                  `json:"decision_id"`
 	Timestamp   string                  `json:"timestamp"`
+	Format      int                     `json:"format"`
 	Labels      map[string]string       `json:"labels,omitempty"`
 	TraceID     string                  `json:"trace_id,omitempty"`
 	SpanID      string                  `json:"span_id,omitempty"`
@@ -78,6 +91,7 @@ type record struct {
 	RequestedBy string                  `json:"requested_by,omitempty"`
 	App         string                  `json:"app,omitempty"`
 	Route       string                  `json:"route,omitempty"`
+	Parameters  map[string]string       `json:"parameters,omitempty"`
 	Identity    recordIdentity          `json:"identity"`
 	Peer        string                  `json:"peer,omitempty"`
 	Request     recordRequest           `json:"request"`
@@ -97,11 +111,16 @@ type recordBundle struct {
 }
 
 type recordIdentity struct {
-	Type          string   `json:"type,omitempty"`
-	Subject       string   `json:"subject,omitempty"`
-	Issuer        string   `json:"issuer,omitempty"`
-	Roles         []string `json:"roles,omitempty"`
-	Authenticated bool     `json:"authenticated"`
+	Type          string         `json:"type,omitempty"`
+	Subject       string         `json:"subject,omitempty"`
+	Issuer        string         `json:"issuer,omitempty"`
+	Roles         []string       `json:"roles,omitempty"`
+	Groups        []string       `json:"groups,omitempty"`
+	Scopes        []string       `json:"scopes,omitempty"`
+	Claims        map[string]any `json:"claims,omitempty"`
+	Authenticated bool           `json:"authenticated"`
+
+	name string // the input shows it, the envelope does not
 }
 
 type recordRequest struct {
@@ -122,16 +141,19 @@ type recordMetrics struct {
 type recordGap struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	Gap    struct {
-		Dropped uint64 `json:"dropped"`
-		Since   string `json:"since"`
-		Until   string `json:"until"`
+		Dropped    uint64 `json:"dropped"`
+		Since      string `json:"since"`
+		Until      string `json:"until"`
+		Damaged    uint64 `json:"damaged_bytes,omitempty"`
+		Unfinished uint64 `json:"unfinished_bytes,omitempty"`
+		Segment    string `json:"segment,omitempty"`
 	} `json:"gap"`
 }
 
 // keepBuffer is the largest buffer that is kept for the next entry.
 const keepBuffer = 1 << 20
 
-// codec turns entries into lines. It is used by one goroutine at a time.
+// codec turns packed entries into lines. It is used by one goroutine at a time.
 type codec struct {
 	labels map[string]string
 	max    int
@@ -148,17 +170,20 @@ func newCodec(cfg *Config) codec {
 	return codec{labels: maps.Clone(cfg.Labels), max: cfg.MaxEntry, redact: newRedactor(cfg.Redact)}
 }
 
-// appendLine appends the entry's line to dst. It cannot fail: what cannot be
-// encoded or is too large is erased, and the line says so.
-func (c *codec) appendLine(dst []byte, e *Entry) []byte {
+// appendLine appends the line of a packed entry to dst. What cannot be encoded or is too large is erased, and the line says so.
+// An error means that this is no packed entry.
+func (c *codec) appendLine(dst, packed []byte) ([]byte, error) {
 	c.scan.reset()
 	s := &c.scan
-	input := c.document(&c.input, e.Input, "/input", c.redact.input)
-	result := c.document(&c.result, e.Result, "/result", c.redact.result)
-	if e.inputLost {
-		s.erase("/input")
+	u := unpacking{in: packed, scan: s, redact: &c.redact}
+	e, err := u.unpack()
+	if err != nil {
+		return dst, err
 	}
-	rec := c.record(e)
+	rec := e.record
+	rec.Labels = c.labels
+	input := c.document(&c.input, e.input, e.has.input, "/input")
+	result := c.document(&c.result, e.result, e.has.result, "/result")
 	line := c.join(rec, input, result)
 	if len(line) > c.max && input != nil {
 		input = nil
@@ -182,69 +207,28 @@ func (c *codec) appendLine(dst []byte, e *Entry) []byte {
 	if cap(c.input)+cap(c.result) > keepBuffer {
 		c.input, c.result = nil, nil
 	}
-	return dst
+	return dst, nil
 }
 
 // appendGap appends the line that stands for lost entries.
 func (c *codec) appendGap(dst []byte, g gap) []byte {
 	rec := recordGap{Labels: c.labels}
 	rec.Gap.Dropped, rec.Gap.Since, rec.Gap.Until = g.dropped, stamp(g.since), stamp(g.until)
+	rec.Gap.Damaged, rec.Gap.Unfinished, rec.Gap.Segment = g.damaged, g.unfinished, g.segment
 	line, _ := encode(&c.line, &rec) // strings and numbers: cannot fail
 	return append(append(dst, line...), '\n')
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-func (c *codec) record(e *Entry) *record {
-	rec := &record{
-		DecisionID: e.DecisionID, Timestamp: stamp(e.Time), Labels: c.labels,
-		TraceID: e.TraceID, SpanID: e.SpanID, Revision: e.Revision,
-		Path: e.DecisionPath, RequestedBy: e.RequestedBy,
-		App: e.App, Route: e.Route, Peer: e.Peer,
-		Identity: recordIdentity(e.Identity),
-		Request:  recordRequest{Method: e.Method, Host: e.Host, Path: e.Path},
-		Outcome:  e.Outcome, Reason: e.Reason, Status: e.Status, DryRun: e.DryRun,
-		Metrics: recordMetrics{Handler: e.Duration.Nanoseconds()},
-	}
-	if clean := c.redact.url(e.Path); clean != e.Path {
-		rec.Request.Path = clean
-		c.scan.mask("/request/path")
-	}
-	if e.Error != "" {
-		rec.Error = &recordError{Code: e.Reason, Message: c.redact.text(e.Error)}
-		if rec.Error.Message != e.Error {
-			c.scan.mask("/error/message")
-		}
-	}
-	if len(e.Bundles) > 0 {
-		rec.Bundles = make(map[string]recordBundle, len(e.Bundles))
-		for _, b := range e.Bundles {
-			rec.Bundles[b.Name] = recordBundle{Revision: b.Revision, Digest: b.Digest}
-		}
-	}
-	return rec
-}
-
-// document makes, redacts and encodes one document; nil where there is none.
-func (c *codec) document(buf *[]byte, d Document, pointer string, redact func(any, *scan)) (out []byte) {
-	if d == nil {
+// document encodes one document; nil where there is none.
+func (c *codec) document(buf *[]byte, v any, is bool, pointer string) []byte {
+	if !is {
 		return nil
 	}
-	mark := c.scan.mark()
-	defer func() {
-		// A document that panics costs its own text, not the audit trail.
-		if recover() != nil {
-			out = nil
-			c.scan.restore(mark, pointer)
-		}
-	}()
-	v, err := d.JSON()
-	if err == nil {
-		redact(v, &c.scan)
-		out, err = c.encoder.append((*buf)[:0], v)
-	}
+	out, err := c.encoder.append((*buf)[:0], v)
 	if err != nil {
-		c.scan.restore(mark, pointer)
+		c.scan.eraseAll(pointer)
 		return nil
 	}
 	*buf = out
@@ -295,9 +279,14 @@ func (c *codec) shorten(rec *record) {
 		cut(&rec.Error.Code, "/error/code")
 		cut(&rec.Error.Message, "/error/message")
 	}
-	if rec.Identity.Roles != nil {
-		rec.Identity.Roles = nil
+	id := &rec.Identity
+	if id.Roles != nil || id.Groups != nil || id.Scopes != nil || id.Claims != nil {
+		id.Roles, id.Groups, id.Scopes, id.Claims = nil, nil, nil, nil
 		c.scan.erase("/identity/roles")
+	}
+	if rec.Parameters != nil {
+		rec.Parameters = nil
+		c.scan.erase("/parameters")
 	}
 }
 

@@ -1,7 +1,6 @@
 package decisionlog
 
 import (
-	"encoding/base64"
 	"net/url"
 	"regexp"
 	"slices"
@@ -63,15 +62,46 @@ func (s *scan) eraseAll(pointer string) {
 // redactor is the set of names whose values are secret. It is never changed.
 type redactor struct {
 	headers, query, body, urls map[string]bool
+
+	lengths uint64 // bit n is set: a name in headers or urls has a length of n, modulo 64
+}
+
+// What a header's name says of its value.
+type headerKind int
+
+const (
+	otherHeader headerKind = iota
+	secretHeader
+	urlHeader
+)
+
+func (r *redactor) kind(name string) headerKind {
+	if r.lengths&(1<<(len(name)%64)) == 0 {
+		return otherHeader
+	}
+	name = headerName(name)
+	switch {
+	case r.headers[name]:
+		return secretHeader
+	case r.urls[name]:
+		return urlHeader
+	}
+	return otherHeader
 }
 
 func newRedactor(extra Redact) redactor {
-	return redactor{
+	r := redactor{
 		headers: set(headerName, defaultHeaders, extra.Headers),
 		query:   set(paramName, defaultParams, queryParams, extra.Params),
 		body:    set(paramName, defaultParams, extra.Params),
 		urls:    set(headerName, urlHeaders),
 	}
+	for _, names := range []map[string]bool{r.headers, r.urls} {
+		for name := range names {
+			r.lengths |= 1 << (len(name) % 64)
+		}
+	}
+	return r
 }
 
 func set(norm func(string) string, lists ...[]string) map[string]bool {
@@ -99,58 +129,8 @@ func paramName(s string) string {
 	return paramFold.Replace(strings.ToLower(s))
 }
 
-// input redacts the document that the policy was given.
-func (r redactor) input(v any, s *scan) {
-	in, _ := v.(map[string]any)
-	remove(in, "/input", "identity", "claims", s)
-	if md, _ := at(in, "attributes", "metadataContext").(map[string]any); md != nil {
-		remove(md, "/input/attributes/metadataContext", "filterMetadata", "envoy.filters.http.jwt_authn", s)
-	}
-	if http, _ := at(in, "attributes", "request", "http").(map[string]any); http != nil {
-		r.http(http, "/input/attributes/request/http", s)
-	}
-	if list, _ := in["parsed_path"].([]any); list != nil {
-		for i, seg := range list {
-			list[i] = r.masked(seg, r.text, "/input/parsed_path/"+strconv.Itoa(i), s)
-		}
-	}
-	if q, _ := in["parsed_query"].(map[string]any); q != nil {
-		r.params(q, "/input/parsed_query", s)
-	}
-	if body, ok := in["parsed_body"]; ok {
-		in["parsed_body"] = r.members(body, "/input/parsed_body", 0, s)
-	}
-}
-
-// http redacts Envoy's AttributeContext.HttpRequest.
-func (r redactor) http(http map[string]any, pointer string, s *scan) {
-	for _, name := range []string{"body", "rawBody", "raw_body"} {
-		if _, ok := http[name]; ok {
-			delete(http, name)
-			s.erase(pointer + "/" + name)
-		}
-	}
-	if h, _ := http["headers"].(map[string]any); h != nil {
-		r.headerObject(h, pointer+"/headers", s)
-	}
-	for _, name := range []string{"headerMap", "header_map"} {
-		if list, _ := at(http, name, "headers").([]any); list != nil {
-			r.headerList(list, pointer+"/"+name+"/headers", s)
-		}
-	}
-	for _, name := range []string{"path", "query", "fragment"} {
-		clean := r.url
-		if name != "path" {
-			clean = r.queryString
-		}
-		if old, ok := http[name]; ok {
-			http[name] = r.masked(old, clean, pointer+"/"+name, s)
-		}
-	}
-}
-
 // result redacts what the policy answered.
-func (r redactor) result(v any, s *scan) {
+func (r *redactor) result(v any, s *scan) {
 	res, _ := v.(map[string]any)
 	for _, name := range []string{"headers", "response_headers_to_add"} {
 		switch h := res[name].(type) {
@@ -170,7 +150,7 @@ func (r redactor) result(v any, s *scan) {
 }
 
 // headerObject redacts headers in an object: name to value or list of values.
-func (r redactor) headerObject(h map[string]any, pointer string, s *scan) {
+func (r *redactor) headerObject(h map[string]any, pointer string, s *scan) {
 	for _, name := range keys(h) {
 		p := pointer + "/" + escape(name)
 		if list, ok := h[name].([]any); ok && !r.headers[headerName(name)] {
@@ -183,59 +163,23 @@ func (r redactor) headerObject(h map[string]any, pointer string, s *scan) {
 	}
 }
 
-// headerList redacts Envoy's HeaderMap: objects with key, and value or the
-// base64 of a raw value.
-func (r redactor) headerList(list []any, pointer string, s *scan) {
-	for i, one := range list {
-		h, _ := one.(map[string]any)
-		name, _ := h["key"].(string)
-		clean := r.headerValue(name)
-		p := pointer + "/" + strconv.Itoa(i) + "/"
-		if v, ok := h["value"]; ok {
-			h["value"] = r.masked(v, clean, p+"value", s)
-		}
-		for _, raw := range []string{"rawValue", "raw_value"} {
-			if v, ok := h[raw]; ok {
-				h[raw] = r.masked(v, inBase64(clean), p+raw, s)
-			}
-		}
-	}
-}
-
-// inBase64 applies clean to what a base64 text stands for. The protojson
-// mapping writes standard base64; anything else is not ours to guess at.
-func inBase64(clean func(string) string) func(string) string {
-	if clean == nil {
-		return nil
-	}
-	return func(v string) string {
-		raw, err := base64.StdEncoding.DecodeString(v)
-		if err != nil {
-			return redacted
-		}
-		old := string(raw)
-		if text := clean(old); text != old {
-			return base64.StdEncoding.EncodeToString([]byte(text))
-		}
-		return v
-	}
-}
-
 // headerValue returns what cleans a value of the header.
-func (r redactor) headerValue(name string) func(string) string {
-	name = headerName(name)
-	switch {
-	case r.headers[name]:
+func (r *redactor) headerValue(name string) func(string) string {
+	switch r.kind(name) {
+	case secretHeader:
 		return nil
-	case r.urls[name]:
+	case urlHeader:
 		return r.url
 	}
-	return func(v string) string {
-		if hasScheme(v, "bearer ") || hasScheme(v, "basic ") {
-			return redacted
-		}
-		return r.text(v)
+	return r.anyHeader
+}
+
+// anyHeader redacts a value whose header's name says nothing.
+func (r *redactor) anyHeader(v string) string {
+	if hasScheme(v, "bearer ") || hasScheme(v, "basic ") {
+		return redacted
 	}
+	return r.text(v)
 }
 
 func hasScheme(v, scheme string) bool {
@@ -244,7 +188,7 @@ func hasScheme(v, scheme string) bool {
 
 // masked returns what is to be logged for v, and notes its pointer if that is
 // not v. A nil clean means that the value is secret, whatever it is.
-func (r redactor) masked(v any, clean func(string) string, pointer string, s *scan) any {
+func (r *redactor) masked(v any, clean func(string) string, pointer string, s *scan) any {
 	if clean == nil {
 		s.mask(pointer)
 		return redacted
@@ -261,7 +205,7 @@ func (r redactor) masked(v any, clean func(string) string, pointer string, s *sc
 }
 
 // params redacts query parameters: name to value or list of values.
-func (r redactor) params(q map[string]any, pointer string, s *scan) {
+func (r *redactor) params(q map[string]any, pointer string, s *scan) {
 	for _, name := range keys(q) {
 		p := pointer + "/" + escape(name)
 		if list, ok := q[name].([]any); ok && !r.query[paramName(name)] {
@@ -279,7 +223,7 @@ func (r redactor) params(q map[string]any, pointer string, s *scan) {
 }
 
 // members redacts a body: members by name, at any depth.
-func (r redactor) members(v any, pointer string, depth int, s *scan) any {
+func (r *redactor) members(v any, pointer string, depth int, s *scan) any {
 	if depth > maxDepth {
 		s.mask(pointer)
 		return redacted
@@ -305,7 +249,7 @@ func (r redactor) members(v any, pointer string, depth int, s *scan) any {
 }
 
 // url redacts the query and the fragment of a URL or of its path.
-func (r redactor) url(u string) string {
+func (r *redactor) url(u string) string {
 	path, rest, ok := u, "", false
 	if i := strings.IndexAny(u, "?#"); i >= 0 {
 		path, rest, ok = u[:i+1], u[i+1:], true
@@ -313,35 +257,46 @@ func (r redactor) url(u string) string {
 	if !ok {
 		return r.text(u)
 	}
-	return r.text(path) + r.queryString(rest)
+	plain, query := r.text(path), r.queryString(rest)
+	if plain == path && query == rest {
+		return u // as it came, without an allocation
+	}
+	return plain + query
 }
 
 // queryString redacts parameters in place: what is harmless stays as it came,
 // byte for byte. "?", "#" and ";" separate too, because something on the way
 // may think so.
-func (r redactor) queryString(q string) string {
-	var out strings.Builder
+func (r *redactor) queryString(q string) string {
 	changed := false
-	for q != "" {
-		pair, sep := q, ""
-		if i := strings.IndexAny(q, "&;?#"); i >= 0 {
-			pair, sep = q[:i], q[i:i+1]
-		}
-		q = q[len(pair)+len(sep):]
-		clean := r.pair(pair)
-		changed = changed || clean != pair
-		out.WriteString(clean)
-		out.WriteString(sep)
+	for rest := q; rest != "" && !changed; {
+		pair, sep := cutPair(rest)
+		rest = rest[len(pair)+len(sep):]
+		changed = r.pair(pair) != pair
 	}
 	if !changed {
-		return r.text(out.String())
+		return r.text(q)
+	}
+	var out strings.Builder
+	for q != "" {
+		pair, sep := cutPair(q)
+		q = q[len(pair)+len(sep):]
+		out.WriteString(r.pair(pair))
+		out.WriteString(sep)
 	}
 	return out.String()
 }
 
+func cutPair(q string) (pair, sep string) {
+	if i := strings.IndexAny(q, "&;?#"); i >= 0 {
+		return q[:i], q[i : i+1]
+	}
+	return q, ""
+}
+
 // pair redacts one name=value. A name that cannot be read hides its value: we
 // do not know how the application reads it.
-func (r redactor) pair(pair string) string {
+func (r *redactor) pair(pair string) string {
 	name, value, ok := strings.Cut(pair, "=")
 	if !ok || value == "" {
 		return r.text(pair)
@@ -353,30 +308,15 @@ func (r redactor) pair(pair string) string {
 	return r.text(pair)
 }
 
-// text redacts what is shaped like a JWT anywhere in a text.
-func (r redactor) text(v string) string {
+// text is redactJWT.
+func (r *redactor) text(v string) string { return redactJWT(v) }
+
+// redactJWT redacts what is shaped like a JWT anywhere in a text.
+func redactJWT(v string) string {
 	if !strings.Contains(v, "eyJ") {
 		return v
 	}
 	return jwtShape.ReplaceAllLiteralString(v, redacted)
-}
-
-// remove deletes obj[parent][name] and notes it as erased.
-func remove(obj map[string]any, pointer, parent, name string, s *scan) {
-	inner, _ := obj[parent].(map[string]any)
-	if _, ok := inner[name]; ok {
-		delete(inner, name)
-		s.erase(pointer + "/" + escape(parent) + "/" + escape(name))
-	}
-}
-
-// at follows names down through objects; nil where there is no such thing.
-func at(v any, names ...string) any {
-	for _, name := range names {
-		obj, _ := v.(map[string]any)
-		v = obj[name]
-	}
-	return v
 }
 
 // keys are sorted so that equal entries give equal lines.

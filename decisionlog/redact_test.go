@@ -13,43 +13,70 @@ import (
 
 const jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 
-// http puts members into an input's attributes.request.http.
-func http(members string) string {
-	return `{"attributes":{"request":{"http":{` + members + `}}}}`
+// asked is an entry whose policy was asked about a request with these header lines.
+func asked(path string, headers ...string) *decisionlog.Entry {
+	e := &decisionlog.Entry{Path: path, Asked: true}
+	for i := 0; i < len(headers); i += 2 {
+		e.Input.Headers = append(e.Input.Headers, decisionlog.Header{Name: headers[i], Value: headers[i+1]})
+	}
+	return e
+}
+
+// with changes an entry's input.
+func with(e *decisionlog.Entry, change func(in *decisionlog.Input)) *decisionlog.Entry {
+	change(&e.Input)
+	return e
 }
 
 func TestRedactInput(t *testing.T) {
-	const at = "/input/attributes/request/http/"
+	const http, at = "attributes.request.http", "/input/attributes/request/http/"
+	const path, parsed = "/request/path " + at + "path", " /input/parsed_query/"
+	body := func(text string) *decisionlog.Entry {
+		return with(asked("/"), func(in *decisionlog.Input) { in.Body = doc(text) })
+	}
+	claims := asked("/")
+	claims.Identity = decisionlog.Identity{Subject: "ann", Claims: map[string]any{"email": "s3cret"}}
+	params := asked("/verify/" + jwt)
+	params.AddParam("token", jwt)
+	params.Input.Matched = true
 	for _, tt := range []struct {
-		name, in, out  string
+		name           string
+		entry          *decisionlog.Entry
+		member, out    string
 		erased, masked string
 	}{
-		{"nothing secret", http(`"headers":{"accept":"*/*","x-code":"1"},"path":"/a?b=1&c"`), http(`"headers":{"accept":"*/*","x-code":"1"},"path":"/a?b=1&c"`), "", ""},
-		{"authorization", http(`"headers":{"authorization":"Bearer s3cret"}`), http(`"headers":{"authorization":"[redacted]"}`), "", at + "headers/authorization"},
-		{"header by any spelling", http(`"headers":{"X_Api_Key":"s3cret","Cookie":["s3cret"]}`), http(`"headers":{"X_Api_Key":"[redacted]","Cookie":"[redacted]"}`), "", at + "headers/Cookie " + at + "headers/X_Api_Key"},
-		{"header from the configuration", http(`"headers":{"x-session~/":"s3cret"}`), http(`"headers":{"x-session~/":"[redacted]"}`), "", at + "headers/x-session~0~1"},
-		{"credentials in an unlisted header", http(`"headers":{"x-a":"bearer s3cret","x-b":"Basic s3cret","x-c":"t=` + jwt + `;v=1"}`), http(`"headers":{"x-a":"[redacted]","x-b":"[redacted]","x-c":"t=[redacted];v=1"}`), "", at + "headers/x-a " + at + "headers/x-b " + at + "headers/x-c"},
-		{"header map", http(`"headerMap":{"headers":[{"key":"Authorization","value":"s3cret"},{"key":"cookie","rawValue":"czNjcmV0"},{"key":":path","rawValue":"Lz90b2tlbj1zM2NyZXQ="},{"key":"accept","rawValue":"Ki8q"},{"key":"x","rawValue":"?"}]}`),
-			http(`"headerMap":{"headers":[{"key":"Authorization","value":"[redacted]"},{"key":"cookie","rawValue":"[redacted]"},{"key":":path","rawValue":"Lz90b2tlbj1bcmVkYWN0ZWRd"},{"key":"accept","rawValue":"Ki8q"},{"key":"x","rawValue":"[redacted]"}]}`),
-			"", at + "headerMap/headers/0/value " + at + "headerMap/headers/1/rawValue " + at + "headerMap/headers/2/rawValue " + at + "headerMap/headers/4/rawValue"},
-		{"path", http(`"path":"/a?x=1&access_token=s3cret&y=%20"`), http(`"path":"/a?x=1&access_token=[redacted]&y=%20"`), "", at + "path"},
-		{"escaped and spelled otherwise", http(`"path":"/a?access%5Ftoken=s3cret;Api-Key=s3cret&token[]=s3cret&accessToken=s3cret&%zz=s3cret"`), http(`"path":"/a?access%5Ftoken=[redacted];Api-Key=[redacted]&token[]=[redacted]&accessToken=[redacted]&%zz=[redacted]"`), "", at + "path"},
-		{"parameter from the configuration", http(`"path":"/a?ticket=s3cret"`), http(`"path":"/a?ticket=[redacted]"`), "", at + "path"},
-		{"code and fragment", http(`"path":"/cb?code=s3cret#id_token=s3cret","query":"code=s3cret","fragment":"token=s3cret"`), http(`"path":"/cb?code=[redacted]#id_token=[redacted]","query":"code=[redacted]","fragment":"token=[redacted]"`), "", at + "path " + at + "query " + at + "fragment"},
-		{"urls in headers", http(`"headers":{":path":"/?token=s3cret","referer":"https://x/?a=1&code=s3cret"}`), http(`"headers":{":path":"/?token=[redacted]","referer":"https://x/?a=1&code=[redacted]"}`), "", at + "headers/:path " + at + "headers/referer"},
-		{"a JWT as a segment", `{"parsed_path":["verify","` + jwt + `"]}`, `{"parsed_path":["verify","[redacted]"]}`, "", "/input/parsed_path/1"},
-		{"parsed query", `{"parsed_query":{"token":["s3cret"],"a":["1","` + jwt + `"]}}`, `{"parsed_query":{"token":"[redacted]","a":["1","[redacted]"]}}`, "", "/input/parsed_query/a/1 /input/parsed_query/token"},
-		{"body", `{"parsed_body":{"user":{"Password":"s3cret","name":"ann"},"list":[{"client_secret":{"v":"s3cret"}}],"code":"de"}}`, `{"parsed_body":{"user":{"Password":"[redacted]","name":"ann"},"list":[{"client_secret":"[redacted]"}],"code":"de"}}`, "", "/input/parsed_body/list/0/client_secret /input/parsed_body/user/Password"},
-		{"raw body", http(`"body":"password=s3cret","rawBody":"czNjcmV0"`), http(``), at + "body " + at + "rawBody", ""},
-		{"claims", `{"identity":{"subject":"ann","claims":{"email":"s3cret"}}}`, `{"identity":{"subject":"ann"}}`, "/input/identity/claims", ""},
-		{"jwt_authn", `{"attributes":{"metadataContext":{"filterMetadata":{"envoy.filters.http.jwt_authn":{"p":"s3cret"},"x":{}}}}}`, `{"attributes":{"metadataContext":{"filterMetadata":{"x":{}}}}}`, "/input/attributes/metadataContext/filterMetadata/envoy.filters.http.jwt_authn", ""},
-		{"not an object", `["s3"]`, `["s3"]`, "", ""},
-		{"other types than expected", `{"attributes":{"request":{"http":{"headers":[1],"path":7,"headerMap":{"headers":[1]}}}},"identity":"x","parsed_query":null,"parsed_body":null}`, `{"attributes":{"request":{"http":{"headers":[1],"path":7,"headerMap":{"headers":[1]}}}},"identity":"x","parsed_query":null,"parsed_body":null}`, "", ""},
+		{"nothing secret", asked("/a?b=1&c", "accept", "*/*", "x-code", "1"), http, `{"headers":{"accept":"*/*","x-code":"1"},"path":"/a?b=1&c"}`, "", ""},
+		{"authorization", asked("", "authorization", "Bearer s3cret"), http, `{"headers":{"authorization":"[redacted]"}}`, "", at + "headers/authorization"},
+		{"header by any spelling", asked("", "X_Api_Key", "s3cret", "Cookie", "s3cret", "Cookie", "s3cret"), http, `{"headers":{"X_Api_Key":"[redacted]","Cookie":"[redacted]"}}`, "", at + "headers/X_Api_Key " + at + "headers/Cookie"},
+		{"header from the configuration", asked("", "x-session~/", "s3cret"), http, `{"headers":{"x-session~/":"[redacted]"}}`, "", at + "headers/x-session~0~1"},
+		{"credentials in an unlisted header", asked("", "x-a", "bearer s3cret", "x-b", "Basic s3cret", "x-c", "t="+jwt+";v=1"), http, `{"headers":{"x-a":"[redacted]","x-b":"[redacted]","x-c":"t=[redacted];v=1"}}`, "", at + "headers/x-a " + at + "headers/x-b " + at + "headers/x-c"},
+		{"header map", with(asked("", "Authorization", "s3cret", ":path", "/?token=s3cret", "accept", "*/*"), func(in *decisionlog.Input) { in.HeaderMap = true }), http + ".headerMap",
+			`{"headers":[{"key":"Authorization","rawValue":"[redacted]"},{"key":":path","rawValue":"Lz90b2tlbj1bcmVkYWN0ZWRd"},{"key":"accept","rawValue":"Ki8q"}]}`,
+			"", at + "headers/Authorization " + at + "headerMap/headers/0/rawValue " + at + "headers/:path " + at + "headerMap/headers/1/rawValue"},
+		{"path", asked("/a?x=1&access_token=s3cret&y=%20"), http, `{"path":"/a?x=1&access_token=[redacted]&y=%20"}`, "", path + parsed + "access_token"},
+		{"escaped and spelled otherwise", asked("/a?access%5Ftoken=s3cret&Api-Key=s3cret&token[]=s3cret&accessToken=s3cret"), http, `{"path":"/a?access%5Ftoken=[redacted]&Api-Key=[redacted]&token[]=[redacted]&accessToken=[redacted]"}`, "",
+			path + parsed + "Api-Key" + parsed + "accessToken" + parsed + "access_token" + parsed + "token[]"},
+		{"parameter from the configuration", asked("/a?ticket=s3cret"), http, `{"path":"/a?ticket=[redacted]"}`, "", path + parsed + "ticket"},
+		{"code and fragment", with(asked("/cb?code=s3cret"), func(in *decisionlog.Input) { in.Query, in.Fragment = "code=s3cret", "token=s3cret" }), http, `{"path":"/cb?code=[redacted]","query":"code=[redacted]","fragment":"token=[redacted]"}`, "",
+			"/request/path " + at + "query " + at + "fragment " + at + "path" + parsed + "code"},
+		{"urls in headers", asked("", ":path", "/?token=s3cret", "referer", "https://x/?a=1&code=s3cret"), http, `{"headers":{":path":"/?token=[redacted]","referer":"https://x/?a=1&code=[redacted]"}}`, "", at + "headers/:path " + at + "headers/referer"},
+		{"a JWT as a segment", asked("/verify/" + jwt), "parsed_path", `["verify","[redacted]"]`, "", path + " /input/parsed_path/1"},
+		{"an escaped JWT as a segment", asked("/" + strings.ReplaceAll(jwt, ".", "%2e")), "parsed_path", `["[redacted]"]`, "", "/input/parsed_path/0"},
+		{"a JWT as a parameter", params, "route", `{"params":{"token":"[redacted]"}}`, "", "/request/path /parameters/token " + at + "path /input/route/params/token /input/resource/token /input/parsed_path/1"},
+		{"parsed query", asked("/?token=s3cret&a=1&a=" + jwt), "parsed_query", `{"token":"[redacted]","a":["1","[redacted]"]}`, "", path + parsed + "a/1" + parsed + "token"},
+		{"body", body(`{"user":{"Password":"s3cret","name":"ann"},"list":[{"client_secret":{"v":"s3cret"}}],"code":"de"}`), "parsed_body", `{"user":{"Password":"[redacted]","name":"ann"},"list":[{"client_secret":"[redacted]"}],"code":"de"}`, "", "/input/parsed_body/list/0/client_secret /input/parsed_body/user/Password"},
+		{"body that is a string", body(`"` + jwt + `"`), "parsed_body", `"[redacted]"`, "", "/input/parsed_body"},
+		{"body", with(asked(""), func(in *decisionlog.Input) { in.HasBody = true }), http, `null`, at + "body", ""},
+		{"body in bytes", with(asked(""), func(in *decisionlog.Input) { in.HasBody, in.RawBody = true, true }), http, `null`, at + "rawBody", ""},
+		{"claims", claims, "identity", `{"subject":"ann","authenticated":false,"roles":[],"groups":[],"scopes":[]}`, "/input/identity/claims", ""},
+		{"jwt_authn", with(asked(""), func(in *decisionlog.Input) {
+			in.Metadata = map[string]any{"filterMetadata": map[string]any{"envoy.filters.http.jwt_authn": map[string]any{"p": "s3cret"}, "x": map[string]any{}}, "y": json.Number("1")}
+		}), "attributes.metadataContext", `{"filterMetadata":{"x":{}},"y":1}`, "/input/attributes/metadataContext/filterMetadata/envoy.filters.http.jwt_authn", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := decisionlog.Config{Redact: decisionlog.Redact{Headers: []string{"X-Session~/"}, Params: []string{"Ticket"}}}
-			line := write(t, cfg, &decisionlog.Entry{Input: doc(tt.in)})
-			compare(t, line, "input", tt.out, tt.erased, tt.masked)
+			line := write(t, cfg, tt.entry)
+			compare(t, line, "input."+tt.member, tt.out, tt.erased, tt.masked)
 		})
 	}
 }
@@ -57,6 +84,7 @@ func TestRedactInput(t *testing.T) {
 func TestRedactResult(t *testing.T) {
 	for _, tt := range []struct{ name, in, out, masked string }{
 		{"boolean", `true`, `true`, ""},
+		{"null", `null`, `null`, ""},
 		{"headers", `{"allowed":true,"headers":{"Authorization":"s3cret","x-user":"ann"}}`, `{"allowed":true,"headers":{"Authorization":"[redacted]","x-user":"ann"}}`, "/result/headers/Authorization"},
 		{"list of headers", `{"headers":[{"x":["1","Bearer s3cret"]}],"response_headers_to_add":{"set-cookie":["s3cret"]}}`, `{"headers":[{"x":["1","[redacted]"]}],"response_headers_to_add":{"set-cookie":"[redacted]"}}`, "/result/headers/0/x/1 /result/response_headers_to_add/set-cookie"},
 		{"query", `{"query_parameters_to_set":{"token":"s3cret","a":"1"}}`, `{"query_parameters_to_set":{"token":"[redacted]","a":"1"}}`, "/result/query_parameters_to_set/token"},
@@ -67,14 +95,28 @@ func TestRedactResult(t *testing.T) {
 	}
 }
 
+// TestClaims records those that are named, and no other.
+func TestClaims(t *testing.T) {
+	e := asked("/")
+	e.Identity.Claims = map[string]any{"email": "s3cret", "tenant": map[string]any{"id": json.Number("7")}, "f": func() {}}
+	line := write(t, decisionlog.Config{Claims: []string{"tenant", "plan", "f"}}, e)
+	compare(t, line, "identity.claims", `{"tenant":{"id":7},"f":null}`, "/input/identity/claims", "")
+	compare(t, line, "input.identity.claims", `{"tenant":{"id":7},"f":null}`, "/input/identity/claims", "")
+}
+
+// compare compares a member of the line, by its names with dots between them, and what redaction says that it did.
 func compare(t *testing.T, line, member, out, erased, masked string) {
 	t.Helper()
 	got := parse(t, line)
-	var want any
+	var want, is any = nil, got
 	if err := json.Unmarshal([]byte(out), &want); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got[member]); diff != "" {
+	for name := range strings.SplitSeq(member, ".") {
+		m, _ := is.(map[string]any)
+		is = m[name]
+	}
+	if diff := cmp.Diff(want, is); diff != "" {
 		t.Error(diff)
 	}
 	for name, want := range map[string]string{"erased": erased, "masked": masked} {
@@ -109,12 +151,7 @@ func FuzzQuery(f *testing.F) {
 			return
 		}
 		path := before + "?access_token=s3cret&" + after
-		in := made(func() (any, error) {
-			return map[string]any{"attributes": map[string]any{"request": map[string]any{"http": map[string]any{
-				"path": path, "headers": map[string]any{":path": path, "Referer": path},
-			}}}}, nil
-		})
-		line := write(t, decisionlog.Config{}, &decisionlog.Entry{Path: path, Input: in})
+		line := write(t, decisionlog.Config{}, asked(path, ":path", path, "Referer", path))
 		if strings.Contains(line, "s3cret") || strings.Count(line, "\n") != 1 {
 			t.Error(line)
 		}

@@ -3,6 +3,7 @@ package decisionlog
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -12,7 +13,8 @@ const minSecret = 4
 // Secrets tells what of an input the log would not show: paths into it, of places that always hold secrets and of those that
 // do in this one, and the texts that stand there. A nil input gives the places.
 func (r Redact) Secrets(input map[string]any) (paths [][]string, texts []string) {
-	red := newRedactor(r)
+	known := newRedactor(r)
+	red := &known
 	http := []string{"attributes", "request", "http"}
 	add := func(base []string, more ...string) { paths = append(paths, slices.Concat(base, more)) }
 	add(nil, "identity", "claims")
@@ -33,7 +35,7 @@ func (r Redact) Secrets(input map[string]any) (paths [][]string, texts []string)
 		return paths, nil
 	}
 	var s scan
-	red.input(copied(input), &s)
+	red.document(copied(input).(map[string]any), &s)
 	for _, pointer := range s.masked {
 		path := segments(pointer)
 		paths = append(paths, path)
@@ -42,6 +44,49 @@ func (r Redact) Secrets(input map[string]any) (paths [][]string, texts []string)
 		}
 	}
 	return paths, texts
+}
+
+// document redacts an input in its JSON form, as far as parts of it are masked. What is left out altogether is in Secrets' places.
+func (r *redactor) document(in map[string]any, s *scan) {
+	const pointer = "/input/attributes/request/http"
+	http, _ := at(in, "attributes", "request", "http").(map[string]any)
+	if h, _ := http["headers"].(map[string]any); h != nil {
+		r.headerObject(h, pointer+"/headers", s)
+	}
+	for name, clean := range map[string]func(string) string{"path": r.url, "query": r.queryString, "fragment": r.queryString} {
+		if old, ok := http[name]; ok {
+			http[name] = r.masked(old, clean, pointer+"/"+name, s)
+		}
+	}
+	list, _ := in["parsed_path"].([]any)
+	for i := range list {
+		list[i] = r.masked(list[i], r.text, "/input/parsed_path/"+strconv.Itoa(i), s)
+	}
+	if q, _ := in["parsed_query"].(map[string]any); q != nil {
+		r.params(q, "/input/parsed_query", s)
+	}
+	if body, ok := in["parsed_body"]; ok {
+		in["parsed_body"] = r.members(body, "/input/parsed_body", 0, s)
+	}
+}
+
+// at follows names down through objects, and numbers through lists; nil where there is no such thing.
+func at(v any, names ...string) any {
+	for _, name := range names {
+		switch inner := v.(type) {
+		case map[string]any:
+			v = inner[name]
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i < 0 || i >= len(inner) {
+				return nil
+			}
+			v = inner[i]
+		default:
+			return nil
+		}
+	}
+	return v
 }
 
 // segments are the names in a JSON pointer (RFC 6901) into the record, from the input on.

@@ -27,9 +27,20 @@ type writer struct {
 	info os.FileInfo // of file when it was opened
 	out  io.Writer   // file or standard output
 
-	buf   []byte // whole lines
-	sent  int    // how much of buf has been written
-	isGap bool   // buf is one gap's line, and no entry's
+	spool   *spool // nil: the entries come from the queue
+	cur     cursor // behind the last line in buf
+	done    cursor // what the spool knows that we have
+	ends    []lineEnd
+	entries uint64              // among the lines in buf
+	seen    map[string]struct{} // what an earlier run wrote without having said so
+	synced  time.Time           // when the sink's file was last synced
+	dirty   bool                // it has lines that are not synced
+	last    chan bool           // says at the end whether the spool has no other user
+
+	packing packing
+	buf     []byte // whole lines
+	sent    int    // how much of buf has been written
+	isGap   bool   // buf is one gap's line, and no entry's
 
 	retry        time.Duration // wait before the next attempt; 0 while all is well
 	lastGap      time.Time
@@ -44,17 +55,20 @@ type writer struct {
 // pipe that nobody reads) does not keep Run from ending; its goroutine stays
 // until the write does.
 func (l *Log) Run(ctx context.Context) error {
-	if l == nil || l.queue == nil {
+	if l == nil || l.queue == nil && l.spool == nil {
 		<-ctx.Done()
 		return nil
 	}
 	if l.started.Swap(true) {
 		return fmt.Errorf("decision log %q is already running", l.cfg.File)
 	}
-	w := &writer{log: l, file: l.file, out: l.cfg.Stdout}
+	w := &writer{log: l, file: l.file, out: l.cfg.Stdout, spool: l.spool, last: make(chan bool, 1)}
 	if w.file != nil {
 		w.out = w.file
 		w.info, _ = w.file.Stat()
+	}
+	if l.spool != nil {
+		return l.runSpool(ctx, w)
 	}
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -155,7 +169,8 @@ func (w *writer) rest(drain context.Context) bool {
 func (w *writer) batch(e *Entry) {
 	start := time.Now()
 	for {
-		w.buf = w.log.codec.appendLine(w.buf, e)
+		w.log.packer.pack(&w.packing, e)
+		w.buf, _ = w.log.codec.appendLine(w.buf, w.packing.buf) // we packed it ourselves
 		w.log.held.Add(1)
 		w.log.release(e)
 		if len(w.buf) >= flushBytes || time.Since(start) >= flushAfter {
@@ -177,6 +192,7 @@ func (w *writer) settle(ctx context.Context) bool {
 		err := w.flush()
 		if err == nil {
 			w.recovered()
+			w.commit()
 			if !w.addGap() {
 				return true
 			}
@@ -219,6 +235,9 @@ func (w *writer) flush() error {
 func (w *writer) progress(n int) {
 	lines := bytes.Count(w.buf[w.sent:w.sent+n], []byte("\n"))
 	w.sent += n
+	if w.spool != nil {
+		return // commit counts
+	}
 	if !w.isGap && !w.abandoned() { // else they are already counted as lost
 		w.log.held.Add(-int64(lines))
 		w.log.written.Add(uint64(lines))
@@ -237,6 +256,9 @@ func (w *writer) abandoned() bool {
 
 // addGap puts a gap's line into the empty buffer if one is due.
 func (w *writer) addGap() bool {
+	if w.spool != nil {
+		return w.spoolGap()
+	}
 	now := time.Now()
 	if w.abandoned() || len(w.log.queue) > 0 && now.Sub(w.lastGap) < gapEvery {
 		return false
@@ -251,12 +273,16 @@ func (w *writer) addGap() bool {
 	w.lastGap = now
 	w.buf = w.log.codec.appendGap(w.buf, g)
 	w.isGap = true
+	w.tellLoss(g)
+	return true
+}
+
+func (w *writer) tellLoss(g gap) {
 	if w.mayTell(&w.saidLoss) {
 		w.log.cfg.Logger.Warn("decisions were not recorded",
 			zap.String("sink", w.log.sinkName()), zap.Uint64("dropped", g.dropped),
 			zap.Time("since", g.since), zap.Time("until", g.until))
 	}
-	return true
 }
 
 // takeNext goes over to the file that Reopen has opened, if there is one.
@@ -292,6 +318,7 @@ func (w *writer) use(f *os.File) {
 	if err != nil || !os.SameFile(info, w.info) {
 		w.sync()
 		w.sent = bytes.LastIndexByte(w.buf[:w.sent], '\n') + 1
+		defer w.changedFile()
 	}
 	w.file.Close()
 	w.file, w.out, w.info = f, f, info

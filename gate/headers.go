@@ -32,8 +32,10 @@ type IdentityHeaders struct {
 
 // named are all of the names, with their keys in the configuration.
 func (h *IdentityHeaders) named() [7]Header {
-	return [...]Header{{"subject", h.Subject}, {"roles", h.Roles}, {"groups", h.Groups}, {"scopes", h.Scopes}, {"email", h.Email},
-		{"json", h.JSON}, {"jwt.name", h.Token}}
+	return [...]Header{
+		{Name: "subject", Value: h.Subject}, {Name: "roles", Value: h.Roles}, {Name: "groups", Value: h.Groups},
+		{Name: "scopes", Value: h.Scopes}, {Name: "email", Value: h.Email}, {Name: "json", Value: h.JSON}, {Name: "jwt.name", Value: h.Token},
+	}
 }
 
 // Names are the headers whose values the application takes from us.

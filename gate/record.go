@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/policy"
+	"gatehouse/routes"
 )
 
 // outcome tells which of the four ways a Check went.
@@ -57,8 +58,8 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		Host:         req.Host,
 		Path:         req.Path,
 		DecisionPath: c.asked(),
-		Identity: decisionlog.Identity{Type: c.identity.Type, Subject: c.identity.Subject, Issuer: c.identity.Issuer,
-			Roles: c.identity.Roles, Authenticated: c.identity.Authenticated},
+		Identity: decisionlog.Identity{Type: c.identity.Type, Identity: c.identity.Identity, Subject: c.identity.Subject, Issuer: c.identity.Issuer,
+			Roles: c.identity.Roles, Groups: c.identity.Groups, Scopes: c.identity.Scopes, Authenticated: c.identity.Authenticated, Claims: c.identity.Claims},
 		Peer:        req.Source.Principal,
 		RequestedBy: req.Source.Address.Host,
 		InputSize:   req.Bytes,
@@ -68,6 +69,9 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	}
 	if r := c.match.Route; r != nil {
 		e.Route = cmp.Or(r.Name, r.Template)
+	}
+	for _, p := range c.match.Params {
+		e.AddParam(p.Name, p.Value)
 	}
 	if c.bypassed {
 		e.Reason = "bypass"
@@ -81,8 +85,8 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	if v := c.view; v != nil && v.Policy != nil {
 		e.Revision, e.Bundles = v.revision, v.bundles
 	}
-	if c.body != nil {
-		e.Input = (*inputDocument)(c)
+	if e.Asked = c.body != nil; e.Asked {
+		c.recordInput(&e.Input)
 	}
 	if c.decision.Result != nil {
 		e.Result = (*resultDocument)(c)
@@ -93,15 +97,45 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	return e
 }
 
-// inputDocument and resultDocument are a call seen as the documents that its entry holds: turned into JSON by the log,
-// long after the answer went out.
+// recordInput says what the input was made of, as fill makes it.
+func (c *call) recordInput(in *decisionlog.Input) {
+	req := c.req
+	*in = decisionlog.Input{
+		Scheme: req.Scheme, Protocol: req.Protocol, Query: req.Query, Fragment: req.Fragment, ID: req.ID, Size: req.Size,
+		Headers: req.Headers, HeaderMap: req.RawHeader, Time: req.Time,
+		Source: endpointRecord(&req.Source), Destination: endpointRecord(&req.Destination),
+		Extensions: req.Extensions, Metadata: req.Metadata, RouteMetadata: req.RouteMetadata, TLS: req.TLS != nil,
+		HasBody: req.Body != "", RawBody: req.RawBody, Truncated: c.truncated,
+		Peer: decisionlog.Peer{SPIFFEID: c.peer.SPIFFEID, Subject: c.peer.Subject, SANs: c.peer.SANs},
+	}
+	if req.TLS != nil {
+		in.SNI = req.TLS.SNI
+	}
+	if c.body != policy.Null() {
+		in.Body = (*bodyDocument)(c)
+	}
+	if len(c.view.apps) > 1 {
+		in.App = c.app.Name
+	}
+	if c.match.Outcome == routes.Matched {
+		in.Matched, in.RouteName, in.RouteTemplate = true, c.match.Route.Name, c.match.Route.Template
+	}
+}
+
+func endpointRecord(e *Endpoint) decisionlog.Endpoint {
+	return decisionlog.Endpoint{Host: e.Address.Host, Port: e.Address.Port, Other: e.Address.Other, Service: e.Service, Labels: e.Labels,
+		Principal: e.Principal, Certificate: e.Certificate}
+}
+
+// bodyDocument and resultDocument are a call seen as the documents that its entry holds. (A pointer in an interface costs no
+// allocation.)
 type (
-	inputDocument  call
+	bodyDocument   call
 	resultDocument call
 )
 
 // JSON implements decisionlog.Document.
-func (d *inputDocument) JSON() (any, error) { return (*call)(d).plainInput() }
+func (d *bodyDocument) JSON() (any, error) { return policy.JSON(d.body) }
 
 // JSON implements decisionlog.Document.
 func (d *resultDocument) JSON() (any, error) { return policy.JSON(d.decision.Result) }
@@ -111,8 +145,8 @@ func traceparent(h string) (trace, span string) {
 	if len(h) < 55 || h[2] != '-' || h[35] != '-' || h[52] != '-' {
 		return "", ""
 	}
-	for _, c := range []byte(h[3:35] + h[36:52]) {
-		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
+	for i := 3; i < 52; i++ {
+		if c := h[i]; i != 35 && !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
 			return "", ""
 		}
 	}

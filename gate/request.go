@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/decisionlog"
 	"gatehouse/identity"
 )
 
@@ -68,8 +69,9 @@ type Address struct {
 // TLSSession is what Envoy tells of the downstream TLS connection.
 type TLSSession struct{ SNI string }
 
-// Header is one header line: Name in lower case, Value as received.
-type Header struct{ Name, Value string }
+// Header is one header line: Name in lower case, Value as received. It is the decision log's own type, so that the log takes
+// a request's headers over as they are.
+type Header = decisionlog.Header
 
 // Headers are a request's header lines in the order received. Names may repeat.
 type Headers []Header

@@ -1,0 +1,441 @@
+package decisionlog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// A packed entry is what the spool holds: the entry's fields in a fixed order, without what redaction takes out.
+//
+//	byte     version, 1
+//	uvarint  flags
+//	...      the fields as pack writes them
+//
+// Numbers are varints as in encoding/binary. A string is a uvarint and its bytes: the number is four times the length, plus one
+// where redaction changed the string; or two, which stands for "[redacted]" alone. A list is its length and its members. Plain
+// JSON is a byte that says what follows, and that. Later versions of this program may add fields at the end.
+const packVersion = 1
+
+const (
+	flagDryRun = 1 << iota
+	flagAuthenticated
+	flagAsked       // the policy was
+	flagNoInput     // the input was there, and is erased
+	flagResult      // the policy answered
+	flagNoResult    // the answer was there, and is erased
+	flagNoRoles     // the identity's lists were there, and are erased
+	flagClaims      // claims were there, and are erased, but for those that are recorded
+	flagHeaderMap   // of the input, like those that follow
+	flagTime        //
+	flagTLS         //
+	flagBody        // a body came, and is erased
+	flagRawBody     //
+	flagTruncated   //
+	flagMatched     //
+	flagJWTAuthn    // Envoy's payload was there, and is erased
+	flagParsedBody  //
+	flagSource      // an address as plain JSON
+	flagDestination //
+)
+
+const (
+	textChanged = 1 // flags of a string
+	textSecret  = 2
+)
+
+// Kinds of plain JSON.
+const (
+	kindNull = iota
+	kindFalse
+	kindTrue
+	kindNumber
+	kindString
+	kindArray
+	kindObject
+)
+
+// maxNesting bounds arrays and objects in plain JSON, for us and for who reads it.
+const maxNesting = 1000
+
+// jwtAuthn is where Envoy puts the token's payload.
+const jwtAuthn = "envoy.filters.http.jwt_authn"
+
+// packer turns entries into bytes. It is never changed and serves any number of goroutines.
+type packer struct {
+	redact redactor
+	claims []string // names of those that are recorded
+	max    int      // bytes of a packed entry
+}
+
+// packing is one entry on its way into bytes.
+type packing struct {
+	*packer
+	buf   []byte
+	limit int // longest string; 0: any
+	scan  scan
+}
+
+// documents are the parts of an entry that somebody else makes, in plain JSON and redacted.
+type documents struct {
+	flags                uint64
+	result, body         any
+	resultScan, bodyScan scan
+}
+
+// What of an entry turned out not to be plain JSON.
+const (
+	fine = iota
+	badInput
+	badResult
+)
+
+// pack replaces o.buf by the packed entry. It cannot fail: what cannot be made or is too large is erased, and the entry says so.
+func (p *packer) pack(o *packing, e *Entry) {
+	o.packer, o.limit = p, 0
+	d := o.documents(e)
+	for {
+		bad := o.entry(e, &d)
+		large := len(o.buf) > p.max
+		switch {
+		case e.Asked && d.flags&flagNoInput == 0 && (bad == badInput || large):
+			d.flags = d.flags&^flagParsedBody | flagNoInput
+		case d.flags&flagResult != 0 && (bad == badResult || large):
+			d.flags = d.flags&^flagResult | flagNoResult
+		case large && o.limit == 0:
+			o.limit = p.max / 128 // about twenty strings, each byte at most six as an escape
+		default:
+			return
+		}
+	}
+}
+
+// packGap replaces o.buf by a packed gap.
+func (o *packing) packGap(g gap) {
+	o.buf = append(o.buf[:0], packVersion)
+	o.uint(g.dropped)
+	o.uint(g.damaged)
+	o.time(g.since)
+	o.time(g.until)
+	o.plain(g.segment)
+}
+
+func (o *packing) documents(e *Entry) (d documents) {
+	o.scan = scan{}
+	v, ok := makeDocument(e.Result)
+	switch {
+	case !ok:
+		d.flags |= flagNoResult
+	case e.Result != nil:
+		o.redact.result(v, &o.scan)
+		d.result, d.resultScan, d.flags = v, o.scan, d.flags|flagResult
+	}
+	if !e.Asked {
+		return d
+	}
+	o.scan = scan{}
+	v, ok = makeDocument(e.Input.Body)
+	switch {
+	case !ok || e.inputLost:
+		d.flags |= flagNoInput
+	case e.Input.Body != nil:
+		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
+		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
+	}
+	return d
+}
+
+// makeDocument asks for a document. One that fails or panics costs its own text, not the audit trail.
+func makeDocument(d Document) (v any, ok bool) {
+	if d == nil {
+		return nil, true
+	}
+	defer func() {
+		if recover() != nil {
+			v, ok = nil, false
+		}
+	}()
+	v, err := d.JSON()
+	return v, err == nil
+}
+
+// entry writes everything, and says what of it could not be written.
+func (o *packing) entry(e *Entry, d *documents) (bad int) {
+	flags := d.flags | e.flags()
+	if e.Asked && flags&flagNoInput == 0 {
+		flags |= e.Input.flags()
+	}
+	if id := &e.Identity; o.limit > 0 && len(id.Roles)+len(id.Groups)+len(id.Scopes)+len(id.Claims) > 0 {
+		flags |= flagNoRoles
+	}
+	o.buf = append(o.buf[:0], packVersion)
+	o.uint(flags)
+	o.time(e.Time) // first, because the age of the oldest entry is read there
+	o.int(int64(e.Duration))
+	o.uint(uint64(max(0, e.Status)))
+	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason, e.Method, e.Host)
+	o.clean(e.Path, o.redact.url(e.Path))
+	o.plain(e.DecisionPath)
+	o.identity(&e.Identity, flags)
+	o.strings(e.Peer, e.RequestedBy, e.TraceID, e.SpanID, e.Revision)
+	o.uint(uint64(len(e.Bundles)))
+	for i := range e.Bundles {
+		o.strings(e.Bundles[i].Name, e.Bundles[i].Revision, e.Bundles[i].Digest)
+	}
+	o.params(e.Params)
+	o.clean(e.Error, o.redact.text(e.Error))
+	if flags&flagResult != 0 && !o.value(d.result, 0) {
+		return badResult
+	}
+	if e.Asked && flags&flagNoInput == 0 && !o.input(&e.Input, d, flags) {
+		return badInput
+	}
+	o.pointers(d, flags)
+	return fine
+}
+
+func (e *Entry) flags() (flags uint64) {
+	flags |= flagIf(e.DryRun, flagDryRun) | flagIf(e.Identity.Authenticated, flagAuthenticated) | flagIf(e.Asked, flagAsked)
+	return flags | flagIf(len(e.Identity.Claims) > 0, flagClaims)
+}
+
+func (in *Input) flags() uint64 {
+	filters, _ := in.Metadata["filterMetadata"].(map[string]any)
+	_, payload := filters[jwtAuthn]
+	return flagIf(in.HeaderMap, flagHeaderMap) | flagIf(!in.Time.IsZero(), flagTime) | flagIf(in.TLS, flagTLS) | flagIf(in.HasBody, flagBody) |
+		flagIf(in.RawBody, flagRawBody) | flagIf(in.Truncated, flagTruncated) | flagIf(in.Matched, flagMatched) |
+		flagIf(payload, flagJWTAuthn) | flagIf(len(in.Source.Other) > 0, flagSource) | flagIf(len(in.Destination.Other) > 0, flagDestination)
+}
+
+func flagIf(b bool, flag uint64) uint64 {
+	if b {
+		return flag
+	}
+	return 0
+}
+
+// identity writes who called. Of the claims it takes those that the configuration names.
+func (o *packing) identity(id *Identity, flags uint64) {
+	o.strings(id.Type, id.Identity, id.Subject, id.Issuer)
+	if flags&flagNoRoles != 0 {
+		return
+	}
+	o.list(id.Roles)
+	o.list(id.Groups)
+	o.list(id.Scopes)
+	n := 0
+	for _, name := range o.claims {
+		if _, ok := id.Claims[name]; ok {
+			n++
+		}
+	}
+	o.uint(uint64(n))
+	for _, name := range o.claims {
+		if v, ok := id.Claims[name]; ok {
+			o.plain(name)
+			if mark := len(o.buf); !o.value(v, 0) {
+				o.buf = append(o.buf[:mark], kindNull)
+			}
+		}
+	}
+}
+
+// input writes the input, and says whether all of it was plain JSON.
+func (o *packing) input(in *Input, d *documents, flags uint64) bool {
+	o.strings(in.Scheme, in.Protocol, in.ID)
+	o.clean(in.Query, o.redact.queryString(in.Query))
+	o.clean(in.Fragment, o.redact.queryString(in.Fragment))
+	o.int(in.Size)
+	if flags&flagTime != 0 {
+		o.time(in.Time)
+	}
+	o.headers(in.Headers)
+	ok := o.endpoint(&in.Source) && o.endpoint(&in.Destination)
+	o.labels(in.Extensions)
+	ok = ok && o.metadata(in.Metadata) && o.object(in.RouteMetadata, 0)
+	o.plain(in.SNI)
+	o.strings(in.Peer.SPIFFEID, in.Peer.Subject)
+	o.list(in.Peer.SANs)
+	o.strings(in.App, in.RouteName, in.RouteTemplate)
+	if ok && flags&flagParsedBody != 0 {
+		ok = o.value(d.body, 0)
+	}
+	return ok
+}
+
+func (o *packing) headers(headers []Header) {
+	o.uint(uint64(len(headers)))
+	for i := range headers {
+		h := &headers[i]
+		o.plain(h.Name)
+		switch o.redact.kind(h.Name) {
+		case secretHeader:
+			o.buf = append(o.buf, textSecret)
+		case urlHeader:
+			o.clean(h.Value, o.redact.url(h.Value))
+		default:
+			o.clean(h.Value, o.redact.anyHeader(h.Value))
+		}
+	}
+}
+
+func (o *packing) params(params []Param) {
+	o.uint(uint64(len(params)))
+	for i := range params {
+		o.plain(params[i].Name)
+		o.clean(params[i].Value, o.redact.text(params[i].Value))
+	}
+}
+
+func (o *packing) endpoint(e *Endpoint) bool {
+	o.plain(e.Host)
+	o.uint(uint64(e.Port))
+	if len(e.Other) > 0 && !o.object(e.Other, 0) {
+		return false
+	}
+	o.plain(e.Service)
+	o.labels(e.Labels)
+	o.strings(e.Principal, e.Certificate)
+	return true
+}
+
+func (o *packing) labels(m map[string]string) {
+	o.uint(uint64(len(m)))
+	for name, v := range m {
+		o.strings(name, v)
+	}
+}
+
+// metadata leaves out what Envoy's jwt_authn put there: the payload of the token.
+func (o *packing) metadata(m map[string]any) bool {
+	filters, _ := m["filterMetadata"].(map[string]any)
+	if _, ok := filters[jwtAuthn]; !ok {
+		return o.object(m, 0)
+	}
+	o.uint(uint64(len(m)))
+	for name, v := range m {
+		o.plain(name)
+		if name != "filterMetadata" {
+			if !o.value(v, 1) {
+				return false
+			}
+			continue
+		}
+		o.buf = append(o.buf, kindObject)
+		o.uint(uint64(len(filters) - 1))
+		for name, v := range filters {
+			if name == jwtAuthn {
+				continue
+			}
+			if o.plain(name); !o.value(v, 2) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// pointers writes where redaction changed the documents that are written. It never removes anything from them.
+func (o *packing) pointers(d *documents, flags uint64) {
+	var result, body []string
+	if flags&flagResult != 0 {
+		result = d.resultScan.masked
+	}
+	if flags&flagParsedBody != 0 {
+		body = d.bodyScan.masked
+	}
+	o.uint(uint64(len(result) + len(body)))
+	o.strings(result...)
+	o.strings(body...)
+}
+
+func (o *packing) uint(n uint64) { o.buf = binary.AppendUvarint(o.buf, n) }
+func (o *packing) int(n int64)   { o.buf = binary.AppendVarint(o.buf, n) }
+
+func (o *packing) time(t time.Time) {
+	o.int(t.Unix())
+	o.uint(uint64(t.Nanosecond()))
+}
+
+// plain writes a string that redaction does not look at.
+func (o *packing) plain(s string) { o.text(s, 0) }
+
+func (o *packing) strings(list ...string) {
+	for _, s := range list {
+		o.text(s, 0)
+	}
+}
+
+func (o *packing) list(list []string) {
+	o.uint(uint64(len(list)))
+	o.strings(list...)
+}
+
+// clean writes what redaction left of a string.
+func (o *packing) clean(old, text string) {
+	if text == old { // the same memory, in all but a few cases
+		o.text(text, 0)
+		return
+	}
+	o.text(text, textChanged)
+}
+
+func (o *packing) text(s string, flag uint64) {
+	if o.limit > 0 && len(s) > o.limit {
+		s, flag = strings.ToValidUTF8(s[:o.limit-3], "")+"...", textChanged
+	}
+	o.uint(uint64(len(s))<<2 | flag)
+	o.buf = append(o.buf, s...)
+}
+
+// value writes plain JSON, and says whether it was that.
+func (o *packing) value(v any, depth int) bool {
+	switch v := v.(type) {
+	case nil:
+		o.buf = append(o.buf, kindNull)
+	case bool:
+		o.buf = append(o.buf, kindFalse+byte(flagIf(v, 1)))
+	case string:
+		o.buf = append(o.buf, kindString)
+		o.text(v, 0)
+	case json.Number:
+		o.buf = append(o.buf, kindNumber)
+		o.text(string(v), 0)
+	case []any:
+		o.buf = append(o.buf, kindArray)
+		o.uint(uint64(len(v)))
+		for _, one := range v {
+			if depth >= maxNesting || !o.value(one, depth+1) {
+				return false
+			}
+		}
+	case map[string]any:
+		o.buf = append(o.buf, kindObject)
+		return o.object(v, depth)
+	default:
+		return o.number(v)
+	}
+	return true
+}
+
+// number writes one of Go's numbers.
+func (o *packing) number(v any) bool {
+	text, err := json.Marshal(v)
+	if err != nil || len(text) == 0 || text[0] > '9' || text[0] == '"' {
+		return false
+	}
+	o.buf = append(o.buf, kindNumber)
+	o.text(string(text), 0)
+	return true
+}
+
+func (o *packing) object(m map[string]any, depth int) bool {
+	o.uint(uint64(len(m)))
+	for name, v := range m {
+		if o.plain(name); depth >= maxNesting || !o.value(v, depth+1) {
+			return false
+		}
+	}
+	return true
+}

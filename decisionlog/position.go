@@ -1,0 +1,68 @@
+package decisionlog
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+)
+
+// place is where the sink is: everything before it in the spool is in the sink, and the sink's file had this size then.
+type place struct {
+	segment, offset uint64
+	dev, ino, size  uint64 // of the sink's file; 0 where it is no regular file
+}
+
+// position keeps two places: written is how far the sink is, durable how far it was when its file was last synced. It is a file of two
+// slots that are written in turn, each with a serial number and a CRC, so that one of them is always whole.
+type position struct {
+	file             *os.File
+	serial           uint64
+	written, durable place
+	known            bool // it was read, or has been written
+}
+
+const (
+	positionMagic = 0x31534f5053504847 // "GHPSPOS1"
+	positionSize  = 8*12 + 8
+)
+
+func openPosition(dir string) (*position, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "position"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	p := &position{file: f}
+	for slot := range int64(2) {
+		var b [positionSize]byte
+		if _, err := f.ReadAt(b[:], slot*512); err == nil {
+			p.read(b[:])
+		}
+	}
+	return p, nil
+}
+
+// read takes a slot over if it is whole and newer.
+func (p *position) read(b []byte) {
+	word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8*i:]) }
+	serial := word(1)
+	if word(0) != positionMagic || word(12) != uint64(crc32.Checksum(b[:96], castagnoli)) || serial < p.serial {
+		return
+	}
+	p.serial, p.known = serial, true
+	p.written = place{word(2), word(3), word(4), word(5), word(6)}
+	p.durable = place{word(7), word(8), word(9), word(10), word(11)}
+}
+
+func (p *position) save() error {
+	p.serial++
+	p.known = true
+	w, d := p.written, p.durable
+	var b []byte
+	for _, v := range []uint64{positionMagic, p.serial, w.segment, w.offset, w.dev, w.ino, w.size, d.segment, d.offset, d.dev, d.ino, d.size} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(crc32.Checksum(b, castagnoli)))
+	_, err := p.file.WriteAt(b, int64(p.serial%2)*512)
+	return err
+}

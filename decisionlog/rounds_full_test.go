@@ -1,0 +1,5 @@
+//go:build full
+
+package decisionlog_test
+
+const rounds = 100

@@ -1,0 +1,530 @@
+package decisionlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	sealed       = 1 << 50 // added to a tail: beyond every segment
+	mostSegment  = 16 << 20
+	prepareRetry = 100 * time.Millisecond
+)
+
+// spool is a row of segments on disk between the requests and the sink. Requests append at its end without a lock; one writer reads
+// it from the beginning; one keeper makes the next segment before it is needed, and syncs. Logs that follow each other
+// over a reload share it.
+type spool struct {
+	dir    string
+	size   int64 // of a segment
+	log    *zap.Logger
+	lock   *os.File
+	pos    *position    // the reader's
+	max    atomic.Int64 // bytes on disk
+	every  atomic.Int64 // sync interval
+	used   atomic.Int64 // bytes on disk
+	count  atomic.Int64 // segments
+	oldest atomic.Int64 // time of the oldest entry that the sink does not have, in ns; 0: it has all
+
+	current atomic.Pointer[segment] // requests append here
+	idle    atomic.Bool             // the reader has seen all and sleeps
+	stuck   atomic.Bool             // no further segment can be made: no disk space, or MaxSize
+	wake    chan struct{}           // wakes the reader
+	low     chan struct{}           // wakes the keeper
+
+	mu      sync.Mutex    // guards what follows; never taken by an append that finds room
+	first   *segment      // the oldest that is on disk
+	reader  *segment      // where the sink is; it and what follows must stay
+	offset  uint64        // likewise
+	owner   any           // whose sink that is
+	users   int           // logs that use the spool
+	room    chan struct{} // closed, and made anew, when there is a new segment, or it is known that there will be none
+	lastErr string        // why there is no next segment, "" otherwise
+	lost    []gap         // segments that could not be read at the start
+}
+
+// openSpool takes over what an earlier run left, and makes the segment that requests append to.
+func openSpool(cfg *Config) (_ *spool, err error) {
+	if !hasSpool {
+		return nil, errors.New("decision log: a spool (dir) needs Linux: leave it out, and entries wait in memory")
+	}
+	sp := &spool{dir: cfg.Dir, log: cfg.Logger, wake: make(chan struct{}, 1), low: make(chan struct{}, 1), room: make(chan struct{})}
+	sp.size = (min(mostSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxEntry))) + 4095) &^ 4095
+	sp.adopt(cfg)
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the decision log's spool: %w", err)
+	}
+	if sp.lock, err = lockFile(filepath.Join(cfg.Dir, "lock")); err != nil {
+		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			sp.close()
+		}
+	}()
+	if sp.pos, err = openPosition(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
+	}
+	last, err := sp.recover()
+	if err != nil {
+		return nil, fmt.Errorf("reading the decision log's spool: %w", err)
+	}
+	s := noSegment(last + 1)
+	if sp.used.Load()+sp.size <= cfg.MaxSize {
+		if s, err = newSegment(sp.dir, last+1, sp.size); err != nil {
+			return nil, fmt.Errorf("opening the decision log's spool: %w", err)
+		}
+	}
+	sp.link(s)
+	sp.current.Store(s)
+	sp.seek()
+	return sp, nil
+}
+
+// adopt takes over what may change while the spool is open.
+func (sp *spool) adopt(cfg *Config) {
+	sp.max.Store(cfg.MaxSize)
+	sp.every.Store(int64(cfg.Sync))
+}
+
+// recover opens the segments that are there, and returns the number of the last.
+func (sp *spool) recover() (last uint64, err error) {
+	names, err := os.ReadDir(sp.dir)
+	if err != nil {
+		return 0, err
+	}
+	last = max(sp.pos.written.segment, sp.pos.durable.segment) // never a number again that a place may mean
+	for _, name := range names {                               // in the order of their names, so of their numbers
+		digits, ok := strings.CutSuffix(name.Name(), ".seg")
+		number, err := strconv.ParseUint(digits, 16, 64)
+		if !ok || err != nil || len(digits) != 16 {
+			continue
+		}
+		last = max(last, number)
+		s, err := openSegment(sp.dir, number)
+		switch {
+		case errors.Is(err, errSegment):
+			if err := sp.setAside(name); err != nil {
+				return 0, err
+			}
+			continue
+		case err != nil:
+			return 0, err
+		}
+		sp.link(s)
+	}
+	return last, nil
+}
+
+// setAside keeps a file that has no readable header out of the way. An empty one was being made when the process ended.
+func (sp *spool) setAside(name fs.DirEntry) error {
+	path := filepath.Join(sp.dir, name.Name())
+	info, err := name.Info()
+	if err != nil {
+		return err
+	}
+	if blank(path) {
+		return os.Remove(path)
+	}
+	sp.log.Error("a segment of the decision log's spool cannot be read", zap.String("segment", path), zap.String("kept_as", path+".damaged"))
+	sp.lost = append(sp.lost, gap{damaged: uint64(info.Size()), since: info.ModTime(), until: info.ModTime(), segment: name.Name()})
+	return os.Rename(path, path+".damaged")
+}
+
+// blank reports whether the beginning of a file has nothing but zeros.
+func blank(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	b := make([]byte, 4096)
+	n, _ := f.Read(b)
+	return !slices.ContainsFunc(b[:n], func(c byte) bool { return c != 0 })
+}
+
+// link puts a segment at the end of the row.
+func (sp *spool) link(s *segment) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.used.Add(int64(s.size()))
+	sp.count.Add(1)
+	if sp.first == nil {
+		sp.first = s
+		return
+	}
+	at := sp.first
+	for next := at.next.Load(); next != nil; next = at.next.Load() {
+		at = next
+	}
+	at.next.Store(s)
+}
+
+// seek goes to the first segment that the sink does not have all of.
+func (sp *spool) seek() {
+	at := sp.pos.written
+	s := sp.first
+	for s.number < at.segment && s.next.Load() != nil {
+		s = s.next.Load()
+	}
+	sp.reader, sp.offset = s, segmentHeader
+	if s.number == at.segment && at.offset >= segmentHeader && at.offset <= s.size() {
+		sp.offset = at.offset
+	}
+}
+
+// seekTo goes back to a place that is before where the sink is.
+func (sp *spool) seekTo(at place) {
+	sp.pos.written = at
+	sp.seek()
+}
+
+// append writes a frame. It returns false where there is no room.
+func (sp *spool) append(kind uint32, payload []byte) bool {
+	n := frameSize(len(payload))
+	for {
+		s := sp.current.Load()
+		end := s.tail.Add(n)
+		off := end - n
+		if end <= s.size() {
+			s.put(off, kind, payload)
+			if sp.idle.Load() && sp.idle.CompareAndSwap(true, false) {
+				poke(sp.wake)
+			}
+			return true
+		}
+		if off <= s.size() { // true for one alone: it is where the segment ends
+			s.end.Store(off)
+		}
+		if !sp.advance(s) {
+			return false
+		}
+	}
+}
+
+// advance goes on to the segment after s, and reports whether there is one.
+func (sp *spool) advance(s *segment) bool {
+	next := s.next.Load()
+	if next == nil {
+		return sp.current.Load() != s
+	}
+	if sp.current.CompareAndSwap(s, next) {
+		poke(sp.low)
+	}
+	return true
+}
+
+// seal ends all that is appended to, so that what is before is all there will be. The keeper must have ended.
+func (sp *spool) seal() {
+	for s := sp.current.Load(); s != nil; s = s.next.Load() {
+		if off := s.tail.Add(sealed) - sealed; off <= s.size() {
+			s.end.Store(off)
+		}
+	}
+	if sp.idle.CompareAndSwap(true, false) {
+		poke(sp.wake)
+	}
+}
+
+// cursor is where somebody reads. It is only good while the spool's reader is not beyond it.
+type cursor struct {
+	s    *segment
+	off  uint64
+	last time.Time // of the last frame before
+}
+
+// piece is what a cursor came upon: a frame, or damage.
+type piece struct {
+	kind    uint32
+	payload []byte // in the mapping
+	damage  gap    // where payload is nil
+}
+
+// next reads on. It returns false where there is nothing more for now.
+func (c *cursor) next() (p piece, ok bool) {
+	for {
+		s := c.s
+		kind, payload, what := s.frame(c.off)
+		if what == foundFrame {
+			c.off += frameSize(len(payload))
+			if t, ok := packedTime(kind, payload); ok {
+				c.last = t
+			}
+			return piece{kind: kind, payload: payload}, true
+		}
+		end := s.end.Load()
+		switch {
+		case c.off >= end:
+			if s.next.Load() == nil {
+				return piece{}, false
+			}
+			missing := s.full - s.size()
+			c.s, c.off = s.next.Load(), segmentHeader
+			if missing > 0 {
+				return piece{damage: c.damage(s, missing)}, true
+			}
+		case s.old || what == foundDamage:
+			from := c.off
+			next, damaged := s.resync(from, end, what == foundDamage)
+			if end == noEnd && next == s.size() {
+				return piece{}, false // what comes behind the damage is not there yet
+			}
+			c.off = next
+			switch {
+			case damaged:
+				return piece{damage: c.damage(s, next-from)}, true
+			case next < end: // a hole, with frames behind it
+				hole := c.damage(s, 0)
+				hole.unfinished = next - from
+				return piece{damage: hole}, true
+			}
+		default:
+			return piece{}, false // it is being written
+		}
+	}
+}
+
+// damage names what could not be read between two frames.
+func (c *cursor) damage(s *segment, n uint64) gap {
+	g := gap{damaged: n, since: c.last, segment: filepath.Base(s.path)}
+	if g.since.IsZero() {
+		g.since = s.made
+	}
+	g.until = g.since
+	if kind, payload, what := c.s.frame(c.off); what == foundFrame {
+		if t, ok := packedTime(kind, payload); ok {
+			g.until = t
+		}
+	}
+	return g
+}
+
+// unread reports how many bytes the sink does not have yet.
+func (sp *spool) unread() (n uint64) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	off := sp.offset
+	for s := sp.reader; s != nil; s = s.next.Load() {
+		if end := min(s.end.Load(), s.tail.Load(), s.size()); end > off {
+			n += end - off
+		}
+		off = segmentHeader
+	}
+	return n
+}
+
+// settled waits until everything that was reserved is written. The spool must be sealed.
+func (sp *spool) settled(limit time.Duration) bool {
+	until := time.Now().Add(limit)
+	sp.mu.Lock()
+	s, off := sp.reader, sp.offset
+	sp.mu.Unlock()
+	for ; s != nil; s, off = s.next.Load(), segmentHeader {
+		for !s.old && off < s.end.Load() {
+			n := s.length(off).Load()
+			switch {
+			case n > 0:
+				off += frameSize(int(n))
+			case time.Now().After(until):
+				return false
+			default:
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	return true
+}
+
+// acquire makes a sink the one that reads, and says from where.
+func (sp *spool) acquire(owner any) cursor {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.owner = owner
+	return cursor{s: sp.reader, off: sp.offset}
+}
+
+// awaitRoom returns a channel that is closed when a segment was made, or could not be.
+func (sp *spool) awaitRoom() <-chan struct{} {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	return sp.room
+}
+
+// keep makes the next segment ahead of time and syncs, until ctx ends.
+func (sp *spool) keep(ctx context.Context) {
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	var synced *segment
+	lastSync := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-sp.low:
+		case <-tick.C:
+		}
+		every := time.Duration(sp.every.Load())
+		wait := every
+		if !sp.prepare() {
+			wait = min(wait, prepareRetry)
+		}
+		if time.Since(lastSync) >= every {
+			synced = sp.sync(synced)
+			lastSync = time.Now()
+		}
+		tick.Reset(wait)
+	}
+}
+
+// prepare makes the segment after the current one, unless it is there, and reports whether it is.
+func (sp *spool) prepare() bool {
+	s := sp.current.Load()
+	if s.next.Load() != nil {
+		return true
+	}
+	if sp.used.Load()+sp.size > sp.max.Load() {
+		sp.setError("the spool has reached max_size")
+		return false
+	}
+	next, err := newSegment(sp.dir, s.number+1, sp.size)
+	if err != nil {
+		sp.setError(err.Error())
+		return false
+	}
+	sp.link(next)
+	sp.setError("")
+	return true
+}
+
+func (sp *spool) setError(text string) {
+	sp.mu.Lock()
+	was := sp.lastErr
+	sp.lastErr = text
+	sp.stuck.Store(text != "")
+	close(sp.room)
+	sp.room = make(chan struct{})
+	sp.mu.Unlock()
+	switch {
+	case text != "" && was == "":
+		sp.log.Warn("the decision log's spool has no further segment", zap.String("dir", sp.dir), zap.String("error", text))
+	case text == "" && was != "":
+		sp.log.Info("the decision log's spool has room again", zap.String("dir", sp.dir))
+	}
+}
+
+// sync writes what was appended to the disk: from the segment that was current the last time to the one that is now.
+func (sp *spool) sync(from *segment) *segment {
+	to := sp.current.Load()
+	if from == nil {
+		from = to
+	}
+	for s := from; s != nil; s = s.next.Load() {
+		// A segment that the sink has passed is closed; that is no error, it is in the sink's file.
+		if err := s.file.Sync(); s.file != nil && err != nil && !errors.Is(err, os.ErrClosed) {
+			sp.log.Error("syncing the decision log's spool", zap.String("segment", s.path), zap.Error(err))
+		}
+		if s == to {
+			break
+		}
+	}
+	return to
+}
+
+// commit says that the sink has everything before a place, and removes the segments before it. durable says that the sink's file is
+// synced up to there.
+func (sp *spool) commit(owner any, s *segment, off uint64, at place, durable bool) error {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.owner != owner {
+		return nil // whoever came after a sink that hangs decides
+	}
+	at.segment, at.offset = s.number, off
+	sp.reader, sp.offset = s, off
+	sp.pos.written = at
+	if durable {
+		sp.pos.durable = at
+	}
+	if err := sp.pos.save(); err != nil {
+		return fmt.Errorf("saving the decision log's position: %w", err)
+	}
+	if !durable {
+		return nil
+	}
+	for sp.first != s {
+		gone := sp.first
+		sp.first = gone.next.Load()
+		sp.used.Add(-int64(gone.size()))
+		sp.count.Add(-1)
+		gone.close()
+		if err := os.Remove(gone.path); gone.path != "" && err != nil {
+			return fmt.Errorf("removing what the sink has: %w", err)
+		}
+	}
+	poke(sp.low)
+	return nil
+}
+
+// retain counts one more log that uses the spool, unless nobody does any longer.
+func (sp *spool) retain() bool {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.users == 0 {
+		return false
+	}
+	sp.users++
+	return true
+}
+
+// release ends a log's use, and reports whether it was the last.
+func (sp *spool) release() bool {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.users--
+	return sp.users == 0
+}
+
+func (sp *spool) status() *Spool {
+	if sp == nil {
+		return nil
+	}
+	st := &Spool{Dir: sp.dir, Bytes: sp.used.Load(), MaxBytes: sp.max.Load(), Segments: sp.count.Load(), Unread: sp.unread()}
+	if ns := sp.oldest.Load(); ns != 0 {
+		st.Oldest = time.Unix(0, ns).UTC()
+	}
+	sp.mu.Lock()
+	st.Error = sp.lastErr
+	sp.mu.Unlock()
+	return st
+}
+
+// abandon lets another process have the spool, and leaves the mappings to who may still look at them.
+func (sp *spool) abandon() {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.owner = nil
+	sp.pos.file.Close()
+	sp.lock.Close()
+}
+
+// close gives everything back but what is on disk.
+func (sp *spool) close() {
+	for s := sp.first; s != nil; s = s.next.Load() {
+		s.close()
+	}
+	if sp.pos != nil {
+		sp.pos.file.Close()
+	}
+	sp.lock.Close()
+}

@@ -1,0 +1,491 @@
+package decisionlog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	restEvery = 5 * time.Millisecond // between looks into the spool, so that requests do not have to wake the writer each time
+	mostTail  = 64 << 20             // of the sink's file is looked at for what an earlier run wrote last
+	mostLine  = 16 << 20
+)
+
+// lineEnd is where a line ends in the buffer, and what in the spool it is the line of.
+type lineEnd struct {
+	buf int
+	cur cursor
+}
+
+// runSpool is Run with a spool. What is not written when it ends stays in the spool, for the next start.
+func (l *Log) runSpool(ctx context.Context, w *writer) error {
+	defer close(l.done)
+	if l.after != nil {
+		select {
+		case <-l.after.done:
+		case <-ctx.Done():
+			if !l.spool.release() {
+				l.closed.Store(true)
+				l.endFiles()
+				l.discardFile()
+				return nil
+			}
+			<-l.after.done // its Run is about to return, and we are the last
+			l.spool.users = 1
+		}
+		l.after = nil
+	}
+	sp := l.spool
+	w.cur = sp.acquire(w)
+	w.done = w.cur
+	keeping, stopKeeper := context.WithCancel(context.Background())
+	kept := make(chan struct{})
+	go func() { defer close(kept); sp.keep(keeping) }()
+	drain, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stopped := make(chan bool, 1)
+	go func() { stopped <- w.runSpool(ctx, drain) }()
+	<-ctx.Done()
+	last := sp.release()
+	stopKeeper()
+	<-kept
+	w.last <- last
+	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
+	if !ended {
+		cancel()
+		clean, ended = endsWithin(stopped, 10*retryFirst)
+	}
+	l.closed.Store(last) // a request that comes late may still use a spool that another log has
+	l.endFiles()
+	if last && !clean {
+		l.cfg.Logger.Warn("decisions wait in the spool for the next start", zap.String("sink", l.sinkName()),
+			zap.String("dir", sp.dir), zap.Uint64("bytes", sp.unread()))
+	}
+	switch {
+	case !last:
+	case ended:
+		sp.seal()
+		if sp.settled(l.cfg.DrainTimeout) {
+			sp.close()
+			break
+		}
+		sp.abandon()
+	default:
+		sp.abandon()
+	}
+	return nil
+}
+
+// endFiles lets go of a file that Reopen has opened and nobody took.
+func (l *Log) endFiles() {
+	l.mu.Lock()
+	next := l.next
+	l.ended, l.next = true, nil
+	l.mu.Unlock()
+	if next != nil {
+		next.Close()
+	}
+}
+
+// runSpool writes until ctx ends, and then, if nobody else does, until nothing is left or drain ends. It tells whether nothing was left.
+func (w *writer) runSpool(ctx, drain context.Context) bool {
+	defer func() {
+		w.takeNext()
+		if w.file != nil && !w.abandoned() {
+			w.sync()
+			w.file.Close()
+		}
+	}()
+	w.resume()
+	for ctx.Err() == nil {
+		if w.step(ctx) {
+			continue
+		}
+		w.sleep(ctx)
+	}
+	if !<-w.last {
+		return w.settle(drain)
+	}
+	for w.step(drain) {
+	}
+	w.log.closed.Store(true)
+	w.spool.seal()
+	for { // what was reserved before is written in no time
+		for w.step(drain) {
+		}
+		switch {
+		case drain.Err() != nil || w.abandoned() || len(w.buf) > 0:
+			return false
+		case w.cur.s.next.Load() == nil && w.cur.off >= w.cur.s.end.Load():
+			return w.finish(drain)
+		}
+		time.Sleep(restEvery)
+	}
+}
+
+// finish writes the last gap, for which the spool has no room any more.
+func (w *writer) finish(drain context.Context) bool {
+	if g := w.takeGap(); g.dropped > 0 {
+		w.line(nil, g)
+		if !w.settle(drain) {
+			return false
+		}
+	}
+	w.spool.oldest.Store(0)
+	w.done.s = nil // so that the last place is durable
+	w.commit()
+	return true
+}
+
+// step writes what there is, at most a buffer full, and reports whether there was anything.
+func (w *writer) step(ctx context.Context) bool {
+	w.takeNext()
+	if w.abandoned() || ctx.Err() != nil {
+		return false
+	}
+	if w.spoolGap(); len(w.buf) == 0 && !w.fill() && len(w.buf) == 0 {
+		return false
+	}
+	return w.settle(ctx)
+}
+
+// sleep waits until there is something to do. A moment passes first: at any load worth the name there is then more to write, and no request
+// has to wake us.
+func (w *writer) sleep(ctx context.Context) {
+	sp := w.spool
+	pause := time.NewTimer(restEvery)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+		return
+	}
+	sp.idle.Store(true)
+	defer sp.idle.Store(false)
+	peek := w.cur
+	if _, ok := peek.next(); ok || peek.s != w.cur.s {
+		return
+	}
+	if w.dirty {
+		pause.Reset(max(restEvery, time.Until(w.synced.Add(w.log.cfg.Sync))))
+	} else {
+		sp.oldest.Store(0)
+		pause.Stop()
+	}
+	select {
+	case <-sp.wake:
+	case <-w.log.lossy:
+	case <-w.log.wake:
+	case <-pause.C:
+		w.commit()
+	case <-ctx.Done():
+	}
+}
+
+// fill turns frames into lines, and reports whether it came any further.
+func (w *writer) fill() bool {
+	start, from := time.Now(), w.cur
+	for len(w.buf) < flushBytes && time.Since(start) < flushAfter {
+		p, ok := w.cur.next()
+		if !ok {
+			break
+		}
+		switch {
+		case p.payload == nil:
+			w.spool.log.Error("a segment of the decision log's spool has a gap", zap.String("segment", p.damage.segment),
+				zap.Uint64("bytes", p.damage.damaged), zap.Uint64("unfinished", p.damage.unfinished), zap.Time("since", p.damage.since), zap.Time("until", p.damage.until))
+			w.line(nil, p.damage)
+		case p.kind == frameGap:
+			g, err := (&unpacking{in: p.payload}).unpackGap()
+			if err != nil {
+				g = w.cur.damage(w.cur.s, uint64(len(p.payload)))
+			}
+			w.line(nil, g)
+		default:
+			w.line(p.payload, gap{})
+		}
+	}
+	return w.cur.s != from.s || w.cur.off != from.off
+}
+
+// line adds an entry's line, or a gap's where there is no entry.
+func (w *writer) line(packed []byte, g gap) {
+	if len(w.buf) == 0 {
+		if t, ok := packedTime(frameEntry, packed); ok && t.Unix() > 0 {
+			w.spool.oldest.Store(t.UnixNano())
+		}
+	}
+	if packed != nil {
+		var err error
+		if w.buf, err = w.log.codec.appendLine(w.buf, packed); err != nil {
+			packed, g = nil, w.cur.damage(w.cur.s, uint64(len(packed))) // a later version's
+		} else {
+			w.entries++
+		}
+	}
+	if packed == nil {
+		w.buf = w.log.codec.appendGap(w.buf, g)
+	}
+	w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
+}
+
+// key is by what a piece's line is recognised.
+func (p *piece) key() string {
+	switch {
+	case p.payload == nil:
+		return gapKey(p.damage.since, p.damage.until, p.damage.segment)
+	case p.kind == frameGap:
+		g, _ := (&unpacking{in: p.payload}).unpackGap()
+		return gapKey(g.since, g.until, g.segment)
+	}
+	return packedID(p.payload)
+}
+
+func gapKey(since, until time.Time, segment string) string {
+	return "gap " + stamp(since) + " " + stamp(until) + " " + segment
+}
+
+// commit tells the spool what the sink has: all lines are written. Before a segment goes, and each Sync, the sink's file is synced.
+func (w *writer) commit() {
+	if w.spool == nil || w.abandoned() {
+		return
+	}
+	w.dirty = w.dirty || len(w.ends) > 0
+	w.log.written.Add(w.entries)
+	w.entries, w.ends = 0, w.ends[:0]
+	durable := w.cur.s != w.done.s || w.dirty && time.Since(w.synced) >= w.log.cfg.Sync
+	if !durable && w.cur.off == w.done.off {
+		return
+	}
+	if durable {
+		w.sync()
+		w.synced, w.dirty = time.Now(), false
+	}
+	w.place(w.cur, durable)
+}
+
+// place saves how far the sink is.
+func (w *writer) place(at cursor, durable bool) {
+	if err := w.spool.commit(w, at.s, at.off, w.sinkPlace(), durable); err != nil && w.mayTell(&w.saidError) {
+		w.spool.log.Error("the decision log's spool", zap.String("dir", w.spool.dir), zap.Error(err))
+	}
+	w.done = at
+}
+
+// sinkPlace says which file the sink is, and how long.
+func (w *writer) sinkPlace() (at place) {
+	if w.file == nil {
+		return at
+	}
+	info, err := w.file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return at
+	}
+	at.dev, at.ino = fileID(info)
+	at.size = uint64(info.Size())
+	return at
+}
+
+// changedFile saves that the lines written so far are in another file than those that follow.
+func (w *writer) changedFile() {
+	if w.spool == nil || w.abandoned() {
+		return
+	}
+	at := w.done
+	for _, end := range w.ends {
+		if end.buf <= w.sent {
+			at = end.cur
+		}
+	}
+	w.place(at, true)
+}
+
+func (w *writer) takeGap() gap {
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
+	g := w.log.gap
+	w.log.gap = gap{}
+	return g
+}
+
+// spoolGap puts what was lost into the spool, behind what was appended before. Where there is no room it is kept. It never adds to
+// the buffer.
+func (w *writer) spoolGap() bool {
+	g := w.takeGap()
+	if g.dropped == 0 || w.abandoned() {
+		return false
+	}
+	if w.packing.packGap(g); w.spool.append(frameGap, w.packing.buf) {
+		w.tellLoss(g)
+		return false
+	}
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
+	if now := w.log.gap; now.dropped > 0 {
+		g.dropped, g.until = g.dropped+now.dropped, now.until
+	}
+	w.log.gap = g
+	return false
+}
+
+// resume finds what an earlier run wrote to the sink after it had last said how far it was, and tells of segments that could not be read.
+func (w *writer) resume() {
+	sp := w.spool
+	w.synced = time.Now()
+	sp.mu.Lock()
+	lost := sp.lost
+	sp.lost = nil
+	sp.mu.Unlock()
+	if w.cur.s.old {
+		if err := w.readTail(); err != nil {
+			sp.log.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.log.sinkName()), zap.Error(err))
+		}
+	}
+	w.skip()
+	w.seen = nil
+	w.sync()
+	w.place(w.cur, true) // before anything is written, so that the next start looks for it in the file that it goes to
+	for _, g := range lost {
+		w.line(nil, g)
+	}
+}
+
+// skip passes what the sink has: it is written in order, so it comes first.
+func (w *writer) skip() {
+	for len(w.seen) > 0 {
+		at := w.cur
+		p, ok := at.next()
+		if _, has := w.seen[p.key()]; !ok || !has {
+			return
+		}
+		delete(w.seen, p.key())
+		w.cur = at
+	}
+}
+
+// readTail reads the lines beyond the saved place. Half a line at the end is cut off: it is written again, as a whole.
+func (w *writer) readTail() error {
+	if w.info == nil || !w.info.Mode().IsRegular() {
+		return nil
+	}
+	at := w.spool.pos.written
+	path, err := w.wasFile(at)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := uint64(info.Size())
+	if size < at.size { // the power failed: what the disk has is less than what was written
+		w.back(w.spool.pos.durable)
+		at = w.spool.pos.durable
+	}
+	from := min(at.size, size)
+	if !w.spool.pos.known || size-from > mostTail {
+		from = size - min(size, mostTail)
+	}
+	whole, err := w.readIDs(f, from, size)
+	if err != nil {
+		return err
+	}
+	if whole < size && os.SameFile(info, w.info) {
+		return w.file.Truncate(int64(whole))
+	}
+	return nil
+}
+
+// back returns to an earlier place.
+func (w *writer) back(at place) {
+	w.spool.mu.Lock()
+	w.spool.seekTo(at)
+	w.cur = cursor{s: w.spool.reader, off: w.spool.offset}
+	w.done = w.cur
+	w.spool.mu.Unlock()
+}
+
+// wasFile finds the file that was written to: the one that the log has, or one that it was moved to in the same directory.
+func (w *writer) wasFile(at place) (string, error) {
+	path := w.log.cfg.File
+	if dev, ino := fileID(w.info); !w.spool.pos.known || at.ino == 0 || dev == at.dev && ino == at.ino {
+		return path, nil
+	}
+	names, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		info, err := name.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if dev, ino := fileID(info); dev == at.dev && ino == at.ino {
+			return filepath.Join(filepath.Dir(path), name.Name()), nil
+		}
+	}
+	return "", errors.New("the file that was written to then is gone")
+}
+
+// readIDs notes what the lines between two offsets are of, and returns where the last whole one ends.
+func (w *writer) readIDs(f io.ReaderAt, from, size uint64) (whole uint64, err error) {
+	w.seen = map[string]struct{}{}
+	in := bufio.NewReaderSize(io.NewSectionReader(f, int64(from), int64(size-from)), 64<<10)
+	for whole = from; ; {
+		line, err := readLine(in)
+		if errors.Is(err, io.EOF) {
+			return whole, nil
+		}
+		if err != nil {
+			return whole, fmt.Errorf("reading what was written last: %w", err)
+		}
+		whole += uint64(len(line))
+		var is struct {
+			ID  string `json:"decision_id"`
+			Gap *struct {
+				Since, Until time.Time
+				Segment      string
+			}
+		}
+		if json.Unmarshal(line, &is) != nil {
+			continue // not ours
+		}
+		if is.Gap != nil {
+			is.ID = gapKey(is.Gap.Since, is.Gap.Until, is.Gap.Segment)
+		}
+		w.seen[is.ID] = struct{}{}
+	}
+}
+
+// readLine reads a line with its end.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	var line bytes.Buffer
+	for {
+		part, err := in.ReadSlice('\n')
+		if line.Len()+len(part) > mostLine {
+			return nil, fmt.Errorf("a line has more than %d bytes", mostLine)
+		}
+		line.Write(part)
+		switch {
+		case err == nil:
+			return line.Bytes(), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		}
+	}
+}
