@@ -61,9 +61,10 @@ func (s *scan) eraseAll(pointer string) {
 
 // redactor is the set of names whose values are secret. It is never changed.
 type redactor struct {
-	headers, query, body, urls map[string]bool
+	query, body map[string]bool
+	headers     map[string]headerKind
 
-	lengths uint64 // bit n is set: a name in headers or urls has a length of n, modulo 64
+	traits [4]uint64 // of the names in headers, so that most others need no lookup
 }
 
 // What a header's name says of its value.
@@ -76,30 +77,41 @@ const (
 )
 
 func (r *redactor) kind(name string) headerKind {
-	if r.lengths&(1<<(len(name)%64)) == 0 {
+	if t := traits(name); r.traits[t/64]&(1<<(t%64)) == 0 {
 		return otherHeader
 	}
-	name = headerName(name)
-	switch {
-	case r.headers[name]:
-		return secretHeader
-	case r.urls[name]:
-		return urlHeader
+	return r.headers[headerName(name)]
+}
+
+// traits is a number below 256 that names have in common which are one by headerName: of the length and the two ends.
+func traits(name string) byte {
+	if name == "" {
+		return 0
 	}
-	return otherHeader
+	fold := func(c byte) byte {
+		if c == '_' {
+			return '-'
+		}
+		return c | 0x20 // letters to lower case; what else it makes the same does no harm
+	}
+	return byte(len(name))*11 ^ fold(name[0])*3 ^ fold(name[len(name)-1])*29
 }
 
 func newRedactor(extra Redact) redactor {
 	r := redactor{
-		headers: set(headerName, defaultHeaders, extra.Headers),
 		query:   set(paramName, defaultParams, queryParams, extra.Params),
 		body:    set(paramName, defaultParams, extra.Params),
-		urls:    set(headerName, urlHeaders),
+		headers: map[string]headerKind{},
 	}
-	for _, names := range []map[string]bool{r.headers, r.urls} {
-		for name := range names {
-			r.lengths |= 1 << (len(name) % 64)
-		}
+	for _, name := range urlHeaders {
+		r.headers[headerName(name)] = urlHeader
+	}
+	for name := range set(headerName, defaultHeaders, extra.Headers) {
+		r.headers[name] = secretHeader
+	}
+	for name := range r.headers {
+		t := traits(name)
+		r.traits[t/64] |= 1 << (t % 64)
 	}
 	return r
 }
@@ -153,7 +165,7 @@ func (r *redactor) result(v any, s *scan) {
 func (r *redactor) headerObject(h map[string]any, pointer string, s *scan) {
 	for _, name := range keys(h) {
 		p := pointer + "/" + escape(name)
-		if list, ok := h[name].([]any); ok && !r.headers[headerName(name)] {
+		if list, ok := h[name].([]any); ok && r.kind(name) != secretHeader {
 			for i, v := range list {
 				list[i] = r.masked(v, r.headerValue(name), p+"/"+strconv.Itoa(i), s)
 			}

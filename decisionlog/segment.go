@@ -40,10 +40,10 @@ type segment struct {
 	number uint64
 	path   string
 	file   *os.File
-	data   []byte // the mapping
-	bytes  uint64 // its length; an append may look at it when the mapping is gone
-	full   uint64 // the length that it had when it was made
-	salt   [8]byte
+	data   []byte    // the mapping
+	bytes  uint64    // its length; an append may look at it when the mapping is gone
+	full   uint64    // the length that it had when it was made
+	sums   [3]uint32 // CRCs of the salt and each kind
 	made   time.Time
 	old    bool // of an earlier run: nobody writes to it any more
 
@@ -79,12 +79,12 @@ func newSegment(dir string, number uint64, size int64) (_ *segment, err error) {
 		return nil, fmt.Errorf("mapping segment %q: %w", s.path, err)
 	}
 	populate(s.data)
-	_, _ = rand.Read(s.salt[:]) // never fails
 	s.tail.Store(segmentHeader)
 	s.end.Store(noEnd)
 	h := s.data[:segmentHeader]
 	binary.LittleEndian.PutUint64(h[8:], number)
-	copy(h[16:], s.salt[:])
+	_, _ = rand.Read(h[16:24]) // never fails
+	s.seed(h[16:24])
 	binary.LittleEndian.PutUint64(h[24:], uint64(s.made.UnixNano()))
 	copy(h, segmentMagic)
 	binary.LittleEndian.PutUint64(h[32:], uint64(size))
@@ -120,7 +120,7 @@ func openSegment(dir string, number uint64) (_ *segment, err error) {
 		unmap(s.data)
 		return nil, fmt.Errorf("reading %q: %w", s.path, errSegment)
 	}
-	copy(s.salt[:], h[16:])
+	s.seed(h[16:24])
 	s.made = time.Unix(0, int64(binary.LittleEndian.Uint64(h[24:])))
 	s.bytes, s.full = uint64(len(s.data)), binary.LittleEndian.Uint64(h[32:])
 	s.end.Store(s.bytes)
@@ -148,11 +148,15 @@ func (s *segment) close() {
 // frameSize is what a payload takes in a segment.
 func frameSize(payload int) uint64 { return uint64(frameHeader+payload+7) &^ 7 }
 
+// seed works out what every CRC of the segment begins with, for each kind of frame.
+func (s *segment) seed(salt []byte) {
+	for kind := range s.sums {
+		s.sums[kind] = crc32.Checksum(binary.LittleEndian.AppendUint32(bytes.Clone(salt), uint32(kind)), castagnoli)
+	}
+}
+
 func (s *segment) sum(kind uint32, payload []byte) uint32 {
-	var head [12]byte
-	copy(head[:], s.salt[:])
-	binary.LittleEndian.PutUint32(head[8:], kind)
-	return crc32.Update(crc32.Update(0, castagnoli, head[:]), castagnoli, payload)
+	return crc32.Update(s.sums[kind], castagnoli, payload)
 }
 
 // put fills what was reserved at off and makes it valid.
@@ -194,7 +198,7 @@ func (s *segment) frame(off uint64) (kind uint32, payload []byte, what found) {
 		return 0, nil, foundDamage
 	}
 	kind, payload = binary.LittleEndian.Uint32(at[8:]), at[frameHeader:frameHeader+n]
-	if s.sum(kind, payload) != binary.LittleEndian.Uint32(at[4:]) {
+	if kind != frameEntry && kind != frameGap || s.sum(kind, payload) != binary.LittleEndian.Uint32(at[4:]) {
 		return 0, nil, foundDamage
 	}
 	return kind, payload, foundFrame

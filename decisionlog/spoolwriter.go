@@ -424,7 +424,7 @@ func (w *writer) back(at place) {
 func (w *writer) wasFile(at place) (string, error) {
 	path := w.log.cfg.File
 	if dev, ino := fileID(w.info); !w.spool.pos.known || at.ino == 0 || dev == at.dev && ino == at.ino {
-		return path, nil
+		return fmt.Sprintf("/proc/self/fd/%d", w.file.Fd()), nil // that one, whatever it is called by now
 	}
 	names, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
