@@ -190,6 +190,9 @@ func newSink(cfg decisionlog.Config, running *sink) (*sink, error) {
 	}
 	s := &sink{config: cfg, metrics: prometheus.NewRegistry(), done: make(chan struct{})}
 	cfg.Registerer = s.metrics
+	if running != nil {
+		cfg.Succeeds = running.log
+	}
 	var err error
 	s.log, err = decisionlog.New(cfg)
 	return s, err

@@ -676,3 +676,55 @@ func TestServeOverMutualTLS(t *testing.T) {
 		t.Error("a session outlives the authority that it was begun under")
 	}
 }
+
+// TestServeKilled kills the process while requests come in: every decision that was answered is in the log, once, after it has run again.
+func TestServeKilled(t *testing.T) {
+	p := newProcess(t, plain+"state_dir: state\ndecision_log: {file: decisions.log}\n")
+	answered := map[string]bool{}
+	for round := range 3 {
+		p.ended = make(chan struct{})
+		client := auth.NewAuthorizationClient(dial(t, p.ready().grpc, nil))
+		ids := make(chan string)
+		for range 4 {
+			go func() {
+				for {
+					resp, err := client.Check(t.Context(), &auth.CheckRequest{Attributes: &auth.AttributeContext{
+						Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/", Host: "app"}}}})
+					if err != nil {
+						ids <- ""
+						return
+					}
+					ids <- resp.GetDynamicMetadata().GetFields()["decision_id"].GetStringValue()
+				}
+			}()
+		}
+		for n, clients := 0, 4; clients > 0; n++ {
+			if id := <-ids; id != "" {
+				answered[id] = true
+			} else {
+				clients--
+			}
+			if n == 300+77*round {
+				p.signal(syscall.SIGKILL)
+			}
+		}
+		<-p.ended
+	}
+	p.ended = make(chan struct{})
+	p.ready().signal(syscall.SIGTERM)
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	text, err := os.ReadFile(p.path("decisions.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(answered) < 900 {
+		t.Errorf("%d requests were answered", len(answered))
+	}
+	for id := range answered {
+		if n := bytes.Count(text, []byte(`{"decision_id":"`+id+`"`)); n != 1 {
+			t.Errorf("%s is there %d times", id, n)
+		}
+	}
+}
