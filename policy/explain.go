@@ -140,7 +140,7 @@ func (x *explainer) explain(out *Explanation) {
 	out.Decision, out.Err = x.decision()
 	out.Allowed = out.Err == nil && out.Decision.Allowed
 	if out.Err != nil {
-		out.Error = x.hide.Replace(out.Err.Error())
+		out.Error = x.hide.Replace(x.errorText(out.Err))
 	}
 	pure := x.notes(out)
 	ref := ast.Ref{ast.DefaultRootDocument}
@@ -152,6 +152,20 @@ func (x *explainer) explain(out *Explanation) {
 		out.Nearest = x.nearest()
 	}
 	out.Cut = x.cut || x.ctx.Err() != nil
+}
+
+// errorText is the text of the decision's error. Where the policy reads what must not be shown, the text leaves out values.
+func (x *explainer) errorText(err error) string {
+	text := err.Error()
+	if !errors.Is(err, ErrEvaluation) || !slices.ContainsFunc(x.options.Secret, x.entry.reads.readsFolded) {
+		return text
+	}
+	for _, kind := range []string{topdown.BuiltinErr, topdown.ConflictErr} {
+		if before, message, found := strings.Cut(text, kind+": "); found {
+			return before + kind + ": " + withoutValues(message)
+		}
+	}
+	return ErrEvaluation.Error()
 }
 
 // notes says which built-ins stand in the way, and reports whether none does.

@@ -58,7 +58,7 @@ func (x *explainer) fail(step *Step, f *frame, tried attempt, depth int) {
 		}
 	}
 	if tried.err != nil && len(step.Found) == 0 {
-		step.Found = []string{x.failure(tried.err)}
+		step.Found = []string{x.failure(f, e, tried.err)}
 	}
 }
 
@@ -72,13 +72,26 @@ func writtenOf(body ast.Body, at int) *ast.Expr {
 	return body[at]
 }
 
-// failure is an error of an evaluation in words.
-func (x *explainer) failure(err error) string {
-	var topdownErr *topdown.Error
-	if errors.As(err, &topdownErr) {
-		return "it failed: " + x.hide.Replace(oneLine(topdownErr.Message))
+// failure is an error of the evaluation of part in words. Where part must not be shown, neither must what it was that failed.
+func (x *explainer) failure(f *frame, part any, err error) string {
+	message := err.Error()
+	if topdownErr, ok := errors.AsType[*topdown.Error](err); ok {
+		message = topdownErr.Message
 	}
-	return "it failed: " + x.hide.Replace(oneLine(err.Error()))
+	if len(x.options.Secret) > 0 && x.darkTerm(f, part, map[ast.Var]bool{}) {
+		message = withoutValues(message)
+	}
+	return "it failed: " + x.hide.Replace(oneLine(message))
+}
+
+// withoutValues leaves of the message of one of OPA's errors what names no value: the built-in, or that rules are in conflict.
+func withoutValues(message string) string {
+	const conflict = " produced conflicting values"
+	if before, _, found := strings.Cut(message, conflict); found {
+		return before + conflict
+	}
+	name, _, _ := strings.Cut(message, ": ")
+	return name
 }
 
 // with names the variables of an expression that somebody wrote, with their values: role = "viewer".
@@ -98,7 +111,7 @@ func (x *explainer) with(f *frame, e *ast.Expr, env env) string {
 				}
 				continue
 			}
-			if at, _ := binder(v, f.body); at >= 0 && f.body[at].Generated && f.body[at] != e {
+			if at, _ := f.binder(v); at >= 0 && f.body[at].Generated && f.body[at] != e {
 				visit(f.body[at], false)
 			}
 		}
@@ -141,7 +154,7 @@ func (x *explainer) whyTerm(f *frame, t *ast.Term, env env, depth int) (string, 
 	text := ""
 	switch {
 	case err != nil && len(values) == 0:
-		text = x.failure(err)
+		text = x.failure(f, t, err)
 	case len(values) == 0 && isRef:
 		text = x.missing(f, ref, env)
 	case len(values) == 0:
@@ -328,7 +341,7 @@ func (x *explainer) whyCall(f *frame, e *ast.Expr, env env, depth int) (string, 
 	if n < len(operands) { // its result goes on: it has none
 		text = strings.TrimSuffix(text, " is false")
 		if err := x.ask(append(bindings(vars(e), env), copied(ast.NewBody(e.Copy()))...), nil, func(topdown.QueryResult) error { return nil }); err != nil {
-			text += ": " + x.failure(err)
+			text += ": " + x.failure(f, e, err)
 		} else {
 			text += " has no value"
 		}
@@ -388,7 +401,18 @@ func (x *explainer) sides(f *frame, operands []*ast.Term, env env) []string {
 }
 
 // public reports whether a term's value stands in the policy's text.
-func (x *explainer) public(f *frame, t *ast.Term) bool { return isValue(chase(t, f.body)) }
+func (x *explainer) public(f *frame, t *ast.Term) bool {
+	for range maxNested {
+		v, isVar := t.Value.(ast.Var)
+		if !isVar {
+			break
+		}
+		if _, t = f.binder(v); t == nil {
+			return false
+		}
+	}
+	return isValue(t.Value)
+}
 
 // whyEqual says why two terms are not equal, or which of them is undefined.
 func (x *explainer) whyEqual(f *frame, a, b *ast.Term, env env, depth int) (string, []Step) {
@@ -473,7 +497,7 @@ func (x *explainer) arguments(f *frame, rule *ast.Rule, operands []*ast.Term, en
 		}
 		if name, isVar := rule.Head.Args[i].Value.(ast.Var); isVar {
 			if at, each, ok := x.origin(f, operand, 0); ok && !each {
-				args.from[name] = at
+				args.from[name] = append([]string{}, at...)
 				continue
 			}
 		}
@@ -493,7 +517,14 @@ func (x *explainer) whyEvery(f *frame, every *ast.Every, env env, depth int) (st
 		return x.whyTerm(f, every.Domain, env, depth)
 	}
 	dark := x.dark(f, every.Domain)
-	inner := &frame{body: every.Body, outer: f, dark: f.dark}
+	inner := &frame{body: every.Body, outer: f, dark: map[ast.Var]bool{}, bound: map[ast.Var]bool{}}
+	for _, t := range []*ast.Term{every.Key, every.Value} {
+		if t != nil {
+			for v := range vars(t) {
+				inner.bound[v], inner.dark[v] = true, dark
+			}
+		}
+	}
 	var text string
 	var steps []Step
 	eachMember(domain[0], func(key, value *ast.Term) bool {

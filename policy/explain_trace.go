@@ -18,12 +18,35 @@ type frame struct {
 	extra ast.Body             // equations that go before the body: a function's arguments, a key that is asked for
 	dark  map[ast.Var]bool     // arguments that hold what must not be shown
 	from  map[ast.Var][]string // arguments that are plain copies of a part of the input
+	bound map[ast.Var]bool     // the variables of an every
 	outer *frame               // for an every's body: the body that it is in
 }
 
 // enter is the frame of a rule that is called from f.
 func (f *frame) enter(rule *ast.Rule, extra ast.Body) *frame {
 	return &frame{rule: rule, body: rule.Body, extra: extra}
+}
+
+// given reports whether a variable has its value from outside the body: an argument, or what an every goes through.
+func (f *frame) given(v ast.Var) bool {
+	return f.bound[v] || f.rule != nil && vars(f.rule.Head.Args).Contains(v)
+}
+
+// binder is binder for the frame's body.
+func (f *frame) binder(v ast.Var) (at int, other *ast.Term) {
+	if f.given(v) || f.outer.names(v) {
+		return -1, nil
+	}
+	return binder(v, f.body)
+}
+
+// names reports whether a variable has its value in the frame or around it.
+func (f *frame) names(v ast.Var) bool {
+	if f == nil {
+		return false
+	}
+	at, _ := binder(v, f.body)
+	return at >= 0 || f.given(v) || f.outer.names(v)
 }
 
 // take notes what is known of a function's arguments.

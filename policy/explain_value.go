@@ -208,7 +208,7 @@ func (x *explainer) darkVar(f *frame, v ast.Var, seen map[ast.Var]bool) bool {
 	if f.dark[v] {
 		return true
 	}
-	at, other := binder(v, f.body)
+	at, other := f.binder(v)
 	switch {
 	case at < 0 && f.outer != nil:
 		return x.darkVar(f.outer, v, seen)
@@ -282,7 +282,7 @@ func (x *explainer) origin(f *frame, t *ast.Term, depth int) (at []string, each,
 		if from := f.from[v]; from != nil {
 			return from, false, true
 		}
-		i, other := binder(v, f.body)
+		i, other := f.binder(v)
 		if i < 0 && f.outer != nil {
 			return x.origin(f.outer, t, depth+1)
 		}
