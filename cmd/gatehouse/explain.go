@@ -196,6 +196,9 @@ func (o *retold) withoutInput(r *logged) {
 		return
 	}
 	o.Reproduced = true // there is nothing to evaluate
+	if !r.Identity.Authenticated {
+		o.Caller = unknown(r.Reason)
+	}
 	switch o.Stopped = o.Recorded.Error; {
 	case r.Reason == "bypass":
 		o.Stopped = "bypass: let through before any credential or policy is looked at"

@@ -31,19 +31,15 @@ func decide(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 6 {
 		a.body = args[6]
 	}
-	dir, err := os.Getwd()
-	ts.Check(err)
-	ts.Check(os.Chdir(ts.MkAbs(".")))
-	id, err := logDecision(a, ts.MkAbs(args[1]))
-	ts.Check(os.Chdir(dir))
+	id, err := logDecision(a, ts.MkAbs("gatehouse.yaml"), ts.MkAbs(args[1]))
 	ts.Check(err)
 	ts.Setenv(args[0], id)
 }
 
-func logDecision(a *attempt, file string) (id string, err error) {
+func logDecision(a *attempt, from, file string) (id string, err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	t, err := newTrial(ctx, source{file: "gatehouse.yaml"}, nil, func(*config) {}, io.Discard)
+	t, err := newTrial(ctx, source{file: from}, nil, func(*config) {}, io.Discard)
 	if err != nil {
 		return "", err
 	}

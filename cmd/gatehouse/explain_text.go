@@ -39,7 +39,7 @@ func (t *trial) explain(ctx context.Context, a *attempt, answer *gate.Answer, se
 	}
 	if found.Policy == nil {
 		out.Stopped = cause(answer)
-		out.Caller = "nobody was looked for"
+		out.Caller = unknown(answer.Reason.String())
 		if found.Identity.Type != "" {
 			out.Caller = a.caller(&found.Identity)
 		}
@@ -76,6 +76,19 @@ func (a *attempt) caller(id *identity.Identity) string {
 		return withRoles(id.Subject, id.Roles) + ", taken from the command line, nothing verified it"
 	}
 	return calledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
+}
+
+// unknown says why nobody is known to have called where the policy was not asked.
+func unknown(reason string) string {
+	switch reason {
+	case "no_credential":
+		return "anonymous: the request brought no credential"
+	case "bad_credential":
+		return "not known: the credential was refused"
+	case "unavailable":
+		return "not known: the credential could not be verified"
+	}
+	return "not known: this was decided before a credential was looked at"
 }
 
 func withRoles(subject string, roles []string) string {
