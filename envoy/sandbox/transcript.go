@@ -53,13 +53,13 @@ type player struct {
 	wrong  int
 }
 
-// Play runs the transcript against flask-orders: real requests through Envoy, an edit of the policy that its own tests hold back,
-// the same with its test, a broken policy, and a rollback. Each line is handed to show when it is known. The error is not nil if a
+// Play runs the transcript against flask-orders: real requests through Envoy, why one was denied, an edit of the policy that its own
+// tests hold back, the same with its test, a broken policy, and a rollback. Each line is handed to show when it is known. The error is not nil if a
 // line came out otherwise than expected, or if there was no answer at all. The policy directory is left with one permission
 // more and one test less than it was found, and rolled back over that.
 func (s *Sandbox) Play(ctx context.Context, show func(Line)) error {
 	p := &player{Sandbox: s, show: show, tokens: s.tokens()}
-	for _, scene := range []func(context.Context) error{p.requests, p.editPolicy, p.breakPolicy, p.rollBack} {
+	for _, scene := range []func(context.Context) error{p.requests, p.explain, p.editPolicy, p.breakPolicy, p.rollBack} {
 		if err := scene(ctx); err != nil {
 			return err
 		}
@@ -112,6 +112,36 @@ func (p *player) requests(ctx context.Context) error {
 		}
 		p.say(Line{step.title, shellCommand(step.who, step.call), step.want, answer.Status, reason})
 	}
+	return nil
+}
+
+// explain asks why the viewer may not delete, by the id that the denial told, and shows what would have been allowed.
+func (p *player) explain(ctx context.Context) error {
+	answer, err := p.ask(ctx, "vera", viewerDeletes)
+	if err != nil {
+		return err
+	}
+	id := answer.Header.Get("X-Decision-Id")
+	var out []byte
+	for began := time.Now(); ; { // the entry is written beside the answer
+		explain := exec.CommandContext(ctx, p.cfg.Gatehouse, "explain", id, "--log", p.DecisionLog(), "--config", p.path("gatehouse.yaml"))
+		if out, err = explain.CombinedOutput(); err == nil {
+			break
+		}
+		if ctx.Err() != nil || time.Since(began) > changeTimeout {
+			return fmt.Errorf("gatehouse explain %s: %w: %s", id, err, out)
+		}
+	}
+	const nearest = "would be allowed\n"
+	_, changes, found := strings.Cut(string(out), nearest)
+	if !found {
+		return fmt.Errorf("gatehouse explain %s names nothing that would be allowed:\n%s", id, out)
+	}
+	lines := strings.Split(strings.TrimSpace(changes), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	p.say(Line{Title: "gatehouse explain ID", Reason: "would be allowed " + strings.Join(lines, ", or ")})
 	return nil
 }
 
