@@ -5,6 +5,12 @@ from flask import Flask, jsonify, request
 app = Flask(__name__)
 
 
+@app.before_request
+def read():
+    """gunicorn resets a connection whose body nobody read, and Envoy may then lose the answer."""
+    request.get_data()
+
+
 @app.after_request
 def name(response):
     response.headers["x-app"] = "flask"
