@@ -5,17 +5,25 @@
 // # Life of an entry
 //
 // The gate builds one [Entry] per Check and hands it to [Log.Append] before
-// the reply goes out. Append only puts a pointer into a bounded queue: it does
-// not encode, mask, lock or allocate. [Log.Run] owns everything after that: it
-// takes entries off the queue, turns their documents into JSON, redacts them,
-// and writes one line per entry to a file or to standard output. Lines are
-// written as soon as the queue is empty, and at the latest after 64 KiB or
-// 100 ms while it is not.
+// the reply goes out. With Config.Dir, Append redacts and encodes it there and
+// then and copies it into a memory-mapped file, without a lock: what Append
+// has taken outlives the process, however that ends. [Log.Run] owns everything
+// after that: it reads the files, writes one line per entry to the sink, and
+// keeps beside them how far it is; the next start goes on from there. A line is
+// in the sink's file exactly once; on standard output, or where that file is
+// gone at the next start, at least once. docs/decisionlog.md has the format.
+//
+// Without Config.Dir, Append only puts a pointer into a bounded queue, and what
+// Run has not written is lost with the process.
+//
+// Lines are written as soon as there is nothing more to read, and at the latest
+// after 64 KiB or 100 ms while there is.
 //
 // # When there is no room
 //
-// A queue that is full means that the sink is slower than the decisions, or
-// refuses them. Config.OnFull says what Append does then:
+// A queue that is full, and a spool that has reached Config.MaxSize or a full
+// disk, mean that the sink is slower than the decisions, or refuses them.
+// Config.OnFull says what Append does then:
 //
 //   - wait (the default): waits for room, for at most half of the time that
 //     the request has left and at most Config.MaxWait, so that an answer still
@@ -43,8 +51,9 @@
 // add digest), path (of the decision: "envoy/authz/allow"), requested_by,
 // timestamp (RFC 3339, UTC, nanoseconds), metrics.timer_server_handler_ns,
 // input, result, error (code and message), erased and masked. Ours are
-// revision (of the whole view), app, route, identity (type, subject, issuer,
-// roles, authenticated: an allow-list), peer, request (method, host, path),
+// format (1), revision (of the whole view), app, route, parameters, identity
+// (type, subject, issuer, roles, groups, scopes, authenticated, and the claims
+// that Config.Claims names: an allow-list), peer, request (method, host, path),
 // outcome ("allow" or "deny"), reason, status (HTTP) and dry_run.
 //
 // # What never appears in it
@@ -67,7 +76,7 @@
 //
 // Names are compared without case, and those of parameters and members also
 // without "_" and "-": accessToken is access_token. Removed altogether, with a
-// JSON pointer in erased: identity.claims, the raw body (body and
+// JSON pointer in erased: identity.claims but for Config.Claims, the raw body (body and
 // rawBody: parsed_body says what the policy saw), and the payload that
 // Envoy's jwt_authn left in the metadata. A secret that is part of a path
 // ("/reset/8c1f...") is not recognised unless it is a JWT.
