@@ -385,8 +385,13 @@ func (o *packing) text(s string, flag uint64) {
 	if o.limit > 0 && len(s) > o.limit {
 		s, flag = strings.ToValidUTF8(s[:o.limit-3], "")+"...", textChanged
 	}
-	o.uint(uint64(len(s))<<2 | flag)
-	o.buf = append(o.buf, s...)
+	buf := o.buf
+	if n := uint64(len(s))<<2 | flag; n < 0x80 {
+		buf = append(buf, byte(n)) // most are short, and there are many
+	} else {
+		buf = binary.AppendUvarint(buf, n)
+	}
+	o.buf = append(buf, s...)
 }
 
 // value writes plain JSON, and says whether it was that.
