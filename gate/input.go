@@ -15,12 +15,12 @@ import (
 )
 
 // document is one object of the input while it is made. There are two readers: the policy, which gets values and of those
-// only what it reads, and the decision log, which gets plain JSON and all of it. Empty values are left out, as in
-// protojson.
+// only what it reads, and an explanation, which gets plain JSON and all of it. Empty values are left out, as in protojson. The
+// decision log makes the same of what the input is made of, in its own package; a test holds the two against each other.
 type document struct {
 	members []policy.Member
 	reads   policy.Reads
-	plain   map[string]any // not nil: for the log
+	plain   map[string]any // not nil: for an explanation
 }
 
 // wants reports whether the reader looks at a member.
@@ -106,7 +106,7 @@ func (d *document) labels(key string, m map[string]string) {
 	})
 }
 
-// json puts plain JSON in. The log may change what it gets, so that must be nobody else's.
+// json puts plain JSON in, as it is where it stays plain: to be read only.
 func (d *document) json(key string, doc map[string]any) error {
 	switch {
 	case len(doc) == 0 || !d.wants(key):
