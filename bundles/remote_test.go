@@ -265,11 +265,13 @@ func TestBadAnswers(t *testing.T) {
 		"climbing out":          {body(packed(t, map[string]string{"../a.rego": "package a"})), "not a plain path"},
 		"rules that do not fit": {body(packed(t, map[string]string{"a.rego": broken})), "a.rego:5"},
 		"a delta, unasked":      {body(packed(t, map[string]string{"patch.json": `{"data":[]}`})), "a whole bundle was asked for"},
-		"round in circles":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }, "more than 5 redirects"},
+		"round in circles":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, "more than 5 redirects"},
 		"off to plain text": {func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "http://192.0.2.1/x?token=secret", 302)
+			http.Redirect(w, r, "http://192.0.2.1/x?token=secret", http.StatusFound)
 		}, "use https"},
-		"off to a file": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "file:///etc/passwd", 302) }, "the scheme is https"},
+		"off to a file": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
+		}, "the scheme is https"},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -338,7 +340,7 @@ func TestFailuresLeaveWhatIsActive(t *testing.T) {
 	if s.Error == "" || s.Stage != "reading" {
 		t.Errorf("that nothing changed since made the status forget the error: %+v", s)
 	}
-	server.failing(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 503) })
+	server.failing(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusServiceUnavailable) })
 	s = r.remote("the failure", func(s bundles.Status) bool { return strings.Contains(s.Remote.Unreachable, "503") })
 	if s.Stage != "reading" {
 		t.Errorf("status %+v", s)

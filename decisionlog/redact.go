@@ -39,18 +39,9 @@ var (
 // scan collects what redaction did to one entry.
 type scan struct{ erased, masked []string }
 
-// mark is a place in a scan to go back to.
-type mark struct{ erased, masked int }
-
 func (s *scan) reset()               { s.erased, s.masked = s.erased[:0], s.masked[:0] }
 func (s *scan) mask(pointer string)  { s.masked = append(s.masked, pointer) }
 func (s *scan) erase(pointer string) { s.erased = append(s.erased, pointer) }
-func (s *scan) mark() mark           { return mark{len(s.erased), len(s.masked)} }
-
-// restore forgets what was found since the mark, because all of it is erased.
-func (s *scan) restore(m mark, pointer string) {
-	s.erased, s.masked = append(s.erased[:m.erased], pointer), s.masked[:m.masked]
-}
 
 // eraseAll replaces what was found below a pointer by the pointer itself.
 func (s *scan) eraseAll(pointer string) {
