@@ -316,7 +316,7 @@ func (c *call) routeInput(in *document) {
 	}
 	params := func(d *document) {
 		for _, p := range c.match.Params {
-			d.add(p.Name, func() policy.Value { return policy.String(p.Value) }, func() any { return p.Value })
+			d.string(p.Name, p.Value)
 		}
 	}
 	_ = in.object("route", func(d *document) error { // no error

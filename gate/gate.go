@@ -203,7 +203,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	if err = c.parseInput(entry); err != nil {
 		return fail(BadRequest, err)
 	}
-	document, err := c.input(entry)
+	document, err := c.input(entry.Reads())
 	if err != nil {
 		return fail(BadRequest, err)
 	}

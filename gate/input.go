@@ -2,10 +2,8 @@ package gate
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,54 +12,51 @@ import (
 	"gatehouse/routes"
 )
 
-// document is one object of the input while it is made. There are two readers: the policy, which gets values and of those
-// only what it reads, and an explanation, which gets plain JSON and all of it. Empty values are left out, as in protojson. The
-// decision log makes the same of what the input is made of, in its own package; a test holds the two against each other.
+// document is one object of the input while it is made, with those members that its reader looks at. Empty values are left out, as
+// in protojson. The decision log makes the same of what the input is made of, in its own package; a test holds the two against
+// each other.
 type document struct {
 	members []policy.Member
 	reads   policy.Reads
-	plain   map[string]any // not nil: for an explanation
 }
 
 // wants reports whether the reader looks at a member.
-func (d *document) wants(key string) bool { return d.plain != nil || d.reads.Any(key) }
+func (d *document) wants(key string) bool { return d.reads.Any(key) }
 
-// add puts a member in that is there whatever it holds.
-func (d *document) add(key string, value func() policy.Value, plain func() any) {
-	switch {
-	case d.plain != nil:
-		d.plain[key] = plain()
-	case d.reads.Any(key):
-		d.members = append(d.members, policy.Member{Key: key, Value: value()})
-	}
+// add puts a member in that the reader looks at.
+func (d *document) add(key string, v policy.Value) {
+	d.members = append(d.members, policy.Member{Key: key, Value: v})
 }
 
 func (d *document) text(key, s string) {
 	if s != "" {
-		d.add(key, func() policy.Value { return policy.String(s) }, func() any { return s })
+		d.string(key, s)
+	}
+}
+
+// string is text for one that is there also when it is empty.
+func (d *document) string(key, s string) {
+	if d.wants(key) {
+		d.add(key, policy.String(s))
 	}
 }
 
 func (d *document) bool(key string, b bool) {
-	d.add(key, func() policy.Value { return policy.Bool(b) }, func() any { return b })
+	if d.wants(key) {
+		d.add(key, policy.Bool(b))
+	}
 }
 
 func (d *document) number(key string, n int64) {
-	if n != 0 {
-		d.add(key, func() policy.Value { return policy.Int(n) }, func() any { return json.Number(strconv.FormatInt(n, 10)) })
+	if n != 0 && d.wants(key) {
+		d.add(key, policy.Int(n))
 	}
 }
 
 func (d *document) strings(key string, list []string) {
-	d.add(key, func() policy.Value { return policy.Strings(list) }, func() any { return anyStrings(list) })
-}
-
-func anyStrings(list []string) []any {
-	out := make([]any, len(list))
-	for i, s := range list {
-		out[i] = s
+	if d.wants(key) {
+		d.add(key, policy.Strings(list))
 	}
-	return out
 }
 
 // object puts in what fill makes of it, or nothing where that is empty.
@@ -70,28 +65,21 @@ func (d *document) object(key string, fill func(*document) error) error {
 		return nil
 	}
 	inner := document{reads: d.reads.Below(key)}
-	if d.plain != nil {
-		inner.plain = map[string]any{}
-	}
 	if err := fill(&inner); err != nil {
 		return err
 	}
-	if len(inner.plain)+len(inner.members) > 0 {
-		d.add(key, inner.value, func() any { return inner.plain })
+	if len(inner.members) > 0 {
+		d.add(key, inner.value())
 	}
 	return nil
 }
 
 // always is object for one that is there also when it is empty.
 func (d *document) always(key string, fill func(*document)) {
-	if !d.wants(key) {
-		return
-	}
-	_ = d.object(key, func(d *document) error { fill(d); return nil }) // fill has no error
-	if d.plain != nil && d.plain[key] == nil {
-		d.plain[key] = map[string]any{}
-	} else if n := len(d.members); d.plain == nil && (n == 0 || d.members[n-1].Key != key) {
-		d.members = append(d.members, policy.Member{Key: key, Value: policy.Object()})
+	if d.wants(key) {
+		inner := document{reads: d.reads.Below(key)}
+		fill(&inner)
+		d.add(key, inner.value())
 	}
 }
 
@@ -100,26 +88,21 @@ func (d *document) value() policy.Value { return policy.Object(d.members...) }
 func (d *document) labels(key string, m map[string]string) {
 	_ = d.object(key, func(d *document) error { // no error
 		for k, v := range m {
-			d.add(k, func() policy.Value { return policy.String(v) }, func() any { return v })
+			d.string(k, v)
 		}
 		return nil
 	})
 }
 
-// json puts plain JSON in, as it is where it stays plain: to be read only.
 func (d *document) json(key string, doc map[string]any) error {
-	switch {
-	case len(doc) == 0 || !d.wants(key):
-		return nil
-	case d.plain != nil:
-		d.plain[key] = doc
+	if len(doc) == 0 || !d.wants(key) {
 		return nil
 	}
 	v, err := policy.FromJSON(doc)
 	if err != nil {
 		return err
 	}
-	d.members = append(d.members, policy.Member{Key: key, Value: v})
+	d.add(key, v)
 	return nil
 }
 
@@ -145,22 +128,16 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	return err
 }
 
-// input builds what the policy reads of the document that contract.md calls "Input".
-func (c *call) input(entry *policy.Entry) (policy.Value, error) {
-	d := document{reads: entry.Reads()}
+// input builds the document that contract.md calls "Input", as far as it is read; zero Reads are of all of it.
+func (c *call) input(reads policy.Reads) (policy.Value, error) {
+	d := document{reads: reads}
 	if err := c.fill(&d); err != nil {
 		return nil, err
 	}
 	return d.value(), nil
 }
 
-// plainInput builds all of it as plain JSON.
-func (c *call) plainInput() (map[string]any, error) {
-	d := document{plain: map[string]any{}}
-	return d.plain, c.fill(&d)
-}
-
-// fill is the one definition of the input, for both of its readers.
+// fill is the one definition of the input.
 func (c *call) fill(in *document) error {
 	req := c.req
 	if err := in.object("attributes", func(d *document) error { return attributes(d, req) }); err != nil {
@@ -177,8 +154,8 @@ func (c *call) fill(in *document) error {
 			d.strings(name, values)
 		}
 	})
-	if err := c.bodyInput(in); err != nil {
-		return err
+	if in.wants("parsed_body") {
+		in.add("parsed_body", c.body)
 	}
 	in.bool("truncated_body", c.truncated)
 	in.text("source_principal", req.Source.Principal)
@@ -191,15 +168,6 @@ func (c *call) fill(in *document) error {
 	}
 	c.routeInput(in)
 	return in.object("policy", func(d *document) error { d.text("path", c.asked()); return nil })
-}
-
-func (c *call) bodyInput(in *document) (err error) {
-	in.add("parsed_body", func() policy.Value { return c.body }, func() any {
-		var plain any
-		plain, err = policy.JSON(c.body)
-		return plain
-	})
-	return err
 }
 
 func identityInput(who *document, id *identity.Identity) error {
@@ -280,9 +248,8 @@ func httpInput(http *document, req *Request) {
 	default:
 		http.text("body", req.Body)
 	}
-	if req.RawHeader {
-		http.add("headerMap", func() policy.Value { v, _ := policy.FromJSON(headerMapInput(req.Headers)); return v }, // always plain JSON
-			func() any { return headerMapInput(req.Headers) })
+	if req.RawHeader && http.wants("headerMap") {
+		http.add("headerMap", headerMapInput(req.Headers))
 	}
 }
 
@@ -290,9 +257,7 @@ func httpInput(http *document, req *Request) {
 // them where it sends a map (RFC 9110 section 5.3).
 func headersInput(http *document, headers Headers) {
 	_ = http.object("headers", func(d *document) error { // no error
-		if d.plain == nil {
-			d.members = make([]policy.Member, 0, len(headers))
-		}
+		d.members = make([]policy.Member, 0, len(headers))
 		for i, h := range headers {
 			if !d.wants(h.Name) || index(headers[:i], h.Name) >= 0 {
 				continue
@@ -301,7 +266,7 @@ func headersInput(http *document, headers Headers) {
 			if index(headers[i+1:], h.Name) >= 0 {
 				value = strings.Join(headers.Values(h.Name), ",")
 			}
-			d.add(h.Name, func() policy.Value { return policy.String(value) }, func() any { return value })
+			d.string(h.Name, value)
 		}
 		return nil
 	})
@@ -311,19 +276,17 @@ func index(headers Headers, name string) int {
 	return slices.IndexFunc(headers, func(h Header) bool { return h.Name == name })
 }
 
-func headerMapInput(headers Headers) map[string]any {
-	lines := make([]any, 0, len(headers))
+func headerMapInput(headers Headers) policy.Value {
+	lines := make([]policy.Value, 0, len(headers))
 	for _, h := range headers {
-		line := map[string]any{}
-		if h.Name != "" {
-			line["key"] = h.Name
-		}
+		var line document
+		line.text("key", h.Name)
 		if h.Value != "" {
-			line["rawValue"] = base64.StdEncoding.EncodeToString([]byte(h.Value))
+			line.text("rawValue", base64.StdEncoding.EncodeToString([]byte(h.Value)))
 		}
-		lines = append(lines, line)
+		lines = append(lines, line.value())
 	}
-	return map[string]any{"headers": lines}
+	return policy.Object(policy.Member{Key: "headers", Value: policy.Array(lines...)})
 }
 
 func endpointInput(out *document, e *Endpoint) error {

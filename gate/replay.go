@@ -55,17 +55,17 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 		if err := c.parseInput(entry); err != nil {
 			return err
 		}
-		plain, err := c.plainInput() // all of it: what the policy does not read may still be told of
-		if err != nil {
-			return err
-		}
-		document, err := policy.FromJSON(plain)
+		document, err := c.input(policy.Reads{}) // what the policy does not read may still be told of
 		if err != nil {
 			return err
 		}
 		var o policy.ExplainOptions
 		if options != nil {
-			o = options(plain)
+			plain, err := policy.JSON(document)
+			if err != nil {
+				return err
+			}
+			o = options(plain.(map[string]any))
 		}
 		found.Policy = entry.Explain(ctx, document, c.started, o)
 		return nil

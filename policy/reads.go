@@ -14,7 +14,7 @@ type reads struct {
 }
 
 // Reads is a part of the input with what a decision may depend on in it. It errs to more: what it leaves out is a promise
-// that the decision is the same whatever the input holds there, present or absent.
+// that the decision is the same whatever the input holds there, present or absent. The zero value is all of it.
 type Reads struct{ at *reads }
 
 var (
