@@ -92,16 +92,7 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	c := &call{req: req, id: rand.Text(), started: g.clock(), identity: identity.Anonymous()}
 	ctx, span := g.traces.begin(ctx, c)
 	err := g.guard(c, func() (err error) {
-		if err := c.pin(&g.view); err != nil {
-			return err
-		}
-		if err := c.parse(); err != nil || c.bypassed {
-			return err
-		}
-		if err := c.route(); err != nil {
-			return err
-		}
-		if err := c.identify(ctx); err != nil {
+		if err := g.approach(ctx, c); err != nil || c.bypassed {
 			return err
 		}
 		return g.decide(ctx, c)
@@ -113,6 +104,20 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	g.record(ctx, c, &answer, err)
 	g.traces.end(span, c, &answer)
 	return answer
+}
+
+// approach is the row of stages before the policy is asked, which it is not where a request is bypassed.
+func (g *Gate) approach(ctx context.Context, c *call) error {
+	if err := c.pin(&g.view); err != nil {
+		return err
+	}
+	if err := c.parse(); err != nil || c.bypassed {
+		return err
+	}
+	if err := c.route(); err != nil {
+		return err
+	}
+	return c.identify(ctx)
 }
 
 // guard runs one part of a Check and turns a panic in it into an Internal failure, with the stack in the log.

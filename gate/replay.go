@@ -35,16 +35,7 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
 	var found Explained
 	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
-		if err := c.pin(&g.view); err != nil {
-			return err
-		}
-		if err := c.parse(); err != nil || c.bypassed {
-			return err
-		}
-		if err := c.route(); err != nil {
-			return err
-		}
-		if err := c.identify(ctx); err != nil {
+		if err := g.approach(ctx, c); err != nil || c.bypassed {
 			return err
 		}
 		found.Identity = c.identity
