@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/sha256"
@@ -109,10 +110,10 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	if slices.Contains(c.Audiences, "") {
 		problem("audiences: an empty audience")
 	}
-	if in.Timeout = orDefaultTime(c.Timeout, defaultAsking); in.Timeout < minAsking || in.Timeout > maxAsking {
+	if in.Timeout = cmp.Or(c.Timeout, defaultAsking); in.Timeout < minAsking || in.Timeout > maxAsking {
 		problem("timeout: %q is not between %s and %s", c.Timeout, minAsking, maxAsking)
 	}
-	if in.CacheFor = orDefaultTime(c.CacheFor, defaultAnswer); in.CacheFor > maxAnswer {
+	if in.CacheFor = cmp.Or(c.CacheFor, defaultAnswer); in.CacheFor > maxAnswer {
 		problem("cache_for: %q is more than %s", c.CacheFor, maxAnswer)
 	}
 	problems = append(problems, v.addClientAuth(in)...)
@@ -139,13 +140,6 @@ func (v *Verifier) addAnswerIssuer(in *introspector) []error {
 	}
 	v.others.byIssuer[in.Issuer] = in
 	return nil
-}
-
-func orDefaultTime(value, fallback time.Duration) time.Duration {
-	if value == 0 {
-		return fallback
-	}
-	return value
 }
 
 // askingClient keeps connections open between questions, unlike the client for key sets, and follows no redirect: the body holds

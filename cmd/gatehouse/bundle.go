@@ -250,17 +250,5 @@ func writeWhole(c *cobra.Command, file string, content []byte) error {
 			return err
 		}
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".gatehouse-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return placeFile(file, content, 0o644)
 }

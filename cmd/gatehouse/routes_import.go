@@ -216,15 +216,20 @@ func replaceFile(file string, text []byte) error {
 	if err != nil {
 		target = file
 	}
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(target); err == nil {
+		mode = info.Mode().Perm()
+	}
+	return placeFile(target, text, mode)
+}
+
+// placeFile writes a file beside its place and renames it there.
+func placeFile(target string, content []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
-	mode := fs.FileMode(0o644)
-	if info, statErr := os.Stat(target); statErr == nil {
-		mode = info.Mode().Perm()
-	}
+	_, err = f.Write(content)
 	err = errors.Join(err, f.Chmod(mode), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), target)
