@@ -54,7 +54,7 @@
 // format (1), revision (of the whole view), app, route, parameters, identity
 // (type, subject, issuer, roles, groups, scopes, authenticated, and the claims
 // that Config.Claims names: an allow-list), peer, request (method, host, path),
-// outcome ("allow" or "deny"), reason, status (HTTP) and dry_run.
+// outcome ("allow" or "deny"), reason, status (HTTP), dry_run, memo and digests.
 //
 // # What never appears in it
 //
@@ -170,6 +170,8 @@ type Config struct {
 	Succeeds *Log
 	// Labels are written with every entry, such as the instance's id.
 	Labels map[string]string
+	// Plain makes every line by way of values: slower, and the reference for how it is done otherwise.
+	Plain bool
 
 	Clock      func() time.Time      // nil means time.Now
 	Logger     *zap.Logger           // operators' events; nil means none

@@ -82,8 +82,12 @@ const hexDigits = "0123456789abcdef"
 
 // appendString writes a JSON string (RFC 8259 section 7). Invalid UTF-8 becomes U+FFFD; the two line separators that JavaScript
 // stumbles over are escaped.
-func appendString(dst []byte, s string) []byte {
-	dst = append(dst, '"')
+func appendString[T string | []byte](dst []byte, s T) []byte {
+	return append(appendStringBody(append(dst, '"'), s), '"')
+}
+
+// appendStringBody is appendString without the quotes.
+func appendStringBody[T string | []byte](dst []byte, s T) []byte {
 	from := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -98,7 +102,7 @@ func appendString(dst []byte, s string) []byte {
 			from = i
 			continue
 		}
-		r, size := utf8.DecodeRuneInString(s[i:])
+		r, size := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
 		switch {
 		case r == utf8.RuneError && size == 1:
 			dst = append(append(dst, s[from:i]...), `\ufffd`...)
@@ -110,7 +114,7 @@ func appendString(dst []byte, s string) []byte {
 		}
 		i += size
 	}
-	return append(append(dst, s[from:]...), '"')
+	return append(dst, s[from:]...)
 }
 
 func appendEscape(dst []byte, c byte) []byte {

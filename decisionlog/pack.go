@@ -3,6 +3,8 @@ package decisionlog
 import (
 	"encoding/binary"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,6 +40,8 @@ const (
 	flagParsedBody  //
 	flagSource      // an address as plain JSON
 	flagDestination //
+	flagMemo        // the decision was remembered
+	flagDigests     // those of what decided beside the policy stand at the end
 )
 
 const (
@@ -75,6 +79,7 @@ type packing struct {
 	buf   []byte
 	limit int // longest string; 0: any
 	scan  scan
+	names []string // a stack: those of the objects being written
 }
 
 // documents are the parts of an entry that somebody else makes, in plain JSON and redacted.
@@ -192,12 +197,15 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 		return badInput
 	}
 	o.pointers(d, flags)
+	if flags&flagDigests != 0 {
+		o.strings(e.Digests.Routes, e.Digests.Keys, e.Digests.Directory)
+	}
 	return fine
 }
 
 func (e *Entry) flags() (flags uint64) {
 	flags |= flagIf(e.DryRun, flagDryRun) | flagIf(e.Identity.Authenticated, flagAuthenticated) | flagIf(e.Asked, flagAsked)
-	return flags | flagIf(len(e.Identity.Claims) > 0, flagClaims)
+	return flags | flagIf(len(e.Identity.Claims) > 0, flagClaims) | flagIf(e.Memo, flagMemo) | flagIf(e.Digests != Digests{}, flagDigests)
 }
 
 func (in *Input) flags() uint64 {
@@ -302,9 +310,24 @@ func (o *packing) endpoint(e *Endpoint) bool {
 
 func (o *packing) labels(m map[string]string) {
 	o.uint(uint64(len(m)))
-	for name, v := range m {
-		o.strings(name, v)
+	if len(m) == 0 {
+		return
 	}
+	names, base := sortedNames(o, m)
+	for _, name := range names {
+		o.strings(name, m[name])
+	}
+	o.names = o.names[:base]
+}
+
+// sortedNames pushes a map's names, so that equal entries are packed equally. Its caller takes them off again, down to base.
+func sortedNames[V any](o *packing, m map[string]V) (names []string, base int) {
+	base = len(o.names)
+	for name := range m {
+		o.names = append(o.names, name)
+	}
+	slices.Sort(o.names[base:])
+	return o.names[base:], base
 }
 
 // metadata leaves out what Envoy's jwt_authn put there: the payload of the token.
@@ -313,27 +336,10 @@ func (o *packing) metadata(m map[string]any) bool {
 	if _, ok := filters[jwtAuthn]; !ok {
 		return o.object(m, 0)
 	}
-	o.uint(uint64(len(m)))
-	for name, v := range m {
-		o.plain(name)
-		if name != "filterMetadata" {
-			if !o.value(v, 1) {
-				return false
-			}
-			continue
-		}
-		o.buf = append(o.buf, kindObject)
-		o.uint(uint64(len(filters) - 1))
-		for name, v := range filters {
-			if name == jwtAuthn {
-				continue
-			}
-			if o.plain(name); !o.value(v, 2) {
-				return false
-			}
-		}
-	}
-	return true
+	filters, m = maps.Clone(filters), maps.Clone(m)
+	delete(filters, jwtAuthn)
+	m["filterMetadata"] = filters
+	return o.object(m, 0)
 }
 
 // pointers writes where redaction changed the documents that are written. It never removes anything from them.
@@ -437,8 +443,13 @@ func (o *packing) number(v any) bool {
 
 func (o *packing) object(m map[string]any, depth int) bool {
 	o.uint(uint64(len(m)))
-	for name, v := range m {
-		if o.plain(name); depth >= maxNesting || !o.value(v, depth+1) {
+	if len(m) == 0 {
+		return true
+	}
+	names, base := sortedNames(o, m)
+	defer func() { o.names = o.names[:base] }()
+	for _, name := range names {
+		if o.plain(name); depth >= maxNesting || !o.value(m[name], depth+1) {
 			return false
 		}
 	}
