@@ -83,7 +83,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		e.TraceID, e.SpanID = c.span.TraceID().String(), c.span.SpanID().String()
 	}
 	if v := c.view; v != nil && v.Policy != nil {
-		e.Revision, e.Bundles = v.revision, v.bundles
+		e.Revision, e.Bundles, e.Digests = v.revision, v.bundles, v.digests
 	}
 	if e.Asked = c.body != nil; e.Asked {
 		c.recordInput(&e.Input)

@@ -2,8 +2,11 @@ package gate
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -28,6 +31,7 @@ type View struct {
 
 	revision string               // of Policy, for the decision log
 	bundles  []decisionlog.Bundle // likewise
+	digests  decisionlog.Digests  // likewise, of Routes and Keys
 	apps     []application        // assembled from Settings, Policy and Routes
 	notices  []string             // routes without a rule, rules without a route
 }
@@ -104,6 +108,22 @@ func (v *View) describe() {
 	for _, b := range v.Policy.Bundles() {
 		v.bundles = append(v.bundles, decisionlog.Bundle{Name: b.Name, Revision: b.Revision, Digest: b.Digest})
 	}
+	v.digests = decisionlog.Digests{Routes: routesDigest(v.Routes), Keys: v.Keys.Digest()}
+}
+
+// routesDigest names all tables: the one by its own digest, several by the digest of theirs with the applications' names.
+func routesDigest(tables map[string]*routes.Table) string {
+	if only := tables[""]; len(tables) == 1 && only != nil {
+		return only.Digest()
+	}
+	if len(tables) == 0 {
+		return ""
+	}
+	all := sha256.New()
+	for _, app := range slices.Sorted(maps.Keys(tables)) {
+		fmt.Fprintf(all, "%q %s\n", app, tables[app].Digest())
+	}
+	return hex.EncodeToString(all.Sum(nil))
 }
 
 // logNotices tells what the View before did not have to say already.
