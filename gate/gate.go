@@ -8,7 +8,6 @@ package gate
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -19,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog"
 	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -46,6 +46,7 @@ type Gate struct {
 
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
+	ids       decisionIDs
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 }
@@ -64,7 +65,7 @@ func New(cfg Config) (*Gate, error) {
 		g.clock = time.Now
 	}
 	g.view.Store(&View{})
-	return g, nil
+	return g, g.ids.init()
 }
 
 // call is one request on its way through the stages.
@@ -84,12 +85,19 @@ type call struct {
 	decision     policy.Decision
 	bypassed     bool
 	span         trace.SpanContext
+
+	// Room for what every call makes, so that it costs nothing of its own.
+	newID   id
+	logged  decisionlog.Entry
+	set     [4]HeaderOption
+	trusted [identityHeaders]HeaderOption
 }
 
 // Check decides about one request. It always answers, and leaves exactly one entry in the decision log before it returns.
 // The context's end cancels what is under way; the answer is then a denial.
 func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
-	c := &call{req: req, id: rand.Text(), started: g.clock(), identity: identity.Anonymous()}
+	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
+	c.id = g.ids.next(&c.newID)
 	ctx, span := g.traces.begin(ctx, c)
 	err := g.guard(c, func() (err error) {
 		if err := g.approach(ctx, c); err != nil || c.bypassed {

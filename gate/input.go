@@ -123,7 +123,7 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	}
 	c.body = policy.Null()
 	if !c.truncated && entry.Reads().Any("parsed_body") {
-		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments)
+		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments())
 	}
 	return err
 }
@@ -148,7 +148,9 @@ func (c *call) fill(in *document) error {
 		d.text("encoding", "protojson")
 		return nil
 	})
-	in.strings("parsed_path", c.target.segments)
+	if in.wants("parsed_path") {
+		in.strings("parsed_path", c.target.segments())
+	}
 	in.always("parsed_query", func(d *document) {
 		for name, values := range c.target.query {
 			d.strings(name, values)
