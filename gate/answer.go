@@ -94,7 +94,7 @@ func (c *call) allow(why Reason) (Answer, error) {
 	if why == None {
 		d := &c.decision
 		a.Response = options(d.ResponseHeaders)
-		a.SetQuery, a.Metadata = d.SetQuery, d.Metadata
+		a.SetQuery, a.Metadata = slices.Clone(d.SetQuery), d.Metadata // a decision that is remembered serves others too
 		a.RemoveQuery = append(a.RemoveQuery, d.RemoveQuery...)
 		if c.req.FixedQuery && len(a.SetQuery)+len(a.RemoveQuery) > 0 {
 			return Answer{}, fail(PolicyError, errors.New("the policy changes the query, which this proxy has no way to do"))

@@ -46,6 +46,7 @@ type Gate struct {
 
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
+	memory    *memory
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 }
@@ -59,6 +60,9 @@ func New(cfg Config) (*Gate, error) {
 	g := &Gate{logger: cfg.Logger, metrics: m, clock: cfg.Clock, traces: cfg.Traces, onPublish: cfg.OnPublish, parts: make(chan publication)}
 	if g.logger == nil {
 		g.logger = zap.NewNop()
+	}
+	if g.memory, err = newMemory(cfg.Registerer, g.logger, g.View); err != nil {
+		return nil, err
 	}
 	if g.clock == nil {
 		g.clock = time.Now
@@ -82,6 +86,7 @@ type call struct {
 	truncated    bool         // more of the body was sent than is here
 	decisionPath []string
 	decision     policy.Decision
+	remembered   bool // the decision is an earlier one about an input that is the same to the policy
 	bypassed     bool
 	span         trace.SpanContext
 }
@@ -208,13 +213,18 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	if err = c.parseInput(entry); err != nil {
 		return fail(BadRequest, err)
 	}
-	document, err := c.input(entry.Reads())
-	if err != nil {
-		return fail(BadRequest, err)
+	key := c.key(entry)
+	defer key.Done()
+	if c.remembered, err = g.recall(c, key); !c.remembered {
+		document, wrong := c.asRead(entry)
+		if wrong != nil {
+			return fail(BadRequest, wrong)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.Timeout)
+		defer cancel()
+		c.decision, err = evaluate(ctx, entry, key, document, c.started)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
-	c.decision, err = entry.Decide(ctx, document, c.started)
 	switch {
 	case err == nil && c.decision.Allowed:
 		return nil
