@@ -36,11 +36,14 @@ type Answer struct {
 
 // Trace says how an Answer came about. It is for operators' tools: no transport shows it to a client.
 type Trace struct {
-	App      string       // the application, "" where there is only one
-	Match    routes.Match // the route, where its table has one
-	Asked    string       // the decision path
-	Revision string       // of the policy
-	Cause    error        // why it is a denial, nil where the policy allowed
+	App   string        // the application, "" where there is only one
+	Match routes.Match  // the route, where its table has one
+	Asked string        // the decision path
+	Entry *policy.Entry // what was asked; nil where the policy was not
+	// Remembers says that the settings have decisions remembered; Entry knows whether its own can be.
+	Remembers bool
+	Revision  string // of the policy
+	Cause     error  // why it is a denial, nil where the policy allowed
 }
 
 // Action says how a header joins others of its name.
@@ -112,7 +115,7 @@ func (c *call) allow(why Reason) (Answer, error) {
 	if why == None {
 		d := &c.decision
 		a.Response = options(d.ResponseHeaders)
-		a.SetQuery, a.Metadata = d.SetQuery, d.Metadata
+		a.SetQuery, a.Metadata = slices.Clone(d.SetQuery), d.Metadata // a decision that is remembered serves others too
 		a.RemoveQuery = append(a.RemoveQuery, d.RemoveQuery...)
 		if c.req.FixedQuery && len(a.SetQuery)+len(a.RemoveQuery) > 0 {
 			return Answer{}, fail(PolicyError, errors.New("the policy changes the query, which this proxy has no way to do"))

@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -181,6 +182,26 @@ func addedMethods(route *routes.Route, required []string) []string {
 		effective = []string{"HEAD"}
 	}
 	return slices.DeleteFunc(slices.Clone(effective), func(m string) bool { return slices.Contains(required, m) })
+}
+
+// eachEntry calls each with what the applications' requests can be asked of, until it returns false.
+func (v *View) eachEntry(each func(*policy.Entry) bool) {
+	for i := range v.apps {
+		a := &v.apps[i]
+		if a.entry != nil && !each(a.entry) {
+			return
+		}
+		if a.table == nil {
+			continue
+		}
+		for _, route := range a.table.Routes() {
+			for _, method := range slices.Sorted(maps.Keys(a.rules[route])) {
+				if !each(a.rules[route][method]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // ask finds the entry for a request: the application's one decision, or its route's rule.

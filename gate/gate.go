@@ -47,6 +47,7 @@ type Gate struct {
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
 	ids       decisionIDs
+	memory    *memory
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 }
@@ -60,6 +61,9 @@ func New(cfg Config) (*Gate, error) {
 	g := &Gate{logger: cfg.Logger, metrics: m, clock: cfg.Clock, traces: cfg.Traces, onPublish: cfg.OnPublish, parts: make(chan publication)}
 	if g.logger == nil {
 		g.logger = zap.NewNop()
+	}
+	if g.memory, err = newMemory(cfg.Registerer, g.logger, g.View); err != nil {
+		return nil, err
 	}
 	if g.clock == nil {
 		g.clock = time.Now
@@ -83,6 +87,8 @@ type call struct {
 	truncated    bool         // more of the body was sent than is here
 	decisionPath []string
 	decision     policy.Decision
+	rule         *policy.Entry // what is asked for the decision
+	remembered   bool          // the decision is an earlier one about an input that is the same to the policy
 	bypassed     bool
 	span         trace.SpanContext
 
@@ -208,7 +214,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	defer g.deciding.Add(-1)
 
 	entry, path := c.app.ask(c.req.Method, c.match.Route)
-	c.decisionPath = path
+	c.rule, c.decisionPath = entry, path
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))
 	}
@@ -216,13 +222,18 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	if err = c.parseInput(entry); err != nil {
 		return fail(BadRequest, err)
 	}
-	document, err := c.input(entry.Reads())
-	if err != nil {
-		return fail(BadRequest, err)
+	key := c.key(entry)
+	defer key.Done()
+	if c.remembered, err = g.recall(c, key); !c.remembered {
+		document, wrong := c.asRead(entry)
+		if wrong != nil {
+			return fail(BadRequest, wrong)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.Timeout)
+		defer cancel()
+		c.decision, err = evaluate(ctx, entry, key, document, c.started)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
-	c.decision, err = entry.Decide(ctx, document, c.started)
 	switch {
 	case err == nil && c.decision.Allowed:
 		return nil
@@ -239,12 +250,12 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 }
 
 func (c *call) trace(err error) Trace {
-	t := Trace{Match: c.match, Asked: c.asked(), Cause: err}
+	t := Trace{Match: c.match, Asked: c.asked(), Entry: c.rule, Cause: err}
 	if c.app != nil {
 		t.App = c.app.Name
 	}
 	if c.view != nil {
-		t.Revision = c.view.revision
+		t.Revision, t.Remembers = c.view.revision, c.view.memo != nil
 	}
 	return t
 }

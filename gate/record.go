@@ -55,6 +55,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		Reason:       a.Reason.String(),
 		Status:       a.Status,
 		DryRun:       a.DryRun,
+		Memo:         c.remembered,
 		Method:       req.Method,
 		Host:         req.Host,
 		Path:         req.Path,

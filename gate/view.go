@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,6 +34,7 @@ type View struct {
 	bundles  []decisionlog.Bundle // likewise
 	digests  decisionlog.Digests  // likewise, of Routes and Keys
 	apps     []application        // assembled from Settings, Policy and Routes
+	memo     *policy.Memo         // of Policy; nil: decisions are not remembered
 	notices  []string             // routes without a rule, rules without a route
 }
 
@@ -74,6 +76,9 @@ type publication struct {
 
 // Run owns the View until ctx ends: it applies what Publish hands it, one publication after the other.
 func (g *Gate) Run(ctx context.Context) error {
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	helpers.Go(func() { g.memory.run(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -89,6 +94,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			}
 			next.Serial++
 			next.describe()
+			next.memo = g.memory.next(g.view.Load(), &next)
 			g.logNotices(&next)
 			g.view.Store(&next)
 			if g.onPublish != nil {
@@ -171,6 +177,7 @@ type Settings struct {
 	Paths    PathRules
 	Apps     []App         // at least one
 	Timeout  time.Duration // of one evaluation
+	Memo     Memo
 	Limits   Limits
 	Denials  Denials
 	Bypass   []Bypass
@@ -181,6 +188,9 @@ type Settings struct {
 	// Envoy's allowed_headers we may not see what it sent.
 	ManageHeaders bool
 	Log           *decisionlog.Log // nil: decisions are not logged
+	// Plain does without everything that only makes deciding faster: all of the input is made for the policy, and no decision is
+	// remembered. It is the reference that the tests hold the rest against.
+	Plain bool
 	// Protos describe gRPC messages, nil for none.
 	Protos *Descriptors
 }

@@ -64,13 +64,17 @@ type evaluation struct {
 func (e *evaluation) Cancel()         { e.cancelled.Store(true) }
 func (e *evaluation) Cancelled() bool { return e.cancelled.Load() }
 
-// Entry is one decision path of a snapshot, compiled. It is as immutable as the snapshot.
+// Entry is one decision path of a snapshot, compiled. It is as immutable as the snapshot, but for what it counts.
 type Entry struct {
 	snapshot *Snapshot
 	path     []string
 	queries  ast.QueryCompiler
 	query    ast.Body // result = data.<path>
 	reads    *reads
+	impure   []Use // what keeps decisions from being remembered
+	changing []Use
+	prefix   []byte // of the keys of its inputs: the path
+	tally    tally
 }
 
 // Entry compiles the query for a decision path below data, each element one term: ["orders", "GET", "orders", "__id",
@@ -91,7 +95,9 @@ func (s *Snapshot) Entry(path []string) (*Entry, error) {
 	if e.query, err = e.queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ref)))); err != nil {
 		return nil, fmt.Errorf("compiling the query for %v: %w", ref, err)
 	}
-	e.reads = collectReads(s.compiler, e.query)
+	e.prefix = prefix(path)
+	found := reachable(s.compiler, e.query)
+	e.reads, e.impure, e.changing = found.reads, found.impure, found.changingReads()
 	return e, nil
 }
 
@@ -130,25 +136,32 @@ func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Deci
 //
 // The decision is only valid without an error; with one it is the zero value, which denies. Errors wrap ErrUndefined,
 // ErrEvaluation, or the context's error when ctx ended first.
-func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (d Decision, err error) {
+func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
+	d, _, err := e.decide(ctx, input, now)
+	return d, err
+}
+
+// decide is Decide; clean says that nothing failed on the way, not even a built-in function, and nothing was cut short.
+func (e *Entry) decide(ctx context.Context, input Value, now time.Time) (d Decision, clean bool, err error) {
 	// A panic in a built-in must cost this request alone.
 	defer func() {
 		if p := recover(); p != nil {
-			d, err = Decision{}, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
+			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
-	result, err := e.evaluate(ctx, input, now)
+	result, clean, err := e.evaluate(ctx, input, now)
 	if err != nil {
-		return Decision{}, err
+		return Decision{}, clean, err
 	}
-	return e.snapshot.output.decision(result)
+	d, err = e.snapshot.output.decision(result)
+	return d, clean, err
 }
 
-// evaluate returns the value of the decision document.
-func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (Value, error) {
+// evaluate returns the value of the decision document, and whether evaluation went undisturbed to its end.
+func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (result Value, clean bool, err error) {
 	s := e.snapshot
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("evaluating the policy: %w", err)
+		return nil, false, fmt.Errorf("evaluating the policy: %w", err)
 	}
 	state := &evaluation{}
 	if ctx.Done() != nil {
@@ -172,21 +185,21 @@ func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (Value
 	if s.transport != nil {
 		query = query.WithHTTPRoundTripper(s.transport)
 	}
-	err := query.Iter(ctx, func(found topdown.QueryResult) error {
+	err = query.Iter(ctx, func(found topdown.QueryResult) error {
 		state.result = found[resultVar].Value
 		return nil
 	})
 	switch {
 	case err != nil && ctx.Err() != nil && topdown.IsCancel(err):
-		return nil, fmt.Errorf("evaluating the policy: %w", ctx.Err())
+		return nil, false, fmt.Errorf("evaluating the policy: %w", ctx.Err())
 	case err != nil:
-		return nil, evaluationError(err)
+		return nil, false, evaluationError(err)
 	case state.result == nil && len(state.failures) > 0:
-		return nil, evaluationError(&state.failures[0])
+		return nil, false, evaluationError(&state.failures[0])
 	case state.result == nil:
-		return nil, ErrUndefined
+		return nil, !state.Cancelled(), ErrUndefined
 	}
-	return state.result, nil
+	return state.result, len(state.failures) == 0 && !state.Cancelled(), nil
 }
 
 // evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line.
