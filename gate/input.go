@@ -10,7 +10,6 @@ import (
 
 	"gatehouse/identity"
 	"gatehouse/policy"
-	"gatehouse/routes"
 )
 
 // document is the input while it is made, with those members that its reader looks at. Empty values are left out, as in protojson.
@@ -181,13 +180,12 @@ func (d *document) plain(key string, x any) error {
 	return nil
 }
 
-// asked is the decision path in words: envoy/authz/allow, or for a route's rule its package as Aserto writes it,
-// orders.GET.orders.__id.
+// asked is the name of the rule that was asked, "" where none was.
 func (c *call) asked() string {
-	if c.app != nil && len(c.app.Root) > 0 {
-		return routes.RuleName(c.decisionPath)
+	if c.rule == nil {
+		return ""
 	}
-	return strings.Join(c.decisionPath, "/")
+	return c.rule.name
 }
 
 // parseInput parses what of the request has a form that can be wrong: the body, where the policy reads it.

@@ -91,7 +91,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		c.recordInput(&e.Input)
 	}
 	if c.decision.Result != nil {
-		e.Result = (*resultDocument)(c)
+		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
 	}
 	if err != nil {
 		e.Error = err.Error()
