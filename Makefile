@@ -3,7 +3,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-keycloak attack-mutations check bench fuzz docs clean nginx
+.PHONY: help build demo test test-full test-keycloak attack-mutations check bench bench-json bench-swaps allocations fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -12,7 +12,9 @@ help:
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
-	@echo "make bench      cost of a decision next to a server that does not look, and of 200 swaps of a large bundle"
+	@echo "make bench      what a decision costs, next to a server that does not look (bench-json: for machines)"
+	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
+	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
 	@echo "make build      bin/gatehouse"
@@ -45,10 +47,19 @@ GOTEST = go run ./hack/testlog -except 'hack/testlog |cmd/gatehouse TestScripts/
 test: .venv-routes/stamp nginx
 	$(GOTEST) -race -timeout 10m $(UNIT)
 	$(GOTEST) -race -timeout 10m -count=1 ./envoy
+	$(GOTEST) $(ALLOCATIONS)
+
+# Allocations per decision are exact, but not under the race detector.
+ALLOCATIONS = -count=1 -run '^TestAllocations$$' ./gate ./extauthz ./decisionlog ./identity
+
+allocations:
+	GATEHOUSE_RECORD_ALLOCATIONS=1 go test $(ALLOCATIONS)
+	git --no-pager diff --stat -- '*/testdata/allocations.txt'
 
 test-full: .venv-routes/stamp nginx
 	$(GOTEST) -race -timeout 40m -tags full $(UNIT)
 	$(GOTEST) -race -timeout 40m -tags full -count=1 ./envoy
+	$(GOTEST) $(ALLOCATIONS)
 	$(MAKE) attack-mutations
 
 # Each check of package identity is taken out once, and the attack suite must notice.
@@ -88,11 +99,18 @@ check: bin/staticcheck bin/govulncheck
 	if [ $$code -ne 0 ]; then echo "govulncheck checked nothing: $$(tail -n 1 bin/govulncheck.log)"; fi
 	$(MAKE) test
 
+# What is measured, how, and what came out: docs/performance.md.
 bench: build
 	go run ./hack/bench -gatehouse bin/gatehouse
-	go run ./hack/bench -gatehouse bin/gatehouse -swaps $(SWAPS)
+
+bench-json:
+	@$(MAKE) -s build
+	@go run ./hack/bench -gatehouse bin/gatehouse -json
 
 SWAPS = 200
+
+bench-swaps: build
+	go run ./hack/bench -gatehouse bin/gatehouse -swaps $(SWAPS)
 
 FUZZTIME = 30s
 
