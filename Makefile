@@ -3,7 +3,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-keycloak attack-mutations check bench bench-json bench-swaps allocations fuzz docs clean nginx
+.PHONY: help build demo test test-full test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps soak allocations fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -13,7 +13,9 @@ help:
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
 	@echo "make bench      what a decision costs, next to a server that does not look (bench-json: for machines)"
+	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
+	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
@@ -107,10 +109,18 @@ bench-json:
 	@$(MAKE) -s build
 	@go run ./hack/bench -gatehouse bin/gatehouse -json
 
+bench-scale: build
+	go run ./hack/bench -gatehouse bin/gatehouse -scale
+
 SWAPS = 200
 
 bench-swaps: build
 	go run ./hack/bench -gatehouse bin/gatehouse -swaps $(SWAPS)
+
+SOAK = 30m
+
+soak: build
+	go run ./hack/bench -gatehouse bin/gatehouse -soak $(SOAK)
 
 FUZZTIME = 30s
 

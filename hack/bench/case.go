@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -81,7 +82,7 @@ type shape struct {
 }
 
 func (s shape) withDefaults() shape {
-	s.roles, s.headers = max(s.roles, 2), max(s.headers, 20)
+	s.roles, s.headers = cmp.Or(s.roles, 2), cmp.Or(s.headers, 20)
 	return s
 }
 
@@ -149,10 +150,20 @@ func (s shape) document() string {
 
 func roleName(i int) string { return fmt.Sprintf("role-%03d", i) }
 
-func jwks(key *rsa.PrivateKey) string {
-	text, _ := json.Marshal(map[string]any{"keys": []any{map[string]string{"kty": "RSA", "kid": "k1", "alg": "RS256", "use": "sig",
-		"n": encode(key.N.Bytes()), "e": encode(big.NewInt(int64(key.E)).Bytes())}}})
+func jwks(keys ...*rsa.PrivateKey) string {
+	set := []any{}
+	for _, key := range keys {
+		set = append(set, map[string]string{"kty": "RSA", "kid": keyID(key), "alg": "RS256", "use": "sig",
+			"n": encode(key.N.Bytes()), "e": encode(big.NewInt(int64(key.E)).Bytes())})
+	}
+	text, _ := json.Marshal(map[string]any{"keys": set})
 	return string(text)
+}
+
+// keyID is a short name that no two keys have.
+func keyID(key *rsa.PrivateKey) string {
+	digest := sha256.Sum256(key.N.Bytes())
+	return encode(digest[:6])
 }
 
 // token signs a token. All of one shape are of the same length: the subject is a number of fixed width.
@@ -172,7 +183,7 @@ func (f *fixture) token(user int) (string, error) {
 }
 
 func (f *fixture) sign(claims map[string]any) (signed, signature string, err error) {
-	header, _ := json.Marshal(map[string]string{"alg": "RS256", "kid": "k1", "typ": "JWT"})
+	header, _ := json.Marshal(map[string]string{"alg": "RS256", "kid": keyID(f.key), "typ": "JWT"})
 	payload, _ := json.Marshal(claims)
 	signed = encode(header) + "." + encode(payload)
 	digest := sha256.Sum256([]byte(signed))

@@ -36,6 +36,8 @@ func main() {
 	flag.DurationVar(&b.length, "time", 1500*time.Millisecond, "length of one run")
 	asJSON := flag.Bool("json", false, "print the table as JSON")
 	swaps := flag.Int("swaps", 0, "measure so many swaps of a large bundle instead")
+	scale := flag.Bool("scale", false, "measure how the cost grows instead")
+	soak := flag.Duration("soak", 0, "load it for so long instead, with swaps, key rotation and malformed requests")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -44,6 +46,10 @@ func main() {
 	case err != nil:
 	case *noop != "":
 		err = serveNoop(ctx, *noop)
+	case *scale:
+		err = b.measureScale(ctx, os.Stdout)
+	case *soak > 0:
+		err = b.soak(ctx, os.Stdout, *soak)
 	case *swaps > 0:
 		err = b.measureSwaps(ctx, os.Stdout, *swaps)
 	default:

@@ -169,21 +169,21 @@ func (s *server) cpu() (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-// resident is the process's memory in bytes, from /proc/PID/status: now, and the most that it ever was.
-func (s *server) resident() (now, most int64) {
+// resident is the process's memory in bytes: now, and the most that it ever was.
+func (s *server) resident() (now, most int64) { return s.memory("VmRSS:"), s.memory("VmHWM:") }
+
+// memory is a figure of /proc/PID/status, in bytes.
+func (s *server) memory(key string) int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
-		return 0, 0
+		return 0
 	}
-	kilobytes := func(key string) int64 {
-		_, rest, found := strings.Cut(string(text), key)
-		if !found {
-			return 0
-		}
-		n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-		return n << 10
+	_, rest, found := strings.Cut(string(text), key)
+	if !found {
+		return 0
 	}
-	return kilobytes("VmRSS:"), kilobytes("VmHWM:")
+	kilobytes, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	return kilobytes << 10
 }
 
 // settle waits until the decision log has all that was decided, so that what it costs is counted.

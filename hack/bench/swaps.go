@@ -73,7 +73,7 @@ func (b bench) measureSwaps(ctx context.Context, out *os.File, count int) error 
 	if err := os.WriteFile(filepath.Join(dir, "gatehouse.yaml"), []byte(swapConfig), 0o644); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "policy"), 0o755), s.write(0)); err != nil {
+	if err := s.write(0); err != nil {
 		return err
 	}
 	subject, err := startGatehouse(ctx, b.gatehouse, dir)
@@ -135,19 +135,27 @@ func (s *swaps) swap(ctx context.Context, server *server, memory []int64) error 
 	return nil
 }
 
-// write lays a revision out as Kubernetes does for a ConfigMap: one rename of a link swaps all files.
+// write swaps a revision in.
 func (s *swaps) write(revision int) error {
-	top := filepath.Join(s.dir, "policy")
+	mark := fmt.Sprintf("%05d", revision)
+	return swapIn(filepath.Join(s.dir, "policy"), revision, map[string][]byte{
+		"policy.rego": fmt.Appendf(nil, swapRego, mark),
+		"data.json":   bytes.ReplaceAll(s.template, []byte(swapMark), []byte(mark)),
+	})
+}
+
+// swapIn lays a revision of a bundle out as Kubernetes does for a ConfigMap: one rename of a link swaps all files.
+func swapIn(top string, revision int, files map[string][]byte) error {
 	version := filepath.Join(top, fmt.Sprintf("..version-%d", revision))
-	data := bytes.ReplaceAll(s.template, []byte(swapMark), fmt.Appendf(nil, "%05d", revision))
+	errs := []error{os.MkdirAll(version, 0o755)}
+	for name, text := range files {
+		errs = append(errs, os.WriteFile(filepath.Join(version, name), text, 0o644))
+	}
 	draft := filepath.Join(top, "..data_tmp")
-	return errors.Join(
-		os.Mkdir(version, 0o755),
-		os.WriteFile(filepath.Join(version, "policy.rego"), fmt.Appendf(nil, swapRego, fmt.Sprintf("%05d", revision)), 0o644),
-		os.WriteFile(filepath.Join(version, "data.json"), data, 0o644),
+	return errors.Join(append(errs,
 		os.Symlink(filepath.Base(version), draft),
 		os.Rename(draft, filepath.Join(top, "..data")),
-		os.RemoveAll(filepath.Join(top, fmt.Sprintf("..version-%d", revision-1))))
+		os.RemoveAll(filepath.Join(top, fmt.Sprintf("..version-%d", revision-1))))...)
 }
 
 // during calls from all callers for as long as what takes, and fails on the first wrong answer.
