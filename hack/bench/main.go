@@ -6,6 +6,7 @@
 //	go run ./hack/bench -gatehouse bin/gatehouse -scale    how the cost grows with callers, rules, roles, data, tokens, headers
 //	go run ./hack/bench -gatehouse bin/gatehouse -swaps 200
 //	go run ./hack/bench -gatehouse bin/gatehouse -soak 30m
+//	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile -flame docs/performance.svg
 package main
 
 import (
@@ -38,6 +39,8 @@ func main() {
 	swaps := flag.Int("swaps", 0, "measure so many swaps of a large bundle instead")
 	scale := flag.Bool("scale", false, "measure how the cost grows instead")
 	soak := flag.Duration("soak", 0, "load it for so long instead, with swaps, key rotation and malformed requests")
+	profiles := flag.Bool("profile", false, "say where the CPU goes instead; the binary must be built with -tags pprof")
+	graph := flag.String("flame", "", "with -profile: write the flame graph of a repeated decision here, as SVG")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -48,6 +51,8 @@ func main() {
 		err = serveNoop(ctx, *noop)
 	case *scale:
 		err = b.measureScale(ctx, os.Stdout)
+	case *profiles:
+		err = b.profile(ctx, os.Stdout, *graph)
 	case *soak > 0:
 		err = b.soak(ctx, os.Stdout, *soak)
 	case *swaps > 0:
