@@ -156,27 +156,31 @@ func (l *liner) plain(into ...*text) {
 	}
 }
 
-// readHeaders sorts them by name. A name that repeats is rare.
+// readHeaders leaves them in the order in which they came. A name that repeats is rare.
 func (l *liner) readHeaders() {
-	for range l.count() {
+	n := l.count()
+	if n > mostHeaders {
+		l.rare = true
+		return
+	}
+	var seen [4]uint64 // traits of names: most that differ at all differ in those
+	for range n {
 		h := header{name: l.text(), value: l.text()}
-		at := len(l.headers)
-		for at > 0 && bytes.Compare(l.headers[at-1].name.bytes, h.name.bytes) > 0 {
-			at-- // there are few, and they mostly come in order
-		}
-		l.rare = l.rare || h.name.changed != 0 || at > 0 && bytes.Equal(l.headers[at-1].name.bytes, h.name.bytes)
-		l.headers = slices.Insert(l.headers, at, h)
+		t := traits(h.name.bytes)
+		l.rare = l.rare || h.name.changed != 0 || seen[t/64]&(1<<(t%64)) != 0 && l.hasHeader(h.name.bytes)
+		seen[t/64] |= 1 << (t % 64)
+		l.headers = append(l.headers, h)
 		if h.value.changed != 0 {
 			l.mask("/input/attributes/request/http/headers/", h.name)
-		}
-		if len(l.headers) > mostHeaders {
-			l.rare = true
-			return
 		}
 	}
 }
 
-// mostHeaders bounds what is sorted by insertion.
+func (l *liner) hasHeader(name []byte) bool {
+	return slices.ContainsFunc(l.headers, func(h header) bool { return bytes.Equal(h.name.bytes, name) })
+}
+
+// mostHeaders bounds what is compared with each other.
 const mostHeaders = 128
 
 // part keeps what write adds to the parts.
@@ -580,7 +584,7 @@ func (l *liner) derived(in []byte, i int, segment []byte, path *text) []byte {
 	if len(clean) != len(segment) || path.changed != 0 && bytes.Contains(clean, []byte(redacted)) {
 		l.mask("/input/parsed_path/" + strconv.Itoa(i))
 	}
-	return appendString(in, clean)
+	return appendBytes(in, clean)
 }
 
 // parsedQuery is rare enough to be taken apart as the plain way does it.
@@ -630,12 +634,12 @@ func (l *liner) erase(at string)              { l.erased = appendPointer(l.erase
 func (l *liner) maskText(t text) { l.masked = appendText(append(l.masked, ','), t) }
 
 func appendPointer(dst []byte, at string, name ...text) []byte {
-	dst = appendStringBody(append(dst, `,"`...), at)
+	dst = append(append(dst, `,"`...), at...)
 	for _, n := range name {
 		if bytes.ContainsAny(n.bytes, "~/") {
-			dst = appendStringBody(dst, escape(string(n.bytes)))
+			dst = appendEscaped(dst, escape(string(n.bytes)))
 		} else {
-			dst = appendStringBody(dst, n.bytes)
+			dst = appendEscaped(dst, n.bytes)
 		}
 	}
 	return append(dst, '"')
@@ -647,7 +651,7 @@ func appendText(dst []byte, t text) []byte {
 	if t.changed == textSecret {
 		return append(dst, `"`+redacted+`"`...)
 	}
-	return appendString(dst, t.bytes)
+	return appendBytes(dst, t.bytes)
 }
 
 // comma separates a member from the one before it.
