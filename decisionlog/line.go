@@ -163,17 +163,26 @@ func (l *liner) readHeaders() {
 		l.rare = true
 		return
 	}
-	var seen [4]uint64 // traits of names: most that differ at all differ in those
+	var seen [16]uint64 // by a hash of the name
 	for range n {
 		h := header{name: l.text(), value: l.text()}
-		t := traits(h.name.bytes)
-		l.rare = l.rare || h.name.changed != 0 || seen[t/64]&(1<<(t%64)) != 0 && l.hasHeader(h.name.bytes)
-		seen[t/64] |= 1 << (t % 64)
+		at := nameHash(h.name.bytes) % 1024
+		l.rare = l.rare || h.name.changed != 0 || seen[at/64]&(1<<(at%64)) != 0 && l.hasHeader(h.name.bytes)
+		seen[at/64] |= 1 << (at % 64)
 		l.headers = append(l.headers, h)
 		if h.value.changed != 0 {
 			l.mask("/input/attributes/request/http/headers/", h.name)
 		}
 	}
+}
+
+// nameHash is of what names mostly differ in: length, beginning, middle and end.
+func nameHash(name []byte) uint {
+	n := len(name)
+	if n < 2 {
+		return uint(n)
+	}
+	return uint(n)*37 ^ uint(name[0])*5 ^ uint(name[n/2])*11 ^ uint(name[n-2])*59 ^ uint(name[n-1])*3
 }
 
 func (l *liner) hasHeader(name []byte) bool {

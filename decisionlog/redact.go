@@ -75,8 +75,8 @@ func (r *redactor) kind(name string) headerKind {
 }
 
 // traits is a number below 256 that names have in common which are one by headerName: of the length and the two ends.
-func traits[T string | []byte](name T) byte {
-	if len(name) == 0 {
+func traits(name string) byte {
+	if name == "" {
 		return 0
 	}
 	fold := func(c byte) byte {
