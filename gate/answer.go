@@ -36,11 +36,14 @@ type Answer struct {
 
 // Trace says how an Answer came about. It is for operators' tools: no transport shows it to a client.
 type Trace struct {
-	App      string       // the application, "" where there is only one
-	Match    routes.Match // the route, where its table has one
-	Asked    string       // the decision path
-	Revision string       // of the policy
-	Cause    error        // why it is a denial, nil where the policy allowed
+	App   string        // the application, "" where there is only one
+	Match routes.Match  // the route, where its table has one
+	Asked string        // the decision path
+	Entry *policy.Entry // what was asked; nil where the policy was not
+	// Remembers says that the settings have decisions remembered; Entry knows whether its own can be.
+	Remembers bool
+	Revision  string // of the policy
+	Cause     error  // why it is a denial, nil where the policy allowed
 }
 
 // Action says how a header joins others of its name.

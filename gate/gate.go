@@ -86,7 +86,8 @@ type call struct {
 	truncated    bool         // more of the body was sent than is here
 	decisionPath []string
 	decision     policy.Decision
-	remembered   bool // the decision is an earlier one about an input that is the same to the policy
+	rule         *policy.Entry // what is asked for the decision
+	remembered   bool          // the decision is an earlier one about an input that is the same to the policy
 	bypassed     bool
 	span         trace.SpanContext
 }
@@ -205,7 +206,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	defer g.deciding.Add(-1)
 
 	entry, path := c.app.ask(c.req.Method, c.match.Route)
-	c.decisionPath = path
+	c.rule, c.decisionPath = entry, path
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))
 	}
@@ -241,12 +242,12 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 }
 
 func (c *call) trace(err error) Trace {
-	t := Trace{Match: c.match, Asked: c.asked(), Cause: err}
+	t := Trace{Match: c.match, Asked: c.asked(), Entry: c.rule, Cause: err}
 	if c.app != nil {
 		t.App = c.app.Name
 	}
 	if c.view != nil {
-		t.Revision = c.view.revision
+		t.Revision, t.Remembers = c.view.revision, c.view.memo != nil
 	}
 	return t
 }
