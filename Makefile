@@ -3,12 +3,13 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-keycloak attack-mutations check bench fuzz docs clean nginx
+.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
 	@echo "make test       unit tests under the race detector, and end-to-end tests with a real Envoy"
 	@echo "make test-full  the same with the long matrices"
+	@echo "make test-plain the gate's tests and the end-to-end tests with gatehouse serve --plain"
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
@@ -50,6 +51,11 @@ test-full: .venv-routes/stamp nginx
 	$(GOTEST) -race -timeout 40m -tags full $(UNIT)
 	$(GOTEST) -race -timeout 40m -tags full -count=1 ./envoy
 	$(MAKE) attack-mutations
+
+# The same tests on the reference path: each request evaluated, with all of its input, by generated code.
+test-plain:
+	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m ./gate ./extauthz
+	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m -count=1 ./envoy
 
 # Each check of package identity is taken out once, and the attack suite must notice.
 attack-mutations:
