@@ -35,9 +35,10 @@ const ruleName = "allowed"
 // application is an App with everything that it takes to decide about its requests. It is part of a View.
 type application struct {
 	App
-	table *routes.Table
-	entry *policy.Entry // of Decision
-	rules map[*routes.Route]map[string]*policy.Entry
+	table    *routes.Table
+	entry    *policy.Entry // of Decision
+	decision string        // Decision in words
+	rules    map[*routes.Route]map[string]*policy.Entry
 }
 
 // label names the application in messages.
@@ -90,7 +91,7 @@ func (v *View) assemble() error {
 		return nil
 	}
 	for _, app := range v.Settings.Apps {
-		a := application{App: app, table: v.Routes[app.Name]}
+		a := application{App: app, table: v.Routes[app.Name], decision: strings.Join(app.Decision, "/")}
 		a.Hosts = make([]string, len(app.Hosts))
 		for i, host := range app.Hosts {
 			a.Hosts[i] = lowerASCII(host)
@@ -202,6 +203,14 @@ func (v *View) eachEntry(each func(*policy.Entry) bool) {
 			}
 		}
 	}
+}
+
+// words writes a decision path of the application.
+func (a *application) words(path []string) string {
+	if a.entry != nil {
+		return a.decision
+	}
+	return routes.RuleName(path)
 }
 
 // ask finds the entry for a request: the application's one decision, or its route's rule.

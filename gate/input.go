@@ -10,7 +10,6 @@ import (
 
 	"gatehouse/identity"
 	"gatehouse/policy"
-	"gatehouse/routes"
 )
 
 // document is the input while it is made, with those members that its reader looks at. Empty values are left out, as in protojson.
@@ -105,17 +104,18 @@ func (d *document) mapping(key string, fill func(*document) error) error {
 
 // nested makes one object, with fill for its members.
 func (d *document) nested(key string, always, unordered bool, fill func(*document) error) error {
-	if !d.wants(key) {
+	below, wanted := d.reads.Member(key)
+	if !wanted {
 		return nil
 	}
 	outer := d.reads
-	d.reads = outer.Below(key)
-	defer func() { d.reads = outer }()
+	d.reads = below
 	if d.key == nil {
 		mark := len(d.members)
 		if err := fill(d); err != nil {
 			return err
 		}
+		d.reads = outer
 		if inner := d.members[mark:]; always || len(inner) > 0 {
 			d.members = append(d.members[:mark], policy.Member{Key: key, Value: policy.Object(inner...)})
 		}
@@ -126,6 +126,7 @@ func (d *document) nested(key string, always, unordered bool, fill func(*documen
 	if err := fill(d); err != nil {
 		return err
 	}
+	d.reads = outer
 	if !always && d.key.Empty(mark) {
 		d.key.Drop(mark)
 		return nil
@@ -184,10 +185,10 @@ func (d *document) plain(key string, x any) error {
 // asked is the decision path in words: envoy/authz/allow, or for a route's rule its package as Aserto writes it,
 // orders.GET.orders.__id.
 func (c *call) asked() string {
-	if c.app != nil && len(c.app.Root) > 0 {
-		return routes.RuleName(c.decisionPath)
+	if c.askedAs == "" && len(c.decisionPath) > 0 {
+		c.askedAs = c.app.words(c.decisionPath)
 	}
-	return strings.Join(c.decisionPath, "/")
+	return c.askedAs
 }
 
 // parseInput parses what of the request has a form that can be wrong: the body, where the policy reads it.
