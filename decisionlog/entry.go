@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,10 @@ type Entry struct {
 	InputSize int      // about how many bytes Input keeps in memory; see Config.QueueBytes
 	Result    Document // what the policy answered; nil: nothing
 	Error     string   // what went wrong, for operators
+
+	// ResultKept is where the log keeps what it made of Result, where other entries have the very same; nil where they have not. It
+	// keeps at most 1 KiB.
+	ResultKept *atomic.Value
 
 	params    [4]Param // room for Params, so that they cost nothing
 	inputLost bool     // Append let go of Input for want of memory
@@ -160,6 +165,9 @@ type recordGap struct {
 		Segment    string `json:"segment,omitempty"`
 	} `json:"gap"`
 }
+
+// maxKept bounds what Entry.ResultKept is given, in bytes.
+const maxKept = 1 << 10
 
 // keepBuffer is the largest buffer that is kept for the next entry.
 const keepBuffer = 1 << 20

@@ -1,6 +1,7 @@
 package decisionlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"maps"
@@ -86,7 +87,15 @@ type packing struct {
 type documents struct {
 	flags                uint64
 	result, body         any
+	packedResult         []byte // instead of result, where it was packed before
 	resultScan, bodyScan scan
+}
+
+// keptResult is a result that was packed for another entry.
+type keptResult struct {
+	by     *packer // what is secret to it
+	bytes  []byte
+	masked []string
 }
 
 // What of an entry turned out not to be plain JSON.
@@ -127,6 +136,25 @@ func (o *packing) packGap(g gap) {
 }
 
 func (o *packing) documents(e *Entry) (d documents) {
+	if !o.kept(e, &d) {
+		o.result(e, &d)
+	}
+	if !e.Asked {
+		return d
+	}
+	o.scan = scan{}
+	v, ok := makeDocument(e.Input.Body)
+	switch {
+	case !ok || e.inputLost:
+		d.flags |= flagNoInput
+	case e.Input.Body != nil:
+		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
+		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
+	}
+	return d
+}
+
+func (o *packing) result(e *Entry, d *documents) {
 	o.scan = scan{}
 	v, ok := makeDocument(e.Result)
 	switch {
@@ -136,19 +164,27 @@ func (o *packing) documents(e *Entry) (d documents) {
 		o.redact.result(v, &o.scan)
 		d.result, d.resultScan, d.flags = v, o.scan, d.flags|flagResult
 	}
-	if !e.Asked {
-		return d
+}
+
+// kept takes the result as it was packed for another entry.
+func (o *packing) kept(e *Entry, d *documents) bool {
+	if e.ResultKept == nil {
+		return false
 	}
-	o.scan = scan{}
-	v, ok = makeDocument(e.Input.Body)
-	switch {
-	case !ok || e.inputLost:
-		d.flags |= flagNoInput
-	case e.Input.Body != nil:
-		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
-		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
+	k, _ := e.ResultKept.Load().(*keptResult)
+	if k == nil || k.by != o.packer {
+		return false
 	}
-	return d
+	d.packedResult, d.resultScan.masked, d.flags = k.bytes, k.masked, d.flags|flagResult
+	return true
+}
+
+// keep keeps the result that was packed last for other entries.
+func (o *packing) keep(e *Entry, d *documents, packed []byte) {
+	if e.ResultKept == nil || len(packed) > maxKept {
+		return
+	}
+	e.ResultKept.Store(&keptResult{by: o.packer, bytes: bytes.Clone(packed), masked: d.resultScan.masked})
 }
 
 // makeDocument asks for a document. One that fails or panics costs its own text, not the audit trail.
@@ -190,8 +226,14 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	}
 	o.params(e.Params)
 	o.clean(e.Error, o.redact.text(e.Error))
-	if flags&flagResult != 0 && !o.value(d.result, 0) {
+	switch mark := len(o.buf); {
+	case flags&flagResult == 0:
+	case d.packedResult != nil:
+		o.buf = append(o.buf, d.packedResult...)
+	case !o.value(d.result, 0):
 		return badResult
+	default:
+		o.keep(e, d, o.buf[mark:])
 	}
 	if e.Asked && flags&flagNoInput == 0 && !o.input(&e.Input, d, flags) {
 		return badInput

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -250,4 +252,47 @@ func TestHole(t *testing.T) {
 	if strings.Count(string(text), `{"decision_id":"d"`) != 2 || strings.Count(string(text), `"unfinished_bytes":1016`) != 1 || strings.Contains(string(text), "damaged") {
 		t.Errorf("%s", text)
 	}
+}
+
+// TestKeptResult has a result that several entries share: it is packed once, redacted anew where other things are secret, and cut like any other.
+func TestKeptResult(t *testing.T) {
+	c, p := testCodec()
+	made := 0
+	result := counted{&made, map[string]any{"headers": map[string]any{"set-cookie": "s3cret", "x-partner": "p4rtner"}, "s": strings.Repeat("s", 600)}}
+	var kept atomic.Value
+	pack := func(p *packer, host string) string {
+		var o packing
+		p.pack(&o, &Entry{Host: host, Result: result, ResultKept: &kept})
+		line, err := c.appendLine(nil, o.buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(line)
+	}
+	first, second := pack(p, "h"), pack(p, "h")
+	if first != second || made != 1 || strings.Contains(first, "s3cret") || !strings.Contains(first, `"masked":["/result/headers/set-cookie"]`) {
+		t.Errorf("made %d times\n%s\n%s", made, first, second)
+	}
+	if line := pack(p, strings.Repeat("h", defaultMaxEntry)); !strings.Contains(line, `"erased":["/result"]`) {
+		t.Errorf("a line that is too large: %s", line)
+	}
+	other := *p
+	other.redact = newRedactor(Redact{Headers: []string{"x-partner"}})
+	if line := pack(&other, "h"); strings.Contains(line, "p4rtner") || strings.Contains(line, "s3cret") {
+		t.Errorf("with more that is secret: %s", line)
+	}
+	if line := pack(&other, "h"); strings.Contains(line, "p4rtner") {
+		t.Errorf("with more that is secret, kept: %s", line)
+	}
+}
+
+type counted struct {
+	made *int
+	v    map[string]any
+}
+
+func (d counted) JSON() (any, error) {
+	*d.made++
+	headers := d.v["headers"].(map[string]any)
+	return map[string]any{"headers": maps.Clone(headers), "s": d.v["s"]}, nil
 }

@@ -16,8 +16,9 @@ func (g *Gate) Again(ctx context.Context, req *Request) func() bool {
 	if err := g.approach(ctx, c); err != nil {
 		return func() bool { return false }
 	}
-	entry, path := c.app.ask(req.Method, nil)
-	if c.decisionPath = path; c.parseInput(entry) != nil {
+	c.rule = c.app.ask(req.Method, nil)
+	entry := c.rule.entry
+	if c.parseInput(entry) != nil {
 		return func() bool { return false }
 	}
 	return func() bool {

@@ -182,13 +182,12 @@ func (d *document) plain(key string, x any) error {
 	return nil
 }
 
-// asked is the decision path in words: envoy/authz/allow, or for a route's rule its package as Aserto writes it,
-// orders.GET.orders.__id.
+// asked is the name of the rule that was asked, "" where none was.
 func (c *call) asked() string {
-	if c.askedAs == "" && len(c.decisionPath) > 0 {
-		c.askedAs = c.app.words(c.decisionPath)
+	if c.rule == nil {
+		return ""
 	}
-	return c.askedAs
+	return c.rule.name
 }
 
 // parseInput parses what of the request has a form that can be wrong: the body, where the policy reads it.
@@ -199,7 +198,7 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	}
 	c.body = policy.Null()
 	if !c.truncated && entry.Reads().Any("parsed_body") {
-		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments)
+		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments())
 	}
 	return err
 }
@@ -214,7 +213,7 @@ func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
 	body := c.body
 	defer func() { c.body = body }() // the decision log has it as it is read
 	if !c.truncated {
-		if parsed, err := parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments); err == nil {
+		if parsed, err := parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments()); err == nil {
 			c.body = parsed
 		}
 	}
@@ -278,7 +277,9 @@ func (c *call) fill(in *document) error {
 		d.text("encoding", "protojson")
 		return nil
 	})
-	in.strings("parsed_path", c.target.segments)
+	if in.wants("parsed_path") {
+		in.strings("parsed_path", c.target.segments())
+	}
 	_ = in.mapping("parsed_query", func(d *document) error { // no error
 		for name, values := range c.target.query {
 			d.strings(name, values)

@@ -79,9 +79,9 @@ func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Va
 	case s.Plain:
 		ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 		defer cancel()
-		return c.rule.Decide(ctx, document, c.started)
+		return c.rule.entry.Decide(ctx, document, c.started)
 	}
-	return c.rule.DecideWithin(ctx, s.Timeout, document, c.started)
+	return c.rule.entry.DecideWithin(ctx, s.Timeout, document, c.started)
 }
 
 // recheck queues a hit to be decided again, from all of the input. It is never waited for.

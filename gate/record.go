@@ -47,7 +47,8 @@ func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 
 func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	req := c.req
-	e := &decisionlog.Entry{
+	e := &c.logged
+	*e = decisionlog.Entry{
 		DecisionID:   c.id,
 		Time:         c.started,
 		Outcome:      "deny",
@@ -90,7 +91,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		c.recordInput(&e.Input)
 	}
 	if c.decision.Result != nil {
-		e.Result = (*resultDocument)(c)
+		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
 	}
 	if err != nil {
 		e.Error = err.Error()

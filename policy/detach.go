@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -34,6 +35,7 @@ func detached(d *Decision) (*Decision, int64) {
 	if !ok {
 		return nil, 0
 	}
+	size += min(size, MaxKept)
 	text := func(s string) string {
 		size += int64(len(s)) + 8
 		return strings.Clone(s)
@@ -56,7 +58,7 @@ func detached(d *Decision) (*Decision, int64) {
 	}
 	own := &Decision{Allowed: d.Allowed, Reason: text(d.Reason), Headers: headers(d.Headers), ResponseHeaders: headers(d.ResponseHeaders),
 		RemoveHeaders: names(d.RemoveHeaders), SetQuery: slices.Clone(d.SetQuery), RemoveQuery: names(d.RemoveQuery), Body: text(d.Body),
-		Status: d.Status, Result: result}
+		Status: d.Status, Result: result, Kept: new(atomic.Value)}
 	for i, q := range own.SetQuery {
 		size += 32
 		own.SetQuery[i] = QueryParameter{Name: text(q.Name), Value: text(q.Value)}

@@ -95,6 +95,7 @@ func (s *server) adminServer() *http.Server {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(s.status()) // the client may be gone
 	})
+	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
@@ -105,6 +106,7 @@ func newServer(ctx context.Context, src source) (*server, error) {
 	found := &problems{doc: doc, errs: doc.errs}
 	s.logger, err = cfg.Log.build(s.level)
 	found.add("log", err)
+	limitMemory(s.logger, memlimit.FromCgroup)
 	var traces *gate.Traces
 	traces, s.flushTraces, err = cfg.Traces.build(ctx)
 	found.add("traces", err)
