@@ -240,10 +240,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		if wrong != nil {
 			return fail(BadRequest, wrong)
 		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.Timeout)
-		defer cancel()
-		c.decision, err = evaluate(ctx, entry, key, document, c.started)
+		c.decision, err = c.evaluate(ctx, key, document)
 	}
 	switch {
 	case err == nil && c.decision.Allowed:
@@ -252,7 +249,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		return fail(NoCredential, errors.New("the policy denies a caller without a credential"))
 	case err == nil:
 		return fail(Denied, errors.New("the policy denies"))
-	case ctx.Err() != nil:
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return fail(Timeout, fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err))
 	case errors.Is(err, policy.ErrUndefined):
 		return fail(NoDecision, err)

@@ -104,17 +104,18 @@ func (d *document) mapping(key string, fill func(*document) error) error {
 
 // nested makes one object, with fill for its members.
 func (d *document) nested(key string, always, unordered bool, fill func(*document) error) error {
-	if !d.wants(key) {
+	below, wanted := d.reads.Member(key)
+	if !wanted {
 		return nil
 	}
 	outer := d.reads
-	d.reads = outer.Below(key)
-	defer func() { d.reads = outer }()
+	d.reads = below
 	if d.key == nil {
 		mark := len(d.members)
 		if err := fill(d); err != nil {
 			return err
 		}
+		d.reads = outer
 		if inner := d.members[mark:]; always || len(inner) > 0 {
 			d.members = append(d.members[:mark], policy.Member{Key: key, Value: policy.Object(inner...)})
 		}
@@ -125,6 +126,7 @@ func (d *document) nested(key string, always, unordered bool, fill func(*documen
 	if err := fill(d); err != nil {
 		return err
 	}
+	d.reads = outer
 	if !always && d.key.Empty(mark) {
 		d.key.Drop(mark)
 		return nil

@@ -71,11 +71,17 @@ func (g *Gate) recall(c *call, key *policy.Key) (bool, error) {
 }
 
 // evaluate asks the policy, and has the decision remembered where there is a key.
-func evaluate(ctx context.Context, entry *policy.Entry, key *policy.Key, document policy.Value, now time.Time) (policy.Decision, error) {
-	if key == nil {
-		return entry.Decide(ctx, document, now)
+func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Value) (policy.Decision, error) {
+	s := c.view.Settings
+	switch {
+	case key != nil:
+		return key.Decide(ctx, s.Timeout, document, c.started)
+	case s.Plain:
+		ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+		defer cancel()
+		return c.rule.entry.Decide(ctx, document, c.started)
 	}
-	return key.Decide(ctx, document, now)
+	return c.rule.entry.DecideWithin(ctx, s.Timeout, document, c.started)
 }
 
 // recheck queues a hit to be decided again, from all of the input. It is never waited for.

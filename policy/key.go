@@ -46,10 +46,12 @@ func (k *Key) fits(n int) bool {
 
 // sized writes a tag, a length and as many bytes.
 func (k *Key) sized(tag byte, s string) {
-	if k.fits(len(s) + 1 + binary.MaxVarintLen32) {
-		k.text = append(k.text, tag)
-		k.text = binary.AppendUvarint(k.text, uint64(len(s)))
-		k.text = append(k.text, s...)
+	switch {
+	case !k.fits(len(s) + 1 + binary.MaxVarintLen32):
+	case len(s) < 1<<7:
+		k.text = append(append(k.text, tag, byte(len(s))), s...)
+	default:
+		k.text = append(binary.AppendUvarint(append(k.text, tag), uint64(len(s))), s...)
 	}
 }
 

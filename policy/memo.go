@@ -159,9 +159,9 @@ func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
 	return m.slots[at : at+ways]
 }
 
-// Decide is Entry.Decide of the key's entry, and remembers what comes of it if it may be.
-func (k *Key) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
-	d, clean, err := k.entry.decide(ctx, input, now)
+// Decide is Entry.DecideWithin of the key's entry, and remembers what comes of it if it may be.
+func (k *Key) Decide(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
+	d, clean, err := k.entry.decide(ctx, timeout, input, now)
 	if clean && !k.unfit && (err == nil || errors.Is(err, ErrUndefined)) {
 		k.memo.remember(k, &d, err)
 	}
@@ -272,7 +272,7 @@ func (k *Key) Recheck(found Recalled, input Value, now time.Time) (Recheck, bool
 // Run decides again, without the memo. The error says how that differs from what was remembered, and the memo is off from then on. It
 // is nil also where nothing can be said, because ctx ended first.
 func (r *Recheck) Run(ctx context.Context) error {
-	d, _, err := r.entry.decide(ctx, r.input, r.now)
+	d, _, err := r.entry.decide(ctx, 0, r.input, r.now)
 	was, is := "no decision", "no decision"
 	if r.found.decision != nil {
 		was = r.found.decision.Result.String()

@@ -60,7 +60,7 @@ func (r *remembering) decide(ctx context.Context, input policy.Value, now time.T
 	if found, ok := k.Recall(); ok {
 		return found.Decision, true, found.Err
 	}
-	d, err = k.Decide(ctx, input, now)
+	d, err = k.Decide(ctx, 0, input, now)
 	return d, false, err
 }
 
@@ -503,7 +503,7 @@ func TestMemoRests(t *testing.T) {
 			if k != nil {
 				keyed++
 				if _, ok := k.Recall(); !ok {
-					if _, err := k.Decide(t.Context(), v, noon); err != nil {
+					if _, err := k.Decide(t.Context(), time.Minute, v, noon); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -559,7 +559,7 @@ func TestRecheck(t *testing.T) {
 	three := value(t, `{"x":3}`)
 	k := r.key(three)
 	k.Recall()
-	if d, err := k.Decide(t.Context(), one, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
+	if d, err := k.Decide(t.Context(), time.Minute, one, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
 		t.Fatal(err)
 	}
 	k.Done()

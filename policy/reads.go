@@ -67,6 +67,15 @@ func (r Reads) Has(key string) bool {
 	return r.at == nil || r.at.whole || r.at.member(key) != nil
 }
 
+// Member is Has and Below in one.
+func (r Reads) Member(key string) (Reads, bool) {
+	if r.at == nil || r.at.whole {
+		return Reads{everything}, true
+	}
+	at := r.at.member(key)
+	return Reads{at}, at != nil
+}
+
 // Whole reports whether the value is read as it is, rather than some of its members.
 func (r Reads) Whole() bool { return r.at == nil || r.at.whole }
 

@@ -25,6 +25,7 @@ type Snapshot struct {
 	patterns  cache.InterQueryValueCache
 	directory map[string]*topdown.Builtin
 	transport topdown.CustomizeRoundTripper // of http.send; nil while that is off
+	blocks    bool                          // there are built-ins that wait for others
 	output    output
 	revision  string
 	bundles   []BundleInfo
@@ -59,10 +60,34 @@ type evaluation struct {
 	cancelled atomic.Bool
 	failures  []topdown.Error // of built-ins, in order
 	result    Value
+
+	// Of an evaluation that looks for its own end, instead of being told: a timer and a goroutine cost as much as a short evaluation.
+	ctx    context.Context // nil: it is told
+	until  time.Time
+	looked uint
+	ended  error // why it was ended
 }
 
-func (e *evaluation) Cancel()         { e.cancelled.Store(true) }
-func (e *evaluation) Cancelled() bool { return e.cancelled.Load() }
+// lookEvery is how many expressions are evaluated between two looks at the clock.
+const lookEvery = 16
+
+func (e *evaluation) Cancel() { e.cancelled.Store(true) }
+
+// Cancelled is asked before each expression, and by built-ins that iterate, on the goroutine that evaluates.
+func (e *evaluation) Cancelled() bool {
+	if e.ctx == nil {
+		return e.cancelled.Load()
+	}
+	if e.looked++; e.ended == nil && e.looked%lookEvery == 0 {
+		if e.ended = e.ctx.Err(); e.ended == nil && !time.Now().Before(e.until) {
+			e.ended = context.DeadlineExceeded
+		}
+	}
+	return e.ended != nil
+}
+
+// stopped reports whether the evaluation was to end before its end.
+func (e *evaluation) stopped() bool { return e.ended != nil || e.cancelled.Load() }
 
 // Entry is one decision path of a snapshot, compiled. It is as immutable as the snapshot, but for what it counts.
 type Entry struct {
@@ -137,19 +162,25 @@ func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Deci
 // The decision is only valid without an error; with one it is the zero value, which denies. Errors wrap ErrUndefined,
 // ErrEvaluation, or the context's error when ctx ended first.
 func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
-	d, _, err := e.decide(ctx, input, now)
+	d, _, err := e.decide(ctx, 0, input, now)
+	return d, err
+}
+
+// DecideWithin is Decide with a context that ends after timeout, and costs less than one.
+func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
+	d, _, err := e.decide(ctx, timeout, input, now)
 	return d, err
 }
 
 // decide is Decide; clean says that nothing failed on the way, not even a built-in function, and nothing was cut short.
-func (e *Entry) decide(ctx context.Context, input Value, now time.Time) (d Decision, clean bool, err error) {
+func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, now time.Time) (d Decision, clean bool, err error) {
 	// A panic in a built-in must cost this request alone.
 	defer func() {
 		if p := recover(); p != nil {
 			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
-	result, clean, err := e.evaluate(ctx, input, now)
+	result, clean, err := e.evaluate(ctx, timeout, input, now)
 	if err != nil {
 		return Decision{}, clean, err
 	}
@@ -158,13 +189,20 @@ func (e *Entry) decide(ctx context.Context, input Value, now time.Time) (d Decis
 }
 
 // evaluate returns the value of the decision document, and whether evaluation went undisturbed to its end.
-func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (result Value, clean bool, err error) {
+func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, now time.Time) (result Value, clean bool, err error) {
 	s := e.snapshot
 	if err := ctx.Err(); err != nil {
 		return nil, false, fmt.Errorf("evaluating the policy: %w", err)
 	}
 	state := &evaluation{}
-	if ctx.Done() != nil {
+	if timeout > 0 && s.blocks { // what waits has to be told
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	if timeout > 0 && !s.blocks {
+		state.ctx, state.until = ctx, time.Now().Add(timeout)
+	} else if ctx.Done() != nil {
 		stop := context.AfterFunc(ctx, state.Cancel)
 		defer stop()
 	}
@@ -190,16 +228,18 @@ func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (resul
 		return nil
 	})
 	switch {
-	case err != nil && ctx.Err() != nil && topdown.IsCancel(err):
+	case err != nil && state.ended != nil && topdown.IsCancel(err):
+		return nil, false, fmt.Errorf("evaluating the policy: %w", state.ended)
+	case (err != nil || state.result == nil) && ctx.Err() != nil:
 		return nil, false, fmt.Errorf("evaluating the policy: %w", ctx.Err())
 	case err != nil:
 		return nil, false, evaluationError(err)
 	case state.result == nil && len(state.failures) > 0:
 		return nil, false, evaluationError(&state.failures[0])
 	case state.result == nil:
-		return nil, !state.Cancelled(), ErrUndefined
+		return nil, !state.stopped(), ErrUndefined
 	}
-	return state.result, len(state.failures) == 0 && !state.Cancelled(), nil
+	return state.result, len(state.failures) == 0 && !state.stopped(), nil
 }
 
 // evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line.
