@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,8 +17,8 @@ const (
 
 type metrics struct {
 	dropped *prometheus.CounterVec
-	errors  prometheus.Counter
-	written prometheus.CounterFunc
+	errors  *prometheus.CounterVec
+	sinks   []prometheus.Collector
 	queued  prometheus.GaugeFunc
 	spool   []prometheus.Collector // nil: there is none
 }
@@ -28,14 +29,10 @@ func newMetrics(l *Log) metrics {
 			Name: "gatehouse_decision_log_dropped_total",
 			Help: "Decisions that were not recorded, by cause.",
 		}, []string{"cause"}),
-		errors: prometheus.NewCounter(prometheus.CounterOpts{
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_decision_log_errors_total",
-			Help: "Writes that the decision log's sink refused; each is retried.",
-		}),
-		written: prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "gatehouse_decision_log_written_total",
-			Help: "Decisions that were written to the decision log.",
-		}, func() float64 { return float64(l.written.Load()) }),
+			Help: "Writes that a sink of the decision log refused; each is retried.",
+		}, []string{"sink"}),
 		queued: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gatehouse_decision_log_queued",
 			Help: "Decisions that wait to be written to the decision log.",
@@ -45,10 +42,34 @@ func newMetrics(l *Log) metrics {
 	for _, cause := range []string{causeFull, causeClosed, causeDrain} {
 		m.dropped.WithLabelValues(cause)
 	}
+	for _, s := range l.sinks {
+		s.errors = m.errors.WithLabelValues(s.cfg.Name)
+		m.sinks = append(m.sinks, sinkMetrics(s)...)
+	}
 	if l.spool != nil {
 		m.spool = spoolMetrics(l.spool)
 	}
 	return m
+}
+
+func sinkMetrics(s *sink) []prometheus.Collector {
+	label := prometheus.Labels{"sink": s.cfg.Name}
+	all := []prometheus.Collector{prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gatehouse_decision_log_written_total", ConstLabels: label,
+		Help: "Decisions that were written to a sink of the decision log."}, func() float64 { return float64(s.written.Load()) })}
+	if s.reader == nil {
+		return all
+	}
+	gauge := func(name, help string, value func() float64) {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "gatehouse_decision_log_spool_" + name, Help: help, ConstLabels: label}, value))
+	}
+	gauge("unread_bytes", "Bytes in the spool that a sink does not have yet.", func() float64 { return float64(s.unread()) })
+	gauge("oldest_seconds", "Age of the oldest decision that a sink does not have yet; 0: it has all.", func() float64 {
+		if t := s.oldest(); !t.IsZero() {
+			return time.Since(t).Seconds()
+		}
+		return 0
+	})
+	return all
 }
 
 func spoolMetrics(sp *spool) []prometheus.Collector {
@@ -59,13 +80,6 @@ func spoolMetrics(sp *spool) []prometheus.Collector {
 		gauge("bytes", "Bytes that the decision log's spool has on disk.", func() float64 { return float64(sp.used.Load()) }),
 		gauge("max_bytes", "Bytes that the decision log's spool may have on disk.", func() float64 { return float64(sp.max.Load()) }),
 		gauge("segments", "Files of the decision log's spool.", func() float64 { return float64(sp.count.Load()) }),
-		gauge("unread_bytes", "Bytes in the spool that the sink does not have yet.", func() float64 { return float64(sp.unread()) }),
-		gauge("oldest_seconds", "Age of the oldest decision that the sink does not have yet; 0: it has all.", func() float64 {
-			if ns := sp.oldest.Load(); ns != 0 {
-				return time.Since(time.Unix(0, ns)).Seconds()
-			}
-			return 0
-		}),
 	}
 }
 
@@ -73,7 +87,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range append([]prometheus.Collector{m.dropped, m.errors, m.written, m.queued}, m.spool...) {
+	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.queued}, m.sinks, m.spool) {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("decision log: registering metrics: %w", err)
 		}

@@ -28,72 +28,105 @@ type lineEnd struct {
 }
 
 // runSpool is Run with a spool. What is not written when it ends stays in the spool, for the next start.
-func (l *Log) runSpool(ctx context.Context, w *writer) error {
+func (l *Log) runSpool(ctx context.Context) error {
 	defer close(l.done)
+	if !l.takeOver(ctx) {
+		l.closed.Store(true)
+		l.endFiles()
+		l.closeSinks()
+		return nil
+	}
+	sp := l.spool
+	keeping, stopKeeper := context.WithCancel(context.Background())
+	kept := make(chan struct{})
+	go func() { defer close(kept); sp.keep(keeping) }()
+	drain, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stopped := l.startWriters(ctx, drain)
+	<-ctx.Done()
+	l.last = sp.release()
+	stopKeeper()
+	<-kept
+	close(l.released)
+	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
+	if !ended {
+		cancel()
+		clean, ended = endsWithin(stopped, 10*retryFirst)
+	}
+	l.closed.Store(l.last) // a request that comes late may still use a spool that another log has
+	l.endFiles()
+	if l.last && !clean {
+		l.cfg.Logger.Warn("decisions wait in the spool for the next start", zap.String("sink", l.names()), zap.String("dir", sp.dir))
+	}
+	if l.last {
+		l.endSpool(ended)
+	}
+	return nil
+}
+
+// takeOver waits for the log before us, and makes our sinks those that hold segments. It returns false where we end before our turn.
+func (l *Log) takeOver(ctx context.Context) bool {
 	if l.after != nil {
 		select {
 		case <-l.after.done:
 		case <-ctx.Done():
 			if !l.spool.release() {
-				l.closed.Store(true)
-				l.endFiles()
-				l.discardFile()
-				return nil
+				return false
 			}
 			<-l.after.done // its Run is about to return, and we are the last
 			l.spool.users = 1
 		}
 		l.after = nil
 	}
-	sp := l.spool
-	w.cur = sp.acquire(w)
-	w.done = w.cur
-	keeping, stopKeeper := context.WithCancel(context.Background())
-	kept := make(chan struct{})
-	go func() { defer close(kept); sp.keep(keeping) }()
-	drain, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stopped := make(chan bool, 1)
-	go func() { stopped <- w.runSpool(ctx, drain) }()
-	<-ctx.Done()
-	last := sp.release()
-	stopKeeper()
-	<-kept
-	w.last <- last
-	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
-	if !ended {
-		cancel()
-		clean, ended = endsWithin(stopped, 10*retryFirst)
+	var readers []*reader
+	for _, s := range l.sinks {
+		readers = append(readers, s.reader)
 	}
-	l.closed.Store(last) // a request that comes late may still use a spool that another log has
-	l.endFiles()
-	if last && !clean {
-		l.cfg.Logger.Warn("decisions wait in the spool for the next start", zap.String("sink", l.sinkName()),
-			zap.String("dir", sp.dir), zap.Uint64("bytes", sp.unread()))
-	}
-	switch {
-	case !last:
-	case ended:
-		sp.seal()
-		if sp.settled(l.cfg.DrainTimeout) {
-			sp.close()
-			break
-		}
-		sp.abandon()
-	default:
-		sp.abandon()
-	}
-	return nil
+	l.spool.acquire(readers)
+	return true
 }
 
-// endFiles lets go of a file that Reopen has opened and nobody took.
+// startWriters starts a writer for each sink. The channel tells whether all of them left nothing, once they have ended.
+func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
+	each, all := make(chan bool, len(l.sinks)), make(chan bool, 1)
+	for _, s := range l.sinks {
+		w := l.newWriter(s)
+		w.cur = l.spool.own(s.reader, w)
+		w.done = w.cur
+		go func() { each <- w.runSpool(ctx, drain) }()
+	}
+	go func() {
+		clean := true
+		for range l.sinks {
+			clean = <-each && clean
+		}
+		all <- clean
+	}()
+	return all
+}
+
+// endSpool gives the spool back, which nobody else uses. ended says that nobody reads it either.
+func (l *Log) endSpool(ended bool) {
+	if ended {
+		l.spool.seal()
+		if l.spool.settled(l.cfg.DrainTimeout) {
+			l.spool.close()
+			return
+		}
+	}
+	l.spool.abandon()
+}
+
+// endFiles lets go of files that Reopen has opened and nobody took.
 func (l *Log) endFiles() {
 	l.mu.Lock()
-	next := l.next
-	l.ended, l.next = true, nil
-	l.mu.Unlock()
-	if next != nil {
-		next.Close()
+	defer l.mu.Unlock()
+	l.ended = true
+	for _, s := range l.sinks {
+		if s.next != nil {
+			s.next.Close()
+			s.next = nil
+		}
 	}
 }
 
@@ -113,7 +146,7 @@ func (w *writer) runSpool(ctx, drain context.Context) bool {
 		}
 		w.sleep(ctx)
 	}
-	if !<-w.last {
+	if <-w.log.released; !w.log.last {
 		return w.settle(drain)
 	}
 	for w.step(drain) {
@@ -135,13 +168,13 @@ func (w *writer) runSpool(ctx, drain context.Context) bool {
 
 // finish writes the last gap, for which the spool has no room any more.
 func (w *writer) finish(drain context.Context) bool {
-	if g := w.takeGap(); g.dropped > 0 {
+	if g := w.log.finalGap(); g.dropped > 0 {
 		w.line(nil, g)
 		if !w.settle(drain) {
 			return false
 		}
 	}
-	w.spool.oldest.Store(0)
+	w.sink.reader.oldest.Store(0)
 	w.done.s = nil // so that the last place is durable
 	w.commit()
 	return true
@@ -170,8 +203,7 @@ func (w *writer) sleep(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	sp.idle.Store(true)
-	defer sp.idle.Store(false)
+	sp.idle.Store(true) // and whoever appends wakes all that may have said so
 	peek := w.cur
 	if _, ok := peek.next(); ok || peek.s != w.cur.s {
 		return
@@ -179,13 +211,13 @@ func (w *writer) sleep(ctx context.Context) {
 	if w.dirty {
 		pause.Reset(max(restEvery, time.Until(w.synced.Add(w.log.cfg.Sync))))
 	} else {
-		sp.oldest.Store(0)
+		w.sink.reader.oldest.Store(0)
 		pause.Stop()
 	}
 	select {
-	case <-sp.wake:
+	case <-w.sink.reader.wake:
 	case <-w.log.lossy:
-	case <-w.log.wake:
+	case <-w.sink.wake:
 	case <-pause.C:
 		w.commit()
 	case <-ctx.Done():
@@ -222,19 +254,19 @@ func (w *writer) fill() bool {
 func (w *writer) line(packed []byte, g gap) {
 	if len(w.buf) == 0 {
 		if t, ok := packedTime(frameEntry, packed); ok && t.Unix() > 0 {
-			w.spool.oldest.Store(t.UnixNano())
+			w.sink.reader.oldest.Store(t.UnixNano())
 		}
 	}
 	if packed != nil {
 		var err error
-		if w.buf, err = w.log.codec.appendLine(w.buf, packed); err != nil {
+		if w.buf, err = w.log.lines.entry(w.buf, w.cur, packed); err != nil {
 			packed, g = nil, w.cur.damage(w.cur.s, uint64(len(packed))) // a later version's
 		} else {
 			w.entries++
 		}
 	}
 	if packed == nil {
-		w.buf = w.log.codec.appendGap(w.buf, g)
+		w.buf = w.log.lines.gap(w.buf, g)
 	}
 	w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 }
@@ -261,7 +293,7 @@ func (w *writer) commit() {
 		return
 	}
 	w.dirty = w.dirty || len(w.ends) > 0
-	w.log.written.Add(w.entries)
+	w.sink.written.Add(w.entries)
 	w.entries, w.ends = 0, w.ends[:0]
 	durable := w.cur.s != w.done.s || w.dirty && time.Since(w.synced) >= w.log.cfg.Sync
 	if !durable && w.cur.off == w.done.off {
@@ -276,7 +308,7 @@ func (w *writer) commit() {
 
 // place saves how far the sink is.
 func (w *writer) place(at cursor, durable bool) {
-	if err := w.spool.commit(w, at.s, at.off, w.sinkPlace(), durable); err != nil && w.mayTell(&w.saidError) {
+	if err := w.spool.commit(w.sink.reader, w, at.s, at.off, w.sinkPlace(), durable); err != nil && w.mayTell(&w.saidError) {
 		w.spool.log.Error("the decision log's spool", zap.String("dir", w.spool.dir), zap.Error(err))
 	}
 	w.done = at
@@ -308,6 +340,17 @@ func (w *writer) changedFile() {
 		}
 	}
 	w.place(at, true)
+}
+
+// finalGap is what was lost that the spool has no room for any more: the same for every sink.
+func (l *Log) finalGap() gap {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.final == nil {
+		g := l.gap
+		l.final, l.gap = &g, gap{}
+	}
+	return *l.final
 }
 
 func (w *writer) takeGap() gap {
@@ -348,7 +391,7 @@ func (w *writer) resume() {
 	sp.mu.Unlock()
 	if w.cur.s.old {
 		if err := w.readTail(); err != nil {
-			sp.log.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.log.sinkName()), zap.Error(err))
+			sp.log.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 		}
 	}
 	w.skip()
@@ -378,7 +421,8 @@ func (w *writer) readTail() error {
 	if w.info == nil || !w.info.Mode().IsRegular() {
 		return nil
 	}
-	at := w.spool.pos.written
+	pos := w.sink.reader.pos
+	at := pos.written
 	path, err := w.wasFile(at)
 	if err != nil {
 		return err
@@ -394,11 +438,12 @@ func (w *writer) readTail() error {
 	}
 	size := uint64(info.Size())
 	if size < at.size { // the power failed: what the disk has is less than what was written
-		w.back(w.spool.pos.durable)
-		at = w.spool.pos.durable
+		at = pos.durable
+		w.cur = w.spool.back(w.sink.reader, at)
+		w.done = w.cur
 	}
 	from := min(at.size, size)
-	if !w.spool.pos.known || size-from > mostTail {
+	if !pos.known || size-from > mostTail {
 		from = size - min(size, mostTail)
 	}
 	whole, err := w.readIDs(f, from, size)
@@ -411,19 +456,10 @@ func (w *writer) readTail() error {
 	return nil
 }
 
-// back returns to an earlier place.
-func (w *writer) back(at place) {
-	w.spool.mu.Lock()
-	w.spool.seekTo(at)
-	w.cur = cursor{s: w.spool.reader, off: w.spool.offset}
-	w.done = w.cur
-	w.spool.mu.Unlock()
-}
-
 // wasFile finds the file that was written to: the one that the log has, or one that it was moved to in the same directory.
 func (w *writer) wasFile(at place) (string, error) {
-	path := w.log.cfg.File
-	if dev, ino := fileID(w.info); !w.spool.pos.known || at.ino == 0 || dev == at.dev && ino == at.ino {
+	path := w.sink.cfg.File
+	if dev, ino := fileID(w.info); !w.sink.reader.pos.known || at.ino == 0 || dev == at.dev && ino == at.ino {
 		return fmt.Sprintf("/proc/self/fd/%d", w.file.Fd()), nil // that one, whatever it is called by now
 	}
 	names, err := os.ReadDir(filepath.Dir(path))

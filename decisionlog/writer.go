@@ -20,9 +20,10 @@ const (
 	complainGap = time.Minute
 )
 
-// writer is the far side of the queue. All of it belongs to one goroutine.
+// writer is the far side of the queue or the spool, for one sink. All of it belongs to one goroutine.
 type writer struct {
 	log  *Log
+	sink *sink
 	file *os.File    // nil for standard output
 	info os.FileInfo // of file when it was opened
 	out  io.Writer   // file or standard output
@@ -35,7 +36,6 @@ type writer struct {
 	seen    map[string]struct{} // what an earlier run wrote without having said so
 	synced  time.Time           // when the sink's file was last synced
 	dirty   bool                // it has lines that are not synced
-	last    chan bool           // says at the end whether the spool has no other user
 
 	packing packing
 	buf     []byte // whole lines
@@ -55,21 +55,17 @@ type writer struct {
 // pipe that nobody reads) does not keep Run from ending; its goroutine stays
 // until the write does.
 func (l *Log) Run(ctx context.Context) error {
-	if l == nil || l.queue == nil && l.spool == nil {
+	if l == nil || len(l.sinks) == 0 {
 		<-ctx.Done()
 		return nil
 	}
 	if l.started.Swap(true) {
-		return fmt.Errorf("decision log %q is already running", l.cfg.File)
-	}
-	w := &writer{log: l, file: l.file, out: l.cfg.Stdout, spool: l.spool, last: make(chan bool, 1)}
-	if w.file != nil {
-		w.out = w.file
-		w.info, _ = w.file.Stat()
+		return fmt.Errorf("decision log %q is already running", l.names())
 	}
 	if l.spool != nil {
-		return l.runSpool(ctx, w)
+		return l.runSpool(ctx)
 	}
+	w := l.newWriter(l.sinks[0])
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopped := make(chan bool, 1)
@@ -81,6 +77,15 @@ func (l *Log) Run(ctx context.Context) error {
 		clean, _ = endsWithin(stopped, retryFirst) // a moment to notice, unless it hangs
 	}
 	return l.end(clean)
+}
+
+func (l *Log) newWriter(s *sink) *writer {
+	w := &writer{log: l, sink: s, file: s.file, out: l.cfg.Stdout, spool: l.spool}
+	if w.file != nil {
+		w.out = w.file
+		w.info, _ = w.file.Stat()
+	}
+	return w
 }
 
 func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
@@ -98,16 +103,12 @@ func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
 // clean end that can only be what came too late.
 func (l *Log) end(clean bool) error {
 	l.closed.Store(true)
+	l.endFiles()
 	l.mu.Lock()
-	l.ended = true
-	next, lastErr := l.next, l.lastErr
-	l.next = nil
+	lastErr := l.sinks[0].lastErr
 	left := l.discard() + uint64(max(0, l.held.Swap(0)))
 	l.mu.Unlock()
 	close(l.done)
-	if next != nil {
-		next.Close()
-	}
 	if clean {
 		l.count(causeClosed, left)
 		return nil
@@ -116,7 +117,7 @@ func (l *Log) end(clean bool) error {
 	if lastErr == "" {
 		lastErr = "the sink does not take them"
 	}
-	return fmt.Errorf("decision log %q: %d entries were not written: %s", l.cfg.File, left, lastErr)
+	return fmt.Errorf("decision log %q: %d entries were not written: %s", l.names(), left, lastErr)
 }
 
 // run writes until ctx ends, and then until nothing is left or drain ends. It
@@ -132,7 +133,7 @@ func (w *writer) run(ctx, drain context.Context) bool {
 			if len(l.queue) == 0 { // else the gap goes behind what was queued before it
 				w.settle(ctx)
 			}
-		case <-l.wake:
+		case <-w.sink.wake:
 		case <-ctx.Done():
 		}
 		w.takeNext()
@@ -170,7 +171,7 @@ func (w *writer) batch(e *Entry) {
 	start := time.Now()
 	for {
 		w.log.packer.pack(&w.packing, e)
-		w.buf, _ = w.log.codec.appendLine(w.buf, w.packing.buf) // we packed it ourselves
+		w.buf, _ = w.log.lines.entry(w.buf, cursor{}, w.packing.buf) // we packed it ourselves
 		w.log.held.Add(1)
 		w.log.release(e)
 		if len(w.buf) >= flushBytes || time.Since(start) >= flushAfter {
@@ -202,7 +203,7 @@ func (w *writer) settle(ctx context.Context) bool {
 		timer := time.NewTimer(w.retry)
 		select {
 		case <-timer.C:
-		case <-w.log.wake:
+		case <-w.sink.wake:
 		case <-ctx.Done():
 			timer.Stop()
 			return false
@@ -240,7 +241,7 @@ func (w *writer) progress(n int) {
 	}
 	if !w.isGap && !w.abandoned() { // else they are already counted as lost
 		w.log.held.Add(-int64(lines))
-		w.log.written.Add(uint64(lines))
+		w.sink.written.Add(uint64(lines))
 	}
 }
 
@@ -271,7 +272,7 @@ func (w *writer) addGap() bool {
 		return false
 	}
 	w.lastGap = now
-	w.buf = w.log.codec.appendGap(w.buf, g)
+	w.buf = w.log.lines.gap(w.buf, g)
 	w.isGap = true
 	w.tellLoss(g)
 	return true
@@ -280,7 +281,7 @@ func (w *writer) addGap() bool {
 func (w *writer) tellLoss(g gap) {
 	if w.mayTell(&w.saidLoss) {
 		w.log.cfg.Logger.Warn("decisions were not recorded",
-			zap.String("sink", w.log.sinkName()), zap.Uint64("dropped", g.dropped),
+			zap.String("sink", w.sink.cfg.String()), zap.Uint64("dropped", g.dropped),
 			zap.Time("since", g.since), zap.Time("until", g.until))
 	}
 }
@@ -288,8 +289,8 @@ func (w *writer) tellLoss(g gap) {
 // takeNext goes over to the file that Reopen has opened, if there is one.
 func (w *writer) takeNext() bool {
 	w.log.mu.Lock()
-	f := w.log.next
-	w.log.next = nil
+	f := w.sink.next
+	w.sink.next = nil
 	w.log.mu.Unlock()
 	if f == nil {
 		return false
@@ -304,7 +305,7 @@ func (w *writer) reopen() {
 	if w.file == nil {
 		return
 	}
-	f, err := openFile(w.log.cfg.File)
+	f, err := openFile(w.sink.cfg.File)
 	w.unopenedLast = err
 	if err == nil {
 		w.use(f)
@@ -332,7 +333,7 @@ func (w *writer) sync() {
 		return
 	}
 	if err := w.file.Sync(); err != nil && w.mayTell(&w.saidError) {
-		w.log.cfg.Logger.Error("syncing decision log", zap.String("sink", w.log.sinkName()), zap.Error(err))
+		w.log.cfg.Logger.Error("syncing decision log", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 	}
 }
 
@@ -343,12 +344,12 @@ func (w *writer) failed(err error) {
 	}
 	l := w.log
 	w.retry = min(max(2*w.retry, retryFirst), retryMost)
-	l.failing.Store(true)
-	l.met.errors.Inc()
-	l.setError(err.Error())
+	w.sink.failing.Store(true)
+	w.sink.errors.Inc()
+	w.sink.setError(err.Error())
 	if w.mayTell(&w.saidError) {
 		l.cfg.Logger.Error("writing decision log; will keep trying",
-			zap.String("sink", l.sinkName()), zap.Int("queued", l.queued()),
+			zap.String("sink", w.sink.cfg.String()), zap.Int("queued", l.queued()),
 			zap.Uint64("dropped", l.dropped.Load()), zap.Error(err))
 	}
 }
@@ -358,9 +359,9 @@ func (w *writer) recovered() {
 		return
 	}
 	w.retry, w.unopenedLast = 0, nil
-	w.log.setError("")
-	w.log.failing.Store(false)
-	w.log.cfg.Logger.Info("decision log is being written again", zap.String("sink", w.log.sinkName()))
+	w.sink.setError("")
+	w.sink.failing.Store(false)
+	w.log.cfg.Logger.Info("decision log is being written again", zap.String("sink", w.sink.cfg.String()))
 }
 
 // mayTell says whether operators may be told of a thing again: once a minute.
@@ -371,10 +372,4 @@ func (w *writer) mayTell(last *time.Time) bool {
 	}
 	*last = now
 	return true
-}
-
-func (l *Log) setError(text string) {
-	l.mu.Lock()
-	l.lastErr = text
-	l.mu.Unlock()
 }
