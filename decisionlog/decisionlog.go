@@ -156,6 +156,12 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Redact names credentials beyond those known by default.
 	Redact Redact
+	// Masks are applied to each entry when it leaves the spool for a sink.
+	Masks []Mask
+	// Rules asks the policy what of an event, which is a line, is to be masked, and whether it is recorded at all. It is called off the
+	// request path by one goroutine at a time, for each entry once or, where sinks are far from each other, more often. It may wait for
+	// a policy until ctx ends. nil: the policy is not asked.
+	Rules func(ctx context.Context, event []byte) Ruling
 	// Claims names the claims of the caller that are recorded; nil: none.
 	Claims []string
 
@@ -233,12 +239,16 @@ func New(cfg Config) (*Log, error) {
 	if err != nil || len(sinks) == 0 {
 		return &Log{cfg: cfg}, err
 	}
+	lines, err := newLines(&cfg, len(sinks))
+	if err != nil {
+		return nil, err
+	}
 	l := &Log{
 		cfg:      cfg,
 		done:     make(chan struct{}),
 		lossy:    make(chan struct{}, 1),
 		released: make(chan struct{}),
-		lines:    newLines(&cfg, len(sinks)),
+		lines:    lines,
 		packer:   packer{redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
 	}
 	l.packings.New = func() any { return new(packing) }

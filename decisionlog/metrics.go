@@ -15,10 +15,17 @@ const (
 	causeDrain  = "drain"  // still unwritten when the log had to end
 )
 
+// The policy's rules: the closed list of values of the metric's label.
+const (
+	ruleMask = "mask"
+	ruleDrop = "drop"
+)
+
 type metrics struct {
 	dropped *prometheus.CounterVec
 	errors  *prometheus.CounterVec
 	sinks   []prometheus.Collector
+	rules   []prometheus.Collector
 	queued  prometheus.GaugeFunc
 	spool   []prometheus.Collector // nil: there is none
 }
@@ -42,6 +49,7 @@ func newMetrics(l *Log) metrics {
 	for _, cause := range []string{causeFull, causeClosed, causeDrain} {
 		m.dropped.WithLabelValues(cause)
 	}
+	m.rules = ruleMetrics(l.lines)
 	for _, s := range l.sinks {
 		s.errors = m.errors.WithLabelValues(s.cfg.Name)
 		m.sinks = append(m.sinks, sinkMetrics(s)...)
@@ -50,6 +58,17 @@ func newMetrics(l *Log) metrics {
 		m.spool = spoolMetrics(l.spool)
 	}
 	return m
+}
+
+// ruleMetrics count by evaluation: what two sinks ask for at different times counts twice.
+func ruleMetrics(l *lines) []prometheus.Collector {
+	l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_decision_log_rule_errors_total",
+		Help: "Evaluations of the policy's rules about the decision log that failed, by rule."}, []string{"rule"})
+	for _, rule := range []string{ruleMask, ruleDrop} {
+		l.errors.WithLabelValues(rule)
+	}
+	return []prometheus.Collector{l.errors, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gatehouse_decision_log_unwanted_total",
+		Help: "Decisions that the policy's rule data.system.log.drop kept out of a sink."}, func() float64 { return float64(l.dropped.Load()) })}
 }
 
 func sinkMetrics(s *sink) []prometheus.Collector {
@@ -87,7 +106,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.queued}, m.sinks, m.spool) {
+	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.queued}, m.rules, m.sinks, m.spool) {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("decision log: registering metrics: %w", err)
 		}

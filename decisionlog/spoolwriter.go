@@ -169,7 +169,7 @@ func (w *writer) runSpool(ctx, drain context.Context) bool {
 // finish writes the last gap, for which the spool has no room any more.
 func (w *writer) finish(drain context.Context) bool {
 	if g := w.log.finalGap(); g.dropped > 0 {
-		w.line(nil, g)
+		w.gapLine(g)
 		if !w.settle(drain) {
 			return false
 		}
@@ -186,7 +186,7 @@ func (w *writer) step(ctx context.Context) bool {
 	if w.abandoned() || ctx.Err() != nil {
 		return false
 	}
-	if w.spoolGap(); len(w.buf) == 0 && !w.fill() && len(w.buf) == 0 {
+	if w.spoolGap(); len(w.buf) == 0 && !w.fill(ctx) && len(w.buf) == 0 {
 		return false
 	}
 	return w.settle(ctx)
@@ -225,9 +225,10 @@ func (w *writer) sleep(ctx context.Context) {
 }
 
 // fill turns frames into lines, and reports whether it came any further.
-func (w *writer) fill() bool {
+func (w *writer) fill(ctx context.Context) bool {
 	start, from := time.Now(), w.cur
 	for len(w.buf) < flushBytes && time.Since(start) < flushAfter {
+		at := w.cur
 		p, ok := w.cur.next()
 		if !ok {
 			break
@@ -236,38 +237,46 @@ func (w *writer) fill() bool {
 		case p.payload == nil:
 			w.spool.log.Error("a segment of the decision log's spool has a gap", zap.String("segment", p.damage.segment),
 				zap.Uint64("bytes", p.damage.damaged), zap.Uint64("unfinished", p.damage.unfinished), zap.Time("since", p.damage.since), zap.Time("until", p.damage.until))
-			w.line(nil, p.damage)
+			w.gapLine(p.damage)
 		case p.kind == frameGap:
 			g, err := (&unpacking{in: p.payload}).unpackGap()
 			if err != nil {
 				g = w.cur.damage(w.cur.s, uint64(len(p.payload)))
 			}
-			w.line(nil, g)
+			w.gapLine(g)
 		default:
-			w.line(p.payload, gap{})
+			if !w.entryLine(ctx, p.payload) {
+				w.cur = at
+				return false
+			}
 		}
 	}
 	return w.cur.s != from.s || w.cur.off != from.off
 }
 
-// line adds an entry's line, or a gap's where there is no entry.
-func (w *writer) line(packed []byte, g gap) {
-	if len(w.buf) == 0 {
-		if t, ok := packedTime(frameEntry, packed); ok && t.Unix() > 0 {
-			w.sink.reader.oldest.Store(t.UnixNano())
-		}
+// entryLine adds an entry's line. It returns false where ctx ended before it was known.
+func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
+	if t, ok := packedTime(frameEntry, packed); ok && len(w.buf) == 0 && t.Unix() > 0 {
+		w.sink.reader.oldest.Store(t.UnixNano())
 	}
-	if packed != nil {
-		var err error
-		if w.buf, err = w.log.lines.entry(w.buf, w.cur, packed); err != nil {
-			packed, g = nil, w.cur.damage(w.cur.s, uint64(len(packed))) // a later version's
-		} else {
-			w.entries++
-		}
+	before := len(w.buf)
+	var err error
+	w.buf, err = w.log.lines.entry(ctx, w.buf, w.cur, packed)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return false
+	case err != nil:
+		w.gapLine(w.cur.damage(w.cur.s, uint64(len(packed)))) // a later version's
+	case len(w.buf) > before:
+		w.entries++
+		w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 	}
-	if packed == nil {
-		w.buf = w.log.lines.gap(w.buf, g)
-	}
+	return true
+}
+
+// gapLine adds a gap's line.
+func (w *writer) gapLine(g gap) {
+	w.buf = w.log.lines.gap(w.buf, g)
 	w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 }
 
@@ -399,20 +408,26 @@ func (w *writer) resume() {
 	w.sync()
 	w.place(w.cur, true) // before anything is written, so that the next start looks for it in the file that it goes to
 	for _, g := range lost {
-		w.line(nil, g)
+		w.gapLine(g)
 	}
 }
 
-// skip passes what the sink has: it is written in order, so it comes first.
+// skip passes what the sink has: it is written in order, so everything before the last of it is done with. (Not all of that has a line:
+// a policy may not have wanted some.)
 func (w *writer) skip() {
-	for len(w.seen) > 0 {
-		at := w.cur
+	for at := w.cur; len(w.seen) > 0 && at.s.old; {
 		p, ok := at.next()
-		if _, has := w.seen[p.key()]; !ok || !has {
+		if !ok {
 			return
 		}
-		delete(w.seen, p.key())
-		w.cur = at
+		_, has := w.seen[p.key()]
+		if !has && w.broken {
+			return // it may be what is broken
+		}
+		if has {
+			delete(w.seen, p.key())
+			w.cur = at
+		}
 	}
 }
 
@@ -499,7 +514,8 @@ func (w *writer) readIDs(f io.ReaderAt, from, size uint64) (whole uint64, err er
 			}
 		}
 		if json.Unmarshal(line, &is) != nil {
-			continue // not ours
+			w.broken = true // or not ours
+			continue
 		}
 		if is.Gap != nil {
 			is.ID = gapKey(is.Gap.Since, is.Gap.Until, is.Gap.Segment)

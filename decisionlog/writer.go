@@ -34,6 +34,7 @@ type writer struct {
 	ends    []lineEnd
 	entries uint64              // among the lines in buf
 	seen    map[string]struct{} // what an earlier run wrote without having said so
+	broken  bool                // something among that is no line of ours
 	synced  time.Time           // when the sink's file was last synced
 	dirty   bool                // it has lines that are not synced
 
@@ -171,8 +172,11 @@ func (w *writer) batch(e *Entry) {
 	start := time.Now()
 	for {
 		w.log.packer.pack(&w.packing, e)
-		w.buf, _ = w.log.lines.entry(w.buf, cursor{}, w.packing.buf) // we packed it ourselves
-		w.log.held.Add(1)
+		before := len(w.buf)
+		w.buf, _ = w.log.lines.entry(context.Background(), w.buf, cursor{}, w.packing.buf) // we packed it ourselves
+		if len(w.buf) > before {
+			w.log.held.Add(1)
+		}
 		w.log.release(e)
 		if len(w.buf) >= flushBytes || time.Since(start) >= flushAfter {
 			return

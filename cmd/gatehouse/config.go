@@ -312,6 +312,7 @@ type decisionLogConfig struct {
 	Labels   map[string]string `yaml:"labels" doc:"Written with every entry."`
 	MaxEntry size              `yaml:"max_entry" doc:"Longest line; a longer one loses its input. Default: 64KiB."`
 	Redact   redactConfig      `yaml:"redact" doc:"Credentials to take out beyond those known by default."`
+	Mask     []maskConfig      `yaml:"mask" doc:"What else to take out of an entry on its way out of dir: JSON pointers, or {op, path, value} as in OPA. The policy can say more, in data.system.log.mask (docs/decisionlog.md). Default: nothing."`
 	Claims   []string          `yaml:"claims" doc:"Names of claims of the caller that are recorded. Default: none."`
 	Dir      string            `yaml:"dir" doc:"A folder for decisions that are not in the log yet: they are there before they are answered, and outlive the process. It belongs to one process, and is made where it is missing. Needs Linux. Default: decisions in state_dir, and without that they wait in memory."`
 	Sync     duration          `yaml:"sync" doc:"How often dir is synced to the disk: what a loss of power may cost at most. Default: 1s."`
@@ -650,7 +651,7 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 		d.Dir = filepath.Join(c.StateDir, "decisions")
 	}
 	return decisionlog.Config{File: d.File, OnFull: d.OnFull, MaxEntry: int(d.MaxEntry), Labels: d.Labels, Logger: logger, Registerer: r,
-		Redact: redact, Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize)}
+		Redact: redact, Masks: d.masks(), Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize)}
 }
 
 // places are where a credential may be, for those who must not show it.

@@ -176,8 +176,9 @@ func (e *engine) halt() {
 // sink is a decision log with the metrics and the goroutine that belong to it. A reload that leaves its configuration as
 // it was keeps it.
 type sink struct {
-	config  decisionlog.Config
+	config  decisionlog.Config // without what is made for this log alone
 	log     *decisionlog.Log
+	rules   *logRules
 	metrics *prometheus.Registry
 	stop    context.CancelFunc // nil until it was started
 	done    chan struct{}
@@ -188,8 +189,8 @@ func newSink(cfg decisionlog.Config, running *sink) (*sink, error) {
 	if running != nil && reflect.DeepEqual(running.config, cfg) {
 		return running, nil
 	}
-	s := &sink{config: cfg, metrics: prometheus.NewRegistry(), done: make(chan struct{})}
-	cfg.Registerer = s.metrics
+	s := &sink{config: cfg, metrics: prometheus.NewRegistry(), done: make(chan struct{}), rules: newLogRules(cfg.Dir, cfg.Logger)}
+	cfg.Registerer, cfg.Rules = s.metrics, s.rules.rule
 	if running != nil {
 		cfg.Succeeds = running.log
 	}
@@ -198,11 +199,12 @@ func newSink(cfg decisionlog.Config, running *sink) (*sink, error) {
 	return s, err
 }
 
-// start writes entries until halt.
-func (s *sink) start(ctx context.Context, failed func(error)) {
+// start writes entries until halt. The gate knows the active policy; without one nobody is asked what to mask.
+func (s *sink) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	if s.stop != nil {
 		return
 	}
+	s.rules.gate.Store(g)
 	ctx, s.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(s.done)
@@ -223,6 +225,6 @@ func (s *sink) discard(running *sink) {
 	if s == nil || s == running || s.log == nil {
 		return
 	}
-	s.start(context.Background(), func(error) {}) // nothing was written: there is nothing to lose
+	s.start(context.Background(), nil, func(error) {}) // nothing was written: there is nothing to lose
 	s.halt()
 }
