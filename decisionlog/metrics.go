@@ -24,6 +24,7 @@ const (
 type metrics struct {
 	dropped *prometheus.CounterVec
 	errors  *prometheus.CounterVec
+	refused *prometheus.CounterVec
 	sinks   []prometheus.Collector
 	rules   []prometheus.Collector
 	queued  prometheus.GaugeFunc
@@ -40,6 +41,10 @@ func newMetrics(l *Log) metrics {
 			Name: "gatehouse_decision_log_errors_total",
 			Help: "Writes that a sink of the decision log refused; each is retried.",
 		}, []string{"sink"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_decision_log_refused_total",
+			Help: "Decisions that a sink's server took and refuses for good.",
+		}, []string{"sink"}),
 		queued: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gatehouse_decision_log_queued",
 			Help: "Decisions that wait to be written to the decision log.",
@@ -51,7 +56,7 @@ func newMetrics(l *Log) metrics {
 	}
 	m.rules = ruleMetrics(l.lines)
 	for _, s := range l.sinks {
-		s.errors = m.errors.WithLabelValues(s.cfg.Name)
+		s.errors, s.unwanted = m.errors.WithLabelValues(s.cfg.Name), m.refused.WithLabelValues(s.cfg.Name)
 		m.sinks = append(m.sinks, sinkMetrics(s)...)
 	}
 	if l.spool != nil {
@@ -106,7 +111,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.queued}, m.rules, m.sinks, m.spool) {
+	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.refused, m.queued}, m.rules, m.sinks, m.spool) {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("decision log: registering metrics: %w", err)
 		}

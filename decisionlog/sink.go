@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
 
 // Sink is a place that decisions are written to.
@@ -19,6 +20,10 @@ type Sink struct {
 	Name string
 	// File is a path, or "-" for standard output. The file is created with mode 0600 and appended to; its directory must exist.
 	File string
+	// OPA is a receiver of Open Policy Agent's decision log API: POST with a gzipped JSON array of events.
+	OPA *Remote
+	// OTLP is a receiver of OpenTelemetry's logs: POST with a gzipped ExportLogsServiceRequest.
+	OTLP *Remote
 }
 
 // mostSinks bounds what each decision may cost.
@@ -33,10 +38,11 @@ type sink struct {
 	file   *os.File // as New opened it; Run has it from then on. nil for standard output
 	reader *reader  // in the spool; nil: there is none
 
-	wake    chan struct{} // tells its writer that next is set
-	failing atomic.Bool   // it refused the last write
-	written atomic.Uint64
-	errors  prometheus.Counter
+	wake     chan struct{} // tells its writer that next is set
+	failing  atomic.Bool   // it refused the last write
+	written  atomic.Uint64
+	errors   prometheus.Counter
+	unwanted prometheus.Counter // events that a server took and refuses for good
 
 	next    *os.File // opened by Reopen, not yet taken by the writer; guarded by Log.mu, as is what follows
 	lastErr string
@@ -52,8 +58,8 @@ func (c *Config) sinks() ([]Sink, error) {
 	if len(all) > mostSinks {
 		return nil, fmt.Errorf("decision log: %d sinks are too many: at most %d", len(all), mostSinks)
 	}
-	if len(all) > 1 && c.Dir == "" {
-		return nil, errors.New("decision log: several sinks need a folder for what one of them does not have yet: set dir, or state_dir")
+	if c.Dir == "" && (len(all) > 1 || len(all) == 1 && all[0].File == "") {
+		return nil, errors.New("decision log: a server, or several sinks, need a folder for what they do not have yet: set dir, or state_dir")
 	}
 	seen := map[string]bool{}
 	for i := range all {
@@ -61,9 +67,10 @@ func (c *Config) sinks() ([]Sink, error) {
 		if s.Name == "" {
 			s.Name = s.kind()
 		}
+		if err := s.check(i); err != nil {
+			return nil, err
+		}
 		switch {
-		case s.File == "":
-			return nil, fmt.Errorf("decision log: sink %d says nothing of where decisions go: set file", i+1)
 		case !sinkName.MatchString(s.Name):
 			return nil, fmt.Errorf("decision log: the sink's name %q is not 1 to 40 of a-z, 0-9, - and _", s.Name)
 		case seen[s.Name]:
@@ -74,34 +81,77 @@ func (c *Config) sinks() ([]Sink, error) {
 	return all, nil
 }
 
+// check refuses a sink that is not one thing.
+func (s *Sink) check(i int) error {
+	n := 0
+	for _, is := range []bool{s.File != "", s.OPA != nil, s.OTLP != nil} {
+		if is {
+			n++
+		}
+	}
+	switch {
+	case n == 0:
+		return fmt.Errorf("decision log: sink %d says nothing of where decisions go: set one of file, opa and otlp", i+1)
+	case n > 1:
+		return fmt.Errorf("decision log: sink %d is several: set one of file, opa and otlp", i+1)
+	case s.OPA != nil:
+		return s.OPA.check("opa")
+	case s.OTLP != nil:
+		return s.OTLP.check("otlp")
+	}
+	return nil
+}
+
 // kind is what a sink is called that has no other name.
 func (s *Sink) kind() string {
-	if s.File == "-" {
+	switch {
+	case s.File == "-":
 		return "stdout"
+	case s.OPA != nil:
+		return "opa"
+	case s.OTLP != nil:
+		return "otlp"
 	}
 	return "file"
 }
 
 // String is the sink as people see it.
 func (s *Sink) String() string {
-	if s.File == "-" {
+	switch {
+	case s.File == "-":
 		return "stdout"
+	case s.OPA != nil:
+		return s.OPA.URL
+	case s.OTLP != nil:
+		return s.OTLP.URL
 	}
 	return s.File
 }
 
 // open opens what the sink writes to.
 func (s *sink) open() (err error) {
-	if s.cfg.File != "-" {
+	if s.cfg.File != "" && s.cfg.File != "-" {
 		s.file, err = openFile(s.cfg.File)
 	}
 	return err
 }
 
+// close is for a sink that nobody writes to.
 func (s *sink) close() {
 	if s.file != nil {
 		s.file.Close()
 	}
+	for _, r := range []*Remote{s.cfg.OPA, s.cfg.OTLP} {
+		if r != nil && r.Close != nil {
+			r.Close()
+		}
+	}
+}
+
+// refused accounts for events that a server took and does not want.
+func (s *sink) refused(n int, err error) {
+	s.unwanted.Add(float64(n))
+	s.log.cfg.Logger.Error("a server refuses decisions for good", zap.String("sink", s.cfg.String()), zap.Int("decisions", n), zap.Error(err))
 }
 
 func (s *sink) setError(text string) {

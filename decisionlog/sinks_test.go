@@ -166,7 +166,7 @@ func TestSinksRefused(t *testing.T) {
 		sinks []decisionlog.Sink
 		want  string
 	}{
-		{"no directory", "", []decisionlog.Sink{file, {File: "-"}}, "several sinks need a folder"},
+		{"no directory", "", []decisionlog.Sink{file, {File: "-"}}, "several sinks, need a folder"},
 		{"one name", dir, []decisionlog.Sink{file, file}, `two sinks are named "file"`},
 		{"a name", dir, []decisionlog.Sink{{Name: "../x", File: "-"}}, `name "../x" is not`},
 		{"nothing", dir, []decisionlog.Sink{{Name: "x"}}, "sink 1 says nothing of where decisions go"},

@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	restEvery = 5 * time.Millisecond // between looks into the spool, so that requests do not have to wake the writer each time
-	mostTail  = 64 << 20             // of the sink's file is looked at for what an earlier run wrote last
-	mostLine  = 16 << 20
+	gatherEvery = 50 * time.Millisecond // between looks into the spool while a request fills
+	restEvery   = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
+	mostTail    = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
+	mostLine    = 16 << 20
 )
 
 // lineEnd is where a line ends in the buffer, and what in the spool it is the line of.
@@ -90,10 +91,10 @@ func (l *Log) takeOver(ctx context.Context) bool {
 func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
 	each, all := make(chan bool, len(l.sinks)), make(chan bool, 1)
 	for _, s := range l.sinks {
-		w := l.newWriter(s)
+		w := l.newWriter(s, drain)
 		w.cur = l.spool.own(s.reader, w)
 		w.done = w.cur
-		go func() { each <- w.runSpool(ctx, drain) }()
+		go func() { each <- w.runSpool(ctx) }()
 	}
 	go func() {
 		clean := true
@@ -131,12 +132,16 @@ func (l *Log) endFiles() {
 }
 
 // runSpool writes until ctx ends, and then, if nobody else does, until nothing is left or drain ends. It tells whether nothing was left.
-func (w *writer) runSpool(ctx, drain context.Context) bool {
+func (w *writer) runSpool(ctx context.Context) bool {
+	drain := w.drain
 	defer func() {
 		w.takeNext()
 		if w.file != nil && !w.abandoned() {
 			w.sync()
 			w.file.Close()
+		}
+		if w.far != nil {
+			w.far.close()
 		}
 	}()
 	w.resume()
@@ -146,6 +151,7 @@ func (w *writer) runSpool(ctx, drain context.Context) bool {
 		}
 		w.sleep(ctx)
 	}
+	w.leaving = true
 	if <-w.log.released; !w.log.last {
 		return w.settle(drain)
 	}
@@ -160,17 +166,17 @@ func (w *writer) runSpool(ctx, drain context.Context) bool {
 		case drain.Err() != nil || w.abandoned() || len(w.buf) > 0:
 			return false
 		case w.cur.s.next.Load() == nil && w.cur.off >= w.cur.s.end.Load():
-			return w.finish(drain)
+			return w.finish()
 		}
 		time.Sleep(restEvery)
 	}
 }
 
 // finish writes the last gap, for which the spool has no room any more.
-func (w *writer) finish(drain context.Context) bool {
+func (w *writer) finish() bool {
 	if g := w.log.finalGap(); g.dropped > 0 {
 		w.gapLine(g)
-		if !w.settle(drain) {
+		if !w.settle(w.drain) {
 			return false
 		}
 	}
@@ -186,10 +192,45 @@ func (w *writer) step(ctx context.Context) bool {
 	if w.abandoned() || ctx.Err() != nil {
 		return false
 	}
-	if w.spoolGap(); len(w.buf) == 0 && !w.fill(ctx) && len(w.buf) == 0 {
+	w.spoolGap()
+	if w.far != nil && !w.leaving && w.sent == 0 {
+		return w.gather(ctx)
+	}
+	if len(w.buf) == 0 && !w.fill(ctx) && len(w.buf) == 0 {
 		return false
 	}
 	return w.settle(ctx)
+}
+
+// gather is step for a server: it waits for a while so that a request is worth its cost.
+func (w *writer) gather(ctx context.Context) bool {
+	empty := len(w.buf) == 0
+	moved := w.fill(ctx)
+	if len(w.buf) == 0 {
+		return moved && w.settle(ctx)
+	}
+	if empty {
+		w.since = time.Now()
+	}
+	left := w.far.cfg.Delay - time.Since(w.since)
+	if len(w.buf) >= w.far.room || left <= 0 {
+		return w.settle(ctx)
+	}
+	timer := time.NewTimer(min(left, gatherEvery))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// most is how much is read before it is written.
+func (w *writer) most() int {
+	if w.far != nil {
+		return w.far.room
+	}
+	return flushBytes
 }
 
 // sleep waits until there is something to do. A moment passes first: at any load worth the name there is then more to write, and no request
@@ -227,7 +268,7 @@ func (w *writer) sleep(ctx context.Context) {
 // fill turns frames into lines, and reports whether it came any further.
 func (w *writer) fill(ctx context.Context) bool {
 	start, from := time.Now(), w.cur
-	for len(w.buf) < flushBytes && time.Since(start) < flushAfter {
+	for most := w.most(); len(w.buf) < most && time.Since(start) < flushAfter; {
 		at := w.cur
 		p, ok := w.cur.next()
 		if !ok {
@@ -313,6 +354,19 @@ func (w *writer) commit() {
 		w.synced, w.dirty = time.Now(), false
 	}
 	w.place(w.cur, durable)
+}
+
+// sentSome saves how far a server is within the buffer.
+func (w *writer) sentSome() {
+	at := w.done
+	for _, end := range w.ends {
+		if end.buf <= w.sent {
+			at = end.cur
+		}
+	}
+	if w.sent < len(w.buf) && !w.abandoned() {
+		w.place(at, false)
+	}
 }
 
 // place saves how far the sink is.

@@ -3,8 +3,10 @@ package decisionlog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -22,11 +24,13 @@ const (
 
 // writer is the far side of the queue or the spool, for one sink. All of it belongs to one goroutine.
 type writer struct {
-	log  *Log
-	sink *sink
-	file *os.File    // nil for standard output
-	info os.FileInfo // of file when it was opened
-	out  io.Writer   // file or standard output
+	log   *Log
+	sink  *sink
+	drain context.Context // its end is the end of all writing
+	file  *os.File        // nil where the sink is no file
+	info  os.FileInfo     // of file when it was opened
+	out   outlet
+	far   *remote // out where it is a server, else nil
 
 	spool   *spool // nil: the entries come from the queue
 	cur     cursor // behind the last line in buf
@@ -37,6 +41,8 @@ type writer struct {
 	broken  bool                // something among that is no line of ours
 	synced  time.Time           // when the sink's file was last synced
 	dirty   bool                // it has lines that are not synced
+	since   time.Time           // when the first line in buf was put there
+	leaving bool                // this is the end: what cannot be sent stays in the spool
 
 	packing packing
 	buf     []byte // whole lines
@@ -66,11 +72,10 @@ func (l *Log) Run(ctx context.Context) error {
 	if l.spool != nil {
 		return l.runSpool(ctx)
 	}
-	w := l.newWriter(l.sinks[0])
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopped := make(chan bool, 1)
-	go func() { stopped <- w.run(ctx, drain) }()
+	go func() { stopped <- l.newWriter(l.sinks[0], drain).run(ctx) }()
 	<-ctx.Done()
 	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
 	if !ended {
@@ -80,14 +85,28 @@ func (l *Log) Run(ctx context.Context) error {
 	return l.end(clean)
 }
 
-func (l *Log) newWriter(s *sink) *writer {
-	w := &writer{log: l, sink: s, file: s.file, out: l.cfg.Stdout, spool: l.spool}
-	if w.file != nil {
-		w.out = w.file
+func (l *Log) newWriter(s *sink, drain context.Context) *writer {
+	w := &writer{log: l, sink: s, drain: drain, file: s.file, out: stream{l.cfg.Stdout}, spool: l.spool}
+	switch {
+	case w.file != nil:
+		w.out = stream{w.file}
 		w.info, _ = w.file.Stat()
+	case s.cfg.File == "":
+		w.far = newRemote(s)
+		w.out = w.far
 	}
 	return w
 }
+
+// outlet is where a writer's lines go. It takes lines from the first on, as many bytes as it says.
+type outlet interface {
+	write(ctx context.Context, lines []byte) (n int, err error)
+}
+
+// stream is an outlet that takes bytes.
+type stream struct{ io.Writer }
+
+func (s stream) write(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }
 
 func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
 	timer := time.NewTimer(d)
@@ -123,7 +142,7 @@ func (l *Log) end(clean bool) error {
 
 // run writes until ctx ends, and then until nothing is left or drain ends. It
 // tells whether nothing was left.
-func (w *writer) run(ctx, drain context.Context) bool {
+func (w *writer) run(ctx context.Context) bool {
 	l := w.log
 	for ctx.Err() == nil {
 		select {
@@ -139,9 +158,9 @@ func (w *writer) run(ctx, drain context.Context) bool {
 		}
 		w.takeNext()
 	}
-	clean := w.rest(drain)
+	clean := w.rest()
 	l.closed.Store(true) // an entry that is queued before this is seen below
-	clean = clean && w.rest(drain)
+	clean = clean && w.rest()
 	w.takeNext()
 	if w.file != nil {
 		w.sync()
@@ -151,9 +170,9 @@ func (w *writer) run(ctx, drain context.Context) bool {
 }
 
 // rest writes what is in the buffer and in the queue.
-func (w *writer) rest(drain context.Context) bool {
-	for w.settle(drain) && !w.abandoned() {
-		if len(w.log.queue) > 0 && drain.Err() != nil {
+func (w *writer) rest() bool {
+	for w.settle(w.drain) && !w.abandoned() {
+		if len(w.log.queue) > 0 && w.drain.Err() != nil {
 			return false
 		}
 		select {
@@ -203,7 +222,12 @@ func (w *writer) settle(ctx context.Context) bool {
 			}
 			continue
 		}
-		w.failed(err)
+		if w.drain.Err() != nil {
+			return false // the end is no failure of the sink's
+		}
+		if w.failed(err); w.far != nil && w.leaving {
+			return false // it is in the spool for the next start
+		}
 		timer := time.NewTimer(w.retry)
 		select {
 		case <-timer.C:
@@ -223,8 +247,11 @@ func (w *writer) settle(ctx context.Context) bool {
 // line is continued there by the next one.
 func (w *writer) flush() error {
 	for w.sent < len(w.buf) {
-		n, err := w.out.Write(w.buf[w.sent:])
+		n, err := w.out.write(w.drain, w.buf[w.sent:])
 		w.progress(max(0, min(n, len(w.buf)-w.sent)))
+		if w.far != nil && err == nil {
+			w.sentSome()
+		}
 		if err == nil && n <= 0 {
 			err = io.ErrShortWrite
 		}
@@ -326,7 +353,7 @@ func (w *writer) use(f *os.File) {
 		defer w.changedFile()
 	}
 	w.file.Close()
-	w.file, w.out, w.info = f, f, info
+	w.file, w.out, w.info = f, stream{f}, info
 }
 
 // sync is for what the file system has not yet put on disk. Its error is only
@@ -347,7 +374,7 @@ func (w *writer) failed(err error) {
 		err = w.unopenedLast
 	}
 	l := w.log
-	w.retry = min(max(2*w.retry, retryFirst), retryMost)
+	w.retry = w.pause(err)
 	w.sink.failing.Store(true)
 	w.sink.errors.Inc()
 	w.sink.setError(err.Error())
@@ -356,6 +383,19 @@ func (w *writer) failed(err error) {
 			zap.String("sink", w.sink.cfg.String()), zap.Int("queued", l.queued()),
 			zap.Uint64("dropped", l.dropped.Load()), zap.Error(err))
 	}
+}
+
+// pause is how long to wait after a failure. Servers get longer pauses, and not all of us at once.
+func (w *writer) pause(err error) time.Duration {
+	if w.far == nil {
+		return min(max(2*w.retry, retryFirst), retryMost)
+	}
+	pause := min(max(2*w.retry, retryFirst), retryMostPost)
+	pause -= rand.N(pause / 4)
+	if refusal, ok := errors.AsType[*statusError](err); ok {
+		pause = max(pause, refusal.after)
+	}
+	return pause
 }
 
 func (w *writer) recovered() {
