@@ -95,7 +95,7 @@ func TestSinksChange(t *testing.T) {
 		t.Run(fmt.Sprintf("reload %v", reload), func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			cfg := small(".")
-			cfg.File, cfg.DrainTimeout = "", 100*time.Millisecond
+			cfg.File, cfg.DrainTimeout = "", 100*time.Millisecond // for the sink that takes nothing
 			n := 0
 			var l *decisionlog.Log
 			var end func() error
@@ -117,6 +117,7 @@ func TestSinksChange(t *testing.T) {
 				}
 			}
 			start(file("a"), decisionlog.Sink{Name: "b", File: "/dev/full"})
+			cfg.DrainTimeout = time.Minute
 			start(file("b"), file("a")) // b takes up what it refused
 			awaitStatus(t, l, func(st decisionlog.Status) bool { return st.Sinks[0].Unread == 0 })
 			start(file("a"))
