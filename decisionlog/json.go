@@ -91,7 +91,7 @@ func appendString(dst []byte, s string) []byte {
 // appendBytes is appendString for bytes: most of a line is, and most of that is as it stands.
 func appendBytes(dst, s []byte) []byte {
 	dst = append(dst, '"')
-	if n := plain(s); n < len(s) {
+	if n := unescaped(s); n < len(s) {
 		dst = append(dst, s[:n]...)
 		return append(appendEscaped(dst, s[n:]), '"')
 	}
@@ -103,9 +103,9 @@ const (
 	highs = 0x80 * ones
 )
 
-// plain counts the bytes before the first that a JSON string may have to escape. It looks at eight at a time: what is below a blank,
+// unescaped counts the bytes before the first that a JSON string may have to escape. It looks at eight at a time: what is below a blank,
 // what equals a quote or a backslash, and what is beyond ASCII sets the high bit of its byte, and perhaps of bytes behind it.
-func plain(s []byte) int {
+func unescaped(s []byte) int {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
 		w := binary.LittleEndian.Uint64(s[i:])

@@ -131,11 +131,11 @@ func (f *explainFlags) logFile(src source) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if cfg.DecisionLog.File != "" && cfg.DecisionLog.File != "-" {
-			return cfg.DecisionLog.File, nil
+		if file := cfg.DecisionLog.file(); file != "" {
+			return file, nil
 		}
 	}
-	return "", errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")
+	return "", errors.New("which decision log? --log FILE names it; the configuration writes it to no file")
 }
 
 // retell evaluates a record again.
