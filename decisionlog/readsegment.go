@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -36,8 +35,8 @@ type frames struct {
 	line    []byte
 }
 
-func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func()) (*frames, error) {
-	s := &frames{file: name, closer: closer, off: segmentHeader, codec: newCodec(&Config{MaxEntry: mostLine})}
+func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func(), cfg *Config) (*frames, error) {
+	s := &frames{file: name, closer: closer, off: segmentHeader, codec: newCodec(cfg)}
 	s.at, _ = in.(io.ReaderAt)
 	data, err := io.ReadAll(io.LimitReader(buffered, mostSegmentRead))
 	if err != nil {
@@ -72,18 +71,6 @@ func (s *frames) close() { s.closer() }
 // empty reports whether there is nothing but zeros behind the header.
 func (s *frames) empty() bool {
 	return !s.header && !s.missing && len(bytes.TrimLeft(s.data[min(s.bytes, segmentHeader):], "\x00")) == 0
-}
-
-// noFrame reports whether a segment seems to be empty.
-func noFrame(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	b := make([]byte, 4096)
-	n, _ := io.ReadFull(f, b)
-	return n == len(b) && len(bytes.TrimLeft(b[segmentHeader:], "\x00")) == 0
 }
 
 func (s *frames) where() *DamageError { return &DamageError{File: s.file, Offset: int64(s.from)} }

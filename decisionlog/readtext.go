@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"unicode/utf8"
 )
 
@@ -28,6 +29,12 @@ type text struct {
 	resyncs   int
 	buf       []byte // a long line, or a member of an array
 	pending   error  // met while looking ahead
+
+	path   *os.File // a file that may be followed; nil: it cannot be
+	zipped bool
+	live   bool   // more may come: half a line at the end is kept in part
+	part   []byte // of a line that has no end yet
+	done   bool   // another file is in its place
 }
 
 func (t *text) close()              { t.closer() }
@@ -77,6 +84,9 @@ func (t *text) next() ([]byte, error) {
 		if err := t.pending; err != nil {
 			t.pending = nil
 			return nil, t.failed(err)
+		}
+		if len(t.part) > 0 {
+			return t.whole()
 		}
 		first, err := t.peek()
 		if err != nil {
@@ -171,6 +181,14 @@ func (t *text) zeros() ([]byte, error) {
 func (t *text) whole() ([]byte, error) {
 	line, size, err := t.readLine()
 	end := errors.Is(err, io.EOF)
+	if len(t.part) > 0 {
+		line = append(t.part, line...)
+		size, t.part = int64(len(line)), nil
+	}
+	if end && t.live && size <= mostLine {
+		t.part = bytes.Clone(line)
+		return nil, io.EOF
+	}
 	if err != nil && !end {
 		t.pending = err
 	}
