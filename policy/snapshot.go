@@ -137,15 +137,15 @@ func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (d Decis
 			d, err = Decision{}, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
-	result, err := e.evaluate(ctx, input, now)
+	result, err := e.evaluate(ctx, input, now, nil)
 	if err != nil {
 		return Decision{}, err
 	}
 	return e.snapshot.output.decision(result)
 }
 
-// evaluate returns the value of the decision document.
-func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (Value, error) {
+// evaluate returns the value of the decision document. adjust, where there is one, has the last word on the query.
+func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (Value, error) {
 	s := e.snapshot
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("evaluating the policy: %w", err)
@@ -171,6 +171,9 @@ func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time) (Value
 	}
 	if s.transport != nil {
 		query = query.WithHTTPRoundTripper(s.transport)
+	}
+	if adjust != nil {
+		adjust(query)
 	}
 	err := query.Iter(ctx, func(found topdown.QueryResult) error {
 		state.result = found[resultVar].Value
