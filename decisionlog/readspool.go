@@ -223,8 +223,8 @@ func isSpool(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, err = os.Stat(filepath.Join(dir, "position"))
-	return err == nil || len(list) > 0, nil
+	positions, err := filepath.Glob(filepath.Join(dir, "position*"))
+	return len(positions)+len(list) > 0, err
 }
 
 // segmentFiles are the segments of a spool, oldest first.

@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), checkCommand(), testCommand(),
-		explainCommand(), bundleCommand(), tokenCommand(), identityCommand())
+		explainCommand(), logCommand(), bundleCommand(), tokenCommand(), identityCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetArgs(args)
 	root.SetOut(stdout)

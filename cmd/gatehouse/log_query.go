@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// logQuery says which events of a log are asked for.
+type logQuery struct {
+	denied, allowed                        bool
+	subjects, routes, apps, reasons, verbs []string
+	path, since, until                     string
+
+	from, to time.Time
+	needles  [][]byte // an event without all of these is none that is asked for
+}
+
+func (q *logQuery) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&q.denied, "denied", false, "only denials, those of a dry run too")
+	f.BoolVar(&q.allowed, "allowed", false, "only what was allowed")
+	f.StringArrayVar(&q.subjects, "subject", nil, "only this caller; may be repeated")
+	f.StringArrayVar(&q.routes, "route", nil, "only this route, by its name or template; may be repeated")
+	f.StringArrayVar(&q.apps, "app", nil, "only this application; may be repeated")
+	f.StringArrayVar(&q.reasons, "reason", nil, "only this reason, such as denied or no_route; may be repeated")
+	f.StringArrayVar(&q.verbs, "method", nil, "only this method; may be repeated")
+	f.StringVar(&q.path, "path", "", "only paths that begin like this")
+	f.StringVar(&q.since, "since", "", "only from this time on: RFC 3339, a date, or how long ago (90m, 36h, 7d)")
+	f.StringVar(&q.until, "until", "", "only before this time, likewise")
+}
+
+// compile reads the times, and finds what every event that is asked for has in its text.
+func (q *logQuery) compile() (err error) {
+	if q.denied && q.allowed {
+		return errors.New("--denied and --allowed: a decision is one of the two, leave one out")
+	}
+	now := time.Now()
+	if q.from, err = moment("--since", q.since, now); err != nil {
+		return err
+	}
+	if q.to, err = moment("--until", q.until, now); err != nil {
+		return err
+	}
+	for i := range q.verbs {
+		q.verbs[i] = strings.ToUpper(q.verbs[i])
+	}
+	for _, values := range [][]string{q.subjects, q.routes, q.apps} {
+		if len(values) == 1 && isWord(values[0]) {
+			q.needles = append(q.needles, []byte(strconv.Quote(values[0])))
+		}
+	}
+	return nil
+}
+
+// isWord reports whether every encoder of JSON writes the text alike.
+func isWord(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r != '-' && r != '_' && r != '.' && r != '@' && r != ':' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}
+
+// moment reads a time of the command line; the zero time for none.
+func moment(flag, value string, now time.Time) (time.Time, error) {
+	if value == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04", time.DateTime, time.DateOnly} {
+		if t, err := time.Parse(layout, value); err == nil {
+			return t, nil
+		}
+	}
+	if days, isDays := strings.CutSuffix(value, "d"); isDays {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(n)), nil
+		}
+	}
+	if ago, err := time.ParseDuration(value); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	return time.Time{}, fmt.Errorf("%s: %q is no time: write 2026-03-01T10:00:00Z, 2026-03-01, or how long ago, such as 36h or 7d", flag, value)
+}
+
+// everything reports whether nothing but the time is asked for.
+func (q *logQuery) everything() bool {
+	return !q.denied && !q.allowed && q.path == "" && len(q.subjects)+len(q.routes)+len(q.apps)+len(q.reasons)+len(q.verbs) == 0
+}
+
+// may reports whether a line, not yet parsed, could be asked for.
+func (q *logQuery) may(line []byte) bool {
+	return !slices.ContainsFunc(q.needles, func(needle []byte) bool { return !bytes.Contains(line, needle) })
+}
+
+// wants reports whether an event is asked for. A gap is part of every answer that is not about certain decisions.
+func (q *logQuery) wants(e *logEvent) bool {
+	at := e.at()
+	if !q.from.IsZero() && at.Before(q.from) || !q.to.IsZero() && !at.Before(q.to) {
+		return false
+	}
+	if e.Gap != nil {
+		return q.everything()
+	}
+	one := func(asked []string, is string) bool { return len(asked) == 0 || slices.Contains(asked, is) }
+	return (!q.denied || e.Outcome == "deny") && (!q.allowed || e.Outcome == "allow") && one(q.subjects, e.Identity.Subject) && one(q.routes, e.Route) &&
+		one(q.apps, e.App) && one(q.reasons, e.Reason) && one(q.verbs, e.Request.Method) && strings.HasPrefix(e.Request.Path, q.path)
+}
+
+// each calls use with every event that is asked for, up to the end of the log. e is written anew for each; where it is nil, nothing but
+// everything can be asked for, and nothing is parsed.
+func (q *logQuery) each(ctx context.Context, l *logSource, e *logEvent, pattern *regexp.Regexp, use func([]byte, *logEvent) error) error {
+	may := func(line []byte) bool { return q.may(line) && (pattern == nil || pattern.Match(line)) }
+	for {
+		line, err := l.next(ctx, e, may)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil && (e == nil || q.wants(e)) {
+			err = use(line, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// nothing says that nothing was found, and in how much.
+func (q *logQuery) nothing(l *logSource) {
+	text := fmt.Sprintf("nothing found: %s in %s", plural(int(l.events+l.gaps), "event"), l.name())
+	if l.events > 0 {
+		text += "; none of them is asked for"
+	}
+	fmt.Fprintln(l.stderr, visible(text))
+}
