@@ -201,12 +201,3 @@ func column(s string) string {
 	}
 	return s
 }
-
-// visible is text with what a terminal would obey escaped.
-func visible(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) && r != '\n' || r == utf8.RuneError }) {
-		return s
-	}
-	quoted := strconv.QuoteToGraphic(s)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
-}

@@ -45,10 +45,10 @@ func (q *logQuery) compile() (err error) {
 		return errors.New("--denied and --allowed: a decision is one of the two, leave one out")
 	}
 	now := time.Now()
-	if q.from, err = moment("--since", q.since, now); err != nil {
+	if q.from, err = momentOf("--since", q.since, now); err != nil {
 		return err
 	}
-	if q.to, err = moment("--until", q.until, now); err != nil {
+	if q.to, err = momentOf("--until", q.until, now); err != nil {
 		return err
 	}
 	for i := range q.verbs {
@@ -67,27 +67,6 @@ func isWord(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r != '-' && r != '_' && r != '.' && r != '@' && r != ':' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 	})
-}
-
-// moment reads a time of the command line; the zero time for none.
-func moment(flag, value string, now time.Time) (time.Time, error) {
-	if value == "" {
-		return time.Time{}, nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04", time.DateTime, time.DateOnly} {
-		if t, err := time.Parse(layout, value); err == nil {
-			return t, nil
-		}
-	}
-	if days, isDays := strings.CutSuffix(value, "d"); isDays {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			return now.AddDate(0, 0, -int(n)), nil
-		}
-	}
-	if ago, err := time.ParseDuration(value); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
-	}
-	return time.Time{}, fmt.Errorf("%s: %q is no time: write 2026-03-01T10:00:00Z, 2026-03-01, or how long ago, such as 36h or 7d", flag, value)
 }
 
 // everything reports whether nothing but the time is asked for.

@@ -49,7 +49,7 @@ func (f *logStats) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer f.source.close()
-	var t tally
+	var t counts
 	if err := f.query.each(c.Context(), &f.source, &logEvent{}, nil, func(_ []byte, e *logEvent) error { t.add(e); return nil }); err != nil {
 		return err
 	}
@@ -117,15 +117,15 @@ type rank struct {
 	AtMostOver int64  `json:"at_most_over,omitempty"` // Decisions may be too many by this
 }
 
-// tally counts as events come.
-type tally struct {
+// counts counts as events come.
+type counts struct {
 	counted                             figures
 	first, last                         time.Time
 	latency                             histogram
 	reasons, routes, subjects, revision topList
 }
 
-func (t *tally) add(e *logEvent) {
+func (t *counts) add(e *logEvent) {
 	if g := e.Gap; g != nil {
 		sum := &t.counted.Gaps
 		sum.Count++
@@ -177,7 +177,7 @@ func (e *logEvent) revision() string {
 	return strings.Join(all, ",")
 }
 
-func (t *tally) figures(top int) figures {
+func (t *counts) figures(top int) figures {
 	f := t.counted
 	if !t.first.IsZero() {
 		f.Since, f.Until = t.first.UTC().Format(time.RFC3339Nano), t.last.UTC().Format(time.RFC3339Nano)
