@@ -30,7 +30,7 @@ not, a segment of a spool, a spool, or a folder of rotated files. The log may be
 
 What is damaged is passed over, with a warning that names it.`,
 	}
-	c.AddCommand(logTailCommand(), logGrepCommand(), logStatsCommand())
+	c.AddCommand(logTailCommand(), logGrepCommand(), logStatsCommand(), logCoverageCommand())
 	return c
 }
 

@@ -201,3 +201,16 @@ func column(s string) string {
 	}
 	return s
 }
+
+// logged is what a query asks about a decision.
+func (r *recorded) logged() *logEvent {
+	e := &logEvent{DecisionID: textOf(r.id), Timestamp: textOf(r.timestamp), App: textOf(r.app), Route: textOf(r.route), Outcome: textOf(r.outcome),
+		Reason: textOf(r.reason), Status: r.status, DryRun: r.dryRun}
+	if r.gap != nil {
+		e.Gap = &loggedGap{}
+		_ = json.Unmarshal(r.gap, e.Gap) // of what is left out there is none
+	}
+	e.Identity.Subject = textOf(r.subject)
+	e.Request.Method, e.Request.Host, e.Request.Path = textOf(r.method), textOf(r.host), textOf(r.target)
+	return e
+}

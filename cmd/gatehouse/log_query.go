@@ -79,10 +79,18 @@ func (q *logQuery) may(line []byte) bool {
 	return !slices.ContainsFunc(q.needles, func(needle []byte) bool { return !bytes.Contains(line, needle) })
 }
 
+// during reports whether an event is of the time that is asked for.
+func (q *logQuery) during(e *logEvent) bool {
+	if q.from.IsZero() && q.to.IsZero() {
+		return true
+	}
+	at := e.at()
+	return !at.Before(q.from) && (q.to.IsZero() || at.Before(q.to))
+}
+
 // wants reports whether an event is asked for. A gap is part of every answer that is not about certain decisions.
 func (q *logQuery) wants(e *logEvent) bool {
-	at := e.at()
-	if !q.from.IsZero() && at.Before(q.from) || !q.to.IsZero() && !at.Before(q.to) {
+	if !q.during(e) {
 		return false
 	}
 	if e.Gap != nil {

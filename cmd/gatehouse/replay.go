@@ -227,6 +227,7 @@ func configuredSide(c *cobra.Command, src source, replace func(*config) error) (
 		return nil, err
 	}
 	s := newSide(t.engine.policy)
+	s.tables = t.engine.routes
 	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
 	return s, nil
 }
