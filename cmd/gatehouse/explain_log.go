@@ -10,10 +10,33 @@ import (
 	"gatehouse/decisionlog"
 )
 
-// logged is an event of the decision log with the policy's input, as an explanation needs it.
+// logged is an event of the decision log, as far as an explanation needs it. Package decisionlog has the meaning of the names.
 type logged struct {
-	logEvent
-	Input map[string]any `json:"input"`
+	DecisionID string                  `json:"decision_id"`
+	Timestamp  string                  `json:"timestamp"`
+	Bundles    map[string]loggedBundle `json:"bundles"`
+	Path       string                  `json:"path"`
+	App        string                  `json:"app"`
+	Route      string                  `json:"route"`
+	Identity   struct {
+		Type, Subject, Issuer string
+		Roles                 []string
+		Authenticated         bool
+	} `json:"identity"`
+	Request struct{ Method, Host, Path string } `json:"request"`
+	Outcome string                              `json:"outcome"`
+	Reason  string                              `json:"reason"`
+	Status  int                                 `json:"status"`
+	DryRun  bool                                `json:"dry_run"`
+	Error   *struct{ Message string }           `json:"error"`
+	Erased  []string                            `json:"erased"`
+	Masked  []string                            `json:"masked"`
+	Input   map[string]any                      `json:"input"`
+}
+
+type loggedBundle struct {
+	Revision string `json:"revision"`
+	Digest   string `json:"digest"`
 }
 
 // errNoRecord says that a decision is not in the log.
@@ -51,18 +74,24 @@ func findRecord(log *decisionlog.Reader, name, id string) (*logged, error) {
 	}
 }
 
+// parseRecord reads an event. What Open Policy Agent says in other places is filled in; a member of another type than ours is taken for
+// absent.
 func parseRecord(event []byte) (*logged, bool) {
-	var record logged
-	if record.parse(event) != nil {
+	var r recorded
+	if r.parse(event, 0) != nil {
 		return nil, false
 	}
 	d := json.NewDecoder(bytes.NewReader(event))
 	d.UseNumber()
-	var input struct{ Input any }
-	if err := d.Decode(&input); err != nil {
+	var record logged
+	err := d.Decode(&record)
+	if _, otherType := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !otherType {
 		return nil, false
 	}
-	record.Input, _ = input.Input.(map[string]any)
+	if r.opa {
+		record.Outcome, record.Reason, record.Status = r.outcomes()
+		record.Request.Method, record.Request.Host, record.Request.Path = textOf(r.method), textOf(r.host), textOf(r.target)
+	}
 	return &record, true
 }
 

@@ -117,7 +117,7 @@ func (l *logSource) name() string {
 }
 
 // next returns the next event, and what it says unless e is nil; io.EOF at the end. Damage is told and passed over.
-func (l *logSource) next(ctx context.Context, e *logEvent, wanted func(line []byte) bool) ([]byte, error) {
+func (l *logSource) next(ctx context.Context, e *recorded, wanted func(line []byte) bool) ([]byte, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -132,13 +132,13 @@ func (l *logSource) next(ctx context.Context, e *logEvent, wanted func(line []by
 				l.events++
 				return line, nil
 			}
-			if err = e.parse(line); err != nil {
+			if err = e.parse(line, 0); err != nil {
 				err = l.reader.Damaged(err)
 			}
 		}
 		damage, damaged := errors.AsType[*decisionlog.DamageError](err)
 		switch {
-		case err == nil && e.Gap != nil:
+		case err == nil && e.gap != nil:
 			l.gaps++
 			return line, nil
 		case err == nil:
@@ -199,7 +199,7 @@ func newLogOutput(w io.Writer, json bool) logOutput {
 	return logOutput{w: w, json: json, print: printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}}
 }
 
-func (o *logOutput) line(event []byte, e *logEvent) string {
+func (o *logOutput) line(event []byte, e *recorded) string {
 	if o.json {
 		return string(event) + "\n"
 	}
@@ -266,9 +266,9 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 	}
 	f.source.told()
 	for _, event := range last {
-		var e logEvent
-		if err := e.parse(event); err != nil {
-			f.source.warn(fmt.Errorf("%s: an event that does not parse: %w", f.source.name(), err))
+		var e recorded
+		if err := e.parse(event, 0); err != nil {
+			f.source.warn(fmt.Errorf("%s: %w", f.source.name(), err))
 		} else if _, err := io.WriteString(out.w, out.line(event, &e)); err != nil {
 			return err
 		}
@@ -280,7 +280,7 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 		if err := f.source.reader.Wait(ctx); err != nil {
 			return err
 		}
-		err := f.query.each(ctx, &f.source, &logEvent{}, nil, func(event []byte, e *logEvent) error {
+		err := f.query.each(ctx, &f.source, &recorded{}, nil, func(event []byte, e *recorded) error {
 			_, err := io.WriteString(out.w, out.line(event, e))
 			return err
 		})
@@ -294,7 +294,7 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 // last are the last events that are asked for. None is parsed before it is known to be one of them, where that can be helped.
 func (f *logTail) last(ctx context.Context) ([][]byte, error) {
 	ring, n := make([][]byte, 0, min(f.n, 1024)), 0
-	keep := func(event []byte, _ *logEvent) error {
+	keep := func(event []byte, _ *recorded) error {
 		if n++; f.n == 0 {
 			return nil
 		}
@@ -305,9 +305,9 @@ func (f *logTail) last(ctx context.Context) ([][]byte, error) {
 		*at = append((*at)[:0], event...)
 		return nil
 	}
-	var e *logEvent
+	var e *recorded
 	if !f.query.everything() || !f.query.from.IsZero() || !f.query.to.IsZero() {
-		e = &logEvent{}
+		e = &recorded{}
 	}
 	err := f.query.each(ctx, &f.source, e, nil, keep)
 	if n <= len(ring) {
@@ -370,7 +370,7 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 	defer f.source.close()
 	out := newLogOutput(c.OutOrStdout(), f.json)
 	found := 0
-	err = f.query.each(c.Context(), &f.source, &logEvent{}, pattern, func(event []byte, e *logEvent) error {
+	err = f.query.each(c.Context(), &f.source, &recorded{}, pattern, func(event []byte, e *recorded) error {
 		found++
 		if f.count {
 			return nil

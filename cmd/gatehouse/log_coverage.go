@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -116,7 +115,7 @@ func (f *logCoverage) read(ctx context.Context, v *covering) error {
 		case r.parse(line, number) != nil:
 			f.source.warn(f.source.reader.Damaged(errRecord))
 			continue
-		case r.gap != nil && !f.query.during(r.logged()), r.gap == nil && !f.query.wants(r.logged()):
+		case r.gap != nil && !f.query.during(&r), r.gap == nil && !f.query.wants(&r):
 			continue
 		}
 		if err := v.add(ctx, &r); err != nil {
@@ -238,9 +237,7 @@ func (v *covering) routeRules(app string, root []string) (paths [][]string) {
 func (v *covering) add(ctx context.Context, r *recorded) error {
 	if r.gap != nil {
 		v.Gaps++
-		var gap struct{ Dropped int64 }
-		_ = json.Unmarshal(r.gap, &gap)
-		v.Dropped += gap.Dropped
+		v.Dropped += int64(r.gapOf().Dropped)
 		return nil
 	}
 	v.Decisions++
@@ -278,7 +275,7 @@ func (v *covering) route(r *recorded) {
 		}
 	}
 	found.Calls++
-	if string(r.outcome) == "allow" {
+	if outcome, _, _ := r.outcomes(); outcome == "allow" {
 		found.Allowed++
 	}
 }

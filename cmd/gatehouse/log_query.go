@@ -30,7 +30,7 @@ func (q *logQuery) flags(c *cobra.Command) {
 	f.BoolVar(&q.denied, "denied", false, "only denials, those of a dry run too")
 	f.BoolVar(&q.allowed, "allowed", false, "only what was allowed")
 	f.StringArrayVar(&q.subjects, "subject", nil, "only this caller; may be repeated")
-	f.StringArrayVar(&q.routes, "route", nil, "only this route, by its name or template; may be repeated")
+	f.StringArrayVar(&q.routes, "route", nil, "only this route: its name, its template, or method and template; may be repeated")
 	f.StringArrayVar(&q.apps, "app", nil, "only this application; may be repeated")
 	f.StringArrayVar(&q.reasons, "reason", nil, "only this reason, such as denied or no_route; may be repeated")
 	f.StringArrayVar(&q.verbs, "method", nil, "only this method; may be repeated")
@@ -54,7 +54,7 @@ func (q *logQuery) compile() (err error) {
 	for i := range q.verbs {
 		q.verbs[i] = strings.ToUpper(q.verbs[i])
 	}
-	for _, values := range [][]string{q.subjects, q.routes, q.apps} {
+	for _, values := range [][]string{q.subjects, q.apps} {
 		if len(values) == 1 && isWord(values[0]) {
 			q.needles = append(q.needles, []byte(strconv.Quote(values[0])))
 		}
@@ -80,30 +80,47 @@ func (q *logQuery) may(line []byte) bool {
 }
 
 // during reports whether an event is of the time that is asked for.
-func (q *logQuery) during(e *logEvent) bool {
+func (q *logQuery) during(e *recorded) bool {
 	if q.from.IsZero() && q.to.IsZero() {
 		return true
 	}
-	at := e.at()
+	at := e.when()
 	return !at.Before(q.from) && (q.to.IsZero() || at.Before(q.to))
 }
 
 // wants reports whether an event is asked for. A gap is part of every answer that is not about certain decisions.
-func (q *logQuery) wants(e *logEvent) bool {
+func (q *logQuery) wants(e *recorded) bool {
 	if !q.during(e) {
 		return false
 	}
-	if e.Gap != nil {
+	if e.gap != nil {
 		return q.everything()
 	}
-	one := func(asked []string, is string) bool { return len(asked) == 0 || slices.Contains(asked, is) }
-	return (!q.denied || e.Outcome == "deny") && (!q.allowed || e.Outcome == "allow") && one(q.subjects, e.Identity.Subject) && one(q.routes, e.Route) &&
-		one(q.apps, e.App) && one(q.reasons, e.Reason) && one(q.verbs, e.Request.Method) && strings.HasPrefix(e.Request.Path, q.path)
+	if q.denied || q.allowed || len(q.reasons) > 0 {
+		outcome, reason, _ := e.outcomes()
+		if q.denied && outcome != "deny" || q.allowed && outcome != "allow" || !oneOf(q.reasons, reason) {
+			return false
+		}
+	}
+	return oneOf(q.subjects, textOf(e.subject)) && oneOf(q.apps, textOf(e.app)) && oneOf(q.verbs, textOf(e.method)) &&
+		strings.HasPrefix(textOf(e.target), q.path) && q.onRoute(e)
+}
+
+// oneOf reports whether a value is among those that are asked for, which are all where none is named.
+func oneOf(asked []string, is string) bool { return len(asked) == 0 || slices.Contains(asked, is) }
+
+// onRoute takes a route by any of its names.
+func (q *logQuery) onRoute(e *recorded) bool {
+	if len(q.routes) == 0 {
+		return true
+	}
+	at := e.routeOf()
+	return slices.Contains(q.routes, textOf(e.route)) || slices.ContainsFunc(q.routes, at.named)
 }
 
 // each calls use with every event that is asked for, up to the end of the log. e is written anew for each; where it is nil, nothing but
 // everything can be asked for, and nothing is parsed.
-func (q *logQuery) each(ctx context.Context, l *logSource, e *logEvent, pattern *regexp.Regexp, use func([]byte, *logEvent) error) error {
+func (q *logQuery) each(ctx context.Context, l *logSource, e *recorded, pattern *regexp.Regexp, use func([]byte, *recorded) error) error {
 	may := func(line []byte) bool { return q.may(line) && (pattern == nil || pattern.Match(line)) }
 	for {
 		line, err := l.next(ctx, e, may)

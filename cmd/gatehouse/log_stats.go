@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,7 +52,7 @@ func (f *logStats) run(c *cobra.Command, args []string) error {
 	}
 	defer f.source.close()
 	var t counts
-	if err := f.query.each(c.Context(), &f.source, &logEvent{}, nil, func(_ []byte, e *logEvent) error { t.add(e); return nil }); err != nil {
+	if err := f.query.each(c.Context(), &f.source, &recorded{}, nil, func(_ []byte, e *recorded) error { t.add(e); return nil }); err != nil {
 		return err
 	}
 	f.source.told()
@@ -125,27 +127,27 @@ type counts struct {
 	reasons, routes, subjects, revision topList
 }
 
-func (t *counts) add(e *logEvent) {
-	if g := e.Gap; g != nil {
-		sum := &t.counted.Gaps
+func (t *counts) add(e *recorded) {
+	if e.gap != nil {
+		g, sum := e.gapOf(), &t.counted.Gaps
 		sum.Count++
 		sum.Dropped, sum.Damaged, sum.Unfinished = sum.Dropped+g.Dropped, sum.Damaged+g.Damaged, sum.Unfinished+g.Unfinished
 		return
 	}
 	t.counted.Decisions++
-	denied := e.Outcome == "deny"
+	outcome, reason, _ := e.outcomes()
 	switch {
-	case denied && e.DryRun:
-		t.counted.DryRun++
-		fallthrough
-	case denied:
+	case outcome == "deny":
 		t.counted.Denied++
-	case e.Outcome == "allow":
+		if e.dryRun {
+			t.counted.DryRun++
+		}
+	case outcome == "allow":
 		t.counted.Allowed++
 	default:
 		t.counted.Other++
 	}
-	if at := e.at(); !at.IsZero() {
+	if at := e.when(); !at.IsZero() {
 		if t.first.IsZero() || at.Before(t.first) {
 			t.first = at
 		}
@@ -153,27 +155,31 @@ func (t *counts) add(e *logEvent) {
 			t.last = at
 		}
 	}
-	if e.Metrics.Handler > 0 {
-		t.latency.add(e.Metrics.Handler)
+	if ns, err := strconv.ParseInt(string(within(e.metrics, "timer_server_handler_ns")), 10, 64); err == nil && ns > 0 {
+		t.latency.add(ns)
 	}
-	if e.Reason != "" {
-		t.reasons.add(e.Reason, denied)
+	denied := outcome == "deny"
+	if reason != "" {
+		t.reasons.add(reason, denied)
 	}
-	t.routes.add(cmp.Or(e.Route, "-"), denied)
-	t.subjects.add(cmp.Or(e.Identity.Subject, "-"), denied)
-	t.revision.add(e.revision(), denied)
+	t.routes.add(cmp.Or(textOf(e.route), "-"), denied)
+	t.subjects.add(cmp.Or(textOf(e.subject), "-"), denied)
+	t.revision.add(e.revisionOf(), denied)
 }
 
-// revision names the policy that decided.
-func (e *logEvent) revision() string {
-	if e.Revision != "" || len(e.Bundles) == 0 {
-		return cmp.Or(e.Revision, "-")
+// revisionOf names the policy that decided.
+func (r *recorded) revisionOf() string {
+	if r.revision != nil || r.bundles == nil {
+		return cmp.Or(textOf(r.revision), "-")
+	}
+	var bundles map[string]loggedBundle
+	if json.Unmarshal(r.bundles, &bundles) != nil {
+		return "-"
 	}
 	var all []string
-	for name, bundle := range e.Bundles {
-		all = append(all, name+"="+bundle.Revision)
+	for _, name := range slices.Sorted(maps.Keys(bundles)) {
+		all = append(all, name+"="+bundles[name].Revision)
 	}
-	slices.Sort(all)
 	return strings.Join(all, ",")
 }
 

@@ -39,7 +39,9 @@ func TestLogTailFollows(t *testing.T) {
 	reader, writer := io.Pipe()
 	code := make(chan int)
 	var stderr bytes.Buffer
-	go func() { code <- run(ctx, []string{"log", "tail", "-f", "-n", "1", "--denied", "d.log"}, writer, &stderr) }()
+	go func() {
+		code <- run(ctx, []string{"log", "tail", "-f", "-n", "1", "--denied", "d.log"}, writer, &stderr)
+	}()
 	lines := bufio.NewScanner(reader)
 	expect := func(ids ...string) {
 		t.Helper()
