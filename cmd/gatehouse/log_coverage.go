@@ -429,7 +429,7 @@ func (c *coverageReport) routeText(b *strings.Builder, p printer) {
 			denied = append(denied, fmt.Sprintf("  %9d  %s", r.Calls, r.words()))
 		}
 	}
-	fmt.Fprintf(b, "\n%s  %d, of which %d were never called and %d never allowed\n", p.paint(bold, "routes"), len(c.Routes), len(never), len(denied))
+	fmt.Fprintf(b, "\n%s  %d: %d never called, %d never allowed\n", p.paint(bold, "routes"), len(c.Routes), len(never), len(denied))
 	section(b, "never called", never)
 	section(b, "never allowed, and how often that was denied", denied)
 	var foreign []string
@@ -449,7 +449,7 @@ func (c *coverageReport) ruleText(b *strings.Builder, p printer) {
 			never = append(never, fmt.Sprintf("             %s (%s:%d)", visible(r.Rule), visible(r.File), r.Line))
 		}
 	}
-	fmt.Fprintf(b, "\n%s  %d, of which %d were never true in %s evaluated again\n", p.paint(bold, "rules"), len(c.Rules), len(never), plural(int(c.Evaluated), "decision"))
+	fmt.Fprintf(b, "\n%s  %d: %d never true in %s evaluated again\n", p.paint(bold, "rules"), len(c.Rules), len(never), plural(int(c.Evaluated), "decision"))
 	section(b, "never true", never)
 }
 

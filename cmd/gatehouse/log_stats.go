@@ -193,7 +193,7 @@ func (t *counts) figures(top int) figures {
 	return f
 }
 
-// histogram counts nanoseconds in steps of 2 %: a thousand buckets reach from 1 ns to a few hundred seconds.
+// histogram counts nanoseconds in steps of 2 %: its buckets reach from 1 ns to two hours.
 type histogram struct {
 	buckets    [1500]int64
 	count, max int64
@@ -303,7 +303,14 @@ func (f *figures) text(p printer, bars bool) string {
 		}
 		width := int((n*barWidth + of - 1) / of)
 		part := int(denied * int64(width) / max(1, n))
-		return "  " + p.paint(green, strings.Repeat("█", width-part)) + p.paint(red, strings.Repeat("▒", part))
+		text := "  "
+		if part < width {
+			text += p.paint(green, strings.Repeat("█", width-part))
+		}
+		if part > 0 {
+			text += p.paint(red, strings.Repeat("▒", part))
+		}
+		return text
 	}
 	row := func(name string, n int64, rest string) { fmt.Fprintf(&b, "%-11s %10d%s\n", name, n, rest) }
 	share := func(n int64) string { return fmt.Sprintf("  %5.1f %%", 100*float64(n)/float64(max(1, f.Decisions))) }
