@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,7 +67,8 @@ type retold struct {
 	Route      string         `json:"route,omitempty"`
 	Recorded   retoldOutcome  `json:"recorded"`
 	Bundles    []retoldBundle `json:"bundles,omitempty"`
-	SamePolicy bool           `json:"same_policy"` // the bundles are those that decided
+	SamePolicy bool           `json:"same_policy"`    // the bundles are those that decided
+	Kept       string         `json:"kept,omitempty"` // what became of looking for them among those that are kept by their digest
 	Missing    []string       `json:"missing,omitempty"`
 	Reproduced bool           `json:"reproduced"` // it comes out as recorded
 	explained
@@ -156,6 +158,9 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 		return nil, err
 	}
 	defer t.close()
+	if src.bundle == "" {
+		out.usePast(c.Context(), t, src, r)
+	}
 	entry, err := r.entry(t)
 	if err != nil {
 		return nil, err
@@ -182,6 +187,21 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 		})
 	}
 	return out, nil
+}
+
+// usePast takes the very policy that decided, where it is kept and is not the configuration's any more.
+func (o *retold) usePast(ctx context.Context, t *trial, src source, r *logged) {
+	cfg, _, err := src.read()
+	if err != nil || cfg.StateDir == "" {
+		return
+	}
+	now := t.engine.policy
+	switch err := t.usePast(ctx, cfg, r.Bundles); {
+	case err != nil:
+		o.Kept = err.Error()
+	case t.engine.policy != now:
+		o.Kept = "taken from " + cfg.pastDir()
+	}
 }
 
 // withoutInput is for a decision that the policy was not asked for, or whose input is gone.
@@ -327,6 +347,7 @@ func (o *retold) print(w io.Writer) error {
 	for _, bundle := range o.Bundles {
 		line("policy", "%s", bundle.words())
 	}
+	line("kept", "%s", o.Kept)
 	for _, part := range o.Missing {
 		line("missing", "%s: the policy reads it and the log does not keep it", part)
 	}

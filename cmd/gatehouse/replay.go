@@ -110,12 +110,8 @@ func (f *replayFlags) run(c *cobra.Command) error {
 	if p.candidate, err = f.side(c, src, f.bundle, filepath.Join(temp, "new.tar.gz")); err != nil {
 		return err
 	}
-	if f.old != "" {
-		old, err := f.side(c, src, f.old, filepath.Join(temp, "old.tar.gz"))
-		if err != nil {
-			return err
-		}
-		p.old = func(*recorded) (*side, string, error) { return old, "", nil }
+	if p.old, err = f.before(c, src, p.candidate, filepath.Join(temp, "old.tar.gz")); err != nil {
+		return err
 	}
 	t, err := f.replay(c, p, log, name)
 	if err != nil {
@@ -126,10 +122,36 @@ func (f *replayFlags) run(c *cobra.Command) error {
 
 // source is where settings come from: a configuration, or nowhere.
 func (f *replayFlags) source() (source, error) {
-	if f.config == "" && f.bundle != "" {
+	if f.config == "" && f.bundle != "" && f.old != oldAuto {
 		return source{}, nil
 	}
 	return source{file: f.config}.orDefault()
+}
+
+// oldAuto stands for the very policies that decided.
+const oldAuto = "auto"
+
+// before finds the policy that a decision is compared with; nil where what was recorded counts.
+func (f *replayFlags) before(c *cobra.Command, src source, candidate *side, temp string) (func(*recorded) (*side, error), error) {
+	switch f.old {
+	case "":
+		return nil, nil
+	case oldAuto:
+		cfg, _, err := src.read() // it was read without a problem for the candidate
+		if err != nil {
+			return nil, err
+		}
+		if cfg.StateDir == "" {
+			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.file)
+		}
+		past := &pastSides{ctx: c.Context(), config: cfg, like: candidate, sides: map[string]*pastSide{}}
+		return past.of, nil
+	}
+	old, err := f.side(c, src, f.old, temp)
+	if err != nil {
+		return nil, err
+	}
+	return func(*recorded) (*side, error) { return old, nil }, nil
 }
 
 // replay runs with a progress bar.

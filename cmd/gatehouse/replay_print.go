@@ -80,6 +80,9 @@ func (t *tally) rest(p *replay) (lines []string) {
 	if t.Differs > 0 {
 		add("%s decisions come out of --old in another way than was recorded, such as %s: what is compared is what --old says", thousands(t.Differs), t.Differ[0].DecisionID)
 	}
+	if t.Unkept > 0 {
+		add("%s decisions were made by a policy that is no longer kept: what is compared is what was recorded", thousands(t.Unkept))
+	}
 	var total int64
 	for _, s := range t.Skipped {
 		total += s.Count

@@ -33,7 +33,7 @@ const (
 // replay puts the decisions of a log to a policy, and says which of them come out in another way.
 type replay struct {
 	candidate *side
-	old       func(*recorded) (*side, string, error) // the policy to compare with, and why there is none; nil: what was recorded counts
+	old       func(*recorded) (*side, error) // the policy to compare with, nil where it is not kept; no func: what was recorded counts
 	filter    logFilter
 	expect    []expectedChange
 	partial   bool // also where the policy reads what the log does not keep
@@ -100,6 +100,7 @@ type tally struct {
 	Damaged  int64      `json:"damaged,omitempty"`
 	Differs  int64      `json:"old_differs,omitempty"` // the old policy says something else than was recorded
 	Differ   []example  `json:"old_differs_examples,omitempty"`
+	Unkept   int64      `json:"old_not_kept,omitempty"` // compared with what was recorded for want of the policy that decided
 	Groups   []*group   `json:"changes"`
 	Skipped  []*skipped `json:"not_replayed"`
 
@@ -293,16 +294,8 @@ func (w *worker) compare(ctx context.Context, r *recorded) (why string, err erro
 	}
 	from := was
 	if w.old != nil {
-		old, why, err := w.old(r)
-		if why != "" || err != nil {
+		if from, why, err = w.before(ctx, r, was); why != "" || err != nil {
 			return why, err
-		}
-		if from, why, err = w.decide(ctx, old, r, was); why != "" || err != nil {
-			return why, err
-		}
-		if from.String() != was.String() {
-			w.Differs++
-			w.Differ = addExample(w.Differ, r)
 		}
 	}
 	before, after := from.String(), to.String()
@@ -313,6 +306,26 @@ func (w *worker) compare(ctx context.Context, r *recorded) (why string, err erro
 		w.note(&change{record: r, route: r.routeOf(), from: from, to: to}, before, after)
 	}
 	return "", nil
+}
+
+// before is what the old policy says, or what was recorded where that policy is not kept.
+func (w *worker) before(ctx context.Context, r *recorded, was judgment) (from judgment, why string, err error) {
+	old, err := w.old(r)
+	switch {
+	case err != nil:
+		return was, "", err
+	case old == nil:
+		w.Unkept++
+		return was, "", nil
+	}
+	if from, why, err = w.decide(ctx, old, r, was); why != "" || err != nil {
+		return from, why, err
+	}
+	if from.String() != was.String() {
+		w.Differs++
+		w.Differ = addExample(w.Differ, r)
+	}
+	return from, "", nil
 }
 
 // unasked says why the policy had no part in a decision, or why its part is not known.
@@ -384,6 +397,10 @@ func (w *worker) ask(s *side, r *recorded) (*asked, error) {
 	prepared, err := s.ask(r, w.key)
 	if err != nil {
 		return nil, err
+	}
+	if known == nil && len(w.asked) > 2*maxPast { // policies of the past that are done with
+		clear(w.asked)
+		w.kept = 0
 	}
 	if known == nil || len(known) >= maxAsks {
 		known = map[string]*asked{}
@@ -553,6 +570,7 @@ func firstExamples(list []example) []example {
 func (t *tally) add(o *tally) {
 	t.Events, t.Filtered, t.Replayed, t.Changed, t.Remade = t.Events+o.Events, t.Filtered+o.Filtered, t.Replayed+o.Replayed, t.Changed+o.Changed, t.Remade+o.Remade
 	t.Gaps, t.Dropped, t.Damaged, t.Differs = t.Gaps+o.Gaps, t.Dropped+o.Dropped, t.Damaged+o.Damaged, t.Differs+o.Differs
+	t.Unkept += o.Unkept
 	t.Damage = append(t.Damage, o.Damage...)
 	t.Damage = t.Damage[:min(len(t.Damage), maxDamage)]
 	t.Differ = firstExamples(append(t.Differ, o.Differ...))
