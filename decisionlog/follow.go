@@ -25,7 +25,7 @@ func (r *Reader) Follow() error {
 		r.live, r.spool.live = true, true
 		return nil
 	}
-	t, ok := r.at.(*text)
+	t, ok := r.at.(*textFile)
 	if !ok || t.path == nil || len(r.parts) > 0 {
 		return errors.New("only a file of JSON lines and a spool can be followed")
 	}
@@ -57,7 +57,7 @@ func (r *Reader) Wait(ctx context.Context) error {
 		case <-r.changeErrors():
 			return nil // events may be lost: look
 		case event := <-r.changes():
-			if t, ok := r.at.(*text); ok && filepath.Base(event.Name) == filepath.Base(t.file) {
+			if t, ok := r.at.(*textFile); ok && filepath.Base(event.Name) == filepath.Base(t.file) {
 				return nil
 			}
 		}
@@ -82,7 +82,7 @@ func (r *Reader) changeErrors() <-chan error {
 // rotated looks whether another file has come into the place of the one that was read to its end. Once that has something in it, nobody
 // writes to the old one any more.
 func (r *Reader) rotated() (more bool, err error) {
-	t, ok := r.at.(*text)
+	t, ok := r.at.(*textFile)
 	if !ok {
 		return false, io.EOF
 	}
@@ -113,7 +113,7 @@ func (r *Reader) rotated() (more bool, err error) {
 }
 
 // follower opens the file that has come into the place of another.
-func (r *Reader) follower(was *text) (more bool, err error) {
+func (r *Reader) follower(was *textFile) (more bool, err error) {
 	r.parts = []string{was.file}
 	err = r.open()
 	r.parts = nil
@@ -124,7 +124,7 @@ func (r *Reader) follower(was *text) (more bool, err error) {
 		return false, err
 	}
 	was.close()
-	if next, ok := r.at.(*text); ok {
+	if next, ok := r.at.(*textFile); ok {
 		next.live = true
 	}
 	return true, nil

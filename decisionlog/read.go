@@ -47,20 +47,20 @@ func (e *DamageError) Error() string {
 // the log may be in use. It keeps one event in memory, and two segments. A Reader belongs to one goroutine.
 type Reader struct {
 	stdin io.Reader
-	parts []string  // files still to be read
+	parts []string     // files still to be read
 	spool *spoolReader // is read behind them; nil: none
-	one   bool      // one file was named: a foreign one is an error at once
-	live  bool      // Follow was called
+	one   bool         // one file was named: a foreign one is an error at once
+	live  bool         // Follow was called
 	watch *fsnotify.Watcher
 
-	at     stream // being read; nil: none
+	at     source // being read; nil: none
 	events int64
 	other  int64    // lines of JSON that are no events
 	last   []string // ids of the last events before the spool's; nil where nobody asks
 }
 
-// stream is one file's events.
-type stream interface {
+// source is one file's events.
+type source interface {
 	// next returns an event, or io.EOF, or *DamageError and may be called again.
 	next() ([]byte, error)
 	// where names the event that was returned last.
@@ -89,8 +89,8 @@ func OpenReader(path string, stdin io.Reader) (*Reader, error) {
 	case err != nil:
 		return nil, fmt.Errorf("reading the decision log: %w", err)
 	case isSpool:
-		r.spool = &spoolReader{dir: path, config: &Config{MaxEntry: mostLine}}
-		return r, nil
+		r.spool, err = openSpoolReader(path, Config{})
+		return r, err
 	}
 	if r.parts, err = logFiles(path); err != nil {
 		return nil, fmt.Errorf("reading the decision logs: %w", err)
@@ -101,16 +101,20 @@ func OpenReader(path string, stdin io.Reader) (*Reader, error) {
 	return r, nil
 }
 
-// OpenLog opens what a [Log] of this configuration has written: its file, and then what only its spool has yet, each event once. Of
-// these two, one may not be there.
+// OpenLog opens what a [Log] of this configuration has written: the first of its files, and then what only its spool has yet, each event
+// once, with what the configuration says of labels, masks and rules. Of these two, one may not be there.
 func OpenLog(cfg Config) (*Reader, error) {
 	r := &Reader{one: true}
-	if cfg.File != "" && cfg.File != "-" {
-		r.parts = []string{cfg.File}
+	for _, sink := range append([]Sink{{File: cfg.File}}, cfg.Sinks...) {
+		if sink.File != "" && sink.File != "-" {
+			r.parts = []string{sink.File}
+			break
+		}
 	}
-	cfg.MaxEntry = mostLine
 	if isSpool, err := isSpool(cfg.Dir); err == nil && isSpool {
-		r.spool = &spoolReader{dir: cfg.Dir, config: &cfg}
+		if r.spool, err = openSpoolReader(cfg.Dir, cfg); err != nil {
+			return nil, err
+		}
 	}
 	if len(r.parts) == 0 {
 		if r.spool == nil {
@@ -258,29 +262,33 @@ func (r *Reader) open() error {
 		}
 		in, name, closer = f, path, func() { f.Close() }
 	}
-	at, err := openStream(name, in, closer)
+	at, err := openSource(name, in, closer)
 	if err != nil {
 		closer()
 		return err
 	}
-	if t, ok := at.(*text); ok && !t.zipped {
+	if t, ok := at.(*textFile); ok && !t.zipped {
 		t.path, _ = in.(*os.File)
 	}
 	r.at = at
 	return nil
 }
 
-// openStream looks at how a file begins.
-func openStream(name string, in io.Reader, closer func()) (stream, error) {
+// openSource looks at how a file begins.
+func openSource(name string, in io.Reader, closer func()) (source, error) {
 	lines := bufio.NewReaderSize(in, readBuffer)
 	head, _ := lines.Peek(len(segmentMagic)) // an error comes again
 	switch {
 	case bytes.Equal(head, []byte(segmentMagic)) || strings.HasSuffix(name, ".seg") || strings.HasSuffix(name, ".seg.damaged"):
-		return openFrames(name, in, lines, closer, &Config{MaxEntry: mostLine})
+		made, err := readerLines(Config{})
+		if err != nil {
+			return nil, err
+		}
+		return openFrames(name, in, lines, closer, made)
 	case bytes.HasPrefix(head, gzipStart[:2]):
 		lines = bufio.NewReaderSize(&unzip{file: name, in: &counter{in: lines}}, readBuffer)
 	}
-	t := &text{file: name, in: lines, closer: closer, zipped: bytes.HasPrefix(head, gzipStart[:2])}
+	t := &textFile{file: name, in: lines, closer: closer, zipped: bytes.HasPrefix(head, gzipStart[:2])}
 	return t, t.look()
 }
 
@@ -313,7 +321,7 @@ func firstTime(path string) (at time.Time) {
 		return at
 	}
 	defer f.Close()
-	s, err := openStream(path, f, func() {})
+	s, err := openSource(path, f, func() {})
 	if err != nil {
 		return at
 	}

@@ -79,8 +79,8 @@ func zip(parts ...string) string {
 	return b.String()
 }
 
-// noise is not compressible, and no JSON.
-func noise(n int) string {
+// garble is not compressible, and no JSON.
+func garble(n int) string {
 	b := make([]byte, n)
 	for i, x := 0, uint32(1); i < n; i++ {
 		x = x*1664525 + 1013904223
@@ -94,8 +94,8 @@ func event(id string) string { return `{"decision_id":"` + id + `","x":"{[\"}"}`
 func TestReadText(t *testing.T) {
 	a, b, c := event("a"), event("b"), event("c")
 	opa := func(id string) string { return `{"labels":{"id":"x"},"decision_id":"` + id + `","path":"a/b"}` }
-	long := `{"decision_id":"long","x":"` + noise(17<<20) + `"}`
-	broken := zip(a + "\n" + b + "\n" + noise(100_000))
+	long := `{"decision_id":"long","x":"` + garble(17<<20) + `"}`
+	broken := zip(a + "\n" + b + "\n" + garble(100_000))
 	for _, tt := range []struct{ what, text, want string }{
 		{"nothing", "", ""},
 		{"lines", a + "\n" + b + "\n", "a b"},
@@ -529,7 +529,7 @@ func TestReadDamagedSegment(t *testing.T) {
 		}},
 		{"zeros", func(b []byte) []byte { clear(b); return b }, func(got []string) bool { return len(got) == 0 }},
 		{"nothing", func([]byte) []byte { return nil }, func(got []string) bool { return len(got) == 0 }},
-		{"the end overwritten", func(b []byte) []byte { copy(b[frame("49")-64:], noise(len(b))); return b }, func(got []string) bool {
+		{"the end overwritten", func(b []byte) []byte { copy(b[frame("49")-64:], garble(len(b))); return b }, func(got []string) bool {
 			return len(got) > 40 && strings.Contains(got[len(got)-1], "damaged, to the end of the segment")
 		}},
 	} {

@@ -3,6 +3,7 @@ package decisionlog
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,9 @@ import (
 	"io"
 	"path/filepath"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
 
 const (
@@ -31,12 +35,12 @@ type frames struct {
 	header  bool // it is damaged, and that was not told
 	missing bool // the end is, and that was not told
 	checked bool // nothing was behind the last event when it was last looked at
-	codec   codec
+	lines   *lines
 	line    []byte
 }
 
-func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func(), cfg *Config) (*frames, error) {
-	s := &frames{file: name, closer: closer, off: segmentHeader, codec: newCodec(cfg)}
+func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func(), lines *lines) (*frames, error) {
+	s := &frames{file: name, closer: closer, off: segmentHeader, lines: lines}
 	s.at, _ = in.(io.ReaderAt)
 	data, err := io.ReadAll(io.LimitReader(buffered, mostSegmentRead))
 	if err != nil {
@@ -91,7 +95,10 @@ func (s *frames) next() ([]byte, error) {
 		kind, payload, what := s.frame(s.off)
 		if what == foundFrame {
 			s.from, s.off = s.off, s.off+frameSize(len(payload))
-			return s.event(kind, payload)
+			if event, err := s.event(kind, payload); err != nil || len(event) > 0 {
+				return event, err
+			}
+			continue // the policy does not want it in the log
 		}
 		next, damaged := s.resync(s.off, s.bytes, what == foundDamage)
 		last := next == s.bytes
@@ -152,9 +159,10 @@ func (s *frames) event(kind uint32, payload []byte) (_ []byte, err error) {
 			return nil, s.damage(uint64(len(payload)), "a gap of another version")
 		}
 		s.time = g.until
-		s.line = s.codec.appendGap(s.line[:0], g)
+		s.line = s.lines.gap(s.line[:0], g)
 	} else {
-		if s.line, err = s.codec.appendLine(s.line[:0], payload); err != nil {
+		at := cursor{s: &s.segment, off: s.off}
+		if s.line, err = s.lines.entry(context.Background(), s.line[:0], at, payload); err != nil {
 			return nil, s.damage(uint64(len(payload)), "an entry of another version")
 		}
 		s.time, _ = packedTime(kind, payload)
@@ -174,6 +182,16 @@ func (s *frames) hole(n uint64) []byte {
 			g.until = t
 		}
 	}
-	s.line = s.codec.appendGap(s.line[:0], g)
+	s.line = s.lines.gap(s.line[:0], g)
 	return bytes.TrimSuffix(s.line, []byte("\n"))
+}
+
+// readerLines makes lines as the log itself would.
+func readerLines(cfg Config) (*lines, error) {
+	cfg.MaxEntry, cfg.Clock, cfg.Logger = mostLine, time.Now, zap.NewNop()
+	l, err := newLines(&cfg, 1)
+	if err == nil {
+		l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rule_errors"}, []string{"rule"})
+	}
+	return l, err
 }

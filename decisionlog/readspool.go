@@ -15,7 +15,7 @@ import (
 // spoolReader reads a spool, which may be in use: segments go when the log's file has them, and others come.
 type spoolReader struct {
 	dir       string
-	config    *Config
+	lines     *lines
 	held      []heldSegment // opened before they could go; nil: none
 	at, ahead *frames       // being read, and the one behind it that has something in it; nil: none
 	live      bool          // what is gone before it was read is told
@@ -26,6 +26,11 @@ type heldSegment struct {
 	number uint64
 	path   string
 	file   *os.File // nil: it is opened when it is read
+}
+
+func openSpoolReader(dir string, cfg Config) (*spoolReader, error) {
+	lines, err := readerLines(cfg)
+	return &spoolReader{dir: dir, lines: lines}, err
 }
 
 func (s *spoolReader) close() {
@@ -137,7 +142,7 @@ func (s *spoolReader) open(h heldSegment, last bool) (*frames, error) {
 			size = segmentHeader
 		}
 	}
-	f, err := openFrames(h.path, file, bufio.NewReader(io.NewSectionReader(file, 0, size)), closer, s.config)
+	f, err := openFrames(h.path, file, bufio.NewReader(io.NewSectionReader(file, 0, size)), closer, s.lines)
 	if err != nil {
 		closer()
 		return nil, err

@@ -99,7 +99,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 			return usageError{err}
 		}
 	}
-	log, name, err := f.openLog(src, c.InOrStdin())
+	log, name, err := f.openLog(c.Context(), src, c.InOrStdin())
 	if err != nil {
 		return err
 	}
@@ -126,12 +126,12 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 }
 
 // openLog opens the log to look into.
-func (f *explainFlags) openLog(src source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
+func (f *explainFlags) openLog(ctx context.Context, src source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
 	if f.log != "" {
-		log, err = decisionlog.OpenReader(f.log, stdin)
+		log, err = openLogAt(f.log, stdin)
 		return log, f.log, err
 	}
-	log, err = src.openLog()
+	log, err = src.openLog(ctx)
 	return log, "the decision log of " + src.file, err
 }
 

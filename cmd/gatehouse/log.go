@@ -68,12 +68,12 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 	if err != nil {
 		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
 	}
-	l.reader, err = src.openLog()
+	l.reader, err = src.openLog(c.Context())
 	return err
 }
 
 // openLog opens the decision log of a configuration: its file and its spool.
-func (s source) openLog() (*decisionlog.Reader, error) {
+func (s source) openLog(ctx context.Context) (*decisionlog.Reader, error) {
 	none := usageError{errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")}
 	if s.file == "" {
 		return nil, none
@@ -83,10 +83,45 @@ func (s source) openLog() (*decisionlog.Reader, error) {
 		return nil, usageError{err}
 	}
 	log := cfg.logConfig(nil, nil)
-	if (log.File == "" || log.File == "-") && log.Dir == "" {
+	file := func(s decisionlog.Sink) bool { return s.File != "" && s.File != "-" }
+	if !slices.ContainsFunc(append(log.Sinks, decisionlog.Sink{File: log.File}), file) && log.Dir == "" {
 		return nil, none
 	}
+	log.Rules = s.logRules(ctx, log.Dir)
 	return decisionlog.OpenLog(log)
+}
+
+// logRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
+// out is taken out.
+func (s source) logRules(ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
+	if !newLogRules(dir, nil).marked() {
+		return nil
+	}
+	t, err := newTrial(ctx, s, nil, func(*config) {}, io.Discard)
+	if err != nil {
+		return masked(err)
+	}
+	defer t.close()
+	r := &logRules{snapshot: t.engine.policy}
+	r.rules, r.err = r.snapshot.LogRules()
+	return r.rule
+}
+
+// masked is for events of which nobody can say what the policy wants to be masked.
+func masked(err error) func(context.Context, []byte) decisionlog.Ruling {
+	return func(context.Context, []byte) decisionlog.Ruling { return decisionlog.Ruling{MaskError: err} }
+}
+
+// openLogAt opens a log by its path. A spool whose policy has rules about the log shows neither input nor result: only the
+// configuration knows these rules.
+func openLogAt(path string, stdin io.Reader) (*decisionlog.Reader, error) {
+	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && newLogRules(path, nil).marked() {
+		cfg := decisionlog.Config{Dir: path, Rules: masked(errors.New("the policy's masks are not known here"))}
+		if log, err := decisionlog.OpenLog(cfg); err == nil {
+			return log, nil
+		}
+	}
+	return decisionlog.OpenReader(path, stdin)
 }
 
 // advance goes on to the next path; io.EOF where there is none.
@@ -97,7 +132,7 @@ func (l *logSource) advance() (err error) {
 	}
 	path := l.left[0]
 	l.left = l.left[1:]
-	l.reader, err = decisionlog.OpenReader(path, l.stdin)
+	l.reader, err = openLogAt(path, l.stdin)
 	return err
 }
 

@@ -83,7 +83,8 @@ func TestLogOfConfiguration(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- l.Run(ctx) }()
 		for i := range n {
-			e := &decisionlog.Entry{DecisionID: fmt.Sprintf("D%d", from+i), Time: time.Now(), Outcome: "deny", Reason: "no_route"}
+			e := &decisionlog.Entry{DecisionID: fmt.Sprintf("D%d", from+i), Time: time.Now(), Outcome: "deny", Reason: "no_route",
+				Asked: true, Input: decisionlog.Input{Headers: []decisionlog.Header{{Name: "x-color", Value: "green"}}}}
 			if err := l.Append(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
@@ -94,6 +95,8 @@ func TestLogOfConfiguration(t *testing.T) {
 		}
 	}
 	decisions(decisionlog.Config{File: "d.log"}, 0, 5)
+	write(t, "p/log.rego", "package system.log\n\nmask contains \"/input/attributes/request/http/headers/x-color\"\n")
+	write(t, "spool/rules", "") // as the policy leaves it that has such rules
 	decisions(decisionlog.Config{File: "/dev/full"}, 5, 3)
 	var stdout, stderr bytes.Buffer
 	if code := run(t.Context(), []string{"log", "tail", "-n", "100", "--json"}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
@@ -110,11 +113,19 @@ func TestLogOfConfiguration(t *testing.T) {
 	if n := strings.Count(stdout.String(), `"labels":{"id":"here"}`); n != 3 {
 		t.Errorf("%d decisions of the spool have the configuration's label", n)
 	}
+	if n := strings.Count(stdout.String(), `"x-color":"green"`); n != 5 {
+		t.Errorf("%d decisions show what the policy masks, of five that were written without", n)
+	}
 	for _, line := range [][]string{{"explain", "D6"}, {"log", "grep", "D6"}, {"log", "grep", "D6", "spool"}, {"explain", "D6", "--log", "spool"}} {
 		stdout.Reset()
-		if code := run(t.Context(), line, &stdout, &stderr); code != 0 || !strings.Contains(stdout.String(), "D6") {
+		if code := run(t.Context(), line, &stdout, &stderr); code != 0 && line[0] == "log" || !strings.Contains(stdout.String(), "D6") {
 			t.Errorf("%q: exit code %d\n%s%s", line, code, &stdout, &stderr)
 		}
+	}
+	stdout.Reset() // by its path alone nobody knows what is to be masked
+	if code := run(t.Context(), []string{"log", "grep", "--json", "D6", "spool"}, &stdout, &stderr); code != 0 ||
+		strings.Contains(stdout.String(), "green") || !strings.Contains(stdout.String(), `"erased":["/input"`) {
+		t.Errorf("exit code %d\n%s", code, &stdout)
 	}
 }
 

@@ -96,7 +96,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	log, name, err := (&explainFlags{log: f.log}).openLog(src, c.InOrStdin())
+	log, name, err := (&explainFlags{log: f.log}).openLog(c.Context(), src, c.InOrStdin())
 	if err != nil {
 		return err
 	}
