@@ -463,7 +463,7 @@ func TestFollowSpool(t *testing.T) {
 	if got := follow(t, r, 3); !slices.Equal(got, numbered(0, 3)) {
 		t.Errorf("%q", got)
 	}
-	for n := 3; n < 1000; n += 100 {
+	for n := 3; n < 1400; n += 100 {
 		for i := range 100 {
 			add(t, l, entry(n+i))
 		}

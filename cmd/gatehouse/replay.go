@@ -97,6 +97,9 @@ func (f *replayFlags) run(c *cobra.Command) error {
 		return err
 	}
 	log, name, err := (&explainFlags{log: f.log}).openLog(c.Context(), src, c.InOrStdin())
+	if wrong, ok := errors.AsType[usageError](err); ok {
+		return wrong.error // its exit code is that of a change here
+	}
 	if err != nil {
 		return err
 	}
