@@ -56,6 +56,7 @@ input or of what the log does not keep, is counted with the reason: of such deci
 }
 
 func (f *logCoverage) run(c *cobra.Command, args []string) error {
+	paceGC()
 	if err := f.query.compile(); err != nil {
 		return usageError{err}
 	}
