@@ -80,6 +80,9 @@ type Config struct {
 	// is made where it is missing. Empty: nothing is kept.
 	Dir string
 
+	// Past keeps every bundle that was active by its digest.
+	Past Past
+
 	// Publish receives every snapshot that is to become active, one after the other, from Run's goroutine. Run waits for
 	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active. A nil
 	// snapshot withdraws the policy: nothing may be decided by it any more (Remote.Withdraw).
@@ -133,11 +136,12 @@ type Manager struct {
 	cfg     Config
 	metrics *metrics
 	remotes *remoteMetrics
+	past    *past // nil: nothing is kept by digest
 	// reporter is nil where no status service is configured.
 	reporter *reporter
 	sources  []*source
 	status   atomic.Pointer[[]Status]
-	past     atomic.Pointer[[]Activation]
+	earlier  atomic.Pointer[[]Activation]
 	legacy   atomic.Pointer[map[string]legacy] // by source
 
 	commands chan command
@@ -222,6 +226,9 @@ func New(cfg Config) (*Manager, error) {
 		if m.reporter, err = newReporter(*cfg.Report, m.cfg.Logger, cfg.Registerer); err != nil {
 			problems = append(problems, err)
 		}
+	}
+	if m.past, err = newPast(&m.cfg); err != nil {
+		problems = append(problems, err)
 	}
 	if m.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		problems = append(problems, err)

@@ -24,6 +24,7 @@ type delivery struct {
 	err     error             // why there is none; everything but from is then empty. Status, log and metrics tell of it
 	bundle  *policy.Bundle    // files where they were read already, or more than them: with deltas applied
 	data    int64             // bytes of data in bundle that are not in files
+	parts   []pastPart        // what it takes to keep bundle, where deltas made it
 	says    saying            // what else a remote source has to say, instead of a bundle
 
 	// outcome, where set, is called from Run's goroutine each time that an attempt to activate the delivery has ended: with
@@ -103,6 +104,7 @@ type candidate struct {
 	archive string        // as in its delivery
 	from    string
 	outcome func(error)
+	past    []pastPart // what it takes to keep it by its digest, until it is activated
 }
 
 // told reports the end of an attempt to whoever delivered the bundle.
@@ -137,6 +139,7 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 			return nil, err
 		}
 	}
+	c.past = m.past.of(c, &d)
 	c.size = d.data
 	for _, content := range d.files {
 		c.size += int64(len(content))

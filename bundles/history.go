@@ -97,7 +97,7 @@ func (m *Manager) order(ctx context.Context, do func(context.Context) error) err
 
 // History returns the snapshots that can be rolled back to and the active one, the newest first. The slice is the caller's.
 func (m *Manager) History() []Activation {
-	if list := m.past.Load(); list != nil {
+	if list := m.earlier.Load(); list != nil {
 		return slices.Clone(*list)
 	}
 	return nil
@@ -252,5 +252,6 @@ func (m *Manager) tellHistory() {
 	for _, a := range slices.Backward(m.history) {
 		list = append(list, a.describe(a == m.now))
 	}
-	m.past.Store(&list)
+	m.earlier.Store(&list)
+	m.past.remembered(m.history)
 }

@@ -261,14 +261,15 @@ func (r *remote) readBase(next *had, d *delivery) (err error) {
 func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files map[string][]byte) time.Duration {
 	b, err := r.patch(a, files)
 	if err == nil {
-		next := r.had
+		next, before := r.had, r.had.base.Digest()
 		next.tag, next.base, next.data = a.fetched.tag, b, next.data+int64(len(files[policy.DeltaFile]))
 		next.parts, next.bytes = next.parts+1, next.bytes+int64(len(a.raw))
 		next.unsaved = append(next.unsaved[:len(next.unsaved):len(next.unsaved)], a.raw)
 		next.state = stateAfter(r.had.state, a.raw)
 		r.replace(next, true)
 		r.metrics.asked(r.name, "delta")
-		if err = r.hand(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
+		parts := []pastPart{{digest: b.Digest(), before: before, files: files}}
+		if err = r.hand(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, parts: parts, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
 			return r.rest(false)
 		}
 	}
@@ -541,9 +542,14 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 		if err != nil {
 			return delivery{}, next, err
 		}
+		if len(d.parts) == 0 {
+			d.parts = []pastPart{wholePart(next.base.Digest(), files)}
+		}
+		before := next.base.Digest()
 		if next.base, err = next.base.Patch(delta[".manifest"], delta[policy.DeltaFile]); err != nil {
 			return delivery{}, next, err
 		}
+		d.parts = append(d.parts, pastPart{digest: next.base.Digest(), before: before, files: delta})
 		next.data += int64(len(delta[policy.DeltaFile]))
 		d.bundle, d.files, d.data = next.base, next.files, next.data
 	}

@@ -38,6 +38,9 @@ func (m *Manager) Run(ctx context.Context) error {
 			})
 		}
 	}
+	if m.past != nil {
+		fetching.Go(func() { m.past.run(ctx) })
+	}
 	if m.reporter != nil {
 		fetching.Go(func() { m.reporter.run(ctx) })
 	}

@@ -9,6 +9,8 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -58,6 +60,13 @@ const noEnd = 1<<64 - 1
 
 func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x.seg", number))
+}
+
+// segmentNumber is that of the segment with a file name; false where it is none's.
+func segmentNumber(name string) (uint64, bool) {
+	digits, ok := strings.CutSuffix(name, ".seg")
+	number, err := strconv.ParseUint(digits, 16, 64)
+	return number, ok && err == nil && len(digits) == 16
 }
 
 // newSegment makes the file, with all of its space taken from the disk, so that no store to the mapping can fail.

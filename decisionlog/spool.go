@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,9 +112,8 @@ func (sp *spool) recover() (last uint64, err error) {
 		return 0, err
 	}
 	for _, name := range names { // in the order of their names, so of their numbers
-		digits, ok := strings.CutSuffix(name.Name(), ".seg")
-		number, err := strconv.ParseUint(digits, 16, 64)
-		if !ok || err != nil || len(digits) != 16 {
+		number, ok := segmentNumber(name.Name())
+		if !ok {
 			continue
 		}
 		last = max(last, number)

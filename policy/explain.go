@@ -171,7 +171,7 @@ func (x *explainer) errorText(err error) string {
 // notes says which built-ins stand in the way, and reports whether none does.
 func (x *explainer) notes(out *Explanation) (pure bool) {
 	pure = true
-	called := x.calls()
+	called := calls(reachable(x.s.compiler, x.entry.query))
 	for _, name := range []string{"http.send", "net.lookup_ip_addr", "rand.intn", "uuid.rfc4122", "opa.runtime"} {
 		if !called[name] {
 			continue
@@ -187,22 +187,6 @@ func (x *explainer) notes(out *Explanation) (pure bool) {
 		}
 	}
 	return pure
-}
-
-// calls are the names of the built-ins that the decision can reach.
-func (x *explainer) calls() map[string]bool {
-	names := map[string]bool{}
-	note := func(e *ast.Expr) bool {
-		if e.IsCall() {
-			names[e.Operator().String()] = true
-		}
-		return false
-	}
-	for rule := range reachable(x.s.compiler, x.entry.query).rules {
-		ast.WalkExprs(rule.Body, note)
-		ast.WalkExprs(rule.Head, note)
-	}
-	return names
 }
 
 // decision is Decide without anybody being called.

@@ -44,6 +44,9 @@ func TestReadsOnOPAsOwnCases(t *testing.T) {
 		if got := outcome(t, s, projected(input, s.Reads())); got != want {
 			t.Errorf("%s: with nothing but what is read %s instead of %s", c.Note, got, want)
 		}
+		if got := outcome(t, s, projectedText(t, input, s.Reads())); got != want {
+			t.Errorf("%s: with what is read taken out of the text %s instead of %s", c.Note, got, want)
+		}
 		for _, path := range append(paths(input, nil), strangers(input, nil)...) {
 			if s.Reads().Any(path...) {
 				tried += compareProjected(t, c.Note, s, input, path)
@@ -94,6 +97,23 @@ func projected(object map[string]any, reads policy.Reads) map[string]any {
 		default:
 			out[key] = value
 		}
+	}
+	return out
+}
+
+// projectedText takes what is read of an object out of its text.
+func projectedText(t *testing.T, object map[string]any, reads policy.Reads) map[string]any {
+	t.Helper()
+	text, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = reads.Project(nil, text); err != nil {
+		t.Fatal(err)
+	}
+	var out map[string]any
+	if err := util.Unmarshal(text, &out); err != nil {
+		t.Fatalf("%s: %v", text, err)
 	}
 	return out
 }

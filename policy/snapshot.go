@@ -180,7 +180,7 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, 
 			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
-	result, clean, err := e.evaluate(ctx, timeout, input, now)
+	result, clean, err := e.evaluate(ctx, timeout, input, now, nil)
 	if err != nil {
 		return Decision{}, clean, err
 	}
@@ -188,8 +188,9 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, 
 	return d, clean, err
 }
 
-// evaluate returns the value of the decision document, and whether evaluation went undisturbed to its end.
-func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, now time.Time) (result Value, clean bool, err error) {
+// evaluate returns the value of the decision document, and whether evaluation went undisturbed to its end. adjust, where there is one, has
+// the last word on the query.
+func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, clean bool, err error) {
 	s := e.snapshot
 	if err := ctx.Err(); err != nil {
 		return nil, false, fmt.Errorf("evaluating the policy: %w", err)
@@ -222,6 +223,9 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 	}
 	if s.transport != nil {
 		query = query.WithHTTPRoundTripper(s.transport)
+	}
+	if adjust != nil {
+		adjust(query)
 	}
 	err = query.Iter(ctx, func(found topdown.QueryResult) error {
 		state.result = found[resultVar].Value

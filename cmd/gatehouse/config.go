@@ -350,6 +350,8 @@ type decisionLogConfig struct {
 	Redact   redactConfig      `yaml:"redact" doc:"Credentials to take out beyond those known by default."`
 	Mask     []maskConfig      `yaml:"mask" doc:"What else to take out of an entry on its way out of dir: JSON pointers, or {op, path, value} as in OPA. The policy can say more, in data.system.log.mask (docs/decisionlog.md). Default: nothing."`
 	Claims   []string          `yaml:"claims" doc:"Names of claims of the caller that are recorded. Default: none."`
+	Keep     duration          `yaml:"keep_bundles" doc:"How long a bundle is kept in state_dir after it was last active, by the digest that its decisions name: for gatehouse explain, and for replay --old auto. 0s keeps none. Default: 720h."`
+	KeepSize size              `yaml:"keep_bundles_size" doc:"Most bytes of bundles that are kept so; the oldest go first, the active ones never. Default: 256MiB."`
 	Dir      string            `yaml:"dir" doc:"A folder for decisions that are not in the log yet: they are there before they are answered, and outlive the process. It belongs to one process, and is made where it is missing. Needs Linux. Default: decisions in state_dir, and without that they wait in memory."`
 	Sync     duration          `yaml:"sync" doc:"How often dir is synced to the disk: what a loss of power may cost at most. Default: 1s."`
 	MaxSize  size              `yaml:"max_size" doc:"Most bytes in dir, at least sixteen times max_entry; then on_full decides. Default: 1GiB."`
@@ -390,8 +392,9 @@ func defaults() *config {
 		Headers: headersConfig{Subject: "x-auth-subject", Roles: "x-auth-roles"},
 		Policy: policyConfig{Timeout: duration(100 * time.Millisecond), Tests: ownTestsConfig{Timeout: duration(10 * time.Second)},
 			Keep: 5, KeepSize: 16 << 20},
-		Limits: limitsConfig{Message: 1 << 20, Headers: 256},
-		Log:    logConfig{Level: "info", Format: "json"},
+		Limits:      limitsConfig{Message: 1 << 20, Headers: 256},
+		DecisionLog: decisionLogConfig{Keep: duration(30 * 24 * time.Hour), KeepSize: 256 << 20},
+		Log:         logConfig{Level: "info", Format: "json"},
 	}
 }
 

@@ -147,11 +147,15 @@ func (b bundleConfig) remoteName() string {
 func (c *config) addRemote(out *bundles.Config) {
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "bundles")
+		out.Past = bundles.Past{Dir: c.pastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
 	}
 	if c.Status.URL != "" {
 		out.Report = &bundles.Report{URL: c.Status.URL, Service: c.services()[c.Status.Service], Labels: c.Status.Labels, Interval: time.Duration(c.Status.Interval)}
 	}
 }
+
+// pastDir is where bundles are kept by their digest.
+func (c *config) pastDir() string { return filepath.Join(c.StateDir, "bundles-by-digest") }
 
 // resolveRemote makes the files of services and remote bundles relative to the configuration's folder.
 func (c *config) resolveRemote(resolve func(*string)) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -51,7 +53,7 @@ command line or the configuration makes no sense.`,
 	flags := c.Flags()
 	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
 	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
-	flags.StringVar(&f.log, "log", "", "decision log, JSON lines, compressed or not; - is standard input (default: the configuration's decision_log.file)")
+	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")
 	return c
 }
@@ -65,7 +67,8 @@ type retold struct {
 	Route      string         `json:"route,omitempty"`
 	Recorded   retoldOutcome  `json:"recorded"`
 	Bundles    []retoldBundle `json:"bundles,omitempty"`
-	SamePolicy bool           `json:"same_policy"` // the bundles are those that decided
+	SamePolicy bool           `json:"same_policy"`    // the bundles are those that decided
+	Kept       string         `json:"kept,omitempty"` // what became of looking for them among those that are kept by their digest
 	Missing    []string       `json:"missing,omitempty"`
 	Reproduced bool           `json:"reproduced"` // it comes out as recorded
 	explained
@@ -96,11 +99,12 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 			return usageError{err}
 		}
 	}
-	file, err := f.logFile(src)
+	log, name, err := f.openLog(c.Context(), src, c.InOrStdin())
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	record, err := findRecord(file, id, c.InOrStdin())
+	record, err := findRecord(log, name, id)
+	log.Close()
 	if err != nil {
 		return err
 	}
@@ -121,21 +125,14 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	return err
 }
 
-// logFile is the log to look into.
-func (f *explainFlags) logFile(src source) (string, error) {
+// openLog opens the log to look into.
+func (f *explainFlags) openLog(ctx context.Context, src source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
 	if f.log != "" {
-		return f.log, nil
+		log, err = openLogAt(f.log, stdin)
+		return log, f.log, err
 	}
-	if src.file != "" {
-		cfg, _, err := src.read()
-		if err != nil {
-			return "", err
-		}
-		if file := cfg.DecisionLog.file(); file != "" {
-			return file, nil
-		}
-	}
-	return "", errors.New("which decision log? --log FILE names it; the configuration writes it to no file")
+	log, err = src.openLog(ctx)
+	return log, "the decision log of " + src.file, err
 }
 
 // retell evaluates a record again.
@@ -161,6 +158,9 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 		return nil, err
 	}
 	defer t.close()
+	if src.bundle == "" {
+		out.usePast(c.Context(), t, src, r)
+	}
 	entry, err := r.entry(t)
 	if err != nil {
 		return nil, err
@@ -187,6 +187,21 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 		})
 	}
 	return out, nil
+}
+
+// usePast takes the very policy that decided, where it is kept and is not the configuration's any more.
+func (o *retold) usePast(ctx context.Context, t *trial, src source, r *logged) {
+	cfg, _, err := src.read()
+	if err != nil || cfg.StateDir == "" {
+		return
+	}
+	now := t.engine.policy
+	switch err := t.usePast(ctx, cfg, r.Bundles); {
+	case err != nil:
+		o.Kept = err.Error()
+	case t.engine.policy != now:
+		o.Kept = "taken from " + cfg.pastDir()
+	}
 }
 
 // withoutInput is for a decision that the policy was not asked for, or whose input is gone.
@@ -332,6 +347,7 @@ func (o *retold) print(w io.Writer) error {
 	for _, bundle := range o.Bundles {
 		line("policy", "%s", bundle.words())
 	}
+	line("kept", "%s", o.Kept)
 	for _, part := range o.Missing {
 		line("missing", "%s: the policy reads it and the log does not keep it", part)
 	}

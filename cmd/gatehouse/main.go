@@ -23,7 +23,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the whole program but the process around it: 0 for success, 1 for a failure, 2 for a wrong command line.
+// run is the whole program but the process around it: 0 for success, 1 for a failure, 2 for a wrong command line. gatehouse
+// replay has 2 for changes.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "gatehouse",
@@ -32,7 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), checkCommand(), testCommand(),
-		explainCommand(), bundleCommand(), tokenCommand(), identityCommand())
+		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -44,8 +45,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, errSaid) {
+	switch {
+	case errors.Is(err, errSaid):
 		return 1
+	case errors.Is(err, errChanges):
+		return 2
 	}
 	fmt.Fprintln(stderr, "gatehouse: "+strings.TrimSpace(err.Error()))
 	if _, ok := errors.AsType[usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command") {

@@ -28,6 +28,7 @@ type testFlags struct {
 	junit    string
 	coverage bool
 	verbose  bool
+	from     fromLog
 }
 
 func testCommand() *cobra.Command {
@@ -46,8 +47,15 @@ given, in the FILEs and DIRs. A table reads like this:
 
 The exit code is 0 where all passed, 1 where one failed, 2 where they could not be run.`,
 		Example: `  gatehouse test
-  gatehouse test --config gatehouse.yaml --coverage --junit report.xml`,
+  gatehouse test --config gatehouse.yaml --coverage --junit report.xml
+  gatehouse test --from-log decisions.log --since 7d -o tests/last-week.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := f.from.given(c); err != nil {
+				return usageError{err}
+			}
+			if f.from.log != "" {
+				return f.fromLog(c, args)
+			}
 			failed, err := f.test(c, args)
 			if err != nil {
 				return usageError{err} // exit code 1 is a failed test
@@ -65,7 +73,28 @@ The exit code is 0 where all passed, 1 where one failed, 2 where they could not 
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVar(&f.coverage, "coverage", false, "show which routes have no allow and no deny test")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the tests that passed as well")
+	f.from.add(c)
 	return c
+}
+
+// fromLog makes a table of a log instead of running any.
+func (f *testFlags) fromLog(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("--from-log makes a table and runs none: leave %q out", args[0])}
+	}
+	src, err := f.src.orDefault()
+	if err != nil {
+		return usageError{err}
+	}
+	t, err := f.trial(c, src)
+	if err != nil {
+		return usageError{err}
+	}
+	defer t.close()
+	if err := f.from.write(c, t); err != nil {
+		return usageError{err} // exit code 1 is a failed test
+	}
+	return nil
 }
 
 // outcome is what came of one test of either kind.

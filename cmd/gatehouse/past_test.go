@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/zap"
+
+	"gatehouse/bundles"
+	"gatehouse/policy"
+)
+
+// keep activates the bundles of ./gatehouse.yaml as the service does, so that they are kept in its state_dir.
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: keep")
+	}
+	cfg, _, err := source{file: ts.MkAbs("gatehouse.yaml")}.read()
+	ts.Check(err)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	published := make(chan struct{}, 1)
+	m, err := bundles.New(cfg.bundlesConfig(zap.NewNop(), nil, func(context.Context, *policy.Snapshot) error {
+		published <- struct{}{}
+		return nil
+	}))
+	ts.Check(err)
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	<-published
+	stop() // what is to be kept is written before the end
+	ts.Check(<-done)
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/bundles"
+	"gatehouse/decisionlog"
+	"gatehouse/policy"
+)
+
+// replayFlags are those of gatehouse replay.
+type replayFlags struct {
+	imageFlags
+	filter      logFilter
+	log         string
+	config      string
+	name        string
+	bundle      string
+	old         string
+	expect      string
+	writeExpect string
+	format      string
+	partial     bool
+	answers     bool
+}
+
+func replayCommand() *cobra.Command {
+	var f replayFlags
+	c := &cobra.Command{
+		Use:   "replay",
+		Short: "Put the decisions of a log to another policy, and show what would change",
+		Long: `Reads a decision log and decides every decision in it again: the recorded input, at the recorded time, with the policy of --bundle.
+What comes out in another way than was recorded, or than the policy of --old has it, is shown by route and change, with examples.
+Nobody is called, and what cannot be replayed is counted with the reason.
+
+A BUNDLE is a directory, a tarball or an image. By itself it is asked what the log says was asked. With --config it takes the place
+of the configuration's bundle; without --bundle it is the configuration's policy that the log is put to.
+
+The exit code is 0 where nothing changes but what --expect lists, 2 where something else does, 1 where that could not be found out.`,
+		Example: `  gatehouse replay --log decisions.log --bundle ./policy
+  gatehouse replay --log decisions.log --bundle ./policy --old registry.example.com/policies/app:prod --format markdown
+  zcat decisions-*.gz | gatehouse replay --log - --config gatehouse.yaml --since 7d --expect expect.yaml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("gatehouse replay takes no argument %q: --log FILE names the log, --bundle BUNDLE the policy", args[0])
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
+	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { // 2 is a change
+		return fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())
+	})
+	flags := c.Flags()
+	flags.StringVar(&f.log, "log", "", "decision log: a file, compressed or not, a folder of them, a spool, or - for standard input (default: the configuration's decision_log.file)")
+	flags.StringVarP(&f.bundle, "bundle", "b", "", "the policy to put it to (default: the configuration's)")
+	flags.StringVar(&f.old, "old", "", "compare with this policy instead of with what was recorded: a BUNDLE, or auto for the very ones that decided, as far as they are kept")
+	flags.StringVarP(&f.config, "config", "c", "", "configuration (default: gatehouse.yaml, if it is there and there is no --bundle)")
+	flags.StringVar(&f.name, "name", "", "which of the configuration's bundles --bundle and --old stand for, where it has several")
+	flags.StringVar(&f.expect, "expect", "", "YAML file: the changes that are meant")
+	flags.StringVar(&f.writeExpect, "write-expect", "", "write the changes that no one expected to this file, for --expect")
+	flags.StringVar(&f.format, "format", "table", "table, markdown (for a pull request) or json")
+	flags.BoolVar(&f.partial, "partial", false, "replay also where the policy reads what the log does not keep: as if that had not been there")
+	flags.BoolVar(&f.answers, "answers", false, "compare all that the policy answers, headers and texts too, and not the verdict alone")
+	f.filter.add(flags)
+	f.addStore(c)
+	f.addRegistry(c)
+	return c
+}
+
+// errChanges ends with the exit code for changes that no one expected.
+var errChanges = errors.New("decisions would change")
+
+func (f *replayFlags) run(c *cobra.Command) error {
+	paceGC()
+	if !slices.Contains([]string{"table", "markdown", "json"}, f.format) {
+		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.format)
+	}
+	if err := f.filter.check(time.Now()); err != nil {
+		return err
+	}
+	src, err := f.source()
+	if err != nil {
+		return err
+	}
+	expect, err := readExpect(f.expect)
+	if err != nil {
+		return err
+	}
+	log, name, err := (&explainFlags{log: f.log}).openLog(c.Context(), src, c.InOrStdin())
+	if wrong, ok := errors.AsType[usageError](err); ok {
+		return wrong.error // its exit code is that of a change here
+	}
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	p := &replay{filter: f.filter, expect: expect, partial: f.partial, answers: f.answers}
+	temp, err := os.MkdirTemp("", "gatehouse-replay-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	if p.candidate, err = f.side(c, src, f.bundle, filepath.Join(temp, "new.tar.gz")); err != nil {
+		return err
+	}
+	if p.old, err = f.before(c, src, p.candidate, filepath.Join(temp, "old.tar.gz")); err != nil {
+		return err
+	}
+	t, err := f.replay(c, p, log, name)
+	if err != nil {
+		return err
+	}
+	return f.report(c.OutOrStdout(), p, t)
+}
+
+// source is where settings come from: a configuration, or nowhere.
+func (f *replayFlags) source() (source, error) {
+	if f.config == "" && f.bundle != "" && f.old != oldAuto {
+		return source{}, nil
+	}
+	return source{file: f.config}.orDefault()
+}
+
+// oldAuto stands for the very policies that decided.
+const oldAuto = "auto"
+
+// before finds the policy that a decision is compared with; nil where what was recorded counts.
+func (f *replayFlags) before(c *cobra.Command, src source, candidate *side, temp string) (func(*recorded) (*side, error), error) {
+	switch f.old {
+	case "":
+		return nil, nil
+	case oldAuto:
+		cfg, _, err := src.read() // it was read without a problem for the candidate
+		if err != nil {
+			return nil, err
+		}
+		if cfg.StateDir == "" {
+			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.file)
+		}
+		past := &pastSides{ctx: c.Context(), config: cfg, like: candidate, sides: map[string]*pastSide{}}
+		return past.of, nil
+	}
+	old, err := f.side(c, src, f.old, temp)
+	if err != nil {
+		return nil, err
+	}
+	return func(*recorded) (*side, error) { return old, nil }, nil
+}
+
+// replay runs with a progress bar.
+func (f *replayFlags) replay(c *cobra.Command, p *replay, log *decisionlog.Reader, file string) (*tally, error) {
+	done := p.showProgress(c.ErrOrStderr(), file)
+	t, err := p.run(c.Context(), log)
+	done()
+	switch {
+	case c.Context().Err() != nil:
+		return nil, errors.New("interrupted before the end")
+	case err != nil:
+		return nil, err
+	case t.Events-t.Filtered == 0:
+		return nil, fmt.Errorf("there are no such decisions in %s (%d events)", file, t.Events)
+	}
+	return t, nil
+}
+
+// report prints what came of it, and says how to exit.
+func (f *replayFlags) report(w io.Writer, p *replay, t *tally) error {
+	if f.writeExpect != "" {
+		if err := writeExpect(f.writeExpect, t.Groups); err != nil {
+			return fmt.Errorf("writing expected changes: %w", err)
+		}
+	}
+	print := map[string]func(io.Writer, *replay, *tally) error{"table": printTable, "markdown": printMarkdown, "json": printReplayJSON}[f.format]
+	if err := print(w, p, t); err != nil {
+		return err
+	}
+	switch {
+	case t.unexpected() > 0:
+		return errChanges
+	case t.Replayed == 0:
+		return errors.New("none of the decisions could be replayed: above is why")
+	}
+	return nil
+}
+
+// side makes a policy ready: the configuration's with the bundle in it, or the bundle by itself.
+func (f *replayFlags) side(c *cobra.Command, src source, arg, temp string) (*side, error) {
+	if src.file == "" {
+		o, err := f.openBundle(c.Context(), arg, pulled)
+		if err != nil {
+			return nil, err
+		}
+		return bareSide(c.Context(), o.name, o.files)
+	}
+	replace := func(*config) error { return nil }
+	if arg != "" {
+		file, err := f.onDisk(c.Context(), arg, temp)
+		if err != nil {
+			return nil, err
+		}
+		replace = func(cfg *config) error { return cfg.replaceBundle(f.name, file) }
+	}
+	return configuredSide(c, src, replace)
+}
+
+// onDisk is a bundle's path; an image is written to temp for that.
+func (f *replayFlags) onDisk(ctx context.Context, arg, temp string) (string, error) {
+	o, err := f.openBundle(ctx, arg, pulled)
+	if err != nil {
+		return "", err
+	}
+	if o.path != "" {
+		return o.path, nil
+	}
+	return temp, os.WriteFile(temp, o.image.Tarball(), 0o600)
+}
+
+// bareSide is a bundle without a configuration.
+func bareSide(ctx context.Context, name string, files map[string][]byte) (*side, error) {
+	b, err := policy.Read(name, bundles.Tree(files), policy.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	s, err := policy.Compile(ctx, policy.Config{}, []*policy.Bundle{b})
+	if err != nil {
+		return nil, err
+	}
+	return newSide(s), nil
+}
+
+// configuredSide is the policy of a configuration, after replace put other bundles into it.
+func configuredSide(c *cobra.Command, src source, replace func(*config) error) (*side, error) {
+	var misplaced error
+	t, err := newTrial(c.Context(), source{file: src.file}, nil, func(cfg *config) { misplaced = replace(cfg) }, io.Discard)
+	if err == nil {
+		defer t.close()
+	}
+	if misplaced != nil {
+		return nil, misplaced
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := newSide(t.engine.policy)
+	s.tables = t.engine.routes
+	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
+	return s, nil
+}

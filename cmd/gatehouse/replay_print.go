@@ -1,0 +1,212 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+const shownGroups = 100 // groups that people are shown; JSON has all
+
+// printTable writes what came of a replay for people.
+func printTable(w io.Writer, p *replay, t *tally) error {
+	out := printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	var b strings.Builder
+	fmt.Fprintln(&b, out.paint(bold, t.headline(p)))
+	for i, g := range t.Groups {
+		if i == shownGroups {
+			fmt.Fprintf(&b, "\nand %s more kinds of changes: --format json has them all\n", thousands(int64(len(t.Groups)-shownGroups)))
+			break
+		}
+		style := red
+		if g.To == "allow" {
+			style = green
+		}
+		fmt.Fprintf(&b, "\n%8s  %s  %s\n", thousands(g.Count), out.paint(bold, g.title()), out.paint(style, g.From+" -> "+g.To))
+		if g.Expected {
+			fmt.Fprintf(&b, "          %s\n", out.paint(faint, "expected: "+g.ExpectedAt))
+		}
+		for _, e := range g.Examples {
+			fmt.Fprintf(&b, "          %s\n", out.paint(faint, e.DecisionID+"  "+visible(e.Request)+e.caller()))
+		}
+	}
+	rest := t.rest(p)
+	if len(rest) > 0 {
+		b.WriteString("\n")
+	}
+	for _, line := range rest {
+		fmt.Fprintln(&b, line)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// headline is the sum in one line.
+func (t *tally) headline(p *replay) string {
+	text := fmt.Sprintf("%s of %s decisions", thousands(t.Changed), thousands(t.Replayed))
+	if t.Changed == 0 {
+		text = "none of " + thousands(t.Replayed) + " decisions"
+	}
+	text += " would change"
+	if p.expect != nil && t.Changed > 0 {
+		text += fmt.Sprintf(", %s of them as expected", thousands(t.Changed-t.unexpected()))
+	}
+	if since, until := day(t.Since), day(t.Until); since != "" && since == until {
+		text += " (" + since + ")"
+	} else if since != "" {
+		text += " (" + since + " to " + until + ")"
+	}
+	return text
+}
+
+func day(timestamp string) string {
+	if at, err := time.Parse(time.RFC3339Nano, timestamp); err == nil {
+		return at.UTC().Format(time.DateOnly)
+	}
+	return ""
+}
+
+// rest is what there is to say beside the changes, a line each: what was expected in vain, what was not replayed, and what the log lacks.
+func (t *tally) rest(p *replay) (lines []string) {
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, e := range t.missed(p) {
+		add("expected, and did not happen: %s: %s", e.place, e.String())
+	}
+	if t.Differs > 0 {
+		add("%s decisions come out of --old in another way than was recorded, such as %s: what is compared is what --old says", thousands(t.Differs), t.Differ[0].DecisionID)
+	}
+	if t.Unkept > 0 {
+		add("%s decisions were made by a policy that is no longer kept: what is compared is what was recorded", thousands(t.Unkept))
+	}
+	var total int64
+	for _, s := range t.Skipped {
+		total += s.Count
+	}
+	if total > 0 {
+		add("%s decisions were not replayed:", thousands(total))
+	}
+	for _, s := range t.Skipped {
+		add("%8s  %s, such as %s", thousands(s.Count), visible(s.Reason), s.Example)
+	}
+	if t.Gaps > 0 {
+		add("the log has %s gaps; it lost %s decisions", thousands(t.Gaps), thousands(t.Dropped))
+	}
+	if t.Damaged > 0 {
+		add("%s places in the log could not be read:", thousands(t.Damaged))
+	}
+	for _, where := range t.Damage {
+		add("          %s", visible(where))
+	}
+	return lines
+}
+
+// missed are the expected changes that did not happen.
+func (t *tally) missed(p *replay) (list []expectedChange) {
+	for i, e := range p.expect {
+		if !slices.ContainsFunc(t.Groups, func(g *group) bool { return g.expect == i }) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+func (g *group) title() string {
+	if g.App != "" {
+		return g.App + ": " + visible(g.Route)
+	}
+	return visible(g.Route)
+}
+
+// caller says who asked, "" for nobody that is known.
+func (e *example) caller() string {
+	switch {
+	case e.Subject == "":
+		return ""
+	case len(e.Roles) == 0:
+		return "  " + visible(e.Subject)
+	}
+	return fmt.Sprintf("  %s (%s)", visible(e.Subject), visible(strings.Join(e.Roles, ", ")))
+}
+
+// visible is a text from a log that cannot steer a terminal.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// thousands writes 1234567 as 1,234,567.
+func thousands(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// printMarkdown writes what came of a replay for a pull request.
+func printMarkdown(w io.Writer, p *replay, t *tally) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "**%s**\n", t.headline(p))
+	if len(t.Groups) > 0 {
+		b.WriteString("\n| decisions | route | before | after | such as |\n|---:|---|---|---|---|\n")
+	}
+	for i, g := range t.Groups {
+		if i == shownGroups {
+			fmt.Fprintf(&b, "| | %s more kinds of changes | | | |\n", thousands(int64(len(t.Groups)-shownGroups)))
+			break
+		}
+		after := cell(g.To)
+		if g.Expected {
+			after += " (expected)"
+		}
+		e := g.Examples[0]
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s%s, `%s` |\n", thousands(g.Count), code(g.title()), cell(g.From), after, code(e.Request), cell(e.caller()), e.DecisionID)
+	}
+	if rest := t.rest(p); len(rest) > 0 {
+		b.WriteString("\n<details><summary>What was not replayed</summary>\n\n```\n" + strings.ReplaceAll(strings.Join(rest, "\n"), "```", "'''") + "\n```\n</details>\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// cell is a text within a table of Markdown.
+func cell(text string) string {
+	return strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`, "`", "'", "[", `\[`).Replace(visible(text))
+}
+
+// code is a text in a table of Markdown, as it is.
+func code(text string) string {
+	return "`" + strings.NewReplacer("|", `\|`, "`", "'").Replace(visible(text)) + "`"
+}
+
+// printReplayJSON writes what came of a replay for programs.
+func printReplayJSON(w io.Writer, p *replay, t *tally) error {
+	type missed struct {
+		At     string `json:"at"`
+		Change string `json:"change"`
+	}
+	out := struct {
+		*tally
+		Unexpected int64    `json:"unexpected"`
+		Missed     []missed `json:"expected_and_missed"`
+	}{tally: t, Unexpected: t.unexpected(), Missed: []missed{}}
+	for _, e := range t.missed(p) {
+		out.Missed = append(out.Missed, missed{e.place, e.String()})
+	}
+	if out.Groups == nil {
+		out.Groups = []*group{}
+	}
+	if out.Skipped == nil {
+		out.Skipped = []*skipped{}
+	}
+	return jsonLines(w).Encode(out)
+}

@@ -1,0 +1,421 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/identity"
+)
+
+// maxRows bounds the table that is made of a log.
+const maxRows = 10_000
+
+// fromLog are the flags by which gatehouse test makes a table of a log.
+type fromLog struct {
+	log    string
+	output string
+	filter logFilter
+}
+
+func (f *fromLog) add(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.log, "from-log", "", "run nothing: make a table of the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
+	flags.StringVarP(&f.output, "output", "o", "", "with --from-log: file to write the table to (default: standard output)")
+	f.filter.add(flags)
+}
+
+// given reports a flag that means nothing without --from-log.
+func (f *fromLog) given(c *cobra.Command) error {
+	for _, name := range []string{"output", "since", "until", "route", "limit"} {
+		if f.log == "" && c.Flags().Changed(name) {
+			return fmt.Errorf("--%s is for --from-log FILE", name)
+		}
+	}
+	return f.filter.check(time.Now())
+}
+
+// table is a table of requests that is being made of a log.
+type table struct {
+	trial *trial
+	side  *side
+	seen  map[string]bool
+	rows  bytes.Buffer
+	made  int // rows
+	left  int // decisions that no row can be made of
+	read  int
+	bad   int // events that could not be read
+}
+
+// write makes the table and says on stderr what is in it.
+func (f *fromLog) write(c *cobra.Command, t *trial) error {
+	log, err := openLogAt(f.log, c.InOrStdin())
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s := newSide(t.engine.policy)
+	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
+	made := &table{trial: t, side: s, seen: map[string]bool{}}
+	if err := made.take(c.Context(), log, &f.filter); err != nil {
+		return err
+	}
+	if made.made+made.left == 0 {
+		return fmt.Errorf("there are no such decisions in %s (%d events)", f.log, made.read)
+	}
+	out := made.text(f.log)
+	if f.output == "" {
+		_, err = c.OutOrStdout().Write(out)
+	} else {
+		err = os.WriteFile(f.output, out, 0o644)
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "%d rows of %s decisions; %d could not be made into one\n", made.made, thousands(int64(made.read)), made.left)
+	if made.bad > 0 {
+		fmt.Fprintf(c.ErrOrStderr(), "notice: %d places in the log could not be read\n", made.bad)
+	}
+	return err
+}
+
+func (m *table) take(ctx context.Context, log *decisionlog.Reader, filter *logFilter) error {
+	var r recorded
+	for {
+		event, err := log.Next()
+		if _, damaged := errors.AsType[*decisionlog.DamageError](err); damaged {
+			m.bad++
+			continue
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return errors.New("interrupted before the end")
+		}
+		m.read++
+		if err := r.parse(event, int64(m.read)); err != nil {
+			m.bad++
+			continue
+		}
+		if r.gap == nil && filter.wants(&r) {
+			if err := m.consider(ctx, &r); err != nil {
+				return err
+			}
+		}
+		if filter.enough(event) || m.made >= maxRows {
+			return nil
+		}
+	}
+}
+
+// consider makes a row of the first decision of its kind.
+func (m *table) consider(ctx context.Context, r *recorded) error {
+	route := r.routeOf()
+	roles := slices.Sorted(slices.Values(texts(r.roles)))
+	kind := strings.Join([]string{route.app, route.label(), r.verdict().String(), strconv.FormatBool(r.authenticated), strings.Join(roles, ",")}, "\x00")
+	if m.seen[kind] {
+		return nil
+	}
+	m.seen[kind] = true
+	row, notes, err := m.row(r, route)
+	if err != nil {
+		return fmt.Errorf("decision %s: %w", r.id, err)
+	}
+	fmt.Fprintf(&m.rows, "\n  # %s at %s\n", visible(textOf(r.id)), visible(textOf(r.timestamp)))
+	for _, note := range notes {
+		fmt.Fprintf(&m.rows, "  # not in the row, and the policy reads it: %s\n", visible(note))
+	}
+	line, problem := m.fitting(ctx, row)
+	if problem != "" {
+		fmt.Fprintf(&m.rows, "  # left out: %s\n  #", visible(problem))
+		m.left++
+	} else {
+		m.made++
+	}
+	m.rows.WriteString("  - " + line)
+	return nil
+}
+
+// rowVariant is how much of the request a row spells out.
+type rowVariant int
+
+const (
+	plainRow rowVariant = iota
+	hostRow
+	headersRow // all headers that the log has
+	rowVariants
+)
+
+// row is what a table can have of a decision.
+type row struct {
+	record *recorded
+	route  routeOf
+	input  map[string]any // nil where the policy was not asked
+	reads  func(path ...string) bool
+	method string
+	issuer string // to be named; "" for the first that is configured
+}
+
+// fitting is the shortest row that comes out as recorded, or the longest and what comes of it.
+func (m *table) fitting(ctx context.Context, r *row) (line, problem string) {
+	for v := range rowVariants {
+		line = r.line(v, m.trial)
+		tests, err := readTests("row", []byte("tests:\n  - "+line))
+		if err != nil {
+			return line, err.Error()
+		}
+		answer, err := m.trial.answer(ctx, tests[0])
+		if err != nil {
+			return line, err.Error()
+		}
+		if len(tests[0].compare(&answer)) == 0 {
+			return line, ""
+		}
+		problem = "here it comes out as " + got(&answer)
+	}
+	return line, problem
+}
+
+// row reads what a row can be made of, and says what it lacks.
+func (m *table) row(r *recorded, route routeOf) (*row, []string, error) {
+	out := &row{record: r, route: route, method: textOf(r.method), reads: func(...string) bool { return false }}
+	if r.input == nil {
+		return out, nil, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(r.input))
+	d.UseNumber()
+	if err := d.Decode(&out.input); err != nil {
+		return nil, nil, fmt.Errorf("its input: %w", err)
+	}
+	q, err := m.side.prepare(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if q.absent != "" || q.denies {
+		return out, nil, nil
+	}
+	out.reads = q.reads.Any
+	var notes []string
+	for _, path := range uncarried {
+		if q.reads.Any(path...) && plainAt(out.input, path...) != nil {
+			notes = append(notes, "input."+strings.Join(path, "."))
+		}
+	}
+	for _, list := range [][]byte{r.erased, r.masked} {
+		for _, pointer := range texts(list) {
+			if part := readOf(q.reads, []string{pointer}); part != "" {
+				notes = append(notes, part)
+			}
+		}
+	}
+	if kind, _ := plainAt(out.input, "identity", "type").(string); kind != identity.TypeJWT && r.authenticated && q.reads.Any("identity", "type") {
+		notes = append(notes, "input.identity.type")
+	}
+	if truncated, _ := out.input["truncated_body"].(bool); truncated && q.reads.Any("truncated_body") {
+		notes = append(notes, "input.truncated_body")
+	}
+	slices.Sort(notes)
+	return out, slices.Compact(notes), nil
+}
+
+// uncarried are the parts of an input that a table has no key for.
+var uncarried = [][]string{{"peer"}, {"source_principal"}, {"attributes", "source"}, {"attributes", "destination"}, {"attributes", "contextExtensions"},
+	{"attributes", "metadataContext"}, {"attributes", "routeMetadataContext"}, {"attributes", "tlsSession"}, {"attributes", "request", "time"},
+	{"attributes", "request", "http", "id"}}
+
+// plainAt follows names down through objects.
+func plainAt(value any, names ...string) any {
+	for _, name := range names {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = object[name]
+	}
+	return value
+}
+
+// line is the row in YAML.
+func (r *row) line(v rowVariant, t *trial) string {
+	request := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+	add := func(key string, value *yaml.Node) { request.Content = append(request.Content, textNode(key), value) }
+	r.caller(t, add)
+	if host := textOf(r.record.host); v >= hostRow && host != "" {
+		add("host", textNode(host))
+	}
+	add(r.method, textNode(textOf(r.record.target)))
+	r.content(v, add)
+	verdict, was := "allow", r.record.verdict()
+	if !was.allow {
+		verdict = "deny"
+		add("status", numberNode(was.status))
+		add("reason", textNode(was.reason))
+	}
+	if name := firstText(r.route.name, r.route.template); name != "" {
+		add("route", textNode(name))
+	}
+	line, err := yaml.Marshal(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{textNode(verdict), request}})
+	if err != nil {
+		return "{}\n" // plain nodes always encode
+	}
+	return strings.ReplaceAll(strings.TrimSuffix(string(line), "\n"), "\n", " ") + "\n"
+}
+
+func firstText(list ...string) string {
+	for _, s := range list {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// caller adds who asked. What a token says beyond names and roles goes into claims, where the issuer's configuration looks for it.
+func (r *row) caller(t *trial, add func(string, *yaml.Node)) {
+	if !r.record.authenticated {
+		return
+	}
+	add("as", textNode(textOf(r.record.subject)))
+	if roles := texts(r.record.roles); len(roles) > 0 {
+		add("roles", textsNode(roles))
+	}
+	claims := map[string]any{}
+	first := t.issuer(map[string]any{})
+	if issuer, _ := plainAt(r.input, "identity", "issuer").(string); issuer != "" && first.Issuer != "" && issuer != first.Issuer {
+		claims["iss"] = issuer
+		first = t.issuer(claims)
+	}
+	for name, path := range map[string]string{"groups": first.Claims.Groups, "scopes": first.Claims.Scopes} {
+		if list := plainTexts(plainAt(r.input, "identity", name)); len(list) > 0 && path != "" {
+			path, _, _ = strings.Cut(path, " ")
+			setClaim(claims, path, list)
+		}
+	}
+	if len(claims) > 0 {
+		add("claims", jsonNode(claims))
+	}
+}
+
+// content adds headers and body, as far as the policy reads them.
+func (r *row) content(v rowVariant, add func(string, *yaml.Node)) {
+	http := []string{"attributes", "request", "http"}
+	headers, _ := plainAt(r.input, slices.Concat(http, []string{"headers"})...).(map[string]any)
+	masked := strings.Join(append(texts(r.record.masked), texts(r.record.erased)...), "\n") + "\n"
+	list := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		value, _ := headers[name].(string)
+		read := v >= headersRow || r.reads(slices.Concat(http, []string{"headers", name})...)
+		if read && !strings.HasPrefix(name, ":") && name != "content-length" && name != "content-type" && !strings.Contains(masked, "/headers/"+name+"\n") {
+			list.Content = append(list.Content, textNode(name), textNode(value))
+		}
+	}
+	body, kind := r.body(headers)
+	if kind != "" {
+		list.Content = append(list.Content, textNode("content-type"), textNode(kind))
+	}
+	if len(list.Content) > 0 {
+		add("headers", list)
+	}
+	if body != nil {
+		add("body", body)
+	}
+}
+
+// body is the body as the policy saw it, with its type where that is not JSON; nil where it did not look.
+func (r *row) body(headers map[string]any) (body *yaml.Node, kind string) {
+	parsed := plainAt(r.input, "parsed_body")
+	if parsed == nil || !r.reads("parsed_body") {
+		return nil, ""
+	}
+	kind, _ = headers["content-type"].(string)
+	if plain, _, _ := strings.Cut(kind, ";"); kind == "" || strings.TrimSpace(plain) == "application/json" {
+		return jsonNode(parsed), ""
+	}
+	req, err := gate.RequestFromInput(r.input)
+	if err != nil || req.Body == "" {
+		return nil, ""
+	}
+	return textNode(req.Body), kind
+}
+
+func plainTexts(value any) (out []string) {
+	list, _ := value.([]any)
+	for _, member := range list {
+		if text, ok := member.(string); ok {
+			out = append(out, text)
+		}
+	}
+	return out
+}
+
+func textNode(text string) *yaml.Node {
+	n := &yaml.Node{}
+	n.SetString(text)
+	if n.Style == yaml.LiteralStyle { // within a row there is no room for lines
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
+}
+
+func numberNode(n int) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(n)}
+}
+
+func textsNode(list []string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+	for _, text := range list {
+		n.Content = append(n.Content, textNode(text))
+	}
+	return n
+}
+
+// jsonNode is plain JSON as a node: JSON is YAML.
+func jsonNode(value any) *yaml.Node {
+	var document yaml.Node
+	text, err := json.Marshal(value)
+	if err == nil {
+		err = yaml.Unmarshal(text, &document)
+	}
+	if err != nil || len(document.Content) == 0 {
+		return textNode(string(text))
+	}
+	unquote(document.Content[0])
+	return document.Content[0]
+}
+
+// unquote takes the quotes off where YAML needs none.
+func unquote(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+		*n = *textNode(n.Value)
+	}
+	for _, inner := range n.Content {
+		unquote(inner)
+	}
+}
+
+// text is the whole file.
+func (m *table) text(from string) []byte {
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "# Made of %s by gatehouse test --from-log: the first decision of each route, verdict and set of roles.\n", visible(from))
+	out.WriteString("tests:")
+	if m.made == 0 {
+		out.WriteString(" []")
+	}
+	out.WriteString("\n")
+	out.Write(m.rows.Bytes())
+	return out.Bytes()
+}
