@@ -469,7 +469,7 @@ func TestMemoIsBounded(t *testing.T) {
 			r := &remembering{s: s, entry: entry, stats: &policy.Stats{}}
 			r.memo = s.NewMemo(policy.MemoConfig{Bytes: limit, Stats: r.stats})
 			r.memo.Pace(1<<60, 1, 1)
-			for i := range 5000 {
+			for i := range 2500 {
 				v := policy.Object(policy.Member{Key: "s", Value: policy.String(fmt.Sprintf("%040d", i))})
 				if _, _, err := r.decide(t.Context(), v, noon); err != nil {
 					t.Fatal(err)
