@@ -20,8 +20,8 @@ type Memo struct {
 }
 
 const (
-	recheckQueue   = 64 // what does not fit is not decided again
-	recheckBytes   = 64 << 10
+	recheckQueue   = 16       // what does not fit is not decided again
+	recheckBytes   = 32 << 10 // of a request; larger ones are not decided again
 	recheckTimeout = time.Second
 )
 
