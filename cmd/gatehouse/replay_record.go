@@ -11,16 +11,16 @@ import (
 // recorded is one event of a decision log, as far as a replay looks at it: parts of the event's own text, which is read once. What
 // is a text is as it stands between its quotes; textOf gives what it means.
 type recorded struct {
-	event                                  int64 // which of the log's it is, from 1
-	id, timestamp, path, app, route        []byte
-	method, host, target                   []byte // of the request
-	subject, roles                         []byte // of the identity; roles as a list
-	authenticated, known                   bool   // whether the caller is; whether the log has anything of one
-	outcome, reason                        []byte
-	status                                 int
-	erased, masked                         []byte // lists
-	bundles, result, input, gap, requested []byte // values; nil: absent
-	dryRun                                 bool
+	event                               int64 // which of the log's it is, from 1
+	id, timestamp, path, app, route     []byte
+	method, host, target                []byte // of the request
+	subject, roles                      []byte // of the identity; roles as a list
+	authenticated, known                bool   // whether the caller is; whether the log has anything of one
+	outcome, reason                     []byte
+	status                              int
+	erased, masked                      []byte // lists
+	bundles, result, input, gap, claims []byte // values; nil: absent
+	dryRun                              bool
 }
 
 var errRecord = errors.New("not a JSON object with a decision_id or a gap")
@@ -61,8 +61,6 @@ func (r *recorded) parse(event []byte, number int64) error {
 			r.input = value
 		case "gap":
 			r.gap = value
-		case "requested_by":
-			r.requested = unquoted(value)
 		case "identity":
 			r.identity(value)
 		case "request":
@@ -87,6 +85,8 @@ func (r *recorded) identity(value []byte) {
 			r.subject = unquoted(value)
 		case "roles":
 			r.roles = value
+		case "claims":
+			r.claims = value
 		case "authenticated":
 			r.authenticated = value[0] == 't'
 		}

@@ -304,3 +304,62 @@ func BenchmarkReplay(b *testing.B) {
 		})
 	}
 }
+
+// FuzzExpect reads arbitrary files of expected changes: each is read, or every error names the file.
+func FuzzExpect(f *testing.F) {
+	for _, seed := range []string{"expect:\n  - {route: GET /a, from: allow, to: deny 403 denied}\n", "expect: [{to: deny no_credential, role: x}]", "expect: [{from: deny 4}]", "a: b", "[", "expect: {}"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		list, err := parseExpect("e.yaml", text)
+		if err != nil {
+			for line := range strings.Lines(err.Error()) {
+				if !strings.HasPrefix(line, "e.yaml:") && !strings.HasPrefix(line, "  ") {
+					t.Errorf("%q: %v", text, err)
+				}
+			}
+			return
+		}
+		for _, e := range list {
+			if !isVerdict(e.From) || !isVerdict(e.To) || e.From+e.To == "" {
+				t.Errorf("%q was taken as %+v", text, e)
+			}
+		}
+	})
+}
+
+func TestVerdictsOfExpectedChanges(t *testing.T) {
+	denied, login := judgment{reason: "denied", status: 403}, judgment{reason: "no_credential", status: 401}
+	for text, want := range map[string][3]bool{ // allow, denied, login
+		"": {true, true, true}, "allow": {true, false, false}, "deny": {false, true, true}, "deny 403": {false, true, false},
+		"deny no_credential": {false, false, true}, "deny 403 denied": {false, true, false}, "deny denied 403": {false, true, false},
+	} {
+		got := [3]bool{judgment{allow: true}.fits(text), denied.fits(text), login.fits(text)}
+		if !isVerdict(text) || got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+	for _, text := range []string{" ", "allow 200", "denied", "deny 4", "deny nothing", "deny 403 denied too"} {
+		if isVerdict(text) {
+			t.Errorf("%q is taken for a verdict", text)
+		}
+	}
+}
+
+// TestRulesByTheirNames: what routes.RuleName writes is read back, whatever the terms are.
+func TestRulesByTheirNames(t *testing.T) {
+	for _, path := range [][]string{{"orders", "GET", "orders", "__id"}, {"a", "GET", "x-y", "v1.2", "it's", `q"q`, "a/b", "[", "é"}, {"a", "GET"}} {
+		got, byRoute := askedThen(routes.RuleName(path))
+		if want := append(path, "allowed"); !byRoute || !cmp.Equal(got, want) {
+			t.Errorf("%s: %q %v, want %q", routes.RuleName(path), got, byRoute, want)
+		}
+	}
+	for name, want := range map[string][]string{"envoy/authz/allow": {"envoy", "authz", "allow"}, "allow": {"allow"}, "": nil} {
+		if got, byRoute := askedThen(name); byRoute || !cmp.Equal(got, want) {
+			t.Errorf("%s: %q %v", name, got, byRoute)
+		}
+	}
+	for _, broken := range []string{"a..b", "a[", `a["x`, "a.[", "."} {
+		askedThen(broken) // whatever it is, it ends
+	}
+}
