@@ -83,9 +83,9 @@ func (f *fromLog) write(c *cobra.Command, t *trial) error {
 	} else {
 		err = os.WriteFile(f.output, out, 0o644)
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "%d rows of %s decisions; %d could not be made into one\n", made.made, thousands(int64(made.read)), made.left)
+	fmt.Fprintf(c.ErrOrStderr(), "%s of %s; left out: %d\n", counted(int64(made.made), "row"), counted(int64(made.read), "event"), made.left)
 	if made.bad > 0 {
-		fmt.Fprintf(c.ErrOrStderr(), "notice: %d places in the log could not be read\n", made.bad)
+		fmt.Fprintf(c.ErrOrStderr(), "notice: unreadable: %s of the log\n", counted(int64(made.bad), "place"))
 	}
 	return err
 }
