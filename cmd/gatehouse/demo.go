@@ -23,7 +23,7 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Protect an unmodified Flask app behind a real Envoy, and play some requests",
 		Long: `Starts examples/flask-orders, Gatehouse and Envoy on free loopback ports and plays requests through them: who may do
-what, a policy edited while it runs, and one that is broken. On a terminal everything then stays up until Ctrl-C;
+what, why not, what a stricter policy would change, a policy edited while it runs, and one that is broken. On a terminal everything then stays up until Ctrl-C;
 otherwise the exit code says whether every line came out as expected. Needs a checkout, Python 3.10+ and, the first
 time, the network (for Flask, gunicorn and Envoy, which go to .venv).`,
 		Args: cobra.NoArgs,

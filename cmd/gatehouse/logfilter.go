@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,14 +48,12 @@ func momentOf(flag, value string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	unit := value
 	if days, ok := strings.CutSuffix(value, "d"); ok {
-		var n int64
-		if _, err := fmt.Sscanf(days+"d", "%dd", &n); err == nil && n >= 0 && n < 1e5 {
-			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(n)), nil
 		}
 	}
-	if ago, err := time.ParseDuration(unit); err == nil && ago >= 0 {
+	if ago, err := time.ParseDuration(value); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
 	}
 	return time.Time{}, fmt.Errorf("%s: %q is no time: write 2026-03-01T10:00:00Z, 2026-03-01, or how long ago, such as 36h or 7d", flag, value)

@@ -48,10 +48,11 @@ func printTable(w io.Writer, p *replay, t *tally) error {
 
 // headline is the sum in one line.
 func (t *tally) headline(p *replay) string {
-	text := fmt.Sprintf("%s of %s decisions", thousands(t.Changed), thousands(t.Replayed))
+	text := thousands(t.Changed)
 	if t.Changed == 0 {
-		text = "none of " + thousands(t.Replayed) + " decisions"
+		text = "none"
 	}
+	text += " of " + counted(t.Replayed, "decision")
 	text += " would change"
 	if p.expect != nil && t.Changed > 0 {
 		text += fmt.Sprintf(", %s of them as expected", thousands(t.Changed-t.unexpected()))
@@ -78,26 +79,26 @@ func (t *tally) rest(p *replay) (lines []string) {
 		add("expected, and did not happen: %s: %s", e.place, e.String())
 	}
 	if t.Differs > 0 {
-		add("%s decisions come out of --old in another way than was recorded, such as %s: what is compared is what --old says", thousands(t.Differs), t.Differ[0].DecisionID)
+		add("--old differs from the log in %s, such as %s: what is compared is what --old says", counted(t.Differs, "decision"), t.Differ[0].DecisionID)
 	}
 	if t.Unkept > 0 {
-		add("%s decisions were made by a policy that is no longer kept: what is compared is what was recorded", thousands(t.Unkept))
+		add("the policy that decided is no longer kept for %s: what is compared is what was recorded", counted(t.Unkept, "decision"))
 	}
 	var total int64
 	for _, s := range t.Skipped {
 		total += s.Count
 	}
 	if total > 0 {
-		add("%s decisions were not replayed:", thousands(total))
+		add("not replayed: %s", counted(total, "decision"))
 	}
 	for _, s := range t.Skipped {
 		add("%8s  %s, such as %s", thousands(s.Count), visible(s.Reason), s.Example)
 	}
 	if t.Gaps > 0 {
-		add("the log has %s gaps; it lost %s decisions", thousands(t.Gaps), thousands(t.Dropped))
+		add("the log has %s: it lost %s", counted(t.Gaps, "gap"), counted(t.Dropped, "decision"))
 	}
 	if t.Damaged > 0 {
-		add("%s places in the log could not be read:", thousands(t.Damaged))
+		add("unreadable: %s of the log", counted(t.Damaged, "place"))
 	}
 	for _, where := range t.Damage {
 		add("          %s", visible(where))
@@ -141,6 +142,14 @@ func visible(text string) string {
 		}
 		return unicode.ReplacementChar
 	}, text)
+}
+
+// counted is a number with what it counts.
+func counted(n int64, word string) string {
+	if n != 1 {
+		word += "s"
+	}
+	return thousands(n) + " " + word
 }
 
 // thousands writes 1234567 as 1,234,567.

@@ -20,7 +20,7 @@ type recorded struct {
 	status                                 int
 	erased, masked                         []byte // lists
 	bundles, result, input, gap, requested []byte // values; nil: absent
-	revision, metrics                      []byte
+	revision, metrics, claims              []byte
 	dryRun                                 bool
 	opa                                    bool // the verdict was not there and is made of the result
 }
@@ -67,8 +67,6 @@ func (r *recorded) parse(event []byte, number int64) error {
 			r.input = value
 		case "gap":
 			r.gap = value
-		case "requested_by":
-			r.requested = unquoted(value)
 		case "identity":
 			r.identity(value)
 		case "request":
@@ -93,6 +91,8 @@ func (r *recorded) identity(value []byte) {
 			r.subject = unquoted(value)
 		case "roles":
 			r.roles = value
+		case "claims":
+			r.claims = value
 		case "authenticated":
 			r.authenticated = value[0] == 't'
 		}

@@ -228,6 +228,54 @@ func TestReplayShowsWhatAMutationChanges(t *testing.T) {
 	}
 }
 
+// TestReplayOfRulesByRoute: where each route has a rule of its own, one that is gone is a denial.
+func TestReplayOfRulesByRoute(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "gatehouse.yaml"), "policy: {root: shop, bundles: [{name: app, path: policy}]}\nroutes: {file: routes.yaml}\n")
+	write(t, filepath.Join(dir, "routes.yaml"), "framework: flask\nroutes:\n  - {route: \"GET /orders/<id>\", name: show}\n  - {route: \"PUT /orders/<id>\", name: change}\n"+
+		"  - {route: \"GET /v1.2/a-b\", name: odd}\n  - {route: \"GET /none\", name: none}\n")
+	for name, rule := range map[string]string{"show": "shop.GET.orders.__id", "change": "shop.PUT.orders.__id", "odd": `shop.GET["v1.2"]["a-b"]`} {
+		write(t, filepath.Join(dir, "policy", name+".rego"), "package "+rule+"\n\nallowed if input.attributes.request.http.method != \"PUT\"\n")
+	}
+	config, bundle := filepath.Join(dir, "gatehouse.yaml"), filepath.Join(dir, "policy")
+	requests := []attempt{{method: "GET", path: "/orders/1"}, {method: "HEAD", path: "/orders/2"}, {method: "PUT", path: "/orders/3"}, {method: "GET", path: "/v1.2/a-b"},
+		{method: "GET", path: "/none"}}
+	log, _ := record(t, config, len(requests), func(i int) *gate.Request { return requests[i].request() })
+	for _, args := range [][]string{{"--bundle", bundle}, {"--config", config}, {"--config", config, "--old", bundle}} {
+		got := replayJSON(t, 0, append(args, "--log", log)...)
+		if got.Replayed != 4 || got.Changed != 0 || len(got.NotReplayed) != 1 || got.NotReplayed[0].Reason != "the policy was not asked: no_decision" {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
+	if err := os.Remove(filepath.Join(bundle, "odd.rego")); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--bundle", bundle}, {"--config", config}} {
+		got := replayJSON(t, 2, append(args, "--log", log)...)
+		if len(got.Changes) != 1 || got.Changes[0].Route != "GET /v1.2/a-b" || got.Changes[0].To != "deny 403 no_decision" {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
+}
+
+// TestReplayOfADryRun: what was let through is compared by its verdict.
+func TestReplayOfADryRun(t *testing.T) {
+	dir := ordersFolder(t, false)
+	config := filepath.Join(dir, "gatehouse.yaml")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, config, string(text)+"dry_run: true\n")
+	log, answers := record(t, config, 60, ordersRequest)
+	if !answers[9].DryRun && !answers[3].DryRun {
+		t.Fatal("nothing was denied")
+	}
+	if got := replayJSON(t, 0, "--log", log, "--config", config); got.Changed != 0 || got.Replayed < 50 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestReplayOfConformanceCases: the recorded requests of the conformance suite, one rule for all of them.
 func TestReplayOfConformanceCases(t *testing.T) {
 	f, err := os.Open("../../extauthz/testdata/conformance/corpus.jsonl")
@@ -302,5 +350,106 @@ func BenchmarkReplay(b *testing.B) {
 			b.ReportMetric(float64(records*b.N)/took.Seconds(), "records/s")
 			b.ReportMetric(float64(info.Size())/float64(records), "B/record")
 		})
+	}
+}
+
+// FuzzExpect reads arbitrary files of expected changes: each is read, or every error names the file.
+func FuzzExpect(f *testing.F) {
+	for _, seed := range []string{"expect:\n  - {route: GET /a, from: allow, to: deny 403 denied}\n", "expect: [{to: deny no_credential, role: x}]", "expect: [{from: deny 4}]", "a: b", "[", "expect: {}"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		list, err := parseExpect("e.yaml", text)
+		if err != nil {
+			for line := range strings.Lines(err.Error()) {
+				if !strings.HasPrefix(line, "e.yaml:") && !strings.HasPrefix(line, "  ") {
+					t.Errorf("%q: %v", text, err)
+				}
+			}
+			return
+		}
+		for _, e := range list {
+			if !isVerdict(e.From) || !isVerdict(e.To) || e.From+e.To == "" {
+				t.Errorf("%q was taken as %+v", text, e)
+			}
+		}
+	})
+}
+
+func TestVerdictsOfExpectedChanges(t *testing.T) {
+	denied, login := judgment{reason: "denied", status: 403}, judgment{reason: "no_credential", status: 401}
+	for text, want := range map[string][3]bool{ // allow, denied, login
+		"": {true, true, true}, "allow": {true, false, false}, "deny": {false, true, true}, "deny 403": {false, true, false},
+		"deny no_credential": {false, false, true}, "deny 403 denied": {false, true, false}, "deny denied 403": {false, true, false},
+	} {
+		got := [3]bool{judgment{allow: true}.fits(text), denied.fits(text), login.fits(text)}
+		if !isVerdict(text) || got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+	for _, text := range []string{" ", "allow 200", "denied", "deny 4", "deny nothing", "deny 403 denied too"} {
+		if isVerdict(text) {
+			t.Errorf("%q is taken for a verdict", text)
+		}
+	}
+}
+
+// TestRulesByTheirNames: what routes.RuleName writes is read back, whatever the terms are.
+func TestRulesByTheirNames(t *testing.T) {
+	for _, path := range [][]string{{"orders", "GET", "orders", "__id"}, {"a", "GET", "x-y", "v1.2", "it's", `q"q`, "a/b", "[", "é"}, {"a", "GET"}} {
+		got, byRoute := askedThen(routes.RuleName(path))
+		if want := append(path, "allowed"); !byRoute || !cmp.Equal(got, want) {
+			t.Errorf("%s: %q %v, want %q", routes.RuleName(path), got, byRoute, want)
+		}
+	}
+	for name, want := range map[string][]string{"envoy/authz/allow": {"envoy", "authz", "allow"}, "allow": {"allow"}, "": nil} {
+		if got, byRoute := askedThen(name); byRoute || !cmp.Equal(got, want) {
+			t.Errorf("%s: %q %v", name, got, byRoute)
+		}
+	}
+	for _, broken := range []string{"a..b", "a[", `a["x`, "a.[", "."} {
+		askedThen(broken) // whatever it is, it ends
+	}
+}
+
+func TestProgressLine(t *testing.T) {
+	for _, test := range []struct {
+		events, bytes, total int64
+		want                 string
+	}{
+		{1234567, 50, 100, "[###############...............]  50%  1,234,567 decisions, 617,283 a second, 2s left"},
+		{10, 200, 100, "[##############################] 100%  10 decisions, 5 a second, 0s left"},
+		{10, 1, 100, "[..............................]   1%  10 decisions, 5 a second"},
+		{10, 1, 0, "10 decisions, 5 a second"},
+	} {
+		if got := progress(test.events, test.bytes, test.total, 2*time.Second); got != test.want {
+			t.Errorf("%q, want %q", got, test.want)
+		}
+	}
+}
+
+func TestMomentsOfTheCommandLine(t *testing.T) {
+	now := time.Date(2026, 3, 8, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"": "0001-01-01T00:00:00Z", "2026-03-01": "2026-03-01T00:00:00Z", "2026-03-01T10:00:00+01:00": "2026-03-01T09:00:00Z",
+		"7d": "2026-03-01T12:00:00Z", "36h": "2026-03-07T00:00:00Z", "90m": "2026-03-08T10:30:00Z",
+		"yesterday": "", "-1h": "", "7 d": "", "d": "", "1.5d": "", "7dd": "", "99999999999d": "",
+	} {
+		got, err := momentOf("--since", text, now)
+		if (err != nil) != (want == "") || err == nil && got.UTC().Format(time.RFC3339) != want {
+			t.Errorf("%q: %v, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+// TestPathsWithoutARoute: what looks like a number or an id is none of the route.
+func TestPathsWithoutARoute(t *testing.T) {
+	for path, want := range map[string]string{
+		"/orders/17?page=2": "/orders/*", "/users/alice/orders": "/users/alice/orders", "/v1/x": "/v1/x",
+		"/o/6f1c2c1e-0a0b-4b52-8e3f-0d6f7f0a9b11/items": "/o/*/items", "": "", "/" + strings.Repeat("a", 50): "/*",
+	} {
+		if got := generalised(path); got != want {
+			t.Errorf("%q: %q, want %q", path, got, want)
+		}
 	}
 }

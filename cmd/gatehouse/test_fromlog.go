@@ -83,9 +83,9 @@ func (f *fromLog) write(c *cobra.Command, t *trial) error {
 	} else {
 		err = os.WriteFile(f.output, out, 0o644)
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "%d rows of %s decisions; %d could not be made into one\n", made.made, thousands(int64(made.read)), made.left)
+	fmt.Fprintf(c.ErrOrStderr(), "%s of %s; left out: %d\n", counted(int64(made.made), "row"), counted(int64(made.read), "event"), made.left)
 	if made.bad > 0 {
-		fmt.Fprintf(c.ErrOrStderr(), "notice: %d places in the log could not be read\n", made.bad)
+		fmt.Fprintf(c.ErrOrStderr(), "notice: unreadable: %s of the log\n", counted(int64(made.bad), "place"))
 	}
 	return err
 }
@@ -170,7 +170,7 @@ type row struct {
 	issuer string // to be named; "" for the first that is configured
 }
 
-// fitting is the shortest row that comes out as recorded, or the longest and what comes of it.
+// fitting is the shortest row that comes out as recorded, or else the shortest of all and what comes of the longest.
 func (m *table) fitting(ctx context.Context, r *row) (line, problem string) {
 	for v := range rowVariants {
 		line = r.line(v, m.trial)
@@ -187,7 +187,7 @@ func (m *table) fitting(ctx context.Context, r *row) (line, problem string) {
 		}
 		problem = "here it comes out as " + got(&answer)
 	}
-	return line, problem
+	return r.line(plainRow, m.trial), problem
 }
 
 // row reads what a row can be made of, and says what it lacks.
@@ -294,6 +294,10 @@ func (r *row) caller(t *trial, add func(string, *yaml.Node)) {
 		add("roles", textsNode(roles))
 	}
 	claims := map[string]any{}
+	if d := json.NewDecoder(bytes.NewReader(r.record.claims)); r.record.claims != nil {
+		d.UseNumber()
+		_ = d.Decode(&claims) // what the log has of them; without, the row shows whether they were needed
+	}
 	first := t.issuer(map[string]any{})
 	if issuer, _ := plainAt(r.input, "identity", "issuer").(string); issuer != "" && first.Issuer != "" && issuer != first.Issuer {
 		claims["iss"] = issuer

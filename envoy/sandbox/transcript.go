@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -53,13 +54,13 @@ type player struct {
 	wrong  int
 }
 
-// Play runs the transcript against flask-orders: real requests through Envoy, why one was denied, an edit of the policy that its own
-// tests hold back, the same with its test, a broken policy, and a rollback. Each line is handed to show when it is known. The error is not nil if a
+// Play runs the transcript against flask-orders: real requests through Envoy, why one was denied, all of them replayed
+// against a stricter policy, an edit of the policy that its own tests hold back, the same with its test, a broken policy, and a rollback. Each line is handed to show when it is known. The error is not nil if a
 // line came out otherwise than expected, or if there was no answer at all. The policy directory is left with one permission
 // more and one test less than it was found, and rolled back over that.
 func (s *Sandbox) Play(ctx context.Context, show func(Line)) error {
 	p := &player{Sandbox: s, show: show, tokens: s.tokens()}
-	for _, scene := range []func(context.Context) error{p.requests, p.explain, p.editPolicy, p.breakPolicy, p.rollBack} {
+	for _, scene := range []func(context.Context) error{p.requests, p.explain, p.replay, p.editPolicy, p.breakPolicy, p.rollBack} {
 		if err := scene(ctx); err != nil {
 			return err
 		}
@@ -142,6 +143,36 @@ func (p *player) explain(ctx context.Context) error {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
 	p.say(Line{Title: "gatehouse explain ID", Reason: "would be allowed " + strings.Join(lines, ", or ")})
+	return nil
+}
+
+// replay puts the decisions so far to a policy under which clerks may not create orders any more, and shows what would change.
+func (p *player) replay(ctx context.Context) error {
+	const before, after = `"clerk": {"permissions": ["orders:read", "orders:create", `, `"clerk": {"permissions": ["orders:read", `
+	stricter := p.path("stricter")
+	if err := errors.Join(os.RemoveAll(stricter), os.CopyFS(stricter, os.DirFS(p.PolicyDir()))); err != nil {
+		return fmt.Errorf("copying the policy: %w", err)
+	}
+	file := filepath.Join(stricter, "data.json")
+	text, err := os.ReadFile(file)
+	if err == nil && strings.Count(string(text), before) != 1 {
+		err = fmt.Errorf("%s has no %s to edit", file, before)
+	}
+	if err == nil {
+		err = os.WriteFile(file, []byte(strings.Replace(string(text), before, after, 1)), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("making a stricter policy: %w", err)
+	}
+	p.say(Line{Title: "stricter/data.json", Reason: `a copy of the policy, in which clerks have no "orders:create"`})
+	out, err := exec.CommandContext(ctx, p.cfg.Gatehouse, "replay", "--log", p.DecisionLog(), "--config", p.path("gatehouse.yaml"), "--bundle", stricter).Output()
+	if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 2 { // 2: there are changes
+		return fmt.Errorf("gatehouse replay: %w: %s", err, out)
+	}
+	sum, changes, _ := strings.Cut(string(out), "\n")
+	sum, _, _ = strings.Cut(sum, " (")
+	group := strings.Fields(lastLine(strings.Split(strings.TrimSpace(changes), "\n")[0]))
+	p.say(Line{Title: "gatehouse replay", Reason: sum + ": " + strings.Join(group[1:], " ")})
 	return nil
 }
 
