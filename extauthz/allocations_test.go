@@ -23,7 +23,7 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 	allocations.Compare(t, map[string]func(){
-		"scan":          func() { read(wire) },
+		"scan":          func() { scan(wire) },
 		"encode, allow": render(allow),
 		"encode, deny":  render(deny),
 	})
