@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -54,12 +55,15 @@ type point struct {
 	resident              int64
 }
 
-// measureScale prints a table for each axis as soon as it is measured.
-func (b bench) measureScale(ctx context.Context, out io.Writer) error {
+// measureScale prints a table for each axis whose name contains only, as soon as it is measured.
+func (b bench) measureScale(ctx context.Context, out io.Writer, only string) error {
 	v := versions(b.gatehouse, "")
 	fmt.Fprintf(out, "%s\nGo %s, gRPC %s, OPA %s. CPU per decision in microseconds; medians of %d runs of %s, over TCP, %d callers unless they are what grows.\n",
 		machine(), v["go"], v["grpc"], v["opa"], scalePairs, scaleLength, b.callers)
 	for _, a := range axes {
+		if !strings.Contains(a.name, only) {
+			continue
+		}
 		fmt.Fprintln(out)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintf(w, "%s\tno-op\trepeated\tratio\tnew\tratio\tready ms\tMB resident\t\n", a.name)
@@ -110,6 +114,9 @@ func (b bench) measurePoint(ctx context.Context, a axis, n int) (p point, err er
 	}
 	defer subject.stop()
 	p.ready = subject.took
+	if err := subject.quiet(ctx); err != nil {
+		return p, err
+	}
 	for round := range scalePairs + 1 {
 		for _, r := range []struct {
 			server *server

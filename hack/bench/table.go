@@ -11,7 +11,7 @@ import (
 )
 
 // sightsPerRun is how many tokens that were never seen a run of "first sight" shows: a token costs a millisecond to sign.
-const sightsPerRun = 1500
+const sightsPerRun = 1000
 
 // lineup is every process of the table, and what is asked of it.
 type lineup struct {
