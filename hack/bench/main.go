@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&b.gatehouse, "gatehouse", "bin/gatehouse", "the binary to measure")
 	flag.IntVar(&b.callers, "callers", 16, "concurrent callers")
 	flag.IntVar(&b.pairs, "pairs", 7, "interleaved pairs of runs")
-	flag.DurationVar(&b.length, "time", 1200*time.Millisecond, "length of one run")
+	flag.DurationVar(&b.length, "time", time.Second, "length of one run")
 	asJSON := flag.Bool("json", false, "print the table as JSON")
 	swaps := flag.Int("swaps", 0, "measure so many swaps of a large bundle instead")
 	scale := flag.Bool("scale", false, "measure how the cost grows instead")
