@@ -257,9 +257,9 @@ func (s *scanner) httpField(f field) bool {
 
 // pair reads an entry of a map of strings.
 func pair(f field, key, value *string) bool {
-	if k, n := short(f.bytes); n > 0 && k.num == 1 { // key, value and nothing more, as every encoder writes it
-		if v, m := short(f.bytes[n:]); m > 0 && v.num == 2 && n+m == len(f.bytes) {
-			return k.text(key) && v.text(value)
+	if k, rest, ok := leading(f.bytes, 1<<3|2); ok && f.typ == protowire.BytesType { // as every encoder writes it: key, value, and no more
+		if v, rest, ok := leading(rest, 2<<3|2); ok && len(rest) == 0 {
+			return field{typ: f.typ, bytes: k}.text(key) && field{typ: f.typ, bytes: v}.text(value)
 		}
 	}
 	keys, values := 0, 0
@@ -275,6 +275,24 @@ func pair(f field, key, value *string) bool {
 		return true
 	})
 	return ok && keys <= 1 && values <= 1
+}
+
+// leading splits a field of bytes off the front of a message, where it has this tag and is shorter than 16 KiB; ok is false otherwise.
+func leading(b []byte, tag byte) (value, rest []byte, ok bool) {
+	if len(b) < 2 || b[0] != tag {
+		return nil, nil, false
+	}
+	size, b := int(b[1]), b[2:]
+	if size >= 1<<7 {
+		if len(b) == 0 || b[0] >= 1<<7 {
+			return nil, nil, false
+		}
+		size, b = size&(1<<7-1)|int(b[0])<<7, b[1:]
+	}
+	if size > len(b) {
+		return nil, nil, false
+	}
+	return b[:size:size], b[size:], true
 }
 
 // Above this many headers looking for a repeated name by comparing each with each would be slow.

@@ -17,7 +17,7 @@ const (
 	starts      = 7               // of the example, for the median
 	idleFor     = 2 * time.Second // after the start, until memory is read
 	fullLoadFor = 4 * time.Second // each of the two loads that fill the caches
-	fullCallers = 64              //
+	fullCallers = 64
 	issuerName  = "http://localhost/issuer"
 )
 

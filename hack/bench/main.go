@@ -34,13 +34,14 @@ func main() {
 	flag.StringVar(&b.gatehouse, "gatehouse", "bin/gatehouse", "the binary to measure")
 	flag.IntVar(&b.callers, "callers", 16, "concurrent callers")
 	flag.IntVar(&b.pairs, "pairs", 7, "interleaved pairs of runs")
-	flag.DurationVar(&b.length, "time", 1500*time.Millisecond, "length of one run")
+	flag.DurationVar(&b.length, "time", time.Second, "length of one run")
 	asJSON := flag.Bool("json", false, "print the table as JSON")
 	swaps := flag.Int("swaps", 0, "measure so many swaps of a large bundle instead")
 	scale := flag.Bool("scale", false, "measure how the cost grows instead")
 	soak := flag.Duration("soak", 0, "load it for so long instead, with swaps, key rotation and malformed requests")
 	profiles := flag.Bool("profile", false, "say where the CPU goes instead; the binary must be built with -tags pprof")
 	graph := flag.String("flame", "", "with -profile: write the flame graph of a repeated decision here, as SVG")
+	only := flag.String("axis", "", "with -scale: only what has this in its name")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -50,7 +51,7 @@ func main() {
 	case *noop != "":
 		err = serveNoop(ctx, *noop)
 	case *scale:
-		err = b.measureScale(ctx, os.Stdout)
+		err = b.measureScale(ctx, os.Stdout, *only)
 	case *profiles:
 		err = b.profile(ctx, os.Stdout, *graph)
 	case *soak > 0:

@@ -100,7 +100,7 @@ func frames(s *profile.Sample) (names []string) {
 	return names
 }
 
-// share is who a sample is charged to: the innermost package that is not of Go's own library; else what of the runtime it is.
+// owner is who a sample is charged to: the innermost package that is not of Go's own library; else what of the runtime it is.
 func owner(names []string) string {
 	for _, name := range slices.Backward(names) {
 		pkg := packageOf(name)

@@ -46,12 +46,12 @@ type row struct {
 }
 
 func (r *result) add(w row) {
-	figure := w.Value
+	got := w.Value
 	if w.Base != 0 {
-		figure = w.Ratio
+		got = w.Ratio
 	}
-	if w.Met = figure <= w.Target; w.AtLeast {
-		w.Met = figure >= w.Target
+	if w.Met = got <= w.Target; w.AtLeast {
+		w.Met = got >= w.Target
 	}
 	if !w.Met {
 		r.Missed++
@@ -60,16 +60,16 @@ func (r *result) add(w row) {
 }
 
 var (
-	cpu  = measure1{"CPU us", func(s sample) float64 { return s.cpu }}
-	rate = measure1{"per second", func(s sample) float64 { return s.rate }}
-	p50  = measure1{"p50 us", func(s sample) float64 { return micros(s.p50) }}
-	p99  = measure1{"p99 us", func(s sample) float64 { return micros(s.p99) }}
+	cpu  = figure{"CPU us", func(s sample) float64 { return s.cpu }}
+	rate = figure{"per second", func(s sample) float64 { return s.rate }}
+	p50  = figure{"p50 us", func(s sample) float64 { return micros(s.p50) }}
+	p99  = figure{"p99 us", func(s sample) float64 { return micros(s.p99) }}
 )
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// measure1 is one figure of a sample.
-type measure1 struct {
+// figure is one figure of a sample.
+type figure struct {
 	name string
 	get  func(sample) float64
 }
@@ -89,7 +89,7 @@ func (b bench) newResult(l *lineup, runs []*run) *result {
 	}
 	for _, w := range []struct {
 		run, base string
-		m         measure1
+		m         figure
 		target    float64
 		atLeast   bool
 	}{

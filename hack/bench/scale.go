@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 )
@@ -49,27 +51,31 @@ func size(n int) string {
 
 // point is what one point of an axis came to: the no-op, which gets the same messages, and Gatehouse, all over TCP.
 type point struct {
-	noop, repeated, fresh []sample
-	ready                 time.Duration
-	resident              int64
+	noop, repeated   []sample
+	noopFresh, fresh []sample
+	ready            time.Duration
+	resident         int64
 }
 
-// measureScale prints a table for each axis as soon as it is measured.
-func (b bench) measureScale(ctx context.Context, out io.Writer) error {
+// measureScale prints a table for each axis whose name contains only, as soon as it is measured.
+func (b bench) measureScale(ctx context.Context, out io.Writer, only string) error {
 	v := versions(b.gatehouse, "")
 	fmt.Fprintf(out, "%s\nGo %s, gRPC %s, OPA %s. CPU per decision in microseconds; medians of %d runs of %s, over TCP, %d callers unless they are what grows.\n",
 		machine(), v["go"], v["grpc"], v["opa"], scalePairs, scaleLength, b.callers)
 	for _, a := range axes {
+		if !strings.Contains(a.name, only) {
+			continue
+		}
 		fmt.Fprintln(out)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintf(w, "%s\tno-op\trepeated\tratio\tnew\tratio\tready ms\tMB resident\t\n", a.name)
+		fmt.Fprintf(w, "%s\tno-op\trepeated\tratio\tmemo hits\tnew\tratio\tready ms\tMB resident\t\n", a.name)
 		for _, n := range a.points {
 			p, err := b.measurePoint(ctx, a, n)
 			if err != nil {
 				return fmt.Errorf("%s %s: %w", a.name, a.label(n), err)
 			}
-			fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2fx\t%.1f\t%.2fx\t%d\t%d\t\n", a.label(n), median(p.noop, cpu.get), median(p.repeated, cpu.get), ratio(p.repeated, p.noop, cpu.get),
-				median(p.fresh, cpu.get), ratio(p.fresh, p.noop, cpu.get), p.ready.Milliseconds(), p.resident/1e6)
+			fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2fx\t%s\t%.1f\t%.2fx\t%d\t%d\t\n", a.label(n), median(p.noop, cpu.get), median(p.repeated, cpu.get), ratio(p.repeated, p.noop, cpu.get),
+				percent(share(p.repeated, func(s sample) float64 { return s.memo })), median(p.fresh, cpu.get), ratio(p.fresh, p.noopFresh, cpu.get), p.ready.Milliseconds(), p.resident/1e6)
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -110,21 +116,38 @@ func (b bench) measurePoint(ctx context.Context, a axis, n int) (p point, err er
 	}
 	defer subject.stop()
 	p.ready = subject.took
-	for round := range scalePairs + 1 {
-		for _, r := range []struct {
-			server *server
-			work   workload
-			into   *[]sample
-		}{{noop, repeated, &p.noop}, {subject, repeated, &p.repeated}, {subject, fresh, &p.fresh}} {
-			s, err := overGRPC(ctx, r.server, r.server.tcp, b.callers, scaleLength, r.work)
-			if err != nil {
-				return p, err
-			}
-			if round > 0 {
-				*r.into = append(*r.into, s)
+	if err := subject.quiet(ctx); err != nil {
+		return p, err
+	}
+	// One kind after the other: whether it is worth to remember decisions is learnt from what comes.
+	for _, kind := range []struct {
+		work       workload
+		noop, into *[]sample
+	}{{repeated, &p.noop, &p.repeated}, {fresh, &p.noopFresh, &p.fresh}} {
+		if _, err := overGRPC(ctx, subject, subject.tcp, b.callers, time.Minute, limited(kind.work, users*paths)); err != nil { // warms up
+			return p, err
+		}
+		for range scalePairs {
+			for server, into := range map[*server]*[]sample{noop: kind.noop, subject: kind.into} {
+				s, err := overGRPC(ctx, server, server.tcp, b.callers, scaleLength, kind.work)
+				if err != nil {
+					return p, err
+				}
+				*into = append(*into, s)
 			}
 		}
 	}
 	p.resident, _ = subject.resident()
 	return p, nil
+}
+
+// limited is the first so many messages of a workload.
+func limited(work workload, count int64) workload {
+	var n atomic.Int64
+	return func() []byte {
+		if n.Add(1) > count {
+			return nil
+		}
+		return work()
+	}
 }

@@ -186,6 +186,26 @@ func (s *server) memory(key string) int64 {
 	return kilobytes << 10
 }
 
+// quiet waits until the process does next to nothing: a large bundle is read once more behind the start.
+func (s *server) quiet(ctx context.Context) error {
+	const window, least = 250 * time.Millisecond, 12 * time.Millisecond
+	for deadline := time.Now().Add(settleWithin); time.Now().Before(deadline); {
+		before, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(window):
+		}
+		if after, err := s.cpu(); err != nil || after-before < least {
+			return err
+		}
+	}
+	return fmt.Errorf("%s is still busy a minute after its start", s.name)
+}
+
 // settle waits until the decision log has all that was decided, so that what it costs is counted.
 func (s *server) settle(ctx context.Context) error {
 	if s.admin == "" {

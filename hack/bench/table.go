@@ -11,18 +11,18 @@ import (
 )
 
 // sightsPerRun is how many tokens that were never seen a run of "first sight" shows: a token costs a millisecond to sign.
-const sightsPerRun = 1500
+const sightsPerRun = 1000
 
 // lineup is every process of the table, and what is asked of it.
 type lineup struct {
 	bench
-	noop                       *server
-	repeated, fresh, sights    *server // Gatehouses, one for each kind of work: the caches of one must not weigh on another
-	requests, orders           workload
-	firstUnix, firstTCP, first []workload // one for each round
-	envoy                      *proxy
-	backends                   []backend
-	http                       func() []byte
+	noop                    *server
+	repeated, fresh, sights *server // Gatehouses, one for each kind of work: the caches of one must not weigh on another
+	requests, orders        workload
+	firstUnix, firstTCP     []workload // one for each round
+	envoy                   *proxy
+	backends                []backend
+	http                    func() []byte
 }
 
 // run is one cell of the table's measurements: made in each round, next to all others.
@@ -105,14 +105,15 @@ func (l *lineup) mintSights(f *fixture) error {
 	if err != nil {
 		return err
 	}
+	var works []workload
 	for chunk := range slices.Chunk(tokens, sightsPerRun) {
 		work, err := f.firstSights(chunk)
 		if err != nil {
 			return err
 		}
-		l.first = append(l.first, work)
+		works = append(works, work)
 	}
-	l.firstUnix, l.firstTCP = l.first[:l.pairs+1], l.first[l.pairs+1:]
+	l.firstUnix, l.firstTCP = works[:l.pairs+1], works[l.pairs+1:]
 	return nil
 }
 
@@ -126,22 +127,20 @@ func (l *lineup) stop() {
 }
 
 const (
-	noopTCP      = "no-op, TCP"
-	noopUnix     = "no-op, unix socket"
-	noopOne      = "no-op, TCP, 1 caller"
-	noopEnvoy    = "Envoy with no-op over TCP"
-	againUnix    = "repeated decision, unix socket"
-	againTCP     = "repeated decision, TCP"
-	newUnix      = "new decision every time, unix socket"
-	newTCP       = "new decision every time, TCP"
-	firstUnix    = "first sight of each token, unix socket"
-	firstTCP     = "first sight of each token, TCP"
-	oneUnix      = "1 caller, unix socket"
-	oneTCP       = "1 caller, TCP"
-	throughUnix  = "through Envoy, unix socket"
-	throughTCP   = "through Envoy, TCP"
-	oneOfLength  = 2 // a run with one caller is so many times shorter
-	envoyLengths = 1 // and one through Envoy so many times longer
+	noopTCP     = "no-op, TCP"
+	noopUnix    = "no-op, unix socket"
+	noopOne     = "no-op, TCP, 1 caller"
+	noopEnvoy   = "Envoy with no-op over TCP"
+	againUnix   = "repeated decision, unix socket"
+	againTCP    = "repeated decision, TCP"
+	newUnix     = "new decision every time, unix socket"
+	newTCP      = "new decision every time, TCP"
+	firstUnix   = "first sight of each token, unix socket"
+	firstTCP    = "first sight of each token, TCP"
+	oneUnix     = "1 caller, unix socket"
+	oneTCP      = "1 caller, TCP"
+	throughUnix = "through Envoy, unix socket"
+	throughTCP  = "through Envoy, TCP"
 )
 
 func (l *lineup) runs() []*run {
@@ -153,7 +152,7 @@ func (l *lineup) runs() []*run {
 	same := func(w workload) func(int) workload { return func(int) workload { return w } }
 	envoy := func(name string, b backend, s *server) *run {
 		return &run{name: name, do: func(ctx context.Context, _ int) (sample, error) {
-			return overHTTP(ctx, s, b, l.callers, envoyLengths*l.length, l.http)
+			return overHTTP(ctx, s, b, l.callers, l.length, l.http)
 		}}
 	}
 	again, fresh := same(l.requests), same(l.orders)
@@ -166,9 +165,9 @@ func (l *lineup) runs() []*run {
 		grpc(newTCP, l.fresh, l.fresh.tcp, l.callers, l.length, fresh),
 		grpc(firstUnix, l.sights, l.sights.socket, l.callers, time.Minute, func(round int) workload { return l.firstUnix[round] }),
 		grpc(firstTCP, l.sights, l.sights.tcp, l.callers, time.Minute, func(round int) workload { return l.firstTCP[round] }),
-		grpc(oneUnix, l.repeated, l.repeated.socket, 1, l.length/oneOfLength, again),
-		grpc(noopOne, l.noop, l.noop.tcp, 1, l.length/oneOfLength, again),
-		grpc(oneTCP, l.repeated, l.repeated.tcp, 1, l.length/oneOfLength, again),
+		grpc(oneUnix, l.repeated, l.repeated.socket, 1, l.length/2, again),
+		grpc(noopOne, l.noop, l.noop.tcp, 1, l.length/2, again),
+		grpc(oneTCP, l.repeated, l.repeated.tcp, 1, l.length/2, again),
 		envoy(throughUnix, l.backends[1], l.repeated),
 		envoy(noopEnvoy, l.backends[0], l.noop),
 		envoy(throughTCP, l.backends[2], l.repeated),
