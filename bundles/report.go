@@ -30,8 +30,7 @@ type reporter struct {
 	changed chan struct{} // says that latest has changed in something that matters
 	logger  *zap.Logger
 	sent    *prometheus.CounterVec
-	to      string  // the URL as people see it
-	client  *client // nil after a failure; the goroutine that runs it alone uses it
+	poster  *Poster // the goroutine that runs it alone uses it
 }
 
 func newReporter(cfg Report, logger *zap.Logger, registerer prometheus.Registerer) (*reporter, error) {
@@ -42,14 +41,10 @@ func newReporter(cfg Report, logger *zap.Logger, registerer prometheus.Registere
 	if r.cfg.Interval < time.Second {
 		return nil, fmt.Errorf("status: interval %v: at least 1s", cfg.Interval)
 	}
-	err := r.cfg.Service.resolve()
-	if err == nil {
-		r.client, err = newClient(r.cfg.Service, cfg.URL, 0)
-	}
-	if err != nil {
+	var err error
+	if r.poster, err = NewPoster(cfg.Service, cfg.URL); err != nil {
 		return nil, fmt.Errorf("status: %w", err)
 	}
-	r.to = shown(r.client.url)
 	r.sent = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_status_reports_total",
 		Help: "Reports of the bundles' state to the status service, by result."}, []string{"result"})
 	if registerer != nil {
@@ -92,7 +87,7 @@ func sameState(a, b []Status) bool {
 
 // run sends a report after each change and from time to time, until ctx ends.
 func (r *reporter) run(ctx context.Context) {
-	defer r.close()
+	defer r.poster.Close()
 	again := time.NewTimer(r.cfg.Interval)
 	defer again.Stop()
 	for failures := 0; ; {
@@ -112,7 +107,7 @@ func (r *reporter) run(ctx context.Context) {
 			again.Reset(jitter(r.cfg.Interval))
 			continue
 		case failures == 0:
-			r.logger.Warn("the state of the bundles cannot be reported", zap.String("to", r.to), zap.Error(err))
+			r.logger.Warn("the state of the bundles cannot be reported", zap.Stringer("to", r.poster), zap.Error(err))
 		}
 		r.sent.WithLabelValues("error").Inc()
 		again.Reset(jitter(min(firstRetry<<min(failures, 20), maxRetry)))
@@ -121,24 +116,14 @@ func (r *reporter) run(ctx context.Context) {
 }
 
 // send posts the newest state.
-func (r *reporter) send(ctx context.Context) (err error) {
-	if r.client == nil {
-		if r.client, err = newClient(r.cfg.Service, r.cfg.URL, 0); err != nil {
-			return err
-		}
-	}
-	defer func() {
-		if err != nil {
-			r.close()
-		}
-	}()
+func (r *reporter) send(ctx context.Context) error {
 	body, err := json.Marshal(reportOf(r.cfg.Labels, *r.latest.Load()))
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithTimeout(ctx, reportTime)
 	defer stop()
-	response, err := r.client.do(ctx, http.MethodPost, http.Header{"Content-Type": {"application/json"}}, body)
+	response, err := r.poster.Post(ctx, http.Header{"Content-Type": {"application/json"}}, body)
 	if err != nil {
 		return err
 	}
@@ -148,13 +133,6 @@ func (r *reporter) send(ctx context.Context) (err error) {
 		return fmt.Errorf("the server answered %d %s", response.StatusCode, http.StatusText(response.StatusCode))
 	}
 	return nil
-}
-
-func (r *reporter) close() {
-	if r.client != nil {
-		r.client.close()
-		r.client = nil
-	}
 }
 
 // opaReport is the body of a request to OPA's status API.

@@ -112,6 +112,29 @@ func BenchmarkSpool(b *testing.B) {
 	}
 }
 
+// BenchmarkWriteSpool is what one entry costs from Append through the spool to the file.
+func BenchmarkWriteSpool(b *testing.B) {
+	dir := b.TempDir()
+	l, err := decisionlog.New(decisionlog.Config{File: filepath.Join(dir, "d.log"), Dir: filepath.Join(dir, "spool"), MaxWait: time.Hour})
+	if err != nil {
+		b.Fatal(err)
+	}
+	end := run(l)
+	ctx := context.Background()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := l.Append(ctx, usual()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for l.Status().Spool.Unread > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := end(); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // BenchmarkWrite is what one entry costs from Append to the file, with the
 // queue as the only brake: the most entries that one core can write.
 func BenchmarkWrite(b *testing.B) {

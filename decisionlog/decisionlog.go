@@ -134,9 +134,10 @@ const (
 
 // Config says where decisions are recorded. Its zero value records nothing.
 type Config struct {
-	// File is the path of the log, "-" for standard output, "" for none. The
-	// file is created with mode 0600 and appended to; its directory must exist.
+	// File is the path of the log, "-" for standard output, "" for none: short for the first of Sinks.
 	File string
+	// Sinks are further places that decisions are written to, each at its own pace. Several need Dir.
+	Sinks []Sink
 	// OnFull is "wait" (or ""), "drop" or "deny"; see the package comment.
 	OnFull string
 	// Queue is how many entries may wait to be written; 0 means 8192.
@@ -155,6 +156,12 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Redact names credentials beyond those known by default.
 	Redact Redact
+	// Masks are applied to each entry when it leaves the spool for a sink.
+	Masks []Mask
+	// Rules asks the policy what of an event, which is a line, is to be masked, and whether it is recorded at all. It is called off the
+	// request path by one goroutine at a time, for each entry once or, where sinks are far from each other, more often. It may wait for
+	// a policy until ctx ends. nil: the policy is not asked.
+	Rules func(ctx context.Context, event []byte) Ruling
 	// Claims names the claims of the caller that are recorded; nil: none.
 	Claims []string
 
@@ -183,8 +190,8 @@ type Redact struct {
 	Params  []string // names of query parameters and of members of the body
 }
 
-// Log takes entries from requests and writes them to its sink. A nil Log, and
-// one without a file, take everything and record nothing.
+// Log takes entries from requests and writes them to its sinks. A nil Log, and
+// one without a sink, take everything and record nothing.
 type Log struct {
 	cfg      Config
 	queue    chan *Entry // nil: there is a spool, or nothing is recorded
@@ -193,26 +200,24 @@ type Log struct {
 	packer   packer
 	packings sync.Pool // of *packing
 	done     chan struct{}
-	codec    codec // owned by Run
-	file     *os.File
+	lines    *lines
+	sinks    []*sink
 	met      metrics
 
 	started atomic.Bool
 	closed  atomic.Bool  // set by Run once nothing later in the queue is sure to be written
-	failing atomic.Bool  // the sink refused the last write
 	kept    atomic.Int64 // bytes that queued inputs keep
 	held    atomic.Int64 // entries encoded but not yet written
-	written atomic.Uint64
 	dropped atomic.Uint64
 
-	wake  chan struct{} // tells Run that next is set
-	lossy chan struct{} // tells Run that gap is set
+	lossy    chan struct{} // tells a writer that gap is set
+	released chan struct{} // closed by Run when its use of the spool has ended
+	last     bool          // nobody else uses the spool; set before released is closed
 
-	mu      sync.Mutex // guards what follows, and Entry.lost; never taken by an Append that finds room
-	next    *os.File   // opened by Reopen, not yet taken by Run
-	ended   bool
-	gap     gap
-	lastErr string
+	mu    sync.Mutex // guards what follows, and Entry.lost; never taken by an Append that finds room
+	ended bool
+	gap   gap
+	final *gap // what was lost when the spool had no room for it any more: every sink gets it
 }
 
 // gap is what was lost since the last gap was recorded, or what is damaged in a segment.
@@ -230,48 +235,74 @@ func New(cfg Config) (*Log, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	if cfg.File == "" {
-		return &Log{cfg: cfg}, nil
+	sinks, err := cfg.sinks()
+	if err != nil || len(sinks) == 0 {
+		return &Log{cfg: cfg}, err
+	}
+	lines, err := newLines(&cfg, len(sinks))
+	if err != nil {
+		return nil, err
 	}
 	l := &Log{
-		cfg:    cfg,
-		done:   make(chan struct{}),
-		wake:   make(chan struct{}, 1),
-		lossy:  make(chan struct{}, 1),
-		codec:  newCodec(&cfg),
-		packer: packer{redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
+		cfg:      cfg,
+		done:     make(chan struct{}),
+		lossy:    make(chan struct{}, 1),
+		released: make(chan struct{}),
+		lines:    lines,
+		packer:   packer{redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
 	}
 	l.packings.New = func() any { return new(packing) }
 	l.cfg.Succeeds = nil // it is not needed for longer than it runs
-	if cfg.File != "-" {
-		f, err := openFile(cfg.File)
-		if err != nil {
-			return nil, err
-		}
-		l.file = f
+	for _, s := range sinks {
+		l.sinks = append(l.sinks, &sink{cfg: s, log: l, wake: make(chan struct{}, 1)})
 	}
-	if err := l.openSpool(cfg.Succeeds); err != nil {
-		l.discardFile()
-		return nil, err
-	}
-	l.met = newMetrics(l)
-	if err := l.met.register(cfg.Registerer); err != nil {
-		l.discardFile()
-		if l.spool != nil && l.spool.release() {
-			l.spool.close()
-		}
+	if err := l.open(cfg.Succeeds); err != nil {
+		l.closeSinks()
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *Log) discardFile() {
-	if l.file != nil {
-		l.file.Close()
+// open opens the sinks and what is between them and the requests.
+func (l *Log) open(before *Log) error {
+	for _, s := range l.sinks {
+		if err := s.open(); err != nil {
+			return err
+		}
+	}
+	if err := l.openSpool(before); err != nil {
+		return err
+	}
+	err := l.openReaders()
+	if err == nil {
+		l.met = newMetrics(l)
+		err = l.met.register(l.cfg.Registerer)
+	}
+	if err != nil && l.spool != nil && l.spool.release() {
+		l.spool.close()
+	}
+	return err
+}
+
+func (l *Log) openReaders() (err error) {
+	for _, s := range l.sinks {
+		if l.spool == nil {
+			return nil
+		}
+		if s.reader, err = l.spool.reader(s.cfg.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Log) closeSinks() {
+	for _, s := range l.sinks {
+		s.close()
 	}
 }
 
-// openSpool opens what is between requests and sink: a queue, a spool, or the one that the log before us has open.
+// openSpool opens what is between requests and sinks: a queue, a spool, or the one that the log before us has open.
 func (l *Log) openSpool(before *Log) (err error) {
 	switch {
 	case l.cfg.Dir == "":
@@ -286,6 +317,12 @@ func (l *Log) openSpool(before *Log) (err error) {
 		return err
 	}
 	l.spool.users = 1
+	if l.sinks[0].cfg.File == "" {
+		return nil
+	}
+	if err := adoptPosition(l.cfg.Dir, l.sinks[0].cfg.Name); err != nil {
+		return fmt.Errorf("opening the decision log's spool: %w", err)
+	}
 	return nil
 }
 
@@ -407,7 +444,7 @@ func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
 		if l.spool.append(frameEntry, packed) {
 			return nil
 		}
-		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing.Load()) {
+		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing()) {
 			return l.lose(causeFull)
 		}
 		select {
@@ -451,7 +488,7 @@ func (l *Log) release(e *Entry) { l.kept.Add(-int64(e.InputSize)) }
 
 // wait puts the entry into a queue that was full a moment ago.
 func (l *Log) wait(ctx context.Context, e *Entry) error {
-	if l.cfg.OnFull != OnFullWait || l.failing.Load() {
+	if l.cfg.OnFull != OnFullWait || l.failing() {
 		return l.lose(causeFull)
 	}
 	timer := time.NewTimer(l.patience(ctx))
@@ -536,36 +573,6 @@ func (l *Log) count(cause string, n uint64) {
 	poke(l.lossy)
 }
 
-// Reopen opens the file anew under the same path, for a log rotation that has
-// moved the old one away. Lines written until Run takes the new file go to the
-// old one; none is lost or written twice. If it cannot be opened, the
-// old file stays in use. Standard output has nothing to reopen.
-func (l *Log) Reopen() error {
-	if l == nil || l.file == nil {
-		return nil
-	}
-	f, err := openFile(l.cfg.File)
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	old := l.next
-	l.next = f
-	if l.ended {
-		old, l.next = f, nil
-	}
-	ended := l.ended
-	l.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
-	if ended {
-		return fmt.Errorf("reopening decision log %q: %w", l.cfg.File, os.ErrClosed)
-	}
-	poke(l.wake)
-	return nil
-}
-
 // poke leaves a note in a channel of capacity one, unless there is one already.
 func poke(c chan<- struct{}) {
 	select {
@@ -576,12 +583,14 @@ func poke(c chan<- struct{}) {
 
 // Status is what the status page shows of a log.
 type Status struct {
-	Sink    string `json:"sink"`            // path of the file, "stdout", or "" for none
-	Queued  int    `json:"queued"`          // entries not yet written
-	Written uint64 `json:"written"`         // entries written since the start
+	Sink    string `json:"sink"`            // path of the file, "stdout", the URL, several of these with commas, or "" for none
+	Queued  int    `json:"queued"`          // entries that wait in memory
+	Written uint64 `json:"written"`         // entries written since the start, to the sink that has the fewest
 	Dropped uint64 `json:"dropped"`         // entries lost since the start
 	Spool   *Spool `json:"spool,omitempty"` // nil: there is none
-	Error   string `json:"error,omitempty"` // what the sink says while it refuses to write, else ""
+	Error   string `json:"error,omitempty"` // what a sink says while it refuses to write, else ""
+
+	Sinks []SinkStatus `json:"sinks,omitempty"` // with a spool
 }
 
 // Spool is what the status page shows of a spool.
@@ -590,34 +599,9 @@ type Spool struct {
 	Bytes    int64     `json:"bytes"`           // on disk
 	MaxBytes int64     `json:"max_bytes"`       // that it may have there
 	Segments int64     `json:"segments"`        // files
-	Unread   uint64    `json:"unread_bytes"`    // of entries that the sink does not have yet
+	Unread   uint64    `json:"unread_bytes"`    // of entries that not every sink has yet
 	Oldest   time.Time `json:"oldest,omitzero"` // when the oldest of these was; zero: there is none
 	Error    string    `json:"error,omitempty"` // why there is no room for more, else ""
 }
 
-// Status may be called at any time.
-func (l *Log) Status() Status {
-	if l == nil || l.queue == nil && l.spool == nil {
-		return Status{}
-	}
-	l.mu.Lock()
-	lastErr := l.lastErr
-	l.mu.Unlock()
-	return Status{
-		Sink:    l.sinkName(),
-		Queued:  l.queued(),
-		Written: l.written.Load(),
-		Dropped: l.dropped.Load(),
-		Error:   lastErr,
-		Spool:   l.spool.status(),
-	}
-}
-
 func (l *Log) queued() int { return len(l.queue) + int(max(0, l.held.Load())) }
-
-func (l *Log) sinkName() string {
-	if l.cfg.File == "-" {
-		return "stdout"
-	}
-	return l.cfg.File
-}

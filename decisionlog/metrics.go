@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,10 +15,18 @@ const (
 	causeDrain  = "drain"  // still unwritten when the log had to end
 )
 
+// The policy's rules: the closed list of values of the metric's label.
+const (
+	ruleMask = "mask"
+	ruleDrop = "drop"
+)
+
 type metrics struct {
 	dropped *prometheus.CounterVec
-	errors  prometheus.Counter
-	written prometheus.CounterFunc
+	errors  *prometheus.CounterVec
+	refused *prometheus.CounterVec
+	sinks   []prometheus.Collector
+	rules   []prometheus.Collector
 	queued  prometheus.GaugeFunc
 	spool   []prometheus.Collector // nil: there is none
 }
@@ -28,14 +37,14 @@ func newMetrics(l *Log) metrics {
 			Name: "gatehouse_decision_log_dropped_total",
 			Help: "Decisions that were not recorded, by cause.",
 		}, []string{"cause"}),
-		errors: prometheus.NewCounter(prometheus.CounterOpts{
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_decision_log_errors_total",
-			Help: "Writes that the decision log's sink refused; each is retried.",
-		}),
-		written: prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "gatehouse_decision_log_written_total",
-			Help: "Decisions that were written to the decision log.",
-		}, func() float64 { return float64(l.written.Load()) }),
+			Help: "Writes that a sink of the decision log refused; each is retried.",
+		}, []string{"sink"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_decision_log_refused_total",
+			Help: "Decisions that a sink's server took and refuses for good.",
+		}, []string{"sink"}),
 		queued: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gatehouse_decision_log_queued",
 			Help: "Decisions that wait to be written to the decision log.",
@@ -45,10 +54,46 @@ func newMetrics(l *Log) metrics {
 	for _, cause := range []string{causeFull, causeClosed, causeDrain} {
 		m.dropped.WithLabelValues(cause)
 	}
+	m.rules = ruleMetrics(l.lines)
+	for _, s := range l.sinks {
+		s.errors, s.unwanted = m.errors.WithLabelValues(s.cfg.Name), m.refused.WithLabelValues(s.cfg.Name)
+		m.sinks = append(m.sinks, sinkMetrics(s)...)
+	}
 	if l.spool != nil {
 		m.spool = spoolMetrics(l.spool)
 	}
 	return m
+}
+
+// ruleMetrics count by evaluation: what two sinks ask for at different times counts twice.
+func ruleMetrics(l *lines) []prometheus.Collector {
+	l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_decision_log_rule_errors_total",
+		Help: "Evaluations of the policy's rules about the decision log that failed, by rule."}, []string{"rule"})
+	for _, rule := range []string{ruleMask, ruleDrop} {
+		l.errors.WithLabelValues(rule)
+	}
+	return []prometheus.Collector{l.errors, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gatehouse_decision_log_unwanted_total",
+		Help: "Decisions that the policy's rule data.system.log.drop kept out of a sink."}, func() float64 { return float64(l.dropped.Load()) })}
+}
+
+func sinkMetrics(s *sink) []prometheus.Collector {
+	label := prometheus.Labels{"sink": s.cfg.Name}
+	all := []prometheus.Collector{prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gatehouse_decision_log_written_total", ConstLabels: label,
+		Help: "Decisions that were written to a sink of the decision log."}, func() float64 { return float64(s.written.Load()) })}
+	if s.reader == nil {
+		return all
+	}
+	gauge := func(name, help string, value func() float64) {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "gatehouse_decision_log_spool_" + name, Help: help, ConstLabels: label}, value))
+	}
+	gauge("unread_bytes", "Bytes in the spool that a sink does not have yet.", func() float64 { return float64(s.unread()) })
+	gauge("oldest_seconds", "Age of the oldest decision that a sink does not have yet; 0: it has all.", func() float64 {
+		if t := s.oldest(); !t.IsZero() {
+			return time.Since(t).Seconds()
+		}
+		return 0
+	})
+	return all
 }
 
 func spoolMetrics(sp *spool) []prometheus.Collector {
@@ -59,13 +104,6 @@ func spoolMetrics(sp *spool) []prometheus.Collector {
 		gauge("bytes", "Bytes that the decision log's spool has on disk.", func() float64 { return float64(sp.used.Load()) }),
 		gauge("max_bytes", "Bytes that the decision log's spool may have on disk.", func() float64 { return float64(sp.max.Load()) }),
 		gauge("segments", "Files of the decision log's spool.", func() float64 { return float64(sp.count.Load()) }),
-		gauge("unread_bytes", "Bytes in the spool that the sink does not have yet.", func() float64 { return float64(sp.unread()) }),
-		gauge("oldest_seconds", "Age of the oldest decision that the sink does not have yet; 0: it has all.", func() float64 {
-			if ns := sp.oldest.Load(); ns != 0 {
-				return time.Since(time.Unix(0, ns)).Seconds()
-			}
-			return 0
-		}),
 	}
 }
 
@@ -73,7 +111,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range append([]prometheus.Collector{m.dropped, m.errors, m.written, m.queued}, m.spool...) {
+	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.refused, m.queued}, m.rules, m.sinks, m.spool) {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("decision log: registering metrics: %w", err)
 		}

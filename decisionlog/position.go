@@ -2,9 +2,12 @@ package decisionlog
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // place is where the sink is: everything before it in the spool is in the sink, and the sink's file had this size then.
@@ -13,7 +16,7 @@ type place struct {
 	dev, ino, size  uint64 // of the sink's file; 0 where it is no regular file
 }
 
-// position keeps two places: written is how far the sink is, durable how far it was when its file was last synced. It is a file of two
+// position keeps two places of a sink: written is how far it is, durable how far it was when its file was last synced. It is a file of two
 // slots that are written in turn, each with a serial number and a CRC, so that one of them is always whole.
 type position struct {
 	file             *os.File
@@ -23,23 +26,60 @@ type position struct {
 }
 
 const (
+	positionFile  = "position."        // and the sink's name
 	positionMagic = 0x31534f5053504847 // "GHPSPOS1"
 	positionSize  = 8*12 + 8
 )
 
-func openPosition(dir string) (*position, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "position"), os.O_RDWR|os.O_CREATE, 0o600)
+func openPosition(dir, sink string) (*position, error) {
+	f, err := os.OpenFile(filepath.Join(dir, positionFile+sink), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	p := &position{file: f}
+	p.readAll(f)
+	return p, nil
+}
+
+// readAll takes over the newer of the two slots that are whole.
+func (p *position) readAll(f io.ReaderAt) {
 	for slot := range int64(2) {
 		var b [positionSize]byte
 		if _, err := f.ReadAt(b[:], slot*512); err == nil {
 			p.read(b[:])
 		}
 	}
-	return p, nil
+}
+
+// adoptPosition takes over the file of the time when there was one sink, for the sink that it was.
+func adoptPosition(dir, sink string) error {
+	old, now := filepath.Join(dir, strings.TrimSuffix(positionFile, ".")), filepath.Join(dir, positionFile+sink)
+	if _, err := os.Lstat(now); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(old, now); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// lastPlaced is the highest number of a segment that a sink's position speaks of, be it configured now or not.
+func lastPlaced(dir string) (last uint64, err error) {
+	files, err := filepath.Glob(filepath.Join(dir, strings.TrimSuffix(positionFile, ".")+"*"))
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			return 0, err
+		}
+		var p position
+		p.readAll(f)
+		f.Close()
+		last = max(last, p.written.segment, p.durable.segment)
+	}
+	return last, nil
 }
 
 // read takes a slot over if it is whole and newer.

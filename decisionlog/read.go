@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // ErrForeign says that a file is no decision log. The error that wraps it names what was found and what was expected.
@@ -41,21 +44,23 @@ func (e *DamageError) Error() string {
 
 // Reader reads decisions back: JSON lines, the decision log of Open Policy Agent (what it prints, or the arrays that it sends), either of
 // them compressed by gzip or not, a segment of a spool, a spool, or a folder of such files. It changes nothing and takes no lock:
-// the spool may be in use. It keeps one event in memory, and one segment. A Reader belongs to one goroutine.
+// the log may be in use. It keeps one event in memory, and two segments. A Reader belongs to one goroutine.
 type Reader struct {
 	stdin io.Reader
-	parts []string // files still to be read
-	dir   string   // or a spool, "" for none
-	one   bool     // one file was named: a foreign one is an error at once
+	parts []string     // files still to be read
+	spool *spoolReader // is read behind them; nil: none
+	one   bool         // one file was named: a foreign one is an error at once
+	live  bool         // Follow was called
+	watch *fsnotify.Watcher
 
-	at     stream  // being read; nil: none
-	ahead  *frames // the segment behind it, which has something in it; or nil
+	at     source // being read; nil: none
 	events int64
-	other  int64 // lines of JSON that are no events
+	other  int64    // lines of JSON that are no events
+	last   []string // ids of the last events before the spool's; nil where nobody asks
 }
 
-// stream is one file's events.
-type stream interface {
+// source is one file's events.
+type source interface {
 	// next returns an event, or io.EOF, or *DamageError and may be called again.
 	next() ([]byte, error)
 	// where names the event that was returned last.
@@ -79,21 +84,50 @@ func OpenReader(path string, stdin io.Reader) (*Reader, error) {
 		r.parts, r.one = []string{path}, true
 		return r, r.open()
 	}
-	segments, err := spoolSegments(path, 0)
-	if err != nil {
+	isSpool, err := isSpool(path)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("reading the decision log: %w", err)
-	}
-	if _, err := os.Stat(filepath.Join(path, "position")); err == nil || len(segments) > 0 {
-		r.dir = path
-		return r, nil
+	case isSpool:
+		r.spool, err = openSpoolReader(path, Config{})
+		return r, err
 	}
 	if r.parts, err = logFiles(path); err != nil {
 		return nil, fmt.Errorf("reading the decision logs: %w", err)
 	}
 	if len(r.parts) == 0 {
-		return nil, fmt.Errorf("reading the decision logs in %s: %w: there is no file in it, %s", path, ErrForeign, expected)
+		return nil, fmt.Errorf("reading the decision logs in %s: %w: there is no file in it; %s", path, ErrForeign, expected)
 	}
 	return r, nil
+}
+
+// OpenLog opens what a [Log] of this configuration has written: the first of its files, and then what only its spool has yet, each event
+// once, with what the configuration says of labels, masks and rules. Of these two, one may not be there.
+func OpenLog(cfg Config) (*Reader, error) {
+	r := &Reader{one: true}
+	for _, sink := range append([]Sink{{File: cfg.File}}, cfg.Sinks...) {
+		if sink.File != "" && sink.File != "-" {
+			r.parts = []string{sink.File}
+			break
+		}
+	}
+	if isSpool, err := isSpool(cfg.Dir); err == nil && isSpool {
+		if r.spool, err = openSpoolReader(cfg.Dir, cfg); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.parts) == 0 {
+		if r.spool == nil {
+			return nil, errors.New("reading the decision log: there is neither a file nor a spool")
+		}
+		return r, nil
+	}
+	r.last = []string{}
+	err := r.open()
+	if errors.Is(err, fs.ErrNotExist) && r.spool != nil {
+		return r, nil
+	}
+	return r, err
 }
 
 // Next returns one event as a JSON object without a line's end, which is good until the next call; io.EOF at the end. A gap that the log
@@ -104,24 +138,25 @@ func (r *Reader) Next() ([]byte, error) {
 		if r.at == nil {
 			switch err := r.open(); {
 			case errors.Is(err, fs.ErrNotExist):
-				continue // a segment that is in the log's file by now, or a file that was just rotated
+				continue // a file that was just rotated
 			case err != nil:
 				return nil, err
 			}
 		}
 		event, err := r.at.next()
 		switch {
-		case err == nil && !isEvent(event):
+		case err == nil && isEvent(event):
+			r.events++
+			r.note(event)
+			return event, nil
+		case err == nil:
 			r.other++
-		case errors.Is(err, io.EOF):
-			if err := r.leave(); err != nil {
+		case !errors.Is(err, io.EOF):
+			return nil, err
+		default:
+			if more, err := r.leave(); !more {
 				return nil, err
 			}
-		default:
-			if err == nil {
-				r.events++
-			}
-			return event, err
 		}
 	}
 }
@@ -140,13 +175,14 @@ func (r *Reader) Damaged(err error) *DamageError {
 func (r *Reader) Close() error {
 	if r.at != nil {
 		r.at.close()
-		r.at = nil
 	}
-	if r.ahead != nil {
-		r.ahead.close()
-		r.ahead = nil
+	if r.spool != nil {
+		r.spool.close()
 	}
-	r.parts, r.dir = nil, ""
+	if r.watch != nil {
+		r.watch.Close()
+	}
+	r.at, r.parts, r.spool = nil, nil, nil
 	return nil
 }
 
@@ -155,44 +191,61 @@ func isEvent(line []byte) bool {
 	return bytes.HasPrefix(line, []byte(`{"decision_id"`)) || bytes.Contains(line, []byte(`"decision_id"`)) || bytes.Contains(line, []byte(`"gap"`))
 }
 
-// leave closes a file that was read to its end. A segment may have got more since it was read, and is done once the next one has
-// something in it.
-func (r *Reader) leave() error {
-	s, ok := r.at.(*frames)
-	if ok && r.dir != "" && !s.checked {
-		s.checked = true
-		if r.ahead == nil {
-			var err error
-			if r.ahead, err = r.segmentAfter(s.number); err != nil {
-				return err
-			}
+// note remembers the ids of the last events, by which the place in the spool is found where its file ends.
+func (r *Reader) note(event []byte) {
+	if r.last == nil || r.at == r.spool {
+		return
+	}
+	if len(r.last) == mostLast {
+		r.last = append(r.last[:0], r.last[mostLast/2:]...)
+	}
+	r.last = append(r.last, idOf(event))
+}
+
+const mostLast = 128
+
+// idOf is the decision_id of an event; "" where it has none.
+func idOf(event []byte) string {
+	if rest, ours := bytes.CutPrefix(event, []byte(`{"decision_id":"`)); ours {
+		if id, _, whole := bytes.Cut(rest, []byte(`"`)); whole && bytes.IndexByte(id, '\\') < 0 {
+			return string(id)
 		}
-		return s.refresh()
+	}
+	var is struct {
+		ID string `json:"decision_id"`
+	}
+	_ = json.Unmarshal(event, &is) // damaged: it has none
+	return is.ID
+}
+
+// leave goes on from the end of a file, and reports whether there is anything to go on to. Before the spool is read, what it has is held
+// and the file is read to its end once more: what the spool loses meanwhile is in the file.
+func (r *Reader) leave() (more bool, err error) {
+	switch {
+	case r.at == r.spool:
+		return false, io.EOF
+	case len(r.parts) == 0 && r.spool != nil && r.last != nil && r.spool.held == nil:
+		return true, r.spool.hold()
+	case len(r.parts) == 0 && r.spool != nil:
+		if err := r.spool.skip(r.last); err != nil {
+			return false, err
+		}
+	case len(r.parts) == 0 && r.live:
+		return r.rotated()
 	}
 	r.at.close()
-	if r.at = nil; r.ahead != nil {
-		r.at, r.ahead = r.ahead, nil
-	} else if ok {
-		r.dir = "" // nothing more
-	}
-	return nil
+	r.at = nil
+	return true, nil
 }
 
 // open goes on to the next file; io.EOF where there is none.
 func (r *Reader) open() error {
-	if r.dir != "" {
-		s, err := r.segmentAfter(0)
-		if err != nil {
-			return err
-		}
-		if s == nil {
-			return io.EOF
-		}
-		r.at = s
-		return nil
-	}
 	if len(r.parts) == 0 {
-		if r.one && r.events == 0 && r.other > 0 {
+		switch {
+		case r.spool != nil:
+			r.at = r.spool
+			return nil
+		case r.one && r.events == 0 && r.other > 0:
 			other := r.other
 			r.other = 0
 			return fmt.Errorf("%w: %d lines of JSON and none with a decision_id; %s", ErrForeign, other, expected)
@@ -209,72 +262,34 @@ func (r *Reader) open() error {
 		}
 		in, name, closer = f, path, func() { f.Close() }
 	}
-	at, err := openStream(name, in, closer)
+	at, err := openSource(name, in, closer)
 	if err != nil {
 		closer()
 		return err
+	}
+	if t, ok := at.(*textFile); ok && !t.zipped {
+		t.path, _ = in.(*os.File)
 	}
 	r.at = at
 	return nil
 }
 
-// segmentAfter opens the first segment with a higher number that has anything in it; nil where there is none. One that is gone
-// by now was in the log's file first.
-func (r *Reader) segmentAfter(number uint64) (*frames, error) {
-	list, err := spoolSegments(r.dir, number+1)
-	if err != nil {
-		return nil, fmt.Errorf("reading the decision log: %w", err)
-	}
-	for i, path := range list {
-		if i == len(list)-1 && noFrame(path) {
-			break // it was made ahead of time
-		}
-		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading the decision log: %w", err)
-		}
-		s, err := openFrames(path, f, bufio.NewReader(f), func() { f.Close() })
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		if s.number, _ = segmentNumber(filepath.Base(path)); !s.empty() {
-			return s, nil
-		}
-		s.close()
-	}
-	return nil, nil
-}
-
-// openStream looks at how a file begins.
-func openStream(name string, in io.Reader, closer func()) (stream, error) {
+// openSource looks at how a file begins.
+func openSource(name string, in io.Reader, closer func()) (source, error) {
 	lines := bufio.NewReaderSize(in, readBuffer)
 	head, _ := lines.Peek(len(segmentMagic)) // an error comes again
 	switch {
 	case bytes.Equal(head, []byte(segmentMagic)) || strings.HasSuffix(name, ".seg") || strings.HasSuffix(name, ".seg.damaged"):
-		return openFrames(name, in, lines, closer)
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		made, err := readerLines(Config{})
+		if err != nil {
+			return nil, err
+		}
+		return openFrames(name, in, lines, closer, made)
+	case bytes.HasPrefix(head, gzipStart[:2]):
 		lines = bufio.NewReaderSize(&unzip{file: name, in: &counter{in: lines}}, readBuffer)
 	}
-	t := &text{file: name, in: lines, closer: closer}
+	t := &textFile{file: name, in: lines, closer: closer, zipped: bytes.HasPrefix(head, gzipStart[:2])}
 	return t, t.look()
-}
-
-// spoolSegments are the segments of a spool from a number on, oldest first.
-func spoolSegments(dir string, from uint64) (list []string, err error) {
-	names, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		if number, ok := segmentNumber(name.Name()); ok && number >= from {
-			list = append(list, filepath.Join(dir, name.Name()))
-		}
-	}
-	return list, nil
 }
 
 // logFiles are the files of a folder in the order of what they record.
@@ -306,7 +321,7 @@ func firstTime(path string) (at time.Time) {
 		return at
 	}
 	defer f.Close()
-	s, err := openStream(path, f, func() {})
+	s, err := openSource(path, f, func() {})
 	if err != nil {
 		return at
 	}

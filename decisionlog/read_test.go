@@ -3,6 +3,7 @@ package decisionlog_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse/decisionlog"
 )
@@ -50,6 +52,10 @@ func short(err error) string {
 }
 
 func name(event []byte) string {
+	if rest, ours := bytes.CutPrefix(event, []byte(`{"decision_id":"`)); ours && event[len(event)-1] == '}' && !bytes.Contains(rest, []byte(`"decision_id"`)) {
+		id, _, _ := bytes.Cut(rest, []byte(`"`))
+		return string(id) // most of what is read here
+	}
 	var is struct {
 		ID  string          `json:"decision_id"`
 		Gap json.RawMessage `json:"gap"`
@@ -73,8 +79,8 @@ func zip(parts ...string) string {
 	return b.String()
 }
 
-// noise is not compressible, and no JSON.
-func noise(n int) string {
+// garble is not compressible, and no JSON.
+func garble(n int) string {
 	b := make([]byte, n)
 	for i, x := 0, uint32(1); i < n; i++ {
 		x = x*1664525 + 1013904223
@@ -88,8 +94,8 @@ func event(id string) string { return `{"decision_id":"` + id + `","x":"{[\"}"}`
 func TestReadText(t *testing.T) {
 	a, b, c := event("a"), event("b"), event("c")
 	opa := func(id string) string { return `{"labels":{"id":"x"},"decision_id":"` + id + `","path":"a/b"}` }
-	long := `{"decision_id":"long","x":"` + noise(17<<20) + `"}`
-	broken := zip(a + "\n" + b + "\n" + noise(100_000))
+	long := `{"decision_id":"long","x":"` + garble(17<<20) + `"}`
+	broken := zip(a + "\n" + b + "\n" + garble(100_000))
 	for _, tt := range []struct{ what, text, want string }{
 		{"nothing", "", ""},
 		{"lines", a + "\n" + b + "\n", "a b"},
@@ -293,6 +299,201 @@ func TestReadWhileWritten(t *testing.T) {
 	finish(t, end)
 }
 
+// TestOpenLog reads a log that is written to, from its file and its spool: every entry that was appended before is there, each once.
+func TestOpenLog(t *testing.T) {
+	cfg := small(t.TempDir())
+	l := open(t, cfg)
+	end := run(l)
+	for i := range 4000 {
+		add(t, l, entry(i))
+		if i%200 > 0 {
+			continue
+		}
+		r, err := decisionlog.OpenLog(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := rest(t, r); !slices.Equal(got, numbered(0, i+1)) {
+			t.Fatalf("%d of %d: %.200q", len(got), i+1, got)
+		}
+		r.Close()
+	}
+	finish(t, end)
+	for _, cfg := range []decisionlog.Config{cfg, {File: cfg.File}, {File: cfg.File, Dir: "/no/such/dir"}} {
+		r, err := decisionlog.OpenLog(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := rest(t, r); len(got) != 4000 {
+			t.Errorf("%q: %d", cfg.Dir, len(got))
+		}
+		r.Close()
+	}
+	if _, err := decisionlog.OpenLog(decisionlog.Config{File: "-"}); err == nil {
+		t.Error("there is no log, and it was opened")
+	}
+}
+
+// TestOpenLogOfSinkThatHangs has a file that ends early: the rest comes from the spool, with the labels of the configuration.
+func TestOpenLogOfSinkThatHangs(t *testing.T) {
+	cfg, _, end := kept(t, 300)
+	finish(t, end)
+	cfg.File = filepath.Join(filepath.Dir(cfg.Dir), "d.log")
+	cfg.Labels = map[string]string{"id": "here"}
+	for _, n := range []int{0, 1, 200} {
+		var lines strings.Builder
+		for i := range n {
+			fmt.Fprintf(&lines, "{\"decision_id\":\"%d\"}\n", i)
+		}
+		if err := os.WriteFile(cfg.File, []byte(lines.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := decisionlog.OpenLog(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for i := range 300 {
+			event, err := r.Next()
+			if name(event) != fmt.Sprint(i) || i >= n != bytes.Contains(event, []byte(`"labels":{"id":"here"}`)) {
+				t.Fatalf("%d lines, event %d: %s %v", n, i, event, err)
+			}
+		}
+		if event, err := r.Next(); !errors.Is(err, io.EOF) {
+			t.Errorf("%s %v", event, err)
+		}
+	}
+}
+
+// rest are the ids of what is left to read, for now.
+func rest(t testing.TB, r *decisionlog.Reader) (all []string) {
+	t.Helper()
+	for {
+		event, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, name(event))
+	}
+}
+
+// follow reads on until it has as many events.
+func follow(t testing.TB, r *decisionlog.Reader, n int) (all []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for all = rest(t, r); len(all) < n; all = append(all, rest(t, r)...) {
+		if err := r.Wait(ctx); err != nil {
+			t.Fatalf("%v, with %q", err, all)
+		}
+	}
+	return all
+}
+
+// TestFollowFile follows a file over half a line, a rotation and a cut.
+func TestFollowFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "d.log")
+	put := func(text string) {
+		t.Helper()
+		f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(event("a") + "\n" + event("b")[:10])
+	r, err := decisionlog.OpenReader(file, nil)
+	must(err)
+	defer r.Close()
+	must(r.Follow())
+	expect := func(want ...string) {
+		t.Helper()
+		if got := follow(t, r, len(want)); !slices.Equal(got, want) {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+	expect("a")
+	put(event("b")[10:])
+	put("\n")
+	expect("b")
+	must(os.Rename(file, file+".1"))
+	was := file
+	file += ".1"
+	put(event("c") + "\n") // before the writer has noticed
+	file = was
+	put(event("d") + "\n" + event("e") + "\n")
+	expect("c", "d", "e")
+	must(os.Remove(file))
+	put(event("f") + "\n")
+	expect("f")
+	must(os.Truncate(file, 0))
+	expect()
+	put(event("g") + "\n")
+	expect("g")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := r.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestFollowSpool follows what a sink does not take, from segment to segment.
+func TestFollowSpool(t *testing.T) {
+	cfg, l, end := kept(t, 3)
+	r, err := decisionlog.OpenLog(decisionlog.Config{File: filepath.Join(filepath.Dir(cfg.Dir), "none"), Dir: cfg.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.Follow(); err != nil {
+		t.Fatal(err)
+	}
+	if got := follow(t, r, 3); !slices.Equal(got, numbered(0, 3)) {
+		t.Errorf("%q", got)
+	}
+	for n := 3; n < 1400; n += 100 {
+		for i := range 100 {
+			add(t, l, entry(n+i))
+		}
+		if got := follow(t, r, 100); !slices.Equal(got, numbered(n, 100)) {
+			t.Fatalf("%d: %q", n, got)
+		}
+	}
+	finish(t, end)
+	if n := len(segments(t, cfg)); n < 3 {
+		t.Errorf("%d segments prove nothing", n)
+	}
+}
+
+func TestFollowRefuses(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "d.gz")
+	if err := os.WriteFile(file, []byte(zip(event("a"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, filepath.Dir(file), "-"} {
+		r, err := decisionlog.OpenReader(path, strings.NewReader(event("a")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Follow(); err == nil {
+			t.Errorf("%s: it says that it follows", path)
+		}
+		r.Close()
+	}
+}
+
 // TestReadDamagedSegment damages a segment in every way.
 func TestReadDamagedSegment(t *testing.T) {
 	cfg, _, end := kept(t, 50)
@@ -328,7 +529,7 @@ func TestReadDamagedSegment(t *testing.T) {
 		}},
 		{"zeros", func(b []byte) []byte { clear(b); return b }, func(got []string) bool { return len(got) == 0 }},
 		{"nothing", func([]byte) []byte { return nil }, func(got []string) bool { return len(got) == 0 }},
-		{"the end overwritten", func(b []byte) []byte { copy(b[frame("49")-64:], noise(len(b))); return b }, func(got []string) bool {
+		{"the end overwritten", func(b []byte) []byte { copy(b[frame("49")-64:], garble(len(b))); return b }, func(got []string) bool {
 			return len(got) > 40 && strings.Contains(got[len(got)-1], "damaged, to the end of the segment")
 		}},
 	} {

@@ -3,14 +3,17 @@ package decisionlog
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
 
 const (
@@ -32,12 +35,12 @@ type frames struct {
 	header  bool // it is damaged, and that was not told
 	missing bool // the end is, and that was not told
 	checked bool // nothing was behind the last event when it was last looked at
-	codec   codec
+	lines   *lines
 	line    []byte
 }
 
-func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func()) (*frames, error) {
-	s := &frames{file: name, closer: closer, off: segmentHeader, codec: newCodec(&Config{MaxEntry: mostLine})}
+func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func(), lines *lines) (*frames, error) {
+	s := &frames{file: name, closer: closer, off: segmentHeader, lines: lines}
 	s.at, _ = in.(io.ReaderAt)
 	data, err := io.ReadAll(io.LimitReader(buffered, mostSegmentRead))
 	if err != nil {
@@ -74,18 +77,6 @@ func (s *frames) empty() bool {
 	return !s.header && !s.missing && len(bytes.TrimLeft(s.data[min(s.bytes, segmentHeader):], "\x00")) == 0
 }
 
-// noFrame reports whether a segment seems to be empty.
-func noFrame(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	b := make([]byte, 4096)
-	n, _ := io.ReadFull(f, b)
-	return n == len(b) && len(bytes.TrimLeft(b[segmentHeader:], "\x00")) == 0
-}
-
 func (s *frames) where() *DamageError { return &DamageError{File: s.file, Offset: int64(s.from)} }
 
 func (s *frames) damage(n uint64, what string) error {
@@ -104,7 +95,10 @@ func (s *frames) next() ([]byte, error) {
 		kind, payload, what := s.frame(s.off)
 		if what == foundFrame {
 			s.from, s.off = s.off, s.off+frameSize(len(payload))
-			return s.event(kind, payload)
+			if event, err := s.event(kind, payload); err != nil || len(event) > 0 {
+				return event, err
+			}
+			continue // the policy does not want it in the log
 		}
 		next, damaged := s.resync(s.off, s.bytes, what == foundDamage)
 		last := next == s.bytes
@@ -165,9 +159,10 @@ func (s *frames) event(kind uint32, payload []byte) (_ []byte, err error) {
 			return nil, s.damage(uint64(len(payload)), "a gap of another version")
 		}
 		s.time = g.until
-		s.line = s.codec.appendGap(s.line[:0], g)
+		s.line = s.lines.gap(s.line[:0], g)
 	} else {
-		if s.line, err = s.codec.appendLine(s.line[:0], payload); err != nil {
+		at := cursor{s: &s.segment, off: s.off}
+		if s.line, err = s.lines.entry(context.Background(), s.line[:0], at, payload); err != nil {
 			return nil, s.damage(uint64(len(payload)), "an entry of another version")
 		}
 		s.time, _ = packedTime(kind, payload)
@@ -187,6 +182,16 @@ func (s *frames) hole(n uint64) []byte {
 			g.until = t
 		}
 	}
-	s.line = s.codec.appendGap(s.line[:0], g)
+	s.line = s.lines.gap(s.line[:0], g)
 	return bytes.TrimSuffix(s.line, []byte("\n"))
+}
+
+// readerLines makes lines as the log itself would.
+func readerLines(cfg Config) (*lines, error) {
+	cfg.MaxEntry, cfg.Clock, cfg.Logger = mostLine, time.Now, zap.NewNop()
+	l, err := newLines(&cfg, 1)
+	if err == nil {
+		l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rule_errors"}, []string{"rule"})
+	}
+	return l, err
 }

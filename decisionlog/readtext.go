@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"unicode/utf8"
 )
 
@@ -16,8 +17,8 @@ const (
 	mostResync = 64 // times that a member of an array is looked for behind damage, in one file
 )
 
-// text reads JSON lines, and JSON arrays member by member. The two may take turns, as they do in a file of all that OPA sent.
-type text struct {
+// textFile reads JSON lines, and JSON arrays member by member. The two may take turns, as they do in a file of all that OPA sent.
+type textFile struct {
 	file   string
 	in     *bufio.Reader
 	closer func()
@@ -28,13 +29,19 @@ type text struct {
 	resyncs   int
 	buf       []byte // a long line, or a member of an array
 	pending   error  // met while looking ahead
+
+	path   *os.File // a file that may be followed; nil: it cannot be
+	zipped bool
+	live   bool   // more may come: half a line at the end is kept in part
+	part   []byte // of a line that has no end yet
+	done   bool   // another file is in its place
 }
 
-func (t *text) close()              { t.closer() }
-func (t *text) where() *DamageError { at := t.last; return &at }
+func (t *textFile) close()              { t.closer() }
+func (t *textFile) where() *DamageError { at := t.last; return &at }
 
 // look refuses a file that does not begin like a log. Damage at its beginning is no reason: then there are lines of JSON behind it.
-func (t *text) look() error {
+func (t *textFile) look() error {
 	if _, err := t.in.Peek(1); err != nil {
 		t.pending = err
 		return nil
@@ -72,11 +79,14 @@ func foreign(head []byte) string {
 	return fmt.Sprintf("bytes that begin with %q", line)
 }
 
-func (t *text) next() ([]byte, error) {
+func (t *textFile) next() ([]byte, error) {
 	for {
 		if err := t.pending; err != nil {
 			t.pending = nil
 			return nil, t.failed(err)
+		}
+		if len(t.part) > 0 {
+			return t.whole()
 		}
 		first, err := t.peek()
 		if err != nil {
@@ -103,7 +113,7 @@ func (t *text) next() ([]byte, error) {
 }
 
 // failed ends all that was begun, where reading failed.
-func (t *text) failed(err error) error {
+func (t *textFile) failed(err error) error {
 	if _, ok := errors.AsType[*DamageError](err); ok {
 		t.arrays = 0
 		return err
@@ -119,7 +129,7 @@ func (t *text) failed(err error) error {
 }
 
 // peek passes white space, and returns the byte behind it.
-func (t *text) peek() (byte, error) {
+func (t *textFile) peek() (byte, error) {
 	for {
 		b, err := t.in.Peek(1)
 		if err != nil {
@@ -136,23 +146,23 @@ func (t *text) peek() (byte, error) {
 	}
 }
 
-func (t *text) skip(n int) {
+func (t *textFile) skip(n int) {
 	n, _ = t.in.Discard(n)
 	t.off += int64(n)
 }
 
 // mark notes where what follows begins.
-func (t *text) mark() { t.last = DamageError{File: t.file, Line: t.line + 1, Offset: t.off} }
+func (t *textFile) mark() { t.last = DamageError{File: t.file, Line: t.line + 1, Offset: t.off} }
 
 // damage tells of what began at the mark.
-func (t *text) damage(what string, n int64) error {
+func (t *textFile) damage(what string, n int64) error {
 	d := t.last
 	d.What, d.Bytes = what, n
 	return &d
 }
 
 // zeros passes what a file system leaves where it lost something, or a rotation that cut the file under the writer.
-func (t *text) zeros() ([]byte, error) {
+func (t *textFile) zeros() ([]byte, error) {
 	n := int64(0)
 	for {
 		b, err := t.in.Peek(1)
@@ -168,9 +178,17 @@ func (t *text) zeros() ([]byte, error) {
 }
 
 // whole returns a line. One of "{" alone begins an object over several lines.
-func (t *text) whole() ([]byte, error) {
+func (t *textFile) whole() ([]byte, error) {
 	line, size, err := t.readLine()
 	end := errors.Is(err, io.EOF)
+	if len(t.part) > 0 {
+		line = append(t.part, line...)
+		size, t.part = int64(len(line)), nil
+	}
+	if end && t.live && size <= mostLine {
+		t.part = bytes.Clone(line)
+		return nil, io.EOF
+	}
 	if err != nil && !end {
 		t.pending = err
 	}
@@ -190,7 +208,7 @@ func (t *text) whole() ([]byte, error) {
 }
 
 // readLine returns a line with its end, and how long it is; of one that is too long nothing is kept.
-func (t *text) readLine() (line []byte, size int64, err error) {
+func (t *textFile) readLine() (line []byte, size int64, err error) {
 	line, err = t.in.ReadSlice('\n')
 	size = int64(len(line))
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -210,7 +228,7 @@ func (t *text) readLine() (line []byte, size int64, err error) {
 }
 
 // member returns a member of an array.
-func (t *text) member(first byte) ([]byte, error) {
+func (t *textFile) member(first byte) ([]byte, error) {
 	if first == '{' {
 		t.buf = t.buf[:0]
 		return t.object(0)
@@ -229,7 +247,7 @@ func (t *text) member(first byte) ([]byte, error) {
 }
 
 // object reads on until as many objects are closed as were opened, of which buf has the first open ones.
-func (t *text) object(open int) ([]byte, error) {
+func (t *textFile) object(open int) ([]byte, error) {
 	s := scanner{open: open}
 	for {
 		if _, err := t.in.Peek(1); err != nil {
@@ -292,7 +310,7 @@ func compacted(object []byte) []byte {
 var starts = [][]byte{[]byte(`{"decision_id":`), []byte(`{"labels":`)}
 
 // broken passes over an object that is none, up to where the next seems to begin.
-func (t *text) broken(what string) ([]byte, error) {
+func (t *textFile) broken(what string) ([]byte, error) {
 	next := -1
 	for _, start := range starts {
 		if i := bytes.Index(t.buf[1:], start); i >= 0 && (next < 0 || i+1 < next) {

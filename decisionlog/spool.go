@@ -21,36 +21,44 @@ const (
 	prepareRetry = 100 * time.Millisecond
 )
 
-// spool is a row of segments on disk between the requests and the sink. Requests append at its end without a lock; one writer reads
-// it from the beginning; one keeper makes the next segment before it is needed, and syncs. Logs that follow each other
-// over a reload share it.
+// spool is a row of segments on disk between the requests and the sinks. Requests append at its end without a lock; for each sink
+// one writer reads it from the beginning; one keeper makes the next segment before it is needed, and syncs. Logs that follow each
+// other over a reload share it.
 type spool struct {
-	dir    string
-	size   int64 // of a segment
-	log    *zap.Logger
-	lock   *os.File
-	pos    *position    // the reader's
-	max    atomic.Int64 // bytes on disk
-	every  atomic.Int64 // sync interval
-	used   atomic.Int64 // bytes on disk
-	count  atomic.Int64 // segments
-	oldest atomic.Int64 // time of the oldest entry that the sink does not have, in ns; 0: it has all
+	dir   string
+	size  int64 // of a segment
+	log   *zap.Logger
+	lock  *os.File
+	max   atomic.Int64 // bytes on disk
+	every atomic.Int64 // sync interval
+	used  atomic.Int64 // bytes on disk
+	count atomic.Int64 // segments
 
-	current atomic.Pointer[segment] // requests append here
-	idle    atomic.Bool             // the reader has seen all and sleeps
-	stuck   atomic.Bool             // no further segment can be made: no disk space, or MaxSize
-	wake    chan struct{}           // wakes the reader
-	low     chan struct{}           // wakes the keeper
+	current atomic.Pointer[segment]   // requests append here
+	idle    atomic.Bool               // a reader has seen all and sleeps
+	stuck   atomic.Bool               // no further segment can be made: no disk space, or MaxSize
+	readers atomic.Pointer[[]*reader] // those that hold segments; replaced under mu
+	low     chan struct{}             // wakes the keeper
 
-	mu      sync.Mutex    // guards what follows; never taken by an append that finds room
-	first   *segment      // the oldest that is on disk
-	reader  *segment      // where the sink is; it and what follows must stay
-	offset  uint64        // likewise
-	owner   any           // whose sink that is
-	users   int           // logs that use the spool
-	room    chan struct{} // closed, and made anew, when there is a new segment, or it is known that there will be none
-	lastErr string        // why there is no next segment, "" otherwise
-	lost    []gap         // segments that could not be read at the start
+	mu      sync.Mutex         // guards what follows; never taken by an append that finds room
+	first   *segment           // the oldest that is on disk
+	known   map[string]*reader // every reader since the spool was opened, by its sink's name
+	users   int                // logs that use the spool
+	room    chan struct{}      // closed, and made anew, when there is a new segment, or it is known that there will be none
+	lastErr string             // why there is no next segment, "" otherwise
+	lost    []gap              // segments that could not be read at the start
+}
+
+// reader is where one sink is in the spool.
+type reader struct {
+	pos    *position
+	wake   chan struct{} // wakes its writer
+	oldest atomic.Int64  // time of the oldest entry that the sink does not have, in ns; 0: it has all
+
+	s     *segment // where the sink is; guarded by the spool's mu, as is what follows
+	off   uint64
+	held  *segment // it and what follows must stay: what is before is safe with the sink
+	owner any      // who moves it
 }
 
 // openSpool takes over what an earlier run left, and makes the segment that requests append to.
@@ -58,7 +66,8 @@ func openSpool(cfg *Config) (_ *spool, err error) {
 	if !hasSpool {
 		return nil, errors.New("decision log: a spool (dir) needs Linux: leave it out, and entries wait in memory")
 	}
-	sp := &spool{dir: cfg.Dir, log: cfg.Logger, wake: make(chan struct{}, 1), low: make(chan struct{}, 1), room: make(chan struct{})}
+	sp := &spool{dir: cfg.Dir, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*reader{}}
+	sp.readers.Store(new([]*reader))
 	sp.size = (min(mostSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxEntry))) + 4095) &^ 4095
 	sp.adopt(cfg)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
@@ -72,9 +81,6 @@ func openSpool(cfg *Config) (_ *spool, err error) {
 			sp.close()
 		}
 	}()
-	if sp.pos, err = openPosition(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
-	}
 	last, err := sp.recover()
 	if err != nil {
 		return nil, fmt.Errorf("reading the decision log's spool: %w", err)
@@ -87,7 +93,6 @@ func openSpool(cfg *Config) (_ *spool, err error) {
 	}
 	sp.link(s)
 	sp.current.Store(s)
-	sp.seek()
 	return sp, nil
 }
 
@@ -103,8 +108,10 @@ func (sp *spool) recover() (last uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	last = max(sp.pos.written.segment, sp.pos.durable.segment) // never a number again that a place may mean
-	for _, name := range names {                               // in the order of their names, so of their numbers
+	if last, err = lastPlaced(sp.dir); err != nil { // never a number again that a place may mean
+		return 0, err
+	}
+	for _, name := range names { // in the order of their names, so of their numbers
 		number, ok := segmentNumber(name.Name())
 		if !ok {
 			continue
@@ -169,23 +176,48 @@ func (sp *spool) link(s *segment) {
 	at.next.Store(s)
 }
 
-// seek goes to the first segment that the sink does not have all of.
-func (sp *spool) seek() {
-	at := sp.pos.written
-	s := sp.first
+// seek finds a place: the first segment that a sink does not have all of. What nobody has read yet begins with the oldest there is.
+func (sp *spool) seek(at place) (s *segment, off uint64) {
+	s = sp.first
 	for s.number < at.segment && s.next.Load() != nil {
 		s = s.next.Load()
 	}
-	sp.reader, sp.offset = s, segmentHeader
 	if s.number == at.segment && at.offset >= segmentHeader && at.offset <= s.size() {
-		sp.offset = at.offset
+		return s, at.offset
 	}
+	return s, segmentHeader
 }
 
-// seekTo goes back to a place that is before where the sink is.
-func (sp *spool) seekTo(at place) {
-	sp.pos.written = at
-	sp.seek()
+// reader returns the reader of a sink, which holds nothing until it is acquired.
+func (sp *spool) reader(sink string) (*reader, error) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if r := sp.known[sink]; r != nil {
+		return r, nil
+	}
+	pos, err := openPosition(sp.dir, sink)
+	if err != nil {
+		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
+	}
+	r := &reader{pos: pos, wake: make(chan struct{}, 1)}
+	r.s, r.off = sp.seek(pos.written)
+	sp.known[sink] = r
+	return r, nil
+}
+
+// acquire makes these the readers that hold segments. One that did already goes on where it is.
+func (sp *spool) acquire(readers []*reader) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	before := *sp.readers.Load()
+	for _, r := range readers {
+		if slices.Contains(before, r) {
+			continue
+		}
+		r.s, r.off = sp.seek(r.pos.written)
+		r.held, _ = sp.seek(r.pos.durable)
+	}
+	sp.readers.Store(&readers)
 }
 
 // append writes a frame. It returns false where there is no room.
@@ -198,7 +230,7 @@ func (sp *spool) append(kind uint32, payload []byte) bool {
 		if end <= s.size() {
 			s.put(off, kind, payload)
 			if sp.idle.Load() && sp.idle.CompareAndSwap(true, false) {
-				poke(sp.wake)
+				sp.wake()
 			}
 			return true
 		}
@@ -208,6 +240,13 @@ func (sp *spool) append(kind uint32, payload []byte) bool {
 		if !sp.advance(s) {
 			return false
 		}
+	}
+}
+
+// wake wakes who waits for something to read.
+func (sp *spool) wake() {
+	for _, r := range *sp.readers.Load() {
+		poke(r.wake)
 	}
 }
 
@@ -231,11 +270,11 @@ func (sp *spool) seal() {
 		}
 	}
 	if sp.idle.CompareAndSwap(true, false) {
-		poke(sp.wake)
+		sp.wake()
 	}
 }
 
-// cursor is where somebody reads. It is only good while the spool's reader is not beyond it.
+// cursor is where somebody reads. It is only good while its reader holds the segment.
 type cursor struct {
 	s    *segment
 	off  uint64
@@ -308,12 +347,12 @@ func (c *cursor) damage(s *segment, n uint64) gap {
 	return g
 }
 
-// unread reports how many bytes the sink does not have yet.
-func (sp *spool) unread() (n uint64) {
+// unread reports how many bytes a sink does not have yet.
+func (sp *spool) unread(r *reader) (n uint64) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	off := sp.offset
-	for s := sp.reader; s != nil; s = s.next.Load() {
+	off := r.off
+	for s := r.s; s != nil; s = s.next.Load() {
 		if end := min(s.end.Load(), s.tail.Load(), s.size()); end > off {
 			n += end - off
 		}
@@ -326,7 +365,12 @@ func (sp *spool) unread() (n uint64) {
 func (sp *spool) settled(limit time.Duration) bool {
 	until := time.Now().Add(limit)
 	sp.mu.Lock()
-	s, off := sp.reader, sp.offset
+	s, off := sp.first, uint64(segmentHeader)
+	for _, r := range *sp.readers.Load() { // what one has read was written
+		if r.s.number > s.number || r.s == s && r.off > off {
+			s, off = r.s, r.off
+		}
+	}
 	sp.mu.Unlock()
 	for ; s != nil; s, off = s.next.Load(), segmentHeader {
 		for !s.old && off < s.end.Load() {
@@ -344,12 +388,21 @@ func (sp *spool) settled(limit time.Duration) bool {
 	return true
 }
 
-// acquire makes a sink the one that reads, and says from where.
-func (sp *spool) acquire(owner any) cursor {
+// own makes somebody the one who moves a reader, and says from where.
+func (sp *spool) own(r *reader, owner any) cursor {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.owner = owner
-	return cursor{s: sp.reader, off: sp.offset}
+	r.owner = owner
+	return cursor{s: r.s, off: r.off}
+}
+
+// back returns a reader to an earlier place.
+func (sp *spool) back(r *reader, at place) cursor {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	r.pos.written = at
+	r.s, r.off = sp.seek(at)
+	return cursor{s: r.s, off: r.off}
 }
 
 // awaitRoom returns a channel that is closed when a segment was made, or could not be.
@@ -428,7 +481,7 @@ func (sp *spool) sync(from *segment) *segment {
 		from = to
 	}
 	for s := from; s != nil; s = s.next.Load() {
-		// A segment that the sink has passed is closed; that is no error, it is in the sink's file.
+		// A segment that the sinks have passed is closed; that is no error, they have what was in it.
 		if err := s.file.Sync(); s.file != nil && err != nil && !errors.Is(err, os.ErrClosed) {
 			sp.log.Error("syncing the decision log's spool", zap.String("segment", s.path), zap.Error(err))
 		}
@@ -439,34 +492,42 @@ func (sp *spool) sync(from *segment) *segment {
 	return to
 }
 
-// commit says that the sink has everything before a place, and removes the segments before it. durable says that the sink's file is
-// synced up to there.
-func (sp *spool) commit(owner any, s *segment, off uint64, at place, durable bool) error {
+// commit says that a sink has everything before a place. durable says that it is safe there: the sink's file is synced.
+func (sp *spool) commit(r *reader, owner any, s *segment, off uint64, at place, durable bool) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	if sp.owner != owner {
+	if r.owner != owner {
 		return nil // whoever came after a sink that hangs decides
 	}
 	at.segment, at.offset = s.number, off
-	sp.reader, sp.offset = s, off
-	sp.pos.written = at
+	r.s, r.off = s, off
+	r.pos.written = at
 	if durable {
-		sp.pos.durable = at
+		r.pos.durable, r.held = at, s
 	}
-	if err := sp.pos.save(); err != nil {
+	if err := r.pos.save(); err != nil {
 		return fmt.Errorf("saving the decision log's position: %w", err)
 	}
 	if !durable {
 		return nil
 	}
-	for sp.first != s {
+	return sp.trim()
+}
+
+// trim removes the segments that no sink needs any more. Its caller holds mu.
+func (sp *spool) trim() error {
+	keep := uint64(noEnd)
+	for _, r := range *sp.readers.Load() {
+		keep = min(keep, r.held.number)
+	}
+	for sp.first.number < keep && sp.first.next.Load() != nil {
 		gone := sp.first
 		sp.first = gone.next.Load()
 		sp.used.Add(-int64(gone.size()))
 		sp.count.Add(-1)
 		gone.close()
 		if err := os.Remove(gone.path); gone.path != "" && err != nil {
-			return fmt.Errorf("removing what the sink has: %w", err)
+			return fmt.Errorf("removing what the sinks have: %w", err)
 		}
 	}
 	poke(sp.low)
@@ -496,10 +557,7 @@ func (sp *spool) status() *Spool {
 	if sp == nil {
 		return nil
 	}
-	st := &Spool{Dir: sp.dir, Bytes: sp.used.Load(), MaxBytes: sp.max.Load(), Segments: sp.count.Load(), Unread: sp.unread()}
-	if ns := sp.oldest.Load(); ns != 0 {
-		st.Oldest = time.Unix(0, ns).UTC()
-	}
+	st := &Spool{Dir: sp.dir, Bytes: sp.used.Load(), MaxBytes: sp.max.Load(), Segments: sp.count.Load()}
 	sp.mu.Lock()
 	st.Error = sp.lastErr
 	sp.mu.Unlock()
@@ -510,8 +568,10 @@ func (sp *spool) status() *Spool {
 func (sp *spool) abandon() {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.owner = nil
-	sp.pos.file.Close()
+	for _, r := range sp.known {
+		r.owner = nil
+		r.pos.file.Close()
+	}
 	sp.lock.Close()
 }
 
@@ -520,8 +580,8 @@ func (sp *spool) close() {
 	for s := sp.first; s != nil; s = s.next.Load() {
 		s.close()
 	}
-	if sp.pos != nil {
-		sp.pos.file.Close()
+	for _, r := range sp.known {
+		r.pos.file.Close()
 	}
 	sp.lock.Close()
 }

@@ -2,6 +2,7 @@ package decisionlog_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -394,12 +396,24 @@ func TestSpoolEnd(t *testing.T) {
 	}
 }
 
-// killed is set for the process that TestKill kills.
-const killed = "GATEHOUSE_TEST_KILLED"
+// killed is set for the process that TestKill kills, and where its receiver is.
+const (
+	killed     = "GATEHOUSE_TEST_KILLED"
+	killedSend = "GATEHOUSE_TEST_RECEIVER"
+)
+
+// killing is a log that is killed: into a file, and to a receiver that fails at random. There is room for what that does not have yet.
+func killing(dir, url string) decisionlog.Config {
+	cfg := small(dir)
+	cfg.MaxSize, cfg.DrainTimeout = 8<<20, time.Minute
+	cfg.Sinks = []decisionlog.Sink{{OPA: remote(url)}}
+	cfg.Sinks[0].OPA.Delay, cfg.Sinks[0].OPA.Timeout, cfg.Sinks[0].OPA.MaxRequest = 5*time.Millisecond, time.Second, 8<<10
+	return cfg
+}
 
 // beKilled appends for ever, and says what was appended.
 func beKilled(dir string) {
-	l, err := decisionlog.New(small(dir))
+	l, err := decisionlog.New(killing(dir, os.Getenv(killedSend)))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -408,7 +422,10 @@ func beKilled(dir string) {
 	for w := range 4 {
 		go func() {
 			for i := 0; ; i++ {
-				e := usual()
+				e := entry(0)
+				if i%16 == 0 { // most are small, so that there are many
+					e = usual()
+				}
 				e.DecisionID = fmt.Sprintf("%d-%d-%d", os.Getpid(), w, i)
 				if l.Append(context.Background(), e) == nil {
 					_, _ = os.Stdout.WriteString(e.DecisionID + "\n")
@@ -427,13 +444,15 @@ func beKilled(dir string) {
 	}
 }
 
-// TestKill kills a process that appends, again and again: what it said it had appended is in the log once the next one has run.
+// TestKill kills a process that appends, again and again: once the next one has run, what it said it had appended is in the log's
+// file, once, and at a receiver that fails at random, once for who looks at the ids, and in the order of each who appended.
 func TestKill(t *testing.T) {
-	dir := t.TempDir()
+	dir, r := t.TempDir(), newReceiver(t)
+	r.fail = flakily
 	said := map[string]bool{}
 	for range rounds {
 		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), killed+"="+dir)
+		cmd.Env = append(os.Environ(), killed+"="+dir, killedSend+"="+r.URL)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -459,10 +478,15 @@ func TestKill(t *testing.T) {
 		_, _ = io.Copy(io.Discard, in)
 		_ = cmd.Wait() // it was killed
 	}
-	finish(t, run(open(t, small(dir))))
+	awaitAll(t, killing(dir, r.URL))
 	files, err := filepath.Glob(filepath.Join(dir, "d.log*"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, file := range files {
+		if filepath.Base(file) != "d.log" {
+			cutHalf(t, file)
+		}
 	}
 	found := ids(t, files...)
 	lost, twice := 0, 0
@@ -482,5 +506,61 @@ func TestKill(t *testing.T) {
 	}
 	if !slices.Contains(files, filepath.Join(dir, "d.log")) {
 		t.Error("there is no log")
+	}
+	r.hasAll(t, said)
+}
+
+// cutHalf takes half a line off the end of a file that was moved away before a kill: that line is whole in the file that came after.
+func cutHalf(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, int64(bytes.LastIndexByte(text, '\n')+1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitAll runs a log until every sink has everything.
+func awaitAll(t *testing.T, cfg decisionlog.Config) {
+	t.Helper()
+	l := open(t, cfg)
+	end := run(l)
+	awaitStatus(t, l, func(st decisionlog.Status) bool { return st.Spool.Unread == 0 })
+	finish(t, end)
+}
+
+// hasAll checks that a receiver got everything that was said, and what each goroutine of each process appended in its order.
+func (r *receiver) hasAll(t *testing.T, said map[string]bool) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events := unique(r.events)
+	got, last, damaged, disorder := map[string]bool{}, map[string]int{}, 0, 0
+	for _, e := range events {
+		id, _ := e["decision_id"].(string)
+		i := strings.LastIndexByte(id, '-')
+		n, err := strconv.Atoi(id[i+1:])
+		if e["error"] != nil {
+			damaged++
+		}
+		if err != nil || e["gap"] != nil {
+			continue
+		}
+		if got[id] = true; last[id[:i]] > n {
+			disorder++
+		}
+		last[id[:i]] = n
+	}
+	missing := 0
+	for id := range said {
+		if !got[id] {
+			missing++
+		}
+	}
+	t.Logf("the receiver took %d requests with %d events: %d after de-duplication", len(r.sizes), len(r.events), len(events))
+	if missing+disorder > 0 {
+		t.Errorf("the receiver lacks %d, has %d out of order, and could not read %d requests", missing, disorder, damaged)
 	}
 }

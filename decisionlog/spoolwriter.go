@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	restEvery = 5 * time.Millisecond // between looks into the spool, so that requests do not have to wake the writer each time
-	mostTail  = 64 << 20             // of the sink's file is looked at for what an earlier run wrote last
-	mostLine  = 16 << 20
+	gatherEvery = 50 * time.Millisecond // between looks into the spool while a request fills
+	restEvery   = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
+	mostTail    = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
+	mostLine    = 16 << 20
 )
 
 // lineEnd is where a line ends in the buffer, and what in the spool it is the line of.
@@ -28,82 +29,119 @@ type lineEnd struct {
 }
 
 // runSpool is Run with a spool. What is not written when it ends stays in the spool, for the next start.
-func (l *Log) runSpool(ctx context.Context, w *writer) error {
+func (l *Log) runSpool(ctx context.Context) error {
 	defer close(l.done)
+	if !l.takeOver(ctx) {
+		l.closed.Store(true)
+		l.endFiles()
+		l.closeSinks()
+		return nil
+	}
+	sp := l.spool
+	keeping, stopKeeper := context.WithCancel(context.Background())
+	kept := make(chan struct{})
+	go func() { defer close(kept); sp.keep(keeping) }()
+	drain, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stopped := l.startWriters(ctx, drain)
+	<-ctx.Done()
+	l.last = sp.release()
+	stopKeeper()
+	<-kept
+	close(l.released)
+	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
+	if !ended {
+		cancel()
+		clean, ended = endsWithin(stopped, 10*retryFirst)
+	}
+	l.closed.Store(l.last) // a request that comes late may still use a spool that another log has
+	l.endFiles()
+	if l.last && !clean {
+		l.cfg.Logger.Warn("decisions wait in the spool for the next start", zap.String("sink", l.names()), zap.String("dir", sp.dir))
+	}
+	if l.last {
+		l.endSpool(ended)
+	}
+	return nil
+}
+
+// takeOver waits for the log before us, and makes our sinks those that hold segments. It returns false where we end before our turn.
+func (l *Log) takeOver(ctx context.Context) bool {
 	if l.after != nil {
 		select {
 		case <-l.after.done:
 		case <-ctx.Done():
 			if !l.spool.release() {
-				l.closed.Store(true)
-				l.endFiles()
-				l.discardFile()
-				return nil
+				return false
 			}
 			<-l.after.done // its Run is about to return, and we are the last
 			l.spool.users = 1
 		}
 		l.after = nil
 	}
-	sp := l.spool
-	w.cur = sp.acquire(w)
-	w.done = w.cur
-	keeping, stopKeeper := context.WithCancel(context.Background())
-	kept := make(chan struct{})
-	go func() { defer close(kept); sp.keep(keeping) }()
-	drain, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stopped := make(chan bool, 1)
-	go func() { stopped <- w.runSpool(ctx, drain) }()
-	<-ctx.Done()
-	last := sp.release()
-	stopKeeper()
-	<-kept
-	w.last <- last
-	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
-	if !ended {
-		cancel()
-		clean, ended = endsWithin(stopped, 10*retryFirst)
+	var readers []*reader
+	for _, s := range l.sinks {
+		readers = append(readers, s.reader)
 	}
-	l.closed.Store(last) // a request that comes late may still use a spool that another log has
-	l.endFiles()
-	if last && !clean {
-		l.cfg.Logger.Warn("decisions wait in the spool for the next start", zap.String("sink", l.sinkName()),
-			zap.String("dir", sp.dir), zap.Uint64("bytes", sp.unread()))
-	}
-	switch {
-	case !last:
-	case ended:
-		sp.seal()
-		if sp.settled(l.cfg.DrainTimeout) {
-			sp.close()
-			break
-		}
-		sp.abandon()
-	default:
-		sp.abandon()
-	}
-	return nil
+	l.spool.acquire(readers)
+	return true
 }
 
-// endFiles lets go of a file that Reopen has opened and nobody took.
+// startWriters starts a writer for each sink. The channel tells whether all of them left nothing, once they have ended.
+func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
+	each, all := make(chan bool, len(l.sinks)), make(chan bool, 1)
+	for _, s := range l.sinks {
+		w := l.newWriter(s, drain)
+		w.cur = l.spool.own(s.reader, w)
+		w.done = w.cur
+		go func() { each <- w.runSpool(ctx) }()
+	}
+	go func() {
+		clean := true
+		for range l.sinks {
+			clean = <-each && clean
+		}
+		all <- clean
+	}()
+	return all
+}
+
+// endSpool gives the spool back, which nobody else uses. ended says that nobody reads it either.
+func (l *Log) endSpool(ended bool) {
+	if ended {
+		l.spool.seal()
+		if l.spool.settled(l.cfg.DrainTimeout) {
+			l.spool.close()
+			return
+		}
+	}
+	l.spool.abandon()
+}
+
+// endFiles lets go of files that Reopen has opened and nobody took.
 func (l *Log) endFiles() {
 	l.mu.Lock()
-	next := l.next
-	l.ended, l.next = true, nil
-	l.mu.Unlock()
-	if next != nil {
-		next.Close()
+	defer l.mu.Unlock()
+	l.ended = true
+	for _, s := range l.sinks {
+		if s.next != nil {
+			s.next.Close()
+			s.next = nil
+		}
 	}
 }
 
 // runSpool writes until ctx ends, and then, if nobody else does, until nothing is left or drain ends. It tells whether nothing was left.
-func (w *writer) runSpool(ctx, drain context.Context) bool {
+func (w *writer) runSpool(ctx context.Context) bool {
+	drain := w.drain
 	defer func() {
 		w.takeNext()
 		if w.file != nil && !w.abandoned() {
 			w.sync()
 			w.file.Close()
+		}
+		if w.far != nil {
+			w.far.close()
 		}
 	}()
 	w.resume()
@@ -113,7 +151,8 @@ func (w *writer) runSpool(ctx, drain context.Context) bool {
 		}
 		w.sleep(ctx)
 	}
-	if !<-w.last {
+	w.leaving = true
+	if <-w.log.released; !w.log.last {
 		return w.settle(drain)
 	}
 	for w.step(drain) {
@@ -127,21 +166,21 @@ func (w *writer) runSpool(ctx, drain context.Context) bool {
 		case drain.Err() != nil || w.abandoned() || len(w.buf) > 0:
 			return false
 		case w.cur.s.next.Load() == nil && w.cur.off >= w.cur.s.end.Load():
-			return w.finish(drain)
+			return w.finish()
 		}
 		time.Sleep(restEvery)
 	}
 }
 
 // finish writes the last gap, for which the spool has no room any more.
-func (w *writer) finish(drain context.Context) bool {
-	if g := w.takeGap(); g.dropped > 0 {
-		w.line(nil, g)
-		if !w.settle(drain) {
+func (w *writer) finish() bool {
+	if g := w.log.finalGap(); g.dropped > 0 {
+		w.gapLine(g)
+		if !w.settle(w.drain) {
 			return false
 		}
 	}
-	w.spool.oldest.Store(0)
+	w.sink.reader.oldest.Store(0)
 	w.done.s = nil // so that the last place is durable
 	w.commit()
 	return true
@@ -153,10 +192,45 @@ func (w *writer) step(ctx context.Context) bool {
 	if w.abandoned() || ctx.Err() != nil {
 		return false
 	}
-	if w.spoolGap(); len(w.buf) == 0 && !w.fill() && len(w.buf) == 0 {
+	w.spoolGap()
+	if w.far != nil && !w.leaving && w.sent == 0 {
+		return w.gather(ctx)
+	}
+	if len(w.buf) == 0 && !w.fill(ctx) && len(w.buf) == 0 {
 		return false
 	}
 	return w.settle(ctx)
+}
+
+// gather is step for a server: it waits for a while so that a request is worth its cost.
+func (w *writer) gather(ctx context.Context) bool {
+	empty := len(w.buf) == 0
+	moved := w.fill(ctx)
+	if len(w.buf) == 0 {
+		return moved && w.settle(ctx)
+	}
+	if empty {
+		w.since = time.Now()
+	}
+	left := w.far.cfg.Delay - time.Since(w.since)
+	if len(w.buf) >= w.far.room || left <= 0 {
+		return w.settle(ctx)
+	}
+	timer := time.NewTimer(min(left, gatherEvery))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// most is how much is read before it is written.
+func (w *writer) most() int {
+	if w.far != nil {
+		return w.far.room
+	}
+	return flushBytes
 }
 
 // sleep waits until there is something to do. A moment passes first: at any load worth the name there is then more to write, and no request
@@ -170,8 +244,7 @@ func (w *writer) sleep(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	sp.idle.Store(true)
-	defer sp.idle.Store(false)
+	sp.idle.Store(true) // and whoever appends wakes all that may have said so
 	peek := w.cur
 	if _, ok := peek.next(); ok || peek.s != w.cur.s {
 		return
@@ -179,13 +252,13 @@ func (w *writer) sleep(ctx context.Context) {
 	if w.dirty {
 		pause.Reset(max(restEvery, time.Until(w.synced.Add(w.log.cfg.Sync))))
 	} else {
-		sp.oldest.Store(0)
+		w.sink.reader.oldest.Store(0)
 		pause.Stop()
 	}
 	select {
-	case <-sp.wake:
+	case <-w.sink.reader.wake:
 	case <-w.log.lossy:
-	case <-w.log.wake:
+	case <-w.sink.wake:
 	case <-pause.C:
 		w.commit()
 	case <-ctx.Done():
@@ -193,9 +266,10 @@ func (w *writer) sleep(ctx context.Context) {
 }
 
 // fill turns frames into lines, and reports whether it came any further.
-func (w *writer) fill() bool {
+func (w *writer) fill(ctx context.Context) bool {
 	start, from := time.Now(), w.cur
-	for len(w.buf) < flushBytes && time.Since(start) < flushAfter {
+	for most := w.most(); len(w.buf) < most && time.Since(start) < flushAfter; {
+		at := w.cur
 		p, ok := w.cur.next()
 		if !ok {
 			break
@@ -204,38 +278,46 @@ func (w *writer) fill() bool {
 		case p.payload == nil:
 			w.spool.log.Error("a segment of the decision log's spool has a gap", zap.String("segment", p.damage.segment),
 				zap.Uint64("bytes", p.damage.damaged), zap.Uint64("unfinished", p.damage.unfinished), zap.Time("since", p.damage.since), zap.Time("until", p.damage.until))
-			w.line(nil, p.damage)
+			w.gapLine(p.damage)
 		case p.kind == frameGap:
 			g, err := (&unpacking{in: p.payload}).unpackGap()
 			if err != nil {
 				g = w.cur.damage(w.cur.s, uint64(len(p.payload)))
 			}
-			w.line(nil, g)
+			w.gapLine(g)
 		default:
-			w.line(p.payload, gap{})
+			if !w.entryLine(ctx, p.payload) {
+				w.cur = at
+				return false
+			}
 		}
 	}
 	return w.cur.s != from.s || w.cur.off != from.off
 }
 
-// line adds an entry's line, or a gap's where there is no entry.
-func (w *writer) line(packed []byte, g gap) {
-	if len(w.buf) == 0 {
-		if t, ok := packedTime(frameEntry, packed); ok && t.Unix() > 0 {
-			w.spool.oldest.Store(t.UnixNano())
-		}
+// entryLine adds an entry's line. It returns false where ctx ended before it was known.
+func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
+	if t, ok := packedTime(frameEntry, packed); ok && len(w.buf) == 0 && t.Unix() > 0 {
+		w.sink.reader.oldest.Store(t.UnixNano())
 	}
-	if packed != nil {
-		var err error
-		if w.buf, err = w.log.codec.appendLine(w.buf, packed); err != nil {
-			packed, g = nil, w.cur.damage(w.cur.s, uint64(len(packed))) // a later version's
-		} else {
-			w.entries++
-		}
+	before := len(w.buf)
+	var err error
+	w.buf, err = w.log.lines.entry(ctx, w.buf, w.cur, packed)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return false
+	case err != nil:
+		w.gapLine(w.cur.damage(w.cur.s, uint64(len(packed)))) // a later version's
+	case len(w.buf) > before:
+		w.entries++
+		w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 	}
-	if packed == nil {
-		w.buf = w.log.codec.appendGap(w.buf, g)
-	}
+	return true
+}
+
+// gapLine adds a gap's line.
+func (w *writer) gapLine(g gap) {
+	w.buf = w.log.lines.gap(w.buf, g)
 	w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 }
 
@@ -261,7 +343,7 @@ func (w *writer) commit() {
 		return
 	}
 	w.dirty = w.dirty || len(w.ends) > 0
-	w.log.written.Add(w.entries)
+	w.sink.written.Add(w.entries)
 	w.entries, w.ends = 0, w.ends[:0]
 	durable := w.cur.s != w.done.s || w.dirty && time.Since(w.synced) >= w.log.cfg.Sync
 	if !durable && w.cur.off == w.done.off {
@@ -274,9 +356,22 @@ func (w *writer) commit() {
 	w.place(w.cur, durable)
 }
 
+// sentSome saves how far a server is within the buffer.
+func (w *writer) sentSome() {
+	at := w.done
+	for _, end := range w.ends {
+		if end.buf <= w.sent {
+			at = end.cur
+		}
+	}
+	if w.sent < len(w.buf) && !w.abandoned() {
+		w.place(at, false)
+	}
+}
+
 // place saves how far the sink is.
 func (w *writer) place(at cursor, durable bool) {
-	if err := w.spool.commit(w, at.s, at.off, w.sinkPlace(), durable); err != nil && w.mayTell(&w.saidError) {
+	if err := w.spool.commit(w.sink.reader, w, at.s, at.off, w.sinkPlace(), durable); err != nil && w.mayTell(&w.saidError) {
 		w.spool.log.Error("the decision log's spool", zap.String("dir", w.spool.dir), zap.Error(err))
 	}
 	w.done = at
@@ -308,6 +403,17 @@ func (w *writer) changedFile() {
 		}
 	}
 	w.place(at, true)
+}
+
+// finalGap is what was lost that the spool has no room for any more: the same for every sink.
+func (l *Log) finalGap() gap {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.final == nil {
+		g := l.gap
+		l.final, l.gap = &g, gap{}
+	}
+	return *l.final
 }
 
 func (w *writer) takeGap() gap {
@@ -348,7 +454,7 @@ func (w *writer) resume() {
 	sp.mu.Unlock()
 	if w.cur.s.old {
 		if err := w.readTail(); err != nil {
-			sp.log.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.log.sinkName()), zap.Error(err))
+			sp.log.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 		}
 	}
 	w.skip()
@@ -356,20 +462,26 @@ func (w *writer) resume() {
 	w.sync()
 	w.place(w.cur, true) // before anything is written, so that the next start looks for it in the file that it goes to
 	for _, g := range lost {
-		w.line(nil, g)
+		w.gapLine(g)
 	}
 }
 
-// skip passes what the sink has: it is written in order, so it comes first.
+// skip passes what the sink has: it is written in order, so everything before the last of it is done with. (Not all of that has a line:
+// a policy may not have wanted some.)
 func (w *writer) skip() {
-	for len(w.seen) > 0 {
-		at := w.cur
+	for at := w.cur; len(w.seen) > 0 && at.s.old; {
 		p, ok := at.next()
-		if _, has := w.seen[p.key()]; !ok || !has {
+		if !ok {
 			return
 		}
-		delete(w.seen, p.key())
-		w.cur = at
+		_, has := w.seen[p.key()]
+		if !has && w.broken {
+			return // it may be what is broken
+		}
+		if has {
+			delete(w.seen, p.key())
+			w.cur = at
+		}
 	}
 }
 
@@ -378,7 +490,8 @@ func (w *writer) readTail() error {
 	if w.info == nil || !w.info.Mode().IsRegular() {
 		return nil
 	}
-	at := w.spool.pos.written
+	pos := w.sink.reader.pos
+	at := pos.written
 	path, err := w.wasFile(at)
 	if err != nil {
 		return err
@@ -394,11 +507,12 @@ func (w *writer) readTail() error {
 	}
 	size := uint64(info.Size())
 	if size < at.size { // the power failed: what the disk has is less than what was written
-		w.back(w.spool.pos.durable)
-		at = w.spool.pos.durable
+		at = pos.durable
+		w.cur = w.spool.back(w.sink.reader, at)
+		w.done = w.cur
 	}
 	from := min(at.size, size)
-	if !w.spool.pos.known || size-from > mostTail {
+	if !pos.known || size-from > mostTail {
 		from = size - min(size, mostTail)
 	}
 	whole, err := w.readIDs(f, from, size)
@@ -411,19 +525,10 @@ func (w *writer) readTail() error {
 	return nil
 }
 
-// back returns to an earlier place.
-func (w *writer) back(at place) {
-	w.spool.mu.Lock()
-	w.spool.seekTo(at)
-	w.cur = cursor{s: w.spool.reader, off: w.spool.offset}
-	w.done = w.cur
-	w.spool.mu.Unlock()
-}
-
 // wasFile finds the file that was written to: the one that the log has, or one that it was moved to in the same directory.
 func (w *writer) wasFile(at place) (string, error) {
-	path := w.log.cfg.File
-	if dev, ino := fileID(w.info); !w.spool.pos.known || at.ino == 0 || dev == at.dev && ino == at.ino {
+	path := w.sink.cfg.File
+	if dev, ino := fileID(w.info); !w.sink.reader.pos.known || at.ino == 0 || dev == at.dev && ino == at.ino {
 		return fmt.Sprintf("/proc/self/fd/%d", w.file.Fd()), nil // that one, whatever it is called by now
 	}
 	names, err := os.ReadDir(filepath.Dir(path))
@@ -463,7 +568,8 @@ func (w *writer) readIDs(f io.ReaderAt, from, size uint64) (whole uint64, err er
 			}
 		}
 		if json.Unmarshal(line, &is) != nil {
-			continue // not ours
+			w.broken = true // or not ours
+			continue
 		}
 		if is.Gap != nil {
 			is.ID = gapKey(is.Gap.Since, is.Gap.Until, is.Gap.Segment)

@@ -3,8 +3,10 @@ package decisionlog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -20,12 +22,15 @@ const (
 	complainGap = time.Minute
 )
 
-// writer is the far side of the queue. All of it belongs to one goroutine.
+// writer is the far side of the queue or the spool, for one sink. All of it belongs to one goroutine.
 type writer struct {
-	log  *Log
-	file *os.File    // nil for standard output
-	info os.FileInfo // of file when it was opened
-	out  io.Writer   // file or standard output
+	log   *Log
+	sink  *sink
+	drain context.Context // its end is the end of all writing
+	file  *os.File        // nil where the sink is no file
+	info  os.FileInfo     // of file when it was opened
+	out   outlet
+	far   *remote // out where it is a server, else nil
 
 	spool   *spool // nil: the entries come from the queue
 	cur     cursor // behind the last line in buf
@@ -33,9 +38,11 @@ type writer struct {
 	ends    []lineEnd
 	entries uint64              // among the lines in buf
 	seen    map[string]struct{} // what an earlier run wrote without having said so
+	broken  bool                // something among that is no line of ours
 	synced  time.Time           // when the sink's file was last synced
 	dirty   bool                // it has lines that are not synced
-	last    chan bool           // says at the end whether the spool has no other user
+	since   time.Time           // when the first line in buf was put there
+	leaving bool                // this is the end: what cannot be sent stays in the spool
 
 	packing packing
 	buf     []byte // whole lines
@@ -55,25 +62,20 @@ type writer struct {
 // pipe that nobody reads) does not keep Run from ending; its goroutine stays
 // until the write does.
 func (l *Log) Run(ctx context.Context) error {
-	if l == nil || l.queue == nil && l.spool == nil {
+	if l == nil || len(l.sinks) == 0 {
 		<-ctx.Done()
 		return nil
 	}
 	if l.started.Swap(true) {
-		return fmt.Errorf("decision log %q is already running", l.cfg.File)
-	}
-	w := &writer{log: l, file: l.file, out: l.cfg.Stdout, spool: l.spool, last: make(chan bool, 1)}
-	if w.file != nil {
-		w.out = w.file
-		w.info, _ = w.file.Stat()
+		return fmt.Errorf("decision log %q is already running", l.names())
 	}
 	if l.spool != nil {
-		return l.runSpool(ctx, w)
+		return l.runSpool(ctx)
 	}
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopped := make(chan bool, 1)
-	go func() { stopped <- w.run(ctx, drain) }()
+	go func() { stopped <- l.newWriter(l.sinks[0], drain).run(ctx) }()
 	<-ctx.Done()
 	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
 	if !ended {
@@ -82,6 +84,29 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 	return l.end(clean)
 }
+
+func (l *Log) newWriter(s *sink, drain context.Context) *writer {
+	w := &writer{log: l, sink: s, drain: drain, file: s.file, out: stream{l.cfg.Stdout}, spool: l.spool}
+	switch {
+	case w.file != nil:
+		w.out = stream{w.file}
+		w.info, _ = w.file.Stat()
+	case s.cfg.File == "":
+		w.far = newRemote(s)
+		w.out = w.far
+	}
+	return w
+}
+
+// outlet is where a writer's lines go. It takes lines from the first on, as many bytes as it says.
+type outlet interface {
+	write(ctx context.Context, lines []byte) (n int, err error)
+}
+
+// stream is an outlet that takes bytes.
+type stream struct{ io.Writer }
+
+func (s stream) write(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }
 
 func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
 	timer := time.NewTimer(d)
@@ -98,16 +123,12 @@ func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
 // clean end that can only be what came too late.
 func (l *Log) end(clean bool) error {
 	l.closed.Store(true)
+	l.endFiles()
 	l.mu.Lock()
-	l.ended = true
-	next, lastErr := l.next, l.lastErr
-	l.next = nil
+	lastErr := l.sinks[0].lastErr
 	left := l.discard() + uint64(max(0, l.held.Swap(0)))
 	l.mu.Unlock()
 	close(l.done)
-	if next != nil {
-		next.Close()
-	}
 	if clean {
 		l.count(causeClosed, left)
 		return nil
@@ -116,12 +137,12 @@ func (l *Log) end(clean bool) error {
 	if lastErr == "" {
 		lastErr = "the sink does not take them"
 	}
-	return fmt.Errorf("decision log %q: %d entries were not written: %s", l.cfg.File, left, lastErr)
+	return fmt.Errorf("decision log %q: %d entries were not written: %s", l.names(), left, lastErr)
 }
 
 // run writes until ctx ends, and then until nothing is left or drain ends. It
 // tells whether nothing was left.
-func (w *writer) run(ctx, drain context.Context) bool {
+func (w *writer) run(ctx context.Context) bool {
 	l := w.log
 	for ctx.Err() == nil {
 		select {
@@ -132,14 +153,14 @@ func (w *writer) run(ctx, drain context.Context) bool {
 			if len(l.queue) == 0 { // else the gap goes behind what was queued before it
 				w.settle(ctx)
 			}
-		case <-l.wake:
+		case <-w.sink.wake:
 		case <-ctx.Done():
 		}
 		w.takeNext()
 	}
-	clean := w.rest(drain)
+	clean := w.rest()
 	l.closed.Store(true) // an entry that is queued before this is seen below
-	clean = clean && w.rest(drain)
+	clean = clean && w.rest()
 	w.takeNext()
 	if w.file != nil {
 		w.sync()
@@ -149,9 +170,9 @@ func (w *writer) run(ctx, drain context.Context) bool {
 }
 
 // rest writes what is in the buffer and in the queue.
-func (w *writer) rest(drain context.Context) bool {
-	for w.settle(drain) && !w.abandoned() {
-		if len(w.log.queue) > 0 && drain.Err() != nil {
+func (w *writer) rest() bool {
+	for w.settle(w.drain) && !w.abandoned() {
+		if len(w.log.queue) > 0 && w.drain.Err() != nil {
 			return false
 		}
 		select {
@@ -170,8 +191,11 @@ func (w *writer) batch(e *Entry) {
 	start := time.Now()
 	for {
 		w.log.packer.pack(&w.packing, e)
-		w.buf, _ = w.log.codec.appendLine(w.buf, w.packing.buf) // we packed it ourselves
-		w.log.held.Add(1)
+		before := len(w.buf)
+		w.buf, _ = w.log.lines.entry(context.Background(), w.buf, cursor{}, w.packing.buf) // we packed it ourselves
+		if len(w.buf) > before {
+			w.log.held.Add(1)
+		}
 		w.log.release(e)
 		if len(w.buf) >= flushBytes || time.Since(start) >= flushAfter {
 			return
@@ -198,11 +222,16 @@ func (w *writer) settle(ctx context.Context) bool {
 			}
 			continue
 		}
-		w.failed(err)
+		if w.drain.Err() != nil {
+			return false // the end is no failure of the sink's
+		}
+		if w.failed(err); w.far != nil && w.leaving {
+			return false // it is in the spool for the next start
+		}
 		timer := time.NewTimer(w.retry)
 		select {
 		case <-timer.C:
-		case <-w.log.wake:
+		case <-w.sink.wake:
 		case <-ctx.Done():
 			timer.Stop()
 			return false
@@ -218,8 +247,11 @@ func (w *writer) settle(ctx context.Context) bool {
 // line is continued there by the next one.
 func (w *writer) flush() error {
 	for w.sent < len(w.buf) {
-		n, err := w.out.Write(w.buf[w.sent:])
+		n, err := w.out.write(w.drain, w.buf[w.sent:])
 		w.progress(max(0, min(n, len(w.buf)-w.sent)))
+		if w.far != nil && err == nil {
+			w.sentSome()
+		}
 		if err == nil && n <= 0 {
 			err = io.ErrShortWrite
 		}
@@ -240,7 +272,7 @@ func (w *writer) progress(n int) {
 	}
 	if !w.isGap && !w.abandoned() { // else they are already counted as lost
 		w.log.held.Add(-int64(lines))
-		w.log.written.Add(uint64(lines))
+		w.sink.written.Add(uint64(lines))
 	}
 }
 
@@ -271,7 +303,7 @@ func (w *writer) addGap() bool {
 		return false
 	}
 	w.lastGap = now
-	w.buf = w.log.codec.appendGap(w.buf, g)
+	w.buf = w.log.lines.gap(w.buf, g)
 	w.isGap = true
 	w.tellLoss(g)
 	return true
@@ -280,7 +312,7 @@ func (w *writer) addGap() bool {
 func (w *writer) tellLoss(g gap) {
 	if w.mayTell(&w.saidLoss) {
 		w.log.cfg.Logger.Warn("decisions were not recorded",
-			zap.String("sink", w.log.sinkName()), zap.Uint64("dropped", g.dropped),
+			zap.String("sink", w.sink.cfg.String()), zap.Uint64("dropped", g.dropped),
 			zap.Time("since", g.since), zap.Time("until", g.until))
 	}
 }
@@ -288,8 +320,8 @@ func (w *writer) tellLoss(g gap) {
 // takeNext goes over to the file that Reopen has opened, if there is one.
 func (w *writer) takeNext() bool {
 	w.log.mu.Lock()
-	f := w.log.next
-	w.log.next = nil
+	f := w.sink.next
+	w.sink.next = nil
 	w.log.mu.Unlock()
 	if f == nil {
 		return false
@@ -304,7 +336,7 @@ func (w *writer) reopen() {
 	if w.file == nil {
 		return
 	}
-	f, err := openFile(w.log.cfg.File)
+	f, err := openFile(w.sink.cfg.File)
 	w.unopenedLast = err
 	if err == nil {
 		w.use(f)
@@ -321,7 +353,7 @@ func (w *writer) use(f *os.File) {
 		defer w.changedFile()
 	}
 	w.file.Close()
-	w.file, w.out, w.info = f, f, info
+	w.file, w.out, w.info = f, stream{f}, info
 }
 
 // sync is for what the file system has not yet put on disk. Its error is only
@@ -332,7 +364,7 @@ func (w *writer) sync() {
 		return
 	}
 	if err := w.file.Sync(); err != nil && w.mayTell(&w.saidError) {
-		w.log.cfg.Logger.Error("syncing decision log", zap.String("sink", w.log.sinkName()), zap.Error(err))
+		w.log.cfg.Logger.Error("syncing decision log", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 	}
 }
 
@@ -342,15 +374,28 @@ func (w *writer) failed(err error) {
 		err = w.unopenedLast
 	}
 	l := w.log
-	w.retry = min(max(2*w.retry, retryFirst), retryMost)
-	l.failing.Store(true)
-	l.met.errors.Inc()
-	l.setError(err.Error())
+	w.retry = w.pause(err)
+	w.sink.failing.Store(true)
+	w.sink.errors.Inc()
+	w.sink.setError(err.Error())
 	if w.mayTell(&w.saidError) {
 		l.cfg.Logger.Error("writing decision log; will keep trying",
-			zap.String("sink", l.sinkName()), zap.Int("queued", l.queued()),
+			zap.String("sink", w.sink.cfg.String()), zap.Int("queued", l.queued()),
 			zap.Uint64("dropped", l.dropped.Load()), zap.Error(err))
 	}
+}
+
+// pause is how long to wait after a failure. Servers get longer pauses, and not all of us at once.
+func (w *writer) pause(err error) time.Duration {
+	if w.far == nil {
+		return min(max(2*w.retry, retryFirst), retryMost)
+	}
+	pause := min(max(2*w.retry, retryFirst), retryMostPost)
+	pause -= rand.N(pause / 4)
+	if refusal, ok := errors.AsType[*statusError](err); ok {
+		pause = max(pause, refusal.after)
+	}
+	return pause
 }
 
 func (w *writer) recovered() {
@@ -358,9 +403,9 @@ func (w *writer) recovered() {
 		return
 	}
 	w.retry, w.unopenedLast = 0, nil
-	w.log.setError("")
-	w.log.failing.Store(false)
-	w.log.cfg.Logger.Info("decision log is being written again", zap.String("sink", w.log.sinkName()))
+	w.sink.setError("")
+	w.sink.failing.Store(false)
+	w.log.cfg.Logger.Info("decision log is being written again", zap.String("sink", w.sink.cfg.String()))
 }
 
 // mayTell says whether operators may be told of a thing again: once a minute.
@@ -371,10 +416,4 @@ func (w *writer) mayTell(last *time.Time) bool {
 	}
 	*last = now
 	return true
-}
-
-func (l *Log) setError(text string) {
-	l.mu.Lock()
-	l.lastErr = text
-	l.mu.Unlock()
 }

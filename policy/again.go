@@ -69,6 +69,9 @@ func (e *Entry) Again() *Again {
 	return a
 }
 
+// Entry is what Again was made of.
+func (a *Again) Entry() *Entry { return a.entry }
+
 // Pure reports whether nothing but the part of the input that is read makes the decision: not the time, nor chance, nor anybody
 // who is asked.
 func (a *Again) Pure() bool { return !a.timed && len(a.unsure)+len(a.never) == 0 }
@@ -93,23 +96,32 @@ func (a *Again) watch(ctx context.Context, input Value, now time.Time) (d Decisi
 			d, err = Decision{}, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
+	result, unsure, err := a.evaluate(ctx, input, now, nil)
+	if err != nil || unsure != "" {
+		return Decision{}, unsure, err
+	}
+	d, err = a.entry.snapshot.output.decision(result)
+	return d, "", err
+}
+
+// evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
+func (a *Again) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
 	sent, chance := false, builtins.NDBCache{}
-	result, err := a.entry.evaluate(ctx, input, now, func(q *topdown.Query) {
+	result, err = a.entry.evaluate(ctx, input, now, func(q *topdown.Query) {
 		q.WithNDBuiltinCache(chance).WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper {
 			sent = true
 			return noCalls{}
 		})
+		if adjust != nil {
+			adjust(q)
+		}
 	})
 	for _, name := range a.unsure {
 		if _, called := chance[name]; called || sent && name == "http.send" {
-			return Decision{}, name, nil
+			return nil, name, nil
 		}
 	}
-	if err != nil {
-		return Decision{}, "", err
-	}
-	d, err = a.entry.snapshot.output.decision(result)
-	return d, "", err
+	return result, "", err
 }
 
 // calls are the names of the built-ins that what was walked can call, those among them that stand in for another function.

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"gatehouse/images/exchange"
 )
@@ -68,7 +71,7 @@ bundles:
 	if err := os.WriteFile(at("opa.yaml"), []byte(config(registry)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ask := serveOPA(t, at("opa.yaml"), at("opa.sock"))
+	ask := serveOPA(t, at("opa.yaml"), at("opa.sock"), io.Discard)
 	for method, want := range map[string]bool{"GET": true, "PUT": false} {
 		if got := ask("shop/allow", map[string]string{"method": method}); got != want {
 			t.Errorf("OPA answers %v to %s, want %v", got, method, want)
@@ -76,8 +79,9 @@ bundles:
 	}
 }
 
-// serveOPA starts a server and returns, once it has activated a bundle, what asks it for a decision.
-func serveOPA(t *testing.T, config, socket string) func(path string, input any) any {
+// serveOPA starts a server and returns, once it has activated a bundle, what asks it for a decision. What it prints from then on goes to
+// console.
+func serveOPA(t *testing.T, config, socket string, console io.Writer) func(path string, input any) any {
 	t.Helper()
 	opa, err := exchange.OPA(t.Context())
 	if err != nil {
@@ -97,19 +101,27 @@ func serveOPA(t *testing.T, config, socket string) func(path string, input any) 
 	})
 	var seen strings.Builder
 	active := false
-	for lines := bufio.NewScanner(logs); !active && lines.Scan(); {
-		fmt.Fprintln(&seen, lines.Text())
-		active = strings.Contains(lines.Text(), "Bundle loaded and activated successfully")
-		if strings.Contains(lines.Text(), "Bundle load failed") {
+	lines := bufio.NewReader(logs)
+	for !active {
+		line, err := lines.ReadString('\n')
+		seen.WriteString(line)
+		active = strings.Contains(line, "Bundle loaded and activated successfully")
+		if err != nil || strings.Contains(line, "Bundle load failed") {
 			break
 		}
 	}
 	if !active {
 		t.Fatalf("OPA activated nothing:\n%s", seen.String())
 	}
-	go func() { _, _ = io.Copy(io.Discard, logs) }() // ends with the process
+	go func() { _, _ = io.Copy(console, lines) }() // ends with the process
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		for { // a bundle may be active before the server listens
+			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			if err == nil || ctx.Err() != nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+				return conn, err
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	}}}
 	return func(path string, input any) any {
 		body, err := json.Marshal(map[string]any{"input": input})

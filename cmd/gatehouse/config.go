@@ -29,7 +29,7 @@ type config struct {
 	StateDir    string            `yaml:"state_dir" doc:"A folder of our own for what must outlive a restart: the last good key sets and bundles of what is remote, and the signing key of headers.jwt. It is made where it is missing. Changes need a restart. Default: none, and nothing is kept."`
 	Listen      listenConfig      `yaml:"listen" doc:"Where Gatehouse listens. Changes need a restart."`
 	Identity    identityConfig    `yaml:"identity" doc:"Which credentials are accepted. At most one end-user credential may be on a request; two different ones are bad_credential."`
-	Services    []serviceConfig   `yaml:"services" doc:"Servers that bundles come from and status goes to: whom to trust, and the credential that they want."`
+	Services    []serviceConfig   `yaml:"services" doc:"Servers that bundles come from and that status and decisions go to: whom to trust, and the credential that they want."`
 	Headers     headersConfig     `yaml:"headers" doc:"What the application sees of the caller on an allowed request. What the client sent under these names never reaches it."`
 	Policy      policyConfig      `yaml:"policy" doc:"What decides."`
 	Routes      routesConfig      `yaml:"routes" doc:"The application's own route table: what GET /orders/17 is to it. gatehouse routes import writes one."`
@@ -307,11 +307,13 @@ type limitsConfig struct {
 }
 
 type decisionLogConfig struct {
-	File     string            `yaml:"file" doc:"A file, or - for standard output. Empty: no decision log. Default: none."`
+	File     string            `yaml:"file" doc:"A file, or - for standard output: short for the first of sinks. Without it and sinks there is no decision log. Default: none."`
+	Sinks    []sinkConfig      `yaml:"sinks" doc:"Where else decisions go, each sink at its own pace. Several, and one that is a server, need dir or state_dir. Default: none."`
 	OnFull   string            `yaml:"on_full" doc:"When the log cannot keep up: wait (bounded by the request's deadline), drop (counted, and recorded as a gap) or deny. Default: wait."`
 	Labels   map[string]string `yaml:"labels" doc:"Written with every entry."`
 	MaxEntry size              `yaml:"max_entry" doc:"Longest line; a longer one loses its input. Default: 64KiB."`
 	Redact   redactConfig      `yaml:"redact" doc:"Credentials to take out beyond those known by default."`
+	Mask     []maskConfig      `yaml:"mask" doc:"What else to take out of an entry on its way out of dir: JSON pointers, or {op, path, value} as in OPA. The policy can say more, in data.system.log.mask (docs/decisionlog.md). Default: nothing."`
 	Claims   []string          `yaml:"claims" doc:"Names of claims of the caller that are recorded. Default: none."`
 	Keep     duration          `yaml:"keep_bundles" doc:"How long a bundle is kept in state_dir after it was last active, by the digest that its decisions name: for gatehouse explain, and for replay --old auto. 0s keeps none. Default: 720h."`
 	KeepSize size              `yaml:"keep_bundles_size" doc:"Most bytes of bundles that are kept so; the oldest go first, the active ones never. Default: 256MiB."`
@@ -524,6 +526,9 @@ func (c *config) relativeTo(dir string) {
 		c.Listen.Control = "unix:" + path
 	}
 	resolve(&c.DecisionLog.File)
+	for i := range c.DecisionLog.Sinks {
+		resolve(&c.DecisionLog.Sinks[i].File)
+	}
 	resolve(&c.DecisionLog.Dir)
 	resolve(&c.Policy.Protos)
 	resolve(&c.Routes.File)
@@ -652,8 +657,8 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 	if d.Dir == "" && c.StateDir != "" {
 		d.Dir = filepath.Join(c.StateDir, "decisions")
 	}
-	return decisionlog.Config{File: d.File, OnFull: d.OnFull, MaxEntry: int(d.MaxEntry), Labels: d.Labels, Logger: logger, Registerer: r,
-		Redact: redact, Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize)}
+	return decisionlog.Config{File: d.File, Sinks: d.sinks(), OnFull: d.OnFull, MaxEntry: int(d.MaxEntry), Labels: d.Labels, Logger: logger, Registerer: r,
+		Redact: redact, Masks: d.masks(), Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize)}
 }
 
 // places are where a credential may be, for those who must not show it.

@@ -12,7 +12,7 @@ import (
 )
 
 type serviceConfig struct {
-	Name       string            `yaml:"name" doc:"What service of a bundle, or of status, calls it. Required."`
+	Name       string            `yaml:"name" doc:"What service of a bundle, of status or of a sink calls it. Required."`
 	CA         string            `yaml:"ca" doc:"Authorities that are trusted, PEM, instead of the system's."`
 	Cert       string            `yaml:"cert" doc:"A client certificate, PEM (mTLS). Read anew for each connection."`
 	Key        string            `yaml:"key" doc:"Its private key, PEM."`
@@ -99,6 +99,11 @@ func (c *config) validateRemote(found *problems) {
 		}
 	}
 	use("status.service", c.Status.Service)
+	for i, s := range c.DecisionLog.Sinks {
+		for kind, server := range s.servers() {
+			use(fmt.Sprintf("decision_log.sinks[%d].%s.service", i, kind), server.Service)
+		}
+	}
 	for i, b := range c.Policy.Bundles {
 		at := fmt.Sprintf("policy.bundles[%d]", i)
 		use(at+".service", b.Service)

@@ -139,6 +139,8 @@ func typeName(t reflect.Type) string {
 			return "list of " + inner + "s"
 		}
 		return "list of mappings"
+	case reflect.Interface:
+		return "anything"
 	case reflect.Map:
 		return "mapping"
 	case reflect.Struct:

@@ -59,7 +59,7 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	e.settings, err = cfg.settings(e.verifier, e.minter)
 	found.add("", err)
 	_, e.settings.ManageHeaders = found.doc.lines["headers"]
-	if e.sink, err = newSink(cfg.logConfig(logger, nil), running); err != nil {
+	if e.sink, err = newSink(cfg.logConfig(logger, nil), cfg.sinkServices(), running); err != nil {
 		found.add("decision_log", err)
 	} else {
 		e.settings.Log = e.sink.log
@@ -176,33 +176,39 @@ func (e *engine) halt() {
 // sink is a decision log with the metrics and the goroutine that belong to it. A reload that leaves its configuration as
 // it was keeps it.
 type sink struct {
-	config  decisionlog.Config
+	config  decisionlog.Config // without what is made for this log alone
+	servers []bundles.Service  // of its sinks
 	log     *decisionlog.Log
+	rules   *logRules
 	metrics *prometheus.Registry
 	stop    context.CancelFunc // nil until it was started
 	done    chan struct{}
 }
 
 // newSink opens the decision log, or returns the running one where the configuration is the same.
-func newSink(cfg decisionlog.Config, running *sink) (*sink, error) {
-	if running != nil && reflect.DeepEqual(running.config, cfg) {
+func newSink(cfg decisionlog.Config, servers []bundles.Service, running *sink) (*sink, error) {
+	if running != nil && reflect.DeepEqual(running.config, cfg) && reflect.DeepEqual(running.servers, servers) {
 		return running, nil
 	}
-	s := &sink{config: cfg, metrics: prometheus.NewRegistry(), done: make(chan struct{})}
-	cfg.Registerer = s.metrics
+	s := &sink{config: cfg, servers: servers, metrics: prometheus.NewRegistry(), done: make(chan struct{}), rules: newLogRules(cfg.Dir, cfg.Logger)}
+	cfg.Registerer, cfg.Rules = s.metrics, s.rules.rule
 	if running != nil {
 		cfg.Succeeds = running.log
 	}
 	var err error
+	if cfg.Sinks, err = connect(cfg.Sinks, servers); err != nil {
+		return s, err
+	}
 	s.log, err = decisionlog.New(cfg)
 	return s, err
 }
 
-// start writes entries until halt.
-func (s *sink) start(ctx context.Context, failed func(error)) {
+// start writes entries until halt. The gate knows the active policy; without one nobody is asked what to mask.
+func (s *sink) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	if s.stop != nil {
 		return
 	}
+	s.rules.gate.Store(g)
 	ctx, s.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(s.done)
@@ -223,6 +229,6 @@ func (s *sink) discard(running *sink) {
 	if s == nil || s == running || s.log == nil {
 		return
 	}
-	s.start(context.Background(), func(error) {}) // nothing was written: there is nothing to lose
+	s.start(context.Background(), nil, func(error) {}) // nothing was written: there is nothing to lose
 	s.halt()
 }

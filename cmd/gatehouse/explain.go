@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -52,7 +53,7 @@ command line or the configuration makes no sense.`,
 	flags := c.Flags()
 	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
 	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
-	flags.StringVar(&f.log, "log", "", "decision log, JSON lines, compressed or not; - is standard input (default: the configuration's decision_log.file)")
+	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")
 	return c
 }
@@ -98,11 +99,12 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 			return usageError{err}
 		}
 	}
-	file, err := f.logFile(src)
+	log, name, err := f.openLog(c.Context(), src, c.InOrStdin())
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	record, err := findRecord(file, id, c.InOrStdin())
+	record, err := findRecord(log, name, id)
+	log.Close()
 	if err != nil {
 		return err
 	}
@@ -123,21 +125,14 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	return err
 }
 
-// logFile is the log to look into.
-func (f *explainFlags) logFile(src source) (string, error) {
+// openLog opens the log to look into.
+func (f *explainFlags) openLog(ctx context.Context, src source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
 	if f.log != "" {
-		return f.log, nil
+		log, err = openLogAt(f.log, stdin)
+		return log, f.log, err
 	}
-	if src.file != "" {
-		cfg, _, err := src.read()
-		if err != nil {
-			return "", err
-		}
-		if cfg.DecisionLog.File != "" && cfg.DecisionLog.File != "-" {
-			return cfg.DecisionLog.File, nil
-		}
-	}
-	return "", errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")
+	log, err = src.openLog(ctx)
+	return log, "the decision log of " + src.file, err
 }
 
 // retell evaluates a record again.

@@ -65,7 +65,7 @@ const explainRecord = `{"decision_id":"WANTED","timestamp":"2026-03-01T10:00:00Z
 
 // TestExplainReadsLogs finds one decision among others, damage, long lines and gaps, compressed or not.
 func TestExplainReadsLogs(t *testing.T) {
-	long := `{"decision_id":"LONG","x":"` + strings.Repeat("a", maxLogLine) + "\"}\n"
+	long := `{"decision_id":"LONG","x":"` + strings.Repeat("a", 16<<20) + "\"}\n"
 	noise := strings.Repeat(`{"decision_id":"other","outcome":"allow"}`+"\n", 1000) + `{"gap":{"dropped":3}}` + "\n"
 	for name, content := range map[string]string{
 		"alone":            explainRecord,

@@ -37,7 +37,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 		}
 		cfg.Log.setLevel(s.level)
 		s.engine.halt() // so that the old sources publish nothing over the new ones
-		e.sink.start(ctx, failed)
+		e.sink.start(ctx, s.gate, failed)
 		if err := s.gate.Publish(ctx, e.parts(true)); err != nil {
 			return err
 		}

@@ -96,10 +96,14 @@ func (f *replayFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	file, err := (&explainFlags{log: f.log}).logFile(src)
+	log, name, err := (&explainFlags{log: f.log}).openLog(c.Context(), src, c.InOrStdin())
+	if wrong, ok := errors.AsType[usageError](err); ok {
+		return wrong.error // its exit code is that of a change here
+	}
 	if err != nil {
 		return err
 	}
+	defer log.Close()
 	p := &replay{filter: f.filter, expect: expect, partial: f.partial, answers: f.answers}
 	temp, err := os.MkdirTemp("", "gatehouse-replay-")
 	if err != nil {
@@ -112,7 +116,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 	if p.old, err = f.before(c, src, p.candidate, filepath.Join(temp, "old.tar.gz")); err != nil {
 		return err
 	}
-	t, err := f.replay(c, p, file)
+	t, err := f.replay(c, p, log, name)
 	if err != nil {
 		return err
 	}
@@ -154,12 +158,7 @@ func (f *replayFlags) before(c *cobra.Command, src source, candidate *side, temp
 }
 
 // replay runs with a progress bar.
-func (f *replayFlags) replay(c *cobra.Command, p *replay, file string) (*tally, error) {
-	log, err := decisionlog.OpenReader(file, c.InOrStdin())
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
+func (f *replayFlags) replay(c *cobra.Command, p *replay, log *decisionlog.Reader, file string) (*tally, error) {
 	done := p.showProgress(c.ErrOrStderr(), file)
 	t, err := p.run(c.Context(), log)
 	done()
@@ -253,6 +252,7 @@ func configuredSide(c *cobra.Command, src source, replace func(*config) error) (
 		return nil, err
 	}
 	s := newSide(t.engine.policy)
+	s.tables = t.engine.routes
 	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
 	return s, nil
 }

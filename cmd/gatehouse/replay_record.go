@@ -20,7 +20,9 @@ type recorded struct {
 	status                              int
 	erased, masked                      []byte // lists
 	bundles, result, input, gap, claims []byte // values; nil: absent
+	revision, metrics                   []byte
 	dryRun                              bool
+	opa                                 bool // the verdict was not there and is made of the result
 }
 
 var errRecord = errors.New("not a JSON object with a decision_id or a gap")
@@ -55,6 +57,10 @@ func (r *recorded) parse(event []byte, number int64) error {
 			r.masked = value
 		case "bundles":
 			r.bundles = value
+		case "revision":
+			r.revision = unquoted(value)
+		case "metrics":
+			r.metrics = value
 		case "result":
 			r.result = value
 		case "input":
@@ -109,6 +115,7 @@ func (r *recorded) request(value []byte) {
 
 // foreign fills in what Open Policy Agent's own decision log does not say in so many words.
 func (r *recorded) foreign() {
+	r.opa = true
 	http := within(r.input, "attributes", "request", "http")
 	r.method, r.host, r.target = unquoted(within(http, "method")), unquoted(within(http, "host")), unquoted(within(http, "path"))
 	said := answerOf(r.result)

@@ -63,6 +63,7 @@ var statusOf = map[string]int{
 type side struct {
 	snapshot *policy.Snapshot
 	apps     []gate.App // of the configuration; nil: the rules that the log names are asked
+	tables   []*routeTable
 	// credentials says whether the configuration accepts any. Without one the log itself is all there is to go by.
 	credentials bool
 

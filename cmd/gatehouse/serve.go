@@ -213,7 +213,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.certificates != nil {
 		helpers.Go(func() { s.certificates.watch(background, s.logger) })
 	}
-	s.engine.sink.start(background, failed)
+	s.engine.sink.start(background, s.gate, failed)
 
 	if err := s.gate.Publish(background, s.engine.parts(false)); err != nil {
 		return err

@@ -63,7 +63,7 @@ type table struct {
 
 // write makes the table and says on stderr what is in it.
 func (f *fromLog) write(c *cobra.Command, t *trial) error {
-	log, err := decisionlog.OpenReader(f.log, c.InOrStdin())
+	log, err := openLogAt(f.log, c.InOrStdin())
 	if err != nil {
 		return err
 	}

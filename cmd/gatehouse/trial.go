@@ -58,7 +58,7 @@ func newTrial(ctx context.Context, src source, headers gate.Headers, adjust func
 	}
 	// Certificates, log files and what the service keeps need not exist where nothing listens and nothing is written. Tokens for the
 	// application are signed with a key of the moment.
-	cfg.Listen, cfg.DecisionLog.File, cfg.StateDir = defaults().Listen, "", ""
+	cfg.Listen, cfg.DecisionLog.File, cfg.DecisionLog.Sinks, cfg.StateDir = defaults().Listen, "", nil, ""
 	cfg.Listen.JWKS, cfg.Headers.JWT.KeyFile = cfg.Listen.Admin, ""
 	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them
 	adjust(cfg)

@@ -86,12 +86,22 @@ func (d *document) walk(n *yaml.Node, t reflect.Type, path string) bool {
 	case n.Kind == yaml.MappingNode && (t.Kind() == reflect.Struct || t.Kind() == reflect.Map):
 		d.mapping(n, t, path)
 		return true
+	case t.Kind() == reflect.Interface: // anything goes
+		return d.free(n, t, path)
 	case n.Kind == yaml.SequenceNode:
 		d.fail(n.Line, "%s: a list where %s belongs", path, kindName(t, custom))
 	default:
 		d.fail(n.Line, "%s: a mapping where %s belongs", path, kindName(t, custom))
 	}
 	return false
+}
+
+// free walks a list or a mapping where every value may be anything.
+func (d *document) free(n *yaml.Node, t reflect.Type, path string) bool {
+	if n.Kind == yaml.SequenceNode {
+		return d.walk(n, reflect.SliceOf(t), path)
+	}
+	return d.walk(n, reflect.MapOf(reflect.TypeFor[string](), t), path)
 }
 
 // scalar decodes one value by itself, so that what is wrong with it can be said in our words and under its key.

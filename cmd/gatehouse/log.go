@@ -1,0 +1,428 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/decisionlog"
+)
+
+const (
+	mostWarnings = 20 // about damage; the rest is counted
+	mostTail     = 100_000
+)
+
+func logCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "log",
+		Short: "Read the decision log: its end, what is looked for, figures, and what nobody used",
+		Long: `Reads decisions from where the configuration writes them, its file and what only its spool has yet, or from the files that are
+named: JSON lines, Open Policy Agent's own decision log (what it prints, or the arrays that it sends), either of them by gzip or
+not, a segment of a spool, a spool, or a folder of rotated files. The log may be in use: nothing is changed.
+
+What is damaged is passed over, with a warning that names it.`,
+	}
+	c.AddCommand(logTailCommand(), logGrepCommand(), logStatsCommand(), logCoverageCommand())
+	return c
+}
+
+// logSource is a decision log to read, and what was found in it.
+type logSource struct {
+	src    source
+	log    string   // --log
+	paths  []string // arguments
+	stdin  io.Reader
+	stderr io.Writer
+
+	reader *decisionlog.Reader
+	left   []string // paths still to be read
+
+	events, gaps, damaged int64
+	foreign               error // a file that is no log; among several, the last such
+}
+
+func (l *logSource) flags(c *cobra.Command) {
+	c.Flags().StringVarP(&l.src.file, "config", "c", "", "configuration whose decision log is read (default: gatehouse.yaml, if it is there)")
+	c.Flags().StringVar(&l.log, "log", "", "decision log to read instead: a file, a folder or a spool; - is standard input")
+}
+
+// open opens what is to be read, paths being the command's arguments.
+func (l *logSource) open(c *cobra.Command, paths []string) error {
+	l.stdin, l.stderr, l.paths = c.InOrStdin(), c.ErrOrStderr(), paths
+	if l.log != "" {
+		l.paths = append([]string{l.log}, paths...)
+	}
+	if len(l.paths) > 0 {
+		l.left = l.paths
+		return l.advance()
+	}
+	src, err := l.src.orDefault()
+	if err != nil {
+		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
+	}
+	l.reader, err = src.openLog(c.Context())
+	return err
+}
+
+// openLog opens the decision log of a configuration: its file and its spool.
+func (s source) openLog(ctx context.Context) (*decisionlog.Reader, error) {
+	none := usageError{errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")}
+	if s.file == "" {
+		return nil, none
+	}
+	cfg, _, err := s.read()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	log := cfg.logConfig(nil, nil)
+	file := func(s decisionlog.Sink) bool { return s.File != "" && s.File != "-" }
+	if !slices.ContainsFunc(append(log.Sinks, decisionlog.Sink{File: log.File}), file) && log.Dir == "" {
+		return nil, none
+	}
+	log.Rules = s.logRules(ctx, log.Dir)
+	return decisionlog.OpenLog(log)
+}
+
+// logRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
+// out is taken out.
+func (s source) logRules(ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
+	if !newLogRules(dir, nil).marked() {
+		return nil
+	}
+	t, err := newTrial(ctx, s, nil, func(*config) {}, io.Discard)
+	if err != nil {
+		return masked(err)
+	}
+	defer t.close()
+	r := &logRules{snapshot: t.engine.policy}
+	r.rules, r.err = r.snapshot.LogRules()
+	return r.rule
+}
+
+// masked is for events of which nobody can say what the policy wants to be masked.
+func masked(err error) func(context.Context, []byte) decisionlog.Ruling {
+	return func(context.Context, []byte) decisionlog.Ruling { return decisionlog.Ruling{MaskError: err} }
+}
+
+// openLogAt opens a log by its path. A spool whose policy has rules about the log shows neither input nor result: only the
+// configuration knows these rules.
+func openLogAt(path string, stdin io.Reader) (*decisionlog.Reader, error) {
+	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && newLogRules(path, nil).marked() {
+		cfg := decisionlog.Config{Dir: path, Rules: masked(errors.New("the policy's masks are not known here"))}
+		if log, err := decisionlog.OpenLog(cfg); err == nil {
+			return log, nil
+		}
+	}
+	return decisionlog.OpenReader(path, stdin)
+}
+
+// advance goes on to the next path; io.EOF where there is none.
+func (l *logSource) advance() (err error) {
+	l.close()
+	if len(l.left) == 0 {
+		return io.EOF
+	}
+	path := l.left[0]
+	l.left = l.left[1:]
+	l.reader, err = openLogAt(path, l.stdin)
+	return err
+}
+
+func (l *logSource) close() {
+	if l.reader != nil {
+		l.reader.Close()
+		l.reader = nil
+	}
+}
+
+// name says where was looked, for people.
+func (l *logSource) name() string {
+	if len(l.paths) == 0 {
+		return "the decision log"
+	}
+	return strings.Join(l.paths, " ")
+}
+
+// next returns the next event, and what it says unless e is nil; io.EOF at the end. Damage is told and passed over.
+func (l *logSource) next(ctx context.Context, e *recorded, wanted func(line []byte) bool) ([]byte, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		line, err := l.reader.Next()
+		if err == nil {
+			if !wanted(line) {
+				l.events++
+				continue
+			}
+			if e == nil {
+				l.events++
+				return line, nil
+			}
+			if err = e.parse(line, 0); err != nil {
+				err = l.reader.Damaged(err)
+			}
+		}
+		damage, damaged := errors.AsType[*decisionlog.DamageError](err)
+		switch {
+		case err == nil && e.gap != nil:
+			l.gaps++
+			return line, nil
+		case err == nil:
+			l.events++
+			return line, nil
+		case damaged:
+			l.warn(damage)
+		case errors.Is(err, decisionlog.ErrForeign):
+			if l.foreign != nil {
+				l.warn(l.foreign)
+			}
+			l.foreign = err // of a folder it may be one file
+		case !errors.Is(err, io.EOF):
+			return nil, err
+		case len(l.left) == 0:
+			return nil, l.end()
+		default:
+			if err := l.advance(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// end is io.EOF, unless all that was found is no log.
+func (l *logSource) end() error {
+	if err := l.foreign; err != nil {
+		if l.events+l.gaps == 0 {
+			return err
+		}
+		l.foreign = nil
+		l.warn(err)
+	}
+	return io.EOF
+}
+
+func (l *logSource) warn(err error) {
+	if l.damaged++; l.damaged <= mostWarnings {
+		fmt.Fprintln(l.stderr, "warning: "+visible(err.Error()))
+	}
+}
+
+// told ends the warnings.
+func (l *logSource) told() {
+	if l.damaged > mostWarnings {
+		fmt.Fprintf(l.stderr, "warning: ... and %d more places that could not be read\n", l.damaged-mostWarnings)
+	}
+}
+
+// logOutput prints events as they are, or for people.
+type logOutput struct {
+	w     io.Writer
+	json  bool
+	print printer
+}
+
+func newLogOutput(w io.Writer, json bool) logOutput {
+	return logOutput{w: w, json: json, print: printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}}
+}
+
+func (o *logOutput) line(event []byte, e *recorded) string {
+	if o.json {
+		return string(event) + "\n"
+	}
+	return e.line(o.print) + "\n"
+}
+
+// logTail is gatehouse log tail.
+type logTail struct {
+	source logSource
+	query  logQuery
+	n      int
+	follow bool
+	json   bool
+}
+
+func logTailCommand() *cobra.Command {
+	var f logTail
+	c := &cobra.Command{
+		Use:   "tail [FILE...]",
+		Short: "Show the last decisions, and with -f those to come",
+		Example: `  gatehouse log tail -f --denied
+  gatehouse log tail -n 50 --subject alice decisions.log`,
+		RunE: f.run,
+	}
+	f.source.flags(c)
+	f.query.flags(c)
+	c.Flags().IntVarP(&f.n, "lines", "n", 10, "how many")
+	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "wait for further decisions, over rotations of the file too, until interrupted")
+	c.Flags().BoolVar(&f.json, "json", false, "print the events as they are, one JSON object a line")
+	return c
+}
+
+func (f *logTail) run(c *cobra.Command, args []string) error {
+	if f.n < 0 || f.n > mostTail {
+		return usageError{fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, mostTail)}
+	}
+	if err := f.query.compile(); err != nil {
+		return usageError{err}
+	}
+	if f.follow && len(args) > 1 {
+		return usageError{errors.New("one log can be followed at a time")}
+	}
+	if err := f.source.open(c, args); err != nil {
+		return err
+	}
+	defer f.source.close()
+	if f.follow {
+		if err := f.source.reader.Follow(); err != nil {
+			return usageError{fmt.Errorf("--follow %s: %w", f.source.name(), err)}
+		}
+	}
+	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.json))
+	if f.follow && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// show prints the last of what there is, and what comes.
+func (f *logTail) show(ctx context.Context, out logOutput) error {
+	last, err := f.last(ctx)
+	if err != nil {
+		return err
+	}
+	f.source.told()
+	for _, event := range last {
+		var e recorded
+		if err := e.parse(event, 0); err != nil {
+			f.source.warn(fmt.Errorf("%s: %w", f.source.name(), err))
+		} else if _, err := io.WriteString(out.w, out.line(event, &e)); err != nil {
+			return err
+		}
+	}
+	if len(last) == 0 && f.n > 0 {
+		f.query.nothing(&f.source)
+	}
+	for f.follow {
+		if err := f.source.reader.Wait(ctx); err != nil {
+			return err
+		}
+		err := f.query.each(ctx, &f.source, &recorded{}, nil, func(event []byte, e *recorded) error {
+			_, err := io.WriteString(out.w, out.line(event, e))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// last are the last events that are asked for. None is parsed before it is known to be one of them, where that can be helped.
+func (f *logTail) last(ctx context.Context) ([][]byte, error) {
+	ring, n := make([][]byte, 0, min(f.n, 1024)), 0
+	keep := func(event []byte, _ *recorded) error {
+		if n++; f.n == 0 {
+			return nil
+		}
+		if len(ring) < f.n {
+			ring = append(ring, nil)
+		}
+		at := &ring[(n-1)%f.n]
+		*at = append((*at)[:0], event...)
+		return nil
+	}
+	var e *recorded
+	if !f.query.everything() || !f.query.from.IsZero() || !f.query.to.IsZero() {
+		e = &recorded{}
+	}
+	err := f.query.each(ctx, &f.source, e, nil, keep)
+	if n <= len(ring) {
+		return ring, err
+	}
+	return slices.Concat(ring[n%f.n:], ring[:n%f.n]), err
+}
+
+// logGrep is gatehouse log grep.
+type logGrep struct {
+	source     logSource
+	query      logQuery
+	ignoreCase bool
+	count      bool
+	json       bool
+}
+
+func logGrepCommand() *cobra.Command {
+	var f logGrep
+	c := &cobra.Command{
+		Use:   "grep PATTERN [FILE...]",
+		Short: "Show the decisions whose event matches a pattern",
+		Long: `Shows the decisions whose event, the line of JSON, matches a regular expression (RE2), and that the flags ask for. An empty
+pattern matches every event.
+
+The exit code is 0 where something matched, 1 where nothing did, 2 for a wrong command line.`,
+		Example: `  gatehouse log grep '"orders.drop"' --denied --since 24h
+  gatehouse log grep '' --route orders.show --reason policy_error decisions.log`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("give a pattern; '' matches every decision")}
+			}
+			return nil
+		},
+		RunE: f.run,
+	}
+	f.source.flags(c)
+	f.query.flags(c)
+	c.Flags().BoolVarP(&f.ignoreCase, "ignore-case", "i", false, "take letters alike in upper and lower case")
+	c.Flags().BoolVar(&f.count, "count", false, "print only how many there are")
+	c.Flags().BoolVar(&f.json, "json", false, "print the events as they are, one JSON object a line")
+	return c
+}
+
+func (f *logGrep) run(c *cobra.Command, args []string) error {
+	text := args[0]
+	if f.ignoreCase {
+		text = "(?i)" + text
+	}
+	pattern, err := regexp.Compile(text)
+	if err != nil {
+		return usageError{fmt.Errorf("the pattern %q: %w", args[0], err)}
+	}
+	if err := f.query.compile(); err != nil {
+		return usageError{err}
+	}
+	if err := f.source.open(c, args[1:]); err != nil {
+		return err
+	}
+	defer f.source.close()
+	out := newLogOutput(c.OutOrStdout(), f.json)
+	found := 0
+	err = f.query.each(c.Context(), &f.source, &recorded{}, pattern, func(event []byte, e *recorded) error {
+		found++
+		if f.count {
+			return nil
+		}
+		_, err := io.WriteString(out.w, out.line(event, e))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	f.source.told()
+	if f.count {
+		fmt.Fprintln(out.w, found)
+	}
+	if found == 0 {
+		f.query.nothing(&f.source)
+		return errSaid
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/policy"
+)
+
+const (
+	policyPatience = time.Minute // how long entries of an earlier run wait for a policy that may mask them
+	ruleTime       = time.Second // for both rules about one event
+)
+
+var errNoPolicyYet = errors.New("no policy is active yet, and the last one had masks: what it might have taken out is taken out")
+
+// logRules asks the active policy about the events of one decision log. Its method rule is called by one goroutine at a time.
+type logRules struct {
+	marker string // a file that is there while the active policy has rules about the log; "" where nothing outlives the process
+	logger *zap.Logger
+	gate   atomic.Pointer[gate.Gate] // nil until the log runs
+
+	until    time.Time // after it nobody waits for a policy any more
+	snapshot *policy.Snapshot
+	rules    *policy.LogRules // of snapshot; nil: it has none
+	err      error            // why they could not be made
+}
+
+func newLogRules(dir string, logger *zap.Logger) *logRules {
+	r := &logRules{logger: logger}
+	if dir != "" {
+		r.marker = filepath.Join(dir, "rules")
+	}
+	return r
+}
+
+// rule is decisionlog.Config.Rules.
+func (r *logRules) rule(ctx context.Context, event []byte) (out decisionlog.Ruling) {
+	if out.MaskError = r.refresh(ctx); out.MaskError != nil || r.rules == nil {
+		return out
+	}
+	ctx, cancel := context.WithTimeout(ctx, ruleTime)
+	defer cancel()
+	ev, err := r.rules.Event(event, time.Now())
+	if err != nil {
+		out.MaskError = err
+		return out
+	}
+	if out.Drop, out.DropError = ev.Drop(ctx); !out.Drop {
+		out.Masks, out.MaskError = ev.Mask(ctx)
+	}
+	return out
+}
+
+// refresh takes over the rules of the active policy. One that was active stays where there is none any more.
+func (r *logRules) refresh(ctx context.Context) error {
+	now := r.active()
+	if now == nil && r.snapshot == nil {
+		if now = r.await(ctx); now == nil {
+			if r.marked() {
+				return errNoPolicyYet
+			}
+			return nil
+		}
+	}
+	if now != nil && now != r.snapshot {
+		r.snapshot = now
+		if r.rules, r.err = now.LogRules(); r.err != nil {
+			r.err = fmt.Errorf("the policy's rules about the decision log: %w", r.err)
+		}
+		r.mark(r.rules != nil || r.err != nil)
+	}
+	return r.err
+}
+
+func (r *logRules) active() *policy.Snapshot {
+	if g := r.gate.Load(); g != nil {
+		return g.View().Policy
+	}
+	return nil
+}
+
+// await waits for the first policy after a start, where the one before had rules: what is in the spool was decided by that.
+func (r *logRules) await(ctx context.Context) *policy.Snapshot {
+	if !r.marked() {
+		return nil
+	}
+	if r.until.IsZero() {
+		r.until = time.Now().Add(policyPatience)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(r.until) {
+		if s := r.active(); s != nil {
+			return s
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return r.active()
+}
+
+// marked reports whether the last policy had rules.
+func (r *logRules) marked() bool {
+	if r.marker == "" {
+		return false
+	}
+	_, err := os.Stat(r.marker)
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// mark notes for the next start whether the policy has rules.
+func (r *logRules) mark(has bool) {
+	if r.marker == "" || has == r.marked() {
+		return
+	}
+	err := os.Remove(r.marker)
+	if has {
+		err = os.WriteFile(r.marker, nil, 0o600)
+	}
+	if err != nil {
+		r.logger.Error("the decision log's folder: a note for the next start that the policy has masks", zap.Error(err))
+	}
+}

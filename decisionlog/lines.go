@@ -1,0 +1,195 @@
+package decisionlog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Ruling is what the policy says of an event.
+type Ruling struct {
+	Drop      bool  // it is not recorded
+	Masks     any   // plain JSON: a list of JSON pointers and of {op, path, value}, as in OPA; nil: none
+	DropError error // why the policy could not say whether to drop it: it is recorded
+	MaskError error // why it could not say what to mask: the event loses its input and its result
+}
+
+// lines makes the line of each entry, for all sinks: where several read at about the same pace, once.
+type lines struct {
+	masks   []mask // of the configuration
+	rules   func(ctx context.Context, event []byte) Ruling
+	max     int
+	clock   func() time.Time
+	log     *zap.Logger
+	errors  *prometheus.CounterVec // by rule
+	dropped atomic.Uint64          // events that the policy does not want
+
+	mu    sync.Mutex // guards what follows; held while a line is made, never while it is written
+	codec codec
+	cache []cachedLine // by where the entry is in the spool; nil where there is one sink
+	said  time.Time    // when operators were last told of a rule that fails
+}
+
+// cachedLine is the line of an entry that another sink may be about to ask for; empty where the policy does not want it.
+type cachedLine struct {
+	segment, off uint64 // where the entry ends
+	line         []byte
+}
+
+const (
+	cachedLines = 512
+	largestKept = 16 << 10 // a longer line is made again
+)
+
+func newLines(cfg *Config, sinks int) (*lines, error) {
+	l := &lines{rules: cfg.Rules, max: cfg.MaxEntry, clock: cfg.Clock, log: cfg.Logger, codec: newCodec(cfg)}
+	for _, m := range cfg.Masks {
+		parsed, err := m.parse()
+		if err == nil {
+			parsed.value, err = plain(m.Value)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("decision log: %w", err)
+		}
+		l.masks = append(l.masks, parsed)
+	}
+	if sinks > 1 {
+		l.cache = make([]cachedLine, cachedLines)
+	}
+	return l, nil
+}
+
+// plain makes plain JSON of a value from a configuration.
+func plain(v any) (out any, err error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	return out, dec.Decode(&out)
+}
+
+// entry appends the line of a packed entry that ends at a place in the spool, or nothing where the policy does not want it recorded. An
+// error is errPacked, or the context's: then it is not known what the line is.
+func (l *lines) entry(ctx context.Context, dst []byte, at cursor, packed []byte) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kept := l.kept(at)
+	if kept != nil && kept.segment == at.s.number && kept.off == at.off {
+		return append(dst, kept.line...), nil
+	}
+	from := len(dst)
+	dst, err := l.codec.appendLine(dst, packed)
+	if err != nil {
+		return dst, err
+	}
+	if l.masks != nil || l.rules != nil {
+		if dst, err = l.rule(ctx, dst, from); err != nil {
+			return dst[:from], err
+		}
+	}
+	if line := dst[from:]; kept != nil && len(line) <= largestKept {
+		kept.segment, kept.off, kept.line = at.s.number, at.off, append(kept.line[:0], line...)
+	}
+	return dst, nil
+}
+
+// kept is the only place of the cache where an entry's line may be; nil: there is none.
+func (l *lines) kept(at cursor) *cachedLine {
+	if l.cache == nil || at.s == nil {
+		return nil
+	}
+	return &l.cache[at.off/8*0x9e3779b97f4a7c15>>55] // 9 bits: frames begin at multiples of 8
+}
+
+// rule does to the line at the end of dst what configuration and policy want.
+func (l *lines) rule(ctx context.Context, dst []byte, from int) ([]byte, error) {
+	var said Ruling
+	if l.rules != nil {
+		said = l.rules(ctx, dst[from:])
+	}
+	if err := ctx.Err(); err != nil {
+		return dst, err
+	}
+	if said.DropError != nil {
+		l.failed(ruleDrop, said.DropError)
+	} else if said.Drop {
+		l.dropped.Add(1)
+		return dst[:from], nil
+	}
+	masks, err := parseMasks(said.Masks)
+	if err == nil {
+		err = said.MaskError
+	}
+	if err != nil {
+		l.failed(ruleMask, err)
+	}
+	if len(l.masks)+len(masks) == 0 && err == nil {
+		return dst, nil
+	}
+	ev, broken := parseEvent(dst[from:])
+	if broken == nil {
+		broken = l.mask(ev, masks, err != nil)
+	}
+	var line []byte
+	if broken == nil {
+		line, broken = l.fit(ev)
+	}
+	if broken != nil { // cannot be: the line is our own
+		l.failed(ruleMask, broken)
+		return dst[:from], broken
+	}
+	return append(dst[:from], line...), nil
+}
+
+// mask changes an event. One whose policy fails loses what the policy might have taken out.
+func (l *lines) mask(ev *event, masks []mask, fails bool) error {
+	for _, list := range [][]mask{l.masks, masks} {
+		for i := range list {
+			if err := list[i].apply(ev); err != nil {
+				return err
+			}
+		}
+	}
+	if fails {
+		ev.erase("input")
+		ev.erase("result")
+	}
+	return nil
+}
+
+// fit writes an event, without its documents where they have become too large.
+func (l *lines) fit(ev *event) (line []byte, err error) {
+	for _, large := range []string{"input", "result", ""} {
+		if line, err = ev.append(nil); err != nil || len(line) <= l.max || large == "" {
+			return line, err
+		}
+		ev.erase(large)
+	}
+	return line, err
+}
+
+// failed counts a rule that failed, and tells operators once a minute.
+func (l *lines) failed(rule string, err error) {
+	l.errors.WithLabelValues(rule).Inc()
+	if now := l.clock(); l.said.IsZero() || now.Sub(l.said) >= complainGap {
+		l.said = now
+		l.log.Error("a rule about the decision log failed; decisions are recorded all the same, without input and result where it is the mask",
+			zap.String("rule", rule), zap.Error(err))
+	}
+}
+
+// gap appends the line that stands for lost entries.
+func (l *lines) gap(dst []byte, g gap) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.codec.appendGap(dst, g)
+}

@@ -1,0 +1,51 @@
+package decisionlog
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// opaEvents is the format of Open Policy Agent's decision log API: a JSON array of events. Our lines are such events.
+type opaEvents struct{}
+
+// encode implements encoding.
+func (opaEvents) encode(lines [][]byte) (body []byte, mediaType string, err error) {
+	body = make([]byte, 0, total(lines)+2)
+	body = append(body, '[')
+	for i, line := range lines {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		if !bytes.HasPrefix(line, []byte(`{"decision_id":`)) {
+			if line, err = gapEvent(line); err != nil {
+				return nil, "", err
+			}
+		}
+		body = append(body, bytes.TrimSuffix(line, []byte("\n"))...)
+	}
+	return append(body, ']'), "application/json", nil
+}
+
+// accepted implements encoding. There is nothing in an answer.
+func (opaEvents) accepted([]byte) (refused int, err error) { return 0, nil }
+
+// gapEvent makes an event of a gap: receivers want an id, by which they tell repetitions, and a time.
+func gapEvent(line []byte) ([]byte, error) {
+	ev, err := parseEvent(line)
+	if err != nil {
+		return nil, err
+	}
+	m := ev.find("gap")
+	if m == nil || ev.find("decision_id") != nil {
+		return line, nil
+	}
+	var gap struct{ Since, Until, Segment string }
+	if err := json.Unmarshal(m.raw, &gap); err != nil {
+		return nil, fmt.Errorf("reading a gap: %w", err)
+	}
+	id := strings.TrimSuffix(strings.Join([]string{"gap", gap.Since, gap.Until, gap.Segment}, "-"), "-")
+	ev.members = append([]member{{name: "decision_id", value: id, dirty: true}, {name: "timestamp", value: gap.Until, dirty: true}}, ev.members...)
+	return ev.append(nil)
+}

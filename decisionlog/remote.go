@@ -1,0 +1,268 @@
+package decisionlog
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Remote is a server that decisions are sent to: at least once, in order, each request acknowledged before the next.
+type Remote struct {
+	// URL is the endpoint as people see it.
+	URL string
+	// Post sends a request there, with the credential that the server wants. It is called by one goroutine.
+	Post func(ctx context.Context, header http.Header, body []byte) (*http.Response, error)
+	// Close lets go of connections; nil: there is nothing to do.
+	Close func()
+	// MaxRequest bounds the body in bytes, as it is sent: compressed. 0 means 32 KiB for OPA's API, which is OPA's own bound, and 512 KiB
+	// for OTLP; less than 1 KiB is an error.
+	MaxRequest int
+	// Delay is how long an entry may wait for others to be sent with; 0 means 1 s.
+	Delay time.Duration
+	// Timeout bounds one request; 0 means 30 s.
+	Timeout time.Duration
+}
+
+const (
+	opaRequest    = 32 << 10 // bytes
+	otlpRequest   = 512 << 10
+	minRequest    = 1 << 10
+	mostLines     = 1 << 20 // bytes of lines in one request
+	defaultDelay  = time.Second
+	defaultPost   = 30 * time.Second
+	mostAnswer    = 64 << 10
+	mostPause     = time.Minute // that a server may ask for
+	retryMostPost = 30 * time.Second
+)
+
+func (r *Remote) check(kind string) error {
+	if r.Post == nil || r.URL == "" {
+		return fmt.Errorf("decision log: the %s sink has no server: set url", kind)
+	}
+	if r.MaxRequest != 0 && r.MaxRequest < minRequest || r.MaxRequest > mostLines {
+		return fmt.Errorf("decision log: %s: requests of %d bytes: must be from %d to %d", kind, r.MaxRequest, minRequest, mostLines)
+	}
+	if r.Delay < 0 || r.Timeout < 0 {
+		return fmt.Errorf("decision log: %s: delay and timeout must not be negative", kind)
+	}
+	return nil
+}
+
+// encoding is how a server wants events.
+type encoding interface {
+	// encode makes the body of a request, uncompressed, and its media type.
+	encode(lines [][]byte) (body []byte, mediaType string, err error)
+	// accepted reads the answer to a request that succeeded, and says how many events the server refuses for good.
+	accepted(answer []byte) (refused int, err error)
+}
+
+// remote sends lines to a server. It belongs to its writer's goroutine.
+type remote struct {
+	cfg     Remote
+	format  encoding
+	refused func(n int, err error)
+	room    int // bytes of lines that make a request of about MaxRequest
+	ceiling int // more than that the server has found too large
+	zip     *gzip.Writer
+	body    bytes.Buffer
+}
+
+func newRemote(s *sink) *remote {
+	r := &remote{refused: s.refused, ceiling: mostLines}
+	if s.cfg.OPA != nil {
+		r.cfg, r.format = *s.cfg.OPA, opaEvents{}
+		r.cfg.MaxRequest = or(r.cfg.MaxRequest, opaRequest)
+	} else {
+		r.cfg, r.format = *s.cfg.OTLP, newOTLP(s.log.cfg.Labels)
+		r.cfg.MaxRequest = or(r.cfg.MaxRequest, otlpRequest)
+	}
+	r.cfg.Delay, r.cfg.Timeout = or(r.cfg.Delay, defaultDelay), or(r.cfg.Timeout, defaultPost)
+	r.room = r.cfg.MaxRequest
+	r.zip, _ = gzip.NewWriterLevel(&r.body, gzip.BestSpeed) // the level is a valid one
+	return r
+}
+
+func (r *remote) close() {
+	if r.cfg.Close != nil {
+		r.cfg.Close()
+	}
+}
+
+// write implements outlet. It takes as many lines as one request holds.
+func (r *remote) write(ctx context.Context, p []byte) (n int, err error) {
+	lines := r.split(p)
+	for stripped := 0; ; {
+		batch := lines
+		if stripped > 0 {
+			batch = [][]byte{strip(lines[0], stripped)}
+		}
+		var size int
+		if size, err = r.send(ctx, batch); err == nil {
+			break
+		}
+		switch {
+		case ctx.Err() != nil || !tooMuch(err):
+			return 0, err
+		case len(lines) > 1:
+			r.learn(err, total(lines))
+			lines = lines[:r.fewer(lines, size)]
+		case stripped < mostStripped:
+			stripped++
+		default:
+			return 0, err
+		}
+	}
+	n = total(lines)
+	r.grow(n, r.body.Len())
+	return n, nil
+}
+
+var errLarge = errors.New("an event is too large for a request, whatever is left out of it: raise max_request")
+
+// send sends lines in one request, and says how large that is.
+func (r *remote) send(ctx context.Context, lines [][]byte) (size int, err error) {
+	body, mediaType, err := r.compress(lines)
+	if err != nil {
+		return 0, err
+	}
+	if len(body) > r.cfg.MaxRequest {
+		return len(body), errLarge
+	}
+	return len(body), r.post(ctx, body, mediaType)
+}
+
+// split takes lines from the first on until there is no more room. That the last goes beyond does not matter, and as much is read at once.
+func (r *remote) split(p []byte) (lines [][]byte) {
+	for n := 0; len(p) > 0 && n < r.room; {
+		end := bytes.IndexByte(p, '\n') + 1
+		lines = append(lines, p[:end])
+		n += end
+		p = p[end:]
+	}
+	return lines
+}
+
+func total(lines [][]byte) (n int) {
+	for _, line := range lines {
+		n += len(line)
+	}
+	return n
+}
+
+func (r *remote) compress(lines [][]byte) (body []byte, mediaType string, err error) {
+	plain, mediaType, err := r.format.encode(lines)
+	if err != nil {
+		return nil, "", err
+	}
+	r.body.Reset()
+	r.zip.Reset(&r.body)
+	_, _ = r.zip.Write(plain) // a buffer takes everything
+	_ = r.zip.Close()
+	return r.body.Bytes(), mediaType, nil
+}
+
+// fewer says how many lines to try instead, where these make a body of so many bytes.
+func (r *remote) fewer(lines [][]byte, body int) int {
+	n := len(lines) / 2
+	if body > r.cfg.MaxRequest {
+		n = len(lines) * r.cfg.MaxRequest / body * 9 / 10
+	}
+	return max(1, min(n, len(lines)-1))
+}
+
+// grow learns from a request what would have filled it to nine tenths. A small one tells nothing.
+func (r *remote) grow(lines, body int) {
+	if lines < r.room/2 {
+		return
+	}
+	r.room = min(max(lines*r.cfg.MaxRequest/max(1, body)*9/10, r.cfg.MaxRequest), 2*max(r.room, lines), r.ceiling)
+}
+
+// learn notes what a server, or a proxy before it, has found too large.
+func (r *remote) learn(err error, lines int) {
+	if refusal := (*statusError)(nil); errors.As(err, &refusal) && refusal.status == http.StatusRequestEntityTooLarge {
+		r.ceiling = max(minRequest, min(r.ceiling, lines/2))
+		r.room = min(r.room, r.ceiling)
+	}
+}
+
+// statusError is the answer of a server that did not take a request.
+type statusError struct {
+	status int
+	after  time.Duration // that it asks us to wait
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("the server answered %d %s", e.status, http.StatusText(e.status))
+}
+
+// tooMuch reports whether a request with less may succeed: it is too large, or one of its events is not to the server's taste.
+func tooMuch(err error) bool {
+	refusal, ok := errors.AsType[*statusError](err)
+	if !ok {
+		return errors.Is(err, errLarge)
+	}
+	switch refusal.status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
+}
+
+// post sends one request. Any 2xx means that the server has it.
+func (r *remote) post(ctx context.Context, body []byte, mediaType string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	response, err := r.cfg.Post(ctx, http.Header{"Content-Type": {mediaType}, "Content-Encoding": {"gzip"}}, body)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, mostAnswer))
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		refusal := &statusError{status: response.StatusCode}
+		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
+			refusal.after = min(time.Duration(seconds)*time.Second, mostPause)
+		}
+		return refusal
+	}
+	if err != nil {
+		return nil // the status says it all
+	}
+	if n, err := r.format.accepted(answer); n > 0 {
+		r.refused(n, err)
+	}
+	return nil
+}
+
+// What is left of an event that is too large for a request, or that the server refuses: less each time. The event itself is
+// always sent.
+const mostStripped = 3
+
+var stripKeeps = []string{"decision_id", "timestamp", "format", "labels", "trace_id", "span_id", "outcome", "reason", "status", "dry_run", "metrics", "gap"}
+
+func strip(line []byte, level int) []byte {
+	ev, err := parseEvent(line)
+	if err != nil {
+		return line // cannot be: it is our own
+	}
+	ev.erase("input")
+	if level > 1 {
+		ev.erase("result")
+	}
+	if level > 2 {
+		ev.keep(stripKeeps...)
+		ev.masked = nil
+	}
+	out, err := ev.append(nil)
+	if err != nil {
+		return line
+	}
+	return out
+}

@@ -1,0 +1,5 @@
+//go:build !full
+
+package envoy_test
+
+const kills = 3

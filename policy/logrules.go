@@ -1,0 +1,80 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// LogRules are what a policy says of the events of a decision log, under Open Policy Agent's names: data.system.log.mask and
+// data.system.log.drop, which see the event as input. They are as immutable as their snapshot.
+type LogRules struct {
+	mask, drop *Entry // nil where the policy does not define it
+}
+
+// LogRules compiles the rules about the decision log. It returns nil where the policy has neither.
+func (s *Snapshot) LogRules() (_ *LogRules, err error) {
+	r := &LogRules{}
+	if r.mask, err = s.Entry([]string{"system", "log", "mask"}); err != nil {
+		return nil, err
+	}
+	if r.drop, err = s.Entry([]string{"system", "log", "drop"}); err != nil {
+		return nil, err
+	}
+	if r.mask == nil && r.drop == nil {
+		return nil, nil
+	}
+	return r, nil
+}
+
+// Event is an event of a decision log, ready to be asked about.
+type Event struct {
+	rules *LogRules
+	input Value
+	now   time.Time
+}
+
+// Event reads an event, a JSON object.
+func (r *LogRules) Event(text []byte, now time.Time) (*Event, error) {
+	input, ok := readValue(text)
+	if !ok {
+		return nil, errors.New("reading an event of the decision log: it is no JSON that a policy can have")
+	}
+	return &Event{rules: r, input: input, now: now}, nil
+}
+
+// Drop reports whether the policy does not want the event recorded: data.system.log.drop is true.
+func (e *Event) Drop(ctx context.Context) (bool, error) {
+	v, err := e.ask(ctx, e.rules.drop)
+	return v != nil && v.Compare(ast.Boolean(true)) == 0, err
+}
+
+// Mask returns data.system.log.mask in plain JSON: a list of what to take out. nil where it is undefined.
+func (e *Event) Mask(ctx context.Context) (any, error) {
+	v, err := e.ask(ctx, e.rules.mask)
+	if v == nil || err != nil {
+		return nil, err
+	}
+	return JSON(v)
+}
+
+// ask evaluates a rule; nil where it is undefined.
+func (e *Event) ask(ctx context.Context, rule *Entry) (v Value, err error) {
+	if rule == nil {
+		return nil, nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
+		}
+	}()
+	v, err = rule.evaluate(ctx, e.input, e.now, nil)
+	if errors.Is(err, ErrUndefined) {
+		return nil, nil
+	}
+	return v, err
+}
