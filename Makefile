@@ -3,16 +3,22 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-keycloak attack-mutations check bench fuzz docs clean nginx
+.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps soak profile allocations fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
 	@echo "make test       unit tests under the race detector, and end-to-end tests with a real Envoy"
 	@echo "make test-full  the same with the long matrices"
+	@echo "make test-plain the gate's tests and the end-to-end tests with gatehouse serve --plain"
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
-	@echo "make bench      cost of a decision next to a server that does not look, and of 200 swaps of a large bundle"
+	@echo "make bench      what a decision costs, next to a server that does not look (bench-json: for machines)"
+	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
+	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
+	@echo "make profile    where the CPU of a decision goes, by package; and docs/performance.svg"
+	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
+	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
 	@echo "make build      bin/gatehouse"
@@ -45,11 +51,25 @@ GOTEST = go run ./hack/testlog -except 'hack/testlog |cmd/gatehouse TestScripts/
 test: .venv-routes/stamp nginx
 	$(GOTEST) -race -timeout 10m $(UNIT)
 	$(GOTEST) -race -timeout 10m -count=1 ./envoy
+	$(GOTEST) $(ALLOCATIONS)
+
+# Allocations per decision are exact, but not under the race detector.
+ALLOCATIONS = -count=1 -run '^TestAllocations$$' ./gate ./extauthz ./decisionlog ./identity
+
+allocations:
+	GATEHOUSE_RECORD_ALLOCATIONS=1 go test $(ALLOCATIONS)
+	git --no-pager diff --stat -- '*/testdata/allocations.txt'
 
 test-full: .venv-routes/stamp nginx
 	$(GOTEST) -race -timeout 40m -tags full $(UNIT)
 	$(GOTEST) -race -timeout 40m -tags full -count=1 ./envoy
+	$(GOTEST) $(ALLOCATIONS)
 	$(MAKE) attack-mutations
+
+# The same tests on the reference path: each request evaluated, with all of its input, by generated code.
+test-plain:
+	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m ./gate ./extauthz
+	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m -count=1 ./envoy
 
 # Each check of package identity is taken out once, and the attack suite must notice.
 attack-mutations:
@@ -88,11 +108,30 @@ check: bin/staticcheck bin/govulncheck
 	if [ $$code -ne 0 ]; then echo "govulncheck checked nothing: $$(tail -n 1 bin/govulncheck.log)"; fi
 	$(MAKE) test
 
+# What is measured, how, and what came out: docs/performance.md.
 bench: build
 	go run ./hack/bench -gatehouse bin/gatehouse
-	go run ./hack/bench -gatehouse bin/gatehouse -swaps $(SWAPS)
+
+bench-json:
+	@$(MAKE) -s build
+	@go run ./hack/bench -gatehouse bin/gatehouse -json
+
+bench-scale: build
+	go run ./hack/bench -gatehouse bin/gatehouse -scale
 
 SWAPS = 200
+
+bench-swaps: build
+	go run ./hack/bench -gatehouse bin/gatehouse -swaps $(SWAPS)
+
+profile:
+	go build -tags pprof -o bin/gatehouse-pprof ./cmd/gatehouse
+	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile -flame docs/performance.svg
+
+SOAK = 30m
+
+soak: build
+	go run ./hack/bench -gatehouse bin/gatehouse -soak $(SOAK)
 
 FUZZTIME = 30s
 

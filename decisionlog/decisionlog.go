@@ -8,10 +8,16 @@
 // the reply goes out. With Config.Dir, Append redacts and encodes it there and
 // then and copies it into a memory-mapped file, without a lock: what Append
 // has taken outlives the process, however that ends. [Log.Run] owns everything
-// after that: it reads the files, writes one line per entry to the sink, and
-// keeps beside them how far it is; the next start goes on from there. A line is
-// in the sink's file exactly once; on standard output, or where that file is
-// gone at the next start, at least once. docs/decisionlog.md has the format.
+// after that: for each sink it reads the files, writes one line per entry, and
+// keeps beside them how far the sink is; the next start goes on from there. A
+// sink that is slow or away holds up no other. A line is in a sink's file
+// exactly once; on standard output, at a server, or where that file is gone at
+// the next start, at least once. docs/decisionlog.md has the format.
+//
+// Between the spool and the sinks, masks take out of an event what
+// Config.Masks and the policy (Config.Rules) say, and leave out what the policy
+// does not want. A rule that fails costs the event its documents, never the
+// event itself.
 //
 // Without Config.Dir, Append only puts a pointer into a bounded queue, and what
 // Run has not written is lost with the process.
@@ -38,9 +44,9 @@
 //
 //	{"gap":{"dropped":17,"since":"2026-03-01T10:00:00.1Z","until":"2026-03-01T10:00:02.9Z"}}
 //
-// A sink that fails (disk full, directory gone) is retried, first after
-// 100 ms, then ever more slowly up to every 5 s, with the file opened anew; the
-// lines that it refused are kept and go first, each of them whole and once.
+// A sink that fails (disk full, directory gone, server away) is retried, first after
+// 100 ms, then ever more slowly up to every 5 s, a server up to every 30 s, with the file opened anew; the
+// lines that it refused are kept and go first, each of them whole and, in a file, once.
 // Only where another file has come into its place meanwhile may the old one
 // end in half a line; that line is then whole in the new one.
 //
@@ -54,7 +60,7 @@
 // format (1), revision (of the whole view), app, route, parameters, identity
 // (type, subject, issuer, roles, groups, scopes, authenticated, and the claims
 // that Config.Claims names: an allow-list), peer, request (method, host, path),
-// outcome ("allow" or "deny"), reason, status (HTTP) and dry_run.
+// outcome ("allow" or "deny"), reason, status (HTTP), dry_run, memo and digests.
 //
 // # What never appears in it
 //
@@ -177,6 +183,8 @@ type Config struct {
 	Succeeds *Log
 	// Labels are written with every entry, such as the instance's id.
 	Labels map[string]string
+	// Plain makes every line by way of values: slower, and the reference for how it is done otherwise.
+	Plain bool
 
 	Clock      func() time.Time      // nil means time.Now
 	Logger     *zap.Logger           // operators' events; nil means none

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,12 +36,18 @@ type Entry struct {
 
 	Revision string // of the whole view that decided
 	Bundles  []Bundle
+	Digests  Digests // of what decided beside the policy
+	Memo     bool    // the policy's answer to the same question was remembered
 
 	Asked     bool     // the policy was asked, with what Input was made of
 	Input     Input    // recorded only where Asked is true
 	InputSize int      // about how many bytes Input keeps in memory; see Config.QueueBytes
 	Result    Document // what the policy answered; nil: nothing
 	Error     string   // what went wrong, for operators
+
+	// ResultKept is where the log keeps what it made of Result, where other entries have the very same; nil where they have not. It
+	// keeps at most 1 KiB.
+	ResultKept *atomic.Value
 
 	params    [4]Param // room for Params, so that they cost nothing
 	inputLost bool     // Append let go of Input for want of memory
@@ -66,6 +73,13 @@ type Identity struct {
 // Bundle is one part of the policy that decided.
 type Bundle struct {
 	Name, Revision, Digest string
+}
+
+// Digests name what a decision depends on beside the policy's bundles, each as a SHA-256 in hexadecimal; "" where there is none.
+type Digests struct {
+	Routes    string `json:"routes,omitempty"`    // the tables of all applications
+	Keys      string `json:"keys,omitempty"`      // the key sets of all issuers
+	Directory string `json:"directory,omitempty"` // users, groups and relations
 }
 
 // Document is a JSON value that is made when it is needed, off the request
@@ -99,8 +113,10 @@ type record struct {
 	Reason      string                  `json:"reason,omitempty"`
 	Status      int                     `json:"status,omitempty"`
 	DryRun      bool                    `json:"dry_run,omitempty"`
+	Memo        bool                    `json:"memo,omitempty"`
 	Error       *recordError            `json:"error,omitempty"`
 	Metrics     recordMetrics           `json:"metrics"`
+	Digests     Digests                 `json:"digests,omitzero"`
 	Erased      []string                `json:"erased,omitempty"`
 	Masked      []string                `json:"masked,omitempty"`
 }
@@ -150,15 +166,21 @@ type recordGap struct {
 	} `json:"gap"`
 }
 
+// maxKept bounds what Entry.ResultKept is given, in bytes.
+const maxKept = 1 << 10
+
 // keepBuffer is the largest buffer that is kept for the next entry.
 const keepBuffer = 1 << 20
 
 // codec turns packed entries into lines. It is used by one goroutine at a time.
 type codec struct {
-	labels map[string]string
-	max    int
-	redact redactor
-	scan   scan
+	labels     map[string]string
+	labelsText string // as a member of the line
+	max        int
+	redact     redactor
+	plain      bool // no line is made straight from the packed entry
+	straight   liner
+	scan       scan
 
 	// Reused from line to line.
 	line          bytes.Buffer
@@ -167,15 +189,30 @@ type codec struct {
 }
 
 func newCodec(cfg *Config) codec {
-	return codec{labels: maps.Clone(cfg.Labels), max: cfg.MaxEntry, redact: newRedactor(cfg.Redact)}
+	c := codec{labels: maps.Clone(cfg.Labels), max: cfg.MaxEntry, redact: newRedactor(cfg.Redact), plain: cfg.Plain}
+	if len(c.labels) > 0 {
+		text, _ := encode(&c.line, c.labels) // strings: cannot fail
+		c.labelsText = `,"labels":` + string(text)
+	}
+	return c
 }
 
 // appendLine appends the line of a packed entry to dst. What cannot be encoded or is too large is erased, and the line says so.
 // An error means that this is no packed entry.
 func (c *codec) appendLine(dst, packed []byte) ([]byte, error) {
+	if !c.plain {
+		if line, ok := c.straight.appendLine(dst, packed, c); ok {
+			return line, nil
+		}
+	}
+	return c.plainLine(dst, packed)
+}
+
+// plainLine is appendLine by way of values.
+func (c *codec) plainLine(dst, packed []byte) ([]byte, error) {
 	c.scan.reset()
 	s := &c.scan
-	u := unpacking{in: packed, scan: s, redact: &c.redact}
+	u := unpacking{packedReader: packedReader{in: packed}, scan: s, redact: &c.redact}
 	e, err := u.unpack()
 	if err != nil {
 		return dst, err

@@ -10,6 +10,7 @@ import (
 func FuzzEncoder(f *testing.F) {
 	for _, text := range []string{`{"b": [1, -2.5e+7, true, null, ""], "a": {"\u2028\ud800": "\u0000\u001f\"\\\n\t\b\f\r<&>é\u2029"}}`, `12345678901234567890`, `"\ufffd"`, `[]`, `{}`, `{"a": "\udc00"}`} {
 		f.Add([]byte(text), "\xff\x80a\xc3")
+		f.Add([]byte(text), "a value of some length with \" and \\ and \x1f and \x7f and é in it")
 	}
 	f.Fuzz(func(t *testing.T, text []byte, raw string) {
 		d := json.NewDecoder(bytes.NewReader(text))
@@ -31,6 +32,11 @@ func FuzzEncoder(f *testing.F) {
 		}
 		if got = append(got, '\n'); !bytes.Equal(got, want.Bytes()) {
 			t.Fatalf("got  %s\nwant %s", got, want.Bytes())
+		}
+		for from := range min(len(raw), 9) { // whatever its bytes are aligned to
+			if got, want := appendBytes(nil, []byte(raw[from:])), appendString(nil, raw[from:]); !bytes.Equal(got, want) {
+				t.Fatalf("got  %s\nwant %s", got, want)
+			}
 		}
 	})
 }

@@ -31,7 +31,7 @@ func newOTLP(labels map[string]string) *otlpRecords {
 	all := map[string]string{"service.name": "gatehouse"}
 	maps.Copy(all, labels)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		o.resource.Attributes = append(o.resource.Attributes, text(name, all[name]))
+		o.resource.Attributes = append(o.resource.Attributes, textAttribute(name, all[name]))
 	}
 	return o
 }
@@ -104,7 +104,7 @@ func logRecord(line []byte) (*logs.LogRecord, error) {
 func (e *otlpEvent) attributes() (out []*common.KeyValue) {
 	add := func(name, value string) {
 		if value != "" {
-			out = append(out, text(name, value))
+			out = append(out, textAttribute(name, value))
 		}
 	}
 	add("gatehouse.decision.id", e.ID)
@@ -154,7 +154,7 @@ func hostname(host string) string {
 	return host
 }
 
-func text(name, value string) *common.KeyValue {
+func textAttribute(name, value string) *common.KeyValue {
 	return &common.KeyValue{Key: name, Value: &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: strings.ToValidUTF8(value, "\ufffd")}}}
 }
 

@@ -1,8 +1,11 @@
 package decisionlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,6 +41,8 @@ const (
 	flagParsedBody  //
 	flagSource      // an address as plain JSON
 	flagDestination //
+	flagMemo        // the decision was remembered
+	flagDigests     // those of what decided beside the policy stand at the end
 )
 
 const (
@@ -75,13 +80,22 @@ type packing struct {
 	buf   []byte
 	limit int // longest string; 0: any
 	scan  scan
+	names []string // a stack: those of the objects being written
 }
 
 // documents are the parts of an entry that somebody else makes, in plain JSON and redacted.
 type documents struct {
 	flags                uint64
 	result, body         any
+	packedResult         []byte // instead of result, where it was packed before
 	resultScan, bodyScan scan
+}
+
+// keptResult is a result that was packed for another entry.
+type keptResult struct {
+	by     *packer // what is secret to it
+	bytes  []byte
+	masked []string
 }
 
 // What of an entry turned out not to be plain JSON.
@@ -122,6 +136,25 @@ func (o *packing) packGap(g gap) {
 }
 
 func (o *packing) documents(e *Entry) (d documents) {
+	if !o.kept(e, &d) {
+		o.result(e, &d)
+	}
+	if !e.Asked {
+		return d
+	}
+	o.scan = scan{}
+	v, ok := makeDocument(e.Input.Body)
+	switch {
+	case !ok || e.inputLost:
+		d.flags |= flagNoInput
+	case e.Input.Body != nil:
+		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
+		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
+	}
+	return d
+}
+
+func (o *packing) result(e *Entry, d *documents) {
 	o.scan = scan{}
 	v, ok := makeDocument(e.Result)
 	switch {
@@ -131,19 +164,27 @@ func (o *packing) documents(e *Entry) (d documents) {
 		o.redact.result(v, &o.scan)
 		d.result, d.resultScan, d.flags = v, o.scan, d.flags|flagResult
 	}
-	if !e.Asked {
-		return d
+}
+
+// kept takes the result as it was packed for another entry.
+func (o *packing) kept(e *Entry, d *documents) bool {
+	if e.ResultKept == nil {
+		return false
 	}
-	o.scan = scan{}
-	v, ok = makeDocument(e.Input.Body)
-	switch {
-	case !ok || e.inputLost:
-		d.flags |= flagNoInput
-	case e.Input.Body != nil:
-		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
-		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
+	k, _ := e.ResultKept.Load().(*keptResult)
+	if k == nil || k.by != o.packer {
+		return false
 	}
-	return d
+	d.packedResult, d.resultScan.masked, d.flags = k.bytes, k.masked, d.flags|flagResult
+	return true
+}
+
+// keep keeps the result that was packed last for other entries.
+func (o *packing) keep(e *Entry, d *documents, packed []byte) {
+	if e.ResultKept == nil || len(packed) > maxKept {
+		return
+	}
+	e.ResultKept.Store(&keptResult{by: o.packer, bytes: bytes.Clone(packed), masked: d.resultScan.masked})
 }
 
 // makeDocument asks for a document. One that fails or panics costs its own text, not the audit trail.
@@ -185,19 +226,28 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	}
 	o.params(e.Params)
 	o.clean(e.Error, o.redact.text(e.Error))
-	if flags&flagResult != 0 && !o.value(d.result, 0) {
+	switch mark := len(o.buf); {
+	case flags&flagResult == 0:
+	case d.packedResult != nil:
+		o.buf = append(o.buf, d.packedResult...)
+	case !o.value(d.result, 0):
 		return badResult
+	default:
+		o.keep(e, d, o.buf[mark:])
 	}
 	if e.Asked && flags&flagNoInput == 0 && !o.input(&e.Input, d, flags) {
 		return badInput
 	}
 	o.pointers(d, flags)
+	if flags&flagDigests != 0 {
+		o.strings(e.Digests.Routes, e.Digests.Keys, e.Digests.Directory)
+	}
 	return fine
 }
 
 func (e *Entry) flags() (flags uint64) {
 	flags |= flagIf(e.DryRun, flagDryRun) | flagIf(e.Identity.Authenticated, flagAuthenticated) | flagIf(e.Asked, flagAsked)
-	return flags | flagIf(len(e.Identity.Claims) > 0, flagClaims)
+	return flags | flagIf(len(e.Identity.Claims) > 0, flagClaims) | flagIf(e.Memo, flagMemo) | flagIf(e.Digests != Digests{}, flagDigests)
 }
 
 func (in *Input) flags() uint64 {
@@ -302,9 +352,24 @@ func (o *packing) endpoint(e *Endpoint) bool {
 
 func (o *packing) labels(m map[string]string) {
 	o.uint(uint64(len(m)))
-	for name, v := range m {
-		o.strings(name, v)
+	if len(m) == 0 {
+		return
 	}
+	names, base := sortedNames(o, m)
+	for _, name := range names {
+		o.strings(name, m[name])
+	}
+	o.names = o.names[:base]
+}
+
+// sortedNames pushes a map's names, so that equal entries are packed equally. Its caller takes them off again, down to base.
+func sortedNames[V any](o *packing, m map[string]V) (names []string, base int) {
+	base = len(o.names)
+	for name := range m {
+		o.names = append(o.names, name)
+	}
+	slices.Sort(o.names[base:])
+	return o.names[base:], base
 }
 
 // metadata leaves out what Envoy's jwt_authn put there: the payload of the token.
@@ -313,27 +378,10 @@ func (o *packing) metadata(m map[string]any) bool {
 	if _, ok := filters[jwtAuthn]; !ok {
 		return o.object(m, 0)
 	}
-	o.uint(uint64(len(m)))
-	for name, v := range m {
-		o.plain(name)
-		if name != "filterMetadata" {
-			if !o.value(v, 1) {
-				return false
-			}
-			continue
-		}
-		o.buf = append(o.buf, kindObject)
-		o.uint(uint64(len(filters) - 1))
-		for name, v := range filters {
-			if name == jwtAuthn {
-				continue
-			}
-			if o.plain(name); !o.value(v, 2) {
-				return false
-			}
-		}
-	}
-	return true
+	filters, m = maps.Clone(filters), maps.Clone(m)
+	delete(filters, jwtAuthn)
+	m["filterMetadata"] = filters
+	return o.object(m, 0)
 }
 
 // pointers writes where redaction changed the documents that are written. It never removes anything from them.
@@ -437,8 +485,13 @@ func (o *packing) number(v any) bool {
 
 func (o *packing) object(m map[string]any, depth int) bool {
 	o.uint(uint64(len(m)))
-	for name, v := range m {
-		if o.plain(name); depth >= maxNesting || !o.value(v, depth+1) {
+	if len(m) == 0 {
+		return true
+	}
+	names, base := sortedNames(o, m)
+	defer func() { o.names = o.names[:base] }()
+	for _, name := range names {
+		if o.plain(name); depth >= maxNesting || !o.value(m[name], depth+1) {
 			return false
 		}
 	}

@@ -4,11 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func testCodec() (*codec, *packer) {
@@ -55,7 +61,126 @@ func FuzzUnpack(f *testing.F) {
 		if !json.Valid(line) || bytes.IndexByte(line, '\n') != len(line)-1 || len(line) > c.max {
 			t.Errorf("%d bytes: %s", len(line), line)
 		}
+		compareLines(t, c, b)
 	})
+}
+
+// compareLines holds the line that is made straight from a packed entry against the one that is made by way of values. It reports whether there
+// was one.
+func compareLines(t *testing.T, c *codec, packed []byte) bool {
+	t.Helper()
+	line, ok := c.straight.appendLine([]byte("before"), packed, c)
+	if !ok || !utf8.Valid(packed) { // of names that are no UTF-8 several may come out as one
+		return ok
+	}
+	plain, err := c.plainLine(nil, packed)
+	if err != nil {
+		t.Fatalf("the plain way: %v", err)
+	}
+	if got, want := decodeLine(t, bytes.TrimPrefix(line, []byte("before"))), decodeLine(t, plain); !reflect.DeepEqual(got, want) {
+		t.Errorf("straight %s\nplain    %s", line, plain)
+	}
+	return true
+}
+
+// decodeLine is a line as values, the pointers in order and each once.
+func decodeLine(t *testing.T, line []byte) map[string]any {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.UseNumber()
+	var v map[string]any
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+	for _, name := range []string{"erased", "masked"} {
+		list, _ := v[name].([]any)
+		slices.SortFunc(list, func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
+		if list = slices.Compact(list); list != nil {
+			v[name] = list
+		}
+	}
+	return v
+}
+
+// TestStraight has entries that must not need the plain way, and some that must.
+func TestStraight(t *testing.T) {
+	c, p := testCodec()
+	c.labelsText, c.labels = `,"labels":{"a":"b"}`, map[string]string{"a": "b"}
+	base := func(change func(*Entry)) []byte {
+		e := &Entry{DecisionID: "d", Time: time.Unix(17, 5), Outcome: "deny", Reason: "denied", Status: 403, Method: "GET", Host: "h",
+			Path: "/a//b%2Fc/eyJh.eyJi.c?token=s3cret&x=1&x=eyJh.eyJi.c&%7e/=2", DecisionPath: "a/b", Params: []Param{{"a", "eyJh.eyJi.c"}, {"b/~", "2"}},
+			Identity: Identity{Type: "t", Identity: "i", Subject: "s", Issuer: "u", Roles: []string{"r", "\u2028"}, Claims: map[string]any{"x": 1}},
+			Bundles:  []Bundle{{"a", "b", "c"}, {"b", "", ""}}, Error: "e\xff", Memo: true, Digests: Digests{Routes: "1", Directory: "3"}, Asked: true,
+			Result: tree{map[string]any{"headers": map[string]any{"set-cookie": "s3cret"}, "b": []any{nil, true, false, json.Number("-1.5e3"), "<s>"}}},
+			Input: Input{Scheme: "https", Query: "code=s3cret", Headers: []Header{{"x-b", "1"}, {"cookie", "s3cret"}, {"a~/", "Bearer x"}}, Size: -1,
+				Time: time.Unix(1, 0), Source: Endpoint{Host: "h", Labels: map[string]string{"b": "1", "a": "2"}, Principal: "p"},
+				Destination: Endpoint{Port: 1, Service: "s"}, Extensions: map[string]string{"k": "v"}, TLS: true, SNI: "n", HasBody: true, Truncated: true,
+				Metadata: map[string]any{"filterMetadata": map[string]any{jwtAuthn: 1, "x": 2.5}}, RouteMetadata: map[string]any{"x": map[string]any{}},
+				Body: tree{map[string]any{"password": "s3cret", "b": []any{}}}, Peer: Peer{SPIFFEID: "s", SANs: []string{"a"}}, App: "app", Matched: true,
+				RouteName: "n", RouteTemplate: "t"}}
+		change(e)
+		var o packing
+		p.pack(&o, e)
+		return o.buf
+	}
+	for name, tt := range map[string]struct {
+		change func(*Entry)
+		plain  bool
+	}{
+		"everything":        {change: func(*Entry) {}},
+		"nothing":           {change: func(e *Entry) { *e = Entry{} }},
+		"nothing asked":     {change: func(e *Entry) { *e = Entry{Asked: true} }},
+		"not asked":         {change: func(e *Entry) { e.Asked = false }},
+		"no result":         {change: func(e *Entry) { e.Result = nil }},
+		"root":              {change: func(e *Entry) { e.Path = "/" }},
+		"no path":           {change: func(e *Entry) { e.Path = "" }},
+		"empty query":       {change: func(e *Entry) { e.Path = "/a?" }},
+		"raw body":          {change: func(e *Entry) { e.Input.RawBody, e.Input.Body = true, nil }},
+		"peer's name":       {change: func(e *Entry) { e.Input.Peer = Peer{Subject: "s"} }},
+		"method only":       {change: func(e *Entry) { *e = Entry{Asked: true, Method: "GET"} }},
+		"header map":        {change: func(e *Entry) { e.Input.HeaderMap = true }, plain: true},
+		"a repeated header": {change: func(e *Entry) { e.Input.Headers = []Header{{"a", "1"}, {"b", "2"}, {"a", "3"}} }, plain: true},
+		"a pipe's address":  {change: func(e *Entry) { e.Input.Source.Other = map[string]any{"pipe": "x"} }, plain: true},
+		"no JSON":           {change: func(e *Entry) { e.Result = tree{json.Number("x")} }, plain: true},
+		"cut to size":       {change: func(e *Entry) { e.Host = strings.Repeat("h", defaultMaxEntry) }, plain: true},
+		"many headers":      {change: func(e *Entry) { e.Input.Headers = manyHeaders(mostHeaders + 1) }, plain: true},
+		"too large":         {change: func(e *Entry) { e.Result = tree{strings.Repeat("\x01", defaultMaxEntry/2)} }, plain: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if straight := compareLines(t, c, base(tt.change)); straight == tt.plain {
+				t.Errorf("made straight: %v", straight)
+			}
+		})
+	}
+}
+
+func manyHeaders(n int) (list []Header) {
+	for i := range n {
+		list = append(list, Header{fmt.Sprintf("x-%03d", n-i), "v"})
+	}
+	return list
+}
+
+func BenchmarkLine(b *testing.B) {
+	c, _ := testCodec()
+	var e Entry
+	for i := range 20 {
+		e.Input.Headers = append(e.Input.Headers, Header{fmt.Sprintf("x-custom-%02d", i), "a value of the usual length"})
+	}
+	e.DecisionID, e.Outcome, e.Method, e.Host, e.Path, e.Asked, e.Time = "OPXCZ3VQJZ6LTJ3V2ZJCDSR5WA", "allow", "GET", "orders.example.com", "/orders/17", true, time.Unix(1767225600, 5)
+	var o packing
+	(&packer{redact: c.redact, max: c.max}).pack(&o, &e)
+	for name, plain := range map[string]bool{"straight": false, "plain": true} {
+		b.Run(name, func(b *testing.B) {
+			c.plain = plain
+			var line []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				line, _ = c.appendLine(line[:0], o.buf)
+			}
+			b.SetBytes(int64(len(line)))
+		})
+	}
 }
 
 // FuzzSegment puts bytes behind the header of a segment that has a frame at its beginning and one at its end: the reader comes to an end, and
@@ -127,4 +252,47 @@ func TestHole(t *testing.T) {
 	if strings.Count(string(text), `{"decision_id":"d"`) != 2 || strings.Count(string(text), `"unfinished_bytes":1016`) != 1 || strings.Contains(string(text), "damaged") {
 		t.Errorf("%s", text)
 	}
+}
+
+// TestKeptResult has a result that several entries share: it is packed once, redacted anew where other things are secret, and cut like any other.
+func TestKeptResult(t *testing.T) {
+	c, p := testCodec()
+	made := 0
+	result := counted{&made, map[string]any{"headers": map[string]any{"set-cookie": "s3cret", "x-partner": "p4rtner"}, "s": strings.Repeat("s", 600)}}
+	var kept atomic.Value
+	pack := func(p *packer, host string) string {
+		var o packing
+		p.pack(&o, &Entry{Host: host, Result: result, ResultKept: &kept})
+		line, err := c.appendLine(nil, o.buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(line)
+	}
+	first, second := pack(p, "h"), pack(p, "h")
+	if first != second || made != 1 || strings.Contains(first, "s3cret") || !strings.Contains(first, `"masked":["/result/headers/set-cookie"]`) {
+		t.Errorf("made %d times\n%s\n%s", made, first, second)
+	}
+	if line := pack(p, strings.Repeat("h", defaultMaxEntry)); !strings.Contains(line, `"erased":["/result"]`) {
+		t.Errorf("a line that is too large: %s", line)
+	}
+	other := *p
+	other.redact = newRedactor(Redact{Headers: []string{"x-partner"}})
+	if line := pack(&other, "h"); strings.Contains(line, "p4rtner") || strings.Contains(line, "s3cret") {
+		t.Errorf("with more that is secret: %s", line)
+	}
+	if line := pack(&other, "h"); strings.Contains(line, "p4rtner") {
+		t.Errorf("with more that is secret, kept: %s", line)
+	}
+}
+
+type counted struct {
+	made *int
+	v    map[string]any
+}
+
+func (d counted) JSON() (any, error) {
+	*d.made++
+	headers := d.v["headers"].(map[string]any)
+	return map[string]any{"headers": maps.Clone(headers), "s": d.v["s"]}, nil
 }

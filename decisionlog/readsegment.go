@@ -154,7 +154,7 @@ func (s *frames) refresh() error {
 func (s *frames) event(kind uint32, payload []byte) (_ []byte, err error) {
 	s.checked = false
 	if kind == frameGap {
-		g, err := (&unpacking{in: payload}).unpackGap()
+		g, err := (&unpacking{packedReader: packedReader{in: payload}}).unpackGap()
 		if err != nil {
 			return nil, s.damage(uint64(len(payload)), "a gap of another version")
 		}

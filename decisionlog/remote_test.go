@@ -27,12 +27,15 @@ import (
 	"gatehouse/decisionlog"
 )
 
+// failure is how a receiver fails. It returns true where it has answered. body takes the events.
+type failure func(w http.ResponseWriter, r *http.Request, body func() []map[string]any) bool
+
 // receiver is a server that takes events, or fails as it is told to.
 type receiver struct {
 	*httptest.Server
-	fail func(w http.ResponseWriter, r *http.Request, body func() []map[string]any) bool // true: it has answered; body takes the events
 
 	mu     sync.Mutex // guards what follows
+	fail   failure
 	cond   *sync.Cond
 	events []map[string]any // in the order in which they came, repetitions among them
 	sizes  []int            // of the requests that were taken
@@ -70,10 +73,18 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.cond.Broadcast()
 		return events
 	}
-	if r.fail != nil && r.fail(w, req, body) {
-		return
+	r.mu.Lock()
+	fail := r.fail
+	r.mu.Unlock()
+	if fail == nil || !fail(w, req, body) {
+		body()
 	}
-	body()
+}
+
+func (r *receiver) failWith(f failure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail = f
 }
 
 // await waits for so many different events.
@@ -133,7 +144,7 @@ func areInOrder(t *testing.T, events []map[string]any, n int) {
 }
 
 func TestOPA(t *testing.T) {
-	const n = 2000
+	const n = 1000
 	r := newReceiver(t)
 	cfg := toOPA(t, r.URL+"/logs")
 	cfg.MaxSize, cfg.Labels = 64<<20, map[string]string{"id": "gh-1"}
@@ -198,9 +209,9 @@ func flakily(w http.ResponseWriter, req *http.Request, body func() []map[string]
 }
 
 func TestOPAFails(t *testing.T) {
-	const n = 500
+	const n = 200
 	r := newReceiver(t)
-	r.fail = flakily
+	r.failWith(flakily)
 	cfg := toOPA(t, r.URL)
 	cfg.MaxSize = 16 << 20
 	cfg.Sinks[0].OPA.MaxRequest, cfg.Sinks[0].OPA.Timeout = 4<<10, 20*time.Millisecond
@@ -220,7 +231,7 @@ func TestOPAHangs(t *testing.T) {
 	const n = 100
 	r := newReceiver(t)
 	stuck := make(chan struct{})
-	r.fail = func(_ http.ResponseWriter, req *http.Request, _ func() []map[string]any) bool {
+	r.failWith(func(_ http.ResponseWriter, req *http.Request, _ func() []map[string]any) bool {
 		_, _ = io.Copy(io.Discard, req.Body) // for the end of the connection to be noticed
 		select {
 		case stuck <- struct{}{}:
@@ -228,7 +239,7 @@ func TestOPAHangs(t *testing.T) {
 		}
 		<-req.Context().Done()
 		return true
-	}
+	})
 	cfg := toOPA(t, r.URL)
 	cfg.File, cfg.OnFull, cfg.DrainTimeout = filepath.Join(filepath.Dir(cfg.Dir), "d.log"), "drop", 10*time.Millisecond
 	l := open(t, cfg)
@@ -245,7 +256,8 @@ func TestOPAHangs(t *testing.T) {
 	finish(t, end)
 	inOrder(t, cfg.File, 0, n)
 
-	r.fail, cfg.DrainTimeout = nil, 0
+	r.failWith(nil)
+	cfg.DrainTimeout = 0
 	finish(t, run(open(t, cfg)))
 	areInOrder(t, unique(r.await(n)), n)
 	inOrder(t, cfg.File, 0, n)
@@ -276,7 +288,7 @@ func noise(n int) decisionlog.Document {
 
 // TestOPATooLarge sends what is too large for a request, or for the server, in smaller requests, and in the end without its documents.
 func TestOPATooLarge(t *testing.T) {
-	bad := func(status int, is func(body []map[string]any) bool) func(http.ResponseWriter, *http.Request, func() []map[string]any) bool {
+	bad := func(status int, is func(body []map[string]any) bool) failure {
 		return func(w http.ResponseWriter, req *http.Request, _ func() []map[string]any) bool {
 			raw, _ := io.ReadAll(req.Body)
 			req.Body = io.NopCloser(bytes.NewReader(raw))
@@ -296,7 +308,7 @@ func TestOPATooLarge(t *testing.T) {
 		name   string
 		entry  decisionlog.Entry // is the second of many
 		max    int
-		fail   func(http.ResponseWriter, *http.Request, func() []map[string]any) bool
+		fail   failure
 		erased string
 	}{
 		{"input", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Body: noise(3 << 10)}, Result: noise(10)}, 1 << 10, nil, "[/input]"},
@@ -314,7 +326,7 @@ func TestOPATooLarge(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			const n = 20
 			r := newReceiver(t)
-			r.fail = tt.fail
+			r.failWith(tt.fail)
 			cfg := toOPA(t, r.URL)
 			cfg.Sinks[0].OPA.MaxRequest = tt.max
 			cfg.MaxEntry, cfg.MaxSize = 16<<10, 16<<20
@@ -354,12 +366,13 @@ func TestOPAGap(t *testing.T) {
 	cfg := toOPA(t, r.URL)
 	cfg.OnFull, cfg.Clock = "drop", func() time.Time { return time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC) }
 	var working atomic.Bool
-	r.fail = func(w http.ResponseWriter, _ *http.Request, _ func() []map[string]any) bool {
-		if !working.Load() {
-			w.WriteHeader(http.StatusServiceUnavailable)
+	r.failWith(func(w http.ResponseWriter, _ *http.Request, _ func() []map[string]any) bool {
+		if working.Load() {
+			return false
 		}
-		return !working.Load()
-	}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
 	l := open(t, cfg)
 	end := run(l)
 	n := 0

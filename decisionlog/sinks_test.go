@@ -29,7 +29,7 @@ func inOrder(t *testing.T, file string, first, n int) {
 
 // TestSinks has one sink hang while another takes everything: appends do not wait, and the one that hung catches up, in order.
 func TestSinks(t *testing.T) {
-	const n = 100 // less than the spool holds
+	const n = 1000 // several segments, and less than the spool holds
 	cfg := small(t.TempDir())
 	cfg.OnFull = "drop"
 	out := &gate{sink: newSink(), open: make(chan struct{})}
@@ -56,6 +56,19 @@ func TestSinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	inOrder(t, cfg.File+".out", 0, n)
+}
+
+// TestSinksWakeUp lets all sinks fall asleep between two entries.
+func TestSinksWakeUp(t *testing.T) {
+	cfg := small(t.TempDir())
+	cfg.Sinks = []decisionlog.Sink{{Name: "more", File: cfg.File + "2"}, {Name: "most", File: cfg.File + "3"}}
+	l := open(t, cfg)
+	end := run(l)
+	for i := range uint64(5) {
+		add(t, l, usual())
+		awaitStatus(t, l, func(st decisionlog.Status) bool { return st.Written == i+1 && st.Spool.Oldest.IsZero() })
+	}
+	finish(t, end)
 }
 
 // awaitStatus waits for a log to be in a state. It asks again whenever the writers may have come further.
@@ -95,7 +108,7 @@ func TestSinksChange(t *testing.T) {
 		t.Run(fmt.Sprintf("reload %v", reload), func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			cfg := small(".")
-			cfg.File, cfg.DrainTimeout = "", 100*time.Millisecond
+			cfg.File, cfg.DrainTimeout = "", 100*time.Millisecond // for the sink that takes nothing
 			n := 0
 			var l *decisionlog.Log
 			var end func() error
@@ -117,6 +130,7 @@ func TestSinksChange(t *testing.T) {
 				}
 			}
 			start(file("a"), decisionlog.Sink{Name: "b", File: "/dev/full"})
+			cfg.DrainTimeout = time.Minute
 			start(file("b"), file("a")) // b takes up what it refused
 			awaitStatus(t, l, func(st decisionlog.Status) bool { return st.Sinks[0].Unread == 0 })
 			start(file("a"))

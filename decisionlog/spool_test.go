@@ -448,7 +448,7 @@ func beKilled(dir string) {
 // file, once, and at a receiver that fails at random, once for who looks at the ids, and in the order of each who appended.
 func TestKill(t *testing.T) {
 	dir, r := t.TempDir(), newReceiver(t)
-	r.fail = flakily
+	r.failWith(flakily)
 	said := map[string]bool{}
 	for range rounds {
 		cmd := exec.Command(os.Args[0], "-test.run=^$")
@@ -461,7 +461,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		in, n := bufio.NewReader(out), 1+rand.IntN(3000)
+		in, n := bufio.NewReader(out), 1+rand.IntN(1000)
 		for {
 			line, err := in.ReadString('\n')
 			if err != nil {

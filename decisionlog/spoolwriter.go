@@ -280,7 +280,7 @@ func (w *writer) fill(ctx context.Context) bool {
 				zap.Uint64("bytes", p.damage.damaged), zap.Uint64("unfinished", p.damage.unfinished), zap.Time("since", p.damage.since), zap.Time("until", p.damage.until))
 			w.gapLine(p.damage)
 		case p.kind == frameGap:
-			g, err := (&unpacking{in: p.payload}).unpackGap()
+			g, err := (&unpacking{packedReader: packedReader{in: p.payload}}).unpackGap()
 			if err != nil {
 				g = w.cur.damage(w.cur.s, uint64(len(p.payload)))
 			}
@@ -327,7 +327,7 @@ func (p *piece) key() string {
 	case p.payload == nil:
 		return gapKey(p.damage.since, p.damage.until, p.damage.segment)
 	case p.kind == frameGap:
-		g, _ := (&unpacking{in: p.payload}).unpackGap()
+		g, _ := (&unpacking{packedReader: packedReader{in: p.payload}}).unpackGap()
 		return gapKey(g.since, g.until, g.segment)
 	}
 	return packedID(p.payload)

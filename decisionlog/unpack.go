@@ -2,7 +2,6 @@ package decisionlog
 
 import (
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -14,10 +13,9 @@ import (
 
 var errPacked = errors.New("this is no packed entry of version 1")
 
-// unpacking reads a packed entry. After the first mistake everything is empty, and err is set.
+// unpacking reads a packed entry into values.
 type unpacking struct {
-	in     []byte
-	err    bool
+	packedReader
 	scan   *scan     // gets a pointer to each string that redaction changed
 	redact *redactor // knows which query parameters are secret by name
 }
@@ -40,7 +38,7 @@ func (u *unpacking) unpack() (out unpacked, err error) {
 	rec.Timestamp = stamp(u.time())
 	rec.Metrics.Handler = u.int()
 	rec.Status = int(u.uint())
-	rec.DryRun = flags&flagDryRun != 0
+	rec.DryRun, rec.Memo = flags&flagDryRun != 0, flags&flagMemo != 0
 	for _, f := range []struct {
 		into *string
 		at   string
@@ -79,6 +77,11 @@ func (u *unpacking) unpack() (out unpacked, err error) {
 	}
 	for range u.count() {
 		u.scan.mask(u.text("", ""))
+	}
+	if flags&flagDigests != 0 {
+		rec.Digests.Routes, _ = u.string()
+		rec.Digests.Keys, _ = u.string()
+		rec.Digests.Directory, _ = u.string()
 	}
 	if u.err {
 		return unpacked{}, errPacked
@@ -430,77 +433,6 @@ func anyStrings(list []string) []any {
 	return out
 }
 
-func (u *unpacking) fail() { u.in, u.err = nil, true }
-
-func (u *unpacking) byte() byte {
-	if len(u.in) == 0 {
-		u.fail()
-		return 0
-	}
-	b := u.in[0]
-	u.in = u.in[1:]
-	return b
-}
-
-func (u *unpacking) uint() uint64 {
-	v, n := binary.Uvarint(u.in)
-	if n <= 0 {
-		u.fail()
-		return 0
-	}
-	u.in = u.in[n:]
-	return v
-}
-
-func (u *unpacking) int() int64 {
-	v, n := binary.Varint(u.in)
-	if n <= 0 {
-		u.fail()
-		return 0
-	}
-	u.in = u.in[n:]
-	return v
-}
-
-// count reads the length of a list, each of whose members takes a byte at least.
-func (u *unpacking) count() int {
-	n := u.uint()
-	if n > uint64(len(u.in)) {
-		u.fail()
-		return 0
-	}
-	return int(n)
-}
-
-func (u *unpacking) time() time.Time {
-	seconds, nanos := u.int(), u.uint()
-	if nanos >= uint64(time.Second) || seconds < minSeconds || seconds > maxSeconds {
-		u.fail()
-		return time.Time{}
-	}
-	return time.Unix(seconds, int64(nanos)).UTC()
-}
-
-// RFC 3339 knows the years 0 to 9999.
-const (
-	minSeconds = -62167219200
-	maxSeconds = 253402300799
-)
-
-// string reads a string and what redaction did to it.
-func (u *unpacking) string() (s string, changed uint64) {
-	n := u.uint()
-	if changed = n & 3; changed == textSecret {
-		return redacted, changed
-	}
-	if n >>= 2; n > uint64(len(u.in)) {
-		u.fail()
-		return "", 0
-	}
-	s, u.in = string(u.in[:n]), u.in[n:]
-	return s, changed
-}
-
 // text reads a string and notes its pointer, at and name, where redaction changed it.
 func (u *unpacking) text(at, name string) string {
 	s, changed := u.string()
@@ -572,10 +504,10 @@ func (u *unpacking) object(depth int) map[string]any {
 // packedTime reads when a packed entry was, or until when a gap.
 func packedTime(kind uint32, packed []byte) (time.Time, bool) {
 	if kind == frameGap {
-		g, err := (&unpacking{in: packed}).unpackGap()
+		g, err := (&unpacking{packedReader: packedReader{in: packed}}).unpackGap()
 		return g.until, err == nil
 	}
-	u := unpacking{in: packed}
+	u := packedReader{in: packed}
 	if u.byte() != packVersion {
 		return time.Time{}, false
 	}
@@ -586,7 +518,7 @@ func packedTime(kind uint32, packed []byte) (time.Time, bool) {
 
 // packedID reads the id of a packed entry; "" where it has none.
 func packedID(packed []byte) string {
-	u := unpacking{in: packed}
+	u := packedReader{in: packed}
 	if u.byte() != packVersion {
 		return ""
 	}

@@ -221,3 +221,37 @@ func TestAmbiguousPathsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestExampleOverUnixSocket takes the comment marks off the lines that the example has for it, and puts them before the others.
+func TestExampleOverUnixSocket(t *testing.T) {
+	app := t.TempDir()
+	if err := os.CopyFS(app, os.DirFS(filepath.Join(root, "examples", "flask-orders"))); err != nil {
+		t.Fatal(err)
+	}
+	for name, lines := range map[string][2]string{
+		"gatehouse.yaml": {"  grpc: [\"127.0.0.1:9191\"]", "  # grpc: [\"unix:"},
+		"envoy.yaml":     {"              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9191", "              # - endpoint: {address: {pipe:"},
+	} {
+		file := filepath.Join(app, name)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, unix := lines[0], lines[1]
+		if strings.Count(string(text), tcp) != 1 || strings.Count(string(text), unix) != 1 {
+			t.Fatalf("%s has no line %q, or none %q", name, tcp, unix)
+		}
+		indent := tcp[:len(tcp)-len(strings.TrimLeft(tcp, " "))]
+		swapped := strings.NewReplacer(tcp, indent+"# "+strings.TrimLeft(tcp, " "), unix, strings.Replace(unix, "# ", "", 1)).Replace(string(text))
+		if err := os.WriteFile(file, []byte(swapped), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, sandbox.Config{App: app})
+	if answer := ask(t, s, sandbox.Call{Path: "/orders", Token: s.Token("vera", "viewer")}); answer.Status != 200 {
+		t.Errorf("a viewer reads: %d %s", answer.Status, answer.Body)
+	}
+	if answer := ask(t, s, sandbox.Call{Path: "/orders"}); answer.Status != 401 {
+		t.Errorf("no token: %d %s", answer.Status, answer.Body)
+	}
+}

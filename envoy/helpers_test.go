@@ -2,11 +2,24 @@ package envoy_test
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
 	"gatehouse/envoy/sandbox"
 )
+
+// plain says whether Gatehouse is to run on the reference path, without anything that only makes it faster.
+func plain() bool { return os.Getenv("GATEHOUSE_PLAIN") == "1" }
+
+// serving is the command that runs Gatehouse.
+func serving(config string) []string {
+	command := []string{gatehouseBinary, "serve", "--config", config}
+	if plain() {
+		command = append(command, "--plain")
+	}
+	return command
+}
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
 

@@ -205,7 +205,7 @@ func startGatehouse(t *testing.T, name, config string, files map[string]string) 
 // start runs it again, on the ports that it had.
 func (g *another) start(t *testing.T) {
 	t.Helper()
-	g.Process = program(t, g.name, g.dir, []string{gatehouseBinary, "serve", "--config", filepath.Join(g.dir, "gatehouse.yaml")})
+	g.Process = program(t, g.name, g.dir, serving(filepath.Join(g.dir, "gatehouse.yaml")))
 	if err := g.Ready(t.Context(), "http://"+at(g.admin)+"/healthz"); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func startStack(t *testing.T, dir string, apps map[int]int) *stack {
 	}
 	amend(t, filepath.Join(dir, "envoy.yaml"), changes...)
 
-	s.gatehouse = program(t, "gatehouse", dir, []string{gatehouseBinary, "serve", "--config", filepath.Join(dir, "gatehouse.yaml")})
+	s.gatehouse = program(t, "gatehouse", dir, serving(filepath.Join(dir, "gatehouse.yaml")))
 	if err := s.gatehouse.Ready(t.Context(), "http://"+at(s.admin)+"/readyz"); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,10 @@ import (
 )
 
 // incoming is one CheckRequest as it came, turned into what the gate reads.
-type incoming struct{ request *gate.Request }
+type incoming struct {
+	request *gate.Request
+	plain   bool // the answer is to be made with the generated code, as the request was
+}
 
 // outgoing is one CheckResponse, already on the wire format.
 type outgoing struct{ wire []byte }
@@ -21,10 +24,16 @@ type outgoing struct{ wire []byte }
 // codec is the server's codec for all services on the port. grpc-go answers a message that does not parse, or that does
 // not marshal, with a gRPC error, and Envoy may be told to let requests through on those (failure_mode_allow). So for
 // our own two types it never fails: what does not parse is a Request with a problem, which Check denies.
-type codec struct{ next encoding.CodecV2 }
+type codec struct {
+	next  encoding.CodecV2
+	plain bool
+}
 
-// Codec returns the codec that a grpc.Server with an Authorization service must be made with (grpc.ForceServerCodecV2).
-func Codec() encoding.CodecV2 { return codec{next: encoding.GetCodecV2("proto")} }
+// Codec returns the codec that a grpc.Server with an Authorization service must be made with (grpc.ForceServerCodecV2). A plain one
+// reads and writes messages with the generated code alone.
+func Codec(plain bool) encoding.CodecV2 {
+	return codec{next: encoding.GetCodecV2("proto"), plain: plain}
+}
 
 // Name implements encoding.CodecV2.
 func (codec) Name() string { return "proto" }
@@ -43,13 +52,18 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.next.Unmarshal(data, v)
 	}
-	in.request = read(data.Materialize()) // a copy: nothing of ours outlives the transport's buffers
+	in.plain = c.plain
+	in.request = read(data.Materialize(), c.plain) // a copy: nothing of ours outlives the transport's buffers
 	return nil
 }
 
 // read turns a CheckRequest into a Request that owns the message's memory. One that does not parse is Malformed.
-func read(wire []byte) *gate.Request {
-	req, ok := scan(wire)
+func read(wire []byte, plain bool) *gate.Request {
+	var req *gate.Request
+	ok := false
+	if !plain {
+		req, ok = scan(wire)
+	}
 	if !ok {
 		var message authv3.CheckRequest
 		if err := proto.Unmarshal(wire, &message); err != nil {

@@ -47,19 +47,21 @@ func TestConformance(t *testing.T) {
 			if err := protojson.Unmarshal(r.Request, &req); err != nil {
 				t.Fatal(err)
 			}
-			got, err := c.Check(t.Context(), &req)
-			if err != nil {
-				t.Fatalf("gRPC error: %v", err)
+			for range 2 { // the second answer may be the first one, remembered
+				got, err := c.Check(t.Context(), &req)
+				if err != nil {
+					t.Fatalf("gRPC error: %v", err)
+				}
+				if r.Ours != "" {
+					checkDifference(t, r, got)
+					continue
+				}
+				var want authv3.CheckResponse
+				if err := protojson.Unmarshal(r.Response, &want); err != nil {
+					t.Fatal(err)
+				}
+				compare(t, &want, got)
 			}
-			if r.Ours != "" {
-				checkDifference(t, r, got)
-				return
-			}
-			var want authv3.CheckResponse
-			if err := protojson.Unmarshal(r.Response, &want); err != nil {
-				t.Fatal(err)
-			}
-			compare(t, &want, got)
 		})
 	}
 }

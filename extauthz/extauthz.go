@@ -40,8 +40,13 @@ const ServiceName = "envoy.service.auth.v3.Authorization"
 
 // ServerOptions are the options that a grpc.Server carrying a Server must have. The message limit lies above all that
 // Envoy can send: a larger message would be a gRPC error. The product's own limit, limits.message, denies.
-func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.ForceServerCodecV2(Codec()), grpc.MaxRecvMsgSize(math.MaxInt32)}
+func ServerOptions() []grpc.ServerOption { return serverOptions(false) }
+
+// PlainServerOptions are ServerOptions for the reference path: messages are read and written with the generated code alone.
+func PlainServerOptions() []grpc.ServerOption { return serverOptions(true) }
+
+func serverOptions(plain bool) []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.ForceServerCodecV2(Codec(plain)), grpc.MaxRecvMsgSize(math.MaxInt32)}
 }
 
 // Register adds the Authorization service to a server made with ServerOptions.
@@ -59,18 +64,22 @@ func handle(srv any, ctx context.Context, decode func(any) error, _ grpc.UnarySe
 	if err := decode(&in); err != nil {
 		in.request = &gate.Request{Malformed: err}
 	}
-	return srv.(*Server).check(ctx, in.request), nil
+	return srv.(*Server).check(ctx, &in), nil
 }
 
-func (s *Server) check(ctx context.Context, req *gate.Request) (out *outgoing) {
+func (s *Server) check(ctx context.Context, in *incoming) (out *outgoing) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.logger.Error("rendering an answer panicked", zap.Any("panic", p), zap.Stack("stack"))
 			out = lastResort
 		}
 	}()
-	answer := s.gate.Check(ctx, req)
-	wire, err := encode(&answer)
+	answer := s.gate.Check(ctx, in.request)
+	render := encode
+	if in.plain {
+		render = func(a *gate.Answer) ([]byte, error) { return proto.Marshal(response(a)) }
+	}
+	wire, err := render(&answer)
 	if err != nil {
 		s.logger.Error("an answer does not marshal", zap.String("decision_id", answer.DecisionID), zap.Error(err))
 		return lastResort

@@ -3,6 +3,7 @@ package extauthz_test
 import (
 	"context"
 	"net"
+	"os"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -33,8 +34,12 @@ func compile(t testing.TB, rego string) *policy.Snapshot {
 	return s
 }
 
+// plain says whether the tests are to run on the reference path, without anything that only makes it faster.
+func plain() bool { return os.Getenv("GATEHOUSE_PLAIN") == "1" }
+
 func settings() *gate.Settings {
 	return &gate.Settings{
+		Plain:   plain(),
 		Headers: gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
 		Apps:    []gate.App{{Decision: []string{"envoy", "authz", "allow"}}},
 		Timeout: time.Second,
@@ -55,7 +60,11 @@ func connection(t testing.TB, cfg gate.Config, parts ...gate.Part) *grpc.ClientC
 	if err := g.Publish(ctx, parts...); err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(extauthz.ServerOptions()...)
+	options := extauthz.ServerOptions()
+	if plain() {
+		options = extauthz.PlainServerOptions()
+	}
+	server := grpc.NewServer(options...)
 	extauthz.New(g, cfg.Logger).Register(server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -64,6 +64,13 @@ type field struct {
 // over; groups are not.
 func eachField(b []byte, each func(field) bool) bool {
 	for len(b) > 0 {
+		if f, n := short(b); n > 0 {
+			if !each(f) {
+				return false
+			}
+			b = b[n:]
+			continue
+		}
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
 			return false
@@ -88,6 +95,17 @@ func eachField(b []byte, each func(field) bool) bool {
 		b = b[n:]
 	}
 	return true
+}
+
+// short reads a field of bytes whose number and length take one byte each, as most do; n is 0 where it is another.
+func short(b []byte) (f field, n int) {
+	if len(b) < 2 || b[0]&7 != byte(protowire.BytesType) || b[0] < 8 || b[0] >= 0x80 || b[1] >= 0x80 {
+		return field{}, 0
+	}
+	if n = 2 + int(b[1]); n > len(b) {
+		return field{}, 0
+	}
+	return field{num: protowire.Number(b[0] >> 3), typ: protowire.BytesType, bytes: b[2:n:n]}, n
 }
 
 // text puts the field's bytes into a string that shares their memory.
@@ -162,14 +180,8 @@ func (s *scanner) http(f field) bool {
 	if f.typ != protowire.BytesType {
 		return false
 	}
-	count := 0
-	eachField(f.bytes, func(f field) bool {
-		if f.num == 3 {
-			count++
-		}
-		return true
-	})
 	req := s.req
+	count := countHeaders(f.bytes)
 	req.Headers = make(gate.Headers, 0, count)
 	if !eachField(f.bytes, s.httpField) {
 		return false
@@ -181,6 +193,28 @@ func (s *scanner) http(f field) bool {
 		req.Headers = s.headers
 	}
 	return !repeated(req.Headers[:count])
+}
+
+// countHeaders counts the header fields of a message, as far as it can be read.
+func countHeaders(b []byte) (count int) {
+	for len(b) > 0 {
+		f, n := short(b)
+		if n == 0 {
+			var m int
+			if f.num, f.typ, n = protowire.ConsumeTag(b); n < 0 {
+				return count
+			}
+			if m = protowire.ConsumeFieldValue(f.num, f.typ, b[n:]); m < 0 {
+				return count
+			}
+			n += m
+		}
+		if f.num == 3 {
+			count++
+		}
+		b = b[n:]
+	}
+	return count
 }
 
 func (s *scanner) httpField(f field) bool {
@@ -223,6 +257,11 @@ func (s *scanner) httpField(f field) bool {
 
 // pair reads an entry of a map of strings.
 func pair(f field, key, value *string) bool {
+	if k, n := short(f.bytes); n > 0 && k.num == 1 { // key, value and nothing more, as every encoder writes it
+		if v, m := short(f.bytes[n:]); m > 0 && v.num == 2 && n+m == len(f.bytes) {
+			return k.text(key) && v.text(value)
+		}
+	}
 	keys, values := 0, 0
 	ok := f.message(func(f field) bool {
 		switch f.num {
@@ -246,14 +285,28 @@ func repeated(headers gate.Headers) bool {
 	if len(headers) > maxCompared {
 		return true
 	}
+	var seen [16]uint64 // by a hash of the name, so that hardly any are compared
 	for i := range headers {
-		for j := range i {
-			if headers[i].Name == headers[j].Name {
-				return true
+		at := nameHash(headers[i].Name) % 1024
+		if seen[at/64]&(1<<(at%64)) != 0 {
+			for j := range i {
+				if headers[i].Name == headers[j].Name {
+					return true
+				}
 			}
 		}
+		seen[at/64] |= 1 << (at % 64)
 	}
 	return false
+}
+
+// nameHash is of what names mostly differ in: length, beginning, middle and end.
+func nameHash(name string) uint {
+	n := len(name)
+	if n < 2 {
+		return uint(n)
+	}
+	return uint(n)*37 ^ uint(name[0])*5 ^ uint(name[n/2])*11 ^ uint(name[n-2])*59 ^ uint(name[n-1])*3
 }
 
 // config.core.v3.HeaderMap, with encode_raw_headers. Where there are plain headers as well they are what counts.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -146,7 +147,14 @@ func marshal(t testing.TB, m proto.Message) []byte {
 }
 
 func BenchmarkRead(b *testing.B) {
-	wire := messages(b)[0]
+	message := &authv3.CheckRequest{}
+	if err := proto.Unmarshal(messages(b)[0], message); err != nil {
+		b.Fatal(err)
+	}
+	for i := range 20 {
+		message.Attributes.Request.Http.Headers[fmt.Sprintf("x-custom-%d", i)] = "a value of the usual length"
+	}
+	wire := marshal(b, message)
 	b.Run("scan", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -36,11 +36,14 @@ type Answer struct {
 
 // Trace says how an Answer came about. It is for operators' tools: no transport shows it to a client.
 type Trace struct {
-	App      string       // the application, "" where there is only one
-	Match    routes.Match // the route, where its table has one
-	Asked    string       // the decision path
-	Revision string       // of the policy
-	Cause    error        // why it is a denial, nil where the policy allowed
+	App   string        // the application, "" where there is only one
+	Match routes.Match  // the route, where its table has one
+	Asked string        // the decision path
+	Entry *policy.Entry // what was asked; nil where the policy was not
+	// Remembers says that the settings have decisions remembered; Entry knows whether its own can be.
+	Remembers bool
+	Revision  string // of the policy
+	Cause     error  // why it is a denial, nil where the policy allowed
 }
 
 // Action says how a header joins others of its name.
@@ -72,8 +75,26 @@ type HeaderOption struct {
 
 // overrides make some servers and frameworks act on another method or path than the one that was decided about: gunicorn
 // takes SCRIPT_NAME from a proxy on loopback and cuts it off the path. They are taken off, under every spelling.
-var overrides = []string{"x-http-method-override", "x-http-method", "x-method-override",
-	"script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url"}
+var overrides = newNameSet("x-http-method-override", "x-http-method", "x-method-override",
+	"script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url")
+
+// nameSet is a set of names, few of them. Most of those that are not in it differ from all that are in their length.
+type nameSet struct {
+	names   []string
+	lengths uint64 // bit n: one of them has n bytes
+}
+
+func newNameSet(names ...string) (s nameSet) {
+	for _, name := range names {
+		s.lengths |= 1 << len(name)
+	}
+	s.names = names
+	return s
+}
+
+func (s *nameSet) has(name string) bool {
+	return len(name) < 64 && s.lengths>>len(name)&1 == 1 && slices.Contains(s.names, name)
+}
 
 // headerValue reports whether s may be a header's value: RFC 9110 section 5.5 without obs-text rules, UTF-8, no controls.
 func headerValue(s string) bool {
@@ -94,7 +115,7 @@ func (c *call) allow(why Reason) (Answer, error) {
 	if why == None {
 		d := &c.decision
 		a.Response = options(d.ResponseHeaders)
-		a.SetQuery, a.Metadata = d.SetQuery, d.Metadata
+		a.SetQuery, a.Metadata = slices.Clone(d.SetQuery), d.Metadata // a decision that is remembered serves others too
 		a.RemoveQuery = append(a.RemoveQuery, d.RemoveQuery...)
 		if c.req.FixedQuery && len(a.SetQuery)+len(a.RemoveQuery) > 0 {
 			return Answer{}, fail(PolicyError, errors.New("the policy changes the query, which this proxy has no way to do"))
@@ -109,11 +130,12 @@ func (c *call) allow(why Reason) (Answer, error) {
 // requestHeaders fills in what changes on the request to the app: the caller's verified identity, what the policy adds
 // and removes, and the removal of everything the client sent that the app could mistake for either.
 func (c *call) requestHeaders(a *Answer) error {
-	names := c.view.settings().Headers
-	trusted, err := names.trusted(&c.identity, c.started)
+	names := &c.view.settings().Headers
+	trusted, err := names.trusted(&c.identity, c.started, c.trusted[:0])
 	if err != nil {
 		return err
 	}
+	a.Set = c.set[:0]
 	if !a.DryRun {
 		a.Remove = append(a.Remove, c.decision.RemoveHeaders...)
 		c.policyHeaders(a)
@@ -128,7 +150,7 @@ func (c *call) requestHeaders(a *Answer) error {
 			a.Remove = append(a.Remove, h.Name)
 		}
 	}
-	if err := c.removeLookalikes(a, &names); err != nil {
+	if err := c.removeLookalikes(a, names); err != nil {
 		return err
 	}
 	if names.RemoveCredential {
@@ -165,12 +187,13 @@ func (c *call) policyHeaders(a *Answer) {
 // removeLookalikes takes off what the client sent under another spelling of a name that the app trusts, and every
 // spelling of the overrides. The canonical name is not among them: Envoy removes after it sets.
 func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
-	for _, h := range c.req.Headers {
+	for i := range c.req.Headers {
+		h := &c.req.Headers[i]
 		folded := fold(h.Name)
 		spoof := folded != h.Name && (names.has(folded) ||
 			slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, folded) }))
 		switch {
-		case !spoof && !slices.Contains(overrides, folded) || slices.Contains(a.Remove, h.Name):
+		case !spoof && !overrides.has(folded) || slices.Contains(a.Remove, h.Name):
 		case c.req.FixedHeaders:
 			return fail(BadRequest, fmt.Errorf("header %q could mislead the application, and this proxy cannot take it off: let it drop the header before it asks", h.Name))
 		default:

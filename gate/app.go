@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -35,8 +36,15 @@ const ruleName = "allowed"
 type application struct {
 	App
 	table *routes.Table
-	entry *policy.Entry // of Decision
-	rules map[*routes.Route]map[string]*policy.Entry
+	one   rule // of Decision; where each route has a rule of its own, what stands for those that have none
+	rules map[*routes.Route]map[string]*rule
+}
+
+// rule is what can be asked about a request. Its name is the decision path in words: envoy/authz/allow, or for a route's rule its
+// package as Aserto writes it, orders.GET.orders.__id.
+type rule struct {
+	entry *policy.Entry // nil: there is none
+	name  string
 }
 
 // label names the application in messages.
@@ -89,7 +97,7 @@ func (v *View) assemble() error {
 		return nil
 	}
 	for _, app := range v.Settings.Apps {
-		a := application{App: app, table: v.Routes[app.Name]}
+		a := application{App: app, table: v.Routes[app.Name], one: rule{name: strings.Join(app.Decision, "/")}}
 		a.Hosts = make([]string, len(app.Hosts))
 		for i, host := range app.Hosts {
 			a.Hosts[i] = lowerASCII(host)
@@ -99,8 +107,9 @@ func (v *View) assemble() error {
 		}
 		var err error
 		if len(app.Root) > 0 {
+			a.one.name = routes.RuleName(app.Root)
 			err = v.assembleRules(&a)
-		} else if a.entry, err = v.Policy.Entry(app.Decision); err == nil && a.entry == nil {
+		} else if a.one.entry, err = v.Policy.Entry(app.Decision); err == nil && a.one.entry == nil {
 			err = fmt.Errorf("%s: decision %q is not defined by any rule", app.label(), strings.Join(app.Decision, "/"))
 		}
 		if err != nil {
@@ -123,7 +132,7 @@ func (v *View) assembleRules(a *application) error {
 	if len(conflicts) > 0 {
 		return errors.Join(conflicts...)
 	}
-	a.rules = map[*routes.Route]map[string]*policy.Entry{}
+	a.rules = map[*routes.Route]map[string]*rule{}
 	asked := map[string]bool{}
 	var missing []string
 	for _, route := range a.table.Routes() {
@@ -150,7 +159,7 @@ func (v *View) assembleRules(a *application) error {
 
 // rulesOf finds the rules of one route, and notes in asked what was looked for. It returns what is missing.
 func (v *View) rulesOf(a *application, route *routes.Route, asked map[string]bool) (missing []string, err error) {
-	entries := map[string]*policy.Entry{}
+	rules := map[string]*rule{}
 	required := route.RuleMethods()
 	for _, method := range slices.Concat(required, addedMethods(route, required)) {
 		path, err := routes.RulePath(a.Root, method, route.Template)
@@ -164,12 +173,12 @@ func (v *View) rulesOf(a *application, route *routes.Route, asked map[string]boo
 		case err != nil:
 			return nil, err
 		case entry != nil:
-			entries[method] = entry
+			rules[method] = &rule{entry, name}
 		case slices.Contains(required, method):
 			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", a.label(), method, route.Template, name, ruleName))
 		}
 	}
-	a.rules[route] = entries
+	a.rules[route] = rules
 	return missing, nil
 }
 
@@ -183,23 +192,40 @@ func addedMethods(route *routes.Route, required []string) []string {
 	return slices.DeleteFunc(slices.Clone(effective), func(m string) bool { return slices.Contains(required, m) })
 }
 
-// ask finds the entry for a request: the application's one decision, or its route's rule.
-func (a *application) ask(method string, route *routes.Route) (*policy.Entry, []string) {
-	if a.entry != nil {
-		return a.entry, a.Decision
+// eachEntry calls each with what the applications' requests can be asked of, until it returns false.
+func (v *View) eachEntry(each func(*policy.Entry) bool) {
+	for i := range v.apps {
+		a := &v.apps[i]
+		if a.one.entry != nil && !each(a.one.entry) {
+			return
+		}
+		if a.table == nil {
+			continue
+		}
+		for _, route := range a.table.Routes() {
+			for _, method := range slices.Sorted(maps.Keys(a.rules[route])) {
+				if !each(a.rules[route][method].entry) {
+					return
+				}
+			}
+		}
 	}
-	if route == nil {
-		return nil, a.Root
+}
+
+// ask finds the rule for a request: the application's one decision, or its route's rule.
+func (a *application) ask(method string, route *routes.Route) *rule {
+	if a.one.entry != nil || route == nil {
+		return &a.one
 	}
-	entries := a.rules[route]
-	entry := entries[method]
-	if entry == nil && method == "HEAD" {
-		entry = entries["GET"]
+	rules := a.rules[route]
+	found := rules[method]
+	if found == nil && method == "HEAD" {
+		found = rules["GET"]
 	}
-	if entry == nil {
-		return nil, a.Root
+	if found == nil {
+		return &a.one
 	}
-	return entry, entry.Path()[:len(entry.Path())-1]
+	return found
 }
 
 // app finds the application that a request is for: the one that Envoy's configuration names, else the one that the host

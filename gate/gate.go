@@ -8,7 +8,6 @@ package gate
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -19,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog"
 	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -46,6 +46,8 @@ type Gate struct {
 
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
+	ids       decisionIDs
+	memory    *memory
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 }
@@ -60,36 +62,48 @@ func New(cfg Config) (*Gate, error) {
 	if g.logger == nil {
 		g.logger = zap.NewNop()
 	}
+	if g.memory, err = newMemory(cfg.Registerer, g.logger, g.View); err != nil {
+		return nil, err
+	}
 	if g.clock == nil {
 		g.clock = time.Now
 	}
 	g.view.Store(&View{})
-	return g, nil
+	return g, g.ids.init()
 }
 
 // call is one request on its way through the stages.
 type call struct {
-	req          *Request
-	id           string // the decision's
-	started      time.Time
-	view         *View
-	target       target
-	app          *application
-	match        routes.Match // where the application's table has a route for the request
-	identity     identity.Identity
-	peer         identity.Peer
-	body         policy.Value // of the request as the policy reads it; nil: the policy was not asked
-	truncated    bool         // more of the body was sent than is here
-	decisionPath []string
-	decision     policy.Decision
-	bypassed     bool
-	span         trace.SpanContext
+	req        *Request
+	id         string // the decision's
+	started    time.Time
+	view       *View
+	target     target
+	app        *application
+	match      routes.Match // where the application's table has a route for the request
+	identity   identity.Identity
+	peer       identity.Peer
+	body       policy.Value // of the request as the policy reads it; nil: the policy was not asked
+	truncated  bool         // more of the body was sent than is here
+	decision   policy.Decision
+	rule       *rule // what is asked for the decision
+	remembered bool  // the decision is an earlier one about an input that is the same to the policy
+	bypassed   bool
+	span       trace.SpanContext
+
+	// Room for what every call makes, so that it costs nothing of its own.
+	newID   id
+	logged  decisionlog.Entry
+	values  [1]string
+	set     [4]HeaderOption
+	trusted [identityHeaders]HeaderOption
 }
 
 // Check decides about one request. It always answers, and leaves exactly one entry in the decision log before it returns.
 // The context's end cancels what is under way; the answer is then a denial.
 func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
-	c := &call{req: req, id: rand.Text(), started: g.clock(), identity: identity.Anonymous()}
+	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
+	c.id = g.ids.next(&c.newID)
 	ctx, span := g.traces.begin(ctx, c)
 	err := g.guard(c, func() (err error) {
 		if err := g.approach(ctx, c); err != nil || c.bypassed {
@@ -187,7 +201,18 @@ func (c *call) identify(ctx context.Context) error {
 
 // credentials is where the request may say who calls.
 func (c *call) credentials() identity.Request {
-	return identity.Request{Header: c.req.Headers.Values, Query: c.target.rawQuery, Principal: c.req.Source.Principal, Metadata: c.req.Metadata}
+	return identity.Request{Header: c.header, Query: c.target.rawQuery, Principal: c.req.Source.Principal, Metadata: c.req.Metadata}
+}
+
+// header gives a header's values. They are good until the next call.
+func (c *call) header(name string) []string {
+	values := c.values[:0]
+	for i := range c.req.Headers {
+		if c.req.Headers[i].Name == name {
+			values = append(values, c.req.Headers[i].Value)
+		}
+	}
+	return values
 }
 
 // decide asks the policy, within the time and the number of evaluations that the settings grant.
@@ -199,8 +224,8 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	}
 	defer g.deciding.Add(-1)
 
-	entry, path := c.app.ask(c.req.Method, c.match.Route)
-	c.decisionPath = path
+	c.rule = c.app.ask(c.req.Method, c.match.Route)
+	entry := c.rule.entry
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))
 	}
@@ -208,13 +233,15 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	if err = c.parseInput(entry); err != nil {
 		return fail(BadRequest, err)
 	}
-	document, err := c.input(entry.Reads())
-	if err != nil {
-		return fail(BadRequest, err)
+	key := c.key(entry)
+	defer key.Done()
+	if c.remembered, err = g.recall(c, key); !c.remembered {
+		document, wrong := c.asRead(entry)
+		if wrong != nil {
+			return fail(BadRequest, wrong)
+		}
+		c.decision, err = c.evaluate(ctx, key, document)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
-	c.decision, err = entry.Decide(ctx, document, c.started)
 	switch {
 	case err == nil && c.decision.Allowed:
 		return nil
@@ -222,7 +249,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		return fail(NoCredential, errors.New("the policy denies a caller without a credential"))
 	case err == nil:
 		return fail(Denied, errors.New("the policy denies"))
-	case ctx.Err() != nil:
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return fail(Timeout, fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err))
 	case errors.Is(err, policy.ErrUndefined):
 		return fail(NoDecision, err)
@@ -232,11 +259,14 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 
 func (c *call) trace(err error) Trace {
 	t := Trace{Match: c.match, Asked: c.asked(), Cause: err}
+	if c.rule != nil {
+		t.Entry = c.rule.entry
+	}
 	if c.app != nil {
 		t.App = c.app.Name
 	}
 	if c.view != nil {
-		t.Revision = c.view.revision
+		t.Revision, t.Remembers = c.view.revision, c.view.memo != nil
 	}
 	return t
 }

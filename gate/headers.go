@@ -30,8 +30,11 @@ type IdentityHeaders struct {
 	RemoveCredential bool
 }
 
+// identityHeaders is how many headers tell the application who calls.
+const identityHeaders = 7
+
 // named are all of the names, with their keys in the configuration.
-func (h *IdentityHeaders) named() [7]Header {
+func (h *IdentityHeaders) named() [identityHeaders]Header {
 	return [...]Header{
 		{Name: "subject", Value: h.Subject}, {Name: "roles", Value: h.Roles}, {Name: "groups", Value: h.Groups},
 		{Name: "scopes", Value: h.Scopes}, {Name: "email", Value: h.Email}, {Name: "json", Value: h.JSON}, {Name: "jwt.name", Value: h.Token},
@@ -81,9 +84,8 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 	return errors.Join(errs...)
 }
 
-// trusted are the names whose values the application takes from us, and their values for this caller.
-func (h *IdentityHeaders) trusted(id *identity.Identity, now time.Time) ([]HeaderOption, error) {
-	out := make([]HeaderOption, 0, 7)
+// trusted are the names whose values the application takes from us, and their values for this caller; out has room for them.
+func (h *IdentityHeaders) trusted(id *identity.Identity, now time.Time, out []HeaderOption) ([]HeaderOption, error) {
 	set := func(name, value string) {
 		if name != "" {
 			out = append(out, HeaderOption{Name: name, Value: value, Action: OverwriteIfExistsOrAdd})

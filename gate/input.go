@@ -5,26 +5,34 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"gatehouse/identity"
 	"gatehouse/policy"
-	"gatehouse/routes"
 )
 
-// document is one object of the input while it is made, with those members that its reader looks at. Empty values are left out, as
-// in protojson. The decision log makes the same of what the input is made of, in its own package; a test holds the two against
-// each other.
+// document is the input while it is made, with those members that its reader looks at. Empty values are left out, as in protojson.
+// The decision log makes the same of what the input is made of, in its own package; a test holds the two against each other.
+//
+// It is made for one of two uses, in one way: as a value for the policy to read, or, where key is set, as the key under which the
+// decision about it is remembered.
 type document struct {
-	members []policy.Member
-	reads   policy.Reads
+	reads   policy.Reads    // of the object that is open
+	members []policy.Member // of all objects that are open, the innermost last
+	key     *policy.Key
 }
 
 // wants reports whether the reader looks at a member.
-func (d *document) wants(key string) bool { return d.reads.Any(key) }
+func (d *document) wants(key string) bool { return d.reads.Has(key) }
 
 // add puts a member in that the reader looks at.
 func (d *document) add(key string, v policy.Value) {
+	if d.key != nil {
+		d.key.Name(key)
+		d.key.Value(v, d.reads.Below(key))
+		return
+	}
 	d.members = append(d.members, policy.Member{Key: key, Value: v})
 }
 
@@ -36,57 +44,102 @@ func (d *document) text(key, s string) {
 
 // string is text for one that is there also when it is empty.
 func (d *document) string(key, s string) {
-	if d.wants(key) {
-		d.add(key, policy.String(s))
+	switch {
+	case !d.wants(key):
+	case d.key != nil:
+		d.key.Name(key)
+		d.key.String(s)
+	default:
+		d.members = append(d.members, policy.Member{Key: key, Value: policy.String(s)})
 	}
 }
 
 func (d *document) bool(key string, b bool) {
-	if d.wants(key) {
-		d.add(key, policy.Bool(b))
+	switch {
+	case !d.wants(key):
+	case d.key != nil:
+		d.key.Name(key)
+		d.key.Bool(b)
+	default:
+		d.members = append(d.members, policy.Member{Key: key, Value: policy.Bool(b)})
 	}
 }
 
 func (d *document) number(key string, n int64) {
-	if n != 0 && d.wants(key) {
-		d.add(key, policy.Int(n))
+	switch {
+	case n == 0 || !d.wants(key):
+	case d.key != nil:
+		d.key.Name(key)
+		d.key.Int(n)
+	default:
+		d.members = append(d.members, policy.Member{Key: key, Value: policy.Int(n)})
 	}
 }
 
 func (d *document) strings(key string, list []string) {
-	if d.wants(key) {
-		d.add(key, policy.Strings(list))
+	switch {
+	case !d.wants(key):
+	case d.key != nil:
+		d.key.Name(key)
+		d.key.Strings(list)
+	default:
+		d.members = append(d.members, policy.Member{Key: key, Value: policy.Strings(list)})
 	}
 }
 
 // object puts in what fill makes of it, or nothing where that is empty.
 func (d *document) object(key string, fill func(*document) error) error {
-	if !d.wants(key) {
-		return nil
-	}
-	inner := document{reads: d.reads.Below(key)}
-	if err := fill(&inner); err != nil {
-		return err
-	}
-	if len(inner.members) > 0 {
-		d.add(key, inner.value())
-	}
-	return nil
+	return d.nested(key, false, false, fill)
 }
 
 // always is object for one that is there also when it is empty.
 func (d *document) always(key string, fill func(*document)) {
-	if d.wants(key) {
-		inner := document{reads: d.reads.Below(key)}
-		fill(&inner)
-		d.add(key, inner.value())
-	}
+	_ = d.nested(key, true, false, func(d *document) error { fill(d); return nil }) // no error
 }
 
-func (d *document) value() policy.Value { return policy.Object(d.members...) }
+// mapping is always for one whose members come in any order.
+func (d *document) mapping(key string, fill func(*document) error) error {
+	return d.nested(key, true, true, fill)
+}
+
+// nested makes one object, with fill for its members.
+func (d *document) nested(key string, always, unordered bool, fill func(*document) error) error {
+	below, wanted := d.reads.Member(key)
+	if !wanted {
+		return nil
+	}
+	outer := d.reads
+	d.reads = below
+	if d.key == nil {
+		mark := len(d.members)
+		if err := fill(d); err != nil {
+			return err
+		}
+		d.reads = outer
+		if inner := d.members[mark:]; always || len(inner) > 0 {
+			d.members = append(d.members[:mark], policy.Member{Key: key, Value: policy.Object(inner...)})
+		}
+		return nil
+	}
+	d.key.Name(key)
+	mark := d.key.Open()
+	if err := fill(d); err != nil {
+		return err
+	}
+	d.reads = outer
+	if !always && d.key.Empty(mark) {
+		d.key.Drop(mark)
+		return nil
+	}
+	d.key.Close(mark, unordered)
+	return nil
+}
 
 func (d *document) labels(key string, m map[string]string) {
-	_ = d.object(key, func(d *document) error { // no error
+	if len(m) == 0 {
+		return
+	}
+	_ = d.nested(key, false, true, func(d *document) error { // no error
 		for k, v := range m {
 			d.string(k, v)
 		}
@@ -94,25 +147,47 @@ func (d *document) labels(key string, m map[string]string) {
 	})
 }
 
+// json puts in what is read of plain JSON.
 func (d *document) json(key string, doc map[string]any) error {
-	if len(doc) == 0 || !d.wants(key) {
+	if len(doc) == 0 {
 		return nil
 	}
-	v, err := policy.FromJSON(doc)
+	return d.plain(key, doc)
+}
+
+func (d *document) plain(key string, x any) error {
+	object, isObject := x.(map[string]any)
+	switch {
+	case !d.wants(key):
+		return nil
+	case isObject && !d.reads.Below(key).Whole():
+		return d.mapping(key, func(d *document) error {
+			for k, v := range object {
+				if err := d.plain(k, v); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	case d.key != nil:
+		d.key.Name(key)
+		d.key.JSON(x)
+		return nil
+	}
+	v, err := policy.FromJSON(x)
 	if err != nil {
 		return err
 	}
-	d.add(key, v)
+	d.members = append(d.members, policy.Member{Key: key, Value: v})
 	return nil
 }
 
-// asked is the decision path in words: envoy/authz/allow, or for a route's rule its package as Aserto writes it,
-// orders.GET.orders.__id.
+// asked is the name of the rule that was asked, "" where none was.
 func (c *call) asked() string {
-	if c.app != nil && len(c.app.Root) > 0 {
-		return routes.RuleName(c.decisionPath)
+	if c.rule == nil {
+		return ""
 	}
-	return strings.Join(c.decisionPath, "/")
+	return c.rule.name
 }
 
 // parseInput parses what of the request has a form that can be wrong: the body, where the policy reads it.
@@ -123,18 +198,72 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	}
 	c.body = policy.Null()
 	if !c.truncated && entry.Reads().Any("parsed_body") {
-		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments)
+		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments())
 	}
 	return err
 }
 
+// asRead is the input as the entry's policy gets it: what it reads of it or, in the plain mode, everything. What is wrong with a part
+// that nobody reads is no failure in either.
+func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
+	document, err := c.input(entry.Reads())
+	if err != nil || !c.view.Settings.Plain {
+		return document, err
+	}
+	body := c.body
+	defer func() { c.body = body }() // the decision log has it as it is read
+	if !c.truncated {
+		if parsed, err := parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments()); err == nil {
+			c.body = parsed
+		}
+	}
+	if whole, err := c.input(policy.Reads{}); err == nil {
+		return whole, nil
+	}
+	return document, nil
+}
+
 // input builds the document that contract.md calls "Input", as far as it is read; zero Reads are of all of it.
 func (c *call) input(reads policy.Reads) (policy.Value, error) {
-	d := document{reads: reads}
-	if err := c.fill(&d); err != nil {
+	d := documents.Get().(*document)
+	defer d.done()
+	d.reads = reads
+	if err := c.fill(d); err != nil {
 		return nil, err
 	}
-	return d.value(), nil
+	return policy.Object(d.members...), nil
+}
+
+// key writes the key of what the entry reads of the input. Whatever is wrong with the input has to show when the input itself is
+// made: this makes a key of it, or none.
+func (c *call) key(entry *policy.Entry) *policy.Key {
+	key := c.view.memo.Key(entry)
+	if key == nil {
+		return nil
+	}
+	d := documents.Get().(*document)
+	defer d.done()
+	d.reads, d.key = entry.Reads(), key
+	if err := c.fill(d); err != nil {
+		key.Done()
+		return nil
+	}
+	return key
+}
+
+// documents are reused: their slices are what most of an input's allocations would be.
+var documents = sync.Pool{New: func() any { return &document{members: make([]policy.Member, 0, 64)} }}
+
+// done empties a document and gives it back. What was made of it stays.
+func (d *document) done() {
+	if d.key == nil {
+		clear(d.members[:cap(d.members)])
+	}
+	if cap(d.members) > 1024 {
+		d.members = make([]policy.Member, 0, 64)
+	}
+	d.members, d.key = d.members[:0], nil
+	documents.Put(d)
 }
 
 // fill is the one definition of the input.
@@ -148,11 +277,14 @@ func (c *call) fill(in *document) error {
 		d.text("encoding", "protojson")
 		return nil
 	})
-	in.strings("parsed_path", c.target.segments)
-	in.always("parsed_query", func(d *document) {
+	if in.wants("parsed_path") {
+		in.strings("parsed_path", c.target.segments())
+	}
+	_ = in.mapping("parsed_query", func(d *document) error { // no error
 		for name, values := range c.target.query {
 			d.strings(name, values)
 		}
+		return nil
 	})
 	if in.wants("parsed_body") {
 		in.add("parsed_body", c.body)
@@ -256,8 +388,7 @@ func httpInput(http *document, req *Request) {
 // headersInput is one member for each name; the values of a name that repeats are joined with a comma, as Envoy joins
 // them where it sends a map (RFC 9110 section 5.3).
 func headersInput(http *document, headers Headers) {
-	_ = http.object("headers", func(d *document) error { // no error
-		d.members = make([]policy.Member, 0, len(headers))
+	_ = http.nested("headers", false, true, func(d *document) error { // no error
 		for i, h := range headers {
 			if !d.wants(h.Name) || index(headers[:i], h.Name) >= 0 {
 				continue
@@ -279,12 +410,14 @@ func index(headers Headers, name string) int {
 func headerMapInput(headers Headers) policy.Value {
 	lines := make([]policy.Value, 0, len(headers))
 	for _, h := range headers {
-		var line document
-		line.text("key", h.Name)
-		if h.Value != "" {
-			line.text("rawValue", base64.StdEncoding.EncodeToString([]byte(h.Value)))
+		line := []policy.Member{{Key: "key", Value: policy.String(h.Name)}, {Key: "rawValue"}}
+		if h.Name == "" {
+			line = line[1:]
 		}
-		lines = append(lines, line.value())
+		if h.Value != "" {
+			line[len(line)-1].Value = policy.String(base64.StdEncoding.EncodeToString([]byte(h.Value)))
+		}
+		lines = append(lines, policy.Object(line...))
 	}
 	return policy.Object(policy.Member{Key: "headers", Value: policy.Array(lines...)})
 }

@@ -21,17 +21,14 @@ var outcomeLabels = [outcomeCount]string{"allow", "deny", "bypass", "dry_run"}
 // metrics are looked up once: a Check finds its counter by two indices.
 type metrics struct {
 	decisions [outcomeCount][reasons]prometheus.Counter
-	duration  prometheus.Histogram
+	duration  *latencies
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_decisions_total", Help: "Decisions by outcome, and by reason where the verdict was a denial.",
 	}, []string{"outcome", "reason"})
-	m := &metrics{duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "gatehouse_decision_duration_seconds", Help: "Time from a parsed request to its answer.",
-		Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1},
-	})}
+	m := &metrics{duration: newLatencies("gatehouse_decision_duration_seconds", "Time from a parsed request to its answer.")}
 	for o := range outcomeLabels {
 		for reason := None; reason < reasons; reason++ {
 			if (reason == None) == (o == outcomeAllow || o == outcomeBypass) {
@@ -47,5 +44,5 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 func (m *metrics) observe(outcome int, reason Reason, took time.Duration) {
 	m.decisions[outcome][reason].Inc()
-	m.duration.Observe(took.Seconds())
+	m.duration.observe(took)
 }

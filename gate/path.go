@@ -29,7 +29,7 @@ func (p PathRules) forms() routes.Forms {
 type target struct {
 	raw      string // the path as on the wire, without the query
 	forms    routes.Forms
-	segments []string
+	decoded  string
 	rawQuery string // as on the wire, without the question mark
 	query    url.Values
 }
@@ -49,7 +49,7 @@ func parseTarget(path string, rules PathRules) (target, error) {
 			return t, errors.New("a percent sign in the path is not followed by two hexadecimal digits")
 		}
 	}
-	t.segments = strings.Split(strings.TrimLeft(decoded, "/"), "/")
+	t.decoded = decoded
 	if query != "" {
 		if t.query, err = url.ParseQuery(query); err != nil {
 			return t, errors.New("malformed query")
@@ -57,6 +57,9 @@ func parseTarget(path string, rules PathRules) (target, error) {
 	}
 	return t, nil
 }
+
+// segments are those of the decoded path, for who reads them.
+func (t *target) segments() []string { return strings.Split(strings.TrimLeft(t.decoded, "/"), "/") }
 
 // escapeBad escapes each percent sign that begins no escape.
 func escapeBad(s string) string {

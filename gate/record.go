@@ -47,13 +47,15 @@ func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 
 func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	req := c.req
-	e := &decisionlog.Entry{
+	e := &c.logged
+	*e = decisionlog.Entry{
 		DecisionID:   c.id,
 		Time:         c.started,
 		Outcome:      "deny",
 		Reason:       a.Reason.String(),
 		Status:       a.Status,
 		DryRun:       a.DryRun,
+		Memo:         c.remembered,
 		Method:       req.Method,
 		Host:         req.Host,
 		Path:         req.Path,
@@ -83,13 +85,13 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		e.TraceID, e.SpanID = c.span.TraceID().String(), c.span.SpanID().String()
 	}
 	if v := c.view; v != nil && v.Policy != nil {
-		e.Revision, e.Bundles = v.revision, v.bundles
+		e.Revision, e.Bundles, e.Digests = v.revision, v.bundles, v.digests
 	}
 	if e.Asked = c.body != nil; e.Asked {
 		c.recordInput(&e.Input)
 	}
 	if c.decision.Result != nil {
-		e.Result = (*resultDocument)(c)
+		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
 	}
 	if err != nil {
 		e.Error = err.Error()

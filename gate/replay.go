@@ -39,8 +39,9 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 			return err
 		}
 		found.Identity = c.identity
-		entry, path := c.app.ask(c.req.Method, c.match.Route)
-		if c.decisionPath = path; entry == nil {
+		c.rule = c.app.ask(c.req.Method, c.match.Route)
+		entry := c.rule.entry
+		if entry == nil {
 			return nil
 		}
 		if err := c.parseInput(entry); err != nil {

@@ -2,11 +2,15 @@ package gate
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,7 +32,9 @@ type View struct {
 
 	revision string               // of Policy, for the decision log
 	bundles  []decisionlog.Bundle // likewise
+	digests  decisionlog.Digests  // likewise, of Routes and Keys
 	apps     []application        // assembled from Settings, Policy and Routes
+	memo     *policy.Memo         // of Policy; nil: decisions are not remembered
 	notices  []string             // routes without a rule, rules without a route
 }
 
@@ -70,6 +76,9 @@ type publication struct {
 
 // Run owns the View until ctx ends: it applies what Publish hands it, one publication after the other.
 func (g *Gate) Run(ctx context.Context) error {
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	helpers.Go(func() { g.memory.run(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -85,6 +94,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			}
 			next.Serial++
 			next.describe()
+			next.memo = g.memory.next(g.view.Load(), &next)
 			g.logNotices(&next)
 			g.view.Store(&next)
 			if g.onPublish != nil {
@@ -104,6 +114,22 @@ func (v *View) describe() {
 	for _, b := range v.Policy.Bundles() {
 		v.bundles = append(v.bundles, decisionlog.Bundle{Name: b.Name, Revision: b.Revision, Digest: b.Digest})
 	}
+	v.digests = decisionlog.Digests{Routes: routesDigest(v.Routes), Keys: v.Keys.Digest()}
+}
+
+// routesDigest names all tables: the one by its own digest, several by the digest of theirs with the applications' names.
+func routesDigest(tables map[string]*routes.Table) string {
+	if only := tables[""]; len(tables) == 1 && only != nil {
+		return only.Digest()
+	}
+	if len(tables) == 0 {
+		return ""
+	}
+	all := sha256.New()
+	for _, app := range slices.Sorted(maps.Keys(tables)) {
+		fmt.Fprintf(all, "%q %s\n", app, tables[app].Digest())
+	}
+	return hex.EncodeToString(all.Sum(nil))
 }
 
 // logNotices tells what the View before did not have to say already.
@@ -151,6 +177,7 @@ type Settings struct {
 	Paths    PathRules
 	Apps     []App         // at least one
 	Timeout  time.Duration // of one evaluation
+	Memo     Memo
 	Limits   Limits
 	Denials  Denials
 	Bypass   []Bypass
@@ -161,6 +188,9 @@ type Settings struct {
 	// Envoy's allowed_headers we may not see what it sent.
 	ManageHeaders bool
 	Log           *decisionlog.Log // nil: decisions are not logged
+	// Plain does without everything that only makes deciding faster: all of the input is made for the policy, and no decision is
+	// remembered. It is the reference that the tests hold the rest against.
+	Plain bool
 	// Protos describe gRPC messages, nil for none.
 	Protos *Descriptors
 }

@@ -107,7 +107,7 @@ type Peer struct {
 }
 
 // Header gives the values of one request header by its lower-case name, one string for each field line. The strings may
-// alias a buffer of the caller's: nothing of them is kept.
+// alias a buffer of the caller's: nothing of them is kept. The slice is good until the next call.
 type Header func(name string) []string
 
 // Identity is the end user of one request. It is shared between requests: its slices and Claims must not be changed.

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type Keys struct {
 	sets       []*keySet // by issuer.index; nil = never loaded
 	status     []KeyStatus
 	others     []*otherPart // by the index in others.files; nil = never loaded
+	digest     string
 }
 
 // KeyStatus says how one issuer's keys are doing, or a file of API keys or a secret of ours.
@@ -95,6 +97,36 @@ func (k *Keys) Generation() uint64 {
 		return 0
 	}
 	return k.generation
+}
+
+// Digest names what credentials were verified with: SHA-256 in hexadecimal over the key sets and the API keys, each as it was read, in the
+// order of the configuration. It is "" where nothing was loaded. Secrets of ours are no part of it.
+func (k *Keys) Digest() string {
+	if k == nil {
+		return ""
+	}
+	return k.digest
+}
+
+func (k *Keys) sum() string {
+	all, some := sha256.New(), false
+	for _, set := range k.sets {
+		var sum [sha256.Size]byte // zeros for what is not there: another issuer's keys are another digest
+		if set != nil {
+			sum, some = set.sum, true
+		}
+		all.Write(sum[:])
+	}
+	for _, part := range k.others {
+		if part != nil && part.apiKeys != nil {
+			all.Write(part.sum[:])
+			some = true
+		}
+	}
+	if !some {
+		return ""
+	}
+	return hex.EncodeToString(all.Sum(nil))
 }
 
 // missing says why an issuer has no set.

@@ -194,6 +194,7 @@ func (v *Verifier) beginning() *loader {
 func (l *loader) keys() *Keys {
 	keys := &Keys{owner: l.v, generation: l.generation, sets: slices.Clone(l.sets), status: slices.Concat(l.status, l.others.status),
 		others: slices.Clone(l.others.parts)}
+	keys.digest = keys.sum()
 	l.v.shown.Store(keys)
 	return keys
 }

@@ -107,7 +107,7 @@ func (a *Again) watch(ctx context.Context, input Value, now time.Time) (d Decisi
 // evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
 func (a *Again) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
 	sent, chance := false, builtins.NDBCache{}
-	result, err = a.entry.evaluate(ctx, input, now, func(q *topdown.Query) {
+	result, _, err = a.entry.evaluate(ctx, 0, input, now, func(q *topdown.Query) {
 		q.WithNDBuiltinCache(chance).WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper {
 			sent = true
 			return noCalls{}

@@ -161,6 +161,7 @@ func (c *compilation) compile(ctx context.Context) {
 	if len(c.cfg.Capabilities.HTTPSend) > 0 {
 		s.transport = c.cfg.Capabilities.transport
 	}
+	s.blocks = len(c.cfg.Capabilities.HTTPSend)+len(c.cfg.Capabilities.NetLookup) > 0
 	s.directory = directoryBuiltins()
 	s.compiler = ast.NewCompiler().
 		WithCapabilities(c.cfg.Capabilities.compiler()).

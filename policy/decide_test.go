@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -123,4 +125,40 @@ func TestDecideConcurrently(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// However long a policy would go on, it ends with the time that it has, or with its caller.
+func TestDecideWithin(t *testing.T) {
+	waits := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-waits }))
+	defer slow.Close()
+	defer close(waits)
+	for name, rules := range map[string]string{
+		"expressions": "default allow := false\n\nn := numbers.range(1, 200)\n\nallow if {\n\tsome a in n\n\tsome b in n\n\tsome c in n\n\tsome d in n\n\ta + b + c + d < 0\n}",
+		"a built-in":  `allow if count(numbers.range(1, 100000000)) == 1`,
+		"the network": `allow if http.send({"method": "GET", "url": "` + slow.URL + `"}).status_code == 200`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := policy.Config{Decision: "authz/allow"}
+			if name == "the network" {
+				cfg.Capabilities = policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true}
+			}
+			s, err := policy.Compile(t.Context(), cfg, []*policy.Bundle{read(t, "app", module(rules))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := s.Entry([]string{"authz", "allow"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d, err := e.DecideWithin(t.Context(), 20*time.Millisecond, value(t, `{}`), noon); !errors.Is(err, context.DeadlineExceeded) || d.Allowed {
+				t.Errorf("its time is up: %v", err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(20*time.Millisecond, cancel)
+			if d, err := e.DecideWithin(ctx, time.Minute, value(t, `{}`), noon); !errors.Is(err, context.Canceled) || d.Allowed {
+				t.Errorf("its caller is gone: %v", err)
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
 
@@ -32,7 +33,13 @@ type Decision struct {
 
 	// Result is what the policy said, unchanged, for the decision log.
 	Result Value
+	// Kept is room for what the receiver makes of Result, as every request that gets a remembered decision gets the same Result: MaxKept
+	// bytes at most, and no more than Result takes. It is nil where nobody will get it again.
+	Kept *atomic.Value
 }
+
+// MaxKept bounds what a Decision's Kept is given, in bytes.
+const MaxKept = 1 << 10
 
 // Header is one header with one value; a header with several values is several of them.
 type Header struct {

@@ -264,8 +264,8 @@ func (r *reads) readsFolded(path []string) bool {
 	if len(path) == 0 {
 		return len(r.below) > 0
 	}
-	for key, below := range r.below {
-		if alike(key, path[0]) && below.readsFolded(path[1:]) {
+	for _, c := range r.below {
+		if alike(c.key, path[0]) && c.at.readsFolded(path[1:]) {
 			return true
 		}
 	}

@@ -72,7 +72,7 @@ func (e *Event) ask(ctx context.Context, rule *Entry) (v Value, err error) {
 			v, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
-	v, err = rule.evaluate(ctx, e.input, e.now, nil)
+	v, _, err = rule.evaluate(ctx, 0, e.input, e.now, nil)
 	if errors.Is(err, ErrUndefined) {
 		return nil, nil
 	}

@@ -48,7 +48,7 @@ func (p *projector) value(r *reads, depth int) bool {
 			return false
 		}
 		raw, plain := p.quoted()
-		below := r.member(raw, plain)
+		below := r.quoted(raw, plain)
 		if raw == nil || !p.take(':') {
 			return false
 		}
@@ -72,13 +72,13 @@ func (p *projector) value(r *reads, depth int) bool {
 	return true
 }
 
-// member is what is read of the member with a quoted name, nil for nothing.
-func (r *reads) member(raw []byte, plain bool) *reads {
+// quoted is what is read of the member with a quoted name, nil for nothing.
+func (r *reads) quoted(raw []byte, plain bool) *reads {
 	if plain && len(raw) > 1 {
-		return r.below[string(raw[1:len(raw)-1])]
+		return r.member(string(raw[1 : len(raw)-1]))
 	}
 	if name, ok := quotedText(raw, plain).(ast.String); ok {
-		return r.below[string(name)]
+		return r.member(string(name))
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"strings"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -10,7 +12,30 @@ import (
 // of input.user.
 type reads struct {
 	whole bool // this value is read as it is
-	below map[string]*reads
+	below []child
+	names map[string]*reads // below, where looking through it takes longer
+}
+
+// child is what is read of one member.
+type child struct {
+	key string
+	at  *reads
+}
+
+// few is up to how many members are looked through one by one.
+const few = 8
+
+// member returns what is read of a member, nil where nothing is.
+func (r *reads) member(key string) *reads {
+	if r.names != nil {
+		return r.names[key]
+	}
+	for i := range r.below {
+		if r.below[i].key == key {
+			return r.below[i].at
+		}
+	}
+	return nil
 }
 
 // Reads is a part of the input with what a decision may depend on in it. It errs to more: what it leaves out is a promise
@@ -30,11 +55,29 @@ func (r Reads) Below(key string) Reads {
 	switch {
 	case r.at == nil || r.at.whole:
 		return Reads{everything}
-	case r.at.below[key] == nil:
-		return Reads{nothing}
 	}
-	return Reads{r.at.below[key]}
+	if at := r.at.member(key); at != nil {
+		return Reads{at}
+	}
+	return Reads{nothing}
 }
+
+// Has is Any of one member.
+func (r Reads) Has(key string) bool {
+	return r.at == nil || r.at.whole || r.at.member(key) != nil
+}
+
+// Member is Has and Below in one.
+func (r Reads) Member(key string) (Reads, bool) {
+	if r.at == nil || r.at.whole {
+		return Reads{everything}, true
+	}
+	at := r.at.member(key)
+	return Reads{at}, at != nil
+}
+
+// Whole reports whether the value is read as it is, rather than some of its members.
+func (r Reads) Whole() bool { return r.at == nil || r.at.whole }
 
 // has reports whether the value at the path, a part of it, or one that holds it is read.
 func (r *reads) has(path []string) bool {
@@ -46,7 +89,7 @@ func (r *reads) has(path []string) bool {
 		if node.whole {
 			return true
 		}
-		if node = node.below[key]; node == nil {
+		if node = node.member(key); node == nil {
 			return false
 		}
 	}
@@ -57,21 +100,36 @@ func (r *reads) has(path []string) bool {
 func (r *reads) add(path []string) {
 	node := r
 	for _, key := range path {
-		if node.below == nil {
-			node.below = map[string]*reads{}
+		next := node.member(key)
+		if next == nil {
+			next = &reads{}
+			node.grow(key, next)
 		}
-		if node.below[key] == nil {
-			node.below[key] = &reads{}
-		}
-		node = node.below[key]
+		node = next
 	}
 	node.whole = true
+}
+
+func (r *reads) grow(key string, at *reads) {
+	r.below = append(r.below, child{key, at})
+	switch {
+	case r.names != nil:
+		r.names[key] = at
+	case len(r.below) > few:
+		r.names = make(map[string]*reads, len(r.below))
+		for _, c := range r.below {
+			r.names[c.key] = c.at
+		}
+	}
 }
 
 // collector walks everything that a query can reach.
 type collector struct {
 	compiler *ast.Compiler
 	reads    *reads
+	inputs   []Use         // each reference to the input, with where it is
+	impure   []Use         // each use of a built-in that is not known to be pure
+	near     *ast.Location // of what is walked, for what has no place of its own
 	rules    map[*ast.Rule]bool
 	queue    []*ast.Rule
 }
@@ -89,6 +147,7 @@ func reachable(compiler *ast.Compiler, query ast.Body) *collector {
 	for len(c.queue) > 0 {
 		rule := c.queue[0]
 		c.queue = c.queue[1:]
+		c.near = rule.Location
 		c.walk(rule.Head)
 		c.walk(rule.Head.Reference) // OPA's visitor leaves it out
 		c.walk(rule.Body)
@@ -113,7 +172,15 @@ func (c *collector) walk(x any) {
 			return c.inner(x)
 		case ast.Var:
 			if x == ast.InputRootDocument.Value.(ast.Var) {
-				c.reads.add(nil)
+				c.input(nil, nil)
+			}
+		case *ast.Expr:
+			if x.IsCall() {
+				c.call(x.Operator())
+			}
+		case ast.Call:
+			if ref, ok := x[0].Value.(ast.Ref); ok {
+				c.call(ref)
 			}
 		case *ast.With:
 			c.with(x)
@@ -140,7 +207,7 @@ func (c *collector) ref(ref ast.Ref) {
 	switch {
 	case len(ref) == 0:
 	case ref[0].Equal(ast.InputRootDocument):
-		c.reads.add(refPath(ref))
+		c.input(refPath(ref), ref[0].Location)
 	case ref[0].Equal(ast.DefaultRootDocument):
 		options := ast.RulesOptions{IncludeHiddenModules: true}
 		for _, rule := range c.compiler.GetRulesDynamicWithOpts(ref, options) {
@@ -149,7 +216,14 @@ func (c *collector) ref(ref ast.Ref) {
 		for _, rule := range c.compiler.GetRules(ref.ConstantPrefix()) {
 			c.enqueue(rule)
 		}
+	case isBuiltin(ref): // also one that takes another's place, or whose place is taken
+		c.call(ref)
 	}
+}
+
+func (c *collector) input(path []string, at *ast.Location) {
+	c.reads.add(path)
+	c.inputs = append(c.inputs, c.use(strings.Join(append([]string{"input"}, path...), "."), at))
 }
 
 // with notes what a replacement reads: putting a value into a part of the input reads what the part is put into, while
@@ -161,6 +235,6 @@ func (c *collector) with(w *ast.With) {
 	case !ok || !ref[0].Equal(ast.InputRootDocument):
 		c.walk(w.Target)
 	case len(ref) > 1:
-		c.reads.add(refPath(ref[:len(ref)-1]))
+		c.input(refPath(ref[:len(ref)-1]), ref[0].Location)
 	}
 }

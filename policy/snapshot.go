@@ -25,6 +25,7 @@ type Snapshot struct {
 	patterns  cache.InterQueryValueCache
 	directory map[string]*topdown.Builtin
 	transport topdown.CustomizeRoundTripper // of http.send; nil while that is off
+	blocks    bool                          // there are built-ins that wait for others
 	output    output
 	revision  string
 	bundles   []BundleInfo
@@ -59,18 +60,46 @@ type evaluation struct {
 	cancelled atomic.Bool
 	failures  []topdown.Error // of built-ins, in order
 	result    Value
+
+	// Of an evaluation that looks for its own end, instead of being told: a timer and a goroutine cost as much as a short evaluation.
+	ctx    context.Context // nil: it is told
+	until  time.Time
+	looked uint
+	ended  error // why it was ended
 }
 
-func (e *evaluation) Cancel()         { e.cancelled.Store(true) }
-func (e *evaluation) Cancelled() bool { return e.cancelled.Load() }
+// lookEvery is how many expressions are evaluated between two looks at the clock.
+const lookEvery = 16
 
-// Entry is one decision path of a snapshot, compiled. It is as immutable as the snapshot.
+func (e *evaluation) Cancel() { e.cancelled.Store(true) }
+
+// Cancelled is asked before each expression, and by built-ins that iterate, on the goroutine that evaluates.
+func (e *evaluation) Cancelled() bool {
+	if e.ctx == nil {
+		return e.cancelled.Load()
+	}
+	if e.looked++; e.ended == nil && e.looked%lookEvery == 0 {
+		if e.ended = e.ctx.Err(); e.ended == nil && !time.Now().Before(e.until) {
+			e.ended = context.DeadlineExceeded
+		}
+	}
+	return e.ended != nil
+}
+
+// stopped reports whether the evaluation was to end before its end.
+func (e *evaluation) stopped() bool { return e.ended != nil || e.cancelled.Load() }
+
+// Entry is one decision path of a snapshot, compiled. It is as immutable as the snapshot, but for what it counts.
 type Entry struct {
 	snapshot *Snapshot
 	path     []string
 	queries  ast.QueryCompiler
 	query    ast.Body // result = data.<path>
 	reads    *reads
+	impure   []Use // what keeps decisions from being remembered
+	changing []Use
+	prefix   []byte // of the keys of its inputs: the path
+	tally    tally
 }
 
 // Entry compiles the query for a decision path below data, each element one term: ["orders", "GET", "orders", "__id",
@@ -91,7 +120,9 @@ func (s *Snapshot) Entry(path []string) (*Entry, error) {
 	if e.query, err = e.queries.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ref)))); err != nil {
 		return nil, fmt.Errorf("compiling the query for %v: %w", ref, err)
 	}
-	e.reads = collectReads(s.compiler, e.query)
+	e.prefix = prefix(path)
+	found := reachable(s.compiler, e.query)
+	e.reads, e.impure, e.changing = found.reads, found.impure, found.changingReads()
 	return e, nil
 }
 
@@ -130,28 +161,49 @@ func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Deci
 //
 // The decision is only valid without an error; with one it is the zero value, which denies. Errors wrap ErrUndefined,
 // ErrEvaluation, or the context's error when ctx ended first.
-func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (d Decision, err error) {
+func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
+	d, _, err := e.decide(ctx, 0, input, now)
+	return d, err
+}
+
+// DecideWithin is Decide with a context that ends after timeout, and costs less than one.
+func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
+	d, _, err := e.decide(ctx, timeout, input, now)
+	return d, err
+}
+
+// decide is Decide; clean says that nothing failed on the way, not even a built-in function, and nothing was cut short.
+func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, now time.Time) (d Decision, clean bool, err error) {
 	// A panic in a built-in must cost this request alone.
 	defer func() {
 		if p := recover(); p != nil {
-			d, err = Decision{}, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
+			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
 		}
 	}()
-	result, err := e.evaluate(ctx, input, now, nil)
+	result, clean, err := e.evaluate(ctx, timeout, input, now, nil)
 	if err != nil {
-		return Decision{}, err
+		return Decision{}, clean, err
 	}
-	return e.snapshot.output.decision(result)
+	d, err = e.snapshot.output.decision(result)
+	return d, clean, err
 }
 
-// evaluate returns the value of the decision document. adjust, where there is one, has the last word on the query.
-func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (Value, error) {
+// evaluate returns the value of the decision document, and whether evaluation went undisturbed to its end. adjust, where there is one, has
+// the last word on the query.
+func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, clean bool, err error) {
 	s := e.snapshot
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("evaluating the policy: %w", err)
+		return nil, false, fmt.Errorf("evaluating the policy: %w", err)
 	}
 	state := &evaluation{}
-	if ctx.Done() != nil {
+	if timeout > 0 && s.blocks { // what waits has to be told
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	if timeout > 0 && !s.blocks {
+		state.ctx, state.until = ctx, time.Now().Add(timeout)
+	} else if ctx.Done() != nil {
 		stop := context.AfterFunc(ctx, state.Cancel)
 		defer stop()
 	}
@@ -175,21 +227,23 @@ func (e *Entry) evaluate(ctx context.Context, input Value, now time.Time, adjust
 	if adjust != nil {
 		adjust(query)
 	}
-	err := query.Iter(ctx, func(found topdown.QueryResult) error {
+	err = query.Iter(ctx, func(found topdown.QueryResult) error {
 		state.result = found[resultVar].Value
 		return nil
 	})
 	switch {
-	case err != nil && ctx.Err() != nil && topdown.IsCancel(err):
-		return nil, fmt.Errorf("evaluating the policy: %w", ctx.Err())
+	case err != nil && state.ended != nil && topdown.IsCancel(err):
+		return nil, false, fmt.Errorf("evaluating the policy: %w", state.ended)
+	case (err != nil || state.result == nil) && ctx.Err() != nil:
+		return nil, false, fmt.Errorf("evaluating the policy: %w", ctx.Err())
 	case err != nil:
-		return nil, evaluationError(err)
+		return nil, false, evaluationError(err)
 	case state.result == nil && len(state.failures) > 0:
-		return nil, evaluationError(&state.failures[0])
+		return nil, false, evaluationError(&state.failures[0])
 	case state.result == nil:
-		return nil, ErrUndefined
+		return nil, !state.stopped(), ErrUndefined
 	}
-	return state.result, nil
+	return state.result, len(state.failures) == 0 && !state.stopped(), nil
 }
 
 // evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line.

@@ -118,6 +118,7 @@ type Table struct {
 	spec    *tableSpec
 	routes  []*Route
 	allowed Forms
+	digest  string
 
 	list       *list              // starlette, fastapi, django, openapi
 	machine    *state             // flask
@@ -132,6 +133,14 @@ func (t *Table) Framework() string { return t.framework }
 
 // Routes returns the routes in the order of the file, groups flattened. The caller must not change it.
 func (t *Table) Routes() []*Route { return t.routes }
+
+// Digest is the SHA-256, in hexadecimal, of the file that the table was parsed from; "" for a nil table.
+func (t *Table) Digest() string {
+	if t == nil {
+		return ""
+	}
+	return t.digest
+}
 
 // Allowing returns a table that takes paths in these forms on every route (paths.allow in gatehouse.yaml).
 func (t *Table) Allowing(f Forms) *Table {

@@ -1,6 +1,8 @@
 package routes
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -108,7 +110,13 @@ func Parse(file string, data []byte) (*Table, []Notice, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return compile(file, spec)
+	table, notices, err := compile(file, spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	sum := sha256.Sum256(data)
+	table.digest = hex.EncodeToString(sum[:])
+	return table, notices, nil
 }
 
 func readSpec(file string, data []byte) (*tableSpec, error) {

@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/decisionlog"
+	"gatehouse/gate"
 	"gatehouse/identity"
 )
 
@@ -34,6 +35,7 @@ type status struct {
 	Bundles     []bundles.Status     `json:"bundles"`
 	Routes      []routesStatus       `json:"routes,omitempty"`
 	Keys        []identity.KeyStatus `json:"keys"`
+	Memo        gate.MemoStatus      `json:"memo"`
 	DecisionLog decisionlog.Status   `json:"decision_log"`
 }
 
@@ -48,7 +50,7 @@ func (s *server) ready() error {
 func (s *server) status() status {
 	view, e := s.gate.View(), s.current.Load()
 	out := status{Version: version(), Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
-		Bundles: e.bundles.Status(), Keys: view.Keys.Status(), DecisionLog: e.sink.log.Status()}
+		Bundles: e.bundles.Status(), Keys: view.Keys.Status(), Memo: s.gate.MemoStatus(), DecisionLog: e.sink.log.Status()}
 	out.Notices, out.Degraded = view.Notices(), view.Degraded()
 	for _, r := range e.routes {
 		out.Routes = append(out.Routes, r.status())
@@ -93,6 +95,7 @@ func (s *server) adminServer() *http.Server {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(s.status()) // the client may be gone
 	})
+	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 }

@@ -200,6 +200,7 @@ func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 		line("param", "%s = %q", p.Name, p.Value)
 	}
 	line("rule", "%s", answer.Trace.Asked)
+	line("memo", "%s", memoOf(answer).text())
 	line("revision", "%s", answer.Trace.Revision)
 	to := "to client"
 	if answer.Allow {
@@ -269,6 +270,7 @@ type checkResult struct {
 	Route    *checkRoute       `json:"route,omitempty"`
 	Params   map[string]string `json:"params,omitempty"`
 	Rule     string            `json:"rule,omitempty"`
+	Memo     *checkMemo        `json:"memo,omitempty"` // absent where the policy was not asked
 	Revision string            `json:"revision"`
 	ToApp    []checkHeader     `json:"headers_to_app,omitempty"`
 	Removed  []string          `json:"headers_removed,omitempty"`
@@ -295,7 +297,7 @@ type (
 
 func printJSON(w io.Writer, a *attempt, answer *gate.Answer, why *explained) error {
 	out := resultOf(a, answer)
-	out.Explain = why
+	out.Memo, out.Explain = memoOf(answer), why
 	return jsonLines(w).Encode(out)
 }
 

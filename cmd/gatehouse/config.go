@@ -43,6 +43,8 @@ type config struct {
 	Status      statusConfig      `yaml:"status" doc:"Where the state of the bundles is reported to, in the format of OPA's status API. What cannot be sent is not queued: the newest state counts."`
 	Traces      tracesConfig      `yaml:"traces" doc:"OpenTelemetry traces: one span for each decision, below the span that the request's W3C or B3 headers name."`
 	Log         logConfig         `yaml:"log" doc:"Operators' events, on standard error."`
+
+	Plain bool `yaml:"-"` // gatehouse serve --plain
 }
 
 type listenConfig struct {
@@ -184,6 +186,7 @@ type policyConfig struct {
 	StrictRoutes bool               `yaml:"strict_routes" doc:"true stops the activation of a policy in which a route has no rule. Default: false, and it is only reported."`
 	Timeout      duration           `yaml:"timeout" doc:"How long one evaluation may take; then the request is denied (timeout). Default: 100ms."`
 	AllowHeaders []string           `yaml:"allow_headers" doc:"Headers that a policy may set although they are refused by default: host, pseudo-headers, framing and hop-by-hop headers. Default: none."`
+	Memo         memoConfig         `yaml:"memo" doc:"Decisions that are remembered: a request that the policy cannot tell from an earlier one gets the decision of that one, without being evaluated. It is only done where that is sure to be the same (gatehouse check says for which rule it is not, and why). auto or a mapping; off evaluates each request. Default: auto."`
 	Capabilities capabilitiesConfig `yaml:"capabilities" doc:"Built-ins that reach out of the process and are off by default."`
 	Protos       string             `yaml:"protos" doc:"A FileDescriptorSet (protoc --include_imports --descriptor_set_out): bodies of the gRPC methods in it are parsed for the policy. Watched. Default: none."`
 	Bundles      []bundleConfig     `yaml:"bundles" doc:"Where policy and data come from. Required, unless --bundle is given."`
@@ -213,6 +216,38 @@ type appPolicyConfig struct {
 	Decision     string `yaml:"decision" doc:"As policy.decision. Default: envoy/authz/allow."`
 	Root         string `yaml:"root" doc:"As policy.root, instead of decision."`
 	StrictRoutes bool   `yaml:"strict_routes" doc:"As policy.strict_routes."`
+}
+
+type memoConfig struct {
+	Off     bool `yaml:"-"`
+	Size    size `yaml:"size" doc:"Most memory for remembered decisions; the ones that were not used for longest make room. 64KiB or more. Default: 16MiB."`
+	Recheck int  `yaml:"recheck" doc:"One in so many requests that got a remembered decision is evaluated all the same, afterwards. If that gives another decision, which must never be, it is an error in the log, gatehouse_memo_alarm is 1, and nothing is remembered any more for this policy. Default: 1024."`
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler: off, auto, or the mapping.
+func (c *memoConfig) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode {
+		type plain memoConfig
+		return n.Decode((*plain)(c))
+	}
+	switch n.Value {
+	case "auto":
+	case "off":
+		c.Off = true
+	default:
+		return &valueError{fmt.Sprintf("%q is neither auto, off nor a mapping", n.Value)}
+	}
+	return nil
+}
+
+func (c memoConfig) validate() error {
+	switch {
+	case c.Size != 0 && c.Size < 64<<10:
+		return fmt.Errorf("policy.memo.size: %d bytes: must be 64KiB or more; policy.memo: off turns it off", c.Size)
+	case c.Recheck < 0:
+		return fmt.Errorf("policy.memo.recheck: %d: must be above zero", c.Recheck)
+	}
+	return nil
 }
 
 type capabilitiesConfig struct {
@@ -431,12 +466,14 @@ func (c *config) validateApps() error {
 type source struct {
 	file   string // --config
 	bundle string // --bundle
+	plain  bool   // --plain
 }
 
 // read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
 // file's directory.
 func (s source) read() (*config, *document, error) {
 	cfg := defaults()
+	cfg.Plain = s.plain
 	doc := &document{file: "command line", lines: map[string]int{}}
 	if s.file != "" {
 		text, err := readBounded(s.file)
@@ -658,7 +695,7 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 		d.Dir = filepath.Join(c.StateDir, "decisions")
 	}
 	return decisionlog.Config{File: d.File, Sinks: d.sinks(), OnFull: d.OnFull, MaxEntry: int(d.MaxEntry), Labels: d.Labels, Logger: logger, Registerer: r,
-		Redact: redact, Masks: d.masks(), Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize)}
+		Redact: redact, Masks: d.masks(), Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize), Plain: c.Plain}
 }
 
 // places are where a credential may be, for those who must not show it.
@@ -687,6 +724,8 @@ func (c *config) settings(v *identity.Verifier, m *identity.Minter) (*gate.Setti
 		Paths:    gate.PathRules{Compat: c.Paths.Compat},
 		Apps:     c.apps(),
 		Timeout:  time.Duration(c.Policy.Timeout),
+		Memo:     gate.Memo{Off: c.Policy.Memo.Off, Bytes: int64(c.Policy.Memo.Size), Sample: c.Policy.Memo.Recheck},
+		Plain:    c.Plain,
 		Limits:   gate.Limits{Message: int(c.Limits.Message), Headers: c.Limits.Headers, Concurrent: c.Limits.Concurrent},
 		DryRun:   c.DryRun.Always, DryRunExtension: c.DryRun.AllowExtension,
 	}
@@ -700,7 +739,7 @@ func (c *config) settings(v *identity.Verifier, m *identity.Minter) (*gate.Setti
 	}
 	var denials error
 	s.Denials, denials = c.Denials.compile()
-	return s, errors.Join(denials, unknown, c.validateApps(), s.Validate())
+	return s, errors.Join(denials, unknown, c.validateApps(), c.Policy.Memo.validate(), s.Validate())
 }
 
 func (c headersConfig) names(m *identity.Minter) gate.IdentityHeaders {

@@ -71,6 +71,9 @@ func configPage() string {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name := yamlName(f)
+		if name == "-" {
+			continue
+		}
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", name, f.Tag.Get("doc"))
 		if rows := keyRows(f.Type, name); len(rows) > 0 {
 			b.WriteString("\n| key | type | |\n|---|---|---|\n")

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"go.uber.org/zap"
 )
 
 // What lives between requests is small, and collecting it at Go's default of 100 % growth takes a quarter of the CPU of a
@@ -15,6 +19,32 @@ const (
 	mostPercent  = 400
 	leastPercent = 50
 )
+
+// memoryShare is what of a container's memory Go may use; the rest is for what Go does not count, such as the pages of files.
+const memoryShare = 0.9
+
+// limitMemory tells Go how much memory the container has (in its cgroup, version 1 or 2), so that it collects harder instead of being
+// killed. Where GOMEMLIMIT is set, its owner knows better; without a limit nothing changes.
+func limitMemory(logger *zap.Logger, container memlimit.Provider) {
+	if value, set := os.LookupEnv("GOMEMLIMIT"); set {
+		logger.Info("memory limit from the environment", zap.String("GOMEMLIMIT", value))
+		return
+	}
+	limit, err := container()
+	switch {
+	case errors.Is(err, memlimit.ErrNoLimit) || err == nil && limit > mostMemory:
+		return
+	case err != nil: // no cgroups, as on a machine that is no Linux: there is no limit to keep to
+		logger.Debug("the container's memory limit is not known", zap.Error(err))
+		return
+	}
+	share := int64(float64(limit) * memoryShare)
+	debug.SetMemoryLimit(share)
+	logger.Info("memory limit from the container", zap.Uint64("container_bytes", limit), zap.Int64("limit_bytes", share))
+}
+
+// mostMemory is above what any machine has: cgroup version 1 says "no limit" as a number near the largest there is.
+const mostMemory = 1 << 50
 
 // paceGC sets the collector's goal anew after each collection, for as long as the process lives. Where GOGC is set, its
 // owner knows better.

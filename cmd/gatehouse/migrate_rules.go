@@ -45,12 +45,12 @@ func opaRules() []rule {
 
 		{"decision_logs.console", (*migration).takeConsole},
 		{"decision_logs.service", (*migration).takeLogService},
-		{"decision_logs.mask_decision", lost("decision_log", "the masking rule is not asked. Credentials are taken out by default; "+
-			"add others by name to decision_log.redact")},
-		{"decision_logs.drop_decision", lost("decision_log", "the dropping rule is not asked: every decision is recorded. Leave entries out where you read the log")},
-		{"decision_logs.reporting", lost("decision_log", "entries are written at once, not uploaded in batches; decision_log.on_full says what happens when the log cannot keep up")},
+		{"decision_logs.mask_decision", lost("decision_log", "the masking rule is data.system.log.mask, as it is by default: another one is not asked. "+
+			"Credentials are taken out in any case")},
+		{"decision_logs.drop_decision", lost("decision_log", "the dropping rule is data.system.log.drop, as it is by default: another one is not asked")},
+		{"decision_logs.reporting", lost("decision_log", "a sink has max_request and delay of its own; decision_log.on_full says what happens when the log cannot keep up")},
 		{"decision_logs.request_context", lost("decision_log", "an entry holds the request's headers in its input already")},
-		{"decision_logs.*", lost("decision_log", "the log is a file or standard output; ship it with what you collect logs with")},
+		{"decision_logs.*", lost("decision_log", "sinks are described in docs/decisionlog.md")},
 		{"labels.*", (*migration).takeLabel},
 
 		{"default_decision", lost("", "of OPA's REST API, which is not here; policy.decision is what every request is decided by")},
@@ -323,7 +323,8 @@ func (m *migration) takeConsole(s setting) {
 
 func (m *migration) takeLogService(s setting) {
 	m.log = "-"
-	m.lost(s, "decision_log", "nothing is uploaded. Decisions go to standard output instead, one JSON line each with OPA's names: ship them with what you collect logs with")
+	m.lost(s, "decision_log", "decisions go to standard output, one JSON line each with OPA's names. To go on sending them to the service, name it under services "+
+		"and add decision_log.sinks: [{opa: {url: https://HOST/logs, service: NAME}}]; it needs state_dir")
 }
 
 func (m *migration) takeLabel(s setting) {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
@@ -50,7 +51,16 @@ func serveCommand() *cobra.Command {
 	}
 	c.Flags().StringVarP(&src.file, "config", "c", "", "configuration file")
 	c.Flags().StringVarP(&src.bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
+	c.Flags().BoolVar(&src.plain, "plain", false, "reference path: decide without anything that only makes it faster (remembered decisions, partial input, own wire format)")
 	return c
+}
+
+// transport are the options of the gRPC server that depend on how messages are to be handled.
+func (s source) transport() []grpc.ServerOption {
+	if s.plain {
+		return extauthz.PlainServerOptions()
+	}
+	return append(extauthz.ServerOptions(), grpc.NumStreamWorkers(workers))
 }
 
 // server is the whole of `gatehouse serve`: built by newServer, which reports everything that is wrong before anything
@@ -96,6 +106,7 @@ func newServer(ctx context.Context, src source) (*server, error) {
 	found := &problems{doc: doc, errs: doc.errs}
 	s.logger, err = cfg.Log.build(s.level)
 	found.add("log", err)
+	limitMemory(s.logger, memlimit.FromCgroup)
 	var traces *gate.Traces
 	traces, s.flushTraces, err = cfg.Traces.build(ctx)
 	found.add("traces", err)
@@ -110,7 +121,7 @@ func newServer(ctx context.Context, src source) (*server, error) {
 		return nil, err
 	}
 	s.setEngine(e)
-	s.grpc = grpc.NewServer(append(extauthz.ServerOptions(), grpc.NumStreamWorkers(workers), grpc.StreamInterceptor(s.endWithUs),
+	s.grpc = grpc.NewServer(append(src.transport(), grpc.StreamInterceptor(s.endWithUs),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	extauthz.New(s.gate, s.logger).Register(s.grpc)

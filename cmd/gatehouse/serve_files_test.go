@@ -2,9 +2,11 @@ package main
 
 import (
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	pemfile "encoding/pem"
 	"fmt"
 	"net"
@@ -245,4 +247,53 @@ func greeted(t *testing.T, conn net.Conn, want bool) {
 	if (err == nil) != want {
 		t.Fatalf("greeted: %v, want %v (%v)", err == nil, want, err)
 	}
+}
+
+// TestServeLogsDigests holds what an entry says of routes and keys against the files; other files are other digests.
+func TestServeLogsDigests(t *testing.T) {
+	p := newProcess(t, plain+`routes: {file: routes.yaml}
+identity: {jwt: [{issuer: "https://issuer.example.com", audiences: [a], keys: {file: jwks.json}}]}
+decision_log: {file: decisions.log}
+`)
+	const keys = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"%s","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
+	table := "framework: flask\nroutes:\n  - GET /orders\n"
+	write(t, p.path("routes.yaml"), table)
+	write(t, p.path("jwks.json"), fmt.Sprintf(keys, "one"))
+	p.ready()
+	conn := dial(t, p.grpc, nil)
+	digests := func() (d struct{ Routes, Keys string }) {
+		log, err := os.ReadFile(p.path("decisions.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := strings.Count(string(log), "\n")
+		askFor(t, conn, &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/orders"}, "x")
+		eventually(t, "waiting for the entry", func() error {
+			if log, err = os.ReadFile(p.path("decisions.log")); strings.Count(string(log), "\n") == seen {
+				return fmt.Errorf("%d lines", seen)
+			}
+			return err
+		})
+		lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+		var entry struct {
+			Digests *struct{ Routes, Keys string }
+		}
+		entry.Digests = &d
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &entry); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	first := digests()
+	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(table))); first.Routes != want || len(first.Keys) != len(want) {
+		t.Fatalf("%+v, want routes %s", first, want)
+	}
+	write(t, p.path("routes.yaml"), table+"  - GET /more\n")
+	write(t, p.path("jwks.json"), fmt.Sprintf(keys, "two"))
+	eventually(t, "waiting for other digests", func() error {
+		if now := digests(); now.Routes == first.Routes || now.Keys == first.Keys {
+			return fmt.Errorf("%+v", now)
+		}
+		return nil
+	})
 }

@@ -53,6 +53,7 @@ type process struct {
 	grpc, admin string // addresses
 	cmd         *exec.Cmd
 	stderr      output
+	flags       []string // of serve, besides --config
 	ended       chan struct{}
 	err         error // valid once ended is closed
 }
@@ -114,7 +115,7 @@ func freeAddress(t *testing.T) string {
 // start starts it and makes sure that it ends with the test.
 func (p *process) start() *process {
 	p.t.Helper()
-	p.cmd = exec.Command("gatehouse", "serve", "--config", "gatehouse.yaml")
+	p.cmd = exec.Command("gatehouse", append([]string{"serve", "--config", "gatehouse.yaml"}, p.flags...)...)
 	p.cmd.Dir, p.cmd.Stderr = p.dir, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -281,6 +282,28 @@ func TestServeShowsItsState(t *testing.T) {
 	}
 	if services := reflected(t, conn); !slices.Contains(services, authorization) || !slices.Contains(services, "grpc.health.v1.Health") {
 		t.Errorf("reflection lists %v", services)
+	}
+}
+
+// A decision that is asked for twice is remembered, and with --plain it is not; the answers are the same.
+func TestServeRemembers(t *testing.T) {
+	for flag, want := range map[string]string{"": "gatehouse_memo_hits_total 1", "--plain": "gatehouse_memo_hits_total 0"} {
+		p := newProcess(t, plain)
+		if flag != "" {
+			p.flags = []string{flag}
+		}
+		conn := dial(t, p.ready().grpc, nil)
+		for range 2 {
+			if code, headers, err := check(t.Context(), conn); err != nil || code != 200 || !slices.Contains(headers, "x-rule=one") {
+				t.Errorf("%s: check: %d %v %v", flag, code, headers, err)
+			}
+		}
+		if _, body := p.get("/metrics"); !strings.Contains(body, want) || !strings.Contains(body, "gatehouse_memo_alarm 0") {
+			t.Errorf("%s: /metrics lacks %s:\n%s", flag, want, body)
+		}
+		if memo := p.status().Memo; memo.On != (flag == "") || memo.Why != "" != (flag != "") || memo.HitRatio > 0 != (flag == "") {
+			t.Errorf("%s: /status: %+v", flag, memo)
+		}
 	}
 }
 

@@ -57,6 +57,9 @@ type Config struct {
 	Workers int
 	// Progress is told, in a few words each, what takes time. Default: nobody is told.
 	Progress func(string)
+	// Plain runs Gatehouse with --plain.
+	Plain bool
+
 	// HandedOut is told each token that Token and ForgedToken make, so that a test can look for them where they must not
 	// be. It may be called by several goroutines. Default: nobody is told.
 	HandedOut func(token string)
@@ -194,8 +197,11 @@ func (s *Sandbox) launch(tools tools) error {
 		return err
 	}
 	if s.cfg.Gatehouse != "" {
-		s.gatehouse, err = startProcess(s.cfg.WorkDir, "gatehouse", s.cfg.WorkDir,
-			[]string{s.cfg.Gatehouse, "serve", "--config", s.path("gatehouse.yaml")})
+		command := []string{s.cfg.Gatehouse, "serve", "--config", s.path("gatehouse.yaml")}
+		if s.cfg.Plain {
+			command = append(command, "--plain")
+		}
+		s.gatehouse, err = startProcess(s.cfg.WorkDir, "gatehouse", s.cfg.WorkDir, command)
 		if err != nil {
 			return err
 		}

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"text/tabwriter"
@@ -19,14 +18,13 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 )
 
 const (
 	swapConfig = `listen:
   grpc: ["unix:gatehouse.sock"]
-  admin: "127.0.0.1:19492"
+  admin: "ADMIN"
 policy:
   bundles: [{name: users, path: policy}]
 log: {level: warn}
@@ -75,20 +73,15 @@ func (b bench) measureSwaps(ctx context.Context, out *os.File, count int) error 
 	if err := os.WriteFile(filepath.Join(dir, "gatehouse.yaml"), []byte(swapConfig), 0o644); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "policy"), 0o755), s.write(0)); err != nil {
+	if err := s.write(0); err != nil {
 		return err
 	}
-	socket := filepath.Join(dir, "gatehouse.sock")
-	subject, err := start(ctx, "", socket, b.gatehouse, "serve", "--config", filepath.Join(dir, "gatehouse.yaml"))
+	subject, err := startGatehouse(ctx, b.gatehouse, dir)
 	if err != nil {
 		return err
 	}
 	defer subject.stop()
-	if err := awaitReady(ctx, "http://127.0.0.1:19492/readyz"); err != nil {
-		return err
-	}
-	s.conn, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{})))
-	if err != nil {
+	if s.conn, err = dial(subject.socket); err != nil {
 		return err
 	}
 	defer s.conn.Close()
@@ -137,24 +130,32 @@ func (s *swaps) swap(ctx context.Context, server *server, memory []int64) error 
 			}
 			time.Sleep(time.Millisecond)
 		}
-		memory[revision] = server.resident()
+		memory[revision], _ = server.resident()
 	}
 	return nil
 }
 
-// write lays a revision out as Kubernetes does for a ConfigMap: one rename of a link swaps all files.
+// write swaps a revision in.
 func (s *swaps) write(revision int) error {
-	top := filepath.Join(s.dir, "policy")
+	mark := fmt.Sprintf("%05d", revision)
+	return swapIn(filepath.Join(s.dir, "policy"), revision, map[string][]byte{
+		"policy.rego": fmt.Appendf(nil, swapRego, mark),
+		"data.json":   bytes.ReplaceAll(s.template, []byte(swapMark), []byte(mark)),
+	})
+}
+
+// swapIn lays a revision of a bundle out as Kubernetes does for a ConfigMap: one rename of a link swaps all files.
+func swapIn(top string, revision int, files map[string][]byte) error {
 	version := filepath.Join(top, fmt.Sprintf("..version-%d", revision))
-	data := bytes.ReplaceAll(s.template, []byte(swapMark), fmt.Appendf(nil, "%05d", revision))
+	errs := []error{os.MkdirAll(version, 0o755)}
+	for name, text := range files {
+		errs = append(errs, os.WriteFile(filepath.Join(version, name), text, 0o644))
+	}
 	draft := filepath.Join(top, "..data_tmp")
-	return errors.Join(
-		os.Mkdir(version, 0o755),
-		os.WriteFile(filepath.Join(version, "policy.rego"), fmt.Appendf(nil, swapRego, fmt.Sprintf("%05d", revision)), 0o644),
-		os.WriteFile(filepath.Join(version, "data.json"), data, 0o644),
+	return errors.Join(append(errs,
 		os.Symlink(filepath.Base(version), draft),
 		os.Rename(draft, filepath.Join(top, "..data")),
-		os.RemoveAll(filepath.Join(top, fmt.Sprintf("..version-%d", revision-1))))
+		os.RemoveAll(filepath.Join(top, fmt.Sprintf("..version-%d", revision-1))))...)
 }
 
 // during calls from all callers for as long as what takes, and fails on the first wrong answer.
@@ -186,13 +187,12 @@ func (s *swaps) during(ctx context.Context, what func(context.Context) error) (s
 		return sample{}, errors.Join(err, ctx.Err())
 	}
 	slices.Sort(all)
-	at := func(q float64) time.Duration { return all[min(int(q*float64(len(all))), len(all)-1)] }
-	return sample{rate: float64(len(all)) / time.Since(begin).Seconds(), p50: at(.5), p99: at(.99), p999: at(.999)}, nil
+	return distribution(all, time.Since(begin)), nil
 }
 
 // ask sends one request and checks that the answer is an allow made of one revision.
 func (s *swaps) ask(ctx context.Context) error {
-	wire, err := proto.Marshal(request("none", fmt.Sprintf("/users/user-%06d", rand.IntN(swapEntries))))
+	wire, err := proto.Marshal(request("none", fmt.Sprintf("/users/user-%06d", rand.IntN(swapEntries)), 20))
 	if err != nil {
 		return err
 	}
@@ -239,15 +239,4 @@ func (s *swaps) report(out *os.File, memory []int64, before, swapping, after sam
 	fmt.Fprintf(out, "p99.9 during the swaps is %.2fx the steady one. Resident memory: %d MB after the fifth swap, %d MB after the last (%+.0f %%), %d MB at most.\n",
 		float64(swapping.p999)/float64(steady), fifth>>20, last>>20, 100*float64(last-fifth)/float64(fifth), slices.Max(memory)>>20)
 	return nil
-}
-
-// resident is the process's memory in bytes, from /proc/PID/status.
-func (s *server) resident() int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	kilobytes, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	return kilobytes << 10
 }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/policy"
+)
+
+// TestDecisionLogPage holds that the page's configurations open a log, and that its policy says what the page says.
+func TestDecisionLogPage(t *testing.T) {
+	text, err := os.ReadFile("../../docs/decisionlog.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := map[string]int{}
+	for _, block := range strings.Split(string(text), "\n```")[1:] {
+		language, body, _ := strings.Cut(block, "\n")
+		switch blocks[language]++; language {
+		case "yaml":
+			opensLog(t, body)
+		case "rego":
+			rules := logRulesOf(t, body)
+			ev, err := rules.Event([]byte(`{"app": "orders", "outcome": "deny", "request": {"path": "/healthz"}}`), time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			masks, err := ev.Mask(t.Context())
+			drop, dropErr := ev.Drop(t.Context())
+			if list, _ := masks.([]any); len(list) != 2 || !drop || err != nil || dropErr != nil {
+				t.Errorf("%v %v %v %v", masks, drop, err, dropErr)
+			}
+		}
+	}
+	if blocks["yaml"] != 2 || blocks["rego"] != 1 {
+		t.Errorf("the page has %v", blocks)
+	}
+}
+
+// opensLog opens the decision log of a configuration, in a folder of its own.
+func opensLog(t *testing.T, body string) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "central.token"), "secret\n")
+	write(t, filepath.Join(dir, "gatehouse.yaml"), strings.Replace(body, "/var/lib/gatehouse", "state", 1))
+	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
+	if err != nil || len(doc.errs) > 0 {
+		t.Fatalf("%v %v:\n%s", err, doc.errs, body)
+	}
+	found := &problems{doc: doc}
+	cfg.validateRemote(found)
+	s, err := newSink(cfg.logConfig(zap.NewNop(), nil), cfg.sinkServices(), nil)
+	if err != nil || len(found.errs) > 0 {
+		t.Fatalf("%v %v:\n%s", err, found.errs, body)
+	}
+	if s.log.Status().Sink == "" {
+		t.Errorf("there is no log:\n%s", body)
+	}
+	s.discard(nil)
+}
+
+// logRulesOf compiles a policy about the decision log.
+func logRulesOf(t *testing.T, rego string) *policy.LogRules {
+	t.Helper()
+	b, err := policy.Read("log", fstest.MapFS{"log.rego": {Data: []byte(rego)}}, policy.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := policy.Compile(t.Context(), policy.Config{}, []*policy.Bundle{b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := s.LogRules()
+	if err != nil || rules == nil {
+		t.Fatal(rules, err)
+	}
+	return rules
+}

@@ -1,0 +1,219 @@
+package gate
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gatehouse/policy"
+	"gatehouse/routes"
+)
+
+// Memo says whether and how decisions are remembered, to be given again to requests that the policy cannot tell from the first.
+type Memo struct {
+	Off    bool
+	Bytes  int64 // most memory; 0: 16 MiB
+	Sample int   // one hit in so many is decided again in the background; 0: 1024
+}
+
+const (
+	recheckQueue   = 16       // what does not fit is not decided again
+	recheckBytes   = 32 << 10 // of a request; larger ones are not decided again
+	recheckTimeout = time.Second
+)
+
+// memory is what outlives the Views' memos: the counters, and the goroutine that decides hits again.
+type memory struct {
+	logger *zap.Logger
+	view   func() *View
+	stats  policy.Stats
+	queue  chan policy.Recheck
+	missed atomic.Uint64 // rechecks that found the queue full
+}
+
+func newMemory(r prometheus.Registerer, logger *zap.Logger, view func() *View) (*memory, error) {
+	m := &memory{logger: logger, view: view, queue: make(chan policy.Recheck, recheckQueue)}
+	if r == nil {
+		return m, nil
+	}
+	return m, r.Register(m)
+}
+
+// next is the memo of the next View: that of the one before, where policy and settings are the same, else a new one. A policy whose
+// memo was found to be wrong does not get another.
+func (m *memory) next(before, next *View) *policy.Memo {
+	switch s := next.Settings; {
+	case s == nil || next.Policy == nil || s.Memo.Off || s.Plain:
+		return nil
+	case before.memo != nil && before.memo.Of() == next.Policy && (before.Settings.Memo == s.Memo || before.memo.Status().Stopped != ""):
+		return before.memo
+	}
+	return next.Policy.NewMemo(policy.MemoConfig{Bytes: next.Settings.Memo.Bytes, Sample: next.Settings.Memo.Sample, Stats: &m.stats})
+}
+
+// recall gives the decision that was made for a key, where there is one.
+func (g *Gate) recall(c *call, key *policy.Key) (bool, error) {
+	if key == nil {
+		return false, nil
+	}
+	found, ok := key.Recall()
+	if !ok {
+		return false, nil
+	}
+	if found.Sample {
+		g.memory.recheck(c, key, found)
+	}
+	c.decision = found.Decision
+	return true, found.Err
+}
+
+// evaluate asks the policy, and has the decision remembered where there is a key.
+func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Value) (policy.Decision, error) {
+	s := c.view.Settings
+	switch {
+	case key != nil:
+		return key.Decide(ctx, s.Timeout, document, c.started)
+	case s.Plain:
+		ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+		defer cancel()
+		return c.rule.entry.Decide(ctx, document, c.started)
+	}
+	return c.rule.entry.DecideWithin(ctx, s.Timeout, document, c.started)
+}
+
+// recheck queues a hit to be decided again, from all of the input. It is never waited for.
+func (m *memory) recheck(c *call, key *policy.Key, found policy.Recalled) {
+	if c.req.Bytes > recheckBytes {
+		return
+	}
+	document, err := c.input(policy.Reads{})
+	if err != nil {
+		return
+	}
+	if again, ok := key.Recheck(found, document, c.started); ok {
+		select {
+		case m.queue <- again:
+		default:
+			m.missed.Add(1)
+		}
+	}
+}
+
+// run decides again what was queued, until ctx ends.
+func (m *memory) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case again := <-m.queue:
+			within, cancel := context.WithTimeout(ctx, recheckTimeout)
+			if wrong := again.Run(within); wrong != nil {
+				m.logger.Error("a remembered decision is wrong; decisions of this policy are not remembered any more", zap.Error(wrong))
+			}
+			cancel()
+		}
+	}
+}
+
+// MemoStatus is how the memo is doing.
+type MemoStatus struct {
+	On         bool              `json:"on"`
+	Why        string            `json:"why,omitempty"` // it is off
+	Hits       uint64            `json:"hits"`
+	Misses     uint64            `json:"misses"`
+	HitRatio   float64           `json:"hit_ratio"` // of all decisions since the start for which it was asked
+	Entries    int64             `json:"entries"`
+	Bytes      int64             `json:"bytes"`
+	Limit      int64             `json:"limit_bytes"`
+	Rechecked  uint64            `json:"rechecked"`
+	Mismatches uint64            `json:"mismatches"`
+	Without    []MemoStatusEntry `json:"without,omitempty"` // at most 20 rules whose decisions are not remembered
+}
+
+// MemoStatusEntry is a rule whose decisions are not remembered, and why.
+type MemoStatusEntry struct {
+	Rule string `json:"rule"`
+	Why  string `json:"why"`
+}
+
+// MemoStatus tells how the memo of the active View is doing.
+func (g *Gate) MemoStatus() MemoStatus {
+	v, counts := g.View(), g.memory.stats.Counts()
+	is := v.memo.Status()
+	out := MemoStatus{On: v.memo != nil && is.Stopped == "", Why: is.Stopped, Hits: counts.Hits, Misses: counts.Misses, Entries: is.Entries, Bytes: is.Bytes,
+		Limit: is.Limit, Rechecked: counts.Rechecks, Mismatches: counts.Mismatches}
+	if all := counts.Hits + counts.Misses; all > 0 {
+		out.HitRatio = float64(counts.Hits) / float64(all)
+	}
+	switch {
+	case v.Settings == nil || v.Policy == nil:
+		out.Why = "no policy is active yet"
+	case v.Settings.Plain:
+		out.Why = "gatehouse runs with --plain"
+	case v.Settings.Memo.Off:
+		out.Why = "policy.memo is off"
+	}
+	if out.On {
+		out.Without = v.unremembered()
+	}
+	return out
+}
+
+// unremembered lists the first rules whose decisions are not remembered.
+func (v *View) unremembered() []MemoStatusEntry {
+	const most = 20
+	var out []MemoStatusEntry
+	v.eachEntry(func(e *policy.Entry) bool {
+		if found := e.Memoisable(); len(found.Impure) > 0 {
+			out = append(out, MemoStatusEntry{routes.RuleName(e.Path()), "calls " + found.Impure[0].String()})
+		} else if e.Resting() {
+			out = append(out, MemoStatusEntry{routes.RuleName(e.Path()), "hardly any decision comes twice; it is tried again later"})
+		}
+		return len(out) < most
+	})
+	return out
+}
+
+// The metrics of the memo. They are read from counters that are there anyway.
+var (
+	memoHits       = memoDesc("hits_total", "Decisions that were remembered from an earlier request.")
+	memoMisses     = memoDesc("misses_total", "Decisions that were looked for and not there.")
+	memoUnfit      = memoDesc("skipped_total", "Decisions that were not remembered because key or decision are too large.")
+	memoEvicted    = memoDesc("evictions_total", "Remembered decisions that made room for others.")
+	memoRechecks   = memoDesc("rechecks_total", "Remembered decisions that were decided again in the background.")
+	memoMissed     = memoDesc("rechecks_dropped_total", "Rechecks that were dropped because others were under way.")
+	memoMismatches = memoDesc("mismatches_total", "Rechecks that came out otherwise. Must be zero.")
+	memoEntries    = memoDesc("entries", "Decisions that are remembered.")
+	memoBytes      = memoDesc("bytes", "Memory that they take.")
+	memoLimit      = memoDesc("limit_bytes", "Most memory that they may take; 0 where nothing is remembered.")
+	memoAlarm      = memoDesc("alarm", "1: a recheck came out otherwise, and the decisions of this policy are not remembered any more.")
+)
+
+func memoDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("gatehouse_memo_"+name, help, nil, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (m *memory) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, out) }
+
+// Collect implements prometheus.Collector.
+func (m *memory) Collect(out chan<- prometheus.Metric) {
+	counts, is := m.stats.Counts(), policy.MemoStatus{}
+	if v := m.view(); v != nil {
+		is = v.memo.Status()
+	}
+	alarm := 0.0
+	if is.Stopped != "" {
+		alarm = 1
+	}
+	for desc, value := range map[*prometheus.Desc]uint64{memoHits: counts.Hits, memoMisses: counts.Misses, memoUnfit: counts.Unfit,
+		memoEvicted: counts.Evicted, memoRechecks: counts.Rechecks, memoMissed: m.missed.Load(), memoMismatches: counts.Mismatches} {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value))
+	}
+	for desc, value := range map[*prometheus.Desc]float64{memoEntries: float64(is.Entries), memoBytes: float64(is.Bytes), memoLimit: float64(is.Limit), memoAlarm: alarm} {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
+	}
+}

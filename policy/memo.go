@@ -1,0 +1,317 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	defaultMemo   = 16 << 20 // bytes
+	leastMemo     = 64 << 10 // bytes
+	defaultSample = 1024
+	slotBytes     = 512 // of the budget for each slot: about what an entry with a small result takes
+	ways          = 8   // slots in which one key may be
+	evictSteps    = 256 // how many slots one insertion looks at for room before it gives up
+
+	// For so many misses there must be a hit; fewer do not pay for the keys.
+	worthwhile = 16
+)
+
+// pace says when an entry does without the memo: where a window of misses had too few hits beside it, for rest decisions, each time
+// for twice as many up to mostRest, before it is tried again. All tries together then cost less than a hundredth of the evaluations.
+type pace struct {
+	window         uint64
+	rest, mostRest int64
+}
+
+// MemoConfig says how decisions are remembered.
+type MemoConfig struct {
+	Bytes  int64  // most memory that it takes; 0: 16 MiB; less than 64 KiB is 64 KiB
+	Sample int    // one hit in so many is to be decided again; 0: 1024
+	Stats  *Stats // what is counted; it outlives the memo. Required
+}
+
+// Memo remembers the decisions of one snapshot: an input whose Key was seen before gets the decision that was made then. A decision is
+// remembered only where it is a pure function of what the key holds: nothing that the policy can reach asks the clock, chance, the
+// network or a directory (Entry.Memoisable), and evaluation came to its normal end. docs/decisions/0006-memo.md says why that is
+// enough.
+//
+// Finding a decision takes no lock. The memory is bounded in bytes, and an entry whose decisions hardly come twice does without. A nil
+// Memo remembers nothing.
+type Memo struct {
+	snapshot *Snapshot
+	stats    *Stats
+	seed     maphash.Seed
+	hashMask uint64 // all ones but in tests
+	sample   uint64
+	limit    int64
+	pace     pace
+
+	slots []atomic.Pointer[remembered] // sets of ways
+	sets  uint64                       // how many there are less one; a power of two less one
+	bytes atomic.Int64                 // of all entries, those that are about to be stored included
+	count atomic.Int64
+	hand  atomic.Uint64 // the slot from which room is looked for, as a clock's
+
+	stopped atomic.Pointer[string] // why it is off for good; nil while it is not
+}
+
+// remembered is one decision. It never changes but for used, and holds no memory of the request that it was made for.
+type remembered struct {
+	hash     uint64
+	used     atomic.Bool // since the hand passed last
+	size     int64
+	key      []byte
+	decision *Decision // nil: the policy made none
+}
+
+// NewMemo returns an empty memo of a snapshot.
+func (s *Snapshot) NewMemo(cfg MemoConfig) *Memo {
+	m := &Memo{snapshot: s, stats: cfg.Stats, seed: maphash.MakeSeed(), hashMask: ^uint64(0), sample: defaultSample, limit: defaultMemo,
+		pace: pace{window: 8 << 10, rest: 64 << 10, mostRest: 1 << 20}}
+	if cfg.Bytes > 0 {
+		m.limit = max(cfg.Bytes, leastMemo)
+	}
+	if cfg.Sample > 0 {
+		m.sample = uint64(cfg.Sample)
+	}
+	slots := ways
+	for int64(slots*2) <= m.limit/slotBytes {
+		slots *= 2
+	}
+	m.slots = make([]atomic.Pointer[remembered], slots)
+	m.sets = uint64(slots/ways) - 1
+	m.bytes.Store(int64(slots) * 8)
+	return m
+}
+
+// Of returns the snapshot whose decisions these are.
+func (m *Memo) Of() *Snapshot { return m.snapshot }
+
+// Key begins the key of an input to an entry of the memo's snapshot. It is nil where the entry's decisions are not remembered, or not
+// at the moment.
+func (m *Memo) Key(e *Entry) *Key {
+	if m == nil || e.snapshot != m.snapshot || len(e.impure) > 0 || m.stopped.Load() != nil || e.tally.resting() {
+		return nil
+	}
+	k := keyPool.Get().(*Key)
+	k.memo, k.entry, k.unfit = m, e, false
+	k.text, k.starts = append(k.text[:0], e.prefix...), k.starts[:0]
+	return k
+}
+
+// Recalled is a decision that was made before.
+type Recalled struct {
+	Decision Decision // shared, but for Metadata: its slices must not be changed
+	Err      error    // ErrUndefined where there was none
+	Sample   bool     // this one is to be decided again: see Key.Recheck
+	entry    *remembered
+}
+
+// Recall returns the decision that was made for this key.
+func (k *Key) Recall() (found Recalled, ok bool) {
+	m := k.memo
+	if k.unfit {
+		m.stats.unfit.Add(1)
+		return Recalled{}, false
+	}
+	k.hash = k.hashed(m.seed) & m.hashMask
+	entry := m.find(k)
+	if entry == nil {
+		m.stats.misses.Add(1)
+		k.entry.tally.missed(&m.pace)
+		return Recalled{}, false
+	}
+	if !entry.used.Load() {
+		entry.used.Store(true)
+	}
+	k.entry.tally.hit(k.hash)
+	found.entry = entry
+	found.Sample = m.stats.hit(k.hash)%m.sample == 0
+	if entry.decision == nil {
+		found.Err = ErrUndefined
+		return found, true
+	}
+	found.Decision = *entry.decision
+	if found.Decision.Metadata != nil { // whose receiver owns it
+		found.Decision.Metadata = cloneJSON(found.Decision.Metadata).(map[string]any)
+	}
+	return found, true
+}
+
+// find looks for a key. The hash only says where to look: what decides is every byte.
+func (m *Memo) find(k *Key) *remembered {
+	set := m.set(k.hash)
+	for i := range set {
+		if r := set[i].Load(); r != nil && r.hash == k.hash && string(r.key) == string(k.text) {
+			return r
+		}
+	}
+	return nil
+}
+
+func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
+	at := (hash & m.sets) * ways
+	return m.slots[at : at+ways]
+}
+
+// Decide is Entry.DecideWithin of the key's entry, and remembers what comes of it if it may be.
+func (k *Key) Decide(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
+	d, clean, err := k.entry.decide(ctx, timeout, input, now)
+	if clean && !k.unfit && (err == nil || errors.Is(err, ErrUndefined)) {
+		k.memo.remember(k, &d, err)
+	}
+	return d, err
+}
+
+// remember stores a decision, or not: where it is too large, or no room can be made.
+func (m *Memo) remember(k *Key, d *Decision, err error) {
+	r := &remembered{hash: k.hash}
+	if err == nil {
+		var size int64
+		if r.decision, size = detached(d); r.decision == nil || size > m.limit/8 {
+			m.stats.unfit.Add(1)
+			return
+		}
+		r.size = size
+	}
+	r.key = append(make([]byte, 0, len(k.text)), k.text...)
+	r.size += entryBytes + int64(len(r.key))
+	if !m.reserve(r.size) {
+		m.bytes.Add(-r.size)
+		m.stats.unfit.Add(1)
+		return
+	}
+	m.place(r)
+}
+
+// reserve adds to the bytes in use and makes room for them. Nothing is stored before there is, so that entries never take more than
+// the limit.
+func (m *Memo) reserve(size int64) bool {
+	over := m.bytes.Add(size) > m.limit
+	for steps := 0; over && steps < evictSteps; steps++ {
+		slot := &m.slots[m.hand.Add(1)%uint64(len(m.slots))]
+		if r := slot.Load(); r != nil && !r.used.Swap(false) {
+			m.drop(slot, r, nil)
+		}
+		over = m.bytes.Load() > m.limit
+	}
+	return !over
+}
+
+// drop puts another entry, or none, in the place of one.
+func (m *Memo) drop(slot *atomic.Pointer[remembered], old, instead *remembered) bool {
+	if !slot.CompareAndSwap(old, instead) {
+		return false
+	}
+	if old != nil {
+		m.bytes.Add(-old.size)
+		m.count.Add(-1)
+		m.stats.evicted.Add(1)
+	}
+	if instead != nil {
+		m.count.Add(1)
+	}
+	return true
+}
+
+// place puts an entry, whose bytes are reserved, into its set: in place of one with its key, else where nothing is, else in place of
+// one that was not used lately.
+func (m *Memo) place(r *remembered) {
+	set := m.set(r.hash)
+	for range ways {
+		at := m.victim(set, r)
+		if m.drop(at, at.Load(), r) {
+			return
+		}
+	}
+	m.bytes.Add(-r.size) // others were faster each time
+}
+
+func (m *Memo) victim(set []atomic.Pointer[remembered], r *remembered) *atomic.Pointer[remembered] {
+	var free, unused *atomic.Pointer[remembered]
+	for i := range set {
+		switch old := set[i].Load(); {
+		case old == nil:
+			free = &set[i]
+		case old.hash == r.hash && string(old.key) == string(r.key):
+			return &set[i]
+		case unused == nil && !old.used.Swap(false):
+			unused = &set[i]
+		}
+	}
+	switch {
+	case free != nil:
+		return free
+	case unused != nil:
+		return unused
+	}
+	return &set[r.hash>>32%ways]
+}
+
+// Recheck is a hit that is to be decided again.
+type Recheck struct {
+	memo  *Memo
+	entry *Entry
+	input Value
+	now   time.Time
+	found *remembered
+}
+
+// Recheck takes a hit and the whole input that it was for, of which it keeps a copy of its own.
+func (k *Key) Recheck(found Recalled, input Value, now time.Time) (Recheck, bool) {
+	size := int64(0)
+	own, ok := detach(input, &size, 0)
+	return Recheck{memo: k.memo, entry: k.entry, input: own, now: now, found: found.entry}, ok
+}
+
+// Run decides again, without the memo. The error says how that differs from what was remembered, and the memo is off from then on. It
+// is nil also where nothing can be said, because ctx ended first.
+func (r *Recheck) Run(ctx context.Context) error {
+	d, _, err := r.entry.decide(ctx, 0, r.input, r.now)
+	was, is := "no decision", "no decision"
+	if r.found.decision != nil {
+		was = r.found.decision.Result.String()
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err == nil:
+		is = d.Result.String()
+	case !errors.Is(err, ErrUndefined):
+		is = err.Error()
+	}
+	r.memo.stats.rechecks.Add(1)
+	if was == is {
+		return nil
+	}
+	r.memo.stats.mismatches.Add(1)
+	wrong := fmt.Errorf("a remembered decision of %v is not what the policy decides: remembered %.200q, decided %.200q", r.entry.path, was, is)
+	why := wrong.Error()
+	r.memo.stopped.CompareAndSwap(nil, &why)
+	return wrong
+}
+
+// MemoStatus is how a memo is doing.
+type MemoStatus struct {
+	Stopped string // why it is off for good, "" while it is not
+	Entries int64
+	Bytes   int64
+	Limit   int64
+}
+
+// Status of a nil Memo is the zero value.
+func (m *Memo) Status() MemoStatus {
+	if m == nil {
+		return MemoStatus{}
+	}
+	s := MemoStatus{Entries: m.count.Load(), Bytes: m.bytes.Load(), Limit: m.limit}
+	if why := m.stopped.Load(); why != nil {
+		s.Stopped = *why
+	}
+	return s
+}
