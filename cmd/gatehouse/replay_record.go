@@ -11,18 +11,18 @@ import (
 // recorded is one event of a decision log, as far as a replay looks at it: parts of the event's own text, which is read once. What
 // is a text is as it stands between its quotes; textOf gives what it means.
 type recorded struct {
-	event                                  int64 // which of the log's it is, from 1
-	id, timestamp, path, app, route        []byte
-	method, host, target                   []byte // of the request
-	subject, roles                         []byte // of the identity; roles as a list
-	authenticated, known                   bool   // whether the caller is; whether the log has anything of one
-	outcome, reason                        []byte
-	status                                 int
-	erased, masked                         []byte // lists
-	bundles, result, input, gap, requested []byte // values; nil: absent
-	revision, metrics, claims              []byte
-	dryRun                                 bool
-	opa                                    bool // the verdict was not there and is made of the result
+	event                               int64 // which of the log's it is, from 1
+	id, timestamp, path, app, route     []byte
+	method, host, target                []byte // of the request
+	subject, roles                      []byte // of the identity; roles as a list
+	authenticated, known                bool   // whether the caller is; whether the log has anything of one
+	outcome, reason                     []byte
+	status                              int
+	erased, masked                      []byte // lists
+	bundles, result, input, gap, claims []byte // values; nil: absent
+	revision, metrics                   []byte
+	dryRun                              bool
+	opa                                 bool // the verdict was not there and is made of the result
 }
 
 var errRecord = errors.New("not a JSON object with a decision_id or a gap")
