@@ -186,7 +186,7 @@ func (r *redactor) anyHeader(v string) string {
 }
 
 func hasScheme(v, scheme string) bool {
-	return len(v) > len(scheme) && strings.EqualFold(v[:len(scheme)], scheme)
+	return len(v) > len(scheme) && v[0]|0x20 == scheme[0] && strings.EqualFold(v[:len(scheme)], scheme)
 }
 
 // masked returns what is to be logged for v, and notes its pointer if that is

@@ -17,7 +17,7 @@ import (
 
 const (
 	sealed       = 1 << 50 // added to a tail: beyond every segment
-	mostSegment  = 16 << 20
+	mostSegment  = 4 << 20 // two or three are mapped, and populated, at any time
 	prepareRetry = 100 * time.Millisecond
 )
 

@@ -38,7 +38,7 @@ policy:
   timeout: 10s # of a machine that others use too nobody is denied
   bundles: [{name: bench, path: policy}]
 routes: {file: routes.yaml}
-decision_log: {file: decisions.log, dir: spool}
+decision_log: {file: log/decisions.log, dir: spool}
 log: {level: warn}
 `
 	routeTable = `framework: flask
@@ -110,10 +110,8 @@ func (f *fixture) copyTo(dir string) (*fixture, error) {
 }
 
 func (f *fixture) write() error {
-	if err := os.MkdirAll(filepath.Join(f.dir, "policy"), 0o755); err != nil {
-		return err
-	}
-	var errs []error
+	// The log is in a folder of its own: what is written beside files that are watched is told to the watcher, each time.
+	errs := []error{os.MkdirAll(filepath.Join(f.dir, "policy"), 0o755), os.MkdirAll(filepath.Join(f.dir, "log"), 0o755)}
 	for name, text := range map[string]string{"gatehouse.yaml": config, "routes.yaml": routeTable, "jwks.json": jwks(f.key),
 		"policy/policy.rego": rego + f.shape.moreRules(), "policy/data.json": f.shape.document()} {
 		errs = append(errs, os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o644))

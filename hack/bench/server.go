@@ -300,7 +300,7 @@ func (s *server) forget() error {
 	if s.dir == "" {
 		return nil
 	}
-	return os.Truncate(filepath.Join(s.dir, "decisions.log"), 0)
+	return os.Truncate(filepath.Join(s.dir, "log", "decisions.log"), 0)
 }
 
 // freeAddress is a loopback address that nobody used a moment ago.
