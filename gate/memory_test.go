@@ -38,30 +38,69 @@ allow := {"allowed": true, "headers": {"x-saw": json.marshal(saw)}, "query_param
 	request.method != "DELETE"
 }
 
-saw := [object.get(request.headers, "x-a", "none"), object.get(request.headers, "x-b", "none"), object.get(input, ["identity", "claims", "team"], "none"),
-	object.get(input, ["identity", "roles"], []), object.get(input.parsed_query, "q", null), input.parsed_path, object.get(input, ["parsed_body", "a"], "none"),
-	object.get(input, ["attributes", "contextExtensions", "tier"], "none"), object.get(input, ["attributes", "metadataContext", "filterMetadata", "f", "k"], "none")]
+saw := [a, b, team, roles, q, body, tier, meta, input.parsed_path]
+
+default a := "none"
+
+a := request.headers["x-a"]
+
+default b := "none"
+
+b := request.headers["x-b"]
+
+default team := "none"
+
+team := input.identity.claims.team
+
+default roles := "none"
+
+roles := input.identity.roles
+
+default q := "none"
+
+q := input.parsed_query.q
+
+default body := "none"
+
+body := input.parsed_body.a
+
+default tier := "none"
+
+tier := input.attributes.contextExtensions.tier
+
+default meta := "none"
+
+meta := input.attributes.metadataContext.filterMetadata.f.k
 `
 
-// variant is one of many requests that differ a little; each is made of memory of its own.
+// variant is one of many requests, each made of memory of its own. The first 400 differ from each other in one thing, the others in many.
 func variant(i int) *gate.Request {
+	pick := func(thing, n int) int {
+		switch {
+		case i >= 400:
+			return i % n
+		case i%8 == thing:
+			return i / 8 % n
+		}
+		return 0
+	}
 	id := identity.Anonymous()
-	id.Roles = [][]string{nil, {"a"}, {"a", "b"}, {"a,b"}, {"b", "a"}}[i%5]
-	id.Claims = []map[string]any{nil, {"team": "x", "exp": json.Number(fmt.Sprint(i))}, {"team": nil}, {"team": []any{}}, {"team": map[string]any{}}, {"other": "x"}}[i%6]
-	req := &gate.Request{Method: []string{"GET", "POST", "DELETE"}[i%3], Host: "orders.example.com", ID: fmt.Sprint("id", i), As: &id,
-		Path: []string{"/a/b", "/a%2Fb", "/a", "/a/b?q=1", "/a/b?q=1&q=2", "/a/b?q", "/a/b?q=", "/"}[i%8]}
+	id.Roles = [][]string{nil, {"a"}, {"a", "b"}, {"a,b"}, {"b", "a"}}[pick(0, 5)]
+	id.Claims = []map[string]any{nil, {"team": "x", "exp": json.Number(fmt.Sprint(i))}, {"team": nil}, {"team": []any{}}, {"team": map[string]any{}}, {"other": "x"}}[pick(1, 6)]
+	req := &gate.Request{Method: []string{"GET", "POST", "DELETE"}[pick(2, 3)], Host: "orders.example.com", ID: fmt.Sprint("id", i), As: &id,
+		Path: []string{"/a/b", "/a%2Fb", "/a", "/a/b?q=1", "/a/b?q=1&q=2", "/a/b?q", "/a/b?q=", "/"}[pick(3, 8)]}
 	pairs := [][]string{{}, {"x-a", ""}, {"x-b", ""}, {"x-a", "1", "x-b", "2"}, {"x-b", "2", "x-a", "1"}, {"x-a", "1", "x-a", "2"}, {"x-a", "1,2"},
-		{"x-a", "12", "x-b", ""}, {"x-a", "1k\x03x-bs\x012"}, {"x-a", "1kx-bs2"}, {"x-a", "none"}, {"x-ak", "1"}}[i%12]
+		{"x-a", "12", "x-b", ""}, {"x-a", "1k\x03x-bs\x012"}, {"x-a", "1kx-bs2"}, {"x-a", "none"}, {"x-ak", "1"}}[pick(4, 12)]
 	for j := 0; j < len(pairs); j += 2 {
 		req.Headers = append(req.Headers, gate.Header{Name: pairs[j], Value: pairs[j+1]})
 	}
 	req.Headers = append(req.Headers, gate.Header{Name: "x-request-id", Value: fmt.Sprint(i)})
-	if body := []string{"", `{"a":1}`, `{"a":null,"z":2}`, `{"a":"1"}`, `{`}[i%7%5]; body != "" {
+	if body := []string{"", `{"a":1}`, `{"a":null,"z":2}`, `{"a":"1"}`, `{`}[pick(5, 5)]; body != "" {
 		req.Headers = append(req.Headers, gate.Header{Name: "content-type", Value: "application/json"})
 		req.Body = body
 	}
-	req.Extensions = []map[string]string{nil, {"tier": ""}, {"tier": "1"}, {"other": "1", "tier": "1"}}[i%13%4]
-	req.Metadata = []map[string]any{nil, {"filterMetadata": map[string]any{"f": map[string]any{"k": true, "l": float64(i)}}}, {"filterMetadata": nil}}[i%17%3]
+	req.Extensions = []map[string]string{nil, {"tier": ""}, {"tier": "1"}, {"other": "1", "tier": "1"}}[pick(6, 4)]
+	req.Metadata = []map[string]any{nil, {"filterMetadata": map[string]any{"f": map[string]any{"k": true, "l": float64(i)}}}, {"filterMetadata": nil}}[pick(7, 3)]
 	return req
 }
 
@@ -104,6 +143,28 @@ func TestMemoAnswersAsThePlainPath(t *testing.T) {
 	}
 	if none.On || none.Hits+none.Misses != 0 || none.Why == "" {
 		t.Errorf("the reference path remembers: %+v", none)
+	}
+}
+
+// What comes in no order of its own is the same in any.
+func TestMemoKnowsNoOrder(t *testing.T) {
+	g := open(t, lawful(false), compile(t, `package envoy.authz
+		allow if count(input.parsed_query) + count(input.identity.claims) + count(input.attributes.contextExtensions) + count(input.attributes.request.http.headers) == 24`))
+	const times = 20
+	for i := range times {
+		id := identity.Anonymous()
+		id.Claims = map[string]any{"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": map[string]any{"g": "6", "h": "7", "i": "8"}}
+		req := &gate.Request{Method: "GET", Path: "/?a=1&b=2&c=3&d=4&e=5&f=6", As: &id, Extensions: map[string]string{"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": "6"}}
+		for j := range 6 {
+			name := string(rune('a' + (i+j)%6))
+			req.Headers = append(req.Headers, gate.Header{Name: name, Value: name})
+		}
+		if answer := g.Check(t.Context(), req); !answer.Allow {
+			t.Fatal(answer.Reason)
+		}
+	}
+	if is := g.MemoStatus(); is.Hits != times-1 {
+		t.Errorf("%+v", is)
 	}
 }
 
