@@ -67,7 +67,7 @@ test-full: .venv-routes/stamp nginx
 	$(MAKE) attack-mutations
 
 # The same tests on the reference path: each request evaluated, with all of its input, by generated code.
-test-plain:
+test-plain: nginx
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m ./gate ./extauthz
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m -count=1 ./envoy
 
