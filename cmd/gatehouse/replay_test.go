@@ -103,7 +103,7 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 		t.Fatal(err)
 	}
 	settings := *tr.engine.settings
-	settings.Log = l
+	settings.Log, settings.Timeout = l, time.Minute // a busy machine is no timeout
 	if err := tr.gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
 		t.Fatal(err)
 	}
