@@ -196,6 +196,9 @@ type Config struct {
 type Redact struct {
 	Headers []string // names of headers
 	Params  []string // names of query parameters and of members of the body
+	// Only names the headers of requests whose values may be recorded; nil: those of all that are not redacted. Pseudo-headers are, but
+	// for what is secret in them.
+	Only []string
 }
 
 // Log takes entries from requests and writes them to its sinks. A nil Log, and

@@ -319,6 +319,10 @@ func (o *packing) headers(headers []Header) {
 	for i := range headers {
 		h := &headers[i]
 		o.plain(h.Name)
+		if o.redact.hides(h.Name) {
+			o.buf = append(o.buf, textSecret)
+			continue
+		}
 		switch o.redact.kind(h.Name) {
 		case secretHeader:
 			o.buf = append(o.buf, textSecret)

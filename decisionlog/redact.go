@@ -54,6 +54,7 @@ func (s *scan) eraseAll(pointer string) {
 type redactor struct {
 	query, body map[string]bool
 	headers     map[string]headerKind
+	only        map[string]bool // of a request's headers; nil: all
 
 	traits [4]uint64 // of the names in headers, so that most others need no lookup
 }
@@ -72,6 +73,11 @@ func (r *redactor) kind(name string) headerKind {
 		return otherHeader
 	}
 	return r.headers[headerName(name)]
+}
+
+// hides reports whether the value of a request's header is not recorded, because its name is not among those whose values are.
+func (r *redactor) hides(name string) bool {
+	return r.only != nil && !strings.HasPrefix(name, ":") && !r.only[headerName(name)]
 }
 
 // traits is a number below 256 that names have in common which are one by headerName: of the length and the two ends.
@@ -93,6 +99,9 @@ func newRedactor(extra Redact) redactor {
 		query:   set(paramName, defaultParams, queryParams, extra.Params),
 		body:    set(paramName, defaultParams, extra.Params),
 		headers: map[string]headerKind{},
+	}
+	if extra.Only != nil {
+		r.only = set(headerName, extra.Only)
 	}
 	for _, name := range urlHeaders {
 		r.headers[headerName(name)] = urlHeader

@@ -28,6 +28,29 @@ func with(e *decisionlog.Entry, change func(in *decisionlog.Input)) *decisionlog
 	return e
 }
 
+// TestRedactOnly records the values of some headers, and of the others that they were there.
+func TestRedactOnly(t *testing.T) {
+	const at = "/input/attributes/request/http/headers/"
+	for name, tt := range map[string]struct {
+		only        []string
+		out, masked string
+	}{
+		"all":       {nil, `{":path":"/","X_Tenant":"t1","accept":"*/*","cookie":"[redacted]"}`, at + "cookie"},
+		"some":      {[]string{"x-tenant", "Cookie"}, `{":path":"/","X_Tenant":"t1","accept":"[redacted]","cookie":"[redacted]"}`, at + "accept " + at + "cookie"},
+		"no header": {[]string{}, `{":path":"/","X_Tenant":"[redacted]","accept":"[redacted]","cookie":"[redacted]"}`, at + "X_Tenant " + at + "accept " + at + "cookie"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := decisionlog.Config{Redact: decisionlog.Redact{Only: tt.only}}
+			line := write(t, cfg, asked("", ":path", "/", "X_Tenant", "t1", "accept", "*/*", "cookie", "s3cret"))
+			compare(t, line, "input.attributes.request.http.headers", tt.out, "", tt.masked)
+			input := map[string]any{"attributes": map[string]any{"request": map[string]any{"http": map[string]any{"headers": map[string]any{"accept": "image/webp"}}}}}
+			if _, texts := cfg.Redact.Secrets(input); (len(texts) == 1) != (tt.only != nil) {
+				t.Errorf("an explanation must not show %q", texts)
+			}
+		})
+	}
+}
+
 func TestRedactInput(t *testing.T) {
 	const http, at = "attributes.request.http", "/input/attributes/request/http/"
 	const path, parsed = "/request/path " + at + "path", " /input/parsed_query/"

@@ -52,6 +52,11 @@ func (r *redactor) document(in map[string]any, s *scan) {
 	http, _ := at(in, "attributes", "request", "http").(map[string]any)
 	if h, _ := http["headers"].(map[string]any); h != nil {
 		r.headerObject(h, pointer+"/headers", s)
+		for _, name := range keys(h) {
+			if r.hides(name) {
+				h[name] = r.masked(h[name], nil, pointer+"/headers/"+escape(name), s)
+			}
+		}
 	}
 	for name, clean := range map[string]func(string) string{"path": r.url, "query": r.queryString, "fragment": r.queryString} {
 		if old, ok := http[name]; ok {

@@ -348,6 +348,7 @@ type decisionLogConfig struct {
 	Labels   map[string]string `yaml:"labels" doc:"Written with every entry."`
 	MaxEntry size              `yaml:"max_entry" doc:"Longest line; a longer one loses its input. Default: 64KiB."`
 	Redact   redactConfig      `yaml:"redact" doc:"Credentials to take out beyond those known by default."`
+	Headers  []string          `yaml:"headers" doc:"Names of the request headers whose values are recorded; of the others only that they were there. What explain and replay cannot see they say. Default: all, but for credentials."`
 	Mask     []maskConfig      `yaml:"mask" doc:"What else to take out of an entry on its way out of dir: JSON pointers, or {op, path, value} as in OPA. The policy can say more, in data.system.log.mask (docs/decisionlog.md). Default: nothing."`
 	Claims   []string          `yaml:"claims" doc:"Names of claims of the caller that are recorded. Default: none."`
 	Keep     duration          `yaml:"keep_bundles" doc:"How long a bundle is kept in state_dir after it was last active, by the digest that its decisions name: for gatehouse explain, and for replay --old auto. 0s keeps none. Default: 720h."`
@@ -684,7 +685,7 @@ func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publ
 
 func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
 	d := c.DecisionLog
-	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers)}
+	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Only: d.Headers}
 	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header, c.Headers.JWT.Name), slices.Clone(d.Redact.Params)
 	for _, f := range c.Identity.places() {
 		redact.Headers, redact.Params = append(redact.Headers, f.Header), append(redact.Params, f.Query)
