@@ -3,7 +3,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps soak profile allocations fuzz docs clean nginx
+.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs clean nginx
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -15,6 +15,7 @@ help:
 	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
 	@echo "make bench      what a decision costs, next to a server that does not look (bench-json: for machines)"
 	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
+	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
 	@echo "make profile    where the CPU of a decision goes, by package; and docs/performance.svg"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
@@ -123,6 +124,9 @@ SWAPS = 200
 
 bench-swaps: build
 	go run ./hack/bench -gatehouse bin/gatehouse -swaps $(SWAPS)
+
+bench-log: build
+	go run ./hack/bench -gatehouse bin/gatehouse -log
 
 profile:
 	go build -tags pprof -o bin/gatehouse-pprof ./cmd/gatehouse

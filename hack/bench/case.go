@@ -27,7 +27,8 @@ import (
 // What is measured: callers with RS256 tokens, a route table, a policy that maps roles to what they may do on a route and lets
 // people read what is their own; the decision log to a file, through a spool; metrics on.
 const (
-	config = `listen:
+	logLine = "decision_log: {file: log/decisions.log, dir: spool}"
+	config  = `listen:
   grpc: ["GRPC", "unix:gatehouse.sock"]
   admin: "ADMIN"
 identity:
@@ -38,7 +39,7 @@ policy:
   timeout: 10s # of a machine that others use too nobody is denied
   bundles: [{name: bench, path: policy}]
 routes: {file: routes.yaml}
-decision_log: {file: log/decisions.log, dir: spool}
+` + logLine + `
 log: {level: warn}
 `
 	routeTable = `framework: flask

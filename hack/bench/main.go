@@ -4,6 +4,7 @@
 //
 //	go run ./hack/bench -gatehouse bin/gatehouse           one table with everything, and whether each target is met
 //	go run ./hack/bench -gatehouse bin/gatehouse -scale    how the cost grows with callers, rules, roles, data, tokens, headers
+//	go run ./hack/bench -gatehouse bin/gatehouse -log      what the decision log does to latencies, also while a sink hangs
 //	go run ./hack/bench -gatehouse bin/gatehouse -swaps 200
 //	go run ./hack/bench -gatehouse bin/gatehouse -soak 30m
 //	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile -flame docs/performance.svg
@@ -39,6 +40,7 @@ func main() {
 	swaps := flag.Int("swaps", 0, "measure so many swaps of a large bundle instead")
 	scale := flag.Bool("scale", false, "measure how the cost grows instead")
 	soak := flag.Duration("soak", 0, "load it for so long instead, with swaps, key rotation and malformed requests")
+	logs := flag.Bool("log", false, "measure what the decision log does to latencies instead, also while a sink hangs")
 	profiles := flag.Bool("profile", false, "say where the CPU goes instead; the binary must be built with -tags pprof")
 	graph := flag.String("flame", "", "with -profile: write the flame graph of a repeated decision here, as SVG")
 	only := flag.String("axis", "", "with -scale: only what has this in its name")
@@ -52,6 +54,8 @@ func main() {
 		err = serveNoop(ctx, *noop)
 	case *scale:
 		err = b.measureScale(ctx, os.Stdout, *only)
+	case *logs:
+		err = b.measureLog(ctx, os.Stdout)
 	case *profiles:
 		err = b.profile(ctx, os.Stdout, *graph)
 	case *soak > 0:
