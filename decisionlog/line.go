@@ -23,14 +23,12 @@ type liner struct {
 	input   []byte
 	masked  []byte // pointers, each with a comma before it
 	erased  []byte
-	headers []header
+	names   []text // of headers
 	changed []text // names of parameters that redaction changed
 }
 
 // span is a piece of liner.parts.
 type span struct{ from, to int }
-
-type header struct{ name, value text }
 
 // usual is what a packed entry holds.
 type usual struct {
@@ -49,7 +47,7 @@ type usual struct {
 	scheme, protocol, requestID, query, fragment  text
 	size                                          int64
 	began                                         time.Time
-	source, destination                           span
+	headers, source, destination                  span
 	principal                                     text // of the source
 	extensions, metadata, routeMetadata           span
 	sni, spiffe, peerSubject                      text
@@ -64,7 +62,7 @@ const notUsual = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flag
 // appendLine appends the line of a packed entry, unless there is something about it that is not usual.
 func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
 	l.packedReader, l.rare, l.redact = packedReader{in: packed}, false, &c.redact
-	l.parts, l.input, l.masked, l.erased, l.headers, l.changed = l.parts[:0], l.input[:0], l.masked[:0], l.erased[:0], l.headers[:0], l.changed[:0]
+	l.parts, l.input, l.masked, l.erased, l.names, l.changed = l.parts[:0], l.input[:0], l.masked[:0], l.erased[:0], l.names[:0], l.changed[:0]
 	var e usual
 	if l.read(&e); l.err || l.rare {
 		return dst, false
@@ -136,7 +134,7 @@ func (l *liner) readInput(e *usual) {
 	if e.flags&flagTime != 0 {
 		e.began = l.time()
 	}
-	l.readHeaders()
+	e.headers = l.headerObject()
 	e.source, e.principal = l.endpoint()
 	e.destination, _ = l.endpoint()
 	e.extensions, e.metadata, e.routeMetadata = l.labels(), l.object(0), l.object(0)
@@ -156,24 +154,28 @@ func (l *liner) plain(into ...*text) {
 	}
 }
 
-// readHeaders leaves them in the order in which they came. A name that repeats is rare.
-func (l *liner) readHeaders() {
+// headerObject leaves headers in the order in which they came. A name that repeats is rare.
+func (l *liner) headerObject() span {
 	n := l.count()
-	if n > mostHeaders {
-		l.rare = true
-		return
+	if l.rare = l.rare || n > mostHeaders; l.rare {
+		return span{}
 	}
+	from := len(l.parts)
+	l.parts = append(l.parts, '{')
 	var seen [16]uint64 // by a hash of the name
 	for range n {
-		h := header{name: l.text(), value: l.text()}
-		at := nameHash(h.name.bytes) % 1024
-		l.rare = l.rare || h.name.changed != 0 || seen[at/64]&(1<<(at%64)) != 0 && l.hasHeader(h.name.bytes)
+		name, value := l.text(), l.text()
+		at := nameHash(name.bytes) % 1024
+		l.rare = l.rare || name.changed != 0 || seen[at/64]&(1<<(at%64)) != 0 && l.hasHeader(name.bytes)
 		seen[at/64] |= 1 << (at % 64)
-		l.headers = append(l.headers, h)
-		if h.value.changed != 0 {
-			l.mask("/input/attributes/request/http/headers/", h.name)
+		l.names = append(l.names, name)
+		l.parts = appendText(appendName(l.parts, name), value)
+		if value.changed != 0 {
+			l.mask("/input/attributes/request/http/headers/", name)
 		}
 	}
+	l.parts = append(l.parts, '}')
+	return span{from, len(l.parts)}
 }
 
 // nameHash is of what names mostly differ in: length, beginning, middle and end.
@@ -186,7 +188,7 @@ func nameHash(name []byte) uint {
 }
 
 func (l *liner) hasHeader(name []byte) bool {
-	return slices.ContainsFunc(l.headers, func(h header) bool { return bytes.Equal(h.name.bytes, name) })
+	return slices.ContainsFunc(l.names, func(t text) bool { return bytes.Equal(t.bytes, name) })
 }
 
 // mostHeaders bounds what is compared with each other.
@@ -519,13 +521,7 @@ func (l *liner) http(in []byte, e *usual) []byte {
 	in = append(appendKey(in, "http"), '{')
 	begin := len(in)
 	in = appendMember(in, "fragment", e.fragment)
-	if len(l.headers) > 0 {
-		in = append(appendKey(in, "headers"), '{')
-		for i := range l.headers {
-			in = appendText(appendName(in, l.headers[i].name), l.headers[i].value)
-		}
-		in = append(in, '}')
-	}
+	in = l.member(in, "headers", e.headers)
 	in = appendMember(in, "host", e.host)
 	in = appendMember(in, "id", e.requestID)
 	in = appendMember(in, "method", e.method)

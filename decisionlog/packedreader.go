@@ -77,7 +77,17 @@ type text struct {
 	changed uint64
 }
 
-func (r *packedReader) text() (t text) {
+func (r *packedReader) text() text {
+	if in := r.in; len(in) > 0 && in[0] < 0x80 && in[0]&3 != textSecret { // short, as most are
+		if end := 1 + int(in[0]>>2); end <= len(in) {
+			r.in = in[end:]
+			return text{in[1:end:end], uint64(in[0] & 3)}
+		}
+	}
+	return r.longText()
+}
+
+func (r *packedReader) longText() (t text) {
 	n := r.uint()
 	if t.changed = n & 3; t.changed == textSecret {
 		return t
