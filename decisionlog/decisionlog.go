@@ -430,6 +430,9 @@ func (l *Log) Append(ctx context.Context, e *Entry) error {
 	return nil
 }
 
+// Retains reports whether Append keeps an entry, and what it refers to, after it returned: without a spool it does.
+func (l *Log) Retains() bool { return l != nil && l.queue != nil }
+
 // appendSpool puts the entry where it outlives this process. Where there is room it takes no lock.
 func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
 	o := l.packings.Get().(*packing)

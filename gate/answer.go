@@ -135,7 +135,7 @@ func (c *call) requestHeaders(a *Answer) error {
 	if err != nil {
 		return err
 	}
-	a.Set = c.set[:0]
+	a.Set = make([]HeaderOption, 0, len(trusted)+len(c.decision.Headers))
 	if !a.DryRun {
 		a.Remove = append(a.Remove, c.decision.RemoveHeaders...)
 		c.policyHeaders(a)

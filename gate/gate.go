@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type Gate struct {
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
 	ids       decisionIDs
+	calls     sync.Pool // of *call, empty
 	memory    *memory
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
@@ -95,15 +97,13 @@ type call struct {
 	newID   id
 	logged  decisionlog.Entry
 	values  [1]string
-	set     [4]HeaderOption
 	trusted [identityHeaders]HeaderOption
 }
 
 // Check decides about one request. It always answers, and leaves exactly one entry in the decision log before it returns.
 // The context's end cancels what is under way; the answer is then a denial.
 func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
-	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
-	c.id = g.ids.next(&c.newID)
+	c := g.begin(req)
 	ctx, span := g.traces.begin(ctx, c)
 	err := g.guard(c, func() (err error) {
 		if err := g.approach(ctx, c); err != nil || c.bypassed {
@@ -117,7 +117,27 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	answer.Trace = c.trace(err)
 	g.record(ctx, c, &answer, err)
 	g.traces.end(span, c, &answer)
+	g.done(c)
 	return answer
+}
+
+func (g *Gate) begin(req *Request) *call {
+	c, _ := g.calls.Get().(*call)
+	if c == nil {
+		c = &call{}
+	}
+	c.req, c.started, c.identity = req, g.clock(), identity.Anonymous()
+	c.id = g.ids.next(&c.newID)
+	return c
+}
+
+// done lets another request have a call's memory, two kilobytes, unless the decision log still has its entry there. Of what Check
+// returns nothing is in it.
+func (g *Gate) done(c *call) {
+	if !c.view.settings().Log.Retains() {
+		*c = call{}
+		g.calls.Put(c)
+	}
 }
 
 // approach is the row of stages before the policy is asked, which it is not where a request is bypassed.

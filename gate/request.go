@@ -97,17 +97,22 @@ func (h Headers) Values(name string) []string {
 	return values
 }
 
+// folded are the bytes that fold leaves as they are: every name is looked through, and most are clean.
+var folded = func() (set [256]bool) {
+	for c := range set {
+		set[c] = 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-'
+	}
+	return set
+}()
+
 // fold gives the name under which an application may see a header: WSGI and CGI turn every byte that is no letter or
 // digit into an underscore, so "x_auth-subject" and "X-Auth-Subject" are one name to a Flask app.
 func fold(name string) string {
-	clean := true
-	for i := 0; i < len(name); i++ {
-		if c := name[i]; !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
-			clean = false
-			break
-		}
+	i := 0
+	for i < len(name) && folded[name[i]] {
+		i++
 	}
-	if clean {
+	if i == len(name) {
 		return name
 	}
 	return strings.Map(func(r rune) rune {
