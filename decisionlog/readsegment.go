@@ -66,7 +66,7 @@ func (s *frames) readHeader() {
 		s.full = binary.LittleEndian.Uint64(h[32:])
 		s.missing = s.full > s.bytes
 	default:
-		s.header = len(bytes.Trim(s.data[:min(s.bytes, 4096)], "\x00")) > 0 // else it is being made
+		s.header = len(bytes.TrimLeft(s.data[segmentHeader:], "\x00")) > 0 // else it is being made, or has nothing to lose
 	}
 }
 

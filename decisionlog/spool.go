@@ -492,6 +492,15 @@ func (sp *spool) sync(from *segment) *segment {
 	return to
 }
 
+// moved is commit for a place that need not be saved.
+func (sp *spool) moved(r *reader, owner any, s *segment, off uint64) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if r.owner == owner {
+		r.s, r.off = s, off
+	}
+}
+
 // commit says that a sink has everything before a place. durable says that it is safe there: the sink's file is synced.
 func (sp *spool) commit(r *reader, owner any, s *segment, off uint64, at place, durable bool) error {
 	sp.mu.Lock()

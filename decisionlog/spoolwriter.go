@@ -20,6 +20,7 @@ const (
 	restEvery   = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
 	mostTail    = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
 	mostLine    = 16 << 20
+	placeEvery  = 100 * time.Millisecond // how far a file is, is saved no more often
 )
 
 // lineEnd is where a line ends in the buffer, and what in the spool it is the line of.
@@ -369,12 +370,17 @@ func (w *writer) sentSome() {
 	}
 }
 
-// place saves how far the sink is.
+// place saves how far the sink is. For a file that need not be each time: the next start looks into it for what was written since.
 func (w *writer) place(at cursor, durable bool) {
+	w.done = at
+	if regular := w.info != nil && w.info.Mode().IsRegular(); regular && !durable && time.Since(w.placed) < placeEvery {
+		w.spool.moved(w.sink.reader, w, at.s, at.off)
+		return
+	}
+	w.placed = time.Now()
 	if err := w.spool.commit(w.sink.reader, w, at.s, at.off, w.sinkPlace(), durable); err != nil && w.mayTell(&w.saidError) {
 		w.spool.log.Error("the decision log's spool", zap.String("dir", w.spool.dir), zap.Error(err))
 	}
-	w.done = at
 }
 
 // sinkPlace says which file the sink is, and how long.

@@ -40,6 +40,7 @@ type writer struct {
 	seen    map[string]struct{} // what an earlier run wrote without having said so
 	broken  bool                // something among that is no line of ours
 	synced  time.Time           // when the sink's file was last synced
+	placed  time.Time           // when it was last saved how far it is
 	dirty   bool                // it has lines that are not synced
 	since   time.Time           // when the first line in buf was put there
 	leaving bool                // this is the end: what cannot be sent stays in the spool
