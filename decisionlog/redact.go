@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const redacted = "[redacted]"
@@ -72,7 +73,20 @@ func (r *redactor) kind(name string) headerKind {
 	if t := traits(name); r.traits[t/64]&(1<<(t%64)) == 0 {
 		return otherHeader
 	}
+	if kind, known := r.headers[name]; known || isHeaderName(name) {
+		return kind
+	}
 	return r.headers[headerName(name)]
+}
+
+// isHeaderName reports whether headerName leaves a name as it is, as it does those that Envoy sends.
+func isHeaderName(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; c == '_' || 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // hides reports whether the value of a request's header is not recorded, because its name is not among those whose values are.
