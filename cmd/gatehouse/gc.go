@@ -15,7 +15,7 @@ import (
 // decision (make bench). With a large bundle the same share of growth would be gigabytes. So growth is bounded in bytes,
 // between these two shares.
 const (
-	gcGrowth     = 64 << 20 // bytes
+	gcGrowth     = 48 << 20 // bytes
 	mostPercent  = 400
 	leastPercent = 50
 )
