@@ -44,7 +44,7 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 	if err == nil {
 		err = staged(stagePublishing, m.publish(ctx, snapshot))
 	}
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
