@@ -61,14 +61,6 @@ func (ev *event) find(name string) *member {
 	return nil
 }
 
-// text is a member that is a string; "" where it is none.
-func (ev *event) text(name string) (s string) {
-	if m := ev.find(name); m != nil {
-		_ = json.Unmarshal(m.raw, &s)
-	}
-	return s
-}
-
 // decode gives the member's value to change, with its numbers as they stand.
 func (m *member) decode() (*any, error) {
 	if m.value == nil {

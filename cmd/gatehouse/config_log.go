@@ -26,16 +26,6 @@ type sinkServerConfig struct {
 	Timeout    duration `yaml:"timeout" doc:"How long one request may take; then it is sent again. Default: 30s."`
 }
 
-// file is the first file that decisions go to, "" where there is none.
-func (c decisionLogConfig) file() string {
-	for _, s := range append([]sinkConfig{{File: c.File}}, c.Sinks...) {
-		if s.File != "" && s.File != "-" {
-			return s.File
-		}
-	}
-	return ""
-}
-
 // servers are those of the sink, by their kind.
 func (c *sinkConfig) servers() map[string]*sinkServerConfig {
 	out := map[string]*sinkServerConfig{"opa": c.OPA, "otlp": c.OTLP}

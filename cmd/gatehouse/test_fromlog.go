@@ -167,7 +167,6 @@ type row struct {
 	input  map[string]any // nil where the policy was not asked
 	reads  func(path ...string) bool
 	method string
-	issuer string // to be named; "" for the first that is configured
 }
 
 // fitting is the shortest row that comes out as recorded, or else the shortest of all and what comes of the longest.
