@@ -287,22 +287,29 @@ func (o *retold) compareBundles(r *logged, loaded []policy.BundleInfo) {
 // missing are the parts of the input that the log did not keep and the policy reads.
 func (r *logged) missing(entry *policy.Entry) []string {
 	var out []string
-	for _, list := range [][]string{r.Erased, r.Masked} {
-		for _, pointer := range list {
-			rest, ok := strings.CutPrefix(pointer, "/input/")
-			if !ok {
-				continue
-			}
-			path := strings.Split(rest, "/")
-			for i := range path {
-				path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
-			}
-			if entry.Reads().Any(path...) && !slices.Contains(out, "input."+strings.Join(path, ".")) {
-				out = append(out, "input."+strings.Join(path, "."))
-			}
+	for _, pointer := range slices.Concat(r.Erased, r.Masked) {
+		if ref := readRef(entry.Reads(), pointer); ref != "" && !slices.Contains(out, ref) {
+			out = append(out, ref)
 		}
 	}
 	return out
+}
+
+// readRef is what a JSON pointer (RFC 6901) into a record stands for, as a reference to the input; "" where that is not in the input, or not
+// read.
+func readRef(reads policy.Reads, pointer string) string {
+	rest, ok := strings.CutPrefix(pointer, "/input/")
+	if !ok {
+		return ""
+	}
+	path := strings.Split(rest, "/")
+	for i := range path {
+		path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
+	}
+	if !reads.Any(path...) {
+		return ""
+	}
+	return "input." + strings.Join(path, ".")
 }
 
 // agrees reports whether the policy says again what was recorded.

@@ -438,16 +438,8 @@ func (a *asked) missing(r *recorded) string {
 // readOf is the first of the pointers into the input that is read, as a reference.
 func readOf(reads policy.Reads, pointers []string) string {
 	for _, pointer := range pointers {
-		rest, ok := strings.CutPrefix(pointer, "/input/")
-		if !ok {
-			continue
-		}
-		path := strings.Split(rest, "/")
-		for i := range path {
-			path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
-		}
-		if reads.Any(path...) {
-			return "input." + strings.Join(path, ".")
+		if ref := readRef(reads, pointer); ref != "" {
+			return ref
 		}
 	}
 	return ""
