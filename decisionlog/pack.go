@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -382,10 +381,23 @@ func (o *packing) metadata(m map[string]any) bool {
 	if _, ok := filters[jwtAuthn]; !ok {
 		return o.object(m, 0)
 	}
-	filters, m = maps.Clone(filters), maps.Clone(m)
-	delete(filters, jwtAuthn)
-	m["filterMetadata"] = filters
-	return o.object(m, 0)
+	o.uint(uint64(len(m)))
+	names, base := sortedNames(o, m)
+	defer func() { o.names = o.names[:base] }()
+	for _, name := range names {
+		o.plain(name)
+		if name != "filterMetadata" {
+			if !o.value(m[name], 1) {
+				return false
+			}
+			continue
+		}
+		o.buf = append(o.buf, kindObject)
+		if !o.objectBut(filters, jwtAuthn, 1) {
+			return false
+		}
+	}
+	return true
 }
 
 // pointers writes where redaction changed the documents that are written. It never removes anything from them.
@@ -487,14 +499,26 @@ func (o *packing) number(v any) bool {
 	return true
 }
 
-func (o *packing) object(m map[string]any, depth int) bool {
-	o.uint(uint64(len(m)))
-	if len(m) == 0 {
+func (o *packing) object(m map[string]any, depth int) bool { return o.objectBut(m, "", depth) }
+
+// objectBut writes an object but for one member; "" leaves out none.
+func (o *packing) objectBut(m map[string]any, without string, depth int) bool {
+	_, leaves := m[without]
+	leaves = leaves && without != ""
+	n := len(m)
+	if leaves {
+		n--
+	}
+	o.uint(uint64(n))
+	if n == 0 {
 		return true
 	}
 	names, base := sortedNames(o, m)
 	defer func() { o.names = o.names[:base] }()
 	for _, name := range names {
+		if leaves && name == without {
+			continue
+		}
 		if o.plain(name); depth >= maxNesting || !o.value(m[name], depth+1) {
 			return false
 		}
