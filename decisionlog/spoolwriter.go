@@ -298,8 +298,10 @@ func (w *writer) fill(ctx context.Context) bool {
 
 // entryLine adds an entry's line. It returns false where ctx ended before it was known.
 func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
-	if t, ok := packedTime(frameEntry, packed); ok && len(w.buf) == 0 && t.Unix() > 0 {
-		w.sink.reader.oldest.Store(t.UnixNano())
+	if len(w.buf) == 0 { // else there is an older one before it
+		if t, ok := packedTime(frameEntry, packed); ok && t.Unix() > 0 {
+			w.sink.reader.oldest.Store(t.UnixNano())
+		}
 	}
 	before := len(w.buf)
 	var err error
