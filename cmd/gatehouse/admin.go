@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,11 +48,17 @@ func (s *server) ready() error {
 	return s.gate.View().Ready()
 }
 
+// degraded lists what a process that decides cannot do, one sentence for each part that is not as configured.
+func (s *server) degraded() []string {
+	e := s.current.Load()
+	return slices.Concat(s.gate.View().Degraded(), e.bundles.Degraded(), e.sink.log.Degraded())
+}
+
 func (s *server) status() status {
 	view, e := s.gate.View(), s.current.Load()
 	out := status{Version: version(), Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
 		Bundles: e.bundles.Status(), Keys: view.Keys.Status(), Memo: s.gate.MemoStatus(), DecisionLog: e.sink.log.Status()}
-	out.Notices, out.Degraded = view.Notices(), view.Degraded()
+	out.Notices, out.Degraded = view.Notices(), s.degraded()
 	for _, r := range e.routes {
 		out.Routes = append(out.Routes, r.status())
 	}
@@ -82,7 +89,7 @@ func (s *server) adminServer() *http.Server {
 			writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
 			return
 		}
-		if degraded := s.gate.View().Degraded(); len(degraded) > 0 {
+		if degraded := s.degraded(); len(degraded) > 0 {
 			writeText(w, http.StatusOK, "ready (degraded: "+strings.Join(degraded, "; ")+")\n")
 			return
 		}
