@@ -49,10 +49,13 @@ UNIT = $$(go list ./... | grep -v '/envoy$$')
 # go test, which also fails where a test prints a token. Excepted are those whose subject is to print one.
 GOTEST = go run ./hack/testlog -except 'hack/testlog |cmd/gatehouse TestScripts/(config_headers|token)' --
 
+# All three run, also where one before has failed.
 test: .venv-routes/stamp nginx
-	$(GOTEST) -race -timeout 10m $(UNIT)
-	$(GOTEST) -race -timeout 10m -count=1 ./envoy
-	$(GOTEST) $(ALLOCATIONS)
+	@code=0; \
+	$(GOTEST) -race -timeout 10m $(UNIT) || code=1; \
+	$(GOTEST) -race -timeout 10m -count=1 ./envoy || code=1; \
+	$(GOTEST) $(ALLOCATIONS) || code=1; \
+	exit $$code
 
 # Allocations per decision are exact, but not under the race detector.
 ALLOCATIONS = -count=1 -run '^TestAllocations$$' ./gate ./extauthz ./decisionlog ./identity
