@@ -17,7 +17,7 @@ help:
 	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
-	@echo "make profile    where the CPU of a decision goes, by package; and docs/performance.svg"
+	@echo "make profile    where the CPU of a decision goes, by package"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
@@ -133,7 +133,7 @@ bench-log: build
 
 profile:
 	go build -tags pprof -o bin/gatehouse-pprof ./cmd/gatehouse
-	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile -flame docs/performance.svg
+	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile
 
 SOAK = 30m
 
