@@ -1,9 +1,9 @@
-# Everything that a target needs it sets up by itself: .venv is made by the programs that use it.
+# Everything that a target needs it sets up by itself: .venv, .venv-routes and nginx are made or installed by the tests that use them.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs clean nginx
+.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -31,18 +31,6 @@ build:
 demo: build
 	@bin/gatehouse demo
 
-# The frameworks that package routes is compared with, in a virtual environment of their own.
-export GATEHOUSE_PYTHON = $(CURDIR)/.venv-routes/bin/python
-
-.venv-routes/stamp: routes/testdata/requirements.txt
-	rm -rf .venv-routes
-	python3 -m venv .venv-routes
-	.venv-routes/bin/python -m pip install --quiet --disable-pip-version-check -r routes/testdata/requirements.txt
-	touch $@
-
-nginx:
-	@sh hack/need-nginx.sh
-
 # The end-to-end tests run alone, because they measure times, and always, because Go cannot see what they depend on.
 UNIT = $$(go list ./... | grep -v '/envoy$$')
 
@@ -50,7 +38,7 @@ UNIT = $$(go list ./... | grep -v '/envoy$$')
 GOTEST = go run ./hack/testlog -except 'hack/testlog |cmd/gatehouse TestScripts/(config_headers|token)' --
 
 # All three run, also where one before has failed.
-test: .venv-routes/stamp nginx
+test:
 	@code=0; \
 	$(GOTEST) -race -timeout 10m $(UNIT) || code=1; \
 	$(GOTEST) -race -timeout 10m -count=1 ./envoy || code=1; \
@@ -64,14 +52,14 @@ allocations:
 	GATEHOUSE_RECORD_ALLOCATIONS=1 go test $(ALLOCATIONS)
 	git --no-pager diff --stat -- '*/testdata/allocations.txt'
 
-test-full: .venv-routes/stamp nginx
+test-full:
 	$(GOTEST) -race -timeout 40m -tags full $(UNIT)
 	$(GOTEST) -race -timeout 40m -tags full -count=1 ./envoy
 	$(GOTEST) $(ALLOCATIONS)
 	$(MAKE) attack-mutations
 
 # The same tests on the reference path: each request evaluated, with all of its input, by generated code.
-test-plain: nginx
+test-plain:
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m ./gate ./extauthz
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m -count=1 ./envoy
 
@@ -153,4 +141,4 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 
 clean:
-	rm -rf bin .demo .venv .venv.lock .venv-routes .keycloak
+	rm -rf bin .demo .venv .venv.lock .venv-routes .venv-routes.lock .keycloak

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/envoy/sandbox"
 	"gatehouse/routes"
 
 	"github.com/google/go-cmp/cmp"
@@ -439,15 +440,9 @@ func (g generator) mutate(path string) string {
 // python is the interpreter that has the frameworks.
 func python(t testing.TB) string {
 	t.Helper()
-	if p := os.Getenv("GATEHOUSE_PYTHON"); p != "" {
-		return p
-	}
-	p, err := filepath.Abs("../.venv/bin/python")
+	p, err := sandbox.Frameworks(t.Context(), "..")
 	if err != nil {
 		t.Fatal(err)
-	}
-	if _, err := os.Stat(p); err != nil {
-		t.Fatalf("no Python with the frameworks at %s: `make test` prepares it (or set GATEHOUSE_PYTHON)", p)
 	}
 	return p
 }
