@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -345,7 +346,7 @@ func (r *remote) replace(next had, delta bool) {
 		next.unsaved = nil
 	}
 	r.had = next
-	r.note(func(s *RemoteStatus) { s.Tag, s.Delta, s.FromDisk = next.tag, delta, false })
+	r.note(func(s *RemoteStatus) { s.Tag, s.Delta, s.FromDisk = shownTag(next.tag), delta, false })
 	r.metrics.fromDisk(r.name, false)
 }
 
@@ -537,7 +538,7 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 	}
 	r.had = next
 	r.note(func(s *RemoteStatus) {
-		s.Tag, s.Delta, s.FromDisk, s.Confirmed = next.tag, next.parts > 1, unconfirmed, r.confirmed
+		s.Tag, s.Delta, s.FromDisk, s.Confirmed = shownTag(next.tag), next.parts > 1, unconfirmed, r.confirmed
 	})
 	r.metrics.fromDisk(r.name, unconfirmed)
 	r.metrics.confirmed.WithLabelValues(r.name).Set(seconds(r.confirmed))
@@ -637,6 +638,9 @@ func (r *remote) cannotKeep(err error) {
 	r.logger.Error("bundle is active and cannot be kept on disk: a restart without its source would use an older one, or none",
 		zap.String("bundle", r.name), zap.Error(err))
 }
+
+// shownTag is a tag for people: of another host than the source's it names that.
+func shownTag(tag string) string { return strings.ReplaceAll(tag, "\n", " ") }
 
 // note changes the public status.
 func (r *remote) note(change func(*RemoteStatus)) {
