@@ -275,7 +275,7 @@ func (m *Manager) logNotices(snapshot *policy.Snapshot) {
 // current notes that nothing is wrong with what the source holds.
 func (m *Manager) current(s *source) {
 	s.status.Stage, s.status.Error, s.status.File, s.status.Line = "", "", "", 0
-	s.retry = retry{}
+	s.retry, s.told = retry{}, ""
 	m.metrics.current(s.Name, m.cfg.Clock())
 }
 
@@ -286,8 +286,10 @@ func (m *Manager) fail(sources []*source, err error) {
 		if !ok && len(sources) > 1 {
 			first = policy.Problem{Stage: first.Stage}
 		}
-		if s.retry.tries > 0 && s.status.Stage == first.Stage && s.status.Error == err.Error() {
+		if text := first.Stage + ": " + err.Error(); s.told == text {
 			continue // the same again, and nothing new of it
+		} else {
+			s.told = text
 		}
 		s.status.Stage, s.status.File, s.status.Line, s.status.Error = first.Stage, first.File, first.Line, err.Error()
 		m.metrics.failed(s.Name, first.Stage)

@@ -185,6 +185,7 @@ type source struct {
 	highest int64      // the highest serial that was ever active
 	retry   retry
 	trying  bool          // what it has is on its way as another attempt, and not because it changed
+	told    string        // what was logged of what it has
 	since   time.Time     // when what is wrong with it, or another thing, went wrong first; zero: nothing is
 	seen    *listing      // what was at the path when it was read last; nil when it could not be looked at, or there is no path
 	keys    []fs.FileInfo // the key files, as they were when it was read last
@@ -336,10 +337,6 @@ func (m *Manager) publishStatus() {
 	for i, s := range m.sources {
 		list[i] = s.status
 	}
-	m.status.Store(&list)
-	if m.reporter != nil {
-		m.reporter.tell(m.Status())
-	}
 	if m.dirty || m.unsaved != "" {
 		left := m.leave()
 		m.legacy.Store(left)
@@ -349,6 +346,10 @@ func (m *Manager) publishStatus() {
 		}
 	}
 	m.tellDegraded()
+	m.status.Store(&list)
+	if m.reporter != nil {
+		m.reporter.tell(m.Status())
+	}
 }
 
 // Load reads all sources once and takes them through every stage but the last, for a check at start-up or on the command
@@ -398,7 +399,7 @@ func (m *Manager) loadOne(ctx context.Context, s *source) (*candidate, error) {
 	if err == nil {
 		c, err = m.prepare(s, d)
 	}
-	if s.pin != nil && ctx.Err() == nil && (err != nil || c.Digest() == s.pin.held) {
+	if s.pin != nil && ctx.Err() == nil && (err != nil || s.pin.holds(c)) {
 		return m.pinned(s)
 	}
 	return c, err

@@ -109,6 +109,7 @@ type candidate struct {
 	archive  string        // as in its delivery
 	copy     *copied       // what it is made of again
 	key      string        // names all of its files
+	what     string        // names its contents; empty until somebody asks
 	keys     []fs.FileInfo // the key files, as they were when its signature was verified
 	verified time.Time     // when that was
 	from     string

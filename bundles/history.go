@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ type record struct {
 type pin struct {
 	use  *record
 	held string     // digest of what is held back
+	what string     // names its contents
 	made *candidate // of use; nil until it was made, by the rules of this configuration
 }
 
@@ -64,11 +66,7 @@ func (m *Manager) remake(s *source, r *record) (*candidate, error) {
 		return nil, err
 	}
 	d.from, d.back = s.status.Source, true
-	c, err := m.prepare(s, d)
-	if err == nil && c.Digest() != r.Info.Digest {
-		err = policy.Problems{{Stage: stageReading, Bundle: s.Name, Text: "the copy of it is that of another bundle"}}
-	}
-	return c, err
+	return m.prepare(s, d)
 }
 
 // pinned is the bundle that a source is pinned to, made again where that was not done under this configuration.
@@ -84,8 +82,8 @@ func (m *Manager) pinned(s *source) (*candidate, error) {
 }
 
 // hold pins a source.
-func (s *source) hold(use *record, held string) {
-	s.pin = &pin{use: use, held: held}
+func (s *source) hold(use *record, held, what string) {
+	s.pin = &pin{use: use, held: held, what: what}
 	s.status.Pinned, s.status.Held = true, held
 }
 
@@ -94,7 +92,23 @@ var errPinned = errors.New("the bundle was rolled back, and stays so until anoth
 
 // heldBack reports whether what the source offers is what was rolled back.
 func (s *source) heldBack() bool {
-	return s.pin != nil && s.latest != nil && s.latest.Digest() == s.pin.held
+	return s.pin != nil && s.latest != nil && s.pin.holds(s.latest)
+}
+
+// holds reports whether a bundle is what was rolled back. Its digest is another where signatures are asked for and were not then.
+func (p *pin) holds(c *candidate) bool {
+	return c.Digest() == p.held || p.what != "" && c.contents() == p.what
+}
+
+// contents names what the policy is made of, as it came; empty for what deltas made.
+func (c *candidate) contents() string {
+	if c.what == "" && len(c.copy.parts) == 1 {
+		if d, err := c.copy.delivery(c.Name(), policy.Limits{Files: 1 << 30, File: maxCopy, Total: maxCopy, Depth: 1 << 20}); err == nil { // it was held to the limits
+			maps.DeleteFunc(d.files, func(name string, _ []byte) bool { return !policy.Wanted(name) })
+			c.what = filesKey(d.files)
+		}
+	}
+	return c.what
 }
 
 // command is something to do on Run's goroutine.
@@ -230,7 +244,7 @@ func (m *Manager) rolledBack(target *activation, list []*candidate, snapshot *po
 		m.activated(s, c, 0)
 		m.release(s)
 		if offered != nil && offered.Digest() != c.Digest() {
-			s.hold(target.list[i], offered.Digest())
+			s.hold(target.list[i], offered.Digest(), offered.contents())
 			s.pin.made = c
 			m.metrics.pin(s.Name, true)
 			m.current(s)

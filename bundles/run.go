@@ -216,7 +216,7 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	s.status.LastAttempt = m.cfg.Clock()
 	began := time.Now()
 	if !s.trying {
-		s.retry = retry{}
+		s.retry, s.told = retry{}, ""
 	}
 	s.trying = false
 	if s.remote != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"gatehouse/policy"
@@ -40,6 +41,7 @@ type sourceLegacy struct {
 type pinLeft struct {
 	Use  *record `json:"use"`
 	Held string  `json:"held"`
+	What string  `json:"what,omitempty"`
 }
 
 type activationLeft struct {
@@ -72,7 +74,7 @@ func (m *Manager) leave() *legacy {
 	for _, s := range m.sources {
 		left := sourceLegacy{Name: s.Name, From: s.identity(), Highest: s.highest}
 		if s.pin != nil {
-			left.Pin = &pinLeft{Use: s.pin.use, Held: s.pin.held}
+			left.Pin = &pinLeft{Use: s.pin.use, Held: s.pin.held, What: s.pin.what}
 		}
 		l.Sources = append(l.Sources, left)
 	}
@@ -110,7 +112,7 @@ func (m *Manager) inherit(l *legacy) {
 		case !same:
 			m.cfg.Logger.Warn("policy bundle no longer pinned: it comes from somewhere else now", zap.String("bundle", s.Name), zap.String("source", s.status.Source))
 		default:
-			s.hold(p.Use, p.Held)
+			s.hold(p.Use, p.Held, p.What)
 			m.metrics.pin(s.Name, true)
 			m.cfg.Logger.Warn("policy bundle is pinned to what was rolled back to", zap.String("bundle", s.Name), zap.String("revision", p.Use.Info.Revision))
 		}
@@ -235,7 +237,7 @@ func (f *stateFile) setAside() string { return f.path() + ".damaged" }
 // load reads what is on disk; nil where there is nothing of use.
 func (f *stateFile) load() *legacy {
 	text, err := readLimited(f.path(), policy.Limits{Total: maxState})
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
 	l := &legacy{}
@@ -275,6 +277,9 @@ func (l *legacy) decode(text []byte, copies string) error {
 
 // save writes the copies that are referred to, then what refers to them, and removes what nothing refers to any more.
 func (f *stateFile) save(l *legacy) error {
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return err
+	}
 	used := map[string]bool{}
 	err := l.each(func(r *record) error {
 		if err := r.copy.store(f.copies()); err != nil {
