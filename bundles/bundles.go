@@ -337,13 +337,8 @@ func (m *Manager) publishStatus() {
 	for i, s := range m.sources {
 		list[i] = s.status
 	}
-	if m.dirty || m.unsaved != "" {
-		left := m.leave()
-		m.legacy.Store(left)
-		if m.watcher != nil { // Run is at work
-			m.save(left)
-			m.dirty = false
-		}
+	if m.dirty {
+		m.legacy.Store(m.leave())
 	}
 	m.tellDegraded()
 	m.status.Store(&list)

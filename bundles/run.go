@@ -28,6 +28,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.cfg.Succeeds = nil // it is not to be held in memory
 	m.reload(ctx, m.withPath())
+	m.save()
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -81,6 +82,7 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 		case c := <-m.commands:
 			err := c.do(ctx)
 			m.publishStatus()
+			m.save() // before anybody is told that it is so
 			c.done <- err
 		case event, ok := <-m.watcher.events.Events:
 			if ok {
@@ -100,6 +102,7 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 		case <-settled.C:
 			m.reload(ctx, m.due(time.Now()))
 		}
+		m.save()
 	}
 }
 

@@ -325,8 +325,15 @@ func (m *Manager) tellDamage() {
 		zap.String("file", m.state.path()), zap.String("set_aside", m.state.setAside()), zap.Error(errors.Join(m.state.damaged, err)))
 }
 
-// save keeps what must outlive the process. What cannot be written is told of, and tried again with the next change.
-func (m *Manager) save(l *legacy) {
+// save keeps what must outlive the process, where that has changed. What cannot be written is told of, and tried again with the next
+// thing that happens.
+func (m *Manager) save() {
+	if !m.dirty && m.unsaved == "" {
+		return
+	}
+	l := m.leave()
+	m.legacy.Store(l)
+	m.dirty = false
 	var err error
 	if m.state == nil {
 		err = l.each(func(r *record) error { return r.copy.store("") })
@@ -341,4 +348,5 @@ func (m *Manager) save(l *legacy) {
 		m.cfg.Logger.Error("the history of bundles cannot be kept on disk: a restart would not know of a rollback", zap.Error(err))
 	}
 	m.unsaved = text
+	m.tellDegraded()
 }
