@@ -2,6 +2,7 @@ package routes
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"sync"
@@ -12,9 +13,11 @@ import (
 )
 
 // Bounds of an expression that needs backtracking. Beyond them nothing is said about a path: the request is refused, and
-// never handed to the next route.
+// never handed to the next route. The time is tried again, because the library's clock may lag behind on a busy machine and
+// then leap over a deadline that was set a moment ago.
 const (
-	backtrackTime  = 50 * time.Millisecond
+	backtrackTime  = 30 * time.Millisecond
+	backtrackTries = 3
 	backtrackBytes = 4096
 )
 
@@ -43,7 +46,7 @@ func compileMatcher(e expression) (*matcher, error) {
 		return &matcher{re: re}, err
 	}
 	// The library looks at a clock that ticks every 100 ms unless told otherwise.
-	tickOnce.Do(func() { regexp2.SetTimeoutCheckPeriod(backtrackTime / 10) })
+	tickOnce.Do(func() { regexp2.SetTimeoutCheckPeriod(backtrackTime / 6) })
 	back, err := regexp2.Compile(e.back, regexp2.None)
 	if err != nil {
 		return nil, fmt.Errorf("can't be expressed: %w", err)
@@ -69,10 +72,14 @@ func (m *matcher) find(s string, stuck *bool) []int {
 		*stuck = true
 		return nil
 	}
-	found, err := m.back.FindStringMatch(s)
-	if err != nil {
-		*stuck = true
-		return nil
+	var found *regexp2.Match
+	err := errors.New("not tried")
+	for try := 0; err != nil; try++ {
+		if try == backtrackTries {
+			*stuck = true
+			return nil
+		}
+		found, err = m.back.FindStringMatch(s)
 	}
 	if found == nil {
 		return nil

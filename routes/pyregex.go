@@ -1,8 +1,10 @@
 package routes
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,9 +36,7 @@ func translate(p pyParser) (e expression, names []string, err error) {
 	linear, back := p, p
 	err = linear.parse()
 	if err == nil {
-		if _, err = regexp.Compile(string(linear.out)); err != nil {
-			err = fmt.Errorf("regular expression %q can't be expressed: %w", p.src, err)
-		}
+		err = linearAlike(string(linear.out))
 	}
 	back.back = true
 	if failed := back.parse(); failed != nil {
@@ -50,6 +50,45 @@ func translate(p pyParser) (e expression, names []string, err error) {
 		e.re2 = string(linear.out)
 	}
 	return e, back.names, nil
+}
+
+// linearAlike says why Go's engine can't take an expression, or would give its groups another text than Python does: where a group
+// that may be empty is repeated, Python tries once more with nothing.
+func linearAlike(expr string) error {
+	if _, err := regexp.Compile(expr); err != nil {
+		return err
+	}
+	tree, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return err
+	}
+	if emptyLoop(tree) {
+		return errors.New("a group that may be empty is repeated")
+	}
+	return nil
+}
+
+func emptyLoop(re *syntax.Regexp) bool {
+	if (re.Op == syntax.OpStar || re.Op == syntax.OpPlus || re.Op == syntax.OpRepeat) && re.MaxCap() > 0 && mayBeEmpty(re.Sub[0]) {
+		return true
+	}
+	return slices.ContainsFunc(re.Sub, emptyLoop)
+}
+
+func mayBeEmpty(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpLiteral, syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL, syntax.OpNoMatch:
+		return false
+	case syntax.OpConcat:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !mayBeEmpty(sub) })
+	case syntax.OpAlternate:
+		return slices.ContainsFunc(re.Sub, mayBeEmpty)
+	case syntax.OpPlus, syntax.OpCapture:
+		return mayBeEmpty(re.Sub[0])
+	case syntax.OpRepeat:
+		return re.Min == 0 || mayBeEmpty(re.Sub[0])
+	}
+	return true
 }
 
 func (p *pyParser) parse() error {
@@ -83,6 +122,7 @@ type pyOpen struct {
 	at     int // where it begins in out
 	look   bool
 	behind bool // it is, or is within, a lookbehind
+	atomic bool // likewise an atomic group
 }
 
 func (p *pyParser) refuse(what string) error {
@@ -146,6 +186,8 @@ func (p *pyParser) afterQuantifier() error {
 		p.pos++
 	case p.src[p.pos] == '+' && !p.back:
 		return p.refuse("a possessive quantifier")
+	case p.src[p.pos] == '+' && p.atomHolds():
+		return p.refuse("a possessive quantifier on a group that captures")
 	case p.src[p.pos] == '+':
 		p.out = append(slices.Insert(p.out, p.atom, []byte("(?>")...), ')')
 		p.pos++
@@ -166,6 +208,9 @@ func (p *pyParser) dollar() error {
 	if rest := p.src[p.pos+1:]; rest != "" && rest[0] != ')' && rest[0] != '|' {
 		return p.refuse(`a "$" that is not at an end`)
 	}
+	if !p.full && len(p.open) > 0 {
+		return p.refuse(`a "$" in a group`) // which would take the newline
+	}
 	if p.full {
 		p.out = append(p.out, `\z`...)
 	} else {
@@ -174,6 +219,9 @@ func (p *pyParser) dollar() error {
 	p.pos++
 	return nil
 }
+
+// atomHolds reports whether a group that captures is in what the quantifier repeats.
+func (p *pyParser) atomHolds() bool { return strings.Contains(string(p.out[p.atom:]), "(?<g") }
 
 var pyRepeat = regexp.MustCompile(`^\{(\d*)(,?)(\d*)\}`)
 
@@ -222,7 +270,10 @@ func (p *pyParser) group() error {
 // groupBack opens a group for the backtracking engine. That one counts named groups behind the others, so every group gets a
 // name of its own, by its place.
 func (p *pyParser) groupBack(rest string) error {
-	group := pyOpen{at: len(p.out), behind: len(p.open) > 0 && p.open[len(p.open)-1].behind}
+	group := pyOpen{at: len(p.out)}
+	if n := len(p.open); n > 0 {
+		group.behind, group.atomic = p.open[n-1].behind, p.open[n-1].atomic
+	}
 	if m := pyNamedReference.FindStringSubmatch(rest); m != nil {
 		return p.reference(slices.Index(p.names, m[1])+1, len(m[0]))
 	}
@@ -233,6 +284,7 @@ func (p *pyParser) groupBack(rest string) error {
 		}
 		group.look = open != "(?:" && open != "(?>"
 		group.behind = group.behind || strings.HasPrefix(open, "(?<")
+		group.atomic = group.atomic || open == "(?>"
 		p.pos += len(open)
 		p.open, p.out = append(p.open, group), append(p.out, open...)
 		return nil
@@ -242,8 +294,8 @@ func (p *pyParser) groupBack(rest string) error {
 		return p.refuse("a flag, comment or conditional group")
 	case p.flat:
 		p.out = append(p.out, "(?:"...)
-	case group.behind:
-		return p.refuse("a group within a lookbehind")
+	case group.behind || group.atomic: // what these leave in a group is not the same everywhere
+		return p.refuse("a group within a lookbehind or an atomic group")
 	default:
 		p.names = append(p.names, strings.TrimSuffix(strings.TrimPrefix(name, "(?P<"), ">"))
 		p.out = fmt.Appendf(p.out, "(?<g%d>", len(p.names))

@@ -175,7 +175,7 @@ func TestParseRefusesTemplates(t *testing.T) {
 		"framework: flask\nroutes: [GET /<x]":                                        `malformed rule at "<x"`,
 		"framework: flask\nroutes: [\"GET /<int(min=-1):x>\"]":                       `can't read converter arguments "min=-1"`,
 		"framework: starlette\nroutes: [\"GET /{x:integer}\"]":                       `unknown converter "integer"`,
-		"framework: django\nroutes: [{re_path: 'GET ^a(?i:b)'}]":                     `a lookaround, reference, flag or comment group at offset 2`,
+		"framework: django\nroutes: [{re_path: 'GET ^a(?i:b)'}]":                     `a flag, comment or conditional group at offset 2`,
 		"framework: django\nroutes: [{re_path: 'GET ^(a'}]":                          `can't be expressed`,
 		"framework: openapi\nroutes: [\"GET /{x\"]":                                  `unbalanced braces`,
 		"framework: rails\nroutes: []":                                               `framework: "rails" is none of flask, starlette, fastapi, django, openapi`,
