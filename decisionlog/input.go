@@ -38,6 +38,7 @@ type Input struct {
 	App  string // name of the application where there are several
 
 	Matched                  bool // a route did
+	WebSocket                bool // it is one of WebSockets: its method is WEBSOCKET, whatever the request's is
 	RouteName, RouteTemplate string
 }
 

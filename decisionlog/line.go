@@ -57,7 +57,7 @@ type usual struct {
 	routesDigest, keysDigest, directoryDigest     text
 }
 
-const notUsual = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination
+const notUsual = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination | flagWebSocket
 
 // appendLine appends the line of a packed entry, unless there is something about it that is not usual.
 func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {

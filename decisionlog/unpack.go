@@ -355,7 +355,11 @@ func (r *inputReader) route(input map[string]any) {
 	}
 	route := map[string]any{}
 	putText(route, "name", name)
-	putText(route, "method", r.rec.Request.Method)
+	if r.has(flagWebSocket) {
+		route["method"] = "WEBSOCKET"
+	} else {
+		putText(route, "method", r.rec.Request.Method)
+	}
 	putText(route, "template", template)
 	params, resource := map[string]any{}, map[string]any{}
 	for name, v := range r.rec.Parameters {

@@ -82,6 +82,7 @@ type call struct {
 	view       *View
 	target     target
 	app        *application
+	method     string       // by which the table is asked: the request's, or WEBSOCKET
 	match      routes.Match // where the application's table has a route for the request
 	identity   identity.Identity
 	peer       identity.Peer
@@ -243,8 +244,16 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		return fail(Overloaded, fmt.Errorf("limits.concurrent: %d evaluations are under way", s.Limits.Concurrent))
 	}
 	defer g.deciding.Add(-1)
+	if len(c.match.Also) > 0 {
+		return g.askAll(ctx, c)
+	}
+	return g.ask(ctx, c)
+}
 
-	c.rule = c.app.ask(c.req.Method, c.match.Route)
+// ask asks the rule of the route.
+func (g *Gate) ask(ctx context.Context, c *call) error {
+	s := c.view.Settings
+	c.rule = c.app.ask(c.method, c.match.Route)
 	entry := c.rule.entry
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))

@@ -121,6 +121,7 @@ func (c *call) recordInput(in *decisionlog.Input) {
 	}
 	if c.match.Outcome == routes.Matched {
 		in.Matched, in.RouteName, in.RouteTemplate = true, c.match.Route.Name, c.match.Route.Template
+		in.WebSocket = c.method == routes.WebSocket
 	}
 }
 

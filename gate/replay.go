@@ -39,7 +39,7 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 			return err
 		}
 		found.Identity = c.identity
-		c.rule = c.app.ask(c.req.Method, c.match.Route)
+		c.rule = c.app.ask(c.method, c.match.Route)
 		entry := c.rule.entry
 		if entry == nil {
 			return nil

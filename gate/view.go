@@ -251,6 +251,9 @@ func (s *Settings) anonymous(id *identity.Identity) bool {
 }
 
 func (s *Settings) bypasses(req *Request, path string) bool {
+	if len(s.Bypass) == 0 || isUpgrade(req) {
+		return false // a WebSocket is another thing than the page under the same path
+	}
 	for _, b := range s.Bypass {
 		switch {
 		case b.Path != "" && b.Path != path:

@@ -91,7 +91,27 @@ type Match struct {
 	Route   *Route  // on Matched; on the others the route that decided it, if there is one
 	Params  []Param // on Matched, in the order of the template
 	Forms   Forms   // the ambiguous forms that the path shows, allowed or not
+
+	// Also are the other routes that may take the request instead of Route, each Matched: a converter of the application's own
+	// (to_python) may refuse a value, and Django tries the next pattern then. The request is for all of them.
+	Also []Match
 }
+
+// Allows are the ambiguous forms that every route that may take the request takes.
+func (m *Match) Allows() Forms {
+	if m.Outcome != Matched {
+		return 0
+	}
+	allowed := m.Route.Allow
+	for i := range m.Also {
+		allowed &= m.Also[i].Route.Allow
+	}
+	return allowed
+}
+
+// WebSocket is the method under which routes of WebSockets stand in a table, and by which Match is asked about a request that
+// upgrades to one. Such a request takes no other route, and no other request takes one of these.
+const WebSocket = "WEBSOCKET"
 
 // Route is one entry of a table. It is shared and must not be changed.
 type Route struct {
@@ -108,6 +128,7 @@ type Route struct {
 	effective     []string // the methods with HEAD and OPTIONS as the framework adds them; nil is any
 	pat           *pattern
 	pieces        []piece // the whole template; nil where it is an expression
+	socket        bool    // of a WebSocket
 	noAppendSlash bool
 	options       string // the other keys that decide about matching, for Diff
 }
@@ -156,14 +177,13 @@ func (r *Route) Effective() []string { return r.effective }
 // Match says what the application does with a request. method is case-sensitive where the framework's is; host is the
 // Host header; path is the request target as sent, cut before the first "?".
 func (t *Table) Match(method, host, path string) Match {
+	if method != WebSocket && len(method) >= len(WebSocket) && strings.EqualFold(method, WebSocket) {
+		return Match{Outcome: Refused} // the frameworks that ignore case would make it the name of an upgrade
+	}
 	forms := FormsOf(path)
 	m := t.match(method, host, path)
 	m.Forms = forms
-	allowed := t.allowed
-	if m.Outcome == Matched {
-		allowed |= m.Route.Allow
-	}
-	if forms&^allowed != 0 {
+	if forms&^(t.allowed|m.Allows()) != 0 {
 		return Match{Outcome: Refused, Route: m.Route, Forms: forms}
 	}
 	return m
@@ -217,8 +237,8 @@ func (m mount) rewrite(path string) (string, bool) {
 
 // effectiveMethods adds what the framework adds.
 func (s *settings) effectiveMethods(methods []string, options bool) []string {
-	if methods == nil {
-		return nil
+	if methods == nil || slices.Contains(methods, WebSocket) {
+		return methods
 	}
 	out := slices.Clone(methods)
 	add := func(method string) {

@@ -49,6 +49,7 @@ type converterSpec struct {
 	name, regex string
 	weight      int  // flask; 100
 	segment     bool // flask: part_isolating
+	exact       bool // django: to_python takes all that regex takes
 	line        int
 }
 
@@ -70,6 +71,7 @@ type routeSpec struct {
 	redirectSlashes         *bool
 	redirects, exclusive    bool
 	fallback                bool
+	unsure                  bool
 	defaults                []defaultValue
 	rootPath                string
 	routes                  []routeSpec
@@ -313,6 +315,7 @@ func (r *reader) converters(n *yaml.Node, spec *tableSpec) {
 					r.fail(n, "weight: expected a number")
 				}
 			}},
+			"exact":          {frameworks: Django, read: r.flag(&c.exact)},
 			"part_isolating": {frameworks: Flask, read: func(n *yaml.Node) { stated = true; r.flag(&c.segment)(n) }},
 		})
 		if !stated {
@@ -334,7 +337,7 @@ func (r *reader) routes(n *yaml.Node, framework string, depth int) []routeSpec {
 		r.fail(n, "groups nest deeper than %d", maxDepth-1)
 		return nil
 	}
-	var specs []routeSpec
+	specs := []routeSpec{} // a group may be empty: it keeps its prefix
 	for _, item := range n.Content {
 		if r.count++; r.count > maxRoutes {
 			r.fail(item, "more than %d routes", maxRoutes)
@@ -373,6 +376,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		"automatic_options": {frameworks: Flask, read: r.optional(&s.automaticOptions)},
 		"append_slash":      {frameworks: Django, read: r.optional(&s.appendSlash)},
 		"exclusive":         {frameworks: asgi, read: r.flag(&s.exclusive)},
+		"unsure":            {frameworks: Django, read: r.flag(&s.unsure)},
 		"fallback":          {frameworks: asgi, read: r.flag(&s.fallback)},
 		"redirect_slashes":  {frameworks: asgi, read: r.optional(&s.redirectSlashes)},
 		"root_path":         {frameworks: asgi, read: func(n *yaml.Node) { r.prefix(n, &s.rootPath) }},
@@ -447,10 +451,12 @@ func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 		for _, method := range strings.Split(m[1], ",") {
 			s.methods = append(s.methods, strings.TrimSpace(method))
 		}
-		if slices.Contains(s.methods, "ANY") {
-			if len(s.methods) > 1 {
-				r.fail(n, "ANY stands alone")
+		for _, alone := range [...]string{"ANY", WebSocket} {
+			if slices.Contains(s.methods, alone) && len(s.methods) > 1 {
+				r.fail(n, "%s stands alone", alone)
 			}
+		}
+		if slices.Contains(s.methods, "ANY") {
 			s.methods = nil
 		}
 	}

@@ -43,7 +43,10 @@ func (t *Table) YAML() []byte {
 			if c.weight != 100 {
 				one.add("weight", scalar(itoa(c.weight), "!!int"))
 			}
-			one.unless("part_isolating", c.segment, !strings.Contains(c.regex, "/") || s.framework != Flask)
+			if s.framework == Flask {
+				one.unless("part_isolating", c.segment, !strings.Contains(c.regex, "/"))
+			}
+			one.unless("exact", c.exact, false)
 			all.add(c.name, one.node())
 		}
 		doc.add("converters", all.node())
@@ -92,6 +95,7 @@ func (s *routeSpec) node() *yaml.Node {
 	m.unless("redirects", s.redirects, false)
 	m.unless("exclusive", s.exclusive, false)
 	m.unless("fallback", s.fallback, false)
+	m.unless("unsure", s.unsure, false)
 	m.unless("guess", s.guess, false)
 	m.optionalText("root_path", s.rootPath)
 	if len(s.defaults) > 0 {
