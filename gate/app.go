@@ -133,13 +133,13 @@ func (v *View) assembleRules(a *application) error {
 		return errors.Join(conflicts...)
 	}
 	a.rules = map[*routes.Route]map[string]*rule{}
-	asked := map[string]bool{}
+	finder := &ruleFinder{policy: v.Policy, app: a, defined: v.Policy.Defined(), asked: map[string]bool{}, entries: map[string]*rule{}}
 	var missing []string
 	for _, route := range a.table.Routes() {
 		if route.Unsupported != "" {
 			continue
 		}
-		without, err := v.rulesOf(a, route, asked)
+		without, err := finder.rulesOf(route)
 		if err != nil {
 			return err
 		}
@@ -149,36 +149,36 @@ func (v *View) assembleRules(a *application) error {
 		return fmt.Errorf("policy.strict_routes: %s", strings.Join(missing, "; "))
 	}
 	v.notices = append(v.notices, missing...)
-	for _, path := range v.Policy.Rules(a.Root, ruleName) {
-		if name := routes.RuleName(path); !asked[name] {
-			v.notices = append(v.notices, fmt.Sprintf("%s: rule %s.%s belongs to no route", a.label(), name, ruleName))
-		}
+	for _, name := range finder.strangers() {
+		v.notices = append(v.notices, fmt.Sprintf("%s: rule %s belongs to no route", a.label(), name))
 	}
 	return nil
 }
 
-// rulesOf finds the rules of one route, and notes in asked what was looked for. It returns what is missing.
-func (v *View) rulesOf(a *application, route *routes.Route, asked map[string]bool) (missing []string, err error) {
+// rulesOf finds the rules of one route. It returns what is missing.
+func (f *ruleFinder) rulesOf(route *routes.Route) (missing []string, err error) {
 	rules := map[string]*rule{}
 	required := route.RuleMethods()
 	for _, method := range slices.Concat(required, addedMethods(route, required)) {
-		path, err := routes.RulePath(a.Root, method, route.Template)
+		found, err := f.find(method, route)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a.label(), err)
-		}
-		name := routes.RuleName(path)
-		asked[name] = true
-		entry, err := v.Policy.Entry(append(path, ruleName))
-		switch {
-		case err != nil:
 			return nil, err
-		case entry != nil:
-			rules[method] = &rule{entry, name}
-		case slices.Contains(required, method):
-			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", a.label(), method, route.Template, name, ruleName))
+		}
+		if found != nil {
+			rules[method] = found
+			continue
+		}
+		if slices.Contains(required, method) {
+			path, _ := routes.RulePath(f.app.Root, method, route.Template) // find made it as well
+			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", f.app.label(), method, route.Template, routes.RuleName(path), ruleName))
 		}
 	}
-	a.rules[route] = rules
+	if route.Methods == nil { // methods of an application's own: only a rule for every method can be meant
+		if rules[""], err = f.find("", route); err != nil {
+			return nil, err
+		}
+	}
+	f.app.rules[route] = rules
 	return missing, nil
 }
 
@@ -221,6 +221,9 @@ func (a *application) ask(method string, route *routes.Route) *rule {
 	found := rules[method]
 	if found == nil && method == "HEAD" {
 		found = rules["GET"]
+	}
+	if found == nil && method != "" {
+		found = rules[""]
 	}
 	if found == nil {
 		return &a.one
