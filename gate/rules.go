@@ -57,8 +57,8 @@ func RuleCandidates(root []string, method, template string, withGET bool) ([][]s
 	return out, nil
 }
 
-// candidateName is a candidate in words: its package for a rule of the convention, else the whole reference.
-func candidateName(root, path []string) string {
+// RuleCandidateName is a candidate in words: its package for a rule of the convention, else the whole reference.
+func RuleCandidateName(root, path []string) string {
 	if path[len(root)] != anyMethod {
 		return routes.RuleName(path[:len(path)-1])
 	}
@@ -102,7 +102,7 @@ func (f *ruleFinder) entry(key string, path []string) (*rule, error) {
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	f.entries[key] = &rule{entry, candidateName(f.app.Root, path)}
+	f.entries[key] = &rule{entry, RuleCandidateName(f.app.Root, path)}
 	return f.entries[key], nil
 }
 
