@@ -38,6 +38,7 @@ type Input struct {
 	App  string // name of the application where there are several
 
 	Matched                  bool // a route did
+	Redirect                 bool // it is that of the path which the application redirects to
 	RouteName, RouteTemplate string
 }
 

@@ -21,6 +21,9 @@ type App struct {
 	// AllowUnmatched asks the policy about requests that no route takes; without it they are denied. It means nothing
 	// without a table.
 	AllowUnmatched bool
+	// Redirects decides a request that the application only redirects, to its path with or without a closing slash, as the
+	// route of that path; input.route.redirect is true then. Without it, it is one that no route takes.
+	Redirects bool
 	// Decision is the path below data of the one rule that decides about every request. Either it or Root is set.
 	Decision []string
 	// Root is where each route has a rule of its own: data.<root>.GET.orders.__id.allowed for GET /orders/{id}.
@@ -315,6 +318,11 @@ func (c *call) route() error {
 		return nil
 	}
 	match := c.app.table.Match(c.req.Method, c.req.Host, c.target.raw)
+	if match.Outcome == routes.Redirect && c.app.Redirects {
+		if target, ok := c.app.table.RedirectTarget(c.req.Method, c.req.Host, c.target.raw); ok {
+			match, c.redirect = target, true
+		}
+	}
 	if match.Outcome == routes.Matched {
 		refused &^= match.Route.Allow
 	}
@@ -353,6 +361,9 @@ func (c *call) routeInput(in *document) {
 		d.text("method", c.req.Method)
 		d.text("template", c.match.Route.Template)
 		d.always("params", params)
+		if c.redirect {
+			d.bool("redirect", true)
+		}
 		return nil
 	})
 	in.always("resource", params)

@@ -358,7 +358,7 @@ func (t *Table) matchDjango(method, path string) Match {
 		if t.appendSlash && !strings.HasSuffix(path, "/") && strings.HasPrefix(path, "/") {
 			s.path += "/"
 			if again := s.django(); again.n > 0 && again.outcome != Refused && !again.route.noAppendSlash {
-				return Match{Outcome: Redirect, Route: again.route}
+				return Match{Outcome: Redirect, Route: again.route, slashes: true}
 			} else if again.outcome == Refused {
 				return Match{Outcome: Refused, Route: again.route}
 			}
@@ -543,9 +543,9 @@ func (s *search) redirected() Match {
 		if _, ok := e.pat.capture(s.path, &scratch); !ok {
 			return Match{}
 		}
-		return Match{Outcome: Redirect, Route: e.targets[0]}
+		return Match{Outcome: Redirect, Route: e.targets[0], slashes: true}
 	}
-	return Match{Outcome: Redirect}
+	return Match{Outcome: Redirect, slashes: true}
 }
 
 // routePath is starlette._utils.get_route_path.

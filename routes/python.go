@@ -17,6 +17,9 @@ import (
 //go:embed importer/importer.py
 var importerScript string
 
+//go:embed importer/facts.py
+var factsScript string
+
 // PythonApp names an application whose routes are to be read. Its code is imported by its own Python, never served.
 type PythonApp struct {
 	Framework string        // Flask, FastAPI (Starlette as well) or Django
@@ -51,6 +54,7 @@ func ImportPython(ctx context.Context, app PythonApp) (*Table, []Notice, error) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
+	table.facts = answer.Facts
 	for _, note := range answer.Notes {
 		notices = append(notices, Notice{File: app.Target, Text: note})
 	}
@@ -78,6 +82,7 @@ func forget(specs []routeSpec) {
 type importerAnswer struct {
 	Table     json.RawMessage
 	Notes     []string
+	Facts     Facts
 	Error     string
 	Where     string
 	Traceback []string
@@ -114,7 +119,7 @@ func runImporter(ctx context.Context, app PythonApp, framework string) (*importe
 		return nil, err
 	}
 	defer answer.Close()
-	cmd := exec.CommandContext(ctx, python, "-c", importerScript, framework, app.Target)
+	cmd := exec.CommandContext(ctx, python, "-c", factsScript+"\n"+importerScript, framework, app.Target)
 	cmd.Dir = app.Dir
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
 	cmd.ExtraFiles = []*os.File{answerEnd}

@@ -91,6 +91,8 @@ type Match struct {
 	Route   *Route  // on Matched; on the others the route that decided it, if there is one
 	Params  []Param // on Matched, in the order of the template
 	Forms   Forms   // the ambiguous forms that the path shows, allowed or not
+
+	slashes bool // on Redirect: all that it does is to add or to take off closing slashes
 }
 
 // Route is one entry of a table. It is shared and must not be changed.
@@ -102,6 +104,7 @@ type Route struct {
 	Tags        []string
 	Allow       Forms  // forms that this route takes
 	Guess       bool   // inferred from traffic, confirmed by no one
+	Own         bool   // written by the table's keeper: an importer does not know it
 	Unsupported string // why it can't be expressed; such a route never matches
 	Line        int    // in routes.yaml; 0 for an imported one
 
@@ -119,6 +122,7 @@ type Table struct {
 	routes  []*Route
 	allowed Forms
 	digest  string
+	facts   Facts
 
 	list       *list              // starlette, fastapi, django, openapi
 	machine    *state             // flask

@@ -93,6 +93,7 @@ func (s *routeSpec) node() *yaml.Node {
 	m.unless("exclusive", s.exclusive, false)
 	m.unless("fallback", s.fallback, false)
 	m.unless("guess", s.guess, false)
+	m.unless("own", s.own, false)
 	m.optionalText("root_path", s.rootPath)
 	if len(s.defaults) > 0 {
 		values := &mapNode{flow: true}

@@ -29,7 +29,7 @@ def main():
     notes = []
     try:
         read = {"flask": flask_table, "fastapi": asgi_table, "django": django_table}[framework]
-        answer = {"table": read(target, notes), "notes": notes}
+        answer = {"table": read(target, notes), "notes": notes, "facts": FACTS}
     except Problem as e:
         answer = {"error": str(e)}
     except (Exception, SystemExit) as e:
@@ -105,6 +105,7 @@ def flask_table(target, notes):
         notes.append(f"wsgi_app is wrapped in {type(inner).__name__}: paths that it changes are not in the table")
     table = {"framework": "flask", "source": f"flask {target}"}
     url_map = app.url_map
+    learn(facts_flask, app)
     for key in ("strict_slashes", "merge_slashes", "redirect_defaults"):
         if not getattr(url_map, key):
             table[key] = False
@@ -241,6 +242,7 @@ def asgi_table(target, notes):
     app = load(target, "app")
     if inspect.isroutine(app):
         app = app()  # a factory without its brackets
+    learn(facts_asgi, app)
     while not hasattr(app, "routes") and hasattr(app, "app"):
         app = app.app  # middleware around it
     if not hasattr(app, "routes"):
@@ -397,6 +399,7 @@ def django_table(target, notes):
     importlib.import_module(target)
     django.setup()
     from django.urls import get_resolver
+    learn(facts_django, get_resolver().url_patterns)
     from django.urls.converters import DEFAULT_CONVERTERS, get_converters
 
     table = {"framework": "django", "source": f"django {target}"}
