@@ -197,7 +197,7 @@ type policyConfig struct {
 }
 
 type routesConfig struct {
-	File      string `yaml:"file" doc:"The route table, YAML. Watched; a broken one is reported and the old one stays. Default: none."`
+	File      string          `yaml:"file" doc:"The route table, YAML. Watched; a broken one is reported and the old one stays. Default: none."`
 	Unmatched unmatchedConfig `yaml:"unmatched" doc:"Requests that no route takes: deny, or policy to ask about them all the same; or a mapping. Default: deny."`
 }
 

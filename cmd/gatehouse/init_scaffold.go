@@ -36,6 +36,8 @@ type scaffold struct {
 	prefixes  []string          // below which all routes share a rule
 	static    map[string]string // why a route serves static files, by its template
 	stubFiles int
+	rootTerms int // of a rule's path, 0 for one
+	templates map[string]*template.Template
 	front     where
 	samples   map[*routes.Route]*sampled
 	tried     int // requests that the table was asked about
@@ -138,9 +140,16 @@ func (s *scaffold) note(format string, args ...any) {
 func (s *scaffold) add(path string, text []byte) { s.files = append(s.files, scaffoldFile{path, text}) }
 
 func (s *scaffold) render(path, name string, values any) error {
-	t, err := template.ParseFS(scaffoldFiles, "scaffold/"+name)
-	if err != nil {
-		return fmt.Errorf("making %s: %w", path, err)
+	t := s.templates[name]
+	if t == nil {
+		var err error
+		if t, err = template.ParseFS(scaffoldFiles, "scaffold/"+name); err != nil {
+			return fmt.Errorf("making %s: %w", path, err)
+		}
+		if s.templates == nil {
+			s.templates = map[string]*template.Template{}
+		}
+		s.templates[name] = t
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&out, values); err != nil {
@@ -332,7 +341,9 @@ func (s *scaffold) stubsBeside(all []*scaffoldRule, taken map[string]bool) error
 			return errInterrupted
 		}
 		rules := byPackage[key]
-		file := ruleFile(rules[0], taken)
+		named := *rules[0]
+		named.path = named.path[max(0, s.rootTerms-1):]
+		file := ruleFile(&named, taken)
 		for _, r := range rules {
 			r.file = file
 		}

@@ -206,7 +206,11 @@ func (s *scaffold) testFile(all []*scaffoldRule) error {
 	var out bytes.Buffer
 	out.WriteString("# What is to become of requests. Run them with: gatehouse test\n")
 	if s.perRoute {
-		out.WriteString("# Nothing is allowed yet. When you let someone in, say so here, and keep the line about someone who is not:\n" +
+		nothing := "Nothing"
+		if len(s.static) > 0 {
+			nothing = "Nothing but static files"
+		}
+		out.WriteString("# " + nothing + " is allowed yet. When you let someone in, say so here, and keep the line about someone who is not:\n" +
 			"#   - allow: {as: ann, roles: [viewer], GET: /orders/17}\n")
 	}
 	out.WriteString("tests:\n")
