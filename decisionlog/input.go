@@ -39,6 +39,7 @@ type Input struct {
 
 	Matched                  bool // a route did
 	WebSocket                bool // it is one of WebSockets: its method is WEBSOCKET, whatever the request's is
+	Redirect                 bool // it is that of the path which the application redirects to
 	RouteName, RouteTemplate string
 }
 

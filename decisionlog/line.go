@@ -556,6 +556,9 @@ func (l *liner) route(in []byte, e *usual) []byte {
 	in = appendMember(in, "method", e.method)
 	in = appendMember(in, "name", e.routeName)
 	in = l.piece(appendKey(in, "params"), e.params)
+	if e.flags&flagRedirect != 0 {
+		in = appendBool(in, "redirect", true)
+	}
 	return append(appendMember(in, "template", e.template), '}')
 }
 

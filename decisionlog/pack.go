@@ -43,6 +43,7 @@ const (
 	flagMemo        // the decision was remembered
 	flagDigests     // those of what decided beside the policy stand at the end
 	flagWebSocket   // the route is one of WebSockets
+	flagRedirect    // the application redirects to the route's path
 )
 
 const (
@@ -254,7 +255,7 @@ func (in *Input) flags() uint64 {
 	filters, _ := in.Metadata["filterMetadata"].(map[string]any)
 	_, payload := filters[jwtAuthn]
 	return flagIf(in.HeaderMap, flagHeaderMap) | flagIf(!in.Time.IsZero(), flagTime) | flagIf(in.TLS, flagTLS) | flagIf(in.HasBody, flagBody) |
-		flagIf(in.RawBody, flagRawBody) | flagIf(in.Truncated, flagTruncated) | flagIf(in.Matched, flagMatched) | flagIf(in.WebSocket, flagWebSocket) |
+		flagIf(in.RawBody, flagRawBody) | flagIf(in.Truncated, flagTruncated) | flagIf(in.Matched, flagMatched) | flagIf(in.WebSocket, flagWebSocket) | flagIf(in.Redirect, flagRedirect) |
 		flagIf(payload, flagJWTAuthn) | flagIf(len(in.Source.Other) > 0, flagSource) | flagIf(len(in.Destination.Other) > 0, flagDestination)
 }
 

@@ -361,6 +361,9 @@ func (r *inputReader) route(input map[string]any) {
 		putText(route, "method", r.rec.Request.Method)
 	}
 	putText(route, "template", template)
+	if r.has(flagRedirect) {
+		route["redirect"] = true
+	}
 	params, resource := map[string]any{}, map[string]any{}
 	for name, v := range r.rec.Parameters {
 		params[name], resource[name] = v, v

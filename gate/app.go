@@ -21,6 +21,9 @@ type App struct {
 	// AllowUnmatched asks the policy about requests that no route takes; without it they are denied. It means nothing
 	// without a table.
 	AllowUnmatched bool
+	// Redirects decides a request that the application only redirects, to its path with or without a closing slash, as the
+	// route of that path; input.route.redirect is true then. Without it, it is one that no route takes.
+	Redirects bool
 	// Decision is the path below data of the one rule that decides about every request. Either it or Root is set.
 	Decision []string
 	// Root is where each route has a rule of its own: data.<root>.GET.orders.__id.allowed for GET /orders/{id}.
@@ -133,13 +136,13 @@ func (v *View) assembleRules(a *application) error {
 		return errors.Join(conflicts...)
 	}
 	a.rules = map[*routes.Route]map[string]*rule{}
-	asked := map[string]bool{}
+	finder := &ruleFinder{policy: v.Policy, app: a, defined: v.Policy.Defined(), asked: map[string]bool{}, entries: map[string]*rule{}}
 	var missing []string
 	for _, route := range a.table.Routes() {
 		if route.Unsupported != "" {
 			continue
 		}
-		without, err := v.rulesOf(a, route, asked)
+		without, err := finder.rulesOf(route)
 		if err != nil {
 			return err
 		}
@@ -149,36 +152,36 @@ func (v *View) assembleRules(a *application) error {
 		return fmt.Errorf("policy.strict_routes: %s", strings.Join(missing, "; "))
 	}
 	v.notices = append(v.notices, missing...)
-	for _, path := range v.Policy.Rules(a.Root, ruleName) {
-		if name := routes.RuleName(path); !asked[name] {
-			v.notices = append(v.notices, fmt.Sprintf("%s: rule %s.%s belongs to no route", a.label(), name, ruleName))
-		}
+	for _, name := range finder.strangers() {
+		v.notices = append(v.notices, fmt.Sprintf("%s: rule %s belongs to no route", a.label(), name))
 	}
 	return nil
 }
 
-// rulesOf finds the rules of one route, and notes in asked what was looked for. It returns what is missing.
-func (v *View) rulesOf(a *application, route *routes.Route, asked map[string]bool) (missing []string, err error) {
+// rulesOf finds the rules of one route. It returns what is missing.
+func (f *ruleFinder) rulesOf(route *routes.Route) (missing []string, err error) {
 	rules := map[string]*rule{}
 	required := route.RuleMethods()
 	for _, method := range slices.Concat(required, addedMethods(route, required)) {
-		path, err := routes.RulePath(a.Root, method, route.Template)
+		found, err := f.find(method, route)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a.label(), err)
-		}
-		name := routes.RuleName(path)
-		asked[name] = true
-		entry, err := v.Policy.Entry(append(path, ruleName))
-		switch {
-		case err != nil:
 			return nil, err
-		case entry != nil:
-			rules[method] = &rule{entry, name}
-		case slices.Contains(required, method):
-			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", a.label(), method, route.Template, name, ruleName))
+		}
+		if found != nil {
+			rules[method] = found
+			continue
+		}
+		if slices.Contains(required, method) {
+			path, _ := routes.RulePath(f.app.Root, method, route.Template) // find made it as well
+			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", f.app.label(), method, route.Template, routes.RuleName(path), ruleName))
 		}
 	}
-	a.rules[route] = rules
+	if route.Methods == nil { // methods of an application's own: only a rule for every method can be meant
+		if rules[""], err = f.find("", route); err != nil {
+			return nil, err
+		}
+	}
+	f.app.rules[route] = rules
 	return missing, nil
 }
 
@@ -221,6 +224,9 @@ func (a *application) ask(method string, route *routes.Route) *rule {
 	found := rules[method]
 	if found == nil && method == "HEAD" {
 		found = rules["GET"]
+	}
+	if found == nil && method != "" {
+		found = rules[""]
 	}
 	if found == nil {
 		return &a.one
@@ -316,6 +322,11 @@ func (c *call) route() error {
 		return fail(BadRequest, err)
 	}
 	match := c.app.table.Match(c.method, c.req.Host, c.target.raw)
+	if match.Outcome == routes.Redirect && c.app.Redirects {
+		if target, ok := c.app.table.RedirectTarget(c.method, c.req.Host, c.target.raw); ok {
+			match, c.redirect = target, true
+		}
+	}
 	refused &^= match.Allows()
 	switch {
 	case refused != 0:
@@ -354,6 +365,9 @@ func (c *call) routeInput(in *document) {
 		d.text("method", c.method)
 		d.text("template", c.match.Route.Template)
 		d.always("params", params)
+		if c.redirect {
+			d.bool("redirect", true)
+		}
 		return nil
 	})
 	in.always("resource", params)

@@ -84,6 +84,7 @@ type call struct {
 	app        *application
 	method     string       // by which the table is asked: the request's, or WEBSOCKET
 	match      routes.Match // where the application's table has a route for the request
+	redirect   bool         // match is the route of the path that the application redirects to
 	identity   identity.Identity
 	peer       identity.Peer
 	body       policy.Value // of the request as the policy reads it; nil: the policy was not asked

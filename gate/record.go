@@ -120,6 +120,7 @@ func (c *call) recordInput(in *decisionlog.Input) {
 		in.App = c.app.Name
 	}
 	if c.match.Outcome == routes.Matched {
+		in.Redirect = c.redirect
 		in.Matched, in.RouteName, in.RouteTemplate = true, c.match.Route.Name, c.match.Route.Template
 		in.WebSocket = c.method == routes.WebSocket
 	}

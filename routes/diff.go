@@ -28,7 +28,7 @@ func (c Change) String() string {
 }
 
 // Diff compares what an importer finds with the table that is kept: routes added, removed and changed, and settings.
-// Tags, allowed path forms and guesses are the keeper's own and no difference; nor are the order of methods and, where
+// Tags, allowed path forms, guesses and routes marked own are the keeper's own and no difference; nor are the order of methods and, where
 // the framework weighs routes instead of trying them in order, the order of routes.
 func Diff(old, new *Table) []Change {
 	var changes []Change
@@ -37,7 +37,9 @@ func Diff(old, new *Table) []Change {
 	}
 	kept := map[string][]*Route{}
 	for _, r := range old.routes {
-		kept[r.identity()] = append(kept[r.identity()], r)
+		if !r.Own {
+			kept[r.identity()] = append(kept[r.identity()], r)
+		}
 	}
 	var common []*Route // of the old table, in the order of the new one
 	for _, r := range new.routes {

@@ -395,7 +395,7 @@ func (t *Table) matchDjango(method, path string) Match {
 	case again.outcome == Refused:
 		return Match{Outcome: Refused, Route: again.route}
 	case again.n > 0 && (again.unsure || !again.route.noAppendSlash):
-		return Match{Outcome: Redirect, Route: again.route}
+		return Match{Outcome: Redirect, Route: again.route, slashes: true}
 	}
 	return Match{}
 }
@@ -670,9 +670,9 @@ func (s *search) redirected() Match {
 		if _, ok := e.pat.capture(s.path, &scratch); !ok {
 			return Match{} // or not within the limits: of a request that reaches no route either way
 		}
-		return Match{Outcome: Redirect, Route: e.targets[0]}
+		return Match{Outcome: Redirect, Route: e.targets[0], slashes: true}
 	}
-	return Match{Outcome: Redirect}
+	return Match{Outcome: Redirect, slashes: true}
 }
 
 // routePath is starlette._utils.get_route_path.

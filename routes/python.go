@@ -20,7 +20,7 @@ var importerFiles embed.FS
 // importerScript is the program's parts in one, the one that begins last.
 func importerScript() (string, error) {
 	script := ""
-	for _, name := range [...]string{"chain", "methods", "djangoproject", "importer"} {
+	for _, name := range [...]string{"facts", "chain", "methods", "djangoproject", "importer"} {
 		text, err := importerFiles.ReadFile("importer/" + name + ".py")
 		if err != nil {
 			return "", err
@@ -65,6 +65,7 @@ func ImportPython(ctx context.Context, app PythonApp) (*Table, []Notice, error) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
+	table.facts = answer.Facts
 	for _, note := range answer.Notes {
 		notices = append(notices, Notice{File: app.Target, Text: note})
 	}
@@ -92,6 +93,7 @@ func forget(specs []routeSpec) {
 type importerAnswer struct {
 	Table     json.RawMessage
 	Notes     []string
+	Facts     Facts
 	Error     string
 	Where     string
 	Traceback []string

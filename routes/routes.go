@@ -95,6 +95,8 @@ type Match struct {
 	// Also are the other routes that may take the request instead of Route, each Matched: a converter of the application's own
 	// (to_python) may refuse a value, and Django tries the next pattern then. The request is for all of them.
 	Also []Match
+
+	slashes bool // on Redirect: all that it does is to add or to take off closing slashes
 }
 
 // Allows are the ambiguous forms that every route that may take the request takes.
@@ -122,6 +124,7 @@ type Route struct {
 	Tags        []string
 	Allow       Forms  // forms that this route takes
 	Guess       bool   // inferred from traffic, confirmed by no one
+	Own         bool   // written by the table's keeper: an importer does not know it
 	Unsupported string // why it can't be expressed; such a route never matches
 	Line        int    // in routes.yaml; 0 for an imported one
 
@@ -140,6 +143,7 @@ type Table struct {
 	routes  []*Route
 	allowed Forms
 	digest  string
+	facts   Facts
 
 	list       *list              // starlette, fastapi, django, openapi
 	machine    *state             // flask

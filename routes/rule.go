@@ -1,6 +1,8 @@
 package routes
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -11,11 +13,14 @@ import (
 // root, the method, the template's segments with each parameter as "__name". It holds the terms of the reference, to be
 // built term by term, never pasted: a segment may be any text.
 //
-// template may be one of any framework; Django's re_path is read where it is text and groups. A template that has no
-// such reading is an error.
+// template may be one of any framework; Django's re_path is read where it is text and groups. Any other expression gets what
+// is text in it and, as a last term, a digest of the whole, so that no two share a rule: __re_3f2a91c4.
 func RulePath(root []string, method, template string) ([]string, error) {
-	if strings.ContainsAny(template, `^$\`) || strings.Contains(template, "(?") {
+	if isRegex(template) {
 		simple, err := simplifyRegex(template)
+		if errors.Is(err, errNoTemplate) {
+			return append(append(slices.Clone(root), method), regexTerms(template)...), nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -28,6 +33,20 @@ func RulePath(root []string, method, template string) ([]string, error) {
 		}
 	}
 	return path, nil
+}
+
+func isRegex(template string) bool {
+	return strings.ContainsAny(template, `^$\`) || strings.Contains(template, "(?")
+}
+
+// NamedByPath says whether the terms of a template's rule stand for the beginnings of the paths that it takes, so that a rule for
+// a prefix can be meant for it. Those of ^(?!api/).*$ do not.
+func NamedByPath(template string) bool {
+	if !isRegex(template) {
+		return true
+	}
+	_, err := simplifyRegex(template)
+	return err == nil && (template[0] == '/' || template[0] == '^')
 }
 
 // ruleParam is a parameter in angle brackets (converter before the name) or braces (behind it).
@@ -67,7 +86,7 @@ func simplifyRegex(expr string) (string, error) {
 		case strings.HasPrefix(expr[i:], "/?"):
 			i += 2 // an optional closing slash
 		case strings.IndexByte(`\[]{}*+?|.()`, c) >= 0:
-			return "", fmt.Errorf("template %q: no rule can be named after the expression at offset %d", expr, i)
+			return "", fmt.Errorf("template %q, offset %d: %w", expr, i, errNoTemplate)
 		default:
 			out += string(c)
 			i++
@@ -75,6 +94,29 @@ func simplifyRegex(expr string) (string, error) {
 	}
 	return out, nil
 }
+
+// errNoTemplate is about an expression that is more than text and parameters.
+var errNoTemplate = errors.New("the expression is no template")
+
+// regexTerms names an expression that no template says: its text, its named groups as parameters, and a digest.
+func regexTerms(expr string) []string {
+	const most, longest = 8, 40
+	var terms []string
+	text := regexNoise.ReplaceAllString(regexGroup.ReplaceAllString(expr, "/__$1$2/"), "/")
+	for _, t := range strings.FieldsFunc(text, func(r rune) bool { return r == '/' }) {
+		if t = strings.Trim(t, "-."); t != "" && len(terms) < most {
+			terms = append(terms, t[:min(len(t), longest)])
+		}
+	}
+	sum := sha256.Sum256([]byte(expr))
+	return append(terms, fmt.Sprintf("__re_%x", sum[:4]))
+}
+
+var (
+	regexGroup = regexp.MustCompile(`\(\?P<([A-Za-z_][A-Za-z0-9_]*)>(?:[^()\\]|\\.)*\)|<(?:[^<>]*:)?([A-Za-z_][A-Za-z0-9_]*)>`)
+	// Classes, escapes, counts, and what else is no text.
+	regexNoise = regexp.MustCompile(`\[[^\]]*\]|\\.|\{[^}]*\}|\(\?P?[<!=:]*|[^A-Za-z0-9_.-]|\.[*+?]`)
+)
 
 // groupEnd is the length of the group at the start of s; brackets inside classes and escapes don't count.
 func groupEnd(s string) int {

@@ -70,6 +70,7 @@ type routeSpec struct {
 	appendSlash             *bool
 	redirectSlashes         *bool
 	redirects, exclusive    bool
+	own                     bool // its keeper's, not the application's
 	fallback                bool
 	unsure                  bool
 	defaults                []defaultValue
@@ -368,6 +369,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		"tags":              {read: r.texts(&s.tags)},
 		"allow":             {read: func(n *yaml.Node) { r.forms(n, &s.allow) }},
 		"guess":             {read: r.flag(&s.guess)},
+		"own":               {read: r.flag(&s.own)},
 		"unsupported":       {read: r.text(&s.unsupported)},
 		"defaults":          {frameworks: Flask, read: func(n *yaml.Node) { r.defaults(n, &s) }},
 		"redirects":         {frameworks: Flask, read: r.flag(&s.redirects)},
@@ -386,6 +388,8 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		r.fail(n, "an entry needs route:, as in \"GET /orders\"")
 	case s.isGroup() && s.routes == nil:
 		r.fail(n, "%s: has no routes", s.key)
+	case s.isGroup() && s.own:
+		r.fail(n, "own: belongs to each route of a group, not to the group")
 	case !s.isGroup() && s.routes != nil:
 		r.fail(n, "routes: belongs to a group, not to a route")
 	}

@@ -415,7 +415,7 @@ func (t *Table) matchFlask(method, host, path string) Match {
 	case m.stuck:
 		return Match{Outcome: Refused}
 	case m.slash:
-		return Match{Outcome: Redirect, Route: m.slashed}
+		return Match{Outcome: Redirect, Route: m.slashed, slashes: true}
 	case r != nil && merged && r.merge:
 		return Match{Outcome: Redirect, Route: r.route}
 	case r != nil && !merged && m.accepted(r):

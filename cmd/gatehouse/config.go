@@ -197,8 +197,23 @@ type policyConfig struct {
 }
 
 type routesConfig struct {
-	File      string `yaml:"file" doc:"The route table, YAML. Watched; a broken one is reported and the old one stays. Default: none."`
-	Unmatched string `yaml:"unmatched" doc:"Requests that no route takes: deny, or policy to ask about them all the same. Default: deny."`
+	File      string          `yaml:"file" doc:"The route table, YAML. Watched; a broken one is reported and the old one stays. Default: none."`
+	Unmatched unmatchedConfig `yaml:"unmatched" doc:"Requests that no route takes: deny, or policy to ask about them all the same; or a mapping. Default: deny."`
+}
+
+// unmatchedConfig is "deny" or "policy", or says so for redirects and for all else.
+type unmatchedConfig struct {
+	Redirect string `yaml:"redirect" doc:"Requests that the application redirects to their path with or without a closing slash: deny, or policy to decide them as the route of that path, with input.route.redirect. Default: deny."`
+	Other    string `yaml:"other" doc:"All others: deny or policy. Default: deny."`
+}
+
+func (c *unmatchedConfig) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode {
+		type plain unmatchedConfig
+		return n.Decode((*plain)(c))
+	}
+	*c = unmatchedConfig{Other: n.Value}
+	return nil
 }
 
 type appConfig struct {
@@ -434,7 +449,8 @@ func (c *config) applications() []appConfig {
 func (c *config) apps() []gate.App {
 	var out []gate.App
 	for _, a := range c.applications() {
-		app := gate.App{Name: a.Name, Hosts: a.Match.Hosts, AllowUnmatched: a.Routes.Unmatched == "policy", StrictRoutes: a.Policy.StrictRoutes}
+		app := gate.App{Name: a.Name, Hosts: a.Match.Hosts, AllowUnmatched: a.Routes.Unmatched.Other == "policy",
+			Redirects: a.Routes.Unmatched.Redirect == "policy", StrictRoutes: a.Policy.StrictRoutes}
 		if a.Policy.Decision != "" {
 			app.Decision = strings.Split(a.Policy.Decision, "/")
 		}
@@ -453,8 +469,10 @@ func (c *config) validateApps() error {
 		if len(c.Apps) > 0 {
 			where = fmt.Sprintf("apps[%d].", i)
 		}
-		if u := a.Routes.Unmatched; u != "" && u != "deny" && u != "policy" {
-			errs = append(errs, fmt.Errorf("%sroutes.unmatched: %q is neither deny nor policy", where, u))
+		for key, u := range map[string]string{"": a.Routes.Unmatched.Other, ".redirect": a.Routes.Unmatched.Redirect} {
+			if u != "" && u != "deny" && u != "policy" {
+				errs = append(errs, fmt.Errorf("%sroutes.unmatched%s: %q is neither deny nor policy", where, key, u))
+			}
 		}
 		if a.Policy.Root != "" && a.Routes.File == "" {
 			errs = append(errs, fmt.Errorf("%spolicy.root: one rule for each route needs a route table: set routes.file", where))

@@ -18,7 +18,6 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
-	"gatehouse/routes"
 )
 
 // explainFlags are those of gatehouse explain.
@@ -245,10 +244,13 @@ func (r *logged) entry(t *trial) (*policy.Entry, error) {
 		}
 		route, _ := r.Input["route"].(map[string]any)
 		template, _ := route["template"].(string)
-		for _, method := range []string{r.Request.Method, "GET"} { // HEAD falls back to GET's rule
-			rule, err := routes.RulePath(app.Root, method, template)
-			if err == nil && routes.RuleName(rule) == r.Path {
-				path = append(rule, "allowed")
+		candidates, err := gate.RuleCandidates(app.Root, r.Request.Method, template, true)
+		if err != nil {
+			continue
+		}
+		for _, rule := range slices.Backward(candidates) {
+			if gate.RuleCandidateName(app.Root, rule) == r.Path {
+				path = rule
 			}
 		}
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,9 +25,11 @@ type initOptions struct {
 	from   map[string]*string // by importer
 	python pythonOptions
 	rules  string
-	name   string
-	out    string
-	force  bool
+	// prefixes, of paths or templates, below which all routes share one rule.
+	prefixes []string
+	name     string
+	out      string
+	force    bool
 }
 
 func initCommand() *cobra.Command {
@@ -40,11 +40,13 @@ func initCommand() *cobra.Command {
 		Long: `Reads the routes of an application and writes what it takes to protect it, to run as it is: the route table
 (routes.yaml), a policy that denies everything until you say who may do what (policy/), tests that pass (tests.yaml), and
 the configurations of Gatehouse and Envoy (gatehouse.yaml, envoy.yaml). The application is imported by its own Python, never
-served and never changed. A file that is there already is not overwritten without --force.
+served and never changed. All of it is tried before any of it is written. A file that is there already is not overwritten without
+--force, which keeps a copy under .gatehouse.
 
-  --rules per-route   one rule for each route, each in a file of its own
-  --rules rbac        one table, policy/data.json, of roles and the routes that they may use`,
+  --rules per-route   a file for each route, with a rule for each of its methods; --prefix /admin/ has one for all routes below
+  --rules rbac        one table, policy/data.json, of roles and the routes that they may use: from about 50 routes on`,
 		Example: `  gatehouse init --flask app:app --python .venv/bin/python
+  gatehouse init --django shop.settings --prefix /admin/
   gatehouse init --openapi openapi.yaml --rules rbac --out gatehouse`,
 		Args: arguments("gatehouse init --flask app:app", 0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -57,15 +59,20 @@ served and never changed. A file that is there already is not overwritten withou
 				return err
 			}
 			tell(c.ErrOrStderr(), notices)
-			s, err := newScaffold(cmp.Or(o.name, appName(from.name, target)), o.rules, table)
+			s, err := newScaffold(c.Context(), cmp.Or(o.name, appName(from.name, target)), &o, table)
 			if err != nil {
 				return err
 			}
 			tell(c.ErrOrStderr(), s.notices)
-			if err := s.write(o.out, o.force); err != nil {
+			backup, err := s.write(o.out, o.force)
+			if err != nil {
 				return err
 			}
+			if backup != "" {
+				fmt.Fprintf(c.ErrOrStderr(), "what was overwritten is in %s\n", backup)
+			}
 			s.summary(c.OutOrStdout(), o.out)
+			s.suggest(c.ErrOrStderr(), from.name, target, &o)
 			return nil
 		},
 	}
@@ -74,9 +81,10 @@ served and never changed. A file that is there already is not overwritten withou
 	}
 	o.python.flags(c)
 	c.Flags().StringVar(&o.rules, "rules", perRoute, "per-route or rbac")
+	c.Flags().StringArrayVar(&o.prefixes, "prefix", nil, "with --rules per-route: one rule for all routes below this path; may be repeated")
 	c.Flags().StringVar(&o.name, "name", "", "the policy's package (default: from the application's name)")
 	c.Flags().StringVar(&o.out, "out", ".", "directory to write to; it is made where it is not there")
-	c.Flags().BoolVar(&o.force, "force", false, "overwrite files that are there")
+	c.Flags().BoolVar(&o.force, "force", false, "overwrite files that are there; a copy is kept")
 	return c
 }
 
@@ -93,6 +101,8 @@ func (o *initOptions) source() (importer, string, error) {
 		return importer{}, "", usageError{errors.New("say which application: one of --flask app:app, --fastapi main:app, --django shop.settings, --openapi FILE")}
 	case o.rules != perRoute && o.rules != rbac:
 		return importer{}, "", usageError{fmt.Errorf("--rules %q is neither per-route nor rbac", o.rules)}
+	case len(o.prefixes) > 0 && o.rules != perRoute:
+		return importer{}, "", usageError{errors.New("--prefix goes with --rules per-route: a table of roles has a line for each route")}
 	case o.name != "" && identifier(o.name) != o.name:
 		return importer{}, "", usageError{fmt.Errorf("--name %q is no name for a package: letters, digits and _, as in %s", o.name, identifier(o.name))}
 	}
@@ -135,40 +145,6 @@ func identifier(text string) string {
 	return name
 }
 
-// scaffoldFile is one that is to be written, relative to the output directory.
-type scaffoldFile struct {
-	path string // with slashes
-	text []byte
-}
-
-// write writes all the files, or none where one is there already and force is not set.
-func (s *scaffold) write(dir string, force bool) error {
-	var taken []string
-	for _, f := range s.files {
-		path := filepath.Join(dir, filepath.FromSlash(f.path))
-		switch _, err := os.Lstat(path); {
-		case err == nil:
-			taken = append(taken, path)
-		case !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("nothing was written: %w", err)
-		}
-	}
-	if len(taken) > 0 && !force {
-		return fmt.Errorf("nothing was written, because these are there already:\n  %s\n--force overwrites them, --out names another directory",
-			strings.Join(taken, "\n  "))
-	}
-	for _, f := range s.files {
-		path := filepath.Join(dir, filepath.FromSlash(f.path))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return fmt.Errorf("writing %s: %w", path, err)
-		}
-		if err := replaceFile(path, f.text); err != nil {
-			return fmt.Errorf("writing %s: %w", path, err)
-		}
-	}
-	return nil
-}
-
 // summary says what was written, and what to do with it.
 func (s *scaffold) summary(w io.Writer, dir string) {
 	in := func(name string) string { return filepath.ToSlash(filepath.Join(dir, name)) }
@@ -177,7 +153,11 @@ func (s *scaffold) summary(w io.Writer, dir string) {
 	row := func(name, what string) { fmt.Fprintf(columns, "  %s\t%s\n", in(name), what) }
 	row("routes.yaml", plural(len(s.table.Routes()), "route")+", as "+s.table.Framework()+" matches them")
 	if s.perRoute {
-		row("policy", plural(s.rules, "rule")+", one for each route and method; all deny")
+		what := ", one for each route and method; all deny"
+		if len(s.static) > 0 {
+			what += " but those of static files"
+		}
+		row("policy", plural(s.rules, "rule")+what)
 	} else {
 		row("policy/data.json", "who may what: "+adminRole+" everything, no one else anything")
 		row("policy/"+s.name+".rego", "the rule that reads it")
@@ -201,13 +181,31 @@ func (s *scaffold) nextSteps(w io.Writer, in func(string) string) {
 		return
 	}
 	fmt.Fprintf(w, "  $EDITOR %s\n\n", shellWord(in(s.example.file)))
-	edit := `take the # off "allowed := true"`
+	edit := fmt.Sprintf(`take the # off "%s := true"`, s.example.rule)
 	if !s.perRoute {
 		edit = fmt.Sprintf("put %q into anyone", s.example.route)
 	}
 	fmt.Fprintf(w, "There %s, save, and it is in force:\n\n", edit)
 	fmt.Fprintf(w, "  gatehouse check%s %s %s\n", config, s.example.method, shellWord(s.example.path))
 	fmt.Fprintf(w, "  curl -i -X %s %s\n", s.example.method, shellWord("http://127.0.0.1:8080"+s.example.path))
+}
+
+// manyRoutes is from where on a file for each route is too much to keep.
+const manyRoutes = 50
+
+// suggest says what is easier to keep where there are many files.
+func (s *scaffold) suggest(w io.Writer, kind, target string, o *initOptions) {
+	if !s.perRoute || s.stubFiles <= manyRoutes {
+		return
+	}
+	command := fmt.Sprintf("gatehouse init --%s %s", kind, shellWord(target))
+	for _, f := range [][2]string{{"python", o.python.interpreter}, {"dir", o.python.dir}, {"name", o.name}, {"out", strings.TrimPrefix(o.out, ".")}} {
+		if f[1] != "" {
+			command += " --" + f[0] + " " + shellWord(f[1])
+		}
+	}
+	fmt.Fprintf(w, "%d files of rules are many to keep. One table of roles and routes has them all:\n  %s --rules rbac --force\n"+
+		"or one rule for all routes below a path, as often as needed:\n  %s --prefix /admin/ --force\n", s.stubFiles, command, command)
 }
 
 func shellWord(text string) string {

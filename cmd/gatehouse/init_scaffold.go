@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -22,7 +23,8 @@ const adminRole = "admin"
 
 // scaffold is everything that `gatehouse init` writes for one application.
 type scaffold struct {
-	name     string // of the application, and of the policy's package
+	ctx      context.Context // of the command: what it ends, ends the work
+	name     string          // of the application, and of the policy's package
 	table    *routes.Table
 	perRoute bool
 	files    []scaffoldFile
@@ -30,26 +32,42 @@ type scaffold struct {
 	rules    int // of the policy
 	tests    int
 	example  *scaffoldExample // nil where no request is known that reaches a route
+
+	prefixes  []string          // below which all routes share a rule
+	static    map[string]string // why a route serves static files, by its template
+	stubFiles int
+	rootTerms int // of a rule's path, 0 for one
+	templates map[string]*template.Template
+	front     where
+	samples   map[*routes.Route]*sampled
+	tried     int // requests that the table was asked about
 }
 
 // scaffoldExample is the request that the first allow is shown with.
 type scaffoldExample struct {
-	file         string // to edit
+	file, rule   string // to edit
 	route        string // as the table of roles has it
 	method, path string
 	weight       int // the lowest is the plainest
 }
 
-// scaffoldRule is what decides about the routes that share it: those that differ in nothing but a closing slash.
+// scaffoldRule is what decides about the routes that share it: those that differ in nothing but a closing slash, or all below a
+// prefix.
 type scaffoldRule struct {
-	method string
-	path   []string // below data
+	method string   // "" where one rule is for all methods
+	path   []string // its package, below data
+	name   string   // in the package
 	routes []*routes.Route
 	file   string
+	open   string // why everybody may, "" for nobody
 }
 
-func newScaffold(name, rules string, table *routes.Table) (*scaffold, error) {
-	s := &scaffold{name: name, table: table, perRoute: rules == perRoute}
+func newScaffold(ctx context.Context, name string, o *initOptions, table *routes.Table) (*scaffold, error) {
+	s := &scaffold{ctx: ctx, name: name, perRoute: o.rules == perRoute, prefixes: o.prefixes}
+	if err := s.withStatic(table); err != nil {
+		return nil, err
+	}
+	s.front = whereOf(s.table)
 	all, err := s.ruleList()
 	if err != nil {
 		return nil, err
@@ -57,7 +75,7 @@ func newScaffold(name, rules string, table *routes.Table) (*scaffold, error) {
 	if len(all) == 0 {
 		return nil, errors.New("the application has no route that a policy could decide about: look at it with gatehouse routes import")
 	}
-	s.add("routes.yaml", table.YAML())
+	s.add("routes.yaml", s.table.YAML())
 	if s.perRoute {
 		err = s.stubs(all)
 	} else {
@@ -66,26 +84,72 @@ func newScaffold(name, rules string, table *routes.Table) (*scaffold, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.testFile(all)
+	if err := s.testFile(all); err != nil {
+		return nil, err
+	}
+	return s, s.configurations(table)
+}
+
+// configurations makes gatehouse.yaml and envoy.yaml.
+func (s *scaffold) configurations(table *routes.Table) error {
 	column := 23
 	if !s.perRoute {
 		column = 13
 	}
-	settings := map[string]any{"Name": name, "PerRoute": s.perRoute, "Pad": strings.Repeat(" ", max(3, column-len(name)))}
+	facts := table.Facts()
+	settings := map[string]any{"Name": s.name, "PerRoute": s.perRoute, "Pad": strings.Repeat(" ", max(3, column-len(s.name))),
+		"Redirects": table.Framework() != routes.OpenAPI && len(facts.Fallbacks) == 0, "CORS": s.preflights(facts)}
+	if len(facts.Fallbacks) > 0 {
+		s.note("%s may serve a page where no route does, so redirects are not decided by their target: routes.unmatched is deny", strings.Join(facts.Fallbacks, ", "))
+	}
 	for _, f := range []string{"gatehouse.yaml", "envoy.yaml"} {
 		if err := s.render(f, f+".tmpl", settings); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s, nil
+	if slices.ContainsFunc(s.table.Routes(), func(r *routes.Route) bool { return slices.Contains(r.Methods, "WEBSOCKET") }) {
+		last := &s.files[len(s.files)-1]
+		last.text = bytes.Replace(last.text, []byte("# upgrade_configs: [{upgrade_type: websocket}]   # for an app with websockets: each"),
+			[]byte("upgrade_configs: [{upgrade_type: websocket}]   # the app has websockets: each"), 1)
+	}
+	s.add(".gatehouse/.gitignore", []byte("# What gatehouse keeps for itself: state, its control socket, backups.\n*\n"))
+	return nil
+}
+
+// preflights names what answers CORS preflights before any view runs, "" where not all of them are.
+func (s *scaffold) preflights(facts routes.Facts) string {
+	partly := facts.CORSPartly
+	if facts.CORS == "flask-cors" { // it leaves the answer to Flask, which only has one for routes that do not take OPTIONS themselves
+		for _, r := range s.table.Routes() {
+			if r.Methods == nil || slices.Contains(r.Methods, "OPTIONS") {
+				partly = fmt.Sprintf("%s answers OPTIONS by itself", r.Template)
+			}
+		}
+	}
+	if facts.CORS != "" && partly != "" {
+		s.note("%s: CORS preflights are put to the policy, because %s; a rule for OPTIONS lets them through", facts.CORS, partly)
+		return ""
+	}
+	return facts.CORS
+}
+
+func (s *scaffold) note(format string, args ...any) {
+	s.notices = append(s.notices, routes.Notice{Text: fmt.Sprintf(format, args...)})
 }
 
 func (s *scaffold) add(path string, text []byte) { s.files = append(s.files, scaffoldFile{path, text}) }
 
 func (s *scaffold) render(path, name string, values any) error {
-	t, err := template.ParseFS(scaffoldFiles, "scaffold/"+name)
-	if err != nil {
-		return fmt.Errorf("making %s: %w", path, err)
+	t := s.templates[name]
+	if t == nil {
+		var err error
+		if t, err = template.ParseFS(scaffoldFiles, "scaffold/"+name); err != nil {
+			return fmt.Errorf("making %s: %w", path, err)
+		}
+		if s.templates == nil {
+			s.templates = map[string]*template.Template{}
+		}
+		s.templates[name] = t
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&out, values); err != nil {
@@ -97,28 +161,22 @@ func (s *scaffold) render(path, name string, values any) error {
 
 // ruleList is what must be decided about: each method of each route, HEAD aside where GET's rule stands for it.
 func (s *scaffold) ruleList() ([]*scaffoldRule, error) {
-	var all []*scaffoldRule
 	if s.perRoute {
 		if err := s.conflicts(); err != nil {
 			return nil, err
 		}
+		return s.routeRules(func(*routes.Route, string) bool { return true }, nil)
 	}
+	var all []*scaffoldRule
 	byName := map[string]*scaffoldRule{}
 	for _, r := range s.table.Routes() {
 		if r.Unsupported != "" {
 			continue
 		}
 		for _, method := range r.RuleMethods() {
-			path, name := []string(nil), method+" "+r.Template
-			if s.perRoute {
-				var err error
-				if path, err = routes.RulePath([]string{s.name}, method, r.Template); err != nil {
-					return nil, err
-				}
-				name = strings.Join(path, "\x00")
-			}
+			name := method + " " + r.Template
 			if byName[name] == nil {
-				byName[name] = &scaffoldRule{method: method, path: path}
+				byName[name] = &scaffoldRule{method: method, open: s.openTo(method, r)}
 				all = append(all, byName[name])
 			}
 			byName[name].routes = append(byName[name].routes, r)
@@ -126,6 +184,128 @@ func (s *scaffold) ruleList() ([]*scaffoldRule, error) {
 	}
 	s.rules = len(all)
 	return all, nil
+}
+
+// routeRules are the rules of those methods of the routes that wanted says. A route of one method has its rule in the package of
+// that method, as policy.root's convention has it. One of several has a package with a rule for each, so that all of them are in one
+// file; shared says of further packages that they are of this kind.
+func (s *scaffold) routeRules(wanted func(*routes.Route, string) bool, shared map[string]bool) ([]*scaffoldRule, error) {
+	var all []*scaffoldRule
+	byName := map[string]*scaffoldRule{}
+	plan, err := s.planRules(wanted, shared)
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]bool{}
+	for _, r := range s.table.Routes() {
+		if r.Unsupported != "" {
+			continue
+		}
+		for _, method := range r.RuleMethods() {
+			if !wanted(r, method) {
+				continue
+			}
+			full, err := routes.RulePath([]string{s.name}, method, r.Template)
+			if err != nil {
+				return nil, err
+			}
+			rule := &scaffoldRule{method: method, path: full, name: "allowed", open: s.openTo(method, r)}
+			if prefix := s.prefixOf(r, full[2:]); prefix != nil {
+				used[strings.Join(prefix, "/")] = true
+				rule = &scaffoldRule{path: slices.Concat([]string{s.name, "ANY"}, prefix, []string{"/**"}), name: "allowed"}
+			} else if plan.together(method, full[2:]) {
+				rule.path, rule.name = slices.Concat([]string{s.name, "ANY"}, full[2:]), method
+			}
+			name := strings.Join(append(slices.Clone(rule.path), rule.name), "\x00")
+			if byName[name] == nil {
+				byName[name] = rule
+				all = append(all, rule)
+			}
+			if own := byName[name]; !slices.Contains(own.routes, r) {
+				own.routes = append(own.routes, r)
+			}
+		}
+	}
+	for _, p := range s.prefixes {
+		if !used[strings.Join(prefixTerms(p), "/")] && shared == nil {
+			return nil, usageError{fmt.Errorf("--prefix %s: no route lies below it that no longer prefix has\ngatehouse routes list shows the templates", p)}
+		}
+	}
+	s.rules = len(all)
+	return all, nil
+}
+
+// rulePlan knows which routes have more than one method, and what stands where.
+type rulePlan struct {
+	methods map[string]map[string]bool // by the terms of a path: the methods that its routes need a rule for
+	begins  map[string]bool            // the terms of every path and of what it begins with
+	shared  map[string]bool
+}
+
+func (s *scaffold) planRules(wanted func(*routes.Route, string) bool, shared map[string]bool) (*rulePlan, error) {
+	p := &rulePlan{methods: map[string]map[string]bool{}, begins: map[string]bool{}, shared: shared}
+	for _, r := range s.table.Routes() {
+		if r.Unsupported != "" {
+			continue
+		}
+		full, err := routes.RulePath(nil, "", r.Template)
+		if err != nil {
+			return nil, err
+		}
+		for i := range full {
+			p.begins[strings.Join(full[1:i+1], "\x00")] = true
+		}
+		methods := r.RuleMethods()
+		if len(methods) < 2 { // @app.get and @app.post of one path are two routes, each with a file of its own
+			continue
+		}
+		key := strings.Join(full[1:], "\x00")
+		if p.methods[key] == nil {
+			p.methods[key] = map[string]bool{}
+		}
+		for _, m := range methods {
+			if wanted(r, m) {
+				p.methods[key][m] = true
+			}
+		}
+	}
+	return p, nil
+}
+
+// together says whether a method's rule stands in the one package of its route.
+func (p *rulePlan) together(method string, terms []string) bool {
+	key := strings.Join(terms, "\x00")
+	below := method
+	if key != "" {
+		below = key + "\x00" + method
+	}
+	if !plainTerm.MatchString(method) || p.begins[below] { // a rule cannot be called so, or is where another route's package is
+		return false
+	}
+	return p.shared[key] || len(p.methods[key]) > 1
+}
+
+// prefixOf is the longest of the given prefixes that a route lies below, as terms; nil for none.
+func (s *scaffold) prefixOf(r *routes.Route, terms []string) (longest []string) {
+	if !routes.NamedByPath(r.Template) {
+		return nil
+	}
+	for _, p := range s.prefixes {
+		prefix := prefixTerms(p)
+		if len(prefix) <= len(terms) && slices.Equal(prefix, terms[:len(prefix)]) && (longest == nil || len(prefix) > len(longest)) {
+			longest = prefix
+		}
+	}
+	return longest
+}
+
+// prefixTerms reads "/admin/", "admin/**" or "/orders/<int:id>" as terms of a rule.
+func prefixTerms(prefix string) []string {
+	terms, err := routes.RulePath(nil, "", strings.TrimSuffix(prefix, "**"))
+	if err != nil {
+		return []string{}
+	}
+	return append([]string{}, terms[1:]...)
 }
 
 // conflicts says why the routes cannot have one rule each.
@@ -140,30 +320,83 @@ func (s *scaffold) conflicts() error {
 	return fmt.Errorf("there cannot be one rule for each route:\n  %s\n--rules rbac does without", strings.Join(lines, "\n  "))
 }
 
-// stubs writes a file for each rule.
+// stubs writes a file for each package.
 func (s *scaffold) stubs(all []*scaffoldRule) error {
-	taken := map[string]bool{}
+	return s.stubsBeside(all, map[string]bool{})
+}
+
+// stubsBeside does so beside files that are there already, whose names are taken.
+func (s *scaffold) stubsBeside(all []*scaffoldRule, taken map[string]bool) error {
+	byPackage := map[string][]*scaffoldRule{}
+	var order []string
 	for _, r := range all {
-		r.file = ruleFile(r, taken)
-		stub := struct {
-			Routes         []string
-			Package, Param string
-		}{Package: packageName(r.path)}
-		for _, route := range r.routes {
-			line := r.method + " " + route.Host + route.Template
-			if route.Name != "" {
-				line += "   (" + route.Name + ")"
-			}
-			stub.Routes = append(stub.Routes, oneLine(line))
+		key := strings.Join(r.path, "\x00")
+		if byPackage[key] == nil {
+			order = append(order, key)
 		}
-		if m := s.sampleOf(r).match; len(m.Params) > 0 {
-			stub.Param = term(m.Params[len(m.Params)-1].Name)
+		byPackage[key] = append(byPackage[key], r)
+	}
+	for _, key := range order {
+		if err := s.ctx.Err(); err != nil {
+			return errInterrupted
 		}
-		if err := s.render(r.file, "route.rego.tmpl", stub); err != nil {
+		rules := byPackage[key]
+		named := *rules[0]
+		named.path = named.path[max(0, s.rootTerms-1):]
+		file := ruleFile(&named, taken)
+		for _, r := range rules {
+			r.file = file
+		}
+		if err := s.render(file, "route.rego.tmpl", s.stubOf(rules)); err != nil {
 			return err
 		}
 	}
+	s.stubFiles = len(order)
 	return nil
+}
+
+// stub is what the template of a rule's file is made with.
+type stub struct {
+	Routes         []string
+	Package, Param string
+	Rules, Open    []string // names of rules, and of those that hold for everybody
+	First          string   // the rule that examples are shown with
+	Why            string   // it is open
+	Method, Prefix bool
+}
+
+func (s *scaffold) stubOf(rules []*scaffoldRule) stub {
+	made := stub{Package: packageName(rules[0].path), First: rules[0].name}
+	made.Method, made.Prefix = rules[0].name != "allowed", rules[0].method == ""
+	var listed []*routes.Route
+	for _, r := range rules {
+		made.Rules = append(made.Rules, r.name)
+		if r.open != "" {
+			made.Open, made.Why = append(made.Open, r.name), r.open
+		}
+		for _, route := range r.routes {
+			if slices.Contains(listed, route) {
+				continue
+			}
+			listed = append(listed, route)
+			line := strings.Join(route.RuleMethods(), ", ") + " " + route.Host + route.Template
+			if route.Name != "" {
+				line += "   (" + route.Name + ")"
+			}
+			made.Routes = append(made.Routes, oneLine(line))
+		}
+	}
+	if made.Prefix {
+		const most = 20
+		if n := len(made.Routes); n > most {
+			made.Routes = append(made.Routes[:most:most], fmt.Sprintf("... and %d more", n-most))
+		}
+		return made
+	}
+	if m := s.sampleOf(rules[0]).match; len(m.Params) > 0 {
+		made.Param = term(m.Params[len(m.Params)-1].Name)
+	}
+	return made
 }
 
 // oneLine keeps a comment from ending early.
@@ -188,6 +421,9 @@ func ruleFile(r *scaffoldRule, taken map[string]bool) string {
 		terms = append(terms, "index")
 	}
 	for i, t := range terms {
+		if t == "/**" {
+			t = "all"
+		}
 		t = notInFile.ReplaceAllString(t, "_")
 		if strings.HasPrefix(t, ".") || i < len(terms)-1 { // hidden files and editors' leftovers are passed over
 			t = strings.ReplaceAll(t, ".", "_")
@@ -230,9 +466,13 @@ var plainTerm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // roleTable writes the one table of roles and the rule that reads it.
 func (s *scaffold) roleTable(all []*scaffoldRule) error {
-	lines := []string{}
+	lines, anyone := []string{}, []string{}
 	for _, r := range all {
-		lines = append(lines, r.method+" "+r.routes[0].Template)
+		if line := r.method + " " + r.routes[0].Template; r.open != "" {
+			anyone = append(anyone, line)
+		} else {
+			lines = append(lines, line)
+		}
 		r.file = "policy/data.json"
 	}
 	var out bytes.Buffer
@@ -242,7 +482,7 @@ func (s *scaffold) roleTable(all []*scaffoldRule) error {
 	if err := e.Encode(struct {
 		Roles  map[string][]string `json:"roles"`
 		Anyone []string            `json:"anyone"`
-	}{map[string][]string{adminRole: lines}, []string{}}); err != nil {
+	}{map[string][]string{adminRole: lines}, anyone}); err != nil {
 		return err
 	}
 	s.add("policy/data.json", out.Bytes())

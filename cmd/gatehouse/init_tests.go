@@ -20,18 +20,61 @@ type sample struct {
 	match      routes.Match // its outcome is Matched where there is such a request
 }
 
-// sampleOf looks for a request that takes a rule's route: the table itself says whether one does.
+// sampled is what is known about the requests that reach a route.
+type sampled struct {
+	found    []sample // by different methods
+	searched bool
+}
+
+// sampleOf looks for a request that takes a rule's route: the table itself says whether one does. A search is done once for a
+// route; its other methods try what was found.
 func (s *scaffold) sampleOf(r *scaffoldRule) sample {
+	if s.samples == nil {
+		s.samples = map[*routes.Route]*sampled{}
+	}
 	for _, route := range r.routes {
-		for _, host := range s.sampleHosts(route) {
-			for _, template := range s.sampleTemplates(route) {
-				if path, m, ok := s.samplePath(r.method, host, template, route); ok {
-					return sample{host, path, m}
-				}
+		known := s.samples[route]
+		if known == nil {
+			known = &sampled{}
+			s.samples[route] = known
+		}
+		method := r.method
+		if method == "" {
+			method = route.RuleMethods()[0]
+		}
+		for _, before := range known.found {
+			if m, ok := s.reaches(method, before.host, before.path, route); ok {
+				return sample{before.host, before.path, m}
 			}
+		}
+		if known.searched && len(known.found) == 0 {
+			continue // the same would be tried again
+		}
+		known.searched = true
+		if found, ok := s.search(method, route); ok {
+			known.found = append(known.found, found)
+			return found
 		}
 	}
 	return sample{}
+}
+
+func (s *scaffold) search(method string, route *routes.Route) (sample, bool) {
+	for _, host := range s.sampleHosts(route) {
+		for _, template := range s.sampleTemplates(route) {
+			if path, m, ok := s.samplePath(method, host, template, route); ok {
+				return sample{host, path, m}, true
+			}
+		}
+	}
+	return sample{}, false
+}
+
+// reaches asks the table.
+func (s *scaffold) reaches(method, host, path string, route *routes.Route) (routes.Match, bool) {
+	s.tried++
+	m := s.table.Match(method, host, path)
+	return m, m.Outcome == routes.Matched && m.Route == route
 }
 
 // where holds what of a table's settings stands in front of its templates.
@@ -40,15 +83,16 @@ type where struct {
 	ServerName string `yaml:"subdomain_matching"`
 }
 
-func (s *scaffold) where() where {
+// whereOf prints and parses the whole table: once is enough.
+func whereOf(table *routes.Table) where {
 	var w where
-	_ = yaml.Unmarshal(s.table.YAML(), &w) // what the table prints is YAML
+	_ = yaml.Unmarshal(table.YAML(), &w) // what the table prints is YAML
 	return w
 }
 
 func (s *scaffold) sampleHosts(r *routes.Route) []string {
 	host := templateParam.ReplaceAllString(r.Host, "a")
-	switch name := s.where().ServerName; {
+	switch name := s.front.ServerName; {
 	case name != "" && host == "":
 		return []string{"", name}
 	case name != "":
@@ -70,7 +114,7 @@ func (s *scaffold) sampleTemplates(r *routes.Route) []string {
 		}
 		templates = []string{text + "/", text}
 	}
-	if root := s.where().RootPath; root != "" {
+	if root := s.front.RootPath; root != "" {
 		for _, t := range slices.Clone(templates) {
 			templates = append(templates, root+t)
 		}
@@ -84,8 +128,12 @@ var templateParam = regexp.MustCompile(`<(?:([^<>]*):)?([^<>:]+)>|\{([^{}:]+)(?:
 // sampleValues are what parameters are tried with, besides what the converter's name suggests.
 var sampleValues = []string{"1", "a", "a1", "abc", "2026", "1.5", "1/2", "00000000-0000-4000-8000-000000000001", "2026-01-31", "x-y", "10"}
 
-// most bounds how many paths are tried for one route.
-const mostSamples = 2000
+// mostSamples bounds how many paths are tried for one route, and samplesEach how many for each on average: a table of routes that
+// nothing reaches ends as well.
+const (
+	mostSamples = 2000
+	samplesEach = 40
+)
 
 func (s *scaffold) samplePath(method, host, template string, route *routes.Route) (string, routes.Match, bool) {
 	params := templateParam.FindAllStringSubmatchIndex(template, -1)
@@ -95,6 +143,9 @@ func (s *scaffold) samplePath(method, host, template string, route *routes.Route
 	}
 	at := make([]int, len(params))
 	for range mostSamples {
+		if s.ctx.Err() != nil || s.tried > mostSamples+samplesEach*len(s.table.Routes()) {
+			break
+		}
 		var path strings.Builder
 		end := 0
 		for i, p := range params {
@@ -103,7 +154,7 @@ func (s *scaffold) samplePath(method, host, template string, route *routes.Route
 		}
 		path.WriteString(template[end:])
 		wire := (&url.URL{Path: path.String()}).EscapedPath()
-		if m := s.table.Match(method, host, wire); m.Outcome == routes.Matched && m.Route == route {
+		if m, ok := s.reaches(method, host, wire, route); ok {
 			return wire, m, true
 		}
 		i := len(at) - 1
@@ -151,30 +202,26 @@ func suggested(template string, at []int) []string {
 }
 
 // testFile writes requests with what is to become of each: all that a first policy answers with certainty.
-func (s *scaffold) testFile(all []*scaffoldRule) {
+func (s *scaffold) testFile(all []*scaffoldRule) error {
 	var out bytes.Buffer
 	out.WriteString("# What is to become of requests. Run them with: gatehouse test\n")
 	if s.perRoute {
-		out.WriteString("# Nothing is allowed yet. When you let someone in, say so here, and keep the line about someone who is not:\n" +
+		nothing := "Nothing"
+		if len(s.static) > 0 {
+			nothing = "Nothing but static files"
+		}
+		out.WriteString("# " + nothing + " is allowed yet. When you let someone in, say so here, and keep the line about someone who is not:\n" +
 			"#   - allow: {as: ann, roles: [viewer], GET: /orders/17}\n")
 	}
 	out.WriteString("tests:\n")
 	unknown := map[string][]string{} // methods by template
 	for _, r := range all {
-		found := s.sampleOf(r)
-		template := r.routes[0].Template
-		if found.match.Outcome != routes.Matched {
-			unknown[template] = append(unknown[template], r.method)
-			fmt.Fprintf(&out, "  # %s: add a request that reaches it\n", oneLine(r.method+" "+template))
-			continue
+		if s.ctx.Err() != nil {
+			return errInterrupted
 		}
-		s.consider(r, found)
-		if !s.perRoute {
-			out.WriteString(testLine("allow", "ann", adminRole, r.method, found))
-			s.tests++
+		for _, one := range r.each() {
+			s.testOf(one, &out, unknown)
 		}
-		out.WriteString(testLine("deny", "", "", r.method, found))
-		s.tests++
 	}
 	for _, template := range slices.Sorted(maps.Keys(unknown)) {
 		s.notices = append(s.notices, routes.Notice{Text: fmt.Sprintf("%s %s: no request is known that reaches it, so tests.yaml has none",
@@ -184,6 +231,44 @@ func (s *scaffold) testFile(all []*scaffoldRule) {
 		out.WriteString("  []\n")
 	}
 	s.add("tests.yaml", out.Bytes())
+	return nil
+}
+
+// each takes a rule for a prefix apart, into one for each route and method.
+func (r *scaffoldRule) each() []*scaffoldRule {
+	if r.method != "" {
+		return []*scaffoldRule{r}
+	}
+	var out []*scaffoldRule
+	for _, route := range r.routes {
+		for _, method := range route.RuleMethods() {
+			out = append(out, &scaffoldRule{method: method, path: r.path, name: r.name, file: r.file, routes: []*routes.Route{route}})
+		}
+	}
+	return out
+}
+
+// testOf writes the lines about one rule.
+func (s *scaffold) testOf(r *scaffoldRule, out *bytes.Buffer, unknown map[string][]string) {
+	found := s.sampleOf(r)
+	template := r.routes[0].Template
+	if found.match.Outcome != routes.Matched {
+		unknown[template] = append(unknown[template], r.method)
+		fmt.Fprintf(out, "  # %s: add a request that reaches it\n", oneLine(r.method+" "+template))
+		return
+	}
+	if r.open != "" {
+		out.WriteString(testLine("allow", "", "", r.method, found))
+		s.tests++
+		return
+	}
+	s.consider(r, found)
+	if !s.perRoute {
+		out.WriteString(testLine("allow", "ann", adminRole, r.method, found))
+		s.tests++
+	}
+	out.WriteString(testLine("deny", "", "", r.method, found))
+	s.tests++
 }
 
 // consider takes the request as the example of a first allow where it is the plainest so far. What a framework serves by
@@ -198,7 +283,7 @@ func (s *scaffold) consider(r *scaffoldRule, of sample) {
 		weight += 1000
 	}
 	if s.example == nil || weight < s.example.weight {
-		s.example = &scaffoldExample{file: r.file, route: r.method + " " + r.routes[0].Template, method: r.method, path: of.path, weight: weight}
+		s.example = &scaffoldExample{file: r.file, rule: r.name, route: r.method + " " + r.routes[0].Template, method: r.method, path: of.path, weight: weight}
 	}
 }
 
@@ -216,6 +301,11 @@ func testLine(verdict, as, role, method string, of sample) string {
 	}
 	if of.host != "" {
 		request.Content = append(request.Content, text("host"), text(of.host))
+	}
+	if method == "WEBSOCKET" { // a GET that asks for another protocol
+		method = "GET"
+		upgrade := []*yaml.Node{text("upgrade"), text("websocket"), text("connection"), text("upgrade")}
+		request.Content = append(request.Content, text("headers"), &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle, Content: upgrade})
 	}
 	request.Content = append(request.Content, text(method), text(of.path))
 	line, err := yaml.Marshal(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{text(verdict), request}})

@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/gate"
 	"gatehouse/policy"
-	"gatehouse/routes"
 )
 
 const (
@@ -225,8 +225,8 @@ func (v *covering) routeRules(app string, root []string) (paths [][]string) {
 	for _, t := range v.side.tables {
 		for _, r := range t.table.Routes() {
 			for _, method := range r.RuleMethods() {
-				if path, err := routes.RulePath(root, method, r.Template); err == nil && t.app == app {
-					paths = append(paths, append(path, "allowed"))
+				if candidates, err := gate.RuleCandidates(root, method, r.Template, true); err == nil && t.app == app {
+					paths = append(paths, candidates...)
 				}
 			}
 		}

@@ -12,7 +12,6 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/policy"
-	"gatehouse/routes"
 )
 
 const (
@@ -167,15 +166,9 @@ func (s *side) paths(r *recorded) (paths [][]string, byRoute bool, absent string
 	if template == "" {
 		return nil, false, "the log does not say which route it took"
 	}
-	for _, method := range []string{textOf(r.method), "GET"} { // HEAD falls back to GET's rule
-		path, err := routes.RulePath(a.Root, method, template)
-		if err != nil {
-			return nil, false, err.Error()
-		}
-		paths = append(paths, append(path, "allowed"))
-		if string(r.method) != "HEAD" {
-			break
-		}
+	paths, err := gate.RuleCandidates(a.Root, textOf(r.method), template, true)
+	if err != nil {
+		return nil, false, err.Error()
 	}
 	return paths, true, ""
 }
@@ -204,6 +197,14 @@ func askedThen(name string) (path []string, byRoute bool) {
 			return nil, false
 		}
 		path, name = append(path, name[:end]), name[end:]
+	}
+	for _, term := range path[1:] { // the method's place is the first term of capitals
+		if methodName.MatchString(term) {
+			if term == "ANY" {
+				return path, true // those are named with their rule
+			}
+			break
+		}
 	}
 	return append(path, "allowed"), true
 }

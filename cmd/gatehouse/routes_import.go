@@ -94,7 +94,8 @@ never changed. What a table cannot express stands in it as unsupported, and is l
 
 With -o FILE and a FILE that is there already, it prints how the application has moved on from it (+ added, - removed,
 ~ changed) and writes nothing. --force then writes, and keeps what is yours in the file: tags, allow, the mount, comments.
---check writes nothing either, and exits with 1 where anything has changed: for CI.`,
+--check writes nothing either, and exits with 1 where anything has changed: for CI. --stubs writes the table, and beside the policy's
+files one for each route that has no rule yet; no file that is there is touched.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("routes cannot be imported from %q: flask, fastapi, django, openapi and log are known", args[0])}
@@ -128,12 +129,14 @@ func (i importer) command() *cobra.Command {
 				return err
 			}
 			tell(c.ErrOrStderr(), notices)
-			return to.deliver(table, c.OutOrStdout(), c.ErrOrStderr())
+			return to.deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	c.Flags().StringVarP(&to.file, "output", "o", "-", "file to write, or to compare with where it is there; - is standard output")
 	c.Flags().BoolVar(&to.check, "check", false, "write nothing, and exit with 1 where the file differs from the application")
 	c.Flags().BoolVar(&to.force, "force", false, "write the file although it is there")
+	c.Flags().BoolVar(&to.stubs, "stubs", false, "as --force, and write a rule that denies for each route without one, where policy.root asks for it")
+	c.Flags().StringVar(&to.config, "config", "", "with --stubs: configuration that the routes belong to (default: gatehouse.yaml beside them)")
 	if i.python {
 		python.flags(c)
 	}
@@ -144,12 +147,18 @@ func (i importer) command() *cobra.Command {
 type destination struct {
 	file         string
 	check, force bool
+	stubs        bool
+	config       string // with stubs
 }
 
 func (d destination) validate() error {
 	switch {
 	case d.check && d.force:
 		return usageError{errors.New("--check and --force exclude each other: the one writes nothing, the other does")}
+	case d.stubs && (d.check || d.file == "-"):
+		return usageError{errors.New("--stubs writes a table and the rules that it lacks: name the table with -o routes.yaml, without --check")}
+	case d.config != "" && !d.stubs:
+		return usageError{errors.New("--config goes with --stubs")}
 	case d.check && d.file == "-":
 		return usageError{errors.New("--check compares with a file: name it with -o routes.yaml")}
 	}
@@ -157,7 +166,7 @@ func (d destination) validate() error {
 }
 
 // deliver writes the table, or the drift where there is one already.
-func (d destination) deliver(table *routes.Table, w, messages io.Writer) error {
+func (d destination) deliver(ctx context.Context, table *routes.Table, w, messages io.Writer) error {
 	if d.file == "-" {
 		_, err := w.Write(table.YAML())
 		return err
@@ -167,7 +176,7 @@ func (d destination) deliver(table *routes.Table, w, messages io.Writer) error {
 	case errors.Is(err, fs.ErrNotExist) && d.check:
 		return fmt.Errorf("%s is not there to be compared\nwithout --check it is written", d.file)
 	case errors.Is(err, fs.ErrNotExist):
-		return d.write(table.YAML(), table, messages)
+		return d.write(ctx, table.YAML(), table, messages)
 	case err != nil:
 		return fmt.Errorf("reading the route table: %w", err)
 	}
@@ -183,12 +192,14 @@ func (d destination) deliver(table *routes.Table, w, messages io.Writer) error {
 		fmt.Fprintln(w, change)
 	}
 	switch {
+	case len(changes) == 0 && d.stubs:
+		return d.write(ctx, text, old, messages)
 	case len(changes) == 0:
 		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.file, len(old.Routes()))
 		return nil
 	case d.check:
 		return fmt.Errorf("%s is not up to date: %d changes\nimport again with --force to write it", d.file, len(changes))
-	case !d.force:
+	case !d.force && !d.stubs:
 		fmt.Fprintf(messages, "%s is as it was: --force writes these %d changes, and keeps your tags, allow, mount and comments\n", d.file, len(changes))
 		return nil
 	}
@@ -196,10 +207,22 @@ func (d destination) deliver(table *routes.Table, w, messages io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", d.file, err)
 	}
-	return d.write(merged, table, messages)
+	return d.write(ctx, merged, table, messages)
 }
 
-func (d destination) write(text []byte, table *routes.Table, messages io.Writer) error {
+func (d destination) write(ctx context.Context, text []byte, table *routes.Table, messages io.Writer) error {
+	if _, _, err := routes.Parse(d.file, text); err != nil { // what was made is read back before it stands there
+		return fmt.Errorf("nothing was written, because what was made cannot be read: %w", err)
+	}
+	if d.stubs {
+		policy, err := findStubbed(d.config, d.file)
+		if err != nil {
+			return err
+		}
+		if err := policy.add(ctx, d.file, text, messages); err != nil {
+			return err
+		}
+	}
 	if err := replaceFile(d.file, text); err != nil {
 		return fmt.Errorf("writing the route table: %w", err)
 	}

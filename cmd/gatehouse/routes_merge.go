@@ -32,6 +32,7 @@ func mergeTables(text []byte, table *routes.Table) ([]byte, error) {
 			mergeRoute(entry, same[0])
 		}
 	})
+	keepOwn(made.Content[0], old.Content[0])
 	var out bytes.Buffer
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(2)
@@ -161,4 +162,54 @@ func mergeRoute(made, old *yaml.Node) {
 
 func copyComments(made, old *yaml.Node) {
 	made.HeadComment, made.LineComment, made.FootComment = old.HeadComment, old.LineComment, old.FootComment
+}
+
+// keepOwn puts the keeper's own routes back, each behind the entry that it stood behind: where the framework goes by the order, it
+// counts. One whose group is gone keeps its group.
+func keepOwn(made, old *yaml.Node) {
+	from, to := valueOf(old, "routes"), valueOf(made, "routes")
+	if from == nil || from.Kind != yaml.SequenceNode {
+		return
+	}
+	if to == nil {
+		return
+	}
+	at := 0 // where the next one goes
+	for _, entry := range from.Content {
+		place := slices.IndexFunc(to.Content, func(e *yaml.Node) bool { return headOf(e) == headOf(entry) })
+		switch {
+		case isOwn(entry):
+			if place < 0 {
+				to.Content = slices.Insert(to.Content, at, entry)
+				at++
+			}
+		case place >= 0:
+			if valueOf(entry, "routes") != nil {
+				keepOwn(to.Content[place], entry)
+			}
+			at = place + 1
+		case hasOwn(entry):
+			only := *entry
+			only.Content = slices.Clone(entry.Content)
+			list := *valueOf(entry, "routes")
+			list.Content = slices.DeleteFunc(slices.Clone(list.Content), func(e *yaml.Node) bool { return !hasOwn(e) })
+			setValue(&only, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "routes"}, &list)
+			to.Content = slices.Insert(to.Content, at, &only)
+			at++
+		}
+	}
+	if len(to.Content) > 0 {
+		to.Style &^= yaml.FlowStyle // routes: [] of an application without any
+	}
+}
+
+func isOwn(entry *yaml.Node) bool {
+	own := valueOf(entry, "own")
+	return own != nil && own.Value == "true"
+}
+
+// hasOwn says whether an entry, or one below it, is the keeper's own.
+func hasOwn(entry *yaml.Node) bool {
+	list := valueOf(entry, "routes")
+	return isOwn(entry) || list != nil && slices.ContainsFunc(list.Content, hasOwn)
 }

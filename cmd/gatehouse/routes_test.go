@@ -147,6 +147,45 @@ routes:
     host: a.example.com
     tags: [a]
 `},
+		"routes of their keeper's own": {
+			kept: `framework: django
+routes:
+  # Served by the proxy behind.
+  - route: GET, HEAD /first
+    own: true
+  - GET /a/
+  - route: GET, HEAD /static/<path:path> # WhiteNoise
+    own: true
+  - GET /gone/
+  - include: /shop/
+    routes:
+      - GET <int:id>/
+      - route: GET pictures/<path:p>
+        own: true
+  - include: /old/
+    routes:
+      - GET x/
+      - {route: GET y/, own: true}
+`,
+			found: "framework: django\nroutes:\n  - GET /new/\n  - GET /a/\n  - include: /shop/\n    routes: [GET <int:id>/]\n",
+			want: `framework: django
+routes:
+  # Served by the proxy behind.
+  - route: GET, HEAD /first
+    own: true
+  - GET /new/
+  - GET /a/
+  - route: GET, HEAD /static/<path:path> # WhiteNoise
+    own: true
+  - include: /shop/
+    routes:
+      - GET <int:id>/
+      - route: GET pictures/<path:p>
+        own: true
+  - include: /old/
+    routes:
+      - {route: GET y/, own: true}
+`},
 		"another framework": {
 			kept:  "framework: django\nserver: asgi\nmount: /api\nroutes:\n  - GET /a/\n",
 			found: "framework: openapi\nroutes:\n  - GET /a/\n",
@@ -175,6 +214,7 @@ func FuzzMergeTables(f *testing.F) {
 	f.Add("framework: flask\nroutes:\n  - route: GET /orders/<int:id> # one\n    tags: [a]\n")
 	f.Add("# top\nframework: flask\nmount: /shop\nroutes: [{route: 'POST,GET /orders', allow: [double_slash]}, GET /x]\n# end\n")
 	f.Add("framework: flask\nroutes:\n  - mount: /orders\n    routes: [GET /<int:id>]\n")
+	f.Add("framework: flask\nroutes:\n  - {route: GET /own, own: true}\n  - route: GET /orders/<int:id>\n  - mount: /x\n    routes: [{route: GET /y, own: true}, GET /z]\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		if _, _, err := routes.Parse("kept.yaml", []byte(text)); err != nil {
 			return

@@ -16,7 +16,7 @@ var written = ports{app: 8000, http: 8080, envoyAdmin: 9901, grpc: 9191, admin: 
 
 // writeFiles fills the work directory: policy, keys and both configurations.
 func (s *Sandbox) writeFiles() error {
-	for _, old := range []string{s.PolicyDir(), s.DecisionLog(), s.path("orders.db"), s.path("logs"),
+	for _, old := range []string{s.PolicyDir(), s.DecisionLog(), s.path("orders.db"), s.path("logs"), s.path(".gatehouse"),
 		s.path("key.pem"), s.path("jwks.json")} {
 		if err := os.RemoveAll(old); err != nil {
 			return fmt.Errorf("clearing work directory: %w", err)

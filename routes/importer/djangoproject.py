@@ -10,6 +10,7 @@ def django_table(target, notes):
     django.setup()
     from django.urls import get_resolver
 
+    learn(facts_django, get_resolver().url_patterns)
     table = {"framework": "django", "source": f"django {target}"}
     common = [m for m in settings.MIDDLEWARE if m.endswith(".CommonMiddleware")]
     if not settings.APPEND_SLASH or not common:

@@ -32,7 +32,7 @@ def main():
     notes = []
     try:
         read = {"flask": flask_table, "fastapi": asgi_table, "django": django_table}[framework]
-        answer = {"table": read(target, notes), "notes": notes}
+        answer = {"table": read(target, notes), "notes": notes, "facts": FACTS}
     except Problem as e:
         answer = {"error": str(e)}
     except (Exception, SystemExit) as e:
@@ -114,6 +114,7 @@ def flask_table(target, notes):
     if main is None:
         raise Problem(f"{target!r}: no Flask application was found in it")
     url_map = main.url_map
+    learn(facts_flask, main)
     for key in ("strict_slashes", "merge_slashes", "redirect_defaults"):
         if not getattr(url_map, key):
             table[key] = False
@@ -248,6 +249,7 @@ def asgi_table(target, notes):
 
     app = load(target, "app")
     app = made(app)
+    learn(facts_asgi, app)
     reasons = []
     app = asgi_application(app, reasons, notes)
     if not hasattr(app, "routes"):
