@@ -224,8 +224,8 @@ func TestRemoveCredentialFromQuery(t *testing.T) {
 	s := withPlaces(t)
 	s.DryRun = true
 	g := open(t, s, compile(t, allowAll))
-	for path, want := range map[string]int{"/?access_token=x": 1, "/?a=1&access%5Ftoken=x&access_token=y": 1, "/?a=1": 0, "/": 0, "/?access_token": 1,
-		"/..?access_token=x": 1} {
+	for path, want := range map[string]int{"/?access_token=x": 1, "/?a=1&access%5Ftoken=x&access_token=y": 2, "/?a=1": 0, "/": 0, "/?access_token": 1,
+		"/..?access_token=x": 1, "/?%61ccess_token=x&b=a;access_token=y": 2, "/?access%255ftoken=x&access_token[]=y&Access_token=z": 0} {
 		for _, fixed := range []bool{false, true} {
 			req := get(path)
 			req.FixedQuery = fixed

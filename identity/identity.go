@@ -168,6 +168,9 @@ func lasts(err error) bool {
 var (
 	errRepeatedHeader = bad("credential header is sent more than once")
 	errRepeatedCookie = bad("credential cookie is sent more than once")
+	errCookie         = bad("credential cookie can be read in several ways")
+	errChunks         = bad("credential cookie is not in one piece, nor in consecutive ones")
+	errProtocols      = bad("credential in the websocket protocols is malformed")
 	errRepeatedQuery  = bad("credential parameter is sent more than once")
 	errQuery          = bad("credential parameter is malformed")
 	errJoined         = bad("several credentials in one header")
