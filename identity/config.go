@@ -123,10 +123,10 @@ type TokenSource struct {
 type ClaimPaths struct {
 	// Subject is a string; empty = "sub". An e-mail address (the claim email) is one only where it is verified, as for Email.
 	Subject string
-	Roles  string // string or list of strings; empty = "roles"
-	Groups string // string or list of strings; empty = "groups"
-	Scopes string // string with spaces or list of strings; empty = "scope"
-	Email  string // string, taken where the claim email_verified is true; empty = "email"
+	Roles   string // string or list of strings; empty = "roles"
+	Groups  string // string or list of strings; empty = "groups"
+	Scopes  string // string with spaces or list of strings; empty = "scope"
+	Email   string // string, taken where the claim email_verified is true; empty = "email"
 	// UnverifiedEmail takes the address although email_verified is not true.
 	UnverifiedEmail bool
 }
@@ -164,15 +164,15 @@ type Verifier struct {
 	maxToken int
 	issuers  []*issuer
 	byName   map[string]*issuer
-	sources  []TokenSource    // every place of any issuer, each once
-	places   []TokenSource    // sources, and the API keys' place
-	cookies  uint64           // those of sources that are cookies, a bit for each
+	sources  []TokenSource // every place of any issuer, each once
+	places   []TokenSource // sources, and the API keys' place
+	cookies  uint64        // those of sources that are cookies, a bit for each
 	// oddPlaces says that a header of places is spelled with other characters than letters, digits and "-".
 	oddPlaces bool
-	base64   *base64.Encoding // RawURL, strict
-	cache    *cache           // of verified tokens
-	refused  *cache           // of tokens that failed, so that bad ones never push out good ones
-	others   others
+	base64    *base64.Encoding // RawURL, strict
+	cache     *cache           // of verified tokens
+	refused   *cache           // of tokens that failed, so that bad ones never push out good ones
+	others    others
 
 	metrics *metrics
 	keyless bool // some credentials need no issuer's keys
