@@ -183,7 +183,7 @@ func (c ClaimPaths) subject(claims map[string]any) (string, bool) {
 		if len(found) == 0 {
 			continue
 		}
-		if path == "email" && !c.UnverifiedEmail && claims["email_verified"] != true {
+		if verified, _ := claims["email_verified"].(bool); path == "email" && !verified && !c.UnverifiedEmail {
 			return "", false // anybody could have given it
 		}
 		name, ok := found[0].(string)

@@ -67,7 +67,7 @@ func checkOf(err error) string {
 		return slices.ContainsFunc(failures, func(f error) bool { return errors.Is(err, f) })
 	}
 	switch {
-	case is(errRepeatedHeader, errRepeatedCookie, errRepeatedQuery, errTwoCredentials, errNotACredential, errEmpty, errQuery):
+	case is(errRepeatedHeader, errRepeatedCookie, errCookie, errChunks, errProtocols, errRepeatedQuery, errTwoCredentials, errNotACredential, errEmpty, errQuery):
 		return checkCredential
 	case is(errTooLong):
 		return checkSize
@@ -83,7 +83,7 @@ func checkOf(err error) string {
 		return checkAlgorithm
 	case is(errNoKeys):
 		return checkKeys
-	case is(errUnknownKey, errKeyFit, errNoKeyFits, errSeveralKeys):
+	case is(errUnknownKey, errUnclearKey, errKeyFit, errNoKeyFits, errSeveralKeys):
 		return checkKey
 	case is(errSignature):
 		return checkSignature
