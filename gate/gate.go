@@ -223,7 +223,8 @@ func (c *call) identify(ctx context.Context) error {
 
 // credentials is where the request may say who calls.
 func (c *call) credentials() identity.Request {
-	return identity.Request{Header: c.header, Query: c.target.rawQuery, Principal: c.req.Source.Principal, Metadata: c.req.Metadata}
+	return identity.Request{Header: c.header, Query: c.target.rawQuery, Principal: c.req.Source.Principal,
+		Certificate: c.req.Source.Certificate, Metadata: c.req.Metadata}
 }
 
 // header gives a header's values. They are good until the next call.

@@ -196,6 +196,9 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	if c.truncated, err = partial(c.req.Headers, c.req.Body); err != nil {
 		return err
 	}
+	if err = c.unclearQuery(entry.Reads()); err != nil {
+		return err
+	}
 	c.body = policy.Null()
 	if !c.truncated && entry.Reads().Any("parsed_body") {
 		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments())
@@ -281,7 +284,7 @@ func (c *call) fill(in *document) error {
 		in.strings("parsed_path", c.target.segments())
 	}
 	_ = in.mapping("parsed_query", func(d *document) error { // no error
-		for name, values := range c.target.query {
+		for name, values := range c.target.query.Values {
 			d.strings(name, values)
 		}
 		return nil

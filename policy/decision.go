@@ -25,8 +25,9 @@ type Decision struct {
 	SetQuery        []QueryParameter // allow
 	RemoveQuery     []string         // allow
 
-	Body   string // deny
-	Status int    // deny: 200 to 599; 0 is the default
+	Body      string // deny
+	EmptyBody bool   // deny: the policy wants a body without anything in it, rather than the usual one
+	Status    int    // deny: 200 to 599; 0 is the default
 	// Metadata is dynamic_metadata as plain JSON with json.Number for numbers; nil where the policy gave none. The
 	// receiver owns it.
 	Metadata map[string]any
@@ -153,6 +154,7 @@ func (o output) deny(d *Decision, v ast.Object) (err error) {
 	if d.Body, err = text(v, "body"); err != nil {
 		return err
 	}
+	d.EmptyBody = d.Body == "" && member(v, "body") != nil
 	if d.Reason, err = text(v, "reason"); err != nil {
 		return err
 	}
