@@ -220,6 +220,7 @@ type Log struct {
 	kept    atomic.Int64 // bytes that queued inputs keep
 	held    atomic.Int64 // entries encoded but not yet written
 	dropped atomic.Uint64
+	lostAt  atomic.Int64 // when the last entry was lost, in ns of the wall clock; 0: none was
 
 	lossy    chan struct{} // tells a writer that gap is set
 	released chan struct{} // closed by Run when its use of the spool has ended
@@ -448,7 +449,8 @@ func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
 }
 
 // waitSpool is wait for a spool. A segment that is only late is waited for in any case: that is a matter of milliseconds, and there is
-// room for it. Once it is known that there is none, OnFull decides.
+// room for it. Once it is known that there is none, OnFull decides. Where there was none for all of MaxWait nobody waits any more until
+// there is: one request after the other would only be slower, and be lost all the same.
 func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
 	poke(l.spool.low)
 	timer := time.NewTimer(l.patience(ctx))
@@ -458,7 +460,7 @@ func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
 		if l.spool.append(frameEntry, packed) {
 			return nil
 		}
-		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing()) {
+		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.stuckFor() > l.cfg.MaxWait) {
 			return l.lose(causeFull)
 		}
 		select {
@@ -577,6 +579,7 @@ func (l *Log) count(cause string, n uint64) {
 	l.dropped.Add(n)
 	l.met.dropped.WithLabelValues(cause).Add(float64(n))
 	now := l.cfg.Clock()
+	l.lostAt.Store(time.Now().UnixNano())
 	l.mu.Lock()
 	if l.gap.dropped == 0 {
 		l.gap.since = now
