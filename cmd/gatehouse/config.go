@@ -689,6 +689,7 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header, c.Headers.JWT.Name), slices.Clone(d.Redact.Params)
 	for _, f := range c.Identity.places() {
 		redact.Headers, redact.Params = append(redact.Headers, f.Header), append(redact.Params, f.Query)
+		redact.Cookies = append(redact.Cookies, f.Cookie)
 	}
 	unnamed := func(s string) bool { return s == "" }
 	redact.Headers, redact.Params = slices.DeleteFunc(redact.Headers, unnamed), slices.DeleteFunc(redact.Params, unnamed)
