@@ -196,6 +196,7 @@ type Config struct {
 type Redact struct {
 	Headers []string // names of headers
 	Params  []string // names of query parameters and of members of the body
+	Cookies []string // names of cookies that hold credentials: the value of every cookie is left out, that of these also where it stands elsewhere
 	// Only names the headers of requests whose values may be recorded; nil: those of all that are not redacted. Pseudo-headers are, but
 	// for what is secret in them.
 	Only []string
@@ -490,13 +491,15 @@ func (l *Log) patience(ctx context.Context) time.Duration {
 // input where it does not fit: an audit trail without inputs is better than
 // one without entries, and both are better than a process out of memory.
 func (l *Log) reserve(e *Entry) {
-	if !e.Asked {
+	if !e.Asked && len(e.Input.Headers) == 0 {
 		e.InputSize = 0
 		return
 	}
 	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
 		l.kept.Add(-n)
-		e.Input, e.InputSize, e.inputLost = Input{}, 0, true
+		secret := func(h Header) bool { return l.packer.redact.kind(h.Name) == secretHeader }
+		headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) }) // these may stand elsewhere
+		e.Input, e.InputSize, e.inputLost = Input{Headers: headers}, 0, e.Asked
 	}
 }
 

@@ -162,7 +162,7 @@ func (g *Gate) guard(c *call, stage func() error) (err error) {
 		if p := recover(); p != nil {
 			err = fail(Internal, fmt.Errorf("panic: %v", p))
 			if now := g.clock().Unix(); g.lastPanic.Swap(now) != now { // one stack a second says it all
-				g.logger.Error("a check panicked", zap.String("decision_id", c.id), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+				g.logger.Error("a check panicked", zap.String("decision_id", c.id), zap.String("panic", c.shown().Text(fmt.Sprint(p))), zap.ByteString("stack", debug.Stack()))
 			}
 		}
 	}()

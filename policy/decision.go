@@ -249,7 +249,7 @@ func sendable(x any) error {
 		}
 	case json.Number:
 		if _, err := x.Float64(); err != nil {
-			return fmt.Errorf("the number %s is out of range", oneLine(x.String()))
+			return errors.New("a number is out of range")
 		}
 	case []any:
 		for _, e := range x {
@@ -454,13 +454,14 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// plain refuses control characters and what is not UTF-8: a line break in a header is another header.
+// plain refuses control characters and what is not UTF-8: a line break in a header is another header. The text itself may be secret: it is not
+// quoted.
 func plain(s string) error {
 	if !utf8.ValidString(s) {
-		return fmt.Errorf("%q is not valid UTF-8", oneLine(s))
+		return fmt.Errorf("a text of %d bytes is not valid UTF-8", len(s))
 	}
-	if strings.ContainsFunc(s, unicode.IsControl) {
-		return fmt.Errorf("%q holds a control character", oneLine(s))
+	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
+		return fmt.Errorf("a text of %d bytes holds a control character at byte %d", len(s), i)
 	}
 	return nil
 }

@@ -489,7 +489,18 @@ func (c *config) validateApps() error {
 type source struct {
 	file   string // --config
 	bundle string // --bundle
-	plain  bool   // --plain
+	// instead puts the bundle in the place of the configuration's.
+	instead bool
+	plain   bool // --plain
+}
+
+// insteadOfBundles leaves one bundle, by the name of the one that it takes the place of.
+func (c *config) insteadOfBundles(path string) {
+	name := ""
+	if len(c.Policy.Bundles) == 1 {
+		name = c.Policy.Bundles[0].Name
+	}
+	c.Policy.Bundles = []bundleConfig{{Name: name, Path: path}}
 }
 
 // read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
@@ -509,7 +520,9 @@ func (s source) read() (*config, *document, error) {
 		cfg.relativeTo(filepath.Dir(s.file))
 	}
 	cfg.complete(doc)
-	if s.bundle != "" {
+	if s.bundle != "" && s.instead {
+		cfg.insteadOfBundles(s.bundle)
+	} else if s.bundle != "" {
 		cfg.Policy.Bundles = append(cfg.Policy.Bundles, bundleConfig{Path: s.bundle})
 	}
 	for i := range cfg.Policy.Bundles {
@@ -714,6 +727,7 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 		if f.WebsocketProtocol != "" {
 			redact.Headers = append(redact.Headers, "sec-websocket-protocol")
 		}
+		redact.Cookies = append(redact.Cookies, f.Cookie)
 	}
 	unnamed := func(s string) bool { return s == "" }
 	redact.Headers, redact.Params = slices.DeleteFunc(redact.Headers, unnamed), slices.DeleteFunc(redact.Params, unnamed)

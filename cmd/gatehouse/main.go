@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errChanges):
 		return 2
 	}
-	fmt.Fprintln(stderr, "gatehouse: "+strings.TrimSpace(err.Error()))
+	fmt.Fprintln(stderr, "gatehouse: "+visibleLines(strings.TrimSpace(err.Error())))
 	if _, ok := errors.AsType[usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command") {
 		return 2
 	}

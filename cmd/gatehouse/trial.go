@@ -40,15 +40,20 @@ type trial struct {
 // their issuer is neither good nor bad: it cannot be verified here.
 const nowhere = "http://127.0.0.1:0/"
 
-// orDefault is the source with ./gatehouse.yaml where nothing else was named.
+// orDefault is the source with ./gatehouse.yaml where no configuration was named. A bundle takes the place of that one's bundles, and of
+// nothing else that it says.
 func (s source) orDefault() (source, error) {
-	if s.file != "" || s.bundle != "" {
+	if s.file != "" {
 		return s, nil
 	}
 	if _, err := os.Stat("gatehouse.yaml"); err != nil {
+		if s.bundle != "" && errors.Is(err, fs.ErrNotExist) {
+			return s, nil
+		}
 		return s, errors.New("there is no gatehouse.yaml here: give --config FILE, or --bundle DIR to go with defaults")
 	}
-	return source{file: "gatehouse.yaml"}, nil
+	s.file, s.instead = "gatehouse.yaml", true
+	return s, nil
 }
 
 // newTrial builds the engine of a configuration, after adjust changed what must be another way for this trial. Keys at a
