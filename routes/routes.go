@@ -101,6 +101,7 @@ type Route struct {
 	Host        string   // where the application matches hosts
 	Tags        []string
 	Allow       Forms  // forms that this route takes
+	IgnoreBody  bool   // bodies on this route are not read for the policy
 	Guess       bool   // inferred from traffic, confirmed by no one
 	Unsupported string // why it can't be expressed; such a route never matches
 	Line        int    // in routes.yaml; 0 for an imported one
