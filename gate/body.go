@@ -53,14 +53,14 @@ func parseBody(req *Request, protos *Descriptors, path []string) (policy.Value, 
 	}
 	var parse func(*media, *Request) (policy.Value, error)
 	switch {
+	case m.grpc():
+		parse = func(m *media, req *Request) (policy.Value, error) { return protos.parse(m, req, path) }
 	case m.json():
 		parse = jsonBody
 	case m.name == "application/x-www-form-urlencoded":
 		parse = formBody
 	case m.name == "multipart/form-data" && m.has("boundary"):
 		parse = multipartBody
-	case m.name == "application/grpc", strings.HasPrefix(m.name, "application/grpc+"):
-		parse = func(_ *media, req *Request) (policy.Value, error) { return protos.parse(req, path) }
 	default:
 		return policy.Null(), nil
 	}

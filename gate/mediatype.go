@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"mime"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -32,11 +33,17 @@ func (m *media) param(name string) (value string, found bool) {
 	return "", false
 }
 
-// json reports whether the type is JSON: application/json, or by its structured syntax suffix (RFC 6839 section 3.1).
+// json reports whether the type is JSON: application/json, or by its structured syntax suffix (RFC 6839 section 3.1). gRPC's +json is
+// framed, and no JSON.
 func (m *media) json() bool { return isJSONType(m.name) }
 
 func isJSONType(name string) bool {
-	return name == "application/json" || strings.HasSuffix(name, "+json")
+	return name == "application/json" || strings.HasSuffix(name, "+json") && !strings.HasPrefix(name, "application/grpc")
+}
+
+// grpc reports whether the body is gRPC's, in any encoding. gRPC-Web is another protocol.
+func (m *media) grpc() bool {
+	return m.name == "application/grpc" || strings.HasPrefix(m.name, "application/grpc+")
 }
 
 // utf8 checks that text is the same to a reader who goes by the charset and to one who takes it for UTF-8, as Django and Starlette
@@ -63,17 +70,23 @@ func isASCII(s string) bool {
 	return true
 }
 
+// bodyHeaders say what a body is.
+var bodyHeaders = [3]string{"content-type", "content-length", "content-encoding"}
+
 // bodyType reads the content type of a body. Frameworks take the first or the last of two, some servers take Content_Type for
 // it, and Envoy joins two with a comma: all of that is refused.
 func bodyType(h Headers) (media, error) {
-	seen := map[string]bool{}
+	var seen [3]bool
 	for i := range h {
-		switch name := fold(h[i].Name); name {
-		case "content-type", "content-length", "content-encoding":
-			if h[i].Name != name || seen[name] {
+		if len(h[i].Name) < len("content-type") {
+			continue
+		}
+		name := fold(h[i].Name)
+		if at := slices.Index(bodyHeaders[:], name); at >= 0 {
+			if h[i].Name != name || seen[at] {
 				return media{}, errContentTypes
 			}
-			seen[name] = true
+			seen[at] = true
 		}
 	}
 	return strictMedia(h.Get("content-type"))

@@ -45,10 +45,13 @@ func NewDescriptors(set []byte) (*Descriptors, error) {
 
 // parse decodes the one message of a gRPC request by the method that the path names, null where that is not known. The frame is
 // gRPC's Length-Prefixed-Message: a flag, four bytes of length, the message. A second message is one that the policy would not see.
-func (d *Descriptors) parse(req *Request, path []string) (policy.Value, error) {
+func (d *Descriptors) parse(m *media, req *Request, path []string) (policy.Value, error) {
 	input := d.input(path)
 	if input == nil {
 		return policy.Null(), nil
+	}
+	if m.name != "application/grpc" && m.name != "application/grpc+proto" {
+		return nil, errBodyGRPC // encoded in a way that we do not know, and the method does
 	}
 	body := req.Body
 	if req.LossyBody && strings.IndexByte(body, '!') >= 0 {
@@ -72,11 +75,11 @@ func (d *Descriptors) parse(req *Request, path []string) (policy.Value, error) {
 			return nil, err
 		}
 	}
-	m := dynamicpb.NewMessage(input)
-	if err := (proto.UnmarshalOptions{Resolver: d.types, RecursionLimit: 100}).Unmarshal(message, m); err != nil {
+	decoded := dynamicpb.NewMessage(input)
+	if err := (proto.UnmarshalOptions{Resolver: d.types, RecursionLimit: 100}).Unmarshal(message, decoded); err != nil {
 		return nil, errBodyGRPC
 	}
-	doc, err := protojson.MarshalOptions{Resolver: d.types}.Marshal(m)
+	doc, err := protojson.MarshalOptions{Resolver: d.types}.Marshal(decoded)
 	if err != nil {
 		return nil, errBodyGRPC
 	}
