@@ -52,6 +52,7 @@ type Gate struct {
 	memory    *memory
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
+	textBody  atomic.Bool  // a proxy sends bodies as text
 }
 
 // New returns a Gate that denies everything as not ready until Run was given a policy.
@@ -261,6 +262,9 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 		return fail(NoDecision, errors.New("the route has no rule"))
 	}
 	var err error
+	if c.req.LossyBody && !g.textBody.Load() {
+		g.sawTextBody()
+	}
 	if err = c.parseInput(entry); err != nil {
 		return fail(BadRequest, err)
 	}

@@ -123,6 +123,7 @@ type Route struct {
 	Host        string   // where the application matches hosts
 	Tags        []string
 	Allow       Forms  // forms that this route takes
+	IgnoreBody  bool   // bodies on this route are not read for the policy
 	Guess       bool   // inferred from traffic, confirmed by no one
 	Own         bool   // written by the table's keeper: an importer does not know it
 	Unsupported string // why it can't be expressed; such a route never matches

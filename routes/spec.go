@@ -63,6 +63,7 @@ type routeSpec struct {
 	name, host, unsupported string
 	tags                    []string
 	allow                   Forms
+	body                    string // parse, ignore or ""
 	guess                   bool
 	strictSlashes           *bool
 	mergeSlashes            *bool
@@ -368,6 +369,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		"host":              {frameworks: Flask, read: r.text(&s.host)},
 		"tags":              {read: r.texts(&s.tags)},
 		"allow":             {read: func(n *yaml.Node) { r.forms(n, &s.allow) }},
+		"body":              {read: func(n *yaml.Node) { r.body(n, &s.body) }},
 		"guess":             {read: r.flag(&s.guess)},
 		"own":               {read: r.flag(&s.own)},
 		"unsupported":       {read: r.text(&s.unsupported)},
@@ -392,8 +394,17 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		r.fail(n, "own: belongs to each route of a group, not to the group")
 	case !s.isGroup() && s.routes != nil:
 		r.fail(n, "routes: belongs to a group, not to a route")
+	case s.isGroup() && s.body != "":
+		r.fail(n, "body: belongs to a route, not to a group")
 	}
 	return s
+}
+
+// body reads whether a route's bodies are read for the policy.
+func (r *reader) body(n *yaml.Node, into *string) {
+	if r.text(into)(n); *into != "" && *into != "parse" && *into != "ignore" {
+		r.fail(n, "body: %q: parse or ignore", *into)
+	}
 }
 
 func (r *reader) forms(n *yaml.Node, into *Forms) {

@@ -87,6 +87,7 @@ func (s *routeSpec) node() *yaml.Node {
 	m.optionalText("host", s.host)
 	m.list("tags", s.tags)
 	m.list("allow", s.allow.Names())
+	m.optionalText("body", s.body)
 	m.optional("strict_slashes", s.strictSlashes)
 	m.optional("merge_slashes", s.mergeSlashes)
 	m.optional("automatic_options", s.automaticOptions)
