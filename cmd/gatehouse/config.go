@@ -727,7 +727,7 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 		if f.WebsocketProtocol != "" {
 			redact.Headers = append(redact.Headers, "sec-websocket-protocol")
 		}
-		redact.Cookies = append(redact.Cookies, f.Cookie)
+		redact.Cookies = append(redact.Cookies, f.cookies()...)
 	}
 	unnamed := func(s string) bool { return s == "" }
 	redact.Headers, redact.Params = slices.DeleteFunc(redact.Headers, unnamed), slices.DeleteFunc(redact.Params, unnamed)
