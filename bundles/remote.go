@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatehouse/panics"
 	"gatehouse/policy"
 
 	"go.uber.org/zap"
@@ -157,7 +158,7 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 			q := r.question()
 			asked = true
 			go func() {
-				f, err := r.origin.fetch(ctx, q)
+				f, err := r.ask(ctx, q)
 				answers <- answer{q, f, err}
 			}()
 		case a := <-answers:
@@ -172,6 +173,12 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 			r.expire(ctx, deliver)
 		}
 	}
+}
+
+// ask puts a question to the source. A panic on the way is an answer that is none.
+func (r *remote) ask(ctx context.Context, q question) (f fetched, err error) {
+	defer panics.Into("fetching a bundle", &err)
+	return r.origin.fetch(ctx, q)
 }
 
 // question asks for what is newer than the bundle that was delivered last, or else than the one on disk. The first

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -46,12 +45,6 @@ func (s *server) ready() error {
 		return errDraining
 	}
 	return s.gate.View().Ready()
-}
-
-// degraded lists what a process that decides cannot do, one sentence for each part that is not as configured.
-func (s *server) degraded() []string {
-	e := s.current.Load()
-	return slices.Concat(s.gate.View().Degraded(), e.bundles.Degraded(), e.sink.log.Degraded())
 }
 
 func (s *server) status() status {
@@ -104,7 +97,7 @@ func (s *server) adminServer() *http.Server {
 	})
 	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {
@@ -116,5 +109,5 @@ func writeText(w http.ResponseWriter, code int, text string) {
 // gather collects the process's metrics and those of the active engine, which come and go with it.
 func (s *server) gather() ([]*dto.MetricFamily, error) {
 	e := s.current.Load()
-	return prometheus.Gatherers{s.registry, e.metrics, e.sink.metrics}.Gather()
+	return prometheus.Gatherers{s.registry, e.metrics, e.sink.metrics, prometheus.GathererFunc(s.gatherDegraded), prometheus.GathererFunc(gatherPanics)}.Gather()
 }
