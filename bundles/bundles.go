@@ -51,6 +51,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatehouse/panics"
 	"gatehouse/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -355,7 +356,10 @@ func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	all, errs := make([]*candidate, len(m.sources)), make([]error, len(m.sources))
 	var wait sync.WaitGroup
 	for i, s := range m.sources { // at once: several that cannot be reached take no longer than one
-		wait.Go(func() { all[i], errs[i] = m.loadOne(ctx, s) })
+		wait.Go(func() {
+			defer panics.Into("loading a bundle", &errs[i])
+			all[i], errs[i] = m.loadOne(ctx, s)
+		})
 	}
 	wait.Wait()
 	var problems []error

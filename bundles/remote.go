@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatehouse/panics"
 	"gatehouse/policy"
 
 	"go.uber.org/zap"
@@ -194,10 +195,16 @@ func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
 	q := r.question()
 	ctx, cut = context.WithCancel(ctx)
 	go func() {
-		f, err := r.origin.fetch(ctx, q)
+		f, err := r.answered(ctx, q)
 		answers <- answer{q, f, err}
 	}()
 	return cut
+}
+
+// answered puts a question to the source. A panic on the way is an answer that is none.
+func (r *remote) answered(ctx context.Context, q question) (f fetched, err error) {
+	defer panics.Into("fetching a bundle", &err)
+	return r.origin.fetch(ctx, q)
 }
 
 // askAgain has the whole bundle brought again: what was delivered last was refused, and may pass now. It never waits.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 // Run loads all sources, publishes the snapshot, and then publishes another whenever a source has changed to something
@@ -39,17 +41,17 @@ func (m *Manager) Run(ctx context.Context) error {
 	for _, s := range m.sources {
 		if s.fetch != nil {
 			fetching.Go(func() {
-				if err := m.fetchInto(ctx, s, arrivals); err != nil {
+				if err := panics.LoopError(ctx, "fetching a bundle", func(ctx context.Context) error { return m.fetchInto(ctx, s, arrivals) }); err != nil {
 					stop(err)
 				}
 			})
 		}
 	}
 	if m.past != nil {
-		fetching.Go(func() { m.past.run(ctx) })
+		fetching.Go(func() { panics.Loop(ctx, "keeping earlier bundles", m.past.run) })
 	}
 	if m.reporter != nil {
-		fetching.Go(func() { m.reporter.run(ctx) })
+		fetching.Go(func() { panics.Loop(ctx, "reporting the bundles' state", m.reporter.run) })
 	}
 	m.loop(ctx, arrivals)
 	if err := context.Cause(ctx); !errors.Is(err, ctx.Err()) {

@@ -16,13 +16,18 @@ func faulted(p any) bool {
 	if p == nil {
 		return false
 	}
-	if fault, ok := p.(interface {
+	if !isFault(p) {
+		panic(p)
+	}
+	return true
+}
+
+func isFault(p any) bool {
+	fault, ok := p.(interface {
 		error
 		Addr() uintptr
-	}); ok && fault.Addr() != 0 {
-		return true
-	}
-	panic(p)
+	})
+	return ok && fault.Addr() != 0
 }
 
 // guarded runs what touches a mapping, and reports whether it got through.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 // Ruling is what the policy says of an event.
@@ -101,6 +103,20 @@ func (l *lines) entry(ctx context.Context, dst []byte, at cursor, packed []byte)
 		kept.segment, kept.off, kept.line = at.s.number, at.off, append(kept.line[:0], line...)
 	}
 	return dst, nil
+}
+
+// safely is entry, for entries that make it panic: that costs one of them, and not the log.
+func (l *lines) safely(ctx context.Context, dst []byte, at cursor, packed []byte) (out []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if isFault(p) {
+				panic(p) // that is the segment's, not the entry's
+			}
+			panics.Report("making a line of the decision log", p)
+			out, err = dst, errPacked
+		}
+	}()
+	return l.entry(ctx, dst, at, packed)
 }
 
 // kept is the only place of the cache where an entry's line may be; nil: there is none.

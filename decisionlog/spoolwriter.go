@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 const (
@@ -44,7 +46,10 @@ func (l *Log) runSpool(ctx context.Context) error {
 	sp := l.spool
 	keeping, stopKeeper := context.WithCancel(context.Background())
 	kept := make(chan struct{})
-	go func() { defer close(kept); sp.keep(keeping) }()
+	go func() {
+		defer close(kept)
+		panics.Loop(keeping, "keeping the decision log's spool", sp.keep)
+	}()
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopped := l.startWriters(ctx, drain)
@@ -95,12 +100,10 @@ func (l *Log) takeOver(ctx context.Context) bool {
 func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
 	each, all := make(chan bool, len(l.sinks)), make(chan bool, 1)
 	for _, s := range l.sinks {
-		w := l.newWriter(s, drain)
-		w.cur, w.exact = l.spool.own(s.reader, w)
-		w.done = w.cur
-		go func() { each <- w.runSpool(ctx) }()
+		go func() { each <- l.runWriter(ctx, drain, s) }() // goroutine: runWriter recovers
 	}
 	go func() {
+		defer panics.Recover("waiting for the decision log's sinks")
 		clean := true
 		for range l.sinks {
 			clean = <-each && clean
@@ -108,6 +111,48 @@ func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
 		all <- clean
 	}()
 	return all
+}
+
+// runWriter writes to one sink. A writer that panicked is followed by another one, which goes on from the place that was saved last.
+func (l *Log) runWriter(ctx, drain context.Context, s *sink) bool {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		w := l.newWriter(s, drain)
+		w.cur, w.exact = l.spool.own(s.reader, w)
+		w.done = w.cur
+		clean, panicked := w.runSafely(ctx)
+		if !panicked {
+			return clean
+		}
+		s.failing.Store(true)
+		s.setError("writing panicked, and begins again: this is a fault of ours, the log has its stack")
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-drain.Done():
+		}
+		timer.Stop()
+		if s.file != nil {
+			var err error
+			if s.file, err = openFile(s.cfg.File); err != nil {
+				s.setError(err.Error())
+				return false
+			}
+		}
+		if drain.Err() != nil {
+			s.close()
+			return false
+		}
+	}
+}
+
+func (w *writer) runSafely(ctx context.Context) (clean, panicked bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			panics.Report("writing the decision log", p)
+			panicked = true
+		}
+	}()
+	return w.runSpool(ctx), false
 }
 
 // endSpool gives the spool back, which nobody else uses. ended says that nobody reads it either.
@@ -342,7 +387,7 @@ func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
 	}
 	before := len(w.buf)
 	var err error
-	w.buf, err = w.log.lines.entry(ctx, w.buf, w.cur, packed)
+	w.buf, err = w.log.lines.safely(ctx, w.buf, w.cur, packed)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return false

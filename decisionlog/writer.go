@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 const (
@@ -83,7 +85,18 @@ func (l *Log) Run(ctx context.Context) error {
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopped := make(chan bool, 1)
-	go func() { stopped <- l.newWriter(l.sinks[0], drain).run(ctx) }()
+	go func() {
+		clean := false
+		defer func() {
+			if p := recover(); p != nil {
+				panics.Report("writing the decision log", p)
+				l.sinks[0].failing.Store(true)
+				l.sinks[0].setError("writing panicked: this is a fault of ours, the log has its stack")
+			}
+			stopped <- clean
+		}()
+		clean = l.newWriter(l.sinks[0], drain).run(ctx)
+	}()
 	<-ctx.Done()
 	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
 	if !ended {
@@ -201,7 +214,10 @@ func (w *writer) batch(e *Entry) {
 	for {
 		w.log.packer.pack(&w.packing, e)
 		before := len(w.buf)
-		w.buf, _ = w.log.lines.entry(context.Background(), w.buf, cursor{}, w.packing.buf) // we packed it ourselves
+		var err error
+		if w.buf, err = w.log.lines.safely(context.Background(), w.buf, cursor{}, w.packing.buf); err != nil { // we packed it ourselves: it panicked
+			w.log.count(causeBroken, 1)
+		}
 		if len(w.buf) > before {
 			w.log.held.Add(1)
 		}

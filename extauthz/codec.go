@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"errors"
 	"fmt"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"gatehouse/gate"
+	"gatehouse/panics"
 )
 
 // incoming is one CheckRequest as it came, turned into what the gate reads.
@@ -47,15 +49,29 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 // Unmarshal implements encoding.CodecV2.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c codec) Unmarshal(data mem.BufferSlice, v any) (err error) {
 	in, ok := v.(*incoming)
 	if !ok {
+		defer panics.Into("reading a message", &err)
 		return c.next.Unmarshal(data, v)
 	}
 	in.plain = c.plain
-	in.request = read(data.Materialize(), c.plain) // a copy: nothing of ours outlives the transport's buffers
+	in.request = readSafely(data.Materialize(), c.plain) // a copy: nothing of ours outlives the transport's buffers
 	return nil
 }
+
+// readSafely is read, and denies what it panics at: it is called where nobody else recovers.
+func readSafely(wire []byte, plain bool) (req *gate.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			panics.Report("reading a CheckRequest", p)
+			req = &gate.Request{Bytes: len(wire), Malformed: errPanicked}
+		}
+	}()
+	return read(wire, plain)
+}
+
+var errPanicked = errors.New("reading the CheckRequest panicked")
 
 // read turns a CheckRequest into a Request that owns the message's memory. One that does not parse is Malformed.
 func read(wire []byte, plain bool) *gate.Request {

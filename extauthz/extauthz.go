@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"gatehouse/gate"
+	"gatehouse/panics"
 )
 
 // Server answers Envoy's Check calls from a gate.
@@ -70,7 +71,7 @@ func handle(srv any, ctx context.Context, decode func(any) error, _ grpc.UnarySe
 func (s *Server) check(ctx context.Context, in *incoming) (out *outgoing) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.logger.Error("rendering an answer panicked", zap.Any("panic", p), zap.Stack("stack"))
+			panics.Report("rendering an answer", p)
 			out = lastResort
 		}
 	}()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/gate"
+	"gatehouse/panics"
 )
 
 // Proxy names the kind of proxy in front of an HTTP listener. A listener serves one kind and reads only the fields that
@@ -145,7 +145,7 @@ type reply struct {
 func (h *HTTP) answer(r *http.Request) (out reply) {
 	defer func() {
 		if p := recover(); p != nil {
-			h.logger.Error("answering over HTTP panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			panics.Report("answering over HTTP", p)
 			out = lastReply("internal")
 		}
 	}()

@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/identity"
+	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -78,17 +79,14 @@ type publication struct {
 func (g *Gate) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
-	helpers.Go(func() { g.memory.run(ctx) })
+	helpers.Go(func() { panics.Loop(ctx, "keeping the memory of decisions in bounds", g.memory.run) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case p := <-g.parts:
 			next := *g.view.Load()
-			for _, part := range p.parts {
-				part(&next)
-			}
-			if err := next.assemble(); err != nil {
+			if err := next.change(p.parts); err != nil {
 				p.done <- err
 				continue
 			}
@@ -103,6 +101,15 @@ func (g *Gate) Run(ctx context.Context) error {
 			p.done <- nil
 		}
 	}
+}
+
+// change applies parts. One that panics is an error like any other: what was active stays.
+func (v *View) change(parts []Part) (err error) {
+	defer panics.Into("publishing what decides", &err)
+	for _, part := range parts {
+		part(v)
+	}
+	return v.assemble()
 }
 
 // describe works out once what every entry of the decision log says about the View.

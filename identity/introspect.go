@@ -14,7 +14,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +21,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 // Bounds and defaults of introspection. Sizes are bytes, and each entry of the configuration has its own.
@@ -283,7 +284,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok toke
 	if !running {
 		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic
 		in.flights[sum] = f
-		go in.fly(f, auth, token{strings.Clone(tok.raw)}, sum)
+		go in.fly(f, auth, token{strings.Clone(tok.raw)}, sum) // goroutine: fly recovers
 	}
 	in.mu.Unlock()
 	patience := in.Timeout + time.Second // the question itself ends before
@@ -305,7 +306,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok toke
 func (in *introspector) fly(f *flight, auth *clientAuth, tok token, sum tokenSum) {
 	defer func() {
 		if p := recover(); p != nil {
-			in.log.Error("introspecting a token panicked", zap.String("url", withoutQuery(in.URL)), zap.ByteString("stack", debug.Stack()))
+			panics.Report("introspecting a token at "+withoutQuery(in.URL), p)
 		}
 		in.mu.Lock()
 		delete(in.flights, sum)

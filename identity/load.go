@@ -12,6 +12,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 const (
@@ -34,7 +36,10 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 	for i, iss := range v.issuers {
 		results[i].issuer = iss
 		if iss.remote() {
-			wg.Go(func() { results[i].set, results[i].err = v.fetch(ctx, iss) })
+			wg.Go(func() {
+				defer panics.Into("fetching keys", &results[i].err)
+				results[i].set, results[i].err = v.fetch(ctx, iss)
+			})
 			continue
 		}
 		results[i].set, results[i].err = readKeyFile(iss)
@@ -149,7 +154,9 @@ func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func
 			wait = max(0, jitter(iss.Keys.Refresh)-time.Since(l.fetched[i]))
 		}
 		iss.lookups.begin()
-		wg.Go(func() { l.v.refresh(ctx, iss, kept, wait, results) })
+		wg.Go(func() {
+			panics.Loop(ctx, "keeping keys fresh", func(ctx context.Context) { l.v.refresh(ctx, iss, kept, wait, results) })
+		})
 	}
 	return func() {
 		cancel()

@@ -240,7 +240,7 @@ func (noCalls) RoundTrip(*http.Request) (*http.Response, error) { return nil, er
 func (x *explainer) query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
 	each func(topdown.QueryResult) error) error {
 	state := &evaluation{}
-	stop := context.AfterFunc(ctx, state.Cancel)
+	stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
 	defer stop()
 	q := topdown.NewQuery(body).
 		WithCompiler(x.s.compiler).

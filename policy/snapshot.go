@@ -204,7 +204,7 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 	if timeout > 0 && !s.blocks {
 		state.ctx, state.until = ctx, time.Now().Add(timeout)
 	} else if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, state.Cancel)
+		stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
 		defer stop()
 	}
 	query := topdown.NewQuery(e.query).

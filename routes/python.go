@@ -148,7 +148,7 @@ func runImporter(ctx context.Context, app PythonApp, framework string) (*importe
 	}
 	answerEnd.Close()
 	read := make(chan []byte, 1)
-	go func() {
+	go func() { // goroutine: it only reads
 		data, _ := io.ReadAll(io.LimitReader(answer, maxAnswer+1))
 		read <- data
 	}()

@@ -48,12 +48,6 @@ func (s *server) ready() error {
 	return s.gate.View().Ready()
 }
 
-// degraded lists what a process that decides cannot do, one sentence for each part that is not as configured.
-func (s *server) degraded() []string {
-	e := s.current.Load()
-	return slices.Concat(s.gate.View().Degraded(), e.bundles.Degraded(), e.sink.log.Degraded())
-}
-
 func (s *server) status() status {
 	view, e := s.gate.View(), s.current.Load()
 	out := status{Version: version(), Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
@@ -104,7 +98,7 @@ func (s *server) adminServer() *http.Server {
 	})
 	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {
@@ -116,5 +110,5 @@ func writeText(w http.ResponseWriter, code int, text string) {
 // gather collects the process's metrics and those of the active engine, which come and go with it.
 func (s *server) gather() ([]*dto.MetricFamily, error) {
 	e := s.current.Load()
-	return prometheus.Gatherers{s.registry, e.metrics, e.sink.metrics}.Gather()
+	return prometheus.Gatherers{s.registry, e.metrics, e.sink.metrics, prometheus.GathererFunc(s.gatherDegraded), prometheus.GathererFunc(gatherPanics)}.Gather()
 }

@@ -61,7 +61,7 @@ func (s *server) controlServer() *http.Server {
 		reply(w, controlAnswer{History: s.current.Load().bundles.History()}, err)
 	})
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: controlTimeout + 10*time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
 }
 
 // pinned names the bundles that are held at what was rolled back to.

@@ -14,6 +14,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -96,7 +97,11 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	}
 	if len(found.errs) > 0 {
 		e.sink.discard(running)
-		return nil, nil, fmt.Errorf("the configuration has %d problem(s), nothing was started:\n%w", len(found.errs), errors.Join(found.errs...))
+		outcome := "nothing was started"
+		if before != nil {
+			outcome = "the running configuration stays"
+		}
+		return nil, nil, fmt.Errorf("the configuration has %d problem(s), %s:\n%w", len(found.errs), outcome, errors.Join(found.errs...))
 	}
 	e.policy, policyErr = e.bundles.Load(ctx)
 	return e, policyErr, nil
@@ -141,24 +146,29 @@ func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	e.gate = g
 	e.policy = nil // published it is another's, and not to be held in memory for as long as this configuration lasts
 	e.wait.Go(func() {
-		if err := e.bundles.Run(ctx); err != nil {
+		if err := panics.LoopError(ctx, "keeping bundles fresh", e.bundles.Run); err != nil {
 			failed(fmt.Errorf("watching bundles: %w", err))
 		}
 	})
 	for _, r := range e.routes {
-		e.wait.Go(func() { r.watch(ctx, e) })
+		e.wait.Go(func() {
+			panics.Loop(ctx, "watching a route table", func(ctx context.Context) { r.watch(ctx, e) })
+		})
 	}
 	if e.minter != nil {
-		e.wait.Go(func() { _ = e.minter.Run(ctx) })
+		e.wait.Go(func() { _ = panics.LoopError(ctx, "keeping the key of headers.jwt", e.minter.Run) })
 	}
 	if e.protos != nil {
-		e.wait.Go(func() { e.protos.watch(ctx, e) })
+		e.wait.Go(func() {
+			panics.Loop(ctx, "watching descriptors", func(ctx context.Context) { e.protos.watch(ctx, e) })
+		})
 	}
 	e.wait.Go(func() {
-		if err := e.verifier.Run(ctx, func(k *identity.Keys) {
+		publish := func(k *identity.Keys) {
 			_ = g.Publish(ctx, func(v *gate.View) { v.Keys = k })
 			e.bundles.TryAgain()
-		}); err != nil {
+		}
+		if err := panics.LoopError(ctx, "keeping keys fresh", func(ctx context.Context) error { return e.verifier.Run(ctx, publish) }); err != nil {
 			failed(fmt.Errorf("keeping keys fresh: %w", err))
 		}
 	})
@@ -225,7 +235,7 @@ func (s *sink) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	ctx, s.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(s.done)
-		if err := s.log.Run(ctx); err != nil {
+		if err := served("writing the decision log", func() error { return s.log.Run(ctx) }); err != nil {
 			failed(fmt.Errorf("writing the decision log: %w", err))
 		}
 	}()

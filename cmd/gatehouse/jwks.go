@@ -80,7 +80,7 @@ func (s *server) jwksServer() *http.Server {
 		writeText(w, http.StatusNotFound, "headers.jwt is not configured\n")
 	})
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
 }
 
 // serveUntilClosed answers on a listener until its server is closed; without a listener it returns at once.

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/net/netutil"
 )
 
 // validate checks all that can be known before listening.
@@ -47,12 +46,7 @@ func (c listenConfig) validate() error {
 			errs = append(errs, fmt.Errorf("listen.jwks: %w", err))
 		}
 	}
-	if c.MaxConnections < 1 {
-		errs = append(errs, errors.New("listen.max_connections: must be above zero"))
-	}
-	if c.MaxStreams < 1 {
-		errs = append(errs, errors.New("listen.max_streams: must be above zero"))
-	}
+	errs = append(errs, c.validateLimits()...)
 	if _, err := c.Socket.attributes(); err != nil {
 		errs = append(errs, fmt.Errorf("listen.socket: %w", err))
 	}
@@ -120,24 +114,32 @@ func (c socketConfig) attributes() (socketAttributes, error) {
 	return out, nil
 }
 
-// open listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead.
-func (c listenConfig) open(address string, secure *tls.Config) (net.Listener, error) {
+// open listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead. name is that of the
+// kind of listener; that of gRPC knows what is under way on its connections.
+func (c listenConfig) open(address string, secure *tls.Config, name string, all *connections) (net.Listener, error) {
 	kind, at, err := network(address)
 	if err != nil {
 		return nil, err
 	}
+	var l net.Listener
 	if kind == "unix" {
-		l, err := c.openSocket(at)
-		if err != nil {
-			return nil, err
-		}
-		return netutil.LimitListener(l, c.MaxConnections), nil
+		l, err = c.openSocket(at)
+		secure = nil
+	} else {
+		l, err = net.Listen(kind, at)
 	}
-	l, err := net.Listen(kind, at)
 	if err != nil {
 		return nil, err
 	}
-	l = netutil.LimitListener(l, c.MaxConnections)
+	if name == "grpc" {
+		return all.guard(name, l, func(c *conn) net.Conn {
+			if secure != nil {
+				return watchH2(c, tls.Server(c, secure))
+			}
+			return watchH2(c, c)
+		}), nil
+	}
+	l = all.guard(name, l, nil)
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}

@@ -38,7 +38,7 @@ type httpMode struct {
 	listener net.Listener
 }
 
-func newHTTPMode(c *httpConfig, g *gate.Gate, logger *zap.Logger) (httpMode, error) {
+func newHTTPMode(c *httpConfig, idle time.Duration, g *gate.Gate, logger *zap.Logger) (httpMode, error) {
 	if c == nil {
 		return httpMode{}, nil
 	}
@@ -46,7 +46,9 @@ func newHTTPMode(c *httpConfig, g *gate.Gate, logger *zap.Logger) (httpMode, err
 	if err != nil {
 		return httpMode{}, fmt.Errorf("listen.http.%w", err)
 	}
-	return httpMode{handler: handler, server: handler.Server()}, nil
+	server := handler.Server()
+	server.IdleTimeout, server.ConnState = idle, stateOf
+	return httpMode{handler: handler, server: server}, nil
 }
 
 // serve answers until stop.

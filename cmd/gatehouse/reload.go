@@ -6,11 +6,14 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 // reload reads the configuration again and makes all of it but listen active in one step, or none of it.
 func (s *server) reload(ctx context.Context, failed func(error)) {
-	err := func() error {
+	err := func() (err error) {
+		defer panics.Into("reloading the configuration", &err)
 		cfg, doc, err := s.source.read()
 		if err != nil {
 			return err
@@ -41,7 +44,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 		if err := s.gate.Publish(ctx, e.parts(true)); err != nil {
 			return err
 		}
-		s.needsRestart(cfg)
+		s.needsRestart(cfg, doc)
 		old := s.engine.sink
 		s.setEngine(e)
 		e.start(ctx, s.gate, failed)
@@ -49,6 +52,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 			return e.sink.log.Reopen()
 		}
 		s.retired.Go(func() { // requests that began before the reload still write to it
+			defer panics.Recover("ending a decision log")
 			time.Sleep(2 * time.Duration(cfg.Policy.Timeout))
 			old.halt()
 		})
@@ -57,22 +61,45 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 	if err != nil {
 		text := err.Error()
 		s.reloadErr.Store(&text)
-		s.logger.Error("reload failed, the old configuration stays", zap.Error(err))
+		s.logger.Error("reload failed, the running configuration stays", zap.Error(err))
 		return
 	}
 	s.reloadErr.Store(nil)
 	s.logger.Info("reloaded the configuration")
 }
 
-// needsRestart names what the new configuration changes and a reload cannot.
-func (s *server) needsRestart(cfg *config) {
-	for key, changed := range map[string]bool{
-		"listen":     !reflect.DeepEqual(cfg.Listen, s.config.Listen),
-		"traces":     cfg.Traces != s.config.Traces,
-		"log.format": cfg.Log.Format != s.config.Log.Format,
-	} {
-		if changed {
-			s.logger.Warn("this part of the configuration changed and needs a restart; the old one stays in use", zap.String("key", key))
+// needsRestart names each key that the new configuration changes and a reload cannot, and says so until the process is restarted or the
+// key is as it was.
+func (s *server) needsRestart(cfg *config, doc *document) {
+	changed := changedKeys("listen", reflect.ValueOf(s.config.Listen), reflect.ValueOf(cfg.Listen))
+	if cfg.Traces != s.config.Traces {
+		changed = append(changed, "traces")
+	}
+	if cfg.Log.Format != s.config.Log.Format {
+		changed = append(changed, "log.format")
+	}
+	for _, key := range changed {
+		s.logger.Warn("this part of the configuration changed and needs a restart; until then it is as it was",
+			zap.String("key", key), zap.String("at", doc.at(key)))
+	}
+	s.awaitsRestart.Store(&changed)
+}
+
+// changedKeys are the keys below one whose values differ.
+func changedKeys(key string, was, now reflect.Value) (keys []string) {
+	if was.Kind() == reflect.Pointer && !was.IsNil() && !now.IsNil() {
+		was, now = was.Elem(), now.Elem()
+	}
+	if was.Kind() != reflect.Struct {
+		if !reflect.DeepEqual(was.Interface(), now.Interface()) {
+			keys = append(keys, key)
+		}
+		return keys
+	}
+	for i := range was.NumField() {
+		if name := yamlName(was.Type().Field(i)); name != "-" {
+			keys = append(keys, changedKeys(key+"."+name, was.Field(i), now.Field(i))...)
 		}
 	}
+	return keys
 }

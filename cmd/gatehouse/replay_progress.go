@@ -18,7 +18,7 @@ func (p *replay) showProgress(w io.Writer, file string) (done func()) {
 	began := time.Now()
 	stop := make(chan struct{})
 	var wait sync.WaitGroup
-	wait.Go(func() {
+	wait.Go(func() { // goroutine: of a command that a panic may end
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {

@@ -133,7 +133,7 @@ func (p *replay) run(ctx context.Context, log *decisionlog.Reader) (*tally, erro
 	defer stop(nil)
 	var work sync.WaitGroup
 	for range p.workers {
-		work.Go(func() {
+		work.Go(func() { // goroutine: of a command that a panic may end
 			w := &worker{replay: p, tally: newTally(), asked: map[*side]map[string]*asked{}}
 			for b := range full {
 				if err := w.take(ctx, b); err != nil {

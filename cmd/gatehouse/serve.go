@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,7 @@ import (
 
 	"gatehouse/extauthz"
 	"gatehouse/gate"
+	"gatehouse/panics"
 )
 
 func serveCommand() *cobra.Command {
@@ -77,6 +79,7 @@ type server struct {
 	http     httpMode // zero without listen.http
 	engine   *engine  // of the active configuration; replaced by reload, on run's goroutine
 
+	conns        *connections
 	listeners    []net.Listener
 	certificates *certificates // nil without TLS
 	admin        net.Listener
@@ -90,6 +93,8 @@ type server struct {
 	draining     atomic.Bool
 	reloadErr    atomic.Pointer[string] // why the last reload failed, nil where it did not
 	current      atomic.Pointer[engine] // engine, for the status page
+
+	awaitsRestart atomic.Pointer[[]string] // keys that the last reload could not change
 }
 
 // newServer takes SIGHUP over first of all: one that comes while we start must not end the process.
@@ -106,6 +111,9 @@ func newServer(ctx context.Context, src source) (*server, error) {
 	found := &problems{doc: doc, errs: doc.errs}
 	s.logger, err = cfg.Log.build(s.level)
 	found.add("log", err)
+	panics.Tell(func(e panics.Event) {
+		s.logger.Error("panicked, and goes on", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
+	})
 	limitMemory(s.logger, memlimit.FromCgroup)
 	var traces *gate.Traces
 	traces, s.flushTraces, err = cfg.Traces.build(ctx)
@@ -121,11 +129,13 @@ func newServer(ctx context.Context, src source) (*server, error) {
 		return nil, err
 	}
 	s.setEngine(e)
-	s.grpc = grpc.NewServer(append(src.transport(), grpc.StreamInterceptor(s.endWithUs),
-		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)),
+	s.conns = newConnections(cfg.Listen, s.registry)
+	s.grpc = grpc.NewServer(append(src.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
+		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders), grpc.SharedWriteBuffer(true),
+		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(cfg.Listen.keepalive()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	extauthz.New(s.gate, s.logger).Register(s.grpc)
-	if s.http, err = newHTTPMode(cfg.Listen.HTTP, s.gate, s.logger); err != nil {
+	if s.http, err = newHTTPMode(cfg.Listen.HTTP, time.Duration(cfg.Listen.Idle), s.gate, s.logger); err != nil {
 		return nil, err
 	}
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
@@ -156,7 +166,7 @@ func (s *server) listen(doc *document) error {
 		if key == "listen.control" {
 			c.Socket = socketConfig{Mode: "0600"}
 		}
-		l, err := c.open(address, secure)
+		l, err := c.open(address, secure, listenerName(key), s.conns)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", doc.at(key), key, err))
 			return nil
@@ -220,9 +230,14 @@ func (s *server) run(ctx context.Context) error {
 		}
 	}
 	var helpers, servers sync.WaitGroup
-	helpers.Go(func() { failed(s.gate.Run(background)) })
+	helpers.Go(func() {
+		failed(panics.LoopError(background, "publishing what decides", s.gate.Run))
+	})
+	helpers.Go(func() { panics.Loop(background, "looking at connections", s.conns.watch) })
 	if s.certificates != nil {
-		helpers.Go(func() { s.certificates.watch(background, s.logger) })
+		helpers.Go(func() {
+			panics.Loop(background, "watching TLS files", func(ctx context.Context) { s.certificates.watch(ctx, s.logger) })
+		})
 	}
 	s.engine.sink.start(background, s.gate, failed)
 
@@ -233,17 +248,23 @@ func (s *server) run(ctx context.Context) error {
 	_ = s.gate.Publish(background, s.engine.parts(true))
 	s.engine.start(background, s.gate, failed)
 	for _, l := range s.listeners {
-		servers.Go(func() { failed(s.grpc.Serve(l)) })
+		servers.Go(func() { failed(served("serving gRPC", func() error { return s.grpc.Serve(l) })) })
 	}
 	if s.http.listener != nil {
-		servers.Go(func() { failed(s.http.serve()) })
+		servers.Go(func() { failed(served("serving authorization over HTTP", s.http.serve)) })
 	}
 	admin := s.adminServer()
-	servers.Go(func() { failed(serveUntilClosed("the admin port", admin, s.admin)) })
+	servers.Go(func() {
+		failed(served("serving the admin port", func() error { return serveUntilClosed("the admin port", admin, s.admin) }))
+	})
 	jwks := s.jwksServer()
-	servers.Go(func() { failed(serveUntilClosed("the keys of headers.jwt", jwks, s.jwks)) })
+	servers.Go(func() {
+		failed(served("serving the keys of headers.jwt", func() error { return serveUntilClosed("the keys of headers.jwt", jwks, s.jwks) }))
+	})
 	control := s.controlServer()
-	servers.Go(func() { failed(serveUntilClosed("the control socket", control, s.control)) })
+	servers.Go(func() {
+		failed(served("serving the control socket", func() error { return serveUntilClosed("the control socket", control, s.control) }))
+	})
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
 		zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", version()))
 
@@ -298,10 +319,14 @@ func (s *server) drain() {
 	close(s.leaving)
 	done := make(chan struct{})
 	cut := make(chan bool, 1)
-	go func() { cut <- s.http.stop(time.Duration(s.config.Listen.DrainTimeout)) }()
 	go func() {
+		defer panics.Recover("ending HTTP connections")
+		cut <- s.http.stop(time.Duration(s.config.Listen.DrainTimeout))
+	}()
+	go func() {
+		defer panics.Recover("ending gRPC connections")
+		defer close(done)
 		s.grpc.GracefulStop()
-		close(done)
 	}()
 	select {
 	case <-done:
@@ -321,6 +346,7 @@ func (s *server) endWithUs(srv any, stream grpc.ServerStream, _ *grpc.StreamServ
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	go func() {
+		defer panics.Recover("ending a stream")
 		select {
 		case <-s.leaving:
 			cancel()
@@ -347,6 +373,27 @@ func addresses(listeners ...net.Listener) []string {
 		}
 	}
 	return out
+}
+
+// maxGRPCHeaders bounds the headers of one request over gRPC: those of the call itself, as the request that Envoy asks about is in the message.
+const maxGRPCHeaders = 64 << 10
+
+// keepalive ends connections that are idle or old, with GOAWAY: the client takes another one for what it asks next.
+func (c listenConfig) keepalive() keepalive.ServerParameters {
+	out := keepalive.ServerParameters{MaxConnectionIdle: time.Duration(c.Idle)}
+	if c.MaxAge > 0 {
+		out.MaxConnectionAge, out.MaxConnectionAgeGrace = time.Duration(c.MaxAge), time.Minute
+	}
+	return out
+}
+
+// listenerName is the kind of listener that a key configures.
+func listenerName(key string) string {
+	name := strings.TrimPrefix(key, "listen.")
+	if end := strings.IndexAny(name, ".["); end >= 0 {
+		name = name[:end]
+	}
+	return name
 }
 
 // workers is how many goroutines wait for streams: enough for the cores to be busy, few enough to stay in cache.

@@ -209,7 +209,7 @@ func TestServeDegraded(t *testing.T) {
 	})
 }
 
-// TestServeLimitsConnections holds the second connection back until the first has ended.
+// TestServeLimitsConnections takes the only place from a connection that has asked nothing, and from none that had an answer.
 func TestServeLimitsConnections(t *testing.T) {
 	p := newProcess(t, strings.Replace(plain, "listen: {", "listen: {max_connections: 1, ", 1)).ready()
 	first, err := net.Dial("tcp", p.grpc)
@@ -218,14 +218,15 @@ func TestServeLimitsConnections(t *testing.T) {
 	}
 	defer first.Close()
 	greeted(t, first, true)
-	second, err := net.Dial("tcp", p.grpc) // the kernel takes it, the server does not yet
+	second := dial(t, p.grpc, nil)
+	mustAllow(t, second)
+	third, err := net.Dial("tcp", p.grpc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer second.Close()
-	greeted(t, second, false)
-	first.Close()
-	greeted(t, second, true)
+	defer third.Close()
+	greeted(t, third, false)
+	mustAllow(t, second)
 }
 
 // greeted sees whether the server speaks on a connection: HTTP/2 servers send their SETTINGS first.

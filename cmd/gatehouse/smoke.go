@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/gate"
+	"gatehouse/panics"
 	"gatehouse/policy"
 )
 
@@ -54,7 +55,7 @@ func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { _ = t.gate.Run(ctx) }) // it ends with ctx, without an error
+	running.Go(func() { _ = panics.LoopError(ctx, "trying a policy", t.gate.Run) }) // it ends with ctx, without an error
 	defer running.Wait()
 	defer stop()
 	if err := t.gate.Publish(ctx, base, func(v *gate.View) {

@@ -23,6 +23,7 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/panics"
 	"gatehouse/routes"
 )
 
@@ -86,7 +87,7 @@ func newTrial(ctx context.Context, src source, headers gate.Headers, adjust func
 		return nil, err
 	}
 	ctx, t.stop = context.WithCancel(ctx)
-	t.wait.Go(func() { _ = t.gate.Run(ctx) }) // it ends with ctx, without an error
+	t.wait.Go(func() { _ = panics.LoopError(ctx, "trying a policy", t.gate.Run) }) // it ends with ctx, without an error
 	if err := t.gate.Publish(ctx, e.parts(true)); err != nil {
 		t.close()
 		return nil, err
