@@ -455,7 +455,7 @@ func (r *remote) unreachable(ctx context.Context, deliver deliver, err error) {
 // fallBack uses the bundle on disk where nothing is active and what the source has cannot be activated. What is wrong with
 // that stays in Status.
 func (r *remote) fallBack(ctx context.Context, deliver deliver, why error) {
-	if r.good.Load() > 0 || r.disk == nil || errors.Is(why, errIncomplete) || ctx.Err() != nil {
+	if r.good.Load() > 0 || r.disk == nil || errors.Is(why, errIncomplete) || errors.Is(why, errPinned) || ctx.Err() != nil {
 		return
 	}
 	rejected := r.had
@@ -546,7 +546,7 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 		r.logger.Warn("using the bundle kept on disk", zap.String("bundle", r.name), zap.String("source", r.from),
 			zap.Time("confirmed", k.Confirmed), zap.Duration("age", r.clock().Sub(k.Confirmed).Round(time.Second)))
 	}
-	if err := r.hand(ctx, deliver, d); err != nil && !errors.Is(err, errIncomplete) && ctx.Err() == nil {
+	if err := r.hand(ctx, deliver, d); err != nil && !errors.Is(err, errIncomplete) && !errors.Is(err, errPinned) && ctx.Err() == nil {
 		// Run has told what is wrong with it. It is not to be confirmed by its tag: the source is asked for a whole bundle.
 		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
 		r.had = had{}

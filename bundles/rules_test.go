@@ -1,6 +1,7 @@
 package bundles_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -381,6 +382,33 @@ func TestAPinIsOfOnePlace(t *testing.T) {
 		l.until("1 1")
 		waitFor(t, func() bool { s := l.manager.Status(); return !s[0].Pinned && s[1].Pinned && s[1].Revision == "a1" })
 	})
+}
+
+// A pinned remote bundle is not fetched again after a restart because it may not become active, and nothing is wrong with the copy on disk.
+func TestAPinnedRemoteBundleIsNotFetchedAgain(t *testing.T) {
+	server := newBundleServer(t, answers(1))
+	l := &life{t: t, dir: t.TempDir()}
+	l.begin(from(server.URL))
+	l.until("1")
+	server.set(packed(t, answers(2)))
+	l.until("2")
+	second := packed(t, answers(2))
+	waitFor(t, func() bool {
+		parts, err := bundles.LoadKept(l.dir, "app", server.URL, 1<<20)
+		return err == nil && bytes.Equal(parts[0], second)
+	})
+	_, err := l.manager.Rollback(context.Background(), "")
+	must(t, err)
+	l.begin(from(server.URL))
+	l.until("1")
+	n, _ := server.seen()
+	waitFor(t, func() bool { now, _ := server.seen(); return now > n+1 })
+	if s := l.manager.Status()[0]; !s.Pinned || !s.Remote.Downloaded.IsZero() {
+		t.Errorf("status %+v, remote %+v", s, *s.Remote)
+	}
+	if l.logs.FilterMessage("bundle kept on disk is not used").Len() > 0 {
+		t.Error("it says that something is wrong with the copy")
+	}
 }
 
 // TestSerialsOutliveARestart, of a path too: also where the pin is of an older one.
