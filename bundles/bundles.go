@@ -161,6 +161,7 @@ type Manager struct {
 	serial   uint64           // of the last activation
 	dirty    bool             // what is to be left has changed since it was saved
 	unsaved  string           // why it could not be
+	swapped  bool             // something was activated since memory was given back
 	watcher  *watcher
 
 	stateLost string // what of the process before could not be read

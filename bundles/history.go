@@ -359,6 +359,7 @@ func (m *Manager) keptBytes(active *activation) (total int64) {
 }
 
 func (m *Manager) tellHistory() {
+	m.swapped = m.now != nil
 	var list []Activation
 	for _, a := range slices.Backward(m.history) {
 		list = append(list, a.describe(a == m.now))

@@ -1,14 +1,13 @@
 package bundles_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -383,6 +382,33 @@ func TestAPinIsOfOnePlace(t *testing.T) {
 	})
 }
 
+// A pinned remote bundle is not fetched again after a restart because it may not become active, and nothing is wrong with the copy on disk.
+func TestAPinnedRemoteBundleIsNotFetchedAgain(t *testing.T) {
+	server := newBundleServer(t, answers(1))
+	l := &life{t: t, dir: t.TempDir()}
+	l.begin(from(server.URL))
+	l.until("1")
+	server.set(packed(t, answers(2)))
+	l.until("2")
+	second := packed(t, answers(2))
+	waitFor(t, func() bool {
+		parts, err := bundles.LoadKept(l.dir, "app", server.URL, 1<<20)
+		return err == nil && bytes.Equal(parts[0], second)
+	})
+	_, err := l.manager.Rollback(context.Background(), "")
+	must(t, err)
+	l.begin(from(server.URL))
+	l.until("1")
+	n, _ := server.seen()
+	waitFor(t, func() bool { now, _ := server.seen(); return now > n+1 })
+	if s := l.manager.Status()[0]; !s.Pinned || !s.Remote.Downloaded.IsZero() {
+		t.Errorf("status %+v, remote %+v", s, *s.Remote)
+	}
+	if l.logs.FilterMessage("bundle kept on disk is not used").Len() > 0 {
+		t.Error("it says that something is wrong with the copy")
+	}
+}
+
 // TestSerialsOutliveARestart, of a path too: also where the pin is of an older one.
 func TestSerialsOutliveARestart(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
@@ -566,93 +592,4 @@ func TestDeltasInTheHistory(t *testing.T) {
 	l.begin(sources)
 	waitFor(t, func() bool { return strings.Contains(l.manager.Status()[0].Error, "no signature speaks of") })
 	l.none()
-}
-
-// TestRefusedIsTriedAgain: a bundle that calls a backend where it is tried is activated once that is there, although nothing else changes.
-func TestRefusedIsTriedAgain(t *testing.T) {
-	for name, remote := range map[string]bool{"path": false, "remote": true} {
-		t.Run(name, func(t *testing.T) {
-			var up atomic.Bool
-			backend := newStorageHost(t, `"b"`, []byte("yes"))
-			handler := backend.Config.Handler
-			backend.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if !up.Load() {
-					http.Error(w, "", http.StatusServiceUnavailable)
-					return
-				}
-				handler.ServeHTTP(w, r)
-			})
-			files := map[string]string{".manifest": `{"revision": "v1"}`, "authz.rego": fmt.Sprintf("package authz\n\n"+
-				"allow := {\"allowed\": true, \"headers\": {\"x\": \"1\"}} if http.send({\"method\": \"get\", \"url\": %q, \"raise_error\": false}).status_code == 200\n", backend.URL)}
-			allow := func(c *bundles.Config) {
-				c.Policy.Capabilities.HTTPSend, c.Policy.Capabilities.HTTPSendPrivate = []string{"127.0.0.1"}, true
-				c.Smoke = func(ctx context.Context, s *policy.Snapshot) error {
-					if d, err := s.Decide(ctx, policy.Object(), time.Now()); err != nil || !d.Allowed {
-						return errors.New("smoke.yaml:3: admins are locked out")
-					}
-					return nil
-				}
-			}
-			l := newLife(t)
-			sources := l.source(nil)
-			if remote {
-				server := newBundleServer(t, files)
-				sources = from(server.URL)
-			} else {
-				l.put(files)
-			}
-			l.begin(sources, allow)
-			l.refused("smoke", "admins are locked out")
-			if list := l.manager.Degraded(); len(list) != 1 || !strings.Contains(list[0], "no policy of it is active") {
-				t.Errorf("degraded %q", list)
-			}
-			up.Store(true)
-			l.active("v1")
-			if list := l.manager.Degraded(); len(list) != 0 {
-				t.Errorf("degraded %q", list)
-			}
-		})
-	}
-}
-
-// TestTryAgain: what depends on the rest of the configuration is tried as soon as that has changed.
-func TestTryAgain(t *testing.T) {
-	var refuse atomic.Bool
-	refuse.Store(true)
-	l := newLife(t)
-	l.put(serial(1))
-	var attempts atomic.Int64
-	l.begin(l.source(nil), func(c *bundles.Config) {
-		publish := c.Publish
-		c.Publish = func(ctx context.Context, s *policy.Snapshot) error {
-			attempts.Add(1)
-			if refuse.Load() {
-				return errors.New("GET /orders has no rule")
-			}
-			return publish(ctx, s)
-		}
-	})
-	l.refused("publishing", "GET /orders has no rule")
-	l.manager.TryAgain()
-	waitFor(t, func() bool { return attempts.Load() >= 2 })
-	if n := l.logs.FilterMessage(never).Len(); n != 1 {
-		t.Errorf("the same was logged %d times", n)
-	}
-	refuse.Store(false)
-	l.manager.TryAgain()
-	l.active("v1")
-}
-
-// What cannot be activated however often is not compiled again and again.
-func TestWhatCannotPassIsNotTriedAgain(t *testing.T) {
-	l := newLife(t)
-	l.put(map[string]string{"authz.rego": "package authz\n\nallow := nothing\n"})
-	l.begin(l.source(nil))
-	l.refused("compiling", "nothing")
-	l.manager.TryAgain()
-	l.put(serial(1)) // after it in the queue
-	l.active("v1")
-	if l.logs.FilterMessage("a bundle that was refused is tried again").Len() != 0 {
-		t.Error("it was tried again")
-	}
 }

@@ -3,6 +3,7 @@ package bundles
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.cfg.Succeeds = nil // it is not to be held in memory
 	m.reload(ctx, m.withPath())
 	m.save()
+	m.trim()
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -105,8 +107,30 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 			m.reload(ctx, m.due(time.Now()))
 		}
 		m.save()
+		m.trim()
 	}
 }
+
+// trim gives the memory back that a large bundle took on its way, and the one before it: left to itself the collector lets it lie for
+// minutes, and the process would have that of three where it needs that of one.
+func (m *Manager) trim() {
+	if !m.swapped {
+		return
+	}
+	m.swapped = false
+	var size int64
+	for _, r := range m.now.list {
+		if r != nil {
+			size += r.Size
+		}
+	}
+	if size >= largeBundle {
+		debug.FreeOSMemory()
+	}
+}
+
+// largeBundle is what collecting at once is worth its while for, in bytes of files. Compiled it is about ten times as much.
+const largeBundle = 8 << 20
 
 // withPath returns the sources that Run reads itself.
 func (m *Manager) withPath() []*source {

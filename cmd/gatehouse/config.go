@@ -26,7 +26,7 @@ import (
 
 // config is gatehouse.yaml. Every key is optional. The doc tags are what docs/config.md says of a key.
 type config struct {
-	StateDir    string            `yaml:"state_dir" doc:"A folder of our own for what must outlive a restart: the last good key sets and bundles of what is remote, and the signing key of headers.jwt. It is made where it is missing. Changes need a restart. Default: none, and nothing is kept."`
+	StateDir    string            `yaml:"state_dir" doc:"A folder of our own for what must outlive a restart: the last good key sets and bundles of what is remote, the history of all bundles with rollbacks and serials, and the signing key of headers.jwt. It is made where it is missing. Changes need a restart. Default: none, and nothing is kept."`
 	Listen      listenConfig      `yaml:"listen" doc:"Where Gatehouse listens. Changes need a restart."`
 	Identity    identityConfig    `yaml:"identity" doc:"Which credentials are accepted. At most one end-user credential may be on a request; two different ones are bad_credential."`
 	Services    []serviceConfig   `yaml:"services" doc:"Servers that bundles come from and that status and decisions go to: whom to trust, and the credential that they want."`
@@ -204,8 +204,8 @@ type policyConfig struct {
 	Bundles      []bundleConfig     `yaml:"bundles" doc:"Where policy and data come from. Required, unless --bundle is given."`
 	Tests        ownTestsConfig     `yaml:"tests" doc:"The bundles' own tests, *_test.rego, which a bundle has to pass before it gets active."`
 	Smoke        []string           `yaml:"smoke" doc:"Tables of requests, as gatehouse test reads them, that must hold under a policy before it gets active: that the administrators are not locked out, for one. Read at the start and at each reload. Default: none."`
-	Keep         int                `yaml:"keep" doc:"How many earlier snapshots are kept to roll back to, at most 100. Default: 5."`
-	KeepSize     size               `yaml:"keep_size" doc:"Most bytes of bundles that are kept so; the last snapshot is kept whatever its size. Compiled data takes about ten times as much memory. Default: 16MiB."`
+	Keep         int                `yaml:"keep" doc:"How many earlier policies are kept to roll back to, at most 100: as they came, in state_dir or else in memory. Default: 5."`
+	KeepSize     size               `yaml:"keep_size" doc:"Most bytes of bundles (unpacked) that are kept so; the last one is kept whatever its size. Default: 16MiB."`
 }
 
 type routesConfig struct {

@@ -153,7 +153,7 @@ func bundleControlCommands() []*cobra.Command {
 	rollback := &cobra.Command{
 		Use:   "rollback",
 		Short: "Swap an earlier policy back in, at once",
-		Long: `Makes an earlier policy of the running process active again, as it was compiled then, and pins the bundles that changed by it:
+		Long: `Makes an earlier policy of the running process again, with every check by the rules of now, and pins the bundles that changed by it:
 what was rolled back does not come again by itself. The pin ends when its source offers another bundle, or with
 gatehouse bundle unpin.`,
 		Example: `  gatehouse bundle rollback

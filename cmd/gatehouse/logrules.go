@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"go.uber.org/zap"
 
@@ -29,10 +30,13 @@ type logRules struct {
 	logger *zap.Logger
 	gate   atomic.Pointer[gate.Gate] // nil until the log runs
 
-	until    time.Time // after it nobody waits for a policy any more
-	snapshot *policy.Snapshot
-	rules    *policy.LogRules // of snapshot; nil: it has none
-	err      error            // why they could not be made
+	until    time.Time        // after it nobody waits for a policy any more
+	snapshot *policy.Snapshot // whose rules a log on disk is read with; nil in a running process
+	// seen is the policy that rules are of. Weak: without rules, and without a decision to log, it is not to be held in memory after it
+	// was replaced.
+	seen  weak.Pointer[policy.Snapshot]
+	rules *policy.LogRules // nil: it has none
+	err   error            // why they could not be made
 }
 
 func newLogRules(dir string, logger *zap.Logger) *logRules {
@@ -64,7 +68,7 @@ func (r *logRules) rule(ctx context.Context, event []byte) (out decisionlog.Ruli
 // refresh takes over the rules of the active policy. One that was active stays where there is none any more.
 func (r *logRules) refresh(ctx context.Context) error {
 	now := r.active()
-	if now == nil && r.snapshot == nil {
+	if now == nil && r.seen == (weak.Pointer[policy.Snapshot]{}) {
 		if now = r.await(ctx); now == nil {
 			if r.marked() {
 				return errNoPolicyYet
@@ -72,8 +76,8 @@ func (r *logRules) refresh(ctx context.Context) error {
 			return nil
 		}
 	}
-	if now != nil && now != r.snapshot {
-		r.snapshot = now
+	if now != nil && r.seen != weak.Make(now) {
+		r.seen = weak.Make(now)
 		if r.rules, r.err = now.LogRules(); r.err != nil {
 			r.err = fmt.Errorf("the policy's rules about the decision log: %w", r.err)
 		}

@@ -1,0 +1,158 @@
+package bundles
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"gatehouse/policy"
+
+	"go.uber.org/zap"
+)
+
+// open looks once for a bundle on disk.
+func (r *remote) open() {
+	if r.opened || r.store == nil {
+		return
+	}
+	r.opened = true
+	k, err := r.store.load()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
+		return
+	}
+	if k.Confirmed.After(r.clock().Add(futureTrust)) {
+		k.Confirmed = time.Time{} // nobody knows how old it is
+	}
+	r.disk, r.highest = &k, k.Serial
+}
+
+// handDisk delivers the bundle on disk, unless there is none, or it is too old to decide anything, or it is of no use. It
+// reports whether it did.
+func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool) bool {
+	if r.disk == nil {
+		return false
+	}
+	k := *r.disk
+	if unconfirmed {
+		old := r.cfg.MaxAge > 0 && r.clock().Sub(k.Confirmed) > r.cfg.MaxAge
+		if r.confirmed = k.Confirmed; old && !r.expired {
+			r.setExpired()
+		}
+		if old && r.cfg.Withdraw {
+			return false
+		}
+	}
+	r.disk = nil
+	d, next, err := r.restore(k)
+	if err != nil {
+		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
+		return false
+	}
+	r.had = next
+	r.note(func(s *RemoteStatus) {
+		s.Tag, s.Delta, s.FromDisk, s.Confirmed = shownTag(next.tag), next.parts > 1, unconfirmed, r.confirmed
+	})
+	r.metrics.fromDisk(r.name, unconfirmed)
+	r.metrics.confirmed.WithLabelValues(r.name).Set(seconds(r.confirmed))
+	if unconfirmed {
+		r.logger.Warn("using the bundle kept on disk", zap.String("bundle", r.name), zap.String("source", r.from),
+			zap.Time("confirmed", k.Confirmed), zap.Duration("age", r.clock().Sub(k.Confirmed).Round(time.Second)))
+	}
+	if err := r.hand(ctx, deliver, d); err != nil && !errors.Is(err, errIncomplete) && !errors.Is(err, errPinned) && ctx.Err() == nil {
+		// Run has told what is wrong with it. It is not to be confirmed by its tag: the source is asked for a whole bundle.
+		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
+		r.had = had{}
+		return false
+	}
+	return true
+}
+
+// restore makes a delivery of what is on disk.
+func (r *remote) restore(k kept) (delivery, had, error) {
+	next := had{tag: k.Tag, parts: len(k.parts)}
+	files, archive, err := unpack(r.name, bytes.NewReader(k.parts[0]), r.limits)
+	if err != nil {
+		return delivery{}, next, err
+	}
+	d := delivery{files: files, archive: archive, from: r.from, copy: copyOf(k.parts[0], archive)}
+	if _, delta := files[policy.DeltaFile]; delta || len(k.parts) > 1 && !r.deltas {
+		return delivery{}, next, errors.New("it was changed by deltas, which is not allowed")
+	}
+	if err := r.readBase(&next, &d); err != nil {
+		return delivery{}, next, err
+	}
+	for i, part := range k.parts {
+		next.bytes += int64(len(part))
+		next.state = stateAfter(next.state, part)
+		if i == 0 {
+			continue
+		}
+		delta, _, err := unpack(r.name, bytes.NewReader(part), r.limits)
+		if err != nil {
+			return delivery{}, next, err
+		}
+		if len(d.parts) == 0 {
+			d.parts = []pastPart{wholePart(next.base.Digest(), files)}
+		}
+		before := next.base.Digest()
+		if next.base, err = next.base.Patch(delta[".manifest"], delta[policy.DeltaFile]); err != nil {
+			return delivery{}, next, err
+		}
+		d.parts = append(d.parts, pastPart{digest: next.base.Digest(), before: before, files: delta})
+		next.data += int64(len(delta[policy.DeltaFile]))
+		d.copy = d.copy.with(part)
+		d.bundle, d.files, d.data = next.base, next.files, next.data
+	}
+	next.saved, next.copy = next.state, d.copy
+	return d, next, nil
+}
+
+// keep writes the bundle that has become active to disk.
+func (r *remote) keep() {
+	if !r.current() || r.store == nil || r.had.saved == r.had.state {
+		return
+	}
+	r.disk = nil
+	k := kept{Tag: r.had.tag, Confirmed: r.confirmed, Serial: r.active.Load(), parts: r.had.unsaved}
+	if err := r.append(&k); err == nil {
+		err = r.store.save(k)
+		if err == nil {
+			r.had.saved, r.had.unsaved, r.had.fresh = r.had.state, nil, false
+			r.metrics.unkept.WithLabelValues(r.name).Set(0)
+			r.note(func(s *RemoteStatus) { s.NotKept = false })
+			return
+		}
+		r.cannotKeep(err)
+	} else {
+		r.cannotKeep(err)
+	}
+}
+
+// append puts the tarballs on disk in front of deltas that are to be kept.
+func (r *remote) append(k *kept) error {
+	if r.had.fresh {
+		return nil
+	}
+	before, err := r.store.load()
+	if err != nil {
+		return err
+	}
+	if stateOf(before.parts) != r.had.saved {
+		return errors.New("another bundle is on disk than the one that the deltas change")
+	}
+	k.parts = append(before.parts, k.parts...)
+	return nil
+}
+
+func (r *remote) cannotKeep(err error) {
+	r.metrics.unkept.WithLabelValues(r.name).Set(1)
+	r.note(func(s *RemoteStatus) { s.NotKept = true })
+	r.logger.Error("bundle is active and cannot be kept on disk: a restart without its source would use an older one, or none",
+		zap.String("bundle", r.name), zap.Error(err))
+}
