@@ -31,7 +31,7 @@ build:
 demo: build
 	@bin/gatehouse demo
 
-# The frameworks that package routes is compared with, in a virtual environment of their own.
+# The frameworks that packages routes and gate are compared with, in a virtual environment of their own.
 export GATEHOUSE_PYTHON = $(CURDIR)/.venv-routes/bin/python
 
 .venv-routes/stamp: routes/testdata/requirements.txt
@@ -68,7 +68,7 @@ test-full: .venv-routes/stamp nginx
 	$(MAKE) attack-mutations
 
 # The same tests on the reference path: each request evaluated, with all of its input, by generated code.
-test-plain: nginx
+test-plain: .venv-routes/stamp nginx
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m ./gate ./extauthz
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m -count=1 ./envoy
 
