@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -14,8 +15,8 @@ import (
 const maxFields = 10_000
 
 var (
-	errBodyJSON      = errors.New("the body is not JSON that every reader takes alike")
-	errBodyForm      = errors.New("the body is not a form that every reader takes alike")
+	errBodyJSON      = errors.New("the body is not JSON")
+	errBodyForm      = errors.New("the body is not a form")
 	errBodyText      = errors.New("the proxy sent the body as text, in which each byte that is not UTF-8 is an exclamation mark, and there is one where it matters (set pack_as_bytes)")
 	errContentLength = errors.New("content-length is not a number")
 )
@@ -83,7 +84,7 @@ func jsonBody(m *media, req *Request) (policy.Value, error) {
 func formBody(m *media, req *Request) (policy.Value, error) {
 	fields := url.Values{}
 	if !isASCII(req.Body) {
-		return policy.Null(), errBodyForm
+		return policy.Null(), because(errBodyForm, "it holds bytes beyond ASCII that are not escaped")
 	}
 	count := 0
 	for rest := req.Body; rest != ""; {
@@ -98,8 +99,15 @@ func formBody(m *media, req *Request) (policy.Value, error) {
 		}
 		name, err := url.QueryUnescape(key)
 		text, err2 := url.QueryUnescape(value)
-		if count++; err != nil || err2 != nil || count > maxFields || strings.IndexByte(pair, ';') >= 0 || !utf8.ValidString(name) || !utf8.ValidString(text) {
-			return policy.Null(), errBodyForm
+		switch count++; {
+		case err != nil, err2 != nil:
+			return policy.Null(), because(errBodyForm, "a percent sign is not followed by two hexadecimal digits")
+		case strings.IndexByte(pair, ';') >= 0:
+			return policy.Null(), because(errBodyForm, "it holds a semicolon that is not escaped, which separates fields for some readers")
+		case !utf8.ValidString(name), !utf8.ValidString(text):
+			return policy.Null(), because(errBodyForm, "a field is not UTF-8")
+		case count > maxFields:
+			return policy.Null(), because(errBodyForm, "it has too many fields")
 		}
 		if m.utf8(name) != nil || m.utf8(text) != nil {
 			return policy.Null(), errCharset
@@ -108,6 +116,9 @@ func formBody(m *media, req *Request) (policy.Value, error) {
 	}
 	return lists(fields), nil
 }
+
+// because says why a body is not what it should be. The words are fixed ones: a log that quotes no bodies gets them.
+func because(what error, why string) error { return fmt.Errorf("%w: %s", what, why) }
 
 // lists turns a query or a form into an object of arrays of strings.
 func lists(values url.Values) policy.Value {

@@ -268,7 +268,7 @@ func multipartOf(g *generator) sent {
 }
 
 func (g *generator) part(line string) string {
-	name := g.rare(g.pick("amount", "a", "b"), "file", "größe", "a b", `a\"b`, `a\b`, " a", "a ", "", "a%22b", "a%0Ab", "a;b", "a'b", "a[0]", "_charset_", "a=b", "a,b", "a\u00a0", "=?utf-8?q?x?=", "<a>", "a\x00", "a:b")
+	name := g.rare(g.pick("amount", "amount", "a", "b", "file"), "größe", "a b", `a\"b`, `a\b`, " a", "a ", "", "a%22b", "a%0Ab", "a;b", "a'b", "a[0]", "_charset_", "a=b", "a,b", "a\u00a0", "=?utf-8?q?x?=", "<a>", "a\x00", "a:b")
 	disposition := g.rare("Content-Disposition", "content-disposition", "CONTENT-DISPOSITION", "Content-Disposition ", "Content_Disposition", " Content-Disposition") + g.rare(": ", ":", ":  ", ":\t", " : ") +
 		g.rare("form-data", "attachment", "Form-Data", "form-data ", "inline", `"form-data"`) + g.rare("; ", ";", " ; ", ";\t", "; ; ", ", ") +
 		g.rare("name=", "Name=", "name =", "name= ", "name*=utf-8''", "name*0=", "n=") + g.rare(`"`+name+`"`, name, "'"+name+"'", `"`+name, name+`"`, `"`+name+`"x`) +

@@ -287,7 +287,16 @@ func TestBodyHeaders(t *testing.T) {
 // TestBodiesAsText refuses text with an exclamation mark, which may stand for any byte, where it would change what the rest means. It is said once.
 func TestBodiesAsText(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
-	g := openWith(t, gate.Config{Logger: zap.New(core)}, settings(), compile(t, showsBody), func(*gate.View) {})
+	g, err := gate.New(gate.Config{Logger: zap.New(core)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = g.Run(t.Context()) }()
+	t.Cleanup(func() { <-ended })
+	if err := g.Publish(t.Context(), func(v *gate.View) { v.Settings, v.Policy = settings(), compile(t, showsBody) }); err != nil {
+		t.Fatal(err)
+	}
 	if notices := g.Notices(); notices != nil {
 		t.Errorf("notices before any request: %q", notices)
 	}

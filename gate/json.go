@@ -21,7 +21,7 @@ const maxNesting = 500
 // In a lossy text an exclamation mark may have been any byte: in a name it is an error, as names that differ for the application would be one.
 func parseJSON(text string, lossy bool) (policy.Value, error) {
 	if !utf8.ValidString(text) {
-		return policy.Null(), errBodyJSON
+		return policy.Null(), because(errBodyJSON, "it is not UTF-8")
 	}
 	r := jsonReader{rest: text, lossy: lossy}
 	r.space()
@@ -30,7 +30,7 @@ func parseJSON(text string, lossy bool) (policy.Value, error) {
 		return policy.Null(), err
 	}
 	if r.space(); r.rest != "" {
-		return policy.Null(), errBodyJSON
+		return policy.Null(), because(errBodyJSON, "it goes on after the first value")
 	}
 	return v, nil
 }
@@ -54,7 +54,10 @@ func (r *jsonReader) take(c byte) bool {
 }
 
 func (r *jsonReader) value(depth int) (policy.Value, error) {
-	if r.rest == "" || depth > maxNesting {
+	if depth > maxNesting {
+		return nil, because(errBodyJSON, "it is nested too deeply")
+	}
+	if r.rest == "" {
 		return nil, errBodyJSON
 	}
 	switch r.rest[0] {
@@ -174,7 +177,7 @@ func (r *jsonReader) escaped(i int) (string, error) {
 		default:
 			char, n := unescape(s[i:])
 			if n == 0 {
-				return "", errBodyJSON
+				return "", because(errBodyJSON, "a string has an escape that is none, or half of a surrogate pair")
 			}
 			out = utf8.AppendRune(out, char)
 			i += n
@@ -222,8 +225,11 @@ func (r *jsonReader) number() (policy.Value, error) {
 	text := r.rest[:end]
 	r.rest = r.rest[end:]
 	v, err := policy.FromJSON(json.Number(text)) // which checks the grammar
-	if err != nil || !inRange(text) {
+	switch {
+	case err != nil:
 		return nil, errBodyJSON
+	case !inRange(text):
+		return nil, because(errBodyJSON, "a number is beyond the range of a float")
 	}
 	return v, nil
 }

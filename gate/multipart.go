@@ -18,7 +18,9 @@ const (
 	maxPartHeader  = 8 << 10
 )
 
-var errBodyMultipart = errors.New("the body is not multipart/form-data that every reader takes alike")
+var errDisposition = because(errBodyMultipart, `the content-disposition of a part is not form-data; name="..."; filename="..." with names that all readers take alike`)
+
+var errBodyMultipart = errors.New("the body is not multipart/form-data")
 
 // multipartBody reads multipart/form-data (RFC 7578): an object of arrays, strings or, for parts that are JSON, values.
 //
@@ -29,24 +31,27 @@ var errBodyMultipart = errors.New("the body is not multipart/form-data that ever
 func multipartBody(m *media, req *Request) (policy.Value, error) {
 	boundary, _ := m.param("boundary")
 	if !isBoundary(boundary) {
-		return policy.Null(), errBodyMultipart
+		return policy.Null(), because(errBodyMultipart, "the boundary is not one of RFC 2046")
 	}
 	delimiter := "--" + boundary
 	rest, found := strings.CutPrefix(req.Body, delimiter)
 	form := form{request: m, lossy: req.LossyBody, fields: map[string]*field{}}
 	for n := 0; ; n++ {
-		if !found || n > maxParts {
-			return policy.Null(), errBodyMultipart
+		switch {
+		case !found:
+			return policy.Null(), because(errBodyMultipart, "a delimiter does not stand where one belongs")
+		case n > maxParts:
+			return policy.Null(), because(errBodyMultipart, "it has too many parts")
 		}
 		if end, closed := strings.CutPrefix(rest, "--"); closed {
 			if strings.Trim(end, " \r\n") != "" {
-				return policy.Null(), errBodyMultipart
+				return policy.Null(), because(errBodyMultipart, "it goes on after the last delimiter")
 			}
 			return form.value(), nil
 		}
 		var section string
 		if section, rest, found = strings.Cut(rest, "\r\n"+delimiter); !found || strings.Contains(section, delimiter) {
-			return policy.Null(), errBodyMultipart
+			return policy.Null(), because(errBodyMultipart, "it has no last delimiter, or the text of one within a part")
 		}
 		if err := form.part(section); err != nil {
 			return policy.Null(), err
@@ -97,7 +102,7 @@ func (f *form) part(section string) error {
 	head, content, found := strings.Cut(section, "\r\n\r\n")
 	head, line := strings.CutPrefix(head, "\r\n")
 	if !found || !line {
-		return errBodyMultipart
+		return because(errBodyMultipart, "a part does not begin with header lines that end in CRLF")
 	}
 	p, err := f.head(head)
 	if err != nil || !p.named {
@@ -105,7 +110,7 @@ func (f *form) part(section string) error {
 	}
 	if p.kind != file {
 		if !utf8.ValidString(content) || f.request.utf8(content) != nil || p.media.utf8(content) != nil {
-			return errBodyMultipart
+			return because(errBodyMultipart, "a field is not UTF-8, or says that it is in another charset")
 		}
 		if p.name == "_charset_" && !strings.EqualFold(content, "utf-8") {
 			return errCharset
@@ -123,7 +128,7 @@ func (f *form) part(section string) error {
 		f.fields[p.name] = at
 	}
 	if at.kind != p.kind {
-		return errBodyMultipart
+		return because(errBodyMultipart, "a field and a file have one name")
 	}
 	at.values = append(at.values, value)
 	return nil
@@ -141,7 +146,7 @@ type partHead struct {
 func (f *form) head(lines string) (p partHead, err error) {
 	switch {
 	case len(lines) > maxPartHeader:
-		return p, errBodyMultipart
+		return p, because(errBodyMultipart, "the headers of a part are too long")
 	case f.lossy && strings.IndexByte(lines, '!') >= 0:
 		return p, errBodyText
 	}
@@ -151,7 +156,7 @@ func (f *form) head(lines string) (p partHead, err error) {
 		value = strings.Trim(value, " ")
 		key := fold(name)
 		if !found || !isToken(name) || seen[key] || len(seen) == maxPartHeaders || !isPartHeader(value) {
-			return p, errBodyMultipart
+			return p, because(errBodyMultipart, "a header line of a part is folded, repeated, too many, or not a name, a colon and a value without control characters")
 		}
 		seen[key] = true
 		if err := f.header(&p, key, strings.ToLower(name), value); err != nil {
@@ -159,7 +164,7 @@ func (f *form) head(lines string) (p partHead, err error) {
 		}
 	}
 	if !seen["content-disposition"] {
-		return p, errBodyMultipart
+		return p, because(errBodyMultipart, "a part has no content-disposition")
 	}
 	return p, nil
 }
@@ -173,7 +178,7 @@ func (f *form) header(p *partHead, key, name, value string) (err error) {
 	switch key {
 	case "content-disposition", "content-type", "content-transfer-encoding", "content-encoding":
 		if name != key {
-			return errBodyMultipart
+			return because(errBodyMultipart, "a header of a part is in another spelling")
 		}
 	}
 	switch key {
@@ -181,14 +186,14 @@ func (f *form) header(p *partHead, key, name, value string) (err error) {
 		return f.disposition(p, value)
 	case "content-type":
 		if p.media, err = strictMedia(value); err != nil || strings.HasPrefix(p.media.name, "multipart/") {
-			return errBodyMultipart
+			return because(errBodyMultipart, "the content-type of a part does not parse strictly, or is multipart")
 		}
 	case "content-transfer-encoding":
 		if lower := strings.ToLower(value); lower != "binary" && lower != "8bit" && lower != "7bit" {
-			return errBodyMultipart
+			return because(errBodyMultipart, "the content-transfer-encoding of a part is not binary, 8bit or 7bit")
 		}
 	case "content-encoding":
-		return errBodyMultipart
+		return because(errBodyMultipart, "a part has a content-encoding")
 	}
 	return nil
 }
@@ -198,17 +203,17 @@ func (f *form) header(p *partHead, key, name, value string) (err error) {
 func (f *form) disposition(p *partHead, value string) error {
 	params, ok := strings.CutPrefix(value, "form-data")
 	if !ok {
-		return errBodyMultipart
+		return errDisposition
 	}
 	all, ok := parseParams(params, false)
 	if !ok {
-		return errBodyMultipart
+		return errDisposition
 	}
 	for i, param := range all {
 		switch param.name {
 		case "name":
 			if i > 0 || !isFieldName(param.value) || f.request.utf8(param.value) != nil {
-				return errBodyMultipart
+				return errDisposition
 			}
 			p.name, p.named = param.value, true
 		case "filename":
@@ -217,14 +222,14 @@ func (f *form) disposition(p *partHead, value string) error {
 			}
 		case "filename*":
 			if p.kind != file || !isExtValue(param.value) {
-				return errBodyMultipart
+				return errDisposition
 			}
 		default:
-			return errBodyMultipart
+			return errDisposition
 		}
 	}
 	if p.kind != plainField && !p.named {
-		return errBodyMultipart
+		return errDisposition
 	}
 	return nil
 }

@@ -186,6 +186,10 @@ routes:
     routes:
       - {route: GET y/, own: true}
 `},
+		"bodies that stay unread": {
+			kept:  "framework: flask\nroutes:\n  - {route: POST /a, body: ignore}\n",
+			found: "framework: flask\nroutes:\n  - POST /a\n  - POST /b\n",
+			want:  "framework: flask\nroutes:\n  - route: POST /a\n    body: ignore\n  - POST /b\n"},
 		"another framework": {
 			kept:  "framework: django\nserver: asgi\nmount: /api\nroutes:\n  - GET /a/\n",
 			found: "framework: openapi\nroutes:\n  - GET /a/\n",
