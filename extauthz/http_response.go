@@ -52,6 +52,12 @@ func (h *HTTP) denied(a *gate.Answer) reply {
 			out.headers = append(out.headers, gate.Header{Name: add.Name, Value: add.Value})
 		}
 	}
+	if out.status != a.Status && a.Unsent.Body != "" { // the policy's status has no content, and this one does
+		out.body = text(a.Unsent.Body)
+		if a.Unsent.Type != "" {
+			out.headers = append(out.headers, gate.Header{Name: "content-type", Value: a.Unsent.Type})
+		}
+	}
 	return out
 }
 

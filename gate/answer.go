@@ -29,10 +29,14 @@ type Answer struct {
 	RemoveQuery []string
 
 	Body     string         // of a denial
+	Unsent   Content        // of a denial whose status has none, for transports that answer with another status
 	Metadata map[string]any // dynamic metadata besides decision_id, as plain JSON
 
 	Trace Trace
 }
+
+// Content is a body and its type.
+type Content struct{ Type, Body string }
 
 // Trace says how an Answer came about. It is for operators' tools: no transport shows it to a client.
 type Trace struct {
@@ -263,7 +267,7 @@ func (c *call) deny(why Reason, status int) Answer {
 
 // bodyChosen reports whether the policy said what the client is to read, which may be nothing.
 func (c *call) bodyChosen(why Reason) bool {
-	return (why == Denied || why == NoCredential) && c.decision.EmptyBody
+	return (why == Denied || why == NoCredential) && c.decision.EmptyBody()
 }
 
 // withoutContent takes off what an answer without content cannot have (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5): HTTP/2 clients give up
@@ -274,9 +278,13 @@ func (a *Answer) withoutContent() {
 	default:
 		return
 	}
-	a.Body = ""
+	a.Unsent, a.Body = Content{Body: a.Body}, ""
 	a.Set = slices.DeleteFunc(a.Set, func(h HeaderOption) bool {
-		return strings.EqualFold(h.Name, "content-type") || strings.EqualFold(h.Name, "content-length") || strings.EqualFold(h.Name, "transfer-encoding")
+		if strings.EqualFold(h.Name, "content-type") {
+			a.Unsent.Type = h.Value
+			return true
+		}
+		return strings.EqualFold(h.Name, "content-length")
 	})
 }
 

@@ -25,9 +25,8 @@ type Decision struct {
 	SetQuery        []QueryParameter // allow
 	RemoveQuery     []string         // allow
 
-	Body      string // deny
-	EmptyBody bool   // deny: the policy wants a body without anything in it, rather than the usual one
-	Status    int    // deny: 200 to 599; 0 is the default
+	Body   string // deny
+	Status int    // deny: 200 to 599; 0 is the default
 	// Metadata is dynamic_metadata as plain JSON with json.Number for numbers; nil where the policy gave none. The
 	// receiver owns it.
 	Metadata map[string]any
@@ -37,6 +36,12 @@ type Decision struct {
 	// Kept is room for what the receiver makes of Result, as every request that gets a remembered decision gets the same Result: MaxKept
 	// bytes at most, and no more than Result takes. It is nil where nobody will get it again.
 	Kept *atomic.Value
+}
+
+// EmptyBody reports whether the policy wants a denial without anything in its body, rather than the usual one.
+func (d *Decision) EmptyBody() bool {
+	v, ok := d.Result.(ast.Object)
+	return ok && !d.Allowed && d.Body == "" && member(v, "body") != nil
 }
 
 // MaxKept bounds what a Decision's Kept is given, in bytes.
@@ -154,7 +159,6 @@ func (o output) deny(d *Decision, v ast.Object) (err error) {
 	if d.Body, err = text(v, "body"); err != nil {
 		return err
 	}
-	d.EmptyBody = d.Body == "" && member(v, "body") != nil
 	if d.Reason, err = text(v, "reason"); err != nil {
 		return err
 	}
