@@ -33,7 +33,7 @@ type pythonOptions struct {
 	dir         string
 	timeout     time.Duration
 	trust       []string
-	progress    io.Writer // nil: none is told
+	command     *cobra.Command // on whose standard error progress is told
 }
 
 func (o *pythonOptions) flags(c *cobra.Command) {
@@ -41,7 +41,7 @@ func (o *pythonOptions) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.dir, "dir", "", "directory that the application's modules are in (default: the current one)")
 	c.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long the application may take to be imported")
 	c.Flags().StringArrayVar(&o.trust, "trust", nil, "middleware, as in shop.middleware.Tenant, of which you know that it does not change which route a request takes")
-	o.progress = c.ErrOrStderr()
+	o.command = c
 }
 
 // read imports the application, and tells what it waits for once that takes long.
@@ -49,8 +49,8 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 	if o.timeout < 0 {
 		return nil, nil, usageError{fmt.Errorf("--timeout %s: it must be more than nothing", o.timeout)}
 	}
-	if o.progress != nil {
-		defer tellProgress(o.progress, target, time.Now(), 3*time.Second)()
+	if o.command != nil {
+		defer tellProgress(o.command.ErrOrStderr(), target, time.Now(), 3*time.Second)()
 	}
 	return routes.ImportPython(ctx, routes.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
 		Timeout: o.timeout, Trust: o.trust})
