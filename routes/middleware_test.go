@@ -43,8 +43,11 @@ func TestMiddlewareThatChangesTheRoute(t *testing.T) {
 		if t.Failed() {
 			t.Logf("%s\n%s", notices, table.YAML())
 		}
-		if outside, _ := importApp(t, routes.PythonApp{Framework: framework.name, Target: framework.module + ":outside()"}); outside.Match("GET", "x", "/public").Outcome != routes.Refused {
-			t.Errorf("%s: %s", framework.name, outside.YAML())
+		outside, _ := importApp(t, routes.PythonApp{Framework: framework.name, Target: framework.module + ":outside()"})
+		for _, path := range []string{"/public", "/sub/public", "/foreign/x", "/foreign", "/"} {
+			if m := outside.Match("GET", "x", path); m.Outcome != routes.Refused {
+				t.Errorf("%s %s: %s\n%s", framework.name, path, m.Outcome, outside.YAML())
+			}
 		}
 		if framework.name != routes.FastAPI {
 			continue
@@ -82,15 +85,26 @@ func namesIn(t *testing.T, module, dict string) []string {
 
 func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 	for middleware, want := range map[string]routes.Outcome{
-		"Plain": routes.Matched, "plain_function": routes.Matched, "Base": routes.Matched,
-		"ByHost": routes.Refused, "Named": routes.Refused, "Path": routes.Refused, "Method": routes.Refused, "Calls": routes.Refused,
-		"CallsMatch": routes.Refused, "Meta": routes.Refused, "Inherits": routes.Refused, "function": routes.Refused,
+		"Plain plain_function Base":          routes.Matched,
+		"ByHost Named Path Method":           routes.Refused,
+		"Calls CallsMatch Meta Inherits":     routes.Refused,
+		"Plain function plain_function Base": routes.Refused,
 	} {
 		t.Run(middleware, func(t *testing.T) {
-			t.Setenv("DJANGOMW", "djangomw.mw."+middleware)
+			names := strings.Fields(middleware)
+			t.Setenv("DJANGOMW", "djangomw.mw."+strings.Join(names, " djangomw.mw."))
 			table, notices := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
-			if m := table.Match("GET", "x", "/public/"); m.Outcome != want {
-				t.Errorf("%s, want %s\n%s\n%s", m.Outcome, want, notices, table.YAML())
+			m := table.Match("GET", "x", "/public/")
+			if m.Outcome != want {
+				t.Fatalf("%s, want %s\n%s\n%s", m.Outcome, want, notices, table.YAML())
+			}
+			for _, name := range names {
+				harmless := name == "Plain" || name == "plain_function" || name == "Base"
+				if said := m.Route.Unsupported; !harmless && name != "Inherits" && !strings.Contains(said, "djangomw.mw."+name+".") && !strings.Contains(said, "djangomw.mw."+name+" ") {
+					t.Errorf("%s is not said to change the route: %s", name, said)
+				} else if name == "Inherits" && !strings.Contains(said, "djangomw.mw.choose ") {
+					t.Errorf("what %s calls is not said to change the route: %s", name, said)
+				}
 			}
 		})
 	}

@@ -30,8 +30,22 @@
 // framework do it, so "%2F" separates segments. Parameters are the decoded strings on the URL, never converted.
 // A path in one of the ambiguous Forms is Refused unless the table (Allowing) or the route that it reaches allows it.
 //
-// A route that can't be expressed (a lookahead, say) is not left out: it stands in the table with unsupported: and the
-// reason, and every path that begins like it and reaches it is Refused, for no one can say which route it will take.
+// A route that can't be expressed (a pattern with flags, say) is not left out: it stands in the table with unsupported: and
+// the reason, and every path that begins like it and reaches it is Refused, for the route it will take cannot be determined.
+//
+// Lookarounds, references, possessive and atomic groups are matched by a backtracking engine under limits of time and length.
+// Past those a path is Refused as well; it never falls through to the next route.
+//
+// # WebSockets
+//
+// They are routes of a method of their own, WEBSOCKET, which no request has: Match is asked with it about a request that opens
+// one. ANY does not include it. What sees such a request are WEBSOCKET's routes alone, and the groups that hold them.
+//
+// # Routes that may be passed by
+//
+// Django tries the next pattern where a converter's to_python raises ValueError. What it refuses is not known here, so that every
+// converter of the application's own that is not exact: makes its routes unsure: Match.Also has the further routes that may take
+// the request, up to the first that is sure. An include that is unsure: does the same.
 //
 // # Where the table and the application may part
 //
@@ -41,9 +55,10 @@
 //     have an answer here.
 //   - What makes Starlette answer 500 while it looks for a route (an int of more than 4300 digits) is 404 here.
 //   - Django answers 400 where its redirect would be longer than 2048 characters; here it is a redirect.
-//   - Values that an application's own converter refuses in its to_python are not known here; the importer says so.
+//   - Values that an application's own converter refuses in its to_python are not known here: Flask answers 404 and Starlette
+//     500, where there is a match here.
 //   - Werkzeug's and re's \d take every decimal digit of the Unicode version that the interpreter has; Go's may be newer.
-//   - Websocket routes are left out; extra arguments and defaults that are not on the URL are no parameters.
+//   - Extra arguments and defaults that are not on the URL are no parameters.
 //   - Flask behind ports: ":80" and ":443" are dropped from the host whatever the scheme is.
 //
 // # Sources of the rules

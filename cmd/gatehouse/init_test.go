@@ -165,7 +165,8 @@ func (c writtenTest) run(t *testing.T, g *gate.Gate) {
 	if c.as != "" {
 		who = identity.Identity{Type: identity.TypeJWT, Identity: c.as, Subject: c.as, Roles: c.roles, Authenticated: true}
 	}
-	a := g.Check(t.Context(), &gate.Request{Method: c.method, Host: c.host, Path: c.path, Scheme: "http", Protocol: "HTTP/1.1", As: &who})
+	try := attempt{method: c.method, host: c.host, path: c.path, as: &who}
+	a := g.Check(t.Context(), try.request())
 	if a.Allow != c.allow {
 		t.Errorf("%s %s as %q %v: allow is %t (%v)", c.method, c.path, c.as, c.roles, a.Allow, a.Trace.Cause)
 	}

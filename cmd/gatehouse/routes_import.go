@@ -31,11 +31,48 @@ type importer struct {
 type pythonOptions struct {
 	interpreter string
 	dir         string
+	timeout     time.Duration
+	trust       []string
+	command     *cobra.Command // on whose standard error progress is told
 }
 
 func (o *pythonOptions) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.interpreter, "python", "", "the application's own Python, as in .venv/bin/python (default: python3)")
 	c.Flags().StringVar(&o.dir, "dir", "", "directory that the application's modules are in (default: the current one)")
+	c.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long the application may take to be imported")
+	c.Flags().StringArrayVar(&o.trust, "trust", nil, "middleware, as in shop.middleware.Tenant, of which you know that it does not change which route a request takes")
+	o.command = c
+}
+
+// read imports the application, and tells what it waits for once that takes long.
+func (o pythonOptions) read(ctx context.Context, framework, target string) (*routes.Table, []routes.Notice, error) {
+	if o.timeout < 0 {
+		return nil, nil, usageError{fmt.Errorf("--timeout %s: it must be more than nothing", o.timeout)}
+	}
+	if o.command != nil {
+		defer tellProgress(o.command.ErrOrStderr(), target, time.Now(), 3*time.Second)()
+	}
+	return routes.ImportPython(ctx, routes.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
+		Timeout: o.timeout, Trust: o.trust})
+}
+
+// tellProgress writes every now and then that an import is still under way, until the function that it returns was called.
+func tellProgress(w io.Writer, target string, start time.Time, every time.Duration) (stop func()) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				fmt.Fprintf(w, "importing %s: %s\n", target, time.Since(start).Round(time.Second))
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
 }
 
 // importers are the ways to get a table; `gatehouse init` takes them as well.
@@ -44,7 +81,7 @@ func importers() []importer {
 		return importer{name: framework, argument: argument, example: example, python: true,
 			short: "Read the routes of a " + map[string]string{routes.Flask: "Flask", routes.FastAPI: "FastAPI or Starlette", routes.Django: "Django"}[framework] + " application",
 			read: func(ctx context.Context, from string, o pythonOptions) (*routes.Table, []routes.Notice, error) {
-				return routes.ImportPython(ctx, routes.PythonApp{Framework: framework, Target: from, Python: o.interpreterPath(), Dir: o.dir})
+				return o.read(ctx, framework, from)
 			}}
 	}
 	return []importer{
@@ -167,6 +204,9 @@ func (d destination) validate() error {
 
 // deliver writes the table, or the drift where there is one already.
 func (d destination) deliver(ctx context.Context, table *routes.Table, w, messages io.Writer) error {
+	if _, _, err := routes.Parse(d.file, table.YAML()); err != nil {
+		return fmt.Errorf("the imported table cannot be read back, and is not written: %w\nthis is a fault of Gatehouse: please report it with the application's routes", err)
+	}
 	if d.file == "-" {
 		_, err := w.Write(table.YAML())
 		return err

@@ -133,9 +133,9 @@ def flask_table(target, notes):
     for prefix, (mounted, why) in sorted(mounts.items()):
         if isinstance(why, str):  # another framework's
             notes.append(f"{prefix}: {why} is mounted there, whose routes are not known: one route stands for all of them")
-            routes = [entry("route", None, "/<path:path>"), "ANY /"]
+            routes = unknowable(reasons) + [entry("route", None, "/<path:path>"), "ANY /"]
         else:
-            routes = unknowable(why) + flask_routes(mounted, url_map, converters, notes)
+            routes = unknowable(reasons + why) + flask_routes(mounted, url_map, converters, notes)
         table["routes"].append({"mount": prefix, "routes": routes})
     if converters:
         table["converters"] = converters

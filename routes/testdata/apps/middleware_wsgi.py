@@ -132,4 +132,4 @@ def everything():
 
 
 def outside():
-    return closure(app())
+    return closure(DispatcherMiddleware(app(), {"/sub": app(), "/foreign": foreign}))

@@ -1,0 +1,206 @@
+package routes
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Django's part of trying patterns in order: includes, what happens where a converter refuses a value, and parameters.
+
+// include looks inside an include of Django; when nothing there matches, the search goes on behind it.
+func (s *search) include(i int) {
+	e := &s.list.entries[i]
+	var rest string
+	if e.plain {
+		var ok bool
+		if rest, ok = strings.CutPrefix(s.path, e.pat.fixed); !ok {
+			return
+		}
+	} else {
+		scratch := caps{stuck: s.stuck}
+		var ok bool
+		rest, ok = e.pat.capture(s.path, &scratch)
+		if s.stuck = scratch.stuck; !ok {
+			return
+		}
+	}
+	if s.depth+1 >= maxDepth {
+		return
+	}
+	inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1, stuck: s.stuck}
+	found := inner.django()
+	if s.stuck = inner.stuck; found.n > 0 {
+		found.unsure = found.unsure || e.unsure || e.pat.unsure
+		s.full, s.below = i, found
+		s.below.levels[s.depth] = level{pat: e.pat, path: s.path}
+	}
+}
+
+// django resolves as URLResolver.resolve does: depth first, in order.
+func (s *search) django() hit {
+	s.run()
+	if s.full == none {
+		return hit{}
+	}
+	e := &s.list.entries[s.full]
+	if e.group != nil {
+		return s.below
+	}
+	return s.arrive(e)
+}
+
+// arrive ends at a leaf.
+func (s *search) arrive(e *entry) hit {
+	found := e.leaf(s.method)
+	found.levels[s.depth] = level{pat: e.pat, path: s.path}
+	found.n = s.depth + 1
+	found.unsure = e.unsure || e.pat.unsure
+	return found
+}
+
+// matchDjango is URLResolver behind CommonMiddleware: what resolves nowhere is redirected when it would with a slash.
+func (t *Table) matchDjango(method, path string) Match {
+	if path == "" {
+		path = "/" // WSGIRequest
+	}
+	s := search{list: t.list, rule: &t.settings, method: upper(method), path: path}
+	found := s.django()
+	switch {
+	case s.stuck:
+		return Match{Outcome: Refused}
+	case found.unsure:
+		return s.unsureDjango()
+	case found.n > 0:
+		return found.djangoMatch()
+	case method == WebSocket || !t.appendSlash || strings.HasSuffix(path, "/") || !strings.HasPrefix(path, "/"):
+		return Match{}
+	}
+	s.path += "/"
+	again := s.django()
+	switch {
+	case s.stuck:
+		return Match{Outcome: Refused}
+	case again.outcome == Refused:
+		return Match{Outcome: Refused, Route: again.route}
+	case again.n > 0 && (again.unsure || !again.route.noAppendSlash):
+		return Match{Outcome: Redirect, Route: again.route, slashes: true}
+	}
+	return Match{}
+}
+
+func (h *hit) djangoMatch() Match {
+	params, ok := h.djangoParams()
+	if !ok {
+		return Match{Outcome: Refused, Route: h.route}
+	}
+	return Match{Outcome: h.outcome, Route: h.route, Params: params}
+}
+
+// maxCandidates bounds how many routes may have to allow one request.
+const maxCandidates = 16
+
+// unsureDjango collects every route that may take the request, where the first may be passed by: up to the first one that is
+// sure. What answers 405 reaches no view, whatever the others do.
+func (s *search) unsureDjango() Match {
+	again := search{list: s.list, rule: s.rule, method: s.method, path: s.path}
+	var found []hit
+	again.candidates(&found)
+	if again.stuck || len(found) > maxCandidates || len(found) == 0 {
+		return Match{Outcome: Refused}
+	}
+	var m Match
+	for i := range found {
+		one := found[i].djangoMatch()
+		switch {
+		case one.Outcome == Refused:
+			return one
+		case i == 0, m.Outcome != Matched && one.Outcome == Matched:
+			m = one
+		case one.Outcome == Matched:
+			m.Also = append(m.Also, one)
+		}
+	}
+	return m
+}
+
+// candidates appends what may take the request, in order. sure says that the last of them does, unless an earlier one did.
+func (s *search) candidates(found *[]hit) (sure bool) {
+	for i := range s.list.entries {
+		e := &s.list.entries[i]
+		if !s.sees(e) || s.stuck || len(*found) > maxCandidates {
+			continue
+		}
+		if e.opaque {
+			if strings.HasPrefix(s.path, e.pat.fixed) {
+				*found = append(*found, s.arrive(e))
+				return true
+			}
+			continue
+		}
+		if !strings.HasPrefix(s.path, e.pat.fixed) {
+			continue
+		}
+		var scratch caps
+		rest, ok := e.pat.capture(s.path, &scratch)
+		s.stuck = s.stuck || scratch.stuck
+		if !ok {
+			continue
+		}
+		unsure := e.unsure || e.pat.unsure
+		if e.group == nil {
+			*found = append(*found, s.arrive(e))
+		} else if s.depth+1 < maxDepth {
+			inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1}
+			first := len(*found)
+			unsure = !inner.candidates(found) || unsure
+			s.stuck = s.stuck || inner.stuck
+			for j := range (*found)[first:] {
+				(*found)[first+j].levels[s.depth] = level{pat: e.pat, path: s.path}
+			}
+		}
+		if !unsure {
+			return true
+		}
+	}
+	return false
+}
+
+// djangoParams merges the levels' groups as URLResolver.resolve does: inner named ones over outer ones; the positional
+// ones of a level only where neither that level nor one inside it has named ones.
+func (h *hit) djangoParams() (params []Param, ok bool) {
+	if h.outcome != Matched {
+		return nil, true
+	}
+	var named, out caps
+	for i := range h.levels[:h.n] {
+		if l := &h.levels[i]; !l.pat.positional() {
+			l.pat.capture(l.path, &out)
+		}
+	}
+	first := h.n // the outermost level whose positional groups count
+	for first > 0 && named.n == 0 {
+		if l := &h.levels[first-1]; !l.pat.positional() {
+			l.pat.capture(l.path, &named)
+		}
+		first--
+	}
+	position := 0
+	for i := first; i < h.n; i++ {
+		l := &h.levels[i]
+		if !l.pat.positional() {
+			continue
+		}
+		var own caps
+		l.pat.capture(l.path, &own)
+		out.stuck = out.stuck || own.stuck
+		for j := range own.n {
+			out.set(positionName(position), own.values[j])
+			position++
+		}
+	}
+	return out.params(), !out.stuck && !named.stuck
+}
+
+func (p *pattern) positional() bool { return len(p.names) > 0 && p.names[0] == "0" }
+
+func positionName(i int) string { return strconv.Itoa(i) }
