@@ -1,9 +1,9 @@
-# Everything that a target needs it sets up by itself: .venv is made by the programs that use it.
+# Everything that a target needs it sets up by itself: .venv, .venv-routes and nginx are made or installed by the tests that use them.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs clean nginx
+.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -17,7 +17,7 @@ help:
 	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
-	@echo "make profile    where the CPU of a decision goes, by package; and docs/performance.svg"
+	@echo "make profile    where the CPU of a decision goes, by package"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
@@ -31,28 +31,19 @@ build:
 demo: build
 	@bin/gatehouse demo
 
-# The frameworks that package routes is compared with, in a virtual environment of their own.
-export GATEHOUSE_PYTHON = $(CURDIR)/.venv-routes/bin/python
-
-.venv-routes/stamp: routes/testdata/requirements.txt
-	rm -rf .venv-routes
-	python3 -m venv .venv-routes
-	.venv-routes/bin/python -m pip install --quiet --disable-pip-version-check -r routes/testdata/requirements.txt
-	touch $@
-
-nginx:
-	@sh hack/need-nginx.sh
-
 # The end-to-end tests run alone, because they measure times, and always, because Go cannot see what they depend on.
 UNIT = $$(go list ./... | grep -v '/envoy$$')
 
 # go test, which also fails where a test prints a token. Excepted are those whose subject is to print one.
 GOTEST = go run ./hack/testlog -except 'hack/testlog |cmd/gatehouse TestScripts/(config_headers|token)' --
 
-test: .venv-routes/stamp nginx
-	$(GOTEST) -race -timeout 10m $(UNIT)
-	$(GOTEST) -race -timeout 10m -count=1 ./envoy
-	$(GOTEST) $(ALLOCATIONS)
+# All three run, also where one before has failed.
+test:
+	@code=0; \
+	$(GOTEST) -race -timeout 10m $(UNIT) || code=1; \
+	$(GOTEST) -race -timeout 10m -count=1 ./envoy || code=1; \
+	$(GOTEST) $(ALLOCATIONS) || code=1; \
+	exit $$code
 
 # Allocations per decision are exact, but not under the race detector.
 ALLOCATIONS = -count=1 -run '^TestAllocations$$' ./gate ./extauthz ./decisionlog ./identity
@@ -61,14 +52,14 @@ allocations:
 	GATEHOUSE_RECORD_ALLOCATIONS=1 go test $(ALLOCATIONS)
 	git --no-pager diff --stat -- '*/testdata/allocations.txt'
 
-test-full: .venv-routes/stamp nginx
+test-full:
 	$(GOTEST) -race -timeout 40m -tags full $(UNIT)
 	$(GOTEST) -race -timeout 40m -tags full -count=1 ./envoy
 	$(GOTEST) $(ALLOCATIONS)
 	$(MAKE) attack-mutations
 
 # The same tests on the reference path: each request evaluated, with all of its input, by generated code.
-test-plain: nginx
+test-plain:
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m ./gate ./extauthz
 	GATEHOUSE_PLAIN=1 $(GOTEST) -race -timeout 10m -count=1 ./envoy
 
@@ -130,7 +121,7 @@ bench-log: build
 
 profile:
 	go build -tags pprof -o bin/gatehouse-pprof ./cmd/gatehouse
-	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile -flame docs/performance.svg
+	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile
 
 SOAK = 30m
 
@@ -150,4 +141,4 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 
 clean:
-	rm -rf bin .demo .venv .venv.lock .venv-routes .keycloak
+	rm -rf bin .demo .venv .venv.lock .venv-routes .venv-routes.lock .keycloak

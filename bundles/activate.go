@@ -34,15 +34,17 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 	began := time.Now()
 	list := m.candidates(func(*source) bool { return true })
 	snapshot, err := m.check(ctx, list)
+	if err == nil {
+		err = staged(stagePublishing, m.publish(ctx, snapshot))
+	}
 	if err != nil && ctx.Err() == nil {
 		alone := m.candidates(func(s *source) bool { return slices.Contains(read, s) })
 		if m.complete(alone) && !slices.Equal(alone, list) {
 			list = alone
-			snapshot, err = m.check(ctx, list)
+			if snapshot, err = m.check(ctx, list); err == nil {
+				err = staged(stagePublishing, m.publish(ctx, snapshot))
+			}
 		}
-	}
-	if err == nil {
-		err = staged(stagePublishing, m.publish(ctx, snapshot))
 	}
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
@@ -50,6 +52,8 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 	if err != nil {
 		m.fail(read, err)
 		for _, s := range read {
+			s.again(mayPass(err), time.Since(began))
+			_ = s.latest.copy.store("") // packed it takes less memory while it waits
 			s.latest.told(err)
 		}
 		return err
@@ -70,7 +74,7 @@ func (m *Manager) candidates(useLatest func(*source) bool) (list []*candidate) {
 		c := s.active
 		switch {
 		case s.pin != nil && (s.latest == nil || s.heldBack()):
-			c = s.pin.use
+			c = s.pin.made
 		case useLatest(s) && s.latest != nil:
 			c = s.latest
 		}
@@ -79,10 +83,10 @@ func (m *Manager) candidates(useLatest func(*source) bool) (list []*candidate) {
 	return list
 }
 
-// complete reports whether a list has a bundle of every source that must be there.
+// complete reports whether a list has a bundle of every source that must be there: also of an optional one that is pinned.
 func (m *Manager) complete(list []*candidate) bool {
 	for i, s := range m.sources {
-		if list[i] == nil && !s.Optional {
+		if list[i] == nil && (!s.Optional || s.pin != nil) {
 			return false
 		}
 	}
@@ -95,15 +99,24 @@ func (m *Manager) check(ctx context.Context, list []*candidate) (*policy.Snapsho
 	if !m.complete(list) {
 		return nil, errIncomplete
 	}
-	if l := m.loaded; l != nil && slices.EqualFunc(l.list, list, sameDigest) {
+	if l := m.loaded; l != nil && slices.EqualFunc(l.list, list, sameFiles) {
 		return l.snapshot, nil
+	}
+	return m.checked(ctx, list, true)
+}
+
+func (m *Manager) checked(ctx context.Context, list []*candidate, test bool) (*policy.Snapshot, error) {
+	if err := m.verified(list); err != nil {
+		return nil, err
 	}
 	snapshot, err := policy.Compile(ctx, m.cfg.Policy, bundlesOf(list))
 	if err != nil {
 		return nil, err
 	}
-	if err := m.test(ctx, list); err != nil {
-		return nil, err
+	if test {
+		if err := m.test(ctx, list); err != nil {
+			return nil, err
+		}
 	}
 	if m.cfg.Smoke != nil {
 		if err := staged(stageSmoke, m.cfg.Smoke(ctx, snapshot)); err != nil {
@@ -113,11 +126,46 @@ func (m *Manager) check(ctx context.Context, list []*candidate) (*policy.Snapsho
 	return snapshot, staged(stageWarming, m.warm(ctx, snapshot))
 }
 
-func sameDigest(a, b *candidate) bool {
+// sameFiles reports whether two candidates were made of the same files, tests and signature among them.
+func sameFiles(a, b *candidate) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Digest() == b.Digest()
+	return a.key == b.key
+}
+
+// verified looks at the signatures again of what would become active and was verified some time ago, or with keys that are not the same
+// any more: between then and now it may have waited for something else.
+func (m *Manager) verified(list []*candidate) error {
+	for i, s := range m.sources {
+		c := list[i]
+		if c == nil || s.Verification == nil || c == s.active {
+			continue
+		}
+		if since := m.cfg.Clock().Sub(c.verified); since >= 0 && since < verifiedFor && slices.EqualFunc(s.Verification.look(), c.keys, sameFile) {
+			continue
+		}
+		if err := m.reverify(s, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const verifiedFor = time.Minute
+
+// reverify verifies a candidate's signature with the keys of now.
+func (m *Manager) reverify(s *source, c *candidate) error {
+	keys := s.Verification.look()
+	d, err := c.copy.delivery(s.Name, m.cfg.Limits)
+	if err != nil {
+		return err
+	}
+	if err := s.Verification.Verify(s.Name, d.files, m.cfg.Clock()); err != nil {
+		return err
+	}
+	c.keys, c.verified = keys, m.cfg.Clock()
+	return nil
 }
 
 // test runs the own tests of the bundles that are not active yet, together with all others.
@@ -196,6 +244,7 @@ func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took t
 // activated notes what a source's bundle in the published snapshot is.
 func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
 	s.active, s.highest = c, max(s.highest, c.serial)
+	m.dirty = true
 	if s.remote != nil {
 		s.remote.active.Store(s.highest)
 	}
@@ -211,8 +260,8 @@ func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
 // logNotices logs what the snapshot before this one had not said already.
 func (m *Manager) logNotices(snapshot *policy.Snapshot) {
 	said := map[string]bool{}
-	if m.now != nil {
-		for _, notice := range m.now.snapshot.Notices() {
+	if m.snapshot != nil {
+		for _, notice := range m.snapshot.Notices() {
 			said[notice] = true
 		}
 	}
@@ -226,6 +275,7 @@ func (m *Manager) logNotices(snapshot *policy.Snapshot) {
 // current notes that nothing is wrong with what the source holds.
 func (m *Manager) current(s *source) {
 	s.status.Stage, s.status.Error, s.status.File, s.status.Line = "", "", "", 0
+	s.retry, s.told = retry{}, ""
 	m.metrics.current(s.Name, m.cfg.Clock())
 }
 
@@ -235,6 +285,11 @@ func (m *Manager) fail(sources []*source, err error) {
 		first, ok := problemIn(s, err)
 		if !ok && len(sources) > 1 {
 			first = policy.Problem{Stage: first.Stage}
+		}
+		if text := first.Stage + ": " + err.Error(); s.told == text {
+			continue // the same again, and nothing new of it
+		} else {
+			s.told = text
 		}
 		s.status.Stage, s.status.File, s.status.Line, s.status.Error = first.Stage, first.File, first.Line, err.Error()
 		m.metrics.failed(s.Name, first.Stage)

@@ -71,13 +71,13 @@ type Config struct {
 	SkipTests   bool          // they are not run
 
 	// Keep is how many snapshots are kept to roll back to, at most 100; default 5, below zero none. Of larger ones fewer are
-	// kept: the files of all of them together have at most KeepBytes, default 16 MiB, except for the last one. Compiled, data
-	// takes about ten times the memory that it has as JSON.
+	// kept: the files of all of them together have at most KeepBytes, default 16 MiB, except for the last one. They are kept packed, in
+	// Dir or else in memory, and compiled when they are gone back to.
 	Keep      int
 	KeepBytes int64
 
-	// Dir is where the last good bundle of each remote source is kept, to begin with when the source cannot be reached. It
-	// is made where it is missing. Empty: nothing is kept.
+	// Dir is where the last good bundle of each remote source is kept, to begin with when the source cannot be reached, and where the
+	// history, pins and serials of all sources outlive a restart. It is made where it is missing. Empty: nothing is kept.
 	Dir string
 
 	// Past keeps every bundle that was active by its digest.
@@ -88,8 +88,9 @@ type Config struct {
 	// snapshot withdraws the policy: nothing may be decided by it any more (Remote.Withdraw).
 	Publish func(context.Context, *policy.Snapshot) error
 
-	// Succeeds is the manager of the configuration before this one, if there was any. What was rolled back there is not
-	// activated here either, and a serial that was active there is not undercut. The history begins anew.
+	// Succeeds is the manager of the configuration before this one, if there was any. Its history goes on: what was rolled back there
+	// is not activated here either, and a serial that was active there is not undercut. Without it the history is the one in Dir. All that
+	// becomes active of it is made again, and has to pass every check of this configuration.
 	Succeeds *Manager
 
 	Report *Report // where the state of the bundles is reported to; nil: nowhere
@@ -142,30 +143,50 @@ type Manager struct {
 	sources  []*source
 	status   atomic.Pointer[[]Status]
 	earlier  atomic.Pointer[[]Activation]
-	legacy   atomic.Pointer[map[string]legacy] // by source
+	legacy   atomic.Pointer[legacy] // for the manager that comes after this one
+	took     *legacy                // what New inherited of cfg.Succeeds
+	state    *stateFile             // nil: nothing outlives the process
+	degraded atomic.Pointer[[]string]
+	nudged   chan struct{} // buffered: says that something else has changed that a bundle may have failed on
 
 	commands chan command
-	loaded   *activation // by Load, for Run to begin with
+	loaded   *loaded // by Load, for Run to begin with
 
 	// Below: Run's goroutine only.
-	now     *activation   // what is active; nil before the first
-	history []*activation // oldest first, now among them
-	serial  uint64        // of the last activation
-	watcher *watcher
+	now      *activation      // what is active; nil before the first
+	snapshot *policy.Snapshot // of now
+	last     *activation      // what was active in the configuration or the process before, where that is in the history
+	history  []*activation    // oldest first, now among them
+	serial   uint64           // of the last activation
+	dirty    bool             // what is to be left has changed since it was saved
+	unsaved  string           // why it could not be
+	watcher  *watcher
+
+	stateLost string // what of the process before could not be read
 
 	withdrawn bool // active was published and then withdrawn, because a bundle of it expired
+}
+
+// loaded is what Load made.
+type loaded struct {
+	snapshot *policy.Snapshot
+	list     []*candidate
 }
 
 // source is the state of one source. Run's goroutine owns it.
 type source struct {
 	Source
-	fetch   fetcher       // nil for a source with a path; set by New
-	remote  *remote       // what fetch belongs to
-	expired bool          // the remote source has not confirmed the bundle for too long, and so it must not decide
-	active  *candidate    // in the published snapshot
-	latest  *candidate    // read last; differs from active after a failure to compile; nil after a failure to read
-	pin     *pin          // nil unless it was rolled back
-	highest int64         // the highest serial that was ever active
+	fetch   fetcher    // nil for a source with a path; set by New
+	remote  *remote    // what fetch belongs to
+	expired bool       // the remote source has not confirmed the bundle for too long, and so it must not decide
+	active  *candidate // in the published snapshot
+	latest  *candidate // read last; differs from active after a failure to compile; nil after a failure to read
+	pin     *pin       // nil unless it was rolled back
+	highest int64      // the highest serial that was ever active
+	retry   retry
+	trying  bool          // what it has is on its way as another attempt, and not because it changed
+	told    string        // what was logged of what it has
+	since   time.Time     // when what is wrong with it, or another thing, went wrong first; zero: nothing is
 	seen    *listing      // what was at the path when it was read last; nil when it could not be looked at, or there is no path
 	keys    []fs.FileInfo // the key files, as they were when it was read last
 	pending settling
@@ -177,7 +198,7 @@ var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // New checks the configuration, all of it before it returns, and that each source is a directory or a file that can be
 // read. It starts nothing.
 func New(cfg Config) (*Manager, error) {
-	m := &Manager{cfg: cfg, commands: make(chan command)}
+	m := &Manager{cfg: cfg, commands: make(chan command), nudged: make(chan struct{}, 1)}
 	if m.cfg.Logger == nil {
 		m.cfg.Logger = zap.NewNop()
 	}
@@ -236,7 +257,21 @@ func New(cfg Config) (*Manager, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	m.inherit(cfg.Succeeds)
+	if cfg.Dir != "" {
+		dir, err := filepath.Abs(cfg.Dir)
+		if err != nil {
+			return nil, err
+		}
+		m.state = &stateFile{dir: dir}
+	}
+	switch {
+	case cfg.Succeeds != nil:
+		m.took = cfg.Succeeds.legacy.Load()
+		m.inherit(m.took)
+	case m.state != nil:
+		m.inherit(m.state.load())
+	}
+	m.tellHistory()
 	m.publishStatus()
 	return m, nil
 }
@@ -297,21 +332,19 @@ func (m *Manager) Status() []Status {
 	return list
 }
 
-// Degraded lists what is not as configured, one sentence each: policy older than its source, a source that cannot be read.
-func (m *Manager) Degraded() []string { return nil }
-
 func (m *Manager) publishStatus() {
 	list := make([]Status, len(m.sources))
-	left := map[string]legacy{}
 	for i, s := range m.sources {
 		list[i] = s.status
-		left[s.Name] = legacy{pin: s.pin, highest: s.highest}
 	}
+	if m.dirty {
+		m.legacy.Store(m.leave())
+	}
+	m.tellDegraded()
 	m.status.Store(&list)
 	if m.reporter != nil {
 		m.reporter.tell(m.Status())
 	}
-	m.legacy.Store(&left)
 }
 
 // Load reads all sources once and takes them through every stage but the last, for a check at start-up or on the command
@@ -341,7 +374,7 @@ func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.loaded = &activation{snapshot: snapshot, list: all}
+	m.loaded = &loaded{snapshot: snapshot, list: all}
 	return snapshot, nil
 }
 
@@ -351,12 +384,18 @@ func (m *Manager) loadOne(ctx context.Context, s *source) (*candidate, error) {
 		once = fetchOnce
 	}
 	d, err := once(ctx, s)
-	if err != nil {
+	if err == nil {
+		err = d.err
+	}
+	if err != nil && s.pin == nil {
 		return nil, err
 	}
-	c, err := m.prepare(s, d)
-	if err == nil && s.pin != nil && c.Digest() == s.pin.held {
-		return s.pin.use, nil
+	var c *candidate
+	if err == nil {
+		c, err = m.prepare(s, d)
+	}
+	if s.pin != nil && ctx.Err() == nil && (err != nil || s.pin.holds(c)) {
+		return m.pinned(s)
 	}
 	return c, err
 }

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"slices"
+	"time"
 
 	"gatehouse/policy"
 
@@ -25,6 +28,8 @@ type delivery struct {
 	bundle  *policy.Bundle    // files where they were read already, or more than them: with deltas applied
 	data    int64             // bytes of data in bundle that are not in files
 	parts   []pastPart        // what it takes to keep bundle, where deltas made it
+	copy    *copied           // what it came as; nil: it is made of files
+	back    bool              // it is gone back to: it may be older than what was active
 	says    saying            // what else a remote source has to say, instead of a bundle
 
 	// outcome, where set, is called from Run's goroutine each time that an attempt to activate the delivery has ended: with
@@ -98,13 +103,18 @@ func fetchOnce(ctx context.Context, s *source) (delivery, error) {
 // candidate is a bundle that has passed every check that can be made on it alone.
 type candidate struct {
 	*policy.Bundle
-	tests   *policy.Tests // nil where they are not to be run
-	size    int64         // bytes of all files
-	serial  int64         // where the source asks for one
-	archive string        // as in its delivery
-	from    string
-	outcome func(error)
-	past    []pastPart // what it takes to keep it by its digest, until it is activated
+	tests    *policy.Tests // nil where they are not to be run
+	size     int64         // bytes of all files
+	serial   int64         // where the source asks for one
+	archive  string        // as in its delivery
+	copy     *copied       // what it is made of again
+	key      string        // names all of its files
+	what     string        // names its contents; empty until somebody asks
+	keys     []fs.FileInfo // the key files, as they were when its signature was verified
+	verified time.Time     // when that was
+	from     string
+	outcome  func(error)
+	past     []pastPart // what it takes to keep it by its digest, until it is activated
 }
 
 // told reports the end of an attempt to whoever delivered the bundle.
@@ -122,22 +132,27 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	if _, delta := d.files["patch.json"]; delta {
 		return nil, policy.Problems{{Stage: "reading", Bundle: s.Name, File: "patch.json", Text: "a delta bundle: it needs the bundle that it changes, which only an HTTP bundle service can see to"}}
 	}
-	c := &candidate{archive: d.archive, from: d.from, outcome: d.outcome}
+	if d.bundle != nil && s.Verification != nil {
+		return nil, policy.Problems{{Stage: stageVerifying, Bundle: s.Name, File: policy.DeltaFile, Text: "it was changed by deltas, which no signature speaks of"}}
+	}
+	c := &candidate{archive: d.archive, from: d.from, outcome: d.outcome, copy: d.copy}
+	if c.copy == nil {
+		c.copy = copyOfFiles(d.files)
+	}
+	switch {
+	case d.bundle != nil:
+		c.key = fmt.Sprintf("%s of %d", d.bundle.Digest(), len(c.copy.parts))
+	case d.archive != "" && !d.back:
+		c.key = d.archive
+	default:
+		c.key = filesKey(d.files)
+	}
 	var err error
-	if d.files, err = m.verify(s, d.files, c); err != nil {
+	if d.files, err = m.verify(s, &d, c); err != nil {
 		return nil, err
 	}
-	files := newTree(d.files)
-	if c.Bundle = d.bundle; c.Bundle == nil || s.Verification != nil {
-		c.Bundle, err = policy.Read(s.Name, files, m.cfg.Limits)
-	}
-	if err != nil {
+	if err = m.parse(s, &d, c); err != nil {
 		return nil, err
-	}
-	if !m.cfg.SkipTests {
-		if c.tests, err = policy.ReadTests(s.Name, files, m.cfg.Limits); err != nil {
-			return nil, err
-		}
 	}
 	c.past = m.past.of(c, &d)
 	c.size = d.data
@@ -147,13 +162,38 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	return c, nil
 }
 
+// parse reads a candidate's contents, unless what was read last or by Load is the same.
+func (m *Manager) parse(s *source, d *delivery, c *candidate) (err error) {
+	known := []*candidate{s.active}
+	if m.loaded != nil {
+		known = append(known, m.loaded.list[slices.Index(m.sources, s)])
+	}
+	for _, k := range known {
+		if k != nil && k.key == c.key {
+			c.Bundle, c.tests = k.Bundle, k.tests
+			return nil
+		}
+	}
+	files := newTree(d.files)
+	if c.Bundle = d.bundle; c.Bundle == nil {
+		if c.Bundle, err = policy.Read(s.Name, files, m.cfg.Limits); err != nil {
+			return err
+		}
+	}
+	if !m.cfg.SkipTests {
+		c.tests, err = policy.ReadTests(s.Name, files, m.cfg.Limits)
+	}
+	return err
+}
+
 // verify checks what the source's verification asks for, and returns the files to read. Their manifest is the one that was
 // hashed, written anew: of a key that is there twice the hash covers one value alone, and a reader might take both.
-func (m *Manager) verify(s *source, files map[string][]byte, c *candidate) (map[string][]byte, error) {
-	v := s.Verification
+func (m *Manager) verify(s *source, d *delivery, c *candidate) (map[string][]byte, error) {
+	v, files := s.Verification, d.files
 	if v == nil {
 		return files, nil
 	}
+	c.keys, c.verified = v.look(), m.cfg.Clock()
 	if err := v.Verify(s.Name, files, m.cfg.Clock()); err != nil {
 		return nil, err
 	}
@@ -182,7 +222,7 @@ func (m *Manager) verify(s *source, files map[string][]byte, c *candidate) (map[
 	if s.remote != nil {
 		highest = max(highest, s.remote.highest)
 	}
-	if c.serial < highest {
+	if c.serial < highest && !d.back {
 		return refuse("serial %d is older than %d, which was active already", c.serial, highest)
 	}
 	return files, nil

@@ -1,6 +1,7 @@
 package bundles
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -104,9 +105,11 @@ func readPath(s Source, limits policy.Limits) (delivery, *listing, error) {
 	d := delivery{from: s.Path}
 	before, err := look(s, limits)
 	if err == nil && before.base.IsDir() {
-		d.files, before, err = readFiles(s, limits)
+		if d.files, before, err = readFiles(s, limits); err == nil {
+			d.copy = copyOfFiles(d.files)
+		}
 	} else if err == nil {
-		d.files, d.archive, err = readArchive(s, before, limits)
+		d, err = readArchive(s, before, limits)
 	}
 	// Whatever went wrong meant nothing if something changed meanwhile.
 	after, lookErr := look(s, limits)
@@ -135,20 +138,25 @@ func look(s Source, limits policy.Limits) (*listing, error) {
 }
 
 // readArchive reads a tarball that must still be the one that was looked at. A pipe that took its place must not block.
-func readArchive(s Source, seen *listing, limits policy.Limits) (files map[string][]byte, digest string, err error) {
+func readArchive(s Source, seen *listing, limits policy.Limits) (d delivery, err error) {
+	d.from = s.Path
 	f, err := os.OpenFile(s.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, "", err
+		return d, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, "", err
+		return d, err
 	}
 	if !sameFile(info, seen.base) {
-		return nil, "", errChanging
+		return d, errChanging
 	}
-	return unpack(s.Name, f, limits)
+	var raw bytes.Buffer // no more than unpack reads
+	if d.files, d.archive, err = unpack(s.Name, io.TeeReader(f, &raw), limits); err == nil {
+		d.copy = copyOf(bytes.Clone(raw.Bytes()), d.archive)
+	}
+	return d, err
 }
 
 // problemOf puts a file system's error into the form that all errors about bundles have.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,47 +22,68 @@ type Activation struct {
 	Active   bool                `json:"active"`
 }
 
-// activation is what an Activation tells of. It is kept as it was compiled, so that going back to it takes no time.
+// activation is one snapshot that was published, by what it was made of. Only of the active one anything is compiled: going back to
+// another makes it again, and checks it by the rules of that moment.
 type activation struct {
 	id       uint64
 	before   uint64 // the id of the one that was active before
-	snapshot *policy.Snapshot
-	list     []*candidate
+	revision string
+	list     []*record // in the order of the sources; nil for one that was not there
 	since    time.Time
+	tested   bool // its bundles' own tests have passed under this configuration
+}
+
+// record is one bundle of an activation.
+type record struct {
+	From   string            `json:"from"` // identity of its source
+	Info   policy.BundleInfo `json:"info"`
+	Serial int64             `json:"serial,omitempty"`
+	Size   int64             `json:"size"` // bytes of its files
+	copy   *copied
 }
 
 // pin keeps a source at a bundle while what it offers is another that was rolled back.
 type pin struct {
-	use  *candidate
-	held string // digest of what is held back
+	use  *record
+	held string     // digest of what is held back
+	what string     // names its contents
+	made *candidate // of use; nil until it was made, by the rules of this configuration
 }
 
-// legacy is what a source leaves to the manager of the next configuration.
-type legacy struct {
-	pin     *pin
-	highest int64
-}
-
-// inherit takes over what the sources of these names left.
-func (m *Manager) inherit(before *Manager) {
-	if before == nil {
-		return
+// recordOf is what the history knows of a candidate.
+func recordOf(s *source, c *candidate) *record {
+	if c == nil {
+		return nil
 	}
-	for _, s := range m.sources {
-		left := (*before.legacy.Load())[s.Name]
-		s.highest = left.highest
-		if left.pin != nil {
-			use := *left.pin.use
-			use.outcome = nil // whoever delivered it is gone
-			s.hold(&use, left.pin.held)
-			m.metrics.pin(s.Name, true)
+	return &record{From: s.identity(), Info: c.Info(), Serial: c.serial, Size: c.size, copy: c.copy}
+}
+
+// remake makes a bundle of its copy again. It takes every check that one takes which has just come, but that it may be older than what
+// was active since: that is what going back is for.
+func (m *Manager) remake(s *source, r *record) (*candidate, error) {
+	d, err := r.copy.delivery(s.Name, m.cfg.Limits)
+	if err != nil {
+		return nil, err
+	}
+	d.from, d.back = s.status.Source, true
+	return m.prepare(s, d)
+}
+
+// pinned is the bundle that a source is pinned to, made again where that was not done under this configuration.
+func (m *Manager) pinned(s *source) (*candidate, error) {
+	if s.pin.made == nil {
+		c, err := m.remake(s, s.pin.use)
+		if err != nil {
+			return nil, fmt.Errorf("bundle %q is pinned to revision %q, which does not pass today's rules: %w; gatehouse bundle unpin ends the pin", s.Name, s.pin.use.Info.Revision, err)
 		}
+		s.pin.made = c
 	}
+	return s.pin.made, nil
 }
 
 // hold pins a source.
-func (s *source) hold(use *candidate, held string) {
-	s.pin = &pin{use: use, held: held}
+func (s *source) hold(use *record, held, what string) {
+	s.pin = &pin{use: use, held: held, what: what}
 	s.status.Pinned, s.status.Held = true, held
 }
 
@@ -70,7 +92,23 @@ var errPinned = errors.New("the bundle was rolled back, and stays so until anoth
 
 // heldBack reports whether what the source offers is what was rolled back.
 func (s *source) heldBack() bool {
-	return s.pin != nil && s.latest != nil && s.latest.Digest() == s.pin.held
+	return s.pin != nil && s.latest != nil && s.pin.holds(s.latest)
+}
+
+// holds reports whether a bundle is what was rolled back. Its digest is another where signatures are asked for and were not then.
+func (p *pin) holds(c *candidate) bool {
+	return c.Digest() == p.held || p.what != "" && c.contents() == p.what
+}
+
+// contents names what the policy is made of, as it came; empty for what deltas made.
+func (c *candidate) contents() string {
+	if c.what == "" && len(c.copy.parts) == 1 {
+		if d, err := c.copy.delivery(c.Name(), policy.Limits{Files: 1 << 30, File: maxCopy, Total: maxCopy, Depth: 1 << 20}); err == nil { // it was held to the limits
+			maps.DeleteFunc(d.files, func(name string, _ []byte) bool { return !policy.Wanted(name) })
+			c.what = filesKey(d.files)
+		}
+	}
+	return c.what
 }
 
 // command is something to do on Run's goroutine.
@@ -103,24 +141,49 @@ func (m *Manager) History() []Activation {
 	return nil
 }
 
-// Rollback makes an earlier snapshot active again, at once and as it was, and pins the bundles that changed by it: each
-// stays until its source offers another bundle than the one rolled back, or until Unpin. Without a name it is the snapshot
-// that was active before the active one. A name is a snapshot's revision, a bundle's revision, or the beginning of a
-// bundle's digest or of its tarball's, six digits at least. Run must be running.
+// Rollback makes an earlier snapshot active again, and pins the bundles that changed by it: each stays until its source offers another
+// bundle than the one rolled back, or until Unpin. It is made anew and held against the rules of now: what they refuse does not come
+// back. Without a name it is the snapshot that was active before the active one. A name is a snapshot's revision, a bundle's revision,
+// or the beginning of a bundle's digest or of its tarball's, six digits at least. Run must be running.
 func (m *Manager) Rollback(ctx context.Context, to string) (a Activation, err error) {
 	err = m.order(ctx, func(ctx context.Context) error {
 		target, err := m.find(to)
 		if err != nil {
 			return fmt.Errorf("rolling back: %w", err)
 		}
-		if err := m.publish(ctx, target.snapshot); err != nil {
-			return fmt.Errorf("rolling back to revision %q: it does not fit the rest of the configuration any more: %w", target.snapshot.Revision(), err)
+		list, snapshot, err := m.rebuild(ctx, target)
+		if err != nil {
+			return fmt.Errorf("rolling back to revision %q: it does not pass today's rules: %w", target.revision, err)
 		}
-		m.rolledBack(target)
+		if err := m.publish(ctx, snapshot); err != nil {
+			return fmt.Errorf("rolling back to revision %q: it does not fit the rest of the configuration any more: %w", target.revision, err)
+		}
+		m.rolledBack(target, list, snapshot)
 		a = target.describe(true)
 		return nil
 	})
 	return a, err
+}
+
+// rebuild makes an earlier snapshot again, through every stage but the last.
+func (m *Manager) rebuild(ctx context.Context, target *activation) ([]*candidate, *policy.Snapshot, error) {
+	list := make([]*candidate, len(m.sources))
+	for i, s := range m.sources {
+		r := target.list[i]
+		if r == nil {
+			continue
+		}
+		if s.active != nil && s.active.Digest() == r.Info.Digest {
+			list[i] = s.active
+			continue
+		}
+		var err error
+		if list[i], err = m.remake(s, r); err != nil {
+			return nil, nil, err
+		}
+	}
+	snapshot, err := m.checked(ctx, list, !target.tested)
+	return list, snapshot, err
 }
 
 // find returns the activation of a name, the newest of several.
@@ -146,21 +209,28 @@ func (m *Manager) find(to string) (*activation, error) {
 func (a *activation) named(name string) bool {
 	const least = 6
 	digest := strings.ToLower(strings.TrimPrefix(name, "sha256:"))
-	return name == a.snapshot.Revision() || slices.ContainsFunc(a.list, func(c *candidate) bool {
-		return c != nil && (name == c.Revision() || len(digest) >= least && (strings.HasPrefix(c.Digest(), digest) || strings.HasPrefix(c.archive, digest)))
+	return name == a.revision || slices.ContainsFunc(a.list, func(r *record) bool {
+		return r != nil && (name == r.Info.Revision || len(digest) >= least && (strings.HasPrefix(r.Info.Digest, digest) || strings.HasPrefix(r.copy.archive, digest)))
 	})
 }
 
 func (a *activation) describe(active bool) Activation {
-	return Activation{Revision: a.snapshot.Revision(), Bundles: a.snapshot.Bundles(), Since: a.since, Active: active}
+	out := Activation{Revision: a.revision, Since: a.since, Active: active}
+	for _, r := range a.list {
+		if r != nil {
+			out.Bundles = append(out.Bundles, r.Info)
+		}
+	}
+	slices.SortFunc(out.Bundles, func(a, b policy.BundleInfo) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 // rolledBack notes that an earlier snapshot is active, and pins what changed.
-func (m *Manager) rolledBack(target *activation) {
+func (m *Manager) rolledBack(target *activation, list []*candidate, snapshot *policy.Snapshot) {
 	from := m.now
-	m.now = target
+	m.now, m.snapshot, target.tested = target, snapshot, true
 	for i, s := range m.sources {
-		c := target.list[i]
+		c := list[i]
 		if c == nil || c == s.active {
 			continue
 		}
@@ -168,15 +238,19 @@ func (m *Manager) rolledBack(target *activation) {
 		if offered == nil {
 			offered = s.active
 		}
+		if s.latest != nil && s.latest.Digest() == c.Digest() {
+			c.outcome, s.latest = s.latest.outcome, c
+		}
 		m.activated(s, c, 0)
 		m.release(s)
 		if offered != nil && offered.Digest() != c.Digest() {
-			s.hold(c, offered.Digest())
+			s.hold(target.list[i], offered.Digest(), offered.contents())
+			s.pin.made = c
 			m.metrics.pin(s.Name, true)
 			m.current(s)
 		}
 	}
-	m.cfg.Logger.Warn("policy rolled back and pinned", zap.String("from", from.snapshot.Revision()), zap.String("to", target.snapshot.Revision()))
+	m.cfg.Logger.Warn("policy rolled back and pinned", zap.String("from", from.revision), zap.String("to", target.revision))
 	m.tellHistory()
 }
 
@@ -194,6 +268,7 @@ func (m *Manager) Unpin(ctx context.Context) error {
 				changed = append(changed, s)
 			}
 		}
+		m.dirty = true
 		if len(changed) == 0 {
 			return nil
 		}
@@ -206,41 +281,77 @@ func (m *Manager) release(s *source) {
 	if s.pin != nil {
 		m.cfg.Logger.Info("policy bundle no longer pinned", zap.String("bundle", s.Name))
 	}
+	m.dirty = m.dirty || s.pin != nil
 	s.pin = nil
 	s.status.Pinned, s.status.Held = false, ""
 	m.metrics.pin(s.Name, false)
 }
 
 // remember adds a snapshot that was published to the history, and drops the oldest ones beyond the bounds. The one that
-// was active before stays in any case.
+// was active before stays in any case. After a restart or a reload the one that was active is not added a second time.
 func (m *Manager) remember(snapshot *policy.Snapshot, list []*candidate) {
-	m.serial++
-	a := &activation{id: m.serial, snapshot: snapshot, list: list, since: m.cfg.Clock()}
-	if m.now != nil {
-		a.before = m.now.id
+	m.snapshot = snapshot
+	records := make([]*record, len(list))
+	for i, c := range list {
+		records[i] = recordOf(m.sources[i], c)
 	}
-	m.history, m.now = append(m.history, a), a
-	for len(m.history) > 1 && (len(m.history)-1 > m.cfg.Keep || m.keptBytes() > m.cfg.KeepBytes) {
+	before := m.now
+	if before == nil {
+		before = m.last
+	}
+	if m.now == nil && m.last != nil && slices.EqualFunc(m.last.list, records, sameRecord) {
+		m.now = m.last
+		m.now.list, m.now.tested = records, true
+	} else {
+		m.serial++
+		m.now = &activation{id: m.serial, revision: snapshot.Revision(), list: records, since: m.cfg.Clock(), tested: true}
+		if before != nil {
+			m.now.before = before.id
+		}
+		m.history = append(m.history, m.now)
+	}
+	m.bound()
+	m.tellHistory()
+}
+
+func sameRecord(a, b *record) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Info.Digest == b.Info.Digest
+}
+
+// bound drops the oldest snapshots beyond what is to be kept.
+func (m *Manager) bound() {
+	a := m.now
+	if a == nil {
+		a = m.last
+	}
+	if a == nil {
+		return
+	}
+	for len(m.history) > 1 && (len(m.history)-1 > m.cfg.Keep || m.keptBytes(a) > m.cfg.KeepBytes) {
 		at := slices.IndexFunc(m.history, func(h *activation) bool { return h != a && (h.id != a.before || m.cfg.Keep == 0) })
 		if at < 0 {
 			break
 		}
 		m.history = slices.Delete(m.history, at, at+1)
 	}
-	m.tellHistory()
 }
 
 // keptBytes is the size of the files of all bundles that are kept beside the active ones.
-func (m *Manager) keptBytes() (total int64) {
-	seen := map[*candidate]bool{}
-	for _, c := range m.now.list {
-		seen[c] = true
+func (m *Manager) keptBytes(active *activation) (total int64) {
+	seen := map[string]bool{}
+	for _, r := range active.list {
+		if r != nil {
+			seen[r.Info.Digest] = true
+		}
 	}
 	for _, a := range m.history {
-		for _, c := range a.list {
-			if c != nil && !seen[c] {
-				seen[c] = true
-				total += c.size
+		for _, r := range a.list {
+			if r != nil && !seen[r.Info.Digest] {
+				seen[r.Info.Digest] = true
+				total += r.Size
 			}
 		}
 	}
@@ -254,4 +365,5 @@ func (m *Manager) tellHistory() {
 	}
 	m.earlier.Store(&list)
 	m.past.remembered(m.history)
+	m.dirty = true
 }

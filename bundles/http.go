@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -81,9 +82,7 @@ func (o *httpOrigin) ask(ctx context.Context, q question) (fetched, error) {
 		prefer += fmt.Sprintf(";wait=%d", int(o.wait.Seconds()))
 	}
 	header.Set("Prefer", prefer)
-	if q.tag != "" {
-		header.Set("If-None-Match", q.tag)
-	}
+	o.client.condition = tagOf(q.tag, o.client.url.Host)
 	response, err := o.client.do(ctx, http.MethodGet, header, nil)
 	if err != nil {
 		return fetched{}, err
@@ -92,7 +91,7 @@ func (o *httpOrigin) ask(ctx context.Context, q question) (fetched, error) {
 	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")) // what is no media type is not ours
 	f := fetched{tag: response.Header.Get("ETag"), holds: o.wait > 0 && media == longPollType}
 	switch {
-	case response.StatusCode == http.StatusNotModified && q.tag == "":
+	case response.StatusCode == http.StatusNotModified && response.Request.Header.Get("If-None-Match") == "":
 		return fetched{}, errors.New("the server answered 304 Not Modified to a request without a condition")
 	case response.StatusCode == http.StatusNotModified:
 		f.tag = q.tag
@@ -102,8 +101,27 @@ func (o *httpOrigin) ask(ctx context.Context, q question) (fetched, error) {
 	case len(f.tag) > 1024:
 		f.tag = ""
 	}
+	f.tag = entityTag{response.Request.URL.Host, f.tag}.text(o.client.url.Host)
 	f.raw, err = readBody(response, o.limit)
 	return f, err
+}
+
+// entityTag is an ETag with the host that gave it: it means nothing to another, whose "1" may be another bundle.
+type entityTag struct{ host, tag string }
+
+// tagOf takes apart what text made. Without a host it is of the one that is asked first.
+func tagOf(text, own string) entityTag {
+	if host, tag, ok := strings.Cut(text, "\n"); ok {
+		return entityTag{host, tag}
+	}
+	return entityTag{own, text}
+}
+
+func (t entityTag) text(own string) string {
+	if t.tag == "" || t.host == own {
+		return t.tag
+	}
+	return t.host + "\n" + t.tag
 }
 
 // readBody reads a tarball whole, or not at all.

@@ -16,6 +16,7 @@ type metrics struct {
 	failing *prometheus.GaugeVec
 	stages  *prometheus.CounterVec
 	pinned  *prometheus.GaugeVec
+	retries *prometheus.CounterVec
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -27,16 +28,18 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_info",
 			Help: "1 for the active revision of each bundle."}, []string{"bundle", "revision"}),
 		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_failing",
-			Help: "1 while the bundle as it is on disk could not be activated."}, []string{"bundle"}),
+			Help: "1 while the bundle as its source has it could not be read or activated."}, []string{"bundle"}),
 		stages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_failures_total",
 			Help: "Attempts to activate a changed bundle that failed, by the stage that they got to."}, []string{"bundle", "stage"}),
 		pinned: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_pinned",
 			Help: "1 while the bundle is held at an earlier one by a rollback."}, []string{"bundle"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_retries_total",
+			Help: "Attempts to activate a bundle that was refused before and has not changed since."}, []string{"bundle"}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.reloads, m.success, m.info, m.failing, m.stages, m.pinned} {
+	for _, c := range []prometheus.Collector{m.reloads, m.success, m.info, m.failing, m.stages, m.pinned, m.retries} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of bundles: %w", err)
 		}

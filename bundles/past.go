@@ -147,9 +147,9 @@ func (p *past) remembered(history []*activation) {
 	defer p.mu.Unlock()
 	p.others = nil
 	for _, a := range history {
-		for _, c := range a.list {
-			if c != nil {
-				p.others = append(p.others, c.Digest())
+		for _, r := range a.list {
+			if r != nil {
+				p.others = append(p.others, r.Info.Digest)
 			}
 		}
 	}

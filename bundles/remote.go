@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type RemoteStatus struct {
 	FromDisk    bool      `json:"from_disk,omitempty"`   // the bundle is the one kept on disk, because the source cannot be reached
 	Expired     bool      `json:"expired,omitempty"`     // older than max_age
 	Unreachable string    `json:"unreachable,omitempty"` // why the source could not be asked last
+	NotKept     bool      `json:"not_kept,omitempty"`    // the active bundle could not be written to disk
 }
 
 const (
@@ -71,21 +73,24 @@ const (
 // remote fetches one source and keeps its last good bundle on disk. All of it but public, good and activated belongs to
 // the goroutine that runs fetch.
 type remote struct {
-	name    string
-	cfg     Remote
-	from    string // the source as people see it
-	origin  origin
-	store   *store // nil: nothing is kept on disk
-	limits  policy.Limits
-	deltas  bool // changes to the last bundle can be used
-	clock   func() time.Time
-	logger  *zap.Logger
-	metrics *remoteMetrics
+	name string
+	cfg  Remote
+	from string // the source as people see it
+	// identity tells it from every other.
+	identity string
+	origin   origin
+	store    *store // nil: nothing is kept on disk
+	limits   policy.Limits
+	deltas   bool // changes to the last bundle can be used
+	clock    func() time.Time
+	logger   *zap.Logger
+	metrics  *remoteMetrics
 
 	public    atomic.Pointer[RemoteStatus]
 	good      atomic.Int64  // serial of the last delivery that became active
 	active    atomic.Int64  // the highest serial of a manifest that was ever active
 	activated chan struct{} // says that good has grown
+	wanted    chan struct{} // says that the whole bundle is to be brought again, although the source has nothing newer
 
 	had       had
 	highest   int64     // serial that is on disk: an older one is not to become active after a restart either
@@ -94,6 +99,7 @@ type remote struct {
 	opened    bool      // the store was looked into
 	serial    int64     // of the last delivery
 	whole     bool      // a delta did not fit: the next question is for the whole bundle
+	anew      bool      // and delivered, also where it is the one that was delivered last
 	holds     bool      // the server holds questions
 	failures  int       // in a row
 	confirmed time.Time // when the source last answered
@@ -106,6 +112,7 @@ type had struct {
 	state   string            // empty: there is none
 	base    *policy.Bundle    // the bundle itself, where deltas can be used
 	files   map[string][]byte // its files without the data, likewise
+	copy    *copied           // what it came as
 	data    int64             // bytes of the data
 	parts   int               // tarballs that it is made of
 	bytes   int64             // of them all
@@ -127,11 +134,13 @@ type answer struct {
 func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 	ctx, stop := context.WithCancel(ctx)
 	answers, asked := make(chan answer, 1), false
+	cut := func() {} // ends the question that is held
 	defer func() {
 		stop()
 		if asked {
 			<-answers
 		}
+		cut()
 		r.origin.close()
 	}()
 	r.open()
@@ -154,16 +163,22 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 		case <-ctx.Done():
 			return nil
 		case <-pause.C:
-			q := r.question()
-			asked = true
-			go func() {
-				f, err := r.origin.fetch(ctx, q)
-				answers <- answer{q, f, err}
-			}()
+			asked, cut = true, r.ask(ctx, answers)
 		case a := <-answers:
 			asked = false
+			cut()
 			late.Stop()
+			if r.anew && a.err != nil && errors.Is(a.err, context.Canceled) {
+				pause.Reset(0)
+				continue
+			}
 			pause.Reset(r.take(ctx, deliver, a))
+		case <-r.wanted:
+			if r.whole, r.anew = true, true; asked {
+				cut()
+			} else {
+				pause.Reset(minPause)
+			}
 		case <-late.C:
 			r.unreachable(ctx, deliver, fmt.Errorf("no answer for %v", startTime))
 		case <-r.activated:
@@ -171,6 +186,25 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 		case <-old.C:
 			r.expire(ctx, deliver)
 		}
+	}
+}
+
+// ask asks in a goroutine of its own, until it is cut off.
+func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
+	q := r.question()
+	ctx, cut = context.WithCancel(ctx)
+	go func() {
+		f, err := r.origin.fetch(ctx, q)
+		answers <- answer{q, f, err}
+	}()
+	return cut
+}
+
+// askAgain has the whole bundle brought again: what was delivered last was refused, and may pass now. It never waits.
+func (r *remote) askAgain() {
+	select {
+	case r.wanted <- struct{}{}:
+	default: // it was said already
 	}
 }
 
@@ -218,14 +252,16 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 	if _, delta := files[policy.DeltaFile]; delta {
 		return r.takeDelta(ctx, deliver, a, files)
 	}
-	if r.whole = false; stateAfter("", a.raw) == r.had.state {
+	again := r.anew
+	if r.whole, r.anew = false, false; stateAfter("", a.raw) == r.had.state && !again {
 		r.metrics.asked(r.name, "unchanged")
 		r.had.tag = a.fetched.tag
 		return r.unchanged(ctx, deliver, a)
 	}
 	r.metrics.asked(r.name, "new")
 	d := delivery{files: files, archive: archive, from: r.from}
-	next := had{tag: a.fetched.tag, parts: 1, bytes: int64(len(a.raw)), unsaved: [][]byte{a.raw}, fresh: true}
+	d.copy = copyOf(a.raw, archive)
+	next := had{tag: a.fetched.tag, copy: d.copy, parts: 1, bytes: int64(len(a.raw)), unsaved: [][]byte{a.raw}, fresh: true}
 	if err := r.readBase(&next, &d); err != nil {
 		d = delivery{from: r.from, err: err}
 	}
@@ -262,6 +298,7 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 	b, err := r.patch(a, files)
 	if err == nil {
 		next, before := r.had, r.had.base.Digest()
+		next.copy = next.copy.with(a.raw)
 		next.tag, next.base, next.data = a.fetched.tag, b, next.data+int64(len(files[policy.DeltaFile]))
 		next.parts, next.bytes = next.parts+1, next.bytes+int64(len(a.raw))
 		next.unsaved = append(next.unsaved[:len(next.unsaved):len(next.unsaved)], a.raw)
@@ -269,7 +306,7 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 		r.replace(next, true)
 		r.metrics.asked(r.name, "delta")
 		parts := []pastPart{{digest: b.Digest(), before: before, files: files}}
-		if err = r.hand(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, parts: parts, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
+		if err = r.hand(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, parts: parts, copy: next.copy, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
 			return r.rest(false)
 		}
 	}
@@ -309,7 +346,7 @@ func (r *remote) replace(next had, delta bool) {
 		next.unsaved = nil
 	}
 	r.had = next
-	r.note(func(s *RemoteStatus) { s.Tag, s.Delta, s.FromDisk = next.tag, delta, false })
+	r.note(func(s *RemoteStatus) { s.Tag, s.Delta, s.FromDisk = shownTag(next.tag), delta, false })
 	r.metrics.fromDisk(r.name, false)
 }
 
@@ -501,7 +538,7 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 	}
 	r.had = next
 	r.note(func(s *RemoteStatus) {
-		s.Tag, s.Delta, s.FromDisk, s.Confirmed = next.tag, next.parts > 1, unconfirmed, r.confirmed
+		s.Tag, s.Delta, s.FromDisk, s.Confirmed = shownTag(next.tag), next.parts > 1, unconfirmed, r.confirmed
 	})
 	r.metrics.fromDisk(r.name, unconfirmed)
 	r.metrics.confirmed.WithLabelValues(r.name).Set(seconds(r.confirmed))
@@ -525,7 +562,7 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 	if err != nil {
 		return delivery{}, next, err
 	}
-	d := delivery{files: files, archive: archive, from: r.from}
+	d := delivery{files: files, archive: archive, from: r.from, copy: copyOf(k.parts[0], archive)}
 	if _, delta := files[policy.DeltaFile]; delta || len(k.parts) > 1 && !r.deltas {
 		return delivery{}, next, errors.New("it was changed by deltas, which is not allowed")
 	}
@@ -551,9 +588,10 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 		}
 		d.parts = append(d.parts, pastPart{digest: next.base.Digest(), before: before, files: delta})
 		next.data += int64(len(delta[policy.DeltaFile]))
+		d.copy = d.copy.with(part)
 		d.bundle, d.files, d.data = next.base, next.files, next.data
 	}
-	next.saved = next.state
+	next.saved, next.copy = next.state, d.copy
 	return d, next, nil
 }
 
@@ -569,6 +607,7 @@ func (r *remote) keep() {
 		if err == nil {
 			r.had.saved, r.had.unsaved, r.had.fresh = r.had.state, nil, false
 			r.metrics.unkept.WithLabelValues(r.name).Set(0)
+			r.note(func(s *RemoteStatus) { s.NotKept = false })
 			return
 		}
 		r.cannotKeep(err)
@@ -595,9 +634,13 @@ func (r *remote) append(k *kept) error {
 
 func (r *remote) cannotKeep(err error) {
 	r.metrics.unkept.WithLabelValues(r.name).Set(1)
+	r.note(func(s *RemoteStatus) { s.NotKept = true })
 	r.logger.Error("bundle is active and cannot be kept on disk: a restart without its source would use an older one, or none",
 		zap.String("bundle", r.name), zap.Error(err))
 }
+
+// shownTag is a tag for people: of another host than the source's it names that.
+func shownTag(tag string) string { return strings.ReplaceAll(tag, "\n", " ") }
 
 // note changes the public status.
 func (r *remote) note(change func(*RemoteStatus)) {

@@ -3,8 +3,11 @@ package bundles
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"time"
 
@@ -32,17 +35,17 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 	}
 	c.LongPoll = max(0, c.LongPoll)
 	r := &remote{name: s.Name, cfg: c, limits: m.cfg.Limits, clock: m.cfg.Clock, logger: m.cfg.Logger, metrics: m.remotes,
-		activated: make(chan struct{}, 1)}
+		activated: make(chan struct{}, 1), wanted: make(chan struct{}, 1)}
 	r.public.Store(&RemoteStatus{})
 	var err error
 	if c.Image != "" {
-		r.from = c.Image
+		r.from, r.identity = c.Image, c.Image
 		r.origin, err = newImageOrigin(c, r.tarball())
 	} else {
 		r.deltas = s.Verification == nil // a signature speaks of a whole bundle
 		var o *httpOrigin
 		if o, err = newHTTPOrigin(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
-			r.from, r.origin = shown(o.client.url), o
+			r.from, r.identity, r.origin = shown(o.client.url), identityOf(o.client.url), o
 		}
 	}
 	if err != nil {
@@ -53,9 +56,30 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 		if err != nil {
 			return wrong(err)
 		}
-		r.store = &store{dir: dir, name: s.Name, source: r.from, limit: r.tarball()}
+		r.store = &store{dir: dir, name: s.Name, source: r.identity, limit: r.tarball()}
 	}
 	return r, nil
+}
+
+// identityOf names a URL without showing what may be secret in it: two that differ in their query alone are not the same.
+func identityOf(u *url.URL) string {
+	if u.RawQuery == "" {
+		return shown(u)
+	}
+	sum := sha256.Sum256([]byte(u.String()))
+	return shown(u) + "?" + hex.EncodeToString(sum[:8])
+}
+
+// usePin activates what a source is pinned to that cannot be asked, where nothing of it is active yet.
+func (m *Manager) usePin(ctx context.Context, s *source) {
+	if s.active != nil || s.latest != nil || s.pin == nil {
+		return
+	}
+	if _, err := m.pinned(s); err != nil {
+		m.fail([]*source{s}, err)
+		return
+	}
+	_ = m.activate(ctx, []*source{s}) // it has told everybody who wants to know
 }
 
 // hear takes what a remote source says where it brings no bundle.
@@ -65,6 +89,7 @@ func (m *Manager) hear(ctx context.Context, s *source, d delivery) error {
 	case saysExpired:
 		m.expire(ctx, s)
 	case saysUnreachable:
+		m.usePin(ctx, s)
 		// What is active stays, and so does what is known to be wrong with a newer one.
 		if s.active == nil && (s.status.Stage == "" || s.status.Stage == stageFetching) {
 			s.status.Stage, s.status.Error = stageFetching, d.err.Error()
@@ -103,7 +128,7 @@ func (m *Manager) back(ctx context.Context) {
 	if !m.withdrawn || m.anyExpired() {
 		return
 	}
-	if err := m.publish(ctx, m.now.snapshot); err != nil {
+	if err := m.putBack(ctx); err != nil {
 		m.cfg.Logger.Error("the withdrawn policy could not be put back", zap.Error(err))
 	}
 	// What the others have brought meanwhile was kept back.
@@ -116,6 +141,20 @@ func (m *Manager) back(ctx context.Context) {
 	if len(waiting) > 0 {
 		_ = m.activate(ctx, waiting) // it has told everybody who wants to know
 	}
+}
+
+// putBack publishes the withdrawn policy, if its signatures are still good.
+func (m *Manager) putBack(ctx context.Context) error {
+	for _, s := range m.sources {
+		if s.active == nil || s.Verification == nil {
+			continue
+		}
+		if err := m.reverify(s, s.active); err != nil {
+			m.fail([]*source{s}, err)
+			return err
+		}
+	}
+	return m.publish(ctx, m.snapshot)
 }
 
 func (m *Manager) anyExpired() bool {

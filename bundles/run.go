@@ -21,7 +21,14 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.watcher = newWatcher(m.cfg.Logger)
 	defer m.watcher.close()
+	m.tellDamage()
+	if before := m.cfg.Succeeds; before != nil && before.legacy.Load() != m.took { // there was a rollback meanwhile
+		m.loaded = nil
+		m.inherit(before.legacy.Load())
+	}
+	m.cfg.Succeeds = nil // it is not to be held in memory
 	m.reload(ctx, m.withPath())
+	m.save()
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -57,10 +64,16 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 	defer poll.Stop()
 	settled := time.NewTimer(0)
 	defer settled.Stop()
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for ctx.Err() == nil {
 		settled.Stop()
 		if due, pending := m.nextDue(); pending {
 			settled.Reset(time.Until(due))
+		}
+		again.Stop()
+		if at, pending := m.nextRetry(); pending {
+			again.Reset(time.Until(at))
 		}
 		select {
 		case <-ctx.Done():
@@ -69,6 +82,7 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 		case c := <-m.commands:
 			err := c.do(ctx)
 			m.publishStatus()
+			m.save() // before anybody is told that it is so
 			c.done <- err
 		case event, ok := <-m.watcher.events.Events:
 			if ok {
@@ -80,9 +94,15 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 			}
 		case <-poll.C:
 			m.look()
+			m.otherKeys()
+		case <-again.C:
+			m.tryAgain(ctx, false)
+		case <-m.nudged:
+			m.tryAgain(ctx, true)
 		case <-settled.C:
 			m.reload(ctx, m.due(time.Now()))
 		}
+		m.save()
 	}
 }
 
@@ -146,7 +166,7 @@ func (m *Manager) look() {
 func (m *Manager) reload(ctx context.Context, sources []*source) {
 	var changed []*source
 	for _, s := range sources {
-		if m.read(s) {
+		if m.read(ctx, s) {
 			changed = append(changed, s)
 		}
 	}
@@ -157,7 +177,7 @@ func (m *Manager) reload(ctx context.Context, sources []*source) {
 }
 
 // read reads one source and reports whether there is something to activate.
-func (m *Manager) read(s *source) bool {
+func (m *Manager) read(ctx context.Context, s *source) bool {
 	// Watch before reading: what happens after the read is then an event, what happened before is in the read.
 	m.cover(s)
 	s.keys = s.Verification.look()
@@ -169,7 +189,10 @@ func (m *Manager) read(s *source) bool {
 	}
 	s.pending = settling{}
 	d.err = err
-	changed, _ := m.take(s, d)
+	changed, failed := m.take(s, d)
+	if failed != nil && s.latest == nil && s.pin != nil && s.active == nil {
+		m.usePin(ctx, s)
+	}
 	return changed
 }
 
@@ -194,22 +217,40 @@ func (m *Manager) receive(ctx context.Context, s *source, d delivery) error {
 // not, the error says why, or is nil because it is what is active already.
 func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	s.status.LastAttempt = m.cfg.Clock()
+	began := time.Now()
+	if !s.trying {
+		s.retry, s.told = retry{}, ""
+	}
+	s.trying = false
+	if s.remote != nil {
+		s.keys = s.Verification.look()
+	}
 	s.latest, err = m.prepare(s, d)
 	if err != nil {
 		m.fail([]*source{s}, err)
+		// A remote source that brings nothing of use is asked again in any case.
+		s.again(d.err == nil && mayPass(err) || d.err != nil && s.fetch == nil, time.Since(began))
 		if d.outcome != nil {
 			d.outcome(err)
 		}
 		return false, err
 	}
-	m.takeLoaded(s)
-	if s.heldBack() && s.active == s.pin.use {
-		s.latest.told(errPinned)
-		m.current(s)
-		return false, errPinned
+	if s.heldBack() {
+		if _, err := m.pinned(s); err != nil {
+			m.fail([]*source{s}, err)
+			s.again(mayPass(err), time.Since(began))
+			s.latest.told(err)
+			return false, err
+		}
+		if s.active == s.pin.made {
+			s.latest.told(errPinned)
+			m.current(s)
+			return false, errPinned
+		}
 	}
 	if s.active != nil && s.active.Digest() == s.latest.Digest() {
 		s.latest.told(nil)
+		m.resigned(s)
 		s.latest = s.active
 		m.release(s)
 		m.current(s)
@@ -218,16 +259,22 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	return true, nil
 }
 
-// takeLoaded puts what Load made of the same files in the place of the latest candidate, so that there are not two of it.
-func (m *Manager) takeLoaded(s *source) {
-	if m.loaded == nil {
+// resigned keeps what is active as it has come now: its signature may be of another key.
+func (m *Manager) resigned(s *source) {
+	if s.latest == s.active || s.latest.key == s.active.key {
 		return
 	}
-	if c := m.loaded.list[slices.Index(m.sources, s)]; sameDigest(c, s.latest) {
-		again := *c
-		again.outcome = s.latest.outcome
-		s.latest = &again
+	s.active.copy, s.active.key, s.active.keys, s.active.verified = s.latest.copy, s.latest.key, s.latest.keys, s.latest.verified
+	s.active.serial, s.highest = s.latest.serial, max(s.highest, s.latest.serial)
+	s.active.tests, s.active.archive = s.latest.tests, s.latest.archive
+	s.status.Archive, s.status.Serial = s.active.archive, s.active.serial
+	if s.remote != nil {
+		s.remote.active.Store(s.highest)
 	}
+	at := slices.Index(m.sources, s)
+	m.now.list = slices.Clone(m.now.list)
+	m.now.list[at] = recordOf(s, s.active)
+	m.dirty = true
 }
 
 // cover sets the watches of a source for the folders that it has now.

@@ -78,7 +78,9 @@ type client struct {
 	auth     rest.HTTPAuthPlugin
 	wait     time.Duration // how long the server may hold a request before it answers
 	identity bool          // a client certificate is shown to whoever asks
-	plain    bool
+	// condition goes to the host that it is of, whether that is asked first or redirected to.
+	condition entityTag
+	plain     bool
 }
 
 // newClient reads what the service's files hold now.
@@ -255,6 +257,9 @@ func (c *client) do(ctx context.Context, method string, header http.Header, body
 	for name, values := range header {
 		request.Header[name] = values
 	}
+	if c.condition.tag != "" && c.condition.host == c.url.Host {
+		request.Header.Set("If-None-Match", c.condition.tag)
+	}
 	if err := c.auth.Prepare(request); err != nil {
 		return nil, fmt.Errorf("getting a credential: %w", brief(bare(err)))
 	}
@@ -265,7 +270,8 @@ func (c *client) do(ctx context.Context, method string, header http.Header, body
 	return response, nil
 }
 
-// redirect follows a few redirects. To another host goes nothing but the request itself: no credential, no condition.
+// redirect follows a few redirects. To another host goes nothing but the request itself and how it is to be answered: no credential,
+// no header of the service, and a condition only to the host whose ETag it is.
 func (c *client) redirect(request *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
@@ -283,7 +289,14 @@ func (c *client) redirect(request *http.Request, via []*http.Request) error {
 	if c.identity {
 		return fmt.Errorf("redirected to %s, which is not to see the client certificate", request.URL.Host)
 	}
-	request.Header = http.Header{"User-Agent": {"gatehouse"}}
+	header := http.Header{"User-Agent": {"gatehouse"}}
+	if prefer := via[0].Header["Prefer"]; prefer != nil {
+		header["Prefer"] = prefer
+	}
+	if c.condition.tag != "" && c.condition.host == request.URL.Host {
+		header.Set("If-None-Match", c.condition.tag)
+	}
+	request.Header = header
 	return nil
 }
 

@@ -196,6 +196,7 @@ type Config struct {
 type Redact struct {
 	Headers []string // names of headers
 	Params  []string // names of query parameters and of members of the body
+	Cookies []string // names of cookies that hold credentials: the value of every cookie is left out, that of these also where it stands elsewhere
 	// Only names the headers of requests whose values may be recorded; nil: those of all that are not redacted. Pseudo-headers are, but
 	// for what is secret in them.
 	Only []string
@@ -220,6 +221,7 @@ type Log struct {
 	kept    atomic.Int64 // bytes that queued inputs keep
 	held    atomic.Int64 // entries encoded but not yet written
 	dropped atomic.Uint64
+	lostAt  atomic.Int64 // when the last entry was lost, in ns of the wall clock; 0: none was
 
 	lossy    chan struct{} // tells a writer that gap is set
 	released chan struct{} // closed by Run when its use of the spool has ended
@@ -448,7 +450,8 @@ func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
 }
 
 // waitSpool is wait for a spool. A segment that is only late is waited for in any case: that is a matter of milliseconds, and there is
-// room for it. Once it is known that there is none, OnFull decides.
+// room for it. Once it is known that there is none, OnFull decides. Where there was none for all of MaxWait nobody waits any more until
+// there is: one request after the other would only be slower, and be lost all the same.
 func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
 	poke(l.spool.low)
 	timer := time.NewTimer(l.patience(ctx))
@@ -458,7 +461,7 @@ func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
 		if l.spool.append(frameEntry, packed) {
 			return nil
 		}
-		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing()) {
+		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.stuckFor() > l.cfg.MaxWait) {
 			return l.lose(causeFull)
 		}
 		select {
@@ -488,13 +491,15 @@ func (l *Log) patience(ctx context.Context) time.Duration {
 // input where it does not fit: an audit trail without inputs is better than
 // one without entries, and both are better than a process out of memory.
 func (l *Log) reserve(e *Entry) {
-	if !e.Asked {
+	if !e.Asked && len(e.Input.Headers) == 0 {
 		e.InputSize = 0
 		return
 	}
 	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
 		l.kept.Add(-n)
-		e.Input, e.InputSize, e.inputLost = Input{}, 0, true
+		secret := func(h Header) bool { return l.packer.redact.kind(h.Name) == secretHeader }
+		headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) }) // these may stand elsewhere
+		e.Input, e.InputSize, e.inputLost = Input{Headers: headers}, 0, e.Asked
 	}
 }
 
@@ -577,6 +582,7 @@ func (l *Log) count(cause string, n uint64) {
 	l.dropped.Add(n)
 	l.met.dropped.WithLabelValues(cause).Add(float64(n))
 	now := l.cfg.Clock()
+	l.lostAt.Store(time.Now().UnixNano())
 	l.mu.Lock()
 	if l.gap.dropped == 0 {
 		l.gap.since = now

@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"gatehouse/query"
 )
 
 // Header is one header line as it was received.
@@ -38,6 +40,7 @@ type Input struct {
 	App  string // name of the application where there are several
 
 	Matched                  bool // a route did
+	WebSocket                bool // it is one of WebSockets: its method is WEBSOCKET, whatever the request's is
 	Redirect                 bool // it is that of the path which the application redirects to
 	RouteName, RouteTemplate string
 }
@@ -87,7 +90,7 @@ func lenientUnescape(s string) string {
 
 // parsedQuery is the input's parsed_query.
 func parsedQuery(path string) url.Values {
-	_, query, _ := strings.Cut(path, "?")
-	values, _ := url.ParseQuery(query) // where it has an error there is no input
-	return values
+	_, raw, _ := strings.Cut(path, "?")
+	values, _ := query.Parse(raw) // where it has an error there is no input
+	return values.Values
 }

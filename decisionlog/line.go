@@ -57,7 +57,7 @@ type usual struct {
 	routesDigest, keysDigest, directoryDigest     text
 }
 
-const notUsual = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination
+const notUsual = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination | flagWebSocket
 
 // appendLine appends the line of a packed entry, unless there is something about it that is not usual.
 func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
@@ -586,10 +586,10 @@ func (l *liner) derived(in []byte, i int, segment []byte, path *text) []byte {
 		in = append(in, ',')
 	}
 	clean := segment
-	if bytes.Contains(segment, []byte("eyJ")) {
-		clean = []byte(redactJWT(string(segment)))
+	if suspect(l.redact, segment) {
+		clean = []byte(l.redact.text(string(segment)))
 	}
-	if len(clean) != len(segment) || path.changed != 0 && bytes.Contains(clean, []byte(redacted)) {
+	if !bytes.Equal(clean, segment) || path.changed != 0 && bytes.Contains(clean, []byte(redacted)) {
 		l.mask("/input/parsed_path/" + strconv.Itoa(i))
 	}
 	return appendBytes(in, clean)
@@ -604,7 +604,7 @@ func (l *liner) parsedQuery(in []byte, path *text) []byte {
 	for _, name := range sortedQuery(values) {
 		at := "/input/parsed_query/" + escape(name)
 		in = append(appendString(comma(in), name), ':')
-		if l.redact.query[paramName(name)] {
+		if l.redact.secretName(name, l.redact.query) {
 			in = appendString(in, redacted)
 			l.mask(at)
 			continue
@@ -614,7 +614,7 @@ func (l *liner) parsedQuery(in []byte, path *text) []byte {
 			if i > 0 {
 				in = append(in, ',')
 			}
-			clean := redactJWT(v)
+			clean := l.redact.text(v)
 			if clean != v || path.changed != 0 && strings.Contains(clean, redacted) {
 				l.mask(at + "/" + strconv.Itoa(i))
 			}

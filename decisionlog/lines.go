@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,12 +153,8 @@ func (l *lines) rule(ctx context.Context, dst []byte, from int) ([]byte, error) 
 
 // mask changes an event. One whose policy fails loses what the policy might have taken out.
 func (l *lines) mask(ev *event, masks []mask, fails bool) error {
-	for _, list := range [][]mask{l.masks, masks} {
-		for i := range list {
-			if err := list[i].apply(ev); err != nil {
-				return err
-			}
-		}
+	if err := ev.applyMasks(slices.Concat(l.masks, masks)); err != nil {
+		return err
 	}
 	if fails {
 		ev.erase("input")

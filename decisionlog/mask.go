@@ -1,7 +1,6 @@
 package decisionlog
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -103,111 +102,227 @@ func parseMasks(v any) ([]mask, error) {
 	return out, nil
 }
 
-// errNowhere says that a path leads nowhere, which is no mistake: not every request has everything.
-var errNowhere = errors.New("no such place")
+// maskTree is what is to be removed, by the parts of the paths. That of one event has all paths, so that they are read against the event as
+// it was: removing one element of a list moves no other path.
+type maskTree struct {
+	removed bool
+	below   map[string]*maskTree
+}
 
-// apply changes the event.
-func (m *mask) apply(ev *event) error {
-	in := ev.find(m.parts[0])
-	if in == nil {
-		return nil
+func (t *maskTree) add(parts []string) {
+	for _, part := range parts {
+		if t.below == nil {
+			t.below = map[string]*maskTree{}
+		}
+		next := t.below[part]
+		if next == nil {
+			next = &maskTree{}
+			t.below[part] = next
+		}
+		t = next
 	}
-	rest := m.parts[1:]
-	if len(rest) == 0 && !m.upsert {
-		ev.erase(in.name)
-		return nil
+	t.removed = true
+}
+
+// removes reports whether a path, or one above it, is removed.
+func (t *maskTree) removes(parts []string) bool {
+	for _, part := range parts {
+		if t = t.below[part]; t == nil || t.removed {
+			return t != nil
+		}
 	}
-	root, err := in.decode()
-	if err != nil {
+	return false
+}
+
+// applyMasks changes the event by all masks at once; their order matters only where two put values at the same place, of which the last one
+// stays. All paths are read against the event as it came, what is removed is removed whatever is put there, and what is put below a value
+// that is put there too goes into that one.
+func (ev *event) applyMasks(masks []mask) error {
+	var tree maskTree
+	there := make([]bool, len(masks))
+	upserts := make([]int, 0, len(masks))
+	for i := range masks {
+		m := &masks[i]
+		if m.upsert {
+			upserts = append(upserts, i)
+			continue
+		}
+		var err error
+		if there[i], err = ev.has(m.parts); err != nil {
+			return err
+		}
+		tree.add(m.parts)
+	}
+	slices.SortStableFunc(upserts, func(a, b int) int { return len(masks[a].parts) - len(masks[b].parts) })
+	for _, i := range upserts {
+		m := &masks[i]
+		done, err := ev.upsert(m)
+		if err != nil {
+			return err
+		}
+		there[i] = done && !tree.removes(m.parts)
+	}
+	if err := ev.prune(&tree); err != nil {
 		return err
 	}
-	switch {
-	case len(rest) == 0:
-		*root = clone(m.value)
-	case m.upsert:
-		err = upsert(*root, rest, clone(m.value))
-	default:
-		*root, err = remove(*root, rest)
-	}
-	if err != nil {
-		return nil
-	}
-	in.dirty = true
-	if m.upsert {
-		ev.masked = note(ev.masked, m.path)
-	} else {
-		ev.erased = note(ev.erased, m.path)
+	for i := range masks {
+		switch {
+		case !there[i]:
+		case masks[i].upsert:
+			ev.masked = note(ev.masked, masks[i].path)
+		default:
+			ev.erased = note(ev.erased, masks[i].path)
+		}
 	}
 	return nil
 }
 
-// remove returns v without what is at a path.
-func remove(v any, path []string) (any, error) {
-	switch in := v.(type) {
-	case map[string]any:
-		below, ok := in[path[0]]
-		if !ok {
-			return v, errNowhere
-		}
-		if len(path) == 1 {
-			delete(in, path[0])
-			return in, nil
-		}
-		below, err := remove(below, path[1:])
-		in[path[0]] = below
-		return in, err
-	case []any:
-		i, err := index(path[0], in)
-		if err != nil {
-			return v, err
-		}
-		if len(path) == 1 {
-			return slices.Delete(in, i, i+1), nil
-		}
-		in[i], err = remove(in[i], path[1:])
-		return in, err
+// has reports whether a path leads somewhere.
+func (ev *event) has(parts []string) (bool, error) {
+	in := ev.find(parts[0])
+	if in == nil || len(parts) == 1 {
+		return in != nil, nil
 	}
-	return v, errNowhere
+	root, err := in.decode()
+	if err != nil {
+		return false, err
+	}
+	v := *root
+	for _, part := range parts[1:] {
+		switch inner := v.(type) {
+		case map[string]any:
+			below, ok := inner[part]
+			if !ok {
+				return false, nil
+			}
+			v = below
+		case []any:
+			i, ok := index(part, inner)
+			if !ok {
+				return false, nil
+			}
+			v = inner[i]
+		default:
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// upsert puts the mask's value at its path, and reports whether there is such a place.
+func (ev *event) upsert(m *mask) (bool, error) {
+	in := ev.find(m.parts[0])
+	if in == nil {
+		return false, nil
+	}
+	root, err := in.decode()
+	if err != nil {
+		return false, err
+	}
+	if len(m.parts) == 1 {
+		*root = clone(m.value)
+	} else if !upsert(*root, m.parts[1:], clone(m.value)) {
+		return false, nil
+	}
+	in.dirty = true
+	return true, nil
 }
 
 // upsert puts a value at a path below v, and makes the objects that lead there.
-func upsert(v any, path []string, value any) error {
+func upsert(v any, path []string, value any) bool {
 	last := len(path) == 1
 	switch in := v.(type) {
 	case map[string]any:
 		if last {
 			in[path[0]] = value
-			return nil
+			return true
 		}
 		below, ok := in[path[0]]
 		if !ok {
 			below = map[string]any{}
 		}
-		if err := upsert(below, path[1:], value); err != nil {
-			return err
+		if !upsert(below, path[1:], value) {
+			return false
 		}
 		in[path[0]] = below
-		return nil
+		return true
 	case []any:
-		i, err := index(path[0], in)
-		if err != nil {
-			return err
+		i, ok := index(path[0], in)
+		if !ok {
+			return false
 		}
 		if last {
 			in[i] = value
-			return nil
+			return true
 		}
 		return upsert(in[i], path[1:], value)
 	}
-	return errNowhere
+	return false
 }
 
-func index(part string, list []any) (int, error) {
-	i, err := strconv.Atoi(part)
-	if err != nil || i < 0 || i >= len(list) {
-		return 0, errNowhere
+// prune takes out what is removed.
+func (ev *event) prune(tree *maskTree) error {
+	for name, below := range tree.below {
+		in := ev.find(name)
+		switch {
+		case in == nil:
+			continue
+		case below.removed:
+			ev.members = slices.DeleteFunc(ev.members, func(m member) bool { return m.name == name })
+			continue
+		}
+		root, err := in.decode()
+		if err != nil {
+			return err
+		}
+		*root, in.dirty = prune(*root, below), true
 	}
-	return i, nil
+	return nil
+}
+
+func prune(v any, tree *maskTree) any {
+	switch in := v.(type) {
+	case map[string]any:
+		for name, t := range tree.below {
+			below, ok := in[name]
+			switch {
+			case !ok:
+			case t.removed:
+				delete(in, name)
+			default:
+				in[name] = prune(below, t)
+			}
+		}
+	case []any:
+		gone := map[int]bool{}
+		for part, t := range tree.below {
+			i, ok := index(part, in)
+			switch {
+			case !ok:
+			case t.removed:
+				gone[i] = true
+			default:
+				in[i] = prune(in[i], t)
+			}
+		}
+		kept := in[:0]
+		for i, one := range in {
+			if !gone[i] {
+				kept = append(kept, one)
+			}
+		}
+		return kept
+	}
+	return v
+}
+
+// index is a place in a list. RFC 6901 has no sign and no zeros in front; "-" is the place behind the last, where nothing is.
+func index(part string, list []any) (int, bool) {
+	i, err := strconv.Atoi(part)
+	if err != nil || i < 0 || i >= len(list) || strconv.Itoa(i) != part {
+		return 0, false
+	}
+	return i, true
 }
 
 // clone copies plain JSON, for one event alone.

@@ -25,6 +25,7 @@ type metrics struct {
 	dropped *prometheus.CounterVec
 	errors  *prometheus.CounterVec
 	refused *prometheus.CounterVec
+	damaged *prometheus.CounterVec
 	sinks   []prometheus.Collector
 	rules   []prometheus.Collector
 	queued  prometheus.GaugeFunc
@@ -45,6 +46,10 @@ func newMetrics(l *Log) metrics {
 			Name: "gatehouse_decision_log_refused_total",
 			Help: "Decisions that a sink's server took and refuses for good.",
 		}, []string{"sink"}),
+		damaged: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_decision_log_damaged_bytes_total",
+			Help: "Bytes of the spool that could not be read for a sink: what they held is lost to it.",
+		}, []string{"sink"}),
 		queued: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gatehouse_decision_log_queued",
 			Help: "Decisions that wait to be written to the decision log.",
@@ -57,6 +62,7 @@ func newMetrics(l *Log) metrics {
 	m.rules = ruleMetrics(l.lines)
 	for _, s := range l.sinks {
 		s.errors, s.unwanted = m.errors.WithLabelValues(s.cfg.Name), m.refused.WithLabelValues(s.cfg.Name)
+		s.damaged = m.damaged.WithLabelValues(s.cfg.Name)
 		m.sinks = append(m.sinks, sinkMetrics(s)...)
 	}
 	if l.spool != nil {
@@ -111,7 +117,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.refused, m.queued}, m.rules, m.sinks, m.spool) {
+	for _, c := range slices.Concat([]prometheus.Collector{m.dropped, m.errors, m.refused, m.damaged, m.queued}, m.rules, m.sinks, m.spool) {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("decision log: registering metrics: %w", err)
 		}

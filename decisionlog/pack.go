@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -42,6 +43,7 @@ const (
 	flagDestination //
 	flagMemo        // the decision was remembered
 	flagDigests     // those of what decided beside the policy stand at the end
+	flagWebSocket   // the route is one of WebSockets
 	flagRedirect    // the application redirects to the route's path
 )
 
@@ -81,6 +83,12 @@ type packing struct {
 	limit int // longest string; 0: any
 	scan  scan
 	names []string // a stack: those of the objects being written
+
+	known    knownSecrets // of this entry's request
+	deep     bool         // the entry holds one of them: each text is looked through
+	at       []string     // where in the input is what is being written, as parts of a pointer
+	masked   []string     // pointers to what was changed there
+	resultAt span         // where the result is in buf
 }
 
 // documents are the parts of an entry that somebody else makes, in plain JSON and redacted.
@@ -107,8 +115,10 @@ const (
 
 // pack replaces o.buf by the packed entry. It cannot fail: what cannot be made or is too large is erased, and the entry says so.
 func (p *packer) pack(o *packing, e *Entry) {
-	o.packer, o.limit = p, 0
+	o.packer, o.limit, o.deep = p, 0, false
+	o.known.reset()
 	d := o.documents(e)
+	o.knowSecrets(e)
 	for {
 		bad := o.entry(e, &d)
 		large := len(o.buf) > p.max
@@ -119,10 +129,66 @@ func (p *packer) pack(o *packing, e *Entry) {
 			d.flags = d.flags&^flagResult | flagNoResult
 		case large && o.limit == 0:
 			o.limit = p.max / 128 // about twenty strings, each byte at most six as an escape
+		case !o.deep && o.known.in(o.buf):
+			o.deep = true
+			o.deepDocuments(e, &d)
 		default:
+			if !o.deep && d.packedResult == nil && d.flags&flagResult != 0 && bad == fine {
+				o.keep(e, &d, o.buf[o.resultAt.from:o.resultAt.to])
+			}
 			return
 		}
 	}
+}
+
+// knowSecrets collects the request's secrets.
+func (o *packing) knowSecrets(e *Entry) {
+	k := &o.known
+	for i := range e.Input.Headers {
+		if h := &e.Input.Headers[i]; o.redact.kind(h.Name) == secretHeader {
+			k.header(&o.redact, h)
+		}
+	}
+	if strings.IndexByte(e.Path, '?') >= 0 {
+		k.query(&o.redact, e.Path)
+	}
+	if len(k.list) > 0 {
+		k.ready()
+	}
+}
+
+// deepDocuments makes the documents once more, without what is known to be secret. What was too large stays out.
+func (o *packing) deepDocuments(e *Entry, d *documents) {
+	without := d.flags & (flagNoInput | flagNoResult)
+	o.scan.hide = o.hide
+	*d = documents{}
+	o.result(e, d)
+	if e.Asked && without&flagNoInput == 0 {
+		o.body(e, d)
+	}
+	o.scan = scan{}
+	if without&flagNoResult != 0 {
+		d.flags &^= flagResult
+	}
+	if d.flags |= without; d.flags&flagNoInput != 0 {
+		d.flags &^= flagParsedBody
+	}
+}
+
+// hide takes out what is known to be secret.
+func (o *packing) hide(v string) string {
+	if !o.deep {
+		return v
+	}
+	return o.known.hide(v, false)
+}
+
+// hidePlace is hide for what says where a request went.
+func (o *packing) hidePlace(v string) string {
+	if !o.deep {
+		return v
+	}
+	return o.known.hide(v, true)
 }
 
 // packGap replaces o.buf by a packed gap.
@@ -139,10 +205,14 @@ func (o *packing) documents(e *Entry) (d documents) {
 	if !o.kept(e, &d) {
 		o.result(e, &d)
 	}
-	if !e.Asked {
-		return d
+	if e.Asked {
+		o.body(e, &d)
 	}
-	o.scan = scan{}
+	return d
+}
+
+func (o *packing) body(e *Entry, d *documents) {
+	o.scan = scan{hide: o.scan.hide}
 	v, ok := makeDocument(e.Input.Body)
 	switch {
 	case !ok || e.inputLost:
@@ -150,19 +220,29 @@ func (o *packing) documents(e *Entry) (d documents) {
 	case e.Input.Body != nil:
 		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
 		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
+		o.knowNamed()
 	}
-	return d
 }
 
 func (o *packing) result(e *Entry, d *documents) {
-	o.scan = scan{}
+	o.scan = scan{hide: o.scan.hide}
 	v, ok := makeDocument(e.Result)
 	switch {
 	case !ok:
 		d.flags |= flagNoResult
 	case e.Result != nil:
-		o.redact.result(v, &o.scan)
-		d.result, d.resultScan, d.flags = v, o.scan, d.flags|flagResult
+		d.result = o.redact.result(v, &o.scan)
+		d.resultScan, d.flags = o.scan, d.flags|flagResult
+		o.knowNamed()
+	}
+}
+
+// knowNamed adds what was secret by the name of its member.
+func (o *packing) knowNamed() {
+	if !o.deep {
+		for _, text := range o.scan.secrets {
+			o.known.add(text, false)
+		}
 	}
 }
 
@@ -215,8 +295,10 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	o.time(e.Time) // first, because the age of the oldest entry is read there
 	o.int(int64(e.Duration))
 	o.uint(uint64(max(0, e.Status)))
-	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason, e.Method, e.Host)
-	o.clean(e.Path, o.redact.url(e.Path))
+	o.masked = o.masked[:0]
+	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason, e.Method)
+	o.clean(e.Host, o.hidePlace(e.Host))
+	o.clean(e.Path, o.hidePlace(o.redact.url(e.Path)))
 	o.plain(e.DecisionPath)
 	o.identity(&e.Identity, flags)
 	o.strings(e.Peer, e.RequestedBy, e.TraceID, e.SpanID, e.Revision)
@@ -225,16 +307,16 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 		o.strings(e.Bundles[i].Name, e.Bundles[i].Revision, e.Bundles[i].Digest)
 	}
 	o.params(e.Params)
-	o.clean(e.Error, o.redact.text(e.Error))
-	switch mark := len(o.buf); {
+	o.clean(e.Error, o.hide(o.redact.text(e.Error)))
+	mark := len(o.buf)
+	switch {
 	case flags&flagResult == 0:
 	case d.packedResult != nil:
 		o.buf = append(o.buf, d.packedResult...)
 	case !o.value(d.result, 0):
 		return badResult
-	default:
-		o.keep(e, d, o.buf[mark:])
 	}
+	o.resultAt = span{mark, len(o.buf)}
 	if e.Asked && flags&flagNoInput == 0 && !o.input(&e.Input, d, flags) {
 		return badInput
 	}
@@ -254,7 +336,7 @@ func (in *Input) flags() uint64 {
 	filters, _ := in.Metadata["filterMetadata"].(map[string]any)
 	_, payload := filters[jwtAuthn]
 	return flagIf(in.HeaderMap, flagHeaderMap) | flagIf(!in.Time.IsZero(), flagTime) | flagIf(in.TLS, flagTLS) | flagIf(in.HasBody, flagBody) |
-		flagIf(in.RawBody, flagRawBody) | flagIf(in.Truncated, flagTruncated) | flagIf(in.Matched, flagMatched) | flagIf(in.Redirect, flagRedirect) |
+		flagIf(in.RawBody, flagRawBody) | flagIf(in.Truncated, flagTruncated) | flagIf(in.Matched, flagMatched) | flagIf(in.WebSocket, flagWebSocket) | flagIf(in.Redirect, flagRedirect) |
 		flagIf(payload, flagJWTAuthn) | flagIf(len(in.Source.Other) > 0, flagSource) | flagIf(len(in.Destination.Other) > 0, flagDestination)
 }
 
@@ -284,7 +366,8 @@ func (o *packing) identity(id *Identity, flags uint64) {
 	for _, name := range o.claims {
 		if v, ok := id.Claims[name]; ok {
 			o.plain(name)
-			if mark := len(o.buf); !o.value(v, 0) {
+			o.at = append(o.at[:0], "/identity/claims", name)
+			if mark := len(o.buf); !o.inputValue(v, 0, false) {
 				o.buf = append(o.buf[:mark], kindNull)
 			}
 		}
@@ -293,17 +376,21 @@ func (o *packing) identity(id *Identity, flags uint64) {
 
 // input writes the input, and says whether all of it was plain JSON.
 func (o *packing) input(in *Input, d *documents, flags uint64) bool {
-	o.strings(in.Scheme, in.Protocol, in.ID)
-	o.clean(in.Query, o.redact.queryString(in.Query))
-	o.clean(in.Fragment, o.redact.queryString(in.Fragment))
+	o.strings(in.Scheme, in.Protocol)
+	o.clean(in.ID, o.hide(o.redact.text(in.ID)))
+	o.clean(in.Query, o.hide(o.redact.queryString(in.Query)))
+	o.clean(in.Fragment, o.hide(o.redact.queryString(in.Fragment)))
 	o.int(in.Size)
 	if flags&flagTime != 0 {
 		o.time(in.Time)
 	}
 	o.headers(in.Headers)
 	ok := o.endpoint(&in.Source) && o.endpoint(&in.Destination)
-	o.labels(in.Extensions)
-	ok = ok && o.metadata(in.Metadata) && o.object(in.RouteMetadata, 0)
+	o.extensions(in.Extensions)
+	o.at = append(o.at[:0], "/input/attributes/metadataContext")
+	ok = ok && o.metadata(in.Metadata)
+	o.at = append(o.at[:0], "/input/attributes/routeMetadataContext")
+	ok = ok && o.inputObject(in.RouteMetadata, "", 0, true)
 	o.plain(in.SNI)
 	o.strings(in.Peer.SPIFFEID, in.Peer.Subject)
 	o.list(in.Peer.SANs)
@@ -318,7 +405,7 @@ func (o *packing) headers(headers []Header) {
 	o.uint(uint64(len(headers)))
 	for i := range headers {
 		h := &headers[i]
-		o.plain(h.Name)
+		o.plain(o.hide(h.Name))
 		if o.redact.hides(h.Name) {
 			o.buf = append(o.buf, textSecret)
 			continue
@@ -327,9 +414,9 @@ func (o *packing) headers(headers []Header) {
 		case secretHeader:
 			o.buf = append(o.buf, textSecret)
 		case urlHeader:
-			o.clean(h.Value, o.redact.url(h.Value))
+			o.clean(h.Value, o.hide(o.redact.url(h.Value)))
 		default:
-			o.clean(h.Value, o.redact.anyHeader(h.Value))
+			o.clean(h.Value, o.hide(o.redact.anyHeader(h.Value)))
 		}
 	}
 }
@@ -338,7 +425,7 @@ func (o *packing) params(params []Param) {
 	o.uint(uint64(len(params)))
 	for i := range params {
 		o.plain(params[i].Name)
-		o.clean(params[i].Value, o.redact.text(params[i].Value))
+		o.clean(params[i].Value, o.hidePlace(o.redact.text(params[i].Value)))
 	}
 }
 
@@ -380,25 +467,121 @@ func sortedNames[V any](o *packing, m map[string]V) (names []string, base int) {
 func (o *packing) metadata(m map[string]any) bool {
 	filters, _ := m["filterMetadata"].(map[string]any)
 	if _, ok := filters[jwtAuthn]; !ok {
-		return o.object(m, 0)
+		return o.inputObject(m, "", 0, true)
 	}
 	o.uint(uint64(len(m)))
 	names, base := sortedNames(o, m)
 	defer func() { o.names = o.names[:base] }()
 	for _, name := range names {
 		o.plain(name)
+		o.at = append(o.at, name)
 		if name != "filterMetadata" {
-			if !o.value(m[name], 1) {
+			if !o.inputValue(m[name], 1, true) {
 				return false
 			}
-			continue
+		} else {
+			o.buf = append(o.buf, kindObject)
+			if !o.inputObject(filters, jwtAuthn, 1, true) {
+				return false
+			}
 		}
-		o.buf = append(o.buf, kindObject)
-		if !o.objectBut(filters, jwtAuthn, 1) {
-			return false
-		}
+		o.at = o.at[:len(o.at)-1]
 	}
 	return true
+}
+
+// extensions are what Envoy's configuration adds.
+func (o *packing) extensions(m map[string]string) {
+	o.uint(uint64(len(m)))
+	if len(m) == 0 {
+		return
+	}
+	names, base := sortedNames(o, m)
+	for _, name := range names {
+		o.plain(name)
+		v := m[name]
+		if v == "" || !o.redact.secretName(name, o.redact.body) {
+			v = o.hide(o.redact.text(v))
+		} else {
+			v = redacted
+		}
+		if v != m[name] {
+			o.masked = append(o.masked, "/input/attributes/contextExtensions/"+escape(name))
+		}
+		o.plain(v)
+	}
+	o.names = o.names[:base]
+}
+
+// inputValue is value for plain JSON that others hold as well: what is secret in it is left out on the way. By names too, if named.
+func (o *packing) inputValue(v any, depth int, named bool) bool {
+	switch v := v.(type) {
+	case string:
+		clean := o.hide(o.redact.text(v))
+		if o.buf = append(o.buf, kindString); clean != v {
+			o.maskHere()
+		}
+		o.text(clean, 0)
+		return true
+	case []any:
+		o.buf = append(o.buf, kindArray)
+		o.uint(uint64(len(v)))
+		for i, one := range v {
+			o.at = append(o.at, strconv.Itoa(i))
+			if depth >= maxNesting || !o.inputValue(one, depth+1, named) {
+				return false
+			}
+			o.at = o.at[:len(o.at)-1]
+		}
+		return true
+	case map[string]any:
+		o.buf = append(o.buf, kindObject)
+		return o.inputObject(v, "", depth, named)
+	}
+	return o.value(v, depth)
+}
+
+// inputObject writes an object but for one member; "" leaves out none.
+func (o *packing) inputObject(m map[string]any, without string, depth int, named bool) bool {
+	n := len(m)
+	if _, leaves := m[without]; leaves && without != "" {
+		n--
+	}
+	o.uint(uint64(n))
+	if n == 0 {
+		return true
+	}
+	names, base := sortedNames(o, m)
+	defer func() { o.names = o.names[:base] }()
+	for _, name := range names {
+		if name == without && without != "" {
+			continue
+		}
+		o.plain(o.hide(o.redact.text(name)))
+		o.at = append(o.at, name)
+		if named && o.redact.secretName(name, o.redact.body) {
+			o.maskHere()
+			o.buf = append(o.buf, kindString)
+			o.plain(redacted)
+		} else if depth >= maxNesting || !o.inputValue(m[name], depth+1, named) {
+			return false
+		}
+		o.at = o.at[:len(o.at)-1]
+	}
+	return true
+}
+
+// maskHere notes the pointer to what is being written.
+func (o *packing) maskHere() {
+	if len(o.masked) >= mostNotes {
+		return
+	}
+	var b strings.Builder
+	b.WriteString(o.at[0])
+	for _, name := range o.at[1:] {
+		b.WriteString("/" + escape(o.hide(o.redact.text(name))))
+	}
+	o.masked = append(o.masked, b.String())
 }
 
 // pointers writes where redaction changed the documents that are written. It never removes anything from them.
@@ -410,9 +593,14 @@ func (o *packing) pointers(d *documents, flags uint64) {
 	if flags&flagParsedBody != 0 {
 		body = d.bodyScan.masked
 	}
-	o.uint(uint64(len(result) + len(body)))
+	others := o.masked
+	if flags&flagNoInput != 0 {
+		others = slices.DeleteFunc(others, func(p string) bool { return strings.HasPrefix(p, "/input/") })
+	}
+	o.uint(uint64(len(result) + len(body) + len(others)))
 	o.strings(result...)
 	o.strings(body...)
+	o.strings(others...)
 }
 
 func (o *packing) uint(n uint64) { o.buf = binary.AppendUvarint(o.buf, n) }

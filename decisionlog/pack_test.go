@@ -128,6 +128,7 @@ func TestStraight(t *testing.T) {
 		plain  bool
 	}{
 		"everything":        {change: func(*Entry) {}},
+		"a WebSocket":       {change: func(e *Entry) { e.Input.WebSocket = true }},
 		"nothing":           {change: func(e *Entry) { *e = Entry{} }},
 		"nothing asked":     {change: func(e *Entry) { *e = Entry{Asked: true} }},
 		"not asked":         {change: func(e *Entry) { e.Asked = false }},

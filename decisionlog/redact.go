@@ -1,8 +1,6 @@
 package decisionlog
 
 import (
-	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,12 +17,16 @@ var (
 		"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key",
 		"api-key", "x-auth-token", "x-access-token", "x-csrf-token", "x-xsrf-token",
 		"x-amz-security-token", "x-forwarded-access-token", "x-forwarded-id-token",
+		"x-session-id", "x-auth", "private-token", "ocp-apim-subscription-key", "x-functions-key", "x-original-authorization",
+		"x-forwarded-authorization",
 	}
 	defaultParams = []string{
 		"access_token", "refresh_token", "id_token", "id_token_hint", "token", "jwt",
 		"api_key", "apikey", "password", "passwd", "secret", "client_secret",
 		"assertion", "client_assertion", "code_verifier", "private_key",
-		"sig", "signature", "x-amz-signature", "x-amz-security-token", "SAMLResponse",
+		"sig", "signature", "x-amz-signature", "x-amz-security-token", "SAMLResponse", "SAMLRequest",
+		"authorization", "pwd", "passphrase", "otp", "pin", "jsessionid", "phpsessid", "sessionid", "session_id", "csrfmiddlewaretoken",
+		"bearer", "credential", "credentials", "x-amz-credential", "cookie", "set-cookie", "session_key", "auth", "user_code", "device_code",
 	}
 	// Only in queries: an OAuth authorization code.
 	queryParams = []string{"code"}
@@ -33,12 +35,14 @@ var (
 		":path", "referer", "location", "x-envoy-original-path", "x-original-uri",
 		"x-original-url", "x-forwarded-uri", "x-rewrite-url",
 	}
-	// RFC 7519: two base64url parts that start as a JSON object does, and a dot.
-	jwtShape = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]*`)
 )
 
 // scan collects what redaction did to one entry.
-type scan struct{ erased, masked []string }
+type scan struct {
+	erased, masked []string
+	secrets        []string            // that were found by the names of their members
+	hide           func(string) string // takes out what is known to be secret; nil: nothing is
+}
 
 func (s *scan) reset()               { s.erased, s.masked = s.erased[:0], s.masked[:0] }
 func (s *scan) mask(pointer string)  { s.masked = append(s.masked, pointer) }
@@ -54,6 +58,8 @@ func (s *scan) eraseAll(pointer string) {
 // redactor is the set of names whose values are secret. It is never changed.
 type redactor struct {
 	query, body map[string]bool
+	folded      map[string]bool // secret headers, as paramName has them
+	cookies     map[string]bool // that hold credentials
 	headers     map[string]headerKind
 	only        map[string]bool // of a request's headers; nil: all
 
@@ -65,18 +71,33 @@ type headerKind int
 
 const (
 	otherHeader headerKind = iota
-	secretHeader
 	urlHeader
+	secretHeader
 )
 
 func (r *redactor) kind(name string) headerKind {
 	if t := traits(name); r.traits[t/64]&(1<<(t%64)) == 0 {
-		return otherHeader
+		return endingKind(name)
 	}
 	if kind, known := r.headers[name]; known || isHeaderName(name) {
-		return kind
+		return max(kind, endingKind(name))
 	}
-	return r.headers[headerName(name)]
+	return max(r.headers[headerName(name)], endingKind(name))
+}
+
+// endingKind tells secret headers by the ends of their names.
+func endingKind(name string) headerKind {
+	if len(name) < 6 {
+		return otherHeader
+	}
+	switch name[len(name)-1] | 0x20 {
+	case 'n', 't', 'd', 'y':
+		if name = headerName(name); strings.HasSuffix(name, "-token") || strings.HasSuffix(name, "-secret") || strings.HasSuffix(name, "-password") ||
+			strings.HasSuffix(name, "api-key") || strings.HasSuffix(name, "apikey") || strings.HasSuffix(name, "-jwt") || strings.HasSuffix(name, "access-key") {
+			return secretHeader
+		}
+	}
+	return otherHeader
 }
 
 // isHeaderName reports whether headerName leaves a name as it is, as it does those that Envoy sends.
@@ -123,6 +144,15 @@ func newRedactor(extra Redact) redactor {
 	for name := range set(headerName, defaultHeaders, extra.Headers) {
 		r.headers[name] = secretHeader
 	}
+	r.folded, r.cookies = map[string]bool{}, map[string]bool{}
+	for name, kind := range r.headers {
+		if kind == secretHeader {
+			r.folded[paramFold.Replace(name)] = true
+		}
+	}
+	for _, name := range extra.Cookies {
+		r.cookies[name] = name != ""
+	}
 	for name := range r.headers {
 		t := traits(name)
 		r.traits[t/64] |= 1 << (t % 64)
@@ -155,38 +185,71 @@ func paramName(s string) string {
 	return paramFold.Replace(strings.ToLower(s))
 }
 
-// result redacts what the policy answered.
-func (r *redactor) result(v any, s *scan) {
+// result redacts what the policy answered: by headers' names, by members' names, and by what values look like.
+func (r *redactor) result(v any, s *scan) any {
 	res, _ := v.(map[string]any)
-	for _, name := range []string{"headers", "response_headers_to_add"} {
+	if res == nil {
+		return r.members(v, "/result", 0, s)
+	}
+	for _, name := range keys(res) {
+		pointer := "/result/" + escape(name)
 		switch h := res[name].(type) {
 		case map[string]any:
-			r.headerObject(h, "/result/"+name, s)
+			switch name {
+			case "headers", "response_headers_to_add":
+				r.headerObject(h, pointer, s)
+				continue
+			case "query_parameters_to_set":
+				r.params(h, pointer, s)
+				continue
+			}
 		case []any:
-			for i, one := range h {
-				if one, _ := one.(map[string]any); one != nil {
-					r.headerObject(one, "/result/"+name+"/"+strconv.Itoa(i), s)
+			if name == "headers" || name == "response_headers_to_add" {
+				for i, one := range h {
+					if object, _ := one.(map[string]any); object != nil {
+						r.headerObject(object, pointer+"/"+strconv.Itoa(i), s)
+					} else {
+						h[i] = r.members(one, pointer+"/"+strconv.Itoa(i), 1, s)
+					}
 				}
+				continue
 			}
 		}
+		if r.secretName(name, r.body) {
+			res[name] = r.masked(res[name], nil, pointer, s)
+		} else {
+			res[name] = r.members(res[name], pointer, 1, s)
+		}
 	}
-	if q, _ := res["query_parameters_to_set"].(map[string]any); q != nil {
-		r.params(q, "/result/query_parameters_to_set", s)
-	}
+	return v
 }
 
-// headerObject redacts headers in an object: name to value or list of values.
+// headerObject redacts headers in an object: name to value, list of values, or value and append_action.
 func (r *redactor) headerObject(h map[string]any, pointer string, s *scan) {
 	for _, name := range keys(h) {
 		p := pointer + "/" + escape(name)
-		if list, ok := h[name].([]any); ok && r.kind(name) != secretHeader {
-			for i, v := range list {
-				list[i] = r.masked(v, r.headerValue(name), p+"/"+strconv.Itoa(i), s)
-			}
-			continue
-		}
-		h[name] = r.masked(h[name], r.headerValue(name), p, s)
+		h[name] = r.eachText(h[name], r.headerValue(name), p, 0, s)
 	}
+}
+
+// eachText redacts the texts of a header or a parameter, however its values are written. A nil clean means that all of it is secret.
+func (r *redactor) eachText(v any, clean func(string) string, pointer string, depth int, s *scan) any {
+	if clean == nil || depth > maxDepth {
+		return r.masked(v, nil, pointer, s)
+	}
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = r.eachText(v[i], clean, pointer+"/"+strconv.Itoa(i), depth+1, s)
+		}
+		return v
+	case map[string]any:
+		for _, name := range keys(v) {
+			v[name] = r.eachText(v[name], clean, pointer+"/"+escape(name), depth+1, s)
+		}
+		return v
+	}
+	return r.masked(v, clean, pointer, s)
 }
 
 // headerValue returns what cleans a value of the header.
@@ -217,6 +280,7 @@ func hasScheme(v, scheme string) bool {
 func (r *redactor) masked(v any, clean func(string) string, pointer string, s *scan) any {
 	if clean == nil {
 		s.mask(pointer)
+		s.know(v, 0)
 		return redacted
 	}
 	old, ok := v.(string)
@@ -224,29 +288,48 @@ func (r *redactor) masked(v any, clean func(string) string, pointer string, s *s
 		return v
 	}
 	text := clean(old)
+	if s.hide != nil {
+		text = s.hide(text)
+	}
 	if text != old {
 		s.mask(pointer)
 	}
 	return text
 }
 
+// know keeps the texts of what was redacted by its name: they may stand elsewhere too.
+func (s *scan) know(v any, depth int) {
+	switch v := v.(type) {
+	case string:
+		if len(s.secrets) < mostKnown {
+			s.secrets = append(s.secrets, v)
+		}
+	case []any:
+		for i := 0; i < len(v) && depth < 4; i++ {
+			s.know(v[i], depth+1)
+		}
+	case map[string]any:
+		for _, one := range v {
+			if depth < 4 && len(s.secrets) < mostKnown {
+				s.know(one, depth+1)
+			}
+		}
+	}
+}
+
 // params redacts query parameters: name to value or list of values.
 func (r *redactor) params(q map[string]any, pointer string, s *scan) {
 	for _, name := range keys(q) {
-		p := pointer + "/" + escape(name)
-		if list, ok := q[name].([]any); ok && !r.query[paramName(name)] {
-			for i, v := range list {
-				list[i] = r.masked(v, r.text, p+"/"+strconv.Itoa(i), s)
-			}
-			continue
-		}
 		clean := r.text
-		if r.query[paramName(name)] {
+		if r.secretName(name, r.query) {
 			clean = nil
 		}
-		q[name] = r.masked(q[name], clean, p, s)
+		q[name] = r.eachText(q[name], clean, pointer+"/"+escape(name), 0, s)
 	}
 }
+
+// oauthMembers are those beside which "code" is an authorization code, not a country's or an error's.
+var oauthMembers = []string{"grant_type", "redirect_uri", "code_verifier", "client_id", "state", "session_state", "nonce"}
 
 // members redacts a body: members by name, at any depth.
 func (r *redactor) members(v any, pointer string, depth int, s *scan) any {
@@ -256,12 +339,24 @@ func (r *redactor) members(v any, pointer string, depth int, s *scan) any {
 	}
 	switch v := v.(type) {
 	case map[string]any:
+		names := r.body
+		for _, name := range oauthMembers {
+			if _, oauth := v[name]; oauth {
+				names = r.query
+			}
+		}
 		for _, name := range keys(v) {
 			p := pointer + "/" + escape(name)
-			if r.body[paramName(name)] {
-				v[name] = r.masked(v[name], nil, p, s)
+			value := v[name]
+			if clean := r.memberName(name, s); clean != name {
+				delete(v, name)
+				name, p = clean, pointer+"/"+escape(clean)
+				s.mask(p)
+			}
+			if r.secretName(name, names) {
+				v[name] = r.masked(value, nil, p, s)
 			} else {
-				v[name] = r.members(v[name], p, depth+1, s)
+				v[name] = r.members(value, p, depth+1, s)
 			}
 		}
 	case []any:
@@ -274,75 +369,13 @@ func (r *redactor) members(v any, pointer string, depth int, s *scan) any {
 	return v
 }
 
-// url redacts the query and the fragment of a URL or of its path.
-func (r *redactor) url(u string) string {
-	path, rest, ok := u, "", false
-	if i := strings.IndexAny(u, "?#"); i >= 0 {
-		path, rest, ok = u[:i+1], u[i+1:], true
+// memberName redacts a name that is a secret itself.
+func (r *redactor) memberName(name string, s *scan) string {
+	clean := r.text(name)
+	if s.hide != nil {
+		clean = s.hide(clean)
 	}
-	if !ok {
-		return r.text(u)
-	}
-	plain, query := r.text(path), r.queryString(rest)
-	if plain == path && query == rest {
-		return u // as it came, without an allocation
-	}
-	return plain + query
-}
-
-// queryString redacts parameters in place: what is harmless stays as it came,
-// byte for byte. "?", "#" and ";" separate too, because something on the way
-// may think so.
-func (r *redactor) queryString(q string) string {
-	changed := false
-	for rest := q; rest != "" && !changed; {
-		pair, sep := cutPair(rest)
-		rest = rest[len(pair)+len(sep):]
-		changed = r.pair(pair) != pair
-	}
-	if !changed {
-		return r.text(q)
-	}
-	var out strings.Builder
-	for q != "" {
-		pair, sep := cutPair(q)
-		q = q[len(pair)+len(sep):]
-		out.WriteString(r.pair(pair))
-		out.WriteString(sep)
-	}
-	return out.String()
-}
-
-func cutPair(q string) (pair, sep string) {
-	if i := strings.IndexAny(q, "&;?#"); i >= 0 {
-		return q[:i], q[i : i+1]
-	}
-	return q, ""
-}
-
-// pair redacts one name=value. A name that cannot be read hides its value: we
-// do not know how the application reads it.
-func (r *redactor) pair(pair string) string {
-	name, value, ok := strings.Cut(pair, "=")
-	if !ok || value == "" {
-		return r.text(pair)
-	}
-	plain, err := url.QueryUnescape(name)
-	if err != nil || r.query[paramName(plain)] {
-		return r.text(name) + "=" + redacted
-	}
-	return r.text(pair)
-}
-
-// text is redactJWT.
-func (r *redactor) text(v string) string { return redactJWT(v) }
-
-// redactJWT redacts what is shaped like a JWT anywhere in a text.
-func redactJWT(v string) string {
-	if !strings.Contains(v, "eyJ") {
-		return v
-	}
-	return jwtShape.ReplaceAllLiteralString(v, redacted)
+	return clean
 }
 
 // keys are sorted so that equal entries give equal lines.

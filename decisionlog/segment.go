@@ -49,6 +49,11 @@ type segment struct {
 	made   time.Time
 	old    bool // of an earlier run: nobody writes to it any more
 
+	unnamed bool        // its file was removed; the keeper's alone
+	retired atomic.Bool // nobody appends to it any more, although it has room
+	lost    atomic.Bool // its file was cut off
+	hollow  atomic.Bool // and something else may be where frames were: what is not written by now never will be
+
 	_    [64]byte                // tail is what every request writes to
 	tail atomic.Uint64           // where the next frame goes; beyond the end: the segment is full
 	end  atomic.Uint64           // where the last frame ends, once that is certain; else noEnd
@@ -57,6 +62,8 @@ type segment struct {
 }
 
 const noEnd = 1<<64 - 1
+
+func segmentName(s *segment) string { return filepath.Base(s.path) }
 
 func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x.seg", number))
@@ -90,7 +97,7 @@ func newSegment(dir string, number uint64, size int64) (_ *segment, err error) {
 	populate(s.data)
 	s.tail.Store(segmentHeader)
 	s.end.Store(noEnd)
-	h := s.data[:segmentHeader]
+	h := make([]byte, segmentHeader)
 	binary.LittleEndian.PutUint64(h[8:], number)
 	_, _ = rand.Read(h[16:24]) // never fails
 	s.seed(h[16:24])
@@ -99,6 +106,10 @@ func newSegment(dir string, number uint64, size int64) (_ *segment, err error) {
 	binary.LittleEndian.PutUint64(h[32:], uint64(size))
 	binary.LittleEndian.PutUint32(h[40:], crc32.Checksum(h[:40], castagnoli))
 	s.bytes, s.full = uint64(size), uint64(size)
+	if !guarded(func() { copy(s.data, h) }) {
+		unmap(s.data)
+		return nil, fmt.Errorf("making segment %q: the file was cut off meanwhile", s.path)
+	}
 	return s, syncDir(dir)
 }
 
@@ -123,7 +134,8 @@ func openSegment(dir string, number uint64) (_ *segment, err error) {
 	if s.data, err = mapFile(s.file, info.Size()); err != nil {
 		return nil, fmt.Errorf("mapping segment %q: %w", s.path, err)
 	}
-	h := s.data[:segmentHeader]
+	h := make([]byte, segmentHeader) // zeros are no header
+	guarded(func() { copy(h, s.data) })
 	if !bytes.Equal(h[:8], []byte(segmentMagic)) || binary.LittleEndian.Uint32(h[40:]) != crc32.Checksum(h[:40], castagnoli) ||
 		binary.LittleEndian.Uint64(h[8:]) != number {
 		unmap(s.data)
@@ -166,16 +178,6 @@ func (s *segment) seed(salt []byte) {
 
 func (s *segment) sum(kind uint32, payload []byte) uint32 {
 	return crc32.Update(s.sums[kind], castagnoli, payload)
-}
-
-// put fills what was reserved at off and makes it valid.
-func (s *segment) put(off uint64, kind uint32, payload []byte) {
-	at := s.data[off : off+frameSize(len(payload))]
-	binary.LittleEndian.PutUint32(at[4:], s.sum(kind, payload))
-	binary.LittleEndian.PutUint32(at[8:], kind)
-	binary.LittleEndian.PutUint32(at[12:], frameMagic)
-	copy(at[frameHeader:], payload)
-	s.length(off).Store(uint32(len(payload)))
 }
 
 // length is the first word of the frame at off, which is a multiple of 8 in a mapping that begins at a page. The format is that of

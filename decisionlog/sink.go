@@ -43,6 +43,7 @@ type sink struct {
 	written  atomic.Uint64
 	errors   prometheus.Counter
 	unwanted prometheus.Counter // events that a server took and refuses for good
+	damaged  prometheus.Counter // bytes of the spool that could not be read for it
 
 	next    *os.File // opened by Reopen, not yet taken by the writer; guarded by Log.mu, as is what follows
 	lastErr string
@@ -78,7 +79,7 @@ func (c *Config) sinks() ([]Sink, error) {
 		}
 		seen[s.Name] = true
 	}
-	return all, nil
+	return all, sameFile(all)
 }
 
 // check refuses a sink that is not one thing.
@@ -248,9 +249,6 @@ type SinkStatus struct {
 	Oldest  time.Time `json:"oldest,omitzero"` // when the oldest of these was; zero: there is none
 	Error   string    `json:"error,omitempty"` // what it says while it refuses to take more, else ""
 }
-
-// Degraded lists what the log cannot do right now, one sentence each: record, deliver, catch up.
-func (l *Log) Degraded() []string { return nil }
 
 // Status may be called at any time.
 func (l *Log) Status() Status {

@@ -39,6 +39,8 @@ type spool struct {
 	stuck   atomic.Bool               // no further segment can be made: no disk space, or MaxSize
 	readers atomic.Pointer[[]*reader] // those that hold segments; replaced under mu
 	low     chan struct{}             // wakes the keeper
+	since   atomic.Int64              // when it got stuck, in ns of the wall clock; 0: it is not
+	damages atomic.Int64              // segments that were cut off while they were in use
 
 	mu      sync.Mutex         // guards what follows; never taken by an append that finds room
 	first   *segment           // the oldest that is on disk
@@ -47,6 +49,10 @@ type spool struct {
 	room    chan struct{}      // closed, and made anew, when there is a new segment, or it is known that there will be none
 	lastErr string             // why there is no next segment, "" otherwise
 	lost    []gap              // segments that could not be read at the start
+	home    fs.FileInfo        // of the folder that the files are in
+	wrong   string             // what was found wrong with the folder, "" otherwise
+	noted   string             // what was mended, and is said for a while
+	notedAt time.Time
 }
 
 // reader is where one sink is in the spool.
@@ -59,6 +65,7 @@ type reader struct {
 	off   uint64
 	held  *segment // it and what follows must stay: what is before is safe with the sink
 	owner any      // who moves it
+	exact bool     // the place is exactly how far the sink is: whoever moved it last has left in order
 }
 
 // openSpool takes over what an earlier run left, and makes the segment that requests append to.
@@ -74,6 +81,10 @@ func openSpool(cfg *Config) (_ *spool, err error) {
 		return nil, fmt.Errorf("making the decision log's spool: %w", err)
 	}
 	if sp.lock, err = lockFile(filepath.Join(cfg.Dir, "lock")); err != nil {
+		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
+	}
+	if sp.home, err = os.Stat(cfg.Dir); err != nil {
+		sp.lock.Close()
 		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
 	}
 	defer func() {
@@ -228,7 +239,10 @@ func (sp *spool) append(kind uint32, payload []byte) bool {
 		end := s.tail.Add(n)
 		off := end - n
 		if end <= s.size() {
-			s.put(off, kind, payload)
+			if !s.put(off, kind, payload) {
+				sp.giveUp(s)
+				continue
+			}
 			if sp.idle.Load() && sp.idle.CompareAndSwap(true, false) {
 				sp.wake()
 			}
@@ -265,9 +279,7 @@ func (sp *spool) advance(s *segment) bool {
 // seal ends all that is appended to, so that what is before is all there will be. The keeper must have ended.
 func (sp *spool) seal() {
 	for s := sp.current.Load(); s != nil; s = s.next.Load() {
-		if off := s.tail.Add(sealed) - sealed; off <= s.size() {
-			s.end.Store(off)
-		}
+		s.retire()
 	}
 	if sp.idle.CompareAndSwap(true, false) {
 		sp.wake()
@@ -292,7 +304,12 @@ type piece struct {
 func (c *cursor) next() (p piece, ok bool) {
 	for {
 		s := c.s
-		kind, payload, what := s.frame(c.off)
+		var kind uint32
+		var payload []byte
+		what := foundNothing
+		if c.off < s.end.Load() { // else there may not even be a file behind the mapping
+			kind, payload, what = s.frame(c.off)
+		}
 		if what == foundFrame {
 			c.off += frameSize(len(payload))
 			if t, ok := packedTime(kind, payload); ok {
@@ -311,7 +328,7 @@ func (c *cursor) next() (p piece, ok bool) {
 			if missing > 0 {
 				return piece{damage: c.damage(s, missing)}, true
 			}
-		case s.old || what == foundDamage:
+		case s.old || s.hollow.Load() || what == foundDamage:
 			from := c.off
 			next, damaged := s.resync(from, end, what == foundDamage)
 			if end == noEnd && next == s.size() {
@@ -319,7 +336,7 @@ func (c *cursor) next() (p piece, ok bool) {
 			}
 			c.off = next
 			switch {
-			case damaged:
+			case damaged || s.hollow.Load() && next == end && next > from:
 				return piece{damage: c.damage(s, next-from)}, true
 			case next < end: // a hole, with frames behind it
 				hole := c.damage(s, 0)
@@ -373,8 +390,11 @@ func (sp *spool) settled(limit time.Duration) bool {
 	}
 	sp.mu.Unlock()
 	for ; s != nil; s, off = s.next.Load(), segmentHeader {
-		for !s.old && off < s.end.Load() {
-			n := s.length(off).Load()
+		for !s.old && !s.lost.Load() && off < s.end.Load() {
+			var n uint32
+			if !guarded(func() { n = s.length(off).Load() }) {
+				break // there is nothing to wait for
+			}
 			switch {
 			case n > 0:
 				off += frameSize(int(n))
@@ -388,12 +408,13 @@ func (sp *spool) settled(limit time.Duration) bool {
 	return true
 }
 
-// own makes somebody the one who moves a reader, and says from where.
-func (sp *spool) own(r *reader, owner any) cursor {
+// own makes somebody the one who moves a reader, and says from where, and whether that is exactly how far the sink is.
+func (sp *spool) own(r *reader, owner any) (at cursor, exact bool) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	r.owner = owner
-	return cursor{s: r.s, off: r.off}
+	exact = r.exact
+	r.owner, r.exact = owner, false
+	return cursor{s: r.s, off: r.off}, exact
 }
 
 // back returns a reader to an earlier place.
@@ -427,6 +448,7 @@ func (sp *spool) keep(ctx context.Context) {
 		}
 		every := time.Duration(sp.every.Load())
 		wait := every
+		sp.look()
 		if !sp.prepare() {
 			wait = min(wait, prepareRetry)
 		}
@@ -438,30 +460,57 @@ func (sp *spool) keep(ctx context.Context) {
 	}
 }
 
-// prepare makes the segment after the current one, unless it is there, and reports whether it is.
+// prepare makes the segment after the current one, unless it is there, and reports whether it is. One that has lost its name is appended to
+// until there is another.
 func (sp *spool) prepare() bool {
 	s := sp.current.Load()
-	if s.next.Load() != nil {
-		return true
+	for next := s.next.Load(); next != nil; next = s.next.Load() {
+		if !next.unnamed && !next.retired.Load() {
+			sp.retireUnnamed()
+			return true
+		}
+		s = next
+	}
+	sp.mu.Lock()
+	wrong := sp.wrong
+	sp.mu.Unlock()
+	if wrong != "" {
+		sp.setError(wrong)
+		return false
 	}
 	if sp.used.Load()+sp.size > sp.max.Load() {
 		sp.setError("the spool has reached max_size")
 		return false
 	}
-	next, err := newSegment(sp.dir, s.number+1, sp.size)
+	next, err := newSegment(sp.dir, sp.free(s.number+1), sp.size)
 	if err != nil {
 		sp.setError(err.Error())
 		return false
 	}
 	sp.link(next)
+	sp.retireUnnamed()
 	sp.setError("")
 	return true
+}
+
+func (sp *spool) retireUnnamed() {
+	for s := sp.current.Load(); s != nil; s = s.next.Load() {
+		if s.unnamed {
+			s.retire()
+		}
+	}
 }
 
 func (sp *spool) setError(text string) {
 	sp.mu.Lock()
 	was := sp.lastErr
 	sp.lastErr = text
+	switch {
+	case text == "":
+		sp.since.Store(0)
+	case was == "":
+		sp.since.Store(time.Now().UnixNano())
+	}
 	sp.stuck.Store(text != "")
 	close(sp.room)
 	sp.room = make(chan struct{})
@@ -534,8 +583,9 @@ func (sp *spool) trim() error {
 		sp.first = gone.next.Load()
 		sp.used.Add(-int64(gone.size()))
 		sp.count.Add(-1)
+		err := gone.remove()
 		gone.close()
-		if err := os.Remove(gone.path); gone.path != "" && err != nil {
+		if err != nil {
 			return fmt.Errorf("removing what the sinks have: %w", err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,6 +21,8 @@ const (
 	restEvery   = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
 	mostTail    = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
 	mostLine    = 16 << 20
+	stallAfter  = 5 * time.Second // and so many looks: then what was reserved and is not there never comes
+	stallLooks  = 100
 	placeEvery  = 100 * time.Millisecond // how far a file is, is saved no more often
 )
 
@@ -93,7 +96,7 @@ func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
 	each, all := make(chan bool, len(l.sinks)), make(chan bool, 1)
 	for _, s := range l.sinks {
 		w := l.newWriter(s, drain)
-		w.cur = l.spool.own(s.reader, w)
+		w.cur, w.exact = l.spool.own(s.reader, w)
 		w.done = w.cur
 		go func() { each <- w.runSpool(ctx) }()
 	}
@@ -134,6 +137,7 @@ func (l *Log) endFiles() {
 
 // runSpool writes until ctx ends, and then, if nobody else does, until nothing is left or drain ends. It tells whether nothing was left.
 func (w *writer) runSpool(ctx context.Context) bool {
+	debug.SetPanicOnFault(true) // this goroutine reads mappings: see fault.go
 	drain := w.drain
 	defer func() {
 		w.takeNext()
@@ -154,7 +158,9 @@ func (w *writer) runSpool(ctx context.Context) bool {
 	}
 	w.leaving = true
 	if <-w.log.released; !w.log.last {
-		return w.settle(drain)
+		clean := w.settle(drain)
+		w.leave()
+		return clean
 	}
 	for w.step(drain) {
 	}
@@ -169,6 +175,7 @@ func (w *writer) runSpool(ctx context.Context) bool {
 		case w.cur.s.next.Load() == nil && w.cur.off >= w.cur.s.end.Load():
 			return w.finish()
 		}
+		w.stalled()
 		time.Sleep(restEvery)
 	}
 }
@@ -245,9 +252,14 @@ func (w *writer) sleep(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
+	if w.stalled() {
+		return
+	}
 	sp.idle.Store(true) // and whoever appends wakes all that may have said so
 	peek := w.cur
-	if _, ok := peek.next(); ok || peek.s != w.cur.s {
+	more := true
+	guarded(func() { _, more = peek.next() })
+	if more || peek.s != w.cur.s {
 		return
 	}
 	if w.dirty {
@@ -266,9 +278,36 @@ func (w *writer) sleep(ctx context.Context) {
 	}
 }
 
+// stalled reports whether something was reserved where the writer is and is not there yet, and gives it up in the end: that takes a
+// request microseconds, unless somebody has put another file's bytes under the mapping.
+func (w *writer) stalled() bool {
+	s := w.cur.s
+	if w.cur.off >= min(s.tail.Load(), s.end.Load(), s.size()) || s.old {
+		return false
+	}
+	if w.stall.s != s || w.stall.off != w.cur.off {
+		w.stall, w.stallSince, w.stallLooks = w.cur, time.Now(), 0
+	}
+	looks, after := stallLooks, stallAfter
+	if s.lost.Load() {
+		looks, after = stallLooks/10, stallAfter/20
+	}
+	if w.stallLooks++; w.stallLooks > looks && time.Since(w.stallSince) > after {
+		w.spool.giveUp(s)
+		s.hollow.Store(true)
+	}
+	return true
+}
+
 // fill turns frames into lines, and reports whether it came any further.
-func (w *writer) fill(ctx context.Context) bool {
+func (w *writer) fill(ctx context.Context) (moved bool) {
 	start, from := time.Now(), w.cur
+	defer func() {
+		if p := recover(); p != nil && faulted(p) {
+			w.cutOff()
+			moved = true
+		}
+	}()
 	for most := w.most(); len(w.buf) < most && time.Since(start) < flushAfter; {
 		at := w.cur
 		p, ok := w.cur.next()
@@ -277,9 +316,7 @@ func (w *writer) fill(ctx context.Context) bool {
 		}
 		switch {
 		case p.payload == nil:
-			w.spool.log.Error("a segment of the decision log's spool has a gap", zap.String("segment", p.damage.segment),
-				zap.Uint64("bytes", p.damage.damaged), zap.Uint64("unfinished", p.damage.unfinished), zap.Time("since", p.damage.since), zap.Time("until", p.damage.until))
-			w.gapLine(p.damage)
+			w.damage(p.damage)
 		case p.kind == frameGap:
 			g, err := (&unpacking{packedReader: packedReader{in: p.payload}}).unpackGap()
 			if err != nil {
@@ -316,6 +353,14 @@ func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
 		w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 	}
 	return true
+}
+
+// damage records what could not be read of a segment.
+func (w *writer) damage(g gap) {
+	w.spool.log.Error("a segment of the decision log's spool has a gap", zap.String("segment", g.segment),
+		zap.Uint64("bytes", g.damaged), zap.Uint64("unfinished", g.unfinished), zap.Time("since", g.since), zap.Time("until", g.until))
+	w.sink.damaged.Add(float64(g.damaged))
+	w.gapLine(g)
 }
 
 // gapLine adds a gap's line.
@@ -453,6 +498,7 @@ func (w *writer) spoolGap() bool {
 }
 
 // resume finds what an earlier run wrote to the sink after it had last said how far it was, and tells of segments that could not be read.
+// Whoever writes to a file that another sink, or an earlier process, wrote to begins behind what is there.
 func (w *writer) resume() {
 	sp := w.spool
 	w.synced = time.Now()
@@ -460,24 +506,24 @@ func (w *writer) resume() {
 	lost := sp.lost
 	sp.lost = nil
 	sp.mu.Unlock()
-	if w.cur.s.old {
+	if !w.exact {
 		if err := w.readTail(); err != nil {
 			sp.log.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 		}
 	}
-	w.skip()
+	guarded(w.skip)
 	w.seen = nil
 	w.sync()
 	w.place(w.cur, true) // before anything is written, so that the next start looks for it in the file that it goes to
 	for _, g := range lost {
-		w.gapLine(g)
+		w.damage(g)
 	}
 }
 
 // skip passes what the sink has: it is written in order, so everything before the last of it is done with. (Not all of that has a line:
 // a policy may not have wanted some.)
 func (w *writer) skip() {
-	for at := w.cur; len(w.seen) > 0 && at.s.old; {
+	for at := w.cur; len(w.seen) > 0; {
 		p, ok := at.next()
 		if !ok {
 			return
@@ -527,10 +573,11 @@ func (w *writer) readTail() error {
 	if err != nil {
 		return err
 	}
-	if whole < size && os.SameFile(info, w.info) {
-		return w.file.Truncate(int64(whole))
+	if whole < size && os.SameFile(info, w.info) && pos.known {
+		err = w.file.Truncate(int64(whole))
+		w.lookAtEnd()
 	}
-	return nil
+	return err
 }
 
 // wasFile finds the file that was written to: the one that the log has, or one that it was moved to in the same directory.

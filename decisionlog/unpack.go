@@ -355,7 +355,11 @@ func (r *inputReader) route(input map[string]any) {
 	}
 	route := map[string]any{}
 	putText(route, "name", name)
-	putText(route, "method", r.rec.Request.Method)
+	if r.has(flagWebSocket) {
+		route["method"] = "WEBSOCKET"
+	} else {
+		putText(route, "method", r.rec.Request.Method)
+	}
 	putText(route, "template", template)
 	if r.has(flagRedirect) {
 		route["redirect"] = true
@@ -385,7 +389,7 @@ func (r *inputReader) path(input map[string]any) {
 	values := parsedQuery(r.rec.Request.Path)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		values, at := values[name], "/input/parsed_query/"+escape(name)
-		if r.redact.query[paramName(name)] {
+		if r.redact.secretName(name, r.redact.query) {
 			query[name] = redacted
 			r.scan.mask(at)
 			continue
@@ -402,7 +406,7 @@ func (r *inputReader) path(input map[string]any) {
 // derived notes the pointer of a string that came out of one that redaction changed, and looks at it once more: what was
 // escaped is not any longer.
 func (r *inputReader) derived(s, pointer string) string {
-	text := redactJWT(s)
+	text := r.redact.text(s)
 	if text != s || r.pathChanged && strings.Contains(s, redacted) {
 		r.scan.mask(pointer)
 	}

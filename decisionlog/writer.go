@@ -33,6 +33,7 @@ type writer struct {
 	far   *remote // out where it is a server, else nil
 
 	spool   *spool // nil: the entries come from the queue
+	exact   bool   // cur is exactly how far the sink is
 	cur     cursor // behind the last line in buf
 	done    cursor // what the spool knows that we have
 	ends    []lineEnd
@@ -45,9 +46,15 @@ type writer struct {
 	since   time.Time           // when the first line in buf was put there
 	leaving bool                // this is the end: what cannot be sent stays in the spool
 
+	stall      cursor // where nothing is that was reserved
+	stallSince time.Time
+	stallLooks int
+
 	packing packing
 	buf     []byte // whole lines
 	sent    int    // how much of buf has been written
+	size    int64  // of the file, when last looked at
+	torn    bool   // the file ends in half a line that is not ours to continue
 	isGap   bool   // buf is one gap's line, and no entry's
 
 	retry        time.Duration // wait before the next attempt; 0 while all is well
@@ -92,6 +99,7 @@ func (l *Log) newWriter(s *sink, drain context.Context) *writer {
 	case w.file != nil:
 		w.out = stream{w.file}
 		w.info, _ = w.file.Stat()
+		w.lookAtEnd()
 	case s.cfg.File == "":
 		w.far = newRemote(s)
 		w.out = w.far
@@ -247,6 +255,18 @@ func (w *writer) settle(ctx context.Context) bool {
 // flush writes what has not been written. A write that fails in the middle of a
 // line is continued there by the next one.
 func (w *writer) flush() error {
+	if len(w.buf) > 0 && w.gone() {
+		if w.sent = w.begin(); w.spool != nil {
+			w.sent = 0
+		}
+		return errDeleted
+	}
+	if w.torn && len(w.buf) > 0 {
+		if _, err := w.out.write(w.drain, []byte("\n")); err != nil {
+			return err
+		}
+		w.torn = false
+	}
 	for w.sent < len(w.buf) {
 		n, err := w.out.write(w.drain, w.buf[w.sent:])
 		w.progress(max(0, min(n, len(w.buf)-w.sent)))
@@ -259,6 +279,10 @@ func (w *writer) flush() error {
 		if err != nil {
 			return err
 		}
+	}
+	if len(w.buf) > 0 && w.gone() && w.spool != nil {
+		w.sent = 0
+		return errDeleted
 	}
 	w.buf, w.sent, w.isGap = w.buf[:0], 0, false
 	return nil
@@ -350,11 +374,13 @@ func (w *writer) use(f *os.File) {
 	info, err := f.Stat()
 	if err != nil || !os.SameFile(info, w.info) {
 		w.sync()
-		w.sent = bytes.LastIndexByte(w.buf[:w.sent], '\n') + 1
+		w.sent = w.begin()
 		defer w.changedFile()
+		defer w.lookAtEnd()
 	}
 	w.file.Close()
 	w.file, w.out, w.info = f, stream{f}, info
+	w.goOn()
 }
 
 // sync is for what the file system has not yet put on disk. Its error is only

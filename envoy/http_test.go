@@ -186,6 +186,7 @@ func TestHTTPModeFailsClosed(t *testing.T) {
 		{"GET", "/no", "", "", 401, "no_credential"},
 		{"HEAD", "/no", vera, "", 403, ""},
 		{"GET", "/no", vera, "", 403, "denied"},
+		{"POST", "/body", vera, "{\"open\": true, \"\xff\": 1}", 403, "bad_request"}, // in this mode Envoy sends bytes as they are
 		{"GET", "/open", s.ForgedToken("vera"), "", 401, "bad_credential"},
 		{"GET", "/nothing", vera, "", 403, "no_decision"},
 		{"GET", "/wrong", vera, "", 403, "policy_error"},

@@ -27,12 +27,7 @@ type behindNginx struct {
 // startNginx starts everything, with the changes (what, by what) made in nginx.conf.
 func startNginx(t *testing.T, gatehouse []string, changes ...string) behindNginx {
 	t.Helper()
-	binary, err := exec.LookPath("nginx")
-	if err != nil {
-		if binary, err = exec.LookPath("/usr/sbin/nginx"); err != nil { // Debian's place, not on every PATH
-			t.Fatal("nginx is missing: run hack/need-nginx.sh, which installs Debian's package")
-		}
-	}
+	binary := nginxBinary(t)
 	app := httpApp(t, append([]string{"proxy: envoy, path_prefix: /authz", "proxy: nginx"}, gatehouse...)...)
 	s := start(t, sandbox.Config{App: app})
 	n := behindNginx{Sandbox: s, address: freeAddress(t)}
@@ -315,4 +310,19 @@ func TestNginxWithoutAnAnswer(t *testing.T) {
 	if got := n.do(t, "GET", "/open"); got.Status != http.StatusInternalServerError {
 		t.Errorf("without gatehouse: %d", got.Status)
 	}
+}
+
+// nginxBinary is the machine's nginx, which hack/need-nginx.sh installs where it is missing.
+func nginxBinary(t *testing.T) string {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "sh", filepath.Join(root, "hack", "need-nginx.sh")).CombinedOutput(); err != nil {
+		t.Fatalf("%s (%v)", out, err)
+	}
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} { // the second is Debian's place, which is not on every PATH
+		if binary, err := exec.LookPath(name); err == nil {
+			return binary
+		}
+	}
+	t.Fatal("nginx is installed and cannot be found: put it on PATH")
+	return ""
 }

@@ -81,6 +81,14 @@ allow := {"allowed": true, "headers": {"x-body": json.marshal(input.parsed_body)
 		"half a frame":         {"/grpc.health.v1.Health/Check", "application/grpc", "", []byte{0, 0}, ""},
 		"unknown flag":         {"/grpc.health.v1.Health/Check", "application/grpc", "", frame(2, message), ""},
 		"unknown compression":  {"/grpc.health.v1.Health/Check", "application/grpc", "snappy", frame(1, message), ""},
+		"two messages":         {"/grpc.health.v1.Health/Check", "application/grpc", "", append(frame(0, message), frame(0, message)...), ""},
+		"bytes behind it":      {"/grpc.health.v1.Health/Check", "application/grpc", "", append(frame(0, message), 0), ""},
+		"gzip, two streams":    {"/grpc.health.v1.Health/Check", "application/grpc", "gzip", frame(1, append(zip(t, message), zip(t, message)...)), ""},
+		"gzip, bytes behind":   {"/grpc.health.v1.Health/Check", "application/grpc", "gzip", frame(1, append(zip(t, message), 0)), ""},
+		"another encoding":     {"/grpc.health.v1.Health/Check", "application/grpc+json", "", frame(0, []byte(`{}`)), ""},
+		"that, unknown method": {"/orders.v1.Orders/Get", "application/grpc+json", "", frame(0, []byte(`{}`)), `null`},
+		"gRPC-Web":             {"/grpc.health.v1.Health/Check", "application/grpc-web+json", "", frame(0, message), `null`},
+		"type not strict":      {"/grpc.health.v1.Health/Check", "application/grpc; x", "", frame(0, message), ""},
 		"a bomb":               {"/grpc.health.v1.Health/Check", "application/grpc", "gzip", frame(1, bomb), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,6 +99,21 @@ allow := {"allowed": true, "headers": {"x-body": json.marshal(input.parsed_body)
 			req.Attributes.Request.Http.RawBody = tt.body
 			checkBody(t, c, req, tt.want)
 		})
+	}
+}
+
+// TestGRPCBodiesAsText refuses a message that came as text and holds an exclamation mark: any byte may be behind it, also one of the length.
+func TestGRPCBodiesAsText(t *testing.T) {
+	s := settings()
+	s.Protos = healthDescriptors(t)
+	c := client(t, s, compile(t, `package envoy.authz
+allow := {"allowed": true, "headers": {"x-body": json.marshal(input.parsed_body)}}`))
+	for service, want := range map[string]string{"orders": `{"service":"orders"}`, "orders!": "", strings.Repeat("x", 31): "" /* the frame is 33 bytes long, which is an exclamation mark */} {
+		message, err := proto.Marshal(&grpc_health_v1.HealthCheckRequest{Service: service})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkBody(t, c, withBody(get("/grpc.health.v1.Health/Check", "content-type", "application/grpc"), string(frame(0, message))), want)
 	}
 }
 

@@ -34,6 +34,7 @@ func request(message *authv3.CheckRequest) (req *gate.Request) {
 	if raw := h.GetRawBody(); req.Body == "" && len(raw) > 0 {
 		req.Body, req.RawBody = string(raw), true
 	}
+	req.LossyBody = h.GetBody() != ""
 	if t := a.GetRequest().GetTime(); t != nil {
 		req.Time = t.AsTime()
 	}

@@ -189,6 +189,7 @@ func (s *scanner) http(f field) bool {
 	if req.Body == "" && s.rawBody != "" {
 		req.Body, req.RawBody = s.rawBody, true
 	}
+	req.LossyBody = req.Body != "" && !req.RawBody
 	if len(req.Headers) == 0 && s.headers != nil {
 		req.Headers = s.headers
 	}

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -25,6 +24,7 @@ type Answer struct {
 	Remove   []string       // allow: headers to take off the request to the app
 	Response []HeaderOption // allow: on the app's answer to the client
 
+	// Names and values as they stand in the query: percent-encoded what is set, as sent what is removed.
 	SetQuery    []policy.QueryParameter
 	RemoveQuery []string
 
@@ -112,14 +112,13 @@ func (c *call) allow(why Reason) (Answer, error) {
 	if err := c.requestHeaders(&a); err != nil {
 		return Answer{}, err
 	}
+	if err := c.changeQuery(&a); err != nil {
+		return Answer{}, err
+	}
 	if why == None {
 		d := &c.decision
 		a.Response = options(d.ResponseHeaders)
-		a.SetQuery, a.Metadata = slices.Clone(d.SetQuery), d.Metadata // a decision that is remembered serves others too
-		a.RemoveQuery = append(a.RemoveQuery, d.RemoveQuery...)
-		if c.req.FixedQuery && len(a.SetQuery)+len(a.RemoveQuery) > 0 {
-			return Answer{}, fail(PolicyError, errors.New("the policy changes the query, which this proxy has no way to do"))
-		}
+		a.Metadata = d.Metadata
 	} else {
 		a.Metadata = map[string]any{"dry_run": map[string]any{"allowed": false, "reason": why.String()}}
 	}
@@ -184,14 +183,19 @@ func (c *call) policyHeaders(a *Answer) {
 	}
 }
 
-// removeLookalikes takes off what the client sent under another spelling of a name that the app trusts, and every
-// spelling of the overrides. The canonical name is not among them: Envoy removes after it sets.
+// removeLookalikes takes off what the client sent under another spelling of a name that the app trusts, that holds a credential or
+// that the policy removes, and every spelling of the overrides. The canonical name is not among them: Envoy removes after it sets.
 func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
+	removed := 0 // by the policy
+	if !a.DryRun {
+		removed = len(c.decision.RemoveHeaders)
+	}
+	odd := !a.DryRun && slices.ContainsFunc(c.decision.Headers, func(h policy.Header) bool { return fold(h.Name) != strings.ToLower(h.Name) })
 	for i := range c.req.Headers {
 		h := &c.req.Headers[i]
 		folded := fold(h.Name)
-		spoof := folded != h.Name && (names.has(folded) ||
-			slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, folded) }))
+		spoof := folded != h.Name && names.has(folded) || (odd || folded != h.Name) && spells(a.Set, h.Name, folded) ||
+			c.view.settings().Verifier.Lookalike(h.Name, folded) || removed > 0 && c.removes(a, h.Name, folded)
 		switch {
 		case !spoof && !overrides.has(folded) || slices.Contains(a.Remove, h.Name):
 		case c.req.FixedHeaders:
@@ -201,6 +205,24 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 		}
 	}
 	return nil
+}
+
+// spells reports whether a name is another spelling of a header that is set.
+func spells(set []HeaderOption, name, folded string) bool {
+	return slices.ContainsFunc(set, func(s HeaderOption) bool {
+		return !strings.EqualFold(s.Name, name) && fold(s.Name) == folded
+	})
+}
+
+// removes reports whether a header is one that the policy removes, in another spelling: WSGI folds "X_Debug" and "x-debug". What is
+// set stays.
+func (c *call) removes(a *Answer, name, folded string) bool {
+	if slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, name) }) {
+		return false
+	}
+	return slices.ContainsFunc(c.decision.RemoveHeaders, func(r string) bool {
+		return !strings.EqualFold(r, name) && fold(r) == folded
+	})
 }
 
 func options(headers []policy.Header) []HeaderOption {
@@ -232,10 +254,30 @@ func (c *call) deny(why Reason, status int) Answer {
 		a.Status = why.Status()
 	}
 	c.denialHeaders(&a)
-	if a.Body == "" {
+	if a.Body == "" && !c.bodyChosen(why) {
 		c.view.settings().Denials.render(c.req, &a, text)
 	}
+	a.withoutContent()
 	return a
+}
+
+// bodyChosen reports whether the policy said what the client is to read, which may be nothing.
+func (c *call) bodyChosen(why Reason) bool {
+	return (why == Denied || why == NoCredential) && c.decision.EmptyBody
+}
+
+// withoutContent takes off what an answer without content cannot have (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5): HTTP/2 clients give up
+// on a 204 with a length.
+func (a *Answer) withoutContent() {
+	switch a.Status {
+	case http.StatusNoContent, http.StatusResetContent, http.StatusNotModified:
+	default:
+		return
+	}
+	a.Body = ""
+	a.Set = slices.DeleteFunc(a.Set, func(h HeaderOption) bool {
+		return strings.EqualFold(h.Name, "content-type") || strings.EqualFold(h.Name, "content-length") || strings.EqualFold(h.Name, "transfer-encoding")
+	})
 }
 
 // denialHeaders adds the headers that every denial carries, unless the policy set them.

@@ -317,25 +317,29 @@ func (c *call) route() error {
 		}
 		return nil
 	}
-	match := c.app.table.Match(c.req.Method, c.req.Host, c.target.raw)
+	var err error
+	if c.method, err = tableMethod(c.req); err != nil {
+		return fail(BadRequest, err)
+	}
+	match := c.app.table.Match(c.method, c.req.Host, c.target.raw)
 	if match.Outcome == routes.Redirect && c.app.Redirects {
-		if target, ok := c.app.table.RedirectTarget(c.req.Method, c.req.Host, c.target.raw); ok {
+		if target, ok := c.app.table.RedirectTarget(c.method, c.req.Host, c.target.raw); ok {
 			match, c.redirect = target, true
 		}
 	}
-	if match.Outcome == routes.Matched {
-		refused &^= match.Route.Allow
-	}
+	refused &^= match.Allows()
 	switch {
 	case refused != 0:
 		return refuse(refused)
 	case match.Outcome == routes.Refused:
-		return fail(BadRequest, errors.New("no one can say which route the path will take"))
+		return fail(BadRequest, errors.New("ambiguous path: the route cannot be determined"))
 	case match.Outcome == routes.Matched && (named == "" || named == match.Route.Name || named == match.Route.Template):
 		c.match = match
 		return nil
 	case named != "":
 		return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, which is not the route that the path takes", named))
+	case c.method == routes.WebSocket: // also where unmatched requests are for the policy: some servers serve it as a GET
+		return fail(NoRoute, errors.New("the request opens a WebSocket, and the route table has none under its path"))
 	case c.app.AllowUnmatched:
 		return nil
 	}
@@ -358,7 +362,7 @@ func (c *call) routeInput(in *document) {
 	}
 	_ = in.object("route", func(d *document) error { // no error
 		d.text("name", c.match.Route.Name)
-		d.text("method", c.req.Method)
+		d.text("method", c.method)
 		d.text("template", c.match.Route.Template)
 		d.always("params", params)
 		if c.redirect {

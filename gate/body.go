@@ -1,35 +1,33 @@
 package gate
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"mime"
-	"mime/multipart"
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"gatehouse/policy"
 )
 
-// maxParts bounds the parts of one multipart body.
-const maxParts = 1000
+// maxFields bounds the fields of one form.
+const maxFields = 10_000
 
 var (
-	errBodyJSON      = errors.New("the body is not JSON")
-	errBodyForm      = errors.New("the body is not a form")
-	errBodyMultipart = errors.New("the body is not multipart/form-data")
+	errBodyJSON      = errors.New("the body is not JSON that every reader takes alike")
+	errBodyForm      = errors.New("the body is not a form that every reader takes alike")
+	errBodyText      = errors.New("the proxy sent the body as text, in which each byte that is not UTF-8 is an exclamation mark, and there is one where it matters (set pack_as_bytes)")
 	errContentLength = errors.New("content-length is not a number")
 )
 
 // partial reports whether less of the body is here than the client sent: Envoy says so, or content-length exceeds what
-// came. A proxy that hands over no body at all is not counted: then there is nothing to be misled by.
+// came. A proxy that hands over no body at all is not counted: then there is nothing to be misled by. Where headers come as a list,
+// Envoy's word stands beside the client's own header of that name, and the worse one counts.
 func partial(h Headers, body string) (bool, error) {
-	if strings.EqualFold(h.Get("x-envoy-auth-partial-body"), "true") {
-		return true, nil
+	for i := range h {
+		if h[i].Name == "x-envoy-auth-partial-body" && strings.EqualFold(h[i].Value, "true") {
+			return true, nil
+		}
 	}
 	length := h.Get("content-length")
 	if body == "" || length == "" {
@@ -42,95 +40,73 @@ func partial(h Headers, body string) (bool, error) {
 	return n > int64(len(body)), nil
 }
 
-// parseBody gives contract's parsed_body: the body by its content type, null for types it does not know and for a body
-// that is not whole. Errors say what the body is not; the parser's own words stay out of them, as they may reach a log
-// that quotes the body.
-func parseBody(h Headers, body string, protos *Descriptors, path []string) (policy.Value, error) {
-	contentType, params := mediaType(h.Get("content-type"))
-	if body == "" {
+// parseBody gives contract's parsed_body: the body by its content type, null for types it does not know. What applications could read
+// in another way than the policy is an error. Errors say what the body is not; the parser's own words stay out of them, as they may reach a
+// log that quotes the body.
+func parseBody(req *Request, protos *Descriptors, path []string) (policy.Value, error) {
+	if req.Body == "" {
 		return policy.Null(), nil
 	}
-	switch contentType {
-	case "application/json":
-		return parseJSON(body)
-	case "application/x-www-form-urlencoded":
-		form, err := url.ParseQuery(body)
-		if err != nil {
-			return policy.Null(), errBodyForm
-		}
-		return lists(form), nil
-	case "multipart/form-data":
-		if params["boundary"] == "" {
-			return policy.Null(), nil
-		}
-		return parseMultipart(body, params["boundary"])
-	}
-	if contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") {
-		return protos.parse(h, body, path)
-	}
-	return policy.Null(), nil
-}
-
-// mediaType returns the type in lower case, as RFC 9110 section 8.3.1 has media types case-insensitive. Parameters that
-// do not parse are dropped, the type stays.
-func mediaType(value string) (string, map[string]string) {
-	contentType, params, err := mime.ParseMediaType(value)
+	m, err := bodyType(req.Headers)
 	if err != nil {
-		contentType, _, _ = strings.Cut(value, ";")
-		contentType = strings.ToLower(strings.TrimSpace(contentType))
+		return policy.Null(), err
 	}
-	return contentType, params
+	var parse func(*media, *Request) (policy.Value, error)
+	switch {
+	case m.grpc():
+		parse = func(m *media, req *Request) (policy.Value, error) { return protos.parse(m, req, path) }
+	case m.json():
+		parse = jsonBody
+	case m.name == "application/x-www-form-urlencoded":
+		parse = formBody
+	case m.name == "multipart/form-data" && m.has("boundary"):
+		parse = multipartBody
+	default:
+		return policy.Null(), nil
+	}
+	if encoding := req.Headers.Get("content-encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return policy.Null(), errContentEncoding
+	}
+	return parse(&m, req)
 }
 
-func parseJSON(body string) (policy.Value, error) {
-	d := json.NewDecoder(strings.NewReader(body))
-	d.UseNumber()
-	var doc any
-	if err := d.Decode(&doc); err != nil {
-		return policy.Null(), errBodyJSON
+// jsonBody reads a body of JSON. Django REST framework decodes it by the charset, others look for UTF-16 and UTF-32: neither gets here.
+func jsonBody(m *media, req *Request) (policy.Value, error) {
+	if err := m.utf8(req.Body); err != nil {
+		return policy.Null(), err
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return policy.Null(), fmt.Errorf("%w: it goes on after the first value", errBodyJSON)
-	}
-	v, err := policy.FromJSON(doc)
-	if err != nil {
-		return policy.Null(), errBodyJSON
-	}
-	return v, nil
+	return parseJSON(req.Body, req.LossyBody)
 }
 
-func parseMultipart(body, boundary string) (policy.Value, error) {
-	r := multipart.NewReader(strings.NewReader(body), boundary)
-	parts := map[string][]policy.Value{}
-	for n := 0; ; n++ {
-		part, err := r.NextPart()
-		if errors.Is(err, io.EOF) && (n > 0 || strings.Contains(body, "--"+boundary)) {
-			break
-		}
-		if err != nil || n == maxParts {
-			return policy.Null(), errBodyMultipart
-		}
-		var content bytes.Buffer
-		if _, err := content.ReadFrom(part); err != nil {
-			return policy.Null(), errBodyMultipart
-		}
-		name := part.FormName()
-		if name == "" {
+// formBody reads application/x-www-form-urlencoded: an object of arrays of strings. Bytes beyond ASCII have to be escaped, because Starlette
+// takes them for Latin-1 where they are not, and have to be UTF-8. A raw semicolon separates fields for some.
+func formBody(m *media, req *Request) (policy.Value, error) {
+	fields := url.Values{}
+	if !isASCII(req.Body) {
+		return policy.Null(), errBodyForm
+	}
+	count := 0
+	for rest := req.Body; rest != ""; {
+		var pair string
+		pair, rest, _ = strings.Cut(rest, "&")
+		if pair == "" {
 			continue
 		}
-		value := policy.String(content.String())
-		if contentType, _ := mediaType(part.Header.Get("Content-Type")); contentType == "application/json" {
-			if value, err = parseJSON(content.String()); err != nil {
-				return policy.Null(), err
-			}
+		key, value, _ := strings.Cut(pair, "=")
+		if req.LossyBody && strings.IndexByte(key, '!') >= 0 {
+			return policy.Null(), errBodyText
 		}
-		parts[name] = append(parts[name], value)
+		name, err := url.QueryUnescape(key)
+		text, err2 := url.QueryUnescape(value)
+		if count++; err != nil || err2 != nil || count > maxFields || strings.IndexByte(pair, ';') >= 0 || !utf8.ValidString(name) || !utf8.ValidString(text) {
+			return policy.Null(), errBodyForm
+		}
+		if m.utf8(name) != nil || m.utf8(text) != nil {
+			return policy.Null(), errCharset
+		}
+		fields[name] = append(fields[name], text)
 	}
-	members := make([]policy.Member, 0, len(parts))
-	for name, values := range parts {
-		members = append(members, policy.Member{Key: name, Value: policy.Array(values...)})
-	}
-	return policy.Object(members...), nil
+	return lists(fields), nil
 }
 
 // lists turns a query or a form into an object of arrays of strings.

@@ -52,6 +52,7 @@ type Gate struct {
 	memory    *memory
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
+	textBody  atomic.Bool  // a proxy sends bodies as text
 }
 
 // New returns a Gate that denies everything as not ready until Run was given a policy.
@@ -82,6 +83,7 @@ type call struct {
 	view       *View
 	target     target
 	app        *application
+	method     string       // by which the table is asked: the request's, or WEBSOCKET
 	match      routes.Match // where the application's table has a route for the request
 	redirect   bool         // match is the route of the path that the application redirects to
 	identity   identity.Identity
@@ -161,7 +163,7 @@ func (g *Gate) guard(c *call, stage func() error) (err error) {
 		if p := recover(); p != nil {
 			err = fail(Internal, fmt.Errorf("panic: %v", p))
 			if now := g.clock().Unix(); g.lastPanic.Swap(now) != now { // one stack a second says it all
-				g.logger.Error("a check panicked", zap.String("decision_id", c.id), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+				g.logger.Error("a check panicked", zap.String("decision_id", c.id), zap.String("panic", c.shown().Text(fmt.Sprint(p))), zap.ByteString("stack", debug.Stack()))
 			}
 		}
 	}()
@@ -222,7 +224,8 @@ func (c *call) identify(ctx context.Context) error {
 
 // credentials is where the request may say who calls.
 func (c *call) credentials() identity.Request {
-	return identity.Request{Header: c.header, Query: c.target.rawQuery, Principal: c.req.Source.Principal, Metadata: c.req.Metadata}
+	return identity.Request{Header: c.header, Query: c.target.rawQuery, Principal: c.req.Source.Principal,
+		Certificate: c.req.Source.Certificate, Metadata: c.req.Metadata}
 }
 
 // header gives a header's values. They are good until the next call.
@@ -244,13 +247,24 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		return fail(Overloaded, fmt.Errorf("limits.concurrent: %d evaluations are under way", s.Limits.Concurrent))
 	}
 	defer g.deciding.Add(-1)
+	if len(c.match.Also) > 0 {
+		return g.askAll(ctx, c)
+	}
+	return g.ask(ctx, c)
+}
 
-	c.rule = c.app.ask(c.req.Method, c.match.Route)
+// ask asks the rule of the route.
+func (g *Gate) ask(ctx context.Context, c *call) error {
+	s := c.view.Settings
+	c.rule = c.app.ask(c.method, c.match.Route)
 	entry := c.rule.entry
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))
 	}
 	var err error
+	if c.req.LossyBody && !g.textBody.Load() {
+		g.sawTextBody()
+	}
 	if err = c.parseInput(entry); err != nil {
 		return fail(BadRequest, err)
 	}

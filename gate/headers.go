@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"gatehouse/identity"
-	"gatehouse/policy"
 )
 
 // maxIdentityHeader is the longest JSON header in bytes, for the same servers that bound a Minter's tokens.
@@ -70,7 +69,7 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", key, name))
 		case other != "":
 			errs = append(errs, fmt.Errorf("headers: %s and %s are both %q", other, key, name))
-		case name == "cookie" || slices.ContainsFunc(v.Places(), func(s identity.TokenSource) bool { return s.Header == name }):
+		case name == "cookie" || name == protocols || slices.ContainsFunc(v.Places(), func(s identity.TokenSource) bool { return s.Header == name }):
 			errs = append(errs, fmt.Errorf("headers.%s: %q is where credentials are looked for: give the application another header", key, name))
 		}
 		seen[name] = key
@@ -204,8 +203,20 @@ func (c *call) removeCredential(a *Answer) error {
 			keep("cookie", rest)
 		}
 	}
-	return c.removeQuery(a, places)
+	if lines := c.req.Headers.Values(protocols); len(lines) > 0 && !mine(protocols) && slices.ContainsFunc(places, isProtocol) {
+		switch rest, found := identity.WithoutProtocols(lines, places); {
+		case rest == "" && found:
+			remove(protocols)
+		case found, c.req.FixedHeaders:
+			keep(protocols, rest)
+		}
+	}
+	return nil
 }
+
+const protocols = "sec-websocket-protocol"
+
+func isProtocol(s identity.TokenSource) bool { return s.WebsocketProtocol != "" }
 
 func isCookie(s identity.TokenSource) bool { return s.Cookie != "" }
 
@@ -218,20 +229,4 @@ func headersOf(places []identity.TokenSource) []string {
 		}
 	}
 	return out
-}
-
-// removeQuery reads the query by itself: where the path was refused, nobody has read it yet.
-func (c *call) removeQuery(a *Answer, places []identity.TokenSource) error {
-	_, query, _ := strings.Cut(c.req.Path, "?")
-	for _, s := range places {
-		switch {
-		case !s.InQuery(query) || slices.Contains(a.RemoveQuery, s.Query):
-		case !a.DryRun && slices.ContainsFunc(c.decision.SetQuery, func(q policy.QueryParameter) bool { return q.Name == s.Query }):
-		case c.req.FixedQuery:
-			return fail(BadRequest, fmt.Errorf("query parameter %q is to be taken off, which this proxy has no way to do", s.Query))
-		default:
-			a.RemoveQuery = append(a.RemoveQuery, s.Query)
-		}
-	}
-	return nil
 }

@@ -190,17 +190,26 @@ func (c *call) asked() string {
 	return c.rule.name
 }
 
-// parseInput parses what of the request has a form that can be wrong: the body, where the policy reads it.
+// parseInput parses what of the request has a form that can be wrong: the body, where the rule that is asked reads it and the route
+// does not say that it stays unread.
 func (c *call) parseInput(entry *policy.Entry) error {
 	var err error
 	if c.truncated, err = partial(c.req.Headers, c.req.Body); err != nil {
 		return err
 	}
+	if err = c.unclearQuery(entry.Reads()); err != nil {
+		return err
+	}
 	c.body = policy.Null()
-	if !c.truncated && entry.Reads().Any("parsed_body") {
-		c.body, err = parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments())
+	if c.bodyStands() && entry.Reads().Any("parsed_body") {
+		c.body, err = parseBody(c.req, c.view.Settings.Protos, c.target.segments())
 	}
 	return err
+}
+
+// bodyStands reports whether there is a body that may be read: all of one, on a route that does not turn that off.
+func (c *call) bodyStands() bool {
+	return !c.truncated && c.req.Body != "" && (c.match.Route == nil || !c.match.Route.IgnoreBody)
 }
 
 // asRead is the input as the entry's policy gets it: what it reads of it or, in the plain mode, everything. What is wrong with a part
@@ -212,8 +221,8 @@ func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
 	}
 	body := c.body
 	defer func() { c.body = body }() // the decision log has it as it is read
-	if !c.truncated {
-		if parsed, err := parseBody(c.req.Headers, c.req.Body, c.view.Settings.Protos, c.target.segments()); err == nil {
+	if c.bodyStands() {
+		if parsed, err := parseBody(c.req, c.view.Settings.Protos, c.target.segments()); err == nil {
 			c.body = parsed
 		}
 	}
@@ -281,7 +290,7 @@ func (c *call) fill(in *document) error {
 		in.strings("parsed_path", c.target.segments())
 	}
 	_ = in.mapping("parsed_query", func(d *document) error { // no error
-		for name, values := range c.target.query {
+		for name, values := range c.target.query.Values {
 			d.strings(name, values)
 		}
 		return nil

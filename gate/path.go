@@ -3,8 +3,11 @@ package gate
 import (
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 
+	"gatehouse/policy"
+	"gatehouse/query"
 	"gatehouse/routes"
 )
 
@@ -31,14 +34,14 @@ type target struct {
 	forms    routes.Forms
 	decoded  string
 	rawQuery string // as on the wire, without the question mark
-	query    url.Values
+	query    query.Values
 }
 
 // parseTarget reads the path of a request line. Errors do not quote it. Where the form is allowed, a percent sign without
-// two digits stands for itself, as it does in Python's servers.
+// two digits stands for itself, as it does in Python's servers; in a query it always does.
 func parseTarget(path string, rules PathRules) (target, error) {
-	raw, query, _ := strings.Cut(path, "?")
-	t := target{raw: raw, rawQuery: query, forms: routes.FormsOf(raw)}
+	raw, rawQuery, _ := strings.Cut(path, "?")
+	t := target{raw: raw, rawQuery: rawQuery, forms: routes.FormsOf(raw)}
 	decoded := raw
 	var err error
 	if strings.IndexByte(raw, '%') >= 0 {
@@ -50,12 +53,35 @@ func parseTarget(path string, rules PathRules) (target, error) {
 		}
 	}
 	t.decoded = decoded
-	if query != "" {
-		if t.query, err = url.ParseQuery(query); err != nil {
+	if rules.Compat { // opa-envoy-plugin takes no semicolon and no stray percent sign
+		if _, err := url.ParseQuery(rawQuery); err != nil {
 			return t, errors.New("malformed query")
 		}
 	}
-	return t, nil
+	t.query, err = query.Parse(rawQuery)
+	return t, err
+}
+
+// unclearQuery finds a parameter that the policy reads and that the frameworks read differently, where the form is not allowed.
+// What the policy does not look at may be anything: a link of an old search engine's has Latin-1 in it.
+func (c *call) unclearQuery(reads policy.Reads) error {
+	if len(c.target.query.Unclear) == 0 || c.allowed()&routes.InvalidUTF8 != 0 {
+		return nil
+	}
+	parameters, read := reads.Member("parsed_query")
+	if !read || !slices.ContainsFunc(c.target.query.Unclear, parameters.Has) {
+		return nil
+	}
+	return errors.New("the query is not UTF-8 where the policy reads it (paths.allow: [invalid_utf8], or allow: on the route, lets it through)")
+}
+
+// allowed are the forms that the configuration or the route lets through.
+func (c *call) allowed() routes.Forms {
+	forms := c.view.Settings.Paths.forms()
+	if c.match.Outcome == routes.Matched {
+		forms |= c.match.Route.Allow
+	}
+	return forms
 }
 
 // segments are those of the decoded path, for who reads them.

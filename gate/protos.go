@@ -43,36 +43,47 @@ func NewDescriptors(set []byte) (*Descriptors, error) {
 	return &Descriptors{files: files, types: dynamicpb.NewTypes(files)}, nil
 }
 
-// parse decodes the first message of a gRPC request by the method that the path names, null where that is not known. The
-// frame is gRPC's Length-Prefixed-Message: a flag, four bytes of length, the message.
-func (d *Descriptors) parse(h Headers, body string, path []string) (policy.Value, error) {
+// parse decodes the one message of a gRPC request by the method that the path names, null where that is not known. The frame is
+// gRPC's Length-Prefixed-Message: a flag, four bytes of length, the message. A second message is one that the policy would not see.
+func (d *Descriptors) parse(m *media, req *Request, path []string) (policy.Value, error) {
 	input := d.input(path)
 	if input == nil {
 		return policy.Null(), nil
+	}
+	if m.name != "application/grpc" && m.name != "application/grpc+proto" {
+		return nil, errBodyGRPC // encoded in a way that we do not know, and the method does
+	}
+	body := req.Body
+	if req.LossyBody && strings.IndexByte(body, '!') >= 0 {
+		return nil, errBodyText
 	}
 	if len(body) < 5 {
 		return nil, errBodyGRPC
 	}
 	compressed, size := body[0] == 1, binary.BigEndian.Uint32([]byte(body[1:5]))
-	if body[0] > 1 || uint64(len(body)-5) < uint64(size) {
+	if body[0] > 1 || uint64(len(body)-5) != uint64(size) {
 		return nil, errBodyGRPC
 	}
-	message := []byte(body[5 : 5+size])
+	message := []byte(body[5:])
 	if compressed {
+		encodings := req.Headers.Values("grpc-encoding")
+		if len(encodings) != 1 {
+			return nil, errBodyGRPC
+		}
 		var err error
-		if message, err = inflate(h.Get("grpc-encoding"), message); err != nil {
+		if message, err = inflate(encodings[0], message); err != nil {
 			return nil, err
 		}
 	}
-	m := dynamicpb.NewMessage(input)
-	if err := (proto.UnmarshalOptions{Resolver: d.types, RecursionLimit: 100}).Unmarshal(message, m); err != nil {
+	decoded := dynamicpb.NewMessage(input)
+	if err := (proto.UnmarshalOptions{Resolver: d.types, RecursionLimit: 100}).Unmarshal(message, decoded); err != nil {
 		return nil, errBodyGRPC
 	}
-	doc, err := protojson.MarshalOptions{Resolver: d.types}.Marshal(m)
+	doc, err := protojson.MarshalOptions{Resolver: d.types}.Marshal(decoded)
 	if err != nil {
 		return nil, errBodyGRPC
 	}
-	return parseJSON(string(doc))
+	return parseJSON(string(doc), false)
 }
 
 // input finds the request type of the unary or client-streaming method /package.Service/Method.
@@ -96,13 +107,18 @@ func inflate(encoding string, message []byte) ([]byte, error) {
 	if !strings.EqualFold(encoding, "gzip") {
 		return nil, fmt.Errorf("%w: compressed by an encoding that is not gzip", errBodyGRPC)
 	}
-	r, err := gzip.NewReader(strings.NewReader(string(message)))
+	in := strings.NewReader(string(message))
+	r, err := gzip.NewReader(in)
 	if err != nil {
 		return nil, errBodyGRPC
 	}
+	r.Multistream(false) // what comes after the first stream is read by some and not by others
 	out, err := io.ReadAll(io.LimitReader(r, maxInflated+1))
 	if err != nil || len(out) > maxInflated {
 		return nil, fmt.Errorf("%w, or more than %d bytes once unpacked", errBodyGRPC, maxInflated)
+	}
+	if in.Len() > 0 {
+		return nil, errBodyGRPC
 	}
 	return out, nil
 }

@@ -40,9 +40,19 @@ func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 		return
 	}
 	if event := g.logger.Check(outcomes[a.Reason].level, "denied"); event != nil {
+		shown := c.shown()
+		problem := zap.Skip()
+		if err != nil {
+			problem = zap.String("error", shown.Text(err.Error()))
+		}
 		event.Write(zap.String("decision_id", c.id), zap.String("outcome", outcomeLabels[outcome]), zap.Stringer("reason", a.Reason),
-			zap.Int("status", a.Status), zap.String("method", c.req.Method), zap.String("path", c.target.raw), zap.Error(err))
+			zap.Int("status", a.Status), zap.String("method", c.req.Method), zap.String("path", shown.Path(c.target.raw)), problem)
 	}
+}
+
+// shown makes texts about the request fit for operators.
+func (c *call) shown() decisionlog.Shown {
+	return c.view.settings().Log.Shown(c.req.Path, c.req.Headers)
 }
 
 func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
@@ -89,6 +99,8 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	}
 	if e.Asked = c.body != nil; e.Asked {
 		c.recordInput(&e.Input)
+	} else {
+		e.Input.Headers = req.Headers // what is secret in them may stand elsewhere
 	}
 	if c.decision.Result != nil {
 		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
@@ -122,6 +134,7 @@ func (c *call) recordInput(in *decisionlog.Input) {
 	if c.match.Outcome == routes.Matched {
 		in.Redirect = c.redirect
 		in.Matched, in.RouteName, in.RouteTemplate = true, c.match.Route.Name, c.match.Route.Template
+		in.WebSocket = c.method == routes.WebSocket
 	}
 }
 

@@ -39,7 +39,7 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 			return err
 		}
 		found.Identity = c.identity
-		c.rule = c.app.ask(c.req.Method, c.match.Route)
+		c.rule = c.app.ask(c.method, c.match.Route)
 		entry := c.rule.entry
 		if entry == nil {
 			return nil
@@ -242,7 +242,7 @@ func (r *inputReader) body(req *Request, http, input map[string]any) {
 	switch {
 	case parsed == nil:
 		return
-	case contentType == "application/json":
+	case isJSONType(contentType):
 		req.Body = r.json(parsed)
 	case contentType == "application/x-www-form-urlencoded":
 		req.Body = r.form(parsed)
@@ -314,7 +314,7 @@ func (r *inputReader) multipart(parsed any, boundary string) string {
 		}
 	}
 	_ = w.Close()
-	return b.String()
+	return strings.TrimPrefix(b.String(), "\r\n") // which a form without parts begins with
 }
 
 // quoteName escapes a parameter of Content-Disposition (RFC 7578 section 4.2).

@@ -27,6 +27,9 @@ type Request struct {
 
 	Body    string
 	RawBody bool // the body came as bytes (Envoy's pack_as_bytes)
+	// LossyBody says that the proxy put an exclamation mark in the body for each byte that is not UTF-8, as Envoy does without pack_as_bytes:
+	// what the application gets is not known for sure.
+	LossyBody bool
 
 	Time        time.Time // zero where the proxy did not say
 	Source      Endpoint

@@ -58,7 +58,7 @@ func (t *Traces) end(span trace.Span, c *call, a *Answer) {
 			attribute.String("gatehouse.reason", a.Reason.String()),
 			attribute.Int("http.response.status_code", a.Status),
 			attribute.String("http.request.method", c.req.Method),
-			attribute.String("url.path", c.target.raw),
+			attribute.String("url.path", c.shown().Path(c.target.raw)),
 		)
 		if c.match.Route != nil {
 			span.SetAttributes(attribute.String("http.route", c.match.Route.Template))

@@ -144,6 +144,25 @@ func (g *Gate) logNotices(next *View) {
 // Notices lists the routes without a rule and the rules without a route, where each route has a rule of its own.
 func (v *View) Notices() []string { return v.notices }
 
+// textBodies says what to do about a proxy whose bodies are not what the client sent.
+const textBodies = "a proxy sends bodies as text, in which every byte that is not UTF-8 is an exclamation mark, so that the policy may read another body than the " +
+	"application; set pack_as_bytes: true in with_request_body of its ext_authz filter (gatehouse doctor finds the place)"
+
+// sawTextBody says it once.
+func (g *Gate) sawTextBody() {
+	if !g.textBody.Swap(true) {
+		g.logger.Warn("a proxy sends bodies as text", zap.String("notice", textBodies))
+	}
+}
+
+// Notices lists what requests showed of the proxy that whoever configures it should know.
+func (g *Gate) Notices() []string {
+	if g.textBody.Load() {
+		return []string{textBodies}
+	}
+	return nil
+}
+
 // Publish makes the parts active in one step and returns once they are. Where they do not fit together, or ctx ends
 // first, it returns an error and nothing has changed.
 func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
@@ -251,6 +270,9 @@ func (s *Settings) anonymous(id *identity.Identity) bool {
 }
 
 func (s *Settings) bypasses(req *Request, path string) bool {
+	if len(s.Bypass) == 0 || isUpgrade(req) {
+		return false // a WebSocket is another thing than the page under the same path
+	}
 	for _, b := range s.Bypass {
 		switch {
 		case b.Path != "" && b.Path != path:

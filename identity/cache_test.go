@@ -2,6 +2,9 @@ package identity_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -132,7 +135,21 @@ func cacheSets() []string {
 		jwks(jwk(&suite().Keys.P256Other.PublicKey, object{"kid": "k"}), jwk(&r.p256.PublicKey, object{"kid": "l"})),
 		jwks(jwk(&r.p256.PublicKey, object{"kid": "k"}), jwk(r.ed.Public(), object{"kid": "l"})),
 		jwks(jwk(&r.p256.PublicKey, object{"kid": "l"})),
+		jwks(append(manyKeys(), jwk(&r.p256.PublicKey, object{"kid": "k"}))...),
 	}
+}
+
+// manyKeys are more keys for ES256 than are tried.
+func manyKeys() []object {
+	var out []object
+	for range 4 {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, jwk(&k.PublicKey, nil))
+	}
+	return out
 }
 
 func sameIdentity(a, b identity.Identity) bool {

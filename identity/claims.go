@@ -149,7 +149,7 @@ func (c ClaimPaths) Identity(claims map[string]any) (Identity, error) {
 
 // identity maps verified claims to an identity. The paths have their defaults filled in; Type and Issuer are the caller's.
 func (c ClaimPaths) identity(claims map[string]any) (Identity, error) {
-	subject, ok := claims["sub"].(string)
+	subject, ok := c.subject(claims)
 	if !ok || subject == "" || strings.ContainsFunc(subject, isControl) {
 		return Identity{}, errSubject
 	}
@@ -167,6 +167,29 @@ func (c ClaimPaths) identity(claims map[string]any) (Identity, error) {
 		return Identity{}, errEmail
 	}
 	return id, nil
+}
+
+// subject gives the caller's name. It need not be free of control characters or even be there.
+func (c ClaimPaths) subject(claims map[string]any) (string, bool) {
+	if c.Subject == "sub" {
+		name, ok := claims["sub"].(string)
+		return name, ok
+	}
+	for path := range strings.FieldsSeq(c.Subject) {
+		found, err := lookupAll(claims, path)
+		if err != nil {
+			return "", false
+		}
+		if len(found) == 0 {
+			continue
+		}
+		if verified, _ := claims["email_verified"].(bool); path == "email" && !verified && !c.UnverifiedEmail {
+			return "", false // anybody could have given it
+		}
+		name, ok := found[0].(string)
+		return name, ok
+	}
+	return "", false
 }
 
 // email gives the address, or none where the issuer does not vouch for it. Only the JSON value true does: whoever may write

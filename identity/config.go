@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/http"
 	"net/url"
@@ -104,23 +105,29 @@ type KeySource struct {
 	MaxStale time.Duration
 }
 
-// TokenSource is one place where a token may be. Exactly one of Header, Cookie and Query is set.
+// TokenSource is one place where a token may be. Exactly one of Header, Cookie, Query and WebsocketProtocol is set.
 type TokenSource struct {
 	Header string // case does not matter
 	Scheme string // of Header, such as Bearer; empty = the whole value is the token (for Authorization: Bearer)
 	Cookie string // case matters (RFC 6265)
 	Query  string // a query parameter: it ends up in logs and histories, so use it for what cannot send a header
+	// WebsocketProtocol is the element of Sec-WebSocket-Protocol behind which the token stands, such as bearer; case does not matter.
+	WebsocketProtocol string
+	// Chunked says that the token may be spread over the cookies NAME_0, NAME_1 and so on, ten at most.
+	Chunked bool
 }
 
-// ClaimPaths says which claims become roles, groups, scopes and the e-mail address. A path is a claim's name, or names joined
+// ClaimPaths says which claims become the subject, roles, groups, scopes and the e-mail address. A path is a claim's name, or names joined
 // with dots for a claim within an object. A name that contains dots itself (https://example.com/roles) is found too, and
 // */roles is the one claim whose name is a URL that ends in /roles; two of those are a bad credential. Several paths with
-// spaces between them are all read, for the e-mail address until one leads somewhere.
+// spaces between them are all read, for the subject and the e-mail address until one leads somewhere.
 type ClaimPaths struct {
-	Roles  string // string or list of strings; empty = "roles"
-	Groups string // string or list of strings; empty = "groups"
-	Scopes string // string with spaces or list of strings; empty = "scope"
-	Email  string // string, taken where the claim email_verified is true; empty = "email"
+	// Subject is a string; empty = "sub". An e-mail address (the claim email) is one only where it is verified, as for Email.
+	Subject string
+	Roles   string // string or list of strings; empty = "roles"
+	Groups  string // string or list of strings; empty = "groups"
+	Scopes  string // string with spaces or list of strings; empty = "scope"
+	Email   string // string, taken where the claim email_verified is true; empty = "email"
 	// UnverifiedEmail takes the address although email_verified is not true.
 	UnverifiedEmail bool
 }
@@ -158,12 +165,16 @@ type Verifier struct {
 	maxToken int
 	issuers  []*issuer
 	byName   map[string]*issuer
-	sources  []TokenSource    // every place of any issuer, each once
-	places   []TokenSource    // sources, and the API keys' place
-	base64   *base64.Encoding // RawURL, strict
-	cache    *cache           // of verified tokens
-	refused  *cache           // of tokens that failed, so that bad ones never push out good ones
-	others   others
+	sources  []TokenSource // every place of any issuer, each once
+	places   []TokenSource // sources, and the API keys' place
+	cookies  uint64        // those of sources that are cookies, a bit for each
+	// oddPlaces says that a header of places is spelled with other characters than letters, digits and "-".
+	oddPlaces    bool
+	certificates seenCertificates // of peers
+	base64       *base64.Encoding // RawURL, strict
+	cache        *cache           // of verified tokens
+	refused      *cache           // of tokens that failed, so that bad ones never push out good ones
+	others       others
 
 	metrics *metrics
 	keyless bool // some credentials need no issuer's keys
@@ -207,6 +218,7 @@ func New(c Config) (*Verifier, error) {
 		c.CacheBytes = defaultCache
 	}
 	v.cache, v.refused = newCache(c.CacheBytes-c.CacheBytes/refusedShare), newCache(c.CacheBytes/refusedShare)
+	v.certificates.seed = maphash.MakeSeed()
 	if v.clock == nil {
 		v.clock = time.Now
 	}
@@ -233,6 +245,7 @@ func New(c Config) (*Verifier, error) {
 		v.issuers = append(v.issuers, iss)
 	}
 	v.places = allPlaces(v.sources, c.APIKeys)
+	v.oddPlaces = slices.ContainsFunc(v.places, func(s TokenSource) bool { return foldHeader(s.header()) != s.header() })
 	problems = append(problems, v.addOthers(c)...)
 	problems = append(problems, v.ambiguousSources()...)
 	if len(problems) > 0 {
@@ -424,6 +437,9 @@ func (v *Verifier) addSources(from []TokenSource) (uint64, []error) {
 			}
 			i = len(v.sources)
 			v.sources = append(v.sources, s)
+			if s.Cookie != "" {
+				v.cookies |= 1 << i
+			}
 		}
 		places |= 1 << i
 	}
@@ -437,16 +453,20 @@ func checkSource(s TokenSource) (TokenSource, error) {
 	}
 	s.Scheme = strings.ToLower(s.Scheme)
 	places := 0
-	for _, name := range []string{s.Header, s.Cookie, s.Query} {
+	for _, name := range []string{s.Header, s.Cookie, s.Query, s.WebsocketProtocol} {
 		if name != "" {
 			places++
 		}
 	}
 	switch {
 	case places != 1:
-		return s, errors.New("from: exactly one of header, cookie and query is required")
+		return s, errors.New("from: exactly one of header, cookie and query is required, or websocket_protocol")
+	case s.Chunked && s.Cookie == "":
+		return s, errors.New("from: chunked: is for a cookie")
+	case s.WebsocketProtocol != "" && !isFieldToken(s.WebsocketProtocol):
+		return s, fmt.Errorf("from: websocket_protocol %q is not the name of a protocol", s.WebsocketProtocol)
 	case s.Header == "" && s.Scheme != "":
-		return s, fmt.Errorf("from: %q: a scheme belongs to a header", s.Cookie+s.Query)
+		return s, fmt.Errorf("from: %q: a scheme belongs to a header", s.Cookie+s.Query+s.WebsocketProtocol)
 	case s.Cookie != "" && !isFieldToken(s.Cookie):
 		return s, fmt.Errorf("from: cookie %q is not a cookie name", s.Cookie)
 	case s.Query != "" && !isParameter(s.Query):
@@ -467,6 +487,10 @@ func (v *Verifier) ambiguousSources() []error {
 		other := func(s TokenSource) bool { return s.Header == raw.Header && s.Scheme != "" }
 		if raw.Header != "" && raw.Scheme == "" && slices.ContainsFunc(v.sources, other) {
 			problems = append(problems, fmt.Errorf("identity: from: header %q is listed with a scheme and without", raw.Header))
+		}
+		chunked := func(s TokenSource) bool { return s.Chunked && s != raw && s.cookiePart(raw.Cookie) >= 0 }
+		if raw.Cookie != "" && slices.ContainsFunc(v.sources, chunked) {
+			problems = append(problems, fmt.Errorf("identity: from: cookie %q is listed twice, or is a chunk of another that is listed", raw.Cookie))
 		}
 	}
 	return problems

@@ -25,7 +25,9 @@ func (v *Verifier) credential(req Request) (tok token, found uint64, err error) 
 		var raw string
 		switch {
 		case s.Cookie != "":
-			raw, err = fromCookies(req.Header("cookie"), s.Cookie)
+			raw, err = fromCookies(req.Header("cookie"), s)
+		case s.WebsocketProtocol != "":
+			raw, err = fromProtocols(req.Header(websocketProtocol), s.WebsocketProtocol)
 		case s.Query != "":
 			raw, err = fromQuery(req.Query, s.Query)
 		default:
@@ -92,27 +94,6 @@ func isJoined(parameters string) bool {
 		}
 	}
 	return false
-}
-
-// fromCookies finds a cookie by name over all Cookie lines (HTTP/2 may send one line per cookie). Two of the name are
-// refused even when they are equal: an app that reads the other one must not see another user. An empty one is none.
-func fromCookies(lines []string, name string) (string, error) {
-	value, seen := "", false
-	for _, rest := range lines {
-		for rest != "" {
-			var pair string
-			pair, rest, _ = strings.Cut(rest, ";")
-			key, text, ok := strings.Cut(strings.Trim(pair, " \t"), "=")
-			if !ok || key != name {
-				continue
-			}
-			if seen {
-				return "", errRepeatedCookie
-			}
-			value, seen = text, true
-		}
-	}
-	return value, nil
 }
 
 // fromQuery finds a query parameter by name, however its name and value are percent-encoded. Readers disagree on a semicolon

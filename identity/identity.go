@@ -17,7 +17,8 @@
 //  4. iss names one configured issuer, and that issuer takes tokens from where this one was found
 //  5. typ is the issuer's type; where it has none, typ is absent, JWT or at+jwt
 //  6. alg is in the issuer's list; the issuer has keys (otherwise unavailable)
-//  7. kid selects the key; without kid, exactly one key must fit. alg must fit the key's type, curve, alg, use and key_ops
+//  7. kid, type and alg select the key; without kid, those that fit are tried, four at most. alg must fit the key's type, curve, alg,
+//     use and key_ops
 //  8. the signature
 //  9. exp (required), nbf and iat are dates; then the clock is held against them, each with the issuer's clock skew, and
 //     against the maximum age since iat, where the issuer has one
@@ -94,9 +95,11 @@ var (
 // Request is what a credential is read from.
 type Request struct {
 	Header    Header
-	Query     string         // as sent, without the question mark
-	Principal string         // of the peer's certificate as Envoy verified it (AttributeContext.Peer.principal); empty = none
-	Metadata  map[string]any // Envoy's metadata_context as plain JSON: {"filterMetadata": {filter: {...}}}
+	Query     string // as sent, without the question mark
+	Principal string // of the peer's certificate as Envoy verified it (AttributeContext.Peer.principal); empty = none
+	// Certificate is the peer's in URL-encoded PEM, where Envoy sends it (include_peer_certificate).
+	Certificate string
+	Metadata    map[string]any // Envoy's metadata_context as plain JSON: {"filterMetadata": {filter: {...}}}
 }
 
 // Peer is the other end of the connection to Envoy, by its certificate. It is not the end user. The zero value is no peer.
@@ -168,6 +171,9 @@ func lasts(err error) bool {
 var (
 	errRepeatedHeader = bad("credential header is sent more than once")
 	errRepeatedCookie = bad("credential cookie is sent more than once")
+	errCookie         = bad("credential cookie can be read in several ways")
+	errChunks         = bad("credential cookie is not in one piece, nor in consecutive ones")
+	errProtocols      = bad("credential in the websocket protocols is malformed")
 	errRepeatedQuery  = bad("credential parameter is sent more than once")
 	errQuery          = bad("credential parameter is malformed")
 	errJoined         = bad("several credentials in one header")
@@ -216,8 +222,9 @@ var (
 	errScopeType     = lasting("scopes claim is not a string or list of strings")
 	errEmail         = lasting("e-mail claim is not a plain string")
 
-	errNoKeys    error = &failure{ErrUnavailable, "keys of the issuer were never loaded", false}
-	errStaleKeys error = &failure{ErrUnavailable, "keys of the issuer could not be read for too long", false}
+	errNoKeys     error = &failure{ErrUnavailable, "keys of the issuer were never loaded", false}
+	errUnclearKey error = &failure{ErrUnavailable, "several keys of the issuer have the token's key id", false}
+	errStaleKeys  error = &failure{ErrUnavailable, "keys of the issuer could not be read for too long", false}
 
 	errTooLarge           = bad("identity is too large for a header")
 	errNotText            = bad("identity is not utf-8")

@@ -189,6 +189,9 @@ func (v *Verifier) introspect(ctx context.Context, keys *Keys, tok token, found 
 	if len(v.others.introspectors) == 0 {
 		return Identity{}, false, nil
 	}
+	if found&v.cookies != 0 && !plainCookie(tok.raw) {
+		return Identity{}, true, errCookie
+	}
 	in, several := v.others.at(found)
 	sum := tokenSum(sha256.Sum256([]byte(tok.raw)))
 	if in != nil && !several { // an answer that is here is of a token that was found to be this server's

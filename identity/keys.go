@@ -66,14 +66,46 @@ func (v *Verifier) Ready(keys *Keys) error {
 	if keys != nil && slices.ContainsFunc(keys.status, func(s KeyStatus) bool { return s.Loaded || s.Withdrawn }) {
 		return nil
 	}
-	if missing := v.Degraded(keys); len(missing) == 1 {
+	if missing := v.unavailable(keys); len(missing) == 1 {
 		return errors.New(missing[0])
 	}
 	return errors.New("no issuer's keys were loaded yet")
 }
 
-// Degraded lists the issuers whose tokens are ErrUnavailable now, each with the reason. The others' are not affected.
+// Degraded lists what does not work as it should, each with the reason: issuers whose tokens are ErrUnavailable now, or some of them
+// because keys cannot be told apart, and files that cannot be read any more while what they held goes on serving.
 func (v *Verifier) Degraded(keys *Keys) []string {
+	out := v.unavailable(keys)
+	if keys == nil || keys.owner != v {
+		return out
+	}
+	for i, iss := range v.issuers {
+		set, status := keys.set(iss), keys.status[i]
+		if set == nil {
+			continue
+		}
+		if status.Error != "" && !iss.remote() {
+			out = append(out, fmt.Sprintf("keys of issuer %q: the file cannot be read, and what it held before is used: %s", iss.Issuer.Issuer, status.Error))
+		}
+		for _, k := range set.unclear {
+			out = append(out, fmt.Sprintf("keys of issuer %q: %s is left out: another has the same kid, type and algorithm", iss.Issuer.Issuer, k.label))
+		}
+	}
+	for i, f := range v.others.files {
+		status := keys.status[len(v.issuers)+i]
+		switch {
+		case status.Error == "":
+		case status.Loaded:
+			out = append(out, fmt.Sprintf("identity.%s: the file cannot be read, and what it held before is used: %s", f.key, status.Error))
+		default:
+			out = append(out, fmt.Sprintf("identity.%s: %s", f.key, status.Error))
+		}
+	}
+	return out
+}
+
+// unavailable lists the issuers whose tokens are ErrUnavailable now. The others' are not affected.
+func (v *Verifier) unavailable(keys *Keys) []string {
 	var out []string
 	for i, iss := range v.issuers {
 		if keys.set(iss) != nil {
@@ -169,9 +201,10 @@ type keySet struct {
 	raw     []byte            // what it was read from
 	sum     [sha256.Size]byte // of raw
 	keys    []key
-	byID    map[string]int // indexes of keys with a kid
-	gone    map[string]int // kids of sets before it that it has no more, by how many sets ago; set before anybody else sees it
-	unnamed bool           // PEM: no key can have a kid, so a token's is not looked at
+	byID    map[string][]int // indexes of keys with a kid
+	unclear []key            // left out: another key has their kid, type and algorithm
+	gone    map[string]int   // kids of sets before it that it has no more, by how many sets ago; set before anybody else sees it
+	unnamed bool             // PEM: no key can have a kid, so a token's is not looked at
 	notices []string
 }
 
@@ -179,6 +212,7 @@ type key struct {
 	id     string
 	alg    string // the only alg it is for; empty = any that fits
 	public crypto.PublicKey
+	label  string // which of the set it is, for people
 }
 
 func (k *key) fits(alg algorithm) bool {
@@ -186,16 +220,12 @@ func (k *key) fits(alg algorithm) bool {
 }
 
 // has reports whether a token's kid is one of the set's; nil has none.
-func (s *keySet) has(kid string) bool {
-	if s == nil {
-		return false
-	}
-	_, ok := s.byID[kid]
-	return ok
-}
+func (s *keySet) has(kid string) bool { return s != nil && len(s.byID[kid]) > 0 }
 
-// lost reports whether a token's kid is one of a set before.
-func (s *keySet) lost(kid string) bool { return s != nil && s.gone[kid] > 0 }
+// lost reports whether a token's kid is one of a set before, or of keys that were left out of this one.
+func (s *keySet) lost(kid string) bool {
+	return s != nil && (s.gone[kid] > 0 || slices.ContainsFunc(s.unclear, func(k key) bool { return k.id == kid }))
+}
 
 // goneSince notes which keys went with the set before. Tokens of those are old, and no reason to ask for newer keys.
 func (s *keySet) goneSince(before *keySet) {
@@ -215,38 +245,81 @@ func (s *keySet) goneSince(before *keySet) {
 	}
 }
 
-// pick selects the one key that may verify a token.
-func (s *keySet) pick(p *parsed, alg algorithm) (crypto.PublicKey, error) {
-	if p.hasKid && !s.unnamed {
-		i, ok := s.byID[p.kid]
-		if !ok {
-			return nil, errUnknownKey
+// maxTried bounds how many keys are tried for a token that names none.
+const maxTried = 4
+
+// picked are the keys that may have signed one token.
+type picked struct {
+	keys [maxTried]crypto.PublicKey
+	n    int
+}
+
+// verify reports whether one of the keys signed the token.
+func (c *picked) verify(alg algorithm, p *parsed) bool {
+	for _, key := range c.keys[:c.n] {
+		if alg.method.Verify(p.signed, p.signature, key) == nil {
+			return true
 		}
-		if !s.keys[i].fits(alg) {
-			return nil, errKeyFit
-		}
-		return s.keys[i].public, nil
 	}
-	var only crypto.PublicKey
+	return false
+}
+
+func (c *picked) add(k crypto.PublicKey) bool {
+	if c.n == maxTried {
+		return false
+	}
+	c.keys[c.n] = k
+	c.n++
+	return true
+}
+
+// pick selects the key that a token names, by kid, type and algorithm; a key for the token's alg alone comes before one for any
+// that fits. For a token that names none it selects those that fit, a few at most.
+func (s *keySet) pick(p *parsed, alg algorithm) (out picked, err error) {
+	if p.hasKid && !s.unnamed {
+		k, err := s.named(p.kid, alg)
+		if err == nil {
+			out.add(k)
+		}
+		return out, err
+	}
 	for i := range s.keys {
 		if !s.keys[i].fits(alg) {
 			continue
 		}
-		if only != nil {
-			return nil, errSeveralKeys
+		if !out.add(s.keys[i].public) {
+			return out, errSeveralKeys
 		}
-		only = s.keys[i].public
 	}
-	if only == nil {
-		return nil, errNoKeyFits
+	if out.n == 0 {
+		return out, errNoKeyFits
 	}
-	return only, nil
+	return out, nil
+}
+
+func (s *keySet) named(kid string, alg algorithm) (crypto.PublicKey, error) {
+	var found *key
+	for _, i := range s.byID[kid] {
+		if k := &s.keys[i]; k.fits(alg) && (found == nil || k.alg != "") {
+			found = k
+		}
+	}
+	if found != nil {
+		return found.public, nil
+	}
+	if slices.ContainsFunc(s.unclear, func(k key) bool { return k.id == kid && k.fits(alg) }) {
+		return nil, errUnclearKey
+	}
+	if len(s.byID[kid]) == 0 {
+		return nil, errUnknownKey
+	}
+	return nil, errKeyFit
 }
 
 // parseKeySet reads a JWK set (RFC 7517) or, where that is allowed, PEM. name is the file or URL, for errors. Keys that cannot
 // be used are left out with a notice, as RFC 7517 section 5 has it; a set without one usable key is an error.
 func parseKeySet(name string, raw []byte, allowPEM bool) (*keySet, error) {
-	s := &keySet{raw: raw, sum: sha256.Sum256(raw), byID: make(map[string]int)}
+	s := &keySet{raw: raw, sum: sha256.Sum256(raw), byID: make(map[string][]int)}
 	var err error
 	if allowPEM && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN ")) {
 		err = s.readPEM(name, raw)
@@ -256,6 +329,7 @@ func parseKeySet(name string, raw []byte, allowPEM bool) (*keySet, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.index()
 	if len(s.keys) == 0 {
 		if len(s.notices) == 0 {
 			return nil, fmt.Errorf("%s: the set is empty", name)
@@ -309,14 +383,60 @@ func (s *keySet) addJWK(number int, jwk map[string]any) error {
 	if _, ok := jwk["d"]; ok {
 		notice("holds a private key, which must not be here; only its public half is used")
 	}
-	if _, twice := s.byID[k.id]; twice && k.id != "" {
-		return fmt.Errorf("%s: the kid is used twice", label)
-	}
-	if k.id != "" {
-		s.byID[k.id] = len(s.keys)
-	}
+	k.label = label
 	s.keys = append(s.keys, k)
 	return nil
+}
+
+// index finds keys by their kids, after it has left out those that no kid, type and algorithm tells apart: a token signed with one of
+// them cannot be verified, and every other can. A key that is there twice is one.
+func (s *keySet) index() {
+	kept := make([]key, 0, len(s.keys))
+	for i := range s.keys {
+		k, unclear, again := &s.keys[i], "", false
+		for j := range s.keys {
+			other := &s.keys[j]
+			if j == i || k.id == "" || other.id != k.id || !k.like(other) {
+				continue
+			}
+			if same(k.public, other.public) {
+				again = again || j < i
+				continue
+			}
+			unclear = other.label
+		}
+		switch {
+		case unclear != "":
+			s.unclear = append(s.unclear, *k)
+			s.notices = append(s.notices, k.label+": left out: "+unclear+" has the same kid, type and algorithm")
+		case !again:
+			kept = append(kept, *k)
+		}
+	}
+	s.keys = kept
+	for i, k := range s.keys {
+		if k.id != "" {
+			s.byID[k.id] = append(s.byID[k.id], i)
+		}
+	}
+}
+
+// like reports whether keys are for the same tokens.
+func (k *key) like(other *key) bool {
+	if k.alg != other.alg {
+		return false
+	}
+	for _, a := range knownAlgorithms() {
+		if a.fits(k.public) != a.fits(other.public) {
+			return false
+		}
+	}
+	return true
+}
+
+func same(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
 }
 
 // readJWK takes the public members of a key by their exact names, and no certificates, and has jwkset make a key of them.

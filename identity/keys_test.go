@@ -57,7 +57,13 @@ func TestKeySets(t *testing.T) {
 		{"alg of another type", jwks(rsaKey(object{"alg": "ES256"})), `alg "ES256" is not one that fits`},
 		{"alg RS512", jwks(rsaKey(object{"alg": "RS512"})), `alg "RS512" is not one that fits`},
 		{"kid a number", jwks(rsaKey(object{"kid": 1})), `"kid" is not a string`},
-		{"kid twice", jwks(rsaKey(object{"kid": "a"}), jwk(r.ed.Public(), object{"kid": "a"})), `key 2 ("a"): the kid is used twice`},
+		{"kid twice, types differ", jwks(rsaKey(object{"kid": "a"}), jwk(r.ed.Public(), object{"kid": "a"})), "2"},
+		{"kid twice, alg differs", jwks(rsaKey(object{"kid": "a", "alg": "RS256"}), jwk(&r.rsaOther.PublicKey, object{"kid": "a", "alg": "PS256"})), "2"},
+		{"kid twice, one without alg", jwks(rsaKey(object{"kid": "a", "alg": "RS256"}), jwk(&r.rsaOther.PublicKey, object{"kid": "a"})), "2"},
+		{"the same key twice", jwks(rsaKey(object{"kid": "a"}), rsaKey(object{"kid": "a"})), "1"},
+		{"kid twice, nothing differs", jwks(rsaKey(object{"kid": "a"}), jwk(&r.rsaOther.PublicKey, object{"kid": "a"}), jwk(r.ed.Public(), object{"kid": "b"})),
+			`1, notice: key 1 ("a"): left out: key 2 ("a") has the same kid, type and algorithm, notice: key 2 ("a"): left out: key 1 ("a")`},
+		{"kid twice, nothing else", jwks(rsaKey(object{"kid": "a"}), jwk(&r.rsaOther.PublicKey, object{"kid": "a"})), `none of 2 keys is usable: key 1 ("a"): left out`},
 		{"kid shared with an encryption key", jwks(rsaKey(object{"kid": "a"}), rsaKey(object{"kid": "a", "use": "enc"})), "1, notice: key 2"},
 		{"empty set", `{"keys":[]}`, "the set is empty"},
 		{"no keys", `{}`, `"keys" is missing or not a list`},
@@ -122,17 +128,41 @@ func TestKeySelection(t *testing.T) {
 	r := keyRing()
 	rs := func(header object) string { return mint("RS256", r.rsa, header, claims(nil)) }
 	one, two := jwk(&r.rsa.PublicKey, object{"kid": "1"}), jwk(&r.rsaOther.PublicKey, object{"kid": "2"})
+	var more []object
+	for range 3 {
+		k, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = append(more, jwk(&k.PublicKey, nil))
+	}
+	two3, two4, two5 := more[0], more[1], more[2]
 	cases := []struct{ name, file, token, want string }{
 		{"kid names it", jwks(one, two), rs(object{"alg": "RS256", "kid": "1"}), "ok"},
 		{"kid names the other", jwks(one, two), rs(object{"alg": "RS256", "kid": "2"}), "signature does not verify"},
-		{"no kid, two fit", jwks(one, two), rs(object{"alg": "RS256"}), "token names no key and several fit"},
+		{"no kid, two fit", jwks(two, one), rs(object{"alg": "RS256"}), "ok"},
+		{"no kid, others fit", jwks(two), rs(object{"alg": "RS256"}), "signature does not verify"},
+		{"no kid, four fit, one in other algorithms", jwks(two, object{"kty": "oct", "k": "c2VjcmV0"}, two3, jwk(r.ed.Public(), nil), two4, one), rs(object{"alg": "RS256"}), "ok"},
+		{"no kid, five fit", jwks(one, two, two3, two4, two5), rs(object{"alg": "RS256"}), "token names no key and several fit"},
+		{"kid shared by types", jwks(jwk(r.ed.Public(), object{"kid": "1"}), jwk(&r.p256.PublicKey, object{"kid": "1"}), one), rs(object{"alg": "RS256", "kid": "1"}), "ok"},
+		{"kid shared, alg names this one", jwks(jwk(&r.rsaOther.PublicKey, object{"kid": "1", "alg": "PS256"}), jwk(&r.rsa.PublicKey, object{"kid": "1", "alg": "RS256"})),
+			rs(object{"alg": "RS256", "kid": "1"}), "ok"},
+		{"kid shared, alg names the other", jwks(jwk(&r.rsaOther.PublicKey, object{"kid": "1", "alg": "RS256"}), jwk(&r.rsa.PublicKey, object{"kid": "1"})),
+			rs(object{"alg": "RS256", "kid": "1"}), "signature does not verify"},
+		{"kid shared, the other is for the rest", jwks(jwk(&r.rsaOther.PublicKey, object{"kid": "1"}), jwk(&r.rsa.PublicKey, object{"kid": "1", "alg": "RS256"})),
+			rs(object{"alg": "RS256", "kid": "1"}), "ok"},
+		{"kid shared, none fits", jwks(jwk(r.ed.Public(), object{"kid": "1"}), jwk(&r.p256.PublicKey, object{"kid": "1"})), rs(object{"alg": "RS256", "kid": "1"}),
+			"algorithm does not fit the key"},
+		{"kid unclear", jwks(one, jwk(&r.rsaOther.PublicKey, object{"kid": "1"}), jwk(r.ed.Public(), object{"kid": "d"})), rs(object{"alg": "RS256", "kid": "1"}),
+			"identity unavailable: several keys of the issuer have the token's key id"},
+		{"kid unclear for others", jwks(two, jwk(&r.rsa.PublicKey, object{"kid": "2"}), one), rs(object{"alg": "RS256", "kid": "1"}), "ok"},
 		{"no kid, alg decides", jwks(one, jwk(&r.rsaOther.PublicKey, object{"alg": "PS256"})), rs(object{"alg": "RS256"}), "ok"},
 		{"no kid, none fits", jwks(jwk(&r.p256.PublicKey, nil)), rs(object{"alg": "RS256"}), "token names no key and none fits"},
 		{"key is for PS256 only", jwks(jwk(&r.rsa.PublicKey, object{"kid": "1", "alg": "PS256"})), rs(object{"alg": "RS256", "kid": "1"}), "algorithm does not fit the key"},
 		{"left-out key by its kid", jwks(one, jwk(&r.rsaOther.PublicKey, object{"kid": "e", "use": "enc"})), rs(object{"alg": "RS256", "kid": "e"}), "unknown key id"},
 		{"key without kid, token with", jwks(jwk(&r.rsa.PublicKey, nil)), rs(object{"alg": "RS256", "kid": "1"}), "unknown key id"},
 		{"PEM ignores kid", pemOf("PUBLIC KEY", &r.rsa.PublicKey), rs(object{"alg": "RS256", "kid": "1"}), "ok"},
-		{"PEM, two fit", pemOf("PUBLIC KEY", &r.rsa.PublicKey) + pemOf("PUBLIC KEY", &r.rsaOther.PublicKey), rs(object{"alg": "RS256", "kid": "1"}), "token names no key and several fit"},
+		{"PEM, two fit", pemOf("PUBLIC KEY", &r.rsa.PublicKey) + pemOf("PUBLIC KEY", &r.rsaOther.PublicKey), rs(object{"alg": "RS256", "kid": "1"}), "ok"},
 	}
 	for _, c := range cases {
 		v := newVerifier(t, oneIssuer(identity.KeySource{File: temp(t, c.file)}))

@@ -75,6 +75,8 @@ func (s TokenSource) describe() string {
 		return fmt.Sprintf("cookie %q", s.Cookie)
 	case s.Query != "":
 		return fmt.Sprintf("query parameter %q", s.Query)
+	case s.WebsocketProtocol != "":
+		return fmt.Sprintf("websocket protocol %q", s.WebsocketProtocol)
 	case s.Scheme != "":
 		return fmt.Sprintf("header %q with the scheme %q", s.Header, s.Scheme)
 	}

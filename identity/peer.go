@@ -16,9 +16,13 @@ import (
 // used; the principal itself then stands where tls is listed, and where it is not there is no peer. With FORWARD_ONLY or
 // ALWAYS_FORWARD_ONLY Envoy passes on what the client wrote, so xfcc must not be listed there.
 //
-// A nil Verifier knows the principal alone.
+// A SPIFFE id is one only where it is well-formed and, as far as the element or source.certificate tells, the certificate's only URI (X509-SVID
+// section 2); anything else stays among the other names. A nil Verifier knows the principal alone.
 func (v *Verifier) Peer(req Request) Peer {
 	peer := peerOf(req.Principal)
+	if peer.SPIFFEID != "" && req.Certificate != "" && !v.oneURI(req.Certificate) {
+		peer.SPIFFEID = ""
+	}
 	if v == nil || !v.others.peerXFCC || req.Principal == "" {
 		if v != nil && !v.others.peerTLS {
 			return Peer{}
@@ -44,9 +48,9 @@ func peerOf(principal string) Peer {
 	switch {
 	case principal == "":
 		return Peer{}
-	case strings.HasPrefix(principal, "spiffe://"):
+	case isSPIFFE(principal):
 		return Peer{SPIFFEID: principal, SANs: []string{principal}}
-	case strings.Contains(principal, "="):
+	case strings.Contains(principal, "=") && !strings.Contains(principal, "://"):
 		return Peer{Subject: principal}
 	default:
 		return Peer{SANs: []string{principal}}
@@ -72,6 +76,9 @@ func (f *forwarded) fits(principal string) bool {
 // peer adds the element to what the principal tells.
 func (f *forwarded) peer(peer Peer) Peer {
 	peer.Subject = f.subject
+	if len(f.uris) > 1 {
+		peer.SPIFFEID = "" // an X.509-SVID has one URI
+	}
 	for _, name := range slices.Concat(f.uris, f.dns) {
 		if !slices.Contains(peer.SANs, name) {
 			peer.SANs = append(peer.SANs, name)

@@ -172,7 +172,7 @@ func (c ClaimPaths) withDefaults() (ClaimPaths, []error) {
 	for _, p := range []struct {
 		key, standard string
 		path          *string
-	}{{"roles", "roles", &c.Roles}, {"groups", "groups", &c.Groups}, {"scopes", "scope", &c.Scopes}, {"email", "email", &c.Email}} {
+	}{{"subject", "sub", &c.Subject}, {"roles", "roles", &c.Roles}, {"groups", "groups", &c.Groups}, {"scopes", "scope", &c.Scopes}, {"email", "email", &c.Email}} {
 		if *p.path == "" {
 			*p.path = p.standard
 		}

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"strings"
 	"time"
@@ -132,7 +131,7 @@ func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok token,
 	if err != nil {
 		return Identity{}, 0, err
 	}
-	if alg.method.Verify(p.signed, p.signature, key) != nil {
+	if !key.verify(alg, p) {
 		return Identity{}, 0, errSignature
 	}
 	times, err := iss.checkTimes(p.claims, now)
@@ -160,12 +159,12 @@ func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
 	return iss, nil
 }
 
-// pickKey selects the key that may verify a token out of the pinned set, or out of a newer one where the pinned has no key of
+// pickKey selects the keys that may verify a token out of the pinned set, or out of a newer one where the pinned has no key of
 // its kid. Nothing waits for a file: it is read as soon as it changes.
-func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *parsed, alg algorithm) (crypto.PublicKey, *keySet, error) {
+func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *parsed, alg algorithm) (picked, *keySet, error) {
 	set := keys.set(iss)
 	if set == nil {
-		return nil, nil, keys.missing(iss)
+		return picked{}, nil, keys.missing(iss)
 	}
 	key, err := set.pick(p, alg)
 	if !errors.Is(err, errUnknownKey) {
@@ -174,7 +173,7 @@ func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *pars
 	newer, result := iss.lookups.find(ctx, p.kid)
 	v.metrics.waited(result)
 	if newer == nil {
-		return nil, nil, errUnknownKey
+		return picked{}, nil, errUnknownKey
 	}
 	key, err = newer.pick(p, alg)
 	return key, newer, err

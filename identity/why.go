@@ -67,7 +67,7 @@ func checkOf(err error) string {
 		return slices.ContainsFunc(failures, func(f error) bool { return errors.Is(err, f) })
 	}
 	switch {
-	case is(errRepeatedHeader, errRepeatedCookie, errRepeatedQuery, errTwoCredentials, errNotACredential, errEmpty, errQuery):
+	case is(errRepeatedHeader, errRepeatedCookie, errCookie, errChunks, errProtocols, errRepeatedQuery, errTwoCredentials, errNotACredential, errEmpty, errQuery):
 		return checkCredential
 	case is(errTooLong):
 		return checkSize
@@ -83,7 +83,7 @@ func checkOf(err error) string {
 		return checkAlgorithm
 	case is(errNoKeys):
 		return checkKeys
-	case is(errUnknownKey, errKeyFit, errNoKeyFits, errSeveralKeys):
+	case is(errUnknownKey, errUnclearKey, errKeyFit, errNoKeyFits, errSeveralKeys):
 		return checkKey
 	case is(errSignature):
 		return checkSignature
@@ -283,9 +283,18 @@ func (w *witness) claimChecks() []Check {
 		client.Want = "azp one of " + listing(iss.Parties)
 	}
 	return []Check{w.times(), audience, client, w.required(),
-		{Name: checkSubject, Found: "sub is " + kind(claims["sub"]), Want: "a string without control characters"},
+		{Name: checkSubject, Found: iss.Claims.Subject + " is " + kind(w.subject()), Want: "a string without control characters"},
 		w.mapped(),
 	}
+}
+
+// subject is the claim that the issuer's subjects come from.
+func (w *witness) subject() any {
+	found, err := lookupAll(w.token.claims, w.issuer.Claims.Subject)
+	if err != nil || len(found) == 0 {
+		return nil
+	}
+	return found[0]
 }
 
 // times shows the dates beside the clock, which is what they are compared with.

@@ -93,7 +93,7 @@ func (a *Again) Decide(ctx context.Context, input Value, now time.Time) (d Decis
 func (a *Again) watch(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			d, err = Decision{}, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
+			d, err = Decision{}, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
 	result, unsure, err := a.evaluate(ctx, input, now, nil)

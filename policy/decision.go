@@ -25,8 +25,9 @@ type Decision struct {
 	SetQuery        []QueryParameter // allow
 	RemoveQuery     []string         // allow
 
-	Body   string // deny
-	Status int    // deny: 200 to 599; 0 is the default
+	Body      string // deny
+	EmptyBody bool   // deny: the policy wants a body without anything in it, rather than the usual one
+	Status    int    // deny: 200 to 599; 0 is the default
 	// Metadata is dynamic_metadata as plain JSON with json.Number for numbers; nil where the policy gave none. The
 	// receiver owns it.
 	Metadata map[string]any
@@ -153,6 +154,7 @@ func (o output) deny(d *Decision, v ast.Object) (err error) {
 	if d.Body, err = text(v, "body"); err != nil {
 		return err
 	}
+	d.EmptyBody = d.Body == "" && member(v, "body") != nil
 	if d.Reason, err = text(v, "reason"); err != nil {
 		return err
 	}
@@ -247,7 +249,7 @@ func sendable(x any) error {
 		}
 	case json.Number:
 		if _, err := x.Float64(); err != nil {
-			return fmt.Errorf("the number %s is out of range", oneLine(x.String()))
+			return errors.New("a number is out of range")
 		}
 	case []any:
 		for _, e := range x {
@@ -452,13 +454,14 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// plain refuses control characters and what is not UTF-8: a line break in a header is another header.
+// plain refuses control characters and what is not UTF-8: a line break in a header is another header. The text itself may be secret: it is not
+// quoted.
 func plain(s string) error {
 	if !utf8.ValidString(s) {
-		return fmt.Errorf("%q is not valid UTF-8", oneLine(s))
+		return fmt.Errorf("a text of %d bytes is not valid UTF-8", len(s))
 	}
-	if strings.ContainsFunc(s, unicode.IsControl) {
-		return fmt.Errorf("%q holds a control character", oneLine(s))
+	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
+		return fmt.Errorf("a text of %d bytes holds a control character at byte %d", len(s), i)
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func detached(d *Decision) (*Decision, int64) {
 		return list
 	}
 	own := &Decision{Allowed: d.Allowed, Reason: text(d.Reason), Headers: headers(d.Headers), ResponseHeaders: headers(d.ResponseHeaders),
-		RemoveHeaders: names(d.RemoveHeaders), SetQuery: slices.Clone(d.SetQuery), RemoveQuery: names(d.RemoveQuery), Body: text(d.Body),
+		RemoveHeaders: names(d.RemoveHeaders), SetQuery: slices.Clone(d.SetQuery), RemoveQuery: names(d.RemoveQuery), Body: text(d.Body), EmptyBody: d.EmptyBody,
 		Status: d.Status, Result: result, Kept: new(atomic.Value)}
 	for i, q := range own.SetQuery {
 		size += 32

@@ -215,13 +215,18 @@ func (x *explainer) evaluate(input Value) (Value, error) {
 	case err != nil && x.ctx.Err() != nil:
 		return nil, fmt.Errorf("evaluating the policy: %w", x.ctx.Err())
 	case err != nil:
-		return nil, evaluationError(err)
+		return nil, quotingError(err)
 	case result == nil && len(failures) > 0:
-		return nil, evaluationError(&failures[0])
+		return nil, quotingError(&failures[0])
 	case result == nil:
 		return nil, ErrUndefined
 	}
 	return result, nil
+}
+
+// quotingError is evaluationError with the values that it failed on: errorText leaves them out where the policy reads what must not be shown.
+func quotingError(err error) error {
+	return fmt.Errorf("%w: %s", ErrEvaluation, oneLine(halted(err).Error()))
 }
 
 // errNoCalls is what http.send comes to.

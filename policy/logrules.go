@@ -69,7 +69,7 @@ func (e *Event) ask(ctx context.Context, rule *Entry) (v Value, err error) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			v, err = nil, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
+			v, err = nil, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
 	v, _, err = rule.evaluate(ctx, 0, e.input, e.now, nil)

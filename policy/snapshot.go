@@ -177,7 +177,7 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, 
 	// A panic in a built-in must cost this request alone.
 	defer func() {
 		if p := recover(); p != nil {
-			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %v\n%s", ErrEvaluation, p, debug.Stack())
+			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
 	result, clean, err := e.evaluate(ctx, timeout, input, now, nil)
@@ -246,11 +246,16 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 	return state.result, len(state.failures) == 0 && !state.stopped(), nil
 }
 
-// evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line.
+// evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line, and quotes no value.
 func evaluationError(err error) error {
+	return fmt.Errorf("%w: %s", ErrEvaluation, errorText(halted(err)))
+}
+
+// halted is the error that ended an evaluation.
+func halted(err error) error {
 	var halted topdown.Halt
 	if errors.As(err, &halted) {
-		err = halted.Err
+		return halted.Err
 	}
-	return fmt.Errorf("%w: %s", ErrEvaluation, oneLine(err.Error()))
+	return err
 }

@@ -68,6 +68,9 @@ func (c *compiler) converters(spec *tableSpec) {
 	c.table.custom = map[string]*converter{}
 	for _, s := range spec.converters {
 		conv, err := customConverter(s.name, s.regex, s.weight, s.segment)
+		if err == nil && c.table.framework == Django {
+			conv.unsure = !s.exact
+		}
 		if err != nil && c.lenient {
 			c.note(0, 0, "%v: its routes can't be expressed", err)
 			continue
@@ -87,9 +90,10 @@ func (c *compiler) route(s *routeSpec, template, host string) *Route {
 		options = *s.automaticOptions
 	}
 	r := &Route{
-		Methods: s.methods, Template: template, Name: s.name, Host: host, Tags: s.tags, Allow: s.allow, Guess: s.guess, Own: s.own,
+		Methods: s.methods, Template: template, Name: s.name, Host: host, Tags: s.tags, Allow: s.allow, IgnoreBody: s.body == "ignore", Guess: s.guess, Own: s.own,
 		Unsupported: s.unsupported, Line: s.line, options: s.options(),
 		effective:     c.table.effectiveMethods(s.methods, options),
+		socket:        slices.Contains(s.methods, WebSocket),
 		noAppendSlash: s.appendSlash != nil && !*s.appendSlash,
 	}
 	c.table.routes = append(c.table.routes, r)
@@ -272,7 +276,7 @@ func (c *compiler) entry(s *routeSpec, in groupContext) (*entry, error) {
 	if !in.relative && s.key != "re_path" && !strings.HasPrefix(s.template, "/") {
 		return nil, errors.New("a template starts with a slash")
 	}
-	e := &entry{exclusive: s.exclusive || c.table.framework == Django || c.table.framework == OpenAPI}
+	e := &entry{unsure: s.unsure, socket: slices.Contains(s.methods, WebSocket), exclusive: s.exclusive || c.table.framework == Django || c.table.framework == OpenAPI}
 	if s.unsupported != "" {
 		e.opaque, e.pat = true, &pattern{fixed: c.opaquePrefix(s, in)}
 		e.targets = []*Route{c.route(s, joinTemplate(in.prefix, s), in.host)}
@@ -362,7 +366,7 @@ func joinTemplate(prefix string, s *routeSpec) string {
 
 // group compiles what a mount, a host or an include holds.
 func (c *compiler) group(s *routeSpec, in groupContext) (*entry, error) {
-	e := &entry{targets: nil}
+	e := &entry{unsure: s.unsure}
 	inner := in
 	inner.depth++
 	var err error
@@ -400,7 +404,7 @@ func (c *compiler) group(s *routeSpec, in groupContext) (*entry, error) {
 		return nil, err
 	}
 	if e.pat != nil {
-		e.plain = len(e.pat.names) == 0 && e.pat.re.NumSubexp() == 0 && s.key == "include" || s.key == "mount" && len(e.pat.names) == 1
+		e.plain = len(e.pat.names) == 0 && s.key == "include" || s.key == "mount" && len(e.pat.names) == 1
 	}
 	e.group = c.list(s.routes, inner)
 	e.group.redirect = s.redirectSlashes == nil || *s.redirectSlashes
@@ -421,20 +425,19 @@ func (s *settings) newHostPattern(host string) (*pattern, error) {
 		pieces[i].text = strings.ToLower(pieces[i].text)
 	}
 	p := &pattern{pieces: pieces}
-	expr := ""
+	var expr exprBuilder
+	expr.raw(`\A`)
 	for _, piece := range pieces {
 		if piece.conv == nil {
-			expr += regexp.QuoteMeta(piece.text)
+			expr.raw(regexp.QuoteMeta(piece.text))
 			continue
 		}
-		expr += fmt.Sprintf("(?P<p%d>%s)", len(p.names), piece.conv.expr)
-		p.names = append(p.names, piece.name)
+		expr.converter(piece.conv, len(p.names))
+		p.names, p.groups = append(p.names, piece.name), append(p.groups, len(p.names)+1)
 	}
-	if p.re, err = regexp.Compile(`\A` + expr + `\z`); err != nil {
+	expr.raw(`\z`)
+	if p.re, err = expr.compile(); err != nil {
 		return nil, err
-	}
-	for i := range p.names {
-		p.groups = append(p.groups, p.re.SubexpIndex(fmt.Sprintf("p%d", i)))
 	}
 	return p, nil
 }
@@ -444,7 +447,7 @@ func (c *compiler) openapi(entries []entry) *list {
 	slices.SortStableFunc(entries, func(a, b entry) int { return compareConcrete(a.pat.pieces, b.pat.pieces) })
 	var merged []entry
 	for _, e := range entries {
-		if n := len(merged); n > 0 && !e.opaque && !merged[n-1].opaque && shape(e.pat.pieces) == shape(merged[n-1].pat.pieces) {
+		if n := len(merged); n > 0 && !e.opaque && !merged[n-1].opaque && e.socket == merged[n-1].socket && shape(e.pat.pieces) == shape(merged[n-1].pat.pieces) {
 			e.targets[0].pat = e.pat
 			merged[n-1].targets = append(merged[n-1].targets, e.targets...)
 			continue
@@ -504,7 +507,7 @@ func (s *routeSpec) options() string {
 	flag("strict_slashes", s.strictSlashes)
 	flag("merge_slashes", s.mergeSlashes)
 	flag("append_slash", s.appendSlash)
-	for name, value := range map[string]bool{"redirects": s.redirects, "exclusive": s.exclusive, "fallback": s.fallback} {
+	for name, value := range map[string]bool{"redirects": s.redirects, "exclusive": s.exclusive, "fallback": s.fallback, "unsure": s.unsure} {
 		if value {
 			out = append(out, name)
 		}

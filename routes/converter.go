@@ -30,7 +30,11 @@ type converter struct {
 	kind  kind
 	py    string // the framework's own regular expression
 	expr  string // the same in Go's syntax, without named groups
+	back  string // of an application's own: in that of the backtracking engine
 	whole *regexp.Regexp
+
+	backtracks bool // only the backtracking engine can say it: expr is ""
+	unsure     bool // Django: to_python may refuse what the expression takes, and the next pattern is tried
 
 	minLen, maxLen int // kindText: in characters; maxLen 0 is no limit
 	items          []string
@@ -195,10 +199,11 @@ func customConverter(name, expr string, weight int, isolating bool) (*converter,
 	if err != nil {
 		return nil, fmt.Errorf("converter %q: %w", name, err)
 	}
-	return &converter{
-		kind: kindRegexp, py: expr, expr: translated, weight: weight, isolating: isolating,
-		whole: regexp.MustCompile(`\A(?:` + translated + `)\z`),
-	}, nil
+	c := &converter{kind: kindRegexp, py: expr, expr: translated.re2, back: translated.back, weight: weight, isolating: isolating}
+	if c.backtracks = translated.backtracks(); !c.backtracks {
+		c.whole = regexp.MustCompile(`\A(?:` + translated.re2 + `)\z`)
+	}
+	return c, nil
 }
 
 // The converters of Starlette (convertors.py), Django (urls/converters.py) and OpenAPI's plain parameter.

@@ -91,13 +91,13 @@ func (t *Table) moved(common []*Route) *Route {
 	if t.framework == Flask || t.framework == OpenAPI {
 		return nil
 	}
-	i := 0
-	known := map[*Route]bool{}
+	in := make(map[*Route]bool, len(common))
 	for _, r := range common {
-		known[r] = true
+		in[r] = true
 	}
+	i := 0
 	for _, r := range t.routes {
-		if !known[r] {
+		if !in[r] {
 			continue
 		}
 		if common[i] != r {
@@ -118,6 +118,25 @@ func (s *tableSpec) summary() string {
 	slices.SortFunc(converters, func(a, b converterSpec) int { return strings.Compare(a.name, b.name) })
 	for _, c := range converters {
 		text += fmt.Sprintf(" %s=%q/%d/%t", c.name, c.regex, c.weight, c.segment)
+		if c.exact {
+			text += "/exact"
+		}
+	}
+	return text + groupSummary(s.routes)
+}
+
+// groupSummary tells what of groups no route tells: those that hold none, and those that may be passed by.
+func groupSummary(specs []routeSpec) string {
+	text := ""
+	for i := range specs {
+		s := &specs[i]
+		if s.isGroup() && len(s.routes) == 0 {
+			text += fmt.Sprintf(" empty %s %q", s.key, s.template)
+		}
+		if s.isGroup() && s.unsure {
+			text += fmt.Sprintf(" unsure %s %q", s.key, s.template)
+		}
+		text += groupSummary(s.routes)
 	}
 	return text
 }

@@ -32,3 +32,43 @@ func withoutTree(l *list) *list {
 	}
 	return &slow
 }
+
+// MatchPython matches text as re_path does: what the groups took, nil where text does not match. engine says which one ran.
+func MatchPython(expr string, full bool, text string) (groups []*string, engine string, err error) {
+	e, _, err := goRegexp(expr, full)
+	if err != nil {
+		return nil, "", err
+	}
+	if full {
+		for _, side := range [...]*string{&e.re2, &e.back} {
+			if *side != "" {
+				*side = `\A(?:` + *side + `)\z`
+			}
+		}
+	}
+	m, err := compileMatcher(e)
+	if err != nil {
+		return nil, "", err
+	}
+	engine = "linear"
+	if m.back != nil {
+		engine = "backtracking"
+	}
+	stuck := false
+	at := m.find(text, &stuck)
+	if stuck {
+		return nil, "stuck", nil
+	}
+	for i := 0; i < len(at); i += 2 {
+		var group *string
+		if at[i] >= 0 {
+			taken := text[at[i]:at[i+1]]
+			group = &taken
+		}
+		groups = append(groups, group)
+	}
+	return groups, engine, nil
+}
+
+// BacktrackBytes is the bound of what the backtracking engine looks at.
+const BacktrackBytes = backtrackBytes

@@ -26,6 +26,8 @@ type entry struct {
 	exclusive bool // a path match decides, whatever the method
 	opaque    bool // can't be expressed: a path that begins like it is refused
 	plain     bool // pat has no parameters and is a prefix: comparing text is enough
+	socket    bool // a WebSocket's: no other request sees it
+	unsure    bool // Django: the application may pass it by for a reason that the table does not know
 	line      int
 }
 
@@ -134,7 +136,14 @@ type search struct {
 	full    int  // the first entry that takes the request
 	partial int  // the first one that takes its path but not its method
 	depth   int
-	below   hit // Django: what was found inside entry full
+	below   hit  // Django: what was found inside entry full
+	stuck   bool // an expression could not be matched within its limits: nothing else that was found counts
+}
+
+// sees reports whether an entry is of the request's kind: an upgrade to a WebSocket sees none but a WebSocket's, and what may
+// hold one.
+func (s *search) sees(e *entry) bool {
+	return e.socket == (s.method == WebSocket) || !e.socket && (e.group != nil || e.opaque)
 }
 
 // run looks for the first entry. The tree is only asked about ordinary paths; a newline has a meaning of its own in
@@ -202,12 +211,14 @@ func (s *search) step(n *node, pos, end int) {
 func (s *search) judge(i int) {
 	e := &s.list.entries[i]
 	switch {
+	case !s.sees(e):
+	case e.pat != nil && e.pat.re != nil && e.pat.re.back != nil && !strings.HasPrefix(s.path, e.pat.fixed): // what can't match is not tried
 	case e.opaque:
 		if strings.HasPrefix(s.path, e.pat.fixed) {
 			s.offer(i)
 		}
 	case e.host != nil:
-		if e.host.re.MatchString(s.host) {
+		if e.host.re.match(s.host, &s.stuck) {
 			s.offer(i)
 		}
 	case e.group != nil && s.rule.framework == Django:
@@ -215,7 +226,7 @@ func (s *search) judge(i int) {
 	case e.group != nil && e.plain:
 		if strings.HasPrefix(s.path, e.pat.fixed) && strings.IndexByte(s.path, '\n') < 0 {
 			s.offer(i)
-		} else if strings.IndexByte(s.path, '\n') >= 0 && e.pat.re.MatchString(s.path) {
+		} else if strings.IndexByte(s.path, '\n') >= 0 && e.pat.re.match(s.path, &s.stuck) {
 			s.offer(i)
 		}
 	case e.pat.isTail() && len(e.pat.segs) == 1 && strings.IndexByte(s.path, '\n') < 0:
@@ -223,19 +234,20 @@ func (s *search) judge(i int) {
 			s.offer(i)
 		}
 	case s.rule.framework == Django:
-		var scratch caps
+		scratch := caps{stuck: s.stuck}
 		if _, ok := e.pat.capture(s.path, &scratch); ok {
 			s.offer(i)
 		}
-	case e.pat.matches(s.path):
+		s.stuck = scratch.stuck
+	case e.pat.matches(s.path, &s.stuck):
 		s.offer(i)
 	}
 }
 
 // matches tests the expression alone, without what converters refuse later.
-func (p *pattern) matches(path string) bool {
+func (p *pattern) matches(path string, stuck *bool) bool {
 	if p.segs == nil || strings.IndexByte(path, '\n') >= 0 || p.check {
-		return p.re.MatchString(path)
+		return p.re.match(path, stuck)
 	}
 	var scratch caps
 	_, ok := p.capture(path, &scratch)
@@ -244,10 +256,10 @@ func (p *pattern) matches(path string) bool {
 
 // offer takes note of an entry whose path matches.
 func (s *search) offer(i int) {
-	if i >= s.full {
+	e := &s.list.entries[i]
+	if i >= s.full || !s.sees(e) {
 		return
 	}
-	e := &s.list.entries[i]
 	if s.raises(e) {
 		s.full = i
 		return
@@ -265,8 +277,9 @@ func (s *search) raises(e *entry) bool {
 	if len(s.path) <= maxIntDigits || e.group != nil || e.opaque || s.rule.framework != Starlette && s.rule.framework != FastAPI {
 		return false
 	}
-	var scratch caps
+	scratch := caps{stuck: s.stuck}
 	_, ok := e.pat.capture(s.path, &scratch)
+	s.stuck = scratch.stuck
 	return !ok
 }
 
@@ -290,17 +303,20 @@ func (s *search) include(i int) {
 			return
 		}
 	} else {
-		var scratch caps
+		scratch := caps{stuck: s.stuck}
 		var ok bool
-		if rest, ok = e.pat.capture(s.path, &scratch); !ok {
+		rest, ok = e.pat.capture(s.path, &scratch)
+		if s.stuck = scratch.stuck; !ok {
 			return
 		}
 	}
 	if s.depth+1 >= maxDepth {
 		return
 	}
-	inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1}
-	if found := inner.django(); found.n > 0 {
+	inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1, stuck: s.stuck}
+	found := inner.django()
+	if s.stuck = inner.stuck; found.n > 0 {
+		found.unsure = found.unsure || e.unsure || e.pat.unsure
 		s.full, s.below = i, found
 		s.below.levels[s.depth] = level{pat: e.pat, path: s.path}
 	}
@@ -318,6 +334,7 @@ type hit struct {
 	route   *Route
 	levels  [maxDepth]level
 	n       int
+	unsure  bool // what the application does may be decided further down
 }
 
 // django resolves as URLResolver.resolve does: depth first, in order.
@@ -330,9 +347,15 @@ func (s *search) django() hit {
 	if e.group != nil {
 		return s.below
 	}
+	return s.arrive(e)
+}
+
+// arrive ends at a leaf.
+func (s *search) arrive(e *entry) hit {
 	found := e.leaf(s.method)
 	found.levels[s.depth] = level{pat: e.pat, path: s.path}
 	found.n = s.depth + 1
+	found.unsure = e.unsure || e.pat.unsure
 	return found
 }
 
@@ -354,25 +377,111 @@ func (t *Table) matchDjango(method, path string) Match {
 	}
 	s := search{list: t.list, rule: &t.settings, method: upper(method), path: path}
 	found := s.django()
-	if found.n == 0 {
-		if t.appendSlash && !strings.HasSuffix(path, "/") && strings.HasPrefix(path, "/") {
-			s.path += "/"
-			if again := s.django(); again.n > 0 && again.outcome != Refused && !again.route.noAppendSlash {
-				return Match{Outcome: Redirect, Route: again.route, slashes: true}
-			} else if again.outcome == Refused {
-				return Match{Outcome: Refused, Route: again.route}
-			}
-		}
+	switch {
+	case s.stuck:
+		return Match{Outcome: Refused}
+	case found.unsure:
+		return s.unsureDjango()
+	case found.n > 0:
+		return found.djangoMatch()
+	case method == WebSocket || !t.appendSlash || strings.HasSuffix(path, "/") || !strings.HasPrefix(path, "/"):
 		return Match{}
 	}
-	return Match{Outcome: found.outcome, Route: found.route, Params: found.djangoParams()}
+	s.path += "/"
+	again := s.django()
+	switch {
+	case s.stuck:
+		return Match{Outcome: Refused}
+	case again.outcome == Refused:
+		return Match{Outcome: Refused, Route: again.route}
+	case again.n > 0 && (again.unsure || !again.route.noAppendSlash):
+		return Match{Outcome: Redirect, Route: again.route, slashes: true}
+	}
+	return Match{}
+}
+
+func (h *hit) djangoMatch() Match {
+	params, ok := h.djangoParams()
+	if !ok {
+		return Match{Outcome: Refused, Route: h.route}
+	}
+	return Match{Outcome: h.outcome, Route: h.route, Params: params}
+}
+
+// maxCandidates bounds how many routes may have to allow one request.
+const maxCandidates = 16
+
+// unsureDjango collects every route that may take the request, where the first may be passed by: up to the first one that is
+// sure. What answers 405 reaches no view, whatever the others do.
+func (s *search) unsureDjango() Match {
+	again := search{list: s.list, rule: s.rule, method: s.method, path: s.path}
+	var found []hit
+	again.candidates(&found)
+	if again.stuck || len(found) > maxCandidates || len(found) == 0 {
+		return Match{Outcome: Refused}
+	}
+	var m Match
+	for i := range found {
+		one := found[i].djangoMatch()
+		switch {
+		case one.Outcome == Refused:
+			return one
+		case i == 0, m.Outcome != Matched && one.Outcome == Matched:
+			m = one
+		case one.Outcome == Matched:
+			m.Also = append(m.Also, one)
+		}
+	}
+	return m
+}
+
+// candidates appends what may take the request, in order. sure says that the last of them does, unless an earlier one did.
+func (s *search) candidates(found *[]hit) (sure bool) {
+	for i := range s.list.entries {
+		e := &s.list.entries[i]
+		if !s.sees(e) || s.stuck || len(*found) > maxCandidates {
+			continue
+		}
+		if e.opaque {
+			if strings.HasPrefix(s.path, e.pat.fixed) {
+				*found = append(*found, s.arrive(e))
+				return true
+			}
+			continue
+		}
+		if !strings.HasPrefix(s.path, e.pat.fixed) {
+			continue
+		}
+		var scratch caps
+		rest, ok := e.pat.capture(s.path, &scratch)
+		s.stuck = s.stuck || scratch.stuck
+		if !ok {
+			continue
+		}
+		unsure := e.unsure || e.pat.unsure
+		if e.group == nil {
+			*found = append(*found, s.arrive(e))
+		} else if s.depth+1 < maxDepth {
+			inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1}
+			first := len(*found)
+			unsure = !inner.candidates(found) || unsure
+			s.stuck = s.stuck || inner.stuck
+			for j := range (*found)[first:] {
+				(*found)[first+j].levels[s.depth] = level{pat: e.pat, path: s.path}
+			}
+		}
+		if !unsure {
+			return true
+		}
+	}
+	return false
 }
 
 // djangoParams merges the levels' groups as URLResolver.resolve does: inner named ones over outer ones; the positional
 // ones of a level only where neither that level nor one inside it has named ones.
-func (h *hit) djangoParams() []Param {
+func (h *hit) djangoParams() (params []Param, ok bool) {
 	if h.outcome != Matched {
-		return nil
+		return nil, true
 	}
 	var named, out caps
 	for i := range h.levels[:h.n] {
@@ -395,12 +504,13 @@ func (h *hit) djangoParams() []Param {
 		}
 		var own caps
 		l.pat.capture(l.path, &own)
+		out.stuck = out.stuck || own.stuck
 		for j := range own.n {
 			out.set(positionName(position), own.values[j])
 			position++
 		}
 	}
-	return out.params()
+	return out.params(), !out.stuck && !named.stuck
 }
 
 func (p *pattern) positional() bool { return len(p.names) > 0 && p.names[0] == "0" }
@@ -455,6 +565,9 @@ func (t *Table) matchStarlette(method, host, path string) Match {
 		}
 		s.path = routePath(path, root)
 		s.run()
+		if s.stuck {
+			return Match{Outcome: Refused}
+		}
 		if s.full == none {
 			return s.missed(path, root, &values)
 		}
@@ -466,6 +579,9 @@ func (t *Table) matchStarlette(method, host, path string) Match {
 			e.host.captureRegexp(s.host, &values)
 		} else {
 			below, ok := e.enter(s.path, &values)
+			if values.stuck {
+				return Match{Outcome: Refused}
+			}
 			if !ok {
 				return Match{}
 			}
@@ -485,7 +601,10 @@ func (e *entry) finish(s *search, values *caps) Match {
 	if found.outcome != Matched {
 		return Match{Outcome: found.outcome, Route: found.route}
 	}
-	if _, ok := e.pat.capture(s.path, values); !ok {
+	switch _, ok := e.pat.capture(s.path, values); {
+	case values.stuck:
+		return Match{Outcome: Refused, Route: found.route}
+	case !ok:
 		return Match{}
 	}
 	return Match{Outcome: Matched, Route: found.route, Params: values.params()}
@@ -497,7 +616,8 @@ func (e *entry) enter(path string, values *caps) (taken string, ok bool) {
 		return e.pat.fixed[:len(e.pat.fixed)-1], true
 	}
 	var own caps
-	if _, ok := e.pat.captureRegexp(path, &own); !ok {
+	_, ok = e.pat.captureRegexp(path, &own)
+	if values.stuck = own.stuck; !ok {
 		return "", false
 	}
 	last := own.n - 1 // "{path:path}", which every mount ends in, is not passed on
@@ -512,19 +632,26 @@ func (s *search) missed(path, root string, values *caps) Match {
 	if s.partial != none {
 		return Match{Outcome: MethodNotAllowed, Route: s.list.entries[s.partial].targets[0]}
 	}
+	if s.method == WebSocket {
+		return Match{}
+	}
 	if s.list.redirect && s.path != "/" {
 		other := path + "/"
 		if strings.HasSuffix(s.path, "/") {
 			other = strings.TrimRight(path, "/")
 		}
 		again := search{list: s.list, rule: s.rule, host: s.host, path: routePath(other, root), any: true}
-		if again.run(); again.full != none {
+		if again.run(); again.stuck {
+			return Match{Outcome: Refused}
+		} else if again.full != none {
 			return again.redirected()
 		}
 	}
 	if s.list.fallback != nil {
 		last := search{list: s.list.fallback, rule: s.rule, method: s.method, host: s.host, path: s.path}
-		if last.run(); last.full != none {
+		if last.run(); last.stuck {
+			return Match{Outcome: Refused}
+		} else if last.full != none {
 			return last.list.entries[last.full].finish(&last, values)
 		} else if last.partial != none {
 			return Match{Outcome: MethodNotAllowed, Route: last.list.entries[last.partial].targets[0]}
@@ -541,7 +668,7 @@ func (s *search) redirected() Match {
 	var scratch caps
 	if e.group == nil {
 		if _, ok := e.pat.capture(s.path, &scratch); !ok {
-			return Match{}
+			return Match{} // or not within the limits: of a request that reaches no route either way
 		}
 		return Match{Outcome: Redirect, Route: e.targets[0], slashes: true}
 	}
@@ -593,6 +720,9 @@ func starletteHost(host string) string {
 }
 
 func (r *Route) takes(method string) bool {
+	if r.socket || method == WebSocket {
+		return r.socket && method == WebSocket
+	}
 	return r.effective == nil || slices.Contains(r.effective, method)
 }
 

@@ -1,35 +1,106 @@
 package routes
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/dlclark/regexp2"
 )
 
 // goRegexp rewrites a regular expression of Python's re for Go's regexp, so that both match the same strings with the
 // same groups. Go searches leftmost-first as Python does, in linear time; what it lacks (lookaround, back references,
 // possessive and atomic groups, flags) or reads differently (\b) is an error, never an approximation.
 //
+// What Go lacks and the backtracking engine has is said for that one alone: lookaround, back references, possessive and
+// atomic groups.
+//
 // full says that the expression is used with re.fullmatch; otherwise "$" also matches before a newline at the end.
-func goRegexp(src string, full bool) (string, error) {
-	return pyParser{src: src, full: full}.parse()
+func goRegexp(src string, full bool) (expression, []string, error) {
+	return translate(pyParser{src: src, full: full})
 }
 
 // goRegexpWithoutGroups is goRegexp for what stands inside another group: its own groups capture nothing.
-func goRegexpWithoutGroups(src string) (string, error) {
-	return pyParser{src: src, full: true, flat: true}.parse()
+func goRegexpWithoutGroups(src string) (expression, error) {
+	e, _, err := translate(pyParser{src: src, full: true, flat: true})
+	return e, err
 }
 
-func (p pyParser) parse() (string, error) {
+// translate gives the expression for both engines, with the names of its groups ("" for one without).
+func translate(p pyParser) (e expression, names []string, err error) {
+	linear, back := p, p
+	err = linear.parse()
+	if err == nil {
+		err = linearAlike(string(linear.out))
+	}
+	back.back = true
+	if failed := back.parse(); failed != nil {
+		return expression{}, nil, failed
+	}
+	if _, failed := regexp2.Compile(string(back.out), regexp2.None); failed != nil {
+		return expression{}, nil, fmt.Errorf("regular expression %q can't be expressed: %w", p.src, failed)
+	}
+	e.back = string(back.out)
+	if err == nil {
+		e.re2 = string(linear.out)
+	}
+	return e, back.names, nil
+}
+
+// linearAlike says why Go's engine can't take an expression, or would give its groups another text than Python does: where a group
+// that may be empty is repeated, Python tries once more with nothing.
+func linearAlike(expr string) error {
+	if _, err := regexp.Compile(expr); err != nil {
+		return err
+	}
+	tree, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return err
+	}
+	if emptyLoop(tree) {
+		return errors.New("a group that may be empty is repeated")
+	}
+	return nil
+}
+
+func emptyLoop(re *syntax.Regexp) bool {
+	if (re.Op == syntax.OpStar || re.Op == syntax.OpPlus || re.Op == syntax.OpRepeat) && re.MaxCap() > 0 && mayBeEmpty(re.Sub[0]) {
+		return true
+	}
+	return slices.ContainsFunc(re.Sub, emptyLoop)
+}
+
+func mayBeEmpty(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpLiteral, syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL, syntax.OpNoMatch:
+		return false
+	case syntax.OpConcat:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !mayBeEmpty(sub) })
+	case syntax.OpAlternate:
+		return slices.ContainsFunc(re.Sub, mayBeEmpty)
+	case syntax.OpPlus, syntax.OpCapture:
+		return mayBeEmpty(re.Sub[0])
+	case syntax.OpRepeat:
+		return re.Min == 0 || mayBeEmpty(re.Sub[0])
+	}
+	return true
+}
+
+func (p *pyParser) parse() error {
 	for p.pos < len(p.src) {
 		if err := p.next(); err != nil {
-			return "", err
+			return err
 		}
 	}
-	if _, err := regexp.Compile(string(p.out)); err != nil {
-		return "", fmt.Errorf("regular expression %q can't be expressed: %w", p.src, err)
+	if len(p.open) > 0 {
+		return p.refuse("an unclosed group")
 	}
-	return string(p.out), nil
+	return nil
 }
 
 type pyParser struct {
@@ -37,7 +108,21 @@ type pyParser struct {
 	pos  int
 	full bool
 	flat bool
+	back bool // for the backtracking engine
 	out  []byte
+
+	// For the backtracking engine alone.
+	names []string // of the groups that capture, in order
+	open  []pyOpen // the groups around this place
+	atom  int      // where in out the last thing begins that a quantifier would repeat
+}
+
+// pyOpen is a group that is not closed yet.
+type pyOpen struct {
+	at     int // where it begins in out
+	look   bool
+	behind bool // it is, or is within, a lookbehind
+	atomic bool // likewise an atomic group
 }
 
 func (p *pyParser) refuse(what string) error {
@@ -49,7 +134,17 @@ const (
 	pyDigit = `\p{Nd}`
 	pyWord  = `\p{L}\p{N}_`
 	pySpace = `\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}`
+
+	pySpaceBack = `\t-\r\x1c-\x20\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`
+	pyBoundary  = `(?:(?<=[` + pyWord + `])(?![` + pyWord + `])|(?<![` + pyWord + `])(?=[` + pyWord + `]))`
 )
+
+func (p *pyParser) space() string {
+	if p.back {
+		return pySpaceBack
+	}
+	return pySpace
+}
 
 func (p *pyParser) next() error {
 	switch c := p.src[p.pos]; c {
@@ -67,25 +162,54 @@ func (p *pyParser) next() error {
 		p.out = append(p.out, c)
 		p.pos++
 		return p.afterQuantifier()
+	case ')':
+		return p.close()
 	case '}', ']':
+		p.atom = len(p.out)
 		p.out = append(p.out, `\`+string(c)...)
 	default:
+		if c < utf8.RuneSelf || utf8.RuneStart(c) {
+			p.atom = len(p.out)
+		}
 		p.out = append(p.out, c)
 	}
 	p.pos++
 	return nil
 }
 
+// afterQuantifier looks for the "+" that makes one possessive, which is an atomic group around what it repeats.
 func (p *pyParser) afterQuantifier() error {
-	if p.pos < len(p.src) && p.src[p.pos] == '+' {
+	switch {
+	case p.pos >= len(p.src):
+	case p.src[p.pos] == '?':
+		p.out = append(p.out, '?')
+		p.pos++
+	case p.src[p.pos] == '+' && !p.back:
 		return p.refuse("a possessive quantifier")
+	case p.src[p.pos] == '+' && p.atomHolds():
+		return p.refuse("a possessive quantifier on a group that captures")
+	case p.src[p.pos] == '+':
+		p.out = append(slices.Insert(p.out, p.atom, []byte("(?>")...), ')')
+		p.pos++
+	}
+	if p.pos < len(p.src) && strings.IndexByte("*+?", p.src[p.pos]) >= 0 {
+		return p.refuse("a quantifier behind a quantifier")
 	}
 	return nil
 }
 
 func (p *pyParser) dollar() error {
+	if p.back { // "\Z" there is Python's "$"
+		p.atom = len(p.out)
+		p.out = append(p.out, `\Z`...)
+		p.pos++
+		return nil
+	}
 	if rest := p.src[p.pos+1:]; rest != "" && rest[0] != ')' && rest[0] != '|' {
 		return p.refuse(`a "$" that is not at an end`)
+	}
+	if !p.full && len(p.open) > 0 {
+		return p.refuse(`a "$" in a group`) // which would take the newline
 	}
 	if p.full {
 		p.out = append(p.out, `\z`...)
@@ -96,11 +220,15 @@ func (p *pyParser) dollar() error {
 	return nil
 }
 
+// atomHolds reports whether a group that captures is in what the quantifier repeats.
+func (p *pyParser) atomHolds() bool { return strings.Contains(string(p.out[p.atom:]), "(?<g") }
+
 var pyRepeat = regexp.MustCompile(`^\{(\d*)(,?)(\d*)\}`)
 
 func (p *pyParser) brace() error {
 	m := pyRepeat.FindStringSubmatch(p.src[p.pos:])
-	if m == nil || m[1] == "" && m[3] == "" {
+	if m == nil || m[1] == "" && m[2] == "" && m[3] == "" {
+		p.atom = len(p.out)
 		p.out = append(p.out, `\{`...)
 		p.pos++
 		return nil
@@ -118,6 +246,9 @@ var pyGroup = regexp.MustCompile(`^\(\?P<[A-Za-z_][A-Za-z0-9_]*>`)
 
 func (p *pyParser) group() error {
 	rest := p.src[p.pos:]
+	if p.back {
+		return p.groupBack(rest)
+	}
 	open := "("
 	if strings.HasPrefix(rest, "(?") {
 		if open = pyGroup.FindString(rest); open == "" && strings.HasPrefix(rest, "(?:") {
@@ -131,7 +262,77 @@ func (p *pyParser) group() error {
 	if p.flat {
 		open = "(?:"
 	}
+	p.open = append(p.open, pyOpen{})
 	p.out = append(p.out, open...)
+	return nil
+}
+
+// groupBack opens a group for the backtracking engine. That one counts named groups behind the others, so every group gets a
+// name of its own, by its place.
+func (p *pyParser) groupBack(rest string) error {
+	group := pyOpen{at: len(p.out)}
+	if n := len(p.open); n > 0 {
+		group.behind, group.atomic = p.open[n-1].behind, p.open[n-1].atomic
+	}
+	if m := pyNamedReference.FindStringSubmatch(rest); m != nil {
+		return p.reference(slices.Index(p.names, m[1])+1, len(m[0]))
+	}
+	name := pyGroup.FindString(rest)
+	for _, open := range [...]string{"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>"} {
+		if !strings.HasPrefix(rest, open) {
+			continue
+		}
+		group.look = open != "(?:" && open != "(?>"
+		group.behind = group.behind || strings.HasPrefix(open, "(?<")
+		group.atomic = group.atomic || open == "(?>"
+		p.pos += len(open)
+		p.open, p.out = append(p.open, group), append(p.out, open...)
+		return nil
+	}
+	switch {
+	case name == "" && strings.HasPrefix(rest, "(?"):
+		return p.refuse("a flag, comment or conditional group")
+	case p.flat:
+		p.out = append(p.out, "(?:"...)
+	case group.behind || group.atomic: // what these leave in a group is not the same everywhere
+		return p.refuse("a group within a lookbehind or an atomic group")
+	default:
+		p.names = append(p.names, strings.TrimSuffix(strings.TrimPrefix(name, "(?P<"), ">"))
+		p.out = fmt.Appendf(p.out, "(?<g%d>", len(p.names))
+	}
+	p.pos += max(len(name), 1)
+	p.open = append(p.open, group)
+	return nil
+}
+
+var (
+	pyNamedReference = regexp.MustCompile(`^\(\?P=([A-Za-z_][A-Za-z0-9_]*)\)`)
+	pyNumber         = regexp.MustCompile(`^\\([1-9][0-9]?)`)
+)
+
+// reference is to the text that a group took.
+func (p *pyParser) reference(group, length int) error {
+	if p.flat || !p.back || group < 1 || group > len(p.names) {
+		return p.refuse("a reference")
+	}
+	p.atom = len(p.out)
+	p.out = fmt.Appendf(p.out, `\k<g%d>`, group)
+	p.pos += length
+	return nil
+}
+
+func (p *pyParser) close() error {
+	if len(p.open) == 0 {
+		return p.refuse(`a ")" without a group`)
+	}
+	group := p.open[len(p.open)-1]
+	p.open = p.open[:len(p.open)-1]
+	p.atom = group.at
+	p.out = append(p.out, ')')
+	p.pos++
+	if group.look && p.pos < len(p.src) && strings.IndexByte("*+?{", p.src[p.pos]) >= 0 {
+		return p.refuse("a lookaround that is repeated")
+	}
 	return nil
 }
 
@@ -139,7 +340,22 @@ func (p *pyParser) escape() error {
 	if p.pos+1 >= len(p.src) {
 		return p.refuse("a backslash at the end")
 	}
+	if p.back {
+		if m := pyNumber.FindStringSubmatch(p.src[p.pos:]); m != nil {
+			if rest := p.src[p.pos+1:]; len(rest) >= 3 && rest[2] >= '0' && rest[2] <= '9' {
+				return p.refuse("a number of three digits")
+			}
+			number, _ := strconv.Atoi(m[1]) // two digits
+			return p.reference(number, len(m[0]))
+		}
+	}
+	p.atom = len(p.out)
 	switch c := p.src[p.pos+1]; c {
+	case 'b':
+		if !p.back {
+			return p.refuse(`"\b"`)
+		}
+		p.out = append(p.out, pyBoundary...)
 	case 'd':
 		p.out = append(p.out, pyDigit...)
 	case 'D':
@@ -149,9 +365,9 @@ func (p *pyParser) escape() error {
 	case 'W':
 		p.out = append(p.out, "[^"+pyWord+"]"...)
 	case 's':
-		p.out = append(p.out, "["+pySpace+"]"...)
+		p.out = append(p.out, "["+p.space()+"]"...)
 	case 'S':
-		p.out = append(p.out, "[^"+pySpace+"]"...)
+		p.out = append(p.out, "[^"+p.space()+"]"...)
 	case 'A':
 		p.out = append(p.out, `\A`...)
 	case 'Z':
@@ -183,6 +399,7 @@ func pyEscapedLiteral(c byte) (string, bool) {
 // class translates "[...]". Classes inside brackets become ranges; a "-" is a range only between two characters.
 func (p *pyParser) class() error {
 	p.pos++
+	p.atom = len(p.out)
 	p.out = append(p.out, '[')
 	if p.pos < len(p.src) && p.src[p.pos] == '^' {
 		p.out = append(p.out, '^')
@@ -233,7 +450,7 @@ func (p *pyParser) classEscape(c byte) (text string, single bool, err error) {
 	case 'w':
 		return pyWord, false, nil
 	case 's':
-		return pySpace, false, nil
+		return p.space(), false, nil
 	}
 	text, ok := pyEscapedLiteral(c)
 	if !ok {

@@ -3,7 +3,7 @@ package routes
 import (
 	"bytes"
 	"context"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,11 +14,21 @@ import (
 	"time"
 )
 
-//go:embed importer/importer.py
-var importerScript string
+//go:embed importer/*.py
+var importerFiles embed.FS
 
-//go:embed importer/facts.py
-var factsScript string
+// importerScript is the program's parts in one, the one that begins last.
+func importerScript() (string, error) {
+	script := ""
+	for _, name := range [...]string{"facts", "chain", "methods", "djangoproject", "importer"} {
+		text, err := importerFiles.ReadFile("importer/" + name + ".py")
+		if err != nil {
+			return "", err
+		}
+		script += string(text) + "\n"
+	}
+	return script, nil
+}
 
 // PythonApp names an application whose routes are to be read. Its code is imported by its own Python, never served.
 type PythonApp struct {
@@ -27,6 +37,7 @@ type PythonApp struct {
 	Python    string        // the interpreter of the application's virtual environment; "" is python3
 	Dir       string        // where the modules are; "" is the current directory
 	Timeout   time.Duration // for the import; 0 is 60 seconds
+	Trust     []string      // middleware, as in "shop.middleware.Tenant", that is taken not to change which route a request takes
 }
 
 // maxAnswer bounds what the importer may print.
@@ -114,12 +125,17 @@ func runImporter(ctx context.Context, app PythonApp, framework string) (*importe
 	if python == "" {
 		python = "python3"
 	}
+	script, err := importerScript()
+	if err != nil {
+		return nil, err
+	}
 	answer, answerEnd, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer answer.Close()
-	cmd := exec.CommandContext(ctx, python, "-c", factsScript+"\n"+importerScript, framework, app.Target)
+	cmd := exec.CommandContext(ctx, python, append([]string{"-c", script, framework, app.Target}, app.Trust...)...)
+	ownGroup(cmd)
 	cmd.Dir = app.Dir
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
 	cmd.ExtraFiles = []*os.File{answerEnd}
@@ -141,8 +157,10 @@ func runImporter(ctx context.Context, app PythonApp, framework string) (*importe
 	data := <-read
 	var a importerAnswer
 	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, errors.New("interrupted")
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("not done after %s%s", timeout, said.lines())
+		return nil, fmt.Errorf("not done after %s; give it longer with --timeout%s", timeout, said.lines())
 	case len(data) > maxAnswer:
 		return nil, fmt.Errorf("more than %d bytes of routes", maxAnswer)
 	case len(data) == 0:

@@ -92,8 +92,28 @@ type Match struct {
 	Params  []Param // on Matched, in the order of the template
 	Forms   Forms   // the ambiguous forms that the path shows, allowed or not
 
+	// Also are the other routes that may take the request instead of Route, each Matched: a converter of the application's own
+	// (to_python) may refuse a value, and Django tries the next pattern then. The request is for all of them.
+	Also []Match
+
 	slashes bool // on Redirect: all that it does is to add or to take off closing slashes
 }
+
+// Allows are the ambiguous forms that every route that may take the request takes.
+func (m *Match) Allows() Forms {
+	if m.Outcome != Matched {
+		return 0
+	}
+	allowed := m.Route.Allow
+	for i := range m.Also {
+		allowed &= m.Also[i].Route.Allow
+	}
+	return allowed
+}
+
+// WebSocket is the method under which routes of WebSockets stand in a table, and by which Match is asked about a request that
+// upgrades to one. Such a request takes no other route, and no other request takes one of these.
+const WebSocket = "WEBSOCKET"
 
 // Route is one entry of a table. It is shared and must not be changed.
 type Route struct {
@@ -103,6 +123,7 @@ type Route struct {
 	Host        string   // where the application matches hosts
 	Tags        []string
 	Allow       Forms  // forms that this route takes
+	IgnoreBody  bool   // bodies on this route are not read for the policy
 	Guess       bool   // inferred from traffic, confirmed by no one
 	Own         bool   // written by the table's keeper: an importer does not know it
 	Unsupported string // why it can't be expressed; such a route never matches
@@ -111,6 +132,7 @@ type Route struct {
 	effective     []string // the methods with HEAD and OPTIONS as the framework adds them; nil is any
 	pat           *pattern
 	pieces        []piece // the whole template; nil where it is an expression
+	socket        bool    // of a WebSocket
 	noAppendSlash bool
 	options       string // the other keys that decide about matching, for Diff
 }
@@ -160,14 +182,13 @@ func (r *Route) Effective() []string { return r.effective }
 // Match says what the application does with a request. method is case-sensitive where the framework's is; host is the
 // Host header; path is the request target as sent, cut before the first "?".
 func (t *Table) Match(method, host, path string) Match {
+	if method != WebSocket && len(method) >= len(WebSocket) && strings.EqualFold(method, WebSocket) {
+		return Match{Outcome: Refused} // the frameworks that ignore case would make it the name of an upgrade
+	}
 	forms := FormsOf(path)
 	m := t.match(method, host, path)
 	m.Forms = forms
-	allowed := t.allowed
-	if m.Outcome == Matched {
-		allowed |= m.Route.Allow
-	}
-	if forms&^allowed != 0 {
+	if forms&^(t.allowed|m.Allows()) != 0 {
 		return Match{Outcome: Refused, Route: m.Route, Forms: forms}
 	}
 	return m
@@ -221,8 +242,8 @@ func (m mount) rewrite(path string) (string, bool) {
 
 // effectiveMethods adds what the framework adds.
 func (s *settings) effectiveMethods(methods []string, options bool) []string {
-	if methods == nil {
-		return nil
+	if methods == nil || slices.Contains(methods, WebSocket) {
+		return methods
 	}
 	out := slices.Clone(methods)
 	add := func(method string) {

@@ -49,6 +49,7 @@ type converterSpec struct {
 	name, regex string
 	weight      int  // flask; 100
 	segment     bool // flask: part_isolating
+	exact       bool // django: to_python takes all that regex takes
 	line        int
 }
 
@@ -62,6 +63,7 @@ type routeSpec struct {
 	name, host, unsupported string
 	tags                    []string
 	allow                   Forms
+	body                    string // parse, ignore or ""
 	guess                   bool
 	strictSlashes           *bool
 	mergeSlashes            *bool
@@ -71,6 +73,7 @@ type routeSpec struct {
 	redirects, exclusive    bool
 	own                     bool // its keeper's, not the application's
 	fallback                bool
+	unsure                  bool
 	defaults                []defaultValue
 	rootPath                string
 	routes                  []routeSpec
@@ -314,6 +317,7 @@ func (r *reader) converters(n *yaml.Node, spec *tableSpec) {
 					r.fail(n, "weight: expected a number")
 				}
 			}},
+			"exact":          {frameworks: Django, read: r.flag(&c.exact)},
 			"part_isolating": {frameworks: Flask, read: func(n *yaml.Node) { stated = true; r.flag(&c.segment)(n) }},
 		})
 		if !stated {
@@ -335,7 +339,7 @@ func (r *reader) routes(n *yaml.Node, framework string, depth int) []routeSpec {
 		r.fail(n, "groups nest deeper than %d", maxDepth-1)
 		return nil
 	}
-	var specs []routeSpec
+	specs := []routeSpec{} // a group may be empty: it keeps its prefix
 	for _, item := range n.Content {
 		if r.count++; r.count > maxRoutes {
 			r.fail(item, "more than %d routes", maxRoutes)
@@ -365,6 +369,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		"host":              {frameworks: Flask, read: r.text(&s.host)},
 		"tags":              {read: r.texts(&s.tags)},
 		"allow":             {read: func(n *yaml.Node) { r.forms(n, &s.allow) }},
+		"body":              {read: func(n *yaml.Node) { r.body(n, &s.body) }},
 		"guess":             {read: r.flag(&s.guess)},
 		"own":               {read: r.flag(&s.own)},
 		"unsupported":       {read: r.text(&s.unsupported)},
@@ -375,6 +380,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		"automatic_options": {frameworks: Flask, read: r.optional(&s.automaticOptions)},
 		"append_slash":      {frameworks: Django, read: r.optional(&s.appendSlash)},
 		"exclusive":         {frameworks: asgi, read: r.flag(&s.exclusive)},
+		"unsure":            {frameworks: Django, read: r.flag(&s.unsure)},
 		"fallback":          {frameworks: asgi, read: r.flag(&s.fallback)},
 		"redirect_slashes":  {frameworks: asgi, read: r.optional(&s.redirectSlashes)},
 		"root_path":         {frameworks: asgi, read: func(n *yaml.Node) { r.prefix(n, &s.rootPath) }},
@@ -388,8 +394,17 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		r.fail(n, "own: belongs to each route of a group, not to the group")
 	case !s.isGroup() && s.routes != nil:
 		r.fail(n, "routes: belongs to a group, not to a route")
+	case s.isGroup() && s.body != "":
+		r.fail(n, "body: belongs to a route, not to a group")
 	}
 	return s
+}
+
+// body reads whether a route's bodies are read for the policy.
+func (r *reader) body(n *yaml.Node, into *string) {
+	if r.text(into)(n); *into != "" && *into != "parse" && *into != "ignore" {
+		r.fail(n, "body: %q: parse or ignore", *into)
+	}
 }
 
 func (r *reader) forms(n *yaml.Node, into *Forms) {
@@ -451,10 +466,12 @@ func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 		for _, method := range strings.Split(m[1], ",") {
 			s.methods = append(s.methods, strings.TrimSpace(method))
 		}
-		if slices.Contains(s.methods, "ANY") {
-			if len(s.methods) > 1 {
-				r.fail(n, "ANY stands alone")
+		for _, alone := range [...]string{"ANY", WebSocket} {
+			if slices.Contains(s.methods, alone) && len(s.methods) > 1 {
+				r.fail(n, "%s stands alone", alone)
 			}
+		}
+		if slices.Contains(s.methods, "ANY") {
 			s.methods = nil
 		}
 	}

@@ -23,11 +23,12 @@ type pattern struct {
 	pieces []piece
 	names  []string // of the parameters, in order
 	segs   []seg    // nil unless every parameter is a whole segment
-	re     *regexp.Regexp
+	re     *matcher
 	groups []int  // which groups of re hold the parameters
 	prefix bool   // an include or a mount: the rest of the path goes on
 	fixed  string // the literal text at the start: no path that matches starts otherwise
 	check  bool   // a converter may refuse what the expression took
+	unsure bool   // Django: a converter may refuse a value by a rule that the table does not know
 
 	relative  bool // below an include: paths have no leading slash
 	skipSlash bool // re looks at the path behind its leading slash
@@ -44,6 +45,7 @@ type caps struct {
 	names  [maxParams]string
 	values [maxParams]string
 	n      int
+	stuck  bool // the expression could not be matched within its limits
 }
 
 // set adds a parameter; a name that is there already gets the new value, as in Python's dict.update.
@@ -145,10 +147,11 @@ func (s *settings) newPattern(template string, prefix bool) (*pattern, error) {
 	if len(pieces) > 0 && pieces[0].conv == nil {
 		p.fixed = pieces[0].text
 	}
-	expr := ""
+	var expr exprBuilder
+	expr.raw(`\A`)
 	for _, piece := range pieces {
 		if piece.conv == nil {
-			expr += regexp.QuoteMeta(piece.text)
+			expr.raw(regexp.QuoteMeta(piece.text))
 			continue
 		}
 		for _, name := range p.names {
@@ -156,8 +159,9 @@ func (s *settings) newPattern(template string, prefix bool) (*pattern, error) {
 				return nil, fmt.Errorf("parameter %q twice", name)
 			}
 		}
-		expr += fmt.Sprintf("(?P<p%d>%s)", len(p.names), piece.conv.expr)
+		expr.converter(piece.conv, len(p.names))
 		p.names = append(p.names, piece.name)
+		p.unsure = p.unsure || piece.conv.unsure
 		p.check = p.check || piece.conv.kind == kindInt || piece.conv.kind == kindFloat
 	}
 	if len(p.names) > maxParams {
@@ -166,15 +170,15 @@ func (s *settings) newPattern(template string, prefix bool) (*pattern, error) {
 	switch {
 	case prefix:
 	case s.framework == Starlette || s.framework == FastAPI:
-		expr += `(?:\n?\z)` // Python's "$"
+		expr.raw(`(?:\n?\z)`) // Python's "$"
 	default:
-		expr += `\z`
+		expr.raw(`\z`)
 	}
-	if p.re, err = regexp.Compile(`\A` + expr); err != nil {
+	if p.re, err = expr.compile(); err != nil {
 		return nil, fmt.Errorf("can't be expressed: %w", err)
 	}
 	for i := range p.names {
-		p.groups = append(p.groups, p.re.SubexpIndex(fmt.Sprintf("p%d", i)))
+		p.groups = append(p.groups, i+1)
 	}
 	if !prefix {
 		p.segs = segments(pieces)
@@ -226,7 +230,7 @@ func segments(pieces []piece) []seg {
 // segmentOnly says whether an application's expression surely never takes a "/" or a newline, so that it can be tested
 // on one segment alone. Only plain positive classes and literals are trusted.
 func segmentOnly(c *converter) bool {
-	return trustedClass.MatchString(c.py)
+	return !c.backtracks && trustedClass.MatchString(c.py)
 }
 
 var trustedClass = regexp.MustCompile(`^(?:(?:\[[A-Za-z0-9_-]+\]|\\d|\\w|[A-Za-z0-9_-])(?:[*+?]|\{[0-9,]+\})?)+$`)
@@ -291,7 +295,7 @@ func (p *pattern) captureRegexp(path string, out *caps) (rest string, ok bool) {
 		}
 		path = path[1:]
 	}
-	m := p.re.FindStringSubmatchIndex(path)
+	m := p.re.find(path, &out.stuck)
 	if m == nil {
 		return "", false
 	}
@@ -328,25 +332,28 @@ func newRegexPattern(expr string, prefix bool) (*pattern, error) {
 	if prefix && strings.Contains(strings.ReplaceAll(expr, `\$`, ""), "$") {
 		return nil, fmt.Errorf(`regular expression %q: an include with "$" can't be expressed`, expr)
 	}
-	translated, err := goRegexp(expr, full)
+	translated, names, err := goRegexp(expr, full)
 	if err != nil {
 		return nil, err
 	}
 	if full { // Django uses fullmatch then, else search
-		translated = `\A(?:` + translated + `)\z`
+		for _, side := range [...]*string{&translated.re2, &translated.back} {
+			if *side != "" {
+				*side = `\A(?:` + *side + `)\z`
+			}
+		}
 	}
-	re, err := regexp.Compile(translated)
-	if err != nil {
+	p := &pattern{prefix: prefix}
+	if p.re, err = compileMatcher(translated); err != nil {
 		return nil, fmt.Errorf("regular expression %q: %w", expr, err)
 	}
-	p := &pattern{re: re, prefix: prefix}
-	for i, name := range re.SubexpNames() {
+	for i, name := range names {
 		if name != "" {
-			p.names, p.groups = append(p.names, name), append(p.groups, i)
+			p.names, p.groups = append(p.names, name), append(p.groups, i+1)
 		}
 	}
 	if len(p.names) == 0 {
-		for i := range re.NumSubexp() {
+		for i := range names {
 			p.names, p.groups = append(p.names, fmt.Sprint(i)), append(p.groups, i+1)
 		}
 	}
@@ -373,13 +380,13 @@ func (p *pattern) takeNewlines() error {
 		if len(p.names) > 0 {
 			return errors.New("a fallback ends in a path parameter and has no other")
 		}
-		p.re = regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `\z`)
+		p.re = &matcher{re: regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `\z`)}
 		return nil
 	}
 	every := *p.pieces[1].conv
 	every.newlines = true
 	p.pieces[1].conv = &every
 	p.segs = segments(p.pieces)
-	p.re = regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `(?P<p0>(?s:.*))\z`)
+	p.re = &matcher{re: regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `(?P<p0>(?s:.*))\z`)}
 	return nil
 }

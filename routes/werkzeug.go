@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"regexp"
@@ -50,7 +51,7 @@ type part struct {
 	suffixed bool // ends in an optional slash
 	weight   weight
 	conv     *converter // the part is this converter alone
-	re       *regexp.Regexp
+	re       *matcher
 	params   int
 }
 
@@ -86,8 +87,9 @@ type werkzeugParser struct {
 	names    []string
 	convs    []*converter
 	pieces   []piece
-	content  string // of the current part: text, then Werkzeug's expression
-	expr     string // the same in Go's syntax
+	content  string     // of the current part: text, then Werkzeug's expression
+	expr     expression // the same in Go's syntax, and in that of the backtracking engine
+	backs    bool       // a converter of the part needs the backtracking engine
 	current  part
 	lastConv *converter
 	isolated bool // the current part is one parameter and nothing else
@@ -105,7 +107,7 @@ func (p *werkzeugParser) parse(text string) error {
 		case m[1] != "":
 			p.pieces = append(p.pieces, piece{text: "/"})
 			if p.current.final {
-				p.content, p.expr, p.isolated = p.content+"/", p.expr+"/", false
+				p.content, p.expr, p.isolated = p.content+"/", p.expr.plus("/"), false
 			} else if err := p.end(); err != nil {
 				return err
 			}
@@ -119,8 +121,9 @@ func (p *werkzeugParser) parse(text string) error {
 	}
 	if p.current.final && strings.HasSuffix(p.content, "/") {
 		p.current.suffixed = true
-		p.content, p.expr = p.content[:len(p.content)-1], p.expr[:len(p.expr)-1]
-		p.isolated = p.current.params == 1 && len(p.current.weight.static) == 0 && p.expr == "("+p.lastConv.expr+")"
+		p.content = p.content[:len(p.content)-1]
+		p.expr = expression{re2: p.expr.re2[:len(p.expr.re2)-1], back: p.expr.back[:len(p.expr.back)-1]}
+		p.isolated = !p.backs && p.current.params == 1 && len(p.current.weight.static) == 0 && p.expr.re2 == "("+p.lastConv.expr+")"
 	}
 	suffixed, weight := p.current.suffixed, p.current.weight
 	if err := p.end(); err != nil {
@@ -133,7 +136,7 @@ func (p *werkzeugParser) parse(text string) error {
 }
 
 func (p *werkzeugParser) begin() {
-	p.current, p.content, p.expr, p.lastConv = part{static: true}, "", "", nil
+	p.current, p.content, p.expr, p.backs, p.lastConv = part{static: true}, "", expression{}, false, nil
 }
 
 func (p *werkzeugParser) text(text string) {
@@ -145,7 +148,7 @@ func (p *werkzeugParser) text(text string) {
 	} else {
 		p.content += regexp.QuoteMeta(text)
 	}
-	p.expr += regexp.QuoteMeta(text)
+	p.expr = p.expr.plus(regexp.QuoteMeta(text))
 }
 
 func (p *werkzeugParser) param(name, converter, args string) error {
@@ -165,7 +168,11 @@ func (p *werkzeugParser) param(name, converter, args string) error {
 	p.current.static = false
 	p.current.final = p.current.final || !conv.isolating
 	p.content += fmt.Sprintf("(%d:%s)", p.current.params, conv.py)
-	p.expr += "(" + conv.expr + ")"
+	p.expr.re2 += "(" + conv.expr + ")"
+	p.expr.back += "(" + cmp.Or(conv.back, conv.expr) + ")"
+	if conv.backtracks {
+		p.backs, p.isolated = true, false
+	}
 	p.current.params++
 	p.current.weight.arguments = append(p.current.weight.arguments, conv.weight)
 	p.names, p.convs, p.lastConv = append(p.names, name), append(p.convs, conv), conv
@@ -179,8 +186,12 @@ func (p *werkzeugParser) end() error {
 		if p.isolated {
 			p.current.conv = p.lastConv
 		}
+		e := expression{re2: `\A` + p.expr.re2 + `\z`, back: `\A` + p.expr.back + `\z`}
+		if p.backs {
+			e.re2 = ""
+		}
 		var err error
-		if p.current.re, err = regexp.Compile(`\A` + p.expr + `\z`); err != nil {
+		if p.current.re, err = compileMatcher(e); err != nil {
 			return fmt.Errorf("can't be expressed: %w", err)
 		}
 	}
@@ -235,6 +246,7 @@ type machine struct {
 	n       int
 	notHere *Route // the first route whose path matched without its method
 	slash   bool   // ended: the request lacks a slash
+	stuck   bool   // an expression could not be matched within its limits
 	slashed *Route
 }
 
@@ -304,6 +316,9 @@ func (m *machine) allows(r *rule) bool {
 	if r.route.takes(m.method) {
 		return true
 	}
+	if r.route.socket && slices.Contains([]string{"GET", "HEAD", "OPTIONS"}, m.method) || m.method == WebSocket && r.route.takes("GET") {
+		return false // WebsocketMismatch: 400
+	}
 	if m.notHere == nil {
 		m.notHere = r.route
 	}
@@ -327,7 +342,7 @@ func (m *machine) test(p *part, target string) (matched, slash bool) {
 		m.push(target)
 		return true, slash
 	}
-	groups := p.re.FindStringSubmatchIndex(target)
+	groups := p.re.find(target, &m.stuck)
 	if groups == nil {
 		return false, false
 	}
@@ -397,6 +412,8 @@ func (t *Table) matchFlask(method, host, path string) Match {
 		r = t.runFlask(&m, start, host, path)
 	}
 	switch {
+	case m.stuck:
+		return Match{Outcome: Refused}
 	case m.slash:
 		return Match{Outcome: Redirect, Route: m.slashed, slashes: true}
 	case r != nil && merged && r.merge:

@@ -43,7 +43,10 @@ func (t *Table) YAML() []byte {
 			if c.weight != 100 {
 				one.add("weight", scalar(itoa(c.weight), "!!int"))
 			}
-			one.unless("part_isolating", c.segment, !strings.Contains(c.regex, "/") || s.framework != Flask)
+			if s.framework == Flask {
+				one.unless("part_isolating", c.segment, !strings.Contains(c.regex, "/"))
+			}
+			one.unless("exact", c.exact, false)
 			all.add(c.name, one.node())
 		}
 		doc.add("converters", all.node())
@@ -84,6 +87,7 @@ func (s *routeSpec) node() *yaml.Node {
 	m.optionalText("host", s.host)
 	m.list("tags", s.tags)
 	m.list("allow", s.allow.Names())
+	m.optionalText("body", s.body)
 	m.optional("strict_slashes", s.strictSlashes)
 	m.optional("merge_slashes", s.mergeSlashes)
 	m.optional("automatic_options", s.automaticOptions)
@@ -92,6 +96,7 @@ func (s *routeSpec) node() *yaml.Node {
 	m.unless("redirects", s.redirects, false)
 	m.unless("exclusive", s.exclusive, false)
 	m.unless("fallback", s.fallback, false)
+	m.unless("unsure", s.unsure, false)
 	m.unless("guess", s.guess, false)
 	m.unless("own", s.own, false)
 	m.optionalText("root_path", s.rootPath)

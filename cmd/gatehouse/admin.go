@@ -58,7 +58,7 @@ func (s *server) status() status {
 	view, e := s.gate.View(), s.current.Load()
 	out := status{Version: version(), Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
 		Bundles: e.bundles.Status(), Keys: view.Keys.Status(), Memo: s.gate.MemoStatus(), DecisionLog: e.sink.log.Status()}
-	out.Notices, out.Degraded = view.Notices(), s.degraded()
+	out.Notices, out.Degraded = slices.Concat(view.Notices(), s.gate.Notices()), s.degraded()
 	for _, r := range e.routes {
 		out.Routes = append(out.Routes, r.status())
 	}

@@ -55,7 +55,7 @@ The exit code is 0 for allow, 1 for deny, 2 where nothing could be decided.`,
 	}
 	flags := c.Flags()
 	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
+	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
 	flags.StringVar(&f.caller.as, "as", "", "name of the caller; no credential proves it")
 	flags.StringArrayVar(&f.caller.roles, "role", nil, "role of the caller; may be repeated")
 	flags.StringVar(&f.claims, "claims", "", "JSON file with the caller's claims, taken as if they were verified")
@@ -184,7 +184,7 @@ func readClaims(file string) (map[string]any, error) {
 func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
-		if text := fmt.Sprintf(format, args...); text != "" {
+		if text := fmt.Sprintf(format, visibleArgs(args)...); text != "" {
 			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
 		}
 	}

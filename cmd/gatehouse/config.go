@@ -104,7 +104,7 @@ type jwtConfig struct {
 	Require    map[string][]string `yaml:"require" doc:"Claims that must be present, each with one of the listed values (true, false and numbers as JSON writes them; one of a list is enough); an empty list takes any. Default: none."`
 	Keys       keysConfig          `yaml:"keys" doc:"Where the issuer's public keys are."`
 	From       []tokenConfig       `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
-	Claims     claimsConfig        `yaml:"claims" doc:"Which claims become roles, groups, scopes and e-mail: names, or names joined with dots for a claim within an object. Several with spaces between them are all read; */roles is the one claim whose name is a URL that ends so."`
+	Claims     claimsConfig        `yaml:"claims" doc:"Which claims become subject, roles, groups, scopes and e-mail: names, or names joined with dots for a claim within an object. Several with spaces between them are all read; */roles is the one claim whose name is a URL that ends so."`
 	ClockSkew  duration            `yaml:"clock_skew" doc:"Tolerance for exp, nbf and iat, at most 5m. Default: 30s."`
 }
 
@@ -121,9 +121,13 @@ type tokenConfig struct {
 	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the token, such as Bearer."`
 	Cookie string `yaml:"cookie" doc:"A cookie's name, instead of a header."`
 	Query  string `yaml:"query" doc:"A query parameter's name, instead of a header. Its value ends up in access logs and browser histories."`
+
+	WebsocketProtocol string `yaml:"websocket_protocol" doc:"The element of Sec-WebSocket-Protocol behind which the token stands, such as bearer, instead of a header: for scripts in browsers, new WebSocket(url, [\"bearer\", token])."`
+	Chunked           bool   `yaml:"chunked" doc:"true also takes a token that is spread over the cookies NAME_0, NAME_1 and so on, at most ten. With cookie. Default: false."`
 }
 
 type claimsConfig struct {
+	Subject         string `yaml:"subject" doc:"A string; of several the first that is there. email counts only where email_verified is true, or with unverified_email. Default: sub."`
 	Roles           string `yaml:"roles" doc:"Default: roles."`
 	Groups          string `yaml:"groups" doc:"Default: groups."`
 	Scopes          string `yaml:"scopes" doc:"Default: scope."`
@@ -485,7 +489,18 @@ func (c *config) validateApps() error {
 type source struct {
 	file   string // --config
 	bundle string // --bundle
-	plain  bool   // --plain
+	// instead puts the bundle in the place of the configuration's.
+	instead bool
+	plain   bool // --plain
+}
+
+// insteadOfBundles leaves one bundle, by the name of the one that it takes the place of.
+func (c *config) insteadOfBundles(path string) {
+	name := ""
+	if len(c.Policy.Bundles) == 1 {
+		name = c.Policy.Bundles[0].Name
+	}
+	c.Policy.Bundles = []bundleConfig{{Name: name, Path: path}}
 }
 
 // read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
@@ -505,7 +520,9 @@ func (s source) read() (*config, *document, error) {
 		cfg.relativeTo(filepath.Dir(s.file))
 	}
 	cfg.complete(doc)
-	if s.bundle != "" {
+	if s.bundle != "" && s.instead {
+		cfg.insteadOfBundles(s.bundle)
+	} else if s.bundle != "" {
 		cfg.Policy.Bundles = append(cfg.Policy.Bundles, bundleConfig{Path: s.bundle})
 	}
 	for i := range cfg.Policy.Bundles {
@@ -707,6 +724,10 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header, c.Headers.JWT.Name), slices.Clone(d.Redact.Params)
 	for _, f := range c.Identity.places() {
 		redact.Headers, redact.Params = append(redact.Headers, f.Header), append(redact.Params, f.Query)
+		if f.WebsocketProtocol != "" {
+			redact.Headers = append(redact.Headers, "sec-websocket-protocol")
+		}
+		redact.Cookies = append(redact.Cookies, f.cookies()...)
 	}
 	unnamed := func(s string) bool { return s == "" }
 	redact.Headers, redact.Params = slices.DeleteFunc(redact.Headers, unnamed), slices.DeleteFunc(redact.Params, unnamed)

@@ -164,9 +164,9 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", a.Active.Revision)
+			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", visible(a.Active.Revision))
 			if len(a.Pinned) > 0 {
-				fmt.Fprintf(c.OutOrStdout(), "pinned until another bundle arrives, or gatehouse bundle unpin: %s\n", strings.Join(a.Pinned, ", "))
+				fmt.Fprintf(c.OutOrStdout(), "pinned until another bundle arrives, or gatehouse bundle unpin: %s\n", visible(strings.Join(a.Pinned, ", ")))
 			}
 			return nil
 		},
@@ -183,7 +183,7 @@ gatehouse bundle unpin.`,
 			}
 			for _, h := range a.History {
 				if h.Active {
-					fmt.Fprintf(c.OutOrStdout(), "active: %s\n", h.Revision)
+					fmt.Fprintf(c.OutOrStdout(), "active: %s\n", visible(h.Revision))
 				}
 			}
 			return nil
@@ -221,7 +221,7 @@ func printHistory(w io.Writer, list []bundles.Activation) error {
 		for _, b := range h.Bundles {
 			digests = append(digests, b.Name+"="+b.Digest[:12])
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, h.Revision, h.Since.UTC().Format(time.RFC3339), strings.Join(digests, " "))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, visible(h.Revision), h.Since.UTC().Format(time.RFC3339), visible(strings.Join(digests, " ")))
 	}
 	return t.Flush()
 }

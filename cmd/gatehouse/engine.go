@@ -139,32 +139,45 @@ func (e *engine) parts(withPolicy bool) gate.Part {
 func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	ctx, e.stop = context.WithCancel(ctx)
 	e.gate = g
+	e.policy = nil // published it is another's, and not to be held in memory for as long as this configuration lasts
 	e.wait.Go(func() {
 		if err := e.bundles.Run(ctx); err != nil {
 			failed(fmt.Errorf("watching bundles: %w", err))
 		}
 	})
 	for _, r := range e.routes {
-		e.wait.Go(func() { r.watch(ctx, g, e.logger) })
+		e.wait.Go(func() { r.watch(ctx, e) })
 	}
 	if e.minter != nil {
 		e.wait.Go(func() { _ = e.minter.Run(ctx) })
 	}
 	if e.protos != nil {
-		e.wait.Go(func() { e.protos.watch(ctx, g, e.logger) })
+		e.wait.Go(func() { e.protos.watch(ctx, e) })
 	}
 	e.wait.Go(func() {
 		if err := e.verifier.Run(ctx, func(k *identity.Keys) {
 			_ = g.Publish(ctx, func(v *gate.View) { v.Keys = k })
+			e.bundles.TryAgain()
 		}); err != nil {
 			failed(fmt.Errorf("keeping keys fresh: %w", err))
 		}
 	})
 }
 
-// publish hands a finished policy to the gate.
+// publish hands a finished policy to the gate. Where it does not fit the routes that are active, those are tried with it that did not fit
+// the policy that is: each may only fit the other.
 func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
-	return e.gate.Publish(ctx, func(v *gate.View) { v.Policy = s })
+	parts := []gate.Part{func(v *gate.View) { v.Policy = s }}
+	err := e.gate.Publish(ctx, parts...)
+	for _, r := range e.routes {
+		if table := r.pending.Load(); table != nil {
+			parts = append(parts, r.part(table))
+		}
+	}
+	if err == nil || len(parts) == 1 || e.gate.Publish(ctx, parts...) != nil {
+		return err
+	}
+	return nil
 }
 
 // halt ends the engine and waits for it. What it published stays active.

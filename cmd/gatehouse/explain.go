@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -91,12 +90,9 @@ type retoldBundle struct {
 }
 
 func (f *explainFlags) run(c *cobra.Command, id string) error {
-	src := f.src
-	if src.bundle == "" {
-		var err error
-		if src, err = src.orDefault(); err != nil {
-			return usageError{err}
-		}
+	src, err := f.src.orDefault()
+	if err != nil {
+		return usageError{err}
 	}
 	log, name, err := f.openLog(c.Context(), src, c.InOrStdin())
 	if err != nil {
@@ -112,9 +108,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 		return usageError{err}
 	}
 	if f.json {
-		e := json.NewEncoder(c.OutOrStdout())
-		e.SetEscapeHTML(false)
-		err = e.Encode(out)
+		err = jsonLines(c.OutOrStdout()).Encode(out)
 	} else {
 		err = out.print(c.OutOrStdout())
 	}
@@ -331,7 +325,7 @@ func (r *logged) agrees(again *policy.Explanation) bool {
 func (o *retold) print(w io.Writer) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
-		if text := fmt.Sprintf(format, args...); text != "" {
+		if text := fmt.Sprintf(format, visibleArgs(args)...); text != "" {
 			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
 		}
 	}
@@ -347,7 +341,7 @@ func (o *retold) print(w io.Writer) error {
 	if o.Recorded.Outcome == "allow" {
 		style = green
 	}
-	fmt.Fprintln(&b, p.paint(style, verdict))
+	fmt.Fprintln(&b, p.paint(style, visible(verdict)))
 	line("decision", "%s at %s", o.DecisionID, o.Timestamp)
 	line("request", "%s", o.Request)
 	line("app", "%s", o.App)

@@ -115,15 +115,15 @@ func calledBy(kind, subject, issuer string, roles []string, authenticated bool) 
 func (e *explained) print(w io.Writer) error {
 	p := printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nwhy\n  caller: %s\n", e.Caller)
+	fmt.Fprintf(&b, "\nwhy\n  caller: %s\n", visible(e.Caller))
 	switch {
 	case e.Policy == nil && e.Stopped != "":
-		fmt.Fprintf(&b, "  the policy was not asked: %s\n", e.Stopped)
+		fmt.Fprintf(&b, "  the policy was not asked: %s\n", visible(e.Stopped))
 	case e.Policy == nil:
 		b.WriteString("  the policy was not asked\n")
 	default:
 		for line := range strings.Lines(e.Policy.Text()) {
-			b.WriteString("  " + p.shade(strings.TrimSuffix(line, "\n")) + "\n")
+			b.WriteString("  " + p.shade(visible(strings.TrimSuffix(line, "\n"))) + "\n")
 		}
 	}
 	_, err := io.WriteString(w, b.String())

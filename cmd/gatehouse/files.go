@@ -47,11 +47,14 @@ func (w *watchedFile) changed() ([]byte, bool, error) {
 	return text, true, nil
 }
 
-// watch calls use with each new content until ctx ends. Each problem is told once; what was in use before it stays.
-func (w *watchedFile) watch(ctx context.Context, what string, problem *atomic.Pointer[string], logger *zap.Logger, use func([]byte) error) {
+// watch calls use with each new content until ctx ends, and again with one that was refused whenever something else has become active:
+// what it did not fit may be another by now. Each problem is told once; what was in use before it stays.
+func (w *watchedFile) watch(ctx context.Context, what string, problem *atomic.Pointer[string], g *gate.Gate, logger *zap.Logger, use func([]byte) error) {
 	const interval = 200 * time.Millisecond
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var refused []byte // the content that was refused; nil: none
+	var beside uint64  // what was active then
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,8 +62,14 @@ func (w *watchedFile) watch(ctx context.Context, what string, problem *atomic.Po
 		case <-tick.C:
 		}
 		text, changed, err := w.changed()
+		if !changed && err == nil && refused != nil && g.View().Serial != beside {
+			text, changed = refused, true
+		}
 		if err == nil && changed {
-			err = use(text)
+			refused, beside = text, g.View().Serial
+			if err = use(text); err == nil {
+				refused = nil
+			}
 		}
 		switch old := problem.Load(); {
 		case ctx.Err() != nil:
@@ -72,6 +81,8 @@ func (w *watchedFile) watch(ctx context.Context, what string, problem *atomic.Po
 		case changed && err == nil:
 			problem.Store(nil)
 			logger.Info(what+" replaced", zap.String("file", w.path))
+		case err == nil && refused == nil && old != nil: // it can be read again, and is what it was
+			problem.Store(nil)
 		}
 	}
 }
@@ -83,6 +94,7 @@ type routeTable struct {
 	table   *routes.Table // as first read
 	problem atomic.Pointer[string]
 	count   atomic.Int64
+	pending atomic.Pointer[routes.Table] // it parses, and does not fit what is active; nil: none
 }
 
 const maxRoutes = 8 << 20
@@ -114,21 +126,38 @@ func (r *routeTable) parse(text []byte, logger *zap.Logger) (*routes.Table, erro
 	return table, nil
 }
 
-func (r *routeTable) watch(ctx context.Context, g *gate.Gate, logger *zap.Logger) {
-	r.file.watch(ctx, "route table", &r.problem, logger, func(text []byte) error {
-		table, err := r.parse(text, logger)
+func (r *routeTable) watch(ctx context.Context, e *engine) {
+	r.file.watch(ctx, "route table", &r.problem, e.gate, e.logger, func(text []byte) error {
+		table, err := r.parse(text, e.logger)
 		if err != nil {
+			r.pending.Store(nil)
 			return err
 		}
-		err = g.Publish(ctx, func(v *gate.View) {
-			v.Routes = maps.Clone(v.Routes)
-			v.Routes[r.app] = table
-		})
-		if err == nil {
+		if err = e.gate.Publish(ctx, r.part(table)); err != nil {
+			r.pending.Store(table)
+		} else {
+			r.pending.Store(nil)
 			r.count.Store(int64(len(table.Routes())))
 		}
+		e.bundles.TryAgain() // a policy may have been refused for these routes, or wait for them
 		return err
 	})
+}
+
+// part puts a table into the next View.
+func (r *routeTable) part(table *routes.Table) gate.Part {
+	return func(v *gate.View) {
+		v.Routes = maps.Clone(v.Routes)
+		v.Routes[r.app] = table
+	}
+}
+
+// refused says why the table as it is in the file is not in use; "" where it is.
+func (r *routeTable) refused() string {
+	if text := r.problem.Load(); text != nil {
+		return *text
+	}
+	return ""
 }
 
 // routesStatus is what the status page shows of a route table.
@@ -175,16 +204,18 @@ func (d *descriptors) parse(text []byte) (*gate.Descriptors, error) {
 	return parsed, nil
 }
 
-func (d *descriptors) watch(ctx context.Context, g *gate.Gate, logger *zap.Logger) {
-	d.file.watch(ctx, "gRPC descriptors", &d.problem, logger, func(text []byte) error {
+func (d *descriptors) watch(ctx context.Context, e *engine) {
+	d.file.watch(ctx, "gRPC descriptors", &d.problem, e.gate, e.logger, func(text []byte) error {
 		next, err := d.parse(text)
 		if err != nil {
 			return err
 		}
-		return g.Publish(ctx, func(v *gate.View) {
+		err = e.gate.Publish(ctx, func(v *gate.View) {
 			settings := *v.Settings
 			settings.Protos = next
 			v.Settings = &settings
 		})
+		e.bundles.TryAgain()
+		return err
 	})
 }

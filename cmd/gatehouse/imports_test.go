@@ -13,15 +13,16 @@ import (
 // TestWhoMayImportWhom holds the direction of our imports, and that one package alone speaks each foreign language.
 func TestWhoMayImportWhom(t *testing.T) {
 	ours := map[string][]string{ // package -> those of ours that it may import, directly or not
-		"gatehouse/gate":            {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/routes"},
-		"gatehouse/extauthz":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/routes"},
+		"gatehouse/gate":            {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/query", "gatehouse/routes"},
+		"gatehouse/extauthz":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/query", "gatehouse/routes"},
 		"gatehouse/bundles":         {"gatehouse/images", "gatehouse/policy"},
-		"gatehouse/identity":        {},
-		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
+		"gatehouse/identity":        {"gatehouse/query"},
+		"gatehouse/identity/attack": {"gatehouse/identity", "gatehouse/query"}, // for tests alone
 		"gatehouse/policy":          {},
-		"gatehouse/decisionlog":     {},
+		"gatehouse/decisionlog":     {"gatehouse/query"},
+		"gatehouse/query":           {},
 		"gatehouse/routes":          {},
-		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
+		"gatehouse/envoy/sandbox":   {"gatehouse/identity", "gatehouse/query"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
 	}

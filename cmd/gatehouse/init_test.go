@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"gatehouse/envoy/sandbox"
 	"gatehouse/gate"
 	"gatehouse/identity"
 )
@@ -21,26 +22,11 @@ import (
 // pythonWithFrameworks is the interpreter that package routes is tested with too.
 func pythonWithFrameworks(t *testing.T) string {
 	t.Helper()
-	path := frameworksPython()
-	if path == "" {
-		t.Fatal("no Python with the frameworks: `make test` prepares it (or set GATEHOUSE_PYTHON)")
+	path, err := sandbox.Frameworks(t.Context(), "../..")
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
-}
-
-// frameworksPython is "" where there is none.
-func frameworksPython() string {
-	if p := os.Getenv("GATEHOUSE_PYTHON"); p != "" {
-		return p
-	}
-	p, err := filepath.Abs("../../.venv-routes/bin/python")
-	if err != nil {
-		return ""
-	}
-	if _, err := os.Stat(p); err != nil {
-		return ""
-	}
-	return p
 }
 
 // invoke runs the program in this process.

@@ -236,7 +236,7 @@ func newLogOutput(w io.Writer, json bool) logOutput {
 
 func (o *logOutput) line(event []byte, e *recorded) string {
 	if o.json {
-		return string(event) + "\n"
+		return string(visibleJSON(event)) + "\n"
 	}
 	return e.line(o.print) + "\n"
 }

@@ -410,7 +410,7 @@ func (c *coverageReport) text(p printer) string {
 	if len(c.Skipped) > 0 {
 		fmt.Fprintf(&b, "\n%s\n", p.paint(bold, "not evaluated again"))
 		for _, s := range c.Skipped {
-			fmt.Fprintf(&b, "  %9d  %s\n", s.Count, s.Reason)
+			fmt.Fprintf(&b, "  %9d  %s\n", s.Count, visible(s.Reason))
 		}
 	}
 	return b.String()

@@ -62,7 +62,7 @@ func (f *logStats) run(c *cobra.Command, args []string) error {
 		f.query.nothing(&f.source)
 	}
 	if f.json {
-		e := json.NewEncoder(c.OutOrStdout())
+		e := json.NewEncoder(jsonWriter{c.OutOrStdout()})
 		e.SetEscapeHTML(false)
 		return e.Encode(out)
 	}
@@ -315,7 +315,7 @@ func (f *figures) text(p printer, bars bool) string {
 	row := func(name string, n int64, rest string) { fmt.Fprintf(&b, "%-11s %10d%s\n", name, n, rest) }
 	share := func(n int64) string { return fmt.Sprintf("  %5.1f %%", 100*float64(n)/float64(max(1, f.Decisions))) }
 	if f.Since != "" {
-		fmt.Fprintf(&b, "from %s to %s\n", f.Since, f.Until)
+		fmt.Fprintf(&b, "from %s to %s\n", visible(f.Since), visible(f.Until))
 	}
 	row("decisions", f.Decisions, "")
 	row("  allow", f.Allowed, share(f.Allowed)+bar(f.Allowed, f.Decisions, 0))

@@ -42,8 +42,9 @@ func replayCommand() *cobra.Command {
 What comes out in another way than was recorded, or than the policy of --old has it, is shown by route and change, with examples.
 Nobody is called, and what cannot be replayed is counted with the reason.
 
-A BUNDLE is a directory, a tarball or an image. By itself it is asked what the log says was asked. With --config it takes the place
-of the configuration's bundle; without --bundle it is the configuration's policy that the log is put to.
+A BUNDLE is a directory, a tarball or an image. It takes the place of the configuration's bundle; all else that the configuration
+says counts. Where there is no configuration, neither --config nor gatehouse.yaml, the bundle is asked what the log says was asked.
+Without --bundle it is the configuration's policy that the log is put to.
 
 The exit code is 0 where nothing changes but what --expect lists, 2 where something else does, 1 where that could not be found out.`,
 		Example: `  gatehouse replay --log decisions.log --bundle ./policy
@@ -64,7 +65,7 @@ The exit code is 0 where nothing changes but what --expect lists, 2 where someth
 	flags.StringVar(&f.log, "log", "", "decision log: a file, compressed or not, a folder of them, a spool, or - for standard input (default: the configuration's decision_log.file)")
 	flags.StringVarP(&f.bundle, "bundle", "b", "", "the policy to put it to (default: the configuration's)")
 	flags.StringVar(&f.old, "old", "", "compare with this policy instead of with what was recorded: a BUNDLE, or auto for the very ones that decided, as far as they are kept")
-	flags.StringVarP(&f.config, "config", "c", "", "configuration (default: gatehouse.yaml, if it is there and there is no --bundle)")
+	flags.StringVarP(&f.config, "config", "c", "", "configuration (default: gatehouse.yaml, if it is there)")
 	flags.StringVar(&f.name, "name", "", "which of the configuration's bundles --bundle and --old stand for, where it has several")
 	flags.StringVar(&f.expect, "expect", "", "YAML file: the changes that are meant")
 	flags.StringVar(&f.writeExpect, "write-expect", "", "write the changes that no one expected to this file, for --expect")
@@ -125,10 +126,11 @@ func (f *replayFlags) run(c *cobra.Command) error {
 
 // source is where settings come from: a configuration, or nowhere.
 func (f *replayFlags) source() (source, error) {
-	if f.config == "" && f.bundle != "" && f.old != oldAuto {
-		return source{}, nil
+	src, err := source{file: f.config}.orDefault()
+	if err != nil && f.bundle != "" && f.old != oldAuto {
+		return source{}, nil // the bundle by itself
 	}
-	return source{file: f.config}.orDefault()
+	return src, err
 }
 
 // oldAuto stands for the very policies that decided.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
 
 const shownGroups = 100 // groups that people are shown; JSON has all
@@ -27,12 +26,12 @@ func printTable(w io.Writer, p *replay, t *tally) error {
 		if g.To == "allow" {
 			style = green
 		}
-		fmt.Fprintf(&b, "\n%8s  %s  %s\n", thousands(g.Count), out.paint(bold, g.title()), out.paint(style, g.From+" -> "+g.To))
+		fmt.Fprintf(&b, "\n%8s  %s  %s\n", thousands(g.Count), out.paint(bold, g.title()), out.paint(style, visible(g.From+" -> "+g.To)))
 		if g.Expected {
-			fmt.Fprintf(&b, "          %s\n", out.paint(faint, "expected: "+g.ExpectedAt))
+			fmt.Fprintf(&b, "          %s\n", out.paint(faint, "expected: "+visible(g.ExpectedAt)))
 		}
 		for _, e := range g.Examples {
-			fmt.Fprintf(&b, "          %s\n", out.paint(faint, e.DecisionID+"  "+visible(e.Request)+e.caller()))
+			fmt.Fprintf(&b, "          %s\n", out.paint(faint, visible(e.DecisionID)+"  "+visible(e.Request)+e.caller()))
 		}
 	}
 	rest := t.rest(p)
@@ -74,7 +73,7 @@ func day(timestamp string) string {
 
 // rest is what there is to say beside the changes, a line each: what was expected in vain, what was not replayed, and what the log lacks.
 func (t *tally) rest(p *replay) (lines []string) {
-	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, visibleArgs(args)...)) }
 	for _, e := range t.missed(p) {
 		add("expected, and did not happen: %s: %s", e.place, e.String())
 	}
@@ -118,7 +117,7 @@ func (t *tally) missed(p *replay) (list []expectedChange) {
 
 func (g *group) title() string {
 	if g.App != "" {
-		return g.App + ": " + visible(g.Route)
+		return visible(g.App + ": " + g.Route)
 	}
 	return visible(g.Route)
 }
@@ -132,16 +131,6 @@ func (e *example) caller() string {
 		return "  " + visible(e.Subject)
 	}
 	return fmt.Sprintf("  %s (%s)", visible(e.Subject), visible(strings.Join(e.Roles, ", ")))
-}
-
-// visible is a text from a log that cannot steer a terminal.
-func visible(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
 }
 
 // counted is a number with what it counts.
@@ -178,7 +167,7 @@ func printMarkdown(w io.Writer, p *replay, t *tally) error {
 			after += " (expected)"
 		}
 		e := g.Examples[0]
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s%s, `%s` |\n", thousands(g.Count), code(g.title()), cell(g.From), after, code(e.Request), cell(e.caller()), e.DecisionID)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s%s, `%s` |\n", thousands(g.Count), code(g.title()), cell(g.From), after, code(e.Request), cell(e.caller()), strings.ReplaceAll(visible(e.DecisionID), "`", "'"))
 	}
 	if rest := t.rest(p); len(rest) > 0 {
 		b.WriteString("\n<details><summary>What was not replayed</summary>\n\n```\n" + strings.ReplaceAll(strings.Join(rest, "\n"), "```", "'''") + "\n```\n</details>\n")

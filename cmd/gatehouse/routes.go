@@ -61,13 +61,6 @@ func arguments(hint string, counts ...int) cobra.PositionalArgs {
 	}
 }
 
-// jsonLines writes one document a line. Templates have angle brackets, so these stay as they are.
-func jsonLines(w io.Writer) *json.Encoder {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e
-}
-
 func routesListCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{

@@ -12,7 +12,7 @@ import (
 )
 
 // mergeTables gives table as the new content of the route table in text, with what is its keeper's taken over from there:
-// comments, where the application is mounted, and on each route that is still there its tags and allow. A route that is no
+// comments, where the application is mounted, and on each route that is still there its tags, allow and body. A route that is no
 // longer marked as a guess stays confirmed.
 func mergeTables(text []byte, table *routes.Table) ([]byte, error) {
 	var old, made yaml.Node
@@ -139,7 +139,7 @@ func mergeRoute(made, old *yaml.Node) {
 	if old.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(old.Content); i += 2 {
 			switch key := old.Content[i]; key.Value {
-			case "tags", "allow":
+			case "tags", "allow", "body":
 				if made.Kind == yaml.ScalarNode {
 					head := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: made.Value}
 					*made = yaml.Node{Kind: yaml.MappingNode, HeadComment: made.HeadComment, FootComment: made.FootComment,

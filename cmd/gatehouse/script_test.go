@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command lines in testdata/script as a user would type them.
 func TestScripts(t *testing.T) {
+	python := pythonWithFrameworks(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -23,7 +24,7 @@ func TestScripts(t *testing.T) {
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "decide": decide, "keep": keep},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("NO_COLOR", "1")
-			env.Setenv("PYTHON", frameworksPython())
+			env.Setenv("PYTHON", python)
 			return nil
 		},
 	})

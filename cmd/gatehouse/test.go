@@ -68,7 +68,7 @@ The exit code is 0 where all passed, 1 where one failed, 2 where they could not 
 	}
 	flags := c.Flags()
 	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
+	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
 	flags.StringVar(&f.run, "run", "", "regular expression: only tests whose name it matches")
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVar(&f.coverage, "coverage", false, "show which routes have no allow and no deny test")
@@ -215,12 +215,12 @@ func (f *testFlags) report(w io.Writer, t *trial, outcomes []outcome, seen *cove
 }
 
 func (o *outcome) print(w io.Writer, label string) {
-	fmt.Fprintf(w, "%s  %s: %s\n", label, o.place, o.name)
+	fmt.Fprintf(w, "%s  %s: %s\n", label, visible(o.place), visible(o.name))
 	for _, detail := range o.details {
-		fmt.Fprintf(w, "      %s\n", detail)
+		fmt.Fprintf(w, "      %s\n", visible(detail))
 	}
 	for line := range strings.Lines(o.output) {
-		fmt.Fprintf(w, "      | %s\n", strings.TrimRight(line, "\n"))
+		fmt.Fprintf(w, "      | %s\n", visible(strings.TrimRight(line, "\n")))
 	}
 }
 

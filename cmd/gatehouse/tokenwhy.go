@@ -157,17 +157,17 @@ func showExplanation(w io.Writer, e identity.Explanation, keys []identity.KeySta
 	fmt.Fprintln(w, verdict)
 	fmt.Fprintln(w)
 	for _, c := range e.Checks {
-		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-12s %-11s %s", c.State, c.Name, c.Found), " "))
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-12s %-11s %s", c.State, c.Name, visible(c.Found)), " "))
 		if c.State == identity.Failed && c.Want != "" {
-			fmt.Fprintf(w, "%-12s %-11s %s\n", "", "  expected", c.Want)
+			fmt.Fprintf(w, "%-12s %-11s %s\n", "", "  expected", visible(c.Want))
 		}
 	}
 	if len(e.Claims) > 0 {
-		fmt.Fprintf(w, "\nclaims: %s\n", strings.Join(e.Claims, ", "))
+		fmt.Fprintf(w, "\nclaims: %s\n", visible(strings.Join(e.Claims, ", ")))
 	}
 	for _, k := range keys {
 		if k.Error != "" {
-			fmt.Fprintf(w, "\nkeys of %s: %s\n", k.Issuer, k.Error)
+			fmt.Fprintf(w, "\nkeys of %s: %s\n", visible(k.Issuer), visible(k.Error))
 		}
 	}
 	if e.Err == nil && e.Identity.Authenticated {
@@ -190,7 +190,7 @@ func showIdentity(w io.Writer, id *identity.Identity) {
 		if shown == nil {
 			shown = []string{"none"}
 		}
-		fmt.Fprintf(w, "%-8s %s\n", row.name, strings.Join(shown, ", "))
+		fmt.Fprintf(w, "%-8s %s\n", row.name, visible(strings.Join(shown, ", ")))
 	}
 	if !id.Expires.IsZero() {
 		fmt.Fprintf(w, "%-8s %s\n", "expires", id.Expires.UTC().Format(time.RFC3339))

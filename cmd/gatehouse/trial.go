@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -22,6 +23,7 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/routes"
 )
 
 // trial decides as `gatehouse serve` would with the same configuration, and that is all: nothing listens, nothing is
@@ -38,15 +40,20 @@ type trial struct {
 // their issuer is neither good nor bad: it cannot be verified here.
 const nowhere = "http://127.0.0.1:0/"
 
-// orDefault is the source with ./gatehouse.yaml where nothing else was named.
+// orDefault is the source with ./gatehouse.yaml where no configuration was named. A bundle takes the place of that one's bundles, and of
+// nothing else that it says.
 func (s source) orDefault() (source, error) {
-	if s.file != "" || s.bundle != "" {
+	if s.file != "" {
 		return s, nil
 	}
 	if _, err := os.Stat("gatehouse.yaml"); err != nil {
+		if s.bundle != "" && errors.Is(err, fs.ErrNotExist) {
+			return s, nil
+		}
 		return s, errors.New("there is no gatehouse.yaml here: give --config FILE, or --bundle DIR to go with defaults")
 	}
-	return source{file: "gatehouse.yaml"}, nil
+	s.file, s.instead = "gatehouse.yaml", true
+	return s, nil
 }
 
 // newTrial builds the engine of a configuration, after adjust changed what must be another way for this trial. Keys at a
@@ -217,7 +224,14 @@ func (a *attempt) request() *gate.Request {
 	if host == "" {
 		host = "localhost"
 	}
-	headers := gate.Headers{{Name: ":authority", Value: host}, {Name: ":method", Value: a.method}, {Name: ":path", Value: a.path}, {Name: ":scheme", Value: "http"}}
+	method := a.method
+	if method == routes.WebSocket { // as a route table has it
+		method = http.MethodGet
+	}
+	headers := gate.Headers{{Name: ":authority", Value: host}, {Name: ":method", Value: method}, {Name: ":path", Value: a.path}, {Name: ":scheme", Value: "http"}}
+	if method != a.method {
+		headers = append(headers, gate.Header{Name: "connection", Value: "Upgrade"}, gate.Header{Name: "upgrade", Value: "websocket"})
+	}
 	headers = append(headers, a.headers...)
 	if !a.typed() {
 		headers = append(headers, gate.Header{Name: "content-type", Value: "application/json"})
@@ -225,7 +239,7 @@ func (a *attempt) request() *gate.Request {
 	if a.body != "" && headers.Get("content-length") == "" {
 		headers = append(headers, gate.Header{Name: "content-length", Value: strconv.Itoa(len(a.body))})
 	}
-	return &gate.Request{Method: a.method, Path: a.path, Host: host, Scheme: "http", Protocol: "HTTP/1.1", Size: int64(len(a.body)),
+	return &gate.Request{Method: method, Path: a.path, Host: host, Scheme: "http", Protocol: "HTTP/1.1", Size: int64(len(a.body)),
 		Headers: headers, Body: a.body, Time: time.Now(), As: a.as, Bytes: len(a.body)}
 }
 

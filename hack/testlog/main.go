@@ -1,5 +1,6 @@
 // Command testlog runs `go test` and searches all that the tests print, of those that pass too, for tokens: what begins as a JSON
-// Web Token does, and claims that tests mark as such. It prints what go test prints without -v, and fails where go test does.
+// Web Token does, and claims that tests mark as such. It prints what go test prints without -v and then the ten slowest tests, and
+// fails where go test does.
 //
 //	go run ./hack/testlog [-except REGEXP] -- [go test's arguments]
 //
@@ -8,6 +9,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -16,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -62,9 +65,10 @@ func run(args []string, allowed *regexp.Regexp) (leaks int, err error) {
 	return leaks, c.Wait()
 }
 
-// event is one line of go test -json (go doc test2json).
+// event is one line of go test -json (go doc test2json). Elapsed is in seconds.
 type event struct {
 	Action, Package, ImportPath, Test, Output string
+	Elapsed                                   float64
 }
 
 func (e event) name() string { return strings.TrimSpace(e.Package + " " + e.Test) }
@@ -72,6 +76,8 @@ func (e event) name() string { return strings.TrimSpace(e.Package + " " + e.Test
 // read passes on what go test would print, and tells of tokens.
 func read(from io.Reader, to io.Writer, allowed *regexp.Regexp) (leaks int) {
 	held := map[string]*strings.Builder{} // output by test, until that ends
+	var times slowest
+	defer func() { times.print(to) }()
 	lines := bufio.NewReader(from)
 	for {
 		line, err := lines.ReadString('\n')
@@ -94,6 +100,7 @@ func read(from io.Reader, to io.Writer, allowed *regexp.Regexp) (leaks int) {
 				b.WriteString(e.Output)
 			}
 		case "pass", "skip", "fail":
+			times.add(e)
 			if b := held[e.name()]; b != nil && (e.Action == "fail" || e.Test == "") {
 				fmt.Fprint(to, summary(b.String(), e.Action == "fail"))
 			}
@@ -112,4 +119,32 @@ func summary(output string, failed bool) string {
 	}
 	output = strings.TrimRight(output, "\n")
 	return output[strings.LastIndexByte(output, '\n')+1:] + "\n"
+}
+
+// mostSlow is how many of the slowest tests are named, leastSlow the time in seconds below which none is worth it.
+const (
+	mostSlow  = 10
+	leastSlow = 1
+)
+
+// slowest are the tests that took longest, without their subtests. Tests that run in parallel count the time they waited.
+type slowest []event
+
+func (s *slowest) add(e event) {
+	if e.Test == "" || strings.Contains(e.Test, "/") || e.Elapsed < leastSlow {
+		return
+	}
+	*s = append(*s, e)
+	slices.SortStableFunc(*s, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	*s = (*s)[:min(len(*s), mostSlow)]
+}
+
+func (s slowest) print(to io.Writer) {
+	if len(s) == 0 {
+		return
+	}
+	fmt.Fprintln(to, "slowest tests:")
+	for _, e := range s {
+		fmt.Fprintf(to, "%8.1fs  %s\n", e.Elapsed, e.name())
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -34,5 +35,22 @@ not json
 				t.Errorf("%s: %q is passed on: %t, want %t", allowed, line, got, want)
 			}
 		}
+	}
+}
+
+func TestTheSlowestTestsAreNamed(t *testing.T) {
+	var events, out strings.Builder
+	for i := range 15 {
+		fmt.Fprintf(&events, `{"Action":"pass","Package":"p","Test":"Test%d","Elapsed":%d.5}`+"\n", i, i)
+	}
+	events.WriteString(`{"Action":"pass","Package":"p","Test":"Test14/sub","Elapsed":99}
+{"Action":"fail","Package":"q","Test":"TestBad","Elapsed":20}
+{"Action":"pass","Package":"p","Elapsed":100}
+`)
+	read(strings.NewReader(events.String()), &out, regexp.MustCompile("^$"))
+	_, table, found := strings.Cut(out.String(), "slowest tests:\n")
+	lines := strings.Split(strings.TrimRight(table, "\n"), "\n")
+	if !found || len(lines) != 10 || strings.TrimSpace(lines[0]) != "20.0s  q TestBad" || strings.TrimSpace(lines[9]) != "6.5s  p Test6" {
+		t.Errorf("printed:\n%s", out.String())
 	}
 }

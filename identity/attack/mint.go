@@ -25,6 +25,7 @@ type Keys struct {
 	P256, P256Other         *ecdsa.PrivateKey
 	P384, P521              *ecdsa.PrivateKey
 	Ed25519, Ed25519Another ed25519.PrivateKey
+	Unnamed                 [5]*ecdsa.PrivateKey // of D, on P-256
 }
 
 func newKeys() *Keys {
@@ -35,12 +36,18 @@ func newKeys() *Keys {
 		RSA: rsaKey(2048), RSAOther: rsaKey(2048), RSAWeak: rsaKey(1024),
 		P256: ecKey(elliptic.P256()), P256Other: ecKey(elliptic.P256()), P384: ecKey(elliptic.P384()), P521: ecKey(elliptic.P521()),
 		Ed25519: edKey(), Ed25519Another: edKey(),
+		Unnamed: [5]*ecdsa.PrivateKey{ecKey(elliptic.P256()), ecKey(elliptic.P256()), ecKey(elliptic.P256()), ecKey(elliptic.P256()), ecKey(elliptic.P256())},
 	}
 }
 
-// keySets are the issuers' public keys by file name. A has one of each kind; B has its own under the kid of A's.
+// keySets are the issuers' public keys by file name. A has one of each kind; B has its own under the kid of A's; D has more
+// without a kid than are tried.
 func (s *Suite) keySets() map[string]string {
 	k := s.Keys
+	ofD := []Object{JWK(k.Ed25519Another.Public(), Object{"kid": "d1"})}
+	for _, unnamed := range k.Unnamed {
+		ofD = append(ofD, JWK(&unnamed.PublicKey, nil))
+	}
 	return map[string]string{
 		"a.json": JWKS(
 			JWK(&k.RSA.PublicKey, Object{"kid": "r1", "use": "sig"}),
@@ -50,7 +57,7 @@ func (s *Suite) keySets() map[string]string {
 		),
 		"b.json": JWKS(JWK(&k.RSAOther.PublicKey, Object{"kid": "r1"})),
 		"c.json": JWKS(JWK(&k.P256Other.PublicKey, Object{"kid": "c1"})),
-		"d.json": JWKS(JWK(k.Ed25519Another.Public(), Object{"kid": "d1"})),
+		"d.json": JWKS(ofD...),
 	}
 }
 

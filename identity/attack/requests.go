@@ -7,6 +7,7 @@ func (s *Suite) places() []Case {
 	g, other, d := s.a(nil), s.a(Object{"jti": "2"}), s.d(nil)
 	const joined, repeated, two = "several credentials in one header", "credential header is sent more than once",
 		"different credentials on one request"
+	const severalWays = "credential cookie can be read in several ways"
 	const cookieTwice, malformed = "credential cookie is sent more than once", "credential header is malformed"
 	const shape, place = "token is not three base64url segments", "issuer does not accept tokens from this place"
 	authorization := func(name, want string, values ...string) Case {
@@ -51,6 +52,15 @@ func (s *Suite) places() []Case {
 		cookie("cookie over two lines", OK, "theme=dark", "access_token="+g),
 		cookie("cookie twice", cookieTwice, "access_token="+g+"; access_token="+g),
 		cookie("cookie twice over lines", cookieTwice, "access_token="+g, "access_token="),
+		cookie("cookie twice, once with a space", cookieTwice, "access_token ="+other+"; access_token="+g),
+		cookie("cookie twice, once with a tab", cookieTwice, "access_token="+g+"; access_token\t="+other),
+		cookie("cookie twice, once without a value", cookieTwice, "access_token; access_token="+g),
+		cookie("cookie with spaces", OK, "access_token = "+g),
+		cookie("cookie behind a comma", severalWays, "theme=dark,access_token="+other+"; access_token="+g),
+		cookie("cookie with a no-break space", severalWays, "access_token\u00a0="+other+"; access_token="+g),
+		cookie("cookie with a byte that is none of UTF-8", severalWays, "access_token!="+other+"; access_token="+g),
+		cookie("cookie in quotes of another", severalWays, `theme="; access_token=`+g+`; x"`),
+		cookie("cookie behind an open quote", OK, `theme="; access_token=`+g),
 		cookie("empty cookie", Anonymous, "access_token="),
 		cookie("cookie in another case", Anonymous, "Access_Token="+g),
 		cookie("quoted cookie", shape, `access_token="`+g+`"`),

@@ -199,6 +199,7 @@ func (s *Suite) keyReuse() []Case {
 		bad("A's key in D's name, kid of both", Mint("EdDSA", k.Ed25519, Object{"alg": "EdDSA", "kid": "d1", "typ": "at+jwt"}, named(issuerD)), verify),
 		bad("A's RSA key in D's name, kid of both", Mint("RS256", k.RSA, Object{"alg": "RS256", "kid": "d1", "typ": "at+jwt"}, named(issuerD)), fit),
 		bad("D's key in A's name, kid of both", Mint("EdDSA", k.Ed25519Another, Object{"alg": "EdDSA", "kid": "d1"}, named(issuerA)), verify),
+		bad("no kid, more keys fit than are tried", Mint("ES256", k.Unnamed[0], Object{"alg": "ES256", "typ": "at+jwt"}, named(issuerD)), "token names no key and several fit"),
 		bad("C's key in A's name, C's kid", Mint("ES256", k.P256Other, Object{"alg": "ES256", "kid": "c1"}, named(issuerA)), unknown),
 	}
 }

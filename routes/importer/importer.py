@@ -1,12 +1,13 @@
 """Prints an application's routes as the data of a routes.yaml, without serving it.
 
-Runs with the application's own Python: python -c THIS FRAMEWORK TARGET. The answer is one line of JSON on file
+Runs with the application's own Python, behind chain.py, methods.py and django.py: python -c ALL FRAMEWORK TARGET [TRUSTED...]. The answer is one line of JSON on file
 descriptor 3, so that whatever the application prints while it is imported can't be mistaken for it:
 {"table": {...}, "notes": [...]} or {"error": "...", "where": "...", "traceback": [...]}.
 """
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -16,6 +17,7 @@ import traceback
 
 
 LIBRARY = os.path.dirname(os.__file__)
+TRUST = []  # middleware that its keeper vouches for
 
 
 class Problem(Exception):
@@ -24,6 +26,7 @@ class Problem(Exception):
 
 def main():
     framework, target = sys.argv[1:3]
+    TRUST.extend(sys.argv[3:])
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     notes = []
@@ -71,6 +74,17 @@ def load(target, default):
     return value(*args, **kwargs) if called else value
 
 
+def made(app):
+    """The application of a factory that was named without its brackets."""
+    if inspect.isroutine(app):
+        try:
+            inspect.signature(app).bind()
+        except (TypeError, ValueError):
+            return app  # takes arguments: an application in itself
+        return app()
+    return app
+
+
 def methods_text(methods):
     """GET first, then what a reader looks for, then the rest."""
     order = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -91,43 +105,38 @@ def entry(key, methods, template, **more):
 def flask_table(target, notes):
     os.environ["FLASK_RUN_FROM_CLI"] = "true"  # app.run() outside of a main guard does nothing then
     app = load(target, "app")
-    if inspect.isroutine(app):
-        app = app()  # a factory without its brackets
-    mounts = {}
-    if hasattr(app, "mounts") and hasattr(app, "app"):
-        mounts, app = app.mounts, app.app
-    if not hasattr(app, "url_map"):
-        raise Problem(f"{target!r} is a {type(app).__name__}, not a Flask application")
-    inner = getattr(app, "wsgi_app", None)
-    if not mounts and hasattr(inner, "mounts"):
-        mounts = inner.mounts
-    elif getattr(inner, "__func__", None) is not getattr(type(app), "wsgi_app", None):
-        notes.append(f"wsgi_app is wrapped in {type(inner).__name__}: paths that it changes are not in the table")
+    app = made(app)
+    app, mounts, reasons = wsgi_application(app, notes)
+    if app is None and not mounts:
+        raise Problem(f"{target!r} is no Flask application, and none was found in it")
     table = {"framework": "flask", "source": f"flask {target}"}
-    url_map = app.url_map
-    learn(facts_flask, app)
+    main = app or next((m for m, _ in mounts.values() if m is not None), None)
+    if main is None:
+        raise Problem(f"{target!r}: no Flask application was found in it")
+    url_map = main.url_map
+    learn(facts_flask, main)
     for key in ("strict_slashes", "merge_slashes", "redirect_defaults"):
         if not getattr(url_map, key):
             table[key] = False
     if url_map.host_matching:
         table["host_matching"] = True
-    elif getattr(app, "subdomain_matching", False) and app.config.get("SERVER_NAME"):
-        table["subdomain_matching"] = app.config["SERVER_NAME"]
-    root = (app.config.get("APPLICATION_ROOT") or "/").rstrip("/")
+    elif getattr(main, "subdomain_matching", False) and main.config.get("SERVER_NAME"):
+        table["subdomain_matching"] = main.config["SERVER_NAME"]
+    root = (main.config.get("APPLICATION_ROOT") or "/").rstrip("/")
     if root:
         notes.append(
             f"APPLICATION_ROOT is {root!r}. Flask does not route by it: if the server sets SCRIPT_NAME to it, "
             f"add root_path: {root}"
         )
     converters = {}
-    table["routes"] = flask_routes(app, url_map, converters, notes)
-    for prefix, mounted in sorted(mounts.items()):
-        if hasattr(mounted, "url_map"):
-            routes = flask_routes(mounted, url_map, converters, notes)
-            table["routes"].append({"mount": prefix, "routes": routes})
+    table["routes"] = unknowable(reasons) + (flask_routes(app, url_map, converters, notes) if app else [])
+    for prefix, (mounted, why) in sorted(mounts.items()):
+        if isinstance(why, str):  # another framework's
+            notes.append(f"{prefix}: {why} is mounted there, whose routes are not known: one route stands for all of them")
+            routes = [entry("route", None, "/<path:path>"), "ANY /"]
         else:
-            notes.append(f"{prefix}: a {type(mounted).__name__} is mounted there, whose routes are not known")
-            table["routes"].append({"mount": prefix, "routes": [entry("route", None, "/<path:path>"), "ANY /"]})
+            routes = unknowable(why) + flask_routes(mounted, url_map, converters, notes)
+        table["routes"].append({"mount": prefix, "routes": routes})
     if converters:
         table["converters"] = converters
     return table
@@ -155,11 +164,10 @@ def flask_rules(url_map):
 def flask_routes(app, url_map, converters, notes):
     routes = []
     for rule in flask_rules(app.url_map):
-        if rule.websocket:
-            notes.append(f"{rule.rule}: a websocket route is left out")
-            continue
         methods, automatic = None, True
-        if rule.methods is not None:
+        if rule.websocket:
+            methods = {"WEBSOCKET"}
+        elif rule.methods is not None:
             methods = set(rule.methods)
             if "GET" in methods:
                 methods.discard("HEAD")
@@ -204,7 +212,7 @@ def flask_template(url_map, rule, converters, notes):
         if instance.part_isolating != ("/" not in instance.regex):
             spec["part_isolating"] = instance.part_isolating
         if cls.to_python is not builtin.BaseConverter.to_python:
-            remark(notes, f"converter {name!r} has a to_python of its own: values that it refuses are not known here")
+            remark(notes, f"converter {name!r} has a to_python of its own: the application answers 404 to values that it refuses")
         if arguments:
             name = register(converters, name, spec)
         else:
@@ -240,11 +248,10 @@ def asgi_table(target, notes):
     import starlette.routing as starlette
 
     app = load(target, "app")
-    if inspect.isroutine(app):
-        app = app()  # a factory without its brackets
+    app = made(app)
     learn(facts_asgi, app)
-    while not hasattr(app, "routes") and hasattr(app, "app"):
-        app = app.app  # middleware around it
+    reasons = []
+    app = asgi_application(app, reasons, notes)
     if not hasattr(app, "routes"):
         raise Problem(f"{target!r} is a {type(app).__name__}, neither a Starlette nor a FastAPI application")
     explicit = [False]
@@ -260,8 +267,23 @@ def asgi_table(target, notes):
     converters = asgi_converters(notes)
     if converters:
         table["converters"] = converters
-    table["routes"] = routes
+    table["routes"] = unknowable(reasons + asgi_middleware(app, notes)) + routes
+    if any_socket(routes) and not any(map(importable, ("websockets", "wsproto", "daphne", "hypercorn", "granian"))):
+        notes.append("no package that serves WebSockets is installed: such a server answers the request as a GET")
     return table
+
+
+def any_socket(routes):
+    for r in routes:
+        if isinstance(r, str) and r.startswith("WEBSOCKET"):
+            return True
+        if isinstance(r, dict) and (str(r.get("route") or r.get("re_path") or "").startswith("WEBSOCKET") or any_socket(r.get("routes", []))):
+            return True
+    return False
+
+
+def importable(name):
+    return importlib.util.find_spec(name) is not None
 
 
 def router_of(app):
@@ -311,15 +333,24 @@ def asgi_route(route, starlette, notes, explicit, out):
         if route.starlette_route is not None:
             asgi_route(route.starlette_route, starlette, notes, explicit, out)
             return
+        if isinstance(route.original_route, starlette.WebSocketRoute):
+            out.append(entry("route", {"WEBSOCKET"}, route.path, name=route.name))
+            return
         explicit[0] = True
         out.append(asgi_leaf(route, route.original_route))
     elif isinstance(route, starlette.Mount):
-        out.append(asgi_mount(route, starlette, notes, explicit))
+        out.extend(asgi_mount(route, starlette, notes, explicit))
     elif isinstance(route, starlette.Host):
-        group = {"host_mount": route.host, "routes": asgi_routes(route.app, starlette, notes, explicit)}
-        out.append(flags_of(route.app, group))
+        reasons = []
+        app = asgi_application(route.app, reasons, notes)
+        if isinstance(router_of(app), starlette.Router):
+            inner_routes = unknowable(reasons + asgi_middleware(app, notes)) + asgi_routes(app, starlette, notes, explicit)
+        else:
+            notes.append(f"{route.host}: {described(app)} has this host, whose routes are not known: one route stands for all of them")
+            inner_routes = [entry("route", None, "/{path:path}", name=route.name), entry("route", {"WEBSOCKET"}, "/{path:path}", name=route.name)]
+        out.append(flags_of(app, {"host_mount": route.host, "routes": inner_routes}))
     elif isinstance(route, starlette.WebSocketRoute):
-        notes.append(f"{route.path}: a websocket route is left out")
+        out.append(entry("route", {"WEBSOCKET"}, route.path, name=route.name))
     elif isinstance(route, starlette.Route):
         if type(route) is not starlette.Route:
             explicit[0] = True
@@ -340,11 +371,25 @@ def flags_of(app, group):
 
 
 def asgi_mount(route, starlette, notes, explicit):
-    app = getattr(route, "_base_app", route.app)
+    reasons = []
+    app = asgi_application(route.app, reasons, notes, getattr(route, "_base_app", None))
     if isinstance(router_of(app), starlette.Router):
-        group = {"mount": route.path or "/", "routes": asgi_routes(app, starlette, notes, explicit)}
-        return flags_of(app, group)
-    return entry("route", None, route.path + "/{path:path}", name=route.name or type(app).__name__)
+        routes = unknowable(reasons + asgi_middleware(app, notes)) + asgi_routes(app, starlette, notes, explicit)
+        return [flags_of(app, {"mount": route.path or "/", "routes": routes})]
+    template, name = route.path + "/{path:path}", route.name or type(app).__name__
+    made = [entry("route", None, template, name=name)]
+    if not inert(app):
+        notes.append(f"{route.path or '/'}: {described(app)} is mounted there, whose routes are not known: one route stands for all of them")
+        if type(app).__name__ != "WSGIMiddleware":
+            made.append(entry("route", {"WEBSOCKET"}, template, name=name))
+    return made
+
+
+def inert(app):
+    """Static files: whatever is below the mount is a file."""
+    from starlette.staticfiles import StaticFiles
+
+    return isinstance(app, StaticFiles)
 
 
 def asgi_leaf(route, original):
@@ -363,8 +408,11 @@ def endpoint_methods(endpoint):
 
     if not (isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint)):
         return None
-    allowed = {m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
-               if getattr(endpoint, m.lower(), None) is not None}
+    for name in ("dispatch", "method_not_allowed", "__await__", "__getattr__", "__getattribute__"):
+        if getattr(endpoint, name, None) is not getattr(HTTPEndpoint, name, None):
+            return None  # its own code decides
+    own = {n for n in dir(endpoint) if re.fullmatch("[a-z]+", n) and not hasattr(HTTPEndpoint, n)}  # whatever the method is called
+    allowed = {n.upper() for n in own if callable(getattr(endpoint, n))}
     return allowed | {"HEAD"} if "GET" in allowed else allowed
 
 
@@ -388,124 +436,157 @@ def frontends(low, notes):
     return made
 
 
-# Django
+# What is in front of the routers
 
 
-def django_table(target, notes):
-    os.environ["DJANGO_SETTINGS_MODULE"] = target
-    import django
-    from django.conf import settings
-
-    importlib.import_module(target)
-    django.setup()
-    from django.urls import get_resolver
-    learn(facts_django, get_resolver().url_patterns)
-    from django.urls.converters import DEFAULT_CONVERTERS, get_converters
-
-    table = {"framework": "django", "source": f"django {target}"}
-    common = [m for m in settings.MIDDLEWARE if m.endswith(".CommonMiddleware")]
-    if not settings.APPEND_SLASH or not common:
-        table["append_slash"] = False
-    if settings.FORCE_SCRIPT_NAME:
-        notes.append(
-            f"FORCE_SCRIPT_NAME is {settings.FORCE_SCRIPT_NAME!r}. Django does not route by it: if the server sets "
-            "SCRIPT_NAME to it, add root_path"
-        )
-    routes = django_patterns(get_resolver().url_patterns, "/", [], notes)
-    converters = {}
-    for name, converter in get_converters().items():
-        builtin = DEFAULT_CONVERTERS.get(name)
-        if converter is builtin:
-            continue
-        converters[name] = {"regex": converter.regex}
-        notes.append(f"converter {name!r} is the application's own: values that its to_python refuses are not known here")
-    if converters:
-        table["converters"] = converters
-    table["routes"] = routes
-    return table
+def unknowable(reasons):
+    """The entry that refuses everything, where something in front may change which route is taken."""
+    if not reasons:
+        return []
+    return [entry("route", None, "/", unsupported="; ".join(reasons[:4]) + ": which route a request takes cannot be known from the table")]
 
 
-def django_patterns(patterns, prefix, namespaces, notes):
-    """prefix goes in front of templates; it is "/" at the top and "" in a group."""
-    from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePattern, URLResolver
+def described(app):
+    thing = app if inspect.isroutine(app) or inspect.isclass(app) else type(app)
+    return f"{thing.__module__}.{thing.__qualname__}"
 
+
+def judge(layer, reasons, notes):
+    """Adds why a layer may change the route, or the note that it may answer by itself."""
+    found = changes(layer, TRUST)
+    reasons.extend(f for f in found if f not in reasons)
+    if not found and not trusted(layer, TRUST) and any(reads_path(f) for f in functions_of(layer)):
+        remark(notes, f"{described(layer)} looks at the path: what it answers by itself is decided by the rule of the route that has this path")
+
+
+def reads_path(f):
+    code = f.__code__
+    words = set(code.co_names) | {c for c in code.co_consts if isinstance(c, str)}
+    return bool(words & {"PATH_INFO", "path", "path_info", "raw_path", "full_path", "get_full_path"})
+
+
+def takes(thing, *names):
+    """Whether an object is called with parameters of these names, in this order."""
+    try:
+        call = thing if inspect.isroutine(thing) else type(thing).__call__
+        params = [p for p in inspect.signature(call).parameters if p != "self"]
+    except (TypeError, ValueError, AttributeError):
+        return False
+    return params[: len(names)] == list(names)
+
+
+def is_wsgi(thing):
+    return has(thing, "url_map") or takes(thing, "environ", "start_response") or takes(thing, "env", "start_response")
+
+
+def is_asgi(thing):
+    return has(thing, "routes") and callable(thing) or takes(thing, "scope", "receive", "send")
+
+
+def wsgi_application(outer, notes):
+    """The Flask application behind whatever is around it, what is mounted beside it ({prefix: (app, reasons or a name)}), and why the
+    table can't be known."""
+    is_flask = lambda v: has(v, "url_map") and has(v, "view_functions")
+    mounts, reasons, passed, thing = {}, [], [], outer
+    while True:
+        way, found, others = layers(thing, lambda v: is_flask(v) or has(v, "mounts") and has(v, "app"), is_wsgi)
+        passed.extend(way if found is not None else [])
+        reasons.extend(several(others, found, is_flask, is_wsgi))
+        if found is None or is_flask(found):
+            break
+        for prefix, mounted in found.mounts.items():
+            if not any(prefix == p or prefix.startswith(p + "/") for p in mounts):
+                mounts[prefix] = mounted_wsgi(mounted, notes)
+        thing = found.app
+    for layer in passed:
+        judge(layer, reasons, notes)
+    if found is None:
+        return None, mounts, reasons
+    app = found
+    for name in ("__call__", "dispatch_request", "full_dispatch_request", "preprocess_request", "create_url_adapter", "wsgi_app"):
+        method = getattr(type(app), name, None)
+        if inspect.isfunction(method) and not known(method.__globals__.get("__name__")):
+            what = changes(method, TRUST)
+            if not what and name in ("dispatch_request", "full_dispatch_request", "create_url_adapter") and not trusted(method, TRUST):
+                what = [f"{full_name(method)} replaces Flask's own"]
+            reasons.extend(what)
+    for hooks in app.before_request_funcs.values():
+        for hook in hooks:
+            reasons.extend(w for w in changes(hook, TRUST) if w not in reasons)
+    if "wsgi_app" in vars(app):
+        wrapped = vars(app)["wsgi_app"]
+        way, end, others = layers(wrapped, lambda v: v is app or has(v, "mounts") and has(v, "app"), is_wsgi)
+        while end is not None and end is not app:  # a dispatcher
+            for prefix, mounted in end.mounts.items():
+                mounts.setdefault(prefix, mounted_wsgi(mounted, notes))
+            more, end, rest = layers(end.app, lambda v: v is app or has(v, "mounts") and has(v, "app"), is_wsgi)
+            way, others = way + more, others + rest
+        reasons.extend(several(others, app, is_flask, is_wsgi))
+        for layer in way:
+            judge(layer, reasons, notes)
+        if end is None:
+            reasons.append(f"wsgi_app is {described(wrapped)}, and Flask's own was not found in it")
+    return app, mounts, reasons
+
+
+def several(others, router, is_router, is_app):
+    """What a layer may hand requests to beside the way that was followed."""
     out = []
-    for item in patterns:
-        pattern = item.pattern
-        text = str(pattern)
-        if isinstance(item, URLResolver):
-            inner = namespaces + [item.namespace] if item.namespace else namespaces
-            if isinstance(pattern, LocalePrefixPattern):
-                why = "i18n_patterns: the language of a request decides what matches"
-                out.append(entry("route", None, prefix, name="i18n", unsupported=why))
-                continue
-            if getattr(item, "default_kwargs", None):
-                notes.append(f"{prefix}{text}: the extra arguments of include() are not parameters")
-            if isinstance(pattern, RoutePattern) and flat(pattern, item.url_patterns):
-                out.extend(django_patterns(item.url_patterns, prefix + text, inner, notes))
-            elif isinstance(pattern, RoutePattern):
-                nested = django_patterns(item.url_patterns, "", inner, notes)
-                out.append({"include": prefix + text, "routes": nested})
-            else:
-                nested = django_patterns(item.url_patterns, "", inner, notes)
-                out.append({"re_include": text, "routes": nested})
+    for where, thing, layer in others:
+        if thing is router or layers(thing, lambda v: v is router, is_app)[1] is router or trusted(layer, TRUST):
             continue
-        name = ":".join(namespaces + [item.name]) if item.name else item.lookup_str
-        key = "re_path" if isinstance(pattern, RegexPattern) else "route"
-        template = text if key == "re_path" else prefix + text
-        made = entry(key, view_methods(item.callback), template, name=name)
-        if not getattr(item.callback, "should_append_slash", True):
-            made["append_slash"] = False
-        out.append(made)
+        if inspect.isfunction(thing) and known(thing.__module__):
+            continue
+        out.append(f"{described(layer)} hands requests to another application as well ({where}: {described(thing)})")
     return out
 
 
-def flat(pattern, children):
-    """Whether a prefix can be written in front of its children's templates without changing what matches."""
-    from django.urls.resolvers import RoutePattern, URLResolver
-
-    text = str(pattern)
-    whole = re.fullmatch(r"(?:[^<>/]*/|<(?:(?:int|str|slug|uuid):)?[^<>:]+>/)*", text)
-    if text and not ("<" not in text or whole):
-        return False
-    own = set(pattern.converters)
-    for child in children:
-        if not isinstance(child.pattern, RoutePattern) or own & set(child.pattern.converters):
-            return False
-        if isinstance(child, URLResolver) and not flat(child.pattern, child.url_patterns):
-            return False
-    return True
+def mounted_wsgi(mounted, notes):
+    app, inner_mounts, why = wsgi_application(mounted, notes)
+    if app is None:
+        return None, described(mounted)
+    if inner_mounts:
+        why = why + ["an application that is mounted in a mounted one"]
+    return app, why
 
 
-def view_methods(view):
-    """The methods that a view answers other than with 405, where it says so; None is unknown, hence any."""
-    found = None
-    for f in unwrap(view):
-        names = getattr(getattr(f, "__code__", None), "co_freevars", ())
-        if "request_method_list" in names:
-            listed = set(f.__closure__[names.index("request_method_list")].cell_contents)
-            found = listed if found is None else found & listed
-    actions = getattr(view, "actions", None)
-    cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
-    if isinstance(actions, dict):
-        own = {m.upper() for m in actions} | {"OPTIONS"}
-    elif cls is not None and hasattr(cls, "http_method_names"):
-        listed = getattr(view, "view_initkwargs", {}).get("http_method_names", cls.http_method_names)
-        own = {m.upper() for m in listed if hasattr(cls, m)}
-        if "head" not in listed:
-            return own if found is None else own & found
-    else:
-        return found
-    if "GET" in own:
-        own.add("HEAD")
-    return own if found is None else own & found
+def asgi_application(outer, reasons, notes, end=None):
+    """The Starlette or FastAPI application behind what is around it, or outer's innermost where there is none."""
+    is_router = (lambda v: v is end) if end is not None else (lambda v: has(v, "routes") and not inspect.isroutine(v))
+    if is_router(outer):
+        return outer if end is None else asgi_application(outer, reasons, notes)
+    way, found, others = layers(outer, is_router, is_asgi)
+    if found is None:
+        return end if end is not None else outer
+    for layer in way:
+        judge(layer, reasons, notes)
+    reasons.extend(several(others, found, is_router, is_asgi))
+    return found if end is None else asgi_application(found, reasons, notes)
 
 
-def unwrap(view):
-    seen = 0
-    while view is not None and seen < 32:
-        yield view
-        view, seen = getattr(view, "__wrapped__", None), seen + 1
+def asgi_middleware(app, notes):
+    """Why the middleware of a Starlette or FastAPI application may change the route."""
+    reasons = []
+    for cls in (type(app), type(router_of(app))):
+        for name in ("__call__", "app", "handle"):
+            method = getattr(cls, name, None)
+            if inspect.isfunction(method) and not known(method.__globals__.get("__name__")):
+                reasons.extend(changes(method, TRUST) or ([] if trusted(method, TRUST) else [f"{full_name(method)} replaces the framework's own"]))
+    for m in getattr(app, "user_middleware", []):
+        judge(m.cls, reasons, notes)
+        values = [*getattr(m, "args", ()), *(getattr(m, "kwargs", None) or getattr(m, "options", {})).values()]
+        for v in values:
+            if inspect.isroutine(v):
+                judge(v, reasons, notes)
+            elif is_asgi(v) and v is not app and not trusted(m.cls, TRUST):
+                reasons.append(f"{full_name(m.cls)} hands requests to another application as well ({described(v)})")
+    router = router_of(app)
+    stack = getattr(router, "middleware_stack", None)
+    if stack is not None and router is not app or stack is not None and not hasattr(app, "user_middleware"):
+        way, _, _ = layers(stack, lambda v: v is router, is_asgi)
+        for layer in way:
+            judge(layer, reasons, notes)
+    return list(dict.fromkeys(reasons))
 
 
 main()

@@ -1,7 +1,7 @@
 """Asks a real framework, for the differential test.
 
 python oracle.py KIND TARGET: KIND is flask, asgi, django or django-asgi. Reads lines of JSON {"method", "host", "path"}
-with the path as on the wire, and answers each with {"outcome": "match|redirect|405|404|error|unparsed", "name",
+with the path as on the wire (WEBSOCKET is an upgrade), and answers each with {"outcome": "match|redirect|405|404|error|unparsed", "name",
 "params"}. Requests go through gunicorn's or uvicorn's own reading of a request and the framework's whole dispatch.
 Parameters are the strings on the URL: what converters make of them is noted down on the way.
 """
@@ -41,7 +41,10 @@ def gunicorn_environ(method, host, path):
     from gunicorn.http.parser import RequestParser
 
     config = gunicorn_config()
-    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    upgrade = ""
+    if method == "WEBSOCKET":
+        method, upgrade = "GET", "Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{upgrade}\r\n".encode()
     try:
         request = next(RequestParser(config, iter([head]), ("127.0.0.1", 1)))
         _, environ = wsgi.create(request, None, ("127.0.0.1", "1"), ("127.0.0.1", 80), config)
@@ -165,8 +168,12 @@ def answered(status, body):
 
 def django_asgi(target):
     django_setup(target)
+    from django.conf import settings
     from django.core.handlers.asgi import ASGIHandler
 
+    if getattr(settings, "ASGI_APPLICATION", None):
+        module, _, name = settings.ASGI_APPLICATION.rpartition(".")
+        return asgi_ask(getattr(importlib.import_module(module), name))
     return asgi_ask(ASGIHandler())
 
 
@@ -192,19 +199,40 @@ def asgi_ask(app):
 
     def scope_of(method, host, path):
         """What uvicorn's h11_impl makes of a request."""
+        socket = method == "WEBSOCKET"
+        method = "GET" if socket else method
         connection = h11.Connection(h11.SERVER)
         connection.receive_data(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         event = connection.next_event()
         raw_path, _, query = event.target.partition(b"?")
-        return {
+        scope = {
             "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
             "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "scheme": "http",
             "method": event.method.decode("ascii"), "root_path": "", "path": unquote(raw_path.decode("ascii")),
             "raw_path": raw_path, "query_string": query, "state": {},
             "headers": [(k.lower(), v) for k, v in event.headers],
         }
+        if socket:
+            scope.update(type="websocket", scheme="ws", subprotocols=[])
+            del scope["method"]
+        return scope
+
+    async def open_socket(scope):
+        said = []
+
+        async def receive():
+            return {"type": "websocket.connect"}
+
+        async def send(message):
+            if message["type"] == "websocket.send":
+                said.append(message["text"])
+
+        await app(scope, receive, send)
+        return (200, said[0]) if said else (404, b"")
 
     async def run(scope):
+        if scope["type"] == "websocket":
+            return await open_socket(scope)
         status, body, asked = [], [], [False]
 
         async def receive():
@@ -236,8 +264,26 @@ def asgi_ask(app):
     return ask
 
 
+def regex():
+    """Answers {"pattern", "full", "texts"} with what re's groups took of each text."""
+    import re
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            compiled = re.compile(asked["pattern"])
+            match = compiled.fullmatch if asked["full"] else compiled.search
+            found = [match(t) for t in asked["texts"]]
+            answer = {"groups": [m and [m.group(0), *m.groups()] for m in found]}
+        except (re.error, SystemError) as e:  # the latter is a fault of re
+            answer = {"error": str(e)}
+        print(json.dumps(answer), flush=True)
+
+
 def main():
     kind, target = sys.argv[1:3]
+    if kind == "re":
+        return regex()
     ask = {"flask": flask, "asgi": asgi, "django": django, "django-asgi": django_asgi}[kind](target)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass")
     sys.stdout = sys.stderr

@@ -1,5 +1,6 @@
 """A Starlette application with every convertor, mounts in mounts, hosts, class-based endpoints and overlaps."""
 
+import json
 import re
 
 from starlette.applications import Starlette
@@ -7,6 +8,19 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import JSONResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+
+
+class NotConvertor(Convertor):
+    regex = "(?!static$)[^/]+"
+
+    def convert(self, value):
+        return value
+
+    def to_string(self, value):
+        return value
+
+
+register_url_convertor("not", NotConvertor())
 
 
 class HexConvertor(Convertor):
@@ -40,18 +54,27 @@ class Thing(HTTPEndpoint):
 def opaque(prefix, name):
     async def application(scope, receive, send):
         path = re.match(f"^{prefix}/(?P<path>.*)$", scope["path"])["path"]
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": json.dumps({"name": name, "params": {"path": path}})})
+            return
         await JSONResponse({"name": name, "params": {"path": path}})(scope, receive, send)
 
     return application
 
 
-async def socket(websocket):
-    await websocket.close()
+def ws(path, name):
+    async def endpoint(websocket):
+        await websocket.accept()
+        await websocket.send_json({"name": name, "params": websocket.path_params})
+
+    return WebSocketRoute(path, endpoint, name=name)
 
 
 inner = [
     at("/", "inner_root"),
     at("/x/{x}", "inner_x"),
+    ws("/x/{s}", "inner_socket"),
     at("/y/{y:int}/", "inner_y"),
     Mount("/deep/{d}", routes=[at("/", "deep_root"), at("/{rest:path}", "deep_rest", methods=["POST"])], name="deep"),
 ]
@@ -69,6 +92,9 @@ app = Starlette(
         at("/uuid/{u:uuid}", "uuid"),
         at("/hex/{h:hex}", "hex"),
         at("/files/{p:path}", "files"),
+        at("/not/{x:not}", "not"),
+        at("/not/{x:not}/{y:int}", "not_int"),
+        at("/not/{p:path}", "not_path"),
         at("/files/special", "files_special", methods=["POST"]),
         at("/wiki/{p:path}/edit", "wiki_edit"),
         at("/wiki/{p:path}/", "wiki"),
@@ -83,7 +109,15 @@ app = Starlette(
         at("/plus+%/{x}", "plus"),
         Route("/thing/{id}", Thing, name="thing"),
         at("/thing/{id}", "thing_after", methods=["DELETE"]),
-        WebSocketRoute("/ws", socket),
+        ws("/ws", "ws"),
+        ws("/ws/admin", "ws_admin"),
+        at("/ws/{x}", "ws_page"),
+        ws("/ws/{room}", "ws_room"),
+        ws("/ws/{room:int}/", "ws_number"),
+        Mount("/sockets", routes=[ws("/", "sockets_root"), ws("/{p:path}", "sockets_path")], name="sockets"),
+        Mount("/empty", routes=[], name="empty"),
+        Mount("/only", routes=[ws("/x", "only_x")], name="only"),
+        at("/empty/hidden", "empty_hidden"),
         Mount("/static", app=opaque("/static", "static"), name="static"),
         Mount("/api", routes=inner, name="api"),
         at("/api/x/hidden", "hidden"),

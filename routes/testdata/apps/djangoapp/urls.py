@@ -18,6 +18,29 @@ class YearConverter:
 register_converter(YearConverter, "yyyy")
 
 
+class EvenConverter:
+    regex = "[0-9]+"
+
+    def to_python(self, value):
+        if int(value) % 2:
+            raise ValueError
+        return value
+
+    def to_url(self, value):
+        return str(value)
+
+
+class NotConverter(EvenConverter):
+    regex = "(?!admin)[^/]+"
+
+    def to_python(self, value):
+        return str(value)
+
+
+register_converter(EvenConverter, "even")
+register_converter(NotConverter, "not")
+
+
 def reached(request, params):
     match = request.resolver_match
     return JsonResponse({"name": match.view_name, "route": match.route, "params": params})
@@ -104,5 +127,21 @@ urlpatterns = [
     re_path(r"^named/(?P<n>\d+)/", include([re_at(r"^(\w+)/$", "named_then_positional")])),
     re_at(r"^top/(?P<a>\d+)(?:-(?P<b>\d+))?/$", "top"),
     re_at(r"^look(?=ahead)", "lookahead"),
+    re_at(r"^spa/(?!api/)(?P<rest>.*)$", "spa"),
+    re_at(r"^spa/api/(?P<x>\w+)(?<!x)$", "spa_api"),
+    re_at(r"^twice/(?P<a>\w+)-(?P=a)/$", "twice"),
+    re_at(r"^twice/(\w+)/\1$", "twice_positional"),
+    re_at(r"^word/.*\bfoo\b", "word"),
+    re_at(r"^spam/(?:(?!\.html).)*$", "spam"),
+    at("even/<even:n>/", "even"),
+    at("even/<int:n>/", "even_int"),
+    at("even/<even:n>/<slug:s>/", "even_slug"),
+    path("even/<even:n>/", include([at("x/", "even_x"), at("<even:m>/y", "even_y")])),
+    at("even/<path:p>", "even_path"),
+    at("not/<not:x>/", "not"),
+    at("not/<not:x>/<int:n>", "not_int"),
+    at("not/<path:p>", "not_path"),
+    path("nothing/", include([])),
+    at("nothing/here", "nothing_here"),
     path("", include([at("<str:last>/catch/", "catch")])),
 ]

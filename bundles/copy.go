@@ -1,0 +1,266 @@
+package bundles
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"gatehouse/policy"
+)
+
+// copied is what a bundle came as: its tarball, and the deltas after it. The bundle can be made of it again, and then takes all the
+// checks that one takes which has just come, by the rules of then: nothing that was compiled outlives what made it good. It is immutable.
+type copied struct {
+	parts   []*blob
+	archive string // SHA-256 of the tarball that it came in
+}
+
+// blob is one tarball, in memory or on disk.
+type blob struct {
+	mu    sync.Mutex        // guards what is below
+	files map[string][]byte // what data is to be packed of; nil once it is
+	data  []byte            // nil: in file
+	sum   string            // SHA-256 of data in hexadecimal; empty until it is packed
+	file  string            // empty: nowhere on disk
+}
+
+const copyEnding = ".tar.gz"
+
+// copyOf is the copy of a tarball as it came.
+func copyOf(raw []byte, archive string) *copied {
+	return &copied{parts: []*blob{{data: raw}}, archive: archive}
+}
+
+// copyOfFiles is the copy of a folder. Files that are there by name only are left out.
+func copyOfFiles(files map[string][]byte) *copied {
+	files = maps.Clone(files)
+	maps.DeleteFunc(files, func(_ string, content []byte) bool { return content == nil })
+	return &copied{parts: []*blob{{files: files}}}
+}
+
+// with is the copy of what a delta makes of this one.
+func (c *copied) with(delta []byte) *copied {
+	if c == nil {
+		return nil
+	}
+	return &copied{parts: append(slices.Clip(c.parts), &blob{data: delta})}
+}
+
+// pack makes data and sum. The caller holds mu.
+func (b *blob) pack() error {
+	if b.sum != "" {
+		return nil
+	}
+	gzipped := bytes.HasPrefix(b.data, []byte{0x1f, 0x8b})
+	if !gzipped {
+		files := b.files
+		if files == nil {
+			var err error
+			if files, _, err = unpack("", bytes.NewReader(b.data), policy.Limits{Files: 1 << 30, File: 1 << 40, Total: 1 << 40, Depth: 1 << 20}); err != nil {
+				return err
+			}
+		}
+		var packed bytes.Buffer
+		if err := (&pastPart{files: files}).pack(&packed); err != nil {
+			return err
+		}
+		b.data = bytes.Clone(packed.Bytes()) // without the room to grow
+	}
+	sum := sha256.Sum256(b.data)
+	b.files, b.sum = nil, hex.EncodeToString(sum[:])
+	return nil
+}
+
+// store packs the copy and, where there is a folder, writes it there and lets go of the memory.
+func (c *copied) store(dir string) error {
+	for _, b := range c.parts {
+		if err := b.store(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *blob) store(dir string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.file != "" && filepath.Dir(b.file) == dir {
+		return nil
+	}
+	if b.data == nil && b.files == nil { // in another folder, of the configuration before
+		data, err := b.load()
+		if err != nil {
+			return err
+		}
+		b.data = data
+	}
+	if err := b.pack(); err != nil {
+		return err
+	}
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	s := &store{dir: dir, name: b.sum}
+	if _, err := os.Stat(s.file(copyEnding)); err != nil || !b.sameOnDisk(s.file(copyEnding)) {
+		if err := s.replace(copyEnding, func(w io.Writer) error { _, err := w.Write(b.data); return err }); err != nil {
+			return err
+		}
+	}
+	b.file, b.data = s.file(copyEnding), nil
+	return nil
+}
+
+// sameOnDisk reports whether a file has the contents already.
+func (b *blob) sameOnDisk(file string) bool {
+	on, err := os.ReadFile(file)
+	return err == nil && bytes.Equal(on, b.data)
+}
+
+// load reads the file. The caller holds mu.
+func (b *blob) load() ([]byte, error) {
+	if b.file == "" {
+		return nil, errors.New("its copy was not kept")
+	}
+	data, err := readLimited(b.file, policy.Limits{Total: maxCopy})
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != b.sum {
+		return nil, fmt.Errorf("%s: %w", b.file, errDamaged)
+	}
+	return data, nil
+}
+
+// maxCopy bounds a file with a copy. What is unpacked of it is held to the limits of a bundle.
+const maxCopy = 1 << 30
+
+func (b *blob) raw() ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.data == nil && b.files == nil {
+		return b.load()
+	}
+	if err := b.pack(); err != nil {
+		return nil, err
+	}
+	return b.data, nil
+}
+
+// name is the file's, "" where there is none.
+func (b *blob) name() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.file == "" {
+		return ""
+	}
+	return b.sum
+}
+
+// delivery is what the copy has to offer, to be checked like anything that a source has just brought.
+func (c *copied) delivery(name string, limits policy.Limits) (d delivery, err error) {
+	problem := func(err error) (delivery, error) {
+		if _, ok := errors.AsType[policy.Problems](err); ok {
+			return delivery{}, err
+		}
+		return delivery{}, policy.Problems{{Stage: stageReading, Bundle: name, Text: "the copy of it: " + err.Error()}}
+	}
+	if c == nil || len(c.parts) == 0 {
+		return problem(errors.New("none was kept"))
+	}
+	for i, b := range c.parts {
+		raw, err := b.raw()
+		if err != nil {
+			return problem(err)
+		}
+		files, _, err := unpack(name, bytes.NewReader(raw), limits)
+		if err != nil {
+			return problem(err)
+		}
+		if i == 0 {
+			d = delivery{files: files, archive: c.archive, copy: c}
+			continue
+		}
+		if err := d.patch(name, files, limits); err != nil {
+			return problem(err)
+		}
+	}
+	return d, nil
+}
+
+// patch applies a delta to what is delivered.
+func (d *delivery) patch(name string, delta map[string][]byte, limits policy.Limits) (err error) {
+	if d.bundle == nil {
+		if d.bundle, err = policy.Read(name, newTree(d.files), limits); err != nil {
+			return err
+		}
+		d.parts = []pastPart{wholePart(d.bundle.Digest(), d.files)}
+		without := map[string][]byte{}
+		for file, content := range d.files {
+			if isData(file) {
+				d.data += int64(len(content))
+			} else {
+				without[file] = content
+			}
+		}
+		d.files = without
+	}
+	before := d.bundle.Digest()
+	if d.bundle, err = d.bundle.Patch(delta[manifestFile], delta[policy.DeltaFile]); err != nil {
+		return err
+	}
+	d.parts = append(d.parts, pastPart{digest: d.bundle.Digest(), before: before, files: delta})
+	d.data += int64(len(delta[policy.DeltaFile]))
+	return nil
+}
+
+func isData(file string) bool {
+	switch file[strings.LastIndexByte(file, '/')+1:] {
+	case "data.json", "data.yaml", "data.yml":
+		return true
+	}
+	return false
+}
+
+// filesKey names files by all that is in them: two sets of one key are the same bundle, tests and signature included.
+func filesKey(files map[string][]byte) string {
+	sum := sha256.New()
+	var length [8]byte
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		for _, part := range [][]byte{[]byte(name), files[name]} {
+			binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+			sum.Write(length[:])
+			sum.Write(part)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// pruneCopies removes the files that nothing refers to any more, and what a crash left half written.
+func pruneCopies(dir string, used map[string]bool) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var errs []error
+	for _, e := range entries {
+		sum := strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".new"), copyEnding)
+		if isDigest(sum) && !(used[sum] && e.Name() == sum+copyEnding) {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}

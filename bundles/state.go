@@ -1,0 +1,352 @@
+package bundles
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"gatehouse/policy"
+
+	"go.uber.org/zap"
+)
+
+// What a manager leaves to the one after it, at a reload in memory and at a restart on disk: the highest serials, the pins and the
+// history. All of it says which bundle, never that it is good: what becomes active of it is made of its copy again and takes all checks
+// by the configuration of that moment.
+type legacy struct {
+	Sources []sourceLegacy   `json:"sources"`
+	History []activationLeft `json:"history"` // oldest first
+	Active  uint64           `json:"active"`  // id of the activation that is active
+	Serial  uint64           `json:"serial"`  // of the last activation
+}
+
+// sourceLegacy is what is known of one source.
+type sourceLegacy struct {
+	Name    string   `json:"name"`
+	From    string   `json:"from"` // its identity
+	Highest int64    `json:"highest,omitempty"`
+	Pin     *pinLeft `json:"pin,omitempty"`
+}
+
+type pinLeft struct {
+	Use  *record `json:"use"`
+	Held string  `json:"held"`
+	What string  `json:"what,omitempty"`
+}
+
+type activationLeft struct {
+	ID       uint64    `json:"id"`
+	Before   uint64    `json:"before"`
+	Revision string    `json:"revision"`
+	Since    time.Time `json:"since"`
+	Bundles  []*record `json:"bundles"`
+}
+
+const (
+	stateFormat = "gatehouse history 1\n"
+	stateEnding = ".json"
+	stateName   = "history"
+	copiesName  = "history" // folder below Config.Dir
+	maxState    = 4 << 20
+)
+
+// identity names where a source's bundles come from: what was activated of one place says nothing about another.
+func (s *source) identity() string {
+	if s.remote != nil {
+		return s.remote.identity
+	}
+	return s.Path
+}
+
+// leave tells what the manager leaves.
+func (m *Manager) leave() *legacy {
+	l := &legacy{Serial: m.serial}
+	for _, s := range m.sources {
+		left := sourceLegacy{Name: s.Name, From: s.identity(), Highest: s.highest}
+		if s.pin != nil {
+			left.Pin = &pinLeft{Use: s.pin.use, Held: s.pin.held, What: s.pin.what}
+		}
+		l.Sources = append(l.Sources, left)
+	}
+	for _, a := range m.history {
+		l.History = append(l.History, activationLeft{a.id, a.before, a.revision, a.since,
+			slices.DeleteFunc(slices.Clone(a.list), func(r *record) bool { return r == nil })})
+	}
+	switch {
+	case m.now != nil:
+		l.Active = m.now.id
+	case m.last != nil:
+		l.Active = m.last.id
+	}
+	return l
+}
+
+// inherit takes over what was left, as far as it belongs to the sources that there are now. A source is known by where its bundles
+// come from: under another name it is the same, and another place under the same name is not.
+func (m *Manager) inherit(l *legacy) {
+	if l == nil {
+		return
+	}
+	m.history, m.last, m.serial = nil, nil, l.Serial
+	for _, s := range m.sources {
+		left, same := l.of(s, m.sources)
+		if left == nil {
+			continue
+		}
+		s.highest = max(s.highest, left.Highest) // also of another place: who moves a bundle moves its serial
+		if s.pin != nil {
+			m.release(s)
+		}
+		switch p := left.Pin; {
+		case p == nil:
+		case !same:
+			m.cfg.Logger.Warn("policy bundle no longer pinned: it comes from somewhere else now", zap.String("bundle", s.Name), zap.String("source", s.status.Source))
+		default:
+			s.hold(p.Use, p.Held, p.What)
+			m.metrics.pin(s.Name, true)
+			m.cfg.Logger.Warn("policy bundle is pinned to what was rolled back to", zap.String("bundle", s.Name), zap.String("revision", p.Use.Info.Revision))
+		}
+	}
+	for _, left := range l.History {
+		list, ok := m.placed(left.Bundles)
+		if !ok {
+			continue
+		}
+		a := &activation{id: left.ID, before: left.Before, revision: left.Revision, since: left.Since, list: list}
+		if m.history = append(m.history, a); a.id == l.Active {
+			m.last = a
+		}
+	}
+	m.bound()
+}
+
+// of finds what was left of a source. It reports whether that came from the same place.
+func (l *legacy) of(s *source, all []*source) (left *sourceLegacy, same bool) {
+	for i := range l.Sources {
+		switch o := &l.Sources[i]; {
+		case o.From == s.identity() && o.Name == s.Name:
+			return o, true
+		case o.From == s.identity():
+			left, same = o, true
+		case left == nil && o.Name == s.Name && !slices.ContainsFunc(all, func(other *source) bool { return other.identity() == o.From }):
+			left = o
+		}
+	}
+	return left, same
+}
+
+// placed puts the bundles of an activation in the order of the sources. It reports false where they are not those of the sources that
+// there are now.
+func (m *Manager) placed(records []*record) ([]*record, bool) {
+	list, used := make([]*record, len(m.sources)), 0
+	for i, s := range m.sources {
+		at := slices.IndexFunc(records, func(r *record) bool { return r.From == s.identity() && r.Info.Name == s.Name })
+		if at < 0 {
+			at = slices.IndexFunc(records, func(r *record) bool { return r.From == s.identity() })
+		}
+		if at >= 0 {
+			r := *records[at]
+			r.Info.Name = s.Name
+			list[i] = &r
+			used++
+		} else if !s.Optional {
+			return nil, false
+		}
+	}
+	return list, used == len(records)
+}
+
+// MarshalJSON and UnmarshalJSON name the copy by its files.
+func (r *record) MarshalJSON() ([]byte, error) {
+	type plain record
+	out := struct {
+		*plain
+		Archive string   `json:"archive,omitempty"`
+		Parts   []string `json:"parts"`
+	}{plain: (*plain)(r)}
+	if r.copy != nil {
+		out.Archive = r.copy.archive
+		for _, b := range r.copy.parts {
+			out.Parts = append(out.Parts, b.name())
+		}
+	}
+	return json.Marshal(out)
+}
+
+func (r *record) UnmarshalJSON(text []byte) error {
+	type plain record
+	in := struct {
+		*plain
+		Archive string   `json:"archive"`
+		Parts   []string `json:"parts"`
+	}{plain: (*plain)(r)}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	r.copy = &copied{archive: in.Archive}
+	for _, sum := range in.Parts {
+		if !isDigest(sum) {
+			return fmt.Errorf("%.80q is no digest", sum)
+		}
+		r.copy.parts = append(r.copy.parts, &blob{sum: sum})
+	}
+	return nil
+}
+
+// each calls do with every record.
+func (l *legacy) each(do func(*record) error) error {
+	for _, s := range l.Sources {
+		if s.Pin != nil {
+			if err := do(s.Pin.Use); err != nil {
+				return err
+			}
+		}
+	}
+	for _, a := range l.History {
+		for _, r := range a.Bundles {
+			if err := do(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stateFile keeps a legacy on disk.
+type stateFile struct {
+	dir     string
+	damaged error // what is wrong with the file that was found; it is to be set aside
+	written []byte
+}
+
+func (f *stateFile) store() *store    { return &store{dir: f.dir, name: stateName} }
+func (f *stateFile) copies() string   { return filepath.Join(f.dir, copiesName) }
+func (f *stateFile) path() string     { return f.store().file(stateEnding) }
+func (f *stateFile) setAside() string { return f.path() + ".damaged" }
+
+// load reads what is on disk; nil where there is nothing of use.
+func (f *stateFile) load() *legacy {
+	text, err := readLimited(f.path(), policy.Limits{Total: maxState})
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	l := &legacy{}
+	if err == nil {
+		err = l.decode(text, f.copies())
+	}
+	if err != nil {
+		f.damaged = err
+		return nil
+	}
+	return l
+}
+
+// decode takes nothing for granted: the file may have been damaged, or written by another.
+func (l *legacy) decode(text []byte, copies string) error {
+	body, ok := bytes.CutPrefix(text, []byte(stateFormat))
+	if !ok {
+		return fmt.Errorf("%w: it does not begin as one of ours", errDamaged)
+	}
+	body, sum, _ := bytes.Cut(body, []byte("\n"))
+	if want := sha256.Sum256(body); hex.EncodeToString(want[:]) != string(bytes.TrimSpace(sum)) {
+		return fmt.Errorf("%w: its checksum does not match", errDamaged)
+	}
+	if err := json.Unmarshal(body, l); err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return l.each(func(r *record) error {
+		if r == nil || r.copy == nil || !isDigest(r.Info.Digest) || len(r.copy.parts) > 1+maxDeltas {
+			return fmt.Errorf("%w: a bundle in it is not described", errDamaged)
+		}
+		for _, b := range r.copy.parts {
+			b.file = filepath.Join(copies, b.sum+copyEnding)
+		}
+		return nil
+	})
+}
+
+// save writes the copies that are referred to, then what refers to them, and removes what nothing refers to any more.
+func (f *stateFile) save(l *legacy) error {
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return err
+	}
+	used := map[string]bool{}
+	err := l.each(func(r *record) error {
+		if err := r.copy.store(f.copies()); err != nil {
+			if _, lost := errors.AsType[*fs.PathError](err); lost && errors.Is(err, fs.ErrNotExist) {
+				return nil // an earlier one whose file is gone: going back to it will say so
+			}
+			return err
+		}
+		for _, b := range r.copy.parts {
+			used[b.name()] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(l)
+	if err != nil || bytes.Equal(body, f.written) {
+		return err
+	}
+	if len(body) > maxState {
+		return fmt.Errorf("what is to be kept is larger than %d bytes: set policy.keep lower", maxState)
+	}
+	sum := sha256.Sum256(body)
+	if err := f.store().replace(stateEnding, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s%s\n%x\n", stateFormat, body, sum)
+		return err
+	}); err != nil {
+		return err
+	}
+	f.written = body
+	return pruneCopies(f.copies(), used)
+}
+
+// tellDamage says what was wrong with the file that was found, and puts it aside.
+func (m *Manager) tellDamage() {
+	if m.state == nil || m.state.damaged == nil {
+		return
+	}
+	m.stateLost = fmt.Sprintf("what was known of rollbacks, pins and serials before the start is lost: %v", m.state.damaged)
+	err := os.Rename(m.state.path(), m.state.setAside())
+	m.cfg.Logger.Error("the history of bundles on disk cannot be used, and begins anew: pins and serials of before are forgotten",
+		zap.String("file", m.state.path()), zap.String("set_aside", m.state.setAside()), zap.Error(errors.Join(m.state.damaged, err)))
+}
+
+// save keeps what must outlive the process, where that has changed. What cannot be written is told of, and tried again with the next
+// thing that happens.
+func (m *Manager) save() {
+	if !m.dirty && m.unsaved == "" {
+		return
+	}
+	l := m.leave()
+	m.legacy.Store(l)
+	m.dirty = false
+	var err error
+	if m.state == nil {
+		err = l.each(func(r *record) error { return r.copy.store("") })
+	} else {
+		err = m.state.save(l)
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != m.unsaved {
+		m.cfg.Logger.Error("the history of bundles cannot be kept on disk: a restart would not know of a rollback", zap.Error(err))
+	}
+	m.unsaved = text
+	m.tellDegraded()
+}

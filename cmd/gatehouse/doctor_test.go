@@ -1,0 +1,30 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestExamplesAreHealthy holds the configurations that people copy against the doctor.
+func TestExamplesAreHealthy(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*/envoy.yaml")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("the examples are gone: %v (%v)", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := examine(file, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		if err := found.print(&out); err != nil {
+			t.Errorf("%v:\n%s", err, out.String())
+		}
+	}
+}

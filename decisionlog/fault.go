@@ -1,0 +1,93 @@
+package decisionlog
+
+import (
+	"encoding/binary"
+	"runtime/debug"
+
+	"go.uber.org/zap"
+)
+
+// A file that somebody cuts off has nothing left to be mapped: whoever touches the mapping behind its new end gets SIGBUS, which ends a Go
+// process. So every access to a mapping runs where a fault is a panic (debug.SetPanicOnFault, which is per goroutine and costs nothing), and
+// recovers from that one panic. A segment that faults is given up: nothing more is appended to it, and what cannot be read of it is a gap.
+
+// faulted tells whether a recovered value is such a fault. Every other panic goes on.
+func faulted(p any) bool {
+	if p == nil {
+		return false
+	}
+	if fault, ok := p.(interface {
+		error
+		Addr() uintptr
+	}); ok && fault.Addr() != 0 {
+		return true
+	}
+	panic(p)
+}
+
+// guarded runs what touches a mapping, and reports whether it got through.
+func guarded(f func()) (ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { ok = !faulted(recover()) }()
+	f()
+	return true
+}
+
+// put fills what was reserved at off and makes it valid. It returns false where the segment's file has been cut off.
+func (s *segment) put(off uint64, kind uint32, payload []byte) (ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			ok = !faulted(p)
+		}
+	}()
+	at := s.data[off : off+frameSize(len(payload))]
+	binary.LittleEndian.PutUint32(at[4:], s.sum(kind, payload))
+	binary.LittleEndian.PutUint32(at[8:], kind)
+	binary.LittleEndian.PutUint32(at[12:], frameMagic)
+	copy(at[frameHeader:], payload)
+	s.length(off).Store(uint32(len(payload)))
+	return true
+}
+
+// retire lets nobody append to a segment any more. What was reserved before is still written.
+func (s *segment) retire() {
+	if s.old || s.retired.Swap(true) {
+		return
+	}
+	if off := s.tail.Add(sealed) - sealed; off <= s.size() {
+		s.end.Store(off)
+	}
+}
+
+// giveUp is for a segment whose file was cut off: it is retired, and another one is made.
+func (sp *spool) giveUp(s *segment) {
+	s.retire()
+	if s.lost.Swap(true) {
+		return
+	}
+	sp.damages.Add(1)
+	sp.note("a segment was cut off while it was in use")
+	sp.log.Error("a segment of the decision log's spool was cut off while it was in use; what it had that no sink has yet is lost",
+		zap.String("segment", s.path))
+	poke(sp.low)
+}
+
+// cutOff passes what cannot be read any more of the segment that the writer is in.
+func (w *writer) cutOff() {
+	s := w.cur.s
+	w.spool.giveUp(s)
+	end := min(s.end.Load(), s.size())
+	g := gap{since: w.cur.last, segment: segmentName(s)}
+	if g.since.IsZero() {
+		g.since = s.made
+	}
+	g.until = w.log.cfg.Clock()
+	if end > w.cur.off {
+		g.damaged = end - w.cur.off
+		w.cur.off = end
+	}
+	if g.damaged > 0 {
+		w.damage(g)
+	}
+}

@@ -1,0 +1,191 @@
+package decisionlog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// noteFor is how long is said what was mended.
+const noteFor = time.Minute
+
+// look finds out what others did to the spool's folder while it was in use, and mends it: a folder that is gone is made again, and
+// locked; segments that lost their names are appended to no longer (what they have is still read); positions are saved anew. Only the keeper
+// calls it.
+func (sp *spool) look() {
+	err := sp.settleIn()
+	wrong := ""
+	if err != nil {
+		wrong = err.Error()
+	}
+	sp.mu.Lock()
+	changed := sp.wrong != wrong
+	sp.wrong = wrong
+	sp.mu.Unlock()
+	if changed && wrong != "" {
+		sp.log.Error("the decision log's spool cannot use its folder; will keep trying", zap.String("dir", sp.dir), zap.Error(err))
+	}
+	if wrong != "" {
+		return // what has lost its name is better than nothing
+	}
+	for s := sp.current.Load(); s != nil; s = s.next.Load() {
+		sp.inspect(s)
+	}
+	if err := sp.replace(); err != nil {
+		sp.log.Error("saving the decision log's positions anew", zap.String("dir", sp.dir), zap.Error(err))
+	}
+}
+
+// settleIn makes the folder again where it is gone, and takes the lock of one that has come into its place.
+func (sp *spool) settleIn() error {
+	now, err := os.Stat(sp.dir)
+	if err == nil && !now.IsDir() {
+		return fmt.Errorf("%s is no folder: remove what is in its place", sp.dir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil && os.SameFile(now, sp.home) {
+		return nil
+	}
+	if err := os.MkdirAll(sp.dir, 0o700); err != nil {
+		return fmt.Errorf("making the folder again: %w", err)
+	}
+	lock, err := lockFile(filepath.Join(sp.dir, "lock"))
+	if err != nil {
+		return err
+	}
+	if now, err = os.Stat(sp.dir); err != nil {
+		lock.Close()
+		return err
+	}
+	sp.mu.Lock()
+	sp.lock.Close()
+	sp.lock, sp.home = lock, now
+	sp.mu.Unlock()
+	sp.log.Warn("the folder of the decision log's spool was removed or replaced; it is in use again", zap.String("dir", sp.dir))
+	sp.note("the folder was removed while it was in use, and made again")
+	return nil
+}
+
+// inspect retires a segment that has lost its name, or a part of its file.
+func (sp *spool) inspect(s *segment) {
+	if s.file == nil || s.old || s.unnamed || s.retired.Load() {
+		return
+	}
+	info, err := s.file.Stat()
+	if err != nil {
+		return // closed: the sinks have it
+	}
+	if uint64(info.Size()) < s.size() {
+		sp.giveUp(s)
+		return
+	}
+	if named, err := os.Lstat(s.path); err == nil && os.SameFile(named, info) {
+		return
+	}
+	s.unnamed = true // the sinks get what it has; a kill would cost that
+	sp.log.Warn("a segment of the decision log's spool was removed while it was in use", zap.String("segment", s.path))
+	sp.note("a segment was removed while it was in use")
+}
+
+// free is the first number from the given one on that no other file has. A folder that was moved away and back may have some.
+func (sp *spool) free(number uint64) uint64 {
+	for range 1 << 16 {
+		info, err := os.Lstat(segmentPath(sp.dir, number))
+		if err != nil || !info.Mode().IsRegular() {
+			break
+		}
+		number++
+	}
+	return number
+}
+
+// remove takes a segment's name off the disk, if it is still this one's.
+func (s *segment) remove() error {
+	if s.path == "" || s.file == nil {
+		return nil
+	}
+	mine, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Lstat(s.path)
+	if err != nil || !os.SameFile(mine, named) {
+		return nil // somebody was faster
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// replace makes the positions' files again that are not where they were.
+func (sp *spool) replace() error {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	var errs []error
+	for sink, r := range sp.known {
+		errs = append(errs, r.pos.replace(sp.dir, sink))
+	}
+	return errors.Join(errs...)
+}
+
+// replace makes the file again if it is not where it was, and saves what it is to say.
+func (p *position) replace(dir, sink string) error {
+	path := filepath.Join(dir, positionFile+sink)
+	mine, err := p.file.Stat()
+	if err != nil {
+		return nil // it has been closed: this is the end
+	}
+	if named, err := os.Lstat(path); err == nil && os.SameFile(mine, named) {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	p.file.Close()
+	p.file = f
+	if !p.known {
+		return nil
+	}
+	// Both slots: the file may be an older one of ours, with a place of that time.
+	return errors.Join(p.save(), p.save())
+}
+
+// note says for a while what was mended.
+func (sp *spool) note(text string) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.noted, sp.notedAt = text, time.Now()
+}
+
+// stuckFor is how long there has been no further segment.
+func (sp *spool) stuckFor() time.Duration {
+	if ns := sp.since.Load(); ns != 0 {
+		return time.Duration(time.Now().UnixNano() - ns)
+	}
+	return 0
+}
+
+// degraded says what is wrong with the spool.
+func (sp *spool) degraded() (list []string) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	switch {
+	case sp.wrong != "":
+		list = append(list, "the spool cannot use its folder: "+sp.wrong)
+	case sp.lastErr != "":
+		list = append(list, "the spool has no room: "+sp.lastErr)
+	}
+	if sp.noted != "" && time.Since(sp.notedAt) < noteFor {
+		list = append(list, "the spool: "+sp.noted)
+	}
+	return list
+}

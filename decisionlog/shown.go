@@ -1,0 +1,46 @@
+package decisionlog
+
+import "sync"
+
+// Shown makes texts about a request fit for others than the log: operators' events, traces, a terminal. What the log leaves out is left out
+// there too.
+type Shown struct{ o *packing }
+
+// defaultPacker is for who has no log.
+var defaultPacker = sync.OnceValue(func() *packer { return &packer{redact: newRedactor(Redact{})} })
+
+// Shown is for a request with this path, with its query, and these headers. A nil Log knows what every log leaves out.
+func (l *Log) Shown(path string, headers []Header) Shown {
+	p := defaultPacker()
+	if l != nil {
+		p = &l.packer
+	}
+	return p.shown(path, headers)
+}
+
+// Shown is Log.Shown for a log that is not there.
+func (r Redact) Shown(path string, headers []Header) Shown {
+	return (&packer{redact: newRedactor(r)}).shown(path, headers)
+}
+
+func (p *packer) shown(path string, headers []Header) Shown {
+	o := &packing{packer: p}
+	o.knowSecrets(&Entry{Path: path, Input: Input{Headers: headers}})
+	o.deep = len(o.known.list) > 0
+	return Shown{o}
+}
+
+// Text is a text without secrets.
+func (s Shown) Text(text string) string { return s.o.hide(s.o.redact.text(text)) }
+
+// Path is a path, or a URL, without secrets.
+func (s Shown) Path(path string) string { return s.o.hidePlace(s.o.redact.url(path)) }
+
+// Header is the value of a header without secrets.
+func (s Shown) Header(name, value string) string {
+	clean := s.o.redact.headerValue(name)
+	if clean == nil {
+		return redacted
+	}
+	return s.o.hide(clean(value))
+}

@@ -1,0 +1,5 @@
+//go:build !full
+
+package gate_test
+
+const bodies = 3000

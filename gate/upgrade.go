@@ -1,0 +1,113 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"gatehouse/policy"
+	"gatehouse/routes"
+)
+
+// An application's server hands a request that upgrades to a WebSocket to another router than a GET for the same path, and
+// servers disagree about which request that is: uvicorn wants Connection to list "upgrade" and Upgrade to be "websocket", daphne
+// looks at Upgrade alone, gunicorn at neither. A request that all of them read alike goes on, as one or the other; the rest is refused.
+//
+// Envoy shows an upgrade of HTTP/1.1 as it came (GET, Upgrade, Connection), and an extended CONNECT of HTTP/2 (RFC 8441) in the
+// same way. It joins header lines of one name.
+
+var errUpgrade = errors.New("the request may or may not open a WebSocket: Upgrade, Connection and Sec-WebSocket-Key do not agree")
+
+// tableMethod is the method by which a route table is asked: the request's own, or routes.WebSocket.
+func tableMethod(req *Request) (string, error) {
+	if len(req.Method) >= len(routes.WebSocket) && strings.EqualFold(req.Method, routes.WebSocket) {
+		return "", fmt.Errorf("%s is no method of HTTP: it stands for upgrades in route tables", routes.WebSocket)
+	}
+	if !isUpgrade(req) {
+		return req.Method, nil
+	}
+	var upgrades, connections int
+	clear := req.Method == http.MethodGet
+	for i := range req.Headers {
+		switch h := &req.Headers[i]; h.Name {
+		case "upgrade":
+			upgrades++
+			clear = clear && strings.EqualFold(h.Value, "websocket")
+		case "connection":
+			connections++
+			clear = clear && listsToken(h.Value, "upgrade")
+		case ":protocol":
+			clear = false
+		}
+	}
+	if !clear || upgrades != 1 || connections != 1 {
+		return "", errUpgrade
+	}
+	return routes.WebSocket, nil
+}
+
+// isUpgrade reports whether anything about the request speaks of a WebSocket.
+func isUpgrade(req *Request) bool {
+	for i := range req.Headers {
+		switch h := &req.Headers[i]; h.Name {
+		case "upgrade", ":protocol":
+			if mentions(h.Value, "websocket") {
+				return true
+			}
+		case "sec-websocket-key":
+			return true
+		}
+	}
+	return false
+}
+
+// mentions reports whether s contains the word, in any case of ASCII letters.
+func mentions(s, word string) bool {
+	for i := 0; i+len(word) <= len(s); i++ {
+		if strings.EqualFold(s[i:i+len(word)], word) {
+			return true
+		}
+	}
+	return false
+}
+
+// listsToken reports whether a comma-separated list has the token.
+func listsToken(list, token string) bool {
+	for item := range strings.SplitSeq(list, ",") {
+		if strings.EqualFold(strings.Trim(item, " \t"), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// askAll asks the rule of each route that may take the request: the application passes a route by where its own code refuses a
+// parameter. All of them must allow, and alike, for nobody knows which of them serves it. The first that does not is the answer.
+func (g *Gate) askAll(ctx context.Context, c *call) error {
+	first := c.match
+	if err := g.ask(ctx, c); err != nil {
+		return err
+	}
+	decision, rule, remembered := c.decision, c.rule, c.remembered
+	for _, other := range first.Also {
+		c.match = other
+		if err := g.ask(ctx, c); err != nil {
+			return err
+		}
+		if !alike(decision, c.decision) {
+			return fail(PolicyError, fmt.Errorf("routes %q and %q may both take the request, and their rules allow it with different headers or "+
+				"query parameters", first.Route.Template, other.Route.Template))
+		}
+	}
+	c.match, c.decision, c.rule, c.remembered = first, decision, rule, remembered
+	return nil
+}
+
+// alike reports whether two decisions do the same to a request.
+func alike(a, b policy.Decision) bool {
+	a.Result, a.Kept, b.Result, b.Kept = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b)
+}

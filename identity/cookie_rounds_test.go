@@ -1,0 +1,5 @@
+//go:build !full
+
+package identity_test
+
+const cookieRounds = 4_000 // Cookie headers that are put to the frameworks

@@ -1,0 +1,98 @@
+package policy
+
+import (
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// leftOut stands in the text of an error for what may be a value.
+const leftOut = "[redacted]"
+
+// errorText is the text of one of OPA's errors: bundle, file, line, which built-in failed, and why, but for the values that it failed on. These
+// are a client's as often as not, and where errors go, secrets do not.
+func errorText(err error) string {
+	e, ok := err.(*topdown.Error)
+	if !ok {
+		return withoutOperands(err.Error())
+	}
+	if e.Code == topdown.ConflictErr || e.Code == topdown.CancelErr { // these name rules only
+		return oneLine(e.Error())
+	}
+	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message), Location: e.Location}
+	return oneLine(public.Error())
+}
+
+// builtinMessage is the message of a built-in, which begins with its name, without values.
+func builtinMessage(message string) string {
+	name, rest, ok := strings.Cut(message, ": ")
+	if !ok || strings.ContainsAny(name, " \t\n\"'") {
+		return withoutOperands(message)
+	}
+	return name + ": " + withoutOperands(rest)
+}
+
+// withoutOperands leaves the words of a message that built-ins and Go's parsers use themselves. All others may be a part of a value, whether they
+// are quoted or not.
+func withoutOperands(message string) string {
+	const most = 4 << 10
+	if len(message) > most {
+		message = message[:most]
+	}
+	if i := strings.LastIndex(message, disallowed); i >= 0 { // the configuration is to be changed for this one
+		if host := message[i+len(disallowed):]; isHost(host) {
+			return strings.TrimPrefix(withoutOperands(message[:i])+" "+disallowed+host, " ")
+		}
+	}
+	var out []string
+	counts := false // the word before is one that a number follows
+	for word := range strings.FieldsSeq(message) {
+		bare := strings.ToLower(strings.Trim(word, "\"'`.,:;()[]{}"))
+		switch {
+		case words[bare], counts && len(bare) <= 4 && strings.Trim(bare, "0123456789") == "":
+			out = append(out, word)
+		case len(out) == 0 || out[len(out)-1] != leftOut:
+			out = append(out, leftOut)
+		}
+		counts = counted[bare]
+	}
+	return strings.Join(out, " ")
+}
+
+// disallowed is what OPA says of a host that policy.capabilities does not name.
+const disallowed = "disallowed host: "
+
+func isHost(s string) bool {
+	return s != "" && len(s) <= 253 && strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") == ""
+}
+
+func wordSet(list string) map[string]bool {
+	out := map[string]bool{"": true}
+	for word := range strings.FieldsSeq(list) {
+		out[word] = true
+	}
+	return out
+}
+
+// counted are the words behind which a small number says where, not what.
+var counted = wordSet("operand line column byte bytes length position index offset")
+
+// words are those of the messages of OPA's built-ins and of the parsers behind them.
+var words = wordSet(`
+	a an and are as at be been but by can cannot could did does each either empty end expected exceeded extra failed for found from got greater has have
+	if in into is it less limit longer looking match maximum minimum missing more must negative no non not number numbers of off on one only or out outside
+	over positive produced range required should single some supported than that the them there this time timeout to too two under unexpected unknown
+	unless unsupported valid value values was were when which while with within without wrong zero
+	address aes alg algorithm amount array arrays attribute base64 base64url big boolean builtin byte bytes call cast certificate certificates character
+	characters cidr code column compile compiler conflict conflicting constraint constraints context conversion convert csr data date day deadline decode
+	decoded delimiter digit digits disallowed divide division document dns duplicate duration element elements encode encoded encoding error error(s) errors
+	escape evaluate evaluation exponent expression external field fields file float float64 format fraction function given glob graphql grpc header headers
+	hex hour http host illegal input int int64 integer integers interface internal invalid ip ipv4 ipv6 iteration json json-patch jwk jwks jws jwt jwe key keys
+	last layout leading length level line list literal location lookup malformed marshal mask memory merge minute missing modulo month name nanoseconds
+	negation nested network null object objects offset op operand operands operation operator operator: overflow panic padding param parameter parameters
+	parse parsed parseduration parsefloat parseint parser parsing patch path pattern payload pem permitted policy position precision prefix private public
+	query quote rate read recursion ref reference refused regex regexp regular remote repeat repetition representation request requested response result
+	rsa rule rules schema scope second seconds semver separator separators sequence server set sets sha256 shape signature size source standard stack start
+	starts statement step strconv.atoi strconv.parsebool strconv.parsefloat strconv.parseint strconv.parseuint string strings struct syntax term textual token
+	tls trailing type types underflow unit units unix unmarshal unrecognized unsigned unterminated url utf-8 uuid variable verification verified verify
+	loading disabled signed authority eof closed i/o version whitespace year yaml yet zone connection reset refused: dial tcp lookup:`)

@@ -1,0 +1,144 @@
+package routes_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"gatehouse/routes"
+)
+
+// importApp reads an application of testdata, and the table that comes back from its own text.
+func importApp(t *testing.T, app routes.PythonApp) (*routes.Table, string) {
+	t.Helper()
+	app.Python, app.Dir = python(t), apps(t)
+	table, notices, err := routes.ImportPython(t.Context(), app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _, err := routes.Parse("routes.yaml", table.YAML())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, table.YAML())
+	}
+	text := ""
+	for _, n := range notices {
+		text += n.String() + "\n"
+	}
+	return again, text
+}
+
+// TestMiddlewareThatChangesTheRoute: what may lead a request to another route than its path says makes the table refuse, and what
+// does not leaves it alone.
+func TestMiddlewareThatChangesTheRoute(t *testing.T) {
+	for _, framework := range []struct{ name, module string }{{routes.FastAPI, "middleware_asgi"}, {routes.Flask, "middleware_wsgi"}} {
+		table, notices := importApp(t, routes.PythonApp{Framework: framework.name, Target: framework.module + ":everything()"})
+		for kind, want := range map[string]routes.Outcome{"changed": routes.Refused, "same": routes.Matched} {
+			for _, name := range namesIn(t, framework.module, strings.ToUpper(kind)) {
+				path := "/" + kind + "/" + strings.ReplaceAll(name, " ", "-") + "/public"
+				if m := table.Match("GET", "x", path); m.Outcome != want {
+					t.Errorf("%s %s: %s, want %s", framework.name, path, m.Outcome, want)
+				}
+			}
+		}
+		if t.Failed() {
+			t.Logf("%s\n%s", notices, table.YAML())
+		}
+		if outside, _ := importApp(t, routes.PythonApp{Framework: framework.name, Target: framework.module + ":outside()"}); outside.Match("GET", "x", "/public").Outcome != routes.Refused {
+			t.Errorf("%s: %s", framework.name, outside.YAML())
+		}
+		if framework.name != routes.FastAPI {
+			continue
+		}
+		for _, name := range namesIn(t, framework.module, "BELOW") {
+			below := "/below/" + strings.ReplaceAll(name, " ", "-")
+			for path, want := range map[string]routes.Outcome{"/public": routes.Matched, "/sub/public": routes.Refused, "/sub/x": routes.Refused} {
+				if m := table.Match("GET", "x", below+path); m.Outcome != want {
+					t.Errorf("%s: %s, want %s\n%s", below+path, m.Outcome, want, table.YAML())
+				}
+			}
+		}
+	}
+}
+
+// namesIn are the keys of a dictionary in a module of testdata: its lines that begin like entries.
+func namesIn(t *testing.T, module, dict string) []string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/apps/" + module + ".py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, ok := strings.Cut(string(text), "\n"+dict+" = {")
+	if body, _, _ = strings.Cut(body, "}\n"); !ok || body == "" {
+		t.Fatalf("no %s in %s", dict, module)
+	}
+	var names []string
+	for i, part := range strings.Split(body, `"`) {
+		if i%2 == 1 && !strings.HasPrefix(part, "/") {
+			names = append(names, part)
+		}
+	}
+	return names
+}
+
+func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
+	for middleware, want := range map[string]routes.Outcome{
+		"Plain": routes.Matched, "plain_function": routes.Matched, "Base": routes.Matched,
+		"ByHost": routes.Refused, "Named": routes.Refused, "Path": routes.Refused, "Method": routes.Refused, "Calls": routes.Refused,
+		"CallsMatch": routes.Refused, "Meta": routes.Refused, "Inherits": routes.Refused, "function": routes.Refused,
+	} {
+		t.Run(middleware, func(t *testing.T) {
+			t.Setenv("DJANGOMW", "djangomw.mw."+middleware)
+			table, notices := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+			if m := table.Match("GET", "x", "/public/"); m.Outcome != want {
+				t.Errorf("%s, want %s\n%s\n%s", m.Outcome, want, notices, table.YAML())
+			}
+		})
+	}
+	t.Run("django-hosts", func(t *testing.T) {
+		t.Setenv("DJANGOMW", "django_hosts.middleware.HostsRequestMiddleware")
+		table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+		if m := table.Match("GET", "x", "/public/"); m.Outcome != routes.Refused || !strings.Contains(m.Route.Unsupported, "urlconf") {
+			t.Errorf("%s\n%s", m.Outcome, table.YAML())
+		}
+	})
+	t.Run("WSGI_APPLICATION", func(t *testing.T) {
+		for name, want := range map[string]routes.Outcome{"changed": routes.Refused, "same": routes.Matched} {
+			t.Setenv("DJANGOMW_WSGI", "djangomw.mw."+name+"_wsgi")
+			table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+			if m := table.Match("GET", "x", "/public/"); m.Outcome != want {
+				t.Errorf("%s: %s\n%s", name, m.Outcome, table.YAML())
+			}
+		}
+	})
+	t.Run("trusted", func(t *testing.T) {
+		t.Setenv("DJANGOMW", "djangomw.mw.ByHost djangomw.mw.Path")
+		for want, trust := range map[routes.Outcome][]string{
+			routes.Matched: {"djangomw.mw.ByHost", "djangomw.mw.Path"}, routes.Refused: {"djangomw.mw.ByHost"},
+		} {
+			table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings", Trust: trust})
+			if m := table.Match("GET", "x", "/public/"); m.Outcome != want {
+				t.Errorf("%v: %s\n%s", trust, m.Outcome, table.YAML())
+			}
+		}
+	})
+}
+
+// TestMountedApplications: what is mounted below a prefix has its own routes where they can be read, and one for all of them where not.
+func TestMountedApplications(t *testing.T) {
+	flask, _ := importApp(t, routes.PythonApp{Framework: routes.Flask, Target: "middleware_wsgi:dispatched()"})
+	asgi, notices := importApp(t, routes.PythonApp{Framework: routes.FastAPI, Target: "middleware_asgi:wsgi()"})
+	for _, tt := range []struct {
+		table      *routes.Table
+		path, want string
+	}{
+		{flask, "/admin", "match /admin"}, {flask, "/sub/admin", "match /sub/admin"}, {flask, "/sub/x", "404"}, {flask, "/odd/admin", "refused"},
+		{flask, "/foreign/x", "match /foreign/<path:path> path=x"}, {asgi, "/public", "match /public"}, {asgi, "/flask/x", "match /flask/{path:path} path=x"},
+	} {
+		if got := told(tt.table.Match("GET", "x", tt.path)); got != tt.want {
+			t.Errorf("%s: %s, want %s\n%s", tt.path, got, tt.want, tt.table.YAML())
+		}
+	}
+	if !strings.Contains(notices, "WSGIMiddleware is mounted there") {
+		t.Errorf("notices: %s", notices)
+	}
+}

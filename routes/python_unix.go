@@ -1,0 +1,14 @@
+//go:build unix
+
+package routes
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// ownGroup has a command, with whatever it starts, end with its context.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+}
