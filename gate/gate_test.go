@@ -333,7 +333,7 @@ func TestLogShowsWhatThePolicyCouldRead(t *testing.T) {
 	full.Extensions, full.RouteMetadata = map[string]string{"k": "v"}, map[string]any{"filterMetadata": map[string]any{"x": []any{json.Number("1"), nil, true}}}
 	full.TLS, full.RawHeader = &gate.TLSSession{SNI: "example.com"}, true
 	full.As = &identity.Identity{Type: identity.TypeJWT, Identity: "vera", Subject: "vera", Issuer: "i", Roles: []string{"viewer"}, Scopes: []string{"a", "b"}, Authenticated: true}
-	for name, req := range map[string]*gate.Request{"bare": get("/"), "without a tls name": {Method: "GET", Path: "/a//", TLS: &gate.TLSSession{}}, "full": full} {
+	for name, req := range map[string]*gate.Request{"bare": get("/"), "without a tls name": {Method: "GET", Path: "/a//", TLS: &gate.TLSSession{}}, "a redirect": get("/orders/17/"), "full": full} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "decisions.log")
 			log, err := decisionlog.New(decisionlog.Config{File: file})
@@ -344,7 +344,7 @@ func TestLogShowsWhatThePolicyCouldRead(t *testing.T) {
 			ended := make(chan error)
 			go func() { ended <- log.Run(ctx) }()
 			s := settings()
-			s.Log, s.Paths.Compat, s.Apps[0].AllowUnmatched = log, true, true
+			s.Log, s.Paths.Compat, s.Apps[0].AllowUnmatched, s.Apps[0].Redirects = log, true, true, true
 			g := open(t, s, compile(t, "package envoy.authz\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"input\": input}}"))
 			if err := g.Publish(ctx, func(v *gate.View) { v.Routes = map[string]*routes.Table{"": table} }); err != nil {
 				t.Fatal(err)
@@ -369,6 +369,9 @@ func TestLogShowsWhatThePolicyCouldRead(t *testing.T) {
 			var logged, seen any
 			if err := errors.Join(json.Unmarshal(line.Input, &logged), json.Unmarshal(want, &seen)); err != nil {
 				t.Fatal(err)
+			}
+			if name == "a redirect" && !strings.Contains(string(line.Input), `"redirect":true`) {
+				t.Errorf("the log does not say that it is a redirect: %s", line.Input)
 			}
 			if !reflect.DeepEqual(logged, seen) {
 				t.Errorf("the log says\n%s\nthe policy saw\n%s", line.Input, want)

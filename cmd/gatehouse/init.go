@@ -55,6 +55,9 @@ served and never changed. All of it is tried before any of it is written. A file
 				return err
 			}
 			table, notices, err := from.read(c.Context(), target, o.python)
+			if c.Context().Err() != nil {
+				return errInterrupted
+			}
 			if err != nil {
 				return err
 			}

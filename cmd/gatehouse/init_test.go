@@ -93,6 +93,7 @@ func activated(t *testing.T, dir string) *gate.Gate {
 	if err != nil || len(doc.errs) > 0 {
 		t.Fatal(err, doc.errs)
 	}
+	cfg.StateDir = "" // it belongs to one process, and some tests have several of these
 	e, policyErr, err := validated(t, cfg)
 	if err != nil || policyErr != nil {
 		t.Fatal(err, policyErr)
