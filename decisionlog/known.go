@@ -191,7 +191,8 @@ func (k *knownSecrets) takeBuffer() []byte {
 	return nil
 }
 
-// hasEscape reports whether there is an escape that appendUnescaped takes away.
+// hasEscape reports whether there is an escape behind which a secret may be: one of a control character is none, and bytes of a packed entry
+// often look like that.
 func hasEscape(b []byte, sign byte) bool {
 	for i := 0; i+1 < len(b); i++ {
 		at := bytes.IndexByte(b[i:], sign)
@@ -200,7 +201,7 @@ func hasEscape(b []byte, sign byte) bool {
 		}
 		i += at
 		next := b[i+1]
-		if sign == '%' && i+2 < len(b) && isHex(next) && isHex(b[i+2]) || sign != '%' && strings.IndexByte(`"'/\uxnrtbfav`, next) >= 0 {
+		if sign == '%' && i+2 < len(b) && isHex(next) && isHex(b[i+2]) || sign != '%' && (next == '"' || next == '\'' || next == '/' || next == '\\' || i+3 < len(b) && (next == 'u' || next == 'x') && isHex(b[i+2]) && isHex(b[i+3])) {
 			return true
 		}
 	}

@@ -248,7 +248,7 @@ func TestShapes(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"the basic plan", "the bearer token is missing", "unexpected token: x", "code=200", "eyewitness.news.example.com", "12:30:00", "http://example.com:8080/a@b", "q=0.9,*/*;q=0.8",
+	for _, text := range []string{"the basic plan", "the bearer token is missing", "unexpected token: x", "bad_credential: bad credential: api key is cut off", "code=200", "eyewitness.news.example.com", "12:30:00", "http://example.com:8080/a@b", "q=0.9,*/*;q=0.8",
 		"a%20b", `W/"abc"`, "max-age=0", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36", "By=spiffe://a/b;Hash=1234;Subject=\"CN=a\"", "newline.newly.news"} {
 		e := &decisionlog.Entry{DecisionID: "d", Path: "/a", Asked: true}
 		header(e, "x-note", text)

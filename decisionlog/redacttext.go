@@ -295,8 +295,8 @@ func isCredential(scheme, value string, all bool) bool {
 	return strings.Contains(decodeBase64(value), ":") || strings.ContainsAny(value, "0123456789=/+")
 }
 
-// inSentences are names that errors have before a colon: unexpected token: ...
-var inSentences = wordsOf("token tokens secret signature assertion jwt sig code session credentials")
+// beforeColons are names of one word whose value may follow a colon. Others stand in sentences: bad credential: api key is cut off.
+var beforeColons = wordsOf("password passwd pwd passphrase apikey authorization cookie")
 
 // pairs redacts values by the names before them. In a URL's query those of queries count too.
 func (r *redactor) pairs(v string) string {
@@ -328,7 +328,7 @@ func (r *redactor) pairs(v string) string {
 			value = v[m[10]:m[11]]
 		}
 		// A colon behind some words is a sentence's as often as not.
-		sentence := colon && strings.Trim(quote, "\\ \t\r\n") == "" && inSentences[strings.ToLower(name)]
+		sentence := colon && strings.Trim(quote, "\\ \t\r\n") == "" && !strings.ContainsAny(name, "-_") && strings.IndexAny(value, "\"'\\") != 0 && !beforeColons[strings.ToLower(name)]
 		if sentence || strings.HasPrefix(strings.TrimLeft(value, `\"'`), redacted) || !header && !r.secretName(name, names) {
 			out.WriteString(v[from:m[7]])
 			from = m[7]

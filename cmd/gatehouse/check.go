@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
 )
@@ -190,7 +191,7 @@ func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 	}
 	fmt.Fprintln(&b, verdict(answer))
 	line("reason", "%s", told(answer))
-	line("cause", "%s", cause(answer))
+	line("cause", "%s", cause(a, answer))
 	line("caller", "%s", a.who())
 	line("app", "%s", answer.Trace.App)
 	if r := answer.Trace.Match.Route; r != nil {
@@ -233,11 +234,11 @@ func verdict(answer *gate.Answer) string {
 	return fmt.Sprintf("deny %d %s", answer.Status, answer.Reason)
 }
 
-// cause is why it came to a verdict, for operators.
-func cause(answer *gate.Answer) string {
+// cause is why it came to a verdict, for operators: without the secrets of the request.
+func cause(a *attempt, answer *gate.Answer) string {
 	switch {
 	case answer.Trace.Cause != nil:
-		return answer.Trace.Cause.Error()
+		return decisionlog.Redact{}.Shown(a.path, a.headers).Text(answer.Trace.Cause.Error())
 	case answer.Trace.Asked == "" && answer.Allow:
 		return "bypass: let through before any credential or policy is looked at"
 	}
@@ -303,7 +304,7 @@ func printJSON(w io.Writer, a *attempt, answer *gate.Answer, why *explained) err
 
 // resultOf is an answer for scripts.
 func resultOf(a *attempt, answer *gate.Answer) checkResult {
-	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: told(answer), Cause: cause(answer),
+	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: told(answer), Cause: cause(a, answer),
 		DryRun: answer.DryRun, Caller: callerOf(a.as), App: answer.Trace.App, Rule: answer.Trace.Asked, Revision: answer.Trace.Revision,
 		Removed: answer.Remove, Body: answer.Body}
 	if r := answer.Trace.Match.Route; r != nil {

@@ -38,7 +38,7 @@ func (t *trial) explain(ctx context.Context, a *attempt, answer *gate.Answer, se
 		})
 	}
 	if found.Policy == nil {
-		out.Stopped = cause(answer)
+		out.Stopped = cause(a, answer)
 		out.Caller = unknown(answer.Reason.String())
 		if found.Identity.Type != "" {
 			out.Caller = a.caller(&found.Identity)

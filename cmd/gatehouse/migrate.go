@@ -28,7 +28,7 @@ func migrateCommand() *cobra.Command {
 		Short: "Turn the configuration of an OPA with opa-envoy-plugin into a gatehouse.yaml",
 		Long: `Reads the configuration file of an OPA that runs opa-envoy-plugin and writes the gatehouse.yaml that does the same.
 Each setting that has no counterpart is named on standard error, and in a comment of the result, with its line and with
-what to do instead. With the policy at hand (--bundle, as given to opa run, or file:// bundles of the configuration) it
+what to do instead. Secrets stand in no output: where OPA's file has one, it is said which file to put it into. With the policy at hand (--bundle, as given to opa run, or file:// bundles of the configuration) it
 also says what of the policy Gatehouse would refuse, such as built-in functions that are off by default.
 
 Relative paths in the OPA configuration, and those given to --bundle, are relative to the current directory.`,
@@ -73,7 +73,22 @@ type migration struct {
 	labels       []labelled
 	bundles      []bundleConfig
 	remote       []remoteBundle
-	services     map[string]service
+	fetched      []migratedBundle
+	bundleNames  []string // of those
+	services     map[string]*service
+	serviceNames []string // in their order
+	keys         map[string]*opaKey
+	keyNames     []string
+	logs, state  setting           // decision_logs and status
+	local        []setting         // signing of bundles that are paths
+	localNames   map[string]string // their names here, by OPA's
+	signed       map[string]string // their signing here, by their names
+	sink         []string          // of a server for decisions
+	status       []string
+	stateDir     string
+	persist      bool     // something needs state_dir
+	files        []beside // that are written with the result
+	output       string
 	variables    map[string]bool // environment variables already noted
 }
 
@@ -83,12 +98,6 @@ type traces struct {
 	otlp     string
 	insecure bool
 	ratio    float64
-}
-
-// service is what of an OPA service matters for the bundles that come from it.
-type service struct {
-	url string
-	oci bool
 }
 
 type remoteBundle struct {
@@ -134,7 +143,8 @@ func (s setting) name() string { return s.path[len(s.path)-1] }
 
 // newMigration reads an OPA configuration. What no OPA would start with is an error, all of it at once.
 func newMigration(file, output string, dirs []string) (*migration, error) {
-	m := &migration{file: file, dir: ".", grpc: ":9191", decision: "envoy/authz/allow", message: "4MiB", services: map[string]service{}, variables: map[string]bool{}}
+	m := &migration{file: file, dir: ".", grpc: ":9191", decision: "envoy/authz/allow", message: "4MiB", output: output, services: map[string]*service{},
+		keys: map[string]*opaKey{}, localNames: map[string]string{}, signed: map[string]string{}, variables: map[string]bool{}}
 	if output != "-" {
 		m.dir = filepath.Dir(output)
 	}
@@ -149,12 +159,14 @@ func newMigration(file, output string, dirs []string) (*migration, error) {
 	if len(root.Content) > 0 {
 		m.walk(setting{node: root.Content[0], line: root.Content[0].Line}, opaRules())
 	}
+	m.takeLogs()
+	m.takeStatus()
 	m.takeBundles()
 	slices.SortStableFunc(m.findings, func(a, b finding) int { return a.line - b.line })
 	for _, dir := range dirs {
 		if info, err := os.Stat(dir); err != nil {
 			m.errs = append(m.errs, fmt.Errorf("--bundle: %w", err))
-		} else if !info.IsDir() {
+		} else if !info.IsDir() && !isTarball(dir) {
 			m.errs = append(m.errs, fmt.Errorf("--bundle: %s is not a directory: give the directory that holds it", dir))
 		}
 		abs, err := filepath.Abs(dir)
@@ -319,7 +331,7 @@ func (m *migration) addBundle(name, path string) string {
 	name = cmp.Or(name, "policy")
 	name = name[:min(len(name), 60)]
 	taken := func(name string) bool {
-		return slices.ContainsFunc(m.bundles, func(b bundleConfig) bool { return b.Name == name })
+		return slices.ContainsFunc(m.bundles, func(b bundleConfig) bool { return b.Name == name }) || slices.Contains(m.bundleNames, name)
 	}
 	unique := name
 	for n := 2; taken(unique); n++ {
@@ -329,39 +341,14 @@ func (m *migration) addBundle(name, path string) string {
 	return unique
 }
 
-// takeBundles names each bundle that would have to be fetched, once all services are known.
-func (m *migration) takeBundles() {
-	for _, r := range m.remote {
-		if r.service == "" && len(m.services) == 1 {
-			for name := range m.services {
-				r.service = name
-			}
-		}
-		from := m.services[r.service]
-		entry := fmt.Sprintf("- {name: %s, url: %s}", quote(r.name), quote(bundleURL(from.url, r.resource)))
-		if from.oci {
-			entry = fmt.Sprintf("- {name: %s, image: %s}", quote(r.name), quote(r.resource))
-		}
-		m.findings = append(m.findings, finding{line: r.setting.line, at: m.at(r.setting.line), what: r.setting.key() + parts(r.setting.node), lost: true, section: "policy", entry: entry,
-			text: "this version reads bundles from directories only: have it fetched into one and name that in policy.bundles; changed files are taken over at once"})
-	}
-}
-
-// bundleURL joins a service's URL and a resource, without the secrets that either may hold.
-func bundleURL(service, resource string) string {
-	if scheme, rest, ok := strings.Cut(service, "://"); ok {
-		if host, _, _ := strings.Cut(rest, "/"); strings.Contains(host, "@") {
-			service = scheme + "://" + rest[strings.LastIndex(host, "@")+1:]
-		}
-	}
-	resource, _, _ = strings.Cut(resource, "?")
-	return strings.TrimSuffix(service, "/") + "/" + strings.TrimPrefix(resource, "/")
-}
-
 // lookAtPolicy compiles the policy as serve would and reports what it refuses.
 func (m *migration) lookAtPolicy(ctx context.Context) {
-	cfg := bundles.Config{Policy: policy.Config{Decision: m.decision}}
+	cfg := bundles.Config{Policy: policy.Config{Decision: m.decision}, SkipTests: true} // whether it compiles is asked, not whether it is right
 	dirs := map[string]string{}
+	if len(m.fetched) > 0 {
+		m.findings = append(m.findings, finding{at: m.file, text: "bundles that are fetched were not looked at: gatehouse serve says what it refuses", section: "policy"})
+		return
+	}
 	for _, b := range m.bundles {
 		if _, err := os.Stat(b.Path); err != nil {
 			m.findings = append(m.findings, finding{at: b.Path, text: "not to be read here, so the policy was not looked at", section: "policy"})
@@ -411,6 +398,11 @@ func problemPlace(p policy.Problem, dirs map[string]string) string {
 // deliver writes the result, and on standard error what to know about it.
 func (m *migration) deliver(c *cobra.Command, output string, strict bool) error {
 	text := m.render()
+	for _, f := range m.files {
+		if err := writeNew(f.path, f.text); err != nil {
+			return err
+		}
+	}
 	if output == "-" {
 		fmt.Fprint(c.OutOrStdout(), text)
 	} else if err := writeNew(output, text); err != nil {

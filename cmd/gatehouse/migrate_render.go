@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
@@ -72,6 +74,7 @@ func (m *migration) render() string {
 	w.line("  grpc: [%s]", quote(m.grpc))
 	w.line(`  admin: "127.0.0.1:9192"   # read-only: /healthz /readyz /metrics /status`)
 	w.line("")
+	m.renderServices(w)
 	m.renderPolicy(w)
 	w.line("")
 	w.comment("", "Paths are read, and headers set, as opa-envoy-plugin does it. Without compat, paths that proxies and frameworks read "+
@@ -98,14 +101,24 @@ func (m *migration) renderPolicy(w *yamlWriter) {
 		w.line("  protos: %s", quote(m.relative(m.protos)))
 	}
 	w.about("  ", "policy")
-	if len(m.bundles) == 0 {
+	if len(m.bundles)+len(m.fetched) == 0 {
 		w.comment("  ", "No policy directory is known yet: name one here, or start with --bundle DIR.")
 		w.comment("  ", `bundles: [{name: app, path: ./policy}]`)
 		return
 	}
 	w.line("  bundles:")
 	for _, b := range m.bundles {
+		if signing := m.signed[b.Name]; signing != "" {
+			w.line("    - {name: %s, path: %s, %s}", quote(b.Name), quote(m.relative(b.Path)), signing)
+			continue
+		}
 		w.line("    - {name: %s, path: %s}", quote(b.Name), quote(m.relative(b.Path)))
+	}
+	for _, b := range m.fetched {
+		w.line("    - name: %s", quote(b.name))
+		for _, line := range b.lines {
+			w.line("      %s", line)
+		}
 	}
 }
 
@@ -121,17 +134,69 @@ func (m *migration) renderOptional(w *yamlWriter) {
 	if m.traces != nil {
 		w.line("traces: {otlp: %s, insecure: %t, ratio: %g}", quote(m.traces.otlp), m.traces.insecure, m.traces.ratio)
 	}
-	if m.log == "" && len(m.labels) == 0 && !w.has("decision_log") {
+	if m.status != nil || w.has("status") {
+		w.line("")
+		w.about("", "status")
+	}
+	if m.status != nil {
+		w.line("status:")
+		for _, line := range m.status {
+			w.line("  %s", line)
+		}
+		m.renderLabels(w)
+	}
+	if m.log == "" && m.sink == nil && len(m.labels) == 0 && !w.has("decision_log") {
 		return
 	}
 	w.line("")
 	w.about("", "decision_log")
 	w.line("decision_log:")
-	w.line("  file: %s   # - is standard output; empty is no log", quote(m.log))
+	if m.sink == nil {
+		w.line("  file: %s   # - is standard output; empty is no log", quote(m.log))
+	} else {
+		w.line("  sinks:")
+		if m.log != "" {
+			w.line("    - {file: %s}", quote(m.log))
+		}
+		w.line("    - opa: {%s}", strings.Join(m.sink, ", "))
+	}
+	m.renderLabels(w)
+}
+
+func (m *migration) renderLabels(w *yamlWriter) {
 	if len(m.labels) > 0 {
 		w.line("  labels:")
 	}
 	for _, l := range m.labels {
 		w.line("    %s: %s", quote(l.name), quote(l.value))
 	}
+}
+
+// renderServices writes what is fetched from and sent to, and where that is kept.
+func (m *migration) renderServices(w *yamlWriter) {
+	if m.persist || m.stateDir != "" {
+		w.comment("", "What must outlive a restart: bundles that were fetched, and decisions that are not sent yet.")
+		w.line("state_dir: %s", quote(m.relative(cmp.Or(m.stateDir, filepath.Join(m.dir, "state")))))
+		w.line("")
+	}
+	var used []*service
+	for _, name := range m.serviceNames {
+		if s := m.services[name]; s.used {
+			used = append(used, s)
+		}
+	}
+	if len(used) == 0 && !w.has("services") {
+		return
+	}
+	w.about("", "services")
+	if len(used) > 0 {
+		w.line("services:")
+	}
+	for _, s := range used {
+		w.line("  - name: %s", quote(s.setting.name()))
+		for _, line := range s.lines {
+			w.line("%s", line)
+		}
+	}
+	w.line("")
 }

@@ -43,27 +43,20 @@ func opaRules() []rule {
 		{"bundles.*", (*migration).takeBundle},
 		{"bundle", (*migration).takeOldBundle},
 
-		{"decision_logs.console", (*migration).takeConsole},
-		{"decision_logs.service", (*migration).takeLogService},
-		{"decision_logs.mask_decision", lost("decision_log", "the masking rule is data.system.log.mask, as it is by default: another one is not asked. "+
-			"Credentials are taken out in any case")},
-		{"decision_logs.drop_decision", lost("decision_log", "the dropping rule is data.system.log.drop, as it is by default: another one is not asked")},
-		{"decision_logs.reporting", lost("decision_log", "a sink has max_request and delay of its own; decision_log.on_full says what happens when the log cannot keep up")},
-		{"decision_logs.request_context", lost("decision_log", "an entry holds the request's headers in its input already")},
-		{"decision_logs.*", lost("decision_log", "sinks are described in docs/decisionlog.md")},
+		{"decision_logs", func(m *migration, s setting) { m.logs = s }},
 		{"labels.*", (*migration).takeLabel},
 
 		{"default_decision", lost("", "of OPA's REST API, which is not here; policy.decision is what every request is decided by")},
 		{"default_authorization_decision", lost("", "of OPA's REST API, which is not here; the admin port is read-only")},
-		{"status", lost("", "nothing is uploaded: read /status and /metrics on the admin port (gatehouse_bundle_info, gatehouse_bundle_failing)")},
+		{"status", func(m *migration, s setting) { m.state = s }},
 		{"discovery", lost("", "the configuration is this file; change it and send SIGHUP")},
 		{"caching", lost("", "it serves http.send, which is off by default")},
-		{"keys", lost("", "of bundle signatures and service credentials; bundles come from directories here, so protect those")},
+		{"keys.*", (*migration).takeKey},
 		{"distributed_tracing", (*migration).takeTracing},
 		{"server", lost("", "of OPA's REST API, which is not here")},
 		{"storage", lost("", "policy and data are kept in memory")},
 		{"nd_builtin_cache", lost("", "results of non-deterministic built-ins are not logged; those that reach out of the process are off by default")},
-		{"persistence_directory", lost("", "bundles are directories already; nothing is kept elsewhere")},
+		{"persistence_directory", (*migration).takePersistence},
 	}
 }
 
@@ -265,11 +258,6 @@ func sizeText(n int64) string {
 	}
 }
 
-func (m *migration) takeService(s setting) {
-	m.services[s.name()] = service{url: text(s.node, "url"), oci: text(s.node, "type") == "oci"}
-	m.lost(s, "", "nothing is fetched from a service or sent to one; what used it is named by itself")
-}
-
 func (m *migration) takeBundle(s setting) {
 	resource := text(s.node, "resource")
 	if path, ok := strings.CutPrefix(resource, "file://"); ok {
@@ -284,20 +272,25 @@ func (m *migration) takeBundle(s setting) {
 
 // takeLocalBundle takes a bundle that is a directory over. What else its section says has no meaning for one.
 func (m *migration) takeLocalBundle(s setting, path string) {
-	if strings.HasSuffix(path, ".tar.gz") || strings.HasSuffix(path, ".tgz") {
-		m.lost(s, "policy", fmt.Sprintf("this version reads directories only: unpack %s into one and name it in policy.bundles", path))
-		return
-	}
-	if name := m.addBundle(s.name(), path); name != s.name() {
+	name := m.addBundle(s.name(), path)
+	m.localNames[s.name()] = name
+	if name != s.name() {
 		m.note(s, "policy", fmt.Sprintf("is called %q here", name))
 	}
-	for i := 0; i+1 < len(s.node.Content); i += 2 {
-		key, value := s.node.Content[i], s.node.Content[i+1]
-		if key.Value != "resource" && key.Value != "service" {
-			m.lost(setting{path: append(s.path[:len(s.path):len(s.path)], key.Value), line: key.Line, node: value}, "policy",
-				"a directory is watched, not polled, and its files are as trusted as the disk that they are on")
+	s.each(func(c setting) {
+		switch c.name() {
+		case "resource", "service":
+		case "signing":
+			m.local = append(m.local, c)
+		default:
+			m.lost(c, "policy", "a path is watched, not polled, and nothing of it is kept elsewhere")
 		}
-	}
+	})
+}
+
+// isTarball reports whether a path is that of a bundle's tarball.
+func isTarball(path string) bool {
+	return strings.HasSuffix(path, ".tar.gz") || strings.HasSuffix(path, ".tar")
 }
 
 // takeOldBundle reads the form that OPA had before it knew several bundles.
@@ -319,12 +312,6 @@ func (m *migration) takeConsole(s setting) {
 	default:
 		m.lost(s, "decision_log", `write decision_log.file yourself: "-" for standard output, or nothing`)
 	}
-}
-
-func (m *migration) takeLogService(s setting) {
-	m.log = "-"
-	m.lost(s, "decision_log", "decisions go to standard output, one JSON line each with OPA's names. To go on sending them to the service, name it under services "+
-		"and add decision_log.sinks: [{opa: {url: https://HOST/logs, service: NAME}}]; it needs state_dir")
 }
 
 func (m *migration) takeLabel(s setting) {

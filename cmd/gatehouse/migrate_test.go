@@ -5,9 +5,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
@@ -134,7 +134,12 @@ func TestMigrateNamesEverySetting(t *testing.T) {
 	}
 	carried := map[string]bool{"labels.app": true, "bundles.on disk.resource": true, "decision_logs.console": true,
 		"distributed_tracing.type": true, "distributed_tracing.address": true, "distributed_tracing.sample_percentage": true,
-		"distributed_tracing.encryption": true}
+		"distributed_tracing.encryption": true, "services.registry.type": true, "bundles.images/app.service": true, "bundles.images/app.resource": true,
+		"bundles.unnamed.service": true, "bundles.packed.resource": true, "bundles.authz.service": true, "bundles.authz.persist": true,
+		"bundles.authz.polling.min_delay_seconds": true, "bundles.authz.polling.max_delay_seconds": true, "bundles.authz.signing.keyid": true, "bundles.authz.signing.scope": true,
+		"decision_logs.service": true, "decision_logs.mask_decision": true, "decision_logs.drop_decision": true, "decision_logs.reporting.min_delay_seconds": true,
+		"decision_logs.partition_name": true, "status.service": true, "keys.global_key.algorithm": true, "persistence_directory": true,
+		"services.registry.url": true} // an image's reference names its registry
 	for _, key := range []string{"addr", "query", "dry-run", "proto-descriptor", "grpc-max-recv-msg-size"} {
 		carried["plugins.envoy_ext_authz_grpc."+key] = true
 	}
@@ -148,9 +153,33 @@ func TestMigrateNamesEverySetting(t *testing.T) {
 			t.Errorf("a secret leaked:\n%s", where)
 		}
 	}
-	want := []any{[]string{"unix:/run/opa/authz.sock"}, "istio/authz-v2/allow", "-", 0.05, []bundleConfig{{Name: "on-disk", Path: "/srv/policy"}}}
-	if got := []any{cfg.Listen.GRPC, cfg.Policy.Decision, cfg.DecisionLog.File, cfg.Traces.Ratio, cfg.Policy.Bundles}; !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	never := duration(0)
+	want := defaults()
+	want.StateDir = "/var/opa/gatehouse"
+	want.Listen.GRPC = []string{"unix:/run/opa/authz.sock"}
+	want.Services = []serviceConfig{{Name: "acme", BearerFile: cfg.Services[0].BearerFile}}
+	want.Policy.Decision, want.Policy.Protos = "istio/authz-v2/allow", cfg.Policy.Protos
+	want.Policy.Bundles = []bundleConfig{
+		{Name: "on-disk", Path: "/srv/policy"},
+		{Name: "packed", Path: "/srv/policy.tar.gz"},
+		{Name: "authz", URL: "https://control.example.com/v1/bundles/authz.tar.gz", Service: "acme", Interval: duration(90 * time.Second), LongPoll: &never,
+			Signing: &signingConfig{Keys: []signingKeyConfig{{ID: "global_key", File: cfg.Policy.Bundles[2].Signing.Keys[0].File, Algorithm: "RS256", Scope: "write"}}}},
+		{Name: "images-app", Image: "registry.example.com/policies/app:1.4"},
+		{Name: "unnamed", URL: "https://control.example.com/v1/bundles/unnamed", Service: "acme", LongPoll: &never},
+	}
+	want.Paths.Compat, want.Limits.Message = true, 40194304
+	labels := map[string]string{"app": "orders", "region": "eu"}
+	want.DecisionLog.Labels = labels
+	want.DecisionLog.Sinks = []sinkConfig{{File: "-"}, {OPA: &sinkServerConfig{URL: "https://control.example.com/v1/logs/eu", Service: "acme", Delay: duration(300 * time.Second)}}}
+	want.Status.URL, want.Status.Service, want.Status.Labels = "https://control.example.com/v1/status", "acme", labels
+	want.Traces.OTLP, want.Traces.Ratio = "collector.example.com:4317", 0.05
+	if diff := cmp.Diff(want, cfg); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	for name, file := range map[string]string{"acme.token": cfg.Services[0].BearerFile, "global_key.pem": cfg.Policy.Bundles[2].Signing.Keys[0].File} {
+		if filepath.Base(file) != name || !strings.Contains(messages, "put this one into "+name) {
+			t.Errorf("%q is to be %s, and named", file, name)
+		}
 	}
 }
 

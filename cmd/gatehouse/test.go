@@ -368,7 +368,7 @@ func (t *trial) requestTest(ctx context.Context, test *requestTest, seen *covera
 	if problems := test.compare(&answer); len(problems) > 0 {
 		o.failed = true
 		o.details = append(problems, "got      "+got(&answer))
-		if why := cause(&answer); why != "" {
+		if why := cause(&a, &answer); why != "" {
 			o.details = append(o.details, "cause    "+why)
 		}
 		return o
