@@ -38,6 +38,8 @@ var guards = func() map[string]guard {
 	own("json.patch", fmt.Sprintf("after each copy that may have doubled it the document is weighed; at most %d operations, and paths of %d steps", maxOperations, maxPointer), patched, patches)
 	own("indexof", "in linear time", linear(1, 0, 1), index(false))
 	own("indexof_n", "in linear time", linear(16, 0, 1), index(true))
+	own("replace", fmt.Sprintf("a text of at most %d bytes comes of it; long patterns in linear time, large texts apart", MaxText), replaced, replaceLong)
+	own("strings.replace_n", fmt.Sprintf("a text of at most %d bytes comes of it; large ones apart", MaxText), replacedN, replaceLong)
 	for _, name := range []string{"yaml.unmarshal", "yaml.is_valid"} {
 		own(name, "at most 4 MiB with its aliases put in; long texts apart", linear(64, 0), yamls(name))
 	}
@@ -92,8 +94,6 @@ func limitedRows(rows func(kind, why string, check func([]*ast.Term) verdict, na
 	rows("limited", fmt.Sprintf("texts of at most %d bytes", maxVersion), atMost(maxVersion, 0), `semver.is_valid uuid.parse`)
 	rows("limited", fmt.Sprintf("texts of at most %d bytes", maxVersion), atMost(maxVersion, 0, 1), `semver.compare`)
 	rows("limited", fmt.Sprintf("a text of at most %d bytes comes of it", MaxText), concatenated, `concat`)
-	rows("limited", fmt.Sprintf("a text of at most %d bytes comes of it; large ones apart", MaxText), replaced, `replace`)
-	rows("limited", fmt.Sprintf("a text of at most %d bytes comes of it; large ones apart", MaxText), replacedN, `strings.replace_n`)
 	rows("limited", fmt.Sprintf("a text of at most %d bytes comes of it, with its widths and repeated arguments", MaxText), formatted, `sprintf`)
 	rows("limited", fmt.Sprintf("a text of at most %d bytes comes of it", MaxText), walked(1, 0), `internal.template_string`)
 	rows("limited", "at most 4096 bytes to trim, apart where both are long", trimmed, `trim trim_left trim_right`)

@@ -88,6 +88,29 @@ func replaced(args []*ast.Term) verdict {
 	return v
 }
 
+// longOld is above how many bytes a text is looked for without the table that OPA has made for it, in the square of its length.
+const longOld = 256
+
+// replaceLong is replace, and strings.replace_n with one pattern, in linear time.
+func replaceLong(original topdown.BuiltinFunc) topdown.BuiltinFunc {
+	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+		s, old, with := args[0], ast.Value(nil), ast.Value(nil)
+		if patterns, ok := args[0].Value.(ast.Object); ok && patterns.Len() == 1 {
+			s = args[1]
+			patterns.Foreach(func(k, v *ast.Term) { old, with = k.Value, v.Value })
+		} else if !ok && len(args) > 2 {
+			old, with = args[1].Value, args[2].Value
+		}
+		subject, okSubject := s.Value.(ast.String)
+		from, okFrom := old.(ast.String)
+		to, okTo := with.(ast.String)
+		if !okSubject || !okFrom || !okTo || len(from) < longOld {
+			return original(bctx, args, iter)
+		}
+		return iter(ast.StringTerm(strings.ReplaceAll(string(subject), string(from), string(to))))
+	}
+}
+
 // replacedN is the check of strings.replace_n.
 func replacedN(args []*ast.Term) verdict {
 	patterns, ok := args[0].Value.(ast.Object)
