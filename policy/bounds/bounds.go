@@ -98,6 +98,9 @@ func Rows() []string {
 	return names
 }
 
+// opas are OPA's own functions, by name, as far as they have a guard.
+var opas = map[string]topdown.BuiltinFunc{}
+
 // OPA's registry is the process's: an evaluation finds a built-in there before it looks at what its query brings.
 func init() {
 	for _, b := range ast.Builtins {
@@ -106,6 +109,7 @@ func init() {
 		if original == nil || known && g.check == nil && g.instead == nil && g.result == nil {
 			continue
 		}
+		opas[b.Name] = original
 		if !known {
 			g.check = func([]*ast.Term) verdict { return verdict{work: apartWork + 1} }
 		}
@@ -113,12 +117,12 @@ func init() {
 			g.instead = original
 		}
 		b.CanSkipBctx = false // it is called with the evaluation's deadline
-		topdown.RegisterBuiltinFunc(b.Name, g.call(b.Name))
+		topdown.RegisterBuiltinFunc(b.Name, g.call(b.Name, b.Decl.Arity()))
 	}
 }
 
-// call is the built-in with its guard.
-func (g guard) call(name string) topdown.BuiltinFunc {
+// call is the built-in with its guard. Operands may be followed by what the result is to be.
+func (g guard) call(name string, arity int) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		if g.result != nil {
 			given := iter
@@ -130,7 +134,7 @@ func (g guard) call(name string) topdown.BuiltinFunc {
 			}
 		}
 		if g.check != nil {
-			switch v := g.check(args); {
+			switch v := g.check(args[:min(arity, len(args))]); {
 			case v.refused != "":
 				return limit(name, bctx.Location, v.refused)
 			case v.work > apartWork:

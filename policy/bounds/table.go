@@ -2,6 +2,7 @@ package bounds
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -40,6 +41,9 @@ var guards = func() map[string]guard {
 	own("indexof_n", "in linear time", linear(16, 0, 1), index(true))
 	own("replace", fmt.Sprintf("a text of at most %d bytes comes of it; long patterns in linear time, large texts apart", MaxText), replaced, replaceLong)
 	own("strings.replace_n", fmt.Sprintf("a text of at most %d bytes comes of it; large ones apart", MaxText), replacedN, replaceLong)
+	for _, name := range []string{"numbers.range", "numbers.range_step"} {
+		own(name, fmt.Sprintf("at most %d numbers, and the deadline is looked at at each", MaxList), nil, ranges(name))
+	}
 	for _, name := range []string{"yaml.unmarshal", "yaml.is_valid"} {
 		own(name, "at most 4 MiB with its aliases put in; long texts apart", linear(64, 0), yamls(name))
 	}
@@ -97,7 +101,6 @@ func limitedRows(rows func(kind, why string, check func([]*ast.Term) verdict, na
 	rows("limited", fmt.Sprintf("a text of at most %d bytes comes of it, with its widths and repeated arguments", MaxText), formatted, `sprintf`)
 	rows("limited", fmt.Sprintf("a text of at most %d bytes comes of it", MaxText), walked(1, 0), `internal.template_string`)
 	rows("limited", "at most 4096 bytes to trim, apart where both are long", trimmed, `trim trim_left trim_right`)
-	rows("limited", fmt.Sprintf("at most %d numbers, and the deadline is looked at", MaxList), counted, `numbers.range numbers.range_step`)
 	rows("limited", fmt.Sprintf("at most %d addresses, and the deadline is looked at", maxAddresses), expandedNet, `net.cidr_expand`)
 	rows("limited", "not among elements of which too many have one hash; long lists apart", listed(0), `cast_set cast_array`)
 	rows("limited", "not among elements of which too many have one hash; long lists apart", listed(0, 1), `object.remove object.filter`)
@@ -163,29 +166,46 @@ func units(args []*ast.Term) verdict {
 	}
 }
 
-// counted is the check of numbers.range and numbers.range_step.
-func counted(args []*ast.Term) verdict {
-	var ends [3]int64
-	ends[2] = 1
-	for i, t := range args[:min(len(args), 3)] {
-		n, ok := t.Value.(ast.Number)
+// ranges is numbers.range and numbers.range_step. They look at the deadline, but there may be none.
+func ranges(name string) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
+	return func(original topdown.BuiltinFunc) topdown.BuiltinFunc {
+		return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+			span, ok := ranged(args, name == "numbers.range_step")
+			if !ok || span <= MaxList {
+				return original(bctx, args, iter)
+			}
+			// As many as may be, for the deadline to come first where there is one.
+			most := []*ast.Term{ast.InternedTerm(1), ast.InternedTerm(MaxList)}
+			if name == "numbers.range_step" {
+				most = append(most, ast.InternedTerm(1))
+			}
+			if err := original(bctx, most, func(*ast.Term) error { return nil }); err != nil {
+				return err
+			}
+			return limit(name, bctx.Location, fmt.Sprintf("more than %d numbers", MaxList))
+		}
+	}
+}
+
+// ranged is about how many numbers a range has. It is false where the operands are none of a range.
+func ranged(args []*ast.Term, stepped bool) (float64, bool) {
+	var of [3]float64
+	of[2] = 1
+	for i := range args[:2] {
+		n, ok := args[i].Value.(ast.Number)
 		if !ok {
-			return verdict{}
+			return 0, false
 		}
-		whole, ok := n.Int64()
-		if !ok && digits(n) > 18 {
-			return verdict{refused: "a number of more than 18 digits"}
+		if of[i], ok = n.Float64(); !ok {
+			of[i] = math.Inf(1)
 		}
-		ends[i] = whole
 	}
-	if len(args) < 3 || ends[2] <= 0 {
-		ends[2] = 1
+	if stepped {
+		if by, ok := args[2].Value.(ast.Number); ok {
+			of[2], _ = by.Float64()
+		}
 	}
-	span := float64(ends[1]) - float64(ends[0])
-	if max(span, -span)/float64(ends[2]) > MaxList {
-		return verdict{refused: fmt.Sprintf("more than %d numbers", MaxList)}
-	}
-	return verdict{}
+	return math.Abs(of[1]-of[0]) / max(of[2], 1), true
 }
 
 // expandedNet is the check of net.cidr_expand.
