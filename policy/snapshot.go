@@ -262,6 +262,9 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 	case state.result == nil:
 		return nil, !state.stopped(), ErrUndefined
 	}
+	if err := bounds.Check(state.result); err != nil {
+		return nil, false, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
+	}
 	return state.result, len(state.failures) == 0 && !state.stopped(), nil
 }
 

@@ -310,6 +310,28 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
+// TestLargeDecision: what a decision holds many times is not written out.
+func TestLargeDecision(t *testing.T) {
+	s := compile(t, module(`import rego.v1
+allow := {"allowed": true, "dynamic_metadata": {"x": [input.a | some i in numbers.range(1, 1000)]}}`))
+	if d, err := promptly(t, "a large decision", s, policy.Object(policy.Member{Key: "a", Value: policy.String(again("x", 500_000))})); err == nil || d.Allowed {
+		t.Errorf("allowed %v, %v", d.Allowed, err)
+	}
+}
+
+// TestOverloaded: past the bound of calls that were given up, large ones are refused and small ones go on.
+func TestOverloaded(t *testing.T) {
+	defer bounds.Occupy()()
+	s := compile(t, module(`allow if regex.match(input.a, "x")`))
+	_, err := promptly(t, "a large call", s, policy.Object(policy.Member{Key: "a", Value: policy.String(again("a?", 20_000))}))
+	if !errors.Is(err, policy.ErrOverloaded) {
+		t.Errorf("a large call: %v", err)
+	}
+	if d, err := promptly(t, "a small call", s, policy.Object(policy.Member{Key: "a", Value: policy.String("x")})); err != nil || !d.Allowed {
+		t.Errorf("a small call: %v, %v", d.Allowed, err)
+	}
+}
+
 func complete(n int) any {
 	graph, all := map[string]any{}, []any{}
 	for i := range n {

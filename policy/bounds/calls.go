@@ -54,3 +54,10 @@ type Counts struct {
 func Abandoned() Counts {
 	return Counts{calls.abandoned.Load(), calls.total.Load(), calls.refused.Load()}
 }
+
+// Occupy makes as many calls count as abandoned as refuse all others, until free is called: for tests of what happens then.
+func Occupy() (free func()) {
+	n := maxAbandoned()
+	calls.abandoned.Add(n)
+	return func() { calls.abandoned.Add(-n) }
+}

@@ -59,6 +59,18 @@ func tooLarge(v ast.Value) (weight, string) {
 	return w, fmt.Sprintf("a value has more than %d parts, %d bytes of text or %d levels", MaxNodes, MaxText, MaxNesting)
 }
 
+// Check says what is wrong with the size of a value that leaves an evaluation, nil where nothing is. A value may hold another many
+// times, which costs nothing until it is written out.
+func Check(v ast.Value) error {
+	switch v.(type) {
+	case *ast.Array, ast.Set, ast.Object:
+		if _, refused := tooLarge(v); refused != "" {
+			return fmt.Errorf("%w: %s", ErrLimit, refused)
+		}
+	}
+	return nil
+}
+
 // walked is the check of built-ins that walk through these operands once, each step of which costs so much.
 func walked(cost int, operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
