@@ -78,16 +78,19 @@ const (
 	lookEvery = 16
 	// slow is how long so many may take; where they take longer the clock is looked at before each.
 	slow = time.Millisecond
+	// quick is up to how many expressions a decision cannot have become much larger than the input.
+	quick = 64
 )
 
 func (e *evaluation) Cancel() { e.cancelled.Store(true) }
 
 // Cancelled is asked before each expression, and by built-ins that iterate, on the goroutine that evaluates.
 func (e *evaluation) Cancelled() bool {
+	e.looked++
 	if e.ctx == nil {
 		return e.cancelled.Load()
 	}
-	if e.looked++; e.ended == nil && (e.often || e.looked%lookEvery == 0) {
+	if e.ended == nil && (e.often || e.looked%lookEvery == 0) {
 		left := time.Until(e.until)
 		e.often, e.left = e.left != 0 && e.left-left > slow, left
 		if e.ended = e.ctx.Err(); e.ended == nil && left <= 0 {
@@ -262,8 +265,10 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 	case state.result == nil:
 		return nil, !state.stopped(), ErrUndefined
 	}
-	if err := bounds.Check(state.result); err != nil {
-		return nil, false, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
+	if state.looked > quick { // fewer steps hold an input a few times at most
+		if err := bounds.Check(state.result); err != nil {
+			return nil, false, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
+		}
 	}
 	return state.result, len(state.failures) == 0 && !state.stopped(), nil
 }

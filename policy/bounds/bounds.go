@@ -125,13 +125,7 @@ func init() {
 func (g guard) call(name string, arity int) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		if g.result != nil {
-			given := iter
-			iter = func(t *ast.Term) error {
-				if text := g.result(t); text != "" {
-					return limit(name, bctx.Location, text)
-				}
-				return given(t)
-			}
+			iter = g.checked(name, bctx.Location, iter)
 		}
 		if g.check != nil {
 			switch v := g.check(args[:min(arity, len(args))]); {
@@ -142,6 +136,16 @@ func (g guard) call(name string, arity int) topdown.BuiltinFunc {
 			}
 		}
 		return g.instead(bctx, args, iter)
+	}
+}
+
+// checked is an iterator that looks at what comes of a call first.
+func (g guard) checked(name string, at *ast.Location, iter func(*ast.Term) error) func(*ast.Term) error {
+	return func(t *ast.Term) error {
+		if text := g.result(t); text != "" {
+			return limit(name, at, text)
+		}
+		return iter(t)
 	}
 }
 
