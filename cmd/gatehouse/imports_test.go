@@ -27,7 +27,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/images/exchange": {},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
-		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/bundles"},
+		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/bundles"},
 		"github.com/open-policy-agent/opa/v1/ast":          {"gatehouse/policy", "gatehouse/policy/bounds"},
 		"github.com/open-policy-agent/opa/v1/rego":         {"gatehouse/policy"},
 		"github.com/open-policy-agent/opa/v1/storage":      {"gatehouse/policy"},
