@@ -139,6 +139,7 @@ fuzz:
 
 docs: build
 	bin/gatehouse docs config > docs/config.md
+	bin/gatehouse docs builtins > docs/builtins.md
 
 clean:
 	rm -rf bin .demo .venv .venv.lock .venv-routes .venv-routes.lock .keycloak

@@ -288,6 +288,8 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 		return fail(Timeout, fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err))
 	case errors.Is(err, policy.ErrUndefined):
 		return fail(NoDecision, err)
+	case errors.Is(err, policy.ErrOverloaded):
+		return fail(Overloaded, err)
 	}
 	return fail(PolicyError, err)
 }

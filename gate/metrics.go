@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/policy"
 )
 
 // The outcomes of a Check, as metric label and in the decision log.
@@ -39,7 +41,22 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(decisions), r.Register(m.duration))
+	return m, errors.Join(r.Register(decisions), r.Register(m.duration), registerAbandoned(r))
+}
+
+// registerAbandoned shows the calls of built-in functions that outlasted their deadline.
+func registerAbandoned(r prometheus.Registerer) error {
+	return errors.Join(
+		r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "gatehouse_policy_abandoned", Help: "Calls of built-in functions that were given up at their deadline and are still under way.",
+		}, func() float64 { return float64(policy.CountAbandoned().Running) })),
+		r.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "gatehouse_policy_abandoned_total", Help: "Calls of built-in functions that were given up at their deadline.",
+		}, func() float64 { return float64(policy.CountAbandoned().Total) })),
+		r.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "gatehouse_policy_abandoned_refused_total", Help: "Calls that were not begun because too many that were given up are under way; answered as overloaded.",
+		}, func() float64 { return float64(policy.CountAbandoned().Refused) })),
+	)
 }
 
 func (m *metrics) observe(outcome int, reason Reason, took time.Duration) {

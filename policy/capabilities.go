@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,6 +23,9 @@ type Capabilities struct {
 	// HTTPSendPrivate lets those hosts have loopback, private and link-local addresses. Without it a connection to one is
 	// refused when it is dialled, so that no name in anybody's DNS leads inside.
 	HTTPSendPrivate bool
+	// HTTPSendCache bounds, in bytes, the answers that http.send keeps for other requests where the policy asks for it (cache,
+	// force_cache), with the requests that they are for; 0: 10 MiB. They belong to the snapshot.
+	HTTPSendCache int64
 	// NetLookup lists the names that net.lookup_ip_addr may look up; empty leaves it off.
 	NetLookup []string
 	// Runtime turns opa.runtime on; what it shows is always empty.
@@ -91,5 +95,33 @@ func (c Capabilities) transport(t *http.Transport) http.RoundTripper {
 		return dialer.DialContext(ctx, network, address)
 	}
 	t.DialTLSContext = nil
-	return t
+	return bounded{t}
+}
+
+// maxAnswer bounds the body of an answer to http.send, in bytes, once it is unpacked.
+const maxAnswer = 10 << 20
+
+// bounded is a transport whose answers are not read beyond maxAnswer.
+type bounded struct{ *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.Transport.RoundTrip(req)
+	if err == nil {
+		resp.Body = &boundedBody{resp.Body, maxAnswer}
+	}
+	return resp, err
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("the answer has more than %d bytes", maxAnswer)
+	}
+	return n, err
 }

@@ -13,11 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
-	"github.com/open-policy-agent/opa/v1/topdown/cache"
 )
-
-// maxPatterns bounds the compiled patterns that one snapshot keeps. Policies may build patterns from requests.
-const maxPatterns = 1000
 
 // Compile makes one snapshot of all bundles together. Bundles must not own the same part of data, everything must
 // compile, and the decision must be defined by a rule or by data. Problems come back all at once, as Problems. The
@@ -140,10 +136,7 @@ func (c *compilation) load(ctx context.Context) {
 		return
 	}
 	c.snapshot.txn = txn
-	limit := maxPatterns
-	c.snapshot.patterns = cache.NewInterQueryValueCache(ctx, &cache.Config{
-		InterQueryBuiltinValueCache: cache.InterQueryBuiltinValueCacheConfig{MaxNumEntries: &limit},
-	})
+	c.snapshot.patterns = newPatterns(ctx)
 }
 
 // compile compiles all modules together. A rule where a bundle has data is an error.
@@ -159,7 +152,7 @@ func (c *compilation) compile(ctx context.Context) {
 	}
 	s := c.snapshot
 	if len(c.cfg.Capabilities.HTTPSend) > 0 {
-		s.transport = c.cfg.Capabilities.transport
+		s.transport, s.answers = c.cfg.Capabilities.transport, newAnswers(c.cfg.Capabilities.HTTPSendCache)
 	}
 	s.blocks = len(c.cfg.Capabilities.HTTPSend)+len(c.cfg.Capabilities.NetLookup) > 0
 	s.directory = directoryBuiltins()

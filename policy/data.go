@@ -14,6 +14,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/util"
+	"go.yaml.in/yaml/v3"
 )
 
 // dataTree collects a bundle's data files into one tree. Its nodes are finished values, and maps where several files meet:
@@ -155,12 +156,38 @@ func decodeData(file string, content []byte) (value ast.Value, line int, err err
 		if line, err := decodeJSON(content, &document); err != nil {
 			return nil, line, err
 		}
+	} else if line := secondDocument(content); line > 0 {
+		return nil, line, errors.New("a second YAML document starts here, and only the first would be read: put it into a file of its own, or join them")
 	} else if err := util.Unmarshal(content, &document); err != nil { // OPA's own YAML, so that a document means here what it means there
 		line, text := yamlProblem(err)
 		return nil, line, errors.New(text)
 	}
 	value, err = fromJSON(document, 0)
 	return value, 0, err
+}
+
+// documentMark is a line that may start or end a document of YAML.
+var documentMark = regexp.MustCompile(`(?m)(^|\r)(---|\.\.\.)`)
+
+// secondDocument returns the line where a second document starts, 0 where there is none. OPA's YAML reads the first and is silent about
+// the others.
+func secondDocument(content []byte) int {
+	if len(documentMark.FindAllIndex(content, 2)) == 0 {
+		return 0
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	var first, second yaml.Node
+	if decoder.Decode(&first) != nil { // the reading itself says what is wrong
+		return 0
+	}
+	switch err := decoder.Decode(&second); {
+	case err == io.EOF:
+		return 0
+	case err != nil:
+		line, _ := yamlProblem(err)
+		return max(line, 1)
+	}
+	return max(second.Line, 1)
 }
 
 // decodeJSON decodes exactly one JSON value with its numbers exact. On an error it returns the line.

@@ -11,7 +11,7 @@
 // garbage collector retires a snapshot when the last decision that uses it has ended. Bundles may be compiled again
 // together with others: compiling copies what it changes.
 //
-// This package is the only importer of OPA. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
+// This package, with bounds, is the only importer of OPA. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
 // two serve from a store that is locked and patched while requests read it, the third starts a goroutine per call and
 // runs a bundle's own tests only.
 //
@@ -19,6 +19,11 @@
 //
 // The built-ins http.send, net.lookup_ip_addr and opa.runtime do not exist unless they are turned on, print statements
 // are erased, and JSON schemas are never fetched from the network.
+//
+// # Built-in functions that take too long
+//
+// Package bounds, which this one imports, holds each built-in to limits: no input overflows the stack, allocates gigabytes or keeps
+// Decide past its context's end. What exceeds a limit ends the evaluation with ErrEvaluation.
 //
 // # Built-in functions that fail
 //
@@ -38,6 +43,10 @@ var ErrUndefined = errors.New("the policy makes no decision for this input")
 // that must not leave the process, a built-in that failed, a panic. The error's text names file and line. It is for the
 // log, never for the client.
 var ErrEvaluation = errors.New("evaluating the policy failed")
+
+// ErrOverloaded is returned by Decide when a built-in function was not called because too many calls that were given up at their
+// deadline are still under way.
+var ErrOverloaded = errors.New("evaluating the policy: overloaded")
 
 // Config says what to compile bundles for.
 type Config struct {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatehouse/policy/bounds"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/storage"
@@ -23,6 +25,7 @@ type Snapshot struct {
 	store     storage.Store
 	txn       storage.Transaction // one read transaction for all decisions; nobody writes, so nobody waits
 	patterns  cache.InterQueryValueCache
+	answers   cache.InterQueryCache // of http.send; nil while that is off
 	directory map[string]*topdown.Builtin
 	transport topdown.CustomizeRoundTripper // of http.send; nil while that is off
 	blocks    bool                          // there are built-ins that wait for others
@@ -65,26 +68,43 @@ type evaluation struct {
 	ctx    context.Context // nil: it is told
 	until  time.Time
 	looked uint
+	left   time.Duration // when the clock was looked at last; 0 before
+	often  bool
 	ended  error // why it was ended
 }
 
-// lookEvery is how many expressions are evaluated between two looks at the clock.
-const lookEvery = 16
+const (
+	// lookEvery is how many expressions are evaluated between two looks at the clock.
+	lookEvery = 16
+	// slow is how long so many may take; where they take longer the clock is looked at before each.
+	slow = time.Millisecond
+	// quick is up to how many expressions a decision cannot have become much larger than the input.
+	quick = 64
+)
 
 func (e *evaluation) Cancel() { e.cancelled.Store(true) }
 
 // Cancelled is asked before each expression, and by built-ins that iterate, on the goroutine that evaluates.
 func (e *evaluation) Cancelled() bool {
+	e.looked++
 	if e.ctx == nil {
 		return e.cancelled.Load()
 	}
-	if e.looked++; e.ended == nil && e.looked%lookEvery == 0 {
-		if e.ended = e.ctx.Err(); e.ended == nil && !time.Now().Before(e.until) {
+	if e.ended == nil && (e.often || e.looked%lookEvery == 0) {
+		left := time.Until(e.until)
+		e.often, e.left = e.left != 0 && e.left-left > slow, left
+		if e.ended = e.ctx.Err(); e.ended == nil && left <= 0 {
 			e.ended = context.DeadlineExceeded
 		}
 	}
 	return e.ended != nil
 }
+
+// Deadline implements bounds.Evaluation: zero for an evaluation that is told, whose context knows.
+func (e *evaluation) Deadline() time.Time { return e.until }
+
+// End implements bounds.Evaluation.
+func (e *evaluation) End(cause error) { e.ended = cause }
 
 // stopped reports whether the evaluation was to end before its end.
 func (e *evaluation) stopped() bool { return e.ended != nil || e.cancelled.Load() }
@@ -222,7 +242,7 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 		query = query.WithInput(ast.NewTerm(input))
 	}
 	if s.transport != nil {
-		query = query.WithHTTPRoundTripper(s.transport)
+		query = query.WithHTTPRoundTripper(s.transport).WithInterQueryBuiltinCache(s.answers)
 	}
 	if adjust != nil {
 		adjust(query)
@@ -232,6 +252,8 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 		return nil
 	})
 	switch {
+	case err != nil && errors.Is(state.ended, bounds.ErrOverloaded):
+		return nil, false, fmt.Errorf("%w: %w", ErrOverloaded, err)
 	case err != nil && state.ended != nil && topdown.IsCancel(err):
 		return nil, false, fmt.Errorf("evaluating the policy: %w", state.ended)
 	case (err != nil || state.result == nil) && ctx.Err() != nil:
@@ -242,6 +264,11 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 		return nil, false, evaluationError(&state.failures[0])
 	case state.result == nil:
 		return nil, !state.stopped(), ErrUndefined
+	}
+	if state.looked > quick { // fewer steps hold an input a few times at most
+		if err := bounds.Check(state.result); err != nil {
+			return nil, false, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
+		}
 	}
 	return state.result, len(state.failures) == 0 && !state.stopped(), nil
 }

@@ -286,6 +286,7 @@ type capabilitiesConfig struct {
 type httpSendConfig struct {
 	Hosts   []string `yaml:"hosts" doc:"Hosts that http.send may call, without port. Default: none, and http.send does not exist."`
 	Private bool     `yaml:"private" doc:"true lets those hosts have loopback, private and link-local addresses. Default: false."`
+	Cache   size     `yaml:"cache" doc:"Most memory for answers that are kept for other requests, where the policy asks for it with cache or force_cache; a new policy starts empty. Default: 10MiB."`
 }
 
 type ownTestsConfig struct {
@@ -718,7 +719,8 @@ func (c *config) bundlesConfig(logger *zap.Logger, r prometheus.Registerer, publ
 		Keep: keep, KeepBytes: int64(c.Policy.KeepSize),
 		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders,
 			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
-				NetLookup: c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}
+				HTTPSendCache: int64(c.Policy.Capabilities.HTTPSend.Cache),
+				NetLookup:     c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}
 	c.addRemote(&out)
 	services := c.services()
 	for _, b := range c.Policy.Bundles {

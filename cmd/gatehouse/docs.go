@@ -44,7 +44,15 @@ func docsCommand() *cobra.Command {
 		},
 	}
 	page.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
-	docs.AddCommand(page)
+	docs.AddCommand(page, &cobra.Command{
+		Use:   "builtins",
+		Short: "Print docs/builtins.md",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), builtinsPage())
+			return err
+		},
+	})
 	return docs
 }
 

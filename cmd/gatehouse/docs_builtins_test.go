@@ -1,0 +1,16 @@
+package main
+
+import (
+	"os"
+	"testing"
+)
+
+func TestBuiltinsPageIsCurrent(t *testing.T) {
+	page, err := os.ReadFile("../../docs/builtins.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(page) != builtinsPage() {
+		t.Error("docs/builtins.md is not current: gatehouse docs builtins > docs/builtins.md")
+	}
+}

@@ -1,0 +1,92 @@
+package bounds
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// evaluation has a deadline, as policy's has.
+type evaluation struct {
+	until time.Time
+	ended error
+}
+
+func (e *evaluation) Cancel()             {}
+func (e *evaluation) Cancelled() bool     { return e.ended != nil }
+func (e *evaluation) Deadline() time.Time { return e.until }
+func (e *evaluation) End(cause error)     { e.ended = cause }
+
+// TestApart: a built-in that nobody knows, and that looks at nothing, is given up at the deadline, counted, bounded in number, and its
+// operands do not lie in the request's memory.
+func TestApart(t *testing.T) {
+	release, entered := make(chan struct{}), make(chan string, 1000)
+	stuck := func(_ topdown.BuiltinContext, args []*ast.Term, _ func(*ast.Term) error) error {
+		<-release
+		entered <- text(args[0])
+		return nil
+	}
+	memory := []byte("of the request")
+	call := func(f topdown.BuiltinFunc) (*evaluation, error) {
+		e := &evaluation{until: time.Now().Add(time.Millisecond)}
+		args := []*ast.Term{ast.StringTerm(aliased(memory))}
+		return e, apart("test.stuck", f, topdown.BuiltinContext{Context: context.Background(), Cancel: e}, args, func(*ast.Term) error { return nil })
+	}
+	before := Abandoned()
+	for range maxAbandoned() {
+		if e, err := call(stuck); !topdown.IsCancel(haltOf(err)) || !errors.Is(e.ended, context.DeadlineExceeded) {
+			t.Fatalf("%v, ended by %v", err, e.ended)
+		}
+	}
+	if now := Abandoned(); now.Abandoned-before.Abandoned != maxAbandoned() || now.Total-before.Total != uint64(maxAbandoned()) {
+		t.Errorf("counted %+v, before %+v", now, before)
+	}
+	if e, err := call(stuck); !errors.Is(haltOf(err), ErrOverloaded) || !errors.Is(e.ended, ErrOverloaded) {
+		t.Errorf("past the bound: %v, ended by %v", err, e.ended)
+	}
+	if Abandoned().Refused == before.Refused {
+		t.Error("what was refused is not counted")
+	}
+	copy(memory, strings.Repeat("!", len(memory)))
+	close(release)
+	for range maxAbandoned() {
+		if got := <-entered; got != "of the request" {
+			t.Errorf("the operand is %q now", got)
+		}
+	}
+	for Abandoned().Abandoned != before.Abandoned { // it ends, or the test does not
+		time.Sleep(time.Millisecond)
+	}
+	memory = []byte("of the request")
+	if _, err := apartWith(call, func(_ topdown.BuiltinContext, _ []*ast.Term, _ func(*ast.Term) error) error { return errors.New("no") }); err == nil || err.Error() != "no" {
+		t.Errorf("its error is %v", err)
+	}
+	defer func() {
+		if p := recover(); p == nil || !strings.Contains(p.(string), "bang") {
+			t.Errorf("its panic is %v", p)
+		}
+	}()
+	_, _ = apartWith(call, func(topdown.BuiltinContext, []*ast.Term, func(*ast.Term) error) error { panic("bang") })
+}
+
+// apartWith calls until the deadline of a millisecond did not come first.
+func apartWith(call func(topdown.BuiltinFunc) (*evaluation, error), f topdown.BuiltinFunc) (e *evaluation, err error) {
+	for {
+		if e, err = call(f); e.ended == nil {
+			return e, err
+		}
+	}
+}
+
+func haltOf(err error) error {
+	var halt topdown.Halt
+	if errors.As(err, &halt) {
+		return halt.Err
+	}
+	return err
+}

@@ -1,0 +1,5 @@
+//go:build full
+
+package bounds_test
+
+const rounds = 60

@@ -1,0 +1,360 @@
+package bounds
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// text is an operand that is a string, "" where it is none: the built-in then says so.
+func text(t *ast.Term) string {
+	s, _ := t.Value.(ast.String)
+	return string(s)
+}
+
+func outputs(n int) verdict {
+	if n > MaxText || n < 0 {
+		return verdict{refused: fmt.Sprintf("the text would have more than %d bytes", MaxText)}
+	}
+	return verdict{work: n / 4}
+}
+
+// atMost is the check of built-ins whose operands are texts that have no reason to be long.
+func atMost(n int, operands ...int) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) verdict {
+		for _, i := range operands {
+			if len(text(args[i])) > n {
+				return verdict{refused: fmt.Sprintf("a text of more than %d bytes", n)}
+			}
+		}
+		return verdict{}
+	}
+}
+
+// linear is the check of built-ins that take so many steps for each byte of their texts.
+func linear(steps int, operands ...int) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) (v verdict) {
+		for _, i := range operands {
+			v.work += len(text(args[i])) * steps
+		}
+		return v
+	}
+}
+
+// keyed is the check of built-ins that read keys and certificates, and calculate with them: the operands are short or refused.
+func keyed(most int, operands ...int) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) (v verdict) {
+		for _, i := range operands {
+			w, ok := weigh(args[i].Value, weight{nodes: 10_000, text: most, depth: 100})
+			if !ok {
+				return verdict{refused: fmt.Sprintf("a key or certificate of more than %d bytes", most)}
+			}
+			v.work += w.text * 64
+		}
+		return v
+	}
+}
+
+// concatenated is the check of concat.
+func concatenated(args []*ast.Term) verdict {
+	n, size := 0, 0
+	each(args[1].Value, func(t *ast.Term) bool {
+		n, size = n+1, size+len(text(t))
+		return size > MaxText
+	})
+	if join := len(text(args[0])); n > 0 && join > 0 && n > MaxText/join+1 {
+		return verdict{refused: fmt.Sprintf("the text would have more than %d bytes", MaxText)}
+	}
+	return outputs(size + n*len(text(args[0])))
+}
+
+// replaced is the check of replace.
+func replaced(args []*ast.Term) verdict {
+	s, old, with := text(args[0]), text(args[1]), text(args[2])
+	if len(s)*len(with) < 1<<16 && len(s)*len(old) < 1<<16 {
+		return verdict{}
+	}
+	n := strings.Count(s, old)
+	if len(with) > 0 && n > MaxText/len(with)+1 {
+		return verdict{refused: fmt.Sprintf("the text would have more than %d bytes", MaxText)}
+	}
+	v := outputs(len(s) + n*len(with))
+	v.work += len(s) * min(len(old), 256)
+	return v
+}
+
+// longOld is above how many bytes a text is looked for without the table that OPA has made for it, in the square of its length.
+const longOld = 256
+
+// replaceLong is replace, and strings.replace_n with one pattern, in linear time.
+func replaceLong(original topdown.BuiltinFunc) topdown.BuiltinFunc {
+	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+		s, old, with := args[0], ast.Value(nil), ast.Value(nil)
+		if patterns, ok := args[0].Value.(ast.Object); ok && patterns.Len() == 1 {
+			s = args[1]
+			patterns.Foreach(func(k, v *ast.Term) { old, with = k.Value, v.Value })
+		} else if !ok && len(args) > 2 {
+			old, with = args[1].Value, args[2].Value
+		}
+		subject, okSubject := s.Value.(ast.String)
+		from, okFrom := old.(ast.String)
+		to, okTo := with.(ast.String)
+		if !okSubject || !okFrom || !okTo || len(from) < longOld {
+			return original(bctx, args, iter)
+		}
+		return iter(ast.StringTerm(strings.ReplaceAll(string(subject), string(from), string(to))))
+	}
+}
+
+// replacedN is the check of strings.replace_n.
+func replacedN(args []*ast.Term) verdict {
+	patterns, ok := args[0].Value.(ast.Object)
+	if !ok {
+		return verdict{}
+	}
+	s, shortest, longest, all := text(args[1]), 1<<30, 0, 0
+	patterns.Foreach(func(k, v *ast.Term) {
+		shortest, longest, all = min(shortest, len(text(k))), max(longest, len(text(v))), all+len(text(k))
+	})
+	matches := len(s)/max(shortest, 1) + 1
+	if longest > 0 && matches > MaxText/longest+1 {
+		return verdict{refused: fmt.Sprintf("the text may have more than %d bytes", MaxText)}
+	}
+	v := outputs(len(s) + matches*longest)
+	v.work += all*16 + len(s)*min(all, 1024)
+	return v
+}
+
+// formatted is the check of sprintf: widths and precisions, and arguments that are taken several times.
+func formatted(args []*ast.Term) verdict {
+	format := text(args[0])
+	list, ok := args[1].Value.(*ast.Array)
+	if !ok {
+		return verdict{}
+	}
+	largest, all, numbers := 0, 0, 0
+	for i := range list.Len() {
+		w, refused := tooLarge(list.Elem(i).Value)
+		if refused != "" {
+			return verdict{refused: refused}
+		}
+		size := w.text
+		if n, isNumber := list.Elem(i).Value.(ast.Number); isNumber {
+			size = min(digits(n), 400) + len(n)
+			if whole, ok := n.Int64(); ok && strings.Contains(format, "*") {
+				numbers += int(min(max(whole, -whole, 0), 1_000_000)) // a width
+			}
+		}
+		largest, all = max(largest, size), all+size
+	}
+	verbs, widths := 0, 0
+	for rest := format; ; {
+		i := strings.IndexByte(rest, '%')
+		if i < 0 {
+			break
+		}
+		verbs++
+		rest = rest[i+1:]
+		end := 0
+		for end < len(rest) && strings.IndexByte("+-# 0123456789.*[]", rest[end]) >= 0 {
+			end++
+		}
+		for _, n := range strings.FieldsFunc(rest[:end], func(r rune) bool { return r < '0' || r > '9' }) {
+			if width, err := strconv.Atoi(n); err == nil {
+				widths += min(width, 1_000_000)
+			}
+		}
+		rest = rest[end:]
+		if widths > MaxText {
+			break
+		}
+	}
+	if strings.Contains(format, "[") {
+		all = verbs * largest
+		numbers *= verbs
+	}
+	return outputs(len(format) + 4*all + widths + numbers)
+}
+
+// marshalled is the check of json.marshal_with_options: indentation is written for each line as often as it is deep.
+func marshalled(args []*ast.Term) verdict {
+	w, refused := tooLarge(args[0].Value)
+	if refused != "" {
+		return verdict{refused: refused}
+	}
+	extra := 1
+	if options, ok := args[1].Value.(ast.Object); ok {
+		options.Foreach(func(_, v *ast.Term) { extra = max(extra, len(text(v))) })
+	}
+	line := extra * (w.depth + 1)
+	if w.nodes > MaxText/line {
+		return verdict{refused: fmt.Sprintf("the text may have more than %d bytes", MaxText)}
+	}
+	return outputs(w.text*2 + w.nodes*line)
+}
+
+// rendered is the check of strings.render_template: its loops may be nested, and templates may call each other without end.
+func rendered(args []*ast.Term) verdict {
+	template := text(args[0])
+	if len(template) > MaxPattern {
+		return verdict{refused: fmt.Sprintf("a template of more than %d bytes", MaxPattern)}
+	}
+	for _, word := range []string{"template", "block", "define", "printf"} {
+		if strings.Contains(template, word) {
+			return verdict{refused: fmt.Sprintf("a template with %q", word)}
+		}
+	}
+	w, refused := tooLarge(args[1].Value)
+	if refused != "" {
+		return verdict{refused: refused}
+	}
+	size := len(template) + 8*w.text*strings.Count(template, "{{")
+	for range strings.Count(template, "range") {
+		if size > MaxText/max(w.nodes, 1) {
+			return verdict{refused: fmt.Sprintf("the text may have more than %d bytes", MaxText)}
+		}
+		size *= w.nodes
+	}
+	return outputs(size)
+}
+
+// index is indexof, in linear time; with all it is indexof_n.
+func index(all bool) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
+	return func(original topdown.BuiltinFunc) topdown.BuiltinFunc {
+		return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+			base, search := text(args[0]), text(args[1])
+			if search == "" || len(base)*len(search) < 1<<16 {
+				return original(bctx, args, iter)
+			}
+			found := positions(clean(base), clean(search), all)
+			if all {
+				list := make([]*ast.Term, len(found))
+				for i, at := range found {
+					list[i] = ast.InternedTerm(at)
+				}
+				return iter(ast.ArrayTerm(list...))
+			}
+			if len(found) == 0 {
+				return iter(ast.InternedTerm(-1))
+			}
+			return iter(ast.InternedTerm(found[0]))
+		}
+	}
+}
+
+// clean is a text as its runes are compared: each byte that is not UTF-8 is U+FFFD.
+func clean(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return string([]rune(s))
+}
+
+// positions are where a text is found, counted in runes: the first, or all, those that overlap included (Knuth, Morris, Pratt).
+func positions(base, search string, all bool) (found []int) {
+	back := make([]int, len(search)+1)
+	back[0] = -1
+	for i, k := 0, -1; i < len(search); {
+		for k >= 0 && search[i] != search[k] {
+			k = back[k]
+		}
+		i, k = i+1, k+1
+		back[i] = k
+	}
+	length, runes, k := utf8.RuneCountInString(search), 0, 0
+	for i := range len(base) {
+		if utf8.RuneStart(base[i]) {
+			runes++
+		}
+		for k >= 0 && (k == len(search) || base[i] != search[k]) {
+			k = back[k]
+		}
+		if k++; k == len(search) {
+			// The last rune may have bytes to come only where the search text ends within one, which clean rules out.
+			found = append(found, runes-length)
+			if !all {
+				return found
+			}
+		}
+	}
+	return found
+}
+
+// trimmed is the check of trim, trim_left and trim_right: each rune is looked for in the second text.
+func trimmed(args []*ast.Term) verdict {
+	n, m := len(text(args[0])), len(text(args[1]))
+	if m > 4096 && n > 4096 {
+		return verdict{refused: "a set of more than 4096 bytes to trim from a text of more than 4096 bytes"}
+	}
+	return verdict{work: n * min(m, 4096)}
+}
+
+// matched is the check of built-ins with a regular expression and a text, at these operands, and one that is put in its place.
+func matched(pattern, subject, with int) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) verdict {
+		size, refused := program(text(args[pattern]))
+		if refused != "" {
+			return verdict{refused: refused}
+		}
+		if subject < 0 {
+			return verdict{work: size * 16}
+		}
+		s := text(args[subject])
+		v := verdict{work: size * (len(s) + 16)}
+		if with >= 0 {
+			if groups := strings.Count(text(args[with]), "$"); (len(s)+1)*(len(text(args[with]))+groups*len(s)) > 1<<16 {
+				return expanded(v, args[pattern], s, text(args[with]), groups)
+			}
+		}
+		return v
+	}
+}
+
+// expanded adds what a replacement may come to: one for each match, whose groups hold no more than the match does.
+func expanded(v verdict, pattern *ast.Term, s, with string, groups int) verdict {
+	matches := len(s) + 1
+	size := len(s) + matches*len(with) + groups*len(s)
+	if size > MaxText {
+		return verdict{refused: fmt.Sprintf("the text may have more than %d bytes", MaxText)}
+	}
+	v.work += size
+	return v
+}
+
+// nested finds a repetition of what holds one.
+var nested = regexp.MustCompile(`\)\{|\}\{`)
+
+// program bounds the instructions that a regular expression comes to.
+func program(pattern string) (int, string) {
+	size := len(pattern)
+	if open := strings.Count(pattern, "{"); open > 0 {
+		largest, product := 1, 1
+		for rest := pattern; ; {
+			_, after, found := strings.Cut(rest, "{")
+			if !found {
+				break
+			}
+			rest = after
+			for _, n := range strings.FieldsFunc(after[:min(len(after), 12)], func(r rune) bool { return r < '0' || r > '9' }) {
+				if times, err := strconv.Atoi(n); err == nil {
+					largest = max(largest, min(times, 1000))
+				}
+			}
+			product = min(product*largest, 1000)
+		}
+		if nested.MatchString(pattern) {
+			size *= product
+		} else {
+			size += open * largest
+		}
+	}
+	if len(pattern) > MaxPattern || size > MaxProgram {
+		return 0, fmt.Sprintf("a pattern of more than %d bytes, or that comes to more than %d instructions", MaxPattern, MaxProgram)
+	}
+	return size + 1, ""
+}

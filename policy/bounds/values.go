@@ -1,0 +1,278 @@
+package bounds
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// weight is how large a value is when it is written out: what is in it several times counts each time.
+type weight struct {
+	nodes, text, depth int
+	number             int // characters of the longest number
+}
+
+// most is a weight that weigh stops at.
+var most = weight{nodes: MaxNodes, text: MaxText, depth: MaxNesting}
+
+// weigh adds up a value. It is false as soon as the sum exceeds the bound.
+func weigh(v ast.Value, bound weight) (weight, bool) {
+	w := weight{}
+	ok := w.add(v, 1, &bound)
+	return w, ok
+}
+
+func (w *weight) add(v ast.Value, depth int, bound *weight) bool {
+	w.nodes++
+	w.text += 2
+	w.depth = max(w.depth, depth)
+	if w.nodes > bound.nodes || w.text > bound.text || depth > bound.depth {
+		return false
+	}
+	switch v := v.(type) {
+	case ast.String:
+		w.text += len(v)
+	case ast.Number:
+		w.text += len(v)
+		w.number = max(w.number, len(v))
+	case *ast.Array:
+		return !v.Until(func(t *ast.Term) bool { return !w.add(t.Value, depth+1, bound) })
+	case ast.Set:
+		return !v.Until(func(t *ast.Term) bool { return !w.add(t.Value, depth+1, bound) })
+	case ast.Object:
+		return !v.Until(func(k, t *ast.Term) bool { return !w.add(k.Value, depth+1, bound) || !w.add(t.Value, depth+1, bound) })
+	default:
+		w.text += 8
+	}
+	return w.text <= bound.text
+}
+
+// tooLarge is what is wrong with a value that is walked through, "" where nothing is.
+func tooLarge(v ast.Value) (weight, string) {
+	w, ok := weigh(v, most)
+	if ok {
+		return w, ""
+	}
+	return w, fmt.Sprintf("a value has more than %d parts, %d bytes of text or %d levels", MaxNodes, MaxText, MaxNesting)
+}
+
+// Check says what is wrong with the size of a value that leaves an evaluation, nil where nothing is. A value may hold another many
+// times, which costs nothing until it is written out.
+func Check(v ast.Value) error {
+	switch v.(type) {
+	case *ast.Array, ast.Set, ast.Object:
+		if _, refused := tooLarge(v); refused != "" {
+			return fmt.Errorf("%w: %s", ErrLimit, refused)
+		}
+	}
+	return nil
+}
+
+// walked is the check of built-ins that walk through these operands once, each step of which costs so much.
+func walked(cost int, operands ...int) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) verdict {
+		v := verdict{}
+		for _, i := range operands {
+			w, refused := tooLarge(args[i].Value)
+			if refused != "" {
+				return verdict{refused: refused}
+			}
+			v.work += (w.nodes*16 + w.text) * cost
+		}
+		return v
+	}
+}
+
+// read is what is wrong with a value that was made of a text: numbers in it can be longer than can be calculated with.
+func read(t *ast.Term) string {
+	w, refused := tooLarge(t.Value)
+	switch {
+	case refused != "":
+		return refused
+	case w.number > MaxNumber:
+		return fmt.Sprintf("a number of more than %d characters", MaxNumber)
+	}
+	return ""
+}
+
+// readNumber is read for a number, which has to be one in JSON: OPA takes 0x1p-99999999.
+func readNumber(t *ast.Term) string {
+	n, ok := t.Value.(ast.Number)
+	if !ok {
+		return ""
+	}
+	switch {
+	case len(n) > MaxNumber:
+		return fmt.Sprintf("a number of more than %d characters", MaxNumber)
+	case strings.ContainsAny(string(n), "xXpPbBoO_"):
+		return "a number that is not written in decimal digits"
+	}
+	return ""
+}
+
+// digits bounds how many digits a number has when it is written out.
+func digits(v ast.Value) int {
+	n, ok := v.(ast.Number)
+	if !ok {
+		return 0
+	}
+	if i := strings.IndexAny(string(n), "eE"); i >= 0 {
+		exponent, err := strconv.Atoi(string(n[i+1:]))
+		if err != nil {
+			return math.MaxInt32
+		}
+		return len(n) + max(exponent, -exponent)
+	}
+	return len(n)
+}
+
+// arithmetic is the check of built-ins that calculate with numbers.
+func arithmetic(args []*ast.Term) (v verdict) {
+	for _, t := range args {
+		n, ok := t.Value.(ast.Number)
+		if !ok || len(n) <= 4 { // at most 9e99
+			continue
+		}
+		d := digits(n)
+		if d > MaxDigits {
+			return verdict{refused: fmt.Sprintf("a number has more than %d digits", MaxDigits)}
+		}
+		v.work += d * d / 16 // to write the result down
+	}
+	return v
+}
+
+// shifted is arithmetic for a shift by the second operand.
+func shifted(args []*ast.Term) verdict {
+	if by, ok := args[1].Value.(ast.Number); ok {
+		if n, whole := by.Int64(); !whole || n > MaxShift {
+			return verdict{refused: fmt.Sprintf("a shift by more than %d bits", MaxShift)}
+		}
+	}
+	return arithmetic(args)
+}
+
+// accumulated is arithmetic for a list whose numbers are added or, where multiplied, make one as long as all together.
+func accumulated(multiplied bool) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) verdict {
+		n, total, longest := 0, 0, 0
+		each(args[0].Value, func(t *ast.Term) bool {
+			d := digits(t.Value)
+			n, total, longest = n+1, total+d, max(longest, d)
+			return total > 100*MaxDigits
+		})
+		switch {
+		case longest > MaxDigits, multiplied && total > 2*MaxDigits, total > 100*MaxDigits:
+			return verdict{refused: fmt.Sprintf("numbers of more than %d digits, or too many of them", MaxDigits)}
+		case multiplied:
+			return verdict{work: total * total / 64}
+		}
+		return verdict{work: total * 4}
+	}
+}
+
+// each goes through a list's elements until f is true.
+func each(v ast.Value, f func(*ast.Term) bool) {
+	switch v := v.(type) {
+	case *ast.Array:
+		v.Until(f)
+	case ast.Set:
+		v.Until(f)
+	}
+}
+
+// few is up to how many elements a list does no harm, whatever they are.
+const few = 512
+
+// listed is the check of built-ins that make a set or an object of a list's elements. OPA's hash of a number is its whole part, and
+// that of a string is known to everybody: elements of one hash are compared each with each.
+func listed(operands ...int) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) (v verdict) {
+		for _, i := range operands {
+			v.work += collisions(args[i].Value)
+		}
+		if v.work > 1<<30 {
+			v.refused = "too many elements of one hash"
+		}
+		return v
+	}
+}
+
+// collisions estimates the steps that it takes to put a list's elements into a set.
+func collisions(v ast.Value) int {
+	n := 0
+	switch v := v.(type) {
+	case *ast.Array:
+		n = v.Len()
+	case ast.Set:
+		n = v.Len()
+	case ast.Object:
+		n = v.Len()
+	}
+	if n < few {
+		return n
+	}
+	counts, work := make(map[int]int, n), n
+	count := func(t *ast.Term) bool {
+		h := t.Value.Hash()
+		if list, ok := t.Value.(*ast.Array); ok && list.Len() > 0 { // a path: its first element
+			h = list.Elem(0).Value.Hash()
+		}
+		counts[h]++
+		work += 8 * counts[h]
+		return false
+	}
+	if object, ok := v.(ast.Object); ok {
+		object.Until(func(k, _ *ast.Term) bool { return count(k) })
+		return work
+	}
+	each(v, count)
+	return work
+}
+
+// sorted is the check of built-ins that order a list's elements.
+func sorted(args []*ast.Term) verdict {
+	n := 0
+	switch v := args[0].Value.(type) {
+	case *ast.Array:
+		n = v.Len()
+	case ast.Set:
+		n = v.Len()
+	}
+	return verdict{work: n * 256}
+}
+
+// copies copies operands with all text in them.
+func copies(args []*ast.Term) []*ast.Term {
+	out := make([]*ast.Term, len(args))
+	for i, t := range args {
+		out[i] = copied(t)
+	}
+	return out
+}
+
+func copied(t *ast.Term) *ast.Term {
+	list := func(n int, each func(func(*ast.Term))) []*ast.Term {
+		own := make([]*ast.Term, 0, n)
+		each(func(t *ast.Term) { own = append(own, copied(t)) })
+		return own
+	}
+	switch v := t.Value.(type) {
+	case ast.String:
+		return ast.NewTerm(ast.String(strings.Clone(string(v))))
+	case ast.Number:
+		return ast.NewTerm(ast.Number(strings.Clone(string(v))))
+	case *ast.Array:
+		return ast.NewTerm(ast.NewArray(list(v.Len(), v.Foreach)...))
+	case ast.Set:
+		return ast.NewTerm(ast.NewSet(list(v.Len(), v.Foreach)...))
+	case ast.Object:
+		pairs := make([][2]*ast.Term, 0, v.Len())
+		v.Foreach(func(k, x *ast.Term) { pairs = append(pairs, [2]*ast.Term{copied(k), copied(x)}) })
+		return ast.NewTerm(ast.NewObject(pairs...))
+	}
+	return t
+}
