@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 )
 
 // Why a connection was refused or cut: the closed list of values of the metric's label.
@@ -161,15 +160,7 @@ func (g *guarded) Accept() (net.Conn, error) {
 // where there is none, the user that the kernel names.
 func peerName(c net.Conn) string {
 	if u, ok := c.(*net.UnixConn); ok {
-		name := "unix"
-		if raw, err := u.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { // without an answer, all are one
-				if who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-					name = fmt.Sprint("user ", who.Uid)
-				}
-			})
-		}
-		return name
+		return peerUser(u)
 	}
 	at, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package main
+
+import "net"
+
+func peerUser(*net.UnixConn) string { return "unix" }
