@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"gatehouse/envoy/sandbox"
 	"gatehouse/gate"
 )
 
@@ -417,15 +418,9 @@ func (r *reader) ask(t *testing.T, bodies []sent) []view {
 // python is the interpreter that has the frameworks.
 func python(t testing.TB) string {
 	t.Helper()
-	if p := os.Getenv("GATEHOUSE_PYTHON"); p != "" {
-		return p
-	}
-	p, err := filepath.Abs("../.venv-routes/bin/python")
+	p, err := sandbox.Frameworks(t.Context(), "..")
 	if err != nil {
 		t.Fatal(err)
-	}
-	if _, err := os.Stat(p); err != nil {
-		t.Fatalf("no Python with the frameworks at %s: `make test` prepares it (or set GATEHOUSE_PYTHON)", p)
 	}
 	return p
 }

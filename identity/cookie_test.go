@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/envoy/sandbox"
 	"gatehouse/identity"
 )
 
@@ -124,12 +125,9 @@ type cookieOracle struct {
 
 func startCookieOracle(t *testing.T, name string) *cookieOracle {
 	t.Helper()
-	python := os.Getenv("GATEHOUSE_PYTHON")
-	if python == "" {
-		python = filepath.Join("..", ".venv-routes", "bin", "python")
-	}
-	if _, err := os.Stat(python); err != nil {
-		t.Fatalf("no Python with the frameworks at %s: make .venv-routes/stamp prepares it (or set GATEHOUSE_PYTHON)", python)
+	python, err := sandbox.Frameworks(t.Context(), "..")
+	if err != nil {
+		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), python, filepath.Join("testdata", "cookies.py"), name)
 	cmd.Stderr = os.Stderr

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"gatehouse/envoy/sandbox"
 	"gatehouse/query"
 )
 
@@ -69,12 +70,9 @@ type oracle struct {
 
 func startOracle(t *testing.T) *oracle {
 	t.Helper()
-	python := os.Getenv("GATEHOUSE_PYTHON")
-	if python == "" {
-		python = filepath.Join("..", ".venv-routes", "bin", "python")
-	}
-	if _, err := os.Stat(python); err != nil {
-		t.Fatalf("no Python with the frameworks at %s: make .venv-routes/stamp prepares it (or set GATEHOUSE_PYTHON)", python)
+	python, err := sandbox.Frameworks(t.Context(), "..")
+	if err != nil {
+		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), python, filepath.Join("testdata", "oracle.py"))
 	cmd.Stderr = os.Stderr
