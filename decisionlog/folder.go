@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -163,7 +165,10 @@ func (p *position) replace(dir, sink string) error {
 func (sp *spool) note(text string) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.noted, sp.notedAt = text, time.Now()
+	if sp.noted == nil {
+		sp.noted = map[string]time.Time{}
+	}
+	sp.noted[text] = time.Now()
 }
 
 // stuckFor is how long there has been no further segment.
@@ -184,8 +189,10 @@ func (sp *spool) degraded() (list []string) {
 	case sp.lastErr != "":
 		list = append(list, "the spool has no room: "+sp.lastErr)
 	}
-	if sp.noted != "" && time.Since(sp.notedAt) < noteFor {
-		list = append(list, "the spool: "+sp.noted)
+	for _, text := range slices.Sorted(maps.Keys(sp.noted)) {
+		if time.Since(sp.noted[text]) < noteFor {
+			list = append(list, "the spool: "+text)
+		}
 	}
 	return list
 }

@@ -42,17 +42,16 @@ type spool struct {
 	since   atomic.Int64              // when it got stuck, in ns of the wall clock; 0: it is not
 	damages atomic.Int64              // segments that were cut off while they were in use
 
-	mu      sync.Mutex         // guards what follows; never taken by an append that finds room
-	first   *segment           // the oldest that is on disk
-	known   map[string]*reader // every reader since the spool was opened, by its sink's name
-	users   int                // logs that use the spool
-	room    chan struct{}      // closed, and made anew, when there is a new segment, or it is known that there will be none
-	lastErr string             // why there is no next segment, "" otherwise
-	lost    []gap              // segments that could not be read at the start
-	home    fs.FileInfo        // of the folder that the files are in
-	wrong   string             // what was found wrong with the folder, "" otherwise
-	noted   string             // what was mended, and is said for a while
-	notedAt time.Time
+	mu      sync.Mutex           // guards what follows; never taken by an append that finds room
+	first   *segment             // the oldest that is on disk
+	known   map[string]*reader   // every reader since the spool was opened, by its sink's name
+	users   int                  // logs that use the spool
+	room    chan struct{}        // closed, and made anew, when there is a new segment, or it is known that there will be none
+	lastErr string               // why there is no next segment, "" otherwise
+	lost    []gap                // segments that could not be read at the start
+	home    fs.FileInfo          // of the folder that the files are in
+	wrong   string               // what was found wrong with the folder, "" otherwise
+	noted   map[string]time.Time // what was mended, and when: it is said for a while. A closed list
 }
 
 // reader is where one sink is in the spool.

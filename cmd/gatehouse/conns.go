@@ -145,14 +145,15 @@ func (g *guarded) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &conn{Conn: raw, all: g.all, listener: g.name, peer: peerName(raw), since: time.Now()}
+		served := net.Conn(c)
+		if g.wrap != nil {
+			served = g.wrap(c) // before others see it
+		}
 		if !g.all.admit(c) {
 			raw.Close()
 			continue
 		}
-		if g.wrap == nil {
-			return c, nil
-		}
-		return g.wrap(c), nil
+		return served, nil
 	}
 }
 
