@@ -98,6 +98,7 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 			}
 		case <-poll.C:
 			m.look()
+			m.lookAtState()
 			m.otherKeys()
 		case <-again.C:
 			m.tryAgain(ctx, false)
