@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,5 +81,31 @@ func TestOneBundleBeforeAndAfterSigning(t *testing.T) {
 	must(t, err)
 	if a.Revision != "v1" {
 		t.Errorf("rolled back to %s", a.Revision)
+	}
+}
+
+// TestBusy: who shares the cores is told of large bundles, and of their end, whatever becomes of them.
+func TestBusy(t *testing.T) {
+	var began, ended atomic.Int64
+	l := newLife(t)
+	l.put(serial(1))
+	l.begin(l.source(nil), func(c *bundles.Config) {
+		c.Busy = func() func() { began.Add(1); return func() { ended.Add(1) } }
+	})
+	l.active("v1")
+	if n := began.Load(); n != 0 {
+		t.Errorf("a small bundle was %d times announced", n)
+	}
+	large := serial(2)
+	large["authz.rego"] += "\n#" + strings.Repeat(" ", 100<<10) + "\n"
+	l.put(large)
+	l.active("v2")
+	after := began.Load()
+	large = serial(3)
+	large["authz.rego"] += "\nnothing := nowhere\n#" + strings.Repeat(" ", 100<<10) + "\n"
+	l.put(large)
+	l.refused("compiling", "nowhere")
+	if after == 0 || began.Load() == after || began.Load() != ended.Load() {
+		t.Errorf("%d began before the bundle that does not compile, then %d in all, %d ended", after, began.Load(), ended.Load())
 	}
 }

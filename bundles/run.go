@@ -133,6 +133,17 @@ func (m *Manager) trim() {
 // largeBundle is what collecting at once is worth its while for, in bytes of files. Compiled it is about ten times as much.
 const largeBundle = 8 << 20
 
+// busyBundle is what a core is busy with for longer than a request should wait, in bytes of files.
+const busyBundle = 64 << 10
+
+// busy says that work of a size begins. The caller calls what it returns.
+func (m *Manager) busy(size int64) (done func()) {
+	if m.cfg.Busy == nil || size < busyBundle {
+		return func() {}
+	}
+	return m.cfg.Busy()
+}
+
 // withPath returns the sources that Run reads itself.
 func (m *Manager) withPath() []*source {
 	return slices.DeleteFunc(slices.Clone(m.sources), func(s *source) bool { return s.fetch != nil })
