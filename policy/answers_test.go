@@ -107,7 +107,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		}
 	})
 	s := sends(t, `allow := count(http.send({"method": "GET", "url": "`+url+`"}).raw_body) > 0`, 0)
-	if d, err := s.Decide(context.Background(), policy.Object(), time.Now()); d.Allowed || err == nil || !strings.Contains(err.Error(), "more than 10485760 bytes") {
+	if d, err := s.Decide(context.Background(), policy.Object(), time.Now()); d.Allowed || err == nil || !strings.Contains(err.Error(), "http.send: the answer has more than") {
 		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -83,7 +83,7 @@ var words = wordSet(`
 	if in into is it less limit longer looking match maximum minimum missing more must negative no non not number numbers of off on one only or out outside
 	over positive produced range required should single some supported than that the them there this time timeout to too two under unexpected unknown
 	unless unsupported valid value values was were when which while with within without wrong zero
-	address aes alg algorithm amount array arrays attribute base64 base64url big boolean builtin byte bytes call cast certificate certificates character
+	address aes alg algorithm amount answer array arrays attribute base64 base64url big boolean builtin byte bytes call cast certificate certificates character
 	characters cidr code column compile compiler conflict conflicting constraint constraints context conversion convert csr data date day deadline decode
 	decoded delimiter digit digits disallowed divide division document dns duplicate duration element elements encode encoded encoding error error(s) errors
 	escape evaluate evaluation exponent expression external field fields file float float64 format fraction function given glob graphql grpc header headers

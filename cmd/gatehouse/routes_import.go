@@ -59,7 +59,7 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 // tellProgress writes every now and then that an import is still under way, until the function that it returns was called.
 func tellProgress(w io.Writer, target string, start time.Time, every time.Duration) (stop func()) {
 	end, ended := make(chan struct{}), make(chan struct{})
-	go func() {
+	go func() { // goroutine: of a command that a panic may end
 		defer close(ended)
 		tick := time.NewTicker(every)
 		defer tick.Stop()

@@ -110,8 +110,8 @@ func TestWorkDirIsTakenOnce(t *testing.T) {
 		second.Close()
 		t.Errorf("a second one in the same directory: %v", err)
 	}
-	if got, err := s.Do(t.Context(), sandbox.Call{Path: "/orders"}); err != nil || got.Status != 403 {
-		t.Errorf("with nobody to ask: %d, %v, want 403", got.Status, err)
+	if got, err := s.Do(t.Context(), sandbox.Call{Path: "/orders"}); err != nil || got.Status != 503 {
+		t.Errorf("with nobody to ask: %d, %v, want 503", got.Status, err)
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)

@@ -206,7 +206,7 @@ func apart(name string, f topdown.BuiltinFunc, bctx topdown.BuiltinContext, args
 	if !ok {
 		own.Cancel()
 		calls.abandon()
-		go func() { <-done; calls.left() }()
+		go func() { <-done; calls.left() }() // goroutine: it waits and counts
 		return end(context.DeadlineExceeded)
 	}
 	if out.panicked != "" {
