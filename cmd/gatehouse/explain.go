@@ -238,7 +238,8 @@ func (r *logged) entry(t *trial) (*policy.Entry, error) {
 		}
 		route, _ := r.Input["route"].(map[string]any)
 		template, _ := route["template"].(string)
-		candidates, err := gate.RuleCandidates(app.Root, r.Request.Method, template, true)
+		method, _ := route["method"].(string) // the request's, or WEBSOCKET
+		candidates, err := gate.RuleCandidates(app.Root, cmp.Or(method, r.Request.Method), template, true)
 		if err != nil {
 			continue
 		}

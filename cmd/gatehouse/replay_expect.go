@@ -117,7 +117,7 @@ type routeOf struct{ app, method, name, template, path string }
 
 // routeOf takes it from the record, which has the template only within the input.
 func (r *recorded) routeOf() routeOf {
-	out := routeOf{app: textOf(r.app), method: textOf(r.method)}
+	out := routeOf{app: textOf(r.app), method: textOf(r.routeMethod())}
 	if route := within(r.input, "route"); route != nil {
 		out.name, out.template = textOf(unquoted(within(route, "name"))), textOf(unquoted(within(route, "template")))
 	}

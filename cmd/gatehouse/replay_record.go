@@ -113,6 +113,14 @@ func (r *recorded) request(value []byte) {
 	})
 }
 
+// routeMethod is the method of the route's rule: the request's, or WEBSOCKET.
+func (r *recorded) routeMethod() []byte {
+	if method := unquoted(within(r.input, "route", "method")); len(method) > 0 {
+		return method
+	}
+	return r.method
+}
+
 // foreign fills in what Open Policy Agent's own decision log does not say in so many words.
 func (r *recorded) foreign() {
 	r.opa = true

@@ -101,7 +101,7 @@ func (s *side) key(dst []byte, r *recorded) []byte {
 	}
 	dst = append(append(dst, r.app...), 0)
 	if a := s.app(r); a != nil && len(a.Root) > 0 {
-		dst = append(append(append(dst, r.method...), 0), within(r.input, "route", "template")...)
+		dst = append(append(append(dst, r.routeMethod()...), 0), within(r.input, "route", "template")...)
 	}
 	return dst
 }
@@ -166,7 +166,7 @@ func (s *side) paths(r *recorded) (paths [][]string, byRoute bool, absent string
 	if template == "" {
 		return nil, false, "the log does not say which route it took"
 	}
-	paths, err := gate.RuleCandidates(a.Root, textOf(r.method), template, true)
+	paths, err := gate.RuleCandidates(a.Root, textOf(r.routeMethod()), template, true)
 	if err != nil {
 		return nil, false, err.Error()
 	}
