@@ -309,6 +309,7 @@ func TestRemoveCredentialElsewhere(t *testing.T) {
 		{"cookie", "a=1; sid =x; sid\t=y;  b=2", "a=1;  b=2"},
 		{"sec-websocket-protocol", "bearer, TOKEN", "bearer"},
 		{"sec-websocket-protocol", "graphql-ws, BEARER,TOKEN, other", "graphql-ws, BEARER, other"},
+		{"sec-websocket-protocol", "bearer, ,,TOKEN, a", "bearer, a"},
 		{"sec-websocket-protocol", "graphql-ws", "graphql-ws"},
 	} {
 		req := get("/", tt.name, tt.sent)

@@ -48,6 +48,9 @@ func WithoutProtocols(lines []string, places []TokenSource) (rest string, found 
 	for _, line := range lines {
 		for element := range strings.SplitSeq(line, ",") {
 			name := strings.Trim(element, " \t")
+			if marked && name == "" {
+				continue // a reader may skip what is empty, and so find the token behind it
+			}
 			if marked && !marks(name) {
 				marked, found = false, true
 				continue
