@@ -17,7 +17,7 @@ func Whole[T any](ctx context.Context, within time.Duration, f func() T) (out T,
 		return out, ErrOverloaded
 	}
 	done := make(chan T, 1)
-	go func() { // recovers: f does
+	go func() { // goroutine: f recovers from its panics
 		defer calls.end()
 		done <- f()
 	}()
@@ -36,7 +36,7 @@ func Whole[T any](ctx context.Context, within time.Duration, f func() T) (out T,
 			timer.Reset(grace)
 		case <-timer.C:
 			calls.abandon()
-			go func() { <-done; calls.left() }()
+			go func() { <-done; calls.left() }() // goroutine: it only counts
 			if err = ctx.Err(); err == nil {
 				err = context.DeadlineExceeded
 			}
