@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -355,7 +356,9 @@ func onSmallDisk(t *testing.T, dir string) {
 		}, func() error { empty(); filling.Wait(); return os.Remove(filepath.Join(disk, "ballast")) }, "no space left on device"},
 		{"read-only", func() error {
 			return syscall.Mount("tmpfs", filepath.Join(disk, "spool-read-only"), "tmpfs", syscall.MS_RDONLY, "")
-		}, func() error { return syscall.Unmount(filepath.Join(disk, "spool-read-only"), 0) }, "read-only file system"},
+		}, func() error { // the keeper looks into it now and then, and it is busy for that moment
+			return again(func() error { return syscall.Unmount(filepath.Join(disk, "spool-read-only"), 0) })
+		}, "read-only file system"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := small(filepath.Join(dir, tt.name))
@@ -413,9 +416,15 @@ func inNamespace(t *testing.T) bool {
 	for part := range strings.SplitSeq(t.Name(), "/") {
 		parts = append(parts, "^"+part+"$")
 	}
-	c := exec.Command(self, "-test.run="+strings.Join(parts, "/"), "-test.v")
+	runtime.LockOSThread() // the child ends with the thread that began it, and never outlives us
+	defer runtime.UnlockOSThread()
+	args := []string{"-test.run=" + strings.Join(parts, "/"), "-test.v"}
+	if until, ok := t.Deadline(); ok { // before ours, so that the stacks are told
+		args = append(args, "-test.timeout="+max(time.Until(until)*9/10, time.Second).String())
+	}
+	c := exec.Command(self, args...)
 	c.Env = append(os.Environ(), inSmallDisk+"=1")
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 {
 		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}

@@ -206,6 +206,11 @@ func (sp *spool) reader(sink string) (*reader, error) {
 		return r, nil
 	}
 	pos, err := openPosition(sp.dir, sink)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has just removed the folder: the keeper takes over the one that is made here
+		if err = os.MkdirAll(sp.dir, 0o700); err == nil {
+			pos, err = openPosition(sp.dir, sink)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
 	}
