@@ -84,6 +84,11 @@ type packing struct {
 	scan  scan
 	names []string // a stack: those of the objects being written
 
+	lengths []int // where in buf a string's length looks like an escape
+
+	path  string       // the request's, as far as it is no secret by name or shape
+	kinds []headerKind // of its headers
+
 	known    knownSecrets // of this entry's request
 	deep     bool         // the entry holds one of them: each text is looked through
 	at       []string     // where in the input is what is being written, as parts of a pointer
@@ -129,7 +134,7 @@ func (p *packer) pack(o *packing, e *Entry) {
 			d.flags = d.flags&^flagResult | flagNoResult
 		case large && o.limit == 0:
 			o.limit = p.max / 128 // about twenty strings, each byte at most six as an escape
-		case !o.deep && o.known.in(o.buf):
+		case !o.deep && o.known.in(o.buf, o.lengths):
 			o.deep = true
 			o.deepDocuments(e, &d)
 		default:
@@ -141,15 +146,18 @@ func (p *packer) pack(o *packing, e *Entry) {
 	}
 }
 
-// knowSecrets collects the request's secrets.
+// knowSecrets collects the request's secrets, and what it learns of the request on the way.
 func (o *packing) knowSecrets(e *Entry) {
 	k := &o.known
+	o.kinds = o.kinds[:0]
 	for i := range e.Input.Headers {
-		if h := &e.Input.Headers[i]; o.redact.kind(h.Name) == secretHeader {
+		h := &e.Input.Headers[i]
+		kind := o.redact.kind(h.Name)
+		if o.kinds = append(o.kinds, kind); kind == secretHeader {
 			k.header(&o.redact, h)
 		}
 	}
-	if strings.IndexByte(e.Path, '?') >= 0 {
+	if o.path = o.redact.url(e.Path); o.path != e.Path { // as it is where a parameter has the name of a secret
 		k.query(&o.redact, e.Path)
 	}
 	if len(k.list) > 0 {
@@ -290,7 +298,7 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	if id := &e.Identity; o.limit > 0 && len(id.Roles)+len(id.Groups)+len(id.Scopes)+len(id.Claims) > 0 {
 		flags |= flagNoRoles
 	}
-	o.buf = append(o.buf[:0], packVersion)
+	o.buf, o.lengths = append(o.buf[:0], packVersion), o.lengths[:0]
 	o.uint(flags)
 	o.time(e.Time) // first, because the age of the oldest entry is read there
 	o.int(int64(e.Duration))
@@ -298,7 +306,7 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	o.masked = o.masked[:0]
 	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason, e.Method)
 	o.clean(e.Host, o.hidePlace(e.Host))
-	o.clean(e.Path, o.hidePlace(o.redact.url(e.Path)))
+	o.clean(e.Path, o.hidePlace(o.path))
 	o.plain(e.DecisionPath)
 	o.identity(&e.Identity, flags)
 	o.strings(e.Peer, e.RequestedBy, e.TraceID, e.SpanID, e.Revision)
@@ -410,7 +418,7 @@ func (o *packing) headers(headers []Header) {
 			o.buf = append(o.buf, textSecret)
 			continue
 		}
-		switch o.redact.kind(h.Name) {
+		switch o.kinds[i] {
 		case secretHeader:
 			o.buf = append(o.buf, textSecret)
 		case urlHeader:
@@ -640,6 +648,9 @@ func (o *packing) text(s string, flag uint64) {
 	}
 	buf := o.buf
 	if n := uint64(len(s))<<2 | flag; n < 0x80 {
+		if n == '%' || n == '\\' {
+			o.lengths = append(o.lengths, len(buf))
+		}
 		buf = append(buf, byte(n)) // most are short, and there are many
 	} else {
 		buf = binary.AppendUvarint(buf, n)
