@@ -162,12 +162,21 @@ func (k *knownSecrets) ready() {
 
 // index makes a text known by as many of its beginnings as the search takes bytes at a step.
 func (k *knownSecrets) index(text []byte) {
-	for i := 0; i < k.stride && i+4 <= len(text) && len(text) >= leastShort; i++ {
-		g := binary.LittleEndian.Uint32(text[i:])
-		k.grams = append(k.grams, g)
-		h := gramHash(g)
-		k.bits[h/64] |= 1 << (h % 64)
+	if len(text) < leastShort {
+		return
 	}
+	bits, grams := &k.bits, k.grams
+	for range k.stride {
+		if len(text) < 4 {
+			break
+		}
+		g := binary.LittleEndian.Uint32(text)
+		grams = append(grams, g)
+		h := gramHash(g)
+		bits[h/64%64] |= 1 << (h % 64)
+		text = text[1:]
+	}
+	k.grams = grams
 }
 
 func gramHash(g uint32) uint32 { return g * 0x9e3779b1 >> 20 }
@@ -181,8 +190,13 @@ func (k *knownSecrets) in(packed []byte, lengths []int) bool {
 	if k.inPlain(packed) {
 		return true
 	}
+	if bytes.Count(packed, percentSign)+bytes.Count(packed, backslash) == len(lengths) {
+		return false // as of most entries
+	}
 	return k.escaped(packed, lengths, 3)
 }
+
+var percentSign, backslash = []byte{'%'}, []byte{'\\'}
 
 // escaped is in for what shows once escapes are taken away, of either kind and one within the other.
 func (k *knownSecrets) escaped(packed []byte, not []int, depth int) bool {
@@ -240,7 +254,7 @@ func (k *knownSecrets) inPlain(b []byte) bool {
 	bits, stride := &k.bits, k.stride
 	for len(b) >= 4 {
 		g := binary.LittleEndian.Uint32(b)
-		if h := gramHash(g); bits[h/64]&(1<<(h%64)) != 0 && slices.Contains(k.grams, g) {
+		if h := gramHash(g); bits[h/64%64]&(1<<(h%64)) != 0 && slices.Contains(k.grams, g) {
 			return true
 		}
 		if len(b) <= stride {

@@ -57,7 +57,7 @@ type usual struct {
 	routesDigest, keysDigest, directoryDigest     text
 }
 
-const notUsual = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination | flagWebSocket
+const notUsual = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination
 
 // appendLine appends the line of a packed entry, unless there is something about it that is not usual.
 func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
@@ -553,7 +553,11 @@ func (l *liner) who(in []byte, e *usual) []byte {
 func (l *liner) route(in []byte, e *usual) []byte {
 	in = l.piece(appendKey(in, "resource"), e.params)
 	in = append(appendKey(in, "route"), '{')
-	in = appendMember(in, "method", e.method)
+	if e.flags&flagWebSocket != 0 {
+		in = append(appendKey(in, "method"), `"WEBSOCKET"`...)
+	} else {
+		in = appendMember(in, "method", e.method)
+	}
 	in = appendMember(in, "name", e.routeName)
 	in = l.piece(appendKey(in, "params"), e.params)
 	if e.flags&flagRedirect != 0 {

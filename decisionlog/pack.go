@@ -411,22 +411,34 @@ func (o *packing) input(in *Input, d *documents, flags uint64) bool {
 
 func (o *packing) headers(headers []Header) {
 	o.uint(uint64(len(headers)))
+	buf := o.buf
 	for i := range headers {
 		h := &headers[i]
-		o.plain(o.hide(h.Name))
-		if o.redact.hides(h.Name) {
-			o.buf = append(o.buf, textSecret)
+		kind := o.kinds[i]
+		if kind != secretHeader && o.redact.hides(h.Name) {
+			kind = secretHeader
+		}
+		name, value, flag := o.hide(h.Name), "", uint64(0)
+		switch kind {
+		case urlHeader:
+			value = o.hide(o.redact.url(h.Value))
+		case otherHeader:
+			value = o.hide(o.redact.anyHeader(h.Value))
+		}
+		if value != h.Value {
+			flag = textChanged
+		}
+		cut := uint64(0)
+		name = o.cut(name, &cut)
+		buf = o.appendText(buf, name, cut)
+		if kind == secretHeader {
+			buf = append(buf, textSecret)
 			continue
 		}
-		switch o.kinds[i] {
-		case secretHeader:
-			o.buf = append(o.buf, textSecret)
-		case urlHeader:
-			o.clean(h.Value, o.hide(o.redact.url(h.Value)))
-		default:
-			o.clean(h.Value, o.hide(o.redact.anyHeader(h.Value)))
-		}
+		value = o.cut(value, &flag)
+		buf = o.appendText(buf, value, flag)
 	}
+	o.buf = buf
 }
 
 func (o *packing) params(params []Param) {
@@ -611,8 +623,15 @@ func (o *packing) pointers(d *documents, flags uint64) {
 	o.strings(others...)
 }
 
-func (o *packing) uint(n uint64) { o.buf = binary.AppendUvarint(o.buf, n) }
-func (o *packing) int(n int64)   { o.buf = binary.AppendVarint(o.buf, n) }
+func (o *packing) uint(n uint64) {
+	if n < 0x80 {
+		o.buf = append(o.buf, byte(n))
+		return
+	}
+	o.buf = binary.AppendUvarint(o.buf, n)
+}
+
+func (o *packing) int(n int64) { o.buf = binary.AppendVarint(o.buf, n) }
 
 func (o *packing) time(t time.Time) {
 	o.int(t.Unix())
@@ -623,9 +642,17 @@ func (o *packing) time(t time.Time) {
 func (o *packing) plain(s string) { o.text(s, 0) }
 
 func (o *packing) strings(list ...string) {
-	for _, s := range list {
-		o.text(s, 0)
+	if o.limit > 0 {
+		for _, s := range list {
+			o.text(s, 0)
+		}
+		return
 	}
+	buf := o.buf
+	for _, s := range list {
+		buf = o.appendText(buf, s, 0)
+	}
+	o.buf = buf
 }
 
 func (o *packing) list(list []string) {
@@ -643,10 +670,21 @@ func (o *packing) clean(old, text string) {
 }
 
 func (o *packing) text(s string, flag uint64) {
-	if o.limit > 0 && len(s) > o.limit {
-		s, flag = strings.ToValidUTF8(s[:o.limit-3], "")+"...", textChanged
+	s = o.cut(s, &flag)
+	o.buf = o.appendText(o.buf, s, flag)
+}
+
+// cut makes a string as short as it has to be, and sets the flag for that.
+func (o *packing) cut(s string, flag *uint64) string {
+	if o.limit == 0 || len(s) <= o.limit {
+		return s
 	}
-	buf := o.buf
+	*flag = textChanged
+	return strings.ToValidUTF8(s[:o.limit-3], "") + "..."
+}
+
+// appendText is for those who keep the buffer at hand.
+func (o *packing) appendText(buf []byte, s string, flag uint64) []byte {
 	if n := uint64(len(s))<<2 | flag; n < 0x80 {
 		if n == '%' || n == '\\' {
 			o.lengths = append(o.lengths, len(buf))
@@ -655,7 +693,7 @@ func (o *packing) text(s string, flag uint64) {
 	} else {
 		buf = binary.AppendUvarint(buf, n)
 	}
-	o.buf = append(buf, s...)
+	return append(buf, s...)
 }
 
 // value writes plain JSON, and says whether it was that.

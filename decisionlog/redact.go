@@ -290,7 +290,7 @@ func (r *redactor) headerValue(name string) func(string) string {
 
 // anyHeader redacts a value whose header's name says nothing.
 func (r *redactor) anyHeader(v string) string {
-	if hasScheme(v, "bearer ") || hasScheme(v, "basic ") {
+	if v != "" && v[0]|0x20 == 'b' && (hasScheme(v, "bearer ") || hasScheme(v, "basic ")) {
 		return redacted
 	}
 	return r.text(v)
