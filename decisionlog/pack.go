@@ -304,7 +304,8 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	o.int(int64(e.Duration))
 	o.uint(uint64(max(0, e.Status)))
 	o.masked = o.masked[:0]
-	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason, e.Method)
+	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason)
+	o.clean(e.Method, o.hidePlace(e.Method))
 	o.clean(e.Host, o.hidePlace(e.Host))
 	o.clean(e.Path, o.hidePlace(o.path))
 	o.plain(e.DecisionPath)
@@ -384,7 +385,8 @@ func (o *packing) identity(id *Identity, flags uint64) {
 
 // input writes the input, and says whether all of it was plain JSON.
 func (o *packing) input(in *Input, d *documents, flags uint64) bool {
-	o.strings(in.Scheme, in.Protocol)
+	o.clients(in.Scheme, "/input/attributes/request/http/scheme")
+	o.clients(in.Protocol, "/input/attributes/request/http/protocol")
 	o.clean(in.ID, o.hide(o.redact.text(in.ID)))
 	o.clean(in.Query, o.hide(o.redact.queryString(in.Query)))
 	o.clean(in.Fragment, o.hide(o.redact.queryString(in.Fragment)))
@@ -393,13 +395,13 @@ func (o *packing) input(in *Input, d *documents, flags uint64) bool {
 		o.time(in.Time)
 	}
 	o.headers(in.Headers)
-	ok := o.endpoint(&in.Source) && o.endpoint(&in.Destination)
+	ok := o.endpoint(&in.Source, "source") && o.endpoint(&in.Destination, "destination")
 	o.extensions(in.Extensions)
 	o.at = append(o.at[:0], "/input/attributes/metadataContext")
 	ok = ok && o.metadata(in.Metadata)
 	o.at = append(o.at[:0], "/input/attributes/routeMetadataContext")
 	ok = ok && o.inputObject(in.RouteMetadata, "", 0, true)
-	o.plain(in.SNI)
+	o.clients(in.SNI, "/input/attributes/tlsSession/sni")
 	o.strings(in.Peer.SPIFFEID, in.Peer.Subject)
 	o.list(in.Peer.SANs)
 	o.strings(in.App, in.RouteName, in.RouteTemplate)
@@ -449,26 +451,36 @@ func (o *packing) params(params []Param) {
 	}
 }
 
-func (o *packing) endpoint(e *Endpoint) bool {
+// clients writes what a client may choose, and notes where it is in the input if it held a secret.
+func (o *packing) clients(s string, pointer ...string) {
+	clean := o.hidePlace(s)
+	if clean != s {
+		o.masked = append(o.masked, strings.Join(pointer, ""))
+	}
+	o.plain(clean)
+}
+
+func (o *packing) endpoint(e *Endpoint, which string) bool {
 	o.plain(e.Host)
 	o.uint(uint64(e.Port))
 	if len(e.Other) > 0 && !o.object(e.Other, 0) {
 		return false
 	}
-	o.plain(e.Service)
-	o.labels(e.Labels)
+	o.clients(e.Service, "/input/attributes/", which, "/service")
+	o.labels(e.Labels, which)
 	o.strings(e.Principal, e.Certificate)
 	return true
 }
 
-func (o *packing) labels(m map[string]string) {
+func (o *packing) labels(m map[string]string, which string) {
 	o.uint(uint64(len(m)))
 	if len(m) == 0 {
 		return
 	}
 	names, base := sortedNames(o, m)
 	for _, name := range names {
-		o.strings(name, m[name])
+		o.plain(name)
+		o.clients(m[name], "/input/attributes/", which, "/labels/", escape(name))
 	}
 	o.names = o.names[:base]
 }

@@ -46,7 +46,7 @@ func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 			problem = zap.String("error", shown.Text(err.Error()))
 		}
 		event.Write(zap.String("decision_id", c.id), zap.String("outcome", outcomeLabels[outcome]), zap.Stringer("reason", a.Reason),
-			zap.Int("status", a.Status), zap.String("method", c.req.Method), zap.String("path", shown.Path(c.target.raw)), problem)
+			zap.Int("status", a.Status), zap.String("method", shown.Path(c.req.Method)), zap.String("path", shown.Path(c.target.raw)), problem)
 	}
 }
 

@@ -69,6 +69,7 @@ type migration struct {
 	message      string // a size with its unit
 	log          string // decision_log.file
 	protos       string
+	cache        string // a size with its unit, of http.send's answers
 	traces       *traces
 	labels       []labelled
 	bundles      []bundleConfig
@@ -410,7 +411,7 @@ func (m *migration) deliver(c *cobra.Command, output string, strict bool) error 
 	}
 	lost := 0
 	for _, f := range m.findings {
-		fmt.Fprintln(c.ErrOrStderr(), f)
+		fmt.Fprintln(c.ErrOrStderr(), visible(f.String()))
 		if f.lost {
 			lost++
 		}

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"gatehouse/decisionlog"
 )
 
 // What an OPA configuration says of services, bundles that come from them, and what is sent to them.
@@ -21,6 +23,7 @@ import (
 type service struct {
 	setting setting
 	url     string // without user and password
+	ca      string
 	oci     bool
 	secret  bool     // it has a credential
 	lines   []string // of our configuration, below the name
@@ -77,11 +80,18 @@ func (m *migration) takeService(s setting) {
 		case "credentials":
 			m.credentials(out, c)
 		case "headers":
-			c.each(func(h setting) { add("    headers: {%s: %s}", quote(h.name()), quote(h.node.Value)) })
+			c.each(func(h setting) {
+				v := h.node.Value
+				if (decisionlog.Redact{}).Shown("", nil).Header(h.name(), v) != v && !isVariable(v) {
+					m.lost(h, "services", "headers here are not for secrets: put it into the file of bearer_file, or what takes its place")
+					return
+				}
+				add("    headers: {%s: %s}", quote(h.name()), quote(h.node.Value))
+			})
 		case "tls":
 			c.each(func(t setting) {
 				if t.name() == "ca_cert" {
-					add("    ca: %s", quote(m.relative(t.node.Value)))
+					out.ca = m.relative(t.node.Value)
 				} else if t.name() != "system_ca_required" || t.node.Value == "true" {
 					m.lost(t, "services", "authorities are those of ca, and where that is not set the system's")
 				}
@@ -96,6 +106,9 @@ func (m *migration) takeService(s setting) {
 			m.lost(c, "services", "not a setting of a service here")
 		}
 	})
+	if out.ca != "" {
+		add("    ca: %s", quote(out.ca))
+	}
 	out.lines = mergeHeaders(out.lines)
 	m.services[s.name()] = out
 	m.serviceNames = append(m.serviceNames, s.name())
@@ -140,6 +153,10 @@ func isLoopback(host string) bool {
 // credentials takes one kind of credential over.
 func (m *migration) credentials(out *service, c setting) {
 	out.secret = true
+	if out.oci {
+		m.lost(c, "services", "a registry's credential is in credential_file of the bundle, as docker login writes it")
+		return
+	}
 	c.each(func(kind setting) {
 		switch kind.name() {
 		case "bearer":
@@ -194,7 +211,7 @@ func (m *migration) clientTLS(out *service, s setting) {
 		case "private_key":
 			out.lines = append(out.lines, "    key: "+quote(m.relative(c.node.Value)))
 		case "ca_cert":
-			out.lines = append(out.lines, "    ca: "+quote(m.relative(c.node.Value)))
+			out.ca = cmp.Or(out.ca, m.relative(c.node.Value)) // that of tls, where both are there
 		case "cert_reread_interval_seconds": // read anew for each connection
 		default:
 			m.lost(c, "services", "a client certificate is cert and key, without a passphrase")
@@ -357,7 +374,7 @@ func (m *migration) takeBundles() {
 		b := migratedBundle{name: m.bundleName(r.name, r.setting)}
 		add := func(format string, args ...any) { b.lines = append(b.lines, fmt.Sprintf(format, args...)) }
 		resource := r.resource
-		if plain, _, query := strings.Cut(resource, "?"); query {
+		if plain, query, ok := strings.Cut(resource, "?"); ok && !harmlessQuery(query) {
 			resource = plain
 			named := r.setting
 			if c, ok := r.setting.below("resource"); ok {
@@ -367,9 +384,6 @@ func (m *migration) takeBundles() {
 		}
 		if from.oci {
 			add("image: %s", quote(resource))
-			if from.secret {
-				m.lost(r.setting, "policy", "a registry's credential is in credential_file, as docker login writes it")
-			}
 			if len(from.lines) > 0 && !from.secret {
 				add("service: %s", quote(from.setting.name()))
 				from.used = true
@@ -392,6 +406,17 @@ func (m *migration) takeBundles() {
 			m.lost(k.setting, "policy", "no bundle is verified with it")
 		}
 	}
+}
+
+// harmlessQuery reports whether a query only says what of an object is meant, as of one in Google's storage.
+func harmlessQuery(query string) bool {
+	values, err := url.ParseQuery(query)
+	for name := range values {
+		if !slices.Contains([]string{"alt", "generation", "ref", "version", "versionId"}, name) {
+			return false
+		}
+	}
+	return err == nil && !strings.Contains(query, "${")
 }
 
 // migratedBundle is a bundle that is fetched.

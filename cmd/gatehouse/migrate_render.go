@@ -101,6 +101,9 @@ func (m *migration) renderPolicy(w *yamlWriter) {
 		w.line("  protos: %s", quote(m.relative(m.protos)))
 	}
 	w.about("  ", "policy")
+	if m.cache != "" {
+		w.line("  capabilities: {http_send: {cache: %s}}", m.cache)
+	}
 	if len(m.bundles)+len(m.fetched) == 0 {
 		w.comment("  ", "No policy directory is known yet: name one here, or start with --bundle DIR.")
 		w.comment("  ", `bundles: [{name: app, path: ./policy}]`)

@@ -50,7 +50,10 @@ func opaRules() []rule {
 		{"default_authorization_decision", lost("", "of OPA's REST API, which is not here; the admin port is read-only")},
 		{"status", func(m *migration, s setting) { m.state = s }},
 		{"discovery", lost("", "the configuration is this file; change it and send SIGHUP")},
-		{"caching", lost("", "it serves http.send, which is off by default")},
+		{"caching.inter_query_builtin_cache.max_size_bytes", (*migration).takeCache},
+		{"caching.inter_query_builtin_cache.*", lost("policy", "what http.send keeps is bounded by its size alone: policy.capabilities.http_send.cache")},
+		{"caching.inter_query_builtin_value_cache", lost("policy", "compiled patterns and schemas are kept within a bound of their own")},
+		{"caching.*", lost("policy", "not a setting that OPA is known to have")},
 		{"keys.*", (*migration).takeKey},
 		{"distributed_tracing", (*migration).takeTracing},
 		{"server", lost("", "of OPA's REST API, which is not here")},
@@ -244,6 +247,26 @@ func (m *migration) takeReceiveSize(s setting) {
 		return
 	}
 	m.message = sizeText(n)
+}
+
+// takeCache takes over how much of http.send's answers is kept. Of no limit, which 0 is, there is none here.
+func (m *migration) takeCache(s setting) {
+	v, ok := m.scalar(s)
+	if !ok {
+		return
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	switch {
+	case strings.Contains(v, "${"):
+		m.lost(s, "policy", "a size needs its unit here: write the number, as in policy.capabilities.http_send.cache: 10MiB")
+	case err != nil || n < 0:
+		m.fail(s, "%q is not a number of bytes", v)
+	case n == 0:
+		m.lost(s, "policy", "there is always a limit: policy.capabilities.http_send.cache, 10MiB by default")
+	default:
+		m.cache = sizeText(n)
+		m.note(s, "policy", "http.send does not exist here until policy.capabilities.http_send.hosts names whom it may call")
+	}
 }
 
 // sizeText writes a number of bytes with the largest unit that leaves it whole.

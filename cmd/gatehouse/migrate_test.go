@@ -139,7 +139,7 @@ func TestMigrateNamesEverySetting(t *testing.T) {
 		"bundles.authz.polling.min_delay_seconds": true, "bundles.authz.polling.max_delay_seconds": true, "bundles.authz.signing.keyid": true, "bundles.authz.signing.scope": true,
 		"decision_logs.service": true, "decision_logs.mask_decision": true, "decision_logs.drop_decision": true, "decision_logs.reporting.min_delay_seconds": true,
 		"decision_logs.partition_name": true, "status.service": true, "keys.global_key.algorithm": true, "persistence_directory": true,
-		"services.registry.url": true} // an image's reference names its registry
+		"services.registry.url": true, "caching.inter_query_builtin_cache.max_size_bytes": true} // an image's reference names its registry
 	for _, key := range []string{"addr", "query", "dry-run", "proto-descriptor", "grpc-max-recv-msg-size"} {
 		carried["plugins.envoy_ext_authz_grpc."+key] = true
 	}
@@ -167,6 +167,7 @@ func TestMigrateNamesEverySetting(t *testing.T) {
 		{Name: "images-app", Image: "registry.example.com/policies/app:1.4"},
 		{Name: "unnamed", URL: "https://control.example.com/v1/bundles/unnamed", Service: "acme", LongPoll: &never},
 	}
+	want.Policy.Capabilities.HTTPSend.Cache = 10000000
 	want.Paths.Compat, want.Limits.Message = true, 40194304
 	labels := map[string]string{"app": "orders", "region": "eu"}
 	want.DecisionLog.Labels = labels
