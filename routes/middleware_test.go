@@ -174,3 +174,13 @@ func TestDjangoMiddlewareThatHidesIt(t *testing.T) {
 		}
 	}
 }
+
+// TestHostOfAHeader: where the routes are chosen by the host, one that ProxyFix takes from X-Forwarded-Host is not the table's.
+func TestHostOfAHeader(t *testing.T) {
+	for target, want := range map[string]routes.Outcome{"hosts(0)": routes.Matched, "hosts(1)": routes.Refused} {
+		table, _ := importApp(t, routes.PythonApp{Framework: routes.Flask, Target: "middleware_wsgi:" + target})
+		if m := table.Match("GET", "a.example.com", "/public"); m.Outcome != want {
+			t.Errorf("%s: %s, want %s\n%s", target, m.Outcome, want, table.YAML())
+		}
+	}
+}

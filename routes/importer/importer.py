@@ -105,7 +105,7 @@ def entry(key, methods, template, **more):
 def flask_table(target, notes):
     os.environ["FLASK_RUN_FROM_CLI"] = "true"  # app.run() outside of a main guard does nothing then
     app = load(target, "app")
-    app = made(app)
+    outer = app = made(app)
     app, mounts, reasons = wsgi_application(app, notes)
     if app is None and not mounts:
         raise Problem(f"{target!r} is no Flask application, and none was found in it")
@@ -122,6 +122,8 @@ def flask_table(target, notes):
         table["host_matching"] = True
     elif getattr(main, "subdomain_matching", False) and main.config.get("SERVER_NAME"):
         table["subdomain_matching"] = main.config["SERVER_NAME"]
+    if (url_map.host_matching or "subdomain_matching" in table) and hosts_elsewhere(outer, main):
+        reasons.append("ProxyFix (x_host) takes the host from X-Forwarded-Host, by which the routes are chosen, and the table is asked by Host")
     root = (main.config.get("APPLICATION_ROOT") or "/").rstrip("/")
     if root:
         notes.append(
@@ -140,6 +142,15 @@ def flask_table(target, notes):
     if converters:
         table["converters"] = converters
     return table
+
+
+def hosts_elsewhere(outer, app):
+    """Whether the application's host is the one of a header that any client can send."""
+    from werkzeug.middleware.proxy_fix import ProxyFix
+
+    is_app = lambda v: v is app
+    found = [*layers(outer, is_app, is_wsgi)[0], *(layers(vars(app)["wsgi_app"], is_app, is_wsgi)[0] if "wsgi_app" in vars(app) else [])]
+    return any(isinstance(v, ProxyFix) and v.x_host for v in found)
 
 
 def flask_rules(url_map):

@@ -185,5 +185,12 @@ def everything():
     return DispatcherMiddleware(app(), mounts)
 
 
+def hosts(x_host):
+    made = Flask("middleware_wsgi", static_folder=None, host_matching=True)
+    made.add_url_rule("/public", "public", lambda: "public", host="<sub>.example.com")
+    made.wsgi_app = ProxyFix(Plain(made.wsgi_app), x_host=x_host)
+    return made
+
+
 def outside():
     return closure(DispatcherMiddleware(app(), {"/sub": app(), "/foreign": foreign}))
