@@ -40,10 +40,13 @@ type Content struct{ Type, Body string }
 
 // Trace says how an Answer came about. It is for operators' tools: no transport shows it to a client.
 type Trace struct {
-	App   string        // the application, "" where there is only one
-	Match routes.Match  // the route, where its table has one
-	Asked string        // the decision path
-	Entry *policy.Entry // what was asked; nil where the policy was not
+	App   string       // the application, "" where there is only one
+	Match routes.Match // the route, where its table has one; of several that may take the request the one whose rule decided
+	// May are the routes that may take the request where there are several, in the application's order; else nil. All their rules must allow.
+	May      []*routes.Route
+	Redirect bool          // the application only redirects, and Match is the route of the path that it redirects to
+	Asked    string        // the decision path
+	Entry    *policy.Entry // what was asked; nil where the policy was not
 	// Remembers says that the settings have decisions remembered; Entry knows whether its own can be.
 	Remembers bool
 	Revision  string // of the policy

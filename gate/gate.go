@@ -83,9 +83,11 @@ type call struct {
 	view       *View
 	target     target
 	app        *application
-	method     string       // by which the table is asked: the request's, or WEBSOCKET
-	match      routes.Match // where the application's table has a route for the request
-	redirect   bool         // match is the route of the path that the application redirects to
+	method     string         // by which the table is asked: the request's, or WEBSOCKET
+	match      routes.Match   // where the application's table has a route for the request
+	may        []routes.Match // where several routes may take the request: the others than the first
+	first      *routes.Route  // that first one
+	redirect   bool           // match is the route of the path that the application redirects to
 	identity   identity.Identity
 	peer       identity.Peer
 	body       policy.Value // of the request as the policy reads it; nil: the policy was not asked
@@ -295,7 +297,13 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 }
 
 func (c *call) trace(err error) Trace {
-	t := Trace{Match: c.match, Asked: c.asked(), Cause: err}
+	t := Trace{Match: c.match, Asked: c.asked(), Cause: err, Redirect: c.redirect}
+	if len(c.may) > 0 {
+		t.May = append(t.May, c.first)
+		for i := range c.may {
+			t.May = append(t.May, c.may[i].Route)
+		}
+	}
 	if c.rule != nil {
 		t.Entry = c.rule.entry
 	}

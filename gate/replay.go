@@ -39,30 +39,42 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 			return err
 		}
 		found.Identity = c.identity
-		c.rule = c.app.ask(c.method, c.match.Route)
-		entry := c.rule.entry
-		if entry == nil {
-			return nil
+		first := c.match
+		err := c.explain(ctx, &found, options)
+		for i := 0; i < len(first.Also) && err == nil && found.Policy != nil && found.Policy.Allowed; i++ {
+			c.match = first.Also[i] // as askAll: the first that does not allow is the answer
+			found.Policy = nil
+			err = c.explain(ctx, &found, options)
 		}
-		if err := c.parseInput(entry); err != nil {
-			return err
-		}
-		document, err := c.input(policy.Reads{}) // what the policy does not read may still be told of
+		return err
+	})
+	return found
+}
+
+// explain is what the rule of the matched route says.
+func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) policy.ExplainOptions) error {
+	c.rule = c.app.ask(c.method, c.match.Route)
+	entry := c.rule.entry
+	if entry == nil {
+		return nil
+	}
+	if err := c.parseInput(entry); err != nil {
+		return err
+	}
+	document, err := c.input(policy.Reads{}) // what the policy does not read may still be told of
+	if err != nil {
+		return err
+	}
+	var o policy.ExplainOptions
+	if options != nil {
+		plain, err := policy.JSON(document)
 		if err != nil {
 			return err
 		}
-		var o policy.ExplainOptions
-		if options != nil {
-			plain, err := policy.JSON(document)
-			if err != nil {
-				return err
-			}
-			o = options(plain.(map[string]any))
-		}
-		found.Policy = entry.Explain(ctx, document, c.started, o)
-		return nil
-	})
-	return found
+		o = options(plain.(map[string]any))
+	}
+	found.Policy = entry.Explain(ctx, document, c.started, o)
+	return nil
 }
 
 // errInput says that a document is not one that a policy was given.

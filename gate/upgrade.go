@@ -88,6 +88,7 @@ func listsToken(list, token string) bool {
 // parameter. All of them must allow, and alike, for nobody knows which of them serves it. The first that does not is the answer.
 func (g *Gate) askAll(ctx context.Context, c *call) error {
 	first := c.match
+	c.first, c.may = first.Route, first.Also
 	if err := g.ask(ctx, c); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package routes_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -470,10 +472,13 @@ func (g generator) mutate(path string) string {
 	return path
 }
 
+// interpreter is looked for once: each look starts interpreters.
+var interpreter = sync.OnceValues(func() (string, error) { return sandbox.Frameworks(context.Background(), "..") })
+
 // python is the interpreter that has the frameworks.
 func python(t testing.TB) string {
 	t.Helper()
-	p, err := sandbox.Frameworks(t.Context(), "..")
+	p, err := interpreter()
 	if err != nil {
 		t.Fatal(err)
 	}

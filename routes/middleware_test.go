@@ -89,6 +89,8 @@ func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 		"ByHost Named Path Method":           routes.Refused,
 		"Calls CallsMatch Meta Inherits":     routes.Refused,
 		"Plain function plain_function Base": routes.Refused,
+		"CallsHeld Vars DictUpdate":          routes.Refused,
+		"ObjectSet Renamed":                  routes.Refused,
 	} {
 		t.Run(middleware, func(t *testing.T) {
 			names := strings.Fields(middleware)
@@ -116,7 +118,7 @@ func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 		}
 	})
 	t.Run("WSGI_APPLICATION", func(t *testing.T) {
-		for name, want := range map[string]routes.Outcome{"changed": routes.Refused, "same": routes.Matched} {
+		for name, want := range map[string]routes.Outcome{"changed": routes.Refused, "same": routes.Matched, "own": routes.Refused} {
 			t.Setenv("DJANGOMW_WSGI", "djangomw.mw."+name+"_wsgi")
 			table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
 			if m := table.Match("GET", "x", "/public/"); m.Outcome != want {
@@ -154,5 +156,31 @@ func TestMountedApplications(t *testing.T) {
 	}
 	if !strings.Contains(notices, "WSGIMiddleware is mounted there") {
 		t.Errorf("notices: %s", notices)
+	}
+}
+
+// TestDjangoMiddlewareThatHidesIt: what changes the route is found behind helpers of another package and behind decorators.
+func TestDjangoMiddlewareThatHidesIt(t *testing.T) {
+	for names, want := range map[string][]string{
+		"Late": {"elsewhere.to_admin_urlconf"}, "Elsewhere Helper Decorated": {"elsewhere.to_admin_urlconf", "elsewhere.Chooser.apply", "by_tenant.<locals>.inner"},
+	} {
+		t.Setenv("DJANGOMW", "djangomw.mw."+strings.ReplaceAll(names, " ", " djangomw.mw."))
+		table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+		m := table.Match("GET", "x", "/public/")
+		for _, one := range want {
+			if m.Outcome != routes.Refused || !strings.Contains(m.Route.Unsupported, one) {
+				t.Errorf("%s: %s, want it to name %s\n%s", names, m.Outcome, one, table.YAML())
+			}
+		}
+	}
+}
+
+// TestHostOfAHeader: where the routes are chosen by the host, one that ProxyFix takes from X-Forwarded-Host is not the table's.
+func TestHostOfAHeader(t *testing.T) {
+	for target, want := range map[string]routes.Outcome{"hosts(0)": routes.Matched, "hosts(1)": routes.Refused} {
+		table, _ := importApp(t, routes.PythonApp{Framework: routes.Flask, Target: "middleware_wsgi:" + target})
+		if m := table.Match("GET", "a.example.com", "/public"); m.Outcome != want {
+			t.Errorf("%s: %s, want %s\n%s", target, m.Outcome, want, table.YAML())
+		}
 	}
 }

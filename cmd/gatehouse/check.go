@@ -197,6 +197,9 @@ func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 	if r := answer.Trace.Match.Route; r != nil {
 		line("route", "%s", strings.TrimSpace(a.method+" "+r.Template+"  "+r.Name))
 	}
+	for _, text := range aboutRoute(answer) {
+		line("", "%s", text)
+	}
 	for _, p := range answer.Trace.Match.Params {
 		line("param", "%s = %q", p.Name, p.Value)
 	}
@@ -221,6 +224,21 @@ func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// aboutRoute says what the name of one route does not.
+func aboutRoute(answer *gate.Answer) (lines []string) {
+	if answer.Trace.Redirect {
+		lines = append(lines, "the application redirects to this route's path, with or without a closing slash: its rule decides")
+	}
+	if len(answer.Trace.May) > 0 {
+		var names []string
+		for _, r := range answer.Trace.May {
+			names = append(names, strings.TrimSpace(r.Template+" "+r.Name))
+		}
+		lines = append(lines, "may be taken by any of "+strings.Join(names, ", ")+": the rules of all of them must allow")
+	}
+	return lines
 }
 
 // verdict is the first line of an answer.
@@ -269,6 +287,8 @@ type checkResult struct {
 	Caller   *checkCaller      `json:"caller,omitempty"` // made up, not verified
 	App      string            `json:"app,omitempty"`
 	Route    *checkRoute       `json:"route,omitempty"`
+	May      []checkRoute      `json:"may_be_taken_by,omitempty"` // where there are several; the rules of all of them must allow
+	Redirect bool              `json:"redirect,omitempty"`        // the application only redirects, to the route's path
 	Params   map[string]string `json:"params,omitempty"`
 	Rule     string            `json:"rule,omitempty"`
 	Memo     *checkMemo        `json:"memo,omitempty"` // absent where the policy was not asked
@@ -309,6 +329,10 @@ func resultOf(a *attempt, answer *gate.Answer) checkResult {
 		Removed: answer.Remove, Body: answer.Body}
 	if r := answer.Trace.Match.Route; r != nil {
 		out.Route, out.Params = &checkRoute{r.Template, r.Name, r.Line}, map[string]string{}
+	}
+	out.Redirect = answer.Trace.Redirect
+	for _, r := range answer.Trace.May {
+		out.May = append(out.May, checkRoute{r.Template, r.Name, r.Line})
 	}
 	for _, p := range answer.Trace.Match.Params {
 		out.Params[p.Name] = p.Value

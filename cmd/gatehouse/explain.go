@@ -63,6 +63,8 @@ type retold struct {
 	Request    string         `json:"request"` // method, host and path
 	App        string         `json:"app,omitempty"`
 	Route      string         `json:"route,omitempty"`
+	Redirect   bool           `json:"redirect,omitempty"`        // the application only redirects, to the route's path
+	May        []string       `json:"may_be_taken_by,omitempty"` // where the table has several: the rules of all of them must allow
 	Recorded   retoldOutcome  `json:"recorded"`
 	Bundles    []retoldBundle `json:"bundles,omitempty"`
 	SamePolicy bool           `json:"same_policy"`    // the bundles are those that decided
@@ -166,6 +168,9 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 	}
 	out.Policy = entry.Explain(c.Context(), input, at, hiding(t.config.logConfig(nil, nil).Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
+	route, _ := r.Input["route"].(map[string]any)
+	out.Redirect = route["redirect"] == true
+	out.May = t.mayTake(r, route)
 	if req, err := gate.RequestFromInput(r.Input); err == nil {
 		out.Policy.Nearest = t.confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
 			other := *req
@@ -180,6 +185,26 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 		})
 	}
 	return out, nil
+}
+
+// mayTake are the routes that may take a recorded request, by the table as it is now, where there are several.
+func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
+	method, _ := route["method"].(string)
+	for _, known := range t.engine.routes {
+		if known.table == nil || method == "" || known.app != r.App && r.App != "" {
+			continue
+		}
+		path, _, _ := strings.Cut(r.Request.Path, "?")
+		m := known.table.Match(method, r.Request.Host, path)
+		if len(m.Also) == 0 {
+			continue
+		}
+		names = append(names, strings.TrimSpace(m.Route.Template+" "+m.Route.Name))
+		for i := range m.Also {
+			names = append(names, strings.TrimSpace(m.Also[i].Route.Template+" "+m.Also[i].Route.Name))
+		}
+	}
+	return names
 }
 
 // usePast takes the very policy that decided, where it is kept and is not the configuration's any more.
@@ -347,6 +372,12 @@ func (o *retold) print(w io.Writer) error {
 	line("request", "%s", o.Request)
 	line("app", "%s", o.App)
 	line("route", "%s", o.Route)
+	if o.Redirect {
+		line("", "the application redirects to this route's path, with or without a closing slash: its rule decided")
+	}
+	if len(o.May) > 0 {
+		line("", "by the table as it is now any of %s may take it: the rules of all of them must allow", strings.Join(o.May, ", "))
+	}
 	line("cause", "%s", o.Recorded.Error)
 	for _, bundle := range o.Bundles {
 		line("policy", "%s", bundle.words())

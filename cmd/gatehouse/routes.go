@@ -165,6 +165,7 @@ type matchAnswer struct {
 	Outcome  string            `json:"outcome"`
 	Template string            `json:"template"` // of the route that takes the request, else ""
 	Params   map[string]string `json:"params"`
+	Also     []string          `json:"also,omitempty"`  // templates of further routes that may take it: the rules of all of them must allow
 	Forms    []string          `json:"forms,omitempty"` // of a refused path
 }
 
@@ -177,6 +178,9 @@ func matched(table *routes.Table, method, host, path string) matchAnswer {
 		answer.Template = m.Route.Template
 		for _, p := range m.Params {
 			answer.Params[p.Name] = p.Value
+		}
+		for i := range m.Also {
+			answer.Also = append(answer.Also, m.Also[i].Route.Template)
 		}
 	case routes.Refused:
 		answer.Forms = m.Forms.Names()

@@ -57,8 +57,10 @@ def takes_all(converter):
     if f is converters.IntConverter.to_python:
         return bool(digits)
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(f)))
-    except (OSError, TypeError, SyntaxError, IndentationError):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(f.__code__)))  # of the function itself; a decorated one's would be what it wraps
+    except (AttributeError, OSError, TypeError, SyntaxError, IndentationError):
+        return False
+    if not isinstance(tree.body[0], ast.FunctionDef) or tree.body[0].decorator_list:
         return False
     body = [s for s in tree.body[0].body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     if len(body) != 1 or not isinstance(body[0], ast.Return):
@@ -105,9 +107,11 @@ def django_wsgi(settings, notes):
     from django.core.handlers.wsgi import WSGIHandler
 
     outer = entry_point(settings, "WSGI_APPLICATION", notes)
-    if outer is None or isinstance(outer, WSGIHandler):
+    if outer is None:
         return []
     reasons = []
+    if isinstance(outer, WSGIHandler):
+        return handler_reasons(outer, reasons, notes)
     is_handler = lambda v: isinstance(v, WSGIHandler)
     way, found, others = layers(outer, is_handler, is_wsgi)
     for layer in way:
@@ -116,6 +120,15 @@ def django_wsgi(settings, notes):
         reasons.append(f"WSGI_APPLICATION is {described(outer)}, and Django's own was not found in it")
     else:
         reasons.extend(several(others, found, is_handler, is_wsgi))
+        handler_reasons(found, reasons, notes)
+    return reasons
+
+
+def handler_reasons(handler, reasons, notes):
+    """Adds why a handler of the project's own, or the requests that it makes, may change the route."""
+    judge(handler, reasons, notes)
+    judge(getattr(handler, "request_class", None), reasons, notes)
+    reasons.extend(replaced(type(handler), "resolve_request", "_get_response", "_get_response_async", "load_middleware"))
     return reasons
 
 
@@ -138,7 +151,7 @@ def django_asgi(settings, notes):
 
     outer = entry_point(settings, "ASGI_APPLICATION", notes)
     if outer is None or isinstance(outer, ASGIHandler):
-        return [], [], []
+        return [], [], handler_reasons(outer, [], notes) if outer is not None else []
     mapped = lambda v: isinstance(getattr(v, "application_mapping", None), dict)
     is_end = lambda v: isinstance(v, ASGIHandler) or mapped(v)
     reasons, before, sockets = [], [], []
@@ -149,9 +162,11 @@ def django_asgi(settings, notes):
         return [], [], reasons + [f"ASGI_APPLICATION is {described(outer)}, and Django's own was not found in it"]
     reasons.extend(several(others, found, is_end, is_asgi))
     if not mapped(found):
-        return [], [], reasons
+        return [], [], handler_reasons(found, reasons, notes)
     for kind, app in found.application_mapping.items():
-        if kind == "http" and not isinstance(app, ASGIHandler):
+        if kind == "http" and isinstance(app, ASGIHandler):
+            handler_reasons(app, reasons, notes)
+        elif kind == "http":
             before = channel_routes(app, None, reasons, notes)
         elif kind == "websocket":
             sockets = channel_routes(app, {"WEBSOCKET"}, [], notes)
@@ -210,6 +225,11 @@ def django_patterns(patterns, prefix, namespaces, notes):
     for item in patterns:
         pattern = item.pattern
         text = str(pattern) if not isinstance(pattern, LocalePrefixPattern) else ""
+        own = replaced(type(item), "resolve") + replaced(type(pattern), "match")
+        if own:
+            why = "; ".join(own) + ": which requests it takes cannot be known from the table"
+            out.append(entry("route", None, prefix, name="unknown", unsupported=why))
+            continue
         if isinstance(item, URLResolver):
             inner_names = namespaces + [item.namespace] if item.namespace else namespaces
             if getattr(item, "default_kwargs", None):

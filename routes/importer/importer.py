@@ -105,7 +105,7 @@ def entry(key, methods, template, **more):
 def flask_table(target, notes):
     os.environ["FLASK_RUN_FROM_CLI"] = "true"  # app.run() outside of a main guard does nothing then
     app = load(target, "app")
-    app = made(app)
+    outer = app = made(app)
     app, mounts, reasons = wsgi_application(app, notes)
     if app is None and not mounts:
         raise Problem(f"{target!r} is no Flask application, and none was found in it")
@@ -122,6 +122,8 @@ def flask_table(target, notes):
         table["host_matching"] = True
     elif getattr(main, "subdomain_matching", False) and main.config.get("SERVER_NAME"):
         table["subdomain_matching"] = main.config["SERVER_NAME"]
+    if (url_map.host_matching or "subdomain_matching" in table) and hosts_elsewhere(outer, main):
+        reasons.append("ProxyFix (x_host) takes the host from X-Forwarded-Host, by which the routes are chosen, and the table is asked by Host")
     root = (main.config.get("APPLICATION_ROOT") or "/").rstrip("/")
     if root:
         notes.append(
@@ -140,6 +142,15 @@ def flask_table(target, notes):
     if converters:
         table["converters"] = converters
     return table
+
+
+def hosts_elsewhere(outer, app):
+    """Whether the application's host is the one of a header that any client can send."""
+    from werkzeug.middleware.proxy_fix import ProxyFix
+
+    is_app = lambda v: v is app
+    found = [*layers(outer, is_app, is_wsgi)[0], *(layers(vars(app)["wsgi_app"], is_app, is_wsgi)[0] if "wsgi_app" in vars(app) else [])]
+    return any(isinstance(v, ProxyFix) and v.x_host for v in found)
 
 
 def flask_rules(url_map):
@@ -325,6 +336,10 @@ def asgi_routes(app, starlette, notes, explicit):
 
 
 def asgi_route(route, starlette, notes, explicit, out):
+    own = replaced(type(route), "matches", "handle", "__call__")
+    if own:
+        out.append(entry("route", None, "/", unsupported="; ".join(own) + ": which requests it takes cannot be known from the table"))
+        return
     if hasattr(route, "effective_candidates"):  # FastAPI's include_router
         for candidate in route.effective_candidates():
             asgi_route(candidate, starlette, notes, explicit, out)
@@ -510,6 +525,9 @@ def wsgi_application(outer, notes):
             if not what and name in ("dispatch_request", "full_dispatch_request", "create_url_adapter") and not trusted(method, TRUST):
                 what = [f"{full_name(method)} replaces Flask's own"]
             reasons.extend(what)
+    judge(app.request_class, reasons, notes)
+    for cls in {type(app.url_map), *map(type, app.url_map.iter_rules())}:
+        reasons.extend(replaced(cls, "bind", "bind_to_environ", "merge", "match", "compile", "get_converter"))
     for hooks in app.before_request_funcs.values():
         for hook in hooks:
             reasons.extend(w for w in changes(hook, TRUST) if w not in reasons)
@@ -527,6 +545,13 @@ def wsgi_application(outer, notes):
         if end is None:
             reasons.append(f"wsgi_app is {described(wrapped)}, and Flask's own was not found in it")
     return app, mounts, reasons
+
+
+def replaced(cls, *names):
+    """Which of a framework's functions a class has in its own version, so that its routes may match otherwise than they say."""
+    found = [getattr(cls, n, None) for n in names]
+    own = [f for f in found if inspect.isfunction(f) and not known(f.__globals__.get("__name__")) and not trusted(f, TRUST)]
+    return [f"{full_name(f)} replaces the framework's own" for f in own if not trusted(cls, TRUST)]
 
 
 def several(others, router, is_router, is_app):
@@ -572,6 +597,8 @@ def asgi_middleware(app, notes):
             method = getattr(cls, name, None)
             if inspect.isfunction(method) and not known(method.__globals__.get("__name__")):
                 reasons.extend(changes(method, TRUST) or ([] if trusted(method, TRUST) else [f"{full_name(method)} replaces the framework's own"]))
+    if "build_middleware_stack" in getattr(app, "__dict__", {}):
+        judge(app.build_middleware_stack, reasons, notes)
     for m in getattr(app, "user_middleware", []):
         judge(m.cls, reasons, notes)
         values = [*getattr(m, "args", ()), *(getattr(m, "kwargs", None) or getattr(m, "options", {})).values()]

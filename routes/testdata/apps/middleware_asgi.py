@@ -3,6 +3,7 @@
 import contextvars
 from functools import partial
 
+import elsewhere
 from flask import Flask
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -72,6 +73,97 @@ class Helps(Plain):
     async def __call__(self, scope, receive, send):
         rewrite(scope)
         await self.app(scope, receive, send)
+
+
+class HelpsElsewhere(Plain):
+    async def __call__(self, scope, receive, send):
+        elsewhere.to_admin(scope)
+        await self.app(scope, receive, send)
+
+
+class HelpsLate(Plain):
+    async def __call__(self, scope, receive, send):
+        from elsewhere import to_admin as move
+
+        move(scope)
+        await self.app(scope, receive, send)
+
+
+class Fills(Plain):
+    async def __call__(self, scope, receive, send):
+        made = {}
+        made.update(scope)
+        made["path"] = "/admin"
+        await self.app(made, receive, send)
+
+
+class Writes(Plain):
+    async def __call__(self, scope, receive, send):
+        await self.app({"type": scope["type"], "path": "/admin", "method": "GET", "headers": [], "query_string": b""}, receive, send)
+
+
+PATH = "path"
+
+
+class ByConstant(Plain):
+    async def __call__(self, scope, receive, send):
+        scope[PATH] = "/admin"
+        await self.app(scope, receive, send)
+
+
+class ByLoop(Plain):
+    async def __call__(self, scope, receive, send):
+        for key, value in self.moved(scope).items():
+            scope[key] = value
+        await self.app(scope, receive, send)
+
+    def moved(self, scope):
+        return {"path": "/admin"}
+
+
+class Merges(Plain):
+    async def __call__(self, scope, receive, send):
+        scope.update(self.moved(scope))
+        await self.app(scope, receive, send)
+
+    def moved(self, scope):
+        return dict(path="/admin")
+
+
+class SetsItem(Plain):
+    async def __call__(self, scope, receive, send):
+        dict.__setitem__(scope, "path", "/admin")
+        await self.app(scope, receive, send)
+
+
+class OwnKeys(Plain):
+    KEY = "shop.tenant"
+
+    async def __call__(self, scope, receive, send):
+        scope[self.KEY] = scope[STATE] = elsewhere.notes(scope)
+        headers = {}
+        for name, value in scope["headers"]:
+            headers[name] = value
+        await self.app(scope, receive, send)
+
+
+STATE = "shop.state"
+
+
+class ByVersion(Route):
+    def matches(self, scope):
+        return super().matches({**scope, "path": "/public"})
+
+
+def by_version():
+    return Starlette(routes=[ByVersion("/public", page), Route("/admin", page)])
+
+
+def built():
+    made = app()
+    build = made.build_middleware_stack
+    made.build_middleware_stack = lambda: Sets(build())
+    return made
 
 
 class Override(Plain):
@@ -175,11 +267,13 @@ CHANGED = {
     "closure in closure": lambda: plain_closure(plain_closure(closure(app()))), "partial": lambda: partial(closure(app())),
     "switch": lambda: Switch(app(), app()), "by host": lambda: app(ByHost), "again": lambda: decorated(again),
     "own call": lambda: OwnCall(routes=list(ROUTES)), "own router": own_router, "behind": lambda: app(Plain, (CORSMiddleware,), Sets),
-    "other in options": lambda: app_with_other(),
+    "other in options": lambda: app_with_other(), "helps elsewhere": lambda: app(HelpsElsewhere), "helps late": lambda: app(HelpsLate),
+    "fills": lambda: app(Fills), "writes": lambda: app(Writes), "by constant": lambda: app(ByConstant), "by loop": lambda: app(ByLoop),
+    "merges": lambda: app(Merges), "sets item": lambda: app(SetsItem), "by version": by_version, "built": built,
 }
 SAME = {
     "plain": lambda: app(Plain), "cors": lambda: app(CORSMiddleware), "passes": lambda: decorated(passes), "around": lambda: Plain(app()),
-    "plain closure": lambda: plain_closure(app()), "bare": app,
+    "plain closure": lambda: plain_closure(app()), "bare": app, "own keys": lambda: app(OwnKeys),
 }
 BELOW = {  # only what is mounted
     "mounted": lambda: mounted(Sets(Starlette(routes=list(ROUTES)))), "mounted middleware": lambda: mounted(app(Sets)),

@@ -1,6 +1,7 @@
 """Flask applications with something in front of their routes."""
 
-from flask import Flask, current_app
+import elsewhere
+from flask import Flask, Request, current_app
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -66,6 +67,57 @@ class OwnDispatch(Flask):
         return self.view_functions["admin"]()
 
 
+class OwnRequest(Request):
+    def __init__(self, environ, *args, **kwargs):
+        environ["PATH_INFO"] = "/admin"
+        super().__init__(environ, *args, **kwargs)
+
+
+class WithRequest(Flask):
+    request_class = OwnRequest
+
+
+class HelpsElsewhere(Plain):
+    def __call__(self, environ, start_response):
+        elsewhere.to_admin_environ(environ)
+        return self.app(environ, start_response)
+
+
+class HelpsLate(Plain):
+    def __call__(self, environ, start_response):
+        import elsewhere as helpers
+
+        helpers.to_admin_environ(environ)
+        return self.app(environ, start_response)
+
+
+class Fills(Plain):
+    def __call__(self, environ, start_response):
+        made = {}
+        for name in environ:
+            made[name] = environ[name]
+        made["PATH_INFO"] = "/admin"
+        return self.app(made, start_response)
+
+
+class Headers(Plain):
+    def __call__(self, environ, start_response):
+        for name in ("X_A", "X_B"):
+            environ["HTTP_" + name] = environ[f"shop.{name}"] = "1"
+        return self.app(environ, start_response)
+
+
+def held():
+    made = app()
+
+    @made.before_request
+    def jump():
+        view = current_app.view_functions["admin"]
+        return view()
+
+    return made
+
+
 def around(*layers, cls=Flask):
     made = app(cls)
     for layer in layers:
@@ -120,8 +172,10 @@ CHANGED = {
     "sets": lambda: around(Sets), "deep": lambda: around(Sets, Plain, ProxyFix, Plain), "proxied": lambda: around(ReverseProxied),
     "override": lambda: around(Override), "slots": lambda: around(Slots), "own call": lambda: app(OwnCall), "own dispatch": lambda: app(OwnDispatch),
     "closure": lambda: around(closure), "hooked": hooked, "switched": switched, "outside": lambda: Plain(Sets(app())), "closure outside": lambda: closure(app()),
+    "own request": lambda: app(WithRequest), "helps elsewhere": lambda: around(HelpsElsewhere), "helps late": lambda: around(HelpsLate),
+    "fills": lambda: around(Fills), "held": held,
 }
-SAME = {"bare": app, "plain": lambda: around(Plain), "proxy fix": lambda: around(ProxyFix, Plain), "outside": lambda: ProxyFix(Plain(app()))}
+SAME = {"bare": app, "headers": lambda: around(Headers), "plain": lambda: around(Plain), "proxy fix": lambda: around(ProxyFix, Plain), "outside": lambda: ProxyFix(Plain(app()))}
 
 
 def everything():
@@ -129,6 +183,13 @@ def everything():
     kinds = {"changed": CHANGED, "same": SAME}
     mounts = {f"/{kind}/{name.replace(' ', '-')}": f() for kind, all in kinds.items() for name, f in all.items()}
     return DispatcherMiddleware(app(), mounts)
+
+
+def hosts(x_host):
+    made = Flask("middleware_wsgi", static_folder=None, host_matching=True)
+    made.add_url_rule("/public", "public", lambda: "public", host="<sub>.example.com")
+    made.wsgi_app = ProxyFix(Plain(made.wsgi_app), x_host=x_host)
+    return made
 
 
 def outside():

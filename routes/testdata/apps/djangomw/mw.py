@@ -1,4 +1,7 @@
+import functools
+
 import django
+import elsewhere
 from django.core.handlers.wsgi import WSGIHandler
 from django.urls import resolve, set_urlconf
 from django.utils.deprecation import MiddlewareMixin
@@ -50,6 +53,82 @@ class CallsMatch(Plain):
         return match.func(request, *match.args)
 
 
+class CallsHeld(Plain):
+    def __call__(self, request):
+        view = resolve("/admin/").func
+        return view(request)
+
+
+class Vars(Plain):
+    def __call__(self, request):
+        vars(request)["urlconf"] = "djangomw.admin"
+        return self.get_response(request)
+
+
+class DictUpdate(Plain):
+    def __call__(self, request):
+        request.__dict__.update(urlconf="djangomw.admin")
+        return self.get_response(request)
+
+
+class ObjectSet(Plain):
+    def __call__(self, request):
+        object.__setattr__(request, "urlconf", "djangomw.admin")
+        return self.get_response(request)
+
+
+class Renamed(Plain):
+    def __call__(self, r):
+        r.method = "DELETE"
+        return self.get_response(r)
+
+
+class Elsewhere(Plain):
+    def __call__(self, request):
+        elsewhere.to_admin_urlconf(request)
+        return self.get_response(request)
+
+
+class Late(Plain):
+    def __call__(self, request):
+        from elsewhere import to_admin_urlconf
+
+        to_admin_urlconf(request)
+        return self.get_response(request)
+
+
+class Helper(Plain):
+    chooser = elsewhere.Chooser()
+
+    def __call__(self, request):
+        self.chooser.apply(request)
+        return self.get_response(request)
+
+
+def by_tenant(f):
+    @functools.wraps(f)
+    def inner(self, request):
+        request.urlconf = "djangomw.admin"
+        return f(self, request)
+
+    return inner
+
+
+def counted(f):
+    @functools.wraps(f)
+    def inner(*args, **kwargs):
+        return f(*args, **kwargs)
+
+    return inner
+
+
+class Decorated(Plain):
+    @counted
+    @by_tenant
+    def __call__(self, request):
+        return self.get_response(request)
+
+
 class Meta(Plain):
     def __call__(self, request):
         request.META["PATH_INFO"] = "/admin/"
@@ -94,6 +173,13 @@ def wrapped(handler):
     return application
 
 
+class OwnHandler(WSGIHandler):
+    def get_response(self, request):
+        request.urlconf = "djangomw.admin"
+        return super().get_response(request)
+
+
 django.setup()
+own_wsgi = OwnHandler()
 changed_wsgi = wrapped(WSGIHandler())
 same_wsgi = WSGIHandler()
