@@ -3,7 +3,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs clean
+.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs release clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -22,6 +22,7 @@ help:
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
+	@echo "make release    VERSION=1.2.3: the binaries of a release and their sums, in dist/"
 	@echo "make build      bin/gatehouse"
 	@echo "make clean      remove bin, .demo, .venv and .keycloak"
 
@@ -141,5 +142,18 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
 
+# The binaries of a release. The changelog says what is in it, and the commit is one that anybody can check out.
+release:
+	@test -n "$(VERSION)" || { echo "which version? make release VERSION=1.2.3"; exit 1; }
+	@grep -q "^## $(VERSION)$$" CHANGELOG.md || { echo "CHANGELOG.md has no heading \"## $(VERSION)\": give it to what is unreleased"; exit 1; }
+	@test -z "$$(git status --porcelain)" || { echo "the checkout has changes: commit them first"; exit 1; }
+	rm -rf dist && mkdir dist
+	@set -e; for arch in amd64 arm64; do \
+	  echo "linux/$$arch"; CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w -X main.release=v$(VERSION)" \
+	    -o dist/gatehouse-$(VERSION)-linux-$$arch ./cmd/gatehouse; \
+	done
+	cd dist && sha256sum gatehouse-* > SHA256SUMS
+	@echo "next: git tag v$(VERSION)"
+
 clean:
-	rm -rf bin .demo .venv .venv.lock .venv-routes .venv-routes.lock .keycloak
+	rm -rf bin dist .demo .venv .venv.lock .venv-routes .venv-routes.lock .keycloak

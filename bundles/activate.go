@@ -106,6 +106,13 @@ func (m *Manager) check(ctx context.Context, list []*candidate) (*policy.Snapsho
 }
 
 func (m *Manager) checked(ctx context.Context, list []*candidate, test bool) (*policy.Snapshot, error) {
+	var size int64
+	for _, c := range list {
+		if c != nil {
+			size += c.size
+		}
+	}
+	defer m.busy(size)()
 	if err := m.verified(list); err != nil {
 		return nil, err
 	}

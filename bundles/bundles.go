@@ -96,6 +96,10 @@ type Config struct {
 
 	Report *Report // where the state of the bundles is reported to; nil: nowhere
 
+	// Busy, where set, is told when a large bundle is read or compiled, which takes a core for seconds. What it returns is called
+	// when that is done. It may be called by several goroutines.
+	Busy func() (done func())
+
 	Logger     *zap.Logger           // default: none
 	Clock      func() time.Time      // default: time.Now; for the times in Status and metrics
 	Registerer prometheus.Registerer // nil: no metrics

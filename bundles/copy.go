@@ -33,6 +33,7 @@ type blob struct {
 	data  []byte            // nil: in file
 	sum   string            // SHA-256 of data in hexadecimal; empty until it is packed
 	file  string            // empty: nowhere on disk
+	open  *os.File          // of file, where it is held: it outlives its name
 }
 
 const copyEnding = ".tar.gz"
@@ -55,6 +56,24 @@ func (c *copied) with(delta []byte) *copied {
 		return nil
 	}
 	return &copied{parts: append(slices.Clip(c.parts), &blob{data: delta})}
+}
+
+// same reports whether two bundles came as the same.
+func (c *copied) same(other *copied) bool {
+	return slices.EqualFunc(c.parts, other.parts, func(a, b *blob) bool {
+		sum := a.name()
+		return sum != "" && sum == b.packed()
+	})
+}
+
+// packed is the name that the blob has on disk, or would have.
+func (b *blob) packed() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pack() != nil {
+		return ""
+	}
+	return b.sum
 }
 
 // pack makes data and sum. The caller holds mu.
@@ -95,10 +114,10 @@ func (c *copied) store(dir string) error {
 func (b *blob) store(dir string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.file != "" && filepath.Dir(b.file) == dir {
+	if b.file != "" && filepath.Dir(b.file) == dir && b.there() {
 		return nil
 	}
-	if b.data == nil && b.files == nil { // in another folder, of the configuration before
+	if b.data == nil && b.files == nil { // in another folder, of the configuration before, or somebody has removed it
 		data, err := b.load()
 		if err != nil {
 			return err
@@ -124,6 +143,25 @@ func (b *blob) store(dir string) error {
 	return nil
 }
 
+// there reports whether the file still has its name. The caller holds mu.
+func (b *blob) there() bool {
+	_, err := os.Lstat(b.file)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// hold keeps the file open, or lets go of it: what is open can be written again when somebody has removed the folder.
+func (b *blob) hold(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open != nil && (!on || b.open.Name() != b.file) {
+		b.open.Close()
+		b.open = nil
+	}
+	if on && b.open == nil && b.file != "" {
+		b.open, _ = os.Open(b.file) // what cannot be opened is lost when its name is, and then that is said
+	}
+}
+
 // sameOnDisk reports whether a file has the contents already.
 func (b *blob) sameOnDisk(file string) bool {
 	on, err := os.ReadFile(file)
@@ -136,6 +174,9 @@ func (b *blob) load() ([]byte, error) {
 		return nil, errors.New("its copy was not kept")
 	}
 	data, err := readLimited(b.file, policy.Limits{Total: maxCopy})
+	if err != nil && b.open != nil {
+		data, err = io.ReadAll(io.NewSectionReader(b.open, 0, maxCopy))
+	}
 	if err != nil {
 		return nil, err
 	}

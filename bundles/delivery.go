@@ -135,7 +135,11 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	if d.bundle != nil && s.Verification != nil {
 		return nil, policy.Problems{{Stage: stageVerifying, Bundle: s.Name, File: policy.DeltaFile, Text: "it was changed by deltas, which no signature speaks of"}}
 	}
-	c := &candidate{archive: d.archive, from: d.from, outcome: d.outcome, copy: d.copy}
+	c := &candidate{archive: d.archive, from: d.from, outcome: d.outcome, copy: d.copy, size: d.data}
+	for _, content := range d.files {
+		c.size += int64(len(content))
+	}
+	defer m.busy(c.size)()
 	if c.copy == nil {
 		c.copy = copyOfFiles(d.files)
 	}
@@ -155,10 +159,6 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 		return nil, err
 	}
 	c.past = m.past.of(c, &d)
-	c.size = d.data
-	for _, content := range d.files {
-		c.size += int64(len(content))
-	}
 	return c, nil
 }
 

@@ -314,11 +314,12 @@ func (m *Manager) remember(snapshot *policy.Snapshot, list []*candidate) {
 	m.tellHistory()
 }
 
+// sameRecord reports whether two records are of one bundle. Its digest is another where signatures are asked for and were not then.
 func sameRecord(a, b *record) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Info.Digest == b.Info.Digest
+	return a.Info.Digest == b.Info.Digest || a.Info.Revision == b.Info.Revision && a.copy.same(b.copy)
 }
 
 // bound drops the oldest snapshots beyond what is to be kept.

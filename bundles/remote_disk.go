@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"time"
 
 	"gatehouse/policy"
@@ -115,8 +116,18 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 
 // keep writes the bundle that has become active to disk.
 func (r *remote) keep() {
-	if !r.current() || r.store == nil || r.had.saved == r.had.state {
+	if !r.current() || r.store == nil {
 		return
+	}
+	if r.had.saved == r.had.state {
+		if _, err := os.Lstat(r.store.file(".bundle")); errors.Is(err, fs.ErrNotExist) {
+			r.whole, r.anew, r.had.saved = true, true, "" // it comes whole, and is kept, with the next answer
+			r.cannotKeep(errors.New("its file was removed while it was in use: the bundle is fetched again"))
+		}
+		return
+	}
+	if !r.had.fresh && len(r.had.unsaved) == 0 {
+		return // it was removed: see above
 	}
 	r.disk = nil
 	k := kept{Tag: r.had.tag, Confirmed: r.confirmed, Serial: r.active.Load(), parts: r.had.unsaved}

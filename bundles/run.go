@@ -98,6 +98,7 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 			}
 		case <-poll.C:
 			m.look()
+			m.lookAtState()
 			m.otherKeys()
 		case <-again.C:
 			m.tryAgain(ctx, false)
@@ -131,6 +132,17 @@ func (m *Manager) trim() {
 
 // largeBundle is what collecting at once is worth its while for, in bytes of files. Compiled it is about ten times as much.
 const largeBundle = 8 << 20
+
+// busyBundle is what a core is busy with for longer than a request should wait, in bytes of files.
+const busyBundle = 64 << 10
+
+// busy says that work of a size begins. The caller calls what it returns.
+func (m *Manager) busy(size int64) (done func()) {
+	if m.cfg.Busy == nil || size < busyBundle {
+		return func() {}
+	}
+	return m.cfg.Busy()
+}
 
 // withPath returns the sources that Run reads itself.
 func (m *Manager) withPath() []*source {

@@ -296,8 +296,9 @@ func (f *stateFile) save(l *legacy) error {
 	if err != nil {
 		return err
 	}
+	l.hold()
 	body, err := json.Marshal(l)
-	if err != nil || bytes.Equal(body, f.written) {
+	if err != nil || bytes.Equal(body, f.written) && !f.gone() {
 		return err
 	}
 	if len(body) > maxState {
@@ -312,6 +313,50 @@ func (f *stateFile) save(l *legacy) error {
 	}
 	f.written = body
 	return pruneCopies(f.copies(), used)
+}
+
+// hold keeps the copies of what is active and pinned open: they must not go with their names.
+func (l *legacy) hold() {
+	held := map[*blob]bool{}
+	note := func(r *record) {
+		for _, b := range r.copy.parts {
+			held[b] = true
+		}
+	}
+	for _, s := range l.Sources {
+		if s.Pin != nil {
+			note(s.Pin.Use)
+		}
+	}
+	for _, a := range l.History {
+		if a.ID == l.Active {
+			for _, r := range a.Bundles {
+				note(r)
+			}
+		}
+	}
+	_ = l.each(func(r *record) error { // it fails on nothing
+		for _, b := range r.copy.parts {
+			b.hold(held[b])
+		}
+		return nil
+	})
+}
+
+// gone reports whether somebody has removed what was written.
+func (f *stateFile) gone() bool {
+	_, err := os.Lstat(f.path())
+	return f.written != nil && errors.Is(err, fs.ErrNotExist)
+}
+
+// lookAtState has what must outlive the process written again where somebody has removed it.
+func (m *Manager) lookAtState() {
+	if m.state == nil || m.unsaved != "" || !m.state.gone() {
+		return
+	}
+	m.cfg.Logger.Warn("the history of bundles was removed while it was in use; it is written again, without the copies that are lost",
+		zap.String("file", m.state.path()))
+	m.dirty = true
 }
 
 // tellDamage says what was wrong with the file that was found, and puts it aside.

@@ -19,7 +19,9 @@ const mostKnown = 32
 // them once more.
 type knownSecrets struct {
 	list    []knownSecret
-	grams   []uint32   // four bytes each, of which every place that holds a secret has one at a multiple of four
+	short   int        // how many are too short for the index
+	stride  int        // every place that holds a secret has one of the grams at a multiple of this: 4 or 8
+	grams   []uint32   // four bytes each
 	bits    [64]uint64 // by a hash of these
 	buffers [][]byte   // for the entry without escapes
 }
@@ -32,7 +34,10 @@ type knownSecret struct {
 }
 
 func (k *knownSecrets) reset() {
-	k.list, k.grams = k.list[:0], k.grams[:0]
+	if len(k.list) == 0 {
+		return
+	}
+	k.list, k.grams, k.short = k.list[:0], k.grams[:0], 0
 	if len(k.buffers) > 0 && cap(k.buffers[0]) > keepBuffer {
 		k.buffers = nil
 	}
@@ -117,12 +122,27 @@ func (k *knownSecrets) query(r *redactor, path string) {
 	}
 }
 
-// ready makes the index of what was added.
+// leastShort is the shortest text in the index.
+const leastShort = 7
+
+// ready makes the index of what was added. Long secrets, as most are, let the search take wider steps.
 func (k *knownSecrets) ready() {
+	k.stride = 8
+	for i := range k.list {
+		switch n := len(k.list[i].text); {
+		case n < leastShort:
+			k.short++
+			if n == leastShort-1 {
+				k.stride = 4
+			}
+		case n < 8+4-1:
+			k.stride = 4
+		}
+	}
 	for i := range k.list {
 		s := &k.list[i]
-		indexSecret(k, s.text)
-		if len(s.text) < 6 {
+		k.index([]byte(s.text[:min(len(s.text), 8+4-1)]))
+		if len(s.text) < leastShort-1 {
 			continue
 		}
 		var in [14]byte
@@ -131,49 +151,61 @@ func (k *knownSecrets) ready() {
 			n := shift + copy(in[shift:], s.text[:min(len(s.text), 12)])
 			from, to := (shift*8+5)/6, n*8/6
 			base64.RawStdEncoding.Encode(out[:], in[:n])
-			indexSecret(k, out[from:to])
-			if bytes.ContainsAny(out[from:to], "+/") {
+			k.index(out[from:to])
+			if bytes.IndexByte(out[from:to], '+') >= 0 || bytes.IndexByte(out[from:to], '/') >= 0 {
 				base64.RawURLEncoding.Encode(out[:], in[:n])
-				indexSecret(k, out[from:to])
+				k.index(out[from:to])
 			}
 		}
 	}
 }
 
-// indexSecret makes texts of seven bytes and more known by four of their beginnings.
-func indexSecret[T string | []byte](k *knownSecrets, text T) {
-	if len(text) < 7 {
+// index makes a text known by as many of its beginnings as the search takes bytes at a step.
+func (k *knownSecrets) index(text []byte) {
+	if len(text) < leastShort {
 		return
 	}
-	for i := range 4 {
-		g := uint32(text[i]) | uint32(text[i+1])<<8 | uint32(text[i+2])<<16 | uint32(text[i+3])<<24
-		k.grams = append(k.grams, g)
+	bits, grams := &k.bits, k.grams
+	for range k.stride {
+		if len(text) < 4 {
+			break
+		}
+		g := binary.LittleEndian.Uint32(text)
+		grams = append(grams, g)
 		h := gramHash(g)
-		k.bits[h/64] |= 1 << (h % 64)
+		bits[h/64%64] |= 1 << (h % 64)
+		text = text[1:]
 	}
+	k.grams = grams
 }
 
 func gramHash(g uint32) uint32 { return g * 0x9e3779b1 >> 20 }
 
-// in reports whether the bytes may hold one of the secrets, in whatever spelling.
-func (k *knownSecrets) in(packed []byte) bool {
+// in reports whether a packed entry may hold one of the secrets, in whatever spelling. Lengths are the bytes in it that look like the beginning
+// of an escape and are none.
+func (k *knownSecrets) in(packed []byte, lengths []int) bool {
 	if len(k.list) == 0 {
 		return false
 	}
 	if k.inPlain(packed) {
 		return true
 	}
-	return k.escaped(packed, 3)
+	if bytes.Count(packed, percentSign)+bytes.Count(packed, backslash) == len(lengths) {
+		return false // as of most entries
+	}
+	return k.escaped(packed, lengths, 3)
 }
 
+var percentSign, backslash = []byte{'%'}, []byte{'\\'}
+
 // escaped is in for what shows once escapes are taken away, of either kind and one within the other.
-func (k *knownSecrets) escaped(packed []byte, depth int) bool {
-	for _, sign := range []byte{'%', '\\'} {
-		if depth == 0 || !hasEscape(packed, sign) {
+func (k *knownSecrets) escaped(packed []byte, not []int, depth int) bool {
+	for _, sign := range [...]byte{'%', '\\'} {
+		if depth == 0 || !hasEscape(packed, sign, not) {
 			continue
 		}
 		plain := appendUnescaped(k.takeBuffer(), packed, sign)
-		found := k.inPlain(plain) || k.escaped(plain, depth-1)
+		found := k.inPlain(plain) || k.escaped(plain, nil, depth-1)
 		k.buffers = append(k.buffers, plain)
 		if found {
 			return true
@@ -191,9 +223,9 @@ func (k *knownSecrets) takeBuffer() []byte {
 	return nil
 }
 
-// hasEscape reports whether there is an escape behind which a secret may be: one of a control character is none, and bytes of a packed entry
-// often look like that.
-func hasEscape(b []byte, sign byte) bool {
+// hasEscape reports whether there is an escape behind which a secret may be, at none of the given places: one of a control character is none,
+// and bytes of a packed entry often look like that.
+func hasEscape(b []byte, sign byte, not []int) bool {
 	for i := 0; i+1 < len(b); i++ {
 		at := bytes.IndexByte(b[i:], sign)
 		if at < 0 || i+at+1 >= len(b) {
@@ -202,26 +234,33 @@ func hasEscape(b []byte, sign byte) bool {
 		i += at
 		next := b[i+1]
 		if sign == '%' && i+2 < len(b) && isHex(next) && isHex(b[i+2]) || sign != '%' && (next == '"' || next == '\'' || next == '/' || next == '\\' || i+3 < len(b) && (next == 'u' || next == 'x') && isHex(b[i+2]) && isHex(b[i+3])) {
-			return true
+			if !slices.Contains(not, i) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
 func (k *knownSecrets) inPlain(b []byte) bool {
-	for i := range k.list { // the short ones
-		if s := k.list[i].text; len(s) < 7 && bytes.Contains(b, []byte(s)) {
+	for i := 0; i < len(k.list) && k.short > 0; i++ {
+		if s := k.list[i].text; len(s) < leastShort && bytes.Contains(b, []byte(s)) {
 			return true
 		}
 	}
 	if len(k.grams) == 0 {
 		return false
 	}
-	for i := 0; i+4 <= len(b); i += 4 {
-		g := binary.LittleEndian.Uint32(b[i:])
-		if h := gramHash(g); k.bits[h/64]&(1<<(h%64)) != 0 && slices.Contains(k.grams, g) {
+	bits, stride := &k.bits, k.stride
+	for len(b) >= 4 {
+		g := binary.LittleEndian.Uint32(b)
+		if h := gramHash(g); bits[h/64%64]&(1<<(h%64)) != 0 && slices.Contains(k.grams, g) {
 			return true
 		}
+		if len(b) <= stride {
+			return false
+		}
+		b = b[stride:]
 	}
 	return false
 }
@@ -247,7 +286,7 @@ func (k *knownSecrets) hide(v string, place bool) string {
 // hideEscaped gives the text without those escapes that hid a secret, and without the secret.
 func (k *knownSecrets) hideEscaped(v string, place bool, depth int) (string, bool) {
 	for _, sign := range []byte{'%', '\\'} {
-		if depth == 0 || !hasEscape([]byte(v), sign) {
+		if depth == 0 || !hasEscape([]byte(v), sign, nil) {
 			continue
 		}
 		plain := string(appendUnescaped(nil, []byte(v), sign))
@@ -388,8 +427,12 @@ func appendUnescaped(dst, b []byte, sign byte) []byte {
 	for i := 0; i < len(b); i++ {
 		c := b[i]
 		if c != sign {
-			dst = append(dst, c)
-			continue
+			to := bytes.IndexByte(b[i:], sign)
+			if to < 0 {
+				return append(dst, b[i:]...)
+			}
+			dst = append(dst, b[i:i+to]...)
+			i, c = i+to, sign
 		}
 		if sign == '%' {
 			if i+2 < len(b) && isHex(b[i+1]) && isHex(b[i+2]) {

@@ -84,6 +84,11 @@ type packing struct {
 	scan  scan
 	names []string // a stack: those of the objects being written
 
+	lengths []int // where in buf a string's length looks like an escape
+
+	path  string       // the request's, as far as it is no secret by name or shape
+	kinds []headerKind // of its headers
+
 	known    knownSecrets // of this entry's request
 	deep     bool         // the entry holds one of them: each text is looked through
 	at       []string     // where in the input is what is being written, as parts of a pointer
@@ -129,7 +134,7 @@ func (p *packer) pack(o *packing, e *Entry) {
 			d.flags = d.flags&^flagResult | flagNoResult
 		case large && o.limit == 0:
 			o.limit = p.max / 128 // about twenty strings, each byte at most six as an escape
-		case !o.deep && o.known.in(o.buf):
+		case !o.deep && o.known.in(o.buf, o.lengths):
 			o.deep = true
 			o.deepDocuments(e, &d)
 		default:
@@ -141,15 +146,18 @@ func (p *packer) pack(o *packing, e *Entry) {
 	}
 }
 
-// knowSecrets collects the request's secrets.
+// knowSecrets collects the request's secrets, and what it learns of the request on the way.
 func (o *packing) knowSecrets(e *Entry) {
 	k := &o.known
+	o.kinds = o.kinds[:0]
 	for i := range e.Input.Headers {
-		if h := &e.Input.Headers[i]; o.redact.kind(h.Name) == secretHeader {
+		h := &e.Input.Headers[i]
+		kind := o.redact.kind(h.Name)
+		if o.kinds = append(o.kinds, kind); kind == secretHeader {
 			k.header(&o.redact, h)
 		}
 	}
-	if strings.IndexByte(e.Path, '?') >= 0 {
+	if o.path = o.redact.url(e.Path); o.path != e.Path { // as it is where a parameter has the name of a secret
 		k.query(&o.redact, e.Path)
 	}
 	if len(k.list) > 0 {
@@ -290,7 +298,7 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	if id := &e.Identity; o.limit > 0 && len(id.Roles)+len(id.Groups)+len(id.Scopes)+len(id.Claims) > 0 {
 		flags |= flagNoRoles
 	}
-	o.buf = append(o.buf[:0], packVersion)
+	o.buf, o.lengths = append(o.buf[:0], packVersion), o.lengths[:0]
 	o.uint(flags)
 	o.time(e.Time) // first, because the age of the oldest entry is read there
 	o.int(int64(e.Duration))
@@ -298,7 +306,7 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	o.masked = o.masked[:0]
 	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason, e.Method)
 	o.clean(e.Host, o.hidePlace(e.Host))
-	o.clean(e.Path, o.hidePlace(o.redact.url(e.Path)))
+	o.clean(e.Path, o.hidePlace(o.path))
 	o.plain(e.DecisionPath)
 	o.identity(&e.Identity, flags)
 	o.strings(e.Peer, e.RequestedBy, e.TraceID, e.SpanID, e.Revision)
@@ -403,22 +411,34 @@ func (o *packing) input(in *Input, d *documents, flags uint64) bool {
 
 func (o *packing) headers(headers []Header) {
 	o.uint(uint64(len(headers)))
+	buf := o.buf
 	for i := range headers {
 		h := &headers[i]
-		o.plain(o.hide(h.Name))
-		if o.redact.hides(h.Name) {
-			o.buf = append(o.buf, textSecret)
+		kind := o.kinds[i]
+		if kind != secretHeader && o.redact.hides(h.Name) {
+			kind = secretHeader
+		}
+		name, value, flag := o.hide(h.Name), "", uint64(0)
+		switch kind {
+		case urlHeader:
+			value = o.hide(o.redact.url(h.Value))
+		case otherHeader:
+			value = o.hide(o.redact.anyHeader(h.Value))
+		}
+		if value != h.Value {
+			flag = textChanged
+		}
+		cut := uint64(0)
+		name = o.cut(name, &cut)
+		buf = o.appendText(buf, name, cut)
+		if kind == secretHeader {
+			buf = append(buf, textSecret)
 			continue
 		}
-		switch o.redact.kind(h.Name) {
-		case secretHeader:
-			o.buf = append(o.buf, textSecret)
-		case urlHeader:
-			o.clean(h.Value, o.hide(o.redact.url(h.Value)))
-		default:
-			o.clean(h.Value, o.hide(o.redact.anyHeader(h.Value)))
-		}
+		value = o.cut(value, &flag)
+		buf = o.appendText(buf, value, flag)
 	}
+	o.buf = buf
 }
 
 func (o *packing) params(params []Param) {
@@ -603,8 +623,15 @@ func (o *packing) pointers(d *documents, flags uint64) {
 	o.strings(others...)
 }
 
-func (o *packing) uint(n uint64) { o.buf = binary.AppendUvarint(o.buf, n) }
-func (o *packing) int(n int64)   { o.buf = binary.AppendVarint(o.buf, n) }
+func (o *packing) uint(n uint64) {
+	if n < 0x80 {
+		o.buf = append(o.buf, byte(n))
+		return
+	}
+	o.buf = binary.AppendUvarint(o.buf, n)
+}
+
+func (o *packing) int(n int64) { o.buf = binary.AppendVarint(o.buf, n) }
 
 func (o *packing) time(t time.Time) {
 	o.int(t.Unix())
@@ -615,9 +642,17 @@ func (o *packing) time(t time.Time) {
 func (o *packing) plain(s string) { o.text(s, 0) }
 
 func (o *packing) strings(list ...string) {
-	for _, s := range list {
-		o.text(s, 0)
+	if o.limit > 0 {
+		for _, s := range list {
+			o.text(s, 0)
+		}
+		return
 	}
+	buf := o.buf
+	for _, s := range list {
+		buf = o.appendText(buf, s, 0)
+	}
+	o.buf = buf
 }
 
 func (o *packing) list(list []string) {
@@ -635,16 +670,30 @@ func (o *packing) clean(old, text string) {
 }
 
 func (o *packing) text(s string, flag uint64) {
-	if o.limit > 0 && len(s) > o.limit {
-		s, flag = strings.ToValidUTF8(s[:o.limit-3], "")+"...", textChanged
+	s = o.cut(s, &flag)
+	o.buf = o.appendText(o.buf, s, flag)
+}
+
+// cut makes a string as short as it has to be, and sets the flag for that.
+func (o *packing) cut(s string, flag *uint64) string {
+	if o.limit == 0 || len(s) <= o.limit {
+		return s
 	}
-	buf := o.buf
+	*flag = textChanged
+	return strings.ToValidUTF8(s[:o.limit-3], "") + "..."
+}
+
+// appendText is for those who keep the buffer at hand.
+func (o *packing) appendText(buf []byte, s string, flag uint64) []byte {
 	if n := uint64(len(s))<<2 | flag; n < 0x80 {
+		if n == '%' || n == '\\' {
+			o.lengths = append(o.lengths, len(buf))
+		}
 		buf = append(buf, byte(n)) // most are short, and there are many
 	} else {
 		buf = binary.AppendUvarint(buf, n)
 	}
-	o.buf = append(buf, s...)
+	return append(buf, s...)
 }
 
 // value writes plain JSON, and says whether it was that.

@@ -85,19 +85,44 @@ func (r *redactor) kind(name string) headerKind {
 	return max(r.headers[headerName(name)], endingKind(name))
 }
 
+// secretEndings are those of secret headers' names.
+var secretEndings = []string{"-token", "-secret", "-password", "api-key", "apikey", "-jwt", "access-key"}
+
 // endingKind tells secret headers by the ends of their names.
 func endingKind(name string) headerKind {
-	if len(name) < 6 {
+	if len(name) < 4 {
 		return otherHeader
 	}
 	switch name[len(name)-1] | 0x20 {
 	case 'n', 't', 'd', 'y':
-		if name = headerName(name); strings.HasSuffix(name, "-token") || strings.HasSuffix(name, "-secret") || strings.HasSuffix(name, "-password") ||
-			strings.HasSuffix(name, "api-key") || strings.HasSuffix(name, "apikey") || strings.HasSuffix(name, "-jwt") || strings.HasSuffix(name, "access-key") {
-			return secretHeader
+		for _, ending := range secretEndings {
+			if ending[len(ending)-1] == name[len(name)-1]|0x20 && endsIn(name, ending) {
+				return secretHeader
+			}
 		}
 	}
 	return otherHeader
+}
+
+// endsIn is strings.HasSuffix for what headerName makes of a name.
+func endsIn(name, ending string) bool {
+	if len(name) < len(ending) {
+		return false
+	}
+	for i := len(name) - 1; len(ending) > 0; i-- {
+		c := name[i]
+		switch {
+		case c == '_':
+			c = '-'
+		case 'A' <= c && c <= 'Z':
+			c |= 0x20
+		}
+		if c != ending[len(ending)-1] {
+			return false
+		}
+		ending = ending[:len(ending)-1]
+	}
+	return true
 }
 
 // isHeaderName reports whether headerName leaves a name as it is, as it does those that Envoy sends.
@@ -265,7 +290,7 @@ func (r *redactor) headerValue(name string) func(string) string {
 
 // anyHeader redacts a value whose header's name says nothing.
 func (r *redactor) anyHeader(v string) string {
-	if hasScheme(v, "bearer ") || hasScheme(v, "basic ") {
+	if v != "" && v[0]|0x20 == 'b' && (hasScheme(v, "bearer ") || hasScheme(v, "basic ")) {
 		return redacted
 	}
 	return r.text(v)

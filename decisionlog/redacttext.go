@@ -35,10 +35,15 @@ var byteKinds = func() (kinds [256]uint8) {
 func suspect[T string | []byte](r *redactor, v T) bool {
 	for i := 0; i < len(v); i++ {
 		kind := byteKinds[v[i]]
-		if kind == byteOther {
+		switch {
+		case kind == byteOther:
 			continue
+		case kind == byteEscape:
+			return true
+		case kind == byteToken && (i == 0 || v[i-1] != 'e'), kind == byteDash && (i+1 == len(v) || v[i+1] != '-'):
+			continue // most of these, and not worth a call
 		}
-		if kind == byteEscape || suspectAt(r, v, i, kind) {
+		if suspectAt(r, v, i, kind) {
 			return true
 		}
 	}

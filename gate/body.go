@@ -6,9 +6,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"gatehouse/policy"
+	"gatehouse/query"
 )
 
 // maxFields bounds the fields of one form.
@@ -80,7 +80,8 @@ func jsonBody(m *media, req *Request) (policy.Value, error) {
 }
 
 // formBody reads application/x-www-form-urlencoded: an object of arrays of strings. Bytes beyond ASCII have to be escaped, because Starlette
-// takes them for Latin-1 where they are not, and have to be UTF-8. A raw semicolon separates fields for some.
+// takes them for Latin-1 where they are not, and have to be UTF-8. A raw semicolon separates fields for some. A percent sign without two
+// digits is data to all of them.
 func formBody(m *media, req *Request) (policy.Value, error) {
 	fields := url.Values{}
 	if !isASCII(req.Body) {
@@ -97,14 +98,12 @@ func formBody(m *media, req *Request) (policy.Value, error) {
 		if req.LossyBody && strings.IndexByte(key, '!') >= 0 {
 			return policy.Null(), errBodyText
 		}
-		name, err := url.QueryUnescape(key)
-		text, err2 := url.QueryUnescape(value)
+		name, agreed := query.Decode(key)
+		text, agreed2 := query.Decode(value)
 		switch count++; {
-		case err != nil, err2 != nil:
-			return policy.Null(), because(errBodyForm, "a percent sign is not followed by two hexadecimal digits")
 		case strings.IndexByte(pair, ';') >= 0:
 			return policy.Null(), because(errBodyForm, "it holds a semicolon that is not escaped, which separates fields for some readers")
-		case !utf8.ValidString(name), !utf8.ValidString(text):
+		case !agreed, !agreed2:
 			return policy.Null(), because(errBodyForm, "a field is not UTF-8")
 		case count > maxFields:
 			return policy.Null(), because(errBodyForm, "it has too many fields")

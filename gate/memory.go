@@ -73,7 +73,11 @@ func (g *Gate) recall(c *call, key *policy.Key) (bool, error) {
 // evaluate asks the policy, and has the decision remembered where there is a key.
 func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Value) (policy.Decision, error) {
 	s := c.view.Settings
-	switch {
+	switch large := c.large(); {
+	case large && key != nil:
+		return key.DecideApart(ctx, s.Timeout, document, c.started)
+	case large:
+		return c.rule.entry.DecideApart(ctx, s.Timeout, document, c.started)
 	case key != nil:
 		return key.Decide(ctx, s.Timeout, document, c.started)
 	case s.Plain:
@@ -82,6 +86,20 @@ func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Va
 		return c.rule.entry.Decide(ctx, document, c.started)
 	}
 	return c.rule.entry.DecideWithin(ctx, s.Timeout, document, c.started)
+}
+
+// large reports whether the input that the rule reads may be large.
+func (c *call) large() bool {
+	n := c.req.bytes()
+	if n <= policy.LargeInput {
+		return false
+	}
+	reads := c.rule.entry.Reads()
+	http := reads.Below("attributes").Below("request").Below("http")
+	if !c.view.Settings.Plain && !reads.Any("parsed_body") && !http.Has("body") && !http.Has("rawBody") {
+		n -= len(c.req.Body)
+	}
+	return n > policy.LargeInput
 }
 
 // recheck queues a hit to be decided again, from all of the input. It is never waited for.

@@ -56,3 +56,21 @@ func TestNothingOutlastsTheDeadline(t *testing.T) {
 		})
 	}
 }
+
+// TestLargeRequestsAreDecidedApart: what a policy itself does with a large request, without any built-in, can be given up; past the bound of
+// what was given up it is not begun. Small requests go on.
+func TestLargeRequestsAreDecidedApart(t *testing.T) {
+	g := open(t, settings(), compile(t, "package envoy.authz\nimport rego.v1\nallow if { some x in input.parsed_body.b; x != 1 }"))
+	ask := func(padding int) gate.Reason {
+		r := get("/orders", "content-type", "application/json")
+		r.Method, r.Body = "POST", `{"b": ["`+strings.Repeat("x", padding)+`"]}`
+		return g.Check(context.Background(), r).Reason
+	}
+	if large := ask(100_000); large != gate.None {
+		t.Errorf("a large request: %v", large)
+	}
+	defer bounds.Occupy()()
+	if small, large := ask(10), ask(100_000); small != gate.None || large != gate.Overloaded {
+		t.Errorf("with the bound reached a small request is %v, a large one %v", small, large)
+	}
+}

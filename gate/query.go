@@ -6,25 +6,23 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/query"
 )
 
-// maxSpellings bounds in how many ways one request may spell parameters that are set or removed. Honest clients have one.
+// maxSpellings bounds how many names Envoy is told to take off. Honest clients have one spelling of each.
 const maxSpellings = 32
 
-var (
-	errFixedQuery = errors.New("the policy changes the query, which this proxy has no way to do")
-	errSpellings  = errors.New("the query spells parameters that are set or removed in too many ways")
-	errReordered  = errors.New("the query spells one parameter in two ways, and the proxy would change their order")
-)
+const pathHeader = ":path"
+
+var errFixedQuery = errors.New("the policy changes the query, which this proxy has no way to do")
 
 // changeQuery fills in what changes in the query: what the policy sets and removes, and the credential's parameter. Envoy compares
 // names as they were sent and writes what it gets as it stands. So what is set is escaped here, and every spelling in which the
 // client sent such a name goes: applications decode names ("%74enant" is tenant to them).
 //
-// Envoy sets first and then removes: what is both set and removed is gone. With validate_mutations it takes no percent sign in what is
-// set, so that a value with other characters than letters, digits, "*", "-", "." and "_" is a 500 there.
+// Envoy sets first and then removes: what is both set and removed is gone.
 func (c *call) changeQuery(a *Answer) error {
 	var set []policy.QueryParameter
 	var remove []string
@@ -34,7 +32,15 @@ func (c *call) changeQuery(a *Answer) error {
 			return fail(PolicyError, errFixedQuery)
 		}
 	}
-	_, raw, _ := strings.Cut(c.req.Path, "?") // read here: where the path was refused, nobody has yet
+	// The path as it goes on: a policy that may set it was asked first. Read here: where the path was refused, nobody has yet.
+	path := c.req.Path
+	at := -1
+	for i := range a.Set {
+		if strings.EqualFold(a.Set[i].Name, pathHeader) {
+			at, path = i, a.Set[i].Value // of several Envoy takes the last
+		}
+	}
+	_, raw, _ := strings.Cut(path, "?")
 	q := queryChange{raw: raw, compat: c.view.settings().Paths.Compat}
 	for _, p := range set {
 		q.set(p.Name, p.Value)
@@ -48,13 +54,16 @@ func (c *call) changeQuery(a *Answer) error {
 	if len(q.sets)+len(q.removes) == 0 {
 		return nil
 	}
-	if len(q.removes) > maxSpellings+len(remove) {
-		return fail(BadRequest, errSpellings)
+	if path == "" || !q.rewrites() { // CONNECT has no path
+		a.SetQuery, a.RemoveQuery = q.sets, q.removes
+		return nil
 	}
-	if q.reordered() {
-		return fail(BadRequest, errReordered)
+	path = q.rewrite(path)
+	if at >= 0 {
+		a.Set[at].Value = path
+	} else {
+		a.Set = append(a.Set, HeaderOption{Name: pathHeader, Value: path, Action: OverwriteIfExistsOrAdd})
 	}
-	a.SetQuery, a.RemoveQuery = q.sets, q.removes
 	return nil
 }
 
@@ -64,6 +73,11 @@ type queryChange struct {
 	compat  bool // as opa-envoy-plugin has it: policies escape, and each value goes on its own
 	sets    []policy.QueryParameter
 	removes []string
+
+	owned  []string               // names that are set or removed, as an application reads them
+	gone   []string               // of owned, those that are removed, as they stand in a query
+	places []identity.TokenSource // whose parameters go
+	many   bool                   // there are more spellings than Envoy is to be told
 }
 
 // set writes a parameter, and takes off its other spellings.
@@ -75,6 +89,7 @@ func (q *queryChange) set(name, value string) {
 		return
 	}
 	q.sets = append(q.sets, p)
+	q.owned = append(q.owned, q.name(name))
 	q.spellings(q.name(name), p.Name)
 }
 
@@ -96,6 +111,7 @@ func (q *queryChange) name(given string) string {
 
 // remove takes a parameter off in every spelling.
 func (q *queryChange) remove(name string) {
+	q.owned, q.gone = append(q.owned, q.name(name)), append(q.gone, q.escape(name))
 	q.take(q.escape(name))
 	q.spellings(q.name(name), "")
 }
@@ -109,10 +125,53 @@ func (q *queryChange) spellings(name, kept string) {
 	}
 }
 
+// take takes off a name as the client sent it.
 func (q *queryChange) take(sent string) {
-	if len(q.removes) <= 2*maxSpellings && !slices.Contains(q.removes, sent) {
+	switch {
+	case slices.Contains(q.removes, sent):
+	case len(q.removes) >= maxSpellings+len(q.gone):
+		q.many = true
+	default:
 		q.removes = append(q.removes, sent)
 	}
+}
+
+// rewrites reports whether the query has to be written here, as a new path, because Envoy's own way to change one would spoil it: its
+// validate_mutations takes few characters in what is set and answers all others with an empty 500, and a client may have more spellings of a name
+// than it is to be told. In compat mode what a policy sets goes as it does from opa-envoy-plugin.
+func (q *queryChange) rewrites() bool {
+	return q.many || q.reordered() || !q.compat && slices.ContainsFunc(q.sets, func(p policy.QueryParameter) bool {
+		return !query.Bare(p.Name) || !query.Bare(p.Value)
+	})
+}
+
+// rewrite is path with the changes in its query. What is set comes first, so that nothing of the client's (a "#", a semicolon) can be in its way.
+func (q *queryChange) rewrite(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	var b strings.Builder
+	b.Grow(len(path) + len(q.raw) + 128)
+	b.WriteString(path)
+	separator := byte('?')
+	write := func(pair string) {
+		b.WriteByte(separator)
+		b.WriteString(pair)
+		separator = '&'
+	}
+	for i, p := range q.sets {
+		again := func(other policy.QueryParameter) bool { return other.Name == p.Name }
+		if !slices.Contains(q.gone, p.Name) && !slices.ContainsFunc(q.sets[i+1:], again) { // the last of a name counts
+			write(p.Name + "=" + p.Value)
+		}
+	}
+	for pair := range strings.SplitSeq(q.raw, "&") {
+		sent, value, _ := strings.Cut(pair, "=")
+		mine := func(name string) bool { return query.Spells(sent, name) }
+		place := func(s identity.TokenSource) bool { return s.NamesQuery(sent, value) }
+		if pair != "" && !slices.ContainsFunc(q.owned, mine) && !slices.ContainsFunc(q.places, place) {
+			write(pair)
+		}
+	}
+	return b.String()
 }
 
 // reordered reports whether a parameter that stays is spelled in two ways. Envoy writes a query that it changes in the order of the names
@@ -139,9 +198,10 @@ func (c *call) removeCredentialQuery(q *queryChange) error {
 		return nil
 	}
 	for _, s := range c.view.settings().Verifier.Places() {
-		if s.Query == "" || slices.ContainsFunc(q.sets, func(p policy.QueryParameter) bool { return p.Name == s.Query }) {
+		if s.Query == "" || slices.ContainsFunc(q.sets, func(p policy.QueryParameter) bool { return query.Spells(p.Name, s.Query) }) {
 			continue
 		}
+		q.places = append(q.places, s)
 		for name, value := range query.Pairs(q.raw) {
 			if !s.NamesQuery(name, value) {
 				continue

@@ -10,7 +10,8 @@ import (
 
 // Request is one HTTP request as a transport received it, in no transport's own types. Envoy's AttributeContext
 // (envoy/service/auth/v3/attribute_context.proto) is the model: what Envoy says has a place here, and an empty field is
-// one that was not said. A transport fills it in and does not touch it after Check was called.
+// one that was not said. A transport fills it in and does not touch it after Check was called, nor uses its memory again: an evaluation that
+// was given up may still read it.
 type Request struct {
 	Method   string
 	Path     string // as on the wire, with the query
@@ -51,6 +52,18 @@ type Request struct {
 	Bytes int
 	// Malformed is set by a transport that could not make sense of what came. Check denies such a request.
 	Malformed error
+}
+
+// bytes is how much came with this request, from whatever transport.
+func (r *Request) bytes() int {
+	if r.Bytes > 0 {
+		return r.Bytes
+	}
+	n := len(r.Path) + len(r.Body)
+	for i := range r.Headers {
+		n += len(r.Headers[i].Name) + len(r.Headers[i].Value)
+	}
+	return n
 }
 
 // Endpoint is one end of the connection that a request came on (Envoy's AttributeContext.Peer).

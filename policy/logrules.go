@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"gatehouse/policy/bounds"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -36,6 +38,7 @@ type Event struct {
 	rules *LogRules
 	input Value
 	now   time.Time
+	large bool
 }
 
 // Event reads an event, a JSON object.
@@ -44,7 +47,7 @@ func (r *LogRules) Event(text []byte, now time.Time) (*Event, error) {
 	if !ok {
 		return nil, errors.New("reading an event of the decision log: it is no JSON that a policy can have")
 	}
-	return &Event{rules: r, input: input, now: now}, nil
+	return &Event{rules: r, input: input, now: now, large: len(text) > LargeInput}, nil
 }
 
 // Drop reports whether the policy does not want the event recorded: data.system.log.drop is true.
@@ -67,6 +70,33 @@ func (e *Event) ask(ctx context.Context, rule *Entry) (v Value, err error) {
 	if rule == nil {
 		return nil, nil
 	}
+	if e.large {
+		return e.askApart(ctx, rule)
+	}
+	return e.askHere(ctx, rule)
+}
+
+// askApart asks about a large event: no step of the evaluation holds up the log for longer than its deadline.
+func (e *Event) askApart(ctx context.Context, rule *Entry) (Value, error) {
+	type outcome struct {
+		v   Value
+		err error
+	}
+	var within time.Duration
+	if until, ok := ctx.Deadline(); ok {
+		within = time.Until(until)
+	}
+	out, err := bounds.Whole(ctx, max(within, 0), func() (o outcome) {
+		o.v, o.err = e.askHere(ctx, rule)
+		return o
+	})
+	if err != nil {
+		return nil, apartError(err)
+	}
+	return out.v, out.err
+}
+
+func (e *Event) askHere(ctx context.Context, rule *Entry) (v Value, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			v, err = nil, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())

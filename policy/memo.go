@@ -162,6 +162,11 @@ func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
 // Decide is Entry.DecideWithin of the key's entry, and remembers what comes of it if it may be.
 func (k *Key) Decide(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
 	d, clean, err := k.entry.decide(ctx, timeout, input, now)
+	return k.keep(d, clean, err)
+}
+
+// keep has a decision remembered where it may be.
+func (k *Key) keep(d Decision, clean bool, err error) (Decision, error) {
 	if clean && !k.unfit && (err == nil || errors.Is(err, ErrUndefined)) {
 		k.memo.remember(k, &d, err)
 	}

@@ -244,6 +244,17 @@ func Escape(s string) string {
 	return string(out)
 }
 
+// Bare reports whether a name or value has only what Envoy's validate_mutations takes in a parameter that is set: fewer characters than stand
+// for themselves in a query, and no escapes.
+func Bare(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c == '~' || !unreserved(c) {
+			return false
+		}
+	}
+	return true
+}
+
 // EscapeRest is Escape for what may be escaped already, as policies for opa-envoy-plugin have to: escapes and plus signs stay.
 func EscapeRest(s string) string {
 	var b strings.Builder

@@ -157,6 +157,10 @@ func (e *examiner) filter(line int, config *yaml.Node) {
 	if body := member(config, "with_request_body"); body != nil {
 		e.body(body, overHTTP)
 	}
+	if rules := member(config, "decoder_header_mutation_rules"); rules != nil && !isTrue(member(rules, "disallow_is_error")) {
+		e.found(rules.Line, false, "decoder_header_mutation_rules: what they disallow is dropped without a word, so that the application gets the client's identity headers and "+
+			"query instead of those that the policy set; remove them, or add disallow_is_error: true")
+	}
 }
 
 // route looks at what a route changes. That the filter asks over HTTP is not known here; with gRPC it matters, and otherwise it does no harm.

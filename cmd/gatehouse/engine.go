@@ -36,6 +36,7 @@ type engine struct {
 	smoke    []*requestTest
 	issuers  *config    // for the callers of smoke
 	gate     *gate.Gate // set by start
+	cores    *cores     // shared with the engines before and after
 
 	stop context.CancelFunc
 	wait sync.WaitGroup
@@ -44,7 +45,10 @@ type engine struct {
 // newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
 // not compile is no problem of the configuration: policyErr says what is wrong with it.
 func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Logger, before *engine) (e *engine, policyErr, err error) {
-	e = &engine{metrics: prometheus.NewRegistry(), logger: logger}
+	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, cores: &cores{}}
+	if before != nil {
+		e.cores = before.cores
+	}
 	running := before.ownSink()
 	found.add("listen", cfg.Listen.validate())
 
@@ -116,6 +120,7 @@ func (e *engine) newBundles(cfg *config, before *engine) (*bundles.Manager, erro
 	if before != nil {
 		c.Succeeds = before.bundles
 	}
+	c.Busy = e.cores.begin
 	return bundles.New(c)
 }
 

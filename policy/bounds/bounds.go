@@ -170,8 +170,8 @@ type outcome struct {
 	panicked string
 }
 
-// apart makes a call on a goroutine of its own and waits for it until the evaluation's deadline. The goroutine gets a copy of the
-// operands, because they may lie in the memory of a request that is used again once the request was answered.
+// apart makes a call on a goroutine of its own and waits for it until the evaluation's deadline. The operands are not copied: those of a request
+// lie in memory that no transport uses again, and those out of a policy's data may be large.
 func apart(name string, f topdown.BuiltinFunc, bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 	evaluation, _ := bctx.Cancel.(Evaluation)
 	end := func(cause error) error {
@@ -185,7 +185,6 @@ func apart(name string, f topdown.BuiltinFunc, bctx topdown.BuiltinContext, args
 	}
 	own, outer := topdown.NewCancel(), bctx.Cancel
 	done := make(chan outcome, 1)
-	args = copies(args)
 	go func() {
 		var out outcome
 		defer func() {

@@ -7,15 +7,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/gobwas/glob"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
-
-func aliased(b []byte) string { return unsafe.String(&b[0], len(b)) }
 
 // TestGlobExpression compares globs with the regular expressions that take their place.
 func TestGlobExpression(t *testing.T) {

@@ -34,8 +34,8 @@ var guards = func() map[string]guard {
 		table[name] = guard{kind: "replaced", why: why, check: check, instead: instead(topdown.GetBuiltin(name))}
 	}
 	own("glob.match", fmt.Sprintf("where there are many ways to match, by a regular expression; patterns of at most %d bytes, apart from long texts", maxGlob), globbed, globs)
-	own("graph.reachable", "each node is visited once; large graphs apart", graphs, reachable)
-	own("graph.reachable_paths", fmt.Sprintf("at most %d paths of at most %d nodes", maxPaths, maxPath), graphs, reachablePaths)
+	own("graph.reachable", "each node is visited once, and the deadline is looked at", nil, reachable)
+	own("graph.reachable_paths", fmt.Sprintf("at most %d paths of at most %d nodes", maxPaths, maxPath), nil, reachablePaths)
 	own("json.patch", fmt.Sprintf("after each copy that may have doubled it the document is weighed; at most %d operations, and paths of %d steps", maxOperations, maxPointer), patched, patches)
 	own("indexof", "in linear time", linear(1, 0, 1), index(false))
 	own("indexof_n", "in linear time", linear(16, 0, 1), index(true))
@@ -69,8 +69,8 @@ func plainRows(rows func(kind, why string, check func([]*ast.Term) verdict, name
 	rows("bounded", "compares, or looks at one value", nil, `eq assign equal neq gt gte lt lte internal.member_2 internal.member_3
 		is_number is_string is_boolean is_array is_set is_object is_null type_name cast_object cast_null cast_boolean cast_string
 		object.get count any all max min time.now_ns rand.intn uuid.rfc4122 crypto.hmac.equal`)
-	rows("bounded", "time and memory in proportion to its operands", nil, `and or set_diff array.concat array.flatten array.slice array.reverse
-		object.keys object.union substring lower upper contains startswith endswith strings.count split strings.split_n strings.reverse
+	rows("bounded", "time and memory in proportion to its operands", nil, `array.flatten array.slice array.reverse
+		substring lower upper contains startswith endswith strings.count split strings.split_n strings.reverse
 		trim_prefix trim_suffix trim_space base64.encode base64.decode base64.is_valid base64url.encode base64url.encode_no_pad base64url.decode
 		urlquery.encode urlquery.decode urlquery.decode_object uri.parse uri.is_valid hex.encode hex.decode json.is_valid
 		strings.any_prefix_match strings.any_suffix_match glob.quote_meta
@@ -87,8 +87,12 @@ func plainRows(rows func(kind, why string, check func([]*ast.Term) verdict, name
 
 // limitedRows are those whose operands, or what would come of them, are held to a limit.
 func limitedRows(rows func(kind, why string, check func([]*ast.Term) verdict, names string)) {
-	rows("limited", fmt.Sprintf("numbers of at most %d digits", MaxDigits), arithmetic, `plus minus mul div rem abs round ceil floor
+	rows("limited", fmt.Sprintf("numbers of at most %d digits", MaxDigits), arithmetic, `plus mul div rem abs round ceil floor
 		bits.or bits.and bits.xor bits.negate format_int`)
+	rows("limited", fmt.Sprintf("numbers of at most %d digits, or sets without too many elements of one hash", MaxDigits), subtracted, `minus`)
+	rows("limited", "not with elements of which too many have one hash", hashed(0, 1), `and or set_diff object.union`)
+	rows("limited", "not with elements of which too many have one hash", hashed(0), `object.keys`)
+	rows("limited", fmt.Sprintf("lists of at most %d elements", maxJoined), joined, `array.concat`)
 	rows("limited", fmt.Sprintf("shifts by at most %d bits", MaxShift), shifted, `bits.lsh bits.rsh`)
 	rows("limited", fmt.Sprintf("numbers of at most %d digits all together; long lists apart", 100*MaxDigits), accumulated(false), `sum`)
 	rows("limited", fmt.Sprintf("numbers of at most %d digits all together; long lists apart", 2*MaxDigits), accumulated(true), `product`)
@@ -103,7 +107,8 @@ func limitedRows(rows func(kind, why string, check func([]*ast.Term) verdict, na
 	rows("limited", "at most 4096 bytes to trim, apart where both are long", trimmed, `trim trim_left trim_right`)
 	rows("limited", fmt.Sprintf("at most %d addresses, and the deadline is looked at", maxAddresses), expandedNet, `net.cidr_expand`)
 	rows("limited", "not among elements of which too many have one hash; long lists apart", listed(0), `cast_set cast_array`)
-	rows("limited", "not among elements of which too many have one hash; long lists apart", listed(0, 1), `object.remove object.filter`)
+	rows("limited", "not among elements of which too many have one hash; long lists apart", listed(0, 1), `object.remove`)
+	rows("limited", "not among elements of which too many have one hash; long lists apart", listed(1), `object.filter`)
 	rows("limited", "templates without calls of templates and printf, and no more loops than give 32 MiB", rendered, `strings.render_template`)
 }
 
@@ -252,11 +257,15 @@ func pairs(args []*ast.Term) verdict {
 // subset is the check of object.subset, which looks for one list in the other at each place.
 func subset(args []*ast.Term) verdict {
 	bound := weight{nodes: 4096, text: 1 << 20, depth: MaxNesting}
-	_, small := weigh(args[1].Value, bound)
-	_, smallToo := weigh(args[0].Value, bound)
+	if _, small := weigh(args[1].Value, bound); small {
+		if _, list := args[0].Value.(*ast.Array); !list { // each member is looked up: the other operand, a policy's data, may be large
+			return verdict{}
+		}
+		if _, small := weigh(args[0].Value, bound); small {
+			return verdict{}
+		}
+	}
 	switch {
-	case small && smallToo:
-		return verdict{}
 	case length(args[0].Value) < 64 || length(args[1].Value) < 64:
 		return verdict{work: apartWork + 1}
 	}
@@ -270,21 +279,6 @@ func merged(args []*ast.Term) verdict {
 		return verdict{refused: "more than 100000 networks"}
 	}
 	return verdict{work: n * 256}
-}
-
-// graphs is the check of the built-ins that walk through a graph.
-func graphs(args []*ast.Term) verdict {
-	v := walked(1, 0, 1)(args)
-	if v.refused != "" {
-		return v
-	}
-	if list := listed(0, 1)(args); list.refused != "" {
-		return list
-	}
-	if v.work > 2048 { // small graphs have many paths too
-		v.work = max(v.work, apartWork+1)
-	}
-	return v
 }
 
 // tokens is the check of built-ins that verify a token with a key at this operand.

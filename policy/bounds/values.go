@@ -194,12 +194,48 @@ func listed(operands ...int) func([]*ast.Term) verdict {
 		for _, i := range operands {
 			v.work += collisions(args[i].Value)
 		}
-		if v.work > 1<<30 {
-			v.refused = "too many elements of one hash"
+		if v.work > maxCollisions {
+			v.refused = manyAlike
 		}
 		return v
 	}
 }
+
+const (
+	maxCollisions = 1 << 24 // some two thousand elements of one hash: a third of a second
+	manyAlike     = "too many elements of one hash"
+)
+
+// hashed is the check of built-ins that make sets and objects of the elements of others: it refuses those of which too many have one hash, and
+// costs nothing where there are few. The rest is done in time.
+func hashed(operands ...int) func([]*ast.Term) verdict {
+	return func(args []*ast.Term) verdict {
+		for _, i := range operands {
+			if length(args[i].Value) >= few && collisions(args[i].Value) > maxCollisions {
+				return verdict{refused: manyAlike}
+			}
+		}
+		return verdict{}
+	}
+}
+
+// subtracted is the check of minus, which takes numbers and sets.
+func subtracted(args []*ast.Term) verdict {
+	if _, ok := args[0].Value.(ast.Set); ok {
+		return hashed(0, 1)(args)
+	}
+	return arithmetic(args)
+}
+
+// joined is the check of array.concat, which is cheap once and doubles a list when it is called again and again.
+func joined(args []*ast.Term) verdict {
+	if n := length(args[0].Value) + length(args[1].Value); n > maxJoined {
+		return verdict{refused: fmt.Sprintf("a list of more than %d elements", maxJoined)}
+	}
+	return verdict{}
+}
+
+const maxJoined = 1 << 23
 
 // collisions estimates the steps that it takes to put a list's elements into a set.
 func collisions(v ast.Value) int {
@@ -243,36 +279,4 @@ func sorted(args []*ast.Term) verdict {
 		n = v.Len()
 	}
 	return verdict{work: n * 256}
-}
-
-// copies copies operands with all text in them.
-func copies(args []*ast.Term) []*ast.Term {
-	out := make([]*ast.Term, len(args))
-	for i, t := range args {
-		out[i] = copied(t)
-	}
-	return out
-}
-
-func copied(t *ast.Term) *ast.Term {
-	list := func(n int, each func(func(*ast.Term))) []*ast.Term {
-		own := make([]*ast.Term, 0, n)
-		each(func(t *ast.Term) { own = append(own, copied(t)) })
-		return own
-	}
-	switch v := t.Value.(type) {
-	case ast.String:
-		return ast.NewTerm(ast.String(strings.Clone(string(v))))
-	case ast.Number:
-		return ast.NewTerm(ast.Number(strings.Clone(string(v))))
-	case *ast.Array:
-		return ast.NewTerm(ast.NewArray(list(v.Len(), v.Foreach)...))
-	case ast.Set:
-		return ast.NewTerm(ast.NewSet(list(v.Len(), v.Foreach)...))
-	case ast.Object:
-		pairs := make([][2]*ast.Term, 0, v.Len())
-		v.Foreach(func(k, x *ast.Term) { pairs = append(pairs, [2]*ast.Term{copied(k), copied(x)}) })
-		return ast.NewTerm(ast.NewObject(pairs...))
-	}
-	return t
 }

@@ -22,3 +22,6 @@ allow := {"allowed": true, "request_headers_to_remove": ["x-debug"]} if path == 
 allow := {"allowed": false, "http_status": to_number(input.parsed_path[1])} if path == "deny"
 
 allow := {"allowed": false, "body": ""} if path == "empty"
+
+# What Envoy does not take under validate_mutations, though nothing in it is escaped.
+allow := {"allowed": true, "query_parameters_to_set": {"tilde": "~", "list": ["a", "b"], "none": ""}} if path == "odd"

@@ -1,0 +1,111 @@
+package bundles_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/bundles"
+)
+
+// TestStateThatIsRemoved: somebody removes the folder that outlives a restart while it is in use. What is active and pinned is written again, and
+// neither a reload nor a restart brings back what was rolled back.
+func TestStateThatIsRemoved(t *testing.T) {
+	for name, remove := range map[string]func(l *life) error{
+		"folder":  func(l *life) error { return os.RemoveAll(l.dir) },
+		"history": func(l *life) error { return os.Remove(filepath.Join(l.dir, "history.json")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLife(t)
+			l.put(serial(1))
+			look := func(c *bundles.Config) { c.Poll = 10 * time.Millisecond }
+			l.begin(l.source(nil), look)
+			l.active("v1")
+			l.put(serial(2))
+			l.active("v2")
+			_, err := l.manager.Rollback(context.Background(), "")
+			must(t, err)
+			must(t, remove(l))
+			waitFor(t, func() bool { _, err := os.Stat(filepath.Join(l.dir, "history.json")); return err == nil })
+			before := l.manager
+			l.begin(l.source(nil), look, func(c *bundles.Config) { c.Succeeds = before })
+			l.active("v1")
+			l.begin(l.source(nil), look)
+			l.active("v1")
+			if s := l.manager.Status()[0]; !s.Pinned {
+				t.Errorf("status %+v", s)
+			}
+			l.put(serial(0)) // its serial does not count here: it is another bundle, and ends the pin
+			l.active("v0")
+		})
+	}
+}
+
+// TestKeptBundleThatIsRemoved: the last good bundle of a remote source is fetched and kept again.
+func TestKeptBundleThatIsRemoved(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	server := newBundleServer(t, answers(1))
+	r := run(t, from(server.URL), keeping(dir))
+	r.next()
+	kept := func() bool { return !modified(dir).IsZero() }
+	waitFor(t, kept)
+	must(t, os.RemoveAll(dir))
+	waitFor(t, kept)
+	r.none()
+	r.remote("all well", func(s bundles.Status) bool { return !s.Remote.NotKept && s.Error == "" })
+}
+
+// TestOneBundleBeforeAndAfterSigning: a bundle has another digest where its signature counts. It is in the history once, so that going
+// back goes to the one before it.
+func TestOneBundleBeforeAndAfterSigning(t *testing.T) {
+	private, public := keyPair(t, "main", "EdDSA", "")
+	l := newLife(t)
+	l.put(signedWith(t, private, serial(1)))
+	l.begin(l.source(nil))
+	l.active("v1")
+	l.put(signedWith(t, private, serial(2)))
+	l.active("v2")
+	before := l.manager
+	signing := &bundles.Verification{Keys: []bundles.Key{public}}
+	l.begin(l.source(signing), func(c *bundles.Config) { c.Succeeds = before })
+	l.active("v2")
+	if got := (&archived{running: l.running}).history(); got != "v2* v1" {
+		t.Errorf("history %s", got)
+	}
+	a, err := l.manager.Rollback(context.Background(), "")
+	must(t, err)
+	if a.Revision != "v1" {
+		t.Errorf("rolled back to %s", a.Revision)
+	}
+}
+
+// TestBusy: who shares the cores is told of large bundles, and of their end, whatever becomes of them.
+func TestBusy(t *testing.T) {
+	var began, ended atomic.Int64
+	l := newLife(t)
+	l.put(serial(1))
+	l.begin(l.source(nil), func(c *bundles.Config) {
+		c.Busy = func() func() { began.Add(1); return func() { ended.Add(1) } }
+	})
+	l.active("v1")
+	if n := began.Load(); n != 0 {
+		t.Errorf("a small bundle was %d times announced", n)
+	}
+	large := serial(2)
+	large["authz.rego"] += "\n#" + strings.Repeat(" ", 100<<10) + "\n"
+	l.put(large)
+	l.active("v2")
+	after := began.Load()
+	large = serial(3)
+	large["authz.rego"] += "\nnothing := nowhere\n#" + strings.Repeat(" ", 100<<10) + "\n"
+	l.put(large)
+	l.refused("compiling", "nowhere")
+	if after == 0 || began.Load() == after || began.Load() != ended.Load() {
+		t.Errorf("%d began before the bundle that does not compile, then %d in all, %d ended", after, began.Load(), ended.Load())
+	}
+}
