@@ -46,7 +46,7 @@ func lockFile(path string) (*os.File, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%q is in use by another process: give each one a directory of its own", path)
+			return nil, fmt.Errorf("%q is in use by another process: end the other gatehouse serve, or give each one a directory of its own (state_dir, decision_log.dir)", path)
 		}
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func ImportPython(ctx context.Context, app PythonApp) (*Table, []Notice, error) 
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if answer.Error != "" {
-		return nil, nil, fmt.Errorf("%s: %w", what, answer.failure(framework))
+		return nil, nil, fmt.Errorf("%s: %w", what, answer.failure(framework, app.Target))
 	}
 	table, notices, err := importTable(app.Target, answer.Table)
 	if err != nil {
@@ -99,7 +99,7 @@ type importerAnswer struct {
 	Traceback []string
 }
 
-func (a *importerAnswer) failure(framework string) error {
+func (a *importerAnswer) failure(framework, target string) error {
 	line := a.Error
 	if a.Where != "" {
 		line += " at " + a.Where
@@ -107,6 +107,13 @@ func (a *importerAnswer) failure(framework string) error {
 	module := map[string]string{Flask: "werkzeug", FastAPI: "starlette", Django: "django"}[framework]
 	if strings.HasSuffix(a.Error, "'"+framework+"'") || strings.HasSuffix(a.Error, "'"+module+"'") {
 		line += ": this Python does not have the framework; name the application's own with --python"
+	} else if missing, ok := strings.CutPrefix(a.Error, "ModuleNotFoundError: No module named '"); ok {
+		missing, _, _ = strings.Cut(strings.TrimSuffix(missing, "'"), ".")
+		if missing == target[:strings.IndexAny(target+".", ".:")] {
+			line += ": name the directory that the application's modules are in with --dir"
+		} else {
+			line += ": if the application's own Python has it, name that with --python"
+		}
 	}
 	for _, l := range a.Traceback {
 		line += "\n  " + l

@@ -439,7 +439,7 @@ func (c *coverageReport) routeText(b *strings.Builder, p printer) {
 	}
 	section(b, "called, and in no route table now", foreign)
 	if c.NoRoute > 0 {
-		fmt.Fprintf(b, "  %s\n", plural(int(c.NoRoute), "request")+" took no route, and was denied for that")
+		fmt.Fprintf(b, "  %s\n", plural(int(c.NoRoute), "request")+" denied because no route takes "+map[bool]string{true: "it", false: "them"}[c.NoRoute == 1])
 	}
 }
 

@@ -238,9 +238,9 @@ func (d destination) deliver(ctx context.Context, table *routes.Table, w, messag
 		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.file, len(old.Routes()))
 		return nil
 	case d.check:
-		return fmt.Errorf("%s is not up to date: %d changes\nimport again with --force to write it", d.file, len(changes))
+		return fmt.Errorf("%s is not up to date: %s\nimport again with --force to write it", d.file, plural(len(changes), "change"))
 	case !d.force && !d.stubs:
-		fmt.Fprintf(messages, "%s is as it was: --force writes these %d changes, and keeps your tags, allow, mount and comments\n", d.file, len(changes))
+		fmt.Fprintf(messages, "%s is as it was: --force writes %s, and keeps your tags, allow, mount and comments\n", d.file, plural(len(changes), "change"))
 		return nil
 	}
 	merged, err := mergeTables(text, table)
