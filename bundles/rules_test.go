@@ -506,6 +506,7 @@ func TestCopiesAreBounded(t *testing.T) {
 	l.put(serial(1))
 	l.begin(l.source(nil), func(c *bundles.Config) { c.Keep = 2 })
 	l.active("v1")
+	waitFor(t, func() bool { _, err := os.Stat(filepath.Join(l.dir, "history")); return err == nil }) // written after it is active
 	must(t, os.WriteFile(filepath.Join(l.dir, "history", strings.Repeat("a", 64)+".tar.gz.new"), []byte("half"), 0o600))
 	for n := 2; n <= 6; n++ {
 		l.put(serial(n))

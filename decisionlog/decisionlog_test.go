@@ -261,7 +261,7 @@ func TestOnFull(t *testing.T) {
 			if got := l.Status(); !cmp.Equal(got, want) {
 				t.Errorf("status %+v, want %+v", got, want)
 			}
-			if got := dropped(t, reg); !cmp.Equal(got, map[string]float64{"full": 1, "closed": 0, "drain": 0, "broken": 0}) {
+			if got := dropped(t, reg); !cmp.Equal(got, map[string]float64{"full": 1, "closed": 0, "drain": 0}) {
 				t.Errorf("metric %v", got)
 			}
 		})
