@@ -38,11 +38,14 @@ UNIT = $$(go list ./... | grep -v '/envoy$$')
 # go test, which also fails where a test prints a token. Excepted are those whose subject is to print one.
 GOTEST = go run ./hack/testlog -except 'hack/testlog |cmd/gatehouse TestScripts/(config_headers|token)' --
 
+# One package more than there are cores: most of them wait now and then.
+PACKAGES = $$(expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 # All three run, also where one before has failed.
 test:
 	@code=0; \
-	$(GOTEST) -race -timeout 10m $(UNIT) || code=1; \
-	$(GOTEST) -race -timeout 10m -count=1 ./envoy || code=1; \
+	$(GOTEST) -race -p $(PACKAGES) -timeout 15m $(UNIT) || code=1; \
+	$(GOTEST) -race -timeout 15m -count=1 ./envoy || code=1; \
 	$(GOTEST) $(ALLOCATIONS) || code=1; \
 	exit $$code
 

@@ -4,3 +4,6 @@ package routes_test
 
 // differentialRequests is how many requests each application gets in the differential test.
 const differentialRequests = 1000
+
+// expressionCount is how many expressions made at random are put to Python's re.
+const expressionCount = 800
