@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -69,6 +70,15 @@ func (c *cookieParts) join() (string, error) {
 		ended = ended || chunk == ""
 	}
 	return strings.Join(chunks, ""), nil
+}
+
+// CookieNames are the names of all the cookies that the place's credential may stand in: the cookie, and its chunks.
+func (s *TokenSource) CookieNames() []string {
+	names := []string{s.Cookie}
+	for i := 0; s.Chunked && i < maxChunks; i++ {
+		names = append(names, s.Cookie+"_"+strconv.Itoa(i))
+	}
+	return names
 }
 
 // cookiePart is 0 for the place's cookie, 1 for its first chunk and so on, and -1 for any other name.

@@ -739,7 +739,8 @@ func (c *config) logConfig(logger *zap.Logger, r prometheus.Registerer) decision
 		if f.WebsocketProtocol != "" {
 			redact.Headers = append(redact.Headers, "sec-websocket-protocol")
 		}
-		redact.Cookies = append(redact.Cookies, f.cookies()...)
+		place := identity.TokenSource{Cookie: f.Cookie, Chunked: f.Chunked}
+		redact.Cookies = append(redact.Cookies, place.CookieNames()...)
 	}
 	unnamed := func(s string) bool { return s == "" }
 	redact.Headers, redact.Params = slices.DeleteFunc(redact.Headers, unnamed), slices.DeleteFunc(redact.Params, unnamed)

@@ -135,12 +135,3 @@ func appendKey(path string, key identity.APIKey) (err error) {
 	}
 	return f.Sync()
 }
-
-// cookies are the names of all the cookies that the credential may stand in.
-func (t tokenConfig) cookies() []string {
-	names := []string{t.Cookie}
-	for i := 0; t.Chunked && i < 10; i++ {
-		names = append(names, fmt.Sprintf("%s_%d", t.Cookie, i))
-	}
-	return names
-}
