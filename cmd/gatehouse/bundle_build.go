@@ -50,7 +50,7 @@ func (f *compileFlags) withOthers(ctx context.Context, o *opened) (policy.Config
 	if f.decision != "" {
 		cfg.Policy.Decision = f.decision
 	}
-	settings := cfg.bundlesConfig(nil, nil, nil)
+	settings := bundlesConfig(cfg, nil, nil, nil)
 	var others []*opened
 	for _, s := range settings.Sources {
 		if s.Path == "" {

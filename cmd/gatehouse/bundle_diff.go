@@ -170,7 +170,7 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, err
 	var misplaced error
 	t, err := newTrial(c.Context(), src, nil, func(cfg *config) {
 		cfg.DryRun = dryRunConfig{} // what is compared is the verdict
-		misplaced = cfg.replaceBundle(f.name, file)
+		misplaced = replaceBundle(cfg, f.name, file)
 	}, c.ErrOrStderr())
 	if misplaced != nil {
 		if err == nil {
@@ -182,7 +182,7 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, err
 }
 
 // replaceBundle puts the bundle at a path in the place of the named one, or of the only one.
-func (c *config) replaceBundle(name, file string) error {
+func replaceBundle(c *config, name, file string) error {
 	var names []string
 	for i, b := range c.Policy.Bundles {
 		if names = append(names, b.Name); name == b.Name || name == "" && len(c.Policy.Bundles) == 1 {

@@ -1,14 +1,7 @@
 package main
 
 import (
-	"fmt"
-	"slices"
-	"time"
-
 	"go.yaml.in/yaml/v3"
-
-	"gatehouse/bundles"
-	"gatehouse/decisionlog"
 )
 
 type sinkConfig struct {
@@ -37,60 +30,6 @@ func (c *sinkConfig) servers() map[string]*sinkServerConfig {
 	return out
 }
 
-// sinks are those of the configuration, still without a connection to their servers.
-func (c decisionLogConfig) sinks() []decisionlog.Sink {
-	var out []decisionlog.Sink
-	for _, s := range c.Sinks {
-		out = append(out, decisionlog.Sink{Name: s.Name, File: s.File, OPA: s.OPA.remote(), OTLP: s.OTLP.remote()})
-	}
-	return out
-}
-
-func (c *sinkServerConfig) remote() *decisionlog.Remote {
-	if c == nil {
-		return nil
-	}
-	return &decisionlog.Remote{URL: c.URL, MaxRequest: int(c.MaxRequest), Delay: time.Duration(c.Delay), Timeout: time.Duration(c.Timeout)}
-}
-
-// sinkServices are the services that the sinks use, in their order.
-func (c *config) sinkServices() []bundles.Service {
-	services := c.services()
-	var out []bundles.Service
-	for _, s := range c.DecisionLog.Sinks {
-		var one bundles.Service
-		for _, server := range s.servers() {
-			one = services[server.Service]
-		}
-		out = append(out, one)
-	}
-	return out
-}
-
-// connect gives sinks what sends to their servers. It connects to nothing yet.
-func connect(sinks []decisionlog.Sink, services []bundles.Service) ([]decisionlog.Sink, error) {
-	sinks = slices.Clone(sinks)
-	for i := range sinks {
-		for kind, at := range map[string]**decisionlog.Remote{"opa": &sinks[i].OPA, "otlp": &sinks[i].OTLP} {
-			if *at == nil {
-				continue
-			}
-			where := fmt.Sprintf("decision_log.sinks[%d].%s", i, kind)
-			if (*at).URL == "" {
-				return nil, fmt.Errorf("%s: url: is missing", where)
-			}
-			poster, err := bundles.NewPoster(services[i], (*at).URL)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", where, err)
-			}
-			r := **at
-			r.URL, r.Post, r.Close = poster.String(), poster.Post, poster.Close
-			*at = &r
-		}
-	}
-	return sinks, nil
-}
-
 type maskConfig struct {
 	Op    string `yaml:"op" doc:"remove or upsert. Default: remove."`
 	Path  string `yaml:"path" doc:"A JSON pointer below /input, /result, /identity, /request, /parameters, /peer, /requested_by or /error. Required."`
@@ -107,10 +46,35 @@ func (c *maskConfig) UnmarshalYAML(n *yaml.Node) error {
 	return n.Decode((*plain)(c))
 }
 
-func (c decisionLogConfig) masks() []decisionlog.Mask {
-	var out []decisionlog.Mask
-	for _, m := range c.Mask {
-		out = append(out, decisionlog.Mask(m))
-	}
-	return out
+type decisionLogConfig struct {
+	File     string            `yaml:"file" doc:"A file, or - for standard output: short for the first of sinks. Without it and sinks there is no decision log. Default: none."`
+	Sinks    []sinkConfig      `yaml:"sinks" doc:"Where else decisions go, each sink at its own pace. Several, and one that is a server, need dir or state_dir. Default: none."`
+	OnFull   string            `yaml:"on_full" doc:"When the log cannot keep up: wait (bounded by the request's deadline), drop (counted, and recorded as a gap) or deny. Default: wait."`
+	Labels   map[string]string `yaml:"labels" doc:"Written with every entry."`
+	MaxEntry size              `yaml:"max_entry" doc:"Longest line; a longer one loses its input. Default: 64KiB."`
+	Redact   redactConfig      `yaml:"redact" doc:"Credentials to take out beyond those known by default."`
+	Headers  []string          `yaml:"headers" doc:"Names of the request headers whose values are recorded; of the others only that they were there. What explain and replay cannot see they say. Default: all, but for credentials."`
+	Mask     []maskConfig      `yaml:"mask" doc:"What else to take out of an entry on its way out of dir: JSON pointers, or {op, path, value} as in OPA. The policy can say more, in data.system.log.mask (docs/decisionlog.md). Default: nothing."`
+	Claims   []string          `yaml:"claims" doc:"Names of claims of the caller that are recorded. Default: none."`
+	Keep     duration          `yaml:"keep_bundles" doc:"How long a bundle is kept in state_dir after it was last active, by the digest that its decisions name: for gatehouse explain, and for replay --old auto. 0s keeps none. Default: 720h."`
+	KeepSize size              `yaml:"keep_bundles_size" doc:"Most bytes of bundles that are kept so; the oldest go first, the active ones never. Default: 256MiB."`
+	Dir      string            `yaml:"dir" doc:"A folder for decisions that are not in the log yet: they are there before they are answered, and outlive the process. It belongs to one process, and is made where it is missing. Needs Linux. Default: decisions in state_dir, and without that they wait in memory."`
+	Sync     duration          `yaml:"sync" doc:"How often dir is synced to the disk: what a loss of power may cost at most. Default: 1s."`
+	MaxSize  size              `yaml:"max_size" doc:"Most bytes in dir, at least sixteen times max_entry; then on_full decides. Default: 1GiB."`
+}
+
+type redactConfig struct {
+	Headers []string `yaml:"headers" doc:"Names of headers."`
+	Params  []string `yaml:"params" doc:"Names of query parameters, and of members of the body."`
+}
+
+type tracesConfig struct {
+	OTLP     string  `yaml:"otlp" doc:"host:port of an OTLP collector's gRPC receiver. Empty: no traces. Default: none. Changes need a restart."`
+	Insecure bool    `yaml:"insecure" doc:"true speaks plain text to the collector; only for loopback or a mesh. Default: false."`
+	Ratio    float64 `yaml:"ratio" doc:"Share of the requests without a parent span that begin a trace, 0 to 1. With a parent its decision holds. Default: 0."`
+}
+
+type logConfig struct {
+	Level  string `yaml:"level" doc:"debug, info, warn or error. Default: info."`
+	Format string `yaml:"format" doc:"json or console. Default: json."`
 }

@@ -2,13 +2,7 @@ package main
 
 import (
 	"fmt"
-	"maps"
-	"path"
 	"path/filepath"
-	"strings"
-	"time"
-
-	"gatehouse/bundles"
 )
 
 type serviceConfig struct {
@@ -58,28 +52,6 @@ type statusConfig struct {
 	Interval duration          `yaml:"interval" doc:"How often to report while nothing changes. Default: 1m."`
 }
 
-// services are those of the configuration by their names. What is wrong with one is wrong wherever it is used.
-func (c *config) services() map[string]bundles.Service {
-	out := map[string]bundles.Service{}
-	for _, s := range c.Services {
-		service := bundles.Service{CA: s.CA, Cert: s.Cert, Key: s.Key, Headers: maps.Clone(s.Headers), PlainHTTP: s.PlainHTTP, BearerFile: s.BearerFile}
-		if o := s.OAuth2; o != nil {
-			service.OAuth2 = &bundles.OAuth2{TokenURL: o.TokenURL, ClientID: o.ClientID, SecretFile: o.ClientSecretFile, Scopes: o.Scopes}
-		}
-		if a := s.AWS; a != nil {
-			service.AWS = &bundles.AWS{From: a.From, Region: a.Region, Service: a.Service, Profile: a.Profile}
-		}
-		if g := s.GCP; g != nil {
-			service.GCP = &bundles.GCP{Audience: g.Audience, Scopes: g.Scopes, Endpoint: g.Endpoint}
-		}
-		if a := s.Azure; a != nil {
-			service.Azure = &bundles.Azure{Resource: a.Resource, ClientID: a.ClientID, Endpoint: a.Endpoint}
-		}
-		out[s.Name] = service
-	}
-	return out
-}
-
 // validateRemote reports what is wrong with the names of services, and with keys that belong to remote bundles alone.
 func (c *config) validateRemote(found *problems) {
 	known := map[string]bool{"": true}
@@ -117,58 +89,5 @@ func (c *config) validateRemote(found *problems) {
 	}
 }
 
-// remote is where the bundle comes from if not from a path, nil if from there.
-func (b bundleConfig) remote(services map[string]bundles.Service) *bundles.Remote {
-	if b.URL == "" && b.Image == "" {
-		return nil
-	}
-	r := &bundles.Remote{URL: b.URL, Image: b.Image, Service: services[b.Service], CredentialFile: b.CredentialFile,
-		Interval: time.Duration(b.Interval), MaxAge: time.Duration(b.MaxAge), Withdraw: b.AfterMaxAge == "deny"}
-	if b.LongPoll != nil {
-		if r.LongPoll = time.Duration(*b.LongPoll); r.LongPoll == 0 {
-			r.LongPoll = -1
-		}
-	}
-	return r
-}
-
-// remoteName is the default name of a bundle from elsewhere: the last part of its path.
-func (b bundleConfig) remoteName() string {
-	if b.Image != "" {
-		repository, _, _ := strings.Cut(path.Base(b.Image), "@")
-		repository, _, _ = strings.Cut(repository, ":")
-		return repository
-	}
-	target, _, _ := strings.Cut(b.URL, "?")
-	return bundleName(strings.TrimSuffix(target, "/"))
-}
-
-// addRemote puts into a configuration of bundles what is kept and told elsewhere.
-func (c *config) addRemote(out *bundles.Config) {
-	if c.StateDir != "" {
-		out.Dir = filepath.Join(c.StateDir, "bundles")
-		out.Past = bundles.Past{Dir: c.pastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
-	}
-	if c.Status.URL != "" {
-		out.Report = &bundles.Report{URL: c.Status.URL, Service: c.services()[c.Status.Service], Labels: c.Status.Labels, Interval: time.Duration(c.Status.Interval)}
-	}
-}
-
 // pastDir is where bundles are kept by their digest.
 func (c *config) pastDir() string { return filepath.Join(c.StateDir, "bundles-by-digest") }
-
-// resolveRemote makes the files of services and remote bundles relative to the configuration's folder.
-func (c *config) resolveRemote(resolve func(*string)) {
-	for i := range c.Services {
-		s := &c.Services[i]
-		for _, file := range []*string{&s.CA, &s.Cert, &s.Key, &s.BearerFile} {
-			resolve(file)
-		}
-		if s.OAuth2 != nil {
-			resolve(&s.OAuth2.ClientSecretFile)
-		}
-	}
-	for i := range c.Policy.Bundles {
-		resolve(&c.Policy.Bundles[i].CredentialFile)
-	}
-}

@@ -114,14 +114,6 @@ func newConnections(c listenConfig, r prometheus.Registerer) *connections {
 // listenerNames is the closed list of values of the metrics' label.
 var listenerNames = []string{"grpc", "http", "admin", "control", "jwks"}
 
-// perPeer is how many connections one peer may have on one listener.
-func (c listenConfig) perPeer() int {
-	if c.MaxPerPeer > 0 {
-		return c.MaxPerPeer
-	}
-	return max(1, c.MaxConnections/2)
-}
-
 // guard makes a listener whose connections are counted and bounded.
 func (c *connections) guard(name string, l net.Listener, wrap func(*conn) net.Conn) net.Listener {
 	return &guarded{Listener: l, name: name, all: c, wrap: wrap}
@@ -424,29 +416,4 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) hasAnswer() {
 	c.answered.Store(true)
 	c.all.bytes.Add(-c.pending.Swap(0))
-}
-
-// validateLimits checks the bounds and deadlines of connections.
-func (c listenConfig) validateLimits() []error {
-	var errs []error
-	positive := func(key string, ok bool) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("listen.%s: must be above zero", key))
-		}
-	}
-	positive("max_connections", c.MaxConnections > 0)
-	positive("max_streams", c.MaxStreams > 0)
-	positive("max_requests", c.MaxRequests > 0)
-	positive("max_pending", c.MaxPending > 0)
-	positive("handshake_timeout", c.Handshake > 0)
-	positive("first_request_timeout", c.FirstRequest > 0)
-	positive("request_timeout", c.RequestTimeout > 0)
-	positive("idle_timeout", c.Idle > 0)
-	if c.MaxPerPeer < 0 || c.MaxPerPeer > c.MaxConnections {
-		errs = append(errs, fmt.Errorf("listen.max_connections_per_peer: %d is not between 0, which is half of max_connections, and max_connections, %d", c.MaxPerPeer, c.MaxConnections))
-	}
-	if c.MaxAge < 0 {
-		errs = append(errs, errors.New("listen.max_age: must not be negative; 0s is none"))
-	}
-	return errs
 }

@@ -55,7 +55,7 @@ func opensLog(t *testing.T, body string) {
 	}
 	found := &problems{doc: doc}
 	cfg.validateRemote(found)
-	s, err := newSink(cfg.logConfig(zap.NewNop(), nil), cfg.sinkServices(), nil)
+	s, err := newSink(decisionLog(cfg, zap.NewNop(), nil), sinkServices(cfg), nil)
 	if err != nil || len(found.errs) > 0 {
 		t.Fatalf("%v %v:\n%s", err, found.errs, body)
 	}

@@ -99,7 +99,7 @@ func ask(t *testing.T, rego string) gate.Answer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := cfg.settings(verifier, nil)
+	settings, err := gateSettings(cfg, verifier, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

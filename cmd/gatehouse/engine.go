@@ -50,21 +50,21 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 		e.cores = before.cores
 	}
 	running := before.ownSink()
-	found.add("listen", cfg.Listen.validate())
+	found.add("listen", validateListen(cfg.Listen))
 
-	if e.verifier, err = identity.New(cfg.verifierConfig(logger, e.metrics)); err != nil {
+	if e.verifier, err = identity.New(verifierConfig(cfg, logger, e.metrics)); err != nil {
 		found.add("identity", err)
 	} else if cfg.Identity.configured() {
 		e.keys, err = e.verifier.Load(ctx)
 		found.add("identity", err)
 	}
-	e.minter, err = cfg.minter(logger)
+	e.minter, err = newMinter(cfg, logger)
 	found.add("headers.jwt", err)
 	found.add("headers.remove_credential", cfg.removesCredential())
-	e.settings, err = cfg.settings(e.verifier, e.minter)
+	e.settings, err = gateSettings(cfg, e.verifier, e.minter)
 	found.add("", err)
 	_, e.settings.ManageHeaders = found.doc.lines["headers"]
-	if e.sink, err = newSink(cfg.logConfig(logger, nil), cfg.sinkServices(), running); err != nil {
+	if e.sink, err = newSink(decisionLog(cfg, logger, nil), sinkServices(cfg), running); err != nil {
 		found.add("decision_log", err)
 	} else {
 		e.settings.Log = e.sink.log
@@ -91,7 +91,7 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	}
 
 	e.issuers = cfg
-	e.smoke, err = cfg.readSmoke()
+	e.smoke, err = readSmoke(cfg)
 	found.add("policy.smoke", err)
 	cfg.validateRemote(found)
 	if len(cfg.Policy.Bundles) == 0 {
@@ -113,7 +113,7 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 
 // newBundles makes the manager of the bundles.
 func (e *engine) newBundles(cfg *config, before *engine) (*bundles.Manager, error) {
-	c := cfg.bundlesConfig(e.logger, e.metrics, e.publish)
+	c := bundlesConfig(cfg, e.logger, e.metrics, e.publish)
 	if len(e.smoke) > 0 {
 		c.Smoke = e.smokeTest
 	}

@@ -126,7 +126,7 @@ func (f *explainFlags) openLog(ctx context.Context, src source, stdin io.Reader)
 		log, err = openLogAt(f.log, stdin)
 		return log, f.log, err
 	}
-	log, err = src.openLog(ctx)
+	log, err = openLogOf(src, ctx)
 	return log, "the decision log of " + src.file, err
 }
 
@@ -166,7 +166,7 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(c.Context(), input, at, hiding(t.config.logConfig(nil, nil).Redact, r.Input))
+	out.Policy = entry.Explain(c.Context(), input, at, hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
@@ -257,7 +257,7 @@ func (r *logged) adjust(cfg *config, src source) {
 // entry finds the rule that was asked: the one of the application, or that of the record's route.
 func (r *logged) entry(t *trial) (*policy.Entry, error) {
 	path := strings.Split(r.Path, "/")
-	for _, app := range t.config.apps() {
+	for _, app := range gateApps(t.config) {
 		if app.Name != r.App && len(t.config.Apps) > 0 || len(app.Root) == 0 {
 			continue
 		}

@@ -44,7 +44,7 @@ func logDecision(a *attempt, from, file string) (id string, err error) {
 		return "", err
 	}
 	defer t.close()
-	cfg := t.config.logConfig(nil, nil)
+	cfg := decisionLog(t.config, nil, nil)
 	cfg.File = file
 	log, err := decisionlog.New(cfg)
 	if err != nil {

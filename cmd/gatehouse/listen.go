@@ -20,13 +20,13 @@ import (
 )
 
 // validate checks all that can be known before listening.
-func (c listenConfig) validate() error {
+func validateListen(c listenConfig) error {
 	var errs []error
 	if len(c.GRPC) == 0 && c.HTTP == nil {
 		errs = append(errs, errors.New("listen.grpc: give at least one address, or listen.http"))
 	}
 	if c.HTTP != nil {
-		errs = append(errs, c.HTTP.validate())
+		errs = append(errs, validateHTTP(c.HTTP))
 	}
 	for i, a := range c.GRPC {
 		if _, _, err := network(a); err != nil {
@@ -47,11 +47,11 @@ func (c listenConfig) validate() error {
 		}
 	}
 	errs = append(errs, c.validateLimits()...)
-	if _, err := c.Socket.attributes(); err != nil {
+	if _, err := attributesOf(c.Socket); err != nil {
 		errs = append(errs, fmt.Errorf("listen.socket: %w", err))
 	}
 	if c.TLS != nil {
-		if _, err := c.TLS.load(); err != nil {
+		if _, err := loadTLS(c.TLS); err != nil {
 			errs = append(errs, fmt.Errorf("listen.tls: %w", err))
 		}
 	}
@@ -72,21 +72,13 @@ func network(address string) (string, string, error) {
 	return "tcp", address, nil
 }
 
-func cutUnix(address string) (string, bool) {
-	const scheme = "unix:"
-	if len(address) < len(scheme) || address[:len(scheme)] != scheme {
-		return "", false
-	}
-	return address[len(scheme):], true
-}
-
 // socketAttributes are the mode and the owner of a unix socket, -1 for an id that stays as it is.
 type socketAttributes struct {
 	mode     fs.FileMode
 	uid, gid int
 }
 
-func (c socketConfig) attributes() (socketAttributes, error) {
+func attributesOf(c socketConfig) (socketAttributes, error) {
 	out := socketAttributes{uid: -1, gid: -1}
 	mode, err := strconv.ParseUint(c.Mode, 8, 32)
 	if err != nil || mode > 0o777 {
@@ -116,14 +108,14 @@ func (c socketConfig) attributes() (socketAttributes, error) {
 
 // open listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead. name is that of the
 // kind of listener; that of gRPC knows what is under way on its connections.
-func (c listenConfig) open(address string, secure *tls.Config, name string, all *connections) (net.Listener, error) {
+func openListener(c listenConfig, address string, secure *tls.Config, name string, all *connections) (net.Listener, error) {
 	kind, at, err := network(address)
 	if err != nil {
 		return nil, err
 	}
 	var l net.Listener
 	if kind == "unix" {
-		l, err = c.openSocket(at)
+		l, err = openSocket(c, at)
 		secure = nil
 	} else {
 		l, err = net.Listen(kind, at)
@@ -148,8 +140,8 @@ func (c listenConfig) open(address string, secure *tls.Config, name string, all 
 
 // openSocket listens on a unix socket that has its mode and owner from the first moment on. A socket that a process left
 // behind is replaced; one on which somebody answers, and any other kind of file, is not touched.
-func (c listenConfig) openSocket(path string) (net.Listener, error) {
-	attributes, err := c.Socket.attributes()
+func openSocket(c listenConfig, path string) (net.Listener, error) {
+	attributes, err := attributesOf(c.Socket)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +211,7 @@ func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix
 // tlsFiles holds the files of a TLS listener as they were read.
 type tlsFiles struct{ cert, key, ca []byte }
 
-func (c *tlsConfig) read() (out tlsFiles, err error) {
+func readTLS(c *tlsConfig) (out tlsFiles, err error) {
 	if c.Cert == "" || c.Key == "" {
 		return out, errors.New("cert and key are both needed")
 	}
@@ -241,16 +233,16 @@ func (p tlsFiles) equal(q tlsFiles) bool {
 	return bytes.Equal(p.cert, q.cert) && bytes.Equal(p.key, q.key) && bytes.Equal(p.ca, q.ca)
 }
 
-func (c *tlsConfig) load() (*tls.Config, error) {
-	files, err := c.read()
+func loadTLS(c *tlsConfig) (*tls.Config, error) {
+	files, err := readTLS(c)
 	if err != nil {
 		return nil, err
 	}
-	return c.build(files)
+	return buildTLS(c, files)
 }
 
 // build makes a TLS configuration of what was read. With client_ca a client must show a certificate that it signed.
-func (c *tlsConfig) build(files tlsFiles) (*tls.Config, error) {
+func buildTLS(c *tlsConfig, files tlsFiles) (*tls.Config, error) {
 	cert, err := tls.X509KeyPair(files.cert, files.key)
 	if err != nil {
 		return nil, fmt.Errorf("%s with %s: %w", c.Cert, c.Key, err)
@@ -279,11 +271,11 @@ type certificates struct {
 }
 
 func newCertificates(c *tlsConfig) (*certificates, error) {
-	files, err := c.read()
+	files, err := readTLS(c)
 	if err != nil {
 		return nil, err
 	}
-	active, err := c.build(files)
+	active, err := buildTLS(c, files)
 	if err != nil {
 		return nil, err
 	}
@@ -312,13 +304,13 @@ func (c *certificates) watch(ctx context.Context, logger *zap.Logger) {
 			return
 		case <-tick.C:
 		}
-		files, err := c.config.read()
+		files, err := readTLS(c.config)
 		if err == nil && files.equal(c.seen) {
 			continue
 		}
 		var next *tls.Config
 		if err == nil {
-			next, err = c.config.build(files)
+			next, err = buildTLS(c.config, files)
 		}
 		if err != nil {
 			text := err.Error()

@@ -68,12 +68,12 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 	if err != nil {
 		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
 	}
-	l.reader, err = src.openLog(c.Context())
+	l.reader, err = openLogOf(src, c.Context())
 	return err
 }
 
 // openLog opens the decision log of a configuration: its file and its spool.
-func (s source) openLog(ctx context.Context) (*decisionlog.Reader, error) {
+func openLogOf(s source, ctx context.Context) (*decisionlog.Reader, error) {
 	none := usageError{errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")}
 	if s.file == "" {
 		return nil, none
@@ -82,18 +82,18 @@ func (s source) openLog(ctx context.Context) (*decisionlog.Reader, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	log := cfg.logConfig(nil, nil)
+	log := decisionLog(cfg, nil, nil)
 	file := func(s decisionlog.Sink) bool { return s.File != "" && s.File != "-" }
 	if !slices.ContainsFunc(append(log.Sinks, decisionlog.Sink{File: log.File}), file) && log.Dir == "" {
 		return nil, none
 	}
-	log.Rules = s.logRules(ctx, log.Dir)
+	log.Rules = spoolRules(s, ctx, log.Dir)
 	return decisionlog.OpenLog(log)
 }
 
 // logRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
 // out is taken out.
-func (s source) logRules(ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
+func spoolRules(s source, ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
 	if !newLogRules(dir, nil).marked() {
 		return nil
 	}

@@ -21,11 +21,11 @@ var errNotKept = errors.New("the policy that decided is no longer kept")
 
 // pastSnapshot compiles the very bundles that decided, as far as the configuration's state_dir still has them. The error is
 // errNotKept where it has not.
-func (c *config) pastSnapshot(ctx context.Context, decided map[string]loggedBundle) (*policy.Snapshot, error) {
+func pastSnapshot(c *config, ctx context.Context, decided map[string]loggedBundle) (*policy.Snapshot, error) {
 	if c.StateDir == "" || len(decided) == 0 {
 		return nil, errNotKept
 	}
-	settings := c.bundlesConfig(nil, nil, nil)
+	settings := bundlesConfig(c, nil, nil, nil)
 	var all []*policy.Bundle
 	for _, name := range slices.Sorted(maps.Keys(decided)) {
 		b, err := bundles.ReadPast(c.pastDir(), name, decided[name].Digest, settings.Limits)
@@ -46,7 +46,7 @@ func (t *trial) usePast(ctx context.Context, cfg *config, decided map[string]log
 	if isMadeOf(t.engine.policy, decided) {
 		return nil
 	}
-	s, err := cfg.pastSnapshot(ctx, decided)
+	s, err := pastSnapshot(cfg, ctx, decided)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (p *pastSides) make(raw []byte) (*side, error) {
 	if isMadeOf(p.like.snapshot, decided) {
 		return p.like, nil
 	}
-	snapshot, err := p.config.pastSnapshot(p.ctx, decided)
+	snapshot, err := pastSnapshot(p.config, p.ctx, decided)
 	if errors.Is(err, errNotKept) {
 		return nil, nil
 	}

@@ -19,7 +19,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 			return err
 		}
 		found := &problems{doc: doc, errs: doc.errs}
-		found.add("log", cfg.Log.validate())
+		found.add("log", validateLog(cfg.Log))
 		e, policyErr, err := newEngine(ctx, cfg, found, s.logger, s.engine)
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 		if e.minter != nil {
 			e.minter.Succeed(s.engine.minter)
 		}
-		cfg.Log.setLevel(s.level)
+		setLevel(cfg.Log, s.level)
 		s.engine.halt() // so that the old sources publish nothing over the new ones
 		e.sink.start(ctx, s.gate, failed)
 		if err := s.gate.Publish(ctx, e.parts(true)); err != nil {

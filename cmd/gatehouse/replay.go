@@ -210,7 +210,7 @@ func (f *replayFlags) side(c *cobra.Command, src source, arg, temp string) (*sid
 		if err != nil {
 			return nil, err
 		}
-		replace = func(cfg *config) error { return cfg.replaceBundle(f.name, file) }
+		replace = func(cfg *config) error { return replaceBundle(cfg, f.name, file) }
 	}
 	return configuredSide(c, src, replace)
 }

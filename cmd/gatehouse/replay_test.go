@@ -96,7 +96,7 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 		t.Fatal(err)
 	}
 	defer tr.close()
-	cfg := tr.config.logConfig(nil, nil)
+	cfg := decisionLog(tr.config, nil, nil)
 	cfg.File = filepath.Join(t.TempDir(), "decisions.log")
 	l, err := decisionlog.New(cfg)
 	if err != nil {

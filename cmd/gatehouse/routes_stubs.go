@@ -44,7 +44,7 @@ func findStubbed(file, table string) (*stubbed, error) {
 		if !sameFile(app.Routes.File, table) {
 			continue
 		}
-		s.app = cfg.apps()[i]
+		s.app = gateApps(cfg)[i]
 		s.routes = func(c *config) *string { return &c.Routes.File }
 		if len(cfg.Apps) > 0 {
 			s.routes = func(c *config) *string { return &c.Apps[i].Routes.File }

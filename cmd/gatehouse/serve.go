@@ -58,7 +58,7 @@ func serveCommand() *cobra.Command {
 }
 
 // transport are the options of the gRPC server that depend on how messages are to be handled.
-func (s source) transport() []grpc.ServerOption {
+func transport(s source) []grpc.ServerOption {
 	if s.plain {
 		return extauthz.PlainServerOptions()
 	}
@@ -109,14 +109,14 @@ func newServer(ctx context.Context, src source) (*server, error) {
 		health: health.NewServer(), started: time.Now(), hangups: hangups, leaving: make(chan struct{})}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	found := &problems{doc: doc, errs: doc.errs}
-	s.logger, err = cfg.Log.build(s.level)
+	s.logger, err = buildLog(cfg.Log, s.level)
 	found.add("log", err)
 	panics.Tell(func(e panics.Event) {
 		s.logger.Error("panicked, and goes on", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
 	limitMemory(s.logger, memlimit.FromCgroup)
 	var traces *gate.Traces
-	traces, s.flushTraces, err = cfg.Traces.build(ctx)
+	traces, s.flushTraces, err = buildTraces(cfg.Traces, ctx)
 	found.add("traces", err)
 	e, policyErr, err := newEngine(ctx, cfg, found, s.logger, nil)
 	if err != nil {
@@ -130,9 +130,9 @@ func newServer(ctx context.Context, src source) (*server, error) {
 	}
 	s.setEngine(e)
 	s.conns = newConnections(cfg.Listen, s.registry)
-	s.grpc = grpc.NewServer(append(src.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
+	s.grpc = grpc.NewServer(append(transport(src), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders), grpc.SharedWriteBuffer(true),
-		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(cfg.Listen.keepalive()),
+		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	extauthz.New(s.gate, s.logger).Register(s.grpc)
 	if s.http, err = newHTTPMode(cfg.Listen.HTTP, time.Duration(cfg.Listen.Idle), s.gate, s.logger); err != nil {
@@ -166,7 +166,7 @@ func (s *server) listen(doc *document) error {
 		if key == "listen.control" {
 			c.Socket = socketConfig{Mode: "0600"}
 		}
-		l, err := c.open(address, secure, listenerName(key), s.conns)
+		l, err := openListener(c, address, secure, listenerName(key), s.conns)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", doc.at(key), key, err))
 			return nil
@@ -379,7 +379,7 @@ func addresses(listeners ...net.Listener) []string {
 const maxGRPCHeaders = 64 << 10
 
 // keepalive ends connections that are idle or old, with GOAWAY: the client takes another one for what it asks next.
-func (c listenConfig) keepalive() keepalive.ServerParameters {
+func keepaliveOf(c listenConfig) keepalive.ServerParameters {
 	out := keepalive.ServerParameters{MaxConnectionIdle: time.Duration(c.Idle)}
 	if c.MaxAge > 0 {
 		out.MaxConnectionAge, out.MaxConnectionAgeGrace = time.Duration(c.MaxAge), time.Minute
@@ -399,7 +399,7 @@ func listenerName(key string) string {
 // workers is how many goroutines wait for streams: enough for the cores to be busy, few enough to stay in cache.
 const workers = 32
 
-func (c logConfig) validate() error {
+func validateLog(c logConfig) error {
 	var errs []error
 	if l, err := zapcore.ParseLevel(c.Level); err != nil || l < zapcore.DebugLevel || l > zapcore.ErrorLevel {
 		errs = append(errs, fmt.Errorf("log.level: %q is none of debug, info, warn, error", c.Level))
@@ -410,15 +410,15 @@ func (c logConfig) validate() error {
 	return errors.Join(errs...)
 }
 
-func (c logConfig) setLevel(level zap.AtomicLevel) {
+func setLevel(c logConfig, level zap.AtomicLevel) {
 	if l, err := zapcore.ParseLevel(c.Level); err == nil {
 		level.SetLevel(l)
 	}
 }
 
 // build makes the operators' log: on standard error, in JSON or for people. It is usable also where it is not as wished.
-func (c logConfig) build(level zap.AtomicLevel) (*zap.Logger, error) {
-	c.setLevel(level)
+func buildLog(c logConfig, level zap.AtomicLevel) (*zap.Logger, error) {
+	setLevel(c, level)
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	encoder := zapcore.NewJSONEncoder(enc)
@@ -426,5 +426,5 @@ func (c logConfig) build(level zap.AtomicLevel) (*zap.Logger, error) {
 		encoder = zapcore.NewConsoleEncoder(enc)
 	}
 	core := zapcore.NewSamplerWithOptions(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level), time.Second, 50, 100)
-	return zap.New(core), c.validate()
+	return zap.New(core), validateLog(c)
 }

@@ -18,7 +18,7 @@ import (
 const maxSmokeFailures = 5
 
 // readSmoke reads the tables of requests that every policy has to hold.
-func (c *config) readSmoke() ([]*requestTest, error) {
+func readSmoke(c *config) ([]*requestTest, error) {
 	var all []*requestTest
 	var errs []error
 	for _, file := range c.Policy.Smoke {

@@ -323,7 +323,7 @@ func (t *trial) regoTests(ctx context.Context, match *regexp.Regexp) ([]outcome,
 		}
 		all, tests = append(all, bundle), append(tests, own)
 	}
-	results, err := policy.RunTests(ctx, t.config.bundlesConfig(nil, nil, nil).Policy, all, tests, match)
+	results, err := policy.RunTests(ctx, bundlesConfig(t.config, nil, nil, nil).Policy, all, tests, match)
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func explain(ctx context.Context, src source, raw string, clock func() time.Time
 	}
 	found := &problems{doc: doc, errs: doc.errs}
 	cfg.StateDir = ""
-	vc := cfg.verifierConfig(zap.NewNop(), prometheus.NewRegistry())
+	vc := verifierConfig(cfg, zap.NewNop(), prometheus.NewRegistry())
 	vc.Clock = clock
 	v, err := identity.New(vc)
 	found.add("identity", err)

@@ -18,7 +18,7 @@ import (
 
 // build makes the tracer and what flushes it at the end. Spans wait in a bounded queue and are dropped when it is full:
 // a collector that is slow or away never holds a request up.
-func (c tracesConfig) build(ctx context.Context) (*gate.Traces, func(context.Context) error, error) {
+func buildTraces(c tracesConfig, ctx context.Context) (*gate.Traces, func(context.Context) error, error) {
 	if c.OTLP == "" {
 		return nil, func(context.Context) error { return nil }, nil
 	}
