@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/config"
 )
 
 // Why a connection was refused or cut: the closed list of values of the metric's label.
@@ -93,9 +95,9 @@ type connectionLimits struct {
 	first, request       time.Duration
 }
 
-func newConnections(c listenConfig, r prometheus.Registerer) *connections {
+func newConnections(c config.Listen, r prometheus.Registerer) *connections {
 	out := &connections{all: map[*conn]struct{}{}, count: map[string]int{}, peers: map[peerOf]int{}, out: map[string]*ranOut{},
-		limits: connectionLimits{perListener: c.MaxConnections, perPeer: c.perPeer(), requests: int64(c.MaxRequests), bytes: int64(c.MaxPending),
+		limits: connectionLimits{perListener: c.MaxConnections, perPeer: c.PerPeer(), requests: int64(c.MaxRequests), bytes: int64(c.MaxPending),
 			first: time.Duration(c.FirstRequest), request: time.Duration(c.RequestTimeout)},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_connections_refused_total",
 			Help: "Connections that were refused or cut, by listener and cause."}, []string{"listener", "cause"}),

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 )
 
 // TestFullExampleStarts holds that the page's example passes everything that is checked before listening, with the files
@@ -43,11 +44,11 @@ func TestFullExampleStarts(t *testing.T) {
 	for _, table := range []string{"routes.yaml", "orders/routes.yaml", "items/routes.yaml"} {
 		write(t, filepath.Join(dir, table), "framework: flask\nroutes:\n  - GET /orders\n")
 	}
-	for _, example := range []string{fullExample, appsExample} {
+	for _, example := range []string{config.FullExample, config.AppsExample} {
 		write(t, filepath.Join(dir, "gatehouse.yaml"), example)
-		cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-		if err != nil || len(doc.errs) > 0 {
-			t.Fatal(err, doc.errs)
+		cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+		if err != nil || len(doc.Errs) > 0 {
+			t.Fatal(err, doc.Errs)
 		}
 		if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
 			t.Fatal(err, policyErr)

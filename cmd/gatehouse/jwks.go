@@ -10,13 +10,14 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/identity"
 )
 
 // minter makes what signs headers.jwt and loads its key, nil where no such header is configured.
-func newMinter(c *config, logger *zap.Logger) (*identity.Minter, error) {
+func newMinter(c *config.Config, logger *zap.Logger) (*identity.Minter, error) {
 	j := c.Headers.JWT
-	if j == (headerJWTConfig{}) {
+	if j == (config.HeaderJWT{}) {
 		return nil, nil
 	}
 	out := identity.MinterConfig{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger}

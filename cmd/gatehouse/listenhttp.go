@@ -11,12 +11,13 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/extauthz"
 	"gatehouse/gate"
 )
 
 // validate checks listen.http.
-func validateHTTP(c *httpConfig) error {
+func validateHTTP(c *config.HTTP) error {
 	var errs []error
 	if _, _, err := network(c.Address); err != nil {
 		errs = append(errs, fmt.Errorf("listen.http.address: %w", err))
@@ -27,7 +28,7 @@ func validateHTTP(c *httpConfig) error {
 	return errors.Join(errs...)
 }
 
-func httpHandler(c *httpConfig, logger *zap.Logger) extauthz.HTTPConfig {
+func httpHandler(c *config.HTTP, logger *zap.Logger) extauthz.HTTPConfig {
 	return extauthz.HTTPConfig{Proxy: extauthz.Proxy(c.Proxy), PathPrefix: c.PathPrefix, Logger: logger}
 }
 
@@ -38,7 +39,7 @@ type httpMode struct {
 	listener net.Listener
 }
 
-func newHTTPMode(c *httpConfig, idle time.Duration, g *gate.Gate, logger *zap.Logger) (httpMode, error) {
+func newHTTPMode(c *config.HTTP, idle time.Duration, g *gate.Gate, logger *zap.Logger) (httpMode, error) {
 	if c == nil {
 		return httpMode{}, nil
 	}

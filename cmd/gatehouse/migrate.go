@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/policy"
 )
 
@@ -72,7 +73,7 @@ type migration struct {
 	cache        string // a size with its unit, of http.send's answers
 	traces       *traces
 	labels       []labelled
-	bundles      []bundleConfig
+	bundles      []config.Bundle
 	remote       []remoteBundle
 	fetched      []migratedBundle
 	bundleNames  []string // of those
@@ -149,7 +150,7 @@ func newMigration(file, output string, dirs []string) (*migration, error) {
 	if output != "-" {
 		m.dir = filepath.Dir(output)
 	}
-	text, err := readBounded(file)
+	text, err := config.ReadBounded(file)
 	if err != nil {
 		return nil, fmt.Errorf("reading the OPA configuration: %w", err)
 	}
@@ -332,13 +333,13 @@ func (m *migration) addBundle(name, path string) string {
 	name = cmp.Or(name, "policy")
 	name = name[:min(len(name), 60)]
 	taken := func(name string) bool {
-		return slices.ContainsFunc(m.bundles, func(b bundleConfig) bool { return b.Name == name }) || slices.Contains(m.bundleNames, name)
+		return slices.ContainsFunc(m.bundles, func(b config.Bundle) bool { return b.Name == name }) || slices.Contains(m.bundleNames, name)
 	}
 	unique := name
 	for n := 2; taken(unique); n++ {
 		unique = fmt.Sprintf("%s-%d", name, n)
 	}
-	m.bundles = append(m.bundles, bundleConfig{Name: unique, Path: path})
+	m.bundles = append(m.bundles, config.Bundle{Name: unique, Path: path})
 	return unique
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -21,14 +22,14 @@ var errNotKept = errors.New("the policy that decided is no longer kept")
 
 // pastSnapshot compiles the very bundles that decided, as far as the configuration's state_dir still has them. The error is
 // errNotKept where it has not.
-func pastSnapshot(c *config, ctx context.Context, decided map[string]loggedBundle) (*policy.Snapshot, error) {
+func pastSnapshot(c *config.Config, ctx context.Context, decided map[string]loggedBundle) (*policy.Snapshot, error) {
 	if c.StateDir == "" || len(decided) == 0 {
 		return nil, errNotKept
 	}
 	settings := bundlesConfig(c, nil, nil, nil)
 	var all []*policy.Bundle
 	for _, name := range slices.Sorted(maps.Keys(decided)) {
-		b, err := bundles.ReadPast(c.pastDir(), name, decided[name].Digest, settings.Limits)
+		b, err := bundles.ReadPast(c.PastDir(), name, decided[name].Digest, settings.Limits)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: bundle %q, digest %.12s", errNotKept, name, decided[name].Digest)
 		}
@@ -42,7 +43,7 @@ func pastSnapshot(c *config, ctx context.Context, decided map[string]loggedBundl
 }
 
 // usePast puts the very policy that decided in the place of the configuration's, where that is another one and the former is kept.
-func (t *trial) usePast(ctx context.Context, cfg *config, decided map[string]loggedBundle) error {
+func (t *trial) usePast(ctx context.Context, cfg *config.Config, decided map[string]loggedBundle) error {
 	if isMadeOf(t.engine.policy, decided) {
 		return nil
 	}
@@ -69,7 +70,7 @@ const maxPast = 8
 // pastSides finds, for each decision, the policy that made it. It may be used by several goroutines at once.
 type pastSides struct {
 	ctx    context.Context
-	config *config
+	config *config.Config
 	like   *side // which rules are asked, and who is anonymous; it may have decided itself
 
 	mu    sync.Mutex

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
@@ -22,7 +23,7 @@ import (
 )
 
 // verification is what package bundles makes of it, nil for nil.
-func verification(c *signingConfig) *bundles.Verification {
+func verification(c *config.Signing) *bundles.Verification {
 	if c == nil {
 		return nil
 	}
@@ -34,9 +35,9 @@ func verification(c *signingConfig) *bundles.Verification {
 }
 
 // apps are the applications as the gate takes them.
-func gateApps(c *config) []gate.App {
+func gateApps(c *config.Config) []gate.App {
 	var out []gate.App
-	for _, a := range c.applications() {
+	for _, a := range c.Applications() {
 		app := gate.App{Name: a.Name, Hosts: a.Match.Hosts, AllowUnmatched: a.Routes.Unmatched.Other == "policy",
 			Redirects: a.Routes.Unmatched.Redirect == "policy", StrictRoutes: a.Policy.StrictRoutes}
 		if a.Policy.Decision != "" {
@@ -51,7 +52,7 @@ func gateApps(c *config) []gate.App {
 }
 
 // verifierConfig is the identity section as package identity takes it.
-func verifierConfig(c *config, logger *zap.Logger, r prometheus.Registerer) identity.Config {
+func verifierConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) identity.Config {
 	id := c.Identity
 	out := identity.Config{Logger: logger, Registerer: r, Metadata: id.Metadata.Name, Peer: id.Peer.From,
 		APIKeys: identity.APIKeys{File: id.APIKeys.File, Header: id.APIKeys.Header, Scheme: id.APIKeys.Scheme}}
@@ -74,7 +75,7 @@ func verifierConfig(c *config, logger *zap.Logger, r prometheus.Registerer) iden
 	return out
 }
 
-func tokenSources(from []tokenConfig) []identity.TokenSource {
+func tokenSources(from []config.Token) []identity.TokenSource {
 	var out []identity.TokenSource
 	for _, f := range from {
 		out = append(out, identity.TokenSource(f))
@@ -82,7 +83,7 @@ func tokenSources(from []tokenConfig) []identity.TokenSource {
 	return out
 }
 
-func bundlesConfig(c *config, logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
+func bundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
 	keep := c.Policy.Keep
 	if keep == 0 {
 		keep = -1
@@ -102,11 +103,11 @@ func bundlesConfig(c *config, logger *zap.Logger, r prometheus.Registerer, publi
 	return out
 }
 
-func decisionLog(c *config, logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
+func decisionLog(c *config.Config, logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
 	d := c.DecisionLog
 	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Only: d.Headers}
 	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header, c.Headers.JWT.Name), slices.Clone(d.Redact.Params)
-	for _, f := range c.Identity.places() {
+	for _, f := range c.Identity.Places() {
 		redact.Headers, redact.Params = append(redact.Headers, f.Header), append(redact.Params, f.Query)
 		if f.WebsocketProtocol != "" {
 			redact.Headers = append(redact.Headers, "sec-websocket-protocol")
@@ -124,7 +125,7 @@ func decisionLog(c *config, logger *zap.Logger, r prometheus.Registerer) decisio
 }
 
 // settings are the gate's part of the configuration.
-func gateSettings(c *config, v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
+func gateSettings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
 	s := &gate.Settings{
 		Verifier: v,
 		Required: c.Identity.Required,
@@ -147,10 +148,10 @@ func gateSettings(c *config, v *identity.Verifier, m *identity.Minter) (*gate.Se
 	}
 	var denials error
 	s.Denials, denials = compileDenials(c.Denials)
-	return s, errors.Join(denials, unknown, c.validateApps(), c.Policy.Memo.validate(), s.Validate())
+	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), s.Validate())
 }
 
-func identityHeaders(c headersConfig, m *identity.Minter) gate.IdentityHeaders {
+func identityHeaders(c config.Headers, m *identity.Minter) gate.IdentityHeaders {
 	out := gate.IdentityHeaders{Subject: c.Subject, Roles: c.Roles, Groups: c.Groups, Scopes: c.Scopes, Email: c.Email, JSON: c.JSON,
 		RemoveCredential: c.RemoveCredential}
 	if m != nil { // else it is not configured, or what is wrong with it was said
@@ -159,7 +160,7 @@ func identityHeaders(c headersConfig, m *identity.Minter) gate.IdentityHeaders {
 	return out
 }
 
-func compileDenials(c denialsConfig) (gate.Denials, error) {
+func compileDenials(c config.Denials) (gate.Denials, error) {
 	var errs []error
 	templates := map[int]gate.Template{}
 	for _, name := range slices.Sorted(maps.Keys(c.Templates)) {
@@ -171,7 +172,7 @@ func compileDenials(c denialsConfig) (gate.Denials, error) {
 		}
 		body := t.Body
 		if t.File != "" {
-			text, err := readBounded(t.File)
+			text, err := config.ReadBounded(t.File)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("denials.templates.%s.file: %w", name, err))
 				continue
@@ -185,7 +186,7 @@ func compileDenials(c denialsConfig) (gate.Denials, error) {
 }
 
 // sinks are those of the configuration, still without a connection to their servers.
-func logSinks(c decisionLogConfig) []decisionlog.Sink {
+func logSinks(c config.DecisionLog) []decisionlog.Sink {
 	var out []decisionlog.Sink
 	for _, s := range c.Sinks {
 		out = append(out, decisionlog.Sink{Name: s.Name, File: s.File, OPA: sinkRemote(s.OPA), OTLP: sinkRemote(s.OTLP)})
@@ -193,7 +194,7 @@ func logSinks(c decisionLogConfig) []decisionlog.Sink {
 	return out
 }
 
-func sinkRemote(c *sinkServerConfig) *decisionlog.Remote {
+func sinkRemote(c *config.SinkServer) *decisionlog.Remote {
 	if c == nil {
 		return nil
 	}
@@ -201,12 +202,12 @@ func sinkRemote(c *sinkServerConfig) *decisionlog.Remote {
 }
 
 // sinkServices are the services that the sinks use, in their order.
-func sinkServices(c *config) []bundles.Service {
+func sinkServices(c *config.Config) []bundles.Service {
 	services := services(c)
 	var out []bundles.Service
 	for _, s := range c.DecisionLog.Sinks {
 		var one bundles.Service
-		for _, server := range s.servers() {
+		for _, server := range s.Servers() {
 			one = services[server.Service]
 		}
 		out = append(out, one)
@@ -238,7 +239,7 @@ func connect(sinks []decisionlog.Sink, services []bundles.Service) ([]decisionlo
 	return sinks, nil
 }
 
-func logMasks(c decisionLogConfig) []decisionlog.Mask {
+func logMasks(c config.DecisionLog) []decisionlog.Mask {
 	var out []decisionlog.Mask
 	for _, m := range c.Mask {
 		out = append(out, decisionlog.Mask(m))
@@ -247,7 +248,7 @@ func logMasks(c decisionLogConfig) []decisionlog.Mask {
 }
 
 // services are those of the configuration by their names. What is wrong with one is wrong wherever it is used.
-func services(c *config) map[string]bundles.Service {
+func services(c *config.Config) map[string]bundles.Service {
 	out := map[string]bundles.Service{}
 	for _, s := range c.Services {
 		service := bundles.Service{CA: s.CA, Cert: s.Cert, Key: s.Key, Headers: maps.Clone(s.Headers), PlainHTTP: s.PlainHTTP, BearerFile: s.BearerFile}
@@ -269,7 +270,7 @@ func services(c *config) map[string]bundles.Service {
 }
 
 // remote is where the bundle comes from if not from a path, nil if from there.
-func bundleRemote(b bundleConfig, services map[string]bundles.Service) *bundles.Remote {
+func bundleRemote(b config.Bundle, services map[string]bundles.Service) *bundles.Remote {
 	if b.URL == "" && b.Image == "" {
 		return nil
 	}
@@ -284,10 +285,10 @@ func bundleRemote(b bundleConfig, services map[string]bundles.Service) *bundles.
 }
 
 // addRemote puts into a configuration of bundles what is kept and told elsewhere.
-func addRemote(c *config, out *bundles.Config) {
+func addRemote(c *config.Config, out *bundles.Config) {
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "bundles")
-		out.Past = bundles.Past{Dir: c.pastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
+		out.Past = bundles.Past{Dir: c.PastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
 	}
 	if c.Status.URL != "" {
 		out.Report = &bundles.Report{URL: c.Status.URL, Service: services(c)[c.Status.Service], Labels: c.Status.Labels, Interval: time.Duration(c.Status.Interval)}

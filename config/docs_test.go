@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"os"
@@ -8,11 +8,11 @@ import (
 )
 
 func TestConfigPageIsUpToDate(t *testing.T) {
-	have, err := os.ReadFile("../../docs/config.md")
+	have, err := os.ReadFile("../docs/config.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(have) != configPage() {
+	if string(have) != Page() {
 		t.Error("docs/config.md is out of date: run make docs")
 	}
 }
@@ -21,12 +21,12 @@ func TestConfigPageIsUpToDate(t *testing.T) {
 func TestEveryKeyIsDocumented(t *testing.T) {
 	t.Setenv("HOSTNAME", "here")
 	used := map[string]bool{"policy.root": true, "policy.strict_routes": true} // stand for policy.decision, and in apps
-	for name, text := range map[string]string{"full.yaml": fullExample, "apps.yaml": appsExample, "remote.yaml": remoteExample} {
-		doc, err := decodeYAML(name, []byte(text), defaults())
+	for name, text := range map[string]string{"full.yaml": FullExample, "apps.yaml": AppsExample, "remote.yaml": RemoteExample} {
+		doc, err := DecodeYAML(name, []byte(text), Default())
 		if err != nil {
 			t.Fatal(err)
 		}
-		for path := range doc.lines {
+		for path := range doc.Lines {
 			used[generic(path)] = true
 		}
 	}
@@ -38,7 +38,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		}
 		for i := range typ.NumField() {
 			f := typ.Field(i)
-			name := yamlName(f)
+			name := Key(f)
 			if name == "-" {
 				continue
 			}
@@ -52,7 +52,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			check(f.Type, full)
 		}
 	}
-	check(reflect.TypeFor[config](), "")
+	check(reflect.TypeFor[Config](), "")
 }
 
 // generic turns "identity.jwt[0].keys" into "identity.jwt[].keys" and the names of a map into *.

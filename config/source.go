@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -9,41 +9,41 @@ import (
 	"path/filepath"
 )
 
-// source says where the configuration comes from: a file, or defaults with a bundle directory.
-type source struct {
-	file   string // --config
-	bundle string // --bundle
-	// instead puts the bundle in the place of the configuration's.
-	instead bool
-	plain   bool // --plain
+// Source says where the configuration comes from: a file, or defaults with a bundle directory.
+type Source struct {
+	File   string // --config
+	Bundle string // --bundle
+	// Instead puts the bundle in the place of the configuration's.
+	Instead bool
+	Plain   bool // --plain
 }
 
-// read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
+// Read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
 // file's directory.
-func (s source) read() (*config, *document, error) {
-	cfg := defaults()
-	cfg.Plain = s.plain
-	doc := &document{file: "command line", lines: map[string]int{}}
-	if s.file != "" {
-		text, err := readBounded(s.file)
+func (s Source) Read() (*Config, *Document, error) {
+	cfg := Default()
+	cfg.Plain = s.Plain
+	doc := &Document{File: "command line", Lines: map[string]int{}}
+	if s.File != "" {
+		text, err := ReadBounded(s.File)
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading the configuration: %w", err)
 		}
-		if doc, err = decodeYAML(s.file, text, cfg); err != nil {
+		if doc, err = DecodeYAML(s.File, text, cfg); err != nil {
 			return nil, nil, err
 		}
-		cfg.relativeTo(filepath.Dir(s.file))
+		cfg.relativeTo(filepath.Dir(s.File))
 	}
 	cfg.complete(doc)
-	if s.bundle != "" && s.instead {
-		cfg.insteadOfBundles(s.bundle)
-	} else if s.bundle != "" {
-		cfg.Policy.Bundles = append(cfg.Policy.Bundles, bundleConfig{Path: s.bundle})
+	if s.Bundle != "" && s.Instead {
+		cfg.insteadOfBundles(s.Bundle)
+	} else if s.Bundle != "" {
+		cfg.Policy.Bundles = append(cfg.Policy.Bundles, Bundle{Path: s.Bundle})
 	}
 	for i := range cfg.Policy.Bundles {
 		if b := &cfg.Policy.Bundles[i]; b.Name == "" && b.Path != "" {
 			if abs, err := filepath.Abs(b.Path); err == nil {
-				b.Name = bundleName(abs)
+				b.Name = BundleName(abs)
 			}
 		} else if b.Name == "" {
 			b.Name = b.remoteName()
@@ -52,9 +52,11 @@ func (s source) read() (*config, *document, error) {
 	return cfg, doc, nil
 }
 
-func readBounded(file string) ([]byte, error) { return readUpTo(file, maxConfig) }
+// ReadBounded reads a file that is no larger than gatehouse.yaml may be.
+func ReadBounded(file string) ([]byte, error) { return ReadUpTo(file, maxConfig) }
 
-func readUpTo(file string, limit int64) ([]byte, error) {
+// ReadUpTo reads a file of at most limit bytes; a larger one is an error.
+func ReadUpTo(file string, limit int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -70,7 +72,7 @@ func readUpTo(file string, limit int64) ([]byte, error) {
 	return text, nil
 }
 
-func (c *config) relativeTo(dir string) {
+func (c *Config) relativeTo(dir string) {
 	resolve := func(p *string) {
 		if *p != "" && *p != "-" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
@@ -98,7 +100,7 @@ func (c *config) relativeTo(dir string) {
 	for i := range c.Policy.Smoke {
 		resolve(&c.Policy.Smoke[i])
 	}
-	if path, ok := cutUnix(c.Listen.Control); ok && path != "" {
+	if path, ok := CutUnix(c.Listen.Control); ok && path != "" {
 		resolve(&path)
 		c.Listen.Control = "unix:" + path
 	}
@@ -118,13 +120,13 @@ func (c *config) relativeTo(dir string) {
 		resolve(&t.ClientCA)
 	}
 	for i, address := range c.Listen.GRPC {
-		if path, ok := cutUnix(address); ok && path != "" {
+		if path, ok := CutUnix(address); ok && path != "" {
 			resolve(&path)
 			c.Listen.GRPC[i] = "unix:" + path
 		}
 	}
 	if h := c.Listen.HTTP; h != nil {
-		if path, ok := cutUnix(h.Address); ok && path != "" {
+		if path, ok := CutUnix(h.Address); ok && path != "" {
 			resolve(&path)
 			h.Address = "unix:" + path
 		}
@@ -136,7 +138,7 @@ func (c *config) relativeTo(dir string) {
 }
 
 // resolveRemote makes the files of services and remote bundles relative to the configuration's folder.
-func (c *config) resolveRemote(resolve func(*string)) {
+func (c *Config) resolveRemote(resolve func(*string)) {
 	for i := range c.Services {
 		s := &c.Services[i]
 		for _, file := range []*string{&s.CA, &s.Cert, &s.Key, &s.BearerFile} {
@@ -151,18 +153,18 @@ func (c *config) resolveRemote(resolve func(*string)) {
 	}
 }
 
-// orDefault is the source with ./gatehouse.yaml where no configuration was named. A bundle takes the place of that one's bundles, and of
+// OrDefault is the source with ./gatehouse.yaml where no configuration was named. A bundle takes the place of that one's bundles, and of
 // nothing else that it says.
-func (s source) orDefault() (source, error) {
-	if s.file != "" {
+func (s Source) OrDefault() (Source, error) {
+	if s.File != "" {
 		return s, nil
 	}
 	if _, err := os.Stat("gatehouse.yaml"); err != nil {
-		if s.bundle != "" && errors.Is(err, fs.ErrNotExist) {
+		if s.Bundle != "" && errors.Is(err, fs.ErrNotExist) {
 			return s, nil
 		}
 		return s, errors.New("there is no gatehouse.yaml here: give --config FILE, or --bundle DIR to go with defaults")
 	}
-	s.file, s.instead = "gatehouse.yaml", true
+	s.File, s.Instead = "gatehouse.yaml", true
 	return s, nil
 }
