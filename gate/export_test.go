@@ -13,7 +13,7 @@ func (g *Gate) Memo() *policy.Memo { return g.View().memo }
 func (g *Gate) Again(ctx context.Context, req *Request) func() bool {
 	g.Check(ctx, req)
 	c := &call{req: req, view: g.view.Load(), identity: *req.As}
-	if err := g.approach(ctx, c); err != nil {
+	if err := g.prepare(ctx, c); err != nil {
 		return func() bool { return false }
 	}
 	c.rule = c.app.ask(req.Method, nil)
@@ -24,7 +24,7 @@ func (g *Gate) Again(ctx context.Context, req *Request) func() bool {
 	return func() bool {
 		key := c.key(entry)
 		defer key.Done()
-		found, _ := g.recall(c, key)
+		found, _ := g.lookup(c, key)
 		return found
 	}
 }

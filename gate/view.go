@@ -79,7 +79,7 @@ type publication struct {
 func (g *Gate) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
-	helpers.Go(func() { panics.Loop(ctx, "keeping the memory of decisions in bounds", g.memory.run) })
+	helpers.Go(func() { panics.Loop(ctx, "keeping the memory of decisions in bounds", g.memos.run) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,7 +92,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			}
 			next.Serial++
 			next.describe()
-			next.memo = g.memory.next(g.view.Load(), &next)
+			next.memo = g.memos.next(g.view.Load(), &next)
 			g.logNotices(&next)
 			g.view.Store(&next)
 			if g.onPublish != nil {
@@ -182,8 +182,8 @@ func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
 	}
 }
 
-// Fit says whether the parts would be taken by Publish right now, without publishing them.
-func (g *Gate) Fit(parts ...Part) error {
+// Validate says whether the parts would be taken by Publish right now, without publishing them.
+func (g *Gate) Validate(parts ...Part) error {
 	next := *g.view.Load()
 	for _, part := range parts {
 		part(&next)
