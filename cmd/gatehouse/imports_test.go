@@ -26,6 +26,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
+		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
 		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/bundles"},
