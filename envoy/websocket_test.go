@@ -40,6 +40,7 @@ policy: {timeout: 2s, root: app, bundles: [{name: all, path: "{DIR}/policy"}]}
 // TestWebSocketsHaveRulesOfTheirOwn: behind a real Envoy that lets upgrades through, a WebSocket opens where its own rule allows, and
 // not because a page with the same path is allowed; and the page is not served because the WebSocket is allowed.
 func TestWebSocketsHaveRulesOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	python := routesPython(t)
 	abs := func(name string) string {
 		dir, err := filepath.Abs(filepath.Join("testdata", name))
