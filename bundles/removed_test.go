@@ -15,9 +15,9 @@ import (
 // TestStateThatIsRemoved: somebody removes the folder that outlives a restart while it is in use. What is active and pinned is written again, and
 // neither a reload nor a restart brings back what was rolled back.
 func TestStateThatIsRemoved(t *testing.T) {
-	for name, remove := range map[string]func(l *life) error{
-		"folder":  func(l *life) error { return os.RemoveAll(l.dir) },
-		"history": func(l *life) error { return os.Remove(filepath.Join(l.dir, "history.json")) },
+	for name, remove := range map[string]func(*testing.T, *life){
+		"folder":  func(t *testing.T, l *life) { removeAll(t, l.dir) },
+		"history": func(t *testing.T, l *life) { must(t, os.Remove(filepath.Join(l.dir, "history.json"))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLife(t)
@@ -29,7 +29,7 @@ func TestStateThatIsRemoved(t *testing.T) {
 			l.active("v2")
 			_, err := l.manager.Rollback(context.Background(), "")
 			must(t, err)
-			must(t, remove(l))
+			remove(t, l)
 			waitFor(t, func() bool { _, err := os.Stat(filepath.Join(l.dir, "history.json")); return err == nil })
 			before := l.manager
 			l.begin(l.source(nil), look, func(c *bundles.Config) { c.Succeeds = before })
