@@ -35,9 +35,6 @@ type Replayer struct {
 // NewReplayer returns a Replayer that decides as the View would. The View need not have been published.
 func NewReplayer(v *View) *Replayer { return &Replayer{view: v, finders: map[string]*ruleFinder{}} }
 
-// View is what it decides with.
-func (p *Replayer) View() *View { return p.view }
-
 // NotAskedError says why no rule can be asked about a recorded decision.
 type NotAskedError struct{ Why string }
 
@@ -59,7 +56,7 @@ func (p *Replayer) Rule(r *Recorded) (*policy.Entry, error) {
 		}
 		return entry, err
 	}
-	app := p.App(r)
+	app := p.App(r.App)
 	switch {
 	case app == nil:
 		return nil, notAsked("the configuration has no app %q", r.App)
@@ -79,14 +76,14 @@ func (p *Replayer) Rule(r *Recorded) (*policy.Entry, error) {
 	return found.entry, err
 }
 
-// App is the application of the configuration that a decision belongs to; nil where it has none of the name.
-func (p *Replayer) App(r *Recorded) *App {
+// App is the application of the configuration that decisions with this name belong to; nil where there is none.
+func (p *Replayer) App(name string) *App {
 	apps := p.view.settings().Apps
 	if len(apps) == 1 && apps[0].Name == "" {
 		return &apps[0]
 	}
 	for i := range apps {
-		if apps[i].Name == r.App {
+		if apps[i].Name == name {
 			return &apps[i]
 		}
 	}
@@ -128,7 +125,7 @@ func routeNamed(table *routes.Table, method, template string) *routes.Route {
 
 // RuleAskedThen finds the rule that the log names, whatever would be asked now; nil where the policy has none.
 func (p *Replayer) RuleAskedThen(r *Recorded) (*policy.Entry, error) {
-	if app := p.App(r); app != nil && len(app.Root) > 0 && r.Route != "" {
+	if app := p.App(r.App); app != nil && len(app.Root) > 0 && r.Route != "" {
 		candidates, err := RuleCandidates(app.Root, r.Method, r.Route, true)
 		for _, path := range candidates {
 			if err == nil && RuleCandidateName(app.Root, path) == r.Path {

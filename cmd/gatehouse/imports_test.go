@@ -14,10 +14,12 @@ import (
 func TestWhoMayImportWhom(t *testing.T) {
 	foundations := []string{"gatehouse/panics", "gatehouse/query", "gatehouse/watch"} // all may import them, and they import nothing of ours
 	ours := map[string][]string{                                                      // package -> those of ours that it may import besides, directly or not
-		"gatehouse/gate":            {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/extauthz":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/bundles":         {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/identity":        {},
+		"gatehouse/gate":     {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/extauthz": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/bundles":  {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/identity": {},
+		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":          {"gatehouse/policy/bounds"},
 		"gatehouse/policy/bounds":   {},
