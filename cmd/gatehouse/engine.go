@@ -53,13 +53,17 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 	running := before.ownSink()
 	found.add("listen", cfg.Listen.validate())
 
-	if e.verifier, err = identity.New(cfg.verifierConfig(logger, e.metrics)); err != nil {
+	verifier, minter := cfg.verifierConfig(logger, e.metrics), (*identity.Minter)(nil)
+	if before != nil {
+		verifier.Succeeds, minter = before.verifier, before.minter
+	}
+	if e.verifier, err = identity.New(verifier); err != nil {
 		found.add("identity", err)
 	} else if cfg.Identity.configured() {
 		e.keys, err = e.verifier.Load(ctx)
 		found.add("identity", err)
 	}
-	e.minter, err = cfg.minter(logger)
+	e.minter, err = cfg.minter(logger, minter)
 	found.add("headers.jwt", err)
 	found.add("headers.remove_credential", cfg.removesCredential())
 	e.settings, err = cfg.settings(e.verifier, e.minter)
