@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -25,7 +26,7 @@ import (
 )
 
 // patience is how long anything that must happen may take.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // eventually asks until there is no error, and fails with the last one.
 func eventually(t *testing.T, what string, ask func() error) {
@@ -97,14 +98,29 @@ func (p *process) configure(config string) {
 	write(p.t, p.path("gatehouse.yaml"), strings.NewReplacer("$GRPC", p.grpc, "$ADMIN", p.admin).Replace(config))
 }
 
+// ports are handed out in turn, each once, and from below those that the system gives to whoever asks for any: an address that one test is about to
+// listen on is then neither another test's nor the near end of some connection.
+var ports = struct {
+	sync.Mutex
+	next int // guarded
+}{next: 10000 + rand.IntN(20000)}
+
+// freeAddress is one on loopback on which nobody listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	ports.Lock()
+	defer ports.Unlock()
+	for range 1000 {
+		if ports.next++; ports.next >= 32000 {
+			ports.next = 10000
+		}
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", ports.next)); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // start starts it and makes sure that it ends with the test.
@@ -212,7 +228,7 @@ func unixDial(t *testing.T, path string) *grpc.ClientConn {
 
 // check asks about GET / and returns the headers that are set and removed, as "name=value" and "-name".
 func check(ctx context.Context, conn *grpc.ClientConn) (code int32, headers []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	resp, err := auth.NewAuthorizationClient(conn).Check(ctx, &auth.CheckRequest{Attributes: &auth.AttributeContext{
 		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/", Host: "app", Scheme: "http"}}}})

@@ -24,6 +24,7 @@ import (
 )
 
 func TestServeShowsItsState(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain).ready()
 	conn := dial(t, p.grpc, nil)
 	if code, headers, err := check(t.Context(), conn); err != nil || code != 200 || !slices.Contains(headers, "x-rule=one") {
@@ -57,6 +58,7 @@ func TestServeShowsItsState(t *testing.T) {
 
 // A decision that is asked for twice is remembered, and with --plain it is not; the answers are the same.
 func TestServeRemembers(t *testing.T) {
+	t.Parallel()
 	for flag, want := range map[string]string{"": "gatehouse_memo_hits_total 1", "--plain": "gatehouse_memo_hits_total 0"} {
 		p := newProcess(t, plain)
 		if flag != "" {
@@ -99,6 +101,7 @@ func reflected(t *testing.T, conn *grpc.ClientConn) (names []string) {
 }
 
 func TestServeDrains(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, `admin: "$ADMIN"`, `admin: "$ADMIN", drain_delay: 500ms, drain_timeout: 5s`, 1)).ready()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -136,6 +139,7 @@ func TestServeDrains(t *testing.T) {
 // TestServeReloadsInOneStep changes what decides and what the header is called, while requests are under way. Each of
 // them must see both changes, or none.
 func TestServeReloadsInOneStep(t *testing.T) {
+	t.Parallel()
 	config := plain + "headers: {subject: x-first}\n"
 	p := newProcess(t, config).ready()
 	conn := dial(t, p.grpc, nil)
@@ -183,6 +187,7 @@ func TestServeReloadsInOneStep(t *testing.T) {
 }
 
 func TestServeKeepsWhatWorks(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ config, want string }{
 		"unknown key":    {plain + "headrs: {}\n", `gatehouse.yaml:4: unknown key "headrs": did you mean "headers"?`},
 		"useless value":  {strings.Replace(plain, "policy: {", "policy: {timeout: 0s, ", 1), "gatehouse.yaml:3: policy.timeout: 0s: must be above zero"},
@@ -215,6 +220,7 @@ func TestServeKeepsWhatWorks(t *testing.T) {
 }
 
 func TestServeWithoutAPolicyYet(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain)
 	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow if {\n")
 	p.start()
@@ -247,6 +253,7 @@ func TestServeWithoutAPolicyYet(t *testing.T) {
 }
 
 func TestServeReopensItsDecisionLog(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain+"decision_log: {file: decisions.log}\n").ready()
 	conn := dial(t, p.grpc, nil)
 	entries := func(file string) int {
@@ -291,6 +298,7 @@ func TestServeReopensItsDecisionLog(t *testing.T) {
 }
 
 func TestServeOnUnixSockets(t *testing.T) {
+	t.Parallel()
 	config := `
 listen: {grpc: ["unix:a.sock"], admin: "$ADMIN", socket: {mode: "0600"}}
 policy: {bundles: [{path: policy}]}
@@ -329,6 +337,7 @@ policy: {bundles: [{path: policy}]}
 }
 
 func TestServeRefusesToListen(t *testing.T) {
+	t.Parallel()
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -356,6 +365,7 @@ func TestServeRefusesToListen(t *testing.T) {
 
 // TestServeClosesAllIfOneFails holds that a second listener that cannot be had takes the first one's socket away as well.
 func TestServeClosesAllIfOneFails(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, `"$GRPC"`, `"unix:a.sock", "unix:nowhere/b.sock"`, 1)).start()
 	if code := p.exit(); code != 1 {
 		t.Errorf("exit code %d", code)
@@ -367,6 +377,7 @@ func TestServeClosesAllIfOneFails(t *testing.T) {
 
 // TestServeKilled kills the process while requests come in: every decision that was answered is in the log, once, after it has run again.
 func TestServeKilled(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain+"state_dir: state\ndecision_log: {file: decisions.log}\n")
 	answered := map[string]bool{}
 	for round := range 3 {

@@ -34,6 +34,7 @@ func shakes(ca *authority, address, name string, most uint16, certs ...tls.Certi
 }
 
 func TestServeOverTLS(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	p := newProcess(t, secure)
 	p.certify(ca, "first.test")
@@ -79,6 +80,7 @@ func TestServeOverTLS(t *testing.T) {
 }
 
 func TestServeOverMutualTLS(t *testing.T) {
+	t.Parallel()
 	ca, clients, strangers := newAuthority(t), newAuthority(t), newAuthority(t)
 	p := newProcess(t, strings.Replace(secure, "key: tls.key", `key: tls.key, client_ca: ca.crt, min_version: "1.3"`, 1))
 	p.certify(ca, "gate.test")
