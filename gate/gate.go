@@ -96,11 +96,12 @@ type call struct {
 	rule       *rule // what is asked for the decision
 	remembered bool  // the decision is an earlier one about an input that is the same to the policy
 	bypassed   bool
+	described  bool // logged.Input is about this request and this match
 	span       trace.SpanContext
 
 	// Room for what every call makes, so that it costs nothing of its own.
 	newID   id
-	logged  decisionlog.Entry
+	logged  decisionlog.Entry // its Input is what the policy's input is made of, once it is described
 	values  [1]string
 	trusted [identityHeaders]HeaderOption
 }

@@ -90,7 +90,7 @@ func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Va
 
 // large reports whether the input that the rule reads may be large.
 func (c *call) large() bool {
-	n := c.req.bytes()
+	n := requestBytes(c.req)
 	if n <= policy.LargeInput {
 		return false
 	}

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"gatehouse/config"
 )
 
 var errInterrupted = errors.New("interrupted: nothing was written")
@@ -166,7 +168,7 @@ func (s *scaffold) verify(dir string, stale []string) error {
 			return fmt.Errorf("nothing was written: %w", err)
 		}
 	}
-	err = tryConfiguration(s.ctx, source{file: filepath.Join(stage, "gatehouse.yaml")}, func(*config) {}, filepath.Join(stage, "tests.yaml"))
+	err = tryConfiguration(s.ctx, config.Source{File: filepath.Join(stage, "gatehouse.yaml")}, func(*config.Config) {}, filepath.Join(stage, "tests.yaml"))
 	if err == nil {
 		return nil
 	}
@@ -193,7 +195,7 @@ func copyPolicy(to, from string) (found bool, err error) {
 		if err != nil {
 			return err
 		}
-		text, err := readUpTo(path, maxTry)
+		text, err := config.ReadUpTo(path, maxTry)
 		if err != nil {
 			return err
 		}
@@ -204,7 +206,7 @@ func copyPolicy(to, from string) (found bool, err error) {
 }
 
 // hasRegoTests says whether a policy of folders has tests of its own: looking for them costs as much as compiling it.
-func hasRegoTests(cfg *config) bool {
+func hasRegoTests(cfg *config.Config) bool {
 	found := false
 	for _, b := range cfg.Policy.Bundles {
 		info, err := os.Stat(b.Path)
@@ -220,7 +222,7 @@ func hasRegoTests(cfg *config) bool {
 }
 
 // tryConfiguration starts what a configuration says, off to the side, and holds it against its tests.
-func tryConfiguration(ctx context.Context, src source, adjust func(*config), tables ...string) error {
+func tryConfiguration(ctx context.Context, src config.Source, adjust func(*config.Config), tables ...string) error {
 	t, err := newTrial(ctx, src, nil, adjust, io.Discard)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -21,14 +22,14 @@ var errNotKept = errors.New("the policy that decided is no longer kept")
 
 // pastSnapshot compiles the very bundles that decided, as far as the configuration's state_dir still has them. The error is
 // errNotKept where it has not.
-func (c *config) pastSnapshot(ctx context.Context, decided map[string]loggedBundle) (*policy.Snapshot, error) {
+func pastSnapshot(c *config.Config, ctx context.Context, decided map[string]loggedBundle) (*policy.Snapshot, error) {
 	if c.StateDir == "" || len(decided) == 0 {
 		return nil, errNotKept
 	}
-	settings := c.bundlesConfig(nil, nil, nil)
+	settings := bundlesConfig(c, nil, nil, nil)
 	var all []*policy.Bundle
 	for _, name := range slices.Sorted(maps.Keys(decided)) {
-		b, err := bundles.ReadPast(c.pastDir(), name, decided[name].Digest, settings.Limits)
+		b, err := bundles.ReadPast(c.PastDir(), name, decided[name].Digest, settings.Limits)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: bundle %q, digest %.12s", errNotKept, name, decided[name].Digest)
 		}
@@ -42,11 +43,11 @@ func (c *config) pastSnapshot(ctx context.Context, decided map[string]loggedBund
 }
 
 // usePast puts the very policy that decided in the place of the configuration's, where that is another one and the former is kept.
-func (t *trial) usePast(ctx context.Context, cfg *config, decided map[string]loggedBundle) error {
+func (t *trial) usePast(ctx context.Context, cfg *config.Config, decided map[string]loggedBundle) error {
 	if isMadeOf(t.engine.policy, decided) {
 		return nil
 	}
-	s, err := cfg.pastSnapshot(ctx, decided)
+	s, err := pastSnapshot(cfg, ctx, decided)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ const maxPast = 8
 // pastCandidates finds, for each decision, the policy that made it. It may be used by several goroutines at once.
 type pastCandidates struct {
 	ctx    context.Context
-	config *config
+	config *config.Config
 	like   *candidate // which rules are asked, and who is anonymous; it may have decided itself
 
 	mu         sync.Mutex
@@ -108,7 +109,7 @@ func (p *pastCandidates) make(raw []byte) (*candidate, error) {
 	if isMadeOf(p.like.snapshot, decided) {
 		return p.like, nil
 	}
-	snapshot, err := p.config.pastSnapshot(p.ctx, decided)
+	snapshot, err := pastSnapshot(p.config, p.ctx, decided)
 	if errors.Is(err, errNotKept) {
 		return nil, nil
 	}
