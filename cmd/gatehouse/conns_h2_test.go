@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/config"
 )
 
 // TestFramesInAnyPieces holds that what is found does not depend on how the bytes come: all at once, or a few at a time. In the end nothing is left on
@@ -50,6 +52,6 @@ func TestFramesInAnyPieces(t *testing.T) {
 }
 
 func newWatched() *h2Watch {
-	c := &conn{all: newConnections(listenConfig{MaxConnections: 10, MaxRequests: 1000, MaxPending: 1 << 20}, prometheus.NewRegistry()), listener: "grpc"}
+	c := &conn{all: newConnections(config.Listen{MaxConnections: 10, MaxRequests: 1000, MaxPending: 1 << 20}, prometheus.NewRegistry()), listener: "grpc"}
 	return watchH2(c, c).(*h2Watch)
 }

@@ -51,7 +51,6 @@ func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, 
 		e.cores = before.cores
 	}
 	running := before.ownSink()
-	found.Add("listen", validateListen(cfg.Listen))
 
 	if e.verifier, err = identity.New(verifierConfig(cfg, logger, e.metrics)); err != nil {
 		found.Add("identity", err)
@@ -241,10 +240,16 @@ func (s *sink) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	ctx, s.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(s.done)
-		if err := served("writing the decision log", func() error { return s.log.Run(ctx) }); err != nil {
+		if err := s.run(ctx); err != nil {
 			failed(fmt.Errorf("writing the decision log: %w", err))
 		}
 	}()
+}
+
+// run writes until ctx ends. A panic ends the process in order, as any other error does: nothing would be recorded any more.
+func (s *sink) run(ctx context.Context) (err error) {
+	defer panics.Into("writing the decision log", &err)
+	return s.log.Run(ctx)
 }
 
 // halt writes out what is queued and ends.

@@ -235,7 +235,9 @@ func TestMigrateResultStarts(t *testing.T) {
 func validated(t *testing.T, cfg *config.Config) (*engine, error, error) {
 	t.Helper()
 	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
-	e, policyErr, err := newEngine(context.Background(), cfg, &config.Problems{Doc: doc}, zap.NewNop(), nil)
+	found := &config.Problems{Doc: doc}
+	found.Add("listen", validateListen(cfg.Listen))
+	e, policyErr, err := newEngine(context.Background(), cfg, found, zap.NewNop(), nil)
 	if err == nil {
 		t.Cleanup(func() { e.sink.discard(nil) })
 	}

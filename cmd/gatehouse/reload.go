@@ -21,6 +21,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 		}
 		found := doc.Problems()
 		found.Add("log", validateLog(cfg.Log))
+		found.Add("listen", validateListen(cfg.Listen))
 		e, policyErr, err := newEngine(ctx, cfg, found, s.logger, s.engine)
 		if err != nil {
 			return err

@@ -119,6 +119,7 @@ func newServer(ctx context.Context, src config.Source) (*server, error) {
 	var traces *gate.Traces
 	traces, s.flushTraces, err = buildTraces(cfg.Traces, ctx)
 	found.Add("traces", err)
+	found.Add("listen", validateListen(cfg.Listen))
 	e, policyErr, err := newEngine(ctx, cfg, found, s.logger, nil)
 	if err != nil {
 		return nil, err
