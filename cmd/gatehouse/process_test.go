@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,6 +21,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"gatehouse/envoy/sandbox"
 )
 
 // patience is how long anything that must happen may take.
@@ -98,29 +98,13 @@ func (p *process) configure(config string) {
 	write(p.t, p.path("gatehouse.yaml"), strings.NewReplacer("$GRPC", p.grpc, "$ADMIN", p.admin).Replace(config))
 }
 
-// ports are handed out in turn, each once, and from below those that the system gives to whoever asks for any: an address that one test is about to
-// listen on is then neither another test's nor the near end of some connection.
-var ports = struct {
-	sync.Mutex
-	next int // guarded
-}{next: 10000 + rand.IntN(20000)}
-
-// freeAddress is one on loopback on which nobody listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	for range 1000 {
-		if ports.next++; ports.next >= 32000 {
-			ports.next = 10000
-		}
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", ports.next)); err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
+	port, err := sandbox.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // start starts it and makes sure that it ends with the test.
