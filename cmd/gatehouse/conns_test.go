@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"gatehouse/config"
 	"io"
 	"net"
 	"os"
@@ -252,9 +253,9 @@ policy: {bundles: [{path: policy}]}
 	var all []net.Conn
 	for _, at := range []string{p.grpc, http, jwks, p.admin, "unix:" + p.path("grpc.sock"), "unix:" + p.path("control.sock")} {
 		for range 30 {
-			kind, address, err := network(at)
-			if err != nil {
-				t.Fatal(err)
+			kind, address := "tcp", at
+			if path, ok := config.CutUnix(at); ok {
+				kind, address = "unix", path
 			}
 			c, err := net.Dial(kind, address)
 			if err != nil {

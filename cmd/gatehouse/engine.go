@@ -35,9 +35,9 @@ type engine struct {
 	metrics  *prometheus.Registry
 	logger   *zap.Logger
 	smoke    []*requestTest
-	issuers  *config.Config // for the callers of smoke
-	gate     *gate.Gate     // set by start
-	cores    *cores         // shared with the engines before and after
+	issuers  *config.Config      // for the callers of smoke
+	gate     *gate.Gate          // set by start
+	busy     func() (end func()) // around what computes for long; nil: nobody wants to know
 
 	stop context.CancelFunc
 	wait sync.WaitGroup
@@ -45,11 +45,8 @@ type engine struct {
 
 // newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
 // not compile is no problem of the configuration: policyErr says what is wrong with it.
-func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, logger *zap.Logger, before *engine) (e *engine, policyErr, err error) {
-	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, cores: &cores{}}
-	if before != nil {
-		e.cores = before.cores
-	}
+func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, logger *zap.Logger, busy func() func(), before *engine) (e *engine, policyErr, err error) {
+	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, busy: busy}
 	running := before.ownSink()
 
 	if e.verifier, err = identity.New(verifierConfig(cfg, logger, e.metrics)); err != nil {
@@ -120,7 +117,7 @@ func (e *engine) newBundles(cfg *config.Config, before *engine) (*bundles.Manage
 	if before != nil {
 		c.Succeeds = before.bundles
 	}
-	c.Busy = e.cores.begin
+	c.Busy = e.busy
 	return bundles.New(c)
 }
 

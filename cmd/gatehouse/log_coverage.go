@@ -16,6 +16,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/server"
 )
 
 const (
@@ -57,7 +58,7 @@ input or of what the log does not keep, is counted with the reason: of such deci
 }
 
 func (f *logCoverage) run(c *cobra.Command, args []string) error {
-	paceGC()
+	server.PaceGC()
 	if err := f.query.compile(); err != nil {
 		return usageError{err}
 	}

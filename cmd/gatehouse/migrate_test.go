@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/config"
+	"gatehouse/server"
 )
 
 // migrated runs the command on an OPA configuration and reads the result as serve would.
@@ -236,8 +237,8 @@ func validated(t *testing.T, cfg *config.Config) (*engine, error, error) {
 	t.Helper()
 	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
 	found := &config.Problems{Doc: doc}
-	found.Add("listen", validateListen(cfg.Listen))
-	e, policyErr, err := newEngine(context.Background(), cfg, found, zap.NewNop(), nil)
+	found.Add("listen", server.ValidateListen(cfg.Listen))
+	e, policyErr, err := newEngine(context.Background(), cfg, found, zap.NewNop(), nil, nil)
 	if err == nil {
 		t.Cleanup(func() { e.sink.discard(nil) })
 	}

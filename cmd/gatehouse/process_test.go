@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"gatehouse/envoy/sandbox"
+	"gatehouse/server"
 )
 
 // patience is how long anything that must happen may take.
@@ -176,9 +177,9 @@ func (p *process) get(path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func (p *process) status() status {
+func (p *process) status() server.Status {
 	p.t.Helper()
-	var s status
+	var s server.Status
 	_, body := p.get("/status")
 	if err := json.Unmarshal([]byte(body), &s); err != nil {
 		p.t.Fatalf("%v: %s", err, body)
