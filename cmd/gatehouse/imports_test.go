@@ -35,6 +35,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
+		"gatehouse/scaffold":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
