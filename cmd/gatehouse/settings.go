@@ -20,6 +20,7 @@ import (
 	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/routes"
+	"gatehouse/upstream"
 )
 
 // verification is what package bundles makes of it, nil for nil.
@@ -202,11 +203,11 @@ func sinkRemote(c *config.SinkServer) *decisionlog.Remote {
 }
 
 // sinkServices are the services that the sinks use, in their order.
-func sinkServices(c *config.Config) []bundles.Service {
+func sinkServices(c *config.Config) []upstream.Service {
 	services := services(c)
-	var out []bundles.Service
+	var out []upstream.Service
 	for _, s := range c.DecisionLog.Sinks {
-		var one bundles.Service
+		var one upstream.Service
 		for _, server := range s.Servers() {
 			one = services[server.Service]
 		}
@@ -216,7 +217,7 @@ func sinkServices(c *config.Config) []bundles.Service {
 }
 
 // connect gives sinks what sends to their servers. It connects to nothing yet.
-func connect(sinks []decisionlog.Sink, services []bundles.Service) ([]decisionlog.Sink, error) {
+func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionlog.Sink, error) {
 	sinks = slices.Clone(sinks)
 	for i := range sinks {
 		for kind, at := range map[string]**decisionlog.Remote{"opa": &sinks[i].OPA, "otlp": &sinks[i].OTLP} {
@@ -227,7 +228,7 @@ func connect(sinks []decisionlog.Sink, services []bundles.Service) ([]decisionlo
 			if (*at).URL == "" {
 				return nil, fmt.Errorf("%s: url: is missing", where)
 			}
-			poster, err := bundles.NewPoster(services[i], (*at).URL)
+			poster, err := upstream.NewPoster(services[i], (*at).URL)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", where, err)
 			}
@@ -248,21 +249,21 @@ func logMasks(c config.DecisionLog) []decisionlog.Mask {
 }
 
 // services are those of the configuration by their names. What is wrong with one is wrong wherever it is used.
-func services(c *config.Config) map[string]bundles.Service {
-	out := map[string]bundles.Service{}
+func services(c *config.Config) map[string]upstream.Service {
+	out := map[string]upstream.Service{}
 	for _, s := range c.Services {
-		service := bundles.Service{CA: s.CA, Cert: s.Cert, Key: s.Key, Headers: maps.Clone(s.Headers), PlainHTTP: s.PlainHTTP, BearerFile: s.BearerFile}
+		service := upstream.Service{CA: s.CA, Cert: s.Cert, Key: s.Key, Headers: maps.Clone(s.Headers), PlainHTTP: s.PlainHTTP, BearerFile: s.BearerFile}
 		if o := s.OAuth2; o != nil {
-			service.OAuth2 = &bundles.OAuth2{TokenURL: o.TokenURL, ClientID: o.ClientID, SecretFile: o.ClientSecretFile, Scopes: o.Scopes}
+			service.OAuth2 = &upstream.OAuth2{TokenURL: o.TokenURL, ClientID: o.ClientID, SecretFile: o.ClientSecretFile, Scopes: o.Scopes}
 		}
 		if a := s.AWS; a != nil {
-			service.AWS = &bundles.AWS{From: a.From, Region: a.Region, Service: a.Service, Profile: a.Profile}
+			service.AWS = &upstream.AWS{From: a.From, Region: a.Region, Service: a.Service, Profile: a.Profile}
 		}
 		if g := s.GCP; g != nil {
-			service.GCP = &bundles.GCP{Audience: g.Audience, Scopes: g.Scopes, Endpoint: g.Endpoint}
+			service.GCP = &upstream.GCP{Audience: g.Audience, Scopes: g.Scopes, Endpoint: g.Endpoint}
 		}
 		if a := s.Azure; a != nil {
-			service.Azure = &bundles.Azure{Resource: a.Resource, ClientID: a.ClientID, Endpoint: a.Endpoint}
+			service.Azure = &upstream.Azure{Resource: a.Resource, ClientID: a.ClientID, Endpoint: a.Endpoint}
 		}
 		out[s.Name] = service
 	}
@@ -270,7 +271,7 @@ func services(c *config.Config) map[string]bundles.Service {
 }
 
 // remote is where the bundle comes from if not from a path, nil if from there.
-func bundleRemote(b config.Bundle, services map[string]bundles.Service) *bundles.Remote {
+func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundles.Remote {
 	if b.URL == "" && b.Image == "" {
 		return nil
 	}
