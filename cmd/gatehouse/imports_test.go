@@ -21,13 +21,15 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/watch",
 	}
 	ours := map[string][]string{ // package -> those of ours that it may import besides, directly or not
-		"gatehouse/config": {},
+		"gatehouse/config":   {},
+		"gatehouse/gate":     {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/extauthz": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/bundles":  {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/identity": {},
+		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/server": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/extauthz", "gatehouse/gate", "gatehouse/identity",
 			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/gate":            {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/extauthz":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/bundles":         {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/identity":        {},
 		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":          {"gatehouse/policy/bounds"},
 		"gatehouse/policy/bounds":   {},
