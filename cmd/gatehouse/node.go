@@ -79,15 +79,9 @@ func (n *node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 		e.sink.discard(n.engine.sink)
 		return false, policyErr
 	}
-	if e.keys != nil {
-		e.keys = e.verifier.Inherit(n.gate.View().Keys)
-	}
 	if err := n.gate.Validate(e.parts(true)); err != nil {
 		e.sink.discard(n.engine.sink)
 		return false, err
-	}
-	if e.minter != nil {
-		e.minter.Succeed(n.engine.minter)
 	}
 	n.engine.halt() // so that the old sources publish nothing over the new ones
 	e.sink.start(ctx, n.gate, n.failed)
