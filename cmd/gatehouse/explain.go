@@ -16,6 +16,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/replay"
@@ -162,13 +163,13 @@ func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.compareBundles(r, t.engine.policy.Bundles())
+	out.compareBundles(r, t.node.Policy.Bundles())
 	out.Missing = r.missing(entry)
 	input, err := policy.FromJSON(r.Input)
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(c.Context(), input, at, hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
+	out.Policy = entry.Explain(c.Context(), input, at, hiding(edge.LogConfig(t.config, nil, nil).Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
@@ -192,12 +193,12 @@ func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 // mayTake are the routes that may take a recorded request, by the table as it is now, where there are several.
 func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
 	method, _ := route["method"].(string)
-	for _, known := range t.engine.routes {
-		if known.table == nil || method == "" || known.app != r.App && r.App != "" {
+	for _, known := range t.node.Tables {
+		if known.Table == nil || method == "" || known.App != r.App && r.App != "" {
 			continue
 		}
 		path, _, _ := strings.Cut(r.Request.Path, "?")
-		m := known.table.Match(method, r.Request.Host, path)
+		m := known.Match(method, r.Request.Host, path)
 		if len(m.Also) == 0 {
 			continue
 		}
@@ -215,18 +216,18 @@ func (o *retold) usePast(ctx context.Context, t *trial, src config.Source, r *lo
 	if err != nil || cfg.StateDir == "" {
 		return
 	}
-	now := t.engine.policy
+	now := t.node.Policy
 	switch err := t.usePast(ctx, cfg, r.Bundles); {
 	case err != nil:
 		o.Kept = err.Error()
-	case t.engine.policy != now:
+	case t.node.Policy != now:
 		o.Kept = "taken from " + cfg.PastDir()
 	}
 }
 
 // usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
 func (t *trial) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
-	if replay.IsMadeOf(t.engine.policy, decided) {
+	if replay.IsMadeOf(t.node.Policy, decided) {
 		return nil
 	}
 	archive := archiveOf(cfg)
@@ -234,10 +235,9 @@ func (t *trial) usePast(ctx context.Context, cfg *config.Config, decided map[str
 	if err != nil {
 		return err
 	}
-	if err := t.gate.Publish(ctx, func(v *gate.View) { v.Policy = s }); err != nil {
+	if err := t.node.Use(ctx, s); err != nil {
 		return fmt.Errorf("the kept policy does not fit the configuration: %w", err)
 	}
-	t.engine.policy = s
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"gatehouse/decisionlog"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
@@ -27,7 +28,7 @@ func (t *trial) explain(ctx context.Context, a *attempt, answer *gate.Answer, se
 		if secrets {
 			return policy.ExplainOptions{}
 		}
-		return hiding(decisionLog(t.config, nil, nil).Redact, input)
+		return hiding(edge.LogConfig(t.config, nil, nil).Redact, input)
 	})
 	out := &explained{Policy: found.Policy, Caller: a.caller(&found.Identity)}
 	if found.Policy != nil {

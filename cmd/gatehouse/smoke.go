@@ -5,21 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/config"
 	"gatehouse/gate"
-	"gatehouse/panics"
-	"gatehouse/policy"
 )
 
 // maxSmokeFailures bounds what is told of requests that did not come out as they should.
 const maxSmokeFailures = 5
 
-// readSmoke reads the tables of requests that every policy has to hold.
-func readSmoke(c *config.Config) ([]*requestTest, error) {
+// readSmoke reads the tables of requests that every policy has to hold, and returns what puts them to a gate; nil where there are none.
+func readSmoke(c *config.Config) (func(context.Context, *gate.Gate) error, error) {
 	var all []*requestTest
 	var errs []error
 	for _, file := range c.Policy.Smoke {
@@ -37,37 +32,17 @@ func readSmoke(c *config.Config) ([]*requestTest, error) {
 		}
 		all = append(all, tests...)
 	}
-	return all, errors.Join(errs...)
+	if len(errs) > 0 || len(all) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	return func(ctx context.Context, g *gate.Gate) error { return putSmoke(ctx, c, g, all) }, nil
 }
 
-// smokeTest puts the requests of policy.smoke to a policy that is not active yet, together with everything else as it is
-// in force. What counts is the verdict: nothing is let through because of dry_run, and nothing is logged.
-func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
-	base := e.parts(false)
-	if e.gate != nil {
-		if v := e.gate.View(); v.Settings != nil && v.Settings.Verifier == e.settings.Verifier { // ours, perhaps with other descriptors
-			base = func(next *gate.View) { next.Settings, next.Keys, next.Routes = v.Settings, v.Keys, v.Routes }
-		}
-	}
-	t := &trial{config: e.issuers, engine: e}
-	var err error
-	if t.gate, err = gate.New(gate.Config{Registerer: prometheus.NewRegistry()}); err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { _ = panics.LoopError(ctx, "trying a policy", t.gate.Run) }) // it ends with ctx, without an error
-	defer running.Wait()
-	defer stop()
-	if err := t.gate.Publish(ctx, base, func(v *gate.View) {
-		settings := *v.Settings
-		settings.Log, settings.DryRun, settings.DryRunExtension = nil, false, false
-		v.Settings, v.Policy = &settings, s
-	}); err != nil {
-		return err
-	}
+// putSmoke puts the requests of policy.smoke to a gate.
+func putSmoke(ctx context.Context, c *config.Config, g *gate.Gate, tests []*requestTest) error {
+	t := &trial{config: c, gate: g}
 	var failures []string
-	for _, test := range e.smoke {
+	for _, test := range tests {
 		o := t.requestTest(ctx, test, &coverage{})
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -161,11 +162,11 @@ func (f *testFlags) trial(c *cobra.Command, src config.Source) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.coverage && len(t.engine.routes) == 0 {
+	if f.coverage && len(t.node.Tables) == 0 {
 		t.close()
 		return nil, errors.New("--coverage needs a route table: set routes.file")
 	}
-	for _, notice := range slices.Concat(t.engine.policy.Notices(), t.gate.View().Notices()) {
+	for _, notice := range slices.Concat(t.node.Policy.Notices(), t.gate.View().Notices()) {
 		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
 	}
 	return t, nil
@@ -205,7 +206,7 @@ func (f *testFlags) report(w io.Writer, t *trial, outcomes []outcome, seen *cove
 		}
 	}
 	if f.coverage {
-		seen.print(&b, t.engine.routes)
+		seen.print(&b, t.node.Tables)
 	}
 	fmt.Fprintf(&b, "%d passed, %d failed", passed, failed)
 	if skipped > 0 {
@@ -324,7 +325,7 @@ func (t *trial) regoTests(ctx context.Context, match *regexp.Regexp) ([]outcome,
 		}
 		all, tests = append(all, bundle), append(tests, own)
 	}
-	results, err := policy.RunTests(ctx, bundlesConfig(t.config, nil, nil, nil).Policy, all, tests, match)
+	results, err := policy.RunTests(ctx, edge.BundlesConfig(t.config, nil, nil, nil).Policy, all, tests, match)
 	if err != nil {
 		return nil, err
 	}
@@ -450,10 +451,10 @@ func (c *coverage) add(answer *gate.Answer) {
 }
 
 // print lists the routes that lack a test, with the share of those that lack none.
-func (c *coverage) print(w io.Writer, tables []*routeTable) {
+func (c *coverage) print(w io.Writer, tables []edge.Table) {
 	covered, total := 0, 0
 	for _, table := range tables {
-		for _, r := range table.table.Routes() {
+		for _, r := range table.Routes() {
 			if r.Unsupported != "" { // no request ever takes it
 				continue
 			}
@@ -474,7 +475,7 @@ func (c *coverage) print(w io.Writer, tables []*routeTable) {
 			if r.Methods == nil {
 				line = "ANY " + r.Template
 			}
-			fmt.Fprintf(w, "cover  %s:%d: %s: %s\n", table.file.path, r.Line, line, lack)
+			fmt.Fprintf(w, "cover  %s:%d: %s: %s\n", table.File, r.Line, line, lack)
 		}
 	}
 	percent := 100

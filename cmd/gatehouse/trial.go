@@ -14,17 +14,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/agnivade/levenshtein"
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
-	"gatehouse/panics"
 	"gatehouse/routes"
 )
 
@@ -32,10 +29,8 @@ import (
 // logged, no key is fetched that no token needs. close ends it.
 type trial struct {
 	config *config.Config
-	engine *engine
+	node   *edge.Still
 	gate   *gate.Gate
-	stop   context.CancelFunc
-	wait   sync.WaitGroup
 }
 
 // nowhere is an address that no one can serve. Keys that are said to be there are never loaded, so that a token of
@@ -58,38 +53,21 @@ func newTrial(ctx context.Context, src config.Source, headers gate.Headers, adju
 	for _, notice := range leaveKeys(cfg, headers) {
 		fmt.Fprintln(stderr, "notice: "+notice)
 	}
-	e, policyErr, err := newEngine(ctx, cfg, doc.Problems(), zap.NewNop(), nil, nil)
-	if err != nil {
+	t := &trial{config: cfg}
+	if t.node, err = edge.NewStill(ctx, edge.Config{Config: cfg, Found: doc.Problems()}); err != nil {
 		return nil, err
 	}
-	e.sink.discard(nil)
-	e.settings.Log = nil
-	if policyErr != nil {
-		return nil, policyErr
-	}
-	t := &trial{config: cfg, engine: e}
-	if t.gate, err = gate.New(gate.Config{Registerer: prometheus.NewRegistry()}); err != nil {
-		return nil, err
-	}
-	ctx, t.stop = context.WithCancel(ctx)
-	t.wait.Go(func() { _ = panics.LoopError(ctx, "trying a policy", t.gate.Run) }) // it ends with ctx, without an error
-	if err := t.gate.Publish(ctx, e.parts(true)); err != nil {
-		t.close()
-		return nil, err
-	}
+	t.gate = t.node.Gate()
 	return t, nil
 }
 
-func (t *trial) close() {
-	t.stop()
-	t.wait.Wait()
-}
+func (t *trial) close() { t.node.Close() }
 
 // leaveKeys makes issuers unavailable whose key file is not there, and those with keys elsewhere of which no header can hold a token.
 // It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads
 // it next.
 func leaveKeys(c *config.Config, headers gate.Headers) (missing []string) {
-	if _, err := identity.New(verifierConfig(c, nil, nil)); err != nil {
+	if _, err := identity.New(edge.VerifierConfig(c, nil, nil)); err != nil {
 		return nil
 	}
 	for i := range c.Identity.JWT {
@@ -162,7 +140,7 @@ func (t *trial) identity(c caller) (*identity.Identity, error) {
 // issuer is the configured one that the claims name, or the first. For none it is the bare name.
 func (t *trial) issuer(claims map[string]any) identity.Issuer {
 	name, _ := claims["iss"].(string)
-	for _, i := range verifierConfig(t.config, nil, nil).Issuers {
+	for _, i := range edge.VerifierConfig(t.config, nil, nil).Issuers {
 		// Its problems were reported when the service was built from it.
 		if i, _ = i.WithPreset(); i.Issuer == name || name == "" {
 			return i
