@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/watch"
 
 	"go.uber.org/zap"
 )
@@ -100,7 +101,7 @@ func (m *Manager) tryAgain(ctx context.Context, all bool) {
 		case s.remote != nil:
 			s.remote.askAgain()
 		case s.fetch == nil:
-			s.pending.note(now, true)
+			m.watcher.Again(slices.Index(m.watched, s), 0)
 		}
 	}
 	if len(ready) > 0 {
@@ -115,7 +116,7 @@ func (m *Manager) otherKeys() {
 		if s.remote == nil || s.Verification == nil || s.latest == nil && s.status.Stage == "" {
 			continue
 		}
-		if now := s.Verification.look(); !slices.EqualFunc(now, s.keys, sameFile) {
+		if now := s.Verification.look(); !slices.EqualFunc(now, s.keys, watch.SameFile) {
 			s.keys = now
 			s.remote.askAgain()
 		}

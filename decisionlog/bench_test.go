@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 // BenchmarkAppend is what a request pays: a queue that has room, nobody on the
@@ -33,15 +34,14 @@ func BenchmarkAppend(b *testing.B) {
 
 // usual is an entry of the usual size: a request with 20 headers.
 func usual() *decisionlog.Entry {
-	e := &decisionlog.Entry{
-		DecisionID: "OPXCZ3VQJZ6LTJ3V2ZJCDSR5WA", Time: time.Unix(1767225600, 5), Outcome: "allow", Status: 200, App: "orders",
-		Method: "GET", Host: "orders.example.com", Path: "/orders/17?expand=lines", DecisionPath: "envoy/authz/allow", Route: "orders.show",
-		Identity: decisionlog.Identity{Type: "jwt", Identity: "ann", Subject: "ann", Issuer: "https://issuer.example.com", Roles: roles, Authenticated: true},
-		Revision: "v17", Bundles: bundles, Asked: true, Result: allowed,
-		Input: decisionlog.Input{Scheme: "https", Protocol: "HTTP/2", ID: "13359530607844510314", Headers: headers, Time: time.Unix(1767225600, 4),
-			Source:      decisionlog.Endpoint{Host: "10.0.0.1", Port: 4711},
-			Destination: decisionlog.Endpoint{Host: "10.0.0.2", Port: 443}, Matched: true, RouteName: "orders.show", RouteTemplate: "/orders/{id}"},
-	}
+	e := &decisionlog.Entry{DecisionID: "OPXCZ3VQJZ6LTJ3V2ZJCDSR5WA", Time: time.Unix(1767225600, 5), Outcome: "allow", Status: 200,
+		App: "orders", Route: "orders.show", Revision: "v17", Bundles: bundles, Asked: true, Result: allowed,
+		Input: decisionlog.Input{Request: input.Request{Method: "GET", Host: "orders.example.com", Path: "/orders/17?expand=lines", Scheme: "https",
+			Protocol: "HTTP/2", ID: "13359530607844510314", Headers: headers, Time: time.Unix(1767225600, 4),
+			Source:      decisionlog.Endpoint{Address: input.Address{Host: "10.0.0.1", Port: 4711}},
+			Destination: decisionlog.Endpoint{Address: input.Address{Host: "10.0.0.2", Port: 443}}}, DecisionPath: "envoy/authz/allow",
+			Identity: decisionlog.Identity{Type: "jwt", Identity: "ann", Subject: "ann", Issuer: "https://issuer.example.com", Roles: roles, Authenticated: true},
+			Matched:  true, RouteName: "orders.show", RouteTemplate: "/orders/{id}"}}
 	e.AddParam("id", "17")
 	return e
 }

@@ -499,7 +499,7 @@ func (l *Log) reserve(e *Entry) {
 		l.kept.Add(-n)
 		secret := func(h Header) bool { return l.packer.redact.kind(h.Name) == secretHeader }
 		headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) }) // these may stand elsewhere
-		e.Input, e.InputSize, e.inputLost = Input{Headers: headers}, 0, e.Asked
+		e.Input, e.InputSize, e.inputLost = envelopeInput(&e.Input, headers), 0, e.Asked
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 func TestMain(m *testing.M) {
@@ -134,17 +135,17 @@ func entry(id int) *decisionlog.Entry {
 }
 
 func TestLine(t *testing.T) {
-	e := &decisionlog.Entry{
-		DecisionID: "d-1", Time: time.Date(2026, 3, 1, 11, 0, 0, 5, time.FixedZone("", 3600)), Duration: 1500,
+	e := &decisionlog.Entry{DecisionID: "d-1", Time: time.Date(2026, 3, 1, 11, 0, 0, 5, time.FixedZone("", 3600)), Duration: 1500,
 		App: "orders", Route: "/orders/{id}", Outcome: "deny", Reason: "denied", Status: 403, DryRun: true,
-		Method: "GET", Host: "orders.example.com", Path: "/orders/7?x=<1>", DecisionPath: "envoy/authz/allow",
-		Identity: decisionlog.Identity{Type: "jwt", Subject: "ann", Issuer: "https://issuer", Roles: []string{"viewer"}, Groups: []string{"g"}, Scopes: []string{"s"}, Authenticated: true},
-		Peer:     "spiffe://example/envoy", RequestedBy: "127.0.0.1:4711", TraceID: "4bf9", SpanID: "00f0", Revision: "r9",
+		Peer: "spiffe://example/envoy", RequestedBy: "127.0.0.1:4711", TraceID: "4bf9", SpanID: "00f0", Revision: "r9",
 		Bundles: []decisionlog.Bundle{{Name: "app", Revision: "v2", Digest: "sha256:aa"}, {Name: "data", Revision: "v1"}},
 		Asked:   true, Result: doc(`{"allowed":false}`), Error: "no rule",
-		Input: decisionlog.Input{Scheme: "https", Size: 7, Headers: []decisionlog.Header{{Name: "x", Value: "1"}, {Name: "x", Value: "2"}}, Time: time.Unix(17, 5),
-			Source: decisionlog.Endpoint{Host: "10.0.0.1", Port: 1, Labels: map[string]string{"a": "b"}}, TLS: true, Truncated: true, Body: doc(`{"n":12345678901234567890.10}`), Matched: true},
-	}
+		Input: decisionlog.Input{Request: input.Request{Method: "GET", Host: "orders.example.com", Path: "/orders/7?x=<1>", Scheme: "https", Size: 7,
+			Headers: []decisionlog.Header{{Name: "x", Value: "1"}, {Name: "x", Value: "2"}}, Time: time.Unix(17, 5),
+			Source: decisionlog.Endpoint{Address: input.Address{Host: "10.0.0.1", Port: 1}, Labels: map[string]string{"a": "b"}},
+			TLS:    &input.TLSSession{}}, DecisionPath: "envoy/authz/allow",
+			Identity:  decisionlog.Identity{Type: "jwt", Subject: "ann", Issuer: "https://issuer", Roles: []string{"viewer"}, Groups: []string{"g"}, Scopes: []string{"s"}, Authenticated: true},
+			Truncated: true, ParsedBody: doc(`{"n":12345678901234567890.10}`), Matched: true}}
 	e.AddParam("id", "7")
 	got := write(t, decisionlog.Config{Labels: map[string]string{"id": "gh-1"}}, e)
 	want := `{"decision_id":"d-1","timestamp":"2026-03-01T10:00:00.000000005Z","format":1,"labels":{"id":"gh-1"},` +
@@ -306,7 +307,7 @@ func TestWaitFindsRoom(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	big := strings.Repeat("x", 9<<10)
 	bigDoc := doc(`{"a":"` + big + `"}`)
-	in := func(d decisionlog.Document) decisionlog.Input { return decisionlog.Input{Body: d} }
+	in := func(d decisionlog.Document) decisionlog.Input { return decisionlog.Input{ParsedBody: d} }
 	fails := made(func() (any, error) { return nil, errors.New("no") })
 	panics := made(func() (any, error) { panic("no") })
 	roles := make([]string, 3000)
@@ -324,14 +325,16 @@ func TestTooLarge(t *testing.T) {
 		{"fails", decisionlog.Entry{Asked: true, Input: in(fails), Result: doc(`1`)}, "[/input]", "<nil>"},
 		{"result fails", decisionlog.Entry{Result: fails}, "[/result]", "<nil>"},
 		{"panics", decisionlog.Entry{Asked: true, Input: in(panics)}, "[/input]", "<nil>"},
-		{"as JSON alone", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Headers: []decisionlog.Header{{Name: "a", Value: strings.Repeat("\x01", 2<<10)}}}, Result: doc(`1`)}, "[/input]", "<nil>"},
+		{"as JSON alone", decisionlog.Entry{Asked: true, Result: doc(`1`),
+			Input: decisionlog.Input{Request: input.Request{Headers: []decisionlog.Header{{Name: "a", Value: strings.Repeat("\x01", 2<<10)}}}}}, "[/input]", "<nil>"},
 		{"not JSON", decisionlog.Entry{Asked: true, Input: in(made(func() (any, error) { return map[string]any{"a": func() {}}, nil }))}, "[/input]", "<nil>"},
 		{"result not JSON", decisionlog.Entry{Result: made(func() (any, error) { return []any{func() {}}, nil })}, "[/result]", "<nil>"},
 		{"no number", decisionlog.Entry{Result: made(func() (any, error) { return json.Number("x"), nil })}, "[/result]", "<nil>"},
 		{"no memory", decisionlog.Entry{Asked: true, Input: in(doc(`1`)), InputSize: 1 << 20}, "[/input]", "<nil>"},
-		{"roles", decisionlog.Entry{Identity: decisionlog.Identity{Roles: roles}}, "[/identity/roles]", "<nil>"},
-		{"metadata not JSON", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Metadata: map[string]any{"a": func() {}}}}, "[/input]", "<nil>"},
-		{"everything", decisionlog.Entry{Path: strings.Repeat("\x01", 60<<10), Host: strings.Repeat("ä", 9<<10), Error: big, Reason: big}, "<nil>",
+		{"roles", decisionlog.Entry{Input: decisionlog.Input{Identity: decisionlog.Identity{Roles: roles}}}, "[/identity/roles]", "<nil>"},
+		{"metadata not JSON", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Request: input.Request{Metadata: map[string]any{"a": func() {}}}}}, "[/input]", "<nil>"},
+		{"everything", decisionlog.Entry{Error: big, Reason: big,
+			Input: decisionlog.Input{Request: input.Request{Path: strings.Repeat("\x01", 60<<10), Host: strings.Repeat("ä", 9<<10)}}}, "<nil>",
 			"[/reason /request/host /request/path /error/code /error/message]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -349,8 +352,8 @@ func TestTooLarge(t *testing.T) {
 }
 
 func TestInvalidUTF8(t *testing.T) {
-	input := made(func() (any, error) { return map[string]any{"k\xff": "v\xc3("}, nil })
-	line := write(t, decisionlog.Config{}, &decisionlog.Entry{Path: "/\xff\x00\n", Asked: true, Input: decisionlog.Input{Body: input}})
+	body := made(func() (any, error) { return map[string]any{"k\xff": "v\xc3("}, nil })
+	line := write(t, decisionlog.Config{}, &decisionlog.Entry{Asked: true, Input: decisionlog.Input{Request: input.Request{Path: "/\xff\x00\n"}, ParsedBody: body}})
 	got := parse(t, line)
 	if strings.Count(line, "\n") != 1 || got["request"].(map[string]any)["path"] != "/\ufffd\x00\n" {
 		t.Errorf("%q", line)
@@ -520,7 +523,7 @@ func TestTornLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := open(t, decisionlog.Config{File: name})
-	long := decisionlog.Input{Body: doc(`"` + strings.Repeat("x", 30<<10) + `"`)}
+	long := decisionlog.Input{ParsedBody: doc(`"` + strings.Repeat("x", 30<<10) + `"`)}
 	for i := range 3 { // one batch of 90 KiB; the pipe takes 64
 		add(t, l, &decisionlog.Entry{DecisionID: fmt.Sprint(i), Asked: true, Input: long})
 	}

@@ -24,23 +24,20 @@ type Entry struct {
 	Status  int    // HTTP status that the client or the proxy was given
 	DryRun  bool   // true: the request was let through whatever Outcome says
 
-	Method, Host, Path string // of the request; Path with its query
-
-	DecisionPath string // which rule was asked, such as "envoy/authz/allow"
-	Params       []Param
-	Identity     Identity
-	Peer         string // the mTLS peer: SPIFFE ID or subject
-	RequestedBy  string // address of who connected to us or to the proxy
-	TraceID      string // W3C trace context, in hex
-	SpanID       string
+	Peer        string // the mTLS peer: SPIFFE ID or subject
+	RequestedBy string // address of who connected to us or to the proxy
+	TraceID     string // W3C trace context, in hex
+	SpanID      string
 
 	Revision string // of the whole view that decided
 	Bundles  []Bundle
 	Digests  Digests // of what decided beside the policy
 	Memo     bool    // the policy's answer to the same question was remembered
 
-	Asked     bool     // the policy was asked, with what Input was made of
-	Input     Input    // recorded only where Asked is true
+	// Input is what the policy's input was made of. Where Asked is false, only this of it is recorded: Method, Host, Path, DecisionPath,
+	// Params and Identity.
+	Input
+	Asked     bool     // the policy was asked
 	InputSize int      // about how many bytes Input keeps in memory; see Config.QueueBytes
 	Result    Document // what the policy answered; nil: nothing
 	Error     string   // what went wrong, for operators
@@ -59,15 +56,7 @@ func (e *Entry) AddParam(name, value string) {
 	if e.Params == nil {
 		e.Params = e.params[:0]
 	}
-	e.Params = append(e.Params, Param{name, value})
-}
-
-// Identity is the caller. Of its claims the log says those that Config.Claims names.
-type Identity struct {
-	Type, Identity, Subject, Issuer string
-	Roles, Groups, Scopes           []string
-	Authenticated                   bool
-	Claims                          map[string]any // plain JSON; read only
+	e.Params = append(e.Params, Param{Name: name, Value: value})
 }
 
 // Bundle is one part of the policy that decided.
@@ -80,15 +69,6 @@ type Digests struct {
 	Routes    string `json:"routes,omitempty"`    // the tables of all applications
 	Keys      string `json:"keys,omitempty"`      // the key sets of all issuers
 	Directory string `json:"directory,omitempty"` // users, groups and relations
-}
-
-// Document is a JSON value that is made when it is needed, off the request
-// path and at most once. JSON returns map[string]any, []any, string,
-// json.Number or another number, bool or nil, all of it free for the log to
-// change. (An interface rather than a func: a pointer in it costs no
-// allocation, a closure does.)
-type Document interface {
-	JSON() (any, error)
 }
 
 // record is the line without its documents, which are spliced in behind it.

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 // carriers put a secret of a kind where its name or its shape tells what it is. The path has %s in a query's value or a segment.
@@ -63,7 +64,7 @@ var places = map[string]func(e *decisionlog.Entry, text string){
 	},
 	"text": func(e *decisionlog.Entry, s string) { e.Result = freshly{s} },
 	"input": func(e *decisionlog.Entry, s string) {
-		e.Input.Body = freshly{map[string]any{"note": []any{map[string]any{"x": "is " + s}}}}
+		e.Input.ParsedBody = freshly{map[string]any{"note": []any{map[string]any{"x": "is " + s}}}}
 	},
 	"headers": func(e *decisionlog.Entry, s string) { header(e, "x-note", "is "+s) },
 	"referer": func(e *decisionlog.Entry, s string) {
@@ -146,7 +147,8 @@ func TestNoSecretLeaves(t *testing.T) {
 					if strings.ContainsAny(secret, " ;\"") && (strings.HasPrefix(name, "cook") || name == "chunks") {
 						secret = plantedSecrets[0]
 					}
-					e := &decisionlog.Entry{DecisionID: fmt.Sprint("d-", len(entries)), Path: "/a?b=1", Asked: rand.IntN(4) > 0, Outcome: "deny", Reason: "denied"}
+					e := &decisionlog.Entry{DecisionID: fmt.Sprint("d-", len(entries)), Asked: rand.IntN(4) > 0, Outcome: "deny", Reason: "denied",
+						Input: decisionlog.Input{Request: input.Request{Path: "/a?b=1"}}}
 					carry(e, secret)
 					put(e, spell(secret))
 					entries, what = append(entries, e), append(what, fmt.Sprintf("%q in %s, %s", secret, place, spelling))
@@ -238,7 +240,7 @@ func TestShapes(t *testing.T) {
 			if place == "path" || place == "path, odd" || place == "referer" || place == "forwarded" || place == "a name" || place == "location" && strings.Contains(text, "; ") {
 				continue
 			}
-			e := &decisionlog.Entry{DecisionID: "d", Path: "/a?b=1", Asked: true}
+			e := &decisionlog.Entry{DecisionID: "d", Asked: true, Input: decisionlog.Input{Request: input.Request{Path: "/a?b=1"}}}
 			put(e, text)
 			line := write(t, decisionlog.Config{Claims: []string{"note"}}, e)
 			for _, part := range []string{s, "czNjcmV0LXZhbHVlLTE", "YW5uOnMzY3JldC12YWx1ZS0x", percent(s)} {
@@ -250,7 +252,7 @@ func TestShapes(t *testing.T) {
 	}
 	for _, text := range []string{"the basic plan", "the bearer token is missing", "unexpected token: x", "bad_credential: bad credential: api key is cut off", "code=200", "eyewitness.news.example.com", "12:30:00", "http://example.com:8080/a@b", "q=0.9,*/*;q=0.8",
 		"a%20b", `W/"abc"`, "max-age=0", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36", "By=spiffe://a/b;Hash=1234;Subject=\"CN=a\"", "newline.newly.news"} {
-		e := &decisionlog.Entry{DecisionID: "d", Path: "/a", Asked: true}
+		e := &decisionlog.Entry{DecisionID: "d", Asked: true, Input: decisionlog.Input{Request: input.Request{Path: "/a"}}}
 		header(e, "x-note", text)
 		if line := parse(t, write(t, decisionlog.Config{}, e)); line["masked"] != nil {
 			t.Errorf("%s: masked %v", text, line["masked"])
@@ -260,7 +262,9 @@ func TestShapes(t *testing.T) {
 
 // TestIdentityStays has a client that sends as a cookie what says who it is and where it went: the log says that all the same.
 func TestIdentityStays(t *testing.T) {
-	e := &decisionlog.Entry{DecisionID: "d", Path: "/orders/ord-17-secret9", Asked: true, Route: "orders.show", Identity: decisionlog.Identity{Subject: "user-4711-abc"}}
+	e := &decisionlog.Entry{DecisionID: "d", Asked: true, Route: "orders.show",
+		Input: decisionlog.Input{Request: input.Request{Path: "/orders/ord-17-secret9"},
+			Identity: decisionlog.Identity{Subject: "user-4711-abc"}}}
 	header(e, "cookie", "a=ord-17-secret9; b=user-4711-abc")
 	got := parse(t, write(t, decisionlog.Config{}, e))
 	if at(got, "request/path") != "/orders/ord-17-secret9" || at(got, "identity/subject") != "user-4711-abc" {

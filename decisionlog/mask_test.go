@@ -16,14 +16,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 // masked is what an entry with a body and an answer becomes.
 func masked(t *testing.T, cfg decisionlog.Config) map[string]any {
 	t.Helper()
-	return parse(t, write(t, cfg, &decisionlog.Entry{DecisionID: "d-1", Host: "h", Path: "/a?x=1", RequestedBy: "10.0.0.1", Asked: true, Result: doc(`{"allowed":true,"list":[1,2,3]}`),
-		Identity: decisionlog.Identity{Subject: "ann", Roles: []string{"viewer"}},
-		Input:    decisionlog.Input{Body: doc(`{"card":{"no":4711,"name":"Ann"},"a/b":1,"c~d":2,"n":12345678901234567890.10,"list":[[1,2],{"x":1}]}`)}}))
+	return parse(t, write(t, cfg, &decisionlog.Entry{DecisionID: "d-1", RequestedBy: "10.0.0.1", Asked: true, Result: doc(`{"allowed":true,"list":[1,2,3]}`),
+		Input: decisionlog.Input{Request: input.Request{Host: "h", Path: "/a?x=1"},
+			Identity:   decisionlog.Identity{Subject: "ann", Roles: []string{"viewer"}},
+			ParsedBody: doc(`{"card":{"no":4711,"name":"Ann"},"a/b":1,"c~d":2,"n":12345678901234567890.10,"list":[[1,2],{"x":1}]}`)}}))
 }
 
 func TestMask(t *testing.T) {
@@ -265,7 +267,7 @@ func FuzzMask(f *testing.F) {
 		rules := func(context.Context, []byte) decisionlog.Ruling {
 			return decisionlog.Ruling{Masks: []any{map[string]any{"op": op, "path": path, "value": value}}}
 		}
-		got := parse(t, write(t, decisionlog.Config{Rules: rules}, &decisionlog.Entry{DecisionID: "d", Asked: true, Input: decisionlog.Input{Body: doc(body)}, Result: doc(body)}))
+		got := parse(t, write(t, decisionlog.Config{Rules: rules}, &decisionlog.Entry{DecisionID: "d", Asked: true, Result: doc(body), Input: decisionlog.Input{ParsedBody: doc(body)}}))
 		if got["decision_id"] != "d" {
 			t.Errorf("%v", got)
 		}

@@ -81,7 +81,7 @@ func maskBody(t *testing.T, body string, masks []decisionlog.Mask) map[string]an
 		}
 		return decisionlog.Ruling{Masks: list}
 	}}
-	return parse(t, write(t, cfg, &decisionlog.Entry{DecisionID: "d", Asked: true, Input: decisionlog.Input{Body: doc(body)}}))
+	return parse(t, write(t, cfg, &decisionlog.Entry{DecisionID: "d", Asked: true, Input: decisionlog.Input{ParsedBody: doc(body)}}))
 }
 
 func pointersBelow(list any) string {

@@ -221,11 +221,11 @@ func (o *packing) documents(e *Entry) (d documents) {
 
 func (o *packing) body(e *Entry, d *documents) {
 	o.scan = scan{hide: o.scan.hide}
-	v, ok := makeDocument(e.Input.Body)
+	v, ok := makeDocument(e.Input.ParsedBody)
 	switch {
 	case !ok || e.inputLost:
 		d.flags |= flagNoInput
-	case e.Input.Body != nil:
+	case e.Input.ParsedBody != nil:
 		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
 		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
 		o.knowNamed()
@@ -293,7 +293,7 @@ func makeDocument(d Document) (v any, ok bool) {
 func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	flags := d.flags | e.flags()
 	if e.Asked && flags&flagNoInput == 0 {
-		flags |= e.Input.flags()
+		flags |= inputFlags(&e.Input)
 	}
 	if id := &e.Identity; o.limit > 0 && len(id.Roles)+len(id.Groups)+len(id.Scopes)+len(id.Claims) > 0 {
 		flags |= flagNoRoles
@@ -341,12 +341,12 @@ func (e *Entry) flags() (flags uint64) {
 	return flags | flagIf(len(e.Identity.Claims) > 0, flagClaims) | flagIf(e.Memo, flagMemo) | flagIf(e.Digests != Digests{}, flagDigests)
 }
 
-func (in *Input) flags() uint64 {
+func inputFlags(in *Input) uint64 {
 	filters, _ := in.Metadata["filterMetadata"].(map[string]any)
 	_, payload := filters[jwtAuthn]
-	return flagIf(in.HeaderMap, flagHeaderMap) | flagIf(!in.Time.IsZero(), flagTime) | flagIf(in.TLS, flagTLS) | flagIf(in.HasBody, flagBody) |
+	return flagIf(in.RawHeader, flagHeaderMap) | flagIf(!in.Time.IsZero(), flagTime) | flagIf(in.TLS != nil, flagTLS) | flagIf(in.HasBody, flagBody) |
 		flagIf(in.RawBody, flagRawBody) | flagIf(in.Truncated, flagTruncated) | flagIf(in.Matched, flagMatched) | flagIf(in.WebSocket, flagWebSocket) | flagIf(in.Redirect, flagRedirect) |
-		flagIf(payload, flagJWTAuthn) | flagIf(len(in.Source.Other) > 0, flagSource) | flagIf(len(in.Destination.Other) > 0, flagDestination)
+		flagIf(payload, flagJWTAuthn) | flagIf(len(in.Source.Address.Other) > 0, flagSource) | flagIf(len(in.Destination.Address.Other) > 0, flagDestination)
 }
 
 func flagIf(b bool, flag uint64) uint64 {
@@ -401,7 +401,11 @@ func (o *packing) input(in *Input, d *documents, flags uint64) bool {
 	ok = ok && o.metadata(in.Metadata)
 	o.at = append(o.at[:0], "/input/attributes/routeMetadataContext")
 	ok = ok && o.inputObject(in.RouteMetadata, "", 0, true)
-	o.clients(in.SNI, "/input/attributes/tlsSession/sni")
+	sni := ""
+	if in.TLS != nil {
+		sni = in.TLS.SNI
+	}
+	o.clients(sni, "/input/attributes/tlsSession/sni")
 	o.strings(in.Peer.SPIFFEID, in.Peer.Subject)
 	o.list(in.Peer.SANs)
 	o.strings(in.App, in.RouteName, in.RouteTemplate)
@@ -461,9 +465,9 @@ func (o *packing) clients(s string, pointer ...string) {
 }
 
 func (o *packing) endpoint(e *Endpoint, which string) bool {
-	o.plain(e.Host)
-	o.uint(uint64(e.Port))
-	if len(e.Other) > 0 && !o.object(e.Other, 0) {
+	o.plain(e.Address.Host)
+	o.uint(uint64(e.Address.Port))
+	if len(e.Address.Other) > 0 && !o.object(e.Address.Other, 0) {
 		return false
 	}
 	o.clients(e.Service, "/input/attributes/", which, "/service")

@@ -9,13 +9,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 const jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 
 // asked is an entry whose policy was asked about a request with these header lines.
 func asked(path string, headers ...string) *decisionlog.Entry {
-	e := &decisionlog.Entry{Path: path, Asked: true}
+	e := &decisionlog.Entry{Asked: true, Input: decisionlog.Input{Request: input.Request{Path: path}}}
 	for i := 0; i < len(headers); i += 2 {
 		e.Input.Headers = append(e.Input.Headers, decisionlog.Header{Name: headers[i], Value: headers[i+1]})
 	}
@@ -55,7 +56,7 @@ func TestRedactInput(t *testing.T) {
 	const http, at = "attributes.request.http", "/input/attributes/request/http/"
 	const path, parsed = "/request/path " + at + "path", " /input/parsed_query/"
 	body := func(text string) *decisionlog.Entry {
-		return with(asked("/"), func(in *decisionlog.Input) { in.Body = doc(text) })
+		return with(asked("/"), func(in *decisionlog.Input) { in.ParsedBody = doc(text) })
 	}
 	claims := asked("/")
 	claims.Identity = decisionlog.Identity{Subject: "ann", Claims: map[string]any{"email": "s3cret"}}
@@ -73,7 +74,7 @@ func TestRedactInput(t *testing.T) {
 		{"header by any spelling", asked("", "X_Api_Key", "s3cret", "Cookie", "s3cret", "Cookie", "s3cret"), http, `{"headers":{"X_Api_Key":"[redacted]","Cookie":"[redacted]"}}`, "", at + "headers/X_Api_Key " + at + "headers/Cookie"},
 		{"header from the configuration", asked("", "x-session~/", "s3cret"), http, `{"headers":{"x-session~/":"[redacted]"}}`, "", at + "headers/x-session~0~1"},
 		{"credentials in an unlisted header", asked("", "x-a", "bearer s3cret", "x-b", "Basic s3cret", "x-c", "t="+jwt+";v=1"), http, `{"headers":{"x-a":"[redacted]","x-b":"[redacted]","x-c":"t=[redacted];v=1"}}`, "", at + "headers/x-a " + at + "headers/x-b " + at + "headers/x-c"},
-		{"header map", with(asked("", "Authorization", "s3cret", ":path", "/?token=s3cret", "accept", "*/*"), func(in *decisionlog.Input) { in.HeaderMap = true }), http + ".headerMap",
+		{"header map", with(asked("", "Authorization", "s3cret", ":path", "/?token=s3cret", "accept", "*/*"), func(in *decisionlog.Input) { in.RawHeader = true }), http + ".headerMap",
 			`{"headers":[{"key":"Authorization","rawValue":"[redacted]"},{"key":":path","rawValue":"Lz90b2tlbj1bcmVkYWN0ZWRd"},{"key":"accept","rawValue":"Ki8q"}]}`,
 			"", at + "headers/Authorization " + at + "headerMap/headers/0/rawValue " + at + "headers/:path " + at + "headerMap/headers/1/rawValue"},
 		{"path", asked("/a?x=1&access_token=s3cret&y=%20"), http, `{"path":"/a?x=1&access_token=[redacted]&y=%20"}`, "", path + parsed + "access_token"},
@@ -156,7 +157,8 @@ func compare(t *testing.T, line, member, out, erased, masked string) {
 }
 
 func TestRedactEnvelope(t *testing.T) {
-	line := write(t, decisionlog.Config{}, &decisionlog.Entry{Path: "/a?token=s3cret", Error: "parsing " + jwt + ": bad"})
+	line := write(t, decisionlog.Config{}, &decisionlog.Entry{Error: "parsing " + jwt + ": bad",
+		Input: decisionlog.Input{Request: input.Request{Path: "/a?token=s3cret"}}})
 	got := parse(t, line)
 	if strings.Contains(line, "s3cret") || strings.Contains(line, "eyJ") || fmt.Sprint(got["masked"]) != "[/request/path /error/message]" {
 		t.Error(line)

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 // failure is how a receiver fails. It returns true where it has answered. body takes the events.
@@ -219,7 +220,7 @@ func TestOPAFails(t *testing.T) {
 	end := run(l)
 	for i := range n {
 		e := entry(i)
-		e.Asked, e.Input.Body = true, noise(500)
+		e.Asked, e.Input.ParsedBody = true, noise(500)
 		add(t, l, e)
 	}
 	areInOrder(t, unique(r.await(n)), n)
@@ -311,10 +312,10 @@ func TestOPATooLarge(t *testing.T) {
 		fail   failure
 		erased string
 	}{
-		{"input", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Body: noise(3 << 10)}, Result: noise(10)}, 1 << 10, nil, "[/input]"},
-		{"both", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Body: noise(3 << 10)}, Result: noise(3 << 10)}, 1 << 10, nil, "[/input /result]"},
-		{"nothing", decisionlog.Entry{Asked: true, Input: decisionlog.Input{Body: noise(3 << 10)}, Result: noise(3 << 10)}, 16 << 10, nil, "<nil>"},
-		{"the rest", decisionlog.Entry{Path: "/" + fmt.Sprint(noise(3<<10))}, 1 << 10, nil, "[/identity /request]"},
+		{"input", decisionlog.Entry{Asked: true, Result: noise(10), Input: decisionlog.Input{ParsedBody: noise(3 << 10)}}, 1 << 10, nil, "[/input]"},
+		{"both", decisionlog.Entry{Asked: true, Result: noise(3 << 10), Input: decisionlog.Input{ParsedBody: noise(3 << 10)}}, 1 << 10, nil, "[/input /result]"},
+		{"nothing", decisionlog.Entry{Asked: true, Result: noise(3 << 10), Input: decisionlog.Input{ParsedBody: noise(3 << 10)}}, 16 << 10, nil, "<nil>"},
+		{"the rest", decisionlog.Entry{Input: decisionlog.Input{Request: input.Request{Path: "/" + fmt.Sprint(noise(3<<10))}}}, 1 << 10, nil, "[/identity /request]"},
 		{"413 for many", decisionlog.Entry{}, 0, bad(413, func(e []map[string]any) bool { return len(e) > 3 }), "<nil>"},
 		{"413 for one", decisionlog.Entry{Asked: true, Result: noise(10)}, 0, bad(413, func(e []map[string]any) bool {
 			return slices.ContainsFunc(e, func(e map[string]any) bool { return e["decision_id"] == "1" && e["input"] != nil })

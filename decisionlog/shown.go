@@ -1,6 +1,10 @@
 package decisionlog
 
-import "sync"
+import (
+	"sync"
+
+	"gatehouse/input"
+)
 
 // Shown makes texts about a request fit for others than the log: operators' events, traces, a terminal. What the log leaves out is left out
 // there too.
@@ -25,7 +29,7 @@ func (r Redact) Shown(path string, headers []Header) Shown {
 
 func (p *packer) shown(path string, headers []Header) Shown {
 	o := &packing{packer: p}
-	o.knowSecrets(&Entry{Path: path, Input: Input{Headers: headers}})
+	o.knowSecrets(&Entry{Input: Input{Request: input.Request{Path: path, Headers: headers}}})
 	o.deep = len(o.known.list) > 0
 	return Shown{o}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 // body is all that a server was sent.
@@ -49,7 +50,8 @@ func TestNoSecretLeavesBySinks(t *testing.T) {
 		end := run(l)
 		n := 0
 		for _, put := range places {
-			e := &decisionlog.Entry{DecisionID: fmt.Sprint("d-", n), Path: "/a?b=1", Asked: true, Outcome: "deny", Reason: "denied"}
+			e := &decisionlog.Entry{DecisionID: fmt.Sprint("d-", n), Asked: true, Outcome: "deny", Reason: "denied",
+				Input: decisionlog.Input{Request: input.Request{Path: "/a?b=1"}}}
 			header(e, "authorization", "Bearer "+secret)
 			put(e, secret)
 			add(t, l, e)
@@ -59,11 +61,12 @@ func TestNoSecretLeavesBySinks(t *testing.T) {
 			"method":  func(e *decisionlog.Entry) { e.Method = secret },
 			"host":    func(e *decisionlog.Entry) { e.Host = secret + ".example.com" },
 			"scheme":  func(e *decisionlog.Entry) { e.Input.Scheme = secret },
-			"sni":     func(e *decisionlog.Entry) { e.Input.TLS, e.Input.SNI = true, secret },
+			"sni":     func(e *decisionlog.Entry) { e.Input.TLS = &input.TLSSession{SNI: secret} },
 			"labels":  func(e *decisionlog.Entry) { e.Input.Source.Labels = map[string]string{"a": secret} },
 			"service": func(e *decisionlog.Entry) { e.Input.Source.Service = secret },
 		} {
-			e := &decisionlog.Entry{DecisionID: "e-" + place, Path: "/a?b=1", Asked: true, Outcome: "deny", Reason: "denied"}
+			e := &decisionlog.Entry{DecisionID: "e-" + place, Asked: true, Outcome: "deny", Reason: "denied",
+				Input: decisionlog.Input{Request: input.Request{Path: "/a?b=1"}}}
 			header(e, "authorization", "Bearer "+secret)
 			put(e)
 			add(t, l, e)

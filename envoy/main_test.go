@@ -23,6 +23,9 @@ var gatehouseBinary, envoyBinary string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if _, set := os.LookupEnv("GORACE"); !set {
+		os.Setenv("GORACE", "atexit_sleep_ms=10") // each gatehouse would wait a second before it exits
+	}
 	dir, err := os.MkdirTemp("", "gatehouse-e2e-")
 	if err != nil {
 		return fail(err)
@@ -56,7 +59,7 @@ func fail(err error) int {
 func start(t *testing.T, cfg sandbox.Config) *sandbox.Sandbox {
 	t.Helper()
 	cfg.Root, cfg.WorkDir, cfg.HandedOut, cfg.Progress = root, workDir(t), func(token string) { handedOut.add(token) }, func(s string) { t.Log(s) }
-	cfg.Plain = plain()
+	cfg.Plain, cfg.Patient = plain(), true
 	if cfg.Authz == "" {
 		cfg.Gatehouse = gatehouseBinary
 	}

@@ -102,7 +102,7 @@ func decode(t *testing.T, text string) map[string]any {
 func compareAnswer(t *testing.T, name string, erased bool, want *authv3.CheckResponse, got gate.Answer) {
 	t.Helper()
 	if allowed := want.GetDeniedResponse() == nil; allowed != got.Allow {
-		t.Errorf("%s (without body: %v): allowed %v, made again %v, %v", name, erased, allowed, got.Allow, got.Trace.Cause)
+		t.Errorf("%s (without body: %v): allowed %v, made again %v, %v", name, erased, allowed, got.Allow, got.Diagnostics.Cause)
 		return
 	}
 	if !got.Allow {

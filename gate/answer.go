@@ -32,14 +32,14 @@ type Answer struct {
 	Unsent   Content        // of a denial whose status has none, for transports that answer with another status
 	Metadata map[string]any // dynamic metadata besides decision_id, as plain JSON
 
-	Trace Trace
+	Diagnostics Diagnostics
 }
 
 // Content is a body and its type.
 type Content struct{ Type, Body string }
 
-// Trace says how an Answer came about. It is for operators' tools: no transport shows it to a client.
-type Trace struct {
+// Diagnostics say how an Answer came about. It is for operators' tools: no transport shows it to a client.
+type Diagnostics struct {
 	App   string       // the application, "" where there is only one
 	Match routes.Match // the route, where its table has one; of several that may take the request the one whose rule decided
 	// May are the routes that may take the request where there are several, in the application's order; else nil. All their rules must allow.

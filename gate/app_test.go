@@ -119,8 +119,8 @@ func TestAppByHost(t *testing.T) {
 				want = ""
 			}
 			got := g.Check(t.Context(), req)
-			if got.Trace.App != want || got.Allow != (want != "") || want == "" && got.Reason != gate.NoRoute {
-				t.Errorf("%q belongs to %q (%s), want %q", host, got.Trace.App, verdict(got), want)
+			if got.Diagnostics.App != want || got.Allow != (want != "") || want == "" && got.Reason != gate.NoRoute {
+				t.Errorf("%q belongs to %q (%s), want %q", host, got.Diagnostics.App, verdict(got), want)
 			}
 		}
 	}
@@ -151,8 +151,8 @@ func TestAppNamedByEnvoy(t *testing.T) {
 		if tt.named != "" {
 			req.Extensions = map[string]string{"gatehouse.app": tt.named}
 		}
-		if got := g.Check(t.Context(), req); got.Trace.App != tt.want || got.Allow != (tt.want != "") {
-			t.Errorf("%+v: %q, %s", tt, got.Trace.App, verdict(got))
+		if got := g.Check(t.Context(), req); got.Diagnostics.App != tt.want || got.Allow != (tt.want != "") {
+			t.Errorf("%+v: %q, %s", tt, got.Diagnostics.App, verdict(got))
 		}
 	}
 	only := openApps(t, compile(t, allowAll), nil, gate.App{Name: "a", Hosts: []string{"a.test"}, Decision: single})
@@ -241,8 +241,8 @@ func TestUnmatched(t *testing.T) {
 			want, wantAsked = "bad_request", "bad_request"
 		}
 		got := deny.Check(t.Context(), asks(request, "a.test"))
-		if verdict(got) != want || want == "no_route" && (got.Status != 403 || !strings.HasSuffix(got.Trace.Cause.Error(), outcome.String())) {
-			t.Errorf("%s: %s (%v), want %s for %s", request, verdict(got), got.Trace.Cause, want, outcome)
+		if verdict(got) != want || want == "no_route" && (got.Status != 403 || !strings.HasSuffix(got.Diagnostics.Cause.Error(), outcome.String())) {
+			t.Errorf("%s: %s (%v), want %s for %s", request, verdict(got), got.Diagnostics.Cause, want, outcome)
 		}
 		if got := ask.Check(t.Context(), asks(request, "a.test")); verdict(got) != wantAsked || strings.Contains(header(got, "x-seen"), "route\"") != (outcome == routes.Matched) {
 			t.Errorf("%s: %s, shown %s; want %s where the policy is asked", request, verdict(got), header(got, "x-seen"), wantAsked)
@@ -261,7 +261,7 @@ func TestFormOnOneRoute(t *testing.T) {
 	} {
 		got := g.Check(t.Context(), asks(request, "a.test"))
 		if verdict(got) != want {
-			t.Errorf("%s: %s (%v), want %s", request, verdict(got), got.Trace.Cause, want)
+			t.Errorf("%s: %s (%v), want %s", request, verdict(got), got.Diagnostics.Cause, want)
 		}
 	}
 	if got := header(g.Check(t.Context(), asks("GET /files/a%2Fb", "a.test")), "x-seen"); !strings.Contains(got, `"resource":{"name":"a/b"}`) {
@@ -344,8 +344,8 @@ func TestAsertoRules(t *testing.T) {
 		req := asks(tt.request, "a.test")
 		req.As = tt.who
 		got := g.Check(t.Context(), req)
-		if verdict(got) != tt.want || got.Trace.Asked != tt.asked {
-			t.Errorf("%s as %v: %s by %q (%v), want %s by %q", tt.request, tt.who, verdict(got), got.Trace.Asked, got.Trace.Cause, tt.want, tt.asked)
+		if verdict(got) != tt.want || got.Diagnostics.Asked != tt.asked {
+			t.Errorf("%s as %v: %s by %q (%v), want %s by %q", tt.request, tt.who, verdict(got), got.Diagnostics.Asked, got.Diagnostics.Cause, tt.want, tt.asked)
 		}
 	}
 	if got, want := strings.Join(g.View().Notices(), "\n"), "the application: GET /stats has no rule: define todoapp.GET.stats.allowed"; got != want {
@@ -405,7 +405,7 @@ func TestRulesAndRoutesMustFit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := g.View()
 			part := func(v *gate.View) { v.Settings, v.Policy, v.Routes = forApps(tt.app), tt.policy, tt.tables }
-			fit, err := g.Fit(part), g.Publish(t.Context(), part)
+			fit, err := g.Validate(part), g.Publish(t.Context(), part)
 			if fmt.Sprint(fit) != fmt.Sprint(err) {
 				t.Errorf("Fit says %v, Publish %v", fit, err)
 			}
@@ -455,8 +455,8 @@ allowed := {"allowed": input.resource == {"p%[1]d": "x"}, "headers": {"x-rule": 
 				default:
 				}
 				got := g.Check(context.Background(), asks("GET /items/x", "a.test"))
-				if rule := header(got, "x-rule"); !got.Allow || rule == "" || rule != header(got, "x-route") || got.Trace.Asked != "app.GET.items.__p"+rule[1:] {
-					t.Errorf("mixed or denied: %s by %q with %v", verdict(got), got.Trace.Asked, got.Set)
+				if rule := header(got, "x-rule"); !got.Allow || rule == "" || rule != header(got, "x-route") || got.Diagnostics.Asked != "app.GET.items.__p"+rule[1:] {
+					t.Errorf("mixed or denied: %s by %q with %v", verdict(got), got.Diagnostics.Asked, got.Set)
 					return
 				}
 			}

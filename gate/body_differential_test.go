@@ -89,7 +89,7 @@ func readBody(t testing.TB, g *gate.Gate, s sent) (doc json.RawMessage, ok bool)
 		return nil, false
 	}
 	if a.Reason != gate.None {
-		t.Fatalf("%s\n%v %v", s, a.Reason, a.Trace.Cause)
+		t.Fatalf("%s\n%v %v", s, a.Reason, a.Diagnostics.Cause)
 	}
 	text, _ := a.Metadata["body"].(string)
 	return json.RawMessage(text), true

@@ -276,10 +276,10 @@ func TestBodyHeaders(t *testing.T) {
 			req := get("/", tt.headers...)
 			req.Body = `{"a":1}`
 			if a := reads.Check(t.Context(), req); a.Reason != tt.want {
-				t.Errorf("a rule that reads the body: %v, want %v (%v)", a.Reason, tt.want, a.Trace.Cause)
+				t.Errorf("a rule that reads the body: %v, want %v (%v)", a.Reason, tt.want, a.Diagnostics.Cause)
 			}
 			if a := blind.Check(t.Context(), req); a.Reason != gate.None {
-				t.Errorf("a rule that does not: %v (%v)", a.Reason, a.Trace.Cause)
+				t.Errorf("a rule that does not: %v (%v)", a.Reason, a.Diagnostics.Cause)
 			}
 		})
 	}
@@ -332,7 +332,7 @@ func TestBodiesAsText(t *testing.T) {
 			req := get("/", "content-type", tt.kind)
 			req.Body, req.LossyBody = tt.body, true
 			if a := g.Check(t.Context(), req); (a.Reason == gate.BadRequest) != tt.refused || a.Reason != gate.BadRequest && a.Reason != gate.None {
-				t.Errorf("got %v (%v), refused should be %v", a.Reason, a.Trace.Cause, tt.refused)
+				t.Errorf("got %v (%v), refused should be %v", a.Reason, a.Diagnostics.Cause, tt.refused)
 			}
 		})
 	}
@@ -378,7 +378,7 @@ allow if {
 		} {
 			t.Run(name+": "+tt.name, func(t *testing.T) {
 				if a := g.Check(t.Context(), tt.req); a.Reason != tt.want {
-					t.Errorf("got %v, want %v (%v)", a.Reason, tt.want, a.Trace.Cause)
+					t.Errorf("got %v, want %v (%v)", a.Reason, tt.want, a.Diagnostics.Cause)
 				}
 			})
 		}
@@ -402,7 +402,7 @@ func FuzzBodies(f *testing.F) {
 			return
 		case gate.None:
 		default:
-			t.Fatalf("%v: %v", a.Reason, a.Trace.Cause)
+			t.Fatalf("%v: %v", a.Reason, a.Diagnostics.Cause)
 		}
 		text, _ := a.Metadata["body"].(string)
 		if !json.Valid([]byte(text)) || !utf8.ValidString(text) {

@@ -49,7 +49,7 @@ type Gate struct {
 	parts     chan publication
 	ids       decisionIDs
 	calls     sync.Pool // of *call, empty
-	memory    *memory
+	memos     *memoManager
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 	textBody  atomic.Bool  // a proxy sends bodies as text
@@ -65,7 +65,7 @@ func New(cfg Config) (*Gate, error) {
 	if g.logger == nil {
 		g.logger = zap.NewNop()
 	}
-	if g.memory, err = newMemory(cfg.Registerer, g.logger, g.View); err != nil {
+	if g.memos, err = newMemoManager(cfg.Registerer, g.logger, g.View); err != nil {
 		return nil, err
 	}
 	if g.clock == nil {
@@ -96,11 +96,12 @@ type call struct {
 	rule       *rule // what is asked for the decision
 	remembered bool  // the decision is an earlier one about an input that is the same to the policy
 	bypassed   bool
+	described  bool // logged.Input is about this request and this match
 	span       trace.SpanContext
 
 	// Room for what every call makes, so that it costs nothing of its own.
 	newID   id
-	logged  decisionlog.Entry
+	logged  decisionlog.Entry // its Input is what the policy's input is made of, once it is described
 	values  [1]string
 	trusted [identityHeaders]HeaderOption
 }
@@ -111,7 +112,7 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	c := g.begin(req)
 	ctx, span := g.traces.begin(ctx, c)
 	err := g.guard(c, func() (err error) {
-		if err := g.approach(ctx, c); err != nil || c.bypassed {
+		if err := g.prepare(ctx, c); err != nil || c.bypassed {
 			return err
 		}
 		return g.decide(ctx, c)
@@ -119,7 +120,7 @@ func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	if panicked := g.guard(c, func() error { answer, err = c.respond(err); return nil }); panicked != nil {
 		answer, err = Answer{Reason: Internal, Status: Internal.Status(), DecisionID: c.id}, panicked
 	}
-	answer.Trace = c.trace(err)
+	answer.Diagnostics = c.diagnostics(err)
 	g.record(ctx, c, &answer, err)
 	g.traces.end(span, c, &answer)
 	g.done(c)
@@ -145,8 +146,8 @@ func (g *Gate) done(c *call) {
 	}
 }
 
-// approach is the row of stages before the policy is asked, which it is not where a request is bypassed.
-func (g *Gate) approach(ctx context.Context, c *call) error {
+// prepare is the row of stages before the policy is asked, which it is not where a request is bypassed.
+func (g *Gate) prepare(ctx context.Context, c *call) error {
 	if err := c.pin(&g.view); err != nil {
 		return err
 	}
@@ -272,7 +273,7 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 	}
 	key := c.key(entry)
 	defer key.Done()
-	if c.remembered, err = g.recall(c, key); !c.remembered {
+	if c.remembered, err = g.lookup(c, key); !c.remembered {
 		document, wrong := c.asRead(entry)
 		if wrong != nil {
 			return fail(BadRequest, wrong)
@@ -296,8 +297,8 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 	return fail(PolicyError, err)
 }
 
-func (c *call) trace(err error) Trace {
-	t := Trace{Match: c.match, Asked: c.asked(), Cause: err, Redirect: c.redirect}
+func (c *call) diagnostics(err error) Diagnostics {
+	t := Diagnostics{Match: c.match, Asked: c.asked(), Cause: err, Redirect: c.redirect}
 	if len(c.may) > 0 {
 		t.May = append(t.May, c.first)
 		for i := range c.may {

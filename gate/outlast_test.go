@@ -52,7 +52,7 @@ func TestNothingOutlastsTheDeadline(t *testing.T) {
 					return
 				}
 			}
-			t.Errorf("%v: %v, want %v", answer.Reason, answer.Trace.Cause, c.want)
+			t.Errorf("%v: %v, want %v", answer.Reason, answer.Diagnostics.Cause, c.want)
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -56,34 +57,15 @@ func (c *call) shown() decisionlog.Shown {
 }
 
 func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
-	req := c.req
-	e := &c.logged
-	*e = decisionlog.Entry{
-		DecisionID:   c.id,
-		Time:         c.started,
-		Outcome:      "deny",
-		Reason:       a.Reason.String(),
-		Status:       a.Status,
-		DryRun:       a.DryRun,
-		Memo:         c.remembered,
-		Method:       req.Method,
-		Host:         req.Host,
-		Path:         req.Path,
-		DecisionPath: c.asked(),
-		Identity: decisionlog.Identity{Type: c.identity.Type, Identity: c.identity.Identity, Subject: c.identity.Subject, Issuer: c.identity.Issuer,
-			Roles: c.identity.Roles, Groups: c.identity.Groups, Scopes: c.identity.Scopes, Authenticated: c.identity.Authenticated, Claims: c.identity.Claims},
-		Peer:        req.Source.Principal,
-		RequestedBy: req.Source.Address.Host,
-		InputSize:   req.Bytes,
-	}
+	req, e := c.req, &c.logged
+	e.DecisionID, e.Time, e.Memo = c.id, c.started, c.remembered
+	e.Outcome, e.Reason, e.Status, e.DryRun = "deny", a.Reason.String(), a.Status, a.DryRun
+	e.Peer, e.RequestedBy = req.Source.Principal, req.Source.Address.Host
 	if c.app != nil {
 		e.App = c.app.Name
 	}
 	if r := c.match.Route; r != nil {
 		e.Route = cmp.Or(r.Name, r.Template)
-	}
-	for _, p := range c.match.Params {
-		e.AddParam(p.Name, p.Value)
 	}
 	if c.bypassed {
 		e.Reason = "bypass"
@@ -97,11 +79,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	if v := c.view; v != nil && v.Policy != nil {
 		e.Revision, e.Bundles, e.Digests = v.revision, v.bundles, v.digests
 	}
-	if e.Asked = c.body != nil; e.Asked {
-		c.recordInput(&e.Input)
-	} else {
-		e.Input.Headers = req.Headers // what is secret in them may stand elsewhere
-	}
+	c.recordInput(e)
 	if c.decision.Result != nil {
 		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
 	}
@@ -111,23 +89,29 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	return e
 }
 
-// recordInput says what the input was made of, as fill makes it.
-func (c *call) recordInput(in *decisionlog.Input) {
-	req := c.req
-	*in = decisionlog.Input{
-		Scheme: req.Scheme, Protocol: req.Protocol, Query: req.Query, Fragment: req.Fragment, ID: req.ID, Size: req.Size,
-		Headers: req.Headers, HeaderMap: req.RawHeader, Time: req.Time,
-		Source: endpointRecord(&req.Source), Destination: endpointRecord(&req.Destination),
-		Extensions: req.Extensions, Metadata: req.Metadata, RouteMetadata: req.RouteMetadata, TLS: req.TLS != nil,
-		HasBody: req.Body != "", RawBody: req.RawBody, Truncated: c.truncated,
-		Peer: decisionlog.Peer{SPIFFEID: c.peer.SPIFFEID, Subject: c.peer.Subject, SANs: c.peer.SANs},
+// recordInput leaves in the entry what the policy was asked about or, where it was not, what the entry says of each request.
+func (c *call) recordInput(e *decisionlog.Entry) {
+	e.InputSize = c.req.Bytes
+	if e.Asked = c.body != nil; !e.Asked {
+		// Headers, because what is secret in them may stand elsewhere.
+		e.Input = input.Input{Request: Request{Method: c.req.Method, Host: c.req.Host, Path: c.req.Path, Headers: c.req.Headers},
+			Identity: c.identity, DecisionPath: c.asked()}
+		c.addParams(e)
+		return
 	}
-	if req.TLS != nil {
-		in.SNI = req.TLS.SNI
+	if !c.described {
+		c.describe()
 	}
+	e.Body = "" // never recorded
 	if c.body != policy.Null() {
-		in.Body = (*bodyDocument)(c)
+		e.ParsedBody = (*bodyDocument)(c)
 	}
+}
+
+// describe says what the input is made of. It stays in the call's entry of the decision log.
+func (c *call) describe() *input.Input {
+	in := &c.logged.Input
+	*in = input.Input{Request: *c.req, Identity: c.identity, Peer: c.peer, DecisionPath: c.asked(), HasBody: c.req.Body != "", Truncated: c.truncated}
 	if len(c.view.apps) > 1 {
 		in.App = c.app.Name
 	}
@@ -136,11 +120,15 @@ func (c *call) recordInput(in *decisionlog.Input) {
 		in.Matched, in.RouteName, in.RouteTemplate = true, c.match.Route.Name, c.match.Route.Template
 		in.WebSocket = c.method == routes.WebSocket
 	}
+	c.addParams(&c.logged)
+	c.described = true
+	return in
 }
 
-func endpointRecord(e *Endpoint) decisionlog.Endpoint {
-	return decisionlog.Endpoint{Host: e.Address.Host, Port: e.Address.Port, Other: e.Address.Other, Service: e.Service, Labels: e.Labels,
-		Principal: e.Principal, Certificate: e.Certificate}
+func (c *call) addParams(e *decisionlog.Entry) {
+	for _, p := range c.match.Params {
+		e.AddParam(p.Name, p.Value)
+	}
 }
 
 // bodyDocument and resultDocument are a call seen as the documents that its entry holds. (A pointer in an interface costs no

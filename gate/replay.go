@@ -22,7 +22,7 @@ import (
 
 // Explained is why a request is decided as it is.
 type Explained struct {
-	// Policy is the policy's part; nil where a stage before it gave the answer. Answer.Trace has that cause.
+	// Policy is the policy's part; nil where a stage before it gave the answer. Answer.Diagnostics has that cause.
 	Policy *policy.Explanation
 	// Identity is who was taken to call.
 	Identity identity.Identity
@@ -35,7 +35,7 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
 	var found Explained
 	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
-		if err := g.approach(ctx, c); err != nil || c.bypassed {
+		if err := g.prepare(ctx, c); err != nil || c.bypassed {
 			return err
 		}
 		found.Identity = c.identity

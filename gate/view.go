@@ -34,7 +34,7 @@ type View struct {
 	revision string               // of Policy, for the decision log
 	bundles  []decisionlog.Bundle // likewise
 	digests  decisionlog.Digests  // likewise, of Routes and Keys
-	apps     []application        // assembled from Settings, Policy and Routes
+	apps     []application        // assembled from Settings, Policy and Routes; of the View before, where these did not change them
 	memo     *policy.Memo         // of Policy; nil: decisions are not remembered
 	notices  []string             // routes without a rule, rules without a route
 }
@@ -79,21 +79,22 @@ type publication struct {
 func (g *Gate) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
-	helpers.Go(func() { panics.Loop(ctx, "keeping the memory of decisions in bounds", g.memory.run) })
+	helpers.Go(func() { panics.Loop(ctx, "keeping the memory of decisions in bounds", g.memos.run) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case p := <-g.parts:
-			next := *g.view.Load()
+			before := g.view.Load()
+			next := *before
 			if err := next.change(p.parts); err != nil {
 				p.done <- err
 				continue
 			}
 			next.Serial++
 			next.describe()
-			next.memo = g.memory.next(g.view.Load(), &next)
-			g.logNotices(&next)
+			next.memo = g.memos.next(before, &next)
+			g.logNotices(before, &next)
 			g.view.Store(&next)
 			if g.onPublish != nil {
 				g.onPublish(&next)
@@ -140,9 +141,16 @@ func routesDigest(tables map[string]*routes.Table) string {
 }
 
 // logNotices tells what the View before did not have to say already.
-func (g *Gate) logNotices(next *View) {
+func (g *Gate) logNotices(before, next *View) {
+	if len(next.notices) == 0 || len(before.notices) > 0 && &before.notices[0] == &next.notices[0] {
+		return // nothing was assembled
+	}
+	known := make(map[string]bool, len(before.notices))
+	for _, notice := range before.notices {
+		known[notice] = true
+	}
 	for _, notice := range next.notices {
-		if !slices.Contains(g.view.Load().notices, notice) {
+		if !known[notice] {
 			g.logger.Warn("routes and rules do not match", zap.String("notice", notice))
 		}
 	}
@@ -182,8 +190,8 @@ func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
 	}
 }
 
-// Fit says whether the parts would be taken by Publish right now, without publishing them.
-func (g *Gate) Fit(parts ...Part) error {
+// Validate says whether the parts would be taken by Publish right now, without publishing them.
+func (g *Gate) Validate(parts ...Part) error {
 	next := *g.view.Load()
 	for _, part := range parts {
 		part(&next)

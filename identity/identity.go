@@ -74,8 +74,8 @@ package identity
 
 import (
 	"errors"
-	"fmt"
-	"time"
+
+	"gatehouse/input"
 )
 
 // Identity types, as Aserto's policies know them.
@@ -102,49 +102,18 @@ type Request struct {
 	Metadata    map[string]any // Envoy's metadata_context as plain JSON: {"filterMetadata": {filter: {...}}}
 }
 
-// Peer is the other end of the connection to Envoy, by its certificate. It is not the end user. The zero value is no peer.
-type Peer struct {
-	SPIFFEID string
-	Subject  string // distinguished name
-	SANs     []string
-}
+// Peer is the other end of the connection to Envoy, by its certificate.
+type Peer = input.Peer
 
 // Header gives the values of one request header by its lower-case name, one string for each field line. The strings may
 // alias a buffer of the caller's: nothing of them is kept. The slice is good until the next call.
 type Header func(name string) []string
 
-// Identity is the end user of one request. It is shared between requests: its slices and Claims must not be changed.
-//
-// The zero value is not the anonymous user but no identity at all; see Anonymous.
-type Identity struct {
-	Type          string // TypeJWT, TypeSub or TypeNone
-	Identity      string // the subject, but for TypeNone
-	Subject       string // claim sub
-	Issuer        string // claim iss: always one that is configured, but for what Envoy's jwt_authn verified
-	Roles         []string
-	Groups        []string
-	Scopes        []string
-	Email         string         // empty where the issuer does not vouch for it
-	Claims        map[string]any // all verified claims; numbers are json.Number
-	Expires       time.Time      // claim exp, without clock skew; or an API key's end. Zero = never
-	Authenticated bool
-}
+// Identity is the end user of one request.
+type Identity = input.Identity
 
 // Anonymous is the identity of a request that carries no credential.
 func Anonymous() Identity { return Identity{Type: TypeNone} }
-
-// String names the type and nothing else: claims do not belong in logs.
-func (id Identity) String() string { return "identity(" + id.Type + ")" }
-
-// GoString is String.
-func (id Identity) GoString() string { return id.String() }
-
-// Format prints String for every verb.
-func (id Identity) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(id.String())) }
-
-// MarshalJSON gives String as a JSON string, so that a structured log of an Identity shows no claims. What a policy sees is
-// built from the fields.
-func (id Identity) MarshalJSON() ([]byte, error) { return []byte(`"` + id.String() + `"`), nil }
 
 // failure is one cause under one of the two sentinels. All are made once, so that a flood of bad tokens allocates no errors
 // and no request can put its own text into one.

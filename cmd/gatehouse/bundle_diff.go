@@ -235,7 +235,7 @@ func sameAnswer(a, b *gate.Answer) bool {
 
 func visibleAnswer(a *gate.Answer) gate.Answer {
 	out := *a
-	out.DecisionID, out.Trace = "", gate.Trace{}
+	out.DecisionID, out.Diagnostics = "", gate.Diagnostics{}
 	plain := func(options []gate.HeaderOption) (list []gate.HeaderOption) {
 		for _, h := range options {
 			h.Value = withoutID(h.Value, a.DecisionID)

@@ -189,23 +189,23 @@ func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
 		}
 	}
-	fmt.Fprintln(&b, verdict(answer))
+	fmt.Fprintln(&b, verdictLine(answer))
 	line("reason", "%s", told(answer))
 	line("cause", "%s", cause(a, answer))
 	line("caller", "%s", a.who())
-	line("app", "%s", answer.Trace.App)
-	if r := answer.Trace.Match.Route; r != nil {
+	line("app", "%s", answer.Diagnostics.App)
+	if r := answer.Diagnostics.Match.Route; r != nil {
 		line("route", "%s", strings.TrimSpace(a.method+" "+r.Template+"  "+r.Name))
 	}
 	for _, text := range aboutRoute(answer) {
 		line("", "%s", text)
 	}
-	for _, p := range answer.Trace.Match.Params {
+	for _, p := range answer.Diagnostics.Match.Params {
 		line("param", "%s = %q", p.Name, p.Value)
 	}
-	line("rule", "%s", answer.Trace.Asked)
+	line("rule", "%s", answer.Diagnostics.Asked)
 	line("memo", "%s", memoOf(answer).text())
-	line("revision", "%s", answer.Trace.Revision)
+	line("revision", "%s", answer.Diagnostics.Revision)
 	to := "to client"
 	if answer.Allow {
 		to = "to app"
@@ -228,12 +228,12 @@ func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 
 // aboutRoute says what the name of one route does not.
 func aboutRoute(answer *gate.Answer) (lines []string) {
-	if answer.Trace.Redirect {
+	if answer.Diagnostics.Redirect {
 		lines = append(lines, "the application redirects to this route's path, with or without a closing slash: its rule decides")
 	}
-	if len(answer.Trace.May) > 0 {
+	if len(answer.Diagnostics.May) > 0 {
 		var names []string
-		for _, r := range answer.Trace.May {
+		for _, r := range answer.Diagnostics.May {
 			names = append(names, strings.TrimSpace(r.Template+" "+r.Name))
 		}
 		lines = append(lines, "may be taken by any of "+strings.Join(names, ", ")+": the rules of all of them must allow")
@@ -241,8 +241,8 @@ func aboutRoute(answer *gate.Answer) (lines []string) {
 	return lines
 }
 
-// verdict is the first line of an answer.
-func verdict(answer *gate.Answer) string {
+// verdictLine is the first line of an answer.
+func verdictLine(answer *gate.Answer) string {
 	switch {
 	case answer.DryRun:
 		return "allow, by dry run: the verdict is deny " + answer.Reason.String()
@@ -255,9 +255,9 @@ func verdict(answer *gate.Answer) string {
 // cause is why it came to a verdict, for operators: without the secrets of the request.
 func cause(a *attempt, answer *gate.Answer) string {
 	switch {
-	case answer.Trace.Cause != nil:
-		return decisionlog.Redact{}.Shown(a.path, a.headers).Text(answer.Trace.Cause.Error())
-	case answer.Trace.Asked == "" && answer.Allow:
+	case answer.Diagnostics.Cause != nil:
+		return decisionlog.Redact{}.Shown(a.path, a.headers).Text(answer.Diagnostics.Cause.Error())
+	case answer.Diagnostics.Asked == "" && answer.Allow:
 		return "bypass: let through before any credential or policy is looked at"
 	}
 	return ""
@@ -325,16 +325,16 @@ func printJSON(w io.Writer, a *attempt, answer *gate.Answer, why *explained) err
 // resultOf is an answer for scripts.
 func resultOf(a *attempt, answer *gate.Answer) checkResult {
 	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: told(answer), Cause: cause(a, answer),
-		DryRun: answer.DryRun, Caller: callerOf(a.as), App: answer.Trace.App, Rule: answer.Trace.Asked, Revision: answer.Trace.Revision,
+		DryRun: answer.DryRun, Caller: callerOf(a.as), App: answer.Diagnostics.App, Rule: answer.Diagnostics.Asked, Revision: answer.Diagnostics.Revision,
 		Removed: answer.Remove, Body: answer.Body}
-	if r := answer.Trace.Match.Route; r != nil {
+	if r := answer.Diagnostics.Match.Route; r != nil {
 		out.Route, out.Params = &checkRoute{r.Template, r.Name, r.Line}, map[string]string{}
 	}
-	out.Redirect = answer.Trace.Redirect
-	for _, r := range answer.Trace.May {
+	out.Redirect = answer.Diagnostics.Redirect
+	for _, r := range answer.Diagnostics.May {
 		out.May = append(out.May, checkRoute{r.Template, r.Name, r.Line})
 	}
-	for _, p := range answer.Trace.Match.Params {
+	for _, p := range answer.Diagnostics.Match.Params {
 		out.Params[p.Name] = p.Value
 	}
 	if answer.Allow {

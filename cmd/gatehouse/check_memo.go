@@ -24,12 +24,12 @@ type checkUse struct {
 
 // memoOf tells it of the rule that was asked; nil where none was.
 func memoOf(answer *gate.Answer) *checkMemo {
-	if answer.Trace.Entry == nil {
+	if answer.Diagnostics.Entry == nil {
 		return nil
 	}
-	found := answer.Trace.Entry.Memoisable()
+	found := answer.Diagnostics.Entry.Memoisable()
 	out := &checkMemo{Sound: len(found.Impure) == 0, Impure: checkUses(found.Impure), Changing: checkUses(found.Changing)}
-	if !answer.Trace.Remembers {
+	if !answer.Diagnostics.Remembers {
 		out.Off = "policy.memo"
 	}
 	out.On = out.Sound && out.Off == ""

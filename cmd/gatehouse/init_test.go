@@ -175,10 +175,10 @@ func (c writtenTest) run(t *testing.T, g *gate.Gate) {
 	}
 	a := g.Check(t.Context(), try.request())
 	if a.Allow != c.allow {
-		t.Errorf("%s %s as %q %v: allow is %t (%v)", c.method, c.path, c.as, c.roles, a.Allow, a.Trace.Cause)
+		t.Errorf("%s %s as %q %v: allow is %t (%v)", c.method, c.path, c.as, c.roles, a.Allow, a.Diagnostics.Cause)
 	}
 	if !a.Allow && a.Reason != gate.Denied {
-		t.Errorf("%s %s: the policy did not decide: %v (%v)", c.method, c.path, a.Reason, a.Trace.Cause)
+		t.Errorf("%s %s: the policy did not decide: %v (%v)", c.method, c.path, a.Reason, a.Diagnostics.Cause)
 	}
 }
 

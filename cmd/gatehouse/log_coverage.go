@@ -60,7 +60,7 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 	if err := f.query.compile(); err != nil {
 		return usageError{err}
 	}
-	s, err := f.side(c)
+	s, err := f.candidate(c)
 	if err != nil {
 		return usageError{err}
 	}
@@ -89,8 +89,8 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 	return err
 }
 
-// side is what is held against the log: a configuration, or a bundle by itself.
-func (f *logCoverage) side(c *cobra.Command) (*side, error) {
+// candidate is what is held against the log: a configuration, or a bundle by itself.
+func (f *logCoverage) candidate(c *cobra.Command) (*candidate, error) {
 	src, err := source{file: f.source.src.file}.orDefault()
 	if err != nil && f.bundle == "" {
 		return nil, err
@@ -100,7 +100,7 @@ func (f *logCoverage) side(c *cobra.Command) (*side, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	return (&replayFlags{imageFlags: f.imageFlags}).side(c, src, f.bundle, filepath.Join(temp, "bundle.tar.gz"))
+	return (&replayFlags{imageFlags: f.imageFlags}).candidate(c, src, f.bundle, filepath.Join(temp, "bundle.tar.gz"))
 }
 
 // read takes the whole log.
@@ -165,17 +165,17 @@ func (r *routeCount) words() string {
 // covering is a coverageReport in the making. It belongs to one goroutine.
 type covering struct {
 	coverageReport
-	side    *side
-	partial bool
-	rules   policy.Coverage
-	inputs  policy.InputReader
-	tally   *tally
-	routes  map[string][]*routeCount // by app and name, by app and template
-	foreign map[string]*routeCount
-	asked   map[string]*coveredAsk
-	key     []byte
-	taken   []byte
-	kept    int
+	candidate *candidate
+	partial   bool
+	rules     policy.Coverage
+	inputs    policy.InputReader
+	tally     *tally
+	routes    map[string][]*routeCount // by app and name, by app and template
+	foreign   map[string]*routeCount
+	asked     map[string]*coveredAsk
+	key       []byte
+	taken     []byte
+	kept      int
 }
 
 // coveredAsk is a rule that decisions are asked of, with which rules hold by what is read of the input.
@@ -184,8 +184,8 @@ type coveredAsk struct {
 	held map[string]policy.Held // nil: the time counts too, or chance
 }
 
-func newCovering(s *side, partial bool) *covering {
-	v := &covering{side: s, partial: partial, tally: newTally(), routes: map[string][]*routeCount{}, foreign: map[string]*routeCount{},
+func newCovering(s *candidate, partial bool) *covering {
+	v := &covering{candidate: s, partial: partial, tally: newTally(), routes: map[string][]*routeCount{}, foreign: map[string]*routeCount{},
 		asked: map[string]*coveredAsk{}}
 	for _, t := range s.tables {
 		v.Tables = true
@@ -202,13 +202,13 @@ func newCovering(s *side, partial bool) *covering {
 
 // watch makes the rules that the configuration asks part of the coverage, whether anybody comes to them or not.
 func (v *covering) watch() error {
-	for _, app := range v.side.apps {
+	for _, app := range v.candidate.apps {
 		paths := [][]string{app.Decision}
 		if len(app.Root) > 0 {
 			paths = v.routeRules(app.Name, app.Root)
 		}
 		for _, path := range paths {
-			entry, err := v.side.snapshot.Entry(path)
+			entry, err := v.candidate.snapshot.Entry(path)
 			if err != nil {
 				return err
 			}
@@ -222,7 +222,7 @@ func (v *covering) watch() error {
 
 // routeRules are the rules of the routes of an application.
 func (v *covering) routeRules(app string, root []string) (paths [][]string) {
-	for _, t := range v.side.tables {
+	for _, t := range v.candidate.tables {
 		for _, r := range t.table.Routes() {
 			for _, method := range r.RuleMethods() {
 				if candidates, err := gate.RuleCandidates(root, method, r.Template, true); err == nil && t.app == app {
@@ -369,15 +369,15 @@ func (v *covering) decide(ctx context.Context, a *coveredAsk, r *recorded) (why 
 
 // ask finds the rule that is asked, and makes what it can reach part of the coverage.
 func (v *covering) ask(r *recorded) (*coveredAsk, error) {
-	v.key = v.side.key(v.key[:0], r)
+	v.key = v.candidate.key(v.key[:0], r)
 	if a := v.asked[string(v.key)]; a != nil {
 		return a, nil
 	}
-	q, err := v.side.ask(r, v.key)
+	q, err := v.candidate.ask(r, v.key)
 	if err != nil {
 		return nil, err
 	}
-	a := &coveredAsk{asked: asked{question: q, pointers: map[string]string{}}}
+	a := &coveredAsk{asked: asked{preparedRule: q, pointers: map[string]string{}}}
 	if q.pure {
 		a.held = map[string]policy.Held{}
 	}

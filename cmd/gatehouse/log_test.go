@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gatehouse/decisionlog"
+	"gatehouse/input"
 )
 
 // TestLogTailFollows has decisions come while they are followed, and the file rotated.
@@ -84,7 +85,8 @@ func TestLogOfConfiguration(t *testing.T) {
 		go func() { ended <- l.Run(ctx) }()
 		for i := range n {
 			e := &decisionlog.Entry{DecisionID: fmt.Sprintf("D%d", from+i), Time: time.Now(), Outcome: "deny", Reason: "no_route",
-				Asked: true, Input: decisionlog.Input{Headers: []decisionlog.Header{{Name: "x-color", Value: "green"}}}}
+				Asked: true,
+				Input: decisionlog.Input{Request: input.Request{Headers: []decisionlog.Header{{Name: "x-color", Value: "green"}}}}}
 			if err := l.Append(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}

@@ -19,6 +19,12 @@ bundles: {a: {service: mtls}}`, has: []string{`ca: "/a.pem"`}, never: []string{"
   gcs: {url: "https://storage.googleapis.com/storage/v1/b/b1/o", credentials: {gcp_metadata: {scopes: ["s"]}}}
 bundles: {a: {service: gcs, resource: "bundle.tar.gz?alt=media"}, b: {service: gcs, resource: "b.tar.gz?alt=media&sig=Zq-hunter2"}}`,
 			has: []string{`o/bundle.tar.gz?alt=media"`, `o/b.tar.gz"`}, lost: []string{"bundles.b.resource"}, never: []string{"hunter2"}},
+		"a signed grant": {opa: `services:
+  s: {url: "https://e.example.com", credentials: {oauth2: {token_url: "https://t.example.com", grant_type: jwt_bearer, signing_key: k, scopes: [s]}}}
+bundles: {a: {service: s}}`, has: []string{`service: "s"`}, lost: []string{"oauth2.grant_type", "oauth2.signing_key", "name that in bearer_file"}, never: []string{"oauth2: {", "s.secret"}},
+		"a grant of client credentials": {opa: `services:
+  s: {url: "https://e.example.com", credentials: {oauth2: {token_url: "https://t.example.com", client_id: c, client_secret: Zq-hunter2}}}
+bundles: {a: {service: s}}`, has: []string{`oauth2: {token_url: "https://t.example.com", client_id: "c", client_secret_file: "s.secret"}`}, lost: []string{"put this one into s.secret"}, never: []string{"hunter2"}},
 		"headers": {opa: `services:
   s: {url: "https://e.example.com", headers: {x-tenant: acme, Authorization: "Bearer Zq-hunter2", X-Api-Key: Zq-hunter2, x-other: "Bearer Zq-hunter2", x-partner-token: "${TOKEN}"}}
 bundles: {a: {service: s}}`, has: []string{`"x-tenant": "acme"`, `"x-partner-token": "${TOKEN}"`},

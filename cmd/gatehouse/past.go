@@ -66,41 +66,41 @@ func isMadeOf(s *policy.Snapshot, decided map[string]loggedBundle) bool {
 // maxPast bounds how many policies of the past a replay has compiled at once.
 const maxPast = 8
 
-// pastSides finds, for each decision, the policy that made it. It may be used by several goroutines at once.
-type pastSides struct {
+// pastCandidates finds, for each decision, the policy that made it. It may be used by several goroutines at once.
+type pastCandidates struct {
 	ctx    context.Context
 	config *config
-	like   *side // which rules are asked, and who is anonymous; it may have decided itself
+	like   *candidate // which rules are asked, and who is anonymous; it may have decided itself
 
-	mu    sync.Mutex
-	sides map[string]*pastSide // by the bundles as the log has them
-	order []string             // the oldest first
+	mu         sync.Mutex
+	candidates map[string]*pastCandidate // by the bundles as the log has them
+	order      []string                  // the oldest first
 }
 
-type pastSide struct {
-	side *side // nil: it is not kept
-	err  error
+type pastCandidate struct {
+	candidate *candidate // nil: it is not kept
+	err       error
 }
 
-// of is the side of a decision; nil where it is not kept.
-func (p *pastSides) of(r *recorded) (*side, error) {
+// of is the candidate of a decision; nil where it is not kept.
+func (p *pastCandidates) of(r *recorded) (*candidate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if known := p.sides[string(r.bundles)]; known != nil {
-		return known.side, known.err
+	if known := p.candidates[string(r.bundles)]; known != nil {
+		return known.candidate, known.err
 	}
-	found := &pastSide{}
-	found.side, found.err = p.make(r.bundles)
+	found := &pastCandidate{}
+	found.candidate, found.err = p.make(r.bundles)
 	if len(p.order) == maxPast {
-		delete(p.sides, p.order[0])
+		delete(p.candidates, p.order[0])
 		p.order = p.order[1:]
 	}
 	key := string(bytes.Clone(r.bundles))
-	p.sides[key], p.order = found, append(p.order, key)
-	return found.side, found.err
+	p.candidates[key], p.order = found, append(p.order, key)
+	return found.candidate, found.err
 }
 
-func (p *pastSides) make(raw []byte) (*side, error) {
+func (p *pastCandidates) make(raw []byte) (*candidate, error) {
 	decided := map[string]loggedBundle{}
 	if json.Unmarshal(raw, &decided) != nil {
 		return nil, nil
@@ -115,7 +115,7 @@ func (p *pastSides) make(raw []byte) (*side, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newSide(snapshot)
+	s := newCandidate(snapshot)
 	s.apps, s.credentials = p.like.apps, p.like.credentials
 	return s, nil
 }

@@ -31,7 +31,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 		if e.keys != nil {
 			e.keys = e.verifier.Inherit(s.gate.View().Keys)
 		}
-		if err := s.gate.Fit(e.parts(true)); err != nil {
+		if err := s.gate.Validate(e.parts(true)); err != nil {
 			e.sink.discard(s.engine.sink)
 			return err
 		}

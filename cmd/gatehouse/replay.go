@@ -111,7 +111,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	if p.candidate, err = f.side(c, src, f.bundle, filepath.Join(temp, "new.tar.gz")); err != nil {
+	if p.candidate, err = f.candidate(c, src, f.bundle, filepath.Join(temp, "new.tar.gz")); err != nil {
 		return err
 	}
 	if p.old, err = f.before(c, src, p.candidate, filepath.Join(temp, "old.tar.gz")); err != nil {
@@ -137,7 +137,7 @@ func (f *replayFlags) source() (source, error) {
 const oldAuto = "auto"
 
 // before finds the policy that a decision is compared with; nil where what was recorded counts.
-func (f *replayFlags) before(c *cobra.Command, src source, candidate *side, temp string) (func(*recorded) (*side, error), error) {
+func (f *replayFlags) before(c *cobra.Command, src source, next *candidate, temp string) (func(*recorded) (*candidate, error), error) {
 	switch f.old {
 	case "":
 		return nil, nil
@@ -149,14 +149,14 @@ func (f *replayFlags) before(c *cobra.Command, src source, candidate *side, temp
 		if cfg.StateDir == "" {
 			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.file)
 		}
-		past := &pastSides{ctx: c.Context(), config: cfg, like: candidate, sides: map[string]*pastSide{}}
+		past := &pastCandidates{ctx: c.Context(), config: cfg, like: next, candidates: map[string]*pastCandidate{}}
 		return past.of, nil
 	}
-	old, err := f.side(c, src, f.old, temp)
+	old, err := f.candidate(c, src, f.old, temp)
 	if err != nil {
 		return nil, err
 	}
-	return func(*recorded) (*side, error) { return old, nil }, nil
+	return func(*recorded) (*candidate, error) { return old, nil }, nil
 }
 
 // replay runs with a progress bar.
@@ -195,14 +195,14 @@ func (f *replayFlags) report(w io.Writer, p *replay, t *tally) error {
 	return nil
 }
 
-// side makes a policy ready: the configuration's with the bundle in it, or the bundle by itself.
-func (f *replayFlags) side(c *cobra.Command, src source, arg, temp string) (*side, error) {
+// candidate makes a policy ready: the configuration's with the bundle in it, or the bundle by itself.
+func (f *replayFlags) candidate(c *cobra.Command, src source, arg, temp string) (*candidate, error) {
 	if src.file == "" {
 		o, err := f.openBundle(c.Context(), arg, pulled)
 		if err != nil {
 			return nil, err
 		}
-		return bareSide(c.Context(), o.name, o.files)
+		return bareCandidate(c.Context(), o.name, o.files)
 	}
 	replace := func(*config) error { return nil }
 	if arg != "" {
@@ -212,7 +212,7 @@ func (f *replayFlags) side(c *cobra.Command, src source, arg, temp string) (*sid
 		}
 		replace = func(cfg *config) error { return cfg.replaceBundle(f.name, file) }
 	}
-	return configuredSide(c, src, replace)
+	return configuredCandidate(c, src, replace)
 }
 
 // onDisk is a bundle's path; an image is written to temp for that.
@@ -227,8 +227,8 @@ func (f *replayFlags) onDisk(ctx context.Context, arg, temp string) (string, err
 	return temp, os.WriteFile(temp, o.image.Tarball(), 0o600)
 }
 
-// bareSide is a bundle without a configuration.
-func bareSide(ctx context.Context, name string, files map[string][]byte) (*side, error) {
+// bareCandidate is a bundle without a configuration.
+func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*candidate, error) {
 	b, err := policy.Read(name, bundles.Tree(files), policy.Limits{})
 	if err != nil {
 		return nil, err
@@ -237,11 +237,11 @@ func bareSide(ctx context.Context, name string, files map[string][]byte) (*side,
 	if err != nil {
 		return nil, err
 	}
-	return newSide(s), nil
+	return newCandidate(s), nil
 }
 
-// configuredSide is the policy of a configuration, after replace put other bundles into it.
-func configuredSide(c *cobra.Command, src source, replace func(*config) error) (*side, error) {
+// configuredCandidate is the policy of a configuration, after replace put other bundles into it.
+func configuredCandidate(c *cobra.Command, src source, replace func(*config) error) (*candidate, error) {
 	var misplaced error
 	t, err := newTrial(c.Context(), source{file: src.file}, nil, func(cfg *config) { misplaced = replace(cfg) }, io.Discard)
 	if err == nil {
@@ -253,7 +253,7 @@ func configuredSide(c *cobra.Command, src source, replace func(*config) error) (
 	if err != nil {
 		return nil, err
 	}
-	s := newSide(t.engine.policy)
+	s := newCandidate(t.engine.policy)
 	s.tables = t.engine.routes
 	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
 	return s, nil

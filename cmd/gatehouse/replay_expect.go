@@ -89,7 +89,7 @@ func isVerdict(text string) bool {
 }
 
 // fits reports whether a verdict is as the text has it.
-func (v judgment) fits(text string) bool {
+func (v verdict) fits(text string) bool {
 	have := strings.Fields(v.String())
 	return !slices.ContainsFunc(strings.Fields(text), func(word string) bool { return !slices.Contains(have, word) })
 }

@@ -32,8 +32,8 @@ const (
 
 // replay puts the decisions of a log to a policy, and says which of them come out in another way.
 type replay struct {
-	candidate *side
-	old       func(*recorded) (*side, error) // the policy to compare with, nil where it is not kept; no func: what was recorded counts
+	candidate *candidate
+	old       func(*recorded) (*candidate, error) // the policy to compare with, nil where it is not kept; no func: what was recorded counts
 	filter    logFilter
 	expect    []expectedChange
 	partial   bool // also where the policy reads what the log does not keep
@@ -48,7 +48,7 @@ type replay struct {
 type change struct {
 	record   *recorded
 	route    routeOf
-	from, to judgment
+	from, to verdict
 }
 
 // group is all changes of one kind.
@@ -134,7 +134,7 @@ func (p *replay) run(ctx context.Context, log *decisionlog.Reader) (*tally, erro
 	var work sync.WaitGroup
 	for range p.workers {
 		work.Go(func() { // goroutine: of a command that a panic may end
-			w := &worker{replay: p, tally: newTally(), asked: map[*side]map[string]*asked{}}
+			w := &worker{replay: p, tally: newTally(), asked: map[*candidate]map[string]*asked{}}
 			for b := range full {
 				if err := w.take(ctx, b); err != nil {
 					stop(err)
@@ -216,7 +216,7 @@ func (p *replay) feed(ctx context.Context, log *decisionlog.Reader, t *tally, fu
 type worker struct {
 	*replay
 	*tally
-	asked  map[*side]map[string]*asked
+	asked  map[*candidate]map[string]*asked
 	inputs policy.InputReader
 	record recorded
 	key    []byte
@@ -226,7 +226,7 @@ type worker struct {
 
 // asked is a rule with what a worker knows of it.
 type asked struct {
-	*question
+	*preparedRule
 	rulings  map[string]ruling // by the part of the input that is read; nil: they are not kept
 	hits     int
 	misses   int
@@ -309,7 +309,7 @@ func (w *worker) compare(ctx context.Context, r *recorded) (why string, err erro
 }
 
 // before is what the old policy says, or what was recorded where that policy is not kept.
-func (w *worker) before(ctx context.Context, r *recorded, was judgment) (from judgment, why string, err error) {
+func (w *worker) before(ctx context.Context, r *recorded, was verdict) (from verdict, why string, err error) {
 	old, err := w.old(r)
 	switch {
 	case err != nil:
@@ -361,8 +361,8 @@ func (r *recorded) answer() string {
 	return string(out)
 }
 
-// decide is what a side says of a recorded decision.
-func (w *worker) decide(ctx context.Context, s *side, r *recorded, was judgment) (v judgment, why string, err error) {
+// decide is what a candidate says of a recorded decision.
+func (w *worker) decide(ctx context.Context, s *candidate, r *recorded, was verdict) (v verdict, why string, err error) {
 	a, err := w.ask(s, r)
 	switch {
 	case err != nil:
@@ -388,7 +388,7 @@ func (w *worker) decide(ctx context.Context, s *side, r *recorded, was judgment)
 }
 
 // ask finds the rule that is asked.
-func (w *worker) ask(s *side, r *recorded) (*asked, error) {
+func (w *worker) ask(s *candidate, r *recorded) (*asked, error) {
 	w.key = s.key(w.key[:0], r)
 	known := w.asked[s]
 	if a := known[string(w.key)]; a != nil {
@@ -406,7 +406,7 @@ func (w *worker) ask(s *side, r *recorded) (*asked, error) {
 		known = map[string]*asked{}
 		w.asked[s] = known
 	}
-	a := &asked{question: prepared, pointers: map[string]string{}}
+	a := &asked{preparedRule: prepared, pointers: map[string]string{}}
 	if prepared.pure {
 		a.rulings = map[string]ruling{}
 	}
@@ -463,7 +463,7 @@ func (w *worker) rule(ctx context.Context, a *asked, r *recorded) (u ruling, why
 		return u, "its timestamp is not one of RFC 3339", nil
 	}
 	w.Remade++
-	if u, err = a.question.rule(ctx, input, at, w.answers); err != nil {
+	if u, err = a.preparedRule.rule(ctx, input, at, w.answers); err != nil {
 		return u, "", err
 	}
 	w.keep(a, u)

@@ -197,10 +197,10 @@ func TestReplayShowsWhatAMutationChanges(t *testing.T) {
 			_, is := record(t, filepath.Join(after, "gatehouse.yaml"), requests, ordersRequest)
 			want := map[string]int64{}
 			for i := range was {
-				if x, y := verdict(&was[i]), verdict(&is[i]); x != y {
+				if x, y := verdictLine(&was[i]), verdictLine(&is[i]); x != y {
 					route := ordersRequest(i).Method + " (other)"
-					if was[i].Trace.Match.Outcome == routes.Matched {
-						route = ordersRequest(i).Method + " " + was[i].Trace.Match.Route.Template
+					if was[i].Diagnostics.Match.Outcome == routes.Matched {
+						route = ordersRequest(i).Method + " " + was[i].Diagnostics.Match.Route.Template
 					}
 					want[route+": "+x+" -> "+y]++
 				}
@@ -377,12 +377,12 @@ func FuzzExpect(f *testing.F) {
 }
 
 func TestVerdictsOfExpectedChanges(t *testing.T) {
-	denied, login := judgment{reason: "denied", status: 403}, judgment{reason: "no_credential", status: 401}
+	denied, login := verdict{reason: "denied", status: 403}, verdict{reason: "no_credential", status: 401}
 	for text, want := range map[string][3]bool{ // allow, denied, login
 		"": {true, true, true}, "allow": {true, false, false}, "deny": {false, true, true}, "deny 403": {false, true, false},
 		"deny no_credential": {false, false, true}, "deny 403 denied": {false, true, false}, "deny denied 403": {false, true, false},
 	} {
-		got := [3]bool{judgment{allow: true}.fits(text), denied.fits(text), login.fits(text)}
+		got := [3]bool{verdict{allow: true}.fits(text), denied.fits(text), login.fits(text)}
 		if !isVerdict(text) || got != want {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"strconv"
 	"testing"
@@ -9,8 +10,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain puts gatehouse, which is this very binary, into the PATH of scripts and of exec.Command.
+// TestMain puts gatehouse, which is this very binary, into the PATH of scripts and of exec.Command. Under the race detector each of these processes
+// would wait a second before it exits, for races that are just being reported: that is most of the time the tests take.
 func TestMain(m *testing.M) {
+	if _, set := os.LookupEnv("GORACE"); !set {
+		os.Setenv("GORACE", "atexit_sleep_ms=10")
+	}
 	testscript.Main(m, map[string]func(){"gatehouse": main})
 }
 

@@ -396,7 +396,7 @@ func (t *requestTest) compare(answer *gate.Answer) (problems []string) {
 	if t.reason != "" && t.reason != answer.Reason.String() && t.reason != told(answer) {
 		expected("reason %q", t.reason)
 	}
-	if r := answer.Trace.Match.Route; t.route != "" && (r == nil || t.route != r.Name && t.route != r.Template) {
+	if r := answer.Diagnostics.Match.Route; t.route != "" && (r == nil || t.route != r.Name && t.route != r.Template) {
 		expected("route %q", t.route)
 	}
 	for _, w := range t.want {
@@ -424,11 +424,11 @@ func statusText(status int) string {
 
 // got is an answer in one line.
 func got(answer *gate.Answer) string {
-	text := verdict(answer)
+	text := verdictLine(answer)
 	if reason := told(answer); reason != "" && reason != answer.Reason.String() {
 		text += fmt.Sprintf(" %q", reason)
 	}
-	if r := answer.Trace.Match.Route; r != nil {
+	if r := answer.Diagnostics.Match.Route; r != nil {
 		text += ", route " + strings.TrimSpace(r.Template+" "+r.Name)
 	}
 	return text
@@ -441,7 +441,7 @@ func (c *coverage) add(answer *gate.Answer) {
 	if c.allowed == nil {
 		c.allowed, c.denied = map[*routes.Route]int{}, map[*routes.Route]int{}
 	}
-	if r := answer.Trace.Match.Route; r != nil && answer.Allow {
+	if r := answer.Diagnostics.Match.Route; r != nil && answer.Allow {
 		c.allowed[r]++
 	} else if r != nil {
 		c.denied[r]++

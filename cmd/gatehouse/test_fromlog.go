@@ -51,14 +51,14 @@ func (f *fromLog) given(c *cobra.Command) error {
 
 // table is a table of requests that is being made of a log.
 type table struct {
-	trial *trial
-	side  *side
-	seen  map[string]bool
-	rows  bytes.Buffer
-	made  int // rows
-	left  int // decisions that no row can be made of
-	read  int
-	bad   int // events that could not be read
+	trial     *trial
+	candidate *candidate
+	seen      map[string]bool
+	rows      bytes.Buffer
+	made      int // rows
+	left      int // decisions that no row can be made of
+	read      int
+	bad       int // events that could not be read
 }
 
 // write makes the table and says on stderr what is in it.
@@ -68,9 +68,9 @@ func (f *fromLog) write(c *cobra.Command, t *trial) error {
 		return err
 	}
 	defer log.Close()
-	s := newSide(t.engine.policy)
+	s := newCandidate(t.engine.policy)
 	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
-	made := &table{trial: t, side: s, seen: map[string]bool{}}
+	made := &table{trial: t, candidate: s, seen: map[string]bool{}}
 	if err := made.take(c.Context(), log, &f.filter); err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (m *table) row(r *recorded, route routeOf) (*row, []string, error) {
 	if err := d.Decode(&out.input); err != nil {
 		return nil, nil, fmt.Errorf("its input: %w", err)
 	}
-	q, err := m.side.prepare(r)
+	q, err := m.candidate.prepare(r)
 	if err != nil {
 		return nil, nil, err
 	}

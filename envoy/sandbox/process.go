@@ -34,7 +34,7 @@ func startProcess(workDir, name, dir string, argv []string, env ...string) (*pro
 	defer out.Close() // the child has its own copy
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
-	cmd.Env = append(env, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "TMPDIR="+os.TempDir())
+	cmd.Env = append(env, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "TMPDIR="+os.TempDir(), "GORACE="+os.Getenv("GORACE"))
 	cmd.SysProcAttr = processAttributes()
 	p := &process{name: name, logFile: logFile, cmd: cmd, done: make(chan struct{})}
 	if err := p.start(); err != nil {

@@ -1,8 +1,9 @@
-package main
+package migrate
 
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"path"
 	"strconv"
 	"strings"
@@ -128,11 +129,25 @@ func (m *migration) takeAddress(s setting) {
 	case scheme != "grpc":
 		m.fail(s, "%q: opa-envoy-plugin knows grpc:// and unix://", address)
 	default:
-		if _, _, err := network(rest); err != nil && !strings.Contains(rest, "${") {
+		if err := checkAddress(rest); err != nil && !strings.Contains(rest, "${") {
 			m.fail(s, "%q is not host:port", rest)
 		}
 		m.grpc = rest
 	}
+}
+
+// checkAddress reports what serve would say of an address.
+func checkAddress(address string) error {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path == "" {
+			return fmt.Errorf("%q: the socket's path is missing", address)
+		}
+		return nil
+	}
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return fmt.Errorf("%q is not host:port or unix:/path.sock", address)
+	}
+	return nil
 }
 
 func (m *migration) takePath(s setting) {
@@ -282,7 +297,7 @@ func sizeText(n int64) string {
 }
 
 func (m *migration) takeBundle(s setting) {
-	resource := text(s.node, "resource")
+	resource := scalarBelow(s.node, "resource")
 	if path, ok := strings.CutPrefix(resource, "file://"); ok {
 		m.takeLocalBundle(s, path)
 		return
@@ -290,7 +305,7 @@ func (m *migration) takeBundle(s setting) {
 	if resource == "" {
 		resource = path.Join("bundles", s.name())
 	}
-	m.remote = append(m.remote, remoteBundle{setting: s, name: s.name(), service: text(s.node, "service"), resource: resource})
+	m.remote = append(m.remote, remoteBundle{setting: s, name: s.name(), service: scalarBelow(s.node, "service"), resource: resource})
 }
 
 // takeLocalBundle takes a bundle that is a directory over. What else its section says has no meaning for one.
@@ -318,12 +333,12 @@ func isTarball(path string) bool {
 
 // takeOldBundle reads the form that OPA had before it knew several bundles.
 func (m *migration) takeOldBundle(s setting) {
-	name := text(s.node, "name")
+	name := scalarBelow(s.node, "name")
 	prefix := "bundles"
 	if child(s.node, "prefix") != nil {
-		prefix = text(s.node, "prefix")
+		prefix = scalarBelow(s.node, "prefix")
 	}
-	m.remote = append(m.remote, remoteBundle{setting: s, name: name, service: text(s.node, "service"), resource: path.Join(prefix, name)})
+	m.remote = append(m.remote, remoteBundle{setting: s, name: name, service: scalarBelow(s.node, "service"), resource: path.Join(prefix, name)})
 }
 
 func (m *migration) takeConsole(s setting) {
@@ -345,7 +360,7 @@ func (m *migration) takeLabel(s setting) {
 
 // takeTracing takes an OTLP collector that is reached by gRPC over, with OPA's defaults for what is not said.
 func (m *migration) takeTracing(s setting) {
-	switch kind := text(s.node, "type"); kind {
+	switch kind := scalarBelow(s.node, "type"); kind {
 	case "":
 		m.note(s, "", "OPA writes no traces without a type")
 		return
@@ -354,7 +369,7 @@ func (m *migration) takeTracing(s setting) {
 		m.lost(s, "traces", fmt.Sprintf("type %q: traces go to an OTLP collector's gRPC receiver: give its address in traces.otlp", kind))
 		return
 	}
-	t := traces{otlp: cmp.Or(text(s.node, "address"), "localhost:4317"), insecure: true, ratio: 1}
+	t := traces{otlp: cmp.Or(scalarBelow(s.node, "address"), "localhost:4317"), insecure: true, ratio: 1}
 	for i := 0; i+1 < len(s.node.Content); i += 2 {
 		key, value := s.node.Content[i], s.node.Content[i+1]
 		part := setting{path: append(s.path[:len(s.path):len(s.path)], key.Value), line: key.Line, node: value}
@@ -377,7 +392,7 @@ func (m *migration) takeTracing(s setting) {
 			m.lost(part, "traces", "the collector's certificate is checked against the system's certificate authorities; spans are batched by OpenTelemetry's defaults")
 		}
 	}
-	if _, _, err := network(t.otlp); err != nil {
+	if err := checkAddress(t.otlp); err != nil {
 		m.fail(s, "address: %v", err)
 	}
 	m.traces = &t

@@ -25,8 +25,8 @@ const (
 	recheckTimeout = time.Second
 )
 
-// memory is what outlives the Views' memos: the counters, and the goroutine that decides hits again.
-type memory struct {
+// memoManager is what outlives the Views' memos: the counters, and the goroutine that decides hits again.
+type memoManager struct {
 	logger *zap.Logger
 	view   func() *View
 	stats  policy.Stats
@@ -34,8 +34,8 @@ type memory struct {
 	missed atomic.Uint64 // rechecks that found the queue full
 }
 
-func newMemory(r prometheus.Registerer, logger *zap.Logger, view func() *View) (*memory, error) {
-	m := &memory{logger: logger, view: view, queue: make(chan policy.Recheck, recheckQueue)}
+func newMemoManager(r prometheus.Registerer, logger *zap.Logger, view func() *View) (*memoManager, error) {
+	m := &memoManager{logger: logger, view: view, queue: make(chan policy.Recheck, recheckQueue)}
 	if r == nil {
 		return m, nil
 	}
@@ -44,7 +44,7 @@ func newMemory(r prometheus.Registerer, logger *zap.Logger, view func() *View) (
 
 // next is the memo of the next View: that of the one before, where policy and settings are the same, else a new one. A policy whose
 // memo was found to be wrong does not get another.
-func (m *memory) next(before, next *View) *policy.Memo {
+func (m *memoManager) next(before, next *View) *policy.Memo {
 	switch s := next.Settings; {
 	case s == nil || next.Policy == nil || s.Memo.Off || s.Plain:
 		return nil
@@ -54,8 +54,8 @@ func (m *memory) next(before, next *View) *policy.Memo {
 	return next.Policy.NewMemo(policy.MemoConfig{Bytes: next.Settings.Memo.Bytes, Sample: next.Settings.Memo.Sample, Stats: &m.stats})
 }
 
-// recall gives the decision that was made for a key, where there is one.
-func (g *Gate) recall(c *call, key *policy.Key) (bool, error) {
+// lookup gives the decision that was made for a key, where there is one.
+func (g *Gate) lookup(c *call, key *policy.Key) (bool, error) {
 	if key == nil {
 		return false, nil
 	}
@@ -64,7 +64,7 @@ func (g *Gate) recall(c *call, key *policy.Key) (bool, error) {
 		return false, nil
 	}
 	if found.Sample {
-		g.memory.recheck(c, key, found)
+		g.memos.recheck(c, key, found)
 	}
 	c.decision = found.Decision
 	return true, found.Err
@@ -90,7 +90,7 @@ func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Va
 
 // large reports whether the input that the rule reads may be large.
 func (c *call) large() bool {
-	n := c.req.bytes()
+	n := requestBytes(c.req)
 	if n <= policy.LargeInput {
 		return false
 	}
@@ -103,7 +103,7 @@ func (c *call) large() bool {
 }
 
 // recheck queues a hit to be decided again, from all of the input. It is never waited for.
-func (m *memory) recheck(c *call, key *policy.Key, found policy.Recalled) {
+func (m *memoManager) recheck(c *call, key *policy.Key, found policy.Recalled) {
 	if c.req.Bytes > recheckBytes {
 		return
 	}
@@ -121,7 +121,7 @@ func (m *memory) recheck(c *call, key *policy.Key, found policy.Recalled) {
 }
 
 // run decides again what was queued, until ctx ends.
-func (m *memory) run(ctx context.Context) {
+func (m *memoManager) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -159,7 +159,7 @@ type MemoStatusEntry struct {
 
 // MemoStatus tells how the memo of the active View is doing.
 func (g *Gate) MemoStatus() MemoStatus {
-	v, counts := g.View(), g.memory.stats.Counts()
+	v, counts := g.View(), g.memos.stats.Counts()
 	is := v.memo.Status()
 	out := MemoStatus{On: v.memo != nil && is.Stopped == "", Why: is.Stopped, Hits: counts.Hits, Misses: counts.Misses, Entries: is.Entries, Bytes: is.Bytes,
 		Limit: is.Limit, Rechecked: counts.Rechecks, Mismatches: counts.Mismatches}
@@ -215,10 +215,10 @@ func memoDesc(name, help string) *prometheus.Desc {
 }
 
 // Describe implements prometheus.Collector.
-func (m *memory) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, out) }
+func (m *memoManager) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, out) }
 
 // Collect implements prometheus.Collector.
-func (m *memory) Collect(out chan<- prometheus.Metric) {
+func (m *memoManager) Collect(out chan<- prometheus.Metric) {
 	counts, is := m.stats.Counts(), policy.MemoStatus{}
 	if v := m.view(); v != nil {
 		is = v.memo.Status()

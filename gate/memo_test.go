@@ -106,7 +106,7 @@ func variant(i int) *gate.Request {
 
 // same is what of an answer must be equal.
 func same(a gate.Answer) gate.Answer {
-	a.DecisionID, a.Trace = "", gate.Trace{}
+	a.DecisionID, a.Diagnostics = "", gate.Diagnostics{}
 	if i := strings.Index(a.Body, `"decision_id"`); i >= 0 {
 		a.Body = a.Body[:i]
 	}

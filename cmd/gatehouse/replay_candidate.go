@@ -19,8 +19,8 @@ const (
 	maxAsks       = 20_000           // rules of one policy that are kept prepared
 )
 
-// judgment is what was decided, as far as two policies are compared by it. The zero value is a denial.
-type judgment struct {
+// verdict is what was decided, as far as two policies are compared by it. The zero value is a denial.
+type verdict struct {
 	allow  bool
 	reason string // of the closed set; "" with an allow
 	status int    // that the client gets
@@ -28,7 +28,7 @@ type judgment struct {
 	answer string // all that the policy answered, in one form for one meaning; "" where that is not compared
 }
 
-func (v judgment) String() string {
+func (v verdict) String() string {
 	if v.allow {
 		return "allow"
 	}
@@ -36,11 +36,11 @@ func (v judgment) String() string {
 }
 
 // recordedVerdict is what the log says that was decided.
-func (r *recorded) verdict() judgment {
+func (r *recorded) verdict() verdict {
 	if string(r.outcome) == "allow" {
-		return judgment{allow: true, status: 200}
+		return verdict{allow: true, status: 200}
 	}
-	v := judgment{reason: string(r.reason), status: r.status, own: answerOf(r.result).status}
+	v := verdict{reason: string(r.reason), status: r.status, own: answerOf(r.result).status}
 	if v.reason == "" {
 		v.reason = gate.Denied.String()
 	}
@@ -58,8 +58,8 @@ var statusOf = map[string]int{
 	gate.NoDecision.String(): gate.NoDecision.Status(), gate.PolicyError.String(): gate.PolicyError.Status(),
 }
 
-// side is one policy that the log's decisions are put to. It may be used by several goroutines at once.
-type side struct {
+// candidate is one policy that the log's decisions are put to. It may be used by several goroutines at once.
+type candidate struct {
 	snapshot *policy.Snapshot
 	apps     []gate.App // of the configuration; nil: the rules that the log names are asked
 	tables   []*routeTable
@@ -67,11 +67,11 @@ type side struct {
 	credentials bool
 
 	mu   sync.Mutex // guards asks
-	asks map[string]*question
+	asks map[string]*preparedRule
 }
 
-// question is one rule of a side, prepared.
-type question struct {
+// preparedRule is one rule of a candidate, prepared.
+type preparedRule struct {
 	again  *policy.Again
 	reads  policy.Reads
 	pure   bool
@@ -79,10 +79,12 @@ type question struct {
 	absent string // why nothing can be asked
 }
 
-func newSide(s *policy.Snapshot) *side { return &side{snapshot: s, asks: map[string]*question{}} }
+func newCandidate(s *policy.Snapshot) *candidate {
+	return &candidate{snapshot: s, asks: map[string]*preparedRule{}}
+}
 
 // app is the application of the configuration that a decision belongs to.
-func (s *side) app(r *recorded) *gate.App {
+func (s *candidate) app(r *recorded) *gate.App {
 	if len(s.apps) == 1 && s.apps[0].Name == "" {
 		return &s.apps[0]
 	}
@@ -95,7 +97,7 @@ func (s *side) app(r *recorded) *gate.App {
 }
 
 // key names the rule that a decision is asked of: what the log names, or what the configuration asks.
-func (s *side) key(dst []byte, r *recorded) []byte {
+func (s *candidate) key(dst []byte, r *recorded) []byte {
 	if s.apps == nil {
 		return append(dst, r.path...)
 	}
@@ -107,7 +109,7 @@ func (s *side) key(dst []byte, r *recorded) []byte {
 }
 
 // ask prepares the rule that a decision is asked of, once for all decisions of one key.
-func (s *side) ask(r *recorded, key []byte) (*question, error) {
+func (s *candidate) ask(r *recorded, key []byte) (*preparedRule, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := s.asks[string(key)]; a != nil {
@@ -124,10 +126,10 @@ func (s *side) ask(r *recorded, key []byte) (*question, error) {
 	return a, nil
 }
 
-func (s *side) prepare(r *recorded) (*question, error) {
+func (s *candidate) prepare(r *recorded) (*preparedRule, error) {
 	paths, byRoute, absent := s.paths(r)
 	if absent != "" {
-		return &question{absent: absent}, nil
+		return &preparedRule{absent: absent}, nil
 	}
 	for _, path := range paths {
 		entry, err := s.snapshot.Entry(path)
@@ -135,19 +137,19 @@ func (s *side) prepare(r *recorded) (*question, error) {
 			return nil, err
 		}
 		if entry != nil {
-			a := &question{again: entry.Again(), reads: entry.Reads()}
+			a := &preparedRule{again: entry.Again(), reads: entry.Reads()}
 			a.pure = a.again.Pure()
 			return a, nil
 		}
 	}
 	if byRoute {
-		return &question{denies: true}, nil
+		return &preparedRule{denies: true}, nil
 	}
-	return &question{absent: "the policy has no rule " + strings.Join(paths[0], "/")}, nil
+	return &preparedRule{absent: "the policy has no rule " + strings.Join(paths[0], "/")}, nil
 }
 
 // paths are where the rule may be, the better one first.
-func (s *side) paths(r *recorded) (paths [][]string, byRoute bool, absent string) {
+func (s *candidate) paths(r *recorded) (paths [][]string, byRoute bool, absent string) {
 	if s.apps == nil {
 		path, byRoute := askedThen(textOf(r.path))
 		if len(path) == 0 {
@@ -219,7 +221,7 @@ type ruling struct {
 }
 
 // rule evaluates. An error is the end of all.
-func (a *question) rule(ctx context.Context, input policy.Value, at time.Time, answers bool) (ruling, error) {
+func (a *preparedRule) rule(ctx context.Context, input policy.Value, at time.Time, answers bool) (ruling, error) {
 	bounded, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
 	d, unsure, err := a.again.Decide(bounded, input, at)
@@ -253,12 +255,12 @@ func oneForm(v policy.Value) (string, error) {
 }
 
 // verdict is what the gate makes of a ruling. was is the recorded verdict: what the policy has no part in stays as it was.
-func (s *side) verdict(u ruling, r *recorded, was judgment) judgment {
+func (s *candidate) verdict(u ruling, r *recorded, was verdict) verdict {
 	switch {
 	case u.allow && was.reason == gate.PolicyError.String() && answerOf(r.result).allowed:
 		return was // what the policy answered could not be given
 	case u.allow:
-		return judgment{allow: true, status: 200, answer: u.answer}
+		return verdict{allow: true, status: 200, answer: u.answer}
 	case u.reason != "":
 		return s.denied(u, u.reason, was)
 	}
@@ -270,7 +272,7 @@ func (s *side) verdict(u ruling, r *recorded, was judgment) judgment {
 }
 
 // asksToLogIn reports whether a caller without a credential is told to bring one.
-func (s *side) asksToLogIn(r *recorded, was judgment) bool {
+func (s *candidate) asksToLogIn(r *recorded, was verdict) bool {
 	switch {
 	case s.apps != nil:
 		return s.credentials
@@ -280,8 +282,8 @@ func (s *side) asksToLogIn(r *recorded, was judgment) bool {
 	return r.known
 }
 
-func (s *side) denied(u ruling, reason string, was judgment) judgment {
-	v := judgment{reason: reason, own: u.own, status: u.own, answer: u.answer}
+func (s *candidate) denied(u ruling, reason string, was verdict) verdict {
+	v := verdict{reason: reason, own: u.own, status: u.own, answer: u.answer}
 	if v.own == 0 {
 		v.status = statusOf[reason]
 	}

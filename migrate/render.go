@@ -1,4 +1,4 @@
-package main
+package migrate
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ func quote(s string) string {
 // yamlWriter writes the result section by section.
 type yamlWriter struct {
 	strings.Builder
-	findings []finding
+	findings []Finding
 }
 
 // comment writes a text as comment lines of at most about 110 characters.
@@ -60,7 +60,7 @@ func (w *yamlWriter) about(indent, section string) {
 
 // has reports whether there is anything to say about a section.
 func (w *yamlWriter) has(section string) bool {
-	return slices.ContainsFunc(w.findings, func(f finding) bool { return f.section == section })
+	return slices.ContainsFunc(w.findings, func(f Finding) bool { return f.section == section })
 }
 
 func (w *yamlWriter) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
@@ -111,11 +111,11 @@ func (m *migration) renderPolicy(w *yamlWriter) {
 	}
 	w.line("  bundles:")
 	for _, b := range m.bundles {
-		if signing := m.signed[b.Name]; signing != "" {
-			w.line("    - {name: %s, path: %s, %s}", quote(b.Name), quote(m.relative(b.Path)), signing)
+		if signing := m.signed[b.name]; signing != "" {
+			w.line("    - {name: %s, path: %s, %s}", quote(b.name), quote(m.relative(b.path)), signing)
 			continue
 		}
-		w.line("    - {name: %s, path: %s}", quote(b.Name), quote(m.relative(b.Path)))
+		w.line("    - {name: %s, path: %s}", quote(b.name), quote(m.relative(b.path)))
 	}
 	for _, b := range m.fetched {
 		w.line("    - name: %s", quote(b.name))

@@ -1,0 +1,83 @@
+package watch
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// judge says what an event means for a target: nothing, a change, or a change that is complete.
+func (w *Watcher) judge(t *target, e fsnotify.Event) (changed, complete bool) {
+	if slices.Contains(t.steps, e.Name) {
+		return w.judgeStep(t, e)
+	}
+	if filepath.Base(e.Name) == dataLink && slices.ContainsFunc(t.steps, func(step string) bool { return filepath.Dir(step) == filepath.Dir(e.Name) }) {
+		return e.Has(fsnotify.Create), true // a file in a Kubernetes volume
+	}
+	name, ok := strings.CutPrefix(e.Name, t.top()+string(filepath.Separator))
+	if !ok {
+		return false, false
+	}
+	name = filepath.ToSlash(name)
+	created := e.Has(fsnotify.Create)
+	switch {
+	case name == dataLink:
+		return created, true
+	case t.ignored(name):
+		return false, false
+	case created && w.newFolder(t, e.Name):
+		return true, false
+	case t.Wanted(name):
+		return true, e.Op == fsnotify.Create
+	case e.Has(fsnotify.Remove), e.Has(fsnotify.Rename), e.Has(fsnotify.Chmod):
+		_, folder := w.watched[e.Name]
+		return folder, false
+	}
+	return false, false
+}
+
+// judgeStep judges an event on the target itself or a link on the way to it. A folder that was just made is empty: its files will follow.
+// One with files in it, or a link, was put into place. A file that appears may have been moved or be about to be written: it is read soon,
+// because one that is not whole yet is found out, and read again when the rest has come.
+func (w *Watcher) judgeStep(t *target, e fsnotify.Event) (changed, complete bool) {
+	if !e.Has(fsnotify.Create) {
+		return true, false
+	}
+	t.steps = stepsTo(t.Path)
+	if !w.newFolder(t, t.top()) {
+		return true, true
+	}
+	entries, err := os.ReadDir(t.top())
+	return true, err == nil && len(entries) > 0
+}
+
+// newFolder watches a new folder and those in it at once, so that what is written there is seen while it settles. It
+// reports whether the path is a folder.
+func (w *Watcher) newFolder(t *target, path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	w.add(path, info)
+	entries, _ := os.ReadDir(path) // what cannot be read now is an error when the target is read
+	for _, e := range entries {
+		below := filepath.Join(path, e.Name())
+		if name, err := filepath.Rel(t.top(), below); err == nil && e.IsDir() && !t.Ignored(filepath.ToSlash(name)) {
+			w.newFolder(t, below)
+		}
+	}
+	return true
+}
+
+// ignored reports whether a name, or a folder above it, is none of the contents.
+func (t *target) ignored(name string) bool {
+	for i, c := range name {
+		if c == '/' && t.Ignored(name[:i]) {
+			return true
+		}
+	}
+	return t.Ignored(name)
+}

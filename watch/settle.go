@@ -1,0 +1,74 @@
+package watch
+
+import "time"
+
+const (
+	// settleComplete is how long a change that is complete when it is seen waits for others like it.
+	settleComplete = 25 * time.Millisecond
+	// settleWrite is how long nothing must be written before files that are written in place are read.
+	settleWrite = 100 * time.Millisecond
+	// settleMost bounds the wait under constant writing.
+	settleMost = 2 * time.Second
+)
+
+// settling is a target's changes that have been seen and not yet been handed over. The zero value is none.
+type settling struct {
+	first    time.Time // zero: nothing is pending
+	due      time.Time
+	complete bool // all of them were complete when seen
+}
+
+// note adds a change.
+func (p *settling) note(now time.Time, complete bool) {
+	if p.first.IsZero() {
+		*p = settling{first: now, complete: true}
+	}
+	p.complete = p.complete && complete
+	if p.complete {
+		p.due = now.Add(settleComplete)
+		return
+	}
+	p.due = earlier(now.Add(settleWrite), p.first.Add(settleMost))
+}
+
+// again puts the change off, or makes one up. What is noted meanwhile settles as writing does.
+func (p *settling) again(now time.Time, after time.Duration) {
+	*p = settling{first: now, due: now.Add(after)}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// note is called by Run alone, as handed is; again by anybody.
+func (t *target) note(now time.Time, complete bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.covered = false
+	t.pending.note(now, complete)
+}
+
+func (t *target) again(now time.Time, after time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pending.again(now, after)
+}
+
+// handed says that all that is due has been handed over. What Again asked for since then stays.
+func (t *target) handed(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.covered = false
+	if !t.pending.due.After(now) {
+		t.pending = settling{}
+	}
+}
+
+func (t *target) due() (at time.Time, pending bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pending.due, !t.pending.first.IsZero()
+}

@@ -1,0 +1,322 @@
+// Package watch tells when files and folders may have changed, so that what is read of them is whole.
+//
+// A [Watcher] has a list of targets: a file, or a folder with all that is below it. It watches the folders that they are in, and those
+// that the links on the way to them are in: a file that is replaced takes its own watch with it, and a Kubernetes volume (ConfigMap, Secret)
+// changes by the swap of one link, ..data. Changes settle before they are told: one that is complete when it is seen, as a rename is,
+// after 25 ms, and writing in place 100 ms after the last of it, but at the latest two seconds after the first. Events get lost on network
+// file systems and in overflows, and there may be none at all: each target is also looked at every so often.
+//
+// What a change means, and whether there is one, is for who reads. A change that was told may be none.
+//
+// It is a foundation: it imports nothing of ours, and all may import it.
+package watch
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/zap"
+)
+
+// Config says what is watched.
+type Config struct {
+	Targets []Target
+	Poll    time.Duration // how often each target is looked at without any event; default: 2s
+	Logger  *zap.Logger   // for operators: where watching is reduced to looking; default: none
+}
+
+// Target is a file or a folder, which need not exist. Its functions are called from one goroutine at a time and do not open files.
+type Target struct {
+	Path string // relative to the working directory of [New]
+
+	// Look says what is there; nil: nothing, or nothing that can be listed. Default: [LookAt] the path.
+	Look func() *Look
+
+	// Of a folder, by slash-separated names below it: what is none of its contents, with all below it, and which files matter.
+	// Default: nothing is ignored, everything matters.
+	Ignored, Wanted func(name string) bool
+}
+
+// Watcher watches targets while Run runs.
+type Watcher struct {
+	targets []*target
+	poll    time.Duration
+	logger  *zap.Logger
+	changed chan []int
+	kick    chan struct{} // a due time was set from outside
+	open    func() (*fsnotify.Watcher, error)
+
+	// Owned by Run.
+	events  *fsnotify.Watcher      // nil: there is only the poll
+	watched map[string]fs.FileInfo // what each watch was set on
+	warned  bool                   // that a watch could not be set
+}
+
+// target is a Target and what is known of it.
+type target struct {
+	Target
+	plain bool // it has no Look of its own
+
+	// Owned by Run.
+	steps   []string // what, replaced, makes Path lead somewhere else; the last is where it leads
+	dirs    []string // that are watched for it
+	seen    *Look
+	covered bool // watched and looked at since the last event
+
+	mu      sync.Mutex // guards pending
+	pending settling
+}
+
+const (
+	defaultPoll = 2 * time.Second
+	dataLink    = "..data" // the link that a Kubernetes volume swaps to change all of its files at once
+)
+
+// New makes a Watcher. It starts nothing.
+func New(c Config) *Watcher {
+	w := &Watcher{poll: c.Poll, logger: c.Logger, changed: make(chan []int), kick: make(chan struct{}, 1)}
+	w.open = func() (*fsnotify.Watcher, error) { return fsnotify.NewBufferedWatcher(4096) }
+	if w.poll <= 0 {
+		w.poll = defaultPoll
+	}
+	if w.logger == nil {
+		w.logger = zap.NewNop()
+	}
+	for _, t := range c.Targets {
+		if abs, err := filepath.Abs(t.Path); err == nil {
+			t.Path = abs
+		}
+		plain := t.Look == nil
+		if plain {
+			t.Look = func() *Look { return LookAt(t.Path) }
+		}
+		if t.Ignored == nil {
+			t.Ignored = func(string) bool { return false }
+		}
+		if t.Wanted == nil {
+			t.Wanted = func(string) bool { return true }
+		}
+		w.targets = append(w.targets, &target{Target: t, plain: plain})
+	}
+	return w
+}
+
+// Changed has the targets to read, by their index in Config: all of them once when Run begins, then those that may have changed. They are
+// watched before they are handed over: what happens while they are read is told again.
+func (w *Watcher) Changed() <-chan []int { return w.changed }
+
+// Again has a target read again after a pause, whatever becomes of it meanwhile. It never waits.
+func (w *Watcher) Again(i int, after time.Duration) {
+	w.targets[i].again(time.Now(), after)
+	select {
+	case w.kick <- struct{}{}:
+	default: // it was said already
+	}
+}
+
+// Run watches until ctx ends. Where there is no watching it looks, and says so in the log. One Run at a time.
+func (w *Watcher) Run(ctx context.Context) {
+	w.watched, w.warned = map[string]fs.FileInfo{}, false
+	var err error
+	if w.events, err = w.open(); err != nil {
+		w.events = nil
+		w.warn(err)
+	} else {
+		defer w.events.Close()
+	}
+	for _, t := range w.targets {
+		t.covered = false
+		t.again(time.Now(), 0)
+	}
+	w.loop(ctx)
+}
+
+func (w *Watcher) loop(ctx context.Context) {
+	var events <-chan fsnotify.Event
+	var lost <-chan error
+	if w.events != nil {
+		events, lost = w.events.Events, w.events.Errors
+	}
+	poll := time.NewTicker(w.poll)
+	defer poll.Stop()
+	settled := time.NewTimer(0)
+	defer settled.Stop()
+	for ctx.Err() == nil {
+		due, next := w.due(time.Now())
+		var out chan []int
+		if len(due) > 0 {
+			out = w.changed
+		}
+		settled.Stop()
+		if !next.IsZero() {
+			settled.Reset(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+		case out <- due:
+			for _, i := range due {
+				w.targets[i].handed(time.Now())
+			}
+		case event := <-events:
+			for _, t := range w.targets {
+				if changed, complete := w.judge(t, event); changed {
+					t.note(time.Now(), complete)
+				}
+			}
+		case err := <-lost:
+			w.logger.Warn("watching directories: events may be lost, looking at all of them", zap.Error(err))
+			for _, t := range w.targets {
+				t.note(time.Now(), false)
+			}
+		case <-poll.C:
+			w.look()
+		case <-w.kick:
+		case <-settled.C:
+		}
+	}
+}
+
+// due lists the targets that have settled, watched and looked at, and says when the next one will have.
+func (w *Watcher) due(now time.Time) (due []int, next time.Time) {
+	for i, t := range w.targets {
+		switch at, pending := t.due(); {
+		case !pending:
+		case at.After(now):
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
+		default:
+			if !t.covered {
+				w.cover(t)
+			}
+			due = append(due, i)
+		}
+	}
+	return due, next
+}
+
+// look compares each target with what was seen of it last.
+func (w *Watcher) look() {
+	for _, t := range w.targets {
+		if _, pending := t.due(); pending {
+			continue
+		}
+		if now := t.Look(); !now.Same(t.seen) || t.plain && t.seen.fresh() {
+			t.note(time.Now(), false)
+		}
+	}
+}
+
+// cover sees that everything of a target is watched that exists: where the links on the way and itself are, itself, the folders below. It
+// takes the look that later ones are compared with. All is watched by its resolved name, because the events of a folder come under one name.
+func (w *Watcher) cover(t *target) {
+	const attempts = 3 // what leads elsewhere by now was not watched in between
+	t.covered = true
+	for range attempts {
+		t.seen, t.steps = t.Look(), stepsTo(t.Path)
+		if w.events == nil {
+			return
+		}
+		top := t.top()
+		t.dirs = nil
+		for _, step := range t.steps {
+			t.dirs = append(t.dirs, filepath.Dir(step))
+		}
+		t.dirs = append(t.dirs, top)
+		if t.seen != nil {
+			for _, dir := range t.seen.Folders {
+				t.dirs = append(t.dirs, filepath.Join(top, filepath.FromSlash(dir)))
+			}
+		}
+		w.follow(t.dirs)
+		if slices.Equal(t.steps, stepsTo(t.Path)) {
+			return
+		}
+	}
+}
+
+// top is where the target's path leads.
+func (t *target) top() string { return t.steps[len(t.steps)-1] }
+
+// follow watches folders, and no longer those that are of no target.
+func (w *Watcher) follow(dirs []string) {
+	// A watch ends with its folder, and the same name may be another folder by now.
+	live := map[string]bool{}
+	for _, dir := range w.events.WatchList() {
+		live[dir] = true
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil || !info.IsDir() {
+			continue
+		}
+		if known := w.watched[dir]; live[dir] && known != nil && os.SameFile(known, info) {
+			continue
+		}
+		w.add(dir, info)
+	}
+	wanted := map[string]bool{}
+	for _, t := range w.targets {
+		for _, dir := range t.dirs {
+			wanted[dir] = true
+		}
+	}
+	for dir := range w.watched {
+		if !wanted[dir] {
+			_ = w.events.Remove(dir) // it may have ended
+			delete(w.watched, dir)
+		}
+	}
+}
+
+func (w *Watcher) add(dir string, info fs.FileInfo) {
+	_ = w.events.Remove(dir) // it may not be there
+	if err := w.events.Add(dir); err != nil {
+		if !os.IsNotExist(err) {
+			w.warn(fmt.Errorf("watching %s: %w", dir, err))
+		}
+		return
+	}
+	w.watched[dir] = info
+}
+
+func (w *Watcher) warn(err error) {
+	if !w.warned {
+		w.logger.Warn("directories cannot be watched; changes are found by looking every few seconds", zap.Error(err))
+	}
+	w.warned = true
+}
+
+// Files calls read at once, and then whenever one of the targets may have changed, until ctx ends.
+func Files(ctx context.Context, c Config, read func()) {
+	w := New(c)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { w.Run(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.Changed():
+			read()
+		}
+	}
+}
+
+// Paths are the targets of files that have nothing special about them.
+func Paths(paths ...string) []Target {
+	var list []Target
+	for _, path := range paths {
+		list = append(list, Target{Path: path})
+	}
+	return list
+}
