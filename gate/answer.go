@@ -250,9 +250,6 @@ func (c *call) deny(why Reason, status int) Answer {
 	if why == Denied || why == NoCredential {
 		d := &c.decision
 		a.Set, a.Metadata, a.Body = options(d.Headers), d.Metadata, d.Body
-		if d.Status != 0 {
-			a.Status = d.Status
-		}
 		if d.Reason != "" {
 			text = clean(d.Reason)
 		}

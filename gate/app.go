@@ -172,16 +172,17 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 		return errors.Join(conflicts...)
 	}
 	a.rules = map[*routes.Route]map[string]*rule{}
-	finder := &ruleFinder{policy: snapshot, app: a, defined: snapshot.Defined(), asked: map[string]bool{}, entries: map[string]*rule{}}
+	finder := newRuleFinder(snapshot, &a.App)
 	var missing []string
 	for _, route := range a.table.Routes() {
 		if route.Unsupported != "" {
 			continue
 		}
-		without, err := finder.rulesOf(route)
+		rules, without, err := finder.rulesOf(route)
 		if err != nil {
 			return err
 		}
+		a.rules[route] = rules
 		missing = append(missing, without...)
 	}
 	if a.StrictRoutes && len(missing) > 0 {
@@ -194,14 +195,14 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 	return nil
 }
 
-// rulesOf finds the rules of one route. It returns what is missing.
-func (f *ruleFinder) rulesOf(route *routes.Route) (missing []string, err error) {
-	rules := map[string]*rule{}
+// rulesOf finds the rules of one route by method, and says what is missing.
+func (f *ruleFinder) rulesOf(route *routes.Route) (rules map[string]*rule, missing []string, err error) {
+	rules = map[string]*rule{}
 	required := route.RuleMethods()
 	for _, method := range slices.Concat(required, addedMethods(route, required)) {
-		found, err := f.find(method, route)
+		found, err := f.find(method, route.Template, takesGET(route))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if found != nil {
 			rules[method] = found
@@ -213,12 +214,11 @@ func (f *ruleFinder) rulesOf(route *routes.Route) (missing []string, err error) 
 		}
 	}
 	if route.Methods == nil { // methods of an application's own: only a rule for every method can be meant
-		if rules[""], err = f.find("", route); err != nil {
-			return nil, err
+		if rules[""], err = f.find("", route.Template, true); err != nil {
+			return nil, nil, err
 		}
 	}
-	f.app.rules[route] = rules
-	return missing, nil
+	return rules, missing, nil
 }
 
 // addedMethods are the methods that a route answers to beyond those that need a rule: what the framework adds, such as
@@ -256,16 +256,17 @@ func (a *application) ask(method string, route *routes.Route) *rule {
 	if a.one.entry != nil || route == nil {
 		return &a.one
 	}
-	rules := a.rules[route]
-	found := rules[method]
-	if found == nil && method == "HEAD" {
-		found = rules["GET"]
+	if found := ruleFor(a.rules[route], method); found != nil {
+		return found
 	}
+	return &a.one
+}
+
+// ruleFor is the rule of a route for a method, nil where there is none.
+func ruleFor(rules map[string]*rule, method string) *rule {
+	found := rules[method]
 	if found == nil && method != "" {
 		found = rules[""]
-	}
-	if found == nil {
-		return &a.one
 	}
 	return found
 }

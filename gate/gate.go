@@ -280,21 +280,21 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 		}
 		c.decision, err = c.evaluate(ctx, key, document)
 	}
-	switch {
-	case err == nil && c.decision.Allowed:
-		return nil
-	case err == nil && s.anonymous(&c.identity) && c.decision.Status == 0:
-		return fail(NoCredential, errors.New("the policy denies a caller without a credential"))
-	case err == nil:
-		return fail(Denied, errors.New("the policy denies"))
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fail(Timeout, fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err))
-	case errors.Is(err, policy.ErrUndefined):
-		return fail(NoDecision, err)
-	case errors.Is(err, policy.ErrOverloaded):
-		return fail(Overloaded, err)
+	v := VerdictOf(&c.decision, err)
+	if s.anonymous(&c.identity) {
+		v = v.Anonymous()
 	}
-	return fail(PolicyError, err)
+	switch v.Reason {
+	case None:
+		return nil
+	case NoCredential:
+		err = errors.New("the policy denies a caller without a credential")
+	case Denied:
+		err = errors.New("the policy denies")
+	case Timeout:
+		err = fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err)
+	}
+	return &failure{reason: v.Reason, status: v.Own, cause: err}
 }
 
 func (c *call) diagnostics(err error) Diagnostics {

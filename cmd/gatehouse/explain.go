@@ -17,6 +17,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/replay"
 )
 
 // explainFlags are those of gatehouse explain.
@@ -222,6 +223,23 @@ func (o *retold) usePast(ctx context.Context, t *trial, src source, r *logged) {
 	}
 }
 
+// usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
+func (t *trial) usePast(ctx context.Context, cfg *config, decided map[string]decisionlog.EventBundle) error {
+	if replay.IsMadeOf(t.engine.policy, decided) {
+		return nil
+	}
+	archive := cfg.archive()
+	s, err := archive.Snapshot(ctx, decided)
+	if err != nil {
+		return err
+	}
+	if err := t.gate.Publish(ctx, func(v *gate.View) { v.Policy = s }); err != nil {
+		return fmt.Errorf("the kept policy does not fit the configuration: %w", err)
+	}
+	t.engine.policy = s
+	return nil
+}
+
 // withoutInput is for a decision that the policy was not asked for, or whose input is gone.
 func (o *retold) withoutInput(r *logged) {
 	if slices.Contains(r.Erased, "/input") {
@@ -254,30 +272,17 @@ func (r *logged) adjust(cfg *config, src source) {
 	}
 }
 
-// entry finds the rule that was asked: the one of the application, or that of the record's route.
+// recorded is what the gate has to know of it.
+func (r *logged) recorded() *gate.Recorded {
+	route, _ := r.Input["route"].(map[string]any)
+	template, _ := route["template"].(string)
+	method, _ := route["method"].(string) // the request's, or WEBSOCKET
+	return &gate.Recorded{App: r.App, Method: cmp.Or(method, r.Request.Method), Route: template, Path: r.Path, Authenticated: r.Identity.Authenticated}
+}
+
+// entry finds the rule that was asked.
 func (r *logged) entry(t *trial) (*policy.Entry, error) {
-	path := strings.Split(r.Path, "/")
-	for _, app := range t.config.apps() {
-		if app.Name != r.App && len(t.config.Apps) > 0 || len(app.Root) == 0 {
-			continue
-		}
-		route, _ := r.Input["route"].(map[string]any)
-		template, _ := route["template"].(string)
-		method, _ := route["method"].(string) // the request's, or WEBSOCKET
-		candidates, err := gate.RuleCandidates(app.Root, cmp.Or(method, r.Request.Method), template, true)
-		if err != nil {
-			continue
-		}
-		for _, rule := range slices.Backward(candidates) {
-			if gate.RuleCandidateName(app.Root, rule) == r.Path {
-				path = rule
-			}
-		}
-	}
-	if t.config.Policy.Decision != "" && len(t.config.Apps) == 0 && !strings.Contains(r.Path, "/") && t.config.Policy.Root == "" {
-		path = strings.Split(t.config.Policy.Decision, "/")
-	}
-	entry, err := t.engine.policy.Entry(path)
+	entry, err := gate.NewReplayer(t.gate.View()).RuleAskedThen(r.recorded())
 	if err == nil && entry == nil {
 		err = fmt.Errorf("this policy has no rule %s, which decision %q asked\n--bundle DIR names the policy that decided", r.Path, r.DecisionID)
 	}
@@ -310,41 +315,27 @@ func (o *retold) compareBundles(r *logged, loaded []policy.BundleInfo) {
 func (r *logged) missing(entry *policy.Entry) []string {
 	var out []string
 	for _, pointer := range slices.Concat(r.Erased, r.Masked) {
-		if ref := readRef(entry.Reads(), pointer); ref != "" && !slices.Contains(out, ref) {
+		if ref := replay.ReadRef(entry.Reads(), pointer); ref != "" && !slices.Contains(out, ref) {
 			out = append(out, ref)
 		}
 	}
 	return out
 }
 
-// readRef is what a JSON pointer (RFC 6901) into a record stands for, as a reference to the input; "" where that is not in the input, or not
-// read.
-func readRef(reads policy.Reads, pointer string) string {
-	rest, ok := strings.CutPrefix(pointer, "/input/")
-	if !ok {
-		return ""
-	}
-	path := strings.Split(rest, "/")
-	for i := range path {
-		path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
-	}
-	if !reads.Any(path...) {
-		return ""
-	}
-	return "input." + strings.Join(path, ".")
-}
-
 // agrees reports whether the policy says again what was recorded.
 func (r *logged) agrees(again *policy.Explanation) bool {
-	switch r.Reason {
-	case "policy_error":
-		return again.Err != nil || r.Outcome == "deny" && again.Allowed && r.Error != nil // the answer to an allow could not be given
-	case "no_decision":
-		return errors.Is(again.Err, policy.ErrUndefined)
-	case "", "denied", "no_credential":
-		return again.Err == nil && again.Allowed == (r.Outcome == "allow")
+	was, is := gate.ReasonNamed(r.Reason), gate.VerdictOf(&policy.Decision{Allowed: again.Allowed}, again.Err)
+	switch {
+	case r.Reason != "" && !was.OfPolicy():
+		return false // overloaded, timeout and the like: nothing of the policy's
+	case was == gate.PolicyError && r.Outcome == "deny" && is.Allow && r.Error != nil:
+		return true // the answer to an allow could not be given
+	case was == gate.PolicyError:
+		return again.Err != nil
+	case was == gate.NoDecision:
+		return is.Reason == gate.NoDecision
 	}
-	return false // overloaded, timeout and the like: nothing of the policy's
+	return again.Err == nil && is.Allow == (r.Outcome == "allow")
 }
 
 // print writes it for people.

@@ -18,6 +18,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/replay"
 	"gatehouse/routes"
 )
 
@@ -129,8 +130,8 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 type replayed struct {
 	Replayed, Changed, Unexpected, Damaged int64
 	OldDiffers                             int64 `json:"old_differs"`
-	Changes                                []group
-	NotReplayed                            []skipped `json:"not_replayed"`
+	Changes                                []replay.Group
+	NotReplayed                            []replay.Skipped `json:"not_replayed"`
 }
 
 func replayJSON(t *testing.T, want int, args ...string) (out replayed) {
@@ -369,47 +370,11 @@ func FuzzExpect(f *testing.F) {
 			return
 		}
 		for _, e := range list {
-			if !isVerdict(e.From) || !isVerdict(e.To) || e.From+e.To == "" {
+			if !replay.IsVerdict(e.From) || !replay.IsVerdict(e.To) || e.From+e.To == "" {
 				t.Errorf("%q was taken as %+v", text, e)
 			}
 		}
 	})
-}
-
-func TestVerdictsOfExpectedChanges(t *testing.T) {
-	denied, login := verdict{reason: "denied", status: 403}, verdict{reason: "no_credential", status: 401}
-	for text, want := range map[string][3]bool{ // allow, denied, login
-		"": {true, true, true}, "allow": {true, false, false}, "deny": {false, true, true}, "deny 403": {false, true, false},
-		"deny no_credential": {false, false, true}, "deny 403 denied": {false, true, false}, "deny denied 403": {false, true, false},
-	} {
-		got := [3]bool{verdict{allow: true}.fits(text), denied.fits(text), login.fits(text)}
-		if !isVerdict(text) || got != want {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
-	}
-	for _, text := range []string{" ", "allow 200", "denied", "deny 4", "deny nothing", "deny 403 denied too"} {
-		if isVerdict(text) {
-			t.Errorf("%q is taken for a verdict", text)
-		}
-	}
-}
-
-// TestRulesByTheirNames: what routes.RuleName writes is read back, whatever the terms are.
-func TestRulesByTheirNames(t *testing.T) {
-	for _, path := range [][]string{{"orders", "GET", "orders", "__id"}, {"a", "GET", "x-y", "v1.2", "it's", `q"q`, "a/b", "[", "é"}, {"a", "GET"}} {
-		got, byRoute := askedThen(routes.RuleName(path))
-		if want := append(path, "allowed"); !byRoute || !cmp.Equal(got, want) {
-			t.Errorf("%s: %q %v, want %q", routes.RuleName(path), got, byRoute, want)
-		}
-	}
-	for name, want := range map[string][]string{"envoy/authz/allow": {"envoy", "authz", "allow"}, "allow": {"allow"}, "": nil} {
-		if got, byRoute := askedThen(name); byRoute || !cmp.Equal(got, want) {
-			t.Errorf("%s: %q %v", name, got, byRoute)
-		}
-	}
-	for _, broken := range []string{"a..b", "a[", `a["x`, "a.[", "."} {
-		askedThen(broken) // whatever it is, it ends
-	}
 }
 
 func TestProgressLine(t *testing.T) {
@@ -438,18 +403,6 @@ func TestMomentsOfTheCommandLine(t *testing.T) {
 		got, err := momentOf("--since", text, now)
 		if (err != nil) != (want == "") || err == nil && got.UTC().Format(time.RFC3339) != want {
 			t.Errorf("%q: %v, %v, want %q", text, got, err, want)
-		}
-	}
-}
-
-// TestPathsWithoutARoute: what looks like a number or an id is none of the route.
-func TestPathsWithoutARoute(t *testing.T) {
-	for path, want := range map[string]string{
-		"/orders/17?page=2": "/orders/*", "/users/alice/orders": "/users/alice/orders", "/v1/x": "/v1/x",
-		"/o/6f1c2c1e-0a0b-4b52-8e3f-0d6f7f0a9b11/items": "/o/*/items", "": "", "/" + strings.Repeat("a", 50): "/*",
-	} {
-		if got := generalised(path); got != want {
-			t.Errorf("%q: %q, want %q", path, got, want)
 		}
 	}
 }
