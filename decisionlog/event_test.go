@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gatehouse/input"
 )
 
 // TestEventHoldsAWholeLine encodes the event of a line that has every member: it is that line again, so that none is unknown to Event.
@@ -59,12 +61,12 @@ func fullLines(t *testing.T) (list []string) {
 	}
 	digest := strings.Repeat("ab", 32)
 	e := &Entry{DecisionID: "a\"b", Time: time.Unix(1767225600, 5), Duration: 17, App: "orders", Route: "orders.show", Outcome: "deny", Reason: "policy_error",
-		Status: 403, DryRun: true, Method: "GET", Host: "orders.example.com", Path: "/orders/17?token=x", DecisionPath: "envoy/authz/allow",
-		Identity: Identity{Type: "jwt", Subject: "ann", Issuer: "https://issuer.example.com", Roles: []string{"a"}, Groups: []string{"b"}, Scopes: []string{"c"},
-			Claims: map[string]any{"dept": "x"}, Authenticated: true},
-		Peer: "spiffe://a/b", RequestedBy: "10.0.0.1", TraceID: strings.Repeat("1", 32), SpanID: strings.Repeat("2", 16), Revision: "v17",
-		Bundles: []Bundle{{Name: "app", Revision: "v17", Digest: digest}}, Digests: Digests{Routes: digest, Keys: digest, Directory: digest}, Memo: true,
-		Asked: true, Input: Input{Scheme: "https", HasBody: true}, Result: madeOf(map[string]any{"allowed": false}), Error: "it failed"}
+		Status: 403, DryRun: true, Peer: "spiffe://a/b", RequestedBy: "10.0.0.1", TraceID: strings.Repeat("1", 32), SpanID: strings.Repeat("2", 16),
+		Revision: "v17", Bundles: []Bundle{{Name: "app", Revision: "v17", Digest: digest}}, Digests: Digests{Routes: digest, Keys: digest, Directory: digest},
+		Memo: true, Asked: true, Result: madeOf(map[string]any{"allowed": false}), Error: "it failed",
+		Input: Input{Request: input.Request{Method: "GET", Host: "orders.example.com", Path: "/orders/17?token=x", Scheme: "https"}, HasBody: true,
+			DecisionPath: "envoy/authz/allow", Identity: Identity{Type: "jwt", Subject: "ann", Issuer: "https://issuer.example.com", Roles: []string{"a"},
+				Groups: []string{"b"}, Scopes: []string{"c"}, Claims: map[string]any{"dept": "x"}, Authenticated: true}}}
 	e.AddParam("id", "17")
 	for _, e := range []*Entry{e, {}} {
 		if err := l.Append(context.Background(), e); err != nil {
