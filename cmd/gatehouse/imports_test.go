@@ -21,6 +21,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/watch",
 	}
 	ours := map[string][]string{ // package -> those of ours that it may import besides, directly or not
+		"gatehouse/config":   {},
 		"gatehouse/gate":     {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/extauthz": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/bundles":  {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
