@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/upstream"
 	"gatehouse/watch"
 
 	"go.uber.org/zap"
@@ -51,7 +52,7 @@ func (s *source) again(mayPass bool, took time.Duration) {
 	}
 	pause := min(firstTryAgain<<min(s.retry.tries, 10), lastTryAgain)
 	s.retry.tries++
-	s.retry.at = time.Now().Add(jitter(max(pause, tryAgainShare*took)))
+	s.retry.at = time.Now().Add(upstream.Jitter(max(pause, tryAgainShare*took)))
 }
 
 // TryAgain says that something has changed that a bundle may have failed on: routes, keys. What was refused is tried again soon. It

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gatehouse/durable"
+	"gatehouse/watch"
 )
 
 // A store keeps the last good bundle of one remote source on disk: the tarball as it came, and the deltas after it. What is
@@ -175,9 +176,9 @@ func (s *store) loadHead(r *bufio.Reader, sum hash.Hash) (k kept, err error) {
 
 // confirmedLater takes a later time from the file of confirmations, where that speaks of the same bundle.
 func (s *store) confirmedLater(k *kept) {
-	text, err := readSecret(s.file(".seen"))
+	text, err := watch.ReadFile(s.file(".seen"), maxKeptHead)
 	var c confirmation
-	if err != nil || json.Unmarshal([]byte(text), &c) != nil {
+	if err != nil || json.Unmarshal(text, &c) != nil {
 		return // then it seems older than it is
 	}
 	if c.State == stateOf(k.parts) && c.Confirmed.After(k.Confirmed) {

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"gatehouse/upstream"
 	"hash/maphash"
 	"net"
 	"net/http"
@@ -207,13 +208,14 @@ type algorithm struct {
 func New(c Config) (*Verifier, error) {
 	v := &Verifier{
 		clock:    c.Clock,
-		client:   boundedClient(c.Client),
 		log:      c.Logger,
 		maxToken: c.MaxToken,
 		byName:   make(map[string]*issuer, len(c.Issuers)),
 		base64:   base64.RawURLEncoding.Strict(),
 		keyless:  len(c.Introspection) > 0 || c.APIKeys.File != "" || c.Metadata != "",
 	}
+	// Without idle connections nothing of it is left when Run has ended.
+	v.client, _ = upstream.Direct{Client: c.Client, Header: maxResponseHead, Redirects: maxRedirects}.New()
 	if c.CacheBytes == 0 {
 		c.CacheBytes = defaultCache
 	}

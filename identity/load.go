@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/panics"
+	"gatehouse/upstream"
 	"gatehouse/watch"
 )
 
@@ -151,7 +152,7 @@ func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func
 		kept, wait := loaded{issuer: iss}, time.Duration(0)
 		if !l.fetched[i].IsZero() {
 			kept.set, kept.at = l.sets[i], l.status[i].FetchedAt
-			wait = max(0, jitter(iss.Keys.Refresh)-time.Since(l.fetched[i]))
+			wait = max(0, upstream.Early(iss.Keys.Refresh)-time.Since(l.fetched[i]))
 		}
 		iss.lookups.begin()
 		wg.Go(func() {

@@ -7,8 +7,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"gatehouse/bundles"
 	"gatehouse/decisionlog"
+	"gatehouse/upstream"
 )
 
 type sinkConfig struct {
@@ -54,11 +54,11 @@ func (c *sinkServerConfig) remote() *decisionlog.Remote {
 }
 
 // sinkServices are the services that the sinks use, in their order.
-func (c *config) sinkServices() []bundles.Service {
+func (c *config) sinkServices() []upstream.Service {
 	services := c.services()
-	var out []bundles.Service
+	var out []upstream.Service
 	for _, s := range c.DecisionLog.Sinks {
-		var one bundles.Service
+		var one upstream.Service
 		for _, server := range s.servers() {
 			one = services[server.Service]
 		}
@@ -68,7 +68,7 @@ func (c *config) sinkServices() []bundles.Service {
 }
 
 // connect gives sinks what sends to their servers. It connects to nothing yet.
-func connect(sinks []decisionlog.Sink, services []bundles.Service) ([]decisionlog.Sink, error) {
+func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionlog.Sink, error) {
 	sinks = slices.Clone(sinks)
 	for i := range sinks {
 		for kind, at := range map[string]**decisionlog.Remote{"opa": &sinks[i].OPA, "otlp": &sinks[i].OTLP} {
@@ -79,7 +79,7 @@ func connect(sinks []decisionlog.Sink, services []bundles.Service) ([]decisionlo
 			if (*at).URL == "" {
 				return nil, fmt.Errorf("%s: url: is missing", where)
 			}
-			poster, err := bundles.NewPoster(services[i], (*at).URL)
+			poster, err := upstream.NewPoster(services[i], (*at).URL)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", where, err)
 			}

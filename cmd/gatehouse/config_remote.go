@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/upstream"
 )
 
 type serviceConfig struct {
@@ -59,21 +60,21 @@ type statusConfig struct {
 }
 
 // services are those of the configuration by their names. What is wrong with one is wrong wherever it is used.
-func (c *config) services() map[string]bundles.Service {
-	out := map[string]bundles.Service{}
+func (c *config) services() map[string]upstream.Service {
+	out := map[string]upstream.Service{}
 	for _, s := range c.Services {
-		service := bundles.Service{CA: s.CA, Cert: s.Cert, Key: s.Key, Headers: maps.Clone(s.Headers), PlainHTTP: s.PlainHTTP, BearerFile: s.BearerFile}
+		service := upstream.Service{CA: s.CA, Cert: s.Cert, Key: s.Key, Headers: maps.Clone(s.Headers), PlainHTTP: s.PlainHTTP, BearerFile: s.BearerFile}
 		if o := s.OAuth2; o != nil {
-			service.OAuth2 = &bundles.OAuth2{TokenURL: o.TokenURL, ClientID: o.ClientID, SecretFile: o.ClientSecretFile, Scopes: o.Scopes}
+			service.OAuth2 = &upstream.OAuth2{TokenURL: o.TokenURL, ClientID: o.ClientID, SecretFile: o.ClientSecretFile, Scopes: o.Scopes}
 		}
 		if a := s.AWS; a != nil {
-			service.AWS = &bundles.AWS{From: a.From, Region: a.Region, Service: a.Service, Profile: a.Profile}
+			service.AWS = &upstream.AWS{From: a.From, Region: a.Region, Service: a.Service, Profile: a.Profile}
 		}
 		if g := s.GCP; g != nil {
-			service.GCP = &bundles.GCP{Audience: g.Audience, Scopes: g.Scopes, Endpoint: g.Endpoint}
+			service.GCP = &upstream.GCP{Audience: g.Audience, Scopes: g.Scopes, Endpoint: g.Endpoint}
 		}
 		if a := s.Azure; a != nil {
-			service.Azure = &bundles.Azure{Resource: a.Resource, ClientID: a.ClientID, Endpoint: a.Endpoint}
+			service.Azure = &upstream.Azure{Resource: a.Resource, ClientID: a.ClientID, Endpoint: a.Endpoint}
 		}
 		out[s.Name] = service
 	}
@@ -118,7 +119,7 @@ func (c *config) validateRemote(found *problems) {
 }
 
 // remote is where the bundle comes from if not from a path, nil if from there.
-func (b bundleConfig) remote(services map[string]bundles.Service) *bundles.Remote {
+func (b bundleConfig) remote(services map[string]upstream.Service) *bundles.Remote {
 	if b.URL == "" && b.Image == "" {
 		return nil
 	}

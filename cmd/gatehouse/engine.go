@@ -17,6 +17,7 @@ import (
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
+	"gatehouse/upstream"
 )
 
 // engine is what one reading of the configuration runs beside the requests: it keeps keys and policy fresh and hands
@@ -205,7 +206,7 @@ func (e *engine) halt() {
 // it was keeps it.
 type sink struct {
 	config  decisionlog.Config // without what is made for this log alone
-	servers []bundles.Service  // of its sinks
+	servers []upstream.Service // of its sinks
 	log     *decisionlog.Log
 	rules   *logRules
 	metrics *prometheus.Registry
@@ -214,7 +215,7 @@ type sink struct {
 }
 
 // newSink opens the decision log, or returns the running one where the configuration is the same.
-func newSink(cfg decisionlog.Config, servers []bundles.Service, running *sink) (*sink, error) {
+func newSink(cfg decisionlog.Config, servers []upstream.Service, running *sink) (*sink, error) {
 	if running != nil && reflect.DeepEqual(running.config, cfg) && reflect.DeepEqual(running.servers, servers) {
 		return running, nil
 	}

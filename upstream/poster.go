@@ -1,4 +1,4 @@
-package bundles
+package upstream
 
 import (
 	"context"
@@ -10,20 +10,20 @@ type Poster struct {
 	service Service
 	url     string
 	to      string  // the URL as people see it
-	client  *client // nil: the service's files are read again for the next request
+	client  *Client // nil: the service's files are read again for the next request
 	stale   bool    // the server did not like client's credential
 }
 
 // NewPoster checks the service and the URL. It connects to nothing.
 func NewPoster(s Service, url string) (*Poster, error) {
-	if err := s.resolve(); err != nil {
+	if err := s.Resolve(); err != nil {
 		return nil, err
 	}
-	c, err := newClient(s, url, 0)
+	c, err := NewClient(s, url, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &Poster{service: s, url: url, to: shown(c.url), client: c}, nil
+	return &Poster{service: s, url: url, to: Shown(c.url), client: c}, nil
 }
 
 // Post sends a body. After a failure, or where the credential was not good, it begins anew with what the service's files hold then.
@@ -32,11 +32,11 @@ func (p *Poster) Post(ctx context.Context, header http.Header, body []byte) (res
 		p.Close()
 	}
 	if p.client == nil {
-		if p.client, err = newClient(p.service, p.url, 0); err != nil {
+		if p.client, err = NewClient(p.service, p.url, 0); err != nil {
 			return nil, err
 		}
 	}
-	response, err = p.client.do(ctx, http.MethodPost, header, body)
+	response, err = p.client.Do(ctx, http.MethodPost, header, body)
 	if err != nil {
 		p.Close()
 		return nil, err
@@ -50,7 +50,7 @@ func (p *Poster) Post(ctx context.Context, header http.Header, body []byte) (res
 // Close lets go of idle connections. The poster can still be used.
 func (p *Poster) Close() {
 	if p.client != nil {
-		p.client.close()
+		p.client.Close()
 		p.client, p.stale = nil, false
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package scaffold
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 
 // withStatic takes the table with the static files that the application serves, which get one rule. What has no route in the
 // application gets one here, marked as the keeper's own.
-func (s *scaffold) withStatic(table *routes.Table) error {
+func (s *Scaffold) withStatic(table *routes.Table) error {
 	s.table, s.static = table, map[string]string{}
 	facts := table.Facts()
 	for _, template := range facts.Static {
@@ -48,7 +48,7 @@ var probes = []string{"x", "x.css", "1", "x/y", "x/y.css", "1/2", "x/y/z", "x/",
 
 // ownStatic adds a route unless one of the application's takes its requests: then that one's rule decides, for nobody knows whether
 // the file is there.
-func (s *scaffold) ownStatic(own *bytes.Buffer, path, template, by string) {
+func (s *Scaffold) ownStatic(own *bytes.Buffer, path, template, by string) {
 	if strings.ContainsAny(path, "<>{}\"'\\%?#*|") || routes.FormsOf(path) != 0 || strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > 0x7e }) {
 		s.note("%s: %q is no path for a route table: write it by hand, with own: true", by, path)
 		return
@@ -85,7 +85,7 @@ func (s *scaffold) ownStatic(own *bytes.Buffer, path, template, by string) {
 }
 
 // openTo says why everybody may use a method of a route, "" where nobody may yet.
-func (s *scaffold) openTo(method string, r *routes.Route) string {
+func (s *Scaffold) openTo(method string, r *routes.Route) string {
 	if method != "GET" && method != "HEAD" {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package main
+package scaffold
 
 import (
 	"bytes"
@@ -28,7 +28,7 @@ type sampled struct {
 
 // sampleOf looks for a request that takes a rule's route: the table itself says whether one does. A search is done once for a
 // route; its other methods try what was found.
-func (s *scaffold) sampleOf(r *scaffoldRule) sample {
+func (s *Scaffold) sampleOf(r *rule) sample {
 	if s.samples == nil {
 		s.samples = map[*routes.Route]*sampled{}
 	}
@@ -59,7 +59,7 @@ func (s *scaffold) sampleOf(r *scaffoldRule) sample {
 	return sample{}
 }
 
-func (s *scaffold) search(method string, route *routes.Route) (sample, bool) {
+func (s *Scaffold) search(method string, route *routes.Route) (sample, bool) {
 	for _, host := range s.sampleHosts(route) {
 		for _, template := range s.sampleTemplates(route) {
 			if path, m, ok := s.samplePath(method, host, template, route); ok {
@@ -71,7 +71,7 @@ func (s *scaffold) search(method string, route *routes.Route) (sample, bool) {
 }
 
 // reaches asks the table.
-func (s *scaffold) reaches(method, host, path string, route *routes.Route) (routes.Match, bool) {
+func (s *Scaffold) reaches(method, host, path string, route *routes.Route) (routes.Match, bool) {
 	s.tried++
 	m := s.table.Match(method, host, path)
 	return m, m.Outcome == routes.Matched && m.Route == route
@@ -90,7 +90,7 @@ func whereOf(table *routes.Table) where {
 	return w
 }
 
-func (s *scaffold) sampleHosts(r *routes.Route) []string {
+func (s *Scaffold) sampleHosts(r *routes.Route) []string {
 	host := templateParam.ReplaceAllString(r.Host, "a")
 	switch name := s.front.ServerName; {
 	case name != "" && host == "":
@@ -102,7 +102,7 @@ func (s *scaffold) sampleHosts(r *routes.Route) []string {
 }
 
 // sampleTemplates are a route's template as text and parameters, with what stands in front of it.
-func (s *scaffold) sampleTemplates(r *routes.Route) []string {
+func (s *Scaffold) sampleTemplates(r *routes.Route) []string {
 	templates := []string{r.Template}
 	if path, err := routes.RulePath(nil, "", r.Template); err == nil && strings.ContainsAny(r.Template, `^$\(`) {
 		text := ""
@@ -135,7 +135,7 @@ const (
 	samplesEach = 40
 )
 
-func (s *scaffold) samplePath(method, host, template string, route *routes.Route) (string, routes.Match, bool) {
+func (s *Scaffold) samplePath(method, host, template string, route *routes.Route) (string, routes.Match, bool) {
 	params := templateParam.FindAllStringSubmatchIndex(template, -1)
 	choices := make([][]string, len(params))
 	for i, p := range params {
@@ -202,7 +202,7 @@ func suggested(template string, at []int) []string {
 }
 
 // testFile writes requests with what is to become of each: all that a first policy answers with certainty.
-func (s *scaffold) testFile(all []*scaffoldRule) error {
+func (s *Scaffold) testFile(all []*rule) error {
 	var out bytes.Buffer
 	out.WriteString("# What is to become of requests. Run them with: gatehouse test\n")
 	if s.perRoute {
@@ -217,7 +217,7 @@ func (s *scaffold) testFile(all []*scaffoldRule) error {
 	unknown := map[string][]string{} // methods by template
 	for _, r := range all {
 		if s.ctx.Err() != nil {
-			return errInterrupted
+			return ErrInterrupted
 		}
 		for _, one := range r.each() {
 			s.testOf(one, &out, unknown)
@@ -235,21 +235,21 @@ func (s *scaffold) testFile(all []*scaffoldRule) error {
 }
 
 // each takes a rule for a prefix apart, into one for each route and method.
-func (r *scaffoldRule) each() []*scaffoldRule {
+func (r *rule) each() []*rule {
 	if r.method != "" {
-		return []*scaffoldRule{r}
+		return []*rule{r}
 	}
-	var out []*scaffoldRule
+	var out []*rule
 	for _, route := range r.routes {
 		for _, method := range route.RuleMethods() {
-			out = append(out, &scaffoldRule{method: method, path: r.path, name: r.name, file: r.file, routes: []*routes.Route{route}})
+			out = append(out, &rule{method: method, path: r.path, name: r.name, file: r.file, routes: []*routes.Route{route}})
 		}
 	}
 	return out
 }
 
 // testOf writes the lines about one rule.
-func (s *scaffold) testOf(r *scaffoldRule, out *bytes.Buffer, unknown map[string][]string) {
+func (s *Scaffold) testOf(r *rule, out *bytes.Buffer, unknown map[string][]string) {
 	found := s.sampleOf(r)
 	template := r.routes[0].Template
 	if found.match.Outcome != routes.Matched {
@@ -273,7 +273,7 @@ func (s *scaffold) testOf(r *scaffoldRule, out *bytes.Buffer, unknown map[string
 
 // consider takes the request as the example of a first allow where it is the plainest so far. What a framework serves by
 // itself says little.
-func (s *scaffold) consider(r *scaffoldRule, of sample) {
+func (s *Scaffold) consider(r *rule, of sample) {
 	own := []string{"static", "openapi", "swagger_ui_html", "swagger_ui_redirect", "redoc_html"}
 	weight := len(of.match.Params)
 	if r.method != "GET" {
@@ -283,7 +283,7 @@ func (s *scaffold) consider(r *scaffoldRule, of sample) {
 		weight += 1000
 	}
 	if s.example == nil || weight < s.example.weight {
-		s.example = &scaffoldExample{file: r.file, rule: r.name, route: r.method + " " + r.routes[0].Template, method: r.method, path: of.path, weight: weight}
+		s.example = &Example{File: r.file, Rule: r.name, Route: r.method + " " + r.routes[0].Template, Method: r.method, Path: of.path, weight: weight}
 	}
 }
 

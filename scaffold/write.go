@@ -1,11 +1,9 @@
-package main
+package scaffold
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,22 +12,17 @@ import (
 	"time"
 )
 
-var errInterrupted = errors.New("interrupted: nothing was written")
+// ErrInterrupted is the error of work whose context has ended. Nothing was written.
+var ErrInterrupted = errors.New("interrupted: nothing was written")
 
-// scaffoldFile is one that is to be written, relative to the output directory.
-type scaffoldFile struct {
-	path string // with slashes
-	text []byte
-}
-
-// write writes all the files, or none: not where one is there already and force is not set, not where what was made does not run,
+// Write writes all the files, or none: not where one is there already and force is not set, not where what was made does not run,
 // and not where the command was interrupted. What it overwrites is kept; it returns where, "" where nothing was overwritten.
-func (s *scaffold) write(dir string, force bool) (backup string, err error) {
+func (s *Scaffold) Write(dir string, force bool) (backup string, err error) {
 	var taken []string
 	for _, f := range s.files {
-		path := filepath.Join(dir, filepath.FromSlash(f.path))
+		path := filepath.Join(dir, filepath.FromSlash(f.Path))
 		switch _, err := os.Lstat(path); {
-		case err == nil && f.path == ".gatehouse/.gitignore": // always the same
+		case err == nil && f.Path == ".gatehouse/.gitignore": // always the same
 		case err == nil:
 			taken = append(taken, path)
 		case !errors.Is(err, fs.ErrNotExist):
@@ -50,24 +43,27 @@ func (s *scaffold) write(dir string, force bool) (backup string, err error) {
 		return "", err
 	}
 	if s.ctx.Err() != nil {
-		return "", errInterrupted
+		return "", ErrInterrupted
 	}
 	return replaceAll(dir, s.files, stale)
 }
 
+// methodFolder is the name of a folder of rules for one method.
+var methodFolder = regexp.MustCompile(`^[A-Z][A-Z-]{0,63}$`)
+
 // staleStubs are the rules in folders of methods, such as policy/GET, that the new policy does not have: an earlier init wrote them,
 // and they would go before rules for a prefix. They are relative to dir.
-func (s *scaffold) staleStubs(dir string) (stale []string, err error) {
+func (s *Scaffold) staleStubs(dir string) (stale []string, err error) {
 	made := map[string]bool{}
 	for _, f := range s.files {
-		made[f.path] = true
+		made[f.Path] = true
 	}
 	folders, err := filepath.Glob(filepath.Join(dir, "policy", "[A-Z]*"))
 	if err != nil {
 		return nil, err
 	}
 	for _, folder := range folders {
-		if !methodName.MatchString(filepath.Base(folder)) {
+		if !methodFolder.MatchString(filepath.Base(folder)) {
 			continue
 		}
 		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
@@ -88,7 +84,7 @@ func (s *scaffold) staleStubs(dir string) (stale []string, err error) {
 }
 
 // replaceAll writes files below dir, takes away others, and keeps what was there under .gatehouse. After an error it takes back what it wrote.
-func replaceAll(dir string, files []scaffoldFile, gone []string) (backup string, err error) {
+func replaceAll(dir string, files []File, gone []string) (backup string, err error) {
 	kept := filepath.Join(dir, ".gatehouse", "backup-"+time.Now().UTC().Format("20060102T150405.000Z"))
 	var undo []func()
 	defer func() {
@@ -112,17 +108,17 @@ func replaceAll(dir string, files []scaffoldFile, gone []string) (backup string,
 		undo = append(undo, func() { _ = writeBelow(path, old) })
 	}
 	for _, f := range files {
-		path := filepath.Join(dir, filepath.FromSlash(f.path))
+		path := filepath.Join(dir, filepath.FromSlash(f.Path))
 		old, readErr := os.ReadFile(path)
 		switch {
-		case readErr == nil && bytes.Equal(old, f.text):
+		case readErr == nil && bytes.Equal(old, f.Text):
 			continue
 		case readErr == nil:
-			if err := writeBelow(filepath.Join(kept, filepath.FromSlash(f.path)), old); err != nil {
+			if err := writeBelow(filepath.Join(kept, filepath.FromSlash(f.Path)), old); err != nil {
 				return "", fmt.Errorf("keeping %s: %w", path, err)
 			}
 			backup = kept
-			undo = append(undo, func() { _ = replaceFile(path, old) })
+			undo = append(undo, func() { _ = ReplaceFile(path, old) })
 		case errors.Is(readErr, fs.ErrNotExist):
 			undo = append(undo, func() { _ = os.Remove(path) })
 		default:
@@ -131,7 +127,7 @@ func replaceAll(dir string, files []scaffoldFile, gone []string) (backup string,
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return "", fmt.Errorf("writing %s: %w", path, err)
 		}
-		if err := replaceFile(path, f.text); err != nil {
+		if err := ReplaceFile(path, f.Text); err != nil {
 			return "", fmt.Errorf("writing %s: %w", path, err)
 		}
 	}
@@ -146,7 +142,7 @@ func writeBelow(path string, text []byte) error {
 }
 
 // verify reads back what was made, beside what is in the policy's folder already, and runs its tests.
-func (s *scaffold) verify(dir string, stale []string) error {
+func (s *Scaffold) verify(dir string, stale []string) error {
 	stage, err := os.MkdirTemp("", "gatehouse-init-*")
 	if err != nil {
 		return fmt.Errorf("nothing was written: %w", err)
@@ -162,17 +158,17 @@ func (s *scaffold) verify(dir string, stale []string) error {
 		}
 	}
 	for _, f := range s.files {
-		if err := writeBelow(filepath.Join(stage, filepath.FromSlash(f.path)), f.text); err != nil {
+		if err := writeBelow(filepath.Join(stage, filepath.FromSlash(f.Path)), f.Text); err != nil {
 			return fmt.Errorf("nothing was written: %w", err)
 		}
 	}
-	err = tryConfiguration(s.ctx, source{file: filepath.Join(stage, "gatehouse.yaml")}, func(*config) {}, filepath.Join(stage, "tests.yaml"))
+	err = s.try(s.ctx, stage)
 	if err == nil {
 		return nil
 	}
 	text := strings.ReplaceAll(err.Error(), stage+string(filepath.Separator), "")
 	if s.ctx.Err() != nil {
-		return errInterrupted
+		return ErrInterrupted
 	}
 	if others {
 		return fmt.Errorf("nothing was written, because it does not run with what is in %s already: %s\nmove that away, or name another directory with --out", filepath.Join(dir, "policy"), text)
@@ -193,7 +189,7 @@ func copyPolicy(to, from string) (found bool, err error) {
 		if err != nil {
 			return err
 		}
-		text, err := readUpTo(path, maxTry)
+		text, err := readUpTo(path, maxPolicyFile)
 		if err != nil {
 			return err
 		}
@@ -203,51 +199,45 @@ func copyPolicy(to, from string) (found bool, err error) {
 	return found, err
 }
 
-// hasRegoTests says whether a policy of folders has tests of its own: looking for them costs as much as compiling it.
-func hasRegoTests(cfg *config) bool {
-	found := false
-	for _, b := range cfg.Policy.Bundles {
-		info, err := os.Stat(b.Path)
-		if err != nil || !info.IsDir() {
-			return true
-		}
-		_ = filepath.WalkDir(b.Path, func(path string, _ fs.DirEntry, err error) error {
-			found = found || err != nil || strings.HasSuffix(path, "_test.rego")
-			return nil
-		})
+// maxPolicyFile bounds a file of a policy that is copied, in bytes.
+const maxPolicyFile = 64 << 20
+
+func readUpTo(file string, limit int64) ([]byte, error) {
+	if info, err := os.Stat(file); err == nil && info.Size() > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", file, limit)
 	}
-	return found
+	return os.ReadFile(file)
 }
 
-// tryConfiguration starts what a configuration says, off to the side, and holds it against its tests.
-func tryConfiguration(ctx context.Context, src source, adjust func(*config), tables ...string) error {
-	t, err := newTrial(ctx, src, nil, adjust, io.Discard)
+// ReplaceFile writes a file in one step, so that one that is watched is never seen half written.
+func ReplaceFile(file string, text []byte) error {
+	if same, err := os.ReadFile(file); err == nil && bytes.Equal(same, text) {
+		return nil
+	}
+	target, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		target = file
+	}
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(target); err == nil {
+		mode = info.Mode().Perm()
+	}
+	return placeFile(target, text, mode)
+}
+
+// placeFile writes a file beside its place and renames it there.
+func placeFile(target string, content []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
 	if err != nil {
 		return err
 	}
-	defer t.close()
-	var outcomes []outcome
-	if hasRegoTests(t.config) {
-		if outcomes, err = t.regoTests(ctx, regexp.MustCompile("")); err != nil {
-			return err
-		}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), target)
 	}
-	var tests []*requestTest
-	if len(tables) > 0 {
-		if tests, err = readTestFiles(tables, true, io.Discard); err != nil {
-			return err
-		}
+	if err != nil {
+		_ = os.Remove(f.Name())
 	}
-	for _, test := range tests {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		outcomes = append(outcomes, t.requestTest(ctx, test, &coverage{}))
-	}
-	for _, o := range outcomes {
-		if o.failed {
-			return fmt.Errorf("%s: %s: %s", o.place, o.name, strings.Join(o.details, "; "))
-		}
-	}
-	return nil
+	return err
 }

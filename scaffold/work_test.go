@@ -1,4 +1,4 @@
-package main
+package scaffold
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gatehouse/routes"
 )
 
 // manyTable is a Django table of n routes of any method, under as many applications.
@@ -25,20 +27,20 @@ func manyTable(n int) string {
 // that routes which nothing reaches are given up.
 func TestInitWorkGrowsWithRoutes(t *testing.T) {
 	tried := func(text string, rules string) int {
-		s, err := newScaffold(t.Context(), "app", &initOptions{rules: rules}, parsed(t, text))
+		s, err := New(t.Context(), Config{Name: "app", Rules: rules, Table: parsed(t, text)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s.tried
 	}
-	for _, rules := range []string{perRoute, rbac} {
+	for _, rules := range []string{PerRoute, RoleTable} {
 		few, many := tried(manyTable(100), rules), tried(manyTable(1000), rules)
 		if many > 11*few || many > 20*1000 {
 			t.Errorf("%s: %d requests for 100 routes, %d for 1000", rules, few, many)
 		}
 	}
 	hidden := "framework: django\nroutes:\n  - re_path: ANY ^.*$\n" + strings.TrimPrefix(manyTable(500), "framework: django\nroutes:\n")
-	if n := tried(hidden, rbac); n > 2*mostSamples+2*samplesEach*500 {
+	if n := tried(hidden, RoleTable); n > 2*mostSamples+2*samplesEach*500 {
 		t.Errorf("%d requests for 500 routes that nothing reaches", n)
 	}
 }
@@ -46,33 +48,28 @@ func TestInitWorkGrowsWithRoutes(t *testing.T) {
 // TestInitInterrupted holds that an interrupted command writes nothing at all.
 func TestInitInterrupted(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	s, err := newScaffold(ctx, "app", &initOptions{rules: perRoute}, parsed(t, manyTable(20)))
+	s, err := New(ctx, Config{Name: "app", Rules: PerRoute, Table: parsed(t, manyTable(20)), Try: func(ctx context.Context, _ string) error { return ctx.Err() }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop()
 	dir := filepath.Join(t.TempDir(), "out")
-	if _, err := s.write(dir, false); !errors.Is(err, errInterrupted) {
+	if _, err := s.Write(dir, false); !errors.Is(err, ErrInterrupted) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("something was written", err)
 	}
-	if _, err := newScaffold(ctx, "app", &initOptions{rules: perRoute}, parsed(t, manyTable(20))); !errors.Is(err, errInterrupted) {
+	if _, err := New(ctx, Config{Name: "app", Rules: PerRoute, Table: parsed(t, manyTable(20)), Try: func(ctx context.Context, _ string) error { return ctx.Err() }}); !errors.Is(err, ErrInterrupted) {
 		t.Error(err)
 	}
 }
 
-// BenchmarkInit2000 is everything but the application's own import.
-func BenchmarkInit2000(b *testing.B) {
-	text := manyTable(2000)
-	for b.Loop() {
-		s, err := newScaffold(b.Context(), "app", &initOptions{rules: perRoute}, parsed(b, text))
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := s.write(b.TempDir(), false); err != nil {
-			b.Fatal(err)
-		}
+func parsed(t testing.TB, text string) *routes.Table {
+	t.Helper()
+	table, _, err := routes.Parse("routes.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
 	}
+	return table
 }

@@ -1,4 +1,4 @@
-package main
+package routes
 
 import (
 	"bytes"
@@ -7,20 +7,18 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"gatehouse/routes"
 )
 
-// mergeTables gives table as the new content of the route table in text, with what is its keeper's taken over from there:
-// comments, where the application is mounted, and on each route that is still there its tags, allow and body. A route that is no
-// longer marked as a guess stays confirmed.
-func mergeTables(text []byte, table *routes.Table) ([]byte, error) {
+// Merge gives table as the new content of the route table in text, with what is its keeper's taken over from there: comments, where the
+// application is mounted, and on each route that is still there its tags, allow and body. A route that is no longer marked as a guess
+// stays confirmed. The second result is the new content, parsed.
+func Merge(text []byte, table *Table) ([]byte, *Table, error) {
 	var old, made yaml.Node
 	if err := yaml.Unmarshal(text, &old); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := yaml.Unmarshal(table.YAML(), &made); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	copyComments(&made, &old)
 	mergeSettings(made.Content[0], old.Content[0])
@@ -37,16 +35,16 @@ func mergeTables(text []byte, table *routes.Table) ([]byte, error) {
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(2)
 	if err := encoder.Encode(&made); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	merged, _, err := routes.Parse("the merged table", out.Bytes())
+	merged, _, err := Parse("the merged table", out.Bytes())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if left := routes.Diff(merged, table); len(left) > 0 {
-		return nil, fmt.Errorf("what the file keeps does not go with the application: %s", left[0])
+	if left := Diff(merged, table); len(left) > 0 {
+		return nil, nil, fmt.Errorf("what the file keeps does not go with the application: %s", left[0])
 	}
-	return out.Bytes(), nil
+	return out.Bytes(), merged, nil
 }
 
 // eachRoute calls use with every entry below routes: and what identifies it, groups before what is in them.
