@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/input"
 )
 
 // maxIdentityHeader is the longest JSON header in bytes, for the same servers that bound a Minter's tokens.
@@ -65,7 +66,7 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 		switch other := seen[name]; {
 		case name == "":
 			continue
-		case fold(name) != name || strings.HasPrefix(name, "-"):
+		case input.Fold(name) != name || strings.HasPrefix(name, "-"):
 			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", key, name))
 		case other != "":
 			errs = append(errs, fmt.Errorf("headers: %s and %s are both %q", other, key, name))

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/decisionlog"
+	"gatehouse/gate/body"
 	"gatehouse/identity"
 	"gatehouse/panics"
 	"gatehouse/policy"
@@ -226,7 +227,7 @@ type Settings struct {
 	// remembered. It is the reference that the tests hold the rest against.
 	Plain bool
 	// Protos describe gRPC messages, nil for none.
-	Protos *Descriptors
+	Protos *body.Descriptors
 }
 
 // Limits bound a request.

@@ -21,11 +21,12 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/watch",
 	}
 	ours := map[string][]string{ // package -> those of ours that it may import besides, directly or not
-		"gatehouse/gate":     {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/extauthz": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/bundles":  {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/identity": {},
-		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+		"gatehouse/gate":      {"gatehouse/decisionlog", "gatehouse/gate/body", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/gate/body": {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/extauthz":  {"gatehouse/gate", "gatehouse/gate/body", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/bundles":   {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/identity":  {},
+		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/gate/body", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":          {"gatehouse/policy/bounds"},
@@ -35,7 +36,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
-		"gatehouse/scaffold":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/scaffold":        {"gatehouse/gate", "gatehouse/gate/body", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
