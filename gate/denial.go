@@ -58,18 +58,18 @@ func NewDenials(loginURL string, templates map[int]Template) (Denials, error) {
 	if loginURL != "" {
 		u, err := url.Parse(strings.ReplaceAll(loginURL, "{return}", ""))
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" && !strings.HasPrefix(loginURL, "/") || strings.HasPrefix(loginURL, "//") {
-			errs = append(errs, fmt.Errorf("denials.login_url: %q: give an http(s) URL or a path", loginURL))
+			errs = append(errs, wrong("Denials.LoginURL", "%q: give an http(s) URL or a path", loginURL))
 		}
 	}
 	for _, status := range slices.Sorted(maps.Keys(templates)) {
 		t := templates[status]
 		if status < 400 || status > 599 {
-			errs = append(errs, fmt.Errorf("denials.templates: %d: a denial has a status from 400 to 599", status))
+			errs = append(errs, wrong("Denials.Templates", "%d: a denial has a status from 400 to 599", status))
 			continue
 		}
 		compiled, err := compileTemplate(status, t)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("denials.templates.%d: %w", status, err))
+			errs = append(errs, &FieldError{element("Denials.Templates", status), err})
 			continue
 		}
 		d.templates[status] = compiled

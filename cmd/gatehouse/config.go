@@ -660,7 +660,11 @@ func (p *problems) add(path string, err error) {
 		return
 	}
 	at := p.doc.at(path)
-	if found := p.doc.locate(err.Error()); found != "" {
+	if about, ok := errors.AsType[*keyError](err); ok {
+		if _, known := p.doc.lines[about.path]; known {
+			at = p.doc.at(about.path)
+		}
+	} else if found := p.doc.locate(err.Error()); found != "" {
 		at = found
 	}
 	p.errs = append(p.errs, fmt.Errorf("%s: %w", at, err))
@@ -792,7 +796,7 @@ func (c *config) settings(v *identity.Verifier, m *identity.Minter) (*gate.Setti
 	}
 	var denials error
 	s.Denials, denials = c.Denials.compile()
-	return s, errors.Join(denials, unknown, c.validateApps(), c.Policy.Memo.validate(), s.Validate())
+	return s, errors.Join(denials, unknown, c.validateApps(), c.Policy.Memo.validate(), withKeys(s.Validate()))
 }
 
 func (c headersConfig) names(m *identity.Minter) gate.IdentityHeaders {
@@ -826,5 +830,5 @@ func (c denialsConfig) compile() (gate.Denials, error) {
 		templates[status] = gate.Template{ContentType: t.ContentType, Body: body}
 	}
 	denials, err := gate.NewDenials(c.LoginURL, templates)
-	return denials, errors.Join(append(errs, err)...)
+	return denials, errors.Join(append(errs, withKeys(err))...)
 }
