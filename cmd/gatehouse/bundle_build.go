@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/images"
 	"gatehouse/policy"
 )
@@ -40,9 +41,9 @@ func (f *compileFlags) withOthers(ctx context.Context, o *opened) (policy.Config
 	if f.config == "" {
 		return policy.Config{Decision: f.decision}, nil, nil
 	}
-	cfg, doc, err := source{file: f.config}.read()
+	cfg, doc, err := config.Source{File: f.config}.Read()
 	if err == nil {
-		err = errors.Join(doc.errs...)
+		err = errors.Join(doc.Errs...)
 	}
 	if err != nil {
 		return policy.Config{}, nil, err
@@ -50,7 +51,7 @@ func (f *compileFlags) withOthers(ctx context.Context, o *opened) (policy.Config
 	if f.decision != "" {
 		cfg.Policy.Decision = f.decision
 	}
-	settings := cfg.bundlesConfig(nil, nil, nil)
+	settings := bundlesConfig(cfg, nil, nil, nil)
 	var others []*opened
 	for _, s := range settings.Sources {
 		if s.Path == "" {

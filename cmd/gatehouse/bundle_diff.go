@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -102,7 +103,7 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 	if len(f.requests) == 0 {
 		return d, nil
 	}
-	_, files, err := testFiles(source{}, f.requests)
+	_, files, err := testFiles(config.Source{}, f.requests)
 	if err != nil {
 		return nil, err
 	}
@@ -160,17 +161,17 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, err
 			return nil, err
 		}
 	}
-	src := source{file: f.config}
+	src := config.Source{File: f.config}
 	if _, err := os.Stat("gatehouse.yaml"); err == nil && f.config == "" {
-		src.file = "gatehouse.yaml"
+		src.File = "gatehouse.yaml"
 	}
-	if src.file == "" {
-		src.bundle = file
+	if src.File == "" {
+		src.Bundle = file
 	}
 	var misplaced error
-	t, err := newTrial(c.Context(), src, nil, func(cfg *config) {
-		cfg.DryRun = dryRunConfig{} // what is compared is the verdict
-		misplaced = cfg.replaceBundle(f.name, file)
+	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) {
+		cfg.DryRun = config.DryRun{} // what is compared is the verdict
+		misplaced = replaceBundle(cfg, f.name, file)
 	}, c.ErrOrStderr())
 	if misplaced != nil {
 		if err == nil {
@@ -182,16 +183,16 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, err
 }
 
 // replaceBundle puts the bundle at a path in the place of the named one, or of the only one.
-func (c *config) replaceBundle(name, file string) error {
+func replaceBundle(c *config.Config, name, file string) error {
 	var names []string
 	for i, b := range c.Policy.Bundles {
 		if names = append(names, b.Name); name == b.Name || name == "" && len(c.Policy.Bundles) == 1 {
-			c.Policy.Bundles[i] = bundleConfig{Name: b.Name, Path: file}
+			c.Policy.Bundles[i] = config.Bundle{Name: b.Name, Path: file}
 			return nil
 		}
 	}
 	if len(names) == 0 {
-		c.Policy.Bundles = []bundleConfig{{Name: "app", Path: file}}
+		c.Policy.Bundles = []config.Bundle{{Name: "app", Path: file}}
 		return nil
 	}
 	return fmt.Errorf("--name says which bundle of the configuration is compared: %s", strings.Join(names, ", "))

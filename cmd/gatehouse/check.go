@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
@@ -19,7 +20,7 @@ const maxTry = 64 << 20
 
 // checkFlags are those of gatehouse check.
 type checkFlags struct {
-	src     source
+	src     config.Source
 	caller  caller
 	claims  string
 	token   string
@@ -55,8 +56,8 @@ The exit code is 0 for allow, 1 for deny, 2 where nothing could be decided.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
 	flags.StringVar(&f.caller.as, "as", "", "name of the caller; no credential proves it")
 	flags.StringArrayVar(&f.caller.roles, "role", nil, "role of the caller; may be repeated")
 	flags.StringVar(&f.claims, "claims", "", "JSON file with the caller's claims, taken as if they were verified")
@@ -89,12 +90,12 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if err != nil {
 		return nil, err
 	}
-	src, err := f.src.orDefault()
+	src, err := f.src.OrDefault()
 	if err != nil {
 		return nil, err
 	}
 	stderr := c.ErrOrStderr()
-	t, err := newTrial(c.Context(), src, a.headers, func(*config) {}, stderr)
+	t, err := newTrial(c.Context(), src, a.headers, func(*config.Config) {}, stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -160,12 +161,12 @@ func textOrFile(value string) (string, error) {
 	if !isFile {
 		return value, nil
 	}
-	text, err := readUpTo(file, maxTry)
+	text, err := config.ReadUpTo(file, maxTry)
 	return string(text), err
 }
 
 func readClaims(file string) (map[string]any, error) {
-	text, err := readBounded(file)
+	text, err := config.ReadBounded(file)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
@@ -39,12 +40,12 @@ func decide(ts *testscript.TestScript, neg bool, args []string) {
 func logDecision(a *attempt, from, file string) (id string, err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	t, err := newTrial(ctx, source{file: from}, nil, func(*config) {}, io.Discard)
+	t, err := newTrial(ctx, config.Source{File: from}, nil, func(*config.Config) {}, io.Discard)
 	if err != nil {
 		return "", err
 	}
 	defer t.close()
-	cfg := t.config.logConfig(nil, nil)
+	cfg := decisionLog(t.config, nil, nil)
 	cfg.File = file
 	log, err := decisionlog.New(cfg)
 	if err != nil {

@@ -27,7 +27,7 @@ func (t *trial) explain(ctx context.Context, a *attempt, answer *gate.Answer, se
 		if secrets {
 			return policy.ExplainOptions{}
 		}
-		return hiding(t.config.logConfig(nil, nil).Redact, input)
+		return hiding(decisionLog(t.config, nil, nil).Redact, input)
 	})
 	out := &explained{Policy: found.Policy, Caller: a.caller(&found.Identity)}
 	if found.Policy != nil {

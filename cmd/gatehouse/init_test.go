@@ -12,6 +12,7 @@ import (
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.yaml.in/yaml/v3"
 
+	"gatehouse/config"
 	"gatehouse/envoy/sandbox"
 	"gatehouse/gate"
 	"gatehouse/identity"
@@ -88,9 +89,9 @@ func TestInitRuns(t *testing.T) {
 // activated is a gate that runs what a folder's gatehouse.yaml says.
 func activated(t *testing.T, dir string) *gate.Gate {
 	t.Helper()
-	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-	if err != nil || len(doc.errs) > 0 {
-		t.Fatal(err, doc.errs)
+	cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+	if err != nil || len(doc.Errs) > 0 {
+		t.Fatal(err, doc.Errs)
 	}
 	cfg.StateDir = "" // it belongs to one process, and some tests have several of these
 	e, policyErr, err := validated(t, cfg)
@@ -278,9 +279,9 @@ func TestInitStubsAllow(t *testing.T) {
 		t.Fatalf("no block for identity:\n%s", text)
 	}
 	write(t, file, before+"identity:\n"+strings.ReplaceAll("\n"+block, "\n# ", "\n")[1:]+"\n\n"+after)
-	cfg, doc, err := source{file: file}.read()
-	if err != nil || len(doc.errs) > 0 || len(cfg.Identity.JWT) != 1 {
-		t.Error(err, doc.errs, cfg.Identity)
+	cfg, doc, err := config.Source{File: file}.Read()
+	if err != nil || len(doc.Errs) > 0 || len(cfg.Identity.JWT) != 1 {
+		t.Error(err, doc.Errs, cfg.Identity)
 	}
 }
 

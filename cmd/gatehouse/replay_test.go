@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
@@ -92,12 +93,12 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	tr, err := newTrial(ctx, source{file: file}, nil, func(*config) {}, io.Discard)
+	tr, err := newTrial(ctx, config.Source{File: file}, nil, func(*config.Config) {}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tr.close()
-	cfg := tr.config.logConfig(nil, nil)
+	cfg := decisionLog(tr.config, nil, nil)
 	cfg.File = filepath.Join(t.TempDir(), "decisions.log")
 	l, err := decisionlog.New(cfg)
 	if err != nil {

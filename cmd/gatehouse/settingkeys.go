@@ -6,17 +6,9 @@ import (
 	"regexp"
 	"strings"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 )
-
-// keyError is what is wrong with one key of gatehouse.yaml.
-type keyError struct {
-	path string
-	err  error
-}
-
-func (e *keyError) Error() string { return e.path + ": " + e.err.Error() }
-func (e *keyError) Unwrap() error { return e.err }
 
 // settingKeys are the keys under which the gate's settings stand, by the paths of a gate.FieldError. Numbers are those of lists.
 var settingKeys = map[string]string{
@@ -63,5 +55,5 @@ func withKeys(err error) error {
 		section := len("headers.")
 		wrong = fmt.Errorf("%s and %s are both %q", keyOf("Headers." + same.First)[section:], keyOf("Headers." + same.Second)[section:], same.Name)
 	}
-	return &keyError{keyOf(field.Path), wrong}
+	return &config.KeyError{Path: keyOf(field.Path), Err: wrong}
 }

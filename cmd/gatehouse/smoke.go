@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/panics"
 	"gatehouse/policy"
@@ -18,11 +19,11 @@ import (
 const maxSmokeFailures = 5
 
 // readSmoke reads the tables of requests that every policy has to hold.
-func (c *config) readSmoke() ([]*requestTest, error) {
+func readSmoke(c *config.Config) ([]*requestTest, error) {
 	var all []*requestTest
 	var errs []error
 	for _, file := range c.Policy.Smoke {
-		text, err := readUpTo(file, maxTestFile)
+		text, err := config.ReadUpTo(file, maxTestFile)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("policy.smoke: %w", err))
 			continue

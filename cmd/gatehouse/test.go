@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -23,7 +24,7 @@ import (
 
 // testFlags are those of gatehouse test.
 type testFlags struct {
-	src      source
+	src      config.Source
 	run      string
 	junit    string
 	coverage bool
@@ -67,8 +68,8 @@ The exit code is 0 where all passed, 1 where one failed, 2 where they could not 
 		},
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
 	flags.StringVar(&f.run, "run", "", "regular expression: only tests whose name it matches")
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVar(&f.coverage, "coverage", false, "show which routes have no allow and no deny test")
@@ -82,7 +83,7 @@ func (f *testFlags) fromLog(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("--from-log makes a table and runs none: leave %q out", args[0])}
 	}
-	src, err := f.src.orDefault()
+	src, err := f.src.OrDefault()
 	if err != nil {
 		return usageError{err}
 	}
@@ -115,7 +116,7 @@ func (f *testFlags) test(c *cobra.Command, args []string) (failed int, err error
 	if err != nil {
 		return 0, fmt.Errorf("--run: %w", err)
 	}
-	src, err := f.src.orDefault()
+	src, err := f.src.OrDefault()
 	if err != nil {
 		return 0, err
 	}
@@ -154,8 +155,8 @@ func (f *testFlags) test(c *cobra.Command, args []string) (failed int, err error
 }
 
 // trial is what the requests are put to. It says what does not fit together in it.
-func (f *testFlags) trial(c *cobra.Command, src source) (*trial, error) {
-	verdicts := func(cfg *config) { cfg.DryRun = dryRunConfig{} } // what is tested is the verdict
+func (f *testFlags) trial(c *cobra.Command, src config.Source) (*trial, error) {
+	verdicts := func(cfg *config.Config) { cfg.DryRun = config.DryRun{} } // what is tested is the verdict
 	t, err := newTrial(c.Context(), src, nil, verdicts, c.ErrOrStderr())
 	if err != nil {
 		return nil, err
@@ -226,9 +227,9 @@ func (o *outcome) print(w io.Writer, label string) {
 
 // testFiles finds the tables, and says where it looked. A directory stands for its tests.yaml and tests/*.yaml; where it has
 // neither, for the YAML files in it.
-func testFiles(src source, args []string) (looked, files []string, err error) {
+func testFiles(src config.Source, args []string) (looked, files []string, err error) {
 	if len(args) == 0 {
-		dir := filepath.Dir(src.file) // "." where there is no file
+		dir := filepath.Dir(src.File) // "." where there is no file
 		files, err = tablesIn(dir)
 		return []string{filepath.Join(dir, "tests.yaml"), filepath.Join(dir, "tests", "*.yaml")}, files, err
 	}
@@ -286,7 +287,7 @@ func readTestFiles(files []string, named bool, stderr io.Writer) (tests []*reque
 		if slices.Contains(files[:i], file) {
 			continue // named twice
 		}
-		text, err := readUpTo(file, maxTestFile)
+		text, err := config.ReadUpTo(file, maxTestFile)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("reading tests: %w", err))
 			continue
@@ -323,7 +324,7 @@ func (t *trial) regoTests(ctx context.Context, match *regexp.Regexp) ([]outcome,
 		}
 		all, tests = append(all, bundle), append(tests, own)
 	}
-	results, err := policy.RunTests(ctx, t.config.bundlesConfig(nil, nil, nil).Policy, all, tests, match)
+	results, err := policy.RunTests(ctx, bundlesConfig(t.config, nil, nil, nil).Policy, all, tests, match)
 	if err != nil {
 		return nil, err
 	}

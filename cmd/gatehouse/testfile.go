@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 )
 
@@ -123,7 +124,7 @@ func nearest(key string, known []string) string {
 	for _, k := range known {
 		fields[k] = reflect.StructField{}
 	}
-	return suggestion(key, fields)
+	return config.Suggestion(key, fields)
 }
 
 // row reads one test: a name, and one of allow and deny.

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/panics"
@@ -30,7 +31,7 @@ import (
 // trial decides as `gatehouse serve` would with the same configuration, and that is all: nothing listens, nothing is
 // logged, no key is fetched that no token needs. close ends it.
 type trial struct {
-	config *config
+	config *config.Config
 	engine *engine
 	gate   *gate.Gate
 	stop   context.CancelFunc
@@ -41,39 +42,23 @@ type trial struct {
 // their issuer is neither good nor bad: it cannot be verified here.
 const nowhere = "http://127.0.0.1:0/"
 
-// orDefault is the source with ./gatehouse.yaml where no configuration was named. A bundle takes the place of that one's bundles, and of
-// nothing else that it says.
-func (s source) orDefault() (source, error) {
-	if s.file != "" {
-		return s, nil
-	}
-	if _, err := os.Stat("gatehouse.yaml"); err != nil {
-		if s.bundle != "" && errors.Is(err, fs.ErrNotExist) {
-			return s, nil
-		}
-		return s, errors.New("there is no gatehouse.yaml here: give --config FILE, or --bundle DIR to go with defaults")
-	}
-	s.file, s.instead = "gatehouse.yaml", true
-	return s, nil
-}
-
 // newTrial builds the engine of a configuration, after adjust changed what must be another way for this trial. Keys at a
 // URL are fetched where one of these headers may hold a token that they verify.
-func newTrial(ctx context.Context, src source, headers gate.Headers, adjust func(*config), stderr io.Writer) (*trial, error) {
-	cfg, doc, err := src.read()
+func newTrial(ctx context.Context, src config.Source, headers gate.Headers, adjust func(*config.Config), stderr io.Writer) (*trial, error) {
+	cfg, doc, err := src.Read()
 	if err != nil {
 		return nil, err
 	}
 	// Certificates, log files and what the service keeps need not exist where nothing listens and nothing is written. Tokens for the
 	// application are signed with a key of the moment.
-	cfg.Listen, cfg.DecisionLog.File, cfg.DecisionLog.Sinks, cfg.StateDir = defaults().Listen, "", nil, ""
+	cfg.Listen, cfg.DecisionLog.File, cfg.DecisionLog.Sinks, cfg.StateDir = config.Default().Listen, "", nil, ""
 	cfg.Listen.JWKS, cfg.Headers.JWT.KeyFile = cfg.Listen.Admin, ""
 	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them
 	adjust(cfg)
-	for _, notice := range cfg.leaveKeys(headers) {
+	for _, notice := range leaveKeys(cfg, headers) {
 		fmt.Fprintln(stderr, "notice: "+notice)
 	}
-	e, policyErr, err := newEngine(ctx, cfg, &problems{doc: doc, errs: doc.errs}, zap.NewNop(), nil)
+	e, policyErr, err := newEngine(ctx, cfg, doc.Problems(), zap.NewNop(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -103,19 +88,19 @@ func (t *trial) close() {
 // leaveKeys makes issuers unavailable whose key file is not there, and those with keys elsewhere of which no header can hold a token.
 // It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads
 // it next.
-func (c *config) leaveKeys(headers gate.Headers) (missing []string) {
-	if _, err := identity.New(c.verifierConfig(nil, nil)); err != nil {
+func leaveKeys(c *config.Config, headers gate.Headers) (missing []string) {
+	if _, err := identity.New(verifierConfig(c, nil, nil)); err != nil {
 		return nil
 	}
 	for i := range c.Identity.JWT {
 		j := &c.Identity.JWT[i]
 		switch {
-		case j.Keys.File == "" && !j.mayBeIn(headers):
-			j.Keys = keysConfig{URL: nowhere}
+		case j.Keys.File == "" && !mayBeIn(j, headers):
+			j.Keys = config.Keys{URL: nowhere}
 		case j.Keys.File != "":
 			if _, err := os.Stat(j.Keys.File); errors.Is(err, fs.ErrNotExist) {
 				missing = append(missing, fmt.Sprintf("there is no key file %s: tokens of %q cannot be verified here", j.Keys.File, j.Issuer))
-				j.Keys = keysConfig{URL: nowhere}
+				j.Keys = config.Keys{URL: nowhere}
 			}
 		}
 	}
@@ -123,12 +108,12 @@ func (c *config) leaveKeys(headers gate.Headers) (missing []string) {
 }
 
 // mayBeIn reports whether one of the headers is a place for the issuer's tokens.
-func (j *jwtConfig) mayBeIn(headers gate.Headers) bool {
+func mayBeIn(j *config.JWT, headers gate.Headers) bool {
 	from := j.From
 	if len(from) == 0 {
-		from = []tokenConfig{{Header: "authorization"}}
+		from = []config.Token{{Header: "authorization"}}
 	}
-	return slices.ContainsFunc(from, func(f tokenConfig) bool {
+	return slices.ContainsFunc(from, func(f config.Token) bool {
 		return f.Query != "" || f.Cookie != "" && headers.Get("cookie") != "" || headers.Get(strings.ToLower(f.Header)) != ""
 	})
 }
@@ -177,7 +162,7 @@ func (t *trial) identity(c caller) (*identity.Identity, error) {
 // issuer is the configured one that the claims name, or the first. For none it is the bare name.
 func (t *trial) issuer(claims map[string]any) identity.Issuer {
 	name, _ := claims["iss"].(string)
-	for _, i := range t.config.verifierConfig(nil, nil).Issuers {
+	for _, i := range verifierConfig(t.config, nil, nil).Issuers {
 		// Its problems were reported when the service was built from it.
 		if i, _ = i.WithPreset(); i.Issuer == name || name == "" {
 			return i

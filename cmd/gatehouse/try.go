@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"gatehouse/config"
 )
 
 // hasRegoTests says whether a policy of folders has tests of its own: looking for them costs as much as compiling it.
-func hasRegoTests(cfg *config) bool {
+func hasRegoTests(cfg *config.Config) bool {
 	found := false
 	for _, b := range cfg.Policy.Bundles {
 		info, err := os.Stat(b.Path)
@@ -28,7 +30,7 @@ func hasRegoTests(cfg *config) bool {
 }
 
 // tryConfiguration starts what a configuration says, off to the side, and holds it against its tests.
-func tryConfiguration(ctx context.Context, src source, adjust func(*config), tables ...string) error {
+func tryConfiguration(ctx context.Context, src config.Source, adjust func(*config.Config), tables ...string) error {
 	t, err := newTrial(ctx, src, nil, adjust, io.Discard)
 	if err != nil {
 		return err
