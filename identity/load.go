@@ -59,37 +59,33 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
+	l.inherit(v.succeeds)
 	keys := l.keys()
 	v.loaded.Store(l)
 	return keys, nil
 }
 
-// Inherit gives what the last Load got together with what an older Verifier's keys have of the same issuers at the same URLs,
-// where Load could not read them: a change of the configuration while a provider is down takes no keys away. Run begins with
-// the result. Call it between Load and Run.
-func (v *Verifier) Inherit(older *Keys) *Keys {
-	l := v.loaded.Load()
-	if l == nil {
-		l = v.newLoader()
+// inherit takes over what the Verifier before this one has of the same issuers at the same URLs, where they could not be read.
+func (l *loader) inherit(before *Verifier) {
+	if before == nil {
+		return
 	}
-	for i, iss := range v.issuers {
-		before := older.of(iss)
-		if before == nil || !iss.remote() || !l.fetched[i].IsZero() {
+	older := before.shown.Load()
+	for i, iss := range l.v.issuers {
+		had := older.of(iss)
+		if had == nil || !iss.remote() || !l.fetched[i].IsZero() || had.set != nil && had.set == l.sets[i] {
 			continue
 		}
 		status := &l.status[i]
-		if l.sets[i] != nil && (before.set == nil || before.status.FetchedAt.Before(status.FetchedAt)) {
+		if l.sets[i] != nil && (had.set == nil || had.status.FetchedAt.Before(status.FetchedAt)) {
 			continue // the copy on disk is better
 		}
-		l.sets[i] = before.set
+		l.sets[i] = had.set
 		failure := status.Error
-		*status = before.status
+		*status = had.status
 		status.Error, status.Stale = failure, status.Loaded
-		l.generation = v.generation.Add(1)
+		l.generation = l.v.generation.Add(1)
 	}
-	keys := l.keys()
-	v.loaded.Store(l)
-	return keys
 }
 
 // Run keeps every issuer's keys fresh until ctx ends; it then returns nil, with all its goroutines ended. It begins with what
@@ -110,6 +106,8 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 	defer cancel()
 	watching.Go(func() { panics.Loop(ctx, "watching key files", watcher.Run) })
 	l := v.beginning()
+	l.inherit(v.succeeds)
+	v.succeeds = nil // it is not to be held in memory
 	l.readFiles()
 	l.withdraw()
 	defer v.others.closeIdle()

@@ -55,13 +55,17 @@ func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, 
 	running := before.ownSink()
 	found.Add("listen", validateListen(cfg.Listen))
 
-	if e.verifier, err = identity.New(verifierConfig(cfg, logger, e.metrics)); err != nil {
+	verifier, minter := verifierConfig(cfg, logger, e.metrics), (*identity.Minter)(nil)
+	if before != nil {
+		verifier.Succeeds, minter = before.verifier, before.minter
+	}
+	if e.verifier, err = identity.New(verifier); err != nil {
 		found.Add("identity", err)
 	} else if cfg.Identity.Configured() {
 		e.keys, err = e.verifier.Load(ctx)
 		found.Add("identity", err)
 	}
-	e.minter, err = newMinter(cfg, logger)
+	e.minter, err = newMinter(cfg, logger, minter)
 	found.Add("headers.jwt", err)
 	found.Add("headers.remove_credential", cfg.ValidateRemoval())
 	e.settings, err = gateSettings(cfg, e.verifier, e.minter)

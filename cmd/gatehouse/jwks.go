@@ -15,12 +15,12 @@ import (
 )
 
 // minter makes what signs headers.jwt and loads its key, nil where no such header is configured.
-func newMinter(c *config.Config, logger *zap.Logger) (*identity.Minter, error) {
+func newMinter(c *config.Config, logger *zap.Logger, before *identity.Minter) (*identity.Minter, error) {
 	j := c.Headers.JWT
 	if j == (config.HeaderJWT{}) {
 		return nil, nil
 	}
-	out := identity.MinterConfig{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger}
+	out := identity.MinterConfig{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger, Succeeds: before}
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "headers")
 	}

@@ -29,15 +29,9 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 			e.sink.discard(s.engine.sink)
 			return policyErr
 		}
-		if e.keys != nil {
-			e.keys = e.verifier.Inherit(s.gate.View().Keys)
-		}
 		if err := s.gate.Validate(e.parts(true)); err != nil {
 			e.sink.discard(s.engine.sink)
 			return err
-		}
-		if e.minter != nil {
-			e.minter.Succeed(s.engine.minter)
 		}
 		setLevel(cfg.Log, s.level)
 		s.engine.halt() // so that the old sources publish nothing over the new ones
