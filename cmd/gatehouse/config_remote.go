@@ -148,7 +148,7 @@ func (b bundleConfig) remoteName() string {
 func (c *config) addRemote(out *bundles.Config) {
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "bundles")
-		out.Past = bundles.Past{Dir: c.pastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
+		out.Archive = bundles.Archive{Dir: c.pastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
 	}
 	if c.Status.URL != "" {
 		out.Report = &bundles.Report{URL: c.Status.URL, Service: c.services()[c.Status.Service], Labels: c.Status.Labels, Interval: time.Duration(c.Status.Interval)}
