@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/images"
 	"gatehouse/policy"
 )
@@ -87,7 +88,7 @@ func (f *imageFlags) open() (*images.Store, error) {
 func (f *imageFlags) client() (*images.Client, error) {
 	cfg := images.Config{PlainHTTP: f.plainHTTP}
 	if f.ca != "" {
-		pem, err := readBounded(f.ca)
+		pem, err := config.ReadBounded(f.ca)
 		if err != nil {
 			return nil, fmt.Errorf("--ca: %w", err)
 		}
@@ -177,7 +178,7 @@ func openPath(ctx context.Context, file string) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := unfitForName.ReplaceAllString(bundleName(abs), "_")
+	name := unfitForName.ReplaceAllString(config.BundleName(abs), "_")
 	o := &opened{name: name[:min(len(name), 64)], path: file}
 	info, err := os.Stat(file)
 	if err != nil {
@@ -186,7 +187,7 @@ func openPath(ctx context.Context, file string) (*opened, error) {
 	if o.files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.name, Path: file}, policy.Limits{}); err != nil || info.IsDir() {
 		return o, err
 	}
-	tarball, err := readUpTo(file, maxTarball)
+	tarball, err := config.ReadUpTo(file, maxTarball)
 	if err != nil {
 		return nil, err
 	}

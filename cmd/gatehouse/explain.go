@@ -14,15 +14,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/replay"
+	"gatehouse/trial"
 )
 
 // explainFlags are those of gatehouse explain.
 type explainFlags struct {
-	src  source
+	src  config.Source
 	log  string
 	json bool
 }
@@ -50,8 +52,8 @@ command line or the configuration makes no sense.`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
 	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")
 	return c
@@ -72,7 +74,7 @@ type retold struct {
 	Kept       string         `json:"kept,omitempty"` // what became of looking for them among those that are kept by their digest
 	Missing    []string       `json:"missing,omitempty"`
 	Reproduced bool           `json:"reproduced"` // it comes out as recorded
-	explained
+	trial.Explanation
 }
 
 type retoldOutcome struct {
@@ -93,7 +95,7 @@ type retoldBundle struct {
 }
 
 func (f *explainFlags) run(c *cobra.Command, id string) error {
-	src, err := f.src.orDefault()
+	src, err := f.src.OrDefault()
 	if err != nil {
 		return usageError{err}
 	}
@@ -122,17 +124,17 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 }
 
 // openLog opens the log to look into.
-func (f *explainFlags) openLog(ctx context.Context, src source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
+func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
 	if f.log != "" {
 		log, err = openLogAt(f.log, stdin)
 		return log, f.log, err
 	}
-	log, err = src.openLog(ctx)
-	return log, "the decision log of " + src.file, err
+	log, err = openLogOf(src, ctx)
+	return log, "the decision log of " + src.File, err
 }
 
 // retell evaluates a record again.
-func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
+func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 	out := &retold{DecisionID: r.DecisionID, Timestamp: r.Timestamp, Request: strings.TrimSpace(r.Request.Method + " " + r.Request.Host + r.Request.Path),
 		App: r.App, Route: r.Route,
 		Recorded: retoldOutcome{Outcome: r.Outcome, Reason: r.Reason, Status: r.Status, DryRun: r.DryRun}}
@@ -140,7 +142,7 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 		out.Recorded.Error = r.Error.Message
 	}
 	id := &r.Identity
-	out.Caller = calledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
+	out.Caller = trial.CalledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
 	if r.Input == nil {
 		out.withoutInput(r)
 		return out, nil
@@ -149,12 +151,12 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: timestamp %q is not one of RFC 3339", r.DecisionID, r.Timestamp)
 	}
-	t, err := newTrial(c.Context(), src, nil, func(cfg *config) { r.adjust(cfg, src) }, c.ErrOrStderr())
+	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) { r.adjust(cfg, src) }, c.ErrOrStderr())
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	if src.bundle == "" {
+	if src.Bundle == "" {
 		out.usePast(c.Context(), t, src, r)
 	}
 	entry, err := r.entry(t)
@@ -167,13 +169,13 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(c.Context(), input, at, hiding(t.config.logConfig(nil, nil).Redact, r.Input))
+	out.Policy = entry.Explain(c.Context(), input, at, trial.Hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
 	out.May = t.mayTake(r, route)
 	if req, err := gate.RequestFromInput(r.Input); err == nil {
-		out.Policy.Nearest = t.confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
+		out.Policy.Nearest = t.Confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
 			other := *req
 			other.Method = method
 			other.Headers = slices.Clone(req.Headers)
@@ -189,7 +191,7 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 }
 
 // mayTake are the routes that may take a recorded request, by the table as it is now, where there are several.
-func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
+func (t *trialNode) mayTake(r *logged, route map[string]any) (names []string) {
 	method, _ := route["method"].(string)
 	for _, known := range t.engine.routes {
 		if known.table == nil || method == "" || known.app != r.App && r.App != "" {
@@ -209,8 +211,8 @@ func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
 }
 
 // usePast takes the very policy that decided, where it is kept and is not the configuration's any more.
-func (o *retold) usePast(ctx context.Context, t *trial, src source, r *logged) {
-	cfg, _, err := src.read()
+func (o *retold) usePast(ctx context.Context, t *trialNode, src config.Source, r *logged) {
+	cfg, _, err := src.Read()
 	if err != nil || cfg.StateDir == "" {
 		return
 	}
@@ -219,16 +221,16 @@ func (o *retold) usePast(ctx context.Context, t *trial, src source, r *logged) {
 	case err != nil:
 		o.Kept = err.Error()
 	case t.engine.policy != now:
-		o.Kept = "taken from " + cfg.pastDir()
+		o.Kept = "taken from " + cfg.PastDir()
 	}
 }
 
 // usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
-func (t *trial) usePast(ctx context.Context, cfg *config, decided map[string]decisionlog.EventBundle) error {
+func (t *trialNode) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
 	if replay.IsMadeOf(t.engine.policy, decided) {
 		return nil
 	}
-	archive := cfg.archive()
+	archive := archiveOf(cfg)
 	s, err := archive.Snapshot(ctx, decided)
 	if err != nil {
 		return err
@@ -248,7 +250,7 @@ func (o *retold) withoutInput(r *logged) {
 	}
 	o.Reproduced = true // there is nothing to evaluate
 	if !r.Identity.Authenticated {
-		o.Caller = unknown(r.Reason)
+		o.Caller = trial.Unknown(r.Reason)
 	}
 	switch o.Stopped = o.Recorded.Error; {
 	case r.Reason == "bypass":
@@ -259,11 +261,11 @@ func (o *retold) withoutInput(r *logged) {
 }
 
 // adjust makes a bundle by itself answer what the record asked.
-func (r *logged) adjust(cfg *config, src source) {
-	if src.file != "" && src.bundle != "" {
+func (r *logged) adjust(cfg *config.Config, src config.Source) {
+	if src.File != "" && src.Bundle != "" {
 		cfg.Policy.Bundles = cfg.Policy.Bundles[len(cfg.Policy.Bundles)-1:] // the one that was named
 	}
-	if src.file != "" {
+	if src.File != "" {
 		return
 	}
 	cfg.Policy.Decision = r.Path
@@ -281,7 +283,7 @@ func (r *logged) recorded() *gate.Recorded {
 }
 
 // entry finds the rule that was asked.
-func (r *logged) entry(t *trial) (*policy.Entry, error) {
+func (r *logged) entry(t *trialNode) (*policy.Entry, error) {
 	entry, err := gate.NewReplayer(t.gate.View()).RuleAskedThen(r.recorded())
 	if err == nil && entry == nil {
 		err = fmt.Errorf("this policy has no rule %s, which decision %q asked\n--bundle DIR names the policy that decided", r.Path, r.DecisionID)
@@ -389,7 +391,7 @@ func (o *retold) print(w io.Writer) error {
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
 	}
-	return o.explained.print(w)
+	return printExplanation(w, &o.Explanation)
 }
 
 func (b retoldBundle) words() string {

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/routes"
 )
@@ -35,7 +36,7 @@ func (w *watchedFile) changed() ([]byte, bool, error) {
 		time.Since(stat.ModTime()) > 2*time.Second { // a file system's clock may be coarse
 		return nil, false, nil
 	}
-	text, err := readUpTo(w.path, w.limit)
+	text, err := config.ReadUpTo(w.path, w.limit)
 	if err != nil {
 		return nil, false, err
 	}

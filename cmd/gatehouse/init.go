@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/scaffold"
 )
 
@@ -113,7 +114,7 @@ func (o *initOptions) source() (importer, string, error) {
 
 // tryScaffold starts what was made, in a folder off to the side, and runs its tests.
 func tryScaffold(ctx context.Context, dir string) error {
-	return tryConfiguration(ctx, source{file: filepath.Join(dir, "gatehouse.yaml")}, func(*config) {}, filepath.Join(dir, "tests.yaml"))
+	return tryConfiguration(ctx, config.Source{File: filepath.Join(dir, "gatehouse.yaml")}, func(*config.Config) {}, filepath.Join(dir, "tests.yaml"))
 }
 
 // initSummary says what was written, and what to do with it.

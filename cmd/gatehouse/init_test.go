@@ -12,10 +12,12 @@ import (
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.yaml.in/yaml/v3"
 
+	"gatehouse/config"
 	"gatehouse/envoy/sandbox"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/scaffold"
+	"gatehouse/trial"
 )
 
 // pythonWithFrameworks is the interpreter that package routes is tested with too.
@@ -88,9 +90,9 @@ func TestInitRuns(t *testing.T) {
 // activated is a gate that runs what a folder's gatehouse.yaml says.
 func activated(t *testing.T, dir string) *gate.Gate {
 	t.Helper()
-	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-	if err != nil || len(doc.errs) > 0 {
-		t.Fatal(err, doc.errs)
+	cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+	if err != nil || len(doc.Errs) > 0 {
+		t.Fatal(err, doc.Errs)
 	}
 	cfg.StateDir = "" // it belongs to one process, and some tests have several of these
 	e, policyErr, err := validated(t, cfg)
@@ -168,11 +170,11 @@ func (c writtenTest) run(t *testing.T, g *gate.Gate) {
 	if c.as != "" {
 		who = identity.Identity{Type: identity.TypeJWT, Identity: c.as, Subject: c.as, Roles: c.roles, Authenticated: true}
 	}
-	try := attempt{method: c.method, host: c.host, path: c.path, as: &who}
+	try := trial.Request{Method: c.method, Host: c.host, Path: c.path, As: &who}
 	for name, value := range c.headers {
-		try.headers = append(try.headers, gate.Header{Name: name, Value: value.(string)})
+		try.Headers = append(try.Headers, gate.Header{Name: name, Value: value.(string)})
 	}
-	a := g.Check(t.Context(), try.request())
+	a := g.Check(t.Context(), try.Gate())
 	if a.Allow != c.allow {
 		t.Errorf("%s %s as %q %v: allow is %t (%v)", c.method, c.path, c.as, c.roles, a.Allow, a.Diagnostics.Cause)
 	}
@@ -278,9 +280,9 @@ func TestInitStubsAllow(t *testing.T) {
 		t.Fatalf("no block for identity:\n%s", text)
 	}
 	write(t, file, before+"identity:\n"+strings.ReplaceAll("\n"+block, "\n# ", "\n")[1:]+"\n\n"+after)
-	cfg, doc, err := source{file: file}.read()
-	if err != nil || len(doc.errs) > 0 || len(cfg.Identity.JWT) != 1 {
-		t.Error(err, doc.errs, cfg.Identity)
+	cfg, doc, err := config.Source{File: file}.Read()
+	if err != nil || len(doc.Errs) > 0 || len(cfg.Identity.JWT) != 1 {
+		t.Error(err, doc.Errs, cfg.Identity)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/replay"
 )
 
@@ -82,7 +83,7 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 
 // candidate is what is held against the log: a configuration, or a bundle by itself.
 func (f *logCoverage) candidate(c *cobra.Command) (*replay.Candidate, error) {
-	src, err := source{file: f.source.src.file}.orDefault()
+	src, err := config.Source{File: f.source.src.File}.OrDefault()
 	if err != nil && f.bundle == "" {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
@@ -127,10 +128,10 @@ func (f *replayFlags) run(c *cobra.Command) error {
 }
 
 // source is where settings come from: a configuration, or nowhere.
-func (f *replayFlags) source() (source, error) {
-	src, err := source{file: f.config}.orDefault()
+func (f *replayFlags) source() (config.Source, error) {
+	src, err := config.Source{File: f.config}.OrDefault()
 	if err != nil && f.bundle != "" && f.old != oldAuto {
-		return source{}, nil // the bundle by itself
+		return config.Source{}, nil // the bundle by itself
 	}
 	return src, err
 }
@@ -139,19 +140,19 @@ func (f *replayFlags) source() (source, error) {
 const oldAuto = "auto"
 
 // before finds the policy that a decision is compared with; nil where what was recorded counts.
-func (f *replayFlags) before(c *cobra.Command, src source, next *replay.Candidate, temp string) (func(*replay.Record) (*replay.Candidate, error), error) {
+func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.Candidate, temp string) (func(*replay.Record) (*replay.Candidate, error), error) {
 	switch f.old {
 	case "":
 		return nil, nil
 	case oldAuto:
-		cfg, _, err := src.read() // it was read without a problem for the candidate
+		cfg, _, err := src.Read() // it was read without a problem for the candidate
 		if err != nil {
 			return nil, err
 		}
 		if cfg.StateDir == "" {
-			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.file)
+			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.File)
 		}
-		return cfg.archive().Candidates(c.Context(), next), nil
+		return archiveOf(cfg).Candidates(c.Context(), next), nil
 	}
 	old, err := f.candidate(c, src, f.old, temp)
 	if err != nil {
@@ -197,21 +198,21 @@ func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Re
 }
 
 // candidate makes a policy ready: the configuration's with the bundle in it, or the bundle by itself.
-func (f *replayFlags) candidate(c *cobra.Command, src source, arg, temp string) (*replay.Candidate, error) {
-	if src.file == "" {
+func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp string) (*replay.Candidate, error) {
+	if src.File == "" {
 		o, err := f.openBundle(c.Context(), arg, pulled)
 		if err != nil {
 			return nil, err
 		}
 		return bareCandidate(c.Context(), o.name, o.files)
 	}
-	replace := func(*config) error { return nil }
+	replace := func(*config.Config) error { return nil }
 	if arg != "" {
 		file, err := f.onDisk(c.Context(), arg, temp)
 		if err != nil {
 			return nil, err
 		}
-		replace = func(cfg *config) error { return cfg.replaceBundle(f.name, file) }
+		replace = func(cfg *config.Config) error { return replaceBundle(cfg, f.name, file) }
 	}
 	return configuredCandidate(c, src, replace)
 }
@@ -242,9 +243,9 @@ func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*
 }
 
 // configuredCandidate is the policy of a configuration, after replace put other bundles into it.
-func configuredCandidate(c *cobra.Command, src source, replace func(*config) error) (*replay.Candidate, error) {
+func configuredCandidate(c *cobra.Command, src config.Source, replace func(*config.Config) error) (*replay.Candidate, error) {
 	var misplaced error
-	t, err := newTrial(c.Context(), source{file: src.file}, nil, func(cfg *config) { misplaced = replace(cfg) }, io.Discard)
+	t, err := newTrial(c.Context(), config.Source{File: src.File}, nil, func(cfg *config.Config) { misplaced = replace(cfg) }, io.Discard)
 	if err == nil {
 		defer t.close()
 	}
@@ -257,11 +258,11 @@ func configuredCandidate(c *cobra.Command, src source, replace func(*config) err
 	return replay.NewCandidate(t.gate.View()), nil
 }
 
-// archive is where the configuration keeps bundles by their digest, and how they are compiled.
-func (c *config) archive() replay.Archive {
+// archiveOf is where the configuration keeps bundles by their digest, and how they are compiled.
+func archiveOf(c *config.Config) replay.Archive {
 	if c.StateDir == "" {
 		return replay.Archive{}
 	}
-	settings := c.bundlesConfig(nil, nil, nil)
-	return replay.Archive{Dir: c.pastDir(), Limits: settings.Limits, Policy: settings.Policy}
+	settings := bundlesConfig(c, nil, nil, nil)
+	return replay.Archive{Dir: c.PastDir(), Limits: settings.Limits, Policy: settings.Policy}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"gatehouse/config"
 	"gatehouse/replay"
 )
 
@@ -22,7 +23,7 @@ func readExpect(file string) ([]replay.Expected, error) {
 	if file == "" {
 		return nil, nil
 	}
-	raw, err := readUpTo(file, maxExpect)
+	raw, err := config.ReadUpTo(file, maxExpect)
 	if err != nil {
 		return nil, fmt.Errorf("reading expected changes: %w", err)
 	}
@@ -31,30 +32,30 @@ func readExpect(file string) ([]replay.Expected, error) {
 
 func parseExpect(file string, raw []byte) ([]replay.Expected, error) {
 	var out expectFile
-	d, err := decodeYAML(file, raw, &out)
+	d, err := config.DecodeYAML(file, raw, &out)
 	if err != nil {
 		return nil, err
 	}
-	if len(d.errs) == 0 && len(d.lines) == 0 {
+	if len(d.Errs) == 0 && len(d.Lines) == 0 {
 		return nil, fmt.Errorf("%s: there is no key expect: with a list of changes under it, such as\n%s", file, expectExample)
 	}
-	if len(d.errs) > 0 { // an entry may be left out, and then the lines are of others
-		return nil, errors.Join(d.errs...)
+	if len(d.Errs) > 0 { // an entry may be left out, and then the lines are of others
+		return nil, errors.Join(d.Errs...)
 	}
 	for i := range out.Expect {
 		e := &out.Expect[i]
 		at := fmt.Sprintf("expect[%d]", i)
-		e.Place = d.at(at)
+		e.Place = d.At(at)
 		for key, verdict := range map[string]string{"from": e.From, "to": e.To} {
 			if !replay.IsVerdict(verdict) {
-				d.errs = append(d.errs, fmt.Errorf("%s: %s: %q is no verdict: write allow, deny, or more of it as in deny 403 denied", d.at(at+"."+key), key, verdict))
+				d.Errs = append(d.Errs, fmt.Errorf("%s: %s: %q is no verdict: write allow, deny, or more of it as in deny 403 denied", d.At(at+"."+key), key, verdict))
 			}
 		}
 		if e.From == "" && e.To == "" {
-			d.errs = append(d.errs, fmt.Errorf("%s: neither from nor to: that would expect any change, as in\n%s", e.Place, expectExample))
+			d.Errs = append(d.Errs, fmt.Errorf("%s: neither from nor to: that would expect any change, as in\n%s", e.Place, expectExample))
 		}
 	}
-	return out.Expect, errors.Join(d.errs...)
+	return out.Expect, errors.Join(d.Errs...)
 }
 
 const expectExample = "  expect:\n    - {route: DELETE /orders/{id}, from: allow, to: deny}"

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/routes"
 	"gatehouse/scaffold"
 )
@@ -212,7 +213,7 @@ func (d destination) deliver(ctx context.Context, table *routes.Table, w, messag
 		_, err := w.Write(table.YAML())
 		return err
 	}
-	text, err := readUpTo(d.file, maxRoutes)
+	text, err := config.ReadUpTo(d.file, maxRoutes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && d.check:
 		return fmt.Errorf("%s is not there to be compared\nwithout --check it is written", d.file)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/routes"
 	"gatehouse/scaffold"
@@ -16,11 +17,11 @@ import (
 // stubbed is where `routes import --stubs` adds rules: the application of a configuration whose table is imported, and the folder of
 // its policy.
 type stubbed struct {
-	src    source
-	cfg    *config
+	src    config.Source
+	cfg    *config.Config
 	app    gate.App
 	bundle int // of cfg.Policy.Bundles
-	routes func(*config) *string
+	routes func(*config.Config) *string
 }
 
 // findStubbed reads the configuration that the table belongs to.
@@ -28,23 +29,23 @@ func findStubbed(file, table string) (*stubbed, error) {
 	if file == "" {
 		file = filepath.Join(filepath.Dir(table), "gatehouse.yaml")
 	}
-	src := source{file: file}
-	cfg, doc, err := src.read()
+	src := config.Source{File: file}
+	cfg, doc, err := src.Read()
 	if err != nil {
 		return nil, fmt.Errorf("--stubs: %w\n--config names the configuration that the routes belong to", err)
 	}
-	if len(doc.errs) > 0 {
-		return nil, fmt.Errorf("--stubs: %w", errors.Join(doc.errs...))
+	if len(doc.Errs) > 0 {
+		return nil, fmt.Errorf("--stubs: %w", errors.Join(doc.Errs...))
 	}
 	s := &stubbed{src: src, cfg: cfg, bundle: -1}
-	for i, app := range cfg.applications() {
+	for i, app := range cfg.Applications() {
 		if !sameFile(app.Routes.File, table) {
 			continue
 		}
-		s.app = cfg.apps()[i]
-		s.routes = func(c *config) *string { return &c.Routes.File }
+		s.app = gateApps(cfg)[i]
+		s.routes = func(c *config.Config) *string { return &c.Routes.File }
 		if len(cfg.Apps) > 0 {
-			s.routes = func(c *config) *string { return &c.Apps[i].Routes.File }
+			s.routes = func(c *config.Config) *string { return &c.Apps[i].Routes.File }
 		}
 	}
 	switch {
@@ -80,7 +81,7 @@ func (s *stubbed) add(ctx context.Context, table *routes.Table, text []byte, mes
 	}
 	dir := s.cfg.Policy.Bundles[s.bundle].Path
 	err = scaffold.WriteStubs(ctx, dir, made, text, func(table, policy string) error {
-		return tryConfiguration(ctx, s.src, func(c *config) {
+		return tryConfiguration(ctx, s.src, func(c *config.Config) {
 			*s.routes(c), c.Policy.Bundles[s.bundle].Path = table, policy
 		})
 	})
@@ -98,7 +99,7 @@ func (s *stubbed) add(ctx context.Context, table *routes.Table, text []byte, mes
 
 // missing makes the stubs.
 func (s *stubbed) missing(ctx context.Context, table *routes.Table) ([]scaffold.File, error) {
-	t, err := newTrial(ctx, s.src, nil, func(c *config) {
+	t, err := newTrial(ctx, s.src, nil, func(c *config.Config) {
 		for i := range c.Apps { // the old table need not fit
 			c.Apps[i].Policy.StrictRoutes = false
 		}

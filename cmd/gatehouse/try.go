@@ -9,10 +9,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"gatehouse/config"
+	"gatehouse/trial"
 )
 
 // hasRegoTests says whether a policy of folders has tests of its own: looking for them costs as much as compiling it.
-func hasRegoTests(cfg *config) bool {
+func hasRegoTests(cfg *config.Config) bool {
 	found := false
 	for _, b := range cfg.Policy.Bundles {
 		info, err := os.Stat(b.Path)
@@ -28,21 +31,21 @@ func hasRegoTests(cfg *config) bool {
 }
 
 // tryConfiguration starts what a configuration says, off to the side, and holds it against its tests.
-func tryConfiguration(ctx context.Context, src source, adjust func(*config), tables ...string) error {
+func tryConfiguration(ctx context.Context, src config.Source, adjust func(*config.Config), tables ...string) error {
 	t, err := newTrial(ctx, src, nil, adjust, io.Discard)
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	var outcomes []outcome
+	var outcomes []trial.Outcome
 	if hasRegoTests(t.config) {
 		if outcomes, err = t.regoTests(ctx, regexp.MustCompile("")); err != nil {
 			return err
 		}
 	}
-	var tests []*requestTest
+	var tests []*trial.Test
 	if len(tables) > 0 {
-		if tests, err = readTestFiles(tables, true, io.Discard); err != nil {
+		if tests, _, err = trial.ReadFiles(tables, true); err != nil {
 			return err
 		}
 	}
@@ -50,11 +53,11 @@ func tryConfiguration(ctx context.Context, src source, adjust func(*config), tab
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		outcomes = append(outcomes, t.requestTest(ctx, test, &coverage{}))
+		outcomes = append(outcomes, t.Run(ctx, test, &trial.Coverage{}))
 	}
 	for _, o := range outcomes {
-		if o.failed {
-			return fmt.Errorf("%s: %s: %s", o.place, o.name, strings.Join(o.details, "; "))
+		if o.Failed {
+			return fmt.Errorf("%s: %s: %s", o.Place, o.Name, strings.Join(o.Details, "; "))
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"os"
@@ -9,7 +9,7 @@ import (
 
 // Each piece of gatehouse.yaml in docs/identity.md is one: it has no key that does not exist.
 func TestIdentityPage(t *testing.T) {
-	text, err := os.ReadFile("../../docs/identity.md")
+	text, err := os.ReadFile("../docs/identity.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func TestIdentityPage(t *testing.T) {
 		if err := os.WriteFile(file, []byte(piece), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := (source{file: file}).read(); err != nil {
+		if _, _, err := (Source{File: file}).Read(); err != nil {
 			t.Errorf("%s\n%v", piece, err)
 		}
 		pieces++

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -18,19 +18,19 @@ import (
 // maxConfig bounds gatehouse.yaml, in bytes.
 const maxConfig = 1 << 20
 
-// document is a parsed YAML file that remembers where each key stands, so that a problem found later can name its line.
-type document struct {
-	file  string
-	lines map[string]int // "identity.jwt[0].keys.file" -> line
-	errs  []error
+// Document is a parsed YAML file that remembers where each key stands, so that a problem found later can name its line.
+type Document struct {
+	File  string
+	Lines map[string]int // "identity.jwt[0].keys.file" -> line
+	Errs  []error
 }
 
-// decodeYAML reads a YAML file into the struct that out points to. It is strict: an unknown or repeated key, a value of
+// DecodeYAML reads a YAML file into the struct that out points to. It is strict: an unknown or repeated key, a value of
 // the wrong type and an undefined ${NAME} are problems with file and line, all of them at once; they are in the
-// document's errs, and what they are about is left out. The error is for text that is no YAML at all. ${NAME} in a scalar is
+// document's Errs, and what they are about is left out. The error is for text that is no YAML at all. ${NAME} in a scalar is
 // replaced by the environment variable after parsing, so that a value can never add structure; $${ stands for ${.
-func decodeYAML(file string, text []byte, out any) (*document, error) {
-	d := &document{file: file, lines: map[string]int{}}
+func DecodeYAML(file string, text []byte, out any) (*Document, error) {
+	d := &Document{File: file, Lines: map[string]int{}}
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil {
 		return d, fmt.Errorf("%s: %w", file, err)
@@ -39,31 +39,31 @@ func decodeYAML(file string, text []byte, out any) (*document, error) {
 		return d, nil
 	}
 	if err := root.Decode(out); err != nil { // walk has seen every value: this is a fault of ours
-		d.errs = append(d.errs, fmt.Errorf("%s: %w", file, err))
+		d.Errs = append(d.Errs, fmt.Errorf("%s: %w", file, err))
 	}
 	return d, nil
 }
 
-func (d *document) fail(line int, format string, args ...any) {
-	d.errs = append(d.errs, fmt.Errorf("%s:%d: %s", d.file, line, fmt.Sprintf(format, args...)))
+func (d *Document) fail(line int, format string, args ...any) {
+	d.Errs = append(d.Errs, fmt.Errorf("%s:%d: %s", d.File, line, fmt.Sprintf(format, args...)))
 }
 
-// at returns "file:line" of the key at this path, or of the nearest one above it that is in the file.
-func (d *document) at(path string) string {
+// At returns "file:line" of the key at this path, or of the nearest one above it that is in the file.
+func (d *Document) At(path string) string {
 	for p := path; p != ""; {
-		if line, ok := d.lines[p]; ok {
-			return fmt.Sprintf("%s:%d", d.file, line)
+		if line, ok := d.Lines[p]; ok {
+			return fmt.Sprintf("%s:%d", d.File, line)
 		}
 		p = p[:max(strings.LastIndexAny(p, ".["), 0)]
 	}
-	return d.file
+	return d.File
 }
 
 // walk checks a node against the type it will be decoded into, expands its scalars and takes out what cannot be decoded.
 // It reports whether the node itself can.
-func (d *document) walk(n *yaml.Node, t reflect.Type, path string) bool {
+func (d *Document) walk(n *yaml.Node, t reflect.Type, path string) bool {
 	if path != "" {
-		d.lines[path] = n.Line
+		d.Lines[path] = n.Line
 	}
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -97,7 +97,7 @@ func (d *document) walk(n *yaml.Node, t reflect.Type, path string) bool {
 }
 
 // free walks a list or a mapping where every value may be anything.
-func (d *document) free(n *yaml.Node, t reflect.Type, path string) bool {
+func (d *Document) free(n *yaml.Node, t reflect.Type, path string) bool {
 	if n.Kind == yaml.SequenceNode {
 		return d.walk(n, reflect.SliceOf(t), path)
 	}
@@ -105,7 +105,7 @@ func (d *document) free(n *yaml.Node, t reflect.Type, path string) bool {
 }
 
 // scalar decodes one value by itself, so that what is wrong with it can be said in our words and under its key.
-func (d *document) scalar(n *yaml.Node, t reflect.Type, path string) bool {
+func (d *Document) scalar(n *yaml.Node, t reflect.Type, path string) bool {
 	err := n.Decode(reflect.New(t).Interface())
 	if err == nil {
 		return true
@@ -122,7 +122,7 @@ func (d *document) scalar(n *yaml.Node, t reflect.Type, path string) bool {
 	return false
 }
 
-func (d *document) mapping(n *yaml.Node, t reflect.Type, path string) {
+func (d *Document) mapping(n *yaml.Node, t reflect.Type, path string) {
 	seen := map[string]int{}
 	kept := n.Content[:0]
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -143,13 +143,13 @@ func (d *document) mapping(n *yaml.Node, t reflect.Type, path string) {
 			if path != "" {
 				where = " in " + path
 			}
-			d.fail(key.Line, "unknown key %q%s: %s", key.Value, where, suggestion(key.Value, fields(t)))
+			d.fail(key.Line, "unknown key %q%s: %s", key.Value, where, Suggestion(key.Value, fields(t)))
 			continue
 		}
 		if d.walk(value, of, full) {
 			kept = append(kept, key, value)
 		}
-		d.lines[full] = key.Line
+		d.Lines[full] = key.Line
 	}
 	n.Content = kept
 }
@@ -184,8 +184,8 @@ func kindName(t reflect.Type, custom bool) string {
 	return "a single value"
 }
 
-// suggestion names the nearest known key, or all of them where none is near.
-func suggestion(name string, known map[string]reflect.StructField) string {
+// Suggestion names the nearest known key, or all of them where none is near.
+func Suggestion(name string, known map[string]reflect.StructField) string {
 	best, distance := "", 3
 	names := make([]string, 0, len(known))
 	for k := range known {
@@ -206,11 +206,11 @@ func suggestion(name string, known map[string]reflect.StructField) string {
 var variable = regexp.MustCompile(`\$?\$\{([^}]*)\}`)
 
 // expand reports whether every variable in the scalar is set.
-func (d *document) expand(n *yaml.Node, path string) bool {
+func (d *Document) expand(n *yaml.Node, path string) bool {
 	if !strings.Contains(n.Value, "${") {
 		return true
 	}
-	before := len(d.errs)
+	before := len(d.Errs)
 	n.Value = variable.ReplaceAllStringFunc(n.Value, func(match string) string {
 		if strings.HasPrefix(match, "$$") {
 			return match[1:]
@@ -225,24 +225,24 @@ func (d *document) expand(n *yaml.Node, path string) bool {
 	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) == 0 {
 		n.Tag = "" // a plain scalar is resolved again, so that ${PORT} may be a number
 	}
-	return len(d.errs) == before
+	return len(d.Errs) == before
 }
 
-// duration is a time.Duration that must carry its unit: "250ms", "30s", "5m".
-type duration time.Duration
+// Duration is a time.Duration that must carry its unit: "250ms", "30s", "5m".
+type Duration time.Duration
 
 // UnmarshalYAML implements yaml.Unmarshaler.
-func (v *duration) UnmarshalYAML(n *yaml.Node) error {
+func (v *Duration) UnmarshalYAML(n *yaml.Node) error {
 	d, err := time.ParseDuration(n.Value)
 	if err != nil || d < 0 {
 		return &valueError{fmt.Sprintf("%q is not a duration: write a number with its unit, such as 250ms, 30s or 5m", n.Value)}
 	}
-	*v = duration(d)
+	*v = Duration(d)
 	return nil
 }
 
-// size is a number of bytes that must carry its unit: "64KiB", "1MiB", "100MB", "512B".
-type size int64
+// Size is a number of bytes that must carry its unit: "64KiB", "1MiB", "100MB", "512B".
+type Size int64
 
 var units = []struct {
 	suffix string
@@ -250,7 +250,7 @@ var units = []struct {
 }{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}}
 
 // UnmarshalYAML implements yaml.Unmarshaler.
-func (v *size) UnmarshalYAML(n *yaml.Node) error {
+func (v *Size) UnmarshalYAML(n *yaml.Node) error {
 	for _, u := range units {
 		digits, ok := strings.CutSuffix(n.Value, u.suffix)
 		if !ok {
@@ -260,7 +260,7 @@ func (v *size) UnmarshalYAML(n *yaml.Node) error {
 		if err != nil || count < 0 || count > (1<<62)/u.factor {
 			break
 		}
-		*v = size(count * u.factor)
+		*v = Size(count * u.factor)
 		return nil
 	}
 	return &valueError{fmt.Sprintf("%q is not a size: write a whole number with its unit, such as 64KiB or 1MiB", n.Value)}

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"os"
@@ -10,11 +10,11 @@ import (
 // FuzzConfig reads any text as gatehouse.yaml: nothing panics, and each problem names the file and, where it is about a
 // key, a line.
 func FuzzConfig(f *testing.F) {
-	f.Add(fullExample)
-	f.Add(appsExample)
+	f.Add(FullExample)
+	f.Add(AppsExample)
 	f.Add("listen: {grpc: [x], admin: [y]}\nidentity: {jwt: {issuer: 1}}\ndry_run: [1]\n")
 	f.Add("a: &x [*x]\nb: ${HOME}\n? {c: d}\n: e\n--- \n")
-	scripts, err := filepath.Glob("testdata/script/config_*.txtar")
+	scripts, err := filepath.Glob("../cmd/gatehouse/testdata/script/config_*.txtar")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -26,8 +26,8 @@ func FuzzConfig(f *testing.F) {
 		f.Add(string(text))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		cfg := defaults()
-		doc, err := decodeYAML("gatehouse.yaml", []byte(text), cfg)
+		cfg := Default()
+		doc, err := DecodeYAML("gatehouse.yaml", []byte(text), cfg)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "gatehouse.yaml: ") {
 				t.Fatalf("error without its file: %v", err)
@@ -35,7 +35,7 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		cfg.complete(doc)
-		for _, e := range doc.errs {
+		for _, e := range doc.Errs {
 			if !strings.HasPrefix(e.Error(), "gatehouse.yaml:") {
 				t.Errorf("problem without its place: %v", e)
 			}
