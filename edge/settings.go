@@ -149,7 +149,7 @@ func Settings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate
 	}
 	var denials error
 	s.Denials, denials = compileDenials(c.Denials)
-	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), s.Validate())
+	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), withKeys(s.Validate()))
 }
 
 func identityHeaders(c config.Headers, m *identity.Minter) gate.IdentityHeaders {
@@ -183,7 +183,7 @@ func compileDenials(c config.Denials) (gate.Denials, error) {
 		templates[status] = gate.Template{ContentType: t.ContentType, Body: body}
 	}
 	denials, err := gate.NewDenials(c.LoginURL, templates)
-	return denials, errors.Join(append(errs, err)...)
+	return denials, errors.Join(append(errs, withKeys(err))...)
 }
 
 // sinks are those of the configuration, still without a connection to their servers.
@@ -289,7 +289,7 @@ func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundle
 func addRemote(c *config.Config, out *bundles.Config) {
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "bundles")
-		out.Past = bundles.Past{Dir: c.PastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
+		out.Archive = bundles.Archive{Dir: c.PastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
 	}
 	if c.Status.URL != "" {
 		out.Report = &bundles.Report{URL: c.Status.URL, Service: services(c)[c.Status.Service], Labels: c.Status.Labels, Interval: time.Duration(c.Status.Interval)}

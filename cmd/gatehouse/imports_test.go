@@ -21,11 +21,12 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/watch",
 	}
 	ours := map[string][]string{ // package -> those of ours that it may import besides, directly or not
-		"gatehouse/config":   {},
-		"gatehouse/gate":     {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/extauthz": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/bundles":  {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/identity": {},
+		"gatehouse/config":    {},
+		"gatehouse/gate":      {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/extauthz":  {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/gate/body": {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/bundles":   {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/identity":  {},
 		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/edge": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
@@ -40,8 +41,10 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
-		"gatehouse/scaffold":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
 		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/bundles", "gatehouse/upstream"},
@@ -68,6 +71,9 @@ func TestWhoMayImportWhom(t *testing.T) {
 		allowed, known := ours[p.ImportPath]
 		if known = known || slices.Contains(foundations, p.ImportPath); !slices.Contains(foundations, p.ImportPath) {
 			allowed = slices.Concat(allowed, foundations)
+		}
+		if p.ImportPath == "gatehouse/gate" || slices.Contains(allowed, "gatehouse/gate") {
+			allowed = append(allowed, "gatehouse/gate/body") // a part of it
 		}
 		if !known && len(p.GoFiles) > 0 {
 			t.Errorf("%s is not in this test's table: say what it may import", p.ImportPath)

@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/gate"
+	"gatehouse/trial"
 )
 
 // maxSmokeFailures bounds what is told of requests that did not come out as they should.
@@ -15,15 +17,15 @@ const maxSmokeFailures = 5
 
 // readSmoke reads the tables of requests that every policy has to hold, and returns what puts them to a gate; nil where there are none.
 func readSmoke(c *config.Config) (func(context.Context, *gate.Gate) error, error) {
-	var all []*requestTest
+	var all []*trial.Test
 	var errs []error
 	for _, file := range c.Policy.Smoke {
-		text, err := config.ReadUpTo(file, maxTestFile)
+		text, err := config.ReadUpTo(file, trial.MaxFile)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("policy.smoke: %w", err))
 			continue
 		}
-		tests, err := readTests(file, text)
+		tests, err := trial.Read(file, text)
 		if err == nil && len(tests) == 0 {
 			err = fmt.Errorf("%s: it holds no test", file)
 		}
@@ -35,26 +37,28 @@ func readSmoke(c *config.Config) (func(context.Context, *gate.Gate) error, error
 	if len(errs) > 0 || len(all) == 0 {
 		return nil, errors.Join(errs...)
 	}
-	return func(ctx context.Context, g *gate.Gate) error { return putSmoke(ctx, c, g, all) }, nil
+	issuers := edge.VerifierConfig(c, nil, nil).Issuers
+	return func(ctx context.Context, g *gate.Gate) error {
+		return putSmoke(ctx, trial.New(trial.Config{Gate: g, Issuers: issuers}), all)
+	}, nil
 }
 
-// putSmoke puts the requests of policy.smoke to a gate.
-func putSmoke(ctx context.Context, c *config.Config, g *gate.Gate, tests []*requestTest) error {
-	t := &trial{config: c, gate: g}
+// putSmoke puts the requests of policy.smoke to a policy.
+func putSmoke(ctx context.Context, t *trial.Trial, tests []*trial.Test) error {
 	var failures []string
 	for _, test := range tests {
-		o := t.requestTest(ctx, test, &coverage{})
+		o := t.Run(ctx, test, &trial.Coverage{})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !o.failed {
+		if !o.Failed {
 			continue
 		}
 		if len(failures) == maxSmokeFailures {
 			failures = append(failures, "further requests do not come out as they should")
 			break
 		}
-		failures = append(failures, fmt.Sprintf("%s: %s: %s", o.place, o.name, strings.Join(o.details, "; ")))
+		failures = append(failures, fmt.Sprintf("%s: %s: %s", o.Place, o.Name, strings.Join(o.Details, "; ")))
 	}
 	if len(failures) > 0 {
 		return fmt.Errorf("%s", strings.Join(failures, "\n"))
