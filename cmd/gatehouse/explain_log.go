@@ -10,28 +10,22 @@ import (
 	"gatehouse/decisionlog"
 )
 
-// logged is an event of the decision log, as far as an explanation needs it. Package decisionlog has the meaning of the names.
+// logged is an event of the decision log with the values of what an explanation needs. Package decisionlog has their meaning.
 type logged struct {
-	DecisionID string                             `json:"decision_id"`
-	Timestamp  string                             `json:"timestamp"`
-	Bundles    map[string]decisionlog.EventBundle `json:"bundles"`
-	Path       string                             `json:"path"`
-	App        string                             `json:"app"`
-	Route      string                             `json:"route"`
-	Identity   struct {
+	DecisionID, Timestamp, Path, App, Route string
+	Bundles                                 map[string]decisionlog.EventBundle
+	Identity                                struct {
 		Type, Subject, Issuer string
 		Roles                 []string
 		Authenticated         bool
-	} `json:"identity"`
-	Request struct{ Method, Host, Path string } `json:"request"`
-	Outcome string                              `json:"outcome"`
-	Reason  string                              `json:"reason"`
-	Status  int                                 `json:"status"`
-	DryRun  bool                                `json:"dry_run"`
-	Error   *struct{ Message string }           `json:"error"`
-	Erased  []string                            `json:"erased"`
-	Masked  []string                            `json:"masked"`
-	Input   map[string]any                      `json:"input"`
+	}
+	Request         struct{ Method, Host, Path string }
+	Outcome, Reason string
+	Status          int
+	DryRun          bool
+	Error           *struct{ Message string }
+	Erased, Masked  []string
+	Input           map[string]any
 }
 
 // errNoRecord says that a decision is not in the log.
@@ -72,22 +66,25 @@ func findRecord(log *decisionlog.Reader, name, id string) (*logged, error) {
 // parseRecord reads an event. What Open Policy Agent says in other places is filled in; a member of another type than ours is taken for
 // absent.
 func parseRecord(event []byte) (*logged, bool) {
-	var r recorded
-	if r.parse(event, 0) != nil {
+	var e recorded
+	if !json.Valid(event) || e.Parse(event, 0) != nil {
 		return nil, false
 	}
-	d := json.NewDecoder(bytes.NewReader(event))
+	r := &logged{DecisionID: e.DecisionID.Decode(), Timestamp: e.Timestamp.Decode(), Path: e.Path.Decode(), App: e.App.Decode(),
+		Route: e.Route.Decode(), DryRun: e.DryRun, Erased: decisionlog.Strings(e.Erased), Masked: decisionlog.Strings(e.Masked)}
+	r.Outcome, r.Reason, r.Status = e.outcomes()
+	r.Request.Method, r.Request.Host, r.Request.Path = e.Request.Method.Decode(), e.Request.Host.Decode(), e.Request.Path.Decode()
+	id := &e.Identity
+	r.Identity.Type, r.Identity.Subject, r.Identity.Issuer = id.Type.Decode(), id.Subject.Decode(), id.Issuer.Decode()
+	r.Identity.Roles, r.Identity.Authenticated = decisionlog.Strings(id.Roles), id.Authenticated
+	if e.Error.Recorded {
+		r.Error = &struct{ Message string }{e.Error.Message.Decode()}
+	}
+	r.Bundles, _ = e.DecodeBundles()
+	d := json.NewDecoder(bytes.NewReader(e.Input))
 	d.UseNumber()
-	var record logged
-	err := d.Decode(&record)
-	if _, otherType := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !otherType {
-		return nil, false
-	}
-	if r.opa {
-		record.Outcome, record.Reason, record.Status = r.outcomes()
-		record.Request.Method, record.Request.Host, record.Request.Path = textOf(r.method), textOf(r.host), textOf(r.target)
-	}
-	return &record, true
+	_ = d.Decode(&r.Input) // what is no object is taken for absent
+	return r, true
 }
 
 func notInLog(name, id string, read, damaged, broken int) error {
