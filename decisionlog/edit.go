@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// event is a line taken apart into its members, in their order, so that some can be changed. What is not changed is never decoded.
-type event struct {
+// openLine is a line taken apart into its members, in their order, so that some can be changed. What is not changed is never decoded.
+type openLine struct {
 	members        []member
 	erased, masked []string
 }
@@ -20,13 +20,13 @@ type member struct {
 	dirty bool   // value counts, not raw
 }
 
-// parseEvent reads a line, which is one of ours: an object whose erased and masked are lists of strings.
-func parseEvent(line []byte) (*event, error) {
+// openedLine reads a line, which is one of ours: an object whose erased and masked are lists of strings.
+func openedLine(line []byte) (*openLine, error) {
 	dec := json.NewDecoder(bytes.NewReader(line))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, fmt.Errorf("reading an event: not an object: %w", err)
 	}
-	ev := &event{}
+	ev := &openLine{}
 	for dec.More() {
 		t, err := dec.Token()
 		if err != nil {
@@ -52,7 +52,7 @@ func parseEvent(line []byte) (*event, error) {
 }
 
 // find returns a member, nil where there is none.
-func (ev *event) find(name string) *member {
+func (ev *openLine) find(name string) *member {
 	for i := range ev.members {
 		if ev.members[i].name == name {
 			return &ev.members[i]
@@ -74,7 +74,7 @@ func (m *member) decode() (*any, error) {
 }
 
 // erase takes a whole member out, if it is there, and says so.
-func (ev *event) erase(name string) {
+func (ev *openLine) erase(name string) {
 	before := len(ev.members)
 	ev.members = slices.DeleteFunc(ev.members, func(m member) bool { return m.name == name })
 	if len(ev.members) < before {
@@ -83,7 +83,7 @@ func (ev *event) erase(name string) {
 }
 
 // keep erases all members but those of these names.
-func (ev *event) keep(names ...string) {
+func (ev *openLine) keep(names ...string) {
 	for _, m := range slices.Clone(ev.members) {
 		if !slices.Contains(names, m.name) {
 			ev.erase(m.name)
@@ -103,7 +103,7 @@ func note(list []string, pointer string) []string {
 }
 
 // append writes the event as a line: erased and masked before the documents, as a line has them.
-func (ev *event) append(dst []byte) ([]byte, error) {
+func (ev *openLine) append(dst []byte) ([]byte, error) {
 	at := slices.IndexFunc(ev.members, func(m member) bool { return m.name == "result" || m.name == "input" })
 	if at < 0 {
 		at = len(ev.members)

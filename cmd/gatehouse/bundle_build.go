@@ -17,6 +17,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/images"
 	"gatehouse/policy"
+	"gatehouse/trial"
 )
 
 const (
@@ -303,19 +304,13 @@ func (f *bundleTestFlags) test(c *cobra.Command, arg string) (failed int, err er
 	if err != nil {
 		return 0, err
 	}
-	var outcomes []outcome
-	for _, r := range results {
-		_, file, _ := strings.Cut(r.File, "/") // the bundle's name is in front
+	outcomes := trial.RegoOutcomes(results, func(file string) string {
+		_, file, _ = strings.Cut(file, "/") // the bundle's name is in front
 		if info, err := os.Stat(o.path); err == nil && info.IsDir() {
 			file = filepath.Join(o.path, filepath.FromSlash(file))
 		}
-		out := outcome{suite: "rego", place: fmt.Sprintf("%s:%d", file, r.Line), name: r.Name, failed: r.Failed, skipped: r.Skipped,
-			output: r.Output, duration: r.Duration}
-		if r.Problem != "" {
-			out.details = []string{r.Problem}
-		}
-		outcomes = append(outcomes, out)
-	}
+		return file
+	})
 	if len(outcomes) == 0 {
 		return 0, fmt.Errorf("there are no tests in %s%s", arg, matching(f.run))
 	}

@@ -18,6 +18,7 @@ import (
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
+	"gatehouse/trial"
 	"gatehouse/upstream"
 )
 
@@ -35,7 +36,7 @@ type engine struct {
 	policy   *policy.Snapshot // as first loaded; nil where it does not compile yet
 	metrics  *prometheus.Registry
 	logger   *zap.Logger
-	smoke    []*requestTest
+	smoke    []*trial.Test
 	issuers  *config.Config // for the callers of smoke
 	gate     *gate.Gate     // set by start
 	cores    *cores         // shared with the engines before and after

@@ -19,6 +19,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/replay"
+	"gatehouse/trial"
 )
 
 // explainFlags are those of gatehouse explain.
@@ -73,7 +74,7 @@ type retold struct {
 	Kept       string         `json:"kept,omitempty"` // what became of looking for them among those that are kept by their digest
 	Missing    []string       `json:"missing,omitempty"`
 	Reproduced bool           `json:"reproduced"` // it comes out as recorded
-	explained
+	trial.Explanation
 }
 
 type retoldOutcome struct {
@@ -141,7 +142,7 @@ func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 		out.Recorded.Error = r.Error.Message
 	}
 	id := &r.Identity
-	out.Caller = calledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
+	out.Caller = trial.CalledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
 	if r.Input == nil {
 		out.withoutInput(r)
 		return out, nil
@@ -168,13 +169,13 @@ func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(c.Context(), input, at, hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
+	out.Policy = entry.Explain(c.Context(), input, at, trial.Hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
 	out.May = t.mayTake(r, route)
 	if req, err := gate.RequestFromInput(r.Input); err == nil {
-		out.Policy.Nearest = t.confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
+		out.Policy.Nearest = t.Confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
 			other := *req
 			other.Method = method
 			other.Headers = slices.Clone(req.Headers)
@@ -190,7 +191,7 @@ func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 }
 
 // mayTake are the routes that may take a recorded request, by the table as it is now, where there are several.
-func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
+func (t *trialNode) mayTake(r *logged, route map[string]any) (names []string) {
 	method, _ := route["method"].(string)
 	for _, known := range t.engine.routes {
 		if known.table == nil || method == "" || known.app != r.App && r.App != "" {
@@ -210,7 +211,7 @@ func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
 }
 
 // usePast takes the very policy that decided, where it is kept and is not the configuration's any more.
-func (o *retold) usePast(ctx context.Context, t *trial, src config.Source, r *logged) {
+func (o *retold) usePast(ctx context.Context, t *trialNode, src config.Source, r *logged) {
 	cfg, _, err := src.Read()
 	if err != nil || cfg.StateDir == "" {
 		return
@@ -225,7 +226,7 @@ func (o *retold) usePast(ctx context.Context, t *trial, src config.Source, r *lo
 }
 
 // usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
-func (t *trial) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
+func (t *trialNode) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
 	if replay.IsMadeOf(t.engine.policy, decided) {
 		return nil
 	}
@@ -249,7 +250,7 @@ func (o *retold) withoutInput(r *logged) {
 	}
 	o.Reproduced = true // there is nothing to evaluate
 	if !r.Identity.Authenticated {
-		o.Caller = unknown(r.Reason)
+		o.Caller = trial.Unknown(r.Reason)
 	}
 	switch o.Stopped = o.Recorded.Error; {
 	case r.Reason == "bypass":
@@ -282,7 +283,7 @@ func (r *logged) recorded() *gate.Recorded {
 }
 
 // entry finds the rule that was asked.
-func (r *logged) entry(t *trial) (*policy.Entry, error) {
+func (r *logged) entry(t *trialNode) (*policy.Entry, error) {
 	entry, err := gate.NewReplayer(t.gate.View()).RuleAskedThen(r.recorded())
 	if err == nil && entry == nil {
 		err = fmt.Errorf("this policy has no rule %s, which decision %q asked\n--bundle DIR names the policy that decided", r.Path, r.DecisionID)
@@ -390,7 +391,7 @@ func (o *retold) print(w io.Writer) error {
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
 	}
-	return o.explained.print(w)
+	return printExplanation(w, &o.Explanation)
 }
 
 func (b retoldBundle) words() string {

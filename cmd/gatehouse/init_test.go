@@ -17,6 +17,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/scaffold"
+	"gatehouse/trial"
 )
 
 // pythonWithFrameworks is the interpreter that package routes is tested with too.
@@ -169,11 +170,11 @@ func (c writtenTest) run(t *testing.T, g *gate.Gate) {
 	if c.as != "" {
 		who = identity.Identity{Type: identity.TypeJWT, Identity: c.as, Subject: c.as, Roles: c.roles, Authenticated: true}
 	}
-	try := attempt{method: c.method, host: c.host, path: c.path, as: &who}
+	try := trial.Request{Method: c.method, Host: c.host, Path: c.path, As: &who}
 	for name, value := range c.headers {
-		try.headers = append(try.headers, gate.Header{Name: name, Value: value.(string)})
+		try.Headers = append(try.Headers, gate.Header{Name: name, Value: value.(string)})
 	}
-	a := g.Check(t.Context(), try.request())
+	a := g.Check(t.Context(), try.Gate())
 	if a.Allow != c.allow {
 		t.Errorf("%s %s as %q %v: allow is %t (%v)", c.method, c.path, c.as, c.roles, a.Allow, a.Diagnostics.Cause)
 	}

@@ -21,6 +21,7 @@ import (
 	"gatehouse/identity"
 	"gatehouse/replay"
 	"gatehouse/routes"
+	"gatehouse/trial"
 )
 
 const ordersExample = "../../examples/flask-orders"
@@ -73,19 +74,19 @@ func ordersRequest(i int) *gate.Request {
 	case 8:
 		path = "/orders/../secret"
 	}
-	a := attempt{method: method, path: path, host: "orders.example.com", body: body}
+	a := trial.Request{Method: method, Path: path, Host: "orders.example.com", Body: body}
 	for n := range 14 {
-		a.headers = append(a.headers, gate.Header{Name: "x-header-" + strconv.Itoa(n), Value: strings.Repeat("v", 20+n)})
+		a.Headers = append(a.Headers, gate.Header{Name: "x-header-" + strconv.Itoa(n), Value: strings.Repeat("v", 20+n)})
 	}
-	a.headers = append(a.headers, gate.Header{Name: "authorization", Value: "Bearer secret-of-" + who.name}, gate.Header{Name: "x-request-id", Value: fmt.Sprintf("%032d", i)},
+	a.Headers = append(a.Headers, gate.Header{Name: "authorization", Value: "Bearer secret-of-" + who.name}, gate.Header{Name: "x-request-id", Value: fmt.Sprintf("%032d", i)},
 		gate.Header{Name: "user-agent", Value: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"})
 	anonymous := identity.Anonymous()
-	a.as = &anonymous
+	a.As = &anonymous
 	if who.name != "" {
-		a.as = &identity.Identity{Type: identity.TypeJWT, Identity: who.name, Subject: who.name, Issuer: "http://localhost/issuer",
+		a.As = &identity.Identity{Type: identity.TypeJWT, Identity: who.name, Subject: who.name, Issuer: "http://localhost/issuer",
 			Roles: []string{who.role}, Claims: map[string]any{"sub": who.name}, Authenticated: true}
 	}
-	return a.request()
+	return a.Gate()
 }
 
 // record decides requests under a configuration, and returns the log of that with the answers.
@@ -199,7 +200,7 @@ func TestReplayShowsWhatAMutationChanges(t *testing.T) {
 			_, is := record(t, filepath.Join(after, "gatehouse.yaml"), requests, ordersRequest)
 			want := map[string]int64{}
 			for i := range was {
-				if x, y := verdictLine(&was[i]), verdictLine(&is[i]); x != y {
+				if x, y := trial.VerdictLine(&was[i]), trial.VerdictLine(&is[i]); x != y {
 					route := ordersRequest(i).Method + " (other)"
 					if was[i].Diagnostics.Match.Outcome == routes.Matched {
 						route = ordersRequest(i).Method + " " + was[i].Diagnostics.Match.Route.Template
@@ -240,9 +241,9 @@ func TestReplayOfRulesByRoute(t *testing.T) {
 		write(t, filepath.Join(dir, "policy", name+".rego"), "package "+rule+"\n\nallowed if input.attributes.request.http.method != \"PUT\"\n")
 	}
 	config, bundle := filepath.Join(dir, "gatehouse.yaml"), filepath.Join(dir, "policy")
-	requests := []attempt{{method: "GET", path: "/orders/1"}, {method: "HEAD", path: "/orders/2"}, {method: "PUT", path: "/orders/3"}, {method: "GET", path: "/v1.2/a-b"},
-		{method: "GET", path: "/none"}}
-	log, _ := record(t, config, len(requests), func(i int) *gate.Request { return requests[i].request() })
+	requests := []trial.Request{{Method: "GET", Path: "/orders/1"}, {Method: "HEAD", Path: "/orders/2"}, {Method: "PUT", Path: "/orders/3"}, {Method: "GET", Path: "/v1.2/a-b"},
+		{Method: "GET", Path: "/none"}}
+	log, _ := record(t, config, len(requests), func(i int) *gate.Request { return requests[i].Gate() })
 	for _, args := range [][]string{{"--bundle", bundle}, {"--config", config}, {"--config", config, "--old", bundle}} {
 		got := replayJSON(t, 0, append(args, "--log", log)...)
 		if got.Replayed != 4 || got.Changed != 0 || len(got.NotReplayed) != 1 || got.NotReplayed[0].Reason != "the policy was not asked: no_decision" {

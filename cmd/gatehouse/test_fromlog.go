@@ -21,6 +21,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/replay"
+	"gatehouse/trial"
 )
 
 // maxRows bounds the table that is made of a log.
@@ -52,7 +53,7 @@ func (f *fromLog) given(c *cobra.Command) error {
 
 // table is a table of requests that is being made of a log.
 type table struct {
-	trial     *trial
+	trial     *trialNode
 	candidate *replay.Candidate
 	seen      map[string]bool
 	rows      bytes.Buffer
@@ -63,7 +64,7 @@ type table struct {
 }
 
 // write makes the table and says on stderr what is in it.
-func (f *fromLog) write(c *cobra.Command, t *trial) error {
+func (f *fromLog) write(c *cobra.Command, t *trialNode) error {
 	log, err := openLogAt(f.log, c.InOrStdin())
 	if err != nil {
 		return err
@@ -172,18 +173,18 @@ type row struct {
 func (m *table) fitting(ctx context.Context, r *row) (line, problem string) {
 	for v := range rowVariants {
 		line = r.line(v, m.trial)
-		tests, err := readTests("row", []byte("tests:\n  - "+line))
+		tests, err := trial.Read("row", []byte("tests:\n  - "+line))
 		if err != nil {
 			return line, err.Error()
 		}
-		answer, err := m.trial.answer(ctx, tests[0])
+		answer, err := m.trial.Answer(ctx, tests[0])
 		if err != nil {
 			return line, err.Error()
 		}
-		if len(tests[0].compare(&answer)) == 0 {
+		if len(tests[0].Compare(&answer)) == 0 {
 			return line, ""
 		}
-		problem = "here it comes out as " + got(&answer)
+		problem = "here it comes out as " + trial.Line(&answer)
 	}
 	return r.line(plainRow, m.trial), problem
 }
@@ -248,7 +249,7 @@ func plainAt(value any, names ...string) any {
 }
 
 // line is the row in YAML.
-func (r *row) line(v rowVariant, t *trial) string {
+func (r *row) line(v rowVariant, t *trialNode) string {
 	request := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 	add := func(key string, value *yaml.Node) { request.Content = append(request.Content, textNode(key), value) }
 	r.caller(t, add)
@@ -283,7 +284,7 @@ func firstText(list ...string) string {
 }
 
 // caller adds who asked. What a token says beyond names and roles goes into claims, where the issuer's configuration looks for it.
-func (r *row) caller(t *trial, add func(string, *yaml.Node)) {
+func (r *row) caller(t *trialNode, add func(string, *yaml.Node)) {
 	if !r.record.Identity.Authenticated {
 		return
 	}
@@ -296,15 +297,15 @@ func (r *row) caller(t *trial, add func(string, *yaml.Node)) {
 		d.UseNumber()
 		_ = d.Decode(&claims) // what the log has of them; without, the row shows whether they were needed
 	}
-	first := t.issuer(map[string]any{})
+	first := t.Issuer(map[string]any{})
 	if issuer, _ := plainAt(r.input, "identity", "issuer").(string); issuer != "" && first.Issuer != "" && issuer != first.Issuer {
 		claims["iss"] = issuer
-		first = t.issuer(claims)
+		first = t.Issuer(claims)
 	}
 	for name, path := range map[string]string{"groups": first.Claims.Groups, "scopes": first.Claims.Scopes} {
 		if list := plainTexts(plainAt(r.input, "identity", name)); len(list) > 0 && path != "" {
 			path, _, _ = strings.Cut(path, " ")
-			setClaim(claims, path, list)
+			trial.SetClaim(claims, path, list)
 		}
 	}
 	if len(claims) > 0 {

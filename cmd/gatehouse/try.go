@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"gatehouse/config"
+	"gatehouse/trial"
 )
 
 // hasRegoTests says whether a policy of folders has tests of its own: looking for them costs as much as compiling it.
@@ -36,15 +37,15 @@ func tryConfiguration(ctx context.Context, src config.Source, adjust func(*confi
 		return err
 	}
 	defer t.close()
-	var outcomes []outcome
+	var outcomes []trial.Outcome
 	if hasRegoTests(t.config) {
 		if outcomes, err = t.regoTests(ctx, regexp.MustCompile("")); err != nil {
 			return err
 		}
 	}
-	var tests []*requestTest
+	var tests []*trial.Test
 	if len(tables) > 0 {
-		if tests, err = readTestFiles(tables, true, io.Discard); err != nil {
+		if tests, _, err = trial.ReadFiles(tables, true); err != nil {
 			return err
 		}
 	}
@@ -52,11 +53,11 @@ func tryConfiguration(ctx context.Context, src config.Source, adjust func(*confi
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		outcomes = append(outcomes, t.requestTest(ctx, test, &coverage{}))
+		outcomes = append(outcomes, t.Run(ctx, test, &trial.Coverage{}))
 	}
 	for _, o := range outcomes {
-		if o.failed {
-			return fmt.Errorf("%s: %s: %s", o.place, o.name, strings.Join(o.details, "; "))
+		if o.Failed {
+			return fmt.Errorf("%s: %s: %s", o.Place, o.Name, strings.Join(o.Details, "; "))
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package trial
 
 import (
 	"bytes"
@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	maxTestFile = 16 << 20 // bytes of one file of tests
+	MaxFile     = 16 << 20 // bytes of one file of tests
 	maxTestDeep = 100      // levels of a body or of claims
 )
 
-// requestTest is one row of a file of tests: a request, and what must come of it.
-type requestTest struct {
-	file string
-	line int
-	name string
+// Test is one row of a file of tests: a request, and what must come of it.
+type Test struct {
+	File string
+	Line int
+	Name string
 
-	allow   bool
-	attempt attempt
-	caller  caller
+	Request Request
+	Caller  Caller
 
+	allow  bool
 	status int    // 0: any
 	reason string // of the closed set, or as the client reads it; "": any
 	route  string // name or template; "": any
@@ -48,19 +48,19 @@ type wantedHeader struct {
 type testReader struct {
 	file  string
 	errs  []error
-	tests []*requestTest
+	tests []*Test
 }
 
-// errNoTests is the error of a YAML file without the key tests: one that may be about something else.
-var errNoTests = errors.New("there is no key tests")
+// ErrNoTests is the error of a YAML file without the key tests: one that may be about something else.
+var ErrNoTests = errors.New("there is no key tests")
 
-// readTests parses a file of tests. All problems are reported at once, each with its line.
-func readTests(file string, text []byte) ([]*requestTest, error) {
+// Read parses a file of tests. All problems are reported at once, each with its line.
+func Read(file string, text []byte) ([]*Test, error) {
 	r := &testReader{file: file}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %w", file, errNoTests)
+		return nil, fmt.Errorf("%s: %w", file, ErrNoTests)
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -69,7 +69,7 @@ func readTests(file string, text []byte) ([]*requestTest, error) {
 	}
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode || !slices.ContainsFunc(top.Content, func(n *yaml.Node) bool { return n.Value == "tests" }) {
-		return nil, fmt.Errorf("%s:%d: %w", file, top.Line, errNoTests)
+		return nil, fmt.Errorf("%s:%d: %w", file, top.Line, ErrNoTests)
 	}
 	r.pairs(top, "the file", []string{"tests"}, func(_ string, list *yaml.Node) {
 		if list.Kind != yaml.SequenceNode {
@@ -129,11 +129,11 @@ func nearest(key string, known []string) string {
 
 // row reads one test: a name, and one of allow and deny.
 func (r *testReader) row(n *yaml.Node) {
-	t := &requestTest{file: r.file, line: n.Line}
+	t := &Test{File: r.file, Line: n.Line}
 	verdicts := 0
 	r.pairs(n, "a test", []string{"name", "allow", "deny"}, func(key string, value *yaml.Node) {
 		if key == "name" {
-			t.name = r.text(value, key)
+			t.Name = r.text(value, key)
 			return
 		}
 		if verdicts++; verdicts == 1 {
@@ -144,24 +144,24 @@ func (r *testReader) row(n *yaml.Node) {
 	if n.Kind == yaml.MappingNode && verdicts != 1 {
 		r.fail(n, "a test has one of allow and deny, not %d", verdicts)
 	}
-	if t.name == "" {
-		t.name = t.title()
+	if t.Name == "" {
+		t.Name = t.title()
 	}
 	r.tests = append(r.tests, t)
 }
 
 // title describes a test that has no name.
-func (t *requestTest) title() string {
+func (t *Test) title() string {
 	verdict := "deny"
 	if t.allow {
 		verdict = "allow"
 	}
-	title := verdict + " " + t.attempt.method + " " + t.attempt.path
-	if t.caller.as != "" {
-		title += " as " + t.caller.as
+	title := verdict + " " + t.Request.Method + " " + t.Request.Path
+	if t.Caller.As != "" {
+		title += " as " + t.Caller.As
 	}
-	if len(t.caller.roles) > 0 {
-		title += " [" + strings.Join(t.caller.roles, ", ") + "]"
+	if len(t.Caller.Roles) > 0 {
+		title += " [" + strings.Join(t.Caller.Roles, ", ") + "]"
 	}
 	return title
 }
@@ -169,25 +169,25 @@ func (t *requestTest) title() string {
 var requestKeys = []string{"as", "roles", "claims", "host", "headers", "body", "route", "status", "reason", "expect_headers"}
 
 // request reads what stands under allow or deny.
-func (r *testReader) request(t *requestTest, verdict string, n *yaml.Node) {
-	a := &t.attempt
+func (r *testReader) request(t *Test, verdict string, n *yaml.Node) {
+	a := &t.Request
 	r.pairs(n, verdict, nil, func(key string, value *yaml.Node) {
 		switch key {
 		case "as":
-			t.caller.as = r.text(value, key)
+			t.Caller.As = r.text(value, key)
 		case "roles":
-			t.caller.roles = r.texts(value, key)
+			t.Caller.Roles = r.texts(value, key)
 		case "claims":
 			claims, ok := r.value(value, key, 0).(map[string]any)
-			if t.caller.claims = claims; !ok {
+			if t.Caller.Claims = claims; !ok {
 				r.fail(value, "claims: a mapping belongs here")
 			}
 		case "host":
-			a.host = r.text(value, key)
+			a.Host = r.text(value, key)
 		case "headers":
 			r.headers(a, value)
 		case "body":
-			a.body = r.body(value)
+			a.Body = r.body(value)
 		case "expect_headers":
 			r.expectations(t, value)
 		case "route":
@@ -206,15 +206,15 @@ func (r *testReader) request(t *requestTest, verdict string, n *yaml.Node) {
 	r.complete(t, n)
 }
 
-func (r *testReader) headers(a *attempt, n *yaml.Node) {
+func (r *testReader) headers(a *Request, n *yaml.Node) {
 	r.pairs(n, "headers", nil, func(name string, value *yaml.Node) {
 		for _, v := range r.texts(value, "headers."+name) {
-			a.headers = append(a.headers, gate.Header{Name: strings.ToLower(name), Value: v})
+			a.Headers = append(a.Headers, gate.Header{Name: strings.ToLower(name), Value: v})
 		}
 	})
 }
 
-func (r *testReader) expectations(t *requestTest, n *yaml.Node) {
+func (r *testReader) expectations(t *Test, n *yaml.Node) {
 	r.pairs(n, "expect_headers", nil, func(name string, value *yaml.Node) {
 		w := wantedHeader{name: strings.ToLower(name), absent: value.Tag == "!!null"}
 		if !w.absent {
@@ -225,8 +225,8 @@ func (r *testReader) expectations(t *requestTest, n *yaml.Node) {
 }
 
 // target reads the one key that is a method, with the path under it.
-func (r *testReader) target(a *attempt, verdict, key string, value *yaml.Node) {
-	meant, ok := isMethod(key)
+func (r *testReader) target(a *Request, verdict, key string, value *yaml.Node) {
+	meant, ok := IsMethod(key)
 	switch {
 	case slices.Contains(requestKeys, strings.ToLower(key)), !ok && meant == "":
 		r.fail(value, "unknown key %q in %s: %s", key, verdict, nearest(key, requestKeys))
@@ -234,23 +234,23 @@ func (r *testReader) target(a *attempt, verdict, key string, value *yaml.Node) {
 	case !ok:
 		r.fail(value, "unknown key %q in %s: did you mean the method %s?", key, verdict, meant)
 		return
-	case a.method != "":
-		r.fail(value, "%s: a test makes one request, and there is %s already", key, a.method)
+	case a.Method != "":
+		r.fail(value, "%s: a test makes one request, and there is %s already", key, a.Method)
 	}
-	if a.method, a.path = key, r.text(value, key); a.path == "" {
+	if a.Method, a.Path = key, r.text(value, key); a.Path == "" {
 		r.fail(value, "%s: a path such as /orders/17 belongs here", key)
 	}
 }
 
 // complete checks what only the whole of a request shows.
-func (r *testReader) complete(t *requestTest, n *yaml.Node) {
+func (r *testReader) complete(t *Test, n *yaml.Node) {
 	switch {
 	case n.Kind != yaml.MappingNode:
-	case t.attempt.method == "":
+	case t.Request.Method == "":
 		r.fail(n, "there is no request: add one such as GET: /orders/17")
 	case t.allow && (t.status != 0 || t.reason != ""):
 		r.fail(n, "status and reason are for deny: an allowed request has the application's")
-	case len(t.caller.roles) > 0 && t.caller.as == "" && t.caller.claims == nil:
+	case len(t.Caller.Roles) > 0 && t.Caller.As == "" && t.Caller.Claims == nil:
 		r.fail(n, "roles: they need somebody to have them: add as:")
 	}
 }

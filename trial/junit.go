@@ -1,4 +1,4 @@
-package main
+package trial
 
 import (
 	"encoding/xml"
@@ -46,32 +46,32 @@ type (
 	}
 )
 
-// writeJUnit writes a report with one suite for the Rego tests and one for each table.
-func writeJUnit(file string, outcomes []outcome) error {
+// WriteJUnit writes a report with one suite for the Rego tests and one for each table.
+func WriteJUnit(file string, outcomes []Outcome) error {
 	report := junitReport{}
 	suites := map[string]*junitSuite{}
 	for _, o := range outcomes {
-		s := suites[o.suite]
+		s := suites[o.Suite]
 		if s == nil {
-			s = &junitSuite{Name: bounded(o.suite)}
-			suites[o.suite] = s
+			s = &junitSuite{Name: bounded(o.Suite)}
+			suites[o.Suite] = s
 			report.Suites = append(report.Suites, s)
 		}
-		colon := strings.LastIndexByte(o.place, ':')
-		c := junitCase{Class: s.Name, Name: bounded(o.name), File: bounded(o.place[:colon]), Line: o.place[colon+1:], Time: seconds(o.duration), Output: bounded(o.output)}
+		colon := strings.LastIndexByte(o.Place, ':')
+		c := junitCase{Class: s.Name, Name: bounded(o.Name), File: bounded(o.Place[:colon]), Line: o.Place[colon+1:], Time: seconds(o.Duration), Output: bounded(o.Output)}
 		switch {
-		case o.failed:
-			c.Failure = &junitFailure{Message: bounded(o.details[0]), Text: bounded(strings.Join(o.details, "\n"))}
+		case o.Failed:
+			c.Failure = &junitFailure{Message: bounded(o.Details[0]), Text: bounded(strings.Join(o.Details, "\n"))}
 			s.Failures++
 			report.Failures++
-		case o.skipped:
+		case o.Skipped:
 			c.Skipped = &struct{}{}
 			s.Skipped++
 			report.Skipped++
 		}
 		s.Tests++
 		report.Tests++
-		s.took += o.duration
+		s.took += o.Duration
 		s.Cases = append(s.Cases, c)
 	}
 	for _, s := range report.Suites {
