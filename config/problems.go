@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -23,11 +24,26 @@ func (p *Problems) Add(path string, err error) {
 		return
 	}
 	at := p.Doc.At(path)
-	if found := p.Doc.locate(err.Error()); found != "" {
+	if about, ok := errors.AsType[*KeyError](err); ok {
+		if _, known := p.Doc.Lines[about.Path]; known {
+			at = p.Doc.At(about.Path)
+		}
+	} else if found := p.Doc.locate(err.Error()); found != "" {
 		at = found
 	}
 	p.Errs = append(p.Errs, fmt.Errorf("%s: %w", at, err))
 }
+
+// KeyError is what is wrong with the value of one key.
+type KeyError struct {
+	Path string // such as policy.timeout or apps[1].match.hosts
+	Err  error
+}
+
+func (e *KeyError) Error() string { return e.Path + ": " + e.Err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *KeyError) Unwrap() error { return e.Err }
 
 // Problems are those of the document so far.
 func (d *Document) Problems() *Problems { return &Problems{Doc: d, Errs: d.Errs} }

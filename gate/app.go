@@ -77,15 +77,16 @@ func (a *App) label() string {
 func validateApps(apps []App) error {
 	var errs []error
 	if len(apps) == 0 {
-		errs = append(errs, errors.New("apps: there is none"))
+		errs = append(errs, wrong("Apps", "there is none"))
 	}
 	seen := map[string]string{}
 	for i, a := range apps {
+		at := element("Apps", i)
 		if len(apps) > 1 && a.Name == "" {
-			errs = append(errs, fmt.Errorf("apps[%d]: name is missing", i))
+			errs = append(errs, wrong(at, "name is missing"))
 		}
 		if (len(a.Decision) == 0) == (len(a.Root) == 0) {
-			errs = append(errs, fmt.Errorf("apps[%d]: set one of policy.decision and policy.root", i))
+			errs = append(errs, &FieldError{at, ErrDecisionOrRoot})
 		}
 		hosts := a.Hosts
 		if len(hosts) == 0 {
@@ -94,15 +95,15 @@ func validateApps(apps []App) error {
 		for _, host := range hosts {
 			host = lowerASCII(host)
 			if name := strings.TrimPrefix(host, "*."); host != "*" && !plainHost(name) {
-				errs = append(errs, fmt.Errorf("apps[%d].match.hosts: %q is neither a host name nor *.example.com", i, host))
+				errs = append(errs, wrong(at+".Hosts", "%q is neither a host name nor *.example.com", host))
 			}
 			if other, taken := seen[host]; taken {
-				errs = append(errs, fmt.Errorf("apps[%d].match.hosts: %q already belongs to app %q", i, host, other))
+				errs = append(errs, wrong(at+".Hosts", "%q already belongs to app %q", host, other))
 			}
 			seen[host] = a.Name
 		}
 		if i > 0 && slices.ContainsFunc(apps[:i], func(b App) bool { return b.Name == a.Name }) {
-			errs = append(errs, fmt.Errorf("apps[%d]: the name %q is taken", i, a.Name))
+			errs = append(errs, wrong(at, "the name %q is taken", a.Name))
 		}
 	}
 	return errors.Join(errs...)

@@ -4,6 +4,10 @@
 //
 // What a decision depends on (settings, policy, routes, keys) is one immutable View behind one pointer. Check loads it once and
 // works with that to the end; Run owns it and is the only one that stores a new one.
+//
+// It owns the stages and their order, the View and how the next one is assembled, the Reasons with their statuses (reason.go), the verdict that
+// a policy's answer comes to (verdict.go), and which rule is asked about a route (rules.go); tools that decide again ask a Replayer. It may import
+// identity, routes, policy, decisionlog and gate/body, which reads bodies, and the foundations; no transport, and nothing of a configuration file.
 package gate
 
 import (

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/gate/body"
 	"gatehouse/identity"
 	"gatehouse/policy"
 )
@@ -255,11 +256,11 @@ func (r *inputReader) body(req *Request, http, input map[string]any) {
 		return
 	}
 	parsed := input["parsed_body"]
-	contentType, params := mediaType(req.Headers.Get("content-type"))
+	contentType, params := body.MediaType(req.Headers.Get("content-type"))
 	switch {
 	case parsed == nil:
 		return
-	case isJSONType(contentType):
+	case body.IsJSON(contentType):
 		req.Body = r.json(parsed)
 	case contentType == "application/x-www-form-urlencoded":
 		req.Body = r.form(parsed)

@@ -125,7 +125,11 @@ func routeNamed(table *routes.Table, method, template string) *routes.Route {
 
 // RuleAskedThen finds the rule that the log names, whatever would be asked now; nil where the policy has none.
 func (p *Replayer) RuleAskedThen(r *Recorded) (*policy.Entry, error) {
-	if app := p.App(r.App); app != nil && len(app.Root) > 0 && r.Route != "" {
+	app := p.App(r.App)
+	if app != nil && app.Name == "" && len(app.Decision) > 0 && !strings.Contains(r.Path, "/") {
+		return p.view.Policy.Entry(app.Decision) // Open Policy Agent's log does not always name it
+	}
+	if app != nil && len(app.Root) > 0 && r.Route != "" {
 		candidates, err := RuleCandidates(app.Root, r.Method, r.Route, true)
 		for _, path := range candidates {
 			if err == nil && RuleCandidateName(app.Root, path) == r.Path {

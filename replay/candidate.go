@@ -85,7 +85,7 @@ func (c *Candidate) ask(r *Record, key []byte) (*preparedRule, error) {
 }
 
 func (c *Candidate) prepare(r *Record) (*preparedRule, error) {
-	entry, err := c.gate.Rule(r.recorded())
+	entry, err := c.gate.Rule(r.Recorded())
 	if absent, ok := errors.AsType[*gate.NotAskedError](err); ok {
 		return &preparedRule{absent: absent.Why}, nil
 	}

@@ -54,8 +54,8 @@ func member(value json.RawMessage, names ...string) decisionlog.RawString {
 	return decisionlog.Unquote(decisionlog.Member(value, names...))
 }
 
-// recorded is what the gate has to know of it.
-func (r *Record) recorded() *gate.Recorded {
+// Recorded is what the gate has to know of it.
+func (r *Record) Recorded() *gate.Recorded {
 	return &gate.Recorded{App: r.App.Decode(), Method: r.routeMethod().Decode(), Route: member(r.Input, "route", "template").Decode(),
 		Path: r.Path.Decode(), Authenticated: r.Identity.Authenticated}
 }

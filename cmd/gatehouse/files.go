@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/gate"
+	"gatehouse/gate/body"
 	"gatehouse/routes"
 )
 
@@ -189,7 +190,7 @@ func newDescriptors(path string) *descriptors {
 	return &descriptors{file: watchedFile{path: path, limit: maxDescriptors}}
 }
 
-func (d *descriptors) read() (*gate.Descriptors, error) {
+func (d *descriptors) read() (*body.Descriptors, error) {
 	text, _, err := d.file.changed()
 	if err != nil {
 		return nil, fmt.Errorf("policy.protos: %w", err)
@@ -197,8 +198,8 @@ func (d *descriptors) read() (*gate.Descriptors, error) {
 	return d.parse(text)
 }
 
-func (d *descriptors) parse(text []byte) (*gate.Descriptors, error) {
-	parsed, err := gate.NewDescriptors(text)
+func (d *descriptors) parse(text []byte) (*body.Descriptors, error) {
+	parsed, err := body.NewDescriptors(text)
 	if err != nil {
 		return nil, fmt.Errorf("policy.protos: %s: %w", d.file.path, err)
 	}

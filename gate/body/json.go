@@ -1,4 +1,4 @@
-package gate
+package body
 
 import (
 	"encoding/json"
@@ -210,10 +210,10 @@ func unescape(s string) (char rune, n int) {
 
 // hex4 reads \u and four digits.
 func hex4(s string) (rune, bool) {
-	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' || !isHex(s[2]) || !isHex(s[3]) || !isHex(s[4]) || !isHex(s[5]) {
+	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(s[2:6], 16, 16)
+	n, err := strconv.ParseUint(s[2:6], 16, 16) // in base 16 it takes digits alone
 	return rune(n), err == nil
 }
 

@@ -1,4 +1,4 @@
-package gate
+package body
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"gatehouse/input"
 )
 
 var (
@@ -35,9 +37,9 @@ func (m *media) param(name string) (value string, found bool) {
 
 // json reports whether the type is JSON: application/json, or by its structured syntax suffix (RFC 6839 section 3.1). gRPC's +json is
 // framed, and no JSON.
-func (m *media) json() bool { return isJSONType(m.name) }
+func (m *media) json() bool { return IsJSON(m.name) }
 
-func isJSONType(name string) bool {
+func IsJSON(name string) bool {
 	return name == "application/json" || strings.HasSuffix(name, "+json") && !strings.HasPrefix(name, "application/grpc")
 }
 
@@ -75,13 +77,13 @@ var bodyHeaders = [3]string{"content-type", "content-length", "content-encoding"
 
 // bodyType reads the content type of a body. Frameworks take the first or the last of two, some servers take Content_Type for
 // it, and Envoy joins two with a comma: all of that is refused.
-func bodyType(h Headers) (media, error) {
+func bodyType(h input.Headers) (media, error) {
 	var seen [3]bool
 	for i := range h {
 		if len(h[i].Name) < len("content-type") {
 			continue
 		}
-		name := fold(h[i].Name)
+		name := input.Fold(h[i].Name)
 		if at := slices.Index(bodyHeaders[:], name); at >= 0 {
 			if h[i].Name != name || seen[at] {
 				return media{}, errContentTypes
@@ -188,9 +190,9 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// mediaType returns the type in lower case, as RFC 9110 section 8.3.1 has media types case-insensitive. Parameters that do not parse
+// MediaType returns the type in lower case, as RFC 9110 section 8.3.1 has media types case-insensitive. Parameters that do not parse
 // are dropped, the type stays. It is for what we send and for whom we answer; a body's type is read by strictMedia.
-func mediaType(value string) (string, map[string]string) {
+func MediaType(value string) (string, map[string]string) {
 	contentType, params, err := mime.ParseMediaType(value)
 	if err != nil {
 		contentType, _, _ = strings.Cut(value, ";")

@@ -1,4 +1,4 @@
-package gate
+package body
 
 import (
 	"compress/gzip"
@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"gatehouse/input"
 	"gatehouse/policy"
 )
 
@@ -45,7 +46,7 @@ func NewDescriptors(set []byte) (*Descriptors, error) {
 
 // parse decodes the one message of a gRPC request by the method that the path names, null where that is not known. The frame is
 // gRPC's Length-Prefixed-Message: a flag, four bytes of length, the message. A second message is one that the policy would not see.
-func (d *Descriptors) parse(m *media, req *Request, path []string) (policy.Value, error) {
+func (d *Descriptors) parse(m *media, req *input.Request, path []string) (policy.Value, error) {
 	input := d.input(path)
 	if input == nil {
 		return policy.Null(), nil

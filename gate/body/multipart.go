@@ -1,4 +1,4 @@
-package gate
+package body
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"gatehouse/input"
 	"gatehouse/policy"
 )
 
@@ -28,7 +29,7 @@ var errBodyMultipart = errors.New("the body is not multipart/form-data")
 // reads. So nothing is taken here that any of them could see differently. A body is delimiters with CRLF at both sides and parts between
 // them, without preamble or epilogue, and the delimiter's text is nowhere else. The differential test in body_differential_test.go holds
 // this against all three.
-func multipartBody(m *media, req *Request) (policy.Value, error) {
+func multipartBody(m *media, req *input.Request) (policy.Value, error) {
 	boundary, _ := m.param("boundary")
 	if !isBoundary(boundary) {
 		return policy.Null(), because(errBodyMultipart, "the boundary is not one of RFC 2046")
@@ -154,7 +155,7 @@ func (f *form) head(lines string) (p partHead, err error) {
 	for line := range strings.SplitSeq(lines, "\r\n") {
 		name, value, found := strings.Cut(line, ":")
 		value = strings.Trim(value, " ")
-		key := fold(name)
+		key := input.Fold(name)
 		if !found || !isToken(name) || seen[key] || len(seen) == maxPartHeaders || !isPartHeader(value) {
 			return p, because(errBodyMultipart, "a header line of a part is folded, repeated, too many, or not a name, a colon and a value without control characters")
 		}

@@ -1,4 +1,9 @@
-package gate
+// Package body reads the body of a request as the application behind the gate does: JSON, forms, multipart/form-data and gRPC messages.
+// What frameworks read in different ways is an error, as the policy would decide about another body than the application acts on.
+//
+// It owns what a content type means and the bounds of a body. It may import input, policy for its values, and query. It decides nothing: that an
+// unreadable body is bad_request, and when a body is read at all, is the gate's.
+package body
 
 import (
 	"errors"
@@ -7,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/query"
 )
@@ -21,10 +27,10 @@ var (
 	errContentLength = errors.New("content-length is not a number")
 )
 
-// partial reports whether less of the body is here than the client sent: Envoy says so, or content-length exceeds what
+// Partial reports whether less of the body is here than the client sent: Envoy says so, or content-length exceeds what
 // came. A proxy that hands over no body at all is not counted: then there is nothing to be misled by. Where headers come as a list,
 // Envoy's word stands beside the client's own header of that name, and the worse one counts.
-func partial(h Headers, body string) (bool, error) {
+func Partial(h input.Headers, body string) (bool, error) {
 	for i := range h {
 		if h[i].Name == "x-envoy-auth-partial-body" && strings.EqualFold(h[i].Value, "true") {
 			return true, nil
@@ -41,10 +47,10 @@ func partial(h Headers, body string) (bool, error) {
 	return n > int64(len(body)), nil
 }
 
-// parseBody gives contract's parsed_body: the body by its content type, null for types it does not know. What applications could read
+// Parse gives contract's parsed_body: the body by its content type, null for types it does not know. What applications could read
 // in another way than the policy is an error. Errors say what the body is not; the parser's own words stay out of them, as they may reach a
 // log that quotes the body.
-func parseBody(req *Request, protos *Descriptors, path []string) (policy.Value, error) {
+func Parse(req *input.Request, protos *Descriptors, path []string) (policy.Value, error) {
 	if req.Body == "" {
 		return policy.Null(), nil
 	}
@@ -52,10 +58,10 @@ func parseBody(req *Request, protos *Descriptors, path []string) (policy.Value, 
 	if err != nil {
 		return policy.Null(), err
 	}
-	var parse func(*media, *Request) (policy.Value, error)
+	var parse func(*media, *input.Request) (policy.Value, error)
 	switch {
 	case m.grpc():
-		parse = func(m *media, req *Request) (policy.Value, error) { return protos.parse(m, req, path) }
+		parse = func(m *media, req *input.Request) (policy.Value, error) { return protos.parse(m, req, path) }
 	case m.json():
 		parse = jsonBody
 	case m.name == "application/x-www-form-urlencoded":
@@ -72,7 +78,7 @@ func parseBody(req *Request, protos *Descriptors, path []string) (policy.Value, 
 }
 
 // jsonBody reads a body of JSON. Django REST framework decodes it by the charset, others look for UTF-16 and UTF-32: neither gets here.
-func jsonBody(m *media, req *Request) (policy.Value, error) {
+func jsonBody(m *media, req *input.Request) (policy.Value, error) {
 	if err := m.utf8(req.Body); err != nil {
 		return policy.Null(), err
 	}
@@ -82,7 +88,7 @@ func jsonBody(m *media, req *Request) (policy.Value, error) {
 // formBody reads application/x-www-form-urlencoded: an object of arrays of strings. Bytes beyond ASCII have to be escaped, because Starlette
 // takes them for Latin-1 where they are not, and have to be UTF-8. A raw semicolon separates fields for some. A percent sign without two
 // digits is data to all of them.
-func formBody(m *media, req *Request) (policy.Value, error) {
+func formBody(m *media, req *input.Request) (policy.Value, error) {
 	fields := url.Values{}
 	if !isASCII(req.Body) {
 		return policy.Null(), because(errBodyForm, "it holds bytes beyond ASCII that are not escaped")
