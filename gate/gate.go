@@ -21,6 +21,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/identity"
+	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -33,6 +34,9 @@ type Config struct {
 
 	Traces *Traces // nil: no traces
 
+	// Schema is the table of the input's fields; nil: input.Standard. What the decision log is given must be the same.
+	Schema *input.Schema
+
 	// OnPublish is called by Run with each new View, before Publish returns to its caller. It must not block.
 	OnPublish func(*View)
 }
@@ -44,6 +48,7 @@ type Gate struct {
 	clock     func() time.Time
 	traces    *Traces
 	onPublish func(*View)
+	schema    *input.Schema
 
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
@@ -71,6 +76,9 @@ func New(cfg Config) (*Gate, error) {
 	if g.clock == nil {
 		g.clock = time.Now
 	}
+	if g.schema = cfg.Schema; g.schema == nil {
+		g.schema = input.Standard()
+	}
 	g.view.Store(&View{})
 	return g, g.ids.init()
 }
@@ -78,7 +86,8 @@ func New(cfg Config) (*Gate, error) {
 // call is one request on its way through the stages.
 type call struct {
 	req        *Request
-	id         string // the decision's
+	fields     []*input.Node // of the input
+	id         string        // the decision's
 	started    time.Time
 	view       *View
 	target     target
@@ -148,6 +157,7 @@ func (g *Gate) done(c *call) {
 
 // prepare is the row of stages before the policy is asked, which it is not where a request is bypassed.
 func (g *Gate) prepare(ctx context.Context, c *call) error {
+	c.fields = g.schema.Root
 	if err := c.pin(&g.view); err != nil {
 		return err
 	}
