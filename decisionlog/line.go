@@ -29,7 +29,10 @@ type liner struct {
 
 	path, method *input.Field
 	erasable     []*input.Field
-	headersAt    string // pointer to the headers, with a slash
+	steps        []step // the whole input
+	// What the envelope shows of the input: beside it, and in two objects of its own.
+	beside, identity, request []step
+	headersAt                 string // pointer to the headers, with a slash
 }
 
 // span is a piece of liner.parts.
@@ -59,13 +62,20 @@ type slot struct {
 
 const notCommon = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination
 
+// follow prepares for a schema.
+func (l *liner) follow(schema *input.Schema) {
+	l.schema, l.slots = schema, make([]slot, len(schema.Fields))
+	l.path, l.method, l.erasable = schema.Field(pathField), schema.Field(methodField), erasable(schema)
+	l.steps = steps(nil, schema.Root)
+	l.beside, l.identity, l.request = envelopeSteps(schema, "/"), envelopeSteps(schema, "/identity/"), envelopeSteps(schema, "/request/")
+	l.headersAt = schema.Field(headersField).Pointer + "/"
+}
+
 // appendLine appends the line of a packed entry, unless there is something about it that is not usual.
 func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
 	l.packedReader, l.rare, l.redact = packedReader{in: packed}, false, &c.redact
 	if l.schema == nil {
-		l.schema, l.slots = c.schema, make([]slot, len(c.schema.Fields))
-		l.path, l.method, l.erasable = l.schema.Field(pathField), l.schema.Field(methodField), erasable(l.schema)
-		l.headersAt = l.schema.Field(headersField).Pointer + "/"
+		l.follow(c.schema)
 	}
 	clear(l.slots)
 	l.parts, l.document, l.masked, l.erased, l.names, l.changed = l.parts[:0], l.document[:0], l.masked[:0], l.erased[:0], l.names[:0], l.changed[:0]
@@ -266,17 +276,17 @@ func (l *liner) envelope(dst []byte, e *commonEntry, labels string) []byte {
 	if !e.bundles.empty() {
 		dst = l.piece(appendKey(dst, "bundles"), e.bundles)
 	}
-	dst = l.shown(dst, "/")
+	dst = l.shown(dst, l.beside)
 	dst = appendMember(dst, "requested_by", e.requestedBy)
 	dst = appendMember(dst, "app", e.app)
 	dst = appendMember(dst, "route", e.route)
 	if !e.params.empty() {
 		dst = l.piece(appendKey(dst, "parameters"), e.params)
 	}
-	dst = l.shown(append(dst, `,"identity":{`...), "/identity/")
+	dst = l.shown(append(dst, `,"identity":{`...), l.identity)
 	dst = append(appendBool(dst, "authenticated", e.flags&flagAuthenticated != 0), '}')
 	dst = appendMember(dst, "peer", e.peer)
-	dst = append(l.shown(append(dst, `,"request":{`...), "/request/"), `},"outcome":`...)
+	dst = append(l.shown(append(dst, `,"request":{`...), l.request), `},"outcome":`...)
 	dst = appendMember(appendText(dst, e.outcome), "reason", e.reason)
 	if e.status != 0 {
 		dst = strconv.AppendUint(appendKey(dst, "status"), e.status, 10)

@@ -150,17 +150,56 @@ func (l *liner) moment(t time.Time) span {
 	return span{from, len(l.parts)}
 }
 
-// shown writes those fields of the head that the envelope has in this object.
-func (l *liner) shown(dst []byte, object string) []byte {
-	for _, f := range l.schema.Head {
-		name, is := strings.CutPrefix(f.Line, object)
-		if !is || strings.IndexByte(name, '/') >= 0 {
-			continue
+// step is one field as it is written into a line, or an object of those that follow up to end. It is what a schema's node says, next to
+// each other in memory: a line goes through all of them.
+type step struct {
+	kind  input.Kind
+	slot  int32
+	end   int32 // of an object
+	bit   uint64
+	there bool // Always
+	added bool // it has a number
+	name  string
+	key   string // the name as a line has it
+	fixed string
+}
+
+// steps appends those of an object's members.
+func steps(to []step, members []input.Node) []step {
+	for i := range members {
+		n := &members[i]
+		s := step{kind: n.Kind, slot: int32(n.Slot), there: n.Always, added: n.Number > 0, name: n.Name, key: `"` + n.Name + `":`, fixed: n.Constant}
+		if n.Bit != input.NoBit {
+			s.bit = 1 << n.Bit
 		}
-		if s := &l.slots[f.Index]; f.Kind == input.KindText {
-			dst = appendMember(dst, name, s.text)
+		at := len(to)
+		to = append(to, s)
+		if n.Kind == input.KindGroup {
+			to = steps(to, n.Below)
+			to[at].end = int32(len(to))
+		}
+	}
+	return to
+}
+
+// envelopeSteps are the fields of the head that the envelope has in an object.
+func envelopeSteps(schema *input.Schema, object string) (list []step) {
+	for _, f := range schema.Head {
+		if name, is := strings.CutPrefix(f.Line, object); is && strings.IndexByte(name, '/') < 0 {
+			list = append(list, step{kind: f.Kind, slot: int32(f.Index), name: name})
+		}
+	}
+	return list
+}
+
+// shown writes fields that the envelope has.
+func (l *liner) shown(dst []byte, fields []step) []byte {
+	for i := range fields {
+		f := &fields[i]
+		if s := &l.slots[f.slot]; f.kind == input.KindText {
+			dst = appendMember(dst, f.name, s.text)
 		} else {
-			dst = l.member(dst, name, s.at)
+			dst = l.member(dst, f.name, s.at)
 		}
 	}
 	return dst
@@ -185,78 +224,84 @@ func (l *liner) writeInput(e *commonEntry) {
 			l.mask("/input/resource/", name)
 		}
 	}
-	l.document = append(l.fields(append(l.document, '{'), l.schema.Root, e), '}')
+	l.document = append(l.fields(append(l.document, '{'), 0, int32(len(l.steps)), e), '}')
 	l.eraseInput(e)
 }
 
-func (l *liner) fields(in []byte, members []*input.Node, e *commonEntry) []byte {
-	for _, n := range members {
-		if n.Kind != input.KindGroup {
-			in = l.field(in, n, e)
+// fields writes those from one step to another.
+func (l *liner) fields(in []byte, from, to int32, e *commonEntry) []byte {
+	for i := from; i < to; i++ {
+		f := &l.steps[i]
+		if f.kind == input.KindText && !f.added {
+			if t := l.slots[f.slot].text; t.some() {
+				in = appendText(append(comma(in), f.key...), t)
+			}
 			continue
 		}
-		if n.Bit != input.NoBit && e.flags&(1<<n.Bit) == 0 {
+		if f.kind != input.KindGroup {
+			in = l.field(in, f, e)
 			continue
 		}
-		mark := len(in)
-		in = append(appendKey(in, n.Name), '{')
-		begin := len(in)
-		if in = l.fields(in, n.Below, e); len(in) == begin && !n.Always {
-			in = in[:mark]
-		} else {
-			in = append(in, '}')
+		if e.flags&f.bit == f.bit {
+			mark := len(in)
+			in = append(append(comma(in), f.key...), '{')
+			begin := len(in)
+			if in = l.fields(in, i+1, f.end, e); len(in) == begin && !f.there {
+				in = in[:mark]
+			} else {
+				in = append(in, '}')
+			}
 		}
+		i = f.end - 1
 	}
 	return in
 }
 
-func (l *liner) field(in []byte, n *input.Node, e *commonEntry) []byte {
-	s := &l.slots[n.Slot]
-	if n.Number > 0 {
+func (l *liner) field(in []byte, f *step, e *commonEntry) []byte {
+	s := &l.slots[f.slot]
+	if f.added {
 		if s.there {
-			in = l.piece(appendKey(in, n.Name), s.at)
+			in = l.piece(append(comma(in), f.key...), s.at)
 		}
 		return in
 	}
-	switch n.Kind {
-	case input.KindText:
-		return appendMember(in, n.Name, s.text)
+	switch f.kind {
 	case input.KindInt:
-		return appendNumber(in, n.Name, s.n)
+		return appendNumber(in, f.name, s.n)
 	case input.KindBool:
-		if truth := e.flags&(1<<n.Bit) != 0; truth || n.Always {
-			in = appendBool(in, n.Name, truth)
+		if truth := e.flags&f.bit != 0; truth || f.there {
+			in = appendBool(in, f.name, truth)
 		}
 	case input.KindList:
-		if n.Always {
-			return l.piece(appendKey(in, n.Name), s.at)
+		if f.there {
+			return l.piece(append(comma(in), f.key...), s.at)
 		}
-		return l.member(in, n.Name, s.at)
+		return l.member(in, f.name, s.at)
 	case input.KindLabels, input.KindObject, input.KindClaims, input.KindHeaders, input.KindPlace:
-		return l.member(in, n.Name, s.at)
+		return l.member(in, f.name, s.at)
 	case input.KindMoment:
 		if e.flags&flagTime != 0 {
-			in = l.piece(appendKey(in, n.Name), s.at)
+			in = l.piece(append(comma(in), f.key...), s.at)
 		}
 	case input.KindFixed:
-		return appendString(appendKey(in, n.Name), n.Constant)
+		return appendString(append(comma(in), f.key...), f.fixed)
 	case input.KindParsedBody:
 		if e.flags&flagParsedBody != 0 {
-			return l.piece(appendKey(in, n.Name), s.at)
+			return l.piece(append(comma(in), f.key...), s.at)
 		}
-		return append(appendKey(in, n.Name), "null"...)
+		return append(append(comma(in), f.key...), "null"...)
 	case input.KindParsedPath:
-		return append(l.parsedPath(append(appendKey(in, n.Name), '['), &l.slots[l.path.Index].text), ']')
+		return append(l.parsedPath(append(append(comma(in), f.key...), '['), &l.slots[l.path.Index].text), ']')
 	case input.KindParsedQuery:
-		return append(l.parsedQuery(append(appendKey(in, n.Name), '{'), &l.slots[l.path.Index].text), '}')
+		return append(l.parsedQuery(append(append(comma(in), f.key...), '{'), &l.slots[l.path.Index].text), '}')
 	case input.KindRouteMethod:
 		if e.flags&flagWebSocket != 0 {
-			return append(appendKey(in, n.Name), `"WEBSOCKET"`...)
+			return append(append(comma(in), f.key...), `"WEBSOCKET"`...)
 		}
-		return appendMember(in, n.Name, l.slots[l.method.Index].text)
+		return appendMember(in, f.name, l.slots[l.method.Index].text)
 	case input.KindParams:
 		if e.flags&flagMatched != 0 {
-			in = l.piece(appendKey(in, n.Name), e.params)
+			in = l.piece(append(comma(in), f.key...), e.params)
 		}
 	}
 	return in

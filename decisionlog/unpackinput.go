@@ -144,9 +144,10 @@ func (r *inputReader) added() {
 type addedField struct{ value any }
 
 // object makes an object of the input.
-func (r *inputReader) object(members []*input.Node) map[string]any {
+func (r *inputReader) object(members []input.Node) map[string]any {
 	out := map[string]any{}
-	for _, n := range members {
+	for i := range members {
+		n := &members[i]
 		if n.Kind != input.KindGroup {
 			r.member(out, n)
 			continue

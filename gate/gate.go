@@ -86,8 +86,8 @@ func New(cfg Config) (*Gate, error) {
 // call is one request on its way through the stages.
 type call struct {
 	req        *Request
-	fields     []*input.Node // of the input
-	id         string        // the decision's
+	fields     []input.Node // of the input
+	id         string       // the decision's
 	started    time.Time
 	view       *View
 	target     target

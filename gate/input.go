@@ -130,8 +130,9 @@ type document struct {
 }
 
 // fill makes the members of an object.
-func (d *document) fill(members []*input.Node) error {
-	for _, n := range members {
+func (d *document) fill(members []input.Node) error {
+	for i := range members {
+		n := &members[i]
 		if n.Kind == input.KindGroup {
 			if n.There != nil && !n.There(d.in) {
 				continue

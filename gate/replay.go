@@ -116,8 +116,9 @@ func requestFromInput(schema *input.Schema, document map[string]any) (*Request, 
 type inputReader struct{ err error }
 
 // read reads the members of an object that are not worked out from others. Where two fields have one place the first counts.
-func (r *inputReader) read(members []*input.Node, from map[string]any, in *input.Input) {
-	for _, n := range members {
+func (r *inputReader) read(members []input.Node, from map[string]any, in *input.Input) {
+	for i := range members {
+		n := &members[i]
 		value, is := from[n.Name]
 		if !is || n.Computed {
 			continue

@@ -9,7 +9,7 @@ import (
 // Schema is a table of fields, checked and in the forms in which it is followed. It is never changed.
 type Schema struct {
 	Fields []Field // as they were given
-	Root   []*Node // as an input has them
+	Root   []Node  // as an input has them
 
 	Head  []*Field // of Fields, those that a packed entry has in front of its input
 	Input []*Field // those of version 1 that it has there
@@ -18,9 +18,10 @@ type Schema struct {
 
 // Node is a member of an object of the input: a field, or an object of others.
 type Node struct {
-	*Field         // Kind is KindGroup where there are others below
-	Name   string  // of the member
-	Below  []*Node // in the order of their names
+	Kind  Kind   // the field's; KindGroup where there are others below
+	Name  string // of the member
+	Below []Node // in the order of their names
+	*Field
 }
 
 var theStandard = func() *Schema {
@@ -47,7 +48,7 @@ func (s *Schema) With(more ...Field) (*Schema, error) {
 // New checks a table.
 func New(fields ...Field) (*Schema, error) {
 	s := &Schema{Fields: slices.Clone(fields)}
-	paths, numbers, root := map[string]*Field{}, map[int]bool{}, &Node{Field: &Field{Kind: KindGroup}}
+	paths, numbers, root := map[string]*Field{}, map[int]bool{}, &Node{Kind: KindGroup, Field: &Field{Kind: KindGroup}}
 	for i := range s.Fields {
 		f := &s.Fields[i]
 		f.Index, f.Pointer = i, "/input/"+strings.ReplaceAll(f.Path, ".", "/")
@@ -115,27 +116,31 @@ func (n *Node) put(f *Field) error {
 	rest := f.Path
 	for {
 		name, below, more := strings.Cut(rest, ".")
-		i := slices.IndexFunc(n.Below, func(n *Node) bool { return n.Name == name })
+		i := slices.IndexFunc(n.Below, func(n Node) bool { return n.Name == name })
 		if i < 0 {
-			n.Below = append(n.Below, &Node{Field: &Field{Kind: KindGroup}, Name: name})
+			n.Below = append(n.Below, Node{Kind: KindGroup, Name: name, Field: &Field{Kind: KindGroup}})
 			i = len(n.Below) - 1
 		}
-		if n = n.Below[i]; more {
+		if n = &n.Below[i]; more {
+			if n.Kind != KindGroup {
+				return fmt.Errorf("field %s: it is below another", f.Path)
+			}
 			rest = below
 			continue
 		}
 		if f.Kind != KindGroup && len(n.Below) > 0 {
 			return fmt.Errorf("field %s: there are others below it", f.Path)
 		}
-		n.Field = f
+		n.Field, n.Kind = f, f.Kind
 		return nil
 	}
 }
 
 func (n *Node) sort() {
-	slices.SortFunc(n.Below, func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(n.Below, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	computed := len(n.Below) > 0
-	for _, below := range n.Below {
+	for i := range n.Below {
+		below := &n.Below[i]
 		below.sort()
 		computed = computed && below.Computed
 	}
@@ -154,7 +159,7 @@ func (f *Field) setKind() error {
 		{f.Object != nil && given != KindClaims, KindObject}, {f.Address != nil, KindPlace}, {f.Time != nil, KindMoment}} {
 		switch {
 		case !of.is:
-		case f.Kind != 0:
+		case f.Kind != 0 && f.Kind != of.kind:
 			return fmt.Errorf("has more than one kind")
 		default:
 			f.Kind = of.kind
