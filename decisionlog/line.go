@@ -77,7 +77,9 @@ func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
 	if l.schema == nil {
 		l.follow(c.schema)
 	}
-	clear(l.slots)
+	for _, f := range l.schema.Added { // the others are written before they are read
+		l.slots[f.Index].there = false
+	}
 	l.parts, l.document, l.masked, l.erased, l.names, l.changed = l.parts[:0], l.document[:0], l.masked[:0], l.erased[:0], l.names[:0], l.changed[:0]
 	var e commonEntry
 	if l.read(&e); l.err || l.rare {
