@@ -45,7 +45,7 @@ PACKAGES = $$(expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test:
 	@code=0; \
 	$(GOTEST) -race -p $(PACKAGES) -timeout 15m $(UNIT) || code=1; \
-	$(GOTEST) -race -timeout 15m -count=1 ./envoy || code=1; \
+	$(GOTEST) -race -timeout 15m -parallel $(PACKAGES) -count=1 ./envoy || code=1; \
 	$(GOTEST) $(ALLOCATIONS) || code=1; \
 	exit $$code
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/watch"
 
 	"go.uber.org/zap"
 )
@@ -149,7 +150,7 @@ func (m *Manager) verified(list []*candidate) error {
 		if c == nil || s.Verification == nil || c == s.active {
 			continue
 		}
-		if since := m.cfg.Clock().Sub(c.verified); since >= 0 && since < verifiedFor && slices.EqualFunc(s.Verification.look(), c.keys, sameFile) {
+		if since := m.cfg.Clock().Sub(c.verified); since >= 0 && since < verifiedFor && slices.EqualFunc(s.Verification.look(), c.keys, watch.SameFile) {
 			continue
 		}
 		if err := m.reverify(s, c); err != nil {

@@ -219,6 +219,17 @@ func (u *unpacker) folder(name string) error {
 	return nil
 }
 
+// prefixes returns a path and the folders above it.
+func prefixes(name string) []string {
+	var list []string
+	for i, c := range name {
+		if c == '/' {
+			list = append(list, name[:i])
+		}
+	}
+	return append(list, name)
+}
+
 func (u *unpacker) file(name string, size int64, content io.Reader) error {
 	switch _, twice := u.files[name]; {
 	case name == "":

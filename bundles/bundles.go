@@ -53,6 +53,7 @@ import (
 
 	"gatehouse/panics"
 	"gatehouse/policy"
+	"gatehouse/watch"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -166,7 +167,8 @@ type Manager struct {
 	dirty    bool             // what is to be left has changed since it was saved
 	unsaved  string           // why it could not be
 	swapped  bool             // something was activated since memory was given back
-	watcher  *watcher
+	watcher  *watch.Watcher   // of the sources that have a path
+	watched  []*source        // those, in its order
 
 	stateLost string // what of the process before could not be read
 
@@ -182,21 +184,20 @@ type loaded struct {
 // source is the state of one source. Run's goroutine owns it.
 type source struct {
 	Source
-	fetch   fetcher    // nil for a source with a path; set by New
-	remote  *remote    // what fetch belongs to
-	expired bool       // the remote source has not confirmed the bundle for too long, and so it must not decide
-	active  *candidate // in the published snapshot
-	latest  *candidate // read last; differs from active after a failure to compile; nil after a failure to read
-	pin     *pin       // nil unless it was rolled back
-	highest int64      // the highest serial that was ever active
-	retry   retry
-	trying  bool          // what it has is on its way as another attempt, and not because it changed
-	told    string        // what was logged of what it has
-	since   time.Time     // when what is wrong with it, or another thing, went wrong first; zero: nothing is
-	seen    *listing      // what was at the path when it was read last; nil when it could not be looked at, or there is no path
-	keys    []fs.FileInfo // the key files, as they were when it was read last
-	pending settling
-	status  Status
+	fetch    fetcher    // nil for a source with a path; set by New
+	remote   *remote    // what fetch belongs to
+	expired  bool       // the remote source has not confirmed the bundle for too long, and so it must not decide
+	active   *candidate // in the published snapshot
+	latest   *candidate // read last; differs from active after a failure to compile; nil after a failure to read
+	pin      *pin       // nil unless it was rolled back
+	highest  int64      // the highest serial that was ever active
+	retry    retry
+	trying   bool          // what it has is on its way as another attempt, and not because it changed
+	told     string        // what was logged of what it has
+	since    time.Time     // when what is wrong with it, or another thing, went wrong first; zero: nothing is
+	keys     []fs.FileInfo // of a remote source, the key files as they were when it was read last
+	restless int           // reads thrown away because the directory was changing
+	status   Status
 }
 
 var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)

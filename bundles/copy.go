@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"gatehouse/durable"
 	"gatehouse/policy"
 )
 
@@ -135,7 +136,7 @@ func (b *blob) store(dir string) error {
 	}
 	s := &store{dir: dir, name: b.sum}
 	if _, err := os.Stat(s.file(copyEnding)); err != nil || !b.sameOnDisk(s.file(copyEnding)) {
-		if err := s.replace(copyEnding, func(w io.Writer) error { _, err := w.Write(b.data); return err }); err != nil {
+		if err := durable.WriteFile(s.file(copyEnding), b.data, 0o600); err != nil {
 			return err
 		}
 	}
@@ -298,7 +299,7 @@ func pruneCopies(dir string, used map[string]bool) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		sum := strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".new"), copyEnding)
+		sum := strings.TrimSuffix(strings.TrimSuffix(e.Name(), durable.Ending), copyEnding)
 		if isDigest(sum) && !(used[sum] && e.Name() == sum+copyEnding) {
 			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 		}

@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"gatehouse/policy"
+	"gatehouse/watch"
 )
 
 const (
@@ -31,42 +32,6 @@ const (
 
 // errChanging is the error of a read during which something changed. It says nothing about the contents.
 var errChanging = errors.New("it keeps changing")
-
-// listing is what a directory looked like: enough to tell that something changed, without opening a file.
-type listing struct {
-	base   fs.FileInfo // the directory that is read, behind any links; or the archive
-	volume bool        // a Kubernetes volume
-	names  []string    // of all files, in lexical order
-	files  map[string]fs.FileInfo
-	dirs   []string // relative, without the top
-}
-
-// same reports whether nothing changed between two listings.
-func (l *listing) same(other *listing) bool {
-	if l == nil || other == nil {
-		return l == other
-	}
-	if len(l.names) != len(other.names) || !os.SameFile(l.base, other.base) {
-		return false
-	}
-	if !l.base.IsDir() || !other.base.IsDir() {
-		return sameFile(l.base, other.base)
-	}
-	for i, name := range l.names {
-		if name != other.names[i] || !sameFile(l.files[name], other.files[name]) {
-			return false
-		}
-	}
-	return true
-}
-
-// sameFile compares what the file system says about a file; both are nil for files that are not wanted.
-func sameFile(a, b fs.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && a.Mode() == b.Mode()
-}
 
 // directory is one look at a source's directory. It holds the directory itself open: renaming a path above it, or the
 // swap of a link on the way to it, cannot make one look see two directories.
@@ -101,10 +66,10 @@ func openDirectory(s Source, limits policy.Limits) (*directory, error) {
 
 // readPath reads what is at a source's path, and returns the listing that it belongs to, also next to an error when there
 // is one. It returns errChanging when the listing at the end is not that at the beginning.
-func readPath(s Source, limits policy.Limits) (delivery, *listing, error) {
+func readPath(s Source, limits policy.Limits) (delivery, *watch.Look, error) {
 	d := delivery{from: s.Path}
 	before, err := look(s, limits)
-	if err == nil && before.base.IsDir() {
+	if err == nil && before.Base.IsDir() {
 		if d.files, before, err = readFiles(s, limits); err == nil {
 			d.copy = copyOfFiles(d.files)
 		}
@@ -113,7 +78,7 @@ func readPath(s Source, limits policy.Limits) (delivery, *listing, error) {
 	}
 	// Whatever went wrong meant nothing if something changed meanwhile.
 	after, lookErr := look(s, limits)
-	changed := !before.same(after) && (before != nil || lookErr == nil)
+	changed := !before.Same(after) && (before != nil || lookErr == nil)
 	if changed || errors.Is(err, errChanging) {
 		return delivery{}, after, fmt.Errorf("reading bundle %q: %w", s.Name, errChanging)
 	}
@@ -124,7 +89,7 @@ func readPath(s Source, limits policy.Limits) (delivery, *listing, error) {
 }
 
 // look takes one look at a source's path without reading a file.
-func look(s Source, limits policy.Limits) (*listing, error) {
+func look(s Source, limits policy.Limits) (*watch.Look, error) {
 	info, err := os.Stat(s.Path)
 	switch {
 	case err != nil:
@@ -134,11 +99,11 @@ func look(s Source, limits policy.Limits) (*listing, error) {
 	case !info.Mode().IsRegular():
 		return nil, errors.New("neither a directory nor a file")
 	}
-	return &listing{base: info}, nil
+	return &watch.Look{Base: info}, nil
 }
 
 // readArchive reads a tarball that must still be the one that was looked at. A pipe that took its place must not block.
-func readArchive(s Source, seen *listing, limits policy.Limits) (d delivery, err error) {
+func readArchive(s Source, seen *watch.Look, limits policy.Limits) (d delivery, err error) {
 	d.from = s.Path
 	f, err := os.OpenFile(s.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -149,7 +114,7 @@ func readArchive(s Source, seen *listing, limits policy.Limits) (d delivery, err
 	if err != nil {
 		return d, err
 	}
-	if !sameFile(info, seen.base) {
+	if !watch.SameFile(info, seen.Base) {
 		return d, errChanging
 	}
 	var raw bytes.Buffer // no more than unpack reads
@@ -170,7 +135,7 @@ func problemOf(s Source, err error) policy.Problem {
 }
 
 // readFiles returns the contents of the wanted files and the listing from before they were read.
-func readFiles(s Source, limits policy.Limits) (map[string][]byte, *listing, error) {
+func readFiles(s Source, limits policy.Limits) (map[string][]byte, *watch.Look, error) {
 	d, err := openDirectory(s, limits)
 	if err != nil {
 		return nil, nil, err
@@ -180,13 +145,13 @@ func readFiles(s Source, limits policy.Limits) (map[string][]byte, *listing, err
 	if err != nil {
 		return nil, nil, err
 	}
-	files := make(map[string][]byte, len(l.names))
-	for _, name := range l.names {
-		if l.files[name] == nil {
+	files := make(map[string][]byte, len(l.Names))
+	for _, name := range l.Names {
+		if l.Files[name] == nil {
 			files[name] = nil
 			continue
 		}
-		if files[name], err = d.readFile(name, l.files[name]); err != nil {
+		if files[name], err = d.readFile(name, l.Files[name]); err != nil {
 			return nil, l, err
 		}
 	}
@@ -204,7 +169,7 @@ func (d *directory) readFile(name string, listed fs.FileInfo) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !sameFile(info, listed) {
+	if !watch.SameFile(info, listed) {
 		return nil, errChanging
 	}
 	content, err := io.ReadAll(io.LimitReader(f, listed.Size()+1))
@@ -215,7 +180,7 @@ func (d *directory) readFile(name string, listed fs.FileInfo) ([]byte, error) {
 }
 
 // listDirectory takes one look without reading a file.
-func listDirectory(s Source, limits policy.Limits) (*listing, error) {
+func listDirectory(s Source, limits policy.Limits) (*watch.Look, error) {
 	d, err := openDirectory(s, limits)
 	if err != nil {
 		return nil, err
@@ -225,13 +190,14 @@ func listDirectory(s Source, limits policy.Limits) (*listing, error) {
 }
 
 // list walks the directory and holds the limits against it.
-func (d *directory) list() (*listing, error) {
+func (d *directory) list() (*watch.Look, error) {
 	base, err := d.root.Stat(".")
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{base: base, volume: d.volume, files: map[string]fs.FileInfo{}}
+	l := &watch.Look{Base: base, Files: map[string]fs.FileInfo{}}
 	var total int64
+	var folders []string
 	err = fs.WalkDir(d.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -245,22 +211,25 @@ func (d *directory) list() (*listing, error) {
 			return err
 		}
 		if e.IsDir() {
-			l.dirs = append(l.dirs, name)
-			return d.bound(name, len(l.dirs), total)
+			folders = append(folders, name)
+			return d.bound(name, len(folders), total)
 		}
-		l.names = append(l.names, name)
+		l.Names = append(l.Names, name)
 		info, err := d.stat(name, e)
 		if err != nil {
 			return err
 		}
 		if info != nil {
-			l.files[name] = info
+			l.Files[name] = info
 			total += info.Size()
 		}
-		return d.bound(name, len(l.names), total)
+		return d.bound(name, len(l.Names), total)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if !d.volume { // whose files are never written in place: nothing below it is watched
+		l.Folders = folders
 	}
 	return l, nil
 }

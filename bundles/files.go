@@ -33,7 +33,7 @@ func ReadFiles(ctx context.Context, s Source, limits policy.Limits) (map[string]
 			return nil, err
 		}
 		for name := range d.files {
-			if l.base.IsDir() && l.files[name] == nil { // there by name only
+			if l.Base.IsDir() && l.Files[name] == nil { // there by name only
 				delete(d.files, name)
 			}
 		}

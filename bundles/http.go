@@ -1,15 +1,15 @@
 package bundles
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
 	"time"
+
+	"gatehouse/upstream"
 )
 
 // longPollType is the media type with which a bundle service says that it holds requests open.
@@ -40,30 +40,30 @@ type origin interface {
 
 // httpOrigin is a bundle on an HTTP server: OPA's bundle protocol, which any server of files with ETags speaks too.
 type httpOrigin struct {
-	service Service
+	service upstream.Service
 	url     string
-	wait    time.Duration // how long the server is asked to hold a request; 0: not at all
-	limit   int64         // bytes of a tarball
-	client  *client       // nil after a failure: the next one reads the files anew
+	wait    time.Duration    // how long the server is asked to hold a request; 0: not at all
+	limit   int64            // bytes of a tarball
+	client  *upstream.Client // nil after a failure: the next one reads the files anew
 }
 
-func newHTTPOrigin(s Service, url string, wait time.Duration, limit int64) (*httpOrigin, error) {
-	if err := s.resolve(); err != nil {
+func newHTTPOrigin(s upstream.Service, url string, wait time.Duration, limit int64) (*httpOrigin, error) {
+	if err := s.Resolve(); err != nil {
 		return nil, err
 	}
 	o := &httpOrigin{service: s, url: url, wait: wait, limit: limit}
 	var err error
-	o.client, err = newClient(s, url, wait)
+	o.client, err = upstream.NewClient(s, url, wait)
 	return o, err
 }
 
 func (o *httpOrigin) fetch(ctx context.Context, q question) (f fetched, err error) {
 	if o.client == nil {
-		if o.client, err = newClient(o.service, o.url, o.wait); err != nil {
+		if o.client, err = upstream.NewClient(o.service, o.url, o.wait); err != nil {
 			return fetched{}, err
 		}
 	}
-	ctx, stop := context.WithTimeout(ctx, o.wait+answerTime+2*dialTime+bodyTime)
+	ctx, stop := context.WithTimeout(ctx, o.wait+upstream.AnswerTime+2*upstream.DialTime+bodyTime)
 	defer stop()
 	if f, err = o.ask(ctx, q); err != nil {
 		// A token, a certificate or an authority may have been replaced: begin anew.
@@ -82,8 +82,8 @@ func (o *httpOrigin) ask(ctx context.Context, q question) (fetched, error) {
 		prefer += fmt.Sprintf(";wait=%d", int(o.wait.Seconds()))
 	}
 	header.Set("Prefer", prefer)
-	o.client.condition = tagOf(q.tag, o.client.url.Host)
-	response, err := o.client.do(ctx, http.MethodGet, header, nil)
+	o.client.Condition = tagOf(q.tag, o.client.URL().Host)
+	response, err := o.client.Do(ctx, http.MethodGet, header, nil)
 	if err != nil {
 		return fetched{}, err
 	}
@@ -101,44 +101,24 @@ func (o *httpOrigin) ask(ctx context.Context, q question) (fetched, error) {
 	case len(f.tag) > 1024:
 		f.tag = ""
 	}
-	f.tag = entityTag{response.Request.URL.Host, f.tag}.text(o.client.url.Host)
-	f.raw, err = readBody(response, o.limit)
+	f.tag = textOf(upstream.Condition{Host: response.Request.URL.Host, Tag: f.tag}, o.client.URL().Host)
+	f.raw, err = upstream.ReadBody(response, o.limit)
 	return f, err
 }
 
-// entityTag is an ETag with the host that gave it: it means nothing to another, whose "1" may be another bundle.
-type entityTag struct{ host, tag string }
-
-// tagOf takes apart what text made. Without a host it is of the one that is asked first.
-func tagOf(text, own string) entityTag {
+// tagOf takes apart what textOf made. Without a host it is of the one that is asked first.
+func tagOf(text, own string) upstream.Condition {
 	if host, tag, ok := strings.Cut(text, "\n"); ok {
-		return entityTag{host, tag}
+		return upstream.Condition{Host: host, Tag: tag}
 	}
-	return entityTag{own, text}
+	return upstream.Condition{Host: own, Tag: text}
 }
 
-func (t entityTag) text(own string) string {
-	if t.tag == "" || t.host == own {
-		return t.tag
+func textOf(c upstream.Condition, own string) string {
+	if c.Tag == "" || c.Host == own {
+		return c.Tag
 	}
-	return t.host + "\n" + t.tag
-}
-
-// readBody reads a tarball whole, or not at all.
-func readBody(response *http.Response, limit int64) ([]byte, error) {
-	if response.ContentLength > limit {
-		return nil, fmt.Errorf("the server announces %d bytes, more than the limit of %d", response.ContentLength, limit)
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("reading the answer after %d bytes: %w", len(body), brief(err))
-	case int64(len(body)) > limit:
-		return nil, fmt.Errorf("the server sends more than the limit of %d bytes", limit)
-	case len(body) == 0:
-		return nil, errors.New("the server answered 200 OK without a body")
-	}
-	return body, nil
+	return c.Host + "\n" + c.Tag
 }
 
 // statusError says what a refusal means here.
@@ -157,15 +137,7 @@ func statusError(code int) error {
 
 func (o *httpOrigin) close() {
 	if o.client != nil {
-		o.client.close()
+		o.client.Close()
 		o.client = nil
 	}
-}
-
-// bodyReader keeps a nil body nil.
-func bodyReader(body []byte) io.Reader {
-	if body == nil {
-		return nil
-	}
-	return bytes.NewReader(body)
 }

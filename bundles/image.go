@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/images"
+	"gatehouse/upstream"
 )
 
 // imageTime bounds one question to a registry, download included.
@@ -34,7 +35,7 @@ func newImageOrigin(c Remote, limit int64) (*imageOrigin, error) {
 	if ref.Registry == "" {
 		return nil, fmt.Errorf("image %q names no registry, as in registry.example.com/policies/app:1.4", c.Image)
 	}
-	if err := c.Service.resolve(); err != nil {
+	if err := c.Service.Resolve(); err != nil {
 		return nil, err
 	}
 	o := &imageOrigin{cfg: c, limit: limit}
@@ -55,7 +56,7 @@ func (o *imageOrigin) connect() (*images.Client, error) {
 			return nil, fmt.Errorf("%s holds no certificate in PEM", s.CA)
 		}
 	}
-	if err := s.showCertificate(trust); err != nil {
+	if err := s.ShowCertificate(trust); err != nil {
 		return nil, err
 	}
 	return images.NewClient(images.Config{TLS: trust, PlainHTTP: s.PlainHTTP, CredentialFile: o.cfg.CredentialFile, MaxTarball: o.limit})
@@ -73,7 +74,7 @@ func (o *imageOrigin) fetch(ctx context.Context, q question) (f fetched, err err
 	defer func() {
 		if err != nil {
 			o.close()
-			err = brief(err)
+			err = upstream.Brief(err)
 		}
 	}()
 	digest, err := o.client.Resolve(ctx, o.cfg.Image)

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"gatehouse/durable"
 	"gatehouse/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -203,8 +204,7 @@ func (p *past) keep(job pastJob) error {
 		if _, err := os.Stat(pastFile(p.Dir, part.digest)); err == nil {
 			continue
 		}
-		s := &store{dir: p.Dir, name: part.digest}
-		if err := s.replace(pastEnding, part.pack); err != nil {
+		if err := durable.Write(pastFile(p.Dir, part.digest), 0o600, part.pack); err != nil {
 			return err
 		}
 	}
@@ -323,7 +323,7 @@ func (p *past) lineages(digests []string) map[string]bool {
 
 // sweep removes what a crash left half written.
 func (p *past) sweep() {
-	left, _ := filepath.Glob(filepath.Join(p.Dir, "*"+pastEnding+".new")) // the pattern is good, whatever the folder is called: it matches or not
+	left, _ := filepath.Glob(filepath.Join(p.Dir, "*"+pastEnding+durable.Ending)) // the pattern is good, whatever the folder is called: it matches or not
 	for _, file := range left {
 		_ = os.Remove(file) // it is of no use, and of no harm
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"gatehouse/bundles"
+	"gatehouse/upstream"
 )
 
 // storageHost is a server of files with ETags that counts what it was asked.
@@ -67,7 +68,7 @@ func TestConditionAcrossARedirect(t *testing.T) {
 	}))
 	t.Cleanup(front.Close)
 	dir := t.TempDir()
-	sources := from(front.URL+"/bundle", with(bundles.Service{BearerFile: token, Headers: map[string]string{"X-Api-Key": "k"}}))
+	sources := from(front.URL+"/bundle", with(upstream.Service{BearerFile: token, Headers: map[string]string{"X-Api-Key": "k"}}))
 	ctx, stop := context.WithCancel(context.Background())
 	r := newRunning(t, sources, keeping(dir))
 	done := make(chan error)

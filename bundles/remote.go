@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"path"
 	"strings"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 
 	"gatehouse/panics"
 	"gatehouse/policy"
+	"gatehouse/upstream"
 
 	"go.uber.org/zap"
 )
@@ -21,7 +21,7 @@ import (
 type Remote struct {
 	URL     string // of a bundle service, or of any server of files with ETags
 	Image   string // instead of URL: a reference to an image in a registry, by tag or digest
-	Service Service
+	Service upstream.Service
 
 	// CredentialFile is for images: a file like Docker's config.json. Empty: Docker's own.
 	CredentialFile string
@@ -93,16 +93,16 @@ type remote struct {
 	wanted    chan struct{} // says that the whole bundle is to be brought again, although the source has nothing newer
 
 	had       had
-	highest   int64     // serial that is on disk: an older one is not to become active after a restart either
-	held      *delivery // was delivered, and ctx ended before it was tried: Load's, for Run
-	disk      *kept     // nil where there is nothing of use, or not any more
-	opened    bool      // the store was looked into
-	serial    int64     // of the last delivery
-	whole     bool      // a delta did not fit: the next question is for the whole bundle
-	anew      bool      // and delivered, also where it is the one that was delivered last
-	holds     bool      // the server holds questions
-	failures  int       // in a row
-	confirmed time.Time // when the source last answered
+	highest   int64            // serial that is on disk: an older one is not to become active after a restart either
+	held      *delivery        // was delivered, and ctx ended before it was tried: Load's, for Run
+	disk      *kept            // nil where there is nothing of use, or not any more
+	opened    bool             // the store was looked into
+	serial    int64            // of the last delivery
+	whole     bool             // a delta did not fit: the next question is for the whole bundle
+	anew      bool             // and delivered, also where it is the one that was delivered last
+	holds     bool             // the server holds questions
+	backoff   upstream.Backoff // after failures in a row
+	confirmed time.Time        // when the source last answered
 	expired   bool
 }
 
@@ -237,7 +237,7 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 	if a.err != nil {
 		r.metrics.asked(r.name, "error")
 		r.unreachable(ctx, deliver, a.err)
-		return r.backOff()
+		return r.backoff.Failed()
 	}
 	if a.raw == nil {
 		r.confirm()
@@ -252,7 +252,7 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 		r.metrics.asked(r.name, "broken")
 		_ = deliver(ctx, delivery{from: r.from, err: err})
 		r.fallBack(ctx, deliver, err)
-		return r.backOff()
+		return r.backoff.Failed()
 	}
 	r.confirm()
 	if _, delta := files[policy.DeltaFile]; delta {
@@ -325,7 +325,7 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 	if r.whole { // it was asked for already
 		_ = deliver(ctx, delivery{from: r.from, err: err})
 		r.fallBack(ctx, deliver, err)
-		return r.backOff()
+		return r.backoff.Failed()
 	}
 	r.whole = true
 	return minPause
@@ -408,24 +408,12 @@ func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.
 // rest returns the pause after an answer. A server that holds questions is asked again at once, unless it answered that
 // nothing had changed without having held the question.
 func (r *remote) rest(unchanged bool) time.Duration {
-	r.failures = 0
+	r.backoff.Reset()
 	asked := r.public.Load().LastRequest
 	if r.holds && (!unchanged || r.clock().Sub(asked) >= heldTime) {
 		return minPause
 	}
-	return jitter(r.cfg.Interval)
-}
-
-// backOff returns the pause after a failure: longer each time.
-func (r *remote) backOff() time.Duration {
-	pause := firstRetry << min(r.failures, 20)
-	r.failures++
-	return jitter(min(pause, max(maxRetry, r.cfg.Interval)))
-}
-
-// jitter spreads the clients of one server.
-func jitter(d time.Duration) time.Duration {
-	return max(minPause, time.Duration(float64(d)*(0.8+0.4*rand.Float64())))
+	return upstream.Jitter(r.cfg.Interval)
 }
 
 // confirm notes that the source has answered.

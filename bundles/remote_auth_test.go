@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/upstream"
 )
 
 // authority signs certificates for 127.0.0.1 and for clients.
@@ -100,7 +101,7 @@ func bearer(token string) func(*http.Request) bool {
 	return func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer "+token }
 }
 
-func with(s bundles.Service) func(*bundles.Remote) {
+func with(s upstream.Service) func(*bundles.Remote) {
 	return func(c *bundles.Remote) { c.Service = s }
 }
 
@@ -108,16 +109,16 @@ func TestBearerToken(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "token")
 	must(t, os.WriteFile(file, []byte("old\n"), 0o600))
-	upstream := newBundleServer(t, answers(1))
-	server := httptest.NewServer(behind(bearer("new"), upstream))
+	origin := newBundleServer(t, answers(1))
+	server := httptest.NewServer(behind(bearer("new"), origin))
 	t.Cleanup(server.Close)
-	r := run(t, from(server.URL, with(bundles.Service{BearerFile: file, Headers: map[string]string{"X-Tenant": "blue"}})))
+	r := run(t, from(server.URL, with(upstream.Service{BearerFile: file, Headers: map[string]string{"X-Tenant": "blue"}})))
 	r.remote("the refusal", func(s bundles.Status) bool { return strings.Contains(s.Remote.Unreachable, "401") })
 	must(t, os.WriteFile(file, []byte("new\n"), 0o600))
 	if got := answer(t, r.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
-	if _, last := upstream.seen(); last.Header.Get("X-Tenant") != "blue" {
+	if _, last := origin.seen(); last.Header.Get("X-Tenant") != "blue" {
 		t.Errorf("headers %v", last.Header)
 	}
 }
@@ -134,7 +135,7 @@ func TestRedirects(t *testing.T) {
 	mux.Handle("/away", http.RedirectHandler(strings.Replace(storage.URL, "127.0.0.1", "localhost", 1)+"/x?signature=s", http.StatusTemporaryRedirect))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	service := bundles.Service{BearerFile: file, Headers: map[string]string{"X-Api-Key": "k"}}
+	service := upstream.Service{BearerFile: file, Headers: map[string]string{"X-Api-Key": "k"}}
 	if got := answer(t, run(t, from(server.URL+"/here", with(service))).next()); got != "2" {
 		t.Errorf("answer %s of the same host", got)
 	}
@@ -156,15 +157,15 @@ func TestClientCertificate(t *testing.T) {
 	server := ca.serve(mux, true)
 	cert, key := ca.issue("gatehouse")
 	wrong, wrongKey := other.issue("gatehouse")
-	if got := answer(t, run(t, from(server.URL, with(bundles.Service{CA: ca.file, Cert: cert, Key: key}))).next()); got != "1" {
+	if got := answer(t, run(t, from(server.URL, with(upstream.Service{CA: ca.file, Cert: cert, Key: key}))).next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 	for want, r := range map[string]*running{
-		"certificate":      run(t, from(server.URL, with(bundles.Service{CA: ca.file}))),
-		"unknown":          run(t, from(server.URL, with(bundles.Service{CA: ca.file, Cert: wrong, Key: wrongKey}))),
-		"verify":           run(t, from(server.URL, with(bundles.Service{CA: other.file, Cert: cert, Key: key}))),
-		"is not to see":    run(t, from(server.URL+"/away", with(bundles.Service{CA: ca.file, Cert: cert, Key: key}))),
-		"unknown authorit": run(t, from(server.URL, with(bundles.Service{Cert: cert, Key: key}))),
+		"certificate":      run(t, from(server.URL, with(upstream.Service{CA: ca.file}))),
+		"unknown":          run(t, from(server.URL, with(upstream.Service{CA: ca.file, Cert: wrong, Key: wrongKey}))),
+		"verify":           run(t, from(server.URL, with(upstream.Service{CA: other.file, Cert: cert, Key: key}))),
+		"is not to see":    run(t, from(server.URL+"/away", with(upstream.Service{CA: ca.file, Cert: cert, Key: key}))),
+		"unknown authorit": run(t, from(server.URL, with(upstream.Service{Cert: cert, Key: key}))),
 	} {
 		r.remote(want, func(s bundles.Status) bool { return strings.Contains(s.Remote.Unreachable, want) })
 		r.none()
@@ -185,8 +186,8 @@ func TestOAuth2(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "t0ken", "token_type": "Bearer", "expires_in": 3600})
 	}), false)
 	server := ca.serve(behind(bearer("t0ken"), newBundleServer(t, answers(1))), false)
-	r := run(t, from(server.URL, with(bundles.Service{CA: ca.file,
-		OAuth2: &bundles.OAuth2{TokenURL: tokens.URL, ClientID: "gatehouse", SecretFile: secret, Scopes: []string{"bundles"}}})))
+	r := run(t, from(server.URL, with(upstream.Service{CA: ca.file,
+		OAuth2: &upstream.OAuth2{TokenURL: tokens.URL, ClientID: "gatehouse", SecretFile: secret, Scopes: []string{"bundles"}}})))
 	s := r.remote("the refusal", func(s bundles.Status) bool { return strings.Contains(s.Remote.Unreachable, "getting a credential") })
 	if len(s.Remote.Unreachable) > 600 {
 		t.Errorf("the token endpoint's answer is quoted in full: %d bytes", len(s.Remote.Unreachable))
@@ -215,12 +216,12 @@ func TestCloudCredentials(t *testing.T) {
 	}))
 	t.Cleanup(metadata.Close)
 	for name, c := range map[string]struct {
-		service bundles.Service
+		service upstream.Service
 		want    string
 	}{
-		"aws":   {bundles.Service{AWS: &bundles.AWS{From: "environment"}}, "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/"},
-		"gcp":   {bundles.Service{GCP: &bundles.GCP{Audience: "https://control.example.com", Endpoint: metadata.URL}}, "Bearer google"},
-		"azure": {bundles.Service{Azure: &bundles.Azure{Resource: "https://storage.azure.com/", Endpoint: metadata.URL}}, "Bearer azure"},
+		"aws":   {upstream.Service{AWS: &upstream.AWS{From: "environment"}}, "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/"},
+		"gcp":   {upstream.Service{GCP: &upstream.GCP{Audience: "https://control.example.com", Endpoint: metadata.URL}}, "Bearer google"},
+		"azure": {upstream.Service{Azure: &upstream.Azure{Resource: "https://storage.azure.com/", Endpoint: metadata.URL}}, "Bearer azure"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(behind(func(r *http.Request) bool { return strings.HasPrefix(r.Header.Get("Authorization"), c.want) }, newBundleServer(t, answers(1))))

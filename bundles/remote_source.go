@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/upstream"
 
 	"go.uber.org/zap"
 )
@@ -35,7 +36,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 	}
 	c.LongPoll = max(0, c.LongPoll)
 	r := &remote{name: s.Name, cfg: c, limits: m.cfg.Limits, clock: m.cfg.Clock, logger: m.cfg.Logger, metrics: m.remotes,
-		activated: make(chan struct{}, 1), wanted: make(chan struct{}, 1)}
+		activated: make(chan struct{}, 1), wanted: make(chan struct{}, 1), backoff: upstream.Backoff{First: firstRetry, Most: max(maxRetry, c.Interval)}}
 	r.public.Store(&RemoteStatus{})
 	var err error
 	if c.Image != "" {
@@ -45,7 +46,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 		r.deltas = s.Verification == nil // a signature speaks of a whole bundle
 		var o *httpOrigin
 		if o, err = newHTTPOrigin(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
-			r.from, r.identity, r.origin = shown(o.client.url), identityOf(o.client.url), o
+			r.from, r.identity, r.origin = upstream.Shown(o.client.URL()), identityOf(o.client.URL()), o
 		}
 	}
 	if err != nil {
@@ -64,10 +65,10 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 // identityOf names a URL without showing what may be secret in it: two that differ in their query alone are not the same.
 func identityOf(u *url.URL) string {
 	if u.RawQuery == "" {
-		return shown(u)
+		return upstream.Shown(u)
 	}
 	sum := sha256.Sum256([]byte(u.String()))
-	return shown(u) + "?" + hex.EncodeToString(sum[:8])
+	return upstream.Shown(u) + "?" + hex.EncodeToString(sum[:8])
 }
 
 // usePin activates what a source is pinned to that cannot be asked, where nothing of it is active yet.

@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/policy"
+	"gatehouse/upstream"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -420,16 +421,16 @@ func TestSourcesThatAreRefused(t *testing.T) {
 		"too often":               {bundles.Remote{URL: "https://a.example/x", Interval: time.Millisecond}, "at least 1s"},
 		"max_age below interval":  {bundles.Remote{URL: "https://a.example/x", MaxAge: time.Minute}, "more than the time between two questions"},
 		"withdraw without an age": {bundles.Remote{URL: "https://a.example/x", Withdraw: true}, "without it there is nothing to withdraw"},
-		"a token file missing":    {bundles.Remote{URL: "https://a.example/x", Service: bundles.Service{BearerFile: file("none")}}, "none: no such file"},
-		"an empty token":          {bundles.Remote{URL: "https://a.example/x", Service: bundles.Service{BearerFile: file("empty")}}, "empty: empty"},
-		"an authority of nothing": {bundles.Remote{URL: "https://a.example/x", Service: bundles.Service{CA: file("ca.pem")}}, "CA certificate"},
-		"a certificate alone":     {bundles.Remote{URL: "https://a.example/x", Service: bundles.Service{Cert: file("token")}}, "one of them is missing"},
-		"two credentials":         {bundles.Remote{URL: "https://a.example/x", Service: bundles.Service{BearerFile: file("token"), GCP: &bundles.GCP{Audience: "x"}}}, "at most one"},
-		"oauth2 in clear text":    {bundles.Remote{URL: "https://a.example/x", Service: bundles.Service{OAuth2: &bundles.OAuth2{TokenURL: "http://a.example", ClientID: "c", SecretFile: file("token")}}}, "https"},
-		"aws from nowhere":        {bundles.Remote{URL: "https://a.example/x", Service: bundles.Service{AWS: &bundles.AWS{From: "thin air"}}}, "thin air"},
+		"a token file missing":    {bundles.Remote{URL: "https://a.example/x", Service: upstream.Service{BearerFile: file("none")}}, "none: no such file"},
+		"an empty token":          {bundles.Remote{URL: "https://a.example/x", Service: upstream.Service{BearerFile: file("empty")}}, "empty: empty"},
+		"an authority of nothing": {bundles.Remote{URL: "https://a.example/x", Service: upstream.Service{CA: file("ca.pem")}}, "CA certificate"},
+		"a certificate alone":     {bundles.Remote{URL: "https://a.example/x", Service: upstream.Service{Cert: file("token")}}, "one of them is missing"},
+		"two credentials":         {bundles.Remote{URL: "https://a.example/x", Service: upstream.Service{BearerFile: file("token"), GCP: &upstream.GCP{Audience: "x"}}}, "at most one"},
+		"oauth2 in clear text":    {bundles.Remote{URL: "https://a.example/x", Service: upstream.Service{OAuth2: &upstream.OAuth2{TokenURL: "http://a.example", ClientID: "c", SecretFile: file("token")}}}, "https"},
+		"aws from nowhere":        {bundles.Remote{URL: "https://a.example/x", Service: upstream.Service{AWS: &upstream.AWS{From: "thin air"}}}, "thin air"},
 		"an image's name":         {bundles.Remote{Image: "a.example/APP"}, "lower-case"},
 		"an image without a host": {bundles.Remote{Image: "app:1"}, "names no registry"},
-		"an image with a token":   {bundles.Remote{Image: "a.example/app", Service: bundles.Service{BearerFile: file("token")}}, "Docker's credential file"},
+		"an image with a token":   {bundles.Remote{Image: "a.example/app", Service: upstream.Service{BearerFile: file("token")}}, "Docker's credential file"},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {

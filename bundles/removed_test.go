@@ -15,9 +15,9 @@ import (
 // TestStateThatIsRemoved: somebody removes the folder that outlives a restart while it is in use. What is active and pinned is written again, and
 // neither a reload nor a restart brings back what was rolled back.
 func TestStateThatIsRemoved(t *testing.T) {
-	for name, remove := range map[string]func(l *life) error{
-		"folder":  func(l *life) error { return os.RemoveAll(l.dir) },
-		"history": func(l *life) error { return os.Remove(filepath.Join(l.dir, "history.json")) },
+	for name, remove := range map[string]func(*testing.T, *life){
+		"folder":  func(t *testing.T, l *life) { removeAll(t, l.dir) },
+		"history": func(t *testing.T, l *life) { must(t, os.Remove(filepath.Join(l.dir, "history.json"))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLife(t)
@@ -29,7 +29,7 @@ func TestStateThatIsRemoved(t *testing.T) {
 			l.active("v2")
 			_, err := l.manager.Rollback(context.Background(), "")
 			must(t, err)
-			must(t, remove(l))
+			remove(t, l)
 			waitFor(t, func() bool { _, err := os.Stat(filepath.Join(l.dir, "history.json")); return err == nil })
 			before := l.manager
 			l.begin(l.source(nil), look, func(c *bundles.Config) { c.Succeeds = before })
@@ -54,7 +54,7 @@ func TestKeptBundleThatIsRemoved(t *testing.T) {
 	r.next()
 	kept := func() bool { return !modified(dir).IsZero() }
 	waitFor(t, kept)
-	must(t, os.RemoveAll(dir))
+	removeAll(t, dir)
 	waitFor(t, kept)
 	r.none()
 	r.remote("all well", func(s bundles.Status) bool { return !s.Remote.NotKept && s.Error == "" })
@@ -108,4 +108,10 @@ func TestBusy(t *testing.T) {
 	if after == 0 || began.Load() == after || began.Load() != ended.Load() {
 		t.Errorf("%d began before the bundle that does not compile, then %d in all, %d ended", after, began.Load(), ended.Load())
 	}
+}
+
+// removeAll removes a folder into which somebody may be writing.
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	waitFor(t, func() bool { return os.RemoveAll(dir) == nil })
 }

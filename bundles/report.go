@@ -11,12 +11,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"gatehouse/upstream"
 )
 
 // Report says where the state of the bundles is reported to, in the format of OPA's status API.
 type Report struct {
 	URL      string // of the status endpoint: OPA's is <service>/status
-	Service  Service
+	Service  upstream.Service
 	Labels   map[string]string // tell this process from others
 	Interval time.Duration     // between two reports while nothing changes; default 1 min
 }
@@ -30,7 +32,7 @@ type reporter struct {
 	changed chan struct{} // says that latest has changed in something that matters
 	logger  *zap.Logger
 	sent    *prometheus.CounterVec
-	poster  *Poster // the goroutine that runs it alone uses it
+	poster  *upstream.Poster // the goroutine that runs it alone uses it
 }
 
 func newReporter(cfg Report, logger *zap.Logger, registerer prometheus.Registerer) (*reporter, error) {
@@ -42,7 +44,7 @@ func newReporter(cfg Report, logger *zap.Logger, registerer prometheus.Registere
 		return nil, fmt.Errorf("status: interval %v: at least 1s", cfg.Interval)
 	}
 	var err error
-	if r.poster, err = NewPoster(cfg.Service, cfg.URL); err != nil {
+	if r.poster, err = upstream.NewPoster(cfg.Service, cfg.URL); err != nil {
 		return nil, fmt.Errorf("status: %w", err)
 	}
 	r.sent = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_status_reports_total",
@@ -90,7 +92,8 @@ func (r *reporter) run(ctx context.Context) {
 	defer r.poster.Close()
 	again := time.NewTimer(r.cfg.Interval)
 	defer again.Stop()
-	for failures := 0; ; {
+	backoff, failed := upstream.Backoff{First: firstRetry, Most: maxRetry}, false
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -103,15 +106,16 @@ func (r *reporter) run(ctx context.Context) {
 			return
 		case err == nil:
 			r.sent.WithLabelValues("ok").Inc()
-			failures = 0
-			again.Reset(jitter(r.cfg.Interval))
+			backoff.Reset()
+			failed = false
+			again.Reset(upstream.Jitter(r.cfg.Interval))
 			continue
-		case failures == 0:
+		case !failed:
 			r.logger.Warn("the state of the bundles cannot be reported", zap.Stringer("to", r.poster), zap.Error(err))
 		}
 		r.sent.WithLabelValues("error").Inc()
-		again.Reset(jitter(min(firstRetry<<min(failures, 20), maxRetry)))
-		failures++
+		failed = true
+		again.Reset(backoff.Failed())
 	}
 }
 

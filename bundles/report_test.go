@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/upstream"
 )
 
 // report is what OPA's status API documents of a request's body.
@@ -89,7 +90,7 @@ func TestStatusReports(t *testing.T) {
 	status := newStatusService(t, "t")
 	server := newBundleServer(t, answers(1))
 	r := run(t, from(server.URL), func(c *bundles.Config) {
-		c.Report = &bundles.Report{URL: status.URL + "/status", Service: bundles.Service{BearerFile: token}, Labels: map[string]string{"region": "eu"}}
+		c.Report = &bundles.Report{URL: status.URL + "/status", Service: upstream.Service{BearerFile: token}, Labels: map[string]string{"region": "eu"}}
 	})
 	r.next()
 	got := status.until(t, "the activation", func(r report) bool { return r.Bundles["app"].ActiveRevision != "" })
@@ -128,8 +129,8 @@ func TestReportsThatAreRefused(t *testing.T) {
 	for want, report := range map[string]bundles.Report{
 		"status: interval":          {URL: "https://a.example", Interval: time.Millisecond},
 		"status: url":               {URL: "http://a.example/status"},
-		"status: bearer token":      {URL: "https://a.example", Service: bundles.Service{BearerFile: "/nonexistent"}},
-		"status: client certificat": {URL: "https://a.example", Service: bundles.Service{Cert: "/nonexistent", Key: "/nonexistent"}},
+		"status: bearer token":      {URL: "https://a.example", Service: upstream.Service{BearerFile: "/nonexistent"}},
+		"status: client certificat": {URL: "https://a.example", Service: upstream.Service{Cert: "/nonexistent", Key: "/nonexistent"}},
 	} {
 		if _, err := bundles.New(bundles.Config{Sources: one(t.TempDir()), Report: &report}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)

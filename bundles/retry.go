@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/upstream"
+	"gatehouse/watch"
 
 	"go.uber.org/zap"
 )
@@ -50,7 +52,7 @@ func (s *source) again(mayPass bool, took time.Duration) {
 	}
 	pause := min(firstTryAgain<<min(s.retry.tries, 10), lastTryAgain)
 	s.retry.tries++
-	s.retry.at = time.Now().Add(jitter(max(pause, tryAgainShare*took)))
+	s.retry.at = time.Now().Add(upstream.Jitter(max(pause, tryAgainShare*took)))
 }
 
 // TryAgain says that something has changed that a bundle may have failed on: routes, keys. What was refused is tried again soon. It
@@ -100,7 +102,7 @@ func (m *Manager) tryAgain(ctx context.Context, all bool) {
 		case s.remote != nil:
 			s.remote.askAgain()
 		case s.fetch == nil:
-			s.pending.note(now, true)
+			m.watcher.Again(slices.Index(m.watched, s), 0)
 		}
 	}
 	if len(ready) > 0 {
@@ -115,7 +117,7 @@ func (m *Manager) otherKeys() {
 		if s.remote == nil || s.Verification == nil || s.latest == nil && s.status.Stage == "" {
 			continue
 		}
-		if now := s.Verification.look(); !slices.EqualFunc(now, s.keys, sameFile) {
+		if now := s.Verification.look(); !slices.EqualFunc(now, s.keys, watch.SameFile) {
 			s.keys = now
 			s.remote.askAgain()
 		}

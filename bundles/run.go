@@ -8,10 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
-	"go.uber.org/zap"
-
 	"gatehouse/panics"
+	"gatehouse/watch"
 )
 
 // Run loads all sources, publishes the snapshot, and then publishes another whenever a source has changed to something
@@ -22,23 +20,20 @@ func (m *Manager) Run(ctx context.Context) error {
 	if m.cfg.Publish == nil {
 		return errors.New("running bundles: nothing is there to publish to")
 	}
-	m.watcher = newWatcher(m.cfg.Logger)
-	defer m.watcher.close()
 	m.tellDamage()
 	if before := m.cfg.Succeeds; before != nil && before.legacy.Load() != m.took { // there was a rollback meanwhile
 		m.loaded = nil
 		m.inherit(before.legacy.Load())
 	}
 	m.cfg.Succeeds = nil // it is not to be held in memory
-	m.reload(ctx, m.withPath())
-	m.save()
-	m.trim()
 
 	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
 	var fetching sync.WaitGroup
 	defer fetching.Wait()
 	defer stop(nil) // before the wait
+	m.watch(ctx, &fetching)
+	m.save()
+	m.trim()
 	arrivals := make(chan arrival)
 	for _, s := range m.sources {
 		if s.fetch != nil {
@@ -62,19 +57,40 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
+// watch has the sources that have a path watched, and reads them for the first time.
+func (m *Manager) watch(ctx context.Context, watching *sync.WaitGroup) {
+	c := watch.Config{Poll: m.cfg.Poll, Logger: m.cfg.Logger}
+	m.watched = m.withPath()
+	for _, s := range m.watched {
+		c.Targets = append(c.Targets, watch.Target{Path: s.Path, Ignored: ignored, Wanted: s.wanted, Look: func() *watch.Look {
+			// What cannot be listed looks like nothing; trying to read it says why.
+			l, _ := look(s.Source, m.cfg.Limits)
+			if l != nil {
+				l.Beside = s.Verification.look()
+			}
+			return l
+		}})
+	}
+	m.watcher = watch.New(c)
+	watching.Go(func() { panics.Loop(ctx, "watching bundles", m.watcher.Run) })
+	if len(m.watched) == 0 {
+		m.publishStatus()
+		return
+	}
+	select {
+	case due := <-m.watcher.Changed():
+		m.reload(ctx, due)
+	case <-ctx.Done():
+	}
+}
+
 // loop takes one thing after the other until ctx ends.
 func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 	poll := time.NewTicker(m.cfg.Poll)
 	defer poll.Stop()
-	settled := time.NewTimer(0)
-	defer settled.Stop()
 	again := time.NewTimer(0)
 	defer again.Stop()
 	for ctx.Err() == nil {
-		settled.Stop()
-		if due, pending := m.nextDue(); pending {
-			settled.Reset(time.Until(due))
-		}
 		again.Stop()
 		if at, pending := m.nextRetry(); pending {
 			again.Reset(time.Until(at))
@@ -88,24 +104,15 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 			m.publishStatus()
 			m.save() // before anybody is told that it is so
 			c.done <- err
-		case event, ok := <-m.watcher.events.Events:
-			if ok {
-				m.note(event)
-			}
-		case err, ok := <-m.watcher.events.Errors:
-			if ok {
-				m.noteAll(err)
-			}
+		case due := <-m.watcher.Changed():
+			m.reload(ctx, due)
 		case <-poll.C:
-			m.look()
 			m.lookAtState()
 			m.otherKeys()
 		case <-again.C:
 			m.tryAgain(ctx, false)
 		case <-m.nudged:
 			m.tryAgain(ctx, true)
-		case <-settled.C:
-			m.reload(ctx, m.due(time.Now()))
 		}
 		m.save()
 		m.trim()
@@ -149,62 +156,11 @@ func (m *Manager) withPath() []*source {
 	return slices.DeleteFunc(slices.Clone(m.sources), func(s *source) bool { return s.fetch != nil })
 }
 
-// nextDue returns when the first pending source has settled.
-func (m *Manager) nextDue() (due time.Time, pending bool) {
-	for _, s := range m.sources {
-		if !s.pending.first.IsZero() && (!pending || s.pending.due.Before(due)) {
-			due, pending = s.pending.due, true
-		}
-	}
-	return due, pending
-}
-
-// due returns the sources that have settled.
-func (m *Manager) due(now time.Time) []*source {
-	var list []*source
-	for _, s := range m.sources {
-		if !s.pending.first.IsZero() && !s.pending.due.After(now) {
-			list = append(list, s)
-		}
-	}
-	return list
-}
-
-func (m *Manager) note(event fsnotify.Event) {
-	for _, s := range m.withPath() {
-		if changed, atomic := m.watcher.judge(s, event); changed {
-			s.pending.note(time.Now(), atomic)
-		}
-	}
-}
-
-// noteAll follows an error of the watcher. Events may be lost, so everything may have changed.
-func (m *Manager) noteAll(err error) {
-	m.cfg.Logger.Warn("watching directories: events may be lost, looking at all of them", zap.Error(err))
-	for _, s := range m.withPath() {
-		s.pending.note(time.Now(), false)
-	}
-}
-
-// look compares each source, and the keys that verify it, with what was read last, without opening a file.
-func (m *Manager) look() {
-	for _, s := range m.withPath() {
-		if !s.pending.first.IsZero() {
-			continue
-		}
-		// What cannot be listed looks like nothing; trying to read it says why.
-		now, _ := look(s.Source, m.cfg.Limits)
-		if !now.same(s.seen) || !slices.EqualFunc(s.Verification.look(), s.keys, sameFile) {
-			s.pending.note(time.Now(), false)
-		}
-	}
-}
-
-// reload reads the sources and activates what they hold, as one change.
-func (m *Manager) reload(ctx context.Context, sources []*source) {
+// reload reads sources by their place in watched, and activates what they hold, as one change.
+func (m *Manager) reload(ctx context.Context, due []int) {
 	var changed []*source
-	for _, s := range sources {
-		if m.read(ctx, s) {
+	for _, i := range due {
+		if s := m.watched[i]; m.read(ctx, i, s) {
 			changed = append(changed, s)
 		}
 	}
@@ -215,17 +171,14 @@ func (m *Manager) reload(ctx context.Context, sources []*source) {
 }
 
 // read reads one source and reports whether there is something to activate.
-func (m *Manager) read(ctx context.Context, s *source) bool {
-	// Watch before reading: what happens after the read is then an event, what happened before is in the read.
-	m.cover(s)
-	s.keys = s.Verification.look()
-	d, seen, err := readPath(s.Source, m.cfg.Limits)
-	s.seen = seen
-	if errors.Is(err, errChanging) && s.pending.tries < maxRestless {
-		s.pending.again(time.Now())
+func (m *Manager) read(ctx context.Context, i int, s *source) bool {
+	d, _, err := readPath(s.Source, m.cfg.Limits)
+	if errors.Is(err, errChanging) && s.restless < maxRestless {
+		s.restless++
+		m.watcher.Again(i, unstablePause)
 		return false
 	}
-	s.pending = settling{}
+	s.restless = 0
 	d.err = err
 	changed, failed := m.take(s, d)
 	if failed != nil && s.latest == nil && s.pin != nil && s.active == nil {
@@ -313,12 +266,4 @@ func (m *Manager) resigned(s *source) {
 	m.now.list = slices.Clone(m.now.list)
 	m.now.list[at] = recordOf(s, s.active)
 	m.dirty = true
-}
-
-// cover sets the watches of a source for the folders that it has now.
-func (m *Manager) cover(s *source) {
-	if now, err := look(s.Source, m.cfg.Limits); err == nil {
-		s.seen = now
-	}
-	m.watcher.cover(s)
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"gatehouse/durable"
 	"gatehouse/policy"
 
 	"go.uber.org/zap"
@@ -305,7 +306,7 @@ func (f *stateFile) save(l *legacy) error {
 		return fmt.Errorf("what is to be kept is larger than %d bytes: set policy.keep lower", maxState)
 	}
 	sum := sha256.Sum256(body)
-	if err := f.store().replace(stateEnding, func(w io.Writer) error {
+	if err := durable.Write(f.path(), 0o600, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s%s\n%x\n", stateFormat, body, sum)
 		return err
 	}); err != nil {

@@ -13,15 +13,16 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"gatehouse/durable"
+	"gatehouse/watch"
 )
 
 // A store keeps the last good bundle of one remote source on disk: the tarball as it came, and the deltas after it. What is
 // read back is checked like what comes from the source, from its first byte to its signature.
 //
 // The file name.bundle holds a line that names the format, a line of JSON (kept), the tarballs, and the SHA-256 of all that
-// in its last 32 bytes. It is written beside, flushed, and renamed over the old one, and then the directory is flushed:
-// whenever the process or the machine dies, the old file or the new one is there, whole. The file name.seen holds when the
-// source last confirmed it.
+// in its last 32 bytes. The file name.seen holds when the source last confirmed it.
 type store struct {
 	dir, name string
 	source    string // what a file must be from to be used
@@ -98,7 +99,7 @@ func (s *store) save(k kept) (err error) {
 	if len(head) >= maxKeptHead {
 		return errors.New("its tag or source is too long")
 	}
-	return s.replace(".bundle", func(w io.Writer) error {
+	return durable.Write(s.file(".bundle"), 0o600, func(w io.Writer) error {
 		sum := sha256.New()
 		both := io.MultiWriter(w, sum)
 		if _, err := io.WriteString(both, storeFormat+string(head)+"\n"); err != nil {
@@ -112,40 +113,6 @@ func (s *store) save(k kept) (err error) {
 		_, err := w.Write(sum.Sum(nil))
 		return err
 	})
-}
-
-// replace writes a file beside and puts it in place in one step.
-func (s *store) replace(suffix string, write func(io.Writer) error) error {
-	// One name for all attempts: what a crash leaves behind is overwritten, not piled up.
-	beside := s.file(suffix + ".new")
-	f, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(beside) // gone already when all went well
-	buffered := bufio.NewWriterSize(f, 1<<20)
-	err = write(buffered)
-	if err == nil {
-		err = buffered.Flush()
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(beside, s.file(suffix)); err != nil {
-		return err
-	}
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }
 
 // load returns what is kept; fs.ErrNotExist where that is nothing. A file that is damaged or from another source is an
@@ -209,9 +176,9 @@ func (s *store) loadHead(r *bufio.Reader, sum hash.Hash) (k kept, err error) {
 
 // confirmedLater takes a later time from the file of confirmations, where that speaks of the same bundle.
 func (s *store) confirmedLater(k *kept) {
-	text, err := readSecret(s.file(".seen"))
+	text, err := watch.ReadFile(s.file(".seen"), maxKeptHead)
 	var c confirmation
-	if err != nil || json.Unmarshal([]byte(text), &c) != nil {
+	if err != nil || json.Unmarshal(text, &c) != nil {
 		return // then it seems older than it is
 	}
 	if c.State == stateOf(k.parts) && c.Confirmed.After(k.Confirmed) {
@@ -229,5 +196,5 @@ func (s *store) confirm(state string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return s.replace(".seen", func(w io.Writer) error { _, err := w.Write(text); return err })
+	return durable.WriteFile(s.file(".seen"), text, 0o600)
 }

@@ -3,150 +3,312 @@ package decisionlog
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
+	"strconv"
+	"time"
 )
 
-// event is a line taken apart into its members, in their order, so that some can be changed. What is not changed is never decoded.
-type event struct {
-	members        []member
-	erased, masked []string
+// ErrNoEvent says that a line is none of a decision log: neither a decision nor a gap.
+var ErrNoEvent = errors.New("not a JSON object with a decision_id or a gap")
+
+// Event is one line of the log: a decision, or a gap. [Event.Parse] is its only decoder, for our own lines and for those of Open Policy
+// Agent, whose names ours are (eventMembers has all of them). Nothing is copied: what is a string, a list or a document is a part of the
+// line, and good as long as the line is. A member that is absent, or of another type than ours, leaves its field zero. Members that
+// neither log has are passed over.
+//
+// A mask may have taken out or replaced NDBuiltins, RequestedBy, Parameters, Peer, Error, Result, Input, and what is in Identity and
+// Request; Erased and Masked say where.
+type Event struct {
+	DecisionID  RawString       // decision_id: names the decision, also to client and application; a gap has none
+	Timestamp   RawString       // timestamp: when the request was received, RFC 3339 in UTC with nanoseconds; see Time. Absent from a gap
+	Format      int             // format: of the line; 1. Absent from a gap, and from Open Policy Agent's
+	Labels      json.RawMessage // labels: object of strings, Config.Labels such as the instance's id. Absent where none are configured
+	TraceID     RawString       // trace_id: W3C trace context, in hexadecimal. Absent where the request carried none, as is SpanID
+	SpanID      RawString       // span_id: likewise
+	Revision    RawString       // revision: of everything that decided, policy, routes and keys. Absent before the first policy
+	Bundles     json.RawMessage // bundles: object, name to EventBundle, the policy's parts; see DecodeBundles. Absent where there is no policy
+	Path        RawString       // path: of the rule that was asked, "envoy/authz/allow", or a route's package. Absent where none was asked
+	RequestedBy RawString       // requested_by: address of who connected to us, or to the proxy. Absent where the proxy did not say
+	App         RawString       // app: the application's name in the configuration. Absent where there is one without a name
+	Route       RawString       // route: name of the route that took the request, its template where it has none. Absent where none did
+	Parameters  json.RawMessage // parameters: object of strings, the route's, as the path has them. Absent where there are none
+	Identity    EventIdentity   // identity: who asked
+	Peer        RawString       // peer: SPIFFE ID or subject of the mTLS peer. Absent without mTLS
+	Request     EventRequest    // request: what was asked for
+	Outcome     RawString       // outcome: "allow" or "deny", in a dry run too. Absent from Open Policy Agent's: its Result has it
+	Reason      RawString       // reason: the gate's reason for a denial or a failure. Absent for a plain allow
+	Status      int             // status: HTTP status of the answer. Absent where the request goes on to the application
+	DryRun      bool            // dry_run: the request was let through whatever Outcome says. Absent where false
+	Memo        bool            // memo: the policy's answer to the same question was remembered. Absent where false
+	Error       EventError      // error: what went wrong. Absent where nothing did
+	Metrics     json.RawMessage // metrics: object of times in ns, of ours timer_server_handler_ns; see HandlerTime. Absent from a gap
+	Digests     EventDigests    // digests: of what decided beside the policy. Absent where there is nothing beside it
+	Erased      json.RawMessage // erased: list of JSON pointers to what was taken out of the line. Absent where nothing was
+	Masked      json.RawMessage // masked: list of JSON pointers to what has another value in the line than it had. Absent where nothing has
+	NDBuiltins  json.RawMessage // nd_builtin_cache: Open Policy Agent's, what non-deterministic built-ins answered. Absent from our own
+	Result      json.RawMessage // result: what the policy answered, any JSON. Absent where it did not answer, or for want of room
+	Input       json.RawMessage // input: object, what the policy saw. Absent where it was not asked, or for want of room
+	Gap         EventGap        // gap: what is missing from the log here. Absent from a decision
 }
 
-type member struct {
+// EventIdentity is the caller. Of what the policy saw of him it has no more than this; the rest is in Input.
+type EventIdentity struct {
+	Recorded      bool            // the line has an identity; a mask may have made it something else than an object
+	Type          RawString       // type: of the credential, such as "jwt". Absent for an anonymous caller
+	Subject       RawString       // subject: who it is. Absent for an anonymous caller
+	Issuer        RawString       // issuer: who says so. Absent where the credential has none
+	Roles         json.RawMessage // roles: list of strings. Absent where empty, as are Groups and Scopes
+	Groups        json.RawMessage // groups: list of strings
+	Scopes        json.RawMessage // scopes: list of strings
+	Claims        json.RawMessage // claims: object, those that Config.Claims names. Absent where there are none
+	Authenticated bool            // authenticated: a credential was verified
+}
+
+// EventRequest is what the client asked for, as the proxy received it. Open Policy Agent has it only in the input.
+type EventRequest struct {
+	Recorded bool      // the line has a request
+	Method   RawString // method
+	Host     RawString // host, with its port where the client sent one
+	Path     RawString // path, with its query, credentials in it redacted
+}
+
+// EventError is what went wrong, for operators.
+type EventError struct {
+	Recorded bool      // the line has an error
+	Code     RawString // code: the gate's reason
+	Message  RawString // message: redacted
+}
+
+// EventBundle is one part of the policy that decided.
+type EventBundle struct {
+	Revision string `json:"revision"` // as the bundle's manifest or its source names it
+	Digest   string `json:"digest"`   // SHA-256 of its content; "" where it is not known
+}
+
+// EventDigests name what decided beside the policy, each as a SHA-256 in hexadecimal; absent where there is none.
+type EventDigests struct {
+	Recorded  bool      // the line has digests
+	Routes    RawString // routes: the tables of all applications
+	Keys      RawString // keys: the key sets of all issuers
+	Directory RawString // directory: users, groups and relations
+}
+
+// EventGap is what is missing: decisions that were not recorded, or bytes of a segment that cannot be read.
+type EventGap struct {
+	Recorded   bool      // the line is a gap
+	Dropped    uint64    // dropped: decisions that were not recorded
+	Since      RawString // since: RFC 3339; the first that is missing, or the last that could be read before
+	Until      RawString // until: RFC 3339; the last that is missing, or the first that could be read behind
+	Damaged    uint64    // damaged_bytes: that were a decision's, or may have been. Absent where 0
+	Unfinished uint64    // unfinished_bytes: reserved for decisions that were never written. Absent where 0
+	Segment    RawString // segment: the file of the spool that they are in. Absent where decisions were dropped
+}
+
+// eventMember is one member of an object in a line, with the field that keeps it.
+type eventMember[T any] struct {
 	name  string
-	raw   []byte // aliases the line, until it is changed
-	value any    // what it decodes to; nil: it has not been decoded
-	dirty bool   // value counts, not raw
+	field func(*T) any
 }
 
-// parseEvent reads a line, which is one of ours: an object whose erased and masked are lists of strings.
-func parseEvent(line []byte) (*event, error) {
-	dec := json.NewDecoder(bytes.NewReader(line))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, fmt.Errorf("reading an event: not an object: %w", err)
+// What a line has, in its order.
+var (
+	eventMembers = []eventMember[Event]{
+		{"decision_id", func(e *Event) any { return &e.DecisionID }},
+		{"timestamp", func(e *Event) any { return &e.Timestamp }},
+		{"format", func(e *Event) any { return &e.Format }},
+		{"labels", func(e *Event) any { return &e.Labels }},
+		{"trace_id", func(e *Event) any { return &e.TraceID }},
+		{"span_id", func(e *Event) any { return &e.SpanID }},
+		{"revision", func(e *Event) any { return &e.Revision }},
+		{"bundles", func(e *Event) any { return &e.Bundles }},
+		{"path", func(e *Event) any { return &e.Path }},
+		{"requested_by", func(e *Event) any { return &e.RequestedBy }},
+		{"app", func(e *Event) any { return &e.App }},
+		{"route", func(e *Event) any { return &e.Route }},
+		{"parameters", func(e *Event) any { return &e.Parameters }},
+		{"identity", func(e *Event) any { return &e.Identity }},
+		{"peer", func(e *Event) any { return &e.Peer }},
+		{"request", func(e *Event) any { return &e.Request }},
+		{"outcome", func(e *Event) any { return &e.Outcome }},
+		{"reason", func(e *Event) any { return &e.Reason }},
+		{"status", func(e *Event) any { return &e.Status }},
+		{"dry_run", func(e *Event) any { return &e.DryRun }},
+		{"memo", func(e *Event) any { return &e.Memo }},
+		{"error", func(e *Event) any { return &e.Error }},
+		{"metrics", func(e *Event) any { return &e.Metrics }},
+		{"digests", func(e *Event) any { return &e.Digests }},
+		{"erased", func(e *Event) any { return &e.Erased }},
+		{"masked", func(e *Event) any { return &e.Masked }},
+		{"nd_builtin_cache", func(e *Event) any { return &e.NDBuiltins }},
+		{"result", func(e *Event) any { return &e.Result }},
+		{"input", func(e *Event) any { return &e.Input }},
+		{"gap", func(e *Event) any { return &e.Gap }},
 	}
-	ev := &event{}
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("reading an event: %w", err)
-		}
-		var raw json.RawMessage
-		if err := dec.Decode(&raw); err != nil {
-			return nil, fmt.Errorf("reading an event: %w", err)
-		}
-		switch name := t.(string); name {
-		case "erased":
-			err = json.Unmarshal(raw, &ev.erased)
-		case "masked":
-			err = json.Unmarshal(raw, &ev.masked)
-		default:
-			ev.members = append(ev.members, member{name: name, raw: raw})
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading an event: %w", err)
-		}
+	identityMembers = []eventMember[EventIdentity]{
+		{"type", func(i *EventIdentity) any { return &i.Type }},
+		{"subject", func(i *EventIdentity) any { return &i.Subject }},
+		{"issuer", func(i *EventIdentity) any { return &i.Issuer }},
+		{"roles", func(i *EventIdentity) any { return &i.Roles }},
+		{"groups", func(i *EventIdentity) any { return &i.Groups }},
+		{"scopes", func(i *EventIdentity) any { return &i.Scopes }},
+		{"claims", func(i *EventIdentity) any { return &i.Claims }},
+		{"authenticated", func(i *EventIdentity) any { return &i.Authenticated }},
 	}
-	return ev, nil
-}
+	requestMembers = []eventMember[EventRequest]{
+		{"method", func(r *EventRequest) any { return &r.Method }},
+		{"host", func(r *EventRequest) any { return &r.Host }},
+		{"path", func(r *EventRequest) any { return &r.Path }},
+	}
+	errorMembers = []eventMember[EventError]{
+		{"code", func(e *EventError) any { return &e.Code }},
+		{"message", func(e *EventError) any { return &e.Message }},
+	}
+	digestMembers = []eventMember[EventDigests]{
+		{"routes", func(d *EventDigests) any { return &d.Routes }},
+		{"keys", func(d *EventDigests) any { return &d.Keys }},
+		{"directory", func(d *EventDigests) any { return &d.Directory }},
+	}
+	gapMembers = []eventMember[EventGap]{
+		{"dropped", func(g *EventGap) any { return &g.Dropped }},
+		{"since", func(g *EventGap) any { return &g.Since }},
+		{"until", func(g *EventGap) any { return &g.Until }},
+		{"damaged_bytes", func(g *EventGap) any { return &g.Damaged }},
+		{"unfinished_bytes", func(g *EventGap) any { return &g.Unfinished }},
+		{"segment", func(g *EventGap) any { return &g.Segment }},
+	}
+)
 
-// find returns a member, nil where there is none.
-func (ev *event) find(name string) *member {
-	for i := range ev.members {
-		if ev.members[i].name == name {
-			return &ev.members[i]
-		}
+// Parse takes a line apart. What it is made of stays the line's. [ErrNoEvent] says that it is none; whether a document within is
+// well formed is not looked at.
+func (e *Event) Parse(line []byte) error {
+	*e = Event{}
+	s := jsonScan{text: line}
+	if !decodeMembers(&s, e, eventMembers) || s.at != len(line) || e.DecisionID == nil && !e.Gap.Recorded {
+		return ErrNoEvent
 	}
 	return nil
 }
 
-// decode gives the member's value to change, with its numbers as they stand.
-func (m *member) decode() (*any, error) {
-	if m.value == nil {
-		dec := json.NewDecoder(bytes.NewReader(m.raw))
-		dec.UseNumber()
-		if err := dec.Decode(&m.value); err != nil {
-			return nil, fmt.Errorf("reading %q of an event: %w", m.name, err)
+// decodeMembers sets the fields of the object at hand, and reports whether there is a whole one.
+func decodeMembers[T any](s *jsonScan, into *T, members []eventMember[T]) bool {
+	next := 0 // lines have their members in our order, others may not
+	return s.members(func(key, value []byte) {
+		for i := range members {
+			at := next + i
+			if at >= len(members) {
+				at -= len(members)
+			}
+			if members[at].name == string(key) {
+				decodeValue(members[at].field(into), value)
+				next = at + 1
+				return
+			}
 		}
-	}
-	return &m.value, nil
+	})
 }
 
-// erase takes a whole member out, if it is there, and says so.
-func (ev *event) erase(name string) {
-	before := len(ev.members)
-	ev.members = slices.DeleteFunc(ev.members, func(m member) bool { return m.name == name })
-	if len(ev.members) < before {
-		ev.erased = note(ev.erased, "/"+name)
+func decodeValue(field any, value []byte) {
+	switch field := field.(type) {
+	case *RawString:
+		*field = Unquote(value)
+	case *json.RawMessage:
+		*field = value
+	case *bool:
+		*field = value[0] == 't'
+	case *int:
+		*field, _ = strconv.Atoi(string(value))
+	case *uint64:
+		*field, _ = strconv.ParseUint(string(value), 10, 64)
+	case *EventIdentity:
+		field.Recorded = true
+		decodeMembers(&jsonScan{text: value}, field, identityMembers)
+	case *EventRequest:
+		field.Recorded = true
+		decodeMembers(&jsonScan{text: value}, field, requestMembers)
+	case *EventError:
+		field.Recorded = true
+		decodeMembers(&jsonScan{text: value}, field, errorMembers)
+	case *EventDigests:
+		field.Recorded = true
+		decodeMembers(&jsonScan{text: value}, field, digestMembers)
+	case *EventGap:
+		field.Recorded = true
+		decodeMembers(&jsonScan{text: value}, field, gapMembers)
 	}
 }
 
-// keep erases all members but those of these names.
-func (ev *event) keep(names ...string) {
-	for _, m := range slices.Clone(ev.members) {
-		if !slices.Contains(names, m.name) {
-			ev.erase(m.name)
-		}
+// Time is when a decision's request was received, or until when a gap was.
+func (e *Event) Time() (time.Time, error) {
+	if e.Gap.Recorded {
+		return time.Parse(time.RFC3339Nano, string(e.Gap.Until))
 	}
+	return time.Parse(time.RFC3339Nano, string(e.Timestamp))
 }
 
-// mostNotes bounds erased and masked.
-const mostNotes = 1000
-
-// note adds a pointer to a list of them, once.
-func note(list []string, pointer string) []string {
-	if slices.Contains(list, pointer) || len(list) >= mostNotes {
-		return list
+// HandlerTime is how long the decision took, from the request's arrival until the answer was ready; 0 where the line does not say.
+func (e *Event) HandlerTime() time.Duration {
+	ns, err := strconv.ParseInt(string(Member(e.Metrics, "timer_server_handler_ns")), 10, 64)
+	if err != nil {
+		return 0
 	}
-	return append(list, pointer)
+	return time.Duration(ns)
 }
 
-// append writes the event as a line: erased and masked before the documents, as a line has them.
-func (ev *event) append(dst []byte) ([]byte, error) {
-	at := slices.IndexFunc(ev.members, func(m member) bool { return m.name == "result" || m.name == "input" })
-	if at < 0 {
-		at = len(ev.members)
+// DecodeBundles are the parts of the policy that decided, by name; an error where the line has something else there.
+func (e *Event) DecodeBundles() (map[string]EventBundle, error) {
+	var all map[string]EventBundle
+	if err := json.Unmarshal(e.Bundles, &all); err != nil {
+		return nil, fmt.Errorf("reading the bundles of an event: %w", err)
 	}
-	dst = append(dst, '{')
-	from := len(dst)
-	var err error
-	add := func(name string, v any) {
-		if len(dst) > from {
-			dst = append(dst, ',')
-		}
-		if raw, ok := v.([]byte); ok {
-			dst = append(append(marshal(dst, name, &err), ':'), raw...)
-			return
-		}
-		dst = marshal(append(marshal(dst, name, &err), ':'), v, &err)
-	}
-	for i := range len(ev.members) + 1 {
-		if i == at && len(ev.erased) > 0 {
-			add("erased", ev.erased)
-		}
-		if i == at && len(ev.masked) > 0 {
-			add("masked", ev.masked)
-		}
-		if i == len(ev.members) {
-			break
-		}
-		if m := &ev.members[i]; m.dirty {
-			add(m.name, m.value)
-		} else {
-			add(m.name, m.raw)
-		}
-	}
-	return append(dst, '}', '\n'), err
+	return all, nil
 }
 
-// marshal appends a value as JSON, without escapes for HTML. The first error is kept.
-func marshal(dst []byte, v any, err *error) []byte {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if e := enc.Encode(v); e != nil && *err == nil {
-		*err = fmt.Errorf("writing an event: %w", e)
+// RawString is a JSON string as it stands in the line between its quotes, with its escapes; nil: there is none.
+type RawString []byte
+
+// Decode is what the string means.
+func (s RawString) Decode() string {
+	if bytes.IndexByte(s, '\\') < 0 {
+		return string(s)
 	}
-	return append(dst, bytes.TrimSuffix(buf.Bytes(), []byte("\n"))...)
+	var out string
+	if json.Unmarshal([]byte(`"`+string(s)+`"`), &out) != nil {
+		return string(s)
+	}
+	return out
+}
+
+// Unquote is the inside of a value that is a string; nil where it is none.
+func Unquote(value json.RawMessage) RawString {
+	if len(value) < 2 || value[0] != '"' {
+		return nil
+	}
+	return RawString(value[1 : len(value)-1])
+}
+
+// Strings are the members of a list of strings; nil where a value is no such list.
+func Strings(list json.RawMessage) []string {
+	var out []string
+	if list == nil || json.Unmarshal(list, &out) != nil {
+		return nil
+	}
+	return out
+}
+
+// Member follows names down through objects; nil where there is nothing. Of a value that is not well formed it may find something.
+func Member(value json.RawMessage, names ...string) json.RawMessage {
+	for _, name := range names {
+		var found []byte
+		s := jsonScan{text: value}
+		if value == nil || !s.members(func(key, value []byte) {
+			if string(key) == name {
+				found = value
+			}
+		}) {
+			return nil
+		}
+		value = found
+	}
+	return value
 }

@@ -152,7 +152,7 @@ func (l *lines) rule(ctx context.Context, dst []byte, from int) ([]byte, error) 
 	if len(l.masks)+len(masks) == 0 && err == nil {
 		return dst, nil
 	}
-	ev, broken := parseEvent(dst[from:])
+	ev, broken := openedLine(dst[from:])
 	if broken == nil {
 		broken = l.mask(ev, masks, err != nil)
 	}
@@ -168,7 +168,7 @@ func (l *lines) rule(ctx context.Context, dst []byte, from int) ([]byte, error) 
 }
 
 // mask changes an event. One whose policy fails loses what the policy might have taken out.
-func (l *lines) mask(ev *event, masks []mask, fails bool) error {
+func (l *lines) mask(ev *openLine, masks []mask, fails bool) error {
 	if err := ev.applyMasks(slices.Concat(l.masks, masks)); err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (l *lines) mask(ev *event, masks []mask, fails bool) error {
 }
 
 // fit writes an event, without its documents where they have become too large.
-func (l *lines) fit(ev *event) (line []byte, err error) {
+func (l *lines) fit(ev *openLine) (line []byte, err error) {
 	for _, large := range []string{"input", "result", ""} {
 		if line, err = ev.append(nil); err != nil || len(line) <= l.max || large == "" {
 			return line, err

@@ -137,7 +137,7 @@ func (t *maskTree) removes(parts []string) bool {
 // applyMasks changes the event by all masks at once; their order matters only where two put values at the same place, of which the last one
 // stays. All paths are read against the event as it came, what is removed is removed whatever is put there, and what is put below a value
 // that is put there too goes into that one.
-func (ev *event) applyMasks(masks []mask) error {
+func (ev *openLine) applyMasks(masks []mask) error {
 	var tree maskTree
 	there := make([]bool, len(masks))
 	upserts := make([]int, 0, len(masks))
@@ -178,7 +178,7 @@ func (ev *event) applyMasks(masks []mask) error {
 }
 
 // has reports whether a path leads somewhere.
-func (ev *event) has(parts []string) (bool, error) {
+func (ev *openLine) has(parts []string) (bool, error) {
 	in := ev.find(parts[0])
 	if in == nil || len(parts) == 1 {
 		return in != nil, nil
@@ -210,7 +210,7 @@ func (ev *event) has(parts []string) (bool, error) {
 }
 
 // upsert puts the mask's value at its path, and reports whether there is such a place.
-func (ev *event) upsert(m *mask) (bool, error) {
+func (ev *openLine) upsert(m *mask) (bool, error) {
 	in := ev.find(m.parts[0])
 	if in == nil {
 		return false, nil
@@ -261,7 +261,7 @@ func upsert(v any, path []string, value any) bool {
 }
 
 // prune takes out what is removed.
-func (ev *event) prune(tree *maskTree) error {
+func (ev *openLine) prune(tree *maskTree) error {
 	for name, below := range tree.below {
 		in := ev.find(name)
 		switch {

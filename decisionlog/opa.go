@@ -2,7 +2,6 @@ package decisionlog
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 )
@@ -33,19 +32,19 @@ func (opaEvents) accepted([]byte) (refused int, err error) { return 0, nil }
 
 // gapEvent makes an event of a gap: receivers want an id, by which they tell repetitions, and a time.
 func gapEvent(line []byte) ([]byte, error) {
-	ev, err := parseEvent(line)
+	var e Event
+	if err := e.Parse(line); err != nil {
+		return nil, fmt.Errorf("encoding decisions for Open Policy Agent's API: %w", err)
+	}
+	if e.DecisionID != nil {
+		return line, nil
+	}
+	since, until := e.Gap.Since.Decode(), e.Gap.Until.Decode()
+	id := strings.TrimSuffix(strings.Join([]string{"gap", since, until, e.Gap.Segment.Decode()}, "-"), "-")
+	ev, err := openedLine(line)
 	if err != nil {
 		return nil, err
 	}
-	m := ev.find("gap")
-	if m == nil || ev.find("decision_id") != nil {
-		return line, nil
-	}
-	var gap struct{ Since, Until, Segment string }
-	if err := json.Unmarshal(m.raw, &gap); err != nil {
-		return nil, fmt.Errorf("reading a gap: %w", err)
-	}
-	id := strings.TrimSuffix(strings.Join([]string{"gap", gap.Since, gap.Until, gap.Segment}, "-"), "-")
-	ev.members = append([]member{{name: "decision_id", value: id, dirty: true}, {name: "timestamp", value: gap.Until, dirty: true}}, ev.members...)
+	ev.members = append([]member{{name: "decision_id", value: id, dirty: true}, {name: "timestamp", value: until, dirty: true}}, ev.members...)
 	return ev.append(nil)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -53,82 +52,56 @@ func (o *otlpRecords) encode(lines [][]byte) (body []byte, mediaType string, err
 	return body, "application/x-protobuf", nil
 }
 
-// otlpEvent is what of a line becomes attributes.
-type otlpEvent struct {
-	ID          string    `json:"decision_id"`
-	Timestamp   time.Time `json:"timestamp"`
-	TraceID     string    `json:"trace_id"`
-	SpanID      string    `json:"span_id"`
-	Revision    string    `json:"revision"`
-	Path        string    `json:"path"`
-	RequestedBy string    `json:"requested_by"`
-	App         string    `json:"app"`
-	Route       string    `json:"route"`
-	Outcome     string    `json:"outcome"`
-	Reason      string    `json:"reason"`
-	Status      int64     `json:"status"`
-	DryRun      bool      `json:"dry_run"`
-	Identity    any       `json:"identity"` // as are the others that a mask may have made something else
-	Request     any       `json:"request"`
-	Gap         *struct {
-		Until time.Time `json:"until"`
-	} `json:"gap"`
-}
-
 func logRecord(line []byte) (*logs.LogRecord, error) {
 	line = bytes.TrimSuffix(line, []byte("\n"))
-	var e otlpEvent
-	if wrong := (*json.UnmarshalTypeError)(nil); !errors.As(json.Unmarshal(line, &e), &wrong) && e.ID == "" && e.Gap == nil {
-		return nil, errors.New("encoding decisions for OTLP: a line is no event")
+	var e Event
+	if err := e.Parse(line); err != nil {
+		return nil, fmt.Errorf("encoding decisions for OTLP: %w", err)
 	}
-	at := e.Timestamp
-	if e.Gap != nil {
-		at = e.Gap.Until
-	}
+	at, _ := e.Time() // our own: it has one
 	record := &logs.LogRecord{TimeUnixNano: nanos(at), ObservedTimeUnixNano: nanos(at), EventName: "gatehouse.decision",
 		SeverityNumber: logs.SeverityNumber_SEVERITY_NUMBER_INFO, SeverityText: "INFO",
 		Body: &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: string(line)}}}
-	record.TraceId, record.SpanId = identifier(e.TraceID, 16), identifier(e.SpanID, 8)
+	record.TraceId, record.SpanId = identifier(e.TraceID.Decode(), 16), identifier(e.SpanID.Decode(), 8)
 	switch {
-	case e.Gap != nil:
+	case e.Gap.Recorded:
 		record.EventName = "gatehouse.gap"
 		record.SeverityNumber, record.SeverityText = logs.SeverityNumber_SEVERITY_NUMBER_ERROR, "ERROR"
 		return record, nil
-	case e.Outcome != "allow":
+	case string(e.Outcome) != "allow":
 		record.SeverityNumber, record.SeverityText = logs.SeverityNumber_SEVERITY_NUMBER_WARN, "WARN"
 	}
-	record.Attributes = e.attributes()
+	record.Attributes = eventAttributes(&e)
 	return record, nil
 }
 
-func (e *otlpEvent) attributes() (out []*common.KeyValue) {
+func eventAttributes(e *Event) (out []*common.KeyValue) {
 	add := func(name, value string) {
 		if value != "" {
 			out = append(out, textAttribute(name, value))
 		}
 	}
-	add("gatehouse.decision.id", e.ID)
-	add("gatehouse.decision.outcome", e.Outcome)
-	add("gatehouse.decision.reason", e.Reason)
-	add("gatehouse.decision.path", e.Path)
-	add("gatehouse.policy.revision", e.Revision)
-	add("gatehouse.app", e.App)
-	add("http.route", e.Route)
-	add("client.address", e.RequestedBy)
-	request, _ := e.Request.(map[string]any)
-	add("http.request.method", stringOf(request, "method"))
-	add("server.address", hostname(stringOf(request, "host")))
-	path, _, _ := strings.Cut(stringOf(request, "path"), "?")
+	add("gatehouse.decision.id", e.DecisionID.Decode())
+	add("gatehouse.decision.outcome", e.Outcome.Decode())
+	add("gatehouse.decision.reason", e.Reason.Decode())
+	add("gatehouse.decision.path", e.Path.Decode())
+	add("gatehouse.policy.revision", e.Revision.Decode())
+	add("gatehouse.app", e.App.Decode())
+	add("http.route", e.Route.Decode())
+	add("client.address", e.RequestedBy.Decode())
+	add("http.request.method", e.Request.Method.Decode())
+	add("server.address", hostname(e.Request.Host.Decode()))
+	path, _, _ := strings.Cut(e.Request.Path.Decode(), "?")
 	add("url.path", path)
-	identity, _ := e.Identity.(map[string]any)
-	add("user.id", stringOf(identity, "subject"))
+	add("user.id", e.Identity.Subject.Decode())
 	if e.Status != 0 {
-		out = append(out, &common.KeyValue{Key: "http.response.status_code", Value: &common.AnyValue{Value: &common.AnyValue_IntValue{IntValue: e.Status}}})
+		out = append(out, &common.KeyValue{Key: "http.response.status_code", Value: &common.AnyValue{Value: &common.AnyValue_IntValue{IntValue: int64(e.Status)}}})
 	}
 	if e.DryRun {
 		out = append(out, &common.KeyValue{Key: "gatehouse.dry_run", Value: &common.AnyValue{Value: &common.AnyValue_BoolValue{BoolValue: true}}})
 	}
-	if roles, _ := identity["roles"].([]any); len(roles) > 0 {
+	var roles []any // a mask may have put in something else than strings
+	if json.Unmarshal(e.Identity.Roles, &roles) == nil && len(roles) > 0 {
 		list := &common.ArrayValue{}
 		for _, role := range roles {
 			if s, ok := role.(string); ok {
@@ -138,12 +111,6 @@ func (e *otlpEvent) attributes() (out []*common.KeyValue) {
 		out = append(out, &common.KeyValue{Key: "user.roles", Value: &common.AnyValue{Value: &common.AnyValue_ArrayValue{ArrayValue: list}}})
 	}
 	return out
-}
-
-// stringOf is a member that is a string.
-func stringOf(in map[string]any, name string) string {
-	s, _ := in[name].(string)
-	return s
 }
 
 // hostname is a host without its port.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -211,11 +210,9 @@ func idOf(event []byte) string {
 			return string(id)
 		}
 	}
-	var is struct {
-		ID string `json:"decision_id"`
-	}
-	_ = json.Unmarshal(event, &is) // damaged: it has none
-	return is.ID
+	var e Event
+	_ = e.Parse(event) // damaged: it has none
+	return e.DecisionID.Decode()
 }
 
 // leave goes on from the end of a file, and reports whether there is anything to go on to. Before the spool is read, what it has is held

@@ -248,7 +248,7 @@ const mostStripped = 3
 var stripKeeps = []string{"decision_id", "timestamp", "format", "labels", "trace_id", "span_id", "outcome", "reason", "status", "dry_run", "metrics", "gap"}
 
 func strip(line []byte, level int) []byte {
-	ev, err := parseEvent(line)
+	ev, err := openedLine(line)
 	if err != nil {
 		return line // cannot be: it is our own
 	}

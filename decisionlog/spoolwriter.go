@@ -660,22 +660,28 @@ func (w *writer) readIDs(f io.ReaderAt, from, size uint64) (whole uint64, err er
 			return whole, fmt.Errorf("reading what was written last: %w", err)
 		}
 		whole += uint64(len(line))
-		var is struct {
-			ID  string `json:"decision_id"`
-			Gap *struct {
-				Since, Until time.Time
-				Segment      string
-			}
-		}
-		if json.Unmarshal(line, &is) != nil {
+		id, ok := keyOfLine(line)
+		if !ok {
 			w.broken = true // or not ours
 			continue
 		}
-		if is.Gap != nil {
-			is.ID = gapKey(is.Gap.Since, is.Gap.Until, is.Gap.Segment)
-		}
-		w.seen[is.ID] = struct{}{}
+		w.seen[id] = struct{}{}
 	}
+}
+
+// keyOfLine is the key of the piece that a line was made of; "" where it is another's, and false where it is damaged.
+func keyOfLine(line []byte) (key string, ok bool) {
+	var e Event
+	if !json.Valid(line) {
+		return "", false
+	}
+	_ = e.Parse(line) // another's has neither id nor gap
+	if !e.Gap.Recorded {
+		return e.DecisionID.Decode(), true
+	}
+	since, err := time.Parse(time.RFC3339Nano, e.Gap.Since.Decode())
+	until, err2 := time.Parse(time.RFC3339Nano, e.Gap.Until.Decode())
+	return gapKey(since, until, e.Gap.Segment.Decode()), err == nil && err2 == nil
 }
 
 // readLine reads a line with its end.

@@ -158,6 +158,7 @@ func spell(text, host, other string) string {
 // Two applications behind one Envoy and one Gatehouse: each answers what its own rules allow, and whatever is said of the host,
 // neither answers what only the other's rules allow.
 func TestTwoApps(t *testing.T) {
+	t.Parallel()
 	s, ports := startTwoApps(t)
 	answered := map[string]int{}
 	for i, port := range ports[:careless] {

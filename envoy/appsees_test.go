@@ -26,6 +26,7 @@ headers:
 
 // TestWhatTheApplicationSees has a real Envoy, which strips nothing, take each credential off, and each forged header with it.
 func TestWhatTheApplicationSees(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(echoApp(t))); err != nil {
 		t.Fatal(err)

@@ -42,6 +42,7 @@ allowed {
 // Aserto's example: a Flask application as it stands, `gatehouse init`, and a rule for its route that decides by the route's
 // parameter.
 func TestAsertoExample(t *testing.T) {
+	t.Parallel()
 	dir := workDir(t)
 	write(t, filepath.Join(dir, "app.py"), asertoApp)
 	t.Log(gatehouse(t, dir, "init", "--flask", "app:app", "--python", flaskPython(t)))

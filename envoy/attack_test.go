@@ -56,6 +56,7 @@ const joined = "several credentials in one header"
 // Every case of the attack suite, byte for byte, through a real Envoy to Flask: the application sees a caller where the table says
 // so and nowhere else, and the decision log says what was wrong.
 func TestAttacksThroughEnvoy(t *testing.T) {
+	t.Parallel()
 	suite := attack.New(time.Now())
 	s := underAttack(t, suite)
 	port := portOf(t, s.URL)

@@ -35,6 +35,7 @@ allow if input.parsed_body.file
 // An Envoy that sends bodies as text puts an exclamation mark for each byte that is not UTF-8. What could be hidden behind one is refused, and
 // /status says what to set; with pack_as_bytes the policy gets what the application gets.
 func TestBodiesAsEnvoySendsThem(t *testing.T) {
+	t.Parallel()
 	const buffered = "with_request_body: {max_request_bytes: 65536, allow_partial_message: true, pack_as_bytes: "
 	doors := []door{
 		{Port: 8080, App: 8000, Authz: []int{9191}, Filter: buffered + "true}"},

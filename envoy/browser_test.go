@@ -81,6 +81,7 @@ func browse(t *testing.T, s *stack, viewer, password, token string) {
 
 // The recipe for browser applications, with Envoy's oauth2 filter: the example's own files, but for where the provider is.
 func TestBrowserLogsIn(t *testing.T) {
+	t.Parallel()
 	p := startProvider(t)
 	s := keycloakExample(t, webSecret, "preset: keycloak ", fmt.Sprintf("issuer: %q ", p.issuer), "      tenant: orders", fmt.Sprintf("      keys: {url: %q} #", p.issuer+"/keys"),
 		"      domain: http://127.0.0.1:8180", "      claims: {roles: roles} #",

@@ -14,6 +14,7 @@ import (
 
 // The demo's transcript, played by the code that `gatehouse demo` runs.
 func TestTranscript(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	lines := 0
 	err := s.Play(t.Context(), func(l sandbox.Line) {
@@ -30,6 +31,7 @@ func TestTranscript(t *testing.T) {
 
 // The transcript's commands are there to be pasted: a shell and curl must get the same statuses.
 func TestTranscriptCommands(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	env := filepath.Join(t.TempDir(), "env")
 	if err := s.WriteEnv(env); err != nil {
@@ -53,6 +55,7 @@ func TestTranscriptCommands(t *testing.T) {
 
 // The files to copy are valid as they stand, with their own ports.
 func TestExampleEnvoyConfig(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(root, "examples", "flask-orders", "envoy.yaml")
 	out, err := exec.CommandContext(t.Context(), envoyBinary, "--mode", "validate", "-c", file).CombinedOutput()
 	if err != nil {
@@ -62,6 +65,7 @@ func TestExampleEnvoyConfig(t *testing.T) {
 
 // The application contains not one line about authorization: asked directly it lets everybody do everything.
 func TestAppItselfKnowsNothing(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, s.AppURL+"/orders/1", nil)
 	if err != nil {
@@ -87,6 +91,7 @@ func TestAppItselfKnowsNothing(t *testing.T) {
 }
 
 func TestOrdersPolicy(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	const (
 		lamp  = `{"item":"lamp","amount":45}`
@@ -143,6 +148,7 @@ func TestOrdersPolicy(t *testing.T) {
 // The policy's limit is on what Gatehouse reads of a body, the order is what the application reads of it. No body may be a
 // cheap one to the first and a dear one to the second.
 func TestBodiesCannotBeSmuggled(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	token := s.Token("carl", "clerk")
 	for name, body := range map[string]string{
@@ -177,6 +183,7 @@ func utf16LE(text string) string {
 }
 
 func TestDenialsExplainThemselves(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	for _, c := range []struct {
 		token  string
@@ -202,6 +209,7 @@ func TestDenialsExplainThemselves(t *testing.T) {
 
 // Paths on which proxies and frameworks disagree reach neither policy nor application, even for an admin.
 func TestAmbiguousPathsAreRefused(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	token := s.Token("ada", "admin")
 	for path, want := range map[string]int{
@@ -224,6 +232,7 @@ func TestAmbiguousPathsAreRefused(t *testing.T) {
 
 // TestExampleOverUnixSocket takes the comment marks off the lines that the example has for it, and puts them before the others.
 func TestExampleOverUnixSocket(t *testing.T) {
+	t.Parallel()
 	app := t.TempDir()
 	if err := os.CopyFS(app, os.DirFS(filepath.Join(root, "examples", "flask-orders"))); err != nil {
 		t.Fatal(err)

@@ -80,6 +80,7 @@ func received(t *testing.T, v verdict) arrived {
 // Through a real Envoy: however a client spells them, parameters that the policy sets or removes are the policy's, and headers that it removes
 // are gone.
 func TestEdgesOfMutations(t *testing.T) {
+	t.Parallel()
 	_, usual, strict := edgeDoors(t)
 	set := url.Values{"tenant": {"Acme&debug=1"}, "last name": {"Jürgen"}, "tag": {"a+b", "Acme Ltd"}}
 	plain := url.Values{"tenant": {"acme"}}
@@ -146,6 +147,7 @@ func TestEdgesOfMutations(t *testing.T) {
 
 // Through a real Envoy: the credential goes from wherever it stood, and what is beside it stays byte for byte.
 func TestEdgesOfCredentials(t *testing.T) {
+	t.Parallel()
 	s, usual, _ := edgeDoors(t)
 	token := s.Token("vera", "viewer")
 	half := len(token) / 2
@@ -183,6 +185,7 @@ func TestEdgesOfCredentials(t *testing.T) {
 
 // Through a real Envoy, to clients of either protocol: what has no content says nothing of one.
 func TestEdgesOfDenials(t *testing.T) {
+	t.Parallel()
 	s, usual, _ := edgeDoors(t)
 	var two http.Protocols
 	two.SetUnencryptedHTTP2(true)

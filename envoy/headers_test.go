@@ -96,6 +96,7 @@ func folded(name string) string {
 // Whatever the client calls it, whatever Envoy does about it, and however the request got through: an application sees the
 // verified caller or nobody, and never a method override.
 func TestHeadersThatLie(t *testing.T) {
+	t.Parallel()
 	apps := []int{8000, startFastAPI(t, "httptools"), startFastAPI(t, "h11")}
 	envoys := map[string]string{
 		"strips nothing":           "",
@@ -171,6 +172,7 @@ func judge(t *testing.T, what string, got verdict, subject, role string) {
 // something; and where Envoy is told to hide headers from Gatehouse (allowed_headers), the spellings that Gatehouse cannot
 // see arrive unless Envoy itself drops them, as docs/security.md says.
 func TestLiesArriveWhereNobodyLooks(t *testing.T) {
+	t.Parallel()
 	fastapi := startFastAPI(t, "h11")
 	hide := "allowed_headers: {patterns: [{exact: authorization}]}"
 	drop := "common_http_protocol_options: {headers_with_underscores_action: DROP_HEADER}"

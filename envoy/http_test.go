@@ -107,6 +107,7 @@ func askRaw(t *testing.T, address, method, target string, headers ...string) san
 // What Envoy reads in a request line, with path_prefix and without: what Gatehouse has not allowed is denied. To a path
 // that it cannot parse Go's server says 400 itself.
 func TestStrangeRequestsOverHTTP(t *testing.T) {
+	t.Parallel()
 	for name, changes := range map[string][]string{
 		"path_prefix":    nil,
 		"no path_prefix": {", path_prefix: /authz", "", "path_prefix: /authz\n", "path_override: \"\"\n"},
@@ -147,6 +148,7 @@ func TestStrangeRequestsOverHTTP(t *testing.T) {
 // What Gatehouse relies on in Envoy's reading of an HTTP answer, under failure_mode_allow: 200 allows, whatever is below
 // 500 denies and goes to the client as it is, 5xx lets the request through.
 func TestEnvoyReadsHTTPStatuses(t *testing.T) {
+	t.Parallel()
 	authz := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/authz/"))
 		if err != nil {
@@ -171,6 +173,7 @@ func TestEnvoyReadsHTTPStatuses(t *testing.T) {
 
 // Nothing fails open over HTTP: every denial and every failure stays one under failure_mode_allow.
 func TestHTTPModeFailsClosed(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{App: httpApp(t)})
 	long := `{"open": true, "filler": "` + strings.Repeat("x", 100<<10) + `"}`
 	partial := `{"open": true, "filler": "` + strings.Repeat("x", 300<<10) + `"}`
@@ -234,6 +237,7 @@ const (
 
 // Over HTTP it takes Envoy's configuration to keep forged identities out: what Gatehouse is not shown it cannot remove.
 func TestIdentityOverHTTP(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		changes []string
 		ours    bool // our headers reach the app
@@ -263,6 +267,7 @@ func TestIdentityOverHTTP(t *testing.T) {
 // Why the example removes identity headers before it asks: without that, and without allowed_upstream_headers, the
 // client's own go through, and no answer of Gatehouse's could change it.
 func TestEnvoyOverHTTPNeedsEarlyRemoval(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{App: httpApp(t, early, nothing, upstream, "")})
 	got := seen(t, s, sandbox.Call{Path: "/open", Token: s.Token("vera"), Header: http.Header{"X-Auth-Subject": {"root"}}})
 	if got["X-Auth-Subject"] != "root" {
@@ -272,6 +277,7 @@ func TestEnvoyOverHTTPNeedsEarlyRemoval(t *testing.T) {
 
 // Requests above every limit that Gatehouse has are denied, however large Envoy lets them get.
 func TestLargeRequestsOverHTTP(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{App: httpApp(t, "max_request_bytes: 131072", "max_request_bytes: 33554432",
 		"stat_prefix: http\n", "stat_prefix: http\n                max_request_headers_kb: 8192\n")})
 	vera := s.Token("vera")
@@ -293,6 +299,7 @@ func TestLargeRequestsOverHTTP(t *testing.T) {
 
 // What a policy sets, removes and adds gets to where it belongs.
 func TestHeadersOverHTTP(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{App: httpApp(t)})
 	call := sandbox.Call{Path: "/headers", Token: s.Token("vera"), Header: http.Header{
 		"X-Tenant": {"red"}, "X-Remove-Me": {"now"}, "X-Http-Method-Override": {"DELETE"}, "X-Other": {"stays"}}}

@@ -27,6 +27,7 @@ var forgeries = map[string]http.Header{
 // With an Envoy that strips nothing, in front of a WSGI server that folds underscores: Gatehouse alone keeps forged
 // identities from the application.
 func TestIdentityHeadersCannotBeForged(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{App: echoApp(t)})
 	for name, sent := range forgeries {
 		for _, c := range []struct {
@@ -48,6 +49,7 @@ func TestIdentityHeadersCannotBeForged(t *testing.T) {
 
 // The control: where a server lets everything through and sets nothing, each forgery reaches the application.
 func TestForgeriesArriveWithoutGatehouse(t *testing.T) {
+	t.Parallel()
 	s := startAnswers(t, map[string]*authv3.CheckResponse{"/": allow(&authv3.OkHttpResponse{})})
 	for name, sent := range forgeries {
 		if name == "nothing sent" || name == "listed as hop" { // Envoy drops what Connection lists
@@ -62,6 +64,7 @@ func TestForgeriesArriveWithoutGatehouse(t *testing.T) {
 
 // The Envoy configuration to copy refuses the underscores and strips the rest before Gatehouse is even asked.
 func TestExampleEnvoyRefusesUnderscores(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{})
 	token := s.Token("vera", "viewer")
 	for name, sent := range forgeries {
@@ -79,6 +82,7 @@ func TestExampleEnvoyRefusesUnderscores(t *testing.T) {
 
 // Several roles arrive as one header.
 func TestRolesArriveTogether(t *testing.T) {
+	t.Parallel()
 	s := start(t, sandbox.Config{App: echoApp(t)})
 	got := seen(t, s, sandbox.Call{Path: "/", Token: s.Token("eve", "viewer", "clerk"), Header: http.Header{"X-Auth-Roles": {"admin"}}})
 	if got["X-Auth-Roles"] != "viewer,clerk" {

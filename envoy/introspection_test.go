@@ -11,6 +11,7 @@ import (
 
 // Opaque tokens are asked about; one that was revoked opens nothing any more.
 func TestProviderIntrospection(t *testing.T) {
+	t.Parallel()
 	p := startProvider(t)
 	secret := filepath.Join(t.TempDir(), "secret")
 	write(t, secret, webSecret+"\n")

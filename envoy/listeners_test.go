@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"text/template"
 	"time"
@@ -114,24 +113,14 @@ func amend(t *testing.T, file string, changes ...string) {
 	write(t, file, string(text))
 }
 
-// ports counts those that were handed out, so that none is twice.
-var ports atomic.Int32
-
-// freePort is a port that nobody used a moment ago, below those that kernels give to outgoing connections: many doors stay
-// closed for seconds until Envoy starts.
+// freePort is a port that nobody used a moment ago: many doors stay closed for seconds until Envoy starts.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 1000 {
-		port := 15000 + (os.Getpid()*61+int(ports.Add(1)))%15000
-		l, err := net.Listen("tcp", at(port))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		return port
+	port, err := sandbox.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return 0
+	return port
 }
 
 func at(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -80,6 +80,7 @@ func startAnswers(t *testing.T, byPath map[string]*authv3.CheckResponse) *sandbo
 }
 
 func TestEnvoyAppliesRequestHeaders(t *testing.T) {
+	t.Parallel()
 	type options = []*corev3.HeaderValueOption
 	cases := []struct {
 		name   string
@@ -113,6 +114,7 @@ func TestEnvoyAppliesRequestHeaders(t *testing.T) {
 }
 
 func TestEnvoyAppliesResponseHeaders(t *testing.T) {
+	t.Parallel()
 	byPath := map[string]*authv3.CheckResponse{
 		"/denied":             deny(codes.PermissionDenied, option("a", unset), option("b", unset)),
 		"/denied-append":      deny(codes.PermissionDenied, option("a", doAppend)),

@@ -94,15 +94,7 @@ func (n behindNginx) run(t *testing.T, binary, dir string) {
 }
 
 // freeAddress is a loopback address that nobody uses yet.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+func freeAddress(t *testing.T) string { return at(freePort(t)) }
 
 // httpAddress is where the sandbox's Gatehouse listens for HTTP, from the configuration that it runs with.
 func httpAddress(t *testing.T, s *sandbox.Sandbox) string {
@@ -125,6 +117,7 @@ func (n behindNginx) do(t *testing.T, method, target string, headers ...string) 
 }
 
 func TestNginx(t *testing.T) {
+	t.Parallel()
 	n := startNginx(t, nil)
 	bearer := "Authorization: Bearer "
 	vera, forged := bearer+n.Token("vera", "viewer"), bearer+n.ForgedToken("vera")
@@ -185,6 +178,7 @@ func TestNginx(t *testing.T) {
 
 // The nginx.conf to copy keeps forged identities from a WSGI app that folds underscores, with nginx's own means.
 func TestIdentityBehindNginx(t *testing.T) {
+	t.Parallel()
 	for name, changes := range map[string][]string{
 		"as the example":   nil,
 		"underscores kept": {"underscores_in_headers off", "underscores_in_headers on"}, // then Gatehouse refuses
@@ -234,6 +228,7 @@ func echoed(t *testing.T, a sandbox.Answer) map[string]string {
 // What a policy sets and removes takes two lines of nginx.conf for each name. In a dry run the same holds, and what nginx
 // could not take off is denied even then.
 func TestHeadersBehindNginx(t *testing.T) {
+	t.Parallel()
 	n := startNginx(t, nil, "            proxy_set_header X-Auth-Roles   $auth_roles;\n", `
 		proxy_set_header X-Auth-Roles $auth_roles;
 		auth_request_set $tenant $upstream_http_x_tenant;
@@ -255,6 +250,7 @@ func TestHeadersBehindNginx(t *testing.T) {
 }
 
 func TestDryRunBehindNginx(t *testing.T) {
+	t.Parallel()
 	n := startNginx(t, []string{"limits:", "dry_run: true\nlimits:"}, "underscores_in_headers off", "underscores_in_headers on")
 	got := echoed(t, n.do(t, "GET", "/no", "Authorization: Bearer "+n.Token("vera"), "X-Auth-Subject: root", "X-HTTP-Method: stays away"))
 	if got["X-Auth-Subject"] != "vera" || got["X-Http-Method"] != "" {
@@ -267,6 +263,7 @@ func TestDryRunBehindNginx(t *testing.T) {
 
 // Browsers go to the login page with the lines of nginx.conf that are there to be uncommented; others keep their 401.
 func TestLoginBehindNginx(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(root, "examples", "nginx", "nginx.conf"))
 	if err != nil {
 		t.Fatal(err)
@@ -300,6 +297,7 @@ func TestLoginBehindNginx(t *testing.T) {
 
 // Without its answer nginx lets nobody through. What nginx.conf forgets to say denies as well.
 func TestNginxWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
 	n := startNginx(t, nil, "proxy_set_header X-Original-Host   $host;", "")
 	if got := n.do(t, "GET", "/open"); got.Status != http.StatusForbidden {
 		t.Errorf("without X-Original-Host: %d", got.Status)

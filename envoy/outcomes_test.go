@@ -175,6 +175,7 @@ func TestNothingFailsOpen(t *testing.T) {
 
 // A denial stays a denial whatever status the policy gives it.
 func TestDenialStatuses(t *testing.T) {
+	t.Parallel()
 	doors := []door{{Port: 8080, App: 8000, Authz: []int{9191}, Filter: fmt.Sprintf(failsOpen, true)}}
 	s := start(t, sandbox.Config{App: withDoors(t, doors, "flask", "outcomes")})
 	token := s.Token("vera", "viewer")
@@ -195,6 +196,7 @@ func TestDenialStatuses(t *testing.T) {
 
 // Each kind of client is told in its own way, and nobody is let through for it.
 func TestDenialsByClient(t *testing.T) {
+	t.Parallel()
 	doors := []door{{Port: 8080, App: 8000, Authz: []int{9191}, Filter: fmt.Sprintf(failsOpen, true)}}
 	s := start(t, sandbox.Config{App: withDoors(t, doors, "flask", "outcomes")})
 	bearer := "Authorization: Bearer " + s.Token("vera", "viewer")
@@ -235,6 +237,7 @@ func TestDenialsByClient(t *testing.T) {
 
 // A Gatehouse that cannot decide says so and denies: without a policy, with more to do than it may, without the keys.
 func TestUnableIsNotOpen(t *testing.T) {
+	t.Parallel()
 	policy, err := os.ReadFile("testdata/outcomes/policy/outcomes.rego")
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ const long = true
 // What each refusal keeps out: the spellings that reach the protected resource once paths.allow turns it off, behind an
 // Envoy that leaves paths alone. Nothing is held but the table in the docs: to turn a refusal off is the operator's choice.
 func TestWhatEachRefusalKeepsOut(t *testing.T) {
+	t.Parallel()
 	apps := startBackends(t)
 	policy, err := os.ReadFile("testdata/secret/policy/secret.rego")
 	if err != nil {

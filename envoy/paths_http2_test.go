@@ -87,6 +87,7 @@ func readHTTP2(framer *http2.Framer) verdict {
 
 // The same spellings, and some more, in HTTP/2.
 func TestHostilePathsOverHTTP2(t *testing.T) {
+	t.Parallel()
 	apps := startBackends(t)
 	var doors []door
 	for _, manager := range []string{normalising, notNormalising} {

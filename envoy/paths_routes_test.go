@@ -62,6 +62,7 @@ func routedApps(t *testing.T) []*routed {
 // The route that the table says is the one that the application takes, for every spelling and with all other defences down: one
 // route is denied, everything else is let through, and the application never serves what belongs to that route.
 func TestHostilePathsByRoute(t *testing.T) {
+	t.Parallel()
 	apps := routedApps(t)
 	var doors []door
 	for _, a := range apps {

@@ -151,6 +151,7 @@ func portOf(t *testing.T, address string) int {
 
 // For no spelling does an application serve what the policy denies, whatever Envoy does to paths.
 func TestHostilePaths(t *testing.T) {
+	t.Parallel()
 	apps := startBackends(t)
 	managers := []string{normalising, notNormalising, unescaping}
 	doors := []door{}

@@ -234,6 +234,7 @@ const lamp = `{"item": "lamp", "amount": 45}`
 
 // A provider, its issuer and an audience: that is all that it takes.
 func TestOpenIDProvider(t *testing.T) {
+	t.Parallel()
 	p := startProvider(t)
 	s := ordersBehind(t, fmt.Sprintf("  jwt: [{issuer: %q, audiences: [orders], keys: {discovery: true}}]\n", p.issuer))
 	web := discover(t, p.issuer, "orders", webSecret)

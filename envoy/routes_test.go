@@ -32,6 +32,7 @@ func flaskPython(t *testing.T) string {
 
 // The FastAPI example, one rule for each route, and requests as they are meant and as they are not.
 func TestFastAPIExample(t *testing.T) {
+	t.Parallel()
 	dir := initExample(t, "fastapi-items", "--fastapi", "app:app", "--name", "shop")
 	s := startStack(t, dir, map[int]int{8000: serve(t, "uvicorn", dir, uvicorn(pythonOf(t, "fastapi-items"), "app:app"))})
 	s.play(t, "items.example.com", "shop", []scene{
@@ -111,6 +112,7 @@ func TestFastAPIExample(t *testing.T) {
 
 // The Django example, one table for all routes.
 func TestDjangoExample(t *testing.T) {
+	t.Parallel()
 	python := pythonOf(t, "django-todo")
 	dir := initExample(t, "django-todo", "--django", "config.settings", "--name", "todos", "--rules", "rbac")
 	database := "TODO_DATABASE=" + dir + "/todo.db"
@@ -203,6 +205,7 @@ func TestExamplesAsTheyStand(t *testing.T) {
 
 // A change of the route table is in force at once. One that cannot be used is reported with its line, and the old one stays.
 func TestRouteTableWhileRunning(t *testing.T) {
+	t.Parallel()
 	dir := copyOf(t, "fastapi-items")
 	s := startStack(t, dir, map[int]int{8000: serve(t, "uvicorn", dir, uvicorn(pythonOf(t, "fastapi-items"), "app:app"))})
 	file, host := filepath.Join(dir, "routes.yaml"), "items.example.com"

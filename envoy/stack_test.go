@@ -52,6 +52,10 @@ func startStack(t *testing.T, dir string, apps map[int]int) *stack {
 	}
 	amend(t, filepath.Join(dir, "envoy.yaml"), changes...)
 
+	for _, name := range []string{"gatehouse.yaml", "envoy.yaml"} {
+		file := filepath.Join(dir, name)
+		write(t, file, sandbox.LongDeadlines(read(t, file)))
+	}
 	s.gatehouse = program(t, "gatehouse", dir, serving(filepath.Join(dir, "gatehouse.yaml")))
 	if err := s.gatehouse.Ready(t.Context(), "http://"+at(s.admin)+"/readyz"); err != nil {
 		t.Fatal(err)
@@ -82,7 +86,7 @@ func (s *stack) token(audience, subject string, roles ...string) string {
 func (s *stack) reload(t *testing.T, config string) {
 	t.Helper()
 	file := filepath.Join(s.dir, "gatehouse.yaml")
-	write(t, file, config)
+	write(t, file, sandbox.LongDeadlines(config))
 	amend(t, file, s.ports...)
 	seen := len(s.gatehouse.Log())
 	if err := s.gatehouse.Signal(syscall.SIGHUP); err != nil {

@@ -115,6 +115,7 @@ var parents = []struct {
 
 // One span for each Check below a sampled parent, none below another, and none without a parent while ratio is 0.
 func TestSpansFollowTheirParent(t *testing.T) {
+	t.Parallel()
 	s, r := traced(t, `traces: {otlp: "{OTLP}", insecure: true}`)
 	var want []string
 	for _, p := range parents {
@@ -143,6 +144,7 @@ func TestSpansFollowTheirParent(t *testing.T) {
 
 // A span says what came of the request, and is an error only where something of ours or of the policy failed.
 func TestSpansTellTheOutcome(t *testing.T) {
+	t.Parallel()
 	s, r := traced(t, `traces: {otlp: "{OTLP}", insecure: true, ratio: 1}`)
 	token := s.Token("vera", "viewer")
 	type told struct {
@@ -195,6 +197,7 @@ func TestSpansTellTheOutcome(t *testing.T) {
 
 // Off by default: nobody is connected to, whatever the request says.
 func TestNoSpansByDefault(t *testing.T) {
+	t.Parallel()
 	s, r := traced(t, "")
 	if got := ask(t, s, sandbox.Call{Path: "/headers/allow", Header: parents[0].header}); got.Status != 200 {
 		t.Fatalf("%d %s", got.Status, got.Body)

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"gatehouse/envoy/sandbox"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,17 +19,11 @@ import (
 // routesPython is the interpreter that has every framework.
 func routesPython(t *testing.T) string {
 	t.Helper()
-	if p := os.Getenv("GATEHOUSE_PYTHON"); p != "" {
-		return p
-	}
-	p, err := filepath.Abs(filepath.Join(root, ".venv-routes", "bin", "python"))
+	python, err := sandbox.Frameworks(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(p); err != nil {
-		t.Fatalf("no Python with the frameworks at %s: `make .venv-routes/stamp` prepares it (or set GATEHOUSE_PYTHON)", p)
-	}
-	return p
+	return python
 }
 
 const byRule = `listen: {grpc: ["{GRPC}"], admin: "{ADMIN}"}
@@ -40,6 +34,7 @@ policy: {timeout: 2s, root: app, bundles: [{name: all, path: "{DIR}/policy"}]}
 // TestWebSocketsHaveRulesOfTheirOwn: behind a real Envoy that lets upgrades through, a WebSocket opens where its own rule allows, and
 // not because a page with the same path is allowed; and the page is not served because the WebSocket is allowed.
 func TestWebSocketsHaveRulesOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	python := routesPython(t)
 	abs := func(name string) string {
 		dir, err := filepath.Abs(filepath.Join("testdata", name))

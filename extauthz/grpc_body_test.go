@@ -13,18 +13,18 @@ import (
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 
-	"gatehouse/gate"
+	"gatehouse/gate/body"
 )
 
 // healthDescriptors is what protoc would write for grpc.health.v1.
-func healthDescriptors(t testing.TB) *gate.Descriptors {
+func healthDescriptors(t testing.TB) *body.Descriptors {
 	t.Helper()
 	set := &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{protodesc.ToFileDescriptorProto(grpc_health_v1.File_grpc_health_v1_health_proto)}}
 	wire, err := proto.Marshal(set)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := gate.NewDescriptors(wire)
+	d, err := body.NewDescriptors(wire)
 	if err != nil {
 		t.Fatal(err)
 	}

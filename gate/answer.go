@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -197,10 +198,10 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 	if !a.DryRun {
 		removed = len(c.decision.RemoveHeaders)
 	}
-	odd := !a.DryRun && slices.ContainsFunc(c.decision.Headers, func(h policy.Header) bool { return fold(h.Name) != strings.ToLower(h.Name) })
+	odd := !a.DryRun && slices.ContainsFunc(c.decision.Headers, func(h policy.Header) bool { return input.Fold(h.Name) != strings.ToLower(h.Name) })
 	for i := range c.req.Headers {
 		h := &c.req.Headers[i]
-		folded := fold(h.Name)
+		folded := input.Fold(h.Name)
 		spoof := folded != h.Name && names.has(folded) || (odd || folded != h.Name) && spells(a.Set, h.Name, folded) ||
 			c.view.settings().Verifier.Lookalike(h.Name, folded) || removed > 0 && c.removes(a, h.Name, folded)
 		switch {
@@ -217,7 +218,7 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 // spells reports whether a name is another spelling of a header that is set.
 func spells(set []HeaderOption, name, folded string) bool {
 	return slices.ContainsFunc(set, func(s HeaderOption) bool {
-		return !strings.EqualFold(s.Name, name) && fold(s.Name) == folded
+		return !strings.EqualFold(s.Name, name) && input.Fold(s.Name) == folded
 	})
 }
 
@@ -228,7 +229,7 @@ func (c *call) removes(a *Answer, name, folded string) bool {
 		return false
 	}
 	return slices.ContainsFunc(c.decision.RemoveHeaders, func(r string) bool {
-		return !strings.EqualFold(r, name) && fold(r) == folded
+		return !strings.EqualFold(r, name) && input.Fold(r) == folded
 	})
 }
 
@@ -250,9 +251,6 @@ func (c *call) deny(why Reason, status int) Answer {
 	if why == Denied || why == NoCredential {
 		d := &c.decision
 		a.Set, a.Metadata, a.Body = options(d.Headers), d.Metadata, d.Body
-		if d.Status != 0 {
-			a.Status = d.Status
-		}
 		if d.Reason != "" {
 			text = clean(d.Reason)
 		}

@@ -77,15 +77,16 @@ func (a *App) label() string {
 func validateApps(apps []App) error {
 	var errs []error
 	if len(apps) == 0 {
-		errs = append(errs, errors.New("apps: there is none"))
+		errs = append(errs, wrong("Apps", "there is none"))
 	}
 	seen := map[string]string{}
 	for i, a := range apps {
+		at := element("Apps", i)
 		if len(apps) > 1 && a.Name == "" {
-			errs = append(errs, fmt.Errorf("apps[%d]: name is missing", i))
+			errs = append(errs, wrong(at, "name is missing"))
 		}
 		if (len(a.Decision) == 0) == (len(a.Root) == 0) {
-			errs = append(errs, fmt.Errorf("apps[%d]: set one of policy.decision and policy.root", i))
+			errs = append(errs, &FieldError{at, ErrDecisionOrRoot})
 		}
 		hosts := a.Hosts
 		if len(hosts) == 0 {
@@ -94,15 +95,15 @@ func validateApps(apps []App) error {
 		for _, host := range hosts {
 			host = lowerASCII(host)
 			if name := strings.TrimPrefix(host, "*."); host != "*" && !plainHost(name) {
-				errs = append(errs, fmt.Errorf("apps[%d].match.hosts: %q is neither a host name nor *.example.com", i, host))
+				errs = append(errs, wrong(at+".Hosts", "%q is neither a host name nor *.example.com", host))
 			}
 			if other, taken := seen[host]; taken {
-				errs = append(errs, fmt.Errorf("apps[%d].match.hosts: %q already belongs to app %q", i, host, other))
+				errs = append(errs, wrong(at+".Hosts", "%q already belongs to app %q", host, other))
 			}
 			seen[host] = a.Name
 		}
 		if i > 0 && slices.ContainsFunc(apps[:i], func(b App) bool { return b.Name == a.Name }) {
-			errs = append(errs, fmt.Errorf("apps[%d]: the name %q is taken", i, a.Name))
+			errs = append(errs, wrong(at, "the name %q is taken", a.Name))
 		}
 	}
 	return errors.Join(errs...)
@@ -172,16 +173,17 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 		return errors.Join(conflicts...)
 	}
 	a.rules = map[*routes.Route]map[string]*rule{}
-	finder := &ruleFinder{policy: snapshot, app: a, defined: snapshot.Defined(), asked: map[string]bool{}, entries: map[string]*rule{}}
+	finder := newRuleFinder(snapshot, &a.App)
 	var missing []string
 	for _, route := range a.table.Routes() {
 		if route.Unsupported != "" {
 			continue
 		}
-		without, err := finder.rulesOf(route)
+		rules, without, err := finder.rulesOf(route)
 		if err != nil {
 			return err
 		}
+		a.rules[route] = rules
 		missing = append(missing, without...)
 	}
 	if a.StrictRoutes && len(missing) > 0 {
@@ -194,14 +196,14 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 	return nil
 }
 
-// rulesOf finds the rules of one route. It returns what is missing.
-func (f *ruleFinder) rulesOf(route *routes.Route) (missing []string, err error) {
-	rules := map[string]*rule{}
+// rulesOf finds the rules of one route by method, and says what is missing.
+func (f *ruleFinder) rulesOf(route *routes.Route) (rules map[string]*rule, missing []string, err error) {
+	rules = map[string]*rule{}
 	required := route.RuleMethods()
 	for _, method := range slices.Concat(required, addedMethods(route, required)) {
-		found, err := f.find(method, route)
+		found, err := f.find(method, route.Template, takesGET(route))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if found != nil {
 			rules[method] = found
@@ -213,12 +215,11 @@ func (f *ruleFinder) rulesOf(route *routes.Route) (missing []string, err error) 
 		}
 	}
 	if route.Methods == nil { // methods of an application's own: only a rule for every method can be meant
-		if rules[""], err = f.find("", route); err != nil {
-			return nil, err
+		if rules[""], err = f.find("", route.Template, true); err != nil {
+			return nil, nil, err
 		}
 	}
-	f.app.rules[route] = rules
-	return missing, nil
+	return rules, missing, nil
 }
 
 // addedMethods are the methods that a route answers to beyond those that need a rule: what the framework adds, such as
@@ -256,16 +257,17 @@ func (a *application) ask(method string, route *routes.Route) *rule {
 	if a.one.entry != nil || route == nil {
 		return &a.one
 	}
-	rules := a.rules[route]
-	found := rules[method]
-	if found == nil && method == "HEAD" {
-		found = rules["GET"]
+	if found := ruleFor(a.rules[route], method); found != nil {
+		return found
 	}
+	return &a.one
+}
+
+// ruleFor is the rule of a route for a method, nil where there is none.
+func ruleFor(rules map[string]*rule, method string) *rule {
+	found := rules[method]
 	if found == nil && method != "" {
 		found = rules[""]
-	}
-	if found == nil {
-		return &a.one
 	}
 	return found
 }

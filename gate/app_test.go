@@ -129,7 +129,7 @@ func TestAppByHost(t *testing.T) {
 // TestHostsThatNoRequestCouldHave are refused in the configuration.
 func TestHostsThatNoRequestCouldHave(t *testing.T) {
 	for _, host := range []string{"a.test.", "a.test:80", "a*.test", "*.*.test", "a b", "", "*.", "a/b", "des\u212a.test", "m\u00fcller.test"} {
-		if err := forApps(gate.App{Name: "a", Hosts: []string{host}, Decision: single}).Validate(); err == nil || !strings.Contains(err.Error(), "apps[0].match.hosts") {
+		if err := forApps(gate.App{Name: "a", Hosts: []string{host}, Decision: single}).Validate(); err == nil || !strings.Contains(err.Error(), "Apps[0].Hosts") {
 			t.Errorf("%q: %v", host, err)
 		}
 	}

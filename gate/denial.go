@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	texttemplate "text/template"
+
+	"gatehouse/gate/body"
 )
 
 // Denials says how a denial looks to the client. The zero value renders RFC 9457 problem details, HTML for a browser and
@@ -56,18 +58,18 @@ func NewDenials(loginURL string, templates map[int]Template) (Denials, error) {
 	if loginURL != "" {
 		u, err := url.Parse(strings.ReplaceAll(loginURL, "{return}", ""))
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" && !strings.HasPrefix(loginURL, "/") || strings.HasPrefix(loginURL, "//") {
-			errs = append(errs, fmt.Errorf("denials.login_url: %q: give an http(s) URL or a path", loginURL))
+			errs = append(errs, wrong("Denials.LoginURL", "%q: give an http(s) URL or a path", loginURL))
 		}
 	}
 	for _, status := range slices.Sorted(maps.Keys(templates)) {
 		t := templates[status]
 		if status < 400 || status > 599 {
-			errs = append(errs, fmt.Errorf("denials.templates: %d: a denial has a status from 400 to 599", status))
+			errs = append(errs, wrong("Denials.Templates", "%d: a denial has a status from 400 to 599", status))
 			continue
 		}
 		compiled, err := compileTemplate(status, t)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("denials.templates.%d: %w", status, err))
+			errs = append(errs, &FieldError{element("Denials.Templates", status), err})
 			continue
 		}
 		d.templates[status] = compiled
@@ -79,7 +81,7 @@ func compileTemplate(status int, t Template) (template, error) {
 	name := strconv.Itoa(status)
 	out := template{contentType: t.ContentType}
 	var err error
-	if contentType, _ := mediaType(t.ContentType); contentType == "text/html" {
+	if contentType, _ := body.MediaType(t.ContentType); contentType == "text/html" {
 		out.body, err = htmltemplate.New(name).Parse(t.Body)
 	} else {
 		out.body, err = texttemplate.New(name).Parse(t.Body)
@@ -172,7 +174,7 @@ const (
 // reader tells the kind of client: gRPC by its content type, a browser by an Accept header that ranks HTML over JSON
 // (RFC 9110 section 12.5.1). Who accepts anything gets what an API client gets.
 func reader(h Headers) client {
-	if contentType, _ := mediaType(h.Get("content-type")); contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") {
+	if contentType, _ := body.MediaType(h.Get("content-type")); contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") {
 		return grpcClient
 	}
 	if strings.EqualFold(h.Get("x-requested-with"), "XMLHttpRequest") {

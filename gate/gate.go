@@ -4,6 +4,10 @@
 //
 // What a decision depends on (settings, policy, routes, keys) is one immutable View behind one pointer. Check loads it once and
 // works with that to the end; Run owns it and is the only one that stores a new one.
+//
+// It owns the stages and their order, the View and how the next one is assembled, the Reasons with their statuses (reason.go), the verdict that
+// a policy's answer comes to (verdict.go), and which rule is asked about a route (rules.go); tools that decide again ask a Replayer. It may import
+// identity, routes, policy, decisionlog and gate/body, which reads bodies, and the foundations; no transport, and nothing of a configuration file.
 package gate
 
 import (
@@ -290,21 +294,21 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 		}
 		c.decision, err = c.evaluate(ctx, key, document)
 	}
-	switch {
-	case err == nil && c.decision.Allowed:
-		return nil
-	case err == nil && s.anonymous(&c.identity) && c.decision.Status == 0:
-		return fail(NoCredential, errors.New("the policy denies a caller without a credential"))
-	case err == nil:
-		return fail(Denied, errors.New("the policy denies"))
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fail(Timeout, fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err))
-	case errors.Is(err, policy.ErrUndefined):
-		return fail(NoDecision, err)
-	case errors.Is(err, policy.ErrOverloaded):
-		return fail(Overloaded, err)
+	v := VerdictOf(&c.decision, err)
+	if s.anonymous(&c.identity) {
+		v = v.Anonymous()
 	}
-	return fail(PolicyError, err)
+	switch v.Reason {
+	case None:
+		return nil
+	case NoCredential:
+		err = errors.New("the policy denies a caller without a credential")
+	case Denied:
+		err = errors.New("the policy denies")
+	case Timeout:
+		err = fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err)
+	}
+	return &failure{reason: v.Reason, status: v.Own, cause: err}
 }
 
 func (c *call) diagnostics(err error) Diagnostics {

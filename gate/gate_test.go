@@ -389,7 +389,7 @@ func TestSettingsSayWhatIsWrong(t *testing.T) {
 		Limits:  gate.Limits{Concurrent: -1},
 	}
 	err := s.Validate()
-	for _, want := range []string{"headers.subject", "headers.roles", "apps[0]: name", "set one of policy.decision and policy.root", "apps[1].match.hosts", "bypass[0]", "bypass[1]", "bypass[2]", "bypass[3]", "policy.timeout", "limits"} {
+	for _, want := range []string{"Headers.Subject", "Headers.Roles", "Apps[0]: name", "set one of Decision and Root", "Apps[1].Hosts", "Bypass[0]", "Bypass[1]", "Bypass[2]", "Bypass[3]", "Timeout", "Limits"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/input"
 )
 
 // maxIdentityHeader is the longest JSON header in bytes, for the same servers that bound a Minter's tokens.
@@ -32,11 +33,11 @@ type IdentityHeaders struct {
 // identityHeaders is how many headers tell the application who calls.
 const identityHeaders = 7
 
-// named are all of the names, with their keys in the configuration.
+// named are all of the names, with their fields.
 func (h *IdentityHeaders) named() [identityHeaders]Header {
 	return [...]Header{
-		{Name: "subject", Value: h.Subject}, {Name: "roles", Value: h.Roles}, {Name: "groups", Value: h.Groups},
-		{Name: "scopes", Value: h.Scopes}, {Name: "email", Value: h.Email}, {Name: "json", Value: h.JSON}, {Name: "jwt.name", Value: h.Token},
+		{Name: "Subject", Value: h.Subject}, {Name: "Roles", Value: h.Roles}, {Name: "Groups", Value: h.Groups},
+		{Name: "Scopes", Value: h.Scopes}, {Name: "Email", Value: h.Email}, {Name: "JSON", Value: h.JSON}, {Name: "Token", Value: h.Token},
 	}
 }
 
@@ -61,24 +62,24 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 	var errs []error
 	seen := map[string]string{}
 	for _, n := range h.named() {
-		key, name := n.Name, n.Value
+		field, name := n.Name, n.Value
 		switch other := seen[name]; {
 		case name == "":
 			continue
-		case fold(name) != name || strings.HasPrefix(name, "-"):
-			errs = append(errs, fmt.Errorf("headers.%s: %q: use lower-case letters, digits and \"-\" only", key, name))
+		case input.Fold(name) != name || strings.HasPrefix(name, "-"):
+			errs = append(errs, wrong("Headers."+field, "%q: use lower-case letters, digits and \"-\" only", name))
 		case other != "":
-			errs = append(errs, fmt.Errorf("headers: %s and %s are both %q", other, key, name))
+			errs = append(errs, &FieldError{"Headers", &SameHeaderError{other, field, name}})
 		case name == "cookie" || name == protocols || slices.ContainsFunc(v.Places(), func(s identity.TokenSource) bool { return s.Header == name }):
-			errs = append(errs, fmt.Errorf("headers.%s: %q is where credentials are looked for: give the application another header", key, name))
+			errs = append(errs, wrong("Headers."+field, "%q is where credentials are looked for: give the application another header", name))
 		}
-		seen[name] = key
+		seen[name] = field
 	}
 	if h.Token != "" && h.Audience == "" {
-		errs = append(errs, errors.New("headers.jwt.audience: say for whom the token is, or it would do for every application"))
+		errs = append(errs, wrong("Headers.Audience", "say for whom the token is, or it would do for every application"))
 	}
 	if h.Token != "" && h.Minter == nil {
-		errs = append(errs, errors.New("headers.jwt: nothing makes the tokens"))
+		errs = append(errs, wrong("Headers.Minter", "nothing makes the tokens"))
 	}
 	return errors.Join(errs...)
 }

@@ -276,12 +276,12 @@ allow := {"allowed": true, "headers": {"Authorization": "Basic ours"}}`))
 // TestHeadersSayWhatIsWrong refuses names that could not be trusted.
 func TestHeadersSayWhatIsWrong(t *testing.T) {
 	for want, change := range map[string]func(*gate.IdentityHeaders){
-		"headers.groups":                        func(h *gate.IdentityHeaders) { h.Groups = "X-Groups" },
-		"subject and json are both":             func(h *gate.IdentityHeaders) { h.JSON = h.Subject },
-		"headers.jwt.audience":                  func(h *gate.IdentityHeaders) { h.Token = "x-auth-token" },
-		`headers.email: "authorization" is whe`: func(h *gate.IdentityHeaders) { h.Email = "authorization" },
-		`headers.scopes: "x-token" is whe`:      func(h *gate.IdentityHeaders) { h.Scopes = "x-token" },
-		`headers.json: "cookie" is whe`:         func(h *gate.IdentityHeaders) { h.JSON = "cookie" },
+		"Headers.Groups":                        func(h *gate.IdentityHeaders) { h.Groups = "X-Groups" },
+		"Subject and JSON are both":             func(h *gate.IdentityHeaders) { h.JSON = h.Subject },
+		"Headers.Audience":                      func(h *gate.IdentityHeaders) { h.Token = "x-auth-token" },
+		`Headers.Email: "authorization" is whe`: func(h *gate.IdentityHeaders) { h.Email = "authorization" },
+		`Headers.Scopes: "x-token" is whe`:      func(h *gate.IdentityHeaders) { h.Scopes = "x-token" },
+		`Headers.JSON: "cookie" is whe`:         func(h *gate.IdentityHeaders) { h.JSON = "cookie" },
 	} {
 		s := withPlaces(t)
 		change(&s.Headers)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"gatehouse/gate/body"
 	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -26,7 +27,7 @@ func (c *call) asked() string {
 func (c *call) parseInput(entry *policy.Entry) error {
 	var err error
 	c.described = false
-	if c.truncated, err = partial(c.req.Headers, c.req.Body); err != nil {
+	if c.truncated, err = body.Partial(c.req.Headers, c.req.Body); err != nil {
 		return err
 	}
 	if err = c.unclearQuery(entry.Reads()); err != nil {
@@ -34,7 +35,7 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	}
 	c.body = policy.Null()
 	if c.bodyStands() && entry.Reads().Any("parsed_body") {
-		c.body, err = parseBody(c.req, c.view.Settings.Protos, c.target.segments())
+		c.body, err = body.Parse(c.req, c.view.Settings.Protos, c.target.segments())
 	}
 	return err
 }
@@ -51,11 +52,11 @@ func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
 	if err != nil || !c.view.Settings.Plain {
 		return document, err
 	}
-	body := c.body
-	defer func() { c.body = body }() // the decision log has it as it is read
+	parsed := c.body
+	defer func() { c.body = parsed }() // the decision log has it as it is read
 	if c.bodyStands() {
-		if parsed, err := parseBody(c.req, c.view.Settings.Protos, c.target.segments()); err == nil {
-			c.body = parsed
+		if all, err := body.Parse(c.req, c.view.Settings.Protos, c.target.segments()); err == nil {
+			c.body = all
 		}
 	}
 	if whole, err := c.input(policy.Reads{}); err == nil {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/gate/body"
 	"gatehouse/identity"
 	"gatehouse/input"
 	"gatehouse/policy"
@@ -40,17 +41,22 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 			return err
 		}
 		found.Identity = c.identity
-		first := c.match
-		err := c.explain(ctx, &found, options)
-		for i := 0; i < len(first.Also) && err == nil && found.Policy != nil && found.Policy.Allowed; i++ {
-			c.match = first.Also[i] // as askAll: the first that does not allow is the answer
+		return c.eachRoute(func() error {
 			found.Policy = nil
-			err = c.explain(ctx, &found, options)
-		}
-		return err
+			if err := c.explain(ctx, &found, options); err != nil {
+				return err
+			}
+			if found.Policy == nil || !found.Policy.Allowed {
+				return errAnswered
+			}
+			return nil
+		})
 	})
 	return found
 }
+
+// errAnswered ends eachRoute: the rest is not asked.
+var errAnswered = errors.New("answered")
 
 // explain is what the rule of the matched route says.
 func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) policy.ExplainOptions) error {
@@ -289,11 +295,11 @@ func (r *inputReader) body(req *Request, http, document map[string]any) {
 		return
 	}
 	parsed := document["parsed_body"]
-	contentType, params := mediaType(req.Headers.Get("content-type"))
+	contentType, params := body.MediaType(req.Headers.Get("content-type"))
 	switch {
 	case parsed == nil:
 		return
-	case isJSONType(contentType):
+	case body.IsJSON(contentType):
 		req.Body = r.json(parsed)
 	case contentType == "application/x-www-form-urlencoded":
 		req.Body = r.form(parsed)

@@ -17,7 +17,7 @@ import (
 //	data.orders.ANY.orders["/**"].allowed  one rule for all routes at and below /orders, and likewise GET in place of allowed
 //	data.orders.ANY["/**"].allowed         ... the longest prefix first, and it is the template's, not the path's
 //
-// A request by HEAD is GET's where HEAD has no rule of its own.
+// A request by HEAD is GET's where HEAD has no rule of its own: RuleCandidates and find say so, and nothing else has to.
 const (
 	anyMethod = "ANY"
 	below     = "/**" // no segment of a template has a slash
@@ -68,15 +68,19 @@ func RuleCandidateName(root, path []string) string {
 // ruleFinder finds the rules of an application's routes.
 type ruleFinder struct {
 	policy  *policy.Snapshot
-	app     *application
+	app     *App
 	defined map[string]bool // of the policy
 	asked   map[string]bool // places that belong to a route
 	entries map[string]*rule
 }
 
-// find is the rule that decides about a method of a route, nil where there is none.
-func (f *ruleFinder) find(method string, route *routes.Route) (*rule, error) {
-	candidates, err := RuleCandidates(f.app.Root, method, route.Template, route.Methods == nil || slices.Contains(route.Methods, "GET"))
+func newRuleFinder(snapshot *policy.Snapshot, app *App) *ruleFinder {
+	return &ruleFinder{policy: snapshot, app: app, defined: snapshot.Defined(), asked: map[string]bool{}, entries: map[string]*rule{}}
+}
+
+// find is the rule that decides about a method of a route, nil where there is none. withGET says that the route takes GET as well.
+func (f *ruleFinder) find(method, template string, withGET bool) (*rule, error) {
+	candidates, err := RuleCandidates(f.app.Root, method, template, withGET)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.app.label(), err)
 	}
@@ -91,7 +95,15 @@ func (f *ruleFinder) find(method string, route *routes.Route) (*rule, error) {
 			return nil, err
 		}
 	}
+	if found == nil && method == "HEAD" && withGET {
+		return f.find("GET", template, withGET) // which may be data
+	}
 	return found, nil
+}
+
+// takesGET reports whether a route takes GET, whose rule is then HEAD's as well.
+func takesGET(route *routes.Route) bool {
+	return route.Methods == nil || slices.Contains(route.Methods, "GET")
 }
 
 func (f *ruleFinder) entry(key string, path []string) (*rule, error) {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"gatehouse/gate"
 	"gatehouse/routes"
 )
@@ -85,5 +87,23 @@ func TestRulesOfARoute(t *testing.T) {
 				t.Errorf("notices %q, want %q", foreign, c.notice)
 			}
 		})
+	}
+}
+
+// TestRulesByTheirNames: what routes.RuleName writes is read back, whatever the terms are.
+func TestRulesByTheirNames(t *testing.T) {
+	for _, path := range [][]string{{"orders", "GET", "orders", "__id"}, {"a", "GET", "x-y", "v1.2", "it's", `q"q`, "a/b", "[", "é"}, {"a", "GET"}} {
+		got, byRoute := gate.RulePathNamed(routes.RuleName(path))
+		if want := append(path, "allowed"); !byRoute || !cmp.Equal(got, want) {
+			t.Errorf("%s: %q %v, want %q", routes.RuleName(path), got, byRoute, want)
+		}
+	}
+	for name, want := range map[string][]string{"envoy/authz/allow": {"envoy", "authz", "allow"}, "allow": {"allow"}, "": nil} {
+		if got, byRoute := gate.RulePathNamed(name); byRoute || !cmp.Equal(got, want) {
+			t.Errorf("%s: %q %v", name, got, byRoute)
+		}
+	}
+	for _, broken := range []string{"a..b", "a[", `a["x`, "a.[", "."} {
+		gate.RulePathNamed(broken) // whatever it is, it ends
 	}
 }

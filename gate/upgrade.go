@@ -87,23 +87,40 @@ func listsToken(list, token string) bool {
 // askAll asks the rule of each route that may take the request: the application passes a route by where its own code refuses a
 // parameter. All of them must allow, and alike, for nobody knows which of them serves it. The first that does not is the answer.
 func (g *Gate) askAll(ctx context.Context, c *call) error {
-	first := c.match
-	c.first, c.may = first.Route, first.Also
-	if err := g.ask(ctx, c); err != nil {
-		return err
-	}
-	decision, rule, remembered := c.decision, c.rule, c.remembered
-	for _, other := range first.Also {
-		c.match = other
+	c.first, c.may = c.match.Route, c.match.Also
+	var decision policy.Decision
+	var rule *rule
+	var remembered bool
+	err := c.eachRoute(func() error {
 		if err := g.ask(ctx, c); err != nil {
 			return err
 		}
-		if !alike(decision, c.decision) {
+		if rule == nil {
+			decision, rule, remembered = c.decision, c.rule, c.remembered
+		} else if !alike(decision, c.decision) {
 			return fail(PolicyError, fmt.Errorf("routes %q and %q may both take the request, and their rules allow it with different headers or "+
-				"query parameters", first.Route.Template, other.Route.Template))
+				"query parameters", c.first.Template, c.match.Route.Template))
+		}
+		return nil
+	})
+	if err == nil {
+		c.decision, c.rule, c.remembered = decision, rule, remembered
+	}
+	return err
+}
+
+// eachRoute asks about every route that may take the request, the matched one first, until an error ends it.
+func (c *call) eachRoute(ask func() error) error {
+	first := c.match
+	if err := ask(); err != nil {
+		return err
+	}
+	for _, c.match = range first.Also {
+		if err := ask(); err != nil {
+			return err
 		}
 	}
-	c.match, c.decision, c.rule, c.remembered = first, decision, rule, remembered
+	c.match = first
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/decisionlog"
+	"gatehouse/gate/body"
 	"gatehouse/identity"
 	"gatehouse/panics"
 	"gatehouse/policy"
@@ -226,7 +227,7 @@ type Settings struct {
 	// remembered. It is the reference that the tests hold the rest against.
 	Plain bool
 	// Protos describe gRPC messages, nil for none.
-	Protos *Descriptors
+	Protos *body.Descriptors
 }
 
 // Limits bound a request.
@@ -249,26 +250,26 @@ type Bypass struct {
 func (s *Settings) Validate() error {
 	errs := []error{s.Headers.validate(s.Verifier), validateApps(s.Apps)}
 	if s.Timeout <= 0 {
-		errs = append(errs, fmt.Errorf("policy.timeout: %s: must be above zero", s.Timeout))
+		errs = append(errs, wrong("Timeout", "%s: must be above zero", s.Timeout))
 	}
 	if s.Limits.Message < 1 {
-		errs = append(errs, errors.New("limits.message: must be above zero"))
+		errs = append(errs, wrong("Limits.Message", "must be above zero"))
 	}
 	if s.Limits.Headers < 1 {
-		errs = append(errs, errors.New("limits.headers: must be above zero"))
+		errs = append(errs, wrong("Limits.Headers", "must be above zero"))
 	}
 	if s.Limits.Concurrent < 0 {
-		errs = append(errs, errors.New("limits.concurrent: must not be below zero"))
+		errs = append(errs, wrong("Limits.Concurrent", "must not be below zero"))
 	}
 	for i, b := range s.Bypass {
 		switch {
 		case b.Preflight && b.Method != "" && b.Method != http.MethodOptions:
-			errs = append(errs, fmt.Errorf("bypass[%d]: a preflight's method is OPTIONS, not %q", i, b.Method))
+			errs = append(errs, wrong(element("Bypass", i), "a preflight's method is OPTIONS, not %q", b.Method))
 		case !b.Preflight && b.Method == "":
-			errs = append(errs, fmt.Errorf("bypass[%d]: method is missing", i))
+			errs = append(errs, wrong(element("Bypass", i), "method is missing"))
 		case b.Path == "" && b.Preflight:
 		case !strings.HasPrefix(b.Path, "/") || strings.ContainsAny(b.Path, "?*") || routes.FormsOf(b.Path) != 0 || strings.Contains(b.Path, "%"):
-			errs = append(errs, fmt.Errorf("bypass[%d]: path %q: give one exact path, without query, wildcards, escapes or dot segments", i, b.Path))
+			errs = append(errs, wrong(element("Bypass", i), "path %q: give one exact path, without query, wildcards, escapes or dot segments", b.Path))
 		}
 	}
 	return errors.Join(errs...)

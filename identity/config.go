@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"gatehouse/upstream"
 	"hash/maphash"
 	"net"
 	"net/http"
@@ -67,6 +68,11 @@ type Config struct {
 	Client     *http.Client     // fetches key sets; its CheckRedirect is replaced. nil = one without idle connections
 	Logger     *zap.Logger      // nil = nop
 	Registerer prometheus.Registerer
+
+	// Succeeds is the Verifier of the configuration before this one, if there was any. Its keys go on where they are of the same issuer
+	// at the same URL and cannot be read now: a change of the configuration while a provider is down takes no keys away. Load takes
+	// them over, and Run once more, which lets go of it.
+	Succeeds *Verifier
 }
 
 // Issuer is one party whose tokens are accepted, with everything they must fulfil.
@@ -181,6 +187,7 @@ type Verifier struct {
 
 	generation atomic.Uint64          // last one given out
 	loaded     atomic.Pointer[loader] // of the last Load, for the next Run
+	succeeds   *Verifier              // until Run begins
 	shown      atomic.Pointer[Keys]   // the newest, for metrics
 }
 
@@ -207,13 +214,15 @@ type algorithm struct {
 func New(c Config) (*Verifier, error) {
 	v := &Verifier{
 		clock:    c.Clock,
-		client:   boundedClient(c.Client),
 		log:      c.Logger,
+		succeeds: c.Succeeds,
 		maxToken: c.MaxToken,
 		byName:   make(map[string]*issuer, len(c.Issuers)),
 		base64:   base64.RawURLEncoding.Strict(),
 		keyless:  len(c.Introspection) > 0 || c.APIKeys.File != "" || c.Metadata != "",
 	}
+	// Without idle connections nothing of it is left when Run has ended.
+	v.client, _ = upstream.Direct{Client: c.Client, Header: maxResponseHead, Redirects: maxRedirects}.New()
 	if c.CacheBytes == 0 {
 		c.CacheBytes = defaultCache
 	}

@@ -2,47 +2,16 @@ package identity
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"gatehouse/upstream"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"time"
 
 	"go.uber.org/zap"
 )
-
-// boundedClient makes the client that key sets are fetched with: no redirect to another host or to plain http, few of them,
-// small headers. Without idle connections nothing of it is left when Run has ended.
-func boundedClient(given *http.Client) *http.Client {
-	var c http.Client
-	if given != nil {
-		c = *given
-	} else {
-		c.Transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DisableKeepAlives:      true,
-			ForceAttemptHTTP2:      true,
-			MaxResponseHeaderBytes: maxResponseHead,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		}
-	}
-	c.Jar = nil
-	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		switch {
-		case len(via) > maxRedirects:
-			return errors.New("too many redirects")
-		case req.URL.Host != via[0].URL.Host:
-			return errors.New("redirect to another host")
-		case req.URL.Scheme != via[0].URL.Scheme && req.URL.Scheme != "https":
-			return errors.New("redirect away from https")
-		}
-		return nil
-	}
-	return &c
-}
 
 // fetch reads an issuer's key set from its URL, or from the one that its metadata names. Errors name URLs without their query.
 func (v *Verifier) fetch(ctx context.Context, iss *issuer) (*keySet, error) {
@@ -150,10 +119,10 @@ func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait t
 		}
 		v.keepCopy(r)
 		if r.err == nil {
-			wait, backoff = jitter(iss.Keys.Refresh), minRefresh
+			wait, backoff = upstream.Early(iss.Keys.Refresh), minRefresh
 			continue
 		}
-		wait = jitter(min(backoff, iss.Keys.Refresh))
+		wait = upstream.Early(min(backoff, iss.Keys.Refresh))
 		backoff = min(2*backoff, iss.Keys.Refresh)
 	}
 }
@@ -174,9 +143,4 @@ func (v *Verifier) keepCopy(r loaded) {
 		c.failure = text
 		v.log.Warn("no copy of the keys is kept: a restart would need the provider", zap.String("issuer", r.issuer.Issuer.Issuer), zap.Error(err))
 	}
-}
-
-// jitter takes up to a tenth off, so that a fleet that started together does not ask together.
-func jitter(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Int64N(int64(d)/10+1))
 }

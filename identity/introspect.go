@@ -6,7 +6,6 @@ import (
 	"container/list"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/panics"
+	"gatehouse/upstream"
 )
 
 // Bounds and defaults of introspection. Sizes are bytes, and each entry of the configuration has its own.
@@ -99,7 +99,9 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
 	in := &introspector{Introspection: c, index: index, clock: v.clock, log: v.log, slots: make(chan struct{}, maxQuestions),
 		flights: make(map[tokenSum]*flight), active: newAnswers(maxActive, maxActiveBytes), inactive: newAnswers(maxInactive, maxActiveBytes)}
-	in.client, in.ours = askingClient(all.Client)
+	// Unlike the client for key sets it keeps connections open between questions, and follows no redirect: the body holds a token.
+	in.client, in.ours = upstream.Direct{Client: all.Client, Header: maxResponseHead, Idle: maxQuestions}.New()
+	in.client.Timeout = 0
 	paths, errs := c.Claims.withDefaults()
 	in.Claims, problems = paths, append(problems, errs...)
 	if err := checkKeyURL(c.URL); err != nil {
@@ -141,29 +143,6 @@ func (v *Verifier) addAnswerIssuer(in *introspector) []error {
 	}
 	v.others.byIssuer[in.Issuer] = in
 	return nil
-}
-
-// askingClient keeps connections open between questions, unlike the client for key sets, and follows no redirect: the body holds
-// a token.
-func askingClient(given *http.Client) (*http.Client, *http.Transport) {
-	var c http.Client
-	var ours *http.Transport
-	if given != nil {
-		c = *given
-	} else {
-		ours = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			ForceAttemptHTTP2:      true,
-			MaxIdleConnsPerHost:    maxQuestions,
-			IdleConnTimeout:        30 * time.Second,
-			MaxResponseHeaderBytes: maxResponseHead,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		}
-		c.Transport = ours
-	}
-	c.Jar, c.Timeout = nil, 0
-	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &c, ours
 }
 
 // closeIdle waits for the questions under way, and closes the connections that no question uses.

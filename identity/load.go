@@ -5,22 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
 
 	"gatehouse/panics"
+	"gatehouse/upstream"
+	"gatehouse/watch"
 )
 
 const (
-	settle     = 100 * time.Millisecond // files are read this long after the last event
-	settleMost = time.Second            // and at the latest this long after the first
-	recheck    = 30 * time.Second       // and this often without any: network file systems send none
-	ageCheck   = time.Second            // how late keys may be withdrawn
+	recheck  = 30 * time.Second // files are looked at this often without any event: network file systems send none
+	ageCheck = time.Second      // how late keys may be withdrawn
 )
 
 // Load reads every issuer's keys once, URLs for at most five seconds. All files that cannot be used are reported together as an
@@ -59,50 +59,55 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
+	l.inherit(v.succeeds)
 	keys := l.keys()
 	v.loaded.Store(l)
 	return keys, nil
 }
 
-// Inherit gives what the last Load got together with what an older Verifier's keys have of the same issuers at the same URLs,
-// where Load could not read them: a change of the configuration while a provider is down takes no keys away. Run begins with
-// the result. Call it between Load and Run.
-func (v *Verifier) Inherit(older *Keys) *Keys {
-	l := v.loaded.Load()
-	if l == nil {
-		l = v.newLoader()
+// inherit takes over what the Verifier before this one has of the same issuers at the same URLs, where they could not be read.
+func (l *loader) inherit(before *Verifier) {
+	if before == nil {
+		return
 	}
-	for i, iss := range v.issuers {
-		before := older.of(iss)
-		if before == nil || !iss.remote() || !l.fetched[i].IsZero() {
+	older := before.shown.Load()
+	for i, iss := range l.v.issuers {
+		had := older.of(iss)
+		if had == nil || !iss.remote() || !l.fetched[i].IsZero() || had.set != nil && had.set == l.sets[i] {
 			continue
 		}
 		status := &l.status[i]
-		if l.sets[i] != nil && (before.set == nil || before.status.FetchedAt.Before(status.FetchedAt)) {
+		if l.sets[i] != nil && (had.set == nil || had.status.FetchedAt.Before(status.FetchedAt)) {
 			continue // the copy on disk is better
 		}
-		l.sets[i] = before.set
+		l.sets[i] = had.set
 		failure := status.Error
-		*status = before.status
+		*status = had.status
 		status.Error, status.Stale = failure, status.Loaded
-		l.generation = v.generation.Add(1)
+		l.generation = l.v.generation.Add(1)
 	}
-	keys := l.keys()
-	v.loaded.Store(l)
-	return keys
 }
 
 // Run keeps every issuer's keys fresh until ctx ends; it then returns nil, with all its goroutines ended. It begins with what
 // the last Load got, else with the files and the copies on disk. It calls publish, from its own goroutine, with each new
-// *Keys: first with what it begins with, then after each change. The only error is that key files cannot be watched. Run once at
+// *Keys: first with what it begins with, then after each change. The only error is that the folder of a key file is not there. Run once at
 // a time.
 func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
-	watch, err := newFileWatch(v.issuers, v.others.files)
-	if err != nil {
-		return fmt.Errorf("identity: watching key files: %w", err)
+	files := v.files()
+	for _, file := range files {
+		if _, err := os.Stat(filepath.Dir(file)); err != nil {
+			return fmt.Errorf("identity: watching key files: %w", err)
+		}
 	}
-	defer watch.close()
+	ctx, cancel := context.WithCancel(ctx)
+	watcher := watch.New(watch.Config{Targets: watch.Paths(files...), Poll: recheck, Logger: v.log})
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() { panics.Loop(ctx, "watching key files", watcher.Run) })
 	l := v.beginning()
+	l.inherit(v.succeeds)
+	v.succeeds = nil // it is not to be held in memory
 	l.readFiles()
 	l.withdraw()
 	defer v.others.closeIdle()
@@ -122,13 +127,7 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 		case result = <-results:
 			changed = l.apply(result)
 		case <-age.C:
-		case <-watch.events():
-			watch.touched()
-		case err := <-watch.errors():
-			v.log.Warn("watching key files", zap.Error(err))
-			watch.touched()
-		case <-watch.settled():
-			watch.follow()
+		case <-watcher.Changed():
 			changed = l.readFiles()
 		}
 		if l.withdraw() || changed {
@@ -151,7 +150,7 @@ func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func
 		kept, wait := loaded{issuer: iss}, time.Duration(0)
 		if !l.fetched[i].IsZero() {
 			kept.set, kept.at = l.sets[i], l.status[i].FetchedAt
-			wait = max(0, jitter(iss.Keys.Refresh)-time.Since(l.fetched[i]))
+			wait = max(0, upstream.Early(iss.Keys.Refresh)-time.Since(l.fetched[i]))
 		}
 		iss.lookups.begin()
 		wg.Go(func() {
@@ -334,100 +333,16 @@ func readKeyFile(iss *issuer) (*keySet, error) {
 	return parseKeySet(iss.Keys.File, raw, true)
 }
 
-// fileWatch tells when key files may have changed. It watches directories, because a file that is replaced by a rename is
-// another file: those that the configured paths are in, and those that they lead to through symbolic links. A Kubernetes
-// ConfigMap shows as a rename of ..data in the first.
-type fileWatch struct {
-	watcher *fsnotify.Watcher // nil = no key files
-	files   []string
-	timer   *time.Timer // runs out when files should be read
-	first   time.Time   // of the events not yet acted on; zero = none
-}
-
-func newFileWatch(issuers []*issuer, others []*otherFile) (*fileWatch, error) {
-	w := &fileWatch{}
-	for _, f := range others {
-		w.files = append(w.files, f.path)
+// files are the paths of all files with keys and secrets.
+func (v *Verifier) files() []string {
+	var files []string
+	for _, f := range v.others.files {
+		files = append(files, f.path)
 	}
-	for _, iss := range issuers {
+	for _, iss := range v.issuers {
 		if iss.Keys.File != "" {
-			w.files = append(w.files, iss.Keys.File)
+			files = append(files, iss.Keys.File)
 		}
 	}
-	if len(w.files) == 0 {
-		return w, nil
-	}
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, err
-	}
-	w.watcher = watcher
-	w.timer = time.NewTimer(recheck)
-	for _, file := range w.files {
-		if err := watcher.Add(filepath.Dir(file)); err != nil {
-			w.close()
-			return nil, fmt.Errorf("%s: %w", filepath.Dir(file), err)
-		}
-	}
-	w.follow()
-	return w, nil
-}
-
-func (w *fileWatch) close() {
-	if w.watcher != nil {
-		w.timer.Stop()
-		_ = w.watcher.Close()
-	}
-}
-
-func (w *fileWatch) events() <-chan fsnotify.Event {
-	if w.watcher == nil {
-		return nil
-	}
-	return w.watcher.Events
-}
-
-func (w *fileWatch) errors() <-chan error {
-	if w.watcher == nil {
-		return nil
-	}
-	return w.watcher.Errors
-}
-
-func (w *fileWatch) settled() <-chan time.Time {
-	if w.watcher == nil {
-		return nil
-	}
-	return w.timer.C
-}
-
-// touched puts the reading off until the directory has been quiet, but not for ever.
-func (w *fileWatch) touched() {
-	now := time.Now()
-	if w.first.IsZero() {
-		w.first = now
-	}
-	w.timer.Reset(min(settle, time.Until(w.first.Add(settleMost))))
-}
-
-// follow watches where the files are now and no longer where they were, also when a directory was made anew. A directory that
-// is missing is tried again at the next turn; the file in it fails to read until then, and says so.
-func (w *fileWatch) follow() {
-	w.first = time.Time{}
-	w.timer.Reset(recheck)
-	var wanted []string
-	for _, file := range w.files {
-		wanted = append(wanted, filepath.Dir(file))
-		if target, err := filepath.EvalSymlinks(file); err == nil {
-			wanted = append(wanted, filepath.Dir(target))
-		}
-	}
-	for _, dir := range w.watcher.WatchList() {
-		if !slices.Contains(wanted, dir) {
-			_ = w.watcher.Remove(dir)
-		}
-	}
-	for _, dir := range wanted {
-		_ = w.watcher.Add(dir)
-	}
+	return files
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/watch"
 	"hash/maphash"
 	"io/fs"
 	"net/http"
@@ -43,6 +44,10 @@ type MinterConfig struct {
 	Dir       string           // where a key made here is kept; empty = in memory, and a restart makes another
 	Clock     func() time.Time // nil = time.Now
 	Logger    *zap.Logger      // nil = nop
+
+	// Succeeds is the Minter of the configuration before this one, if there was any. Its keys are published as long as its tokens are
+	// valid, and its key signs on where both made theirs in memory. Load takes them over, and Run once more, which lets go of it.
+	Succeeds *Minter
 }
 
 // Minter makes short-lived signed tokens about callers who were identified. Its methods may be called at the same time; Run once
@@ -58,6 +63,7 @@ type Minter struct {
 	slots  []atomic.Pointer[minted]
 	keys   atomic.Pointer[mintKeys]
 
+	succeeds *Minter    // until Run begins
 	rotation sync.Mutex // guards storing into keys
 }
 
@@ -88,8 +94,9 @@ type minted struct {
 
 // NewMinter checks the configuration. It opens and starts nothing.
 func NewMinter(c MinterConfig) (*Minter, error) {
-	m := &Minter{config: c, log: c.Logger, seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[minted], mintedSlots)}
+	m := &Minter{config: c, succeeds: c.Succeeds, log: c.Logger, seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[minted], mintedSlots)}
 	var problems []error
+	m.config.Succeeds = nil
 	if m.config.Issuer == "" {
 		m.config.Issuer = "gatehouse"
 	}
@@ -143,6 +150,7 @@ func (m *Minter) Load() error {
 		return fmt.Errorf("algorithm: %q, and the key is for %s", a, next.current.public.Alg)
 	}
 	m.keys.Store(next)
+	m.succeed(m.succeeds)
 	return nil
 }
 
@@ -154,10 +162,9 @@ func (m *Minter) kept() string {
 	return filepath.Join(m.config.Dir, mintKeyFile)
 }
 
-// Succeed makes m go on where old ends: it publishes old's keys as long as old's tokens are valid, and uses the same key where
-// both made theirs in memory. It is called between Load and the first Mint; old may be nil.
-func (m *Minter) Succeed(old *Minter) {
-	if old == nil || old.keys.Load() == nil {
+// succeed makes m go on where old ends.
+func (m *Minter) succeed(old *Minter) {
+	if old == nil || old.keys.Load() == nil || m.keys.Load() == nil {
 		return
 	}
 	m.rotation.Lock()
@@ -183,20 +190,16 @@ func retire(k *mintKeys, now time.Time, lifetime time.Duration) []retiredKey {
 // Run keeps a key that was made here, then follows KeyFile until ctx ends, and returns nil. A file that cannot be used is told
 // once, and the key before it goes on signing.
 func (m *Minter) Run(ctx context.Context) error {
+	m.succeed(m.succeeds)
+	m.succeeds = nil // it is not to be held in memory
 	m.keepMade()
 	if m.config.KeyFile == "" {
 		<-ctx.Done()
 		return nil
 	}
-	tick := time.NewTicker(mintKeyInterval)
-	defer tick.Stop()
 	told := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	files := watch.Config{Targets: watch.Paths(m.config.KeyFile), Poll: mintKeyInterval, Logger: m.log}
+	watch.Files(ctx, files, func() {
 		err := m.follow()
 		switch {
 		case err == nil:
@@ -205,7 +208,8 @@ func (m *Minter) Run(ctx context.Context) error {
 			told = err.Error()
 			m.log.Error("the signing key's file cannot be used, the old key goes on signing", zap.Error(err))
 		}
-	}
+	})
+	return nil
 }
 
 // keepMade puts a key that was made here into Dir.

@@ -335,13 +335,11 @@ func TestMintKeyIsKept(t *testing.T) {
 func TestMinterSucceeds(t *testing.T) {
 	old := newMinter(t, identity.MinterConfig{Clock: frozen})
 	token, _ := mintedFor(t, old, caller("vera"), "orders", noon)
-	next := newMinter(t, identity.MinterConfig{Clock: frozen, Lifetime: time.Hour})
-	next.Succeed(old)
+	next := newMinter(t, identity.MinterConfig{Clock: frozen, Lifetime: time.Hour, Succeeds: old})
 	if string(next.JWKS()) != string(old.JWKS()) {
 		t.Error("a key in memory is lost by a reload")
 	}
-	third := newMinter(t, identity.MinterConfig{Clock: frozen, Algorithm: "EdDSA"})
-	third.Succeed(next)
+	third := newMinter(t, identity.MinterConfig{Clock: frozen, Algorithm: "EdDSA", Succeeds: next})
 	if err := accepts(t, third.JWKS(), token, noon); err != nil {
 		t.Errorf("a token made before the reload: %v", err)
 	}
@@ -349,7 +347,6 @@ func TestMinterSucceeds(t *testing.T) {
 	if err := accepts(t, third.JWKS(), fresh, noon); err != nil || strings.Count(string(third.JWKS()), `"kid"`) != 2 {
 		t.Errorf("%v\n%s", err, third.JWKS())
 	}
-	third.Succeed(nil)
 }
 
 // TestMinterSaysWhatIsWrong refuses keys and settings that cannot be used, and shows nothing of a key.

@@ -274,35 +274,36 @@ func TestKeysFromURLRecover(t *testing.T) {
 	}
 }
 
-// TestInherit changes the configuration while the provider is down: the keys stay, with their age.
-func TestInherit(t *testing.T) {
+// TestSucceeds changes the configuration while the provider is down: the keys stay, with their age.
+func TestSucceeds(t *testing.T) {
 	p, now := serveKeys(t, oldSet()), newClock()
 	c := oneIssuer(identity.KeySource{URL: p.URL, Refresh: time.Second})
 	c.Clock = now.now
 	token := good(object{"exp": at(100 * time.Hour)})
-	old := load(t, newVerifier(t, c))
+	after := c
+	after.Succeeds = newVerifier(t, c)
+	load(t, after.Succeeds)
 
 	p.serve(newSet())
-	v := newVerifier(t, c)
-	load(t, v)
-	if got := outcome(t, v, v.Inherit(old), bearer(token)); got != noSignature {
+	v := newVerifier(t, after)
+	if got := outcome(t, v, load(t, v), bearer(token)); got != noSignature {
 		t.Errorf("older keys replaced newer ones: %q", got)
 	}
 	now.advance(time.Hour)
 	p.fail()
-	elsewhere := c
+	elsewhere := after
 	elsewhere.Issuers = []identity.Issuer{c.Issuers[0]}
 	elsewhere.Issuers[0].Keys.URL += "/elsewhere"
 	v = newVerifier(t, elsewhere)
-	load(t, v)
-	if got := outcome(t, v, v.Inherit(old), bearer(token)); got != neverLoaded {
+	if got := outcome(t, v, load(t, v), bearer(token)); got != neverLoaded {
 		t.Errorf("keys of another url: %q", got)
 	}
 
 	r := &running{t: t, published: make(chan *identity.Keys, 1000), log: &logBuffer{}}
 	r.v = newVerifier(t, c)
 	r.decides(load(t, r.v), token, neverLoaded)
-	keys := r.v.Inherit(old)
+	r.v = newVerifier(t, after)
+	keys := load(t, r.v)
 	r.decides(keys, token, "ok")
 	if s := keys.Status()[0]; !s.Loaded || !s.Stale || !s.FetchedAt.Equal(noon) || !strings.Contains(s.Error, "status 503") {
 		t.Errorf("status %+v", s)
@@ -318,9 +319,9 @@ func TestInherit(t *testing.T) {
 	if got := r.v.Degraded(withdrawn); len(got) != 1 || !strings.Contains(got[0], "older than max_stale") {
 		t.Errorf("degraded: %q", got)
 	}
-	v = newVerifier(t, c)
-	load(t, v)
-	if err := v.Ready(v.Inherit(withdrawn)); err != nil {
+	after.Succeeds = r.v
+	v = newVerifier(t, after)
+	if err := v.Ready(load(t, v)); err != nil {
 		t.Errorf("and after a reload: %v", err)
 	}
 	p.serve(oldSet())

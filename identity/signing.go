@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"gatehouse/durable"
 )
 
 const maxKeyFile = 64 << 10 // bytes of a private key's file
@@ -179,16 +181,7 @@ func (k *signingKey) keep(path string) (*signingKey, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	fresh, err := os.CreateTemp(filepath.Dir(path), ".key-*") // mode 0600
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(fresh.Name())
-	_, err = fresh.Write(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	if err = errors.Join(err, fresh.Sync(), fresh.Close()); err != nil {
-		return nil, err
-	}
-	switch err = os.Link(fresh.Name(), path); {
+	switch err = durable.Create(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); {
 	case errors.Is(err, fs.ErrExist):
 		first, _, err := readSigningKey(path)
 		return first, err

@@ -5,13 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
+
+	"gatehouse/durable"
 )
 
 const (
@@ -130,7 +130,7 @@ func (c *keyCopy) write(iss *issuer, set *keySet, fetched time.Time) error {
 	if err := os.MkdirAll(filepath.Dir(c.path), 0o700); err != nil {
 		return err
 	}
-	if err := replaceFile(c.path, append([]byte(checksum(rest)+"\n"), rest...)); err != nil {
+	if err := durable.WriteFile(c.path, append([]byte(checksum(rest)+"\n"), rest...), 0o600); err != nil {
 		return err
 	}
 	c.sum, c.written = set.sum, fetched
@@ -140,28 +140,4 @@ func (c *keyCopy) write(iss *issuer, set *keySet, fetched time.Time) error {
 func checksum(raw []byte) string {
 	sum := sha256.Sum256(raw)
 	return hex.EncodeToString(sum[:])
-}
-
-// replaceFile puts a file of mode 0600 in the place of another in one step.
-func replaceFile(path string, text []byte) error {
-	next := path + ".tmp" // always the same name, so that crashes do not fill the folder
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(next, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close()) // else the rename itself may be lost
 }

@@ -315,16 +315,17 @@ func TestInheritLeavesANewerCopy(t *testing.T) {
 	p, now := serveKeys(t, oldSet()), newClock()
 	c := oneIssuer(identity.KeySource{URL: p.URL})
 	c.Clock, c.Dir = now.now, t.TempDir()
-	old := load(t, newVerifier(t, c))
+	old := newVerifier(t, c)
+	load(t, old)
 	now.advance(time.Minute)
 	p.serve(newSet())
 	r := run(t, c)
 	r.next("the new set", isGood)
 	r.stop()
 	p.fail()
+	c.Succeeds = old
 	v := newVerifier(t, c)
-	load(t, v)
-	keys := v.Inherit(old)
+	keys := load(t, v)
 	if got := outcome(t, v, keys, bearer(good(nil))); got != noSignature || !keys.Status()[0].Copy {
 		t.Errorf("got %q, %+v", got, keys.Status())
 	}

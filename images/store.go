@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gatehouse/durable"
 )
 
 // Store keeps images in a directory, as an OCI image layout that other tools read too. Each image in it has at least one
@@ -67,7 +69,7 @@ func (s *Store) Put(i *Image, name string) error {
 		}
 		blobs[digest.Digest(i.digest)] = i.raw
 		for d, content := range blobs {
-			if err := s.writeFile(s.blob(d.String()), content); err != nil {
+			if err := durable.WriteFile(s.blob(d.String()), content, 0o600); err != nil {
 				return err
 			}
 		}
@@ -226,36 +228,6 @@ func readFile(file string, limit int64) ([]byte, error) {
 	return content, err
 }
 
-// writeFile puts content under a name in one step that lasts.
-func (s *Store) writeFile(file string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(file))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // read shows the index as it stands. Where there is no store yet, it is empty.
 func (s *Store) read(use func(*ocispec.Index) error) error {
 	unlock, err := s.lock(os.O_RDONLY, syscall.LOCK_SH)
@@ -298,14 +270,14 @@ func (s *Store) tryChange(change func(*ocispec.Index) error) error {
 	if err != nil {
 		return err
 	}
-	if err := s.writeFile(filepath.Join(s.dir, ocispec.ImageLayoutFile), layout); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.dir, ocispec.ImageLayoutFile), layout, 0o600); err != nil {
 		return err
 	}
 	raw, err := json.Marshal(index)
 	if err != nil {
 		return err
 	}
-	if err := s.writeFile(filepath.Join(s.dir, ocispec.ImageIndexFile), raw); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.dir, ocispec.ImageIndexFile), raw, 0o600); err != nil {
 		return err
 	}
 	return s.sweep(before, index.Manifests)

@@ -26,7 +26,7 @@ func (w *Watcher) judge(t *target, e fsnotify.Event) (changed, complete bool) {
 	switch {
 	case name == dataLink:
 		return created, true
-	case slices.ContainsFunc(prefixes(name), t.Ignored):
+	case t.ignored(name):
 		return false, false
 	case created && w.newFolder(t, e.Name):
 		return true, false
@@ -72,13 +72,12 @@ func (w *Watcher) newFolder(t *target, path string) bool {
 	return true
 }
 
-// prefixes returns a path and the folders above it.
-func prefixes(name string) []string {
-	var list []string
+// ignored reports whether a name, or a folder above it, is none of the contents.
+func (t *target) ignored(name string) bool {
 	for i, c := range name {
-		if c == '/' {
-			list = append(list, name[:i])
+		if c == '/' && t.Ignored(name[:i]) {
+			return true
 		}
 	}
-	return append(list, name)
+	return t.Ignored(name)
 }

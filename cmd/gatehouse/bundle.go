@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/images"
 	"gatehouse/policy"
 )
@@ -86,7 +88,7 @@ func (f *imageFlags) open() (*images.Store, error) {
 func (f *imageFlags) client() (*images.Client, error) {
 	cfg := images.Config{PlainHTTP: f.plainHTTP}
 	if f.ca != "" {
-		pem, err := readBounded(f.ca)
+		pem, err := config.ReadBounded(f.ca)
 		if err != nil {
 			return nil, fmt.Errorf("--ca: %w", err)
 		}
@@ -176,7 +178,7 @@ func openPath(ctx context.Context, file string) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := unfitForName.ReplaceAllString(bundleName(abs), "_")
+	name := unfitForName.ReplaceAllString(config.BundleName(abs), "_")
 	o := &opened{name: name[:min(len(name), 64)], path: file}
 	info, err := os.Stat(file)
 	if err != nil {
@@ -185,7 +187,7 @@ func openPath(ctx context.Context, file string) (*opened, error) {
 	if o.files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.name, Path: file}, policy.Limits{}); err != nil || info.IsDir() {
 		return o, err
 	}
-	tarball, err := readUpTo(file, maxTarball)
+	tarball, err := config.ReadUpTo(file, maxTarball)
 	if err != nil {
 		return nil, err
 	}
@@ -251,4 +253,21 @@ func writeWhole(c *cobra.Command, file string, content []byte) error {
 		}
 	}
 	return placeFile(file, content, 0o644)
+}
+
+// placeFile writes a file beside its place and renames it there.
+func placeFile(target string, content []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), target)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }

@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/images"
 	"gatehouse/policy"
+	"gatehouse/trial"
 )
 
 const (
@@ -40,9 +42,9 @@ func (f *compileFlags) withOthers(ctx context.Context, o *opened) (policy.Config
 	if f.config == "" {
 		return policy.Config{Decision: f.decision}, nil, nil
 	}
-	cfg, doc, err := source{file: f.config}.read()
+	cfg, doc, err := config.Source{File: f.config}.Read()
 	if err == nil {
-		err = errors.Join(doc.errs...)
+		err = errors.Join(doc.Errs...)
 	}
 	if err != nil {
 		return policy.Config{}, nil, err
@@ -50,7 +52,7 @@ func (f *compileFlags) withOthers(ctx context.Context, o *opened) (policy.Config
 	if f.decision != "" {
 		cfg.Policy.Decision = f.decision
 	}
-	settings := cfg.bundlesConfig(nil, nil, nil)
+	settings := bundlesConfig(cfg, nil, nil, nil)
 	var others []*opened
 	for _, s := range settings.Sources {
 		if s.Path == "" {
@@ -302,19 +304,13 @@ func (f *bundleTestFlags) test(c *cobra.Command, arg string) (failed int, err er
 	if err != nil {
 		return 0, err
 	}
-	var outcomes []outcome
-	for _, r := range results {
-		_, file, _ := strings.Cut(r.File, "/") // the bundle's name is in front
+	outcomes := trial.RegoOutcomes(results, func(file string) string {
+		_, file, _ = strings.Cut(file, "/") // the bundle's name is in front
 		if info, err := os.Stat(o.path); err == nil && info.IsDir() {
 			file = filepath.Join(o.path, filepath.FromSlash(file))
 		}
-		out := outcome{suite: "rego", place: fmt.Sprintf("%s:%d", file, r.Line), name: r.Name, failed: r.Failed, skipped: r.Skipped,
-			output: r.Output, duration: r.Duration}
-		if r.Problem != "" {
-			out.details = []string{r.Problem}
-		}
-		outcomes = append(outcomes, out)
-	}
+		return file
+	})
 	if len(outcomes) == 0 {
 		return 0, fmt.Errorf("there are no tests in %s%s", arg, matching(f.run))
 	}

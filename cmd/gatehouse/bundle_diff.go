@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/trial"
 )
 
 // diffFlags are those of gatehouse bundle diff.
@@ -102,11 +103,11 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 	if len(f.requests) == 0 {
 		return d, nil
 	}
-	_, files, err := testFiles(source{}, f.requests)
+	_, files, err := trial.FindFiles("", f.requests)
 	if err != nil {
 		return nil, err
 	}
-	tests, err := readTestFiles(files, true, c.ErrOrStderr())
+	tests, _, err := trial.ReadFiles(files, true) // none of those that are named is left out
 	if err == nil && len(tests) == 0 {
 		err = fmt.Errorf("there are no requests in %s", strings.Join(f.requests, ", "))
 	}
@@ -119,13 +120,13 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 }
 
 // decisions puts every request to both bundles.
-func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*requestTest) (changes []decisionChange, err error) {
+func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*trial.Test) (changes []decisionChange, err error) {
 	temp, err := os.MkdirTemp("", "gatehouse-diff-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	var trials [2]*trial
+	var trials [2]*trialNode
 	for i, side := range sides {
 		if trials[i], err = f.trial(c, side, filepath.Join(temp, fmt.Sprint(i)+".tar.gz")); err != nil {
 			return nil, err
@@ -135,8 +136,8 @@ func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*reque
 	for _, test := range tests {
 		var answers [2]gate.Answer
 		for i, t := range trials {
-			if answers[i], err = t.answer(c.Context(), test); err != nil {
-				return nil, fmt.Errorf("%s:%d: %w", test.file, test.line, err)
+			if answers[i], err = t.Answer(c.Context(), test); err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", test.File, test.Line, err)
 			}
 		}
 		if err := c.Context().Err(); err != nil {
@@ -145,14 +146,14 @@ func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*reque
 		if sameAnswer(&answers[0], &answers[1]) {
 			continue
 		}
-		changes = append(changes, decisionChange{File: test.file, Line: test.line, Name: test.name, text: got(&answers[0]) + " -> " + got(&answers[1]),
-			Before: resultOf(&test.attempt, &answers[0]), After: resultOf(&test.attempt, &answers[1])})
+		changes = append(changes, decisionChange{File: test.File, Line: test.Line, Name: test.Name, text: trial.Line(&answers[0]) + " -> " + trial.Line(&answers[1]),
+			Before: resultOf(&test.Request, &answers[0]), After: resultOf(&test.Request, &answers[1])})
 	}
 	return changes, nil
 }
 
 // trial is the configuration with the bundle in it.
-func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, error) {
+func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trialNode, error) {
 	file := o.path
 	if file == "" {
 		file = temp
@@ -160,17 +161,17 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, err
 			return nil, err
 		}
 	}
-	src := source{file: f.config}
+	src := config.Source{File: f.config}
 	if _, err := os.Stat("gatehouse.yaml"); err == nil && f.config == "" {
-		src.file = "gatehouse.yaml"
+		src.File = "gatehouse.yaml"
 	}
-	if src.file == "" {
-		src.bundle = file
+	if src.File == "" {
+		src.Bundle = file
 	}
 	var misplaced error
-	t, err := newTrial(c.Context(), src, nil, func(cfg *config) {
-		cfg.DryRun = dryRunConfig{} // what is compared is the verdict
-		misplaced = cfg.replaceBundle(f.name, file)
+	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) {
+		cfg.DryRun = config.DryRun{} // what is compared is the verdict
+		misplaced = replaceBundle(cfg, f.name, file)
 	}, c.ErrOrStderr())
 	if misplaced != nil {
 		if err == nil {
@@ -182,49 +183,19 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trial, err
 }
 
 // replaceBundle puts the bundle at a path in the place of the named one, or of the only one.
-func (c *config) replaceBundle(name, file string) error {
+func replaceBundle(c *config.Config, name, file string) error {
 	var names []string
 	for i, b := range c.Policy.Bundles {
 		if names = append(names, b.Name); name == b.Name || name == "" && len(c.Policy.Bundles) == 1 {
-			c.Policy.Bundles[i] = bundleConfig{Name: b.Name, Path: file}
+			c.Policy.Bundles[i] = config.Bundle{Name: b.Name, Path: file}
 			return nil
 		}
 	}
 	if len(names) == 0 {
-		c.Policy.Bundles = []bundleConfig{{Name: "app", Path: file}}
+		c.Policy.Bundles = []config.Bundle{{Name: "app", Path: file}}
 		return nil
 	}
 	return fmt.Errorf("--name says which bundle of the configuration is compared: %s", strings.Join(names, ", "))
-}
-
-// answer decides about a test's request.
-func (t *trial) answer(ctx context.Context, test *requestTest) (gate.Answer, error) {
-	a, who := test.attempt, test.caller
-	who.claims = cloneClaims(who.claims) // identity fills them in
-	var err error
-	if a.as, err = t.identity(who); err != nil {
-		return gate.Answer{}, err
-	}
-	answer := t.gate.Check(ctx, a.request())
-	if answer.Reason == gate.Timeout { // a busy machine must not look like a change
-		answer = t.gate.Check(ctx, a.request())
-	}
-	return answer, nil
-}
-
-// cloneClaims copies claims with the objects in them, which is all that identity writes to.
-func cloneClaims(claims map[string]any) map[string]any {
-	if claims == nil {
-		return nil
-	}
-	out := make(map[string]any, len(claims))
-	for k, v := range claims {
-		if object, ok := v.(map[string]any); ok {
-			v = cloneClaims(object)
-		}
-		out[k] = v
-	}
-	return out
 }
 
 // sameAnswer compares everything that the client or the application can see, but the decision's own number.

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"gatehouse/config"
 	"gatehouse/images/exchange"
 )
 
@@ -73,8 +74,8 @@ gatehouse bundle push registry.example.com/policies/app:$tag; done`)
 			continue
 		}
 		if strings.Contains(block[2], "\npolicy:\n") {
-			if doc, err := decodeYAML("docs/bundles.md", []byte(block[2]), defaults()); err != nil || len(doc.errs) > 0 {
-				t.Errorf("%v, %v in\n%s", err, doc.errs, block[2])
+			if doc, err := config.DecodeYAML("docs/bundles.md", []byte(block[2]), config.Default()); err != nil || len(doc.Errs) > 0 {
+				t.Errorf("%v, %v in\n%s", err, doc.Errs, block[2])
 			}
 			continue
 		}

@@ -9,9 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/decisionlog"
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/trial"
 )
 
 // maxTry bounds a body or token that comes from a file, in bytes.
@@ -19,8 +20,8 @@ const maxTry = 64 << 20
 
 // checkFlags are those of gatehouse check.
 type checkFlags struct {
-	src     source
-	caller  caller
+	src     config.Source
+	caller  trial.Caller
 	claims  string
 	token   string
 	headers []string
@@ -55,10 +56,10 @@ The exit code is 0 for allow, 1 for deny, 2 where nothing could be decided.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
-	flags.StringVar(&f.caller.as, "as", "", "name of the caller; no credential proves it")
-	flags.StringArrayVar(&f.caller.roles, "role", nil, "role of the caller; may be repeated")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
+	flags.StringVar(&f.caller.As, "as", "", "name of the caller; no credential proves it")
+	flags.StringArrayVar(&f.caller.Roles, "role", nil, "role of the caller; may be repeated")
 	flags.StringVar(&f.claims, "claims", "", "JSON file with the caller's claims, taken as if they were verified")
 	flags.StringVar(&f.token, "token", "", "JSON Web Token, to be verified; @FILE reads it from a file")
 	flags.StringArrayVar(&f.headers, "header", nil, "request header 'name: value'; may be repeated")
@@ -75,7 +76,7 @@ func checkArguments(args []string) error {
 	if len(args) != 2 {
 		return usageError{fmt.Errorf("give a method and a path, not %d arguments%s", len(args), hint)}
 	}
-	if meant, ok := isMethod(args[0]); meant != "" {
+	if meant, ok := trial.IsMethod(args[0]); meant != "" {
 		return usageError{fmt.Errorf("%q is no method: %s is written like this", args[0], meant)}
 	} else if !ok {
 		return usageError{fmt.Errorf("%q is no method%s", args[0], hint)}
@@ -89,29 +90,29 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if err != nil {
 		return nil, err
 	}
-	src, err := f.src.orDefault()
+	src, err := f.src.OrDefault()
 	if err != nil {
 		return nil, err
 	}
 	stderr := c.ErrOrStderr()
-	t, err := newTrial(c.Context(), src, a.headers, func(*config) {}, stderr)
+	t, err := newTrial(c.Context(), src, a.Headers, func(*config.Config) {}, stderr)
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	if a.as, err = t.identity(f.caller); err != nil {
+	if a.As, err = t.Identity(f.caller); err != nil {
 		return nil, err
 	}
 	if f.claims != "" {
 		fmt.Fprintf(stderr, "notice: the claims in %s are taken as they are: nothing verified them\n", f.claims)
 	}
-	if !a.typed() {
+	if !a.Typed() {
 		fmt.Fprintln(stderr, "notice: the body is taken as application/json: --header 'content-type: ...' says otherwise")
 	}
-	answer := t.gate.Check(c.Context(), a.request())
-	var why *explained
+	answer := t.gate.Check(c.Context(), a.Gate())
+	var why *trial.Explanation
 	if f.explain {
-		why = t.explain(c.Context(), a, &answer, f.secrets)
+		why = t.Explain(c.Context(), a, &answer, f.secrets)
 	}
 	if f.json {
 		return &answer, printJSON(c.OutOrStdout(), a, &answer, why)
@@ -119,21 +120,21 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if err := printAnswer(c.OutOrStdout(), a, &answer); err != nil || why == nil {
 		return &answer, err
 	}
-	return &answer, why.print(c.OutOrStdout())
+	return &answer, printExplanation(c.OutOrStdout(), why)
 }
 
 // attempt reads the request off the flags.
-func (f *checkFlags) attempt(method, path string) (*attempt, error) {
-	a := &attempt{method: method, path: path, host: f.host}
+func (f *checkFlags) attempt(method, path string) (*trial.Request, error) {
+	a := &trial.Request{Method: method, Path: path, Host: f.host}
 	for _, line := range f.headers {
 		name, value, ok := strings.Cut(line, ":")
 		if name = strings.TrimSpace(name); !ok || name == "" || strings.ContainsAny(name, " \t") {
 			return nil, fmt.Errorf("--header %q is not written as 'name: value'", line)
 		}
-		a.headers = append(a.headers, gate.Header{Name: strings.ToLower(name), Value: strings.TrimSpace(value)})
+		a.Headers = append(a.Headers, gate.Header{Name: strings.ToLower(name), Value: strings.TrimSpace(value)})
 	}
 	var err error
-	if a.body, err = textOrFile(f.body); err != nil {
+	if a.Body, err = textOrFile(f.body); err != nil {
 		return nil, fmt.Errorf("--body: %w", err)
 	}
 	token, err := textOrFile(f.token)
@@ -141,15 +142,15 @@ func (f *checkFlags) attempt(method, path string) (*attempt, error) {
 		return nil, fmt.Errorf("--token: %w", err)
 	}
 	switch {
-	case f.token != "" && (f.claims != "" || !f.caller.empty()):
+	case f.token != "" && (f.claims != "" || !f.caller.Empty()):
 		return nil, errors.New("--token says who calls: leave out --as, --role and --claims")
 	case f.token != "":
-		a.headers = append(a.headers, gate.Header{Name: "authorization", Value: "Bearer " + strings.TrimSpace(token)})
+		a.Headers = append(a.Headers, gate.Header{Name: "authorization", Value: "Bearer " + strings.TrimSpace(token)})
 	case f.claims != "":
-		if f.caller.claims, err = readClaims(f.claims); err != nil {
+		if f.caller.Claims, err = readClaims(f.claims); err != nil {
 			return nil, fmt.Errorf("--claims: %w", err)
 		}
-	case f.caller.as == "" && len(f.caller.roles) > 0:
+	case f.caller.As == "" && len(f.caller.Roles) > 0:
 		return nil, errors.New("--role needs somebody to have it: add --as NAME")
 	}
 	return a, nil
@@ -160,12 +161,12 @@ func textOrFile(value string) (string, error) {
 	if !isFile {
 		return value, nil
 	}
-	text, err := readUpTo(file, maxTry)
+	text, err := config.ReadUpTo(file, maxTry)
 	return string(text), err
 }
 
 func readClaims(file string) (map[string]any, error) {
-	text, err := readBounded(file)
+	text, err := config.ReadBounded(file)
 	if err != nil {
 		return nil, err
 	}
@@ -182,20 +183,20 @@ func readClaims(file string) (map[string]any, error) {
 }
 
 // printAnswer tells people what was decided and how.
-func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
+func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
 		if text := fmt.Sprintf(format, visibleArgs(args)...); text != "" {
 			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
 		}
 	}
-	fmt.Fprintln(&b, verdictLine(answer))
-	line("reason", "%s", told(answer))
-	line("cause", "%s", cause(a, answer))
-	line("caller", "%s", a.who())
+	fmt.Fprintln(&b, trial.VerdictLine(answer))
+	line("reason", "%s", trial.Told(answer))
+	line("cause", "%s", trial.Cause(a, answer))
+	line("caller", "%s", a.Who())
 	line("app", "%s", answer.Diagnostics.App)
 	if r := answer.Diagnostics.Match.Route; r != nil {
-		line("route", "%s", strings.TrimSpace(a.method+" "+r.Template+"  "+r.Name))
+		line("route", "%s", strings.TrimSpace(a.Method+" "+r.Template+"  "+r.Name))
 	}
 	for _, text := range aboutRoute(answer) {
 		line("", "%s", text)
@@ -219,7 +220,7 @@ func printAnswer(w io.Writer, a *attempt, answer *gate.Answer) error {
 	for _, h := range answer.Response {
 		line("to client", "%s: %s", h.Name, h.Value)
 	}
-	if told(answer) == "" {
+	if trial.Told(answer) == "" {
 		line("body", "%s", answer.Body)
 	}
 	_, err := io.WriteString(w, b.String())
@@ -241,63 +242,28 @@ func aboutRoute(answer *gate.Answer) (lines []string) {
 	return lines
 }
 
-// verdictLine is the first line of an answer.
-func verdictLine(answer *gate.Answer) string {
-	switch {
-	case answer.DryRun:
-		return "allow, by dry run: the verdict is deny " + answer.Reason.String()
-	case answer.Allow:
-		return "allow"
-	}
-	return fmt.Sprintf("deny %d %s", answer.Status, answer.Reason)
-}
-
-// cause is why it came to a verdict, for operators: without the secrets of the request.
-func cause(a *attempt, answer *gate.Answer) string {
-	switch {
-	case answer.Diagnostics.Cause != nil:
-		return decisionlog.Redact{}.Shown(a.path, a.headers).Text(answer.Diagnostics.Cause.Error())
-	case answer.Diagnostics.Asked == "" && answer.Allow:
-		return "bypass: let through before any credential or policy is looked at"
-	}
-	return ""
-}
-
-// who names the caller, as far as the command line says.
-func (a *attempt) who() string {
-	switch {
-	case a.as != nil && len(a.as.Roles) > 0:
-		return fmt.Sprintf("%s (%s), not verified", a.as.Subject, strings.Join(a.as.Roles, ", "))
-	case a.as != nil:
-		return a.as.Subject + ", not verified"
-	case len(a.headers) > 0: // they may hold a credential
-		return ""
-	}
-	return "anonymous"
-}
-
 // checkResult is what check --json prints.
 type checkResult struct {
-	Allow    bool              `json:"allow"`
-	Status   int               `json:"status"`
-	Reason   string            `json:"reason,omitempty"` // the closed set's
-	Told     string            `json:"told,omitempty"`   // the reason that the client reads
-	Cause    string            `json:"cause,omitempty"`  // for operators
-	DryRun   bool              `json:"dry_run,omitempty"`
-	Caller   *checkCaller      `json:"caller,omitempty"` // made up, not verified
-	App      string            `json:"app,omitempty"`
-	Route    *checkRoute       `json:"route,omitempty"`
-	May      []checkRoute      `json:"may_be_taken_by,omitempty"` // where there are several; the rules of all of them must allow
-	Redirect bool              `json:"redirect,omitempty"`        // the application only redirects, to the route's path
-	Params   map[string]string `json:"params,omitempty"`
-	Rule     string            `json:"rule,omitempty"`
-	Memo     *checkMemo        `json:"memo,omitempty"` // absent where the policy was not asked
-	Revision string            `json:"revision"`
-	ToApp    []checkHeader     `json:"headers_to_app,omitempty"`
-	Removed  []string          `json:"headers_removed,omitempty"`
-	ToClient []checkHeader     `json:"headers_to_client,omitempty"`
-	Body     string            `json:"body,omitempty"`
-	Explain  *explained        `json:"explain,omitempty"` // with --explain
+	Allow    bool               `json:"allow"`
+	Status   int                `json:"status"`
+	Reason   string             `json:"reason,omitempty"` // the closed set's
+	Told     string             `json:"told,omitempty"`   // the reason that the client reads
+	Cause    string             `json:"cause,omitempty"`  // for operators
+	DryRun   bool               `json:"dry_run,omitempty"`
+	Caller   *checkCaller       `json:"caller,omitempty"` // made up, not verified
+	App      string             `json:"app,omitempty"`
+	Route    *checkRoute        `json:"route,omitempty"`
+	May      []checkRoute       `json:"may_be_taken_by,omitempty"` // where there are several; the rules of all of them must allow
+	Redirect bool               `json:"redirect,omitempty"`        // the application only redirects, to the route's path
+	Params   map[string]string  `json:"params,omitempty"`
+	Rule     string             `json:"rule,omitempty"`
+	Memo     *checkMemo         `json:"memo,omitempty"` // absent where the policy was not asked
+	Revision string             `json:"revision"`
+	ToApp    []checkHeader      `json:"headers_to_app,omitempty"`
+	Removed  []string           `json:"headers_removed,omitempty"`
+	ToClient []checkHeader      `json:"headers_to_client,omitempty"`
+	Body     string             `json:"body,omitempty"`
+	Explain  *trial.Explanation `json:"explain,omitempty"` // with --explain
 }
 
 type (
@@ -316,16 +282,16 @@ type (
 	}
 )
 
-func printJSON(w io.Writer, a *attempt, answer *gate.Answer, why *explained) error {
+func printJSON(w io.Writer, a *trial.Request, answer *gate.Answer, why *trial.Explanation) error {
 	out := resultOf(a, answer)
 	out.Memo, out.Explain = memoOf(answer), why
 	return jsonLines(w).Encode(out)
 }
 
 // resultOf is an answer for scripts.
-func resultOf(a *attempt, answer *gate.Answer) checkResult {
-	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: told(answer), Cause: cause(a, answer),
-		DryRun: answer.DryRun, Caller: callerOf(a.as), App: answer.Diagnostics.App, Rule: answer.Diagnostics.Asked, Revision: answer.Diagnostics.Revision,
+func resultOf(a *trial.Request, answer *gate.Answer) checkResult {
+	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: trial.Told(answer), Cause: trial.Cause(a, answer),
+		DryRun: answer.DryRun, Caller: callerOf(a.As), App: answer.Diagnostics.App, Rule: answer.Diagnostics.Asked, Revision: answer.Diagnostics.Revision,
 		Removed: answer.Remove, Body: answer.Body}
 	if r := answer.Diagnostics.Match.Route; r != nil {
 		out.Route, out.Params = &checkRoute{r.Template, r.Name, r.Line}, map[string]string{}

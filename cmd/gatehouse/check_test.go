@@ -140,11 +140,6 @@ func TestTheTestingPageIsTrue(t *testing.T) {
 	if code != 0 || stdout != "11 passed, 0 failed\n" {
 		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
 	}
-	for _, key := range requestKeys {
-		if !strings.Contains(string(page), "`"+key+"`") {
-			t.Errorf("the page does not say what %s is", key)
-		}
-	}
 }
 
 // TestThousandsOfRows holds that a table costs its requests and no more: one engine, no pauses.
@@ -196,7 +191,7 @@ func TestReportsAreXML(t *testing.T) {
 			cases++
 		}
 	}
-	if cases != 3 || len(text) > 5*maxJUnitText {
+	if cases != 3 || len(text) > 5*(4<<10) {
 		t.Errorf("%d cases in %d bytes", cases, len(text))
 	}
 }
@@ -213,26 +208,4 @@ func TestCheckPrintsOneObject(t *testing.T) {
 	if got.Allow || got.Status != 418 || got.Body != "a\n<b>" || got.Told != "" || got.Reason != "denied" {
 		t.Errorf("%+v", got)
 	}
-}
-
-// FuzzTests holds that no table panics the reader, and that every problem has its line.
-func FuzzTests(f *testing.F) {
-	for _, text := range []string{"", "tests: [{allow: {GET: /}}]", "tests:\n- deny: {as: a, roles: [b], POST: /x, body: {a: [1, 2.5, null, true]}, status: 403}",
-		"tests: [{deny: {GET: /, headers: {a: [b, c]}, expect_headers: {d: null}}}]", "tests: [{allow: {GET: /, claims: {<<: *a}}}]", "a: &a [*a]\ntests: [*a]"} {
-		f.Add([]byte(text))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		tests, err := readTests("t.yaml", text)
-		if err != nil {
-			if !strings.HasPrefix(err.Error(), "t.yaml:") {
-				t.Errorf("no place: %v", err)
-			}
-			return
-		}
-		for _, test := range tests {
-			if test.attempt.method == "" || test.attempt.path == "" || test.line == 0 || test.name == "" {
-				t.Errorf("%+v", test)
-			}
-		}
-	})
 }

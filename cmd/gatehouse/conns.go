@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/config"
 )
 
 // Why a connection was refused or cut: the closed list of values of the metric's label.
@@ -93,9 +95,9 @@ type connectionLimits struct {
 	first, request       time.Duration
 }
 
-func newConnections(c listenConfig, r prometheus.Registerer) *connections {
+func newConnections(c config.Listen, r prometheus.Registerer) *connections {
 	out := &connections{all: map[*conn]struct{}{}, count: map[string]int{}, peers: map[peerOf]int{}, out: map[string]*ranOut{},
-		limits: connectionLimits{perListener: c.MaxConnections, perPeer: c.perPeer(), requests: int64(c.MaxRequests), bytes: int64(c.MaxPending),
+		limits: connectionLimits{perListener: c.MaxConnections, perPeer: c.PerPeer(), requests: int64(c.MaxRequests), bytes: int64(c.MaxPending),
 			first: time.Duration(c.FirstRequest), request: time.Duration(c.RequestTimeout)},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_connections_refused_total",
 			Help: "Connections that were refused or cut, by listener and cause."}, []string{"listener", "cause"}),
@@ -113,14 +115,6 @@ func newConnections(c listenConfig, r prometheus.Registerer) *connections {
 
 // listenerNames is the closed list of values of the metrics' label.
 var listenerNames = []string{"grpc", "http", "admin", "control", "jwks"}
-
-// perPeer is how many connections one peer may have on one listener.
-func (c listenConfig) perPeer() int {
-	if c.MaxPerPeer > 0 {
-		return c.MaxPerPeer
-	}
-	return max(1, c.MaxConnections/2)
-}
 
 // guard makes a listener whose connections are counted and bounded.
 func (c *connections) guard(name string, l net.Listener, wrap func(*conn) net.Conn) net.Listener {
@@ -424,29 +418,4 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) hasAnswer() {
 	c.answered.Store(true)
 	c.all.bytes.Add(-c.pending.Swap(0))
-}
-
-// validateLimits checks the bounds and deadlines of connections.
-func (c listenConfig) validateLimits() []error {
-	var errs []error
-	positive := func(key string, ok bool) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("listen.%s: must be above zero", key))
-		}
-	}
-	positive("max_connections", c.MaxConnections > 0)
-	positive("max_streams", c.MaxStreams > 0)
-	positive("max_requests", c.MaxRequests > 0)
-	positive("max_pending", c.MaxPending > 0)
-	positive("handshake_timeout", c.Handshake > 0)
-	positive("first_request_timeout", c.FirstRequest > 0)
-	positive("request_timeout", c.RequestTimeout > 0)
-	positive("idle_timeout", c.Idle > 0)
-	if c.MaxPerPeer < 0 || c.MaxPerPeer > c.MaxConnections {
-		errs = append(errs, fmt.Errorf("listen.max_connections_per_peer: %d is not between 0, which is half of max_connections, and max_connections, %d", c.MaxPerPeer, c.MaxConnections))
-	}
-	if c.MaxAge < 0 {
-		errs = append(errs, errors.New("listen.max_age: must not be negative; 0s is none"))
-	}
-	return errs
 }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 )
 
 // controlTimeout is how long a command over the control socket may take. It waits for an activation that is under way.
@@ -95,19 +96,19 @@ func (f *controlFlags) add(c *cobra.Command) {
 func (f *controlFlags) path() (string, error) {
 	address := f.socket
 	if address == "" {
-		src, err := source{file: f.config}.orDefault()
+		src, err := config.Source{File: f.config}.OrDefault()
 		if err != nil {
 			return "", usageError{errors.New("which process? give --control unix:/path.sock, or --config FILE with listen.control")}
 		}
-		cfg, doc, err := src.read()
+		cfg, doc, err := src.Read()
 		if err != nil {
 			return "", err
 		}
 		if address = cfg.Listen.Control; address == "" {
-			return "", fmt.Errorf("%s: listen.control is not set, so the process takes no commands\nset it to unix:/path.sock and restart, or give --control", doc.file)
+			return "", fmt.Errorf("%s: listen.control is not set, so the process takes no commands\nset it to unix:/path.sock and restart, or give --control", doc.File)
 		}
 	}
-	path, ok := cutUnix(address)
+	path, ok := config.CutUnix(address)
 	if !ok || path == "" {
 		return "", usageError{fmt.Errorf("--control: %q is not unix:/path.sock", address)}
 	}

@@ -5,24 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
-	"strings"
 
 	"github.com/spf13/cobra"
+
+	"gatehouse/config"
 )
-
-//go:embed testdata/apps.yaml
-var appsExample string
-
-// fullExample is a gatehouse.yaml with every key there is, but for those of appsExample and remoteExample. Tests see to that, and that it loads.
-//
-//go:embed testdata/full.yaml
-var fullExample string
-
-// remoteExample is one with every key about bundles from elsewhere.
-//
-//go:embed testdata/remote.yaml
-var remoteExample string
 
 // docsCommand writes the pages of docs that are generated. It is for developers: make docs.
 func docsCommand() *cobra.Command {
@@ -34,10 +21,10 @@ func docsCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output == "-" {
-				_, err := io.WriteString(c.OutOrStdout(), configPage())
+				_, err := io.WriteString(c.OutOrStdout(), config.Page())
 				return err
 			}
-			if err := os.WriteFile(output, []byte(configPage()), 0o644); err != nil {
+			if err := os.WriteFile(output, []byte(config.Page()), 0o644); err != nil {
 				return fmt.Errorf("writing the page: %w", err)
 			}
 			return nil
@@ -54,113 +41,4 @@ func docsCommand() *cobra.Command {
 		},
 	})
 	return docs
-}
-
-const configIntro = `# gatehouse.yaml
-
-<!-- Generated from the configuration's types by: make docs. Edit the doc tags in cmd/gatehouse/config.go instead. -->
-
-Every key is optional: ` + "`gatehouse serve --bundle ./policy`" + ` runs with the defaults. The file is read strictly. An unknown
-key, a value of the wrong type, a file that is not there: each is an error with its line, all of them are reported at once,
-and nothing starts.
-
-- Durations and sizes carry their unit: ` + "`250ms`, `30s`, `5m`; `64KiB`, `1MiB`, `1MB`, `512B`" + `.
-- Relative paths are relative to the file that they are in.
-- ` + "`${NAME}`" + ` in a value is replaced by the environment variable, after parsing, so that it never adds structure. One that is
-  not set is an error. ` + "`$${`" + ` stands for ` + "`${`" + `. Put secrets into files or the environment.
-- SIGHUP reads the file again and makes all of it but ` + "`listen`" + ` active in one step, or reports what is wrong and changes nothing.
-`
-
-// configPage is docs/config.md: each section of the configuration with its keys, and an example of everything.
-func configPage() string {
-	var b strings.Builder
-	b.WriteString(configIntro)
-	t := reflect.TypeFor[config]()
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name := yamlName(f)
-		if name == "-" {
-			continue
-		}
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n", name, f.Tag.Get("doc"))
-		if rows := keyRows(f.Type, name); len(rows) > 0 {
-			b.WriteString("\n| key | type | |\n|---|---|---|\n")
-			b.WriteString(strings.Join(rows, ""))
-		}
-	}
-	b.WriteString("\n## Several applications\n\n```yaml\n" + appsExample + "```\n")
-	b.WriteString("\n## Bundles from elsewhere\n\n```yaml\n" + remoteExample + "```\n")
-	b.WriteString("\n## Everything at once\n\n```yaml\n" + fullExample + "```\n")
-	return b.String()
-}
-
-func yamlName(f reflect.StructField) string {
-	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-	return name
-}
-
-// keyRows is a table row for every key below a type, at any depth.
-func keyRows(t reflect.Type, path string) []string {
-	t, path = element(t, path)
-	if t.Kind() != reflect.Struct {
-		return nil
-	}
-	var rows []string
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name := yamlName(f)
-		if name == "" || name == "-" {
-			continue
-		}
-		full := path + "." + name
-		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |\n", full, typeName(f.Type), strings.ReplaceAll(f.Tag.Get("doc"), "|", `\|`)))
-		rows = append(rows, keyRows(f.Type, full)...)
-	}
-	return rows
-}
-
-// element takes pointers, lists and maps off a type, and shows the latter two in the path.
-func element(t reflect.Type, path string) (reflect.Type, string) {
-	for {
-		switch t.Kind() {
-		case reflect.Pointer:
-			t = t.Elem()
-		case reflect.Slice:
-			t, path = t.Elem(), path+"[]"
-		case reflect.Map:
-			t, path = t.Elem(), path+".*"
-		default:
-			return t, path
-		}
-	}
-}
-
-func typeName(t reflect.Type) string {
-	switch t {
-	case reflect.TypeFor[duration]():
-		return "duration"
-	case reflect.TypeFor[size]():
-		return "size"
-	}
-	switch t.Kind() {
-	case reflect.Pointer:
-		return typeName(t.Elem())
-	case reflect.Slice:
-		if inner := typeName(t.Elem()); inner != "mapping" {
-			return "list of " + inner + "s"
-		}
-		return "list of mappings"
-	case reflect.Interface:
-		return "anything"
-	case reflect.Map:
-		return "mapping"
-	case reflect.Struct:
-		return "mapping"
-	case reflect.Bool:
-		return "boolean"
-	case reflect.Int, reflect.Int64, reflect.Float64:
-		return "number"
-	default:
-		return "string"
-	}
 }

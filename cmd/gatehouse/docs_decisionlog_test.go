@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/policy"
 )
 
@@ -49,15 +50,15 @@ func opensLog(t *testing.T, body string) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "central.token"), "secret\n")
 	write(t, filepath.Join(dir, "gatehouse.yaml"), strings.Replace(body, "/var/lib/gatehouse", "state", 1))
-	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-	if err != nil || len(doc.errs) > 0 {
-		t.Fatalf("%v %v:\n%s", err, doc.errs, body)
+	cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+	if err != nil || len(doc.Errs) > 0 {
+		t.Fatalf("%v %v:\n%s", err, doc.Errs, body)
 	}
-	found := &problems{doc: doc}
-	cfg.validateRemote(found)
-	s, err := newSink(cfg.logConfig(zap.NewNop(), nil), cfg.sinkServices(), nil)
-	if err != nil || len(found.errs) > 0 {
-		t.Fatalf("%v %v:\n%s", err, found.errs, body)
+	found := &config.Problems{Doc: doc}
+	cfg.ValidateServices(found)
+	s, err := newSink(decisionLog(cfg, zap.NewNop(), nil), sinkServices(cfg), nil)
+	if err != nil || len(found.Errs) > 0 {
+		t.Fatalf("%v %v:\n%s", err, found.Errs, body)
 	}
 	if s.log.Status().Sink == "" {
 		t.Errorf("there is no log:\n%s", body)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
@@ -95,11 +96,11 @@ func ask(t *testing.T, rego string) gate.Answer {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = g.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	cfg, _, err := source{}.read()
+	cfg, _, err := config.Source{}.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := cfg.settings(verifier, nil)
+	settings, err := gateSettings(cfg, verifier, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,80 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
-	"os"
 	"path/filepath"
-	"reflect"
-	"strings"
 	"testing"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 )
-
-func TestConfigPageIsUpToDate(t *testing.T) {
-	have, err := os.ReadFile("../../docs/config.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(have) != configPage() {
-		t.Error("docs/config.md is out of date: run make docs")
-	}
-}
-
-// TestEveryKeyIsDocumented holds that each key has its doc, and is in the full example.
-func TestEveryKeyIsDocumented(t *testing.T) {
-	t.Setenv("HOSTNAME", "here")
-	used := map[string]bool{"policy.root": true, "policy.strict_routes": true} // stand for policy.decision, and in apps
-	for name, text := range map[string]string{"full.yaml": fullExample, "apps.yaml": appsExample, "remote.yaml": remoteExample} {
-		doc, err := decodeYAML(name, []byte(text), defaults())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for path := range doc.lines {
-			used[generic(path)] = true
-		}
-	}
-	var check func(t reflect.Type, path string)
-	check = func(typ reflect.Type, path string) {
-		typ, path = element(typ, path)
-		if typ.Kind() != reflect.Struct {
-			return
-		}
-		for i := range typ.NumField() {
-			f := typ.Field(i)
-			name := yamlName(f)
-			if name == "-" {
-				continue
-			}
-			full := strings.TrimPrefix(path+"."+name, ".")
-			if name == "" || !strings.HasSuffix(f.Tag.Get("doc"), ".") {
-				t.Errorf("%s (%s): has no doc tag that is a sentence", full, f.Name)
-			}
-			if !used[full] {
-				t.Errorf("testdata/full.yaml lacks %s", full)
-			}
-			check(f.Type, full)
-		}
-	}
-	check(reflect.TypeFor[config](), "")
-}
-
-// generic turns "identity.jwt[0].keys" into "identity.jwt[].keys" and the names of a map into *.
-func generic(path string) string {
-	var b strings.Builder
-	for i := 0; i < len(path); i++ {
-		b.WriteByte(path[i])
-		if path[i] == '[' {
-			i += strings.IndexByte(path[i:], ']')
-			b.WriteByte(']')
-		}
-	}
-	out := b.String()
-	if rest, ok := strings.CutPrefix(out, "denials.templates."); ok {
-		_, below, _ := strings.Cut(rest, ".")
-		out = strings.TrimSuffix("denials.templates.*."+below, ".")
-	}
-	return out
-}
 
 // TestFullExampleStarts holds that the page's example passes everything that is checked before listening, with the files
 // that it names at hand.
@@ -112,11 +44,11 @@ func TestFullExampleStarts(t *testing.T) {
 	for _, table := range []string{"routes.yaml", "orders/routes.yaml", "items/routes.yaml"} {
 		write(t, filepath.Join(dir, table), "framework: flask\nroutes:\n  - GET /orders\n")
 	}
-	for _, example := range []string{fullExample, appsExample} {
+	for _, example := range []string{config.FullExample, config.AppsExample} {
 		write(t, filepath.Join(dir, "gatehouse.yaml"), example)
-		cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-		if err != nil || len(doc.errs) > 0 {
-			t.Fatal(err, doc.errs)
+		cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+		if err != nil || len(doc.Errs) > 0 {
+			t.Fatal(err, doc.Errs)
 		}
 		if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
 			t.Fatal(err, policyErr)

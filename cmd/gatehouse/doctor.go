@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"gatehouse/config"
 )
 
 // Bounds of an Envoy configuration that is looked at: bytes, and values with what aliases repeat.
@@ -33,7 +35,7 @@ Exit code: 0 nothing was found, 1 something was, 2 it could not look.`,
 		Example: `  gatehouse doctor envoy.yaml`,
 		Args:    arguments("gatehouse doctor envoy.yaml", 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			text, err := readUpTo(args[0], maxEnvoyConfig)
+			text, err := config.ReadUpTo(args[0], maxEnvoyConfig)
 			if err != nil {
 				return usageError{fmt.Errorf("reading the Envoy configuration: %w", err)}
 			}

@@ -11,12 +11,15 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
+	"gatehouse/trial"
+	"gatehouse/upstream"
 )
 
 // engine is what one reading of the configuration runs beside the requests: it keeps keys and policy fresh and hands
@@ -33,10 +36,10 @@ type engine struct {
 	policy   *policy.Snapshot // as first loaded; nil where it does not compile yet
 	metrics  *prometheus.Registry
 	logger   *zap.Logger
-	smoke    []*requestTest
-	issuers  *config    // for the callers of smoke
-	gate     *gate.Gate // set by start
-	cores    *cores     // shared with the engines before and after
+	smoke    []*trial.Test
+	issuers  *config.Config // for the callers of smoke
+	gate     *gate.Gate     // set by start
+	cores    *cores         // shared with the engines before and after
 
 	stop context.CancelFunc
 	wait sync.WaitGroup
@@ -44,37 +47,41 @@ type engine struct {
 
 // newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
 // not compile is no problem of the configuration: policyErr says what is wrong with it.
-func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Logger, before *engine) (e *engine, policyErr, err error) {
+func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, logger *zap.Logger, before *engine) (e *engine, policyErr, err error) {
 	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, cores: &cores{}}
 	if before != nil {
 		e.cores = before.cores
 	}
 	running := before.ownSink()
-	found.add("listen", cfg.Listen.validate())
+	found.Add("listen", validateListen(cfg.Listen))
 
-	if e.verifier, err = identity.New(cfg.verifierConfig(logger, e.metrics)); err != nil {
-		found.add("identity", err)
-	} else if cfg.Identity.configured() {
-		e.keys, err = e.verifier.Load(ctx)
-		found.add("identity", err)
+	verifier, minter := verifierConfig(cfg, logger, e.metrics), (*identity.Minter)(nil)
+	if before != nil {
+		verifier.Succeeds, minter = before.verifier, before.minter
 	}
-	e.minter, err = cfg.minter(logger)
-	found.add("headers.jwt", err)
-	found.add("headers.remove_credential", cfg.removesCredential())
-	e.settings, err = cfg.settings(e.verifier, e.minter)
-	found.add("", err)
-	_, e.settings.ManageHeaders = found.doc.lines["headers"]
-	if e.sink, err = newSink(cfg.logConfig(logger, nil), cfg.sinkServices(), running); err != nil {
-		found.add("decision_log", err)
+	if e.verifier, err = identity.New(verifier); err != nil {
+		found.Add("identity", err)
+	} else if cfg.Identity.Configured() {
+		e.keys, err = e.verifier.Load(ctx)
+		found.Add("identity", err)
+	}
+	e.minter, err = newMinter(cfg, logger, minter)
+	found.Add("headers.jwt", err)
+	found.Add("headers.remove_credential", cfg.ValidateRemoval())
+	e.settings, err = gateSettings(cfg, e.verifier, e.minter)
+	found.Add("", err)
+	_, e.settings.ManageHeaders = found.Doc.Lines["headers"]
+	if e.sink, err = newSink(decisionLog(cfg, logger, nil), sinkServices(cfg), running); err != nil {
+		found.Add("decision_log", err)
 	} else {
 		e.settings.Log = e.sink.log
 	}
 	if cfg.Policy.Protos != "" {
 		e.protos = newDescriptors(cfg.Policy.Protos)
 		e.settings.Protos, err = e.protos.read()
-		found.add("policy.protos", err)
+		found.Add("policy.protos", err)
 	}
-	for i, app := range cfg.applications() {
+	for i, app := range cfg.Applications() {
 		if app.Routes.File == "" {
 			continue
 		}
@@ -83,37 +90,37 @@ func newEngine(ctx context.Context, cfg *config, found *problems, logger *zap.Lo
 			at = fmt.Sprintf("apps[%d].routes.file", i)
 		}
 		table := newRouteTable(app.Name, app.Routes.File)
-		found.add(at, table.read(logger))
+		found.Add(at, table.read(logger))
 		e.routes = append(e.routes, table)
 	}
-	if cfg.Identity.Required && !cfg.Identity.configured() {
-		found.add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
+	if cfg.Identity.Required && !cfg.Identity.Configured() {
+		found.Add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
 	}
 
 	e.issuers = cfg
-	e.smoke, err = cfg.readSmoke()
-	found.add("policy.smoke", err)
-	cfg.validateRemote(found)
+	e.smoke, err = readSmoke(cfg)
+	found.Add("policy.smoke", err)
+	cfg.ValidateServices(found)
 	if len(cfg.Policy.Bundles) == 0 {
-		found.add("policy", errors.New("policy.bundles: give at least one, or --bundle DIR"))
+		found.Add("policy", errors.New("policy.bundles: give at least one, or --bundle DIR"))
 	} else if e.bundles, err = e.newBundles(cfg, before); err != nil {
-		found.add("policy.bundles", err)
+		found.Add("policy.bundles", err)
 	}
-	if len(found.errs) > 0 {
+	if len(found.Errs) > 0 {
 		e.sink.discard(running)
 		outcome := "nothing was started"
 		if before != nil {
 			outcome = "the running configuration stays"
 		}
-		return nil, nil, fmt.Errorf("the configuration has %d problem(s), %s:\n%w", len(found.errs), outcome, errors.Join(found.errs...))
+		return nil, nil, fmt.Errorf("the configuration has %d problem(s), %s:\n%w", len(found.Errs), outcome, errors.Join(found.Errs...))
 	}
 	e.policy, policyErr = e.bundles.Load(ctx)
 	return e, policyErr, nil
 }
 
 // newBundles makes the manager of the bundles.
-func (e *engine) newBundles(cfg *config, before *engine) (*bundles.Manager, error) {
-	c := cfg.bundlesConfig(e.logger, e.metrics, e.publish)
+func (e *engine) newBundles(cfg *config.Config, before *engine) (*bundles.Manager, error) {
+	c := bundlesConfig(cfg, e.logger, e.metrics, e.publish)
 	if len(e.smoke) > 0 {
 		c.Smoke = e.smokeTest
 	}
@@ -205,7 +212,7 @@ func (e *engine) halt() {
 // it was keeps it.
 type sink struct {
 	config  decisionlog.Config // without what is made for this log alone
-	servers []bundles.Service  // of its sinks
+	servers []upstream.Service // of its sinks
 	log     *decisionlog.Log
 	rules   *logRules
 	metrics *prometheus.Registry
@@ -214,7 +221,7 @@ type sink struct {
 }
 
 // newSink opens the decision log, or returns the running one where the configuration is the same.
-func newSink(cfg decisionlog.Config, servers []bundles.Service, running *sink) (*sink, error) {
+func newSink(cfg decisionlog.Config, servers []upstream.Service, running *sink) (*sink, error) {
 	if running != nil && reflect.DeepEqual(running.config, cfg) && reflect.DeepEqual(running.servers, servers) {
 		return running, nil
 	}

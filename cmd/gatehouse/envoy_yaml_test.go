@@ -19,7 +19,7 @@ func TestEnvoyCutsNoStream(t *testing.T) {
 	if err != nil || len(files) < 4 {
 		t.Fatal(files, err)
 	}
-	for _, file := range append(files, "scaffold/envoy.yaml.tmpl") {
+	for _, file := range append(files, "../../scaffold/templates/envoy.yaml.tmpl") {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

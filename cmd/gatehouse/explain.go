@@ -14,14 +14,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/replay"
+	"gatehouse/trial"
 )
 
 // explainFlags are those of gatehouse explain.
 type explainFlags struct {
-	src  source
+	src  config.Source
 	log  string
 	json bool
 }
@@ -49,8 +52,8 @@ command line or the configuration makes no sense.`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.file, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
 	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")
 	return c
@@ -71,7 +74,7 @@ type retold struct {
 	Kept       string         `json:"kept,omitempty"` // what became of looking for them among those that are kept by their digest
 	Missing    []string       `json:"missing,omitempty"`
 	Reproduced bool           `json:"reproduced"` // it comes out as recorded
-	explained
+	trial.Explanation
 }
 
 type retoldOutcome struct {
@@ -92,7 +95,7 @@ type retoldBundle struct {
 }
 
 func (f *explainFlags) run(c *cobra.Command, id string) error {
-	src, err := f.src.orDefault()
+	src, err := f.src.OrDefault()
 	if err != nil {
 		return usageError{err}
 	}
@@ -121,17 +124,17 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 }
 
 // openLog opens the log to look into.
-func (f *explainFlags) openLog(ctx context.Context, src source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
+func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
 	if f.log != "" {
 		log, err = openLogAt(f.log, stdin)
 		return log, f.log, err
 	}
-	log, err = src.openLog(ctx)
-	return log, "the decision log of " + src.file, err
+	log, err = openLogOf(src, ctx)
+	return log, "the decision log of " + src.File, err
 }
 
 // retell evaluates a record again.
-func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
+func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 	out := &retold{DecisionID: r.DecisionID, Timestamp: r.Timestamp, Request: strings.TrimSpace(r.Request.Method + " " + r.Request.Host + r.Request.Path),
 		App: r.App, Route: r.Route,
 		Recorded: retoldOutcome{Outcome: r.Outcome, Reason: r.Reason, Status: r.Status, DryRun: r.DryRun}}
@@ -139,7 +142,7 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 		out.Recorded.Error = r.Error.Message
 	}
 	id := &r.Identity
-	out.Caller = calledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
+	out.Caller = trial.CalledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
 	if r.Input == nil {
 		out.withoutInput(r)
 		return out, nil
@@ -148,12 +151,12 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: timestamp %q is not one of RFC 3339", r.DecisionID, r.Timestamp)
 	}
-	t, err := newTrial(c.Context(), src, nil, func(cfg *config) { r.adjust(cfg, src) }, c.ErrOrStderr())
+	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) { r.adjust(cfg, src) }, c.ErrOrStderr())
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	if src.bundle == "" {
+	if src.Bundle == "" {
 		out.usePast(c.Context(), t, src, r)
 	}
 	entry, err := r.entry(t)
@@ -166,13 +169,13 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(c.Context(), input, at, hiding(t.config.logConfig(nil, nil).Redact, r.Input))
+	out.Policy = entry.Explain(c.Context(), input, at, trial.Hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
 	out.May = t.mayTake(r, route)
 	if req, err := gate.RequestFromInput(r.Input); err == nil {
-		out.Policy.Nearest = t.confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
+		out.Policy.Nearest = t.Confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
 			other := *req
 			other.Method = method
 			other.Headers = slices.Clone(req.Headers)
@@ -188,7 +191,7 @@ func (r *logged) retell(c *cobra.Command, src source) (*retold, error) {
 }
 
 // mayTake are the routes that may take a recorded request, by the table as it is now, where there are several.
-func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
+func (t *trialNode) mayTake(r *logged, route map[string]any) (names []string) {
 	method, _ := route["method"].(string)
 	for _, known := range t.engine.routes {
 		if known.table == nil || method == "" || known.app != r.App && r.App != "" {
@@ -208,8 +211,8 @@ func (t *trial) mayTake(r *logged, route map[string]any) (names []string) {
 }
 
 // usePast takes the very policy that decided, where it is kept and is not the configuration's any more.
-func (o *retold) usePast(ctx context.Context, t *trial, src source, r *logged) {
-	cfg, _, err := src.read()
+func (o *retold) usePast(ctx context.Context, t *trialNode, src config.Source, r *logged) {
+	cfg, _, err := src.Read()
 	if err != nil || cfg.StateDir == "" {
 		return
 	}
@@ -218,8 +221,25 @@ func (o *retold) usePast(ctx context.Context, t *trial, src source, r *logged) {
 	case err != nil:
 		o.Kept = err.Error()
 	case t.engine.policy != now:
-		o.Kept = "taken from " + cfg.pastDir()
+		o.Kept = "taken from " + cfg.PastDir()
 	}
+}
+
+// usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
+func (t *trialNode) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
+	if replay.IsMadeOf(t.engine.policy, decided) {
+		return nil
+	}
+	archive := archiveOf(cfg)
+	s, err := archive.Snapshot(ctx, decided)
+	if err != nil {
+		return err
+	}
+	if err := t.gate.Publish(ctx, func(v *gate.View) { v.Policy = s }); err != nil {
+		return fmt.Errorf("the kept policy does not fit the configuration: %w", err)
+	}
+	t.engine.policy = s
+	return nil
 }
 
 // withoutInput is for a decision that the policy was not asked for, or whose input is gone.
@@ -230,7 +250,7 @@ func (o *retold) withoutInput(r *logged) {
 	}
 	o.Reproduced = true // there is nothing to evaluate
 	if !r.Identity.Authenticated {
-		o.Caller = unknown(r.Reason)
+		o.Caller = trial.Unknown(r.Reason)
 	}
 	switch o.Stopped = o.Recorded.Error; {
 	case r.Reason == "bypass":
@@ -241,11 +261,11 @@ func (o *retold) withoutInput(r *logged) {
 }
 
 // adjust makes a bundle by itself answer what the record asked.
-func (r *logged) adjust(cfg *config, src source) {
-	if src.file != "" && src.bundle != "" {
+func (r *logged) adjust(cfg *config.Config, src config.Source) {
+	if src.File != "" && src.Bundle != "" {
 		cfg.Policy.Bundles = cfg.Policy.Bundles[len(cfg.Policy.Bundles)-1:] // the one that was named
 	}
-	if src.file != "" {
+	if src.File != "" {
 		return
 	}
 	cfg.Policy.Decision = r.Path
@@ -254,30 +274,17 @@ func (r *logged) adjust(cfg *config, src source) {
 	}
 }
 
-// entry finds the rule that was asked: the one of the application, or that of the record's route.
-func (r *logged) entry(t *trial) (*policy.Entry, error) {
-	path := strings.Split(r.Path, "/")
-	for _, app := range t.config.apps() {
-		if app.Name != r.App && len(t.config.Apps) > 0 || len(app.Root) == 0 {
-			continue
-		}
-		route, _ := r.Input["route"].(map[string]any)
-		template, _ := route["template"].(string)
-		method, _ := route["method"].(string) // the request's, or WEBSOCKET
-		candidates, err := gate.RuleCandidates(app.Root, cmp.Or(method, r.Request.Method), template, true)
-		if err != nil {
-			continue
-		}
-		for _, rule := range slices.Backward(candidates) {
-			if gate.RuleCandidateName(app.Root, rule) == r.Path {
-				path = rule
-			}
-		}
-	}
-	if t.config.Policy.Decision != "" && len(t.config.Apps) == 0 && !strings.Contains(r.Path, "/") && t.config.Policy.Root == "" {
-		path = strings.Split(t.config.Policy.Decision, "/")
-	}
-	entry, err := t.engine.policy.Entry(path)
+// recorded is what the gate has to know of it.
+func (r *logged) recorded() *gate.Recorded {
+	route, _ := r.Input["route"].(map[string]any)
+	template, _ := route["template"].(string)
+	method, _ := route["method"].(string) // the request's, or WEBSOCKET
+	return &gate.Recorded{App: r.App, Method: cmp.Or(method, r.Request.Method), Route: template, Path: r.Path, Authenticated: r.Identity.Authenticated}
+}
+
+// entry finds the rule that was asked.
+func (r *logged) entry(t *trialNode) (*policy.Entry, error) {
+	entry, err := gate.NewReplayer(t.gate.View()).RuleAskedThen(r.recorded())
 	if err == nil && entry == nil {
 		err = fmt.Errorf("this policy has no rule %s, which decision %q asked\n--bundle DIR names the policy that decided", r.Path, r.DecisionID)
 	}
@@ -310,41 +317,27 @@ func (o *retold) compareBundles(r *logged, loaded []policy.BundleInfo) {
 func (r *logged) missing(entry *policy.Entry) []string {
 	var out []string
 	for _, pointer := range slices.Concat(r.Erased, r.Masked) {
-		if ref := readRef(entry.Reads(), pointer); ref != "" && !slices.Contains(out, ref) {
+		if ref := replay.ReadRef(entry.Reads(), pointer); ref != "" && !slices.Contains(out, ref) {
 			out = append(out, ref)
 		}
 	}
 	return out
 }
 
-// readRef is what a JSON pointer (RFC 6901) into a record stands for, as a reference to the input; "" where that is not in the input, or not
-// read.
-func readRef(reads policy.Reads, pointer string) string {
-	rest, ok := strings.CutPrefix(pointer, "/input/")
-	if !ok {
-		return ""
-	}
-	path := strings.Split(rest, "/")
-	for i := range path {
-		path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
-	}
-	if !reads.Any(path...) {
-		return ""
-	}
-	return "input." + strings.Join(path, ".")
-}
-
 // agrees reports whether the policy says again what was recorded.
 func (r *logged) agrees(again *policy.Explanation) bool {
-	switch r.Reason {
-	case "policy_error":
-		return again.Err != nil || r.Outcome == "deny" && again.Allowed && r.Error != nil // the answer to an allow could not be given
-	case "no_decision":
-		return errors.Is(again.Err, policy.ErrUndefined)
-	case "", "denied", "no_credential":
-		return again.Err == nil && again.Allowed == (r.Outcome == "allow")
+	was, is := gate.ReasonNamed(r.Reason), gate.VerdictOf(&policy.Decision{Allowed: again.Allowed}, again.Err)
+	switch {
+	case r.Reason != "" && !was.OfPolicy():
+		return false // overloaded, timeout and the like: nothing of the policy's
+	case was == gate.PolicyError && r.Outcome == "deny" && is.Allow && r.Error != nil:
+		return true // the answer to an allow could not be given
+	case was == gate.PolicyError:
+		return again.Err != nil
+	case was == gate.NoDecision:
+		return is.Reason == gate.NoDecision
 	}
-	return false // overloaded, timeout and the like: nothing of the policy's
+	return again.Err == nil && is.Allow == (r.Outcome == "allow")
 }
 
 // print writes it for people.
@@ -398,7 +391,7 @@ func (o *retold) print(w io.Writer) error {
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
 	}
-	return o.explained.print(w)
+	return printExplanation(w, &o.Explanation)
 }
 
 func (b retoldBundle) words() string {

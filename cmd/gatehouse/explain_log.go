@@ -12,12 +12,12 @@ import (
 
 // logged is an event of the decision log, as far as an explanation needs it. Package decisionlog has the meaning of the names.
 type logged struct {
-	DecisionID string                  `json:"decision_id"`
-	Timestamp  string                  `json:"timestamp"`
-	Bundles    map[string]loggedBundle `json:"bundles"`
-	Path       string                  `json:"path"`
-	App        string                  `json:"app"`
-	Route      string                  `json:"route"`
+	DecisionID string                             `json:"decision_id"`
+	Timestamp  string                             `json:"timestamp"`
+	Bundles    map[string]decisionlog.EventBundle `json:"bundles"`
+	Path       string                             `json:"path"`
+	App        string                             `json:"app"`
+	Route      string                             `json:"route"`
 	Identity   struct {
 		Type, Subject, Issuer string
 		Roles                 []string
@@ -32,11 +32,6 @@ type logged struct {
 	Erased  []string                            `json:"erased"`
 	Masked  []string                            `json:"masked"`
 	Input   map[string]any                      `json:"input"`
-}
-
-type loggedBundle struct {
-	Revision string `json:"revision"`
-	Digest   string `json:"digest"`
 }
 
 // errNoRecord says that a decision is not in the log.

@@ -12,9 +12,11 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/trial"
 )
 
 // decide has a request decided under ./gatehouse.yaml and its decision logged, and puts the decision's id into the environment:
@@ -23,28 +25,28 @@ func decide(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 4 {
 		ts.Fatalf("usage: decide NAME log METHOD PATH [SUBJECT ROLE [BODY]]")
 	}
-	a := &attempt{method: args[2], path: args[3], headers: gate.Headers{{Name: "x-api-key", Value: "sesame-open"}}}
+	a := &trial.Request{Method: args[2], Path: args[3], Headers: gate.Headers{{Name: "x-api-key", Value: "sesame-open"}}}
 	if len(args) > 5 {
-		a.as = &identity.Identity{Type: identity.TypeJWT, Identity: args[4], Subject: args[4], Issuer: "https://login.example.com",
+		a.As = &identity.Identity{Type: identity.TypeJWT, Identity: args[4], Subject: args[4], Issuer: "https://login.example.com",
 			Roles: strings.Split(args[5], ","), Claims: map[string]any{"sub": args[4], "team": "blue"}, Authenticated: true}
 	}
 	if len(args) > 6 {
-		a.body = args[6]
+		a.Body = args[6]
 	}
 	id, err := logDecision(a, ts.MkAbs("gatehouse.yaml"), ts.MkAbs(args[1]))
 	ts.Check(err)
 	ts.Setenv(args[0], id)
 }
 
-func logDecision(a *attempt, from, file string) (id string, err error) {
+func logDecision(a *trial.Request, from, file string) (id string, err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	t, err := newTrial(ctx, source{file: from}, nil, func(*config) {}, io.Discard)
+	t, err := newTrial(ctx, config.Source{File: from}, nil, func(*config.Config) {}, io.Discard)
 	if err != nil {
 		return "", err
 	}
 	defer t.close()
-	cfg := t.config.logConfig(nil, nil)
+	cfg := decisionLog(t.config, nil, nil)
 	cfg.File = file
 	log, err := decisionlog.New(cfg)
 	if err != nil {
@@ -55,7 +57,7 @@ func logDecision(a *attempt, from, file string) (id string, err error) {
 	if err := t.gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
 		return "", err
 	}
-	answer := t.gate.Check(ctx, a.request())
+	answer := t.gate.Check(ctx, a.Gate())
 	stop()
 	return answer.DecisionID, log.Run(ctx)
 }

@@ -12,7 +12,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/gate"
+	"gatehouse/gate/body"
 	"gatehouse/routes"
 )
 
@@ -35,7 +37,7 @@ func (w *watchedFile) changed() ([]byte, bool, error) {
 		time.Since(stat.ModTime()) > 2*time.Second { // a file system's clock may be coarse
 		return nil, false, nil
 	}
-	text, err := readUpTo(w.path, w.limit)
+	text, err := config.ReadUpTo(w.path, w.limit)
 	if err != nil {
 		return nil, false, err
 	}
@@ -188,7 +190,7 @@ func newDescriptors(path string) *descriptors {
 	return &descriptors{file: watchedFile{path: path, limit: maxDescriptors}}
 }
 
-func (d *descriptors) read() (*gate.Descriptors, error) {
+func (d *descriptors) read() (*body.Descriptors, error) {
 	text, _, err := d.file.changed()
 	if err != nil {
 		return nil, fmt.Errorf("policy.protos: %w", err)
@@ -196,8 +198,8 @@ func (d *descriptors) read() (*gate.Descriptors, error) {
 	return d.parse(text)
 }
 
-func (d *descriptors) parse(text []byte) (*gate.Descriptors, error) {
-	parsed, err := gate.NewDescriptors(text)
+func (d *descriptors) parse(text []byte) (*body.Descriptors, error) {
+	parsed, err := body.NewDescriptors(text)
 	if err != nil {
 		return nil, fmt.Errorf("policy.protos: %s: %w", d.file.path, err)
 	}

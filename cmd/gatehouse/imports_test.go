@@ -12,12 +12,23 @@ import (
 
 // TestWhoMayImportWhom holds the direction of our imports, and that one package alone speaks each foreign language.
 func TestWhoMayImportWhom(t *testing.T) {
-	foundations := []string{"gatehouse/input", "gatehouse/panics", "gatehouse/query", "gatehouse/watch"} // all may import them, and they import nothing of ours
-	ours := map[string][]string{                                                                         // package -> those of ours that it may import besides, directly or not
-		"gatehouse/gate":            {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/extauthz":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/bundles":         {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/identity":        {},
+	foundations := []string{ // all may import them, and they import nothing of ours
+		"gatehouse/durable",
+		"gatehouse/input",
+		"gatehouse/panics",
+		"gatehouse/query",
+		"gatehouse/upstream",
+		"gatehouse/watch",
+	}
+	ours := map[string][]string{ // package -> those of ours that it may import besides, directly or not
+		"gatehouse/config":    {},
+		"gatehouse/gate":      {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/extauthz":  {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/gate/body": {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/bundles":   {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/identity":  {},
+		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":          {"gatehouse/policy/bounds"},
 		"gatehouse/policy/bounds":   {},
@@ -26,15 +37,20 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
-		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
-		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/bundles"},
+		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/bundles", "gatehouse/upstream"},
 		"github.com/open-policy-agent/opa/v1/ast":          {"gatehouse/policy", "gatehouse/policy/bounds"},
 		"github.com/open-policy-agent/opa/v1/rego":         {"gatehouse/policy"},
 		"github.com/open-policy-agent/opa/v1/storage":      {"gatehouse/policy"},
 		"github.com/open-policy-agent/opa/v1/tester":       {"gatehouse/policy"},
 		"github.com/open-policy-agent/opa/v1/topdown":      {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"github.com/open-policy-agent/opa/v1/plugins/":     {"gatehouse/upstream"},
+		"github.com/fsnotify/fsnotify":                     {"gatehouse/watch", "gatehouse/decisionlog"}, // decisionlog: the end of a file that grows
 		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},
 		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/attack", "gatehouse/bundles"}, // bundles: their signatures
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
@@ -51,6 +67,9 @@ func TestWhoMayImportWhom(t *testing.T) {
 		allowed, known := ours[p.ImportPath]
 		if known = known || slices.Contains(foundations, p.ImportPath); !slices.Contains(foundations, p.ImportPath) {
 			allowed = slices.Concat(allowed, foundations)
+		}
+		if p.ImportPath == "gatehouse/gate" || slices.Contains(allowed, "gatehouse/gate") {
+			allowed = append(allowed, "gatehouse/gate/body") // a part of it
 		}
 		if !known && len(p.GoFiles) > 0 {
 			t.Errorf("%s is not in this test's table: say what it may import", p.ImportPath)

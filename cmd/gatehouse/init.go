@@ -2,22 +2,18 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/routes"
-)
-
-const (
-	perRoute = "per-route"
-	rbac     = "rbac"
+	"gatehouse/config"
+	"gatehouse/scaffold"
 )
 
 // initOptions are the flags of `gatehouse init`.
@@ -56,26 +52,30 @@ served and never changed. All of it is tried before any of it is written. A file
 			}
 			table, notices, err := from.read(c.Context(), target, o.python)
 			if c.Context().Err() != nil {
-				return errInterrupted
+				return scaffold.ErrInterrupted
 			}
 			if err != nil {
 				return err
 			}
 			tell(c.ErrOrStderr(), notices)
-			s, err := newScaffold(c.Context(), cmp.Or(o.name, appName(from.name, target)), &o, table)
-			if err != nil {
+			made, err := scaffold.New(c.Context(), scaffold.Config{Name: cmp.Or(o.name, scaffold.AppName(from.name, target)), Table: table, Rules: o.rules,
+				Prefixes: o.prefixes, Try: tryScaffold})
+			if none, ok := errors.AsType[*scaffold.PrefixError](err); ok {
+				return usageError{fmt.Errorf("--prefix %w\ngatehouse routes list shows the templates", none)}
+			} else if err != nil {
 				return err
 			}
-			tell(c.ErrOrStderr(), s.notices)
-			backup, err := s.write(o.out, o.force)
+			s := made.Contents()
+			tell(c.ErrOrStderr(), s.Notices)
+			backup, err := made.Write(o.out, o.force)
 			if err != nil {
 				return err
 			}
 			if backup != "" {
 				fmt.Fprintf(c.ErrOrStderr(), "what was overwritten is in %s\n", backup)
 			}
-			s.summary(c.OutOrStdout(), o.out)
-			s.suggest(c.ErrOrStderr(), from.name, target, &o)
+			initSummary(c.OutOrStdout(), &s, o.out)
+			suggestFewerFiles(c.ErrOrStderr(), &s, from.name, target, &o)
 			return nil
 		},
 	}
@@ -83,7 +83,7 @@ served and never changed. All of it is tried before any of it is written. A file
 		o.from[i.name] = c.Flags().String(i.name, "", fmt.Sprintf("%s: %s", i.argument, strings.ToLower(i.short[:1])+i.short[1:]))
 	}
 	o.python.flags(c)
-	c.Flags().StringVar(&o.rules, "rules", perRoute, "per-route or rbac")
+	c.Flags().StringVar(&o.rules, "rules", scaffold.PerRoute, "per-route or rbac")
 	c.Flags().StringArrayVar(&o.prefixes, "prefix", nil, "with --rules per-route: one rule for all routes below this path; may be repeated")
 	c.Flags().StringVar(&o.name, "name", "", "the policy's package (default: from the application's name)")
 	c.Flags().StringVar(&o.out, "out", ".", "directory to write to; it is made where it is not there")
@@ -102,103 +102,72 @@ func (o *initOptions) source() (importer, string, error) {
 	switch {
 	case len(found) != 1:
 		return importer{}, "", usageError{errors.New("say which application: one of --flask app:app, --fastapi main:app, --django shop.settings, --openapi FILE")}
-	case o.rules != perRoute && o.rules != rbac:
+	case o.rules != scaffold.PerRoute && o.rules != scaffold.RoleTable:
 		return importer{}, "", usageError{fmt.Errorf("--rules %q is neither per-route nor rbac", o.rules)}
-	case len(o.prefixes) > 0 && o.rules != perRoute:
+	case len(o.prefixes) > 0 && o.rules != scaffold.PerRoute:
 		return importer{}, "", usageError{errors.New("--prefix goes with --rules per-route: a table of roles has a line for each route")}
-	case o.name != "" && identifier(o.name) != o.name:
-		return importer{}, "", usageError{fmt.Errorf("--name %q is no name for a package: letters, digits and _, as in %s", o.name, identifier(o.name))}
+	case o.name != "" && scaffold.Identifier(o.name) != o.name:
+		return importer{}, "", usageError{fmt.Errorf("--name %q is no name for a package: letters, digits and _, as in %s", o.name, scaffold.Identifier(o.name))}
 	}
 	return found[0], *o.from[found[0].name], nil
 }
 
-// appName is what to call an application: its first module, or the description's file.
-func appName(kind, target string) string {
-	if kind != routes.OpenAPI {
-		module, _, _ := strings.Cut(target, ":")
-		first, _, _ := strings.Cut(module, ".")
-		return identifier(first)
-	}
-	target, _, _ = strings.Cut(target, "?")
-	base := filepath.Base(target)
-	return identifier(strings.TrimSuffix(base, filepath.Ext(base)))
+// tryScaffold starts what was made, in a folder off to the side, and runs its tests.
+func tryScaffold(ctx context.Context, dir string) error {
+	return tryConfiguration(ctx, config.Source{File: filepath.Join(dir, "gatehouse.yaml")}, func(*config.Config) {}, filepath.Join(dir, "tests.yaml"))
 }
 
-// keywords cannot stand unquoted in a reference.
-var keywords = []string{"as", "contains", "data", "default", "else", "every", "false", "if", "import", "in", "input", "not", "null", "package",
-	"some", "true", "with"}
-
-// reserved are names below data that are taken: OPA's own, and those of the generated table of roles.
-var reserved = []string{"system", "roles", "anyone"}
-
-// identifier makes a package name out of any text.
-func identifier(text string) string {
-	name := strings.TrimRight(strings.Map(func(r rune) rune {
-		if r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
-			return r
-		}
-		return '_'
-	}, text), "_")
-	switch {
-	case name == "":
-		return "app"
-	case '0' <= name[0] && name[0] <= '9', slices.Contains(keywords, name), slices.Contains(reserved, name):
-		return "app_" + name
-	}
-	return name
-}
-
-// summary says what was written, and what to do with it.
-func (s *scaffold) summary(w io.Writer, dir string) {
+// initSummary says what was written, and what to do with it.
+func initSummary(w io.Writer, s *scaffold.Contents, dir string) {
 	in := func(name string) string { return filepath.ToSlash(filepath.Join(dir, name)) }
-	fmt.Fprintf(w, "wrote %s for %s:\n\n", plural(len(s.files), "file"), s.name)
+	fmt.Fprintf(w, "wrote %s for %s:\n\n", plural(s.Files, "file"), s.Name)
 	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, what string) { fmt.Fprintf(columns, "  %s\t%s\n", in(name), what) }
-	row("routes.yaml", plural(len(s.table.Routes()), "route")+", as "+s.table.Framework()+" matches them")
-	if s.perRoute {
+	row("routes.yaml", plural(len(s.Table.Routes()), "route")+", as "+s.Table.Framework()+" matches them")
+	if s.PerRoute {
 		what := ", one for each route and method; all deny"
-		if len(s.static) > 0 {
+		if s.Static {
 			what += " but those of static files"
 		}
-		row("policy", plural(s.rules, "rule")+what)
+		row("policy", plural(s.Rules, "rule")+what)
 	} else {
-		row("policy/data.json", "who may what: "+adminRole+" everything, no one else anything")
-		row("policy/"+s.name+".rego", "the rule that reads it")
+		row("policy/data.json", "who may what: "+s.AdminRole+" everything, no one else anything")
+		row("policy/"+s.Name+".rego", "the rule that reads it")
 	}
-	row("tests.yaml", plural(s.tests, "request")+" and what is to become of them")
+	row("tests.yaml", plural(s.Tests, "request")+" and what is to become of them")
 	row("gatehouse.yaml", "runs as it is; callers are anonymous until identity is set")
 	row("envoy.yaml", "runs as it is: clients on port 8080, the application on port 8000")
 	_ = columns.Flush() // as every other line here, to a terminal
-	s.nextSteps(w, in)
+	nextSteps(w, s, in)
 }
 
 // nextSteps leads to a first allow.
-func (s *scaffold) nextSteps(w io.Writer, in func(string) string) {
+func nextSteps(w io.Writer, s *scaffold.Contents, in func(string) string) {
 	config := " --config " + shellWord(in("gatehouse.yaml"))
 	if in("") == "." {
 		config = "" // the default
 	}
 	fmt.Fprintf(w, "\nNext:\n\n  gatehouse test%s\n", config)
 	fmt.Fprintf(w, "  gatehouse serve --config %s   # in another terminal: envoy -c %s\n", shellWord(in("gatehouse.yaml")), shellWord(in("envoy.yaml")))
-	if s.example == nil {
+	if s.Example == nil {
 		return
 	}
-	fmt.Fprintf(w, "  $EDITOR %s\n\n", shellWord(in(s.example.file)))
-	edit := fmt.Sprintf(`take the # off "%s := true"`, s.example.rule)
-	if !s.perRoute {
-		edit = fmt.Sprintf("put %q into anyone", s.example.route)
+	fmt.Fprintf(w, "  $EDITOR %s\n\n", shellWord(in(s.Example.File)))
+	edit := fmt.Sprintf(`take the # off "%s := true"`, s.Example.Rule)
+	if !s.PerRoute {
+		edit = fmt.Sprintf("put %q into anyone", s.Example.Route)
 	}
 	fmt.Fprintf(w, "There %s, save, and it is in force:\n\n", edit)
-	fmt.Fprintf(w, "  gatehouse check%s %s %s\n", config, s.example.method, shellWord(s.example.path))
-	fmt.Fprintf(w, "  curl -i -X %s %s\n", s.example.method, shellWord("http://127.0.0.1:8080"+s.example.path))
+	fmt.Fprintf(w, "  gatehouse check%s %s %s\n", config, s.Example.Method, shellWord(s.Example.Path))
+	fmt.Fprintf(w, "  curl -i -X %s %s\n", s.Example.Method, shellWord("http://127.0.0.1:8080"+s.Example.Path))
 }
 
 // manyRoutes is from where on a file for each route is too much to keep.
 const manyRoutes = 50
 
-// suggest says what is easier to keep where there are many files.
-func (s *scaffold) suggest(w io.Writer, kind, target string, o *initOptions) {
-	if !s.perRoute || s.stubFiles <= manyRoutes {
+// suggestFewerFiles says what is easier to keep where there are many files.
+func suggestFewerFiles(w io.Writer, s *scaffold.Contents, kind, target string, o *initOptions) {
+	if !s.PerRoute || s.StubFiles <= manyRoutes {
 		return
 	}
 	command := fmt.Sprintf("gatehouse init --%s %s", kind, shellWord(target))
@@ -208,7 +177,7 @@ func (s *scaffold) suggest(w io.Writer, kind, target string, o *initOptions) {
 		}
 	}
 	fmt.Fprintf(w, "%d files of rules are many to keep. One table of roles and routes has them all:\n  %s --rules rbac --force\n"+
-		"or one rule for all routes below a path, as often as needed:\n  %s --prefix /admin/ --force\n", s.stubFiles, command, command)
+		"or one rule for all routes below a path, as often as needed:\n  %s --prefix /admin/ --force\n", s.StubFiles, command, command)
 }
 
 func shellWord(text string) string {

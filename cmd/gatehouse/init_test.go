@@ -3,20 +3,21 @@ package main
 import (
 	"bytes"
 	"context"
-	"maps"
+	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"gatehouse/config"
 	"gatehouse/envoy/sandbox"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/scaffold"
+	"gatehouse/trial"
 )
 
 // pythonWithFrameworks is the interpreter that package routes is tested with too.
@@ -48,15 +49,15 @@ func TestInitRuns(t *testing.T) {
 		rules     []string
 		atLeast   int // requests in tests.yaml
 	}{
-		{"--flask", "aserto_app:app", []string{perRoute, rbac}, 2},
-		{"--flask", "flask_app:create_app()", []string{rbac}, 100},
-		{"--flask", "flask_app:create_hosts()", []string{rbac}, 6},
-		{"--flask", "flask_app:create_subdomains()", []string{perRoute, rbac}, 1},
-		{"--fastapi", "fastapi_app:app", []string{perRoute, rbac}, 30},
-		{"--fastapi", "fastapi_app:create_app('/api/v1')", []string{perRoute, rbac}, 30},
-		{"--fastapi", "starlette_app:app", []string{rbac}, 60},
-		{"--django", "djangoapp.settings", []string{rbac}, 300},
-		{"--openapi", "../petstore.yaml", []string{perRoute, rbac}, 5},
+		{"--flask", "aserto_app:app", []string{scaffold.PerRoute, scaffold.RoleTable}, 2},
+		{"--flask", "flask_app:create_app()", []string{scaffold.RoleTable}, 100},
+		{"--flask", "flask_app:create_hosts()", []string{scaffold.RoleTable}, 6},
+		{"--flask", "flask_app:create_subdomains()", []string{scaffold.PerRoute, scaffold.RoleTable}, 1},
+		{"--fastapi", "fastapi_app:app", []string{scaffold.PerRoute, scaffold.RoleTable}, 30},
+		{"--fastapi", "fastapi_app:create_app('/api/v1')", []string{scaffold.PerRoute, scaffold.RoleTable}, 30},
+		{"--fastapi", "starlette_app:app", []string{scaffold.RoleTable}, 60},
+		{"--django", "djangoapp.settings", []string{scaffold.RoleTable}, 300},
+		{"--openapi", "../petstore.yaml", []string{scaffold.PerRoute, scaffold.RoleTable}, 5},
 	} {
 		for _, rules := range from.rules {
 			t.Run(from.app+" "+rules, func(t *testing.T) {
@@ -89,9 +90,9 @@ func TestInitRuns(t *testing.T) {
 // activated is a gate that runs what a folder's gatehouse.yaml says.
 func activated(t *testing.T, dir string) *gate.Gate {
 	t.Helper()
-	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-	if err != nil || len(doc.errs) > 0 {
-		t.Fatal(err, doc.errs)
+	cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+	if err != nil || len(doc.Errs) > 0 {
+		t.Fatal(err, doc.Errs)
 	}
 	cfg.StateDir = "" // it belongs to one process, and some tests have several of these
 	e, policyErr, err := validated(t, cfg)
@@ -169,11 +170,11 @@ func (c writtenTest) run(t *testing.T, g *gate.Gate) {
 	if c.as != "" {
 		who = identity.Identity{Type: identity.TypeJWT, Identity: c.as, Subject: c.as, Roles: c.roles, Authenticated: true}
 	}
-	try := attempt{method: c.method, host: c.host, path: c.path, as: &who}
+	try := trial.Request{Method: c.method, Host: c.host, Path: c.path, As: &who}
 	for name, value := range c.headers {
-		try.headers = append(try.headers, gate.Header{Name: name, Value: value.(string)})
+		try.Headers = append(try.Headers, gate.Header{Name: name, Value: value.(string)})
 	}
-	a := g.Check(t.Context(), try.request())
+	a := g.Check(t.Context(), try.Gate())
 	if a.Allow != c.allow {
 		t.Errorf("%s %s as %q %v: allow is %t (%v)", c.method, c.path, c.as, c.roles, a.Allow, a.Diagnostics.Cause)
 	}
@@ -279,61 +280,26 @@ func TestInitStubsAllow(t *testing.T) {
 		t.Fatalf("no block for identity:\n%s", text)
 	}
 	write(t, file, before+"identity:\n"+strings.ReplaceAll("\n"+block, "\n# ", "\n")[1:]+"\n\n"+after)
-	cfg, doc, err := source{file: file}.read()
-	if err != nil || len(doc.errs) > 0 || len(cfg.Identity.JWT) != 1 {
-		t.Error(err, doc.errs, cfg.Identity)
+	cfg, doc, err := config.Source{File: file}.Read()
+	if err != nil || len(doc.Errs) > 0 || len(cfg.Identity.JWT) != 1 {
+		t.Error(err, doc.Errs, cfg.Identity)
 	}
 }
 
-// TestEnvoyTemplateIsTheExamples holds that a new application gets what the end-to-end tests run.
-func TestEnvoyTemplateIsTheExamples(t *testing.T) {
-	template, err := scaffoldFiles.ReadFile("scaffold/envoy.yaml.tmpl")
-	if err != nil {
-		t.Fatal(err)
+// BenchmarkInit2000 is everything but the application's own import.
+func BenchmarkInit2000(b *testing.B) {
+	var routes strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&routes, "  - route: ANY /app%d/<int:id>/\n    name: r%d\n", i, i)
 	}
-	example, err := os.ReadFile("../../examples/flask-orders/envoy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours := strings.NewReplacer("Envoy in front of {{.Name}}:", "Envoy in front of the orders API:", "name: {{.Name}}\n", "name: orders\n",
-		"{idle_timeout: 1s}   # shorter than the keep-alive of gunicorn (2 s) and uvicorn (5 s)",
-		"{idle_timeout: 5s}   # shorter than the app's keep-alive of 10 s").Replace(string(template))
-	if diff := cmp.Diff(string(example), ours); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestInitNames(t *testing.T) {
-	for target, want := range map[string]string{
-		"flask app:app": "app", "flask shop.web:create_app('x')": "shop", "django todo.settings": "todo", "fastapi 2fa:app": "app_2fa",
-		"flask import:app": "app_import", "flask roles": "app_roles", "openapi https://api.example.com/v1/my-api.json?x=1": "my_api",
-		"openapi /srv/pets.yaml": "pets", "openapi ...": "app", "flask système": "syst_me",
-	} {
-		kind, target, _ := strings.Cut(target, " ")
-		if got := appName(kind, target); got != want {
-			t.Errorf("%s: %q, want %q", target, got, want)
+	text := "framework: django\nroutes:\n" + routes.String()
+	for b.Loop() {
+		s, err := scaffold.New(b.Context(), scaffold.Config{Name: "app", Rules: scaffold.PerRoute, Table: parsed(b, text), Try: tryScaffold})
+		if err != nil {
+			b.Fatal(err)
 		}
-	}
-}
-
-// TestInitFileNames holds that every rule has a file that the policy's reader sees, on every file system.
-func TestInitFileNames(t *testing.T) {
-	taken := map[string]bool{}
-	var got []string
-	for _, path := range [][]string{
-		{"r", "GET"}, {"r", "GET", "index"}, {"r", "GET", "orders"}, {"r", "GET", "Orders"}, {"r", "GET", "orders-2"}, {"r", "GET", "a.b", ".x"},
-		{"r", "GET", "openapi.json"}, {"r", "GET", "speed_test"}, {"r", "GET", "..", "x"}, {"r", "GET", "ü/ä"}, {"r", "GET", strings.Repeat("x", 300)},
-		append([]string{"r", "GET"}, strings.Split(strings.Repeat("d", 40), "")...),
-	} {
-		got = append(got, ruleFile(&scaffoldRule{path: path}, taken))
-	}
-	want := []string{"policy/GET/index.rego", "policy/GET/index-2.rego", "policy/GET/orders.rego", "policy/GET/Orders-2.rego", "policy/GET/orders-2-2.rego",
-		"policy/GET/a_b/_x.rego", "policy/GET/openapi.json.rego", "policy/GET/speed_test_.rego", "policy/GET/__/x.rego", "policy/GET/_.rego",
-		"policy/GET/" + strings.Repeat("x", 60) + ".rego", "policy/GET/" + strings.Repeat("d/", 10) + strings.Repeat("d_", 29) + "d.rego"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if len(slices.Collect(maps.Keys(taken))) != len(got) {
-		t.Error("two rules share a file")
+		if _, err := s.Write(b.TempDir(), false); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -10,16 +10,17 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/identity"
 )
 
 // minter makes what signs headers.jwt and loads its key, nil where no such header is configured.
-func (c *config) minter(logger *zap.Logger) (*identity.Minter, error) {
+func newMinter(c *config.Config, logger *zap.Logger, before *identity.Minter) (*identity.Minter, error) {
 	j := c.Headers.JWT
-	if j == (headerJWTConfig{}) {
+	if j == (config.HeaderJWT{}) {
 		return nil, nil
 	}
-	out := identity.MinterConfig{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger}
+	out := identity.MinterConfig{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger, Succeeds: before}
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "headers")
 	}
@@ -54,19 +55,6 @@ func under(key string, err error) error {
 		errs = append(errs, under(key, e))
 	}
 	return errors.Join(errs...)
-}
-
-// removesCredential refuses what no answer over HTTP can say: requests with a token in the query would all be denied.
-func (c *config) removesCredential() error {
-	if !c.Headers.RemoveCredential || c.Listen.HTTP == nil {
-		return nil
-	}
-	for _, place := range c.Identity.places() {
-		if place.Query != "" {
-			return fmt.Errorf("headers.remove_credential: query parameter %q cannot be taken off over listen.http: use listen.grpc, or another place for the token", place.Query)
-		}
-	}
-	return nil
 }
 
 // jwksServer tells applications the keys of the active configuration's headers.jwt, and nothing else.

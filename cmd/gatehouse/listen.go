@@ -17,16 +17,18 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatehouse/config"
 )
 
 // validate checks all that can be known before listening.
-func (c listenConfig) validate() error {
+func validateListen(c config.Listen) error {
 	var errs []error
 	if len(c.GRPC) == 0 && c.HTTP == nil {
 		errs = append(errs, errors.New("listen.grpc: give at least one address, or listen.http"))
 	}
 	if c.HTTP != nil {
-		errs = append(errs, c.HTTP.validate())
+		errs = append(errs, validateHTTP(c.HTTP))
 	}
 	for i, a := range c.GRPC {
 		if _, _, err := network(a); err != nil {
@@ -38,7 +40,7 @@ func (c listenConfig) validate() error {
 			errs = append(errs, fmt.Errorf("listen.admin: %w", err))
 		}
 	}
-	if path, ok := cutUnix(c.Control); c.Control != "" && (!ok || path == "") {
+	if path, ok := config.CutUnix(c.Control); c.Control != "" && (!ok || path == "") {
 		errs = append(errs, fmt.Errorf("listen.control: %q is not unix:/path.sock: what changes anything is for this machine alone", c.Control))
 	}
 	if c.JWKS != "" {
@@ -46,12 +48,12 @@ func (c listenConfig) validate() error {
 			errs = append(errs, fmt.Errorf("listen.jwks: %w", err))
 		}
 	}
-	errs = append(errs, c.validateLimits()...)
-	if _, err := c.Socket.attributes(); err != nil {
+	errs = append(errs, c.ValidateLimits()...)
+	if _, err := attributesOf(c.Socket); err != nil {
 		errs = append(errs, fmt.Errorf("listen.socket: %w", err))
 	}
 	if c.TLS != nil {
-		if _, err := c.TLS.load(); err != nil {
+		if _, err := loadTLS(c.TLS); err != nil {
 			errs = append(errs, fmt.Errorf("listen.tls: %w", err))
 		}
 	}
@@ -60,7 +62,7 @@ func (c listenConfig) validate() error {
 
 // network splits "unix:/path" and "host:port" into what net.Listen takes.
 func network(address string) (string, string, error) {
-	if path, ok := cutUnix(address); ok {
+	if path, ok := config.CutUnix(address); ok {
 		if path == "" {
 			return "", "", fmt.Errorf("%q: the socket's path is missing", address)
 		}
@@ -72,21 +74,13 @@ func network(address string) (string, string, error) {
 	return "tcp", address, nil
 }
 
-func cutUnix(address string) (string, bool) {
-	const scheme = "unix:"
-	if len(address) < len(scheme) || address[:len(scheme)] != scheme {
-		return "", false
-	}
-	return address[len(scheme):], true
-}
-
 // socketAttributes are the mode and the owner of a unix socket, -1 for an id that stays as it is.
 type socketAttributes struct {
 	mode     fs.FileMode
 	uid, gid int
 }
 
-func (c socketConfig) attributes() (socketAttributes, error) {
+func attributesOf(c config.Socket) (socketAttributes, error) {
 	out := socketAttributes{uid: -1, gid: -1}
 	mode, err := strconv.ParseUint(c.Mode, 8, 32)
 	if err != nil || mode > 0o777 {
@@ -116,14 +110,14 @@ func (c socketConfig) attributes() (socketAttributes, error) {
 
 // open listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead. name is that of the
 // kind of listener; that of gRPC knows what is under way on its connections.
-func (c listenConfig) open(address string, secure *tls.Config, name string, all *connections) (net.Listener, error) {
+func openListener(c config.Listen, address string, secure *tls.Config, name string, all *connections) (net.Listener, error) {
 	kind, at, err := network(address)
 	if err != nil {
 		return nil, err
 	}
 	var l net.Listener
 	if kind == "unix" {
-		l, err = c.openSocket(at)
+		l, err = openSocket(c, at)
 		secure = nil
 	} else {
 		l, err = net.Listen(kind, at)
@@ -148,8 +142,8 @@ func (c listenConfig) open(address string, secure *tls.Config, name string, all 
 
 // openSocket listens on a unix socket that has its mode and owner from the first moment on. A socket that a process left
 // behind is replaced; one on which somebody answers, and any other kind of file, is not touched.
-func (c listenConfig) openSocket(path string) (net.Listener, error) {
-	attributes, err := c.Socket.attributes()
+func openSocket(c config.Listen, path string) (net.Listener, error) {
+	attributes, err := attributesOf(c.Socket)
 	if err != nil {
 		return nil, err
 	}
@@ -219,18 +213,18 @@ func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix
 // tlsFiles holds the files of a TLS listener as they were read.
 type tlsFiles struct{ cert, key, ca []byte }
 
-func (c *tlsConfig) read() (out tlsFiles, err error) {
+func readTLS(c *config.TLS) (out tlsFiles, err error) {
 	if c.Cert == "" || c.Key == "" {
 		return out, errors.New("cert and key are both needed")
 	}
-	if out.cert, err = readBounded(c.Cert); err != nil {
+	if out.cert, err = config.ReadBounded(c.Cert); err != nil {
 		return out, fmt.Errorf("cert: %w", err)
 	}
-	if out.key, err = readBounded(c.Key); err != nil {
+	if out.key, err = config.ReadBounded(c.Key); err != nil {
 		return out, fmt.Errorf("key: %w", err)
 	}
 	if c.ClientCA != "" {
-		if out.ca, err = readBounded(c.ClientCA); err != nil {
+		if out.ca, err = config.ReadBounded(c.ClientCA); err != nil {
 			return out, fmt.Errorf("client_ca: %w", err)
 		}
 	}
@@ -241,16 +235,16 @@ func (p tlsFiles) equal(q tlsFiles) bool {
 	return bytes.Equal(p.cert, q.cert) && bytes.Equal(p.key, q.key) && bytes.Equal(p.ca, q.ca)
 }
 
-func (c *tlsConfig) load() (*tls.Config, error) {
-	files, err := c.read()
+func loadTLS(c *config.TLS) (*tls.Config, error) {
+	files, err := readTLS(c)
 	if err != nil {
 		return nil, err
 	}
-	return c.build(files)
+	return buildTLS(c, files)
 }
 
 // build makes a TLS configuration of what was read. With client_ca a client must show a certificate that it signed.
-func (c *tlsConfig) build(files tlsFiles) (*tls.Config, error) {
+func buildTLS(c *config.TLS, files tlsFiles) (*tls.Config, error) {
 	cert, err := tls.X509KeyPair(files.cert, files.key)
 	if err != nil {
 		return nil, fmt.Errorf("%s with %s: %w", c.Cert, c.Key, err)
@@ -272,18 +266,18 @@ func (c *tlsConfig) build(files tlsFiles) (*tls.Config, error) {
 
 // certificates serves the newest good state of the TLS files.
 type certificates struct {
-	config  *tlsConfig
+	config  *config.TLS
 	active  atomic.Pointer[tls.Config]
 	seen    tlsFiles // by watch alone, once it runs
 	problem atomic.Pointer[string]
 }
 
-func newCertificates(c *tlsConfig) (*certificates, error) {
-	files, err := c.read()
+func newCertificates(c *config.TLS) (*certificates, error) {
+	files, err := readTLS(c)
 	if err != nil {
 		return nil, err
 	}
-	active, err := c.build(files)
+	active, err := buildTLS(c, files)
 	if err != nil {
 		return nil, err
 	}
@@ -312,13 +306,13 @@ func (c *certificates) watch(ctx context.Context, logger *zap.Logger) {
 			return
 		case <-tick.C:
 		}
-		files, err := c.config.read()
+		files, err := readTLS(c.config)
 		if err == nil && files.equal(c.seen) {
 			continue
 		}
 		var next *tls.Config
 		if err == nil {
-			next, err = c.config.build(files)
+			next, err = buildTLS(c.config, files)
 		}
 		if err != nil {
 			text := err.Error()

@@ -11,23 +11,24 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/extauthz"
 	"gatehouse/gate"
 )
 
 // validate checks listen.http.
-func (c *httpConfig) validate() error {
+func validateHTTP(c *config.HTTP) error {
 	var errs []error
 	if _, _, err := network(c.Address); err != nil {
 		errs = append(errs, fmt.Errorf("listen.http.address: %w", err))
 	}
-	if _, err := extauthz.NewHTTP(nil, c.handler(nil)); err != nil {
+	if _, err := extauthz.NewHTTP(nil, httpHandler(c, nil)); err != nil {
 		errs = append(errs, fmt.Errorf("listen.http.%w", err))
 	}
 	return errors.Join(errs...)
 }
 
-func (c *httpConfig) handler(logger *zap.Logger) extauthz.HTTPConfig {
+func httpHandler(c *config.HTTP, logger *zap.Logger) extauthz.HTTPConfig {
 	return extauthz.HTTPConfig{Proxy: extauthz.Proxy(c.Proxy), PathPrefix: c.PathPrefix, Logger: logger}
 }
 
@@ -38,11 +39,11 @@ type httpMode struct {
 	listener net.Listener
 }
 
-func newHTTPMode(c *httpConfig, idle time.Duration, g *gate.Gate, logger *zap.Logger) (httpMode, error) {
+func newHTTPMode(c *config.HTTP, idle time.Duration, g *gate.Gate, logger *zap.Logger) (httpMode, error) {
 	if c == nil {
 		return httpMode{}, nil
 	}
-	handler, err := extauthz.NewHTTP(g, c.handler(logger))
+	handler, err := extauthz.NewHTTP(g, httpHandler(c, logger))
 	if err != nil {
 		return httpMode{}, fmt.Errorf("listen.http.%w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 )
 
@@ -36,7 +37,7 @@ What is damaged is passed over, with a warning that names it.`,
 
 // logSource is a decision log to read, and what was found in it.
 type logSource struct {
-	src    source
+	src    config.Source
 	log    string   // --log
 	paths  []string // arguments
 	stdin  io.Reader
@@ -50,7 +51,7 @@ type logSource struct {
 }
 
 func (l *logSource) flags(c *cobra.Command) {
-	c.Flags().StringVarP(&l.src.file, "config", "c", "", "configuration whose decision log is read (default: gatehouse.yaml, if it is there)")
+	c.Flags().StringVarP(&l.src.File, "config", "c", "", "configuration whose decision log is read (default: gatehouse.yaml, if it is there)")
 	c.Flags().StringVar(&l.log, "log", "", "decision log to read instead: a file, a folder or a spool; - is standard input")
 }
 
@@ -64,40 +65,40 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 		l.left = l.paths
 		return l.advance()
 	}
-	src, err := l.src.orDefault()
+	src, err := l.src.OrDefault()
 	if err != nil {
 		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
 	}
-	l.reader, err = src.openLog(c.Context())
+	l.reader, err = openLogOf(src, c.Context())
 	return err
 }
 
 // openLog opens the decision log of a configuration: its file and its spool.
-func (s source) openLog(ctx context.Context) (*decisionlog.Reader, error) {
+func openLogOf(s config.Source, ctx context.Context) (*decisionlog.Reader, error) {
 	none := usageError{errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")}
-	if s.file == "" {
+	if s.File == "" {
 		return nil, none
 	}
-	cfg, _, err := s.read()
+	cfg, _, err := s.Read()
 	if err != nil {
 		return nil, usageError{err}
 	}
-	log := cfg.logConfig(nil, nil)
+	log := decisionLog(cfg, nil, nil)
 	file := func(s decisionlog.Sink) bool { return s.File != "" && s.File != "-" }
 	if !slices.ContainsFunc(append(log.Sinks, decisionlog.Sink{File: log.File}), file) && log.Dir == "" {
 		return nil, none
 	}
-	log.Rules = s.logRules(ctx, log.Dir)
+	log.Rules = spoolRules(s, ctx, log.Dir)
 	return decisionlog.OpenLog(log)
 }
 
 // logRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
 // out is taken out.
-func (s source) logRules(ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
+func spoolRules(s config.Source, ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
 	if !newLogRules(dir, nil).marked() {
 		return nil
 	}
-	t, err := newTrial(ctx, s, nil, func(*config) {}, io.Discard)
+	t, err := newTrial(ctx, s, nil, func(*config.Config) {}, io.Discard)
 	if err != nil {
 		return masked(err)
 	}

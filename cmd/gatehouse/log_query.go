@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"gatehouse/replay"
 )
 
 // logQuery says which events of a log are asked for.
@@ -114,8 +116,8 @@ func (q *logQuery) onRoute(e *recorded) bool {
 	if len(q.routes) == 0 {
 		return true
 	}
-	at := e.routeOf()
-	return slices.Contains(q.routes, textOf(e.route)) || slices.ContainsFunc(q.routes, at.named)
+	at := replay.RouteOf(textOf(e.app), textOf(e.routeMethod()), textOf(e.route), textOf(e.target), e.input)
+	return slices.Contains(q.routes, textOf(e.route)) || slices.ContainsFunc(q.routes, at.Named)
 }
 
 // each calls use with every event that is asked for, up to the end of the log. e is written anew for each; where it is nil, nothing but

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"gatehouse/decisionlog"
 )
 
 // logStats is gatehouse log stats.
@@ -172,7 +174,7 @@ func (r *recorded) revisionOf() string {
 	if r.revision != nil || r.bundles == nil {
 		return cmp.Or(textOf(r.revision), "-")
 	}
-	var bundles map[string]loggedBundle
+	var bundles map[string]decisionlog.EventBundle
 	if json.Unmarshal(r.bundles, &bundles) != nil {
 		return "-"
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"gatehouse/replay"
 )
 
 // logFilter picks decisions of a log.
@@ -60,16 +62,16 @@ func momentOf(flag, value string, now time.Time) (time.Time, error) {
 }
 
 // wants reports whether a decision is one of those asked for.
-func (f *logFilter) wants(r *recorded) bool {
+func (f *logFilter) wants(r *replay.Record) bool {
 	if f.route != "" {
-		if route := r.routeOf(); !route.named(f.route) {
+		if route := r.RouteOf(); !route.Named(f.route) {
 			return false
 		}
 	}
 	if f.from.IsZero() && f.to.IsZero() {
 		return true
 	}
-	at, err := r.at()
+	at, err := r.Time()
 	return err == nil && !at.Before(f.from) && (f.to.IsZero() || at.Before(f.to))
 }
 
@@ -78,8 +80,8 @@ func (f *logFilter) enough(event []byte) bool {
 	if f.limit == 0 {
 		return false
 	}
-	var r recorded
-	if r.parse(event, 0) == nil && r.gap == nil && f.wants(&r) {
+	var r replay.Record
+	if r.Parse(event, 0) == nil && !r.Gap.Recorded && f.wants(&r) {
 		f.wanted++
 	}
 	return f.wanted >= f.limit

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/migrate"
 )
 
@@ -30,7 +31,7 @@ Relative paths in the OPA configuration, and those given to --bundle, are relati
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			text, err := readBounded(args[0])
+			text, err := config.ReadBounded(args[0])
 			if err != nil {
 				return fmt.Errorf("reading the OPA configuration: %w", err)
 			}

@@ -12,10 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.yaml.in/yaml/v3"
+
+	"gatehouse/config"
 )
 
 // migrated runs the command on an OPA configuration and reads the result as serve would.
-func migrated(t *testing.T, opa string, args ...string) (cfg *config, result, messages string) {
+func migrated(t *testing.T, opa string, args ...string) (cfg *config.Config, result, messages string) {
 	t.Helper()
 	dir := t.TempDir()
 	file, output := filepath.Join(dir, "opa.yaml"), filepath.Join(dir, "gatehouse.yaml")
@@ -28,9 +30,9 @@ func migrated(t *testing.T, opa string, args ...string) (cfg *config, result, me
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, doc, err := source{file: output}.read()
-	if err != nil || len(doc.errs) > 0 {
-		t.Fatalf("the result does not load: %v, %v\n%s", err, doc.errs, text)
+	cfg, doc, err := config.Source{File: output}.Read()
+	if err != nil || len(doc.Errs) > 0 {
+		t.Fatalf("the result does not load: %v, %v\n%s", err, doc.Errs, text)
 	}
 	return cfg, string(text), strings.ReplaceAll(messages, dir+"/", "")
 }
@@ -60,9 +62,9 @@ func plugin(settings string) string {
 func TestMigrateKeepsMeaning(t *testing.T) {
 	t.Setenv("PORT", "9000")
 	t.Setenv("DRY", "true")
-	base := func(change func(*config)) *config {
-		cfg := defaults()
-		cfg.Policy.Decision = defaultDecision
+	base := func(change func(*config.Config)) *config.Config {
+		cfg := config.Default()
+		cfg.Policy.Decision = config.DefaultDecision
 		cfg.Listen.GRPC = []string{":9191"}
 		cfg.Paths.Compat = true
 		cfg.Limits.Message = 4 << 20
@@ -73,31 +75,31 @@ func TestMigrateKeepsMeaning(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		opa  string
-		want *config
+		want *config.Config
 	}{
 		"nothing at all":       {"", base(nil)},
 		"an empty plugin":      {plugin("{}"), base(nil)},
-		"address":              {plugin("addr: 0.0.0.0:9000"), base(func(c *config) { c.Listen.GRPC = []string{"0.0.0.0:9000"} })},
-		"address with scheme":  {plugin("addr: grpc://127.0.0.1:9000"), base(func(c *config) { c.Listen.GRPC = []string{"127.0.0.1:9000"} })},
-		"address of variables": {plugin("addr: :${PORT}"), base(func(c *config) { c.Listen.GRPC = []string{":9000"} })},
-		"unix socket":          {plugin("addr: unix:///run/opa.sock"), base(func(c *config) { c.Listen.GRPC = []string{"unix:/run/opa.sock"} })},
-		"path":                 {plugin("path: istio/authz/allow"), base(func(c *config) { c.Policy.Decision = "istio/authz/allow" })},
-		"path with a slash":    {plugin("path: /istio/authz/allow"), base(func(c *config) { c.Policy.Decision = "istio/authz/allow" })},
-		"query":                {plugin("query: data.istio.authz.allow"), base(func(c *config) { c.Policy.Decision = "istio/authz/allow" })},
-		"query with brackets":  {plugin(`query: data["is-tio"].authz["allow"]`), base(func(c *config) { c.Policy.Decision = "is-tio/authz/allow" })},
-		"dry run":              {plugin("dry-run: true"), base(func(c *config) { c.DryRun.Always = true })},
-		"dry run by variable":  {plugin("dry-run: ${DRY}"), base(func(c *config) { c.DryRun.Always = true })},
+		"address":              {plugin("addr: 0.0.0.0:9000"), base(func(c *config.Config) { c.Listen.GRPC = []string{"0.0.0.0:9000"} })},
+		"address with scheme":  {plugin("addr: grpc://127.0.0.1:9000"), base(func(c *config.Config) { c.Listen.GRPC = []string{"127.0.0.1:9000"} })},
+		"address of variables": {plugin("addr: :${PORT}"), base(func(c *config.Config) { c.Listen.GRPC = []string{":9000"} })},
+		"unix socket":          {plugin("addr: unix:///run/opa.sock"), base(func(c *config.Config) { c.Listen.GRPC = []string{"unix:/run/opa.sock"} })},
+		"path":                 {plugin("path: istio/authz/allow"), base(func(c *config.Config) { c.Policy.Decision = "istio/authz/allow" })},
+		"path with a slash":    {plugin("path: /istio/authz/allow"), base(func(c *config.Config) { c.Policy.Decision = "istio/authz/allow" })},
+		"query":                {plugin("query: data.istio.authz.allow"), base(func(c *config.Config) { c.Policy.Decision = "istio/authz/allow" })},
+		"query with brackets":  {plugin(`query: data["is-tio"].authz["allow"]`), base(func(c *config.Config) { c.Policy.Decision = "is-tio/authz/allow" })},
+		"dry run":              {plugin("dry-run: true"), base(func(c *config.Config) { c.DryRun.Always = true })},
+		"dry run by variable":  {plugin("dry-run: ${DRY}"), base(func(c *config.Config) { c.DryRun.Always = true })},
 		"no dry run":           {plugin("dry-run: false"), base(nil)},
-		"protos":               {plugin("proto-descriptor: /etc/orders.pb"), base(func(c *config) { c.Policy.Protos = "/etc/orders.pb" })},
-		"size":                 {plugin("grpc-max-recv-msg-size: 65536"), base(func(c *config) { c.Limits.Message = 64 << 10 })},
-		"odd size":             {plugin("grpc-max-recv-msg-size: 1000001"), base(func(c *config) { c.Limits.Message = 1000001 })},
-		"log on the console":   {"decision_logs: {console: true}", base(func(c *config) { c.DecisionLog.File = "-" })},
+		"protos":               {plugin("proto-descriptor: /etc/orders.pb"), base(func(c *config.Config) { c.Policy.Protos = "/etc/orders.pb" })},
+		"size":                 {plugin("grpc-max-recv-msg-size: 65536"), base(func(c *config.Config) { c.Limits.Message = 64 << 10 })},
+		"odd size":             {plugin("grpc-max-recv-msg-size: 1000001"), base(func(c *config.Config) { c.Limits.Message = 1000001 })},
+		"log on the console":   {"decision_logs: {console: true}", base(func(c *config.Config) { c.DecisionLog.File = "-" })},
 		"labels": {`labels: {app: "a # b", n: "1", q: "\"'"}`,
-			base(func(c *config) { c.DecisionLog.Labels = map[string]string{"app": "a # b", "n": "1", "q": `"'`} })},
+			base(func(c *config.Config) { c.DecisionLog.Labels = map[string]string{"app": "a # b", "n": "1", "q": `"'`} })},
 		"traces": {"distributed_tracing: {type: grpc}",
-			base(func(c *config) { c.Traces.OTLP, c.Traces.Insecure, c.Traces.Ratio = "localhost:4317", true, 1 })},
+			base(func(c *config.Config) { c.Traces.OTLP, c.Traces.Insecure, c.Traces.Ratio = "localhost:4317", true, 1 })},
 		"JSON": {`{"plugins": {"envoy_ext_authz_grpc": {"addr": ":1234", "path": "a/b"}}}`,
-			base(func(c *config) { c.Listen.GRPC, c.Policy.Decision = []string{":1234"}, "a/b" })},
+			base(func(c *config.Config) { c.Listen.GRPC, c.Policy.Decision = []string{":1234"}, "a/b" })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, text, messages := migrated(t, test.opa)
@@ -153,17 +155,17 @@ func TestMigrateNamesEverySetting(t *testing.T) {
 			t.Errorf("a secret leaked:\n%s", where)
 		}
 	}
-	never := duration(0)
-	want := defaults()
+	never := config.Duration(0)
+	want := config.Default()
 	want.StateDir = "/var/opa/gatehouse"
 	want.Listen.GRPC = []string{"unix:/run/opa/authz.sock"}
-	want.Services = []serviceConfig{{Name: "acme", BearerFile: cfg.Services[0].BearerFile}}
+	want.Services = []config.Service{{Name: "acme", BearerFile: cfg.Services[0].BearerFile}}
 	want.Policy.Decision, want.Policy.Protos = "istio/authz-v2/allow", cfg.Policy.Protos
-	want.Policy.Bundles = []bundleConfig{
+	want.Policy.Bundles = []config.Bundle{
 		{Name: "on-disk", Path: "/srv/policy"},
 		{Name: "packed", Path: "/srv/policy.tar.gz"},
-		{Name: "authz", URL: "https://control.example.com/v1/bundles/authz.tar.gz", Service: "acme", Interval: duration(90 * time.Second), LongPoll: &never,
-			Signing: &signingConfig{Keys: []signingKeyConfig{{ID: "global_key", File: cfg.Policy.Bundles[2].Signing.Keys[0].File, Algorithm: "RS256", Scope: "write"}}}},
+		{Name: "authz", URL: "https://control.example.com/v1/bundles/authz.tar.gz", Service: "acme", Interval: config.Duration(90 * time.Second), LongPoll: &never,
+			Signing: &config.Signing{Keys: []config.SigningKey{{ID: "global_key", File: cfg.Policy.Bundles[2].Signing.Keys[0].File, Algorithm: "RS256", Scope: "write"}}}},
 		{Name: "images-app", Image: "registry.example.com/policies/app:1.4"},
 		{Name: "unnamed", URL: "https://control.example.com/v1/bundles/unnamed", Service: "acme", LongPoll: &never},
 	}
@@ -171,7 +173,7 @@ func TestMigrateNamesEverySetting(t *testing.T) {
 	want.Paths.Compat, want.Limits.Message = true, 40194304
 	labels := map[string]string{"app": "orders", "region": "eu"}
 	want.DecisionLog.Labels = labels
-	want.DecisionLog.Sinks = []sinkConfig{{File: "-"}, {OPA: &sinkServerConfig{URL: "https://control.example.com/v1/logs/eu", Service: "acme", Delay: duration(300 * time.Second)}}}
+	want.DecisionLog.Sinks = []config.Sink{{File: "-"}, {OPA: &config.SinkServer{URL: "https://control.example.com/v1/logs/eu", Service: "acme", Delay: config.Duration(300 * time.Second)}}}
 	want.Status.URL, want.Status.Service, want.Status.Labels = "https://control.example.com/v1/status", "acme", labels
 	want.Traces.OTLP, want.Traces.Ratio = "collector.example.com:4317", 0.05
 	if diff := cmp.Diff(want, cfg); diff != "" {
@@ -230,10 +232,10 @@ func TestMigrateResultStarts(t *testing.T) {
 }
 
 // validated does what serve does between reading the configuration and listening.
-func validated(t *testing.T, cfg *config) (*engine, error, error) {
+func validated(t *testing.T, cfg *config.Config) (*engine, error, error) {
 	t.Helper()
-	doc := &document{file: "gatehouse.yaml", lines: map[string]int{}}
-	e, policyErr, err := newEngine(context.Background(), cfg, &problems{doc: doc}, zap.NewNop(), nil)
+	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
+	e, policyErr, err := newEngine(context.Background(), cfg, &config.Problems{Doc: doc}, zap.NewNop(), nil)
 	if err == nil {
 		t.Cleanup(func() { e.sink.discard(nil) })
 	}
@@ -287,9 +289,9 @@ func FuzzMigrate(f *testing.F) {
 		if code, _, _ := command(t, "migrate", file, "-o", output); code != 0 {
 			return
 		}
-		if _, doc, err := (source{file: output}).read(); err != nil || len(doc.errs) > 0 {
+		if _, doc, err := (config.Source{File: output}).Read(); err != nil || len(doc.Errs) > 0 {
 			text, _ := os.ReadFile(output)
-			t.Errorf("the result does not load: %v, %v\n%s", err, doc.errs, text)
+			t.Errorf("the result does not load: %v, %v\n%s", err, doc.Errs, text)
 		}
 	})
 }

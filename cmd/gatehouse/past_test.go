@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/policy"
 )
 
@@ -15,12 +16,12 @@ func keep(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
 		ts.Fatalf("usage: keep")
 	}
-	cfg, _, err := source{file: ts.MkAbs("gatehouse.yaml")}.read()
+	cfg, _, err := config.Source{File: ts.MkAbs("gatehouse.yaml")}.Read()
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	published := make(chan struct{}, 1)
-	m, err := bundles.New(cfg.bundlesConfig(zap.NewNop(), nil, func(context.Context, *policy.Snapshot) error {
+	m, err := bundles.New(bundlesConfig(cfg, zap.NewNop(), nil, func(context.Context, *policy.Snapshot) error {
 		published <- struct{}{}
 		return nil
 	}))

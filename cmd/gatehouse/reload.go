@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/panics"
 )
 
@@ -14,12 +15,12 @@ import (
 func (s *server) reload(ctx context.Context, failed func(error)) {
 	err := func() (err error) {
 		defer panics.Into("reloading the configuration", &err)
-		cfg, doc, err := s.source.read()
+		cfg, doc, err := s.source.Read()
 		if err != nil {
 			return err
 		}
-		found := &problems{doc: doc, errs: doc.errs}
-		found.add("log", cfg.Log.validate())
+		found := doc.Problems()
+		found.Add("log", validateLog(cfg.Log))
 		e, policyErr, err := newEngine(ctx, cfg, found, s.logger, s.engine)
 		if err != nil {
 			return err
@@ -28,17 +29,11 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 			e.sink.discard(s.engine.sink)
 			return policyErr
 		}
-		if e.keys != nil {
-			e.keys = e.verifier.Inherit(s.gate.View().Keys)
-		}
 		if err := s.gate.Validate(e.parts(true)); err != nil {
 			e.sink.discard(s.engine.sink)
 			return err
 		}
-		if e.minter != nil {
-			e.minter.Succeed(s.engine.minter)
-		}
-		cfg.Log.setLevel(s.level)
+		setLevel(cfg.Log, s.level)
 		s.engine.halt() // so that the old sources publish nothing over the new ones
 		e.sink.start(ctx, s.gate, failed)
 		if err := s.gate.Publish(ctx, e.parts(true)); err != nil {
@@ -70,7 +65,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 
 // needsRestart names each key that the new configuration changes and a reload cannot, and says so until the process is restarted or the
 // key is as it was.
-func (s *server) needsRestart(cfg *config, doc *document) {
+func (s *server) needsRestart(cfg *config.Config, doc *config.Document) {
 	changed := changedKeys("listen", reflect.ValueOf(s.config.Listen), reflect.ValueOf(cfg.Listen))
 	if cfg.Traces != s.config.Traces {
 		changed = append(changed, "traces")
@@ -80,7 +75,7 @@ func (s *server) needsRestart(cfg *config, doc *document) {
 	}
 	for _, key := range changed {
 		s.logger.Warn("this part of the configuration changed and needs a restart; until then it is as it was",
-			zap.String("key", key), zap.String("at", doc.at(key)))
+			zap.String("key", key), zap.String("at", doc.At(key)))
 	}
 	s.awaitsRestart.Store(&changed)
 }
@@ -97,7 +92,7 @@ func changedKeys(key string, was, now reflect.Value) (keys []string) {
 		return keys
 	}
 	for i := range was.NumField() {
-		if name := yamlName(was.Type().Field(i)); name != "-" {
+		if name := config.Key(was.Type().Field(i)); name != "-" {
 			keys = append(keys, changedKeys(key+"."+name, was.Field(i), now.Field(i))...)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"gatehouse/config"
 )
 
 // controlPlane serves one bundle and takes status reports, to callers with the token "t". It can be down.
@@ -134,11 +136,11 @@ func TestRemoteExampleStarts(t *testing.T) {
 	for name, text := range map[string]string{"ca.crt": ca.pem(), "tls.crt": cert, "tls.key": key, "control.token": "t", "partner.secret": "s"} {
 		write(t, filepath.Join(dir, name), text)
 	}
-	text := strings.NewReplacer("control.example.com", "127.0.0.1:1", "registry.example.com", "127.0.0.1:1").Replace(remoteExample)
+	text := strings.NewReplacer("control.example.com", "127.0.0.1:1", "registry.example.com", "127.0.0.1:1").Replace(config.RemoteExample)
 	write(t, filepath.Join(dir, "gatehouse.yaml"), text)
-	cfg, doc, err := source{file: filepath.Join(dir, "gatehouse.yaml")}.read()
-	if err != nil || len(doc.errs) > 0 {
-		t.Fatal(err, doc.errs)
+	cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+	if err != nil || len(doc.Errs) > 0 {
+		t.Fatal(err, doc.Errs)
 	}
 	_, policyErr, err := validated(t, cfg)
 	if err != nil || policyErr == nil || strings.Count(policyErr.Error(), "connection refused") != 2 {

@@ -13,8 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/replay"
 )
 
 // replayFlags are those of gatehouse replay.
@@ -105,30 +108,30 @@ func (f *replayFlags) run(c *cobra.Command) error {
 		return err
 	}
 	defer log.Close()
-	p := &replay{filter: f.filter, expect: expect, partial: f.partial, answers: f.answers}
+	cfg := replay.Config{Wants: f.filter.wants, Enough: f.filter.enough, Expect: expect, Partial: f.partial, Answers: f.answers}
 	temp, err := os.MkdirTemp("", "gatehouse-replay-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	if p.candidate, err = f.candidate(c, src, f.bundle, filepath.Join(temp, "new.tar.gz")); err != nil {
+	if cfg.Candidate, err = f.candidate(c, src, f.bundle, filepath.Join(temp, "new.tar.gz")); err != nil {
 		return err
 	}
-	if p.old, err = f.before(c, src, p.candidate, filepath.Join(temp, "old.tar.gz")); err != nil {
+	if cfg.Old, err = f.before(c, src, cfg.Candidate, filepath.Join(temp, "old.tar.gz")); err != nil {
 		return err
 	}
-	t, err := f.replay(c, p, log, name)
+	t, err := f.replay(c, replay.New(cfg), log, name)
 	if err != nil {
 		return err
 	}
-	return f.report(c.OutOrStdout(), p, t)
+	return f.report(c.OutOrStdout(), expect, t)
 }
 
 // source is where settings come from: a configuration, or nowhere.
-func (f *replayFlags) source() (source, error) {
-	src, err := source{file: f.config}.orDefault()
+func (f *replayFlags) source() (config.Source, error) {
+	src, err := config.Source{File: f.config}.OrDefault()
 	if err != nil && f.bundle != "" && f.old != oldAuto {
-		return source{}, nil // the bundle by itself
+		return config.Source{}, nil // the bundle by itself
 	}
 	return src, err
 }
@@ -137,32 +140,31 @@ func (f *replayFlags) source() (source, error) {
 const oldAuto = "auto"
 
 // before finds the policy that a decision is compared with; nil where what was recorded counts.
-func (f *replayFlags) before(c *cobra.Command, src source, next *candidate, temp string) (func(*recorded) (*candidate, error), error) {
+func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.Candidate, temp string) (func(*replay.Record) (*replay.Candidate, error), error) {
 	switch f.old {
 	case "":
 		return nil, nil
 	case oldAuto:
-		cfg, _, err := src.read() // it was read without a problem for the candidate
+		cfg, _, err := src.Read() // it was read without a problem for the candidate
 		if err != nil {
 			return nil, err
 		}
 		if cfg.StateDir == "" {
-			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.file)
+			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.File)
 		}
-		past := &pastCandidates{ctx: c.Context(), config: cfg, like: next, candidates: map[string]*pastCandidate{}}
-		return past.of, nil
+		return archiveOf(cfg).Candidates(c.Context(), next), nil
 	}
 	old, err := f.candidate(c, src, f.old, temp)
 	if err != nil {
 		return nil, err
 	}
-	return func(*recorded) (*candidate, error) { return old, nil }, nil
+	return func(*replay.Record) (*replay.Candidate, error) { return old, nil }, nil
 }
 
 // replay runs with a progress bar.
-func (f *replayFlags) replay(c *cobra.Command, p *replay, log *decisionlog.Reader, file string) (*tally, error) {
-	done := p.showProgress(c.ErrOrStderr(), file)
-	t, err := p.run(c.Context(), log)
+func (f *replayFlags) replay(c *cobra.Command, p *replay.Replay, log *decisionlog.Reader, file string) (*replay.Report, error) {
+	done := showProgress(c.ErrOrStderr(), p, file)
+	t, err := p.Run(c.Context(), log)
 	done()
 	switch {
 	case c.Context().Err() != nil:
@@ -176,18 +178,18 @@ func (f *replayFlags) replay(c *cobra.Command, p *replay, log *decisionlog.Reade
 }
 
 // report prints what came of it, and says how to exit.
-func (f *replayFlags) report(w io.Writer, p *replay, t *tally) error {
+func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	if f.writeExpect != "" {
 		if err := writeExpect(f.writeExpect, t.Groups); err != nil {
 			return fmt.Errorf("writing expected changes: %w", err)
 		}
 	}
-	print := map[string]func(io.Writer, *replay, *tally) error{"table": printTable, "markdown": printMarkdown, "json": printReplayJSON}[f.format]
-	if err := print(w, p, t); err != nil {
+	print := map[string]func(io.Writer, []replay.Expected, *replay.Report) error{"table": printTable, "markdown": printMarkdown, "json": printReplayJSON}[f.format]
+	if err := print(w, expect, t); err != nil {
 		return err
 	}
 	switch {
-	case t.unexpected() > 0:
+	case t.Unexpected() > 0:
 		return errChanges
 	case t.Replayed == 0:
 		return errors.New("none of the decisions could be replayed: above is why")
@@ -196,21 +198,21 @@ func (f *replayFlags) report(w io.Writer, p *replay, t *tally) error {
 }
 
 // candidate makes a policy ready: the configuration's with the bundle in it, or the bundle by itself.
-func (f *replayFlags) candidate(c *cobra.Command, src source, arg, temp string) (*candidate, error) {
-	if src.file == "" {
+func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp string) (*replay.Candidate, error) {
+	if src.File == "" {
 		o, err := f.openBundle(c.Context(), arg, pulled)
 		if err != nil {
 			return nil, err
 		}
 		return bareCandidate(c.Context(), o.name, o.files)
 	}
-	replace := func(*config) error { return nil }
+	replace := func(*config.Config) error { return nil }
 	if arg != "" {
 		file, err := f.onDisk(c.Context(), arg, temp)
 		if err != nil {
 			return nil, err
 		}
-		replace = func(cfg *config) error { return cfg.replaceBundle(f.name, file) }
+		replace = func(cfg *config.Config) error { return replaceBundle(cfg, f.name, file) }
 	}
 	return configuredCandidate(c, src, replace)
 }
@@ -228,7 +230,7 @@ func (f *replayFlags) onDisk(ctx context.Context, arg, temp string) (string, err
 }
 
 // bareCandidate is a bundle without a configuration.
-func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*candidate, error) {
+func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*replay.Candidate, error) {
 	b, err := policy.Read(name, bundles.Tree(files), policy.Limits{})
 	if err != nil {
 		return nil, err
@@ -237,13 +239,13 @@ func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*
 	if err != nil {
 		return nil, err
 	}
-	return newCandidate(s), nil
+	return replay.NewCandidate(&gate.View{Policy: s}), nil
 }
 
 // configuredCandidate is the policy of a configuration, after replace put other bundles into it.
-func configuredCandidate(c *cobra.Command, src source, replace func(*config) error) (*candidate, error) {
+func configuredCandidate(c *cobra.Command, src config.Source, replace func(*config.Config) error) (*replay.Candidate, error) {
 	var misplaced error
-	t, err := newTrial(c.Context(), source{file: src.file}, nil, func(cfg *config) { misplaced = replace(cfg) }, io.Discard)
+	t, err := newTrial(c.Context(), config.Source{File: src.File}, nil, func(cfg *config.Config) { misplaced = replace(cfg) }, io.Discard)
 	if err == nil {
 		defer t.close()
 	}
@@ -253,8 +255,14 @@ func configuredCandidate(c *cobra.Command, src source, replace func(*config) err
 	if err != nil {
 		return nil, err
 	}
-	s := newCandidate(t.engine.policy)
-	s.tables = t.engine.routes
-	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
-	return s, nil
+	return replay.NewCandidate(t.gate.View()), nil
+}
+
+// archiveOf is where the configuration keeps bundles by their digest, and how they are compiled.
+func archiveOf(c *config.Config) replay.Archive {
+	if c.StateDir == "" {
+		return replay.Archive{}
+	}
+	settings := bundlesConfig(c, nil, nil, nil)
+	return replay.Archive{Dir: c.PastDir(), Limits: settings.Limits, Policy: settings.Policy}
 }

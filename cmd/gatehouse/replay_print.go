@@ -4,19 +4,20 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"gatehouse/replay"
 )
 
 const shownGroups = 100 // groups that people are shown; JSON has all
 
 // printTable writes what came of a replay for people.
-func printTable(w io.Writer, p *replay, t *tally) error {
+func printTable(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	out := printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 	var b strings.Builder
-	fmt.Fprintln(&b, out.paint(bold, t.headline(p)))
+	fmt.Fprintln(&b, out.paint(bold, headline(t, expect)))
 	for i, g := range t.Groups {
 		if i == shownGroups {
 			fmt.Fprintf(&b, "\nand %s more kinds of changes: --format json has them all\n", thousands(int64(len(t.Groups)-shownGroups)))
@@ -26,15 +27,15 @@ func printTable(w io.Writer, p *replay, t *tally) error {
 		if g.To == "allow" {
 			style = green
 		}
-		fmt.Fprintf(&b, "\n%8s  %s  %s\n", thousands(g.Count), out.paint(bold, g.title()), out.paint(style, visible(g.From+" -> "+g.To)))
+		fmt.Fprintf(&b, "\n%8s  %s  %s\n", thousands(g.Count), out.paint(bold, titleOf(g)), out.paint(style, visible(g.From+" -> "+g.To)))
 		if g.Expected {
 			fmt.Fprintf(&b, "          %s\n", out.paint(faint, "expected: "+visible(g.ExpectedAt)))
 		}
 		for _, e := range g.Examples {
-			fmt.Fprintf(&b, "          %s\n", out.paint(faint, visible(e.DecisionID)+"  "+visible(e.Request)+e.caller()))
+			fmt.Fprintf(&b, "          %s\n", out.paint(faint, visible(e.DecisionID)+"  "+visible(e.Request)+callerText(&e)))
 		}
 	}
-	rest := t.rest(p)
+	rest := restOf(t, expect)
 	if len(rest) > 0 {
 		b.WriteString("\n")
 	}
@@ -46,15 +47,15 @@ func printTable(w io.Writer, p *replay, t *tally) error {
 }
 
 // headline is the sum in one line.
-func (t *tally) headline(p *replay) string {
+func headline(t *replay.Report, expect []replay.Expected) string {
 	text := thousands(t.Changed)
 	if t.Changed == 0 {
 		text = "none"
 	}
 	text += " of " + counted(t.Replayed, "decision")
 	text += " would change"
-	if p.expect != nil && t.Changed > 0 {
-		text += fmt.Sprintf(", %s of them as expected", thousands(t.Changed-t.unexpected()))
+	if expect != nil && t.Changed > 0 {
+		text += fmt.Sprintf(", %s of them as expected", thousands(t.Changed-t.Unexpected()))
 	}
 	if since, until := day(t.Since), day(t.Until); since != "" && since == until {
 		text += " (" + since + ")"
@@ -71,11 +72,11 @@ func day(timestamp string) string {
 	return ""
 }
 
-// rest is what there is to say beside the changes, a line each: what was expected in vain, what was not replayed, and what the log lacks.
-func (t *tally) rest(p *replay) (lines []string) {
+// restOf is what there is to say beside the changes, a line each: what was expected in vain, what was not replayed, and what the log lacks.
+func restOf(t *replay.Report, expect []replay.Expected) (lines []string) {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, visibleArgs(args)...)) }
-	for _, e := range t.missed(p) {
-		add("expected, and did not happen: %s: %s", e.place, e.String())
+	for _, e := range t.Missed(expect) {
+		add("expected, and did not happen: %s: %s", e.Place, e.String())
 	}
 	if t.Differs > 0 {
 		add("--old differs from the log in %s, such as %s: what is compared is what --old says", counted(t.Differs, "decision"), t.Differ[0].DecisionID)
@@ -105,17 +106,7 @@ func (t *tally) rest(p *replay) (lines []string) {
 	return lines
 }
 
-// missed are the expected changes that did not happen.
-func (t *tally) missed(p *replay) (list []expectedChange) {
-	for i, e := range p.expect {
-		if !slices.ContainsFunc(t.Groups, func(g *group) bool { return g.expect == i }) {
-			list = append(list, e)
-		}
-	}
-	return list
-}
-
-func (g *group) title() string {
+func titleOf(g *replay.Group) string {
 	if g.App != "" {
 		return visible(g.App + ": " + g.Route)
 	}
@@ -123,7 +114,7 @@ func (g *group) title() string {
 }
 
 // caller says who asked, "" for nobody that is known.
-func (e *example) caller() string {
+func callerText(e *replay.Example) string {
 	switch {
 	case e.Subject == "":
 		return ""
@@ -151,9 +142,9 @@ func thousands(n int64) string {
 }
 
 // printMarkdown writes what came of a replay for a pull request.
-func printMarkdown(w io.Writer, p *replay, t *tally) error {
+func printMarkdown(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s**\n", t.headline(p))
+	fmt.Fprintf(&b, "**%s**\n", headline(t, expect))
 	if len(t.Groups) > 0 {
 		b.WriteString("\n| decisions | route | before | after | such as |\n|---:|---|---|---|---|\n")
 	}
@@ -167,9 +158,9 @@ func printMarkdown(w io.Writer, p *replay, t *tally) error {
 			after += " (expected)"
 		}
 		e := g.Examples[0]
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s%s, `%s` |\n", thousands(g.Count), code(g.title()), cell(g.From), after, code(e.Request), cell(e.caller()), strings.ReplaceAll(visible(e.DecisionID), "`", "'"))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s%s, `%s` |\n", thousands(g.Count), code(titleOf(g)), cell(g.From), after, code(e.Request), cell(callerText(&e)), strings.ReplaceAll(visible(e.DecisionID), "`", "'"))
 	}
-	if rest := t.rest(p); len(rest) > 0 {
+	if rest := restOf(t, expect); len(rest) > 0 {
 		b.WriteString("\n<details><summary>What was not replayed</summary>\n\n```\n" + strings.ReplaceAll(strings.Join(rest, "\n"), "```", "'''") + "\n```\n</details>\n")
 	}
 	_, err := io.WriteString(w, b.String())
@@ -187,24 +178,24 @@ func code(text string) string {
 }
 
 // printReplayJSON writes what came of a replay for programs.
-func printReplayJSON(w io.Writer, p *replay, t *tally) error {
+func printReplayJSON(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	type missed struct {
 		At     string `json:"at"`
 		Change string `json:"change"`
 	}
 	out := struct {
-		*tally
+		*replay.Report
 		Unexpected int64    `json:"unexpected"`
 		Missed     []missed `json:"expected_and_missed"`
-	}{tally: t, Unexpected: t.unexpected(), Missed: []missed{}}
-	for _, e := range t.missed(p) {
-		out.Missed = append(out.Missed, missed{e.place, e.String()})
+	}{Report: t, Unexpected: t.Unexpected(), Missed: []missed{}}
+	for _, e := range t.Missed(expect) {
+		out.Missed = append(out.Missed, missed{e.Place, e.String()})
 	}
 	if out.Groups == nil {
-		out.Groups = []*group{}
+		out.Groups = []*replay.Group{}
 	}
 	if out.Skipped == nil {
-		out.Skipped = []*skipped{}
+		out.Skipped = []*replay.Skipped{}
 	}
 	return jsonLines(w).Encode(out)
 }

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"gatehouse/replay"
 )
 
 // showProgress keeps a line on the terminal up to date until the func that it returns is called. Elsewhere it shows nothing.
-func (p *replay) showProgress(w io.Writer, file string) (done func()) {
+func showProgress(w io.Writer, p *replay.Replay, file string) (done func()) {
 	if !isTerminal(w) || os.Getenv("TERM") == "dumb" {
 		return func() {}
 	}
@@ -27,7 +29,8 @@ func (p *replay) showProgress(w io.Writer, file string) (done func()) {
 				fmt.Fprint(w, "\r\x1b[K")
 				return
 			case <-tick.C:
-				fmt.Fprintf(w, "\r\x1b[K%s", progress(p.read.Load(), p.bytes.Load(), total, time.Since(began)))
+				events, bytes := p.Progress()
+				fmt.Fprintf(w, "\r\x1b[K%s", progress(events, bytes, total, time.Since(began)))
 			}
 		}
 	})

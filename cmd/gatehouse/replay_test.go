@@ -15,10 +15,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/replay"
 	"gatehouse/routes"
+	"gatehouse/trial"
 )
 
 const ordersExample = "../../examples/flask-orders"
@@ -71,19 +74,19 @@ func ordersRequest(i int) *gate.Request {
 	case 8:
 		path = "/orders/../secret"
 	}
-	a := attempt{method: method, path: path, host: "orders.example.com", body: body}
+	a := trial.Request{Method: method, Path: path, Host: "orders.example.com", Body: body}
 	for n := range 14 {
-		a.headers = append(a.headers, gate.Header{Name: "x-header-" + strconv.Itoa(n), Value: strings.Repeat("v", 20+n)})
+		a.Headers = append(a.Headers, gate.Header{Name: "x-header-" + strconv.Itoa(n), Value: strings.Repeat("v", 20+n)})
 	}
-	a.headers = append(a.headers, gate.Header{Name: "authorization", Value: "Bearer secret-of-" + who.name}, gate.Header{Name: "x-request-id", Value: fmt.Sprintf("%032d", i)},
+	a.Headers = append(a.Headers, gate.Header{Name: "authorization", Value: "Bearer secret-of-" + who.name}, gate.Header{Name: "x-request-id", Value: fmt.Sprintf("%032d", i)},
 		gate.Header{Name: "user-agent", Value: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"})
 	anonymous := identity.Anonymous()
-	a.as = &anonymous
+	a.As = &anonymous
 	if who.name != "" {
-		a.as = &identity.Identity{Type: identity.TypeJWT, Identity: who.name, Subject: who.name, Issuer: "http://localhost/issuer",
+		a.As = &identity.Identity{Type: identity.TypeJWT, Identity: who.name, Subject: who.name, Issuer: "http://localhost/issuer",
 			Roles: []string{who.role}, Claims: map[string]any{"sub": who.name}, Authenticated: true}
 	}
-	return a.request()
+	return a.Gate()
 }
 
 // record decides requests under a configuration, and returns the log of that with the answers.
@@ -91,12 +94,12 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	tr, err := newTrial(ctx, source{file: file}, nil, func(*config) {}, io.Discard)
+	tr, err := newTrial(ctx, config.Source{File: file}, nil, func(*config.Config) {}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tr.close()
-	cfg := tr.config.logConfig(nil, nil)
+	cfg := decisionLog(tr.config, nil, nil)
 	cfg.File = filepath.Join(t.TempDir(), "decisions.log")
 	l, err := decisionlog.New(cfg)
 	if err != nil {
@@ -129,8 +132,8 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 type replayed struct {
 	Replayed, Changed, Unexpected, Damaged int64
 	OldDiffers                             int64 `json:"old_differs"`
-	Changes                                []group
-	NotReplayed                            []skipped `json:"not_replayed"`
+	Changes                                []replay.Group
+	NotReplayed                            []replay.Skipped `json:"not_replayed"`
 }
 
 func replayJSON(t *testing.T, want int, args ...string) (out replayed) {
@@ -197,7 +200,7 @@ func TestReplayShowsWhatAMutationChanges(t *testing.T) {
 			_, is := record(t, filepath.Join(after, "gatehouse.yaml"), requests, ordersRequest)
 			want := map[string]int64{}
 			for i := range was {
-				if x, y := verdictLine(&was[i]), verdictLine(&is[i]); x != y {
+				if x, y := trial.VerdictLine(&was[i]), trial.VerdictLine(&is[i]); x != y {
 					route := ordersRequest(i).Method + " (other)"
 					if was[i].Diagnostics.Match.Outcome == routes.Matched {
 						route = ordersRequest(i).Method + " " + was[i].Diagnostics.Match.Route.Template
@@ -238,9 +241,9 @@ func TestReplayOfRulesByRoute(t *testing.T) {
 		write(t, filepath.Join(dir, "policy", name+".rego"), "package "+rule+"\n\nallowed if input.attributes.request.http.method != \"PUT\"\n")
 	}
 	config, bundle := filepath.Join(dir, "gatehouse.yaml"), filepath.Join(dir, "policy")
-	requests := []attempt{{method: "GET", path: "/orders/1"}, {method: "HEAD", path: "/orders/2"}, {method: "PUT", path: "/orders/3"}, {method: "GET", path: "/v1.2/a-b"},
-		{method: "GET", path: "/none"}}
-	log, _ := record(t, config, len(requests), func(i int) *gate.Request { return requests[i].request() })
+	requests := []trial.Request{{Method: "GET", Path: "/orders/1"}, {Method: "HEAD", Path: "/orders/2"}, {Method: "PUT", Path: "/orders/3"}, {Method: "GET", Path: "/v1.2/a-b"},
+		{Method: "GET", Path: "/none"}}
+	log, _ := record(t, config, len(requests), func(i int) *gate.Request { return requests[i].Gate() })
 	for _, args := range [][]string{{"--bundle", bundle}, {"--config", config}, {"--config", config, "--old", bundle}} {
 		got := replayJSON(t, 0, append(args, "--log", log)...)
 		if got.Replayed != 4 || got.Changed != 0 || len(got.NotReplayed) != 1 || got.NotReplayed[0].Reason != "the policy was not asked: no_decision" {
@@ -369,47 +372,11 @@ func FuzzExpect(f *testing.F) {
 			return
 		}
 		for _, e := range list {
-			if !isVerdict(e.From) || !isVerdict(e.To) || e.From+e.To == "" {
+			if !replay.IsVerdict(e.From) || !replay.IsVerdict(e.To) || e.From+e.To == "" {
 				t.Errorf("%q was taken as %+v", text, e)
 			}
 		}
 	})
-}
-
-func TestVerdictsOfExpectedChanges(t *testing.T) {
-	denied, login := verdict{reason: "denied", status: 403}, verdict{reason: "no_credential", status: 401}
-	for text, want := range map[string][3]bool{ // allow, denied, login
-		"": {true, true, true}, "allow": {true, false, false}, "deny": {false, true, true}, "deny 403": {false, true, false},
-		"deny no_credential": {false, false, true}, "deny 403 denied": {false, true, false}, "deny denied 403": {false, true, false},
-	} {
-		got := [3]bool{verdict{allow: true}.fits(text), denied.fits(text), login.fits(text)}
-		if !isVerdict(text) || got != want {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
-	}
-	for _, text := range []string{" ", "allow 200", "denied", "deny 4", "deny nothing", "deny 403 denied too"} {
-		if isVerdict(text) {
-			t.Errorf("%q is taken for a verdict", text)
-		}
-	}
-}
-
-// TestRulesByTheirNames: what routes.RuleName writes is read back, whatever the terms are.
-func TestRulesByTheirNames(t *testing.T) {
-	for _, path := range [][]string{{"orders", "GET", "orders", "__id"}, {"a", "GET", "x-y", "v1.2", "it's", `q"q`, "a/b", "[", "é"}, {"a", "GET"}} {
-		got, byRoute := askedThen(routes.RuleName(path))
-		if want := append(path, "allowed"); !byRoute || !cmp.Equal(got, want) {
-			t.Errorf("%s: %q %v, want %q", routes.RuleName(path), got, byRoute, want)
-		}
-	}
-	for name, want := range map[string][]string{"envoy/authz/allow": {"envoy", "authz", "allow"}, "allow": {"allow"}, "": nil} {
-		if got, byRoute := askedThen(name); byRoute || !cmp.Equal(got, want) {
-			t.Errorf("%s: %q %v", name, got, byRoute)
-		}
-	}
-	for _, broken := range []string{"a..b", "a[", `a["x`, "a.[", "."} {
-		askedThen(broken) // whatever it is, it ends
-	}
 }
 
 func TestProgressLine(t *testing.T) {
@@ -438,18 +405,6 @@ func TestMomentsOfTheCommandLine(t *testing.T) {
 		got, err := momentOf("--since", text, now)
 		if (err != nil) != (want == "") || err == nil && got.UTC().Format(time.RFC3339) != want {
 			t.Errorf("%q: %v, %v, want %q", text, got, err, want)
-		}
-	}
-}
-
-// TestPathsWithoutARoute: what looks like a number or an id is none of the route.
-func TestPathsWithoutARoute(t *testing.T) {
-	for path, want := range map[string]string{
-		"/orders/17?page=2": "/orders/*", "/users/alice/orders": "/users/alice/orders", "/v1/x": "/v1/x",
-		"/o/6f1c2c1e-0a0b-4b52-8e3f-0d6f7f0a9b11/items": "/o/*/items", "": "", "/" + strings.Repeat("a", 50): "/*",
-	} {
-		if got := generalised(path); got != want {
-			t.Errorf("%q: %q, want %q", path, got, want)
 		}
 	}
 }

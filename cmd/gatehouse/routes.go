@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/routes"
 )
 
@@ -34,7 +35,7 @@ func routesCommand() *cobra.Command {
 
 // readTable reads a route table, and tells on w what its keeper should know.
 func readTable(file string, w io.Writer) (*routes.Table, error) {
-	text, err := readUpTo(file, maxRoutes)
+	text, err := config.ReadUpTo(file, maxRoutes)
 	if err != nil {
 		return nil, fmt.Errorf("reading the route table: %w", err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/routes"
+	"gatehouse/scaffold"
 )
 
 // importer is one kind of place that routes can come from.
@@ -204,19 +205,20 @@ func (d destination) validate() error {
 
 // deliver writes the table, or the drift where there is one already.
 func (d destination) deliver(ctx context.Context, table *routes.Table, w, messages io.Writer) error {
-	if _, _, err := routes.Parse(d.file, table.YAML()); err != nil {
+	readBack, _, err := routes.Parse(d.file, table.YAML())
+	if err != nil {
 		return fmt.Errorf("the imported table cannot be read back, and is not written: %w\nthis is a fault of Gatehouse: please report it with the application's routes", err)
 	}
 	if d.file == "-" {
 		_, err := w.Write(table.YAML())
 		return err
 	}
-	text, err := readUpTo(d.file, maxRoutes)
+	text, err := config.ReadUpTo(d.file, maxRoutes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && d.check:
 		return fmt.Errorf("%s is not there to be compared\nwithout --check it is written", d.file)
 	case errors.Is(err, fs.ErrNotExist):
-		return d.write(ctx, table.YAML(), table, messages)
+		return d.write(ctx, table.YAML(), readBack, len(table.Routes()), messages)
 	case err != nil:
 		return fmt.Errorf("reading the route table: %w", err)
 	}
@@ -233,7 +235,7 @@ func (d destination) deliver(ctx context.Context, table *routes.Table, w, messag
 	}
 	switch {
 	case len(changes) == 0 && d.stubs:
-		return d.write(ctx, text, old, messages)
+		return d.write(ctx, text, old, len(old.Routes()), messages)
 	case len(changes) == 0:
 		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.file, len(old.Routes()))
 		return nil
@@ -243,62 +245,27 @@ func (d destination) deliver(ctx context.Context, table *routes.Table, w, messag
 		fmt.Fprintf(messages, "%s is as it was: --force writes %s, and keeps your tags, allow, mount and comments\n", d.file, plural(len(changes), "change"))
 		return nil
 	}
-	merged, err := mergeTables(text, table)
+	merged, readBack, err := routes.Merge(text, table)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", d.file, err)
 	}
-	return d.write(ctx, merged, table, messages)
+	return d.write(ctx, merged, readBack, len(table.Routes()), messages)
 }
 
-func (d destination) write(ctx context.Context, text []byte, table *routes.Table, messages io.Writer) error {
-	if _, _, err := routes.Parse(d.file, text); err != nil { // what was made is read back before it stands there
-		return fmt.Errorf("nothing was written, because what was made cannot be read: %w", err)
-	}
+// write writes a table that was read back, and says how many routes the application has.
+func (d destination) write(ctx context.Context, text []byte, readBack *routes.Table, count int, messages io.Writer) error {
 	if d.stubs {
 		policy, err := findStubbed(d.config, d.file)
 		if err != nil {
 			return err
 		}
-		if err := policy.add(ctx, d.file, text, messages); err != nil {
+		if err := policy.add(ctx, readBack, text, messages); err != nil {
 			return err
 		}
 	}
-	if err := replaceFile(d.file, text); err != nil {
+	if err := scaffold.ReplaceFile(d.file, text); err != nil {
 		return fmt.Errorf("writing the route table: %w", err)
 	}
-	fmt.Fprintf(messages, "wrote %s: %d routes\n", d.file, len(table.Routes()))
+	fmt.Fprintf(messages, "wrote %s: %d routes\n", d.file, count)
 	return nil
-}
-
-// replaceFile writes a file in one step, so that one that is watched is never seen half written.
-func replaceFile(file string, text []byte) error {
-	if same, err := os.ReadFile(file); err == nil && bytes.Equal(same, text) {
-		return nil
-	}
-	target, err := filepath.EvalSymlinks(file)
-	if err != nil {
-		target = file
-	}
-	mode := fs.FileMode(0o644)
-	if info, err := os.Stat(target); err == nil {
-		mode = info.Mode().Perm()
-	}
-	return placeFile(target, text, mode)
-}
-
-// placeFile writes a file beside its place and renames it there.
-func placeFile(target string, content []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), target)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
 }

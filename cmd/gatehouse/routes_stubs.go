@@ -5,25 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
+	"gatehouse/config"
 	"gatehouse/gate"
-	"gatehouse/policy"
 	"gatehouse/routes"
+	"gatehouse/scaffold"
 )
 
 // stubbed is where `routes import --stubs` adds rules: the application of a configuration whose table is imported, and the folder of
 // its policy.
 type stubbed struct {
-	src    source
-	cfg    *config
+	src    config.Source
+	cfg    *config.Config
 	app    gate.App
 	bundle int // of cfg.Policy.Bundles
-	routes func(*config) *string
+	routes func(*config.Config) *string
 }
 
 // findStubbed reads the configuration that the table belongs to.
@@ -31,23 +29,23 @@ func findStubbed(file, table string) (*stubbed, error) {
 	if file == "" {
 		file = filepath.Join(filepath.Dir(table), "gatehouse.yaml")
 	}
-	src := source{file: file}
-	cfg, doc, err := src.read()
+	src := config.Source{File: file}
+	cfg, doc, err := src.Read()
 	if err != nil {
 		return nil, fmt.Errorf("--stubs: %w\n--config names the configuration that the routes belong to", err)
 	}
-	if len(doc.errs) > 0 {
-		return nil, fmt.Errorf("--stubs: %w", errors.Join(doc.errs...))
+	if len(doc.Errs) > 0 {
+		return nil, fmt.Errorf("--stubs: %w", errors.Join(doc.Errs...))
 	}
 	s := &stubbed{src: src, cfg: cfg, bundle: -1}
-	for i, app := range cfg.applications() {
+	for i, app := range cfg.Applications() {
 		if !sameFile(app.Routes.File, table) {
 			continue
 		}
-		s.app = cfg.apps()[i]
-		s.routes = func(c *config) *string { return &c.Routes.File }
+		s.app = gateApps(cfg)[i]
+		s.routes = func(c *config.Config) *string { return &c.Routes.File }
 		if len(cfg.Apps) > 0 {
-			s.routes = func(c *config) *string { return &c.Apps[i].Routes.File }
+			s.routes = func(c *config.Config) *string { return &c.Apps[i].Routes.File }
 		}
 	}
 	switch {
@@ -74,56 +72,24 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && x == y
 }
 
-// add writes a file for each route of the table that has no rule yet, in the way of `gatehouse init`, and then the table. It touches
-// no file that is there. Both were tried together before.
-func (s *stubbed) add(ctx context.Context, file string, text []byte, messages io.Writer) error {
-	table, _, err := routes.Parse(file, text)
+// add writes a file for each route of the table that has no rule yet, in the way of `gatehouse init`. text is the table's. It touches no
+// file that is there. Rules and table are tried together before.
+func (s *stubbed) add(ctx context.Context, table *routes.Table, text []byte, messages io.Writer) error {
+	made, err := s.missing(ctx, table)
 	if err != nil {
 		return err
 	}
 	dir := s.cfg.Policy.Bundles[s.bundle].Path
-	made, err := s.missing(ctx, table, dir)
-	if err != nil {
-		return err
-	}
-	stage, err := os.MkdirTemp("", "gatehouse-stubs-*")
-	if err != nil {
-		return fmt.Errorf("nothing was written: %w", err)
-	}
-	defer os.RemoveAll(stage)
-	if _, err := copyPolicy(stage, dir); err != nil {
-		return fmt.Errorf("nothing was written: %w", err)
-	}
-	for _, f := range made {
-		if err := writeBelow(filepath.Join(stage, filepath.FromSlash(f.path)), f.text); err != nil {
-			return fmt.Errorf("nothing was written: %w", err)
-		}
-	}
-	staged, err := os.CreateTemp("", "gatehouse-routes-*.yaml")
-	if err != nil {
-		return fmt.Errorf("nothing was written: %w", err)
-	}
-	defer os.Remove(staged.Name())
-	if _, err := staged.Write(text); err != nil {
-		return fmt.Errorf("nothing was written: %w", errors.Join(err, staged.Close()))
-	}
-	if err := staged.Close(); err != nil {
-		return fmt.Errorf("nothing was written: %w", err)
-	}
-	err = tryConfiguration(ctx, s.src, func(c *config) {
-		*s.routes(c), c.Policy.Bundles[s.bundle].Path = staged.Name(), stage
+	err = scaffold.WriteStubs(ctx, dir, made, text, func(table, policy string) error {
+		return tryConfiguration(ctx, s.src, func(c *config.Config) {
+			*s.routes(c), c.Policy.Bundles[s.bundle].Path = table, policy
+		})
 	})
-	if ctx.Err() != nil {
-		return errInterrupted
-	}
 	if err != nil {
-		return fmt.Errorf("nothing was written, because the policy and the new routes do not run together: %w", err)
-	}
-	if _, err := replaceAll(dir, made, nil); err != nil { // the rules first: a table with a route that has none may be refused
 		return err
 	}
 	for _, f := range made {
-		fmt.Fprintf(messages, "wrote %s\n", filepath.Join(dir, filepath.FromSlash(f.path)))
+		fmt.Fprintf(messages, "wrote %s\n", filepath.Join(dir, filepath.FromSlash(f.Path)))
 	}
 	if len(made) == 0 {
 		fmt.Fprintln(messages, "every route has a rule")
@@ -132,8 +98,8 @@ func (s *stubbed) add(ctx context.Context, file string, text []byte, messages io
 }
 
 // missing makes the stubs.
-func (s *stubbed) missing(ctx context.Context, table *routes.Table, dir string) ([]scaffoldFile, error) {
-	t, err := newTrial(ctx, s.src, nil, func(c *config) {
+func (s *stubbed) missing(ctx context.Context, table *routes.Table) ([]scaffold.File, error) {
+	t, err := newTrial(ctx, s.src, nil, func(c *config.Config) {
 		for i := range c.Apps { // the old table need not fit
 			c.Apps[i].Policy.StrictRoutes = false
 		}
@@ -143,68 +109,8 @@ func (s *stubbed) missing(ctx context.Context, table *routes.Table, dir string) 
 		return nil, fmt.Errorf("--stubs: the policy has to run first: %w", err)
 	}
 	defer t.close()
-	snapshot := t.engine.policy
-	defined := snapshot.Defined()
-	shared := map[string]bool{} // packages that have a rule for each method
-	prefix := strings.Join(append(slices.Clone(s.app.Root), "ANY"), policy.PathSeparator) + policy.PathSeparator
-	for key := range defined {
-		if rest, ok := strings.CutPrefix(key, prefix); ok {
-			shared[rest[:max(0, strings.LastIndex(rest, policy.PathSeparator))]] = true
-		}
-	}
-	var failed error
-	wanted := func(r *routes.Route, method string) bool {
-		candidates, err := gate.RuleCandidates(s.app.Root, method, r.Template, r.Methods == nil || slices.Contains(r.Methods, "GET"))
-		failed = errors.Join(failed, err)
-		for i, path := range candidates {
-			if defined[strings.Join(path, policy.PathSeparator)] {
-				return false
-			}
-			if entry, err := snapshot.Entry(path); i == 0 && err == nil && entry != nil { // data, not a rule
-				return false
-			}
-		}
-		return true
-	}
-	made := &scaffold{ctx: ctx, table: table, perRoute: true, name: rootPlaceholder, front: whereOf(table), static: map[string]string{}}
 	if conflicts := table.RuleConflicts(s.app.Root, "allowed"); len(conflicts) > 0 {
 		return nil, fmt.Errorf("--stubs: %s", conflicts[0])
 	}
-	rules, err := made.routeRules(wanted, shared)
-	if err = errors.Join(err, failed); err != nil {
-		return nil, err
-	}
-	for _, r := range rules {
-		r.path = append(slices.Clone(s.app.Root), r.path[1:]...)
-	}
-	taken, err := filesBelow(dir)
-	if err != nil {
-		return nil, err
-	}
-	made.rootTerms = len(s.app.Root)
-	if err := made.stubsBeside(rules, taken); err != nil {
-		return nil, err
-	}
-	for i := range made.files { // relative to the policy's folder
-		made.files[i].path = strings.TrimPrefix(made.files[i].path, "policy/")
-	}
-	return made.files, nil
-}
-
-// rootPlaceholder stands for the root while rules are planned; it may have several terms.
-const rootPlaceholder = "root"
-
-// filesBelow are the names in a policy's folder, as ruleFile compares them.
-func filesBelow(dir string) (map[string]bool, error) {
-	taken := map[string]bool{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		rel, err := filepath.Rel(dir, path)
-		name := strings.TrimSuffix(filepath.ToSlash(rel), ".rego")
-		taken["policy/"+strings.ToLower(name)] = true
-		return err
-	})
-	return taken, err
+	return scaffold.Stubs(ctx, table, s.app.Root, t.engine.policy, s.cfg.Policy.Bundles[s.bundle].Path)
 }

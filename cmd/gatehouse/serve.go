@@ -26,13 +26,14 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"gatehouse/config"
 	"gatehouse/extauthz"
 	"gatehouse/gate"
 	"gatehouse/panics"
 )
 
 func serveCommand() *cobra.Command {
-	var src source
+	var src config.Source
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Answer Envoy's authorization requests",
@@ -41,7 +42,7 @@ func serveCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			paceGC()
-			if src.file == "" && src.bundle == "" {
+			if src.File == "" && src.Bundle == "" {
 				return usageError{errors.New("nothing to serve: give --config gatehouse.yaml, or --bundle DIR to run with defaults")}
 			}
 			s, err := newServer(c.Context(), src)
@@ -51,15 +52,15 @@ func serveCommand() *cobra.Command {
 			return s.run(c.Context())
 		},
 	}
-	c.Flags().StringVarP(&src.file, "config", "c", "", "configuration file")
-	c.Flags().StringVarP(&src.bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
-	c.Flags().BoolVar(&src.plain, "plain", false, "reference path: decide without anything that only makes it faster (remembered decisions, partial input, own wire format)")
+	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file")
+	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
+	c.Flags().BoolVar(&src.Plain, "plain", false, "reference path: decide without anything that only makes it faster (remembered decisions, partial input, own wire format)")
 	return c
 }
 
 // transport are the options of the gRPC server that depend on how messages are to be handled.
-func (s source) transport() []grpc.ServerOption {
-	if s.plain {
+func transport(s config.Source) []grpc.ServerOption {
+	if s.Plain {
 		return extauthz.PlainServerOptions()
 	}
 	return append(extauthz.ServerOptions(), grpc.NumStreamWorkers(workers))
@@ -68,8 +69,8 @@ func (s source) transport() []grpc.ServerOption {
 // server is the whole of `gatehouse serve`: built by newServer, which reports everything that is wrong before anything
 // listens, and run until its context ends.
 type server struct {
-	source   source
-	config   *config // as of the start; listen never changes
+	source   config.Source
+	config   *config.Config // as of the start; listen never changes
 	level    zap.AtomicLevel
 	logger   *zap.Logger
 	registry *prometheus.Registry
@@ -98,26 +99,26 @@ type server struct {
 }
 
 // newServer takes SIGHUP over first of all: one that comes while we start must not end the process.
-func newServer(ctx context.Context, src source) (*server, error) {
+func newServer(ctx context.Context, src config.Source) (*server, error) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
-	cfg, doc, err := src.read()
+	cfg, doc, err := src.Read()
 	if err != nil {
 		return nil, err
 	}
 	s := &server{source: src, config: cfg, level: zap.NewAtomicLevel(), registry: prometheus.NewRegistry(),
 		health: health.NewServer(), started: time.Now(), hangups: hangups, leaving: make(chan struct{})}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	found := &problems{doc: doc, errs: doc.errs}
-	s.logger, err = cfg.Log.build(s.level)
-	found.add("log", err)
+	found := doc.Problems()
+	s.logger, err = buildLog(cfg.Log, s.level)
+	found.Add("log", err)
 	panics.Tell(func(e panics.Event) {
 		s.logger.Error("panicked, and goes on", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
 	limitMemory(s.logger, memlimit.FromCgroup)
 	var traces *gate.Traces
-	traces, s.flushTraces, err = cfg.Traces.build(ctx)
-	found.add("traces", err)
+	traces, s.flushTraces, err = buildTraces(cfg.Traces, ctx)
+	found.Add("traces", err)
 	e, policyErr, err := newEngine(ctx, cfg, found, s.logger, nil)
 	if err != nil {
 		return nil, err
@@ -130,9 +131,9 @@ func newServer(ctx context.Context, src source) (*server, error) {
 	}
 	s.setEngine(e)
 	s.conns = newConnections(cfg.Listen, s.registry)
-	s.grpc = grpc.NewServer(append(src.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
+	s.grpc = grpc.NewServer(append(transport(src), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders), grpc.SharedWriteBuffer(true),
-		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(cfg.Listen.keepalive()),
+		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	extauthz.New(s.gate, s.logger).Register(s.grpc)
 	if s.http, err = newHTTPMode(cfg.Listen.HTTP, time.Duration(cfg.Listen.Idle), s.gate, s.logger); err != nil {
@@ -151,24 +152,24 @@ func (s *server) setEngine(e *engine) {
 }
 
 // listen opens every listener, or none.
-func (s *server) listen(doc *document) error {
+func (s *server) listen(doc *config.Document) error {
 	var errs []error
 	var secure *tls.Config
 	if c := s.config.Listen.TLS; c != nil {
 		var err error
 		if s.certificates, err = newCertificates(c); err != nil {
-			return fmt.Errorf("%s: listen.tls: %w", doc.at("listen.tls"), err)
+			return fmt.Errorf("%s: listen.tls: %w", doc.At("listen.tls"), err)
 		}
 		secure = s.certificates.server()
 	}
 	open := func(key, address string, secure *tls.Config) net.Listener {
 		c := s.config.Listen
 		if key == "listen.control" {
-			c.Socket = socketConfig{Mode: "0600"}
+			c.Socket = config.Socket{Mode: "0600"}
 		}
-		l, err := c.open(address, secure, listenerName(key), s.conns)
+		l, err := openListener(c, address, secure, listenerName(key), s.conns)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s: %w", doc.at(key), key, err))
+			errs = append(errs, fmt.Errorf("%s: %s: %w", doc.At(key), key, err))
 			return nil
 		}
 		return l
@@ -184,7 +185,7 @@ func (s *server) listen(doc *document) error {
 	if s.config.Listen.Admin != "" {
 		s.admin = open("listen.admin", s.config.Listen.Admin, nil)
 	}
-	if path, ok := cutUnix(s.config.Listen.Control); ok {
+	if path, ok := config.CutUnix(s.config.Listen.Control); ok {
 		s.control = open("listen.control", "unix:"+path, nil)
 	}
 	if s.config.Listen.JWKS != "" {
@@ -379,7 +380,7 @@ func addresses(listeners ...net.Listener) []string {
 const maxGRPCHeaders = 64 << 10
 
 // keepalive ends connections that are idle or old, with GOAWAY: the client takes another one for what it asks next.
-func (c listenConfig) keepalive() keepalive.ServerParameters {
+func keepaliveOf(c config.Listen) keepalive.ServerParameters {
 	out := keepalive.ServerParameters{MaxConnectionIdle: time.Duration(c.Idle)}
 	if c.MaxAge > 0 {
 		out.MaxConnectionAge, out.MaxConnectionAgeGrace = time.Duration(c.MaxAge), time.Minute
@@ -399,7 +400,7 @@ func listenerName(key string) string {
 // workers is how many goroutines wait for streams: enough for the cores to be busy, few enough to stay in cache.
 const workers = 32
 
-func (c logConfig) validate() error {
+func validateLog(c config.Log) error {
 	var errs []error
 	if l, err := zapcore.ParseLevel(c.Level); err != nil || l < zapcore.DebugLevel || l > zapcore.ErrorLevel {
 		errs = append(errs, fmt.Errorf("log.level: %q is none of debug, info, warn, error", c.Level))
@@ -410,15 +411,15 @@ func (c logConfig) validate() error {
 	return errors.Join(errs...)
 }
 
-func (c logConfig) setLevel(level zap.AtomicLevel) {
+func setLevel(c config.Log, level zap.AtomicLevel) {
 	if l, err := zapcore.ParseLevel(c.Level); err == nil {
 		level.SetLevel(l)
 	}
 }
 
 // build makes the operators' log: on standard error, in JSON or for people. It is usable also where it is not as wished.
-func (c logConfig) build(level zap.AtomicLevel) (*zap.Logger, error) {
-	c.setLevel(level)
+func buildLog(c config.Log, level zap.AtomicLevel) (*zap.Logger, error) {
+	setLevel(c, level)
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	encoder := zapcore.NewJSONEncoder(enc)
@@ -426,5 +427,5 @@ func (c logConfig) build(level zap.AtomicLevel) (*zap.Logger, error) {
 		encoder = zapcore.NewConsoleEncoder(enc)
 	}
 	core := zapcore.NewSamplerWithOptions(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level), time.Second, 50, 100)
-	return zap.New(core), c.validate()
+	return zap.New(core), validateLog(c)
 }

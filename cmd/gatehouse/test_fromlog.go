@@ -20,6 +20,8 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/replay"
+	"gatehouse/trial"
 )
 
 // maxRows bounds the table that is made of a log.
@@ -51,8 +53,8 @@ func (f *fromLog) given(c *cobra.Command) error {
 
 // table is a table of requests that is being made of a log.
 type table struct {
-	trial     *trial
-	candidate *candidate
+	trial     *trialNode
+	candidate *replay.Candidate
 	seen      map[string]bool
 	rows      bytes.Buffer
 	made      int // rows
@@ -62,15 +64,13 @@ type table struct {
 }
 
 // write makes the table and says on stderr what is in it.
-func (f *fromLog) write(c *cobra.Command, t *trial) error {
+func (f *fromLog) write(c *cobra.Command, t *trialNode) error {
 	log, err := openLogAt(f.log, c.InOrStdin())
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	s := newCandidate(t.engine.policy)
-	s.apps, s.credentials = t.engine.settings.Apps, t.engine.settings.Verifier != nil && t.engine.settings.Verifier.Configured()
-	made := &table{trial: t, candidate: s, seen: map[string]bool{}}
+	made := &table{trial: t, candidate: replay.NewCandidate(t.gate.View()), seen: map[string]bool{}}
 	if err := made.take(c.Context(), log, &f.filter); err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (f *fromLog) write(c *cobra.Command, t *trial) error {
 }
 
 func (m *table) take(ctx context.Context, log *decisionlog.Reader, filter *logFilter) error {
-	var r recorded
+	var r replay.Record
 	for {
 		event, err := log.Next()
 		if _, damaged := errors.AsType[*decisionlog.DamageError](err); damaged {
@@ -107,11 +107,11 @@ func (m *table) take(ctx context.Context, log *decisionlog.Reader, filter *logFi
 			return errors.New("interrupted before the end")
 		}
 		m.read++
-		if err := r.parse(event, int64(m.read)); err != nil {
+		if err := r.Parse(event, int64(m.read)); err != nil {
 			m.bad++
 			continue
 		}
-		if r.gap == nil && filter.wants(&r) {
+		if !r.Gap.Recorded && filter.wants(&r) {
 			if err := m.consider(ctx, &r); err != nil {
 				return err
 			}
@@ -123,19 +123,19 @@ func (m *table) take(ctx context.Context, log *decisionlog.Reader, filter *logFi
 }
 
 // consider makes a row of the first decision of its kind.
-func (m *table) consider(ctx context.Context, r *recorded) error {
-	route := r.routeOf()
-	roles := slices.Sorted(slices.Values(texts(r.roles)))
-	kind := strings.Join([]string{route.app, route.label(), r.verdict().String(), strconv.FormatBool(r.authenticated), strings.Join(roles, ",")}, "\x00")
+func (m *table) consider(ctx context.Context, r *replay.Record) error {
+	route := r.RouteOf()
+	roles := slices.Sorted(slices.Values(decisionlog.Strings(r.Identity.Roles)))
+	kind := strings.Join([]string{route.App, route.Label(), r.Verdict().String(), strconv.FormatBool(r.Identity.Authenticated), strings.Join(roles, ",")}, "\x00")
 	if m.seen[kind] {
 		return nil
 	}
 	m.seen[kind] = true
 	row, notes, err := m.row(r, route)
 	if err != nil {
-		return fmt.Errorf("decision %s: %w", r.id, err)
+		return fmt.Errorf("decision %s: %w", r.DecisionID, err)
 	}
-	fmt.Fprintf(&m.rows, "\n  # %s at %s\n", visible(textOf(r.id)), visible(textOf(r.timestamp)))
+	fmt.Fprintf(&m.rows, "\n  # %s at %s\n", visible(r.DecisionID.Decode()), visible(r.Timestamp.Decode()))
 	for _, note := range notes {
 		fmt.Fprintf(&m.rows, "  # not in the row, and the policy reads it: %s\n", visible(note))
 	}
@@ -162,8 +162,8 @@ const (
 
 // row is what a table can have of a decision.
 type row struct {
-	record *recorded
-	route  routeOf
+	record *replay.Record
+	route  replay.Route
 	input  map[string]any // nil where the policy was not asked
 	reads  func(path ...string) bool
 	method string
@@ -173,58 +173,58 @@ type row struct {
 func (m *table) fitting(ctx context.Context, r *row) (line, problem string) {
 	for v := range rowVariants {
 		line = r.line(v, m.trial)
-		tests, err := readTests("row", []byte("tests:\n  - "+line))
+		tests, err := trial.Read("row", []byte("tests:\n  - "+line))
 		if err != nil {
 			return line, err.Error()
 		}
-		answer, err := m.trial.answer(ctx, tests[0])
+		answer, err := m.trial.Answer(ctx, tests[0])
 		if err != nil {
 			return line, err.Error()
 		}
-		if len(tests[0].compare(&answer)) == 0 {
+		if len(tests[0].Compare(&answer)) == 0 {
 			return line, ""
 		}
-		problem = "here it comes out as " + got(&answer)
+		problem = "here it comes out as " + trial.Line(&answer)
 	}
 	return r.line(plainRow, m.trial), problem
 }
 
 // row reads what a row can be made of, and says what it lacks.
-func (m *table) row(r *recorded, route routeOf) (*row, []string, error) {
-	out := &row{record: r, route: route, method: textOf(r.method), reads: func(...string) bool { return false }}
-	if r.input == nil {
+func (m *table) row(r *replay.Record, route replay.Route) (*row, []string, error) {
+	out := &row{record: r, route: route, method: r.Request.Method.Decode(), reads: func(...string) bool { return false }}
+	if r.Input == nil {
 		return out, nil, nil
 	}
-	d := json.NewDecoder(bytes.NewReader(r.input))
+	d := json.NewDecoder(bytes.NewReader(r.Input))
 	d.UseNumber()
 	if err := d.Decode(&out.input); err != nil {
 		return nil, nil, fmt.Errorf("its input: %w", err)
 	}
-	q, err := m.candidate.prepare(r)
+	reads, asked, err := m.candidate.Reads(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	if q.absent != "" || q.denies {
+	if !asked {
 		return out, nil, nil
 	}
-	out.reads = q.reads.Any
+	out.reads = reads.Any
 	var notes []string
 	for _, path := range uncarried {
-		if q.reads.Any(path...) && plainAt(out.input, path...) != nil {
+		if reads.Any(path...) && plainAt(out.input, path...) != nil {
 			notes = append(notes, "input."+strings.Join(path, "."))
 		}
 	}
-	for _, list := range [][]byte{r.erased, r.masked} {
-		for _, pointer := range texts(list) {
-			if part := readOf(q.reads, []string{pointer}); part != "" {
+	for _, list := range []json.RawMessage{r.Erased, r.Masked} {
+		for _, pointer := range decisionlog.Strings(list) {
+			if part := replay.ReadRef(reads, pointer); part != "" {
 				notes = append(notes, part)
 			}
 		}
 	}
-	if kind, _ := plainAt(out.input, "identity", "type").(string); kind != identity.TypeJWT && r.authenticated && q.reads.Any("identity", "type") {
+	if kind, _ := plainAt(out.input, "identity", "type").(string); kind != identity.TypeJWT && r.Identity.Authenticated && reads.Any("identity", "type") {
 		notes = append(notes, "input.identity.type")
 	}
-	if truncated, _ := out.input["truncated_body"].(bool); truncated && q.reads.Any("truncated_body") {
+	if truncated, _ := out.input["truncated_body"].(bool); truncated && reads.Any("truncated_body") {
 		notes = append(notes, "input.truncated_body")
 	}
 	slices.Sort(notes)
@@ -249,22 +249,22 @@ func plainAt(value any, names ...string) any {
 }
 
 // line is the row in YAML.
-func (r *row) line(v rowVariant, t *trial) string {
+func (r *row) line(v rowVariant, t *trialNode) string {
 	request := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 	add := func(key string, value *yaml.Node) { request.Content = append(request.Content, textNode(key), value) }
 	r.caller(t, add)
-	if host := textOf(r.record.host); v >= hostRow && host != "" {
+	if host := r.record.Request.Host.Decode(); v >= hostRow && host != "" {
 		add("host", textNode(host))
 	}
-	add(r.method, textNode(textOf(r.record.target)))
+	add(r.method, textNode(r.record.Request.Path.Decode()))
 	r.content(v, add)
-	verdict, was := "allow", r.record.verdict()
-	if !was.allow {
+	verdict, was := "allow", r.record.Verdict()
+	if !was.Allow {
 		verdict = "deny"
-		add("status", numberNode(was.status))
-		add("reason", textNode(was.reason))
+		add("status", numberNode(was.Status))
+		add("reason", textNode(was.ReasonName()))
 	}
-	if name := firstText(r.route.name, r.route.template); name != "" {
+	if name := firstText(r.route.Name, r.route.Template); name != "" {
 		add("route", textNode(name))
 	}
 	line, err := yaml.Marshal(&yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{textNode(verdict), request}})
@@ -284,28 +284,28 @@ func firstText(list ...string) string {
 }
 
 // caller adds who asked. What a token says beyond names and roles goes into claims, where the issuer's configuration looks for it.
-func (r *row) caller(t *trial, add func(string, *yaml.Node)) {
-	if !r.record.authenticated {
+func (r *row) caller(t *trialNode, add func(string, *yaml.Node)) {
+	if !r.record.Identity.Authenticated {
 		return
 	}
-	add("as", textNode(textOf(r.record.subject)))
-	if roles := texts(r.record.roles); len(roles) > 0 {
+	add("as", textNode(r.record.Identity.Subject.Decode()))
+	if roles := decisionlog.Strings(r.record.Identity.Roles); len(roles) > 0 {
 		add("roles", textsNode(roles))
 	}
 	claims := map[string]any{}
-	if d := json.NewDecoder(bytes.NewReader(r.record.claims)); r.record.claims != nil {
+	if d := json.NewDecoder(bytes.NewReader(r.record.Identity.Claims)); r.record.Identity.Claims != nil {
 		d.UseNumber()
 		_ = d.Decode(&claims) // what the log has of them; without, the row shows whether they were needed
 	}
-	first := t.issuer(map[string]any{})
+	first := t.Issuer(map[string]any{})
 	if issuer, _ := plainAt(r.input, "identity", "issuer").(string); issuer != "" && first.Issuer != "" && issuer != first.Issuer {
 		claims["iss"] = issuer
-		first = t.issuer(claims)
+		first = t.Issuer(claims)
 	}
 	for name, path := range map[string]string{"groups": first.Claims.Groups, "scopes": first.Claims.Scopes} {
 		if list := plainTexts(plainAt(r.input, "identity", name)); len(list) > 0 && path != "" {
 			path, _, _ = strings.Cut(path, " ")
-			setClaim(claims, path, list)
+			trial.SetClaim(claims, path, list)
 		}
 	}
 	if len(claims) > 0 {
@@ -317,7 +317,7 @@ func (r *row) caller(t *trial, add func(string, *yaml.Node)) {
 func (r *row) content(v rowVariant, add func(string, *yaml.Node)) {
 	http := []string{"attributes", "request", "http"}
 	headers, _ := plainAt(r.input, slices.Concat(http, []string{"headers"})...).(map[string]any)
-	masked := strings.Join(append(texts(r.record.masked), texts(r.record.erased)...), "\n") + "\n"
+	masked := strings.Join(append(decisionlog.Strings(r.record.Masked), decisionlog.Strings(r.record.Erased)...), "\n") + "\n"
 	list := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		value, _ := headers[name].(string)

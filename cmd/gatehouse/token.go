@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/config"
 	"gatehouse/identity"
 )
 
@@ -102,10 +103,10 @@ func (w *tokenWish) mint(stdout, stderr io.Writer) error {
 }
 
 // entry finds the configuration's entry that the token is for, and takes from it what no flag says.
-func (w *tokenWish) entry() (jwtConfig, error) {
-	var entry jwtConfig
+func (w *tokenWish) entry() (config.JWT, error) {
+	var entry config.JWT
 	if w.config != "" {
-		cfg, _, err := source{file: w.config}.read()
+		cfg, _, err := config.Source{File: w.config}.Read()
 		if err != nil {
 			return entry, err
 		}
@@ -136,23 +137,23 @@ func (w *tokenWish) entry() (jwtConfig, error) {
 }
 
 // localEntry is the one entry with an issuer on loopback, or with this issuer.
-func localEntry(all []jwtConfig, issuer string) (jwtConfig, error) {
-	local := slices.DeleteFunc(slices.Clone(all), func(j jwtConfig) bool {
+func localEntry(all []config.JWT, issuer string) (config.JWT, error) {
+	local := slices.DeleteFunc(slices.Clone(all), func(j config.JWT) bool {
 		return issuer != "" && j.Issuer != issuer || issuer == "" && !identity.IsLoopback(j.Issuer)
 	})
 	switch {
 	case len(local) == 1:
 		return local[0], nil
 	case len(local) > 1:
-		return jwtConfig{}, errors.New("several issuers are on loopback: name one with --iss")
+		return config.JWT{}, errors.New("several issuers are on loopback: name one with --iss")
 	case issuer != "":
-		return jwtConfig{}, fmt.Errorf("no entry of identity.jwt has the issuer %q", issuer)
+		return config.JWT{}, fmt.Errorf("no entry of identity.jwt has the issuer %q", issuer)
 	}
-	return jwtConfig{}, fmt.Errorf("no entry of identity.jwt has an issuer on loopback, such as %s", identity.LocalIssuerName)
+	return config.JWT{}, fmt.Errorf("no entry of identity.jwt has an issuer on loopback, such as %s", identity.LocalIssuerName)
 }
 
 // body puts everything under the claims that the entry reads.
-func (w *tokenWish) body(entry jwtConfig) (map[string]any, error) {
+func (w *tokenWish) body(entry config.JWT) (map[string]any, error) {
 	claims := map[string]any{"sub": w.subject}
 	switch {
 	case len(w.audiences) == 1:

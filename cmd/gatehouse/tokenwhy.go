@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/identity"
 )
 
@@ -21,7 +22,7 @@ import (
 const maxTokenInput = 1 << 20
 
 func tokenWhyCommand() *cobra.Command {
-	var src source
+	var src config.Source
 	var at string
 	c := &cobra.Command{
 		Use:   "why [TOKEN | @FILE | -]",
@@ -52,12 +53,12 @@ The exit code is 0 for an accepted token, 1 for a refused one, 2 where nothing c
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&src.file, "config", "c", "", "configuration file (default: gatehouse.yaml)")
+	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml)")
 	c.Flags().StringVar(&at, "at", "", "the time to verify at, such as 2026-06-01T12:00:00Z (default: now)")
 	return c
 }
 
-func explainToken(c *cobra.Command, src source, argument, at string) (accepted bool, err error) {
+func explainToken(c *cobra.Command, src config.Source, argument, at string) (accepted bool, err error) {
 	clock := time.Now
 	if at != "" {
 		moment, err := time.Parse(time.RFC3339, at)
@@ -66,7 +67,7 @@ func explainToken(c *cobra.Command, src source, argument, at string) (accepted b
 		}
 		clock = func() time.Time { return moment }
 	}
-	if src, err = src.orDefault(); err != nil {
+	if src, err = src.OrDefault(); err != nil {
 		return false, errors.New("there is no gatehouse.yaml here: give --config FILE")
 	}
 	raw, err := readToken(c.InOrStdin(), c.ErrOrStderr(), argument)
@@ -121,27 +122,27 @@ func readToken(stdin io.Reader, stderr io.Writer, argument string) (string, erro
 }
 
 // explain builds the configuration's verifier for this one question. It keeps nothing: what the service keeps is its own.
-func explain(ctx context.Context, src source, raw string, clock func() time.Time) (identity.Explanation, []identity.KeyStatus, error) {
-	cfg, doc, err := src.read()
+func explain(ctx context.Context, src config.Source, raw string, clock func() time.Time) (identity.Explanation, []identity.KeyStatus, error) {
+	cfg, doc, err := src.Read()
 	if err != nil {
 		return identity.Explanation{}, nil, err
 	}
-	found := &problems{doc: doc, errs: doc.errs}
+	found := doc.Problems()
 	cfg.StateDir = ""
-	vc := cfg.verifierConfig(zap.NewNop(), prometheus.NewRegistry())
+	vc := verifierConfig(cfg, zap.NewNop(), prometheus.NewRegistry())
 	vc.Clock = clock
 	v, err := identity.New(vc)
-	found.add("identity", err)
-	if len(found.errs) > 0 {
-		return identity.Explanation{}, nil, errors.Join(found.errs...)
+	found.Add("identity", err)
+	if len(found.Errs) > 0 {
+		return identity.Explanation{}, nil, errors.Join(found.Errs...)
 	}
 	if !v.Configured() {
-		return identity.Explanation{}, nil, fmt.Errorf("%s accepts no credential: see docs/identity.md for the identity section", src.file)
+		return identity.Explanation{}, nil, fmt.Errorf("%s accepts no credential: see docs/identity.md for the identity section", src.File)
 	}
 	keys, err := v.Load(ctx)
 	if err != nil {
-		found.add("identity", err)
-		return identity.Explanation{}, nil, errors.Join(found.errs...)
+		found.Add("identity", err)
+		return identity.Explanation{}, nil, errors.Join(found.Errs...)
 	}
 	return v.Explain(ctx, keys, v.RequestWith(raw)), keys.Status(), nil
 }

@@ -13,12 +13,13 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 )
 
 // build makes the tracer and what flushes it at the end. Spans wait in a bounded queue and are dropped when it is full:
 // a collector that is slow or away never holds a request up.
-func (c tracesConfig) build(ctx context.Context) (*gate.Traces, func(context.Context) error, error) {
+func buildTraces(c config.Traces, ctx context.Context) (*gate.Traces, func(context.Context) error, error) {
 	if c.OTLP == "" {
 		return nil, func(context.Context) error { return nil }, nil
 	}

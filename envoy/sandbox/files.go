@@ -80,8 +80,19 @@ func (s *Sandbox) copyConfig(name string, changes map[string]string) error {
 		pairs = append(pairs, from, to)
 	}
 	changed := strings.NewReplacer(pairs...).Replace(string(text))
+	if s.cfg.Patient {
+		changed = LongDeadlines(changed)
+	}
 	if err := os.WriteFile(s.path(name), []byte(changed), 0o644); err != nil {
 		return fmt.Errorf("writing configuration: %w", err)
 	}
 	return nil
+}
+
+// LongDeadlines is the text of an envoy.yaml or gatehouse.yaml with the examples' deadlines for a decision made long.
+func LongDeadlines(text string) string {
+	if !strings.Contains(text, "\n  timeout: ") { // policy.timeout
+		text = strings.Replace(text, "\npolicy:\n", "\npolicy:\n  timeout: 4s\n", 1)
+	}
+	return strings.ReplaceAll(text, " timeout: 0.25s\n", " timeout: 5s\n")
 }

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"gatehouse/identity"
@@ -59,6 +60,9 @@ type Config struct {
 	Progress func(string)
 	// Plain runs Gatehouse with --plain.
 	Plain bool
+	// Patient takes the application's Envoy and Gatehouse with long deadlines for a decision, where its files have the examples' short
+	// ones: for tests, as a busy machine under the race detector needs longer.
+	Patient bool
 
 	// HandedOut is told each token that Token and ForgedToken make, so that a test can look for them where they must not
 	// be. It may be called by several goroutines. Default: nobody is told.
@@ -304,18 +308,30 @@ func (s *Sandbox) path(name string) string { return filepath.Join(s.cfg.WorkDir,
 // ports are the loopback ports of one sandbox.
 type ports struct{ app, http, envoyAdmin, grpc, admin int }
 
-// freePorts asks the kernel for ports that nobody uses. Until the processes bind them somebody else may.
-func freePorts() (ports, error) {
-	var p ports
+// freePorts finds the ports of one sandbox.
+func freePorts() (p ports, err error) {
 	for _, port := range p.all() {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return p, fmt.Errorf("looking for free ports on 127.0.0.1: %w; close some programs or raise the limit on open files", err)
+		if *port, err = FreePort(); err != nil {
+			return p, err
 		}
-		defer l.Close() // all are held until the last is known, so that they differ
-		*port = l.Addr().(*net.TCPAddr).Port
 	}
 	return p, nil
+}
+
+// handedOut counts the ports that FreePort gave away, so that none is given twice.
+var handedOut atomic.Int32
+
+// FreePort is a port of 127.0.0.1 that nobody uses. It lies below those that kernels give to outgoing connections, and another
+// call gives another one: until a process binds it nobody else is likely to.
+func FreePort() (int, error) {
+	const first, count = 15000, 15000
+	for range 1000 {
+		port := first + (os.Getpid()*61+int(handedOut.Add(1)))%count
+		if l, err := net.Listen("tcp", hostPort(port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, errors.New("no port of 127.0.0.1 is free: close some programs or raise the limit on open files")
 }
 
 // taken is one of the ports that is in use, or 0.

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gatehouse/bundles"
+	"gatehouse/config"
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/identity"
+	"gatehouse/policy"
+	"gatehouse/routes"
+	"gatehouse/upstream"
+)
+
+// verification is what package bundles makes of it, nil for nil.
+func verification(c *config.Signing) *bundles.Verification {
+	if c == nil {
+		return nil
+	}
+	v := &bundles.Verification{Serial: c.Serial, AllowHS256: c.AllowHS256}
+	for _, k := range c.Keys {
+		v.Keys = append(v.Keys, bundles.Key{ID: k.ID, File: k.File, Algorithm: k.Algorithm, Scope: k.Scope})
+	}
+	return v
+}
+
+// apps are the applications as the gate takes them.
+func gateApps(c *config.Config) []gate.App {
+	var out []gate.App
+	for _, a := range c.Applications() {
+		app := gate.App{Name: a.Name, Hosts: a.Match.Hosts, AllowUnmatched: a.Routes.Unmatched.Other == "policy",
+			Redirects: a.Routes.Unmatched.Redirect == "policy", StrictRoutes: a.Policy.StrictRoutes}
+		if a.Policy.Decision != "" {
+			app.Decision = strings.Split(a.Policy.Decision, "/")
+		}
+		if a.Policy.Root != "" {
+			app.Root = strings.FieldsFunc(a.Policy.Root, func(r rune) bool { return r == '/' || r == '.' })
+		}
+		out = append(out, app)
+	}
+	return out
+}
+
+// verifierConfig is the identity section as package identity takes it.
+func verifierConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) identity.Config {
+	id := c.Identity
+	out := identity.Config{Logger: logger, Registerer: r, Metadata: id.Metadata.Name, Peer: id.Peer.From,
+		APIKeys: identity.APIKeys{File: id.APIKeys.File, Header: id.APIKeys.Header, Scheme: id.APIKeys.Scheme}}
+	if c.StateDir != "" {
+		out.Dir = filepath.Join(c.StateDir, "keys")
+	}
+	for _, j := range id.JWT {
+		out.Issuers = append(out.Issuers, identity.Issuer{Preset: j.Preset, Domain: j.Domain, Tenant: j.Tenant,
+			Issuer: j.Issuer, Audiences: j.Audiences, ClientIDs: j.ClientIDs, Parties: j.Parties, Algorithms: j.Algorithms,
+			Type: j.Type, TokenUse: j.TokenUse, MaxAge: time.Duration(j.MaxAge), Require: j.Require,
+			Keys: identity.KeySource{File: j.Keys.File, URL: j.Keys.URL, Discovery: j.Keys.Discovery,
+				Refresh: time.Duration(j.Keys.Refresh), MaxStale: time.Duration(j.Keys.MaxStale)},
+			From: tokenSources(j.From), Claims: identity.ClaimPaths(j.Claims), ClockSkew: time.Duration(j.ClockSkew)})
+	}
+	for _, i := range id.Introspection {
+		out.Introspection = append(out.Introspection, identity.Introspection{URL: i.URL, Issuer: i.Issuer, ClientID: i.ClientID,
+			SecretFile: i.ClientSecretFile, KeyFile: i.PrivateKeyFile, KeyID: i.KeyID, AssertionAudience: i.Audience, Audiences: i.Audiences, From: tokenSources(i.From),
+			Claims: identity.ClaimPaths(i.Claims), Timeout: time.Duration(i.Timeout), CacheFor: time.Duration(i.CacheFor)})
+	}
+	return out
+}
+
+func tokenSources(from []config.Token) []identity.TokenSource {
+	var out []identity.TokenSource
+	for _, f := range from {
+		out = append(out, identity.TokenSource(f))
+	}
+	return out
+}
+
+func bundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
+	keep := c.Policy.Keep
+	if keep == 0 {
+		keep = -1
+	}
+	out := bundles.Config{Logger: logger, Registerer: r, Publish: publish, TestTimeout: time.Duration(c.Policy.Tests.Timeout), SkipTests: c.Policy.Tests.Off,
+		Keep: keep, KeepBytes: int64(c.Policy.KeepSize),
+		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders,
+			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
+				HTTPSendCache: int64(c.Policy.Capabilities.HTTPSend.Cache),
+				NetLookup:     c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}
+	addRemote(c, &out)
+	services := services(c)
+	for _, b := range c.Policy.Bundles {
+		out.Sources = append(out.Sources, bundles.Source{Name: b.Name, Path: b.Path, Remote: bundleRemote(b, services), Verification: verification(b.Signing),
+			Optional: b.Required != nil && !*b.Required})
+	}
+	return out
+}
+
+func decisionLog(c *config.Config, logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
+	d := c.DecisionLog
+	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Only: d.Headers}
+	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header, c.Headers.JWT.Name), slices.Clone(d.Redact.Params)
+	for _, f := range c.Identity.Places() {
+		redact.Headers, redact.Params = append(redact.Headers, f.Header), append(redact.Params, f.Query)
+		if f.WebsocketProtocol != "" {
+			redact.Headers = append(redact.Headers, "sec-websocket-protocol")
+		}
+		place := identity.TokenSource{Cookie: f.Cookie, Chunked: f.Chunked}
+		redact.Cookies = append(redact.Cookies, place.CookieNames()...)
+	}
+	unnamed := func(s string) bool { return s == "" }
+	redact.Headers, redact.Params = slices.DeleteFunc(redact.Headers, unnamed), slices.DeleteFunc(redact.Params, unnamed)
+	if d.Dir == "" && c.StateDir != "" {
+		d.Dir = filepath.Join(c.StateDir, "decisions")
+	}
+	return decisionlog.Config{File: d.File, Sinks: logSinks(d), OnFull: d.OnFull, MaxEntry: int(d.MaxEntry), Labels: d.Labels, Logger: logger, Registerer: r,
+		Redact: redact, Masks: logMasks(d), Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize), Plain: c.Plain}
+}
+
+// settings are the gate's part of the configuration.
+func gateSettings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
+	s := &gate.Settings{
+		Verifier: v,
+		Required: c.Identity.Required,
+		Headers:  identityHeaders(c.Headers, m),
+		Paths:    gate.PathRules{Compat: c.Paths.Compat},
+		Apps:     gateApps(c),
+		Timeout:  time.Duration(c.Policy.Timeout),
+		Memo:     gate.Memo{Off: c.Policy.Memo.Off, Bytes: int64(c.Policy.Memo.Size), Sample: c.Policy.Memo.Recheck},
+		Plain:    c.Plain,
+		Limits:   gate.Limits{Message: int(c.Limits.Message), Headers: c.Limits.Headers, Concurrent: c.Limits.Concurrent},
+		DryRun:   c.DryRun.Always, DryRunExtension: c.DryRun.AllowExtension,
+	}
+	forms, unknown := routes.ParseForms(c.Paths.Allow)
+	if unknown != nil {
+		unknown = fmt.Errorf("paths.allow: %w: one of %s", unknown, routes.AllForms())
+	}
+	s.Paths.Allow = forms
+	for _, b := range c.Bypass {
+		s.Bypass = append(s.Bypass, gate.Bypass{Method: b.Method, Path: b.Path, Preflight: b.Preflight})
+	}
+	var denials error
+	s.Denials, denials = compileDenials(c.Denials)
+	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), withKeys(s.Validate()))
+}
+
+func identityHeaders(c config.Headers, m *identity.Minter) gate.IdentityHeaders {
+	out := gate.IdentityHeaders{Subject: c.Subject, Roles: c.Roles, Groups: c.Groups, Scopes: c.Scopes, Email: c.Email, JSON: c.JSON,
+		RemoveCredential: c.RemoveCredential}
+	if m != nil { // else it is not configured, or what is wrong with it was said
+		out.Token, out.Minter, out.Audience = c.JWT.Name, m, c.JWT.Audience
+	}
+	return out
+}
+
+func compileDenials(c config.Denials) (gate.Denials, error) {
+	var errs []error
+	templates := map[int]gate.Template{}
+	for _, name := range slices.Sorted(maps.Keys(c.Templates)) {
+		t := c.Templates[name]
+		var status int
+		if _, err := fmt.Sscanf(name, "%d", &status); err != nil || fmt.Sprint(status) != name {
+			errs = append(errs, fmt.Errorf("denials.templates.%s: the key is an HTTP status such as 403", name))
+			continue
+		}
+		body := t.Body
+		if t.File != "" {
+			text, err := config.ReadBounded(t.File)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("denials.templates.%s.file: %w", name, err))
+				continue
+			}
+			body = string(text)
+		}
+		templates[status] = gate.Template{ContentType: t.ContentType, Body: body}
+	}
+	denials, err := gate.NewDenials(c.LoginURL, templates)
+	return denials, errors.Join(append(errs, withKeys(err))...)
+}
+
+// sinks are those of the configuration, still without a connection to their servers.
+func logSinks(c config.DecisionLog) []decisionlog.Sink {
+	var out []decisionlog.Sink
+	for _, s := range c.Sinks {
+		out = append(out, decisionlog.Sink{Name: s.Name, File: s.File, OPA: sinkRemote(s.OPA), OTLP: sinkRemote(s.OTLP)})
+	}
+	return out
+}
+
+func sinkRemote(c *config.SinkServer) *decisionlog.Remote {
+	if c == nil {
+		return nil
+	}
+	return &decisionlog.Remote{URL: c.URL, MaxRequest: int(c.MaxRequest), Delay: time.Duration(c.Delay), Timeout: time.Duration(c.Timeout)}
+}
+
+// sinkServices are the services that the sinks use, in their order.
+func sinkServices(c *config.Config) []upstream.Service {
+	services := services(c)
+	var out []upstream.Service
+	for _, s := range c.DecisionLog.Sinks {
+		var one upstream.Service
+		for _, server := range s.Servers() {
+			one = services[server.Service]
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// connect gives sinks what sends to their servers. It connects to nothing yet.
+func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionlog.Sink, error) {
+	sinks = slices.Clone(sinks)
+	for i := range sinks {
+		for kind, at := range map[string]**decisionlog.Remote{"opa": &sinks[i].OPA, "otlp": &sinks[i].OTLP} {
+			if *at == nil {
+				continue
+			}
+			where := fmt.Sprintf("decision_log.sinks[%d].%s", i, kind)
+			if (*at).URL == "" {
+				return nil, fmt.Errorf("%s: url: is missing", where)
+			}
+			poster, err := upstream.NewPoster(services[i], (*at).URL)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", where, err)
+			}
+			r := **at
+			r.URL, r.Post, r.Close = poster.String(), poster.Post, poster.Close
+			*at = &r
+		}
+	}
+	return sinks, nil
+}
+
+func logMasks(c config.DecisionLog) []decisionlog.Mask {
+	var out []decisionlog.Mask
+	for _, m := range c.Mask {
+		out = append(out, decisionlog.Mask(m))
+	}
+	return out
+}
+
+// services are those of the configuration by their names. What is wrong with one is wrong wherever it is used.
+func services(c *config.Config) map[string]upstream.Service {
+	out := map[string]upstream.Service{}
+	for _, s := range c.Services {
+		service := upstream.Service{CA: s.CA, Cert: s.Cert, Key: s.Key, Headers: maps.Clone(s.Headers), PlainHTTP: s.PlainHTTP, BearerFile: s.BearerFile}
+		if o := s.OAuth2; o != nil {
+			service.OAuth2 = &upstream.OAuth2{TokenURL: o.TokenURL, ClientID: o.ClientID, SecretFile: o.ClientSecretFile, Scopes: o.Scopes}
+		}
+		if a := s.AWS; a != nil {
+			service.AWS = &upstream.AWS{From: a.From, Region: a.Region, Service: a.Service, Profile: a.Profile}
+		}
+		if g := s.GCP; g != nil {
+			service.GCP = &upstream.GCP{Audience: g.Audience, Scopes: g.Scopes, Endpoint: g.Endpoint}
+		}
+		if a := s.Azure; a != nil {
+			service.Azure = &upstream.Azure{Resource: a.Resource, ClientID: a.ClientID, Endpoint: a.Endpoint}
+		}
+		out[s.Name] = service
+	}
+	return out
+}
+
+// remote is where the bundle comes from if not from a path, nil if from there.
+func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundles.Remote {
+	if b.URL == "" && b.Image == "" {
+		return nil
+	}
+	r := &bundles.Remote{URL: b.URL, Image: b.Image, Service: services[b.Service], CredentialFile: b.CredentialFile,
+		Interval: time.Duration(b.Interval), MaxAge: time.Duration(b.MaxAge), Withdraw: b.AfterMaxAge == "deny"}
+	if b.LongPoll != nil {
+		if r.LongPoll = time.Duration(*b.LongPoll); r.LongPoll == 0 {
+			r.LongPoll = -1
+		}
+	}
+	return r
+}
+
+// addRemote puts into a configuration of bundles what is kept and told elsewhere.
+func addRemote(c *config.Config, out *bundles.Config) {
+	if c.StateDir != "" {
+		out.Dir = filepath.Join(c.StateDir, "bundles")
+		out.Past = bundles.Past{Dir: c.PastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
+	}
+	if c.Status.URL != "" {
+		out.Report = &bundles.Report{URL: c.Status.URL, Service: services(c)[c.Status.Service], Labels: c.Status.Labels, Interval: time.Duration(c.Status.Interval)}
+	}
+}

@@ -1,0 +1,93 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Listen is a section of gatehouse.yaml; the doc tags say what each key means.
+type Listen struct {
+	GRPC           []string `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
+	HTTP           *HTTP    `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
+	Admin          string   `yaml:"admin" doc:"Address of /healthz, /readyz, /metrics and /status, read-only. Empty string: none. Default: 127.0.0.1:9192."`
+	Control        string   `yaml:"control" doc:"A unix socket (unix:/path.sock, mode 0600) for gatehouse bundle rollback, unpin and history: the only place that changes anything. Default: none."`
+	JWKS           string   `yaml:"jwks" doc:"Address at which applications find the keys of headers.jwt: HTTP, GET /.well-known/jwks.json and nothing else. Default: none."`
+	TLS            *TLS     `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
+	Socket         Socket   `yaml:"socket" doc:"Mode and owner of unix sockets."`
+	MaxConnections int      `yaml:"max_connections" doc:"Most connections at once on one address. Where all are taken, the oldest one that has had no answer yet gives way to the next; where each has had one, the next is refused. Default: 1024."`
+	MaxPerPeer     int      `yaml:"max_connections_per_peer" doc:"Most of them for one peer: an IPv4 address, the /64 of an IPv6 address, on a unix socket the user. Raise it where all proxies come by way of one address. Default: 0, which is half of max_connections."`
+	MaxStreams     int      `yaml:"max_streams" doc:"Most requests at once on one connection; Envoy opens further connections by itself. Default: 1000."`
+	MaxRequests    int      `yaml:"max_requests" doc:"Most requests at once on all connections. Beyond it the connection is cut that has most requests which do not get on: not sent to their end, or with an answer that nobody takes. Without such a one nothing happens: limits.concurrent bounds honest load. Default: 8192."`
+	MaxPending     Size     `yaml:"max_pending" doc:"Most bytes of requests that are not complete yet, on all connections. Beyond it the connection with most of them is cut. Default: 256MiB."`
+	Handshake      Duration `yaml:"handshake_timeout" doc:"How long TLS and the beginning of HTTP/2 may take. Default: 5s."`
+	FirstRequest   Duration `yaml:"first_request_timeout" doc:"How long a new gRPC connection may go without a first answered request. One that has had an answer is never cut for being idle. Default: 30s."`
+	RequestTimeout Duration `yaml:"request_timeout" doc:"How long a request over gRPC may take to arrive, from its first byte to its last; then its connection is cut. More than the timeout of Envoy's ext_authz filter. Over HTTP it is 10s. Default: 10s."`
+	Idle           Duration `yaml:"idle_timeout" doc:"How long a connection may be idle. Over gRPC it is then ended with GOAWAY, which costs no request; over HTTP it should be more than the proxy's own idle time, so that the proxy ends it first (Envoy 1h, Traefik 90s, nginx 60s). Default: 90m."`
+	MaxAge         Duration `yaml:"max_age" doc:"How old a gRPC connection may become; then it is ended with GOAWAY, and requests under way have a minute. 0s: as old as it likes. Default: 24h."`
+	DrainDelay     Duration `yaml:"drain_delay" doc:"How long to say NOT_SERVING before the listeners close, so that health checks notice: more than their interval times their threshold, plus the cluster's update_merge_window (1s in Envoy unless set). Default: 0s."`
+	DrainTimeout   Duration `yaml:"drain_timeout" doc:"How long requests under way may take to end at shutdown. Default: 10s."`
+}
+
+// HTTP is a section of gatehouse.yaml; the doc tags say what each key means.
+type HTTP struct {
+	Address    string `yaml:"address" doc:"host:port or unix:/path.sock. Required."`
+	Proxy      string `yaml:"proxy" doc:"Who asks: envoy (http_service), nginx (auth_request) or traefik (ForwardAuth). Only that proxy's own fields are believed: X-Original-* of nginx, X-Forwarded-* of traefik. Required."`
+	PathPrefix string `yaml:"path_prefix" doc:"Envoy's path_prefix, which is taken off every path. A request without it is denied (bad_request). Default: none."`
+}
+
+// TLS is a section of gatehouse.yaml; the doc tags say what each key means.
+type TLS struct {
+	Cert       string `yaml:"cert" doc:"Certificate chain, PEM. Watched: a changed file is in use within seconds, a broken one is reported and the old stays."`
+	Key        string `yaml:"key" doc:"Its private key, PEM."`
+	ClientCA   string `yaml:"client_ca" doc:"Certificates, PEM: a client must show one that they signed (mTLS). Default: clients show none."`
+	MinVersion string `yaml:"min_version" doc:"\"1.2\" or \"1.3\". Default: \"1.2\"."`
+}
+
+// Socket is a section of gatehouse.yaml; the doc tags say what each key means.
+type Socket struct {
+	Mode  string `yaml:"mode" doc:"File mode in octal. Default: \"0660\"."`
+	Owner string `yaml:"owner" doc:"User that owns the socket. Default: the one that runs Gatehouse."`
+	Group string `yaml:"group" doc:"Group that owns the socket. Default: the one that runs Gatehouse."`
+}
+
+// PerPeer is how many connections one peer may have on one listener.
+func (c Listen) PerPeer() int {
+	if c.MaxPerPeer > 0 {
+		return c.MaxPerPeer
+	}
+	return max(1, c.MaxConnections/2)
+}
+
+// ValidateLimits checks the bounds and deadlines of connections.
+func (c Listen) ValidateLimits() []error {
+	var errs []error
+	positive := func(key string, ok bool) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("listen.%s: must be above zero", key))
+		}
+	}
+	positive("max_connections", c.MaxConnections > 0)
+	positive("max_streams", c.MaxStreams > 0)
+	positive("max_requests", c.MaxRequests > 0)
+	positive("max_pending", c.MaxPending > 0)
+	positive("handshake_timeout", c.Handshake > 0)
+	positive("first_request_timeout", c.FirstRequest > 0)
+	positive("request_timeout", c.RequestTimeout > 0)
+	positive("idle_timeout", c.Idle > 0)
+	if c.MaxPerPeer < 0 || c.MaxPerPeer > c.MaxConnections {
+		errs = append(errs, fmt.Errorf("listen.max_connections_per_peer: %d is not between 0, which is half of max_connections, and max_connections, %d", c.MaxPerPeer, c.MaxConnections))
+	}
+	if c.MaxAge < 0 {
+		errs = append(errs, errors.New("listen.max_age: must not be negative; 0s is none"))
+	}
+	return errs
+}
+
+// CutUnix is the path of an address "unix:/path"; false for any other address.
+func CutUnix(address string) (string, bool) {
+	const scheme = "unix:"
+	if len(address) < len(scheme) || address[:len(scheme)] != scheme {
+		return "", false
+	}
+	return address[len(scheme):], true
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+)
+
+// Service is a section of gatehouse.yaml; the doc tags say what each key means.
+type Service struct {
+	Name       string            `yaml:"name" doc:"What service of a bundle, of status or of a sink calls it. Required."`
+	CA         string            `yaml:"ca" doc:"Authorities that are trusted, PEM, instead of the system's."`
+	Cert       string            `yaml:"cert" doc:"A client certificate, PEM (mTLS). Read anew for each connection."`
+	Key        string            `yaml:"key" doc:"Its private key, PEM."`
+	Headers    map[string]string `yaml:"headers" doc:"Sent with each request. Not for secrets."`
+	PlainHTTP  bool              `yaml:"plain_http" doc:"true lets requests, credentials among them, go unencrypted to other machines. Default: false, and http is for loopback."`
+	BearerFile string            `yaml:"bearer_file" doc:"A file with a token for the Authorization header. Read anew for each request. At most one of it, oauth2, aws, gcp and azure."`
+	OAuth2     *OAuth2           `yaml:"oauth2" doc:"OAuth 2.0 client credentials."`
+	AWS        *AWS              `yaml:"aws" doc:"Requests signed for AWS (Signature Version 4), as for a bucket in S3."`
+	GCP        *GCP              `yaml:"gcp" doc:"Tokens of Google Cloud's metadata server; one of audience and scopes."`
+	Azure      *Azure            `yaml:"azure" doc:"Tokens of an Azure managed identity."`
+}
+
+// OAuth2 is a section of gatehouse.yaml; the doc tags say what each key means.
+type OAuth2 struct {
+	TokenURL         string   `yaml:"token_url" doc:"The token endpoint, https. Required."`
+	ClientID         string   `yaml:"client_id" doc:"The client's name. Required."`
+	ClientSecretFile string   `yaml:"client_secret_file" doc:"A file with its secret. Required."`
+	Scopes           []string `yaml:"scopes" doc:"What is asked for. Default: nothing."`
+}
+
+// AWS is a section of gatehouse.yaml; the doc tags say what each key means.
+type AWS struct {
+	From    string `yaml:"from" doc:"Where the credentials are: environment (AWS_ACCESS_KEY_ID and so on), metadata, web_identity or profile. Required."`
+	Region  string `yaml:"region" doc:"The region. Required but for environment, which has it from AWS_REGION."`
+	Service string `yaml:"service" doc:"The service that is asked. Default: s3."`
+	Profile string `yaml:"profile" doc:"The profile's name. Default: default."`
+}
+
+// GCP is a section of gatehouse.yaml; the doc tags say what each key means.
+type GCP struct {
+	Audience string   `yaml:"audience" doc:"An identity token for this audience is used."`
+	Scopes   []string `yaml:"scopes" doc:"An access token with these scopes is used."`
+	Endpoint string   `yaml:"endpoint" doc:"The metadata server. Default: Google's."`
+}
+
+// Azure is a section of gatehouse.yaml; the doc tags say what each key means.
+type Azure struct {
+	Resource string `yaml:"resource" doc:"What the token is for. Default: https://storage.azure.com/."`
+	ClientID string `yaml:"client_id" doc:"A user-assigned identity. Default: the system-assigned one."`
+	Endpoint string `yaml:"endpoint" doc:"The metadata server. Default: Azure's."`
+}
+
+// Status is a section of gatehouse.yaml; the doc tags say what each key means.
+type Status struct {
+	URL      string            `yaml:"url" doc:"The endpoint: https, or http on loopback. OPA's is /status of a service. Empty: nothing is reported. Default: none."`
+	Service  string            `yaml:"service" doc:"The service whose certificates and credential are used. Default: none."`
+	Labels   map[string]string `yaml:"labels" doc:"Tell this process from others. Default: none."`
+	Interval Duration          `yaml:"interval" doc:"How often to report while nothing changes. Default: 1m."`
+}
+
+// ValidateServices reports what is wrong with the names of services, and with keys that belong to remote bundles alone.
+func (c *Config) ValidateServices(found *Problems) {
+	known := map[string]bool{"": true}
+	for i, s := range c.Services {
+		at := fmt.Sprintf("services[%d].name", i)
+		switch {
+		case s.Name == "":
+			found.Add(at, fmt.Errorf("%s: is missing", at))
+		case known[s.Name]:
+			found.Add(at, fmt.Errorf("%s: two services are named %q", at, s.Name))
+		}
+		known[s.Name] = true
+	}
+	use := func(at, name string) {
+		if !known[name] {
+			found.Add(at, fmt.Errorf("%s: there is no service %q: name it under services", at, name))
+		}
+	}
+	use("status.service", c.Status.Service)
+	for i, s := range c.DecisionLog.Sinks {
+		for kind, server := range s.Servers() {
+			use(fmt.Sprintf("decision_log.sinks[%d].%s.service", i, kind), server.Service)
+		}
+	}
+	for i, b := range c.Policy.Bundles {
+		at := fmt.Sprintf("policy.bundles[%d]", i)
+		use(at+".service", b.Service)
+		elsewhere := b.URL + b.Image + b.Service + b.AfterMaxAge + b.CredentialFile
+		if b.Path != "" && (elsewhere != "" || b.Interval != 0 || b.LongPoll != nil || b.MaxAge != 0) {
+			found.Add(at, fmt.Errorf("%s: give one of path, url and image; service, interval and the like belong to the last two", at))
+		}
+		if then := b.AfterMaxAge; then != "" && then != "serve" && then != "deny" {
+			found.Add(at+".after_max_age", fmt.Errorf("%s.after_max_age: %q is neither serve nor deny", at, then))
+		}
+	}
+}
+
+// PastDir is where bundles are kept by their digest.
+func (c *Config) PastDir() string { return filepath.Join(c.StateDir, "bundles-by-digest") }

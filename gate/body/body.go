@@ -1,0 +1,135 @@
+// Package body reads the body of a request as the application behind the gate does: JSON, forms, multipart/form-data and gRPC messages.
+// What frameworks read in different ways is an error, as the policy would decide about another body than the application acts on.
+//
+// It owns what a content type means and the bounds of a body. It may import input, policy for its values, and query. It decides nothing: that an
+// unreadable body is bad_request, and when a body is read at all, is the gate's.
+package body
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"gatehouse/input"
+	"gatehouse/policy"
+	"gatehouse/query"
+)
+
+// maxFields bounds the fields of one form.
+const maxFields = 10_000
+
+var (
+	errBodyJSON      = errors.New("the body is not JSON")
+	errBodyForm      = errors.New("the body is not a form")
+	errBodyText      = errors.New("the proxy sent the body as text, in which each byte that is not UTF-8 is an exclamation mark, and there is one where it matters (set pack_as_bytes)")
+	errContentLength = errors.New("content-length is not a number")
+)
+
+// Partial reports whether less of the body is here than the client sent: Envoy says so, or content-length exceeds what
+// came. A proxy that hands over no body at all is not counted: then there is nothing to be misled by. Where headers come as a list,
+// Envoy's word stands beside the client's own header of that name, and the worse one counts.
+func Partial(h input.Headers, body string) (bool, error) {
+	for i := range h {
+		if h[i].Name == "x-envoy-auth-partial-body" && strings.EqualFold(h[i].Value, "true") {
+			return true, nil
+		}
+	}
+	length := h.Get("content-length")
+	if body == "" || length == "" {
+		return false, nil
+	}
+	n, err := strconv.ParseInt(length, 10, 64)
+	if err != nil {
+		return false, errContentLength
+	}
+	return n > int64(len(body)), nil
+}
+
+// Parse gives contract's parsed_body: the body by its content type, null for types it does not know. What applications could read
+// in another way than the policy is an error. Errors say what the body is not; the parser's own words stay out of them, as they may reach a
+// log that quotes the body.
+func Parse(req *input.Request, protos *Descriptors, path []string) (policy.Value, error) {
+	if req.Body == "" {
+		return policy.Null(), nil
+	}
+	m, err := bodyType(req.Headers)
+	if err != nil {
+		return policy.Null(), err
+	}
+	var parse func(*media, *input.Request) (policy.Value, error)
+	switch {
+	case m.grpc():
+		parse = func(m *media, req *input.Request) (policy.Value, error) { return protos.parse(m, req, path) }
+	case m.json():
+		parse = jsonBody
+	case m.name == "application/x-www-form-urlencoded":
+		parse = formBody
+	case m.name == "multipart/form-data" && m.has("boundary"):
+		parse = multipartBody
+	default:
+		return policy.Null(), nil
+	}
+	if encoding := req.Headers.Get("content-encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return policy.Null(), errContentEncoding
+	}
+	return parse(&m, req)
+}
+
+// jsonBody reads a body of JSON. Django REST framework decodes it by the charset, others look for UTF-16 and UTF-32: neither gets here.
+func jsonBody(m *media, req *input.Request) (policy.Value, error) {
+	if err := m.utf8(req.Body); err != nil {
+		return policy.Null(), err
+	}
+	return parseJSON(req.Body, req.LossyBody)
+}
+
+// formBody reads application/x-www-form-urlencoded: an object of arrays of strings. Bytes beyond ASCII have to be escaped, because Starlette
+// takes them for Latin-1 where they are not, and have to be UTF-8. A raw semicolon separates fields for some. A percent sign without two
+// digits is data to all of them.
+func formBody(m *media, req *input.Request) (policy.Value, error) {
+	fields := url.Values{}
+	if !isASCII(req.Body) {
+		return policy.Null(), because(errBodyForm, "it holds bytes beyond ASCII that are not escaped")
+	}
+	count := 0
+	for rest := req.Body; rest != ""; {
+		var pair string
+		pair, rest, _ = strings.Cut(rest, "&")
+		if pair == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(pair, "=")
+		if req.LossyBody && strings.IndexByte(key, '!') >= 0 {
+			return policy.Null(), errBodyText
+		}
+		name, agreed := query.Decode(key)
+		text, agreed2 := query.Decode(value)
+		switch count++; {
+		case strings.IndexByte(pair, ';') >= 0:
+			return policy.Null(), because(errBodyForm, "it holds a semicolon that is not escaped, which separates fields for some readers")
+		case !agreed, !agreed2:
+			return policy.Null(), because(errBodyForm, "a field is not UTF-8")
+		case count > maxFields:
+			return policy.Null(), because(errBodyForm, "it has too many fields")
+		}
+		if m.utf8(name) != nil || m.utf8(text) != nil {
+			return policy.Null(), errCharset
+		}
+		fields[name] = append(fields[name], text)
+	}
+	return lists(fields), nil
+}
+
+// because says why a body is not what it should be. The words are fixed ones: a log that quotes no bodies gets them.
+func because(what error, why string) error { return fmt.Errorf("%w: %s", what, why) }
+
+// lists turns a query or a form into an object of arrays of strings.
+func lists(values url.Values) policy.Value {
+	members := make([]policy.Member, 0, len(values))
+	for name, v := range values {
+		members = append(members, policy.Member{Key: name, Value: policy.Strings(v)})
+	}
+	return policy.Object(members...)
+}

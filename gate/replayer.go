@@ -1,0 +1,212 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"gatehouse/policy"
+	"gatehouse/routes"
+)
+
+// Recorded is a decision that was made before: what came of the stages before the policy, as the decision log has it.
+type Recorded struct {
+	App           string // the application's name
+	Method        string // by which its table was asked: the request's, or WEBSOCKET
+	Route         string // the template of the route; "" where there was none
+	Path          string // the decision path, as Diagnostics.Asked
+	Authenticated bool   // the caller brought a credential
+}
+
+// Replayer takes recorded decisions through what is left of Check: it finds the rule that is asked, and makes a verdict of what the policy
+// says. Its View may have no settings: then the rules that the log names are asked. It may be used by several goroutines at once.
+type Replayer struct {
+	view *View
+
+	mu      sync.Mutex             // guards finders
+	finders map[string]*ruleFinder // by the application's name
+}
+
+// NewReplayer returns a Replayer that decides as the View would. The View need not have been published.
+func NewReplayer(v *View) *Replayer { return &Replayer{view: v, finders: map[string]*ruleFinder{}} }
+
+// NotAskedError says why no rule can be asked about a recorded decision.
+type NotAskedError struct{ Why string }
+
+func (e *NotAskedError) Error() string { return e.Why }
+
+func notAsked(format string, args ...any) error { return &NotAskedError{fmt.Sprintf(format, args...)} }
+
+// Rule finds what is asked about a decision. nil without an error says that its route has no rule, which is a denial. A NotAskedError says
+// that the record, or the configuration, does not tell what to ask.
+func (p *Replayer) Rule(r *Recorded) (*policy.Entry, error) {
+	if p.view.Settings == nil {
+		path, byRoute := RulePathNamed(r.Path)
+		if len(path) == 0 {
+			return nil, notAsked("the log does not say which rule was asked")
+		}
+		entry, err := p.view.Policy.Entry(path)
+		if entry == nil && err == nil && !byRoute {
+			err = notAsked("the policy has no rule %s", strings.Join(path, "/"))
+		}
+		return entry, err
+	}
+	app := p.App(r.App)
+	switch {
+	case app == nil:
+		return nil, notAsked("the configuration has no app %q", r.App)
+	case len(app.Decision) > 0:
+		entry, err := p.view.Policy.Entry(app.Decision)
+		if entry == nil && err == nil {
+			err = notAsked("the policy has no rule %s", strings.Join(app.Decision, "/"))
+		}
+		return entry, err
+	case r.Route == "":
+		return nil, notAsked("the log does not say which route it took")
+	}
+	found, err := p.routeRule(app, r)
+	if found == nil {
+		return nil, err
+	}
+	return found.entry, err
+}
+
+// App is the application of the configuration that decisions with this name belong to; nil where there is none.
+func (p *Replayer) App(name string) *App {
+	apps := p.view.settings().Apps
+	if len(apps) == 1 && apps[0].Name == "" {
+		return &apps[0]
+	}
+	for i := range apps {
+		if apps[i].Name == name {
+			return &apps[i]
+		}
+	}
+	return nil
+}
+
+// routeRule finds the rule of the recorded route: as the table has the route now, or, where it has not, by its template alone.
+func (p *Replayer) routeRule(app *App, r *Recorded) (*rule, error) {
+	if _, err := RuleCandidates(app.Root, r.Method, r.Route, true); err != nil {
+		return nil, notAsked("%v", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	finder := p.finders[app.Name]
+	if finder == nil {
+		finder = newRuleFinder(p.view.Policy, app)
+		p.finders[app.Name] = finder
+	}
+	route := routeNamed(p.view.Routes[app.Name], r.Method, r.Route)
+	if route == nil {
+		return finder.find(r.Method, r.Route, true)
+	}
+	rules, _, err := finder.rulesOf(route)
+	return ruleFor(rules, r.Method), err
+}
+
+// routeNamed is a route of the table by its template that takes the method; nil where there is none.
+func routeNamed(table *routes.Table, method, template string) *routes.Route {
+	if table == nil {
+		return nil
+	}
+	for _, route := range table.Routes() {
+		if effective := route.Effective(); route.Template == template && (effective == nil || slices.Contains(effective, method)) {
+			return route
+		}
+	}
+	return nil
+}
+
+// RuleAskedThen finds the rule that the log names, whatever would be asked now; nil where the policy has none.
+func (p *Replayer) RuleAskedThen(r *Recorded) (*policy.Entry, error) {
+	app := p.App(r.App)
+	if app != nil && app.Name == "" && len(app.Decision) > 0 && !strings.Contains(r.Path, "/") {
+		return p.view.Policy.Entry(app.Decision) // Open Policy Agent's log does not always name it
+	}
+	if app != nil && len(app.Root) > 0 && r.Route != "" {
+		candidates, err := RuleCandidates(app.Root, r.Method, r.Route, true)
+		for _, path := range candidates {
+			if err == nil && RuleCandidateName(app.Root, path) == r.Path {
+				return p.view.Policy.Entry(path)
+			}
+		}
+	}
+	path, _ := RulePathNamed(r.Path)
+	if len(path) == 0 {
+		return nil, nil
+	}
+	return p.view.Policy.Entry(path)
+}
+
+// Credentials reports whether a caller could have brought a credential. ok is false where there are no settings to tell.
+func (p *Replayer) Credentials() (some, ok bool) {
+	s := p.view.Settings
+	return s != nil && s.Verifier != nil && s.Verifier.Configured(), s != nil
+}
+
+// Verdict is what the service would make of what the policy said about a decision.
+func (p *Replayer) Verdict(r *Recorded, d *policy.Decision, err error) Verdict {
+	v := VerdictOf(d, err)
+	if some, _ := p.Credentials(); some && !r.Authenticated {
+		return v.Anonymous()
+	}
+	return v
+}
+
+// Decide decides again, by the recorded input and at the recorded time.
+func (p *Replayer) Decide(ctx context.Context, r *Recorded, input policy.Value, at time.Time) (Verdict, error) {
+	entry, err := p.Rule(r)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if entry == nil {
+		return p.Verdict(r, nil, policy.ErrUndefined), nil
+	}
+	d, err := entry.Decide(ctx, input, at)
+	return p.Verdict(r, &d, err), nil
+}
+
+// methodTerm is a term of a rule's path that stands for a method.
+var methodTerm = regexp.MustCompile(`^[A-Z][A-Z-]{0,63}$`)
+
+// RulePathNamed is the path below data of a decision path in words: envoy/authz/allow, or of a route's rule its package,
+// orders.GET.orders.__id, as routes.RuleName writes it. byRoute tells the latter.
+func RulePathNamed(name string) (path []string, byRoute bool) {
+	if name == "" {
+		return nil, false
+	}
+	if strings.Contains(name, "/") && !strings.Contains(name, "[") || !strings.ContainsAny(name, ".[") {
+		return strings.Split(strings.Trim(name, "/"), "/"), false
+	}
+	for name != "" {
+		if quoted, err := strconv.QuotedPrefix(strings.TrimPrefix(name, "[")); name[0] == '[' && err == nil {
+			term, _ := strconv.Unquote(quoted)
+			path, name = append(path, term), strings.TrimPrefix(name[1+len(quoted):], "]")
+			continue
+		}
+		name = strings.TrimPrefix(name, ".")
+		end := strings.IndexAny(name, ".[")
+		if end < 0 {
+			end = len(name)
+		}
+		if end == 0 {
+			return nil, false
+		}
+		path, name = append(path, name[:end]), name[end:]
+	}
+	for _, term := range path[1:] { // the method's place is the first term of capitals
+		if methodTerm.MatchString(term) {
+			if term == anyMethod {
+				return path, true // those are named with their rule
+			}
+			break
+		}
+	}
+	return append(path, ruleName), true
+}

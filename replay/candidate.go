@@ -1,0 +1,196 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/policy"
+)
+
+const (
+	evaluationLimit = 10 * time.Second // of one evaluation: that a machine is busy is no change of the policy
+	maxAsks         = 20_000           // rules of one policy that are kept prepared
+)
+
+// Candidate is one policy that the log's decisions are put to. It may be used by several goroutines at once.
+type Candidate struct {
+	gate *gate.Replayer
+	view *gate.View
+
+	mu   sync.Mutex // guards asks
+	asks map[string]*preparedRule
+}
+
+// preparedRule is one rule of a candidate.
+type preparedRule struct {
+	again  *policy.Again
+	reads  policy.Reads
+	pure   bool
+	denies bool   // there is no rule for the route, which is a denial
+	absent string // why nothing can be asked
+}
+
+// NewCandidate returns the policy of a View. Without settings the rules that the log names are asked.
+func NewCandidate(v *gate.View) *Candidate {
+	return &Candidate{gate: gate.NewReplayer(v), view: v, asks: map[string]*preparedRule{}}
+}
+
+// With is the candidate with another policy in its place. Which rules are asked, and who is anonymous, stays.
+func (c *Candidate) With(s *policy.Snapshot) *Candidate {
+	return NewCandidate(&gate.View{Settings: c.view.Settings, Policy: s})
+}
+
+// apps are those of the configuration; nil where there is none.
+func (c *Candidate) apps() []gate.App {
+	if c.view.Settings == nil {
+		return nil
+	}
+	return c.view.Settings.Apps
+}
+
+// key names the rule that a decision is asked of: what the log names, or what the configuration asks.
+func (c *Candidate) key(dst []byte, r *Record) []byte {
+	if c.view.Settings == nil {
+		return append(dst, r.Path...)
+	}
+	dst = append(append(dst, r.App...), 0)
+	if a := c.gate.App(string(r.App)); a != nil && len(a.Root) > 0 {
+		dst = append(append(append(dst, r.routeMethod()...), 0), decisionlog.Member(r.Input, "route", "template")...)
+	}
+	return dst
+}
+
+// ask prepares the rule that a decision is asked of, once for all decisions of one key.
+func (c *Candidate) ask(r *Record, key []byte) (*preparedRule, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a := c.asks[string(key)]; a != nil {
+		return a, nil
+	}
+	a, err := c.prepare(r)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.asks) >= maxAsks {
+		clear(c.asks)
+	}
+	c.asks[string(key)] = a
+	return a, nil
+}
+
+func (c *Candidate) prepare(r *Record) (*preparedRule, error) {
+	entry, err := c.gate.Rule(r.Recorded())
+	if absent, ok := errors.AsType[*gate.NotAskedError](err); ok {
+		return &preparedRule{absent: absent.Why}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if entry == nil {
+		return &preparedRule{denies: true}, nil
+	}
+	a := &preparedRule{again: entry.Again(), reads: entry.Reads()}
+	a.pure = a.again.Pure()
+	return a, nil
+}
+
+// Reads is what the rule that is asked about a decision reads of its input. ok is false where none is asked.
+func (c *Candidate) Reads(r *Record) (reads policy.Reads, ok bool, err error) {
+	a, err := c.prepare(r)
+	if err != nil || a.absent != "" || a.denies {
+		return policy.Reads{}, false, err
+	}
+	return a.reads, true, nil
+}
+
+// ruling is what a rule says about an input, whoever asks.
+type ruling struct {
+	gate.Verdict
+	answer string
+	unsure string // the built-in that may have said something else then
+}
+
+// rule evaluates. An error is the end of all.
+func (a *preparedRule) rule(ctx context.Context, input policy.Value, at time.Time, answers bool) (ruling, error) {
+	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
+	defer cancel()
+	d, unsure, err := a.again.Decide(bounded, input, at)
+	switch {
+	case ctx.Err() != nil:
+		return ruling{}, ctx.Err()
+	case unsure != "":
+		return ruling{unsure: unsure}, nil
+	case bounded.Err() != nil:
+		return ruling{unsure: "after " + evaluationLimit.String()}, nil
+	}
+	out := ruling{Verdict: gate.VerdictOf(&d, err)}
+	if err != nil && !out.Reason.OfPolicy() {
+		out.Verdict = gate.VerdictOf(nil, policy.ErrEvaluation) // that this machine is busy is not the policy's
+	}
+	if answers && err == nil {
+		if out.answer, err = oneForm(d.Result); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// oneForm is a value's JSON with the members in order.
+func oneForm(v policy.Value) (string, error) {
+	plain, err := policy.JSON(v)
+	if err != nil {
+		return "", err
+	}
+	out, err := json.Marshal(plain)
+	return string(out), err
+}
+
+// verdict is what the gate makes of a ruling. was is the recorded verdict: what the policy has no part in stays as it was.
+func (c *Candidate) verdict(u ruling, r *Record, was Verdict) Verdict {
+	v := u.Verdict
+	switch {
+	case v.Allow && was.Reason == gate.PolicyError && answerOf(r.Result).allowed:
+		return was // what the policy answered could not be given
+	case !r.Identity.Authenticated && c.asksToLogIn(r, was):
+		v = v.Anonymous()
+	}
+	if !was.Allow && !v.Allow && was.ReasonName() == v.Reason.String() && was.Own == v.Own && was.Status != 0 {
+		v.Status = was.Status // a browser may have been sent to log in
+	}
+	return Verdict{Verdict: v, answer: u.answer}
+}
+
+// asksToLogIn reports whether a caller without a credential is told to bring one.
+func (c *Candidate) asksToLogIn(r *Record, was Verdict) bool {
+	some, known := c.gate.Credentials()
+	switch {
+	case known:
+		return some
+	case !was.Allow && was.Own == 0 && was.Reason == gate.Denied:
+		return false // it was not so then
+	}
+	return r.Identity.Recorded
+}
+
+// ReadRef is what a JSON pointer (RFC 6901) into a record stands for, as a reference to the input; "" where that is not in the input, or
+// not read.
+func ReadRef(reads policy.Reads, pointer string) string {
+	rest, ok := strings.CutPrefix(pointer, "/input/")
+	if !ok {
+		return ""
+	}
+	path := strings.Split(rest, "/")
+	for i := range path {
+		path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(path[i])
+	}
+	if !reads.Any(path...) {
+		return ""
+	}
+	return "input." + strings.Join(path, ".")
+}

@@ -1,0 +1,288 @@
+package replay
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"gatehouse/gate"
+	"gatehouse/policy"
+	"gatehouse/routes"
+)
+
+const (
+	mostHeld      = 24 << 20 // bytes of inputs for which it is known which rules hold
+	mostHeldInput = 8 << 10  // bytes of one of them
+	mostForeign   = 1000     // routes that no table has
+)
+
+// CoverageReport is what gatehouse log coverage prints.
+type CoverageReport struct {
+	Since     string             `json:"since,omitempty"`
+	Until     string             `json:"until,omitempty"`
+	Decisions int64              `json:"decisions"`
+	Gaps      int64              `json:"gaps"`
+	Dropped   int64              `json:"dropped"` // decisions that the log itself says it lost
+	Tables    bool               `json:"tables"`  // there is a route table
+	Routes    []*RouteCount      `json:"routes"`
+	Foreign   []*RouteCount      `json:"foreign_routes,omitempty"` // that no table has
+	NoRoute   int64              `json:"no_route"`                 // denied because no route takes them
+	Rules     []policy.RuleCount `json:"rules"`
+	Evaluated int64              `json:"evaluated"`
+	Skipped   []*Skipped         `json:"not_evaluated,omitempty"`
+}
+
+// RouteCount is a route with what came of its requests.
+type RouteCount struct {
+	App     string   `json:"app,omitempty"`
+	Methods []string `json:"methods,omitempty"` // empty: any
+	Route   string   `json:"route"`             // its template
+	Name    string   `json:"name,omitempty"`
+	Calls   int64    `json:"calls"`
+	Allowed int64    `json:"allowed"`
+
+	effective []string // the methods that it answers to; nil: any
+}
+
+// Coverage is a CoverageReport in the making. It belongs to one goroutine.
+type Coverage struct {
+	CoverageReport
+	candidate *Candidate
+	partial   bool
+	rules     policy.Coverage
+	inputs    policy.InputReader
+	tally     *Report
+	routes    map[string][]*RouteCount // by app and name, by app and template
+	foreign   map[string]*RouteCount
+	asked     map[string]*coveredAsk
+	key       []byte
+	taken     []byte
+	kept      int
+}
+
+// coveredAsk is a rule that decisions are asked of, with which rules hold by what is read of the input.
+type coveredAsk struct {
+	asked
+	held map[string]policy.Held // nil: the time counts too, or chance
+}
+
+// NewCoverage returns the coverage of a policy that no decision was held against yet. partial evaluates also where the policy reads what the
+// log does not keep.
+func NewCoverage(c *Candidate, partial bool) (*Coverage, error) {
+	v := &Coverage{candidate: c, partial: partial, tally: newReport(), routes: map[string][]*RouteCount{}, foreign: map[string]*RouteCount{},
+		asked: map[string]*coveredAsk{}}
+	for _, app := range c.apps() {
+		table := c.view.Routes[app.Name]
+		if table != nil {
+			v.table(app.Name, table)
+		}
+		if err := v.watch(app, table); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+func (v *Coverage) table(app string, table *routes.Table) {
+	v.Tables = true
+	for _, r := range table.Routes() {
+		n := &RouteCount{App: app, Methods: r.Methods, Route: r.Template, Name: r.Name, effective: r.Effective()}
+		v.Routes = append(v.Routes, n)
+		for _, key := range []string{r.Name, r.Template} {
+			v.routes[app+"\x00"+key] = append(v.routes[app+"\x00"+key], n)
+		}
+	}
+}
+
+// watch makes the rules that the configuration asks part of the coverage, whether anybody comes to them or not.
+func (v *Coverage) watch(app gate.App, table *routes.Table) error {
+	paths := [][]string{app.Decision}
+	if len(app.Root) > 0 {
+		paths = routeRules(app.Root, table)
+	}
+	for _, path := range paths {
+		entry, err := v.candidate.view.Policy.Entry(path)
+		if err != nil {
+			return err
+		}
+		if entry != nil {
+			v.rules.Watch(entry)
+		}
+	}
+	return nil
+}
+
+// routeRules are the places where the rules of a table's routes may stand.
+func routeRules(root []string, table *routes.Table) (paths [][]string) {
+	for _, r := range table.Routes() {
+		for _, method := range r.RuleMethods() {
+			if candidates, err := gate.RuleCandidates(root, method, r.Template, true); err == nil {
+				paths = append(paths, candidates...)
+			}
+		}
+	}
+	return paths
+}
+
+// Add takes one event.
+func (v *Coverage) Add(ctx context.Context, r *Record) error {
+	if r.Gap.Recorded {
+		v.Gaps++
+		v.Dropped += int64(r.Gap.Dropped)
+		return nil
+	}
+	v.Decisions++
+	v.tally.between(r)
+	v.route(r)
+	why, err := v.evaluate(ctx, r)
+	if why != "" {
+		v.tally.skip(why, r)
+	} else if err == nil {
+		v.Evaluated++
+	}
+	return err
+}
+
+// route counts a call of a route.
+func (v *Coverage) route(r *Record) {
+	at := r.RouteOf()
+	name := cmp.Or(at.Name, at.Template)
+	switch {
+	case name == "" && gate.ReasonNamed(string(r.Reason)) == gate.NoRoute:
+		v.NoRoute++
+		return
+	case name == "":
+		return
+	}
+	found := v.find(at)
+	if found == nil {
+		if found = v.foreign[at.Label()]; found == nil && len(v.foreign) < mostForeign {
+			found = &RouteCount{App: at.App, Route: at.Label()}
+			v.foreign[at.Label()] = found
+			v.Foreign = append(v.Foreign, found)
+		}
+		if found == nil {
+			return
+		}
+	}
+	found.Calls++
+	if string(r.Outcome) == "allow" {
+		found.Allowed++
+	}
+}
+
+// find is the route of a table that a decision speaks of: by name and template, and by method where several have these.
+func (v *Coverage) find(at Route) *RouteCount {
+	list := v.routes[at.App+"\x00"+cmp.Or(at.Name, at.Template)]
+	var fits []*RouteCount
+	for _, r := range list {
+		if at.Template == "" || at.Template == r.Route {
+			fits = append(fits, r)
+		}
+	}
+	for _, r := range fits {
+		if r.effective == nil || slices.Contains(r.effective, at.Method) {
+			return r
+		}
+	}
+	if len(fits) > 0 {
+		return fits[0]
+	}
+	return nil
+}
+
+// evaluate finds which rules hold in a decision. It returns why that cannot be done.
+func (v *Coverage) evaluate(ctx context.Context, r *Record) (why string, err error) {
+	if why := r.unasked(); why != "" {
+		return why, nil
+	}
+	a, err := v.ask(r)
+	switch {
+	case err != nil:
+		return "", err
+	case a.absent != "":
+		return a.absent, nil
+	case a.denies:
+		return "", nil // there is no rule: none holds
+	}
+	if part := a.missing(r); part != "" && !v.partial {
+		return "the policy reads " + part + ", which the log does not keep", nil
+	}
+	if v.taken, err = a.reads.Project(v.taken[:0], r.Input); err != nil {
+		return "its input is damaged", nil
+	}
+	if held, known := a.held[string(v.taken)]; known {
+		v.rules.Add(held, 1)
+		return "", nil
+	}
+	return v.decide(ctx, a, r)
+}
+
+// decide evaluates, and keeps what came of it.
+func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why string, err error) {
+	input, err := v.inputs.Read(v.taken)
+	if err != nil {
+		return "its input is damaged", nil
+	}
+	at, err := r.Time()
+	if err != nil {
+		return "its timestamp is not one of RFC 3339", nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
+	defer cancel()
+	held, unsure, err := v.rules.Decide(bounded, a.again, input, at)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case unsure != "":
+		return "the policy asks " + unsure + ", which may say something else now", nil
+	case bounded.Err() != nil:
+		return "the evaluation was not done after " + evaluationLimit.String(), nil
+	case err != nil:
+		return "the evaluation failed: " + err.Error(), nil
+	}
+	v.rules.Add(held, 1)
+	if a.held == nil || len(v.taken) > mostHeldInput {
+		return "", nil
+	}
+	if v.kept += len(v.taken) + 100; v.kept > mostHeld {
+		for _, other := range v.asked {
+			clear(other.held)
+		}
+		v.kept = 0
+	}
+	a.held[string(v.taken)] = held
+	return "", nil
+}
+
+// ask finds the rule that is asked, and makes what it can reach part of the coverage.
+func (v *Coverage) ask(r *Record) (*coveredAsk, error) {
+	v.key = v.candidate.key(v.key[:0], r)
+	if a := v.asked[string(v.key)]; a != nil {
+		return a, nil
+	}
+	q, err := v.candidate.ask(r, v.key)
+	if err != nil {
+		return nil, err
+	}
+	a := &coveredAsk{asked: asked{preparedRule: q, pointers: map[string]string{}}}
+	if q.pure {
+		a.held = map[string]policy.Held{}
+	}
+	if q.again != nil {
+		v.rules.Watch(q.again.Entry())
+	}
+	if len(v.asked) >= maxAsks {
+		clear(v.asked)
+	}
+	v.asked[string(v.key)] = a
+	return a, nil
+}
+
+// Report is what came of the decisions so far.
+func (v *Coverage) Report() *CoverageReport {
+	v.tally.finish()
+	v.Since, v.Until, v.Skipped, v.Rules = v.tally.Since, v.tally.Until, v.tally.Skipped, v.rules.Rules()
+	slices.SortStableFunc(v.Foreign, func(a, b *RouteCount) int { return cmp.Compare(b.Calls, a.Calls) })
+	return &v.CoverageReport
+}

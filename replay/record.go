@@ -1,0 +1,222 @@
+package replay
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/policy"
+)
+
+// Record is one event of a decision log as a replay looks at it. What Open Policy Agent's log says in other places is in ours. It is made
+// of the event's text, and good as long as that is.
+type Record struct {
+	decisionlog.Event
+	Number int64 // which of the log's it is, from 1
+	OPA    bool  // the outcome was not there and is made of the result
+}
+
+// Parse takes an event apart.
+func (r *Record) Parse(event []byte, number int64) error {
+	r.Number, r.OPA = number, false
+	if err := r.Event.Parse(event); err != nil {
+		return err
+	}
+	if r.Outcome == nil && !r.Gap.Recorded {
+		r.foreign()
+	}
+	return nil
+}
+
+// foreign fills in what Open Policy Agent's own decision log does not say in so many words.
+func (r *Record) foreign() {
+	r.OPA = true
+	http := decisionlog.Member(r.Input, "attributes", "request", "http")
+	r.Request.Method, r.Request.Host, r.Request.Path = member(http, "method"), member(http, "host"), member(http, "path")
+	said := answerOf(r.Result)
+	v := gate.VerdictOf(&policy.Decision{Allowed: said.allowed, Status: said.status}, nil)
+	if r.Result == nil {
+		v = gate.VerdictOf(nil, policy.ErrUndefined)
+	}
+	r.Outcome, r.Reason, r.Status = decisionlog.RawString("deny"), decisionlog.RawString(v.Reason.String()), v.Status
+	if v.Allow {
+		r.Outcome, r.Reason = decisionlog.RawString("allow"), nil
+	}
+}
+
+func member(value json.RawMessage, names ...string) decisionlog.RawString {
+	return decisionlog.Unquote(decisionlog.Member(value, names...))
+}
+
+// Recorded is what the gate has to know of it.
+func (r *Record) Recorded() *gate.Recorded {
+	return &gate.Recorded{App: r.App.Decode(), Method: r.routeMethod().Decode(), Route: member(r.Input, "route", "template").Decode(),
+		Path: r.Path.Decode(), Authenticated: r.Identity.Authenticated}
+}
+
+// routeMethod is the method of the route's rule: the request's, or WEBSOCKET.
+func (r *Record) routeMethod() decisionlog.RawString {
+	if method := member(r.Input, "route", "method"); len(method) > 0 {
+		return method
+	}
+	return r.Request.Method
+}
+
+// Verdict is what the log says that was decided.
+func (r *Record) Verdict() Verdict {
+	if string(r.Outcome) == "allow" {
+		return Verdict{Verdict: gate.Verdict{Allow: true, Status: http.StatusOK}}
+	}
+	v := Verdict{Verdict: gate.Verdict{Reason: gate.Denied, Status: r.Status, Own: answerOf(r.Result).status}, name: string(r.Reason)}
+	if v.name != "" {
+		v.Reason = gate.ReasonNamed(v.name)
+	}
+	if r.DryRun { // the client got the application's
+		if v.Status = v.Own; v.Own == 0 && v.Reason.OfPolicy() {
+			v.Status = v.Reason.Status()
+		}
+	}
+	return v
+}
+
+// unasked says why the policy had no part in a decision, or why its part is not known.
+func (r *Record) unasked() string {
+	reason := string(r.Reason)
+	switch {
+	case r.Input != nil && (reason == "" || gate.ReasonNamed(reason).OfPolicy()):
+		return ""
+	case r.Input != nil:
+		return "the answer was not the policy's: " + reason
+	case r.Erased != nil && slices.Contains(decisionlog.Strings(r.Erased), "/input"):
+		return "its input is not in the log (erased)"
+	case reason == "":
+		return "its input is not in the log"
+	}
+	return "the policy was not asked: " + reason
+}
+
+// answer is the recorded result in the form in which answers are compared; "" where it is not all there.
+func (r *Record) answer() string {
+	for _, list := range []json.RawMessage{r.Erased, r.Masked} {
+		if slices.ContainsFunc(decisionlog.Strings(list), func(p string) bool { return strings.HasPrefix(p, "/result") }) {
+			return ""
+		}
+	}
+	d := json.NewDecoder(bytes.NewReader(r.Result))
+	d.UseNumber()
+	var plain any
+	if r.Result == nil || d.Decode(&plain) != nil {
+		return ""
+	}
+	out, _ := json.Marshal(plain) // what was decoded
+	return string(out)
+}
+
+// said is what of a recorded result bears on the verdict.
+type said struct {
+	allowed bool
+	status  int // the policy's own; 0: none
+}
+
+func answerOf(result json.RawMessage) (out said) {
+	if len(result) == 0 || result[0] != '{' {
+		return said{allowed: string(result) == "true"}
+	}
+	out.allowed = string(decisionlog.Member(result, "allowed")) == "true"
+	out.status, _ = strconv.Atoi(string(decisionlog.Member(result, "http_status")))
+	return out
+}
+
+// Route is where a decision's request went, by all the names that it has.
+type Route struct{ App, Method, Name, Template, Path string }
+
+// RouteOf is taken from the record, which has the template only within the input.
+func (r *Record) RouteOf() Route {
+	return RouteOf(r.App.Decode(), r.routeMethod().Decode(), r.Event.Route.Decode(), r.Request.Path.Decode(), r.Input)
+}
+
+// RouteOf is made of what an event says about a request; route is its member of that name.
+func RouteOf(app, method, route, path string, input json.RawMessage) Route {
+	out := Route{App: app, Method: method}
+	if within := decisionlog.Member(input, "route"); within != nil {
+		out.Name, out.Template = member(within, "name").Decode(), member(within, "template").Decode()
+	}
+	if out.Template == "" && out.Name == "" {
+		if out.Name = route; strings.HasPrefix(out.Name, "/") {
+			out.Name, out.Template = "", out.Name
+		}
+	}
+	if out.Template == "" && out.Name == "" {
+		out.Path = generalised(path)
+	}
+	return out
+}
+
+// Label is what a group of changes is called.
+func (r Route) Label() string {
+	for _, name := range []string{r.Template, r.Name, r.Path} {
+		if name != "" {
+			return strings.TrimSpace(r.Method + " " + name)
+		}
+	}
+	return strings.TrimSpace(r.Method + " (no path)")
+}
+
+// Named reports whether a name that somebody wrote means this route.
+func (r Route) Named(name string) bool {
+	return slices.Contains([]string{r.Label(), r.Template, r.Name, r.Path}, name) || r.Name != "" && name == r.Method+" "+r.Name
+}
+
+// generalised is a path without its query and with * for what looks like the number of something, so that requests of one kind come
+// together where no route table names them.
+func generalised(path string) string {
+	const most = 120
+	path, _, _ = strings.Cut(path, "?")
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		digits := strings.ContainsAny(s, "0123456789")
+		if digits && (strings.Trim(s, "0123456789") == "" || len(s) >= 16) || len(s) > 40 {
+			segments[i] = "*"
+		}
+	}
+	path = strings.Join(segments, "/")
+	if len(path) > most {
+		path = strings.ToValidUTF8(path[:most], "") + "..."
+	}
+	return path
+}
+
+// Verdict is what was decided, as far as two policies are compared by it. The zero value is a denial.
+type Verdict struct {
+	gate.Verdict
+	answer string // all that the policy answered, in one form for one meaning; "" where that is not compared
+	name   string // of a recorded reason, which may be one that this version does not know; "": that of Reason
+}
+
+// ReasonName is the reason of a denial, as the log has it.
+func (v Verdict) ReasonName() string {
+	if v.name != "" {
+		return v.name
+	}
+	return v.Reason.String()
+}
+
+// String is the verdict as it stands in a file of expected changes.
+func (v Verdict) String() string {
+	if v.Allow {
+		return "allow"
+	}
+	return fmt.Sprintf("deny %d %s", v.Status, v.ReasonName())
+}
+
+// Fits reports whether a verdict is as the text has it.
+func (v Verdict) Fits(text string) bool {
+	have := strings.Fields(v.String())
+	return !slices.ContainsFunc(strings.Fields(text), func(word string) bool { return !slices.Contains(have, word) })
+}

@@ -1,0 +1,144 @@
+// Package replay decides a log's decisions again: with another policy, to show what would change (New and Run), and to see which routes
+// and rules are used (NewCoverage). It is the library behind gatehouse replay and gatehouse log coverage.
+//
+// It owns the comparison of recorded and new verdicts, the count of changes, and the policies of the past that are compiled for that. What is
+// asked about a decision and what the policy's answer comes to is the gate's: a [gate.Replayer] says. It may import gate, decisionlog, policy and
+// bundles. It prints nothing and reads no flags.
+package replay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"gatehouse/decisionlog"
+)
+
+const batchBytes = 512 << 10 // bytes of events that are handed to a worker at once
+
+// Config is what a Replay is made of.
+type Config struct {
+	Candidate *Candidate
+	// Old is the policy to compare with, nil where it is not kept. No func: what was recorded counts. It is called by several goroutines.
+	Old     func(*Record) (*Candidate, error)
+	Wants   func(*Record) bool // which decisions are replayed; nil: all. It is called by several goroutines
+	Enough  func([]byte) bool  // whether an event is the last; nil: none is. One goroutine calls it, with each event in turn
+	Expect  []Expected
+	Partial bool // also where the policy reads what the log does not keep
+	Answers bool // compare all that the policy answers
+}
+
+// Replay puts the decisions of a log to a policy, and says which of them come out in another way.
+type Replay struct {
+	Config
+	read  atomic.Int64 // events, for the progress
+	bytes atomic.Int64
+}
+
+// New returns a Replay of one log.
+func New(cfg Config) *Replay { return &Replay{Config: cfg} }
+
+// Progress is how many events and bytes of the log are read.
+func (p *Replay) Progress() (events, bytes int64) { return p.read.Load(), p.bytes.Load() }
+
+// batch is a run of events, one behind the other.
+type batch struct {
+	first int64 // the number of the first
+	data  []byte
+	ends  []int
+}
+
+// Run reads the log to its end, or to the number of decisions that is wanted.
+func (p *Replay) Run(ctx context.Context, log *decisionlog.Reader) (*Report, error) {
+	workers := max(runtime.GOMAXPROCS(0), 1)
+	full, free := make(chan *batch, workers), make(chan *batch, 2*workers+2)
+	for range cap(free) {
+		free <- &batch{}
+	}
+	total := newReport()
+	var mu sync.Mutex // guards total
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var work sync.WaitGroup
+	for range workers {
+		work.Go(func() { // goroutine: of a command that a panic may end
+			w := &worker{Replay: p, Report: newReport(), asked: map[*Candidate]map[string]*asked{}}
+			for b := range full {
+				if err := w.take(ctx, b); err != nil {
+					stop(err)
+				}
+				free <- b
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			total.add(w.Report)
+		})
+	}
+	reading := newReport()
+	err := p.feed(ctx, log, reading, full, free)
+	close(full)
+	work.Wait()
+	if failed := context.Cause(ctx); failed != nil {
+		return nil, failed
+	}
+	if err != nil {
+		return nil, err
+	}
+	total.add(reading)
+	total.finish()
+	return total, nil
+}
+
+// feed copies events into batches. It alone reads the log.
+func (p *Replay) feed(ctx context.Context, log *decisionlog.Reader, t *Report, full chan<- *batch, free <-chan *batch) error {
+	var b *batch
+	send := func() error {
+		if b == nil {
+			return nil
+		}
+		select {
+		case full <- b:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		b = nil
+		return nil
+	}
+	for number := int64(1); ; {
+		event, err := log.Next()
+		if damage, ok := errors.AsType[*decisionlog.DamageError](err); ok {
+			t.damaged(damage.Error())
+			continue
+		}
+		if errors.Is(err, io.EOF) {
+			return send()
+		}
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			select {
+			case b = <-free:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			*b = batch{first: number, data: b.data[:0], ends: b.ends[:0]}
+		}
+		b.data = append(b.data, event...)
+		b.ends = append(b.ends, len(b.data))
+		number++
+		p.read.Add(1)
+		p.bytes.Add(int64(len(event)) + 1)
+		if p.Enough != nil && p.Enough(event) {
+			return send()
+		}
+		if len(b.data) >= batchBytes {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+	}
+}

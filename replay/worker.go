@@ -1,0 +1,289 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/policy"
+)
+
+const (
+	maxMemo      = 24 << 20 // bytes of inputs whose rulings a worker keeps
+	maxMemoInput = 8 << 10  // bytes of one of them
+	memoTrial    = 20_000   // inputs after which a worker looks at whether keeping rulings pays
+)
+
+// change is a decision that comes out in another way.
+type change struct {
+	record   *Record
+	route    Route
+	from, to Verdict
+}
+
+// worker decides batch after batch. It belongs to one goroutine.
+type worker struct {
+	*Replay
+	*Report
+	asked  map[*Candidate]map[string]*asked
+	inputs policy.InputReader
+	record Record
+	key    []byte
+	taken  []byte // the part of an input that is read
+	kept   int    // bytes of inputs whose rulings are kept
+}
+
+// asked is a rule with what a worker knows of it.
+type asked struct {
+	*preparedRule
+	rulings  map[string]ruling // by the part of the input that is read; nil: they are not kept
+	hits     int
+	misses   int
+	pointers map[string]string // by a list of pointers: what the rule reads of it
+}
+
+// take decides about all events of a batch.
+func (w *worker) take(ctx context.Context, b *batch) error {
+	from := 0
+	for i, end := range b.ends {
+		if err := w.event(ctx, b.data[from:end], b.first+int64(i)); err != nil {
+			return err
+		}
+		from = end
+	}
+	if cap(b.data) > 4*batchBytes { // one huge event is no reason to keep its memory
+		b.data = nil
+	}
+	return nil
+}
+
+func (w *worker) event(ctx context.Context, event []byte, number int64) error {
+	r := &w.record
+	w.Events++
+	if err := r.Parse(event, number); err != nil {
+		w.damaged(fmt.Sprintf("event %d: %v", number, err))
+		return nil
+	}
+	if r.Gap.Recorded {
+		w.Gaps++
+		w.Dropped += int64(r.Gap.Dropped)
+		return nil
+	}
+	if w.Wants != nil && !w.Wants(r) {
+		w.Filtered++
+		return nil
+	}
+	why, err := w.compare(ctx, r)
+	if err != nil {
+		return fmt.Errorf("decision %s: %w", r.DecisionID, err)
+	}
+	if why != "" {
+		w.skip(why, r)
+		return nil
+	}
+	w.Replayed++
+	w.between(r)
+	return nil
+}
+
+// compare decides a decision again. It returns why that cannot be done.
+func (w *worker) compare(ctx context.Context, r *Record) (why string, err error) {
+	if why := r.unasked(); why != "" {
+		return why, nil
+	}
+	was := r.Verdict()
+	if w.Answers {
+		was.answer = r.answer()
+	}
+	to, why, err := w.decide(ctx, w.Candidate, r, was)
+	if why != "" || err != nil {
+		return why, err
+	}
+	from := was
+	if w.Old != nil {
+		if from, why, err = w.before(ctx, r, was); why != "" || err != nil {
+			return why, err
+		}
+	}
+	before, after := from.String(), to.String()
+	if before == after && from.answer != to.answer && from.answer != "" && to.answer != "" {
+		after += ", with another answer"
+	}
+	if before != after {
+		w.note(&change{record: r, route: r.RouteOf(), from: from, to: to}, before, after)
+	}
+	return "", nil
+}
+
+// before is what the old policy says, or what was recorded where that policy is not kept.
+func (w *worker) before(ctx context.Context, r *Record, was Verdict) (from Verdict, why string, err error) {
+	old, err := w.Old(r)
+	switch {
+	case err != nil:
+		return was, "", err
+	case old == nil:
+		w.Unkept++
+		return was, "", nil
+	}
+	if from, why, err = w.decide(ctx, old, r, was); why != "" || err != nil {
+		return from, why, err
+	}
+	if from.String() != was.String() {
+		w.Differs++
+		w.Differ = addExample(w.Differ, r)
+	}
+	return from, "", nil
+}
+
+// decide is what a candidate says of a recorded decision.
+func (w *worker) decide(ctx context.Context, s *Candidate, r *Record, was Verdict) (v Verdict, why string, err error) {
+	a, err := w.ask(s, r)
+	switch {
+	case err != nil:
+		return v, "", err
+	case a.absent != "":
+		return v, a.absent, nil
+	case a.denies:
+		return s.verdict(ruling{Verdict: gate.VerdictOf(nil, policy.ErrUndefined)}, r, was), "", nil
+	}
+	if part := a.missing(r); part != "" && !w.Partial {
+		return v, "the policy reads " + part + ", which the log does not keep", nil
+	}
+	u, why, err := w.rule(ctx, a, r)
+	switch {
+	case why != "" || err != nil:
+		return v, why, err
+	case strings.HasPrefix(u.unsure, "after "):
+		return v, "the evaluation was not done " + u.unsure, nil
+	case u.unsure != "":
+		return v, "the policy asks " + u.unsure + ", which may say something else now", nil
+	}
+	return s.verdict(u, r, was), "", nil
+}
+
+// ask finds the rule that is asked.
+func (w *worker) ask(s *Candidate, r *Record) (*asked, error) {
+	w.key = s.key(w.key[:0], r)
+	known := w.asked[s]
+	if a := known[string(w.key)]; a != nil {
+		return a, nil
+	}
+	prepared, err := s.ask(r, w.key)
+	if err != nil {
+		return nil, err
+	}
+	if known == nil && len(w.asked) > 2*maxArchived { // policies of the past that are done with
+		clear(w.asked)
+		w.kept = 0
+	}
+	if known == nil || len(known) >= maxAsks {
+		known = map[string]*asked{}
+		w.asked[s] = known
+	}
+	a := &asked{preparedRule: prepared, pointers: map[string]string{}}
+	if prepared.pure {
+		a.rulings = map[string]ruling{}
+	}
+	known[string(w.key)] = a
+	return a, nil
+}
+
+// missing is a part of the input that the rule reads and the log does not keep; "" where there is none.
+func (a *asked) missing(r *Record) string {
+	for _, list := range []json.RawMessage{r.Erased, r.Masked} {
+		if len(list) == 0 {
+			continue
+		}
+		part, known := a.pointers[string(list)]
+		if !known {
+			part = readOf(a.reads, decisionlog.Strings(list))
+			if len(a.pointers) >= maxReasons {
+				clear(a.pointers)
+			}
+			a.pointers[string(list)] = part
+		}
+		if part != "" {
+			return part
+		}
+	}
+	return ""
+}
+
+// readOf is the first of the pointers into the input that is read, as a reference.
+func readOf(reads policy.Reads, pointers []string) string {
+	for _, pointer := range pointers {
+		if ref := ReadRef(reads, pointer); ref != "" {
+			return ref
+		}
+	}
+	return ""
+}
+
+// rule gives the ruling for the part of the input that is read: a kept one, where nothing else can make a difference.
+func (w *worker) rule(ctx context.Context, a *asked, r *Record) (u ruling, why string, err error) {
+	if w.taken, err = a.reads.Project(w.taken[:0], r.Input); err != nil {
+		return u, "its input is damaged", nil
+	}
+	if u, ok := a.rulings[string(w.taken)]; ok {
+		a.hits++
+		return u, "", nil
+	}
+	input, err := w.inputs.Read(w.taken)
+	if err != nil {
+		return u, "its input is damaged", nil
+	}
+	at, err := r.Time()
+	if err != nil {
+		return u, "its timestamp is not one of RFC 3339", nil
+	}
+	w.Remade++
+	if u, err = a.preparedRule.rule(ctx, input, at, w.Answers); err != nil {
+		return u, "", err
+	}
+	w.keep(a, u)
+	return u, "", nil
+}
+
+// keep keeps a ruling, within bounds, for as long as that pays.
+func (w *worker) keep(a *asked, u ruling) {
+	if a.misses++; a.misses == memoTrial && a.hits < a.misses/4 {
+		a.rulings = nil
+	}
+	if a.rulings == nil || len(w.taken) > maxMemoInput || strings.HasPrefix(u.unsure, "after ") {
+		return
+	}
+	if w.kept += len(w.taken) + 100; w.kept > maxMemo {
+		for _, known := range w.asked {
+			for _, other := range known {
+				clear(other.rulings)
+			}
+		}
+		w.kept = 0
+	}
+	a.rulings[string(w.taken)] = u
+}
+
+// note counts a change.
+func (w *worker) note(c *change, before, after string) {
+	w.Changed++
+	key := groupKey{app: c.route.App, route: c.route.Label(), from: before, to: after}
+	key.expect = slices.IndexFunc(w.Expect, func(e Expected) bool { return e.covers(c) })
+	g := w.groups[key]
+	if g == nil && len(w.groups) >= maxGroups {
+		key.route = "(other routes)"
+		g = w.groups[key]
+	}
+	if g == nil {
+		g = &Group{App: key.app, Route: key.route, From: before, To: after, expect: key.expect}
+		if g.Expected = key.expect >= 0; g.Expected {
+			g.ExpectedAt = w.Expect[key.expect].Place
+		}
+		w.groups[key] = g
+	}
+	g.Count++
+	g.Examples = addExample(g.Examples, c.record)
+}

@@ -1,0 +1,56 @@
+package trial
+
+import (
+	"fmt"
+	"strings"
+
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+)
+
+// VerdictLine is the first line of an answer.
+func VerdictLine(answer *gate.Answer) string {
+	switch {
+	case answer.DryRun:
+		return "allow, by dry run: the verdict is deny " + answer.Reason.String()
+	case answer.Allow:
+		return "allow"
+	}
+	return fmt.Sprintf("deny %d %s", answer.Status, answer.Reason)
+}
+
+// Cause is why it came to a verdict, for operators: without the secrets of the request.
+func Cause(a *Request, answer *gate.Answer) string {
+	switch {
+	case answer.Diagnostics.Cause != nil:
+		return decisionlog.Redact{}.Shown(a.Path, a.Headers).Text(answer.Diagnostics.Cause.Error())
+	case answer.Diagnostics.Asked == "" && answer.Allow:
+		return "bypass: let through before any credential or policy is looked at"
+	}
+	return ""
+}
+
+// Who names the caller, as far as the command line says.
+func (a *Request) Who() string {
+	switch {
+	case a.As != nil && len(a.As.Roles) > 0:
+		return fmt.Sprintf("%s (%s), not verified", a.As.Subject, strings.Join(a.As.Roles, ", "))
+	case a.As != nil:
+		return a.As.Subject + ", not verified"
+	case len(a.Headers) > 0: // they may hold a credential
+		return ""
+	}
+	return "anonymous"
+}
+
+// Line is an answer in one line.
+func Line(answer *gate.Answer) string {
+	text := VerdictLine(answer)
+	if reason := Told(answer); reason != "" && reason != answer.Reason.String() {
+		text += fmt.Sprintf(" %q", reason)
+	}
+	if r := answer.Diagnostics.Match.Route; r != nil {
+		text += ", route " + strings.TrimSpace(r.Template+" "+r.Name)
+	}
+	return text
+}
