@@ -273,7 +273,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 // ask asks the rule of the route.
 func (g *Gate) ask(ctx context.Context, c *call) error {
 	s := c.view.Settings
-	c.rule = c.app.ask(c.method, c.match.Route)
+	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
 	entry := c.rule.entry
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))

@@ -60,7 +60,7 @@ var errAnswered = errors.New("answered")
 
 // explain is what the rule of the matched route says.
 func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) policy.ExplainOptions) error {
-	c.rule = c.app.ask(c.method, c.match.Route)
+	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
 	entry := c.rule.entry
 	if entry == nil {
 		return nil
