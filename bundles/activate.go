@@ -257,7 +257,7 @@ func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
 		s.remote.active.Store(s.highest)
 	}
 	c.told(nil)
-	m.past.activated(s.Name, c)
+	m.archiver.activated(s.Name, c)
 	s.status.Revision, s.status.Digest, s.status.Archive, s.status.Serial = c.Revision(), c.Digest(), c.archive, c.serial
 	s.status.ActiveSince = m.cfg.Clock()
 	m.metrics.activated(s.Name, c.Revision())

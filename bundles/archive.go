@@ -2,258 +2,404 @@ package bundles
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
-	"crypto/sha256"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+	"sync"
+	"time"
 
+	"gatehouse/durable"
 	"gatehouse/policy"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
+
+// Archive says where every bundle that was active is kept by its digest, so that its decisions can be explained and made again later.
+type Archive struct {
+	Dir   string        // made where it is missing; empty: nothing is kept
+	For   time.Duration // after it was last active
+	Bytes int64         // of all files together; the oldest go first, the active ones never; default 256 MiB
+}
+
+// An archiver keeps bundles as files named by the digest that the decision log tells: a tarball of what the digest is made of. What a
+// delta made of a bundle is kept as that delta with the digest of the bundle before it. A file is written beside and renamed;
+// its time is when the bundle was last known to be active, give or take archiveEvery.
+type archiver struct {
+	Archive
+	logger  *zap.Logger
+	clock   func() time.Time
+	metrics archiveMetrics
+	wake    chan struct{}
+
+	mu      sync.Mutex        // guards what is below
+	pending []archiveJob      // to be written; at most maxPending
+	active  map[string]string // digest of the active bundle by source
+	others  []string          // digests that can be rolled back to
+}
 
 const (
-	maxNameLength = 1024 // bytes of a file's path within an archive
-	tarBlock      = 512  // bytes; an archive ends with two blocks of zeros
+	archiveEnding  = ".tar.gz"
+	archiveEvery   = 10 * time.Minute // how often times are renewed and what is too old is removed
+	maxPending     = 8                // bundles waiting to be written: beyond that the disk is stuck, and the oldest is given up
+	beforeFile     = ".before"        // within the file of a delta: the digest of the bundle that it changes
+	defaultArchive = 256 << 20
 )
 
-// unpack reads a whole bundle tarball, gzipped or plain, into memory: the files by their slash-separated paths below the
-// bundle's top, and the SHA-256 of the tarball's own bytes in hexadecimal. Nothing is ever written anywhere.
-//
-// Only files and folders may be in it; links and devices are refused, and so is a name that two entries share, that climbs
-// (".."), that is not printable, or that is longer or deeper than allowed. A leading "./" is tar's own habit. A single
-// leading slash is OPA's, which writes every name so: it stands for the bundle's top. Every byte has to be accounted for: a
-// tarball that is cut off, lacks its end, or has something behind it is refused, because a part of a policy may allow what
-// the whole denies.
-//
-// The limits hold for the files, and bound what is read and what is decompressed whatever the ratio of the two. Errors
-// are policy.Problems with the name of the bundle.
-func unpack(name string, r io.Reader, limits policy.Limits) (files map[string][]byte, digest string, err error) {
-	u := newUnpacker(r, limits.OrDefault())
-	if err := u.read(); err != nil {
-		return nil, "", policy.Problems{problemOf(Source{Name: name}, err)}
+// archiveJob is a bundle to be kept.
+type archiveJob struct {
+	digest string
+	parts  []archivePart // to be written in this order; none: the file is only renewed
+}
+
+// archivePart is one file: a bundle by its files, or a delta by its files and what it changes.
+type archivePart struct {
+	digest, before string
+	files          map[string][]byte
+}
+
+type archiveMetrics struct {
+	bytes  prometheus.Gauge
+	failed prometheus.Counter
+}
+
+func newArchiver(cfg *Config) (*archiver, error) {
+	if cfg.Archive.Dir == "" || cfg.Archive.For == 0 {
+		return nil, nil
 	}
-	return u.files, hex.EncodeToString(u.digest.Sum(nil)), nil
-}
-
-// unpacker is the state of one unpack.
-type unpacker struct {
-	limits  policy.Limits
-	raw     *bounded // the tarball's own bytes
-	content *bounded // the bytes of the tar archive in it
-	digest  hash.Hash
-	files   map[string][]byte
-	folders map[string]bool
-	entries int
-	total   int64
-}
-
-func newUnpacker(r io.Reader, limits policy.Limits) *unpacker {
-	// Headers, padding and long names come on top of what the files hold.
-	most := limits.Total + int64(limits.Files)*(2*maxNameLength+3*tarBlock) + 1<<20
-	u := &unpacker{limits: limits, digest: sha256.New(), files: map[string][]byte{}, folders: map[string]bool{}}
-	u.raw = &bounded{from: io.TeeReader(r, u.digest), left: most, err: fmt.Errorf("the archive is larger than %d bytes", most)}
-	u.content = &bounded{left: most, err: fmt.Errorf("the archive unpacks to more than %d bytes", most)}
-	return u
-}
-
-// bounded reads up to a number of bytes and fails at the next one.
-type bounded struct {
-	from io.Reader
-	left int64
-	read int64
-	err  error
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	if b.left < 0 {
-		return 0, b.err
+	if cfg.Archive.For < 0 || cfg.Archive.Bytes < 0 {
+		return nil, fmt.Errorf("keeping bundles for %v and in %d bytes: neither may be negative", cfg.Archive.For, cfg.Archive.Bytes)
 	}
-	if int64(len(p)) > b.left+1 {
-		p = p[:b.left+1]
+	p := &archiver{Archive: cfg.Archive, logger: cfg.Logger, clock: cfg.Clock, wake: make(chan struct{}, 1), active: map[string]string{},
+		metrics: archiveMetrics{
+			bytes:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "gatehouse_bundle_past_bytes", Help: "Bytes of the bundles that are kept by their digest."}),
+			failed: prometheus.NewCounter(prometheus.CounterOpts{Name: "gatehouse_bundle_past_failures_total", Help: "Bundles that could not be kept by their digest."}),
+		}}
+	p.Bytes = cmp.Or(p.Bytes, defaultArchive)
+	if cfg.Registerer == nil {
+		return p, nil
 	}
-	n, err := b.from.Read(p)
-	b.left -= int64(n)
-	b.read += int64(n)
-	if b.left < 0 {
-		return 0, b.err
-	}
-	return n, err
+	return p, errors.Join(cfg.Registerer.Register(p.metrics.bytes), cfg.Registerer.Register(p.metrics.failed))
 }
 
-func (u *unpacker) read() error {
-	buffered := bufio.NewReader(u.raw)
-	magic, _ := buffered.Peek(2) // what is shorter is no archive in any case
-	u.content.from = buffered
-	if bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		zipped, err := gzip.NewReader(buffered)
-		if err != nil {
-			return u.broken(err)
+// of is what it takes to keep a delivery's bundle. A nil archiver keeps nothing.
+func (p *archiver) of(c *candidate, d *delivery) []archivePart {
+	switch {
+	case p == nil:
+		return nil
+	case d.bundle != nil && c.Bundle == d.bundle && len(d.parts) > 0:
+		return d.parts
+	}
+	return []archivePart{wholePart(c.Digest(), d.files)}
+}
+
+// wholePart is a bundle with the files that its digest is made of.
+func wholePart(digest string, files map[string][]byte) archivePart {
+	wanted := map[string][]byte{}
+	for name, content := range files {
+		if policy.Wanted(name) {
+			wanted[name] = content
 		}
-		u.content.from = zipped
 	}
-	archive := tar.NewReader(u.content)
+	return archivePart{digest: digest, files: wanted}
+}
+
+// activated has a source's bundle kept, and lets go of the files that this takes. It does not wait.
+func (p *archiver) activated(source string, c *candidate) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last := p.active[source]; last != "" && last != c.Digest() {
+		p.pending = append(p.pending, archiveJob{digest: last}) // it was active until now
+	}
+	p.active[source] = c.Digest()
+	p.pending = append(p.pending, archiveJob{c.Digest(), c.archived})
+	c.archived = nil
+	for len(p.pending) > maxPending {
+		p.failed(p.pending[0].digest, errors.New("too many are waiting to be written"))
+		p.pending = p.pending[1:]
+	}
+	select {
+	case p.wake <- struct{}{}:
+	default: // it will see this one too
+	}
+}
+
+// remembered says which bundles can be rolled back to.
+func (p *archiver) remembered(history []*activation) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.others = nil
+	for _, a := range history {
+		for _, r := range a.list {
+			if r != nil {
+				p.others = append(p.others, r.Info.Digest)
+			}
+		}
+	}
+}
+
+func (p *archiver) failed(digest string, err error) {
+	p.metrics.failed.Inc()
+	p.logger.Error("a policy bundle is not kept by its digest: its decisions can only be explained while it is active", zap.String("digest", digest), zap.Error(err))
+}
+
+// run writes what is to be kept and removes what is too old, until ctx ends and everything is written.
+func (p *archiver) run(ctx context.Context) {
+	p.sweep()
+	tick := time.NewTicker(archiveEvery)
+	defer tick.Stop()
 	for {
-		at := u.content.read
-		header, err := archive.Next()
-		if err == io.EOF {
-			return u.end(u.content.read - at)
+		p.write()
+		p.prune()
+		select {
+		case <-ctx.Done():
+			p.write()
+			return
+		case <-p.wake:
+		case <-tick.C:
 		}
-		if err != nil {
-			return u.broken(err)
+	}
+}
+
+// write keeps what is pending.
+func (p *archiver) write() {
+	for {
+		p.mu.Lock()
+		if len(p.pending) == 0 {
+			p.mu.Unlock()
+			return
 		}
-		if err := u.entry(header, archive); err != nil {
+		job := p.pending[0]
+		p.pending = p.pending[1:]
+		p.mu.Unlock()
+		if err := p.keep(job); err != nil {
+			p.failed(job.digest, err)
+		}
+	}
+}
+
+func (p *archiver) keep(job archiveJob) error {
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
+		return err
+	}
+	for _, part := range job.parts {
+		if _, err := os.Stat(archiveFile(p.Dir, part.digest)); err == nil {
+			continue
+		}
+		if err := durable.Write(archiveFile(p.Dir, part.digest), 0o600, part.pack); err != nil {
 			return err
 		}
 	}
+	return p.renew(job.digest)
 }
 
-// broken says of an error of the decoders what it means here.
-func (u *unpacker) broken(err error) error {
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return errors.New("the archive is cut off")
-	case errors.Is(err, gzip.ErrChecksum):
-		return errors.New("the archive is damaged: its checksum does not match")
-	case errors.Is(err, gzip.ErrHeader):
-		return errors.New("the archive is not gzip from its beginning to its end")
-	case errors.Is(err, tar.ErrHeader) && len(u.files) == 0:
-		return errors.New("not a bundle: a tar archive, gzipped or plain, is expected")
-	case errors.Is(err, tar.ErrHeader):
-		return errors.New("the archive is damaged: what follows its last file is no tar header")
-	}
-	return err
-}
-
-// end checks what comes after the last file: the end mark, of which at least two blocks were just read, then zeros alone.
-// A plain tar file that was cut off between two files would look whole without it.
-func (u *unpacker) end(mark int64) error {
-	if mark < 2*tarBlock {
-		return errors.New("the archive is cut off: it has no end mark")
-	}
-	block := make([]byte, 32<<10)
-	for {
-		n, err := u.content.Read(block)
-		if len(bytes.Trim(block[:n], "\x00")) > 0 {
-			return errors.New("something follows the archive's end")
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return u.broken(err)
-		}
-	}
-	if len(u.files) == 0 {
-		return errors.New("the archive holds no file")
-	}
-	return nil
-}
-
-// entry takes one file or folder in.
-func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
-	if u.entries++; u.entries > u.limits.Files {
-		return fmt.Errorf("more than %d files and folders", u.limits.Files)
-	}
-	if header.Typeflag == tar.TypeXGlobalHeader {
-		return nil // a comment: git archive writes the commit there
-	}
-	name, err := u.name(header.Name)
+// pack writes the tarball. The files are in order, from no time and nobody's, as gatehouse bundle build has them.
+func (part *archivePart) pack(to io.Writer) error {
+	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
 	if err != nil {
 		return err
 	}
-	switch header.Typeflag {
-	case tar.TypeDir:
-		return u.folder(name)
-	case tar.TypeReg:
-		return u.file(name, header.Size, content)
-	case tar.TypeSymlink, tar.TypeLink:
-		return named(name, "a link; an archive may hold files and folders only")
+	w := tar.NewWriter(zipped)
+	files := part.files
+	if part.before != "" {
+		files = maps.Clone(files)
+		files[beforeFile] = []byte(part.before)
 	}
-	return named(name, "neither a file nor a folder")
-}
-
-// name is an entry's path below the bundle's top; "" for the top itself.
-func (u *unpacker) name(raw string) (string, error) {
-	if len(raw) > maxNameLength {
-		return "", fmt.Errorf("the file name %.50q... is longer than %d bytes", raw, maxNameLength)
-	}
-	if !utf8.ValidString(raw) || strings.ContainsFunc(raw, unicode.IsControl) {
-		return "", fmt.Errorf("the file name %q is not printable text", raw)
-	}
-	name := raw
-	for strings.HasPrefix(name, "./") {
-		name = name[2:]
-	}
-	if name == raw {
-		name = strings.TrimPrefix(name, "/")
-	}
-	name = strings.TrimSuffix(name, "/")
-	if name == "" || name == "." {
-		return "", nil
-	}
-	if !fs.ValidPath(name) || strings.Contains(name, `\`) {
-		return "", fmt.Errorf("the file name %q is not a plain path below the top of the bundle", raw)
-	}
-	if strings.Count(name, "/") > u.limits.Depth {
-		return "", named(name, fmt.Sprintf("more than %d folders deep", u.limits.Depth))
-	}
-	return name, nil
-}
-
-// folder notes a folder and those above it, none of which may be a file as well.
-func (u *unpacker) folder(name string) error {
-	for _, dir := range prefixes(name) {
-		if _, taken := u.files[dir]; taken {
-			return named(dir, "both a file and a folder")
-		}
-		u.folders[dir] = true
-	}
-	return nil
-}
-
-// prefixes returns a path and the folders above it.
-func prefixes(name string) []string {
-	var list []string
-	for i, c := range name {
-		if c == '/' {
-			list = append(list, name[:i])
-		}
-	}
-	return append(list, name)
-}
-
-func (u *unpacker) file(name string, size int64, content io.Reader) error {
-	switch _, twice := u.files[name]; {
-	case name == "":
-		return errors.New("a file has no name")
-	case twice:
-		return named(name, "there twice")
-	case u.folders[name]:
-		return named(name, "both a file and a folder")
-	case size > u.limits.File:
-		return named(name, fmt.Sprintf("larger than %d bytes", u.limits.File))
-	}
-	if i := strings.LastIndexByte(name, '/'); i >= 0 {
-		if err := u.folder(name[:i]); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		content := files[name]
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
 			return err
 		}
+		for piece := range slices.Chunk(content, 256<<10) {
+			if _, err := w.Write(piece); err != nil {
+				return err
+			}
+			runtime.Gosched() // requests wait no longer than a piece takes
+		}
 	}
-	if u.total += size; u.total > u.limits.Total {
-		return named(name, fmt.Sprintf("all files together are larger than %d bytes", u.limits.Total))
+	if err := w.Close(); err != nil {
+		return err
 	}
-	// The size is what the archive says; memory is taken as bytes arrive.
-	data := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead))
-	if _, err := data.ReadFrom(content); err != nil {
-		return u.broken(err)
+	return zipped.Close()
+}
+
+// renew notes that a bundle is active, and with it those that it was made of by deltas.
+func (p *archiver) renew(digest string) error {
+	now := p.clock()
+	for range maxDeltas + 1 {
+		file := archiveFile(p.Dir, digest)
+		if err := os.Chtimes(file, now, now); err != nil {
+			return err
+		}
+		before, err := beforeOf(file)
+		if err != nil || before == "" {
+			return err
+		}
+		digest = before
 	}
-	u.files[name] = data.Bytes()
 	return nil
+}
+
+// beforeOf is the digest of the bundle that a kept delta changes; "" for a file with a whole bundle. Its file is the first of the tarball's.
+func beforeOf(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	zipped, err := gzip.NewReader(f)
+	if err != nil {
+		return "", err
+	}
+	archive := tar.NewReader(zipped)
+	header, err := archive.Next()
+	if err != nil || header.Name != beforeFile {
+		return "", err
+	}
+	digest, err := io.ReadAll(io.LimitReader(archive, 2*64))
+	return string(digest), err
+}
+
+// prune renews what is active, and removes what was not for too long, then the oldest until the rest is small enough.
+func (p *archiver) prune() {
+	p.mu.Lock()
+	active := slices.Collect(maps.Values(p.active))
+	others := slices.Clone(p.others)
+	p.mu.Unlock()
+	for _, digest := range active {
+		_ = p.renew(digest) // one that could not be written was told of
+	}
+	files, total := p.list()
+	keep := p.lineages(active)
+	mayStay := p.lineages(others)
+	for _, f := range files {
+		old := p.clock().Sub(f.ModTime()) > p.For && !mayStay[f.Name()]
+		if keep[f.Name()] || !old && total <= p.Bytes {
+			continue
+		}
+		if err := os.Remove(filepath.Join(p.Dir, f.Name())); err != nil {
+			p.logger.Warn("removing a bundle that was kept by its digest", zap.String("file", f.Name()), zap.Error(err))
+			continue
+		}
+		total -= f.Size()
+	}
+	p.metrics.bytes.Set(float64(total))
+}
+
+// lineages are the files of bundles, with those of the bundles that they were made of.
+func (p *archiver) lineages(digests []string) map[string]bool {
+	files := map[string]bool{}
+	for _, digest := range digests {
+		for range maxDeltas + 1 {
+			file := archiveFile(p.Dir, digest)
+			files[filepath.Base(file)] = true
+			before, err := beforeOf(file)
+			if err != nil || before == "" {
+				break
+			}
+			digest = before
+		}
+	}
+	return files
+}
+
+// sweep removes what a crash left half written.
+func (p *archiver) sweep() {
+	left, _ := filepath.Glob(filepath.Join(p.Dir, "*"+archiveEnding+durable.Ending)) // the pattern is good, whatever the folder is called: it matches or not
+	for _, file := range left {
+		_ = os.Remove(file) // it is of no use, and of no harm
+	}
+}
+
+// list are the files, the oldest first, and how large they are together.
+func (p *archiver) list() (files []fs.FileInfo, total int64) {
+	entries, err := os.ReadDir(p.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.logger.Warn("looking at the bundles that are kept by their digest", zap.Error(err))
+	}
+	for _, e := range entries {
+		digest, ok := strings.CutSuffix(e.Name(), archiveEnding)
+		info, err := e.Info()
+		if ok && isDigest(digest) && err == nil && info.Mode().IsRegular() {
+			files, total = append(files, info), total+info.Size()
+		}
+	}
+	slices.SortStableFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	return files, total
+}
+
+func archiveFile(dir, digest string) string { return filepath.Join(dir, digest+archiveEnding) }
+
+func isDigest(text string) bool {
+	raw, err := hex.DecodeString(text)
+	return err == nil && len(raw) == 32 && strings.ToLower(text) == text
+}
+
+// ReadArchived reads the bundle with this digest, as Config.Archive keeps it in dir, under a name of the caller's. The error is
+// fs.ErrNotExist where it is not kept, or not any more. What is read has the digest, or it is an error.
+func ReadArchived(dir, name, digest string, limits policy.Limits) (*policy.Bundle, error) {
+	b, err := readArchived(dir, name, digest, limits, maxDeltas+1)
+	if err == nil && b.Digest() != digest {
+		err = fmt.Errorf("%w: its digest is %s", errDamaged, b.Digest())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the kept bundle %s: %w", digest, err)
+	}
+	return b, nil
+}
+
+func readArchived(dir, name, digest string, limits policy.Limits, depth int) (*policy.Bundle, error) {
+	if !isDigest(digest) || depth == 0 {
+		return nil, fs.ErrNotExist
+	}
+	text, err := readLimited(archiveFile(dir, digest), limits)
+	if err != nil {
+		return nil, err
+	}
+	files, _, err := unpack(name, bytes.NewReader(text), limits)
+	if err != nil {
+		return nil, err
+	}
+	before, delta := files[beforeFile]
+	if !delta {
+		return policy.Read(name, newTree(files), limits)
+	}
+	base, err := readArchived(dir, name, string(before), limits, depth-1)
+	if err != nil {
+		return nil, err
+	}
+	return base.Patch(files[manifestFile], files[policy.DeltaFile])
+}
+
+// readLimited reads a file that is not larger than a bundle may be.
+func readLimited(file string, limits policy.Limits) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	limit := limits.OrDefault().Total + 1<<20
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("it is larger than %d bytes", limit)
+	}
+	return text, err
 }

@@ -82,8 +82,8 @@ type Config struct {
 	// history, pins and serials of all sources outlive a restart. It is made where it is missing. Empty: nothing is kept.
 	Dir string
 
-	// Past keeps every bundle that was active by its digest.
-	Past Past
+	// Archive keeps every bundle that was active by its digest.
+	Archive Archive
 
 	// Publish receives every snapshot that is to become active, one after the other, from Run's goroutine. Run waits for
 	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active. A nil
@@ -140,10 +140,10 @@ type Status struct {
 
 // Manager reads, watches and publishes. New makes it.
 type Manager struct {
-	cfg     Config
-	metrics *metrics
-	remotes *remoteMetrics
-	past    *past // nil: nothing is kept by digest
+	cfg      Config
+	metrics  *metrics
+	remotes  *remoteMetrics
+	archiver *archiver // nil: nothing is kept by digest
 	// reporter is nil where no status service is configured.
 	reporter *reporter
 	sources  []*source
@@ -255,7 +255,7 @@ func New(cfg Config) (*Manager, error) {
 			problems = append(problems, err)
 		}
 	}
-	if m.past, err = newPast(&m.cfg); err != nil {
+	if m.archiver, err = newArchiver(&m.cfg); err != nil {
 		problems = append(problems, err)
 	}
 	if m.metrics, err = newMetrics(cfg.Registerer); err != nil {

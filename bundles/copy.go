@@ -92,7 +92,7 @@ func (b *blob) pack() error {
 			}
 		}
 		var packed bytes.Buffer
-		if err := (&pastPart{files: files}).pack(&packed); err != nil {
+		if err := (&archivePart{files: files}).pack(&packed); err != nil {
 			return err
 		}
 		b.data = bytes.Clone(packed.Bytes()) // without the room to grow
@@ -249,7 +249,7 @@ func (d *delivery) patch(name string, delta map[string][]byte, limits policy.Lim
 		if d.bundle, err = policy.Read(name, newTree(d.files), limits); err != nil {
 			return err
 		}
-		d.parts = []pastPart{wholePart(d.bundle.Digest(), d.files)}
+		d.parts = []archivePart{wholePart(d.bundle.Digest(), d.files)}
 		without := map[string][]byte{}
 		for file, content := range d.files {
 			if isData(file) {
@@ -264,7 +264,7 @@ func (d *delivery) patch(name string, delta map[string][]byte, limits policy.Lim
 	if d.bundle, err = d.bundle.Patch(delta[manifestFile], delta[policy.DeltaFile]); err != nil {
 		return err
 	}
-	d.parts = append(d.parts, pastPart{digest: d.bundle.Digest(), before: before, files: delta})
+	d.parts = append(d.parts, archivePart{digest: d.bundle.Digest(), before: before, files: delta})
 	d.data += int64(len(delta[policy.DeltaFile]))
 	return nil
 }

@@ -27,7 +27,7 @@ type delivery struct {
 	err     error             // why there is none; everything but from is then empty. Status, log and metrics tell of it
 	bundle  *policy.Bundle    // files where they were read already, or more than them: with deltas applied
 	data    int64             // bytes of data in bundle that are not in files
-	parts   []pastPart        // what it takes to keep bundle, where deltas made it
+	parts   []archivePart     // what it takes to keep bundle, where deltas made it
 	copy    *copied           // what it came as; nil: it is made of files
 	back    bool              // it is gone back to: it may be older than what was active
 	says    saying            // what else a remote source has to say, instead of a bundle
@@ -114,7 +114,7 @@ type candidate struct {
 	verified time.Time     // when that was
 	from     string
 	outcome  func(error)
-	past     []pastPart // what it takes to keep it by its digest, until it is activated
+	archived []archivePart // what it takes to keep it by its digest, until it is activated
 }
 
 // told reports the end of an attempt to whoever delivered the bundle.
@@ -158,7 +158,7 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	if err = m.parse(s, &d, c); err != nil {
 		return nil, err
 	}
-	c.past = m.past.of(c, &d)
+	c.archived = m.archiver.of(c, &d)
 	return c, nil
 }
 

@@ -366,6 +366,6 @@ func (m *Manager) tellHistory() {
 		list = append(list, a.describe(a == m.now))
 	}
 	m.earlier.Store(&list)
-	m.past.remembered(m.history)
+	m.archiver.remembered(m.history)
 	m.dirty = true
 }

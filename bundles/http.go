@@ -25,8 +25,8 @@ type fetched struct {
 	holds bool   // the server holds a request open until there is something new
 }
 
-// question is what an origin is asked.
-type question struct {
+// fetchRequest is what an origin is asked for.
+type fetchRequest struct {
 	tag    string // what is had already; empty: nothing
 	deltas bool   // a change to that can be used as well
 	hold   bool   // the answer has time until there is something new
@@ -34,7 +34,7 @@ type question struct {
 
 // origin is where a bundle comes from. One goroutine uses it.
 type origin interface {
-	fetch(context.Context, question) (fetched, error)
+	fetch(context.Context, fetchRequest) (fetched, error)
 	close()
 }
 
@@ -57,7 +57,7 @@ func newHTTPOrigin(s upstream.Service, url string, wait time.Duration, limit int
 	return o, err
 }
 
-func (o *httpOrigin) fetch(ctx context.Context, q question) (f fetched, err error) {
+func (o *httpOrigin) fetch(ctx context.Context, q fetchRequest) (f fetched, err error) {
 	if o.client == nil {
 		if o.client, err = upstream.NewClient(o.service, o.url, o.wait); err != nil {
 			return fetched{}, err
@@ -72,7 +72,7 @@ func (o *httpOrigin) fetch(ctx context.Context, q question) (f fetched, err erro
 	return f, err
 }
 
-func (o *httpOrigin) ask(ctx context.Context, q question) (fetched, error) {
+func (o *httpOrigin) ask(ctx context.Context, q fetchRequest) (fetched, error) {
 	header := http.Header{}
 	prefer := "modes=snapshot"
 	if q.deltas && q.tag != "" {

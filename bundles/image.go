@@ -13,7 +13,7 @@ import (
 	"gatehouse/upstream"
 )
 
-// imageTime bounds one question to a registry, download included.
+// imageTime bounds one request to a registry, download included.
 const imageTime = 6 * time.Minute
 
 // imageOrigin is a bundle in a registry. Its tag is the digest that the reference stands for.
@@ -63,7 +63,7 @@ func (o *imageOrigin) connect() (*images.Client, error) {
 }
 
 // fetch asks for the digest first, and pulls only what is new.
-func (o *imageOrigin) fetch(ctx context.Context, q question) (f fetched, err error) {
+func (o *imageOrigin) fetch(ctx context.Context, q fetchRequest) (f fetched, err error) {
 	if o.client == nil {
 		if o.client, err = o.connect(); err != nil {
 			return fetched{}, err

@@ -26,8 +26,8 @@ type Remote struct {
 	// CredentialFile is for images: a file like Docker's config.json. Empty: Docker's own.
 	CredentialFile string
 
-	Interval time.Duration // between two questions to a server that does not hold them; default 1 min, +-20 %
-	LongPoll time.Duration // how long a bundle service is asked to hold a question; default 30 s, below zero not at all
+	Interval time.Duration // between two requests to a server that does not hold them; default 1 min, +-20 %
+	LongPoll time.Duration // how long a bundle service is asked to hold a request; default 30 s, below zero not at all
 
 	// MaxAge is how long a bundle counts that its source no longer confirms; 0: for ever. What happens then is only told
 	// (log, Status, metric) unless Withdraw is set: then nothing is decided by it any more until the source is back.
@@ -53,8 +53,8 @@ type RemoteStatus struct {
 
 const (
 	startTime   = 5 * time.Second        // how long a source may take at the start before the bundle on disk is used
-	minPause    = 200 * time.Millisecond // between two questions, whatever the server says
-	heldTime    = time.Second            // a question that was answered later than that was held
+	minPause    = 200 * time.Millisecond // between two requests, whatever the server says
+	heldTime    = time.Second            // a request that was answered later than that was held
 	firstRetry  = 500 * time.Millisecond
 	maxRetry    = time.Minute
 	futureTrust = time.Minute // how far the clock may have been set back for a time on disk to be believed
@@ -98,9 +98,9 @@ type remote struct {
 	disk      *kept            // nil where there is nothing of use, or not any more
 	opened    bool             // the store was looked into
 	serial    int64            // of the last delivery
-	whole     bool             // a delta did not fit: the next question is for the whole bundle
+	whole     bool             // a delta did not fit: the next request is for the whole bundle
 	anew      bool             // and delivered, also where it is the one that was delivered last
-	holds     bool             // the server holds questions
+	holds     bool             // the server holds requests
 	backoff   upstream.Backoff // after failures in a row
 	confirmed time.Time        // when the source last answered
 	expired   bool
@@ -123,9 +123,9 @@ type had struct {
 	rejected bool // what was on disk was delivered after it
 }
 
-// answer is what came of one question.
+// answer is what came of one request.
 type answer struct {
-	question
+	fetchRequest
 	fetched
 	err error
 }
@@ -134,7 +134,7 @@ type answer struct {
 func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 	ctx, stop := context.WithCancel(ctx)
 	answers, asked := make(chan answer, 1), false
-	cut := func() {} // ends the question that is held
+	cut := func() {} // ends the request that is held
 	defer func() {
 		stop()
 		if asked {
@@ -149,7 +149,7 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 			r.fallBack(ctx, deliver, err)
 		}
 	}
-	r.holds = false // the first question is answered at once
+	r.holds = false // the first request is answered at once
 	pause, late, old := time.NewTimer(0), time.NewTimer(startTime), time.NewTimer(startTime)
 	defer pause.Stop()
 	defer late.Stop()
@@ -191,7 +191,7 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 
 // ask asks in a goroutine of its own, until it is cut off.
 func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
-	q := r.question()
+	q := r.nextRequest()
 	ctx, cut = context.WithCancel(ctx)
 	go func() {
 		f, err := r.answered(ctx, q)
@@ -200,8 +200,8 @@ func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
 	return cut
 }
 
-// answered puts a question to the source. A panic on the way is an answer that is none.
-func (r *remote) answered(ctx context.Context, q question) (f fetched, err error) {
+// answered puts a request to the source. A panic on the way is an answer that is none.
+func (r *remote) answered(ctx context.Context, q fetchRequest) (f fetched, err error) {
 	defer panics.Into("fetching a bundle", &err)
 	return r.origin.fetch(ctx, q)
 }
@@ -214,11 +214,11 @@ func (r *remote) askAgain() {
 	}
 }
 
-// question asks for what is newer than the bundle that was delivered last, or else than the one on disk. The first
-// question is answered at once.
-func (r *remote) question() question {
+// nextRequest asks for what is newer than the bundle that was delivered last, or else than the one on disk. The first
+// request is answered at once.
+func (r *remote) nextRequest() fetchRequest {
 	r.note(func(s *RemoteStatus) { s.LastRequest = r.clock() })
-	q := question{tag: r.had.tag, hold: r.holds}
+	q := fetchRequest{tag: r.had.tag, hold: r.holds}
 	if r.had.state == "" && r.disk != nil {
 		q.tag = r.disk.Tag
 	}
@@ -311,7 +311,7 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 		next.state = stateAfter(r.had.state, a.raw)
 		r.replace(next, true)
 		r.metrics.asked(r.name, "delta")
-		parts := []pastPart{{digest: b.Digest(), before: before, files: files}}
+		parts := []archivePart{{digest: b.Digest(), before: before, files: files}}
 		if err = r.hand(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, parts: parts, copy: next.copy, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
 			return r.rest(false)
 		}
@@ -384,7 +384,7 @@ func (r *remote) current() bool {
 
 // unchanged follows an answer that there is nothing newer.
 func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.Duration {
-	if r.had.state == "" && r.disk != nil && r.disk.Tag == a.question.tag {
+	if r.had.state == "" && r.disk != nil && r.disk.Tag == a.fetchRequest.tag {
 		if !r.handDisk(ctx, deliver, false) {
 			r.whole = true // the copy is of no use
 			return minPause
@@ -405,8 +405,8 @@ func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.
 	return r.rest(true)
 }
 
-// rest returns the pause after an answer. A server that holds questions is asked again at once, unless it answered that
-// nothing had changed without having held the question.
+// rest returns the pause after an answer. A server that holds requests is asked again at once, unless it answered that
+// nothing had changed without having held the request.
 func (r *remote) rest(unchanged bool) time.Duration {
 	r.backoff.Reset()
 	asked := r.public.Load().LastRequest
@@ -429,7 +429,7 @@ func (r *remote) confirm() {
 	r.metrics.answered(r.name, r.confirmed)
 }
 
-// unreachable follows a question without an answer.
+// unreachable follows a request without an answer.
 func (r *remote) unreachable(ctx context.Context, deliver deliver, err error) {
 	if ctx.Err() != nil {
 		return

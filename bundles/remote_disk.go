@@ -99,13 +99,13 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 			return delivery{}, next, err
 		}
 		if len(d.parts) == 0 {
-			d.parts = []pastPart{wholePart(next.base.Digest(), files)}
+			d.parts = []archivePart{wholePart(next.base.Digest(), files)}
 		}
 		before := next.base.Digest()
 		if next.base, err = next.base.Patch(delta[".manifest"], delta[policy.DeltaFile]); err != nil {
 			return delivery{}, next, err
 		}
-		d.parts = append(d.parts, pastPart{digest: next.base.Digest(), before: before, files: delta})
+		d.parts = append(d.parts, archivePart{digest: next.base.Digest(), before: before, files: delta})
 		next.data += int64(len(delta[policy.DeltaFile]))
 		d.copy = d.copy.with(part)
 		d.bundle, d.files, d.data = next.base, next.files, next.data

@@ -9,7 +9,7 @@ import (
 
 // remoteMetrics are those of remote sources. Label values are the configured bundles' names and a closed list of results.
 type remoteMetrics struct {
-	questions   *prometheus.CounterVec
+	requests    *prometheus.CounterVec
 	confirmed   *prometheus.GaugeVec
 	unreachable *prometheus.GaugeVec
 	disk        *prometheus.GaugeVec
@@ -22,7 +22,7 @@ func newRemoteMetrics(registerer prometheus.Registerer) (*remoteMetrics, error) 
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"bundle"})
 	}
 	m := &remoteMetrics{
-		questions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_requests_total",
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_requests_total",
 			Help: "Requests to the source of a remote bundle, by result: new, delta, delta_refused, unchanged, broken, error."}, []string{"bundle", "result"}),
 		confirmed: gauge("gatehouse_bundle_confirmed_timestamp_seconds",
 			"When the source of a remote bundle last answered. Of a bundle from disk: when it did so before the restart."),
@@ -34,7 +34,7 @@ func newRemoteMetrics(registerer prometheus.Registerer) (*remoteMetrics, error) 
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.questions, m.confirmed, m.unreachable, m.disk, m.unkept, m.expired} {
+	for _, c := range []prometheus.Collector{m.requests, m.confirmed, m.unreachable, m.disk, m.unkept, m.expired} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of remote bundles: %w", err)
 		}
@@ -43,7 +43,7 @@ func newRemoteMetrics(registerer prometheus.Registerer) (*remoteMetrics, error) 
 }
 
 func (m *remoteMetrics) asked(bundle, result string) {
-	m.questions.WithLabelValues(bundle, result).Inc()
+	m.requests.WithLabelValues(bundle, result).Inc()
 }
 
 // answered notes that the source can be reached.

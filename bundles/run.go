@@ -44,8 +44,8 @@ func (m *Manager) Run(ctx context.Context) error {
 			})
 		}
 	}
-	if m.past != nil {
-		fetching.Go(func() { panics.Loop(ctx, "keeping earlier bundles", m.past.run) })
+	if m.archiver != nil {
+		fetching.Go(func() { panics.Loop(ctx, "keeping earlier bundles", m.archiver.run) })
 	}
 	if m.reporter != nil {
 		fetching.Go(func() { panics.Loop(ctx, "reporting the bundles' state", m.reporter.run) })

@@ -110,6 +110,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"gatehouse/input"
 )
 
 var (
@@ -165,6 +167,8 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Redact names credentials beyond those known by default.
 	Redact Redact
+	// Schema is the table of the input's fields; nil: input.Standard.
+	Schema *input.Schema
 	// Masks are applied to each entry when it leaves the spool for a sink.
 	Masks []Mask
 	// Rules asks the policy what of an event, which is a line, is to be masked, and whether it is recorded at all. It is called off the
@@ -265,7 +269,7 @@ func New(cfg Config) (*Log, error) {
 		lossy:    make(chan struct{}, 1),
 		released: make(chan struct{}),
 		lines:    lines,
-		packer:   packer{redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
+		packer:   packer{schema: cfg.schema(), redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
 	}
 	l.packings.New = func() any { return new(packing) }
 	l.cfg.Succeeds = nil // it is not needed for longer than it runs

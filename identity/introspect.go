@@ -42,9 +42,9 @@ const (
 )
 
 var (
-	errInactive        = bad("token is not active")
-	errAnswerIssuer    = bad("issuer of the introspected token does not match")
-	errSeveralServers  = bad("token is in the places of several introspection servers")
+	errInactive        = bad(noCheck, "token is not active")
+	errAnswerIssuer    = bad(noCheck, "issuer of the introspected token does not match")
+	errSeveralServers  = bad(noCheck, "token is in the places of several introspection servers")
 	errNoClientAuth    = unavailable("client secret or key for introspection was never loaded")
 	errAsking          = unavailable("introspection server cannot be reached")
 	errAskingTimeout   = unavailable("introspection server did not answer in time")

@@ -10,8 +10,8 @@ import (
 const jwtAuthnFilter = "envoy.filters.http.jwt_authn"
 
 var (
-	errMetadataForm   = bad("payload in metadata is not an object of plain JSON")
-	errMetadataIssuer = bad("issuer of the payload in metadata is not a string")
+	errMetadataForm   = bad(noCheck, "payload in metadata is not an object of plain JSON")
+	errMetadataIssuer = bad(noCheck, "issuer of the payload in metadata is not a string")
 )
 
 // withMetadata takes the claims that Envoy's jwt_authn filter verified for the end user, where no credential of the request told

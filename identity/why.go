@@ -41,8 +41,9 @@ const (
 	NotReached CheckState = "not reached"
 )
 
-// The checks, in their order.
+// The checks, in their order. Each failure names its own where it is declared.
 const (
+	noCheck         = ""
 	checkCredential = "credential"
 	checkSize       = "size"
 	checkForm       = "form"
@@ -63,42 +64,8 @@ const (
 
 // checkOf names the check that gives this failure, "" for one that is no check of a JSON Web Token.
 func checkOf(err error) string {
-	is := func(failures ...error) bool {
-		return slices.ContainsFunc(failures, func(f error) bool { return errors.Is(err, f) })
-	}
-	switch {
-	case is(errRepeatedHeader, errRepeatedCookie, errCookie, errChunks, errProtocols, errRepeatedQuery, errTwoCredentials, errNotACredential, errEmpty, errQuery):
-		return checkCredential
-	case is(errTooLong):
-		return checkSize
-	case is(errJoined, errMalformed, errJSON, errDuplicate, errDeep, errCritical, errHeader):
-		return checkForm
-	case is(errIssuerType, errUnknownIssuer):
-		return checkIssuer
-	case is(errPlace):
-		return checkPlace
-	case is(errType, errOtherType):
-		return checkType
-	case is(errAlgorithm):
-		return checkAlgorithm
-	case is(errNoKeys):
-		return checkKeys
-	case is(errUnknownKey, errUnclearKey, errKeyFit, errNoKeyFits, errSeveralKeys):
-		return checkKey
-	case is(errSignature):
-		return checkSignature
-	case is(errTime, errNoExpiry, errNoIssuedAt, errExpired, errNotYet, errFuture, errTooOld):
-		return checkTimes
-	case is(errAudType, errAudience):
-		return checkAudience
-	case is(errClientType, errClient, errParty):
-		return checkClient
-	case is(errTokenUse, errRequired, errRequiredValue):
-		return checkRequired
-	case is(errSubject):
-		return checkSubject
-	case is(errRoleType, errGroupType, errScopeType, errEmail):
-		return checkMapped
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.check
 	}
 	return ""
 }

@@ -32,7 +32,7 @@ func (a *Archive) Snapshot(ctx context.Context, decided map[string]decisionlog.E
 	}
 	var all []*policy.Bundle
 	for _, name := range slices.Sorted(maps.Keys(decided)) {
-		b, err := bundles.ReadPast(a.Dir, name, decided[name].Digest, a.Limits)
+		b, err := bundles.ReadArchived(a.Dir, name, decided[name].Digest, a.Limits)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: bundle %q, digest %.12s", ErrNotKept, name, decided[name].Digest)
 		}

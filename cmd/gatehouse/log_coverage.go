@@ -14,6 +14,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/replay"
+	"gatehouse/server"
 )
 
 // logCoverage is gatehouse log coverage.
@@ -49,7 +50,7 @@ input or of what the log does not keep, is counted with the reason: of such deci
 }
 
 func (f *logCoverage) run(c *cobra.Command, args []string) error {
-	paceGC()
+	server.PaceGC()
 	if err := f.query.compile(); err != nil {
 		return usageError{err}
 	}

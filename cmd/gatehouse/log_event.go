@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/replay"
+	"gatehouse/trial/logged"
 )
 
 // recorded is an event of a decision log as the log commands show it.
@@ -20,33 +20,6 @@ type recorded struct{ replay.Record }
 func (r *recorded) when() time.Time {
 	at, _ := r.Time()
 	return at
-}
-
-// outcomes is what was decided and with which status, as far as the event says so: "allow", "deny", or "" for an answer of Open Policy
-// Agent's to another question.
-func (r *recorded) outcomes() (outcome, reason string, status int) {
-	if !r.OPA {
-		return r.Outcome.Decode(), r.Reason.Decode(), r.Status
-	}
-	allowed := string(r.Result)
-	if r.Result != nil && r.Result[0] == '{' {
-		allowed = string(decisionlog.Member(r.Result, "allowed"))
-	}
-	switch {
-	case r.Result == nil:
-		return "deny", "no_decision", 0
-	case allowed == "true":
-		return "allow", "", 0
-	case allowed == "false":
-		return "deny", "denied", ownStatus(r.Result)
-	}
-	return "", "", 0
-}
-
-// ownStatus is the status that a recorded result asks for; 0 where it asks for none.
-func ownStatus(result json.RawMessage) int {
-	status, _ := strconv.Atoi(string(decisionlog.Member(result, "http_status")))
-	return status
 }
 
 const lineTime = "2006-01-02T15:04:05.000Z"
@@ -60,7 +33,7 @@ func (r *recorded) line(p printer) string {
 	if r.Gap.Recorded {
 		return p.paint(faint, fmt.Sprintf("%-24s", at)) + "  " + p.paint(amber, "gap    "+gapWords(&r.Gap))
 	}
-	outcome, reason, code := r.outcomes()
+	outcome, reason, code := logged.Outcomes(&r.Record)
 	verdict, style, status := fmt.Sprintf("%-5s", column(outcome)), red, "-"
 	switch {
 	case outcome == "allow":

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"gatehouse/trial/logged"
 )
 
 // logQuery says which events of a log are asked for.
@@ -97,7 +99,7 @@ func (q *logQuery) wants(e *recorded) bool {
 		return q.everything()
 	}
 	if q.denied || q.allowed || len(q.reasons) > 0 {
-		outcome, reason, _ := e.outcomes()
+		outcome, reason, _ := logged.Outcomes(&e.Record)
 		if q.denied && outcome != "deny" || q.allowed && outcome != "allow" || !oneOf(q.reasons, reason) {
 			return false
 		}

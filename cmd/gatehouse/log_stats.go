@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/decisionlog"
+	"gatehouse/trial/logged"
 )
 
 // logStats is gatehouse log stats.
@@ -136,7 +137,7 @@ func (t *counts) add(e *recorded) {
 		return
 	}
 	t.counted.Decisions++
-	outcome, reason, _ := e.outcomes()
+	outcome, reason, _ := logged.Outcomes(&e.Record)
 	switch {
 	case outcome == "deny":
 		t.counted.Denied++

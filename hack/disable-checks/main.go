@@ -13,6 +13,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -70,7 +73,7 @@ func run(ctx context.Context, only *regexp.Regexp) error {
 			survivors++
 			seen = "NOTHING NOTICES"
 		}
-		fmt.Printf("%-14s %-56s %s\n", c.file, c.name, seen)
+		fmt.Printf("%-30s %-56s %s\n", c.function, c.name, seen)
 	}
 	fmt.Printf("%d checks taken out, %d not noticed\n", tried, survivors)
 	if survivors > 0 || tried == 0 {
@@ -121,34 +124,77 @@ func firstFailure(out []byte) string {
 
 // check is one check, and how to take it out.
 type check struct {
-	file, name string
-	edits      []string // old text and new, in turn; each old one is in the file exactly once
+	function string   // that does it, with the type of a method: Verifier.check. It may stand in any file of the package
+	name     string   // what is then no longer checked
+	edits    []string // old text and new, in turn; each old one is in the function exactly once
 }
 
-// without is the file's text without the check.
-func (c check) without(text string) (string, error) {
-	for i := 0; i < len(c.edits); i += 2 {
-		if n := strings.Count(text, c.edits[i]); n != 1 {
-			return "", fmt.Errorf("the text to change is there %d times and not once; bring hack/disable-checks up to date: %q", n, c.edits[i])
-		}
-		text = strings.Replace(text, c.edits[i], c.edits[i+1], 1)
+// without is the file that the function is in, as it is and without the check.
+func (c check) without(dir string) (path, text, changed string, err error) {
+	path, text, from, to, err := find(dir, c.function)
+	if err != nil {
+		return "", "", "", err
 	}
-	return text, nil
+	function := text[from:to]
+	for i := 0; i < len(c.edits); i += 2 {
+		if n := strings.Count(function, c.edits[i]); n != 1 {
+			return "", "", "", fmt.Errorf("the text to change is %d times in %s and not once; bring hack/disable-checks up to date: %q", n, c.function, c.edits[i])
+		}
+		function = strings.Replace(function, c.edits[i], c.edits[i+1], 1)
+	}
+	return path, text, text[:from] + function + text[to:], nil
+}
+
+// find looks for a function of a package, wherever it stands.
+func find(dir, function string) (path, text string, from, to int, err error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return "", "", 0, 0, err
+	}
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", "", 0, 0, err
+		}
+		places := token.NewFileSet()
+		file, err := parser.ParseFile(places, path, text, parser.SkipObjectResolution)
+		if err != nil {
+			return "", "", 0, 0, err
+		}
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && nameOf(f) == function {
+				return path, string(text), places.Position(f.Pos()).Offset, places.Position(f.End()).Offset, nil
+			}
+		}
+	}
+	return "", "", 0, 0, fmt.Errorf("%s has no function %s; bring hack/disable-checks up to date", dir, function)
+}
+
+func nameOf(f *ast.FuncDecl) string {
+	if f.Recv == nil {
+		return f.Name.Name
+	}
+	of := f.Recv.List[0].Type
+	if star, ok := of.(*ast.StarExpr); ok {
+		of = star.X
+	}
+	if id, ok := of.(*ast.Ident); ok {
+		return id.Name + "." + f.Name.Name
+	}
+	return f.Name.Name
 }
 
 // overlay writes the changed file and what go build's -overlay wants to know of it.
 func (c check) overlay(dir string) (string, error) {
 	replace := map[string]string{}
-	if c.file != "" {
-		path, err := filepath.Abs(filepath.Join(pkg, c.file))
-		if err != nil {
-			return "", err
+	if c.function != "" {
+		path, _, changed, err := c.without(pkg)
+		if err == nil {
+			path, err = filepath.Abs(path)
 		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return "", err
-		}
-		changed, err := c.without(string(text))
 		if err != nil {
 			return "", err
 		}

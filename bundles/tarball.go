@@ -1,0 +1,259 @@
+package bundles
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"gatehouse/policy"
+)
+
+const (
+	maxNameLength = 1024 // bytes of a file's path within an archive
+	tarBlock      = 512  // bytes; an archive ends with two blocks of zeros
+)
+
+// unpack reads a whole bundle tarball, gzipped or plain, into memory: the files by their slash-separated paths below the
+// bundle's top, and the SHA-256 of the tarball's own bytes in hexadecimal. Nothing is ever written anywhere.
+//
+// Only files and folders may be in it; links and devices are refused, and so is a name that two entries share, that climbs
+// (".."), that is not printable, or that is longer or deeper than allowed. A leading "./" is tar's own habit. A single
+// leading slash is OPA's, which writes every name so: it stands for the bundle's top. Every byte has to be accounted for: a
+// tarball that is cut off, lacks its end, or has something behind it is refused, because a part of a policy may allow what
+// the whole denies.
+//
+// The limits hold for the files, and bound what is read and what is decompressed whatever the ratio of the two. Errors
+// are policy.Problems with the name of the bundle.
+func unpack(name string, r io.Reader, limits policy.Limits) (files map[string][]byte, digest string, err error) {
+	u := newUnpacker(r, limits.OrDefault())
+	if err := u.read(); err != nil {
+		return nil, "", policy.Problems{problemOf(Source{Name: name}, err)}
+	}
+	return u.files, hex.EncodeToString(u.digest.Sum(nil)), nil
+}
+
+// unpacker is the state of one unpack.
+type unpacker struct {
+	limits  policy.Limits
+	raw     *bounded // the tarball's own bytes
+	content *bounded // the bytes of the tar archive in it
+	digest  hash.Hash
+	files   map[string][]byte
+	folders map[string]bool
+	entries int
+	total   int64
+}
+
+func newUnpacker(r io.Reader, limits policy.Limits) *unpacker {
+	// Headers, padding and long names come on top of what the files hold.
+	most := limits.Total + int64(limits.Files)*(2*maxNameLength+3*tarBlock) + 1<<20
+	u := &unpacker{limits: limits, digest: sha256.New(), files: map[string][]byte{}, folders: map[string]bool{}}
+	u.raw = &bounded{from: io.TeeReader(r, u.digest), left: most, err: fmt.Errorf("the archive is larger than %d bytes", most)}
+	u.content = &bounded{left: most, err: fmt.Errorf("the archive unpacks to more than %d bytes", most)}
+	return u
+}
+
+// bounded reads up to a number of bytes and fails at the next one.
+type bounded struct {
+	from io.Reader
+	left int64
+	read int64
+	err  error
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return 0, b.err
+	}
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.from.Read(p)
+	b.left -= int64(n)
+	b.read += int64(n)
+	if b.left < 0 {
+		return 0, b.err
+	}
+	return n, err
+}
+
+func (u *unpacker) read() error {
+	buffered := bufio.NewReader(u.raw)
+	magic, _ := buffered.Peek(2) // what is shorter is no archive in any case
+	u.content.from = buffered
+	if bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		zipped, err := gzip.NewReader(buffered)
+		if err != nil {
+			return u.broken(err)
+		}
+		u.content.from = zipped
+	}
+	archive := tar.NewReader(u.content)
+	for {
+		at := u.content.read
+		header, err := archive.Next()
+		if err == io.EOF {
+			return u.end(u.content.read - at)
+		}
+		if err != nil {
+			return u.broken(err)
+		}
+		if err := u.entry(header, archive); err != nil {
+			return err
+		}
+	}
+}
+
+// broken says of an error of the decoders what it means here.
+func (u *unpacker) broken(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return errors.New("the archive is cut off")
+	case errors.Is(err, gzip.ErrChecksum):
+		return errors.New("the archive is damaged: its checksum does not match")
+	case errors.Is(err, gzip.ErrHeader):
+		return errors.New("the archive is not gzip from its beginning to its end")
+	case errors.Is(err, tar.ErrHeader) && len(u.files) == 0:
+		return errors.New("not a bundle: a tar archive, gzipped or plain, is expected")
+	case errors.Is(err, tar.ErrHeader):
+		return errors.New("the archive is damaged: what follows its last file is no tar header")
+	}
+	return err
+}
+
+// end checks what comes after the last file: the end mark, of which at least two blocks were just read, then zeros alone.
+// A plain tar file that was cut off between two files would look whole without it.
+func (u *unpacker) end(mark int64) error {
+	if mark < 2*tarBlock {
+		return errors.New("the archive is cut off: it has no end mark")
+	}
+	block := make([]byte, 32<<10)
+	for {
+		n, err := u.content.Read(block)
+		if len(bytes.Trim(block[:n], "\x00")) > 0 {
+			return errors.New("something follows the archive's end")
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return u.broken(err)
+		}
+	}
+	if len(u.files) == 0 {
+		return errors.New("the archive holds no file")
+	}
+	return nil
+}
+
+// entry takes one file or folder in.
+func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
+	if u.entries++; u.entries > u.limits.Files {
+		return fmt.Errorf("more than %d files and folders", u.limits.Files)
+	}
+	if header.Typeflag == tar.TypeXGlobalHeader {
+		return nil // a comment: git archive writes the commit there
+	}
+	name, err := u.name(header.Name)
+	if err != nil {
+		return err
+	}
+	switch header.Typeflag {
+	case tar.TypeDir:
+		return u.folder(name)
+	case tar.TypeReg:
+		return u.file(name, header.Size, content)
+	case tar.TypeSymlink, tar.TypeLink:
+		return named(name, "a link; an archive may hold files and folders only")
+	}
+	return named(name, "neither a file nor a folder")
+}
+
+// name is an entry's path below the bundle's top; "" for the top itself.
+func (u *unpacker) name(raw string) (string, error) {
+	if len(raw) > maxNameLength {
+		return "", fmt.Errorf("the file name %.50q... is longer than %d bytes", raw, maxNameLength)
+	}
+	if !utf8.ValidString(raw) || strings.ContainsFunc(raw, unicode.IsControl) {
+		return "", fmt.Errorf("the file name %q is not printable text", raw)
+	}
+	name := raw
+	for strings.HasPrefix(name, "./") {
+		name = name[2:]
+	}
+	if name == raw {
+		name = strings.TrimPrefix(name, "/")
+	}
+	name = strings.TrimSuffix(name, "/")
+	if name == "" || name == "." {
+		return "", nil
+	}
+	if !fs.ValidPath(name) || strings.Contains(name, `\`) {
+		return "", fmt.Errorf("the file name %q is not a plain path below the top of the bundle", raw)
+	}
+	if strings.Count(name, "/") > u.limits.Depth {
+		return "", named(name, fmt.Sprintf("more than %d folders deep", u.limits.Depth))
+	}
+	return name, nil
+}
+
+// folder notes a folder and those above it, none of which may be a file as well.
+func (u *unpacker) folder(name string) error {
+	for _, dir := range prefixes(name) {
+		if _, taken := u.files[dir]; taken {
+			return named(dir, "both a file and a folder")
+		}
+		u.folders[dir] = true
+	}
+	return nil
+}
+
+// prefixes returns a path and the folders above it.
+func prefixes(name string) []string {
+	var list []string
+	for i, c := range name {
+		if c == '/' {
+			list = append(list, name[:i])
+		}
+	}
+	return append(list, name)
+}
+
+func (u *unpacker) file(name string, size int64, content io.Reader) error {
+	switch _, twice := u.files[name]; {
+	case name == "":
+		return errors.New("a file has no name")
+	case twice:
+		return named(name, "there twice")
+	case u.folders[name]:
+		return named(name, "both a file and a folder")
+	case size > u.limits.File:
+		return named(name, fmt.Sprintf("larger than %d bytes", u.limits.File))
+	}
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		if err := u.folder(name[:i]); err != nil {
+			return err
+		}
+	}
+	if u.total += size; u.total > u.limits.Total {
+		return named(name, fmt.Sprintf("all files together are larger than %d bytes", u.limits.Total))
+	}
+	// The size is what the archive says; memory is taken as bytes arrive.
+	data := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead))
+	if _, err := data.ReadFrom(content); err != nil {
+		return u.broken(err)
+	}
+	u.files[name] = data.Bytes()
+	return nil
+}

@@ -1,0 +1,141 @@
+package policy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+)
+
+// InputReader makes values of JSON text, many one after the other: what repeats from one to the next is made once. It belongs
+// to one goroutine; the values do not.
+type InputReader struct{ keys, values map[string]*ast.Term }
+
+// Read reads exactly one JSON value with its numbers exact. It refuses what FromJSON would.
+func (i *InputReader) Read(text []byte) (Value, error) {
+	if i.keys == nil {
+		i.keys, i.values = map[string]*ast.Term{}, map[string]*ast.Term{}
+	}
+	for _, kept := range []map[string]*ast.Term{i.keys, i.values} {
+		if len(kept) >= maxShared {
+			clear(kept)
+		}
+	}
+	r := valueReader{text: text, keys: i.keys, values: i.values}
+	if term := r.value(0); term != nil && r.peek() == 0 && r.at == len(text) {
+		return term.Value, nil
+	}
+	var document any
+	if _, err := decodeJSON(bytes.TrimSpace(text), &document); err != nil {
+		return nil, err
+	}
+	return FromJSON(document)
+}
+
+// Built-ins whose value an evaluation later on does not have for certain: seen at work as they are called, or, those that
+// cannot be stopped or ask the machine's own clock, wherever they might be.
+var (
+	unsureCalls = []string{"http.send", "rand.intn", "uuid.rfc4122"}
+	unsureNames = []string{"net.lookup_ip_addr", "crypto.x509.parse_and_verify_certificates", "crypto.x509.parse_and_verify_certificates_with_options"}
+)
+
+// timed are built-ins that go by the time that a decision is given.
+var timed = []string{"time.now_ns", "io.jwt.decode_verify"}
+
+// Replayer repeats decisions that were made before, for tools that compare. It is for many decisions by one entry. The zero value is
+// not usable; Entry.Replayer makes one.
+type Replayer struct {
+	entry  *Entry
+	unsure []string // that may be called
+	never  []string // for which the policy is not even asked
+	timed  bool
+}
+
+// Replayer prepares an entry for repeating decisions. It walks the policy once.
+func (e *Entry) Replayer() *Replayer {
+	r := &Replayer{entry: e}
+	called := calls(reachable(e.snapshot.compiler, e.query))
+	pick := func(names []string) []string {
+		return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !called[name] })
+	}
+	r.unsure, r.never, r.timed = pick(unsureCalls), pick(unsureNames), len(pick(timed)) > 0
+	return r
+}
+
+// Entry is the entry that the Replayer repeats.
+func (r *Replayer) Entry() *Entry { return r.entry }
+
+// Pure reports whether nothing but the part of the input that is read makes the decision: not the time, nor chance, nor anybody
+// who is asked.
+func (r *Replayer) Pure() bool { return !r.timed && len(r.unsure)+len(r.never) == 0 }
+
+// Decide is Entry.Decide, except that nobody is called. unsure is the first built-in whose value may have been another when the
+// decision was made, "" where there is none; with one, the decision says nothing.
+func (r *Replayer) Decide(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
+	if len(r.never) > 0 {
+		return Decision{}, r.never[0], nil
+	}
+	if len(r.unsure) == 0 {
+		d, err = r.entry.Decide(ctx, input, now)
+		return d, "", err
+	}
+	return r.watch(ctx, input, now)
+}
+
+// watch decides with an eye on what is called.
+func (r *Replayer) watch(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d, err = Decision{}, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
+		}
+	}()
+	result, unsure, err := r.evaluate(ctx, input, now, nil)
+	if err != nil || unsure != "" {
+		return Decision{}, unsure, err
+	}
+	d, err = r.entry.snapshot.output.decision(result)
+	return d, "", err
+}
+
+// evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
+func (r *Replayer) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
+	sent, chance := false, builtins.NDBCache{}
+	result, _, err = r.entry.evaluate(ctx, 0, input, now, func(q *topdown.Query) {
+		q.WithNDBuiltinCache(chance).WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper {
+			sent = true
+			return noCalls{}
+		})
+		if adjust != nil {
+			adjust(q)
+		}
+	})
+	for _, name := range r.unsure {
+		if _, called := chance[name]; called || sent && name == "http.send" {
+			return nil, name, nil
+		}
+	}
+	return result, "", err
+}
+
+// calls are the names of the built-ins that what was walked can call, those among them that stand in for another function.
+func calls(c *collector) map[string]bool {
+	names := map[string]bool{}
+	note := func(ref ast.Ref) bool {
+		if name := ref.String(); ast.BuiltinMap[name] != nil {
+			names[name] = true
+		}
+		return false
+	}
+	for rule := range c.rules {
+		ast.WalkRefs(rule.Body, note)
+		ast.WalkRefs(rule.Head, note)
+	}
+	return names
+}

@@ -1,0 +1,163 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/policy"
+)
+
+func TestProject(t *testing.T) {
+	s := compile(t, module("allow if {\n\tinput.a.b == 1\n\tinput.list[0]\n\tinput[\"k\\\"é\"]\n}"))
+	for text, want := range map[string]string{
+		`{"a": {"b": 1, "c": 2}, "x": [1, {"y": "}"}]}`:      `{"a":{"b":1}}`,
+		`{"x":"\\\"{","a":{"c":"\\"},"list":[ 1,{"z":[]} ]}`: `{"a":{},"list":[ 1,{"z":[]} ]}`,
+		`{"a":[1,2]}`:                         `{"a":[1,2]}`,
+		`{"a":"text","a":null}`:               `{"a":"text","a":null}`,
+		`{"k\"\u00e9":true,"\u0061":{"b":3}}`: `{"k\"\u00e9":true,"\u0061":{"b":3}}`,
+		`{}`:                                  `{}`,
+		` [1] `:                               `[1]`,
+		`{"a":{"b":1}`:                        "",
+		`{"a":{"b":1}}}`:                      "",
+		`{"a":{"b"}}`:                         "",
+		`{"x":"abc`:                           "",
+		``:                                    "",
+		`{"x":}`:                              "",
+	} {
+		got, err := s.Reads().Project(nil, []byte(text))
+		if err == nil != (want != "") || err == nil && string(got) != want {
+			t.Errorf("%s: %s, %v", text, got, err)
+		}
+	}
+	if got, err := (policy.Reads{}).Project([]byte("before "), []byte(`{"a": [1]}`)); err != nil || string(got) != `before {"a": [1]}` {
+		t.Errorf("all of it: %s, %v", got, err)
+	}
+}
+
+// FuzzProject holds the projection of a text against that of the document in it.
+func FuzzProject(f *testing.F) {
+	s := compile(f, module("allow if {\n\tinput.a.b == 1\n\tinput.c[0].d\n\tinput.e.f.g\n}"))
+	for _, seed := range []string{`{"a":{"b":1,"x":"\\"},"c":[{"d":2}],"y":{"z":[1,"]"]}}`, `{"e":{"f":{"g":{},"h":1}},"\u0061":{"b":1e3}}`, `{"a":`, `[]`, `"x"`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got, err := s.Reads().Project(nil, text)
+		var document any
+		if json.Unmarshal(text, &document) != nil {
+			return // what it makes of damage does not matter, as long as it ends
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		var taken any
+		if err := json.Unmarshal(got, &taken); err != nil {
+			t.Fatalf("%q became %q: %v", text, got, err)
+		}
+		if object, ok := document.(map[string]any); ok && repeated(text) {
+			document = kept(object, s.Reads())
+			if !reflect.DeepEqual(taken, document) {
+				t.Errorf("%q became %q", text, got)
+			}
+		}
+	})
+}
+
+// repeated reports that no object of a text names a key twice, as far as its length tells: of those encoding/json merges objects.
+func repeated(text []byte) bool {
+	var document any
+	_ = json.Unmarshal(text, &document)
+	again, _ := json.Marshal(document)
+	return strings.Count(string(again), ":") == strings.Count(string(text), ":")
+}
+
+// kept is what Project keeps of an object: what is read, and the objects on the way there.
+func kept(object map[string]any, reads policy.Reads) map[string]any {
+	out := map[string]any{}
+	for key, value := range object {
+		if !reads.Any(key) {
+			continue
+		}
+		if inner, ok := value.(map[string]any); ok {
+			value = kept(inner, reads.Below(key))
+		}
+		out[key] = value
+	}
+	return out
+}
+
+func TestInputReader(t *testing.T) {
+	var r policy.InputReader
+	for text, want := range map[string]string{
+		`{"a":[1,2.50,"x",null,true],"b":{}}`: `{"a":[1,2.50,"x",null,true],"b":{}}`,
+		`"a\u0062"`:                           `"ab"`,
+		`{"a":1,"a":2}`:                       `{"a":2}`,
+		`{"a":1} x`:                           "",
+		`{"a":01}`:                            "",
+		`{`:                                   "",
+		``:                                    "",
+	} {
+		for range 2 { // the second time from what was kept
+			v, err := r.Read([]byte(text))
+			if err != nil {
+				if want != "" {
+					t.Errorf("%s: %v", text, err)
+				}
+				continue
+			}
+			plain, err := policy.JSON(v)
+			got, _ := json.Marshal(plain)
+			if err != nil || string(got) != want {
+				t.Errorf("%s: %s, %v", text, got, err)
+			}
+		}
+	}
+}
+
+// TestReplayer says what keeps a decision from coming out once more for certain, where it was called.
+func TestReplayer(t *testing.T) {
+	const then = 1_600_000_000_000_000_000
+	for _, test := range []struct {
+		name, rules string
+		pure        bool
+		unsure      string
+		allowed     bool
+		err         error
+	}{
+		{"plain", `allow if input.a == 1`, true, "", true, nil},
+		{"undefined", `allow if input.a == 2`, true, "", false, policy.ErrUndefined},
+		{"the time", "allow if time.now_ns() == 1600000000000000000", false, "", true, nil},
+		{"chance", `allow if rand.intn("x", 2) < 5`, false, "rand.intn", false, nil},
+		{"chance that was not asked", "allow if input.a == 1\n\nelse := true if rand.intn(\"x\", 2) < 5", false, "", true, nil},
+		{"a call", `allow if http.send({"method": "GET", "url": "http://127.0.0.1:1/"}).status_code == 200`, false, "http.send", false, nil},
+		{"a call whose failure is looked at", `allow if http.send({"method": "GET", "url": "http://127.0.0.1:1/", "raise_error": false}).status_code == 0`,
+			false, "http.send", false, nil},
+		{"a name", `allow if count(net.lookup_ip_addr("localhost")) > 0`, false, "net.lookup_ip_addr", false, nil},
+		{"in place of a function", "allow if f(\"x\", 2) < 5 with f as rand.intn\n\nf(_, _) := 9", false, "rand.intn", false, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, err := policy.Read("app", module(test.rules).fs(), policy.Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := policy.Compile(t.Context(), policy.Config{Decision: "authz/allow",
+				Capabilities: policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true, NetLookup: []string{"localhost"}}}, []*policy.Bundle{b})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := s.Entry([]string{"authz", "allow"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			replayer := e.Replayer()
+			input, _ := policy.FromJSON(map[string]any{"a": 1})
+			d, unsure, err := replayer.Decide(t.Context(), input, time.Unix(0, then))
+			if replayer.Pure() != test.pure || unsure != test.unsure || d.Allowed != test.allowed || !errors.Is(err, test.err) {
+				t.Errorf("pure %v, unsure %q, allowed %v, error %v", replayer.Pure(), unsure, d.Allowed, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,84 @@
+package server
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"go.uber.org/zap"
+)
+
+// What lives between requests is small, and collecting it at Go's default of 100 % growth takes a quarter of the CPU of a
+// decision (make bench). With a large bundle the same share of growth would be gigabytes. So growth is bounded in bytes,
+// between these two shares.
+const (
+	gcGrowth     = 48 << 20 // bytes
+	mostPercent  = 400
+	leastPercent = 50
+)
+
+// memoryShare is what of a container's memory Go may use; the rest is for what Go does not count, such as the pages of files.
+const memoryShare = 0.9
+
+// limitMemory tells Go how much memory the container has (in its cgroup, version 1 or 2), so that it collects harder instead of being
+// killed. Where GOMEMLIMIT is set, its owner knows better; without a limit nothing changes.
+func limitMemory(logger *zap.Logger, container memlimit.Provider) {
+	if value, set := os.LookupEnv("GOMEMLIMIT"); set {
+		logger.Info("memory limit from the environment", zap.String("GOMEMLIMIT", value))
+		return
+	}
+	limit, err := container()
+	switch {
+	case errors.Is(err, memlimit.ErrNoLimit) || err == nil && limit > mostMemory:
+		return
+	case err != nil: // no cgroups, as on a machine that is no Linux: there is no limit to keep to
+		logger.Debug("the container's memory limit is not known", zap.Error(err))
+		return
+	}
+	share := int64(float64(limit) * memoryShare)
+	debug.SetMemoryLimit(share)
+	logger.Info("memory limit from the container", zap.Uint64("container_bytes", limit), zap.Int64("limit_bytes", share))
+}
+
+// mostMemory is above what any machine has: cgroup version 1 says "no limit" as a number near the largest there is.
+const mostMemory = 1 << 50
+
+// PaceGC sets the collector's goal anew after each collection, for as long as the process lives. Where GOGC is set, its
+// owner knows better.
+func PaceGC() {
+	if _, set := os.LookupEnv("GOGC"); set {
+		return
+	}
+	p := &pacer{sample: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}, percent: mostPercent}
+	debug.SetGCPercent(mostPercent)
+	p.again()
+}
+
+type pacer struct {
+	sample  []metrics.Sample
+	percent int
+}
+
+// again has the next collection call collected: the sentinel that nothing refers to is its messenger.
+func (p *pacer) again() {
+	sentinel := new([16]byte)
+	runtime.AddCleanup(sentinel, func(p *pacer) { p.collected() }, p)
+}
+
+func (p *pacer) collected() {
+	metrics.Read(p.sample)
+	// Setting the goal stops the world for a moment, so only where it matters.
+	if percent := growthPercent(p.sample[0].Value.Uint64()); percent < p.percent*9/10 || percent > p.percent*11/10 {
+		p.percent = percent
+		debug.SetGCPercent(percent)
+	}
+	p.again()
+}
+
+// growthPercent is the share by which so many live bytes may grow until they are collected.
+func growthPercent(live uint64) int {
+	return int(min(max(gcGrowth*100/max(live, 1), leastPercent), mostPercent))
+}

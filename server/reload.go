@@ -1,0 +1,75 @@
+package server
+
+import (
+	"context"
+	"reflect"
+
+	"go.uber.org/zap"
+
+	"gatehouse/config"
+	"gatehouse/panics"
+)
+
+// reload reads the configuration again and makes all of it but listen active in one step, or none of it.
+func (s *Server) reload(ctx context.Context) {
+	err := func() (err error) {
+		defer panics.Into("reloading the configuration", &err)
+		cfg, doc, err := s.with.Source.Read()
+		if err != nil {
+			return err
+		}
+		found := doc.Problems()
+		found.Add("log", validateLog(cfg.Log))
+		found.Add("listen", ValidateListen(cfg.Listen))
+		active, err := s.node.Reload(ctx, cfg, found)
+		if active {
+			setLevel(cfg.Log, s.level)
+			s.needsRestart(cfg, doc)
+		}
+		return err
+	}()
+	if err != nil {
+		text := err.Error()
+		s.reloadErr.Store(&text)
+		s.logger.Error("reload failed, the running configuration stays", zap.Error(err))
+		return
+	}
+	s.reloadErr.Store(nil)
+	s.logger.Info("reloaded the configuration")
+}
+
+// needsRestart names each key that the new configuration changes and a reload cannot, and says so until the process is restarted or the
+// key is as it was.
+func (s *Server) needsRestart(cfg *config.Config, doc *config.Document) {
+	changed := changedKeys("listen", reflect.ValueOf(s.config.Listen), reflect.ValueOf(cfg.Listen))
+	if cfg.Traces != s.config.Traces {
+		changed = append(changed, "traces")
+	}
+	if cfg.Log.Format != s.config.Log.Format {
+		changed = append(changed, "log.format")
+	}
+	for _, key := range changed {
+		s.logger.Warn("this part of the configuration changed and needs a restart; until then it is as it was",
+			zap.String("key", key), zap.String("at", doc.At(key)))
+	}
+	s.awaitsRestart.Store(&changed)
+}
+
+// changedKeys are the keys below one whose values differ.
+func changedKeys(key string, was, now reflect.Value) (keys []string) {
+	if was.Kind() == reflect.Pointer && !was.IsNil() && !now.IsNil() {
+		was, now = was.Elem(), now.Elem()
+	}
+	if was.Kind() != reflect.Struct {
+		if !reflect.DeepEqual(was.Interface(), now.Interface()) {
+			keys = append(keys, key)
+		}
+		return keys
+	}
+	for i := range was.NumField() {
+		if name := config.Key(was.Type().Field(i)); name != "-" {
+			keys = append(keys, changedKeys(key+"."+name, was.Field(i), now.Field(i))...)
+		}
+	}
+	return keys
+}
