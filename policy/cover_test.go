@@ -59,9 +59,9 @@ unreachable if true
 	}
 	c.Watch(entry)
 	c.Watch(entry)
-	again := entry.Again()
+	replayer := entry.Replayer()
 	for n := 1; n <= 4; n++ {
-		held, unsure, err := c.Decide(t.Context(), again, value(t, fmt.Sprintf(`{"n": %d}`, n)), time.Now())
+		held, unsure, err := c.Decide(t.Context(), replayer, value(t, fmt.Sprintf(`{"n": %d}`, n)), time.Now())
 		if err != nil || unsure != "" {
 			t.Fatal(err, unsure)
 		}
@@ -95,7 +95,7 @@ allow := rand.intn("x", 5) if input.n == 2
 	var c policy.Coverage
 	c.Watch(entry)
 	for input, want := range map[string]string{`{"n": 1, "m": 1}`: "", `{"n": 3}`: "", `{"n": 2}`: "rand.intn"} {
-		held, unsure, err := c.Decide(t.Context(), entry.Again(), value(t, input), time.Now())
+		held, unsure, err := c.Decide(t.Context(), entry.Replayer(), value(t, input), time.Now())
 		if err != nil || unsure != want {
 			t.Errorf("%s: %v %q %v", input, held, unsure, err)
 		}

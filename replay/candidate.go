@@ -29,11 +29,11 @@ type Candidate struct {
 
 // preparedRule is one rule of a candidate.
 type preparedRule struct {
-	again  *policy.Again
-	reads  policy.Reads
-	pure   bool
-	denies bool   // there is no rule for the route, which is a denial
-	absent string // why nothing can be asked
+	replayer *policy.Replayer
+	reads    policy.Reads
+	pure     bool
+	denies   bool   // there is no rule for the route, which is a denial
+	absent   string // why nothing can be asked
 }
 
 // NewCandidate returns the policy of a View. Without settings the rules that the log names are asked.
@@ -95,8 +95,8 @@ func (c *Candidate) prepare(r *Record) (*preparedRule, error) {
 	if entry == nil {
 		return &preparedRule{denies: true}, nil
 	}
-	a := &preparedRule{again: entry.Again(), reads: entry.Reads()}
-	a.pure = a.again.Pure()
+	a := &preparedRule{replayer: entry.Replayer(), reads: entry.Reads()}
+	a.pure = a.replayer.Pure()
 	return a, nil
 }
 
@@ -121,7 +121,7 @@ type ruling struct {
 func (a *preparedRule) rule(ctx context.Context, input policy.Value, at time.Time, answers bool) (ruling, error) {
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
-	d, unsure, err := a.again.Decide(bounded, input, at)
+	d, unsure, err := a.replayer.Decide(bounded, input, at)
 	switch {
 	case ctx.Err() != nil:
 		return ruling{}, ctx.Err()

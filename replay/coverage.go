@@ -230,7 +230,7 @@ func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why st
 	}
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
-	held, unsure, err := v.rules.Decide(bounded, a.again, input, at)
+	held, unsure, err := v.rules.Decide(bounded, a.replayer, input, at)
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
@@ -269,8 +269,8 @@ func (v *Coverage) ask(r *Record) (*coveredAsk, error) {
 	if q.pure {
 		a.held = map[string]policy.Held{}
 	}
-	if q.again != nil {
-		v.rules.Watch(q.again.Entry())
+	if q.replayer != nil {
+		v.rules.Watch(q.replayer.Entry())
 	}
 	if len(v.asked) >= maxAsks {
 		clear(v.asked)

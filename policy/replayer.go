@@ -49,65 +49,65 @@ var (
 // timed are built-ins that go by the time that a decision is given.
 var timed = []string{"time.now_ns", "io.jwt.decode_verify"}
 
-// Again decides anew what was decided before, for tools that compare. It is for many decisions by one entry. The zero value is
-// not usable; Entry.Again makes it.
-type Again struct {
+// Replayer repeats decisions that were made before, for tools that compare. It is for many decisions by one entry. The zero value is
+// not usable; Entry.Replayer makes one.
+type Replayer struct {
 	entry  *Entry
 	unsure []string // that may be called
 	never  []string // for which the policy is not even asked
 	timed  bool
 }
 
-// Again prepares an entry for decisions that were made before. It walks the policy once.
-func (e *Entry) Again() *Again {
-	a := &Again{entry: e}
+// Replayer prepares an entry for repeating decisions. It walks the policy once.
+func (e *Entry) Replayer() *Replayer {
+	r := &Replayer{entry: e}
 	called := calls(reachable(e.snapshot.compiler, e.query))
 	pick := func(names []string) []string {
 		return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !called[name] })
 	}
-	a.unsure, a.never, a.timed = pick(unsureCalls), pick(unsureNames), len(pick(timed)) > 0
-	return a
+	r.unsure, r.never, r.timed = pick(unsureCalls), pick(unsureNames), len(pick(timed)) > 0
+	return r
 }
 
-// Entry is what Again was made of.
-func (a *Again) Entry() *Entry { return a.entry }
+// Entry is the entry that the Replayer repeats.
+func (r *Replayer) Entry() *Entry { return r.entry }
 
 // Pure reports whether nothing but the part of the input that is read makes the decision: not the time, nor chance, nor anybody
 // who is asked.
-func (a *Again) Pure() bool { return !a.timed && len(a.unsure)+len(a.never) == 0 }
+func (r *Replayer) Pure() bool { return !r.timed && len(r.unsure)+len(r.never) == 0 }
 
 // Decide is Entry.Decide, except that nobody is called. unsure is the first built-in whose value may have been another when the
 // decision was made, "" where there is none; with one, the decision says nothing.
-func (a *Again) Decide(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
-	if len(a.never) > 0 {
-		return Decision{}, a.never[0], nil
+func (r *Replayer) Decide(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
+	if len(r.never) > 0 {
+		return Decision{}, r.never[0], nil
 	}
-	if len(a.unsure) == 0 {
-		d, err = a.entry.Decide(ctx, input, now)
+	if len(r.unsure) == 0 {
+		d, err = r.entry.Decide(ctx, input, now)
 		return d, "", err
 	}
-	return a.watch(ctx, input, now)
+	return r.watch(ctx, input, now)
 }
 
 // watch decides with an eye on what is called.
-func (a *Again) watch(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
+func (r *Replayer) watch(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d, err = Decision{}, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
-	result, unsure, err := a.evaluate(ctx, input, now, nil)
+	result, unsure, err := r.evaluate(ctx, input, now, nil)
 	if err != nil || unsure != "" {
 		return Decision{}, unsure, err
 	}
-	d, err = a.entry.snapshot.output.decision(result)
+	d, err = r.entry.snapshot.output.decision(result)
 	return d, "", err
 }
 
 // evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
-func (a *Again) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
+func (r *Replayer) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
 	sent, chance := false, builtins.NDBCache{}
-	result, _, err = a.entry.evaluate(ctx, 0, input, now, func(q *topdown.Query) {
+	result, _, err = r.entry.evaluate(ctx, 0, input, now, func(q *topdown.Query) {
 		q.WithNDBuiltinCache(chance).WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper {
 			sent = true
 			return noCalls{}
@@ -116,7 +116,7 @@ func (a *Again) evaluate(ctx context.Context, input Value, now time.Time, adjust
 			adjust(q)
 		}
 	})
-	for _, name := range a.unsure {
+	for _, name := range r.unsure {
 		if _, called := chance[name]; called || sent && name == "http.send" {
 			return nil, name, nil
 		}

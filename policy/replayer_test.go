@@ -117,8 +117,8 @@ func TestInputReader(t *testing.T) {
 	}
 }
 
-// TestAgain says what keeps a decision from coming out once more for certain, where it was called.
-func TestAgain(t *testing.T) {
+// TestReplayer says what keeps a decision from coming out once more for certain, where it was called.
+func TestReplayer(t *testing.T) {
 	const then = 1_600_000_000_000_000_000
 	for _, test := range []struct {
 		name, rules string
@@ -152,11 +152,11 @@ func TestAgain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			again := e.Again()
+			replayer := e.Replayer()
 			input, _ := policy.FromJSON(map[string]any{"a": 1})
-			d, unsure, err := again.Decide(t.Context(), input, time.Unix(0, then))
-			if again.Pure() != test.pure || unsure != test.unsure || d.Allowed != test.allowed || !errors.Is(err, test.err) {
-				t.Errorf("pure %v, unsure %q, allowed %v, error %v", again.Pure(), unsure, d.Allowed, err)
+			d, unsure, err := replayer.Decide(t.Context(), input, time.Unix(0, then))
+			if replayer.Pure() != test.pure || unsure != test.unsure || d.Allowed != test.allowed || !errors.Is(err, test.err) {
+				t.Errorf("pure %v, unsure %q, allowed %v, error %v", replayer.Pure(), unsure, d.Allowed, err)
 			}
 		})
 	}
