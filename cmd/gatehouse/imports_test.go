@@ -42,6 +42,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/images/exchange": {},
 		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/bounds", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
