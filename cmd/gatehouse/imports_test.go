@@ -38,6 +38,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/policy/bounds":   {},
 		"gatehouse/decisionlog":     {},
 		"gatehouse/routes":          {},
+		"gatehouse/watch":           {"gatehouse/panics"},
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
