@@ -54,13 +54,13 @@ func (r *remembering) decide(ctx context.Context, input policy.Value, now time.T
 	k := r.key(input)
 	defer k.Done()
 	if k == nil {
-		d, err = r.entry.Decide(ctx, input, now)
+		d, err = r.entry.Decide(ctx, input, policy.Facts{}, now)
 		return d, false, err
 	}
 	if found, ok := k.Recall(); ok {
 		return found.Decision, true, found.Err
 	}
-	d, err = k.Decide(ctx, 0, input, now)
+	d, err = k.Decide(ctx, 0, input, policy.Facts{}, now)
 	return d, false, err
 }
 
@@ -108,7 +108,7 @@ func TestMemoOnOPAsOwnCases(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				d, err := r.entry.Decide(t.Context(), v, noon)
+				d, err := r.entry.Decide(t.Context(), v, policy.Facts{}, noon)
 				want := told(t, d, err)
 				d, hit, err := r.decide(t.Context(), v, noon)
 				if got := told(t, d, err); got != want {
@@ -169,7 +169,7 @@ func TestMemoTellsInputsApart(t *testing.T) {
 				for round := range 3 {
 					for _, text := range test.inputs {
 						v := value(t, text)
-						d, err := r.entry.Decide(t.Context(), v, noon)
+						d, err := r.entry.Decide(t.Context(), v, policy.Facts{}, noon)
 						want := told(t, d, err)
 						d, hit, err := r.decide(t.Context(), v, noon)
 						if got := told(t, d, err); got != want {
@@ -322,7 +322,7 @@ func TestMemoBelongsToSnapshotAndEntry(t *testing.T) {
 	for range 2 {
 		for _, v := range []policy.Value{one, two} {
 			for _, e := range []*policy.Entry{r.entry, other} {
-				want, wantErr := e.Decide(t.Context(), v, noon)
+				want, wantErr := e.Decide(t.Context(), v, policy.Facts{}, noon)
 				r := &remembering{s: s, entry: e, memo: r.memo, stats: r.stats}
 				got, _, err := r.decide(t.Context(), v, noon)
 				if told(t, got, err) != told(t, want, wantErr) {
@@ -503,7 +503,7 @@ func TestMemoRests(t *testing.T) {
 			if k != nil {
 				keyed++
 				if _, ok := k.Recall(); !ok {
-					if _, err := k.Decide(t.Context(), time.Minute, v, noon); err != nil {
+					if _, err := k.Decide(t.Context(), time.Minute, v, policy.Facts{}, noon); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -550,7 +550,7 @@ func TestRecheck(t *testing.T) {
 		if !ok {
 			t.Fatal("not remembered")
 		}
-		check, ok := k.Recheck(found, v, noon)
+		check, ok := k.Recheck(found, v, policy.Facts{}, noon)
 		if !ok {
 			t.Fatal("cannot be decided again")
 		}
@@ -565,7 +565,7 @@ func TestRecheck(t *testing.T) {
 	three := value(t, `{"x":3}`)
 	k := r.key(three)
 	k.Recall()
-	if d, err := k.Decide(t.Context(), time.Minute, one, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
+	if d, err := k.Decide(t.Context(), time.Minute, one, policy.Facts{}, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
 		t.Fatal(err)
 	}
 	k.Done()
@@ -641,7 +641,7 @@ func FuzzMemo(f *testing.F) {
 			var keys, wants [2]string
 			for range 2 {
 				for i, v := range inputs {
-					d, err := r.entry.Decide(t.Context(), v, noon)
+					d, err := r.entry.Decide(t.Context(), v, policy.Facts{}, noon)
 					wants[i] = told(t, d, err)
 					d, hit, err := r.decide(t.Context(), v, noon)
 					if got := told(t, d, err); got != wants[i] {

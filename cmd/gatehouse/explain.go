@@ -169,7 +169,7 @@ func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(c.Context(), input, at, trial.Hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
+	out.Policy = entry.Explain(c.Context(), input, policy.Facts{}, at, trial.Hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
