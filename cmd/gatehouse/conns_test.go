@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"gatehouse/config"
 	"io"
 	"net"
 	"os"
@@ -157,6 +158,7 @@ var misdeeds = []struct {
 // TestServeBadPeers has every place taken by peers that do one thing or the other. Who has a request to ask gets an answer, a connection that had one
 // before stays, and the bad ones go.
 func TestServeBadPeers(t *testing.T) {
+	t.Parallel()
 	for _, tt := range misdeeds {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -235,6 +237,7 @@ func mustAllow(t *testing.T, c *grpc.ClientConn) {
 
 // TestServeSilentPeersOfEveryListener has the places of each listener taken by peers that say nothing.
 func TestServeSilentPeersOfEveryListener(t *testing.T) {
+	t.Parallel()
 	ca, clients := newAuthority(t), newAuthority(t)
 	http, jwks := freeAddress(t), freeAddress(t)
 	p := newProcess(t, `
@@ -250,9 +253,9 @@ policy: {bundles: [{path: policy}]}
 	var all []net.Conn
 	for _, at := range []string{p.grpc, http, jwks, p.admin, "unix:" + p.path("grpc.sock"), "unix:" + p.path("control.sock")} {
 		for range 30 {
-			kind, address, err := network(at)
-			if err != nil {
-				t.Fatal(err)
+			kind, address := "tcp", at
+			if path, ok := config.CutUnix(at); ok {
+				kind, address = "unix", path
 			}
 			c, err := net.Dial(kind, address)
 			if err != nil {
@@ -291,6 +294,7 @@ policy: {bundles: [{path: policy}]}
 
 // TestServeManyRequestsThatDoNotCome begins many requests on many connections: what they may hold is bounded, and so is memory.
 func TestServeManyRequestsThatDoNotCome(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, "listen: {", "listen: {max_requests: 2000, request_timeout: 1m, first_request_timeout: 1m, ", 1)).ready()
 	for range 20 {
 		c, err := net.Dial("tcp", p.grpc)
@@ -321,6 +325,7 @@ func TestServeManyRequestsThatDoNotCome(t *testing.T) {
 
 // TestServeRefuses holds what becomes of one connection too many where all that are there have had an answer.
 func TestServeRefuses(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, "listen: {", "listen: {max_connections: 3, max_connections_per_peer: 2, ", 1)).ready()
 	var good []*grpc.ClientConn
 	for range 2 {
@@ -353,6 +358,7 @@ func TestServeRefuses(t *testing.T) {
 
 // TestServeIdleAndAge ends connections that are idle or old, with GOAWAY: no request fails of it.
 func TestServeIdleAndAge(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, "listen: {", "listen: {idle_timeout: 300ms, max_age: 1s, ", 1)).ready()
 	c, dials := countedDial(t, p.grpc)
 	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {

@@ -33,6 +33,7 @@ func (p *process) version(n int) {
 }
 
 func TestRollbackOfARunningProcess(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "listen: {grpc: [\"$GRPC\"], admin: \"$ADMIN\", control: \"unix:control.sock\"}\npolicy: {bundles: [{path: policy, name: app}]}\n")
 	p.version(1)
 	p.ready()
@@ -98,6 +99,7 @@ func (p *process) reload(t *testing.T) {
 }
 
 func TestControlThatIsNotThere(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain)
 	tests := []struct {
 		args      []string
@@ -124,6 +126,7 @@ func TestControlThatIsNotThere(t *testing.T) {
 
 // A policy under which a table of requests does not hold never gets active: not at the start, not later, not by a reload.
 func TestSmokeKeepsABadPolicyOut(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "listen: {grpc: [\"$GRPC\"], admin: \"$ADMIN\"}\npolicy:\n  bundles: [{path: policy}]\n  smoke: [smoke.yaml]\n")
 	write(t, p.path("smoke.yaml"), "tests:\n  - name: the administrators are let in\n    allow: {as: root, roles: [admin], GET: /admin}\n")
 	const open, closed = "package envoy.authz\n\nallow if \"admin\" in input.identity.roles\n", "package envoy.authz\n\ndefault allow := false\n"
@@ -170,6 +173,7 @@ func TestSmokeKeepsABadPolicyOut(t *testing.T) {
 
 // A tarball stands wherever a directory does.
 func TestTarballAsABundle(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "listen: {grpc: [\"$GRPC\"], admin: \"$ADMIN\"}\npolicy: {bundles: [{path: app.tar.gz}]}\n")
 	var out bytes.Buffer
 	zipped := gzip.NewWriter(&out)

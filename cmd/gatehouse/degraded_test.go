@@ -12,6 +12,7 @@ import (
 // TestServeSaysWhatIsDegraded breaks one part after the other of a running process: it stays ready, says what is wrong at all three places, and no
 // longer says it when it is mended.
 func TestServeSaysWhatIsDegraded(t *testing.T) {
+	t.Parallel()
 	config := plain + "routes: {file: routes.yaml}\ndecision_log: {file: decisions.log, dir: spool}\n"
 	p := newProcess(t, config)
 	const table = "framework: flask\nroutes:\n  - GET /orders\n"

@@ -37,9 +37,9 @@ type engine struct {
 	metrics  *prometheus.Registry
 	logger   *zap.Logger
 	smoke    []*trial.Test
-	issuers  *config.Config // for the callers of smoke
-	gate     *gate.Gate     // set by start
-	cores    *cores         // shared with the engines before and after
+	issuers  *config.Config      // for the callers of smoke
+	gate     *gate.Gate          // set by start
+	busy     func() (end func()) // around what computes for long; nil: nobody wants to know
 
 	stop context.CancelFunc
 	wait sync.WaitGroup
@@ -47,13 +47,9 @@ type engine struct {
 
 // newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
 // not compile is no problem of the configuration: policyErr says what is wrong with it.
-func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, logger *zap.Logger, before *engine) (e *engine, policyErr, err error) {
-	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, cores: &cores{}}
-	if before != nil {
-		e.cores = before.cores
-	}
+func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, logger *zap.Logger, busy func() func(), before *engine) (e *engine, policyErr, err error) {
+	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, busy: busy}
 	running := before.ownSink()
-	found.Add("listen", validateListen(cfg.Listen))
 
 	verifier, minter := verifierConfig(cfg, logger, e.metrics), (*identity.Minter)(nil)
 	if before != nil {
@@ -127,7 +123,7 @@ func (e *engine) newBundles(cfg *config.Config, before *engine) (*bundles.Manage
 	if before != nil {
 		c.Succeeds = before.bundles
 	}
-	c.Busy = e.cores.begin
+	c.Busy = e.busy
 	return bundles.New(c)
 }
 
@@ -247,10 +243,16 @@ func (s *sink) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	ctx, s.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(s.done)
-		if err := served("writing the decision log", func() error { return s.log.Run(ctx) }); err != nil {
+		if err := s.run(ctx); err != nil {
 			failed(fmt.Errorf("writing the decision log: %w", err))
 		}
 	}()
+}
+
+// run writes until ctx ends. A panic ends the process in order, as any other error does: nothing would be recorded any more.
+func (s *sink) run(ctx context.Context) (err error) {
+	defer panics.Into("writing the decision log", &err)
+	return s.log.Run(ctx)
 }
 
 // halt writes out what is queued and ends.

@@ -1,25 +1,21 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
-	"gatehouse/policy"
 	"gatehouse/replay"
-	"gatehouse/trial"
+	"gatehouse/trial/logged"
 )
 
 // explainFlags are those of gatehouse explain.
@@ -59,41 +55,6 @@ command line or the configuration makes no sense.`,
 	return c
 }
 
-// retold is what gatehouse explain prints.
-type retold struct {
-	DecisionID string         `json:"decision_id"`
-	Timestamp  string         `json:"timestamp"`
-	Request    string         `json:"request"` // method, host and path
-	App        string         `json:"app,omitempty"`
-	Route      string         `json:"route,omitempty"`
-	Redirect   bool           `json:"redirect,omitempty"`        // the application only redirects, to the route's path
-	May        []string       `json:"may_be_taken_by,omitempty"` // where the table has several: the rules of all of them must allow
-	Recorded   retoldOutcome  `json:"recorded"`
-	Bundles    []retoldBundle `json:"bundles,omitempty"`
-	SamePolicy bool           `json:"same_policy"`    // the bundles are those that decided
-	Kept       string         `json:"kept,omitempty"` // what became of looking for them among those that are kept by their digest
-	Missing    []string       `json:"missing,omitempty"`
-	Reproduced bool           `json:"reproduced"` // it comes out as recorded
-	trial.Explanation
-}
-
-type retoldOutcome struct {
-	Outcome string `json:"outcome"`
-	Reason  string `json:"reason,omitempty"`
-	Status  int    `json:"status,omitempty"`
-	DryRun  bool   `json:"dry_run,omitempty"`
-	Error   string `json:"error,omitempty"`
-}
-
-// retoldBundle is one bundle, by revision and digest: as recorded and as loaded now. Empty is none.
-type retoldBundle struct {
-	Name           string `json:"name"`
-	Recorded       string `json:"recorded,omitempty"`
-	RecordedDigest string `json:"recorded_digest,omitempty"`
-	Loaded         string `json:"loaded,omitempty"`
-	LoadedDigest   string `json:"loaded_digest,omitempty"`
-}
-
 func (f *explainFlags) run(c *cobra.Command, id string) error {
 	src, err := f.src.OrDefault()
 	if err != nil {
@@ -103,19 +64,19 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	if err != nil {
 		return err
 	}
-	record, err := findRecord(log, name, id)
+	record, err := logged.Find(log, name, id)
 	log.Close()
 	if err != nil {
 		return err
 	}
-	out, err := record.retell(c, src)
+	out, err := retell(c, src, record)
 	if err != nil {
 		return usageError{err}
 	}
 	if f.json {
 		err = jsonLines(c.OutOrStdout()).Encode(out)
 	} else {
-		err = out.print(c.OutOrStdout())
+		err = printRetold(c.OutOrStdout(), out)
 	}
 	if err == nil && !out.Reproduced {
 		return errSaid
@@ -134,95 +95,44 @@ func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.
 }
 
 // retell evaluates a record again.
-func (r *logged) retell(c *cobra.Command, src config.Source) (*retold, error) {
-	out := &retold{DecisionID: r.DecisionID, Timestamp: r.Timestamp, Request: strings.TrimSpace(r.Request.Method + " " + r.Request.Host + r.Request.Path),
-		App: r.App, Route: r.Route,
-		Recorded: retoldOutcome{Outcome: r.Outcome, Reason: r.Reason, Status: r.Status, DryRun: r.DryRun}}
-	if r.Error != nil {
-		out.Recorded.Error = r.Error.Message
-	}
-	id := &r.Identity
-	out.Caller = trial.CalledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
+func retell(c *cobra.Command, src config.Source, r *logged.Decision) (*logged.Retold, error) {
+	out := r.Retell()
 	if r.Input == nil {
-		out.withoutInput(r)
 		return out, nil
 	}
-	at, err := time.Parse(time.RFC3339Nano, r.Timestamp)
+	at, err := r.Time()
 	if err != nil {
-		return nil, fmt.Errorf("decision %q: timestamp %q is not one of RFC 3339", r.DecisionID, r.Timestamp)
+		return nil, err
 	}
-	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) { r.adjust(cfg, src) }, c.ErrOrStderr())
+	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) { askAsRecorded(cfg, src, r) }, c.ErrOrStderr())
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
 	if src.Bundle == "" {
-		out.usePast(c.Context(), t, src, r)
+		out.Kept = t.useKept(c.Context(), src, r)
 	}
-	entry, err := r.entry(t)
-	if err != nil {
-		return nil, err
-	}
-	out.compareBundles(r, t.engine.policy.Bundles())
-	out.Missing = r.missing(entry)
-	input, err := policy.FromJSON(r.Input)
-	if err != nil {
-		return nil, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
-	}
-	out.Policy = entry.Explain(c.Context(), input, policy.Facts{}, at, trial.Hiding(decisionLog(t.config, nil, nil).Redact, r.Input))
-	out.Reproduced = r.agrees(out.Policy)
-	route, _ := r.Input["route"].(map[string]any)
-	out.Redirect = route["redirect"] == true
-	out.May = t.mayTake(r, route)
-	if req, err := gate.RequestFromInput(r.Input); err == nil {
-		out.Policy.Nearest = t.Confirm(c.Context(), out.Policy.Nearest, func(method string) *gate.Request {
-			other := *req
-			other.Method = method
-			other.Headers = slices.Clone(req.Headers)
-			for i := range other.Headers {
-				if other.Headers[i].Name == ":method" {
-					other.Headers[i].Value = method
-				}
-			}
-			return &other
-		})
-	}
-	return out, nil
-}
-
-// mayTake are the routes that may take a recorded request, by the table as it is now, where there are several.
-func (t *trialNode) mayTake(r *logged, route map[string]any) (names []string) {
-	method, _ := route["method"].(string)
+	with := logged.With{Trial: t.Trial, View: t.gate.View(), Redact: decisionLog(t.config, nil, nil).Redact}
 	for _, known := range t.engine.routes {
-		if known.table == nil || method == "" || known.app != r.App && r.App != "" {
-			continue
-		}
-		path, _, _ := strings.Cut(r.Request.Path, "?")
-		m := known.table.Match(method, r.Request.Host, path)
-		if len(m.Also) == 0 {
-			continue
-		}
-		names = append(names, strings.TrimSpace(m.Route.Template+" "+m.Route.Name))
-		for i := range m.Also {
-			names = append(names, strings.TrimSpace(m.Also[i].Route.Template+" "+m.Also[i].Route.Name))
-		}
+		with.Tables = append(with.Tables, logged.RouteTable{App: known.app, Table: known.table})
 	}
-	return names
+	return out, r.Explain(c.Context(), at, with, out)
 }
 
-// usePast takes the very policy that decided, where it is kept and is not the configuration's any more.
-func (o *retold) usePast(ctx context.Context, t *trialNode, src config.Source, r *logged) {
+// useKept takes the very policy that decided, where it is kept and is not the configuration's any more, and says what came of that.
+func (t *trialNode) useKept(ctx context.Context, src config.Source, r *logged.Decision) string {
 	cfg, _, err := src.Read()
 	if err != nil || cfg.StateDir == "" {
-		return
+		return ""
 	}
 	now := t.engine.policy
 	switch err := t.usePast(ctx, cfg, r.Bundles); {
 	case err != nil:
-		o.Kept = err.Error()
+		return err.Error()
 	case t.engine.policy != now:
-		o.Kept = "taken from " + cfg.PastDir()
+		return "taken from " + cfg.PastDir()
 	}
+	return ""
 }
 
 // usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
@@ -242,26 +152,8 @@ func (t *trialNode) usePast(ctx context.Context, cfg *config.Config, decided map
 	return nil
 }
 
-// withoutInput is for a decision that the policy was not asked for, or whose input is gone.
-func (o *retold) withoutInput(r *logged) {
-	if slices.Contains(r.Erased, "/input") {
-		o.Stopped = "its input is not in the log any more (erased), so that it cannot be evaluated again"
-		return
-	}
-	o.Reproduced = true // there is nothing to evaluate
-	if !r.Identity.Authenticated {
-		o.Caller = trial.Unknown(r.Reason)
-	}
-	switch o.Stopped = o.Recorded.Error; {
-	case r.Reason == "bypass":
-		o.Stopped = "bypass: let through before any credential or policy is looked at"
-	case o.Stopped == "":
-		o.Stopped = cmp.Or(r.Reason, r.Outcome)
-	}
-}
-
-// adjust makes a bundle by itself answer what the record asked.
-func (r *logged) adjust(cfg *config.Config, src config.Source) {
+// askAsRecorded makes a bundle by itself answer what the record asked.
+func askAsRecorded(cfg *config.Config, src config.Source, r *logged.Decision) {
 	if src.File != "" && src.Bundle != "" {
 		cfg.Policy.Bundles = cfg.Policy.Bundles[len(cfg.Policy.Bundles)-1:] // the one that was named
 	}
@@ -274,74 +166,8 @@ func (r *logged) adjust(cfg *config.Config, src config.Source) {
 	}
 }
 
-// recorded is what the gate has to know of it.
-func (r *logged) recorded() *gate.Recorded {
-	route, _ := r.Input["route"].(map[string]any)
-	template, _ := route["template"].(string)
-	method, _ := route["method"].(string) // the request's, or WEBSOCKET
-	return &gate.Recorded{App: r.App, Method: cmp.Or(method, r.Request.Method), Route: template, Path: r.Path, Authenticated: r.Identity.Authenticated}
-}
-
-// entry finds the rule that was asked.
-func (r *logged) entry(t *trialNode) (*policy.Entry, error) {
-	entry, err := gate.NewReplayer(t.gate.View()).RuleAskedThen(r.recorded())
-	if err == nil && entry == nil {
-		err = fmt.Errorf("this policy has no rule %s, which decision %q asked\n--bundle DIR names the policy that decided", r.Path, r.DecisionID)
-	}
-	return entry, err
-}
-
-// compareBundles holds the bundles that decided against those that are here.
-func (o *retold) compareBundles(r *logged, loaded []policy.BundleInfo) {
-	o.SamePolicy = len(r.Bundles) == len(loaded) && len(loaded) > 0
-	one := len(r.Bundles) == 1 && len(loaded) == 1 // then the name does not count: --bundle gives it another
-	for _, name := range slices.Sorted(maps.Keys(r.Bundles)) {
-		was := r.Bundles[name]
-		row := retoldBundle{Name: name, Recorded: was.Revision, RecordedDigest: was.Digest}
-		for _, b := range loaded {
-			if b.Name == name || one {
-				row.Loaded, row.LoadedDigest = b.Revision, b.Digest
-			}
-		}
-		o.SamePolicy = o.SamePolicy && was.Digest != "" && was.Digest == row.LoadedDigest
-		o.Bundles = append(o.Bundles, row)
-	}
-	for _, b := range loaded {
-		if _, known := r.Bundles[b.Name]; !known && !one {
-			o.Bundles = append(o.Bundles, retoldBundle{Name: b.Name, Loaded: b.Revision, LoadedDigest: b.Digest})
-		}
-	}
-}
-
-// missing are the parts of the input that the log did not keep and the policy reads.
-func (r *logged) missing(entry *policy.Entry) []string {
-	var out []string
-	for _, pointer := range slices.Concat(r.Erased, r.Masked) {
-		if ref := replay.ReadRef(entry.Reads(), pointer); ref != "" && !slices.Contains(out, ref) {
-			out = append(out, ref)
-		}
-	}
-	return out
-}
-
-// agrees reports whether the policy says again what was recorded.
-func (r *logged) agrees(again *policy.Explanation) bool {
-	was, is := gate.ReasonNamed(r.Reason), gate.VerdictOf(&policy.Decision{Allowed: again.Allowed}, again.Err)
-	switch {
-	case r.Reason != "" && !was.OfPolicy():
-		return false // overloaded, timeout and the like: nothing of the policy's
-	case was == gate.PolicyError && r.Outcome == "deny" && is.Allow && r.Error != nil:
-		return true // the answer to an allow could not be given
-	case was == gate.PolicyError:
-		return again.Err != nil
-	case was == gate.NoDecision:
-		return is.Reason == gate.NoDecision
-	}
-	return again.Err == nil && is.Allow == (r.Outcome == "allow")
-}
-
-// print writes it for people.
-func (o *retold) print(w io.Writer) error {
+// printRetold writes it for people.
+func printRetold(w io.Writer, o *logged.Retold) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
 		if text := fmt.Sprintf(format, visibleArgs(args)...); text != "" {
@@ -373,7 +199,7 @@ func (o *retold) print(w io.Writer) error {
 	}
 	line("cause", "%s", o.Recorded.Error)
 	for _, bundle := range o.Bundles {
-		line("policy", "%s", bundle.words())
+		line("policy", "%s", bundleWords(bundle))
 	}
 	line("kept", "%s", o.Kept)
 	for _, part := range o.Missing {
@@ -386,7 +212,7 @@ func (o *retold) print(w io.Writer) error {
 	case o.Reproduced:
 		line("again", "it comes out the same, with another policy than the one that decided")
 	default:
-		line("again", "%s", o.otherwise())
+		line("again", "%s", otherwise(o))
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return err
@@ -394,7 +220,7 @@ func (o *retold) print(w io.Writer) error {
 	return printExplanation(w, &o.Explanation)
 }
 
-func (b retoldBundle) words() string {
+func bundleWords(b logged.Bundle) string {
 	switch {
 	case b.LoadedDigest == "":
 		return fmt.Sprintf("%s %s decided; it is not here", b.Name, b.Recorded)
@@ -409,7 +235,7 @@ func (b retoldBundle) words() string {
 }
 
 // otherwise says why it does not come out as recorded.
-func (o *retold) otherwise() string {
+func otherwise(o *logged.Retold) string {
 	text := "it comes out differently now"
 	switch {
 	case slices.Contains([]string{"timeout", "overloaded", "unavailable", "internal", "not_ready"}, o.Recorded.Reason):

@@ -16,6 +16,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/gate/body"
 	"gatehouse/routes"
+	"gatehouse/server"
 )
 
 // watchedFile is a small file whose newest good content is in use. Its state is touched by one goroutine at a time.
@@ -162,16 +163,8 @@ func (r *routeTable) refused() string {
 	return ""
 }
 
-// routesStatus is what the status page shows of a route table.
-type routesStatus struct {
-	App    string `json:"app,omitempty"`
-	File   string `json:"file"`
-	Routes int64  `json:"routes"`
-	Error  string `json:"error,omitempty"`
-}
-
-func (r *routeTable) status() routesStatus {
-	out := routesStatus{App: r.app, File: r.file.path, Routes: r.count.Load()}
+func (r *routeTable) status() server.RoutesStatus {
+	out := server.RoutesStatus{App: r.app, File: r.file.path, Routes: r.count.Load()}
 	if text := r.problem.Load(); text != nil {
 		out.Error = *text
 	}

@@ -38,6 +38,7 @@ func tableOf(paths ...string) string {
 // TestHalvesThatCameInAnyOrder: with strict_routes a route and its rule come one after the other, in either order, or each fits only the
 // other. What was refused is taken as soon as the other half is there, also at the start.
 func TestHalvesThatCameInAnyOrder(t *testing.T) {
+	t.Parallel()
 	policy := func(p *process, paths ...string) { write(t, p.path("policy", "authz.rego"), half(paths...)) }
 	table := func(p *process, paths ...string) { write(t, p.path("routes.yaml"), tableOf(paths...)) }
 	tests := map[string]func(p *process){
@@ -104,6 +105,7 @@ func TestHalvesThatCameInAnyOrder(t *testing.T) {
 // TestSmokeOfABackendThatWasAway: the smoke test of a policy that calls a backend passes once that is back, and the process is ready then
 // without anybody touching anything.
 func TestSmokeOfABackendThatWasAway(t *testing.T) {
+	t.Parallel()
 	var up atomic.Bool
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if !up.Load() {
@@ -159,6 +161,7 @@ func (p *process) killed(config string) *process {
 // TestARollbackOutlivesTheProcess: a kill, a restart and SIGHUP leave the pin and the history as they are. What was rolled back to is held
 // against the configuration of then: a reload that it does not pass is refused, and after a restart nothing decides.
 func TestARollbackOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
 	const start = "listen: {grpc: [\"$GRPC\"], admin: \"$ADMIN\", control: \"unix:control.sock\"}\nstate_dir: state\npolicy: {bundles: [{path: policy, name: app%s}]}\n"
 	config, signing := fmt.Sprintf(start, ""), fmt.Sprintf(start, ", signing: {keys: [{id: ci, file: verify.pem, algorithm: EdDSA}]}")
 	p := newProcess(t, config)

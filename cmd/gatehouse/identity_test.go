@@ -117,6 +117,7 @@ func (c credential) ask(t *testing.T, conn *grpc.ClientConn) *auth.CheckResponse
 // TestServeTakesOtherCredentials sends API keys, opaque tokens and verified metadata to a running server: the policy and the
 // decision log see who calls, and no credential shows anywhere.
 func TestServeTakesOtherCredentials(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "")
 	p.configure(strings.ReplaceAll(otherCredentials, "$SERVER", opaqueServer(t)))
 	write(t, p.path("policy", "authz.rego"), whoCalls)

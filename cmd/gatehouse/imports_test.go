@@ -29,16 +29,21 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/identity":  {},
 		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/server": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/extauthz", "gatehouse/gate", "gatehouse/identity",
+			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":          {"gatehouse/policy/bounds"},
 		"gatehouse/policy/bounds":   {},
 		"gatehouse/decisionlog":     {},
 		"gatehouse/routes":          {},
+		"gatehouse/watch":           {"gatehouse/panics"},
 		"gatehouse/envoy/sandbox":   {"gatehouse/identity"},
 		"gatehouse/images":          {},
 		"gatehouse/images/exchange": {},
 		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/bounds", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
@@ -55,10 +60,10 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/attack", "gatehouse/bundles"}, // bundles: their signatures
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
-		"google.golang.org/grpc/health":                    {"gatehouse/cmd/gatehouse"},
+		"google.golang.org/grpc/health":                    {"gatehouse/server"},
 		"oras.land/":                                       {"gatehouse/images"},
-		"go.opentelemetry.io/otel/sdk":                     {"gatehouse/cmd/gatehouse"},
-		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/cmd/gatehouse"}, // promhttp
+		"go.opentelemetry.io/otel/sdk":                     {"gatehouse/server"},
+		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/server"}, // promhttp
 	}
 	for _, p := range packages(t) {
 		if p.ImportPath == "gatehouse/cmd/gatehouse" || strings.HasPrefix(p.ImportPath, "gatehouse/hack/") {

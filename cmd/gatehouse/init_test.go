@@ -185,6 +185,7 @@ func (c writtenTest) run(t *testing.T, g *gate.Gate) {
 
 // TestInitServes goes the way of the printed steps: init, serve, one rule edited while it runs.
 func TestInitServes(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "")
 	for _, name := range []string{"gatehouse.yaml", "policy"} {
 		if err := os.RemoveAll(p.path(name)); err != nil {

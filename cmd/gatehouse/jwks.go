@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -55,29 +53,4 @@ func under(key string, err error) error {
 		errs = append(errs, under(key, e))
 	}
 	return errors.Join(errs...)
-}
-
-// jwksServer tells applications the keys of the active configuration's headers.jwt, and nothing else.
-func (s *server) jwksServer() *http.Server {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, r *http.Request) {
-		if m := s.current.Load().minter; m != nil {
-			m.ServeJWKS(w, r)
-			return
-		}
-		writeText(w, http.StatusNotFound, "headers.jwt is not configured\n")
-	})
-	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
-}
-
-// serveUntilClosed answers on a listener until its server is closed; without a listener it returns at once.
-func serveUntilClosed(what string, server *http.Server, l net.Listener) error {
-	if l == nil {
-		return nil
-	}
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving %s: %w", what, err)
-	}
-	return nil
 }

@@ -43,6 +43,7 @@ policy: {bundles: [{path: policy}]}
 // TestServeSignsTheCaller has the application verify who calls by the published keys, through a reload that changes the key and
 // a restart.
 func TestServeSignsTheCaller(t *testing.T) {
+	t.Parallel()
 	pem, private := keyPair(t)
 	jwks := freeAddress(t)
 	config := strings.Replace(signedHeader, "$JWKS", jwks, 1)

@@ -52,6 +52,7 @@ allow := {
 // TestNoSecretLeavesTheProcess plants secrets in requests of every kind and outcome, and looks for them in all that the process says: the log,
 // the spool, standard output and error, /metrics, /status, and what the commands print of the log.
 func TestNoSecretLeavesTheProcess(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, `listen: {grpc: ["$GRPC"], admin: "$ADMIN"}
 state_dir: state
 policy: {bundles: [{path: policy}]}

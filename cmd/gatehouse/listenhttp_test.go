@@ -39,6 +39,7 @@ func authorized(c *http.Client, url string) (*http.Response, error) {
 
 // Over a unix socket, without any gRPC listener, and through a reload.
 func TestHTTPModeOnSocket(t *testing.T) {
+	t.Parallel()
 	const config = `
 listen: {grpc: [], http: {address: "unix:http.sock", proxy: envoy}, admin: "$ADMIN", socket: {mode: "0600"}}
 policy: {bundles: [{path: ./policy}]}
@@ -61,6 +62,7 @@ policy: {bundles: [{path: ./policy}]}
 
 // listen.tls holds for http too, and speaks HTTP/1.1 there: also to a client that offers HTTP/2.
 func TestHTTPModeOverTLS(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	cert, key := a.issue(t, "gatehouse.test")
 	address := freeAddress(t)
@@ -103,6 +105,7 @@ policy: {bundles: [{path: ./policy}]}
 
 // A request under way at SIGTERM gets its answer, which ends the connection; then the process ends.
 func TestHTTPModeDrains(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	p := newProcess(t, `
 listen: {grpc: ["$GRPC"], http: {address: "`+address+`", proxy: envoy}, admin: "$ADMIN", drain_delay: 1s}
@@ -144,6 +147,7 @@ policy: {bundles: [{path: ./policy}]}
 
 // What listen.http cannot mean stops the start, with the line and the reason.
 func TestHTTPModeRefusesConfig(t *testing.T) {
+	t.Parallel()
 	for http, want := range map[string]string{
 		`{address: "127.0.0.1:0"}`:                                "listen.http.proxy: say which one asks",
 		`{address: "127.0.0.1:0", proxy: caddy}`:                  `listen.http.proxy: "caddy" is none of envoy, nginx, traefik`,

@@ -168,13 +168,13 @@ func (l *logSource) next(ctx context.Context, e *recorded, wanted func(line []by
 				l.events++
 				return line, nil
 			}
-			if err = e.parse(line, 0); err != nil {
+			if err = e.Parse(line, 0); err != nil {
 				err = l.reader.Damaged(err)
 			}
 		}
 		damage, damaged := errors.AsType[*decisionlog.DamageError](err)
 		switch {
-		case err == nil && e.gap != nil:
+		case err == nil && e.Gap.Recorded:
 			l.gaps++
 			return line, nil
 		case err == nil:
@@ -303,7 +303,7 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 	f.source.told()
 	for _, event := range last {
 		var e recorded
-		if err := e.parse(event, 0); err != nil {
+		if err := e.Parse(event, 0); err != nil {
 			f.source.warn(fmt.Errorf("%s: %w", f.source.name(), err))
 		} else if _, err := io.WriteString(out.w, out.line(event, &e)); err != nil {
 			return err

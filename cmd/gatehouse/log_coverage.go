@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/decisionlog"
 	"gatehouse/replay"
+	"gatehouse/server"
 )
 
 // logCoverage is gatehouse log coverage.
@@ -48,7 +50,7 @@ input or of what the log does not keep, is counted with the reason: of such deci
 }
 
 func (f *logCoverage) run(c *cobra.Command, args []string) error {
-	paceGC()
+	server.PaceGC()
 	if err := f.query.compile(); err != nil {
 		return usageError{err}
 	}
@@ -98,7 +100,6 @@ func (f *logCoverage) candidate(c *cobra.Command) (*replay.Candidate, error) {
 // read takes the whole log.
 func (f *logCoverage) read(ctx context.Context, v *replay.Coverage) error {
 	var r recorded
-	var record replay.Record
 	for number := int64(1); ; number++ {
 		line, err := f.source.next(ctx, nil, f.query.may)
 		switch {
@@ -106,17 +107,14 @@ func (f *logCoverage) read(ctx context.Context, v *replay.Coverage) error {
 			return nil
 		case err != nil:
 			return err
-		case r.parse(line, number) != nil:
-			f.source.warn(f.source.reader.Damaged(errRecord))
+		case r.Parse(line, number) != nil:
+			f.source.warn(f.source.reader.Damaged(decisionlog.ErrNoEvent))
 			continue
-		case r.gap != nil && !f.query.during(&r), r.gap == nil && !f.query.wants(&r):
+		case r.Gap.Recorded && !f.query.during(&r), !r.Gap.Recorded && !f.query.wants(&r):
 			continue
 		}
-		if err := record.Parse(line, number); err != nil {
-			return err
-		}
-		if err := v.Add(ctx, &record); err != nil {
-			return fmt.Errorf("decision %s: %w", r.id, err)
+		if err := v.Add(ctx, &r.Record); err != nil {
+			return fmt.Errorf("decision %s: %w", r.DecisionID, err)
 		}
 	}
 }

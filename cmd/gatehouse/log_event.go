@@ -1,60 +1,25 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"gatehouse/decisionlog"
+	"gatehouse/replay"
+	"gatehouse/trial/logged"
 )
 
-// loggedGap is what was not recorded, or could not be read.
-type loggedGap struct {
-	Dropped    uint64 `json:"dropped"`
-	Since      string `json:"since"`
-	Until      string `json:"until"`
-	Damaged    uint64 `json:"damaged_bytes"`
-	Unfinished uint64 `json:"unfinished_bytes"`
-	Segment    string `json:"segment"`
-}
-
-// gapOf is the gap that an event is.
-func (r *recorded) gapOf() (g loggedGap) {
-	_ = json.Unmarshal(r.gap, &g) // of what does not parse there is none
-	return g
-}
+// recorded is an event of a decision log as the log commands show it.
+type recorded struct{ replay.Record }
 
 // when is the time of a decision, or until when a gap was; the zero time where that cannot be told.
-func (r *recorded) when() (at time.Time) {
-	if r.gap != nil {
-		at, _ = time.Parse(time.RFC3339Nano, r.gapOf().Until)
-		return at
-	}
-	at, _ = r.at()
+func (r *recorded) when() time.Time {
+	at, _ := r.Time()
 	return at
-}
-
-// outcomes is what was decided and with which status, as far as the event says so: "allow", "deny", or "" for an answer of Open Policy
-// Agent's to another question.
-func (r *recorded) outcomes() (outcome, reason string, status int) {
-	if !r.opa {
-		return textOf(r.outcome), textOf(r.reason), r.status
-	}
-	allowed := string(r.result)
-	if r.result != nil && r.result[0] == '{' {
-		allowed = string(within(r.result, "allowed"))
-	}
-	switch {
-	case r.result == nil:
-		return "deny", "no_decision", 0
-	case allowed == "true":
-		return "allow", "", 0
-	case allowed == "false":
-		return "deny", "denied", answerOf(r.result).status
-	}
-	return "", "", 0
 }
 
 const lineTime = "2006-01-02T15:04:05.000Z"
@@ -65,36 +30,35 @@ func (r *recorded) line(p printer) string {
 	if t := r.when(); !t.IsZero() {
 		at = t.UTC().Format(lineTime)
 	}
-	if r.gap != nil {
-		g := r.gapOf()
-		return p.paint(faint, fmt.Sprintf("%-24s", at)) + "  " + p.paint(amber, "gap    "+g.words())
+	if r.Gap.Recorded {
+		return p.paint(faint, fmt.Sprintf("%-24s", at)) + "  " + p.paint(amber, "gap    "+gapWords(&r.Gap))
 	}
-	outcome, reason, code := r.outcomes()
+	outcome, reason, code := logged.Outcomes(&r.Record)
 	verdict, style, status := fmt.Sprintf("%-5s", column(outcome)), red, "-"
 	switch {
 	case outcome == "allow":
 		style = green
-	case r.dryRun:
+	case r.DryRun:
 		verdict, style = "deny*", amber // let through by dry run
 	}
 	if code > 0 {
 		status = strconv.Itoa(code)
 	}
 	return fmt.Sprintf("%s  %s  %3s  %-6s %-24s  %-16s  %-12s  %-12s  %s", p.paint(faint, fmt.Sprintf("%-24s", at)), p.paint(style, verdict), status,
-		column(textOf(r.method)), column(textOf(r.target)), column(textOf(r.route)), column(textOf(r.subject)), column(reason), p.paint(faint, column(textOf(r.id))))
+		column(r.Request.Method.Decode()), column(r.Request.Path.Decode()), column(r.Route.Decode()), column(r.Identity.Subject.Decode()), column(reason), p.paint(faint, column(r.DecisionID.Decode())))
 }
 
-// words say what a gap is, and where.
-func (g *loggedGap) words() string {
-	text := g.sum()
-	if g.Segment != "" {
-		text += " in segment " + column(g.Segment)
+// gapWords say what a gap is, and where.
+func gapWords(g *decisionlog.EventGap) string {
+	text := gapSum(g)
+	if len(g.Segment) > 0 {
+		text += " in segment " + column(g.Segment.Decode())
 	}
-	return text + " since " + column(g.Since)
+	return text + " since " + column(g.Since.Decode())
 }
 
-// sum says how much is missing.
-func (g *loggedGap) sum() string {
+// gapSum says how much is missing.
+func gapSum(g *decisionlog.EventGap) string {
 	var parts []string
 	if g.Dropped > 0 {
 		parts = append(parts, plural(int(g.Dropped), "decision")+" not recorded")

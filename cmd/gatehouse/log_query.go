@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/replay"
+	"gatehouse/trial/logged"
 )
 
 // logQuery says which events of a log are asked for.
@@ -95,17 +95,17 @@ func (q *logQuery) wants(e *recorded) bool {
 	if !q.during(e) {
 		return false
 	}
-	if e.gap != nil {
+	if e.Gap.Recorded {
 		return q.everything()
 	}
 	if q.denied || q.allowed || len(q.reasons) > 0 {
-		outcome, reason, _ := e.outcomes()
+		outcome, reason, _ := logged.Outcomes(&e.Record)
 		if q.denied && outcome != "deny" || q.allowed && outcome != "allow" || !oneOf(q.reasons, reason) {
 			return false
 		}
 	}
-	return oneOf(q.subjects, textOf(e.subject)) && oneOf(q.apps, textOf(e.app)) && oneOf(q.verbs, textOf(e.method)) &&
-		strings.HasPrefix(textOf(e.target), q.path) && q.onRoute(e)
+	return oneOf(q.subjects, e.Identity.Subject.Decode()) && oneOf(q.apps, e.App.Decode()) && oneOf(q.verbs, e.Request.Method.Decode()) &&
+		strings.HasPrefix(e.Request.Path.Decode(), q.path) && q.onRoute(e)
 }
 
 // oneOf reports whether a value is among those that are asked for, which are all where none is named.
@@ -116,8 +116,8 @@ func (q *logQuery) onRoute(e *recorded) bool {
 	if len(q.routes) == 0 {
 		return true
 	}
-	at := replay.RouteOf(textOf(e.app), textOf(e.routeMethod()), textOf(e.route), textOf(e.target), e.input)
-	return slices.Contains(q.routes, textOf(e.route)) || slices.ContainsFunc(q.routes, at.Named)
+	at := e.RouteOf()
+	return slices.Contains(q.routes, e.Route.Decode()) || slices.ContainsFunc(q.routes, at.Named)
 }
 
 // each calls use with every event that is asked for, up to the end of the log. e is written anew for each; where it is nil, nothing but

@@ -9,13 +9,13 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/decisionlog"
+	"gatehouse/trial/logged"
 )
 
 // logStats is gatehouse log stats.
@@ -130,18 +130,18 @@ type counts struct {
 }
 
 func (t *counts) add(e *recorded) {
-	if e.gap != nil {
-		g, sum := e.gapOf(), &t.counted.Gaps
+	if e.Gap.Recorded {
+		g, sum := &e.Gap, &t.counted.Gaps
 		sum.Count++
 		sum.Dropped, sum.Damaged, sum.Unfinished = sum.Dropped+g.Dropped, sum.Damaged+g.Damaged, sum.Unfinished+g.Unfinished
 		return
 	}
 	t.counted.Decisions++
-	outcome, reason, _ := e.outcomes()
+	outcome, reason, _ := logged.Outcomes(&e.Record)
 	switch {
 	case outcome == "deny":
 		t.counted.Denied++
-		if e.dryRun {
+		if e.DryRun {
 			t.counted.DryRun++
 		}
 	case outcome == "allow":
@@ -157,25 +157,25 @@ func (t *counts) add(e *recorded) {
 			t.last = at
 		}
 	}
-	if ns, err := strconv.ParseInt(string(within(e.metrics, "timer_server_handler_ns")), 10, 64); err == nil && ns > 0 {
+	if ns := e.HandlerTime().Nanoseconds(); ns > 0 {
 		t.latency.add(ns)
 	}
 	denied := outcome == "deny"
 	if reason != "" {
 		t.reasons.add(reason, denied)
 	}
-	t.routes.add(cmp.Or(textOf(e.route), "-"), denied)
-	t.subjects.add(cmp.Or(textOf(e.subject), "-"), denied)
+	t.routes.add(cmp.Or(e.Route.Decode(), "-"), denied)
+	t.subjects.add(cmp.Or(e.Identity.Subject.Decode(), "-"), denied)
 	t.revision.add(e.revisionOf(), denied)
 }
 
 // revisionOf names the policy that decided.
 func (r *recorded) revisionOf() string {
-	if r.revision != nil || r.bundles == nil {
-		return cmp.Or(textOf(r.revision), "-")
+	if r.Revision != nil || r.Bundles == nil {
+		return cmp.Or(r.Revision.Decode(), "-")
 	}
-	var bundles map[string]decisionlog.EventBundle
-	if json.Unmarshal(r.bundles, &bundles) != nil {
+	bundles, err := r.DecodeBundles()
+	if err != nil {
 		return "-"
 	}
 	var all []string
@@ -329,8 +329,8 @@ func (f *figures) text(p printer, bars bool) string {
 		row("  other", f.Other, share(f.Other))
 	}
 	if f.Gaps.Count > 0 {
-		g := loggedGap{Dropped: f.Gaps.Dropped, Damaged: f.Gaps.Damaged, Unfinished: f.Gaps.Unfinished}
-		row("gaps", f.Gaps.Count, "  "+p.paint(amber, g.sum()))
+		g := decisionlog.EventGap{Dropped: f.Gaps.Dropped, Damaged: f.Gaps.Damaged, Unfinished: f.Gaps.Unfinished}
+		row("gaps", f.Gaps.Count, "  "+p.paint(amber, gapSum(&g)))
 	}
 	if f.Unreadable > 0 {
 		row("unreadable", f.Unreadable, "  "+p.paint(amber, "places in the log, passed over"))

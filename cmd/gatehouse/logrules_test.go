@@ -66,6 +66,7 @@ func (e event) isMasked() error {
 
 // TestMasksOfThePolicy masks what the active policy says, also what was decided before a kill, for which the next process waits.
 func TestMasksOfThePolicy(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain+"state_dir: state\ndecision_log: {file: /dev/full}\n")
 	write(t, p.path("policy", "log.rego"), logPolicy)
 	p.ready()

@@ -48,6 +48,7 @@ plugins:
 
 // TestMigratedServes starts what migrate made of an OPA's configuration, and has it fetch, verify, decide, and tell.
 func TestMigratedServes(t *testing.T) {
+	t.Parallel()
 	private, public := signingPair(t)
 	p := newProcess(t, "")
 	write(t, p.path("token"), "t\n")

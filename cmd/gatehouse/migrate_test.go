@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/config"
+	"gatehouse/server"
 )
 
 // migrated runs the command on an OPA configuration and reads the result as serve would.
@@ -235,7 +236,9 @@ func TestMigrateResultStarts(t *testing.T) {
 func validated(t *testing.T, cfg *config.Config) (*engine, error, error) {
 	t.Helper()
 	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
-	e, policyErr, err := newEngine(context.Background(), cfg, &config.Problems{Doc: doc}, zap.NewNop(), nil)
+	found := &config.Problems{Doc: doc}
+	found.Add("listen", server.ValidateListen(cfg.Listen))
+	e, policyErr, err := newEngine(context.Background(), cfg, found, zap.NewNop(), nil, nil)
 	if err == nil {
 		t.Cleanup(func() { e.sink.discard(nil) })
 	}

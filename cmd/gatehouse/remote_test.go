@@ -75,6 +75,7 @@ status: {url: "$URL/status", service: control}
 // TestServeFromAControlPlane goes through the life of a remote bundle: not there yet, there, its source gone for too long,
 // back, and gone again over a restart.
 func TestServeFromAControlPlane(t *testing.T) {
+	t.Parallel()
 	control := newControlPlane(t)
 	config := func(age string) string {
 		return strings.NewReplacer("$URL", control.URL, "$AGE", age).Replace(fromControlPlane)

@@ -18,6 +18,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/replay"
+	"gatehouse/server"
 )
 
 // replayFlags are those of gatehouse replay.
@@ -85,7 +86,7 @@ The exit code is 0 where nothing changes but what --expect lists, 2 where someth
 var errChanges = errors.New("decisions would change")
 
 func (f *replayFlags) run(c *cobra.Command) error {
-	paceGC()
+	server.PaceGC()
 	if !slices.Contains([]string{"table", "markdown", "json"}, f.format) {
 		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.format)
 	}

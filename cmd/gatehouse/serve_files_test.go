@@ -57,6 +57,7 @@ func expectEventually(t *testing.T, what, want string, ask func() string) {
 
 // TestServeFollowsDescriptors replaces the file of gRPC descriptors while it runs.
 func TestServeFollowsDescriptors(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain)
 	p.configure(strings.Replace(plain, "policy: {", "policy: {protos: orders.pb, ", 1))
 	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow := {\"allowed\": true, \"headers\": {\"x-body\": json.marshal(input.parsed_body)}}\n")
@@ -96,6 +97,7 @@ func TestServeFollowsDescriptors(t *testing.T) {
 
 // TestServeFollowsItsRouteTable edits routes.yaml while it runs: a new route is in force, a broken table is not.
 func TestServeFollowsItsRouteTable(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain+"routes: {file: routes.yaml}\n")
 	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow := {\"allowed\": true, \"headers\": {\"x-route\": json.marshal(input.route)}}\n")
 	table := "framework: flask\nroutes:\n  - GET /orders\n"
@@ -133,6 +135,7 @@ func TestServeFollowsItsRouteTable(t *testing.T) {
 
 // TestServeWaitsForKeys is not ready, and says why, while it has no keys at all; then it is.
 func TestServeWaitsForKeys(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	cert, _ := ca.issue(t, "localhost")
 	keys := freeAddress(t)
@@ -177,6 +180,7 @@ func TestServeWaitsForKeys(t *testing.T) {
 // TestServeDegraded is ready with one issuer of two, says which one is missing, and keeps the other's keys over a reload
 // while nobody can fetch them.
 func TestServeDegraded(t *testing.T) {
+	t.Parallel()
 	const set = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}` // RFC 8037 appendix A.2
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, set) }))
 	defer provider.Close()
@@ -211,6 +215,7 @@ func TestServeDegraded(t *testing.T) {
 
 // TestServeLimitsConnections takes the only place from a connection that has asked nothing, and from none that had an answer.
 func TestServeLimitsConnections(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, "listen: {", "listen: {max_connections: 1, ", 1)).ready()
 	first, err := net.Dial("tcp", p.grpc)
 	if err != nil {
@@ -252,6 +257,7 @@ func greeted(t *testing.T, conn net.Conn, want bool) {
 
 // TestServeLogsDigests holds what an entry says of routes and keys against the files; other files are other digests.
 func TestServeLogsDigests(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain+`routes: {file: routes.yaml}
 identity: {jwt: [{issuer: "https://issuer.example.com", audiences: [a], keys: {file: jwks.json}}]}
 decision_log: {file: decisions.log}

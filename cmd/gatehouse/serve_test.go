@@ -3,17 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/envoy/sandbox"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,236 +19,12 @@ import (
 
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1"
 )
 
-// patience is how long anything that must happen may take.
-const patience = 20 * time.Second
-
-// eventually asks until there is no error, and fails with the last one.
-func eventually(t *testing.T, what string, ask func() error) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
-		if err = ask(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("%s: %v", what, err)
-}
-
-// process is a running `gatehouse serve` with a folder of its own.
-type process struct {
-	t           *testing.T
-	dir         string
-	grpc, admin string // addresses
-	cmd         *exec.Cmd
-	stderr      output
-	flags       []string // of serve, besides --config
-	ended       chan struct{}
-	err         error // valid once ended is closed
-}
-
-// output is a buffer that may be read while it is written.
-type output struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-// allowAll says which of the two rules decided, and under which name the caller goes.
-const allowAll = `package envoy.authz
-
-allow := {"allowed": true, "headers": {"x-rule": "one"}}
-
-other := {"allowed": true, "headers": {"x-rule": "two"}}
-`
-
-// newProcess makes a folder with a policy. In the configuration $GRPC and $ADMIN stand for free addresses on loopback.
-func newProcess(t *testing.T, config string) *process {
-	t.Helper()
-	p := &process{t: t, dir: t.TempDir(), grpc: freeAddress(t), admin: freeAddress(t), ended: make(chan struct{})}
-	write(t, p.path("policy", "authz.rego"), allowAll)
-	p.configure(config)
-	return p
-}
-
-func (p *process) path(elements ...string) string {
-	return filepath.Join(append([]string{p.dir}, elements...)...)
-}
-
-func (p *process) configure(config string) {
-	p.t.Helper()
-	write(p.t, p.path("gatehouse.yaml"), strings.NewReplacer("$GRPC", p.grpc, "$ADMIN", p.admin).Replace(config))
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	port, err := sandbox.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", port)
-}
-
-// start starts it and makes sure that it ends with the test.
-func (p *process) start() *process {
-	p.t.Helper()
-	p.cmd = exec.Command("gatehouse", append([]string{"serve", "--config", "gatehouse.yaml"}, p.flags...)...)
-	p.cmd.Dir, p.cmd.Stderr = p.dir, &p.stderr
-	if err := p.cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.ended)
-	}()
-	p.t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
-		<-p.ended
-		if p.t.Failed() {
-			p.t.Logf("its standard error:\n%s", p.stderr.String())
-		}
-	})
-	return p
-}
-
-// ready starts it and waits until it can decide.
-func (p *process) ready() *process {
-	p.t.Helper()
-	p.start()
-	eventually(p.t, "waiting for /readyz", func() error {
-		select {
-		case <-p.ended:
-			return fmt.Errorf("it has ended: %v", p.err)
-		default:
-		}
-		if code, body := p.get("/readyz"); code != http.StatusOK {
-			return fmt.Errorf("%d %s", code, body)
-		}
-		return nil
-	})
-	return p
-}
-
-func (p *process) signal(s os.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// exit waits for the end and returns the exit code.
-func (p *process) exit() int {
-	p.t.Helper()
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		p.t.Fatal("it does not end")
-	}
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// get asks the admin port; a code of 0 is no answer.
-func (p *process) get(path string) (int, string) {
-	resp, err := http.Get("http://" + p.admin + path)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(body)
-}
-
-func (p *process) status() status {
-	p.t.Helper()
-	var s status
-	_, body := p.get("/status")
-	if err := json.Unmarshal([]byte(body), &s); err != nil {
-		p.t.Fatalf("%v: %s", err, body)
-	}
-	return s
-}
-
-// dial connects to an address; what is wrong with it shows with the first call.
-func dial(t *testing.T, address string, secure credentials.TransportCredentials) *grpc.ClientConn {
-	t.Helper()
-	if secure == nil {
-		secure = insecure.NewCredentials()
-	}
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(secure))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
-func unixDial(t *testing.T, path string) *grpc.ClientConn {
-	t.Helper()
-	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
-// check asks about GET / and returns the headers that are set and removed, as "name=value" and "-name".
-func check(ctx context.Context, conn *grpc.ClientConn) (code int32, headers []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	resp, err := auth.NewAuthorizationClient(conn).Check(ctx, &auth.CheckRequest{Attributes: &auth.AttributeContext{
-		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/", Host: "app", Scheme: "http"}}}})
-	if err != nil {
-		return 0, nil, err
-	}
-	for _, h := range resp.GetOkResponse().GetHeaders() {
-		headers = append(headers, h.Header.Key+"="+h.Header.Value+string(h.Header.RawValue))
-	}
-	for _, name := range resp.GetOkResponse().GetHeadersToRemove() {
-		headers = append(headers, "-"+name)
-	}
-	slices.Sort(headers)
-	if denied := resp.GetDeniedResponse(); denied != nil {
-		return int32(denied.GetStatus().GetCode()), nil, nil
-	}
-	return 200, headers, nil
-}
-
-func healthOf(t *testing.T, conn *grpc.ClientConn, service string) string {
-	t.Helper()
-	resp, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.Status.String()
-}
-
-const authorization = "envoy.service.auth.v3.Authorization"
-
-const plain = `
-listen: {grpc: ["$GRPC"], admin: "$ADMIN"}
-policy: {bundles: [{path: policy}]}
-`
-
 func TestServeShowsItsState(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain).ready()
 	conn := dial(t, p.grpc, nil)
 	if code, headers, err := check(t.Context(), conn); err != nil || code != 200 || !slices.Contains(headers, "x-rule=one") {
@@ -287,6 +58,7 @@ func TestServeShowsItsState(t *testing.T) {
 
 // A decision that is asked for twice is remembered, and with --plain it is not; the answers are the same.
 func TestServeRemembers(t *testing.T) {
+	t.Parallel()
 	for flag, want := range map[string]string{"": "gatehouse_memo_hits_total 1", "--plain": "gatehouse_memo_hits_total 0"} {
 		p := newProcess(t, plain)
 		if flag != "" {
@@ -329,6 +101,7 @@ func reflected(t *testing.T, conn *grpc.ClientConn) (names []string) {
 }
 
 func TestServeDrains(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, `admin: "$ADMIN"`, `admin: "$ADMIN", drain_delay: 500ms, drain_timeout: 5s`, 1)).ready()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -366,6 +139,7 @@ func TestServeDrains(t *testing.T) {
 // TestServeReloadsInOneStep changes what decides and what the header is called, while requests are under way. Each of
 // them must see both changes, or none.
 func TestServeReloadsInOneStep(t *testing.T) {
+	t.Parallel()
 	config := plain + "headers: {subject: x-first}\n"
 	p := newProcess(t, config).ready()
 	conn := dial(t, p.grpc, nil)
@@ -413,6 +187,7 @@ func TestServeReloadsInOneStep(t *testing.T) {
 }
 
 func TestServeKeepsWhatWorks(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ config, want string }{
 		"unknown key":    {plain + "headrs: {}\n", `gatehouse.yaml:4: unknown key "headrs": did you mean "headers"?`},
 		"useless value":  {strings.Replace(plain, "policy: {", "policy: {timeout: 0s, ", 1), "gatehouse.yaml:3: policy.timeout: 0s: must be above zero"},
@@ -445,6 +220,7 @@ func TestServeKeepsWhatWorks(t *testing.T) {
 }
 
 func TestServeWithoutAPolicyYet(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain)
 	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow if {\n")
 	p.start()
@@ -477,6 +253,7 @@ func TestServeWithoutAPolicyYet(t *testing.T) {
 }
 
 func TestServeReopensItsDecisionLog(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain+"decision_log: {file: decisions.log}\n").ready()
 	conn := dial(t, p.grpc, nil)
 	entries := func(file string) int {
@@ -521,6 +298,7 @@ func TestServeReopensItsDecisionLog(t *testing.T) {
 }
 
 func TestServeOnUnixSockets(t *testing.T) {
+	t.Parallel()
 	config := `
 listen: {grpc: ["unix:a.sock"], admin: "$ADMIN", socket: {mode: "0600"}}
 policy: {bundles: [{path: policy}]}
@@ -559,6 +337,7 @@ policy: {bundles: [{path: policy}]}
 }
 
 func TestServeRefusesToListen(t *testing.T) {
+	t.Parallel()
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -586,6 +365,7 @@ func TestServeRefusesToListen(t *testing.T) {
 
 // TestServeClosesAllIfOneFails holds that a second listener that cannot be had takes the first one's socket away as well.
 func TestServeClosesAllIfOneFails(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, `"$GRPC"`, `"unix:a.sock", "unix:nowhere/b.sock"`, 1)).start()
 	if code := p.exit(); code != 1 {
 		t.Errorf("exit code %d", code)
@@ -595,113 +375,9 @@ func TestServeClosesAllIfOneFails(t *testing.T) {
 	}
 }
 
-const secure = `
-listen: {grpc: ["$GRPC"], admin: "$ADMIN", tls: {cert: tls.crt, key: tls.key}}
-policy: {bundles: [{path: policy}]}
-`
-
-func (p *process) certify(ca *authority, name string) {
-	p.t.Helper()
-	cert, key := ca.issue(p.t, name)
-	write(p.t, p.path("tls.crt"), cert)
-	write(p.t, p.path("tls.key"), key)
-}
-
-// shakes reports whether a client that speaks at most this version of TLS gets through the handshake. Clients of gRPC would
-// not try the old ones.
-func shakes(ca *authority, address, name string, most uint16, certs ...tls.Certificate) bool {
-	conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: ca.pool(), ServerName: name, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS10,
-		MaxVersion: most, Certificates: certs})
-	if err == nil {
-		conn.Close()
-	}
-	return err == nil
-}
-
-func TestServeOverTLS(t *testing.T) {
-	ca := newAuthority(t)
-	p := newProcess(t, secure)
-	p.certify(ca, "first.test")
-	p.ready()
-	as := func(name string) error {
-		code, _, err := check(t.Context(), dial(t, p.grpc, credentials.NewTLS(&tls.Config{RootCAs: ca.pool(), ServerName: name})))
-		if err == nil && code != 200 {
-			err = fmt.Errorf("status %d", code)
-		}
-		return err
-	}
-	if err := as("first.test"); err != nil {
-		t.Fatal(err)
-	}
-	if shakes(ca, p.grpc, "first.test", tls.VersionTLS11) || !shakes(ca, p.grpc, "first.test", tls.VersionTLS12) {
-		t.Error("TLS 1.2 is not the least")
-	}
-	if _, _, err := check(t.Context(), dial(t, p.grpc, nil)); err == nil {
-		t.Error("plain text is accepted")
-	}
-
-	write(t, p.path("tls.crt"), "half a certi")
-	eventually(t, "waiting for tls_error", func() error {
-		if got := p.status().TLSError; !strings.Contains(got, "tls.crt") {
-			return fmt.Errorf("tls_error is %q", got)
-		}
-		return nil
-	})
-	if err := as("first.test"); err != nil {
-		t.Errorf("the old certificate does not stay: %v", err)
-	}
-	p.certify(ca, "second.test")
-	eventually(t, "waiting for the new certificate", func() error { return as("second.test") })
-	eventually(t, "waiting for tls_error to go", func() error {
-		if got := p.status().TLSError; got != "" {
-			return errors.New(got)
-		}
-		return nil
-	})
-	if err := as("first.test"); err == nil {
-		t.Error("the old certificate is still shown")
-	}
-}
-
-func TestServeOverMutualTLS(t *testing.T) {
-	ca, clients, strangers := newAuthority(t), newAuthority(t), newAuthority(t)
-	p := newProcess(t, strings.Replace(secure, "key: tls.key", `key: tls.key, client_ca: ca.crt, min_version: "1.3"`, 1))
-	p.certify(ca, "gate.test")
-	write(t, p.path("ca.crt"), clients.pem())
-	p.ready()
-	sessions := tls.NewLRUClientSessionCache(8) // the friend's
-	connect := func(cache tls.ClientSessionCache, certs ...tls.Certificate) error {
-		cfg := &tls.Config{RootCAs: ca.pool(), ServerName: "gate.test", Certificates: certs, ClientSessionCache: cache}
-		_, _, err := check(t.Context(), dial(t, p.grpc, credentials.NewTLS(cfg)))
-		return err
-	}
-	friend, stranger := clients.pair(t, "envoy"), strangers.pair(t, "envoy")
-	for range 2 { // the second time by resuming the session
-		if err := connect(sessions, friend); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if shakes(ca, p.grpc, "gate.test", tls.VersionTLS12, friend) || !shakes(ca, p.grpc, "gate.test", tls.VersionTLS13, friend) {
-		t.Error("min_version is not honoured")
-	}
-	if connect(nil) == nil {
-		t.Error("a client without a certificate is accepted")
-	}
-	if connect(nil, stranger) == nil {
-		t.Error("a client with another authority's certificate is accepted")
-	}
-	write(t, p.path("ca.crt"), strangers.pem())
-	eventually(t, "waiting for the new authority", func() error { return connect(nil, stranger) })
-	if connect(nil, friend) == nil {
-		t.Error("the authority that was taken away is still accepted")
-	}
-	if connect(sessions, friend) == nil {
-		t.Error("a session outlives the authority that it was begun under")
-	}
-}
-
 // TestServeKilled kills the process while requests come in: every decision that was answered is in the log, once, after it has run again.
 func TestServeKilled(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, plain+"state_dir: state\ndecision_log: {file: decisions.log}\n")
 	answered := map[string]bool{}
 	for round := range 3 {

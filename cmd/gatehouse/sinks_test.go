@@ -74,6 +74,7 @@ func (c *central) has(t *testing.T, n int) {
 
 // TestDecisionsGoToAServer sends decisions with the credentials of a service, through a new token and reloads that change the sinks.
 func TestDecisionsGoToAServer(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	c := newCentral(t, ca)
 	_, port, err := net.SplitHostPort(c.Listener.Addr().String())
@@ -145,6 +146,7 @@ decision_log:
 }
 
 func TestSinksOfTheConfiguration(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, log, want string }{
 		{"no server", "sinks: [{opa: {delay: 1s}}]", "gatehouse.yaml:5: decision_log.sinks[0].opa: url: is missing"},
 		{"no service", `sinks: [{opa: {url: "https://x.example.com/logs", service: there}}]`, `gatehouse.yaml:5: decision_log.sinks[0].opa.service: there is no service "there"`},

@@ -52,7 +52,7 @@ func newTrial(ctx context.Context, src config.Source, headers gate.Headers, adju
 	for _, notice := range leaveKeys(cfg, headers) {
 		fmt.Fprintln(stderr, "notice: "+notice)
 	}
-	e, policyErr, err := newEngine(ctx, cfg, doc.Problems(), zap.NewNop(), nil)
+	e, policyErr, err := newEngine(ctx, cfg, doc.Problems(), zap.NewNop(), nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -17,9 +17,9 @@ import (
 	"gatehouse/gate"
 )
 
-// build makes the tracer and what flushes it at the end. Spans wait in a bounded queue and are dropped when it is full:
+// buildTraces makes the tracer and what flushes it at the end. Spans wait in a bounded queue and are dropped when it is full:
 // a collector that is slow or away never holds a request up.
-func buildTraces(c config.Traces, ctx context.Context) (*gate.Traces, func(context.Context) error, error) {
+func buildTraces(ctx context.Context, c config.Traces, version string) (*gate.Traces, func(context.Context) error, error) {
 	if c.OTLP == "" {
 		return nil, func(context.Context) error { return nil }, nil
 	}
@@ -39,7 +39,7 @@ func buildTraces(c config.Traces, ctx context.Context) (*gate.Traces, func(conte
 	}
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.Ratio))),
-		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "gatehouse"), attribute.String("service.version", version()))))
+		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "gatehouse"), attribute.String("service.version", version))))
 	return &gate.Traces{
 		Tracer:     provider.Tracer("gatehouse"),
 		Propagator: propagation.NewCompositeTextMapPropagator(b3.New(), propagation.TraceContext{}),

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -33,10 +33,10 @@ const (
 var connectionCauses = []string{causeFull, causePeer, causeGaveWay, causeSilent, causeIncomplete, causeStalled, causeRequests, causeMemory, causeAccept}
 
 const (
-	lookAtConnections = time.Second      // how often deadlines are looked at
-	stalledAfter      = 30 * time.Second // a write that did not get on
-	runOutFor         = time.Minute      // how long it is said that connections ran out
-	unreadAfter       = 10               // looks: an answer that is not taken after that counts as one that is not read
+	lookAtConnections = time.Second // how often deadlines are looked at
+	stalledAfter      = 30          // looks: a write that did not get on
+	runOutFor         = time.Minute // how long it is said that connections ran out
+	unreadAfter       = 10          // looks: an answer that is not taken after that counts as one that is not read
 )
 
 // connections are those of all listeners: how many there are, who has them, and what they hold. A connection that has had an answer is never cut
@@ -336,7 +336,7 @@ type conn struct {
 	peer     string
 	since    time.Time
 	answered atomic.Bool  // it has had an answer to a request
-	writing  atomic.Int64 // since when a write is under way, in ns; 0: none is
+	writing  atomic.Int64 // the tick at which the write that is under way began, and 1; 0: none is
 	cutOnce  atomic.Bool
 	frames   *h2Watch     // nil: this is no HTTP/2
 	pending  atomic.Int64 // bytes of a request over HTTP/1 that has no answer yet
@@ -370,7 +370,7 @@ func (c *conn) cut(cause string) {
 
 // overdue says why a connection is to be cut off; "" where it is not.
 func (c *conn) overdue(now time.Time, tick int64) string {
-	if since := c.writing.Load(); since != 0 && now.UnixNano()-since > int64(stalledAfter) {
+	if since := c.writing.Load(); since != 0 && tick-(since-1) > stalledAfter {
 		return causeStalled
 	}
 	if c.frames == nil {
@@ -408,7 +408,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *conn) Write(p []byte) (int, error) {
-	c.writing.Store(time.Now().UnixNano())
+	c.writing.Store(c.all.tick.Load() + 1)
 	n, err := c.Conn.Write(p)
 	c.writing.Store(0)
 	return n, err

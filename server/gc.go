@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"errors"
@@ -46,9 +46,9 @@ func limitMemory(logger *zap.Logger, container memlimit.Provider) {
 // mostMemory is above what any machine has: cgroup version 1 says "no limit" as a number near the largest there is.
 const mostMemory = 1 << 50
 
-// paceGC sets the collector's goal anew after each collection, for as long as the process lives. Where GOGC is set, its
+// PaceGC sets the collector's goal anew after each collection, for as long as the process lives. Where GOGC is set, its
 // owner knows better.
-func paceGC() {
+func PaceGC() {
 	if _, set := os.LookupEnv("GOGC"); set {
 		return
 	}

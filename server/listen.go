@@ -1,10 +1,7 @@
-package main
+package server
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,16 +10,14 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
+	"strings"
 	"time"
-
-	"go.uber.org/zap"
 
 	"gatehouse/config"
 )
 
-// validate checks all that can be known before listening.
-func validateListen(c config.Listen) error {
+// ValidateListen checks all that can be known before listening.
+func ValidateListen(c config.Listen) error {
 	var errs []error
 	if len(c.GRPC) == 0 && c.HTTP == nil {
 		errs = append(errs, errors.New("listen.grpc: give at least one address, or listen.http"))
@@ -210,120 +205,76 @@ func (s *socket) Close() error {
 // Addr implements net.Listener: the path that clients use, not the one it was made under.
 func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
 
-// tlsFiles holds the files of a TLS listener as they were read.
-type tlsFiles struct{ cert, key, ca []byte }
-
-func readTLS(c *config.TLS) (out tlsFiles, err error) {
-	if c.Cert == "" || c.Key == "" {
-		return out, errors.New("cert and key are both needed")
-	}
-	if out.cert, err = config.ReadBounded(c.Cert); err != nil {
-		return out, fmt.Errorf("cert: %w", err)
-	}
-	if out.key, err = config.ReadBounded(c.Key); err != nil {
-		return out, fmt.Errorf("key: %w", err)
-	}
-	if c.ClientCA != "" {
-		if out.ca, err = config.ReadBounded(c.ClientCA); err != nil {
-			return out, fmt.Errorf("client_ca: %w", err)
+// listen opens every listener, or none.
+func (s *Server) listen(doc *config.Document) error {
+	var errs []error
+	var secure *tls.Config
+	if c := s.config.Listen.TLS; c != nil {
+		var err error
+		if s.certificates, err = newCertificates(c); err != nil {
+			return fmt.Errorf("%s: listen.tls: %w", doc.At("listen.tls"), err)
 		}
+		secure = s.certificates.server()
 	}
-	return out, nil
-}
-
-func (p tlsFiles) equal(q tlsFiles) bool {
-	return bytes.Equal(p.cert, q.cert) && bytes.Equal(p.key, q.key) && bytes.Equal(p.ca, q.ca)
-}
-
-func loadTLS(c *config.TLS) (*tls.Config, error) {
-	files, err := readTLS(c)
-	if err != nil {
-		return nil, err
-	}
-	return buildTLS(c, files)
-}
-
-// build makes a TLS configuration of what was read. With client_ca a client must show a certificate that it signed.
-func buildTLS(c *config.TLS, files tlsFiles) (*tls.Config, error) {
-	cert, err := tls.X509KeyPair(files.cert, files.key)
-	if err != nil {
-		return nil, fmt.Errorf("%s with %s: %w", c.Cert, c.Key, err)
-	}
-	versions := map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
-	version, ok := versions[c.MinVersion]
-	if !ok {
-		return nil, fmt.Errorf("min_version: %q is neither \"1.2\" nor \"1.3\"", c.MinVersion)
-	}
-	out := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, NextProtos: []string{"h2"}}
-	if files.ca != nil {
-		out.ClientAuth, out.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-		if !out.ClientCAs.AppendCertsFromPEM(files.ca) {
-			return nil, fmt.Errorf("client_ca: %s holds no certificate in PEM form", c.ClientCA)
+	open := func(key, address string, secure *tls.Config) net.Listener {
+		c := s.config.Listen
+		if key == "listen.control" {
+			c.Socket = config.Socket{Mode: "0600"}
 		}
-	}
-	return out, nil
-}
-
-// certificates serves the newest good state of the TLS files.
-type certificates struct {
-	config  *config.TLS
-	active  atomic.Pointer[tls.Config]
-	seen    tlsFiles // by watch alone, once it runs
-	problem atomic.Pointer[string]
-}
-
-func newCertificates(c *config.TLS) (*certificates, error) {
-	files, err := readTLS(c)
-	if err != nil {
-		return nil, err
-	}
-	active, err := buildTLS(c, files)
-	if err != nil {
-		return nil, err
-	}
-	out := &certificates{config: c, seen: files}
-	out.active.Store(active)
-	return out, nil
-}
-
-// server is the configuration for a listener: each handshake takes the active one.
-func (c *certificates) server() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.active.Load(), nil }}
-}
-
-// watchInterval is how often the TLS files are looked at. They are small, change rarely, and are often mounted where file
-// events get lost.
-const watchInterval = time.Second
-
-// watch takes changed files over once they fit together. Until then the old certificate stays in use.
-func (c *certificates) watch(ctx context.Context, logger *zap.Logger) {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		files, err := readTLS(c.config)
-		if err == nil && files.equal(c.seen) {
-			continue
-		}
-		var next *tls.Config
-		if err == nil {
-			next, err = buildTLS(c.config, files)
-		}
+		l, err := openListener(c, address, secure, listenerName(key), s.conns)
 		if err != nil {
-			text := err.Error()
-			if old := c.problem.Swap(&text); old == nil || *old != text {
-				logger.Error("TLS files changed and cannot be used, the old certificate stays", zap.Error(err))
-			}
-			continue
+			errs = append(errs, fmt.Errorf("%s: %s: %w", doc.At(key), key, err))
+			return nil
 		}
-		c.seen = files
-		c.active.Store(next)
-		c.problem.Store(nil)
-		logger.Info("TLS certificate replaced", zap.String("cert", c.config.Cert))
+		return l
 	}
+	for i, address := range s.config.Listen.GRPC {
+		if l := open(fmt.Sprintf("listen.grpc[%d]", i), address, secure); l != nil {
+			s.listeners = append(s.listeners, l)
+		}
+	}
+	if c := s.config.Listen.HTTP; c != nil {
+		s.http.listener = open("listen.http.address", c.Address, overHTTP(secure))
+	}
+	if s.config.Listen.Admin != "" {
+		s.admin = open("listen.admin", s.config.Listen.Admin, nil)
+	}
+	if path, ok := config.CutUnix(s.config.Listen.Control); ok {
+		s.control = open("listen.control", "unix:"+path, nil)
+	}
+	if s.config.Listen.JWKS != "" {
+		s.jwks = open("listen.jwks", s.config.Listen.JWKS, nil)
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	for _, l := range []net.Listener{s.http.listener, s.admin, s.control, s.jwks} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	return fmt.Errorf("cannot listen, nothing was started:\n%w\nanother process may be listening there: change the address, or stop it", errors.Join(errs...))
+}
+
+// listenerName is the kind of listener that a key configures.
+func listenerName(key string) string {
+	name := strings.TrimPrefix(key, "listen.")
+	if end := strings.IndexAny(name, ".["); end >= 0 {
+		name = name[:end]
+	}
+	return name
+}
+
+// addresses are what listeners are bound to.
+func addresses(listeners ...net.Listener) []string {
+	out := []string{}
+	for _, l := range listeners {
+		if l != nil {
+			out = append(out, l.Addr().String())
+		}
+	}
+	return out
 }

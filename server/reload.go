@@ -1,9 +1,8 @@
-package main
+package server
 
 import (
 	"context"
 	"reflect"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -12,46 +11,22 @@ import (
 )
 
 // reload reads the configuration again and makes all of it but listen active in one step, or none of it.
-func (s *server) reload(ctx context.Context, failed func(error)) {
+func (s *Server) reload(ctx context.Context) {
 	err := func() (err error) {
 		defer panics.Into("reloading the configuration", &err)
-		cfg, doc, err := s.source.Read()
+		cfg, doc, err := s.with.Source.Read()
 		if err != nil {
 			return err
 		}
 		found := doc.Problems()
 		found.Add("log", validateLog(cfg.Log))
-		e, policyErr, err := newEngine(ctx, cfg, found, s.logger, s.engine)
-		if err != nil {
-			return err
+		found.Add("listen", ValidateListen(cfg.Listen))
+		active, err := s.node.Reload(ctx, cfg, found)
+		if active {
+			setLevel(cfg.Log, s.level)
+			s.needsRestart(cfg, doc)
 		}
-		if policyErr != nil {
-			e.sink.discard(s.engine.sink)
-			return policyErr
-		}
-		if err := s.gate.Validate(e.parts(true)); err != nil {
-			e.sink.discard(s.engine.sink)
-			return err
-		}
-		setLevel(cfg.Log, s.level)
-		s.engine.halt() // so that the old sources publish nothing over the new ones
-		e.sink.start(ctx, s.gate, failed)
-		if err := s.gate.Publish(ctx, e.parts(true)); err != nil {
-			return err
-		}
-		s.needsRestart(cfg, doc)
-		old := s.engine.sink
-		s.setEngine(e)
-		e.start(ctx, s.gate, failed)
-		if old == e.sink {
-			return e.sink.log.Reopen()
-		}
-		s.retired.Go(func() { // requests that began before the reload still write to it
-			defer panics.Recover("ending a decision log")
-			time.Sleep(2 * time.Duration(cfg.Policy.Timeout))
-			old.halt()
-		})
-		return nil
+		return err
 	}()
 	if err != nil {
 		text := err.Error()
@@ -65,7 +40,7 @@ func (s *server) reload(ctx context.Context, failed func(error)) {
 
 // needsRestart names each key that the new configuration changes and a reload cannot, and says so until the process is restarted or the
 // key is as it was.
-func (s *server) needsRestart(cfg *config.Config, doc *config.Document) {
+func (s *Server) needsRestart(cfg *config.Config, doc *config.Document) {
 	changed := changedKeys("listen", reflect.ValueOf(s.config.Listen), reflect.ValueOf(cfg.Listen))
 	if cfg.Traces != s.config.Traces {
 		changed = append(changed, "traces")

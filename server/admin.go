@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"encoding/json"
@@ -20,8 +20,8 @@ import (
 
 var errDraining = errors.New("draining")
 
-// status is the document at /status.
-type status struct {
+// Status is the document at /status.
+type Status struct {
 	Version     string               `json:"version"`
 	Started     time.Time            `json:"started"`
 	Ready       bool                 `json:"ready"`
@@ -34,28 +34,27 @@ type status struct {
 	TLSError    string               `json:"tls_error,omitempty"`
 	Notices     []string             `json:"notices,omitempty"`
 	Bundles     []bundles.Status     `json:"bundles"`
-	Routes      []routesStatus       `json:"routes,omitempty"`
+	Routes      []RoutesStatus       `json:"routes,omitempty"`
 	Keys        []identity.KeyStatus `json:"keys"`
 	Memo        gate.MemoStatus      `json:"memo"`
 	DecisionLog decisionlog.Status   `json:"decision_log"`
 }
 
 // ready says why this process should get no traffic, nil where it should.
-func (s *server) ready() error {
+func (s *Server) ready() error {
 	if s.draining.Load() {
 		return errDraining
 	}
-	return s.gate.View().Ready()
+	return s.node.Gate().View().Ready()
 }
 
-func (s *server) status() status {
-	view, e := s.gate.View(), s.current.Load()
-	out := status{Version: version(), Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
-		Bundles: e.bundles.Status(), Keys: view.Keys.Status(), Memo: s.gate.MemoStatus(), DecisionLog: e.sink.log.Status()}
-	out.Notices, out.Degraded = slices.Concat(view.Notices(), s.gate.Notices()), s.degraded()
-	for _, r := range e.routes {
-		out.Routes = append(out.Routes, r.status())
-	}
+func (s *Server) status() Status {
+	g := s.node.Gate()
+	view := g.View()
+	out := Status{Version: s.with.Version, Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
+		Bundles: s.node.Bundles().Status(), Keys: view.Keys.Status(), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
+	out.Notices, out.Degraded = slices.Concat(view.Notices(), g.Notices()), s.degraded()
+	out.Routes = s.node.Routes()
 	if s.certificates != nil {
 		if text := s.certificates.problem.Load(); text != nil {
 			out.TLSError = *text
@@ -75,7 +74,7 @@ func (s *server) status() status {
 }
 
 // adminServer serves what operators and probes read. Nothing on it changes anything.
-func (s *server) adminServer() *http.Server {
+func (s *Server) adminServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -108,7 +107,6 @@ func writeText(w http.ResponseWriter, code int, text string) {
 }
 
 // gather collects the process's metrics and those of the active engine, which come and go with it.
-func (s *server) gather() ([]*dto.MetricFamily, error) {
-	e := s.current.Load()
-	return prometheus.Gatherers{s.registry, e.metrics, e.sink.metrics, prometheus.GathererFunc(s.gatherDegraded), prometheus.GathererFunc(gatherPanics)}.Gather()
+func (s *Server) gather() ([]*dto.MetricFamily, error) {
+	return prometheus.Gatherers{s.registry, s.node, prometheus.GathererFunc(s.gatherDegraded), prometheus.GathererFunc(gatherPanics)}.Gather()
 }

@@ -1,8 +1,9 @@
-package main
+package server
 
 import (
 	"encoding/binary"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -16,14 +17,15 @@ type h2Watch struct {
 	in, out h2Frames // of one goroutine each: whoever reads, and whoever writes
 
 	mu      sync.Mutex // guards what follows; of this connection alone
-	streams map[uint32]h2Stream
-	bytes   int64 // of incomplete requests
+	streams []h2Stream // by id: a client's ids rise, so that a new one comes last
+	bytes   int64      // of incomplete requests
 	gone    bool
 }
 
 type h2Stream struct {
 	since    int64 // tick
 	bytes    int64
+	id       uint32
 	complete bool
 }
 
@@ -38,7 +40,7 @@ const (
 )
 
 func watchH2(c *conn, served net.Conn) net.Conn {
-	w := &h2Watch{conn: c, served: served, streams: map[uint32]h2Stream{}, in: h2Frames{skip: h2Preface}}
+	w := &h2Watch{conn: c, served: served, in: h2Frames{skip: h2Preface}}
 	c.frames = w
 	return w
 }
@@ -50,23 +52,35 @@ type h2Frames struct {
 	skip uint32
 }
 
+// within reports whether bytes are all inside of a frame, and passes over them if so.
+func (f *h2Frames) within(p []byte) bool {
+	if uint64(len(p)) > uint64(f.skip) {
+		return false
+	}
+	f.skip -= uint32(len(p))
+	return true
+}
+
 // next takes bytes until the header of a frame is whole.
 func (f *h2Frames) next(p []byte) (rest []byte, ok bool) {
-	for len(p) > 0 {
-		if f.skip > 0 {
-			n := min(uint32(len(p)), f.skip)
-			f.skip -= n
+	for !f.within(p) {
+		p = p[f.skip:]
+		f.skip = 0
+		switch {
+		case f.have == 0 && len(p) >= h2Header:
+			f.head = [h2Header]byte(p)
+			p = p[h2Header:]
+		default:
+			n := copy(f.head[f.have:], p)
+			f.have += n
 			p = p[n:]
-			continue
-		}
-		n := copy(f.head[f.have:], p)
-		f.have += n
-		p = p[n:]
-		if f.have == h2Header {
+			if f.have < h2Header {
+				return nil, false
+			}
 			f.have = 0
-			f.skip = f.length()
-			return p, true
 		}
+		f.skip = f.length()
+		return p, true
 	}
 	return nil, false
 }
@@ -96,8 +110,30 @@ func (w *h2Watch) Write(p []byte) (int, error) {
 	return w.served.Write(p)
 }
 
+// find is where the stream with an id is, or belongs. Its caller holds mu.
+func (w *h2Watch) find(id uint32) (at int, known bool) {
+	end := len(w.streams)
+	for at < end {
+		if half := (at + end) / 2; w.streams[half].id < id {
+			at = half + 1
+		} else {
+			end = half
+		}
+	}
+	return at, at < len(w.streams) && w.streams[at].id == id
+}
+
+// remove takes a stream off the books. Its caller holds mu.
+func (w *h2Watch) remove(at int) {
+	w.bytes -= w.streams[at].bytes
+	w.streams = slices.Delete(w.streams, at, at+1)
+}
+
 // received notes what a client begins, completes and takes back. It reports whether there is too much under way.
 func (w *h2Watch) received(p []byte) (tooMuch bool) {
+	if w.in.within(p) {
+		return false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.gone {
@@ -109,33 +145,40 @@ func (w *h2Watch) received(p []byte) (tooMuch bool) {
 		if p, ok = w.in.next(p); !ok {
 			break
 		}
-		id := w.in.stream()
-		s, known := w.streams[id]
-		switch kind := w.in.kind(); {
+		kind := w.in.kind()
+		if kind != h2Headers && kind != h2Data && kind != h2Reset {
+			continue
+		}
+		at, known := w.find(w.in.stream())
+		switch {
 		case kind == h2Headers && !known:
-			w.streams[id] = h2Stream{since: w.all.tick.Load(), complete: w.in.ends()}
-		case known && (kind == h2Data || kind == h2Headers) && w.in.ends():
+			w.streams = slices.Insert(w.streams, at, h2Stream{id: w.in.stream(), since: w.all.tick.Load(), complete: w.in.ends()})
+		case !known:
+		case kind == h2Reset:
+			w.remove(at)
+		case w.in.ends():
+			s := &w.streams[at]
 			w.bytes -= s.bytes
-			w.streams[id] = h2Stream{since: w.all.tick.Load(), complete: true}
-		case known && kind == h2Data && !s.complete:
-			s.bytes += int64(w.in.length())
+			s.since, s.bytes, s.complete = w.all.tick.Load(), 0, true
+		case kind == h2Data && !w.streams[at].complete:
+			w.streams[at].bytes += int64(w.in.length())
 			w.bytes += int64(w.in.length())
-			w.streams[id] = s
-		case known && kind == h2Reset:
-			w.bytes -= s.bytes
-			delete(w.streams, id)
 		}
 	}
-	requests := w.all.requests.Add(int64(len(w.streams) - begun))
-	total := int64(0)
-	if w.bytes != bytes {
-		total = w.all.bytes.Add(w.bytes - bytes)
+	if n := len(w.streams) - begun; n != 0 {
+		tooMuch = w.all.requests.Add(int64(n)) > w.all.limits.requests && n > 0
 	}
-	return requests > w.all.limits.requests && len(w.streams) > begun || total > w.all.limits.bytes
+	if w.bytes != bytes {
+		tooMuch = w.all.bytes.Add(w.bytes-bytes) > w.all.limits.bytes || tooMuch
+	}
+	return tooMuch
 }
 
 // sent notes which requests have their answer.
 func (w *h2Watch) sent(p []byte) {
+	if w.out.within(p) {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.gone {
@@ -148,18 +191,19 @@ func (w *h2Watch) sent(p []byte) {
 			break
 		}
 		kind := w.out.kind()
-		ends := w.out.ends() && (kind == h2Headers || kind == h2Data)
-		if kind != h2Reset && kind != h2Data && !ends {
+		ends := kind == h2Reset || w.out.ends() && (kind == h2Headers || kind == h2Data)
+		if !ends && (kind != h2Data || w.answered.Load()) {
 			continue
 		}
-		id := w.out.stream()
-		s, known := w.streams[id]
-		if known && kind != h2Reset && s.complete && !w.answered.Load() {
+		at, known := w.find(w.out.stream())
+		if !known {
+			continue
+		}
+		if kind != h2Reset && w.streams[at].complete && !w.answered.Load() {
 			w.answered.Store(true)
 		}
-		if known && (ends || kind == h2Reset) {
-			w.bytes -= s.bytes
-			delete(w.streams, id)
+		if ends {
+			w.remove(at)
 		}
 	}
 	if n := len(w.streams) - begun; n != 0 {

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"gatehouse/bundles"
+	"gatehouse/config"
+	"gatehouse/server"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// controlFlags say where the control socket of a running process is.
+type controlFlags struct{ socket, config string }
+
+func (f *controlFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.socket, "control", "", "control socket of the running process, unix:/path.sock (default: listen.control of the configuration)")
+	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+}
+
+// control speaks to the process that the flags name.
+func (f *controlFlags) control() (c server.Control, err error) {
+	address := f.socket
+	if address == "" {
+		src, err := config.Source{File: f.config}.OrDefault()
+		if err != nil {
+			return c, usageError{errors.New("which process? give --control unix:/path.sock, or --config FILE with listen.control")}
+		}
+		cfg, doc, err := src.Read()
+		if err != nil {
+			return c, err
+		}
+		if address = cfg.Listen.Control; address == "" {
+			return c, fmt.Errorf("%s: listen.control is not set, so the process takes no commands\nset it to unix:/path.sock and restart, or give --control", doc.File)
+		}
+	}
+	path, ok := config.CutUnix(address)
+	if !ok || path == "" {
+		return c, usageError{fmt.Errorf("--control: %q is not unix:/path.sock", address)}
+	}
+	return server.Control{Socket: path}, nil
+}
+
+// bundleControlCommands are those of gatehouse bundle that speak to a running process.
+func bundleControlCommands() []*cobra.Command {
+	var f controlFlags
+	var to string
+	rollback := &cobra.Command{
+		Use:   "rollback",
+		Short: "Swap an earlier policy back in, at once",
+		Long: `Makes an earlier policy of the running process again, with every check by the rules of now, and pins the bundles that changed by it:
+what was rolled back does not come again by itself. The pin ends when its source offers another bundle, or with
+gatehouse bundle unpin.`,
+		Example: `  gatehouse bundle rollback
+  gatehouse bundle rollback --to v41 --control unix:/run/gatehouse/control.sock`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			control, err := f.control()
+			if err != nil {
+				return err
+			}
+			a, err := control.Rollback(c.Context(), to)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", visible(a.Active.Revision))
+			if len(a.Pinned) > 0 {
+				fmt.Fprintf(c.OutOrStdout(), "pinned until another bundle arrives, or gatehouse bundle unpin: %s\n", visible(strings.Join(a.Pinned, ", ")))
+			}
+			return nil
+		},
+	}
+	rollback.Flags().StringVar(&to, "to", "", "revision, or the first six digits or more of a digest (default: what was active before)")
+	unpin := &cobra.Command{
+		Use:   "unpin",
+		Short: "End a rollback: the sources' own bundles become active again",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			control, err := f.control()
+			if err != nil {
+				return err
+			}
+			a, err := control.Unpin(c.Context())
+			if err != nil {
+				return err
+			}
+			for _, h := range a.History {
+				if h.Active {
+					fmt.Fprintf(c.OutOrStdout(), "active: %s\n", visible(h.Revision))
+				}
+			}
+			return nil
+		},
+	}
+	history := &cobra.Command{
+		Use:   "history",
+		Short: "List the policies of the running process that can be rolled back to",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			control, err := f.control()
+			if err != nil {
+				return err
+			}
+			a, err := control.History(c.Context())
+			if err != nil {
+				return err
+			}
+			return printHistory(c.OutOrStdout(), a.History)
+		},
+	}
+	list := []*cobra.Command{rollback, unpin, history}
+	for _, c := range list {
+		f.add(c)
+	}
+	return list
+}
+
+// printHistory shows one policy a line, the newest first, the active one with a star.
+func printHistory(w io.Writer, list []bundles.Activation) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, " \tREVISION\tFIRST ACTIVE\tDIGESTS")
+	for _, h := range list {
+		mark := " "
+		if h.Active {
+			mark = "*"
+		}
+		var digests []string
+		for _, b := range h.Bundles {
+			digests = append(digests, b.Name+"="+b.Digest[:12])
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, visible(h.Revision), h.Since.UTC().Format(time.RFC3339), visible(strings.Join(digests, " ")))
+	}
+	return t.Flush()
+}

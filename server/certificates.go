@@ -1,0 +1,133 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"gatehouse/config"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// tlsFiles holds the files of a TLS listener as they were read.
+type tlsFiles struct{ cert, key, ca []byte }
+
+func readTLS(c *config.TLS) (out tlsFiles, err error) {
+	if c.Cert == "" || c.Key == "" {
+		return out, errors.New("cert and key are both needed")
+	}
+	if out.cert, err = config.ReadBounded(c.Cert); err != nil {
+		return out, fmt.Errorf("cert: %w", err)
+	}
+	if out.key, err = config.ReadBounded(c.Key); err != nil {
+		return out, fmt.Errorf("key: %w", err)
+	}
+	if c.ClientCA != "" {
+		if out.ca, err = config.ReadBounded(c.ClientCA); err != nil {
+			return out, fmt.Errorf("client_ca: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func (p tlsFiles) equal(q tlsFiles) bool {
+	return bytes.Equal(p.cert, q.cert) && bytes.Equal(p.key, q.key) && bytes.Equal(p.ca, q.ca)
+}
+
+func loadTLS(c *config.TLS) (*tls.Config, error) {
+	files, err := readTLS(c)
+	if err != nil {
+		return nil, err
+	}
+	return buildTLS(c, files)
+}
+
+// build makes a TLS configuration of what was read. With client_ca a client must show a certificate that it signed.
+func buildTLS(c *config.TLS, files tlsFiles) (*tls.Config, error) {
+	cert, err := tls.X509KeyPair(files.cert, files.key)
+	if err != nil {
+		return nil, fmt.Errorf("%s with %s: %w", c.Cert, c.Key, err)
+	}
+	versions := map[string]uint16{"": tls.VersionTLS12, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+	version, ok := versions[c.MinVersion]
+	if !ok {
+		return nil, fmt.Errorf("min_version: %q is neither \"1.2\" nor \"1.3\"", c.MinVersion)
+	}
+	out := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, NextProtos: []string{"h2"}}
+	if files.ca != nil {
+		out.ClientAuth, out.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		if !out.ClientCAs.AppendCertsFromPEM(files.ca) {
+			return nil, fmt.Errorf("client_ca: %s holds no certificate in PEM form", c.ClientCA)
+		}
+	}
+	return out, nil
+}
+
+// certificates serves the newest good state of the TLS files.
+type certificates struct {
+	config  *config.TLS
+	active  atomic.Pointer[tls.Config]
+	seen    tlsFiles // by watch alone, once it runs
+	problem atomic.Pointer[string]
+}
+
+func newCertificates(c *config.TLS) (*certificates, error) {
+	files, err := readTLS(c)
+	if err != nil {
+		return nil, err
+	}
+	active, err := buildTLS(c, files)
+	if err != nil {
+		return nil, err
+	}
+	out := &certificates{config: c, seen: files}
+	out.active.Store(active)
+	return out, nil
+}
+
+// server is the configuration for a listener: each handshake takes the active one.
+func (c *certificates) server() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.active.Load(), nil }}
+}
+
+// watchInterval is how often the TLS files are looked at. They are small, change rarely, and are often mounted where file
+// events get lost.
+const watchInterval = time.Second
+
+// watch takes changed files over once they fit together. Until then the old certificate stays in use.
+func (c *certificates) watch(ctx context.Context, logger *zap.Logger) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		files, err := readTLS(c.config)
+		if err == nil && files.equal(c.seen) {
+			continue
+		}
+		var next *tls.Config
+		if err == nil {
+			next, err = buildTLS(c.config, files)
+		}
+		if err != nil {
+			text := err.Error()
+			if old := c.problem.Swap(&text); old == nil || *old != text {
+				logger.Error("TLS files changed and cannot be used, the old certificate stays", zap.Error(err))
+			}
+			continue
+		}
+		c.seen = files
+		c.active.Store(next)
+		c.problem.Store(nil)
+		logger.Info("TLS certificate replaced", zap.String("cert", c.config.Cert))
+	}
+}

@@ -1,0 +1,226 @@
+// Package server is the process around a node: it owns the listeners, TLS, the limits of connections, the admin port, the control socket, reloads and
+// the way out. What decides, and what keeps that fresh, is package edge's; what Envoy says is package extauthz's.
+//
+// It may import edge, config, extauthz, gate and what their status consists of. It reads no flags and never exits: New reports everything that is wrong
+// before anything listens, and Run serves until its context ends.
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"gatehouse/config"
+	"gatehouse/extauthz"
+	"gatehouse/gate"
+	"gatehouse/panics"
+)
+
+// Config is what the process that serves is made of.
+type Config struct {
+	Source  config.Source    // read at the start, and again for each reload
+	Reloads <-chan os.Signal // each value is a wish to read the configuration again
+	Version string           // shown on the status page, in traces and in the log
+
+	Node func(context.Context, NodeConfig) (Node, error) // makes what decides
+}
+
+// transport are the options of the gRPC server that depend on how messages are to be handled.
+func (c Config) transport() []grpc.ServerOption {
+	if c.Source.Plain {
+		return extauthz.PlainServerOptions()
+	}
+	return append(extauthz.ServerOptions(), grpc.NumStreamWorkers(workers))
+}
+
+// Server is the whole of `gatehouse serve`.
+type Server struct {
+	with     Config
+	config   *config.Config // as of the start; listen never changes
+	level    zap.AtomicLevel
+	logger   *zap.Logger
+	registry *prometheus.Registry
+	node     Node
+	cores    cores
+	health   *health.Server
+	grpc     *grpc.Server
+	http     httpMode // zero without listen.http
+
+	conns        *connections
+	listeners    []net.Listener
+	certificates *certificates // nil without TLS
+	admin        net.Listener
+	control      net.Listener
+	jwks         net.Listener
+	flushTraces  func(context.Context) error
+	started      time.Time
+	leaving      chan struct{} // closed when long-lived streams must end
+	draining     atomic.Bool
+	reloadErr    atomic.Pointer[string] // why the last reload failed, nil where it did not
+
+	awaitsRestart atomic.Pointer[[]string] // keys that the last reload could not change
+}
+
+// New reads the configuration, makes all of it and opens the listeners. It reports every problem of the configuration at once.
+func New(ctx context.Context, with Config) (*Server, error) {
+	cfg, doc, err := with.Source.Read()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{with: with, config: cfg, level: zap.NewAtomicLevel(), registry: prometheus.NewRegistry(),
+		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{})}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	found := doc.Problems()
+	s.logger, err = buildLog(cfg.Log, s.level)
+	found.Add("log", err)
+	panics.Tell(func(e panics.Event) {
+		s.logger.Error("panicked, and goes on", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
+	})
+	limitMemory(s.logger, memlimit.FromCgroup)
+	var traces *gate.Traces
+	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
+	found.Add("traces", err)
+	found.Add("listen", ValidateListen(cfg.Listen))
+	s.node, err = with.Node(ctx, NodeConfig{Config: cfg, Found: found, Busy: s.cores.begin,
+		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
+	if err != nil {
+		return nil, err
+	}
+	s.conns = newConnections(cfg.Listen, s.registry)
+	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
+		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders), grpc.SharedWriteBuffer(true),
+		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
+	extauthz.New(s.node.Gate(), s.logger).Register(s.grpc)
+	if s.http, err = newHTTPMode(cfg.Listen.HTTP, time.Duration(cfg.Listen.Idle), s.node.Gate(), s.logger); err != nil {
+		return nil, err
+	}
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	s.health.SetServingStatus(extauthz.ServiceName, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	return s, s.listen(doc)
+}
+
+// published keeps the health service in step with what the gate can do.
+func (s *Server) published(v *gate.View) {
+	serving := grpc_health_v1.HealthCheckResponse_SERVING
+	if v.Ready() != nil || s.draining.Load() {
+		serving = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	}
+	s.health.SetServingStatus("", serving)
+	s.health.SetServingStatus(extauthz.ServiceName, serving)
+}
+
+// Run serves until ctx ends, then drains: not serving, no new connections, requests under way end, the decision log is
+// written out.
+func (s *Server) Run(ctx context.Context) error {
+	// Everything behind the listeners outlives ctx: it is needed until the last request under way has its answer.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	failures := make(chan error, 8)
+	failed := func(err error) {
+		if err != nil {
+			select {
+			case failures <- err:
+			default: // one failure is enough to end the process
+			}
+		}
+	}
+	var helpers, servers sync.WaitGroup
+	helpers.Go(func() { panics.Loop(background, "looking at connections", s.conns.watch) })
+	if s.certificates != nil {
+		helpers.Go(func() {
+			panics.Loop(background, "watching TLS files", func(ctx context.Context) { s.certificates.watch(ctx, s.logger) })
+		})
+	}
+	if err := s.node.Start(background, failed); err != nil {
+		return err
+	}
+	for _, l := range s.listeners {
+		servers.Go(func() { failed(served("serving gRPC", func() error { return s.grpc.Serve(l) })) })
+	}
+	if s.http.listener != nil {
+		servers.Go(func() { failed(served("serving authorization over HTTP", s.http.serve)) })
+	}
+	admin := s.adminServer()
+	servers.Go(func() {
+		failed(served("serving the admin port", func() error { return serveUntilClosed("the admin port", admin, s.admin) }))
+	})
+	jwks := s.jwksServer()
+	servers.Go(func() {
+		failed(served("serving the keys of headers.jwt", func() error { return serveUntilClosed("the keys of headers.jwt", jwks, s.jwks) }))
+	})
+	control := s.controlServer()
+	servers.Go(func() {
+		failed(served("serving the control socket", func() error { return serveUntilClosed("the control socket", control, s.control) }))
+	})
+	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
+		zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
+
+	err := s.untilTheEnd(ctx, background, failures)
+	s.drain()
+	_ = admin.Close() // its requests only read
+	_ = jwks.Close()  // likewise
+	_ = control.Close()
+	servers.Wait()
+	s.node.Stop()
+	stop()
+	helpers.Wait()
+	select {
+	case late := <-failures:
+		err = errors.Join(err, late)
+	default:
+	}
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if late := s.flushTraces(flush); late != nil {
+		s.logger.Warn("the last traces were not delivered", zap.Error(late))
+	}
+	s.logger.Info("stopped", zap.Error(err))
+	_ = s.logger.Sync() // standard error cannot always be synced
+	return err
+}
+
+// untilTheEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
+func (s *Server) untilTheEnd(ctx, background context.Context, failures chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failures:
+			return err
+		case <-s.with.Reloads:
+			s.reload(background)
+		}
+	}
+}
+
+// maxGRPCHeaders bounds the headers of one request over gRPC: those of the call itself, as the request that Envoy asks about is in the message.
+const maxGRPCHeaders = 64 << 10
+
+// keepalive ends connections that are idle or old, with GOAWAY: the client takes another one for what it asks next.
+func keepaliveOf(c config.Listen) keepalive.ServerParameters {
+	out := keepalive.ServerParameters{MaxConnectionIdle: time.Duration(c.Idle)}
+	if c.MaxAge > 0 {
+		out.MaxConnectionAge, out.MaxConnectionAgeGrace = time.Duration(c.MaxAge), time.Minute
+	}
+	return out
+}
+
+// workers is how many goroutines wait for streams: enough for the cores to be busy, few enough to stay in cache.
+const workers = 32

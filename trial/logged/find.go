@@ -1,0 +1,128 @@
+package logged
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"gatehouse/decisionlog"
+	"gatehouse/replay"
+)
+
+// Decision is an event of the decision log with the values of what an explanation needs. Package decisionlog has their meaning.
+type Decision struct {
+	DecisionID, Timestamp, Path, App, Route string
+	Bundles                                 map[string]decisionlog.EventBundle
+	Identity                                struct {
+		Type, Subject, Issuer string
+		Roles                 []string
+		Authenticated         bool
+	}
+	Request         struct{ Method, Host, Path string }
+	Outcome, Reason string
+	Status          int
+	DryRun          bool
+	Error           *struct{ Message string }
+	Erased, Masked  []string
+	Input           map[string]any
+}
+
+// errNoRecord says that a decision is not in the log.
+var errNoRecord = errors.New("no such decision")
+
+// Find looks for a decision in a log, which name is of.
+func Find(log *decisionlog.Reader, name, id string) (*Decision, error) {
+	quoted, err := json.Marshal(id)
+	if err != nil {
+		return nil, err
+	}
+	read, damaged, broken := 0, 0, 0
+	for {
+		event, err := log.Next()
+		_, damage := errors.AsType[*decisionlog.DamageError](err)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, notInLog(name, id, read, damaged, broken)
+		case damage:
+			damaged++
+			continue
+		case err != nil && (!errors.Is(err, decisionlog.ErrForeign) || read == 0):
+			return nil, err
+		}
+		if read++; !bytes.Contains(event, quoted) {
+			continue
+		}
+		record, ok := parseRecord(event)
+		switch {
+		case !ok:
+			broken++
+		case record.DecisionID == id:
+			return record, nil
+		}
+	}
+}
+
+// parseRecord reads an event. What Open Policy Agent says in other places is filled in; a member of another type than ours is taken for
+// absent.
+func parseRecord(event []byte) (*Decision, bool) {
+	var e replay.Record
+	if !json.Valid(event) || e.Parse(event, 0) != nil {
+		return nil, false
+	}
+	r := &Decision{DecisionID: e.DecisionID.Decode(), Timestamp: e.Timestamp.Decode(), Path: e.Path.Decode(), App: e.App.Decode(),
+		Route: e.Route.Decode(), DryRun: e.DryRun, Erased: decisionlog.Strings(e.Erased), Masked: decisionlog.Strings(e.Masked)}
+	r.Outcome, r.Reason, r.Status = Outcomes(&e)
+	r.Request.Method, r.Request.Host, r.Request.Path = e.Request.Method.Decode(), e.Request.Host.Decode(), e.Request.Path.Decode()
+	id := &e.Identity
+	r.Identity.Type, r.Identity.Subject, r.Identity.Issuer = id.Type.Decode(), id.Subject.Decode(), id.Issuer.Decode()
+	r.Identity.Roles, r.Identity.Authenticated = decisionlog.Strings(id.Roles), id.Authenticated
+	if e.Error.Recorded {
+		r.Error = &struct{ Message string }{e.Error.Message.Decode()}
+	}
+	r.Bundles, _ = e.DecodeBundles()
+	d := json.NewDecoder(bytes.NewReader(e.Input))
+	d.UseNumber()
+	_ = d.Decode(&r.Input) // what is no object is taken for absent
+	return r, true
+}
+
+func notInLog(name, id string, read, damaged, broken int) error {
+	text := fmt.Sprintf("%v: %q is not in %s (%d events", errNoRecord, id, name, read)
+	if damaged > 0 {
+		text += fmt.Sprintf("; %d places are damaged and were passed over", damaged)
+	}
+	if broken > 0 {
+		text += fmt.Sprintf("; %d that name it are damaged", broken)
+	}
+	return errors.New(text + ")\nolder decisions may be in a rotated file: --log names it, compressed or not, or the folder of all of them")
+}
+
+// Outcomes is what was decided and with which status, as far as the event says so: "allow", "deny", or "" for an answer of Open Policy
+// Agent's to another question.
+func Outcomes(r *replay.Record) (outcome, reason string, status int) {
+	if !r.OPA {
+		return r.Outcome.Decode(), r.Reason.Decode(), r.Status
+	}
+	allowed := string(r.Result)
+	if r.Result != nil && r.Result[0] == '{' {
+		allowed = string(decisionlog.Member(r.Result, "allowed"))
+	}
+	switch {
+	case r.Result == nil:
+		return "deny", "no_decision", 0
+	case allowed == "true":
+		return "allow", "", 0
+	case allowed == "false":
+		return "deny", "denied", ownStatus(r.Result)
+	}
+	return "", "", 0
+}
+
+// ownStatus is the status that a recorded result asks for; 0 where it asks for none.
+func ownStatus(result json.RawMessage) int {
+	status, _ := strconv.Atoi(string(decisionlog.Member(result, "http_status")))
+	return status
+}
