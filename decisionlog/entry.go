@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"gatehouse/input"
 )
 
 // Entry is what one Check leaves behind. It belongs to the log from Append on,
@@ -157,6 +159,7 @@ type codec struct {
 	labels     map[string]string
 	labelsText string // as a member of the line
 	max        int
+	schema     *input.Schema
 	redact     redactor
 	plain      bool // no line is made straight from the packed entry
 	straight   liner
@@ -169,7 +172,7 @@ type codec struct {
 }
 
 func newCodec(cfg *Config) codec {
-	c := codec{labels: maps.Clone(cfg.Labels), max: cfg.MaxEntry, redact: newRedactor(cfg.Redact), plain: cfg.Plain}
+	c := codec{schema: cfg.schema(), labels: maps.Clone(cfg.Labels), max: cfg.MaxEntry, redact: newRedactor(cfg.Redact), plain: cfg.Plain}
 	if len(c.labels) > 0 {
 		text, _ := encode(&c.line, c.labels) // strings: cannot fail
 		c.labelsText = `,"labels":` + string(text)
@@ -192,29 +195,29 @@ func (c *codec) appendLine(dst, packed []byte) ([]byte, error) {
 func (c *codec) plainLine(dst, packed []byte) ([]byte, error) {
 	c.scan.reset()
 	s := &c.scan
-	u := unpacking{packedReader: packedReader{in: packed}, scan: s, redact: &c.redact}
+	u := unpacking{packedReader: packedReader{in: packed}, scan: s, redact: &c.redact, schema: c.schema}
 	e, err := u.unpack()
 	if err != nil {
 		return dst, err
 	}
 	rec := e.record
 	rec.Labels = c.labels
-	input := c.document(&c.input, e.input, e.has.input, "/input")
+	document := c.document(&c.input, e.input, e.has.input, "/input")
 	result := c.document(&c.result, e.result, e.has.result, "/result")
-	line := c.join(rec, input, result)
-	if len(line) > c.max && input != nil {
-		input = nil
+	line := c.join(rec, document, result)
+	if len(line) > c.max && document != nil {
+		document = nil
 		s.eraseAll("/input")
-		line = c.join(rec, input, result)
+		line = c.join(rec, document, result)
 	}
 	if len(line) > c.max && result != nil {
 		result = nil
 		s.eraseAll("/result")
-		line = c.join(rec, input, result)
+		line = c.join(rec, document, result)
 	}
 	if len(line) > c.max {
 		c.shorten(rec)
-		line = c.join(rec, input, result)
+		line = c.join(rec, document, result)
 	}
 	dst = append(dst, line...)
 	// One huge entry is no reason to keep its memory.
@@ -253,15 +256,15 @@ func (c *codec) document(buf *[]byte, v any, is bool, pointer string) []byte {
 }
 
 // join writes the line: the record, then the documents that are not nil.
-func (c *codec) join(rec *record, input, result []byte) []byte {
+func (c *codec) join(rec *record, document, result []byte) []byte {
 	rec.Erased, rec.Masked = c.scan.erased, c.scan.masked
 	line, _ := encode(&c.line, rec) // strings, numbers and maps of them: cannot fail
 	line = line[:len(line)-1]       // without its "}"
 	if result != nil {
 		line = append(append(line, `,"result":`...), result...)
 	}
-	if input != nil {
-		line = append(append(line, `,"input":`...), input...)
+	if document != nil {
+		line = append(append(line, `,"input":`...), document...)
 	}
 	return append(line, "}\n"...)
 }

@@ -75,7 +75,7 @@ func (sp *spool) giveUp(s *segment) {
 	sp.note("a segment was cut off while it was in use")
 	sp.log.Error("a segment of the decision log's spool was cut off while it was in use; what it had that no sink has yet is lost",
 		zap.String("segment", s.path))
-	poke(sp.low)
+	notify(sp.low)
 }
 
 // cutOff passes what cannot be read any more of the segment that the writer is in.

@@ -57,3 +57,10 @@ func envelopeInput(in *Input, headers []Header) Input {
 	return Input{Request: input.Request{Method: in.Method, Host: in.Host, Path: in.Path, Headers: headers}, Identity: in.Identity,
 		DecisionPath: in.DecisionPath, Params: in.Params}
 }
+
+func (cfg *Config) schema() *input.Schema {
+	if cfg.Schema == nil {
+		return input.Standard()
+	}
+	return cfg.Schema
+}

@@ -2,12 +2,10 @@ package decisionlog
 
 import (
 	"bytes"
-	"encoding/binary"
-	"encoding/json"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
+
+	"gatehouse/input"
 )
 
 // A packed entry is what the spool holds: the entry's fields in a fixed order, without what redaction takes out.
@@ -18,7 +16,7 @@ import (
 //
 // Numbers are varints as in encoding/binary. A string is a uvarint and its bytes: the number is four times the length, plus one
 // where redaction changed the string; or two, which stands for "[redacted]" alone. A list is its length and its members. Plain
-// JSON is a byte that says what follows, and that. Later versions of this program may add fields at the end.
+// JSON is a byte that says what follows, and that. Behind all of these are the input's fields that have a number; see packinput.go.
 const packVersion = 1
 
 const (
@@ -71,6 +69,7 @@ const jwtAuthn = "envoy.filters.http.jwt_authn"
 
 // packer turns entries into bytes. It is never changed and serves any number of goroutines.
 type packer struct {
+	schema *input.Schema
 	redact redactor
 	claims []string // names of those that are recorded
 	max    int      // bytes of a packed entry
@@ -305,11 +304,7 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	o.uint(uint64(max(0, e.Status)))
 	o.masked = o.masked[:0]
 	o.strings(e.DecisionID, e.App, e.Route, e.Outcome, e.Reason)
-	o.clean(e.Method, o.hidePlace(e.Method))
-	o.clean(e.Host, o.hidePlace(e.Host))
-	o.clean(e.Path, o.hidePlace(o.path))
-	o.plain(e.DecisionPath)
-	o.identity(&e.Identity, flags)
+	o.head(&e.Input, flags)
 	o.strings(e.Peer, e.RequestedBy, e.TraceID, e.SpanID, e.Revision)
 	o.uint(uint64(len(e.Bundles)))
 	for i := range e.Bundles {
@@ -332,6 +327,9 @@ func (o *packing) entry(e *Entry, d *documents) (bad int) {
 	o.pointers(d, flags)
 	if flags&flagDigests != 0 {
 		o.strings(e.Digests.Routes, e.Digests.Keys, e.Digests.Directory)
+	}
+	if e.Asked && flags&flagNoInput == 0 && !o.added(&e.Input) {
+		return badInput
 	}
 	return fine
 }
@@ -356,268 +354,12 @@ func flagIf(b bool, flag uint64) uint64 {
 	return 0
 }
 
-// identity writes who called. Of the claims it takes those that the configuration names.
-func (o *packing) identity(id *Identity, flags uint64) {
-	o.strings(id.Type, id.Identity, id.Subject, id.Issuer)
-	if flags&flagNoRoles != 0 {
-		return
-	}
-	o.list(id.Roles)
-	o.list(id.Groups)
-	o.list(id.Scopes)
-	n := 0
-	for _, name := range o.claims {
-		if _, ok := id.Claims[name]; ok {
-			n++
-		}
-	}
-	o.uint(uint64(n))
-	for _, name := range o.claims {
-		if v, ok := id.Claims[name]; ok {
-			o.plain(name)
-			o.at = append(o.at[:0], "/identity/claims", name)
-			if mark := len(o.buf); !o.inputValue(v, 0, false) {
-				o.buf = append(o.buf[:mark], kindNull)
-			}
-		}
-	}
-}
-
-// input writes the input, and says whether all of it was plain JSON.
-func (o *packing) input(in *Input, d *documents, flags uint64) bool {
-	o.clients(in.Scheme, "/input/attributes/request/http/scheme")
-	o.clients(in.Protocol, "/input/attributes/request/http/protocol")
-	o.clean(in.ID, o.hide(o.redact.text(in.ID)))
-	o.clean(in.Query, o.hide(o.redact.queryString(in.Query)))
-	o.clean(in.Fragment, o.hide(o.redact.queryString(in.Fragment)))
-	o.int(in.Size)
-	if flags&flagTime != 0 {
-		o.time(in.Time)
-	}
-	o.headers(in.Headers)
-	ok := o.endpoint(&in.Source, "source") && o.endpoint(&in.Destination, "destination")
-	o.extensions(in.Extensions)
-	o.at = append(o.at[:0], "/input/attributes/metadataContext")
-	ok = ok && o.metadata(in.Metadata)
-	o.at = append(o.at[:0], "/input/attributes/routeMetadataContext")
-	ok = ok && o.inputObject(in.RouteMetadata, "", 0, true)
-	sni := ""
-	if in.TLS != nil {
-		sni = in.TLS.SNI
-	}
-	o.clients(sni, "/input/attributes/tlsSession/sni")
-	o.strings(in.Peer.SPIFFEID, in.Peer.Subject)
-	o.list(in.Peer.SANs)
-	o.strings(in.App, in.RouteName, in.RouteTemplate)
-	if ok && flags&flagParsedBody != 0 {
-		ok = o.value(d.body, 0)
-	}
-	return ok
-}
-
-func (o *packing) headers(headers []Header) {
-	o.uint(uint64(len(headers)))
-	buf := o.buf
-	for i := range headers {
-		h := &headers[i]
-		kind := o.kinds[i]
-		if kind != secretHeader && o.redact.hides(h.Name) {
-			kind = secretHeader
-		}
-		name, value, flag := o.hide(h.Name), "", uint64(0)
-		switch kind {
-		case urlHeader:
-			value = o.hide(o.redact.url(h.Value))
-		case otherHeader:
-			value = o.hide(o.redact.anyHeader(h.Value))
-		}
-		if value != h.Value {
-			flag = textChanged
-		}
-		cut := uint64(0)
-		name = o.cut(name, &cut)
-		buf = o.appendText(buf, name, cut)
-		if kind == secretHeader {
-			buf = append(buf, textSecret)
-			continue
-		}
-		value = o.cut(value, &flag)
-		buf = o.appendText(buf, value, flag)
-	}
-	o.buf = buf
-}
-
 func (o *packing) params(params []Param) {
 	o.uint(uint64(len(params)))
 	for i := range params {
 		o.plain(params[i].Name)
 		o.clean(params[i].Value, o.hidePlace(o.redact.text(params[i].Value)))
 	}
-}
-
-// clients writes what a client may choose, and notes where it is in the input if it held a secret.
-func (o *packing) clients(s string, pointer ...string) {
-	clean := o.hidePlace(s)
-	if clean != s {
-		o.masked = append(o.masked, strings.Join(pointer, ""))
-	}
-	o.plain(clean)
-}
-
-func (o *packing) endpoint(e *Endpoint, which string) bool {
-	o.plain(e.Address.Host)
-	o.uint(uint64(e.Address.Port))
-	if len(e.Address.Other) > 0 && !o.object(e.Address.Other, 0) {
-		return false
-	}
-	o.clients(e.Service, "/input/attributes/", which, "/service")
-	o.labels(e.Labels, which)
-	o.strings(e.Principal, e.Certificate)
-	return true
-}
-
-func (o *packing) labels(m map[string]string, which string) {
-	o.uint(uint64(len(m)))
-	if len(m) == 0 {
-		return
-	}
-	names, base := sortedNames(o, m)
-	for _, name := range names {
-		o.plain(name)
-		o.clients(m[name], "/input/attributes/", which, "/labels/", escape(name))
-	}
-	o.names = o.names[:base]
-}
-
-// sortedNames pushes a map's names, so that equal entries are packed equally. Its caller takes them off again, down to base.
-func sortedNames[V any](o *packing, m map[string]V) (names []string, base int) {
-	base = len(o.names)
-	for name := range m {
-		o.names = append(o.names, name)
-	}
-	slices.Sort(o.names[base:])
-	return o.names[base:], base
-}
-
-// metadata leaves out what Envoy's jwt_authn put there: the payload of the token.
-func (o *packing) metadata(m map[string]any) bool {
-	filters, _ := m["filterMetadata"].(map[string]any)
-	if _, ok := filters[jwtAuthn]; !ok {
-		return o.inputObject(m, "", 0, true)
-	}
-	o.uint(uint64(len(m)))
-	names, base := sortedNames(o, m)
-	defer func() { o.names = o.names[:base] }()
-	for _, name := range names {
-		o.plain(name)
-		o.at = append(o.at, name)
-		if name != "filterMetadata" {
-			if !o.inputValue(m[name], 1, true) {
-				return false
-			}
-		} else {
-			o.buf = append(o.buf, kindObject)
-			if !o.inputObject(filters, jwtAuthn, 1, true) {
-				return false
-			}
-		}
-		o.at = o.at[:len(o.at)-1]
-	}
-	return true
-}
-
-// extensions are what Envoy's configuration adds.
-func (o *packing) extensions(m map[string]string) {
-	o.uint(uint64(len(m)))
-	if len(m) == 0 {
-		return
-	}
-	names, base := sortedNames(o, m)
-	for _, name := range names {
-		o.plain(name)
-		v := m[name]
-		if v == "" || !o.redact.secretName(name, o.redact.body) {
-			v = o.hide(o.redact.text(v))
-		} else {
-			v = redacted
-		}
-		if v != m[name] {
-			o.masked = append(o.masked, "/input/attributes/contextExtensions/"+escape(name))
-		}
-		o.plain(v)
-	}
-	o.names = o.names[:base]
-}
-
-// inputValue is value for plain JSON that others hold as well: what is secret in it is left out on the way. By names too, if named.
-func (o *packing) inputValue(v any, depth int, named bool) bool {
-	switch v := v.(type) {
-	case string:
-		clean := o.hide(o.redact.text(v))
-		if o.buf = append(o.buf, kindString); clean != v {
-			o.maskHere()
-		}
-		o.text(clean, 0)
-		return true
-	case []any:
-		o.buf = append(o.buf, kindArray)
-		o.uint(uint64(len(v)))
-		for i, one := range v {
-			o.at = append(o.at, strconv.Itoa(i))
-			if depth >= maxNesting || !o.inputValue(one, depth+1, named) {
-				return false
-			}
-			o.at = o.at[:len(o.at)-1]
-		}
-		return true
-	case map[string]any:
-		o.buf = append(o.buf, kindObject)
-		return o.inputObject(v, "", depth, named)
-	}
-	return o.value(v, depth)
-}
-
-// inputObject writes an object but for one member; "" leaves out none.
-func (o *packing) inputObject(m map[string]any, without string, depth int, named bool) bool {
-	n := len(m)
-	if _, leaves := m[without]; leaves && without != "" {
-		n--
-	}
-	o.uint(uint64(n))
-	if n == 0 {
-		return true
-	}
-	names, base := sortedNames(o, m)
-	defer func() { o.names = o.names[:base] }()
-	for _, name := range names {
-		if name == without && without != "" {
-			continue
-		}
-		o.plain(o.hide(o.redact.text(name)))
-		o.at = append(o.at, name)
-		if named && o.redact.secretName(name, o.redact.body) {
-			o.maskHere()
-			o.buf = append(o.buf, kindString)
-			o.plain(redacted)
-		} else if depth >= maxNesting || !o.inputValue(m[name], depth+1, named) {
-			return false
-		}
-		o.at = o.at[:len(o.at)-1]
-	}
-	return true
-}
-
-// maskHere notes the pointer to what is being written.
-func (o *packing) maskHere() {
-	if len(o.masked) >= mostNotes {
-		return
-	}
-	var b strings.Builder
-	b.WriteString(o.at[0])
-	for _, name := range o.at[1:] {
-		b.WriteString("/" + escape(o.hide(o.redact.text(name))))
-	}
-	o.masked = append(o.masked, b.String())
 }
 
 // pointers writes where redaction changed the documents that are written. It never removes anything from them.
@@ -637,145 +379,4 @@ func (o *packing) pointers(d *documents, flags uint64) {
 	o.strings(result...)
 	o.strings(body...)
 	o.strings(others...)
-}
-
-func (o *packing) uint(n uint64) {
-	if n < 0x80 {
-		o.buf = append(o.buf, byte(n))
-		return
-	}
-	o.buf = binary.AppendUvarint(o.buf, n)
-}
-
-func (o *packing) int(n int64) { o.buf = binary.AppendVarint(o.buf, n) }
-
-func (o *packing) time(t time.Time) {
-	o.int(t.Unix())
-	o.uint(uint64(t.Nanosecond()))
-}
-
-// plain writes a string that redaction does not look at.
-func (o *packing) plain(s string) { o.text(s, 0) }
-
-func (o *packing) strings(list ...string) {
-	if o.limit > 0 {
-		for _, s := range list {
-			o.text(s, 0)
-		}
-		return
-	}
-	buf := o.buf
-	for _, s := range list {
-		buf = o.appendText(buf, s, 0)
-	}
-	o.buf = buf
-}
-
-func (o *packing) list(list []string) {
-	o.uint(uint64(len(list)))
-	o.strings(list...)
-}
-
-// clean writes what redaction left of a string.
-func (o *packing) clean(old, text string) {
-	if text == old { // the same memory, in all but a few cases
-		o.text(text, 0)
-		return
-	}
-	o.text(text, textChanged)
-}
-
-func (o *packing) text(s string, flag uint64) {
-	s = o.cut(s, &flag)
-	o.buf = o.appendText(o.buf, s, flag)
-}
-
-// cut makes a string as short as it has to be, and sets the flag for that.
-func (o *packing) cut(s string, flag *uint64) string {
-	if o.limit == 0 || len(s) <= o.limit {
-		return s
-	}
-	*flag = textChanged
-	return strings.ToValidUTF8(s[:o.limit-3], "") + "..."
-}
-
-// appendText is for those who keep the buffer at hand.
-func (o *packing) appendText(buf []byte, s string, flag uint64) []byte {
-	if n := uint64(len(s))<<2 | flag; n < 0x80 {
-		if n == '%' || n == '\\' {
-			o.lengths = append(o.lengths, len(buf))
-		}
-		buf = append(buf, byte(n)) // most are short, and there are many
-	} else {
-		buf = binary.AppendUvarint(buf, n)
-	}
-	return append(buf, s...)
-}
-
-// value writes plain JSON, and says whether it was that.
-func (o *packing) value(v any, depth int) bool {
-	switch v := v.(type) {
-	case nil:
-		o.buf = append(o.buf, kindNull)
-	case bool:
-		o.buf = append(o.buf, kindFalse+byte(flagIf(v, 1)))
-	case string:
-		o.buf = append(o.buf, kindString)
-		o.text(v, 0)
-	case json.Number:
-		o.buf = append(o.buf, kindNumber)
-		o.text(string(v), 0)
-	case []any:
-		o.buf = append(o.buf, kindArray)
-		o.uint(uint64(len(v)))
-		for _, one := range v {
-			if depth >= maxNesting || !o.value(one, depth+1) {
-				return false
-			}
-		}
-	case map[string]any:
-		o.buf = append(o.buf, kindObject)
-		return o.object(v, depth)
-	default:
-		return o.number(v)
-	}
-	return true
-}
-
-// number writes one of Go's numbers.
-func (o *packing) number(v any) bool {
-	text, err := json.Marshal(v)
-	if err != nil || len(text) == 0 || text[0] > '9' || text[0] == '"' {
-		return false
-	}
-	o.buf = append(o.buf, kindNumber)
-	o.text(string(text), 0)
-	return true
-}
-
-func (o *packing) object(m map[string]any, depth int) bool { return o.objectBut(m, "", depth) }
-
-// objectBut writes an object but for one member; "" leaves out none.
-func (o *packing) objectBut(m map[string]any, without string, depth int) bool {
-	_, leaves := m[without]
-	leaves = leaves && without != ""
-	n := len(m)
-	if leaves {
-		n--
-	}
-	o.uint(uint64(n))
-	if n == 0 {
-		return true
-	}
-	names, base := sortedNames(o, m)
-	defer func() { o.names = o.names[:base] }()
-	for _, name := range names {
-		if leaves && name == without {
-			continue
-		}
-		if o.plain(name); depth >= maxNesting || !o.value(m[name], depth+1) {
-			return false
-		}
-	}
-	return true
 }

@@ -22,7 +22,7 @@ import (
 func testCodec() (*codec, *packer) {
 	cfg := Config{MaxEntry: defaultMaxEntry}
 	c := newCodec(&cfg)
-	return &c, &packer{redact: newRedactor(cfg.Redact), max: cfg.MaxEntry}
+	return &c, &packer{schema: c.schema, redact: newRedactor(cfg.Redact), max: cfg.MaxEntry}
 }
 
 type tree struct{ v any }
@@ -181,7 +181,7 @@ func BenchmarkLine(b *testing.B) {
 	}
 	e.DecisionID, e.Outcome, e.Method, e.Host, e.Path, e.Asked, e.Time = "OPXCZ3VQJZ6LTJ3V2ZJCDSR5WA", "allow", "GET", "orders.example.com", "/orders/17", true, time.Unix(1767225600, 5)
 	var o packing
-	(&packer{redact: c.redact, max: c.max}).pack(&o, &e)
+	(&packer{schema: c.schema, redact: c.redact, max: c.max}).pack(&o, &e)
 	for name, plain := range map[string]bool{"straight": false, "plain": true} {
 		b.Run(name, func(b *testing.B) {
 			c.plain = plain

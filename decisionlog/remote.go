@@ -94,7 +94,7 @@ func (r *remote) close() {
 	}
 }
 
-// write implements outlet. It takes as many lines as one request holds.
+// write implements sinkWriter. It takes as many lines as one request holds.
 func (r *remote) write(ctx context.Context, p []byte) (n int, err error) {
 	lines := r.split(p)
 	for stripped := 0; ; {

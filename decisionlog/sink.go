@@ -217,7 +217,7 @@ func (s *sink) reopen() error {
 	if ended {
 		return fmt.Errorf("reopening decision log %q: %w", s.cfg.File, os.ErrClosed)
 	}
-	poke(s.wake)
+	notify(s.wake)
 	return nil
 }
 

@@ -31,7 +31,7 @@ type writer struct {
 	drain context.Context // its end is the end of all writing
 	file  *os.File        // nil where the sink is no file
 	info  os.FileInfo     // of file when it was opened
-	out   outlet
+	out   sinkWriter
 	far   *remote // out where it is a server, else nil
 
 	spool   *spool // nil: the entries come from the queue
@@ -120,12 +120,12 @@ func (l *Log) newWriter(s *sink, drain context.Context) *writer {
 	return w
 }
 
-// outlet is where a writer's lines go. It takes lines from the first on, as many bytes as it says.
-type outlet interface {
+// sinkWriter is where a writer's lines go. It takes lines from the first on, as many bytes as it says.
+type sinkWriter interface {
 	write(ctx context.Context, lines []byte) (n int, err error)
 }
 
-// stream is an outlet that takes bytes.
+// stream is a sinkWriter that takes bytes.
 type stream struct{ io.Writer }
 
 func (s stream) write(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }

@@ -387,26 +387,3 @@ func (c *call) route() error {
 func refuse(forms routes.Forms) error {
 	return fail(BadRequest, fmt.Errorf("path refused: %s (paths.allow, or allow: on the route, lets it through)", forms))
 }
-
-// routeInput is contract's "route" and "resource".
-func (c *call) routeInput(in *document) {
-	if c.match.Outcome != routes.Matched {
-		return
-	}
-	params := func(d *document) {
-		for _, p := range c.match.Params {
-			d.string(p.Name, p.Value)
-		}
-	}
-	_ = in.object("route", func(d *document) error { // no error
-		d.text("name", c.match.Route.Name)
-		d.text("method", c.method)
-		d.text("template", c.match.Route.Template)
-		d.always("params", params)
-		if c.redirect {
-			d.bool("redirect", true)
-		}
-		return nil
-	})
-	in.always("resource", params)
-}

@@ -25,6 +25,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/identity"
+	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -37,6 +38,9 @@ type Config struct {
 
 	Traces *Traces // nil: no traces
 
+	// Schema is the table of the input's fields; nil: input.Standard. What the decision log is given must be the same.
+	Schema *input.Schema
+
 	// OnPublish is called by Run with each new View, before Publish returns to its caller. It must not block.
 	OnPublish func(*View)
 }
@@ -48,6 +52,7 @@ type Gate struct {
 	clock     func() time.Time
 	traces    *Traces
 	onPublish func(*View)
+	schema    *input.Schema
 
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
@@ -75,6 +80,9 @@ func New(cfg Config) (*Gate, error) {
 	if g.clock == nil {
 		g.clock = time.Now
 	}
+	if g.schema = cfg.Schema; g.schema == nil {
+		g.schema = input.Standard()
+	}
 	g.view.Store(&View{})
 	return g, g.ids.init()
 }
@@ -82,7 +90,8 @@ func New(cfg Config) (*Gate, error) {
 // call is one request on its way through the stages.
 type call struct {
 	req        *Request
-	id         string // the decision's
+	fields     []input.Node // of the input
+	id         string       // the decision's
 	started    time.Time
 	view       *View
 	target     target
@@ -152,6 +161,7 @@ func (g *Gate) done(c *call) {
 
 // prepare is the row of stages before the policy is asked, which it is not where a request is bypassed.
 func (g *Gate) prepare(ctx context.Context, c *call) error {
+	c.fields = g.schema.Root
 	if err := c.pin(&g.view); err != nil {
 		return err
 	}
@@ -263,7 +273,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 // ask asks the rule of the route.
 func (g *Gate) ask(ctx context.Context, c *call) error {
 	s := c.view.Settings
-	c.rule = c.app.ask(c.method, c.match.Route)
+	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
 	entry := c.rule.entry
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))

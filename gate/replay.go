@@ -18,6 +18,7 @@ import (
 
 	"gatehouse/gate/body"
 	"gatehouse/identity"
+	"gatehouse/input"
 	"gatehouse/policy"
 )
 
@@ -59,7 +60,7 @@ var errAnswered = errors.New("answered")
 
 // explain is what the rule of the matched route says.
 func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) policy.ExplainOptions) error {
-	c.rule = c.app.ask(c.method, c.match.Route)
+	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
 	entry := c.rule.entry
 	if entry == nil {
 		return nil
@@ -94,34 +95,23 @@ var errInput = errors.New("not the input of a decision")
 // is JSON, a form or multipart; the body of a gRPC message stays empty. What was masked stays masked.
 //
 // An error says which part has a form that no input has. Sizes are the caller's to bound.
-func RequestFromInput(input map[string]any) (*Request, error) {
+func RequestFromInput(document map[string]any) (*Request, error) {
+	return requestFromInput(input.Standard(), document)
+}
+
+func requestFromInput(schema *input.Schema, document map[string]any) (*Request, error) {
 	r := &inputReader{}
-	attributes := r.object(input, "attributes")
-	request := r.object(attributes, "request")
-	http := r.object(request, "http")
+	http := r.object(r.object(r.object(document, "attributes"), "request"), "http")
 	if r.err == nil && len(http) == 0 {
 		return nil, fmt.Errorf("%w: it has no attributes.request.http", errInput)
 	}
-	req := &Request{
-		ID: r.text(http, "id"), Method: r.text(http, "method"), Path: r.text(http, "path"), Host: r.text(http, "host"), Scheme: r.text(http, "scheme"),
-		Query: r.text(http, "query"), Fragment: r.text(http, "fragment"), Protocol: r.text(http, "protocol"), Size: r.number(http, "size"),
-		Extensions: r.labels(attributes, "contextExtensions"), Metadata: r.object(attributes, "metadataContext"),
-		RouteMetadata: r.object(attributes, "routeMetadataContext"),
-		Source:        r.endpoint(attributes, "source"), Destination: r.endpoint(attributes, "destination"),
+	var in input.Input
+	r.read(schema.Root, document, &in)
+	req := &in.Request
+	r.body(req, http, document)
+	if req.As = &in.Identity; document["identity"] == nil {
+		*req.As = identity.Anonymous()
 	}
-	r.headers(req, http)
-	r.body(req, http, input)
-	if at, ok := request["time"]; ok && at != nil {
-		when := r.object(request, "time")
-		req.Time = time.Unix(r.number(when, "seconds"), r.number(when, "nanos")).UTC()
-	}
-	if _, ok := attributes["tlsSession"]; ok {
-		req.TLS = &TLSSession{SNI: r.text(r.object(attributes, "tlsSession"), "sni")}
-	}
-	if principal := r.text(input, "source_principal"); req.Source.Principal == "" {
-		req.Source.Principal = principal
-	}
-	req.As = r.identity(input)
 	if r.err != nil {
 		return nil, r.err
 	}
@@ -130,6 +120,55 @@ func RequestFromInput(input map[string]any) (*Request, error) {
 
 // inputReader reads plain JSON. The first thing that is not as an input has it ends up in err.
 type inputReader struct{ err error }
+
+// read reads the members of an object that are not worked out from others. Where two fields have one place the first counts.
+func (r *inputReader) read(members []input.Node, from map[string]any, in *input.Input) {
+	for i := range members {
+		n := &members[i]
+		value, is := from[n.Name]
+		if !is || n.Computed {
+			continue
+		}
+		switch n.Kind {
+		case input.KindGroup:
+			if n.Make != nil {
+				n.Make(in)
+			}
+			r.read(n.Below, r.object(from, n.Name), in)
+		case input.KindText:
+			text := r.text(from, n.Name)
+			if at := n.Text(in); at != nil && *at == "" {
+				*at = text
+			}
+		case input.KindInt:
+			set(n.Int(in), r.number(from, n.Name))
+		case input.KindBool:
+			truth, _ := value.(bool)
+			set(n.Bool(in), truth)
+		case input.KindList:
+			set(n.List(in), r.strings(from, n.Name))
+		case input.KindLabels:
+			set(n.Labels(in), r.labels(from, n.Name))
+		case input.KindObject, input.KindClaims:
+			set(n.Object(in), r.object(from, n.Name))
+		case input.KindPlace:
+			set(n.Address(in), r.address(from, n.Name))
+		case input.KindMoment:
+			if at := r.object(from, n.Name); value != nil {
+				set(n.Time(in), time.Unix(r.number(at, "seconds"), r.number(at, "nanos")).UTC())
+			}
+		case input.KindHeaders, input.KindHeaderMap:
+			in.RawHeader, in.Headers = false, nil // the one has the other's
+			r.headers(&in.Request, from)
+		}
+	}
+}
+
+func set[V any](at *V, v V) {
+	if at != nil {
+		*at = v
+	}
+}
 
 func (r *inputReader) wrong(key, want string) {
 	if r.err == nil {
@@ -239,7 +278,7 @@ func (r *inputReader) headers(req *Request, http map[string]any) {
 }
 
 // body takes the body as it is, or makes one that is parsed as this one was.
-func (r *inputReader) body(req *Request, http, input map[string]any) {
+func (r *inputReader) body(req *Request, http, document map[string]any) {
 	if raw := r.text(http, "rawBody"); raw != "" {
 		decoded, err := base64.StdEncoding.DecodeString(raw)
 		if err != nil {
@@ -251,11 +290,11 @@ func (r *inputReader) body(req *Request, http, input map[string]any) {
 	if req.Body = r.text(http, "body"); req.Body != "" {
 		return
 	}
-	if truncated, _ := input["truncated_body"].(bool); truncated {
+	if truncated, _ := document["truncated_body"].(bool); truncated {
 		req.Body = " " // one byte of those that content-length states
 		return
 	}
-	parsed := input["parsed_body"]
+	parsed := document["parsed_body"]
 	contentType, params := body.MediaType(req.Headers.Get("content-type"))
 	switch {
 	case parsed == nil:
@@ -338,21 +377,18 @@ func (r *inputReader) multipart(parsed any, boundary string) string {
 // quoteName escapes a parameter of Content-Disposition (RFC 7578 section 4.2).
 func quoteName(name string) string { return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) }
 
-func (r *inputReader) endpoint(attributes map[string]any, key string) Endpoint {
-	from := r.object(attributes, key)
-	e := Endpoint{Service: r.text(from, "service"), Labels: r.labels(from, "labels"), Principal: r.text(from, "principal"),
-		Certificate: r.text(from, "certificate")}
-	address := r.object(from, "address")
+func (r *inputReader) address(from map[string]any, key string) (a Address) {
+	address := r.object(from, key)
 	socket := r.object(address, "socketAddress")
 	port := r.number(socket, "portValue")
 	switch {
 	case len(address) == 0:
 	case len(address) == 1 && socket != nil && onlyKeys(socket, "address", "portValue") && port >= 0 && port <= 1<<32-1:
-		e.Address.Host, e.Address.Port = r.text(socket, "address"), uint32(port)
+		a.Host, a.Port = r.text(socket, "address"), uint32(port)
 	default:
-		e.Address.Other = address
+		a.Other = address
 	}
-	return e
+	return a
 }
 
 func onlyKeys(object map[string]any, names ...string) bool {
@@ -362,16 +398,4 @@ func onlyKeys(object map[string]any, names ...string) bool {
 		}
 	}
 	return true
-}
-
-func (r *inputReader) identity(input map[string]any) *identity.Identity {
-	who := r.object(input, "identity")
-	if who == nil {
-		anonymous := identity.Anonymous()
-		return &anonymous
-	}
-	authenticated, _ := who["authenticated"].(bool)
-	return &identity.Identity{Type: r.text(who, "type"), Identity: r.text(who, "identity"), Subject: r.text(who, "subject"), Issuer: r.text(who, "issuer"),
-		Roles: r.strings(who, "roles"), Groups: r.strings(who, "groups"), Scopes: r.strings(who, "scopes"), Claims: r.object(who, "claims"),
-		Authenticated: authenticated}
 }

@@ -114,6 +114,7 @@ type ruling struct {
 	gate.Verdict
 	answer string
 	unsure string // the built-in that may have said something else then
+	late   bool   // it was not done within evaluationLimit
 }
 
 // rule evaluates. An error is the end of all.
@@ -127,7 +128,7 @@ func (a *preparedRule) rule(ctx context.Context, input policy.Value, at time.Tim
 	case unsure != "":
 		return ruling{unsure: unsure}, nil
 	case bounded.Err() != nil:
-		return ruling{unsure: "after " + evaluationLimit.String()}, nil
+		return ruling{late: true}, nil
 	}
 	out := ruling{Verdict: gate.VerdictOf(&d, err)}
 	if err != nil && !out.Reason.OfPolicy() {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
@@ -157,8 +156,8 @@ func (w *worker) decide(ctx context.Context, s *Candidate, r *Record, was Verdic
 	switch {
 	case why != "" || err != nil:
 		return v, why, err
-	case strings.HasPrefix(u.unsure, "after "):
-		return v, "the evaluation was not done " + u.unsure, nil
+	case u.late:
+		return v, "the evaluation was not done after " + evaluationLimit.String(), nil
 	case u.unsure != "":
 		return v, "the policy asks " + u.unsure + ", which may say something else now", nil
 	}
@@ -253,7 +252,7 @@ func (w *worker) keep(a *asked, u ruling) {
 	if a.misses++; a.misses == memoTrial && a.hits < a.misses/4 {
 		a.rulings = nil
 	}
-	if a.rulings == nil || len(w.taken) > maxMemoInput || strings.HasPrefix(u.unsure, "after ") {
+	if a.rulings == nil || len(w.taken) > maxMemoInput || u.late {
 		return
 	}
 	if w.kept += len(w.taken) + 100; w.kept > maxMemo {

@@ -14,6 +14,7 @@ package watch
 import (
 	"context"
 	"fmt"
+	"gatehouse/panics"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -301,7 +302,7 @@ func Files(ctx context.Context, c Config, read func()) {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wg.Go(func() { w.Run(ctx) })
+	wg.Go(func() { panics.Loop(ctx, "watching files", w.Run) })
 	for {
 		select {
 		case <-ctx.Done():
