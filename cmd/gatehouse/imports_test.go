@@ -33,7 +33,9 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/identity":  {},
 		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/server": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/extauthz", "gatehouse/gate", "gatehouse/identity",
+		"gatehouse/edge": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
+			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/server": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/gate", "gatehouse/identity",
 			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/identity/attack": {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":          {"gatehouse/policy/bounds"},
