@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/decisionlog"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
 )
@@ -34,7 +35,7 @@ type Status struct {
 	TLSError    string               `json:"tls_error,omitempty"`
 	Notices     []string             `json:"notices,omitempty"`
 	Bundles     []bundles.Status     `json:"bundles"`
-	Routes      []RoutesStatus       `json:"routes,omitempty"`
+	Routes      []edge.RoutesStatus  `json:"routes,omitempty"`
 	Keys        []identity.KeyStatus `json:"keys"`
 	Memo        gate.MemoStatus      `json:"memo"`
 	DecisionLog decisionlog.Status   `json:"decision_log"`

@@ -21,10 +21,12 @@ func (s *Server) reload(ctx context.Context) {
 		found := doc.Problems()
 		found.Add("log", validateLog(cfg.Log))
 		found.Add("listen", ValidateListen(cfg.Listen))
+		wanted := cfg.StateDir
+		cfg.StateDir = s.config.StateDir // what is kept there belongs to this process until it ends
 		active, err := s.node.Reload(ctx, cfg, found)
 		if active {
 			setLevel(cfg.Log, s.level)
-			s.needsRestart(cfg, doc)
+			s.needsRestart(cfg, wanted, doc)
 		}
 		return err
 	}()
@@ -40,13 +42,16 @@ func (s *Server) reload(ctx context.Context) {
 
 // needsRestart names each key that the new configuration changes and a reload cannot, and says so until the process is restarted or the
 // key is as it was.
-func (s *Server) needsRestart(cfg *config.Config, doc *config.Document) {
+func (s *Server) needsRestart(cfg *config.Config, stateDir string, doc *config.Document) {
 	changed := changedKeys("listen", reflect.ValueOf(s.config.Listen), reflect.ValueOf(cfg.Listen))
 	if cfg.Traces != s.config.Traces {
 		changed = append(changed, "traces")
 	}
 	if cfg.Log.Format != s.config.Log.Format {
 		changed = append(changed, "log.format")
+	}
+	if stateDir != s.config.StateDir {
+		changed = append(changed, "state_dir")
 	}
 	for _, key := range changed {
 		s.logger.Warn("this part of the configuration changed and needs a restart; until then it is as it was",

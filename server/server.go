@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/extauthz"
 	"gatehouse/gate"
 	"gatehouse/panics"
@@ -36,7 +37,8 @@ type Config struct {
 	Reloads <-chan os.Signal // each value is a wish to read the configuration again
 	Version string           // shown on the status page, in traces and in the log
 
-	Node func(context.Context, NodeConfig) (Node, error) // makes what decides
+	// Smoke is [edge.Config.Smoke].
+	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
 }
 
 // transport are the options of the gRPC server that depend on how messages are to be handled.
@@ -54,7 +56,7 @@ type Server struct {
 	level    zap.AtomicLevel
 	logger   *zap.Logger
 	registry *prometheus.Registry
-	node     Node
+	node     *edge.Node
 	cores    cores
 	health   *health.Server
 	grpc     *grpc.Server
@@ -95,7 +97,7 @@ func New(ctx context.Context, with Config) (*Server, error) {
 	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
 	found.Add("traces", err)
 	found.Add("listen", ValidateListen(cfg.Listen))
-	s.node, err = with.Node(ctx, NodeConfig{Config: cfg, Found: found, Busy: s.cores.begin,
+	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Busy: s.cores.begin, Smoke: with.Smoke,
 		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/images"
 	"gatehouse/policy"
 	"gatehouse/trial"
@@ -52,7 +53,7 @@ func (f *compileFlags) withOthers(ctx context.Context, o *opened) (policy.Config
 	if f.decision != "" {
 		cfg.Policy.Decision = f.decision
 	}
-	settings := bundlesConfig(cfg, nil, nil, nil)
+	settings := edge.BundlesConfig(cfg, nil, nil, nil)
 	var others []*opened
 	for _, s := range settings.Sources {
 		if s.Path == "" {

@@ -53,6 +53,12 @@ func TestServeSaysWhatIsDegraded(t *testing.T) {
 	if log := p.stderr.String(); !strings.Contains(log, `"key":"listen.max_streams"`) || strings.Contains(log, `"key":"listen.grpc"`) {
 		t.Error("the key that needs a restart is not named")
 	}
+	p.configure(config + "state_dir: elsewhere\n")
+	p.signal(syscall.SIGHUP)
+	says("reload", "reload: changed, and needs a restart: state_dir")
+	if _, err := os.Stat(p.path("elsewhere")); !os.IsNotExist(err) {
+		t.Error("the folder is in use without a restart:", err)
+	}
 	p.configure(config)
 	p.signal(syscall.SIGHUP)
 	says("reload", "")

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
@@ -100,7 +101,7 @@ func ask(t *testing.T, rego string) gate.Answer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := gateSettings(cfg, verifier, nil)
+	settings, err := edge.Settings(cfg, verifier, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

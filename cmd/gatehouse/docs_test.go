@@ -50,7 +50,7 @@ func TestFullExampleStarts(t *testing.T) {
 		if err != nil || len(doc.Errs) > 0 {
 			t.Fatal(err, doc.Errs)
 		}
-		if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
+		if policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
 			t.Fatal(err, policyErr)
 		}
 	}

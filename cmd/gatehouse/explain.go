@@ -13,7 +13,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
-	"gatehouse/gate"
+	"gatehouse/edge"
 	"gatehouse/replay"
 	"gatehouse/trial/logged"
 )
@@ -112,9 +112,9 @@ func retell(c *cobra.Command, src config.Source, r *logged.Decision) (*logged.Re
 	if src.Bundle == "" {
 		out.Kept = t.useKept(c.Context(), src, r)
 	}
-	with := logged.With{Trial: t.Trial, View: t.gate.View(), Redact: decisionLog(t.config, nil, nil).Redact}
-	for _, known := range t.engine.routes {
-		with.Tables = append(with.Tables, logged.RouteTable{App: known.app, Table: known.table})
+	with := logged.With{Trial: t.Trial, View: t.gate.View(), Redact: edge.LogConfig(t.config, nil, nil).Redact}
+	for _, known := range t.node.Tables {
+		with.Tables = append(with.Tables, logged.RouteTable{App: known.App, Table: known.Table})
 	}
 	return out, r.Explain(c.Context(), at, with, out)
 }
@@ -125,11 +125,11 @@ func (t *trialNode) useKept(ctx context.Context, src config.Source, r *logged.De
 	if err != nil || cfg.StateDir == "" {
 		return ""
 	}
-	now := t.engine.policy
+	now := t.node.Policy
 	switch err := t.usePast(ctx, cfg, r.Bundles); {
 	case err != nil:
 		return err.Error()
-	case t.engine.policy != now:
+	case t.node.Policy != now:
 		return "taken from " + cfg.PastDir()
 	}
 	return ""
@@ -137,7 +137,7 @@ func (t *trialNode) useKept(ctx context.Context, src config.Source, r *logged.De
 
 // usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
 func (t *trialNode) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
-	if replay.IsMadeOf(t.engine.policy, decided) {
+	if replay.IsMadeOf(t.node.Policy, decided) {
 		return nil
 	}
 	archive := archiveOf(cfg)
@@ -145,10 +145,9 @@ func (t *trialNode) usePast(ctx context.Context, cfg *config.Config, decided map
 	if err != nil {
 		return err
 	}
-	if err := t.gate.Publish(ctx, func(v *gate.View) { v.Policy = s }); err != nil {
+	if err := t.node.Use(ctx, s); err != nil {
 		return fmt.Errorf("the kept policy does not fit the configuration: %w", err)
 	}
-	t.engine.policy = s
 	return nil
 }
 

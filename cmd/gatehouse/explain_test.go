@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/trial"
@@ -46,13 +47,13 @@ func logDecision(a *trial.Request, from, file string) (id string, err error) {
 		return "", err
 	}
 	defer t.close()
-	cfg := decisionLog(t.config, nil, nil)
+	cfg := edge.LogConfig(t.config, nil, nil)
 	cfg.File = file
 	log, err := decisionlog.New(cfg)
 	if err != nil {
 		return "", err
 	}
-	settings := *t.engine.settings
+	settings := *t.gate.View().Settings
 	settings.Log = log
 	if err := t.gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
 		return "", err

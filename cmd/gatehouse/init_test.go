@@ -13,10 +13,12 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/envoy/sandbox"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/scaffold"
+	"gatehouse/server"
 	"gatehouse/trial"
 )
 
@@ -95,29 +97,14 @@ func activated(t *testing.T, dir string) *gate.Gate {
 		t.Fatal(err, doc.Errs)
 	}
 	cfg.StateDir = "" // it belongs to one process, and some tests have several of these
-	e, policyErr, err := validated(t, cfg)
-	if err != nil || policyErr != nil {
-		t.Fatal(err, policyErr)
-	}
-	g, err := gate.New(gate.Config{})
+	found := doc.Problems()
+	found.Add("listen", server.ValidateListen(cfg.Listen))
+	n, err := edge.NewStill(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: readSmoke})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = g.Run(ctx) // ends with ctx
-	}()
-	e.settings.Log = nil
-	t.Cleanup(func() {
-		stop()
-		<-done
-	})
-	if err := g.Publish(ctx, e.parts(true)); err != nil {
-		t.Fatal(err)
-	}
-	return g
+	t.Cleanup(n.Close)
+	return n.Gate()
 }
 
 // writtenTest is a line of tests.yaml.

@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/edge"
 )
 
 const (
@@ -83,7 +84,7 @@ func openLogOf(s config.Source, ctx context.Context) (*decisionlog.Reader, error
 	if err != nil {
 		return nil, usageError{err}
 	}
-	log := decisionLog(cfg, nil, nil)
+	log := edge.LogConfig(cfg, nil, nil)
 	file := func(s decisionlog.Sink) bool { return s.File != "" && s.File != "-" }
 	if !slices.ContainsFunc(append(log.Sinks, decisionlog.Sink{File: log.File}), file) && log.Dir == "" {
 		return nil, none
@@ -95,7 +96,7 @@ func openLogOf(s config.Source, ctx context.Context) (*decisionlog.Reader, error
 // logRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
 // out is taken out.
 func spoolRules(s config.Source, ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
-	if !newLogRules(dir, nil).marked() {
+	if !edge.HasLogRules(dir) {
 		return nil
 	}
 	t, err := newTrial(ctx, s, nil, func(*config.Config) {}, io.Discard)
@@ -103,9 +104,7 @@ func spoolRules(s config.Source, ctx context.Context, dir string) func(context.C
 		return masked(err)
 	}
 	defer t.close()
-	r := &logRules{snapshot: t.engine.policy}
-	r.rules, r.err = r.snapshot.LogRules()
-	return r.rule
+	return edge.LogRules(t.node.Policy)
 }
 
 // masked is for events of which nobody can say what the policy wants to be masked.
@@ -116,7 +115,7 @@ func masked(err error) func(context.Context, []byte) decisionlog.Ruling {
 // openLogAt opens a log by its path. A spool whose policy has rules about the log shows neither input nor result: only the
 // configuration knows these rules.
 func openLogAt(path string, stdin io.Reader) (*decisionlog.Reader, error) {
-	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && newLogRules(path, nil).marked() {
+	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && edge.HasLogRules(path) {
 		cfg := decisionlog.Config{Dir: path, Rules: masked(errors.New("the policy's masks are not known here"))}
 		if log, err := decisionlog.OpenLog(cfg); err == nil {
 			return log, nil

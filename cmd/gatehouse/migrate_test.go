@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/zap"
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/server"
 )
 
@@ -227,22 +227,23 @@ func TestMigrateResultStarts(t *testing.T) {
 	write(t, filepath.Join(dir, "more", "data.json"), `{"more": {"a": 1}}`)
 	write(t, filepath.Join(dir, "policy", ".manifest"), `{"roots": ["envoy"]}`)
 	cfg, text, messages := migrated(t, plugin("path: envoy/authz/allow"), "--bundle", filepath.Join(dir, "policy"), "--bundle", filepath.Join(dir, "more"))
-	if _, policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
+	if policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
 		t.Fatalf("%v, %v\n%s\n%s", err, policyErr, messages, text)
 	}
 }
 
 // validated does what serve does between reading the configuration and listening.
-func validated(t *testing.T, cfg *config.Config) (*engine, error, error) {
+func validated(t *testing.T, cfg *config.Config) (policyErr, err error) {
 	t.Helper()
 	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
 	found := &config.Problems{Doc: doc}
 	found.Add("listen", server.ValidateListen(cfg.Listen))
-	e, policyErr, err := newEngine(context.Background(), cfg, found, zap.NewNop(), nil, nil)
-	if err == nil {
-		t.Cleanup(func() { e.sink.discard(nil) })
+	n, err := edge.New(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: readSmoke})
+	if err != nil {
+		return nil, err
 	}
-	return e, policyErr, err
+	t.Cleanup(n.Close)
+	return n.PolicyError(), nil
 }
 
 func TestMigrateRefuses(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/policy"
 )
 
@@ -21,7 +22,7 @@ func keep(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	published := make(chan struct{}, 1)
-	m, err := bundles.New(bundlesConfig(cfg, zap.NewNop(), nil, func(context.Context, *policy.Snapshot) error {
+	m, err := bundles.New(edge.BundlesConfig(cfg, zap.NewNop(), nil, func(context.Context, *policy.Snapshot) error {
 		published <- struct{}{}
 		return nil
 	}))

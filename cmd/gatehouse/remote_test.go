@@ -143,7 +143,7 @@ func TestRemoteExampleStarts(t *testing.T) {
 	if err != nil || len(doc.Errs) > 0 {
 		t.Fatal(err, doc.Errs)
 	}
-	_, policyErr, err := validated(t, cfg)
+	policyErr, err := validated(t, cfg)
 	if err != nil || policyErr == nil || strings.Count(policyErr.Error(), "connection refused") != 2 {
 		t.Errorf("error %v, about the policy %v", err, policyErr)
 	}

@@ -15,6 +15,7 @@ import (
 	"gatehouse/bundles"
 	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/replay"
@@ -264,6 +265,6 @@ func archiveOf(c *config.Config) replay.Archive {
 	if c.StateDir == "" {
 		return replay.Archive{}
 	}
-	settings := bundlesConfig(c, nil, nil, nil)
+	settings := edge.BundlesConfig(c, nil, nil, nil)
 	return replay.Archive{Dir: c.PastDir(), Limits: settings.Limits, Policy: settings.Policy}
 }

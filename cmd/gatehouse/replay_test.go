@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/replay"
@@ -99,13 +100,13 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 		t.Fatal(err)
 	}
 	defer tr.close()
-	cfg := decisionLog(tr.config, nil, nil)
+	cfg := edge.LogConfig(tr.config, nil, nil)
 	cfg.File = filepath.Join(t.TempDir(), "decisions.log")
 	l, err := decisionlog.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := *tr.engine.settings
+	settings := *tr.gate.View().Settings
 	settings.Log, settings.Timeout = l, time.Minute // a busy machine is no timeout
 	if err := tr.gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
 		t.Fatal(err)

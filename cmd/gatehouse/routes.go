@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/routes"
 )
 
@@ -35,7 +36,7 @@ func routesCommand() *cobra.Command {
 
 // readTable reads a route table, and tells on w what its keeper should know.
 func readTable(file string, w io.Writer) (*routes.Table, error) {
-	text, err := config.ReadUpTo(file, maxRoutes)
+	text, err := config.ReadUpTo(file, edge.MaxRoutes)
 	if err != nil {
 		return nil, fmt.Errorf("reading the route table: %w", err)
 	}

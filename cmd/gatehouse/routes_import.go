@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/routes"
 	"gatehouse/scaffold"
 )
@@ -213,7 +214,7 @@ func (d destination) deliver(ctx context.Context, table *routes.Table, w, messag
 		_, err := w.Write(table.YAML())
 		return err
 	}
-	text, err := config.ReadUpTo(d.file, maxRoutes)
+	text, err := config.ReadUpTo(d.file, edge.MaxRoutes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && d.check:
 		return fmt.Errorf("%s is not there to be compared\nwithout --check it is written", d.file)

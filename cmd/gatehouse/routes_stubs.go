@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/routes"
 	"gatehouse/scaffold"
@@ -42,7 +43,7 @@ func findStubbed(file, table string) (*stubbed, error) {
 		if !sameFile(app.Routes.File, table) {
 			continue
 		}
-		s.app = gateApps(cfg)[i]
+		s.app = edge.Apps(cfg)[i]
 		s.routes = func(c *config.Config) *string { return &c.Routes.File }
 		if len(cfg.Apps) > 0 {
 			s.routes = func(c *config.Config) *string { return &c.Apps[i].Routes.File }
@@ -112,5 +113,5 @@ func (s *stubbed) missing(ctx context.Context, table *routes.Table) ([]scaffold.
 	if conflicts := table.RuleConflicts(s.app.Root, "allowed"); len(conflicts) > 0 {
 		return nil, fmt.Errorf("--stubs: %s", conflicts[0])
 	}
-	return scaffold.Stubs(ctx, table, s.app.Root, t.engine.policy, s.cfg.Policy.Bundles[s.bundle].Path)
+	return scaffold.Stubs(ctx, table, s.app.Root, t.node.Policy, s.cfg.Policy.Bundles[s.bundle].Path)
 }

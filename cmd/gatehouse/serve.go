@@ -28,7 +28,7 @@ func serveCommand() *cobra.Command {
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP) // first of all: one that comes while we start must not end the process
 			defer signal.Stop(hangups)
-			s, err := server.New(c.Context(), server.Config{Source: src, Reloads: hangups, Version: version(), Node: newNode})
+			s, err := server.New(c.Context(), server.Config{Source: src, Reloads: hangups, Version: version(), Smoke: readSmoke})
 			if err != nil {
 				return err
 			}

@@ -5,22 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/gate"
-	"gatehouse/panics"
-	"gatehouse/policy"
 	"gatehouse/trial"
 )
 
 // maxSmokeFailures bounds what is told of requests that did not come out as they should.
 const maxSmokeFailures = 5
 
-// readSmoke reads the tables of requests that every policy has to hold.
-func readSmoke(c *config.Config) ([]*trial.Test, error) {
+// readSmoke reads the tables of requests that every policy has to hold, and returns what puts them to a gate; nil where there are none.
+func readSmoke(c *config.Config) (func(context.Context, *gate.Gate) error, error) {
 	var all []*trial.Test
 	var errs []error
 	for _, file := range c.Policy.Smoke {
@@ -38,37 +34,19 @@ func readSmoke(c *config.Config) ([]*trial.Test, error) {
 		}
 		all = append(all, tests...)
 	}
-	return all, errors.Join(errs...)
+	if len(errs) > 0 || len(all) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	issuers := edge.VerifierConfig(c, nil, nil).Issuers
+	return func(ctx context.Context, g *gate.Gate) error {
+		return putSmoke(ctx, trial.New(trial.Config{Gate: g, Issuers: issuers}), all)
+	}, nil
 }
 
-// smokeTest puts the requests of policy.smoke to a policy that is not active yet, together with everything else as it is
-// in force. What counts is the verdict: nothing is let through because of dry_run, and nothing is logged.
-func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
-	base := e.parts(false)
-	if e.gate != nil {
-		if v := e.gate.View(); v.Settings != nil && v.Settings.Verifier == e.settings.Verifier { // ours, perhaps with other descriptors
-			base = func(next *gate.View) { next.Settings, next.Keys, next.Routes = v.Settings, v.Keys, v.Routes }
-		}
-	}
-	g, err := gate.New(gate.Config{Registerer: prometheus.NewRegistry()})
-	if err != nil {
-		return err
-	}
-	t := trial.New(trial.Config{Gate: g, Issuers: verifierConfig(e.issuers, nil, nil).Issuers})
-	ctx, stop := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { _ = panics.LoopError(ctx, "trying a policy", g.Run) }) // it ends with ctx, without an error
-	defer running.Wait()
-	defer stop()
-	if err := g.Publish(ctx, base, func(v *gate.View) {
-		settings := *v.Settings
-		settings.Log, settings.DryRun, settings.DryRunExtension = nil, false, false
-		v.Settings, v.Policy = &settings, s
-	}); err != nil {
-		return err
-	}
+// putSmoke puts the requests of policy.smoke to a policy.
+func putSmoke(ctx context.Context, t *trial.Trial, tests []*trial.Test) error {
 	var failures []string
-	for _, test := range e.smoke {
+	for _, test := range tests {
 		o := t.Run(ctx, test, &trial.Coverage{})
 		if ctx.Err() != nil {
 			return ctx.Err()

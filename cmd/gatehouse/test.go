@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/trial"
 )
 
@@ -144,11 +145,11 @@ func (f *testFlags) trial(c *cobra.Command, src config.Source) (*trialNode, erro
 	if err != nil {
 		return nil, err
 	}
-	if f.coverage && len(t.engine.routes) == 0 {
+	if f.coverage && len(t.node.Tables) == 0 {
 		t.close()
 		return nil, errors.New("--coverage needs a route table: set routes.file")
 	}
-	for _, notice := range slices.Concat(t.engine.policy.Notices(), t.gate.View().Notices()) {
+	for _, notice := range slices.Concat(t.node.Policy.Notices(), t.gate.View().Notices()) {
 		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
 	}
 	return t, nil
@@ -188,7 +189,7 @@ func (f *testFlags) report(w io.Writer, t *trialNode, outcomes []trial.Outcome, 
 		}
 	}
 	if f.coverage {
-		printCoverage(&b, seen, t.engine.routes)
+		printCoverage(&b, seen, t.node.Tables)
 	}
 	fmt.Fprintf(&b, "%d passed, %d failed", passed, failed)
 	if skipped > 0 {
@@ -221,14 +222,14 @@ func (t *trialNode) regoTests(ctx context.Context, match *regexp.Regexp) ([]tria
 	for _, b := range t.config.Policy.Bundles {
 		sources = append(sources, bundles.Source{Name: b.Name, Path: b.Path})
 	}
-	return trial.RegoTests(ctx, bundlesConfig(t.config, nil, nil, nil).Policy, sources, match)
+	return trial.RegoTests(ctx, edge.BundlesConfig(t.config, nil, nil, nil).Policy, sources, match)
 }
 
 // printCoverage lists the routes that lack a test, with the share of those that lack none.
-func printCoverage(w io.Writer, c *trial.Coverage, tables []*routeTable) {
+func printCoverage(w io.Writer, c *trial.Coverage, tables []edge.Table) {
 	covered, total := 0, 0
 	for _, table := range tables {
-		for _, r := range table.table.Routes() {
+		for _, r := range table.Routes() {
 			if r.Unsupported != "" { // no request ever takes it
 				continue
 			}
@@ -242,7 +243,7 @@ func printCoverage(w io.Writer, c *trial.Coverage, tables []*routeTable) {
 			if r.Methods == nil {
 				line = "ANY " + r.Template
 			}
-			fmt.Fprintf(w, "cover  %s:%d: %s: %s\n", table.file.path, r.Line, line, lack)
+			fmt.Fprintf(w, "cover  %s:%d: %s: %s\n", table.File, r.Line, line, lack)
 		}
 	}
 	percent := 100

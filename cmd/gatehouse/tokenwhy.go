@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/identity"
 )
 
@@ -129,7 +130,7 @@ func explain(ctx context.Context, src config.Source, raw string, clock func() ti
 	}
 	found := doc.Problems()
 	cfg.StateDir = ""
-	vc := verifierConfig(cfg, zap.NewNop(), prometheus.NewRegistry())
+	vc := edge.VerifierConfig(cfg, zap.NewNop(), prometheus.NewRegistry())
 	vc.Clock = clock
 	v, err := identity.New(vc)
 	found.Add("identity", err)

@@ -9,15 +9,11 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
-	"gatehouse/panics"
 	"gatehouse/trial"
 )
 
@@ -26,10 +22,8 @@ import (
 type trialNode struct {
 	*trial.Trial
 	config *config.Config
-	engine *engine
+	node   *edge.Still
 	gate   *gate.Gate
-	stop   context.CancelFunc
-	wait   sync.WaitGroup
 }
 
 // nowhere is an address that no one can serve. Keys that are said to be there are never loaded, so that a token of
@@ -52,39 +46,22 @@ func newTrial(ctx context.Context, src config.Source, headers gate.Headers, adju
 	for _, notice := range leaveKeys(cfg, headers) {
 		fmt.Fprintln(stderr, "notice: "+notice)
 	}
-	e, policyErr, err := newEngine(ctx, cfg, doc.Problems(), zap.NewNop(), nil, nil)
-	if err != nil {
+	t := &trialNode{config: cfg}
+	if t.node, err = edge.NewStill(ctx, edge.Config{Config: cfg, Found: doc.Problems()}); err != nil {
 		return nil, err
 	}
-	e.sink.discard(nil)
-	e.settings.Log = nil
-	if policyErr != nil {
-		return nil, policyErr
-	}
-	t := &trialNode{config: cfg, engine: e}
-	if t.gate, err = gate.New(gate.Config{Registerer: prometheus.NewRegistry()}); err != nil {
-		return nil, err
-	}
-	t.Trial = trial.New(trial.Config{Gate: t.gate, Issuers: verifierConfig(cfg, nil, nil).Issuers, Redact: decisionLog(cfg, nil, nil).Redact})
-	ctx, t.stop = context.WithCancel(ctx)
-	t.wait.Go(func() { _ = panics.LoopError(ctx, "trying a policy", t.gate.Run) }) // it ends with ctx, without an error
-	if err := t.gate.Publish(ctx, e.parts(true)); err != nil {
-		t.close()
-		return nil, err
-	}
+	t.gate = t.node.Gate()
+	t.Trial = trial.New(trial.Config{Gate: t.gate, Issuers: edge.VerifierConfig(cfg, nil, nil).Issuers, Redact: edge.LogConfig(cfg, nil, nil).Redact})
 	return t, nil
 }
 
-func (t *trialNode) close() {
-	t.stop()
-	t.wait.Wait()
-}
+func (t *trialNode) close() { t.node.Close() }
 
 // leaveKeys makes issuers unavailable whose key file is not there, and those with keys elsewhere of which no header can hold a token.
 // It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads
 // it next.
 func leaveKeys(c *config.Config, headers gate.Headers) (missing []string) {
-	if _, err := identity.New(verifierConfig(c, nil, nil)); err != nil {
+	if _, err := identity.New(edge.VerifierConfig(c, nil, nil)); err != nil {
 		return nil
 	}
 	for i := range c.Identity.JWT {

@@ -1,4 +1,4 @@
-package main
+package edge
 
 import (
 	"context"
@@ -36,7 +36,7 @@ func verification(c *config.Signing) *bundles.Verification {
 }
 
 // apps are the applications as the gate takes them.
-func gateApps(c *config.Config) []gate.App {
+func Apps(c *config.Config) []gate.App {
 	var out []gate.App
 	for _, a := range c.Applications() {
 		app := gate.App{Name: a.Name, Hosts: a.Match.Hosts, AllowUnmatched: a.Routes.Unmatched.Other == "policy",
@@ -52,8 +52,8 @@ func gateApps(c *config.Config) []gate.App {
 	return out
 }
 
-// verifierConfig is the identity section as package identity takes it.
-func verifierConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) identity.Config {
+// VerifierConfig is the identity section as package identity takes it.
+func VerifierConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) identity.Config {
 	id := c.Identity
 	out := identity.Config{Logger: logger, Registerer: r, Metadata: id.Metadata.Name, Peer: id.Peer.From,
 		APIKeys: identity.APIKeys{File: id.APIKeys.File, Header: id.APIKeys.Header, Scheme: id.APIKeys.Scheme}}
@@ -84,7 +84,7 @@ func tokenSources(from []config.Token) []identity.TokenSource {
 	return out
 }
 
-func bundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
+func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
 	keep := c.Policy.Keep
 	if keep == 0 {
 		keep = -1
@@ -104,7 +104,7 @@ func bundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer
 	return out
 }
 
-func decisionLog(c *config.Config, logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
+func LogConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
 	d := c.DecisionLog
 	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Only: d.Headers}
 	redact.Headers, redact.Params = append(redact.Headers, c.Identity.APIKeys.Header, c.Headers.JWT.Name), slices.Clone(d.Redact.Params)
@@ -126,13 +126,13 @@ func decisionLog(c *config.Config, logger *zap.Logger, r prometheus.Registerer) 
 }
 
 // settings are the gate's part of the configuration.
-func gateSettings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
+func Settings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
 	s := &gate.Settings{
 		Verifier: v,
 		Required: c.Identity.Required,
 		Headers:  identityHeaders(c.Headers, m),
 		Paths:    gate.PathRules{Compat: c.Paths.Compat},
-		Apps:     gateApps(c),
+		Apps:     Apps(c),
 		Timeout:  time.Duration(c.Policy.Timeout),
 		Memo:     gate.Memo{Off: c.Policy.Memo.Off, Bytes: int64(c.Policy.Memo.Size), Sample: c.Policy.Memo.Recheck},
 		Plain:    c.Plain,

@@ -1,4 +1,4 @@
-package main
+package edge
 
 import (
 	"bytes"
@@ -16,7 +16,6 @@ import (
 	"gatehouse/gate"
 	"gatehouse/gate/body"
 	"gatehouse/routes"
-	"gatehouse/server"
 )
 
 // watchedFile is a small file whose newest good content is in use. Its state is touched by one goroutine at a time.
@@ -100,10 +99,11 @@ type routeTable struct {
 	pending atomic.Pointer[routes.Table] // it parses, and does not fit what is active; nil: none
 }
 
-const maxRoutes = 8 << 20
+// MaxRoutes bounds a route table, in bytes.
+const MaxRoutes = 8 << 20
 
 func newRouteTable(app, path string) *routeTable {
-	return &routeTable{app: app, file: watchedFile{path: path, limit: maxRoutes}}
+	return &routeTable{app: app, file: watchedFile{path: path, limit: MaxRoutes}}
 }
 
 // read reads the table for the first time.
@@ -136,7 +136,7 @@ func (r *routeTable) watch(ctx context.Context, e *engine) {
 			r.pending.Store(nil)
 			return err
 		}
-		if err = e.gate.Publish(ctx, r.part(table)); err != nil {
+		if err = e.own.publish(ctx, e, r.part(table)); err != nil {
 			r.pending.Store(table)
 		} else {
 			r.pending.Store(nil)
@@ -163,8 +163,8 @@ func (r *routeTable) refused() string {
 	return ""
 }
 
-func (r *routeTable) status() server.RoutesStatus {
-	out := server.RoutesStatus{App: r.app, File: r.file.path, Routes: r.count.Load()}
+func (r *routeTable) status() RoutesStatus {
+	out := RoutesStatus{App: r.app, File: r.file.path, Routes: r.count.Load()}
 	if text := r.problem.Load(); text != nil {
 		out.Error = *text
 	}
@@ -205,7 +205,7 @@ func (d *descriptors) watch(ctx context.Context, e *engine) {
 		if err != nil {
 			return err
 		}
-		err = e.gate.Publish(ctx, func(v *gate.View) {
+		err = e.own.publish(ctx, e, func(v *gate.View) {
 			settings := *v.Settings
 			settings.Protos = next
 			v.Settings = &settings
@@ -213,4 +213,19 @@ func (d *descriptors) watch(ctx context.Context, e *engine) {
 		e.bundles.TryAgain()
 		return err
 	})
+}
+
+// degradedRoutes are the route tables, and the descriptors, whose file cannot be used: the old ones are in use.
+func (e *engine) degradedRoutes() (list []string) {
+	for _, r := range e.routes {
+		if text := r.problem.Load(); text != nil {
+			list = append(list, fmt.Sprintf("routes: %s cannot be used, the old table stays: %s", r.file.path, *text))
+		}
+	}
+	if e.protos != nil {
+		if text := e.protos.problem.Load(); text != nil {
+			list = append(list, fmt.Sprintf("routes: %s cannot be used, the old descriptors stay: %s", e.protos.file.path, *text))
+		}
+	}
+	return list
 }

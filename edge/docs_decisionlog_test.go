@@ -1,4 +1,4 @@
-package main
+package edge
 
 import (
 	"os"
@@ -16,7 +16,7 @@ import (
 
 // TestDecisionLogPage holds that the page's configurations open a log, and that its policy says what the page says.
 func TestDecisionLogPage(t *testing.T) {
-	text, err := os.ReadFile("../../docs/decisionlog.md")
+	text, err := os.ReadFile("../docs/decisionlog.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func opensLog(t *testing.T, body string) {
 	}
 	found := &config.Problems{Doc: doc}
 	cfg.ValidateServices(found)
-	s, err := newSink(decisionLog(cfg, zap.NewNop(), nil), sinkServices(cfg), nil)
+	s, err := newSink(LogConfig(cfg, zap.NewNop(), nil), sinkServices(cfg), nil)
 	if err != nil || len(found.Errs) > 0 {
 		t.Fatalf("%v %v:\n%s", err, found.Errs, body)
 	}
@@ -82,4 +82,15 @@ func logRulesOf(t *testing.T, rego string) *policy.LogRules {
 		t.Fatal(rules, err)
 	}
 	return rules
+}
+
+// write makes a file, and the folders above it.
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -1,4 +1,4 @@
-package main
+package edge
 
 import (
 	"context"
@@ -137,4 +137,14 @@ func (r *logRules) mark(has bool) {
 	if err != nil {
 		r.logger.Error("the decision log's folder: a note for the next start that the policy has masks", zap.Error(err))
 	}
+}
+
+// HasLogRules reports whether the policy of a decision log's folder has rules about it.
+func HasLogRules(dir string) bool { return newLogRules(dir, nil).marked() }
+
+// LogRules are the rules of a policy about a log on disk: [decisionlog.Config.Rules].
+func LogRules(s *policy.Snapshot) func(context.Context, []byte) decisionlog.Ruling {
+	r := &logRules{snapshot: s}
+	r.rules, r.err = s.LogRules()
+	return r.rule
 }

@@ -1,4 +1,4 @@
-package main
+package edge
 
 import (
 	"context"
@@ -11,14 +11,12 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
-	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
-	"gatehouse/trial"
 	"gatehouse/upstream"
 )
 
@@ -36,22 +34,23 @@ type engine struct {
 	policy   *policy.Snapshot // as first loaded; nil where it does not compile yet
 	metrics  *prometheus.Registry
 	logger   *zap.Logger
-	smoke    []*trial.Test
-	issuers  *config.Config      // for the callers of smoke
-	gate     *gate.Gate          // set by start
-	busy     func() (end func()) // around what computes for long; nil: nobody wants to know
+	smoke    func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
+	gate     *gate.Gate                              // set by start
+	own      *publisher                              // likewise
 
+	ctx  context.Context // of its sources; set by begin, before it is published
 	stop context.CancelFunc
 	wait sync.WaitGroup
 }
 
 // newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
 // not compile is no problem of the configuration: policyErr says what is wrong with it.
-func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, logger *zap.Logger, busy func() func(), before *engine) (e *engine, policyErr, err error) {
-	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, busy: busy}
+func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policyErr, err error) {
+	cfg, found, logger := c.Config, c.Found, c.logger()
+	e = &engine{metrics: prometheus.NewRegistry(), logger: logger}
 	running := before.ownSink()
 
-	verifier, minter := verifierConfig(cfg, logger, e.metrics), (*identity.Minter)(nil)
+	verifier, minter := VerifierConfig(cfg, logger, e.metrics), (*identity.Minter)(nil)
 	if before != nil {
 		verifier.Succeeds, minter = before.verifier, before.minter
 	}
@@ -64,10 +63,10 @@ func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, 
 	e.minter, err = newMinter(cfg, logger, minter)
 	found.Add("headers.jwt", err)
 	found.Add("headers.remove_credential", cfg.ValidateRemoval())
-	e.settings, err = gateSettings(cfg, e.verifier, e.minter)
+	e.settings, err = Settings(cfg, e.verifier, e.minter)
 	found.Add("", err)
 	_, e.settings.ManageHeaders = found.Doc.Lines["headers"]
-	if e.sink, err = newSink(decisionLog(cfg, logger, nil), sinkServices(cfg), running); err != nil {
+	if e.sink, err = newSink(LogConfig(cfg, logger, nil), sinkServices(cfg), running); err != nil {
 		found.Add("decision_log", err)
 	} else {
 		e.settings.Log = e.sink.log
@@ -93,13 +92,14 @@ func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, 
 		found.Add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
 	}
 
-	e.issuers = cfg
-	e.smoke, err = readSmoke(cfg)
-	found.Add("policy.smoke", err)
+	if c.Smoke != nil {
+		e.smoke, err = c.Smoke(cfg)
+		found.Add("policy.smoke", err)
+	}
 	cfg.ValidateServices(found)
 	if len(cfg.Policy.Bundles) == 0 {
 		found.Add("policy", errors.New("policy.bundles: give at least one, or --bundle DIR"))
-	} else if e.bundles, err = e.newBundles(cfg, before); err != nil {
+	} else if e.bundles, err = e.newBundles(c, before); err != nil {
 		found.Add("policy.bundles", err)
 	}
 	if len(found.Errs) > 0 {
@@ -115,15 +115,15 @@ func newEngine(ctx context.Context, cfg *config.Config, found *config.Problems, 
 }
 
 // newBundles makes the manager of the bundles.
-func (e *engine) newBundles(cfg *config.Config, before *engine) (*bundles.Manager, error) {
-	c := bundlesConfig(cfg, e.logger, e.metrics, e.publish)
-	if len(e.smoke) > 0 {
+func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, error) {
+	c := BundlesConfig(with.Config, e.logger, e.metrics, e.publish)
+	if e.smoke != nil {
 		c.Smoke = e.smokeTest
 	}
 	if before != nil {
 		c.Succeeds = before.bundles
 	}
-	c.Busy = e.busy
+	c.Busy = with.Busy
 	return bundles.New(c)
 }
 
@@ -148,10 +148,13 @@ func (e *engine) parts(withPolicy bool) gate.Part {
 	}
 }
 
+// begin makes the context of the engine's sources, so that a successor can end it from the moment on at which this one is published.
+func (e *engine) begin(ctx context.Context) { e.ctx, e.stop = context.WithCancel(ctx) }
+
 // start runs the engine until halt is called.
-func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
-	ctx, e.stop = context.WithCancel(ctx)
-	e.gate = g
+func (e *engine) start(own *publisher, failed func(error)) {
+	ctx := e.ctx
+	e.gate, e.own = own.gate, own
 	e.policy = nil // published it is another's, and not to be held in memory for as long as this configuration lasts
 	e.wait.Go(func() {
 		if err := panics.LoopError(ctx, "keeping bundles fresh", e.bundles.Run); err != nil {
@@ -173,7 +176,7 @@ func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	}
 	e.wait.Go(func() {
 		publish := func(k *identity.Keys) {
-			_ = g.Publish(ctx, func(v *gate.View) { v.Keys = k })
+			_ = e.own.publish(ctx, e, func(v *gate.View) { v.Keys = k })
 			e.bundles.TryAgain()
 		}
 		if err := panics.LoopError(ctx, "keeping keys fresh", func(ctx context.Context) error { return e.verifier.Run(ctx, publish) }); err != nil {
@@ -186,13 +189,13 @@ func (e *engine) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 // the policy that is: each may only fit the other.
 func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
 	parts := []gate.Part{func(v *gate.View) { v.Policy = s }}
-	err := e.gate.Publish(ctx, parts...)
+	err := e.own.publish(ctx, e, parts...)
 	for _, r := range e.routes {
 		if table := r.pending.Load(); table != nil {
 			parts = append(parts, r.part(table))
 		}
 	}
-	if err == nil || len(parts) == 1 || e.gate.Publish(ctx, parts...) != nil {
+	if err == nil || len(parts) == 1 || e.own.publish(ctx, e, parts...) != nil {
 		return err
 	}
 	return nil

@@ -1,0 +1,194 @@
+// Package edge is one node: a gate with all that keeps it fresh. It makes of a configuration the sources of keys, policy and routes, the decision
+// log and the signer of headers.jwt, publishes what they find, and on a reload hands over from one configuration to the next: the old one ends
+// only after the new one is published.
+//
+// It is the only caller of gate.Publish outside of tests. It may import config, gate, bundles, upstream and the leaves; it listens nowhere, reads no
+// flags and never exits.
+package edge
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/zap"
+
+	"gatehouse/bundles"
+	"gatehouse/config"
+	"gatehouse/decisionlog"
+	"gatehouse/gate"
+	"gatehouse/identity"
+	"gatehouse/panics"
+)
+
+// Config is what a node is made of.
+type Config struct {
+	Config *config.Config
+	Found  *config.Problems // of the configuration so far; New adds its own
+	Gate   gate.Config      // its Logger is also the node's
+
+	// Busy is called around what computes for long; nil: nobody wants to know.
+	Busy func() (end func())
+	// Smoke reads policy.smoke and returns what puts its requests to a gate, nil where there are none. Default: they are not put.
+	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
+}
+
+func (c Config) logger() *zap.Logger {
+	if c.Gate.Logger == nil {
+		return zap.NewNop()
+	}
+	return c.Gate.Logger
+}
+
+// Node is a gate, and the engine of the configuration that is active.
+type Node struct {
+	with      Config
+	logger    *zap.Logger
+	policyErr error
+	own       *publisher
+	failed    func(error)
+	ctx       context.Context // from Start to Stop
+
+	current atomic.Pointer[engine] // of the active configuration; replaced by Reload
+	retired sync.WaitGroup         // decision logs that a reload replaced
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// Degraded is what a node that decides cannot do right now, one sentence each.
+type Degraded struct{ Keys, Bundles, Routes, DecisionLog []string }
+
+// New makes everything off to the side and reports every problem of the configuration at once; it starts nothing. A policy that does not
+// compile is none: the node is not ready until it does.
+func New(ctx context.Context, c Config) (*Node, error) {
+	e, policyErr, err := newEngine(ctx, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{with: c, logger: c.logger(), policyErr: policyErr}
+	if policyErr != nil {
+		n.logger.Error("no policy yet: not ready until this is mended", zap.Error(policyErr))
+	}
+	g, err := gate.New(c.Gate)
+	if err != nil {
+		e.sink.discard(nil)
+		return nil, err
+	}
+	n.own = &publisher{gate: g}
+	n.current.Store(e)
+	return n, nil
+}
+
+// PolicyError says why there is no policy at the start; nil where there is one.
+func (n *Node) PolicyError() error { return n.policyErr }
+
+// Close ends a node that was not started.
+func (n *Node) Close() { n.current.Load().sink.discard(nil) }
+
+// Start publishes the configuration and returns when the gate decides by it. failed is called with what ends the process.
+func (n *Node) Start(ctx context.Context, failed func(error)) error {
+	n.ctx, n.stop = context.WithCancel(ctx)
+	n.failed = failed
+	n.running.Go(func() { failed(panics.LoopError(n.ctx, "publishing what decides", n.own.gate.Run)) })
+	e := n.current.Load()
+	e.sink.start(n.ctx, n.own.gate, failed)
+	e.begin(n.ctx)
+	if err := n.own.handOver(n.ctx, nil, e, e.parts(false)); err != nil {
+		return err
+	}
+	// Where the policy does not fit the rest, the bundles' manager says so, and goes on trying.
+	_ = n.own.publish(n.ctx, e, e.parts(true))
+	e.start(n.own, failed)
+	return nil
+}
+
+// Reload makes another configuration active in one step, or leaves all as it was, with all that runs. It reports whether it is active: some of it
+// may have failed even so. It is called by one goroutine at a time.
+func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Problems) (active bool, err error) {
+	old, with := n.current.Load(), n.with
+	with.Config, with.Found = cfg, found
+	e, policyErr, err := newEngine(ctx, with, old)
+	if err != nil {
+		return false, err
+	}
+	err = policyErr
+	if err == nil {
+		err = n.own.gate.Validate(e.parts(true))
+	}
+	if err == nil {
+		e.begin(n.ctx)
+		if err = n.own.handOver(ctx, old, e, e.parts(true)); err != nil {
+			e.stop()
+		}
+	}
+	if err != nil {
+		e.sink.discard(old.sink)
+		return false, err
+	}
+	e.sink.start(n.ctx, n.own.gate, n.failed)
+	old.halt()
+	n.current.Store(e)
+	e.start(n.own, n.failed)
+	if old.sink == e.sink {
+		return true, e.sink.log.Reopen()
+	}
+	n.retired.Go(func() { // requests that began before the reload still write to it
+		defer panics.Recover("ending a decision log")
+		time.Sleep(2 * time.Duration(cfg.Policy.Timeout))
+		old.sink.halt()
+	})
+	return true, nil
+}
+
+// Stop writes out the decision log and waits for all that Start began.
+func (n *Node) Stop() {
+	e := n.current.Load()
+	e.halt()
+	n.retired.Wait()
+	e.sink.halt()
+	n.stop()
+	n.running.Wait()
+}
+
+// Gather implements prometheus.Gatherer: the metrics of the active engine come and go with it.
+func (n *Node) Gather() ([]*dto.MetricFamily, error) {
+	e := n.current.Load()
+	return prometheus.Gatherers{e.metrics, e.sink.metrics}.Gather()
+}
+
+// Gate decides.
+func (n *Node) Gate() *gate.Gate { return n.own.gate }
+
+// Bundles is the manager of the active configuration.
+func (n *Node) Bundles() *bundles.Manager { return n.current.Load().bundles }
+
+// Minter signs headers.jwt of the active configuration; nil without.
+func (n *Node) Minter() *identity.Minter { return n.current.Load().minter }
+
+// Routes are the route tables, for the status page.
+func (n *Node) Routes() (list []RoutesStatus) {
+	for _, r := range n.current.Load().routes {
+		list = append(list, r.status())
+	}
+	return list
+}
+
+// DecisionLog is its state.
+func (n *Node) DecisionLog() decisionlog.Status { return n.current.Load().sink.log.Status() }
+
+// Degraded is what cannot be done right now.
+func (n *Node) Degraded() Degraded {
+	e := n.current.Load()
+	return Degraded{Keys: n.own.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), DecisionLog: e.sink.log.Degraded()}
+}
+
+// RoutesStatus is what the status page shows of a route table.
+type RoutesStatus struct {
+	App    string `json:"app,omitempty"`
+	File   string `json:"file"`
+	Routes int64  `json:"routes"`
+	Error  string `json:"error,omitempty"`
+}

@@ -1,0 +1,40 @@
+package edge
+
+import (
+	"context"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/gate"
+	"gatehouse/panics"
+	"gatehouse/policy"
+)
+
+// smokeTest puts the requests of policy.smoke to a policy that is not active yet, together with everything else as it is
+// in force. What counts is the verdict: nothing is let through because of dry_run, and nothing is logged.
+func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
+	base := e.parts(false)
+	if e.gate != nil {
+		if v := e.gate.View(); v.Settings != nil && v.Settings.Verifier == e.settings.Verifier { // ours, perhaps with other descriptors
+			base = func(next *gate.View) { next.Settings, next.Keys, next.Routes = v.Settings, v.Keys, v.Routes }
+		}
+	}
+	g, err := gate.New(gate.Config{Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { _ = panics.LoopError(ctx, "trying a policy", g.Run) }) // it ends with ctx, without an error
+	defer running.Wait()
+	defer stop()
+	if err := g.Publish(ctx, base, func(v *gate.View) {
+		settings := *v.Settings
+		settings.Log, settings.DryRun, settings.DryRunExtension = nil, false, false
+		v.Settings, v.Policy = &settings, s
+	}); err != nil {
+		return err
+	}
+	return e.smoke(ctx, g)
+}

@@ -1,0 +1,78 @@
+package edge
+
+import (
+	"context"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/gate"
+	"gatehouse/panics"
+	"gatehouse/policy"
+	"gatehouse/routes"
+)
+
+// Still is a node that stays as its configuration is when it is made: nothing is watched, fetched again or logged. It decides as one that serves
+// would. Close ends it.
+type Still struct {
+	Policy *policy.Snapshot // what decides
+	Tables []Table          // the route tables
+
+	gate *gate.Gate
+	stop context.CancelFunc
+	wait sync.WaitGroup
+}
+
+// Table is the route table of one application.
+type Table struct {
+	App, File string
+	*routes.Table
+}
+
+// NewStill makes a node of a configuration. A policy that does not compile is an error.
+func NewStill(ctx context.Context, c Config) (*Still, error) {
+	e, policyErr, err := newEngine(ctx, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	e.sink.discard(nil)
+	e.settings.Log = nil
+	if policyErr != nil {
+		return nil, policyErr
+	}
+	if c.Gate.Registerer == nil {
+		c.Gate.Registerer = prometheus.NewRegistry()
+	}
+	s := &Still{Policy: e.policy}
+	for _, r := range e.routes {
+		s.Tables = append(s.Tables, Table{App: r.app, File: r.file.path, Table: r.table})
+	}
+	if s.gate, err = gate.New(c.Gate); err != nil {
+		return nil, err
+	}
+	ctx, s.stop = context.WithCancel(ctx)
+	s.wait.Go(func() { _ = panics.LoopError(ctx, "trying a policy", s.gate.Run) }) // it ends with ctx, without an error
+	if err := s.gate.Publish(ctx, e.parts(true)); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Gate decides.
+func (s *Still) Gate() *gate.Gate { return s.gate }
+
+// Use puts another policy in the place of the configuration's. On an error that one stays.
+func (s *Still) Use(ctx context.Context, p *policy.Snapshot) error {
+	if err := s.gate.Publish(ctx, func(v *gate.View) { v.Policy = p }); err != nil {
+		return err
+	}
+	s.Policy = p
+	return nil
+}
+
+// Close ends the node.
+func (s *Still) Close() {
+	s.stop()
+	s.wait.Wait()
+}
