@@ -75,17 +75,17 @@ func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Va
 	s := c.view.Settings
 	switch large := c.large(); {
 	case large && key != nil:
-		return key.DecideApart(ctx, s.Timeout, document, c.started)
+		return key.DecideApart(ctx, s.Timeout, document, c.view.Facts, c.started)
 	case large:
-		return c.rule.entry.DecideApart(ctx, s.Timeout, document, c.started)
+		return c.rule.entry.DecideApart(ctx, s.Timeout, document, c.view.Facts, c.started)
 	case key != nil:
-		return key.Decide(ctx, s.Timeout, document, c.started)
+		return key.Decide(ctx, s.Timeout, document, c.view.Facts, c.started)
 	case s.Plain:
 		ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 		defer cancel()
-		return c.rule.entry.Decide(ctx, document, c.started)
+		return c.rule.entry.Decide(ctx, document, c.view.Facts, c.started)
 	}
-	return c.rule.entry.DecideWithin(ctx, s.Timeout, document, c.started)
+	return c.rule.entry.DecideWithin(ctx, s.Timeout, document, c.view.Facts, c.started)
 }
 
 // large reports whether the input that the rule reads may be large.
@@ -111,7 +111,7 @@ func (m *memoManager) recheck(c *call, key *policy.Key, found policy.Recalled) {
 	if err != nil {
 		return
 	}
-	if again, ok := key.Recheck(found, document, c.started); ok {
+	if again, ok := key.Recheck(found, document, c.view.Facts, c.started); ok {
 		select {
 		case m.queue <- again:
 		default:

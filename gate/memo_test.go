@@ -372,7 +372,7 @@ func TestMemoIsChecked(t *testing.T) {
 	k.Name("attributes")
 	k.Value(about("DELETE"), entry.Reads().Below("attributes"))
 	k.Recall()
-	if _, err := k.Decide(ctx, time.Second, policy.Object(policy.Member{Key: "attributes", Value: about("GET")}), time.Now()); err != nil {
+	if _, err := k.Decide(ctx, time.Second, policy.Object(policy.Member{Key: "attributes", Value: about("GET")}), policy.Facts{}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	k.Done()

@@ -80,7 +80,7 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 		}
 		o = options(plain.(map[string]any))
 	}
-	found.Policy = entry.Explain(ctx, document, c.started, o)
+	found.Policy = entry.Explain(ctx, document, c.view.Facts, c.started, o)
 	return nil
 }
 

@@ -168,7 +168,7 @@ func (p *Replayer) Decide(ctx context.Context, r *Recorded, input policy.Value, 
 	if entry == nil {
 		return p.Verdict(r, nil, policy.ErrUndefined), nil
 	}
-	d, err := entry.Decide(ctx, input, at)
+	d, err := entry.Decide(ctx, input, p.view.Facts, at)
 	return p.Verdict(r, &d, err), nil
 }
 

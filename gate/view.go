@@ -30,6 +30,7 @@ type View struct {
 	Policy   *policy.Snapshot
 	Keys     *identity.Keys
 	Routes   map[string]*routes.Table // by the application's name
+	Facts    policy.Facts             // what policies may ask for besides their input; empty while there is no directory
 	Serial   uint64                   // counts what was published
 
 	revision string               // of Policy, for the decision log

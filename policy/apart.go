@@ -16,28 +16,28 @@ const LargeInput = 16 << 10
 // DecideApart is DecideWithin for a large input: at the deadline there is an answer whatever the evaluation does. The evaluator looks at its
 // deadline between its steps, and with a large input one step may be long: it is given up then, and counted (CountAbandoned). Past a bound of
 // what was given up the error is ErrOverloaded. The input must not lie in memory that is used again.
-func (e *Entry) DecideApart(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
-	d, _, err := e.decideApart(ctx, timeout, input, now)
+func (e *Entry) DecideApart(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, error) {
+	d, _, err := e.decideApart(ctx, timeout, input, facts, now)
 	return d, err
 }
 
 // DecideApart is Decide for a large input, as that of Entry. Where all that is read of it fits into a key it is not large.
-func (k *Key) DecideApart(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
+func (k *Key) DecideApart(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, error) {
 	if !k.unfit {
-		return k.Decide(ctx, timeout, input, now)
+		return k.Decide(ctx, timeout, input, facts, now)
 	}
-	d, clean, err := k.entry.decideApart(ctx, timeout, input, now)
+	d, clean, err := k.entry.decideApart(ctx, timeout, input, facts, now)
 	return k.keep(d, clean, err)
 }
 
-func (e *Entry) decideApart(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, bool, error) {
+func (e *Entry) decideApart(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, bool, error) {
 	type outcome struct {
 		decision Decision
 		clean    bool
 		err      error
 	}
 	out, err := bounds.Whole(ctx, timeout, func() (o outcome) {
-		o.decision, o.clean, o.err = e.decide(ctx, timeout, input, now)
+		o.decision, o.clean, o.err = e.decide(ctx, timeout, input, facts, now)
 		return o
 	})
 	if err != nil {

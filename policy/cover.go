@@ -60,7 +60,7 @@ func (c *Coverage) Watch(e *Entry) {
 // Decide evaluates a decision that was made before, and says which rules hold: every one that the evaluation comes to, also where one
 // that held before it would have been enough. Nobody is called; see Replayer.Decide for unsure. An error of the policy is no error here:
 // what held until then, held.
-func (c *Coverage) Decide(ctx context.Context, r *Replayer, input Value, now time.Time) (held Held, unsure string, err error) {
+func (c *Coverage) Decide(ctx context.Context, r *Replayer, input Value, facts Facts, now time.Time) (held Held, unsure string, err error) {
 	if len(r.never) > 0 {
 		return nil, r.never[0], nil
 	}
@@ -70,7 +70,7 @@ func (c *Coverage) Decide(ctx context.Context, r *Replayer, input Value, now tim
 		}
 	}()
 	t := &holding{known: c.known, seen: map[int]bool{}}
-	_, unsure, err = r.evaluate(ctx, input, now, func(q *topdown.Query) { q.WithEarlyExit(false).WithQueryTracer(t) })
+	_, unsure, err = r.evaluate(ctx, input, facts, now, func(q *topdown.Query) { q.WithEarlyExit(false).WithQueryTracer(t) })
 	if errors.Is(err, ErrEvaluation) || errors.Is(err, ErrUndefined) {
 		err = nil
 	}

@@ -151,12 +151,12 @@ func TestDecideWithin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d, err := e.DecideWithin(t.Context(), 20*time.Millisecond, value(t, `{}`), noon); !errors.Is(err, context.DeadlineExceeded) || d.Allowed {
+			if d, err := e.DecideWithin(t.Context(), 20*time.Millisecond, value(t, `{}`), policy.Facts{}, noon); !errors.Is(err, context.DeadlineExceeded) || d.Allowed {
 				t.Errorf("its time is up: %v", err)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(20*time.Millisecond, cancel)
-			if d, err := e.DecideWithin(ctx, time.Minute, value(t, `{}`), noon); !errors.Is(err, context.Canceled) || d.Allowed {
+			if d, err := e.DecideWithin(ctx, time.Minute, value(t, `{}`), policy.Facts{}, noon); !errors.Is(err, context.Canceled) || d.Allowed {
 				t.Errorf("its caller is gone: %v", err)
 			}
 		})

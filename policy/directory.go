@@ -9,8 +9,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/types"
 )
 
-// directoryNames are the built-ins by which Aserto's and Topaz's policies ask their directory. There is none here yet, so
-// each is declared and undefined: such a policy loads, and a rule that depends on the directory does not hold.
+// directoryNames are the built-ins by which Aserto's and Topaz's policies ask their directory. They ask
+// Facts; without a directory there each is undefined: such a policy loads, and a rule that depends on the directory does not hold.
 var directoryNames = []string{"ds.check", "ds.check_permission", "ds.check_relation", "ds.checks", "ds.graph", "ds.identity", "ds.object",
 	"ds.relation", "ds.relations", "ds.user"}
 
@@ -22,12 +22,34 @@ func directoryDeclarations() []*ast.Builtin {
 	return out
 }
 
-// directoryBuiltins implements the declarations: no call has a value.
+// directoryBuiltins implements the declarations.
 func directoryBuiltins() map[string]*topdown.Builtin {
 	out := make(map[string]*topdown.Builtin, len(directoryNames))
 	for _, declaration := range directoryDeclarations() {
-		out[declaration.Name] = &topdown.Builtin{Decl: declaration, Func: func(topdown.BuiltinContext, []*ast.Term, func(*ast.Term) error) error {
-			return nil
+		out[declaration.Name] = &topdown.Builtin{Decl: declaration, Func: func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+			facts := factsOf(bctx)
+			if facts.Directory == nil {
+				return nil
+			}
+			answer, err := facts.Directory(declaration.Name, args[0].Value)
+			if answer == nil || err != nil {
+				return err
+			}
+			return iter(ast.NewTerm(answer))
+		}}
+	}
+	return out
+}
+
+// watched are the directory's built-ins, with the first that is called noted.
+func watched(directory map[string]*topdown.Builtin, first *string) map[string]*topdown.Builtin {
+	out := make(map[string]*topdown.Builtin, len(directory))
+	for name, b := range directory {
+		out[name] = &topdown.Builtin{Decl: b.Decl, Func: func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+			if *first == "" {
+				*first = name
+			}
+			return b.Func(bctx, args, iter)
 		}}
 	}
 	return out

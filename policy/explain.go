@@ -95,6 +95,7 @@ type explainer struct {
 	entry   *Entry
 	s       *Snapshot
 	input   Value
+	facts   Facts
 	now     time.Time
 	options ExplainOptions
 	hide    *strings.Replacer
@@ -117,13 +118,13 @@ type failedRule struct {
 // takes a thousand times longer than Decide and shares nothing with it but the snapshot. A nil input is undefined.
 //
 // The policy calls nobody: http.send fails here. Explain does not fail; what kept it from knowing is in Err and Notes.
-func (e *Entry) Explain(ctx context.Context, input Value, now time.Time, o ExplainOptions) (found *Explanation) {
+func (e *Entry) Explain(ctx context.Context, input Value, facts Facts, now time.Time, o ExplainOptions) (found *Explanation) {
 	if o.Timeout <= 0 {
 		o.Timeout = explainTime
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	x := &explainer{ctx: ctx, entry: e, s: e.snapshot, input: input, now: now, options: o, hide: hider(o.Hide),
+	x := &explainer{ctx: ctx, entry: e, s: e.snapshot, input: input, facts: facts, now: now, options: o, hide: hider(o.Hide),
 		chance: builtins.NDBCache{}, secrets: map[string]bool{}, told: map[string]bool{}}
 	found = &Explanation{Path: strings.Join(e.path, ".")}
 	defer func() {
@@ -239,7 +240,7 @@ func (noCalls) RoundTrip(*http.Request) (*http.Response, error) { return nil, er
 // query runs one query of the explanation as evaluate of an Entry would run it.
 func (x *explainer) query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
 	each func(topdown.QueryResult) error) error {
-	state := &evaluation{}
+	state := &evaluation{facts: x.facts}
 	stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
 	defer stop()
 	q := topdown.NewQuery(body).

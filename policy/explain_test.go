@@ -102,8 +102,8 @@ func explain(t *testing.T, s *policy.Snapshot, input []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := entry.Explain(context.Background(), v, noon, secret)
-	want, wantErr := entry.Decide(context.Background(), v, noon)
+	e := entry.Explain(context.Background(), v, policy.Facts{}, noon, secret)
+	want, wantErr := entry.Decide(context.Background(), v, policy.Facts{}, noon)
 	if e.Allowed != want.Allowed || (wantErr == nil) != (e.Err == nil) || errors.Is(wantErr, policy.ErrUndefined) != errors.Is(e.Err, policy.ErrUndefined) {
 		t.Errorf("explains allowed %v, %v; it is %v, %v", e.Allowed, e.Err, want.Allowed, wantErr)
 	}
@@ -144,8 +144,8 @@ func TestExplainOnOPAsOwnCases(t *testing.T) {
 		if err != nil || entry == nil {
 			t.Fatal(c.Note, err)
 		}
-		want, wantErr := entry.Decide(t.Context(), v, noon)
-		e := entry.Explain(t.Context(), v, noon, policy.ExplainOptions{Timeout: time.Minute})
+		want, wantErr := entry.Decide(t.Context(), v, policy.Facts{}, noon)
+		e := entry.Explain(t.Context(), v, policy.Facts{}, noon, policy.ExplainOptions{Timeout: time.Minute})
 		used++
 		if e.Allowed != want.Allowed || errors.Is(e.Err, policy.ErrUndefined) != errors.Is(wantErr, policy.ErrUndefined) || (e.Err == nil) != (wantErr == nil) {
 			t.Errorf("%s: explains allowed %v, %v; it is %v, %v", c.Note, e.Allowed, e.Err, want.Allowed, wantErr)
@@ -260,8 +260,8 @@ func TestExplainBeside(t *testing.T) {
 		group.Go(func() {
 			for range 50 {
 				if i%2 == 0 {
-					_, _ = entry.Decide(t.Context(), input, noon)
-				} else if e := entry.Explain(t.Context(), input, noon, policy.ExplainOptions{}); len(e.WhyNot) != 1 || e.Cut {
+					_, _ = entry.Decide(t.Context(), input, policy.Facts{}, noon)
+				} else if e := entry.Explain(t.Context(), input, policy.Facts{}, noon, policy.ExplainOptions{}); len(e.WhyNot) != 1 || e.Cut {
 					t.Errorf("%+v", e)
 				}
 			}
@@ -281,7 +281,7 @@ func TestExplainIsBounded(t *testing.T) {
 		}
 		input, _ := policy.FromJSON(map[string]any{"x": strings.Repeat("long ", 100_000)}) // plain JSON
 		begin := time.Now()
-		e := entry.Explain(t.Context(), input, noon, policy.ExplainOptions{Timeout: 200 * time.Millisecond})
+		e := entry.Explain(t.Context(), input, policy.Facts{}, noon, policy.ExplainOptions{Timeout: 200 * time.Millisecond})
 		if !e.Cut || !strings.Contains(e.Text(), "this is not all of it") {
 			t.Errorf("%s: not said to be cut:\n%s", name, e.Text())
 		}

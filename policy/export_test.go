@@ -7,7 +7,22 @@ func (m *Memo) Collide() { m.hashMask = 0 }
 func (m *Memo) Pace(window uint64, rest, mostRest int64) { m.pace = pace{window, rest, mostRest} }
 
 // Pure reports whether a built-in counts as pure.
-func Pure(name string) bool { return pure[name] }
+func Pure(name string) bool { return classes[name] == pure }
+
+// Class names what the value of a built-in depends on.
+func Class(name string) string {
+	return []string{"unknown", "pure", "timed", "observed"}[classes[name]]
+}
 
 // Text is the key as it is compared, and whether it is fit for anything.
 func (k *Key) Text() (string, bool) { return string(k.text), !k.unfit }
+
+// AsPure has an entry's decisions remembered whatever the policy calls.
+func (e *Entry) AsPure() { e.impure = nil }
+
+// Replayed says what a Replayer makes of a built-in that may be called.
+func Replayed(name string) (never, unsure, timed bool) {
+	r := &Replayer{}
+	r.note([]string{name})
+	return len(r.never) > 0, len(r.unsure) > 0, r.timed
+}

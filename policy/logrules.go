@@ -102,7 +102,7 @@ func (e *Event) askHere(ctx context.Context, rule *Entry) (v Value, err error) {
 			v, err = nil, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
-	v, _, err = rule.evaluate(ctx, 0, e.input, e.now, nil)
+	v, _, err = rule.evaluate(ctx, 0, e.input, Facts{}, e.now, nil)
 	if errors.Is(err, ErrUndefined) {
 		return nil, nil
 	}

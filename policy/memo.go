@@ -37,7 +37,8 @@ type MemoConfig struct {
 
 // Memo remembers the decisions of one snapshot: an input whose Key was seen before gets the decision that was made then. A decision is
 // remembered only where it is a pure function of what the key holds: nothing that the policy can reach asks the clock, chance, the
-// network or a directory (Entry.Memoisable), and evaluation came to its normal end. docs/decisions/0006-memo.md says why that is
+// network or a directory (Entry.Memoisable), and evaluation came to its normal end without
+// having read Facts, so that the decision is good for any of them. docs/decisions/0006-memo.md says why that is
 // enough.
 //
 // Finding a decision takes no lock. The memory is bounded in bytes, and an entry whose decisions hardly come twice does without. A nil
@@ -160,8 +161,8 @@ func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
 }
 
 // Decide is Entry.DecideWithin of the key's entry, and remembers what comes of it if it may be.
-func (k *Key) Decide(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
-	d, clean, err := k.entry.decide(ctx, timeout, input, now)
+func (k *Key) Decide(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, error) {
+	d, clean, err := k.entry.decide(ctx, timeout, input, facts, now)
 	return k.keep(d, clean, err)
 }
 
@@ -263,21 +264,22 @@ type Recheck struct {
 	memo  *Memo
 	entry *Entry
 	input Value
+	facts Facts
 	now   time.Time
 	found *remembered
 }
 
 // Recheck takes a hit and the whole input that it was for, of which it keeps a copy of its own.
-func (k *Key) Recheck(found Recalled, input Value, now time.Time) (Recheck, bool) {
+func (k *Key) Recheck(found Recalled, input Value, facts Facts, now time.Time) (Recheck, bool) {
 	size := int64(0)
 	own, ok := detach(input, &size, 0)
-	return Recheck{memo: k.memo, entry: k.entry, input: own, now: now, found: found.entry}, ok
+	return Recheck{memo: k.memo, entry: k.entry, input: own, facts: facts, now: now, found: found.entry}, ok
 }
 
 // Run decides again, without the memo. The error says how that differs from what was remembered, and the memo is off from then on. It
 // is nil also where nothing can be said, because ctx ended first.
 func (r *Recheck) Run(ctx context.Context) error {
-	d, _, err := r.entry.decide(ctx, 0, r.input, r.now)
+	d, _, err := r.entry.decide(ctx, 0, r.input, r.facts, r.now)
 	was, is := "no decision", "no decision"
 	if r.found.decision != nil {
 		was = r.found.decision.Result.String()

@@ -14,8 +14,6 @@ import (
 	"unsafe"
 
 	"gatehouse/policy"
-
-	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // remembering is a snapshot with a memo.
@@ -54,13 +52,13 @@ func (r *remembering) decide(ctx context.Context, input policy.Value, now time.T
 	k := r.key(input)
 	defer k.Done()
 	if k == nil {
-		d, err = r.entry.Decide(ctx, input, now)
+		d, err = r.entry.Decide(ctx, input, policy.Facts{}, now)
 		return d, false, err
 	}
 	if found, ok := k.Recall(); ok {
 		return found.Decision, true, found.Err
 	}
-	d, err = k.Decide(ctx, 0, input, now)
+	d, err = k.Decide(ctx, 0, input, policy.Facts{}, now)
 	return d, false, err
 }
 
@@ -108,7 +106,7 @@ func TestMemoOnOPAsOwnCases(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				d, err := r.entry.Decide(t.Context(), v, noon)
+				d, err := r.entry.Decide(t.Context(), v, policy.Facts{}, noon)
 				want := told(t, d, err)
 				d, hit, err := r.decide(t.Context(), v, noon)
 				if got := told(t, d, err); got != want {
@@ -169,7 +167,7 @@ func TestMemoTellsInputsApart(t *testing.T) {
 				for round := range 3 {
 					for _, text := range test.inputs {
 						v := value(t, text)
-						d, err := r.entry.Decide(t.Context(), v, noon)
+						d, err := r.entry.Decide(t.Context(), v, policy.Facts{}, noon)
 						want := told(t, d, err)
 						d, hit, err := r.decide(t.Context(), v, noon)
 						if got := told(t, d, err); got != want {
@@ -212,93 +210,6 @@ func TestKeyKnowsNoOrder(t *testing.T) {
 	}
 }
 
-// What may be another next time keeps a decision from being remembered, wherever it is reached from.
-func TestMemoisable(t *testing.T) {
-	impure := func(rules string) []policy.Use {
-		b := read(t, "app", module(rules))
-		s, err := policy.Compile(t.Context(), policy.Config{Decision: "authz/allow", Capabilities: policy.Capabilities{HTTPSend: []string{"h.example"},
-			NetLookup: []string{"h.example"}, Runtime: true}}, []*policy.Bundle{b})
-		if err != nil {
-			t.Fatalf("%s: %v", rules, err)
-		}
-		e, err := s.Entry([]string{"authz", "allow"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e.Memoisable().Impure
-	}
-	const at = 2 // the first line with a rule
-	for _, test := range []struct{ rules, what string }{
-		{`allow if time.now_ns() > 0`, "time.now_ns"},
-		{`allow if rand.intn("x", 2) == 1`, "rand.intn"},
-		{`allow if uuid.rfc4122("x") != ""`, "uuid.rfc4122"},
-		{`allow if http.send({"method": "get", "url": "http://h.example"}).status_code == 200`, "http.send"},
-		{`allow if opa.runtime().x`, "opa.runtime"},
-		{`allow if net.lookup_ip_addr("h.example")`, "net.lookup_ip_addr"},
-		{`allow if io.jwt.decode_verify(input.t, {"secret": "s"})[0]`, "io.jwt.decode_verify"},
-		{`allow if io.jwt.encode_sign({}, {}, {"kty": "oct", "k": "AA"}) != ""`, "io.jwt.encode_sign"},
-		{`allow if crypto.x509.parse_and_verify_certificates(input.c)[0]`, "crypto.x509.parse_and_verify_certificates"},
-		{`allow if json.match_schema(input.x, {})[0]`, "json.match_schema"},
-		{`allow if trace("x")`, "trace"},
-		{`allow if ds.check({"x": 1})`, "ds.check"},
-		{`allow if count([t | t := time.now_ns()]) == 1`, "time.now_ns"},
-		{`allow if every i in [1] { rand.intn("x", i) == 0 }`, "rand.intn"},
-		{"allow if b with time.now_ns as 1\n\nb if input.x", "time.now_ns"},
-		{"allow if b with f as rand.intn\n\nf(x, y) := 1\n\nb if f(\"x\", 2) == 1", "rand.intn"},
-		{"allow if data.authz.m[input.x]\n\nm.b if c == 1\n\nc := time.now_ns()", "time.now_ns"},
-		{`allow := {"allowed": true, "headers": {"x": format_int(time.now_ns(), 10)}}`, "time.now_ns"},
-		{"default allow := false\n\nallow if input.x\n\nelse := true if rand.intn(\"x\", 2) == 1", "rand.intn"},
-	} {
-		found := impure(test.rules)
-		if len(found) == 0 || found[0].What != test.what || found[0].File != "app/authz.rego" || found[0].Line < at {
-			t.Errorf("%s: %v, want %s", test.rules, found, test.what)
-		}
-	}
-	for _, rules := range []string{`allow if input.x == "y"`, `allow if glob.match("/a/*", ["/"], input.p)`, `allow if io.jwt.decode(input.t)[1].sub == "a"`,
-		"allow if input.x\n\nb if time.now_ns() > 0", `allow if $"{input.a}" == "x"`, `allow if { regex.match("a", input.x); count(input.y) > 1; "a" in input.z }`,
-		"# METADATA\n# title: x\nallow if rego.metadata.rule().title == input.x"} {
-		if found := impure(rules); len(found) > 0 {
-			t.Errorf("%s: %v", rules, found)
-		}
-	}
-}
-
-// Every built-in that there is was judged: with a version of OPA that has more somebody has to look.
-func TestEveryBuiltinIsJudged(t *testing.T) {
-	known := strings.Fields(`rand.intn io.jwt.decode_verify io.jwt.encode_sign_raw io.jwt.encode_sign time.now_ns http.send json.verify_schema json.match_schema
-		opa.runtime net.lookup_ip_addr uuid.rfc4122 crypto.x509.parse_and_verify_certificates crypto.x509.parse_and_verify_certificates_with_options
-		trace print internal.print internal.test_case rego.parse_module providers.aws.sign_req strings.render_template`)
-	for _, b := range ast.Builtins {
-		if policy.Pure(b.Name) == slices.Contains(known, b.Name) {
-			t.Errorf("%s: pure %v; say in policy/pure.go or here whether its value depends on nothing but its arguments", b.Name, policy.Pure(b.Name))
-		}
-		if b.Nondeterministic && policy.Pure(b.Name) {
-			t.Errorf("%s counts as pure, and OPA says that it is not", b.Name)
-		}
-	}
-}
-
-// What is read of what is another in each request is named with its place.
-func TestMemoisableNamesWhatChanges(t *testing.T) {
-	for _, test := range []struct{ rules, what string }{
-		{`allow if input.attributes.request.http.headers["x-request-id"] != ""`, "input.attributes.request.http.headers.x-request-id"},
-		{`allow if count(input.attributes.request.http.headers) < 9`, "input.attributes.request.http.headers"},
-		{`allow if input.attributes.request.time.seconds > 1`, "input.attributes.request.time.seconds"},
-		{`allow if object.get(input, "x", 1) == 1`, "input"},
-		{`allow if input.attributes.request.http.headers.host == "a"`, ""},
-		{`allow if input.parsed_path[0] == "a"`, ""},
-	} {
-		found := remember(t, compile(t, module(test.rules))).entry.Memoisable().Changing
-		got := ""
-		if len(found) > 0 {
-			got = found[0].What
-		}
-		if got != test.what || got != "" && found[0].Line == 0 {
-			t.Errorf("%s: %v, want %q", test.rules, found, test.what)
-		}
-	}
-}
-
 // The policy's clock moves between two requests that are alike.
 func TestMemoSeesTheTime(t *testing.T) {
 	r := remember(t, compile(t, module(`allow if time.now_ns() < 1000`)))
@@ -322,7 +233,7 @@ func TestMemoBelongsToSnapshotAndEntry(t *testing.T) {
 	for range 2 {
 		for _, v := range []policy.Value{one, two} {
 			for _, e := range []*policy.Entry{r.entry, other} {
-				want, wantErr := e.Decide(t.Context(), v, noon)
+				want, wantErr := e.Decide(t.Context(), v, policy.Facts{}, noon)
 				r := &remembering{s: s, entry: e, memo: r.memo, stats: r.stats}
 				got, _, err := r.decide(t.Context(), v, noon)
 				if told(t, got, err) != told(t, want, wantErr) {
@@ -503,7 +414,7 @@ func TestMemoRests(t *testing.T) {
 			if k != nil {
 				keyed++
 				if _, ok := k.Recall(); !ok {
-					if _, err := k.Decide(t.Context(), time.Minute, v, noon); err != nil {
+					if _, err := k.Decide(t.Context(), time.Minute, v, policy.Facts{}, noon); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -550,7 +461,7 @@ func TestRecheck(t *testing.T) {
 		if !ok {
 			t.Fatal("not remembered")
 		}
-		check, ok := k.Recheck(found, v, noon)
+		check, ok := k.Recheck(found, v, policy.Facts{}, noon)
 		if !ok {
 			t.Fatal("cannot be decided again")
 		}
@@ -565,7 +476,7 @@ func TestRecheck(t *testing.T) {
 	three := value(t, `{"x":3}`)
 	k := r.key(three)
 	k.Recall()
-	if d, err := k.Decide(t.Context(), time.Minute, one, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
+	if d, err := k.Decide(t.Context(), time.Minute, one, policy.Facts{}, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
 		t.Fatal(err)
 	}
 	k.Done()
@@ -641,7 +552,7 @@ func FuzzMemo(f *testing.F) {
 			var keys, wants [2]string
 			for range 2 {
 				for i, v := range inputs {
-					d, err := r.entry.Decide(t.Context(), v, noon)
+					d, err := r.entry.Decide(t.Context(), v, policy.Facts{}, noon)
 					wants[i] = told(t, d, err)
 					d, hit, err := r.decide(t.Context(), v, noon)
 					if got := told(t, d, err); got != wants[i] {

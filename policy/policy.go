@@ -11,7 +11,10 @@
 // garbage collector retires a snapshot when the last decision that uses it has ended. Bundles may be compiled again
 // together with others: compiling copies what it changes.
 //
-// This package, with bounds, is the only importer of OPA. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
+// What a decision depends on besides its input and the time is Facts. What a built-in's value depends on is written once, in pure.go:
+// the memo (Memo) and the repeating of old decisions (Replayer) both go by it.
+//
+// Of ours the package imports bounds alone, and with it is the only importer of OPA's compiler and evaluator. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
 // two serve from a store that is locked and patched while requests read it, the third starts a goroutine per call and
 // runs a bundle's own tests only.
 //

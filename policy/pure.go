@@ -23,16 +23,34 @@ func (u Use) String() string {
 	return fmt.Sprintf("%s (%s:%d)", u.What, u.File, u.Line)
 }
 
-// pure are the built-ins whose value is a function of their arguments alone. Whatever is not among them, and what a later version of
-// OPA adds, counts as impure: OPA's own list (Builtin.Nondeterministic) leaves out what asks the clock for a certificate's validity,
-// and what has an effect. Not here because nobody needs them: rego.parse_module, providers.aws.sign_req, strings.render_template.
-var pure = func(names string) map[string]bool {
-	set := map[string]bool{}
-	for _, name := range strings.Fields(names) {
-		set[name] = true
+// class says what the value of a built-in depends on besides its arguments. The memo and the Replayer both go by it.
+type class uint8
+
+const (
+	unknown  class = iota // may be anything: never remembered, never repeated
+	pure                  // nothing
+	timed                 // the time that the decision is given: never remembered, repeated at the recorded time
+	observed              // chance or others; never remembered, and repeated unless it is seen to be called (Replayer)
+)
+
+// classes lists the built-ins that are not unknown. What is not here, and what a later version of OPA adds, is unknown: OPA's own list
+// (Builtin.Nondeterministic) leaves out what asks the clock for a certificate's validity, and what has an effect. Not here because
+// nobody needs them: rego.parse_module, providers.aws.sign_req, strings.render_template. Not here because a call of it cannot be
+// stopped: net.lookup_ip_addr.
+var classes = func(of map[class]string) map[string]class {
+	all := map[string]class{}
+	for class, names := range of {
+		for _, name := range strings.Fields(names) {
+			all[name] = class
+		}
 	}
-	return set
-}(`
+	for _, name := range directoryNames {
+		all[name] = observed
+	}
+	return all
+}(map[class]string{timed: "time.now_ns io.jwt.decode_verify", observed: `
+	http.send rand.intn uuid.rfc4122 opa.runtime io.jwt.encode_sign io.jwt.encode_sign_raw json.match_schema json.verify_schema
+`, pure: `
 	eq assign internal.member_2 internal.member_3 gt gte lt lte neq equal
 	plus minus mul div ceil floor round abs rem bits.or bits.and bits.negate bits.xor bits.lsh bits.rsh and or
 	count sum product max min any all sort walk
@@ -63,7 +81,7 @@ var pure = func(names string) map[string]bool {
 	rego.metadata.chain rego.metadata.rule
 	net.cidr_overlap net.cidr_intersects net.cidr_contains net.cidr_contains_matches net.cidr_expand net.cidr_merge net.cidr_is_valid
 	units.parse units.parse_bytes uuid.parse semver.is_valid semver.compare
-`)
+`})
 
 // isBuiltin reports whether a reference is the name of a built-in function.
 func isBuiltin(ref ast.Ref) bool {
@@ -80,7 +98,7 @@ func (c *collector) call(ref ast.Ref) {
 		return
 	}
 	use := c.use(ref.String(), ref[0].Location)
-	if !pure[use.What] && !slices.Contains(c.impure, use) {
+	if classes[use.What] != pure && !slices.Contains(c.impure, use) {
 		c.impure = append(c.impure, use)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -39,22 +40,12 @@ func (i *InputReader) Read(text []byte) (Value, error) {
 	return FromJSON(document)
 }
 
-// Built-ins whose value an evaluation later on does not have for certain: seen at work as they are called, or, those that
-// cannot be stopped or ask the machine's own clock, wherever they might be.
-var (
-	unsureCalls = []string{"http.send", "rand.intn", "uuid.rfc4122"}
-	unsureNames = []string{"net.lookup_ip_addr", "crypto.x509.parse_and_verify_certificates", "crypto.x509.parse_and_verify_certificates_with_options"}
-)
-
-// timed are built-ins that go by the time that a decision is given.
-var timed = []string{"time.now_ns", "io.jwt.decode_verify"}
-
 // Replayer repeats decisions that were made before, for tools that compare. It is for many decisions by one entry. The zero value is
 // not usable; Entry.Replayer makes one.
 type Replayer struct {
 	entry  *Entry
-	unsure []string // that may be called
-	never  []string // for which the policy is not even asked
+	unsure []string // observed built-ins that may be called, sorted
+	never  []string // unknown ones, for which the policy is not even asked, sorted
 	timed  bool
 }
 
@@ -62,11 +53,22 @@ type Replayer struct {
 func (e *Entry) Replayer() *Replayer {
 	r := &Replayer{entry: e}
 	called := calls(reachable(e.snapshot.compiler, e.query))
-	pick := func(names []string) []string {
-		return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !called[name] })
-	}
-	r.unsure, r.never, r.timed = pick(unsureCalls), pick(unsureNames), len(pick(timed)) > 0
+	r.note(slices.Sorted(maps.Keys(called)))
 	return r
+}
+
+// note sorts built-ins that may be called by what their values depend on.
+func (r *Replayer) note(called []string) {
+	for _, name := range called {
+		switch classes[name] {
+		case unknown:
+			r.never = append(r.never, name)
+		case observed:
+			r.unsure = append(r.unsure, name)
+		case timed:
+			r.timed = true
+		}
+	}
 }
 
 // Entry is the entry that the Replayer repeats.
@@ -78,25 +80,25 @@ func (r *Replayer) Pure() bool { return !r.timed && len(r.unsure)+len(r.never) =
 
 // Decide is Entry.Decide, except that nobody is called. unsure is the first built-in whose value may have been another when the
 // decision was made, "" where there is none; with one, the decision says nothing.
-func (r *Replayer) Decide(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
+func (r *Replayer) Decide(ctx context.Context, input Value, facts Facts, now time.Time) (d Decision, unsure string, err error) {
 	if len(r.never) > 0 {
 		return Decision{}, r.never[0], nil
 	}
 	if len(r.unsure) == 0 {
-		d, err = r.entry.Decide(ctx, input, now)
+		d, err = r.entry.Decide(ctx, input, facts, now)
 		return d, "", err
 	}
-	return r.watch(ctx, input, now)
+	return r.watch(ctx, input, facts, now)
 }
 
 // watch decides with an eye on what is called.
-func (r *Replayer) watch(ctx context.Context, input Value, now time.Time) (d Decision, unsure string, err error) {
+func (r *Replayer) watch(ctx context.Context, input Value, facts Facts, now time.Time) (d Decision, unsure string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d, err = Decision{}, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
-	result, unsure, err := r.evaluate(ctx, input, now, nil)
+	result, unsure, err := r.evaluate(ctx, input, facts, now, nil)
 	if err != nil || unsure != "" {
 		return Decision{}, unsure, err
 	}
@@ -105,9 +107,10 @@ func (r *Replayer) watch(ctx context.Context, input Value, now time.Time) (d Dec
 }
 
 // evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
-func (r *Replayer) evaluate(ctx context.Context, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
-	sent, chance := false, builtins.NDBCache{}
-	result, _, err = r.entry.evaluate(ctx, 0, input, now, func(q *topdown.Query) {
+func (r *Replayer) evaluate(ctx context.Context, input Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
+	sent, asked, chance := false, "", builtins.NDBCache{}
+	result, _, err = r.entry.evaluate(ctx, 0, input, facts, now, func(q *topdown.Query) {
+		q.WithBuiltins(watched(r.entry.snapshot.directory, &asked))
 		q.WithNDBuiltinCache(chance).WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper {
 			sent = true
 			return noCalls{}
@@ -117,7 +120,7 @@ func (r *Replayer) evaluate(ctx context.Context, input Value, now time.Time, adj
 		}
 	})
 	for _, name := range r.unsure {
-		if _, called := chance[name]; called || sent && name == "http.send" {
+		if _, called := chance[name]; called || sent && name == "http.send" || asked == name {
 			return nil, name, nil
 		}
 	}
@@ -128,7 +131,7 @@ func (r *Replayer) evaluate(ctx context.Context, input Value, now time.Time, adj
 func calls(c *collector) map[string]bool {
 	names := map[string]bool{}
 	note := func(ref ast.Ref) bool {
-		if name := ref.String(); ast.BuiltinMap[name] != nil {
+		if name := ref.String(); isBuiltin(ref) {
 			names[name] = true
 		}
 		return false

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"gatehouse/policy"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 func TestProject(t *testing.T) {
@@ -136,6 +138,11 @@ func TestReplayer(t *testing.T) {
 		{"a call whose failure is looked at", `allow if http.send({"method": "GET", "url": "http://127.0.0.1:1/", "raise_error": false}).status_code == 0`,
 			false, "http.send", false, nil},
 		{"a name", `allow if count(net.lookup_ip_addr("localhost")) > 0`, false, "net.lookup_ip_addr", false, nil},
+		{"the directory", `allow if ds.check({"x": 1})`, false, "ds.check", false, nil},
+		{"the directory, of which it is undefined", "default allow := false\n\nallow if ds.user({\"x\": 1}).admin", false, "ds.user", false, nil},
+		{"the directory that was not asked", "allow if input.a == 1\n\nelse := true if ds.check({})", false, "", true, nil},
+		{"what nobody judged", `allow if trace("x")`, false, "trace", false, nil},
+		{"a signature", `allow if io.jwt.encode_sign({"alg": "HS256"}, {}, {"kty": "oct", "k": "AAAA"}) != ""`, false, "io.jwt.encode_sign", false, nil},
 		{"in place of a function", "allow if f(\"x\", 2) < 5 with f as rand.intn\n\nf(_, _) := 9", false, "rand.intn", false, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -154,10 +161,33 @@ func TestReplayer(t *testing.T) {
 			}
 			replayer := e.Replayer()
 			input, _ := policy.FromJSON(map[string]any{"a": 1})
-			d, unsure, err := replayer.Decide(t.Context(), input, time.Unix(0, then))
+			d, unsure, err := replayer.Decide(t.Context(), input, policy.Facts{}, time.Unix(0, then))
 			if replayer.Pure() != test.pure || unsure != test.unsure || d.Allowed != test.allowed || !errors.Is(err, test.err) {
 				t.Errorf("pure %v, unsure %q, allowed %v, error %v", replayer.Pure(), unsure, d.Allowed, err)
 			}
 		})
+	}
+}
+
+// TestOneListOfWhatIsPure holds the memo and the Replayer to one view of every built-in: what one of them takes for certain at any
+// time, so does the other.
+func TestOneListOfWhatIsPure(t *testing.T) {
+	names := []string{"no.such.builtin", "ds.check", "ds.check_permission", "ds.check_relation", "ds.checks", "ds.graph", "ds.identity", "ds.object",
+		"ds.relation", "ds.relations", "ds.user"}
+	for _, b := range ast.Builtins {
+		names = append(names, b.Name)
+	}
+	for _, name := range names {
+		if class := policy.Class(name); policy.Pure(name) != (class == "pure") {
+			t.Errorf("%s is %s, and pure %v to the memo", name, class, policy.Pure(name))
+		} else if never, unsure, timed := policy.Replayed(name); never != (class == "unknown") || unsure != (class == "observed") || timed != (class == "timed") {
+			t.Errorf("%s is %s; the Replayer never repeats it %v, is unsure %v, takes it as timed %v", name, class, never, unsure, timed)
+		}
+	}
+	for name, want := range map[string]string{"no.such.builtin": "unknown", "ds.check": "observed", "net.lookup_ip_addr": "unknown",
+		"crypto.x509.parse_and_verify_certificates": "unknown", "http.send": "observed", "time.now_ns": "timed", "lower": "pure"} {
+		if class := policy.Class(name); class != want {
+			t.Errorf("%s is %s, want %s", name, class, want)
+		}
 	}
 }

@@ -61,16 +61,18 @@ const resultVar = ast.Var("result")
 // evaluation is the state of one Decide, in one allocation. It is the topdown.Cancel of its query.
 type evaluation struct {
 	cancelled atomic.Bool
+	looked    uint32
 	failures  []topdown.Error // of built-ins, in order
 	result    Value
+	facts     Facts
 
 	// Of an evaluation that looks for its own end, instead of being told: a timer and a goroutine cost as much as a short evaluation.
-	ctx    context.Context // nil: it is told
-	until  time.Time
-	looked uint
-	left   time.Duration // when the clock was looked at last; 0 before
-	often  bool
-	ended  error // why it was ended
+	ctx   context.Context // nil: it is told
+	until time.Time
+	left  time.Duration // when the clock was looked at last; 0 before
+	ended error         // why it was ended
+	often bool
+	asked bool // facts were read
 }
 
 const (
@@ -171,36 +173,37 @@ func (e *Entry) Path() []string { return e.path }
 // Reads is Entry.Reads of Config.Decision.
 func (s *Snapshot) Reads() Reads { return s.entry.Reads() }
 
-// Decide is Entry.Decide of Config.Decision.
+// Decide is Entry.Decide of Config.Decision, without facts.
 func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
-	return s.entry.Decide(ctx, input, now)
+	return s.entry.Decide(ctx, input, Facts{}, now)
 }
 
-// Decide evaluates the policy on an input; a nil input is undefined to the policy. The policy sees now as the current
+// Decide evaluates the policy on an input; a nil input is undefined to the policy. It may read facts, and sees now as the current
 // time. Evaluation ends when ctx does.
 //
 // The decision is only valid without an error; with one it is the zero value, which denies. Errors wrap ErrUndefined,
 // ErrEvaluation, or the context's error when ctx ended first.
-func (e *Entry) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
-	d, _, err := e.decide(ctx, 0, input, now)
+func (e *Entry) Decide(ctx context.Context, input Value, facts Facts, now time.Time) (Decision, error) {
+	d, _, err := e.decide(ctx, 0, input, facts, now)
 	return d, err
 }
 
 // DecideWithin is Decide with a context that ends after timeout, and costs less than one.
-func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input Value, now time.Time) (Decision, error) {
-	d, _, err := e.decide(ctx, timeout, input, now)
+func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, error) {
+	d, _, err := e.decide(ctx, timeout, input, facts, now)
 	return d, err
 }
 
-// decide is Decide; clean says that nothing failed on the way, not even a built-in function, and nothing was cut short.
-func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, now time.Time) (d Decision, clean bool, err error) {
+// decide is Decide; clean says that nothing failed on the way, not even a built-in function, that nothing was cut
+// short and that no facts were read: the decision is good for any facts.
+func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (d Decision, clean bool, err error) {
 	// A panic in a built-in must cost this request alone.
 	defer func() {
 		if p := recover(); p != nil {
 			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
-	result, clean, err := e.evaluate(ctx, timeout, input, now, nil)
+	result, clean, err := e.evaluate(ctx, timeout, input, facts, now, nil)
 	if err != nil {
 		return Decision{}, clean, err
 	}
@@ -210,12 +213,12 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, 
 
 // evaluate returns the value of the decision document, and whether evaluation went undisturbed to its end. adjust, where there is one, has
 // the last word on the query.
-func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, now time.Time, adjust func(*topdown.Query)) (result Value, clean bool, err error) {
+func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (result Value, clean bool, err error) {
 	s := e.snapshot
 	if err := ctx.Err(); err != nil {
 		return nil, false, fmt.Errorf("evaluating the policy: %w", err)
 	}
-	state := &evaluation{}
+	state := &evaluation{facts: facts}
 	if timeout > 0 && s.blocks { // what waits has to be told
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -263,14 +266,14 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 	case state.result == nil && len(state.failures) > 0:
 		return nil, false, evaluationError(&state.failures[0])
 	case state.result == nil:
-		return nil, !state.stopped(), ErrUndefined
+		return nil, !state.asked && !state.stopped(), ErrUndefined
 	}
 	if state.looked > quick { // fewer steps hold an input a few times at most
 		if err := bounds.Check(state.result); err != nil {
 			return nil, false, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
 		}
 	}
-	return state.result, len(state.failures) == 0 && !state.stopped(), nil
+	return state.result, len(state.failures) == 0 && !state.asked && !state.stopped(), nil
 }
 
 // evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line, and quotes no value.

@@ -121,7 +121,7 @@ type ruling struct {
 func (a *preparedRule) rule(ctx context.Context, input policy.Value, at time.Time, answers bool) (ruling, error) {
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
-	d, unsure, err := a.replayer.Decide(bounded, input, at)
+	d, unsure, err := a.replayer.Decide(bounded, input, policy.Facts{}, at)
 	switch {
 	case ctx.Err() != nil:
 		return ruling{}, ctx.Err()

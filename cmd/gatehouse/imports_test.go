@@ -4,15 +4,19 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// TestWhoMayImportWhom holds the direction of our imports, and that one package alone speaks each foreign language.
-func TestWhoMayImportWhom(t *testing.T) {
-	foundations := []string{ // all may import them, and they import nothing of ours
+// whoMayImport is the picture of our imports. docs/architecture.md shows the same.
+func whoMayImport() (foundations []string, ours map[string][]string) {
+	foundations = []string{ // all may import them, and they import nothing of ours
 		"gatehouse/durable",
 		"gatehouse/input",
 		"gatehouse/panics",
@@ -20,7 +24,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/upstream",
 		"gatehouse/watch",
 	}
-	ours := map[string][]string{ // package -> those of ours that it may import besides, directly or not
+	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
 		"gatehouse/config":    {},
 		"gatehouse/gate":      {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/extauthz":  {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
@@ -49,6 +53,12 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
 		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
+	return foundations, ours
+}
+
+// TestWhoMayImportWhom holds the direction of our imports, and that one package alone speaks each foreign language.
+func TestWhoMayImportWhom(t *testing.T) {
+	foundations, ours := whoMayImport()
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
 		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/bundles", "gatehouse/upstream"},
 		"github.com/open-policy-agent/opa/v1/ast":          {"gatehouse/policy", "gatehouse/policy/bounds"},
@@ -94,6 +104,58 @@ func TestWhoMayImportWhom(t *testing.T) {
 					t.Errorf("%s imports %s, which is for %v alone", p.ImportPath, imported, allowed)
 				}
 			}
+		}
+	}
+}
+
+// TestArchitecturePageShowsTheImports holds that docs/architecture.md has the packages of the table above, each with the same imports. The page
+// names what a package imports itself; what that imports is in the other rows.
+func TestArchitecturePageShowsTheImports(t *testing.T) {
+	page, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile("`([a-z/]+)`")
+	direct := map[string][]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\|.*\\| ([^|]*) \\|$").FindAllStringSubmatch(string(page), -1) {
+		direct[row[1]] = nil
+		for _, imported := range name.FindAllStringSubmatch(row[2], -1) {
+			direct[row[1]] = append(direct[row[1]], imported[1])
+		}
+	}
+	var below func(p string, seen map[string]bool)
+	below = func(p string, seen map[string]bool) {
+		for _, imported := range direct[p] {
+			if !seen[imported] {
+				seen[imported] = true
+				below(imported, seen)
+			}
+		}
+	}
+	foundations, ours := whoMayImport()
+	for _, p := range foundations {
+		ours[p] = slices.Clone(ours[p]) // also where it imports none
+	}
+	for p, allowed := range ours {
+		p = strings.TrimPrefix(p, "gatehouse/")
+		if _, ok := direct[p]; !ok {
+			t.Errorf("docs/architecture.md has no row for %s", p)
+			continue
+		}
+		shown := map[string]bool{}
+		below(p, shown)
+		delete(shown, "gate/body") // a part of gate
+		want := map[string]bool{}
+		for _, imported := range allowed {
+			want[strings.TrimPrefix(imported, "gatehouse/")] = true
+		}
+		if diff := cmp.Diff(want, shown); diff != "" {
+			t.Errorf("docs/architecture.md, imports of %s: -table +page\n%s", p, diff)
+		}
+	}
+	for p := range direct {
+		if _, ok := ours["gatehouse/"+p]; !ok && p != "cmd/gatehouse" {
+			t.Errorf("docs/architecture.md has a row for %s, which no table has", p)
 		}
 	}
 }

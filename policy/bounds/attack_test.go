@@ -210,7 +210,7 @@ func promptly(t *testing.T, what string, s *policy.Snapshot, input policy.Value)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := entry.DecideWithin(context.Background(), deadline, input, started)
+	d, err := entry.DecideWithin(context.Background(), deadline, input, policy.Facts{}, started)
 	took := time.Since(started)
 	runtime.ReadMemStats(&after)
 	if took > patience/10 {

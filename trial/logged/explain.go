@@ -103,7 +103,7 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	if err != nil {
 		return fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(ctx, input, at, trial.Hiding(with.Redact, r.Input))
+	out.Policy = entry.Explain(ctx, input, policy.Facts{}, at, trial.Hiding(with.Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
