@@ -138,13 +138,13 @@ func (t *counts) add(e *recorded) {
 	}
 	t.counted.Decisions++
 	outcome, reason, _ := logged.Outcomes(&e.Record)
-	switch {
-	case outcome == "deny":
+	switch outcome {
+	case "deny":
 		t.counted.Denied++
 		if e.DryRun {
 			t.counted.DryRun++
 		}
-	case outcome == "allow":
+	case "allow":
 		t.counted.Allowed++
 	default:
 		t.counted.Other++
