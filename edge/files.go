@@ -155,14 +155,6 @@ func (r *routeTable) part(table *routes.Table) gate.Part {
 	}
 }
 
-// refused says why the table as it is in the file is not in use; "" where it is.
-func (r *routeTable) refused() string {
-	if text := r.problem.Load(); text != nil {
-		return *text
-	}
-	return ""
-}
-
 func (r *routeTable) status() RoutesStatus {
 	out := RoutesStatus{App: r.app, File: r.file.path, Routes: r.count.Load()}
 	if text := r.problem.Load(); text != nil {
