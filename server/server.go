@@ -105,7 +105,7 @@ func New(ctx context.Context, with Config) (*Server, error) {
 	}
 	s.conns = newConnections(cfg.Listen, s.registry)
 	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
-		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders), grpc.SharedWriteBuffer(true),
+		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	extauthz.New(s.node.Gate(), s.logger).Register(s.grpc)
