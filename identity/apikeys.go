@@ -87,9 +87,15 @@ func NewAPIKey(e APIKeyEntry) (APIKey, error) {
 func (k APIKey) Reveal() string { return k.secret.raw }
 
 // String, GoString, Format and MarshalJSON give a placeholder: fmt does not ask the methods of fields that are not exported.
-func (k APIKey) String() string               { return k.secret.String() }
-func (k APIKey) GoString() string             { return k.secret.String() }
-func (k APIKey) Format(f fmt.State, r rune)   { k.secret.Format(f, r) }
+func (k APIKey) String() string { return k.secret.String() }
+
+// GoString implements fmt.GoStringer.
+func (k APIKey) GoString() string { return k.secret.String() }
+
+// Format implements fmt.Formatter.
+func (k APIKey) Format(f fmt.State, r rune) { k.secret.Format(f, r) }
+
+// MarshalJSON implements json.Marshaler.
 func (k APIKey) MarshalJSON() ([]byte, error) { return k.secret.MarshalJSON() }
 
 // ID is the entry's.
