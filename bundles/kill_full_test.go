@@ -2,4 +2,7 @@
 
 package bundles_test
 
-const killRounds = 100
+const (
+	killRounds = 100
+	killBytes  = 3 << 20 // of the bundle
+)

@@ -2,4 +2,7 @@
 
 package bundles_test
 
-const killRounds = 10
+const (
+	killRounds = 10
+	killBytes  = 768 << 10 // of the bundle: in make test less, as making and reading it takes most of the time
+)

@@ -73,7 +73,7 @@ allow := {"allowed": data.first == data.last, "headers": {"x": sprintf("%d of %d
 // of the bundles that were served, whole, and never an older one than before.
 func TestKilledWhileItPersists(t *testing.T) {
 	t.Parallel()
-	random := make([]byte, 3<<20) // does not compress, so that writing it takes a while
+	random := make([]byte, killBytes) // does not compress, so that writing it takes a while
 	for i := range random {
 		random[i] = byte(rand.Uint32())
 	}
