@@ -132,7 +132,7 @@ func explain(ctx context.Context, src config.Source, raw string, clock func() ti
 	vc := edge.VerifierConfig(cfg, zap.NewNop(), prometheus.NewRegistry())
 	vc.Clock = clock
 	v, err := identity.New(vc)
-	found.Add("identity", err)
+	found.Add("identity", edge.WithKeys(err))
 	if len(found.Errs) > 0 {
 		return identity.Explanation{}, nil, errors.Join(found.Errs...)
 	}
@@ -141,7 +141,7 @@ func explain(ctx context.Context, src config.Source, raw string, clock func() ti
 	}
 	keys, err := v.Load(ctx)
 	if err != nil {
-		found.Add("identity", err)
+		found.Add("identity", edge.WithKeys(err))
 		return identity.Explanation{}, nil, errors.Join(found.Errs...)
 	}
 	return v.Explain(ctx, keys, v.RequestWith(raw)), keys.Status(), nil
