@@ -33,11 +33,11 @@ func bundleDiffCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "diff BEFORE AFTER",
 		Short: "Compare two bundles: rules, data, and decisions",
-		Long: `Shows the rules and the data that differ between two bundles, each of them a directory, a tarball or an image. Comments,
-white space and the order of rules do not count. With tables of requests, as gatehouse test reads them, it shows every decision that
-would change; what the tables expect does not matter here.
+		Long: `Shows the rules and the data that differ between two bundles, each a directory, a tarball or an image. Comments,
+white space and the order of rules are ignored. With tables of requests, in the format of gatehouse test, it shows every decision that
+would change; the expectations in the tables are ignored.
 
-The exit code is 1 where a decision would change, 2 where that could not be found out, else 0.`,
+Exit code: 0 no decision changes, 1 a decision would change, 2 the comparison failed.`,
 		Example: `  gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy
   gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy --config gatehouse.yaml --requests tests.yaml`,
 		Args: arguments("gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy", 2),
@@ -59,9 +59,9 @@ The exit code is 1 where a decision would change, 2 where that could not be foun
 	f.addRegistry(c)
 	flags := c.Flags()
 	flags.StringArrayVar(&f.requests, "requests", nil, "file or directory with tables of requests; may be repeated")
-	flags.StringVarP(&f.config, "config", "c", "", "configuration to decide the requests with (default: gatehouse.yaml, if it is there)")
-	flags.StringVar(&f.name, "name", "", "which of the configuration's bundles is compared, where it has several")
-	flags.IntVar(&f.limit, "limit", 20, "how many changes of data to show")
+	flags.StringVarP(&f.config, "config", "c", "", "configuration to decide the requests with (default: gatehouse.yaml, if it exists)")
+	flags.StringVar(&f.name, "name", "", "the configuration's bundle to compare, if it has several")
+	flags.IntVar(&f.limit, "limit", 20, "number of data changes to show")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")
 	return c
 }

@@ -29,14 +29,14 @@ func explainCommand() *cobra.Command {
 	var f explainFlags
 	c := &cobra.Command{
 		Use:   "explain DECISION_ID",
-		Short: "Say why a decision in the log came out as it did",
+		Short: "Explain a decision in the log",
 		Long: `Finds a decision in the decision log and evaluates it again: the recorded input, at the recorded time, with the policy of the
-configuration or of --bundle. It says whether that is the policy that decided, which rule allowed, or of each rule why it
-did not, and what would have been allowed. What the log does not keep, such as claims and secrets, is not there for the
-policy either: where the policy reads it, that is said.
+configuration or of --bundle. It shows whether that is the policy that decided, which rule allowed, or why each rule
+did not, and what would have been allowed. Values that are not logged, such as claims and secrets, are missing in the
+evaluation; if the policy reads them, it is noted.
 
-The exit code is 0 where the decision was explained, 1 where it is not in the log or does not come out again, 2 where the
-command line or the configuration makes no sense.`,
+Exit code: 0 explained, 1 not in the log or decided differently now, 2 wrong command line or
+configuration.`,
 		Example: `  gatehouse explain 7J4TQXZB2M --log decisions.log
   zcat decisions-*.gz | gatehouse explain 7J4TQXZB2M --log - --bundle policy-1.4.tar.gz`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -48,7 +48,7 @@ command line or the configuration makes no sense.`,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
 	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")

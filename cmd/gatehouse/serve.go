@@ -36,7 +36,7 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file")
-	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, besides those of the configuration")
-	c.Flags().BoolVar(&src.Plain, "plain", false, "reference path: decide without anything that only makes it faster (remembered decisions, partial input, own wire format)")
+	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, in addition to the configuration's bundles")
+	c.Flags().BoolVar(&src.Plain, "plain", false, "reference mode: decide without optimisations (remembered decisions, partial input, own wire format)")
 	return c
 }

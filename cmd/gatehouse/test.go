@@ -32,8 +32,8 @@ func testCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "test [FILE or DIR]...",
 		Short: "Run the policy's Rego tests and tables of requests",
-		Long: `Runs every *_test.rego of the bundles, and the requests in tests.yaml and tests/*.yaml beside the configuration or, where
-given, in the FILEs and DIRs. A table reads like this:
+		Long: `Runs every *_test.rego of the bundles, and the requests in tests.yaml and tests/*.yaml next to the configuration or in the
+given FILEs and DIRs. An example of a table:
 
   tests:
     - allow: {as: u1, roles: [viewer], GET: /orders/17}
@@ -41,7 +41,7 @@ given, in the FILEs and DIRs. A table reads like this:
     - name: anonymous is asked to log in
       deny: {GET: /orders, status: 401}
 
-The exit code is 0 where all passed, 1 where one failed, 2 where they could not be run.`,
+Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 		Example: `  gatehouse test
   gatehouse test --config gatehouse.yaml --coverage --junit report.xml
   gatehouse test --from-log decisions.log --since 7d -o tests/last-week.yaml`,
@@ -63,12 +63,12 @@ The exit code is 0 where all passed, 1 where one failed, 2 where they could not 
 		},
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball: with --config in addition to its bundles, else instead of those of gatehouse.yaml")
 	flags.StringVar(&f.run, "run", "", "regular expression: only tests whose name it matches")
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
-	flags.BoolVar(&f.coverage, "coverage", false, "show which routes have no allow and no deny test")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the tests that passed as well")
+	flags.BoolVar(&f.coverage, "coverage", false, "show routes without an allow test or without a deny test")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show passed tests too")
 	f.from.add(c)
 	return c
 }

@@ -21,7 +21,7 @@ type fromLog struct {
 
 func (f *fromLog) add(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringVar(&f.log, "from-log", "", "run nothing: make a table of the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
+	flags.StringVar(&f.log, "from-log", "", "do not run tests; make a table from the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
 	flags.StringVarP(&f.output, "output", "o", "", "with --from-log: file to write the table to (default: standard output)")
 	addFilter(flags, &f.filter)
 }
