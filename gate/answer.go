@@ -199,11 +199,15 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 		removed = len(c.decision.RemoveHeaders)
 	}
 	odd := !a.DryRun && slices.ContainsFunc(c.decision.Headers, func(h policy.Header) bool { return input.Fold(h.Name) != strings.ToLower(h.Name) })
+	verifier := c.view.settings().Verifier
 	for i := range c.req.Headers {
 		h := &c.req.Headers[i]
+		if !odd && removed == 0 && input.IsFolded(h.Name) && !verifier.Lookalike(h.Name, h.Name) && !overrides.has(h.Name) {
+			continue // as most are: its one spelling
+		}
 		folded := input.Fold(h.Name)
 		spoof := folded != h.Name && names.has(folded) || (odd || folded != h.Name) && spells(a.Set, h.Name, folded) ||
-			c.view.settings().Verifier.Lookalike(h.Name, folded) || removed > 0 && c.removes(a, h.Name, folded)
+			verifier.Lookalike(h.Name, folded) || removed > 0 && c.removes(a, h.Name, folded)
 		switch {
 		case !spoof && !overrides.has(folded) || slices.Contains(a.Remove, h.Name):
 		case c.req.FixedHeaders:
