@@ -86,22 +86,18 @@ type HeaderOption struct {
 var overrides = newNameSet("x-http-method-override", "x-http-method", "x-method-override",
 	"script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url")
 
-// nameSet is a set of names, few of them. Most of those that are not in it differ from all that are in their length.
-type nameSet struct {
-	names   []string
-	lengths uint64 // bit n: one of them has n bytes
-}
+// nameSet is a set of names, few of them, by their length: most of those that are not in it differ from all that are in that.
+type nameSet [32][]string
 
 func newNameSet(names ...string) (s nameSet) {
 	for _, name := range names {
-		s.lengths |= 1 << len(name)
+		s[len(name)] = append(s[len(name)], name)
 	}
-	s.names = names
 	return s
 }
 
 func (s *nameSet) has(name string) bool {
-	return len(name) < 64 && s.lengths>>len(name)&1 == 1 && slices.Contains(s.names, name)
+	return len(name) < len(s) && slices.Contains(s[len(name)], name)
 }
 
 // headerValue reports whether s may be a header's value: RFC 9110 section 5.5 without obs-text rules, UTF-8, no controls.
