@@ -54,8 +54,8 @@ func (r *Reader) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-look.C:
 			return nil
-		case <-r.changeErrors():
-			return nil // events may be lost: look
+		case <-r.changeErrors(): //nolint:errcheck // whatever it is: events may be lost, so look
+			return nil
 		case event := <-r.changes():
 			if t, ok := r.at.(*textFile); ok && filepath.Base(event.Name) == filepath.Base(t.file) {
 				return nil
