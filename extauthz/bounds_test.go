@@ -1,29 +1,18 @@
 package extauthz_test
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"strings"
 	"testing"
 
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 )
 
 // TestLargeRequestsCostBoundedMemory denies what is over a limit before anything is made of it.
 func TestLargeRequestsCostBoundedMemory(t *testing.T) {
-	g, err := gate.New(gate.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { defer close(ended); _ = g.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
-	s, p := settings(), compile(t, "package envoy.authz\nallow := count(input.parsed_body) >= 0")
-	if err := g.Publish(ctx, func(v *gate.View) { v.Settings, v.Policy = s, p }); err != nil {
-		t.Fatal(err)
-	}
+	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, settings(), compile(t, "package envoy.authz\nallow := count(input.parsed_body) >= 0")))
 	headers := make(gate.Headers, 10_000)
 	for i := range headers {
 		headers[i] = gate.Header{Name: fmt.Sprintf("x-%d", i), Value: "v"}
@@ -41,7 +30,7 @@ func TestLargeRequestsCostBoundedMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			answer := g.Check(ctx, &tt.request)
+			answer := g.Check(t.Context(), &tt.request)
 			runtime.ReadMemStats(&after)
 			if answer.Allow || answer.Status != tt.status || answer.Reason != gate.BadRequest {
 				t.Errorf("allow %v, status %d, reason %s", answer.Allow, answer.Status, answer.Reason)

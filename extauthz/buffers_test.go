@@ -24,6 +24,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/extauthz"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 )
 
 // poison is a pool whose buffers are spoilt when they are given back, so that what still points into one shows: as a race to the
@@ -135,23 +136,15 @@ func heard(answer *authv3.CheckResponse, name string) string {
 // poisonedConnection is connection with a pool of buffers of its own.
 func poisonedConnection(t *testing.T, pool mem.BufferPool, logger *zap.Logger, part gate.Part) *grpc.ClientConn {
 	t.Helper()
-	g, err := gate.New(gate.Config{Logger: logger})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{}, 2)
-	go func() { _ = g.Run(ctx); ended <- struct{}{} }()
-	if err := g.Publish(ctx, part); err != nil {
-		t.Fatal(err)
-	}
+	g := gatetest.Start(t, gate.Config{Logger: logger}, part)
 	server := grpc.NewServer(append(extauthz.ServerOptions(), experimental.BufferPool(pool))...)
 	extauthz.New(g, nil).Register(server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = server.Serve(l); ended <- struct{}{} }()
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = server.Serve(l) }()
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -159,8 +152,6 @@ func poisonedConnection(t *testing.T, pool mem.BufferPool, logger *zap.Logger, p
 	t.Cleanup(func() {
 		conn.Close()
 		server.Stop()
-		cancel()
-		<-ended
 		<-ended
 	})
 	return conn

@@ -1,12 +1,8 @@
 package extauthz_test
 
 import (
-	"context"
 	"net"
-	"os"
 	"testing"
-	"testing/fstest"
-	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.uber.org/goleak"
@@ -15,51 +11,23 @@ import (
 
 	"gatehouse/extauthz"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/policy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // compile makes a snapshot of one Rego module.
-func compile(t testing.TB, rego string) *policy.Snapshot {
-	t.Helper()
-	b, err := policy.Read("test", fstest.MapFS{"policy.rego": {Data: []byte(rego)}}, policy.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow"}, []*policy.Bundle{b})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
+func compile(t testing.TB, rego string) *policy.Snapshot { t.Helper(); return gatetest.Policy(t, rego) }
 
-// plain says whether the tests are to run on the reference path, without anything that only makes it faster.
-func plain() bool { return os.Getenv("GATEHOUSE_PLAIN") == "1" }
+func plain() bool { return gatetest.Plain() }
 
-func settings() *gate.Settings {
-	return &gate.Settings{
-		Plain:   plain(),
-		Headers: gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
-		Apps:    []gate.App{{Decision: []string{"envoy", "authz", "allow"}}},
-		Timeout: time.Second,
-		Limits:  gate.Limits{Message: 1 << 20, Headers: 256},
-	}
-}
+func settings() *gate.Settings { return gatetest.Settings() }
 
 // connection serves a gate on loopback and returns a connection to it, as Envoy has one.
 func connection(t testing.TB, cfg gate.Config, parts ...gate.Part) *grpc.ClientConn {
 	t.Helper()
-	g, err := gate.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{}, 2)
-	go func() { _ = g.Run(ctx); ended <- struct{}{} }()
-	if err := g.Publish(ctx, parts...); err != nil {
-		t.Fatal(err)
-	}
+	g := gatetest.Start(t, cfg, parts...)
 	options := extauthz.ServerOptions()
 	if plain() {
 		options = extauthz.PlainServerOptions()
@@ -70,7 +38,8 @@ func connection(t testing.TB, cfg gate.Config, parts ...gate.Part) *grpc.ClientC
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = server.Serve(l); ended <- struct{}{} }()
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = server.Serve(l) }()
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(64<<20)))
 	if err != nil {
@@ -79,8 +48,6 @@ func connection(t testing.TB, cfg gate.Config, parts ...gate.Part) *grpc.ClientC
 	t.Cleanup(func() {
 		conn.Close()
 		server.Stop()
-		cancel()
-		<-ended
 		<-ended
 	})
 	return conn
@@ -89,8 +56,5 @@ func connection(t testing.TB, cfg gate.Config, parts ...gate.Part) *grpc.ClientC
 // client is connection with one policy and settings.
 func client(t testing.TB, s *gate.Settings, p *policy.Snapshot) authv3.AuthorizationClient {
 	t.Helper()
-	if err := s.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	return authv3.NewAuthorizationClient(connection(t, gate.Config{}, func(v *gate.View) { v.Settings, v.Policy = s, p }))
+	return authv3.NewAuthorizationClient(connection(t, gate.Config{}, gatetest.With(t, s, p)))
 }

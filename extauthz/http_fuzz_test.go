@@ -1,7 +1,6 @@
 package extauthz_test
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,26 +10,18 @@ import (
 
 	"gatehouse/extauthz"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 )
 
 // handlers are one handler for each proxy, around a gate whose policy allows nothing but /open.
 func handlers(t testing.TB) map[extauthz.Proxy]*extauthz.HTTP {
 	t.Helper()
-	g, err := gate.New(gate.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { _ = g.Run(ctx); close(ended) }()
-	t.Cleanup(func() { cancel(); <-ended })
 	p := compile(t, `package envoy.authz
 		allow := {"allowed": true, "headers": {"x-tenant": "blue"}} if input.parsed_path == ["open"]`)
-	if err := g.Publish(ctx, func(v *gate.View) { v.Settings, v.Policy = settings(), p }); err != nil {
-		t.Fatal(err)
-	}
+	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, settings(), p))
 	out := map[extauthz.Proxy]*extauthz.HTTP{}
 	for _, kind := range proxies {
+		var err error
 		if out[kind], err = extauthz.NewHTTP(g, extauthz.HTTPConfig{Proxy: kind}); err != nil {
 			t.Fatal(err)
 		}

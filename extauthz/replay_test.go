@@ -1,7 +1,6 @@
 package extauthz_test
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 )
 
 // echo is a policy that gives back its input.
@@ -30,17 +30,7 @@ func TestRequestFromInputDecidesAlike(t *testing.T) {
 	s.Paths = gate.PathRules{Compat: true}
 	conformance := compile(t, string(rego))
 	direct, inputs := client(t, s, conformance), client(t, s, compile(t, echo))
-	g, err := gate.New(gate.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = g.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	if err := g.Publish(ctx, func(v *gate.View) { v.Settings, v.Policy = s, conformance }); err != nil {
-		t.Fatal(err)
-	}
+	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, s, conformance))
 	tried := 0
 	for _, r := range corpus(t) {
 		var req authv3.CheckRequest

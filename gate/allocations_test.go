@@ -12,9 +12,9 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/hack/allocations"
 	"gatehouse/identity"
-	"gatehouse/policy"
 	"gatehouse/routes"
 )
 
@@ -85,26 +85,7 @@ allow := {"allowed": true, "headers": {"x-tenant": "t1"}} if {
 	grant.method == input.attributes.request.http.method
 	grant.route == input.route.name
 }`)
-	return openWith(t, gate.Config{Registerer: prometheus.NewRegistry()}, s, p, func(v *gate.View) {
+	return gatetest.Start(t, gate.Config{Registerer: prometheus.NewRegistry()}, gatetest.With(t, s, p), func(v *gate.View) {
 		v.Keys, v.Routes = keys, map[string]*routes.Table{"": table}
 	})
-}
-
-// openWith is open with everything that a gate may be given.
-func openWith(t *testing.T, cfg gate.Config, s *gate.Settings, p *policy.Snapshot, more gate.Part) *gate.Gate {
-	t.Helper()
-	if err := s.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	g, err := gate.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = g.Run(t.Context()) }()
-	t.Cleanup(func() { <-ended })
-	if err := g.Publish(t.Context(), func(v *gate.View) { v.Settings, v.Policy = s, p }, more); err != nil {
-		t.Fatal(err)
-	}
-	return g
 }

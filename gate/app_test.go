@@ -6,9 +6,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -17,19 +17,11 @@ import (
 // compileFiles compiles a policy of several files that has no one decision. Files are called 0.rego and so on.
 func compileFiles(t testing.TB, files ...string) *policy.Snapshot {
 	t.Helper()
-	all := fstest.MapFS{}
+	all := map[string]string{}
 	for i, text := range files {
-		all[fmt.Sprintf("%d.rego", i)] = &fstest.MapFile{Data: []byte(text)}
+		all[fmt.Sprintf("%d.rego", i)] = text
 	}
-	b, err := policy.Read("test", all, policy.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := policy.Compile(t.Context(), policy.Config{}, []*policy.Bundle{b})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return gatetest.Compile(t, policy.Config{}, "test", all)
 }
 
 // routeTable is a table of a framework's with these lines below routes:.

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/routes"
 )
 
@@ -288,16 +289,7 @@ func TestBodyHeaders(t *testing.T) {
 // TestBodiesAsText refuses text with an exclamation mark, which may stand for any byte, where it would change what the rest means. It is said once.
 func TestBodiesAsText(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
-	g, err := gate.New(gate.Config{Logger: zap.New(core)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = g.Run(t.Context()) }()
-	t.Cleanup(func() { <-ended })
-	if err := g.Publish(t.Context(), func(v *gate.View) { v.Settings, v.Policy = settings(), compile(t, showsBody) }); err != nil {
-		t.Fatal(err)
-	}
+	g := gatetest.Start(t, gate.Config{Logger: zap.New(core)}, gatetest.With(t, settings(), compile(t, showsBody)))
 	if notices := g.Notices(); notices != nil {
 		t.Errorf("notices before any request: %q", notices)
 	}

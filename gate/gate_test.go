@@ -12,13 +12,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -26,50 +26,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func compile(t testing.TB, rego string) *policy.Snapshot {
-	t.Helper()
-	b, err := policy.Read("test", fstest.MapFS{"policy.rego": {Data: []byte(rego)}}, policy.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow"}, []*policy.Bundle{b})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
+func compile(t testing.TB, rego string) *policy.Snapshot { t.Helper(); return gatetest.Policy(t, rego) }
 
-// plain says whether the tests are to run on the reference path, without anything that only makes it faster.
-func plain() bool { return os.Getenv("GATEHOUSE_PLAIN") == "1" }
+func plain() bool { return gatetest.Plain() }
 
-func settings() *gate.Settings {
-	return &gate.Settings{
-		Plain:   plain(),
-		Headers: gate.IdentityHeaders{Subject: "x-auth-subject", Roles: "x-auth-roles"},
-		Apps:    []gate.App{{Decision: []string{"envoy", "authz", "allow"}}},
-		Timeout: time.Second,
-		Limits:  gate.Limits{Message: 1 << 20, Headers: 256},
-	}
-}
+func settings() *gate.Settings { return gatetest.Settings() }
 
 // open returns a running gate with one policy.
 func open(t testing.TB, s *gate.Settings, p *policy.Snapshot) *gate.Gate {
 	t.Helper()
-	if err := s.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	g, err := gate.New(gate.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = g.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
-	if err := g.Publish(ctx, func(v *gate.View) { v.Settings, v.Policy = s, p }); err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return gatetest.Start(t, gate.Config{}, gatetest.With(t, s, p))
 }
 
 func get(path string, headers ...string) *gate.Request {
@@ -80,7 +46,7 @@ func get(path string, headers ...string) *gate.Request {
 	return r
 }
 
-const allowAll = "package envoy.authz\nallow := true"
+const allowAll = gatetest.AllowAll
 
 // TestPaths refuses every form of a path that two readers could understand differently, each by its name, and lets it
 // through where the name is allowed.

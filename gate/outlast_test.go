@@ -23,7 +23,7 @@ func TestNothingOutlastsTheDeadline(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}()
-	long := strings.Repeat("a?", 6_000)
+	long := strings.Repeat("a?", 20_000)
 	for name, c := range map[string]struct {
 		rule, body string
 		occupied   bool

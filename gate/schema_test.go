@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/input"
 )
 
@@ -51,7 +52,7 @@ allow := {"allowed": input.user.attributes.level > 1, "dynamic_metadata": {"id":
 			go func() { ended <- log.Run(ctx) }()
 			s := settings()
 			s.Log, s.Plain = log, test.plain
-			g := openWith(t, gate.Config{Registerer: prometheus.NewRegistry(), Schema: schema}, s, compile(t, test.rego), func(*gate.View) {})
+			g := gatetest.Start(t, gate.Config{Registerer: prometheus.NewRegistry(), Schema: schema}, gatetest.With(t, s, compile(t, test.rego)))
 			ask := func(id string, level int) gate.Answer {
 				req := get("/")
 				req.Fragment, req.RouteMetadata = id, map[string]any{"level": json.Number(string(rune('0' + level))), "token": "s3cret"}

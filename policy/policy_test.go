@@ -8,6 +8,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"gatehouse/gate/gatetest"
 	"gatehouse/policy"
 )
 
@@ -36,12 +37,7 @@ func read(t testing.TB, name string, files tree) *policy.Bundle {
 // compile makes a snapshot of one bundle named app for the decision authz/allow.
 func compile(t testing.TB, files tree) *policy.Snapshot {
 	t.Helper()
-	s, err := policy.Compile(context.Background(), policy.Config{Decision: "authz/allow"},
-		[]*policy.Bundle{read(t, "app", files)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return gatetest.Compile(t, policy.Config{Decision: "authz/allow"}, "app", files)
 }
 
 // module is a policy of one module with the package authz.

@@ -11,21 +11,20 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
-	"gatehouse/bundles"
 	"gatehouse/config"
 	"gatehouse/decisionlog"
-	"gatehouse/edge"
-	"gatehouse/gate"
-	"gatehouse/policy"
 	"gatehouse/replay"
+	"gatehouse/replay/search"
 	"gatehouse/server"
+	"gatehouse/trial/node"
 )
 
 // replayFlags are those of gatehouse replay.
 type replayFlags struct {
 	imageFlags
-	filter      logFilter
+	filter      search.Filter
 	log         string
 	config      string
 	name        string
@@ -77,10 +76,18 @@ The exit code is 0 where nothing changes but what --expect lists, 2 where someth
 	flags.StringVar(&f.format, "format", "table", "table, markdown (for a pull request) or json")
 	flags.BoolVar(&f.partial, "partial", false, "replay also where the policy reads what the log does not keep: as if that had not been there")
 	flags.BoolVar(&f.answers, "answers", false, "compare all that the policy answers, headers and texts too, and not the verdict alone")
-	f.filter.add(flags)
+	addFilter(flags, &f.filter)
 	f.addStore(c)
 	f.addRegistry(c)
 	return c
+}
+
+// addFilter adds the flags that pick decisions of a log.
+func addFilter(flags *pflag.FlagSet, f *search.Filter) {
+	flags.StringVar(&f.Since, "since", "", "only decisions from this time on: RFC 3339, a date, or how long ago (90m, 36h, 7d)")
+	flags.StringVar(&f.Until, "until", "", "only decisions before this time, likewise")
+	flags.StringVar(&f.Route, "route", "", "only decisions of this route: its name, its template, or method and template")
+	flags.Int64Var(&f.Limit, "limit", 0, "at most so many decisions, from the beginning of the log (default: all)")
 }
 
 // errChanges ends with the exit code for changes that no one expected.
@@ -91,7 +98,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 	if !slices.Contains([]string{"table", "markdown", "json"}, f.format) {
 		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.format)
 	}
-	if err := f.filter.check(time.Now()); err != nil {
+	if err := f.filter.Check(time.Now()); err != nil {
 		return err
 	}
 	src, err := f.source()
@@ -110,7 +117,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 		return err
 	}
 	defer log.Close()
-	cfg := replay.Config{Wants: f.filter.wants, Enough: f.filter.enough, Expect: expect, Partial: f.partial, Answers: f.answers}
+	cfg := replay.Config{Wants: f.filter.Wants, Enough: f.filter.Enough, Expect: expect, Partial: f.partial, Answers: f.answers}
 	temp, err := os.MkdirTemp("", "gatehouse-replay-")
 	if err != nil {
 		return err
@@ -154,7 +161,7 @@ func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.C
 		if cfg.StateDir == "" {
 			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.File)
 		}
-		return archiveOf(cfg).Candidates(c.Context(), next), nil
+		return node.Archive(cfg).Candidates(c.Context(), next), nil
 	}
 	old, err := f.candidate(c, src, f.old, temp)
 	if err != nil {
@@ -206,7 +213,7 @@ func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp s
 		if err != nil {
 			return nil, err
 		}
-		return bareCandidate(c.Context(), o.name, o.files)
+		return node.BareCandidate(c.Context(), o.name, o.files)
 	}
 	replace := func(*config.Config) error { return nil }
 	if arg != "" {
@@ -214,9 +221,9 @@ func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp s
 		if err != nil {
 			return nil, err
 		}
-		replace = func(cfg *config.Config) error { return replaceBundle(cfg, f.name, file) }
+		replace = func(cfg *config.Config) error { return node.ReplaceBundle(cfg, f.name, file) }
 	}
-	return configuredCandidate(c, src, replace)
+	return node.Candidate(c.Context(), src, replace)
 }
 
 // onDisk is a bundle's path; an image is written to temp for that.
@@ -229,42 +236,4 @@ func (f *replayFlags) onDisk(ctx context.Context, arg, temp string) (string, err
 		return o.path, nil
 	}
 	return temp, os.WriteFile(temp, o.image.Tarball(), 0o600)
-}
-
-// bareCandidate is a bundle without a configuration.
-func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*replay.Candidate, error) {
-	b, err := policy.Read(name, bundles.Tree(files), policy.Limits{})
-	if err != nil {
-		return nil, err
-	}
-	s, err := policy.Compile(ctx, policy.Config{}, []*policy.Bundle{b})
-	if err != nil {
-		return nil, err
-	}
-	return replay.NewCandidate(&gate.View{Policy: s}), nil
-}
-
-// configuredCandidate is the policy of a configuration, after replace put other bundles into it.
-func configuredCandidate(c *cobra.Command, src config.Source, replace func(*config.Config) error) (*replay.Candidate, error) {
-	var misplaced error
-	t, err := newTrial(c.Context(), config.Source{File: src.File}, nil, func(cfg *config.Config) { misplaced = replace(cfg) }, io.Discard)
-	if err == nil {
-		defer t.close()
-	}
-	if misplaced != nil {
-		return nil, misplaced
-	}
-	if err != nil {
-		return nil, err
-	}
-	return replay.NewCandidate(t.gate.View()), nil
-}
-
-// archiveOf is where the configuration keeps bundles by their digest, and how they are compiled.
-func archiveOf(c *config.Config) replay.Archive {
-	if c.StateDir == "" {
-		return replay.Archive{}
-	}
-	settings := edge.BundlesConfig(c, nil, nil, nil)
-	return replay.Archive{Dir: c.PastDir(), Limits: settings.Limits, Policy: settings.Policy}
 }

@@ -23,6 +23,7 @@ import (
 	"gatehouse/replay"
 	"gatehouse/routes"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 const ordersExample = "../../examples/flask-orders"
@@ -95,20 +96,20 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	tr, err := newTrial(ctx, config.Source{File: file}, nil, func(*config.Config) {}, io.Discard)
+	tr, err := node.New(ctx, config.Source{File: file}, nil, func(*config.Config) {}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tr.close()
-	cfg := edge.LogConfig(tr.config, nil, nil)
+	defer tr.Close()
+	cfg := edge.LogConfig(tr.Config, nil, nil)
 	cfg.File = filepath.Join(t.TempDir(), "decisions.log")
 	l, err := decisionlog.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := *tr.gate.View().Settings
+	settings := *tr.Gate.View().Settings
 	settings.Log, settings.Timeout = l, time.Minute // a busy machine is no timeout
-	if err := tr.gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
+	if err := tr.Gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -116,7 +117,7 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 	go func() { done <- l.Run(logging) }()
 	for i := range requests {
 		if req := request(i); req != nil {
-			answer := tr.gate.Check(ctx, req)
+			answer := tr.Gate.Check(ctx, req)
 			if requests <= 100_000 {
 				answers = append(answers, answer)
 			}
@@ -392,20 +393,6 @@ func TestProgressLine(t *testing.T) {
 	} {
 		if got := progress(test.events, test.bytes, test.total, 2*time.Second); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)
-		}
-	}
-}
-
-func TestMomentsOfTheCommandLine(t *testing.T) {
-	now := time.Date(2026, 3, 8, 12, 0, 0, 0, time.UTC)
-	for text, want := range map[string]string{
-		"": "0001-01-01T00:00:00Z", "2026-03-01": "2026-03-01T00:00:00Z", "2026-03-01T10:00:00+01:00": "2026-03-01T09:00:00Z",
-		"7d": "2026-03-01T12:00:00Z", "36h": "2026-03-07T00:00:00Z", "90m": "2026-03-08T10:30:00Z",
-		"yesterday": "", "-1h": "", "7 d": "", "d": "", "1.5d": "", "7dd": "", "99999999999d": "",
-	} {
-		got, err := momentOf("--since", text, now)
-		if (err != nil) != (want == "") || err == nil && got.UTC().Format(time.RFC3339) != want {
-			t.Errorf("%q: %v, %v, want %q", text, got, err, want)
 		}
 	}
 }

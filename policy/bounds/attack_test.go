@@ -11,9 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
+	"gatehouse/gate/gatetest"
 	"gatehouse/policy"
 	"gatehouse/policy/bounds"
 
@@ -66,19 +66,7 @@ func module(rules string) tree { return tree{"authz.rego": "package authz\n" + r
 
 func compile(t testing.TB, files tree) *policy.Snapshot {
 	t.Helper()
-	fs := fstest.MapFS{}
-	for name, content := range files {
-		fs[name] = &fstest.MapFile{Data: []byte(content), Mode: 0o444}
-	}
-	b, err := policy.Read("app", fs, policy.Limits{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := policy.Compile(context.Background(), policy.Config{Decision: "authz/allow"}, []*policy.Bundle{b})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return gatetest.Compile(t, policy.Config{Decision: "authz/allow"}, "app", files)
 }
 
 func fromTest(t testing.TB, x any) policy.Value {
