@@ -33,14 +33,14 @@ const (
 var apiKeyHead = regexp.MustCompile(`^` + apiKeyMark + `[0-9A-Za-z]{8}$`)
 
 var (
-	errAPIKeyForm    = bad(noCheck, "not an api key made by gatehouse identity new-key")
-	errAPIKeyCut     = bad(noCheck, "api key is mistyped or cut off")
-	errAPIKeyPlace   = bad(noCheck, "api key in a place for tokens")
-	errAPIKeyUnknown = bad(noCheck, "unknown api key")
-	errAPIKeyExpired = bad(noCheck, "api key expired")
-	errAPIKeyEarly   = bad(noCheck, "api key is not valid yet")
+	errAPIKeyForm    = bad("not an api key made by gatehouse identity new-key")
+	errAPIKeyCut     = bad("api key is mistyped or cut off")
+	errAPIKeyPlace   = bad("api key in a place for tokens")
+	errAPIKeyUnknown = bad("unknown api key")
+	errAPIKeyExpired = bad("api key expired")
+	errAPIKeyEarly   = bad("api key is not valid yet")
 
-	errNoAPIKeys error = &failure{kind: ErrUnavailable, cause: "api keys were never loaded"}
+	errNoAPIKeys = unavailable("api keys were never loaded")
 )
 
 // APIKeyEntry is what a key is good for: one entry of the file, but for the hash.
