@@ -57,10 +57,10 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 		verifier.Succeeds, minter = before.verifier, before.minter
 	}
 	if e.verifier, err = identity.New(verifier); err != nil {
-		found.Add("identity", err)
+		found.Add("identity", WithKeys(err))
 	} else if cfg.Identity.Configured() {
 		e.keys, err = e.verifier.Load(ctx)
-		found.Add("identity", err)
+		found.Add("identity", WithKeys(err))
 	}
 	e.minter, err = newMinter(cfg, logger, minter)
 	found.Add("headers.jwt", err)

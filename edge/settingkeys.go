@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/gate"
+	"gatehouse/identity"
 )
 
 // settingKeys are the keys under which the gate's settings stand, by the paths of a gate.FieldError. Numbers are those of lists.
@@ -34,14 +35,51 @@ func keyOf(path string) string {
 	return strings.ReplaceAll(key, "#", number)
 }
 
-// withKeys makes errors about keys of the errors about settings that err joins.
-func withKeys(err error) error {
+// identityKeys are the keys of the fields of an identity.Config, where they are not the field's name in lower case.
+var identityKeys = map[string]string{
+	"Introspection": "identity.introspection", "APIKeys": "identity.api_keys", "Peer": "identity.peer.from",
+	"ClientIDs": "client_ids", "Parties": "authorized_parties", "TokenUse": "token_use", "MaxAge": "max_age", "MaxStale": "max_stale",
+	"ClockSkew": "clock_skew", "ClientID": "client_id", "SecretFile": "client_secret_file", "KeyFile": "private_key_file", "KeyID": "key_id",
+	"AssertionAudience": "assertion_audience", "CacheFor": "cache_for",
+}
+
+var fieldName = regexp.MustCompile(`[A-Za-z]+`)
+
+// identityKey says what is wrong with a field of the identity section under its key. An issuer is called by its name, as it need not be
+// the entry's own: a preset may have filled it in.
+func identityKey(field *identity.FieldError) error {
+	of, path := "", field.Path
+	if strings.HasPrefix(path, "Issuers[") {
+		_, path, _ = strings.Cut(path, ".")
+		of = "issuer " + field.Issuer + ": "
+	}
+	key := fieldName.ReplaceAllStringFunc(path, func(name string) string {
+		if key, ok := identityKeys[name]; ok {
+			return key
+		}
+		return strings.ToLower(name)
+	})
+	wrong := field.Err
+	if inner, ok := wrong.(*identity.FieldError); ok { // an API key's header is a place like any other
+		wrong = &config.KeyError{Path: strings.ToLower(inner.Path), Err: inner.Err}
+	}
+	if !strings.HasPrefix(key, "identity.") {
+		return &config.KeyError{Path: "identity", Err: fmt.Errorf("%s%s: %w", of, key, wrong)}
+	}
+	return &config.KeyError{Path: key, Err: wrong}
+}
+
+// WithKeys makes errors about keys of gatehouse.yaml of those that err joins about the fields of a gate.Settings or an identity.Config.
+func WithKeys(err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range joined.Unwrap() {
-			all = append(all, withKeys(e))
+			all = append(all, WithKeys(e))
 		}
 		return errors.Join(all...)
+	}
+	if field, ok := errors.AsType[*identity.FieldError](err); ok {
+		return identityKey(field)
 	}
 	field, ok := errors.AsType[*gate.FieldError](err)
 	if !ok {

@@ -18,7 +18,7 @@ func TestSettingsAreNamedByTheirKeys(t *testing.T) {
 	}
 	_, denials := gate.NewDenials("javascript:x", map[int]gate.Template{200: {}, 404: {Body: "{{"}, 500: {}})
 	none := (&gate.Settings{}).Validate()
-	found := withKeys(errors.Join(s.Validate(), denials, none))
+	found := WithKeys(errors.Join(s.Validate(), denials, none))
 	text := "\n" + found.Error() + "\n"
 	for _, want := range []string{
 		`headers.subject: "X-Subject": use lower-case`, `headers: roles and groups are both "x-same"`, `headers.scopes: "x scopes": use`, `headers.email: "cookie" is where`,

@@ -151,7 +151,7 @@ func Settings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate
 	}
 	var denials error
 	s.Denials, denials = compileDenials(c.Denials)
-	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), withKeys(s.Validate()))
+	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), WithKeys(s.Validate()))
 }
 
 func identityHeaders(c config.Headers, m *identity.Minter) gate.IdentityHeaders {
@@ -185,7 +185,7 @@ func compileDenials(c config.Denials) (gate.Denials, error) {
 		templates[status] = gate.Template{ContentType: t.ContentType, Body: body}
 	}
 	denials, err := gate.NewDenials(c.LoginURL, templates)
-	return denials, errors.Join(append(errs, withKeys(err))...)
+	return denials, errors.Join(append(errs, WithKeys(err))...)
 }
 
 // sinks are those of the configuration, still without a connection to their servers.

@@ -86,22 +86,18 @@ type HeaderOption struct {
 var overrides = newNameSet("x-http-method-override", "x-http-method", "x-method-override",
 	"script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url")
 
-// nameSet is a set of names, few of them. Most of those that are not in it differ from all that are in their length.
-type nameSet struct {
-	names   []string
-	lengths uint64 // bit n: one of them has n bytes
-}
+// nameSet is a set of names, few of them, by their length: most of those that are not in it differ from all that are in that.
+type nameSet [32][]string
 
 func newNameSet(names ...string) (s nameSet) {
 	for _, name := range names {
-		s.lengths |= 1 << len(name)
+		s[len(name)] = append(s[len(name)], name)
 	}
-	s.names = names
 	return s
 }
 
 func (s *nameSet) has(name string) bool {
-	return len(name) < 64 && s.lengths>>len(name)&1 == 1 && slices.Contains(s.names, name)
+	return len(name) < len(s) && slices.Contains(s[len(name)], name)
 }
 
 // headerValue reports whether s may be a header's value: RFC 9110 section 5.5 without obs-text rules, UTF-8, no controls.
@@ -199,11 +195,15 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 		removed = len(c.decision.RemoveHeaders)
 	}
 	odd := !a.DryRun && slices.ContainsFunc(c.decision.Headers, func(h policy.Header) bool { return input.Fold(h.Name) != strings.ToLower(h.Name) })
+	verifier := c.view.settings().Verifier
 	for i := range c.req.Headers {
 		h := &c.req.Headers[i]
+		if !odd && removed == 0 && input.IsFolded(h.Name) && !verifier.Lookalike(h.Name, h.Name) && !overrides.has(h.Name) {
+			continue // as most are: its one spelling
+		}
 		folded := input.Fold(h.Name)
 		spoof := folded != h.Name && names.has(folded) || (odd || folded != h.Name) && spells(a.Set, h.Name, folded) ||
-			c.view.settings().Verifier.Lookalike(h.Name, folded) || removed > 0 && c.removes(a, h.Name, folded)
+			verifier.Lookalike(h.Name, folded) || removed > 0 && c.removes(a, h.Name, folded)
 		switch {
 		case !spoof && !overrides.has(folded) || slices.Contains(a.Remove, h.Name):
 		case c.req.FixedHeaders:

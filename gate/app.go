@@ -64,6 +64,7 @@ func (s *appSource) equal(o *appSource) bool {
 type rule struct {
 	entry *policy.Entry // nil: there is none
 	name  string
+	sight *sight
 }
 
 // label names the application in messages.
@@ -142,7 +143,7 @@ func (v *View) assemble() error {
 
 // assemble makes an application. It depends on nothing but its source.
 func (s *appSource) assemble() (application, error) {
-	a := application{App: s.app, table: s.table, one: rule{name: strings.Join(s.app.Decision, "/")}, source: *s}
+	a := application{App: s.app, table: s.table, one: rule{name: strings.Join(s.app.Decision, "/"), sight: &sight{}}, source: *s}
 	a.Hosts = make([]string, len(s.app.Hosts))
 	for i, host := range s.app.Hosts {
 		a.Hosts[i] = lowerASCII(host)

@@ -52,7 +52,7 @@ type Gate struct {
 	clock     func() time.Time
 	traces    *Traces
 	onPublish func(*View)
-	schema    *input.Schema
+	fields    []part // of the input
 
 	view      atomic.Pointer[View] // stored by Run alone
 	parts     chan publication
@@ -80,9 +80,11 @@ func New(cfg Config) (*Gate, error) {
 	if g.clock == nil {
 		g.clock = time.Now
 	}
-	if g.schema = cfg.Schema; g.schema == nil {
-		g.schema = input.Standard()
+	schema := cfg.Schema
+	if schema == nil {
+		schema = input.Standard()
 	}
+	g.fields = whole(schema.Root)
 	g.view.Store(&View{})
 	return g, g.ids.init()
 }
@@ -90,8 +92,8 @@ func New(cfg Config) (*Gate, error) {
 // call is one request on its way through the stages.
 type call struct {
 	req        *Request
-	fields     []input.Node // of the input
-	id         string       // the decision's
+	fields     []part // of the input, all of them
+	id         string // the decision's
 	started    time.Time
 	view       *View
 	target     target
@@ -161,7 +163,7 @@ func (g *Gate) done(c *call) {
 
 // prepare is the row of stages before the policy is asked, which it is not where a request is bypassed.
 func (g *Gate) prepare(ctx context.Context, c *call) error {
-	c.fields = g.schema.Root
+	c.fields = g.fields
 	if err := c.pin(&g.view); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatehouse/gate/body"
@@ -48,7 +49,7 @@ func (c *call) bodyStands() bool {
 // asRead is the input as the entry's policy gets it: what it reads of it or, in the plain mode, everything. What is wrong with a part
 // that nobody reads is no failure in either.
 func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
-	document, err := c.input(entry.Reads())
+	document, err := c.input(c.looked(entry))
 	if err != nil || !c.view.Settings.Plain {
 		return document, err
 	}
@@ -59,21 +60,67 @@ func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
 			c.body = all
 		}
 	}
-	if whole, err := c.input(policy.Reads{}); err == nil {
+	if whole, err := c.all(); err == nil {
 		return whole, nil
 	}
 	return document, nil
 }
 
-// input builds the document that contract.md calls "Input", as far as it is read; zero Reads are of all of it.
-func (c *call) input(reads policy.Reads) (policy.Value, error) {
+// part is a field or an object of the input that is looked at: of what, and the parts of it.
+type part struct {
+	*input.Node
+	reads policy.Reads
+	below []part
+}
+
+// whole are all of the input's parts.
+func whole(members []input.Node) []part {
+	all := make([]part, len(members))
+	for i := range members {
+		all[i] = part{&members[i], policy.Reads{}, whole(members[i].Below)}
+	}
+	return all
+}
+
+// narrow takes those out that are read.
+func narrow(parts []part, reads policy.Reads) (some []part) {
+	for _, p := range parts {
+		if below, wanted := reads.Member(p.Name); wanted {
+			some = append(some, part{p.Node, below, narrow(p.below, below)})
+		}
+	}
+	return some
+}
+
+// sight is what a rule looks at. It is worked out once, when the rule is asked first: a request would go through all of the fields.
+type sight struct{ parts atomic.Pointer[[]part] }
+
+// looked are the parts that an entry reads, and what is read of each.
+func (c *call) looked(entry *policy.Entry) ([]part, policy.Reads) {
+	reads := entry.Reads()
+	if c.rule == nil || c.rule.entry != entry {
+		return narrow(c.fields, reads), reads
+	}
+	if known := c.rule.sight.parts.Load(); known != nil {
+		return *known, reads
+	}
+	parts := narrow(c.fields, reads)
+	c.rule.sight.parts.Store(&parts)
+	return parts, reads
+}
+
+// input builds the document that contract.md calls "Input", as far as it is read.
+func (c *call) input(parts []part, reads policy.Reads) (policy.Value, error) {
 	d := c.document(reads)
 	defer d.done()
-	if err := d.fill(c.fields); err != nil {
+	if err := d.fill(parts); err != nil {
 		return nil, err
 	}
 	return policy.Object(d.members...), nil
 }
+
+// all is the whole input.
+func (c *call) all() (policy.Value, error) { return c.input(c.fields, policy.Reads{}) }
 
 // key writes the key of what the entry reads of the input. Whatever is wrong with the input has to show when the input itself is
 // made: this makes a key of it, or none.
@@ -82,10 +129,11 @@ func (c *call) key(entry *policy.Entry) *policy.Key {
 	if key == nil {
 		return nil
 	}
-	d := c.document(entry.Reads())
+	parts, reads := c.looked(entry)
+	d := c.document(reads)
 	defer d.done()
 	d.key = key
-	if err := d.fill(c.fields); err != nil {
+	if err := d.fill(parts); err != nil {
 		key.Done()
 		return nil
 	}
@@ -130,24 +178,21 @@ type document struct {
 	key     *policy.Key
 }
 
-// fill makes the members of an object.
-func (d *document) fill(members []input.Node) error {
+// fill makes the members of an object that are looked at.
+func (d *document) fill(members []part) error {
 	for i := range members {
-		n := &members[i]
-		if n.Kind == input.KindGroup {
-			if n.There != nil && !n.There(d.in) {
-				continue
-			}
-			if err := d.nested(n.Name, n.Always, false, func(d *document) error { return d.fill(n.Below) }); err != nil {
+		p := &members[i]
+		switch {
+		case p.Kind != input.KindGroup:
+			if err := d.field(p.Node); err != nil {
 				return err
 			}
-			continue
-		}
-		if !d.wants(n.Name) {
-			continue
-		}
-		if err := d.field(n); err != nil {
-			return err
+		case p.There == nil || p.There(d.in):
+			o := d.open(p.Name, p.reads)
+			if err := d.fill(p.below); err != nil {
+				return err
+			}
+			d.close(o, p.Name, p.Always, false)
 		}
 	}
 	return nil
@@ -292,36 +337,49 @@ func (d *document) strings(key string, list []string) {
 	d.members = append(d.members, policy.Member{Key: key, Value: policy.Strings(list)})
 }
 
-// nested makes one object, with fill for its members.
+// outer is the object in which another is open: what is read of it, and where the other begins.
+type outer struct {
+	reads policy.Reads
+	mark  int
+}
+
+// open begins an object that is a member of the one that is open.
+func (d *document) open(key string, reads policy.Reads) outer {
+	o := outer{d.reads, len(d.members)}
+	d.reads = reads
+	if d.key != nil {
+		d.key.Name(key)
+		o.mark = d.key.Open()
+	}
+	return o
+}
+
+// close ends it.
+func (d *document) close(o outer, key string, always, unordered bool) {
+	d.reads = o.reads
+	switch {
+	case d.key == nil:
+		if inner := d.members[o.mark:]; always || len(inner) > 0 {
+			d.members = append(d.members[:o.mark], policy.Member{Key: key, Value: policy.Object(inner...)})
+		}
+	case !always && d.key.Empty(o.mark):
+		d.key.Drop(o.mark)
+	default:
+		d.key.Close(o.mark, unordered)
+	}
+}
+
+// nested makes one object that is looked at, with fill for its members.
 func (d *document) nested(key string, always, unordered bool, fill func(*document) error) error {
 	below, wanted := d.reads.Member(key)
 	if !wanted {
 		return nil
 	}
-	outer := d.reads
-	d.reads = below
-	if d.key == nil {
-		mark := len(d.members)
-		if err := fill(d); err != nil {
-			return err
-		}
-		d.reads = outer
-		if inner := d.members[mark:]; always || len(inner) > 0 {
-			d.members = append(d.members[:mark], policy.Member{Key: key, Value: policy.Object(inner...)})
-		}
-		return nil
-	}
-	d.key.Name(key)
-	mark := d.key.Open()
+	o := d.open(key, below)
 	if err := fill(d); err != nil {
 		return err
 	}
-	d.reads = outer
-	if !always && d.key.Empty(mark) {
-		d.key.Drop(mark)
-		return nil
-	}
-	d.key.Close(mark, unordered)
+	d.close(o, key, always, unordered)
 	return nil
 }
 

@@ -107,7 +107,7 @@ func (m *memoManager) recheck(c *call, key *policy.Key, found policy.Recalled) {
 	if c.req.Bytes > recheckBytes {
 		return
 	}
-	document, err := c.input(policy.Reads{})
+	document, err := c.all()
 	if err != nil {
 		return
 	}

@@ -68,7 +68,7 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 	if err := c.parseInput(entry); err != nil {
 		return err
 	}
-	document, err := c.input(policy.Reads{}) // what the policy does not read may still be told of
+	document, err := c.all() // what the policy does not read may still be told of
 	if err != nil {
 		return err
 	}

@@ -133,14 +133,14 @@ func (v *Verifier) addAPIKeys(c APIKeys) error {
 	}
 	header := cmp.Or(c.Header, "x-api-key")
 	if strings.EqualFold(header, "authorization") && c.Scheme == "" {
-		return errors.New(`scheme: the header "authorization" needs one, such as Key`)
+		return wrong("Scheme", `the header "authorization" needs one, such as Key`)
 	}
 	places, problems := v.newPlaces([]TokenSource{{Header: header, Scheme: c.Scheme}}, taken)
 	if len(problems) > 0 {
-		return fmt.Errorf("header: %w", errors.Join(problems...))
+		return &FieldError{Path: "Header", Err: problems[0]}
 	}
 	v.others.apiKeys = &apiKeys{places: places, file: len(v.others.files)}
-	v.others.files = append(v.others.files, &otherFile{key: "api_keys.file", path: c.File, parse: parseAPIKeys})
+	v.others.files = append(v.others.files, &otherFile{field: "APIKeys.File", key: "api_keys.file", path: c.File, parse: parseAPIKeys})
 	return nil
 }
 

@@ -207,12 +207,12 @@ func TestAPIKeyPlaces(t *testing.T) {
 
 func TestAPIKeyConfig(t *testing.T) {
 	for want, c := range map[string]identity.APIKeys{
-		`identity.api_keys.file: is required`:                                              {Header: "x-api-key"},
-		`identity.api_keys.scheme: the header "authorization" needs one`:                   {File: "k", Header: "Authorization"},
-		`header "authorization" with the scheme "bearer" is the place of another`:          {File: "k", Header: "Authorization", Scheme: "Bearer"},
-		`identity.api_keys.header: from: header "x-token" is the place of another`:         {File: "k", Header: "X-Token"},
-		`header "x-token" is listed with a scheme and without`:                             {File: "k", Header: "x-token", Scheme: "key"},
-		`identity.api_keys.header: from: header "cookie" is not a header name for a token`: {File: "k", Header: "cookie"},
+		`APIKeys.File: is required`:                                               {Header: "x-api-key"},
+		`APIKeys.Scheme: the header "authorization" needs one`:                    {File: "k", Header: "Authorization"},
+		`header "authorization" with the scheme "bearer" is the place of another`: {File: "k", Header: "Authorization", Scheme: "Bearer"},
+		`APIKeys.Header: From: header "x-token" is the place of another`:          {File: "k", Header: "X-Token"},
+		`header "x-token" is listed with a scheme and without`:                    {File: "k", Header: "x-token", Scheme: "key"},
+		`APIKeys.Header: From: header "cookie" is not a header name for a token`:  {File: "k", Header: "cookie"},
 	} {
 		config := twoIssuers(t)
 		config.APIKeys = c
@@ -281,7 +281,7 @@ func TestAPIKeyFileErrors(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "keys.yaml")
 		writeFile(t, path, tt.file)
 		_, err := newVerifier(t, identity.Config{APIKeys: identity.APIKeys{File: path}}).Load(context.Background())
-		if err == nil || !strings.HasPrefix(err.Error(), "identity.api_keys.file: "+path+":") || !strings.Contains(err.Error(), tt.want) {
+		if err == nil || !strings.HasPrefix(err.Error(), "APIKeys.File: "+path+":") || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%.60q: %v, want %s", tt.file, err, tt.want)
 		}
 		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n")) {

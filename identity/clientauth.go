@@ -36,17 +36,17 @@ func (a *clientAuth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacte
 // addClientAuth notes the file that an entry authenticates us with.
 func (v *Verifier) addClientAuth(in *introspector) (problems []error) {
 	if (in.SecretFile == "") == (in.KeyFile == "") {
-		problems = append(problems, errors.New("client_secret_file: exactly one of it and private_key_file is required"))
+		problems = append(problems, wrong("SecretFile", "exactly one of it and private_key_file is required"))
 	}
 	if in.KeyFile == "" && in.KeyID != "" {
-		problems = append(problems, errors.New("key_id: belongs to private_key_file"))
+		problems = append(problems, wrong("KeyID", "belongs to private_key_file"))
 	}
 	if in.KeyFile == "" && in.AssertionAudience != "" {
-		problems = append(problems, errors.New("assertion_audience: belongs to private_key_file"))
+		problems = append(problems, wrong("AssertionAudience", "belongs to private_key_file"))
 	}
-	f := &otherFile{key: fmt.Sprintf("introspection[%d].client_secret_file", in.index), path: in.SecretFile, parse: parseSecret}
+	f := &otherFile{field: fmt.Sprintf("Introspection[%d].SecretFile", in.index), key: fmt.Sprintf("introspection[%d].client_secret_file", in.index), path: in.SecretFile, parse: parseSecret}
 	if in.KeyFile != "" {
-		f = &otherFile{key: fmt.Sprintf("introspection[%d].private_key_file", in.index), path: in.KeyFile, parse: parsePrivateKey}
+		f = &otherFile{field: fmt.Sprintf("Introspection[%d].KeyFile", in.index), key: fmt.Sprintf("introspection[%d].private_key_file", in.index), path: in.KeyFile, parse: parsePrivateKey}
 	}
 	in.file = len(v.others.files)
 	v.others.files = append(v.others.files, f)

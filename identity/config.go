@@ -239,7 +239,7 @@ func New(c Config) (*Verifier, error) {
 	}
 	var problems []error
 	if c.MaxToken < 0 {
-		problems = append(problems, fmt.Errorf("identity: max token: %d is negative", c.MaxToken))
+		problems = append(problems, wrong("MaxToken", "%d is negative", c.MaxToken))
 	}
 	for n, config := range c.Issuers {
 		iss, errs := v.addIssuer(n, config)
@@ -248,7 +248,7 @@ func New(c Config) (*Verifier, error) {
 			if config.Issuer == "" {
 				name = strings.TrimSpace(fmt.Sprintf("number %d %s", n+1, config.Preset))
 			}
-			problems = append(problems, fmt.Errorf("identity: issuer %s: %w", name, err))
+			problems = append(problems, within(fmt.Sprintf("Issuers[%d]", n), name, err))
 		}
 		iss.copy = newKeyCopy(c.Dir, iss)
 		v.issuers = append(v.issuers, iss)
@@ -278,19 +278,19 @@ func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	if len(problems) > 0 {
 		return &issuer{Issuer: c}, problems
 	}
-	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
+	problem := func(path, format string, a ...any) { problems = append(problems, wrong(path, format, a...)) }
 	iss := &issuer{Issuer: c, index: index, lookups: newLookups()}
 
 	switch {
 	case c.Issuer == "" || !utf8.ValidString(c.Issuer):
-		problem("issuer: must be the non-empty text of the tokens' iss claim")
+		problem("Issuer", "must be the non-empty text of the tokens' iss claim")
 	case v.byName[c.Issuer] != nil:
-		problem("issuer: is listed twice")
+		problem("Issuer", "is listed twice")
 	default:
 		v.byName[c.Issuer] = iss
 	}
 	if c.ClockSkew < 0 || c.ClockSkew > maxSkew {
-		problem("clock_skew: %q is not between 0s and %s", c.ClockSkew, maxSkew)
+		problem("ClockSkew", "%q is not between 0s and %s", c.ClockSkew, maxSkew)
 	}
 	if c.ClockSkew == 0 {
 		iss.ClockSkew = defaultSkew
@@ -346,11 +346,11 @@ func pickAlgorithms(names []string) (map[string]algorithm, []error) {
 		case i >= 0:
 			picked[name] = known[i]
 		case strings.EqualFold(name, "none"):
-			problems = append(problems, fmt.Errorf("algorithms: %q would accept unsigned tokens", name))
+			problems = append(problems, wrong("Algorithms", "%q would accept unsigned tokens", name))
 		case strings.HasPrefix(strings.ToUpper(name), "HS"):
-			problems = append(problems, fmt.Errorf("algorithms: %q is symmetric: whoever can verify could forge", name))
+			problems = append(problems, wrong("Algorithms", "%q is symmetric: whoever can verify could forge", name))
 		default:
-			problems = append(problems, fmt.Errorf("algorithms: %q is none of RS256, PS256, ES256, ES384, EdDSA", name))
+			problems = append(problems, wrong("Algorithms", "%q is none of RS256, PS256, ES256, ES384, EdDSA", name))
 		}
 	}
 	return picked, problems
@@ -365,35 +365,35 @@ func checkKeySource(name string, k KeySource) (KeySource, []error) {
 		}
 	}
 	if given != 1 {
-		return k, append(problems, errors.New("keys: exactly one of file, url and discovery is required"))
+		return k, append(problems, wrong("Keys", "exactly one of file, url and discovery is required"))
 	}
 	if k.File != "" {
 		if k.Refresh != 0 {
-			problems = append(problems, errors.New("keys.refresh: is for a url; a file is watched"))
+			problems = append(problems, wrong("Keys.Refresh", "is for a url; a file is watched"))
 		}
 		if k.MaxStale != 0 {
-			problems = append(problems, errors.New("keys.max_stale: is for a url; a file is watched"))
+			problems = append(problems, wrong("Keys.MaxStale", "is for a url; a file is watched"))
 		}
 		return k, problems
 	}
 	if k.Discovery {
 		if err := checkIssuerURL(name); err != nil {
-			problems = append(problems, fmt.Errorf("keys.discovery: the issuer %w", err))
+			problems = append(problems, wrong("Keys.Discovery", "the issuer %w", err))
 		}
 	} else if err := checkKeyURL(k.URL); err != nil {
-		problems = append(problems, fmt.Errorf("keys.url: %w", err))
+		problems = append(problems, wrong("Keys.URL", "%w", err))
 	}
 	if k.Refresh == 0 {
 		k.Refresh = defaultRefresh
 	}
 	if k.Refresh < minRefresh || k.Refresh > maxRefresh {
-		problems = append(problems, fmt.Errorf("keys.refresh: %q is not between %s and %s", k.Refresh, minRefresh, maxRefresh))
+		problems = append(problems, wrong("Keys.Refresh", "%q is not between %s and %s", k.Refresh, minRefresh, maxRefresh))
 	}
 	if k.MaxStale == 0 {
 		k.MaxStale = max(defaultMaxStale, 2*k.Refresh)
 	}
 	if k.MaxStale < 2*k.Refresh || k.MaxStale > maxMaxStale {
-		problems = append(problems, fmt.Errorf("keys.max_stale: %q is not between %s (twice refresh, so that one late answer takes no keys away) and %s",
+		problems = append(problems, wrong("Keys.MaxStale", "%q is not between %s (twice refresh, so that one late answer takes no keys away) and %s",
 			k.MaxStale, 2*k.Refresh, maxMaxStale))
 	}
 	return k, problems
@@ -442,7 +442,7 @@ func (v *Verifier) addSources(from []TokenSource) (uint64, []error) {
 		i := slices.Index(v.sources, s)
 		if i < 0 {
 			if len(v.sources) == maxSources {
-				return places, append(problems, fmt.Errorf("from: more than %d places in all", maxSources))
+				return places, append(problems, wrong("From", "more than %d places in all", maxSources))
 			}
 			i = len(v.sources)
 			v.sources = append(v.sources, s)
@@ -469,21 +469,21 @@ func checkSource(s TokenSource) (TokenSource, error) {
 	}
 	switch {
 	case places != 1:
-		return s, errors.New("from: exactly one of header, cookie and query is required, or websocket_protocol")
+		return s, wrong("From", "exactly one of header, cookie and query is required, or websocket_protocol")
 	case s.Chunked && s.Cookie == "":
-		return s, errors.New("from: chunked: is for a cookie")
+		return s, wrong("From", "chunked: is for a cookie")
 	case s.WebsocketProtocol != "" && !isFieldToken(s.WebsocketProtocol):
-		return s, fmt.Errorf("from: websocket_protocol %q is not the name of a protocol", s.WebsocketProtocol)
+		return s, wrong("From", "websocket_protocol %q is not the name of a protocol", s.WebsocketProtocol)
 	case s.Header == "" && s.Scheme != "":
-		return s, fmt.Errorf("from: %q: a scheme belongs to a header", s.Cookie+s.Query+s.WebsocketProtocol)
+		return s, wrong("From", "%q: a scheme belongs to a header", s.Cookie+s.Query+s.WebsocketProtocol)
 	case s.Cookie != "" && !isFieldToken(s.Cookie):
-		return s, fmt.Errorf("from: cookie %q is not a cookie name", s.Cookie)
+		return s, wrong("From", "cookie %q is not a cookie name", s.Cookie)
 	case s.Query != "" && !isParameter(s.Query):
-		return s, fmt.Errorf("from: query %q may have letters, digits and -._~ only", s.Query)
+		return s, wrong("From", "query %q may have letters, digits and -._~ only", s.Query)
 	case s.Header != "" && (!isFieldToken(s.Header) || s.Header == "cookie"):
-		return s, fmt.Errorf("from: header %q is not a header name for a token", s.Header)
+		return s, wrong("From", "header %q is not a header name for a token", s.Header)
 	case s.Scheme != "" && !isFieldToken(s.Scheme):
-		return s, fmt.Errorf("from: scheme %q is not an authentication scheme", s.Scheme)
+		return s, wrong("From", "scheme %q is not an authentication scheme", s.Scheme)
 	}
 	return s, nil
 }
@@ -495,11 +495,11 @@ func (v *Verifier) ambiguousSources() []error {
 	for _, raw := range v.sources {
 		other := func(s TokenSource) bool { return s.Header == raw.Header && s.Scheme != "" }
 		if raw.Header != "" && raw.Scheme == "" && slices.ContainsFunc(v.sources, other) {
-			problems = append(problems, fmt.Errorf("identity: from: header %q is listed with a scheme and without", raw.Header))
+			problems = append(problems, wrong("From", "header %q is listed with a scheme and without", raw.Header))
 		}
 		chunked := func(s TokenSource) bool { return s.Chunked && s != raw && s.cookiePart(raw.Cookie) >= 0 }
 		if raw.Cookie != "" && slices.ContainsFunc(v.sources, chunked) {
-			problems = append(problems, fmt.Errorf("identity: from: cookie %q is listed twice, or is a chunk of another that is listed", raw.Cookie))
+			problems = append(problems, wrong("From", "cookie %q is listed twice, or is a chunk of another that is listed", raw.Cookie))
 		}
 	}
 	return problems

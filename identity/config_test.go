@@ -26,56 +26,56 @@ func TestNewReportsEveryProblemAtOnce(t *testing.T) {
 		want   string
 		issuer identity.Issuer
 	}{
-		{`issuer number 2: issuer: must be`, with(func(i *identity.Issuer) { i.Issuer = "" })},
-		{`issuer "https://good": issuer: is listed twice`, good},
-		{`issuer "https://bad": audiences: at least one`, with(func(i *identity.Issuer) { i.Audiences = nil })},
-		{`audiences: an empty entry`, with(func(i *identity.Issuer) { i.Audiences = []string{"a", ""} })},
-		{`client_ids: an empty entry`, with(func(i *identity.Issuer) { i.Audiences, i.ClientIDs = nil, []string{""} })},
-		{`authorized_parties: an empty entry`, with(func(i *identity.Issuer) { i.Parties = []string{"a", ""} })},
-		{`type: "at jwt" is not a token's typ`, with(func(i *identity.Issuer) { i.Type = "at jwt" })},
-		{`token_use: "a\n" is not plain text`, with(func(i *identity.Issuer) { i.TokenUse = "a\n" })},
-		{`max_age: "-1s" is not a whole number`, with(func(i *identity.Issuer) { i.MaxAge = -time.Second })},
-		{`max_age: "1.5s" is not a whole number`, with(func(i *identity.Issuer) { i.MaxAge = 1500 * time.Millisecond })},
-		{`require: "" is not the name of a claim`, with(func(i *identity.Issuer) { i.Require = map[string][]string{"": nil} })},
-		{`require: "a." is not the name of a claim`, with(func(i *identity.Issuer) { i.Require = map[string][]string{"b a.": nil} })},
-		{`claims.roles: "*/" is not the name`, with(func(i *identity.Issuer) { i.Claims.Roles = "*/" })},
-		{`claims.email: "\x00" is not the name`, with(func(i *identity.Issuer) { i.Claims.Email = "\x00" })},
-		{`algorithms: "HS256" is symmetric`, with(func(i *identity.Issuer) { i.Algorithms = []string{"RS256", "HS256"} })},
-		{`algorithms: "None" would accept unsigned`, with(func(i *identity.Issuer) { i.Algorithms = []string{"None"} })},
-		{`algorithms: "ES512" is none of`, with(func(i *identity.Issuer) { i.Algorithms = []string{"ES512"} })},
-		{`keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{} })},
-		{`keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys.URL = "https://x/keys" })},
-		{`keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys.Discovery = true })},
-		{`keys.max_stale: is for a url`, with(func(i *identity.Issuer) { i.Keys.MaxStale = time.Hour })},
-		{`keys.max_stale: "9m0s" is not between 10m0s`, with(func(i *identity.Issuer) {
+		{`Issuers[1].Issuer: must be`, with(func(i *identity.Issuer) { i.Issuer = "" })},
+		{`Issuers[1].Issuer: is listed twice`, good},
+		{`Issuers[1].Audiences: at least one`, with(func(i *identity.Issuer) { i.Audiences = nil })},
+		{`Audiences: an empty entry`, with(func(i *identity.Issuer) { i.Audiences = []string{"a", ""} })},
+		{`ClientIDs: an empty entry`, with(func(i *identity.Issuer) { i.Audiences, i.ClientIDs = nil, []string{""} })},
+		{`Parties: an empty entry`, with(func(i *identity.Issuer) { i.Parties = []string{"a", ""} })},
+		{`Type: "at jwt" is not a token's typ`, with(func(i *identity.Issuer) { i.Type = "at jwt" })},
+		{`TokenUse: "a\n" is not plain text`, with(func(i *identity.Issuer) { i.TokenUse = "a\n" })},
+		{`MaxAge: "-1s" is not a whole number`, with(func(i *identity.Issuer) { i.MaxAge = -time.Second })},
+		{`MaxAge: "1.5s" is not a whole number`, with(func(i *identity.Issuer) { i.MaxAge = 1500 * time.Millisecond })},
+		{`Require: "" is not the name of a claim`, with(func(i *identity.Issuer) { i.Require = map[string][]string{"": nil} })},
+		{`Require: "a." is not the name of a claim`, with(func(i *identity.Issuer) { i.Require = map[string][]string{"b a.": nil} })},
+		{`Claims.Roles: "*/" is not the name`, with(func(i *identity.Issuer) { i.Claims.Roles = "*/" })},
+		{`Claims.Email: "\x00" is not the name`, with(func(i *identity.Issuer) { i.Claims.Email = "\x00" })},
+		{`Algorithms: "HS256" is symmetric`, with(func(i *identity.Issuer) { i.Algorithms = []string{"RS256", "HS256"} })},
+		{`Algorithms: "None" would accept unsigned`, with(func(i *identity.Issuer) { i.Algorithms = []string{"None"} })},
+		{`Algorithms: "ES512" is none of`, with(func(i *identity.Issuer) { i.Algorithms = []string{"ES512"} })},
+		{`Keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{} })},
+		{`Keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys.URL = "https://x/keys" })},
+		{`Keys: exactly one of file, url and discovery`, with(func(i *identity.Issuer) { i.Keys.Discovery = true })},
+		{`Keys.MaxStale: is for a url`, with(func(i *identity.Issuer) { i.Keys.MaxStale = time.Hour })},
+		{`Keys.MaxStale: "9m0s" is not between 10m0s`, with(func(i *identity.Issuer) {
 			i.Keys = identity.KeySource{URL: "https://x/keys", MaxStale: 9 * time.Minute}
 		})},
-		{`keys.max_stale: "721h0m0s" is not between`, with(func(i *identity.Issuer) {
+		{`Keys.MaxStale: "721h0m0s" is not between`, with(func(i *identity.Issuer) {
 			i.Keys = identity.KeySource{URL: "https://x/keys", MaxStale: 721 * time.Hour}
 		})},
-		{`keys.discovery: the issuer "urn:x" must have a host`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "urn:x", identity.KeySource{Discovery: true} })},
-		{`keys.discovery: the issuer "http://x" must be https`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "http://x", identity.KeySource{Discovery: true} })},
-		{`keys.discovery: the issuer must have no query`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "https://x?", identity.KeySource{Discovery: true} })},
-		{`keys.refresh: is for a url`, with(func(i *identity.Issuer) { i.Keys.Refresh = time.Minute })},
-		{`keys.refresh: "10ms" is not between`, with(func(i *identity.Issuer) {
+		{`Keys.Discovery: the issuer "urn:x" must have a host`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "urn:x", identity.KeySource{Discovery: true} })},
+		{`Keys.Discovery: the issuer "http://x" must be https`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "http://x", identity.KeySource{Discovery: true} })},
+		{`Keys.Discovery: the issuer must have no query`, with(func(i *identity.Issuer) { i.Issuer, i.Keys = "https://x?", identity.KeySource{Discovery: true} })},
+		{`Keys.Refresh: is for a url`, with(func(i *identity.Issuer) { i.Keys.Refresh = time.Minute })},
+		{`Keys.Refresh: "10ms" is not between`, with(func(i *identity.Issuer) {
 			i.Keys = identity.KeySource{URL: "https://x/keys", Refresh: 10 * time.Millisecond}
 		})},
-		{`keys.url: "http://x/keys" must be https`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "http://x/keys"} })},
-		{`keys.url: "http://127.0.0.1.x/keys" must be https`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "http://127.0.0.1.x/keys"} })},
-		{`keys.url: "file:///etc/keys" must have a host`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "file:///etc/keys"} })},
-		{`keys.url: must not hold a user`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "https://u:hunter2@x/keys"} })},
-		{`keys.url: is not a valid url`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "https://u:hunter2@x/%zz"} })},
-		{`clock_skew: "6m0s" is not between 0s and 5m0s`, with(func(i *identity.Issuer) { i.ClockSkew = 6 * time.Minute })},
-		{`from: exactly one of header, cookie and query`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{}} })},
-		{`from: exactly one of header, cookie and query`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a", Query: "a"}} })},
-		{`from: "q": a scheme belongs`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Query: "q", Scheme: "b"}} })},
-		{`from: query "a=b" may have`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Query: "a=b"}} })},
-		{`from: "a": a scheme belongs`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a", Scheme: "b"}} })},
-		{`from: cookie "a b" is not a cookie name`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a b"}} })},
-		{`from: header "cookie" is not a header`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: "Cookie"}} })},
-		{`from: header ":path" is not a header`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: ":path"}} })},
-		{`from: scheme "a b" is not`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: "x", Scheme: "a b"}} })},
-		{`from: header "x" is listed with a scheme and without`, with(func(i *identity.Issuer) {
+		{`Keys.URL: "http://x/keys" must be https`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "http://x/keys"} })},
+		{`Keys.URL: "http://127.0.0.1.x/keys" must be https`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "http://127.0.0.1.x/keys"} })},
+		{`Keys.URL: "file:///etc/keys" must have a host`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "file:///etc/keys"} })},
+		{`Keys.URL: must not hold a user`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "https://u:hunter2@x/keys"} })},
+		{`Keys.URL: is not a valid url`, with(func(i *identity.Issuer) { i.Keys = identity.KeySource{URL: "https://u:hunter2@x/%zz"} })},
+		{`ClockSkew: "6m0s" is not between 0s and 5m0s`, with(func(i *identity.Issuer) { i.ClockSkew = 6 * time.Minute })},
+		{`From: exactly one of header, cookie and query`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{}} })},
+		{`From: exactly one of header, cookie and query`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a", Query: "a"}} })},
+		{`From: "q": a scheme belongs`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Query: "q", Scheme: "b"}} })},
+		{`From: query "a=b" may have`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Query: "a=b"}} })},
+		{`From: "a": a scheme belongs`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a", Scheme: "b"}} })},
+		{`From: cookie "a b" is not a cookie name`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Cookie: "a b"}} })},
+		{`From: header "cookie" is not a header`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: "Cookie"}} })},
+		{`From: header ":path" is not a header`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: ":path"}} })},
+		{`From: scheme "a b" is not`, with(func(i *identity.Issuer) { i.From = []identity.TokenSource{{Header: "x", Scheme: "a b"}} })},
+		{`From: header "x" is listed with a scheme and without`, with(func(i *identity.Issuer) {
 			i.From = []identity.TokenSource{{Header: "x", Scheme: "b"}, {Header: "X"}}
 		})},
 	}
@@ -208,7 +208,7 @@ func TestLoadReportsAllUnreadableFiles(t *testing.T) {
 	c.Issuers[0].Keys.File = "/nonexistent/a.json"
 	c.Issuers[1].Keys.File = temp(t, "{\n\"keys\": [\n}")
 	_, err := newVerifier(t, c).Load(context.Background())
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), `issuer "https://a.example": keys.file: `) ||
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), `Issuers[0].Keys.File: `) ||
 		!strings.Contains(err.Error(), "jwks.json:3: is not valid json") {
 		t.Errorf("got %v", err)
 	}

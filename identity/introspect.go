@@ -94,7 +94,7 @@ type flight struct {
 }
 
 func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (problems []error) {
-	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
+	problem := func(path, format string, a ...any) { problems = append(problems, wrong(path, format, a...)) }
 	in := &introspector{Introspection: c, index: index, clock: v.clock, log: v.log, slots: make(chan struct{}, maxQuestions),
 		flights: make(map[tokenSum]*flight), active: newAnswers(maxActive, maxActiveBytes), inactive: newAnswers(maxInactive, maxActiveBytes)}
 	// Unlike the client for key sets it keeps connections open between questions, and follows no redirect: the body holds a token.
@@ -103,19 +103,19 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	paths, errs := c.Claims.withDefaults()
 	in.Claims, problems = paths, append(problems, errs...)
 	if err := checkKeyURL(c.URL); err != nil {
-		problem("url: %w", err)
+		problem("URL", "%w", err)
 	}
 	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, isControl) {
-		problem("client_id: is required: the server answers only those it knows (RFC 7662 section 2.1)")
+		problem("ClientID", "is required: the server answers only those it knows (RFC 7662 section 2.1)")
 	}
 	if slices.Contains(c.Audiences, "") {
-		problem("audiences: an empty audience")
+		problem("Audiences", "an empty audience")
 	}
 	if in.Timeout = cmp.Or(c.Timeout, defaultAsking); in.Timeout < minAsking || in.Timeout > maxAsking {
-		problem("timeout: %q is not between %s and %s", c.Timeout, minAsking, maxAsking)
+		problem("Timeout", "%q is not between %s and %s", c.Timeout, minAsking, maxAsking)
 	}
 	if in.CacheFor = cmp.Or(c.CacheFor, defaultAnswer); in.CacheFor > maxAnswer {
-		problem("cache_for: %q is more than %s", c.CacheFor, maxAnswer)
+		problem("CacheFor", "%q is more than %s", c.CacheFor, maxAnswer)
 	}
 	problems = append(problems, v.addClientAuth(in)...)
 	problems = append(problems, v.addAnswerIssuer(in)...)
@@ -135,9 +135,9 @@ func (v *Verifier) addAnswerIssuer(in *introspector) []error {
 	case in.Issuer == "":
 		return nil
 	case v.byName[in.Issuer] != nil:
-		return []error{fmt.Errorf("issuer: %q is verified here by identity.jwt: only one of the two can take its tokens", in.Issuer)}
+		return []error{wrong("Issuer", "%q is verified here by identity.jwt: only one of the two can take its tokens", in.Issuer)}
 	case v.others.byIssuer[in.Issuer] != nil:
-		return []error{fmt.Errorf("issuer: %q is listed twice", in.Issuer)}
+		return []error{wrong("Issuer", "%q is listed twice", in.Issuer)}
 	}
 	v.others.byIssuer[in.Issuer] = in
 	return nil

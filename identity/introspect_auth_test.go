@@ -132,12 +132,12 @@ func TestClientFilesThatAreRefused(t *testing.T) {
 		"no such file or directory":                       filepath.Join(t.TempDir(), "nowhere"),
 	} {
 		in := identity.Introspection{URL: "https://x/introspect", ClientID: "a", KeyFile: path}
-		key := "private_key_file"
+		key := "KeyFile"
 		if want == "is empty" || strings.HasPrefix(want, "must be one") {
-			in.SecretFile, in.KeyFile, key = path, "", "client_secret_file"
+			in.SecretFile, in.KeyFile, key = path, "", "SecretFile"
 		}
 		_, err := newVerifier(t, identity.Config{Introspection: []identity.Introspection{in}}).Load(context.Background())
-		if err == nil || !strings.HasPrefix(err.Error(), "identity.introspection[0]."+key+": ") || !strings.Contains(err.Error(), want) ||
+		if err == nil || !strings.HasPrefix(err.Error(), "Introspection[0]."+key+": ") || !strings.Contains(err.Error(), want) ||
 			strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%v, want %s", err, want)
 		}

@@ -434,21 +434,21 @@ func TestIntrospectionConfig(t *testing.T) {
 		want   string
 		change func(*identity.Introspection)
 	}{
-		{`url: "http://x/introspect" must be https`, func(c *identity.Introspection) { c.URL = "http://x/introspect" }},
-		{`url: must not hold a user`, func(c *identity.Introspection) { c.URL = "https://u:hunter2@x/" }},
-		{`client_id: is required`, func(c *identity.Introspection) { c.ClientID = "" }},
-		{`client_secret_file: exactly one of it and private_key_file`, func(c *identity.Introspection) { c.SecretFile = "" }},
-		{`client_secret_file: exactly one of it and private_key_file`, func(c *identity.Introspection) { c.KeyFile = "k" }},
-		{`key_id: belongs to private_key_file`, func(c *identity.Introspection) { c.KeyID = "k" }},
-		{`assertion_audience: belongs to private_key_file`, func(c *identity.Introspection) { c.AssertionAudience = "k" }},
-		{`audiences: an empty audience`, func(c *identity.Introspection) { c.Audiences = []string{""} }},
-		{`timeout: "1ms" is not between 10ms and 30s`, func(c *identity.Introspection) { c.Timeout = time.Millisecond }},
-		{`timeout: "1m0s" is not between`, func(c *identity.Introspection) { c.Timeout = time.Minute }},
-		{`cache_for: "25h0m0s" is more than 24h0m0s`, func(c *identity.Introspection) { c.CacheFor = 25 * time.Hour }},
-		{`issuer: "https://a.example" is verified here by identity.jwt`, func(c *identity.Introspection) { c.Issuer = issuerA }},
-		{`issuer: "https://c.example" is listed twice`, func(c *identity.Introspection) { c.Issuer = "https://c.example" }},
-		{`from: header "authorization" with the scheme "bearer" is the place of another credential`, func(c *identity.Introspection) { c.From = nil }},
-		{`from: exactly one of`, func(c *identity.Introspection) { c.From = []identity.TokenSource{{}} }},
+		{`URL: "http://x/introspect" must be https`, func(c *identity.Introspection) { c.URL = "http://x/introspect" }},
+		{`URL: must not hold a user`, func(c *identity.Introspection) { c.URL = "https://u:hunter2@x/" }},
+		{`ClientID: is required`, func(c *identity.Introspection) { c.ClientID = "" }},
+		{`SecretFile: exactly one of it and private_key_file`, func(c *identity.Introspection) { c.SecretFile = "" }},
+		{`SecretFile: exactly one of it and private_key_file`, func(c *identity.Introspection) { c.KeyFile = "k" }},
+		{`KeyID: belongs to private_key_file`, func(c *identity.Introspection) { c.KeyID = "k" }},
+		{`AssertionAudience: belongs to private_key_file`, func(c *identity.Introspection) { c.AssertionAudience = "k" }},
+		{`Audiences: an empty audience`, func(c *identity.Introspection) { c.Audiences = []string{""} }},
+		{`Timeout: "1ms" is not between 10ms and 30s`, func(c *identity.Introspection) { c.Timeout = time.Millisecond }},
+		{`Timeout: "1m0s" is not between`, func(c *identity.Introspection) { c.Timeout = time.Minute }},
+		{`CacheFor: "25h0m0s" is more than 24h0m0s`, func(c *identity.Introspection) { c.CacheFor = 25 * time.Hour }},
+		{`Issuer: "https://a.example" is verified here by identity.jwt`, func(c *identity.Introspection) { c.Issuer = issuerA }},
+		{`Issuer: "https://c.example" is listed twice`, func(c *identity.Introspection) { c.Issuer = "https://c.example" }},
+		{`From: header "authorization" with the scheme "bearer" is the place of another credential`, func(c *identity.Introspection) { c.From = nil }},
+		{`From: exactly one of`, func(c *identity.Introspection) { c.From = []identity.TokenSource{{}} }},
 	} {
 		c := twoIssuers(t)
 		first, bad := good, good
@@ -456,7 +456,7 @@ func TestIntrospectionConfig(t *testing.T) {
 		bad.From = []identity.TokenSource{{Header: "x-keyed"}}
 		tt.change(&bad)
 		c.Introspection = []identity.Introspection{first, bad}
-		if _, err := identity.New(c); err == nil || !strings.Contains(err.Error(), "identity.introspection[1]."+tt.want) || strings.Contains(err.Error(), "hunter2") {
+		if _, err := identity.New(c); err == nil || !strings.Contains(err.Error(), "Introspection[1]."+tt.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%v, want %s", err, tt.want)
 		}
 	}

@@ -53,7 +53,7 @@ func (v *Verifier) Load(ctx context.Context) (*Keys, error) {
 		}
 		l.apply(results[i])
 		if results[i].err != nil && !iss.remote() {
-			problems = append(problems, fmt.Errorf("identity: issuer %q: keys.file: %w", iss.Issuer.Issuer, results[i].err))
+			problems = append(problems, &FieldError{fmt.Sprintf("Issuers[%d].Keys.File", i), fmt.Sprintf("%q", iss.Issuer.Issuer), results[i].err})
 		}
 	}
 	if len(problems) > 0 {

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -31,23 +30,23 @@ func (v *Verifier) addOthers(c Config) []error {
 	var problems []error
 	for i, config := range c.Introspection {
 		for _, err := range v.addIntrospection(i, config, c) {
-			problems = append(problems, fmt.Errorf("identity.introspection[%d].%w", i, err))
+			problems = append(problems, within(fmt.Sprintf("Introspection[%d]", i), "", err))
 		}
 	}
 	if err := v.addAPIKeys(c.APIKeys); err != nil {
-		problems = append(problems, fmt.Errorf("identity.api_keys.%w", err))
+		problems = append(problems, within("APIKeys", "", err))
 	}
 	v.others.peerTLS = len(c.Peer) == 0
 	for i, from := range c.Peer {
 		switch {
 		case slices.Contains(c.Peer[:i], from):
-			problems = append(problems, fmt.Errorf("identity.peer.from: %q is listed twice", from))
+			problems = append(problems, wrong("Peer", "%q is listed twice", from))
 		case from == "tls":
 			v.others.peerTLS = true
 		case from == "xfcc":
 			v.others.peerXFCC = true
 		default:
-			problems = append(problems, fmt.Errorf("identity.peer.from: %q is neither tls nor xfcc", from))
+			problems = append(problems, wrong("Peer", "%q is neither tls nor xfcc", from))
 		}
 	}
 	return problems
@@ -63,7 +62,7 @@ func (v *Verifier) newPlaces(from []TokenSource, taken uint64) (uint64, []error)
 	places, problems := v.addSources(from)
 	for i, s := range v.sources {
 		if places&taken&(1<<i) != 0 {
-			problems = append(problems, fmt.Errorf("from: %s is the place of another credential: give this one a header or scheme of its own", s.describe()))
+			problems = append(problems, wrong("From", "%s is the place of another credential: give this one a header or scheme of its own", s.describe()))
 		}
 	}
 	return places, problems
@@ -85,7 +84,8 @@ func (s TokenSource) describe() string {
 
 // otherFile is a watched file that is not an issuer's key set.
 type otherFile struct {
-	key   string // in the configuration, such as api_keys.file
+	field string // of the Config
+	key   string // for people: in the configuration, such as api_keys.file
 	path  string
 	parse func(path string, raw []byte) (*otherPart, error)
 }
@@ -176,12 +176,12 @@ func (l *otherLoader) read() (changed, renewed bool) {
 	return changed, renewed
 }
 
-// problems are those of the latest reading, by their keys in the configuration.
+// problems are those of the latest reading.
 func (l *otherLoader) problems() []error {
 	var problems []error
 	for i, err := range l.errs {
 		if err != nil {
-			problems = append(problems, fmt.Errorf("identity.%s: %w", l.v.others.files[i].key, err))
+			problems = append(problems, &FieldError{Path: l.v.others.files[i].field, Err: err})
 		}
 	}
 	return problems
@@ -207,4 +207,4 @@ func oneLine(path string, raw []byte) (string, error) {
 	return text, nil
 }
 
-var errNoFile = errors.New("file: is required: gatehouse identity new-key makes one")
+var errNoFile = wrong("File", "is required: gatehouse identity new-key makes one")

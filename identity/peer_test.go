@@ -110,8 +110,8 @@ func TestPeerIsNotTheEndUser(t *testing.T) {
 
 func TestPeerConfig(t *testing.T) {
 	for want, from := range map[string][]string{
-		`identity.peer.from: "mtls" is neither tls nor xfcc`: {"mtls"},
-		`identity.peer.from: "xfcc" is listed twice`:         {"xfcc", "tls", "xfcc"},
+		`Peer: "mtls" is neither tls nor xfcc`: {"mtls"},
+		`Peer: "xfcc" is listed twice`:         {"xfcc", "tls", "xfcc"},
 	} {
 		if _, err := identity.New(identity.Config{Peer: from}); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)

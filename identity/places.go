@@ -31,9 +31,11 @@ func allPlaces(sources []TokenSource, keys APIKeys) []TokenSource {
 // Lookalike reports whether a header could be taken for one that credentials are looked for in, and is not that one: to WSGI "x_api_key" and
 // "x-api-key" are one name. folded is the name with everything but letters and digits as "-".
 func (v *Verifier) Lookalike(name, folded string) bool {
-	if v == nil || name == folded && !v.oddPlaces {
-		return false
-	}
+	return v != nil && (name != folded || v.oddPlaces) && v.lookalike(name, folded)
+}
+
+// lookalike is Lookalike for the few names that need a look.
+func (v *Verifier) lookalike(name, folded string) bool {
 	return slices.ContainsFunc(v.places, func(s TokenSource) bool {
 		header := s.header()
 		return header != "" && header != name && foldHeader(header) == folded

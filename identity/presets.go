@@ -2,7 +2,6 @@ package identity
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/url"
 	"regexp"
@@ -49,21 +48,21 @@ func (i Issuer) withPreset() (Issuer, []error) {
 		"cognito":  (*Issuer).cognito,
 	}[i.Preset]
 	if !ok {
-		return i, problem("preset: %q is none of auth0, okta, keycloak, entra, google, cognito", i.Preset)
+		return i, problem("Preset", "%q is none of auth0, okta, keycloak, entra, google, cognito", i.Preset)
 	}
 	i.Require = maps.Clone(i.Require)
 	problems := fill(&i)
 	if i.Preset != "" && i.Preset != "cognito" && len(i.Audiences) == 0 {
-		problems = append(problems, fmt.Errorf("audiences: at least one is required; the tokens of %s have aud", i.Preset))
+		problems = append(problems, wrong("Audiences", "at least one is required; the tokens of %s have aud", i.Preset))
 	}
 	return i, problems
 }
 
-func problem(format string, a ...any) []error { return []error{fmt.Errorf(format, a...)} }
+func problem(path, format string, a ...any) []error { return []error{wrong(path, format, a...)} }
 
 func (i *Issuer) withoutPreset() []error {
 	if i.Domain != "" || i.Tenant != "" {
-		return problem("domain, tenant: belong to a preset; without one, set issuer and keys")
+		return problem("Domain, Tenant", "belong to a preset; without one, set issuer and keys")
 	}
 	return nil
 }
@@ -71,7 +70,7 @@ func (i *Issuer) withoutPreset() []error {
 func (i *Issuer) auth0() []error {
 	base, problems := i.base("")
 	if i.Tenant != "" {
-		problems = append(problems, errors.New("tenant: auth0 has none; its domain says it"))
+		problems = append(problems, wrong("Tenant", "auth0 has none; its domain says it"))
 	}
 	i.fill(base+"/", base+"/.well-known/jwks.json", "RS256", "PS256")
 	i.claims("permissions */roles", "*/groups", "scope")
@@ -85,10 +84,10 @@ func (i *Issuer) okta() []error {
 		i.Tenant = "default"
 	}
 	if !isParameter(i.Tenant) {
-		problems = append(problems, fmt.Errorf("tenant: %q is not the id of an authorization server", i.Tenant))
+		problems = append(problems, wrong("Tenant", "%q is not the id of an authorization server", i.Tenant))
 	}
 	if _, twice := i.Require["cid"]; twice && len(i.ClientIDs) > 0 {
-		problems = append(problems, errors.New("client_ids: are compared with cid in okta's tokens, which require speaks of too: set one of them"))
+		problems = append(problems, wrong("ClientIDs", "are compared with cid in okta's tokens, which require speaks of too: set one of them"))
 	}
 	iss := base + "/oauth2/" + i.Tenant
 	i.fill(iss, iss+"/v1/keys", "RS256")
@@ -101,7 +100,7 @@ func (i *Issuer) okta() []error {
 func (i *Issuer) keycloak() []error {
 	base, problems := i.base("")
 	if i.Tenant == "" {
-		problems = append(problems, errors.New("tenant: keycloak's realm is required"))
+		problems = append(problems, wrong("Tenant", "keycloak's realm is required"))
 	}
 	iss := base + "/realms/" + url.PathEscape(i.Tenant)
 	i.fill(iss, iss+"/protocol/openid-connect/certs")
@@ -115,9 +114,9 @@ func (i *Issuer) entra() []error {
 	i.Tenant = strings.ToLower(i.Tenant)
 	switch {
 	case slices.Contains([]string{"common", "organizations", "consumers", personalAccounts}, i.Tenant):
-		problems = append(problems, fmt.Errorf("tenant: %q is open to every directory or personal account; give your own directory's id", i.Tenant))
+		problems = append(problems, wrong("Tenant", "%q is open to every directory or personal account; give your own directory's id", i.Tenant))
 	case !guid.MatchString(i.Tenant):
-		problems = append(problems, fmt.Errorf("tenant: %q is not the id of a directory, which is a GUID", i.Tenant))
+		problems = append(problems, wrong("Tenant", "%q is not the id of a directory, which is a GUID", i.Tenant))
 	}
 	i.fill(base+"/"+i.Tenant+"/v2.0", base+"/"+i.Tenant+"/discovery/v2.0/keys", "RS256")
 	i.claims("roles", "groups", "scp")
@@ -134,18 +133,18 @@ func (i *Issuer) google() []error {
 		i.Type = "JWT"
 	}
 	if i.Domain != "" || i.Tenant != "" {
-		return problem("domain, tenant: google has neither; for one Workspace domain use require: {hd: [example.com]}")
+		return problem("Domain, Tenant", "google has neither; for one Workspace domain use require: {hd: [example.com]}")
 	}
 	return nil
 }
 
 func (i *Issuer) cognito() (problems []error) {
 	if i.Domain != "" {
-		problems = problem("domain: cognito has none; its tenant, the user pool's id, says it")
+		problems = problem("Domain", "cognito has none; its tenant, the user pool's id, says it")
 	}
 	pool := userPool.FindStringSubmatch(i.Tenant)
 	if pool == nil {
-		return append(problems, fmt.Errorf("tenant: %q is not the id of a user pool, as eu-west-1_Ab12Cd34e", i.Tenant))
+		return append(problems, wrong("Tenant", "%q is not the id of a user pool, as eu-west-1_Ab12Cd34e", i.Tenant))
 	}
 	iss := "https://cognito-idp." + pool[1] + ".amazonaws.com/" + i.Tenant
 	i.fill(iss, iss+"/.well-known/jwks.json", "RS256")
@@ -154,7 +153,7 @@ func (i *Issuer) cognito() (problems []error) {
 		i.TokenUse = "access"
 	}
 	if i.TokenUse == "access" && len(i.ClientIDs) == 0 {
-		problems = append(problems, errors.New("client_ids: at least one is required; cognito's access tokens have no aud"))
+		problems = append(problems, wrong("ClientIDs", "at least one is required; cognito's access tokens have no aud"))
 	}
 	return problems
 }
@@ -173,7 +172,7 @@ func (i *Issuer) base(standard string) (string, []error) {
 		domain = standard
 	}
 	if domain == "" {
-		return "", problem("domain: %s's is required", i.Preset)
+		return "", problem("Domain", "%s's is required", i.Preset)
 	}
 	ownHost := i.Preset == "keycloak"
 	text := domain
@@ -183,10 +182,10 @@ func (i *Issuer) base(standard string) (string, []error) {
 	u, err := url.Parse(text)
 	plain := err == nil && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" && u.Host == strings.ToLower(u.Host)
 	if !plain || !ownHost && u.Path != "" {
-		return "", problem("domain: is not a host name in lower case, as login.example.com") // not quoted: it may hold a password
+		return "", problem("Domain", "is not a host name in lower case, as login.example.com") // not quoted: it may hold a password
 	}
 	if !secureURL(u) {
-		return "", problem("domain: %q must be https; http is accepted on loopback only", domain)
+		return "", problem("Domain", "%q must be https; http is accepted on loopback only", domain)
 	}
 	return strings.TrimSuffix(text, "/"), nil
 }

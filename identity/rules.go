@@ -17,35 +17,35 @@ type requirement struct {
 	values []string // empty = any
 }
 
-// checkRules reports what is wrong with the rules of an issuer's tokens, each with its key, and makes them ready for use.
+// checkRules reports what is wrong with the rules of an issuer's tokens, each with its field, and makes them ready for use.
 func (iss *issuer) checkRules() []error {
 	var problems []error
-	problem := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
+	problem := func(path, format string, a ...any) { problems = append(problems, wrong(path, format, a...)) }
 
 	if len(iss.Audiences) == 0 && len(iss.ClientIDs) == 0 {
-		problem("audiences: at least one is required, or client_ids for tokens without aud; else tokens made for others would be accepted")
+		problem("Audiences", "at least one is required, or client_ids for tokens without aud; else tokens made for others would be accepted")
 	}
 	for _, list := range []struct {
-		key    string
+		field  string
 		values *[]string
-	}{{"audiences", &iss.Audiences}, {"client_ids", &iss.ClientIDs}, {"authorized_parties", &iss.Parties}} {
+	}{{"Audiences", &iss.Audiences}, {"ClientIDs", &iss.ClientIDs}, {"Parties", &iss.Parties}} {
 		*list.values = slices.Clone(*list.values)
 		if slices.Contains(*list.values, "") {
-			problem("%s: an empty entry", list.key)
+			problem(list.field, "an empty entry")
 		}
 	}
 	if iss.Type = mediaType(iss.Type); iss.Type != "" && !isFieldToken(iss.Type) {
-		problem("type: %q is not a token's typ, such as at+jwt", iss.Type)
+		problem("Type", "%q is not a token's typ, such as at+jwt", iss.Type)
 	}
 	if strings.ContainsFunc(iss.TokenUse, isControl) || !utf8.ValidString(iss.TokenUse) {
-		problem("token_use: %q is not plain text", iss.TokenUse)
+		problem("TokenUse", "%q is not plain text", iss.TokenUse)
 	}
 	if iss.MaxAge < 0 || iss.MaxAge%time.Second != 0 {
-		problem("max_age: %q is not a whole number of seconds, 0s or more", iss.MaxAge)
+		problem("MaxAge", "%q is not a whole number of seconds, 0s or more", iss.MaxAge)
 	}
 	for _, path := range slices.Sorted(maps.Keys(iss.Require)) {
 		if err := checkPath(path); err != nil {
-			problem("require: %w", err)
+			problem("Require", "%w", err)
 		}
 		iss.required = append(iss.required, requirement{path, slices.Clone(iss.Require[path])})
 	}
@@ -172,14 +172,14 @@ func (r *requirement) allows(value any) bool {
 func (c ClaimPaths) withDefaults() (ClaimPaths, []error) {
 	var problems []error
 	for _, p := range []struct {
-		key, standard string
-		path          *string
-	}{{"subject", "sub", &c.Subject}, {"roles", "roles", &c.Roles}, {"groups", "groups", &c.Groups}, {"scopes", "scope", &c.Scopes}, {"email", "email", &c.Email}} {
+		field, standard string
+		path            *string
+	}{{"Subject", "sub", &c.Subject}, {"Roles", "roles", &c.Roles}, {"Groups", "groups", &c.Groups}, {"Scopes", "scope", &c.Scopes}, {"Email", "email", &c.Email}} {
 		if *p.path == "" {
 			*p.path = p.standard
 		}
 		if err := checkPath(*p.path); err != nil {
-			problems = append(problems, fmt.Errorf("claims.%s: %w", p.key, err))
+			problems = append(problems, &FieldError{Path: "Claims." + p.field, Err: err})
 		}
 	}
 	return c, problems

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/images"
 	"gatehouse/policy"
+	"gatehouse/scaffold"
 )
 
 func bundleCommand() *cobra.Command {
@@ -27,13 +27,13 @@ func bundleCommand() *cobra.Command {
 		Use:   "bundle",
 		Short: "Build, test, sign and compare policy bundles, and exchange them as images",
 		Long: `A bundle is a directory of Rego and data, or a tarball of one. An image is a bundle in a registry, or in the local store.
-Where a command takes a BUNDLE it takes any of them:
+A BUNDLE argument is any of:
 
   ./policy                                a directory
   bundle.tar.gz                           a tarball
   registry.example.com/policies/app:1.4   an image, by tag or by @sha256:...
 
-What exists as a file is a file; ./ in front always makes it one.`,
+An argument that exists as a file is a file; a leading ./ always means a file.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unknown command %q for gatehouse bundle\ngatehouse bundle --help lists them", args[0])}
@@ -61,8 +61,8 @@ func (f *imageFlags) addStore(c *cobra.Command) {
 }
 
 func (f *imageFlags) addRegistry(c *cobra.Command) {
-	c.Flags().StringVar(&f.ca, "ca", "", "PEM file: certificate authorities of the registry, in place of the system's")
-	c.Flags().BoolVar(&f.plainHTTP, "plain-http", false, "speak to the registry without encryption, credentials included")
+	c.Flags().StringVar(&f.ca, "ca", "", "PEM file with the registry's certificate authorities, instead of the system's")
+	c.Flags().BoolVar(&f.plainHTTP, "plain-http", false, "connect to the registry without TLS; credentials are sent unencrypted")
 }
 
 // open returns the local store.
@@ -252,22 +252,5 @@ func writeWhole(c *cobra.Command, file string, content []byte) error {
 			return err
 		}
 	}
-	return placeFile(file, content, 0o644)
-}
-
-// placeFile writes a file beside its place and renames it there.
-func placeFile(target string, content []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), target)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return scaffold.PlaceFile(file, content, 0o644)
 }

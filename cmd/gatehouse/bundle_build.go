@@ -33,8 +33,8 @@ type compileFlags struct {
 }
 
 func (f *compileFlags) add(c *cobra.Command) {
-	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration: its capabilities, its decision, and its other bundles")
-	c.Flags().StringVar(&f.decision, "decision", "", "path of a decision that must be defined, as in envoy/authz/allow (default: that of --config)")
+	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file: use its capabilities, decision and other bundles")
+	c.Flags().StringVar(&f.decision, "decision", "", "path of a decision that must be defined, such as envoy/authz/allow (default: that of --config)")
 }
 
 // withOthers reads what a bundle is compiled with: the policy's settings, and the other bundles of the configuration that
@@ -131,10 +131,10 @@ func bundleBuildCommand() *cobra.Command {
 	var f buildFlags
 	c := &cobra.Command{
 		Use:   "build DIR",
-		Short: "Make a bundle's tarball or image of a directory",
-		Long: `Compiles a directory as an activation would, and makes a tarball (-o) or an image in the local store (-t) of it. The same
-files give the same digest, whenever and wherever they are built. What goes in is what Gatehouse reads: .manifest, *.rego with the
-tests, and data.json and data.yaml. Nothing is made of a bundle that does not compile.`,
+		Short: "Build a tarball or image from a directory",
+		Long: `Compiles a directory like an activation, and builds a tarball (-o) or an image in the local store (-t). Builds are
+reproducible: the same files give the same digest. The bundle contains the files that Gatehouse reads: .manifest, *.rego with the
+tests, data.json and data.yaml. A bundle that does not compile is not built.`,
 		Example: `  gatehouse bundle build ./policy -o bundle.tar.gz
   gatehouse bundle build ./policy -t registry.example.com/policies/app:1.4 --revision "$(git rev-parse HEAD)"`,
 		Args: arguments("gatehouse bundle build ./policy -o bundle.tar.gz", 1),
@@ -259,11 +259,11 @@ func bundleTestCommand() *cobra.Command {
 	var f bundleTestFlags
 	c := &cobra.Command{
 		Use:   "test BUNDLE",
-		Short: "Run the Rego tests that a bundle carries",
-		Long: `Compiles a bundle as an activation would and runs every test in its *_test.rego. Nothing reaches the network.
-gatehouse test runs these as well, with tables of requests besides.
+		Short: "Run a bundle's Rego tests",
+		Long: `Compiles a bundle like an activation and runs every test in its *_test.rego files, without network access.
+gatehouse test runs these and also tables of requests.
 
-The exit code is 0 where all passed, 1 where one failed, 2 where they could not be run.`,
+Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 		Example: `  gatehouse bundle test ./policy
   gatehouse bundle test registry.example.com/policies/app:1.4 --config gatehouse.yaml`,
 		Args: arguments("gatehouse bundle test ./policy", 1),
@@ -284,7 +284,7 @@ The exit code is 0 where all passed, 1 where one failed, 2 where they could not 
 	flags := c.Flags()
 	flags.StringVar(&f.run, "run", "", "regular expression: only tests whose name it matches")
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the tests that passed as well")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show passed tests too")
 	return c
 }
 

@@ -19,7 +19,7 @@ type controlFlags struct{ socket, config string }
 
 func (f *controlFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.socket, "control", "", "control socket of the running process, unix:/path.sock (default: listen.control of the configuration)")
-	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
+	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 }
 
 // control speaks to the process that the flags name.
@@ -51,9 +51,9 @@ func bundleControlCommands() []*cobra.Command {
 	var to string
 	rollback := &cobra.Command{
 		Use:   "rollback",
-		Short: "Swap an earlier policy back in, at once",
-		Long: `Makes an earlier policy of the running process again, with every check by the rules of now, and pins the bundles that changed by it:
-what was rolled back does not come again by itself. The pin ends when its source offers another bundle, or with
+		Short: "Roll back to an earlier policy",
+		Long: `Activates an earlier policy of the running process, after all checks with the current configuration, and pins the bundles that changed:
+the rolled back policy is not activated again. The pin ends when the bundle's source offers another bundle, or with
 gatehouse bundle unpin.`,
 		Example: `  gatehouse bundle rollback
   gatehouse bundle rollback --to v41 --control unix:/run/gatehouse/control.sock`,
@@ -74,10 +74,10 @@ gatehouse bundle unpin.`,
 			return nil
 		},
 	}
-	rollback.Flags().StringVar(&to, "to", "", "revision, or the first six digits or more of a digest (default: what was active before)")
+	rollback.Flags().StringVar(&to, "to", "", "revision, or at least the first six digits of a digest (default: the previous policy)")
 	unpin := &cobra.Command{
 		Use:   "unpin",
-		Short: "End a rollback: the sources' own bundles become active again",
+		Short: "End a rollback: activate the sources' current bundles again",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			control, err := f.control()

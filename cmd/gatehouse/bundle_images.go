@@ -21,7 +21,7 @@ func bundleTagCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "tag BUNDLE NAME",
-		Short: "Give an image of the local store another name, or make a tarball an image",
+		Short: "Add a name to an image in the local store, or import a tarball as an image",
 		Example: `  gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4
   gatehouse bundle tag bundle.tar.gz app:1.4`,
 		Args: arguments("gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4", 2),
@@ -66,8 +66,8 @@ func bundlePushCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "push BUNDLE [NAME]",
 		Short: "Upload an image to a registry",
-		Long: `Uploads an image of the local store to the registry that its name begins with, or a tarball or an image to NAME. It prints
-the digest: NAME@sha256:... stands for this image for ever, whatever becomes of the tag.`,
+		Long: `Uploads an image of the local store to the registry in its name, or a tarball or an image to NAME. It prints
+the digest: NAME@sha256:... always refers to this image, even if the tag moves.`,
 		Example: `  gatehouse bundle push registry.example.com/policies/app:1.4
   gatehouse bundle push bundle.tar.gz registry.example.com/policies/app:1.4`,
 		Args: arguments("gatehouse bundle push registry.example.com/policies/app:1.4", 1, 2),
@@ -114,8 +114,8 @@ func bundlePullCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pull NAME",
 		Short: "Fetch an image from a registry into the local store",
-		Long: `Fetches an image, verifies it against its digest, and keeps it in the local store under its name, or under that of -t. With
--o it writes the tarball and keeps nothing.`,
+		Long: `Fetches an image, verifies its digest, and stores it in the local store under its name, or under that of -t. With
+-o it writes the tarball and stores nothing.`,
 		Example: `  gatehouse bundle pull registry.example.com/policies/app:1.4
   gatehouse bundle pull registry.example.com/policies/app@sha256:... -o bundle.tar.gz`,
 		Args: arguments("gatehouse bundle pull registry.example.com/policies/app:1.4", 1),
@@ -279,7 +279,7 @@ func bundleInspectCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "inspect BUNDLE",
-		Short:   "Show what a bundle or image is and holds",
+		Short:   "Show the metadata and content of a bundle or image",
 		Example: `  gatehouse bundle inspect registry.example.com/policies/app:1.4 --json`,
 		Args:    arguments("gatehouse bundle inspect registry.example.com/policies/app:1.4", 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -350,9 +350,9 @@ func bundleLoginCommand() *cobra.Command {
 	var user, file string
 	c := &cobra.Command{
 		Use:   "login REGISTRY",
-		Short: "Keep a credential for a registry",
-		Long: `Proves a user name and password, or token, to a registry and keeps them where docker login does: in the credential helper
-that $DOCKER_CONFIG/config.json or ~/.docker/config.json names, else in that file. The password comes from standard input or from a
+		Short: "Store a credential for a registry",
+		Long: `Checks a user name and password, or token, with a registry and stores them where docker login does: in the credential helper
+named in $DOCKER_CONFIG/config.json or ~/.docker/config.json, else in that file. The password is read from standard input or from a
 file, never from the command line.`,
 		Example: `  echo "$TOKEN" | gatehouse bundle login ghcr.io -u alice
   gatehouse bundle login registry.example.com -u ci --password-file /run/secrets/registry`,
@@ -423,7 +423,7 @@ func trimLineBreak(s string) string {
 func bundleLogoutCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "logout REGISTRY",
-		Short:   "Forget the credential for a registry",
+		Short:   "Remove the credential for a registry",
 		Example: `  gatehouse bundle logout ghcr.io`,
 		Args:    arguments("gatehouse bundle logout ghcr.io", 1),
 		RunE: func(c *cobra.Command, args []string) error {

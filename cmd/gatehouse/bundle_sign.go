@@ -22,10 +22,10 @@ type keyFlags struct {
 func (f *keyFlags) add(c *cobra.Command, what string) {
 	flags := c.Flags()
 	flags.StringVar(&f.key.File, "key", "", "file with the "+what)
-	flags.StringVar(&f.key.ID, "key-id", "default", "name of the key: the verifier looks it up by it")
-	flags.StringVar(&f.key.Algorithm, "algorithm", "ES256", "RS256, PS256, ES256, EdDSA, their stronger kin, or HS256 where allowed")
+	flags.StringVar(&f.key.ID, "key-id", "default", "id of the key, by which the verifier finds it")
+	flags.StringVar(&f.key.Algorithm, "algorithm", "ES256", "RS256, PS256, ES256, EdDSA, their 384 and 512 bit variants, or HS256 if allowed")
 	flags.StringVar(&f.key.Scope, "scope", "", "scope of the signature, which the verifier must expect")
-	flags.BoolVar(&f.allowHS256, "allow-hs256", false, "accept HS256, with which whoever can verify can sign as well")
+	flags.BoolVar(&f.allowHS256, "allow-hs256", false, "accept HS256, although a key that verifies can also sign")
 }
 
 // verification is what the flags ask of a signature.
@@ -47,8 +47,8 @@ func bundleSignCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign BUNDLE",
 		Short: "Sign a tarball or an image of the local store",
-		Long: `Adds .signatures.json, in OPA's format, to a tarball or an image, in the place of an older signature. The signed bundle takes
-the place of the other; -o and -t put it elsewhere. With the PS and ES algorithms each signature is another one, and so is the digest.`,
+		Long: `Adds .signatures.json, in OPA's format, to a tarball or an image, and replaces an older signature. The signed bundle replaces
+the unsigned one, unless -o or -t is given. With the PS and ES algorithms, signature and digest differ each time.`,
 		Example: `  gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci
   gatehouse bundle sign registry.example.com/policies/app:1.4 --key private.pem --key-id ci --algorithm EdDSA`,
 		Args: arguments("gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci", 1),
@@ -106,8 +106,8 @@ func bundleVerifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify BUNDLE",
 		Short: "Verify a bundle's signature",
-		Long: `Checks what an activation would check: that the signature was made with the key, names each file and no other, and that each
-file is the one that was signed.`,
+		Long: `Checks the signature like an activation: it was made with the key, names exactly the files of the bundle, and each
+file has the signed content.`,
 		Example: `  gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci`,
 		Args:    arguments("gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci", 1),
 		RunE: func(c *cobra.Command, args []string) error {

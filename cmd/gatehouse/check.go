@@ -13,6 +13,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 // maxTry bounds a body or token that comes from a file, in bytes.
@@ -36,11 +37,11 @@ func checkCommand() *cobra.Command {
 	var f checkFlags
 	c := &cobra.Command{
 		Use:   "check METHOD PATH",
-		Short: "Try one request: what would be decided, and why",
-		Long: `Decides about one request as gatehouse serve would with the same configuration. Nothing listens, and nothing is written
-to the decision log. --as, --role and --claims make up a caller; --token is verified as on any request.
+		Short: "Decide one request, and show why",
+		Long: `Decides one request like gatehouse serve with the same configuration. It opens no port and writes nothing
+to the decision log. --as, --role and --claims set an unverified caller; --token is verified as usual.
 
-The exit code is 0 for allow, 1 for deny, 2 where nothing could be decided.`,
+Exit code: 0 allow, 1 deny, 2 error.`,
 		Example: `  gatehouse check GET /orders/17 --as u1 --role viewer
   gatehouse check POST /orders --claims alice.json --body '{"amount": 45}' --json`,
 		Args: func(_ *cobra.Command, args []string) error { return checkArguments(args) },
@@ -56,18 +57,18 @@ The exit code is 0 for allow, 1 for deny, 2 where nothing could be decided.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it is there)")
-	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball: with --config besides its bundles, else instead of those of gatehouse.yaml")
-	flags.StringVar(&f.caller.As, "as", "", "name of the caller; no credential proves it")
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball: with --config in addition to its bundles, else instead of those of gatehouse.yaml")
+	flags.StringVar(&f.caller.As, "as", "", "name of the caller, not verified")
 	flags.StringArrayVar(&f.caller.Roles, "role", nil, "role of the caller; may be repeated")
-	flags.StringVar(&f.claims, "claims", "", "JSON file with the caller's claims, taken as if they were verified")
-	flags.StringVar(&f.token, "token", "", "JSON Web Token, to be verified; @FILE reads it from a file")
+	flags.StringVar(&f.claims, "claims", "", "JSON file with the caller's claims, not verified")
+	flags.StringVar(&f.token, "token", "", "JSON Web Token, which is verified; @FILE reads it from a file")
 	flags.StringArrayVar(&f.headers, "header", nil, "request header 'name: value'; may be repeated")
 	flags.StringVar(&f.body, "body", "", "request body; @FILE reads it from a file")
-	flags.StringVar(&f.host, "host", "", "host that is asked for (default localhost)")
+	flags.StringVar(&f.host, "host", "", "host of the request (default localhost)")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object")
-	flags.BoolVar(&f.explain, "explain", false, "say which rule allowed, or of each rule why it did not, and what would be allowed")
-	flags.BoolVar(&f.secrets, "show-secrets", false, "with --explain: show claims and headers that the decision log would not")
+	flags.BoolVar(&f.explain, "explain", false, "show which rule allowed, or why each rule did not, and what would be allowed")
+	flags.BoolVar(&f.secrets, "show-secrets", false, "with --explain: also show claims and headers that the decision log redacts")
 	return c
 }
 
@@ -95,11 +96,11 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return nil, err
 	}
 	stderr := c.ErrOrStderr()
-	t, err := newTrial(c.Context(), src, a.Headers, func(*config.Config) {}, stderr)
+	t, err := node.New(c.Context(), src, a.Headers, func(*config.Config) {}, notices(stderr))
 	if err != nil {
 		return nil, err
 	}
-	defer t.close()
+	defer t.Close()
 	if a.As, err = t.Identity(f.caller); err != nil {
 		return nil, err
 	}
@@ -109,7 +110,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if !a.Typed() {
 		fmt.Fprintln(stderr, "notice: the body is taken as application/json: --header 'content-type: ...' says otherwise")
 	}
-	answer := t.gate.Check(c.Context(), a.Gate())
+	answer := t.Gate.Check(c.Context(), a.Gate())
 	var why *trial.Explanation
 	if f.explain {
 		why = t.Explain(c.Context(), a, &answer, f.secrets)
@@ -121,6 +122,11 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return &answer, err
 	}
 	return &answer, printExplanation(c.OutOrStdout(), why)
+}
+
+// notices tells what a configuration that is tried leaves out.
+func notices(w io.Writer) func(string) {
+	return func(text string) { fmt.Fprintln(w, "notice: "+text) }
 }
 
 // attempt reads the request off the flags.

@@ -21,11 +21,11 @@ func demoCommand() *cobra.Command {
 	var root, dir string
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Protect an unmodified Flask app behind a real Envoy, and play some requests",
-		Long: `Starts examples/flask-orders, Gatehouse and Envoy on free loopback ports and plays requests through them: who may do
-what, why not, what a stricter policy would change, a policy edited while it runs, and one that is broken. On a terminal everything then stays up until Ctrl-C;
-otherwise the exit code says whether every line came out as expected. Needs a checkout, Python 3.10+ and, the first
-time, the network (for Flask, gunicorn and Envoy, which go to .venv).`,
+		Short: "Run an unmodified Flask app behind Envoy and Gatehouse, and send requests",
+		Long: `Starts examples/flask-orders, Gatehouse and Envoy on free loopback ports and sends requests through them: allowed and
+denied ones, an explanation, a replay with a stricter policy, an edited policy, and a broken one. On a terminal everything then keeps running until Ctrl-C;
+otherwise the exit code is 0 if every step had the expected result. It needs a checkout, Python 3.10+ and, the first
+time, network access (for Flask, gunicorn and Envoy, which are installed in .venv).`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if root == "" {
@@ -40,8 +40,8 @@ time, the network (for Flask, gunicorn and Envoy, which go to .venv).`,
 			return demo(c.Context(), root, dir, c.OutOrStdout())
 		},
 	}
-	c.Flags().StringVar(&root, "root", "", "the checkout (default: the one that the current directory is in)")
-	c.Flags().StringVar(&dir, "dir", "", "where it writes (default: .demo in the checkout)")
+	c.Flags().StringVar(&root, "root", "", "the checkout (default: the one of the current directory)")
+	c.Flags().StringVar(&dir, "dir", "", "working directory (default: .demo in the checkout)")
 	return c
 }
 

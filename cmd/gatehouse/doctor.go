@@ -15,12 +15,12 @@ import (
 func doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor ENVOY.yaml",
-		Short: "Look for what is wrong in an Envoy configuration",
-		Long: `Looks at each ext_authz filter in an Envoy configuration, in YAML or JSON, and prints what makes it let requests through that were not
-decided, or decide about another body than the application gets, each with file and line. Nothing is started or changed. A note is no
-mistake. It knows what the file says, not what Envoy fetches.
+		Short: "Find problems in an Envoy configuration",
+		Long: `Checks each ext_authz filter in an Envoy configuration (YAML or JSON). It prints, with file and line, settings that let requests bypass
+Gatehouse, or that show it another body than the application gets. Nothing is started or changed. Notes are not
+problems. Configuration that Envoy fetches at run time is not checked.
 
-Exit code: 0 nothing was found, 1 something was, 2 it could not look.`,
+Exit code: 0 no problems, 1 problems found, 2 the file could not be checked.`,
 		Example: `  gatehouse doctor envoy.yaml`,
 		Args:    arguments("gatehouse doctor envoy.yaml", 1),
 		RunE: func(c *cobra.Command, args []string) error {

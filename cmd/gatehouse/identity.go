@@ -20,7 +20,7 @@ import (
 const maxKeyFile = 1 << 20
 
 func identityCommand() *cobra.Command {
-	c := &cobra.Command{Use: "identity", Short: "Make credentials"}
+	c := &cobra.Command{Use: "identity", Short: "Create credentials"}
 	c.AddCommand(newKeyCommand())
 	return c
 }
@@ -36,23 +36,23 @@ func newKeyCommand() *cobra.Command {
 	var o newKeyOptions
 	c := &cobra.Command{
 		Use:   "new-key",
-		Short: "Make an API key",
-		Long: `Makes an API key of 256 random bits and prints it, once: only its SHA-256 is kept. What stands below the key belongs into
-the file that identity.api_keys.file names; --file puts it there and prints the key alone. A running gatehouse serve has the key
-a moment later. To rotate a key, make a second one for the same subject, hand it out, and then delete the first one's entry.`,
+		Short: "Create an API key",
+		Long: `Creates an API key of 256 random bits and prints it once: only its SHA-256 is stored. Copy the entry printed below the key to
+the file in identity.api_keys.file; --file appends it there and prints only the key. A running gatehouse serve loads it
+within moments. To rotate a key, create a second one for the same subject, distribute it, and then delete the entry of the first.`,
 		Example: `  gatehouse identity new-key --subject ci --role deployer --expires 90d
   gatehouse identity new-key --subject ci --role deployer --expires 90d --file keys.yaml`,
 		Args: arguments("gatehouse identity new-key --subject ci", 0),
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.OutOrStdout(), c.ErrOrStderr(), time.Now()) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.entry.Subject, "subject", "", "who calls with the key: identity.subject (required)")
+	f.StringVar(&o.entry.Subject, "subject", "", "the caller with this key: identity.subject (required)")
 	f.StringArrayVar(&o.entry.Roles, "role", nil, "a role; may be repeated")
 	f.StringArrayVar(&o.entry.Groups, "group", nil, "a group; may be repeated")
 	f.StringArrayVar(&o.entry.Scopes, "scope", nil, "a scope; may be repeated")
-	f.StringVar(&o.expires, "expires", "", "how long it can be used, such as 90d or 12h, or until when, such as 2027-01-31T00:00:00Z (default: for ever)")
+	f.StringVar(&o.expires, "expires", "", "lifetime, such as 90d or 12h, or end, such as 2027-01-31T00:00:00Z (default: never expires)")
 	f.StringVar(&o.entry.ID, "id", "", "a name for the entry, shown to policies as claims.key_id (default: random)")
-	f.StringVar(&o.file, "file", "", "append the entry to this file; it is made, with mode 0600, where it is not there")
+	f.StringVar(&o.file, "file", "", "append the entry to this file; created with mode 0600 if it does not exist")
 	return c
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/scaffold"
+	"gatehouse/trial/node"
 )
 
 // initOptions are the flags of `gatehouse init`.
@@ -33,14 +34,14 @@ func initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Write a first configuration and policy for an application",
-		Long: `Reads the routes of an application and writes what it takes to protect it, to run as it is: the route table
-(routes.yaml), a policy that denies everything until you say who may do what (policy/), tests that pass (tests.yaml), and
-the configurations of Gatehouse and Envoy (gatehouse.yaml, envoy.yaml). The application is imported by its own Python, never
-served and never changed. All of it is tried before any of it is written. A file that is there already is not overwritten without
+		Long: `Reads the routes of an application and writes a complete setup to protect it: the route table
+(routes.yaml), a policy that denies everything until you edit it (policy/), tests that pass (tests.yaml), and
+the configurations of Gatehouse and Envoy (gatehouse.yaml, envoy.yaml). The application is imported by its own Python, but not
+served or changed. All files are tested before any of them is written. Existing files are overwritten only with
 --force, which keeps a copy under .gatehouse.
 
-  --rules per-route   a file for each route, with a rule for each of its methods; --prefix /admin/ has one for all routes below
-  --rules rbac        one table, policy/data.json, of roles and the routes that they may use: from about 50 routes on`,
+  --rules per-route   a file for each route, with a rule for each of its methods; --prefix /admin/ makes one for all routes below
+  --rules rbac        one table, policy/data.json, of roles and their routes; recommended from about 50 routes on`,
 		Example: `  gatehouse init --flask app:app --python .venv/bin/python
   gatehouse init --django shop.settings --prefix /admin/
   gatehouse init --openapi openapi.yaml --rules rbac --out gatehouse`,
@@ -86,8 +87,8 @@ served and never changed. All of it is tried before any of it is written. A file
 	c.Flags().StringVar(&o.rules, "rules", scaffold.PerRoute, "per-route or rbac")
 	c.Flags().StringArrayVar(&o.prefixes, "prefix", nil, "with --rules per-route: one rule for all routes below this path; may be repeated")
 	c.Flags().StringVar(&o.name, "name", "", "the policy's package (default: from the application's name)")
-	c.Flags().StringVar(&o.out, "out", ".", "directory to write to; it is made where it is not there")
-	c.Flags().BoolVar(&o.force, "force", false, "overwrite files that are there; a copy is kept")
+	c.Flags().StringVar(&o.out, "out", ".", "directory to write to; created if it does not exist")
+	c.Flags().BoolVar(&o.force, "force", false, "overwrite existing files; a copy is kept")
 	return c
 }
 
@@ -114,7 +115,7 @@ func (o *initOptions) source() (importer, string, error) {
 
 // tryScaffold starts what was made, in a folder off to the side, and runs its tests.
 func tryScaffold(ctx context.Context, dir string) error {
-	return tryConfiguration(ctx, config.Source{File: filepath.Join(dir, "gatehouse.yaml")}, func(*config.Config) {}, filepath.Join(dir, "tests.yaml"))
+	return node.Try(ctx, config.Source{File: filepath.Join(dir, "gatehouse.yaml")}, func(*config.Config) {}, filepath.Join(dir, "tests.yaml"))
 }
 
 // initSummary says what was written, and what to do with it.

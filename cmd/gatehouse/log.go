@@ -14,8 +14,8 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
-	"gatehouse/edge"
 	"gatehouse/replay/search"
+	"gatehouse/trial/node"
 )
 
 const mostTail = 100_000
@@ -23,12 +23,12 @@ const mostTail = 100_000
 func logCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "log",
-		Short: "Read the decision log: its end, what is looked for, figures, and what nobody used",
-		Long: `Reads decisions from where the configuration writes them, its file and what only its spool has yet, or from the files that are
-named: JSON lines, Open Policy Agent's own decision log (what it prints, or the arrays that it sends), either of them by gzip or
-not, a segment of a spool, a spool, or a folder of rotated files. The log may be in use: nothing is changed.
+		Short: "Query the decision log: tail, grep, stats, coverage",
+		Long: `Reads decisions from the configuration's log (its file, and entries that are only in its spool yet), or from the given
+files: JSON lines, Open Policy Agent's decision log (its console log, or the arrays that it sends), both optionally
+compressed by gzip, a segment of a spool, a spool, or a folder of rotated files. The log may be in use: nothing is changed.
 
-What is damaged is passed over, with a warning that names it.`,
+Damaged parts are skipped with a warning.`,
 	}
 	c.AddCommand(logTailCommand(), logGrepCommand(), logStatsCommand(), logCoverageCommand())
 	return c
@@ -44,7 +44,7 @@ type logSource struct {
 }
 
 func (l *logSource) flags(c *cobra.Command) {
-	c.Flags().StringVarP(&l.src.File, "config", "c", "", "configuration whose decision log is read (default: gatehouse.yaml, if it is there)")
+	c.Flags().StringVarP(&l.src.File, "config", "c", "", "configuration whose decision log is read (default: gatehouse.yaml, if it exists)")
 	c.Flags().StringVar(&l.log, "log", "", "decision log to read instead: a file, a folder or a spool; - is standard input")
 }
 
@@ -56,67 +56,26 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 		l.paths = append([]string{l.log}, paths...)
 	}
 	if len(l.paths) > 0 {
-		return l.Open(l.paths, func(path string) (*decisionlog.Reader, error) { return openLogAt(path, c.InOrStdin()) })
+		return l.Open(l.paths, func(path string) (*decisionlog.Reader, error) { return node.OpenLogAt(path, c.InOrStdin()) })
 	}
 	src, err := l.src.OrDefault()
 	if err != nil {
 		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
 	}
-	log, err := openLogOf(src, c.Context())
+	log, err := openLogOf(c.Context(), src)
 	if err == nil {
 		l.Use(log)
 	}
 	return err
 }
 
-// openLog opens the decision log of a configuration: its file and its spool.
-func openLogOf(s config.Source, ctx context.Context) (*decisionlog.Reader, error) {
-	none := usageError{errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")}
-	if s.File == "" {
-		return nil, none
+// openLogOf opens the decision log of a configuration.
+func openLogOf(ctx context.Context, src config.Source) (*decisionlog.Reader, error) {
+	log, err := node.OpenLog(ctx, src)
+	if which, ok := errors.AsType[node.WhichLogError](err); ok {
+		err = usageError{which}
 	}
-	cfg, _, err := s.Read()
-	if err != nil {
-		return nil, usageError{err}
-	}
-	log := edge.LogConfig(cfg, nil, nil)
-	file := func(s decisionlog.Sink) bool { return s.File != "" && s.File != "-" }
-	if !slices.ContainsFunc(append(log.Sinks, decisionlog.Sink{File: log.File}), file) && log.Dir == "" {
-		return nil, none
-	}
-	log.Rules = spoolRules(s, ctx, log.Dir)
-	return decisionlog.OpenLog(log)
-}
-
-// logRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
-// out is taken out.
-func spoolRules(s config.Source, ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
-	if !edge.HasLogRules(dir) {
-		return nil
-	}
-	t, err := newTrial(ctx, s, nil, func(*config.Config) {}, io.Discard)
-	if err != nil {
-		return masked(err)
-	}
-	defer t.close()
-	return edge.LogRules(t.node.Policy)
-}
-
-// masked is for events of which nobody can say what the policy wants to be masked.
-func masked(err error) func(context.Context, []byte) decisionlog.Ruling {
-	return func(context.Context, []byte) decisionlog.Ruling { return decisionlog.Ruling{MaskError: err} }
-}
-
-// openLogAt opens a log by its path. A spool whose policy has rules about the log shows neither input nor result: only the
-// configuration knows these rules.
-func openLogAt(path string, stdin io.Reader) (*decisionlog.Reader, error) {
-	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && edge.HasLogRules(path) {
-		cfg := decisionlog.Config{Dir: path, Rules: masked(errors.New("the policy's masks are not known here"))}
-		if log, err := decisionlog.OpenLog(cfg); err == nil {
-			return log, nil
-		}
-	}
-	return decisionlog.OpenReader(path, stdin)
+	return log, err
 }
 
 // name says where was looked, for people.
@@ -165,15 +124,15 @@ func logTailCommand() *cobra.Command {
 	var f logTail
 	c := &cobra.Command{
 		Use:   "tail [FILE...]",
-		Short: "Show the last decisions, and with -f those to come",
+		Short: "Show the last decisions; -f follows the log",
 		Example: `  gatehouse log tail -f --denied
   gatehouse log tail -n 50 --subject alice decisions.log`,
 		RunE: f.run,
 	}
 	f.source.flags(c)
 	f.query.flags(c)
-	c.Flags().IntVarP(&f.n, "lines", "n", 10, "how many")
-	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "wait for further decisions, over rotations of the file too, until interrupted")
+	c.Flags().IntVarP(&f.n, "lines", "n", 10, "number of decisions")
+	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "follow the log, also across rotations of the file, until interrupted")
 	c.Flags().BoolVar(&f.json, "json", false, "print the events as they are, one JSON object a line")
 	return c
 }
@@ -276,10 +235,10 @@ func logGrepCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "grep PATTERN [FILE...]",
 		Short: "Show the decisions whose event matches a pattern",
-		Long: `Shows the decisions whose event, the line of JSON, matches a regular expression (RE2), and that the flags ask for. An empty
+		Long: `Shows the decisions whose event (the line of JSON) matches a regular expression (RE2) and the flags. An empty
 pattern matches every event.
 
-The exit code is 0 where something matched, 1 where nothing did, 2 for a wrong command line.`,
+Exit code: 0 matches found, 1 no match, 2 wrong command line.`,
 		Example: `  gatehouse log grep '"orders.drop"' --denied --since 24h
   gatehouse log grep '' --route orders.show --reason policy_error decisions.log`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -292,8 +251,8 @@ The exit code is 0 where something matched, 1 where nothing did, 2 for a wrong c
 	}
 	f.source.flags(c)
 	f.query.flags(c)
-	c.Flags().BoolVarP(&f.ignoreCase, "ignore-case", "i", false, "take letters alike in upper and lower case")
-	c.Flags().BoolVar(&f.count, "count", false, "print only how many there are")
+	c.Flags().BoolVarP(&f.ignoreCase, "ignore-case", "i", false, "ignore upper and lower case")
+	c.Flags().BoolVar(&f.count, "count", false, "print only the number of matches")
 	c.Flags().BoolVar(&f.json, "json", false, "print the events as they are, one JSON object a line")
 	return c
 }

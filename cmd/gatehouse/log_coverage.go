@@ -33,9 +33,9 @@ func logCoverageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "coverage [FILE...]",
 		Short: "Show which routes were never called or never allowed, and which rules were never true",
-		Long: `Holds the decisions of a log against the route tables of the configuration, and evaluates each of them again with its policy, or
-with that of --bundle, to see which rules are never true. Nobody is called. What cannot be evaluated again, for want of its
-input or of what the log does not keep, is counted with the reason: of such decisions no rule is known to be true.`,
+		Long: `Compares the decisions of a log with the route tables of the configuration, and evaluates each again with its policy, or
+with that of --bundle, to find rules that are never true. No network calls are made. Decisions that cannot be evaluated, because their
+input or values in it are not logged, are counted with the reason and do not contribute to the coverage of rules.`,
 		Example: `  gatehouse log coverage --since 30d
   gatehouse log coverage --bundle ./policy decisions.log`,
 		RunE: f.run,
@@ -43,7 +43,7 @@ input or of what the log does not keep, is counted with the reason: of such deci
 	f.source.flags(c)
 	f.query.flags(c)
 	c.Flags().StringVarP(&f.bundle, "bundle", "b", "", "policy instead of the configuration's: a directory, a tarball or an image")
-	c.Flags().BoolVar(&f.partial, "partial", false, "evaluate also where the policy reads what the log does not keep: as if that had not been there")
+	c.Flags().BoolVar(&f.partial, "partial", false, "also evaluate decisions for which the policy reads values that are not logged, as if these were absent")
 	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object, with every route and rule")
 	f.addStore(c)
 	f.addRegistry(c)

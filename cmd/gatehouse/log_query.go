@@ -13,8 +13,8 @@ type logQuery struct{ search.Query }
 
 func (q *logQuery) flags(c *cobra.Command) {
 	f := c.Flags()
-	f.BoolVar(&q.Denied, "denied", false, "only denials, those of a dry run too")
-	f.BoolVar(&q.Allowed, "allowed", false, "only what was allowed")
+	f.BoolVar(&q.Denied, "denied", false, "only denials, including those of a dry run")
+	f.BoolVar(&q.Allowed, "allowed", false, "only allowed requests")
 	f.StringArrayVar(&q.Subjects, "subject", nil, "only this caller; may be repeated")
 	f.StringArrayVar(&q.Routes, "route", nil, "only this route: its name, its template, or method and template; may be repeated")
 	f.StringArrayVar(&q.Apps, "app", nil, "only this application; may be repeated")
@@ -22,7 +22,7 @@ func (q *logQuery) flags(c *cobra.Command) {
 	f.StringArrayVar(&q.Methods, "method", nil, "only this method; may be repeated")
 	f.StringVar(&q.Path, "path", "", "only paths that begin like this")
 	f.StringVar(&q.Since, "since", "", "only from this time on: RFC 3339, a date, or how long ago (90m, 36h, 7d)")
-	f.StringVar(&q.Until, "until", "", "only before this time, likewise")
+	f.StringVar(&q.Until, "until", "", "only before this time, in the same formats")
 }
 
 // nothing says that nothing was found, and in how much.

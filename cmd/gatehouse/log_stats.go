@@ -32,7 +32,7 @@ func logStatsCommand() *cobra.Command {
 	}
 	f.source.flags(c)
 	f.query.flags(c)
-	c.Flags().IntVar(&f.top, "top", 10, "how many of each kind are shown")
+	c.Flags().IntVar(&f.top, "top", 10, "number of rows of each kind")
 	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object")
 	return c
 }

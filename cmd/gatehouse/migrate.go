@@ -16,11 +16,11 @@ func migrateCommand() *cobra.Command {
 	var strict bool
 	c := &cobra.Command{
 		Use:   "migrate OPA-CONFIG",
-		Short: "Turn the configuration of an OPA with opa-envoy-plugin into a gatehouse.yaml",
-		Long: `Reads the configuration file of an OPA that runs opa-envoy-plugin and writes the gatehouse.yaml that does the same.
-Each setting that has no counterpart is named on standard error, and in a comment of the result, with its line and with
-what to do instead. Secrets stand in no output: where OPA's file has one, it is said which file to put it into. With the policy at hand (--bundle, as given to opa run, or file:// bundles of the configuration) it
-also says what of the policy Gatehouse would refuse, such as built-in functions that are off by default.
+		Short: "Convert the configuration of opa-envoy-plugin to a gatehouse.yaml",
+		Long: `Reads the configuration file of an OPA with opa-envoy-plugin and writes an equivalent gatehouse.yaml.
+Settings without a counterpart are listed on standard error, and in a comment of the result, with line and
+alternative. Secrets are never printed: for each one in OPA's file, the output names the file to put it into. If the policy is available (--bundle, as given to opa run, or file:// bundles of the configuration), it
+also lists parts of the policy that Gatehouse would refuse, such as built-in functions that are off by default.
 
 Relative paths in the OPA configuration, and those given to --bundle, are relative to the current directory.`,
 		Example: `  gatehouse migrate opa-config.yaml --bundle ./policy -o gatehouse.yaml`,
@@ -44,7 +44,7 @@ Relative paths in the OPA configuration, and those given to --bundle, are relati
 	}
 	c.Flags().StringVarP(&output, "output", "o", migrate.Stdout, "file to write, which must not exist yet; - is standard output")
 	c.Flags().StringArrayVarP(&bundles, "bundle", "b", nil, "policy directory, may be repeated")
-	c.Flags().BoolVar(&strict, "strict", false, "exit with 1 if anything has no counterpart")
+	c.Flags().BoolVar(&strict, "strict", false, "exit with 1 if a setting has no counterpart")
 	return c
 }
 

@@ -13,15 +13,12 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"gatehouse/bundles"
 	"gatehouse/config"
 	"gatehouse/decisionlog"
-	"gatehouse/edge"
-	"gatehouse/gate"
-	"gatehouse/policy"
 	"gatehouse/replay"
 	"gatehouse/replay/search"
 	"gatehouse/server"
+	"gatehouse/trial/node"
 )
 
 // replayFlags are those of gatehouse replay.
@@ -44,16 +41,16 @@ func replayCommand() *cobra.Command {
 	var f replayFlags
 	c := &cobra.Command{
 		Use:   "replay",
-		Short: "Put the decisions of a log to another policy, and show what would change",
-		Long: `Reads a decision log and decides every decision in it again: the recorded input, at the recorded time, with the policy of --bundle.
-What comes out in another way than was recorded, or than the policy of --old has it, is shown by route and change, with examples.
-Nobody is called, and what cannot be replayed is counted with the reason.
+		Short: "Decide logged requests with another policy, and show what would change",
+		Long: `Reads a decision log and decides every request in it again: the recorded input, at the recorded time, with the policy of --bundle.
+Decisions that differ from the record, or from the policy of --old, are shown by route and change, with examples.
+No network calls are made. Decisions that cannot be replayed are counted with the reason.
 
-A BUNDLE is a directory, a tarball or an image. It takes the place of the configuration's bundle; all else that the configuration
-says counts. Where there is no configuration, neither --config nor gatehouse.yaml, the bundle is asked what the log says was asked.
-Without --bundle it is the configuration's policy that the log is put to.
+A BUNDLE is a directory, a tarball or an image. It replaces the configuration's bundle; the rest of the configuration
+applies. Without a configuration (neither --config nor gatehouse.yaml), the rule named in the log is evaluated.
+Without --bundle, the configuration's policy is used.
 
-The exit code is 0 where nothing changes but what --expect lists, 2 where something else does, 1 where that could not be found out.`,
+Exit code: 0 no changes except those in --expect, 2 other changes, 1 the replay failed.`,
 		Example: `  gatehouse replay --log decisions.log --bundle ./policy
   gatehouse replay --log decisions.log --bundle ./policy --old registry.example.com/policies/app:prod --format markdown
   zcat decisions-*.gz | gatehouse replay --log - --config gatehouse.yaml --since 7d --expect expect.yaml`,
@@ -70,15 +67,15 @@ The exit code is 0 where nothing changes but what --expect lists, 2 where someth
 	})
 	flags := c.Flags()
 	flags.StringVar(&f.log, "log", "", "decision log: a file, compressed or not, a folder of them, a spool, or - for standard input (default: the configuration's decision_log.file)")
-	flags.StringVarP(&f.bundle, "bundle", "b", "", "the policy to put it to (default: the configuration's)")
-	flags.StringVar(&f.old, "old", "", "compare with this policy instead of with what was recorded: a BUNDLE, or auto for the very ones that decided, as far as they are kept")
-	flags.StringVarP(&f.config, "config", "c", "", "configuration (default: gatehouse.yaml, if it is there)")
-	flags.StringVar(&f.name, "name", "", "which of the configuration's bundles --bundle and --old stand for, where it has several")
-	flags.StringVar(&f.expect, "expect", "", "YAML file: the changes that are meant")
-	flags.StringVar(&f.writeExpect, "write-expect", "", "write the changes that no one expected to this file, for --expect")
+	flags.StringVarP(&f.bundle, "bundle", "b", "", "the policy to evaluate (default: the configuration's)")
+	flags.StringVar(&f.old, "old", "", "compare with this policy instead of the record: a BUNDLE, or auto for the bundles that decided, if they are kept")
+	flags.StringVarP(&f.config, "config", "c", "", "configuration (default: gatehouse.yaml, if it exists)")
+	flags.StringVar(&f.name, "name", "", "the configuration's bundle that --bundle and --old replace, if it has several")
+	flags.StringVar(&f.expect, "expect", "", "YAML file with the expected changes")
+	flags.StringVar(&f.writeExpect, "write-expect", "", "write unexpected changes to this file, for --expect")
 	flags.StringVar(&f.format, "format", "table", "table, markdown (for a pull request) or json")
-	flags.BoolVar(&f.partial, "partial", false, "replay also where the policy reads what the log does not keep: as if that had not been there")
-	flags.BoolVar(&f.answers, "answers", false, "compare all that the policy answers, headers and texts too, and not the verdict alone")
+	flags.BoolVar(&f.partial, "partial", false, "also replay decisions for which the policy reads values that are not logged, as if these were absent")
+	flags.BoolVar(&f.answers, "answers", false, "compare the whole answer, including headers and texts, not only the verdict")
 	addFilter(flags, &f.filter)
 	f.addStore(c)
 	f.addRegistry(c)
@@ -88,9 +85,9 @@ The exit code is 0 where nothing changes but what --expect lists, 2 where someth
 // addFilter adds the flags that pick decisions of a log.
 func addFilter(flags *pflag.FlagSet, f *search.Filter) {
 	flags.StringVar(&f.Since, "since", "", "only decisions from this time on: RFC 3339, a date, or how long ago (90m, 36h, 7d)")
-	flags.StringVar(&f.Until, "until", "", "only decisions before this time, likewise")
+	flags.StringVar(&f.Until, "until", "", "only decisions before this time, in the same formats")
 	flags.StringVar(&f.Route, "route", "", "only decisions of this route: its name, its template, or method and template")
-	flags.Int64Var(&f.Limit, "limit", 0, "at most so many decisions, from the beginning of the log (default: all)")
+	flags.Int64Var(&f.Limit, "limit", 0, "replay only the first N decisions of the log (default: all)")
 }
 
 // errChanges ends with the exit code for changes that no one expected.
@@ -164,7 +161,7 @@ func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.C
 		if cfg.StateDir == "" {
 			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.File)
 		}
-		return archiveOf(cfg).Candidates(c.Context(), next), nil
+		return node.Archive(cfg).Candidates(c.Context(), next), nil
 	}
 	old, err := f.candidate(c, src, f.old, temp)
 	if err != nil {
@@ -216,7 +213,7 @@ func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp s
 		if err != nil {
 			return nil, err
 		}
-		return bareCandidate(c.Context(), o.name, o.files)
+		return node.BareCandidate(c.Context(), o.name, o.files)
 	}
 	replace := func(*config.Config) error { return nil }
 	if arg != "" {
@@ -224,9 +221,9 @@ func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp s
 		if err != nil {
 			return nil, err
 		}
-		replace = func(cfg *config.Config) error { return replaceBundle(cfg, f.name, file) }
+		replace = func(cfg *config.Config) error { return node.ReplaceBundle(cfg, f.name, file) }
 	}
-	return configuredCandidate(c, src, replace)
+	return node.Candidate(c.Context(), src, replace)
 }
 
 // onDisk is a bundle's path; an image is written to temp for that.
@@ -239,42 +236,4 @@ func (f *replayFlags) onDisk(ctx context.Context, arg, temp string) (string, err
 		return o.path, nil
 	}
 	return temp, os.WriteFile(temp, o.image.Tarball(), 0o600)
-}
-
-// bareCandidate is a bundle without a configuration.
-func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*replay.Candidate, error) {
-	b, err := policy.Read(name, bundles.Tree(files), policy.Limits{})
-	if err != nil {
-		return nil, err
-	}
-	s, err := policy.Compile(ctx, policy.Config{}, []*policy.Bundle{b})
-	if err != nil {
-		return nil, err
-	}
-	return replay.NewCandidate(&gate.View{Policy: s}), nil
-}
-
-// configuredCandidate is the policy of a configuration, after replace put other bundles into it.
-func configuredCandidate(c *cobra.Command, src config.Source, replace func(*config.Config) error) (*replay.Candidate, error) {
-	var misplaced error
-	t, err := newTrial(c.Context(), config.Source{File: src.File}, nil, func(cfg *config.Config) { misplaced = replace(cfg) }, io.Discard)
-	if err == nil {
-		defer t.close()
-	}
-	if misplaced != nil {
-		return nil, misplaced
-	}
-	if err != nil {
-		return nil, err
-	}
-	return replay.NewCandidate(t.gate.View()), nil
-}
-
-// archiveOf is where the configuration keeps bundles by their digest, and how they are compiled.
-func archiveOf(c *config.Config) replay.Archive {
-	if c.StateDir == "" {
-		return replay.Archive{}
-	}
-	settings := edge.BundlesConfig(c, nil, nil, nil)
-	return replay.Archive{Dir: c.PastDir(), Limits: settings.Limits, Policy: settings.Policy}
 }

@@ -21,7 +21,7 @@ import (
 func routesCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "routes",
-		Short: "Look at a route table, try it, and make one from an application",
+		Short: "List, match and import route tables",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unknown command %q for gatehouse routes\ngatehouse routes --help lists them", args[0])}
@@ -68,8 +68,8 @@ func routesListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list FILE",
 		Short: "Print the routes of a table",
-		Long: `Prints the routes of a table in the order of the file, groups flattened. What is wrong with the table, and routes that
-can never be reached, come on standard error.`,
+		Long: `Prints the routes of a table in the order of the file, groups flattened. Errors in the table, and routes that
+can never match, are printed to standard error.`,
 		Example: `  gatehouse routes list routes.yaml
   gatehouse routes list --json routes.yaml     # {"methods": ["GET"], "template": "/orders/<int:id>", "name": "orders.show"}`,
 		Args: arguments("gatehouse routes list routes.yaml", 1),
@@ -136,13 +136,13 @@ func routesMatchCommand() *cobra.Command {
 	var host string
 	c := &cobra.Command{
 		Use:   "match FILE [METHOD PATH]",
-		Short: "Say which route a request takes",
-		Long: `Answers with one line of JSON: {"outcome": "match", "template": "/orders/<int:id>", "params": {"id": "17"}}. The outcome is
-match, redirect (the application would send the client to another path), 405, 404 or refused (no one can say which route
-the path will take; forms says what is ambiguous about it). The path is as on the wire: percent-encoded; a query is cut.
+		Short: "Show which route a request matches",
+		Long: `Prints one line of JSON: {"outcome": "match", "template": "/orders/<int:id>", "params": {"id": "17"}}. The outcome is
+match, redirect (the application would redirect to another path), 405, 404 or refused (ambiguous path: the route cannot
+be determined; forms lists what is ambiguous). The path is percent-encoded, as sent; a query is ignored.
 
-Without METHOD and PATH it reads requests from standard input, one JSON object {"method": "GET", "path": "/orders/17"} a
-line, optionally with "host". Each has its line of the answer; to one that is no request that is {"error": ...}, and the
+Without METHOD and PATH it reads requests from standard input, one JSON object {"method": "GET", "path": "/orders/17"} per
+line, optionally with "host", and prints one line for each. For an invalid request the line is {"error": ...}, and the
 exit code is 1 in the end.`,
 		Example: `  gatehouse routes match routes.yaml GET /orders/17
   gatehouse routes match routes.yaml < requests.jsonl`,

@@ -39,10 +39,10 @@ type pythonOptions struct {
 }
 
 func (o *pythonOptions) flags(c *cobra.Command) {
-	c.Flags().StringVar(&o.interpreter, "python", "", "the application's own Python, as in .venv/bin/python (default: python3)")
-	c.Flags().StringVar(&o.dir, "dir", "", "directory that the application's modules are in (default: the current one)")
-	c.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long the application may take to be imported")
-	c.Flags().StringArrayVar(&o.trust, "trust", nil, "middleware, as in shop.middleware.Tenant, of which you know that it does not change which route a request takes")
+	c.Flags().StringVar(&o.interpreter, "python", "", "the application's Python interpreter, such as .venv/bin/python (default: python3)")
+	c.Flags().StringVar(&o.dir, "dir", "", "directory of the application's modules (default: the current one)")
+	c.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "time limit for the import")
+	c.Flags().StringArrayVar(&o.trust, "trust", nil, "middleware, such as shop.middleware.Tenant, that you know does not change which route a request matches")
 	o.command = c
 }
 
@@ -127,14 +127,14 @@ func importLog(_ context.Context, from string, _ pythonOptions) (*routes.Table, 
 func routesImportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "import",
-		Short: "Make a route table from an application, its OpenAPI description, or traffic",
-		Long: `Writes the routes of an application as a route table. The application is imported by its own Python, never served and
-never changed. What a table cannot express stands in it as unsupported, and is listed on standard error.
+		Short: "Import a route table from an application, an OpenAPI description, or traffic",
+		Long: `Writes the routes of an application as a route table. The application is imported by its own Python, but not served or
+changed. Routes that a table cannot express are marked unsupported, and listed on standard error.
 
-With -o FILE and a FILE that is there already, it prints how the application has moved on from it (+ added, - removed,
-~ changed) and writes nothing. --force then writes, and keeps what is yours in the file: tags, allow, the mount, comments.
---check writes nothing either, and exits with 1 where anything has changed: for CI. --stubs writes the table, and beside the policy's
-files one for each route that has no rule yet; no file that is there is touched.`,
+If -o FILE exists, the differences are printed (+ added, - removed,
+~ changed) and nothing is written. --force writes the file, and keeps your changes in it: tags, allow, the mount, comments.
+--check, for CI, writes nothing and exits with 1 if anything differs. --stubs writes the table, and a deny
+rule file for each route without a rule; existing files are not changed.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("routes cannot be imported from %q: flask, fastapi, django, openapi and log are known", args[0])}
@@ -171,11 +171,11 @@ func (i importer) command() *cobra.Command {
 			return to.deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
-	c.Flags().StringVarP(&to.file, "output", "o", "-", "file to write, or to compare with where it is there; - is standard output")
-	c.Flags().BoolVar(&to.check, "check", false, "write nothing, and exit with 1 where the file differs from the application")
-	c.Flags().BoolVar(&to.force, "force", false, "write the file although it is there")
-	c.Flags().BoolVar(&to.stubs, "stubs", false, "as --force, and write a rule that denies for each route without one, where policy.root asks for it")
-	c.Flags().StringVar(&to.config, "config", "", "with --stubs: configuration that the routes belong to (default: gatehouse.yaml beside them)")
+	c.Flags().StringVarP(&to.file, "output", "o", "-", "file to write, or to compare with if it exists; - is standard output")
+	c.Flags().BoolVar(&to.check, "check", false, "write nothing, and exit with 1 if the file differs from the application")
+	c.Flags().BoolVar(&to.force, "force", false, "overwrite an existing file")
+	c.Flags().BoolVar(&to.stubs, "stubs", false, "like --force, and also write a deny rule for each route without a rule (needs policy.root)")
+	c.Flags().StringVar(&to.config, "config", "", "with --stubs: configuration of the routes (default: gatehouse.yaml next to the table)")
 	if i.python {
 		python.flags(c)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/replay/search"
 	"gatehouse/trial/logged"
+	"gatehouse/trial/node"
 )
 
 // fromLog are the flags by which gatehouse test makes a table of a log.
@@ -21,7 +22,7 @@ type fromLog struct {
 
 func (f *fromLog) add(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringVar(&f.log, "from-log", "", "run nothing: make a table of the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
+	flags.StringVar(&f.log, "from-log", "", "do not run tests; make a table from the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
 	flags.StringVarP(&f.output, "output", "o", "", "with --from-log: file to write the table to (default: standard output)")
 	addFilter(flags, &f.filter)
 }
@@ -37,13 +38,13 @@ func (f *fromLog) given(c *cobra.Command) error {
 }
 
 // write makes the table and says on stderr what is in it.
-func (f *fromLog) write(c *cobra.Command, t *trialNode) error {
-	log, err := openLogAt(f.log, c.InOrStdin())
+func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
+	log, err := node.OpenLogAt(f.log, c.InOrStdin())
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	made := logged.New(t.Trial, t.gate.View())
+	made := logged.New(t.Trial, t.Gate.View())
 	if err := made.Take(c.Context(), log, f.filter.Wants, f.filter.Enough); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ const localIssuerDir = ".gatehouse-issuer"
 func tokenCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "token",
-		Short: "Make tokens to try things out with, and see why one is refused",
+		Short: "Create test tokens, and check why a token is refused",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -44,28 +44,28 @@ func tokenMintCommand() *cobra.Command {
 	var w tokenWish
 	c := &cobra.Command{
 		Use:   "mint --sub NAME",
-		Short: "Sign a token with a key of this machine, for demos, examples and development",
-		Long: `Prints a token of a local issuer: a key pair in a folder, made when it is first needed. The issuer's name is on loopback
-(http://localhost, http://127.0.0.1, http://[::1]); tokens of any other issuer are that issuer's to make.
+		Short: "Create a token signed with a local key, for demos, examples and development",
+		Long: `Prints a token of a local issuer: a key pair in a folder, created at first use. The issuer's name must be on loopback
+(http://localhost, http://127.0.0.1, http://[::1]); tokens of other issuers cannot be made.
 
-With --config the entry below identity.jwt whose issuer is on loopback says the rest: the name, the audience, the claims
-that its roles, groups and scopes are read from, and the folder, which is where its keys.file is.`,
+With --config, the entry below identity.jwt whose issuer is on loopback sets the name, the audience, the claims
+for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 		Example: `  gatehouse token mint --sub u1 --role admin --config gatehouse.yaml
   curl -H "Authorization: Bearer $(gatehouse token mint --sub u1 --aud orders)" http://localhost:8080/orders`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return w.mint(c.OutOrStdout(), c.ErrOrStderr()) },
 	}
 	f := c.Flags()
-	f.StringVar(&w.subject, "sub", "", "subject: whom the token is about (required)")
+	f.StringVar(&w.subject, "sub", "", "subject of the token (required)")
 	f.StringArrayVar(&w.roles, "role", nil, "a role; may be repeated")
 	f.StringArrayVar(&w.groups, "group", nil, "a group; may be repeated")
 	f.StringArrayVar(&w.scopes, "scope", nil, "a scope; may be repeated")
 	f.StringVar(&w.email, "email", "", "e-mail address, as verified")
-	f.StringArrayVar(&w.claims, "claim", nil, "name=value, a further claim; JSON where the value is JSON, else a string; may be repeated")
+	f.StringArrayVar(&w.claims, "claim", nil, "name=value, an additional claim; JSON if the value is valid JSON, else a string; may be repeated")
 	f.StringArrayVar(&w.audiences, "aud", nil, "audience; may be repeated (default: the first of the configuration's)")
 	f.StringVar(&w.issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+identity.LocalIssuerName+")")
 	f.StringVar(&w.typ, "typ", "", "the header's typ (default: the configuration's, or JWT)")
-	f.DurationVar(&w.lifetime, "lifetime", time.Hour, "until it expires")
+	f.DurationVar(&w.lifetime, "lifetime", time.Hour, "lifetime of the token")
 	f.StringVarP(&w.config, "config", "c", "", "configuration file")
 	f.StringVar(&w.dir, "dir", "", "folder of the key pair (default: where the configuration's keys.file is, or "+localIssuerDir+")")
 	return c

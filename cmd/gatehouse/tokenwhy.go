@@ -27,15 +27,15 @@ func tokenWhyCommand() *cobra.Command {
 	var at string
 	c := &cobra.Command{
 		Use:   "why [TOKEN | @FILE | -]",
-		Short: "Say which check a token fails, and what was expected",
-		Long: `Verifies a token as gatehouse serve would with the same configuration, and prints every check with what the token has and
-what the configuration takes. The token is read from standard input, or from a file. Given as an argument it stays in the
+		Short: "Show which check a token fails, and what was expected",
+		Long: `Verifies a token like gatehouse serve with the same configuration, and prints every check with the token's value and
+the accepted values. The token is read from standard input, or from a file. As an argument it would be visible in the
 shell's history and in the process list.
 
-What is shown: issuer, audience, client, key id, algorithm, type and times, and the names of the claims; of an accepted token
-the identity as well. Never the token, its signature or other claims. Keys at a URL are fetched.
+Shown are issuer, audience, client, key id, algorithm, type, times and the names of the claims; for an accepted token
+also the identity. The token, its signature and other claims are never shown. Keys at a URL are fetched.
 
-The exit code is 0 for an accepted token, 1 for a refused one, 2 where nothing could be said.`,
+Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
 		Example: `  pbpaste | gatehouse token why
   gatehouse token why @token.txt --config gatehouse.yaml --at 2026-06-01T12:00:00Z`,
 		Args: cobra.MaximumNArgs(1),
@@ -132,7 +132,7 @@ func explain(ctx context.Context, src config.Source, raw string, clock func() ti
 	vc := edge.VerifierConfig(cfg, zap.NewNop(), prometheus.NewRegistry())
 	vc.Clock = clock
 	v, err := identity.New(vc)
-	found.Add("identity", err)
+	found.Add("identity", edge.WithKeys(err))
 	if len(found.Errs) > 0 {
 		return identity.Explanation{}, nil, errors.Join(found.Errs...)
 	}
@@ -141,7 +141,7 @@ func explain(ctx context.Context, src config.Source, raw string, clock func() ti
 	}
 	keys, err := v.Load(ctx)
 	if err != nil {
-		found.Add("identity", err)
+		found.Add("identity", edge.WithKeys(err))
 		return identity.Explanation{}, nil, errors.Join(found.Errs...)
 	}
 	return v.Explain(ctx, keys, v.RequestWith(raw)), keys.Status(), nil
