@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 )
 
 // The bounds of one explanation.
@@ -93,14 +89,12 @@ type Near struct {
 type explainer struct {
 	ctx     context.Context
 	entry   *Entry
-	s       *Snapshot
+	inspect *Inspector
+	rego    *ast.Compiler
 	input   Value
-	facts   Facts
-	now     time.Time
 	options ExplainOptions
 	hide    *strings.Replacer
-	chance  builtins.NDBCache // what depends on chance comes out alike in every evaluation
-	secrets map[string]bool   // by reference: whether it reads what is secret
+	secrets map[string]bool // by reference: whether it reads what is secret
 
 	queries, steps int
 	told           map[string]bool
@@ -124,12 +118,13 @@ func (e *Entry) Explain(ctx context.Context, input Value, facts Facts, now time.
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	x := &explainer{ctx: ctx, entry: e, s: e.snapshot, input: input, facts: facts, now: now, options: o, hide: hider(o.Hide),
-		chance: builtins.NDBCache{}, secrets: map[string]bool{}, told: map[string]bool{}}
-	found = &Explanation{Path: strings.Join(e.path, ".")}
+	inspect := e.Inspect(facts, now)
+	x := &explainer{ctx: ctx, entry: e, inspect: inspect, rego: inspect.Compiler(), input: input, options: o, hide: hider(o.Hide),
+		secrets: map[string]bool{}, told: map[string]bool{}}
+	found = &Explanation{Path: strings.Join(e.Path(), ".")}
 	defer func() {
 		if p := recover(); p != nil {
-			found.Notes = append(found.Notes, "the explanation failed: "+oneLine(fmt.Sprintf("%v %s", p, debug.Stack())))
+			found.Notes = append(found.Notes, "the explanation failed: "+inOneLine(fmt.Sprintf("%v %s", p, debug.Stack()), maxMessage))
 			found.Cut = true
 		}
 	}()
@@ -145,7 +140,7 @@ func (x *explainer) explain(out *Explanation) {
 	}
 	pure := x.notes(out)
 	ref := ast.Ref{ast.DefaultRootDocument}
-	for _, segment := range x.entry.path {
+	for _, segment := range x.entry.Path() {
 		ref = append(ref, ast.StringTerm(segment))
 	}
 	x.rules(out, ref)
@@ -158,7 +153,7 @@ func (x *explainer) explain(out *Explanation) {
 // errorText is the text of the decision's error. Where the policy reads what must not be shown, the text leaves out values.
 func (x *explainer) errorText(err error) string {
 	text := err.Error()
-	if !errors.Is(err, ErrEvaluation) || !slices.ContainsFunc(x.options.Secret, x.entry.reads.readsFolded) {
+	if !errors.Is(err, ErrEvaluation) || !x.readsSecret(x.entry.Reads()) {
 		return text
 	}
 	for _, kind := range []string{topdown.BuiltinErr, topdown.ConflictErr} {
@@ -172,7 +167,10 @@ func (x *explainer) errorText(err error) string {
 // notes says which built-ins stand in the way, and reports whether none does.
 func (x *explainer) notes(out *Explanation) (pure bool) {
 	pure = true
-	called := calls(reachable(x.s.compiler, x.entry.query))
+	called := map[string]bool{}
+	for _, use := range x.entry.Memoisable().Impure {
+		called[use.What] = true
+	}
 	for _, name := range []string{"http.send", "net.lookup_ip_addr", "rand.intn", "uuid.rfc4122", "opa.runtime"} {
 		if !called[name] {
 			continue
@@ -190,79 +188,14 @@ func (x *explainer) notes(out *Explanation) (pure bool) {
 	return pure
 }
 
-// decision is Decide without anybody being called.
+// decision is what the policy decides, nobody being called.
 func (x *explainer) decision() (d Decision, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d, err = Decision{}, fmt.Errorf("%w: panic: %v", ErrEvaluation, p)
 		}
 	}()
-	result, err := x.evaluate(x.input)
-	if err != nil {
-		return Decision{}, err
-	}
-	return x.s.output.decision(result)
-}
-
-// evaluate gives the value of the decision document for an input.
-func (x *explainer) evaluate(input Value) (Value, error) {
-	var result Value
-	var failures []topdown.Error
-	err := x.query(x.ctx, x.entry.query, input, nil, &failures, func(found topdown.QueryResult) error {
-		result = found[resultVar].Value
-		return nil
-	})
-	switch {
-	case err != nil && x.ctx.Err() != nil:
-		return nil, fmt.Errorf("evaluating the policy: %w", x.ctx.Err())
-	case err != nil:
-		return nil, quotingError(err)
-	case result == nil && len(failures) > 0:
-		return nil, quotingError(&failures[0])
-	case result == nil:
-		return nil, ErrUndefined
-	}
-	return result, nil
-}
-
-// quotingError is evaluationError with the values that it failed on: errorText leaves them out where the policy reads what must not be shown.
-func quotingError(err error) error {
-	return fmt.Errorf("%w: %s", ErrEvaluation, oneLine(halted(err).Error()))
-}
-
-// errNoCalls is what http.send comes to.
-var errNoCalls = errors.New("an explanation calls nobody")
-
-type noCalls struct{}
-
-func (noCalls) RoundTrip(*http.Request) (*http.Response, error) { return nil, errNoCalls }
-
-// query runs one query of the explanation as evaluate of an Entry would run it.
-func (x *explainer) query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
-	each func(topdown.QueryResult) error) error {
-	state := &evaluation{facts: x.facts}
-	stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
-	defer stop()
-	q := topdown.NewQuery(body).
-		WithCompiler(x.s.compiler).
-		WithQueryCompiler(x.entry.queries).
-		WithStore(x.s.store).
-		WithTransaction(x.s.txn).
-		WithMetrics(metrics.NoOp()).
-		WithCancel(state).
-		WithBuiltins(x.s.directory).
-		WithInterQueryBuiltinValueCache(x.s.patterns).
-		WithBuiltinErrorList(failures).
-		WithNDBuiltinCache(x.chance).
-		WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper { return noCalls{} }).
-		WithTime(x.now)
-	if input != nil {
-		q = q.WithInput(ast.NewTerm(input))
-	}
-	if tracer != nil {
-		q = q.WithQueryTracer(tracer)
-	}
-	return q.Iter(ctx, each)
+	return x.inspect.Decide(x.ctx, x.input)
 }
 
 // rules finds who made the decision, and for a denial why nobody made another.
@@ -426,16 +359,10 @@ func (f *frame) verdict() (at int, ref *ast.Term) {
 	return -1, nil
 }
 
-// place is where a rule stands.
+// place is a step at the place of a rule.
 func (x *explainer) place(rule *ast.Rule) Step {
-	step := Step{Rule: strings.TrimPrefix(rule.Head.Ref().String(), "data.")}
-	if name, _, found := strings.Cut(step.Rule, "[__local"); found {
-		step.Rule = name
-	}
-	if l := rule.Loc(); l != nil {
-		step.File, step.Line = path.Clean(l.File), l.Row
-	}
-	return step
+	name, at := PlaceOf(rule)
+	return Step{Rule: name, File: at.File, Line: at.Line}
 }
 
 // add appends a step, up to the bound.

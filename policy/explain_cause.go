@@ -81,7 +81,7 @@ func (x *explainer) failure(f *frame, part any, err error) string {
 	if len(x.options.Secret) > 0 && x.darkTerm(f, part, map[ast.Var]bool{}) {
 		message = withoutValues(message)
 	}
-	return "it failed: " + x.hide.Replace(oneLine(message))
+	return "it failed: " + x.hide.Replace(inOneLine(message, maxMessage))
 }
 
 // withoutValues leaves of the message of one of OPA's errors what names no value: the built-in, or that rules are in conflict.
@@ -105,7 +105,7 @@ func (x *explainer) with(f *frame, e *ast.Expr, env env) string {
 				continue
 			}
 			seen[v] = true
-			if name, ok := x.s.compiler.RewrittenVars[v]; ok && !strings.HasPrefix(string(name), "__local") && !direct && env[v] != nil {
+			if name, ok := x.rego.RewrittenVars[v]; ok && !strings.HasPrefix(string(name), "__local") && !direct && env[v] != nil {
 				if !x.dark(f, ast.NewTerm(v)) {
 					out = append(out, string(name)+" = "+x.show(env[v].Value))
 				}
@@ -275,7 +275,7 @@ func (x *explainer) refText(ref ast.Ref) string {
 		switch v := t.Value.(type) {
 		case ast.Var:
 			name := string(v)
-			if given, ok := x.s.compiler.RewrittenVars[v]; ok {
+			if given, ok := x.rego.RewrittenVars[v]; ok {
 				name = string(given)
 			}
 			if strings.HasPrefix(name, "__local") || strings.HasPrefix(name, "$") {
@@ -416,7 +416,7 @@ func (x *explainer) whyNegated(f *frame, e *ast.Expr, env env, depth int) (strin
 		}
 		return text, nil
 	case []*ast.Term:
-		if rules := x.s.compiler.GetRulesExact(e.Operator()); len(rules) > 0 {
+		if rules := x.rego.GetRulesExact(e.Operator()); len(rules) > 0 {
 			return x.heldFunction(f, e, rules, env, depth)
 		}
 		operands := e.Operands()
@@ -502,7 +502,7 @@ func (x *explainer) support(step *Step, f *frame, env env, depth int) {
 				}
 			}
 		case []*ast.Term:
-			if rules := x.s.compiler.GetRulesExact(e.Operator()); len(rules) > 0 {
+			if rules := x.rego.GetRulesExact(e.Operator()); len(rules) > 0 {
 				_, because := x.heldFunction(f, e, rules, env, depth)
 				for _, s := range because {
 					step.Because = x.add(step.Because, s)

@@ -73,11 +73,7 @@ func (c *candidates) try(anonymous bool) (found []Near) {
 		if !changed {
 			continue
 		}
-		result, err := c.x.evaluate(input)
-		if err != nil {
-			continue
-		}
-		if d, err := c.x.s.output.decision(result); err != nil || !d.Allowed {
+		if d, err := c.x.inspect.Decide(c.x.ctx, input); err != nil || !d.Allowed {
 			continue
 		}
 		found = c.tell(found, &one)

@@ -204,12 +204,7 @@ func (x *explainer) ask(body ast.Body, tracer topdown.QueryTracer, each func(top
 	for i, e := range body {
 		e.Index = i
 	}
-	var failures []topdown.Error
-	err := x.query(x.ctx, body, x.input, tracer, &failures, each)
-	if err == nil && len(failures) > 0 {
-		return &failures[0]
-	}
-	return err
+	return x.inspect.Query(x.ctx, body, x.input, tracer, each)
 }
 
 // valueVar is the variable that a term's value is bound to.
@@ -251,7 +246,7 @@ func (x *explainer) rulesFor(ref ast.Ref, e env) []*ast.Rule {
 	if len(ref) == 0 || !ref[0].Equal(ast.DefaultRootDocument) {
 		return nil
 	}
-	rules := slices.Clone(x.s.compiler.GetRules(x.ground(ref, e).GroundPrefix()))
+	rules := slices.Clone(x.rego.GetRules(x.ground(ref, e).GroundPrefix()))
 	slices.SortFunc(rules, func(a, b *ast.Rule) int {
 		l, m := a.Loc(), b.Loc()
 		if l == nil || m == nil {
