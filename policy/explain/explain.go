@@ -1,4 +1,9 @@
-package policy
+// Package explain says why a policy decides as it does: which rules held, where the others failed and on what values, and which single
+// changes of the request would allow it. It is for tools, never for the path of a request.
+//
+// It owns the walk from rule to rule, the words for what it finds, and what of the values must not be shown. How a policy is compiled and
+// evaluated is package policy's, which it looks into by policy.Inspector. Of ours it imports policy alone.
+package explain
 
 import (
 	"context"
@@ -9,13 +14,15 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/policy"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // The bounds of one explanation.
 const (
-	explainTime   = 3 * time.Second // for all of it, where ExplainOptions says nothing
+	explainTime   = 3 * time.Second // for all of it, where Options says nothing
 	nearestTime   = time.Second     // for the nearest miss
 	maxQueries    = 3000            // evaluations of a rule or of a part of one
 	maxSteps      = 80              // rules that are told of
@@ -26,8 +33,8 @@ const (
 	maxNearest    = 8               // changes that are told
 )
 
-// ExplainOptions bound an explanation and say what it must not show.
-type ExplainOptions struct {
+// Options bound an explanation and say what it must not show.
+type Options struct {
 	// Secret are paths into the input, such as {"identity", "claims"}: no value from there is shown, nor one that was made of
 	// it. In names "_" and "-" are alike, and case does not count.
 	Secret [][]string
@@ -40,8 +47,8 @@ type ExplainOptions struct {
 // Explanation says why a policy decided as it did. Its texts are for operators: they quote the policy, its data and the
 // input, bounded in length.
 type Explanation struct {
-	Decision Decision `json:"-"`
-	Err      error    `json:"-"` // why there is no decision, as of Decide
+	Decision policy.Decision `json:"-"`
+	Err      error           `json:"-"` // why there is no decision, as of Inspector.Decide
 
 	Allowed bool   `json:"allowed"`
 	Path    string `json:"path"`              // of the decision: envoy.authz.allow
@@ -85,14 +92,14 @@ type Near struct {
 	Login  bool     `json:"login,omitempty"`  // the caller must be known first
 }
 
-// explainer is the state of one Explain.
+// explainer is the state of one Of.
 type explainer struct {
 	ctx     context.Context
-	entry   *Entry
-	inspect *Inspector
+	entry   *policy.Entry
+	inspect *policy.Inspector
 	rego    *ast.Compiler
-	input   Value
-	options ExplainOptions
+	input   policy.Value
+	options Options
 	hide    *strings.Replacer
 	secrets map[string]bool // by reference: whether it reads what is secret
 
@@ -108,11 +115,11 @@ type failedRule struct {
 	env   env
 }
 
-// Explain evaluates the decision once more, and then rule by rule, to say why it came out as it did. It is for tools: it
-// takes a thousand times longer than Decide and shares nothing with it but the snapshot. A nil input is undefined.
+// Of evaluates the decision of an entry once more, and then rule by rule, to say why it came out as it did. It takes a thousand times longer
+// than Entry.Decide and shares nothing with it but the snapshot. A nil input is undefined.
 //
-// The policy calls nobody: http.send fails here. Explain does not fail; what kept it from knowing is in Err and Notes.
-func (e *Entry) Explain(ctx context.Context, input Value, facts Facts, now time.Time, o ExplainOptions) (found *Explanation) {
+// The policy calls nobody: http.send fails here. Of does not fail; what kept it from knowing is in Err and Notes.
+func Of(ctx context.Context, e *policy.Entry, input policy.Value, facts policy.Facts, now time.Time, o Options) (found *Explanation) {
 	if o.Timeout <= 0 {
 		o.Timeout = explainTime
 	}
@@ -153,7 +160,7 @@ func (x *explainer) explain(out *Explanation) {
 // errorText is the text of the decision's error. Where the policy reads what must not be shown, the text leaves out values.
 func (x *explainer) errorText(err error) string {
 	text := err.Error()
-	if !errors.Is(err, ErrEvaluation) || !x.readsSecret(x.entry.Reads()) {
+	if !errors.Is(err, policy.ErrEvaluation) || !x.readsSecret(x.entry.Reads()) {
 		return text
 	}
 	for _, kind := range []string{topdown.BuiltinErr, topdown.ConflictErr} {
@@ -161,7 +168,7 @@ func (x *explainer) errorText(err error) string {
 			return before + kind + ": " + withoutValues(message)
 		}
 	}
-	return ErrEvaluation.Error()
+	return policy.ErrEvaluation.Error()
 }
 
 // notes says which built-ins stand in the way, and reports whether none does.
@@ -189,10 +196,10 @@ func (x *explainer) notes(out *Explanation) (pure bool) {
 }
 
 // decision is what the policy decides, nobody being called.
-func (x *explainer) decision() (d Decision, err error) {
+func (x *explainer) decision() (d policy.Decision, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			d, err = Decision{}, fmt.Errorf("%w: panic: %v", ErrEvaluation, p)
+			d, err = policy.Decision{}, fmt.Errorf("%w: panic: %v", policy.ErrEvaluation, p)
 		}
 	}()
 	return x.inspect.Decide(x.ctx, x.input)
@@ -245,12 +252,12 @@ func (x *explainer) rules(out *Explanation, ref ast.Ref) {
 
 // gives reports whether a rule that holds gives the decision this value. Where the decision is only a part of what the rule
 // defines, or is made of several rules, all that hold count.
-func (x *explainer) gives(f *frame, e env, result Value, ref ast.Ref) bool {
+func (x *explainer) gives(f *frame, e env, result policy.Value, ref ast.Ref) bool {
 	if len(f.rule.Ref()) != len(ref) || f.rule.Head.Value == nil {
 		return true
 	}
 	values, _ := x.values(f.rule.Head.Value, e)
-	return slices.ContainsFunc(values, func(v Value) bool { return v.Compare(result) == 0 })
+	return slices.ContainsFunc(values, func(v policy.Value) bool { return v.Compare(result) == 0 })
 }
 
 // mayAllow reports whether a rule's value could be an allow, as far as its text says.
@@ -269,7 +276,7 @@ func mayAllow(rule *ast.Rule) bool {
 }
 
 // chase returns what a variable of a body was made equal to, and other terms as they are.
-func chase(t *ast.Term, body ast.Body) Value {
+func chase(t *ast.Term, body ast.Body) policy.Value {
 	for range maxNested {
 		if t == nil {
 			return nil
@@ -361,7 +368,7 @@ func (f *frame) verdict() (at int, ref *ast.Term) {
 
 // place is a step at the place of a rule.
 func (x *explainer) place(rule *ast.Rule) Step {
-	name, at := PlaceOf(rule)
+	name, at := policy.PlaceOf(rule)
 	return Step{Rule: name, File: at.File, Line: at.Line}
 }
 

@@ -1,10 +1,12 @@
-package policy
+package explain
 
 import (
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"gatehouse/policy"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -307,7 +309,7 @@ func plainName(s string) bool {
 }
 
 // list shows the values of one term.
-func (x *explainer) list(values []Value) string {
+func (x *explainer) list(values []policy.Value) string {
 	var out []string
 	for i, v := range values {
 		if i == maxIterations {
@@ -379,7 +381,7 @@ func (e env) clone() env {
 }
 
 // eachMember calls f with the members of a collection until it returns false.
-func eachMember(v Value, f func(key, value *ast.Term) bool) {
+func eachMember(v policy.Value, f func(key, value *ast.Term) bool) {
 	switch v := v.(type) {
 	case *ast.Array:
 		for i := range v.Len() {

@@ -1,9 +1,11 @@
-package policy
+package explain
 
 import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"gatehouse/policy"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -20,7 +22,7 @@ const (
 const notShown = "a value that is not shown"
 
 // harmless reports whether values give nothing away but the outcome of a comparison.
-func harmless(values []Value) bool {
+func harmless(values []policy.Value) bool {
 	for _, v := range values {
 		switch v.(type) {
 		case ast.Boolean, ast.Null:
@@ -32,7 +34,7 @@ func harmless(values []Value) bool {
 }
 
 // show renders a value in Rego, bounded.
-func (x *explainer) show(v Value) string {
+func (x *explainer) show(v policy.Value) string {
 	var b strings.Builder
 	show(&b, v, 0)
 	text := b.String()
@@ -42,7 +44,7 @@ func (x *explainer) show(v Value) string {
 	return x.hide.Replace(text)
 }
 
-func show(b *strings.Builder, v Value, depth int) {
+func show(b *strings.Builder, v policy.Value, depth int) {
 	switch v := v.(type) {
 	case ast.String:
 		s := string(v)
@@ -277,7 +279,7 @@ func alike(a, b string) bool {
 }
 
 // readsSecret reports whether something of what must not be shown is read.
-func (x *explainer) readsSecret(reads Reads) bool {
+func (x *explainer) readsSecret(reads policy.Reads) bool {
 	return slices.ContainsFunc(x.options.Secret, func(p []string) bool { return reads.AnyFunc(alike, p...) })
 }
 
