@@ -85,6 +85,27 @@ func (r *Record) Verdict() Verdict {
 	return v
 }
 
+// Outcomes is what was decided and with which status, as far as the event says so: "allow", "deny", or "" for an answer of Open Policy
+// Agent's to another question.
+func (r *Record) Outcomes() (outcome, reason string, status int) {
+	if !r.OPA {
+		return r.Outcome.Decode(), r.Reason.Decode(), r.Status
+	}
+	allowed := string(r.Result)
+	if r.Result != nil && r.Result[0] == '{' {
+		allowed = string(decisionlog.Member(r.Result, "allowed"))
+	}
+	switch {
+	case r.Result == nil:
+		return "deny", "no_decision", 0
+	case allowed == "true":
+		return "allow", "", 0
+	case allowed == "false":
+		return "deny", "denied", answerOf(r.Result).status
+	}
+	return "", "", 0
+}
+
 // unasked says why the policy had no part in a decision, or why its part is not known.
 func (r *Record) unasked() string {
 	reason := string(r.Reason)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"gatehouse/envoy/doctor"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,12 +19,12 @@ func TestExamplesAreHealthy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := examine(file, text)
+		found, err := doctor.Examine(file, text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var out strings.Builder
-		if err := found.print(&out); err != nil {
+		if err := printDiagnosis(&out, found); err != nil {
 			t.Errorf("%v:\n%s", err, out.String())
 		}
 	}

@@ -15,12 +15,10 @@ import (
 	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/edge"
+	"gatehouse/replay/search"
 )
 
-const (
-	mostWarnings = 20 // about damage; the rest is counted
-	mostTail     = 100_000
-)
+const mostTail = 100_000
 
 func logCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -41,14 +39,8 @@ type logSource struct {
 	src    config.Source
 	log    string   // --log
 	paths  []string // arguments
-	stdin  io.Reader
 	stderr io.Writer
-
-	reader *decisionlog.Reader
-	left   []string // paths still to be read
-
-	events, gaps, damaged int64
-	foreign               error // a file that is no log; among several, the last such
+	search.Source
 }
 
 func (l *logSource) flags(c *cobra.Command) {
@@ -58,19 +50,22 @@ func (l *logSource) flags(c *cobra.Command) {
 
 // open opens what is to be read, paths being the command's arguments.
 func (l *logSource) open(c *cobra.Command, paths []string) error {
-	l.stdin, l.stderr, l.paths = c.InOrStdin(), c.ErrOrStderr(), paths
+	l.stderr, l.paths = c.ErrOrStderr(), paths
+	l.Warn = func(err error) { fmt.Fprintln(l.stderr, "warning: "+visible(err.Error())) }
 	if l.log != "" {
 		l.paths = append([]string{l.log}, paths...)
 	}
 	if len(l.paths) > 0 {
-		l.left = l.paths
-		return l.advance()
+		return l.Open(l.paths, func(path string) (*decisionlog.Reader, error) { return openLogAt(path, c.InOrStdin()) })
 	}
 	src, err := l.src.OrDefault()
 	if err != nil {
 		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
 	}
-	l.reader, err = openLogOf(src, c.Context())
+	log, err := openLogOf(src, c.Context())
+	if err == nil {
+		l.Use(log)
+	}
 	return err
 }
 
@@ -124,25 +119,6 @@ func openLogAt(path string, stdin io.Reader) (*decisionlog.Reader, error) {
 	return decisionlog.OpenReader(path, stdin)
 }
 
-// advance goes on to the next path; io.EOF where there is none.
-func (l *logSource) advance() (err error) {
-	l.close()
-	if len(l.left) == 0 {
-		return io.EOF
-	}
-	path := l.left[0]
-	l.left = l.left[1:]
-	l.reader, err = openLogAt(path, l.stdin)
-	return err
-}
-
-func (l *logSource) close() {
-	if l.reader != nil {
-		l.reader.Close()
-		l.reader = nil
-	}
-}
-
 // name says where was looked, for people.
 func (l *logSource) name() string {
 	if len(l.paths) == 0 {
@@ -151,75 +127,10 @@ func (l *logSource) name() string {
 	return strings.Join(l.paths, " ")
 }
 
-// next returns the next event, and what it says unless e is nil; io.EOF at the end. Damage is told and passed over.
-func (l *logSource) next(ctx context.Context, e *recorded, wanted func(line []byte) bool) ([]byte, error) {
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		line, err := l.reader.Next()
-		if err == nil {
-			if !wanted(line) {
-				l.events++
-				continue
-			}
-			if e == nil {
-				l.events++
-				return line, nil
-			}
-			if err = e.Parse(line, 0); err != nil {
-				err = l.reader.Damaged(err)
-			}
-		}
-		damage, damaged := errors.AsType[*decisionlog.DamageError](err)
-		switch {
-		case err == nil && e.Gap.Recorded:
-			l.gaps++
-			return line, nil
-		case err == nil:
-			l.events++
-			return line, nil
-		case damaged:
-			l.warn(damage)
-		case errors.Is(err, decisionlog.ErrForeign):
-			if l.foreign != nil {
-				l.warn(l.foreign)
-			}
-			l.foreign = err // of a folder it may be one file
-		case !errors.Is(err, io.EOF):
-			return nil, err
-		case len(l.left) == 0:
-			return nil, l.end()
-		default:
-			if err := l.advance(); err != nil {
-				return nil, err
-			}
-		}
-	}
-}
-
-// end is io.EOF, unless all that was found is no log.
-func (l *logSource) end() error {
-	if err := l.foreign; err != nil {
-		if l.events+l.gaps == 0 {
-			return err
-		}
-		l.foreign = nil
-		l.warn(err)
-	}
-	return io.EOF
-}
-
-func (l *logSource) warn(err error) {
-	if l.damaged++; l.damaged <= mostWarnings {
-		fmt.Fprintln(l.stderr, "warning: "+visible(err.Error()))
-	}
-}
-
 // told ends the warnings.
 func (l *logSource) told() {
-	if l.damaged > mostWarnings {
-		fmt.Fprintf(l.stderr, "warning: ... and %d more places that could not be read\n", l.damaged-mostWarnings)
+	if l.Damaged > search.MostWarnings {
+		fmt.Fprintf(l.stderr, "warning: ... and %d more places that could not be read\n", l.Damaged-search.MostWarnings)
 	}
 }
 
@@ -234,11 +145,11 @@ func newLogOutput(w io.Writer, json bool) logOutput {
 	return logOutput{w: w, json: json, print: printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}}
 }
 
-func (o *logOutput) line(event []byte, e *recorded) string {
+func (o *logOutput) line(event []byte, e *search.Event) string {
 	if o.json {
 		return string(visibleJSON(event)) + "\n"
 	}
-	return e.line(o.print) + "\n"
+	return lineOf(e, o.print) + "\n"
 }
 
 // logTail is gatehouse log tail.
@@ -271,7 +182,7 @@ func (f *logTail) run(c *cobra.Command, args []string) error {
 	if f.n < 0 || f.n > mostTail {
 		return usageError{fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, mostTail)}
 	}
-	if err := f.query.compile(); err != nil {
+	if err := f.query.Compile(); err != nil {
 		return usageError{err}
 	}
 	if f.follow && len(args) > 1 {
@@ -280,9 +191,9 @@ func (f *logTail) run(c *cobra.Command, args []string) error {
 	if err := f.source.open(c, args); err != nil {
 		return err
 	}
-	defer f.source.close()
+	defer f.source.Close()
 	if f.follow {
-		if err := f.source.reader.Follow(); err != nil {
+		if err := f.source.Reader().Follow(); err != nil {
 			return usageError{fmt.Errorf("--follow %s: %w", f.source.name(), err)}
 		}
 	}
@@ -301,9 +212,9 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 	}
 	f.source.told()
 	for _, event := range last {
-		var e recorded
+		var e search.Event
 		if err := e.Parse(event, 0); err != nil {
-			f.source.warn(fmt.Errorf("%s: %w", f.source.name(), err))
+			f.source.Warning(fmt.Errorf("%s: %w", f.source.name(), err))
 		} else if _, err := io.WriteString(out.w, out.line(event, &e)); err != nil {
 			return err
 		}
@@ -312,10 +223,10 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 		f.query.nothing(&f.source)
 	}
 	for f.follow {
-		if err := f.source.reader.Wait(ctx); err != nil {
+		if err := f.source.Reader().Wait(ctx); err != nil {
 			return err
 		}
-		err := f.query.each(ctx, &f.source, &recorded{}, nil, func(event []byte, e *recorded) error {
+		err := f.query.Each(ctx, &f.source.Source, &search.Event{}, nil, func(event []byte, e *search.Event) error {
 			_, err := io.WriteString(out.w, out.line(event, e))
 			return err
 		})
@@ -329,7 +240,7 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 // last are the last events that are asked for. None is parsed before it is known to be one of them, where that can be helped.
 func (f *logTail) last(ctx context.Context) ([][]byte, error) {
 	ring, n := make([][]byte, 0, min(f.n, 1024)), 0
-	keep := func(event []byte, _ *recorded) error {
+	keep := func(event []byte, _ *search.Event) error {
 		if n++; f.n == 0 {
 			return nil
 		}
@@ -340,11 +251,11 @@ func (f *logTail) last(ctx context.Context) ([][]byte, error) {
 		*at = append((*at)[:0], event...)
 		return nil
 	}
-	var e *recorded
-	if !f.query.everything() || !f.query.from.IsZero() || !f.query.to.IsZero() {
-		e = &recorded{}
+	var e *search.Event
+	if !f.query.All() {
+		e = &search.Event{}
 	}
-	err := f.query.each(ctx, &f.source, e, nil, keep)
+	err := f.query.Each(ctx, &f.source.Source, e, nil, keep)
 	if n <= len(ring) {
 		return ring, err
 	}
@@ -396,16 +307,16 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 	if err != nil {
 		return usageError{fmt.Errorf("the pattern %q: %w", args[0], err)}
 	}
-	if err := f.query.compile(); err != nil {
+	if err := f.query.Compile(); err != nil {
 		return usageError{err}
 	}
 	if err := f.source.open(c, args[1:]); err != nil {
 		return err
 	}
-	defer f.source.close()
+	defer f.source.Close()
 	out := newLogOutput(c.OutOrStdout(), f.json)
 	found := 0
-	err = f.query.each(c.Context(), &f.source, &recorded{}, pattern, func(event []byte, e *recorded) error {
+	err = f.query.Each(c.Context(), &f.source.Source, &search.Event{}, pattern, func(event []byte, e *search.Event) error {
 		found++
 		if f.count {
 			return nil

@@ -14,6 +14,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/replay"
+	"gatehouse/replay/search"
 	"gatehouse/server"
 )
 
@@ -51,7 +52,7 @@ input or of what the log does not keep, is counted with the reason: of such deci
 
 func (f *logCoverage) run(c *cobra.Command, args []string) error {
 	server.PaceGC()
-	if err := f.query.compile(); err != nil {
+	if err := f.query.Compile(); err != nil {
 		return usageError{err}
 	}
 	s, err := f.candidate(c)
@@ -61,7 +62,7 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 	if err := f.source.open(c, args); err != nil {
 		return err
 	}
-	defer f.source.close()
+	defer f.source.Close()
 	v, err := replay.NewCoverage(s, f.partial)
 	if err != nil {
 		return err
@@ -99,18 +100,18 @@ func (f *logCoverage) candidate(c *cobra.Command) (*replay.Candidate, error) {
 
 // read takes the whole log.
 func (f *logCoverage) read(ctx context.Context, v *replay.Coverage) error {
-	var r recorded
+	var r search.Event
 	for number := int64(1); ; number++ {
-		line, err := f.source.next(ctx, nil, f.query.may)
+		line, err := f.source.Next(ctx, nil, f.query.May)
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return err
 		case r.Parse(line, number) != nil:
-			f.source.warn(f.source.reader.Damaged(decisionlog.ErrNoEvent))
+			f.source.Warning(f.source.Reader().Damaged(decisionlog.ErrNoEvent))
 			continue
-		case r.Gap.Recorded && !f.query.during(&r), !r.Gap.Recorded && !f.query.wants(&r):
+		case r.Gap.Recorded && !f.query.During(&r), !r.Gap.Recorded && !f.query.Wants(&r):
 			continue
 		}
 		if err := v.Add(ctx, &r.Record); err != nil {

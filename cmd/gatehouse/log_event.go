@@ -4,36 +4,25 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"gatehouse/decisionlog"
-	"gatehouse/replay"
-	"gatehouse/trial/logged"
+	"gatehouse/replay/search"
 )
-
-// recorded is an event of a decision log as the log commands show it.
-type recorded struct{ replay.Record }
-
-// when is the time of a decision, or until when a gap was; the zero time where that cannot be told.
-func (r *recorded) when() time.Time {
-	at, _ := r.Time()
-	return at
-}
 
 const lineTime = "2006-01-02T15:04:05.000Z"
 
-// line tells the event in one line: time, verdict, status, method and path, route, subject, reason, id.
-func (r *recorded) line(p printer) string {
+// lineOf tells an event in one line: time, verdict, status, method and path, route, subject, reason, id.
+func lineOf(r *search.Event, p printer) string {
 	at := "-"
-	if t := r.when(); !t.IsZero() {
+	if t := r.When(); !t.IsZero() {
 		at = t.UTC().Format(lineTime)
 	}
 	if r.Gap.Recorded {
 		return p.paint(faint, fmt.Sprintf("%-24s", at)) + "  " + p.paint(amber, "gap    "+gapWords(&r.Gap))
 	}
-	outcome, reason, code := logged.Outcomes(&r.Record)
+	outcome, reason, code := r.Outcomes()
 	verdict, style, status := fmt.Sprintf("%-5s", column(outcome)), red, "-"
 	switch {
 	case outcome == "allow":

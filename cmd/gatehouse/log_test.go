@@ -131,38 +131,6 @@ func TestLogOfConfiguration(t *testing.T) {
 	}
 }
 
-// TestStatsAreBounded counts more names than are kept: the frequent ones come out, each with by how much it may be over.
-func TestStatsAreBounded(t *testing.T) {
-	var top topList
-	for i := range 200_000 {
-		top.add(fmt.Sprint("rare ", i), false)
-		if i%10 == 0 {
-			top.add("often", true)
-		}
-	}
-	got := top.ranking(1)
-	if len(top.names) != mostKept || len(top.heap) != mostKept || !got.Approximate || got.More != mostKept-1 {
-		t.Errorf("%d names, %+v", len(top.names), got)
-	}
-	first := got.Top[0]
-	if first.Name != "often" || first.Decisions < 20_000 || first.Decisions-first.AtMostOver > 20_000 {
-		t.Errorf("%+v", first)
-	}
-	var h histogram
-	for ns := int64(1); ns <= 1_000_000; ns++ {
-		h.add(ns)
-	}
-	for q, want := range map[float64]int64{0.5: 500_000, 0.99: 990_000, 1: 1_000_000} {
-		if got := h.quantile(q); got < want*98/100 || got > want*102/100 {
-			t.Errorf("quantile %v is %d", q, got)
-		}
-	}
-	h.add(1 << 62)
-	if got := h.quantile(1); got <= 0 {
-		t.Errorf("the largest is %d", got)
-	}
-}
-
 // logServer takes what OPA sends, as it comes.
 type logServer struct {
 	mu     sync.Mutex

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"gatehouse/bundles"
 	"gatehouse/config"
@@ -19,13 +20,14 @@ import (
 	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/replay"
+	"gatehouse/replay/search"
 	"gatehouse/server"
 )
 
 // replayFlags are those of gatehouse replay.
 type replayFlags struct {
 	imageFlags
-	filter      logFilter
+	filter      search.Filter
 	log         string
 	config      string
 	name        string
@@ -77,10 +79,18 @@ The exit code is 0 where nothing changes but what --expect lists, 2 where someth
 	flags.StringVar(&f.format, "format", "table", "table, markdown (for a pull request) or json")
 	flags.BoolVar(&f.partial, "partial", false, "replay also where the policy reads what the log does not keep: as if that had not been there")
 	flags.BoolVar(&f.answers, "answers", false, "compare all that the policy answers, headers and texts too, and not the verdict alone")
-	f.filter.add(flags)
+	addFilter(flags, &f.filter)
 	f.addStore(c)
 	f.addRegistry(c)
 	return c
+}
+
+// addFilter adds the flags that pick decisions of a log.
+func addFilter(flags *pflag.FlagSet, f *search.Filter) {
+	flags.StringVar(&f.Since, "since", "", "only decisions from this time on: RFC 3339, a date, or how long ago (90m, 36h, 7d)")
+	flags.StringVar(&f.Until, "until", "", "only decisions before this time, likewise")
+	flags.StringVar(&f.Route, "route", "", "only decisions of this route: its name, its template, or method and template")
+	flags.Int64Var(&f.Limit, "limit", 0, "at most so many decisions, from the beginning of the log (default: all)")
 }
 
 // errChanges ends with the exit code for changes that no one expected.
@@ -91,7 +101,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 	if !slices.Contains([]string{"table", "markdown", "json"}, f.format) {
 		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.format)
 	}
-	if err := f.filter.check(time.Now()); err != nil {
+	if err := f.filter.Check(time.Now()); err != nil {
 		return err
 	}
 	src, err := f.source()
@@ -110,7 +120,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 		return err
 	}
 	defer log.Close()
-	cfg := replay.Config{Wants: f.filter.wants, Enough: f.filter.enough, Expect: expect, Partial: f.partial, Answers: f.answers}
+	cfg := replay.Config{Wants: f.filter.Wants, Enough: f.filter.Enough, Expect: expect, Partial: f.partial, Answers: f.answers}
 	temp, err := os.MkdirTemp("", "gatehouse-replay-")
 	if err != nil {
 		return err

@@ -395,17 +395,3 @@ func TestProgressLine(t *testing.T) {
 		}
 	}
 }
-
-func TestMomentsOfTheCommandLine(t *testing.T) {
-	now := time.Date(2026, 3, 8, 12, 0, 0, 0, time.UTC)
-	for text, want := range map[string]string{
-		"": "0001-01-01T00:00:00Z", "2026-03-01": "2026-03-01T00:00:00Z", "2026-03-01T10:00:00+01:00": "2026-03-01T09:00:00Z",
-		"7d": "2026-03-01T12:00:00Z", "36h": "2026-03-07T00:00:00Z", "90m": "2026-03-08T10:30:00Z",
-		"yesterday": "", "-1h": "", "7 d": "", "d": "", "1.5d": "", "7dd": "", "99999999999d": "",
-	} {
-		got, err := momentOf("--since", text, now)
-		if (err != nil) != (want == "") || err == nil && got.UTC().Format(time.RFC3339) != want {
-			t.Errorf("%q: %v, %v, want %q", text, got, err, want)
-		}
-	}
-}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/replay/search"
 	"gatehouse/trial/logged"
 )
 
@@ -15,14 +16,14 @@ import (
 type fromLog struct {
 	log    string
 	output string
-	filter logFilter
+	filter search.Filter
 }
 
 func (f *fromLog) add(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.log, "from-log", "", "run nothing: make a table of the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
 	flags.StringVarP(&f.output, "output", "o", "", "with --from-log: file to write the table to (default: standard output)")
-	f.filter.add(flags)
+	addFilter(flags, &f.filter)
 }
 
 // given reports a flag that means nothing without --from-log.
@@ -32,7 +33,7 @@ func (f *fromLog) given(c *cobra.Command) error {
 			return fmt.Errorf("--%s is for --from-log FILE", name)
 		}
 	}
-	return f.filter.check(time.Now())
+	return f.filter.Check(time.Now())
 }
 
 // write makes the table and says on stderr what is in it.
@@ -43,7 +44,7 @@ func (f *fromLog) write(c *cobra.Command, t *trialNode) error {
 	}
 	defer log.Close()
 	made := logged.New(t.Trial, t.gate.View())
-	if err := made.Take(c.Context(), log, f.filter.wants, f.filter.enough); err != nil {
+	if err := made.Take(c.Context(), log, f.filter.Wants, f.filter.Enough); err != nil {
 		return err
 	}
 	if made.Made+made.Left == 0 {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 
 	"gatehouse/decisionlog"
 	"gatehouse/replay"
@@ -74,7 +73,7 @@ func parseRecord(event []byte) (*Decision, bool) {
 	}
 	r := &Decision{DecisionID: e.DecisionID.Decode(), Timestamp: e.Timestamp.Decode(), Path: e.Path.Decode(), App: e.App.Decode(),
 		Route: e.Route.Decode(), DryRun: e.DryRun, Erased: decisionlog.Strings(e.Erased), Masked: decisionlog.Strings(e.Masked)}
-	r.Outcome, r.Reason, r.Status = Outcomes(&e)
+	r.Outcome, r.Reason, r.Status = e.Outcomes()
 	r.Request.Method, r.Request.Host, r.Request.Path = e.Request.Method.Decode(), e.Request.Host.Decode(), e.Request.Path.Decode()
 	id := &e.Identity
 	r.Identity.Type, r.Identity.Subject, r.Identity.Issuer = id.Type.Decode(), id.Subject.Decode(), id.Issuer.Decode()
@@ -98,31 +97,4 @@ func notInLog(name, id string, read, damaged, broken int) error {
 		text += fmt.Sprintf("; %d that name it are damaged", broken)
 	}
 	return errors.New(text + ")\nolder decisions may be in a rotated file: --log names it, compressed or not, or the folder of all of them")
-}
-
-// Outcomes is what was decided and with which status, as far as the event says so: "allow", "deny", or "" for an answer of Open Policy
-// Agent's to another question.
-func Outcomes(r *replay.Record) (outcome, reason string, status int) {
-	if !r.OPA {
-		return r.Outcome.Decode(), r.Reason.Decode(), r.Status
-	}
-	allowed := string(r.Result)
-	if r.Result != nil && r.Result[0] == '{' {
-		allowed = string(decisionlog.Member(r.Result, "allowed"))
-	}
-	switch {
-	case r.Result == nil:
-		return "deny", "no_decision", 0
-	case allowed == "true":
-		return "allow", "", 0
-	case allowed == "false":
-		return "deny", "denied", ownStatus(r.Result)
-	}
-	return "", "", 0
-}
-
-// ownStatus is the status that a recorded result asks for; 0 where it asks for none.
-func ownStatus(result json.RawMessage) int {
-	status, _ := strconv.Atoi(string(decisionlog.Member(result, "http_status")))
-	return status
 }
