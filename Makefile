@@ -1,9 +1,9 @@
 # Everything that a target needs it sets up by itself: .venv, .venv-routes and nginx are made or installed by the tests that use them.
 
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs release clean
+.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs release clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -12,7 +12,8 @@ help:
 	@echo "make test-plain the gate's tests and the end-to-end tests with gatehouse serve --plain"
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
-	@echo "make check      format, vet, staticcheck, known vulnerabilities, tests"
+	@echo "make lint       format, vet, staticcheck and other linters (.golangci.yml)"
+	@echo "make check      lint, known vulnerabilities, tests"
 	@echo "make bench      what a decision costs, next to a server that does not look (bench-json: for machines)"
 	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
@@ -85,20 +86,20 @@ $(KEYCLOAK_HOME)/version.txt:
 test-keycloak: $(KEYCLOAK_HOME)/version.txt
 	GATEHOUSE_KEYCLOAK=$(KEYCLOAK_HOME) go test -race -tags keycloak -timeout 20m -count=1 -v -run '^TestKeycloak$$' ./envoy
 
-bin/staticcheck: Makefile
-	GOBIN=$(CURDIR)/bin go install $(STATICCHECK)
+bin/golangci-lint: Makefile
+	GOBIN=$(CURDIR)/bin go install $(GOLANGCI)
+
+# Format, vet, staticcheck and others, as .golangci.yml says, and a tidy go.mod.
+lint: bin/golangci-lint
+	go mod tidy -diff
+	bin/golangci-lint run ./...
+	go vet -tags keycloak ./envoy
 
 bin/govulncheck: Makefile
 	GOBIN=$(CURDIR)/bin go install $(GOVULNCHECK)
 
 # govulncheck exits with 3 for a finding; any other failure means that it could not reach its database.
-check: bin/staticcheck bin/govulncheck
-	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
-	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
-	go vet ./...
-	go vet -tags full ./...
-	go vet -tags keycloak ./envoy
-	bin/staticcheck ./...
+check: bin/govulncheck lint
 	@bin/govulncheck ./... 2>bin/govulncheck.log; code=$$?; \
 	if [ $$code -eq 3 ]; then exit 1; fi; \
 	if [ $$code -ne 0 ]; then echo "govulncheck checked nothing: $$(tail -n 1 bin/govulncheck.log)"; fi

@@ -133,7 +133,7 @@ func (d *Document) mapping(n *yaml.Node, t reflect.Type, path string) {
 			continue
 		}
 		seen[key.Value] = key.Line
-		of := t
+		var of reflect.Type
 		if t.Kind() == reflect.Map {
 			of = t.Elem()
 		} else if field, ok := fields(t)[key.Value]; ok {

@@ -43,7 +43,7 @@ func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
 	o := l.packings.Get().(*packing)
 	l.packer.pack(o, e)
 	var err error
-	if !l.spool.append(frameEntry, o.buf) {
+	if !l.spool.Append(kindEntry, o.buf) {
 		err = l.waitSpool(ctx, o.buf)
 	}
 	if o.scan = (scan{}); cap(o.buf) <= keepBuffer {
@@ -56,15 +56,15 @@ func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
 // room for it. Once it is known that there is none, OnFull decides. Where there was none for all of MaxWait nobody waits any more until
 // there is: one request after the other would only be slower, and be lost all the same.
 func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
-	notify(l.spool.low)
+	l.spool.Hurry()
 	timer := time.NewTimer(l.waitBudget(ctx))
 	defer timer.Stop()
 	for !l.closed.Load() {
-		room := l.spool.awaitRoom()
-		if l.spool.append(frameEntry, packed) {
+		room := l.spool.AwaitRoom()
+		if l.spool.Append(kindEntry, packed) {
 			return nil
 		}
-		if l.spool.stuck.Load() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.stuckFor() > l.cfg.MaxWait) {
+		if l.spool.Stuck() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.StuckFor() > l.cfg.MaxWait) {
 			return l.lose(causeFull)
 		}
 		select {

@@ -2,8 +2,8 @@
 // what was answered and why, under which revision of everything the answer
 // depended on. It is the audit trail, and what explain and replay read.
 //
-// The package owns the line (Entry in, Event out), redaction and masks, the spool's files, and the sinks. It imports nothing of ours
-// but the foundations and package input.
+// The package owns the line (Entry in, Event out), redaction and masks, and the sinks; its spool keeps the files between. It imports nothing
+// else of ours but the foundations.
 //
 // # Life of an entry
 //
@@ -111,6 +111,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/spool"
 	"gatehouse/input"
 )
 
@@ -213,9 +214,9 @@ type Redact struct {
 // one without a sink, take everything and record nothing.
 type Log struct {
 	cfg      Config
-	queue    chan *Entry // nil: there is a spool, or nothing is recorded
-	spool    *spool      // nil: there is none
-	after    *Log        // has the spool before us
+	queue    chan *Entry  // nil: there is a spool, or nothing is recorded
+	spool    *spool.Spool // nil: there is none
+	after    *Log         // has the spool before us
 	packer   packer
 	packings sync.Pool // of *packing
 	done     chan struct{}
@@ -248,6 +249,16 @@ type gap struct {
 	unfinished   uint64 // bytes that were reserved for entries that never were
 	segment      string // where
 }
+
+func damageGap(d spool.Damage) gap {
+	return gap{damaged: d.Bytes, unfinished: d.Unfinished, since: d.Since, until: d.Until, segment: d.Segment}
+}
+
+// What a record of the spool is.
+const (
+	kindEntry spool.Kind = 1
+	kindGap   spool.Kind = 2
+)
 
 // New checks the configuration and opens the file. It starts nothing: entries
 // wait in the queue until Run is called, and Run closes the file.
@@ -298,8 +309,8 @@ func (l *Log) open(before *Log) error {
 		l.met = newMetrics(l)
 		err = l.met.register(l.cfg.Registerer)
 	}
-	if err != nil && l.spool != nil && l.spool.release() {
-		l.spool.close()
+	if err != nil && l.spool != nil && l.spool.Release() {
+		l.spool.Close()
 	}
 	return err
 }
@@ -309,7 +320,7 @@ func (l *Log) openReaders() (err error) {
 		if l.spool == nil {
 			return nil
 		}
-		if s.reader, err = l.spool.reader(s.cfg.Name); err != nil {
+		if s.reader, err = l.spool.Reader(s.cfg.Name); err != nil {
 			return err
 		}
 	}
@@ -328,22 +339,26 @@ func (l *Log) openSpool(before *Log) (err error) {
 	case l.cfg.Dir == "":
 		l.queue = make(chan *Entry, l.cfg.Queue)
 		return nil
-	case before != nil && before.spool != nil && before.cfg.Dir == l.cfg.Dir && before.spool.retain():
+	case before != nil && before.spool != nil && before.cfg.Dir == l.cfg.Dir && before.spool.Retain():
 		l.spool, l.after = before.spool, before
-		l.spool.adopt(&l.cfg)
+		l.spool.Adopt(l.cfg.spool())
 		return nil
 	}
-	if l.spool, err = openSpool(&l.cfg); err != nil {
+	if l.spool, err = spool.New(l.cfg.spool()); err != nil {
 		return err
 	}
-	l.spool.users = 1
 	if l.sinks[0].cfg.File == "" {
 		return nil
 	}
-	if err := adoptPosition(l.cfg.Dir, l.sinks[0].cfg.Name); err != nil {
+	if err := l.spool.AdoptPosition(l.sinks[0].cfg.Name); err != nil {
+		l.spool.Close()
 		return fmt.Errorf("opening the decision log's spool: %w", err)
 	}
 	return nil
+}
+
+func (c *Config) spool() spool.Config {
+	return spool.Config{Dir: c.Dir, MaxSize: c.MaxSize, MaxRecord: c.MaxEntry, Sync: c.Sync, Time: packedTime, Logger: c.Logger}
 }
 
 // check refuses what cannot be honoured and fills in the defaults.

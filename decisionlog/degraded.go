@@ -18,7 +18,7 @@ func (l *Log) Degraded() []string {
 	var list []string
 	say := func(format string, args ...any) { list = append(list, "decision log: "+fmt.Sprintf(format, args...)) }
 	if l.spool != nil {
-		for _, text := range l.spool.degraded() {
+		for _, text := range l.spool.Degraded() {
 			say("%s", text)
 		}
 	} else if n := len(l.queue); n > 0 && n == cap(l.queue) {

@@ -117,8 +117,6 @@ type recordIdentity struct {
 	Scopes        []string       `json:"scopes,omitempty"`
 	Claims        map[string]any `json:"claims,omitempty"`
 	Authenticated bool           `json:"authenticated"`
-
-	name string // the input shows it, the envelope does not
 }
 
 type recordRequest struct {

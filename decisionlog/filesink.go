@@ -98,14 +98,7 @@ func (w *writer) leave() {
 	}
 	w.sync()
 	w.changedFile()
-	w.spool.left(w.sink.reader, w)
-}
-
-// left notes that a writer has saved exactly how far it is.
-func (sp *spool) left(r *reader, owner any) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	r.exact = r.owner == owner
+	w.sink.reader.Left(w)
 }
 
 // sameFile refuses a file that two sinks would write to, by whichever names.

@@ -22,7 +22,7 @@ const (
 // A file is followed over a rotation, a spool from segment to segment. It is called before the first Next.
 func (r *Reader) Follow() error {
 	if r.spool != nil {
-		r.live, r.spool.live = true, true
+		r.live, r.spool.dir.Live = true, true
 		return nil
 	}
 	t, ok := r.at.(*textFile)
@@ -45,7 +45,7 @@ func (r *Reader) Wait(ctx context.Context) error {
 	every := lookAnyway
 	if r.spool != nil {
 		every = lookEvery
-		r.spool.settle()
+		r.spool.dir.Settle()
 	}
 	look := time.NewTimer(every)
 	defer look.Stop()
@@ -54,8 +54,8 @@ func (r *Reader) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-look.C:
 			return nil
-		case <-r.changeErrors():
-			return nil // events may be lost: look
+		case <-r.changeErrors(): //nolint:errcheck // whatever it is: events may be lost, so look
+			return nil
 		case event := <-r.changes():
 			if t, ok := r.at.(*textFile); ok && filepath.Base(event.Name) == filepath.Base(t.file) {
 				return nil

@@ -8,7 +8,7 @@ import (
 	"gatehouse/query"
 )
 
-// What an input is made of, in package input.
+// Header and Param are what an input is made of, in package input.
 type (
 	Header   = input.Header
 	Param    = input.Param
@@ -58,9 +58,9 @@ func envelopeInput(in *Input, headers []Header) Input {
 		DecisionPath: in.DecisionPath, Params: in.Params}
 }
 
-func (cfg *Config) schema() *input.Schema {
-	if cfg.Schema == nil {
+func (c *Config) schema() *input.Schema {
+	if c.Schema == nil {
 		return input.Standard()
 	}
-	return cfg.Schema
+	return c.Schema
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/spool"
 	"gatehouse/panics"
 )
 
@@ -82,11 +83,11 @@ func plain(v any) (out any, err error) {
 
 // entry appends the line of a packed entry that ends at a place in the spool, or nothing where the policy does not want it recorded. An
 // error is errPacked, or the context's: then it is not known what the line is.
-func (l *lines) entry(ctx context.Context, dst []byte, at cursor, packed []byte) ([]byte, error) {
+func (l *lines) entry(ctx context.Context, dst []byte, at spool.Cursor, packed []byte) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	kept := l.kept(at)
-	if kept != nil && kept.segment == at.s.number && kept.off == at.off {
+	if kept != nil && kept.segment == at.Segment() && kept.off == at.Offset() {
 		return append(dst, kept.line...), nil
 	}
 	from := len(dst)
@@ -100,16 +101,16 @@ func (l *lines) entry(ctx context.Context, dst []byte, at cursor, packed []byte)
 		}
 	}
 	if line := dst[from:]; kept != nil && len(line) <= largestKept {
-		kept.segment, kept.off, kept.line = at.s.number, at.off, append(kept.line[:0], line...)
+		kept.segment, kept.off, kept.line = at.Segment(), at.Offset(), append(kept.line[:0], line...)
 	}
 	return dst, nil
 }
 
 // safely is entry, for entries that make it panic: that costs one of them, and not the log.
-func (l *lines) safely(ctx context.Context, dst []byte, at cursor, packed []byte) (out []byte, err error) {
+func (l *lines) safely(ctx context.Context, dst []byte, at spool.Cursor, packed []byte) (out []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if isFault(p) {
+			if spool.IsFault(p) {
 				panic(p) // that is the segment's, not the entry's
 			}
 			panics.Report("making a line of the decision log", p)
@@ -120,11 +121,11 @@ func (l *lines) safely(ctx context.Context, dst []byte, at cursor, packed []byte
 }
 
 // kept is the only place of the cache where an entry's line may be; nil: there is none.
-func (l *lines) kept(at cursor) *cachedLine {
-	if l.cache == nil || at.s == nil {
+func (l *lines) kept(at spool.Cursor) *cachedLine {
+	if l.cache == nil {
 		return nil
 	}
-	return &l.cache[at.off/8*0x9e3779b97f4a7c15>>55] // 9 bits: frames begin at multiples of 8
+	return &l.cache[at.Offset()/8*0x9e3779b97f4a7c15>>55] // 9 bits: frames begin at multiples of 8
 }
 
 // rule does to the line at the end of dst what configuration and policy want.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/decisionlog/spool"
 )
 
 // Causes of a loss: the closed list of values of the metric's label.
@@ -103,14 +105,14 @@ func sinkMetrics(s *sink) []prometheus.Collector {
 	return all
 }
 
-func spoolMetrics(sp *spool) []prometheus.Collector {
+func spoolMetrics(sp *spool.Spool) []prometheus.Collector {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "gatehouse_decision_log_spool_" + name, Help: help}, value)
 	}
 	return []prometheus.Collector{
-		gauge("bytes", "Bytes that the decision log's spool has on disk.", func() float64 { return float64(sp.used.Load()) }),
-		gauge("max_bytes", "Bytes that the decision log's spool may have on disk.", func() float64 { return float64(sp.max.Load()) }),
-		gauge("segments", "Files of the decision log's spool.", func() float64 { return float64(sp.count.Load()) }),
+		gauge("bytes", "Bytes that the decision log's spool has on disk.", func() float64 { return float64(sp.Status().Bytes) }),
+		gauge("max_bytes", "Bytes that the decision log's spool may have on disk.", func() float64 { return float64(sp.Status().MaxBytes) }),
+		gauge("segments", "Files of the decision log's spool.", func() float64 { return float64(sp.Status().Segments) }),
 	}
 }
 

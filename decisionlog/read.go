@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"gatehouse/decisionlog/spool"
 )
 
 // ErrForeign says that a file is no decision log. The error that wraps it names what was found and what was expected.
@@ -83,7 +85,7 @@ func OpenReader(path string, stdin io.Reader) (*Reader, error) {
 		r.parts, r.one = []string{path}, true
 		return r, r.open()
 	}
-	isSpool, err := isSpool(path)
+	isSpool, err := spool.IsSpool(path)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("reading the decision log: %w", err)
@@ -110,7 +112,7 @@ func OpenLog(cfg Config) (*Reader, error) {
 			break
 		}
 	}
-	if isSpool, err := isSpool(cfg.Dir); err == nil && isSpool {
+	if isSpool, err := spool.IsSpool(cfg.Dir); err == nil && isSpool {
 		if r.spool, err = openSpoolReader(cfg.Dir, cfg); err != nil {
 			return nil, err
 		}
@@ -221,8 +223,8 @@ func (r *Reader) leave() (more bool, err error) {
 	switch {
 	case r.at == r.spool:
 		return false, io.EOF
-	case len(r.parts) == 0 && r.spool != nil && r.last != nil && r.spool.held == nil:
-		return true, r.spool.hold()
+	case len(r.parts) == 0 && r.spool != nil && r.last != nil && !r.spool.dir.Held():
+		return true, r.spool.dir.Hold()
 	case len(r.parts) == 0 && r.spool != nil:
 		if err := r.spool.skip(r.last); err != nil {
 			return false, err
@@ -274,14 +276,10 @@ func (r *Reader) open() error {
 // openSource looks at how a file begins.
 func openSource(name string, in io.Reader, closer func()) (source, error) {
 	lines := bufio.NewReaderSize(in, readBuffer)
-	head, _ := lines.Peek(len(segmentMagic)) // an error comes again
+	head, _ := lines.Peek(spool.HeadSize) // an error comes again
 	switch {
-	case bytes.Equal(head, []byte(segmentMagic)) || strings.HasSuffix(name, ".seg") || strings.HasSuffix(name, ".seg.damaged"):
-		made, err := readerLines(Config{})
-		if err != nil {
-			return nil, err
-		}
-		return openFrames(name, in, lines, closer, made)
+	case spool.IsSegment(head) || strings.HasSuffix(name, ".seg") || strings.HasSuffix(name, ".seg.damaged"):
+		return openSegment(name, in, lines, closer)
 	case bytes.HasPrefix(head, gzipStart[:2]):
 		lines = bufio.NewReaderSize(&unzip{file: name, in: &counter{in: lines}}, readBuffer)
 	}

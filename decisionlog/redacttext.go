@@ -458,7 +458,7 @@ func (r *redactor) escapedText(v string) string {
 	if !suspect(r, v) && strings.IndexByte(v, '+') < 0 {
 		return v
 	}
-	if clean := r.shapes(v); clean != v || strings.IndexAny(v, "%+") < 0 {
+	if clean := r.shapes(v); clean != v || !strings.ContainsAny(v, "%+") {
 		return clean
 	}
 	plain := strings.ReplaceAll(v, "+", " ")

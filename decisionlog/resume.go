@@ -12,28 +12,26 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatehouse/decisionlog/spool"
 )
 
 // resume finds what an earlier run wrote to the sink after it had last said how far it was, and tells of segments that could not be read.
 // Whoever writes to a file that another sink, or an earlier process, wrote to begins behind what is there.
 func (w *writer) resume() {
-	sp := w.spool
 	w.synced = time.Now()
-	sp.mu.Lock()
-	lost := sp.lost
-	sp.lost = nil
-	sp.mu.Unlock()
+	lost := w.spool.TakeLost()
 	if !w.exact {
 		if err := w.readTail(); err != nil {
-			sp.log.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
+			w.log.cfg.Logger.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 		}
 	}
-	guarded(w.skip)
+	spool.Guarded(w.skip)
 	w.seen = nil
 	w.sync()
 	w.place(w.cur, true) // before anything is written, so that the next start looks for it in the file that it goes to
-	for _, g := range lost {
-		w.damage(g)
+	for _, d := range lost {
+		w.damage(d)
 	}
 }
 
@@ -41,16 +39,16 @@ func (w *writer) resume() {
 // a policy may not have wanted some.)
 func (w *writer) skip() {
 	for at := w.cur; len(w.seen) > 0; {
-		p, ok := at.next()
+		p, ok := at.Next()
 		if !ok {
 			return
 		}
-		_, has := w.seen[p.key()]
+		_, has := w.seen[keyOf(p)]
 		if !has && w.broken {
 			return // it may be what is broken
 		}
 		if has {
-			delete(w.seen, p.key())
+			delete(w.seen, keyOf(p))
 			w.cur = at
 		}
 	}
@@ -61,9 +59,8 @@ func (w *writer) readTail() error {
 	if w.info == nil || !w.info.Mode().IsRegular() {
 		return nil
 	}
-	pos := w.sink.reader.pos
-	at := pos.written
-	path, err := w.wasFile(at)
+	was, known := w.sink.reader.Saved()
+	path, err := w.wasFile(was, known)
 	if err != nil {
 		return err
 	}
@@ -77,20 +74,19 @@ func (w *writer) readTail() error {
 		return err
 	}
 	size := uint64(info.Size())
-	if size < at.size { // the power failed: what the disk has is less than what was written
-		at = pos.durable
-		w.cur = w.spool.back(w.sink.reader, at)
+	if size < was.Size { // the power failed: what the disk has is less than what was written
+		w.cur, was = w.sink.reader.Back()
 		w.done = w.cur
 	}
-	from := min(at.size, size)
-	if !pos.known || size-from > mostTail {
+	from := min(was.Size, size)
+	if !known || size-from > mostTail {
 		from = size - min(size, mostTail)
 	}
 	whole, err := w.readIDs(f, from, size)
 	if err != nil {
 		return err
 	}
-	if whole < size && os.SameFile(info, w.info) && pos.known {
+	if whole < size && os.SameFile(info, w.info) && known {
 		err = w.file.Truncate(int64(whole))
 		w.lookAtEnd()
 	}
@@ -98,9 +94,9 @@ func (w *writer) readTail() error {
 }
 
 // wasFile finds the file that was written to: the one that the log has, or one that it was moved to in the same directory.
-func (w *writer) wasFile(at place) (string, error) {
+func (w *writer) wasFile(was spool.File, known bool) (string, error) {
 	path := w.sink.cfg.File
-	if dev, ino := fileID(w.info); !w.sink.reader.pos.known || at.ino == 0 || dev == at.dev && ino == at.ino {
+	if !known || was.Ino == 0 || was.Same(spool.FileOf(w.info)) {
 		return fmt.Sprintf("/proc/self/fd/%d", w.file.Fd()), nil // that one, whatever it is called by now
 	}
 	names, err := os.ReadDir(filepath.Dir(path))
@@ -112,7 +108,7 @@ func (w *writer) wasFile(at place) (string, error) {
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		if dev, ino := fileID(info); dev == at.dev && ino == at.ino {
+		if was.Same(spool.FileOf(info)) {
 			return filepath.Join(filepath.Dir(path), name.Name()), nil
 		}
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"gatehouse/decisionlog/spool"
 )
 
 // Sink is a place that decisions are written to.
@@ -35,8 +37,8 @@ var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,39}$`)
 type sink struct {
 	cfg    Sink
 	log    *Log
-	file   *os.File // as New opened it; Run has it from then on. nil for standard output
-	reader *reader  // in the spool; nil: there is none
+	file   *os.File      // as New opened it; Run has it from then on. nil for standard output
+	reader *spool.Reader // in the spool; nil: there is none
 
 	wake     chan struct{} // tells its writer that next is set
 	failing  atomic.Bool   // it refused the last write
@@ -166,17 +168,14 @@ func (s *sink) oldest() time.Time {
 	if s.reader == nil {
 		return time.Time{}
 	}
-	if ns := s.reader.oldest.Load(); ns != 0 {
-		return time.Unix(0, ns).UTC()
-	}
-	return time.Time{}
+	return s.reader.Oldest()
 }
 
 func (s *sink) unread() uint64 {
 	if s.reader == nil {
 		return 0
 	}
-	return s.log.spool.unread(s.reader)
+	return s.reader.Unread()
 }
 
 // Reopen opens the files anew under the same paths, for a log rotation that has
@@ -250,12 +249,20 @@ type SinkStatus struct {
 	Error   string    `json:"error,omitempty"` // what it says while it refuses to take more, else ""
 }
 
+func (l *Log) spoolStatus() *Spool {
+	if l.spool == nil {
+		return nil
+	}
+	st := l.spool.Status()
+	return &Spool{Dir: l.cfg.Dir, Bytes: st.Bytes, MaxBytes: st.MaxBytes, Segments: st.Segments, Error: st.Error}
+}
+
 // Status may be called at any time.
 func (l *Log) Status() Status {
 	if l == nil || len(l.sinks) == 0 {
 		return Status{}
 	}
-	st := Status{Sink: l.names(), Queued: l.queued(), Written: l.sinks[0].written.Load(), Dropped: l.dropped.Load(), Spool: l.spool.status()}
+	st := Status{Sink: l.names(), Queued: l.queued(), Written: l.sinks[0].written.Load(), Dropped: l.dropped.Load(), Spool: l.spoolStatus()}
 	for _, s := range l.sinks {
 		l.mu.Lock()
 		one := SinkStatus{Name: s.cfg.Name, To: s.cfg.String(), Written: s.written.Load(), Error: s.lastErr}

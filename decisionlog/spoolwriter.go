@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/spool"
 	"gatehouse/panics"
 )
 
@@ -23,7 +24,7 @@ const (
 // lineEnd is where a line ends in the buffer, and what in the spool it is the line of.
 type lineEnd struct {
 	buf int
-	cur cursor
+	cur spool.Cursor
 }
 
 // runSpool is Run with a spool. What is not written when it ends stays in the spool, for the next start.
@@ -40,13 +41,13 @@ func (l *Log) runSpool(ctx context.Context) error {
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		panics.Loop(keeping, "keeping the decision log's spool", sp.keep)
+		panics.Loop(keeping, "keeping the decision log's spool", sp.Run)
 	}()
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopped := l.startWriters(ctx, drain)
 	<-ctx.Done()
-	l.last = sp.release()
+	l.last = sp.Release()
 	stopKeeper()
 	<-kept
 	close(l.released)
@@ -58,7 +59,7 @@ func (l *Log) runSpool(ctx context.Context) error {
 	l.closed.Store(l.last) // a request that comes late may still use a spool that another log has
 	l.endFiles()
 	if l.last && !clean {
-		l.cfg.Logger.Warn("decisions wait in the spool for the next start", zap.String("sink", l.names()), zap.String("dir", sp.dir))
+		l.cfg.Logger.Warn("decisions wait in the spool for the next start", zap.String("sink", l.names()), zap.String("dir", l.cfg.Dir))
 	}
 	if l.last {
 		l.endSpool(ended)
@@ -72,19 +73,19 @@ func (l *Log) takeOver(ctx context.Context) bool {
 		select {
 		case <-l.after.done:
 		case <-ctx.Done():
-			if !l.spool.release() {
+			if !l.spool.Release() {
 				return false
 			}
 			<-l.after.done // its Run is about to return, and we are the last
-			l.spool.users = 1
+			l.spool.Regain()
 		}
 		l.after = nil
 	}
-	var readers []*reader
+	var readers []*spool.Reader
 	for _, s := range l.sinks {
 		readers = append(readers, s.reader)
 	}
-	l.spool.acquire(readers)
+	l.spool.Acquire(readers)
 	return true
 }
 
@@ -109,7 +110,7 @@ func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
 func (l *Log) runWriter(ctx, drain context.Context, s *sink) bool {
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 		w := l.newWriter(s, drain)
-		w.cur, w.exact = l.spool.own(s.reader, w)
+		w.cur, w.exact = s.reader.Own(w)
 		w.done = w.cur
 		clean, panicked := w.runSafely(ctx)
 		if !panicked {
@@ -150,13 +151,13 @@ func (w *writer) runSafely(ctx context.Context) (clean, panicked bool) {
 // endSpool gives the spool back, which nobody else uses. ended says that nobody reads it either.
 func (l *Log) endSpool(ended bool) {
 	if ended {
-		l.spool.seal()
-		if l.spool.settled(l.cfg.DrainTimeout) {
-			l.spool.close()
+		l.spool.Seal()
+		if l.spool.Settled(l.cfg.DrainTimeout) {
+			l.spool.Close()
 			return
 		}
 	}
-	l.spool.abandon()
+	l.spool.Abandon()
 }
 
 // endFiles lets go of files that Reopen has opened and nobody took.
@@ -174,7 +175,7 @@ func (l *Log) endFiles() {
 
 // runSpool writes until ctx ends, and then, if nobody else does, until nothing is left or drain ends. It tells whether nothing was left.
 func (w *writer) runSpool(ctx context.Context) bool {
-	debug.SetPanicOnFault(true) // this goroutine reads mappings: see fault.go
+	debug.SetPanicOnFault(true) // this goroutine reads mappings: see spool.Guarded
 	drain := w.drain
 	defer func() {
 		w.takeNext()
@@ -202,14 +203,14 @@ func (w *writer) runSpool(ctx context.Context) bool {
 	for w.step(drain) {
 	}
 	w.log.closed.Store(true)
-	w.spool.seal()
+	w.spool.Seal()
 	for { // what was reserved before is written in no time
 		for w.step(drain) {
 		}
 		switch {
 		case drain.Err() != nil || w.abandoned() || len(w.buf) > 0:
 			return false
-		case w.cur.s.next.Load() == nil && w.cur.off >= w.cur.s.end.Load():
+		case w.cur.AtEnd():
 			return w.finish()
 		}
 		w.stalled()
@@ -225,8 +226,8 @@ func (w *writer) finish() bool {
 			return false
 		}
 	}
-	w.sink.reader.oldest.Store(0)
-	w.done.s = nil // so that the last place is durable
+	w.sink.reader.SetOldest(time.Time{})
+	w.done = spool.Cursor{} // so that the last place is durable
 	w.commit()
 	return true
 }
@@ -281,7 +282,6 @@ func (w *writer) most() int {
 // sleep waits until there is something to do. A moment passes first: at any load worth the name there is then more to write, and no request
 // has to wake us.
 func (w *writer) sleep(ctx context.Context) {
-	sp := w.spool
 	pause := time.NewTimer(restEvery)
 	defer pause.Stop()
 	select {
@@ -292,21 +292,21 @@ func (w *writer) sleep(ctx context.Context) {
 	if w.stalled() {
 		return
 	}
-	sp.idle.Store(true) // and whoever appends wakes all that may have said so
+	w.spool.WakeNext() // and whoever appends wakes all that may have said so
 	peek := w.cur
 	more := true
-	guarded(func() { _, more = peek.next() })
-	if more || peek.s != w.cur.s {
+	spool.Guarded(func() { _, more = peek.Next() })
+	if more || !peek.SameSegment(w.cur) {
 		return
 	}
 	if w.dirty {
 		pause.Reset(max(restEvery, time.Until(w.synced.Add(w.log.cfg.Sync))))
 	} else {
-		w.sink.reader.oldest.Store(0)
+		w.sink.reader.SetOldest(time.Time{})
 		pause.Stop()
 	}
 	select {
-	case <-w.sink.reader.wake:
+	case <-w.sink.reader.Wake():
 	case <-w.log.lossy:
 	case <-w.sink.wake:
 	case <-pause.C:
@@ -318,20 +318,18 @@ func (w *writer) sleep(ctx context.Context) {
 // stalled reports whether something was reserved where the writer is and is not there yet, and gives it up in the end: that takes a
 // request microseconds, unless somebody has put another file's bytes under the mapping.
 func (w *writer) stalled() bool {
-	s := w.cur.s
-	if w.cur.off >= min(s.tail.Load(), s.end.Load(), s.size()) || s.old {
+	if !w.cur.Pending() {
 		return false
 	}
-	if w.stall.s != s || w.stall.off != w.cur.off {
+	if !w.stall.Same(w.cur) {
 		w.stall, w.stallSince, w.stallLooks = w.cur, time.Now(), 0
 	}
 	looks, after := stallLooks, stallAfter
-	if s.lost.Load() {
+	if w.cur.Lost() {
 		looks, after = stallLooks/10, stallAfter/20
 	}
 	if w.stallLooks++; w.stallLooks > looks && time.Since(w.stallSince) > after {
-		w.spool.giveUp(s)
-		s.hollow.Store(true)
+		w.spool.Hollow(w.cur)
 	}
 	return true
 }
@@ -340,41 +338,48 @@ func (w *writer) stalled() bool {
 func (w *writer) fill(ctx context.Context) (moved bool) {
 	start, from := time.Now(), w.cur
 	defer func() {
-		if p := recover(); p != nil && faulted(p) {
-			w.cutOff()
+		p := recover()
+		switch {
+		case p == nil:
+		case spool.IsFault(p):
+			if d := w.spool.CutOff(&w.cur, w.log.cfg.Clock()); d.Bytes > 0 {
+				w.damage(d)
+			}
 			moved = true
+		default:
+			panic(p)
 		}
 	}()
 	for most := w.most(); len(w.buf) < most && time.Since(start) < flushAfter; {
 		at := w.cur
-		p, ok := w.cur.next()
+		p, ok := w.cur.Next()
 		if !ok {
 			break
 		}
 		switch {
-		case p.payload == nil:
-			w.damage(p.damage)
-		case p.kind == frameGap:
-			g, err := (&unpacking{packedReader: packedReader{in: p.payload}}).unpackGap()
+		case p.Record == nil:
+			w.damage(p.Damage)
+		case p.Kind == kindGap:
+			g, err := (&unpacking{packedReader: packedReader{in: p.Record}}).unpackGap()
 			if err != nil {
-				g = w.cur.damage(w.cur.s, uint64(len(p.payload)))
+				g = damageGap(w.cur.Damage(uint64(len(p.Record))))
 			}
 			w.gapLine(g)
 		default:
-			if !w.entryLine(ctx, p.payload) {
+			if !w.entryLine(ctx, p.Record) {
 				w.cur = at
 				return false
 			}
 		}
 	}
-	return w.cur.s != from.s || w.cur.off != from.off
+	return !w.cur.Same(from)
 }
 
 // entryLine adds an entry's line. It returns false where ctx ended before it was known.
 func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
 	if len(w.buf) == 0 { // else there is an older one before it
-		if t, ok := packedTime(frameEntry, packed); ok && t.Unix() > 0 {
-			w.sink.reader.oldest.Store(t.UnixNano())
+		if t, ok := packedTime(kindEntry, packed); ok && t.Unix() > 0 {
+			w.sink.reader.SetOldest(t)
 		}
 	}
 	before := len(w.buf)
@@ -384,7 +389,7 @@ func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
 	case err != nil && ctx.Err() != nil:
 		return false
 	case err != nil:
-		w.gapLine(w.cur.damage(w.cur.s, uint64(len(packed)))) // a later version's
+		w.gapLine(damageGap(w.cur.Damage(uint64(len(packed))))) // a later version's
 	case len(w.buf) > before:
 		w.entries++
 		w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
@@ -393,11 +398,11 @@ func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
 }
 
 // damage records what could not be read of a segment.
-func (w *writer) damage(g gap) {
-	w.spool.log.Error("a segment of the decision log's spool has a gap", zap.String("segment", g.segment),
-		zap.Uint64("bytes", g.damaged), zap.Uint64("unfinished", g.unfinished), zap.Time("since", g.since), zap.Time("until", g.until))
-	w.sink.damaged.Add(float64(g.damaged))
-	w.gapLine(g)
+func (w *writer) damage(d spool.Damage) {
+	w.log.cfg.Logger.Error("a segment of the decision log's spool has a gap", zap.String("segment", d.Segment),
+		zap.Uint64("bytes", d.Bytes), zap.Uint64("unfinished", d.Unfinished), zap.Time("since", d.Since), zap.Time("until", d.Until))
+	w.sink.damaged.Add(float64(d.Bytes))
+	w.gapLine(damageGap(d))
 }
 
 // gapLine adds a gap's line.
@@ -406,16 +411,16 @@ func (w *writer) gapLine(g gap) {
 	w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 }
 
-// key is by what a piece's line is recognised.
-func (p *piece) key() string {
+// keyOf is by what a piece's line is recognised.
+func keyOf(p spool.Piece) string {
 	switch {
-	case p.payload == nil:
-		return gapKey(p.damage.since, p.damage.until, p.damage.segment)
-	case p.kind == frameGap:
-		g, _ := (&unpacking{packedReader: packedReader{in: p.payload}}).unpackGap()
+	case p.Record == nil:
+		return gapKey(p.Damage.Since, p.Damage.Until, p.Damage.Segment)
+	case p.Kind == kindGap:
+		g, _ := (&unpacking{packedReader: packedReader{in: p.Record}}).unpackGap()
 		return gapKey(g.since, g.until, g.segment)
 	}
-	return packedID(p.payload)
+	return packedID(p.Record)
 }
 
 func gapKey(since, until time.Time, segment string) string {
@@ -430,8 +435,8 @@ func (w *writer) commit() {
 	w.dirty = w.dirty || len(w.ends) > 0
 	w.sink.written.Add(w.entries)
 	w.entries, w.ends = 0, w.ends[:0]
-	durable := w.cur.s != w.done.s || w.dirty && time.Since(w.synced) >= w.log.cfg.Sync
-	if !durable && w.cur.off == w.done.off {
+	durable := !w.cur.SameSegment(w.done) || w.dirty && time.Since(w.synced) >= w.log.cfg.Sync
+	if !durable && w.cur.Offset() == w.done.Offset() {
 		return
 	}
 	if durable {
@@ -455,30 +460,28 @@ func (w *writer) sentSome() {
 }
 
 // place saves how far the sink is. For a file that need not be each time: the next start looks into it for what was written since.
-func (w *writer) place(at cursor, durable bool) {
+func (w *writer) place(at spool.Cursor, durable bool) {
 	w.done = at
 	if regular := w.info != nil && w.info.Mode().IsRegular(); regular && !durable && time.Since(w.placed) < placeEvery {
-		w.spool.moved(w.sink.reader, w, at.s, at.off)
+		w.sink.reader.Moved(w, at)
 		return
 	}
 	w.placed = time.Now()
-	if err := w.spool.commit(w.sink.reader, w, at.s, at.off, w.sinkPlace(), durable); err != nil && w.mayTell(&w.saidError) {
-		w.spool.log.Error("the decision log's spool", zap.String("dir", w.spool.dir), zap.Error(err))
+	if err := w.sink.reader.Commit(w, at, w.sinkFile(), durable); err != nil && w.mayTell(&w.saidError) {
+		w.log.cfg.Logger.Error("the decision log's spool", zap.String("dir", w.log.cfg.Dir), zap.Error(err))
 	}
 }
 
-// sinkPlace says which file the sink is, and how long.
-func (w *writer) sinkPlace() (at place) {
+// sinkFile says which file the sink is, and how long.
+func (w *writer) sinkFile() spool.File {
 	if w.file == nil {
-		return at
+		return spool.File{}
 	}
 	info, err := w.file.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		return at
+		return spool.File{}
 	}
-	at.dev, at.ino = fileID(info)
-	at.size = uint64(info.Size())
-	return at
+	return spool.FileOf(info)
 }
 
 // changedFile saves that the lines written so far are in another file than those that follow.
@@ -521,7 +524,7 @@ func (w *writer) spoolGap() bool {
 	if g.dropped == 0 || w.abandoned() {
 		return false
 	}
-	if w.packing.packGap(g); w.spool.append(frameGap, w.packing.buf) {
+	if w.packing.packGap(g); w.spool.Append(kindGap, w.packing.buf) {
 		w.tellLoss(g)
 		return false
 	}

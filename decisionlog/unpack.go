@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/decisionlog/spool"
 	"gatehouse/input"
 )
 
@@ -223,8 +224,8 @@ func (u *unpacking) object(depth int) map[string]any {
 }
 
 // packedTime reads when a packed entry was, or until when a gap.
-func packedTime(kind uint32, packed []byte) (time.Time, bool) {
-	if kind == frameGap {
+func packedTime(kind spool.Kind, packed []byte) (time.Time, bool) {
+	if kind == kindGap {
 		g, err := (&unpacking{packedReader: packedReader{in: packed}}).unpackGap()
 		return g.until, err == nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/spool"
 	"gatehouse/panics"
 )
 
@@ -34,10 +35,10 @@ type writer struct {
 	out   sinkWriter
 	far   *remote // out where it is a server, else nil
 
-	spool   *spool // nil: the entries come from the queue
-	exact   bool   // cur is exactly how far the sink is
-	cur     cursor // behind the last line in buf
-	done    cursor // what the spool knows that we have
+	spool   *spool.Spool // nil: the entries come from the queue
+	exact   bool         // cur is exactly how far the sink is
+	cur     spool.Cursor // behind the last line in buf
+	done    spool.Cursor // what the spool knows that we have
 	ends    []lineEnd
 	entries uint64              // among the lines in buf
 	seen    map[string]struct{} // what an earlier run wrote without having said so
@@ -48,7 +49,7 @@ type writer struct {
 	since   time.Time           // when the first line in buf was put there
 	leaving bool                // this is the end: what cannot be sent stays in the spool
 
-	stall      cursor // where nothing is that was reserved
+	stall      spool.Cursor // where nothing is that was reserved
 	stallSince time.Time
 	stallLooks int
 
@@ -215,7 +216,7 @@ func (w *writer) batch(e *Entry) {
 		w.log.packer.pack(&w.packing, e)
 		before := len(w.buf)
 		var err error
-		if w.buf, err = w.log.lines.safely(context.Background(), w.buf, cursor{}, w.packing.buf); err != nil { // we packed it ourselves: it panicked
+		if w.buf, err = w.log.lines.safely(context.Background(), w.buf, spool.Cursor{}, w.packing.buf); err != nil { // we packed it ourselves: it panicked
 			w.log.count(causeBroken, 1)
 		}
 		if len(w.buf) > before {

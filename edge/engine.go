@@ -38,6 +38,8 @@ type engine struct {
 	gate     *gate.Gate                              // set by start
 	own      *publisher                              // likewise
 
+	published chan struct{} // something was: see follow
+
 	ctx  context.Context // of its sources; set by begin, before it is published
 	stop context.CancelFunc
 	wait sync.WaitGroup
@@ -47,7 +49,7 @@ type engine struct {
 // not compile is no problem of the configuration: policyErr says what is wrong with it.
 func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policyErr, err error) {
 	cfg, found, logger := c.Config, c.Found, c.logger()
-	e = &engine{metrics: prometheus.NewRegistry(), logger: logger}
+	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, published: make(chan struct{}, 1)}
 	running := before.ownSink()
 
 	verifier, minter := VerifierConfig(cfg, logger, e.metrics), (*identity.Minter)(nil)
@@ -161,18 +163,13 @@ func (e *engine) start(own *publisher, failed func(error)) {
 			failed(fmt.Errorf("watching bundles: %w", err))
 		}
 	})
-	for _, r := range e.routes {
+	if files := e.followers(); len(files) > 0 {
 		e.wait.Go(func() {
-			panics.Loop(ctx, "watching a route table", func(ctx context.Context) { r.watch(ctx, e) })
+			panics.Loop(ctx, "following files", func(ctx context.Context) { e.follow(ctx, files) })
 		})
 	}
 	if e.minter != nil {
 		e.wait.Go(func() { _ = panics.LoopError(ctx, "keeping the key of headers.jwt", e.minter.Run) })
-	}
-	if e.protos != nil {
-		e.wait.Go(func() {
-			panics.Loop(ctx, "watching descriptors", func(ctx context.Context) { e.protos.watch(ctx, e) })
-		})
 	}
 	e.wait.Go(func() {
 		publish := func(k *identity.Keys) {

@@ -4,44 +4,37 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
+	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
-	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/gate/body"
+	"gatehouse/panics"
 	"gatehouse/routes"
+	"gatehouse/watch"
 )
 
-// watchedFile is a small file whose newest good content is in use. Its state is touched by one goroutine at a time.
+// watchedFile is a file whose newest good content is in use. Its state is touched by one goroutine at a time, its problem by any.
 type watchedFile struct {
-	path  string
-	limit int64
-	stat  fs.FileInfo
-	seen  []byte
+	what    string // for the log
+	path    string
+	limit   int64
+	problem atomic.Pointer[string] // why the content of the file is not in use; nil: it is
+
+	seen    []byte
+	refused []byte // the content that was refused; nil: none
+	beside  uint64 // what was active then
 }
 
-// changed returns the content where it is another than the last time. A file that looks the same is not opened.
+// changed returns the content where it is another than the last time.
 func (w *watchedFile) changed() ([]byte, bool, error) {
-	stat, err := os.Stat(w.path)
-	if err != nil {
-		w.stat = nil
-		return nil, false, err
-	}
-	if w.stat != nil && os.SameFile(stat, w.stat) && stat.Size() == w.stat.Size() && stat.ModTime().Equal(w.stat.ModTime()) &&
-		time.Since(stat.ModTime()) > 2*time.Second { // a file system's clock may be coarse
-		return nil, false, nil
-	}
-	text, err := config.ReadUpTo(w.path, w.limit)
+	text, err := watch.ReadFile(w.path, w.limit)
 	if err != nil {
 		return nil, false, err
 	}
-	w.stat = stat
 	if w.seen != nil && bytes.Equal(text, w.seen) {
 		return nil, false, nil
 	}
@@ -49,43 +42,86 @@ func (w *watchedFile) changed() ([]byte, bool, error) {
 	return text, true, nil
 }
 
-// watch calls use with each new content until ctx ends, and again with one that was refused whenever something else has become active:
-// what it did not fit may be another by now. Each problem is told once; what was in use before it stays.
-func (w *watchedFile) watch(ctx context.Context, what string, problem *atomic.Pointer[string], g *gate.Gate, logger *zap.Logger, use func([]byte) error) {
-	const interval = 200 * time.Millisecond
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	var refused []byte // the content that was refused; nil: none
-	var beside uint64  // what was active then
+// look calls use with new content, and again with one that was refused if something else has become active: what it did not fit may be
+// another by now. Each problem is told once; what was in use before it stays.
+func (w *watchedFile) look(ctx context.Context, active uint64, logger *zap.Logger, use func([]byte) error) {
+	text, changed, err := w.changed()
+	if !changed && err == nil && w.refused != nil && active != w.beside {
+		text, changed = w.refused, true
+	}
+	if err == nil && changed {
+		w.refused, w.beside = text, active
+		if err = use(text); err == nil {
+			w.refused = nil
+		}
+	}
+	switch old := w.problem.Load(); {
+	case ctx.Err() != nil:
+	case err != nil && (old == nil || *old != err.Error()):
+		message := err.Error()
+		w.problem.Store(&message)
+		logger.Error(w.what+" changed and cannot be used, the old one stays", zap.String("file", w.path), zap.Error(err))
+	case changed && err == nil:
+		w.problem.Store(nil)
+		logger.Info(w.what+" replaced", zap.String("file", w.path))
+	case err == nil && w.refused == nil && old != nil: // it can be read again, and is what it was
+		w.problem.Store(nil)
+	}
+}
+
+// follower is a file that an engine follows, and what becomes of its content.
+type follower struct {
+	file *watchedFile
+	use  func([]byte) error
+}
+
+// followers are the route tables, and the descriptors.
+func (e *engine) followers() (list []follower) {
+	for _, r := range e.routes {
+		list = append(list, follower{&r.file, func(text []byte) error { return r.use(e, text) }})
+	}
+	if e.protos != nil {
+		list = append(list, follower{&e.protos.file, func(text []byte) error { return e.protos.use(e, text) }})
+	}
+	return list
+}
+
+// follow keeps what files say in use until ctx ends. A file is looked at when it may have changed, and a refused one when something was published.
+func (e *engine) follow(ctx context.Context, list []follower) {
+	var paths []string
+	for _, f := range list {
+		paths = append(paths, f.file.path)
+	}
+	watcher := watch.New(watch.Config{Targets: watch.Paths(paths...), Logger: e.logger})
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { panics.Loop(ctx, "watching files", watcher.Run) })
+	look := func(f follower) { f.file.look(ctx, e.gate.View().Serial, e.logger, f.use) }
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-		}
-		text, changed, err := w.changed()
-		if !changed && err == nil && refused != nil && g.View().Serial != beside {
-			text, changed = refused, true
-		}
-		if err == nil && changed {
-			refused, beside = text, g.View().Serial
-			if err = use(text); err == nil {
-				refused = nil
+		case changed := <-watcher.Changed():
+			for _, i := range changed {
+				look(list[i])
+			}
+		case <-e.published:
+			for _, f := range list {
+				if f.file.refused != nil {
+					look(f)
+				}
 			}
 		}
-		switch old := problem.Load(); {
-		case ctx.Err() != nil:
-			return
-		case err != nil && (old == nil || *old != err.Error()):
-			message := err.Error()
-			problem.Store(&message)
-			logger.Error(what+" changed and cannot be used, the old one stays", zap.String("file", w.path), zap.Error(err))
-		case changed && err == nil:
-			problem.Store(nil)
-			logger.Info(what+" replaced", zap.String("file", w.path))
-		case err == nil && refused == nil && old != nil: // it can be read again, and is what it was
-			problem.Store(nil)
-		}
+	}
+}
+
+// notePublished has files that were refused tried again.
+func (e *engine) notePublished() {
+	select {
+	case e.published <- struct{}{}:
+	default: // it was said already, or nobody follows files
 	}
 }
 
@@ -94,7 +130,6 @@ type routeTable struct {
 	app     string
 	file    watchedFile
 	table   *routes.Table // as first read
-	problem atomic.Pointer[string]
 	count   atomic.Int64
 	pending atomic.Pointer[routes.Table] // it parses, and does not fit what is active; nil: none
 }
@@ -103,7 +138,7 @@ type routeTable struct {
 const MaxRoutes = 8 << 20
 
 func newRouteTable(app, path string) *routeTable {
-	return &routeTable{app: app, file: watchedFile{path: path, limit: MaxRoutes}}
+	return &routeTable{app: app, file: watchedFile{what: "route table", path: path, limit: MaxRoutes}}
 }
 
 // read reads the table for the first time.
@@ -129,22 +164,21 @@ func (r *routeTable) parse(text []byte, logger *zap.Logger) (*routes.Table, erro
 	return table, nil
 }
 
-func (r *routeTable) watch(ctx context.Context, e *engine) {
-	r.file.watch(ctx, "route table", &r.problem, e.gate, e.logger, func(text []byte) error {
-		table, err := r.parse(text, e.logger)
-		if err != nil {
-			r.pending.Store(nil)
-			return err
-		}
-		if err = e.own.publish(ctx, e, r.part(table)); err != nil {
-			r.pending.Store(table)
-		} else {
-			r.pending.Store(nil)
-			r.count.Store(int64(len(table.Routes())))
-		}
-		e.bundles.TryAgain() // a policy may have been refused for these routes, or wait for them
+// use publishes what the file says.
+func (r *routeTable) use(e *engine, text []byte) error {
+	table, err := r.parse(text, e.logger)
+	if err != nil {
+		r.pending.Store(nil)
 		return err
-	})
+	}
+	if err = e.own.publish(e.ctx, e, r.part(table)); err != nil {
+		r.pending.Store(table)
+	} else {
+		r.pending.Store(nil)
+		r.count.Store(int64(len(table.Routes())))
+	}
+	e.bundles.TryAgain() // a policy may have been refused for these routes, or wait for them
+	return err
 }
 
 // part puts a table into the next View.
@@ -155,17 +189,9 @@ func (r *routeTable) part(table *routes.Table) gate.Part {
 	}
 }
 
-// refused says why the table as it is in the file is not in use; "" where it is.
-func (r *routeTable) refused() string {
-	if text := r.problem.Load(); text != nil {
-		return *text
-	}
-	return ""
-}
-
 func (r *routeTable) status() RoutesStatus {
 	out := RoutesStatus{App: r.app, File: r.file.path, Routes: r.count.Load()}
-	if text := r.problem.Load(); text != nil {
+	if text := r.file.problem.Load(); text != nil {
 		out.Error = *text
 	}
 	return out
@@ -173,14 +199,13 @@ func (r *routeTable) status() RoutesStatus {
 
 // descriptors keeps the descriptors of gRPC methods as new as their file.
 type descriptors struct {
-	file    watchedFile
-	problem atomic.Pointer[string]
+	file watchedFile
 }
 
 const maxDescriptors = 64 << 20
 
 func newDescriptors(path string) *descriptors {
-	return &descriptors{file: watchedFile{path: path, limit: maxDescriptors}}
+	return &descriptors{file: watchedFile{what: "gRPC descriptors", path: path, limit: maxDescriptors}}
 }
 
 func (d *descriptors) read() (*body.Descriptors, error) {
@@ -199,31 +224,30 @@ func (d *descriptors) parse(text []byte) (*body.Descriptors, error) {
 	return parsed, nil
 }
 
-func (d *descriptors) watch(ctx context.Context, e *engine) {
-	d.file.watch(ctx, "gRPC descriptors", &d.problem, e.gate, e.logger, func(text []byte) error {
-		next, err := d.parse(text)
-		if err != nil {
-			return err
-		}
-		err = e.own.publish(ctx, e, func(v *gate.View) {
-			settings := *v.Settings
-			settings.Protos = next
-			v.Settings = &settings
-		})
-		e.bundles.TryAgain()
+// use publishes what the file says.
+func (d *descriptors) use(e *engine, text []byte) error {
+	next, err := d.parse(text)
+	if err != nil {
 		return err
+	}
+	err = e.own.publish(e.ctx, e, func(v *gate.View) {
+		settings := *v.Settings
+		settings.Protos = next
+		v.Settings = &settings
 	})
+	e.bundles.TryAgain()
+	return err
 }
 
 // degradedRoutes are the route tables, and the descriptors, whose file cannot be used: the old ones are in use.
 func (e *engine) degradedRoutes() (list []string) {
 	for _, r := range e.routes {
-		if text := r.problem.Load(); text != nil {
+		if text := r.file.problem.Load(); text != nil {
 			list = append(list, fmt.Sprintf("routes: %s cannot be used, the old table stays: %s", r.file.path, *text))
 		}
 	}
 	if e.protos != nil {
-		if text := e.protos.problem.Load(); text != nil {
+		if text := e.protos.file.problem.Load(); text != nil {
 			list = append(list, fmt.Sprintf("routes: %s cannot be used, the old descriptors stay: %s", e.protos.file.path, *text))
 		}
 	}

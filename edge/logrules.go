@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/decisionlog"
+	"gatehouse/durable"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -132,7 +133,7 @@ func (r *logRules) mark(has bool) {
 	}
 	err := os.Remove(r.marker)
 	if has {
-		err = os.WriteFile(r.marker, nil, 0o600)
+		err = durable.WriteFile(r.marker, nil, 0o600)
 	}
 	if err != nil {
 		r.logger.Error("the decision log's folder: a note for the next start that the policy has masks", zap.Error(err))

@@ -30,6 +30,8 @@ type Config struct {
 	Found  *config.Problems // of the configuration so far; New adds its own
 	Gate   gate.Config      // its Logger is also the node's
 
+	// Failed is called, from any goroutine, with what the node cannot do any more: its process is to end. Default: it is logged.
+	Failed func(error)
 	// Busy is called around what computes for long; nil: nobody wants to know.
 	Busy func() (end func())
 	// Smoke reads policy.smoke and returns what puts its requests to a gate, nil where there are none. Default: they are not put.
@@ -49,13 +51,13 @@ type Node struct {
 	logger    *zap.Logger
 	policyErr error
 	own       *publisher
-	failed    func(error)
-	ctx       context.Context // from Start to Stop
+	ready     chan struct{}   // closed by Run
+	ctx       context.Context // of what Run began; set before ready is closed
 
-	current atomic.Pointer[engine] // of the active configuration; replaced by Reload
-	retired sync.WaitGroup         // decision logs that a reload replaced
-	stop    context.CancelFunc
-	running sync.WaitGroup
+	current   atomic.Pointer[engine] // of the active configuration; replaced by Reload
+	retired   sync.WaitGroup         // decision logs that a reload replaced
+	running   sync.WaitGroup         // the gate
+	reloading sync.Mutex             // held while an engine takes another's place, and from the end of Run's ctx on
 }
 
 // Degraded is what a node that decides cannot do right now, one sentence each.
@@ -68,7 +70,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{with: c, logger: c.logger(), policyErr: policyErr}
+	n := &Node{with: c, logger: c.logger(), policyErr: policyErr, ready: make(chan struct{})}
 	if policyErr != nil {
 		n.logger.Error("no policy yet: not ready until this is mended", zap.Error(policyErr))
 	}
@@ -85,28 +87,58 @@ func New(ctx context.Context, c Config) (*Node, error) {
 // PolicyError says why there is no policy at the start; nil where there is one.
 func (n *Node) PolicyError() error { return n.policyErr }
 
-// Close ends a node that was not started.
+// Close ends a node that does not run.
 func (n *Node) Close() { n.current.Load().sink.discard(nil) }
 
-// Start publishes the configuration and returns when the gate decides by it. failed is called with what ends the process.
-func (n *Node) Start(ctx context.Context, failed func(error)) error {
-	n.ctx, n.stop = context.WithCancel(ctx)
-	n.failed = failed
-	n.running.Go(func() { failed(panics.LoopError(n.ctx, "publishing what decides", n.own.gate.Run)) })
+// Run publishes the configuration, closes Ready, and keeps what decides fresh until ctx ends; then it writes out the decision log and waits for
+// all that it began. It returns an error where the configuration cannot be published, at once. What fails later it tells Config.Failed, and decides on:
+// who serves drains first, and then ends ctx.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.running.Wait()
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // the gate and the log outlast what keeps them fresh
+	defer stop()
+	n.ctx = inner
+	n.running.Go(func() { n.fail(panics.LoopError(inner, "publishing what decides", n.own.gate.Run)) })
 	e := n.current.Load()
-	e.sink.start(n.ctx, n.own.gate, failed)
-	e.begin(n.ctx)
-	if err := n.own.handOver(n.ctx, nil, e, e.parts(false)); err != nil {
+	e.sink.start(inner, n.own.gate, n.fail)
+	e.begin(inner)
+	if err := n.own.handOver(ctx, nil, e, e.parts(false)); err != nil {
+		e.stop()
+		e.sink.halt()
 		return err
 	}
 	// Where the policy does not fit the rest, the bundles' manager says so, and goes on trying.
-	_ = n.own.publish(n.ctx, e, e.parts(true))
-	e.start(n.own, failed)
+	_ = n.own.publish(ctx, e, e.parts(true))
+	e.start(n.own, n.fail)
+	close(n.ready)
+	<-ctx.Done()
+	n.reloading.Lock() // one that is under way makes another engine
+	defer n.reloading.Unlock()
+	e = n.current.Load()
+	e.halt()
+	n.retired.Wait()
+	e.sink.halt()
+	stop() // before another reload can begin
 	return nil
 }
 
+// Ready is closed when the gate decides by the configuration.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// fail tells what went wrong; nil is nothing.
+func (n *Node) fail(err error) {
+	if err == nil {
+		return
+	}
+	if n.with.Failed == nil {
+		n.logger.Error("a part of the node ended", zap.Error(err))
+		return
+	}
+	n.with.Failed(err)
+}
+
 // Reload makes another configuration active in one step, or leaves all as it was, with all that runs. It reports whether it is active: some of it
-// may have failed even so. It is called by one goroutine at a time.
+// may have failed even so. It is called once the node is Ready, by one goroutine at a time.
 func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Problems) (active bool, err error) {
 	old, with := n.current.Load(), n.with
 	with.Config, with.Found = cfg, found
@@ -114,7 +146,11 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 	if err != nil {
 		return false, err
 	}
-	err = policyErr
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	if err = policyErr; err == nil {
+		err = n.ctx.Err() // Run has ended
+	}
 	if err == nil {
 		err = n.own.gate.Validate(e.parts(true))
 	}
@@ -128,10 +164,10 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 		e.sink.discard(old.sink)
 		return false, err
 	}
-	e.sink.start(n.ctx, n.own.gate, n.failed)
+	e.sink.start(n.ctx, n.own.gate, n.fail)
 	old.halt()
 	n.current.Store(e)
-	e.start(n.own, n.failed)
+	e.start(n.own, n.fail)
 	if old.sink == e.sink {
 		return true, e.sink.log.Reopen()
 	}
@@ -141,16 +177,6 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 		old.sink.halt()
 	})
 	return true, nil
-}
-
-// Stop writes out the decision log and waits for all that Start began.
-func (n *Node) Stop() {
-	e := n.current.Load()
-	e.halt()
-	n.retired.Wait()
-	e.sink.halt()
-	n.stop()
-	n.running.Wait()
 }
 
 // Gather implements prometheus.Gatherer: the metrics of the active engine come and go with it.

@@ -23,7 +23,11 @@ func (p *publisher) publish(ctx context.Context, from *engine, parts ...gate.Par
 	if p.owner != from {
 		return context.Canceled
 	}
-	return p.gate.Publish(ctx, parts...)
+	err := p.gate.Publish(ctx, parts...)
+	if err == nil {
+		from.notePublished()
+	}
+	return err
 }
 
 // handOver publishes a new engine's parts and makes it the owner. The old one's context ends before anybody can publish again. On an error all stays as

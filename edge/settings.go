@@ -35,7 +35,7 @@ func verification(c *config.Signing) *bundles.Verification {
 	return v
 }
 
-// apps are the applications as the gate takes them.
+// Apps are the applications as the gate takes them.
 func Apps(c *config.Config) []gate.App {
 	var out []gate.App
 	for _, a := range c.Applications() {
@@ -84,6 +84,7 @@ func tokenSources(from []config.Token) []identity.TokenSource {
 	return out
 }
 
+// BundlesConfig is the bundles' part of the configuration.
 func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
 	keep := c.Policy.Keep
 	if keep == 0 {
@@ -104,6 +105,7 @@ func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer
 	return out
 }
 
+// LogConfig is the decision log's part of the configuration.
 func LogConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
 	d := c.DecisionLog
 	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Only: d.Headers}
@@ -125,7 +127,7 @@ func LogConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) de
 		Redact: redact, Masks: logMasks(d), Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize), Plain: c.Plain}
 }
 
-// settings are the gate's part of the configuration.
+// Settings are the gate's part of the configuration.
 func Settings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
 	s := &gate.Settings{
 		Verifier: v,

@@ -92,12 +92,12 @@ func TestAttacksOverGRPC(t *testing.T) {
 				cause, _ = e.ContextMap()["error"].(string)
 			}
 			allowed, denied := answer.GetOkResponse() != nil, int(answer.GetDeniedResponse().GetStatus().GetCode())
-			switch {
-			case c.Want == attack.OK:
+			switch c.Want {
+			case attack.OK:
 				if !allowed || subject == "" {
 					t.Errorf("%s (raw: %t): %d %s, want a subject", c.Name, raw, denied, cause)
 				}
-			case c.Want == attack.Anonymous:
+			case attack.Anonymous:
 				if !allowed || subject != "" {
 					t.Errorf("%s (raw: %t): %d %s, subject %q, want nobody", c.Name, raw, denied, cause, subject)
 				}

@@ -4,7 +4,7 @@ import (
 	"gatehouse/input"
 )
 
-// What a request is made of, in package input: the decision log takes it over as it is.
+// Request and the types below are what a request is made of, in package input: the decision log takes it over as it is.
 type (
 	Request    = input.Request
 	Endpoint   = input.Endpoint

@@ -87,7 +87,7 @@ type keyFile struct {
 }
 
 func (f *keyFile) fail(n *yaml.Node, format string, args ...any) error {
-	return fmt.Errorf("%s:%d: %s", f.path, n.Line, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%s:%d: %w", f.path, n.Line, fmt.Errorf(format, args...))
 }
 
 func (f *keyFile) entry(n *yaml.Node) error {
@@ -139,7 +139,7 @@ func (f *keyFile) entry(n *yaml.Node) error {
 
 func (f *keyFile) add(n *yaml.Node, id, head string, k *apiKey) error {
 	if line, twice := f.ids[id]; twice {
-		return f.fail(n, "the id %q is already on line %d", id, line)
+		return f.fail(n, "%w", &takenIDError{id, line})
 	}
 	if f.set.byHead[head] != nil {
 		return f.fail(n, "another entry has the same prefix: each key has one entry")
@@ -149,6 +149,16 @@ func (f *keyFile) add(n *yaml.Node, id, head string, k *apiKey) error {
 	}
 	f.ids[id], f.set.byHead[head] = n.Line, k
 	return nil
+}
+
+// takenIDError says that an entry before this one has the id.
+type takenIDError struct {
+	id   string
+	line int
+}
+
+func (e *takenIDError) Error() string {
+	return fmt.Sprintf("the id %q is already on line %d", e.id, e.line)
 }
 
 // members are an entry's by their names.
@@ -346,7 +356,7 @@ func (k APIKey) AppendTo(path string, file []byte) ([]byte, error) {
 	if err == nil && after.keys == before.keys+1 {
 		return out, nil
 	}
-	if err != nil && strings.Contains(err.Error(), "the id ") {
+	if _, taken := errors.AsType[*takenIDError](err); taken {
 		return nil, err
 	}
 	return nil, fmt.Errorf("%s: nothing can be put behind its end: write the list in block style (each entry begins with a dash on a line of its own)", path)

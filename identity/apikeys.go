@@ -33,14 +33,14 @@ const (
 var apiKeyHead = regexp.MustCompile(`^` + apiKeyMark + `[0-9A-Za-z]{8}$`)
 
 var (
-	errAPIKeyForm    = bad(noCheck, "not an api key made by gatehouse identity new-key")
-	errAPIKeyCut     = bad(noCheck, "api key is mistyped or cut off")
-	errAPIKeyPlace   = bad(noCheck, "api key in a place for tokens")
-	errAPIKeyUnknown = bad(noCheck, "unknown api key")
-	errAPIKeyExpired = bad(noCheck, "api key expired")
-	errAPIKeyEarly   = bad(noCheck, "api key is not valid yet")
+	errAPIKeyForm    = bad("not an api key made by gatehouse identity new-key")
+	errAPIKeyCut     = bad("api key is mistyped or cut off")
+	errAPIKeyPlace   = bad("api key in a place for tokens")
+	errAPIKeyUnknown = bad("unknown api key")
+	errAPIKeyExpired = bad("api key expired")
+	errAPIKeyEarly   = bad("api key is not valid yet")
 
-	errNoAPIKeys error = &failure{kind: ErrUnavailable, cause: "api keys were never loaded"}
+	errNoAPIKeys = unavailable("api keys were never loaded")
 )
 
 // APIKeyEntry is what a key is good for: one entry of the file, but for the hash.
@@ -87,9 +87,15 @@ func NewAPIKey(e APIKeyEntry) (APIKey, error) {
 func (k APIKey) Reveal() string { return k.secret.raw }
 
 // String, GoString, Format and MarshalJSON give a placeholder: fmt does not ask the methods of fields that are not exported.
-func (k APIKey) String() string               { return k.secret.String() }
-func (k APIKey) GoString() string             { return k.secret.String() }
-func (k APIKey) Format(f fmt.State, r rune)   { k.secret.Format(f, r) }
+func (k APIKey) String() string { return k.secret.String() }
+
+// GoString implements fmt.GoStringer.
+func (k APIKey) GoString() string { return k.secret.String() }
+
+// Format implements fmt.Formatter.
+func (k APIKey) Format(f fmt.State, r rune) { k.secret.Format(f, r) }
+
+// MarshalJSON implements json.Marshaler.
 func (k APIKey) MarshalJSON() ([]byte, error) { return k.secret.MarshalJSON() }
 
 // ID is the entry's.

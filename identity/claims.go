@@ -122,14 +122,15 @@ func numericDate(value any, round func(float64) float64) (time.Time, bool) {
 }
 
 // identityFrom checks the remaining claims and maps them. Whoever calls it has verified the signature and the issuer.
-func (iss *issuer) identityFrom(claims map[string]any) (Identity, error) {
-	if err := iss.checkRecipient(claims); err != nil {
+func (iss *issuer) identityFrom(claims map[string]any, steps *trail) (Identity, error) {
+	if err := iss.checkRecipient(claims, steps); err != nil {
 		return Identity{}, err
 	}
+	steps.begin(checkRequired)
 	if err := iss.checkRequired(claims); err != nil {
 		return Identity{}, err
 	}
-	id, err := iss.Claims.identity(claims)
+	id, err := iss.Claims.identity(claims, steps)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -144,15 +145,17 @@ func (c ClaimPaths) Identity(claims map[string]any) (Identity, error) {
 	if len(problems) > 0 {
 		return Identity{}, errors.Join(problems...)
 	}
-	return c.identity(claims)
+	return c.identity(claims, nil)
 }
 
 // identity maps verified claims to an identity. The paths have their defaults filled in; Type and Issuer are the caller's.
-func (c ClaimPaths) identity(claims map[string]any) (Identity, error) {
+func (c ClaimPaths) identity(claims map[string]any, steps *trail) (Identity, error) {
+	steps.begin(checkSubject)
 	subject, ok := c.subject(claims)
 	if !ok || subject == "" || strings.ContainsFunc(subject, isControl) {
 		return Identity{}, errSubject
 	}
+	steps.begin(checkMapped)
 	id := Identity{Identity: subject, Subject: subject, Claims: claims, Authenticated: true}
 	if id.Roles, ok = listAt(claims, c.Roles, stringList); !ok {
 		return Identity{}, errRoleType

@@ -118,7 +118,6 @@ func Anonymous() Identity { return Identity{Type: TypeNone} }
 // failure is one cause under one of the two sentinels. All are made once, so that a flood of bad tokens allocates no errors
 // and no request can put its own text into one.
 type failure struct {
-	check string // of [Check], that it fails; noCheck for what is no check of a JSON Web Token
 	kind  error
 	cause string
 	lasts bool
@@ -127,11 +126,13 @@ type failure struct {
 func (f *failure) Error() string { return f.kind.Error() + ": " + f.cause }
 func (f *failure) Unwrap() error { return f.kind }
 
-func bad(check, cause string) error { return &failure{check, ErrBadCredential, cause, false} }
+func bad(cause string) error { return &failure{ErrBadCredential, cause, false} }
+
+func unavailable(cause string) error { return &failure{ErrUnavailable, cause, false} }
 
 // lasting is bad for what the same token, clock and keys will always give, and what took some work to find out: such a failure
 // may be remembered.
-func lasting(check, cause string) error { return &failure{check, ErrBadCredential, cause, true} }
+func lasting(cause string) error { return &failure{ErrBadCredential, cause, true} }
 
 func lasts(err error) bool {
 	f, ok := err.(*failure)
@@ -139,64 +140,64 @@ func lasts(err error) bool {
 }
 
 var (
-	errRepeatedHeader = bad(checkCredential, "credential header is sent more than once")
-	errRepeatedCookie = bad(checkCredential, "credential cookie is sent more than once")
-	errCookie         = bad(checkCredential, "credential cookie can be read in several ways")
-	errChunks         = bad(checkCredential, "credential cookie is not in one piece, nor in consecutive ones")
-	errProtocols      = bad(checkCredential, "credential in the websocket protocols is malformed")
-	errRepeatedQuery  = bad(checkCredential, "credential parameter is sent more than once")
-	errQuery          = bad(checkCredential, "credential parameter is malformed")
-	errJoined         = bad(checkForm, "several credentials in one header")
-	errTwoCredentials = bad(checkCredential, "different credentials on one request")
-	errNotACredential = bad(checkCredential, "credential header is malformed")
-	errEmpty          = bad(checkCredential, "credential is empty")
+	errRepeatedHeader = bad("credential header is sent more than once")
+	errRepeatedCookie = bad("credential cookie is sent more than once")
+	errCookie         = bad("credential cookie can be read in several ways")
+	errChunks         = bad("credential cookie is not in one piece, nor in consecutive ones")
+	errProtocols      = bad("credential in the websocket protocols is malformed")
+	errRepeatedQuery  = bad("credential parameter is sent more than once")
+	errQuery          = bad("credential parameter is malformed")
+	errJoined         = bad("several credentials in one header")
+	errTwoCredentials = bad("different credentials on one request")
+	errNotACredential = bad("credential header is malformed")
+	errEmpty          = bad("credential is empty")
 
-	errTooLong   = bad(checkSize, "token is too long")
-	errMalformed = bad(checkForm, "token is not three base64url segments")
-	errJSON      = lasting(checkForm, "token is not strict json")
-	errDuplicate = lasting(checkForm, "token has a json key twice")
-	errDeep      = lasting(checkForm, "token is nested too deeply")
-	errType      = lasting(checkType, "token is of another type")
-	errCritical  = lasting(checkForm, "token asks for an extension")
-	errOtherType = lasting(checkType, "token is not of the issuer's type")
-	errHeader    = lasting(checkForm, "token header has a value of the wrong type")
+	errTooLong   = bad("token is too long")
+	errMalformed = bad("token is not three base64url segments")
+	errJSON      = lasting("token is not strict json")
+	errDuplicate = lasting("token has a json key twice")
+	errDeep      = lasting("token is nested too deeply")
+	errType      = lasting("token is of another type")
+	errCritical  = lasting("token asks for an extension")
+	errOtherType = lasting("token is not of the issuer's type")
+	errHeader    = lasting("token header has a value of the wrong type")
 
-	errIssuerType    = lasting(checkIssuer, "issuer is missing or not a string")
-	errUnknownIssuer = lasting(checkIssuer, "unknown issuer")
-	errPlace         = lasting(checkPlace, "issuer does not accept tokens from this place")
-	errAlgorithm     = lasting(checkAlgorithm, "algorithm is not allowed")
-	errUnknownKey    = bad(checkKey, "unknown key id")
-	errKeyFit        = lasting(checkKey, "algorithm does not fit the key")
-	errNoKeyFits     = lasting(checkKey, "token names no key and none fits")
-	errSeveralKeys   = lasting(checkKey, "token names no key and several fit")
-	errSignature     = lasting(checkSignature, "signature does not verify")
+	errIssuerType    = lasting("issuer is missing or not a string")
+	errUnknownIssuer = lasting("unknown issuer")
+	errPlace         = lasting("issuer does not accept tokens from this place")
+	errAlgorithm     = lasting("algorithm is not allowed")
+	errUnknownKey    = bad("unknown key id")
+	errKeyFit        = lasting("algorithm does not fit the key")
+	errNoKeyFits     = lasting("token names no key and none fits")
+	errSeveralKeys   = lasting("token names no key and several fit")
+	errSignature     = lasting("signature does not verify")
 
-	errTime          = lasting(checkTimes, "a time claim is not a number in range")
-	errNoExpiry      = lasting(checkTimes, "token has no expiry")
-	errNoIssuedAt    = lasting(checkTimes, "token does not say when it was issued")
-	errExpired       = lasting(checkTimes, "token expired")
-	errNotYet        = lasting(checkTimes, "token is not valid yet")
-	errFuture        = lasting(checkTimes, "token was issued in the future")
-	errTooOld        = lasting(checkTimes, "token was issued too long ago")
-	errAudType       = lasting(checkAudience, "audience is missing or not a string or list of strings")
-	errAudience      = lasting(checkAudience, "audience does not match")
-	errClientType    = lasting(checkClient, "client is missing or not a string")
-	errClient        = lasting(checkClient, "client does not match")
-	errParty         = lasting(checkClient, "authorized party does not match")
-	errTokenUse      = lasting(checkRequired, "token is for another use")
-	errRequired      = lasting(checkRequired, "a required claim is missing")
-	errRequiredValue = lasting(checkRequired, "a required claim has another value")
-	errSubject       = lasting(checkSubject, "subject is missing or not a plain string")
-	errRoleType      = lasting(checkMapped, "roles claim is not a string or list of strings")
-	errGroupType     = lasting(checkMapped, "groups claim is not a string or list of strings")
-	errScopeType     = lasting(checkMapped, "scopes claim is not a string or list of strings")
-	errEmail         = lasting(checkMapped, "e-mail claim is not a plain string")
+	errTime          = lasting("a time claim is not a number in range")
+	errNoExpiry      = lasting("token has no expiry")
+	errNoIssuedAt    = lasting("token does not say when it was issued")
+	errExpired       = lasting("token expired")
+	errNotYet        = lasting("token is not valid yet")
+	errFuture        = lasting("token was issued in the future")
+	errTooOld        = lasting("token was issued too long ago")
+	errAudType       = lasting("audience is missing or not a string or list of strings")
+	errAudience      = lasting("audience does not match")
+	errClientType    = lasting("client is missing or not a string")
+	errClient        = lasting("client does not match")
+	errParty         = lasting("authorized party does not match")
+	errTokenUse      = lasting("token is for another use")
+	errRequired      = lasting("a required claim is missing")
+	errRequiredValue = lasting("a required claim has another value")
+	errSubject       = lasting("subject is missing or not a plain string")
+	errRoleType      = lasting("roles claim is not a string or list of strings")
+	errGroupType     = lasting("groups claim is not a string or list of strings")
+	errScopeType     = lasting("scopes claim is not a string or list of strings")
+	errEmail         = lasting("e-mail claim is not a plain string")
 
-	errNoKeys     error = &failure{checkKeys, ErrUnavailable, "keys of the issuer were never loaded", false}
-	errUnclearKey error = &failure{checkKey, ErrUnavailable, "several keys of the issuer have the token's key id", false}
-	errStaleKeys  error = &failure{noCheck, ErrUnavailable, "keys of the issuer could not be read for too long", false}
+	errNoKeys     = unavailable("keys of the issuer were never loaded")
+	errUnclearKey = unavailable("several keys of the issuer have the token's key id")
+	errStaleKeys  = unavailable("keys of the issuer could not be read for too long")
 
-	errTooLarge           = bad(noCheck, "identity is too large for a header")
-	errNotText            = bad(noCheck, "identity is not utf-8")
-	errNoSigningKey error = &failure{noCheck, ErrUnavailable, "no key to sign with was loaded", false}
+	errTooLarge     = bad("identity is too large for a header")
+	errNotText      = bad("identity is not utf-8")
+	errNoSigningKey = unavailable("no key to sign with was loaded")
 )

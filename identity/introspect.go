@@ -42,9 +42,9 @@ const (
 )
 
 var (
-	errInactive        = bad(noCheck, "token is not active")
-	errAnswerIssuer    = bad(noCheck, "issuer of the introspected token does not match")
-	errSeveralServers  = bad(noCheck, "token is in the places of several introspection servers")
+	errInactive        = bad("token is not active")
+	errAnswerIssuer    = bad("issuer of the introspected token does not match")
+	errSeveralServers  = bad("token is in the places of several introspection servers")
 	errNoClientAuth    = unavailable("client secret or key for introspection was never loaded")
 	errAsking          = unavailable("introspection server cannot be reached")
 	errAskingTimeout   = unavailable("introspection server did not answer in time")
@@ -59,8 +59,6 @@ var (
 	errAnswerMalformed = unavailable("introspection server's answer is not strict json")
 	errAnswerActive    = unavailable("introspection server's answer does not say whether the token is active")
 )
-
-func unavailable(cause string) error { return &failure{kind: ErrUnavailable, cause: cause} }
 
 // introspector asks one server (RFC 7662). All but what mu guards and warned never changes.
 //
@@ -366,7 +364,7 @@ func (in *introspector) read(claims map[string]any, a *answer) (validity, error)
 			return validity{}, errAudience
 		}
 	}
-	if a.identity, err = in.Claims.identity(claims); err != nil {
+	if a.identity, err = in.Claims.identity(claims, nil); err != nil {
 		return validity{}, err
 	}
 	a.identity.Type, a.identity.Issuer, a.identity.Expires = TypeSub, in.Issuer, times.expires

@@ -10,8 +10,8 @@ import (
 const jwtAuthnFilter = "envoy.filters.http.jwt_authn"
 
 var (
-	errMetadataForm   = bad(noCheck, "payload in metadata is not an object of plain JSON")
-	errMetadataIssuer = bad(noCheck, "issuer of the payload in metadata is not a string")
+	errMetadataForm   = bad("payload in metadata is not an object of plain JSON")
+	errMetadataIssuer = bad("issuer of the payload in metadata is not a string")
 )
 
 // withMetadata takes the claims that Envoy's jwt_authn filter verified for the end user, where no credential of the request told
@@ -64,7 +64,7 @@ func (v *Verifier) fromPayload(payload any) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	id, err := paths.identity(claims)
+	id, err := paths.identity(claims, nil)
 	if err != nil {
 		return Identity{}, err
 	}

@@ -94,7 +94,8 @@ func mediaType(typ string) string {
 
 // checkRecipient checks for whom the token was made: aud, client_id and azp. A token that says aud was made for somebody, so an
 // issuer without audiences takes none of those (RFC 7519 section 4.1.3).
-func (iss *issuer) checkRecipient(claims map[string]any) error {
+func (iss *issuer) checkRecipient(claims map[string]any, steps *trail) error {
+	steps.begin(checkAudience)
 	value, addressed := claims["aud"]
 	if len(iss.Audiences) > 0 {
 		audiences, ok := stringList(value)
@@ -108,6 +109,7 @@ func (iss *issuer) checkRecipient(claims map[string]any) error {
 	} else if addressed {
 		return errAudience
 	}
+	steps.begin(checkClient)
 	if len(iss.ClientIDs) > 0 {
 		client, ok := claims["client_id"]
 		if !ok {

@@ -15,46 +15,61 @@ import (
 // what the request's Header returned. ctx bounds the wait for a key that is not known yet, and for an
 // introspection server.
 func (v *Verifier) Identify(ctx context.Context, keys *Keys, req Request) (Identity, error) {
-	id, err := v.fromCredential(ctx, keys, req)
+	return v.identify(ctx, keys, req, nil)
+}
+
+func (v *Verifier) identify(ctx context.Context, keys *Keys, req Request, steps *trail) (Identity, error) {
+	id, err := v.fromCredential(ctx, keys, req, steps)
 	if err != nil || v.others.metadata == "" {
 		return id, err
 	}
-	return v.withMetadata(req.Metadata, id)
+	id, err = v.withMetadata(req.Metadata, id)
+	if err != nil {
+		steps.leave()
+	}
+	return id, err
 }
 
-// fromCredential gives the end user of the one credential that the client sent.
-func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request) (Identity, error) {
+// fromCredential gives the end user of the one credential that the client sent. What is remembered is asked only where nobody wants
+// to know the steps.
+func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, steps *trail) (Identity, error) {
+	steps.begin(checkCredential)
 	tok, found, err := v.credential(req)
 	if err != nil {
 		v.metrics.failed(err)
 		return Identity{}, err
 	}
 	if found == 0 {
+		steps.leave()
 		return Anonymous(), nil
 	}
+	now := v.clock()
+	steps.takes(tok, found, now)
+	steps.begin(checkSize)
 	if len(tok.raw) > v.maxToken {
 		v.metrics.failed(errTooLong)
 		return Identity{}, errTooLong
 	}
-	now := v.clock()
 	if id, mine, err := v.apiKey(keys, tok, found, now); mine {
+		steps.leave()
 		v.metrics.counted(err)
 		return id, err
 	}
 	hash := v.cache.hash(tok)
-	if hit := v.cache.get(hash, tok); hit != nil && hit.holds(keys.set(hit.issuer), found, now) {
+	if hit := v.cache.get(hash, tok); hit != nil && steps == nil && hit.holds(keys.set(hit.issuer), found, now) {
 		v.metrics.tokens[tokenCached].Inc()
 		return hit.identity, nil
 	}
-	if old := v.refused.get(hash, tok); old != nil && old.holds(keys.set(old.issuer), found, now) {
+	if old := v.refused.get(hash, tok); old != nil && steps == nil && old.holds(keys.set(old.issuer), found, now) {
 		v.metrics.tokens[tokenNegative].Inc()
 		return Identity{}, old.refusal
 	}
 	if id, mine, err := v.introspect(ctx, keys, tok, found, now); mine {
+		steps.leave()
 		v.metrics.counted(err)
 		return id, err
 	}
-	fresh := v.verify(ctx, keys, tok, found, now)
+	fresh := v.verify(ctx, keys, tok, found, now, steps)
 	fresh.hash = hash
 	if fresh.refusal == nil {
 		v.metrics.tokens[tokenVerified].Inc()
@@ -90,10 +105,10 @@ func (t *verdict) holds(set *keySet, found uint64, now time.Time) bool {
 }
 
 // verify does every check in the order that the package comment lists.
-func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time) *verdict {
+func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time, steps *trail) *verdict {
 	t := &verdict{found: found, until: endOfTime()}
 	memory := 0
-	t.identity, memory, t.refusal = v.check(ctx, t, keys, tok, now)
+	t.identity, memory, t.refusal = v.check(ctx, t, keys, tok, now, steps)
 	t.memory = memory + len(tok.raw) + 512
 	if t.refusal != nil {
 		t.identity, t.memory = Identity{}, len(tok.raw)+256
@@ -107,44 +122,50 @@ func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint
 }
 
 // check is verify's work. It notes in t what its answer hangs on, as far as it came. memory is of the claims, in bytes.
-func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok token, now time.Time) (id Identity, memory int, err error) {
+func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok token, now time.Time, steps *trail) (id Identity, memory int, err error) {
+	steps.begin(checkForm)
 	p, err := v.parse(tok)
 	if err != nil {
 		return Identity{}, 0, err
 	}
-	iss, err := v.issuerOf(p, t.found)
+	iss, err := v.issuerOf(p, t.found, steps)
 	if err != nil {
 		return Identity{}, 0, err
 	}
 	t.issuer, t.set = iss, keys.set(iss)
+	steps.begin(checkType)
 	if err := iss.takesType(p); err != nil {
 		return Identity{}, 0, err
 	}
+	steps.begin(checkAlgorithm)
 	alg, ok := iss.algorithms[p.alg]
 	if !ok {
 		return Identity{}, 0, errAlgorithm
 	}
-	key, set, err := v.pickKey(ctx, keys, iss, p, alg)
+	key, set, err := v.pickKey(ctx, keys, iss, p, alg, steps)
 	if set != nil {
 		t.set = set // perhaps a newer one
 	}
 	if err != nil {
 		return Identity{}, 0, err
 	}
+	steps.begin(checkSignature)
 	if !key.verify(alg, p) {
 		return Identity{}, 0, errSignature
 	}
+	steps.begin(checkTimes)
 	times, err := iss.checkTimes(p.claims, now)
 	t.from, t.until = times.from, times.until
 	if err != nil {
 		return Identity{}, 0, err
 	}
-	id, err = iss.identityFrom(p.claims)
+	id, err = iss.identityFrom(p.claims, steps)
 	id.Expires = times.expires
 	return id, p.memory + 16*(len(id.Roles)+len(id.Groups)+len(id.Scopes)), err
 }
 
-func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
+func (v *Verifier) issuerOf(p *parsed, found uint64, steps *trail) (*issuer, error) {
+	steps.begin(checkIssuer)
 	name, ok := p.claims["iss"].(string)
 	if !ok {
 		return nil, errIssuerType
@@ -153,6 +174,7 @@ func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
 	if iss == nil {
 		return nil, errUnknownIssuer
 	}
+	steps.begin(checkPlace)
 	if iss.places&found == 0 {
 		return nil, errPlace
 	}
@@ -161,11 +183,13 @@ func (v *Verifier) issuerOf(p *parsed, found uint64) (*issuer, error) {
 
 // pickKey selects the keys that may verify a token out of the pinned set, or out of a newer one where the pinned has no key of
 // its kid. Nothing waits for a file: it is read as soon as it changes.
-func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *parsed, alg algorithm) (picked, *keySet, error) {
+func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *parsed, alg algorithm, steps *trail) (picked, *keySet, error) {
+	steps.begin(checkKeys)
 	set := keys.set(iss)
 	if set == nil {
 		return picked{}, nil, keys.missing(iss)
 	}
+	steps.begin(checkKey)
 	key, err := set.pick(p, alg)
 	if !errors.Is(err, errUnknownKey) {
 		return key, set, err

@@ -41,9 +41,8 @@ const (
 	NotReached CheckState = "not reached"
 )
 
-// The checks, in their order. Each failure names its own where it is declared.
+// The names of the checks.
 const (
-	noCheck         = ""
 	checkCredential = "credential"
 	checkSize       = "size"
 	checkForm       = "form"
@@ -62,42 +61,58 @@ const (
 	checkMapped     = "claims"
 )
 
-// checkOf names the check that gives this failure, "" for one that is no check of a JSON Web Token.
-func checkOf(err error) string {
-	if f, ok := errors.AsType[*failure](err); ok {
-		return f.check
-	}
-	return ""
+// trail is what one identification did. Explain reads it; for every other request it is nil, and notes nothing.
+type trail struct {
+	checks []string // begun, in this order; where identification failed and did not leave, the last of them failed
+	left   bool     // the answer is not that of a verified token: there was no credential, or another kind of one
+
+	token token // zero = there was none, or no single one
+	found uint64
+	now   time.Time
 }
 
-// Explain identifies as Identify does, which is what it asks, and tells what each check found and wanted.
+func (t *trail) begin(check string) {
+	if t != nil {
+		t.checks = append(t.checks, check)
+	}
+}
+
+func (t *trail) takes(tok token, found uint64, now time.Time) {
+	if t != nil {
+		t.token, t.found, t.now = tok, found, now
+	}
+}
+
+func (t *trail) leave() {
+	if t != nil {
+		t.left = true
+	}
+}
+
+// Explain identifies as Identify does, but from no memory of the token, and tells what each check found and wanted.
 func (v *Verifier) Explain(ctx context.Context, keys *Keys, req Request) Explanation {
 	var e Explanation
-	e.Identity, e.Err = v.Identify(ctx, keys, req)
-	w := &witness{v: v, keys: keys, now: v.clock()}
-	tok, found, err := v.credential(req)
-	w.found, w.size = found, len(tok.raw)
-	if err == nil && w.size <= v.maxToken {
-		w.read(tok)
+	steps := &trail{}
+	e.Identity, e.Err = v.identify(ctx, keys, req, steps)
+	w := &witness{v: v, keys: keys, trail: steps}
+	if len(steps.token.raw) <= v.maxToken {
+		w.read(steps.token)
 	}
 	e.Claims = w.names()
-	failed := checkOf(e.Err)
-	if errors.Is(e.Err, errJoined) && err != nil { // said of two headers, and of two tokens in one
-		failed = checkCredential
-	}
-	if e.Err != nil && failed == "" || e.Err == nil && (w.token == nil || e.Identity.Type != TypeJWT) {
+	if steps.left {
 		return w.another(e)
 	}
-	state := Passed
-	for _, c := range w.checks() {
-		c.State = state
-		if c.Name == failed {
-			c.State, state = Failed, NotReached
-		}
-		if c.State == NotReached {
-			c.Found, c.Want = "", ""
+	for i, name := range steps.checks {
+		c := w.check(name)
+		if c.State = Passed; e.Err != nil && i == len(steps.checks)-1 {
+			c.State = Failed
 		}
 		e.Checks = append(e.Checks, c)
+	}
+	for _, d := range descriptions {
+		if !slices.Contains(steps.checks, d.name) {
+			e.Checks = append(e.Checks, Check{Name: d.name, State: NotReached})
+		}
 	}
 	return e
 }
@@ -137,12 +152,10 @@ func oneHeader(name, value string) Header {
 
 // witness is what can be said of a token before anything in it is verified. It decides nothing.
 type witness struct {
+	*trail
 	v      *Verifier
 	keys   *Keys
-	now    time.Time
-	found  uint64
-	size   int
-	token  *parsed // nil: not readable
+	parsed *parsed // nil: not readable
 	issuer *issuer // nil: none of ours
 }
 
@@ -151,17 +164,17 @@ func (w *witness) read(tok token) {
 	if err != nil {
 		return
 	}
-	w.token = p
+	w.parsed = p
 	if name, ok := p.claims["iss"].(string); ok {
 		w.issuer = w.v.byName[name]
 	}
 }
 
 func (w *witness) names() []string {
-	if w.token == nil {
+	if w.parsed == nil {
 		return nil
 	}
-	names := slices.Sorted(maps.Keys(w.token.claims))
+	names := slices.Sorted(maps.Keys(w.parsed.claims))
 	for i := range names {
 		names[i] = quoted(names[i])
 	}
@@ -178,86 +191,108 @@ func (w *witness) another(e Explanation) Explanation {
 	return e
 }
 
-// checks is every check with what it compares, as far as the token can be read.
-func (w *witness) checks() []Check {
-	all := []Check{
-		{Name: checkCredential, Found: w.places(w.found), Want: "one credential, in " + w.places(math.MaxUint64)},
-		{Name: checkSize, Found: fmt.Sprintf("%d bytes", w.size), Want: fmt.Sprintf("at most %d", w.v.maxToken)},
-		{Name: checkForm, Want: "three segments of base64url without padding; header and claims are JSON objects without a name twice; no crit"},
-	}
-	var claims map[string]any
-	if w.token != nil {
-		claims = w.token.claims
-	}
-	all = append(all, Check{Name: checkIssuer, Found: shown(claims, "iss"), Want: "one of " + w.issuers()})
-	if w.issuer == nil {
-		return w.blank(all)
-	}
-	return append(all, w.headerChecks()...)
+// descriptions say of each check what it found and wanted. Their order is that in which checks are listed that were not reached.
+var descriptions = []struct {
+	name string
+	show func(*witness) (found, want string)
+}{
+	{checkCredential, func(w *witness) (string, string) {
+		return w.places(w.found), "one credential, in " + w.places(math.MaxUint64)
+	}},
+	{checkSize, func(w *witness) (string, string) {
+		return fmt.Sprintf("%d bytes", len(w.token.raw)), fmt.Sprintf("at most %d", w.v.maxToken)
+	}},
+	{checkForm, func(*witness) (string, string) {
+		return "", "three segments of base64url without padding; header and claims are JSON objects without a name twice; no crit"
+	}},
+	{checkIssuer, func(w *witness) (string, string) { return shown(w.parsed.claims, "iss"), "one of " + w.issuers() }},
+	{checkPlace, func(w *witness) (string, string) { return w.places(w.found), w.places(w.issuer.places) }},
+	{checkType, (*witness).typ},
+	{checkAlgorithm, func(w *witness) (string, string) {
+		return quoted(w.parsed.alg), "one of " + strings.Join(slices.Sorted(maps.Keys(w.issuer.algorithms)), " ")
+	}},
+	{checkKeys, (*witness).loaded},
+	{checkKey, (*witness).key},
+	{checkSignature, func(w *witness) (string, string) {
+		return fmt.Sprintf("%d bytes", len(w.parsed.signature)), "the signature of that key over header and claims"
+	}},
+	{checkTimes, (*witness).times},
+	{checkAudience, (*witness).audience},
+	{checkClient, (*witness).client},
+	{checkRequired, (*witness).required},
+	{checkSubject, func(w *witness) (string, string) {
+		return w.issuer.Claims.Subject + " is " + kind(w.subject()), "a string without control characters"
+	}},
+	{checkMapped, (*witness).mapped},
 }
 
-// blank adds the checks of which nothing can be said without an issuer.
-func (w *witness) blank(all []Check) []Check {
-	for _, name := range []string{checkPlace, checkType, checkAlgorithm, checkKeys, checkKey, checkSignature, checkTimes, checkAudience, checkClient,
-		checkRequired, checkSubject, checkMapped} {
-		all = append(all, Check{Name: name})
+func (w *witness) check(name string) Check {
+	c := Check{Name: name}
+	for _, d := range descriptions {
+		if d.name == name {
+			c.Found, c.Want = d.show(w)
+		}
 	}
-	return all
+	return c
 }
 
-func (w *witness) headerChecks() []Check {
-	p, iss := w.token, w.issuer
-	typ := Check{Name: checkType, Found: "none", Want: "none, JWT or at+jwt"}
-	if p.hasTyp {
-		typ.Found = quoted(p.typ)
+func (w *witness) typ() (found, want string) {
+	found, want = "none", "none, JWT or at+jwt"
+	if w.parsed.hasTyp {
+		found = quoted(w.parsed.typ)
 	}
-	if iss.Type != "" {
-		typ.Want = iss.Type
+	if w.issuer.Type != "" {
+		want = w.issuer.Type
 	}
-	kid := Check{Name: checkKey, Found: "no kid", Want: "a key of the issuer for " + quoted(p.alg)}
-	if p.hasKid {
-		kid.Found = "kid " + quoted(p.kid)
-	}
-	set := w.keys.set(iss)
-	loaded := Check{Name: checkKeys, Found: "none were loaded from " + iss.source(), Want: "keys of the issuer"}
-	if set != nil {
-		loaded.Found = fmt.Sprintf("%d from %s", len(set.keys), iss.source())
-		kid.Want += ": " + set.describe()
-	}
-	return append([]Check{
-		{Name: checkPlace, Found: w.places(w.found), Want: w.places(iss.places)},
-		typ,
-		{Name: checkAlgorithm, Found: quoted(p.alg), Want: "one of " + strings.Join(slices.Sorted(maps.Keys(iss.algorithms)), " ")},
-		loaded,
-		kid,
-		{Name: checkSignature, Found: fmt.Sprintf("%d bytes", len(p.signature)), Want: "the signature of that key over header and claims"},
-	}, w.claimChecks()...)
+	return found, want
 }
 
-func (w *witness) claimChecks() []Check {
-	claims, iss := w.token.claims, w.issuer
-	audience := Check{Name: checkAudience, Found: shown(claims, "aud"), Want: "no aud claim, as no audiences are configured"}
-	if len(iss.Audiences) > 0 {
-		audience.Want = "one of " + listing(iss.Audiences)
+func (w *witness) loaded() (found, want string) {
+	found, want = "none were loaded from "+w.issuer.source(), "keys of the issuer"
+	if set := w.keys.set(w.issuer); set != nil {
+		found = fmt.Sprintf("%d from %s", len(set.keys), w.issuer.source())
+	} else if errors.Is(w.keys.missing(w.issuer), errStaleKeys) {
+		found = "those from " + w.issuer.source() + " are too old"
 	}
-	client := Check{Name: checkClient, Found: "client_id " + shown(claims, "client_id") + ", azp " + shown(claims, "azp"), Want: "any"}
+	return found, want
+}
+
+func (w *witness) key() (found, want string) {
+	found, want = "no kid", "a key of the issuer for "+quoted(w.parsed.alg)
+	if w.parsed.hasKid {
+		found = "kid " + quoted(w.parsed.kid)
+	}
+	if set := w.keys.set(w.issuer); set != nil {
+		want += ": " + set.describe()
+	}
+	return found, want
+}
+
+func (w *witness) audience() (found, want string) {
+	want = "no aud claim, as no audiences are configured"
+	if len(w.issuer.Audiences) > 0 {
+		want = "one of " + listing(w.issuer.Audiences)
+	}
+	return shown(w.parsed.claims, "aud"), want
+}
+
+func (w *witness) client() (found, want string) {
+	claims, iss := w.parsed.claims, w.issuer
+	want = "any"
 	switch {
 	case len(iss.ClientIDs) > 0 && len(iss.Parties) > 0:
-		client.Want = "client_id, else azp, one of " + listing(iss.ClientIDs) + "; azp one of " + listing(iss.Parties)
+		want = "client_id, else azp, one of " + listing(iss.ClientIDs) + "; azp one of " + listing(iss.Parties)
 	case len(iss.ClientIDs) > 0:
-		client.Want = "client_id, else azp, one of " + listing(iss.ClientIDs)
+		want = "client_id, else azp, one of " + listing(iss.ClientIDs)
 	case len(iss.Parties) > 0:
-		client.Want = "azp one of " + listing(iss.Parties)
+		want = "azp one of " + listing(iss.Parties)
 	}
-	return []Check{w.times(), audience, client, w.required(),
-		{Name: checkSubject, Found: iss.Claims.Subject + " is " + kind(w.subject()), Want: "a string without control characters"},
-		w.mapped(),
-	}
+	return "client_id " + shown(claims, "client_id") + ", azp " + shown(claims, "azp"), want
 }
 
 // subject is the claim that the issuer's subjects come from.
 func (w *witness) subject() any {
-	found, err := lookupAll(w.token.claims, w.issuer.Claims.Subject)
+	found, err := lookupAll(w.parsed.claims, w.issuer.Claims.Subject)
 	if err != nil || len(found) == 0 {
 		return nil
 	}
@@ -265,26 +300,26 @@ func (w *witness) subject() any {
 }
 
 // times shows the dates beside the clock, which is what they are compared with.
-func (w *witness) times() Check {
-	claims, iss := w.token.claims, w.issuer
-	var found []string
+func (w *witness) times() (found, want string) {
+	claims, iss := w.parsed.claims, w.issuer
+	var dates []string
 	for _, name := range []string{"exp", "nbf", "iat"} {
 		value, ok := claims[name]
 		date, isDate := numericDate(value, math.Floor)
 		switch {
 		case !ok:
-			found = append(found, "no "+name)
+			dates = append(dates, "no "+name)
 		case !isDate:
-			found = append(found, name+" is no date but "+kind(value))
+			dates = append(dates, name+" is no date but "+kind(value))
 		default:
-			found = append(found, fmt.Sprintf("%s %s (%s)", name, date.Format(time.RFC3339), w.distance(date)))
+			dates = append(dates, fmt.Sprintf("%s %s (%s)", name, date.Format(time.RFC3339), w.distance(date)))
 		}
 	}
-	want := fmt.Sprintf("at %s: exp later, nbf and iat not later, each within %s", w.now.UTC().Format(time.RFC3339), iss.ClockSkew)
+	want = fmt.Sprintf("at %s: exp later, nbf and iat not later, each within %s", w.now.UTC().Format(time.RFC3339), iss.ClockSkew)
 	if iss.MaxAge > 0 {
 		want += fmt.Sprintf("; iat at most %s ago", iss.MaxAge)
 	}
-	return Check{Name: checkTimes, Found: strings.Join(found, ", "), Want: want}
+	return strings.Join(dates, ", "), want
 }
 
 func (w *witness) distance(date time.Time) string {
@@ -295,12 +330,12 @@ func (w *witness) distance(date time.Time) string {
 	return "in " + d.String()
 }
 
-func (w *witness) required() Check {
-	claims, iss := w.token.claims, w.issuer
-	var found, want []string
+func (w *witness) required() (found, want string) {
+	claims, iss := w.parsed.claims, w.issuer
+	var has, needs []string
 	if iss.TokenUse != "" {
-		found = append(found, "token_use "+shown(claims, "token_use"))
-		want = append(want, "token_use "+quoted(iss.TokenUse))
+		has = append(has, "token_use "+shown(claims, "token_use"))
+		needs = append(needs, "token_use "+quoted(iss.TokenUse))
 	}
 	for _, r := range iss.required {
 		values, err := lookupAll(claims, r.path)
@@ -311,25 +346,25 @@ func (w *witness) required() Check {
 		case len(r.values) > 0 && !slices.ContainsFunc(values, r.allows):
 			state = " has another value"
 		}
-		found = append(found, quoted(r.path)+state)
+		has = append(has, quoted(r.path)+state)
 		if len(r.values) > 0 {
-			want = append(want, quoted(r.path)+" one of "+listing(r.values))
+			needs = append(needs, quoted(r.path)+" one of "+listing(r.values))
 		} else {
-			want = append(want, quoted(r.path)+" present")
+			needs = append(needs, quoted(r.path)+" present")
 		}
 	}
-	if want == nil {
-		return Check{Name: checkRequired, Want: "nothing"}
+	if needs == nil {
+		return "", "nothing"
 	}
-	return Check{Name: checkRequired, Found: strings.Join(found, ", "), Want: strings.Join(want, ", ")}
+	return strings.Join(has, ", "), strings.Join(needs, ", ")
 }
 
 // mapped shows of what type the claims are that roles, groups, scopes and e-mail are read from, not what is in them.
-func (w *witness) mapped() Check {
+func (w *witness) mapped() (found, want string) {
 	m := w.issuer.Claims
-	var found []string
+	var all []string
 	for _, c := range []struct{ what, path string }{{"roles", m.Roles}, {"groups", m.Groups}, {"scopes", m.Scopes}, {"e-mail", m.Email}} {
-		values, err := lookupAll(w.token.claims, c.path)
+		values, err := lookupAll(w.parsed.claims, c.path)
 		text := "missing"
 		switch {
 		case err != nil:
@@ -337,9 +372,9 @@ func (w *witness) mapped() Check {
 		case len(values) > 0:
 			text = kind(values[0])
 		}
-		found = append(found, c.what+" in "+quoted(c.path)+": "+text)
+		all = append(all, c.what+" in "+quoted(c.path)+": "+text)
 	}
-	return Check{Name: checkMapped, Found: strings.Join(found, ", "), Want: "strings or lists of strings, for e-mail one string"}
+	return strings.Join(all, ", "), "strings or lists of strings, for e-mail one string"
 }
 
 // describe names the keys of a set.

@@ -49,6 +49,128 @@ func TestExplainAgrees(t *testing.T) {
 	}
 }
 
+// failuresOf are the failures that each check may give.
+var failuresOf = map[string][]string{
+	"": {"<nil>"},
+	"credential": {
+		"bad credential: credential header is sent more than once",
+		"bad credential: credential cookie is sent more than once",
+		"bad credential: credential cookie can be read in several ways",
+		"bad credential: credential cookie is not in one piece, nor in consecutive ones",
+		"bad credential: credential in the websocket protocols is malformed",
+		"bad credential: credential parameter is sent more than once",
+		"bad credential: credential parameter is malformed",
+		"bad credential: different credentials on one request",
+		"bad credential: credential header is malformed",
+		"bad credential: credential is empty",
+		"bad credential: several credentials in one header",
+	},
+	"form": {
+		"bad credential: several credentials in one header",
+		"bad credential: token is not three base64url segments",
+		"bad credential: token is not strict json",
+		"bad credential: token has a json key twice",
+		"bad credential: token is nested too deeply",
+		"bad credential: token asks for an extension",
+		"bad credential: token header has a value of the wrong type",
+		"bad credential: token is of another type",
+	},
+	"size": {
+		"bad credential: token is too long",
+	},
+	"type": {
+		"bad credential: token is of another type",
+		"bad credential: token is not of the issuer's type",
+	},
+	"issuer": {
+		"bad credential: issuer is missing or not a string",
+		"bad credential: unknown issuer",
+	},
+	"place": {
+		"bad credential: issuer does not accept tokens from this place",
+	},
+	"algorithm": {
+		"bad credential: algorithm is not allowed",
+	},
+	"key": {
+		"bad credential: unknown key id",
+		"bad credential: algorithm does not fit the key",
+		"bad credential: token names no key and none fits",
+		"bad credential: token names no key and several fit",
+		"identity unavailable: several keys of the issuer have the token's key id",
+	},
+	"signature": {
+		"bad credential: signature does not verify",
+	},
+	"times": {
+		"bad credential: a time claim is not a number in range",
+		"bad credential: token has no expiry",
+		"bad credential: token does not say when it was issued",
+		"bad credential: token expired",
+		"bad credential: token is not valid yet",
+		"bad credential: token was issued in the future",
+		"bad credential: token was issued too long ago",
+	},
+	"audience": {
+		"bad credential: audience is missing or not a string or list of strings",
+		"bad credential: audience does not match",
+	},
+	"client": {
+		"bad credential: client is missing or not a string",
+		"bad credential: client does not match",
+		"bad credential: authorized party does not match",
+	},
+	"required": {
+		"bad credential: token is for another use",
+		"bad credential: a required claim is missing",
+		"bad credential: a required claim has another value",
+	},
+	"subject": {
+		"bad credential: subject is missing or not a plain string",
+	},
+	"claims": {
+		"bad credential: roles claim is not a string or list of strings",
+		"bad credential: groups claim is not a string or list of strings",
+		"bad credential: scopes claim is not a string or list of strings",
+		"bad credential: e-mail claim is not a plain string",
+	},
+	"keys": {
+		"identity unavailable: keys of the issuer were never loaded",
+		"identity unavailable: keys of the issuer could not be read for too long",
+	},
+}
+
+// TestExplainFailsWhereIdentifyDoes puts every case of the attack suite to one Verifier, first to Identify: what Explain says of it then
+// comes from no memory, takes the checks in the order of the package comment, and ends at a check that gives that failure.
+func TestExplainFailsWhereIdentifyDoes(t *testing.T) {
+	s := suite()
+	dir := t.TempDir()
+	if err := s.WriteKeys(dir); err != nil {
+		t.Fatal(err)
+	}
+	v := newVerifier(t, s.Config(dir))
+	keys := load(t, v)
+	var order []string
+	for i, c := range s.Cases {
+		req := identity.Request{Header: c.Values, Query: c.Query}
+		_, err := v.Identify(context.Background(), keys, req)
+		e := v.Explain(context.Background(), keys, req)
+		if failed := checkStates(t, c.Name, e); !slices.Contains(failuresOf[failed], fmt.Sprint(err)) {
+			t.Errorf("%s: explained to fail at %q, identified as %v", c.Name, failed, err)
+		}
+		var names []string
+		for _, check := range e.Checks {
+			names = append(names, check.Name)
+		}
+		if i == 0 {
+			order = names
+		}
+		if !slices.Equal(names, order) && len(names) > 1 { // one: there is no credential
+			t.Errorf("%s: checks in the order %v, before %v", c.Name, names, order)
+		}
+	}
+}
+
 // checkStates holds that the checks are passed up to one that failed, and gives its name.
 func checkStates(t *testing.T, name string, e identity.Explanation) (failed string) {
 	t.Helper()

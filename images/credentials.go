@@ -16,8 +16,13 @@ import (
 // A Password is a secret: it prints as three dots.
 type Password string
 
-func (Password) String() string               { return "..." }
-func (Password) GoString() string             { return "..." }
+// String implements fmt.Stringer.
+func (Password) String() string { return "..." }
+
+// GoString implements fmt.GoStringer.
+func (Password) GoString() string { return "..." }
+
+// MarshalText implements encoding.TextMarshaler.
 func (Password) MarshalText() ([]byte, error) { return []byte("..."), nil }
 
 // credential is what the auth client asks for once a registry wants it. The file is read anew each time: a credential that

@@ -160,7 +160,7 @@ func runImporter(ctx context.Context, app PythonApp, framework string) (*importe
 		read <- data
 	}()
 	err = cmd.Wait()
-	answer.SetReadDeadline(time.Now().Add(time.Second)) // a child of the application may hold the other end
+	_ = answer.SetReadDeadline(time.Now().Add(time.Second)) // a child of the application may hold the other end
 	data := <-read
 	var a importerAnswer
 	switch {

@@ -84,6 +84,7 @@ const (
 // Outcome is what the application will do with a request. The zero value is NotFound.
 type Outcome uint8
 
+// The outcomes.
 const (
 	NotFound         Outcome = iota // no route
 	Matched                         // Match.Route takes it

@@ -79,7 +79,7 @@ type routeSpec struct {
 	routes                  []routeSpec
 }
 
-func (r *routeSpec) isGroup() bool { return r.key != "route" && r.key != "re_path" }
+func (s *routeSpec) isGroup() bool { return s.key != "route" && s.key != "re_path" }
 
 func newTableSpec(framework string) *tableSpec {
 	return &tableSpec{settings: settings{

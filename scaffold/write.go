@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"gatehouse/watch"
 )
 
 // ErrInterrupted is the error of work whose context has ended. Nothing was written.
@@ -189,7 +191,7 @@ func copyPolicy(to, from string) (found bool, err error) {
 		if err != nil {
 			return err
 		}
-		text, err := readUpTo(path, maxPolicyFile)
+		text, err := watch.ReadFile(path, maxPolicyFile)
 		if err != nil {
 			return err
 		}
@@ -201,13 +203,6 @@ func copyPolicy(to, from string) (found bool, err error) {
 
 // maxPolicyFile bounds a file of a policy that is copied, in bytes.
 const maxPolicyFile = 64 << 20
-
-func readUpTo(file string, limit int64) ([]byte, error) {
-	if info, err := os.Stat(file); err == nil && info.Size() > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", file, limit)
-	}
-	return os.ReadFile(file)
-}
 
 // ReplaceFile writes a file in one step, so that one that is watched is never seen half written.
 func ReplaceFile(file string, text []byte) error {
@@ -222,11 +217,11 @@ func ReplaceFile(file string, text []byte) error {
 	if info, err := os.Stat(target); err == nil {
 		mode = info.Mode().Perm()
 	}
-	return placeFile(target, text, mode)
+	return PlaceFile(target, text, mode)
 }
 
-// placeFile writes a file beside its place and renames it there.
-func placeFile(target string, content []byte, mode fs.FileMode) error {
+// PlaceFile writes a file of this very mode beside its place and renames it there.
+func PlaceFile(target string, content []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
 	if err != nil {
 		return err

@@ -7,12 +7,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"gatehouse/config"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatehouse/config"
+	"gatehouse/watch"
 )
+
+// maxPEM bounds each of the TLS files, in bytes.
+const maxPEM = 1 << 20
 
 // tlsFiles holds the files of a TLS listener as they were read.
 type tlsFiles struct{ cert, key, ca []byte }
@@ -21,14 +26,14 @@ func readTLS(c *config.TLS) (out tlsFiles, err error) {
 	if c.Cert == "" || c.Key == "" {
 		return out, errors.New("cert and key are both needed")
 	}
-	if out.cert, err = config.ReadBounded(c.Cert); err != nil {
+	if out.cert, err = watch.ReadFile(c.Cert, maxPEM); err != nil {
 		return out, fmt.Errorf("cert: %w", err)
 	}
-	if out.key, err = config.ReadBounded(c.Key); err != nil {
+	if out.key, err = watch.ReadFile(c.Key, maxPEM); err != nil {
 		return out, fmt.Errorf("key: %w", err)
 	}
 	if c.ClientCA != "" {
-		if out.ca, err = config.ReadBounded(c.ClientCA); err != nil {
+		if out.ca, err = watch.ReadFile(c.ClientCA, maxPEM); err != nil {
 			return out, fmt.Errorf("client_ca: %w", err)
 		}
 	}
@@ -96,38 +101,37 @@ func (c *certificates) server() *tls.Config {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.active.Load(), nil }}
 }
 
-// watchInterval is how often the TLS files are looked at. They are small, change rarely, and are often mounted where file
-// events get lost.
+// watchInterval is how often the TLS files are looked at without any event: they are often mounted where events get lost.
 const watchInterval = time.Second
 
 // watch takes changed files over once they fit together. Until then the old certificate stays in use.
 func (c *certificates) watch(ctx context.Context, logger *zap.Logger) {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		files, err := readTLS(c.config)
-		if err == nil && files.equal(c.seen) {
-			continue
-		}
-		var next *tls.Config
-		if err == nil {
-			next, err = buildTLS(c.config, files)
-		}
-		if err != nil {
-			text := err.Error()
-			if old := c.problem.Swap(&text); old == nil || *old != text {
-				logger.Error("TLS files changed and cannot be used, the old certificate stays", zap.Error(err))
-			}
-			continue
-		}
-		c.seen = files
-		c.active.Store(next)
-		c.problem.Store(nil)
-		logger.Info("TLS certificate replaced", zap.String("cert", c.config.Cert))
+	targets := watch.Paths(c.config.Cert, c.config.Key)
+	if c.config.ClientCA != "" {
+		targets = append(targets, watch.Paths(c.config.ClientCA)...)
 	}
+	watch.Files(ctx, watch.Config{Targets: targets, Poll: watchInterval, Logger: logger}, func() { c.follow(logger) })
+}
+
+// follow reads the files again. Each problem is told once.
+func (c *certificates) follow(logger *zap.Logger) {
+	files, err := readTLS(c.config)
+	if err == nil && files.equal(c.seen) {
+		return
+	}
+	var next *tls.Config
+	if err == nil {
+		next, err = buildTLS(c.config, files)
+	}
+	if err != nil {
+		text := err.Error()
+		if old := c.problem.Swap(&text); old == nil || *old != text {
+			logger.Error("TLS files changed and cannot be used, the old certificate stays", zap.Error(err))
+		}
+		return
+	}
+	c.seen = files
+	c.active.Store(next)
+	c.problem.Store(nil)
+	logger.Info("TLS certificate replaced", zap.String("cert", c.config.Cert))
 }

@@ -63,7 +63,7 @@ func (f *h2Frames) within(p []byte) bool {
 
 // next takes bytes until the header of a frame is whole.
 func (f *h2Frames) next(p []byte) (rest []byte, ok bool) {
-	for !f.within(p) {
+	if !f.within(p) {
 		p = p[f.skip:]
 		f.skip = 0
 		switch {

@@ -70,6 +70,7 @@ type Server struct {
 	jwks         net.Listener
 	flushTraces  func(context.Context) error
 	started      time.Time
+	failures     chan error    // that end the process
 	leaving      chan struct{} // closed when long-lived streams must end
 	draining     atomic.Bool
 	reloadErr    atomic.Pointer[string] // why the last reload failed, nil where it did not
@@ -84,7 +85,7 @@ func New(ctx context.Context, with Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{with: with, config: cfg, level: zap.NewAtomicLevel(), registry: prometheus.NewRegistry(),
-		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{})}
+		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{}), failures: make(chan error, 8)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	found := doc.Problems()
 	s.logger, err = buildLog(cfg.Log, s.level)
@@ -97,14 +98,14 @@ func New(ctx context.Context, with Config) (*Server, error) {
 	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
 	found.Add("traces", err)
 	found.Add("listen", ValidateListen(cfg.Listen))
-	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Busy: s.cores.begin, Smoke: with.Smoke,
+	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, Smoke: with.Smoke,
 		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
 	if err != nil {
 		return nil, err
 	}
 	s.conns = newConnections(cfg.Listen, s.registry)
 	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
-		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders), grpc.SharedWriteBuffer(true),
+		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	extauthz.New(s.node.Gate(), s.logger).Register(s.grpc)
@@ -134,15 +135,6 @@ func (s *Server) Run(ctx context.Context) error {
 	// Everything behind the listeners outlives ctx: it is needed until the last request under way has its answer.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	failures := make(chan error, 8)
-	failed := func(err error) {
-		if err != nil {
-			select {
-			case failures <- err:
-			default: // one failure is enough to end the process
-			}
-		}
-	}
 	var helpers, servers sync.WaitGroup
 	helpers.Go(func() { panics.Loop(background, "looking at connections", s.conns.watch) })
 	if s.certificates != nil {
@@ -150,41 +142,48 @@ func (s *Server) Run(ctx context.Context) error {
 			panics.Loop(background, "watching TLS files", func(ctx context.Context) { s.certificates.watch(ctx, s.logger) })
 		})
 	}
-	if err := s.node.Start(background, failed); err != nil {
+	ended := make(chan error, 1)
+	helpers.Go(func() {
+		err := served("running the node", func() error { return s.node.Run(background) })
+		ended <- err
+		s.failed(err)
+	})
+	select {
+	case <-s.node.Ready():
+	case err := <-ended:
 		return err
 	}
 	for _, l := range s.listeners {
-		servers.Go(func() { failed(served("serving gRPC", func() error { return s.grpc.Serve(l) })) })
+		servers.Go(func() { s.failed(served("serving gRPC", func() error { return s.grpc.Serve(l) })) })
 	}
 	if s.http.listener != nil {
-		servers.Go(func() { failed(served("serving authorization over HTTP", s.http.serve)) })
+		servers.Go(func() { s.failed(served("serving authorization over HTTP", s.http.serve)) })
 	}
 	admin := s.adminServer()
 	servers.Go(func() {
-		failed(served("serving the admin port", func() error { return serveUntilClosed("the admin port", admin, s.admin) }))
+		s.failed(served("serving the admin port", func() error { return serveUntilClosed("the admin port", admin, s.admin) }))
 	})
 	jwks := s.jwksServer()
 	servers.Go(func() {
-		failed(served("serving the keys of headers.jwt", func() error { return serveUntilClosed("the keys of headers.jwt", jwks, s.jwks) }))
+		s.failed(served("serving the keys of headers.jwt", func() error { return serveUntilClosed("the keys of headers.jwt", jwks, s.jwks) }))
 	})
 	control := s.controlServer()
 	servers.Go(func() {
-		failed(served("serving the control socket", func() error { return serveUntilClosed("the control socket", control, s.control) }))
+		s.failed(served("serving the control socket", func() error { return serveUntilClosed("the control socket", control, s.control) }))
 	})
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
 		zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
 
-	err := s.untilTheEnd(ctx, background, failures)
+	err := s.untilTheEnd(ctx, background)
 	s.drain()
 	_ = admin.Close() // its requests only read
 	_ = jwks.Close()  // likewise
 	_ = control.Close()
 	servers.Wait()
-	s.node.Stop()
 	stop()
 	helpers.Wait()
 	select {
-	case late := <-failures:
+	case late := <-s.failures:
 		err = errors.Join(err, late)
 	default:
 	}
@@ -198,13 +197,24 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// failed ends the process in order; nil is nothing.
+func (s *Server) failed(err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case s.failures <- err:
+	default: // one failure is enough
+	}
+}
+
 // untilTheEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
-func (s *Server) untilTheEnd(ctx, background context.Context, failures chan error) error {
+func (s *Server) untilTheEnd(ctx, background context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-failures:
+		case err := <-s.failures:
 			return err
 		case <-s.with.Reloads:
 			s.reload(background)

@@ -18,8 +18,10 @@ import (
 )
 
 const (
-	MaxFile     = 16 << 20 // bytes of one file of tests
-	maxTestDeep = 100      // levels of a body or of claims
+	// MaxFile bounds one file of tests, in bytes.
+	MaxFile = 16 << 20
+
+	maxTestDeep = 100 // levels of a body or of claims
 )
 
 // Test is one row of a file of tests: a request, and what must come of it.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/images"
 	"gatehouse/policy"
+	"gatehouse/scaffold"
 )
 
 func bundleCommand() *cobra.Command {
@@ -252,22 +252,5 @@ func writeWhole(c *cobra.Command, file string, content []byte) error {
 			return err
 		}
 	}
-	return placeFile(file, content, 0o644)
-}
-
-// placeFile writes a file beside its place and renames it there.
-func placeFile(target string, content []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), target)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return scaffold.PlaceFile(file, content, 0o644)
 }

@@ -6,16 +6,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
 	"gatehouse/config"
-	"gatehouse/gate"
 	"gatehouse/policy"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 // diffFlags are those of gatehouse bundle diff.
@@ -126,34 +125,26 @@ func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*trial
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	var trials [2]*trialNode
+	var trials [2]*node.Node
 	for i, side := range sides {
 		if trials[i], err = f.trial(c, side, filepath.Join(temp, fmt.Sprint(i)+".tar.gz")); err != nil {
 			return nil, err
 		}
-		defer trials[i].close()
+		defer trials[i].Close()
 	}
-	for _, test := range tests {
-		var answers [2]gate.Answer
-		for i, t := range trials {
-			if answers[i], err = t.Answer(c.Context(), test); err != nil {
-				return nil, fmt.Errorf("%s:%d: %w", test.File, test.Line, err)
-			}
-		}
-		if err := c.Context().Err(); err != nil {
-			return nil, errors.New("interrupted before the end")
-		}
-		if sameAnswer(&answers[0], &answers[1]) {
-			continue
-		}
-		changes = append(changes, decisionChange{File: test.File, Line: test.Line, Name: test.Name, text: trial.Line(&answers[0]) + " -> " + trial.Line(&answers[1]),
-			Before: resultOf(&test.Request, &answers[0]), After: resultOf(&test.Request, &answers[1])})
+	differ, err := node.Compare(c.Context(), trials, tests)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range differ {
+		changes = append(changes, decisionChange{File: x.Test.File, Line: x.Test.Line, Name: x.Test.Name, text: trial.Line(&x.Before) + " -> " + trial.Line(&x.After),
+			Before: resultOf(&x.Test.Request, &x.Before), After: resultOf(&x.Test.Request, &x.After)})
 	}
 	return changes, nil
 }
 
 // trial is the configuration with the bundle in it.
-func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trialNode, error) {
+func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*node.Node, error) {
 	file := o.path
 	if file == "" {
 		file = temp
@@ -169,60 +160,17 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*trialNode,
 		src.Bundle = file
 	}
 	var misplaced error
-	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) {
+	t, err := node.New(c.Context(), src, nil, func(cfg *config.Config) {
 		cfg.DryRun = config.DryRun{} // what is compared is the verdict
-		misplaced = replaceBundle(cfg, f.name, file)
-	}, c.ErrOrStderr())
+		misplaced = node.ReplaceBundle(cfg, f.name, file)
+	}, notices(c.ErrOrStderr()))
 	if misplaced != nil {
 		if err == nil {
-			t.close()
+			t.Close()
 		}
 		return nil, misplaced
 	}
 	return t, err
-}
-
-// replaceBundle puts the bundle at a path in the place of the named one, or of the only one.
-func replaceBundle(c *config.Config, name, file string) error {
-	var names []string
-	for i, b := range c.Policy.Bundles {
-		if names = append(names, b.Name); name == b.Name || name == "" && len(c.Policy.Bundles) == 1 {
-			c.Policy.Bundles[i] = config.Bundle{Name: b.Name, Path: file}
-			return nil
-		}
-	}
-	if len(names) == 0 {
-		c.Policy.Bundles = []config.Bundle{{Name: "app", Path: file}}
-		return nil
-	}
-	return fmt.Errorf("--name says which bundle of the configuration is compared: %s", strings.Join(names, ", "))
-}
-
-// sameAnswer compares everything that the client or the application can see, but the decision's own number.
-func sameAnswer(a, b *gate.Answer) bool {
-	x, y := visibleAnswer(a), visibleAnswer(b)
-	return reflect.DeepEqual(x, y)
-}
-
-func visibleAnswer(a *gate.Answer) gate.Answer {
-	out := *a
-	out.DecisionID, out.Diagnostics = "", gate.Diagnostics{}
-	plain := func(options []gate.HeaderOption) (list []gate.HeaderOption) {
-		for _, h := range options {
-			h.Value = withoutID(h.Value, a.DecisionID)
-			list = append(list, h)
-		}
-		return list
-	}
-	out.Set, out.Response, out.Body = plain(a.Set), plain(a.Response), withoutID(a.Body, a.DecisionID)
-	return out
-}
-
-func withoutID(text, id string) string {
-	if id == "" {
-		return text
-	}
-	return strings.ReplaceAll(text, id, "")
 }
 
 func (d *bundleDiff) write(w io.Writer, asJSON bool) error {

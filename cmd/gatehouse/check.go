@@ -13,6 +13,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 // maxTry bounds a body or token that comes from a file, in bytes.
@@ -95,11 +96,11 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return nil, err
 	}
 	stderr := c.ErrOrStderr()
-	t, err := newTrial(c.Context(), src, a.Headers, func(*config.Config) {}, stderr)
+	t, err := node.New(c.Context(), src, a.Headers, func(*config.Config) {}, notices(stderr))
 	if err != nil {
 		return nil, err
 	}
-	defer t.close()
+	defer t.Close()
 	if a.As, err = t.Identity(f.caller); err != nil {
 		return nil, err
 	}
@@ -109,7 +110,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if !a.Typed() {
 		fmt.Fprintln(stderr, "notice: the body is taken as application/json: --header 'content-type: ...' says otherwise")
 	}
-	answer := t.gate.Check(c.Context(), a.Gate())
+	answer := t.Gate.Check(c.Context(), a.Gate())
 	var why *trial.Explanation
 	if f.explain {
 		why = t.Explain(c.Context(), a, &answer, f.secrets)
@@ -121,6 +122,11 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return &answer, err
 	}
 	return &answer, printExplanation(c.OutOrStdout(), why)
+}
+
+// notices tells what a configuration that is tried leaves out.
+func notices(w io.Writer) func(string) {
+	return func(text string) { fmt.Fprintln(w, "notice: "+text) }
 }
 
 // attempt reads the request off the flags.

@@ -206,7 +206,7 @@ func TestInputPageNamesEveryReason(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, _ := strings.Cut(string(text), "## When the policy is not what decides")
+	_, table, _ := strings.Cut(string(text), "## Denials and their reasons")
 	for r := gate.BadRequest; r <= gate.Internal; r++ {
 		if r == gate.NoRoute {
 			continue // there is no route table yet

@@ -13,9 +13,8 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
-	"gatehouse/edge"
-	"gatehouse/replay"
 	"gatehouse/trial/logged"
+	"gatehouse/trial/node"
 )
 
 // explainFlags are those of gatehouse explain.
@@ -69,7 +68,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	if err != nil {
 		return err
 	}
-	out, err := retell(c, src, record)
+	out, err := node.Retell(c.Context(), src, record, notices(c.ErrOrStderr()))
 	if err != nil {
 		return usageError{err}
 	}
@@ -87,82 +86,11 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 // openLog opens the log to look into.
 func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
 	if f.log != "" {
-		log, err = openLogAt(f.log, stdin)
+		log, err = node.OpenLogAt(f.log, stdin)
 		return log, f.log, err
 	}
-	log, err = openLogOf(src, ctx)
+	log, err = openLogOf(ctx, src)
 	return log, "the decision log of " + src.File, err
-}
-
-// retell evaluates a record again.
-func retell(c *cobra.Command, src config.Source, r *logged.Decision) (*logged.Retold, error) {
-	out := r.Retell()
-	if r.Input == nil {
-		return out, nil
-	}
-	at, err := r.Time()
-	if err != nil {
-		return nil, err
-	}
-	t, err := newTrial(c.Context(), src, nil, func(cfg *config.Config) { askAsRecorded(cfg, src, r) }, c.ErrOrStderr())
-	if err != nil {
-		return nil, err
-	}
-	defer t.close()
-	if src.Bundle == "" {
-		out.Kept = t.useKept(c.Context(), src, r)
-	}
-	with := logged.With{Trial: t.Trial, View: t.gate.View(), Redact: edge.LogConfig(t.config, nil, nil).Redact}
-	for _, known := range t.node.Tables {
-		with.Tables = append(with.Tables, logged.RouteTable{App: known.App, Table: known.Table})
-	}
-	return out, r.Explain(c.Context(), at, with, out)
-}
-
-// useKept takes the very policy that decided, where it is kept and is not the configuration's any more, and says what came of that.
-func (t *trialNode) useKept(ctx context.Context, src config.Source, r *logged.Decision) string {
-	cfg, _, err := src.Read()
-	if err != nil || cfg.StateDir == "" {
-		return ""
-	}
-	now := t.node.Policy
-	switch err := t.usePast(ctx, cfg, r.Bundles); {
-	case err != nil:
-		return err.Error()
-	case t.node.Policy != now:
-		return "taken from " + cfg.PastDir()
-	}
-	return ""
-}
-
-// usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
-func (t *trialNode) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
-	if replay.IsMadeOf(t.node.Policy, decided) {
-		return nil
-	}
-	archive := archiveOf(cfg)
-	s, err := archive.Snapshot(ctx, decided)
-	if err != nil {
-		return err
-	}
-	if err := t.node.Use(ctx, s); err != nil {
-		return fmt.Errorf("the kept policy does not fit the configuration: %w", err)
-	}
-	return nil
-}
-
-// askAsRecorded makes a bundle by itself answer what the record asked.
-func askAsRecorded(cfg *config.Config, src config.Source, r *logged.Decision) {
-	if src.File != "" && src.Bundle != "" {
-		cfg.Policy.Bundles = cfg.Policy.Bundles[len(cfg.Policy.Bundles)-1:] // the one that was named
-	}
-	if src.File != "" {
-		return
-	}
-	cfg.Policy.Decision = r.Path
-	if !strings.Contains(r.Path, "/") && strings.Contains(r.Path, ".") {
-		cfg.Policy.Decision = strings.ReplaceAll(r.Path, ".", "/") + "/allowed"
-	}
 }
 
 // printRetold writes it for people.

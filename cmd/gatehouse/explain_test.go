@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 // decide has a request decided under ./gatehouse.yaml and its decision logged, and puts the decision's id into the environment:
@@ -42,23 +42,23 @@ func decide(ts *testscript.TestScript, neg bool, args []string) {
 func logDecision(a *trial.Request, from, file string) (id string, err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	t, err := newTrial(ctx, config.Source{File: from}, nil, func(*config.Config) {}, io.Discard)
+	t, err := node.New(ctx, config.Source{File: from}, nil, func(*config.Config) {}, func(string) {})
 	if err != nil {
 		return "", err
 	}
-	defer t.close()
-	cfg := edge.LogConfig(t.config, nil, nil)
+	defer t.Close()
+	cfg := edge.LogConfig(t.Config, nil, nil)
 	cfg.File = file
 	log, err := decisionlog.New(cfg)
 	if err != nil {
 		return "", err
 	}
-	settings := *t.gate.View().Settings
+	settings := *t.Gate.View().Settings
 	settings.Log = log
-	if err := t.gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
+	if err := t.Gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
 		return "", err
 	}
-	answer := t.gate.Check(ctx, a.Gate())
+	answer := t.Gate.Check(ctx, a.Gate())
 	stop()
 	return answer.DecisionID, log.Run(ctx)
 }

@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/scaffold"
+	"gatehouse/trial/node"
 )
 
 // initOptions are the flags of `gatehouse init`.
@@ -114,7 +115,7 @@ func (o *initOptions) source() (importer, string, error) {
 
 // tryScaffold starts what was made, in a folder off to the side, and runs its tests.
 func tryScaffold(ctx context.Context, dir string) error {
-	return tryConfiguration(ctx, config.Source{File: filepath.Join(dir, "gatehouse.yaml")}, func(*config.Config) {}, filepath.Join(dir, "tests.yaml"))
+	return node.Try(ctx, config.Source{File: filepath.Join(dir, "gatehouse.yaml")}, func(*config.Config) {}, filepath.Join(dir, "tests.yaml"))
 }
 
 // initSummary says what was written, and what to do with it.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.yaml.in/yaml/v3"
@@ -20,6 +21,7 @@ import (
 	"gatehouse/scaffold"
 	"gatehouse/server"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 // pythonWithFrameworks is the interpreter that package routes is tested with too.
@@ -96,10 +98,11 @@ func activated(t *testing.T, dir string) *gate.Gate {
 	if err != nil || len(doc.Errs) > 0 {
 		t.Fatal(err, doc.Errs)
 	}
-	cfg.StateDir = "" // it belongs to one process, and some tests have several of these
+	cfg.StateDir = ""                                 // it belongs to one process, and some tests have several of these
+	cfg.Policy.Timeout = config.Duration(time.Minute) // machines that run tests are busy
 	found := doc.Problems()
 	found.Add("listen", server.ValidateListen(cfg.Listen))
-	n, err := edge.NewStill(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: readSmoke})
+	n, err := edge.NewStill(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
 	if err != nil {
 		t.Fatal(err)
 	}

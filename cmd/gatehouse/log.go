@@ -14,8 +14,8 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
-	"gatehouse/edge"
 	"gatehouse/replay/search"
+	"gatehouse/trial/node"
 )
 
 const mostTail = 100_000
@@ -56,67 +56,26 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 		l.paths = append([]string{l.log}, paths...)
 	}
 	if len(l.paths) > 0 {
-		return l.Open(l.paths, func(path string) (*decisionlog.Reader, error) { return openLogAt(path, c.InOrStdin()) })
+		return l.Open(l.paths, func(path string) (*decisionlog.Reader, error) { return node.OpenLogAt(path, c.InOrStdin()) })
 	}
 	src, err := l.src.OrDefault()
 	if err != nil {
 		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
 	}
-	log, err := openLogOf(src, c.Context())
+	log, err := openLogOf(c.Context(), src)
 	if err == nil {
 		l.Use(log)
 	}
 	return err
 }
 
-// openLog opens the decision log of a configuration: its file and its spool.
-func openLogOf(s config.Source, ctx context.Context) (*decisionlog.Reader, error) {
-	none := usageError{errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")}
-	if s.File == "" {
-		return nil, none
+// openLogOf opens the decision log of a configuration.
+func openLogOf(ctx context.Context, src config.Source) (*decisionlog.Reader, error) {
+	log, err := node.OpenLog(ctx, src)
+	if which, ok := errors.AsType[node.WhichLogError](err); ok {
+		err = usageError{which}
 	}
-	cfg, _, err := s.Read()
-	if err != nil {
-		return nil, usageError{err}
-	}
-	log := edge.LogConfig(cfg, nil, nil)
-	file := func(s decisionlog.Sink) bool { return s.File != "" && s.File != "-" }
-	if !slices.ContainsFunc(append(log.Sinks, decisionlog.Sink{File: log.File}), file) && log.Dir == "" {
-		return nil, none
-	}
-	log.Rules = spoolRules(s, ctx, log.Dir)
-	return decisionlog.OpenLog(log)
-}
-
-// logRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
-// out is taken out.
-func spoolRules(s config.Source, ctx context.Context, dir string) func(context.Context, []byte) decisionlog.Ruling {
-	if !edge.HasLogRules(dir) {
-		return nil
-	}
-	t, err := newTrial(ctx, s, nil, func(*config.Config) {}, io.Discard)
-	if err != nil {
-		return masked(err)
-	}
-	defer t.close()
-	return edge.LogRules(t.node.Policy)
-}
-
-// masked is for events of which nobody can say what the policy wants to be masked.
-func masked(err error) func(context.Context, []byte) decisionlog.Ruling {
-	return func(context.Context, []byte) decisionlog.Ruling { return decisionlog.Ruling{MaskError: err} }
-}
-
-// openLogAt opens a log by its path. A spool whose policy has rules about the log shows neither input nor result: only the
-// configuration knows these rules.
-func openLogAt(path string, stdin io.Reader) (*decisionlog.Reader, error) {
-	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && edge.HasLogRules(path) {
-		cfg := decisionlog.Config{Dir: path, Rules: masked(errors.New("the policy's masks are not known here"))}
-		if log, err := decisionlog.OpenLog(cfg); err == nil {
-			return log, nil
-		}
-	}
-	return decisionlog.OpenReader(path, stdin)
+	return log, err
 }
 
 // name says where was looked, for people.

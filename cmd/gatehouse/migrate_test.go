@@ -15,6 +15,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/server"
+	"gatehouse/trial/node"
 )
 
 // migrated runs the command on an OPA configuration and reads the result as serve would.
@@ -238,7 +239,7 @@ func validated(t *testing.T, cfg *config.Config) (policyErr, err error) {
 	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
 	found := &config.Problems{Doc: doc}
 	found.Add("listen", server.ValidateListen(cfg.Listen))
-	n, err := edge.New(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: readSmoke})
+	n, err := edge.New(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
 	if err != nil {
 		return nil, err
 	}

@@ -13,15 +13,12 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"gatehouse/bundles"
 	"gatehouse/config"
 	"gatehouse/decisionlog"
-	"gatehouse/edge"
-	"gatehouse/gate"
-	"gatehouse/policy"
 	"gatehouse/replay"
 	"gatehouse/replay/search"
 	"gatehouse/server"
+	"gatehouse/trial/node"
 )
 
 // replayFlags are those of gatehouse replay.
@@ -164,7 +161,7 @@ func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.C
 		if cfg.StateDir == "" {
 			return nil, fmt.Errorf("--old auto: %s has no state_dir, which is where bundles are kept by their digest", src.File)
 		}
-		return archiveOf(cfg).Candidates(c.Context(), next), nil
+		return node.Archive(cfg).Candidates(c.Context(), next), nil
 	}
 	old, err := f.candidate(c, src, f.old, temp)
 	if err != nil {
@@ -216,7 +213,7 @@ func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp s
 		if err != nil {
 			return nil, err
 		}
-		return bareCandidate(c.Context(), o.name, o.files)
+		return node.BareCandidate(c.Context(), o.name, o.files)
 	}
 	replace := func(*config.Config) error { return nil }
 	if arg != "" {
@@ -224,9 +221,9 @@ func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp s
 		if err != nil {
 			return nil, err
 		}
-		replace = func(cfg *config.Config) error { return replaceBundle(cfg, f.name, file) }
+		replace = func(cfg *config.Config) error { return node.ReplaceBundle(cfg, f.name, file) }
 	}
-	return configuredCandidate(c, src, replace)
+	return node.Candidate(c.Context(), src, replace)
 }
 
 // onDisk is a bundle's path; an image is written to temp for that.
@@ -239,42 +236,4 @@ func (f *replayFlags) onDisk(ctx context.Context, arg, temp string) (string, err
 		return o.path, nil
 	}
 	return temp, os.WriteFile(temp, o.image.Tarball(), 0o600)
-}
-
-// bareCandidate is a bundle without a configuration.
-func bareCandidate(ctx context.Context, name string, files map[string][]byte) (*replay.Candidate, error) {
-	b, err := policy.Read(name, bundles.Tree(files), policy.Limits{})
-	if err != nil {
-		return nil, err
-	}
-	s, err := policy.Compile(ctx, policy.Config{}, []*policy.Bundle{b})
-	if err != nil {
-		return nil, err
-	}
-	return replay.NewCandidate(&gate.View{Policy: s}), nil
-}
-
-// configuredCandidate is the policy of a configuration, after replace put other bundles into it.
-func configuredCandidate(c *cobra.Command, src config.Source, replace func(*config.Config) error) (*replay.Candidate, error) {
-	var misplaced error
-	t, err := newTrial(c.Context(), config.Source{File: src.File}, nil, func(cfg *config.Config) { misplaced = replace(cfg) }, io.Discard)
-	if err == nil {
-		defer t.close()
-	}
-	if misplaced != nil {
-		return nil, misplaced
-	}
-	if err != nil {
-		return nil, err
-	}
-	return replay.NewCandidate(t.gate.View()), nil
-}
-
-// archiveOf is where the configuration keeps bundles by their digest, and how they are compiled.
-func archiveOf(c *config.Config) replay.Archive {
-	if c.StateDir == "" {
-		return replay.Archive{}
-	}
-	settings := edge.BundlesConfig(c, nil, nil, nil)
-	return replay.Archive{Dir: c.PastDir(), Limits: settings.Limits, Policy: settings.Policy}
 }

@@ -23,6 +23,7 @@ import (
 	"gatehouse/replay"
 	"gatehouse/routes"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 const ordersExample = "../../examples/flask-orders"
@@ -95,20 +96,20 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	tr, err := newTrial(ctx, config.Source{File: file}, nil, func(*config.Config) {}, io.Discard)
+	tr, err := node.New(ctx, config.Source{File: file}, nil, func(*config.Config) {}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tr.close()
-	cfg := edge.LogConfig(tr.config, nil, nil)
+	defer tr.Close()
+	cfg := edge.LogConfig(tr.Config, nil, nil)
 	cfg.File = filepath.Join(t.TempDir(), "decisions.log")
 	l, err := decisionlog.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := *tr.gate.View().Settings
+	settings := *tr.Gate.View().Settings
 	settings.Log, settings.Timeout = l, time.Minute // a busy machine is no timeout
-	if err := tr.gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
+	if err := tr.Gate.Publish(ctx, func(v *gate.View) { v.Settings = &settings }); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -116,7 +117,7 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 	go func() { done <- l.Run(logging) }()
 	for i := range requests {
 		if req := request(i); req != nil {
-			answer := tr.gate.Check(ctx, req)
+			answer := tr.Gate.Check(ctx, req)
 			if requests <= 100_000 {
 				answers = append(answers, answer)
 			}

@@ -13,6 +13,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/routes"
 	"gatehouse/scaffold"
+	"gatehouse/trial/node"
 )
 
 // stubbed is where `routes import --stubs` adds rules: the application of a configuration whose table is imported, and the folder of
@@ -82,7 +83,7 @@ func (s *stubbed) add(ctx context.Context, table *routes.Table, text []byte, mes
 	}
 	dir := s.cfg.Policy.Bundles[s.bundle].Path
 	err = scaffold.WriteStubs(ctx, dir, made, text, func(table, policy string) error {
-		return tryConfiguration(ctx, s.src, func(c *config.Config) {
+		return node.Try(ctx, s.src, func(c *config.Config) {
 			*s.routes(c), c.Policy.Bundles[s.bundle].Path = table, policy
 		})
 	})
@@ -100,18 +101,18 @@ func (s *stubbed) add(ctx context.Context, table *routes.Table, text []byte, mes
 
 // missing makes the stubs.
 func (s *stubbed) missing(ctx context.Context, table *routes.Table) ([]scaffold.File, error) {
-	t, err := newTrial(ctx, s.src, nil, func(c *config.Config) {
+	t, err := node.New(ctx, s.src, nil, func(c *config.Config) {
 		for i := range c.Apps { // the old table need not fit
 			c.Apps[i].Policy.StrictRoutes = false
 		}
 		c.Policy.StrictRoutes = false
-	}, io.Discard)
+	}, func(string) {})
 	if err != nil {
 		return nil, fmt.Errorf("--stubs: the policy has to run first: %w", err)
 	}
-	defer t.close()
+	defer t.Close()
 	if conflicts := table.RuleConflicts(s.app.Root, "allowed"); len(conflicts) > 0 {
 		return nil, fmt.Errorf("--stubs: %s", conflicts[0])
 	}
-	return scaffold.Stubs(ctx, table, s.app.Root, t.node.Policy, s.cfg.Policy.Bundles[s.bundle].Path)
+	return scaffold.Stubs(ctx, table, s.app.Root, t.Still.Policy, s.cfg.Policy.Bundles[s.bundle].Path)
 }

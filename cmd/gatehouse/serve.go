@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/server"
+	"gatehouse/trial/node"
 )
 
 func serveCommand() *cobra.Command {
@@ -28,7 +29,7 @@ func serveCommand() *cobra.Command {
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP) // first of all: one that comes while we start must not end the process
 			defer signal.Stop(hangups)
-			s, err := server.New(c.Context(), server.Config{Source: src, Reloads: hangups, Version: version(), Smoke: readSmoke})
+			s, err := server.New(c.Context(), server.Config{Source: src, Reloads: hangups, Version: version(), Smoke: node.ReadSmoke})
 			if err != nil {
 				return err
 			}

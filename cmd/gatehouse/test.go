@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/bundles"
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/trial"
+	"gatehouse/trial/node"
 )
 
 // testFlags are those of gatehouse test.
@@ -86,7 +85,7 @@ func (f *testFlags) fromLog(c *cobra.Command, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	defer t.close()
+	defer t.Close()
 	if err := f.from.write(c, t); err != nil {
 		return usageError{err} // exit code 1 is a failed test
 	}
@@ -116,8 +115,8 @@ func (f *testFlags) test(c *cobra.Command, args []string) (failed int, err error
 	if err != nil {
 		return 0, err
 	}
-	defer t.close()
-	outcomes, err := t.regoTests(c.Context(), match)
+	defer t.Close()
+	outcomes, err := t.RegoTests(c.Context(), match)
 	if err != nil {
 		return 0, err
 	}
@@ -133,38 +132,30 @@ func (f *testFlags) test(c *cobra.Command, args []string) (failed int, err error
 	case len(outcomes) == 0 && f.run != "":
 		return 0, fmt.Errorf("no test has a name that --run %q matches", f.run)
 	case len(outcomes) == 0:
-		return 0, fmt.Errorf("there are no tests: no *_test.rego in %s, and no requests in %s", t.bundlePaths(), strings.Join(looked, ", "))
+		return 0, fmt.Errorf("there are no tests: no *_test.rego in %s, and no requests in %s", t.BundlePaths(), strings.Join(looked, ", "))
 	}
 	return f.report(c.OutOrStdout(), t, outcomes, seen)
 }
 
 // trial is what the requests are put to. It says what does not fit together in it.
-func (f *testFlags) trial(c *cobra.Command, src config.Source) (*trialNode, error) {
+func (f *testFlags) trial(c *cobra.Command, src config.Source) (*node.Node, error) {
 	verdicts := func(cfg *config.Config) { cfg.DryRun = config.DryRun{} } // what is tested is the verdict
-	t, err := newTrial(c.Context(), src, nil, verdicts, c.ErrOrStderr())
+	t, err := node.New(c.Context(), src, nil, verdicts, notices(c.ErrOrStderr()))
 	if err != nil {
 		return nil, err
 	}
-	if f.coverage && len(t.node.Tables) == 0 {
-		t.close()
+	if f.coverage && len(t.Still.Tables) == 0 {
+		t.Close()
 		return nil, errors.New("--coverage needs a route table: set routes.file")
 	}
-	for _, notice := range slices.Concat(t.node.Policy.Notices(), t.gate.View().Notices()) {
+	for _, notice := range slices.Concat(t.Still.Policy.Notices(), t.Gate.View().Notices()) {
 		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
 	}
 	return t, nil
 }
 
-func (t *trialNode) bundlePaths() string {
-	var paths []string
-	for _, b := range t.config.Policy.Bundles {
-		paths = append(paths, b.Path)
-	}
-	return strings.Join(paths, ", ")
-}
-
 // report shows what failed, all of it with -v, and the sums.
-func (f *testFlags) report(w io.Writer, t *trialNode, outcomes []trial.Outcome, seen *trial.Coverage) (failed int, err error) {
+func (f *testFlags) report(w io.Writer, t *node.Node, outcomes []trial.Outcome, seen *trial.Coverage) (failed int, err error) {
 	if f.junit != "" {
 		if err := trial.WriteJUnit(f.junit, outcomes); err != nil {
 			return 0, err
@@ -189,7 +180,7 @@ func (f *testFlags) report(w io.Writer, t *trialNode, outcomes []trial.Outcome, 
 		}
 	}
 	if f.coverage {
-		printCoverage(&b, seen, t.node.Tables)
+		printCoverage(&b, seen, t.Still.Tables)
 	}
 	fmt.Fprintf(&b, "%d passed, %d failed", passed, failed)
 	if skipped > 0 {
@@ -214,15 +205,6 @@ func printOutcome(w io.Writer, label string, o *trial.Outcome) {
 	for line := range strings.Lines(o.Output) {
 		fmt.Fprintf(w, "      | %s\n", visible(strings.TrimRight(line, "\n")))
 	}
-}
-
-// regoTests runs the bundles' own tests.
-func (t *trialNode) regoTests(ctx context.Context, match *regexp.Regexp) ([]trial.Outcome, error) {
-	var sources []bundles.Source
-	for _, b := range t.config.Policy.Bundles {
-		sources = append(sources, bundles.Source{Name: b.Name, Path: b.Path})
-	}
-	return trial.RegoTests(ctx, edge.BundlesConfig(t.config, nil, nil, nil).Policy, sources, match)
 }
 
 // printCoverage lists the routes that lack a test, with the share of those that lack none.

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/replay/search"
 	"gatehouse/trial/logged"
+	"gatehouse/trial/node"
 )
 
 // fromLog are the flags by which gatehouse test makes a table of a log.
@@ -37,13 +38,13 @@ func (f *fromLog) given(c *cobra.Command) error {
 }
 
 // write makes the table and says on stderr what is in it.
-func (f *fromLog) write(c *cobra.Command, t *trialNode) error {
-	log, err := openLogAt(f.log, c.InOrStdin())
+func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
+	log, err := node.OpenLogAt(f.log, c.InOrStdin())
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	made := logged.New(t.Trial, t.gate.View())
+	made := logged.New(t.Trial, t.Gate.View())
 	if err := made.Take(c.Context(), log, f.filter.Wants, f.filter.Enough); err != nil {
 		return err
 	}

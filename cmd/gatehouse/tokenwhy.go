@@ -80,9 +80,8 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string) (acc
 		return false, err
 	}
 	out := bufio.NewWriter(c.OutOrStdout())
-	defer out.Flush()
 	showExplanation(out, e, keys)
-	return e.Err == nil && e.Identity.Authenticated, nil
+	return e.Err == nil && e.Identity.Authenticated, out.Flush()
 }
 
 // readToken takes the token from where it leaves the fewest traces that the caller lets it.

@@ -39,6 +39,7 @@ func (m *media) param(name string) (value string, found bool) {
 // framed, and no JSON.
 func (m *media) json() bool { return IsJSON(m.name) }
 
+// IsJSON reports whether a media type, in lower case and without parameters, is JSON.
 func IsJSON(name string) bool {
 	return name == "application/json" || strings.HasSuffix(name, "+json") && !strings.HasPrefix(name, "application/grpc")
 }

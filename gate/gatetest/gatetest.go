@@ -57,7 +57,7 @@ func Settings() *gate.Settings {
 	}
 }
 
-// Start runs a gate until the test ends, and publishes the parts. With gatetest.With settings are validated first.
+// Start runs a gate until the test ends, and publishes the parts.
 func Start(t testing.TB, cfg gate.Config, parts ...gate.Part) *gate.Gate {
 	t.Helper()
 	g, err := gate.New(cfg)
@@ -66,7 +66,7 @@ func Start(t testing.TB, cfg gate.Config, parts ...gate.Part) *gate.Gate {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { defer close(ended); _ = g.Run(ctx) }()
+	go func() { defer close(ended); _ = g.Run(ctx) }() // goroutine: of a test, which a panic may end
 	t.Cleanup(func() { cancel(); <-ended })
 	if err := g.Publish(ctx, parts...); err != nil {
 		t.Fatal(err)

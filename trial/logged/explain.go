@@ -36,6 +36,7 @@ type Retold struct {
 	trial.Explanation
 }
 
+// Outcome is what came of a decision.
 type Outcome struct {
 	Outcome string `json:"outcome"`
 	Reason  string `json:"reason,omitempty"`

@@ -1,16 +1,17 @@
-package main
+package node
 
 import (
 	"context"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 
+	"gatehouse/bundles"
 	"gatehouse/config"
+	"gatehouse/edge"
 	"gatehouse/trial"
 )
 
@@ -30,16 +31,16 @@ func hasRegoTests(cfg *config.Config) bool {
 	return found
 }
 
-// tryConfiguration starts what a configuration says, off to the side, and holds it against its tests.
-func tryConfiguration(ctx context.Context, src config.Source, adjust func(*config.Config), tables ...string) error {
-	t, err := newTrial(ctx, src, nil, adjust, io.Discard)
+// Try starts what a configuration says, off to the side, and holds it against its tests.
+func Try(ctx context.Context, src config.Source, adjust func(*config.Config), tables ...string) error {
+	t, err := New(ctx, src, nil, adjust, func(string) {})
 	if err != nil {
 		return err
 	}
-	defer t.close()
+	defer t.Close()
 	var outcomes []trial.Outcome
-	if hasRegoTests(t.config) {
-		if outcomes, err = t.regoTests(ctx, regexp.MustCompile("")); err != nil {
+	if hasRegoTests(t.Config) {
+		if outcomes, err = t.RegoTests(ctx, regexp.MustCompile("")); err != nil {
 			return err
 		}
 	}
@@ -61,4 +62,22 @@ func tryConfiguration(ctx context.Context, src config.Source, adjust func(*confi
 		}
 	}
 	return nil
+}
+
+// RegoTests runs the bundles' own tests.
+func (t *Node) RegoTests(ctx context.Context, match *regexp.Regexp) ([]trial.Outcome, error) {
+	var sources []bundles.Source
+	for _, b := range t.Config.Policy.Bundles {
+		sources = append(sources, bundles.Source{Name: b.Name, Path: b.Path})
+	}
+	return trial.RegoTests(ctx, edge.BundlesConfig(t.Config, nil, nil, nil).Policy, sources, match)
+}
+
+// BundlePaths are where the policy comes from.
+func (t *Node) BundlePaths() string {
+	var paths []string
+	for _, b := range t.Config.Policy.Bundles {
+		paths = append(paths, b.Path)
+	}
+	return strings.Join(paths, ", ")
 }

@@ -1,10 +1,11 @@
-package main
+// Package node puts requests to what a configuration says: a node off to the side, which listens nowhere and logs nothing. Behind check, test,
+// explain, replay and bundle diff, and behind policy.smoke. It prints nothing. It may import edge, trial, replay and what they import.
+package node
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -17,22 +18,22 @@ import (
 	"gatehouse/trial"
 )
 
-// trialNode decides as `gatehouse serve` would with the same configuration, and that is all: nothing listens, nothing is
-// logged, no key is fetched that no token needs. close ends it.
-type trialNode struct {
+// Node decides as `gatehouse serve` would with the same configuration, and that is all: nothing listens, nothing is
+// logged, no key is fetched that no token needs. Close ends it.
+type Node struct {
 	*trial.Trial
-	config *config.Config
-	node   *edge.Still
-	gate   *gate.Gate
+	Config *config.Config
+	Still  *edge.Still
+	Gate   *gate.Gate
 }
 
 // nowhere is an address that no one can serve. Keys that are said to be there are never loaded, so that a token of
 // their issuer is neither good nor bad: it cannot be verified here.
 const nowhere = "http://127.0.0.1:0/"
 
-// newTrial builds the engine of a configuration, after adjust changed what must be another way for this trial. Keys at a
-// URL are fetched where one of these headers may hold a token that they verify.
-func newTrial(ctx context.Context, src config.Source, headers gate.Headers, adjust func(*config.Config), stderr io.Writer) (*trialNode, error) {
+// New builds the engine of a configuration, after adjust changed what must be another way for this trial. Keys at a
+// URL are fetched where one of these headers may hold a token that they verify. notice is told what is left out.
+func New(ctx context.Context, src config.Source, headers gate.Headers, adjust func(*config.Config), notice func(string)) (*Node, error) {
 	cfg, doc, err := src.Read()
 	if err != nil {
 		return nil, err
@@ -43,19 +44,20 @@ func newTrial(ctx context.Context, src config.Source, headers gate.Headers, adju
 	cfg.Listen.JWKS, cfg.Headers.JWT.KeyFile = cfg.Listen.Admin, ""
 	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them
 	adjust(cfg)
-	for _, notice := range leaveKeys(cfg, headers) {
-		fmt.Fprintln(stderr, "notice: "+notice)
+	for _, missing := range leaveKeys(cfg, headers) {
+		notice(missing)
 	}
-	t := &trialNode{config: cfg}
-	if t.node, err = edge.NewStill(ctx, edge.Config{Config: cfg, Found: doc.Problems()}); err != nil {
+	t := &Node{Config: cfg}
+	if t.Still, err = edge.NewStill(ctx, edge.Config{Config: cfg, Found: doc.Problems()}); err != nil {
 		return nil, err
 	}
-	t.gate = t.node.Gate()
-	t.Trial = trial.New(trial.Config{Gate: t.gate, Issuers: edge.VerifierConfig(cfg, nil, nil).Issuers, Redact: edge.LogConfig(cfg, nil, nil).Redact})
+	t.Gate = t.Still.Gate()
+	t.Trial = trial.New(trial.Config{Gate: t.Gate, Issuers: edge.VerifierConfig(cfg, nil, nil).Issuers, Redact: edge.LogConfig(cfg, nil, nil).Redact})
 	return t, nil
 }
 
-func (t *trialNode) close() { t.node.Close() }
+// Close ends it.
+func (t *Node) Close() { t.Still.Close() }
 
 // leaveKeys makes issuers unavailable whose key file is not there, and those with keys elsewhere of which no header can hold a token.
 // It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads

@@ -1,4 +1,4 @@
-package decisionlog
+package spool
 
 import (
 	"encoding/binary"
@@ -10,13 +10,25 @@ import (
 	"strings"
 )
 
-// place is where the sink is: everything before it in the spool is in the sink, and the sink's file had this size then.
-type place struct {
-	segment, offset uint64
-	dev, ino, size  uint64 // of the sink's file; 0 where it is no regular file
+// File tells which file a reader writes to, and how long it is; zero where it is no regular file.
+type File struct{ Dev, Ino, Size uint64 }
+
+// Same reports whether it is the same file, of whatever length.
+func (f File) Same(other File) bool { return f.Dev == other.Dev && f.Ino == other.Ino }
+
+// FileOf is a file as the file system knows it.
+func FileOf(info os.FileInfo) File {
+	dev, ino := fileID(info)
+	return File{dev, ino, uint64(info.Size())}
 }
 
-// position keeps two places of a sink: written is how far it is, durable how far it was when its file was last synced. It is a file of two
+// place is where a reader is: everything before it in the spool is in the reader's file, which was this one then.
+type place struct {
+	segment, offset uint64
+	file            File
+}
+
+// position keeps two places of a reader: written is how far it is, durable how far it was when its file was last synced. It is a file of two
 // slots that are written in turn, each with a serial number and a CRC, so that one of them is always whole.
 type position struct {
 	file             *os.File
@@ -26,13 +38,13 @@ type position struct {
 }
 
 const (
-	positionFile  = "position."        // and the sink's name
+	positionFile  = "position."        // and the reader's name
 	positionMagic = 0x31534f5053504847 // "GHPSPOS1"
 	positionSize  = 8*12 + 8
 )
 
-func openPosition(dir, sink string) (*position, error) {
-	f, err := os.OpenFile(filepath.Join(dir, positionFile+sink), os.O_RDWR|os.O_CREATE, 0o600)
+func openPosition(dir, name string) (*position, error) {
+	f, err := os.OpenFile(filepath.Join(dir, positionFile+name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +63,10 @@ func (p *position) readAll(f io.ReaderAt) {
 	}
 }
 
-// adoptPosition takes over the file of the time when there was one sink, for the sink that it was.
-func adoptPosition(dir, sink string) error {
-	old, now := filepath.Join(dir, strings.TrimSuffix(positionFile, ".")), filepath.Join(dir, positionFile+sink)
+// AdoptPosition takes over the file of the time when there was one reader, for the reader that it was. It comes before Reader.
+func (sp *Spool) AdoptPosition(name string) error {
+	dir := sp.dir
+	old, now := filepath.Join(dir, strings.TrimSuffix(positionFile, ".")), filepath.Join(dir, positionFile+name)
 	if _, err := os.Lstat(now); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -63,7 +76,7 @@ func adoptPosition(dir, sink string) error {
 	return nil
 }
 
-// lastPlaced is the highest number of a segment that a sink's position speaks of, be it configured now or not.
+// lastPlaced is the highest number of a segment that a reader's position speaks of, be it configured now or not.
 func lastPlaced(dir string) (last uint64, err error) {
 	files, err := filepath.Glob(filepath.Join(dir, strings.TrimSuffix(positionFile, ".")+"*"))
 	if err != nil {
@@ -90,8 +103,8 @@ func (p *position) read(b []byte) {
 		return
 	}
 	p.serial, p.known = serial, true
-	p.written = place{word(2), word(3), word(4), word(5), word(6)}
-	p.durable = place{word(7), word(8), word(9), word(10), word(11)}
+	p.written = place{word(2), word(3), File{word(4), word(5), word(6)}}
+	p.durable = place{word(7), word(8), File{word(9), word(10), word(11)}}
 }
 
 func (p *position) save() error {
@@ -99,7 +112,8 @@ func (p *position) save() error {
 	p.known = true
 	w, d := p.written, p.durable
 	var b []byte
-	for _, v := range []uint64{positionMagic, p.serial, w.segment, w.offset, w.dev, w.ino, w.size, d.segment, d.offset, d.dev, d.ino, d.size} {
+	for _, v := range []uint64{positionMagic, p.serial, w.segment, w.offset, w.file.Dev, w.file.Ino, w.file.Size,
+		d.segment, d.offset, d.file.Dev, d.file.Ino, d.file.Size} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	b = binary.LittleEndian.AppendUint64(b, uint64(crc32.Checksum(b, castagnoli)))

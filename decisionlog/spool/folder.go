@@ -1,4 +1,4 @@
-package decisionlog
+package spool
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ const noteFor = time.Minute
 // look finds out what others did to the spool's folder while it was in use, and mends it: a folder that is gone is made again, and
 // locked; segments that lost their names are appended to no longer (what they have is still read); positions are saved anew. Only the keeper
 // calls it.
-func (sp *spool) look() {
+func (sp *Spool) look() {
 	err := sp.settleIn()
 	wrong := ""
 	if err != nil {
@@ -44,7 +44,7 @@ func (sp *spool) look() {
 }
 
 // settleIn makes the folder again where it is gone, and takes the lock of one that has come into its place.
-func (sp *spool) settleIn() error {
+func (sp *Spool) settleIn() error {
 	now, err := os.Stat(sp.dir)
 	if err == nil && !now.IsDir() {
 		return fmt.Errorf("%s is no folder: remove what is in its place", sp.dir)
@@ -76,7 +76,7 @@ func (sp *spool) settleIn() error {
 }
 
 // inspect retires a segment that has lost its name, or a part of its file.
-func (sp *spool) inspect(s *segment) {
+func (sp *Spool) inspect(s *segment) {
 	if s.file == nil || s.old || s.unnamed || s.retired.Load() {
 		return
 	}
@@ -97,7 +97,7 @@ func (sp *spool) inspect(s *segment) {
 }
 
 // free is the first number from the given one on that no other file has. A folder that was moved away and back may have some.
-func (sp *spool) free(number uint64) uint64 {
+func (sp *Spool) free(number uint64) uint64 {
 	for range 1 << 16 {
 		info, err := os.Lstat(segmentPath(sp.dir, number))
 		if err != nil || !info.Mode().IsRegular() {
@@ -128,19 +128,19 @@ func (s *segment) remove() error {
 }
 
 // replace makes the positions' files again that are not where they were.
-func (sp *spool) replace() error {
+func (sp *Spool) replace() error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	var errs []error
-	for sink, r := range sp.known {
-		errs = append(errs, r.pos.replace(sp.dir, sink))
+	for name, r := range sp.known {
+		errs = append(errs, r.pos.replace(sp.dir, name))
 	}
 	return errors.Join(errs...)
 }
 
 // replace makes the file again if it is not where it was, and saves what it is to say.
-func (p *position) replace(dir, sink string) error {
-	path := filepath.Join(dir, positionFile+sink)
+func (p *position) replace(dir, name string) error {
+	path := filepath.Join(dir, positionFile+name)
 	mine, err := p.file.Stat()
 	if err != nil {
 		return nil // it has been closed: this is the end
@@ -162,7 +162,7 @@ func (p *position) replace(dir, sink string) error {
 }
 
 // note says for a while what was mended.
-func (sp *spool) note(text string) {
+func (sp *Spool) note(text string) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	if sp.noted == nil {
@@ -171,16 +171,16 @@ func (sp *spool) note(text string) {
 	sp.noted[text] = time.Now()
 }
 
-// stuckFor is how long there has been no further segment.
-func (sp *spool) stuckFor() time.Duration {
+// StuckFor is how long there has been no further segment.
+func (sp *Spool) StuckFor() time.Duration {
 	if ns := sp.since.Load(); ns != 0 {
 		return time.Duration(time.Now().UnixNano() - ns)
 	}
 	return 0
 }
 
-// degraded says what is wrong with the spool.
-func (sp *spool) degraded() (list []string) {
+// Degraded says what is wrong with the spool.
+func (sp *Spool) Degraded() (list []string) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	switch {

@@ -1,4 +1,4 @@
-package decisionlog
+package spool
 
 import (
 	"errors"
@@ -56,7 +56,7 @@ func lockFile(path string) (*os.File, error) {
 // fileID tells files apart.
 func fileID(info os.FileInfo) (dev, ino uint64) {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Dev), st.Ino
+		return st.Dev, st.Ino
 	}
 	return 0, 0
 }

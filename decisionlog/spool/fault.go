@@ -1,8 +1,10 @@
-package decisionlog
+package spool
 
 import (
 	"encoding/binary"
+	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -16,13 +18,14 @@ func faulted(p any) bool {
 	if p == nil {
 		return false
 	}
-	if !isFault(p) {
+	if !IsFault(p) {
 		panic(p)
 	}
 	return true
 }
 
-func isFault(p any) bool {
+// IsFault tells whether a recovered value is a fault of a mapping: that is no fault of whoever reads it.
+func IsFault(p any) bool {
 	fault, ok := p.(interface {
 		error
 		Addr() uintptr
@@ -30,8 +33,8 @@ func isFault(p any) bool {
 	return ok && fault.Addr() != 0
 }
 
-// guarded runs what touches a mapping, and reports whether it got through.
-func guarded(f func()) (ok bool) {
+// Guarded runs what touches a mapping, and reports whether it got through.
+func Guarded(f func()) (ok bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() { ok = !faulted(recover()) }()
 	f()
@@ -39,7 +42,7 @@ func guarded(f func()) (ok bool) {
 }
 
 // put fills what was reserved at off and makes it valid. It returns false where the segment's file has been cut off.
-func (s *segment) put(off uint64, kind uint32, payload []byte) (ok bool) {
+func (s *segment) put(off uint64, kind Kind, payload []byte) (ok bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
@@ -48,7 +51,7 @@ func (s *segment) put(off uint64, kind uint32, payload []byte) (ok bool) {
 	}()
 	at := s.data[off : off+frameSize(len(payload))]
 	binary.LittleEndian.PutUint32(at[4:], s.sum(kind, payload))
-	binary.LittleEndian.PutUint32(at[8:], kind)
+	binary.LittleEndian.PutUint32(at[8:], uint32(kind))
 	binary.LittleEndian.PutUint32(at[12:], frameMagic)
 	copy(at[frameHeader:], payload)
 	s.length(off).Store(uint32(len(payload)))
@@ -66,7 +69,7 @@ func (s *segment) retire() {
 }
 
 // giveUp is for a segment whose file was cut off: it is retired, and another one is made.
-func (sp *spool) giveUp(s *segment) {
+func (sp *Spool) giveUp(s *segment) {
 	s.retire()
 	if s.lost.Swap(true) {
 		return
@@ -78,21 +81,20 @@ func (sp *spool) giveUp(s *segment) {
 	notify(sp.low)
 }
 
-// cutOff passes what cannot be read any more of the segment that the writer is in.
-func (w *writer) cutOff() {
-	s := w.cur.s
-	w.spool.giveUp(s)
-	end := min(s.end.Load(), s.size())
-	g := gap{since: w.cur.last, segment: segmentName(s)}
-	if g.since.IsZero() {
-		g.since = s.made
+// CutOff passes what cannot be read any more of the segment that the cursor is in, after a fault. It returns what is lost by it.
+func (sp *Spool) CutOff(c *Cursor, now time.Time) Damage {
+	s := c.s
+	sp.giveUp(s)
+	d := Damage{Since: c.since(s), Until: now, Segment: filepath.Base(s.path)}
+	if end := min(s.end.Load(), s.size()); end > c.off {
+		d.Bytes = end - c.off
+		c.off = end
 	}
-	g.until = w.log.cfg.Clock()
-	if end > w.cur.off {
-		g.damaged = end - w.cur.off
-		w.cur.off = end
-	}
-	if g.damaged > 0 {
-		w.damage(g)
-	}
+	return d
+}
+
+// Hollow gives up the segment that the cursor is in, and what was reserved in it and is not there by now.
+func (sp *Spool) Hollow(c Cursor) {
+	sp.giveUp(c.s)
+	c.s.hollow.Store(true)
 }

@@ -1,19 +1,14 @@
-package decisionlog
+package spool
 
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"path/filepath"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 )
 
 const (
@@ -21,26 +16,44 @@ const (
 	mostLooks       = 20        // at a segment that is written to, for what seems damaged and may just not be whole yet
 )
 
-// frames reads a copy of a segment, which its owner may be writing to.
-type frames struct {
+// Copy reads a copy of a segment, which its owner may be writing to.
+type Copy struct {
 	file   string
 	at     io.ReaderAt // to read it again; nil for standard input
 	closer func()
 
 	segment
 	off     uint64
-	from    uint64 // where the last event began
-	time    time.Time
+	from    uint64    // where the last piece began
+	last    time.Time // of the last record before
 	looks   int
 	header  bool // it is damaged, and that was not told
 	missing bool // the end is, and that was not told
-	checked bool // nothing was behind the last event when it was last looked at
-	lines   *lines
-	line    []byte
+	checked bool // nothing was behind the last record when it was last looked at
 }
 
-func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func(), lines *lines) (*frames, error) {
-	s := &frames{file: name, closer: closer, off: segmentHeader, lines: lines}
+// DamageError names what could not be read of a segment.
+type DamageError struct {
+	File   string
+	Offset int64 // where it begins, in bytes from the beginning of the file
+	Bytes  int64 // how many bytes could not be read, at least
+	What   string
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("%s: offset %d: %s (%d bytes)", e.File, e.Offset, e.What, e.Bytes)
+}
+
+// HeadSize is how many bytes of a file IsSegment wants.
+const HeadSize = len(segmentMagic)
+
+// IsSegment reports whether a file that begins like this is a segment.
+func IsSegment(head []byte) bool { return bytes.HasPrefix(head, []byte(segmentMagic)) }
+
+// OpenCopy reads a segment into memory: what is buffered of in, which is a file or a stream. closer is called by Close.
+func OpenCopy(name string, in io.Reader, buffered *bufio.Reader, closer func(), time TimeFunc) (*Copy, error) {
+	s := &Copy{file: name, closer: closer, off: segmentHeader}
+	s.time = time
 	s.at, _ = in.(io.ReaderAt)
 	data, err := io.ReadAll(io.LimitReader(buffered, mostSegmentRead))
 	if err != nil {
@@ -57,7 +70,7 @@ func openFrames(name string, in io.Reader, buffered *bufio.Reader, closer func()
 }
 
 // readHeader takes over what the header says. Where it is damaged its salt may not be, and then every frame can still be told.
-func (s *frames) readHeader() {
+func (s *Copy) readHeader() {
 	h := s.data[:segmentHeader]
 	s.seed(h[16:24])
 	switch {
@@ -70,42 +83,47 @@ func (s *frames) readHeader() {
 	}
 }
 
-func (s *frames) close() { s.closer() }
+// Close lets go of the file.
+func (s *Copy) Close() { s.closer() }
 
 // empty reports whether there is nothing but zeros behind the header.
-func (s *frames) empty() bool {
+func (s *Copy) empty() bool {
 	return !s.header && !s.missing && len(bytes.TrimLeft(s.data[min(s.bytes, segmentHeader):], "\x00")) == 0
 }
 
-func (s *frames) where() *DamageError { return &DamageError{File: s.file, Offset: int64(s.from)} }
+// Where names the piece that was returned last.
+func (s *Copy) Where() *DamageError { return &DamageError{File: s.file, Offset: int64(s.from)} }
 
-func (s *frames) damage(n uint64, what string) error {
-	d := s.where()
+func (s *Copy) damage(n uint64, what string) error {
+	d := s.Where()
 	d.Bytes, d.What = int64(n), what
 	return d
 }
 
-func (s *frames) next() ([]byte, error) {
+// Next returns a piece, which is good until the next call; io.EOF at the end, and may be called again: there may be more by then. What
+// cannot be read is a *DamageError, and reading goes on behind it; a piece of damage is what was reserved and never written.
+func (s *Copy) Next() (Piece, error) {
 	s.from = s.off
 	if s.header {
 		s.header, s.from = false, 0
-		return nil, s.damage(min(s.bytes, segmentHeader), "a segment whose header is damaged")
+		return Piece{}, s.damage(min(s.bytes, segmentHeader), "a segment whose header is damaged")
 	}
 	for {
 		kind, payload, what := s.frame(s.off)
 		if what == foundFrame {
 			s.from, s.off = s.off, s.off+frameSize(len(payload))
-			if event, err := s.event(kind, payload); err != nil || len(event) > 0 {
-				return event, err
+			s.checked = false
+			if t, ok := s.time(kind, payload); ok {
+				s.last = t
 			}
-			continue // the policy does not want it in the log
+			return Piece{Kind: kind, Record: payload}, nil
 		}
 		next, damaged := s.resync(s.off, s.bytes, what == foundDamage)
 		last := next == s.bytes
 		if !last || damaged {
 			switch again, err := s.again(); {
 			case err != nil:
-				return nil, err
+				return Piece{}, err
 			case again:
 				continue
 			}
@@ -115,23 +133,23 @@ func (s *frames) next() ([]byte, error) {
 		switch {
 		case damaged && last:
 			n := len(bytes.TrimRight(s.data[from:], "\x00"))
-			return nil, s.damage(uint64(n), "damaged, to the end of the segment")
+			return Piece{}, s.damage(uint64(n), "damaged, to the end of the segment")
 		case damaged:
-			return nil, s.damage(next-from, "damaged")
+			return Piece{}, s.damage(next-from, "damaged")
 		case !last:
-			return s.hole(next - from), nil
+			return Piece{Damage: s.hole(next - from)}, nil
 		}
 		s.off = from
 		if s.missing {
 			s.missing, s.from = false, s.bytes
-			return nil, s.damage(s.full-s.bytes, "the segment is cut off")
+			return Piece{}, s.damage(s.full-s.bytes, "the segment is cut off")
 		}
-		return nil, io.EOF
+		return Piece{}, io.EOF
 	}
 }
 
 // again reads the segment once more, where what seems damaged may just have been in the making.
-func (s *frames) again() (bool, error) {
+func (s *Copy) again() (bool, error) {
 	if s.at == nil || s.looks == mostLooks {
 		return false, nil
 	}
@@ -140,8 +158,8 @@ func (s *frames) again() (bool, error) {
 	return true, s.refresh()
 }
 
-// refresh reads again what is behind the last event.
-func (s *frames) refresh() error {
+// refresh reads again what is behind the last record.
+func (s *Copy) refresh() error {
 	if s.at == nil || s.off > s.bytes {
 		return nil
 	}
@@ -151,47 +169,10 @@ func (s *frames) refresh() error {
 	return nil
 }
 
-func (s *frames) event(kind uint32, payload []byte) (_ []byte, err error) {
-	s.checked = false
-	if kind == frameGap {
-		g, err := (&unpacking{packedReader: packedReader{in: payload}}).unpackGap()
-		if err != nil {
-			return nil, s.damage(uint64(len(payload)), "a gap of another version")
-		}
-		s.time = g.until
-		s.line = s.lines.gap(s.line[:0], g)
-	} else {
-		at := cursor{s: &s.segment, off: s.off}
-		if s.line, err = s.lines.entry(context.Background(), s.line[:0], at, payload); err != nil {
-			return nil, s.damage(uint64(len(payload)), "an entry of another version")
-		}
-		s.time, _ = packedTime(kind, payload)
-	}
-	return bytes.TrimSuffix(s.line, []byte("\n")), nil
-}
-
 // hole tells of what was reserved and never written: it was under way when the process was killed.
-func (s *frames) hole(n uint64) []byte {
-	g := gap{unfinished: n, since: s.time, segment: filepath.Base(s.file)}
-	if g.since.IsZero() {
-		g.since = s.made
-	}
-	g.until = g.since
-	if kind, payload, what := s.frame(s.off); what == foundFrame {
-		if t, ok := packedTime(kind, payload); ok {
-			g.until = t
-		}
-	}
-	s.line = s.lines.gap(s.line[:0], g)
-	return bytes.TrimSuffix(s.line, []byte("\n"))
-}
-
-// readerLines makes lines as the log itself would.
-func readerLines(cfg Config) (*lines, error) {
-	cfg.MaxEntry, cfg.Clock, cfg.Logger = mostLine, time.Now, zap.NewNop()
-	l, err := newLines(&cfg, 1)
-	if err == nil {
-		l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rule_errors"}, []string{"rule"})
-	}
-	return l, err
+func (s *Copy) hole(n uint64) Damage {
+	c := Cursor{s: &s.segment, off: s.off, last: s.last}
+	hole := c.damage(&s.segment, 0)
+	hole.Unfinished = n
+	return hole
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package decisionlog
+package spool
 
 import (
 	"errors"

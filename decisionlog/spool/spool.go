@@ -1,4 +1,16 @@
-package decisionlog
+// Package spool keeps records on disk between those who append them and those who read them: a row of segments, which are files mapped into
+// memory, and for each reader a file that says how far it is. What was appended outlives the process, however that ends.
+//
+// The package owns the files of its folder: their format, the space that they take, and what becomes of them where the disk is full, the
+// folder is removed, or a file is cut off or damaged while it is in use. What a record is, is its owner's to say: here it is bytes, a
+// kind, and a time that Config.Time reads. The package imports nothing of ours.
+//
+// [New] opens a spool, [Spool.Run] keeps it, [Spool.Append] adds a record without a lock, and a [Reader] for each who wants all records
+// reads them with a [Cursor]. A segment goes when every reader is done with it. Who has no part in the spool, such as a tool
+// that looks at it, reads it with a [DirReader] or a [Copy].
+//
+// A cursor reads mappings: see [Guarded].
+package spool
 
 import (
 	"context"
@@ -21,11 +33,22 @@ const (
 	prepareRetry = 100 * time.Millisecond
 )
 
-// spool is a row of segments on disk between the requests and the sinks. Requests append at its end without a lock; for each sink
-// one writer reads it from the beginning; one keeper makes the next segment before it is needed, and syncs. Logs that follow each
-// other over a reload share it.
-type spool struct {
+// Config says where a spool is and how large.
+type Config struct {
+	Dir       string        // is made with mode 0700 where it is missing, and belongs to one process
+	MaxSize   int64         // bytes on disk, at most
+	MaxRecord int           // bytes of the largest record
+	Sync      time.Duration // how often what was appended is synced to the disk
+	Time      TimeFunc      // of a record
+	Logger    *zap.Logger   // operators' events
+}
+
+// Spool is a row of segments on disk between who appends and the readers. Appends go to its end without a lock; each reader reads
+// it from the beginning; Run makes the next segment before it is needed, and syncs. It may have several users, one after the other, who
+// count themselves with Retain and Release.
+type Spool struct {
 	dir   string
+	time  TimeFunc
 	size  int64 // of a segment
 	log   *zap.Logger
 	lock  *os.File
@@ -37,45 +60,32 @@ type spool struct {
 	current atomic.Pointer[segment]   // requests append here
 	idle    atomic.Bool               // a reader has seen all and sleeps
 	stuck   atomic.Bool               // no further segment can be made: no disk space, or MaxSize
-	readers atomic.Pointer[[]*reader] // those that hold segments; replaced under mu
+	readers atomic.Pointer[[]*Reader] // those that hold segments; replaced under mu
 	low     chan struct{}             // wakes the keeper
 	since   atomic.Int64              // when it got stuck, in ns of the wall clock; 0: it is not
 	damages atomic.Int64              // segments that were cut off while they were in use
 
-	mu      sync.Mutex           // guards what follows; never taken by an append that finds room
-	first   *segment             // the oldest that is on disk
-	known   map[string]*reader   // every reader since the spool was opened, by its sink's name
-	users   int                  // logs that use the spool
+	mu      sync.Mutex         // guards what follows; never taken by an append that finds room
+	first   *segment           // the oldest that is on disk
+	known   map[string]*Reader // every reader since the spool was opened, by its name
+	users   int
 	room    chan struct{}        // closed, and made anew, when there is a new segment, or it is known that there will be none
 	lastErr string               // why there is no next segment, "" otherwise
-	lost    []gap                // segments that could not be read at the start
+	lost    []Damage             // segments that could not be read at the start
 	home    fs.FileInfo          // of the folder that the files are in
 	wrong   string               // what was found wrong with the folder, "" otherwise
 	noted   map[string]time.Time // what was mended, and when: it is said for a while. A closed list
 }
 
-// reader is where one sink is in the spool.
-type reader struct {
-	pos    *position
-	wake   chan struct{} // wakes its writer
-	oldest atomic.Int64  // time of the oldest entry that the sink does not have, in ns; 0: it has all
-
-	s     *segment // where the sink is; guarded by the spool's mu, as is what follows
-	off   uint64
-	held  *segment // it and what follows must stay: what is before is safe with the sink
-	owner any      // who moves it
-	exact bool     // the place is exactly how far the sink is: whoever moved it last has left in order
-}
-
-// openSpool takes over what an earlier run left, and makes the segment that requests append to.
-func openSpool(cfg *Config) (_ *spool, err error) {
+// New takes over what an earlier run left, and makes the segment that is appended to. The spool has one user then.
+func New(cfg Config) (_ *Spool, err error) {
 	if !hasSpool {
 		return nil, errors.New("decision log: a spool (dir) needs Linux: leave it out, and entries wait in memory")
 	}
-	sp := &spool{dir: cfg.Dir, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*reader{}}
-	sp.readers.Store(new([]*reader))
-	sp.size = (min(mostSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxEntry))) + 4095) &^ 4095
-	sp.adopt(cfg)
+	sp := &Spool{dir: cfg.Dir, time: cfg.Time, users: 1, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*Reader{}}
+	sp.readers.Store(new([]*Reader))
+	sp.size = (min(mostSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxRecord))) + 4095) &^ 4095
+	sp.Adopt(cfg)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the decision log's spool: %w", err)
 	}
@@ -88,7 +98,7 @@ func openSpool(cfg *Config) (_ *spool, err error) {
 	}
 	defer func() {
 		if err != nil {
-			sp.close()
+			sp.Close()
 		}
 	}()
 	last, err := sp.recover()
@@ -106,14 +116,14 @@ func openSpool(cfg *Config) (_ *spool, err error) {
 	return sp, nil
 }
 
-// adopt takes over what may change while the spool is open.
-func (sp *spool) adopt(cfg *Config) {
+// Adopt takes over what may change while the spool is open: MaxSize and Sync.
+func (sp *Spool) Adopt(cfg Config) {
 	sp.max.Store(cfg.MaxSize)
 	sp.every.Store(int64(cfg.Sync))
 }
 
 // recover opens the segments that are there, and returns the number of the last.
-func (sp *spool) recover() (last uint64, err error) {
+func (sp *Spool) recover() (last uint64, err error) {
 	names, err := os.ReadDir(sp.dir)
 	if err != nil {
 		return 0, err
@@ -143,7 +153,7 @@ func (sp *spool) recover() (last uint64, err error) {
 }
 
 // setAside keeps a file that has no readable header out of the way. An empty one was being made when the process ended.
-func (sp *spool) setAside(name fs.DirEntry) error {
+func (sp *Spool) setAside(name fs.DirEntry) error {
 	path := filepath.Join(sp.dir, name.Name())
 	info, err := name.Info()
 	if err != nil {
@@ -153,7 +163,7 @@ func (sp *spool) setAside(name fs.DirEntry) error {
 		return os.Remove(path)
 	}
 	sp.log.Error("a segment of the decision log's spool cannot be read", zap.String("segment", path), zap.String("kept_as", path+".damaged"))
-	sp.lost = append(sp.lost, gap{damaged: uint64(info.Size()), since: info.ModTime(), until: info.ModTime(), segment: name.Name()})
+	sp.lost = append(sp.lost, Damage{Bytes: uint64(info.Size()), Since: info.ModTime(), Until: info.ModTime(), Segment: name.Name()})
 	return os.Rename(path, path+".damaged")
 }
 
@@ -170,9 +180,10 @@ func blank(path string) bool {
 }
 
 // link puts a segment at the end of the row.
-func (sp *spool) link(s *segment) {
+func (sp *Spool) link(s *segment) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
+	s.time = sp.time
 	sp.used.Add(int64(s.size()))
 	sp.count.Add(1)
 	if sp.first == nil {
@@ -186,8 +197,8 @@ func (sp *spool) link(s *segment) {
 	at.next.Store(s)
 }
 
-// seek finds a place: the first segment that a sink does not have all of. What nobody has read yet begins with the oldest there is.
-func (sp *spool) seek(at place) (s *segment, off uint64) {
+// seek finds a place: the first segment that a reader is not done with. What nobody has read yet begins with the oldest there is.
+func (sp *Spool) seek(at place) (s *segment, off uint64) {
 	s = sp.first
 	for s.number < at.segment && s.next.Load() != nil {
 		s = s.next.Load()
@@ -198,45 +209,8 @@ func (sp *spool) seek(at place) (s *segment, off uint64) {
 	return s, segmentHeader
 }
 
-// reader returns the reader of a sink, which holds nothing until it is acquired.
-func (sp *spool) reader(sink string) (*reader, error) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	if r := sp.known[sink]; r != nil {
-		return r, nil
-	}
-	pos, err := openPosition(sp.dir, sink)
-	if errors.Is(err, fs.ErrNotExist) { // somebody has just removed the folder: the keeper takes over the one that is made here
-		if err = os.MkdirAll(sp.dir, 0o700); err == nil {
-			pos, err = openPosition(sp.dir, sink)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
-	}
-	r := &reader{pos: pos, wake: make(chan struct{}, 1)}
-	r.s, r.off = sp.seek(pos.written)
-	sp.known[sink] = r
-	return r, nil
-}
-
-// acquire makes these the readers that hold segments. One that did already goes on where it is.
-func (sp *spool) acquire(readers []*reader) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	before := *sp.readers.Load()
-	for _, r := range readers {
-		if slices.Contains(before, r) {
-			continue
-		}
-		r.s, r.off = sp.seek(r.pos.written)
-		r.held, _ = sp.seek(r.pos.durable)
-	}
-	sp.readers.Store(&readers)
-}
-
-// append writes a frame. It returns false where there is no room.
-func (sp *spool) append(kind uint32, payload []byte) bool {
+// Append adds a record, which is not empty. It returns false where there is no room.
+func (sp *Spool) Append(kind Kind, payload []byte) bool {
 	n := frameSize(len(payload))
 	for {
 		s := sp.current.Load()
@@ -262,14 +236,14 @@ func (sp *spool) append(kind uint32, payload []byte) bool {
 }
 
 // wake wakes who waits for something to read.
-func (sp *spool) wake() {
+func (sp *Spool) wake() {
 	for _, r := range *sp.readers.Load() {
 		notify(r.wake)
 	}
 }
 
 // advance goes on to the segment after s, and reports whether there is one.
-func (sp *spool) advance(s *segment) bool {
+func (sp *Spool) advance(s *segment) bool {
 	next := s.next.Load()
 	if next == nil {
 		return sp.current.Load() != s
@@ -280,8 +254,8 @@ func (sp *spool) advance(s *segment) bool {
 	return true
 }
 
-// seal ends all that is appended to, so that what is before is all there will be. The keeper must have ended.
-func (sp *spool) seal() {
+// Seal ends all that is appended to, so that what is before is all there will be. Run must have ended.
+func (sp *Spool) Seal() {
 	for s := sp.current.Load(); s != nil; s = s.next.Load() {
 		s.retire()
 	}
@@ -290,22 +264,8 @@ func (sp *spool) seal() {
 	}
 }
 
-// unread reports how many bytes a sink does not have yet.
-func (sp *spool) unread(r *reader) (n uint64) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	off := r.off
-	for s := r.s; s != nil; s = s.next.Load() {
-		if end := min(s.end.Load(), s.tail.Load(), s.size()); end > off {
-			n += end - off
-		}
-		off = segmentHeader
-	}
-	return n
-}
-
-// settled waits until everything that was reserved is written. The spool must be sealed.
-func (sp *spool) settled(limit time.Duration) bool {
+// Settled waits until everything that was reserved is written. The spool must be sealed.
+func (sp *Spool) Settled(limit time.Duration) bool {
 	until := time.Now().Add(limit)
 	sp.mu.Lock()
 	s, off := sp.first, uint64(segmentHeader)
@@ -318,7 +278,7 @@ func (sp *spool) settled(limit time.Duration) bool {
 	for ; s != nil; s, off = s.next.Load(), segmentHeader {
 		for !s.old && !s.lost.Load() && off < s.end.Load() {
 			var n uint32
-			if !guarded(func() { n = s.length(off).Load() }) {
+			if !Guarded(func() { n = s.length(off).Load() }) {
 				break // there is nothing to wait for
 			}
 			switch {
@@ -334,33 +294,24 @@ func (sp *spool) settled(limit time.Duration) bool {
 	return true
 }
 
-// own makes somebody the one who moves a reader, and says from where, and whether that is exactly how far the sink is.
-func (sp *spool) own(r *reader, owner any) (at cursor, exact bool) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	exact = r.exact
-	r.owner, r.exact = owner, false
-	return cursor{s: r.s, off: r.off}, exact
-}
-
-// back returns a reader to an earlier place.
-func (sp *spool) back(r *reader, at place) cursor {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	r.pos.written = at
-	r.s, r.off = sp.seek(at)
-	return cursor{s: r.s, off: r.off}
-}
-
-// awaitRoom returns a channel that is closed when a segment was made, or could not be.
-func (sp *spool) awaitRoom() <-chan struct{} {
+// AwaitRoom returns a channel that is closed when a segment was made, or could not be.
+func (sp *Spool) AwaitRoom() <-chan struct{} {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	return sp.room
 }
 
-// keep makes the next segment ahead of time and syncs, until ctx ends.
-func (sp *spool) keep(ctx context.Context) {
+// Hurry asks Run for the next segment.
+func (sp *Spool) Hurry() { notify(sp.low) }
+
+// Stuck reports whether it is known that there is no room for more: MaxSize, or no disk space.
+func (sp *Spool) Stuck() bool { return sp.stuck.Load() }
+
+// WakeNext has every reader woken by the next Append. Who says so and then sleeps looks for more in between.
+func (sp *Spool) WakeNext() { sp.idle.Store(true) }
+
+// Run makes the next segment ahead of time and syncs, until ctx ends.
+func (sp *Spool) Run(ctx context.Context) {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	var synced *segment
@@ -388,7 +339,7 @@ func (sp *spool) keep(ctx context.Context) {
 
 // prepare makes the segment after the current one, unless it is there, and reports whether it is. One that has lost its name is appended to
 // until there is another.
-func (sp *spool) prepare() bool {
+func (sp *Spool) prepare() bool {
 	s := sp.current.Load()
 	for next := s.next.Load(); next != nil; next = s.next.Load() {
 		if !next.unnamed && !next.retired.Load() {
@@ -419,7 +370,7 @@ func (sp *spool) prepare() bool {
 	return true
 }
 
-func (sp *spool) retireUnnamed() {
+func (sp *Spool) retireUnnamed() {
 	for s := sp.current.Load(); s != nil; s = s.next.Load() {
 		if s.unnamed {
 			s.retire()
@@ -427,7 +378,7 @@ func (sp *spool) retireUnnamed() {
 	}
 }
 
-func (sp *spool) setError(text string) {
+func (sp *Spool) setError(text string) {
 	sp.mu.Lock()
 	was := sp.lastErr
 	sp.lastErr = text
@@ -450,7 +401,7 @@ func (sp *spool) setError(text string) {
 }
 
 // sync writes what was appended to the disk: from the segment that was current the last time to the one that is now.
-func (sp *spool) sync(from *segment) *segment {
+func (sp *Spool) sync(from *segment) *segment {
 	to := sp.current.Load()
 	if from == nil {
 		from = to
@@ -467,39 +418,8 @@ func (sp *spool) sync(from *segment) *segment {
 	return to
 }
 
-// moved is commit for a place that need not be saved.
-func (sp *spool) moved(r *reader, owner any, s *segment, off uint64) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	if r.owner == owner {
-		r.s, r.off = s, off
-	}
-}
-
-// commit says that a sink has everything before a place. durable says that it is safe there: the sink's file is synced.
-func (sp *spool) commit(r *reader, owner any, s *segment, off uint64, at place, durable bool) error {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	if r.owner != owner {
-		return nil // whoever came after a sink that hangs decides
-	}
-	at.segment, at.offset = s.number, off
-	r.s, r.off = s, off
-	r.pos.written = at
-	if durable {
-		r.pos.durable, r.held = at, s
-	}
-	if err := r.pos.save(); err != nil {
-		return fmt.Errorf("saving the decision log's position: %w", err)
-	}
-	if !durable {
-		return nil
-	}
-	return sp.trim()
-}
-
-// trim removes the segments that no sink needs any more. Its caller holds mu.
-func (sp *spool) trim() error {
+// trim removes the segments that no reader needs any more. Its caller holds mu.
+func (sp *Spool) trim() error {
 	keep := uint64(noEnd)
 	for _, r := range *sp.readers.Load() {
 		keep = min(keep, r.held.number)
@@ -519,8 +439,8 @@ func (sp *spool) trim() error {
 	return nil
 }
 
-// retain counts one more log that uses the spool, unless nobody does any longer.
-func (sp *spool) retain() bool {
+// Retain counts one more user, unless there is none any longer: then the spool is closed, or is about to be.
+func (sp *Spool) Retain() bool {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	if sp.users == 0 {
@@ -530,27 +450,46 @@ func (sp *spool) retain() bool {
 	return true
 }
 
-// release ends a log's use, and reports whether it was the last.
-func (sp *spool) release() bool {
+// Regain makes who has just released the spool as the last its user again.
+func (sp *Spool) Regain() {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.users = 1
+}
+
+// Release ends one's use, and reports whether it was the last: then it is for the caller to close the spool.
+func (sp *Spool) Release() bool {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.users--
 	return sp.users == 0
 }
 
-func (sp *spool) status() *Spool {
-	if sp == nil {
-		return nil
-	}
-	st := &Spool{Dir: sp.dir, Bytes: sp.used.Load(), MaxBytes: sp.max.Load(), Segments: sp.count.Load()}
+// TakeLost returns, once, the segments that could not be read when the spool was opened.
+func (sp *Spool) TakeLost() []Damage {
 	sp.mu.Lock()
-	st.Error = sp.lastErr
-	sp.mu.Unlock()
-	return st
+	defer sp.mu.Unlock()
+	lost := sp.lost
+	sp.lost = nil
+	return lost
 }
 
-// abandon lets another process have the spool, and leaves the mappings to who may still look at them.
-func (sp *spool) abandon() {
+// Status is how large a spool is.
+type Status struct {
+	Bytes, MaxBytes int64
+	Segments        int64
+	Error           string // why there is no room for more, else ""
+}
+
+// Status may be called at any time.
+func (sp *Spool) Status() Status {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	return Status{Bytes: sp.used.Load(), MaxBytes: sp.max.Load(), Segments: sp.count.Load(), Error: sp.lastErr}
+}
+
+// Abandon lets another process have the spool, and leaves the mappings to who may still look at them.
+func (sp *Spool) Abandon() {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	for _, r := range sp.known {
@@ -560,8 +499,8 @@ func (sp *spool) abandon() {
 	sp.lock.Close()
 }
 
-// close gives everything back but what is on disk.
-func (sp *spool) close() {
+// Close gives everything back but what is on disk. Nobody may append or read any more.
+func (sp *Spool) Close() {
 	for s := sp.first; s != nil; s = s.next.Load() {
 		s.close()
 	}
@@ -569,4 +508,12 @@ func (sp *spool) close() {
 		r.pos.file.Close()
 	}
 	sp.lock.Close()
+}
+
+// notify leaves a note in a channel of capacity one, unless there is one already.
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

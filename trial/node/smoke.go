@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 // maxSmokeFailures bounds what is told of requests that did not come out as they should.
 const maxSmokeFailures = 5
 
-// readSmoke reads the tables of requests that every policy has to hold, and returns what puts them to a gate; nil where there are none.
-func readSmoke(c *config.Config) (func(context.Context, *gate.Gate) error, error) {
+// ReadSmoke reads the tables of requests that every policy has to hold, and returns what puts them to a gate; nil where there are none.
+func ReadSmoke(c *config.Config) (func(context.Context, *gate.Gate) error, error) {
 	var all []*trial.Test
 	var errs []error
 	for _, file := range c.Policy.Smoke {

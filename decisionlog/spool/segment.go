@@ -1,4 +1,4 @@
-package decisionlog
+package spool
 
 import (
 	"bytes"
@@ -30,9 +30,14 @@ const (
 	frameMagic    = 0xa7f5c39e
 	frameHeader   = 16
 
-	frameEntry = 1 // kinds
-	frameGap   = 2
+	kinds = 2
 )
+
+// Kind is 1 or 2: what a record of it is, is its owner's to say. Another one is damage.
+type Kind uint32
+
+// TimeFunc reads the time of a record; false where it has none.
+type TimeFunc func(kind Kind, record []byte) (time.Time, bool)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -42,12 +47,13 @@ type segment struct {
 	number uint64
 	path   string
 	file   *os.File
-	data   []byte    // the mapping
-	bytes  uint64    // its length; an append may look at it when the mapping is gone
-	full   uint64    // the length that it had when it was made
-	sums   [3]uint32 // CRCs of the salt and each kind
+	data   []byte            // the mapping
+	bytes  uint64            // its length; an append may look at it when the mapping is gone
+	full   uint64            // the length that it had when it was made
+	sums   [kinds + 1]uint32 // CRCs of the salt and each kind
 	made   time.Time
 	old    bool // of an earlier run: nobody writes to it any more
+	time   TimeFunc
 
 	unnamed bool        // its file was removed; the keeper's alone
 	retired atomic.Bool // nobody appends to it any more, although it has room
@@ -62,8 +68,6 @@ type segment struct {
 }
 
 const noEnd = 1<<64 - 1
-
-func segmentName(s *segment) string { return filepath.Base(s.path) }
 
 func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x.seg", number))
@@ -106,7 +110,7 @@ func newSegment(dir string, number uint64, size int64) (_ *segment, err error) {
 	binary.LittleEndian.PutUint64(h[32:], uint64(size))
 	binary.LittleEndian.PutUint32(h[40:], crc32.Checksum(h[:40], castagnoli))
 	s.bytes, s.full = uint64(size), uint64(size)
-	if !guarded(func() { copy(s.data, h) }) {
+	if !Guarded(func() { copy(s.data, h) }) {
 		unmap(s.data)
 		return nil, fmt.Errorf("making segment %q: the file was cut off meanwhile", s.path)
 	}
@@ -135,7 +139,7 @@ func openSegment(dir string, number uint64) (_ *segment, err error) {
 		return nil, fmt.Errorf("mapping segment %q: %w", s.path, err)
 	}
 	h := make([]byte, segmentHeader) // zeros are no header
-	guarded(func() { copy(h, s.data) })
+	Guarded(func() { copy(h, s.data) })
 	if !bytes.Equal(h[:8], []byte(segmentMagic)) || binary.LittleEndian.Uint32(h[40:]) != crc32.Checksum(h[:40], castagnoli) ||
 		binary.LittleEndian.Uint64(h[8:]) != number {
 		unmap(s.data)
@@ -176,7 +180,7 @@ func (s *segment) seed(salt []byte) {
 	}
 }
 
-func (s *segment) sum(kind uint32, payload []byte) uint32 {
+func (s *segment) sum(kind Kind, payload []byte) uint32 {
 	return crc32.Update(s.sums[kind], castagnoli, payload)
 }
 
@@ -196,7 +200,7 @@ const (
 )
 
 // frame reads the frame at off.
-func (s *segment) frame(off uint64) (kind uint32, payload []byte, what found) {
+func (s *segment) frame(off uint64) (kind Kind, payload []byte, what found) {
 	if off+frameHeader > s.size() {
 		return 0, nil, foundNothing
 	}
@@ -208,8 +212,8 @@ func (s *segment) frame(off uint64) (kind uint32, payload []byte, what found) {
 	if binary.LittleEndian.Uint32(at[12:]) != frameMagic || n > uint64(len(at)-frameHeader) {
 		return 0, nil, foundDamage
 	}
-	kind, payload = binary.LittleEndian.Uint32(at[8:]), at[frameHeader:frameHeader+n]
-	if kind != frameEntry && kind != frameGap || s.sum(kind, payload) != binary.LittleEndian.Uint32(at[4:]) {
+	kind, payload = Kind(binary.LittleEndian.Uint32(at[8:])), at[frameHeader:frameHeader+n]
+	if kind < 1 || kind > kinds || s.sum(kind, payload) != binary.LittleEndian.Uint32(at[4:]) {
 		return 0, nil, foundDamage
 	}
 	return kind, payload, foundFrame
