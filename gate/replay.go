@@ -20,20 +20,21 @@ import (
 	"gatehouse/identity"
 	"gatehouse/input"
 	"gatehouse/policy"
+	"gatehouse/policy/explain"
 )
 
 // Explained is why a request is decided as it is.
 type Explained struct {
 	// Policy is the policy's part; nil where a stage before it gave the answer. Answer.Diagnostics has that cause.
-	Policy *policy.Explanation
+	Policy *explain.Explanation
 	// Identity is who was taken to call.
 	Identity identity.Identity
 }
 
 // Explain takes a request through the stages of Check, and explains what the policy then decides instead of deciding. It
-// leaves no entry in the decision log and is for tools: see policy.Entry.Explain. options gets all of the policy's input, as
+// leaves no entry in the decision log and is for tools: see explain.Of. options gets all of the policy's input, as
 // plain JSON of its own, to say what of it must not be shown; nil hides nothing.
-func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[string]any) policy.ExplainOptions) Explained {
+func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[string]any) explain.Options) Explained {
 	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
 	var found Explained
 	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
@@ -59,7 +60,7 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 var errAnswered = errors.New("answered")
 
 // explain is what the rule of the matched route says.
-func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) policy.ExplainOptions) error {
+func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) explain.Options) error {
 	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
 	entry := c.rule.entry
 	if entry == nil {
@@ -72,7 +73,7 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 	if err != nil {
 		return err
 	}
-	var o policy.ExplainOptions
+	var o explain.Options
 	if options != nil {
 		plain, err := policy.JSON(document)
 		if err != nil {
@@ -80,7 +81,7 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 		}
 		o = options(plain.(map[string]any))
 	}
-	found.Policy = entry.Explain(ctx, document, c.view.Facts, c.started, o)
+	found.Policy = explain.Of(ctx, entry, document, c.view.Facts, c.started, o)
 	return nil
 }
 

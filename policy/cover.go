@@ -39,13 +39,12 @@ func (c *Coverage) Watch(e *Entry) {
 	if c.known == nil {
 		c.known, c.places = map[*ast.Rule]int{}, map[RuleCount]int{}
 	}
-	x := &explainer{}
 	for rule := range reachable(e.snapshot.compiler, e.query).rules {
 		if _, known := c.known[rule]; known || rule.Default || rule.Loc() == nil {
 			continue
 		}
-		step := x.place(rule)
-		place := RuleCount{Rule: step.Rule, File: step.File, Line: step.Line}
+		name, stands := PlaceOf(rule)
+		place := RuleCount{Rule: name, File: stands.File, Line: stands.Line}
 		// The compiler makes several rules of one where a head stands for several; they are one to whoever wrote it.
 		at, known := c.places[place]
 		if !known {

@@ -3,7 +3,7 @@ package policy
 import "github.com/open-policy-agent/opa/v1/topdown"
 
 // Facts is what a policy may ask for besides its input: a directory of users, groups and relations. It is one value, handed through
-// every way into an evaluation (Decide, DecideWithin, Key.Decide, Replayer, Explain); the zero value holds nothing. Facts are immutable
+// every way into an evaluation (Decide, DecideWithin, Key.Decide, Replayer, Inspector); the zero value holds nothing. Facts are immutable
 // like a Snapshot: a question that is asked twice of the same Facts has one answer.
 //
 // A decision whose evaluation read facts, also none, is not remembered (Memo). Replayer says that it is unsure of one.

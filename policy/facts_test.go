@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/policy/explain"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -53,7 +54,7 @@ func TestFacts(t *testing.T) {
 			return k.Decide(t.Context(), time.Minute, v, f, noon)
 		},
 		"Explain": func(v policy.Value, f policy.Facts) (policy.Decision, error) {
-			e := entry.Explain(t.Context(), v, f, noon, policy.ExplainOptions{})
+			e := explain.Of(t.Context(), entry, v, f, noon, explain.Options{})
 			return e.Decision, e.Err
 		},
 	}

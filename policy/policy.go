@@ -14,7 +14,8 @@
 // What a decision depends on besides its input and the time is Facts. What a built-in's value depends on is written once, in pure.go:
 // the memo (Memo) and the repeating of old decisions (Replayer) both go by it.
 //
-// Of ours the package imports bounds alone, and with it is the only importer of OPA's compiler and evaluator. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
+// Of ours the package imports bounds alone. Package explain, which says why a policy decides as it does, looks in by Inspector. With these
+// two it is the only importer of OPA's compiler and evaluator. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
 // two serve from a store that is locked and patched while requests read it, the third starts a goroutine per call and
 // runs a bundle's own tests only.
 //

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -49,6 +50,19 @@ var (
 
 // Any reports whether anything at, above or below a path from here is read.
 func (r Reads) Any(path ...string) bool { return r.at.has(path) }
+
+// AnyFunc is Any where same says which names of members are the same.
+func (r Reads) AnyFunc(same func(a, b string) bool, path ...string) bool {
+	if r.Whole() {
+		return true
+	}
+	if len(path) == 0 {
+		return len(r.at.below) > 0
+	}
+	return slices.ContainsFunc(r.at.below, func(c child) bool {
+		return same(c.key, path[0]) && Reads{c.at}.AnyFunc(same, path[1:]...)
+	})
+}
 
 // Below returns what is read of a member.
 func (r Reads) Below(key string) Reads {

@@ -9,21 +9,21 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
-	"gatehouse/policy"
+	"gatehouse/policy/explain"
 )
 
 // Explanation is what check --explain and explain say about a policy's part in a decision.
 type Explanation struct {
-	Caller  string              `json:"caller"`            // who, by which credential
-	Stopped string              `json:"stopped,omitempty"` // why the policy was not asked
-	Policy  *policy.Explanation `json:"policy,omitempty"`
+	Caller  string               `json:"caller"`            // who, by which credential
+	Stopped string               `json:"stopped,omitempty"` // why the policy was not asked
+	Policy  *explain.Explanation `json:"policy,omitempty"`
 }
 
 // Explain says how an attempt's answer came about.
 func (t *Trial) Explain(ctx context.Context, a *Request, answer *gate.Answer, secrets bool) *Explanation {
-	found := t.gate.Explain(ctx, a.Gate(), func(input map[string]any) policy.ExplainOptions {
+	found := t.gate.Explain(ctx, a.Gate(), func(input map[string]any) explain.Options {
 		if secrets {
-			return policy.ExplainOptions{}
+			return explain.Options{}
 		}
 		return Hiding(t.redact, input)
 	})
@@ -46,8 +46,8 @@ func (t *Trial) Explain(ctx context.Context, a *Request, answer *gate.Answer, se
 }
 
 // Confirm drops the methods that the policy would allow and the route table does not have.
-func (t *Trial) Confirm(ctx context.Context, nearest []policy.Near, with func(method string) *gate.Request) []policy.Near {
-	var out []policy.Near
+func (t *Trial) Confirm(ctx context.Context, nearest []explain.Near, with func(method string) *gate.Request) []explain.Near {
+	var out []explain.Near
 	for _, near := range nearest {
 		if near.Kind == "method" {
 			near.Values = slices.DeleteFunc(slices.Clone(near.Values), func(method string) bool {
@@ -63,9 +63,9 @@ func (t *Trial) Confirm(ctx context.Context, nearest []policy.Near, with func(me
 }
 
 // Hiding are the options that keep out of an explanation what the decision log does not show either.
-func Hiding(redact decisionlog.Redact, input map[string]any) policy.ExplainOptions {
+func Hiding(redact decisionlog.Redact, input map[string]any) explain.Options {
 	paths, texts := redact.Secrets(input)
-	return policy.ExplainOptions{Secret: paths, Hide: texts}
+	return explain.Options{Secret: paths, Hide: texts}
 }
 
 // caller says who was taken to call, and what showed it.

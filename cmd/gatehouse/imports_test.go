@@ -26,24 +26,25 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 	}
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
 		"gatehouse/config":        {},
-		"gatehouse/gate":          {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
-		"gatehouse/extauthz":      {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+		"gatehouse/gate":          {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/extauthz":      {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/gate/body":     {"gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/gate/gatetest": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"}, // for tests alone
+		"gatehouse/gate/gatetest": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"}, // for tests alone
 		"gatehouse/bundles":       {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 		"gatehouse/identity":      {},
 		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
-			"gatehouse/policy/bounds", "gatehouse/routes"},
+			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/replay/search": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
-			"gatehouse/policy/bounds", "gatehouse/replay", "gatehouse/routes"},
+			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/replay", "gatehouse/routes"},
 		"gatehouse/envoy/doctor": {},
 		"gatehouse/edge": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
-			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/server": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/gate", "gatehouse/identity",
-			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/identity/attack":   {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":            {"gatehouse/policy/bounds"},
 		"gatehouse/policy/bounds":     {},
+		"gatehouse/policy/explain":    {"gatehouse/policy", "gatehouse/policy/bounds"},
 		"gatehouse/decisionlog":       {"gatehouse/decisionlog/spool"},
 		"gatehouse/decisionlog/spool": {},
 		"gatehouse/routes":            {},
@@ -52,12 +53,12 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/images":            {},
 		"gatehouse/images/exchange":   {},
 		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
-			"gatehouse/policy/bounds", "gatehouse/routes"},
+			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
-			"gatehouse/policy/bounds", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
+			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/trial/node": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
-			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
-		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/routes"},
+			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
+		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	return foundations, ours
@@ -67,12 +68,12 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 func TestWhoMayImportWhom(t *testing.T) {
 	foundations, ours := whoMayImport()
 	only := map[string][]string{ // prefix of a foreign import -> who may have it directly
-		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/bundles", "gatehouse/upstream"},
-		"github.com/open-policy-agent/opa/v1/ast":          {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"github.com/open-policy-agent/opa/":                {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/bundles", "gatehouse/upstream"},
+		"github.com/open-policy-agent/opa/v1/ast":          {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain"},
 		"github.com/open-policy-agent/opa/v1/rego":         {"gatehouse/policy"},
 		"github.com/open-policy-agent/opa/v1/storage":      {"gatehouse/policy"},
 		"github.com/open-policy-agent/opa/v1/tester":       {"gatehouse/policy"},
-		"github.com/open-policy-agent/opa/v1/topdown":      {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"github.com/open-policy-agent/opa/v1/topdown":      {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain"},
 		"github.com/open-policy-agent/opa/v1/plugins/":     {"gatehouse/upstream"},
 		"github.com/fsnotify/fsnotify":                     {"gatehouse/watch", "gatehouse/decisionlog"}, // decisionlog: the end of a file that grows
 		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},

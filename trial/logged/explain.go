@@ -12,6 +12,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/explain"
 	"gatehouse/replay"
 	"gatehouse/routes"
 	"gatehouse/trial"
@@ -104,7 +105,7 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	if err != nil {
 		return fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = entry.Explain(ctx, input, policy.Facts{}, at, trial.Hiding(with.Redact, r.Input))
+	out.Policy = explain.Of(ctx, entry, input, policy.Facts{}, at, trial.Hiding(with.Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
@@ -214,7 +215,7 @@ func (r *Decision) missing(entry *policy.Entry) []string {
 }
 
 // agrees reports whether the policy says again what was recorded.
-func (r *Decision) agrees(again *policy.Explanation) bool {
+func (r *Decision) agrees(again *explain.Explanation) bool {
 	was, is := gate.ReasonNamed(r.Reason), gate.VerdictOf(&policy.Decision{Allowed: again.Allowed}, again.Err)
 	switch {
 	case r.Reason != "" && !was.OfPolicy():

@@ -1,4 +1,4 @@
-package policy
+package explain
 
 import (
 	"slices"
@@ -14,7 +14,7 @@ func (x *explainer) whyCall(f *frame, e *ast.Expr, env env, depth int) (string, 
 	if e.IsEquality() && len(operands) == 2 {
 		return x.whyEqual(f, operands[0], operands[1], env, depth)
 	}
-	if rules := x.s.compiler.GetRulesExact(e.Operator()); len(rules) > 0 {
+	if rules := x.rego.GetRulesExact(e.Operator()); len(rules) > 0 {
 		return x.whyFunction(f, e, rules, env, depth)
 	}
 	n := len(operands)

@@ -1,8 +1,10 @@
-package policy
+package explain
 
 import (
 	"fmt"
 	"strings"
+
+	"gatehouse/policy"
 )
 
 // Text is the explanation in plain words, each line indented by one level for what the line above it rests on. It ends with a
@@ -14,7 +16,7 @@ func (e *Explanation) Text() string {
 		fmt.Fprintf(&b, "allowed: %s is true in the data\n", e.Path)
 	case e.Allowed:
 		fmt.Fprintf(&b, "allowed by\n")
-	case e.Err != nil && e.Error == ErrUndefined.Error():
+	case e.Err != nil && e.Error == policy.ErrUndefined.Error():
 		fmt.Fprintf(&b, "denied: no rule gives %s a value\n", e.Path)
 	case e.Err != nil:
 		fmt.Fprintf(&b, "denied: %s\n", e.Error)

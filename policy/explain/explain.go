@@ -1,25 +1,28 @@
-package policy
+// Package explain says why a policy decides as it does: which rules held, where the others failed and on what values, and which single
+// changes of the request would allow it. It is for tools, never for the path of a request.
+//
+// It owns the walk from rule to rule, the words for what it finds, and what of the values must not be shown. How a policy is compiled and
+// evaluated is package policy's, which it looks into by policy.Inspector. Of ours it imports policy alone.
+package explain
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
+	"gatehouse/policy"
+
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 )
 
 // The bounds of one explanation.
 const (
-	explainTime   = 3 * time.Second // for all of it, where ExplainOptions says nothing
+	explainTime   = 3 * time.Second // for all of it, where Options says nothing
 	nearestTime   = time.Second     // for the nearest miss
 	maxQueries    = 3000            // evaluations of a rule or of a part of one
 	maxSteps      = 80              // rules that are told of
@@ -30,8 +33,8 @@ const (
 	maxNearest    = 8               // changes that are told
 )
 
-// ExplainOptions bound an explanation and say what it must not show.
-type ExplainOptions struct {
+// Options bound an explanation and say what it must not show.
+type Options struct {
 	// Secret are paths into the input, such as {"identity", "claims"}: no value from there is shown, nor one that was made of
 	// it. In names "_" and "-" are alike, and case does not count.
 	Secret [][]string
@@ -44,8 +47,8 @@ type ExplainOptions struct {
 // Explanation says why a policy decided as it did. Its texts are for operators: they quote the policy, its data and the
 // input, bounded in length.
 type Explanation struct {
-	Decision Decision `json:"-"`
-	Err      error    `json:"-"` // why there is no decision, as of Decide
+	Decision policy.Decision `json:"-"`
+	Err      error           `json:"-"` // why there is no decision, as of Inspector.Decide
 
 	Allowed bool   `json:"allowed"`
 	Path    string `json:"path"`              // of the decision: envoy.authz.allow
@@ -89,18 +92,16 @@ type Near struct {
 	Login  bool     `json:"login,omitempty"`  // the caller must be known first
 }
 
-// explainer is the state of one Explain.
+// explainer is the state of one Of.
 type explainer struct {
 	ctx     context.Context
-	entry   *Entry
-	s       *Snapshot
-	input   Value
-	facts   Facts
-	now     time.Time
-	options ExplainOptions
+	entry   *policy.Entry
+	inspect *policy.Inspector
+	rego    *ast.Compiler
+	input   policy.Value
+	options Options
 	hide    *strings.Replacer
-	chance  builtins.NDBCache // what depends on chance comes out alike in every evaluation
-	secrets map[string]bool   // by reference: whether it reads what is secret
+	secrets map[string]bool // by reference: whether it reads what is secret
 
 	queries, steps int
 	told           map[string]bool
@@ -114,22 +115,23 @@ type failedRule struct {
 	env   env
 }
 
-// Explain evaluates the decision once more, and then rule by rule, to say why it came out as it did. It is for tools: it
-// takes a thousand times longer than Decide and shares nothing with it but the snapshot. A nil input is undefined.
+// Of evaluates the decision of an entry once more, and then rule by rule, to say why it came out as it did. It takes a thousand times longer
+// than Entry.Decide and shares nothing with it but the snapshot. A nil input is undefined.
 //
-// The policy calls nobody: http.send fails here. Explain does not fail; what kept it from knowing is in Err and Notes.
-func (e *Entry) Explain(ctx context.Context, input Value, facts Facts, now time.Time, o ExplainOptions) (found *Explanation) {
+// The policy calls nobody: http.send fails here. Of does not fail; what kept it from knowing is in Err and Notes.
+func Of(ctx context.Context, e *policy.Entry, input policy.Value, facts policy.Facts, now time.Time, o Options) (found *Explanation) {
 	if o.Timeout <= 0 {
 		o.Timeout = explainTime
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	x := &explainer{ctx: ctx, entry: e, s: e.snapshot, input: input, facts: facts, now: now, options: o, hide: hider(o.Hide),
-		chance: builtins.NDBCache{}, secrets: map[string]bool{}, told: map[string]bool{}}
-	found = &Explanation{Path: strings.Join(e.path, ".")}
+	inspect := e.Inspect(facts, now)
+	x := &explainer{ctx: ctx, entry: e, inspect: inspect, rego: inspect.Compiler(), input: input, options: o, hide: hider(o.Hide),
+		secrets: map[string]bool{}, told: map[string]bool{}}
+	found = &Explanation{Path: strings.Join(e.Path(), ".")}
 	defer func() {
 		if p := recover(); p != nil {
-			found.Notes = append(found.Notes, "the explanation failed: "+oneLine(fmt.Sprintf("%v %s", p, debug.Stack())))
+			found.Notes = append(found.Notes, "the explanation failed: "+inOneLine(fmt.Sprintf("%v %s", p, debug.Stack()), maxMessage))
 			found.Cut = true
 		}
 	}()
@@ -145,7 +147,7 @@ func (x *explainer) explain(out *Explanation) {
 	}
 	pure := x.notes(out)
 	ref := ast.Ref{ast.DefaultRootDocument}
-	for _, segment := range x.entry.path {
+	for _, segment := range x.entry.Path() {
 		ref = append(ref, ast.StringTerm(segment))
 	}
 	x.rules(out, ref)
@@ -158,7 +160,7 @@ func (x *explainer) explain(out *Explanation) {
 // errorText is the text of the decision's error. Where the policy reads what must not be shown, the text leaves out values.
 func (x *explainer) errorText(err error) string {
 	text := err.Error()
-	if !errors.Is(err, ErrEvaluation) || !slices.ContainsFunc(x.options.Secret, x.entry.reads.readsFolded) {
+	if !errors.Is(err, policy.ErrEvaluation) || !x.readsSecret(x.entry.Reads()) {
 		return text
 	}
 	for _, kind := range []string{topdown.BuiltinErr, topdown.ConflictErr} {
@@ -166,13 +168,16 @@ func (x *explainer) errorText(err error) string {
 			return before + kind + ": " + withoutValues(message)
 		}
 	}
-	return ErrEvaluation.Error()
+	return policy.ErrEvaluation.Error()
 }
 
 // notes says which built-ins stand in the way, and reports whether none does.
 func (x *explainer) notes(out *Explanation) (pure bool) {
 	pure = true
-	called := calls(reachable(x.s.compiler, x.entry.query))
+	called := map[string]bool{}
+	for _, use := range x.entry.Memoisable().Impure {
+		called[use.What] = true
+	}
 	for _, name := range []string{"http.send", "net.lookup_ip_addr", "rand.intn", "uuid.rfc4122", "opa.runtime"} {
 		if !called[name] {
 			continue
@@ -190,79 +195,14 @@ func (x *explainer) notes(out *Explanation) (pure bool) {
 	return pure
 }
 
-// decision is Decide without anybody being called.
-func (x *explainer) decision() (d Decision, err error) {
+// decision is what the policy decides, nobody being called.
+func (x *explainer) decision() (d policy.Decision, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			d, err = Decision{}, fmt.Errorf("%w: panic: %v", ErrEvaluation, p)
+			d, err = policy.Decision{}, fmt.Errorf("%w: panic: %v", policy.ErrEvaluation, p)
 		}
 	}()
-	result, err := x.evaluate(x.input)
-	if err != nil {
-		return Decision{}, err
-	}
-	return x.s.output.decision(result)
-}
-
-// evaluate gives the value of the decision document for an input.
-func (x *explainer) evaluate(input Value) (Value, error) {
-	var result Value
-	var failures []topdown.Error
-	err := x.query(x.ctx, x.entry.query, input, nil, &failures, func(found topdown.QueryResult) error {
-		result = found[resultVar].Value
-		return nil
-	})
-	switch {
-	case err != nil && x.ctx.Err() != nil:
-		return nil, fmt.Errorf("evaluating the policy: %w", x.ctx.Err())
-	case err != nil:
-		return nil, quotingError(err)
-	case result == nil && len(failures) > 0:
-		return nil, quotingError(&failures[0])
-	case result == nil:
-		return nil, ErrUndefined
-	}
-	return result, nil
-}
-
-// quotingError is evaluationError with the values that it failed on: errorText leaves them out where the policy reads what must not be shown.
-func quotingError(err error) error {
-	return fmt.Errorf("%w: %s", ErrEvaluation, oneLine(halted(err).Error()))
-}
-
-// errNoCalls is what http.send comes to.
-var errNoCalls = errors.New("an explanation calls nobody")
-
-type noCalls struct{}
-
-func (noCalls) RoundTrip(*http.Request) (*http.Response, error) { return nil, errNoCalls }
-
-// query runs one query of the explanation as evaluate of an Entry would run it.
-func (x *explainer) query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
-	each func(topdown.QueryResult) error) error {
-	state := &evaluation{facts: x.facts}
-	stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
-	defer stop()
-	q := topdown.NewQuery(body).
-		WithCompiler(x.s.compiler).
-		WithQueryCompiler(x.entry.queries).
-		WithStore(x.s.store).
-		WithTransaction(x.s.txn).
-		WithMetrics(metrics.NoOp()).
-		WithCancel(state).
-		WithBuiltins(x.s.directory).
-		WithInterQueryBuiltinValueCache(x.s.patterns).
-		WithBuiltinErrorList(failures).
-		WithNDBuiltinCache(x.chance).
-		WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper { return noCalls{} }).
-		WithTime(x.now)
-	if input != nil {
-		q = q.WithInput(ast.NewTerm(input))
-	}
-	if tracer != nil {
-		q = q.WithQueryTracer(tracer)
-	}
-	return q.Iter(ctx, each)
+	return x.inspect.Decide(x.ctx, x.input)
 }
 
 // rules finds who made the decision, and for a denial why nobody made another.
@@ -312,12 +252,12 @@ func (x *explainer) rules(out *Explanation, ref ast.Ref) {
 
 // gives reports whether a rule that holds gives the decision this value. Where the decision is only a part of what the rule
 // defines, or is made of several rules, all that hold count.
-func (x *explainer) gives(f *frame, e env, result Value, ref ast.Ref) bool {
+func (x *explainer) gives(f *frame, e env, result policy.Value, ref ast.Ref) bool {
 	if len(f.rule.Ref()) != len(ref) || f.rule.Head.Value == nil {
 		return true
 	}
 	values, _ := x.values(f.rule.Head.Value, e)
-	return slices.ContainsFunc(values, func(v Value) bool { return v.Compare(result) == 0 })
+	return slices.ContainsFunc(values, func(v policy.Value) bool { return v.Compare(result) == 0 })
 }
 
 // mayAllow reports whether a rule's value could be an allow, as far as its text says.
@@ -336,7 +276,7 @@ func mayAllow(rule *ast.Rule) bool {
 }
 
 // chase returns what a variable of a body was made equal to, and other terms as they are.
-func chase(t *ast.Term, body ast.Body) Value {
+func chase(t *ast.Term, body ast.Body) policy.Value {
 	for range maxNested {
 		if t == nil {
 			return nil
@@ -426,16 +366,10 @@ func (f *frame) verdict() (at int, ref *ast.Term) {
 	return -1, nil
 }
 
-// place is where a rule stands.
+// place is a step at the place of a rule.
 func (x *explainer) place(rule *ast.Rule) Step {
-	step := Step{Rule: strings.TrimPrefix(rule.Head.Ref().String(), "data.")}
-	if name, _, found := strings.Cut(step.Rule, "[__local"); found {
-		step.Rule = name
-	}
-	if l := rule.Loc(); l != nil {
-		step.File, step.Line = path.Clean(l.File), l.Row
-	}
-	return step
+	name, at := policy.PlaceOf(rule)
+	return Step{Rule: name, File: at.File, Line: at.Line}
 }
 
 // add appends a step, up to the bound.

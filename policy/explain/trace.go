@@ -1,4 +1,4 @@
-package policy
+package explain
 
 import (
 	"cmp"
@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"gatehouse/policy"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -204,26 +206,21 @@ func (x *explainer) ask(body ast.Body, tracer topdown.QueryTracer, each func(top
 	for i, e := range body {
 		e.Index = i
 	}
-	var failures []topdown.Error
-	err := x.query(x.ctx, body, x.input, tracer, &failures, each)
-	if err == nil && len(failures) > 0 {
-		return &failures[0]
-	}
-	return err
+	return x.inspect.Query(x.ctx, body, x.input, tracer, each)
 }
 
 // valueVar is the variable that a term's value is bound to.
 const valueVar = ast.Var("__explained__")
 
 // values evaluates a term: the different values that it has, up to the bound, and why there is none where a built-in failed.
-func (x *explainer) values(t *ast.Term, e env) (found []Value, err error) {
+func (x *explainer) values(t *ast.Term, e env) (found []policy.Value, err error) {
 	if isValue(t.Value) {
-		return []Value{t.Value}, nil
+		return []policy.Value{t.Value}, nil
 	}
 	names := vars(t)
 	if v, isVar := t.Value.(ast.Var); isVar {
 		if e[v] != nil {
-			return []Value{e[v].Value}, nil
+			return []policy.Value{e[v].Value}, nil
 		}
 		if v.Compare(ast.InputRootDocument.Value) != 0 {
 			return nil, nil
@@ -232,7 +229,7 @@ func (x *explainer) values(t *ast.Term, e env) (found []Value, err error) {
 	body := append(bindings(names, e), ast.Equality.Expr(ast.NewTerm(valueVar), t))
 	err = x.ask(body, nil, func(r topdown.QueryResult) error {
 		v := r[valueVar]
-		if v == nil || slices.ContainsFunc(found, func(f Value) bool { return f.Compare(v.Value) == 0 }) {
+		if v == nil || slices.ContainsFunc(found, func(f policy.Value) bool { return f.Compare(v.Value) == 0 }) {
 			return nil
 		}
 		if found = append(found, v.Value); len(found) > 4*maxIterations {
@@ -251,7 +248,7 @@ func (x *explainer) rulesFor(ref ast.Ref, e env) []*ast.Rule {
 	if len(ref) == 0 || !ref[0].Equal(ast.DefaultRootDocument) {
 		return nil
 	}
-	rules := slices.Clone(x.s.compiler.GetRules(x.ground(ref, e).GroundPrefix()))
+	rules := slices.Clone(x.rego.GetRules(x.ground(ref, e).GroundPrefix()))
 	slices.SortFunc(rules, func(a, b *ast.Rule) int {
 		l, m := a.Loc(), b.Loc()
 		if l == nil || m == nil {

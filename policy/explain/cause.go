@@ -1,10 +1,12 @@
-package policy
+package explain
 
 import (
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"gatehouse/policy"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -81,7 +83,7 @@ func (x *explainer) failure(f *frame, part any, err error) string {
 	if len(x.options.Secret) > 0 && x.darkTerm(f, part, map[ast.Var]bool{}) {
 		message = withoutValues(message)
 	}
-	return "it failed: " + x.hide.Replace(oneLine(message))
+	return "it failed: " + x.hide.Replace(inOneLine(message, maxMessage))
 }
 
 // withoutValues leaves of the message of one of OPA's errors what names no value: the built-in, or that rules are in conflict.
@@ -105,7 +107,7 @@ func (x *explainer) with(f *frame, e *ast.Expr, env env) string {
 				continue
 			}
 			seen[v] = true
-			if name, ok := x.s.compiler.RewrittenVars[v]; ok && !strings.HasPrefix(string(name), "__local") && !direct && env[v] != nil {
+			if name, ok := x.rego.RewrittenVars[v]; ok && !strings.HasPrefix(string(name), "__local") && !direct && env[v] != nil {
 				if !x.dark(f, ast.NewTerm(v)) {
 					out = append(out, string(name)+" = "+x.show(env[v].Value))
 				}
@@ -275,7 +277,7 @@ func (x *explainer) refText(ref ast.Ref) string {
 		switch v := t.Value.(type) {
 		case ast.Var:
 			name := string(v)
-			if given, ok := x.s.compiler.RewrittenVars[v]; ok {
+			if given, ok := x.rego.RewrittenVars[v]; ok {
 				name = string(given)
 			}
 			if strings.HasPrefix(name, "__local") || strings.HasPrefix(name, "$") {
@@ -307,7 +309,7 @@ func plainName(s string) bool {
 }
 
 // list shows the values of one term.
-func (x *explainer) list(values []Value) string {
+func (x *explainer) list(values []policy.Value) string {
 	var out []string
 	for i, v := range values {
 		if i == maxIterations {
@@ -379,7 +381,7 @@ func (e env) clone() env {
 }
 
 // eachMember calls f with the members of a collection until it returns false.
-func eachMember(v Value, f func(key, value *ast.Term) bool) {
+func eachMember(v policy.Value, f func(key, value *ast.Term) bool) {
 	switch v := v.(type) {
 	case *ast.Array:
 		for i := range v.Len() {
@@ -416,7 +418,7 @@ func (x *explainer) whyNegated(f *frame, e *ast.Expr, env env, depth int) (strin
 		}
 		return text, nil
 	case []*ast.Term:
-		if rules := x.s.compiler.GetRulesExact(e.Operator()); len(rules) > 0 {
+		if rules := x.rego.GetRulesExact(e.Operator()); len(rules) > 0 {
 			return x.heldFunction(f, e, rules, env, depth)
 		}
 		operands := e.Operands()
@@ -502,7 +504,7 @@ func (x *explainer) support(step *Step, f *frame, env env, depth int) {
 				}
 			}
 		case []*ast.Term:
-			if rules := x.s.compiler.GetRulesExact(e.Operator()); len(rules) > 0 {
+			if rules := x.rego.GetRulesExact(e.Operator()); len(rules) > 0 {
 				_, because := x.heldFunction(f, e, rules, env, depth)
 				for _, s := range because {
 					step.Because = x.add(step.Because, s)

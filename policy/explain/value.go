@@ -1,10 +1,11 @@
-package policy
+package explain
 
 import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"gatehouse/policy"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -15,12 +16,13 @@ const (
 	maxString  = 80
 	maxMembers = 6
 	maxWritten = 160
+	maxMessage = 500
 )
 
 const notShown = "a value that is not shown"
 
 // harmless reports whether values give nothing away but the outcome of a comparison.
-func harmless(values []Value) bool {
+func harmless(values []policy.Value) bool {
 	for _, v := range values {
 		switch v.(type) {
 		case ast.Boolean, ast.Null:
@@ -32,7 +34,7 @@ func harmless(values []Value) bool {
 }
 
 // show renders a value in Rego, bounded.
-func (x *explainer) show(v Value) string {
+func (x *explainer) show(v policy.Value) string {
 	var b strings.Builder
 	show(&b, v, 0)
 	text := b.String()
@@ -42,7 +44,7 @@ func (x *explainer) show(v Value) string {
 	return x.hide.Replace(text)
 }
 
-func show(b *strings.Builder, v Value, depth int) {
+func show(b *strings.Builder, v policy.Value, depth int) {
 	switch v := v.(type) {
 	case ast.String:
 		s := string(v)
@@ -53,7 +55,7 @@ func show(b *strings.Builder, v Value, depth int) {
 	case ast.Number:
 		b.WriteString(string(v[:min(len(v), maxString)]))
 	case *ast.Array:
-		members(b, "[", "]", slices.Collect(elements(v)), depth, func(t *ast.Term) { show(b, t.Value, depth+1) })
+		members(b, "[", "]", termsOf(v), depth, func(t *ast.Term) { show(b, t.Value, depth+1) })
 	case ast.Set:
 		if v.Len() == 0 {
 			b.WriteString("set()")
@@ -67,8 +69,16 @@ func show(b *strings.Builder, v Value, depth int) {
 			show(b, v.Get(t).Value, depth+1)
 		})
 	default:
-		b.WriteString(oneLine(v.String()))
+		b.WriteString(inOneLine(v.String(), maxMessage))
 	}
+}
+
+func termsOf(a *ast.Array) []*ast.Term {
+	terms := make([]*ast.Term, a.Len())
+	for i := range terms {
+		terms[i] = a.Elem(i)
+	}
+	return terms
 }
 
 func members(b *strings.Builder, open, end string, terms []*ast.Term, depth int, each func(*ast.Term)) {
@@ -109,13 +119,14 @@ func written(l *ast.Location, x interface{ String() string }) string {
 	if text == "" {
 		text = x.String()
 	}
+	return inOneLine(text, maxWritten)
+}
+
+// inOneLine joins the lines of a text from elsewhere and bounds it.
+func inOneLine(text string, limit int) string {
 	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > maxWritten {
-		text = text[:maxWritten]
-		for !utf8.ValidString(text) {
-			text = text[:len(text)-1]
-		}
-		text += "..."
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + "..."
 	}
 	return text
 }
@@ -165,7 +176,7 @@ func (x *explainer) darkRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
 	case len(ref) == 0:
 		return false
 	case ref[0].Equal(ast.InputRootDocument):
-		return x.secret(refPath(ref))
+		return x.secret(inputPath(ref))
 	case ref[0].Equal(ast.DefaultRootDocument):
 		if at, _, ok := x.origin(f, ast.NewTerm(ref), 0); ok {
 			return x.secret(at)
@@ -173,8 +184,7 @@ func (x *explainer) darkRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
 		key := ref.String()
 		found, known := x.secrets[key]
 		if !known {
-			reads := collectReads(x.s.compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(ref))))
-			found = slices.ContainsFunc(x.options.Secret, func(p []string) bool { return reads.readsFolded(p) })
+			found = x.readsSecret(x.inspect.Reads(ref))
 			x.secrets[key] = found
 		}
 		if found {
@@ -191,6 +201,18 @@ func (x *explainer) darkRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
 		}
 	}
 	return false
+}
+
+// inputPath is the path of a reference into the input, as far as it is written out.
+func inputPath(ref ast.Ref) (path []string) {
+	for _, t := range ref[1:] {
+		key, isString := t.Value.(ast.String)
+		if !isString {
+			break
+		}
+		path = append(path, string(key))
+	}
+	return path
 }
 
 // darkVar judges a variable by the expression that gives it its value.
@@ -225,7 +247,7 @@ func (x *explainer) darkVar(f *frame, v ast.Var, seen map[ast.Var]bool) bool {
 				return true
 			}
 		}
-		if rules := x.s.compiler.GetRulesExact(f.body[at].Operator()); len(rules) > 0 {
+		if rules := x.rego.GetRulesExact(f.body[at].Operator()); len(rules) > 0 {
 			return x.darkRef(f, f.body[at].Operator(), seen)
 		}
 		return false
@@ -256,20 +278,9 @@ func alike(a, b string) bool {
 	return a == b || strings.EqualFold(strings.ReplaceAll(a, "_", "-"), strings.ReplaceAll(b, "_", "-"))
 }
 
-// readsFolded is has, with names compared by alike.
-func (r *reads) readsFolded(path []string) bool {
-	if r == nil || r.whole {
-		return true
-	}
-	if len(path) == 0 {
-		return len(r.below) > 0
-	}
-	for _, c := range r.below {
-		if alike(c.key, path[0]) && c.at.readsFolded(path[1:]) {
-			return true
-		}
-	}
-	return false
+// readsSecret reports whether something of what must not be shown is read.
+func (x *explainer) readsSecret(reads policy.Reads) bool {
+	return slices.ContainsFunc(x.options.Secret, func(p []string) bool { return reads.AnyFunc(alike, p...) })
 }
 
 // origin follows a term to the place in the input that it is a plain copy of. each says that it is any of the elements there.
@@ -303,7 +314,7 @@ func (x *explainer) originRef(f *frame, ref ast.Ref, depth int) (at []string, ea
 	case ref[0].Equal(ast.DefaultRootDocument):
 		var rule *ast.Rule
 		for n := 2; n <= len(ref) && rule == nil; n++ {
-			if rules := x.s.compiler.GetRulesExact(ref[:n]); len(rules) == 1 {
+			if rules := x.rego.GetRulesExact(ref[:n]); len(rules) == 1 {
 				rule, rest = rules[0], ref[n:]
 			} else if len(rules) > 1 {
 				return nil, false, false

@@ -1,0 +1,127 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+)
+
+// Inspector looks into the evaluation of one entry, with the same facts and at the same time however often it evaluates. It is for tools
+// that say why a policy decides as it does: it shows the snapshot's own compiled rules, which must not be changed, and it is slow.
+//
+// The policy calls nobody: http.send fails here. What depends on chance comes out alike in every evaluation. It belongs to one goroutine.
+type Inspector struct {
+	entry  *Entry
+	facts  Facts
+	now    time.Time
+	chance builtins.NDBCache
+}
+
+// Inspect makes an Inspector.
+func (e *Entry) Inspect(facts Facts, now time.Time) *Inspector {
+	return &Inspector{entry: e, facts: facts, now: now, chance: builtins.NDBCache{}}
+}
+
+// Compiler is the snapshot's compiler: its rules, and the names that it gave to variables. It is for reading alone.
+func (i *Inspector) Compiler() *ast.Compiler { return i.entry.snapshot.compiler }
+
+// Decide is Entry.Decide, except that the error quotes the values that the policy failed on, that a panic of a built-in goes through, and
+// that the size of the decision is not bounded.
+func (i *Inspector) Decide(ctx context.Context, input Value) (Decision, error) {
+	var result Value
+	var failures []topdown.Error
+	err := i.run(ctx, i.entry.query, input, nil, &failures, func(found topdown.QueryResult) error {
+		result = found[resultVar].Value
+		return nil
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return Decision{}, fmt.Errorf("evaluating the policy: %w", ctx.Err())
+	case err != nil:
+		return Decision{}, quotingError(err)
+	case result == nil && len(failures) > 0:
+		return Decision{}, quotingError(&failures[0])
+	case result == nil:
+		return Decision{}, ErrUndefined
+	}
+	return i.entry.snapshot.output.decision(result)
+}
+
+// quotingError is evaluationError with the values that the policy failed on.
+func quotingError(err error) error {
+	return fmt.Errorf("%w: %s", ErrEvaluation, oneLine(halted(err).Error()))
+}
+
+// Query evaluates compiled expressions, as those of a rule's body, under a tracer if there is one, and calls each with what it finds
+// until that fails. Where nothing else failed the error is that of the first built-in that did.
+func (i *Inspector) Query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
+	var failures []topdown.Error
+	err := i.run(ctx, body, input, tracer, &failures, each)
+	if err == nil && len(failures) > 0 {
+		return &failures[0]
+	}
+	return err
+}
+
+// Reads tells what of the input a reference may depend on, with all that it can reach.
+func (i *Inspector) Reads(ref ast.Ref) Reads {
+	return Reads{collectReads(i.Compiler(), ast.NewBody(ast.NewExpr(ast.NewTerm(ref))))}
+}
+
+// run runs one query as Entry.evaluate runs that of the decision.
+func (i *Inspector) run(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
+	each func(topdown.QueryResult) error) error {
+	s := i.entry.snapshot
+	state := &evaluation{facts: i.facts}
+	stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
+	defer stop()
+	q := topdown.NewQuery(body).
+		WithCompiler(s.compiler).
+		WithQueryCompiler(i.entry.queries).
+		WithStore(s.store).
+		WithTransaction(s.txn).
+		WithMetrics(metrics.NoOp()).
+		WithCancel(state).
+		WithBuiltins(s.directory).
+		WithInterQueryBuiltinValueCache(s.patterns).
+		WithBuiltinErrorList(failures).
+		WithNDBuiltinCache(i.chance).
+		WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper { return noCalls{} }).
+		WithTime(i.now)
+	if input != nil {
+		q = q.WithInput(ast.NewTerm(input))
+	}
+	if tracer != nil {
+		q = q.WithQueryTracer(tracer)
+	}
+	return q.Iter(ctx, each)
+}
+
+// PlaceOf is a rule's name, below data, and where it begins. File is the bundle and the path in it.
+func PlaceOf(rule *ast.Rule) (name string, at Place) {
+	name = strings.TrimPrefix(rule.Head.Ref().String(), "data.")
+	if before, _, found := strings.Cut(name, "[__local"); found {
+		name = before
+	}
+	if l := rule.Loc(); l != nil {
+		at = Place{File: path.Clean(l.File), Line: l.Row}
+	}
+	return name, at
+}
+
+// errNoCalls is what http.send comes to.
+var errNoCalls = errors.New("an explanation calls nobody")
+
+// noCalls is the transport of evaluations that call nobody.
+type noCalls struct{}
+
+func (noCalls) RoundTrip(*http.Request) (*http.Response, error) { return nil, errNoCalls }
