@@ -33,7 +33,7 @@ type Config struct {
 	Plain bool `yaml:"-"` // gatehouse serve --plain
 }
 
-// Routes is a section of gatehouse.yaml; the doc tags say what each key means.
+// Routes names the route table of the only application, and says what becomes of requests that it does not take.
 type Routes struct {
 	File      string    `yaml:"file" doc:"The route table, YAML. Watched; a broken one is reported and the old one stays. Default: none."`
 	Unmatched Unmatched `yaml:"unmatched" doc:"Requests that no route takes: deny, or policy to ask about them all the same; or a mapping. Default: deny."`
@@ -49,7 +49,7 @@ func (c *Unmatched) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// App is a section of gatehouse.yaml; the doc tags say what each key means.
+// App is one of several applications behind one Gatehouse: its requests, its routes and its decision.
 type App struct {
 	Name   string    `yaml:"name" doc:"The application's name: input.app, and in the decision log. Required."`
 	Match  Match     `yaml:"match" doc:"Which requests are its own. Envoy's routes can also name it by the context extension gatehouse.app."`
@@ -57,44 +57,44 @@ type App struct {
 	Policy AppPolicy `yaml:"policy" doc:"What decides about it."`
 }
 
-// Match is a section of gatehouse.yaml; the doc tags say what each key means.
+// Match says which requests are those of an application.
 type Match struct {
 	Hosts []string `yaml:"hosts" doc:"Host names, or *.example.com for every name below it; the port does not count, so Envoy must ignore it too (docs/security.md). Default: every host that no other application has."`
 }
 
-// Paths is a section of gatehouse.yaml; the doc tags say what each key means.
+// Paths says which path forms get to the policy.
 type Paths struct {
 	Compat bool     `yaml:"compat" doc:"true reads paths and sets headers exactly as opa-envoy-plugin does, and refuses no path form. Default: false."`
 	Allow  []string `yaml:"allow" doc:"Path forms to let through: dot_segments, double_slash, encoded_slash, backslash, control_bytes, bad_escape, double_encoding, invalid_utf8, fragment, not_absolute, encoded_question, encoded_semicolon. Default: none."`
 }
 
-// Denials is a section of gatehouse.yaml; the doc tags say what each key means.
+// Denials says what a denial looks like to the client.
 type Denials struct {
 	LoginURL  string              `yaml:"login_url" doc:"Where a browser is sent instead of a 401. {return} stands for the path it came for; without it the parameter rd is added. Default: none."`
 	Templates map[string]Template `yaml:"templates" doc:"Bodies of your own, by HTTP status."`
 }
 
-// Template is a section of gatehouse.yaml; the doc tags say what each key means.
+// Template is the body of denials with one HTTP status.
 type Template struct {
 	ContentType string `yaml:"content_type" doc:"The body's media type. text/html escapes the values. Required."`
 	Body        string `yaml:"body" doc:"A Go template over .Status, .Title, .Reason, .DecisionID, .Method and .Path."`
 	File        string `yaml:"file" doc:"A file that holds the body, instead of body."`
 }
 
-// Bypass is a section of gatehouse.yaml; the doc tags say what each key means.
+// Bypass is a kind of request that is let through before any credential or policy is looked at.
 type Bypass struct {
 	Method    string `yaml:"method" doc:"The exact method."`
 	Path      string `yaml:"path" doc:"The exact path, without query."`
 	Preflight bool   `yaml:"preflight" doc:"true matches CORS preflights only (OPTIONS with Origin and Access-Control-Request-Method); path may then be left out."`
 }
 
-// DryRun is a section of gatehouse.yaml; the doc tags say what each key means.
+// DryRun says where denials are recorded and let through.
 type DryRun struct {
 	Always         bool `yaml:"-"`
 	AllowExtension bool `yaml:"allow_extension" doc:"true lets Envoy's configuration turn dry run on for a route."`
 }
 
-// Limits is a section of gatehouse.yaml; the doc tags say what each key means.
+// Limits bounds one request, and how many are decided at once.
 type Limits struct {
 	Message    Size `yaml:"message" doc:"Most bytes of one request as Envoy sends it, body included; above it 413. Default: 1MiB."`
 	Headers    int  `yaml:"headers" doc:"Most header lines of a request; above it 431. Default: 256."`

@@ -4,7 +4,7 @@ import (
 	"fmt"
 )
 
-// Identity is a section of gatehouse.yaml; the doc tags say what each key means.
+// Identity says which credentials are accepted.
 type Identity struct {
 	Required      bool            `yaml:"required" doc:"true denies a request without a credential (401) before the policy is asked. Default: false."`
 	JWT           []JWT           `yaml:"jwt" doc:"Accepted issuers. A token's iss claim selects the entry, and only that entry's keys verify it."`
@@ -14,7 +14,7 @@ type Identity struct {
 	Peer          Peer            `yaml:"peer" doc:"What input.peer is taken from."`
 }
 
-// JWT is a section of gatehouse.yaml; the doc tags say what each key means.
+// JWT is one accepted issuer of tokens, and what its tokens must say.
 type JWT struct {
 	Preset     string              `yaml:"preset" doc:"auth0, okta, keycloak, entra, google or cognito: fills in what is not set here (docs/identity.md). Default: none."`
 	Domain     string              `yaml:"domain" doc:"The preset's host; for keycloak with its path."`
@@ -34,7 +34,7 @@ type JWT struct {
 	ClockSkew  Duration            `yaml:"clock_skew" doc:"Tolerance for exp, nbf and iat, at most 5m. Default: 30s."`
 }
 
-// Keys is a section of gatehouse.yaml; the doc tags say what each key means.
+// Keys says where the public keys of an issuer are.
 type Keys struct {
 	File      string   `yaml:"file" doc:"A JWK set, or PEM public keys and certificates. Watched."`
 	URL       string   `yaml:"url" doc:"A JWK set; https, or http on loopback."`
@@ -43,7 +43,7 @@ type Keys struct {
 	MaxStale  Duration `yaml:"max_stale" doc:"How long the last good set serves while the url cannot be read; after that the issuer's tokens are unavailable (503). At least twice refresh, at most 720h. Default: 24h."`
 }
 
-// Token is a section of gatehouse.yaml; the doc tags say what each key means.
+// Token is one place of a request where a token is looked for.
 type Token struct {
 	Header string `yaml:"header" doc:"A header's name."`
 	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the token, such as Bearer."`
@@ -54,7 +54,7 @@ type Token struct {
 	Chunked           bool   `yaml:"chunked" doc:"true also takes a token that is spread over the cookies NAME_0, NAME_1 and so on, at most ten. With cookie. Default: false."`
 }
 
-// Claims is a section of gatehouse.yaml; the doc tags say what each key means.
+// Claims says which claims become subject, roles, groups, scopes and e-mail.
 type Claims struct {
 	Subject         string `yaml:"subject" doc:"A string; of several the first that is there. email counts only where email_verified is true, or with unverified_email. Default: sub."`
 	Roles           string `yaml:"roles" doc:"Default: roles."`
@@ -64,7 +64,7 @@ type Claims struct {
 	UnverifiedEmail bool   `yaml:"unverified_email" doc:"true takes the address although the email_verified claim is not true. Default: false."`
 }
 
-// Introspection is a section of gatehouse.yaml; the doc tags say what each key means.
+// Introspection is one server that says what an opaque token is worth (RFC 7662).
 type Introspection struct {
 	URL              string   `yaml:"url" doc:"The introspection endpoint; https, or http on loopback. Required."`
 	Issuer           string   `yaml:"issuer" doc:"JSON Web Tokens with this iss claim are asked about too, instead of verified here. Default: opaque tokens only."`
@@ -80,24 +80,24 @@ type Introspection struct {
 	CacheFor         Duration `yaml:"cache_for" doc:"How long an answer is used, at most until exp: a revoked token works so much longer. Default: 1m."`
 }
 
-// APIKeys is a section of gatehouse.yaml; the doc tags say what each key means.
+// APIKeys says which API keys are accepted, and where they are looked for.
 type APIKeys struct {
 	File   string `yaml:"file" doc:"The keys as gatehouse identity new-key prints them. Watched. Default: none are accepted."`
 	Header string `yaml:"header" doc:"The header that carries a key; no token may have the same place. Default: x-api-key."`
 	Scheme string `yaml:"scheme" doc:"The authentication scheme in front of the key, such as Key; required for authorization. Default: none."`
 }
 
-// Metadata is a section of gatehouse.yaml; the doc tags say what each key means.
+// Metadata trusts what Envoy's own jwt_authn filter verified.
 type Metadata struct {
 	Name string `yaml:"name" doc:"The provider's payload_in_metadata: the key below envoy.filters.http.jwt_authn. Default: none is trusted."`
 }
 
-// Peer is a section of gatehouse.yaml; the doc tags say what each key means.
+// Peer says what input.peer is taken from.
 type Peer struct {
 	From []string `yaml:"from" doc:"tls is the client certificate that Envoy verified, as it tells in source.principal; xfcc the last element of x-forwarded-client-cert, where there is such a principal. Default: [tls]."`
 }
 
-// Headers is a section of gatehouse.yaml; the doc tags say what each key means.
+// Headers says what the application sees of the caller on an allowed request.
 type Headers struct {
 	Subject          string    `yaml:"subject" doc:"Header that carries the verified subject. Default: x-auth-subject."`
 	Roles            string    `yaml:"roles" doc:"Header that carries the roles, joined with commas; a comma or percent sign within one is percent-encoded. Default: x-auth-roles."`
@@ -109,7 +109,7 @@ type Headers struct {
 	RemoveCredential bool      `yaml:"remove_credential" doc:"true takes the caller's own credential off the request to the application: header, cookie or query parameter, wherever identity looks for one. nginx and Traefik have to name the headers (docs/security.md). Default: false."`
 }
 
-// HeaderJWT is a section of gatehouse.yaml; the doc tags say what each key means.
+// HeaderJWT is the one signed header: a short-lived token of our own.
 type HeaderJWT struct {
 	Name      string   `yaml:"name" doc:"Header that carries the token. Default: none, and none is made."`
 	Audience  string   `yaml:"audience" doc:"Its aud claim: the application. Required."`

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Listen is a section of gatehouse.yaml; the doc tags say what each key means.
+// Listen says where Gatehouse listens, and bounds connections.
 type Listen struct {
 	GRPC           []string `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
 	HTTP           *HTTP    `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
@@ -28,14 +28,14 @@ type Listen struct {
 	DrainTimeout   Duration `yaml:"drain_timeout" doc:"How long requests under way may take to end at shutdown. Default: 10s."`
 }
 
-// HTTP is a section of gatehouse.yaml; the doc tags say what each key means.
+// HTTP is authorization over HTTP, for proxies that do not speak gRPC.
 type HTTP struct {
 	Address    string `yaml:"address" doc:"host:port or unix:/path.sock. Required."`
 	Proxy      string `yaml:"proxy" doc:"Who asks: envoy (http_service), nginx (auth_request) or traefik (ForwardAuth). Only that proxy's own fields are believed: X-Original-* of nginx, X-Forwarded-* of traefik. Required."`
 	PathPrefix string `yaml:"path_prefix" doc:"Envoy's path_prefix, which is taken off every path. A request without it is denied (bad_request). Default: none."`
 }
 
-// TLS is a section of gatehouse.yaml; the doc tags say what each key means.
+// TLS is the certificate of the TCP listeners, and who clients' certificates must be from.
 type TLS struct {
 	Cert       string `yaml:"cert" doc:"Certificate chain, PEM. Watched: a changed file is in use within seconds, a broken one is reported and the old stays."`
 	Key        string `yaml:"key" doc:"Its private key, PEM."`
@@ -43,7 +43,7 @@ type TLS struct {
 	MinVersion string `yaml:"min_version" doc:"\"1.2\" or \"1.3\". Default: \"1.2\"."`
 }
 
-// Socket is a section of gatehouse.yaml; the doc tags say what each key means.
+// Socket is the mode and the owner of unix sockets.
 type Socket struct {
 	Mode  string `yaml:"mode" doc:"File mode in octal. Default: \"0660\"."`
 	Owner string `yaml:"owner" doc:"User that owns the socket. Default: the one that runs Gatehouse."`

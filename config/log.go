@@ -4,7 +4,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Sink is a section of gatehouse.yaml; the doc tags say what each key means.
+// Sink is one more place that decisions go to.
 type Sink struct {
 	Name string      `yaml:"name" doc:"Tells the sink from others: in metrics, and in dir, where by this name is kept how far it is. Lower-case letters, digits, - and _. Default: file, stdout, opa or otlp."`
 	File string      `yaml:"file" doc:"A file, or - for standard output. One of file, opa and otlp is required."`
@@ -12,7 +12,7 @@ type Sink struct {
 	OTLP *SinkServer `yaml:"otlp" doc:"A receiver of OpenTelemetry's logs: OTLP over HTTP, with protobuf."`
 }
 
-// SinkServer is a section of gatehouse.yaml; the doc tags say what each key means.
+// SinkServer is the server that a sink sends to, and how.
 type SinkServer struct {
 	URL        string   `yaml:"url" doc:"The endpoint: https, or http on loopback. OPA's is /logs of a service, a collector's /v1/logs at port 4318. Required."`
 	Service    string   `yaml:"service" doc:"The service whose certificates and credential are used. Default: none."`
@@ -32,7 +32,7 @@ func (c *Sink) Servers() map[string]*SinkServer {
 	return out
 }
 
-// Mask is a section of gatehouse.yaml; the doc tags say what each key means.
+// Mask takes something out of every entry of the decision log, or replaces it.
 type Mask struct {
 	Op    string `yaml:"op" doc:"remove or upsert. Default: remove."`
 	Path  string `yaml:"path" doc:"A JSON pointer below /input, /result, /identity, /request, /parameters, /peer, /requested_by or /error. Required."`
@@ -49,7 +49,7 @@ func (c *Mask) UnmarshalYAML(n *yaml.Node) error {
 	return n.Decode((*plain)(c))
 }
 
-// DecisionLog is a section of gatehouse.yaml; the doc tags say what each key means.
+// DecisionLog says where decisions are recorded, what they leave out, and how long they are kept.
 type DecisionLog struct {
 	File     string            `yaml:"file" doc:"A file, or - for standard output: short for the first of sinks. Without it and sinks there is no decision log. Default: none."`
 	Sinks    []Sink            `yaml:"sinks" doc:"Where else decisions go, each sink at its own pace. Several, and one that is a server, need dir or state_dir. Default: none."`
@@ -67,20 +67,20 @@ type DecisionLog struct {
 	MaxSize  Size              `yaml:"max_size" doc:"Most bytes in dir, at least sixteen times max_entry; then on_full decides. Default: 1GiB."`
 }
 
-// Redact is a section of gatehouse.yaml; the doc tags say what each key means.
+// Redact names further headers and parameters whose values are never recorded.
 type Redact struct {
 	Headers []string `yaml:"headers" doc:"Names of headers."`
 	Params  []string `yaml:"params" doc:"Names of query parameters, and of members of the body."`
 }
 
-// Traces is a section of gatehouse.yaml; the doc tags say what each key means.
+// Traces says where OpenTelemetry traces go, and which requests have one.
 type Traces struct {
 	OTLP     string  `yaml:"otlp" doc:"host:port of an OTLP collector's gRPC receiver. Empty: no traces. Default: none. Changes need a restart."`
 	Insecure bool    `yaml:"insecure" doc:"true speaks plain text to the collector; only for loopback or a mesh. Default: false."`
 	Ratio    float64 `yaml:"ratio" doc:"Share of the requests without a parent span that begin a trace, 0 to 1. With a parent its decision holds. Default: 0."`
 }
 
-// Log is a section of gatehouse.yaml; the doc tags say what each key means.
+// Log says which events operators see on standard error, and in which format.
 type Log struct {
 	Level  string `yaml:"level" doc:"debug, info, warn or error. Default: info."`
 	Format string `yaml:"format" doc:"json or console. Default: json."`

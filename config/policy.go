@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Policy is a section of gatehouse.yaml; the doc tags say what each key means.
+// Policy says what decides: the bundles, which rule is asked, and within which bounds.
 type Policy struct {
 	Decision     string       `yaml:"decision" doc:"Path of the decision: envoy/authz/allow is data.envoy.authz.allow. Default: envoy/authz/allow."`
 	Root         string       `yaml:"root" doc:"Instead of decision: one rule for each route. orders asks data.orders.GET.orders.__id.allowed for GET /orders/{id}. Needs routes.file. Default: none."`
@@ -32,14 +32,14 @@ type Unmatched struct {
 	Other    string `yaml:"other" doc:"All others: deny or policy. Default: deny."`
 }
 
-// AppPolicy is a section of gatehouse.yaml; the doc tags say what each key means.
+// AppPolicy says which rule decides about one of several applications.
 type AppPolicy struct {
 	Decision     string `yaml:"decision" doc:"As policy.decision. Default: envoy/authz/allow."`
 	Root         string `yaml:"root" doc:"As policy.root, instead of decision."`
 	StrictRoutes bool   `yaml:"strict_routes" doc:"As policy.strict_routes."`
 }
 
-// Memo is a section of gatehouse.yaml; the doc tags say what each key means.
+// Memo bounds the memory for remembered decisions.
 type Memo struct {
 	Off     bool `yaml:"-"`
 	Size    Size `yaml:"size" doc:"Most memory for remembered decisions; the ones that were not used for longest make room. 64KiB or more. Default: 16MiB."`
@@ -73,27 +73,27 @@ func (c Memo) Validate() error {
 	return nil
 }
 
-// Capabilities is a section of gatehouse.yaml; the doc tags say what each key means.
+// Capabilities turns built-in functions on that reach outside of the process.
 type Capabilities struct {
 	HTTPSend  HTTPSend `yaml:"http_send" doc:"http.send."`
 	NetLookup []string `yaml:"net_lookup_ip_addr" doc:"Names that net.lookup_ip_addr may look up. Default: none, and it does not exist."`
 	Runtime   bool     `yaml:"opa_runtime" doc:"opa.runtime; what it shows is always empty. Default: false."`
 }
 
-// HTTPSend is a section of gatehouse.yaml; the doc tags say what each key means.
+// HTTPSend says which hosts http.send may call.
 type HTTPSend struct {
 	Hosts   []string `yaml:"hosts" doc:"Hosts that http.send may call, without port. Default: none, and http.send does not exist."`
 	Private bool     `yaml:"private" doc:"true lets those hosts have loopback, private and link-local addresses. Default: false."`
 	Cache   Size     `yaml:"cache" doc:"Most memory for answers that are kept for other requests, where the policy asks for it with cache or force_cache; a new policy starts empty. Default: 10MiB."`
 }
 
-// OwnTests is a section of gatehouse.yaml; the doc tags say what each key means.
+// OwnTests bounds the tests that a bundle brings along, or turns them off.
 type OwnTests struct {
 	Timeout Duration `yaml:"timeout" doc:"How long all of them together may take. Default: 10s."`
 	Off     bool     `yaml:"off" doc:"true does not run them. Default: false."`
 }
 
-// Bundle is a section of gatehouse.yaml; the doc tags say what each key means.
+// Bundle is one bundle of policy: where it comes from, and when it is too old.
 type Bundle struct {
 	Name  string `yaml:"name" doc:"The bundle's name, in logs and metrics. Default: the last element of path, url or image, without .tar.gz or tag."`
 	Path  string `yaml:"path" doc:"A directory, or a bundle's tarball (.tar.gz or .tar). Watched. One of path, url and image is required."`
@@ -111,14 +111,14 @@ type Bundle struct {
 	Signing  *Signing `yaml:"signing" doc:"Whose signature the bundle must carry (.signatures.json, as opa sign makes it). With it nothing gets active that is unsigned, or that has a file more, less or other than was signed; and no delta. Default: signatures are not looked at."`
 }
 
-// Signing is a section of gatehouse.yaml; the doc tags say what each key means.
+// Signing says which signatures a bundle must have.
 type Signing struct {
 	Keys       []SigningKey `yaml:"keys" doc:"The keys that are good. At least one."`
 	Serial     bool         `yaml:"serial" doc:"true asks for a whole number metadata.serial in the manifest, and refuses a bundle with a lower one than was active already. Default: false."`
 	AllowHS256 bool         `yaml:"allow_hs256" doc:"true accepts keys of the algorithm HS256, with which whoever can verify can sign too. Default: false."`
 }
 
-// SigningKey is a section of gatehouse.yaml; the doc tags say what each key means.
+// SigningKey is one key that bundles may be signed with.
 type SigningKey struct {
 	ID        string `yaml:"id" doc:"The key's name in the signature (kid, or OPA's keyid). Required."`
 	File      string `yaml:"file" doc:"A public key or a certificate, PEM. Read anew for each bundle. Required."`

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 )
 
-// Service is a section of gatehouse.yaml; the doc tags say what each key means.
+// Service is a server that bundles come from or that status and decisions go to: whom to trust, and the credential that it wants.
 type Service struct {
 	Name       string            `yaml:"name" doc:"What service of a bundle, of status or of a sink calls it. Required."`
 	CA         string            `yaml:"ca" doc:"Authorities that are trusted, PEM, instead of the system's."`
@@ -20,7 +20,7 @@ type Service struct {
 	Azure      *Azure            `yaml:"azure" doc:"Tokens of an Azure managed identity."`
 }
 
-// OAuth2 is a section of gatehouse.yaml; the doc tags say what each key means.
+// OAuth2 gets the credential of a service by OAuth 2.0 client credentials.
 type OAuth2 struct {
 	TokenURL         string   `yaml:"token_url" doc:"The token endpoint, https. Required."`
 	ClientID         string   `yaml:"client_id" doc:"The client's name. Required."`
@@ -28,7 +28,7 @@ type OAuth2 struct {
 	Scopes           []string `yaml:"scopes" doc:"What is asked for. Default: nothing."`
 }
 
-// AWS is a section of gatehouse.yaml; the doc tags say what each key means.
+// AWS signs the requests to a service for AWS (Signature Version 4).
 type AWS struct {
 	From    string `yaml:"from" doc:"Where the credentials are: environment (AWS_ACCESS_KEY_ID and so on), metadata, web_identity or profile. Required."`
 	Region  string `yaml:"region" doc:"The region. Required but for environment, which has it from AWS_REGION."`
@@ -36,21 +36,21 @@ type AWS struct {
 	Profile string `yaml:"profile" doc:"The profile's name. Default: default."`
 }
 
-// GCP is a section of gatehouse.yaml; the doc tags say what each key means.
+// GCP gets the credential of a service from Google Cloud's metadata server.
 type GCP struct {
 	Audience string   `yaml:"audience" doc:"An identity token for this audience is used."`
 	Scopes   []string `yaml:"scopes" doc:"An access token with these scopes is used."`
 	Endpoint string   `yaml:"endpoint" doc:"The metadata server. Default: Google's."`
 }
 
-// Azure is a section of gatehouse.yaml; the doc tags say what each key means.
+// Azure gets the credential of a service from an Azure managed identity.
 type Azure struct {
 	Resource string `yaml:"resource" doc:"What the token is for. Default: https://storage.azure.com/."`
 	ClientID string `yaml:"client_id" doc:"A user-assigned identity. Default: the system-assigned one."`
 	Endpoint string `yaml:"endpoint" doc:"The metadata server. Default: Azure's."`
 }
 
-// Status is a section of gatehouse.yaml; the doc tags say what each key means.
+// Status says where the state of the bundles is reported to.
 type Status struct {
 	URL      string            `yaml:"url" doc:"The endpoint: https, or http on loopback. OPA's is /status of a service. Empty: nothing is reported. Default: none."`
 	Service  string            `yaml:"service" doc:"The service whose certificates and credential are used. Default: none."`
