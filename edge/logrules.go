@@ -68,6 +68,9 @@ func (r *logRules) rule(ctx context.Context, event []byte) (out decisionlog.Ruli
 
 // refresh takes over the rules of the active policy. One that was active stays where there is none any more.
 func (r *logRules) refresh(ctx context.Context) error {
+	if r.snapshot != nil {
+		return r.err // of a log on disk: there is no policy to wait for
+	}
 	now := r.active()
 	if now == nil && r.seen == (weak.Pointer[policy.Snapshot]{}) {
 		if now = r.await(ctx); now == nil {
