@@ -104,7 +104,7 @@ func (g *Gate) askAll(ctx context.Context, c *call) error {
 		return nil
 	})
 	if err == nil {
-		c.decision, c.rule, c.remembered = decision, rule, remembered
+		c.decision, c.rule, c.remembered, c.described = decision, rule, remembered, false // the entry is about the first
 	}
 	return err
 }
