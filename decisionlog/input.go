@@ -8,14 +8,20 @@ import (
 	"gatehouse/query"
 )
 
-// Header and Param are what an input is made of, in package input.
 type (
-	Header   = input.Header
-	Param    = input.Param
-	Input    = input.Input
+	// Header is of package input.
+	Header = input.Header
+	// Param is of package input.
+	Param = input.Param
+	// Input is of package input.
+	Input = input.Input
+	// Identity is of package input.
 	Identity = input.Identity
+	// Endpoint is of package input.
 	Endpoint = input.Endpoint
-	Peer     = input.Peer
+	// Peer is of package input.
+	Peer = input.Peer
+	// Document is of package input.
 	Document = input.Document
 )
 

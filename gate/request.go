@@ -4,14 +4,20 @@ import (
 	"gatehouse/input"
 )
 
-// Request and the types below are what a request is made of, in package input: the decision log takes it over as it is.
+// The parts of a request are types of package input, so that the decision log takes them over as they are.
 type (
-	Request    = input.Request
-	Endpoint   = input.Endpoint
-	Address    = input.Address
+	// Request is a request as a transport received it.
+	Request = input.Request
+	// Endpoint is one end of the connection that it came on.
+	Endpoint = input.Endpoint
+	// Address is where an Endpoint is.
+	Address = input.Address
+	// TLSSession is what the proxy tells of the client's TLS connection.
 	TLSSession = input.TLSSession
-	Header     = input.Header
-	Headers    = input.Headers
+	// Header is one header line.
+	Header = input.Header
+	// Headers are a request's header lines in the order received.
+	Headers = input.Headers
 )
 
 // requestBytes is how much came with a request, from whatever transport.

@@ -78,13 +78,13 @@ func (t *Counts) Add(e *Event) {
 	}
 	t.counted.Decisions++
 	outcome, reason, _ := e.Outcomes()
-	switch {
-	case outcome == "deny":
+	switch outcome {
+	case "deny":
 		t.counted.Denied++
 		if e.DryRun {
 			t.counted.DryRun++
 		}
-	case outcome == "allow":
+	case "allow":
 		t.counted.Allowed++
 	default:
 		t.counted.Other++
@@ -154,8 +154,10 @@ func (h *histogram) figures() LatencyFigures {
 }
 
 const (
-	MostNames   = 10_000 // of one kind that are counted
-	mostNameLen = 256    // bytes of one
+	// MostNames is how many names of one kind are counted.
+	MostNames = 10_000
+
+	mostNameLen = 256 // bytes of one
 )
 
 // topList counts names in bounded memory. Up to MostNames of them it is exact; then the rarest makes room for a new one, which takes over its
