@@ -38,6 +38,7 @@ func (sp *Spool) look() {
 	for s := sp.current.Load(); s != nil; s = s.next.Load() {
 		sp.inspect(s)
 	}
+	sp.removeHidden()
 	if err := sp.replace(); err != nil {
 		sp.log.Error("saving the decision log's positions anew", zap.String("dir", sp.dir), zap.Error(err))
 	}
@@ -108,23 +109,47 @@ func (sp *Spool) free(number uint64) uint64 {
 	return number
 }
 
-// remove takes a segment's name off the disk, if it is still this one's.
-func (s *segment) remove() error {
+// hiddenFile is a file whose name was not where it should be: it was removed, or something covers the folder for a while.
+type hiddenFile struct {
+	path string
+	info fs.FileInfo
+}
+
+// mostHidden bounds how many of them are remembered: more than the segments of a full spool.
+const mostHidden = 64
+
+// removeHidden removes the files that had to stay while something covered the folder, such as a mount: nobody else would, and they fill the
+// disk.
+func (sp *Spool) removeHidden() {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.hidden = slices.DeleteFunc(sp.hidden, func(h hiddenFile) bool {
+		named, err := os.Lstat(h.path)
+		if err != nil || !os.SameFile(named, h.info) {
+			return false // it may come back
+		}
+		err = os.Remove(h.path)
+		return err == nil || errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// remove takes a segment's name off the disk, if it is still this one's. left is the file where its name is not there.
+func (s *segment) remove() (left fs.FileInfo, err error) {
 	if s.path == "" || s.file == nil {
-		return nil
+		return nil, nil
 	}
 	mine, err := s.file.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	named, err := os.Lstat(s.path)
 	if err != nil || !os.SameFile(mine, named) {
-		return nil // somebody was faster
+		return mine, nil
 	}
 	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return nil, err
 	}
-	return nil
+	return nil, nil
 }
 
 // replace makes the positions' files again that are not where they were.

@@ -75,6 +75,7 @@ type Spool struct {
 	home    fs.FileInfo          // of the folder that the files are in
 	wrong   string               // what was found wrong with the folder, "" otherwise
 	noted   map[string]time.Time // what was mended, and when: it is said for a while. A closed list
+	hidden  []hiddenFile         // of segments that are not needed any more and whose names were not there; the last few
 }
 
 // New takes over what an earlier run left, and makes the segment that is appended to. The spool has one user then.
@@ -429,10 +430,13 @@ func (sp *Spool) trim() error {
 		sp.first = gone.next.Load()
 		sp.used.Add(-int64(gone.size()))
 		sp.count.Add(-1)
-		err := gone.remove()
+		left, err := gone.remove()
 		gone.close()
 		if err != nil {
 			return fmt.Errorf("removing what the sinks have: %w", err)
+		}
+		if left != nil {
+			sp.hidden = append(sp.hidden[max(0, len(sp.hidden)-mostHidden+1):], hiddenFile{gone.path, left})
 		}
 	}
 	notify(sp.low)
