@@ -148,7 +148,7 @@ func (v *Verification) validate() error {
 		case seen[k.ID]:
 			problems = append(problems, fmt.Errorf("signing: two keys have the id %q", k.ID))
 		case k.Algorithm == hs256 && !v.AllowHS256:
-			problems = append(problems, fmt.Errorf("signing: key %q: HS256 is refused, because whoever can verify with such a key can sign with it; allow_hs256 accepts that", k.ID))
+			problems = append(problems, fmt.Errorf("signing: key %q: HS256 is refused, because a key that verifies can also sign; allow_hs256 accepts that", k.ID))
 		default:
 			if _, err := k.load(false); err != nil {
 				problems = append(problems, fmt.Errorf("signing: %w", err))

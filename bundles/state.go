@@ -367,7 +367,7 @@ func (m *Manager) tellDamage() {
 	}
 	m.stateLost = fmt.Sprintf("what was known of rollbacks, pins and serials before the start is lost: %v", m.state.damaged)
 	err := os.Rename(m.state.path(), m.state.setAside())
-	m.cfg.Logger.Error("the history of bundles on disk cannot be used, and begins anew: pins and serials of before are forgotten",
+	m.cfg.Logger.Error("the history of bundles on disk cannot be used; starting a new one without the earlier pins and serials",
 		zap.String("file", m.state.path()), zap.String("set_aside", m.state.setAside()), zap.Error(errors.Join(m.state.damaged, err)))
 }
 

@@ -115,7 +115,7 @@ type Bundle struct {
 type Signing struct {
 	Keys       []SigningKey `yaml:"keys" doc:"The keys that are good. At least one."`
 	Serial     bool         `yaml:"serial" doc:"true asks for a whole number metadata.serial in the manifest, and refuses a bundle with a lower one than was active already. Default: false."`
-	AllowHS256 bool         `yaml:"allow_hs256" doc:"true accepts keys of the algorithm HS256, with which whoever can verify can sign too. Default: false."`
+	AllowHS256 bool         `yaml:"allow_hs256" doc:"true accepts keys of the algorithm HS256, whose key can sign as well as verify. Default: false."`
 }
 
 // SigningKey is one key that bundles may be signed with.

@@ -31,7 +31,7 @@ func newMinter(c *config.Config, logger *zap.Logger, before *identity.Minter) (*
 		problems = append(problems, errors.New("name: which header is to carry the token?"))
 	}
 	if j.Audience == "" {
-		problems = append(problems, errors.New("audience: say for whom the token is, or it would do for every application"))
+		problems = append(problems, errors.New("audience: required: without it every application would accept the token"))
 	}
 	if j.KeyFile == "" && c.Listen.JWKS == "" {
 		problems = append(problems, errors.New("key_file: without it nobody has the key's public half: set listen.jwks, or give a key"))

@@ -72,7 +72,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	}
 	n := &Node{with: c, logger: c.logger(), policyErr: policyErr, ready: make(chan struct{})}
 	if policyErr != nil {
-		n.logger.Error("no policy yet: not ready until this is mended", zap.Error(policyErr))
+		n.logger.Error("policy failed to load; answering not_ready", zap.Error(policyErr))
 	}
 	g, err := gate.New(c.Gate)
 	if err != nil {

@@ -376,7 +376,7 @@ func (c *call) route() error {
 		c.match = match
 		return nil
 	case named != "":
-		return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, which is not the route that the path takes", named))
+		return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, but the path matches another route", named))
 	case c.method == routes.WebSocket: // also where unmatched requests are for the policy: some servers serve it as a GET
 		return fail(NoRoute, errors.New("the request opens a WebSocket, and the route table has none under its path"))
 	case c.app.AllowUnmatched:

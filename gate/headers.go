@@ -76,7 +76,7 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 		seen[name] = field
 	}
 	if h.Token != "" && h.Audience == "" {
-		errs = append(errs, wrong("Headers.Audience", "say for whom the token is, or it would do for every application"))
+		errs = append(errs, wrong("Headers.Audience", "required: without it every application would accept the token"))
 	}
 	if h.Token != "" && h.Minter == nil {
 		errs = append(errs, wrong("Headers.Minter", "nothing makes the tokens"))
@@ -98,7 +98,7 @@ func (h *IdentityHeaders) trusted(id *identity.Identity, now time.Time, out []He
 	set(h.Email, id.Email)
 	for _, header := range out {
 		if !headerValue(header.Value) {
-			return nil, fail(BadCredential, fmt.Errorf("what is known of the caller cannot stand in header %q", header.Name))
+			return nil, fail(BadCredential, fmt.Errorf("the caller's identity contains characters that header %q cannot carry", header.Name))
 		}
 	}
 	if h.JSON != "" {
@@ -144,10 +144,10 @@ func jsonHeader(id *identity.Identity) (string, error) {
 	text, err := json.Marshal(caller{Subject: id.Subject, Issuer: id.Issuer, Type: id.Type, Roles: list(id.Roles), Groups: list(id.Groups),
 		Scopes: list(id.Scopes), Email: id.Email})
 	if err != nil {
-		return "", fmt.Errorf("what is known of the caller cannot be encoded: %w", err)
+		return "", fmt.Errorf("encoding the caller's identity: %w", err)
 	}
 	if base64.StdEncoding.EncodedLen(len(text)) > maxIdentityHeader {
-		return "", fmt.Errorf("what is known of the caller takes more than %d bytes", maxIdentityHeader)
+		return "", fmt.Errorf("the caller's identity takes more than %d bytes", maxIdentityHeader)
 	}
 	return base64.StdEncoding.EncodeToString(text), nil
 }

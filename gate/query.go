@@ -207,7 +207,7 @@ func (c *call) removeCredentialQuery(q *queryChange) error {
 				continue
 			}
 			if c.req.FixedQuery {
-				return fail(BadRequest, fmt.Errorf("query parameter %q is to be taken off, which this proxy has no way to do", s.Query))
+				return fail(BadRequest, fmt.Errorf("query parameter %q must be removed, which this proxy cannot do", s.Query))
 			}
 			q.take(name)
 		}

@@ -348,7 +348,7 @@ func pickAlgorithms(names []string) (map[string]algorithm, []error) {
 		case strings.EqualFold(name, "none"):
 			problems = append(problems, wrong("Algorithms", "%q would accept unsigned tokens", name))
 		case strings.HasPrefix(strings.ToUpper(name), "HS"):
-			problems = append(problems, wrong("Algorithms", "%q is symmetric: whoever can verify could forge", name))
+			problems = append(problems, wrong("Algorithms", "%q is symmetric: a key that verifies can also sign", name))
 		default:
 			problems = append(problems, wrong("Algorithms", "%q is none of RS256, PS256, ES256, ES384, EdDSA", name))
 		}

@@ -482,7 +482,7 @@ func forVerification(m jwkset.JWKMarshal, operations any) error {
 	switch m.KTY {
 	case jwkset.KtyRSA, jwkset.KtyEC, jwkset.KtyOKP:
 	case jwkset.KtyOct:
-		return errors.New("it is symmetric: whoever can verify could forge")
+		return errors.New("it is symmetric: a key that verifies can also sign")
 	default:
 		return fmt.Errorf("kty %.32q is not supported", m.KTY)
 	}

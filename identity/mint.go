@@ -206,7 +206,7 @@ func (m *Minter) Run(ctx context.Context) error {
 			told = ""
 		case err.Error() != told:
 			told = err.Error()
-			m.log.Error("the signing key's file cannot be used, the old key goes on signing", zap.Error(err))
+			m.log.Error("the signing key's file cannot be used; still signing with the previous key", zap.Error(err))
 		}
 	})
 	return nil

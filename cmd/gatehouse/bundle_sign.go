@@ -34,7 +34,7 @@ func (f *keyFlags) verification() (*bundles.Verification, error) {
 		return nil, usageError{errors.New("give the key's file with --key")}
 	}
 	if f.key.Algorithm == "HS256" && !f.allowHS256 {
-		return nil, usageError{errors.New("HS256 is refused, because whoever can verify with such a key can sign with it: --allow-hs256 accepts that")}
+		return nil, usageError{errors.New("HS256 is refused, because a key that verifies can also sign: --allow-hs256 accepts that")}
 	}
 	return &bundles.Verification{Keys: []bundles.Key{f.key}, AllowHS256: f.allowHS256}, nil
 }

@@ -157,7 +157,7 @@ func (f *checkFlags) attempt(method, path string) (*trial.Request, error) {
 			return nil, fmt.Errorf("--claims: %w", err)
 		}
 	case f.caller.As == "" && len(f.caller.Roles) > 0:
-		return nil, errors.New("--role needs somebody to have it: add --as NAME")
+		return nil, errors.New("--role needs a caller: add --as NAME")
 	}
 	return a, nil
 }

@@ -154,7 +154,7 @@ func bundleWords(b logged.Bundle) string {
 	case b.Recorded == "" && b.RecordedDigest == "":
 		return fmt.Sprintf("%s %s is here; it was not there when this was decided", b.Name, b.Loaded)
 	case b.RecordedDigest == b.LoadedDigest:
-		return fmt.Sprintf("%s %s, the very one that decided", b.Name, b.Loaded)
+		return fmt.Sprintf("%s %s, the one that decided", b.Name, b.Loaded)
 	case b.RecordedDigest == "":
 		return fmt.Sprintf("%s %s decided, %s is here; the record has no digest to compare", b.Name, b.Recorded, b.Loaded)
 	}

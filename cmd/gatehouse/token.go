@@ -131,7 +131,7 @@ func (w *tokenWish) entry() (config.JWT, error) {
 		w.dir = localIssuerDir
 	}
 	if len(w.audiences) == 0 && len(entry.ClientIDs) == 0 {
-		return entry, usageError{errors.New("for whom is the token? give --aud, or --config with an issuer on loopback")}
+		return entry, usageError{errors.New("the token needs an audience: give --aud, or --config with an issuer on loopback")}
 	}
 	return entry, nil
 }

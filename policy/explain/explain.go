@@ -185,7 +185,7 @@ func (x *explainer) notes(out *Explanation) (pure bool) {
 		pure = false
 		switch name {
 		case "http.send":
-			out.Notes = append(out.Notes, "the policy may call http.send: an explanation calls nobody, so what the answer would have been is not known")
+			out.Notes = append(out.Notes, "the policy may call http.send: an explanation sends no requests, so the answer is not known")
 		case "net.lookup_ip_addr":
 			out.Notes = append(out.Notes, "the policy may look names up (net.lookup_ip_addr): the answer may differ from the one that the decision had")
 		default:
