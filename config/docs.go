@@ -34,7 +34,7 @@ and nothing starts.
 - Relative paths are relative to the file that they are in.
 - ` + "`${NAME}`" + ` in a value is replaced by the environment variable, after parsing, so that it never adds structure. One that is
   not set is an error. ` + "`$${`" + ` stands for ` + "`${`" + `. Put secrets into files or the environment.
-- SIGHUP reads the file again and makes all of it but ` + "`listen`" + ` active in one step, or reports what is wrong and changes nothing.
+- SIGHUP reads the file again and makes all of it active in one step, except the keys that say "Changes need a restart", or reports what is wrong and changes nothing.
 `
 
 // Page is docs/config.md: each section of the configuration with its keys, and an example of everything.

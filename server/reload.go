@@ -10,7 +10,7 @@ import (
 	"gatehouse/panics"
 )
 
-// reload reads the configuration again and makes all of it but listen active in one step, or none of it.
+// reload reads the configuration again and makes all of it active in one step, except what needs a restart, or none of it.
 func (s *Server) reload(ctx context.Context) {
 	err := func() (err error) {
 		defer panics.Into("reloading the configuration", &err)
