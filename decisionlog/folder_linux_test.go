@@ -380,8 +380,10 @@ func onSmallDisk(t *testing.T, dir string) {
 			if err := tt.mend(); err != nil {
 				t.Fatal(err)
 			}
-			for l.Status().Spool.Error != "" {
-				time.Sleep(time.Millisecond)
+			for deadline := time.Now().Add(time.Minute); l.Status().Spool.Error != ""; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("mended, and still: %+v", l.Status().Spool)
+				}
 			}
 			w.more(200)
 			w.end()

@@ -39,7 +39,7 @@ func (sp *Spool) look() {
 		sp.inspect(s)
 	}
 	sp.removeHidden()
-	if err := sp.replace(); err != nil {
+	if err := errors.Join(sp.replace(), sp.saveAgain()); err != nil {
 		sp.log.Error("saving the decision log's positions anew", zap.String("dir", sp.dir), zap.Error(err))
 	}
 }
@@ -118,6 +118,23 @@ type hiddenFile struct {
 // mostHidden bounds how many of them are remembered: more than the segments of a full spool.
 const mostHidden = 64
 
+// saveAgain saves the positions where that failed, and removes what no reader needs any more: a full disk gets room by that, and a reader that has
+// everything commits no more.
+func (sp *Spool) saveAgain() error {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if !sp.unsaved {
+		return nil
+	}
+	for _, r := range *sp.readers.Load() {
+		if err := r.pos.save(); err != nil {
+			return err
+		}
+	}
+	sp.unsaved = false
+	return sp.trim()
+}
+
 // removeHidden removes the files that had to stay while something covered the folder, such as a mount: nobody else would, and they fill the
 // disk.
 func (sp *Spool) removeHidden() {
@@ -133,7 +150,7 @@ func (sp *Spool) removeHidden() {
 	})
 }
 
-// remove takes a segment's name off the disk, if it is still this one's. left is the file where its name is not there.
+// remove takes a segment's name off the disk, if it is still this one's. left is the file where it could not.
 func (s *segment) remove() (left fs.FileInfo, err error) {
 	if s.path == "" || s.file == nil {
 		return nil, nil
@@ -147,7 +164,7 @@ func (s *segment) remove() (left fs.FileInfo, err error) {
 		return mine, nil
 	}
 	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return mine, err
 	}
 	return nil, nil
 }

@@ -114,6 +114,7 @@ func (r *Reader) Commit(owner any, at Cursor, file File, durable bool) error {
 		r.pos.durable, r.held = r.pos.written, at.s
 	}
 	if err := r.pos.save(); err != nil {
+		sp.unsaved = true // look tries again: the reader has perhaps nothing more to commit
 		return fmt.Errorf("saving the decision log's position: %w", err)
 	}
 	if !durable {

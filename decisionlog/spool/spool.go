@@ -75,7 +75,8 @@ type Spool struct {
 	home    fs.FileInfo          // of the folder that the files are in
 	wrong   string               // what was found wrong with the folder, "" otherwise
 	noted   map[string]time.Time // what was mended, and when: it is said for a while. A closed list
-	hidden  []hiddenFile         // of segments that are not needed any more and whose names were not there; the last few
+	hidden  []hiddenFile         // of segments that are not needed any more and could not be removed; the last few
+	unsaved bool                 // a reader's position could not be saved, and nothing was trimmed since
 }
 
 // New takes over what an earlier run left, and makes the segment that is appended to. The spool has one user then.
@@ -432,11 +433,11 @@ func (sp *Spool) trim() error {
 		sp.count.Add(-1)
 		left, err := gone.remove()
 		gone.close()
-		if err != nil {
-			return fmt.Errorf("removing what the sinks have: %w", err)
-		}
 		if left != nil {
 			sp.hidden = append(sp.hidden[max(0, len(sp.hidden)-mostHidden+1):], hiddenFile{gone.path, left})
+		}
+		if err != nil {
+			return fmt.Errorf("removing what the sinks have: %w", err)
 		}
 	}
 	notify(sp.low)
