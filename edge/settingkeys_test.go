@@ -22,7 +22,7 @@ func TestSettingsAreNamedByTheirKeys(t *testing.T) {
 	text := "\n" + found.Error() + "\n"
 	for _, want := range []string{
 		`headers.subject: "X-Subject": use lower-case`, `headers: roles and groups are both "x-same"`, `headers.scopes: "x scopes": use`, `headers.email: "cookie" is where`,
-		`headers.json: "-": use`, `headers.jwt.name: "X-Token": use`, "headers.jwt.audience: say for whom", "headers.jwt: nothing makes",
+		`headers.json: "-": use`, `headers.jwt.name: "X-Token": use`, "headers.jwt.audience: required", "headers.jwt: nothing makes",
 		"apps[0]: name is missing", "apps[0]: set one of policy.decision and policy.root", `apps[1].match.hosts: "a b" is neither`, `apps[2]: the name "b" is taken`,
 		"apps[2]: set one of policy.decision and policy.root", "apps: there is none",
 		"bypass[0]: method is missing", `bypass[1]: path "/a/*": give`, "bypass[2]: a preflight's method",
