@@ -1,14 +1,12 @@
 package gate
 
 import (
-	"context"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -16,15 +14,14 @@ import (
 
 // Recorded is a decision that was made before: what came of the stages before the policy, as the decision log has it.
 type Recorded struct {
-	App           string // the application's name
-	Method        string // by which its table was asked: the request's, or WEBSOCKET
-	Route         string // the template of the route; "" where there was none
-	Path          string // the decision path, as Diagnostics.Asked
-	Authenticated bool   // the caller brought a credential
+	App    string // the application's name
+	Method string // by which its table was asked: the request's, or WEBSOCKET
+	Route  string // the template of the route; "" where there was none
+	Path   string // the decision path, as Diagnostics.Asked
 }
 
-// Replayer takes recorded decisions through what is left of Check: it finds the rule that is asked, and makes a verdict of what the policy
-// says. Its View may have no settings: then the rules that the log names are asked. It may be used by several goroutines at once.
+// Replayer finds the rule that is asked about a recorded decision, as Check does; what the policy then says becomes a verdict by VerdictOf. Its
+// View may have no settings: then the rules that the log names are asked. It may be used by several goroutines at once.
 type Replayer struct {
 	view *View
 
@@ -148,28 +145,6 @@ func (p *Replayer) RuleAskedThen(r *Recorded) (*policy.Entry, error) {
 func (p *Replayer) Credentials() (some, ok bool) {
 	s := p.view.Settings
 	return s != nil && s.Verifier != nil && s.Verifier.Configured(), s != nil
-}
-
-// Verdict is what the service would make of what the policy said about a decision.
-func (p *Replayer) Verdict(r *Recorded, d *policy.Decision, err error) Verdict {
-	v := VerdictOf(d, err)
-	if some, _ := p.Credentials(); some && !r.Authenticated {
-		return v.Anonymous()
-	}
-	return v
-}
-
-// Decide decides again, by the recorded input and at the recorded time.
-func (p *Replayer) Decide(ctx context.Context, r *Recorded, input policy.Value, at time.Time) (Verdict, error) {
-	entry, err := p.Rule(r)
-	if err != nil {
-		return Verdict{}, err
-	}
-	if entry == nil {
-		return p.Verdict(r, nil, policy.ErrUndefined), nil
-	}
-	d, err := entry.Decide(ctx, input, p.view.Facts, at)
-	return p.Verdict(r, &d, err), nil
 }
 
 // methodTerm is a term of a rule's path that stands for a method.

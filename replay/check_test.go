@@ -69,7 +69,7 @@ func (d *decided) compare(t *testing.T) (asked int) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	again := gate.NewReplayer(d.gate.View())
+	again := replay.NewCandidate(d.gate.View())
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 16<<20)
 	at := 0
@@ -100,7 +100,7 @@ func (d *decided) compare(t *testing.T) (asked int) {
 			t.Fatal(err)
 		}
 		asked++
-		got, err := again.Decide(t.Context(), r.Recorded(), input, when)
+		got, err := again.Decide(t.Context(), &r, input, when)
 		if err != nil {
 			t.Errorf("%s: %v", r.Path, err)
 			continue

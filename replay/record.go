@@ -57,7 +57,7 @@ func member(value json.RawMessage, names ...string) decisionlog.RawString {
 // Recorded is what the gate has to know of it.
 func (r *Record) Recorded() *gate.Recorded {
 	return &gate.Recorded{App: r.App.Decode(), Method: r.routeMethod().Decode(), Route: member(r.Input, "route", "template").Decode(),
-		Path: r.Path.Decode(), Authenticated: r.Identity.Authenticated}
+		Path: r.Path.Decode()}
 }
 
 // routeMethod is the method of the route's rule: the request's, or WEBSOCKET.

@@ -169,7 +169,7 @@ func (r *Decision) recorded() *gate.Recorded {
 	route, _ := r.Input["route"].(map[string]any)
 	template, _ := route["template"].(string)
 	method, _ := route["method"].(string) // the request's, or WEBSOCKET
-	return &gate.Recorded{App: r.App, Method: cmp.Or(method, r.Request.Method), Route: template, Path: r.Path, Authenticated: r.Identity.Authenticated}
+	return &gate.Recorded{App: r.App, Method: cmp.Or(method, r.Request.Method), Route: template, Path: r.Path}
 }
 
 // entry finds the rule that was asked.
