@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 	"gatehouse/input"
 )
 
 // maxIdentityHeader is the longest JSON header in bytes, for the same servers that bound a Minter's tokens.
-const maxIdentityHeader = identity.MaxMinted
+const maxIdentityHeader = mint.MaxToken
 
 // IdentityHeaders names the headers by which the application learns who calls. An empty name sets nothing.
 type IdentityHeaders struct {
@@ -23,7 +24,7 @@ type IdentityHeaders struct {
 	JSON                  string // an object with all of it, in base64
 	Token                 string // a token of Minter's for Audience; then both are required
 
-	Minter   *identity.Minter
+	Minter   *mint.Minter
 	Audience string
 
 	// RemoveCredential takes what the Verifier's places hold off the request to the application.

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"gatehouse/identity/refusal"
 )
 
 // An API key is apiKeyMark, eight characters that find its entry, an underscore, 43 characters that hold 256 random bits in base
@@ -33,14 +35,14 @@ const (
 var apiKeyHead = regexp.MustCompile(`^` + apiKeyMark + `[0-9A-Za-z]{8}$`)
 
 var (
-	errAPIKeyForm    = bad("not an api key made by gatehouse identity new-key")
-	errAPIKeyCut     = bad("api key is mistyped or cut off")
-	errAPIKeyPlace   = bad("api key in a place for tokens")
-	errAPIKeyUnknown = bad("unknown api key")
-	errAPIKeyExpired = bad("api key expired")
-	errAPIKeyEarly   = bad("api key is not valid yet")
+	errAPIKeyForm    = refusal.Bad("not an api key made by gatehouse identity new-key")
+	errAPIKeyCut     = refusal.Bad("api key is mistyped or cut off")
+	errAPIKeyPlace   = refusal.Bad("api key in a place for tokens")
+	errAPIKeyUnknown = refusal.Bad("unknown api key")
+	errAPIKeyExpired = refusal.Bad("api key expired")
+	errAPIKeyEarly   = refusal.Bad("api key is not valid yet")
 
-	errNoAPIKeys = unavailable("api keys were never loaded")
+	errNoAPIKeys = refusal.Unavailable("api keys were never loaded")
 )
 
 // APIKeyEntry is what a key is good for: one entry of the file, but for the hash.

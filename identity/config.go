@@ -8,9 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"gatehouse/upstream"
 	"hash/maphash"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"gatehouse/upstream"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -418,12 +418,7 @@ func checkKeyURL(text string) error {
 }
 
 func secureURL(u *url.URL) bool {
-	return u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return u.Scheme == "https" || u.Scheme == "http" && upstream.IsLoopback(u.Hostname())
 }
 
 // addSources puts an issuer's places into the common list and returns them as bits of it.

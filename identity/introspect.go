@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/identity/refusal"
 	"gatehouse/panics"
 	"gatehouse/upstream"
 )
@@ -42,22 +43,22 @@ const (
 )
 
 var (
-	errInactive        = bad("token is not active")
-	errAnswerIssuer    = bad("issuer of the introspected token does not match")
-	errSeveralServers  = bad("token is in the places of several introspection servers")
-	errNoClientAuth    = unavailable("client secret or key for introspection was never loaded")
-	errAsking          = unavailable("introspection server cannot be reached")
-	errAskingTimeout   = unavailable("introspection server did not answer in time")
-	errAskingGone      = unavailable("introspection server did not answer in the time that the request has")
-	errAskingBusy      = unavailable("too many questions to the introspection server at once")
-	errAskingDenied    = unavailable("introspection server refuses our client credentials")
-	errAskingRedirect  = unavailable("introspection server redirects, which is not followed")
-	errAskingFailed    = unavailable("introspection server failed")
-	errAskingRefused   = unavailable("introspection server refuses the question")
-	errAnswerTooLong   = unavailable("introspection server's answer is too long")
-	errAnswerType      = unavailable("introspection server's answer is not application/json")
-	errAnswerMalformed = unavailable("introspection server's answer is not strict json")
-	errAnswerActive    = unavailable("introspection server's answer does not say whether the token is active")
+	errInactive        = refusal.Bad("token is not active")
+	errAnswerIssuer    = refusal.Bad("issuer of the introspected token does not match")
+	errSeveralServers  = refusal.Bad("token is in the places of several introspection servers")
+	errNoClientAuth    = refusal.Unavailable("client secret or key for introspection was never loaded")
+	errAsking          = refusal.Unavailable("introspection server cannot be reached")
+	errAskingTimeout   = refusal.Unavailable("introspection server did not answer in time")
+	errAskingGone      = refusal.Unavailable("introspection server did not answer in the time that the request has")
+	errAskingBusy      = refusal.Unavailable("too many questions to the introspection server at once")
+	errAskingDenied    = refusal.Unavailable("introspection server refuses our client credentials")
+	errAskingRedirect  = refusal.Unavailable("introspection server redirects, which is not followed")
+	errAskingFailed    = refusal.Unavailable("introspection server failed")
+	errAskingRefused   = refusal.Unavailable("introspection server refuses the question")
+	errAnswerTooLong   = refusal.Unavailable("introspection server's answer is too long")
+	errAnswerType      = refusal.Unavailable("introspection server's answer is not application/json")
+	errAnswerMalformed = refusal.Unavailable("introspection server's answer is not strict json")
+	errAnswerActive    = refusal.Unavailable("introspection server's answer does not say whether the token is active")
 )
 
 // introspector asks one server (RFC 7662). All but what mu guards and warned never changes.

@@ -4,14 +4,16 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+
+	"gatehouse/identity/refusal"
 )
 
 // jwtAuthnFilter is the name under which Envoy's jwt_authn filter leaves what it verified (payload_in_metadata).
 const jwtAuthnFilter = "envoy.filters.http.jwt_authn"
 
 var (
-	errMetadataForm   = bad("payload in metadata is not an object of plain JSON")
-	errMetadataIssuer = bad("issuer of the payload in metadata is not a string")
+	errMetadataForm   = refusal.Bad("payload in metadata is not an object of plain JSON")
+	errMetadataIssuer = refusal.Bad("issuer of the payload in metadata is not a string")
 )
 
 // withMetadata takes the claims that Envoy's jwt_authn filter verified for the end user, where no credential of the request told

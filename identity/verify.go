@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"gatehouse/identity/refusal"
 )
 
 // Identify gives the end user of one request. keys is the pinned View's part, from this Verifier's Run or Load; nil means that
@@ -77,7 +79,7 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, 
 		return fresh.identity, nil
 	}
 	v.metrics.failed(fresh.refusal)
-	if lasts(fresh.refusal) {
+	if refusal.Lasts(fresh.refusal) {
 		v.refused.put(fresh, now)
 	}
 	return fresh.identity, fresh.refusal
@@ -113,7 +115,7 @@ func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint
 	if t.refusal != nil {
 		t.identity, t.memory = Identity{}, len(tok.raw)+256
 		t.until = earliest(t.until, now.Add(refusedFor))
-		if !lasts(t.refusal) {
+		if !refusal.Lasts(t.refusal) {
 			return t // nobody keeps it
 		}
 	}
