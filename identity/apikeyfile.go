@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gatehouse/identity/credential"
+	"gatehouse/identity/strictjson"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -277,7 +278,7 @@ func (f *keyFile) claims(n *yaml.Node) (map[string]any, error) {
 }
 
 func (f *keyFile) value(n *yaml.Node, depth int) (any, error) {
-	if depth > maxDepth {
+	if depth > strictjson.MaxDepth {
 		return nil, f.fail(n, "claims are nested too deeply")
 	}
 	switch n.Kind {
@@ -321,7 +322,7 @@ func (f *keyFile) scalar(n *yaml.Node) (any, error) {
 		return truth, err
 	case "!!int", "!!float":
 		// A number as JSON writes it; YAML knows others (0x1F, 1_000, .inf).
-		object, _, err := decodeObject([]byte(`{"n":` + n.Value + `}`))
+		object, _, err := strictjson.Object([]byte(`{"n":` + n.Value + `}`))
 		if number, ok := object["n"].(json.Number); err == nil && ok {
 			return number, nil
 		}

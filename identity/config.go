@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"net/http"
 	"net/url"
 	"slices"
@@ -167,12 +166,11 @@ type Verifier struct {
 	places   []TokenSource // sources, and the API keys' place
 	cookies  uint64        // those of sources that are cookies, a bit for each
 	// oddPlaces says that a header of places is spelled with other characters than letters, digits and "-".
-	oddPlaces    bool
-	certificates seenCertificates // of peers
-	base64       *base64.Encoding // RawURL, strict
-	cache        *cache           // of verified tokens
-	refused      *cache           // of tokens that failed, so that bad ones never push out good ones
-	others       others
+	oddPlaces bool
+	base64    *base64.Encoding // RawURL, strict
+	cache     *cache           // of verified tokens
+	refused   *cache           // of tokens that failed, so that bad ones never push out good ones
+	others    others
 
 	metrics *metrics
 	keyless bool // some credentials need no issuer's keys
@@ -219,7 +217,6 @@ func New(c Config) (*Verifier, error) {
 		c.CacheBytes = defaultCache
 	}
 	v.cache, v.refused = newCache(c.CacheBytes-c.CacheBytes/refusedShare), newCache(c.CacheBytes/refusedShare)
-	v.certificates.seed = maphash.MakeSeed()
 	if v.clock == nil {
 		v.clock = time.Now
 	}

@@ -23,6 +23,7 @@ import (
 
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
+	"gatehouse/identity/strictjson"
 	"gatehouse/panics"
 	"gatehouse/upstream"
 )
@@ -230,7 +231,7 @@ func (v *Verifier) unverifiedIssuer(tok credential.Token) (issuer string, shaped
 	if err != nil {
 		return "", true
 	}
-	claims, _, _ := decodeObject(raw) // nil where it fails
+	claims, _, _ := strictjson.Object(raw) // nil where it fails
 	issuer, _ = claims["iss"].(string)
 	return issuer, true
 }
@@ -314,7 +315,7 @@ func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credentia
 	if err != nil {
 		return Identity{}, err
 	}
-	claims, memory, err := decodeObject(raw)
+	claims, memory, err := strictjson.Object(raw)
 	if err != nil {
 		return Identity{}, in.failed(errAnswerMalformed, nil)
 	}

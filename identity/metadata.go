@@ -7,6 +7,7 @@ import (
 
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
+	"gatehouse/identity/strictjson"
 )
 
 // jwtAuthnFilter is the name under which Envoy's jwt_authn filter leaves what it verified (payload_in_metadata).
@@ -78,7 +79,7 @@ func (v *Verifier) fromPayload(payload any) (Identity, error) {
 // tokenJSON copies plain JSON and makes of its numbers what they are in a token's claims. Envoy keeps every number as a double, so
 // a whole number above 2^53 has lost digits before it comes here.
 func tokenJSON(value any, depth int) (any, error) {
-	if depth > maxDepth {
+	if depth > strictjson.MaxDepth {
 		return nil, errMetadataForm
 	}
 	switch value := value.(type) {

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
+	"gatehouse/identity/strictjson"
 )
 
 // Identify gives the end user of one request. keys is the pinned View's part, from this Verifier's Run or Load; nil means that
@@ -266,11 +267,11 @@ func segments(raw string) (first, last int, err error) {
 }
 
 func decodeStrictly(raw []byte) (map[string]any, int, error) {
-	object, memory, err := decodeObject(raw)
+	object, memory, err := strictjson.Object(raw)
 	switch {
-	case errors.Is(err, errJSONDuplicate):
+	case errors.Is(err, strictjson.ErrDuplicate):
 		return nil, 0, errDuplicate
-	case errors.Is(err, errJSONDepth):
+	case errors.Is(err, strictjson.ErrDepth):
 		return nil, 0, errDeep
 	case err != nil:
 		return nil, 0, errJSON

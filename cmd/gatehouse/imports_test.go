@@ -35,6 +35,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/identity":            {},
 		"gatehouse/identity/credential": {"gatehouse/identity/refusal"},
 		"gatehouse/identity/mint":       {"gatehouse/identity/refusal"},
+		"gatehouse/identity/peer":       {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
+		"gatehouse/identity/strictjson": {},
 		"gatehouse/identity/refusal":    {},
 		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
