@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 	"gatehouse/upstream"
 
@@ -114,20 +115,8 @@ type KeySource struct {
 // TokenSource is one place where a token may be.
 type TokenSource = credential.Source
 
-// ClaimPaths says which claims become the subject, roles, groups, scopes and the e-mail address. A path is a claim's name, or names joined
-// with dots for a claim within an object. A name that contains dots itself (https://example.com/roles) is found too, and
-// */roles is the one claim whose name is a URL that ends in /roles; two of those are a bad credential. Several paths with
-// spaces between them are all read, for the subject and the e-mail address until one leads somewhere.
-type ClaimPaths struct {
-	// Subject is a string; empty = "sub". An e-mail address (the claim email) is one only where it is verified, as for Email.
-	Subject string
-	Roles   string // string or list of strings; empty = "roles"
-	Groups  string // string or list of strings; empty = "groups"
-	Scopes  string // string with spaces or list of strings; empty = "scope"
-	Email   string // string, taken where the claim email_verified is true; empty = "email"
-	// UnverifiedEmail takes the address although email_verified is not true.
-	UnverifiedEmail bool
-}
+// ClaimPaths says which claims become the subject, roles, groups, scopes and the e-mail address.
+type ClaimPaths = claims.Paths
 
 // Introspection is a server that says what an opaque token is worth (RFC 7662).
 type Introspection struct {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
 	"gatehouse/identity/strictjson"
@@ -54,9 +55,9 @@ func (v *Verifier) fromPayload(payload any) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	claims := value.(map[string]any)
+	verified := value.(map[string]any)
 	paths, skew, issuer := v.others.paths, defaultSkew, ""
-	if name, present := claims["iss"]; present {
+	if name, present := verified["iss"]; present {
 		if issuer, ok = name.(string); !ok {
 			return Identity{}, errMetadataIssuer
 		}
@@ -64,15 +65,19 @@ func (v *Verifier) fromPayload(payload any) (Identity, error) {
 			paths, skew = iss.Claims, iss.ClockSkew
 		}
 	}
-	times, err := checkWindow(claims, skew, v.clock())
+	times, err := claims.Window(verified, skew, v.clock())
 	if err != nil {
 		return Identity{}, err
 	}
-	id, err := paths.identity(claims, nil)
+	subject, err := paths.SubjectOf(verified)
 	if err != nil {
 		return Identity{}, err
 	}
-	id.Type, id.Issuer, id.Expires = TypeJWT, issuer, times.expires
+	id, err := paths.Map(subject, verified)
+	if err != nil {
+		return Identity{}, err
+	}
+	id.Type, id.Issuer, id.Expires = TypeJWT, issuer, times.Expires
 	return id, nil
 }
 

@@ -26,7 +26,7 @@ type others struct {
 // addOthers checks the rest of the configuration, after the issuers.
 func (v *Verifier) addOthers(c Config) []error {
 	v.others.metadata = c.Metadata
-	v.others.paths, _ = ClaimPaths{}.withDefaults() // which are never wrong
+	v.others.paths = ClaimPaths{}.WithDefaults(func(string, error) {}) // which are never wrong
 	v.others.byIssuer = make(map[string]*introspector)
 	var problems []error
 	for i, config := range c.Introspection {

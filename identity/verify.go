@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
 	"gatehouse/identity/strictjson"
@@ -110,13 +111,13 @@ func (t *verdict) holds(set *keySet, found uint64, now time.Time) bool {
 
 // verify does every check in the order that the package comment lists.
 func (v *Verifier) verify(ctx context.Context, keys *Keys, tok credential.Token, found uint64, now time.Time, steps *trail) *verdict {
-	t := &verdict{found: found, until: endOfTime()}
+	t := &verdict{found: found, until: claims.EndOfTime()}
 	memory := 0
 	t.identity, memory, t.refusal = v.check(ctx, t, keys, tok, now, steps)
 	t.memory = memory + len(tok.Raw) + 512
 	if t.refusal != nil {
 		t.identity, t.memory = Identity{}, len(tok.Raw)+256
-		t.until = earliest(t.until, now.Add(refusedFor))
+		t.until = claims.Earliest(t.until, now.Add(refusedFor))
 		if !refusal.Lasts(t.refusal) {
 			return t // nobody keeps it
 		}
@@ -158,13 +159,13 @@ func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok creden
 		return Identity{}, 0, errSignature
 	}
 	steps.begin(checkTimes)
-	times, err := iss.checkTimes(p.claims, now)
-	t.from, t.until = times.from, times.until
+	times, err := claims.Times(p.claims, iss.ClockSkew, iss.MaxAge, now)
+	t.from, t.until = times.From, times.Until
 	if err != nil {
 		return Identity{}, 0, err
 	}
 	id, err = iss.identityFrom(p.claims, steps)
-	id.Expires = times.expires
+	id.Expires = times.Expires
 	return id, p.memory + 16*(len(id.Roles)+len(id.Groups)+len(id.Scopes)), err
 }
 
