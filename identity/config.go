@@ -138,7 +138,7 @@ type Introspection struct {
 
 // APIKeys are keys that we gave out. Where File is empty there are none. Their place must not be that of a token.
 type APIKeys struct {
-	File   string // YAML, at most 1 MiB; watched. The entries that APIKey.YAML gives
+	File   string // YAML, at most 1 MiB; watched. With the entries that apikey.Key.YAML gives
 	Header string // empty = x-api-key
 	Scheme string // in front of the key; empty = none, which Authorization cannot have
 }

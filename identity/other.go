@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"gatehouse/identity/apikey"
 	"gatehouse/identity/credential"
 	"gatehouse/identity/peer"
 
@@ -72,7 +73,7 @@ type otherFile struct {
 // otherPart is what one such file holds; one of apiKeys and client is set. It never changes.
 type otherPart struct {
 	sum     [sha256.Size]byte // of the file
-	apiKeys *apiKeySet
+	apiKeys *apikey.Set
 	client  *clientAuth
 	keys    int
 	notices []string
