@@ -2,7 +2,6 @@ package decisionlog
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -46,7 +45,7 @@ func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
 	if !l.spool.Append(kindEntry, o.buf) {
 		err = l.waitSpool(ctx, o.buf)
 	}
-	if o.scan = (scan{}); cap(o.buf) <= keepBuffer {
+	if o.reusable() {
 		l.packings.Put(o)
 	}
 	return err
@@ -100,9 +99,7 @@ func (l *Log) reserve(e *Entry) {
 	}
 	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
 		l.kept.Add(-n)
-		secret := func(h Header) bool { return l.packer.redact.kind(h.Name) == secretHeader }
-		headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) }) // these may stand elsewhere
-		e.Input, e.InputSize, e.inputLost = envelopeInput(&e.Input, headers), 0, e.Asked
+		l.packer.letGo(e)
 	}
 }
 
@@ -202,4 +199,12 @@ func notify(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// Shown is for a request with this path, with its query, and these headers. A nil Log knows what every log leaves out.
+func (l *Log) Shown(path string, headers []Header) Shown {
+	if l == nil {
+		return (*packer)(nil).shown(path, headers)
+	}
+	return l.packer.shown(path, headers)
 }

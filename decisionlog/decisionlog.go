@@ -96,13 +96,13 @@
 package decisionlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -200,16 +200,6 @@ type Config struct {
 	Stdout     io.Writer             // what "-" means; nil means os.Stdout
 }
 
-// Redact adds to what is redacted by default; nothing can be taken away.
-type Redact struct {
-	Headers []string // names of headers
-	Params  []string // names of query parameters and of members of the body
-	Cookies []string // names of cookies that hold credentials: the value of every cookie is left out, that of these also where it stands elsewhere
-	// Only names the headers of requests whose values may be recorded; nil: those of all that are not redacted. Pseudo-headers are, but
-	// for what is secret in them.
-	Only []string
-}
-
 // Log takes entries from requests and writes them to its sinks. A nil Log, and
 // one without a sink, take everything and record nothing.
 type Log struct {
@@ -217,7 +207,7 @@ type Log struct {
 	queue    chan *Entry  // nil: there is a spool, or nothing is recorded
 	spool    *spool.Spool // nil: there is none
 	after    *Log         // has the spool before us
-	packer   packer
+	packer   *packer
 	packings sync.Pool // of *packing
 	done     chan struct{}
 	lines    *lines
@@ -241,25 +231,6 @@ type Log struct {
 	final *gap // what was lost when the spool had no room for it any more: every sink gets it
 }
 
-// gap is what was lost since the last gap was recorded, or what is damaged in a segment.
-type gap struct {
-	dropped      uint64
-	since, until time.Time
-	damaged      uint64 // bytes that were an entry's once, or may have been
-	unfinished   uint64 // bytes that were reserved for entries that never were
-	segment      string // where
-}
-
-func damageGap(d spool.Damage) gap {
-	return gap{damaged: d.Bytes, unfinished: d.Unfinished, since: d.Since, until: d.Until, segment: d.Segment}
-}
-
-// What a record of the spool is.
-const (
-	kindEntry spool.Kind = 1
-	kindGap   spool.Kind = 2
-)
-
 // New checks the configuration and opens the file. It starts nothing: entries
 // wait in the queue until Run is called, and Run closes the file.
 func New(cfg Config) (*Log, error) {
@@ -268,9 +239,9 @@ func New(cfg Config) (*Log, error) {
 	}
 	sinks, err := cfg.sinks()
 	if err != nil || len(sinks) == 0 {
-		return &Log{cfg: cfg}, err
+		return &Log{cfg: cfg, packer: newPacker(cfg.record())}, err
 	}
-	lines, err := newLines(&cfg, len(sinks))
+	lines, err := newLines(cfg.record(), len(sinks))
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +251,7 @@ func New(cfg Config) (*Log, error) {
 		lossy:    make(chan struct{}, 1),
 		released: make(chan struct{}),
 		lines:    lines,
-		packer:   packer{schema: cfg.schema(), redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
+		packer:   newPacker(cfg.record()),
 	}
 	l.packings.New = func() any { return new(packing) }
 	l.cfg.Succeeds = nil // it is not needed for longer than it runs
@@ -357,6 +328,12 @@ func (l *Log) openSpool(before *Log) (err error) {
 	return nil
 }
 
+// record says how entries are packed, and become lines.
+func (c *Config) record() recordConfig {
+	return recordConfig{Schema: c.Schema, Redact: c.Redact, Claims: c.Claims, MaxEntry: c.MaxEntry, Labels: c.Labels, Masks: c.Masks, Rules: c.Rules,
+		Plain: c.Plain, Clock: c.Clock, Logger: c.Logger}
+}
+
 func (c *Config) spool() spool.Config {
 	return spool.Config{Dir: c.Dir, MaxSize: c.MaxSize, MaxRecord: c.MaxEntry, Sync: c.Sync, Time: packedTime, Logger: c.Logger}
 }
@@ -379,12 +356,12 @@ func (c *Config) check() error {
 	if c.Sync < 0 || c.MaxSize < 0 {
 		return errors.New("decision log: sync and max_size must not be negative")
 	}
-	c.Queue = or(c.Queue, defaultQueue)
-	c.QueueBytes = or(c.QueueBytes, defaultQueueBytes)
-	c.MaxEntry = or(c.MaxEntry, defaultMaxEntry)
-	c.MaxWait = or(c.MaxWait, defaultMaxWait)
-	c.DrainTimeout = or(c.DrainTimeout, defaultDrain)
-	c.Sync, c.MaxSize = or(c.Sync, defaultSync), or(c.MaxSize, defaultMaxSize)
+	c.Queue = cmp.Or(c.Queue, defaultQueue)
+	c.QueueBytes = cmp.Or(c.QueueBytes, defaultQueueBytes)
+	c.MaxEntry = cmp.Or(c.MaxEntry, defaultMaxEntry)
+	c.MaxWait = cmp.Or(c.MaxWait, defaultMaxWait)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrain)
+	c.Sync, c.MaxSize = cmp.Or(c.Sync, defaultSync), cmp.Or(c.MaxSize, defaultMaxSize)
 	if least := 16 * int64(c.MaxEntry); c.Dir != "" && c.MaxSize < least {
 		return fmt.Errorf("decision log: max_size is %d bytes: must be at least %d, sixteen times max_entry", c.MaxSize, least)
 	}
@@ -398,14 +375,6 @@ func (c *Config) check() error {
 		c.Stdout = os.Stdout
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // openFile opens a log for appending. A named pipe without a reader is an

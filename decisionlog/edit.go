@@ -82,13 +82,19 @@ func (ev *openLine) erase(name string) {
 	}
 }
 
-// keep erases all members but those of these names.
-func (ev *openLine) keep(names ...string) {
+// keepOnly erases all members but those of these names, and forgets what in the others was masked.
+func (ev *openLine) keepOnly(names ...string) {
+	ev.masked = nil
 	for _, m := range slices.Clone(ev.members) {
 		if !slices.Contains(names, m.name) {
 			ev.erase(m.name)
 		}
 	}
+}
+
+// prepend puts a member that is a string before all others.
+func (ev *openLine) prepend(name, value string) {
+	ev.members = slices.Insert(ev.members, 0, member{name: name, value: value, dirty: true})
 }
 
 // mostNotes bounds erased and masked.

@@ -149,6 +149,9 @@ type recordGap struct {
 // maxKept bounds what Entry.ResultKept is given, in bytes.
 const maxKept = 1 << 10
 
+// mostLine bounds a line, whoever wrote it.
+const mostLine = 16 << 20
+
 // keepBuffer is the largest buffer that is kept for the next entry.
 const keepBuffer = 1 << 20
 
@@ -169,7 +172,7 @@ type codec struct {
 	encoder       encoder
 }
 
-func newCodec(cfg *Config) codec {
+func newCodec(cfg *recordConfig) codec {
 	c := codec{schema: cfg.schema(), labels: maps.Clone(cfg.Labels), max: cfg.MaxEntry, redact: newRedactor(cfg.Redact), plain: cfg.Plain}
 	if len(c.labels) > 0 {
 		text, _ := encode(&c.line, c.labels) // strings: cannot fail

@@ -78,7 +78,7 @@ func fullLines(t *testing.T) (list []string) {
 	if err := l.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	gaps := newCodec(&cfg)
+	gaps := newCodec(&recordConfig{Labels: cfg.Labels})
 	at := time.Unix(1767225600, 0)
 	for _, g := range []gap{{dropped: 3, since: at, until: at}, {damaged: 5, unfinished: 7, since: at, until: at, segment: "1.seg"}} {
 		out.Write(gaps.appendGap(nil, g))

@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 
 	"gatehouse/input"
@@ -58,15 +59,12 @@ func parsedQuery(path string) url.Values {
 	return values.Values
 }
 
-// envelopeInput is what remains of an input where its memory is let go of: what the envelope shows, and these headers.
-func envelopeInput(in *Input, headers []Header) Input {
-	return Input{Request: input.Request{Method: in.Method, Host: in.Host, Path: in.Path, Headers: headers}, Identity: in.Identity,
+// letGo leaves of an entry's input only what the envelope shows of it, and the headers whose values are secret: these may stand elsewhere.
+func (p *packer) letGo(e *Entry) {
+	secret := func(h Header) bool { return p.redact.kind(h.Name) == secretHeader }
+	headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) })
+	in := &e.Input
+	e.Input = Input{Request: input.Request{Method: in.Method, Host: in.Host, Path: in.Path, Headers: headers}, Identity: in.Identity,
 		DecisionPath: in.DecisionPath, Params: in.Params}
-}
-
-func (c *Config) schema() *input.Schema {
-	if c.Schema == nil {
-		return input.Standard()
-	}
-	return c.Schema
+	e.InputSize, e.inputLost = 0, e.Asked
 }

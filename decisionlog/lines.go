@@ -1,9 +1,7 @@
 package decisionlog
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -27,7 +25,7 @@ type Ruling struct {
 
 // lines makes the line of each entry, for all sinks: where several read at about the same pace, once.
 type lines struct {
-	masks   []mask // of the configuration
+	masks   masks // of the configuration
 	rules   func(ctx context.Context, event []byte) Ruling
 	max     int
 	clock   func() time.Time
@@ -47,38 +45,33 @@ type cachedLine struct {
 	line         []byte
 }
 
+// The policy's rules: the closed list of values of the metric's label.
 const (
-	cachedLines = 512
-	largestKept = 16 << 10 // a longer line is made again
+	ruleMask = "mask"
+	ruleDrop = "drop"
 )
 
-func newLines(cfg *Config, sinks int) (*lines, error) {
-	l := &lines{rules: cfg.Rules, max: cfg.MaxEntry, clock: cfg.Clock, log: cfg.Logger, codec: newCodec(cfg)}
-	for _, m := range cfg.Masks {
-		parsed, err := m.parse()
-		if err == nil {
-			parsed.value, err = plain(m.Value)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("decision log: %w", err)
-		}
-		l.masks = append(l.masks, parsed)
+const (
+	cachedLines = 512
+	largestKept = 16 << 10    // a longer line is made again
+	tellEvery   = time.Minute // operators, of a rule that fails
+)
+
+func newLines(cfg recordConfig, sinks int) (*lines, error) {
+	l := &lines{rules: cfg.Rules, max: cfg.MaxEntry, clock: cfg.Clock, log: cfg.Logger, codec: newCodec(&cfg)}
+	l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_decision_log_rule_errors_total",
+		Help: "Evaluations of the policy's rules about the decision log that failed, by rule."}, []string{"rule"})
+	for _, rule := range []string{ruleMask, ruleDrop} {
+		l.errors.WithLabelValues(rule)
+	}
+	var err error
+	if l.masks, err = checkMasks(cfg.Masks); err != nil {
+		return nil, fmt.Errorf("decision log: %w", err)
 	}
 	if sinks > 1 {
 		l.cache = make([]cachedLine, cachedLines)
 	}
 	return l, nil
-}
-
-// plain makes plain JSON of a value from a configuration.
-func plain(v any) (out any, err error) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	return out, dec.Decode(&out)
 }
 
 // entry appends the line of a packed entry that ends at a place in the spool, or nothing where the policy does not want it recorded. An
@@ -118,6 +111,12 @@ func (l *lines) safely(ctx context.Context, dst []byte, at spool.Cursor, packed 
 		}
 	}()
 	return l.entry(ctx, dst, at, packed)
+}
+
+// collectors are the metrics of the policy's rules. They count by evaluation: what two sinks ask for at different times counts twice.
+func (l *lines) collectors() []prometheus.Collector {
+	return []prometheus.Collector{l.errors, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gatehouse_decision_log_unwanted_total",
+		Help: "Decisions that the policy's rule data.system.log.drop kept out of a sink."}, func() float64 { return float64(l.dropped.Load()) })}
 }
 
 // kept is the only place of the cache where an entry's line may be; nil: there is none.
@@ -169,7 +168,7 @@ func (l *lines) rule(ctx context.Context, dst []byte, from int) ([]byte, error) 
 }
 
 // mask changes an event. One whose policy fails loses what the policy might have taken out.
-func (l *lines) mask(ev *openLine, masks []mask, fails bool) error {
+func (l *lines) mask(ev *openLine, masks masks, fails bool) error {
 	if err := ev.applyMasks(slices.Concat(l.masks, masks)); err != nil {
 		return err
 	}
@@ -194,7 +193,7 @@ func (l *lines) fit(ev *openLine) (line []byte, err error) {
 // failed counts a rule that failed, and tells operators once a minute.
 func (l *lines) failed(rule string, err error) {
 	l.errors.WithLabelValues(rule).Inc()
-	if now := l.clock(); l.said.IsZero() || now.Sub(l.said) >= complainGap {
+	if now := l.clock(); l.said.IsZero() || now.Sub(l.said) >= tellEvery {
 		l.said = now
 		l.log.Error("a rule about the decision log failed; decisions are recorded all the same, without input and result where it is the mask",
 			zap.String("rule", rule), zap.Error(err))

@@ -1,6 +1,8 @@
 package decisionlog
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -38,6 +40,9 @@ type mask struct {
 	value  any
 }
 
+// masks are some that have been checked.
+type masks []mask
+
 // parse checks a mask.
 func (m Mask) parse() (out mask, err error) {
 	switch m.Op {
@@ -65,8 +70,34 @@ func (m Mask) parse() (out mask, err error) {
 
 var pointerUnescape = strings.NewReplacer("~1", "/", "~0", "~")
 
+// checkMasks checks the masks of a configuration, whose values may be of any type that JSON has a form for.
+func checkMasks(list []Mask) (out masks, err error) {
+	for _, m := range list {
+		parsed, err := m.parse()
+		if err == nil {
+			parsed.value, err = plainJSON(m.Value)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, parsed)
+	}
+	return out, nil
+}
+
+// plainJSON makes plain JSON of a value from a configuration.
+func plainJSON(v any) (out any, err error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	return out, dec.Decode(&out)
+}
+
 // parseMasks reads what a policy's mask rule gives: a list (or a set, which is one in JSON) of pointers and of {op, path, value}.
-func parseMasks(v any) ([]mask, error) {
+func parseMasks(v any) (masks, error) {
 	if v == nil {
 		return nil, nil
 	}
@@ -77,7 +108,7 @@ func parseMasks(v any) ([]mask, error) {
 	if len(list) > mostMasks {
 		return nil, fmt.Errorf("the mask has %d members: at most %d", len(list), mostMasks)
 	}
-	var out []mask
+	var out masks
 	for _, one := range list {
 		var m Mask
 		switch one := one.(type) {
@@ -137,7 +168,7 @@ func (t *maskTree) removes(parts []string) bool {
 // applyMasks changes the event by all masks at once; their order matters only where two put values at the same place, of which the last one
 // stays. All paths are read against the event as it came, what is removed is removed whatever is put there, and what is put below a value
 // that is put there too goes into that one.
-func (ev *openLine) applyMasks(masks []mask) error {
+func (ev *openLine) applyMasks(masks masks) error {
 	var tree maskTree
 	there := make([]bool, len(masks))
 	upserts := make([]int, 0, len(masks))

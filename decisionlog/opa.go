@@ -45,6 +45,7 @@ func gapEvent(line []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ev.members = append([]member{{name: "decision_id", value: id, dirty: true}, {name: "timestamp", value: until, dirty: true}}, ev.members...)
+	ev.prepend("timestamp", until)
+	ev.prepend("decision_id", id)
 	return ev.append(nil)
 }

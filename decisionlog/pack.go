@@ -75,6 +75,10 @@ type packer struct {
 	max    int      // bytes of a packed entry
 }
 
+func newPacker(cfg recordConfig) *packer {
+	return &packer{schema: cfg.schema(), redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry}
+}
+
 // packing is one entry on its way into bytes.
 type packing struct {
 	*packer
@@ -93,6 +97,12 @@ type packing struct {
 	at       []string     // where in the input is what is being written, as parts of a pointer
 	masked   []string     // pointers to what was changed there
 	resultAt span         // where the result is in buf
+}
+
+// reusable lets go of the entry, and reports whether another one may be packed in the same memory: one huge entry is no reason to keep it.
+func (o *packing) reusable() bool {
+	o.scan = scan{}
+	return cap(o.buf) <= keepBuffer
 }
 
 // documents are the parts of an entry that somebody else makes, in plain JSON and redacted.
@@ -196,16 +206,6 @@ func (o *packing) hidePlace(v string) string {
 		return v
 	}
 	return o.known.hide(v, true)
-}
-
-// packGap replaces o.buf by a packed gap.
-func (o *packing) packGap(g gap) {
-	o.buf = append(o.buf[:0], packVersion)
-	o.uint(g.dropped)
-	o.uint(g.damaged)
-	o.time(g.since)
-	o.time(g.until)
-	o.plain(g.segment)
 }
 
 func (o *packing) documents(e *Entry) (d documents) {

@@ -21,9 +21,9 @@ import (
 )
 
 func testCodec() (*codec, *packer) {
-	cfg := Config{MaxEntry: defaultMaxEntry}
+	cfg := recordConfig{MaxEntry: 64 << 10}
 	c := newCodec(&cfg)
-	return &c, &packer{schema: c.schema, redact: newRedactor(cfg.Redact), max: cfg.MaxEntry}
+	return &c, newPacker(cfg)
 }
 
 type tree struct{ v any }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"gatehouse/decisionlog/spool"
@@ -55,12 +54,9 @@ func openSpoolReader(dir string, cfg Config) (*spoolReader, error) {
 
 // readerLines makes lines as the log itself would.
 func readerLines(cfg Config) (*lines, error) {
-	cfg.MaxEntry, cfg.Clock, cfg.Logger = mostLine, time.Now, zap.NewNop()
-	l, err := newLines(&cfg, 1)
-	if err == nil {
-		l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rule_errors"}, []string{"rule"})
-	}
-	return l, err
+	how := cfg.record()
+	how.MaxEntry, how.Clock, how.Logger = mostLine, time.Now, zap.NewNop()
+	return newLines(how, 1)
 }
 
 func (r *records) close() { r.from.Close() }
@@ -99,7 +95,7 @@ func (r *records) event(p spool.Piece) (_ []byte, err error) {
 	case p.Record == nil:
 		r.line = r.lines.gap(r.line[:0], damageGap(p.Damage))
 	case p.Kind == kindGap:
-		g, err := (&unpacking{packedReader: packedReader{in: p.Record}}).unpackGap()
+		g, err := unpackGap(p.Record)
 		if err != nil {
 			return nil, r.damage(len(p.Record), "a gap of another version")
 		}

@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -30,15 +31,14 @@ type Remote struct {
 }
 
 const (
-	opaRequest    = 32 << 10 // bytes
-	otlpRequest   = 512 << 10
-	minRequest    = 1 << 10
-	mostLines     = 1 << 20 // bytes of lines in one request
-	defaultDelay  = time.Second
-	defaultPost   = 30 * time.Second
-	mostAnswer    = 64 << 10
-	mostPause     = time.Minute // that a server may ask for
-	retryMostPost = 30 * time.Second
+	opaRequest   = 32 << 10 // bytes
+	otlpRequest  = 512 << 10
+	minRequest   = 1 << 10
+	mostLines    = 1 << 20 // bytes of lines in one request
+	defaultDelay = time.Second
+	defaultPost  = 30 * time.Second
+	mostAnswer   = 64 << 10
+	mostPause    = time.Minute // that a server may ask for
 )
 
 func (r *Remote) check(kind string) error {
@@ -73,26 +73,37 @@ type remote struct {
 	body    bytes.Buffer
 }
 
-func newRemote(s *sink) *remote {
-	r := &remote{refused: s.refused, ceiling: mostLines}
-	if s.cfg.OPA != nil {
-		r.cfg, r.format = *s.cfg.OPA, opaEvents{}
-		r.cfg.MaxRequest = or(r.cfg.MaxRequest, opaRequest)
-	} else {
-		r.cfg, r.format = *s.cfg.OTLP, newOTLP(s.log.cfg.Labels)
-		r.cfg.MaxRequest = or(r.cfg.MaxRequest, otlpRequest)
-	}
-	r.cfg.Delay, r.cfg.Timeout = or(r.cfg.Delay, defaultDelay), or(r.cfg.Timeout, defaultPost)
+// toOPA sends lines to a receiver of Open Policy Agent's decision log API, toOTLP to one of OpenTelemetry's logs. Both call refused with the
+// number of events that the server has, and does not want.
+func toOPA(cfg Remote, refused func(n int, err error)) *remote {
+	cfg.MaxRequest = cmp.Or(cfg.MaxRequest, opaRequest)
+	return newRemote(cfg, opaEvents{}, refused)
+}
+
+func toOTLP(cfg Remote, labels map[string]string, refused func(n int, err error)) *remote {
+	cfg.MaxRequest = cmp.Or(cfg.MaxRequest, otlpRequest)
+	return newRemote(cfg, newOTLP(labels), refused)
+}
+
+func newRemote(cfg Remote, format encoding, refused func(n int, err error)) *remote {
+	r := &remote{cfg: cfg, format: format, refused: refused, ceiling: mostLines}
+	r.cfg.Delay, r.cfg.Timeout = cmp.Or(r.cfg.Delay, defaultDelay), cmp.Or(r.cfg.Timeout, defaultPost)
 	r.room = r.cfg.MaxRequest
 	r.zip, _ = gzip.NewWriterLevel(&r.body, gzip.BestSpeed) // the level is a valid one
 	return r
 }
 
-func (r *remote) close() {
-	if r.cfg.Close != nil {
-		r.cfg.Close()
+func (r *remote) close() { r.cfg.close() }
+
+func (r *Remote) close() {
+	if r.Close != nil {
+		r.Close()
 	}
 }
+
+// wanted is how many bytes of lines one request takes at most, and delay how long lines may wait for so many.
+func (r *remote) wanted() int          { return r.room }
+func (r *remote) delay() time.Duration { return r.cfg.Delay }
 
 // write implements sinkWriter. It takes as many lines as one request holds.
 func (r *remote) write(ctx context.Context, p []byte) (n int, err error) {
@@ -202,6 +213,14 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("the server answered %d %s", e.status, http.StatusText(e.status))
 }
 
+// askedWait is how long the server that refused a request asks us to wait; 0: it does not.
+func askedWait(err error) time.Duration {
+	if refusal, ok := errors.AsType[*statusError](err); ok {
+		return refusal.after
+	}
+	return 0
+}
+
 // tooMuch reports whether a request with less may succeed: it is too large, or one of its events is not to the server's taste.
 func tooMuch(err error) bool {
 	refusal, ok := errors.AsType[*statusError](err)
@@ -257,8 +276,7 @@ func strip(line []byte, level int) []byte {
 		ev.erase("result")
 	}
 	if level > 2 {
-		ev.keep(stripKeeps...)
-		ev.masked = nil
+		ev.keepOnly(stripKeeps...)
 	}
 	out, err := ev.append(nil)
 	if err != nil {

@@ -11,23 +11,18 @@ import (
 type Shown struct{ o *packing }
 
 // defaultPacker is for who has no log.
-var defaultPacker = sync.OnceValue(func() *packer { return &packer{redact: newRedactor(Redact{})} })
-
-// Shown is for a request with this path, with its query, and these headers. A nil Log knows what every log leaves out.
-func (l *Log) Shown(path string, headers []Header) Shown {
-	p := defaultPacker()
-	if l != nil {
-		p = &l.packer
-	}
-	return p.shown(path, headers)
-}
+var defaultPacker = sync.OnceValue(func() *packer { return newPacker(recordConfig{}) })
 
 // Shown is Log.Shown for a log that is not there.
 func (r Redact) Shown(path string, headers []Header) Shown {
-	return (&packer{redact: newRedactor(r)}).shown(path, headers)
+	return newPacker(recordConfig{Redact: r}).shown(path, headers)
 }
 
+// shown is for a request with this path, with its query, and these headers. A nil packer knows what every log leaves out.
 func (p *packer) shown(path string, headers []Header) Shown {
+	if p == nil {
+		p = defaultPacker()
+	}
 	o := &packing{packer: p}
 	o.knowSecrets(&Entry{Input: Input{Request: input.Request{Path: path, Headers: headers}}})
 	o.deep = len(o.known.list) > 0

@@ -145,10 +145,18 @@ func (s *sink) close() {
 		s.file.Close()
 	}
 	for _, r := range []*Remote{s.cfg.OPA, s.cfg.OTLP} {
-		if r != nil && r.Close != nil {
-			r.Close()
+		if r != nil {
+			r.close()
 		}
 	}
+}
+
+// remote is what sends to the sink's server.
+func (s *sink) remote() *remote {
+	if s.cfg.OPA != nil {
+		return toOPA(*s.cfg.OPA, s.refused)
+	}
+	return toOTLP(*s.cfg.OTLP, s.log.cfg.Labels, s.refused)
 }
 
 // refused accounts for events that a server took and does not want.

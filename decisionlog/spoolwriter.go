@@ -15,8 +15,7 @@ const (
 	gatherEvery = 50 * time.Millisecond // between looks into the spool while a request fills
 	restEvery   = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
 	mostTail    = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
-	mostLine    = 16 << 20
-	stallAfter  = 5 * time.Second // and so many looks: then what was reserved and is not there never comes
+	stallAfter  = 5 * time.Second       // and so many looks: then what was reserved and is not there never comes
 	stallLooks  = 100
 	placeEvery  = 100 * time.Millisecond // how far a file is, is saved no more often
 )
@@ -258,8 +257,8 @@ func (w *writer) gather(ctx context.Context) bool {
 	if empty {
 		w.since = time.Now()
 	}
-	left := w.far.cfg.Delay - time.Since(w.since)
-	if len(w.buf) >= w.far.room || left <= 0 {
+	left := w.far.delay() - time.Since(w.since)
+	if len(w.buf) >= w.far.wanted() || left <= 0 {
 		return w.settle(ctx)
 	}
 	timer := time.NewTimer(min(left, gatherEvery))
@@ -274,7 +273,7 @@ func (w *writer) gather(ctx context.Context) bool {
 // most is how much is read before it is written.
 func (w *writer) most() int {
 	if w.far != nil {
-		return w.far.room
+		return w.far.wanted()
 	}
 	return flushBytes
 }
@@ -360,7 +359,7 @@ func (w *writer) fill(ctx context.Context) (moved bool) {
 		case p.Record == nil:
 			w.damage(p.Damage)
 		case p.Kind == kindGap:
-			g, err := (&unpacking{packedReader: packedReader{in: p.Record}}).unpackGap()
+			g, err := unpackGap(p.Record)
 			if err != nil {
 				g = damageGap(w.cur.Damage(uint64(len(p.Record))))
 			}
@@ -417,7 +416,7 @@ func keyOf(p spool.Piece) string {
 	case p.Record == nil:
 		return gapKey(p.Damage.Since, p.Damage.Until, p.Damage.Segment)
 	case p.Kind == kindGap:
-		g, _ := (&unpacking{packedReader: packedReader{in: p.Record}}).unpackGap()
+		g, _ := unpackGap(p.Record)
 		return gapKey(g.since, g.until, g.segment)
 	}
 	return packedID(p.Record)

@@ -91,20 +91,6 @@ func (u *unpacking) unpack() (out unpacked, err error) {
 	return out, nil
 }
 
-// unpackGap reads what packGap wrote.
-func (u *unpacking) unpackGap() (g gap, err error) {
-	if u.byte() != packVersion {
-		return gap{}, errPacked
-	}
-	g.dropped, g.damaged = u.uint(), u.uint()
-	g.since, g.until = u.time(), u.time()
-	g.segment, _ = u.string()
-	if u.err {
-		return gap{}, errPacked
-	}
-	return g, nil
-}
-
 func (u *unpacking) error(rec *record) {
 	text, changed := u.string()
 	if text == "" {
@@ -226,7 +212,7 @@ func (u *unpacking) object(depth int) map[string]any {
 // packedTime reads when a packed entry was, or until when a gap.
 func packedTime(kind spool.Kind, packed []byte) (time.Time, bool) {
 	if kind == kindGap {
-		g, err := (&unpacking{packedReader: packedReader{in: packed}}).unpackGap()
+		g, err := unpackGap(packed)
 		return g.until, err == nil
 	}
 	u := packedReader{in: packed}

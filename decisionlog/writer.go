@@ -3,7 +3,6 @@ package decisionlog
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,12 +16,13 @@ import (
 )
 
 const (
-	flushBytes  = 64 << 10
-	flushAfter  = 100 * time.Millisecond
-	gapEvery    = 100 * time.Millisecond // while the queue is not empty
-	retryFirst  = 100 * time.Millisecond
-	retryMost   = 5 * time.Second
-	complainGap = time.Minute
+	flushBytes    = 64 << 10
+	flushAfter    = 100 * time.Millisecond
+	gapEvery      = 100 * time.Millisecond // while the queue is not empty
+	retryFirst    = 100 * time.Millisecond
+	retryMost     = 5 * time.Second
+	complainGap   = time.Minute
+	retryMostPost = 30 * time.Second // a server
 )
 
 // writer is the far side of the queue or the spool, for one sink. All of it belongs to one goroutine.
@@ -115,7 +115,7 @@ func (l *Log) newWriter(s *sink, drain context.Context) *writer {
 		w.info, _ = w.file.Stat()
 		w.lookAtEnd()
 	case s.cfg.File == "":
-		w.far = newRemote(s)
+		w.far = s.remote()
 		w.out = w.far
 	}
 	return w
@@ -436,10 +436,7 @@ func (w *writer) pause(err error) time.Duration {
 	}
 	pause := min(max(2*w.retry, retryFirst), retryMostPost)
 	pause -= rand.N(pause / 4)
-	if refusal, ok := errors.AsType[*statusError](err); ok {
-		pause = max(pause, refusal.after)
-	}
-	return pause
+	return max(pause, askedWait(err))
 }
 
 func (w *writer) recovered() {
