@@ -42,8 +42,8 @@ func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
 	o := l.packings.Get().(*packing)
 	l.packer.pack(o, e)
 	var err error
-	if !l.spool.Append(kindEntry, o.buf) {
-		err = l.waitSpool(ctx, o.buf)
+	if !l.spool.Append(kindEntry, o.bytes()) {
+		err = l.waitSpool(ctx, o.bytes())
 	}
 	if o.reusable() {
 		l.packings.Put(o)

@@ -48,9 +48,10 @@ type Entry struct {
 	// keeps at most 1 KiB.
 	ResultKept *atomic.Value
 
+	lost bool // for the log alone: taken off its queue unwritten, after its end
+
 	params    [4]Param // room for Params, so that they cost nothing
-	inputLost bool     // Append let go of Input for want of memory
-	lost      bool     // taken off the queue unwritten, after the end of Run
+	inputLost bool     // the log let go of Input for want of memory
 }
 
 // AddParam adds a parameter of the route.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,30 +21,14 @@ func TestEventHoldsAWholeLine(t *testing.T) {
 		if err := e.Parse([]byte(line)); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		if again := string(appendMembers(nil, &e, eventMembers)); again != line {
+		if again := encodeAgain(&e); again != line {
 			t.Errorf("got %s\nof  %s", again, line)
 		}
-		s := jsonScan{text: []byte(line)}
-		s.members(func(key, value []byte) {
-			seen[string(key)] = true
-			inner := jsonScan{text: value}
-			inner.members(func(key2, _ []byte) { seen[string(key)+"."+string(key2)] = true })
-		})
+		membersOf(line, seen)
 	}
-	every(t, seen, "", eventMembers)
-	every(t, seen, "identity.", identityMembers)
-	every(t, seen, "request.", requestMembers)
-	every(t, seen, "error.", errorMembers)
-	every(t, seen, "digests.", digestMembers)
-	every(t, seen, "gap.", gapMembers)
-}
-
-// every checks that the lines had all members that Event knows, but for Open Policy Agent's own.
-func every[T any](t *testing.T, seen map[string]bool, below string, members []eventMember[T]) {
-	t.Helper()
-	for _, m := range members {
-		if !seen[below+m.name] && m.name != "nd_builtin_cache" {
-			t.Errorf("no line has %s%s", below, m.name)
+	for _, name := range unseen(seen) {
+		if name != "nd_builtin_cache" { // Open Policy Agent's own
+			t.Errorf("no line has %s", name)
 		}
 	}
 }
@@ -78,10 +61,13 @@ func fullLines(t *testing.T) (list []string) {
 	if err := l.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	gaps := newCodec(&recordConfig{Labels: cfg.Labels})
+	gaps, err := newLines(cfg.record(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	at := time.Unix(1767225600, 0)
 	for _, g := range []gap{{dropped: 3, since: at, until: at}, {damaged: 5, unfinished: 7, since: at, until: at, segment: "1.seg"}} {
-		out.Write(gaps.appendGap(nil, g))
+		out.Write(gaps.gap(nil, g))
 	}
 	return slices.Collect(strings.Lines(out.String()))
 }
@@ -129,70 +115,4 @@ func FuzzEvent(f *testing.F) {
 			t.Fatalf("%s: %v", line, err)
 		}
 	})
-}
-
-// always are the members that a line has whatever their value is.
-var always = []string{"authenticated", "dropped"}
-
-func appendMembers[T any](dst []byte, from *T, members []eventMember[T]) []byte {
-	dst = append(dst, '{')
-	for _, m := range members {
-		if field := m.field(from); encoded(field) || slices.Contains(always, m.name) {
-			dst = appendValue(appendKey(dst, m.name), field)
-		}
-	}
-	return append(dst, '}')
-}
-
-// encoded reports whether a field stands in a line.
-func encoded(field any) bool {
-	switch field := field.(type) {
-	case *RawString:
-		return *field != nil
-	case *json.RawMessage:
-		return *field != nil
-	case *bool:
-		return *field
-	case *int:
-		return *field != 0
-	case *uint64:
-		return *field != 0
-	case *EventIdentity:
-		return field.Recorded
-	case *EventRequest:
-		return field.Recorded
-	case *EventError:
-		return field.Recorded
-	case *EventDigests:
-		return field.Recorded
-	case *EventGap:
-		return field.Recorded
-	}
-	return false
-}
-
-func appendValue(dst []byte, field any) []byte {
-	switch field := field.(type) {
-	case *RawString:
-		return append(append(append(dst, '"'), *field...), '"')
-	case *json.RawMessage:
-		return append(dst, *field...)
-	case *bool:
-		return strconv.AppendBool(dst, *field)
-	case *int:
-		return strconv.AppendInt(dst, int64(*field), 10)
-	case *uint64:
-		return strconv.AppendUint(dst, *field, 10)
-	case *EventIdentity:
-		return appendMembers(dst, field, identityMembers)
-	case *EventRequest:
-		return appendMembers(dst, field, requestMembers)
-	case *EventError:
-		return appendMembers(dst, field, errorMembers)
-	case *EventDigests:
-		return appendMembers(dst, field, digestMembers)
-	case *EventGap:
-		return appendMembers(dst, field, gapMembers)
-	}
-	return dst
 }

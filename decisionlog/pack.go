@@ -99,6 +99,9 @@ type packing struct {
 	resultAt span         // where the result is in buf
 }
 
+// bytes is what was packed last, good until the next is.
+func (o *packing) bytes() []byte { return o.buf }
+
 // reusable lets go of the entry, and reports whether another one may be packed in the same memory: one huge entry is no reason to keep it.
 func (o *packing) reusable() bool {
 	o.scan = scan{}

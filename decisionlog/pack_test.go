@@ -2,12 +2,9 @@ package decisionlog
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,12 +13,14 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"gatehouse/decisionlog/spool"
 	"gatehouse/input"
 )
 
+// maxEntry is the default of the log's configuration.
+const maxEntry = 64 << 10
+
 func testCodec() (*codec, *packer) {
-	cfg := recordConfig{MaxEntry: 64 << 10}
+	cfg := recordConfig{MaxEntry: maxEntry}
 	c := newCodec(&cfg)
 	return &c, newPacker(cfg)
 }
@@ -155,9 +154,9 @@ func TestStraight(t *testing.T) {
 		}, plain: true},
 		"a pipe's address": {change: func(e *Entry) { e.Input.Source.Address.Other = map[string]any{"pipe": "x"} }, plain: true},
 		"no JSON":          {change: func(e *Entry) { e.Result = tree{json.Number("x")} }, plain: true},
-		"cut to size":      {change: func(e *Entry) { e.Host = strings.Repeat("h", defaultMaxEntry) }, plain: true},
+		"cut to size":      {change: func(e *Entry) { e.Host = strings.Repeat("h", maxEntry) }, plain: true},
 		"many headers":     {change: func(e *Entry) { e.Input.Headers = manyHeaders(mostHeaders + 1) }, plain: true},
-		"too large":        {change: func(e *Entry) { e.Result = tree{strings.Repeat("\x01", defaultMaxEntry/2)} }, plain: true},
+		"too large":        {change: func(e *Entry) { e.Result = tree{strings.Repeat("\x01", maxEntry/2)} }, plain: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if straight := compareLines(t, c, base(tt.change)); straight == tt.plain {
@@ -196,58 +195,6 @@ func BenchmarkLine(b *testing.B) {
 	}
 }
 
-// TestHole has a reservation that was never filled, as after a kill: what is behind it is read, and the hole is named as no damage.
-func TestHole(t *testing.T) {
-	dir := t.TempDir()
-	cfg := Config{File: filepath.Join(dir, "d.log"), Dir: filepath.Join(dir, "spool")}
-	if err := cfg.check(); err != nil {
-		t.Fatal(err)
-	}
-	sp, err := spool.New(cfg.spool())
-	if err != nil {
-		t.Fatal(err)
-	}
-	sp.Append(kindEntry, packed())
-	never := bytes.Repeat([]byte("never "), 1000)[:1000]
-	sp.Append(kindEntry, never)
-	sp.Append(kindEntry, packed())
-	sp.Close()
-	unwrite(t, filepath.Join(cfg.Dir, "0000000000000001.seg"), never)
-	l, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := l.Run(ctx); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(cfg.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Count(string(text), `{"decision_id":"d"`) != 2 || strings.Count(string(text), `"unfinished_bytes":1016`) != 1 || strings.Contains(string(text), "damaged") {
-		t.Errorf("%s", text)
-	}
-}
-
-// unwrite puts zeros where a record is in a segment, and where the header of its frame is, of 16 bytes.
-func unwrite(t *testing.T, segment string, record []byte) {
-	t.Helper()
-	b, err := os.ReadFile(segment)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := bytes.Index(b, record)
-	if at < 0 {
-		t.Fatal("the record is not there")
-	}
-	clear(b[at-16 : at+len(record)])
-	if err := os.WriteFile(segment, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestKeptResult has a result that several entries share: it is packed once, redacted anew where other things are secret, and cut like any other.
 func TestKeptResult(t *testing.T) {
 	c, p := testCodec()
@@ -267,7 +214,7 @@ func TestKeptResult(t *testing.T) {
 	if first != second || made != 1 || strings.Contains(first, "s3cret") || !strings.Contains(first, `"masked":["/result/headers/set-cookie"]`) {
 		t.Errorf("made %d times\n%s\n%s", made, first, second)
 	}
-	if line := pack(p, strings.Repeat("h", defaultMaxEntry)); !strings.Contains(line, `"erased":["/result"]`) {
+	if line := pack(p, strings.Repeat("h", maxEntry)); !strings.Contains(line, `"erased":["/result"]`) {
 		t.Errorf("a line that is too large: %s", line)
 	}
 	other := *p

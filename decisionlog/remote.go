@@ -105,8 +105,8 @@ func (r *Remote) close() {
 func (r *remote) wanted() int          { return r.room }
 func (r *remote) delay() time.Duration { return r.cfg.Delay }
 
-// write implements sinkWriter. It takes as many lines as one request holds.
-func (r *remote) write(ctx context.Context, p []byte) (n int, err error) {
+// writeLines sends as many lines as one request holds, from the first on, and says how many bytes these are.
+func (r *remote) writeLines(ctx context.Context, p []byte) (n int, err error) {
 	lines := r.split(p)
 	for stripped := 0; ; {
 		batch := lines

@@ -523,7 +523,7 @@ func (w *writer) spoolGap() bool {
 	if g.dropped == 0 || w.abandoned() {
 		return false
 	}
-	if w.packing.packGap(g); w.spool.Append(kindGap, w.packing.buf) {
+	if w.packing.packGap(g); w.spool.Append(kindGap, w.packing.bytes()) {
 		w.tellLoss(g)
 		return false
 	}

@@ -123,13 +123,13 @@ func (l *Log) newWriter(s *sink, drain context.Context) *writer {
 
 // sinkWriter is where a writer's lines go. It takes lines from the first on, as many bytes as it says.
 type sinkWriter interface {
-	write(ctx context.Context, lines []byte) (n int, err error)
+	writeLines(ctx context.Context, lines []byte) (n int, err error)
 }
 
 // stream is a sinkWriter that takes bytes.
 type stream struct{ io.Writer }
 
-func (s stream) write(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }
+func (s stream) writeLines(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }
 
 func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
 	timer := time.NewTimer(d)
@@ -216,7 +216,7 @@ func (w *writer) batch(e *Entry) {
 		w.log.packer.pack(&w.packing, e)
 		before := len(w.buf)
 		var err error
-		if w.buf, err = w.log.lines.safely(context.Background(), w.buf, spool.Cursor{}, w.packing.buf); err != nil { // we packed it ourselves: it panicked
+		if w.buf, err = w.log.lines.safely(context.Background(), w.buf, spool.Cursor{}, w.packing.bytes()); err != nil { // we packed it ourselves: it panicked
 			w.log.count(causeBroken, 1)
 		}
 		if len(w.buf) > before {
@@ -279,13 +279,13 @@ func (w *writer) flush() error {
 		return errDeleted
 	}
 	if w.torn && len(w.buf) > 0 {
-		if _, err := w.out.write(w.drain, []byte("\n")); err != nil {
+		if _, err := w.out.writeLines(w.drain, []byte("\n")); err != nil {
 			return err
 		}
 		w.torn = false
 	}
 	for w.sent < len(w.buf) {
-		n, err := w.out.write(w.drain, w.buf[w.sent:])
+		n, err := w.out.writeLines(w.drain, w.buf[w.sent:])
 		w.progress(max(0, min(n, len(w.buf)-w.sent)))
 		if w.far != nil && err == nil {
 			w.sentSome()
