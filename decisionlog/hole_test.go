@@ -3,6 +3,7 @@ package decisionlog
 import (
 	"bytes"
 	"context"
+	"gatehouse/decisionlog/record"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,12 +23,12 @@ func TestHole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var entry packing
-	newPacker(cfg.record()).pack(&entry, &Entry{DecisionID: "d"})
-	sp.Append(kindEntry, entry.bytes())
+	var entry record.Packing
+	record.NewPacker(cfg.Record()).Pack(&entry, &record.Entry{DecisionID: "d"})
+	sp.Append(record.KindEntry, entry.Bytes())
 	never := bytes.Repeat([]byte("never "), 1000)[:1000]
-	sp.Append(kindEntry, never)
-	sp.Append(kindEntry, entry.bytes())
+	sp.Append(record.KindEntry, never)
+	sp.Append(record.KindEntry, entry.Bytes())
 	sp.Close()
 	unwrite(t, filepath.Join(cfg.Dir, "0000000000000001.seg"), never)
 	l, err := New(cfg)

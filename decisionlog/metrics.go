@@ -56,7 +56,7 @@ func newMetrics(l *Log) metrics {
 	for _, cause := range []string{causeFull, causeClosed, causeDrain} {
 		m.dropped.WithLabelValues(cause)
 	}
-	m.rules = l.lines.collectors()
+	m.rules = l.lines.Collectors()
 	for _, s := range l.sinks {
 		s.errors, s.unwanted = m.errors.WithLabelValues(s.cfg.Name), m.refused.WithLabelValues(s.cfg.Name)
 		s.damaged = m.damaged.WithLabelValues(s.cfg.Name)
