@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/credential"
 	"gatehouse/identity/mint"
 	"gatehouse/input"
 )
@@ -198,7 +199,7 @@ func (c *call) removeCredential(a *Answer) error {
 		}
 	}
 	if lines := c.req.Headers.Values("cookie"); len(lines) > 0 && !mine("cookie") && slices.ContainsFunc(places, isCookie) {
-		switch rest, found := identity.WithoutCookies(lines, places); {
+		switch rest, found := credential.WithoutCookies(lines, places); {
 		case rest == "" && found:
 			remove("cookie")
 		case found, c.req.FixedHeaders:
@@ -206,7 +207,7 @@ func (c *call) removeCredential(a *Answer) error {
 		}
 	}
 	if lines := c.req.Headers.Values(protocols); len(lines) > 0 && !mine(protocols) && slices.ContainsFunc(places, isProtocol) {
-		switch rest, found := identity.WithoutProtocols(lines, places); {
+		switch rest, found := credential.WithoutProtocols(lines, places); {
 		case rest == "" && found:
 			remove(protocols)
 		case found, c.req.FixedHeaders:

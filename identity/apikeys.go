@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
 )
 
@@ -58,14 +59,14 @@ type APIKeyEntry struct {
 
 // APIKey is a new key. It refuses to print itself.
 type APIKey struct {
-	secret token
+	secret credential.Token
 	entry  APIKeyEntry
 }
 
 // NewAPIKey makes a key of 256 random bits.
 func NewAPIKey(e APIKeyEntry) (APIKey, error) {
 	switch {
-	case e.Subject == "" || strings.ContainsFunc(e.Subject, isControl):
+	case e.Subject == "" || strings.ContainsFunc(e.Subject, credential.IsControl):
 		return APIKey{}, errors.New("subject: must be a non-empty text without control characters")
 	case !e.Expires.IsZero() && !e.NotBefore.IsZero() && !e.NotBefore.Before(e.Expires):
 		return APIKey{}, errors.New("expires: is not after not_before")
@@ -82,11 +83,11 @@ func NewAPIKey(e APIKeyEntry) (APIKey, error) {
 	if e.ID == "" {
 		e.ID = text[len(apiKeyMark):apiKeyLookup]
 	}
-	return APIKey{secret: token{text}, entry: e}, nil
+	return APIKey{secret: credential.Token{Raw: text}, entry: e}, nil
 }
 
 // Reveal is the key itself, for its owner and nobody else.
-func (k APIKey) Reveal() string { return k.secret.raw }
+func (k APIKey) Reveal() string { return k.secret.Raw }
 
 // String, GoString, Format and MarshalJSON give a placeholder: fmt does not ask the methods of fields that are not exported.
 func (k APIKey) String() string { return k.secret.String() }
@@ -158,12 +159,12 @@ type apiKey struct {
 
 // apiKey gives the identity of a credential where it is an API key, or stands where only those belong. What has an API key's mark
 // is never tried as anything else: it must not travel to an introspection server.
-func (v *Verifier) apiKey(keys *Keys, tok token, found uint64, now time.Time) (id Identity, mine bool, err error) {
+func (v *Verifier) apiKey(keys *Keys, tok credential.Token, found uint64, now time.Time) (id Identity, mine bool, err error) {
 	where := v.others.apiKeys
 	if where == nil {
 		return Identity{}, false, nil
 	}
-	marked := strings.HasPrefix(tok.raw, apiKeyMark)
+	marked := strings.HasPrefix(tok.Raw, apiKeyMark)
 	switch {
 	case marked && found&where.places == 0:
 		return Identity{}, true, errAPIKeyPlace
@@ -180,16 +181,16 @@ func (v *Verifier) apiKey(keys *Keys, tok token, found uint64, now time.Time) (i
 	return id, true, err
 }
 
-func (s *apiKeySet) check(tok token, now time.Time) (Identity, error) {
-	if len(tok.raw) != apiKeyLength || !wholeAPIKey(tok.raw) {
+func (s *apiKeySet) check(tok credential.Token, now time.Time) (Identity, error) {
+	if len(tok.Raw) != apiKeyLength || !wholeAPIKey(tok.Raw) {
 		return Identity{}, errAPIKeyCut
 	}
-	key := s.byHead[tok.raw[:apiKeyLookup]]
+	key := s.byHead[tok.Raw[:apiKeyLookup]]
 	if key == nil {
 		return Identity{}, errAPIKeyUnknown
 	}
 	var text [apiKeyLength]byte
-	copy(text[:], tok.raw)
+	copy(text[:], tok.Raw)
 	sum := sha256.Sum256(text[:])
 	if subtle.ConstantTimeCompare(sum[:], key.sum[:]) != 1 {
 		return Identity{}, errAPIKeyUnknown

@@ -115,18 +115,6 @@ type Identity = input.Identity
 func Anonymous() Identity { return Identity{Type: TypeNone} }
 
 var (
-	errRepeatedHeader = refusal.Bad("credential header is sent more than once")
-	errRepeatedCookie = refusal.Bad("credential cookie is sent more than once")
-	errCookie         = refusal.Bad("credential cookie can be read in several ways")
-	errChunks         = refusal.Bad("credential cookie is not in one piece, nor in consecutive ones")
-	errProtocols      = refusal.Bad("credential in the websocket protocols is malformed")
-	errRepeatedQuery  = refusal.Bad("credential parameter is sent more than once")
-	errQuery          = refusal.Bad("credential parameter is malformed")
-	errJoined         = refusal.Bad("several credentials in one header")
-	errTwoCredentials = refusal.Bad("different credentials on one request")
-	errNotACredential = refusal.Bad("credential header is malformed")
-	errEmpty          = refusal.Bad("credential is empty")
-
 	errTooLong   = refusal.Bad("token is too long")
 	errMalformed = refusal.Bad("token is not three base64url segments")
 	errJSON      = refusal.Lasting("token is not strict json")

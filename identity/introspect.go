@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
 	"gatehouse/panics"
 	"gatehouse/upstream"
@@ -106,7 +107,7 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	if err := checkKeyURL(c.URL); err != nil {
 		problem("URL", "%w", err)
 	}
-	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, isControl) {
+	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, credential.IsControl) {
 		problem("ClientID", "is required: the server answers only those it knows (RFC 7662 section 2.1)")
 	}
 	if slices.Contains(c.Audiences, "") {
@@ -164,15 +165,15 @@ func (in *introspector) underWay() []*flight {
 
 // introspect gives the identity of a token where an introspection server is to be asked about it. A token with an API key's mark
 // never comes here.
-func (v *Verifier) introspect(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time) (id Identity, mine bool, err error) {
+func (v *Verifier) introspect(ctx context.Context, keys *Keys, tok credential.Token, found uint64, now time.Time) (id Identity, mine bool, err error) {
 	if len(v.others.introspectors) == 0 {
 		return Identity{}, false, nil
 	}
-	if found&v.cookies != 0 && !plainCookie(tok.raw) {
-		return Identity{}, true, errCookie
+	if found&v.cookies != 0 && !credential.PlainCookie(tok.Raw) {
+		return Identity{}, true, credential.ErrCookie
 	}
 	in, several := v.others.at(found)
-	sum := tokenSum(sha256.Sum256([]byte(tok.raw)))
+	sum := tokenSum(sha256.Sum256([]byte(tok.Raw)))
 	if in != nil && !several { // an answer that is here is of a token that was found to be this server's
 		if id, err, known := in.recall(sum, now); known {
 			return id, true, err
@@ -215,8 +216,8 @@ func (o *others) at(found uint64) (one *introspector, several bool) {
 
 // unverifiedIssuer reads the iss claim of a token that has the shape of a signed JSON Web Token, even if it is a broken one: those
 // are for verification here, unless iss names a server. Nothing else is believed of what it reads.
-func (v *Verifier) unverifiedIssuer(tok token) (issuer string, shaped bool) {
-	first, rest, _ := strings.Cut(tok.raw, ".")
+func (v *Verifier) unverifiedIssuer(tok credential.Token) (issuer string, shaped bool) {
+	first, rest, _ := strings.Cut(tok.Raw, ".")
 	second, third, _ := strings.Cut(rest, ".")
 	if third == "" || strings.Contains(third, ".") {
 		return "", false
@@ -252,7 +253,7 @@ func (in *introspector) recallLocked(sum tokenSum, now time.Time) (id Identity, 
 }
 
 // identify asks, or waits for who asks already.
-func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok token, sum tokenSum) (Identity, error) {
+func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok credential.Token, sum tokenSum) (Identity, error) {
 	in.mu.Lock()
 	if id, err, known := in.recallLocked(sum, in.clock()); known {
 		in.mu.Unlock()
@@ -262,7 +263,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok toke
 	if !running {
 		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic
 		in.flights[sum] = f
-		go in.fly(f, auth, token{strings.Clone(tok.raw)}, sum) // goroutine: fly recovers
+		go in.fly(f, auth, credential.Token{Raw: strings.Clone(tok.Raw)}, sum) // goroutine: fly recovers
 	}
 	in.mu.Unlock()
 	patience := in.Timeout + time.Second // the question itself ends before
@@ -281,7 +282,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok toke
 }
 
 // fly puts a flight's question. It ends by itself, after Timeout at the latest.
-func (in *introspector) fly(f *flight, auth *clientAuth, tok token, sum tokenSum) {
+func (in *introspector) fly(f *flight, auth *clientAuth, tok credential.Token, sum tokenSum) {
 	defer func() {
 		if p := recover(); p != nil {
 			panics.Report("introspecting a token at "+withoutQuery(in.URL), p)
@@ -296,7 +297,7 @@ func (in *introspector) fly(f *flight, auth *clientAuth, tok token, sum tokenSum
 }
 
 // ask puts one question and remembers the answer.
-func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok token, sum tokenSum) (Identity, error) {
+func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credential.Token, sum tokenSum) (Identity, error) {
 	if auth == nil {
 		return Identity{}, errNoClientAuth
 	}
@@ -373,8 +374,8 @@ func (in *introspector) read(claims map[string]any, a *answer) (validity, error)
 }
 
 // exchange sends the question and reads the answer.
-func (in *introspector) exchange(ctx context.Context, auth *clientAuth, tok token) ([]byte, error) {
-	form := url.Values{"token": {tok.raw}, "token_type_hint": {"access_token"}}
+func (in *introspector) exchange(ctx context.Context, auth *clientAuth, tok credential.Token) ([]byte, error) {
+	form := url.Values{"token": {tok.Raw}, "token_type_hint": {"access_token"}}
 	basic, err := auth.authenticate(in, form)
 	if err != nil {
 		return nil, in.failed(errAskingFailed, err)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 
+	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
 )
 
@@ -38,7 +39,7 @@ func (v *Verifier) withMetadata(metadata map[string]any, id Identity) (Identity,
 	case !id.Authenticated:
 		return told, nil
 	case id.Issuer == "" || id.Issuer != told.Issuer || id.Subject != told.Subject:
-		return Identity{}, errTwoCredentials
+		return Identity{}, credential.ErrTwoCredentials
 	}
 	return id, nil
 }

@@ -25,16 +25,17 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/watch",
 	}
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
-		"gatehouse/config":           {},
-		"gatehouse/directory":        {},
-		"gatehouse/gate":             {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/extauthz":         {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/gate/body":        {"gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/gate/gatetest":    {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"}, // for tests alone
-		"gatehouse/bundles":          {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/identity":         {},
-		"gatehouse/identity/mint":    {"gatehouse/identity/refusal"},
-		"gatehouse/identity/refusal": {},
+		"gatehouse/config":              {},
+		"gatehouse/directory":           {},
+		"gatehouse/gate":                {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/extauthz":            {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/gate/body":           {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/gate/gatetest":       {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"}, // for tests alone
+		"gatehouse/bundles":             {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/identity":            {},
+		"gatehouse/identity/credential": {"gatehouse/identity/refusal"},
+		"gatehouse/identity/mint":       {"gatehouse/identity/refusal"},
+		"gatehouse/identity/refusal":    {},
 		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/replay/search": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
