@@ -14,6 +14,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
@@ -25,7 +26,7 @@ import (
 type engine struct {
 	settings *gate.Settings
 	verifier *identity.Verifier
-	minter   *identity.Minter // nil without headers.jwt
+	minter   *mint.Minter // nil without headers.jwt
 	bundles  *bundles.Manager
 	sink     *sink
 	protos   *descriptors // nil where none are configured
@@ -52,7 +53,7 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, published: make(chan struct{}, 1)}
 	running := before.ownSink()
 
-	verifier, minter := VerifierConfig(cfg, logger, e.metrics), (*identity.Minter)(nil)
+	verifier, minter := VerifierConfig(cfg, logger, e.metrics), (*mint.Minter)(nil)
 	if before != nil {
 		verifier.Succeeds, minter = before.verifier, before.minter
 	}

@@ -9,20 +9,20 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/config"
-	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
 // minter makes what signs headers.jwt and loads its key, nil where no such header is configured.
-func newMinter(c *config.Config, logger *zap.Logger, before *identity.Minter) (*identity.Minter, error) {
+func newMinter(c *config.Config, logger *zap.Logger, before *mint.Minter) (*mint.Minter, error) {
 	j := c.Headers.JWT
 	if j == (config.HeaderJWT{}) {
 		return nil, nil
 	}
-	out := identity.MinterConfig{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger, Succeeds: before}
+	out := mint.Config{Issuer: j.Issuer, Lifetime: time.Duration(j.Lifetime), KeyFile: j.KeyFile, Algorithm: j.Algorithm, Logger: logger, Succeeds: before}
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "headers")
 	}
-	m, err := identity.NewMinter(out)
+	m, err := mint.New(out)
 	if err == nil {
 		err = m.Load()
 	}

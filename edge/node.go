@@ -20,7 +20,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
-	"gatehouse/identity"
+	"gatehouse/identity/mint"
 	"gatehouse/panics"
 )
 
@@ -192,7 +192,7 @@ func (n *Node) Gate() *gate.Gate { return n.own.gate }
 func (n *Node) Bundles() *bundles.Manager { return n.current.Load().bundles }
 
 // Minter signs headers.jwt of the active configuration; nil without.
-func (n *Node) Minter() *identity.Minter { return n.current.Load().minter }
+func (n *Node) Minter() *mint.Minter { return n.current.Load().minter }
 
 // Routes are the route tables, for the status page.
 func (n *Node) Routes() (list []RoutesStatus) {

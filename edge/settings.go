@@ -19,6 +19,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 	"gatehouse/policy"
 	"gatehouse/routes"
 	"gatehouse/upstream"
@@ -129,7 +130,7 @@ func LogConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) de
 }
 
 // Settings are the gate's part of the configuration.
-func Settings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate.Settings, error) {
+func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Settings, error) {
 	s := &gate.Settings{
 		Verifier: v,
 		Required: c.Identity.Required,
@@ -155,7 +156,7 @@ func Settings(c *config.Config, v *identity.Verifier, m *identity.Minter) (*gate
 	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), WithKeys(s.Validate()))
 }
 
-func identityHeaders(c config.Headers, m *identity.Minter) gate.IdentityHeaders {
+func identityHeaders(c config.Headers, m *mint.Minter) gate.IdentityHeaders {
 	out := gate.IdentityHeaders{Subject: c.Subject, Roles: c.Roles, Groups: c.Groups, Scopes: c.Scopes, Email: c.Email, JSON: c.JSON,
 		RemoveCredential: c.RemoveCredential}
 	if m != nil { // else it is not configured, or what is wrong with it was said

@@ -15,6 +15,7 @@ import (
 	"gatehouse/gate/gatetest"
 	"gatehouse/hack/allocations"
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 	"gatehouse/routes"
 )
 
@@ -22,7 +23,7 @@ import (
 // the decision log with its spool, metrics.
 func TestAllocations(t *testing.T) {
 	dir := t.TempDir()
-	issuer, err := identity.OpenLocalIssuer(dir, identity.LocalIssuerName)
+	issuer, err := mint.OpenLocalIssuer(dir, mint.LocalIssuerName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func complete(t *testing.T, dir, keySet string) *gate.Gate {
 	t.Helper()
 	s := settings()
 	var err error
-	s.Verifier, err = identity.New(identity.Config{Issuers: []identity.Issuer{{Issuer: identity.LocalIssuerName, Audiences: []string{"orders"},
+	s.Verifier, err = identity.New(identity.Config{Issuers: []identity.Issuer{{Issuer: mint.LocalIssuerName, Audiences: []string{"orders"},
 		Keys: identity.KeySource{File: keySet}}}})
 	if err != nil {
 		t.Fatal(err)

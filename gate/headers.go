@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/credential"
+	"gatehouse/identity/mint"
 	"gatehouse/input"
 )
 
 // maxIdentityHeader is the longest JSON header in bytes, for the same servers that bound a Minter's tokens.
-const maxIdentityHeader = identity.MaxMinted
+const maxIdentityHeader = mint.MaxToken
 
 // IdentityHeaders names the headers by which the application learns who calls. An empty name sets nothing.
 type IdentityHeaders struct {
@@ -23,7 +25,7 @@ type IdentityHeaders struct {
 	JSON                  string // an object with all of it, in base64
 	Token                 string // a token of Minter's for Audience; then both are required
 
-	Minter   *identity.Minter
+	Minter   *mint.Minter
 	Audience string
 
 	// RemoveCredential takes what the Verifier's places hold off the request to the application.
@@ -197,7 +199,7 @@ func (c *call) removeCredential(a *Answer) error {
 		}
 	}
 	if lines := c.req.Headers.Values("cookie"); len(lines) > 0 && !mine("cookie") && slices.ContainsFunc(places, isCookie) {
-		switch rest, found := identity.WithoutCookies(lines, places); {
+		switch rest, found := credential.WithoutCookies(lines, places); {
 		case rest == "" && found:
 			remove("cookie")
 		case found, c.req.FixedHeaders:
@@ -205,7 +207,7 @@ func (c *call) removeCredential(a *Answer) error {
 		}
 	}
 	if lines := c.req.Headers.Values(protocols); len(lines) > 0 && !mine(protocols) && slices.ContainsFunc(places, isProtocol) {
-		switch rest, found := identity.WithoutProtocols(lines, places); {
+		switch rest, found := credential.WithoutProtocols(lines, places); {
 		case rest == "" && found:
 			remove(protocols)
 		case found, c.req.FixedHeaders:

@@ -17,12 +17,13 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
 // everyHeader names all that the application can be told, so that a forgery of each can be tried.
 func everyHeader(t testing.TB) gate.IdentityHeaders {
 	t.Helper()
-	m, err := identity.NewMinter(identity.MinterConfig{})
+	m, err := mint.New(mint.Config{})
 	if err == nil {
 		err = m.Load()
 	}

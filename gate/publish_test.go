@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 	"gatehouse/policy"
 	"gatehouse/routes"
 )
@@ -18,11 +19,11 @@ func keySets(t testing.TB) []*identity.Keys {
 	t.Helper()
 	all := []*identity.Keys{nil}
 	for range 2 {
-		issuer, err := identity.OpenLocalIssuer(t.TempDir(), identity.LocalIssuerName)
+		issuer, err := mint.OpenLocalIssuer(t.TempDir(), mint.LocalIssuerName)
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := identity.New(identity.Config{Issuers: []identity.Issuer{{Issuer: identity.LocalIssuerName, Audiences: []string{"orders"},
+		v, err := identity.New(identity.Config{Issuers: []identity.Issuer{{Issuer: mint.LocalIssuerName, Audiences: []string{"orders"},
 			Keys: identity.KeySource{File: issuer.Set()}}}})
 		if err != nil {
 			t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/identity/credential"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -219,7 +221,7 @@ func (f *keyFile) text(entry *yaml.Node, name string, n *yaml.Node) (string, err
 	switch {
 	case n == nil:
 		return "", f.fail(entry, "the entry has no %s: %s", name, newKeyHint)
-	case n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" || n.Value == "" || strings.ContainsFunc(n.Value, isControl):
+	case n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" || n.Value == "" || strings.ContainsFunc(n.Value, credential.IsControl):
 		return "", f.fail(n, "%s is not a non-empty text on one line", name)
 	case name == "subject" && n.ShortTag() != "!!str":
 		return "", f.fail(n, "%s reads as a number, date or truth value: put it in quotes", name)
@@ -236,7 +238,7 @@ func (f *keyFile) list(name string, n *yaml.Node) ([]string, error) {
 	}
 	list := make([]string, len(n.Content))
 	for i, item := range n.Content {
-		if item.Kind != yaml.ScalarNode || item.ShortTag() != "!!str" || item.Value == "" || strings.ContainsFunc(item.Value, isControl) {
+		if item.Kind != yaml.ScalarNode || item.ShortTag() != "!!str" || item.Value == "" || strings.ContainsFunc(item.Value, credential.IsControl) {
 			return nil, f.fail(item, "%s holds something that is not a non-empty text on one line: put it in quotes", name)
 		}
 		list[i] = item.Value
@@ -366,7 +368,7 @@ func (k APIKey) AppendTo(path string, file []byte) ([]byte, error) {
 func (k APIKey) YAML() []byte { return append([]byte("keys:\n"), k.item(2)...) }
 
 func (k APIKey) item(indent int) []byte {
-	sum := sha256.Sum256([]byte(k.secret.raw))
+	sum := sha256.Sum256([]byte(k.secret.Raw))
 	var out bytes.Buffer
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(2)
@@ -381,7 +383,7 @@ func (k APIKey) item(indent int) []byte {
 		Scopes    []string  `yaml:"scopes,flow,omitempty"`
 		NotBefore time.Time `yaml:"not_before,omitempty"`
 		Expires   time.Time `yaml:"expires,omitempty"`
-	}{e.ID, k.secret.raw[:apiKeyLookup], hex.EncodeToString(sum[:]), e.Subject, e.Roles, e.Groups, e.Scopes,
+	}{e.ID, k.secret.Raw[:apiKeyLookup], hex.EncodeToString(sum[:]), e.Subject, e.Roles, e.Groups, e.Scopes,
 		e.NotBefore.UTC().Truncate(time.Second), e.Expires.UTC().Truncate(time.Second)}})
 	if err != nil {
 		return nil // a list of plain values always encodes

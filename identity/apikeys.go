@@ -13,6 +13,9 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"gatehouse/identity/credential"
+	"gatehouse/identity/refusal"
 )
 
 // An API key is apiKeyMark, eight characters that find its entry, an underscore, 43 characters that hold 256 random bits in base
@@ -33,14 +36,14 @@ const (
 var apiKeyHead = regexp.MustCompile(`^` + apiKeyMark + `[0-9A-Za-z]{8}$`)
 
 var (
-	errAPIKeyForm    = bad("not an api key made by gatehouse identity new-key")
-	errAPIKeyCut     = bad("api key is mistyped or cut off")
-	errAPIKeyPlace   = bad("api key in a place for tokens")
-	errAPIKeyUnknown = bad("unknown api key")
-	errAPIKeyExpired = bad("api key expired")
-	errAPIKeyEarly   = bad("api key is not valid yet")
+	errAPIKeyForm    = refusal.Bad("not an api key made by gatehouse identity new-key")
+	errAPIKeyCut     = refusal.Bad("api key is mistyped or cut off")
+	errAPIKeyPlace   = refusal.Bad("api key in a place for tokens")
+	errAPIKeyUnknown = refusal.Bad("unknown api key")
+	errAPIKeyExpired = refusal.Bad("api key expired")
+	errAPIKeyEarly   = refusal.Bad("api key is not valid yet")
 
-	errNoAPIKeys = unavailable("api keys were never loaded")
+	errNoAPIKeys = refusal.Unavailable("api keys were never loaded")
 )
 
 // APIKeyEntry is what a key is good for: one entry of the file, but for the hash.
@@ -56,14 +59,14 @@ type APIKeyEntry struct {
 
 // APIKey is a new key. It refuses to print itself.
 type APIKey struct {
-	secret token
+	secret credential.Token
 	entry  APIKeyEntry
 }
 
 // NewAPIKey makes a key of 256 random bits.
 func NewAPIKey(e APIKeyEntry) (APIKey, error) {
 	switch {
-	case e.Subject == "" || strings.ContainsFunc(e.Subject, isControl):
+	case e.Subject == "" || strings.ContainsFunc(e.Subject, credential.IsControl):
 		return APIKey{}, errors.New("subject: must be a non-empty text without control characters")
 	case !e.Expires.IsZero() && !e.NotBefore.IsZero() && !e.NotBefore.Before(e.Expires):
 		return APIKey{}, errors.New("expires: is not after not_before")
@@ -80,11 +83,11 @@ func NewAPIKey(e APIKeyEntry) (APIKey, error) {
 	if e.ID == "" {
 		e.ID = text[len(apiKeyMark):apiKeyLookup]
 	}
-	return APIKey{secret: token{text}, entry: e}, nil
+	return APIKey{secret: credential.Token{Raw: text}, entry: e}, nil
 }
 
 // Reveal is the key itself, for its owner and nobody else.
-func (k APIKey) Reveal() string { return k.secret.raw }
+func (k APIKey) Reveal() string { return k.secret.Raw }
 
 // String, GoString, Format and MarshalJSON give a placeholder: fmt does not ask the methods of fields that are not exported.
 func (k APIKey) String() string { return k.secret.String() }
@@ -156,12 +159,12 @@ type apiKey struct {
 
 // apiKey gives the identity of a credential where it is an API key, or stands where only those belong. What has an API key's mark
 // is never tried as anything else: it must not travel to an introspection server.
-func (v *Verifier) apiKey(keys *Keys, tok token, found uint64, now time.Time) (id Identity, mine bool, err error) {
+func (v *Verifier) apiKey(keys *Keys, tok credential.Token, found uint64, now time.Time) (id Identity, mine bool, err error) {
 	where := v.others.apiKeys
 	if where == nil {
 		return Identity{}, false, nil
 	}
-	marked := strings.HasPrefix(tok.raw, apiKeyMark)
+	marked := strings.HasPrefix(tok.Raw, apiKeyMark)
 	switch {
 	case marked && found&where.places == 0:
 		return Identity{}, true, errAPIKeyPlace
@@ -178,16 +181,16 @@ func (v *Verifier) apiKey(keys *Keys, tok token, found uint64, now time.Time) (i
 	return id, true, err
 }
 
-func (s *apiKeySet) check(tok token, now time.Time) (Identity, error) {
-	if len(tok.raw) != apiKeyLength || !wholeAPIKey(tok.raw) {
+func (s *apiKeySet) check(tok credential.Token, now time.Time) (Identity, error) {
+	if len(tok.Raw) != apiKeyLength || !wholeAPIKey(tok.Raw) {
 		return Identity{}, errAPIKeyCut
 	}
-	key := s.byHead[tok.raw[:apiKeyLookup]]
+	key := s.byHead[tok.Raw[:apiKeyLookup]]
 	if key == nil {
 		return Identity{}, errAPIKeyUnknown
 	}
 	var text [apiKeyLength]byte
-	copy(text[:], tok.raw)
+	copy(text[:], tok.Raw)
 	sum := sha256.Sum256(text[:])
 	if subtle.ConstantTimeCompare(sum[:], key.sum[:]) != 1 {
 		return Identity{}, errAPIKeyUnknown

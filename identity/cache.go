@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"sync/atomic"
 	"time"
+
+	"gatehouse/identity/credential"
 )
 
 const (
@@ -42,11 +44,11 @@ func newCache(limit int64) *cache {
 }
 
 // hash is for all caches of one Verifier: it is made by one of them and used in each.
-func (c *cache) hash(t token) uint64 {
+func (c *cache) hash(t credential.Token) uint64 {
 	if c.slots == nil {
 		return 0
 	}
-	return maphash.String(c.seed, t.raw)
+	return maphash.String(c.seed, t.Raw)
 }
 
 func (c *cache) ways(hash uint64) []atomic.Pointer[verdict] {
@@ -55,13 +57,13 @@ func (c *cache) ways(hash uint64) []atomic.Pointer[verdict] {
 }
 
 // get finds the entry of exactly this token, or nil.
-func (c *cache) get(hash uint64, t token) *verdict {
+func (c *cache) get(hash uint64, t credential.Token) *verdict {
 	if c.slots == nil {
 		return nil
 	}
 	ways := c.ways(hash)
 	for i := range ways {
-		if e := ways[i].Load(); e != nil && e.hash == hash && e.token.raw == t.raw {
+		if e := ways[i].Load(); e != nil && e.hash == hash && e.token.Raw == t.Raw {
 			return e
 		}
 	}
@@ -78,7 +80,7 @@ func (c *cache) put(e *verdict, now time.Time) {
 	victim := int(e.hash>>32+c.hand.Load()) % cacheWays
 	for i := range ways {
 		old := ways[i].Load()
-		if old != nil && old.hash == e.hash && old.token.raw == e.token.raw {
+		if old != nil && old.hash == e.hash && old.token.Raw == e.token.Raw {
 			victim = i
 			break
 		}

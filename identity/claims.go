@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"gatehouse/identity/credential"
 )
 
 const maxUnixTime = 253402300799 // the end of the year 9999
@@ -152,7 +154,7 @@ func (c ClaimPaths) Identity(claims map[string]any) (Identity, error) {
 func (c ClaimPaths) identity(claims map[string]any, steps *trail) (Identity, error) {
 	steps.begin(checkSubject)
 	subject, ok := c.subject(claims)
-	if !ok || subject == "" || strings.ContainsFunc(subject, isControl) {
+	if !ok || subject == "" || strings.ContainsFunc(subject, credential.IsControl) {
 		return Identity{}, errSubject
 	}
 	steps.begin(checkMapped)
@@ -203,7 +205,7 @@ func (c ClaimPaths) email(claims map[string]any) (string, bool) {
 		return "", err == nil
 	}
 	address, ok := found[0].(string)
-	if !ok || strings.ContainsFunc(address, isControl) {
+	if !ok || strings.ContainsFunc(address, credential.IsControl) {
 		return "", false
 	}
 	if !c.UnverifiedEmail && claims["email_verified"] != true {
@@ -212,5 +214,4 @@ func (c ClaimPaths) email(claims map[string]any) (string, bool) {
 	return address, true
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
-func isSpace(r rune) bool   { return r == ' ' }
+func isSpace(r rune) bool { return r == ' ' }

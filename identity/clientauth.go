@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"time"
 
+	"gatehouse/identity/credential"
+
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -25,13 +27,13 @@ const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" /
 
 // clientAuth is what we authenticate ourselves with: a secret or a private key. It refuses to print itself and never changes.
 type clientAuth struct {
-	secret token
+	secret credential.Token
 	key    crypto.Signer // nil = secret
 	method jwt.SigningMethod
 }
 
-func (a *clientAuth) String() string             { return redacted }
-func (a *clientAuth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+func (a *clientAuth) String() string             { return credential.Redacted }
+func (a *clientAuth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(credential.Redacted)) }
 
 // addClientAuth notes the file that an entry authenticates us with.
 func (v *Verifier) addClientAuth(in *introspector) (problems []error) {
@@ -58,7 +60,7 @@ func parseSecret(path string, raw []byte) (*otherPart, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &otherPart{client: &clientAuth{secret: token{text}}, keys: 1}, nil
+	return &otherPart{client: &clientAuth{secret: credential.Token{Raw: text}}, keys: 1}, nil
 }
 
 // parsePrivateKey reads one unencrypted PEM key. Errors hold no key material.
@@ -115,7 +117,7 @@ func signer(parsed any) (crypto.Signer, jwt.SigningMethod, error) {
 // 6749 section 2.3.1), or adds the members of private_key_jwt to the form.
 func (a *clientAuth) authenticate(in *introspector, form url.Values) (basic string, err error) {
 	if a.key == nil {
-		pair := url.QueryEscape(in.ClientID) + ":" + url.QueryEscape(a.secret.raw)
+		pair := url.QueryEscape(in.ClientID) + ":" + url.QueryEscape(a.secret.Raw)
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)), nil
 	}
 	now := in.clock()

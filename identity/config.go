@@ -8,9 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"gatehouse/upstream"
 	"hash/maphash"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"gatehouse/identity/credential"
+	"gatehouse/upstream"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -111,17 +112,8 @@ type KeySource struct {
 	MaxStale time.Duration
 }
 
-// TokenSource is one place where a token may be. Exactly one of Header, Cookie, Query and WebsocketProtocol is set.
-type TokenSource struct {
-	Header string // case does not matter
-	Scheme string // of Header, such as Bearer; empty = the whole value is the token (for Authorization: Bearer)
-	Cookie string // case matters (RFC 6265)
-	Query  string // a query parameter: it ends up in logs and histories, so use it for what cannot send a header
-	// WebsocketProtocol is the element of Sec-WebSocket-Protocol behind which the token stands, such as bearer; case does not matter.
-	WebsocketProtocol string
-	// Chunked says that the token may be spread over the cookies NAME_0, NAME_1 and so on, ten at most.
-	Chunked bool
-}
+// TokenSource is one place where a token may be.
+type TokenSource = credential.Source
 
 // ClaimPaths says which claims become the subject, roles, groups, scopes and the e-mail address. A path is a claim's name, or names joined
 // with dots for a claim within an object. A name that contains dots itself (https://example.com/roles) is found too, and
@@ -254,7 +246,7 @@ func New(c Config) (*Verifier, error) {
 		v.issuers = append(v.issuers, iss)
 	}
 	v.places = allPlaces(v.sources, c.APIKeys)
-	v.oddPlaces = slices.ContainsFunc(v.places, func(s TokenSource) bool { return foldHeader(s.header()) != s.header() })
+	v.oddPlaces = slices.ContainsFunc(v.places, func(s TokenSource) bool { return credential.FoldHeader(s.HeaderName()) != s.HeaderName() })
 	problems = append(problems, v.addOthers(c)...)
 	problems = append(problems, v.ambiguousSources()...)
 	if len(problems) > 0 {
@@ -418,12 +410,7 @@ func checkKeyURL(text string) error {
 }
 
 func secureURL(u *url.URL) bool {
-	return u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return u.Scheme == "https" || u.Scheme == "http" && upstream.IsLoopback(u.Hostname())
 }
 
 // addSources puts an issuer's places into the common list and returns them as bits of it.
@@ -434,9 +421,9 @@ func (v *Verifier) addSources(from []TokenSource) (uint64, []error) {
 	var places uint64
 	var problems []error
 	for _, s := range from {
-		s, err := checkSource(s)
+		s, err := s.Normalized()
 		if err != nil {
-			problems = append(problems, err)
+			problems = append(problems, wrong("From", "%w", err))
 			continue
 		}
 		i := slices.Index(v.sources, s)
@@ -455,39 +442,6 @@ func (v *Verifier) addSources(from []TokenSource) (uint64, []error) {
 	return places, problems
 }
 
-func checkSource(s TokenSource) (TokenSource, error) {
-	s.Header = strings.ToLower(s.Header)
-	if s.Header == "authorization" && s.Scheme == "" {
-		s.Scheme = "bearer"
-	}
-	s.Scheme = strings.ToLower(s.Scheme)
-	places := 0
-	for _, name := range []string{s.Header, s.Cookie, s.Query, s.WebsocketProtocol} {
-		if name != "" {
-			places++
-		}
-	}
-	switch {
-	case places != 1:
-		return s, wrong("From", "exactly one of header, cookie and query is required, or websocket_protocol")
-	case s.Chunked && s.Cookie == "":
-		return s, wrong("From", "chunked: is for a cookie")
-	case s.WebsocketProtocol != "" && !isFieldToken(s.WebsocketProtocol):
-		return s, wrong("From", "websocket_protocol %q is not the name of a protocol", s.WebsocketProtocol)
-	case s.Header == "" && s.Scheme != "":
-		return s, wrong("From", "%q: a scheme belongs to a header", s.Cookie+s.Query+s.WebsocketProtocol)
-	case s.Cookie != "" && !isFieldToken(s.Cookie):
-		return s, wrong("From", "cookie %q is not a cookie name", s.Cookie)
-	case s.Query != "" && !isParameter(s.Query):
-		return s, wrong("From", "query %q may have letters, digits and -._~ only", s.Query)
-	case s.Header != "" && (!isFieldToken(s.Header) || s.Header == "cookie"):
-		return s, wrong("From", "header %q is not a header name for a token", s.Header)
-	case s.Scheme != "" && !isFieldToken(s.Scheme):
-		return s, wrong("From", "scheme %q is not an authentication scheme", s.Scheme)
-	}
-	return s, nil
-}
-
 // ambiguousSources finds headers listed both with and without a scheme: "Bearer x" would be a token in one reading and
 // garbage in the other.
 func (v *Verifier) ambiguousSources() []error {
@@ -497,7 +451,7 @@ func (v *Verifier) ambiguousSources() []error {
 		if raw.Header != "" && raw.Scheme == "" && slices.ContainsFunc(v.sources, other) {
 			problems = append(problems, wrong("From", "header %q is listed with a scheme and without", raw.Header))
 		}
-		chunked := func(s TokenSource) bool { return s.Chunked && s != raw && s.cookiePart(raw.Cookie) >= 0 }
+		chunked := func(s TokenSource) bool { return s.Chunked && s != raw && s.CookiePart(raw.Cookie) >= 0 }
 		if raw.Cookie != "" && slices.ContainsFunc(v.sources, chunked) {
 			problems = append(problems, wrong("From", "cookie %q is listed twice, or is a chunk of another that is listed", raw.Cookie))
 		}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"gatehouse/upstream"
 )
 
 // metadataURL is where an issuer's metadata is (OpenID Connect Discovery 1.0 section 4): below the issuer, with the slash at its
@@ -93,5 +95,5 @@ func readMetadata(issuer string, raw []byte) (string, error) {
 
 func onLoopback(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && isLoopback(u.Hostname())
+	return err == nil && upstream.IsLoopback(u.Hostname())
 }

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/upstream"
 	"io"
 	"net/http"
 	"net/url"
 	"time"
+
+	"gatehouse/upstream"
 
 	"go.uber.org/zap"
 )

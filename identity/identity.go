@@ -73,8 +73,7 @@
 package identity
 
 import (
-	"errors"
-
+	"gatehouse/identity/refusal"
 	"gatehouse/input"
 )
 
@@ -88,8 +87,8 @@ const (
 // ErrBadCredential and ErrUnavailable are the two ways Identify fails. Each returned error wraps exactly one of them and adds
 // a cause out of a closed set of texts, such as "bad credential: token expired".
 var (
-	ErrBadCredential = errors.New("bad credential")
-	ErrUnavailable   = errors.New("identity unavailable")
+	ErrBadCredential = refusal.ErrBadCredential
+	ErrUnavailable   = refusal.ErrUnavailable
 )
 
 // Request is what a credential is read from.
@@ -115,89 +114,49 @@ type Identity = input.Identity
 // Anonymous is the identity of a request that carries no credential.
 func Anonymous() Identity { return Identity{Type: TypeNone} }
 
-// failure is one cause under one of the two sentinels. All are made once, so that a flood of bad tokens allocates no errors
-// and no request can put its own text into one.
-type failure struct {
-	kind  error
-	cause string
-	lasts bool
-}
-
-func (f *failure) Error() string { return f.kind.Error() + ": " + f.cause }
-func (f *failure) Unwrap() error { return f.kind }
-
-func bad(cause string) error { return &failure{ErrBadCredential, cause, false} }
-
-func unavailable(cause string) error { return &failure{ErrUnavailable, cause, false} }
-
-// lasting is bad for what the same token, clock and keys will always give, and what took some work to find out: such a failure
-// may be remembered.
-func lasting(cause string) error { return &failure{ErrBadCredential, cause, true} }
-
-func lasts(err error) bool {
-	f, ok := err.(*failure)
-	return ok && f.lasts
-}
-
 var (
-	errRepeatedHeader = bad("credential header is sent more than once")
-	errRepeatedCookie = bad("credential cookie is sent more than once")
-	errCookie         = bad("credential cookie can be read in several ways")
-	errChunks         = bad("credential cookie is not in one piece, nor in consecutive ones")
-	errProtocols      = bad("credential in the websocket protocols is malformed")
-	errRepeatedQuery  = bad("credential parameter is sent more than once")
-	errQuery          = bad("credential parameter is malformed")
-	errJoined         = bad("several credentials in one header")
-	errTwoCredentials = bad("different credentials on one request")
-	errNotACredential = bad("credential header is malformed")
-	errEmpty          = bad("credential is empty")
+	errTooLong   = refusal.Bad("token is too long")
+	errMalformed = refusal.Bad("token is not three base64url segments")
+	errJSON      = refusal.Lasting("token is not strict json")
+	errDuplicate = refusal.Lasting("token has a json key twice")
+	errDeep      = refusal.Lasting("token is nested too deeply")
+	errType      = refusal.Lasting("token is of another type")
+	errCritical  = refusal.Lasting("token asks for an extension")
+	errOtherType = refusal.Lasting("token is not of the issuer's type")
+	errHeader    = refusal.Lasting("token header has a value of the wrong type")
 
-	errTooLong   = bad("token is too long")
-	errMalformed = bad("token is not three base64url segments")
-	errJSON      = lasting("token is not strict json")
-	errDuplicate = lasting("token has a json key twice")
-	errDeep      = lasting("token is nested too deeply")
-	errType      = lasting("token is of another type")
-	errCritical  = lasting("token asks for an extension")
-	errOtherType = lasting("token is not of the issuer's type")
-	errHeader    = lasting("token header has a value of the wrong type")
+	errIssuerType    = refusal.Lasting("issuer is missing or not a string")
+	errUnknownIssuer = refusal.Lasting("unknown issuer")
+	errPlace         = refusal.Lasting("issuer does not accept tokens from this place")
+	errAlgorithm     = refusal.Lasting("algorithm is not allowed")
+	errUnknownKey    = refusal.Bad("unknown key id")
+	errKeyFit        = refusal.Lasting("algorithm does not fit the key")
+	errNoKeyFits     = refusal.Lasting("token names no key and none fits")
+	errSeveralKeys   = refusal.Lasting("token names no key and several fit")
+	errSignature     = refusal.Lasting("signature does not verify")
 
-	errIssuerType    = lasting("issuer is missing or not a string")
-	errUnknownIssuer = lasting("unknown issuer")
-	errPlace         = lasting("issuer does not accept tokens from this place")
-	errAlgorithm     = lasting("algorithm is not allowed")
-	errUnknownKey    = bad("unknown key id")
-	errKeyFit        = lasting("algorithm does not fit the key")
-	errNoKeyFits     = lasting("token names no key and none fits")
-	errSeveralKeys   = lasting("token names no key and several fit")
-	errSignature     = lasting("signature does not verify")
+	errTime          = refusal.Lasting("a time claim is not a number in range")
+	errNoExpiry      = refusal.Lasting("token has no expiry")
+	errNoIssuedAt    = refusal.Lasting("token does not say when it was issued")
+	errExpired       = refusal.Lasting("token expired")
+	errNotYet        = refusal.Lasting("token is not valid yet")
+	errFuture        = refusal.Lasting("token was issued in the future")
+	errTooOld        = refusal.Lasting("token was issued too long ago")
+	errAudType       = refusal.Lasting("audience is missing or not a string or list of strings")
+	errAudience      = refusal.Lasting("audience does not match")
+	errClientType    = refusal.Lasting("client is missing or not a string")
+	errClient        = refusal.Lasting("client does not match")
+	errParty         = refusal.Lasting("authorized party does not match")
+	errTokenUse      = refusal.Lasting("token is for another use")
+	errRequired      = refusal.Lasting("a required claim is missing")
+	errRequiredValue = refusal.Lasting("a required claim has another value")
+	errSubject       = refusal.Lasting("subject is missing or not a plain string")
+	errRoleType      = refusal.Lasting("roles claim is not a string or list of strings")
+	errGroupType     = refusal.Lasting("groups claim is not a string or list of strings")
+	errScopeType     = refusal.Lasting("scopes claim is not a string or list of strings")
+	errEmail         = refusal.Lasting("e-mail claim is not a plain string")
 
-	errTime          = lasting("a time claim is not a number in range")
-	errNoExpiry      = lasting("token has no expiry")
-	errNoIssuedAt    = lasting("token does not say when it was issued")
-	errExpired       = lasting("token expired")
-	errNotYet        = lasting("token is not valid yet")
-	errFuture        = lasting("token was issued in the future")
-	errTooOld        = lasting("token was issued too long ago")
-	errAudType       = lasting("audience is missing or not a string or list of strings")
-	errAudience      = lasting("audience does not match")
-	errClientType    = lasting("client is missing or not a string")
-	errClient        = lasting("client does not match")
-	errParty         = lasting("authorized party does not match")
-	errTokenUse      = lasting("token is for another use")
-	errRequired      = lasting("a required claim is missing")
-	errRequiredValue = lasting("a required claim has another value")
-	errSubject       = lasting("subject is missing or not a plain string")
-	errRoleType      = lasting("roles claim is not a string or list of strings")
-	errGroupType     = lasting("groups claim is not a string or list of strings")
-	errScopeType     = lasting("scopes claim is not a string or list of strings")
-	errEmail         = lasting("e-mail claim is not a plain string")
-
-	errNoKeys     = unavailable("keys of the issuer were never loaded")
-	errUnclearKey = unavailable("several keys of the issuer have the token's key id")
-	errStaleKeys  = unavailable("keys of the issuer could not be read for too long")
-
-	errTooLarge     = bad("identity is too large for a header")
-	errNotText      = bad("identity is not utf-8")
-	errNoSigningKey = unavailable("no key to sign with was loaded")
+	errNoKeys     = refusal.Unavailable("keys of the issuer were never loaded")
+	errUnclearKey = refusal.Unavailable("several keys of the issuer have the token's key id")
+	errStaleKeys  = refusal.Unavailable("keys of the issuer could not be read for too long")
 )

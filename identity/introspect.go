@@ -21,6 +21,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/identity/credential"
+	"gatehouse/identity/refusal"
 	"gatehouse/panics"
 	"gatehouse/upstream"
 )
@@ -42,22 +44,22 @@ const (
 )
 
 var (
-	errInactive        = bad("token is not active")
-	errAnswerIssuer    = bad("issuer of the introspected token does not match")
-	errSeveralServers  = bad("token is in the places of several introspection servers")
-	errNoClientAuth    = unavailable("client secret or key for introspection was never loaded")
-	errAsking          = unavailable("introspection server cannot be reached")
-	errAskingTimeout   = unavailable("introspection server did not answer in time")
-	errAskingGone      = unavailable("introspection server did not answer in the time that the request has")
-	errAskingBusy      = unavailable("too many questions to the introspection server at once")
-	errAskingDenied    = unavailable("introspection server refuses our client credentials")
-	errAskingRedirect  = unavailable("introspection server redirects, which is not followed")
-	errAskingFailed    = unavailable("introspection server failed")
-	errAskingRefused   = unavailable("introspection server refuses the question")
-	errAnswerTooLong   = unavailable("introspection server's answer is too long")
-	errAnswerType      = unavailable("introspection server's answer is not application/json")
-	errAnswerMalformed = unavailable("introspection server's answer is not strict json")
-	errAnswerActive    = unavailable("introspection server's answer does not say whether the token is active")
+	errInactive        = refusal.Bad("token is not active")
+	errAnswerIssuer    = refusal.Bad("issuer of the introspected token does not match")
+	errSeveralServers  = refusal.Bad("token is in the places of several introspection servers")
+	errNoClientAuth    = refusal.Unavailable("client secret or key for introspection was never loaded")
+	errAsking          = refusal.Unavailable("introspection server cannot be reached")
+	errAskingTimeout   = refusal.Unavailable("introspection server did not answer in time")
+	errAskingGone      = refusal.Unavailable("introspection server did not answer in the time that the request has")
+	errAskingBusy      = refusal.Unavailable("too many questions to the introspection server at once")
+	errAskingDenied    = refusal.Unavailable("introspection server refuses our client credentials")
+	errAskingRedirect  = refusal.Unavailable("introspection server redirects, which is not followed")
+	errAskingFailed    = refusal.Unavailable("introspection server failed")
+	errAskingRefused   = refusal.Unavailable("introspection server refuses the question")
+	errAnswerTooLong   = refusal.Unavailable("introspection server's answer is too long")
+	errAnswerType      = refusal.Unavailable("introspection server's answer is not application/json")
+	errAnswerMalformed = refusal.Unavailable("introspection server's answer is not strict json")
+	errAnswerActive    = refusal.Unavailable("introspection server's answer does not say whether the token is active")
 )
 
 // introspector asks one server (RFC 7662). All but what mu guards and warned never changes.
@@ -105,7 +107,7 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	if err := checkKeyURL(c.URL); err != nil {
 		problem("URL", "%w", err)
 	}
-	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, isControl) {
+	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, credential.IsControl) {
 		problem("ClientID", "is required: the server answers only those it knows (RFC 7662 section 2.1)")
 	}
 	if slices.Contains(c.Audiences, "") {
@@ -163,15 +165,15 @@ func (in *introspector) underWay() []*flight {
 
 // introspect gives the identity of a token where an introspection server is to be asked about it. A token with an API key's mark
 // never comes here.
-func (v *Verifier) introspect(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time) (id Identity, mine bool, err error) {
+func (v *Verifier) introspect(ctx context.Context, keys *Keys, tok credential.Token, found uint64, now time.Time) (id Identity, mine bool, err error) {
 	if len(v.others.introspectors) == 0 {
 		return Identity{}, false, nil
 	}
-	if found&v.cookies != 0 && !plainCookie(tok.raw) {
-		return Identity{}, true, errCookie
+	if found&v.cookies != 0 && !credential.PlainCookie(tok.Raw) {
+		return Identity{}, true, credential.ErrCookie
 	}
 	in, several := v.others.at(found)
-	sum := tokenSum(sha256.Sum256([]byte(tok.raw)))
+	sum := tokenSum(sha256.Sum256([]byte(tok.Raw)))
 	if in != nil && !several { // an answer that is here is of a token that was found to be this server's
 		if id, err, known := in.recall(sum, now); known {
 			return id, true, err
@@ -214,8 +216,8 @@ func (o *others) at(found uint64) (one *introspector, several bool) {
 
 // unverifiedIssuer reads the iss claim of a token that has the shape of a signed JSON Web Token, even if it is a broken one: those
 // are for verification here, unless iss names a server. Nothing else is believed of what it reads.
-func (v *Verifier) unverifiedIssuer(tok token) (issuer string, shaped bool) {
-	first, rest, _ := strings.Cut(tok.raw, ".")
+func (v *Verifier) unverifiedIssuer(tok credential.Token) (issuer string, shaped bool) {
+	first, rest, _ := strings.Cut(tok.Raw, ".")
 	second, third, _ := strings.Cut(rest, ".")
 	if third == "" || strings.Contains(third, ".") {
 		return "", false
@@ -251,7 +253,7 @@ func (in *introspector) recallLocked(sum tokenSum, now time.Time) (id Identity, 
 }
 
 // identify asks, or waits for who asks already.
-func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok token, sum tokenSum) (Identity, error) {
+func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok credential.Token, sum tokenSum) (Identity, error) {
 	in.mu.Lock()
 	if id, err, known := in.recallLocked(sum, in.clock()); known {
 		in.mu.Unlock()
@@ -261,7 +263,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok toke
 	if !running {
 		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic
 		in.flights[sum] = f
-		go in.fly(f, auth, token{strings.Clone(tok.raw)}, sum) // goroutine: fly recovers
+		go in.fly(f, auth, credential.Token{Raw: strings.Clone(tok.Raw)}, sum) // goroutine: fly recovers
 	}
 	in.mu.Unlock()
 	patience := in.Timeout + time.Second // the question itself ends before
@@ -280,7 +282,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok toke
 }
 
 // fly puts a flight's question. It ends by itself, after Timeout at the latest.
-func (in *introspector) fly(f *flight, auth *clientAuth, tok token, sum tokenSum) {
+func (in *introspector) fly(f *flight, auth *clientAuth, tok credential.Token, sum tokenSum) {
 	defer func() {
 		if p := recover(); p != nil {
 			panics.Report("introspecting a token at "+withoutQuery(in.URL), p)
@@ -295,7 +297,7 @@ func (in *introspector) fly(f *flight, auth *clientAuth, tok token, sum tokenSum
 }
 
 // ask puts one question and remembers the answer.
-func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok token, sum tokenSum) (Identity, error) {
+func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credential.Token, sum tokenSum) (Identity, error) {
 	if auth == nil {
 		return Identity{}, errNoClientAuth
 	}
@@ -372,8 +374,8 @@ func (in *introspector) read(claims map[string]any, a *answer) (validity, error)
 }
 
 // exchange sends the question and reads the answer.
-func (in *introspector) exchange(ctx context.Context, auth *clientAuth, tok token) ([]byte, error) {
-	form := url.Values{"token": {tok.raw}, "token_type_hint": {"access_token"}}
+func (in *introspector) exchange(ctx context.Context, auth *clientAuth, tok credential.Token) ([]byte, error) {
+	form := url.Values{"token": {tok.Raw}, "token_type_hint": {"access_token"}}
 	basic, err := auth.authenticate(in, form)
 	if err != nil {
 		return nil, in.failed(errAskingFailed, err)

@@ -4,14 +4,17 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+
+	"gatehouse/identity/credential"
+	"gatehouse/identity/refusal"
 )
 
 // jwtAuthnFilter is the name under which Envoy's jwt_authn filter leaves what it verified (payload_in_metadata).
 const jwtAuthnFilter = "envoy.filters.http.jwt_authn"
 
 var (
-	errMetadataForm   = bad("payload in metadata is not an object of plain JSON")
-	errMetadataIssuer = bad("issuer of the payload in metadata is not a string")
+	errMetadataForm   = refusal.Bad("payload in metadata is not an object of plain JSON")
+	errMetadataIssuer = refusal.Bad("issuer of the payload in metadata is not a string")
 )
 
 // withMetadata takes the claims that Envoy's jwt_authn filter verified for the end user, where no credential of the request told
@@ -36,7 +39,7 @@ func (v *Verifier) withMetadata(metadata map[string]any, id Identity) (Identity,
 	case !id.Authenticated:
 		return told, nil
 	case id.Issuer == "" || id.Issuer != told.Issuer || id.Subject != told.Subject:
-		return Identity{}, errTwoCredentials
+		return Identity{}, credential.ErrTwoCredentials
 	}
 	return id, nil
 }

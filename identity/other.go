@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse/identity/credential"
+
 	"go.uber.org/zap"
 )
 
@@ -62,24 +64,10 @@ func (v *Verifier) newPlaces(from []TokenSource, taken uint64) (uint64, []error)
 	places, problems := v.addSources(from)
 	for i, s := range v.sources {
 		if places&taken&(1<<i) != 0 {
-			problems = append(problems, wrong("From", "%s is the place of another credential: give this one a header or scheme of its own", s.describe()))
+			problems = append(problems, wrong("From", "%s is the place of another credential: give this one a header or scheme of its own", s.Describe()))
 		}
 	}
 	return places, problems
-}
-
-func (s TokenSource) describe() string {
-	switch {
-	case s.Cookie != "":
-		return fmt.Sprintf("cookie %q", s.Cookie)
-	case s.Query != "":
-		return fmt.Sprintf("query parameter %q", s.Query)
-	case s.WebsocketProtocol != "":
-		return fmt.Sprintf("websocket protocol %q", s.WebsocketProtocol)
-	case s.Scheme != "":
-		return fmt.Sprintf("header %q with the scheme %q", s.Header, s.Scheme)
-	}
-	return fmt.Sprintf("header %q", s.Header)
 }
 
 // otherFile is a watched file that is not an issuer's key set.
@@ -201,7 +189,7 @@ func oneLine(path string, raw []byte) (string, error) {
 	switch {
 	case text == "":
 		return "", fmt.Errorf("%s: is empty", path)
-	case strings.ContainsFunc(text, isControl):
+	case strings.ContainsFunc(text, credential.IsControl):
 		return "", fmt.Errorf("%s: must be one line of plain text: the secret and nothing else", path)
 	}
 	return text, nil

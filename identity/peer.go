@@ -3,6 +3,8 @@ package identity
 import (
 	"slices"
 	"strings"
+
+	"gatehouse/identity/credential"
 )
 
 // Peer tells who is at the other end of the connection to Envoy, by the certificate that Envoy verified. source.principal is the
@@ -125,28 +127,15 @@ func forwardedPair(text string) (key, value, rest string, ok bool) {
 			end = len(rest)
 		}
 		value, rest = rest[:end], rest[end:]
-		return strings.ToLower(key), value, rest, !strings.ContainsAny(value, `"\`) && !strings.ContainsFunc(value, isControl)
+		return strings.ToLower(key), value, rest, !strings.ContainsAny(value, `"\`) && !strings.ContainsFunc(value, credential.IsControl)
 	}
-	end := closingQuote(rest)
+	end := credential.ClosingQuote(rest)
 	if end < 0 {
 		return "", "", "", false
 	}
 	value, rest = rest[1:end], rest[end+1:]
 	separated := rest == "" || rest[0] == ',' || rest[0] == ';'
-	return strings.ToLower(key), value, rest, separated && !strings.ContainsFunc(value, isControl)
-}
-
-// closingQuote finds the quote that ends a quoted value. A backslash takes the character behind it along.
-func closingQuote(text string) int {
-	for i := 1; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			i++
-		case '"':
-			return i
-		}
-	}
-	return -1
+	return strings.ToLower(key), value, rest, separated && !strings.ContainsFunc(value, credential.IsControl)
 }
 
 // set notes one pair and reports whether it may be there. Empty values are Envoy's way to say that the certificate has none.

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"gatehouse/identity/credential"
 )
 
 // WithPreset fills in what the issuer's Preset knows about its provider and what is still empty; without a preset it changes
@@ -83,7 +85,7 @@ func (i *Issuer) okta() []error {
 	if i.Tenant == "" {
 		i.Tenant = "default"
 	}
-	if !isParameter(i.Tenant) {
+	if !credential.IsUnreserved(i.Tenant) {
 		problems = append(problems, wrong("Tenant", "%q is not the id of an authorization server", i.Tenant))
 	}
 	if _, twice := i.Require["cid"]; twice && len(i.ClientIDs) > 0 {

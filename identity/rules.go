@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"gatehouse/identity/credential"
 )
 
 // requirement is one entry of Issuer.Require.
@@ -34,10 +36,10 @@ func (iss *issuer) checkRules() []error {
 			problem(list.field, "an empty entry")
 		}
 	}
-	if iss.Type = mediaType(iss.Type); iss.Type != "" && !isFieldToken(iss.Type) {
+	if iss.Type = mediaType(iss.Type); iss.Type != "" && !credential.IsFieldToken(iss.Type) {
 		problem("Type", "%q is not a token's typ, such as at+jwt", iss.Type)
 	}
-	if strings.ContainsFunc(iss.TokenUse, isControl) || !utf8.ValidString(iss.TokenUse) {
+	if strings.ContainsFunc(iss.TokenUse, credential.IsControl) || !utf8.ValidString(iss.TokenUse) {
 		problem("TokenUse", "%q is not plain text", iss.TokenUse)
 	}
 	if iss.MaxAge < 0 || iss.MaxAge%time.Second != 0 {
@@ -56,7 +58,7 @@ func (iss *issuer) checkRules() []error {
 
 // checkPath refuses a path that can never lead to a claim.
 func checkPath(path string) error {
-	if strings.TrimSpace(path) == "" || !utf8.ValidString(path) || strings.ContainsFunc(path, isControl) {
+	if strings.TrimSpace(path) == "" || !utf8.ValidString(path) || strings.ContainsFunc(path, credential.IsControl) {
 		return fmt.Errorf("%q is not the name of a claim", path)
 	}
 	for name := range strings.FieldsSeq(path) {

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+
+	"gatehouse/identity/credential"
 )
 
 const (
@@ -36,7 +38,7 @@ func isSPIFFE(uri string) bool {
 	for hasPath {
 		var segment string
 		segment, path, hasPath = strings.Cut(path, "/")
-		if segment == "" || segment == "." || segment == ".." || !isParameter(segment) || strings.IndexByte(segment, '~') >= 0 {
+		if segment == "" || segment == "." || segment == ".." || !credential.IsUnreserved(segment) || strings.IndexByte(segment, '~') >= 0 {
 			return false
 		}
 	}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"gatehouse/identity/credential"
+	"gatehouse/identity/refusal"
 )
 
 // Identify gives the end user of one request. keys is the pinned View's part, from this Verifier's Run or Load; nil means that
@@ -34,7 +37,7 @@ func (v *Verifier) identify(ctx context.Context, keys *Keys, req Request, steps 
 // to know the steps.
 func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, steps *trail) (Identity, error) {
 	steps.begin(checkCredential)
-	tok, found, err := v.credential(req)
+	tok, found, err := credential.Find(v.sources, req.Header, req.Query)
 	if err != nil {
 		v.metrics.failed(err)
 		return Identity{}, err
@@ -46,7 +49,7 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, 
 	now := v.clock()
 	steps.takes(tok, found, now)
 	steps.begin(checkSize)
-	if len(tok.raw) > v.maxToken {
+	if len(tok.Raw) > v.maxToken {
 		v.metrics.failed(errTooLong)
 		return Identity{}, errTooLong
 	}
@@ -77,7 +80,7 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, 
 		return fresh.identity, nil
 	}
 	v.metrics.failed(fresh.refusal)
-	if lasts(fresh.refusal) {
+	if refusal.Lasts(fresh.refusal) {
 		v.refused.put(fresh, now)
 	}
 	return fresh.identity, fresh.refusal
@@ -85,7 +88,7 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, 
 
 // verdict is what verification said about a token, with the conditions under which it would say it again. It never changes.
 type verdict struct {
-	token    token
+	token    credential.Token
 	hash     uint64
 	found    uint64    // where the token was
 	issuer   *issuer   // nil = it was refused before that was known
@@ -105,24 +108,24 @@ func (t *verdict) holds(set *keySet, found uint64, now time.Time) bool {
 }
 
 // verify does every check in the order that the package comment lists.
-func (v *Verifier) verify(ctx context.Context, keys *Keys, tok token, found uint64, now time.Time, steps *trail) *verdict {
+func (v *Verifier) verify(ctx context.Context, keys *Keys, tok credential.Token, found uint64, now time.Time, steps *trail) *verdict {
 	t := &verdict{found: found, until: endOfTime()}
 	memory := 0
 	t.identity, memory, t.refusal = v.check(ctx, t, keys, tok, now, steps)
-	t.memory = memory + len(tok.raw) + 512
+	t.memory = memory + len(tok.Raw) + 512
 	if t.refusal != nil {
-		t.identity, t.memory = Identity{}, len(tok.raw)+256
+		t.identity, t.memory = Identity{}, len(tok.Raw)+256
 		t.until = earliest(t.until, now.Add(refusedFor))
-		if !lasts(t.refusal) {
+		if !refusal.Lasts(t.refusal) {
 			return t // nobody keeps it
 		}
 	}
-	t.token = token{strings.Clone(tok.raw)}
+	t.token = credential.Token{Raw: strings.Clone(tok.Raw)}
 	return t
 }
 
 // check is verify's work. It notes in t what its answer hangs on, as far as it came. memory is of the claims, in bytes.
-func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok token, now time.Time, steps *trail) (id Identity, memory int, err error) {
+func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok credential.Token, now time.Time, steps *trail) (id Identity, memory int, err error) {
 	steps.begin(checkForm)
 	p, err := v.parse(tok)
 	if err != nil {
@@ -216,18 +219,18 @@ type parsed struct {
 	memory    int
 }
 
-func (v *Verifier) parse(tok token) (*parsed, error) {
-	first, last, err := segments(tok.raw)
+func (v *Verifier) parse(tok credential.Token) (*parsed, error) {
+	first, last, err := segments(tok.Raw)
 	if err != nil {
 		return nil, err
 	}
 	var raw [3][]byte
-	for i, segment := range []string{tok.raw[:first], tok.raw[first+1 : last], tok.raw[last+1:]} {
+	for i, segment := range []string{tok.Raw[:first], tok.Raw[first+1 : last], tok.Raw[last+1:]} {
 		if raw[i], err = v.base64.DecodeString(segment); err != nil {
 			return nil, errMalformed
 		}
 	}
-	p := &parsed{signed: tok.raw[:last], signature: raw[2]}
+	p := &parsed{signed: tok.Raw[:last], signature: raw[2]}
 	header, _, err := decodeStrictly(raw[0])
 	if err != nil {
 		return nil, err
@@ -251,7 +254,7 @@ func segments(raw string) (first, last int, err error) {
 			first, last = last, i
 			dots++
 		case c == ',':
-			return 0, 0, errJoined
+			return 0, 0, credential.ErrJoined
 		default:
 			return 0, 0, errMalformed
 		}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gatehouse/identity/credential"
 )
 
 // Explanation says what became of a request's credential, for an operator who asks why. It shows what the checks compare (issuer,
@@ -66,7 +68,7 @@ type trail struct {
 	checks []string // begun, in this order; where identification failed and did not leave, the last of them failed
 	left   bool     // the answer is not that of a verified token: there was no credential, or another kind of one
 
-	token token // zero = there was none, or no single one
+	token credential.Token // zero = there was none, or no single one
 	found uint64
 	now   time.Time
 }
@@ -77,7 +79,7 @@ func (t *trail) begin(check string) {
 	}
 }
 
-func (t *trail) takes(tok token, found uint64, now time.Time) {
+func (t *trail) takes(tok credential.Token, found uint64, now time.Time) {
 	if t != nil {
 		t.token, t.found, t.now = tok, found, now
 	}
@@ -95,7 +97,7 @@ func (v *Verifier) Explain(ctx context.Context, keys *Keys, req Request) Explana
 	steps := &trail{}
 	e.Identity, e.Err = v.identify(ctx, keys, req, steps)
 	w := &witness{v: v, keys: keys, trail: steps}
-	if len(steps.token.raw) <= v.maxToken {
+	if len(steps.token.Raw) <= v.maxToken {
 		w.read(steps.token)
 	}
 	e.Claims = w.names()
@@ -126,7 +128,7 @@ func (v *Verifier) RequestWith(raw string) Request {
 	at := 0
 	if len(raw) <= v.maxToken {
 		w := &witness{v: v}
-		if w.read(token{raw}); w.issuer != nil && w.issuer.places != 0 {
+		if w.read(credential.Token{Raw: raw}); w.issuer != nil && w.issuer.places != 0 {
 			at = bits.TrailingZeros64(w.issuer.places)
 		}
 	}
@@ -135,6 +137,8 @@ func (v *Verifier) RequestWith(raw string) Request {
 		req.Query = s.Query + "=" + strings.ReplaceAll(url.QueryEscape(raw), "+", "%20")
 	case s.Cookie != "":
 		req.Header = oneHeader("cookie", s.Cookie+"="+raw)
+	case s.WebsocketProtocol != "":
+		req.Header = oneHeader(credential.WebsocketHeader, s.WebsocketProtocol+", "+raw)
 	default:
 		req.Header = oneHeader(s.Header, strings.TrimLeft(s.Scheme+" "+raw, " "))
 	}
@@ -159,7 +163,7 @@ type witness struct {
 	issuer *issuer // nil: none of ours
 }
 
-func (w *witness) read(tok token) {
+func (w *witness) read(tok credential.Token) {
 	p, err := w.v.parse(tok)
 	if err != nil {
 		return
@@ -200,7 +204,7 @@ var descriptions = []struct {
 		return w.places(w.found), "one credential, in " + w.places(math.MaxUint64)
 	}},
 	{checkSize, func(w *witness) (string, string) {
-		return fmt.Sprintf("%d bytes", len(w.token.raw)), fmt.Sprintf("at most %d", w.v.maxToken)
+		return fmt.Sprintf("%d bytes", len(w.token.Raw)), fmt.Sprintf("at most %d", w.v.maxToken)
 	}},
 	{checkForm, func(*witness) (string, string) {
 		return "", "three segments of base64url without padding; header and claims are JSON objects without a name twice; no crit"
@@ -415,6 +419,8 @@ func (w *witness) places(which uint64) string {
 			names = append(names, "cookie "+quoted(s.Cookie))
 		case s.Query != "":
 			names = append(names, "query parameter "+quoted(s.Query))
+		case s.WebsocketProtocol != "":
+			names = append(names, "websocket protocol "+quoted(s.WebsocketProtocol))
 		case s.Scheme != "":
 			names = append(names, fmt.Sprintf("header %s with scheme %s", s.Header, s.Scheme))
 		default:

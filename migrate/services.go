@@ -3,13 +3,13 @@ package migrate
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/decisionlog"
+	"gatehouse/upstream"
 )
 
 // service is one of OPA's services, on its way to one of ours.
@@ -97,15 +97,10 @@ func (m *migration) serviceURL(out *service, c setting) {
 		out.url = scheme + "://" + rest[strings.LastIndex(host, "@")+1:]
 		m.lost(c, "services", "user and password of the address are left out: what the server wants belongs into bearer_file or oauth2")
 	}
-	if u, err := url.Parse(out.url); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) && !strings.Contains(out.url, "${") {
+	if u, err := url.Parse(out.url); err == nil && u.Scheme == "http" && !upstream.IsLoopback(u.Hostname()) && !strings.Contains(out.url, "${") {
 		out.lines = append(out.lines, "    plain_http: true")
 		m.note(c, "services", "requests and credentials go to this service unencrypted, as they did: https is better")
 	}
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // credentials takes one kind of credential over.

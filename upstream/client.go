@@ -89,7 +89,7 @@ func (c *Client) encrypted(u *url.URL) error {
 	switch {
 	case u.Scheme == "https":
 		return nil
-	case u.Scheme == "http" && (c.plain || loopback(u.Hostname())):
+	case u.Scheme == "http" && (c.plain || IsLoopback(u.Hostname())):
 		return nil
 	case u.Scheme == "http":
 		return fmt.Errorf("url %q: use https; plain http is for this machine, or with plain_http: true", Shown(u))
@@ -97,7 +97,8 @@ func (c *Client) encrypted(u *url.URL) error {
 	return fmt.Errorf("url %q: the scheme is https", Shown(u))
 }
 
-func loopback(host string) bool {
+// IsLoopback reports whether a host, without a port, is this machine by name or address.
+func IsLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

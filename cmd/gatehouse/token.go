@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
 // localIssuerDir is where the local issuer's keys are where no configuration names others.
@@ -63,7 +63,7 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 	f.StringVar(&w.email, "email", "", "e-mail address, as verified")
 	f.StringArrayVar(&w.claims, "claim", nil, "name=value, an additional claim; JSON if the value is valid JSON, else a string; may be repeated")
 	f.StringArrayVar(&w.audiences, "aud", nil, "audience; may be repeated (default: the first of the configuration's)")
-	f.StringVar(&w.issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+identity.LocalIssuerName+")")
+	f.StringVar(&w.issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+mint.LocalIssuerName+")")
 	f.StringVar(&w.typ, "typ", "", "the header's typ (default: the configuration's, or JWT)")
 	f.DurationVar(&w.lifetime, "lifetime", time.Hour, "lifetime of the token")
 	f.StringVarP(&w.config, "config", "c", "", "configuration file")
@@ -83,7 +83,7 @@ func (w *tokenWish) mint(stdout, stderr io.Writer) error {
 	if err != nil {
 		return usageError{err}
 	}
-	issuer, err := identity.OpenLocalIssuer(w.dir, w.issuer)
+	issuer, err := mint.OpenLocalIssuer(w.dir, w.issuer)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (w *tokenWish) entry() (config.JWT, error) {
 		}
 	}
 	if w.issuer == "" {
-		w.issuer = identity.LocalIssuerName
+		w.issuer = mint.LocalIssuerName
 	}
 	if w.dir == "" {
 		w.dir = localIssuerDir
@@ -139,7 +139,7 @@ func (w *tokenWish) entry() (config.JWT, error) {
 // localEntry is the one entry with an issuer on loopback, or with this issuer.
 func localEntry(all []config.JWT, issuer string) (config.JWT, error) {
 	local := slices.DeleteFunc(slices.Clone(all), func(j config.JWT) bool {
-		return issuer != "" && j.Issuer != issuer || issuer == "" && !identity.IsLoopback(j.Issuer)
+		return issuer != "" && j.Issuer != issuer || issuer == "" && !mint.IsLoopback(j.Issuer)
 	})
 	switch {
 	case len(local) == 1:
@@ -149,7 +149,7 @@ func localEntry(all []config.JWT, issuer string) (config.JWT, error) {
 	case issuer != "":
 		return config.JWT{}, fmt.Errorf("no entry of identity.jwt has the issuer %q", issuer)
 	}
-	return config.JWT{}, fmt.Errorf("no entry of identity.jwt has an issuer on loopback, such as %s", identity.LocalIssuerName)
+	return config.JWT{}, fmt.Errorf("no entry of identity.jwt has an issuer on loopback, such as %s", mint.LocalIssuerName)
 }
 
 // body puts everything under the claims that the entry reads.
@@ -218,7 +218,7 @@ func putClaim(claims map[string]any, paths string, value any) error {
 		path = fields[0]
 	}
 	if name, ok := strings.CutPrefix(path, "*/"); ok {
-		path = identity.LocalIssuerName + "/" + name
+		path = mint.LocalIssuerName + "/" + name
 	}
 	if u, err := url.Parse(path); err == nil && u.Scheme != "" && u.Host != "" {
 		claims[path] = value

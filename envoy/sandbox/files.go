@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
 // The ports that every application's envoy.yaml and gatehouse.yaml are written with.
@@ -29,7 +29,7 @@ func (s *Sandbox) writeFiles() error {
 		return fmt.Errorf("filling policy directory: %w", err)
 	}
 	var err error
-	if s.issuer, err = identity.OpenLocalIssuer(s.cfg.WorkDir, Issuer); err != nil {
+	if s.issuer, err = mint.OpenLocalIssuer(s.cfg.WorkDir, Issuer); err != nil {
 		return err
 	}
 	if err := s.writeEnvoyConfig(); err != nil {

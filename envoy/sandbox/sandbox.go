@@ -27,7 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
 const (
@@ -78,7 +78,7 @@ type Sandbox struct {
 
 	cfg       Config
 	ports     ports
-	issuer    *identity.LocalIssuer
+	issuer    *mint.LocalIssuer
 	client    *http.Client
 	unlock    func()
 	app       *process

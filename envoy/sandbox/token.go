@@ -5,13 +5,13 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
 const (
 	// Issuer and Audience are what the examples' gatehouse.yaml expects of a token. The issuer is a local one: its key pair is in
 	// the work directory, where gatehouse token mint finds it too.
-	Issuer   = identity.LocalIssuerName
+	Issuer   = mint.LocalIssuerName
 	Audience = "orders"
 
 	// Note is a claim of every token. Nothing reads it, so it must not turn up anywhere either.

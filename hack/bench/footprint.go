@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
 const (
@@ -83,7 +83,7 @@ func copyExample(root, dir string) error {
 	if err := os.CopyFS(filepath.Join(dir, "policy"), os.DirFS(filepath.Join(from, "policy"))); err != nil {
 		return err
 	}
-	if _, err := identity.OpenLocalIssuer(dir, issuerName); err != nil {
+	if _, err := mint.OpenLocalIssuer(dir, issuerName); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(filepath.Join(from, "gatehouse.yaml"))

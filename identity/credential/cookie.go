@@ -1,4 +1,4 @@
-package identity
+package credential
 
 import (
 	"strconv"
@@ -20,7 +20,7 @@ type cookieParts struct {
 //
 // Names and values are read as Werkzeug, Starlette and Django read them: without spaces and tabs around, and a name without an
 // equals sign as an empty cookie. Where those would not find the same cookie as we do it is refused.
-func fromCookies(lines []string, place *TokenSource) (string, error) {
+func fromCookies(lines []string, place *Source) (string, error) {
 	var found cookieParts
 	quoted := false
 	for _, line := range lines {
@@ -28,10 +28,10 @@ func fromCookies(lines []string, place *TokenSource) (string, error) {
 			var pair string
 			pair, rest, _ = strings.Cut(rest, ";")
 			name, text, _ := strings.Cut(pair, "=")
-			part := place.cookiePart(strings.Trim(name, " \t"))
+			part := place.CookiePart(strings.Trim(name, " \t"))
 			if part < 0 {
 				if place.resembles(pair) {
-					return "", errCookie
+					return "", ErrCookie
 				}
 				continue
 			}
@@ -47,7 +47,7 @@ func fromCookies(lines []string, place *TokenSource) (string, error) {
 		return "", nil
 	}
 	if quoted && !found.inFlask(lines, place) {
-		return "", errCookie
+		return "", ErrCookie
 	}
 	return found.join()
 }
@@ -73,7 +73,7 @@ func (c *cookieParts) join() (string, error) {
 }
 
 // CookieNames are the names of all the cookies that the place's credential may stand in: the cookie, and its chunks.
-func (s *TokenSource) CookieNames() []string {
+func (s *Source) CookieNames() []string {
 	names := []string{s.Cookie}
 	for i := 0; s.Chunked && i < maxChunks; i++ {
 		names = append(names, s.Cookie+"_"+strconv.Itoa(i))
@@ -81,8 +81,8 @@ func (s *TokenSource) CookieNames() []string {
 	return names
 }
 
-// cookiePart is 0 for the place's cookie, 1 for its first chunk and so on, and -1 for any other name.
-func (s *TokenSource) cookiePart(name string) int {
+// CookiePart is 0 for the place's cookie, 1 for its first chunk and so on, and -1 for any other name.
+func (s *Source) CookiePart(name string) int {
 	rest, ok := strings.CutPrefix(name, s.Cookie)
 	switch {
 	case !ok:
@@ -98,7 +98,7 @@ func (s *TokenSource) cookiePart(name string) int {
 // resembles reports whether a reader could find the place's cookie in a pair in which we do not: behind a comma, with which
 // lines are joined, or with other characters around the name, which Python strips and Envoy has made an exclamation mark of. So is a
 // chunk with a number that is too high, or written in another way.
-func (s *TokenSource) resembles(pair string) bool {
+func (s *Source) resembles(pair string) bool {
 	if !strings.Contains(pair, s.Cookie) {
 		return false
 	}
@@ -106,7 +106,7 @@ func (s *TokenSource) resembles(pair string) bool {
 	for part := range strings.SplitSeq(pair, ",") {
 		name, _, named := strings.Cut(part, "=")
 		name = strings.TrimFunc(name, around)
-		if (first || named) && (s.cookiePart(name) >= 0 || s.Chunked && numbered(name, s.Cookie)) {
+		if (first || named) && (s.CookiePart(name) >= 0 || s.Chunked && numbered(name, s.Cookie)) {
 			return true
 		}
 		first = false
@@ -123,7 +123,7 @@ func numbered(name, cookie string) bool {
 }
 
 // inFlask reports whether Werkzeug finds the same as we did. It alone lets a quoted value have a semicolon.
-func (c *cookieParts) inFlask(lines []string, place *TokenSource) bool {
+func (c *cookieParts) inFlask(lines []string, place *Source) bool {
 	var theirs cookieParts
 	for _, line := range lines {
 		for pos := 0; pos < len(line); {
@@ -137,7 +137,7 @@ func (c *cookieParts) inFlask(lines []string, place *TokenSource) bool {
 				continue
 			}
 			pos = next
-			part := place.cookiePart(name)
+			part := place.CookiePart(name)
 			if part < 0 {
 				continue
 			}
@@ -174,7 +174,7 @@ func flaskCookie(line string, pos int) (name, value string, next int) {
 	if at := skip(end, " \t"); at < len(line) && line[at] == '=' {
 		from := skip(at+1, " \t")
 		if from < len(line) && line[from] == '"' {
-			close := closingQuote(line[from:])
+			close := ClosingQuote(line[from:])
 			if close < 0 {
 				return "", "", -1
 			}
@@ -194,9 +194,9 @@ func flaskCookie(line string, pos int) (name, value string, next int) {
 	return "", "", -1
 }
 
-// plainCookie reports whether every framework takes a cookie's value for what it is: they take quotes off, and disagree on what is not
+// PlainCookie reports whether every framework takes a cookie's value for what it is: they take quotes off, and disagree on what is not
 // ASCII. Envoy makes an exclamation mark of what is not UTF-8.
-func plainCookie(value string) bool {
+func PlainCookie(value string) bool {
 	for i := 0; i < len(value); i++ {
 		switch c := value[i]; {
 		case c <= ' ', c >= utf8.RuneSelf-1, c == '"', c == ',', c == '\\', c == '!':

@@ -1,4 +1,4 @@
-package identity_test
+package mint_test
 
 import (
 	"context"
@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 )
 
-func openIssuer(t testing.TB, dir string) *identity.LocalIssuer {
+func openIssuer(t testing.TB, dir string) *mint.LocalIssuer {
 	t.Helper()
-	l, err := identity.OpenLocalIssuer(dir, identity.LocalIssuerName)
+	l, err := mint.OpenLocalIssuer(dir, mint.LocalIssuerName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func TestLocalIssuer(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := openIssuer(t, dir)
-	v := newVerifier(t, identity.Config{Clock: frozen, Issuers: []identity.Issuer{{Issuer: identity.LocalIssuerName, Audiences: []string{"orders"},
+	v := newVerifier(t, identity.Config{Clock: frozen, Issuers: []identity.Issuer{{Issuer: mint.LocalIssuerName, Audiences: []string{"orders"},
 		Type: "at+jwt", Keys: identity.KeySource{File: second.Set()}}}})
 	id, err := v.Identify(context.Background(), load(t, v), identity.Request{Header: bearer(token).get})
 	if err != nil || id.Subject != "u1" || strings.Join(id.Roles, " ") != "admin" || !id.Expires.Equal(noon.Add(time.Hour)) || second.Made() {
@@ -61,22 +62,23 @@ func TestLocalIssuerIsLocal(t *testing.T) {
 		"http://LOCALHOST.": false, "http://127.0.0.1.example.com": false, "http://127.0.0.1#@a.example": false, "http:localhost": false,
 		"http://localhost?a": false, "gatehouse": false, "//localhost": false, "ftp://localhost": false,
 	} {
-		if _, err := identity.OpenLocalIssuer(t.TempDir(), name); (err == nil) != ok {
+		if _, err := mint.OpenLocalIssuer(t.TempDir(), name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 	foreign := t.TempDir()
-	writeFile(t, filepath.Join(foreign, "jwks.json"), keysOfA())
-	if _, err := identity.OpenLocalIssuer(foreign, identity.LocalIssuerName); err == nil || !strings.Contains(err.Error(), "somebody else's") {
+	writeFile(t, filepath.Join(foreign, "jwks.json"), foreignKeys(t))
+	if _, err := mint.OpenLocalIssuer(foreign, mint.LocalIssuerName); err == nil || !strings.Contains(err.Error(), "somebody else's") {
 		t.Errorf("beside somebody's set: %v", err)
 	}
 	dir := t.TempDir()
 	set := openIssuer(t, dir).Set()
-	writeFile(t, set, keysOfA())
-	if _, err := identity.OpenLocalIssuer(dir, identity.LocalIssuerName); err == nil {
+	others := foreignKeys(t)
+	writeFile(t, set, others)
+	if _, err := mint.OpenLocalIssuer(dir, mint.LocalIssuerName); err == nil {
 		t.Error("a set with other keys is taken for ours")
 	}
-	if text, err := os.ReadFile(set); err != nil || string(text) != keysOfA() {
+	if text, err := os.ReadFile(set); err != nil || string(text) != others {
 		t.Error("it was overwritten")
 	}
 }

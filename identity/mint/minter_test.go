@@ -1,4 +1,4 @@
-package identity_test
+package mint_test
 
 import (
 	"context"
@@ -21,13 +21,14 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/mint"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-func newMinter(t testing.TB, c identity.MinterConfig) *identity.Minter {
+func newMinter(t testing.TB, c mint.Config) *mint.Minter {
 	t.Helper()
-	m, err := identity.NewMinter(c)
+	m, err := mint.New(c)
 	if err == nil {
 		err = m.Load()
 	}
@@ -46,7 +47,7 @@ func caller(name string, roles ...string) *identity.Identity {
 }
 
 // mintedFor is the body of a token that m gives now.
-func mintedFor(t testing.TB, m *identity.Minter, id *identity.Identity, audience string, now time.Time) (string, object) {
+func mintedFor(t testing.TB, m *mint.Minter, id *identity.Identity, audience string, now time.Time) (string, object) {
 	t.Helper()
 	token, err := m.Mint(id, audience, now)
 	if err != nil {
@@ -84,7 +85,7 @@ func accepts(t testing.TB, set []byte, token string, now time.Time) error {
 // TestMint makes tokens that an application can verify by the published set, and that say all there is to say.
 func TestMint(t *testing.T) {
 	for _, alg := range []string{"", "ES256", "EdDSA"} {
-		m := newMinter(t, identity.MinterConfig{Algorithm: alg, Clock: frozen})
+		m := newMinter(t, mint.Config{Algorithm: alg, Clock: frozen})
 		token, got := mintedFor(t, m, caller("vera", "viewer", "clerk"), "orders", noon)
 		want := object{"iss": "gatehouse", "aud": "orders", "sub": "vera", "iat": float64(at(0)), "nbf": float64(at(0)), "exp": float64(at(time.Minute)),
 			"original_issuer": issuerA, "roles": []any{"viewer", "clerk"}, "groups": []any{"g"}, "scopes": []any{"s1", "s2"}, "email": "vera@example.com"}
@@ -98,7 +99,7 @@ func TestMint(t *testing.T) {
 			t.Errorf("%s: still accepted after a minute", alg)
 		}
 	}
-	m := newMinter(t, identity.MinterConfig{Clock: frozen, Issuer: "edge", Lifetime: 10 * time.Minute})
+	m := newMinter(t, mint.Config{Clock: frozen, Issuer: "edge", Lifetime: 10 * time.Minute})
 	_, got := mintedFor(t, m, &identity.Identity{Type: identity.TypeSub, Subject: "job", Authenticated: true}, "orders", noon)
 	want := object{"iss": "edge", "aud": "orders", "sub": "job", "iat": float64(at(0)), "nbf": float64(at(0)), "exp": float64(at(10 * time.Minute)),
 		"roles": []any{}, "groups": []any{}, "scopes": []any{}}
@@ -113,7 +114,7 @@ func TestMint(t *testing.T) {
 
 // TestMintIsBounded makes no token that outlives the caller's own, and none that is too large or says something else.
 func TestMintIsBounded(t *testing.T) {
-	m := newMinter(t, identity.MinterConfig{Clock: frozen})
+	m := newMinter(t, mint.Config{Clock: frozen})
 	for left, want := range map[time.Duration]time.Duration{
 		time.Hour: time.Minute, 20 * time.Second: 20 * time.Second, 20*time.Second + 900*time.Millisecond: 20 * time.Second, -5 * time.Second: -5 * time.Second} {
 		id := caller("vera")
@@ -124,7 +125,7 @@ func TestMintIsBounded(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*identity.Identity){
-		"too large":   func(id *identity.Identity) { id.Groups = []string{strings.Repeat("g", identity.MaxMinted)} },
+		"too large":   func(id *identity.Identity) { id.Groups = []string{strings.Repeat("g", mint.MaxToken)} },
 		"a bad name":  func(id *identity.Identity) { id.Subject = "a\xff" },
 		"a bad role":  func(id *identity.Identity) { id.Roles = []string{"a", "\xc0\xaf"} },
 		"a bad email": func(id *identity.Identity) { id.Email = "\xed\xa0\x80" },
@@ -143,7 +144,7 @@ func TestMintIsBounded(t *testing.T) {
 // is always what was asked for, and has at least half of its life before it.
 func TestMintNeverMixesCallers(t *testing.T) {
 	const lifetime = 20 * time.Second
-	m := newMinter(t, identity.MinterConfig{Lifetime: lifetime, Algorithm: "EdDSA"})
+	m := newMinter(t, mint.Config{Lifetime: lifetime, Algorithm: "EdDSA"})
 	random := mathrand.New(mathrand.NewPCG(3, 4))
 	words := []string{"", "a", "b", "a,b", "a\x00b", "\x01", "ab"}
 	word := func() string { return words[random.IntN(len(words))] }
@@ -206,7 +207,7 @@ func or(value any) string {
 
 // TestMintAtOnce has many callers at the same time.
 func TestMintAtOnce(t *testing.T) {
-	m := newMinter(t, identity.MinterConfig{Clock: frozen})
+	m := newMinter(t, mint.Config{Clock: frozen})
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
@@ -260,7 +261,7 @@ func TestMintKeyIsReplaced(t *testing.T) {
 	writeFile(t, path, privatePEM(t, ecKey(t)))
 	var clock sync.Mutex
 	now := noon
-	m := newMinter(t, identity.MinterConfig{KeyFile: path, Clock: func() time.Time { clock.Lock(); defer clock.Unlock(); return now }})
+	m := newMinter(t, mint.Config{KeyFile: path, Clock: func() time.Time { clock.Lock(); defer clock.Unlock(); return now }})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
@@ -271,7 +272,7 @@ func TestMintKeyIsReplaced(t *testing.T) {
 	if string(m.JWKS()) != before {
 		t.Error("a broken file changed the keys")
 	}
-	replace(t, path, privatePEM(t, keyRing().ed))
+	replace(t, path, privatePEM(t, ed25519Key(t)))
 	for deadline := time.Now().Add(20 * time.Second); string(m.JWKS()) == before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the new key is not taken")
@@ -301,18 +302,18 @@ func TestMintKeyIsReplaced(t *testing.T) {
 // TestMintKeyIsKept gives a key that was made here to the next process, in a file for its owner alone.
 func TestMintKeyIsKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state", "mint")
-	first := newMinter(t, identity.MinterConfig{Dir: dir, Clock: frozen})
+	first := newMinter(t, mint.Config{Dir: dir, Clock: frozen})
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("something is written before Run: looking at a configuration must not")
 	}
 	ended, cancelled := context.WithCancel(t.Context())
 	cancelled()
-	for _, m := range []*identity.Minter{first, newMinter(t, identity.MinterConfig{Dir: dir, Clock: frozen})} { // two that start at once
+	for _, m := range []*mint.Minter{first, newMinter(t, mint.Config{Dir: dir, Clock: frozen})} { // two that start at once
 		if err := m.Run(ended); err != nil {
 			t.Fatal(err)
 		}
 	}
-	second := newMinter(t, identity.MinterConfig{Dir: dir, Clock: frozen})
+	second := newMinter(t, mint.Config{Dir: dir, Clock: frozen})
 	if string(first.JWKS()) != string(second.JWKS()) {
 		t.Error("a restart has another key")
 	}
@@ -326,20 +327,20 @@ func TestMintKeyIsKept(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := identity.NewMinter(identity.MinterConfig{Dir: dir}); err != nil || m.Load() == nil {
+	if m, err := mint.New(mint.Config{Dir: dir}); err != nil || m.Load() == nil {
 		t.Error("a broken key is replaced in silence")
 	}
 }
 
 // TestMinterSucceeds hands keys over when the configuration is read again.
 func TestMinterSucceeds(t *testing.T) {
-	old := newMinter(t, identity.MinterConfig{Clock: frozen})
+	old := newMinter(t, mint.Config{Clock: frozen})
 	token, _ := mintedFor(t, old, caller("vera"), "orders", noon)
-	next := newMinter(t, identity.MinterConfig{Clock: frozen, Lifetime: time.Hour, Succeeds: old})
+	next := newMinter(t, mint.Config{Clock: frozen, Lifetime: time.Hour, Succeeds: old})
 	if string(next.JWKS()) != string(old.JWKS()) {
 		t.Error("a key in memory is lost by a reload")
 	}
-	third := newMinter(t, identity.MinterConfig{Clock: frozen, Algorithm: "EdDSA", Succeeds: next})
+	third := newMinter(t, mint.Config{Clock: frozen, Algorithm: "EdDSA", Succeeds: next})
 	if err := accepts(t, third.JWKS(), token, noon); err != nil {
 		t.Errorf("a token made before the reload: %v", err)
 	}
@@ -355,18 +356,17 @@ func TestMinterSaysWhatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rsaKey := keyRing().rsa
 	good := privatePEM(t, ecKey(t))
 	for want, text := range map[string]string{
 		"holds no PEM block":       "x",
 		"more than one PEM block":  good + good,
 		`PEM block "PUBLIC KEY"`:   strings.ReplaceAll(good, "PRIVATE", "PUBLIC"),
 		"P-384":                    privatePEM(t, p384),
-		"*rsa.PublicKey":           privatePEM(t, rsaKey),
+		"*rsa.PublicKey":           privatePEM(t, rsaKey(t)),
 		"holds no private key":     string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("zzz")})),
 		"and the key is for ES256": good,
 	} {
-		m, err := identity.NewMinter(identity.MinterConfig{KeyFile: temp(t, text), Algorithm: "EdDSA"})
+		m, err := mint.New(mint.Config{KeyFile: temp(t, text), Algorithm: "EdDSA"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -374,12 +374,12 @@ func TestMinterSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	for want, c := range map[string]identity.MinterConfig{"lifetime": {Lifetime: time.Second}, "algorithm": {Algorithm: "HS256"}, "issuer": {Issuer: "\xff"}} {
-		if _, err := identity.NewMinter(c); err == nil || !strings.Contains(err.Error(), want) {
+	for want, c := range map[string]mint.Config{"lifetime": {Lifetime: time.Second}, "algorithm": {Algorithm: "HS256"}, "issuer": {Issuer: "\xff"}} {
+		if _, err := mint.New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	m, err := identity.NewMinter(identity.MinterConfig{})
+	m, err := mint.New(mint.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,7 +391,7 @@ func TestMinterSaysWhatIsWrong(t *testing.T) {
 // TestServeJWKS answers as caches and applications expect, with public members only.
 func TestServeJWKS(t *testing.T) {
 	for _, alg := range []string{"ES256", "EdDSA"} {
-		m := newMinter(t, identity.MinterConfig{Algorithm: alg})
+		m := newMinter(t, mint.Config{Algorithm: alg})
 		w := httptest.NewRecorder()
 		m.ServeJWKS(w, httptest.NewRequest("GET", "/.well-known/jwks.json", nil))
 		var set struct{ Keys []map[string]string }
@@ -413,7 +413,7 @@ func BenchmarkMint(b *testing.B) {
 	id := caller("vera", "viewer", "editor")
 	for _, alg := range []string{"ES256", "EdDSA"} {
 		b.Run(alg+"/cold", func(b *testing.B) {
-			m := newMinter(b, identity.MinterConfig{Algorithm: alg})
+			m := newMinter(b, mint.Config{Algorithm: alg})
 			b.ReportAllocs()
 			now := noon.Add(-time.Hour)
 			for b.Loop() {
@@ -425,7 +425,7 @@ func BenchmarkMint(b *testing.B) {
 		})
 	}
 	b.Run("cached", func(b *testing.B) {
-		m := newMinter(b, identity.MinterConfig{})
+		m := newMinter(b, mint.Config{})
 		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := m.Mint(id, "orders", noon); err != nil {

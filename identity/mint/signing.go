@@ -1,4 +1,4 @@
-package identity
+package mint
 
 import (
 	"cmp"

@@ -1,11 +1,20 @@
-package identity
+// Package mint signs tokens. A Minter makes the short-lived ones that tell an application who calls (headers.jwt), with a key that it
+// publishes as a JWK set; a LocalIssuer makes tokens for trying things out, in the name of an issuer on loopback.
+//
+// It owns the private keys: how they are read, made, kept on disk and replaced. Nothing that prints shows one. It is a part of package
+// identity and imports its refusals; what verifies tokens is package identity's.
+package mint
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+
+	"gatehouse/identity/refusal"
+	"gatehouse/input"
 	"gatehouse/watch"
+
 	"hash/maphash"
 	"io/fs"
 	"net/http"
@@ -22,21 +31,27 @@ import (
 )
 
 const (
-	// MaxMinted is the longest token that a Minter makes, in bytes: some servers take no header above 8190 (gunicorn).
-	MaxMinted = 8000
+	// MaxToken is the longest token that a Minter makes, in bytes: some servers take no header above 8190 (gunicorn).
+	MaxToken = 8000
 
 	defaultMinted   = time.Minute
 	minMinted       = 2 * time.Second
 	maxMinted       = time.Hour
-	mintedSlots     = 4096             // tokens remembered, each of at most MaxMinted bytes and made from no more than that
-	mintKeyFile     = "signing.pem"    // in MinterConfig.Dir
-	mintKeyInterval = time.Second      // how often KeyFile is looked at
-	retiredGrace    = time.Minute      // how much longer than its tokens a key is published: for clocks that differ
-	maxRetired      = maxKeysPerIssuer // keys published beside the current one
+	mintedSlots     = 4096          // tokens remembered, each of at most MaxToken bytes and made from no more than that
+	mintKeyFile     = "signing.pem" // in Config.Dir
+	mintKeyInterval = time.Second   // how often KeyFile is looked at
+	retiredGrace    = time.Minute   // how much longer than its tokens a key is published: for clocks that differ
+	maxRetired      = 100           // keys published beside the current one
 )
 
-// MinterConfig says what the tokens are like by which the application learns who calls.
-type MinterConfig struct {
+var (
+	errTooLarge     = refusal.Bad("identity is too large for a header")
+	errNotText      = refusal.Bad("identity is not utf-8")
+	errNoSigningKey = refusal.Unavailable("no key to sign with was loaded")
+)
+
+// Config of a Minter.
+type Config struct {
 	Issuer    string           // claim iss; empty = gatehouse
 	Lifetime  time.Duration    // from iat to exp; 0 = 1m, 2s to 1h
 	Algorithm string           // ES256 or EdDSA; empty = ES256 for a key made here, or what the key in KeyFile is for
@@ -57,7 +72,7 @@ type MinterConfig struct {
 // groups and scopes as lists, and email where it is known. It has no jti: one token serves all requests of a caller for up to
 // half of its lifetime, so an id would not tell requests apart.
 type Minter struct {
-	config MinterConfig
+	config Config
 	log    *zap.Logger
 	seed   maphash.Seed
 	slots  []atomic.Pointer[minted]
@@ -86,14 +101,14 @@ type minted struct {
 	hash     uint64
 	key      *signingKey
 	audience string
-	identity Identity  // without Claims
-	from     time.Time // not before this
-	until    time.Time // and before this may the token be given out again
+	identity input.Identity // without Claims
+	from     time.Time      // not before this
+	until    time.Time      // and before this may the token be given out again
 	token    string
 }
 
-// NewMinter checks the configuration. It opens and starts nothing.
-func NewMinter(c MinterConfig) (*Minter, error) {
+// New checks the configuration. It opens and starts nothing.
+func New(c Config) (*Minter, error) {
 	m := &Minter{config: c, succeeds: c.Succeeds, log: c.Logger, seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[minted], mintedSlots)}
 	var problems []error
 	m.config.Succeeds = nil
@@ -267,8 +282,8 @@ func (m *Minter) follow() error {
 // Mint gives a token that tells the application with this name who calls; "" for an anonymous caller. It is valid for Lifetime,
 // and never longer than what the caller showed (Identity.Expires). One that was made before is given again for half of Lifetime.
 //
-// An identity that makes a token above MaxMinted, or is not UTF-8, is ErrBadCredential.
-func (m *Minter) Mint(id *Identity, audience string, now time.Time) (string, error) {
+// An identity that makes a token above MaxToken, or is not UTF-8, is ErrBadCredential.
+func (m *Minter) Mint(id *input.Identity, audience string, now time.Time) (string, error) {
 	if !id.Authenticated {
 		return "", nil
 	}
@@ -291,7 +306,7 @@ func (m *Minter) Mint(id *Identity, audience string, now time.Time) (string, err
 }
 
 // hash finds the slot. It covers what tells callers and their tokens apart as a rule; that all of it is the same is for serves.
-func (m *Minter) hash(id *Identity) uint64 {
+func (m *Minter) hash(id *input.Identity) uint64 {
 	var h maphash.Hash
 	h.SetSeed(m.seed)
 	maphash.WriteComparable(&h, id.Expires.UnixNano())
@@ -302,7 +317,7 @@ func (m *Minter) hash(id *Identity) uint64 {
 }
 
 // serves reports whether minting now would make the same claims, but for newer times.
-func (e *minted) serves(hash uint64, key *signingKey, id *Identity, audience string, now time.Time) bool {
+func (e *minted) serves(hash uint64, key *signingKey, id *input.Identity, audience string, now time.Time) bool {
 	return e.hash == hash && e.key == key && !now.Before(e.from) && now.Before(e.until) && e.audience == audience &&
 		e.identity.Subject == id.Subject && e.identity.Issuer == id.Issuer && e.identity.Email == id.Email &&
 		e.identity.Expires.Equal(id.Expires) &&
@@ -324,7 +339,7 @@ type mintedClaims struct {
 	Email          string   `json:"email,omitempty"`
 }
 
-func (m *Minter) mint(key *signingKey, id *Identity, audience string, now time.Time) (*minted, error) {
+func (m *Minter) mint(key *signingKey, id *input.Identity, audience string, now time.Time) (*minted, error) {
 	if !printable(id) {
 		return nil, errNotText
 	}
@@ -340,14 +355,14 @@ func (m *Minter) mint(key *signingKey, id *Identity, audience string, now time.T
 	if err != nil {
 		return nil, err
 	}
-	if len(token) > MaxMinted {
+	if len(token) > MaxToken {
 		return nil, errTooLarge
 	}
 	return &minted{key: key, audience: audience, identity: owned(id), token: token, from: now, until: now.Add(m.config.Lifetime / 2)}, nil
 }
 
 // owned copies what a token is made from: the caller's own token would stay in memory with it.
-func owned(id *Identity) Identity {
+func owned(id *input.Identity) input.Identity {
 	all := func(list []string) []string {
 		out := make([]string, len(list))
 		for i, text := range list {
@@ -355,7 +370,7 @@ func owned(id *Identity) Identity {
 		}
 		return out
 	}
-	return Identity{Subject: strings.Clone(id.Subject), Issuer: strings.Clone(id.Issuer), Email: strings.Clone(id.Email), Expires: id.Expires,
+	return input.Identity{Subject: strings.Clone(id.Subject), Issuer: strings.Clone(id.Issuer), Email: strings.Clone(id.Email), Expires: id.Expires,
 		Roles: all(id.Roles), Groups: all(id.Groups), Scopes: all(id.Scopes)}
 }
 
@@ -368,7 +383,7 @@ func orEmpty(list []string) []string {
 
 // printable reports whether JSON can hold the identity as it is: encoding/json would replace bytes that are not UTF-8, and two
 // callers could become one.
-func printable(id *Identity) bool {
+func printable(id *input.Identity) bool {
 	bad := func(text string) bool { return !utf8.ValidString(text) }
 	return !bad(id.Subject) && !bad(id.Issuer) && !bad(id.Email) && !bad(id.Type) &&
 		!slices.ContainsFunc(id.Roles, bad) && !slices.ContainsFunc(id.Groups, bad) && !slices.ContainsFunc(id.Scopes, bad)

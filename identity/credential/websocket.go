@@ -1,9 +1,9 @@
-package identity
+package credential
 
 import "strings"
 
-// websocketProtocol is the header in which a browser's script can send something of its own with a WebSocket's opening request.
-const websocketProtocol = "sec-websocket-protocol"
+// WebsocketHeader is the header in which a browser's script can send something of its own with a WebSocket's opening request.
+const WebsocketHeader = "sec-websocket-protocol"
 
 // fromProtocols finds the token behind a marker in Sec-WebSocket-Protocol (RFC 6455 section 11.3.4): new WebSocket(url,
 // ["bearer", token]) sends "bearer, TOKEN". The marker can be there once, with a token behind it.
@@ -34,7 +34,7 @@ func fromProtocols(lines []string, marker string) (string, error) {
 
 // WithoutProtocols gives a request's Sec-WebSocket-Protocol header without the tokens of these places. Each marker stays: a browser gives
 // up on a connection for which the application chooses none of the protocols that it offered. found reports whether there was a token.
-func WithoutProtocols(lines []string, places []TokenSource) (rest string, found bool) {
+func WithoutProtocols(lines []string, places []Source) (rest string, found bool) {
 	marks := func(element string) bool {
 		for _, s := range places {
 			if s.WebsocketProtocol != "" && strings.EqualFold(s.WebsocketProtocol, element) {

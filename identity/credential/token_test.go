@@ -1,4 +1,4 @@
-package identity
+package credential
 
 import (
 	"encoding/json"
@@ -9,9 +9,9 @@ import (
 
 // An inside test, because no token ever comes out.
 func TestTokenRefusesToPrintItself(t *testing.T) {
-	secret := token{"s3cret"}
-	text := fmt.Sprintf("%v %+v %#v %s %q %x %d %v %+v", secret, secret, secret, secret, secret, secret, secret, &secret, struct{ T token }{secret})
-	raw, err := json.Marshal(map[token]token{secret: secret})
+	secret := Token{"s3cret"}
+	text := fmt.Sprintf("%v %+v %#v %s %q %x %d %v %+v", secret, secret, secret, secret, secret, secret, secret, &secret, struct{ T Token }{secret})
+	raw, err := json.Marshal(map[Token]Token{secret: secret})
 	if err != nil {
 		t.Fatal(err)
 	}

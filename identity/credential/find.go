@@ -1,48 +1,36 @@
-package identity
+package credential
 
 import (
-	"fmt"
 	"net/url"
 	"strings"
 )
 
-// token is a credential as it came. It prints as a placeholder whatever the verb, so that no log line or error can show it
-// by accident.
-type token struct{ raw string }
-
-const redacted = "[token]"
-
-func (token) String() string               { return redacted }
-func (token) GoString() string             { return redacted }
-func (token) Format(f fmt.State, _ rune)   { _, _ = f.Write([]byte(redacted)) }
-func (token) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
-func (token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// credential finds the one token of a request. found has a bit for each place that holds it, 0 when there is none.
-func (v *Verifier) credential(req Request) (tok token, found uint64, err error) {
-	for i := range v.sources {
-		s := &v.sources[i]
+// Find gives the one token of a request with this header and query (as sent), looked for in the sources, 64 at most. found has a bit for each
+// that holds it, and is 0 where there is none.
+func Find(sources []Source, header func(name string) []string, query string) (tok Token, found uint64, err error) {
+	for i := range sources {
+		s := &sources[i]
 		var raw string
 		switch {
 		case s.Cookie != "":
-			raw, err = fromCookies(req.Header("cookie"), s)
+			raw, err = fromCookies(header("cookie"), s)
 		case s.WebsocketProtocol != "":
-			raw, err = fromProtocols(req.Header(websocketProtocol), s.WebsocketProtocol)
+			raw, err = fromProtocols(header(WebsocketHeader), s.WebsocketProtocol)
 		case s.Query != "":
-			raw, err = fromQuery(req.Query, s.Query)
+			raw, err = fromQuery(query, s.Query)
 		default:
-			raw, err = fromHeader(req.Header(s.Header), s.Scheme)
+			raw, err = fromHeader(header(s.Header), s.Scheme)
 		}
 		if err != nil {
-			return token{}, 0, err
+			return Token{}, 0, err
 		}
 		if raw == "" {
 			continue
 		}
-		if found != 0 && raw != tok.raw {
-			return token{}, 0, errTwoCredentials
+		if found != 0 && raw != tok.Raw {
+			return Token{}, 0, ErrTwoCredentials
 		}
-		tok.raw = raw
+		tok.Raw = raw
 		found |= 1 << i
 	}
 	return tok, found, nil
@@ -66,12 +54,12 @@ func fromHeader(lines []string, scheme string) (string, error) {
 		end = len(value)
 	}
 	rest := strings.TrimLeft(value[end:], " ")
-	if !isFieldToken(value[:end]) {
+	if !IsFieldToken(value[:end]) {
 		return "", errNotACredential
 	}
 	if !strings.EqualFold(value[:end], scheme) {
 		if isJoined(rest) {
-			return "", errJoined
+			return "", ErrJoined
 		}
 		return "", nil
 	}
@@ -89,7 +77,7 @@ func isJoined(parameters string) bool {
 		var element string
 		element, rest, more = strings.Cut(rest, ",")
 		word, after, spaced := strings.Cut(strings.Trim(element, " \t"), " ")
-		if spaced && isFieldToken(word) && !strings.HasPrefix(strings.TrimLeft(after, " "), "=") {
+		if spaced && IsFieldToken(word) && !strings.HasPrefix(strings.TrimLeft(after, " "), "=") {
 			return true
 		}
 	}
@@ -164,24 +152,4 @@ func unhex(c byte) int {
 		return int(c-'A') + 10
 	}
 	return -1
-}
-
-// isParameter reports whether s consists of characters that stand for themselves in a query (RFC 3986 section 2.3).
-func isParameter(s string) bool {
-	reserved := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~", r)
-	}
-	return s != "" && !strings.ContainsFunc(s, reserved)
-}
-
-// isFieldToken reports whether s is a token of RFC 9110 section 5.6.2.
-func isFieldToken(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !alphanumeric && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
-			return false
-		}
-	}
-	return s != ""
 }

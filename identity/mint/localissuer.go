@@ -1,4 +1,4 @@
-package identity
+package mint
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"gatehouse/upstream"
 )
 
 const (
@@ -100,5 +102,5 @@ func IsLoopback(name string) bool {
 	if err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
 		return false
 	}
-	return isLoopback(u.Hostname())
+	return upstream.IsLoopback(u.Hostname())
 }
