@@ -17,3 +17,27 @@ func newTimes(times []edge) *hub {
 	h.count()
 	return h
 }
+
+// changeTimes is the list with times that came, and without as many that went.
+func changeTimes(times *hub, come, gone []edge) *hub {
+	if len(come) == 0 && len(gone) == 0 {
+		return times
+	}
+	if times == nil {
+		times = &hub{}
+	}
+	h := newDraftHub(times, timesChunk)
+	for _, at := range come {
+		c, i, _ := h.find(at)
+		h.insert(c, i, at, 0)
+	}
+	for _, at := range gone {
+		if c, i, ok := h.find(at); ok {
+			h.remove(c, i)
+		}
+	}
+	if h.n == 0 {
+		return nil
+	}
+	return h.freeze()
+}

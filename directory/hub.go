@@ -144,7 +144,11 @@ func (h *hub) search(e edge) (c, i int, ok bool) {
 
 // from is how many edges are less than e.
 func (h *hub) from(e edge) int {
-	c, i, _ := h.search(e)
+	c, _ := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+	if c > 0 { // in the chunk before, edges may be equal to e: times are more than once in their list
+		c--
+	}
+	i, _ := h.chunks[c].search(e)
 	return h.chunks[c].before + i
 }
 
