@@ -20,8 +20,8 @@ func TestBuild(t *testing.T) {
 	}
 	want := []directory.Relation{
 		{Object: ref("group", "eng"), Relation: "member", Subject: ref("user", "alice")},
-		{Object: ref("resource", "7"), Relation: "viewer", Subject: ref("group", "eng"), SubjectRelation: "member"},
-		{Object: ref("resource", "7"), Relation: "viewer", Subject: ref("user", "*")},
+		{Object: ref("resource", "7"), Relation: "reader", Subject: ref("group", "eng"), SubjectRelation: "member"},
+		{Object: ref("resource", "7"), Relation: "reader", Subject: ref("user", "*")},
 	}
 	for _, r := range want {
 		if err := b.AddRelation(r); err != nil {

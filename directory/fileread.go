@@ -166,7 +166,7 @@ func (f *fileReader) bytes(n int) ([]byte, error) {
 }
 
 func (f *fileReader) end(b block, sum []byte) error {
-	if !bytes.Equal(b.stored, sum) {
+	if b.count != 0 || b.length != len(sum) || !bytes.Equal(b.stored, sum) {
 		return errors.New("the checksum is not that of the file: it was changed, or damaged")
 	}
 	var more [1]byte
