@@ -2,7 +2,7 @@ package decisionlog
 
 import (
 	"context"
-	"slices"
+	"gatehouse/decisionlog/record"
 	"time"
 )
 
@@ -10,7 +10,7 @@ import (
 // caller afterwards. It is called before the reply goes out and never waits
 // longer than ctx, nor at all unless the queue is full and OnFull is "wait".
 // An error is ErrFull or ErrDeny: the entry is lost, and counted.
-func (l *Log) Append(ctx context.Context, e *Entry) error {
+func (l *Log) Append(ctx context.Context, e *record.Entry) error {
 	if l == nil || l.queue == nil && l.spool == nil {
 		return nil
 	}
@@ -39,14 +39,14 @@ func (l *Log) Append(ctx context.Context, e *Entry) error {
 func (l *Log) Retains() bool { return l != nil && l.queue != nil }
 
 // appendSpool puts the entry where it outlives this process. Where there is room it takes no lock.
-func (l *Log) appendSpool(ctx context.Context, e *Entry) error {
-	o := l.packings.Get().(*packing)
-	l.packer.pack(o, e)
+func (l *Log) appendSpool(ctx context.Context, e *record.Entry) error {
+	o := l.packings.Get().(*record.Packing)
+	l.packer.Pack(o, e)
 	var err error
-	if !l.spool.Append(kindEntry, o.buf) {
-		err = l.waitSpool(ctx, o.buf)
+	if !l.spool.Append(record.KindEntry, o.Bytes()) {
+		err = l.waitSpool(ctx, o.Bytes())
 	}
-	if o.scan = (scan{}); cap(o.buf) <= keepBuffer {
+	if o.Reusable() {
 		l.packings.Put(o)
 	}
 	return err
@@ -61,7 +61,7 @@ func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
 	defer timer.Stop()
 	for !l.closed.Load() {
 		room := l.spool.AwaitRoom()
-		if l.spool.Append(kindEntry, packed) {
+		if l.spool.Append(record.KindEntry, packed) {
 			return nil
 		}
 		if l.spool.Stuck() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.StuckFor() > l.cfg.MaxWait) {
@@ -93,23 +93,21 @@ func (l *Log) waitBudget(ctx context.Context) time.Duration {
 // reserve counts the entry's input against QueueBytes, and lets go of the
 // input where it does not fit: an audit trail without inputs is better than
 // one without entries, and both are better than a process out of memory.
-func (l *Log) reserve(e *Entry) {
+func (l *Log) reserve(e *record.Entry) {
 	if !e.Asked && len(e.Input.Headers) == 0 {
 		e.InputSize = 0
 		return
 	}
 	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
 		l.kept.Add(-n)
-		secret := func(h Header) bool { return l.packer.redact.kind(h.Name) == secretHeader }
-		headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) }) // these may stand elsewhere
-		e.Input, e.InputSize, e.inputLost = envelopeInput(&e.Input, headers), 0, e.Asked
+		l.packer.LetGo(e)
 	}
 }
 
-func (l *Log) release(e *Entry) { l.kept.Add(-int64(e.InputSize)) }
+func (l *Log) release(e *record.Entry) { l.kept.Add(-int64(e.InputSize)) }
 
 // wait puts the entry into a queue that was full a moment ago.
-func (l *Log) wait(ctx context.Context, e *Entry) error {
+func (l *Log) wait(ctx context.Context, e *record.Entry) error {
 	if l.cfg.OnFull != OnFullWait || l.failing() {
 		return l.lose(causeFull)
 	}
@@ -129,7 +127,7 @@ func (l *Log) wait(ctx context.Context, e *Entry) error {
 // sweep is for an Append that raced with the end of Run: it put its entry into
 // the queue, but Run may have looked for the last time. What is still there
 // when Run has ended is lost.
-func (l *Log) sweep(ctx context.Context, e *Entry) error {
+func (l *Log) sweep(ctx context.Context, e *record.Entry) error {
 	select {
 	case <-l.done:
 	case <-ctx.Done():
@@ -137,7 +135,7 @@ func (l *Log) sweep(ctx context.Context, e *Entry) error {
 	}
 	l.mu.Lock()
 	n := l.discard()
-	lost := e.lost
+	lost := e.Lost
 	l.mu.Unlock()
 	l.count(causeClosed, n)
 	if lost {
@@ -153,7 +151,7 @@ func (l *Log) discard() (n uint64) {
 		select {
 		case e := <-l.queue:
 			l.release(e)
-			e.lost = true
+			e.Lost = true
 			n++
 		default:
 			return n
@@ -187,11 +185,11 @@ func (l *Log) count(cause string, n uint64) {
 	now := l.cfg.Clock()
 	l.lostAt.Store(time.Now().UnixNano())
 	l.mu.Lock()
-	if l.gap.dropped == 0 {
-		l.gap.since = now
+	if l.gap.Dropped == 0 {
+		l.gap.Since = now
 	}
-	l.gap.dropped += n
-	l.gap.until = now
+	l.gap.Dropped += n
+	l.gap.Until = now
 	l.mu.Unlock()
 	notify(l.lossy)
 }
@@ -202,4 +200,12 @@ func notify(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// Shown is for a request with this path, with its query, and these headers. A nil Log knows what every log leaves out.
+func (l *Log) Shown(path string, headers []record.Header) record.Shown {
+	if l == nil {
+		return (*record.Packer)(nil).Shown(path, headers)
+	}
+	return l.packer.Shown(path, headers)
 }

@@ -2,8 +2,10 @@
 // what was answered and why, under which revision of everything the answer
 // depended on. It is the audit trail, and what explain and replay read.
 //
-// The package owns the line (Entry in, Event out), redaction and masks, and the sinks; its spool keeps the files between. It imports nothing
-// else of ours but the foundations.
+// The package owns the way of an entry: what Append does when there is no room, the order of what reaches each sink, the files. Its parts own
+// the rest: record packs entries, takes secrets out and makes lines of them; spool keeps them on disk; events reads and masks a line; remote
+// sends lines to servers; read reads logs back. Of ours it imports its parts and the foundations, and nobody but its own reaches its parts,
+// except for events and read.
 //
 // # Life of an entry
 //
@@ -53,56 +55,19 @@
 // Only where another file has come into its place meanwhile may the old one
 // end in half a line; that line is then whole in the new one.
 //
-// # The line
-//
-// Names are those of Open Policy Agent's decision log events where it has
-// one: decision_id, labels, trace_id, span_id, bundles (name to revision; we
-// add digest), path (of the decision: "envoy/authz/allow"), requested_by,
-// timestamp (RFC 3339, UTC, nanoseconds), metrics.timer_server_handler_ns,
-// input, result, error (code and message), erased and masked. Ours are
-// format (1), revision (of the whole view), app, route, parameters, identity
-// (type, subject, issuer, roles, groups, scopes, authenticated, and the claims
-// that Config.Claims names: an allow-list), peer, request (method, host, path),
-// outcome ("allow" or "deny"), reason, status (HTTP), dry_run, memo and digests.
-//
-// # What never appears in it
-//
-// Redaction knows the places where credentials are and looks only there.
-// Replaced by "[redacted]", with a JSON pointer to each in masked:
-//
-//   - headers by name, in headers and in headerMap (plain and raw), and in the
-//     headers that a result sets: authorization, cookie, set-cookie,
-//     proxy-authorization, x-api-key and some more
-//     (see defaultHeaders), and those in Config.Redact.Headers;
-//   - any other header whose value starts with "Bearer " or "Basic ", or that
-//     holds something shaped like a JWT;
-//   - query parameters by name: access_token, token, api_key, code and some
-//     more (see defaultParams), and those in Config.Redact.Params; in path,
-//     query, fragment, parsed_query, and URLs in :path, referer and
-//     similar headers; anything shaped like a JWT in a path or a query;
-//   - members of parsed_body by name, at any depth: the same list without
-//     code, which in a body is more often a country's.
-//
-// Names are compared without case, and those of parameters and members also
-// without "_" and "-": accessToken is access_token. Removed altogether, with a
-// JSON pointer in erased: identity.claims but for Config.Claims, the raw body (body and
-// rawBody: parsed_body says what the policy saw), and the payload that
-// Envoy's jwt_authn left in the metadata. A secret that is part of a path
-// ("/reset/8c1f...") is not recognised unless it is a JWT.
-//
-// An entry larger than Config.MaxEntry loses its input, then its result, then
-// its roles and the tails of its strings. A document that cannot be encoded is
-// erased. The entry itself is always written.
+// What a line has is in package events, what never appears in one is in package record.
 package decisionlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/record"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -167,15 +132,15 @@ type Config struct {
 	// 0 means 5 s.
 	DrainTimeout time.Duration
 	// Redact names credentials beyond those known by default.
-	Redact Redact
+	Redact record.Redact
 	// Schema is the table of the input's fields; nil: input.Standard.
 	Schema *input.Schema
 	// Masks are applied to each entry when it leaves the spool for a sink.
-	Masks []Mask
+	Masks []events.Mask
 	// Rules asks the policy what of an event, which is a line, is to be masked, and whether it is recorded at all. It is called off the
 	// request path by one goroutine at a time, for each entry once or, where sinks are far from each other, more often. It may wait for
 	// a policy until ctx ends. nil: the policy is not asked.
-	Rules func(ctx context.Context, event []byte) Ruling
+	Rules func(ctx context.Context, event []byte) record.Ruling
 	// Claims names the claims of the caller that are recorded; nil: none.
 	Claims []string
 
@@ -200,27 +165,17 @@ type Config struct {
 	Stdout     io.Writer             // what "-" means; nil means os.Stdout
 }
 
-// Redact adds to what is redacted by default; nothing can be taken away.
-type Redact struct {
-	Headers []string // names of headers
-	Params  []string // names of query parameters and of members of the body
-	Cookies []string // names of cookies that hold credentials: the value of every cookie is left out, that of these also where it stands elsewhere
-	// Only names the headers of requests whose values may be recorded; nil: those of all that are not redacted. Pseudo-headers are, but
-	// for what is secret in them.
-	Only []string
-}
-
 // Log takes entries from requests and writes them to its sinks. A nil Log, and
 // one without a sink, take everything and record nothing.
 type Log struct {
 	cfg      Config
-	queue    chan *Entry  // nil: there is a spool, or nothing is recorded
-	spool    *spool.Spool // nil: there is none
-	after    *Log         // has the spool before us
-	packer   packer
+	queue    chan *record.Entry // nil: there is a spool, or nothing is recorded
+	spool    *spool.Spool       // nil: there is none
+	after    *Log               // has the spool before us
+	packer   *record.Packer
 	packings sync.Pool // of *packing
 	done     chan struct{}
-	lines    *lines
+	lines    *record.Lines
 	sinks    []*sink
 	met      metrics
 
@@ -237,28 +192,9 @@ type Log struct {
 
 	mu    sync.Mutex // guards what follows, and Entry.lost; never taken by an Append that finds room
 	ended bool
-	gap   gap
-	final *gap // what was lost when the spool had no room for it any more: every sink gets it
+	gap   record.Gap
+	final *record.Gap // what was lost when the spool had no room for it any more: every sink gets it
 }
-
-// gap is what was lost since the last gap was recorded, or what is damaged in a segment.
-type gap struct {
-	dropped      uint64
-	since, until time.Time
-	damaged      uint64 // bytes that were an entry's once, or may have been
-	unfinished   uint64 // bytes that were reserved for entries that never were
-	segment      string // where
-}
-
-func damageGap(d spool.Damage) gap {
-	return gap{damaged: d.Bytes, unfinished: d.Unfinished, since: d.Since, until: d.Until, segment: d.Segment}
-}
-
-// What a record of the spool is.
-const (
-	kindEntry spool.Kind = 1
-	kindGap   spool.Kind = 2
-)
 
 // New checks the configuration and opens the file. It starts nothing: entries
 // wait in the queue until Run is called, and Run closes the file.
@@ -268,9 +204,9 @@ func New(cfg Config) (*Log, error) {
 	}
 	sinks, err := cfg.sinks()
 	if err != nil || len(sinks) == 0 {
-		return &Log{cfg: cfg}, err
+		return &Log{cfg: cfg, packer: record.NewPacker(cfg.Record())}, err
 	}
-	lines, err := newLines(&cfg, len(sinks))
+	lines, err := record.NewLines(cfg.Record(), len(sinks))
 	if err != nil {
 		return nil, err
 	}
@@ -280,9 +216,9 @@ func New(cfg Config) (*Log, error) {
 		lossy:    make(chan struct{}, 1),
 		released: make(chan struct{}),
 		lines:    lines,
-		packer:   packer{schema: cfg.schema(), redact: newRedactor(cfg.Redact), claims: slices.Compact(slices.Sorted(slices.Values(cfg.Claims))), max: cfg.MaxEntry},
+		packer:   record.NewPacker(cfg.Record()),
 	}
-	l.packings.New = func() any { return new(packing) }
+	l.packings.New = func() any { return new(record.Packing) }
 	l.cfg.Succeeds = nil // it is not needed for longer than it runs
 	for _, s := range sinks {
 		l.sinks = append(l.sinks, &sink{cfg: s, log: l, wake: make(chan struct{}, 1)})
@@ -337,7 +273,7 @@ func (l *Log) closeSinks() {
 func (l *Log) openSpool(before *Log) (err error) {
 	switch {
 	case l.cfg.Dir == "":
-		l.queue = make(chan *Entry, l.cfg.Queue)
+		l.queue = make(chan *record.Entry, l.cfg.Queue)
 		return nil
 	case before != nil && before.spool != nil && before.cfg.Dir == l.cfg.Dir && before.spool.Retain():
 		l.spool, l.after = before.spool, before
@@ -357,8 +293,14 @@ func (l *Log) openSpool(before *Log) (err error) {
 	return nil
 }
 
+// Record says how entries are packed, and become lines.
+func (c *Config) Record() record.Config {
+	return record.Config{Schema: c.Schema, Redact: c.Redact, Claims: c.Claims, MaxEntry: c.MaxEntry, Labels: c.Labels, Masks: c.Masks, Rules: c.Rules,
+		Plain: c.Plain, Clock: c.Clock, Logger: c.Logger}
+}
+
 func (c *Config) spool() spool.Config {
-	return spool.Config{Dir: c.Dir, MaxSize: c.MaxSize, MaxRecord: c.MaxEntry, Sync: c.Sync, Time: packedTime, Logger: c.Logger}
+	return spool.Config{Dir: c.Dir, MaxSize: c.MaxSize, MaxRecord: c.MaxEntry, Sync: c.Sync, Time: record.Time, Logger: c.Logger}
 }
 
 // check refuses what cannot be honoured and fills in the defaults.
@@ -379,12 +321,12 @@ func (c *Config) check() error {
 	if c.Sync < 0 || c.MaxSize < 0 {
 		return errors.New("decision log: sync and max_size must not be negative")
 	}
-	c.Queue = or(c.Queue, defaultQueue)
-	c.QueueBytes = or(c.QueueBytes, defaultQueueBytes)
-	c.MaxEntry = or(c.MaxEntry, defaultMaxEntry)
-	c.MaxWait = or(c.MaxWait, defaultMaxWait)
-	c.DrainTimeout = or(c.DrainTimeout, defaultDrain)
-	c.Sync, c.MaxSize = or(c.Sync, defaultSync), or(c.MaxSize, defaultMaxSize)
+	c.Queue = cmp.Or(c.Queue, defaultQueue)
+	c.QueueBytes = cmp.Or(c.QueueBytes, defaultQueueBytes)
+	c.MaxEntry = cmp.Or(c.MaxEntry, defaultMaxEntry)
+	c.MaxWait = cmp.Or(c.MaxWait, defaultMaxWait)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrain)
+	c.Sync, c.MaxSize = cmp.Or(c.Sync, defaultSync), cmp.Or(c.MaxSize, defaultMaxSize)
 	if least := 16 * int64(c.MaxEntry); c.Dir != "" && c.MaxSize < least {
 		return fmt.Errorf("decision log: max_size is %d bytes: must be at least %d, sixteen times max_entry", c.MaxSize, least)
 	}
@@ -398,14 +340,6 @@ func (c *Config) check() error {
 		c.Stdout = os.Stdout
 	}
 	return nil
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // openFile opens a log for appending. A named pipe without a reader is an

@@ -18,12 +18,6 @@ const (
 	causeBroken = "broken" // no line could be made of it: a fault of ours, so that its series begins with the first
 )
 
-// The policy's rules: the closed list of values of the metric's label.
-const (
-	ruleMask = "mask"
-	ruleDrop = "drop"
-)
-
 type metrics struct {
 	dropped *prometheus.CounterVec
 	errors  *prometheus.CounterVec
@@ -62,7 +56,7 @@ func newMetrics(l *Log) metrics {
 	for _, cause := range []string{causeFull, causeClosed, causeDrain} {
 		m.dropped.WithLabelValues(cause)
 	}
-	m.rules = ruleMetrics(l.lines)
+	m.rules = l.lines.Collectors()
 	for _, s := range l.sinks {
 		s.errors, s.unwanted = m.errors.WithLabelValues(s.cfg.Name), m.refused.WithLabelValues(s.cfg.Name)
 		s.damaged = m.damaged.WithLabelValues(s.cfg.Name)
@@ -72,17 +66,6 @@ func newMetrics(l *Log) metrics {
 		m.spool = spoolMetrics(l.spool)
 	}
 	return m
-}
-
-// ruleMetrics count by evaluation: what two sinks ask for at different times counts twice.
-func ruleMetrics(l *lines) []prometheus.Collector {
-	l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_decision_log_rule_errors_total",
-		Help: "Evaluations of the policy's rules about the decision log that failed, by rule."}, []string{"rule"})
-	for _, rule := range []string{ruleMask, ruleDrop} {
-		l.errors.WithLabelValues(rule)
-	}
-	return []prometheus.Collector{l.errors, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gatehouse_decision_log_unwanted_total",
-		Help: "Decisions that the policy's rule data.system.log.drop kept out of a sink."}, func() float64 { return float64(l.dropped.Load()) })}
 }
 
 func sinkMetrics(s *sink) []prometheus.Collector {

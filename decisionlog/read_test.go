@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"path/filepath"
@@ -21,14 +22,14 @@ import (
 // told is what a reader says: the ids of events, "gap", and damage after an exclamation mark, with the file's name alone.
 func told(t testing.TB, path string, stdin io.Reader) (all []string) {
 	t.Helper()
-	r, err := decisionlog.OpenReader(path, stdin)
+	r, err := read.OpenReader(path, stdin)
 	if err != nil {
 		return []string{"! " + short(err)}
 	}
 	defer r.Close()
 	for {
 		event, err := r.Next()
-		damage, damaged := errors.AsType[*decisionlog.DamageError](err)
+		damage, damaged := errors.AsType[*read.DamageError](err)
 		switch {
 		case errors.Is(err, io.EOF):
 			return all
@@ -174,12 +175,12 @@ func TestReadForeign(t *testing.T) {
 		{`{"level":"info"}` + "\n", "1 lines of JSON and none with a decision_id"},
 	} {
 		got := told(t, "-", strings.NewReader(tt.text))
-		if len(got) != 1 || !strings.HasSuffix(got[0], decisionlog.ErrForeign.Error()+": "+tt.want) {
+		if len(got) != 1 || !strings.HasSuffix(got[0], read.ErrForeign.Error()+": "+tt.want) {
 			t.Errorf("%q: %q", tt.text, got)
 		}
 	}
 	for path, want := range map[string]string{"/no/such/file": "no such file", t.TempDir(): "there is no file in it"} {
-		if _, err := decisionlog.OpenReader(path, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := read.OpenReader(path, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -230,7 +231,7 @@ func TestReadSpool(t *testing.T) {
 	if got := told(t, cfg.Dir, nil); !slices.Equal(got, numbered(0, 400)) {
 		t.Errorf("%d: %.200q", len(got), got)
 	}
-	r, err := decisionlog.OpenReader(cfg.Dir, nil)
+	r, err := read.OpenReader(cfg.Dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +310,7 @@ func TestOpenLog(t *testing.T) {
 		if i%200 > 0 {
 			continue
 		}
-		r, err := decisionlog.OpenLog(cfg)
+		r, err := read.OpenLog(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,7 +321,7 @@ func TestOpenLog(t *testing.T) {
 	}
 	finish(t, end)
 	for _, cfg := range []decisionlog.Config{cfg, {File: cfg.File}, {File: cfg.File, Dir: "/no/such/dir"}} {
-		r, err := decisionlog.OpenLog(cfg)
+		r, err := read.OpenLog(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +330,7 @@ func TestOpenLog(t *testing.T) {
 		}
 		r.Close()
 	}
-	if _, err := decisionlog.OpenLog(decisionlog.Config{File: "-"}); err == nil {
+	if _, err := read.OpenLog(decisionlog.Config{File: "-"}); err == nil {
 		t.Error("there is no log, and it was opened")
 	}
 }
@@ -348,7 +349,7 @@ func TestOpenLogOfSinkThatHangs(t *testing.T) {
 		if err := os.WriteFile(cfg.File, []byte(lines.String()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := decisionlog.OpenLog(cfg)
+		r, err := read.OpenLog(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -366,7 +367,7 @@ func TestOpenLogOfSinkThatHangs(t *testing.T) {
 }
 
 // rest are the ids of what is left to read, for now.
-func rest(t testing.TB, r *decisionlog.Reader) (all []string) {
+func rest(t testing.TB, r *read.Reader) (all []string) {
 	t.Helper()
 	for {
 		event, err := r.Next()
@@ -381,7 +382,7 @@ func rest(t testing.TB, r *decisionlog.Reader) (all []string) {
 }
 
 // follow reads on until it has as many events.
-func follow(t testing.TB, r *decisionlog.Reader, n int) (all []string) {
+func follow(t testing.TB, r *read.Reader, n int) (all []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -414,7 +415,7 @@ func TestFollowFile(t *testing.T) {
 		}
 	}
 	put(event("a") + "\n" + event("b")[:10])
-	r, err := decisionlog.OpenReader(file, nil)
+	r, err := read.OpenReader(file, nil)
 	must(err)
 	defer r.Close()
 	must(r.Follow())
@@ -452,7 +453,7 @@ func TestFollowFile(t *testing.T) {
 // TestFollowSpool follows what a sink does not take, from segment to segment.
 func TestFollowSpool(t *testing.T) {
 	cfg, l, end := kept(t, 3)
-	r, err := decisionlog.OpenLog(decisionlog.Config{File: filepath.Join(filepath.Dir(cfg.Dir), "none"), Dir: cfg.Dir})
+	r, err := read.OpenLog(decisionlog.Config{File: filepath.Join(filepath.Dir(cfg.Dir), "none"), Dir: cfg.Dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -483,7 +484,7 @@ func TestFollowRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{file, filepath.Dir(file), "-"} {
-		r, err := decisionlog.OpenReader(path, strings.NewReader(event("a")))
+		r, err := read.OpenReader(path, strings.NewReader(event("a")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -564,14 +565,14 @@ func FuzzReader(f *testing.F) {
 			text = bytes.Clone(text)
 			text[uint(at)%uint(len(text))] ^= flip
 		}
-		r, err := decisionlog.OpenReader("-", bytes.NewReader(text))
+		r, err := read.OpenReader("-", bytes.NewReader(text))
 		if err != nil {
 			return
 		}
 		defer r.Close()
 		for n := 0; ; n++ {
 			line, err := r.Next()
-			_, damaged := errors.AsType[*decisionlog.DamageError](err)
+			_, damaged := errors.AsType[*read.DamageError](err)
 			switch {
 			case n > 10*len(text)+10_000_000/1000:
 				t.Fatal("it comes to no end")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"gatehouse/decisionlog/remote"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -110,10 +111,10 @@ func unique(events []map[string]any) (out []map[string]any) {
 	return out
 }
 
-// remote is a sink's server at a URL.
-func remote(url string) *decisionlog.Remote {
+// serverAt is a sink's server at a URL.
+func serverAt(url string) *remote.Server {
 	client := &http.Client{Transport: &http.Transport{}}
-	return &decisionlog.Remote{URL: url, Delay: time.Millisecond, Close: client.CloseIdleConnections,
+	return &remote.Server{URL: url, Delay: time.Millisecond, Close: client.CloseIdleConnections,
 		Post: func(ctx context.Context, header http.Header, body []byte) (*http.Response, error) {
 			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 			if err != nil {
@@ -127,7 +128,7 @@ func remote(url string) *decisionlog.Remote {
 // toOPA is a log with a server for its only sink.
 func toOPA(t *testing.T, url string) decisionlog.Config {
 	cfg := small(t.TempDir())
-	cfg.File, cfg.Sinks = "", []decisionlog.Sink{{OPA: remote(url)}}
+	cfg.File, cfg.Sinks = "", []decisionlog.Sink{{OPA: serverAt(url)}}
 	return cfg
 }
 
@@ -425,7 +426,7 @@ func TestOTLP(t *testing.T) {
 	t.Cleanup(server.Close)
 	cfg := small(t.TempDir())
 	reg := prometheus.NewRegistry()
-	cfg.Sinks, cfg.Labels, cfg.Registerer = []decisionlog.Sink{{OTLP: remote(server.URL)}}, map[string]string{"region": "eu"}, reg
+	cfg.Sinks, cfg.Labels, cfg.Registerer = []decisionlog.Sink{{OTLP: serverAt(server.URL)}}, map[string]string{"region": "eu"}, reg
 	l := open(t, cfg)
 	e := usual()
 	e.TraceID, e.SpanID, e.RequestedBy = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "10.0.0.9"

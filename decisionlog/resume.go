@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/record"
 	"io"
 	"os"
 	"path/filepath"
@@ -139,7 +141,7 @@ func (w *writer) readIDs(f io.ReaderAt, from, size uint64) (whole uint64, err er
 
 // keyOfLine is the key of the piece that a line was made of; "" where it is another's, and false where it is damaged.
 func keyOfLine(line []byte) (key string, ok bool) {
-	var e Event
+	var e events.Event
 	if !json.Valid(line) {
 		return "", false
 	}
@@ -157,8 +159,8 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	var line bytes.Buffer
 	for {
 		part, err := in.ReadSlice('\n')
-		if line.Len()+len(part) > mostLine {
-			return nil, fmt.Errorf("a line has more than %d bytes", mostLine)
+		if line.Len()+len(part) > record.MaxLine {
+			return nil, fmt.Errorf("a line has more than %d bytes", record.MaxLine)
 		}
 		line.Write(part)
 		switch {

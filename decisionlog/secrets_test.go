@@ -43,3 +43,26 @@ func TestSecrets(t *testing.T) {
 		t.Error("the input was changed")
 	}
 }
+
+// TestShown: what the log leaves out is left out elsewhere too, also by a log that records nothing, and by none.
+func TestShown(t *testing.T) {
+	silent, err := decisionlog.New(decisionlog.Config{Redact: decisionlog.Redact{Headers: []string{"x-tenant-key"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers := []decisionlog.Header{{Name: "authorization", Value: "Bearer first-secret"}, {Name: "x-tenant-key", Value: "second-secret"}}
+	for name, tt := range map[string]struct {
+		shown  decisionlog.Shown
+		tenant string
+	}{
+		"no log":               {(*decisionlog.Log)(nil).Shown("/a?access_token=third-secret", headers), "second-secret"},
+		"a log without a sink": {silent.Shown("/a?access_token=third-secret", headers), "[redacted]"},
+	} {
+		if got := tt.shown.Text("it has first-secret and third-secret"); got != "it has [redacted] and [redacted]" {
+			t.Errorf("%s: %s", name, got)
+		}
+		if got := tt.shown.Header("x-tenant-key", "second-secret"); got != tt.tenant {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package decisionlog
 import (
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/remote"
 	"os"
 	"regexp"
 	"strings"
@@ -23,9 +24,9 @@ type Sink struct {
 	// File is a path, or "-" for standard output. The file is created with mode 0600 and appended to; its directory must exist.
 	File string
 	// OPA is a receiver of Open Policy Agent's decision log API: POST with a gzipped JSON array of events.
-	OPA *Remote
+	OPA *remote.Server
 	// OTLP is a receiver of OpenTelemetry's logs: POST with a gzipped ExportLogsServiceRequest.
-	OTLP *Remote
+	OTLP *remote.Server
 }
 
 // mostSinks bounds what each decision may cost.
@@ -98,9 +99,9 @@ func (s *Sink) check(i int) error {
 	case n > 1:
 		return fmt.Errorf("decision log: sink %d is several: set one of file, opa and otlp", i+1)
 	case s.OPA != nil:
-		return s.OPA.check("opa")
+		return s.OPA.Check("opa")
 	case s.OTLP != nil:
-		return s.OTLP.check("otlp")
+		return s.OTLP.Check("otlp")
 	}
 	return nil
 }
@@ -144,11 +145,19 @@ func (s *sink) close() {
 	if s.file != nil {
 		s.file.Close()
 	}
-	for _, r := range []*Remote{s.cfg.OPA, s.cfg.OTLP} {
-		if r != nil && r.Close != nil {
-			r.Close()
+	for _, r := range []*remote.Server{s.cfg.OPA, s.cfg.OTLP} {
+		if r != nil {
+			r.Release()
 		}
 	}
+}
+
+// remote is what sends to the sink's server.
+func (s *sink) remote() *remote.Sender {
+	if s.cfg.OPA != nil {
+		return remote.ToOPA(*s.cfg.OPA, s.refused)
+	}
+	return remote.ToOTLP(*s.cfg.OTLP, s.log.cfg.Labels, s.refused)
 }
 
 // refused accounts for events that a server took and does not want.

@@ -46,7 +46,7 @@ func TestNoSecretLeavesBySinks(t *testing.T) {
 		var opa, otlp body
 		servers := []*httptest.Server{httptest.NewServer(&opa), httptest.NewServer(&otlp)}
 		l := open(t, decisionlog.Config{Dir: filepath.Join(t.TempDir(), "spool"), Sinks: []decisionlog.Sink{
-			{OPA: remote(servers[0].URL)}, {OTLP: remote(servers[1].URL)}}})
+			{OPA: serverAt(servers[0].URL)}, {OTLP: serverAt(servers[1].URL)}}})
 		end := run(l)
 		n := 0
 		for _, put := range places {

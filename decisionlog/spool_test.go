@@ -406,7 +406,7 @@ const (
 func killing(dir, url string) decisionlog.Config {
 	cfg := small(dir)
 	cfg.MaxSize, cfg.DrainTimeout = 8<<20, time.Minute
-	cfg.Sinks = []decisionlog.Sink{{OPA: remote(url)}}
+	cfg.Sinks = []decisionlog.Sink{{OPA: serverAt(url)}}
 	cfg.Sinks[0].OPA.Delay, cfg.Sinks[0].OPA.Timeout, cfg.Sinks[0].OPA.MaxRequest = 5*time.Millisecond, time.Second, 8<<10
 	return cfg
 }

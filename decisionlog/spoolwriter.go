@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"context"
+	"gatehouse/decisionlog/record"
 	"runtime/debug"
 	"time"
 
@@ -15,8 +16,7 @@ const (
 	gatherEvery = 50 * time.Millisecond // between looks into the spool while a request fills
 	restEvery   = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
 	mostTail    = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
-	mostLine    = 16 << 20
-	stallAfter  = 5 * time.Second // and so many looks: then what was reserved and is not there never comes
+	stallAfter  = 5 * time.Second       // and so many looks: then what was reserved and is not there never comes
 	stallLooks  = 100
 	placeEvery  = 100 * time.Millisecond // how far a file is, is saved no more often
 )
@@ -184,7 +184,7 @@ func (w *writer) runSpool(ctx context.Context) bool {
 			w.file.Close()
 		}
 		if w.far != nil {
-			w.far.close()
+			w.far.Close()
 		}
 	}()
 	w.resume()
@@ -220,7 +220,7 @@ func (w *writer) runSpool(ctx context.Context) bool {
 
 // finish writes the last gap, for which the spool has no room any more.
 func (w *writer) finish() bool {
-	if g := w.log.finalGap(); g.dropped > 0 {
+	if g := w.log.finalGap(); g.Dropped > 0 {
 		w.gapLine(g)
 		if !w.settle(w.drain) {
 			return false
@@ -258,8 +258,8 @@ func (w *writer) gather(ctx context.Context) bool {
 	if empty {
 		w.since = time.Now()
 	}
-	left := w.far.cfg.Delay - time.Since(w.since)
-	if len(w.buf) >= w.far.room || left <= 0 {
+	left := w.far.Delay() - time.Since(w.since)
+	if len(w.buf) >= w.far.Room() || left <= 0 {
 		return w.settle(ctx)
 	}
 	timer := time.NewTimer(min(left, gatherEvery))
@@ -274,7 +274,7 @@ func (w *writer) gather(ctx context.Context) bool {
 // most is how much is read before it is written.
 func (w *writer) most() int {
 	if w.far != nil {
-		return w.far.room
+		return w.far.Room()
 	}
 	return flushBytes
 }
@@ -359,10 +359,10 @@ func (w *writer) fill(ctx context.Context) (moved bool) {
 		switch {
 		case p.Record == nil:
 			w.damage(p.Damage)
-		case p.Kind == kindGap:
-			g, err := (&unpacking{packedReader: packedReader{in: p.Record}}).unpackGap()
+		case p.Kind == record.KindGap:
+			g, err := record.UnpackGap(p.Record)
 			if err != nil {
-				g = damageGap(w.cur.Damage(uint64(len(p.Record))))
+				g = record.GapOf(w.cur.Damage(uint64(len(p.Record))))
 			}
 			w.gapLine(g)
 		default:
@@ -378,18 +378,18 @@ func (w *writer) fill(ctx context.Context) (moved bool) {
 // entryLine adds an entry's line. It returns false where ctx ended before it was known.
 func (w *writer) entryLine(ctx context.Context, packed []byte) bool {
 	if len(w.buf) == 0 { // else there is an older one before it
-		if t, ok := packedTime(kindEntry, packed); ok && t.Unix() > 0 {
+		if t, ok := record.Time(record.KindEntry, packed); ok && t.Unix() > 0 {
 			w.sink.reader.SetOldest(t)
 		}
 	}
 	before := len(w.buf)
 	var err error
-	w.buf, err = w.log.lines.safely(ctx, w.buf, w.cur, packed)
+	w.buf, err = w.log.lines.AppendSafely(ctx, w.buf, w.cur, packed)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return false
 	case err != nil:
-		w.gapLine(damageGap(w.cur.Damage(uint64(len(packed))))) // a later version's
+		w.gapLine(record.GapOf(w.cur.Damage(uint64(len(packed))))) // a later version's
 	case len(w.buf) > before:
 		w.entries++
 		w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
@@ -402,12 +402,12 @@ func (w *writer) damage(d spool.Damage) {
 	w.log.cfg.Logger.Error("a segment of the decision log's spool has a gap", zap.String("segment", d.Segment),
 		zap.Uint64("bytes", d.Bytes), zap.Uint64("unfinished", d.Unfinished), zap.Time("since", d.Since), zap.Time("until", d.Until))
 	w.sink.damaged.Add(float64(d.Bytes))
-	w.gapLine(damageGap(d))
+	w.gapLine(record.GapOf(d))
 }
 
 // gapLine adds a gap's line.
-func (w *writer) gapLine(g gap) {
-	w.buf = w.log.lines.gap(w.buf, g)
+func (w *writer) gapLine(g record.Gap) {
+	w.buf = w.log.lines.AppendGap(w.buf, g)
 	w.ends = append(w.ends, lineEnd{len(w.buf), w.cur})
 }
 
@@ -416,15 +416,15 @@ func keyOf(p spool.Piece) string {
 	switch {
 	case p.Record == nil:
 		return gapKey(p.Damage.Since, p.Damage.Until, p.Damage.Segment)
-	case p.Kind == kindGap:
-		g, _ := (&unpacking{packedReader: packedReader{in: p.Record}}).unpackGap()
-		return gapKey(g.since, g.until, g.segment)
+	case p.Kind == record.KindGap:
+		g, _ := record.UnpackGap(p.Record)
+		return gapKey(g.Since, g.Until, g.Segment)
 	}
-	return packedID(p.Record)
+	return record.ID(p.Record)
 }
 
 func gapKey(since, until time.Time, segment string) string {
-	return "gap " + stamp(since) + " " + stamp(until) + " " + segment
+	return "gap " + record.Stamp(since) + " " + record.Stamp(until) + " " + segment
 }
 
 // commit tells the spool what the sink has: all lines are written. Before a segment goes, and each Sync, the sink's file is synced.
@@ -499,21 +499,21 @@ func (w *writer) changedFile() {
 }
 
 // finalGap is what was lost that the spool has no room for any more: the same for every sink.
-func (l *Log) finalGap() gap {
+func (l *Log) finalGap() record.Gap {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.final == nil {
 		g := l.gap
-		l.final, l.gap = &g, gap{}
+		l.final, l.gap = &g, record.Gap{}
 	}
 	return *l.final
 }
 
-func (w *writer) takeGap() gap {
+func (w *writer) takeGap() record.Gap {
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
 	g := w.log.gap
-	w.log.gap = gap{}
+	w.log.gap = record.Gap{}
 	return g
 }
 
@@ -521,17 +521,17 @@ func (w *writer) takeGap() gap {
 // the buffer.
 func (w *writer) spoolGap() bool {
 	g := w.takeGap()
-	if g.dropped == 0 || w.abandoned() {
+	if g.Dropped == 0 || w.abandoned() {
 		return false
 	}
-	if w.packing.packGap(g); w.spool.Append(kindGap, w.packing.buf) {
+	if w.packing.PackGap(g); w.spool.Append(record.KindGap, w.packing.Bytes()) {
 		w.tellLoss(g)
 		return false
 	}
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
-	if now := w.log.gap; now.dropped > 0 {
-		g.dropped, g.until = g.dropped+now.dropped, now.until
+	if now := w.log.gap; now.Dropped > 0 {
+		g.Dropped, g.Until = g.Dropped+now.Dropped, now.Until
 	}
 	w.log.gap = g
 	return false

@@ -3,8 +3,9 @@ package decisionlog
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"gatehouse/decisionlog/record"
+	"gatehouse/decisionlog/remote"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -17,12 +18,13 @@ import (
 )
 
 const (
-	flushBytes  = 64 << 10
-	flushAfter  = 100 * time.Millisecond
-	gapEvery    = 100 * time.Millisecond // while the queue is not empty
-	retryFirst  = 100 * time.Millisecond
-	retryMost   = 5 * time.Second
-	complainGap = time.Minute
+	flushBytes    = 64 << 10
+	flushAfter    = 100 * time.Millisecond
+	gapEvery      = 100 * time.Millisecond // while the queue is not empty
+	retryFirst    = 100 * time.Millisecond
+	retryMost     = 5 * time.Second
+	complainGap   = time.Minute
+	retryMostPost = 30 * time.Second // a server
 )
 
 // writer is the far side of the queue or the spool, for one sink. All of it belongs to one goroutine.
@@ -33,7 +35,7 @@ type writer struct {
 	file  *os.File        // nil where the sink is no file
 	info  os.FileInfo     // of file when it was opened
 	out   sinkWriter
-	far   *remote // out where it is a server, else nil
+	far   *remote.Sender // out where it is a server, else nil
 
 	spool   *spool.Spool // nil: the entries come from the queue
 	exact   bool         // cur is exactly how far the sink is
@@ -53,7 +55,7 @@ type writer struct {
 	stallSince time.Time
 	stallLooks int
 
-	packing packing
+	packing record.Packing
 	buf     []byte // whole lines
 	sent    int    // how much of buf has been written
 	size    int64  // of the file, when last looked at
@@ -115,7 +117,7 @@ func (l *Log) newWriter(s *sink, drain context.Context) *writer {
 		w.info, _ = w.file.Stat()
 		w.lookAtEnd()
 	case s.cfg.File == "":
-		w.far = newRemote(s)
+		w.far = s.remote()
 		w.out = w.far
 	}
 	return w
@@ -123,13 +125,13 @@ func (l *Log) newWriter(s *sink, drain context.Context) *writer {
 
 // sinkWriter is where a writer's lines go. It takes lines from the first on, as many bytes as it says.
 type sinkWriter interface {
-	write(ctx context.Context, lines []byte) (n int, err error)
+	WriteLines(ctx context.Context, lines []byte) (n int, err error)
 }
 
 // stream is a sinkWriter that takes bytes.
 type stream struct{ io.Writer }
 
-func (s stream) write(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }
+func (s stream) WriteLines(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }
 
 func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
 	timer := time.NewTimer(d)
@@ -210,13 +212,13 @@ func (w *writer) rest() bool {
 
 // batch encodes the entry and those that wait behind it, up to what is written
 // in one go.
-func (w *writer) batch(e *Entry) {
+func (w *writer) batch(e *record.Entry) {
 	start := time.Now()
 	for {
-		w.log.packer.pack(&w.packing, e)
+		w.log.packer.Pack(&w.packing, e)
 		before := len(w.buf)
 		var err error
-		if w.buf, err = w.log.lines.safely(context.Background(), w.buf, spool.Cursor{}, w.packing.buf); err != nil { // we packed it ourselves: it panicked
+		if w.buf, err = w.log.lines.AppendSafely(context.Background(), w.buf, spool.Cursor{}, w.packing.Bytes()); err != nil { // we packed it ourselves: it panicked
 			w.log.count(causeBroken, 1)
 		}
 		if len(w.buf) > before {
@@ -279,13 +281,13 @@ func (w *writer) flush() error {
 		return errDeleted
 	}
 	if w.torn && len(w.buf) > 0 {
-		if _, err := w.out.write(w.drain, []byte("\n")); err != nil {
+		if _, err := w.out.WriteLines(w.drain, []byte("\n")); err != nil {
 			return err
 		}
 		w.torn = false
 	}
 	for w.sent < len(w.buf) {
-		n, err := w.out.write(w.drain, w.buf[w.sent:])
+		n, err := w.out.WriteLines(w.drain, w.buf[w.sent:])
 		w.progress(max(0, min(n, len(w.buf)-w.sent)))
 		if w.far != nil && err == nil {
 			w.sentSome()
@@ -339,23 +341,23 @@ func (w *writer) addGap() bool {
 	}
 	w.log.mu.Lock()
 	g := w.log.gap
-	w.log.gap = gap{}
+	w.log.gap = record.Gap{}
 	w.log.mu.Unlock()
-	if g.dropped == 0 {
+	if g.Dropped == 0 {
 		return false
 	}
 	w.lastGap = now
-	w.buf = w.log.lines.gap(w.buf, g)
+	w.buf = w.log.lines.AppendGap(w.buf, g)
 	w.isGap = true
 	w.tellLoss(g)
 	return true
 }
 
-func (w *writer) tellLoss(g gap) {
+func (w *writer) tellLoss(g record.Gap) {
 	if w.mayTell(&w.saidLoss) {
 		w.log.cfg.Logger.Warn("decisions were not recorded",
-			zap.String("sink", w.sink.cfg.String()), zap.Uint64("dropped", g.dropped),
-			zap.Time("since", g.since), zap.Time("until", g.until))
+			zap.String("sink", w.sink.cfg.String()), zap.Uint64("dropped", g.Dropped),
+			zap.Time("since", g.Since), zap.Time("until", g.Until))
 	}
 }
 
@@ -436,10 +438,7 @@ func (w *writer) pause(err error) time.Duration {
 	}
 	pause := min(max(2*w.retry, retryFirst), retryMostPost)
 	pause -= rand.N(pause / 4)
-	if refusal, ok := errors.AsType[*statusError](err); ok {
-		pause = max(pause, refusal.after)
-	}
-	return pause
+	return max(pause, remote.RetryAfter(err))
 }
 
 func (w *writer) recovered() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/remote"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -198,11 +199,11 @@ func logSinks(c config.DecisionLog) []decisionlog.Sink {
 	return out
 }
 
-func sinkRemote(c *config.SinkServer) *decisionlog.Remote {
+func sinkRemote(c *config.SinkServer) *remote.Server {
 	if c == nil {
 		return nil
 	}
-	return &decisionlog.Remote{URL: c.URL, MaxRequest: int(c.MaxRequest), Delay: time.Duration(c.Delay), Timeout: time.Duration(c.Timeout)}
+	return &remote.Server{URL: c.URL, MaxRequest: int(c.MaxRequest), Delay: time.Duration(c.Delay), Timeout: time.Duration(c.Timeout)}
 }
 
 // sinkServices are the services that the sinks use, in their order.
@@ -223,7 +224,7 @@ func sinkServices(c *config.Config) []upstream.Service {
 func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionlog.Sink, error) {
 	sinks = slices.Clone(sinks)
 	for i := range sinks {
-		for kind, at := range map[string]**decisionlog.Remote{"opa": &sinks[i].OPA, "otlp": &sinks[i].OTLP} {
+		for kind, at := range map[string]**remote.Server{"opa": &sinks[i].OPA, "otlp": &sinks[i].OTLP} {
 			if *at == nil {
 				continue
 			}

@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/events"
 	"io/fs"
 	"maps"
 	"slices"
 	"sync"
 
 	"gatehouse/bundles"
-	"gatehouse/decisionlog"
 	"gatehouse/policy"
 )
 
@@ -26,7 +26,7 @@ type Archive struct {
 }
 
 // Snapshot compiles the bundles that decided, as far as they are kept. The error is ErrNotKept where they are not.
-func (a *Archive) Snapshot(ctx context.Context, decided map[string]decisionlog.EventBundle) (*policy.Snapshot, error) {
+func (a *Archive) Snapshot(ctx context.Context, decided map[string]events.Bundle) (*policy.Snapshot, error) {
 	if a.Dir == "" || len(decided) == 0 {
 		return nil, ErrNotKept
 	}
@@ -47,7 +47,7 @@ func (a *Archive) Snapshot(ctx context.Context, decided map[string]decisionlog.E
 }
 
 // IsMadeOf reports whether a policy is made of these bundles.
-func IsMadeOf(s *policy.Snapshot, decided map[string]decisionlog.EventBundle) bool {
+func IsMadeOf(s *policy.Snapshot, decided map[string]events.Bundle) bool {
 	now := s.Bundles()
 	return len(now) == len(decided) && !slices.ContainsFunc(now, func(b policy.BundleInfo) bool { return decided[b.Name].Digest != b.Digest })
 }

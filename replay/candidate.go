@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"gatehouse/decisionlog/events"
 	"strings"
 	"sync"
 	"time"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -61,7 +61,7 @@ func (c *Candidate) key(dst []byte, r *Record) []byte {
 	}
 	dst = append(append(dst, r.App...), 0)
 	if a := c.gate.App(string(r.App)); a != nil && len(a.Root) > 0 {
-		dst = append(append(append(dst, r.routeMethod()...), 0), decisionlog.Member(r.Input, "route", "template")...)
+		dst = append(append(append(dst, r.routeMethod()...), 0), events.Member(r.Input, "route", "template")...)
 	}
 	return dst
 }

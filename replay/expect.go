@@ -1,10 +1,10 @@
 package replay
 
 import (
+	"gatehouse/decisionlog/events"
 	"slices"
 	"strings"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
 )
 
@@ -41,7 +41,7 @@ type Expected struct {
 func (e *Expected) covers(c *change) bool {
 	return (e.Route == "" || c.route.Named(e.Route)) && (e.Method == "" || e.Method == c.route.Method) &&
 		(e.App == "" || e.App == c.route.App) && (e.Subject == "" || e.Subject == c.record.Identity.Subject.Decode()) &&
-		(e.Role == "" || slices.Contains(decisionlog.Strings(c.record.Identity.Roles), e.Role)) && c.from.Fits(e.From) && c.to.Fits(e.To)
+		(e.Role == "" || slices.Contains(events.Strings(c.record.Identity.Roles), e.Role)) && c.from.Fits(e.From) && c.to.Fits(e.To)
 }
 
 // String is the entry as it could stand in the file.

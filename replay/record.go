@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"gatehouse/decisionlog/events"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -17,7 +17,7 @@ import (
 // Record is one event of a decision log as a replay looks at it. What Open Policy Agent's log says in other places is in ours. It is made
 // of the event's text, and good as long as that is.
 type Record struct {
-	decisionlog.Event
+	events.Event
 	Number int64 // which of the log's it is, from 1
 	OPA    bool  // the outcome was not there and is made of the result
 }
@@ -37,21 +37,21 @@ func (r *Record) Parse(event []byte, number int64) error {
 // foreign fills in what Open Policy Agent's own decision log does not say in so many words.
 func (r *Record) foreign() {
 	r.OPA = true
-	http := decisionlog.Member(r.Input, "attributes", "request", "http")
+	http := events.Member(r.Input, "attributes", "request", "http")
 	r.Request.Method, r.Request.Host, r.Request.Path = member(http, "method"), member(http, "host"), member(http, "path")
 	said := answerOf(r.Result)
 	v := gate.VerdictOf(&policy.Decision{Allowed: said.allowed, Status: said.status}, nil)
 	if r.Result == nil {
 		v = gate.VerdictOf(nil, policy.ErrUndefined)
 	}
-	r.Outcome, r.Reason, r.Status = decisionlog.RawString("deny"), decisionlog.RawString(v.Reason.String()), v.Status
+	r.Outcome, r.Reason, r.Status = events.RawString("deny"), events.RawString(v.Reason.String()), v.Status
 	if v.Allow {
-		r.Outcome, r.Reason = decisionlog.RawString("allow"), nil
+		r.Outcome, r.Reason = events.RawString("allow"), nil
 	}
 }
 
-func member(value json.RawMessage, names ...string) decisionlog.RawString {
-	return decisionlog.Unquote(decisionlog.Member(value, names...))
+func member(value json.RawMessage, names ...string) events.RawString {
+	return events.Unquote(events.Member(value, names...))
 }
 
 // Recorded is what the gate has to know of it.
@@ -61,7 +61,7 @@ func (r *Record) Recorded() *gate.Recorded {
 }
 
 // routeMethod is the method of the route's rule: the request's, or WEBSOCKET.
-func (r *Record) routeMethod() decisionlog.RawString {
+func (r *Record) routeMethod() events.RawString {
 	if method := member(r.Input, "route", "method"); len(method) > 0 {
 		return method
 	}
@@ -93,7 +93,7 @@ func (r *Record) Outcomes() (outcome, reason string, status int) {
 	}
 	allowed := string(r.Result)
 	if r.Result != nil && r.Result[0] == '{' {
-		allowed = string(decisionlog.Member(r.Result, "allowed"))
+		allowed = string(events.Member(r.Result, "allowed"))
 	}
 	switch {
 	case r.Result == nil:
@@ -114,7 +114,7 @@ func (r *Record) unasked() string {
 		return ""
 	case r.Input != nil:
 		return "the answer was not the policy's: " + reason
-	case r.Erased != nil && slices.Contains(decisionlog.Strings(r.Erased), "/input"):
+	case r.Erased != nil && slices.Contains(events.Strings(r.Erased), "/input"):
 		return "its input is not in the log (erased)"
 	case reason == "":
 		return "its input is not in the log"
@@ -125,7 +125,7 @@ func (r *Record) unasked() string {
 // answer is the recorded result in the form in which answers are compared; "" where it is not all there.
 func (r *Record) answer() string {
 	for _, list := range []json.RawMessage{r.Erased, r.Masked} {
-		if slices.ContainsFunc(decisionlog.Strings(list), func(p string) bool { return strings.HasPrefix(p, "/result") }) {
+		if slices.ContainsFunc(events.Strings(list), func(p string) bool { return strings.HasPrefix(p, "/result") }) {
 			return ""
 		}
 	}
@@ -149,8 +149,8 @@ func answerOf(result json.RawMessage) (out said) {
 	if len(result) == 0 || result[0] != '{' {
 		return said{allowed: string(result) == "true"}
 	}
-	out.allowed = string(decisionlog.Member(result, "allowed")) == "true"
-	out.status, _ = strconv.Atoi(string(decisionlog.Member(result, "http_status")))
+	out.allowed = string(events.Member(result, "allowed")) == "true"
+	out.status, _ = strconv.Atoi(string(events.Member(result, "http_status")))
 	return out
 }
 
@@ -165,7 +165,7 @@ func (r *Record) RouteOf() Route {
 // RouteOf is made of what an event says about a request; route is its member of that name.
 func RouteOf(app, method, route, path string, input json.RawMessage) Route {
 	out := Route{App: app, Method: method}
-	if within := decisionlog.Member(input, "route"); within != nil {
+	if within := events.Member(input, "route"); within != nil {
 		out.Name, out.Template = member(within, "name").Decode(), member(within, "template").Decode()
 	}
 	if out.Template == "" && out.Name == "" {

@@ -9,12 +9,11 @@ package replay
 import (
 	"context"
 	"errors"
+	"gatehouse/decisionlog/read"
 	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
-
-	"gatehouse/decisionlog"
 )
 
 const batchBytes = 512 << 10 // bytes of events that are handed to a worker at once
@@ -52,7 +51,7 @@ type batch struct {
 }
 
 // Run reads the log to its end, or to the number of decisions that is wanted.
-func (p *Replay) Run(ctx context.Context, log *decisionlog.Reader) (*Report, error) {
+func (p *Replay) Run(ctx context.Context, log *read.Reader) (*Report, error) {
 	workers := max(runtime.GOMAXPROCS(0), 1)
 	full, free := make(chan *batch, workers), make(chan *batch, 2*workers+2)
 	for range cap(free) {
@@ -93,7 +92,7 @@ func (p *Replay) Run(ctx context.Context, log *decisionlog.Reader) (*Report, err
 }
 
 // feed copies events into batches. It alone reads the log.
-func (p *Replay) feed(ctx context.Context, log *decisionlog.Reader, t *Report, full chan<- *batch, free <-chan *batch) error {
+func (p *Replay) feed(ctx context.Context, log *read.Reader, t *Report, full chan<- *batch, free <-chan *batch) error {
 	var b *batch
 	send := func() error {
 		if b == nil {
@@ -109,7 +108,7 @@ func (p *Replay) feed(ctx context.Context, log *decisionlog.Reader, t *Report, f
 	}
 	for number := int64(1); ; {
 		event, err := log.Next()
-		if damage, ok := errors.AsType[*decisionlog.DamageError](err); ok {
+		if damage, ok := errors.AsType[*read.DamageError](err); ok {
 			t.damaged(damage.Error())
 			continue
 		}

@@ -2,11 +2,10 @@ package replay
 
 import (
 	"cmp"
+	"gatehouse/decisionlog/events"
 	"maps"
 	"slices"
 	"strings"
-
-	"gatehouse/decisionlog"
 )
 
 const (
@@ -119,7 +118,7 @@ func addExample(list []Example, r *Record) []Example {
 	}
 	return firstExamples(append(list, Example{event: r.Number, DecisionID: r.DecisionID.Decode(), Timestamp: r.Timestamp.Decode(),
 		Request: strings.TrimSpace(r.Request.Method.Decode() + " " + r.Request.Host.Decode() + r.Request.Path.Decode()),
-		Subject: r.Identity.Subject.Decode(), Roles: decisionlog.Strings(r.Identity.Roles)}))
+		Subject: r.Identity.Subject.Decode(), Roles: events.Strings(r.Identity.Roles)}))
 }
 
 func firstExamples(list []Example) []Example {

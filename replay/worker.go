@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"gatehouse/decisionlog/events"
 	"slices"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -199,7 +199,7 @@ func (a *asked) missing(r *Record) string {
 		}
 		part, known := a.pointers[string(list)]
 		if !known {
-			part = readOf(a.reads, decisionlog.Strings(list))
+			part = readOf(a.reads, events.Strings(list))
 			if len(a.pointers) >= maxReasons {
 				clear(a.pointers)
 			}

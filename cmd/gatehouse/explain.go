@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/decisionlog"
 	"gatehouse/trial/logged"
 	"gatehouse/trial/node"
 )
@@ -84,7 +84,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 }
 
 // openLog opens the log to look into.
-func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.Reader) (log *decisionlog.Reader, name string, err error) {
+func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.Reader) (log *read.Reader, name string, err error) {
 	if f.log != "" {
 		log, err = node.OpenLogAt(f.log, stdin)
 		return log, f.log, err

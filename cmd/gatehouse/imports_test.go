@@ -36,36 +36,45 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/identity/credential": {"gatehouse/identity/refusal"},
 		"gatehouse/identity/mint":       {"gatehouse/identity/refusal"},
 		"gatehouse/identity/refusal":    {},
-		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/replay/search": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+		"gatehouse/replay/search": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/replay", "gatehouse/routes"},
 		"gatehouse/envoy/doctor": {},
 		"gatehouse/edge": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
 			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/server": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/gate", "gatehouse/identity",
 			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/identity/attack":   {"gatehouse/identity"}, // for tests alone
-		"gatehouse/policy":            {"gatehouse/policy/bounds"},
-		"gatehouse/policy/bounds":     {},
-		"gatehouse/policy/explain":    {"gatehouse/policy", "gatehouse/policy/bounds"},
-		"gatehouse/decisionlog":       {"gatehouse/decisionlog/spool"},
-		"gatehouse/decisionlog/spool": {},
-		"gatehouse/routes":            {},
-		"gatehouse/watch":             {"gatehouse/panics"},
-		"gatehouse/envoy/sandbox":     {"gatehouse/identity/mint", "gatehouse/identity/refusal"},
-		"gatehouse/images":            {},
-		"gatehouse/images/exchange":   {},
+		"gatehouse/identity/attack":    {"gatehouse/identity"}, // for tests alone
+		"gatehouse/policy":             {"gatehouse/policy/bounds"},
+		"gatehouse/policy/bounds":      {},
+		"gatehouse/policy/explain":     {"gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/decisionlog":        {}, // besides its parts: ofTheLog
+		"gatehouse/decisionlog/events": {},
+		"gatehouse/decisionlog/read":   {"gatehouse/decisionlog"},
+		"gatehouse/decisionlog/record": {"gatehouse/decisionlog/events", "gatehouse/decisionlog/spool"},
+		"gatehouse/decisionlog/remote": {"gatehouse/decisionlog/events"},
+		"gatehouse/decisionlog/spool":  {},
+		"gatehouse/routes":             {},
+		"gatehouse/watch":              {"gatehouse/panics"},
+		"gatehouse/envoy/sandbox":      {"gatehouse/identity/mint", "gatehouse/identity/refusal"},
+		"gatehouse/images":             {},
+		"gatehouse/images/exchange":    {},
 		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
-		"gatehouse/trial/node": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
+		"gatehouse/trial/node": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
 			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
 		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	return foundations, ours
+}
+
+// ofTheLog are the parts of the decision log, which come with it.
+func ofTheLog() []string {
+	return []string{"gatehouse/decisionlog/events", "gatehouse/decisionlog/record", "gatehouse/decisionlog/remote", "gatehouse/decisionlog/spool"}
 }
 
 // TestWhoMayImportWhom holds the direction of our imports, and that one package alone speaks each foreign language.
@@ -79,13 +88,15 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/open-policy-agent/opa/v1/tester":       {"gatehouse/policy"},
 		"github.com/open-policy-agent/opa/v1/topdown":      {"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain"},
 		"github.com/open-policy-agent/opa/v1/plugins/":     {"gatehouse/upstream"},
-		"github.com/fsnotify/fsnotify":                     {"gatehouse/watch", "gatehouse/decisionlog"}, // decisionlog: the end of a file that grows
+		"github.com/fsnotify/fsnotify":                     {"gatehouse/watch", "gatehouse/decisionlog/read"}, // the end of a file that grows
 		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},
 		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles"}, // bundles: their signatures
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
 		"google.golang.org/grpc/health":                    {"gatehouse/server"},
-		"gatehouse/decisionlog/spool":                      {"gatehouse/decisionlog"},
+		"gatehouse/decisionlog/record":                     {"gatehouse/decisionlog", "gatehouse/decisionlog/read"},
+		"gatehouse/decisionlog/remote":                     {"gatehouse/decisionlog", "gatehouse/edge"},
+		"gatehouse/decisionlog/spool":                      {"gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/decisionlog/record"},
 		"oras.land/":                                       {"gatehouse/images"},
 		"go.opentelemetry.io/otel/sdk":                     {"gatehouse/server"},
 		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/server"}, // promhttp
@@ -101,8 +112,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 		if p.ImportPath == "gatehouse/gate" || slices.Contains(allowed, "gatehouse/gate") {
 			allowed = append(allowed, "gatehouse/gate/body") // a part of it
 		}
-		if slices.Contains(allowed, "gatehouse/decisionlog") {
-			allowed = append(allowed, "gatehouse/decisionlog/spool") // a part of it
+		if p.ImportPath == "gatehouse/decisionlog" || slices.Contains(allowed, "gatehouse/decisionlog") {
+			allowed = append(allowed, ofTheLog()...)
 		}
 		if p.ImportPath == "gatehouse/identity" || slices.Contains(allowed, "gatehouse/identity") {
 			allowed = append(allowed, identityParts(ours)...)
@@ -164,8 +175,10 @@ func TestArchitecturePageShowsTheImports(t *testing.T) {
 		shown := map[string]bool{}
 		below(p, shown)
 		delete(shown, "gate/body") // a part of gate
-		if p != "decisionlog" {
-			delete(shown, "decisionlog/spool") // a part of decisionlog
+		for _, part := range ofTheLog() {
+			if !slices.Contains(allowed, part) {
+				delete(shown, strings.TrimPrefix(part, "gatehouse/"))
+			}
 		}
 		if p == "identity" || shown["identity"] {
 			for _, part := range identityParts(ours) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"regexp"
@@ -13,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/decisionlog"
 	"gatehouse/replay/search"
 	"gatehouse/trial/node"
 )
@@ -56,7 +56,7 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 		l.paths = append([]string{l.log}, paths...)
 	}
 	if len(l.paths) > 0 {
-		return l.Open(l.paths, func(path string) (*decisionlog.Reader, error) { return node.OpenLogAt(path, c.InOrStdin()) })
+		return l.Open(l.paths, func(path string) (*read.Reader, error) { return node.OpenLogAt(path, c.InOrStdin()) })
 	}
 	src, err := l.src.OrDefault()
 	if err != nil {
@@ -70,7 +70,7 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 }
 
 // openLogOf opens the decision log of a configuration.
-func openLogOf(ctx context.Context, src config.Source) (*decisionlog.Reader, error) {
+func openLogOf(ctx context.Context, src config.Source) (*read.Reader, error) {
 	log, err := node.OpenLog(ctx, src)
 	if which, ok := errors.AsType[node.WhichLogError](err); ok {
 		err = usageError{which}

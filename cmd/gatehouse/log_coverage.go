@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/events"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/decisionlog"
 	"gatehouse/replay"
 	"gatehouse/replay/search"
 	"gatehouse/server"
@@ -109,7 +109,7 @@ func (f *logCoverage) read(ctx context.Context, v *replay.Coverage) error {
 		case err != nil:
 			return err
 		case r.Parse(line, number) != nil:
-			f.source.Warning(f.source.Reader().Damaged(decisionlog.ErrNoEvent))
+			f.source.Warning(f.source.Reader().Damaged(events.ErrNoEvent))
 			continue
 		case r.Gap.Recorded && !f.query.During(&r), !r.Gap.Recorded && !f.query.Wants(&r):
 			continue

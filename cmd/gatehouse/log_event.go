@@ -2,12 +2,12 @@ package main
 
 import (
 	"fmt"
+	"gatehouse/decisionlog/events"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"gatehouse/decisionlog"
 	"gatehouse/replay/search"
 )
 
@@ -38,7 +38,7 @@ func lineOf(r *search.Event, p printer) string {
 }
 
 // gapWords say what a gap is, and where.
-func gapWords(g *decisionlog.EventGap) string {
+func gapWords(g *events.Gap) string {
 	text := gapSum(g)
 	if len(g.Segment) > 0 {
 		text += " in segment " + column(g.Segment.Decode())
@@ -47,7 +47,7 @@ func gapWords(g *decisionlog.EventGap) string {
 }
 
 // gapSum says how much is missing.
-func gapSum(g *decisionlog.EventGap) string {
+func gapSum(g *events.Gap) string {
 	var parts []string
 	if g.Dropped > 0 {
 		parts = append(parts, plural(int(g.Dropped), "decision")+" not recorded")

@@ -3,13 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"gatehouse/decisionlog/events"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/decisionlog"
 	"gatehouse/replay/search"
 )
 
@@ -103,7 +103,7 @@ func figuresText(f *search.Figures, p printer, bars bool) string {
 		row("  other", f.Other, share(f.Other))
 	}
 	if f.Gaps.Count > 0 {
-		g := decisionlog.EventGap{Dropped: f.Gaps.Dropped, Damaged: f.Gaps.Damaged, Unfinished: f.Gaps.Unfinished}
+		g := events.Gap{Dropped: f.Gaps.Dropped, Damaged: f.Gaps.Damaged, Unfinished: f.Gaps.Unfinished}
 		row("gaps", f.Gaps.Count, "  "+p.paint(amber, gapSum(&g)))
 	}
 	if f.Unreadable > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,7 +15,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"gatehouse/config"
-	"gatehouse/decisionlog"
 	"gatehouse/replay"
 	"gatehouse/replay/search"
 	"gatehouse/server"
@@ -171,7 +171,7 @@ func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.C
 }
 
 // replay runs with a progress bar.
-func (f *replayFlags) replay(c *cobra.Command, p *replay.Replay, log *decisionlog.Reader, file string) (*replay.Report, error) {
+func (f *replayFlags) replay(c *cobra.Command, p *replay.Replay, log *read.Reader, file string) (*replay.Report, error) {
 	done := showProgress(c.ErrOrStderr(), p, file)
 	t, err := p.Run(c.Context(), log)
 	done()

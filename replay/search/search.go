@@ -6,13 +6,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"gatehouse/decisionlog/read"
 	"io"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"gatehouse/decisionlog"
 	"gatehouse/replay"
 )
 
@@ -48,9 +48,9 @@ type Source struct {
 	Events, Gaps int64 // that were read, and those among them that tell of a gap
 	Damaged      int64 // places that were passed over
 
-	reader  *decisionlog.Reader
+	reader  *read.Reader
 	left    []string // paths still to be read
-	open    func(path string) (*decisionlog.Reader, error)
+	open    func(path string) (*read.Reader, error)
 	foreign error // a file that is no log; among several, the last such
 }
 
@@ -58,16 +58,16 @@ type Source struct {
 const MostWarnings = 20
 
 // Use reads a log that is open already, which is closed with the source.
-func (l *Source) Use(log *decisionlog.Reader) { l.reader = log }
+func (l *Source) Use(log *read.Reader) { l.reader = log }
 
 // Open reads the paths, one after another.
-func (l *Source) Open(paths []string, open func(path string) (*decisionlog.Reader, error)) error {
+func (l *Source) Open(paths []string, open func(path string) (*read.Reader, error)) error {
 	l.left, l.open = paths, open
 	return l.advance()
 }
 
 // Reader is what is read just now.
-func (l *Source) Reader() *decisionlog.Reader { return l.reader }
+func (l *Source) Reader() *read.Reader { return l.reader }
 
 // advance goes on to the next path; io.EOF where there is none.
 func (l *Source) advance() (err error) {
@@ -109,7 +109,7 @@ func (l *Source) Next(ctx context.Context, e *Event, wanted func(line []byte) bo
 				err = l.reader.Damaged(err)
 			}
 		}
-		damage, damaged := errors.AsType[*decisionlog.DamageError](err)
+		damage, damaged := errors.AsType[*read.DamageError](err)
 		switch {
 		case err == nil && e.Gap.Recorded:
 			l.Gaps++
@@ -119,7 +119,7 @@ func (l *Source) Next(ctx context.Context, e *Event, wanted func(line []byte) bo
 			return line, nil
 		case damaged:
 			l.Warning(damage)
-		case errors.Is(err, decisionlog.ErrForeign):
+		case errors.Is(err, read.ErrForeign):
 			if l.foreign != nil {
 				l.Warning(l.foreign)
 			}

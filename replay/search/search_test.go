@@ -2,11 +2,10 @@ package search
 
 import (
 	"fmt"
+	"gatehouse/decisionlog/read"
 	"strings"
 	"testing"
 	"time"
-
-	"gatehouse/decisionlog"
 )
 
 // TestStatsAreBounded counts more names than are kept: the frequent ones come out, each with by how much it may be over.
@@ -127,8 +126,8 @@ func TestSourceCountsAndTells(t *testing.T) {
 	texts := map[string]string{"one": shown + "\n{\"decision_id\": broken\n", "two": allowed + "\n"}
 	var told []error
 	l := &Source{Warn: func(err error) { told = append(told, err) }}
-	err := l.Open([]string{"one", "two"}, func(path string) (*decisionlog.Reader, error) {
-		return decisionlog.OpenReader("-", strings.NewReader(texts[path]))
+	err := l.Open([]string{"one", "two"}, func(path string) (*read.Reader, error) {
+		return read.OpenReader("-", strings.NewReader(texts[path]))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,16 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/read"
 	"io"
 
-	"gatehouse/decisionlog"
 	"gatehouse/replay"
 )
 
 // Decision is an event of the decision log with the values of what an explanation needs. Package decisionlog has their meaning.
 type Decision struct {
 	DecisionID, Timestamp, Path, App, Route string
-	Bundles                                 map[string]decisionlog.EventBundle
+	Bundles                                 map[string]events.Bundle
 	Identity                                struct {
 		Type, Subject, Issuer string
 		Roles                 []string
@@ -33,25 +34,25 @@ type Decision struct {
 var errNoRecord = errors.New("no such decision")
 
 // Find looks for a decision in a log, which name is of.
-func Find(log *decisionlog.Reader, name, id string) (*Decision, error) {
+func Find(log *read.Reader, name, id string) (*Decision, error) {
 	quoted, err := json.Marshal(id)
 	if err != nil {
 		return nil, err
 	}
-	read, damaged, broken := 0, 0, 0
+	seen, damaged, broken := 0, 0, 0
 	for {
 		event, err := log.Next()
-		_, damage := errors.AsType[*decisionlog.DamageError](err)
+		_, damage := errors.AsType[*read.DamageError](err)
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil, notInLog(name, id, read, damaged, broken)
+			return nil, notInLog(name, id, seen, damaged, broken)
 		case damage:
 			damaged++
 			continue
-		case err != nil && (!errors.Is(err, decisionlog.ErrForeign) || read == 0):
+		case err != nil && (!errors.Is(err, read.ErrForeign) || seen == 0):
 			return nil, err
 		}
-		if read++; !bytes.Contains(event, quoted) {
+		if seen++; !bytes.Contains(event, quoted) {
 			continue
 		}
 		record, ok := parseRecord(event)
@@ -72,12 +73,12 @@ func parseRecord(event []byte) (*Decision, bool) {
 		return nil, false
 	}
 	r := &Decision{DecisionID: e.DecisionID.Decode(), Timestamp: e.Timestamp.Decode(), Path: e.Path.Decode(), App: e.App.Decode(),
-		Route: e.Route.Decode(), DryRun: e.DryRun, Erased: decisionlog.Strings(e.Erased), Masked: decisionlog.Strings(e.Masked)}
+		Route: e.Route.Decode(), DryRun: e.DryRun, Erased: events.Strings(e.Erased), Masked: events.Strings(e.Masked)}
 	r.Outcome, r.Reason, r.Status = e.Outcomes()
 	r.Request.Method, r.Request.Host, r.Request.Path = e.Request.Method.Decode(), e.Request.Host.Decode(), e.Request.Path.Decode()
 	id := &e.Identity
 	r.Identity.Type, r.Identity.Subject, r.Identity.Issuer = id.Type.Decode(), id.Subject.Decode(), id.Issuer.Decode()
-	r.Identity.Roles, r.Identity.Authenticated = decisionlog.Strings(id.Roles), id.Authenticated
+	r.Identity.Roles, r.Identity.Authenticated = events.Strings(id.Roles), id.Authenticated
 	if e.Error.Recorded {
 		r.Error = &struct{ Message string }{e.Error.Message.Decode()}
 	}
@@ -88,8 +89,8 @@ func parseRecord(event []byte) (*Decision, bool) {
 	return r, true
 }
 
-func notInLog(name, id string, read, damaged, broken int) error {
-	text := fmt.Sprintf("%v: %q is not in %s (%d events", errNoRecord, id, name, read)
+func notInLog(name, id string, seen, damaged, broken int) error {
+	text := fmt.Sprintf("%v: %q is not in %s (%d events", errNoRecord, id, name, seen)
 	if damaged > 0 {
 		text += fmt.Sprintf("; %d places are damaged and were passed over", damaged)
 	}

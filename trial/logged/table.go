@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/read"
 	"io"
 	"maps"
 	"slices"
@@ -16,7 +18,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/replay"
@@ -53,11 +54,11 @@ func New(t *trial.Trial, view *gate.View) *Table {
 }
 
 // Take makes rows of the decisions that are wanted, until the log ends, enough says that an event was the last, or there are 10,000 rows.
-func (m *Table) Take(ctx context.Context, log *decisionlog.Reader, wants func(*replay.Record) bool, enough func(event []byte) bool) error {
+func (m *Table) Take(ctx context.Context, log *read.Reader, wants func(*replay.Record) bool, enough func(event []byte) bool) error {
 	var r replay.Record
 	for {
 		event, err := log.Next()
-		if _, damaged := errors.AsType[*decisionlog.DamageError](err); damaged {
+		if _, damaged := errors.AsType[*read.DamageError](err); damaged {
 			m.Bad++
 			continue
 		}
@@ -88,7 +89,7 @@ func (m *Table) Take(ctx context.Context, log *decisionlog.Reader, wants func(*r
 // consider makes a row of the first decision of its kind.
 func (m *Table) consider(ctx context.Context, r *replay.Record) error {
 	route := r.RouteOf()
-	roles := slices.Sorted(slices.Values(decisionlog.Strings(r.Identity.Roles)))
+	roles := slices.Sorted(slices.Values(events.Strings(r.Identity.Roles)))
 	kind := strings.Join([]string{route.App, route.Label(), r.Verdict().String(), strconv.FormatBool(r.Identity.Authenticated), strings.Join(roles, ",")}, "\x00")
 	if m.seen[kind] {
 		return nil
@@ -174,7 +175,7 @@ func (m *Table) row(r *replay.Record, route replay.Route) (*row, []string, error
 		}
 	}
 	for _, list := range []json.RawMessage{r.Erased, r.Masked} {
-		for _, pointer := range decisionlog.Strings(list) {
+		for _, pointer := range events.Strings(list) {
 			if part := replay.ReadRef(reads, pointer); part != "" {
 				notes = append(notes, part)
 			}
@@ -248,7 +249,7 @@ func (r *row) caller(t *trial.Trial, add func(string, *yaml.Node)) {
 		return
 	}
 	add("as", textNode(r.record.Identity.Subject.Decode()))
-	if roles := decisionlog.Strings(r.record.Identity.Roles); len(roles) > 0 {
+	if roles := events.Strings(r.record.Identity.Roles); len(roles) > 0 {
 		add("roles", textsNode(roles))
 	}
 	claims := map[string]any{}
@@ -276,7 +277,7 @@ func (r *row) caller(t *trial.Trial, add func(string, *yaml.Node)) {
 func (r *row) content(v rowVariant, add func(string, *yaml.Node)) {
 	http := []string{"attributes", "request", "http"}
 	headers, _ := plainAt(r.input, slices.Concat(http, []string{"headers"})...).(map[string]any)
-	masked := strings.Join(append(decisionlog.Strings(r.record.Masked), decisionlog.Strings(r.record.Erased)...), "\n") + "\n"
+	masked := strings.Join(append(events.Strings(r.record.Masked), events.Strings(r.record.Erased)...), "\n") + "\n"
 	list := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		value, _ := headers[name].(string)

@@ -1,13 +1,13 @@
 package logged_test
 
 import (
+	"gatehouse/decisionlog/read"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"gatehouse/config"
-	"gatehouse/decisionlog"
 	"gatehouse/replay"
 	"gatehouse/trial/logged"
 	"gatehouse/trial/node"
@@ -58,7 +58,7 @@ func TestRows(t *testing.T) {
 		{"another verdict", event("GET", "/a", "deny", denied, ""), "deny: {GET: /a, status: 403, reason: denied}", "here it comes out as allow"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			log, err := decisionlog.OpenReader("-", strings.NewReader(test.event+"\n"+test.event+"\n"))
+			log, err := read.OpenReader("-", strings.NewReader(test.event+"\n"+test.event+"\n"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +81,7 @@ func TestRows(t *testing.T) {
 func TestFindSaysWhatItRead(t *testing.T) {
 	const text = `{"decision_id":"A","timestamp":"2026-03-01T10:00:00Z","outcome":"deny","reason":"denied","status":403,"request":{"method":"GET","path":"/a"}}` + "\n"
 	for id, want := range map[string]string{"A": "", "B": `no such decision: "B" is not in d.log (1 events)`} {
-		log, err := decisionlog.OpenReader("-", strings.NewReader(text))
+		log, err := read.OpenReader("-", strings.NewReader(text))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"slices"
@@ -16,7 +17,7 @@ import (
 type WhichLogError struct{ error }
 
 // OpenLog opens the decision log of a configuration: its file and its spool.
-func OpenLog(ctx context.Context, s config.Source) (*decisionlog.Reader, error) {
+func OpenLog(ctx context.Context, s config.Source) (*read.Reader, error) {
 	none := WhichLogError{errors.New("which decision log? --log FILE names it; the configuration has no decision_log.file")}
 	if s.File == "" {
 		return nil, none
@@ -31,7 +32,7 @@ func OpenLog(ctx context.Context, s config.Source) (*decisionlog.Reader, error) 
 		return nil, none
 	}
 	log.Rules = spoolRules(ctx, s, log.Dir)
-	return decisionlog.OpenLog(log)
+	return read.OpenLog(log)
 }
 
 // spoolRules are the rules of the policy about what a spool has; nil where it has none. Where they cannot be had, what they might have taken
@@ -55,12 +56,12 @@ func masked(err error) func(context.Context, []byte) decisionlog.Ruling {
 
 // OpenLogAt opens a log by its path. A spool whose policy has rules about the log shows neither input nor result: only the
 // configuration knows these rules.
-func OpenLogAt(path string, stdin io.Reader) (*decisionlog.Reader, error) {
+func OpenLogAt(path string, stdin io.Reader) (*read.Reader, error) {
 	if info, err := os.Stat(path); path != "-" && err == nil && info.IsDir() && edge.HasLogRules(path) {
 		cfg := decisionlog.Config{Dir: path, Rules: masked(errors.New("the policy's masks are not known here"))}
-		if log, err := decisionlog.OpenLog(cfg); err == nil {
+		if log, err := read.OpenLog(cfg); err == nil {
 			return log, nil
 		}
 	}
-	return decisionlog.OpenReader(path, stdin)
+	return read.OpenReader(path, stdin)
 }

@@ -3,10 +3,10 @@ package node
 import (
 	"context"
 	"fmt"
+	"gatehouse/decisionlog/events"
 	"strings"
 
 	"gatehouse/config"
-	"gatehouse/decisionlog"
 	"gatehouse/edge"
 	"gatehouse/replay"
 	"gatehouse/trial/logged"
@@ -54,7 +54,7 @@ func (t *Node) useKept(ctx context.Context, src config.Source, r *logged.Decisio
 }
 
 // usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
-func (t *Node) usePast(ctx context.Context, cfg *config.Config, decided map[string]decisionlog.EventBundle) error {
+func (t *Node) usePast(ctx context.Context, cfg *config.Config, decided map[string]events.Bundle) error {
 	if replay.IsMadeOf(t.Still.Policy, decided) {
 		return nil
 	}

@@ -1,0 +1,240 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse/decisionlog/spool"
+	"gatehouse/input"
+)
+
+// ErrPacked says that bytes are no packed entry that this release reads.
+var ErrPacked = errors.New("this is no packed entry of version 1")
+
+// unpacking reads a packed entry into values.
+type unpacking struct {
+	packedReader
+	scan   *scan     // gets a pointer to each string that redaction changed
+	redact *redactor // knows which query parameters are secret by name
+	schema *input.Schema
+	values []any // of the input's fields, by their place in the schema; nil: not there
+}
+
+// unpacked is an entry as its line shows it: the envelope and the two documents in plain JSON.
+type unpacked struct {
+	record        *record
+	result, input any
+	has           struct{ result, input bool }
+}
+
+// unpack reads what pack wrote. It never reads beyond what it was given, and takes memory in proportion to it.
+func (u *unpacking) unpack() (out unpacked, err error) {
+	if u.byte() != packVersion {
+		return out, ErrPacked
+	}
+	flags := u.uint()
+	u.values = make([]any, len(u.schema.Fields))
+	rec := &record{Format: 1}
+	out.record = rec
+	rec.Timestamp = Stamp(u.time())
+	rec.Metrics.Handler = u.int()
+	rec.Status = int(u.uint())
+	rec.DryRun, rec.Memo = flags&flagDryRun != 0, flags&flagMemo != 0
+	for _, f := range []struct {
+		into *string
+		at   string
+	}{{&rec.DecisionID, "/decision_id"}, {&rec.App, "/app"}, {&rec.Route, "/route"}, {&rec.Outcome, "/outcome"}, {&rec.Reason, "/reason"}} {
+		*f.into = u.text(f.at, "")
+	}
+	pathChanged := u.head(rec, flags)
+	for _, f := range []struct {
+		into *string
+		at   string
+	}{{&rec.Peer, "/peer"}, {&rec.RequestedBy, "/requested_by"}, {&rec.TraceID, "/trace_id"}, {&rec.SpanID, "/span_id"}, {&rec.Revision, "/revision"}} {
+		*f.into = u.text(f.at, "")
+	}
+	u.bundles(rec)
+	params := u.params("/parameters")
+	rec.Parameters = params
+	u.error(rec)
+	if flags&flagNoInput != 0 {
+		u.scan.erase("/input")
+	}
+	if flags&flagNoResult != 0 {
+		u.scan.erase("/result")
+	}
+	var in *inputReader
+	if flags&flagResult != 0 {
+		out.result, out.has.result = u.value(0), true
+	}
+	if flags&flagAsked != 0 && flags&flagNoInput == 0 {
+		in = &inputReader{unpacking: u, flags: flags, rec: rec, pathChanged: pathChanged}
+		in.read()
+	}
+	for range u.count() {
+		u.scan.mask(u.text("", ""))
+	}
+	if flags&flagDigests != 0 {
+		rec.Digests.Routes, _ = u.string()
+		rec.Digests.Keys, _ = u.string()
+		rec.Digests.Directory, _ = u.string()
+	}
+	if in != nil {
+		in.added()
+		out.input, out.has.input = in.object(u.schema.Root), true
+	}
+	if u.err {
+		return unpacked{}, ErrPacked
+	}
+	return out, nil
+}
+
+func (u *unpacking) error(rec *record) {
+	text, changed := u.string()
+	if text == "" {
+		return
+	}
+	rec.Error = &recordError{Code: rec.Reason, Message: text}
+	if slices.Contains(u.scan.masked, "/reason") {
+		u.scan.mask("/error/code")
+	}
+	if changed != 0 {
+		u.scan.mask("/error/message")
+	}
+}
+
+func (u *unpacking) bundles(rec *record) {
+	n := u.count()
+	if n > 0 {
+		rec.Bundles = make(map[string]recordBundle, n)
+	}
+	for range n {
+		name, _ := u.string()
+		revision, _ := u.string()
+		digest, _ := u.string()
+		rec.Bundles[name] = recordBundle{Revision: revision, Digest: digest}
+	}
+}
+
+func (u *unpacking) params(at string) map[string]string {
+	n := u.count()
+	if n == 0 {
+		return nil
+	}
+	params := make(map[string]string, n)
+	for range n {
+		name, _ := u.string()
+		params[name] = u.text(at, name)
+	}
+	return params
+}
+
+func (u *unpacking) labels() map[string]any {
+	n := u.count()
+	m := make(map[string]any, n)
+	for range n {
+		name, _ := u.string()
+		m[name], _ = u.string()
+	}
+	return m
+}
+
+// text reads a string and notes its pointer, at and name, where redaction changed it.
+func (u *unpacking) text(at, name string) string {
+	s, changed := u.string()
+	if changed != 0 {
+		if name != "" && !strings.HasSuffix(at, "/") {
+			at += "/"
+		}
+		u.scan.mask(at + escape(name))
+	}
+	return s
+}
+
+func (u *unpacking) list() []string {
+	n := u.count()
+	if n == 0 {
+		return nil
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i], _ = u.string()
+	}
+	return list
+}
+
+func (u *unpacking) value(depth int) any {
+	if depth > maxNesting {
+		u.fail()
+		return nil
+	}
+	switch kind := u.byte(); kind {
+	case kindNull:
+		return nil
+	case kindFalse, kindTrue:
+		return kind == kindTrue
+	case kindNumber:
+		s, _ := u.string()
+		return json.Number(s)
+	case kindString:
+		s, _ := u.string()
+		return s
+	case kindArray:
+		return u.array(depth)
+	case kindObject:
+		return u.object(depth)
+	}
+	u.fail()
+	return nil
+}
+
+func (u *unpacking) array(depth int) []any {
+	n := u.count()
+	list := make([]any, 0, min(n, 1024))
+	for i := 0; i < n && !u.err; i++ {
+		list = append(list, u.value(depth+1))
+	}
+	return list
+}
+
+func (u *unpacking) object(depth int) map[string]any {
+	n := u.count()
+	m := make(map[string]any, min(n, 1024))
+	for i := 0; i < n && !u.err; i++ {
+		name, _ := u.string()
+		m[name] = u.value(depth + 1)
+	}
+	return m
+}
+
+// Time reads when a packed entry was, or until when a gap.
+func Time(kind spool.Kind, packed []byte) (time.Time, bool) {
+	if kind == KindGap {
+		g, err := UnpackGap(packed)
+		return g.Until, err == nil
+	}
+	u := packedReader{in: packed}
+	if u.byte() != packVersion {
+		return time.Time{}, false
+	}
+	u.uint()
+	t := u.time()
+	return t, !u.err
+}
+
+// ID reads the id of a packed entry; "" where it has none.
+func ID(packed []byte) string {
+	u := packedReader{in: packed}
+	if u.byte() != packVersion {
+		return ""
+	}
+	u.uint()
+	u.time()
+	u.int()
+	u.uint()
+	id, _ := u.string()
+	return id
+}
