@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/apikey"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-func newKey(t testing.TB, e identity.APIKeyEntry) identity.APIKey {
+func newKey(t testing.TB, e apikey.Entry) apikey.Key {
 	t.Helper()
-	k, err := identity.NewAPIKey(e)
+	k, err := apikey.New(e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func newKey(t testing.TB, e identity.APIKeyEntry) identity.APIKey {
 }
 
 // keyFile is a file of these keys.
-func keyFile(t testing.TB, keys ...identity.APIKey) string {
+func keyFile(t testing.TB, keys ...apikey.Key) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	text := []byte("keys: []\n")
@@ -45,16 +46,16 @@ func keyFile(t testing.TB, keys ...identity.APIKey) string {
 }
 
 // withKeys is two issuers' configuration that takes API keys beside.
-func withKeys(t testing.TB, keys ...identity.APIKey) identity.Config {
+func withKeys(t testing.TB, keys ...apikey.Key) identity.Config {
 	c := twoIssuers(t)
 	c.APIKeys = identity.APIKeys{File: keyFile(t, keys...)}
 	return c
 }
 
-func apiKey(k identity.APIKey) headers { return headers{"x-api-key": {k.Reveal()}} }
+func apiKey(k apikey.Key) headers { return headers{"x-api-key": {k.Reveal()}} }
 
 func TestAPIKeyTellsWhoCalls(t *testing.T) {
-	k := newKey(t, identity.APIKeyEntry{ID: "ci-2026", Subject: "ci", Roles: []string{"deployer", "on: off"}, Groups: []string{"robots"},
+	k := newKey(t, apikey.Entry{ID: "ci-2026", Subject: "ci", Roles: []string{"deployer", "on: off"}, Groups: []string{"robots"},
 		Scopes: []string{"orders:read"}, Expires: noon.Add(time.Hour)})
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	writeFile(t, path, string(k.YAML())+"    claims: {team: payments, quota: 250, rate: 1.50, list: [true, null], deep: {a: \"1\"}}\n")
@@ -84,7 +85,7 @@ func TestAPIKeyForm(t *testing.T) {
 	form := regexp.MustCompile(`^gatehouse_[0-9A-Za-z]{8}_[0-9A-Za-z]{49}$`)
 	seen := map[string]bool{}
 	for range 200 {
-		k := newKey(t, identity.APIKeyEntry{Subject: "ci"})
+		k := newKey(t, apikey.Entry{Subject: "ci"})
 		if text := k.Reveal(); !form.MatchString(text) || seen[text] {
 			t.Fatalf("a key of another form, or the same again")
 		}
@@ -99,9 +100,9 @@ func TestAPIKeyForm(t *testing.T) {
 
 // TestAPIKeyOutcomes is what each credential is answered.
 func TestAPIKeyOutcomes(t *testing.T) {
-	entry := func(e identity.APIKeyEntry) identity.APIKey { e.Subject = "ci"; return newKey(t, e) }
-	good1, good2, stranger := entry(identity.APIKeyEntry{}), entry(identity.APIKeyEntry{}), entry(identity.APIKeyEntry{})
-	expired, early := entry(identity.APIKeyEntry{Expires: noon}), entry(identity.APIKeyEntry{NotBefore: noon.Add(time.Second)})
+	entry := func(e apikey.Entry) apikey.Key { e.Subject = "ci"; return newKey(t, e) }
+	good1, good2, stranger := entry(apikey.Entry{}), entry(apikey.Entry{}), entry(apikey.Entry{})
+	expired, early := entry(apikey.Entry{Expires: noon}), entry(apikey.Entry{NotBefore: noon.Add(time.Second)})
 	c := withKeys(t, good1, good2, expired, early)
 	v := newVerifier(t, c)
 	keys := load(t, v)
@@ -173,7 +174,7 @@ func checksummed(text string) string {
 }
 
 func TestAPIKeyPlaces(t *testing.T) {
-	k := newKey(t, identity.APIKeyEntry{Subject: "ci"})
+	k := newKey(t, apikey.Entry{Subject: "ci"})
 	c := withKeys(t, k)
 	c.APIKeys.Header, c.APIKeys.Scheme = "Authorization", "Key"
 	v := newVerifier(t, c)
@@ -291,7 +292,7 @@ func TestAPIKeyFileErrors(t *testing.T) {
 }
 
 func TestAPIKeyAppend(t *testing.T) {
-	first, second := newKey(t, identity.APIKeyEntry{ID: "one", Subject: "ci"}), newKey(t, identity.APIKeyEntry{ID: "two", Subject: "ci"})
+	first, second := newKey(t, apikey.Entry{ID: "one", Subject: "ci"}), newKey(t, apikey.Entry{ID: "two", Subject: "ci"})
 	item := strings.TrimPrefix(string(first.YAML()), "keys:\n")
 	flush := strings.ReplaceAll(strings.ReplaceAll(item, "\n    ", "\n  "), "  - ", "- ")
 	for name, tt := range map[string]struct {
@@ -334,11 +335,11 @@ func TestAPIKeyAppend(t *testing.T) {
 
 // TestAPIKeyRotation follows the file while requests are pinned to what was published.
 func TestAPIKeyRotation(t *testing.T) {
-	old, next := newKey(t, identity.APIKeyEntry{ID: "old", Subject: "ci"}), newKey(t, identity.APIKeyEntry{ID: "next", Subject: "ci"})
+	old, next := newKey(t, apikey.Entry{ID: "old", Subject: "ci"}), newKey(t, apikey.Entry{ID: "next", Subject: "ci"})
 	path := keyFile(t, old)
 	now := noon
 	r := run(t, identity.Config{Clock: func() time.Time { return now }, APIKeys: identity.APIKeys{File: path}})
-	decides := func(keys *identity.Keys, k identity.APIKey, want string) {
+	decides := func(keys *identity.Keys, k apikey.Key, want string) {
 		t.Helper()
 		if got := outcome(t, r.v, keys, apiKey(k)); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -386,7 +387,7 @@ func TestAPIKeyRotation(t *testing.T) {
 
 // TestAPIKeyExpiryIsOfEachRequest moves the clock over one loaded set.
 func TestAPIKeyExpiryIsOfEachRequest(t *testing.T) {
-	k := newKey(t, identity.APIKeyEntry{Subject: "ci", NotBefore: noon, Expires: noon.Add(time.Minute)})
+	k := newKey(t, apikey.Entry{Subject: "ci", NotBefore: noon, Expires: noon.Add(time.Minute)})
 	now := noon
 	v := newVerifier(t, identity.Config{Clock: func() time.Time { return now }, APIKeys: identity.APIKeys{File: keyFile(t, k)}})
 	keys := load(t, v)
@@ -403,7 +404,7 @@ func TestAPIKeyExpiryIsOfEachRequest(t *testing.T) {
 
 // FuzzAPIKeyFile reads arbitrary files: an error of one line, or keys.
 func FuzzAPIKeyFile(f *testing.F) {
-	k := newKey(f, identity.APIKeyEntry{ID: "one", Subject: "ci", Roles: []string{"a"}, Expires: noon})
+	k := newKey(f, apikey.Entry{ID: "one", Subject: "ci", Roles: []string{"a"}, Expires: noon})
 	f.Add(k.YAML())
 	f.Add([]byte("keys: []\n"))
 	f.Add([]byte("keys:\n  - &a {prefix: *a}\n"))
@@ -427,7 +428,7 @@ func FuzzAPIKeyFile(f *testing.F) {
 }
 
 func BenchmarkAPIKey(b *testing.B) {
-	k := newKey(b, identity.APIKeyEntry{Subject: "ci", Roles: []string{"deployer"}, Expires: noon.Add(time.Hour)})
+	k := newKey(b, apikey.Entry{Subject: "ci", Roles: []string{"deployer"}, Expires: noon.Add(time.Hour)})
 	v := newVerifier(b, withKeys(b, k))
 	keys := load(b, v)
 	get, ctx := apiKey(k).get, context.Background()

@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 	"gatehouse/upstream"
 
@@ -115,20 +115,8 @@ type KeySource struct {
 // TokenSource is one place where a token may be.
 type TokenSource = credential.Source
 
-// ClaimPaths says which claims become the subject, roles, groups, scopes and the e-mail address. A path is a claim's name, or names joined
-// with dots for a claim within an object. A name that contains dots itself (https://example.com/roles) is found too, and
-// */roles is the one claim whose name is a URL that ends in /roles; two of those are a bad credential. Several paths with
-// spaces between them are all read, for the subject and the e-mail address until one leads somewhere.
-type ClaimPaths struct {
-	// Subject is a string; empty = "sub". An e-mail address (the claim email) is one only where it is verified, as for Email.
-	Subject string
-	Roles   string // string or list of strings; empty = "roles"
-	Groups  string // string or list of strings; empty = "groups"
-	Scopes  string // string with spaces or list of strings; empty = "scope"
-	Email   string // string, taken where the claim email_verified is true; empty = "email"
-	// UnverifiedEmail takes the address although email_verified is not true.
-	UnverifiedEmail bool
-}
+// ClaimPaths says which claims become the subject, roles, groups, scopes and the e-mail address.
+type ClaimPaths = claims.Paths
 
 // Introspection is a server that says what an opaque token is worth (RFC 7662).
 type Introspection struct {
@@ -150,7 +138,7 @@ type Introspection struct {
 
 // APIKeys are keys that we gave out. Where File is empty there are none. Their place must not be that of a token.
 type APIKeys struct {
-	File   string // YAML, at most 1 MiB; watched. The entries that APIKey.YAML gives
+	File   string // YAML, at most 1 MiB; watched. With the entries that apikey.Key.YAML gives
 	Header string // empty = x-api-key
 	Scheme string // in front of the key; empty = none, which Authorization cannot have
 }
@@ -167,12 +155,11 @@ type Verifier struct {
 	places   []TokenSource // sources, and the API keys' place
 	cookies  uint64        // those of sources that are cookies, a bit for each
 	// oddPlaces says that a header of places is spelled with other characters than letters, digits and "-".
-	oddPlaces    bool
-	certificates seenCertificates // of peers
-	base64       *base64.Encoding // RawURL, strict
-	cache        *cache           // of verified tokens
-	refused      *cache           // of tokens that failed, so that bad ones never push out good ones
-	others       others
+	oddPlaces bool
+	base64    *base64.Encoding // RawURL, strict
+	cache     *cache           // of verified tokens
+	refused   *cache           // of tokens that failed, so that bad ones never push out good ones
+	others    others
 
 	metrics *metrics
 	keyless bool // some credentials need no issuer's keys
@@ -219,7 +206,6 @@ func New(c Config) (*Verifier, error) {
 		c.CacheBytes = defaultCache
 	}
 	v.cache, v.refused = newCache(c.CacheBytes-c.CacheBytes/refusedShare), newCache(c.CacheBytes/refusedShare)
-	v.certificates.seed = maphash.MakeSeed()
 	if v.clock == nil {
 		v.clock = time.Now
 	}

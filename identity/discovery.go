@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"gatehouse/identity/strictjson"
 	"gatehouse/upstream"
 )
 
@@ -66,7 +67,7 @@ func (v *Verifier) discover(ctx context.Context, issuer string) (string, error) 
 // readMetadata takes jwks_uri from a document that names the very issuer (OpenID Connect Discovery 1.0 section 4.3, RFC 8414
 // section 3.3). Else one tenant of a host could stand in for another.
 func readMetadata(issuer string, raw []byte) (string, error) {
-	object, _, err := decodeObject(raw)
+	object, _, err := strictjson.Object(raw)
 	if err != nil {
 		return "", err
 	}

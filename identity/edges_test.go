@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/apikey"
 )
 
 // A SPIFFE id is taken for one only where it is well-formed; other names of the certificate stay names.
@@ -113,7 +114,7 @@ func TestOneURIOfACertificate(t *testing.T) {
 
 // A file that went away or broke is degraded until it is back, and what it held goes on serving.
 func TestFilesThatGoAwayAreDegraded(t *testing.T) {
-	k := newKey(t, identity.APIKeyEntry{ID: "a", Subject: "ci"})
+	k := newKey(t, apikey.Entry{ID: "a", Subject: "ci"})
 	path, jwksPath := keyFile(t, k), temp(t, keysOfA())
 	config := oneIssuer(identity.KeySource{File: jwksPath})
 	config.APIKeys = identity.APIKeys{File: path}

@@ -21,8 +21,10 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
+	"gatehouse/identity/strictjson"
 	"gatehouse/panics"
 	"gatehouse/upstream"
 )
@@ -102,8 +104,7 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	// Unlike the client for key sets it keeps connections open between questions, and follows no redirect: the body holds a token.
 	in.client, in.ours = upstream.Direct{Client: all.Client, Header: maxResponseHead, Idle: maxQuestions}.New()
 	in.client.Timeout = 0
-	paths, errs := c.Claims.withDefaults()
-	in.Claims, problems = paths, append(problems, errs...)
+	in.Claims = c.Claims.WithDefaults(func(field string, err error) { problem("Claims."+field, "%w", err) })
 	if err := checkKeyURL(c.URL); err != nil {
 		problem("URL", "%w", err)
 	}
@@ -230,8 +231,8 @@ func (v *Verifier) unverifiedIssuer(tok credential.Token) (issuer string, shaped
 	if err != nil {
 		return "", true
 	}
-	claims, _, _ := decodeObject(raw) // nil where it fails
-	issuer, _ = claims["iss"].(string)
+	payload, _, _ := strictjson.Object(raw) // nil where it fails
+	issuer, _ = payload["iss"].(string)
 	return issuer, true
 }
 
@@ -314,11 +315,11 @@ func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credentia
 	if err != nil {
 		return Identity{}, err
 	}
-	claims, memory, err := decodeObject(raw)
+	payload, memory, err := strictjson.Object(raw)
 	if err != nil {
 		return Identity{}, in.failed(errAnswerMalformed, nil)
 	}
-	active, ok := claims["active"].(bool)
+	active, ok := payload["active"].(bool)
 	if !ok {
 		return Identity{}, in.failed(errAnswerActive, nil)
 	}
@@ -329,12 +330,12 @@ func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credentia
 		in.remember(&in.inactive, a)
 		return Identity{}, errInactive
 	}
-	times, err := in.read(claims, a)
+	times, err := in.read(payload, a)
 	if err != nil {
 		return Identity{}, err
 	}
-	if !times.until.IsZero() && times.until.Before(a.until) {
-		a.until = times.until
+	if !times.Until.IsZero() && times.Until.Before(a.until) {
+		a.until = times.Until
 	}
 	in.remember(&in.active, a)
 	return a.identity, nil
@@ -342,34 +343,38 @@ func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credentia
 
 // read checks what the server says of an active token (RFC 7662 section 2.2) and maps it. Its issuer is the one that the entry
 // names: an answer cannot speak for others.
-func (in *introspector) read(claims map[string]any, a *answer) (validity, error) {
-	if value, present := claims["iss"]; present {
+func (in *introspector) read(payload map[string]any, a *answer) (claims.Validity, error) {
+	if value, present := payload["iss"]; present {
 		name, ok := value.(string)
 		switch {
 		case !ok:
-			return validity{}, errIssuerType
+			return claims.Validity{}, errIssuerType
 		case in.Issuer != "" && name != in.Issuer:
-			return validity{}, errAnswerIssuer
+			return claims.Validity{}, errAnswerIssuer
 		}
 	}
-	times, err := checkWindow(claims, defaultSkew, in.clock())
+	times, err := claims.Window(payload, defaultSkew, in.clock())
 	if err != nil {
-		return validity{}, err
+		return claims.Validity{}, err
 	}
 	if len(in.Audiences) > 0 {
-		audiences, ok := stringList(claims["aud"])
+		audiences, ok := claims.Strings(payload["aud"])
 		if !ok || len(audiences) == 0 {
-			return validity{}, errAudType
+			return claims.Validity{}, errAudType
 		}
 		mine := func(audience string) bool { return slices.Contains(in.Audiences, audience) }
 		if !slices.ContainsFunc(audiences, mine) {
-			return validity{}, errAudience
+			return claims.Validity{}, errAudience
 		}
 	}
-	if a.identity, err = in.Claims.identity(claims, nil); err != nil {
-		return validity{}, err
+	subject, err := in.Claims.SubjectOf(payload)
+	if err != nil {
+		return claims.Validity{}, err
 	}
-	a.identity.Type, a.identity.Issuer, a.identity.Expires = TypeSub, in.Issuer, times.expires
+	if a.identity, err = in.Claims.Map(subject, payload); err != nil {
+		return claims.Validity{}, err
+	}
+	a.identity.Type, a.identity.Issuer, a.identity.Expires = TypeSub, in.Issuer, times.Expires
 	return times, nil
 }
 

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/identity/strictjson"
+
 	"github.com/MicahParks/jwkset"
 )
 
@@ -340,12 +342,12 @@ func parseKeySet(name string, raw []byte, allowPEM bool) (*keySet, error) {
 }
 
 func (s *keySet) readJWKS(name string, raw []byte) error {
-	object, _, err := decodeObject(raw)
+	object, _, err := strictjson.Object(raw)
 	if err != nil {
 		line := 1
-		var at *jsonError
+		var at *strictjson.Error
 		if errors.As(err, &at) {
-			line += bytes.Count(raw[:min(at.offset, len(raw))], []byte("\n"))
+			line += bytes.Count(raw[:min(at.Offset, len(raw))], []byte("\n"))
 		}
 		return fmt.Errorf("%s:%d: %w", name, line, err)
 	}

@@ -5,8 +5,10 @@ import (
 	"math"
 	"strconv"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
+	"gatehouse/identity/strictjson"
 )
 
 // jwtAuthnFilter is the name under which Envoy's jwt_authn filter leaves what it verified (payload_in_metadata).
@@ -53,9 +55,9 @@ func (v *Verifier) fromPayload(payload any) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	claims := value.(map[string]any)
+	verified := value.(map[string]any)
 	paths, skew, issuer := v.others.paths, defaultSkew, ""
-	if name, present := claims["iss"]; present {
+	if name, present := verified["iss"]; present {
 		if issuer, ok = name.(string); !ok {
 			return Identity{}, errMetadataIssuer
 		}
@@ -63,22 +65,26 @@ func (v *Verifier) fromPayload(payload any) (Identity, error) {
 			paths, skew = iss.Claims, iss.ClockSkew
 		}
 	}
-	times, err := checkWindow(claims, skew, v.clock())
+	times, err := claims.Window(verified, skew, v.clock())
 	if err != nil {
 		return Identity{}, err
 	}
-	id, err := paths.identity(claims, nil)
+	subject, err := paths.SubjectOf(verified)
 	if err != nil {
 		return Identity{}, err
 	}
-	id.Type, id.Issuer, id.Expires = TypeJWT, issuer, times.expires
+	id, err := paths.Map(subject, verified)
+	if err != nil {
+		return Identity{}, err
+	}
+	id.Type, id.Issuer, id.Expires = TypeJWT, issuer, times.Expires
 	return id, nil
 }
 
 // tokenJSON copies plain JSON and makes of its numbers what they are in a token's claims. Envoy keeps every number as a double, so
 // a whole number above 2^53 has lost digits before it comes here.
 func tokenJSON(value any, depth int) (any, error) {
-	if depth > maxDepth {
+	if depth > strictjson.MaxDepth {
 		return nil, errMetadataForm
 	}
 	switch value := value.(type) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/identity"
+	"gatehouse/identity/apikey"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -51,7 +52,7 @@ func TestMetadataGivesWhatTheTokenGives(t *testing.T) {
 
 func TestMetadataOutcomes(t *testing.T) {
 	c := twoIssuers(t)
-	k := newKey(t, identity.APIKeyEntry{Subject: subject})
+	k := newKey(t, apikey.Entry{Subject: subject})
 	c.APIKeys = identity.APIKeys{File: keyFile(t, k)}
 	c.Metadata = "payload"
 	v := newVerifier(t, c)

@@ -4,10 +4,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
+	"gatehouse/identity/apikey"
 	"gatehouse/identity/credential"
+	"gatehouse/identity/peer"
 
 	"go.uber.org/zap"
 )
@@ -20,14 +21,13 @@ type others struct {
 	metadata      string                   // empty = none is trusted
 	paths         ClaimPaths               // the usual names
 	files         []*otherFile
-	peerTLS       bool
-	peerXFCC      bool
+	peers         *peer.Reader
 }
 
 // addOthers checks the rest of the configuration, after the issuers.
 func (v *Verifier) addOthers(c Config) []error {
 	v.others.metadata = c.Metadata
-	v.others.paths, _ = ClaimPaths{}.withDefaults() // which are never wrong
+	v.others.paths = ClaimPaths{}.WithDefaults(func(string, error) {}) // which are never wrong
 	v.others.byIssuer = make(map[string]*introspector)
 	var problems []error
 	for i, config := range c.Introspection {
@@ -38,18 +38,10 @@ func (v *Verifier) addOthers(c Config) []error {
 	if err := v.addAPIKeys(c.APIKeys); err != nil {
 		problems = append(problems, within("APIKeys", "", err))
 	}
-	v.others.peerTLS = len(c.Peer) == 0
-	for i, from := range c.Peer {
-		switch {
-		case slices.Contains(c.Peer[:i], from):
-			problems = append(problems, wrong("Peer", "%q is listed twice", from))
-		case from == "tls":
-			v.others.peerTLS = true
-		case from == "xfcc":
-			v.others.peerXFCC = true
-		default:
-			problems = append(problems, wrong("Peer", "%q is neither tls nor xfcc", from))
-		}
+	var errs []error
+	v.others.peers, errs = peer.New(c.Peer)
+	for _, err := range errs {
+		problems = append(problems, wrong("Peer", "%w", err))
 	}
 	return problems
 }
@@ -81,7 +73,7 @@ type otherFile struct {
 // otherPart is what one such file holds; one of apiKeys and client is set. It never changes.
 type otherPart struct {
 	sum     [sha256.Size]byte // of the file
-	apiKeys *apiKeySet
+	apiKeys *apikey.Set
 	client  *clientAuth
 	keys    int
 	notices []string
@@ -196,3 +188,12 @@ func oneLine(path string, raw []byte) (string, error) {
 }
 
 var errNoFile = wrong("File", "is required: gatehouse identity new-key makes one")
+
+// Peer is the other end of the connection to Envoy, see peer.Reader. A nil Verifier knows the principal alone.
+func (v *Verifier) Peer(req Request) Peer {
+	var r *peer.Reader
+	if v != nil {
+		r = v.others.peers
+	}
+	return r.Peer(req.Principal, req.Certificate, req.Header)
+}

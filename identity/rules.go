@@ -2,14 +2,13 @@ package identity
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 )
 
@@ -46,27 +45,13 @@ func (iss *issuer) checkRules() []error {
 		problem("MaxAge", "%q is not a whole number of seconds, 0s or more", iss.MaxAge)
 	}
 	for _, path := range slices.Sorted(maps.Keys(iss.Require)) {
-		if err := checkPath(path); err != nil {
+		if err := claims.CheckPath(path); err != nil {
 			problem("Require", "%w", err)
 		}
 		iss.required = append(iss.required, requirement{path, slices.Clone(iss.Require[path])})
 	}
-	var errs []error
-	iss.Claims, errs = iss.Claims.withDefaults()
-	return append(problems, errs...)
-}
-
-// checkPath refuses a path that can never lead to a claim.
-func checkPath(path string) error {
-	if strings.TrimSpace(path) == "" || !utf8.ValidString(path) || strings.ContainsFunc(path, credential.IsControl) {
-		return fmt.Errorf("%q is not the name of a claim", path)
-	}
-	for name := range strings.FieldsSeq(path) {
-		if name == namespaced || strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".") {
-			return fmt.Errorf("%q is not the name of a claim", name)
-		}
-	}
-	return nil
+	iss.Claims = iss.Claims.WithDefaults(func(field string, err error) { problem("Claims."+field, "%w", err) })
+	return problems
 }
 
 // takesType checks the header's typ, which keeps an issuer's logout tokens, security events and other signed things from
@@ -96,11 +81,11 @@ func mediaType(typ string) string {
 
 // checkRecipient checks for whom the token was made: aud, client_id and azp. A token that says aud was made for somebody, so an
 // issuer without audiences takes none of those (RFC 7519 section 4.1.3).
-func (iss *issuer) checkRecipient(claims map[string]any, steps *trail) error {
+func (iss *issuer) checkRecipient(payload map[string]any, steps *trail) error {
 	steps.begin(checkAudience)
-	value, addressed := claims["aud"]
+	value, addressed := payload["aud"]
 	if len(iss.Audiences) > 0 {
-		audiences, ok := stringList(value)
+		audiences, ok := claims.Strings(value)
 		if !ok || len(audiences) == 0 {
 			return errAudType
 		}
@@ -113,9 +98,9 @@ func (iss *issuer) checkRecipient(claims map[string]any, steps *trail) error {
 	}
 	steps.begin(checkClient)
 	if len(iss.ClientIDs) > 0 {
-		client, ok := claims["client_id"]
+		client, ok := payload["client_id"]
 		if !ok {
-			client = claims["azp"]
+			client = payload["azp"]
 		}
 		id, ok := client.(string)
 		if !ok {
@@ -125,7 +110,7 @@ func (iss *issuer) checkRecipient(claims map[string]any, steps *trail) error {
 			return errClient
 		}
 	}
-	if party, ok := claims["azp"]; ok && len(iss.Parties) > 0 {
+	if party, ok := payload["azp"]; ok && len(iss.Parties) > 0 {
 		if id, ok := party.(string); !ok || !slices.Contains(iss.Parties, id) {
 			return errParty
 		}
@@ -134,12 +119,12 @@ func (iss *issuer) checkRecipient(claims map[string]any, steps *trail) error {
 }
 
 // checkRequired checks token_use and what Issuer.Require asks for.
-func (iss *issuer) checkRequired(claims map[string]any) error {
-	if iss.TokenUse != "" && claims["token_use"] != iss.TokenUse {
+func (iss *issuer) checkRequired(payload map[string]any) error {
+	if iss.TokenUse != "" && payload["token_use"] != iss.TokenUse {
 		return errTokenUse
 	}
 	for _, r := range iss.required {
-		found, err := lookupAll(claims, r.path)
+		found, err := claims.Lookup(payload, r.path)
 		if err != nil || len(found) == 0 {
 			return errRequired
 		}
@@ -170,113 +155,25 @@ func (r *requirement) allows(value any) bool {
 	return false
 }
 
-// withDefaults fills in what is empty and reports paths that cannot be.
-func (c ClaimPaths) withDefaults() (ClaimPaths, []error) {
-	var problems []error
-	for _, p := range []struct {
-		field, standard string
-		path            *string
-	}{{"Subject", "sub", &c.Subject}, {"Roles", "roles", &c.Roles}, {"Groups", "groups", &c.Groups}, {"Scopes", "scope", &c.Scopes}, {"Email", "email", &c.Email}} {
-		if *p.path == "" {
-			*p.path = p.standard
-		}
-		if err := checkPath(*p.path); err != nil {
-			problems = append(problems, &FieldError{Path: "Claims." + p.field, Err: err})
-		}
+// identityFrom checks the remaining claims and maps them. Whoever calls it has verified the signature and the issuer.
+func (iss *issuer) identityFrom(payload map[string]any, steps *trail) (Identity, error) {
+	if err := iss.checkRecipient(payload, steps); err != nil {
+		return Identity{}, err
 	}
-	return c, problems
-}
-
-// listAt joins the lists that a path leads to.
-func listAt(claims map[string]any, path string, read func(any) ([]string, bool)) ([]string, bool) {
-	found, err := lookupAll(claims, path)
+	steps.begin(checkRequired)
+	if err := iss.checkRequired(payload); err != nil {
+		return Identity{}, err
+	}
+	steps.begin(checkSubject)
+	subject, err := iss.Claims.SubjectOf(payload)
 	if err != nil {
-		return nil, false
+		return Identity{}, err
 	}
-	var all []string
-	for _, value := range found {
-		list, ok := read(value)
-		if !ok {
-			return nil, false
-		}
-		all = append(all, list...)
+	steps.begin(checkMapped)
+	id, err := iss.Claims.Map(subject, payload)
+	if err != nil {
+		return Identity{}, err
 	}
-	return all, true
-}
-
-// scopeList reads a string with spaces (RFC 6749 section 3.3) or a list of strings.
-func scopeList(value any) ([]string, bool) {
-	if text, ok := value.(string); ok {
-		return strings.FieldsFunc(text, isSpace), true
-	}
-	return stringList(value)
-}
-
-// stringList reads a string or a list of strings; nothing, or null, is an empty list.
-func stringList(value any) ([]string, bool) {
-	switch value := value.(type) {
-	case nil:
-		return nil, true
-	case string:
-		return []string{value}, true
-	case []any:
-		list := make([]string, len(value))
-		for i, element := range value {
-			text, ok := element.(string)
-			if !ok {
-				return nil, false
-			}
-			list[i] = text
-		}
-		return list, true
-	}
-	return nil, false
-}
-
-// namespaced starts a path to the one claim whose name is a URL that ends in what follows.
-const namespaced = "*/"
-
-var errSeveralClaims = errors.New("several claims have such a name")
-
-// lookupAll finds the claims that a path, or several with spaces between them, lead to. Those that are missing or null are
-// left out.
-func lookupAll(claims map[string]any, paths string) ([]any, error) {
-	var found []any
-	for path := range strings.FieldsSeq(paths) {
-		value := lookup(claims, path)
-		if strings.HasPrefix(path, namespaced) {
-			for name, v := range claims {
-				if !strings.HasPrefix(name, "https://") && !strings.HasPrefix(name, "http://") || !strings.HasSuffix(name, path[1:]) {
-					continue
-				}
-				if value != nil {
-					return nil, errSeveralClaims
-				}
-				value = v
-			}
-		}
-		if value != nil {
-			found = append(found, value)
-		}
-	}
-	return found, nil
-}
-
-// lookup follows a dotted path. A claim whose own name is the path, or starts it, is found first, because names with dots in
-// them (https://example.com/roles) are common.
-func lookup(claims map[string]any, path string) any {
-	if value, ok := claims[path]; ok {
-		return value
-	}
-	for i := 0; i < len(path); i++ {
-		if path[i] != '.' {
-			continue
-		}
-		if inner, ok := claims[path[:i]].(map[string]any); ok {
-			if value := lookup(inner, path[i+1:]); value != nil {
-				return value
-			}
-		}
-	}
-	return nil
+	id.Type, id.Issuer = TypeJWT, iss.Issuer.Issuer
+	return id, nil
 }

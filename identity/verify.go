@@ -6,8 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 	"gatehouse/identity/refusal"
+	"gatehouse/identity/strictjson"
 )
 
 // Identify gives the end user of one request. keys is the pinned View's part, from this Verifier's Run or Load; nil means that
@@ -109,13 +111,13 @@ func (t *verdict) holds(set *keySet, found uint64, now time.Time) bool {
 
 // verify does every check in the order that the package comment lists.
 func (v *Verifier) verify(ctx context.Context, keys *Keys, tok credential.Token, found uint64, now time.Time, steps *trail) *verdict {
-	t := &verdict{found: found, until: endOfTime()}
+	t := &verdict{found: found, until: claims.EndOfTime()}
 	memory := 0
 	t.identity, memory, t.refusal = v.check(ctx, t, keys, tok, now, steps)
 	t.memory = memory + len(tok.Raw) + 512
 	if t.refusal != nil {
 		t.identity, t.memory = Identity{}, len(tok.Raw)+256
-		t.until = earliest(t.until, now.Add(refusedFor))
+		t.until = claims.Earliest(t.until, now.Add(refusedFor))
 		if !refusal.Lasts(t.refusal) {
 			return t // nobody keeps it
 		}
@@ -157,13 +159,13 @@ func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok creden
 		return Identity{}, 0, errSignature
 	}
 	steps.begin(checkTimes)
-	times, err := iss.checkTimes(p.claims, now)
-	t.from, t.until = times.from, times.until
+	times, err := claims.Times(p.claims, iss.ClockSkew, iss.MaxAge, now)
+	t.from, t.until = times.From, times.Until
 	if err != nil {
 		return Identity{}, 0, err
 	}
 	id, err = iss.identityFrom(p.claims, steps)
-	id.Expires = times.expires
+	id.Expires = times.Expires
 	return id, p.memory + 16*(len(id.Roles)+len(id.Groups)+len(id.Scopes)), err
 }
 
@@ -266,11 +268,11 @@ func segments(raw string) (first, last int, err error) {
 }
 
 func decodeStrictly(raw []byte) (map[string]any, int, error) {
-	object, memory, err := decodeObject(raw)
+	object, memory, err := strictjson.Object(raw)
 	switch {
-	case errors.Is(err, errJSONDuplicate):
+	case errors.Is(err, strictjson.ErrDuplicate):
 		return nil, 0, errDuplicate
-	case errors.Is(err, errJSONDepth):
+	case errors.Is(err, strictjson.ErrDepth):
 		return nil, 0, errDeep
 	case err != nil:
 		return nil, 0, errJSON

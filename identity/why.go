@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
 )
 
@@ -207,7 +208,7 @@ var descriptions = []struct {
 		return fmt.Sprintf("%d bytes", len(w.token.Raw)), fmt.Sprintf("at most %d", w.v.maxToken)
 	}},
 	{checkForm, func(*witness) (string, string) {
-		return "", "three segments of base64url without padding; header and claims are JSON objects without a name twice; no crit"
+		return "", "three segments of base64url without padding; header and payload are JSON objects without a name twice; no crit"
 	}},
 	{checkIssuer, func(w *witness) (string, string) { return shown(w.parsed.claims, "iss"), "one of " + w.issuers() }},
 	{checkPlace, func(w *witness) (string, string) { return w.places(w.found), w.places(w.issuer.places) }},
@@ -281,7 +282,7 @@ func (w *witness) audience() (found, want string) {
 }
 
 func (w *witness) client() (found, want string) {
-	claims, iss := w.parsed.claims, w.issuer
+	payload, iss := w.parsed.claims, w.issuer
 	want = "any"
 	switch {
 	case len(iss.ClientIDs) > 0 && len(iss.Parties) > 0:
@@ -291,12 +292,12 @@ func (w *witness) client() (found, want string) {
 	case len(iss.Parties) > 0:
 		want = "azp one of " + listing(iss.Parties)
 	}
-	return "client_id " + shown(claims, "client_id") + ", azp " + shown(claims, "azp"), want
+	return "client_id " + shown(payload, "client_id") + ", azp " + shown(payload, "azp"), want
 }
 
 // subject is the claim that the issuer's subjects come from.
 func (w *witness) subject() any {
-	found, err := lookupAll(w.parsed.claims, w.issuer.Claims.Subject)
+	found, err := claims.Lookup(w.parsed.claims, w.issuer.Claims.Subject)
 	if err != nil || len(found) == 0 {
 		return nil
 	}
@@ -305,11 +306,11 @@ func (w *witness) subject() any {
 
 // times shows the dates beside the clock, which is what they are compared with.
 func (w *witness) times() (found, want string) {
-	claims, iss := w.parsed.claims, w.issuer
+	payload, iss := w.parsed.claims, w.issuer
 	var dates []string
 	for _, name := range []string{"exp", "nbf", "iat"} {
-		value, ok := claims[name]
-		date, isDate := numericDate(value, math.Floor)
+		value, ok := payload[name]
+		date, isDate := claims.Date(value, math.Floor)
 		switch {
 		case !ok:
 			dates = append(dates, "no "+name)
@@ -335,14 +336,14 @@ func (w *witness) distance(date time.Time) string {
 }
 
 func (w *witness) required() (found, want string) {
-	claims, iss := w.parsed.claims, w.issuer
+	payload, iss := w.parsed.claims, w.issuer
 	var has, needs []string
 	if iss.TokenUse != "" {
-		has = append(has, "token_use "+shown(claims, "token_use"))
+		has = append(has, "token_use "+shown(payload, "token_use"))
 		needs = append(needs, "token_use "+quoted(iss.TokenUse))
 	}
 	for _, r := range iss.required {
-		values, err := lookupAll(claims, r.path)
+		values, err := claims.Lookup(payload, r.path)
 		state := " is there"
 		switch {
 		case err != nil || len(values) == 0:
@@ -368,7 +369,7 @@ func (w *witness) mapped() (found, want string) {
 	m := w.issuer.Claims
 	var all []string
 	for _, c := range []struct{ what, path string }{{"roles", m.Roles}, {"groups", m.Groups}, {"scopes", m.Scopes}, {"e-mail", m.Email}} {
-		values, err := lookupAll(w.parsed.claims, c.path)
+		values, err := claims.Lookup(w.parsed.claims, c.path)
 		text := "missing"
 		switch {
 		case err != nil:
@@ -434,12 +435,12 @@ func (w *witness) places(which uint64) string {
 }
 
 // shown is a claim that a check compares: text and lists of text as they are, of anything else only what it is.
-func shown(claims map[string]any, name string) string {
-	value, ok := claims[name]
+func shown(payload map[string]any, name string) string {
+	value, ok := payload[name]
 	if !ok {
 		return "none"
 	}
-	if texts, ok := stringList(value); ok && value != nil {
+	if texts, ok := claims.Strings(value); ok && value != nil {
 		return listing(texts)
 	}
 	return kind(value)

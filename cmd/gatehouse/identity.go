@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
+	"gatehouse/identity/apikey"
 
-	"gatehouse/identity"
+	"github.com/spf13/cobra"
 )
 
 // maxKeyFile bounds a file of API keys, in bytes, as the server does.
@@ -27,7 +27,7 @@ func identityCommand() *cobra.Command {
 
 // newKeyOptions are the flags of `gatehouse identity new-key`.
 type newKeyOptions struct {
-	entry   identity.APIKeyEntry
+	entry   apikey.Entry
 	expires string
 	file    string
 }
@@ -64,7 +64,7 @@ func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
 	if o.entry.Expires, err = expiry(o.expires, now); err != nil {
 		return usageError{fmt.Errorf("--expires: %w", err)}
 	}
-	key, err := identity.NewAPIKey(o.entry)
+	key, err := apikey.New(o.entry)
 	if err != nil {
 		return usageError{fmt.Errorf("making the key: %w", err)}
 	}
@@ -109,7 +109,7 @@ func expiry(text string, now time.Time) (time.Time, error) {
 }
 
 // appendKey puts the key's entry behind what is in the file, which stays as it is, byte for byte, with its owner and mode.
-func appendKey(path string, key identity.APIKey) (err error) {
+func appendKey(path string, key apikey.Key) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err

@@ -33,8 +33,12 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/gate/gatetest":       {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"}, // for tests alone
 		"gatehouse/bundles":             {"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 		"gatehouse/identity":            {},
+		"gatehouse/identity/apikey":     {"gatehouse/identity/credential", "gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
+		"gatehouse/identity/claims":     {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
 		"gatehouse/identity/credential": {"gatehouse/identity/refusal"},
 		"gatehouse/identity/mint":       {"gatehouse/identity/refusal"},
+		"gatehouse/identity/peer":       {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
+		"gatehouse/identity/strictjson": {},
 		"gatehouse/identity/refusal":    {},
 		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},

@@ -1,4 +1,4 @@
-package identity
+package apikey
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"gatehouse/identity/credential"
+	"gatehouse/identity/strictjson"
+	"gatehouse/input"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -29,24 +31,24 @@ var (
 // keyID is the claim that says which entry a caller's key belongs to.
 const keyID = "key_id"
 
-// parseAPIKeys reads a file of API keys, strictly. An error names the line and never shows a value: what stands in the wrong place
+// Parse reads a file of API keys, strictly. An error names the line and never shows a value: what stands in the wrong place
 // may be a key. A list that is empty on purpose revokes every key; a file without any content is taken for a broken one.
-func parseAPIKeys(path string, raw []byte) (*otherPart, error) {
-	list, err := apiKeyList(path, raw)
+func Parse(path string, raw []byte) (*Set, error) {
+	list, err := keyList(path, raw)
 	if err != nil {
 		return nil, err
 	}
-	f := keyFile{path: path, set: &apiKeySet{byHead: make(map[string]*apiKey, len(list.Content))}, ids: make(map[string]int)}
+	f := keyFile{path: path, set: &Set{byHead: make(map[string]*entry, len(list.Content))}, ids: make(map[string]int)}
 	for _, node := range list.Content {
 		if err := f.entry(node); err != nil {
 			return nil, err
 		}
 	}
-	return &otherPart{apiKeys: f.set, keys: len(f.set.byHead)}, nil
+	return f.set, nil
 }
 
-// apiKeyList finds the list below the only key of the file.
-func apiKeyList(path string, raw []byte) (*yaml.Node, error) {
+// keyList finds the list below the only key of the file.
+func keyList(path string, raw []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(raw))
 	var root, more yaml.Node
 	if err := decoder.Decode(&root); errors.Is(err, io.EOF) {
@@ -84,7 +86,7 @@ func yamlLine(err error) string {
 // keyFile is a file of keys while it is read.
 type keyFile struct {
 	path string
-	set  *apiKeySet
+	set  *Set
 	ids  map[string]int // id -> line
 }
 
@@ -100,7 +102,7 @@ func (f *keyFile) entry(n *yaml.Node) error {
 	if err != nil {
 		return err
 	}
-	k := &apiKey{identity: Identity{Type: TypeSub, Authenticated: true}}
+	k := &entry{identity: input.Identity{Authenticated: true}}
 	head, err := f.head(n, members["prefix"])
 	if err != nil {
 		return err
@@ -126,12 +128,12 @@ func (f *keyFile) entry(n *yaml.Node) error {
 	if k.identity.Claims, err = f.claims(members["claims"]); err != nil {
 		return err
 	}
-	id := head[len(apiKeyMark):]
+	id := head[len(Mark):]
 	if node := members["id"]; node != nil {
 		if id, err = f.text(n, "id", node); err != nil {
 			return err
 		}
-		if strings.Contains(id, apiKeyMark) {
+		if strings.Contains(id, Mark) {
 			return f.fail(node, "id must not hold a key or its beginning: it shows in logs")
 		}
 	}
@@ -139,7 +141,7 @@ func (f *keyFile) entry(n *yaml.Node) error {
 	return f.add(n, id, head, k)
 }
 
-func (f *keyFile) add(n *yaml.Node, id, head string, k *apiKey) error {
+func (f *keyFile) add(n *yaml.Node, id, head string, k *entry) error {
 	if line, twice := f.ids[id]; twice {
 		return f.fail(n, "%w", &takenIDError{id, line})
 	}
@@ -191,11 +193,11 @@ func (f *keyFile) head(entry, n *yaml.Node) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case len(text) > apiKeyLookup && strings.HasPrefix(text, apiKeyMark):
+	case len(text) > lookupLength && strings.HasPrefix(text, Mark):
 		return "", f.fail(n, "prefix holds more than the first %d characters of a key: if it is a whole key, it is known now to everybody who reads this file; %s",
-			apiKeyLookup, newKeyHint)
-	case !apiKeyHead.MatchString(text):
-		return "", f.fail(n, "prefix is not %s and eight letters or digits: keys of other forms are refused; %s", apiKeyMark, newKeyHint)
+			lookupLength, newKeyHint)
+	case !headPattern.MatchString(text):
+		return "", f.fail(n, "prefix is not %s and eight letters or digits: keys of other forms are refused; %s", Mark, newKeyHint)
 	}
 	return text, nil
 }
@@ -209,7 +211,7 @@ func (f *keyFile) sum(entry, n *yaml.Node) (sum [sha256.Size]byte, err error) {
 	switch {
 	case ok:
 		return sum, nil
-	case strings.HasPrefix(text, apiKeyMark):
+	case strings.HasPrefix(text, Mark):
 		return sum, f.fail(n, "sha256 holds a key in plain text, which everybody who reads this file knows now: %s", newKeyHint)
 	case strings.HasPrefix(text, "$"), strings.Contains(text, ":"):
 		return sum, f.fail(n, "sha256 holds a hash of another kind: %s", newKeyHint)
@@ -277,7 +279,7 @@ func (f *keyFile) claims(n *yaml.Node) (map[string]any, error) {
 }
 
 func (f *keyFile) value(n *yaml.Node, depth int) (any, error) {
-	if depth > maxDepth {
+	if depth > strictjson.MaxDepth {
 		return nil, f.fail(n, "claims are nested too deeply")
 	}
 	switch n.Kind {
@@ -321,7 +323,7 @@ func (f *keyFile) scalar(n *yaml.Node) (any, error) {
 		return truth, err
 	case "!!int", "!!float":
 		// A number as JSON writes it; YAML knows others (0x1F, 1_000, .inf).
-		object, _, err := decodeObject([]byte(`{"n":` + n.Value + `}`))
+		object, _, err := strictjson.Object([]byte(`{"n":` + n.Value + `}`))
 		if number, ok := object["n"].(json.Number); err == nil && ok {
 			return number, nil
 		}
@@ -333,15 +335,15 @@ func (f *keyFile) scalar(n *yaml.Node) (any, error) {
 // AppendTo gives a key file's content with the key's entry behind it; what was there stays byte for byte. file may be empty, and
 // path is its name, for errors. The error is that the file is broken, has the id already or ends in a form that nothing can be
 // put behind.
-func (k APIKey) AppendTo(path string, file []byte) ([]byte, error) {
+func (k Key) AppendTo(path string, file []byte) ([]byte, error) {
 	if len(bytes.TrimSpace(file)) == 0 {
 		return append(slices.Clone(file), k.YAML()...), nil
 	}
-	before, err := parseAPIKeys(path, file)
+	before, err := Parse(path, file)
 	if err != nil {
 		return nil, err
 	}
-	list, err := apiKeyList(path, file)
+	list, err := keyList(path, file)
 	if err != nil {
 		return nil, err
 	}
@@ -354,8 +356,8 @@ func (k APIKey) AppendTo(path string, file []byte) ([]byte, error) {
 		out = append(out, '\n')
 	}
 	out = append(out, k.item(indent-1)...)
-	after, err := parseAPIKeys(path, out)
-	if err == nil && after.keys == before.keys+1 {
+	after, err := Parse(path, out)
+	if err == nil && after.Len() == before.Len()+1 {
 		return out, nil
 	}
 	if _, taken := errors.AsType[*takenIDError](err); taken {
@@ -365,9 +367,9 @@ func (k APIKey) AppendTo(path string, file []byte) ([]byte, error) {
 }
 
 // YAML is a file with nothing but the key's entry.
-func (k APIKey) YAML() []byte { return append([]byte("keys:\n"), k.item(2)...) }
+func (k Key) YAML() []byte { return append([]byte("keys:\n"), k.item(2)...) }
 
-func (k APIKey) item(indent int) []byte {
+func (k Key) item(indent int) []byte {
 	sum := sha256.Sum256([]byte(k.secret.Raw))
 	var out bytes.Buffer
 	encoder := yaml.NewEncoder(&out)
@@ -383,7 +385,7 @@ func (k APIKey) item(indent int) []byte {
 		Scopes    []string  `yaml:"scopes,flow,omitempty"`
 		NotBefore time.Time `yaml:"not_before,omitempty"`
 		Expires   time.Time `yaml:"expires,omitempty"`
-	}{e.ID, k.secret.Raw[:apiKeyLookup], hex.EncodeToString(sum[:]), e.Subject, e.Roles, e.Groups, e.Scopes,
+	}{e.ID, k.secret.Raw[:lookupLength], hex.EncodeToString(sum[:]), e.Subject, e.Roles, e.Groups, e.Scopes,
 		e.NotBefore.UTC().Truncate(time.Second), e.Expires.UTC().Truncate(time.Second)}})
 	if err != nil {
 		return nil // a list of plain values always encodes

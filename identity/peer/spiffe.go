@@ -1,4 +1,4 @@
-package identity
+package peer
 
 import (
 	"crypto/x509"
@@ -58,14 +58,14 @@ type seenCertificate struct {
 }
 
 // oneURI reports whether a certificate, in URL-encoded PEM, has exactly one URI among its names. One that cannot be read has none.
-func (v *Verifier) oneURI(text string) bool {
+func (r *Reader) oneURI(text string) bool {
 	if len(text) > maxCertificate {
 		return false
 	}
-	if v == nil {
+	if r == nil {
 		return hasOneURI(text)
 	}
-	slot := &v.certificates.slots[maphash.String(v.certificates.seed, text)%certificateSlots]
+	slot := &r.certificates.slots[maphash.String(r.certificates.seed, text)%certificateSlots]
 	if seen := slot.Load(); seen != nil && seen.text == text {
 		return seen.oneURI
 	}

@@ -1,4 +1,6 @@
-package identity
+// Package strictjson reads JSON objects that no two readers understand differently: no name twice, valid UTF-8, bounded depth and numbers.
+// Tokens, key sets and the answers of identity providers come through it. It imports nothing of ours.
+package strictjson
 
 import (
 	"encoding/json"
@@ -10,38 +12,44 @@ import (
 	"unicode/utf8"
 )
 
-const (
-	maxDepth  = 32 // objects and arrays within each other
-	maxNumber = 64 // characters of one number
-)
+// MaxDepth bounds how deep objects and arrays may be nested.
+const MaxDepth = 32
 
-// jsonError is a place where JSON is valid but not strict, or not valid.
-type jsonError struct {
-	offset int
+const maxNumber = 64 // characters of one number
+
+// Error says that text is not JSON, or is not strict.
+type Error struct {
+	Offset int // in bytes
 	what   error
 }
 
-func (e *jsonError) Error() string { return e.what.Error() }
-func (e *jsonError) Unwrap() error { return e.what }
+func (e *Error) Error() string { return e.what.Error() }
 
+// Unwrap gives one of this package's errors.
+func (e *Error) Unwrap() error { return e.what }
+
+// What callers tell apart.
 var (
-	errJSONSyntax    = errors.New("is not valid json")
-	errJSONUTF8      = errors.New("is not valid utf-8")
-	errJSONObject    = errors.New("is not a json object")
-	errJSONDuplicate = errors.New("has a json key twice")
-	errJSONDepth     = errors.New("is nested too deeply")
-	errJSONNumber    = errors.New("has a number out of range")
-	errJSONSurrogate = errors.New("has half a utf-16 surrogate pair")
+	ErrDuplicate = errors.New("has a json key twice")
+	ErrDepth     = errors.New("is nested too deeply")
 )
 
-// decodeObject reads one JSON object strictly: RFC 8259 syntax, valid UTF-8 also after unescaping, no key twice in an object
+var (
+	errSyntax    = errors.New("is not valid json")
+	errUTF8      = errors.New("is not valid utf-8")
+	errObject    = errors.New("is not a json object")
+	errNumber    = errors.New("has a number out of range")
+	errSurrogate = errors.New("has half a utf-16 surrogate pair")
+)
+
+// Object reads one JSON object strictly: RFC 8259 syntax, valid UTF-8 also after unescaping, no key twice in an object
 // (compared after unescaping), depth and numbers bounded, nothing behind the object. Readers that disagree on any of these
 // would see different claims in one token. It also estimates the bytes of memory that the result holds. The error is a
-// *jsonError without any text of the input.
-func decodeObject(raw []byte) (object map[string]any, memory int, err error) {
+// *Error without any text of the input.
+func Object(raw []byte) (object map[string]any, memory int, err error) {
 	s := string(raw) // the result's strings share this copy
 	if !utf8.ValidString(s) {
-		return nil, 0, &jsonError{0, errJSONUTF8}
+		return nil, 0, &Error{0, errUTF8}
 	}
 	if !json.Valid(raw) {
 		var syntax *json.SyntaxError
@@ -50,33 +58,33 @@ func decodeObject(raw []byte) (object map[string]any, memory int, err error) {
 		if errors.As(json.Unmarshal(raw, &ignored), &syntax) {
 			offset = int(syntax.Offset)
 		}
-		return nil, 0, &jsonError{offset, errJSONSyntax}
+		return nil, 0, &Error{offset, errSyntax}
 	}
-	r := jsonReader{s: s, memory: len(s)}
+	r := reader{s: s, memory: len(s)}
 	if r.space(); r.s[r.i] != '{' {
-		return nil, 0, &jsonError{r.i, errJSONObject}
+		return nil, 0, &Error{r.i, errObject}
 	}
 	value, what := r.value(1)
 	if what != nil {
-		return nil, 0, &jsonError{r.i, what}
+		return nil, 0, &Error{r.i, what}
 	}
 	return value.(map[string]any), r.memory, nil
 }
 
-// jsonReader walks over text that json.Valid has accepted, so it needs no checks of syntax.
-type jsonReader struct {
+// reader walks over text that json.Valid has accepted, so it needs no checks of syntax.
+type reader struct {
 	s      string
 	i      int
 	memory int // estimate
 }
 
-func (r *jsonReader) space() {
+func (r *reader) space() {
 	for r.s[r.i] == ' ' || r.s[r.i] == '\t' || r.s[r.i] == '\n' || r.s[r.i] == '\r' {
 		r.i++
 	}
 }
 
-func (r *jsonReader) value(depth int) (any, error) {
+func (r *reader) value(depth int) (any, error) {
 	r.space()
 	switch r.s[r.i] {
 	case '{':
@@ -99,9 +107,9 @@ func (r *jsonReader) value(depth int) (any, error) {
 	return r.number()
 }
 
-func (r *jsonReader) object(depth int) (map[string]any, error) {
-	if depth > maxDepth {
-		return nil, errJSONDepth
+func (r *reader) object(depth int) (map[string]any, error) {
+	if depth > MaxDepth {
+		return nil, ErrDepth
 	}
 	r.memory += 320 // an empty map's first group
 	object := make(map[string]any)
@@ -116,7 +124,7 @@ func (r *jsonReader) object(depth int) (map[string]any, error) {
 			return nil, err
 		}
 		if _, twice := object[key]; twice {
-			return nil, errJSONDuplicate
+			return nil, ErrDuplicate
 		}
 		r.space()
 		r.i++ // the colon
@@ -129,9 +137,9 @@ func (r *jsonReader) object(depth int) (map[string]any, error) {
 	return object, nil
 }
 
-func (r *jsonReader) array(depth int) ([]any, error) {
-	if depth > maxDepth {
-		return nil, errJSONDepth
+func (r *reader) array(depth int) ([]any, error) {
+	if depth > MaxDepth {
+		return nil, ErrDepth
 	}
 	r.memory += 24
 	array := []any{}
@@ -153,7 +161,7 @@ func (r *jsonReader) array(depth int) ([]any, error) {
 
 // number keeps the text, so that no digit is lost, but only of numbers that every reader can hold: some would spend
 // gigabytes on 1e999999999.
-func (r *jsonReader) number() (json.Number, error) {
+func (r *reader) number() (json.Number, error) {
 	start := r.i
 	for r.i < len(r.s) && strings.IndexByte("+-.eE0123456789", r.s[r.i]) >= 0 {
 		r.i++
@@ -161,15 +169,15 @@ func (r *jsonReader) number() (json.Number, error) {
 	text := r.s[start:r.i]
 	r.memory += 16
 	if len(text) > maxNumber {
-		return "", errJSONNumber
+		return "", errNumber
 	}
 	if f, err := strconv.ParseFloat(text, 64); err != nil || math.IsInf(f, 0) {
-		return "", errJSONNumber
+		return "", errNumber
 	}
 	return json.Number(text), nil
 }
 
-func (r *jsonReader) text() (string, error) {
+func (r *reader) text() (string, error) {
 	start := r.i
 	r.i++
 	escaped := false
@@ -186,11 +194,11 @@ func (r *jsonReader) text() (string, error) {
 		return quoted[1 : len(quoted)-1], nil
 	}
 	if !surrogatesPaired(quoted) {
-		return "", errJSONSurrogate
+		return "", errSurrogate
 	}
 	var text string
 	if json.Unmarshal([]byte(quoted), &text) != nil {
-		return "", errJSONSyntax
+		return "", errSyntax
 	}
 	r.memory += len(text)
 	return text, nil

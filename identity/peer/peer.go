@@ -1,61 +1,91 @@
-package identity
+// Package peer tells who is at the other end of the connection to Envoy, by the certificate that Envoy verified: its SPIFFE id, subject and
+// names. It owns the reading of x-forwarded-client-cert and the rules for SPIFFE ids, and is a part of package identity.
+package peer
 
 import (
+	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 
 	"gatehouse/identity/credential"
+	"gatehouse/input"
 )
 
-// Peer tells who is at the other end of the connection to Envoy, by the certificate that Envoy verified. source.principal is the
-// URI SAN where there is one, else the DNS SAN, else the subject (Envoy's AttributeContext.Peer.principal).
+// Reader tells who the peer is. A nil Reader knows the principal alone. It may be used by many at the same time.
+type Reader struct {
+	tls, xfcc    bool
+	certificates seenCertificates
+}
+
+// New makes a Reader that takes the peer from these: "tls" (source.principal) and "xfcc" (x-forwarded-client-cert). None is tls.
+func New(from []string) (*Reader, []error) {
+	r := &Reader{tls: len(from) == 0}
+	r.certificates.seed = maphash.MakeSeed()
+	var problems []error
+	for i, name := range from {
+		switch {
+		case slices.Contains(from[:i], name):
+			problems = append(problems, fmt.Errorf("%q is listed twice", name))
+		case name == "tls":
+			r.tls = true
+		case name == "xfcc":
+			r.xfcc = true
+		default:
+			problems = append(problems, fmt.Errorf("%q is neither tls nor xfcc", name))
+		}
+	}
+	return r, problems
+}
+
+// Peer tells who is at the other end of the connection to Envoy, by the certificate that Envoy verified. principal is the certificate's URI
+// SAN where there is one, else the DNS SAN, else the subject (Envoy's AttributeContext.Peer.principal).
 //
-// Where Config.Peer lists xfcc, the last element of x-forwarded-client-cert adds the certificate's subject and its other names.
-// Envoy appends that element for the very connection that the principal is of (forward_client_cert_details APPEND_FORWARD or
-// SANITIZE_SET); the ones before it are a client's word and never looked at. The element counts only if it fits the principal:
-// the principal must be one of its URIs, or where it names none one of its DNS names, or where it names none of these its
-// subject. Without a principal, with the header in several lines, malformed, or contradicting the principal, nothing of it is
-// used; the principal itself then stands where tls is listed, and where it is not there is no peer. With FORWARD_ONLY or
+// With xfcc, the last element of x-forwarded-client-cert adds the certificate's subject and its other names. Envoy appends that element for
+// the connection that the principal is of (forward_client_cert_details APPEND_FORWARD or SANITIZE_SET); the ones before it come from the
+// client and are never looked at. The element counts only if it fits the principal: the principal must be one of its URIs, or where it names
+// none one of its DNS names, or where it names none of these its subject. Without a principal, with the header on several lines, malformed,
+// or contradicting the principal, nothing of it is used; the peer is then the principal with tls, and empty without. With FORWARD_ONLY or
 // ALWAYS_FORWARD_ONLY Envoy passes on what the client wrote, so xfcc must not be listed there.
 //
-// A SPIFFE id is one only where it is well-formed and, as far as the element or source.certificate tells, the certificate's only URI (X509-SVID
-// section 2); anything else stays among the other names. A nil Verifier knows the principal alone.
-func (v *Verifier) Peer(req Request) Peer {
-	peer := peerOf(req.Principal)
-	if peer.SPIFFEID != "" && req.Certificate != "" && !v.oneURI(req.Certificate) {
+// A SPIFFE id is one only where it is well-formed and, as far as the element or the certificate (URL-encoded PEM, may be empty) tells, the
+// certificate's only URI (X509-SVID section 2); any other URI is just one of the names.
+func (r *Reader) Peer(principal, certificate string, header func(name string) []string) input.Peer {
+	peer := peerOf(principal)
+	if peer.SPIFFEID != "" && certificate != "" && !r.oneURI(certificate) {
 		peer.SPIFFEID = ""
 	}
-	if v == nil || !v.others.peerXFCC || req.Principal == "" {
-		if v != nil && !v.others.peerTLS {
-			return Peer{}
+	if r == nil || !r.xfcc || principal == "" {
+		if r != nil && !r.tls {
+			return input.Peer{}
 		}
 		return peer
 	}
 	var lines []string
-	if req.Header != nil {
-		lines = req.Header("x-forwarded-client-cert")
+	if header != nil {
+		lines = header("x-forwarded-client-cert")
 	}
 	if len(lines) == 1 {
-		if last, ok := lastForwarded(lines[0]); ok && last.fits(req.Principal) {
+		if last, ok := lastForwarded(lines[0]); ok && last.fits(principal) {
 			return last.peer(peer)
 		}
 	}
-	if !v.others.peerTLS {
-		return Peer{}
+	if !r.tls {
+		return input.Peer{}
 	}
 	return peer
 }
 
-func peerOf(principal string) Peer {
+func peerOf(principal string) input.Peer {
 	switch {
 	case principal == "":
-		return Peer{}
+		return input.Peer{}
 	case isSPIFFE(principal):
-		return Peer{SPIFFEID: principal, SANs: []string{principal}}
+		return input.Peer{SPIFFEID: principal, SANs: []string{principal}}
 	case strings.Contains(principal, "=") && !strings.Contains(principal, "://"):
-		return Peer{Subject: principal}
+		return input.Peer{Subject: principal}
 	default:
-		return Peer{SANs: []string{principal}}
+		return input.Peer{SANs: []string{principal}}
 	}
 }
 
@@ -76,7 +106,7 @@ func (f *forwarded) fits(principal string) bool {
 }
 
 // peer adds the element to what the principal tells.
-func (f *forwarded) peer(peer Peer) Peer {
+func (f *forwarded) peer(peer input.Peer) input.Peer {
 	peer.Subject = f.subject
 	if len(f.uris) > 1 {
 		peer.SPIFFEID = "" // an X.509-SVID has one URI
