@@ -51,7 +51,7 @@ func digestManifest(m *Manifest) digest {
 }
 
 // appendText appends a text with its length.
-func appendText[T string | []byte](dst []byte, s T) []byte {
+func appendText[T ~string | ~[]byte](dst []byte, s T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 

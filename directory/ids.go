@@ -1,6 +1,10 @@
 package directory
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"runtime"
+	"sync"
+)
 
 const (
 	shardBits = 13 // 8192 tables, so that a change copies a small one
@@ -51,7 +55,11 @@ func (d *ids) find(pages rows, t typeID, id string) (number, bool) {
 	if d.rows[row] == nil || d.rows[row][i] == nil {
 		return 0, false
 	}
-	sh, mark := d.rows[row][i], markOf(h)
+	return d.rows[row][i].find(h, pages, t, id)
+}
+
+func (sh *shard) find(h uint64, pages rows, t typeID, id string) (number, bool) {
+	mark := markOf(h)
 	mask := uint64(len(sh.marks) - 1)
 	for j := h & mask; sh.marks[j] != 0; j = (j + 1) & mask {
 		if sh.marks[j] != mark {
@@ -121,4 +129,64 @@ func (sh *shard) remove(h uint64, n number, hash func(number) uint64) {
 		}
 	}
 	sh.marks[j], sh.numbers[j] = 0, 0
+}
+
+// fill makes the tables of numbers from 0 with these hashes. It says which one is there twice.
+func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
+	var ends [1<<shardBits + 1]int
+	for _, h := range hashes {
+		ends[h>>(64-shardBits)+1]++
+	}
+	for i := 1; i < len(ends); i++ {
+		ends[i] += ends[i-1]
+	}
+	sorted := make([]number, len(hashes)) // by shard
+	next := ends
+	for n, h := range hashes {
+		i := h >> (64 - shardBits)
+		sorted[next[i]] = number(n)
+		next[i]++
+	}
+	found := make([]number, runtime.GOMAXPROCS(0))
+	fine := make([]bool, len(found))
+	var wg sync.WaitGroup
+	for w := range found {
+		wg.Go(func() {
+			fine[w] = true
+			for row := w; row < len(d.rows); row += len(found) {
+				for i := range 1 << shardRow {
+					k := row<<shardRow | i
+					if n, ok := d.fillShard(row, i, sorted[ends[k]:ends[k+1]], hashes, pages); !ok {
+						found[w], fine[w] = n, false
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for w := range found {
+		if !fine[w] {
+			return found[w], false
+		}
+	}
+	return 0, true
+}
+
+func (d *ids) fillShard(row, i int, numbers []number, hashes []uint64, pages rows) (twice number, ok bool) {
+	if len(numbers) == 0 {
+		return 0, true
+	}
+	if d.rows[row] == nil {
+		d.rows[row] = new([1 << shardRow]*shard)
+	}
+	sh := newShard(shardSize(len(numbers) + len(numbers)/8))
+	d.rows[row][i] = sh
+	for _, n := range numbers {
+		t, id := pages.page(n).record(n & (pageSize - 1)).head()
+		if _, there := sh.find(hashes[n], pages, t, alias(id)); there {
+			return n, false
+		}
+		sh.put(hashes[n], n)
+	}
+	return 0, true
 }

@@ -93,11 +93,11 @@ func (d dice) relation() directory.Relation {
 	case 0:
 		r.Subject, r.SubjectRelation = d.group(), "member"
 	case 1:
-		r = directory.Relation{Object: d.doc(), Relation: "viewer", Subject: d.group(), SubjectRelation: "member"}
+		r = directory.Relation{Object: d.doc(), Relation: "reader", Subject: d.group(), SubjectRelation: "member"}
 	case 2:
 		r = directory.Relation{Object: d.doc(), Relation: "owner", Subject: d.user()}
 	case 3:
-		r = directory.Relation{Object: d.doc(), Relation: "viewer", Subject: ref("user", "*")}
+		r = directory.Relation{Object: d.doc(), Relation: "reader", Subject: ref("user", "*")}
 	case 4, 5, 6:
 		r.Object.ID = "g0"
 	}
