@@ -36,6 +36,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/identity/apikey":     {"gatehouse/identity/credential", "gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
 		"gatehouse/identity/claims":     {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
 		"gatehouse/identity/credential": {"gatehouse/identity/refusal"},
+		"gatehouse/identity/keyset":     {"gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
 		"gatehouse/identity/mint":       {"gatehouse/identity/refusal"},
 		"gatehouse/identity/peer":       {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
 		"gatehouse/identity/strictjson": {},
@@ -94,8 +95,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/open-policy-agent/opa/v1/plugins/":     {"gatehouse/upstream"},
 		"github.com/fsnotify/fsnotify":                     {"gatehouse/watch", "gatehouse/decisionlog/read"}, // the end of a file that grows
 		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},
-		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles"}, // bundles: their signatures
-		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
+		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/keyset", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles"}, // bundles: their signatures
+		"github.com/MicahParks/jwkset":                     {"gatehouse/identity/keyset"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
 		"google.golang.org/grpc/health":                    {"gatehouse/server"},
 		"gatehouse/decisionlog/record":                     {"gatehouse/decisionlog", "gatehouse/decisionlog/read"},
