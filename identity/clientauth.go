@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gatehouse/identity/credential"
+	"gatehouse/identity/keyset"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -95,8 +96,8 @@ func parsePrivateKey(path string, raw []byte) (*otherPart, error) {
 func signer(parsed any) (crypto.Signer, jwt.SigningMethod, error) {
 	switch key := parsed.(type) {
 	case *rsa.PrivateKey:
-		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return nil, nil, fmt.Errorf("an RSA key of %d bits: must have %d to %d", bits, minRSABits, maxRSABits)
+		if bits := key.N.BitLen(); bits < keyset.MinRSABits || bits > keyset.MaxRSABits {
+			return nil, nil, fmt.Errorf("an RSA key of %d bits: must have %d to %d", bits, keyset.MinRSABits, keyset.MaxRSABits)
 		}
 		return key, jwt.SigningMethodRS256, nil
 	case *ecdsa.PrivateKey:

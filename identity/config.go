@@ -1,15 +1,10 @@
 package identity
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -18,40 +13,34 @@ import (
 
 	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
+	"gatehouse/identity/keyset"
 	"gatehouse/upstream"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
 // Bounds and defaults. Sizes are bytes.
 const (
-	defaultMaxToken  = 16 << 10
-	defaultCache     = 16 << 20
-	defaultSkew      = 30 * time.Second
-	maxSkew          = 5 * time.Minute
-	defaultRefresh   = 5 * time.Minute
-	minRefresh       = time.Second
-	maxRefresh       = 24 * time.Hour
-	defaultMaxStale  = 24 * time.Hour
-	maxMaxStale      = 30 * 24 * time.Hour
-	maxSources       = 64 // one bit each in issuer.places
-	fetchTimeout     = 10 * time.Second
-	maxRedirects     = 3
-	maxResponseHead  = 64 << 10
-	loadTimeout      = 5 * time.Second
-	nudgeInterval    = 10 * time.Second // between fetches for unknown key ids, over time
-	nudgeBurst       = 2                // of them at once, so that one made-up id does not keep a rotation waiting
-	keyWait          = time.Second
-	keyWaitBlind     = 150 * time.Millisecond // for callers that do not say how long they wait: Envoy's default is 200 ms
-	maxKeyWaiters    = 64                     // requests, for one issuer
-	minRSABits       = 2048
-	maxRSABits       = 8192
-	maxKeySetBytes   = 1 << 20
-	maxKeyURL        = 2 << 10
-	maxKeysPerIssuer = 100
-	maxKeySetsAgo    = 10
+	defaultMaxToken = 16 << 10
+	defaultCache    = 16 << 20
+	defaultSkew     = 30 * time.Second
+	maxSkew         = 5 * time.Minute
+	defaultRefresh  = 5 * time.Minute
+	minRefresh      = time.Second
+	maxRefresh      = 24 * time.Hour
+	defaultMaxStale = 24 * time.Hour
+	maxMaxStale     = 30 * 24 * time.Hour
+	maxSources      = 64 // one bit each in issuer.places
+	fetchTimeout    = 10 * time.Second
+	maxRedirects    = 3
+	maxResponseHead = 64 << 10
+	loadTimeout     = 5 * time.Second
+	nudgeInterval   = 10 * time.Second // between fetches for unknown key ids, over time
+	nudgeBurst      = 2                // of them at once, so that one made-up id does not keep a rotation waiting
+	keyWait         = time.Second
+	keyWaitBlind    = 150 * time.Millisecond // for callers that do not say how long they wait: Envoy's default is 200 ms
+	maxKeyWaiters   = 64                     // requests, for one issuer
 )
 
 // Config says which credentials are accepted. The zero value accepts none: everybody is anonymous.
@@ -170,23 +159,17 @@ type Verifier struct {
 	shown      atomic.Pointer[Keys]   // the newest, for metrics
 }
 
-// issuer is an Issuer with its defaults filled in and what New derives from it. Only lookups changes.
+// issuer is an Issuer with its defaults filled in and what New derives from it. Only lookups, copy and failure change.
 type issuer struct {
 	Issuer
 	index      int
-	algorithms map[string]algorithm
+	algorithms map[string]keyset.Algorithm
 	places     uint64 // bit i: Verifier.sources[i] is accepted
 	required   []requirement
 
 	lookups *lookups
-	copy    *keyCopy // nil = none is kept; Run's fetcher owns what changes in it
-}
-
-// algorithm binds a JOSE alg to its verification and to the only keys it may be used with.
-type algorithm struct {
-	name   string
-	method jwt.SigningMethod
-	fits   func(crypto.PublicKey) bool
+	copy    *keyset.Copy // nil = none is kept; Run's fetcher owns what changes in it
+	failure string       // to keep a copy, that was logged last; Run's fetcher owns it
 }
 
 // New checks the whole configuration and reports all that is wrong with it at once. It opens and starts nothing.
@@ -228,7 +211,7 @@ func New(c Config) (*Verifier, error) {
 			}
 			problems = append(problems, within(fmt.Sprintf("Issuers[%d]", n), name, err))
 		}
-		iss.copy = newKeyCopy(c.Dir, iss)
+		iss.copy = newCopy(c.Dir, iss)
 		v.issuers = append(v.issuers, iss)
 	}
 	v.places = allPlaces(v.sources, c.APIKeys)
@@ -284,42 +267,18 @@ func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	return iss, append(problems, errs...)
 }
 
-// knownAlgorithms are all that exist here. PS256 is ours and not golang-jwt's own, which takes any salt length; RFC 7518
-// section 3.5 wants the hash's.
-func knownAlgorithms() []algorithm {
-	isRSA := func(k crypto.PublicKey) bool { _, ok := k.(*rsa.PublicKey); return ok }
-	isEd25519 := func(k crypto.PublicKey) bool { _, ok := k.(ed25519.PublicKey); return ok }
-	onCurve := func(name string) func(crypto.PublicKey) bool {
-		return func(k crypto.PublicKey) bool {
-			ec, ok := k.(*ecdsa.PublicKey)
-			return ok && ec.Curve.Params().Name == name
-		}
-	}
-	ps256 := &jwt.SigningMethodRSAPSS{
-		SigningMethodRSA: &jwt.SigningMethodRSA{Name: "PS256", Hash: crypto.SHA256},
-		Options:          &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash},
-	}
-	return []algorithm{
-		{"RS256", jwt.SigningMethodRS256, isRSA},
-		{"PS256", ps256, isRSA},
-		{"ES256", jwt.SigningMethodES256, onCurve("P-256")},
-		{"ES384", jwt.SigningMethodES384, onCurve("P-384")},
-		{"EdDSA", jwt.SigningMethodEdDSA, isEd25519},
-	}
-}
-
-func pickAlgorithms(names []string) (map[string]algorithm, []error) {
-	known := knownAlgorithms()
-	picked := make(map[string]algorithm, len(known))
+func pickAlgorithms(names []string) (map[string]keyset.Algorithm, []error) {
+	known := keyset.Algorithms()
+	picked := make(map[string]keyset.Algorithm, len(known))
 	if len(names) == 0 {
 		for _, a := range known {
-			picked[a.name] = a
+			picked[a.Name] = a
 		}
 		return picked, nil
 	}
 	var problems []error
 	for _, name := range names {
-		i := slices.IndexFunc(known, func(a algorithm) bool { return a.name == name })
+		i := slices.IndexFunc(known, func(a keyset.Algorithm) bool { return a.Name == name })
 		switch {
 		case i >= 0:
 			picked[name] = known[i]
@@ -355,10 +314,10 @@ func checkKeySource(name string, k KeySource) (KeySource, []error) {
 		return k, problems
 	}
 	if k.Discovery {
-		if err := checkIssuerURL(name); err != nil {
+		if err := keyset.CheckIssuerURL(name); err != nil {
 			problems = append(problems, wrong("Keys.Discovery", "the issuer %w", err))
 		}
-	} else if err := checkKeyURL(k.URL); err != nil {
+	} else if err := keyset.CheckURL(k.URL); err != nil {
 		problems = append(problems, wrong("Keys.URL", "%w", err))
 	}
 	if k.Refresh == 0 {
@@ -375,28 +334,6 @@ func checkKeySource(name string, k KeySource) (KeySource, []error) {
 			k.MaxStale, 2*k.Refresh, maxMaxStale))
 	}
 	return k, problems
-}
-
-// checkKeyURL never quotes a URL that may carry a password.
-func checkKeyURL(text string) error {
-	u, err := url.Parse(text)
-	if err != nil {
-		return errors.New("is not a valid url")
-	}
-	if u.User != nil {
-		return errors.New("must not hold a user or password")
-	}
-	if u.Host == "" || u.Hostname() == "" || u.Fragment != "" {
-		return fmt.Errorf("%q must have a host and no fragment", text)
-	}
-	if !secureURL(u) {
-		return fmt.Errorf("%q must be https; http is accepted on loopback only", text)
-	}
-	return nil
-}
-
-func secureURL(u *url.URL) bool {
-	return u.Scheme == "https" || u.Scheme == "http" && upstream.IsLoopback(u.Hostname())
 }
 
 // addSources puts an issuer's places into the common list and returns them as bits of it.

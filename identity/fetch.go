@@ -2,68 +2,26 @@ package identity
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"time"
 
+	"gatehouse/identity/keyset"
 	"gatehouse/upstream"
 
 	"go.uber.org/zap"
 )
 
 // fetch reads an issuer's key set from its URL, or from the one that its metadata names. Errors name URLs without their query.
-func (v *Verifier) fetch(ctx context.Context, iss *issuer) (*keySet, error) {
+func (v *Verifier) fetch(ctx context.Context, iss *issuer) (*keyset.Set, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	where := iss.Keys.URL
+	client, where := keyset.Client{HTTP: v.client}, iss.Keys.URL
 	if iss.Keys.Discovery {
 		var err error
-		if where, err = v.discover(ctx, iss.Issuer.Issuer); err != nil {
+		if where, err = client.Discover(ctx, iss.Issuer.Issuer); err != nil {
 			return nil, err
 		}
 	}
-	raw, _, err := v.get(ctx, where, "application/jwk-set+json, application/json")
-	if err != nil {
-		return nil, err
-	}
-	return parseKeySet(withoutQuery(where), raw, false)
-}
-
-// get reads a document of at most 1 MiB. status is that of the answer, 0 where there was none; any but 200 is an error.
-func (v *Verifier) get(ctx context.Context, where, accept string) (raw []byte, status int, err error) {
-	name := withoutQuery(where)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
-	if err != nil {
-		return nil, 0, fmt.Errorf("fetching %s: the url is not valid", name)
-	}
-	req.Header.Set("Accept", accept)
-	resp, err := v.client.Do(req)
-	if err != nil {
-		var quoting *url.Error // its text has the whole URL
-		if errors.As(err, &quoting) {
-			err = quoting.Err
-		}
-		return nil, 0, fmt.Errorf("fetching %s: %w", name, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, resp.StatusCode, fmt.Errorf("fetching %s: status %d", name, resp.StatusCode)
-	}
-	if raw, err = readBounded(resp.Body); err != nil {
-		return nil, resp.StatusCode, fmt.Errorf("fetching %s: %w", name, err)
-	}
-	return raw, resp.StatusCode, nil
-}
-
-func readBounded(r io.Reader) ([]byte, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, maxKeySetBytes+1))
-	if err == nil && len(raw) > maxKeySetBytes {
-		err = fmt.Errorf("more than %d bytes", maxKeySetBytes)
-	}
-	return raw, err
+	return client.Fetch(ctx, where)
 }
 
 // remote reports whether the keys come over the network.
@@ -75,25 +33,15 @@ func (iss *issuer) source() string {
 	case iss.Keys.File != "":
 		return iss.Keys.File
 	case iss.Keys.Discovery:
-		return metadataURL(iss.Issuer.Issuer)
+		return keyset.MetadataURL(iss.Issuer.Issuer)
 	}
-	return withoutQuery(iss.Keys.URL)
-}
-
-// withoutQuery is a URL without the parts that may be secret.
-func withoutQuery(where string) string {
-	u, err := url.Parse(where)
-	if err != nil {
-		return "url"
-	}
-	u.RawQuery, u.User = "", nil
-	return u.String()
+	return keyset.WithoutQuery(iss.Keys.URL)
 }
 
 // loaded is one attempt to read an issuer's keys.
 type loaded struct {
 	issuer *issuer
-	set    *keySet
+	set    *keyset.Set
 	err    error
 	at     time.Time // when set was read, by Config.Clock
 	wanted *wanted   // that waits for it; nil = none does
@@ -134,14 +82,26 @@ func (v *Verifier) keepCopy(r loaded) {
 	if r.set == nil || c == nil {
 		return
 	}
-	err := c.write(r.issuer, r.set, r.at)
+	err := c.Write(r.set, r.at)
 	if err == nil {
-		c.failure = ""
+		r.issuer.failure = ""
 		return
 	}
 	v.metrics.copyFailures.Inc()
-	if text := err.Error(); text != c.failure {
-		c.failure = text
+	if text := err.Error(); text != r.issuer.failure {
+		r.issuer.failure = text
 		v.log.Warn("no copy of the keys is kept: a restart would need the provider", zap.String("issuer", r.issuer.Issuer.Issuer), zap.Error(err))
 	}
+}
+
+// newCopy is nil where none is kept.
+func newCopy(dir string, iss *issuer) *keyset.Copy {
+	if dir == "" || !iss.remote() {
+		return nil
+	}
+	where := iss.Keys.URL
+	if iss.Keys.Discovery {
+		where = keyset.MetadataURL(iss.Issuer.Issuer)
+	}
+	return keyset.NewCopy(dir, iss.Issuer.Issuer, where, iss.source())
 }

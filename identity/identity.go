@@ -129,10 +129,6 @@ var (
 	errUnknownIssuer = refusal.Lasting("unknown issuer")
 	errPlace         = refusal.Lasting("issuer does not accept tokens from this place")
 	errAlgorithm     = refusal.Lasting("algorithm is not allowed")
-	errUnknownKey    = refusal.Bad("unknown key id")
-	errKeyFit        = refusal.Lasting("algorithm does not fit the key")
-	errNoKeyFits     = refusal.Lasting("token names no key and none fits")
-	errSeveralKeys   = refusal.Lasting("token names no key and several fit")
 	errSignature     = refusal.Lasting("signature does not verify")
 
 	errAudType       = refusal.Lasting("audience is missing or not a string or list of strings")
@@ -144,7 +140,6 @@ var (
 	errRequired      = refusal.Lasting("a required claim is missing")
 	errRequiredValue = refusal.Lasting("a required claim has another value")
 
-	errNoKeys     = refusal.Unavailable("keys of the issuer were never loaded")
-	errUnclearKey = refusal.Unavailable("several keys of the issuer have the token's key id")
-	errStaleKeys  = refusal.Unavailable("keys of the issuer could not be read for too long")
+	errNoKeys    = refusal.Unavailable("keys of the issuer were never loaded")
+	errStaleKeys = refusal.Unavailable("keys of the issuer could not be read for too long")
 )

@@ -23,6 +23,7 @@ import (
 
 	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
+	"gatehouse/identity/keyset"
 	"gatehouse/identity/refusal"
 	"gatehouse/identity/strictjson"
 	"gatehouse/panics"
@@ -105,7 +106,7 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	in.client, in.ours = upstream.Direct{Client: all.Client, Header: maxResponseHead, Idle: maxQuestions}.New()
 	in.client.Timeout = 0
 	in.Claims = c.Claims.WithDefaults(func(field string, err error) { problem("Claims."+field, "%w", err) })
-	if err := checkKeyURL(c.URL); err != nil {
+	if err := keyset.CheckURL(c.URL); err != nil {
 		problem("URL", "%w", err)
 	}
 	if c.ClientID == "" || strings.ContainsFunc(c.ClientID, credential.IsControl) {
@@ -286,7 +287,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok cred
 func (in *introspector) fly(f *flight, auth *clientAuth, tok credential.Token, sum tokenSum) {
 	defer func() {
 		if p := recover(); p != nil {
-			panics.Report("introspecting a token at "+withoutQuery(in.URL), p)
+			panics.Report("introspecting a token at "+keyset.WithoutQuery(in.URL), p)
 		}
 		in.mu.Lock()
 		delete(in.flights, sum)

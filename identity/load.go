@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/identity/keyset"
 	"gatehouse/panics"
 	"gatehouse/upstream"
 	"gatehouse/watch"
@@ -170,7 +171,7 @@ func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func
 type loader struct {
 	v          *Verifier
 	generation uint64
-	sets       []*keySet
+	sets       []*keyset.Set
 	status     []KeyStatus
 	fetched    []time.Time // when a URL was last read, by the machine's own clock; zero = not yet
 	others     *otherLoader
@@ -178,7 +179,7 @@ type loader struct {
 
 func (v *Verifier) newLoader() *loader {
 	n := len(v.issuers)
-	l := &loader{v: v, sets: make([]*keySet, n), status: make([]KeyStatus, n), fetched: make([]time.Time, n), others: v.newOtherLoader()}
+	l := &loader{v: v, sets: make([]*keyset.Set, n), status: make([]KeyStatus, n), fetched: make([]time.Time, n), others: v.newOtherLoader()}
 	for i, iss := range v.issuers {
 		l.status[i] = KeyStatus{Issuer: iss.Issuer.Issuer, Source: iss.source()}
 	}
@@ -253,7 +254,7 @@ func (l *loader) apply(r loaded) bool {
 	if r.issuer.remote() {
 		l.fetched[i] = time.Now()
 	}
-	if l.sets[i] != nil && l.sets[i].sum == r.set.sum {
+	if l.sets[i] != nil && l.sets[i].Sum() == r.set.Sum() {
 		if recovered {
 			log.Info("keys readable again")
 		}
@@ -265,7 +266,7 @@ func (l *loader) apply(r loaded) bool {
 	}
 	l.take(r)
 	log.Info("keys loaded", zap.Int("keys", status.Keys), zap.Uint64("generation", l.generation))
-	for _, notice := range r.set.notices {
+	for _, notice := range r.set.Notices() {
 		log.Warn("key set has a key to look at", zap.String("notice", notice))
 	}
 	return true
@@ -279,10 +280,10 @@ func (l *loader) logFor(iss *issuer) *zap.Logger {
 func (l *loader) take(r loaded) {
 	i := r.issuer.index
 	status := &l.status[i]
-	r.set.goneSince(l.sets[i])
+	r.set.GoneSince(l.sets[i])
 	l.sets[i] = r.set
 	l.generation = l.v.generation.Add(1)
-	status.Loaded, status.Withdrawn, status.Keys, status.Notices, status.FetchedAt = true, false, len(r.set.keys), r.set.notices, r.at
+	status.Loaded, status.Withdrawn, status.Keys, status.Notices, status.FetchedAt = true, false, r.set.Len(), r.set.Notices(), r.at
 }
 
 // restore gives an issuer that has no keys those of the copy on disk, if it is young enough.
@@ -291,12 +292,12 @@ func (l *loader) restore(iss *issuer) {
 	if iss.copy == nil {
 		return
 	}
-	set, at, err := iss.copy.read(l.v.clock())
+	set, at, err := iss.copy.Read(l.v.clock())
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	if age := l.v.clock().Sub(at); err == nil && age >= iss.Keys.MaxStale {
-		err = fmt.Errorf("%s: it is %s old, and keys.max_stale is %s", iss.copy.path, age.Round(time.Second), iss.Keys.MaxStale)
+		err = fmt.Errorf("%s: it is %s old, and keys.max_stale is %s", iss.copy.Path(), age.Round(time.Second), iss.Keys.MaxStale)
 	}
 	if err != nil {
 		l.v.metrics.copyFailures.Inc()
@@ -325,12 +326,12 @@ func (l *loader) withdraw() (changed bool) {
 	return changed
 }
 
-func readKeyFile(iss *issuer) (*keySet, error) {
-	raw, err := readRegular(iss.Keys.File)
+func readKeyFile(iss *issuer) (*keyset.Set, error) {
+	raw, err := keyset.ReadFile(iss.Keys.File)
 	if err != nil {
 		return nil, err
 	}
-	return parseKeySet(iss.Keys.File, raw, true)
+	return keyset.Parse(iss.Keys.File, raw, true)
 }
 
 // files are the paths of all files with keys and secrets.

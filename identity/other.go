@@ -3,11 +3,11 @@ package identity
 import (
 	"crypto/sha256"
 	"fmt"
-	"os"
 	"strings"
 
 	"gatehouse/identity/apikey"
 	"gatehouse/identity/credential"
+	"gatehouse/identity/keyset"
 	"gatehouse/identity/peer"
 
 	"go.uber.org/zap"
@@ -80,7 +80,7 @@ type otherPart struct {
 }
 
 func (f *otherFile) read() (*otherPart, error) {
-	raw, err := readRegular(f.path)
+	raw, err := keyset.ReadFile(f.path)
 	if err != nil {
 		return nil, err
 	}
@@ -90,27 +90,6 @@ func (f *otherFile) read() (*otherPart, error) {
 	}
 	part.sum = sha256.Sum256(raw)
 	return part, nil
-}
-
-// readRegular reads a file of at most 1 MiB. Opening a named pipe would wait for its writer, so it is looked at first.
-func readRegular(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := readBounded(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return raw, nil
 }
 
 // otherLoader holds the latest good content of the other files while one Load or Run lasts, as loader does for key sets.

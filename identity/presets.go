@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"gatehouse/identity/credential"
+	"gatehouse/identity/keyset"
 )
 
 // WithPreset fills in what the issuer's Preset knows about its provider and what is still empty; without a preset it changes
@@ -186,7 +187,7 @@ func (i *Issuer) base(standard string) (string, []error) {
 	if !plain || !ownHost && u.Path != "" {
 		return "", problem("Domain", "is not a host name in lower case, as login.example.com") // not quoted: it may hold a password
 	}
-	if !secureURL(u) {
+	if !keyset.SecureURL(u) {
 		return "", problem("Domain", "%q must be https; http is accepted on loopback only", domain)
 	}
 	return strings.TrimSuffix(text, "/"), nil

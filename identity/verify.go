@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
+	"gatehouse/identity/keyset"
 	"gatehouse/identity/refusal"
 	"gatehouse/identity/strictjson"
 )
@@ -92,11 +93,11 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, 
 type verdict struct {
 	token    credential.Token
 	hash     uint64
-	found    uint64    // where the token was
-	issuer   *issuer   // nil = it was refused before that was known
-	set      *keySet   // the issuer's keys
-	from     time.Time // not before this, clock skew included
-	until    time.Time // and before this
+	found    uint64      // where the token was
+	issuer   *issuer     // nil = it was refused before that was known
+	set      *keyset.Set // the issuer's keys
+	from     time.Time   // not before this, clock skew included
+	until    time.Time   // and before this
 	identity Identity
 	refusal  error // nil = it passed every check
 	memory   int   // estimate, bytes
@@ -104,7 +105,7 @@ type verdict struct {
 
 // holds reports whether verification now, with this set of the issuer's keys and the token found in these places, would give
 // the same answer. Which places a good token was found in does not matter as long as one of them is the issuer's.
-func (t *verdict) holds(set *keySet, found uint64, now time.Time) bool {
+func (t *verdict) holds(set *keyset.Set, found uint64, now time.Time) bool {
 	samePlace := t.found == found || t.refusal == nil && t.issuer.places&found != 0
 	return t.set == set && samePlace && !now.Before(t.from) && now.Before(t.until)
 }
@@ -155,7 +156,7 @@ func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok creden
 		return Identity{}, 0, err
 	}
 	steps.begin(checkSignature)
-	if !key.verify(alg, p) {
+	if !key.Verify(alg, p.signed, p.signature) {
 		return Identity{}, 0, errSignature
 	}
 	steps.begin(checkTimes)
@@ -188,23 +189,23 @@ func (v *Verifier) issuerOf(p *parsed, found uint64, steps *trail) (*issuer, err
 
 // pickKey selects the keys that may verify a token out of the pinned set, or out of a newer one where the pinned has no key of
 // its kid. Nothing waits for a file: it is read as soon as it changes.
-func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *parsed, alg algorithm, steps *trail) (picked, *keySet, error) {
+func (v *Verifier) pickKey(ctx context.Context, keys *Keys, iss *issuer, p *parsed, alg keyset.Algorithm, steps *trail) (keyset.Picked, *keyset.Set, error) {
 	steps.begin(checkKeys)
 	set := keys.set(iss)
 	if set == nil {
-		return picked{}, nil, keys.missing(iss)
+		return keyset.Picked{}, nil, keys.missing(iss)
 	}
 	steps.begin(checkKey)
-	key, err := set.pick(p, alg)
-	if !errors.Is(err, errUnknownKey) {
+	key, err := set.Pick(p.kid, p.hasKid, alg)
+	if !errors.Is(err, keyset.ErrUnknownKey) {
 		return key, set, err
 	}
 	newer, result := iss.lookups.find(ctx, p.kid)
 	v.metrics.waited(result)
 	if newer == nil {
-		return picked{}, nil, errUnknownKey
+		return keyset.Picked{}, nil, keyset.ErrUnknownKey
 	}
-	key, err = newer.pick(p, alg)
+	key, err = newer.Pick(p.kid, p.hasKid, alg)
 	return key, newer, err
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gatehouse/identity/keyset"
 )
 
 // wanted is one fetch of an issuer's keys that requests wait for, because their tokens name a key that we do not have.
@@ -17,8 +19,8 @@ type wanted struct {
 // lookups is what the requests with unknown key ids share, one for each issuer. Made-up key ids can neither turn us against the
 // provider (one fetch at a time, one in nudgeInterval over time) nor hold many requests (keyWait, maxKeyWaiters).
 type lookups struct {
-	latest atomic.Pointer[keySet] // what Run published last; nil = no keys
-	asks   chan *wanted           // to the fetcher; holds one
+	latest atomic.Pointer[keyset.Set] // what Run published last; nil = no keys
+	asks   chan *wanted               // to the fetcher; holds one
 
 	mu      sync.Mutex // guards what follows; only unknown key ids take it
 	open    bool       // there is a Run that fetches
@@ -35,10 +37,10 @@ func newLookups() *lookups { return &lookups{asks: make(chan *wanted, 1)} }
 // brought is published, keyWait has passed since it was asked for, or three quarters of ctx's time are used up (keyWaitBlind where
 // ctx has no end). The rest is for the answer: a proxy that gave up on us might let the request through. A set that was on its way before the request came
 // may be older than the token's key; such a request may ask for one more.
-func (l *lookups) find(ctx context.Context, kid string) (*keySet, waitResult) {
+func (l *lookups) find(ctx context.Context, kid string) (*keyset.Set, waitResult) {
 	arrived := time.Now()
 	result := waitNone
-	for latest := l.latest.Load(); !latest.has(kid) && !latest.lost(kid); latest = l.latest.Load() {
+	for latest := l.latest.Load(); !latest.Has(kid) && !latest.Lost(kid); latest = l.latest.Load() {
 		joined, refused := l.join(kid, arrived)
 		if joined == nil {
 			if result == waitNone && refused {
@@ -55,7 +57,7 @@ func (l *lookups) find(ctx context.Context, kid string) (*keySet, waitResult) {
 		result = waitMissing
 	}
 	set := l.latest.Load()
-	if !set.has(kid) {
+	if !set.Has(kid) {
 		return nil, result
 	}
 	if result != waitNone {

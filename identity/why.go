@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/identity/claims"
 	"gatehouse/identity/credential"
+	"gatehouse/identity/keyset"
 )
 
 // Explanation says what became of a request's credential, for an operator who asks why. It shows what the checks compare (issuer,
@@ -255,7 +256,7 @@ func (w *witness) typ() (found, want string) {
 func (w *witness) loaded() (found, want string) {
 	found, want = "none were loaded from "+w.issuer.source(), "keys of the issuer"
 	if set := w.keys.set(w.issuer); set != nil {
-		found = fmt.Sprintf("%d from %s", len(set.keys), w.issuer.source())
+		found = fmt.Sprintf("%d from %s", set.Len(), w.issuer.source())
 	} else if errors.Is(w.keys.missing(w.issuer), errStaleKeys) {
 		found = "those from " + w.issuer.source() + " are too old"
 	}
@@ -268,7 +269,7 @@ func (w *witness) key() (found, want string) {
 		found = "kid " + quoted(w.parsed.kid)
 	}
 	if set := w.keys.set(w.issuer); set != nil {
-		want += ": " + set.describe()
+		want += ": " + describe(set)
 	}
 	return found, want
 }
@@ -383,20 +384,13 @@ func (w *witness) mapped() (found, want string) {
 }
 
 // describe names the keys of a set.
-func (s *keySet) describe() string {
-	if s.unnamed {
-		return fmt.Sprintf("%d from PEM, which have no kid", len(s.keys))
+func describe(s *keyset.Set) string {
+	if s.Unnamed() {
+		return fmt.Sprintf("%d from PEM, which have no kid", s.Len())
 	}
 	var names []string
-	for i := range s.keys {
-		k := &s.keys[i]
-		var fits []string
-		for _, a := range knownAlgorithms() {
-			if k.fits(a) {
-				fits = append(fits, a.name)
-			}
-		}
-		names = append(names, fmt.Sprintf("%s (%s)", quoted(k.id), strings.Join(fits, " ")))
+	for _, k := range s.Keys() {
+		names = append(names, fmt.Sprintf("%s (%s)", quoted(k.ID), strings.Join(k.Algorithms, " ")))
 	}
 	return strings.Join(names, ", ")
 }

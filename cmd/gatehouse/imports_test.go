@@ -27,6 +27,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
 		"gatehouse/config":              {},
 		"gatehouse/directory":           {},
+		"gatehouse/directory/format":    {"gatehouse/directory"},
 		"gatehouse/gate":                {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/extauthz":            {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/gate/body":           {"gatehouse/policy", "gatehouse/policy/bounds"},
@@ -36,6 +37,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/identity/apikey":     {"gatehouse/identity/credential", "gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
 		"gatehouse/identity/claims":     {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
 		"gatehouse/identity/credential": {"gatehouse/identity/refusal"},
+		"gatehouse/identity/keyset":     {"gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
 		"gatehouse/identity/mint":       {"gatehouse/identity/refusal"},
 		"gatehouse/identity/peer":       {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
 		"gatehouse/identity/strictjson": {},
@@ -94,8 +96,8 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/open-policy-agent/opa/v1/plugins/":     {"gatehouse/upstream"},
 		"github.com/fsnotify/fsnotify":                     {"gatehouse/watch", "gatehouse/decisionlog/read"}, // the end of a file that grows
 		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},
-		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles"}, // bundles: their signatures
-		"github.com/MicahParks/jwkset":                     {"gatehouse/identity"},
+		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/keyset", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles"}, // bundles: their signatures
+		"github.com/MicahParks/jwkset":                     {"gatehouse/identity/keyset"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
 		"google.golang.org/grpc/health":                    {"gatehouse/server"},
 		"gatehouse/decisionlog/record":                     {"gatehouse/decisionlog", "gatehouse/decisionlog/read"},

@@ -1,4 +1,4 @@
-package identity
+package keyset
 
 import (
 	"bytes"
@@ -16,22 +16,22 @@ import (
 
 const (
 	copyFormat   = "gatehouse key set 1"
-	maxCopyBytes = maxKeySetBytes + 64<<10
+	maxCopyBytes = maxBytes + 64<<10
 	copyInterval = time.Minute     // an unchanged set is written again this often, so that the copy's age is right
 	copyFuture   = 5 * time.Minute // a copy from further ahead is of a clock that was wrong
 )
 
-// keyCopy is the file that keeps the last good set of one issuer's URL. Its first line is the SHA-256 of the rest, its second
+// Copy is the file that keeps the last good set of one issuer's URL. Its first line is the SHA-256 of the rest, its second
 // a JSON object that says whose keys they are and when they were fetched, and then come the bytes as the provider sent them.
 // What is read back goes through every check of a fetched set. The checksum is against accidents; whoever may write into the
 // folder is trusted, so it is made for us alone.
-type keyCopy struct {
-	path string
-	id   string // issuer and URL, hashed: neither belongs in a file's name, and a URL's query may be secret
+type Copy struct {
+	path           string
+	issuer, source string // for people
+	id             string // issuer and URL, hashed: neither belongs in a file's name, and a URL's query may be secret
 
 	sum     [sha256.Size]byte // of the set that was written last
 	written time.Time
-	failure string // that was logged last
 }
 
 // copyHeader is a copy's second line.
@@ -43,22 +43,18 @@ type copyHeader struct {
 	FetchedAt time.Time `json:"fetched_at"`
 }
 
-// newKeyCopy is nil where none are kept.
-func newKeyCopy(dir string, iss *issuer) *keyCopy {
-	if dir == "" || !iss.remote() {
-		return nil
-	}
-	where := iss.Keys.URL
-	if iss.Keys.Discovery {
-		where = metadataURL(iss.Issuer.Issuer)
-	}
-	sum := sha256.Sum256([]byte(iss.Issuer.Issuer + "\x00" + where))
+// NewCopy is the copy, in a folder, of what an issuer's keys are fetched from: a URL of keys or of metadata. source is the same for people.
+func NewCopy(dir, issuer, where, source string) *Copy {
+	sum := sha256.Sum256([]byte(issuer + "\x00" + where))
 	id := hex.EncodeToString(sum[:])
-	return &keyCopy{path: filepath.Join(dir, id[:32]+".keys"), id: id}
+	return &Copy{path: filepath.Join(dir, id[:32]+".keys"), id: id, issuer: issuer, source: source}
 }
 
-// read gives the set and when it was fetched. fs.ErrNotExist is no copy; any other error is one that must not be used.
-func (c *keyCopy) read(now time.Time) (*keySet, time.Time, error) {
+// Path is the file.
+func (c *Copy) Path() string { return c.path }
+
+// Read gives the set and when it was fetched. fs.ErrNotExist is no copy; any other error is one that must not be used.
+func (c *Copy) Read(now time.Time) (*Set, time.Time, error) {
 	raw, err := c.open()
 	if err != nil {
 		return nil, time.Time{}, err
@@ -80,7 +76,7 @@ func (c *keyCopy) read(now time.Time) (*keySet, time.Time, error) {
 	case header.FetchedAt.After(now.Add(copyFuture)):
 		return nil, time.Time{}, fmt.Errorf("%s: it is from the future: %s", c.path, header.FetchedAt.Format(time.RFC3339))
 	}
-	keys, err := parseKeySet(c.path, set, false)
+	keys, err := Parse(c.path, set, false)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -88,7 +84,7 @@ func (c *keyCopy) read(now time.Time) (*keySet, time.Time, error) {
 }
 
 // open reads the file, where not everybody could have written it. A group may: Kubernetes gives one to volumes (fsGroup).
-func (c *keyCopy) open() ([]byte, error) {
+func (c *Copy) open() ([]byte, error) {
 	dir, err := os.Stat(filepath.Dir(c.path))
 	if err != nil {
 		return nil, err
@@ -117,12 +113,12 @@ func (c *keyCopy) open() ([]byte, error) {
 	return raw, nil
 }
 
-// write keeps a set that was just fetched. A crash leaves the older copy or the newer one.
-func (c *keyCopy) write(iss *issuer, set *keySet, fetched time.Time) error {
+// Write keeps a set that was just fetched. A crash leaves the older copy or the newer one.
+func (c *Copy) Write(set *Set, fetched time.Time) error {
 	if age := fetched.Sub(c.written); set.sum == c.sum && age >= 0 && age < copyInterval {
 		return nil
 	}
-	header, err := json.Marshal(copyHeader{copyFormat, c.id, iss.Issuer.Issuer, iss.source(), fetched.UTC()})
+	header, err := json.Marshal(copyHeader{copyFormat, c.id, c.issuer, c.source, fetched.UTC()})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package identity
+package keyset
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"gatehouse/upstream"
 )
 
-// metadataURL is where an issuer's metadata is (OpenID Connect Discovery 1.0 section 4): below the issuer, with the slash at its
+// MetadataURL is where an issuer's metadata is (OpenID Connect Discovery 1.0 section 4): below the issuer, with the slash at its
 // end left out.
-func metadataURL(issuer string) string {
+func MetadataURL(issuer string) string {
 	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 }
 
@@ -29,9 +29,9 @@ func oauthMetadataURL(issuer string) string {
 	return u.Scheme + "://" + u.Host + "/.well-known/oauth-authorization-server" + path
 }
 
-// checkIssuerURL holds what both standards ask of an issuer whose metadata can be found.
-func checkIssuerURL(issuer string) error {
-	if err := checkKeyURL(issuer); err != nil {
+// CheckIssuerURL holds what both standards ask of an issuer whose metadata can be found.
+func CheckIssuerURL(issuer string) error {
+	if err := CheckURL(issuer); err != nil {
 		return err
 	}
 	if strings.ContainsAny(issuer, "?#") {
@@ -40,16 +40,16 @@ func checkIssuerURL(issuer string) error {
 	return nil
 }
 
-// discover asks an issuer's own host where its keys are. The metadata is read anew each time, so that keys that move are
+// Discover asks an issuer's own host where its keys are. The metadata is read anew each time, so that keys that move are
 // followed. A server without OpenID metadata (404) is asked for its OAuth metadata; any other failure is final, so that
 // trouble with the one never gives the other a say.
-func (v *Verifier) discover(ctx context.Context, issuer string) (string, error) {
-	where := metadataURL(issuer)
-	raw, status, err := v.get(ctx, where, "application/json")
+func (c Client) Discover(ctx context.Context, issuer string) (string, error) {
+	where := MetadataURL(issuer)
+	raw, status, err := c.get(ctx, where, "application/json")
 	if status == http.StatusNotFound {
 		where = oauthMetadataURL(issuer)
 		var second error
-		if raw, _, second = v.get(ctx, where, "application/json"); second != nil {
+		if raw, _, second = c.get(ctx, where, "application/json"); second != nil {
 			return "", fmt.Errorf("%w; %w", err, second)
 		}
 		err = nil
@@ -82,10 +82,10 @@ func readMetadata(issuer string, raw []byte) (string, error) {
 	if !ok {
 		return "", errors.New(`"jwks_uri" is missing or not a string`)
 	}
-	if len(at) > maxKeyURL {
-		return "", fmt.Errorf("jwks_uri is longer than %d bytes", maxKeyURL)
+	if len(at) > maxURL {
+		return "", fmt.Errorf("jwks_uri is longer than %d bytes", maxURL)
 	}
-	if err := checkKeyURL(at); err != nil {
+	if err := CheckURL(at); err != nil {
 		return "", fmt.Errorf("jwks_uri: %w", err)
 	}
 	if onLoopback(at) && !onLoopback(issuer) {
