@@ -3,12 +3,13 @@
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs release clean
+.PHONY: help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs release clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
 	@echo "make test       unit tests under the race detector, and end-to-end tests with a real Envoy"
 	@echo "make test-full  the same with the long matrices"
+	@echo "make test-directory  questions to 100,000 random directories, asked twice (WORLDS=1000 for fewer)"
 	@echo "make test-plain the gate's tests and the end-to-end tests with gatehouse serve --plain"
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
@@ -62,6 +63,12 @@ test-full:
 	$(GOTEST) -race -timeout 40m -tags full -count=1 ./envoy
 	$(GOTEST) $(ALLOCATIONS)
 	$(MAKE) attack-mutations
+
+WORLDS = 100000
+
+# Random manifests, data, changes and questions: package directory against the evaluator of its test.
+test-directory:
+	GATEHOUSE_WORLDS=$(WORLDS) $(GOTEST) -count=1 -timeout 3h -v -run '^TestDifferential$$' ./directory
 
 # The same tests on the reference path: each request evaluated, with all of its input, by generated code.
 test-plain:

@@ -27,6 +27,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
 		"gatehouse/config":              {},
 		"gatehouse/directory":           {},
+		"gatehouse/directory/format":    {"gatehouse/directory"},
 		"gatehouse/gate":                {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/extauthz":            {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/gate/body":           {"gatehouse/policy", "gatehouse/policy/bounds"},

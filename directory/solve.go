@@ -1,0 +1,214 @@
+package directory
+
+import "slices"
+
+// solver answers questions whose objects' relations lead in a circle. It finds all permissions of objects that the question depends on and
+// computes their well-founded model: the least one where nothing is excluded; where the right side of an exclusion leads back into the
+// circle, what is certain (low) and what is possible (high) close in on each other, and what stays between them has no answer.
+type solver struct {
+	facts     []fact
+	index     table // of facts
+	relations table // verdicts of relations
+	low, high []bool
+	next      []bool
+}
+
+// fact is a node of an object, and how many arrows away from the question it is.
+type fact struct {
+	node  node
+	n     number
+	depth int32
+}
+
+func (s *solver) large() bool {
+	return cap(s.facts) > keepMembers || s.index.large() || s.relations.large()
+}
+
+func (a *asker) solve(o number, root node) verdict {
+	s := &a.solver
+	s.facts = s.facts[:0]
+	s.index.reset()
+	s.relations.reset()
+	a.fact(o, root, 0)
+	negates := false
+	for i := 0; i < len(s.facts); i++ {
+		f := s.facts[i]
+		p := a.p.perm(f.node)
+		negates = negates || p.negates
+		if !a.depends(f.n, &p.expr, f.depth) {
+			return stop
+		}
+	}
+	n := len(s.facts)
+	s.low, s.high, s.next = resize(s.low, n), resize(s.high, n), resize(s.next, n)
+	if !negates {
+		return a.least(s.low, nil)
+	}
+	for {
+		if a.least(s.high, s.low) == stop || a.least(s.next, s.high) == stop {
+			return stop
+		}
+		if s.next[0] || slices.Equal(s.next, s.low) {
+			break
+		}
+		s.low, s.next = s.next, s.low
+	}
+	switch {
+	case s.next[0]:
+		return yes
+	case s.high[0]:
+		a.err = ErrCircular
+		return stop
+	}
+	return no
+}
+
+func resize(b []bool, n int) []bool {
+	b = slices.Grow(b[:0], n)[:n]
+	clear(b)
+	return b
+}
+
+// fact adds a node of an object that the question depends on.
+func (a *asker) fact(o number, n node, depth int32) bool {
+	if n < firstPermission {
+		return true // relations are looked up when they are needed
+	}
+	s, key := &a.solver, n.at(o)
+	if _, ok := s.index.get(key); ok {
+		return true
+	}
+	if int(depth) > a.p.depth {
+		a.err = ErrLimit
+		return false
+	}
+	s.index.put(key, uint32(len(s.facts)))
+	s.facts = append(s.facts, fact{n, o, depth})
+	return a.spend(1)
+}
+
+// depends adds what an expression depends on.
+func (a *asker) depends(o number, e *expr, depth int32) bool {
+	if e.op == opName {
+		return a.fact(o, e.node, depth)
+	}
+	if e.op == opArrow {
+		return a.follow(o, e, func(x number, n node) verdict {
+			if !a.fact(x, n, depth+1) {
+				return stop
+			}
+			return no
+		}) != stop
+	}
+	for i := range e.of {
+		if !a.depends(o, &e.of[i], depth) {
+			return false
+		}
+	}
+	return true
+}
+
+// follow goes through what an arrow asks, until an answer is not no.
+func (a *asker) follow(o number, e *expr, each func(x number, n node) verdict) verdict {
+	f := a.s.forward(o)
+	sp := f.span(e.base, 0)
+	for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
+		if !a.spend(1) {
+			return stop
+		}
+		if v := each(x, a.tip(e, x)); v != no {
+			return v
+		}
+	}
+	for _, via := range e.via {
+		sp := f.span(e.base, via.pair)
+		for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
+			if !a.spend(1) {
+				return stop
+			}
+			if v := each(x, via.node); v != no {
+				return v
+			}
+		}
+	}
+	return no
+}
+
+// least fills in the least set of facts that hold, where excluded are those in except.
+func (a *asker) least(holds, except []bool) verdict {
+	clear(holds)
+	for again := true; again; {
+		again = false
+		for i := len(holds) - 1; i >= 0; i-- { // what was found last depends on the least
+			if holds[i] {
+				continue
+			}
+			f := a.solver.facts[i]
+			switch a.holds(f.n, &a.p.perm(f.node).expr, holds, except) {
+			case stop:
+				return stop
+			case yes:
+				holds[i], again = true, true
+			}
+		}
+	}
+	if holds[0] {
+		return yes
+	}
+	return no
+}
+
+func (a *asker) holds(o number, e *expr, holds, except []bool) verdict {
+	switch e.op {
+	case opName:
+		return a.holdsNode(o, e.node, holds)
+	case opArrow:
+		return a.follow(o, e, func(x number, n node) verdict { return a.holdsNode(x, n, holds) })
+	case opUnion:
+		for i := range e.of {
+			if v := a.holds(o, &e.of[i], holds, except); v != no {
+				return v
+			}
+		}
+		return no
+	case opIntersection:
+		for i := range e.of {
+			if v := a.holds(o, &e.of[i], holds, except); v != yes {
+				return v
+			}
+		}
+		return yes
+	}
+	if v := a.holds(o, &e.of[0], holds, except); v != yes {
+		return v
+	}
+	for i := range e.of[1:] {
+		switch a.holds(o, &e.of[i+1], except, nil) {
+		case yes:
+			return no
+		case stop:
+			return stop
+		}
+	}
+	return yes
+}
+
+func (a *asker) holdsNode(o number, n node, holds []bool) verdict {
+	key := n.at(o)
+	r, ok := n.relation()
+	if !ok {
+		i, _ := a.solver.index.get(key)
+		if holds[i] {
+			return yes
+		}
+		return no
+	}
+	if v, ok := a.solver.relations.get(key); ok {
+		return verdict(v)
+	}
+	v := a.relation(o, r)
+	if v != stop {
+		a.solver.relations.put(key, uint32(v))
+	}
+	return v
+}
