@@ -61,6 +61,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/decisionlog/record": {"gatehouse/decisionlog/events", "gatehouse/decisionlog/spool"},
 		"gatehouse/decisionlog/remote": {"gatehouse/decisionlog/events"},
 		"gatehouse/decisionlog/spool":  {},
+		"gatehouse/routes/importer":    {"gatehouse/routes"},
 		"gatehouse/routes":             {},
 		"gatehouse/watch":              {"gatehouse/panics"},
 		"gatehouse/envoy/sandbox":      {"gatehouse/identity/mint", "gatehouse/identity/refusal"},
