@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"gatehouse/server/conns"
 	"net/http"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ func (s *Server) adminServer() *http.Server {
 	})
 	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: conns.StateOf}
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {

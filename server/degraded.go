@@ -49,7 +49,7 @@ func (s *Server) degradedReload() []string {
 }
 
 func (s *Server) degradedListeners() []string {
-	list := s.conns.degraded()
+	list := s.conns.Degraded()
 	if s.certificates != nil {
 		if text := s.certificates.problem.Load(); text != nil {
 			list = append(list, "listen.tls: the files changed and cannot be used, the old certificate stays: "+*text)
