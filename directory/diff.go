@@ -1,8 +1,193 @@
 package directory
 
-import "iter"
+import (
+	"iter"
+	"unsafe"
+)
 
-// Diff is what turns from into to.
+// Diff is what turns the data of from into that of to, for Apply: objects that go with their relations, relations that go, objects that come
+// or change, relations that come or expire at another time. Manifests are not compared: where they differ, Diff(SetManifest(...), to) is
+// what is left to do. It costs little where the two share most of their pages, as a snapshot and those before it do.
 func Diff(from, to *Snapshot) iter.Seq[Change] {
-	return func(yield func(Change) bool) {}
+	return func(yield func(Change) bool) {
+		back, forth := newComparison(to, from), newComparison(from, to)
+		_ = forth.objects(func(n number, other number, ok bool) bool {
+			if ok {
+				return true
+			}
+			r := from.ref(n)
+			return yield(Change{DeleteObject: &r})
+		}) && forth.relations(func(r Relation, missing, there bool, _ int64) bool {
+			if there || missing {
+				return true
+			}
+			return yield(Change{DeleteRelation: &r})
+		}) && back.objects(func(n number, other number, ok bool) bool {
+			if ok && from.sameContent(other, to.record(n)) {
+				return true
+			}
+			o := to.record(n).object(to.symbols)
+			return yield(Change{SetObject: &o})
+		}) && back.relations(func(r Relation, _, there bool, at int64) bool {
+			if there && at == unix(r) {
+				return true
+			}
+			return yield(Change{SetRelation: &r})
+		})
+	}
+}
+
+func unix(r Relation) int64 {
+	if r.Expires.IsZero() {
+		return 0
+	}
+	return r.Expires.Unix()
+}
+
+// sameContent says whether an object has the display name and properties of a record.
+func (s *Snapshot) sameContent(n number, r record) bool {
+	_, _, name, properties := s.record(n).parts()
+	_, _, otherName, otherProperties := r.parts()
+	return string(name) == string(otherName) && string(properties) == string(otherProperties)
+}
+
+// comparison goes through what a does not share with b. The two need not number objects, types and relations alike. What is shared was
+// changed in neither since they were one, and so nothing in it was deleted and its number given to another.
+type comparison struct {
+	a, b  *Snapshot
+	types []typeID // of a, in b; 0: not there
+	rels  []relID
+}
+
+func newComparison(a, b *Snapshot) *comparison {
+	c := &comparison{a: a, b: b, types: make([]typeID, len(a.symbols.types)), rels: make([]relID, len(a.symbols.rels))}
+	for i, t := range a.symbols.types {
+		c.types[i] = b.symbols.ids[t.name]
+	}
+	for i, r := range a.symbols.rels {
+		if t := c.types[r.typ]; t != 0 {
+			c.rels[i] = b.symbols.types[t].rels[r.name]
+		}
+	}
+	return c
+}
+
+func (r rows) at(n number) *page {
+	if int(n>>(pageBits+rowBits)) >= len(r) {
+		return nil
+	}
+	return r.page(n)
+}
+
+// unshared calls f for each object of a on a page that b does not have.
+func (c *comparison) unshared(f func(n number, p *page) bool) bool {
+	for i, row := range c.a.rows {
+		if i < len(c.b.rows) && c.b.rows[i] == row {
+			continue
+		}
+		for j, p := range row {
+			first := number(i<<rowBits|j) << pageBits
+			if p == nil || c.b.rows.at(first) == p {
+				continue
+			}
+			if !p.slots(func(slot number) bool { return f(first|slot, p) }) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// find is an object of a, in b.
+func (c *comparison) find(n number) (number, bool) {
+	p, q := c.a.rows.page(n), c.b.rows.at(n)
+	if p == q {
+		return n, true
+	}
+	t, id := p.record(n & (pageSize - 1)).head()
+	t = c.types[t]
+	if q != nil && q.used&(1<<(n&(pageSize-1))) != 0 && q.record(n&(pageSize-1)).is(t, alias(id)) {
+		return n, true
+	}
+	if t == 0 {
+		return 0, false
+	}
+	return c.b.find(t, alias(id))
+}
+
+// objects calls f for each object of a that may differ, with its number in b.
+func (c *comparison) objects(f func(n, other number, ok bool) bool) bool {
+	return c.unshared(func(n number, p *page) bool {
+		if _, id := p.record(n & (pageSize - 1)).head(); string(id) == wildcard {
+			return true
+		}
+		other, ok := c.find(n)
+		return f(n, other, ok)
+	})
+}
+
+// relations calls f for each relation of a that may differ: whether b does not have its object or its subject, whether it is there and when
+// it expires there.
+func (c *comparison) relations(f func(r Relation, missing, there bool, at int64) bool) bool {
+	return c.unshared(func(n number, p *page) bool {
+		mine, theirs := p.fwd.of(n&(pageSize-1)), edges{}
+		other, known := c.find(n)
+		if known {
+			theirs = c.b.forward(other)
+		}
+		return mine.apart(theirs, func(e edge, at int64) bool {
+			subject, ok := c.find(e.other())
+			var there bool
+			var atThere int64
+			if ok && c.rels[e.rel()] != 0 && (e.sub() == 0 || c.rels[e.sub()] != 0) {
+				atThere, there = theirs.find(makeEdge(c.rels[e.rel()], c.rels[e.sub()], subject))
+			}
+			if there && at == atThere {
+				return true
+			}
+			return f(c.a.relation(n, e, at), !known || !ok && !c.a.everybody(e.other()), there, atThere)
+		})
+	})
+}
+
+// apart calls f for the edges that are not in a part of memory that the two share.
+func (e edges) apart(other edges, f func(e edge, at int64) bool) bool {
+	if e.hub == nil {
+		if other.hub == nil && same(e.list, other.list) {
+			return true
+		}
+		return e.list.each(f)
+	}
+	shared := map[*edge]list{}
+	if other.hub != nil {
+		for _, c := range other.hub.chunks {
+			shared[unsafe.SliceData(c.edges)] = c.list
+		}
+	}
+	for _, c := range e.hub.chunks {
+		if l, ok := shared[unsafe.SliceData(c.edges)]; ok && same(l, c.list) {
+			continue
+		}
+		if !c.each(f) {
+			return false
+		}
+	}
+	return true
+}
+
+// everybody says whether an object stands for all of its type. No change deletes it.
+func (s *Snapshot) everybody(n number) bool { return s.idOf(n) == wildcard }
+
+// same says whether two lists are one in memory.
+func same(a, b list) bool {
+	return len(a.edges) == len(b.edges) && unsafe.SliceData(a.edges) == unsafe.SliceData(b.edges) && unsafe.SliceData(a.at) == unsafe.SliceData(b.at)
+}
+
+func (l list) each(f func(e edge, at int64) bool) bool {
+	for i, e := range l.edges {
+		if !f(e, l.expires(i)) {
+			return false
+		}
+	}
+	return true
 }

@@ -48,7 +48,7 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.zstd.Close()
+	defer func() { _ = f.zstd.Close() }() // it has written nothing by itself
 	f.add(s.fileHead())
 	ranks := s.ranks()
 	s.writeObjects(f)

@@ -77,7 +77,7 @@ func TestFile(t *testing.T) {
 }
 
 func TestFileDamaged(t *testing.T) {
-	_, s := randomSnapshot(t, 2, 400)
+	_, s := randomSnapshot(t, 2, 80)
 	file := write(t, s)
 	for n := range len(file) {
 		if _, err := read(file[:n]); err == nil || !strings.Contains(err.Error(), "cut short") {

@@ -198,9 +198,48 @@ func (m *model) same(t *testing.T, s *directory.Snapshot) {
 	}
 }
 
+// differences is how many changes turn m into to.
+func (m *model) differences(to *model) (n int) {
+	for ref, o := range m.objects {
+		if got, ok := to.objects[ref]; !ok || got.DisplayName != o.DisplayName || string(got.Properties) != string(o.Properties) {
+			n++
+		}
+	}
+	for ref := range to.objects {
+		if _, ok := m.objects[ref]; !ok {
+			n++
+		}
+	}
+	for name, r := range m.relations {
+		if got, ok := to.relations[name]; !ok && to.has(r.Object) && to.has(r.Subject) || ok && got != r {
+			n++
+		}
+	}
+	for name := range to.relations {
+		if _, ok := m.relations[name]; !ok {
+			n++
+		}
+	}
+	return n
+}
+
+// diff says how many differences two snapshots have, and that the one becomes the other by them.
+func diff(t *testing.T, from, to *directory.Snapshot) int {
+	t.Helper()
+	changes := slices.Collect(directory.Diff(from, to))
+	s, err := from.Apply(changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Digest() != to.Digest() {
+		t.Fatal("what is made of the differences has another digest")
+	}
+	return len(changes)
+}
+
 // TestChangesAgainstModel: whatever was changed in whatever order, a snapshot is what plain maps say, and those before it stay what they were.
 func TestChangesAgainstModel(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(histories) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			d := dice{rand.New(rand.NewPCG(seed, 0))}
@@ -210,7 +249,7 @@ func TestChangesAgainstModel(t *testing.T) {
 				s *directory.Snapshot
 			}
 			var before []kept
-			for step := range 60 {
+			for step := range batches {
 				next, batch := m.clone(), []directory.Change{}
 				for range 1 + d.IntN(1+d.IntN(600)) {
 					c := d.change()
@@ -228,17 +267,27 @@ func TestChangesAgainstModel(t *testing.T) {
 				if s.Revision() != was.Revision()+1 {
 					t.Fatal("revision", s.Revision())
 				}
+				if n, want := diff(t, was, s), m.differences(next); n != want {
+					t.Fatalf("%d differences, not %d", n, want)
+				}
 				m = next
 				if step%4 == 0 {
 					m.same(t, s)
 				}
-				if step%20 == 0 {
+				if step%12 == 0 {
 					before = append(before, kept{m, s})
 				}
 			}
 			m.same(t, s)
 			for _, k := range before {
 				k.m.same(t, k.s)
+				diff(t, s, k.s)
+				diff(t, k.s, s)
+				diff(t, k.m.build(t), s)
+				diff(t, s, k.m.build(t))
+			}
+			if n := diff(t, s, m.build(t)); n != 0 {
+				t.Fatalf("%d differences of the same content", n)
 			}
 		})
 	}

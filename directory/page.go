@@ -105,11 +105,6 @@ func appendRecord(dst []byte, t typeID, o *Object) []byte {
 	return append(dst, o.Properties...)
 }
 
-func (r record) typ() typeID {
-	t, _ := binary.Uvarint(r)
-	return typeID(t)
-}
-
 // is says whether this is the object of that type and id.
 func (r record) is(t typeID, id string) bool {
 	have, rest := r.head()

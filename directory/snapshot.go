@@ -106,7 +106,10 @@ func (s *Snapshot) Stats() Stats {
 
 func (s *Snapshot) record(n number) record { return s.rows.page(n).record(n & (pageSize - 1)) }
 
-func (s *Snapshot) typeOf(n number) typeID { return s.record(n).typ() }
+func (s *Snapshot) typeOf(n number) typeID {
+	t, _ := s.record(n).head()
+	return t
+}
 
 // idOf is an object's id, as a part of the page: whoever keeps it keeps the page.
 func (s *Snapshot) idOf(n number) string {

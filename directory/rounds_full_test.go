@@ -1,0 +1,5 @@
+//go:build full
+
+package directory_test
+
+const histories, batches = 20, 100
