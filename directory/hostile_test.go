@@ -181,8 +181,8 @@ types:
 	}
 }
 
-// TestHub: a group of 100,000, and a user in as many groups.
-func TestHub(t *testing.T) {
+// TestLargeGroups: a group of 100,000, and a user in as many groups.
+func TestLargeGroups(t *testing.T) {
 	n := 100_000
 	if raceEnabled {
 		n = 20_000
