@@ -111,6 +111,8 @@ func (c *Config) relativeTo(dir string) {
 	resolve(&c.DecisionLog.Dir)
 	resolve(&c.Policy.Protos)
 	resolve(&c.Routes.File)
+	resolve(&c.Directory.File)
+	resolve(&c.Directory.Manifest)
 	for i := range c.Apps {
 		resolve(&c.Apps[i].Routes.File)
 	}

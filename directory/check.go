@@ -2,6 +2,7 @@ package directory
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"time"
 )
@@ -40,13 +41,14 @@ func (s *Snapshot) Check(q Question, now time.Time) (bool, error) {
 	return yes, err
 }
 
-// verdict is an answer on its way. stop: asker.err says why there is none.
+// verdict is an answer on its way.
 type verdict uint8
 
 const (
 	no verdict = iota
 	yes
-	stop
+	stop   // asker.err says why there is none
+	unsure // of descend: there is more than it was to look at
 )
 
 // asker answers one question after the other. It is scratch space, out of the plan's pool.
@@ -294,18 +296,46 @@ func (a *asker) relation(o number, r relID) verdict {
 		if sp.len() == 0 {
 			continue
 		}
-		found = true
-		if !a.climbed && !a.climb() {
-			return stop
+		if !found && !a.climbed {
+			if v := a.begin(o, r); v != unsure {
+				return v
+			}
 		}
+		found = true
 		if v := a.member(f, r, set, sp); v != no {
 			return v
 		}
 	}
 	if found && a.partial {
-		return a.descend(o, r)
+		return a.descend(o, r, math.MaxInt)
 	}
 	return no
+}
+
+const (
+	wide   = 64 // sets that a subject is in itself; for more, a look from the object's side comes first
+	glance = 64 // and that many sets there
+)
+
+// begin climbs, unless the subject is in many sets and the object has few of them: then it has the verdict at once.
+func (a *asker) begin(o number, r relID) verdict {
+	n := 0
+	if a.known {
+		reverse := a.s.reverse(a.n)
+		if reverse.len() > wide {
+			for _, pair := range a.use.pairs {
+				sp := reverse.span(pair, a.sub)
+				n += sp.len()
+			}
+		}
+	}
+	if n > wide {
+		if v := a.descend(o, r, glance); v != unsure {
+			return v
+		}
+	}
+	a.climb()
+	return unsure
 }
 
 // direct says whether the subject itself, or all of its type, are subjects of the relation.
@@ -353,7 +383,7 @@ func (a *asker) member(f edges, r, set relID, sp span) verdict {
 
 // climb finds the sets that the subject is in, of those that matter to what was asked: from the subject upwards, nearest first. Where
 // limits end it, what was found stays, and descend looks from the other side.
-func (a *asker) climb() bool {
+func (a *asker) climb() {
 	a.climbed, a.sets = true, a.sets[:0]
 	a.inSets.reset()
 	least := a.work / 2
@@ -381,7 +411,6 @@ func (a *asker) climb() bool {
 			}
 		}
 	}
-	return a.work >= 0
 }
 
 // join adds the sets of relation r that n, or who has relation sub to it, is in.
@@ -405,9 +434,10 @@ func (a *asker) join(n number, r, sub relID, depth, least int) {
 	}
 }
 
-// descend looks for the subject from the object downwards.
-func (a *asker) descend(o number, r relID) verdict {
+// descend looks for the subject from the object downwards, at no more than most sets.
+func (a *asker) descend(o number, r relID, most int) verdict {
 	a.queue = append(a.queue[:0], member{r, 1, o})
+	deep := false
 	for i := 0; i < len(a.queue); i++ {
 		m := a.queue[i]
 		if !a.spend(1) {
@@ -429,15 +459,27 @@ func (a *asker) descend(o number, r relID) verdict {
 					continue
 				}
 				if int(next.depth) > a.p.depth {
-					a.err = ErrLimit
-					return stop
+					deep = true // what is left in the queue may still have the subject
+					continue
+				}
+				if len(a.queue) > most {
+					a.seen.reset()
+					return unsure
 				}
 				a.seen.put(next.key(), 0)
 				a.queue = append(a.queue, next)
 			}
 		}
 	}
-	return no
+	if !deep {
+		return no
+	}
+	a.seen.reset()
+	if most < math.MaxInt {
+		return unsure
+	}
+	a.err = ErrLimit
+	return stop
 }
 
 // table is a hash table of keys that is emptied in no time and allocates only to grow.

@@ -171,10 +171,8 @@ func (p *manifestParser) grounded(reach map[*relationDef]*reached) {
 			return named(t, e.name)
 		case opArrow:
 			return slices.ContainsFunc(reach[t.relation(e.base)].types, func(to *typeDef) bool { return named(to, e.name) })
-		case opUnion:
+		case opUnion, opIntersection:
 			return slices.ContainsFunc(e.of, of)
-		case opIntersection:
-			return !slices.ContainsFunc(e.of, func(sub *expression) bool { return !of(sub) })
 		default:
 			return of(e.of[0])
 		}

@@ -8,6 +8,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,7 +62,7 @@ type Node struct {
 }
 
 // Degraded is what a node that decides cannot do right now, one sentence each.
-type Degraded struct{ Keys, Bundles, Routes, DecisionLog []string }
+type Degraded struct{ Keys, Bundles, Routes, Directory, DecisionLog []string }
 
 // New makes everything off to the side and reports every problem of the configuration at once; it starts nothing. A policy that does not
 // compile is none: the node is not ready until it does.
@@ -73,6 +74,9 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n := &Node{with: c, logger: c.logger(), policyErr: policyErr, ready: make(chan struct{})}
 	if policyErr != nil {
 		n.logger.Error("policy failed to load; answering not_ready", zap.Error(policyErr))
+	}
+	if e.directoryErr != nil {
+		n.logger.Error("the directory failed to load; answering not_ready", zap.Error(e.directoryErr))
 	}
 	g, err := gate.New(c.Gate)
 	if err != nil {
@@ -148,7 +152,7 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 	}
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	if err = policyErr; err == nil {
+	if err = errors.Join(policyErr, e.directoryErr); err == nil {
 		err = n.ctx.Err() // Run has ended
 	}
 	if err == nil {
@@ -202,13 +206,22 @@ func (n *Node) Routes() (list []RoutesStatus) {
 	return list
 }
 
+// Directory is how the directory is doing; nil where there is none.
+func (n *Node) Directory() *DirectoryStatus {
+	if d := n.current.Load().directory; d != nil {
+		return d.status.Load()
+	}
+	return nil
+}
+
 // DecisionLog is its state.
 func (n *Node) DecisionLog() decisionlog.Status { return n.current.Load().sink.log.Status() }
 
 // Degraded is what cannot be done right now.
 func (n *Node) Degraded() Degraded {
 	e := n.current.Load()
-	return Degraded{Keys: n.own.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), DecisionLog: e.sink.log.Degraded()}
+	return Degraded{Keys: n.own.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), Directory: e.directory.degraded(),
+		DecisionLog: e.sink.log.Degraded()}
 }
 
 // RoutesStatus is what the status page shows of a route table.

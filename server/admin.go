@@ -24,22 +24,23 @@ var errDraining = errors.New("draining")
 
 // Status is the document at /status.
 type Status struct {
-	Version     string               `json:"version"`
-	Started     time.Time            `json:"started"`
-	Ready       bool                 `json:"ready"`
-	NotReady    string               `json:"not_ready,omitempty"`
-	Degraded    []string             `json:"degraded,omitempty"`
-	Draining    bool                 `json:"draining"`
-	View        uint64               `json:"view"`
-	Revision    string               `json:"revision,omitempty"`
-	ReloadError string               `json:"reload_error,omitempty"`
-	TLSError    string               `json:"tls_error,omitempty"`
-	Notices     []string             `json:"notices,omitempty"`
-	Bundles     []bundles.Status     `json:"bundles"`
-	Routes      []edge.RoutesStatus  `json:"routes,omitempty"`
-	Keys        []identity.KeyStatus `json:"keys"`
-	Memo        gate.MemoStatus      `json:"memo"`
-	DecisionLog decisionlog.Status   `json:"decision_log"`
+	Version     string                `json:"version"`
+	Started     time.Time             `json:"started"`
+	Ready       bool                  `json:"ready"`
+	NotReady    string                `json:"not_ready,omitempty"`
+	Degraded    []string              `json:"degraded,omitempty"`
+	Draining    bool                  `json:"draining"`
+	View        uint64                `json:"view"`
+	Revision    string                `json:"revision,omitempty"`
+	ReloadError string                `json:"reload_error,omitempty"`
+	TLSError    string                `json:"tls_error,omitempty"`
+	Notices     []string              `json:"notices,omitempty"`
+	Bundles     []bundles.Status      `json:"bundles"`
+	Routes      []edge.RoutesStatus   `json:"routes,omitempty"`
+	Directory   *edge.DirectoryStatus `json:"directory,omitempty"`
+	Keys        []identity.KeyStatus  `json:"keys"`
+	Memo        gate.MemoStatus       `json:"memo"`
+	DecisionLog decisionlog.Status    `json:"decision_log"`
 }
 
 // ready says why this process should get no traffic, nil where it should.
@@ -56,7 +57,7 @@ func (s *Server) status() Status {
 	out := Status{Version: s.with.Version, Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
 		Bundles: s.node.Bundles().Status(), Keys: view.Keys.Status(), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
 	out.Notices, out.Degraded = slices.Concat(view.Notices(), g.Notices()), s.degraded()
-	out.Routes = s.node.Routes()
+	out.Routes, out.Directory = s.node.Routes(), s.node.Directory()
 	if s.certificates != nil {
 		if text := s.certificates.problem.Load(); text != nil {
 			out.TLSError = *text

@@ -22,6 +22,7 @@ func (s *Server) degradedParts() []degradedPart {
 		{"keys", d.Keys},
 		{"bundles", d.Bundles},
 		{"routes", d.Routes},
+		{"directory", d.Directory},
 		{"reload", s.degradedReload()},
 		{"decision_log", d.DecisionLog},
 		{"listeners", s.degradedListeners()},
