@@ -57,7 +57,6 @@ type asker struct {
 	p     *plan
 	now   int64
 	work  int // how many relations may still be looked at
-	began int // what work was when the last question began
 	level int // permissions being evaluated
 	err   error
 	typ   typeID // the subject,
@@ -146,7 +145,7 @@ func (a *asker) spend(n int) bool {
 
 // ask answers for one node of an object. Within one subject it may be called again.
 func (a *asker) ask(o number, n node) (bool, error) {
-	a.err, a.level, a.began = nil, 0, a.work
+	a.err, a.level = nil, 0
 	u := a.scope
 	if u == nil {
 		u = a.p.use(n)

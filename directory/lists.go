@@ -13,6 +13,7 @@ import (
 var ErrAmbiguous = errors.New("the identity belongs to more than one user")
 
 const (
+	lists       = 10 // a listing may look at so many times what one question may
 	defaultPage = 100
 	maxPage     = 10_000
 )
@@ -183,15 +184,18 @@ func (l *listing) page(after string, limit int) (found []Ref, next string, err e
 	}
 	a := l.s.asker(l.now)
 	defer a.release()
-	whole := a.work
+	left := lists * a.p.work
 	for first := i; i < len(l.candidates); i++ {
 		c := l.candidates[i]
 		if len(found) == limit {
 			return found, strings.Clone(l.candidates[i-1].id), nil
 		}
 		if l.ask != nil {
+			work := min(left, a.p.work)
+			a.work = work
 			yes, err := l.ask(a, c.n)
-			if errors.Is(err, ErrLimit) && a.began < whole && i > first {
+			left -= work - a.work
+			if errors.Is(err, ErrLimit) && work < a.p.work && i > first {
 				return found, strings.Clone(l.candidates[i-1].id), nil
 			}
 			if err != nil {
