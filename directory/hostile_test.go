@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -250,4 +251,28 @@ func TestLargeManifest(t *testing.T) {
 			return err
 		})
 	}
+}
+
+// TestConcurrentQuestions: snapshots are asked by many while others are made of them.
+func TestConcurrentQuestions(t *testing.T) {
+	s := snapshot(t, topaz, directory.Limits{}, drive...)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			s := s
+			for i := range 60 {
+				q := questionOf(t, []string{"doc:7#can_read@user:carl", "doc:11#can_read@user:eve", "doc:8#can_read@user:nobody"}[i%3])
+				yes, err := s.Check(q, epoch)
+				e, err2 := s.Explain(q, epoch)
+				if !yes || err != nil || err2 != nil || !e.Allowed {
+					t.Error(q, yes, err, err2)
+				}
+				r := relationOf(t, fmt.Sprintf("group:core#member@user:%s", []string{"alice", "dora"}[i%2]))
+				if s, err = s.Apply([]directory.Change{{SetRelation: &r}}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
 }
