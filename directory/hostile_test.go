@@ -239,7 +239,7 @@ func TestLargeManifest(t *testing.T) {
 	for _, c := range []struct {
 		relations, permissions int
 		refused                bool
-	}{{300, 0, false}, {20, 300, false}, {300, 100, true}, {300, 20, false}} {
+	}{{100, 0, false}, {10, 100, false}, {300, 100, true}, {100, 20, false}} {
 		within(t, fmt.Sprint(c), func() error {
 			m, err := directory.ParseManifest("m", manifest(c.relations, c.permissions))
 			if (err != nil) != c.refused {
