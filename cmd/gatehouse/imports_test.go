@@ -52,7 +52,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/envoy/doctor": {},
 		"gatehouse/edge": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
 			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/server": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/directory/format", "gatehouse/gate", "gatehouse/identity",
+		"gatehouse/server/conns": {"gatehouse/config"},
+		"gatehouse/server": {"gatehouse/server/conns", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/directory/format", "gatehouse/gate", "gatehouse/identity",
 			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/identity/attack":    {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":             {"gatehouse/policy/bounds"},
