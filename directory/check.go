@@ -57,7 +57,6 @@ type asker struct {
 	p     *plan
 	now   int64
 	work  int // how many relations may still be looked at
-	began int // what work was when the last question began
 	level int // permissions being evaluated
 	err   error
 	typ   typeID // the subject,
@@ -146,7 +145,7 @@ func (a *asker) spend(n int) bool {
 
 // ask answers for one node of an object. Within one subject it may be called again.
 func (a *asker) ask(o number, n node) (bool, error) {
-	a.err, a.level, a.began = nil, 0, a.work
+	a.err, a.level = nil, 0
 	u := a.scope
 	if u == nil {
 		u = a.p.use(n)
@@ -343,6 +342,10 @@ func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 	if a.sub != 0 {
 		return a.known && slices.Contains(rp.sets, a.sub) && f.has(r, a.sub, a.n, a.now)
 	}
+	sp := f.span(r, 0)
+	if sp.len() == 0 {
+		return false
+	}
 	if a.known && slices.Contains(rp.direct, a.typ) && f.has(r, 0, a.n, a.now) {
 		return true
 	}
@@ -354,6 +357,35 @@ func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 	return false
 }
 
+// isIn says whether the subject is known to be in a set.
+func (a *asker) isIn(m member) bool {
+	if len(a.sets) > few {
+		_, in := a.inSets.get(m.key())
+		return in
+	}
+	for i := range a.sets {
+		if a.sets[i].n == m.n && a.sets[i].rel == m.rel {
+			return true
+		}
+	}
+	return false
+}
+
+// few sets are compared one after the other, which is faster than the table. It is filled when there are more.
+const few = 12
+
+func (a *asker) add(m member) {
+	a.sets = append(a.sets, m)
+	switch {
+	case len(a.sets) == few+1:
+		for _, m := range a.sets {
+			a.inSets.put(m.key(), 0)
+		}
+	case len(a.sets) > few:
+		a.inSets.put(m.key(), 0)
+	}
+}
+
 // member says whether one of the sets on the object's list is one that the subject is in. It goes through the shorter of the two.
 func (a *asker) member(f edges, r, set relID, sp span) verdict {
 	if sp.len() <= len(a.sets) {
@@ -361,7 +393,7 @@ func (a *asker) member(f edges, r, set relID, sp span) verdict {
 			if !a.spend(1) {
 				return stop
 			}
-			if _, in := a.inSets.get(node(set).at(x)); in {
+			if a.isIn(member{rel: set, n: x}) {
 				return yes
 			}
 		}
@@ -422,15 +454,14 @@ func (a *asker) join(n number, r, sub relID, depth, least int) {
 			return
 		}
 		m := member{r, uint16(depth), x}
-		if _, in := a.inSets.get(m.key()); in {
+		if a.isIn(m) {
 			continue
 		}
 		if depth >= a.p.depth { // with the object's own relation it would be one step too many
 			a.partial = true
 			return
 		}
-		a.inSets.put(m.key(), 0)
-		a.sets = append(a.sets, m)
+		a.add(m)
 	}
 }
 
@@ -441,6 +472,7 @@ func (a *asker) descend(o number, r relID, most int) verdict {
 	for i := 0; i < len(a.queue); i++ {
 		m := a.queue[i]
 		if !a.spend(1) {
+			a.seen.reset()
 			return stop
 		}
 		f, rp := a.s.forward(m.n), &a.p.rels[m.rel]
@@ -452,6 +484,7 @@ func (a *asker) descend(o number, r relID, most int) verdict {
 			sp := f.span(m.rel, set)
 			for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
 				if !a.spend(1) {
+					a.seen.reset()
 					return stop
 				}
 				next := member{set, m.depth + 1, x}

@@ -207,7 +207,7 @@ func TestLargeGroups(t *testing.T) {
 	}
 	found := 0
 	for after := ""; ; {
-		page, next, err := s.WithLimits(directory.Limits{Work: 300_000}).Who(ref("doc", "1"), "can_read", "user", after, 10_000, epoch)
+		page, next, err := s.Who(ref("doc", "1"), "can_read", "user", after, 10_000, epoch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,5 +218,36 @@ func TestLargeGroups(t *testing.T) {
 	}
 	if found != n+1 {
 		t.Error(found)
+	}
+}
+
+// TestLargeManifest: what is within the bounds compiles soon, and what would not is refused.
+func TestLargeManifest(t *testing.T) {
+	manifest := func(relations, permissions int) []byte {
+		var b strings.Builder
+		b.WriteString("model: {version: 3}\ntypes:\n  t:\n    relations:\n")
+		for i := range relations {
+			fmt.Fprintf(&b, "      r%d: t | t#r%d | t#r%d\n", i, (i+1)%relations, (i*7)%relations)
+		}
+		b.WriteString("    permissions:\n      p0: r0\n")
+		for i := range permissions {
+			fmt.Fprintf(&b, "      p%d: r%d->p%d | p%d | r1\n", i+1, i%relations, i, i)
+		}
+		return []byte(b.String())
+	}
+	for _, c := range []struct {
+		relations, permissions int
+		refused                bool
+	}{{300, 0, false}, {20, 300, false}, {300, 100, true}, {300, 20, false}} {
+		within(t, fmt.Sprint(c), func() error {
+			m, err := directory.ParseManifest("m", manifest(c.relations, c.permissions))
+			if (err != nil) != c.refused {
+				t.Error(err)
+			}
+			if err == nil {
+				directory.New(m, directory.Limits{})
+			}
+			return err
+		})
 	}
 }

@@ -48,12 +48,11 @@ func (c Config) logger() *zap.Logger {
 
 // Node is a gate, and the engine of the configuration that is active.
 type Node struct {
-	with      Config
-	logger    *zap.Logger
-	policyErr error
-	own       *publisher
-	ready     chan struct{}   // closed by Run
-	ctx       context.Context // of what Run began; set before ready is closed
+	with   Config
+	logger *zap.Logger
+	own    *publisher
+	ready  chan struct{}   // closed by Run
+	ctx    context.Context // of what Run began; set before ready is closed
 
 	current   atomic.Pointer[engine] // of the active configuration; replaced by Reload
 	retired   sync.WaitGroup         // decision logs that a reload replaced
@@ -71,7 +70,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{with: c, logger: c.logger(), policyErr: policyErr, ready: make(chan struct{})}
+	n := &Node{with: c, logger: c.logger(), ready: make(chan struct{})}
 	if policyErr != nil {
 		n.logger.Error("policy failed to load; answering not_ready", zap.Error(policyErr))
 	}
@@ -87,12 +86,6 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n.current.Store(e)
 	return n, nil
 }
-
-// PolicyError says why there is no policy at the start; nil where there is one.
-func (n *Node) PolicyError() error { return n.policyErr }
-
-// Close ends a node that does not run.
-func (n *Node) Close() { n.current.Load().sink.discard(nil) }
 
 // Run publishes the configuration, closes Ready, and keeps what decides fresh until ctx ends; then it writes out the decision log and waits for
 // all that it began. It returns an error where the configuration cannot be published, at once. What fails later it tells Config.Failed, and decides on:

@@ -51,11 +51,19 @@ func (s *Server) ready() error {
 	return s.node.Gate().View().Ready()
 }
 
+// keyStatus is an empty list where no issuer is configured.
+func keyStatus(v *gate.View) []identity.KeyStatus {
+	if list := v.Keys.Status(); list != nil {
+		return list
+	}
+	return []identity.KeyStatus{}
+}
+
 func (s *Server) status() Status {
 	g := s.node.Gate()
 	view := g.View()
 	out := Status{Version: s.with.Version, Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
-		Bundles: s.node.Bundles().Status(), Keys: view.Keys.Status(), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
+		Bundles: s.node.Bundles().Status(), Keys: keyStatus(view), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
 	out.Notices, out.Degraded = slices.Concat(view.Notices(), g.Notices()), s.degraded()
 	out.Routes, out.Directory = s.node.Routes(), s.node.Directory()
 	if s.certificates != nil {
