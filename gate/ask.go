@@ -128,10 +128,10 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 	}
 	c.decision, err = c.evaluate(ctx, nil, document)
 	v := VerdictOf(&c.decision, err)
-	switch {
-	case v.Reason == None:
+	switch v.Reason {
+	case None:
 		return nil
-	case v.Reason == Denied:
+	case Denied:
 		err = errors.New("the policy denies")
 	}
 	return &failure{reason: v.Reason, cause: err}
