@@ -14,6 +14,7 @@ const (
 	maxManifest  = 1 << 20 // bytes
 	maxNames     = 2048    // types, relations and permissions together
 	maxTerms     = 1 << 13 // terms of all definitions together
+	maxFollowed  = 1 << 16 // relations that all -> lead through
 	maxNested    = 32      // parentheses in parentheses
 	maxNameBytes = 64
 )

@@ -39,6 +39,7 @@ type manifestParser struct {
 	m     *Manifest
 	names int
 	terms int
+	steps int // of all ->, see reached
 	errs  []*ManifestError
 }
 

@@ -51,6 +51,7 @@ func (p *manifestParser) validRelation(t *typeDef, r *relationDef) {
 type reached struct {
 	types []*typeDef
 	any   bool // every object of a type among them
+	steps int  // alternatives on the way
 }
 
 // reach is where each relation leads to.
@@ -63,6 +64,7 @@ func (p *manifestParser) reach() map[*relationDef]*reached {
 			for len(todo) > 0 {
 				next := todo[0]
 				todo = todo[1:]
+				out[r].steps += len(next.subjects)
 				for _, a := range next.subjects {
 					of := p.m.byName[a.typ]
 					out[r].any = out[r].any || a.any
@@ -103,6 +105,10 @@ func (p *manifestParser) validExpression(t *typeDef, d *permissionDef, e *expres
 		case reach[base].any:
 			p.fail(e.line, "%s: %s allows every object of a type (:*): -> cannot follow it", what, quoted(e.base))
 			return
+		}
+		before := p.steps
+		if p.steps += reach[base].steps; p.steps > maxFollowed && before <= maxFollowed {
+			p.fail(e.line, "%s: the relations before -> lead to more than %d others, all in all", what, maxFollowed)
 		}
 		for _, to := range reach[base].types {
 			if _, ok := to.byName[e.name]; !ok {
@@ -171,10 +177,8 @@ func (p *manifestParser) grounded(reach map[*relationDef]*reached) {
 			return named(t, e.name)
 		case opArrow:
 			return slices.ContainsFunc(reach[t.relation(e.base)].types, func(to *typeDef) bool { return named(to, e.name) })
-		case opUnion:
+		case opUnion, opIntersection:
 			return slices.ContainsFunc(e.of, of)
-		case opIntersection:
-			return !slices.ContainsFunc(e.of, func(sub *expression) bool { return !of(sub) })
 		default:
 			return of(e.of[0])
 		}

@@ -134,8 +134,15 @@ func (c *call) allow(why Reason) (Answer, error) {
 // and removes, and the removal of everything the client sent that the app could mistake for either.
 func (c *call) requestHeaders(a *Answer) error {
 	names := &c.view.settings().Headers
-	trusted, err := names.trusted(&c.identity, c.started, c.trusted[:0])
+	told, err := c.headerUser(names)
 	if err != nil {
+		return err
+	}
+	trusted, err := names.trusted(told, c.started, c.trusted[:0])
+	if err != nil {
+		return err
+	}
+	if trusted, err = names.propertyHeaders(c.user, trusted); err != nil {
 		return err
 	}
 	a.Set = make([]HeaderOption, 0, len(trusted)+len(c.decision.Headers))

@@ -105,6 +105,9 @@ type call struct {
 	redirect   bool           // match is the route of the path that the application redirects to
 	identity   identity.Identity
 	peer       identity.Peer
+	user       *input.User  // of the directory; nil: none, or not looked for
+	userParts  userParts    // of him that were asked for
+	userFound  bool         // he was looked for
 	body       policy.Value // of the request as the policy reads it; nil: the policy was not asked
 	truncated  bool         // more of the body was sent than is here
 	decision   policy.Decision
@@ -173,7 +176,10 @@ func (g *Gate) prepare(ctx context.Context, c *call) error {
 	if err := c.route(); err != nil {
 		return err
 	}
-	return c.identify(ctx)
+	if err := c.identify(ctx); err != nil {
+		return err
+	}
+	return c.admit()
 }
 
 // guard runs one part of a Check and turns a panic in it into an Internal failure, with the stack in the log.
@@ -194,6 +200,9 @@ func (c *call) pin(view *atomic.Pointer[View]) error {
 	c.view = view.Load()
 	if c.view.Settings == nil || c.view.Policy == nil {
 		return fail(NotReady, errors.New("no policy is active yet"))
+	}
+	if c.view.Settings.Users != nil && c.view.Directory == nil {
+		return fail(NotReady, errNoDirectory)
 	}
 	return nil
 }
@@ -286,6 +295,9 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 	}
 	if err = c.parseInput(entry); err != nil {
 		return fail(BadRequest, err)
+	}
+	if err = c.readUser(c.rule); err != nil {
+		return err
 	}
 	key := c.key(entry)
 	defer key.Done()

@@ -25,6 +25,11 @@ type IdentityHeaders struct {
 	JSON                  string // an object with all of it, in base64
 	Token                 string // a token of Minter's for Audience; then both are required
 
+	// RolesFrom and GroupsFrom say whose roles and groups the application is told: in their own headers, in JSON and in Token.
+	RolesFrom, GroupsFrom Origin
+	// Properties are headers with properties of the caller's user in the directory.
+	Properties []PropertyHeader
+
 	Minter   *mint.Minter
 	Audience string
 
@@ -51,19 +56,30 @@ func (h *IdentityHeaders) Names() []string {
 			out = append(out, n.Value)
 		}
 	}
+	for _, p := range h.Properties {
+		out = append(out, p.Name)
+	}
 	return out
 }
 
 // has reports whether the application takes the value of this header, in lower case, from us.
 func (h *IdentityHeaders) has(name string) bool {
 	return name != "" && (name == h.Subject || name == h.Roles || name == h.Groups || name == h.Scopes || name == h.Email ||
-		name == h.JSON || name == h.Token)
+		name == h.JSON || name == h.Token || slices.ContainsFunc(h.Properties, func(p PropertyHeader) bool { return p.Name == name }))
 }
 
 func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 	var errs []error
 	seen := map[string]string{}
-	for _, n := range h.named() {
+	all := h.named()
+	names := all[:]
+	for i, p := range h.Properties {
+		if p.Name == "" || p.Property == "" {
+			errs = append(errs, wrong(element("Headers.Properties", i), "give a header and the name of a property"))
+		}
+		names = append(names, Header{Name: element("Properties", i), Value: p.Name})
+	}
+	for _, n := range names {
 		field, name := n.Name, n.Value
 		switch other := seen[name]; {
 		case name == "":

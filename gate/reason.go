@@ -17,6 +17,7 @@ const (
 	BadRequest
 	NoCredential
 	BadCredential
+	UnknownUser
 	NoRoute
 	NoDecision
 	Denied
@@ -39,6 +40,7 @@ var outcomes = [reasons]struct {
 	BadRequest:    {"bad_request", http.StatusBadRequest, zapcore.InfoLevel},
 	NoCredential:  {"no_credential", http.StatusUnauthorized, zapcore.DebugLevel},
 	BadCredential: {"bad_credential", http.StatusUnauthorized, zapcore.InfoLevel},
+	UnknownUser:   {"unknown_user", http.StatusForbidden, zapcore.InfoLevel},
 	NoRoute:       {"no_route", http.StatusForbidden, zapcore.InfoLevel},
 	NoDecision:    {"no_decision", http.StatusForbidden, zapcore.InfoLevel},
 	Denied:        {"denied", http.StatusForbidden, zapcore.DebugLevel},

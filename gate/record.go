@@ -78,6 +78,9 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	}
 	if v := c.view; v != nil && v.Policy != nil {
 		e.Revision, e.Bundles, e.Digests = v.revision, v.bundles, v.digests
+		if v.Directory != nil {
+			e.DirectoryRevision = v.Directory.Revision()
+		}
 	}
 	c.recordInput(e)
 	if c.decision.Result != nil {
@@ -111,7 +114,7 @@ func (c *call) recordInput(e *decisionlog.Entry) {
 // describe says what the input is made of. It stays in the call's entry of the decision log.
 func (c *call) describe() *input.Input {
 	in := &c.logged.Input
-	*in = input.Input{Request: *c.req, Identity: c.identity, Peer: c.peer, DecisionPath: c.asked(), HasBody: c.req.Body != "", Truncated: c.truncated}
+	*in = input.Input{Request: *c.req, Identity: c.identity, Peer: c.peer, User: c.user, DecisionPath: c.asked(), HasBody: c.req.Body != "", Truncated: c.truncated}
 	if len(c.view.apps) > 1 {
 		in.App = c.app.Name
 	}

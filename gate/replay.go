@@ -69,6 +69,9 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 	if err := c.parseInput(entry); err != nil {
 		return err
 	}
+	if err := c.readUser(c.rule); err != nil {
+		return err
+	}
 	document, err := c.all() // what the policy does not read may still be told of
 	if err != nil {
 		return err
@@ -115,6 +118,9 @@ func requestFromInput(schema *input.Schema, document map[string]any) (*Request, 
 	}
 	if r.err != nil {
 		return nil, r.err
+	}
+	if in.User != nil && in.User.ID != "" {
+		req.User = in.User
 	}
 	return req, nil
 }

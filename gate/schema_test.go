@@ -22,16 +22,16 @@ import (
 // requests would hold.
 func TestFieldIsOnePlace(t *testing.T) {
 	schema, err := input.Standard().With(
-		input.Field{Path: "user.id", Text: func(in *input.Input) *string { return &in.Fragment }, Number: 901},
-		input.Field{Path: "user.attributes", Object: func(in *input.Input) *map[string]any { return &in.RouteMetadata }, Number: 902},
+		input.Field{Path: "account.id", Text: func(in *input.Input) *string { return &in.Fragment }, Number: 901},
+		input.Field{Path: "account.attributes", Object: func(in *input.Input) *map[string]any { return &in.RouteMetadata }, Number: 902},
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const rego = `package envoy.authz
 
-allow := {"allowed": input.user.attributes.level > 1, "dynamic_metadata": {"id": input.user.id}}`
-	whole := strings.Replace(rego, "input.user.id}", "input.user.id, \"user\": input.user}", 1)
+allow := {"allowed": input.account.attributes.level > 1, "dynamic_metadata": {"id": input.account.id}}`
+	whole := strings.Replace(rego, "input.account.id}", "input.account.id, \"account\": input.account}", 1)
 	for name, test := range map[string]struct {
 		rego  string
 		plain bool
@@ -63,7 +63,7 @@ allow := {"allowed": input.user.attributes.level > 1, "dynamic_metadata": {"id":
 				t.Errorf("%v %v", answer.Reason, answer.Metadata)
 			}
 			if test.given != "" {
-				is, err := json.Marshal(answer.Metadata["user"])
+				is, err := json.Marshal(answer.Metadata["account"])
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -101,12 +101,12 @@ allow := {"allowed": input.user.attributes.level > 1, "dynamic_metadata": {"id":
 			if len(lines) != 4 || first.Memo || second.Memo == test.plain {
 				t.Errorf("%d lines, the second remembered: %v", len(lines), second.Memo)
 			}
-			logged, err := json.Marshal(first.Input["user"])
+			logged, err := json.Marshal(first.Input["account"])
 			if err != nil {
 				t.Fatal(err)
 			}
 			compareJSON(t, string(logged), `{"id":"ann","attributes":{"level":2,"token":"[redacted]"}}`)
-			if masked := strings.Join(first.Masked, " "); !strings.Contains(masked, "/input/user/attributes/token") {
+			if masked := strings.Join(first.Masked, " "); !strings.Contains(masked, "/input/account/attributes/token") {
 				t.Errorf("masked is %s", masked)
 			}
 

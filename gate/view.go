@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/decisionlog"
+	"gatehouse/directory"
 	"gatehouse/gate/body"
 	"gatehouse/identity"
 	"gatehouse/panics"
@@ -30,9 +31,14 @@ type View struct {
 	Policy   *policy.Snapshot
 	Keys     *identity.Keys
 	Routes   map[string]*routes.Table // by the application's name
-	Facts    policy.Facts             // what policies may ask for besides their input; empty while there is no directory
-	Serial   uint64                   // counts what was published
+	// Directory is the users, groups and relations that policies ask about, and that callers are found in. nil: there is none, it was not
+	// loaded yet, or it is too old.
+	Directory *directory.Snapshot
+	Facts     policy.Facts // what policies may ask for besides their input; empty while there is no directory
+	Serial    uint64       // counts what was published
 
+	users    *users               // of Directory
+	usersOf  *directory.Snapshot  // the one that users is of
 	revision string               // of Policy, for the decision log
 	bundles  []decisionlog.Bundle // likewise
 	digests  decisionlog.Digests  // likewise, of Routes and Keys
@@ -46,6 +52,8 @@ func (v *View) Ready() error {
 	switch {
 	case v == nil || v.Settings == nil || v.Policy == nil:
 		return errors.New("no policy is active yet")
+	case v.Settings.Users != nil && v.Directory == nil:
+		return errNoDirectory
 	case v.Settings.Verifier != nil:
 		return v.Settings.Verifier.Ready(v.Keys)
 	}
@@ -117,6 +125,9 @@ func (v *View) change(parts []Part) (err error) {
 
 // describe works out once what every entry of the decision log says about the View.
 func (v *View) describe() {
+	if v.usersOf != v.Directory {
+		v.users, v.usersOf = newUsers(), v.Directory
+	}
 	if v.Policy == nil {
 		return
 	}
@@ -125,6 +136,9 @@ func (v *View) describe() {
 		v.bundles = append(v.bundles, decisionlog.Bundle{Name: b.Name, Revision: b.Revision, Digest: b.Digest})
 	}
 	v.digests = decisionlog.Digests{Routes: routesDigest(v.Routes), Keys: v.Keys.Digest()}
+	if v.Directory != nil {
+		v.digests.Directory = v.Directory.Digest()
+	}
 }
 
 // routesDigest names all tables: the one by its own digest, several by the digest of theirs with the applications' names.
@@ -209,6 +223,7 @@ func (g *Gate) View() *View { return g.view.Load() }
 type Settings struct {
 	Verifier *identity.Verifier // nil: no credential is looked for
 	Required bool               // a request without a credential is denied before the policy is asked
+	Users    *Users             // how callers are found in the directory; nil: there is no directory
 	Headers  IdentityHeaders
 	Paths    PathRules
 	Apps     []App         // at least one
@@ -252,6 +267,9 @@ func (s *Settings) Validate() error {
 	errs := []error{s.Headers.validate(s.Verifier), validateApps(s.Apps)}
 	if s.Timeout <= 0 {
 		errs = append(errs, wrong("Timeout", "%s: must be above zero", s.Timeout))
+	}
+	if s.Users == nil && s.Headers.parts() != 0 {
+		errs = append(errs, wrong("Headers", "headers tell of the caller's user, and there is no directory"))
 	}
 	if s.Limits.Message < 1 {
 		errs = append(errs, wrong("Limits.Message", "must be above zero"))

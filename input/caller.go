@@ -35,6 +35,15 @@ func (id Identity) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(id.String
 // built from the fields.
 func (id Identity) MarshalJSON() ([]byte, error) { return []byte(`"` + id.String() + `"`), nil }
 
+// User is the end user as the directory has it. It is shared between requests, and must not be changed.
+type User struct {
+	ID          string
+	DisplayName string
+	Properties  map[string]any // numbers are json.Number; nil: there are none, or they were not asked for
+	Roles       []string       // through groups; nil: they were not asked for
+	Groups      []string       // likewise
+}
+
 // Peer is the other end of the connection to Envoy, by its certificate. It is not the end user. The zero value is no peer.
 type Peer struct {
 	SPIFFEID string

@@ -11,6 +11,7 @@ type Input struct {
 	Request
 	Identity Identity
 	Peer     Peer
+	User     *User // of the directory; nil: unknown, or not asked for
 
 	App          string // name of the application where there are several
 	DecisionPath string // which rule was asked, such as "envoy/authz/allow"

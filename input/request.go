@@ -42,6 +42,9 @@ type Request struct {
 	// As is who calls, where that is known without a credential: for tools that try a decision. No transport sets it.
 	As *Identity
 
+	// User is who calls as the directory had it when As was recorded; nil: the directory is asked.
+	User *User
+
 	// Bytes is how large the message was that brought this request; limits.message bounds it.
 	Bytes int
 	// Malformed is set by a transport that could not make sense of what came. Check denies such a request.

@@ -12,22 +12,22 @@ func text(*input.Input) *string { return nil }
 // TestNewRefuses has tables that say something twice, or not enough.
 func TestNewRefuses(t *testing.T) {
 	for want, f := range map[string]input.Field{
-		"has no number":              {Path: "user.id", Text: text},
+		"has no number":              {Path: "account.id", Text: text},
 		"must have a path of its":    {Path: "app", Text: text, Number: 901},
-		"says nowhere":               {Path: "user.id", Number: 901},
-		"has more than one kind":     {Path: "user.id", Text: text, Bool: func(*input.Input) *bool { return nil }, Number: 901},
-		"must be one of text":        {Path: "user.id", Kind: input.KindHeaders, Number: 901},
+		"says nowhere":               {Path: "account.id", Number: 901},
+		"has more than one kind":     {Path: "account.id", Text: text, Bool: func(*input.Input) *bool { return nil }, Number: 901},
+		"must be one of text":        {Path: "account.id", Kind: input.KindHeaders, Number: 901},
 		"there are others below":     {Path: "attributes.source", Text: text, Number: 901},
 		"it is below another":        {Path: "app.name", Text: text, Number: 901},
-		"must be above zero and its": {Path: "user.id", Text: text, Number: -1},
+		"must be above zero and its": {Path: "account.id", Text: text, Number: -1},
 	} {
 		if _, err := input.Standard().With(f); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: error %v, want %q", f.Path, err, want)
 		}
 	}
-	one := input.Field{Path: "user.id", Text: text, Number: 901}
+	one := input.Field{Path: "account.id", Text: text, Number: 901}
 	two := one
-	two.Path = "user.name"
+	two.Path = "account.name"
 	if _, err := input.Standard().With(one, two); err == nil || !strings.Contains(err.Error(), "its own") {
 		t.Errorf("a number twice: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"gatehouse/routes"
+	"gatehouse/routes/importer"
 )
 
 // TestReportedCases: small applications that the importer once read wrongly, or not at all.
@@ -26,7 +27,7 @@ func TestReportedCases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		made, _, err := routes.ImportPython(t.Context(), routes.PythonApp{Framework: framework, Target: target, Python: python(t), Dir: abs})
+		made, _, err := importer.Python(t.Context(), importer.PythonApp{Framework: framework, Target: target, Python: python(t), Dir: abs})
 		if err != nil {
 			t.Errorf("%s: %v", dir, err)
 			continue

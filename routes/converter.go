@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"gatehouse/routes/pyregex"
 )
 
 // kind says how a whole path segment is tested without a regular expression.
@@ -195,13 +198,13 @@ func asciiDigits(s string) string {
 
 // customConverter is one that the application registered: an entry under converters: in routes.yaml.
 func customConverter(name, expr string, weight int, isolating bool) (*converter, error) {
-	translated, err := goRegexpWithoutGroups(expr)
+	translated, err := pyregex.TranslateFlat(expr)
 	if err != nil {
 		return nil, fmt.Errorf("converter %q: %w", name, err)
 	}
-	c := &converter{kind: kindRegexp, py: expr, expr: translated.re2, back: translated.back, weight: weight, isolating: isolating}
-	if c.backtracks = translated.backtracks(); !c.backtracks {
-		c.whole = regexp.MustCompile(`\A(?:` + translated.re2 + `)\z`)
+	c := &converter{kind: kindRegexp, py: expr, expr: translated.RE2, back: translated.Back, weight: weight, isolating: isolating}
+	if c.backtracks = translated.Backtracks(); !c.backtracks {
+		c.whole = regexp.MustCompile(`\A(?:` + translated.RE2 + `)\z`)
 	}
 	return c, nil
 }
@@ -240,4 +243,27 @@ func builtinConverter(framework, name string) *converter {
 		}
 	}
 	return nil
+}
+
+// exprBuilder puts an expression together out of text and converters.
+type exprBuilder struct {
+	both       pyregex.Expression
+	backtracks bool
+}
+
+func (b *exprBuilder) raw(s string) { b.both = b.both.Plus(s) }
+
+// converter puts a converter's expression in, as group number n.
+func (b *exprBuilder) converter(c *converter, n int) {
+	b.both.RE2 += fmt.Sprintf("(?P<p%d>%s)", n, c.expr)
+	b.both.Back += fmt.Sprintf("(?<p%d>%s)", n, cmp.Or(c.back, c.expr))
+	b.backtracks = b.backtracks || c.backtracks
+}
+
+// compile gives what was put together to the engine that can say it.
+func (b *exprBuilder) compile() (*pyregex.Matcher, error) {
+	if b.backtracks {
+		return pyregex.Compile(pyregex.Expression{Back: b.both.Back})
+	}
+	return pyregex.Compile(pyregex.Expression{RE2: b.both.RE2})
 }

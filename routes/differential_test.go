@@ -18,6 +18,7 @@ import (
 
 	"gatehouse/envoy/sandbox"
 	"gatehouse/routes"
+	"gatehouse/routes/importer"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -107,7 +108,7 @@ func TestFrameworksAgree(t *testing.T) {
 // table imports the application and allows every path form: what is compared is the matching.
 func (target target) table(t *testing.T) *routes.Table {
 	t.Helper()
-	table, notices, err := routes.ImportPython(t.Context(), routes.PythonApp{
+	table, notices, err := importer.Python(t.Context(), importer.PythonApp{
 		Framework: target.framework, Target: target.module, Python: python(t), Dir: apps(t),
 	})
 	if err != nil {

@@ -1,5 +1,7 @@
 package routes
 
+import "gatehouse/routes/pyregex"
+
 // MatchInOrder is Match without the tree: every entry is tried in order, through its regular expression. It exists to
 // hold the tree to it.
 func (t *Table) MatchInOrder(method, host, path string) Match {
@@ -35,27 +37,27 @@ func withoutTree(l *list) *list {
 
 // MatchPython matches text as re_path does: what the groups took, nil where text does not match. engine says which one ran.
 func MatchPython(expr string, full bool, text string) (groups []*string, engine string, err error) {
-	e, _, err := goRegexp(expr, full)
+	e, _, err := pyregex.Translate(expr, full)
 	if err != nil {
 		return nil, "", err
 	}
 	if full {
-		for _, side := range [...]*string{&e.re2, &e.back} {
+		for _, side := range [...]*string{&e.RE2, &e.Back} {
 			if *side != "" {
 				*side = `\A(?:` + *side + `)\z`
 			}
 		}
 	}
-	m, err := compileMatcher(e)
+	m, err := pyregex.Compile(e)
 	if err != nil {
 		return nil, "", err
 	}
 	engine = "linear"
-	if m.back != nil {
+	if m.Backtracks() {
 		engine = "backtracking"
 	}
 	stuck := false
-	at := m.find(text, &stuck)
+	at := m.Find(text, &stuck)
 	if stuck {
 		return nil, "stuck", nil
 	}
@@ -71,4 +73,4 @@ func MatchPython(expr string, full bool, text string) (groups []*string, engine 
 }
 
 // BacktrackBytes is the bound of what the backtracking engine looks at.
-const BacktrackBytes = backtrackBytes
+const BacktrackBytes = pyregex.MaxBacktrackBytes

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatehouse/routes"
+	"gatehouse/routes/importer"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -38,14 +39,14 @@ func TestImportPythonSaysWhatFailed(t *testing.T) {
 		{routes.Flask, "flask_app:app", "/no/such/python", []string{`starting "/no/such/python"`}},
 		{"rails", "app", "", []string{`no Python framework`}},
 	} {
-		app := routes.PythonApp{Framework: c.framework, Target: c.target, Python: python(t), Dir: apps(t), Timeout: 30 * time.Second}
+		app := importer.PythonApp{Framework: c.framework, Target: c.target, Python: python(t), Dir: apps(t), Timeout: 30 * time.Second}
 		if c.python != "" {
 			app.Python = c.python
 		}
 		if strings.Contains(c.target, "hangs") {
 			app.Timeout = 2 * time.Second
 		}
-		_, _, err := routes.ImportPython(t.Context(), app)
+		_, _, err := importer.Python(t.Context(), app)
 		if err == nil {
 			t.Errorf("%s: no error", c.target)
 			continue
@@ -67,7 +68,7 @@ func TestImportPythonWithoutTheFramework(t *testing.T) {
 	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nexec %q -S \"$@\"\n", python(t)), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := routes.ImportPython(t.Context(), routes.PythonApp{Framework: routes.Flask, Target: "plain:app", Python: script, Dir: dir})
+	_, _, err := importer.Python(t.Context(), importer.PythonApp{Framework: routes.Flask, Target: "plain:app", Python: script, Dir: dir})
 	want := `importing flask application "plain:app": ModuleNotFoundError: No module named 'flask' at ` + filepath.Join(dir, "plain.py") +
 		":1: this Python does not have the framework; name the application's own with --python\n"
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
@@ -76,7 +77,7 @@ func TestImportPythonWithoutTheFramework(t *testing.T) {
 }
 
 func TestImportPythonDoesNotServe(t *testing.T) {
-	table, notices, err := routes.ImportPython(t.Context(), routes.PythonApp{
+	table, notices, err := importer.Python(t.Context(), importer.PythonApp{
 		Framework: routes.Flask, Target: "aserto_app:app", Python: python(t), Dir: apps(t), Timeout: 30 * time.Second,
 	})
 	if err != nil || len(notices) > 0 {
@@ -95,7 +96,7 @@ func TestImportPythonDoesNotServe(t *testing.T) {
 func TestImportPythonStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, _, err := routes.ImportPython(ctx, routes.PythonApp{Framework: routes.Flask, Target: "busted_hangs:app", Python: python(t), Dir: apps(t)})
+	_, _, err := importer.Python(ctx, importer.PythonApp{Framework: routes.Flask, Target: "busted_hangs:app", Python: python(t), Dir: apps(t)})
 	if err == nil {
 		t.Error("no error")
 	}
@@ -106,11 +107,11 @@ func TestImportOpenAPI(t *testing.T) {
 	server := httptest.NewServer(http.FileServer(http.Dir("testdata")))
 	defer server.Close()
 	for _, source := range []string{file, server.URL + "/petstore.yaml"} {
-		data, err := routes.ReadOpenAPI(t.Context(), server.Client(), source)
+		data, err := importer.ReadOpenAPI(t.Context(), server.Client(), source)
 		if err != nil {
 			t.Fatal(err)
 		}
-		table, notices, err := routes.ImportOpenAPI("petstore.yaml", data)
+		table, notices, err := importer.OpenAPI("petstore.yaml", data)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +147,7 @@ routes:
 			}
 		}
 	}
-	if _, err := routes.ReadOpenAPI(t.Context(), server.Client(), server.URL+"/none.yaml"); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, err := importer.ReadOpenAPI(t.Context(), server.Client(), server.URL+"/none.yaml"); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("a missing description: %v", err)
 	}
 }
@@ -161,7 +162,7 @@ func TestImportOpenAPISaysWhatIsWrong(t *testing.T) {
 		"{": `api.yaml: yaml: `,
 		"openapi: 3.0.0\nservers: [{url: 'http://[x'}]\npaths: {}\n": `api.yaml:2: server "http://[x"`,
 	} {
-		if _, _, err := routes.ImportOpenAPI("api.yaml", []byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, _, err := importer.OpenAPI("api.yaml", []byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}
@@ -182,7 +183,7 @@ func TestImportLog(t *testing.T) {
 	}
 	line("GET", "/a/../b")
 	log.WriteString("not json\n" + `{"input":{"attributes":{"request":{"http":{"method":"GET","path":"/nested"}}}}}` + "\n" + `{"outcome":"deny","request":{"method":"GET","host":"h","path":"/top"}}` + "\n")
-	table, notices, err := routes.ImportLog("decisions.log", strings.NewReader(log.String()))
+	table, notices, err := importer.Log("decisions.log", strings.NewReader(log.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +209,7 @@ routes:
 	if last := notices[len(notices)-1].String(); last != "decisions.log: 2 lines are left out: no request, or an ambiguous path" {
 		t.Error(last)
 	}
-	if _, _, err := routes.ImportLog("empty", strings.NewReader("")); err == nil {
+	if _, _, err := importer.Log("empty", strings.NewReader("")); err == nil {
 		t.Error("an empty log gives no table")
 	}
 }

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"gatehouse/routes"
+	"gatehouse/routes/importer"
 )
 
 // importApp reads an application of testdata, and the table that comes back from its own text.
-func importApp(t *testing.T, app routes.PythonApp) (*routes.Table, string) {
+func importApp(t *testing.T, app importer.PythonApp) (*routes.Table, string) {
 	t.Helper()
 	app.Python, app.Dir = python(t), apps(t)
-	table, notices, err := routes.ImportPython(t.Context(), app)
+	table, notices, err := importer.Python(t.Context(), app)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +32,7 @@ func importApp(t *testing.T, app routes.PythonApp) (*routes.Table, string) {
 // does not leaves it alone.
 func TestMiddlewareThatChangesTheRoute(t *testing.T) {
 	for _, framework := range []struct{ name, module string }{{routes.FastAPI, "middleware_asgi"}, {routes.Flask, "middleware_wsgi"}} {
-		table, notices := importApp(t, routes.PythonApp{Framework: framework.name, Target: framework.module + ":everything()"})
+		table, notices := importApp(t, importer.PythonApp{Framework: framework.name, Target: framework.module + ":everything()"})
 		for kind, want := range map[string]routes.Outcome{"changed": routes.Refused, "same": routes.Matched} {
 			for _, name := range namesIn(t, framework.module, strings.ToUpper(kind)) {
 				path := "/" + kind + "/" + strings.ReplaceAll(name, " ", "-") + "/public"
@@ -43,7 +44,7 @@ func TestMiddlewareThatChangesTheRoute(t *testing.T) {
 		if t.Failed() {
 			t.Logf("%s\n%s", notices, table.YAML())
 		}
-		outside, _ := importApp(t, routes.PythonApp{Framework: framework.name, Target: framework.module + ":outside()"})
+		outside, _ := importApp(t, importer.PythonApp{Framework: framework.name, Target: framework.module + ":outside()"})
 		for _, path := range []string{"/public", "/sub/public", "/foreign/x", "/foreign", "/"} {
 			if m := outside.Match("GET", "x", path); m.Outcome != routes.Refused {
 				t.Errorf("%s %s: %s\n%s", framework.name, path, m.Outcome, outside.YAML())
@@ -95,7 +96,7 @@ func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 		t.Run(middleware, func(t *testing.T) {
 			names := strings.Fields(middleware)
 			t.Setenv("DJANGOMW", "djangomw.mw."+strings.Join(names, " djangomw.mw."))
-			table, notices := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+			table, notices := importApp(t, importer.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
 			m := table.Match("GET", "x", "/public/")
 			if m.Outcome != want {
 				t.Fatalf("%s, want %s\n%s\n%s", m.Outcome, want, notices, table.YAML())
@@ -112,7 +113,7 @@ func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 	}
 	t.Run("django-hosts", func(t *testing.T) {
 		t.Setenv("DJANGOMW", "django_hosts.middleware.HostsRequestMiddleware")
-		table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+		table, _ := importApp(t, importer.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
 		if m := table.Match("GET", "x", "/public/"); m.Outcome != routes.Refused || !strings.Contains(m.Route.Unsupported, "urlconf") {
 			t.Errorf("%s\n%s", m.Outcome, table.YAML())
 		}
@@ -120,7 +121,7 @@ func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 	t.Run("WSGI_APPLICATION", func(t *testing.T) {
 		for name, want := range map[string]routes.Outcome{"changed": routes.Refused, "same": routes.Matched, "own": routes.Refused} {
 			t.Setenv("DJANGOMW_WSGI", "djangomw.mw."+name+"_wsgi")
-			table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+			table, _ := importApp(t, importer.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
 			if m := table.Match("GET", "x", "/public/"); m.Outcome != want {
 				t.Errorf("%s: %s\n%s", name, m.Outcome, table.YAML())
 			}
@@ -131,7 +132,7 @@ func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 		for want, trust := range map[routes.Outcome][]string{
 			routes.Matched: {"djangomw.mw.ByHost", "djangomw.mw.Path"}, routes.Refused: {"djangomw.mw.ByHost"},
 		} {
-			table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings", Trust: trust})
+			table, _ := importApp(t, importer.PythonApp{Framework: routes.Django, Target: "djangomw.settings", Trust: trust})
 			if m := table.Match("GET", "x", "/public/"); m.Outcome != want {
 				t.Errorf("%v: %s\n%s", trust, m.Outcome, table.YAML())
 			}
@@ -141,8 +142,8 @@ func TestDjangoMiddlewareThatChangesTheRoute(t *testing.T) {
 
 // TestMountedApplications: what is mounted below a prefix has its own routes where they can be read, and one for all of them where not.
 func TestMountedApplications(t *testing.T) {
-	flask, _ := importApp(t, routes.PythonApp{Framework: routes.Flask, Target: "middleware_wsgi:dispatched()"})
-	asgi, notices := importApp(t, routes.PythonApp{Framework: routes.FastAPI, Target: "middleware_asgi:wsgi()"})
+	flask, _ := importApp(t, importer.PythonApp{Framework: routes.Flask, Target: "middleware_wsgi:dispatched()"})
+	asgi, notices := importApp(t, importer.PythonApp{Framework: routes.FastAPI, Target: "middleware_asgi:wsgi()"})
 	for _, tt := range []struct {
 		table      *routes.Table
 		path, want string
@@ -165,7 +166,7 @@ func TestDjangoMiddlewareThatHidesIt(t *testing.T) {
 		"Late": {"elsewhere.to_admin_urlconf"}, "Elsewhere Helper Decorated": {"elsewhere.to_admin_urlconf", "elsewhere.Chooser.apply", "by_tenant.<locals>.inner"},
 	} {
 		t.Setenv("DJANGOMW", "djangomw.mw."+strings.ReplaceAll(names, " ", " djangomw.mw."))
-		table, _ := importApp(t, routes.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
+		table, _ := importApp(t, importer.PythonApp{Framework: routes.Django, Target: "djangomw.settings"})
 		m := table.Match("GET", "x", "/public/")
 		for _, one := range want {
 			if m.Outcome != routes.Refused || !strings.Contains(m.Route.Unsupported, one) {
@@ -178,7 +179,7 @@ func TestDjangoMiddlewareThatHidesIt(t *testing.T) {
 // TestHostOfAHeader: where the routes are chosen by the host, one that ProxyFix takes from X-Forwarded-Host is not the table's.
 func TestHostOfAHeader(t *testing.T) {
 	for target, want := range map[string]routes.Outcome{"hosts(0)": routes.Matched, "hosts(1)": routes.Refused} {
-		table, _ := importApp(t, routes.PythonApp{Framework: routes.Flask, Target: "middleware_wsgi:" + target})
+		table, _ := importApp(t, importer.PythonApp{Framework: routes.Flask, Target: "middleware_wsgi:" + target})
 		if m := table.Match("GET", "a.example.com", "/public"); m.Outcome != want {
 			t.Errorf("%s: %s, want %s\n%s", target, m.Outcome, want, table.YAML())
 		}

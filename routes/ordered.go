@@ -211,13 +211,13 @@ func (s *search) judge(i int) {
 	e := &s.list.entries[i]
 	switch {
 	case !s.sees(e):
-	case e.pat != nil && e.pat.re != nil && e.pat.re.back != nil && !strings.HasPrefix(s.path, e.pat.fixed): // what can't match is not tried
+	case e.pat != nil && e.pat.re != nil && e.pat.re.Backtracks() && !strings.HasPrefix(s.path, e.pat.fixed): // what can't match is not tried
 	case e.opaque:
 		if strings.HasPrefix(s.path, e.pat.fixed) {
 			s.offer(i)
 		}
 	case e.host != nil:
-		if e.host.re.match(s.host, &s.stuck) {
+		if e.host.re.Match(s.host, &s.stuck) {
 			s.offer(i)
 		}
 	case e.group != nil && s.rule.framework == Django:
@@ -225,7 +225,7 @@ func (s *search) judge(i int) {
 	case e.group != nil && e.plain:
 		if strings.HasPrefix(s.path, e.pat.fixed) && strings.IndexByte(s.path, '\n') < 0 {
 			s.offer(i)
-		} else if strings.IndexByte(s.path, '\n') >= 0 && e.pat.re.match(s.path, &s.stuck) {
+		} else if strings.IndexByte(s.path, '\n') >= 0 && e.pat.re.Match(s.path, &s.stuck) {
 			s.offer(i)
 		}
 	case e.pat.isTail() && len(e.pat.segs) == 1 && strings.IndexByte(s.path, '\n') < 0:
@@ -246,7 +246,7 @@ func (s *search) judge(i int) {
 // matches tests the expression alone, without what converters refuse later.
 func (p *pattern) matches(path string, stuck *bool) bool {
 	if p.segs == nil || strings.IndexByte(path, '\n') >= 0 || p.check {
-		return p.re.match(path, stuck)
+		return p.re.Match(path, stuck)
 	}
 	var scratch caps
 	_, ok := p.capture(path, &scratch)

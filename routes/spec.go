@@ -15,9 +15,9 @@ import (
 
 // Bounds of a table. A file beyond them is refused.
 const (
-	maxBytes    = 8 << 20
-	maxRoutes   = 20000
-	maxTemplate = 4096
+	MaxBytes    = 8 << 20
+	MaxRoutes   = 20000
+	MaxTemplate = 4096
 )
 
 // settings are the keys of a table that are not routes.
@@ -124,8 +124,8 @@ func Parse(file string, data []byte) (*Table, []Notice, error) {
 }
 
 func readSpec(file string, data []byte) (*tableSpec, error) {
-	if len(data) > maxBytes {
-		return nil, fmt.Errorf("%s: larger than %d bytes", file, maxBytes)
+	if len(data) > MaxBytes {
+		return nil, fmt.Errorf("%s: larger than %d bytes", file, MaxBytes)
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
@@ -341,8 +341,8 @@ func (r *reader) routes(n *yaml.Node, framework string, depth int) []routeSpec {
 	}
 	specs := []routeSpec{} // a group may be empty: it keeps its prefix
 	for _, item := range n.Content {
-		if r.count++; r.count > maxRoutes {
-			r.fail(item, "more than %d routes", maxRoutes)
+		if r.count++; r.count > MaxRoutes {
+			r.fail(item, "more than %d routes", MaxRoutes)
 			return nil
 		}
 		specs = append(specs, r.route(item, framework, depth))
@@ -460,8 +460,8 @@ func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 			return
 		}
 		s.template = m[2]
-		if len(s.template) > maxTemplate {
-			r.fail(n, "template longer than %d bytes", maxTemplate)
+		if len(s.template) > MaxTemplate {
+			r.fail(n, "template longer than %d bytes", MaxTemplate)
 		}
 		for _, method := range strings.Split(m[1], ",") {
 			s.methods = append(s.methods, strings.TrimSpace(method))

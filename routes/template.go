@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"gatehouse/routes/pyregex"
 )
 
 // maxParams bounds the parameters on one way through a table: they are collected on the stack.
@@ -23,7 +25,7 @@ type pattern struct {
 	pieces []piece
 	names  []string // of the parameters, in order
 	segs   []seg    // nil unless every parameter is a whole segment
-	re     *matcher
+	re     *pyregex.Matcher
 	groups []int  // which groups of re hold the parameters
 	prefix bool   // an include or a mount: the rest of the path goes on
 	fixed  string // the literal text at the start: no path that matches starts otherwise
@@ -295,7 +297,7 @@ func (p *pattern) captureRegexp(path string, out *caps) (rest string, ok bool) {
 		}
 		path = path[1:]
 	}
-	m := p.re.find(path, &out.stuck)
+	m := p.re.Find(path, &out.stuck)
 	if m == nil {
 		return "", false
 	}
@@ -332,19 +334,19 @@ func newRegexPattern(expr string, prefix bool) (*pattern, error) {
 	if prefix && strings.Contains(strings.ReplaceAll(expr, `\$`, ""), "$") {
 		return nil, fmt.Errorf(`regular expression %q: an include with "$" can't be expressed`, expr)
 	}
-	translated, names, err := goRegexp(expr, full)
+	translated, names, err := pyregex.Translate(expr, full)
 	if err != nil {
 		return nil, err
 	}
 	if full { // Django uses fullmatch then, else search
-		for _, side := range [...]*string{&translated.re2, &translated.back} {
+		for _, side := range [...]*string{&translated.RE2, &translated.Back} {
 			if *side != "" {
 				*side = `\A(?:` + *side + `)\z`
 			}
 		}
 	}
 	p := &pattern{prefix: prefix}
-	if p.re, err = compileMatcher(translated); err != nil {
+	if p.re, err = pyregex.Compile(translated); err != nil {
 		return nil, fmt.Errorf("regular expression %q: %w", expr, err)
 	}
 	for i, name := range names {
@@ -380,13 +382,13 @@ func (p *pattern) takeNewlines() error {
 		if len(p.names) > 0 {
 			return errors.New("a fallback ends in a path parameter and has no other")
 		}
-		p.re = &matcher{re: regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `\z`)}
+		p.re = pyregex.Linear(regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `\z`))
 		return nil
 	}
 	every := *p.pieces[1].conv
 	every.newlines = true
 	p.pieces[1].conv = &every
 	p.segs = segments(p.pieces)
-	p.re = &matcher{re: regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `(?P<p0>(?s:.*))\z`)}
+	p.re = pyregex.Linear(regexp.MustCompile(`\A` + regexp.QuoteMeta(p.fixed) + `(?P<p0>(?s:.*))\z`))
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"gatehouse/routes/pyregex"
 )
 
 // Flask's matching: Werkzeug's state machine (werkzeug/routing/matcher.py) over the parts between slashes. Static parts
@@ -51,7 +53,7 @@ type part struct {
 	suffixed bool // ends in an optional slash
 	weight   weight
 	conv     *converter // the part is this converter alone
-	re       *matcher
+	re       *pyregex.Matcher
 	params   int
 }
 
@@ -87,9 +89,9 @@ type werkzeugParser struct {
 	names    []string
 	convs    []*converter
 	pieces   []piece
-	content  string     // of the current part: text, then Werkzeug's expression
-	expr     expression // the same in Go's syntax, and in that of the backtracking engine
-	backs    bool       // a converter of the part needs the backtracking engine
+	content  string             // of the current part: text, then Werkzeug's expression
+	expr     pyregex.Expression // the same in Go's syntax, and in that of the backtracking engine
+	backs    bool               // a converter of the part needs the backtracking engine
 	current  part
 	lastConv *converter
 	isolated bool // the current part is one parameter and nothing else
@@ -107,7 +109,7 @@ func (p *werkzeugParser) parse(text string) error {
 		case m[1] != "":
 			p.pieces = append(p.pieces, piece{text: "/"})
 			if p.current.final {
-				p.content, p.expr, p.isolated = p.content+"/", p.expr.plus("/"), false
+				p.content, p.expr, p.isolated = p.content+"/", p.expr.Plus("/"), false
 			} else if err := p.end(); err != nil {
 				return err
 			}
@@ -122,8 +124,8 @@ func (p *werkzeugParser) parse(text string) error {
 	if p.current.final && strings.HasSuffix(p.content, "/") {
 		p.current.suffixed = true
 		p.content = p.content[:len(p.content)-1]
-		p.expr = expression{re2: p.expr.re2[:len(p.expr.re2)-1], back: p.expr.back[:len(p.expr.back)-1]}
-		p.isolated = !p.backs && p.current.params == 1 && len(p.current.weight.static) == 0 && p.expr.re2 == "("+p.lastConv.expr+")"
+		p.expr = pyregex.Expression{RE2: p.expr.RE2[:len(p.expr.RE2)-1], Back: p.expr.Back[:len(p.expr.Back)-1]}
+		p.isolated = !p.backs && p.current.params == 1 && len(p.current.weight.static) == 0 && p.expr.RE2 == "("+p.lastConv.expr+")"
 	}
 	suffixed, weight := p.current.suffixed, p.current.weight
 	if err := p.end(); err != nil {
@@ -136,7 +138,7 @@ func (p *werkzeugParser) parse(text string) error {
 }
 
 func (p *werkzeugParser) begin() {
-	p.current, p.content, p.expr, p.backs, p.lastConv = part{static: true}, "", expression{}, false, nil
+	p.current, p.content, p.expr, p.backs, p.lastConv = part{static: true}, "", pyregex.Expression{}, false, nil
 }
 
 func (p *werkzeugParser) text(text string) {
@@ -148,7 +150,7 @@ func (p *werkzeugParser) text(text string) {
 	} else {
 		p.content += regexp.QuoteMeta(text)
 	}
-	p.expr = p.expr.plus(regexp.QuoteMeta(text))
+	p.expr = p.expr.Plus(regexp.QuoteMeta(text))
 }
 
 func (p *werkzeugParser) param(name, converter, args string) error {
@@ -168,8 +170,8 @@ func (p *werkzeugParser) param(name, converter, args string) error {
 	p.current.static = false
 	p.current.final = p.current.final || !conv.isolating
 	p.content += fmt.Sprintf("(%d:%s)", p.current.params, conv.py)
-	p.expr.re2 += "(" + conv.expr + ")"
-	p.expr.back += "(" + cmp.Or(conv.back, conv.expr) + ")"
+	p.expr.RE2 += "(" + conv.expr + ")"
+	p.expr.Back += "(" + cmp.Or(conv.back, conv.expr) + ")"
 	if conv.backtracks {
 		p.backs, p.isolated = true, false
 	}
@@ -186,12 +188,12 @@ func (p *werkzeugParser) end() error {
 		if p.isolated {
 			p.current.conv = p.lastConv
 		}
-		e := expression{re2: `\A` + p.expr.re2 + `\z`, back: `\A` + p.expr.back + `\z`}
+		e := pyregex.Expression{RE2: `\A` + p.expr.RE2 + `\z`, Back: `\A` + p.expr.Back + `\z`}
 		if p.backs {
-			e.re2 = ""
+			e.RE2 = ""
 		}
 		var err error
-		if p.current.re, err = compileMatcher(e); err != nil {
+		if p.current.re, err = pyregex.Compile(e); err != nil {
 			return fmt.Errorf("can't be expressed: %w", err)
 		}
 	}
@@ -342,7 +344,7 @@ func (m *machine) test(p *part, target string) (matched, slash bool) {
 		m.push(target)
 		return true, slash
 	}
-	groups := p.re.find(target, &m.stuck)
+	groups := p.re.Find(target, &m.stuck)
 	if groups == nil {
 		return false, false
 	}

@@ -83,6 +83,8 @@ func Unknown(reason string) string {
 		return "anonymous: the request brought no credential"
 	case "bad_credential":
 		return "not known: the credential was refused"
+	case "unknown_user":
+		return "a caller who is not in the directory"
 	case "unavailable":
 		return "not known: the credential could not be verified"
 	}

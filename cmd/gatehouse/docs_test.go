@@ -50,8 +50,8 @@ func TestFullExampleStarts(t *testing.T) {
 		if err != nil || len(doc.Errs) > 0 {
 			t.Fatal(err, doc.Errs)
 		}
-		if policyErr, err := validated(t, cfg); err != nil || policyErr != nil {
-			t.Fatal(err, policyErr)
+		if err := validated(t, cfg); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -93,8 +93,8 @@ served or changed. All files are tested before any of them is written. Existing 
 }
 
 // source is the one application that the flags name.
-func (o *initOptions) source() (importer, string, error) {
-	var found []importer
+func (o *initOptions) source() (routeSource, string, error) {
+	var found []routeSource
 	for _, i := range importers() {
 		if *o.from[i.name] != "" {
 			found = append(found, i)
@@ -102,13 +102,13 @@ func (o *initOptions) source() (importer, string, error) {
 	}
 	switch {
 	case len(found) != 1:
-		return importer{}, "", usageError{errors.New("say which application: one of --flask app:app, --fastapi main:app, --django shop.settings, --openapi FILE")}
+		return routeSource{}, "", usageError{errors.New("say which application: one of --flask app:app, --fastapi main:app, --django shop.settings, --openapi FILE")}
 	case o.rules != scaffold.PerRoute && o.rules != scaffold.RoleTable:
-		return importer{}, "", usageError{fmt.Errorf("--rules %q is neither per-route nor rbac", o.rules)}
+		return routeSource{}, "", usageError{fmt.Errorf("--rules %q is neither per-route nor rbac", o.rules)}
 	case len(o.prefixes) > 0 && o.rules != scaffold.PerRoute:
-		return importer{}, "", usageError{errors.New("--prefix goes with --rules per-route: a table of roles has a line for each route")}
+		return routeSource{}, "", usageError{errors.New("--prefix goes with --rules per-route: a table of roles has a line for each route")}
 	case o.name != "" && scaffold.Identifier(o.name) != o.name:
-		return importer{}, "", usageError{fmt.Errorf("--name %q is no name for a package: letters, digits and _, as in %s", o.name, scaffold.Identifier(o.name))}
+		return routeSource{}, "", usageError{fmt.Errorf("--name %q is no name for a package: letters, digits and _, as in %s", o.name, scaffold.Identifier(o.name))}
 	}
 	return found[0], *o.from[found[0].name], nil
 }

@@ -17,11 +17,12 @@ import (
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/routes"
+	"gatehouse/routes/importer"
 	"gatehouse/scaffold"
 )
 
-// importer is one kind of place that routes can come from.
-type importer struct {
+// routeSource is one kind of place that routes can come from.
+type routeSource struct {
 	name, argument string
 	short          string
 	example        string
@@ -54,7 +55,7 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 	if o.command != nil {
 		defer tellProgress(o.command.ErrOrStderr(), target, time.Now(), 3*time.Second)()
 	}
-	return routes.ImportPython(ctx, routes.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
+	return importer.Python(ctx, importer.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
 		Timeout: o.timeout, Trust: o.trust})
 }
 
@@ -78,15 +79,15 @@ func tellProgress(w io.Writer, target string, start time.Time, every time.Durati
 }
 
 // importers are the ways to get a table; `gatehouse init` takes them as well.
-func importers() []importer {
-	python := func(framework, argument, example string) importer {
-		return importer{name: framework, argument: argument, example: example, python: true,
+func importers() []routeSource {
+	python := func(framework, argument, example string) routeSource {
+		return routeSource{name: framework, argument: argument, example: example, python: true,
 			short: "Read the routes of a " + map[string]string{routes.Flask: "Flask", routes.FastAPI: "FastAPI or Starlette", routes.Django: "Django"}[framework] + " application",
 			read: func(ctx context.Context, from string, o pythonOptions) (*routes.Table, []routes.Notice, error) {
 				return o.read(ctx, framework, from)
 			}}
 	}
-	return []importer{
+	return []routeSource{
 		python(routes.Flask, "MODULE:APP", "gatehouse routes import flask 'shop:create_app()' --python .venv/bin/python -o routes.yaml"),
 		python(routes.FastAPI, "MODULE:APP", "gatehouse routes import fastapi main:app --python .venv/bin/python -o routes.yaml"),
 		python(routes.Django, "SETTINGS", "gatehouse routes import django shop.settings --python .venv/bin/python -o routes.yaml"),
@@ -108,11 +109,11 @@ func (o pythonOptions) interpreterPath() string {
 }
 
 func importOpenAPI(ctx context.Context, from string, _ pythonOptions) (*routes.Table, []routes.Notice, error) {
-	text, err := routes.ReadOpenAPI(ctx, &http.Client{Timeout: 30 * time.Second}, from)
+	text, err := importer.ReadOpenAPI(ctx, &http.Client{Timeout: 30 * time.Second}, from)
 	if err != nil {
 		return nil, nil, err
 	}
-	return routes.ImportOpenAPI(from, text)
+	return importer.OpenAPI(from, text)
 }
 
 func importLog(_ context.Context, from string, _ pythonOptions) (*routes.Table, []routes.Notice, error) {
@@ -121,7 +122,7 @@ func importLog(_ context.Context, from string, _ pythonOptions) (*routes.Table, 
 		return nil, nil, fmt.Errorf("reading decision log: %w", err)
 	}
 	defer f.Close()
-	return routes.ImportLog(from, f)
+	return importer.Log(from, f)
 }
 
 func routesImportCommand() *cobra.Command {
@@ -143,7 +144,7 @@ rule file for each route without a rule; existing files are not changed.`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	log := importer{name: "log", argument: "DECISIONLOG", short: "Guess routes from the paths in a decision log",
+	log := routeSource{name: "log", argument: "DECISIONLOG", short: "Guess routes from the paths in a decision log",
 		example: "gatehouse routes import log decisions.log -o routes.yaml", read: importLog}
 	for _, from := range append(importers(), log) {
 		c.AddCommand(from.command())
@@ -151,7 +152,7 @@ rule file for each route without a rule; existing files are not changed.`,
 	return c
 }
 
-func (i importer) command() *cobra.Command {
+func (i routeSource) command() *cobra.Command {
 	var python pythonOptions
 	var to destination
 	c := &cobra.Command{

@@ -9,7 +9,8 @@
 // format (1), revision (of the whole view), app, route, parameters, identity
 // (type, subject, issuer, roles, groups, scopes, authenticated, and the claims
 // that Config.Claims names: an allow-list), peer, request (method, host, path),
-// outcome ("allow" or "deny"), reason, status (HTTP), dry_run, memo and digests.
+// outcome ("allow" or "deny"), reason, status (HTTP), dry_run, memo, digests,
+// directory (revision and digest), facts (question and answer) and facts_truncated.
 package events
 
 import (
@@ -29,7 +30,7 @@ var ErrNoEvent = errors.New("not a JSON object with a decision_id or a gap")
 // line, and good as long as the line is. A member that is absent, or of another type than ours, leaves its field zero. Members that
 // neither log has are passed over.
 //
-// A mask may have taken out or replaced NDBuiltins, RequestedBy, Parameters, Peer, Error, Result, Input, and what is in Identity and
+// A mask may have taken out or replaced Facts, NDBuiltins, RequestedBy, Parameters, Peer, Error, Result, Input, and what is in Identity and
 // Request; Erased and Masked say where.
 type Event struct {
 	DecisionID  RawString       // decision_id: names the decision, also to client and application; a gap has none
@@ -56,12 +57,16 @@ type Event struct {
 	Error       Error           // error: what went wrong. Absent where nothing did
 	Metrics     json.RawMessage // metrics: object of times in ns, of ours timer_server_handler_ns; see HandlerTime. Absent from a gap
 	Digests     Digests         // digests: of what decided beside the policy. Absent where there is nothing beside it
-	Erased      json.RawMessage // erased: list of JSON pointers to what was taken out of the line. Absent where nothing was
-	Masked      json.RawMessage // masked: list of JSON pointers to what has another value in the line than it had. Absent where nothing has
-	NDBuiltins  json.RawMessage // nd_builtin_cache: Open Policy Agent's, what non-deterministic built-ins answered. Absent from our own
-	Result      json.RawMessage // result: what the policy answered, any JSON. Absent where it did not answer, or for want of room
-	Input       json.RawMessage // input: object, what the policy saw. Absent where it was not asked, or for want of room
-	Gap         Gap             // gap: what is missing from the log here. Absent from a decision
+	Directory   Directory       // directory: the users, groups and relations that the decision was made with. Absent where there is no directory
+	Facts       json.RawMessage // facts: list of {question, answer}, what the policy asked of the directory. Absent where it asked nothing
+	// FactsTruncated: facts_truncated: the policy asked more than the line has. Absent where false
+	FactsTruncated bool
+	Erased         json.RawMessage // erased: list of JSON pointers to what was taken out of the line. Absent where nothing was
+	Masked         json.RawMessage // masked: list of JSON pointers to what has another value in the line than it had. Absent where nothing has
+	NDBuiltins     json.RawMessage // nd_builtin_cache: Open Policy Agent's, what non-deterministic built-ins answered. Absent from our own
+	Result         json.RawMessage // result: what the policy answered, any JSON. Absent where it did not answer, or for want of room
+	Input          json.RawMessage // input: object, what the policy saw. Absent where it was not asked, or for want of room
+	Gap            Gap             // gap: what is missing from the log here. Absent from a decision
 }
 
 // Identity is the caller. Of what the policy saw of him it has no more than this; the rest is in Input.
@@ -96,6 +101,13 @@ type Error struct {
 type Bundle struct {
 	Revision string `json:"revision"` // as the bundle's manifest or its source names it
 	Digest   string `json:"digest"`   // SHA-256 of its content; "" where it is not known
+}
+
+// Directory names the directory that a decision was made with.
+type Directory struct {
+	Recorded bool      // the line has a directory
+	Revision uint64    // revision: it counts the changes at this node
+	Digest   RawString // digest: SHA-256 of its content
 }
 
 // Digests name what decided beside the policy, each as a SHA-256 in hexadecimal; absent where there is none.
@@ -150,6 +162,9 @@ var (
 		{"error", func(e *Event) any { return &e.Error }},
 		{"metrics", func(e *Event) any { return &e.Metrics }},
 		{"digests", func(e *Event) any { return &e.Digests }},
+		{"directory", func(e *Event) any { return &e.Directory }},
+		{"facts", func(e *Event) any { return &e.Facts }},
+		{"facts_truncated", func(e *Event) any { return &e.FactsTruncated }},
 		{"erased", func(e *Event) any { return &e.Erased }},
 		{"masked", func(e *Event) any { return &e.Masked }},
 		{"nd_builtin_cache", func(e *Event) any { return &e.NDBuiltins }},
@@ -180,6 +195,10 @@ var (
 		{"routes", func(d *Digests) any { return &d.Routes }},
 		{"keys", func(d *Digests) any { return &d.Keys }},
 		{"directory", func(d *Digests) any { return &d.Directory }},
+	}
+	directoryMembers = []eventMember[Directory]{
+		{"revision", func(d *Directory) any { return &d.Revision }},
+		{"digest", func(d *Directory) any { return &d.Digest }},
 	}
 	gapMembers = []eventMember[Gap]{
 		{"dropped", func(g *Gap) any { return &g.Dropped }},
@@ -241,6 +260,9 @@ func decodeValue(field any, value []byte) {
 	case *Error:
 		field.Recorded = true
 		decodeMembers(&jsonScan{text: value}, field, errorMembers)
+	case *Directory:
+		field.Recorded = true
+		decodeMembers(&jsonScan{text: value}, field, directoryMembers)
 	case *Digests:
 		field.Recorded = true
 		decodeMembers(&jsonScan{text: value}, field, digestMembers)

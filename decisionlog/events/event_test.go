@@ -49,7 +49,7 @@ func fullLines(t *testing.T) (list []string) {
 	e := &record.Entry{DecisionID: "a\"b", Time: time.Unix(1767225600, 5), Duration: 17, App: "orders", Route: "orders.show", Outcome: "deny", Reason: "policy_error",
 		Status: 403, DryRun: true, Peer: "spiffe://a/b", RequestedBy: "10.0.0.1", TraceID: strings.Repeat("1", 32), SpanID: strings.Repeat("2", 16),
 		Revision: "v17", Bundles: []record.Bundle{{Name: "app", Revision: "v17", Digest: digest}}, Digests: record.Digests{Routes: digest, Keys: digest, Directory: digest},
-		Memo: true, Asked: true, Result: madeOf(map[string]any{"allowed": false}), Error: "it failed",
+		DirectoryRevision: 12, Facts: manyFacts(65), Memo: true, Asked: true, Result: madeOf(map[string]any{"allowed": false}), Error: "it failed",
 		Input: input.Input{Request: input.Request{Method: "GET", Host: "orders.example.com", Path: "/orders/17?token=x", Scheme: "https"}, HasBody: true,
 			DecisionPath: "envoy/authz/allow", Identity: input.Identity{Type: "jwt", Subject: "ann", Issuer: "https://issuer.example.com", Roles: []string{"a"},
 				Groups: []string{"b"}, Scopes: []string{"c"}, Claims: map[string]any{"dept": "x"}, Authenticated: true}}}
@@ -73,6 +73,17 @@ func fullLines(t *testing.T) (list []string) {
 		out.Write(gaps.AppendGap(nil, g))
 	}
 	return slices.Collect(strings.Lines(out.String()))
+}
+
+// manyFacts are so many questions with their answers.
+type manyFacts int
+
+func (n manyFacts) JSON() (any, error) {
+	var list []any
+	for range n {
+		list = append(list, map[string]any{"question": map[string]any{"ds.check": "doc:7#viewer@user:ann"}, "answer": true})
+	}
+	return list, nil
 }
 
 // madeOf is a document that is there already.

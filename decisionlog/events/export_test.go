@@ -22,7 +22,8 @@ func MembersOf(line string, seen map[string]bool) {
 // Unseen are the members that the tables have besides.
 func Unseen(seen map[string]bool) []string {
 	return slices.Concat(missing(seen, "", eventMembers), missing(seen, "identity.", identityMembers), missing(seen, "request.", requestMembers),
-		missing(seen, "error.", errorMembers), missing(seen, "digests.", digestMembers), missing(seen, "gap.", gapMembers))
+		missing(seen, "error.", errorMembers), missing(seen, "digests.", digestMembers), missing(seen, "directory.", directoryMembers),
+		missing(seen, "gap.", gapMembers))
 }
 
 func missing[T any](seen map[string]bool, below string, members []eventMember[T]) (list []string) {
@@ -75,6 +76,8 @@ func encoded(field any) bool {
 		return field.Recorded
 	case *Digests:
 		return field.Recorded
+	case *Directory:
+		return field.Recorded
 	case *Gap:
 		return field.Recorded
 	}
@@ -101,6 +104,8 @@ func appendValue(dst []byte, field any) []byte {
 		return appendMembers(dst, field, errorMembers)
 	case *Digests:
 		return appendMembers(dst, field, digestMembers)
+	case *Directory:
+		return appendMembers(dst, field, directoryMembers)
 	case *Gap:
 		return appendMembers(dst, field, gapMembers)
 	}

@@ -13,7 +13,7 @@ import (
 type Mask struct {
 	// Op is "remove" (or ""), which leaves a trace in erased, or "upsert", which leaves one in masked.
 	Op string
-	// Path is a JSON pointer (RFC 6901): below /input or /result, and, beyond what OPA has, below /error, /identity, /parameters, /peer,
+	// Path is a JSON pointer (RFC 6901): below /input or /result, and, beyond what OPA has, below /error, /facts, /identity, /parameters, /peer,
 	// /request or /requested_by. A path that leads nowhere changes nothing; upsert adds what is missing at its end.
 	Path string
 	// Value is what upsert puts there, in plain JSON.
@@ -21,7 +21,7 @@ type Mask struct {
 }
 
 // maskable are the members of an event that masks may change.
-var maskable = []string{"error", "identity", "input", "nd_builtin_cache", "parameters", "peer", "request", "requested_by", "result"}
+var maskable = []string{"error", "facts", "identity", "input", "nd_builtin_cache", "parameters", "peer", "request", "requested_by", "result"}
 
 const (
 	opRemove = "remove"

@@ -66,7 +66,11 @@ type Entry struct {
 	Revision string // of the whole view that decided
 	Bundles  []Bundle
 	Digests  Digests // of what decided beside the policy
-	Memo     bool    // the policy's answer to the same question was remembered
+	// DirectoryRevision is that of the directory that the decision was made with; 0: there is none. Its digest is in Digests.
+	DirectoryRevision uint64
+	// Facts are the questions that the policy asked of the directory with their answers: a list of {question, answer}. nil: none.
+	Facts Document
+	Memo  bool // the policy's answer to the same question was remembered
 
 	// Input is what the policy's input was made of. Where Asked is false, only this of it is recorded: Method, Host, Path, DecisionPath,
 	// Params and Identity.
@@ -108,36 +112,44 @@ type Digests struct {
 
 // record is the line without its documents, which are spliced in behind it.
 type record struct {
-	DecisionID  string                  `json:"decision_id"`
-	Timestamp   string                  `json:"timestamp"`
-	Format      int                     `json:"format"`
-	Labels      map[string]string       `json:"labels,omitempty"`
-	TraceID     string                  `json:"trace_id,omitempty"`
-	SpanID      string                  `json:"span_id,omitempty"`
-	Revision    string                  `json:"revision,omitempty"`
-	Bundles     map[string]recordBundle `json:"bundles,omitempty"`
-	Path        string                  `json:"path,omitempty"`
-	RequestedBy string                  `json:"requested_by,omitempty"`
-	App         string                  `json:"app,omitempty"`
-	Route       string                  `json:"route,omitempty"`
-	Parameters  map[string]string       `json:"parameters,omitempty"`
-	Identity    recordIdentity          `json:"identity"`
-	Peer        string                  `json:"peer,omitempty"`
-	Request     recordRequest           `json:"request"`
-	Outcome     string                  `json:"outcome"`
-	Reason      string                  `json:"reason,omitempty"`
-	Status      int                     `json:"status,omitempty"`
-	DryRun      bool                    `json:"dry_run,omitempty"`
-	Memo        bool                    `json:"memo,omitempty"`
-	Error       *recordError            `json:"error,omitempty"`
-	Metrics     recordMetrics           `json:"metrics"`
-	Digests     Digests                 `json:"digests,omitzero"`
-	Erased      []string                `json:"erased,omitempty"`
-	Masked      []string                `json:"masked,omitempty"`
+	DecisionID     string                  `json:"decision_id"`
+	Timestamp      string                  `json:"timestamp"`
+	Format         int                     `json:"format"`
+	Labels         map[string]string       `json:"labels,omitempty"`
+	TraceID        string                  `json:"trace_id,omitempty"`
+	SpanID         string                  `json:"span_id,omitempty"`
+	Revision       string                  `json:"revision,omitempty"`
+	Bundles        map[string]recordBundle `json:"bundles,omitempty"`
+	Path           string                  `json:"path,omitempty"`
+	RequestedBy    string                  `json:"requested_by,omitempty"`
+	App            string                  `json:"app,omitempty"`
+	Route          string                  `json:"route,omitempty"`
+	Parameters     map[string]string       `json:"parameters,omitempty"`
+	Identity       recordIdentity          `json:"identity"`
+	Peer           string                  `json:"peer,omitempty"`
+	Request        recordRequest           `json:"request"`
+	Outcome        string                  `json:"outcome"`
+	Reason         string                  `json:"reason,omitempty"`
+	Status         int                     `json:"status,omitempty"`
+	DryRun         bool                    `json:"dry_run,omitempty"`
+	Memo           bool                    `json:"memo,omitempty"`
+	Error          *recordError            `json:"error,omitempty"`
+	Metrics        recordMetrics           `json:"metrics"`
+	Digests        Digests                 `json:"digests,omitzero"`
+	Directory      *recordDirectory        `json:"directory,omitempty"`
+	Facts          json.RawMessage         `json:"facts,omitempty"`
+	FactsTruncated bool                    `json:"facts_truncated,omitempty"`
+	Erased         []string                `json:"erased,omitempty"`
+	Masked         []string                `json:"masked,omitempty"`
 }
 
 type recordBundle struct {
 	Revision string `json:"revision"`
+	Digest   string `json:"digest,omitempty"`
+}
+
+type recordDirectory struct {
+	Revision uint64 `json:"revision"`
 	Digest   string `json:"digest,omitempty"`
 }
 
@@ -338,6 +350,10 @@ func (c *codec) shorten(rec *record) {
 	if id.Roles != nil || id.Groups != nil || id.Scopes != nil || id.Claims != nil {
 		id.Roles, id.Groups, id.Scopes, id.Claims = nil, nil, nil, nil
 		c.scan.erase("/identity/roles")
+	}
+	if rec.Facts != nil {
+		rec.Facts, rec.FactsTruncated = nil, true
+		c.scan.drop("/facts")
 	}
 	if rec.Parameters != nil {
 		rec.Parameters = nil

@@ -26,6 +26,7 @@ type liner struct {
 	names    []text // of headers
 	changed  []text // names of parameters that redaction changed
 	slots    []slot // of the fields, by their place in the schema
+	extra    extra
 
 	path, method *input.Field
 	erasable     []*input.Field
@@ -133,7 +134,7 @@ func (l *liner) read(e *commonEntry) {
 	if e.flags&flagDigests != 0 {
 		l.plain(&e.routesDigest, &e.keysDigest, &e.directoryDigest)
 	}
-	if e.flags&flagAsked != 0 && len(l.in) > 0 {
+	if l.extra = (extra{}); len(l.in) > 0 {
 		l.readAdded()
 	}
 }
@@ -313,6 +314,7 @@ func (l *liner) envelope(dst []byte, e *commonEntry, labels string) []byte {
 		dst = appendMember(dst, "keys", e.keysDigest)
 		dst = append(appendMember(dst, "directory", e.directoryDigest), '}')
 	}
+	dst = l.extras(dst, e)
 	return l.pointers(l.pointers(dst, `,"erased":[`, l.erased), `,"masked":[`, l.masked)
 }
 

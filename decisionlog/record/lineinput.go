@@ -78,6 +78,7 @@ func (l *liner) readAdded() {
 		if f := l.schema.Numbered(number); f != nil && !l.err {
 			l.slots[f.Index] = slot{at: value, there: true}
 		}
+		l.readExtra(number, value)
 	}
 	for range l.count() {
 		l.maskText(l.text())

@@ -177,13 +177,14 @@ func (l *Lines) mask(ev *events.Line, masks events.Masks, fails bool) error {
 	if fails {
 		ev.Erase("input")
 		ev.Erase("result")
+		ev.Erase("facts")
 	}
 	return nil
 }
 
 // fit writes an event, without its documents where they have become too large.
 func (l *Lines) fit(ev *events.Line) (line []byte, err error) {
-	for _, large := range []string{"input", "result", ""} {
+	for _, large := range []string{"input", "result", "facts", ""} {
 		if line, err = ev.Append(nil); err != nil || len(line) <= l.max || large == "" {
 			return line, err
 		}

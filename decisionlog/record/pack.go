@@ -332,7 +332,7 @@ func (o *Packing) entry(e *Entry, d *documents) (bad int) {
 	if flags&flagDigests != 0 {
 		o.strings(e.Digests.Routes, e.Digests.Keys, e.Digests.Directory)
 	}
-	if e.Asked && flags&flagNoInput == 0 && !o.added(&e.Input) {
+	if !o.added(e, flags) {
 		return badInput
 	}
 	return fine

@@ -119,10 +119,13 @@ func (o *Packing) redactText(f *input.Field, text string) string {
 	return o.hide(o.redact.text(text))
 }
 
-// added writes the fields that have a number and are there.
-func (o *Packing) added(in *Input) bool {
-	n := 0
-	for _, f := range o.schema.Added {
+// added writes what has a number and is there: what the entry has beside its input, and fields of that.
+func (o *Packing) added(e *Entry, flags uint64) bool {
+	n, in, fields := o.extras(e), &e.Input, o.schema.Added
+	if !e.Asked || flags&flagNoInput != 0 {
+		fields = nil
+	}
+	for _, f := range fields {
 		if there(f, in) {
 			n++
 		}
@@ -132,7 +135,8 @@ func (o *Packing) added(in *Input) bool {
 	}
 	o.masked = o.masked[:0]
 	o.uint(uint64(n))
-	for _, f := range o.schema.Added {
+	o.putExtras(e)
+	for _, f := range fields {
 		if !there(f, in) {
 			continue
 		}
@@ -149,6 +153,9 @@ func (o *Packing) added(in *Input) bool {
 
 // there reports whether a field is in the input.
 func there(f *input.Field, in *Input) bool {
+	if f.There != nil && !f.There(in) {
+		return false
+	}
 	switch f.Kind {
 	case input.KindText:
 		return f.Always || f.TextIn(in) != ""

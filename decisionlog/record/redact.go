@@ -55,6 +55,11 @@ func (s *scan) eraseAll(pointer string) {
 	s.masked = slices.DeleteFunc(s.masked, below)
 }
 
+// drop forgets what was found below a pointer: what is there is left out.
+func (s *scan) drop(pointer string) {
+	s.masked = slices.DeleteFunc(s.masked, func(p string) bool { return strings.HasPrefix(p, pointer+"/") })
+}
+
 // redactor is the set of names whose values are secret. It is never changed.
 type redactor struct {
 	query, body map[string]bool

@@ -82,8 +82,8 @@ func (u *unpacking) unpack() (out unpacked, err error) {
 		rec.Digests.Keys, _ = u.string()
 		rec.Digests.Directory, _ = u.string()
 	}
+	u.added(rec)
 	if in != nil {
-		in.added()
 		out.input, out.has.input = in.object(u.schema.Root), true
 	}
 	if u.err {

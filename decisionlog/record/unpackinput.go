@@ -124,19 +124,20 @@ func (r *inputReader) read() {
 	}
 }
 
-// added reads the fields that have a number, and what of them is masked.
-func (r *inputReader) added() {
-	if len(r.in) == 0 {
+// added reads what has a number, and what of it is masked.
+func (u *unpacking) added(rec *record) {
+	if len(u.in) == 0 {
 		return
 	}
-	for range r.count() {
-		number, value := r.uint(), r.value(0)
-		if f := r.schema.Numbered(number); f != nil {
-			r.values[f.Index] = addedField{value}
+	for range u.count() {
+		number, value := u.uint(), u.value(0)
+		if f := u.schema.Numbered(number); f != nil {
+			u.values[f.Index] = addedField{value}
 		}
+		u.setExtra(rec, number, value)
 	}
-	for range r.count() {
-		r.scan.mask(r.unpacking.text("", ""))
+	for range u.count() {
+		u.scan.mask(u.text("", ""))
 	}
 }
 

@@ -284,6 +284,7 @@ func strip(line []byte, level int) []byte {
 	ev.Erase("input")
 	if level > 1 {
 		ev.Erase("result")
+		ev.Erase("facts")
 	}
 	if level > 2 {
 		ev.KeepOnly(stripKeeps...)

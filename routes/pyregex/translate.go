@@ -1,4 +1,4 @@
-package routes
+package pyregex
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 	"github.com/dlclark/regexp2"
 )
 
-// goRegexp rewrites a regular expression of Python's re for Go's regexp, so that both match the same strings with the
+// Translate rewrites a regular expression of Python's re for Go's regexp, so that both match the same strings with the
 // same groups. Go searches leftmost-first as Python does, in linear time; what it lacks (lookaround, back references,
 // possessive and atomic groups, flags) or reads differently (\b) is an error, never an approximation.
 //
@@ -21,18 +21,18 @@ import (
 // atomic groups.
 //
 // full says that the expression is used with re.fullmatch; otherwise "$" also matches before a newline at the end.
-func goRegexp(src string, full bool) (expression, []string, error) {
+func Translate(src string, full bool) (Expression, []string, error) {
 	return translate(pyParser{src: src, full: full})
 }
 
-// goRegexpWithoutGroups is goRegexp for what stands inside another group: its own groups capture nothing.
-func goRegexpWithoutGroups(src string) (expression, error) {
+// TranslateFlat is goRegexp for what stands inside another group: its own groups capture nothing.
+func TranslateFlat(src string) (Expression, error) {
 	e, _, err := translate(pyParser{src: src, full: true, flat: true})
 	return e, err
 }
 
 // translate gives the expression for both engines, with the names of its groups ("" for one without).
-func translate(p pyParser) (e expression, names []string, err error) {
+func translate(p pyParser) (e Expression, names []string, err error) {
 	linear, back := p, p
 	err = linear.parse()
 	if err == nil {
@@ -40,14 +40,14 @@ func translate(p pyParser) (e expression, names []string, err error) {
 	}
 	back.back = true
 	if failed := back.parse(); failed != nil {
-		return expression{}, nil, failed
+		return Expression{}, nil, failed
 	}
 	if _, failed := regexp2.Compile(string(back.out), regexp2.None); failed != nil {
-		return expression{}, nil, fmt.Errorf("regular expression %q can't be expressed: %w", p.src, failed)
+		return Expression{}, nil, fmt.Errorf("regular expression %q can't be expressed: %w", p.src, failed)
 	}
-	e.back = string(back.out)
+	e.Back = string(back.out)
 	if err == nil {
-		e.re2 = string(linear.out)
+		e.RE2 = string(linear.out)
 	}
 	return e, back.names, nil
 }

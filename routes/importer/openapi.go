@@ -1,4 +1,4 @@
-package routes
+package importer
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"gatehouse/routes"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -43,22 +45,22 @@ func ReadOpenAPI(ctx context.Context, client *http.Client, fileOrURL string) ([]
 }
 
 func readBounded(r io.Reader, name string) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
+	data, err := io.ReadAll(io.LimitReader(r, routes.MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
 	}
-	if len(data) > maxBytes {
-		return nil, fmt.Errorf("%s: larger than %d bytes", name, maxBytes)
+	if len(data) > routes.MaxBytes {
+		return nil, fmt.Errorf("%s: larger than %d bytes", name, routes.MaxBytes)
 	}
 	return data, nil
 }
 
-// ImportOpenAPI makes a table of the paths of an OpenAPI 3 or Swagger 2 description, in JSON or YAML; name is for
+// OpenAPI makes a table of the paths of an OpenAPI 3 or Swagger 2 description, in JSON or YAML; name is for
 // messages. It needs paths, operations and the servers' path, so nothing else of the description is looked at, and
 // mistakes elsewhere do no harm. References inside the file are followed; others are listed.
-func ImportOpenAPI(name string, data []byte) (*Table, []Notice, error) {
-	if len(data) > maxBytes {
-		return nil, nil, fmt.Errorf("%s: larger than %d bytes", name, maxBytes)
+func OpenAPI(name string, data []byte) (*routes.Table, []routes.Notice, error) {
+	if len(data) > routes.MaxBytes {
+		return nil, nil, fmt.Errorf("%s: larger than %d bytes", name, routes.MaxBytes)
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
@@ -67,8 +69,7 @@ func ImportOpenAPI(name string, data []byte) (*Table, []Notice, error) {
 	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
 		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: expected keys and values", name)
 	}
-	im := openapiImport{reader: reader{file: name}, root: doc.Content[0], spec: newTableSpec(OpenAPI)}
-	im.spec.source = "openapi " + name
+	im := openapiImport{file: name, root: doc.Content[0], table: routes.Imported{Framework: routes.OpenAPI, Source: "openapi " + name}}
 	if child(im.root, "openapi") == nil && child(im.root, "swagger") == nil {
 		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: neither openapi nor swagger is among its keys", name)
 	}
@@ -85,19 +86,47 @@ func ImportOpenAPI(name string, data []byte) (*Table, []Notice, error) {
 	if len(im.errs) > 0 {
 		return nil, nil, errors.Join(im.errs...)
 	}
-	table, notices, err := compileLeniently(name, im.spec)
+	table, notices, err := routes.Import(name, im.table)
 	return table, append(im.notices, notices...), err
 }
 
 type openapiImport struct {
-	reader
+	file    string
 	root    *yaml.Node
-	spec    *tableSpec
-	notices []Notice
+	table   routes.Imported
+	errs    []error
+	notices []routes.Notice
+}
+
+const maxErrors = 50
+
+func (im *openapiImport) fail(n *yaml.Node, format string, args ...any) {
+	if len(im.errs) < maxErrors {
+		im.errs = append(im.errs, fmt.Errorf("%s:%d: %w", im.file, n.Line, fmt.Errorf(format, args...)))
+	}
+}
+
+func (im *openapiImport) text(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" || n.Tag == "!!binary" {
+		im.fail(n, "expected text")
+		return ""
+	}
+	return n.Value
+}
+
+func (im *openapiImport) texts(n *yaml.Node) (all []string) {
+	if n.Kind != yaml.SequenceNode {
+		im.fail(n, "expected a list")
+		return nil
+	}
+	for _, item := range n.Content {
+		all = append(all, im.text(item))
+	}
+	return all
 }
 
 func (im *openapiImport) note(n *yaml.Node, format string, args ...any) {
-	im.notices = append(im.notices, Notice{File: im.file, Line: n.Line, Text: fmt.Sprintf(format, args...)})
+	im.notices = append(im.notices, routes.Notice{File: im.file, Line: n.Line, Text: fmt.Sprintf(format, args...)})
 }
 
 // child returns the value of a key, or nil.
@@ -116,7 +145,9 @@ func child(n *yaml.Node, key string) *yaml.Node {
 // servers takes the path that stands before every template: basePath, or that of the first server.
 func (im *openapiImport) servers() {
 	if base := child(im.root, "basePath"); base != nil {
-		im.prefix(base, &im.spec.rootPath)
+		if im.table.RootPath = strings.TrimRight(im.text(base), "/"); im.table.RootPath != "" && im.table.RootPath[0] != '/' {
+			im.fail(base, "%q does not start with a slash", im.table.RootPath)
+		}
 		return
 	}
 	list := child(im.root, "servers")
@@ -135,10 +166,10 @@ func (im *openapiImport) servers() {
 		case err != nil:
 			im.fail(address, "server %q: %w", address.Value, err)
 		case i == 0:
-			if im.spec.rootPath = strings.TrimRight(u.Path, "/"); im.spec.rootPath != "" && im.spec.rootPath[0] != '/' {
-				im.spec.rootPath = "/" + im.spec.rootPath
+			if im.table.RootPath = strings.TrimRight(u.Path, "/"); im.table.RootPath != "" && im.table.RootPath[0] != '/' {
+				im.table.RootPath = "/" + im.table.RootPath
 			}
-		case strings.TrimRight(u.Path, "/") != im.spec.rootPath:
+		case strings.TrimRight(u.Path, "/") != im.table.RootPath:
 			im.note(address, "server %q has another path than the first; the first is root_path", address.Value)
 		}
 	}
@@ -156,7 +187,7 @@ func (im *openapiImport) path(key, item *yaml.Node) {
 		target := im.resolve(ref)
 		if target == nil {
 			im.note(ref, "path %q is described elsewhere (%s): its requests are refused until it is put in", key.Value, ref.Value)
-			im.add(routeSpec{key: "route", template: key.Value, unsupported: "described in " + ref.Value})
+			im.add(routes.ImportedRoute{Template: key.Value, Unsupported: "described in " + ref.Value})
 			return
 		}
 		item = target
@@ -170,28 +201,31 @@ func (im *openapiImport) path(key, item *yaml.Node) {
 		if !slices.Contains(openapiMethods, method) {
 			continue
 		}
-		route := routeSpec{key: "route", methods: []string{strings.ToUpper(method)}, template: key.Value}
+		route := routes.ImportedRoute{Methods: []string{strings.ToUpper(method)}, Template: key.Value}
 		if id := child(operation, "operationId"); id != nil {
-			route.name = id.Value
+			route.Name = id.Value
 		}
 		if tags := child(operation, "tags"); tags != nil {
-			im.texts(&route.tags)(tags)
+			route.Tags = im.texts(tags)
 		}
 		im.add(route)
 	}
 }
 
-func (im *openapiImport) add(r routeSpec) {
-	if len(im.spec.routes) < maxRoutes {
-		im.spec.routes = append(im.spec.routes, r)
+func (im *openapiImport) add(r routes.ImportedRoute) {
+	if len(im.table.Routes) < routes.MaxRoutes {
+		im.table.Routes = append(im.table.Routes, r)
 	} else if len(im.errs) == 0 {
-		im.fail(im.root, "more than %d operations", maxRoutes)
+		im.fail(im.root, "more than %d operations", routes.MaxRoutes)
 	}
 }
 
+// maxReferences bounds how many references are followed for one path.
+const maxReferences = 8
+
 // resolve follows a reference inside the file ("#/components/pathItems/x"), a few steps at most.
 func (im *openapiImport) resolve(ref *yaml.Node) *yaml.Node {
-	for range maxDepth {
+	for range maxReferences {
 		pointer, ok := strings.CutPrefix(ref.Value, "#/")
 		if !ok {
 			return nil

@@ -1,13 +1,16 @@
-package routes
+package importer
 
 import (
 	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+
+	"gatehouse/routes"
 )
 
 // Bounds of a guess: a decision log has no end.
@@ -16,42 +19,43 @@ const (
 	maxLogPaths = 50000 // different method and path pairs that are kept
 )
 
-// ImportLog guesses a table from the paths in a decision log (lines of JSON with attributes.request.http.method and
+// Log guesses a table from the paths in a decision log (lines of JSON with attributes.request.http.method and
 // path, at the top or below "input"). Segments that are numbers, UUIDs or long hexadecimal ids become parameters; so do
 // the places where more than 20 different words stood. Every route is marked as a guess. Paths in one of the Forms,
 // and what is no request, are counted and left out.
-func ImportLog(name string, r io.Reader) (*Table, []Notice, error) {
+func Log(name string, r io.Reader) (*routes.Table, []routes.Notice, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLogLine)
 	root, kept, skipped := newGuess(), 0, 0
 	for lines.Scan() {
 		method, path := loggedRequest(lines.Bytes())
-		if method == "" || !guessMethod.MatchString(method) || FormsOf(path) != 0 || len(path) > maxTemplate || !strings.HasPrefix(path, "/") {
+		if method == "" || !guessMethod.MatchString(method) || routes.FormsOf(path) != 0 || len(path) > routes.MaxTemplate || !strings.HasPrefix(path, "/") {
 			skipped++
 			continue
 		}
 		if kept < maxLogPaths {
-			kept += root.add(method, decodePath(path, false))
+			if decoded, err := url.PathUnescape(path); err == nil { // always: the path has no form
+				kept += root.add(method, decoded)
+			}
 		}
 	}
 	if err := lines.Err(); err != nil {
 		return nil, nil, fmt.Errorf("reading decision log %q: %w", name, err)
 	}
-	spec := newTableSpec(OpenAPI)
-	spec.source = "log " + name
-	root.routes("", map[string]int{}, spec)
-	if len(spec.routes) == 0 {
+	table := routes.Imported{Framework: routes.OpenAPI, Source: "log " + name}
+	root.routes("", map[string]int{}, &table)
+	if len(table.Routes) == 0 {
 		return nil, nil, fmt.Errorf("decision log %q: no line holds a method and a path", name)
 	}
-	slices.SortStableFunc(spec.routes, func(a, b routeSpec) int { return strings.Compare(a.template, b.template) })
-	table, notices, err := compileLeniently(name, spec)
+	slices.SortStableFunc(table.Routes, func(a, b routes.ImportedRoute) int { return strings.Compare(a.Template, b.Template) })
+	made, notices, err := routes.Import(name, table)
 	if skipped > 0 {
-		notices = append(notices, Notice{File: name, Text: fmt.Sprintf("%d lines are left out: no request, or an ambiguous path", skipped)})
+		notices = append(notices, routes.Notice{File: name, Text: fmt.Sprintf("%d lines are left out: no request, or an ambiguous path", skipped)})
 	}
 	if kept >= maxLogPaths {
-		notices = append(notices, Notice{File: name, Text: fmt.Sprintf("only the first %d different paths were looked at", maxLogPaths)})
+		notices = append(notices, routes.Notice{File: name, Text: fmt.Sprintf("only the first %d different paths were looked at", maxLogPaths)})
 	}
-	return table, notices, err
+	return made, notices, err
 }
 
 var guessMethod = regexp.MustCompile(`^[A-Z][A-Z0-9_-]{0,19}$`)
@@ -128,10 +132,10 @@ func (g *guess) add(method, path string) int {
 }
 
 // routes writes the tree out, after joining what looks like one parameter.
-func (g *guess) routes(prefix string, names map[string]int, spec *tableSpec) {
+func (g *guess) routes(prefix string, names map[string]int, table *routes.Imported) {
 	if len(g.methods) > 0 && prefix != "" {
 		slices.Sort(g.methods)
-		spec.routes = append(spec.routes, routeSpec{key: "route", methods: g.methods, template: prefix, guess: true})
+		table.Routes = append(table.Routes, routes.ImportedRoute{Methods: g.methods, Template: prefix, Guess: true})
 	}
 	if len(g.words) > maxWords {
 		if g.ids == nil {
@@ -145,14 +149,14 @@ func (g *guess) routes(prefix string, names map[string]int, spec *tableSpec) {
 		}
 	}
 	for word, below := range g.words {
-		below.routes(prefix+"/"+strings.NewReplacer("{", "", "}", "").Replace(word), names, spec)
+		below.routes(prefix+"/"+strings.NewReplacer("{", "", "}", "").Replace(word), names, table)
 	}
 	if g.ids != nil {
 		name := "id"
 		if names[name]++; names[name] > 1 {
 			name = fmt.Sprintf("id%d", names[name])
 		}
-		g.ids.routes(prefix+"/{"+name+"}", names, spec)
+		g.ids.routes(prefix+"/{"+name+"}", names, table)
 		names["id"]--
 	}
 }

@@ -1,4 +1,7 @@
-package routes
+// Package importer makes route tables: of a Flask, FastAPI, Starlette or Django application, which it has that application's own Python
+// import, of an OpenAPI description, and of the paths in a decision log. It owns the Python programs, and imports routes; nothing that serves
+// requests imports it.
+package importer
 
 import (
 	"bytes"
@@ -12,16 +15,18 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"gatehouse/routes"
 )
 
-//go:embed importer/*.py
+//go:embed programs/*.py
 var importerFiles embed.FS
 
 // importerScript is the program's parts in one, the one that begins last.
 func importerScript() (string, error) {
 	script := ""
 	for _, name := range [...]string{"facts", "chain", "methods", "djangoproject", "importer"} {
-		text, err := importerFiles.ReadFile("importer/" + name + ".py")
+		text, err := importerFiles.ReadFile("programs/" + name + ".py")
 		if err != nil {
 			return "", err
 		}
@@ -43,15 +48,15 @@ type PythonApp struct {
 // maxAnswer bounds what the importer may print.
 const maxAnswer = 16 << 20
 
-// ImportPython reads the routes of an application. What can't be expressed stands in the table with its reason. The
+// Python reads the routes of an application. What can't be expressed stands in the table with its reason. The
 // error is one line that says what failed and where, followed by the end of the application's own traceback.
-func ImportPython(ctx context.Context, app PythonApp) (*Table, []Notice, error) {
+func Python(ctx context.Context, app PythonApp) (*routes.Table, []routes.Notice, error) {
 	what := fmt.Sprintf("importing %s application %q", app.Framework, app.Target)
 	framework := app.Framework
-	if framework == Starlette {
-		framework = FastAPI
+	if framework == routes.Starlette {
+		framework = routes.FastAPI
 	}
-	if framework != Flask && framework != FastAPI && framework != Django {
+	if framework != routes.Flask && framework != routes.FastAPI && framework != routes.Django {
 		return nil, nil, fmt.Errorf("%s: no Python framework", what)
 	}
 	answer, err := runImporter(ctx, app, framework)
@@ -61,39 +66,20 @@ func ImportPython(ctx context.Context, app PythonApp) (*Table, []Notice, error) 
 	if answer.Error != "" {
 		return nil, nil, fmt.Errorf("%s: %w", what, answer.failure(framework, app.Target))
 	}
-	table, notices, err := importTable(app.Target, answer.Table)
+	table, notices, err := routes.ImportYAML(app.Target, answer.Table, answer.Facts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
-	table.facts = answer.Facts
 	for _, note := range answer.Notes {
-		notices = append(notices, Notice{File: app.Target, Text: note})
+		notices = append(notices, routes.Notice{File: app.Target, Text: note})
 	}
 	return table, notices, nil
-}
-
-// importTable reads what an importer made (JSON is YAML) and turns what can't be expressed into entries that say so.
-func importTable(name string, data []byte) (*Table, []Notice, error) {
-	spec, err := readSpec(name, data)
-	if err != nil {
-		return nil, nil, err
-	}
-	forget(spec.routes)
-	return compileLeniently(name, spec)
-}
-
-// forget drops the lines of a text that no one will see.
-func forget(specs []routeSpec) {
-	for i := range specs {
-		specs[i].line = 0
-		forget(specs[i].routes)
-	}
 }
 
 type importerAnswer struct {
 	Table     json.RawMessage
 	Notes     []string
-	Facts     Facts
+	Facts     routes.Facts
 	Error     string
 	Where     string
 	Traceback []string
@@ -104,7 +90,7 @@ func (a *importerAnswer) failure(framework, target string) error {
 	if a.Where != "" {
 		line += " at " + a.Where
 	}
-	module := map[string]string{Flask: "werkzeug", FastAPI: "starlette", Django: "django"}[framework]
+	module := map[string]string{routes.Flask: "werkzeug", routes.FastAPI: "starlette", routes.Django: "django"}[framework]
 	if strings.HasSuffix(a.Error, "'"+framework+"'") || strings.HasSuffix(a.Error, "'"+module+"'") {
 		line += ": this Python does not have the framework; name the application's own with --python"
 	} else if missing, ok := strings.CutPrefix(a.Error, "ModuleNotFoundError: No module named '"); ok {

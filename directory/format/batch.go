@@ -1,0 +1,147 @@
+package format
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"sync"
+
+	"gatehouse/directory"
+)
+
+// batch is a part of a file on its way from the reader over a decoder to the Builder.
+type batch struct {
+	file  string
+	line  int    // of the beginning of text
+	want  kind   // what the file may have
+	text  string // whole records
+	spans []span // the records of a document; nil: one a line
+
+	// What came of it.
+	objects       []directory.Object
+	objectLines   []int
+	relations     []directory.Relation
+	relationLines []int
+	problems      []problem
+	done          chan struct{} // closed when it is decoded
+}
+
+// span is a record in a batch's text.
+type span struct {
+	start, end int
+	line       int
+	want       kind
+}
+
+// problem is one of a record whose kind is known where the record said it.
+type problem struct {
+	kind kind
+	Problem
+}
+
+func (b *batch) complain(k kind, line int, text string) {
+	b.problems = append(b.problems, problem{k, Problem{b.file, line, text}})
+}
+
+// decode reads the records of a batch.
+func (b *batch) decode(d *decoder) {
+	for _, s := range b.spans {
+		b.record(d, b.text[s.start:s.end], s.line, s.want)
+	}
+	if b.spans != nil {
+		return
+	}
+	line := b.line
+	for rest := b.text; rest != ""; line++ {
+		var one string
+		one, rest, _ = strings.Cut(rest, "\n")
+		if one = strings.TrimRight(one, " \t\r"); one != "" {
+			b.record(d, one, line, b.want)
+		}
+	}
+}
+
+func (b *batch) record(d *decoder, text string, line int, want kind) {
+	is, err := d.record(text, want)
+	switch {
+	case err != nil:
+		b.complain(is, line+strings.Count(text[:min(err.at, len(text))], "\n"), err.what)
+	case is == kindObject:
+		b.objects, b.objectLines = append(b.objects, d.object), append(b.objectLines, line)
+	default:
+		b.relations, b.relationLines = append(b.relations, d.relation), append(b.relationLines, line)
+	}
+}
+
+// reader reads a source in batches, and gives each to emit. A batch that is decoded already has done closed.
+type reader func(ctx context.Context, emit func(*batch) error) error
+
+// run has a reader's batches decoded, several at once, and gives them to sink in their order. It returns the first error; its goroutines
+// have ended then. Only so many batches are in memory as there are decoders.
+func run(ctx context.Context, read reader, sink func(*batch) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	workers := runtime.GOMAXPROCS(0)
+	work := make(chan *batch)
+	ordered := make(chan *batch, workers+1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	send := func(to chan *batch, b *batch) error {
+		select {
+		case to <- b:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	wg.Go(func() { // goroutine: of a command or of the caller's load
+		defer close(ordered)
+		defer close(work)
+		if err := read(ctx, func(b *batch) error {
+			if b.done != nil {
+				return send(ordered, b)
+			}
+			b.done = make(chan struct{})
+			if err := send(ordered, b); err != nil {
+				return err
+			}
+			return send(work, b)
+		}); err != nil {
+			cancel(err)
+		}
+	})
+	for range workers {
+		wg.Go(func() { // goroutine: as above
+			var d decoder
+			for b := range work {
+				b.decode(&d)
+				close(b.done)
+			}
+		})
+	}
+	for {
+		select {
+		case b, ok := <-ordered:
+			if !ok {
+				return context.Cause(ctx)
+			}
+			select {
+			case <-b.done:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			if err := sink(b); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// decoded is the done of a batch that needs no decoder.
+func decoded() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}

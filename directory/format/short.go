@@ -1,0 +1,75 @@
+package format
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"gatehouse/directory"
+)
+
+var (
+	refForm      = regexp.MustCompile(`^([A-Za-z_][\w./-]*):(.+)$`)
+	relationName = regexp.MustCompile(`^[A-Za-z_][\w./-]*$`)
+	middle       = regexp.MustCompile(`#([A-Za-z_][\w./-]*)@([A-Za-z_][\w./-]*):`)
+)
+
+// ErrForm says that a text is not in the short form.
+var ErrForm = errors.New("not in the short form")
+
+// ParseRef reads type:id.
+func ParseRef(text string) (directory.Ref, error) {
+	m := refForm.FindStringSubmatch(text)
+	if m == nil {
+		return directory.Ref{}, fmt.Errorf("%q is %w type:id, as user:alice", clip(text), ErrForm)
+	}
+	return directory.Ref{Type: m[1], ID: m[2]}, nil
+}
+
+// ParseQuestion reads object#relation@subject, as doc:7#can_read@user:alice.
+func ParseQuestion(text string) (directory.Question, error) {
+	r, err := parseShort(text, "doc:7#can_read@user:alice")
+	return directory.Question{Object: r.Object, Relation: r.Relation, Subject: r.Subject}, err
+}
+
+// ParseRelation reads object#relation@subject, or object#relation@subject#relation, as doc:7#viewer@group:eng#member.
+func ParseRelation(text string) (directory.Relation, error) {
+	r, err := parseShort(text, "doc:7#viewer@group:eng#member")
+	if err != nil {
+		return r, err
+	}
+	id, relation, ok := cutLast(r.Subject.ID, "#")
+	if ok && id != "" && relationName.MatchString(relation) {
+		r.Subject.ID, r.SubjectRelation = id, relation
+	}
+	return r, nil
+}
+
+// parseShort reads a relation; the subject's id goes to the end. Ids may have any character, so a text that can be read in two ways is refused.
+func parseShort(text, example string) (r directory.Relation, err error) {
+	found := middle.FindAllStringSubmatchIndex(text, -1)
+	switch {
+	case len(found) == 0:
+		return r, fmt.Errorf("%q is %w object#relation@subject, as %s", clip(text), ErrForm, example)
+	case len(found) > 1:
+		return r, fmt.Errorf("%q can be read in more than one way; write it as JSON, with object_type, object_id, relation, subject_type and subject_id", clip(text))
+	}
+	m := found[0]
+	if r.Object, err = ParseRef(text[:m[0]]); err != nil {
+		return r, err
+	}
+	r.Relation = text[m[2]:m[3]]
+	r.Subject = directory.Ref{Type: text[m[4]:m[5]], ID: text[m[1]:]}
+	if r.Subject.ID == "" {
+		return r, fmt.Errorf("%q is %w: the subject has no id", clip(text), ErrForm)
+	}
+	return r, nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
