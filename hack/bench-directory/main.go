@@ -66,7 +66,7 @@ func run(scale float64, peers bool, load string) error {
 type loaded struct {
 	Seconds  float64
 	CPU      float64 // seconds, of all cores
-	Heap     uint64 // after a collection
+	Heap     uint64  // after a collection
 	PeakHeap uint64
 	PeakRSS  uint64
 	GC       float64 // milliseconds
