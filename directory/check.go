@@ -472,6 +472,7 @@ func (a *asker) descend(o number, r relID, most int) verdict {
 	for i := 0; i < len(a.queue); i++ {
 		m := a.queue[i]
 		if !a.spend(1) {
+			a.seen.reset()
 			return stop
 		}
 		f, rp := a.s.forward(m.n), &a.p.rels[m.rel]
@@ -483,6 +484,7 @@ func (a *asker) descend(o number, r relID, most int) verdict {
 			sp := f.span(m.rel, set)
 			for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
 				if !a.spend(1) {
+					a.seen.reset()
 					return stop
 				}
 				next := member{set, m.depth + 1, x}

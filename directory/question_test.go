@@ -184,6 +184,7 @@ func TestLists(t *testing.T) {
 		what("user:nobody", "can_read", "doc"):       "8|",
 		what("folder:c1", "parent", "folder"):        "c2|",
 		graph("doc:#viewer@user:nobody"):             "8",
+		graph("doc:8#viewer@user:"):                  "*",
 		graph("group:#member@group:core#member"):     "eng",
 		graph("group:#member@group:yang#member"):     "yang yin",
 		graph("doc:#can_read@group:core#member"):     "7",
