@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/remote"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"gatehouse/bundles/signature"
+	"gatehouse/decisionlog/remote"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -26,13 +28,13 @@ import (
 )
 
 // verification is what package bundles makes of it, nil for nil.
-func verification(c *config.Signing) *bundles.Verification {
+func verification(c *config.Signing) *signature.Verification {
 	if c == nil {
 		return nil
 	}
-	v := &bundles.Verification{Serial: c.Serial, AllowHS256: c.AllowHS256}
+	v := &signature.Verification{Serial: c.Serial, AllowHS256: c.AllowHS256}
 	for _, k := range c.Keys {
-		v.Keys = append(v.Keys, bundles.Key{ID: k.ID, File: k.File, Algorithm: k.Algorithm, Scope: k.Scope})
+		v.Keys = append(v.Keys, signature.Key{ID: k.ID, File: k.File, Algorithm: k.Algorithm, Scope: k.Scope})
 	}
 	return v
 }
