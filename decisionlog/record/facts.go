@@ -35,14 +35,14 @@ func (o *Packing) putExtras(e *Entry) {
 	if e.DirectoryRevision != 0 {
 		o.uint(numberDirectory)
 		o.buf = append(o.buf, kindNumber)
-		o.plain(strconv.FormatUint(e.DirectoryRevision, 10))
+		o.packString(strconv.FormatUint(e.DirectoryRevision, 10))
 	}
 	if e.Facts != nil {
 		o.uint(numberFacts)
 		whole := o.facts(e)
 		o.uint(numberTruncated)
 		o.buf = append(o.buf, kindFalse)
-		if !whole {
+		if !whole || e.FactsTruncated {
 			o.buf[len(o.buf)-1] = kindTrue
 		}
 	}
