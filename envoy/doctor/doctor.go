@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse/yamltext"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -49,7 +51,7 @@ func Examine(file string, text []byte) (*Diagnosis, error) {
 			return &e.Diagnosis, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, yamltext.Error(file, err)
 		}
 		if e.look(&root, 0); e.values > maxValues {
 			return nil, fmt.Errorf("%s: more than %d values", file, maxValues)
