@@ -90,7 +90,7 @@ func newTableSpec(framework string) *tableSpec {
 	}}
 }
 
-// Notice is something that whoever keeps the table should know, and that is no error.
+// Notice is a warning to the maintainer of the table.
 type Notice struct {
 	File  string
 	Line  int // 0 when the table was not read from a file

@@ -107,7 +107,7 @@ func (e *examiner) filter(line int, config *yaml.Node) {
 	}
 	overHTTP := member(config, "http_service") != nil
 	if !overHTTP && member(config, "grpc_service") == nil {
-		e.found(line, false, "the ext_authz filter has no grpc_service and no http_service: it asks nobody")
+		e.found(line, false, "the ext_authz filter has no grpc_service and no http_service: it asks no server")
 	}
 	if body := member(config, "with_request_body"); body != nil {
 		e.body(body, overHTTP)
