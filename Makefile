@@ -52,7 +52,7 @@ test:
 	exit $$code
 
 # Allocations per decision are exact, but not under the race detector.
-ALLOCATIONS = -count=1 -run '^TestAllocations$$' ./gate ./extauthz ./decisionlog ./identity
+ALLOCATIONS = -count=1 -run '^TestAllocations$$' ./gate ./extauthz ./decisionlog ./identity ./directory
 
 allocations:
 	GATEHOUSE_RECORD_ALLOCATIONS=1 go test $(ALLOCATIONS)

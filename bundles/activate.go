@@ -150,7 +150,7 @@ func (m *Manager) verified(list []*candidate) error {
 		if c == nil || s.Verification == nil || c == s.active {
 			continue
 		}
-		if since := m.cfg.Clock().Sub(c.verified); since >= 0 && since < verifiedFor && slices.EqualFunc(s.Verification.look(), c.keys, watch.SameFile) {
+		if since := m.cfg.Clock().Sub(c.verified); since >= 0 && since < verifiedFor && slices.EqualFunc(s.Verification.Look(), c.keys, watch.SameFile) {
 			continue
 		}
 		if err := m.reverify(s, c); err != nil {
@@ -164,7 +164,7 @@ const verifiedFor = time.Minute
 
 // reverify verifies a candidate's signature with the keys of now.
 func (m *Manager) reverify(s *source, c *candidate) error {
-	keys := s.Verification.look()
+	keys := s.Verification.Look()
 	d, err := c.copy.delivery(s.Name, m.cfg.Limits)
 	if err != nil {
 		return err

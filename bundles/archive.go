@@ -14,12 +14,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"gatehouse/bundles/tarball"
 	"gatehouse/durable"
 	"gatehouse/policy"
 
@@ -211,34 +211,14 @@ func (p *archiver) keep(job archiveJob) error {
 	return p.renew(job.digest)
 }
 
-// pack writes the tarball. The files are in order, from no time and nobody's, as gatehouse bundle build has them.
+// pack writes the file.
 func (part *archivePart) pack(to io.Writer) error {
-	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
-	if err != nil {
-		return err
-	}
-	w := tar.NewWriter(zipped)
 	files := part.files
 	if part.before != "" {
 		files = maps.Clone(files)
 		files[beforeFile] = []byte(part.before)
 	}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		content := files[name]
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
-			return err
-		}
-		for piece := range slices.Chunk(content, 256<<10) {
-			if _, err := w.Write(piece); err != nil {
-				return err
-			}
-			runtime.Gosched() // requests wait no longer than a piece takes
-		}
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	return zipped.Close()
+	return tarball.Pack(to, files)
 }
 
 // renew notes that a bundle is active, and with it those that it was made of by deltas.
@@ -374,13 +354,13 @@ func readArchived(dir, name, digest string, limits policy.Limits, depth int) (*p
 	if err != nil {
 		return nil, err
 	}
-	files, _, err := unpack(name, bytes.NewReader(text), limits)
+	files, _, err := tarball.Unpack(name, bytes.NewReader(text), limits)
 	if err != nil {
 		return nil, err
 	}
 	before, delta := files[beforeFile]
 	if !delta {
-		return policy.Read(name, newTree(files), limits)
+		return policy.Read(name, tarball.Tree(files), limits)
 	}
 	base, err := readArchived(dir, name, string(before), limits, depth-1)
 	if err != nil {

@@ -51,6 +51,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatehouse/bundles/signature"
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/watch"
@@ -114,8 +115,8 @@ type Source struct {
 
 	Remote *Remote // instead of Path
 
-	Verification *Verification // nil: signatures are not looked at
-	Optional     bool          // there is a policy without it too, until it was there for the first time
+	Verification *signature.Verification // nil: signatures are not looked at
+	Optional     bool                    // there is a policy without it too, until it was there for the first time
 }
 
 // Status is the state of one source.
@@ -245,7 +246,7 @@ func New(cfg Config) (*Manager, error) {
 			problems = append(problems, err)
 			continue
 		}
-		if err := s.Verification.validate(); err != nil {
+		if err := s.Verification.Validate(); err != nil {
 			problems = append(problems, fmt.Errorf("bundle %q: %w", s.Name, err))
 		}
 		m.sources = append(m.sources, checked)

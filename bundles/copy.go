@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"gatehouse/bundles/tarball"
 	"gatehouse/durable"
 	"gatehouse/policy"
 )
@@ -87,12 +88,12 @@ func (b *blob) pack() error {
 		files := b.files
 		if files == nil {
 			var err error
-			if files, _, err = unpack("", bytes.NewReader(b.data), policy.Limits{Files: 1 << 30, File: 1 << 40, Total: 1 << 40, Depth: 1 << 20}); err != nil {
+			if files, _, err = tarball.Unpack("", bytes.NewReader(b.data), policy.Limits{Files: 1 << 30, File: 1 << 40, Total: 1 << 40, Depth: 1 << 20}); err != nil {
 				return err
 			}
 		}
 		var packed bytes.Buffer
-		if err := (&archivePart{files: files}).pack(&packed); err != nil {
+		if err := tarball.Pack(&packed, files); err != nil {
 			return err
 		}
 		b.data = bytes.Clone(packed.Bytes()) // without the room to grow
@@ -228,7 +229,7 @@ func (c *copied) delivery(name string, limits policy.Limits) (d delivery, err er
 		if err != nil {
 			return problem(err)
 		}
-		files, _, err := unpack(name, bytes.NewReader(raw), limits)
+		files, _, err := tarball.Unpack(name, bytes.NewReader(raw), limits)
 		if err != nil {
 			return problem(err)
 		}
@@ -246,7 +247,7 @@ func (c *copied) delivery(name string, limits policy.Limits) (d delivery, err er
 // patch applies a delta to what is delivered.
 func (d *delivery) patch(name string, delta map[string][]byte, limits policy.Limits) (err error) {
 	if d.bundle == nil {
-		if d.bundle, err = policy.Read(name, newTree(d.files), limits); err != nil {
+		if d.bundle, err = policy.Read(name, tarball.Tree(d.files), limits); err != nil {
 			return err
 		}
 		d.parts = []archivePart{wholePart(d.bundle.Digest(), d.files)}

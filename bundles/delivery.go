@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"gatehouse/bundles/tarball"
 	"gatehouse/policy"
 
 	"github.com/open-policy-agent/opa/v1/util"
@@ -174,7 +175,7 @@ func (m *Manager) parse(s *source, d *delivery, c *candidate) (err error) {
 			return nil
 		}
 	}
-	files := newTree(d.files)
+	files := tarball.Tree(d.files)
 	if c.Bundle = d.bundle; c.Bundle == nil {
 		if c.Bundle, err = policy.Read(s.Name, files, m.cfg.Limits); err != nil {
 			return err
@@ -193,7 +194,7 @@ func (m *Manager) verify(s *source, d *delivery, c *candidate) (map[string][]byt
 	if v == nil {
 		return files, nil
 	}
-	c.keys, c.verified = v.look(), m.cfg.Clock()
+	c.keys, c.verified = v.Look(), m.cfg.Clock()
 	if err := v.Verify(s.Name, files, m.cfg.Clock()); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package bundles
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"gatehouse/bundles/signature"
+	"gatehouse/bundles/tarball"
 	"gatehouse/policy"
 	"gatehouse/watch"
 )
@@ -83,7 +86,7 @@ func readPath(s Source, limits policy.Limits) (delivery, *watch.Look, error) {
 		return delivery{}, after, fmt.Errorf("reading bundle %q: %w", s.Name, errChanging)
 	}
 	if _, ok := errors.AsType[policy.Problems](err); err != nil && !ok {
-		err = policy.Problems{problemOf(s, err)}
+		err = policy.Problems{tarball.Problem(s.Name, err)}
 	}
 	return d, before, err
 }
@@ -117,21 +120,11 @@ func readArchive(s Source, seen *watch.Look, limits policy.Limits) (d delivery, 
 	if !watch.SameFile(info, seen.Base) {
 		return d, errChanging
 	}
-	var raw bytes.Buffer // no more than unpack reads
-	if d.files, d.archive, err = unpack(s.Name, io.TeeReader(f, &raw), limits); err == nil {
+	var raw bytes.Buffer // no more than Unpack reads
+	if d.files, d.archive, err = tarball.Unpack(s.Name, io.TeeReader(f, &raw), limits); err == nil {
 		d.copy = copyOf(bytes.Clone(raw.Bytes()), d.archive)
 	}
 	return d, err
-}
-
-// problemOf puts a file system's error into the form that all errors about bundles have.
-func problemOf(s Source, err error) policy.Problem {
-	p := policy.Problem{Stage: "reading", Bundle: s.Name, Text: err.Error()}
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) && !filepath.IsAbs(pathErr.Path) {
-		p.File, p.Text = filepath.ToSlash(pathErr.Path), pathErr.Err.Error()
-	}
-	return p
 }
 
 // readFiles returns the contents of the wanted files and the listing from before they were read.
@@ -244,7 +237,7 @@ func (s Source) wanted(name string) bool {
 func ignored(name string) bool {
 	base := path.Base(name)
 	switch {
-	case name == ".manifest", name == signatureFile:
+	case name == ".manifest", name == signature.File:
 		return false
 	case strings.HasPrefix(base, "."), strings.HasSuffix(base, "~"), strings.HasSuffix(base, ".swp"):
 		return true
@@ -275,20 +268,15 @@ func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
 	case err != nil:
 		return nil, err
 	case info.IsDir() && linked:
-		return nil, named(name, "a link to a folder is not followed")
+		return nil, tarball.FileError(name, "a link to a folder is not followed")
 	case !d.source.wanted(name):
 		return nil, nil
 	case !info.Mode().IsRegular():
-		return nil, named(name, "not a regular file")
+		return nil, tarball.FileError(name, "not a regular file")
 	case info.Size() > d.limits.File:
-		return nil, named(name, fmt.Sprintf("larger than %d bytes", d.limits.File))
+		return nil, tarball.FileError(name, fmt.Sprintf("larger than %d bytes", d.limits.File))
 	}
 	return info, nil
-}
-
-// named is an error about one file.
-func named(name, text string) error {
-	return &fs.PathError{Op: "read", Path: name, Err: errors.New(text)}
 }
 
 func (d *directory) checkName(name string) error {
@@ -296,7 +284,7 @@ func (d *directory) checkName(name string) error {
 		return fmt.Errorf("the file name %q is not printable text", name)
 	}
 	if strings.Count(name, "/") > d.limits.Depth {
-		return named(name, fmt.Sprintf("more than %d folders deep", d.limits.Depth))
+		return tarball.FileError(name, fmt.Sprintf("more than %d folders deep", d.limits.Depth))
 	}
 	return nil
 }
@@ -306,9 +294,45 @@ func (d *directory) checkName(name string) error {
 func (d *directory) bound(name string, count int, total int64) error {
 	switch {
 	case count > d.limits.Files:
-		return named(name, fmt.Sprintf("more than %d files or folders", d.limits.Files))
+		return tarball.FileError(name, fmt.Sprintf("more than %d files or folders", d.limits.Files))
 	case total > d.limits.Total:
-		return named(name, fmt.Sprintf("all files together are larger than %d bytes", d.limits.Total))
+		return tarball.FileError(name, fmt.Sprintf("all files together are larger than %d bytes", d.limits.Total))
 	}
 	return nil
+}
+
+// ReadFiles returns the files of a bundle that is a directory or a tarball, by their slash-separated paths below its top:
+// those that a Manager would read of it, tests included. A directory that changes meanwhile is read again. Errors are as
+// Load's. The caller may keep and change the map, not the contents.
+func ReadFiles(ctx context.Context, s Source, limits policy.Limits) (map[string][]byte, error) {
+	s, err := checkSource(s)
+	if err != nil {
+		return nil, err
+	}
+	for attempt := 0; ; attempt++ {
+		d, l, err := readPath(s, limits)
+		if errors.Is(err, errChanging) && attempt < maxUnstable {
+			select {
+			case <-ctx.Done():
+				return nil, fmt.Errorf("reading bundle %q: %w", s.Name, ctx.Err())
+			case <-time.After(unstablePause):
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		for name := range d.files {
+			if l.Base.IsDir() && l.Files[name] == nil { // there by name only
+				delete(d.files, name)
+			}
+		}
+		return d.files, nil
+	}
+}
+
+// ReadTarball returns the files of a bundle's tarball, all of them, as a Manager would take them. Errors are as Load's.
+func ReadTarball(name string, raw []byte, limits policy.Limits) (map[string][]byte, error) {
+	files, _, err := tarball.Unpack(name, bytes.NewReader(raw), limits)
+	return files, err
 }

@@ -1,7 +1,9 @@
 package bundles
 
+import "gatehouse/bundles/tarball"
+
 // UnpackFrom lets the tests hand archives over byte by byte.
-var UnpackFrom = unpack
+var UnpackFrom = tarball.Unpack
 
 // Delivery, Deliver and Fetcher let the tests stand in for a remote source.
 type (

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/signature"
 	"gatehouse/policy"
 )
 
@@ -212,7 +213,7 @@ func TestPinOutlivesAReload(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "app.tar.gz")
 	atomically(t, path, version(2))
-	sources := []bundles.Source{{Name: "app", Path: path, Verification: &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}}}
+	sources := []bundles.Source{{Name: "app", Path: path, Verification: &signature.Verification{Keys: []signature.Key{public}, Serial: true}}}
 	a := &archived{running: run(t, sources), path: path}
 	a.until("2")
 	atomically(t, path, version(3))

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatehouse/bundles/origin"
+	"gatehouse/bundles/tarball"
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/upstream"
@@ -78,7 +80,7 @@ type remote struct {
 	from string // the source as people see it
 	// identity tells it from every other.
 	identity string
-	origin   origin
+	origin   origin.Origin
 	store    *store // nil: nothing is kept on disk
 	limits   policy.Limits
 	deltas   bool // changes to the last bundle can be used
@@ -125,8 +127,8 @@ type had struct {
 
 // answer is what came of one request.
 type answer struct {
-	fetchRequest
-	fetched
+	origin.Request
+	origin.Answer
 	err error
 }
 
@@ -141,7 +143,7 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 			<-answers
 		}
 		cut()
-		r.origin.close()
+		r.origin.Close()
 	}()
 	r.open()
 	if r.held != nil {
@@ -201,9 +203,9 @@ func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
 }
 
 // answered puts a request to the source. A panic on the way is an answer that is none.
-func (r *remote) answered(ctx context.Context, q fetchRequest) (f fetched, err error) {
+func (r *remote) answered(ctx context.Context, q origin.Request) (f origin.Answer, err error) {
 	defer panics.Into("fetching a bundle", &err)
-	return r.origin.fetch(ctx, q)
+	return r.origin.Fetch(ctx, q)
 }
 
 // askAgain has the whole bundle brought again: what was delivered last was refused, and may pass now. It never waits.
@@ -216,16 +218,16 @@ func (r *remote) askAgain() {
 
 // nextRequest asks for what is newer than the bundle that was delivered last, or else than the one on disk. The first
 // request is answered at once.
-func (r *remote) nextRequest() fetchRequest {
+func (r *remote) nextRequest() origin.Request {
 	r.note(func(s *RemoteStatus) { s.LastRequest = r.clock() })
-	q := fetchRequest{tag: r.had.tag, hold: r.holds}
+	q := origin.Request{Tag: r.had.tag, Hold: r.holds}
 	if r.had.state == "" && r.disk != nil {
-		q.tag = r.disk.Tag
+		q.Tag = r.disk.Tag
 	}
 	if r.whole {
-		q.tag = ""
+		q.Tag = ""
 	}
-	q.deltas = r.had.base != nil && r.had.parts <= maxDeltas && r.had.bytes < r.tarball()
+	q.Deltas = r.had.base != nil && r.had.parts <= maxDeltas && r.had.bytes < r.tarball()
 	return q
 }
 
@@ -239,14 +241,14 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 		r.unreachable(ctx, deliver, a.err)
 		return r.backoff.Failed()
 	}
-	if a.raw == nil {
+	if a.Raw == nil {
 		r.confirm()
 		r.metrics.asked(r.name, "unchanged")
 		return r.unchanged(ctx, deliver, a)
 	}
-	r.note(func(s *RemoteStatus) { s.Downloaded, s.Bytes = r.clock(), len(a.raw) })
-	r.holds = a.holds
-	files, archive, err := unpack(r.name, bytes.NewReader(a.raw), r.limits)
+	r.note(func(s *RemoteStatus) { s.Downloaded, s.Bytes = r.clock(), len(a.Raw) })
+	r.holds = a.Holds
+	files, archive, err := tarball.Unpack(r.name, bytes.NewReader(a.Raw), r.limits)
 	if err != nil {
 		// What arrived may have been damaged on the way: it is not asked about, but asked for again.
 		r.metrics.asked(r.name, "broken")
@@ -259,19 +261,19 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 		return r.takeDelta(ctx, deliver, a, files)
 	}
 	again := r.anew
-	if r.whole, r.anew = false, false; stateAfter("", a.raw) == r.had.state && !again {
+	if r.whole, r.anew = false, false; stateAfter("", a.Raw) == r.had.state && !again {
 		r.metrics.asked(r.name, "unchanged")
-		r.had.tag = a.fetched.tag
+		r.had.tag = a.Answer.Tag
 		return r.unchanged(ctx, deliver, a)
 	}
 	r.metrics.asked(r.name, "new")
 	d := delivery{files: files, archive: archive, from: r.from}
-	d.copy = copyOf(a.raw, archive)
-	next := had{tag: a.fetched.tag, copy: d.copy, parts: 1, bytes: int64(len(a.raw)), unsaved: [][]byte{a.raw}, fresh: true}
+	d.copy = copyOf(a.Raw, archive)
+	next := had{tag: a.Answer.Tag, copy: d.copy, parts: 1, bytes: int64(len(a.Raw)), unsaved: [][]byte{a.Raw}, fresh: true}
 	if err := r.readBase(&next, &d); err != nil {
 		d = delivery{from: r.from, err: err}
 	}
-	next.state = stateAfter("", a.raw)
+	next.state = stateAfter("", a.Raw)
 	r.replace(next, false)
 	if err := r.hand(ctx, deliver, d); err != nil && ctx.Err() == nil {
 		r.fallBack(ctx, deliver, err)
@@ -285,7 +287,7 @@ func (r *remote) readBase(next *had, d *delivery) (err error) {
 	if !r.deltas {
 		return nil
 	}
-	if next.base, err = policy.Read(r.name, newTree(d.files), r.limits); err != nil {
+	if next.base, err = policy.Read(r.name, tarball.Tree(d.files), r.limits); err != nil {
 		return err
 	}
 	d.bundle, next.files = next.base, map[string][]byte{}
@@ -304,11 +306,11 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 	b, err := r.patch(a, files)
 	if err == nil {
 		next, before := r.had, r.had.base.Digest()
-		next.copy = next.copy.with(a.raw)
-		next.tag, next.base, next.data = a.fetched.tag, b, next.data+int64(len(files[policy.DeltaFile]))
-		next.parts, next.bytes = next.parts+1, next.bytes+int64(len(a.raw))
-		next.unsaved = append(next.unsaved[:len(next.unsaved):len(next.unsaved)], a.raw)
-		next.state = stateAfter(r.had.state, a.raw)
+		next.copy = next.copy.with(a.Raw)
+		next.tag, next.base, next.data = a.Answer.Tag, b, next.data+int64(len(files[policy.DeltaFile]))
+		next.parts, next.bytes = next.parts+1, next.bytes+int64(len(a.Raw))
+		next.unsaved = append(next.unsaved[:len(next.unsaved):len(next.unsaved)], a.Raw)
+		next.state = stateAfter(r.had.state, a.Raw)
 		r.replace(next, true)
 		r.metrics.asked(r.name, "delta")
 		parts := []archivePart{{digest: b.Digest(), before: before, files: files}}
@@ -335,7 +337,7 @@ func (r *remote) patch(a answer, files map[string][]byte) (*policy.Bundle, error
 	problem := func(text string) error {
 		return policy.Problems{{Stage: "reading", Bundle: r.name, File: policy.DeltaFile, Text: text}}
 	}
-	if !a.deltas {
+	if !a.Deltas {
 		return nil, problem("a delta came where a whole bundle was asked for; where signatures are verified there is no other")
 	}
 	for name := range files {
@@ -384,7 +386,7 @@ func (r *remote) current() bool {
 
 // unchanged follows an answer that there is nothing newer.
 func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.Duration {
-	if r.had.state == "" && r.disk != nil && r.disk.Tag == a.fetchRequest.tag {
+	if r.had.state == "" && r.disk != nil && r.disk.Tag == a.Request.Tag {
 		if !r.handDisk(ctx, deliver, false) {
 			r.whole = true // the copy is of no use
 			return minPause

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"gatehouse/bundles/tarball"
 	"gatehouse/policy"
 
 	"go.uber.org/zap"
@@ -77,7 +78,7 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 // restore makes a delivery of what is on disk.
 func (r *remote) restore(k kept) (delivery, had, error) {
 	next := had{tag: k.Tag, parts: len(k.parts)}
-	files, archive, err := unpack(r.name, bytes.NewReader(k.parts[0]), r.limits)
+	files, archive, err := tarball.Unpack(r.name, bytes.NewReader(k.parts[0]), r.limits)
 	if err != nil {
 		return delivery{}, next, err
 	}
@@ -94,7 +95,7 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 		if i == 0 {
 			continue
 		}
-		delta, _, err := unpack(r.name, bytes.NewReader(part), r.limits)
+		delta, _, err := tarball.Unpack(r.name, bytes.NewReader(part), r.limits)
 		if err != nil {
 			return delivery{}, next, err
 		}

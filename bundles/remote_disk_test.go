@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/signature"
 	"gatehouse/policy"
 )
 
@@ -176,7 +177,7 @@ func TestDiskIsVerifiedAgain(t *testing.T) {
 	server.failing(unavailable)
 	_, public := keyPair(t, "main", "ES256", "")
 	sources := from(server.URL)
-	sources[0].Verification = &bundles.Verification{Keys: []bundles.Key{public}}
+	sources[0].Verification = &signature.Verification{Keys: []signature.Key{public}}
 	r := run(t, sources, keeping(dir))
 	r.remote("the refusal", func(s bundles.Status) bool { return s.Stage == "verifying" })
 	r.none()
@@ -193,7 +194,7 @@ func TestDiskRemembersTheSerial(t *testing.T) {
 	server := newBundleServer(t, answers(0))
 	server.set(numbered(5))
 	sources := from(server.URL)
-	sources[0].Verification = &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}
+	sources[0].Verification = &signature.Verification{Keys: []signature.Key{public}, Serial: true}
 	fill(t, dir, sources)
 	server.set(numbered(4))
 	r := run(t, sources, keeping(dir))
@@ -419,7 +420,7 @@ func TestDeltasOfSignedBundles(t *testing.T) {
 	private, public := keyPair(t, "main", "ES256", "")
 	server.set(packed(t, signedWith(t, private, answers(1))))
 	sources := from(server.URL)
-	sources[0].Verification = &bundles.Verification{Keys: []bundles.Key{public}}
+	sources[0].Verification = &signature.Verification{Keys: []signature.Key{public}}
 	r := run(t, sources)
 	if got := answer(t, r.next()); got != "1" {
 		t.Fatalf("answer %s", got)

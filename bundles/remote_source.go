@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"gatehouse/bundles/origin"
 	"gatehouse/policy"
 	"gatehouse/upstream"
 
@@ -41,12 +42,12 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 	var err error
 	if c.Image != "" {
 		r.from, r.identity = c.Image, c.Image
-		r.origin, err = newImageOrigin(c, r.tarball())
+		r.origin, err = origin.NewImage(c.Service, c.Image, c.CredentialFile, r.tarball())
 	} else {
 		r.deltas = s.Verification == nil // a signature speaks of a whole bundle
-		var o *httpOrigin
-		if o, err = newHTTPOrigin(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
-			r.from, r.identity, r.origin = upstream.Shown(o.client.URL()), identityOf(o.client.URL()), o
+		var o *origin.HTTP
+		if o, err = origin.NewHTTP(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
+			r.from, r.identity, r.origin = upstream.Shown(o.URL()), identityOf(o.URL()), o
 		}
 	}
 	if err != nil {

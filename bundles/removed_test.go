@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/signature"
 )
 
 // TestStateThatIsRemoved: somebody removes the folder that outlives a restart while it is in use. What is active and pinned is written again, and
@@ -71,7 +72,7 @@ func TestOneBundleBeforeAndAfterSigning(t *testing.T) {
 	l.put(signedWith(t, private, serial(2)))
 	l.active("v2")
 	before := l.manager
-	signing := &bundles.Verification{Keys: []bundles.Key{public}}
+	signing := &signature.Verification{Keys: []signature.Key{public}}
 	l.begin(l.source(signing), func(c *bundles.Config) { c.Succeeds = before })
 	l.active("v2")
 	if got := (&archived{running: l.running}).history(); got != "v2* v1" {

@@ -117,7 +117,7 @@ func (m *Manager) otherKeys() {
 		if s.remote == nil || s.Verification == nil || s.latest == nil && s.status.Stage == "" {
 			continue
 		}
-		if now := s.Verification.look(); !slices.EqualFunc(now, s.keys, watch.SameFile) {
+		if now := s.Verification.Look(); !slices.EqualFunc(now, s.keys, watch.SameFile) {
 			s.keys = now
 			s.remote.askAgain()
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/signature"
 	"gatehouse/policy"
 )
 
@@ -31,7 +32,7 @@ func newLife(t *testing.T) *life {
 
 func (l *life) put(files map[string]string) { atomically(l.t, l.path, packed(l.t, files)) }
 
-func (l *life) source(v *bundles.Verification) []bundles.Source {
+func (l *life) source(v *signature.Verification) []bundles.Source {
 	return []bundles.Source{{Name: "app", Path: l.path, Verification: v}}
 }
 
@@ -74,7 +75,7 @@ func serial(n int) map[string]string {
 }
 
 // pinnedAt1 leaves a process in which v2 was rolled back to v1, with a history of three.
-func (l *life) pinnedAt1(first, second map[string]string, v *bundles.Verification) {
+func (l *life) pinnedAt1(first, second map[string]string, v *signature.Verification) {
 	l.t.Helper()
 	l.put(first)
 	l.begin(l.source(v))
@@ -143,23 +144,25 @@ func TestTodaysRules(t *testing.T) {
 	_, ecPublic := keyPair(t, "main", "ES256", "")
 	scoped := public
 	scoped.Scope = "prod"
-	verification := func(k bundles.Key) *bundles.Verification { return &bundles.Verification{Keys: []bundles.Key{k}} }
+	verification := func(k signature.Key) *signature.Verification {
+		return &signature.Verification{Keys: []signature.Key{k}}
+	}
 	signed := func(n int) map[string]string { return signedWith(t, private, serial(n)) }
 	plainSerial := map[string]string{"authz.rego": answering(1), ".manifest": `{"revision": "v1"}`}
 	calling := map[string]string{"authz.rego": strings.Replace(answering(1), "package authz\n", "package authz\n\nx := http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1:1\"})\n", 1), ".manifest": `{"revision": "v1"}`}
 	tests := map[string]struct {
 		first, second map[string]string
-		before, now   *bundles.Verification
+		before, now   *signature.Verification
 		old           func(*bundles.Config)
 		change        func(*bundles.Config)
 		complaint     string
 	}{
 		"signing is switched on":   {first: serial(1), second: signed(2), now: verification(public), complaint: "is not signed"},
 		"the key was replaced":     {first: signed(1), second: signedWith(t, otherPrivate, serial(2)), before: nil, now: verification(otherPublic), complaint: "verification error"},
-		"the key was removed":      {first: signed(1), second: signed(2), before: verification(public), now: verification(func() bundles.Key { k := otherPublic; k.ID = "other"; return k }()), complaint: `key "main", which is not configured`},
+		"the key was removed":      {first: signed(1), second: signed(2), before: verification(public), now: verification(func() signature.Key { k := otherPublic; k.ID = "other"; return k }()), complaint: `key "main", which is not configured`},
 		"the algorithm is another": {first: signed(1), second: signed(2), before: verification(public), now: verification(ecPublic), complaint: "it was made with EdDSA"},
 		"the scope is another":     {first: signed(1), second: signed(2), before: verification(public), now: verification(scoped), complaint: "scope"},
-		"serials are asked for":    {first: signedWith(t, private, plainSerial), second: signed(2), before: verification(public), now: &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}, complaint: "no serial"},
+		"serials are asked for":    {first: signedWith(t, private, plainSerial), second: signed(2), before: verification(public), now: &signature.Verification{Keys: []signature.Key{public}, Serial: true}, complaint: "no serial"},
 		"the limits are lower":     {first: map[string]string{"authz.rego": answering(1), ".manifest": `{"revision": "v1"}`, "x/data.json": `{"a": "` + strings.Repeat("a", 5000) + `"}`}, second: serial(2), change: func(c *bundles.Config) { c.Limits.File = 4000 }, complaint: "larger than 4000 bytes"},
 		"a built-in is off": {first: calling, second: serial(2), old: func(c *bundles.Config) {
 			c.Policy.Capabilities.HTTPSend, c.Policy.Capabilities.HTTPSendPrivate = []string{"127.0.0.1"}, true
@@ -259,7 +262,7 @@ func errIf(cond bool, publish func(context.Context, *policy.Snapshot) error, ctx
 func TestAKeyThatIsReplacedCountsForTheHistory(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	nextPrivate, next := keyPair(t, "main", "EdDSA", "")
-	v := &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}
+	v := &signature.Verification{Keys: []signature.Key{public}, Serial: true}
 	l := newLife(t)
 	l.put(signedWith(t, private, serial(1)))
 	l.begin(l.source(v), func(c *bundles.Config) { c.Poll = 20 * time.Millisecond })
@@ -289,7 +292,7 @@ func TestAKeyThatIsReplacedCountsForRemoteBundles(t *testing.T) {
 	server := newBundleServer(t, answers(0))
 	server.set(packed(t, signedWith(t, private, serial(1))))
 	sources := from(server.URL)
-	sources[0].Verification = &bundles.Verification{Keys: []bundles.Key{public}}
+	sources[0].Verification = &signature.Verification{Keys: []signature.Key{public}}
 	dir := t.TempDir()
 	r := run(t, sources, keeping(dir), func(c *bundles.Config) { c.Poll = 20 * time.Millisecond })
 	r.next()
@@ -412,7 +415,7 @@ func TestAPinnedRemoteBundleIsNotFetchedAgain(t *testing.T) {
 // TestSerialsOutliveARestart, of a path too: also where the pin is of an older one.
 func TestSerialsOutliveARestart(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
-	v := &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}
+	v := &signature.Verification{Keys: []signature.Key{public}, Serial: true}
 	l := newLife(t)
 	l.put(signedWith(t, private, serial(2)))
 	l.begin(l.source(v))
@@ -589,7 +592,7 @@ func TestDeltasInTheHistory(t *testing.T) {
 	l.until("alice,bob")
 	_, public := keyPair(t, "main", "EdDSA", "")
 	sources := from(server.URL)
-	sources[0].Verification = &bundles.Verification{Keys: []bundles.Key{public}}
+	sources[0].Verification = &signature.Verification{Keys: []signature.Key{public}}
 	l.begin(sources)
 	waitFor(t, func() bool { return strings.Contains(l.manager.Status()[0].Error, "no signature speaks of") })
 	l.none()

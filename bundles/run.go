@@ -66,7 +66,7 @@ func (m *Manager) watch(ctx context.Context, watching *sync.WaitGroup) {
 			// What cannot be listed looks like nothing; trying to read it says why.
 			l, _ := look(s.Source, m.cfg.Limits)
 			if l != nil {
-				l.Beside = s.Verification.look()
+				l.Beside = s.Verification.Look()
 			}
 			return l
 		}})
@@ -214,7 +214,7 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	}
 	s.trying = false
 	if s.remote != nil {
-		s.keys = s.Verification.look()
+		s.keys = s.Verification.Look()
 	}
 	s.latest, err = m.prepare(s, d)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/signature"
 	"gatehouse/policy"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
@@ -27,7 +28,7 @@ import (
 )
 
 // keyPair writes a key of its own for an algorithm and returns both halves.
-func keyPair(t testing.TB, id, algorithm, scope string) (private, public bundles.Key) {
+func keyPair(t testing.TB, id, algorithm, scope string) (private, public signature.Key) {
 	t.Helper()
 	dir := t.TempDir()
 	file := func(name, kind string, der []byte, err error) string {
@@ -48,14 +49,14 @@ func keyPair(t testing.TB, id, algorithm, scope string) (private, public bundles
 	case "HS":
 		path := filepath.Join(dir, "secret")
 		must(t, os.WriteFile(path, []byte(strings.Repeat(id, 40)), 0o600))
-		k := bundles.Key{ID: id, File: path, Algorithm: algorithm, Scope: scope}
+		k := signature.Key{ID: id, File: path, Algorithm: algorithm, Scope: scope}
 		return k, k
 	}
 	must(t, err)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	private = bundles.Key{ID: id, File: file("key.pem", "PRIVATE KEY", der, err), Algorithm: algorithm, Scope: scope}
+	private = signature.Key{ID: id, File: file("key.pem", "PRIVATE KEY", der, err), Algorithm: algorithm, Scope: scope}
 	der, err = x509.MarshalPKIXPublicKey(key.Public())
-	public = bundles.Key{ID: id, File: file("public.pem", "PUBLIC KEY", der, err), Algorithm: algorithm, Scope: scope}
+	public = signature.Key{ID: id, File: file("public.pem", "PUBLIC KEY", der, err), Algorithm: algorithm, Scope: scope}
 	return private, public
 }
 
@@ -68,9 +69,9 @@ func content(files map[string]string) map[string][]byte {
 }
 
 // signedWith returns the files with their signature.
-func signedWith(t testing.TB, key bundles.Key, files map[string]string) map[string]string {
+func signedWith(t testing.TB, key signature.Key, files map[string]string) map[string]string {
 	t.Helper()
-	signature, err := bundles.Sign(content(files), key)
+	signature, err := signature.Sign(content(files), key)
 	must(t, err)
 	files = maps.Clone(files)
 	files[".signatures.json"] = string(signature)
@@ -90,7 +91,7 @@ func TestSignAndVerify(t *testing.T) {
 		t.Run(algorithm, func(t *testing.T) {
 			private, public := keyPair(t, "main", algorithm, "write")
 			files := content(signedWith(t, private, orders(1)))
-			v := &bundles.Verification{Keys: []bundles.Key{public}, AllowHS256: algorithm == "HS256"}
+			v := &signature.Verification{Keys: []signature.Key{public}, AllowHS256: algorithm == "HS256"}
 			must(t, v.Verify("app", files, time.Now()))
 			if algorithm == "HS256" {
 				v.AllowHS256 = false
@@ -124,7 +125,7 @@ func TestVerifyWhatOPASigned(t *testing.T) {
 	must(t, bundle.NewWriter(&out).Write(b))
 	files, _, err := bundles.UnpackFrom("app", &out, policy.Limits{})
 	must(t, err)
-	v := &bundles.Verification{Keys: []bundles.Key{public}}
+	v := &signature.Verification{Keys: []signature.Key{public}}
 	must(t, v.Verify("app", files, time.Now()))
 	path := filepath.Join(t.TempDir(), "b.tar.gz")
 	plain := map[string]string{}
@@ -226,7 +227,7 @@ func TestTamperedBundlesAreNeverActivated(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "app.tar.gz")
 	atomically(t, path, packed(t, signedWith(t, private, orders(1))))
-	r := run(t, []bundles.Source{{Name: "app", Path: path, Verification: &bundles.Verification{Keys: []bundles.Key{public}, Serial: true}}})
+	r := run(t, []bundles.Source{{Name: "app", Path: path, Verification: &signature.Verification{Keys: []signature.Key{public}, Serial: true}}})
 	r.until("1")
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -262,7 +263,7 @@ func TestManifestWithAKeyTwice(t *testing.T) {
 	files[".manifest"] = `{"file_rego_versions": {"/authz.rego": 7}, "file_rego_versions": {"/other.rego": 1}}`
 	path := filepath.Join(t.TempDir(), "app.tar.gz")
 	atomically(t, path, packed(t, files))
-	s, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: path, Verification: &bundles.Verification{Keys: []bundles.Key{public}}})
+	s, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: path, Verification: &signature.Verification{Keys: []signature.Key{public}}})
 	must(t, err)
 	if got := answer(t, s); got != "1" {
 		t.Errorf("answer %s", got)
@@ -277,7 +278,7 @@ func TestKeysThatChange(t *testing.T) {
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "app.tar.gz")
 	atomically(t, path, packed(t, signedWith(t, private, orders(1))))
-	r := run(t, []bundles.Source{{Name: "app", Path: path, Verification: &bundles.Verification{Keys: []bundles.Key{wrong}}}},
+	r := run(t, []bundles.Source{{Name: "app", Path: path, Verification: &signature.Verification{Keys: []signature.Key{wrong}}}},
 		func(c *bundles.Config) { c.Poll = 10 * time.Millisecond })
 	r.says(never)
 	atomically(t, wrong.File, right)
@@ -292,7 +293,7 @@ func TestSignedDirectory(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	dir := t.TempDir()
 	write(t, dir, signedWith(t, private, orders(1)))
-	r := run(t, []bundles.Source{{Name: "app", Path: dir, Verification: &bundles.Verification{Keys: []bundles.Key{public}}}})
+	r := run(t, []bundles.Source{{Name: "app", Path: dir, Verification: &signature.Verification{Keys: []signature.Key{public}}}})
 	r.until("1")
 	write(t, dir, map[string]string{"extra.txt": "not signed"})
 	if e := r.says(stays); !strings.Contains(e.ContextMap()["error"].(string), "extra.txt: the signature does not name it") {
@@ -312,23 +313,23 @@ func TestVerificationThatCannotBeHonoured(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "short.pem"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "little"), []byte("little"), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 70<<10), 0o600))
-	key := func(id, file, algorithm string) []bundles.Key {
-		return []bundles.Key{{ID: id, File: file, Algorithm: algorithm}}
+	key := func(id, file, algorithm string) []signature.Key {
+		return []signature.Key{{ID: id, File: file, Algorithm: algorithm}}
 	}
 	tests := []struct {
-		v         bundles.Verification
+		v         signature.Verification
 		complaint string
 	}{
-		{bundles.Verification{}, "no key is given"},
-		{bundles.Verification{Keys: key("", public.File, "RS256")}, "a key has no id"},
-		{bundles.Verification{Keys: append(key("a", public.File, "RS256"), key("a", public.File, "RS256")...)}, `two keys have the id "a"`},
-		{bundles.Verification{Keys: key("a", public.File, "none")}, `algorithm "none" is none of ES256`},
-		{bundles.Verification{Keys: key("a", public.File, "ES256")}, "is no key for ES256"},
-		{bundles.Verification{Keys: key("a", filepath.Join(dir, "gone"), "ES256")}, "no such file"},
-		{bundles.Verification{Keys: key("a", filepath.Join(dir, "short.pem"), "RS256")}, "an RSA key of 1024 bits is too short"},
-		{bundles.Verification{Keys: key("a", filepath.Join(dir, "large"), "RS256")}, "larger than 65536 bytes"},
-		{bundles.Verification{Keys: []bundles.Key{secret}}, "HS256 is refused"},
-		{bundles.Verification{Keys: key("a", filepath.Join(dir, "little"), "HS256"), AllowHS256: true}, "a secret of 6 bytes is too short"},
+		{signature.Verification{}, "no key is given"},
+		{signature.Verification{Keys: key("", public.File, "RS256")}, "a key has no id"},
+		{signature.Verification{Keys: append(key("a", public.File, "RS256"), key("a", public.File, "RS256")...)}, `two keys have the id "a"`},
+		{signature.Verification{Keys: key("a", public.File, "none")}, `algorithm "none" is none of ES256`},
+		{signature.Verification{Keys: key("a", public.File, "ES256")}, "is no key for ES256"},
+		{signature.Verification{Keys: key("a", filepath.Join(dir, "gone"), "ES256")}, "no such file"},
+		{signature.Verification{Keys: key("a", filepath.Join(dir, "short.pem"), "RS256")}, "an RSA key of 1024 bits is too short"},
+		{signature.Verification{Keys: key("a", filepath.Join(dir, "large"), "RS256")}, "larger than 65536 bytes"},
+		{signature.Verification{Keys: []signature.Key{secret}}, "HS256 is refused"},
+		{signature.Verification{Keys: key("a", filepath.Join(dir, "little"), "HS256"), AllowHS256: true}, "a secret of 6 bytes is too short"},
 	}
 	for _, test := range tests {
 		_, err := bundles.New(bundles.Config{Sources: []bundles.Source{{Name: "app", Path: dir, Verification: &test.v}}})
@@ -342,7 +343,7 @@ func TestLoadVerifies(t *testing.T) {
 	_, public := keyPair(t, "main", "RS256", "")
 	dir := t.TempDir()
 	write(t, dir, orders(1))
-	_, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: dir, Verification: &bundles.Verification{Keys: []bundles.Key{public}}})
+	_, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: dir, Verification: &signature.Verification{Keys: []signature.Key{public}}})
 	if err == nil || !strings.Contains(err.Error(), `verifying bundle "app": the bundle is not signed`) {
 		t.Errorf("error %v", err)
 	}

@@ -99,14 +99,17 @@ type Peer struct {
 
 // Headers says what the application sees of the caller on an allowed request.
 type Headers struct {
-	Subject          string    `yaml:"subject" doc:"Header that carries the verified subject. Default: x-auth-subject."`
-	Roles            string    `yaml:"roles" doc:"Header that carries the roles, joined with commas; a comma or percent sign within one is percent-encoded. Default: x-auth-roles."`
-	Groups           string    `yaml:"groups" doc:"Header that carries the groups, as roles. Default: none."`
-	Scopes           string    `yaml:"scopes" doc:"Header that carries the scopes, as roles. Default: none."`
-	Email            string    `yaml:"email" doc:"Header that carries the e-mail address, where the issuer vouches for it. Default: none."`
-	JSON             string    `yaml:"json" doc:"Header that carries all of it: base64 (RFC 4648 section 4) of {sub, iss, type, roles, groups, scopes, email}. A caller who would need more than 8000 bytes is denied (bad_credential). Default: none."`
-	JWT              HeaderJWT `yaml:"jwt" doc:"One signed header: a short-lived token of our own, which the application verifies by the keys at listen.jwks."`
-	RemoveCredential bool      `yaml:"remove_credential" doc:"true takes the caller's own credential off the request to the application: header, cookie or query parameter, wherever identity looks for one. nginx and Traefik have to name the headers (docs/security.md). Default: false."`
+	Subject          string            `yaml:"subject" doc:"Header that carries the verified subject. Default: x-auth-subject."`
+	Roles            string            `yaml:"roles" doc:"Header that carries the roles, joined with commas; a comma or percent sign within one is percent-encoded. Default: x-auth-roles."`
+	Groups           string            `yaml:"groups" doc:"Header that carries the groups, as roles. Default: none."`
+	Scopes           string            `yaml:"scopes" doc:"Header that carries the scopes, as roles. Default: none."`
+	Email            string            `yaml:"email" doc:"Header that carries the e-mail address, where the issuer vouches for it. Default: none."`
+	RolesFrom        string            `yaml:"roles_from" doc:"Where the roles for the application come from, in roles, json and jwt: token; directory, which are those of input.user.roles, and none for a caller who is not in it; or both. The policy sees both in any case. Default: token."`
+	GroupsFrom       string            `yaml:"groups_from" doc:"Where the groups come from, likewise. Default: token."`
+	Properties       map[string]string `yaml:"properties" doc:"Headers that carry properties of the caller's user in the directory, by header: x-auth-department: department. Strings, numbers and booleans as they are, lists of them as roles; a value that is something else denies the request (policy_error). Default: none."`
+	JSON             string            `yaml:"json" doc:"Header that carries all of it: base64 (RFC 4648 section 4) of {sub, iss, type, roles, groups, scopes, email}. A caller who would need more than 8000 bytes is denied (bad_credential). Default: none."`
+	JWT              HeaderJWT         `yaml:"jwt" doc:"One signed header: a short-lived token of our own, which the application verifies by the keys at listen.jwks."`
+	RemoveCredential bool              `yaml:"remove_credential" doc:"true takes the caller's own credential off the request to the application: header, cookie or query parameter, wherever identity looks for one. nginx and Traefik have to name the headers (docs/security.md). Default: false."`
 }
 
 // HeaderJWT is the one signed header: a short-lived token of our own.

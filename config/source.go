@@ -55,7 +55,8 @@ func (s Source) Read() (*Config, *Document, error) {
 // ReadBounded reads a file that is no larger than gatehouse.yaml may be.
 func ReadBounded(file string) ([]byte, error) { return ReadUpTo(file, maxConfig) }
 
-// ReadUpTo reads a file of at most limit bytes; a larger one is an error.
+// ReadUpTo reads a file of at most limit bytes; a larger one is an error. Unlike watch.ReadFile it reads pipes too: whoever runs a command may
+// name /dev/stdin or <(...), and nothing else waits for it.
 func ReadUpTo(file string, limit int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -111,6 +112,8 @@ func (c *Config) relativeTo(dir string) {
 	resolve(&c.DecisionLog.Dir)
 	resolve(&c.Policy.Protos)
 	resolve(&c.Routes.File)
+	resolve(&c.Directory.File)
+	resolve(&c.Directory.Manifest)
 	for i := range c.Apps {
 		resolve(&c.Apps[i].Routes.File)
 	}

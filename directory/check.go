@@ -2,6 +2,7 @@ package directory
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"time"
 )
@@ -40,13 +41,14 @@ func (s *Snapshot) Check(q Question, now time.Time) (bool, error) {
 	return yes, err
 }
 
-// verdict is an answer on its way. stop: asker.err says why there is none.
+// verdict is an answer on its way.
 type verdict uint8
 
 const (
 	no verdict = iota
 	yes
-	stop
+	stop   // asker.err says why there is none
+	unsure // of descend: there is more than it was to look at
 )
 
 // asker answers one question after the other. It is scratch space, out of the plan's pool.
@@ -55,7 +57,6 @@ type asker struct {
 	p     *plan
 	now   int64
 	work  int // how many relations may still be looked at
-	began int // what work was when the last question began
 	level int // permissions being evaluated
 	err   error
 	typ   typeID // the subject,
@@ -144,7 +145,7 @@ func (a *asker) spend(n int) bool {
 
 // ask answers for one node of an object. Within one subject it may be called again.
 func (a *asker) ask(o number, n node) (bool, error) {
-	a.err, a.level, a.began = nil, 0, a.work
+	a.err, a.level = nil, 0
 	u := a.scope
 	if u == nil {
 		u = a.p.use(n)
@@ -294,24 +295,56 @@ func (a *asker) relation(o number, r relID) verdict {
 		if sp.len() == 0 {
 			continue
 		}
-		found = true
-		if !a.climbed && !a.climb() {
-			return stop
+		if !found && !a.climbed {
+			if v := a.begin(o, r); v != unsure {
+				return v
+			}
 		}
+		found = true
 		if v := a.member(f, r, set, sp); v != no {
 			return v
 		}
 	}
 	if found && a.partial {
-		return a.descend(o, r)
+		return a.descend(o, r, math.MaxInt)
 	}
 	return no
+}
+
+const (
+	wide   = 64 // sets that a subject is in itself; for more, a look from the object's side comes first
+	glance = 64 // and that many sets there
+)
+
+// begin climbs, unless the subject is in many sets and the object has few of them: then it has the verdict at once.
+func (a *asker) begin(o number, r relID) verdict {
+	n := 0
+	if a.known {
+		reverse := a.s.reverse(a.n)
+		if reverse.len() > wide {
+			for _, pair := range a.use.pairs {
+				sp := reverse.span(pair, a.sub)
+				n += sp.len()
+			}
+		}
+	}
+	if n > wide {
+		if v := a.descend(o, r, glance); v != unsure {
+			return v
+		}
+	}
+	a.climb()
+	return unsure
 }
 
 // direct says whether the subject itself, or all of its type, are subjects of the relation.
 func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 	if a.sub != 0 {
 		return a.known && slices.Contains(rp.sets, a.sub) && f.has(r, a.sub, a.n, a.now)
+	}
+	sp := f.span(r, 0)
+	if sp.len() == 0 {
+		return false
 	}
 	if a.known && slices.Contains(rp.direct, a.typ) && f.has(r, 0, a.n, a.now) {
 		return true
@@ -324,6 +357,35 @@ func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 	return false
 }
 
+// isIn says whether the subject is known to be in a set.
+func (a *asker) isIn(m member) bool {
+	if len(a.sets) > few {
+		_, in := a.inSets.get(m.key())
+		return in
+	}
+	for i := range a.sets {
+		if a.sets[i].n == m.n && a.sets[i].rel == m.rel {
+			return true
+		}
+	}
+	return false
+}
+
+// few sets are compared one after the other, which is faster than the table. It is filled when there are more.
+const few = 12
+
+func (a *asker) add(m member) {
+	a.sets = append(a.sets, m)
+	switch {
+	case len(a.sets) == few+1:
+		for _, m := range a.sets {
+			a.inSets.put(m.key(), 0)
+		}
+	case len(a.sets) > few:
+		a.inSets.put(m.key(), 0)
+	}
+}
+
 // member says whether one of the sets on the object's list is one that the subject is in. It goes through the shorter of the two.
 func (a *asker) member(f edges, r, set relID, sp span) verdict {
 	if sp.len() <= len(a.sets) {
@@ -331,7 +393,7 @@ func (a *asker) member(f edges, r, set relID, sp span) verdict {
 			if !a.spend(1) {
 				return stop
 			}
-			if _, in := a.inSets.get(node(set).at(x)); in {
+			if a.isIn(member{rel: set, n: x}) {
 				return yes
 			}
 		}
@@ -353,7 +415,7 @@ func (a *asker) member(f edges, r, set relID, sp span) verdict {
 
 // climb finds the sets that the subject is in, of those that matter to what was asked: from the subject upwards, nearest first. Where
 // limits end it, what was found stays, and descend looks from the other side.
-func (a *asker) climb() bool {
+func (a *asker) climb() {
 	a.climbed, a.sets = true, a.sets[:0]
 	a.inSets.reset()
 	least := a.work / 2
@@ -381,7 +443,6 @@ func (a *asker) climb() bool {
 			}
 		}
 	}
-	return a.work >= 0
 }
 
 // join adds the sets of relation r that n, or who has relation sub to it, is in.
@@ -393,24 +454,25 @@ func (a *asker) join(n number, r, sub relID, depth, least int) {
 			return
 		}
 		m := member{r, uint16(depth), x}
-		if _, in := a.inSets.get(m.key()); in {
+		if a.isIn(m) {
 			continue
 		}
 		if depth >= a.p.depth { // with the object's own relation it would be one step too many
 			a.partial = true
 			return
 		}
-		a.inSets.put(m.key(), 0)
-		a.sets = append(a.sets, m)
+		a.add(m)
 	}
 }
 
-// descend looks for the subject from the object downwards.
-func (a *asker) descend(o number, r relID) verdict {
+// descend looks for the subject from the object downwards, at no more than most sets.
+func (a *asker) descend(o number, r relID, most int) verdict {
 	a.queue = append(a.queue[:0], member{r, 1, o})
+	deep := false
 	for i := 0; i < len(a.queue); i++ {
 		m := a.queue[i]
 		if !a.spend(1) {
+			a.seen.reset()
 			return stop
 		}
 		f, rp := a.s.forward(m.n), &a.p.rels[m.rel]
@@ -422,6 +484,7 @@ func (a *asker) descend(o number, r relID) verdict {
 			sp := f.span(m.rel, set)
 			for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
 				if !a.spend(1) {
+					a.seen.reset()
 					return stop
 				}
 				next := member{set, m.depth + 1, x}
@@ -429,15 +492,27 @@ func (a *asker) descend(o number, r relID) verdict {
 					continue
 				}
 				if int(next.depth) > a.p.depth {
-					a.err = ErrLimit
-					return stop
+					deep = true // what is left in the queue may still have the subject
+					continue
+				}
+				if len(a.queue) > most {
+					a.seen.reset()
+					return unsure
 				}
 				a.seen.put(next.key(), 0)
 				a.queue = append(a.queue, next)
 			}
 		}
 	}
-	return no
+	if !deep {
+		return no
+	}
+	a.seen.reset()
+	if most < math.MaxInt {
+		return unsure
+	}
+	a.err = ErrLimit
+	return stop
 }
 
 // table is a hash table of keys that is emptied in no time and allocates only to grow.

@@ -30,7 +30,8 @@ const (
 	maxTraced    = 1000
 )
 
-// Graph lists the objects or the subjects that complete a query. With both ids the answer is the subject, if it has the relation.
+// Graph lists the objects or the subjects that complete a query. With both ids the answer is the subject, if it has the relation. Where every
+// subject of the type has it, the answer is "*" and, as in Topaz, those of them who have it in another way too.
 func (s *Snapshot) Graph(q GraphQuery, now time.Time) (*GraphAnswer, error) {
 	qn, err := s.plan.question(q.Object.Type, q.Relation, q.Subject.Type, q.SubjectRelation)
 	if err != nil {
@@ -43,7 +44,7 @@ func (s *Snapshot) Graph(q GraphQuery, now time.Time) (*GraphAnswer, error) {
 	case q.Object.ID == "":
 		l, err = s.what(q.Subject, q.SubjectRelation, q.Relation, q.Object.Type, now)
 	case q.Subject.ID == "":
-		l, err = s.who(q.Object, q.Relation, q.Subject.Type, q.SubjectRelation, now)
+		l, err = s.who(q.Object, q.Relation, q.Subject.Type, q.SubjectRelation, false, now)
 	default:
 		l, err = s.one(q, qn, now)
 	}

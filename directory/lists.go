@@ -13,6 +13,7 @@ import (
 var ErrAmbiguous = errors.New("the identity belongs to more than one user")
 
 const (
+	lists       = 10 // a listing may look at so many times what one question may
 	defaultPage = 100
 	maxPage     = 10_000
 )
@@ -21,7 +22,7 @@ const (
 // one after on. Where every subject of the type has it, known or not, "*" is the first. At most limit of them (0: 100; at most 10,000);
 // next is what to give as after for those that follow, "" at the end. A page may hold fewer where finding more would take too much work.
 func (s *Snapshot) Who(object Ref, relation, subjectType, after string, limit int, now time.Time) (found []Ref, next string, err error) {
-	l, err := s.who(object, relation, subjectType, "", now)
+	l, err := s.who(object, relation, subjectType, "", true, now)
 	if err != nil {
 		return nil, "", err
 	}
@@ -92,7 +93,8 @@ func (p *plan) question(object, relation, subject, sub string) (q question, err 
 	return q, err
 }
 
-func (s *Snapshot) who(object Ref, relation, subjectType, sub string, now time.Time) (*listing, error) {
+// who lists subjects. all: where everyone is among them, all that are known are listed.
+func (s *Snapshot) who(object Ref, relation, subjectType, sub string, all bool, now time.Time) (*listing, error) {
 	l := &listing{s: s, now: now, typ: subjectType}
 	q, err := s.plan.question(object.Type, relation, subjectType, sub)
 	if err != nil {
@@ -104,6 +106,7 @@ func (s *Snapshot) who(object Ref, relation, subjectType, sub string, now time.T
 	}
 	w := s.walk(now.Unix())
 	found, everyone := w.down(o, q.node, q.subject.id, q.sub)
+	everyone = everyone && all
 	if everyone && s.counts.objects[q.subject.id] > w.work {
 		w.err = ErrLimit
 	}
@@ -111,10 +114,10 @@ func (s *Snapshot) who(object Ref, relation, subjectType, sub string, now time.T
 		return nil, w.err
 	}
 	if everyone {
-		all, _ := s.find(q.subject.id, wildcard)
-		found = append(found[:0], all)
+		star, _ := s.find(q.subject.id, wildcard)
+		found = append(found[:0], star)
 		s.eachObject(func(n number, _ *page) bool {
-			if n != all && s.typeOf(n) == q.subject.id {
+			if n != star && s.typeOf(n) == q.subject.id {
 				found = append(found, n)
 			}
 			return true
@@ -183,15 +186,18 @@ func (l *listing) page(after string, limit int) (found []Ref, next string, err e
 	}
 	a := l.s.asker(l.now)
 	defer a.release()
-	whole := a.work
+	left := lists * a.p.work
 	for first := i; i < len(l.candidates); i++ {
 		c := l.candidates[i]
 		if len(found) == limit {
 			return found, strings.Clone(l.candidates[i-1].id), nil
 		}
 		if l.ask != nil {
+			work := min(left, a.p.work)
+			a.work = work
 			yes, err := l.ask(a, c.n)
-			if errors.Is(err, ErrLimit) && a.began < whole && i > first {
+			left -= work - a.work
+			if errors.Is(err, ErrLimit) && work < a.p.work && i > first {
 				return found, strings.Clone(l.candidates[i-1].id), nil
 			}
 			if err != nil {

@@ -14,6 +14,7 @@ const (
 	maxManifest  = 1 << 20 // bytes
 	maxNames     = 2048    // types, relations and permissions together
 	maxTerms     = 1 << 13 // terms of all definitions together
+	maxFollowed  = 1 << 16 // relations that all -> lead through
 	maxNested    = 32      // parentheses in parentheses
 	maxNameBytes = 64
 )
@@ -184,8 +185,14 @@ func (e *ManifestError) Unwrap() error { return e.Err }
 
 var errManifestSyntax = errors.New("not a manifest")
 
+// maxHints bounds what a question about an unknown name may cost.
+const maxHints = 200
+
 // hint names the nearest of the known words, or all where they are few: the end of an error about a word that is not known.
 func hint(word string, known []string) string {
+	if len(known) > maxHints {
+		return ""
+	}
 	best, distance := "", 3
 	for _, k := range known {
 		if d := levenshtein.ComputeDistance(word[:min(len(word), maxNameBytes)], k); d < distance && d < len(k) {

@@ -39,6 +39,7 @@ type manifestParser struct {
 	m     *Manifest
 	names int
 	terms int
+	steps int // of all ->, see reached
 	errs  []*ManifestError
 }
 
@@ -59,6 +60,14 @@ func (p *manifestParser) err() error {
 
 func (p *manifestParser) fail(line int, format string, args ...any) {
 	p.errs = append(p.errs, &ManifestError{p.file, line, fmt.Errorf(format, args...)})
+}
+
+// hint is hint, for the errors that are told.
+func (p *manifestParser) hint(word string, known []string) string {
+	if len(p.errs) >= maxErrors {
+		return ""
+	}
+	return hint(word, known)
 }
 
 // quoted is a word of the manifest for a message.
@@ -118,7 +127,7 @@ func (p *manifestParser) mapping(n *yaml.Node, where string, known []string, eac
 		}
 		seen[key.Value] = key.Line
 		if known != nil && !slices.Contains(known, key.Value) {
-			p.fail(key.Line, "unknown key %s in %s%s", quoted(key.Value), where, hint(key.Value, known))
+			p.fail(key.Line, "unknown key %s in %s%s", quoted(key.Value), where, p.hint(key.Value, known))
 			continue
 		}
 		each(key, value)

@@ -37,12 +37,12 @@ func (p *manifestParser) validRelation(t *typeDef, r *relationDef) {
 		of := p.m.byName[a.typ]
 		switch {
 		case of == nil:
-			p.fail(r.line, "%s#%s: %w %s%s", t.name, r.name, ErrUnknownType, quoted(a.typ), hint(a.typ, p.m.Types()))
+			p.fail(r.line, "%s#%s: %w %s%s", t.name, r.name, ErrUnknownType, quoted(a.typ), p.hint(a.typ, p.m.Types()))
 		case a.relation == "" || of.relation(a.relation) != nil:
 		case of.permission(a.relation) != nil:
 			p.fail(r.line, "%s#%s: %s is a permission: after # belongs a relation of %s", t.name, r.name, quoted(a.relation), a.typ)
 		default:
-			p.fail(r.line, "%s#%s: %s has no relation %s%s", t.name, r.name, a.typ, quoted(a.relation), hint(a.relation, p.m.Relations(a.typ)))
+			p.fail(r.line, "%s#%s: %s has no relation %s%s", t.name, r.name, a.typ, quoted(a.relation), p.hint(a.relation, p.m.Relations(a.typ)))
 		}
 	}
 }
@@ -51,6 +51,7 @@ func (p *manifestParser) validRelation(t *typeDef, r *relationDef) {
 type reached struct {
 	types []*typeDef
 	any   bool // every object of a type among them
+	steps int  // alternatives on the way
 }
 
 // reach is where each relation leads to.
@@ -63,6 +64,7 @@ func (p *manifestParser) reach() map[*relationDef]*reached {
 			for len(todo) > 0 {
 				next := todo[0]
 				todo = todo[1:]
+				out[r].steps += len(next.subjects)
 				for _, a := range next.subjects {
 					of := p.m.byName[a.typ]
 					out[r].any = out[r].any || a.any
@@ -89,7 +91,7 @@ func (p *manifestParser) validExpression(t *typeDef, d *permissionDef, e *expres
 	switch e.op {
 	case opName:
 		if _, ok := t.byName[e.name]; !ok {
-			p.fail(e.line, "%s: %s has no relation or permission %s%s", what, t.name, quoted(e.name), t.hint(e.name))
+			p.fail(e.line, "%s: %s has no relation or permission %s%s", what, t.name, quoted(e.name), p.hintOf(t, e.name))
 		}
 	case opArrow:
 		base := t.relation(e.base)
@@ -98,29 +100,33 @@ func (p *manifestParser) validExpression(t *typeDef, d *permissionDef, e *expres
 			p.fail(e.line, "%s: %s is a permission: before -> belongs a relation", what, quoted(e.base))
 			return
 		case base == nil:
-			p.fail(e.line, "%s: %s has no relation %s%s", what, t.name, quoted(e.base), hint(e.base, p.m.Relations(t.name)))
+			p.fail(e.line, "%s: %s has no relation %s%s", what, t.name, quoted(e.base), p.hint(e.base, p.m.Relations(t.name)))
 			return
 		case reach[base].any:
 			p.fail(e.line, "%s: %s allows every object of a type (:*): -> cannot follow it", what, quoted(e.base))
 			return
 		}
+		before := p.steps
+		if p.steps += reach[base].steps; p.steps > maxFollowed && before <= maxFollowed {
+			p.fail(e.line, "%s: the relations before -> lead to more than %d others, all in all", what, maxFollowed)
+		}
 		for _, to := range reach[base].types {
 			if _, ok := to.byName[e.name]; !ok {
-				p.fail(e.line, "%s: %s leads to %s, which has no relation or permission %s%s", what, e.base, to.name, quoted(e.name), to.hint(e.name))
+				p.fail(e.line, "%s: %s leads to %s, which has no relation or permission %s%s", what, e.base, to.name, quoted(e.name), p.hintOf(to, e.name))
 			}
 		}
 	}
 }
 
-// hint helps with a name that the type does not have. a-b is a name, like a_b.
-func (t *typeDef) hint(name string) string {
+// hintOf helps with a name that the type does not have. a-b is a name, like a_b.
+func (p *manifestParser) hintOf(t *typeDef, name string) string {
 	if a, b, ok := strings.Cut(name, "-"); ok {
 		_, left := t.byName[a]
 		if _, right := t.byName[b]; left && right {
 			return " (write " + a + " - " + b + " to exclude)"
 		}
 	}
-	return hint(name, t.names())
+	return p.hint(name, t.names())
 }
 
 // circles refuses permissions that need themselves, of the same object.
@@ -171,10 +177,8 @@ func (p *manifestParser) grounded(reach map[*relationDef]*reached) {
 			return named(t, e.name)
 		case opArrow:
 			return slices.ContainsFunc(reach[t.relation(e.base)].types, func(to *typeDef) bool { return named(to, e.name) })
-		case opUnion:
+		case opUnion, opIntersection:
 			return slices.ContainsFunc(e.of, of)
-		case opIntersection:
-			return !slices.ContainsFunc(e.of, func(sub *expression) bool { return !of(sub) })
 		default:
 			return of(e.of[0])
 		}

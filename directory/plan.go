@@ -112,7 +112,8 @@ func (b *bitset) add(i int) bool {
 const (
 	defaultDepth = 64
 	defaultWork  = 100_000
-	maxSteps     = 10_000 // bounds Limits.Depth: the stack grows with it
+	maxSteps     = 10_000  // bounds Limits.Depth: the stack grows with it
+	maxWork      = 1 << 40 // bounds Limits.Work, so that it can be multiplied
 )
 
 // compile makes the plan of a manifest.
@@ -123,7 +124,7 @@ func compile(m *Manifest, y *symbols, l Limits) *plan {
 		c.depth = defaultDepth
 	}
 	c.depth = min(c.depth, maxSteps)
-	if c.work <= 0 {
+	if c.work = min(c.work, maxWork); c.work <= 0 {
 		c.work = defaultWork
 	}
 	c.askers = &sync.Pool{New: func() any { return new(asker) }}

@@ -23,7 +23,7 @@ type step struct {
 }
 
 func (s *Snapshot) walk(now int64) *walk {
-	return &walk{s: s, p: s.plan, now: now, work: s.plan.work, index: map[uint64]struct{}{}}
+	return &walk{s: s, p: s.plan, now: now, work: lists * s.plan.work, index: map[uint64]struct{}{}}
 }
 
 func (w *walk) open() bool { return w.err == nil && !w.end }

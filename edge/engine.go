@@ -11,7 +11,9 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
+	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/directory"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/identity/mint"
@@ -24,20 +26,22 @@ import (
 // engine is what one reading of the configuration runs beside the requests: it keeps keys and policy fresh and hands
 // each finished part to the gate. A reload makes a new engine and ends the old one.
 type engine struct {
-	settings *gate.Settings
-	verifier *identity.Verifier
-	minter   *mint.Minter // nil without headers.jwt
-	bundles  *bundles.Manager
-	sink     *sink
-	protos   *descriptors // nil where none are configured
-	routes   []*routeTable
-	keys     *identity.Keys   // as first loaded; nil where no issuer is configured
-	policy   *policy.Snapshot // as first loaded; nil where it does not compile yet
-	metrics  *prometheus.Registry
-	logger   *zap.Logger
-	smoke    func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
-	gate     *gate.Gate                              // set by start
-	own      *publisher                              // likewise
+	settings     *gate.Settings
+	verifier     *identity.Verifier
+	minter       *mint.Minter // nil without headers.jwt
+	bundles      *bundles.Manager
+	sink         *sink
+	protos       *descriptors // nil where none are configured
+	routes       []*routeTable
+	directory    *directorySource // nil where there is none
+	keys         *identity.Keys   // as first loaded; nil where no issuer is configured
+	directoryErr error            // why there is no directory, as first loaded
+	policy       *policy.Snapshot // as first loaded; nil where it does not compile yet
+	metrics      *prometheus.Registry
+	logger       *zap.Logger
+	smoke        func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
+	gate         *gate.Gate                              // set by start
+	own          *publisher                              // likewise
 
 	published chan struct{} // something was: see follow
 
@@ -91,6 +95,7 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 		found.Add(at, table.read(logger))
 		e.routes = append(e.routes, table)
 	}
+	e.loadDirectory(ctx, cfg, before)
 	if cfg.Identity.Required && !cfg.Identity.Configured() {
 		found.Add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
 	}
@@ -130,6 +135,22 @@ func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, erro
 	return bundles.New(c)
 }
 
+// loadDirectory loads the directory. One that cannot be loaded is no problem of the configuration: directoryErr says what is wrong with it.
+func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *engine) {
+	var old *directorySource
+	revision := uint64(0)
+	if before != nil && before.directory != nil {
+		old, revision = before.directory, before.directory.status.Load().Revision
+	}
+	if e.directory = newDirectorySource(c, e.logger, old); e.directory == nil {
+		return
+	}
+	e.metrics.MustRegister(e.directory)
+	if err := e.directory.load(ctx, revision); err != nil {
+		e.directoryErr = fmt.Errorf("directory.file: %w", err)
+	}
+}
+
 // ownSink is the engine's decision log, nil without an engine.
 func (e *engine) ownSink() *sink {
 	if e == nil {
@@ -145,6 +166,7 @@ func (e *engine) parts(withPolicy bool) gate.Part {
 		for _, r := range e.routes {
 			v.Routes[r.app] = r.table
 		}
+		e.directory.part()(v)
 		if withPolicy && e.policy != nil {
 			v.Policy = e.policy
 		}
@@ -164,6 +186,15 @@ func (e *engine) start(own *publisher, failed func(error)) {
 			failed(fmt.Errorf("watching bundles: %w", err))
 		}
 	})
+	if e.directory != nil {
+		e.directory.takeOver()
+		publish := func(s *directory.Snapshot) error {
+			return e.own.publish(ctx, e, func(v *gate.View) { v.Directory = s })
+		}
+		e.wait.Go(func() {
+			panics.Loop(ctx, "following the directory", func(ctx context.Context) { e.directory.run(ctx, publish) })
+		})
+	}
 	if files := e.followers(); len(files) > 0 {
 		e.wait.Go(func() {
 			panics.Loop(ctx, "following files", func(ctx context.Context) { e.follow(ctx, files) })

@@ -8,6 +8,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,12 +48,11 @@ func (c Config) logger() *zap.Logger {
 
 // Node is a gate, and the engine of the configuration that is active.
 type Node struct {
-	with      Config
-	logger    *zap.Logger
-	policyErr error
-	own       *publisher
-	ready     chan struct{}   // closed by Run
-	ctx       context.Context // of what Run began; set before ready is closed
+	with   Config
+	logger *zap.Logger
+	own    *publisher
+	ready  chan struct{}   // closed by Run
+	ctx    context.Context // of what Run began; set before ready is closed
 
 	current   atomic.Pointer[engine] // of the active configuration; replaced by Reload
 	retired   sync.WaitGroup         // decision logs that a reload replaced
@@ -61,7 +61,7 @@ type Node struct {
 }
 
 // Degraded is what a node that decides cannot do right now, one sentence each.
-type Degraded struct{ Keys, Bundles, Routes, DecisionLog []string }
+type Degraded struct{ Keys, Bundles, Routes, Directory, DecisionLog []string }
 
 // New makes everything off to the side and reports every problem of the configuration at once; it starts nothing. A policy that does not
 // compile is none: the node is not ready until it does.
@@ -70,9 +70,12 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{with: c, logger: c.logger(), policyErr: policyErr, ready: make(chan struct{})}
+	n := &Node{with: c, logger: c.logger(), ready: make(chan struct{})}
 	if policyErr != nil {
 		n.logger.Error("policy failed to load; answering not_ready", zap.Error(policyErr))
+	}
+	if e.directoryErr != nil {
+		n.logger.Error("the directory failed to load; answering not_ready", zap.Error(e.directoryErr))
 	}
 	g, err := gate.New(c.Gate)
 	if err != nil {
@@ -83,12 +86,6 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	n.current.Store(e)
 	return n, nil
 }
-
-// PolicyError says why there is no policy at the start; nil where there is one.
-func (n *Node) PolicyError() error { return n.policyErr }
-
-// Close ends a node that does not run.
-func (n *Node) Close() { n.current.Load().sink.discard(nil) }
 
 // Run publishes the configuration, closes Ready, and keeps what decides fresh until ctx ends; then it writes out the decision log and waits for
 // all that it began. It returns an error where the configuration cannot be published, at once. What fails later it tells Config.Failed, and decides on:
@@ -148,7 +145,7 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 	}
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	if err = policyErr; err == nil {
+	if err = errors.Join(policyErr, e.directoryErr); err == nil {
 		err = n.ctx.Err() // Run has ended
 	}
 	if err == nil {
@@ -202,13 +199,22 @@ func (n *Node) Routes() (list []RoutesStatus) {
 	return list
 }
 
+// Directory is how the directory is doing; nil where there is none.
+func (n *Node) Directory() *DirectoryStatus {
+	if d := n.current.Load().directory; d != nil {
+		return d.status.Load()
+	}
+	return nil
+}
+
 // DecisionLog is its state.
 func (n *Node) DecisionLog() decisionlog.Status { return n.current.Load().sink.log.Status() }
 
 // Degraded is what cannot be done right now.
 func (n *Node) Degraded() Degraded {
 	e := n.current.Load()
-	return Degraded{Keys: n.own.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), DecisionLog: e.sink.log.Degraded()}
+	return Degraded{Keys: n.own.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), Directory: e.directory.degraded(),
+		DecisionLog: e.sink.log.Degraded()}
 }
 
 // RoutesStatus is what the status page shows of a route table.

@@ -35,6 +35,9 @@ func (p *publisher) publish(ctx context.Context, from *engine, parts ...gate.Par
 func (p *publisher) handOver(ctx context.Context, old, next *engine, parts ...gate.Part) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := ctx.Err(); err != nil { // else it is a matter of luck
+		return err
+	}
 	if err := p.gate.Publish(ctx, parts...); err != nil {
 		return err
 	}

@@ -20,7 +20,8 @@ var settingKeys = map[string]string{
 	"Denials.LoginURL": "denials.login_url", "Denials.Templates": "denials.templates", "Denials.Templates[#]": "denials.templates.#",
 	"Headers": "headers", "Headers.Subject": "headers.subject", "Headers.Roles": "headers.roles", "Headers.Groups": "headers.groups",
 	"Headers.Scopes": "headers.scopes", "Headers.Email": "headers.email", "Headers.JSON": "headers.json", "Headers.Token": "headers.jwt.name",
-	"Headers.Audience": "headers.jwt.audience", "Headers.Minter": "headers.jwt",
+	"Headers.Properties[#]": "headers.properties",
+	"Headers.Audience":      "headers.jwt.audience", "Headers.Minter": "headers.jwt",
 }
 
 var index = regexp.MustCompile(`[0-9]+`)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/remote"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"gatehouse/bundles/signature"
+	"gatehouse/decisionlog/remote"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -26,13 +28,13 @@ import (
 )
 
 // verification is what package bundles makes of it, nil for nil.
-func verification(c *config.Signing) *bundles.Verification {
+func verification(c *config.Signing) *signature.Verification {
 	if c == nil {
 		return nil
 	}
-	v := &bundles.Verification{Serial: c.Serial, AllowHS256: c.AllowHS256}
+	v := &signature.Verification{Serial: c.Serial, AllowHS256: c.AllowHS256}
 	for _, k := range c.Keys {
-		v.Keys = append(v.Keys, bundles.Key{ID: k.ID, File: k.File, Algorithm: k.Algorithm, Scope: k.Scope})
+		v.Keys = append(v.Keys, signature.Key{ID: k.ID, File: k.File, Algorithm: k.Algorithm, Scope: k.Scope})
 	}
 	return v
 }
@@ -134,6 +136,7 @@ func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Set
 	s := &gate.Settings{
 		Verifier: v,
 		Required: c.Identity.Required,
+		Users:    Users(c.Directory),
 		Headers:  identityHeaders(c.Headers, m),
 		Paths:    gate.PathRules{Compat: c.Paths.Compat},
 		Apps:     Apps(c),
@@ -153,12 +156,18 @@ func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Set
 	}
 	var denials error
 	s.Denials, denials = compileDenials(c.Denials)
-	return s, errors.Join(denials, unknown, c.ValidateApps(), c.Policy.Memo.Validate(), WithKeys(s.Validate()))
+	return s, errors.Join(denials, unknown, c.ValidateApps(), c.ValidateDirectory(), c.Policy.Memo.Validate(), WithKeys(s.Validate()))
 }
+
+// origins are the words of headers.roles_from.
+var origins = map[string]gate.Origin{"directory": gate.FromDirectory, "both": gate.FromBoth}
 
 func identityHeaders(c config.Headers, m *mint.Minter) gate.IdentityHeaders {
 	out := gate.IdentityHeaders{Subject: c.Subject, Roles: c.Roles, Groups: c.Groups, Scopes: c.Scopes, Email: c.Email, JSON: c.JSON,
-		RemoveCredential: c.RemoveCredential}
+		RemoveCredential: c.RemoveCredential, RolesFrom: origins[c.RolesFrom], GroupsFrom: origins[c.GroupsFrom]}
+	for _, name := range slices.Sorted(maps.Keys(c.Properties)) {
+		out.Properties = append(out.Properties, gate.PropertyHeader{Name: name, Property: c.Properties[name]})
+	}
 	if m != nil { // else it is not configured, or what is wrong with it was said
 		out.Token, out.Minter, out.Audience = c.JWT.Name, m, c.JWT.Audience
 	}

@@ -17,7 +17,9 @@ func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
 	base := e.parts(false)
 	if e.gate != nil {
 		if v := e.gate.View(); v.Settings != nil && v.Settings.Verifier == e.settings.Verifier { // ours, perhaps with other descriptors
-			base = func(next *gate.View) { next.Settings, next.Keys, next.Routes = v.Settings, v.Keys, v.Routes }
+			base = func(next *gate.View) {
+				next.Settings, next.Keys, next.Routes, next.Directory = v.Settings, v.Keys, v.Routes, v.Directory
+			}
 		}
 	}
 	g, err := gate.New(gate.Config{Registerer: prometheus.NewRegistry()})

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,8 +38,8 @@ func NewStill(ctx context.Context, c Config) (*Still, error) {
 	}
 	e.sink.discard(nil)
 	e.settings.Log = nil
-	if policyErr != nil {
-		return nil, policyErr
+	if err := errors.Join(policyErr, e.directoryErr); err != nil {
+		return nil, err
 	}
 	if c.Gate.Registerer == nil {
 		c.Gate.Registerer = prometheus.NewRegistry()

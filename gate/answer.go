@@ -48,6 +48,8 @@ type Diagnostics struct {
 	Redirect bool          // the application only redirects, and Match is the route of the path that it redirects to
 	Asked    string        // the decision path
 	Entry    *policy.Entry // what was asked; nil where the policy was not
+	// User is the caller in the directory; nil: he is not there, or nobody asked.
+	User *input.User
 	// Remembers says that the settings have decisions remembered; Entry knows whether its own can be.
 	Remembers bool
 	Revision  string // of the policy

@@ -188,13 +188,23 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 		missing = append(missing, without...)
 	}
 	if a.StrictRoutes && len(missing) > 0 {
-		return fmt.Errorf("policy.strict_routes: %s", strings.Join(missing, "; "))
+		return fmt.Errorf("policy.strict_routes: %s", firstOf(missing))
 	}
 	a.notices = missing
 	for _, name := range finder.strangers() {
 		a.notices = append(a.notices, fmt.Sprintf("%s: rule %s belongs to no route", a.label(), name))
 	}
 	return nil
+}
+
+// mostListed is how many routes without a rule an error lists: where policy.root is wrong, it is all of them.
+const mostListed = 5
+
+func firstOf(missing []string) string {
+	if more := len(missing) - mostListed; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(missing[:mostListed], "; "), more)
+	}
+	return strings.Join(missing, "; ")
 }
 
 // rulesOf finds the rules of one route by method, and says what is missing.

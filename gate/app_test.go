@@ -385,6 +385,7 @@ func TestRulesAndRoutesMustFit(t *testing.T) {
 				`the application: GET /2fa/<path:p> has no rule: define app.GET["2fa"].__p.allowed`,
 				"the application: rule app.DELETE.gone.allowed belongs to no route"}, nil},
 		"strict":             {strict, good, table("  - GET, POST /a"), nil, []string{"policy.strict_routes", "POST /a", "app.POST.a.allowed"}},
+		"strict, of many":    {strict, good, table("  - GET /1", "  - GET /2", "  - GET /3", "  - GET /4", "  - GET /5", "  - GET /6", "  - GET /7"), nil, []string{"GET /5 has no rule: define app.GET[\"5\"].allowed; and 2 more"}},
 		"no table":           {root, good, nil, nil, []string{"policy.root needs a route table"}},
 		"one rule, two":      {root, good, table("  - GET /a/__b", "  - GET /a/<b>"), nil, []string{"/a/__b", "/a/<b>", "line 3", "line 4"}},
 		"two converters":     {root, good, table("  - GET /a/<int:b>", "  - GET /a/<b>"), nil, []string{"/a/<int:b>", "/a/<b>"}},

@@ -1,22 +1,32 @@
 package gate_test
 
 import (
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
 
+// answers is a directory that asks a function.
+type answers func() policy.Value
+
+func (f answers) Ask(string, []policy.Value, time.Time) (policy.Value, error) { return f(), nil }
+
+func (f answers) Epoch(time.Time) uint64 { return 0 }
+
 // TestFacts publishes facts, and other ones: each request is decided by those of its View, also where decisions are remembered.
 func TestFacts(t *testing.T) {
 	g := open(t, settings(), compile(t, "package envoy.authz\n\nallow if ds.check({\"path\": input.parsed_path})\n"))
+	var versions atomic.Uint64
 	facts := func(allow bool) policy.Facts {
-		return policy.Facts{Directory: func(string, policy.Value) (policy.Value, error) {
+		return policy.Facts{Directory: answers(func() policy.Value {
 			if !allow {
-				return nil, nil
+				return nil
 			}
-			return policy.Bool(true), nil
-		}}
+			return policy.Bool(true)
+		}), Version: versions.Add(1)}
 	}
 	for _, step := range []struct {
 		facts policy.Facts

@@ -17,7 +17,9 @@ var latencyBounds = [...]time.Duration{
 }
 
 // latencies is a histogram for the decision path: two additions, without a lock and without a loop until nobody else has written. Calls
-// at the same time mostly write to different shards; a scrape adds them up.
+// at the same time mostly write to different shards; a scrape adds them up. Prometheus' own histograms cost more than 1 % of a decision that
+// is remembered, about 1 µs: 50 ns with fixed buckets and 150 ns with native ones, against 25 ns here. The page is the same:
+// TestLatenciesAreThoseOfTheLibrary.
 type latencies struct {
 	desc   *prometheus.Desc
 	shards []latencyShard // a power of two

@@ -59,7 +59,7 @@ func (g *Gate) lookup(c *call, key *policy.Key) (bool, error) {
 	if key == nil {
 		return false, nil
 	}
-	found, ok := key.Recall()
+	found, ok := key.Recall(c.view.Facts, c.started)
 	if !ok {
 		return false, nil
 	}

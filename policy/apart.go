@@ -27,7 +27,7 @@ func (k *Key) DecideApart(ctx context.Context, timeout time.Duration, input Valu
 		return k.Decide(ctx, timeout, input, facts, now)
 	}
 	d, clean, err := k.entry.decideApart(ctx, timeout, input, facts, now)
-	return k.keep(d, clean, err)
+	return k.keep(d, clean, err, facts, now)
 }
 
 func (e *Entry) decideApart(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, bool, error) {

@@ -59,7 +59,9 @@ func (c *Coverage) Watch(e *Entry) {
 // Decide evaluates a decision that was made before, and says which rules hold: every one that the evaluation comes to, also where one
 // that held before it would have been enough. Nobody is called; see Replayer.Decide for unsure. An error of the policy is no error here:
 // what held until then, held.
-func (c *Coverage) Decide(ctx context.Context, r *Replayer, input Value, facts Facts, now time.Time) (held Held, unsure string, err error) {
+//
+// What was asked of the directory has the answer that is on record, else that of facts.
+func (c *Coverage) Decide(ctx context.Context, r *Replayer, input Value, recorded []Question, facts Facts, now time.Time) (held Held, unsure string, err error) {
 	if len(r.never) > 0 {
 		return nil, r.never[0], nil
 	}
@@ -69,11 +71,11 @@ func (c *Coverage) Decide(ctx context.Context, r *Replayer, input Value, facts F
 		}
 	}()
 	t := &holding{known: c.known, seen: map[int]bool{}}
-	_, unsure, err = r.evaluate(ctx, input, facts, now, func(q *topdown.Query) { q.WithEarlyExit(false).WithQueryTracer(t) })
+	_, of, err := r.evaluate(ctx, input, recorded, facts, now, func(q *topdown.Query) { q.WithEarlyExit(false).WithQueryTracer(t) })
 	if errors.Is(err, ErrEvaluation) || errors.Is(err, ErrUndefined) {
 		err = nil
 	}
-	return t.held, unsure, err
+	return t.held, of.Unsure, err
 }
 
 // Add counts the rules that held in n decisions.

@@ -61,7 +61,7 @@ unreachable if true
 	c.Watch(entry)
 	replayer := entry.Replayer()
 	for n := 1; n <= 4; n++ {
-		held, unsure, err := c.Decide(t.Context(), replayer, value(t, fmt.Sprintf(`{"n": %d}`, n)), policy.Facts{}, time.Now())
+		held, unsure, err := c.Decide(t.Context(), replayer, value(t, fmt.Sprintf(`{"n": %d}`, n)), nil, policy.Facts{}, time.Now())
 		if err != nil || unsure != "" {
 			t.Fatal(err, unsure)
 		}
@@ -95,7 +95,7 @@ allow := rand.intn("x", 5) if input.n == 2
 	var c policy.Coverage
 	c.Watch(entry)
 	for input, want := range map[string]string{`{"n": 1, "m": 1}`: "", `{"n": 3}`: "", `{"n": 2}`: "rand.intn"} {
-		held, unsure, err := c.Decide(t.Context(), entry.Replayer(), value(t, input), policy.Facts{}, time.Now())
+		held, unsure, err := c.Decide(t.Context(), entry.Replayer(), value(t, input), nil, policy.Facts{}, time.Now())
 		if err != nil || unsure != want {
 			t.Errorf("%s: %v %q %v", input, held, unsure, err)
 		}

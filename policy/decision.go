@@ -36,6 +36,12 @@ type Decision struct {
 	// Kept is room for what the receiver makes of Result, as every request that gets a remembered decision gets the same Result: MaxKept
 	// bytes at most, and no more than Result takes. It is nil where nobody will get it again.
 	Kept *atomic.Value
+
+	// Asked are the questions that the policy asked its Facts, in order, at most 64 and about 8 KiB; AskedTruncated says that there were more. A
+	// decision that failed has them too. They are shared and must not be changed; of a decision that was not remembered they may hold memory of
+	// the input.
+	Asked          []Question
+	AskedTruncated bool
 }
 
 // EmptyBody reports whether the policy wants a denial without anything in its body, rather than the usual one.

@@ -11,8 +11,9 @@ import (
 
 // What the parts of an entry take in memory, in bytes, rounded up.
 const (
-	entryBytes    = 112 // remembered with its slot
-	decisionBytes = 288
+	entryBytes    = 160 // remembered with its slot
+	decisionBytes = 320
+	questionBytes = 88 // with its list of arguments
 	termBytes     = 56 // a term with its value's interface, and its share of the array, set or object that holds it
 	memberBytes   = 96
 	maxDetached   = 64 // nesting

@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -9,31 +11,63 @@ import (
 	"github.com/open-policy-agent/opa/v1/types"
 )
 
-// directoryNames are the built-ins by which Aserto's and Topaz's policies ask their directory. They ask
-// Facts; without a directory there each is undefined: such a policy loads, and a rule that depends on the directory does not hold.
-var directoryNames = []string{"ds.check", "ds.check_permission", "ds.check_relation", "ds.checks", "ds.graph", "ds.identity", "ds.object",
-	"ds.relation", "ds.relations", "ds.user"}
+// directoryBuiltin is a function by which policies ask Facts.
+type directoryBuiltin struct {
+	name   string
+	args   int
+	result types.Type
+}
+
+// directoryTable lists them. Those of ds take one object and are called as in the policies of Aserto and Topaz; those of gatehouse take strings,
+// "type:id" for an object.
+var directoryTable = []directoryBuiltin{
+	{"ds.check", 1, types.A}, {"ds.check_permission", 1, types.A}, {"ds.check_relation", 1, types.A}, {"ds.checks", 1, types.A},
+	{"ds.graph", 1, types.A}, {"ds.identity", 1, types.A}, {"ds.object", 1, types.A}, {"ds.relation", 1, types.A}, {"ds.relations", 1, types.A},
+	{"ds.user", 1, types.A},
+	{"gatehouse.check", 3, types.B}, {"gatehouse.what", 3, types.NewArray(nil, types.S)}, {"gatehouse.who", 3, types.NewArray(nil, types.S)},
+	{"gatehouse.why", 3, types.A},
+}
+
+// isDirectory reports whether a built-in asks Facts.
+func isDirectory(name string) bool { return directoryArity(name) > 0 }
+
+// directoryArity is how many arguments such a built-in has, 0 for others.
+func directoryArity(name string) int {
+	for i := range directoryTable {
+		if directoryTable[i].name == name {
+			return directoryTable[i].args
+		}
+	}
+	return 0
+}
 
 func directoryDeclarations() []*ast.Builtin {
-	out := make([]*ast.Builtin, len(directoryNames))
-	for i, name := range directoryNames {
-		out[i] = &ast.Builtin{Name: name, Decl: types.NewFunction(types.Args(types.A), types.A), Nondeterministic: true}
+	out := make([]*ast.Builtin, len(directoryTable))
+	for i, b := range directoryTable {
+		args := []types.Type{types.A}
+		if b.args > 1 {
+			args = slices.Repeat([]types.Type{types.S}, b.args)
+		}
+		out[i] = &ast.Builtin{Name: b.name, Decl: types.NewFunction(args, b.result), Nondeterministic: true}
 	}
 	return out
 }
 
 // directoryBuiltins implements the declarations.
 func directoryBuiltins() map[string]*topdown.Builtin {
-	out := make(map[string]*topdown.Builtin, len(directoryNames))
+	out := make(map[string]*topdown.Builtin, len(directoryTable))
 	for _, declaration := range directoryDeclarations() {
 		out[declaration.Name] = &topdown.Builtin{Decl: declaration, Func: func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
-			facts := factsOf(bctx)
-			if facts.Directory == nil {
+			e, ok := bctx.Cancel.(*evaluation)
+			if !ok {
 				return nil
 			}
-			answer, err := facts.Directory(declaration.Name, args[0].Value)
-			if answer == nil || err != nil {
-				return err
+			answer, err := e.ask(declaration, args)
+			if err != nil { // undefined would turn to true under not
+				return topdown.Halt{Err: &topdown.Error{Code: topdown.BuiltinErr, Message: declaration.Name + ": " + err.Error(), Location: bctx.Location}}
+			}
+			if answer == nil {
+				return nil
 			}
 			return iter(ast.NewTerm(answer))
 		}}
@@ -41,18 +75,28 @@ func directoryBuiltins() map[string]*topdown.Builtin {
 	return out
 }
 
-// watched are the directory's built-ins, with the first that is called noted.
-func watched(directory map[string]*topdown.Builtin, first *string) map[string]*topdown.Builtin {
-	out := make(map[string]*topdown.Builtin, len(directory))
-	for name, b := range directory {
-		out[name] = &topdown.Builtin{Decl: b.Decl, Func: func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
-			if *first == "" {
-				*first = name
-			}
-			return b.Func(bctx, args, iter)
-		}}
+// errTooMany ends an evaluation that asks without end.
+var errTooMany = errors.New("too many operations: limit of 1000 exceeded")
+
+// ask puts one question to the evaluation's facts, and keeps it.
+func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (Value, error) {
+	if e.facts.Directory == nil {
+		e.asked.missing = true
+		return nil, nil
 	}
-	return out
+	if e.asked.count++; e.asked.count > maxQuestions {
+		return nil, errTooMany
+	}
+	question := Question{Builtin: b.Name, Args: make([]Value, b.Decl.Arity())}
+	for i := range question.Args {
+		question.Args[i] = args[i].Value
+	}
+	var err error
+	if question.Answer, err = e.facts.Directory.Ask(b.Name, question.Args, e.now); err != nil {
+		return nil, err
+	}
+	e.asked.note(question)
+	return question.Answer, nil
 }
 
 // directoryNotices names each place where a module asks the directory.

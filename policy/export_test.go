@@ -11,14 +11,11 @@ func Pure(name string) bool { return classes[name] == pure }
 
 // Class names what the value of a built-in depends on.
 func Class(name string) string {
-	return []string{"unknown", "pure", "timed", "observed"}[classes[name]]
+	return []string{"unknown", "pure", "timed", "asked", "observed"}[classes[name]]
 }
 
 // Text is the key as it is compared, and whether it is fit for anything.
 func (k *Key) Text() (string, bool) { return string(k.text), !k.unfit }
-
-// AsPure has an entry's decisions remembered whatever the policy calls.
-func (e *Entry) AsPure() { e.impure = nil }
 
 // Replayed says what a Replayer makes of a built-in that may be called.
 func Replayed(name string) (never, unsure, timed bool) {

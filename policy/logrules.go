@@ -102,9 +102,12 @@ func (e *Event) askHere(ctx context.Context, rule *Entry) (v Value, err error) {
 			v, err = nil, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
-	v, _, err = rule.evaluate(ctx, 0, e.input, Facts{}, e.now, nil)
+	state, err := rule.evaluate(ctx, 0, e.input, Facts{}, e.now, nil)
 	if errors.Is(err, ErrUndefined) {
 		return nil, nil
 	}
-	return v, err
+	if err != nil {
+		return nil, err
+	}
+	return state.result, nil
 }

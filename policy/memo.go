@@ -36,10 +36,9 @@ type MemoConfig struct {
 }
 
 // Memo remembers the decisions of one snapshot: an input whose Key was seen before gets the decision that was made then. A decision is
-// remembered only where it is a pure function of what the key holds: nothing that the policy can reach asks the clock, chance, the
-// network or a directory (Entry.Memoisable), and evaluation came to its normal end without
-// having read Facts, so that the decision is good for any of them. docs/decisions/0006-memo.md says why that is
-// enough.
+// remembered only where it is a pure function of what the key holds and of what Facts answered: nothing that the policy can reach asks the clock,
+// chance or the network (Entry.Memoisable), and evaluation came to its normal end. One that asked Facts is remembered with its questions and
+// answers, and holds for all Facts that answer alike. docs/decisions/0006-memo.md and 0014-memo-directory.md say why that is enough.
 //
 // Finding a decision takes no lock. The memory is bounded in bytes, and an entry whose decisions hardly come twice does without. A nil
 // Memo remembers nothing.
@@ -61,14 +60,21 @@ type Memo struct {
 	stopped atomic.Pointer[string] // why it is off for good; nil while it is not
 }
 
-// remembered is one decision. It never changes but for used, and holds no memory of the request that it was made for.
+// remembered is one decision. It never changes but for used and holds, and has no memory of the request that it was made for.
 type remembered struct {
 	hash     uint64
 	used     atomic.Bool // since the hand passed last
 	size     int64
 	key      []byte
 	decision *Decision // nil: the policy made none
+	asked    []Question
+	holds    atomic.Pointer[state] // of the directory: one in which the answers were these; nil where nothing was asked
 }
+
+// state is a directory at a time: all questions have the answers that they had at another time of the same state.
+type state struct{ version, epoch uint64 }
+
+func (f Facts) state(now time.Time) state { return state{f.Version, f.Directory.Epoch(now)} }
 
 // NewMemo returns an empty memo of a snapshot.
 func (s *Snapshot) NewMemo(cfg MemoConfig) *Memo {
@@ -113,8 +119,9 @@ type Recalled struct {
 	entry    *remembered
 }
 
-// Recall returns the decision that was made for this key.
-func (k *Key) Recall() (found Recalled, ok bool) {
+// Recall returns the decision that was made for this key, if the policy's questions have the answers at this time that they had then. Where the
+// directory is another, or something in it expired, they are asked again.
+func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 	m := k.memo
 	if k.unfit {
 		m.stats.unfit.Add(1)
@@ -122,7 +129,7 @@ func (k *Key) Recall() (found Recalled, ok bool) {
 	}
 	k.hash = k.hashed(m.seed) & m.hashMask
 	entry := m.find(k)
-	if entry == nil {
+	if entry == nil || entry.asked != nil && !entry.stands(facts, now) {
 		m.stats.misses.Add(1)
 		k.entry.tally.missed(&m.pace)
 		return Recalled{}, false
@@ -134,14 +141,31 @@ func (k *Key) Recall() (found Recalled, ok bool) {
 	found.entry = entry
 	found.Sample = m.stats.hit(k.hash)%m.sample == 0
 	if entry.decision == nil {
-		found.Err = ErrUndefined
+		found.Decision.Asked, found.Err = entry.asked, ErrUndefined
 		return found, true
 	}
 	found.Decision = *entry.decision
+	found.Decision.Asked = entry.asked
 	if found.Decision.Metadata != nil { // whose receiver owns it
 		found.Decision.Metadata = cloneJSON(found.Decision.Metadata).(map[string]any)
 	}
 	return found, true
+}
+
+// stands reports whether all that was asked for a decision is answered by these facts as it was.
+func (r *remembered) stands(facts Facts, now time.Time) bool {
+	if facts.Directory == nil || facts.Version == 0 {
+		return false
+	}
+	is := facts.state(now)
+	if *r.holds.Load() == is {
+		return true
+	}
+	if !facts.sameAnswers(r.asked, now) {
+		return false
+	}
+	r.holds.Store(&is) // another goroutine's is as good
+	return true
 }
 
 // find looks for a key. The hash only says where to look: what decides is every byte.
@@ -163,27 +187,37 @@ func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
 // Decide is Entry.DecideWithin of the key's entry, and remembers what comes of it if it may be.
 func (k *Key) Decide(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, error) {
 	d, clean, err := k.entry.decide(ctx, timeout, input, facts, now)
-	return k.keep(d, clean, err)
+	return k.keep(d, clean, err, facts, now)
 }
 
 // keep has a decision remembered where it may be.
-func (k *Key) keep(d Decision, clean bool, err error) (Decision, error) {
-	if clean && !k.unfit && (err == nil || errors.Is(err, ErrUndefined)) {
-		k.memo.remember(k, &d, err)
+func (k *Key) keep(d Decision, clean bool, err error, facts Facts, now time.Time) (Decision, error) {
+	asked := len(d.Asked) > 0 || d.AskedTruncated
+	if !clean || k.unfit || err != nil && !errors.Is(err, ErrUndefined) || asked && (facts.Version == 0 || d.AskedTruncated) {
+		return d, err
 	}
+	r := &remembered{hash: k.hash}
+	if asked {
+		var ok bool
+		if r.asked, r.size, ok = detachedQuestions(d.Asked); !ok {
+			return d, err
+		}
+		is := facts.state(now)
+		r.holds.Store(&is)
+	}
+	k.memo.remember(k, r, &d, err)
 	return d, err
 }
 
 // remember stores a decision, or not: where it is too large, or no room can be made.
-func (m *Memo) remember(k *Key, d *Decision, err error) {
-	r := &remembered{hash: k.hash}
+func (m *Memo) remember(k *Key, r *remembered, d *Decision, err error) {
 	if err == nil {
 		var size int64
-		if r.decision, size = detached(d); r.decision == nil || size > m.limit/8 {
+		r.decision, size = detached(d)
+		if r.size += size; r.decision == nil || r.size > m.limit/8 {
 			m.stats.unfit.Add(1)
 			return
 		}
-		r.size = size
 	}
 	r.key = append(make([]byte, 0, len(k.text)), k.text...)
 	r.size += entryBytes + int64(len(r.key))

@@ -55,7 +55,7 @@ func (r *remembering) decide(ctx context.Context, input policy.Value, now time.T
 		d, err = r.entry.Decide(ctx, input, policy.Facts{}, now)
 		return d, false, err
 	}
-	if found, ok := k.Recall(); ok {
+	if found, ok := k.Recall(policy.Facts{}, noon); ok {
 		return found.Decision, true, found.Err
 	}
 	d, err = k.Decide(ctx, 0, input, policy.Facts{}, now)
@@ -413,7 +413,7 @@ func TestMemoRests(t *testing.T) {
 			k := r.key(v)
 			if k != nil {
 				keyed++
-				if _, ok := k.Recall(); !ok {
+				if _, ok := k.Recall(policy.Facts{}, noon); !ok {
 					if _, err := k.Decide(t.Context(), time.Minute, v, policy.Facts{}, noon); err != nil {
 						t.Fatal(err)
 					}
@@ -457,7 +457,7 @@ func TestRecheck(t *testing.T) {
 	again := func(v policy.Value) error {
 		k := r.key(v)
 		defer k.Done()
-		found, ok := k.Recall()
+		found, ok := k.Recall(policy.Facts{}, noon)
 		if !ok {
 			t.Fatal("not remembered")
 		}
@@ -475,7 +475,7 @@ func TestRecheck(t *testing.T) {
 	}
 	three := value(t, `{"x":3}`)
 	k := r.key(three)
-	k.Recall()
+	k.Recall(policy.Facts{}, noon)
 	if d, err := k.Decide(t.Context(), time.Minute, one, policy.Facts{}, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ const (
 	unknown  class = iota // may be anything: never remembered, never repeated
 	pure                  // nothing
 	timed                 // the time that the decision is given: never remembered, repeated at the recorded time
+	asked                 // Facts: remembered with the questions and answers, repeated with those on record
 	observed              // chance or others; never remembered, and repeated unless it is seen to be called (Replayer)
 )
 
@@ -44,8 +45,8 @@ var classes = func(of map[class]string) map[string]class {
 			all[name] = class
 		}
 	}
-	for _, name := range directoryNames {
-		all[name] = observed
+	for _, b := range directoryTable {
+		all[b.name] = asked
 	}
 	return all
 }(map[class]string{timed: "time.now_ns io.jwt.decode_verify", observed: `
@@ -89,16 +90,16 @@ func isBuiltin(ref ast.Ref) bool {
 		return false
 	}
 	name := ref.String()
-	return ast.BuiltinMap[name] != nil || slices.Contains(directoryNames, name)
+	return ast.BuiltinMap[name] != nil || isDirectory(name)
 }
 
-// call notes a function that is called, unless it is one of the policy's own or known to be pure.
+// call notes a function that is called, unless it is one of the policy's own or known to be pure, or pure but for Facts.
 func (c *collector) call(ref ast.Ref) {
 	if len(ref) == 0 || ref[0].Equal(ast.DefaultRootDocument) {
 		return
 	}
 	use := c.use(ref.String(), ref[0].Location)
-	if classes[use.What] != pure && !slices.Contains(c.impure, use) {
+	if class := classes[use.What]; class != pure && class != asked && !slices.Contains(c.impure, use) {
 		c.impure = append(c.impure, use)
 	}
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -47,6 +48,7 @@ type Replayer struct {
 	unsure []string // observed built-ins that may be called, sorted
 	never  []string // unknown ones, for which the policy is not even asked, sorted
 	timed  bool
+	asks   bool // the directory
 }
 
 // Replayer prepares an entry for repeating decisions. It walks the policy once.
@@ -67,6 +69,8 @@ func (r *Replayer) note(called []string) {
 			r.unsure = append(r.unsure, name)
 		case timed:
 			r.timed = true
+		case asked:
+			r.asks = true
 		}
 	}
 }
@@ -76,41 +80,61 @@ func (r *Replayer) Entry() *Entry { return r.entry }
 
 // Pure reports whether nothing but the part of the input that is read makes the decision: not the time, nor chance, nor anybody
 // who is asked.
-func (r *Replayer) Pure() bool { return !r.timed && len(r.unsure)+len(r.never) == 0 }
+func (r *Replayer) Pure() bool { return !r.timed && !r.asks && len(r.unsure)+len(r.never) == 0 }
 
-// Decide is Entry.Decide, except that nobody is called. unsure is the first built-in whose value may have been another when the
-// decision was made, "" where there is none; with one, the decision says nothing.
+// Basis says what a repeated decision rests on.
+type Basis struct {
+	// Unsure is the first built-in whose value may have been another when the decision was made, "" where there is none. With one the decision
+	// says nothing.
+	Unsure string
+	// Recorded and Current count the questions to the directory that were answered from the record, and those that the facts answered because
+	// they are not on record: as the directory is now.
+	Recorded, Current int
+	asked             string // the first of the latter
+}
+
+// Decide is Entry.Decide, except that nobody is called. unsure is Basis.Unsure; a call of the directory counts.
 func (r *Replayer) Decide(ctx context.Context, input Value, facts Facts, now time.Time) (d Decision, unsure string, err error) {
+	d, of, err := r.DecideRecorded(ctx, input, nil, facts, now)
+	if of.Current > 0 {
+		return Decision{}, of.asked, nil
+	}
+	return d, of.Unsure, err
+}
+
+// DecideRecorded is Entry.Decide, except that nobody is called and that what was asked of the directory then has the answer that is on record.
+// Other questions are put to facts.
+func (r *Replayer) DecideRecorded(ctx context.Context, input Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
 	if len(r.never) > 0 {
-		return Decision{}, r.never[0], nil
+		return Decision{}, Basis{Unsure: r.never[0]}, nil
 	}
-	if len(r.unsure) == 0 {
+	if len(r.unsure) == 0 && !r.asks {
 		d, err = r.entry.Decide(ctx, input, facts, now)
-		return d, "", err
+		return d, Basis{}, err
 	}
-	return r.watch(ctx, input, facts, now)
+	return r.watch(ctx, input, recorded, facts, now)
 }
 
 // watch decides with an eye on what is called.
-func (r *Replayer) watch(ctx context.Context, input Value, facts Facts, now time.Time) (d Decision, unsure string, err error) {
+func (r *Replayer) watch(ctx context.Context, input Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d, err = Decision{}, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
-	result, unsure, err := r.evaluate(ctx, input, facts, now, nil)
-	if err != nil || unsure != "" {
-		return Decision{}, unsure, err
+	result, of, err := r.evaluate(ctx, input, recorded, facts, now, nil)
+	if err != nil || of.Unsure != "" {
+		return Decision{}, of, err
 	}
 	d, err = r.entry.snapshot.output.decision(result)
-	return d, "", err
+	return d, of, err
 }
 
 // evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
-func (r *Replayer) evaluate(ctx context.Context, input Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (result Value, unsure string, err error) {
-	sent, asked, chance := false, "", builtins.NDBCache{}
-	result, _, err = r.entry.evaluate(ctx, 0, input, facts, now, func(q *topdown.Query) {
-		q.WithBuiltins(watched(r.entry.snapshot.directory, &asked))
+func (r *Replayer) evaluate(ctx context.Context, input Value, recorded []Question, facts Facts, now time.Time, adjust func(*topdown.Query)) (result Value, of Basis, err error) {
+	sent, chance := false, builtins.NDBCache{}
+	directory := &recordedDirectory{record: recorded, now: facts.Directory}
+	state, err := r.entry.evaluate(ctx, 0, input, Facts{Directory: directory}, now, func(q *topdown.Query) {
 		q.WithNDBuiltinCache(chance).WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper {
 			sent = true
 			return noCalls{}
@@ -119,13 +143,44 @@ func (r *Replayer) evaluate(ctx context.Context, input Value, facts Facts, now t
 			adjust(q)
 		}
 	})
+	of = directory.of
 	for _, name := range r.unsure {
-		if _, called := chance[name]; called || sent && name == "http.send" || asked == name {
-			return nil, name, nil
+		if _, called := chance[name]; called || sent && name == "http.send" {
+			of.Unsure = cmp.Or(of.Unsure, name)
 		}
 	}
-	return result, "", err
+	if of.Unsure != "" {
+		return nil, of, nil
+	}
+	return state.result, of, err
 }
+
+// recordedDirectory answers from the record, else from the directory as it is now. It is one evaluation's.
+type recordedDirectory struct {
+	record []Question
+	now    Directory // nil: there is none
+	of     Basis
+}
+
+// Ask implements Directory.
+func (d *recordedDirectory) Ask(builtin string, args []Value, now time.Time) (Value, error) {
+	for i := range d.record {
+		if q := &d.record[i]; q.Builtin == builtin && slices.EqualFunc(q.Args, args, same) {
+			d.of.Recorded++
+			return q.Answer, nil
+		}
+	}
+	if d.now == nil {
+		d.of.Unsure = cmp.Or(d.of.Unsure, builtin)
+		return nil, nil
+	}
+	d.of.Current++
+	d.of.asked = cmp.Or(d.of.asked, builtin)
+	return d.now.Ask(builtin, args, now)
+}
+
+// Epoch implements Directory.
+func (d *recordedDirectory) Epoch(time.Time) uint64 { return 0 }
 
 // calls are the names of the built-ins that what was walked can call, those among them that stand in for another function.
 func calls(c *collector) map[string]bool {

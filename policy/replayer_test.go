@@ -184,7 +184,7 @@ func TestOneListOfWhatIsPure(t *testing.T) {
 			t.Errorf("%s is %s; the Replayer never repeats it %v, is unsure %v, takes it as timed %v", name, class, never, unsure, timed)
 		}
 	}
-	for name, want := range map[string]string{"no.such.builtin": "unknown", "ds.check": "observed", "net.lookup_ip_addr": "unknown",
+	for name, want := range map[string]string{"no.such.builtin": "unknown", "ds.check": "asked", "net.lookup_ip_addr": "unknown",
 		"crypto.x509.parse_and_verify_certificates": "unknown", "http.send": "observed", "time.now_ns": "timed", "lower": "pure"} {
 		if class := policy.Class(name); class != want {
 			t.Errorf("%s is %s, want %s", name, class, want)

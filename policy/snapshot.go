@@ -65,6 +65,9 @@ type evaluation struct {
 	failures  []topdown.Error // of built-ins, in order
 	result    Value
 	facts     Facts
+	now       time.Time
+	asked     asking
+	clean     bool // it went undisturbed to its end
 
 	// Of an evaluation that looks for its own end, instead of being told: a timer and a goroutine cost as much as a short evaluation.
 	ctx   context.Context // nil: it is told
@@ -72,7 +75,6 @@ type evaluation struct {
 	left  time.Duration // when the clock was looked at last; 0 before
 	ended error         // why it was ended
 	often bool
-	asked bool // facts were read
 }
 
 const (
@@ -181,7 +183,7 @@ func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Deci
 // Decide evaluates the policy on an input; a nil input is undefined to the policy. It may read facts, and sees now as the current
 // time. Evaluation ends when ctx does.
 //
-// The decision is only valid without an error; with one it is the zero value, which denies. Errors wrap ErrUndefined,
+// The decision is only valid without an error; with one it denies, and holds nothing but what was asked. Errors wrap ErrUndefined,
 // ErrEvaluation, or the context's error when ctx ended first.
 func (e *Entry) Decide(ctx context.Context, input Value, facts Facts, now time.Time) (Decision, error) {
 	d, _, err := e.decide(ctx, 0, input, facts, now)
@@ -195,7 +197,7 @@ func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input V
 }
 
 // decide is Decide; clean says that nothing failed on the way, not even a built-in function, that nothing was cut
-// short and that no facts were read: the decision is good for any facts.
+// short and that there was a directory if one was asked: the decision is good for any facts that give the same answers.
 func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (d Decision, clean bool, err error) {
 	// A panic in a built-in must cost this request alone.
 	defer func() {
@@ -203,22 +205,22 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, 
 			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
 		}
 	}()
-	result, clean, err := e.evaluate(ctx, timeout, input, facts, now, nil)
-	if err != nil {
-		return Decision{}, clean, err
+	state, err := e.evaluate(ctx, timeout, input, facts, now, nil)
+	if err == nil {
+		d, err = e.snapshot.output.decision(state.result)
 	}
-	d, err = e.snapshot.output.decision(result)
-	return d, clean, err
+	d.Asked, d.AskedTruncated = state.asked.kept, state.asked.truncated
+	return d, state.clean, err
 }
 
-// evaluate returns the value of the decision document, and whether evaluation went undisturbed to its end. adjust, where there is one, has
-// the last word on the query.
-func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (result Value, clean bool, err error) {
+// evaluate returns what became of an evaluation: its result is the value of the decision document. adjust, where there is one, has the last word
+// on the query.
+func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (*evaluation, error) {
 	s := e.snapshot
+	state := &evaluation{facts: facts, now: now}
 	if err := ctx.Err(); err != nil {
-		return nil, false, fmt.Errorf("evaluating the policy: %w", err)
+		return state, fmt.Errorf("evaluating the policy: %w", err)
 	}
-	state := &evaluation{facts: facts}
 	if timeout > 0 && s.blocks { // what waits has to be told
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -250,30 +252,33 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value
 	if adjust != nil {
 		adjust(query)
 	}
-	err = query.Iter(ctx, func(found topdown.QueryResult) error {
+	err := query.Iter(ctx, func(found topdown.QueryResult) error {
 		state.result = found[resultVar].Value
 		return nil
 	})
 	switch {
 	case err != nil && errors.Is(state.ended, bounds.ErrOverloaded):
-		return nil, false, fmt.Errorf("%w: %w", ErrOverloaded, err)
+		return state, fmt.Errorf("%w: %w", ErrOverloaded, err)
 	case err != nil && state.ended != nil && topdown.IsCancel(err):
-		return nil, false, fmt.Errorf("evaluating the policy: %w", state.ended)
+		return state, fmt.Errorf("evaluating the policy: %w", state.ended)
 	case (err != nil || state.result == nil) && ctx.Err() != nil:
-		return nil, false, fmt.Errorf("evaluating the policy: %w", ctx.Err())
+		return state, fmt.Errorf("evaluating the policy: %w", ctx.Err())
 	case err != nil:
-		return nil, false, evaluationError(err)
+		return state, evaluationError(err)
 	case state.result == nil && len(state.failures) > 0:
-		return nil, false, evaluationError(&state.failures[0])
-	case state.result == nil:
-		return nil, !state.asked && !state.stopped(), ErrUndefined
+		return state, evaluationError(&state.failures[0])
+	}
+	state.clean = len(state.failures) == 0 && !state.asked.missing && !state.stopped()
+	if state.result == nil {
+		return state, ErrUndefined
 	}
 	if state.looked > quick { // fewer steps hold an input a few times at most
 		if err := bounds.Check(state.result); err != nil {
-			return nil, false, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
+			state.clean = false
+			return state, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
 		}
 	}
-	return state.result, len(state.failures) == 0 && !state.asked && !state.stopped(), nil
+	return state, nil
 }
 
 // evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line, and quotes no value.

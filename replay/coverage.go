@@ -230,7 +230,7 @@ func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why st
 	}
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
-	held, unsure, err := v.rules.Decide(bounded, a.replayer, input, policy.Facts{}, at)
+	held, unsure, err := v.rules.Decide(bounded, a.replayer, input, nil, policy.Facts{}, at)
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()

@@ -97,11 +97,34 @@ func (c *compiler) route(s *routeSpec, template, host string) *Route {
 		noAppendSlash: s.appendSlash != nil && !*s.appendSlash,
 	}
 	c.table.routes = append(c.table.routes, r)
+	c.unknownMethods(s)
 	if s.unsupported != "" {
 		c.note(s.line, 0, "%s can't be expressed (%s): paths that begin like it are refused", describe(r), s.unsupported)
 	}
 	return r
 }
+
+// unknownMethods notes methods that are perhaps misspelt. Applications may have methods of their own, so they are no error; an import has
+// the application's word for them.
+func (c *compiler) unknownMethods(s *routeSpec) {
+	if c.lenient {
+		return
+	}
+	for _, m := range s.methods {
+		if m != WebSocket && !slices.Contains(registeredMethods[:], m) {
+			c.note(s.line, 0, "method %q is not a registered HTTP method%s", m, didYouMean(m, registeredMethods[:commonMethods]))
+		}
+	}
+}
+
+// commonMethods is how many of registeredMethods applications commonly use.
+const commonMethods = 7
+
+// registeredMethods are those of IANA's HTTP Method Registry.
+var registeredMethods = [...]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
+	"ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL",
+	"MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PRI", "PROPFIND", "PROPPATCH", "QUERY", "REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND",
+	"UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"}
 
 func describe(r *Route) string {
 	methods := "ANY"

@@ -224,6 +224,26 @@ func TestUnreachableRoutesAreNoticed(t *testing.T) {
 	}
 }
 
+// TestUnknownMethodsAreNoticed warns of methods that nobody registered, and takes them: an application may have some of its own.
+func TestUnknownMethodsAreNoticed(t *testing.T) {
+	table, notices, err := routes.Parse("routes.yaml", []byte("framework: openapi\nroutes:\n- GTE /orders\n- PURGE, MKCOL /cache\n- ANY /any\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, n := range notices {
+		got = append(got, n.String())
+	}
+	want := []string{`routes.yaml:3: method "GTE" is not a registered HTTP method (did you mean "GET"?)`,
+		`routes.yaml:4: method "PURGE" is not a registered HTTP method`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if m := table.Match("PURGE", "", "/cache"); m.Outcome != routes.Matched {
+		t.Errorf("a method of the application's own: %s", m.Outcome)
+	}
+}
+
 func TestRulePath(t *testing.T) {
 	for template, want := range map[string]string{ // contract.md, one rule per route
 		"/api/users":                    "root.GET.api.users",

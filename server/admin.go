@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"gatehouse/server/conns"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,22 +24,23 @@ var errDraining = errors.New("draining")
 
 // Status is the document at /status.
 type Status struct {
-	Version     string               `json:"version"`
-	Started     time.Time            `json:"started"`
-	Ready       bool                 `json:"ready"`
-	NotReady    string               `json:"not_ready,omitempty"`
-	Degraded    []string             `json:"degraded,omitempty"`
-	Draining    bool                 `json:"draining"`
-	View        uint64               `json:"view"`
-	Revision    string               `json:"revision,omitempty"`
-	ReloadError string               `json:"reload_error,omitempty"`
-	TLSError    string               `json:"tls_error,omitempty"`
-	Notices     []string             `json:"notices,omitempty"`
-	Bundles     []bundles.Status     `json:"bundles"`
-	Routes      []edge.RoutesStatus  `json:"routes,omitempty"`
-	Keys        []identity.KeyStatus `json:"keys"`
-	Memo        gate.MemoStatus      `json:"memo"`
-	DecisionLog decisionlog.Status   `json:"decision_log"`
+	Version     string                `json:"version"`
+	Started     time.Time             `json:"started"`
+	Ready       bool                  `json:"ready"`
+	NotReady    string                `json:"not_ready,omitempty"`
+	Degraded    []string              `json:"degraded,omitempty"`
+	Draining    bool                  `json:"draining"`
+	View        uint64                `json:"view"`
+	Revision    string                `json:"revision,omitempty"`
+	ReloadError string                `json:"reload_error,omitempty"`
+	TLSError    string                `json:"tls_error,omitempty"`
+	Notices     []string              `json:"notices,omitempty"`
+	Bundles     []bundles.Status      `json:"bundles"`
+	Routes      []edge.RoutesStatus   `json:"routes,omitempty"`
+	Directory   *edge.DirectoryStatus `json:"directory,omitempty"`
+	Keys        []identity.KeyStatus  `json:"keys"`
+	Memo        gate.MemoStatus       `json:"memo"`
+	DecisionLog decisionlog.Status    `json:"decision_log"`
 }
 
 // ready says why this process should get no traffic, nil where it should.
@@ -49,13 +51,21 @@ func (s *Server) ready() error {
 	return s.node.Gate().View().Ready()
 }
 
+// keyStatus is an empty list where no issuer is configured.
+func keyStatus(v *gate.View) []identity.KeyStatus {
+	if list := v.Keys.Status(); list != nil {
+		return list
+	}
+	return []identity.KeyStatus{}
+}
+
 func (s *Server) status() Status {
 	g := s.node.Gate()
 	view := g.View()
 	out := Status{Version: s.with.Version, Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
-		Bundles: s.node.Bundles().Status(), Keys: view.Keys.Status(), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
+		Bundles: s.node.Bundles().Status(), Keys: keyStatus(view), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
 	out.Notices, out.Degraded = slices.Concat(view.Notices(), g.Notices()), s.degraded()
-	out.Routes = s.node.Routes()
+	out.Routes, out.Directory = s.node.Routes(), s.node.Directory()
 	if s.certificates != nil {
 		if text := s.certificates.problem.Load(); text != nil {
 			out.TLSError = *text
@@ -98,7 +108,7 @@ func (s *Server) adminServer() *http.Server {
 	})
 	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: conns.StateOf}
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {

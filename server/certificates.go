@@ -117,6 +117,9 @@ func (c *certificates) watch(ctx context.Context, logger *zap.Logger) {
 func (c *certificates) follow(logger *zap.Logger) {
 	files, err := readTLS(c.config)
 	if err == nil && files.equal(c.seen) {
+		if c.problem.Swap(nil) != nil {
+			logger.Info("the TLS files are again those of the active certificate", zap.String("cert", c.config.Cert))
+		}
 		return
 	}
 	var next *tls.Config

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"gatehouse/server/conns"
 	"io"
 	"net"
 	"net/http"
@@ -58,7 +59,7 @@ func (s *Server) controlServer() *http.Server {
 		reply(w, Answer{History: s.node.Bundles().History()}, err)
 	})
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: controlTimeout + 10*time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: conns.StateOf}
 }
 
 // pinned names the bundles that are held at what was rolled back to.

@@ -22,6 +22,7 @@ func (s *Server) degradedParts() []degradedPart {
 		{"keys", d.Keys},
 		{"bundles", d.Bundles},
 		{"routes", d.Routes},
+		{"directory", d.Directory},
 		{"reload", s.degradedReload()},
 		{"decision_log", d.DecisionLog},
 		{"listeners", s.degradedListeners()},
@@ -48,7 +49,7 @@ func (s *Server) degradedReload() []string {
 }
 
 func (s *Server) degradedListeners() []string {
-	list := s.conns.degraded()
+	list := s.conns.Degraded()
 	if s.certificates != nil {
 		if text := s.certificates.problem.Load(); text != nil {
 			list = append(list, "listen.tls: the files changed and cannot be used, the old certificate stays: "+*text)

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"gatehouse/server/conns"
 	"net"
 	"net/http"
 	"time"
@@ -19,7 +20,7 @@ func (s *Server) jwksServer() *http.Server {
 		writeText(w, http.StatusNotFound, "headers.jwt is not configured\n")
 	})
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: stateOf}
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: conns.StateOf}
 }
 
 // serveUntilClosed answers on a listener until its server is closed; without a listener it returns at once.

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"gatehouse/server/conns"
 	"io/fs"
 	"net"
 	"os"
@@ -105,7 +106,7 @@ func attributesOf(c config.Socket) (socketAttributes, error) {
 
 // open listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead. name is that of the
 // kind of listener; that of gRPC knows what is under way on its connections.
-func openListener(c config.Listen, address string, secure *tls.Config, name string, all *connections) (net.Listener, error) {
+func openListener(c config.Listen, address string, secure *tls.Config, name string, all *conns.Connections) (net.Listener, error) {
 	kind, at, err := network(address)
 	if err != nil {
 		return nil, err
@@ -121,14 +122,14 @@ func openListener(c config.Listen, address string, secure *tls.Config, name stri
 		return nil, err
 	}
 	if name == "grpc" {
-		return all.guard(name, l, func(c *conn) net.Conn {
+		return all.Guard(name, l, func(c *conns.Conn) net.Conn {
 			if secure != nil {
-				return watchH2(c, tls.Server(c, secure))
+				return conns.WatchH2(c, tls.Server(c, secure))
 			}
-			return watchH2(c, c)
+			return conns.WatchH2(c, c)
 		}), nil
 	}
-	l = all.guard(name, l, nil)
+	l = all.Guard(name, l, nil)
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"gatehouse/server/conns"
 	"net"
 	"net/http"
 	"time"
@@ -48,7 +49,7 @@ func newHTTPMode(c *config.HTTP, idle time.Duration, g *gate.Gate, logger *zap.L
 		return httpMode{}, fmt.Errorf("listen.http.%w", err)
 	}
 	server := handler.Server()
-	server.IdleTimeout, server.ConnState = idle, stateOf
+	server.IdleTimeout, server.ConnState = idle, conns.StateOf
 	return httpMode{handler: handler, server: server}, nil
 }
 

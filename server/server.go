@@ -8,6 +8,7 @@ package server
 import (
 	"context"
 	"errors"
+	"gatehouse/server/conns"
 	"net"
 	"os"
 	"sync"
@@ -62,7 +63,7 @@ type Server struct {
 	grpc     *grpc.Server
 	http     httpMode // zero without listen.http
 
-	conns        *connections
+	conns        *conns.Connections
 	listeners    []net.Listener
 	certificates *certificates // nil without TLS
 	admin        net.Listener
@@ -103,7 +104,7 @@ func New(ctx context.Context, with Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.conns = newConnections(cfg.Listen, s.registry)
+	s.conns = conns.New(cfg.Listen, s.registry)
 	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
@@ -136,7 +137,7 @@ func (s *Server) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var helpers, servers sync.WaitGroup
-	helpers.Go(func() { panics.Loop(background, "looking at connections", s.conns.watch) })
+	helpers.Go(func() { panics.Loop(background, "looking at connections", s.conns.Watch) })
 	if s.certificates != nil {
 		helpers.Go(func() {
 			panics.Loop(background, "watching TLS files", func(ctx context.Context) { s.certificates.watch(ctx, s.logger) })

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/tarball"
 	"gatehouse/policy"
 )
 
@@ -20,7 +21,7 @@ func RegoTests(ctx context.Context, settings policy.Config, sources []bundles.So
 		if err != nil {
 			return nil, err
 		}
-		files := bundles.Tree(read)
+		files := tarball.Tree(read)
 		bundle, err := policy.Read(s.Name, files, policy.Limits{})
 		if err != nil {
 			return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/tarball"
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/images"
@@ -94,12 +95,12 @@ func (f *compileFlags) compile(ctx context.Context, o *opened) (*compiled, error
 		return nil, err
 	}
 	out := &compiled{settings: settings}
-	if out.bundle, err = policy.Read(o.name, bundles.Tree(o.files), policy.Limits{}); err != nil {
+	if out.bundle, err = policy.Read(o.name, tarball.Tree(o.files), policy.Limits{}); err != nil {
 		return nil, err
 	}
 	out.all = []*policy.Bundle{out.bundle}
 	for _, other := range others {
-		b, err := policy.Read(other.name, bundles.Tree(other.files), policy.Limits{})
+		b, err := policy.Read(other.name, tarball.Tree(other.files), policy.Limits{})
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +111,7 @@ func (f *compileFlags) compile(ctx context.Context, o *opened) (*compiled, error
 		return nil, err
 	}
 	out.notices = snapshot.Notices()
-	tests, err := policy.ReadTests(o.name, bundles.Tree(o.files), policy.Limits{})
+	tests, err := policy.ReadTests(o.name, tarball.Tree(o.files), policy.Limits{})
 	out.tests = []*policy.Tests{tests}
 	return out, err
 }

@@ -3,13 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"gatehouse/bundles"
-	"gatehouse/config"
-	"gatehouse/server"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"gatehouse/bundles"
+	"gatehouse/config"
+	"gatehouse/server"
 
 	"github.com/spf13/cobra"
 )

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/bundles"
+	"gatehouse/bundles/tarball"
 	"gatehouse/config"
 	"gatehouse/policy"
 	"gatehouse/trial"
@@ -94,7 +94,7 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 		if sides[i], err = f.openBundle(c.Context(), arg, pulled); err != nil {
 			return nil, err
 		}
-		if read[i], err = policy.Read(sides[i].name, bundles.Tree(sides[i].files), policy.Limits{}); err != nil {
+		if read[i], err = policy.Read(sides[i].name, tarball.Tree(sides[i].files), policy.Limits{}); err != nil {
 			return nil, err
 		}
 	}

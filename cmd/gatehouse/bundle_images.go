@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/tarball"
 	"gatehouse/images"
 	"gatehouse/policy"
 )
@@ -304,7 +305,7 @@ func bundleInspectCommand() *cobra.Command {
 }
 
 func (o *opened) inspect() (*inspected, error) {
-	b, err := policy.Read(o.name, bundles.Tree(o.files), policy.Limits{})
+	b, err := policy.Read(o.name, tarball.Tree(o.files), policy.Limits{})
 	if err != nil {
 		return nil, err
 	}

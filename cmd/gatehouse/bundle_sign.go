@@ -8,14 +8,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/bundles"
+	"gatehouse/bundles/signature"
+	"gatehouse/bundles/tarball"
 	"gatehouse/images"
 	"gatehouse/policy"
 )
 
 // keyFlags name a key.
 type keyFlags struct {
-	key        bundles.Key
+	key        signature.Key
 	allowHS256 bool
 }
 
@@ -29,14 +30,14 @@ func (f *keyFlags) add(c *cobra.Command, what string) {
 }
 
 // verification is what the flags ask of a signature.
-func (f *keyFlags) verification() (*bundles.Verification, error) {
+func (f *keyFlags) verification() (*signature.Verification, error) {
 	if f.key.File == "" {
 		return nil, usageError{errors.New("give the key's file with --key")}
 	}
 	if f.key.Algorithm == "HS256" && !f.allowHS256 {
 		return nil, usageError{errors.New("HS256 is refused, because a key that verifies can also sign: --allow-hs256 accepts that")}
 	}
-	return &bundles.Verification{Keys: []bundles.Key{f.key}, AllowHS256: f.allowHS256}, nil
+	return &signature.Verification{Keys: []signature.Key{f.key}, AllowHS256: f.allowHS256}, nil
 }
 
 func bundleSignCommand() *cobra.Command {
@@ -84,13 +85,13 @@ the unsigned one, unless -o or -t is given. With the PS and ES algorithms, signa
 }
 
 // sign makes an image of the same files, annotations and a signature.
-func (o *opened) sign(key bundles.Key) (*images.Image, error) {
+func (o *opened) sign(key signature.Key) (*images.Image, error) {
 	i, err := o.imageOf()
 	if err != nil {
 		return nil, err
 	}
 	files := maps.Clone(o.files)
-	if files[signatureFile], err = bundles.Sign(o.files, key); err != nil {
+	if files[signatureFile], err = signature.Sign(o.files, key); err != nil {
 		return nil, err
 	}
 	tarball, err := images.Pack(files)
@@ -125,7 +126,7 @@ file has the signed content.`,
 			if err := v.Verify(o.name, o.files, time.Now()); err != nil {
 				return err
 			}
-			b, err := policy.Read(o.name, bundles.Tree(o.files), policy.Limits{})
+			b, err := policy.Read(o.name, tarball.Tree(o.files), policy.Limits{})
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/input"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
 )
@@ -200,6 +201,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer) error {
 	line("reason", "%s", trial.Told(answer))
 	line("cause", "%s", trial.Cause(a, answer))
 	line("caller", "%s", a.Who())
+	line("user", "%s", userText(answer.Diagnostics.User))
 	line("app", "%s", answer.Diagnostics.App)
 	if r := answer.Diagnostics.Match.Route; r != nil {
 		line("route", "%s", strings.TrimSpace(a.Method+" "+r.Template+"  "+r.Name))
@@ -233,6 +235,26 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer) error {
 	return err
 }
 
+// userText is the caller in the directory, in words.
+func userText(u *input.User) string {
+	if u == nil {
+		return ""
+	}
+	text := u.ID
+	if u.DisplayName != "" {
+		text += " (" + u.DisplayName + ")"
+	}
+	for _, list := range []struct {
+		name string
+		ids  []string
+	}{{"roles", u.Roles}, {"groups", u.Groups}} {
+		if len(list.ids) > 0 {
+			text += ", " + list.name + ": " + strings.Join(list.ids, ", ")
+		}
+	}
+	return text
+}
+
 // aboutRoute says what the name of one route does not.
 func aboutRoute(answer *gate.Answer) (lines []string) {
 	if answer.Diagnostics.Redirect {
@@ -257,6 +279,7 @@ type checkResult struct {
 	Cause    string             `json:"cause,omitempty"`  // for operators
 	DryRun   bool               `json:"dry_run,omitempty"`
 	Caller   *checkCaller       `json:"caller,omitempty"` // made up, not verified
+	User     *checkUser         `json:"user,omitempty"`   // the caller in the directory, as far as it was asked
 	App      string             `json:"app,omitempty"`
 	Route    *checkRoute        `json:"route,omitempty"`
 	May      []checkRoute       `json:"may_be_taken_by,omitempty"` // where there are several; the rules of all of them must allow
@@ -276,6 +299,13 @@ type (
 	checkCaller struct {
 		Subject string   `json:"subject"`
 		Roles   []string `json:"roles,omitempty"`
+	}
+	checkUser struct {
+		ID          string         `json:"id"`
+		DisplayName string         `json:"display_name,omitempty"`
+		Properties  map[string]any `json:"properties,omitempty"`
+		Roles       []string       `json:"roles,omitempty"`
+		Groups      []string       `json:"groups,omitempty"`
 	}
 	checkRoute struct {
 		Template string `json:"template"`
@@ -301,6 +331,9 @@ func resultOf(a *trial.Request, answer *gate.Answer) checkResult {
 		Removed: answer.Remove, Body: answer.Body}
 	if r := answer.Diagnostics.Match.Route; r != nil {
 		out.Route, out.Params = &checkRoute{r.Template, r.Name, r.Line}, map[string]string{}
+	}
+	if u := answer.Diagnostics.User; u != nil {
+		out.User = &checkUser{u.ID, u.DisplayName, u.Properties, u.Roles, u.Groups}
 	}
 	out.Redirect = answer.Diagnostics.Redirect
 	for _, r := range answer.Diagnostics.May {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -56,24 +57,34 @@ func TestServeOverTLS(t *testing.T) {
 		t.Error("plain text is accepted")
 	}
 
-	write(t, p.path("tls.crt"), "half a certi")
-	eventually(t, "waiting for tls_error", func() error {
+	good, err := os.ReadFile(p.path("tls.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	isBroken := func() error {
 		if got := p.status().TLSError; !strings.Contains(got, "tls.crt") {
 			return fmt.Errorf("tls_error is %q", got)
 		}
 		return nil
-	})
+	}
+	isWhole := func() error {
+		if got := p.status().TLSError; got != "" {
+			return errors.New(got)
+		}
+		return nil
+	}
+	write(t, p.path("tls.crt"), "half a certi")
+	eventually(t, "waiting for tls_error", isBroken)
+	write(t, p.path("tls.crt"), string(good))
+	eventually(t, "waiting for tls_error to go with the same certificate", isWhole)
+	write(t, p.path("tls.crt"), "half a certi")
+	eventually(t, "waiting for tls_error again", isBroken)
 	if err := as("first.test"); err != nil {
 		t.Errorf("the old certificate does not stay: %v", err)
 	}
 	p.certify(ca, "second.test")
 	eventually(t, "waiting for the new certificate", func() error { return as("second.test") })
-	eventually(t, "waiting for tls_error to go", func() error {
-		if got := p.status().TLSError; got != "" {
-			return errors.New(got)
-		}
-		return nil
-	})
+	eventually(t, "waiting for tls_error to go", isWhole)
 	if err := as("first.test"); err == nil {
 		t.Error("the old certificate is still shown")
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"gatehouse/bundles"
+	"gatehouse/bundles/tarball"
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/gate"
@@ -31,7 +31,7 @@ func Candidate(ctx context.Context, src config.Source, replace func(*config.Conf
 
 // BareCandidate is a bundle without a configuration.
 func BareCandidate(ctx context.Context, name string, files map[string][]byte) (*replay.Candidate, error) {
-	b, err := policy.Read(name, bundles.Tree(files), policy.Limits{})
+	b, err := policy.Read(name, tarball.Tree(files), policy.Limits{})
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,6 @@
-package bundles
+// Package tarball reads bundles that are tar archives, whole and in memory, and writes them. It owns what such an archive may hold: no links, no
+// names that climb, nothing behind its end. It is a part of package bundles, and imports policy for limits and the form of errors.
+package tarball
 
 import (
 	"archive/tar"
@@ -12,6 +14,10 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -24,7 +30,7 @@ const (
 	tarBlock      = 512  // bytes; an archive ends with two blocks of zeros
 )
 
-// unpack reads a whole bundle tarball, gzipped or plain, into memory: the files by their slash-separated paths below the
+// Unpack reads a whole bundle tarball, gzipped or plain, into memory: the files by their slash-separated paths below the
 // bundle's top, and the SHA-256 of the tarball's own bytes in hexadecimal. Nothing is ever written anywhere.
 //
 // Only files and folders may be in it; links and devices are refused, and so is a name that two entries share, that climbs
@@ -35,15 +41,15 @@ const (
 //
 // The limits hold for the files, and bound what is read and what is decompressed whatever the ratio of the two. Errors
 // are policy.Problems with the name of the bundle.
-func unpack(name string, r io.Reader, limits policy.Limits) (files map[string][]byte, digest string, err error) {
+func Unpack(name string, r io.Reader, limits policy.Limits) (files map[string][]byte, digest string, err error) {
 	u := newUnpacker(r, limits.OrDefault())
 	if err := u.read(); err != nil {
-		return nil, "", policy.Problems{problemOf(Source{Name: name}, err)}
+		return nil, "", policy.Problems{Problem(name, err)}
 	}
 	return u.files, hex.EncodeToString(u.digest.Sum(nil)), nil
 }
 
-// unpacker is the state of one unpack.
+// unpacker is the state of one Unpack.
 type unpacker struct {
 	limits  policy.Limits
 	raw     *bounded // the tarball's own bytes
@@ -175,9 +181,9 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	case tar.TypeReg:
 		return u.file(name, header.Size, content)
 	case tar.TypeSymlink, tar.TypeLink:
-		return named(name, "a link; an archive may hold files and folders only")
+		return FileError(name, "a link; an archive may hold files and folders only")
 	}
-	return named(name, "neither a file nor a folder")
+	return FileError(name, "neither a file nor a folder")
 }
 
 // name is an entry's path below the bundle's top; "" for the top itself.
@@ -203,7 +209,7 @@ func (u *unpacker) name(raw string) (string, error) {
 		return "", fmt.Errorf("the file name %q is not a plain path below the top of the bundle", raw)
 	}
 	if strings.Count(name, "/") > u.limits.Depth {
-		return "", named(name, fmt.Sprintf("more than %d folders deep", u.limits.Depth))
+		return "", FileError(name, fmt.Sprintf("more than %d folders deep", u.limits.Depth))
 	}
 	return name, nil
 }
@@ -212,7 +218,7 @@ func (u *unpacker) name(raw string) (string, error) {
 func (u *unpacker) folder(name string) error {
 	for _, dir := range prefixes(name) {
 		if _, taken := u.files[dir]; taken {
-			return named(dir, "both a file and a folder")
+			return FileError(dir, "both a file and a folder")
 		}
 		u.folders[dir] = true
 	}
@@ -235,11 +241,11 @@ func (u *unpacker) file(name string, size int64, content io.Reader) error {
 	case name == "":
 		return errors.New("a file has no name")
 	case twice:
-		return named(name, "there twice")
+		return FileError(name, "there twice")
 	case u.folders[name]:
-		return named(name, "both a file and a folder")
+		return FileError(name, "both a file and a folder")
 	case size > u.limits.File:
-		return named(name, fmt.Sprintf("larger than %d bytes", u.limits.File))
+		return FileError(name, fmt.Sprintf("larger than %d bytes", u.limits.File))
 	}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		if err := u.folder(name[:i]); err != nil {
@@ -247,7 +253,7 @@ func (u *unpacker) file(name string, size int64, content io.Reader) error {
 		}
 	}
 	if u.total += size; u.total > u.limits.Total {
-		return named(name, fmt.Sprintf("all files together are larger than %d bytes", u.limits.Total))
+		return FileError(name, fmt.Sprintf("all files together are larger than %d bytes", u.limits.Total))
 	}
 	// The size is what the archive says; memory is taken as bytes arrive.
 	data := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead))
@@ -256,4 +262,44 @@ func (u *unpacker) file(name string, size int64, content io.Reader) error {
 	}
 	u.files[name] = data.Bytes()
 	return nil
+}
+
+// Pack writes files as a gzipped tarball: in the order of their names, without times and owners, as gatehouse bundle build has them.
+func Pack(to io.Writer, files map[string][]byte) error {
+	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	w := tar.NewWriter(zipped)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		content := files[name]
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+			return err
+		}
+		for piece := range slices.Chunk(content, 256<<10) {
+			if _, err := w.Write(piece); err != nil {
+				return err
+			}
+			runtime.Gosched() // requests wait no longer than a piece takes
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return zipped.Close()
+}
+
+// Problem puts a file system's error into the form that all errors about bundles have.
+func Problem(bundle string, err error) policy.Problem {
+	p := policy.Problem{Stage: "reading", Bundle: bundle, Text: err.Error()}
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) && !filepath.IsAbs(pathErr.Path) {
+		p.File, p.Text = filepath.ToSlash(pathErr.Path), pathErr.Err.Error()
+	}
+	return p
+}
+
+// FileError is an error about one file.
+func FileError(name, text string) error {
+	return &fs.PathError{Op: "read", Path: name, Err: errors.New(text)}
 }

@@ -1,4 +1,4 @@
-package server
+package conns
 
 import (
 	"encoding/binary"
@@ -11,7 +11,7 @@ import (
 // frames: their headers say which requests there are, which of them are complete, and which have had their answer. The gRPC server says
 // none of this before a request is complete.
 type h2Watch struct {
-	*conn
+	*Conn
 	served net.Conn // the connection in the clear: conn itself, or TLS on it
 
 	in, out h2Frames // of one goroutine each: whoever reads, and whoever writes
@@ -39,8 +39,9 @@ const (
 	h2EndStream = 1
 )
 
-func watchH2(c *conn, served net.Conn) net.Conn {
-	w := &h2Watch{conn: c, served: served, in: h2Frames{skip: h2Preface}}
+// WatchH2 looks at the frames of HTTP/2 on a connection, which served has in clear: a request that is not complete counts until it is.
+func WatchH2(c *Conn, served net.Conn) net.Conn {
+	w := &h2Watch{Conn: c, served: served, in: h2Frames{skip: h2Preface}}
 	c.frames = w
 	return w
 }

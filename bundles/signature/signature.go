@@ -1,4 +1,6 @@
-package bundles
+// Package signature signs bundles and verifies their signatures, in OPA's format. It owns which algorithms and keys are good enough for that.
+// It is a part of package bundles, and imports policy for the form of its errors.
+package signature
 
 import (
 	"bytes"
@@ -23,10 +25,10 @@ import (
 	"github.com/open-policy-agent/opa/v1/util"
 )
 
-// signatureFile holds a bundle's signature, in OPA's format: {"signatures": [JWT]}, at the top of the bundle. The token
+// File holds a bundle's signature, in OPA's format: {"signatures": [JWT]}, at the top of the bundle. The token
 // lists every other file with its hash. Of JSON and YAML data, and of the manifest, the hash is that of the values, so
 // that white space does not count.
-const signatureFile = ".signatures.json"
+const File = ".signatures.json"
 
 const (
 	maxKeyFile = 64 << 10 // bytes
@@ -131,8 +133,8 @@ func (k Key) load(private bool) (any, error) {
 	return key, nil
 }
 
-// validate checks everything that can be known before a bundle is there, the key files as they are now included.
-func (v *Verification) validate() error {
+// Validate checks everything that can be known before a bundle is there, the key files as they are now included.
+func (v *Verification) Validate() error {
 	if v == nil {
 		return nil
 	}
@@ -159,8 +161,8 @@ func (v *Verification) validate() error {
 	return errors.Join(problems...)
 }
 
-// look takes one look at the key files without reading them; what is not there is nil.
-func (v *Verification) look() []fs.FileInfo {
+// Look takes one look at the key files without reading them; what is not there is nil.
+func (v *Verification) Look() []fs.FileInfo {
 	if v == nil {
 		return nil
 	}
@@ -191,7 +193,7 @@ func Sign(files map[string][]byte, key Key) ([]byte, error) {
 	}
 	payload := signed{KeyID: key.ID, Scope: key.Scope}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if name == signatureFile {
+		if name == File {
 			continue
 		}
 		sum, err := hashFile(name, files[name], bundle.SHA256)
@@ -215,12 +217,12 @@ func (v *Verification) Verify(name string, files map[string][]byte, now time.Tim
 	problem := func(file string, err error) error {
 		return policy.Problems{{Stage: "verifying", Bundle: name, File: file, Text: err.Error()}}
 	}
-	payload, err := v.token(files[signatureFile], now)
+	payload, err := v.token(files[File], now)
 	if err != nil {
-		if _, there := files[signatureFile]; !there {
-			return problem("", fmt.Errorf("the bundle is not signed: it has no %s", signatureFile))
+		if _, there := files[File]; !there {
+			return problem("", fmt.Errorf("the bundle is not signed: it has no %s", File))
 		}
-		return problem(signatureFile, err)
+		return problem(File, err)
 	}
 	listed := map[string]bundle.FileInfo{}
 	for _, f := range payload.Files {
@@ -234,7 +236,7 @@ func (v *Verification) Verify(name string, files map[string][]byte, now time.Tim
 		}
 	}
 	for _, file := range slices.Sorted(maps.Keys(files)) {
-		if file == signatureFile {
+		if file == File {
 			continue
 		}
 		f, ok := listed[file]

@@ -1,4 +1,6 @@
-package bundles
+// Package origin asks for bundles where they come from over the network: an HTTP server that speaks OPA's bundle protocol, or a registry of
+// images. It knows bytes and tags, not bundles, and is a part of package bundles.
+package origin
 
 import (
 	"context"
@@ -6,6 +8,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -18,28 +21,28 @@ const longPollType = "application/vnd.openpolicyagent.bundles"
 // bodyTime bounds the time from the answer's header to the end of its body.
 const bodyTime = 5 * time.Minute
 
-// fetched is an answer about a bundle.
-type fetched struct {
-	raw   []byte // the tarball; nil: what was asked about is current
-	tag   string // what to ask with the next time: an ETag or a digest; may be empty
-	holds bool   // the server holds a request open until there is something new
+// Answer is an answer about a bundle.
+type Answer struct {
+	Raw   []byte // the tarball; nil: what was asked about is current
+	Tag   string // what to ask with the next time: an ETag or a digest; may be empty
+	Holds bool   // the server holds a request open until there is something new
 }
 
-// fetchRequest is what an origin is asked for.
-type fetchRequest struct {
-	tag    string // what is had already; empty: nothing
-	deltas bool   // a change to that can be used as well
-	hold   bool   // the answer has time until there is something new
+// Request is what an Origin is asked for.
+type Request struct {
+	Tag    string // what is had already; empty: nothing
+	Deltas bool   // a change to that can be used as well
+	Hold   bool   // the answer has time until there is something new
 }
 
-// origin is where a bundle comes from. One goroutine uses it.
-type origin interface {
-	fetch(context.Context, fetchRequest) (fetched, error)
-	close()
+// Origin is where a bundle comes from. One goroutine uses it.
+type Origin interface {
+	Fetch(context.Context, Request) (Answer, error)
+	Close()
 }
 
-// httpOrigin is a bundle on an HTTP server: OPA's bundle protocol, which any server of files with ETags speaks too.
-type httpOrigin struct {
+// HTTP is a bundle on an HTTP server: OPA's bundle protocol, which any server of files with ETags speaks too.
+type HTTP struct {
 	service upstream.Service
 	url     string
 	wait    time.Duration    // how long the server is asked to hold a request; 0: not at all
@@ -47,62 +50,64 @@ type httpOrigin struct {
 	client  *upstream.Client // nil after a failure: the next one reads the files anew
 }
 
-func newHTTPOrigin(s upstream.Service, url string, wait time.Duration, limit int64) (*httpOrigin, error) {
+// NewHTTP prepares a URL to be asked for. wait is how long the server is asked to hold a request, limit the bytes of a tarball.
+func NewHTTP(s upstream.Service, url string, wait time.Duration, limit int64) (*HTTP, error) {
 	if err := s.Resolve(); err != nil {
 		return nil, err
 	}
-	o := &httpOrigin{service: s, url: url, wait: wait, limit: limit}
+	o := &HTTP{service: s, url: url, wait: wait, limit: limit}
 	var err error
 	o.client, err = upstream.NewClient(s, url, wait)
 	return o, err
 }
 
-func (o *httpOrigin) fetch(ctx context.Context, q fetchRequest) (f fetched, err error) {
+// Fetch asks once.
+func (o *HTTP) Fetch(ctx context.Context, q Request) (f Answer, err error) {
 	if o.client == nil {
 		if o.client, err = upstream.NewClient(o.service, o.url, o.wait); err != nil {
-			return fetched{}, err
+			return Answer{}, err
 		}
 	}
 	ctx, stop := context.WithTimeout(ctx, o.wait+upstream.AnswerTime+2*upstream.DialTime+bodyTime)
 	defer stop()
 	if f, err = o.ask(ctx, q); err != nil {
 		// A token, a certificate or an authority may have been replaced: begin anew.
-		o.close()
+		o.Close()
 	}
 	return f, err
 }
 
-func (o *httpOrigin) ask(ctx context.Context, q fetchRequest) (fetched, error) {
+func (o *HTTP) ask(ctx context.Context, q Request) (Answer, error) {
 	header := http.Header{}
 	prefer := "modes=snapshot"
-	if q.deltas && q.tag != "" {
+	if q.Deltas && q.Tag != "" {
 		prefer += ",delta"
 	}
-	if q.hold && o.wait > 0 {
+	if q.Hold && o.wait > 0 {
 		prefer += fmt.Sprintf(";wait=%d", int(o.wait.Seconds()))
 	}
 	header.Set("Prefer", prefer)
-	o.client.Condition = tagOf(q.tag, o.client.URL().Host)
+	o.client.Condition = tagOf(q.Tag, o.client.URL().Host)
 	response, err := o.client.Do(ctx, http.MethodGet, header, nil)
 	if err != nil {
-		return fetched{}, err
+		return Answer{}, err
 	}
 	defer response.Body.Close()
 	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")) // what is no media type is not ours
-	f := fetched{tag: response.Header.Get("ETag"), holds: o.wait > 0 && media == longPollType}
+	f := Answer{Tag: response.Header.Get("ETag"), Holds: o.wait > 0 && media == longPollType}
 	switch {
 	case response.StatusCode == http.StatusNotModified && response.Request.Header.Get("If-None-Match") == "":
-		return fetched{}, errors.New("the server answered 304 Not Modified to a request without a condition")
+		return Answer{}, errors.New("the server answered 304 Not Modified to a request without a condition")
 	case response.StatusCode == http.StatusNotModified:
-		f.tag = q.tag
+		f.Tag = q.Tag
 		return f, nil
 	case response.StatusCode != http.StatusOK:
-		return fetched{}, statusError(response.StatusCode)
-	case len(f.tag) > 1024:
-		f.tag = ""
+		return Answer{}, statusError(response.StatusCode)
+	case len(f.Tag) > 1024:
+		f.Tag = ""
 	}
-	f.tag = textOf(upstream.Condition{Host: response.Request.URL.Host, Tag: f.tag}, o.client.URL().Host)
-	f.raw, err = upstream.ReadBody(response, o.limit)
+	f.Tag = textOf(upstream.Condition{Host: response.Request.URL.Host, Tag: f.Tag}, o.client.URL().Host)
+	f.Raw, err = upstream.ReadBody(response, o.limit)
 	return f, err
 }
 
@@ -135,9 +140,13 @@ func statusError(code int) error {
 	return errors.New(text)
 }
 
-func (o *httpOrigin) close() {
+// Close ends the connections. The next Fetch opens others.
+func (o *HTTP) Close() {
 	if o.client != nil {
 		o.client.Close()
 		o.client = nil
 	}
 }
+
+// URL is what is asked, after its service's has been put in front. It is there after NewHTTP.
+func (o *HTTP) URL() *url.URL { return o.client.URL() }

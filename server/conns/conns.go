@@ -1,4 +1,6 @@
-package server
+// Package conns counts and bounds the connections of the listeners: how many there are, of whom, and what their requests hold. It owns which
+// one is cut when there are too many. Of ours it imports config, whose limits it keeps; the server imports it.
+package conns
 
 import (
 	"context"
@@ -39,9 +41,9 @@ const (
 	unreadAfter       = 10          // looks: an answer that is not taken after that counts as one that is not read
 )
 
-// connections are those of all listeners: how many there are, who has them, and what they hold. A connection that has had an answer is never cut
+// Connections are those of all listeners: how many there are, who has them, and what they hold. A connection that has had an answer is never cut
 // for being idle, only for what it does to others; one that has not must get on, and gives way.
-type connections struct {
+type Connections struct {
 	limits   connectionLimits
 	tick     atomic.Int64 // looks since the start: a clock that costs nothing
 	requests atomic.Int64 // under way on all of them
@@ -50,7 +52,7 @@ type connections struct {
 	opened   *prometheus.GaugeVec
 
 	mu    sync.Mutex // guards what follows; taken when a connection comes and goes, and by looks
-	all   map[*conn]struct{}
+	all   map[*Conn]struct{}
 	count map[string]int // by listener
 	peers map[peerOf]int
 	out   map[string]*ranOut // by listener
@@ -64,8 +66,8 @@ type ranOut struct {
 	times int
 }
 
-// watch looks at the connections until the process leaves.
-func (c *connections) watch(ctx context.Context) {
+// Watch looks at the connections until the process leaves.
+func (c *Connections) Watch(ctx context.Context) {
 	tick := time.NewTicker(lookAtConnections)
 	defer tick.Stop()
 	for {
@@ -78,12 +80,12 @@ func (c *connections) watch(ctx context.Context) {
 	}
 }
 
-// stateOf is what a server of HTTP/1 tells of its connections.
-func stateOf(nc net.Conn, state http.ConnState) {
+// StateOf is what a server of HTTP/1 tells of its connections.
+func StateOf(nc net.Conn, state http.ConnState) {
 	if secure, ok := nc.(*tls.Conn); ok {
 		nc = secure.NetConn()
 	}
-	if c, ok := nc.(*conn); ok && state == http.StateIdle {
+	if c, ok := nc.(*Conn); ok && state == http.StateIdle {
 		c.hasAnswer()
 	}
 }
@@ -95,8 +97,9 @@ type connectionLimits struct {
 	first, request       time.Duration
 }
 
-func newConnections(c config.Listen, r prometheus.Registerer) *connections {
-	out := &connections{all: map[*conn]struct{}{}, count: map[string]int{}, peers: map[peerOf]int{}, out: map[string]*ranOut{},
+// New is for all listeners of a server.
+func New(c config.Listen, r prometheus.Registerer) *Connections {
+	out := &Connections{all: map[*Conn]struct{}{}, count: map[string]int{}, peers: map[peerOf]int{}, out: map[string]*ranOut{},
 		limits: connectionLimits{perListener: c.MaxConnections, perPeer: c.PerPeer(), requests: int64(c.MaxRequests), bytes: int64(c.MaxPending),
 			first: time.Duration(c.FirstRequest), request: time.Duration(c.RequestTimeout)},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_connections_refused_total",
@@ -116,16 +119,16 @@ func newConnections(c config.Listen, r prometheus.Registerer) *connections {
 // listenerNames is the closed list of values of the metrics' label.
 var listenerNames = []string{"grpc", "http", "admin", "control", "jwks"}
 
-// guard makes a listener whose connections are counted and bounded.
-func (c *connections) guard(name string, l net.Listener, wrap func(*conn) net.Conn) net.Listener {
+// Guard makes a listener whose connections are counted and bounded.
+func (c *Connections) Guard(name string, l net.Listener, wrap func(*Conn) net.Conn) net.Listener {
 	return &guarded{Listener: l, name: name, all: c, wrap: wrap}
 }
 
 type guarded struct {
 	net.Listener
 	name string
-	all  *connections
-	wrap func(*conn) net.Conn // what is served; nil: the connection itself
+	all  *Connections
+	wrap func(*Conn) net.Conn // what is served; nil: the connection itself
 }
 
 // Accept implements net.Listener. It accepts every connection, also one too many: what waits in the kernel's queue holds up those behind it.
@@ -138,7 +141,7 @@ func (g *guarded) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		c := &conn{Conn: raw, all: g.all, listener: g.name, peer: peerName(raw), since: time.Now()}
+		c := &Conn{Conn: raw, all: g.all, listener: g.name, peer: peerName(raw), since: time.Now()}
 		served := net.Conn(c)
 		if g.wrap != nil {
 			served = g.wrap(c) // before others see it
@@ -171,10 +174,10 @@ func peerName(c net.Conn) string {
 }
 
 // admit takes a connection in, in the place of one that has had no answer yet where there is none left.
-func (c *connections) admit(n *conn) bool {
+func (c *Connections) admit(n *Conn) bool {
 	key := peerOf{n.listener, n.peer}
 	c.mu.Lock()
-	var victim *conn
+	var victim *Conn
 	cause := ""
 	switch {
 	case c.peers[key] >= c.limits.perPeer:
@@ -208,7 +211,7 @@ func (c *connections) admit(n *conn) bool {
 }
 
 // yields is the connection that gives way: the oldest one of a peer that has had no answer. Its caller holds mu.
-func (c *connections) yields(listener, peer string) (victim *conn) {
+func (c *Connections) yields(listener, peer string) (victim *Conn) {
 	for one := range c.all {
 		if one.listener == listener && one.peer == peer && !one.answered.Load() && (victim == nil || one.since.Before(victim.since)) {
 			victim = one
@@ -218,7 +221,7 @@ func (c *connections) yields(listener, peer string) (victim *conn) {
 }
 
 // mostUnanswered is the peer that has most connections without an answer. Its caller holds mu.
-func (c *connections) mostUnanswered(listener string) (peer string) {
+func (c *Connections) mostUnanswered(listener string) (peer string) {
 	count := map[string]int{}
 	for one := range c.all {
 		if one.listener == listener && !one.answered.Load() {
@@ -231,7 +234,7 @@ func (c *connections) mostUnanswered(listener string) (peer string) {
 }
 
 // remove takes a connection off the books. Its caller holds mu.
-func (c *connections) remove(n *conn) {
+func (c *Connections) remove(n *Conn) {
 	if _, there := c.all[n]; !there {
 		return
 	}
@@ -245,13 +248,13 @@ func (c *connections) remove(n *conn) {
 }
 
 // ranOut notes that there was no connection left for somebody.
-func (c *connections) ranOut(listener, cause string) {
+func (c *Connections) ranOut(listener, cause string) {
 	c.refused.WithLabelValues(listener, cause).Inc()
 	c.say(listener)
 }
 
 // say has it said for a while that a listener ran out of connections.
-func (c *connections) say(listener string) {
+func (c *Connections) say(listener string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out[listener] == nil {
@@ -261,8 +264,8 @@ func (c *connections) say(listener string) {
 	c.out[listener].times++
 }
 
-// degraded says which listeners had no connection left within the last minute.
-func (c *connections) degraded() (list []string) {
+// Degraded says which listeners had no connection left within the last minute.
+func (c *Connections) Degraded() (list []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, listener := range listenerNames {
@@ -275,11 +278,11 @@ func (c *connections) degraded() (list []string) {
 }
 
 // look cuts off what does not get on.
-func (c *connections) look() {
+func (c *Connections) look() {
 	tick := c.tick.Add(1)
 	now := time.Now()
 	c.mu.Lock()
-	all := make([]*conn, 0, len(c.all))
+	all := make([]*Conn, 0, len(c.all))
 	for one := range c.all {
 		all = append(all, one)
 	}
@@ -294,7 +297,7 @@ func (c *connections) look() {
 
 // shed cuts off who holds most, while all of them hold too much. Where nobody holds anything that does not get on, the load is honest, and
 // limits.concurrent is what bounds it.
-func (c *connections) shed() {
+func (c *Connections) shed() {
 	tick := c.tick.Load()
 	for range 16 {
 		var cause string
@@ -307,7 +310,7 @@ func (c *connections) shed() {
 			return
 		}
 		c.mu.Lock()
-		var victim *conn
+		var victim *Conn
 		most := int64(0)
 		for one := range c.all {
 			stuck, bytes := one.holds(tick)
@@ -328,10 +331,10 @@ func (c *connections) shed() {
 	}
 }
 
-// conn is a connection as it was accepted.
-type conn struct {
+// Conn is a connection as it was accepted.
+type Conn struct {
 	net.Conn
-	all      *connections
+	all      *Connections
 	listener string
 	peer     string
 	since    time.Time
@@ -343,7 +346,7 @@ type conn struct {
 }
 
 // Close implements net.Conn.
-func (c *conn) Close() error {
+func (c *Conn) Close() error {
 	c.all.mu.Lock()
 	c.all.remove(c)
 	c.all.mu.Unlock()
@@ -352,7 +355,7 @@ func (c *conn) Close() error {
 }
 
 // release gives back what the connection counts for.
-func (c *conn) release() {
+func (c *Conn) release() {
 	if c.frames != nil {
 		c.frames.release()
 	}
@@ -360,7 +363,7 @@ func (c *conn) release() {
 }
 
 // cut ends a connection that is not to be waited for.
-func (c *conn) cut(cause string) {
+func (c *Conn) cut(cause string) {
 	if c.cutOnce.Swap(true) {
 		return
 	}
@@ -369,7 +372,7 @@ func (c *conn) cut(cause string) {
 }
 
 // overdue says why a connection is to be cut off; "" where it is not.
-func (c *conn) overdue(now time.Time, tick int64) string {
+func (c *Conn) overdue(now time.Time, tick int64) string {
 	if since := c.writing.Load(); since != 0 && tick-(since-1) > stalledAfter {
 		return causeStalled
 	}
@@ -387,7 +390,7 @@ func (c *conn) overdue(now time.Time, tick int64) string {
 }
 
 // holds is how many requests of the connection do not get on, and how many bytes of unfinished ones it has sent.
-func (c *conn) holds(tick int64) (stuck int, bytes int64) {
+func (c *Conn) holds(tick int64) (stuck int, bytes int64) {
 	if c.frames == nil {
 		return 0, c.pending.Load()
 	}
@@ -395,7 +398,7 @@ func (c *conn) holds(tick int64) (stuck int, bytes int64) {
 }
 
 // Read implements net.Conn. For HTTP/1 it counts what comes until there is an answer.
-func (c *conn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.frames == nil && n > 0 && c.listener == "http" {
 		c.pending.Add(int64(n))
@@ -407,7 +410,7 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (c *conn) Write(p []byte) (int, error) {
+func (c *Conn) Write(p []byte) (int, error) {
 	c.writing.Store(c.all.tick.Load() + 1)
 	n, err := c.Conn.Write(p)
 	c.writing.Store(0)
@@ -415,7 +418,7 @@ func (c *conn) Write(p []byte) (int, error) {
 }
 
 // hasAnswer notes that a request over HTTP/1 had its answer.
-func (c *conn) hasAnswer() {
+func (c *Conn) hasAnswer() {
 	c.answered.Store(true)
 	c.all.bytes.Add(-c.pending.Swap(0))
 }

@@ -1,4 +1,4 @@
-package bundles
+package tarball
 
 import (
 	"bytes"
@@ -17,8 +17,9 @@ type tree struct {
 	dirs  map[string][]fs.DirEntry // sorted by name
 }
 
-// newTree indexes files by their folders.
-func newTree(files map[string][]byte) *tree {
+// Tree shows files by their paths as a read-only file system, as policy.Read wants it. Neither map nor contents may change
+// afterwards.
+func Tree(files map[string][]byte) fs.FS {
 	t := &tree{files: files, dirs: map[string][]fs.DirEntry{".": nil}}
 	for file, content := range files {
 		t.dirs[t.folder(path.Dir(file))] = append(t.dirs[path.Dir(file)], entry{name: path.Base(file), size: int64(len(content))})

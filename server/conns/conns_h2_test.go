@@ -1,4 +1,4 @@
-package server
+package conns
 
 import (
 	"math/rand/v2"
@@ -52,6 +52,6 @@ func TestFramesInAnyPieces(t *testing.T) {
 }
 
 func newWatched() *h2Watch {
-	c := &conn{all: newConnections(config.Listen{MaxConnections: 10, MaxRequests: 1000, MaxPending: 1 << 20}, prometheus.NewRegistry()), listener: "grpc"}
-	return watchH2(c, c).(*h2Watch)
+	c := &Conn{all: New(config.Listen{MaxConnections: 10, MaxRequests: 1000, MaxPending: 1 << 20}, prometheus.NewRegistry()), listener: "grpc"}
+	return WatchH2(c, c).(*h2Watch)
 }

@@ -1,4 +1,4 @@
-package server
+package conns
 
 import (
 	"bytes"
@@ -76,7 +76,7 @@ func BenchmarkConnection(b *testing.B) {
 		"raw": func(c net.Conn) net.Conn { return c },
 		"watched": func(c net.Conn) net.Conn {
 			watched := newWatched()
-			watched.Conn, watched.in.skip = c, 0
+			watched.Conn.Conn, watched.in.skip = c, 0
 			for i := range uint32(open) {
 				before, _ := callFrames(b, 1+2*i, size)
 				watched.received(before[:len(before)-size-17-9]) // its message is yet to come

@@ -1,0 +1,102 @@
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"gatehouse/images"
+	"gatehouse/upstream"
+)
+
+// imageTime bounds one request to a registry, download included.
+const imageTime = 6 * time.Minute
+
+// Image is a bundle in a registry. Its tag is the digest that the reference stands for.
+type Image struct {
+	service        upstream.Service
+	image          string
+	credentialFile string
+	limit          int64
+	client         *images.Client // nil after a failure: the next one reads the files anew
+}
+
+// NewImage prepares an image to be asked for. credentialFile is Docker's.
+func NewImage(s upstream.Service, image, credentialFile string, limit int64) (*Image, error) {
+	if s.BearerFile != "" || s.OAuth2 != nil || s.AWS != nil || s.GCP != nil || s.Azure != nil || len(s.Headers) > 0 {
+		return nil, errors.New("a registry's credential is in Docker's credential file: of a service only ca, cert, key and plain_http are for images")
+	}
+	ref, err := images.ParseReference(image)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Registry == "" {
+		return nil, fmt.Errorf("image %q names no registry, as in registry.example.com/policies/app:1.4", image)
+	}
+	if err := s.Resolve(); err != nil {
+		return nil, err
+	}
+	o := &Image{service: s, image: image, credentialFile: credentialFile, limit: limit}
+	o.client, err = o.connect()
+	return o, err
+}
+
+func (o *Image) connect() (*images.Client, error) {
+	s := o.service
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CA != "" {
+		text, err := os.ReadFile(s.CA)
+		if err != nil {
+			return nil, err
+		}
+		trust.RootCAs = x509.NewCertPool()
+		if !trust.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s holds no certificate in PEM", s.CA)
+		}
+	}
+	if err := s.ShowCertificate(trust); err != nil {
+		return nil, err
+	}
+	return images.NewClient(images.Config{TLS: trust, PlainHTTP: s.PlainHTTP, CredentialFile: o.credentialFile, MaxTarball: o.limit})
+}
+
+// Fetch asks for the digest first, and pulls only what is new.
+func (o *Image) Fetch(ctx context.Context, q Request) (f Answer, err error) {
+	if o.client == nil {
+		if o.client, err = o.connect(); err != nil {
+			return Answer{}, err
+		}
+	}
+	ctx, stop := context.WithTimeout(ctx, imageTime)
+	defer stop()
+	defer func() {
+		if err != nil {
+			o.Close()
+			err = upstream.Brief(err)
+		}
+	}()
+	digest, err := o.client.Resolve(ctx, o.image)
+	if err != nil {
+		return Answer{}, err
+	}
+	if digest == q.Tag {
+		return Answer{Tag: digest}, nil
+	}
+	image, err := o.client.Pull(ctx, o.image)
+	if err != nil {
+		return Answer{}, err
+	}
+	return Answer{Raw: image.Tarball(), Tag: image.Resolved()}, nil
+}
+
+// Close ends the connections. The next Fetch opens others.
+func (o *Image) Close() {
+	if o.client != nil {
+		o.client.Close()
+		o.client = nil
+	}
+}

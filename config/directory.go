@@ -1,0 +1,87 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+)
+
+// Directory says where users, groups, roles and the relations between them come from, and how a caller is found among them.
+type Directory struct {
+	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within a second. One that cannot be used is reported with file and line, and the last good one stays. Without it there is no directory."`
+	Manifest    string          `yaml:"manifest" doc:"The manifest: types with their relations and permissions, YAML. Watched. Default: the folder's manifest.yaml, else the built-in manifest (user, group, role, identity, resource)."`
+	Limits      DirectoryLimits `yaml:"limits" doc:"What one question may cost. A question that needs more is an error, and the request is denied."`
+	User        DirectoryUser   `yaml:"user" doc:"How the caller is found in the directory: input.user."`
+	UnknownUser string          `yaml:"unknown_user" doc:"Authenticated callers who are not in the directory: absent asks the policy without input.user; deny denies them (unknown_user) before the policy is asked. Default: absent."`
+	MaxAge      Duration        `yaml:"max_age" doc:"How long the last good directory counts while the file cannot be used. 0s: for ever. Default: 0s."`
+	AfterMaxAge string          `yaml:"after_max_age" doc:"What happens then, until the file is good again: serve goes on deciding and says so (log, status, gatehouse_directory_expired); deny decides nothing (not_ready). Default: serve."`
+}
+
+// DirectoryLimits bound what one question may cost.
+type DirectoryLimits struct {
+	Depth int `yaml:"depth" doc:"Most steps from an object to a subject. Default: 64."`
+	Work  int `yaml:"work" doc:"Most relations that are looked at. Default: 100000."`
+}
+
+// DirectoryUser says what of a credential names the user, and what it is the name of.
+type DirectoryUser struct {
+	From    string   `yaml:"from" doc:"What of the credential names the user: subject or email, which is only there where the issuer vouches for it. Default: subject."`
+	Claim   string   `yaml:"claim" doc:"Instead of from: the claim that names the user, a string. Default: none."`
+	By      string   `yaml:"by" doc:"What it names: identity is the user with the relation identity:NAME#identifier@user:ID, or user:ID#identifier@identity:NAME; id is user:NAME itself. Default: identity."`
+	Issuers []string `yaml:"issuers" doc:"Only credentials of these issuers are users' ones: two issuers may give one subject to two people. Default: all that are configured."`
+}
+
+// Configured reports whether there is a directory.
+func (c Directory) Configured() bool { return c.File != "" }
+
+// ValidateDirectory checks what the section says, and what others say about the directory.
+func (c *Config) ValidateDirectory() error {
+	errs := []error{c.Directory.validate()}
+	for key, from := range map[string]string{"roles_from": c.Headers.RolesFrom, "groups_from": c.Headers.GroupsFrom} {
+		switch from {
+		case "", "token":
+		case "directory", "both":
+			if !c.Directory.Configured() {
+				errs = append(errs, fmt.Errorf("headers.%s: there is no directory: set directory.file", key))
+			}
+		default:
+			errs = append(errs, fmt.Errorf("headers.%s: %q is neither token, directory nor both", key, from))
+		}
+	}
+	if len(c.Headers.Properties) > 0 && !c.Directory.Configured() {
+		errs = append(errs, errors.New("headers.properties: there is no directory: set directory.file"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Directory) validate() error {
+	if !c.Configured() {
+		if !reflect.DeepEqual(c, Directory{}) {
+			return errors.New("directory.file: required: without it there is no directory")
+		}
+		return nil
+	}
+	var errs []error
+	one := func(key, value, a, b string) {
+		if value != "" && value != a && value != b {
+			errs = append(errs, fmt.Errorf("directory.%s: %q is neither %s nor %s", key, value, a, b))
+		}
+	}
+	one("unknown_user", c.UnknownUser, "absent", "deny")
+	one("after_max_age", c.AfterMaxAge, "serve", "deny")
+	one("user.from", c.User.From, "subject", "email")
+	one("user.by", c.User.By, "identity", "id")
+	switch {
+	case c.User.From != "" && c.User.Claim != "":
+		errs = append(errs, errors.New("directory.user.claim: leave out directory.user.from, which it takes the place of"))
+	case c.Limits.Depth < 0:
+		errs = append(errs, fmt.Errorf("directory.limits.depth: %d: must be above zero", c.Limits.Depth))
+	case c.Limits.Work < 0:
+		errs = append(errs, fmt.Errorf("directory.limits.work: %d: must be above zero", c.Limits.Work))
+	case c.MaxAge < 0:
+		errs = append(errs, errors.New("directory.max_age: must not be below zero"))
+	case c.AfterMaxAge == "deny" && c.MaxAge == 0:
+		errs = append(errs, errors.New("directory.after_max_age: set directory.max_age: without it the directory never gets too old"))
+	}
+	return errors.Join(errs...)
+}

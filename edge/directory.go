@@ -1,0 +1,446 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gatehouse/config"
+	"gatehouse/directory"
+	"gatehouse/directory/format"
+	"gatehouse/gate"
+	"gatehouse/panics"
+	"gatehouse/watch"
+)
+
+// directorySource keeps the directory as new as its files. What it found last and could use is in use, whatever becomes of the files, unless
+// it gets too old and the configuration says that nothing is decided then.
+type directorySource struct {
+	cfg    directoryConfig
+	logger *zap.Logger
+	now    func() time.Time
+	kept   *keptDirectory   // its own copy; nil without state_dir
+	before *directorySource // of the same files: it has what is in use; nil once that was taken over
+	status atomic.Pointer[DirectoryStatus]
+	failed atomic.Uint64 // loads
+
+	// Owned by newEngine until the source runs, then by Run.
+	current   *directory.Snapshot // the last good one; nil: there was none
+	seen      []*watch.Look       // of the targets, when it was loaded
+	failing   time.Time           // since when the files cannot be used; zero: they can
+	problem   string              // why they cannot
+	copied    bool                // current is the own copy of an earlier process
+	expired   bool                // current is older than max_age
+	withdrawn bool                // and nothing is decided
+}
+
+// directoryConfig is what a source is made of.
+type directoryConfig struct {
+	File, Manifest string
+	Limits         directory.Limits
+	MaxAge         time.Duration
+	Withdraw       bool // after MaxAge nothing is decided
+}
+
+// DirectoryStatus is what the status page shows of the directory.
+type DirectoryStatus struct {
+	File      string    `json:"file"`
+	Loaded    bool      `json:"loaded"`
+	Revision  uint64    `json:"revision"`
+	Digest    string    `json:"digest,omitempty"`
+	Objects   int       `json:"objects"`
+	Relations int       `json:"relations"`
+	Bytes     int64     `json:"bytes"`
+	Copy      bool      `json:"copy,omitempty"`    // it is the copy that an earlier process kept
+	Expired   bool      `json:"expired,omitempty"` // it is older than max_age
+	Failing   time.Time `json:"failing_since,omitzero"`
+	Error     string    `json:"error,omitempty"`
+
+	inUse *directory.Snapshot // nil: none, or withdrawn
+}
+
+// Users says how callers are found in the directory; nil where there is none.
+func Users(c config.Directory) *gate.Users {
+	if !c.Configured() {
+		return nil
+	}
+	return &gate.Users{Email: c.User.From == "email", Claim: c.User.Claim, ByID: c.User.By == "id", Issuers: c.User.Issuers, DenyUnknown: c.UnknownUser == "deny"}
+}
+
+// newDirectorySource makes the source of a configuration, nil where there is no directory. before is the one that it takes the place of.
+func newDirectorySource(c *config.Config, logger *zap.Logger, before *directorySource) *directorySource {
+	d := c.Directory
+	if !d.Configured() {
+		return nil
+	}
+	s := &directorySource{logger: logger, now: time.Now, cfg: directoryConfig{File: d.File, Manifest: d.Manifest, MaxAge: time.Duration(d.MaxAge),
+		Withdraw: d.AfterMaxAge == "deny", Limits: directory.Limits{Depth: d.Limits.Depth, Work: d.Limits.Work}}}
+	if c.StateDir != "" {
+		s.kept = newKeptDirectory(filepath.Join(c.StateDir, "directory"), d.File, logger)
+	}
+	if before != nil && before.cfg.File == d.File && before.cfg.Manifest == d.Manifest {
+		s.before = before
+		s.status.Store(before.status.Load())
+		return s
+	}
+	s.report()
+	return s
+}
+
+// load loads the directory for the first time. Where the files cannot be used it is the copy that an earlier process kept of them, and the
+// error says why; where there is none either there is no directory.
+func (s *directorySource) load(ctx context.Context, revision uint64) error {
+	if s.before != nil {
+		return nil // what is in use stays
+	}
+	known := s.kept.head()
+	revision = max(revision, known.Revision)
+	next, looks, err := s.read(ctx)
+	if err == nil {
+		if next.Digest() != known.Digest {
+			revision++
+		}
+		s.use(next.WithRevision(revision), looks)
+		return nil
+	}
+	s.fail(err)
+	if ctx.Err() == nil && known.Digest != "" {
+		kept, broken := s.kept.read(s.cfg.Limits)
+		if broken != nil {
+			s.logger.Error("the kept copy of the directory cannot be used", zap.Error(broken))
+		} else {
+			if kept.Digest() != known.Digest { // the process died between the two
+				revision++
+			}
+			s.current, s.copied, s.failing = kept.WithRevision(revision), true, known.Confirmed
+			s.logger.Warn("the directory's files cannot be used; the copy that was kept of them decides", zap.String("file", s.cfg.File),
+				zap.Time("kept", known.Confirmed), zap.Uint64("revision", revision), zap.Error(err))
+			err = nil
+		}
+	}
+	s.report()
+	return err
+}
+
+// use takes what was loaded.
+func (s *directorySource) use(next *directory.Snapshot, looks []*watch.Look) {
+	s.current, s.seen, s.failing, s.problem, s.copied, s.expired, s.withdrawn = next, looks, time.Time{}, "", false, false, false
+	s.kept.put(next)
+	s.report()
+}
+
+// fail notes that the files cannot be used.
+func (s *directorySource) fail(err error) {
+	if s.failed.Add(1); s.failing.IsZero() {
+		s.failing = s.now()
+	}
+	s.problem = err.Error()
+	s.kept.doubt()
+}
+
+// errChanging is that of files which are being written while they are read.
+var errChanging = errors.New("the files change while they are read")
+
+// read loads the files, all as they were at one moment.
+func (s *directorySource) read(ctx context.Context) (*directory.Snapshot, []*watch.Look, error) {
+	looks := s.look()
+	next, err := format.Load(ctx, s.cfg.File, format.Options{Manifest: s.cfg.Manifest, Limits: s.cfg.Limits})
+	if err != nil {
+		return nil, nil, err
+	}
+	if !same(looks, s.look()) {
+		return nil, nil, fmt.Errorf("%s: %w", s.cfg.File, errChanging)
+	}
+	return next, looks, nil
+}
+
+// targets are what is watched.
+func (s *directorySource) targets() []watch.Target {
+	list := []watch.Target{{Path: s.cfg.File, Ignored: hidden, Look: func() *watch.Look { return lookInto(s.cfg.File) }}}
+	if s.cfg.Manifest != "" {
+		list = append(list, watch.Target{Path: s.cfg.Manifest})
+	}
+	return list
+}
+
+func (s *directorySource) look() []*watch.Look {
+	list := []*watch.Look{lookInto(s.cfg.File)}
+	if s.cfg.Manifest != "" {
+		list = append(list, watch.LookAt(s.cfg.Manifest))
+	}
+	return list
+}
+
+func same(a, b []*watch.Look) bool {
+	for i := range a {
+		if !a[i].Same(b[i]) {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+// hidden reports whether a file of a folder is none of the directory's, such as what an editor leaves behind.
+func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") }
+
+// maxDirectoryFiles bounds how many files of a folder are looked at.
+const maxDirectoryFiles = 10_000
+
+// lookInto looks at a file, or at a folder with the files that are in it.
+func lookInto(path string) *watch.Look {
+	look := watch.LookAt(path)
+	if look == nil || !look.Base.IsDir() {
+		return look
+	}
+	look.Files = map[string]fs.FileInfo{}
+	entries, err := os.ReadDir(path)
+	if err != nil || len(entries) > maxDirectoryFiles {
+		return nil
+	}
+	for _, e := range entries {
+		if hidden(e.Name()) {
+			continue
+		}
+		look.Names = append(look.Names, e.Name())
+		if info, err := os.Stat(filepath.Join(path, e.Name())); err == nil {
+			look.Files[e.Name()] = info
+		}
+	}
+	return look
+}
+
+// part puts what the source has into the next View.
+func (s *directorySource) part() gate.Part {
+	return func(v *gate.View) {
+		switch {
+		case s == nil:
+			v.Directory = nil
+		case s.before != nil: // what is in use stays, under the new limits
+			if v.Directory == nil { // as in a gate off to the side
+				v.Directory = s.before.status.Load().inUse
+			}
+			if v.Directory != nil {
+				v.Directory = v.Directory.WithLimits(s.cfg.Limits)
+			}
+		default:
+			v.Directory = s.current
+		}
+	}
+}
+
+// takeOver takes what the source before had, which has ended.
+func (s *directorySource) takeOver() {
+	b := s.before
+	if b == nil {
+		return
+	}
+	s.current, s.failing, s.problem, s.copied, s.expired, s.withdrawn = b.current, b.failing, b.problem, b.copied, b.expired, b.withdrawn
+	if s.current != nil {
+		s.current = s.current.WithLimits(s.cfg.Limits)
+	}
+	s.failed.Store(b.failed.Load())
+	s.before = nil
+	s.report()
+}
+
+// run keeps the directory fresh until ctx ends.
+func (s *directorySource) run(ctx context.Context, publish func(*directory.Snapshot) error) {
+	watcher := watch.New(watch.Config{Targets: s.targets(), Logger: s.logger})
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	helpers.Go(func() { panics.Loop(ctx, "watching the directory", watcher.Run) })
+	if s.kept != nil {
+		helpers.Go(func() { panics.Loop(ctx, "keeping a copy of the directory", s.kept.run) })
+	}
+	expiry := time.NewTimer(0)
+	defer expiry.Stop()
+	for {
+		expiry.Stop()
+		if at, will := s.expires(); will {
+			expiry.Reset(at.Sub(s.now()))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-watcher.Changed():
+			if err := s.renew(ctx, publish); errors.Is(err, errChanging) {
+				watcher.Again(0, settleAgain)
+			}
+		case <-expiry.C:
+			s.expire(publish)
+		}
+	}
+}
+
+// settleAgain is after what time files that changed while they were read are read again.
+const settleAgain = 100 * time.Millisecond
+
+// renew loads the files where they may have changed, and publishes what is in them where it is something else.
+func (s *directorySource) renew(ctx context.Context, publish func(*directory.Snapshot) error) error {
+	if s.problem == "" && s.unchanged() {
+		return nil
+	}
+	started := s.now()
+	next, looks, err := s.read(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		said := s.problem
+		s.fail(err)
+		s.report()
+		if said != s.problem {
+			s.logger.Error("the directory changed and cannot be used, the old one stays", zap.String("file", s.cfg.File), zap.Error(err))
+		}
+		return err
+	}
+	revision := uint64(1)
+	if s.current != nil {
+		if revision = s.current.Revision(); next.Digest() != s.current.Digest() {
+			revision++
+		}
+		if next.Digest() == s.current.Digest() && !s.withdrawn { // it can be read again, and is what it was
+			if s.problem != "" {
+				s.logger.Info("the directory's files can be used again", zap.String("file", s.cfg.File))
+			}
+			s.use(s.current, looks)
+			return nil
+		}
+	}
+	next = next.WithRevision(revision)
+	if err := publish(next); err != nil {
+		return err
+	}
+	s.use(next, looks)
+	stats := next.Stats()
+	s.logger.Info("directory replaced", zap.String("file", s.cfg.File), zap.Uint64("revision", revision), zap.String("digest", next.Digest()),
+		zap.Int("objects", stats.Objects), zap.Int("relations", stats.Relations), zap.Duration("took", s.now().Sub(started)))
+	return nil
+}
+
+// unchanged reports whether the files are those that were loaded. Ones that were written lately may differ without looking so: the clock of
+// a file system may be coarse.
+func (s *directorySource) unchanged() bool {
+	looks := s.look()
+	if s.seen == nil || !same(looks, s.seen) {
+		return false
+	}
+	const lately = 2 * time.Second
+	old := func(info fs.FileInfo) bool {
+		return info == nil || info.IsDir() || s.now().Sub(info.ModTime()) > lately
+	}
+	for _, l := range looks {
+		if l == nil || !old(l.Base) {
+			return false
+		}
+		for _, info := range l.Files {
+			if !old(info) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// expires is when what is in use gets too old.
+func (s *directorySource) expires() (time.Time, bool) {
+	if s.cfg.MaxAge == 0 || s.failing.IsZero() || s.current == nil || s.expired {
+		return time.Time{}, false
+	}
+	return s.failing.Add(s.cfg.MaxAge), true
+}
+
+// expire says that what is in use is too old, and takes it out of use where the configuration says so.
+func (s *directorySource) expire(publish func(*directory.Snapshot) error) {
+	if at, will := s.expires(); !will || s.now().Before(at) {
+		return
+	}
+	s.expired, s.withdrawn = true, s.cfg.Withdraw
+	s.report()
+	if s.withdrawn && publish(nil) != nil {
+		return // another source has taken over
+	}
+	s.logger.Error("the directory is older than directory.max_age", zap.String("file", s.cfg.File), zap.Time("failing_since", s.failing),
+		zap.Duration("max_age", s.cfg.MaxAge), zap.Bool("decides", !s.withdrawn))
+}
+
+// report says how the source is doing.
+func (s *directorySource) report() {
+	out := &DirectoryStatus{File: s.cfg.File, Copy: s.copied, Expired: s.expired, Failing: s.failing, Error: s.problem}
+	if s.current != nil {
+		stats := s.current.Stats()
+		out.Loaded, out.Revision, out.Digest = true, s.current.Revision(), s.current.Digest()
+		out.Objects, out.Relations, out.Bytes = stats.Objects, stats.Relations, stats.Bytes
+		if !s.withdrawn {
+			out.inUse = s.current
+		}
+	}
+	s.status.Store(out)
+}
+
+// degraded says what cannot be done.
+func (s *directorySource) degraded() (list []string) {
+	if s == nil {
+		return nil
+	}
+	is := s.status.Load()
+	switch {
+	case is.Error == "":
+	case !is.Loaded:
+		list = append(list, fmt.Sprintf("directory: %s cannot be used, and nothing is decided without it: %s", is.File, is.Error))
+	case is.Copy:
+		list = append(list, fmt.Sprintf("directory: %s cannot be used, the copy that was kept of it decides: %s", is.File, is.Error))
+	default:
+		list = append(list, fmt.Sprintf("directory: %s cannot be used, the old one stays: %s", is.File, is.Error))
+	}
+	if is.Expired {
+		list = append(list, "directory: it is older than directory.max_age")
+	}
+	return list
+}
+
+// The metrics of the directory.
+var (
+	directoryRevision  = directoryDesc("revision", "Revision of the directory in use: it counts its changes. 0: none was loaded.")
+	directoryObjects   = directoryDesc("objects", "Objects in the directory.")
+	directoryRelations = directoryDesc("relations", "Relations in the directory.")
+	directoryBytes     = directoryDesc("bytes", "Memory that the directory takes.")
+	directoryFailures  = directoryDesc("load_failures_total", "Loads of directory.file that failed; the directory before stays in use.")
+	directoryFailing   = directoryDesc("failing_seconds", "For how long directory.file could not be used; 0 where it can.")
+	directoryExpired   = directoryDesc("expired", "1: the directory is older than directory.max_age.")
+)
+
+func directoryDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("gatehouse_directory_"+name, help, nil, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (s *directorySource) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, out) }
+
+// Collect implements prometheus.Collector.
+func (s *directorySource) Collect(out chan<- prometheus.Metric) {
+	is, expired, failing := s.status.Load(), 0.0, 0.0
+	if is.Expired {
+		expired = 1
+	}
+	if !is.Failing.IsZero() {
+		failing = s.now().Sub(is.Failing).Seconds()
+	}
+	out <- prometheus.MustNewConstMetric(directoryFailures, prometheus.CounterValue, float64(s.failed.Load()))
+	for desc, value := range map[*prometheus.Desc]float64{directoryRevision: float64(is.Revision), directoryObjects: float64(is.Objects),
+		directoryRelations: float64(is.Relations), directoryBytes: float64(is.Bytes), directoryFailing: failing, directoryExpired: expired} {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
+	}
+}
