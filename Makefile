@@ -3,7 +3,7 @@
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log soak profile allocations fuzz docs release clean
+.PHONY: help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory soak profile allocations fuzz docs release clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench      what a decision costs, next to a server that does not look (bench-json: for machines)"
 	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
+	@echo "make bench-directory  what a directory of a million users takes, and what its questions and changes cost (SCALE=0.01 for less)"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
 	@echo "make profile    where the CPU of a decision goes, by package"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
@@ -130,6 +131,12 @@ bench-swaps: build
 
 bench-log: build
 	go run ./hack/bench -gatehouse bin/gatehouse -log
+
+# Beside a plain Go map and bbolt, which take most of its minutes.
+SCALE = 1
+
+bench-directory:
+	go run ./hack/bench-directory -scale $(SCALE)
 
 profile:
 	go build -tags pprof -o bin/gatehouse-pprof ./cmd/gatehouse

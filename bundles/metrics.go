@@ -28,13 +28,13 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_info",
 			Help: "1 for the active revision of each bundle."}, []string{"bundle", "revision"}),
 		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_failing",
-			Help: "1 while the bundle as its source has it could not be read or activated."}, []string{"bundle"}),
+			Help: "1 while the newest version of the bundle could not be read or activated."}, []string{"bundle"}),
 		stages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_failures_total",
-			Help: "Attempts to activate a changed bundle that failed, by the stage that they got to."}, []string{"bundle", "stage"}),
+			Help: "Failed attempts to activate a changed bundle, by the stage that failed."}, []string{"bundle", "stage"}),
 		pinned: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_bundle_pinned",
-			Help: "1 while the bundle is held at an earlier one by a rollback."}, []string{"bundle"}),
+			Help: "1 while the bundle is pinned to an earlier version by a rollback."}, []string{"bundle"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_retries_total",
-			Help: "Attempts to activate a bundle that was refused before and has not changed since."}, []string{"bundle"}),
+			Help: "Repeated attempts to activate a refused bundle that has not changed."}, []string{"bundle"}),
 	}
 	if registerer == nil {
 		return m, nil

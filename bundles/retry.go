@@ -102,7 +102,7 @@ func (m *Manager) tryAgain(ctx context.Context, all bool) {
 		case s.remote != nil:
 			s.remote.askAgain()
 		case s.fetch == nil:
-			m.watcher.Again(slices.Index(m.watched, s), 0)
+			m.watcher.LookAgain(slices.Index(m.watched, s), 0)
 		}
 	}
 	if len(ready) > 0 {

@@ -175,7 +175,7 @@ func (m *Manager) read(ctx context.Context, i int, s *source) bool {
 	d, _, err := readPath(s.Source, m.cfg.Limits)
 	if errors.Is(err, errChanging) && s.restless < maxRestless {
 		s.restless++
-		m.watcher.Again(i, unstablePause)
+		m.watcher.LookAgain(i, unstablePause)
 		return false
 	}
 	s.restless = 0

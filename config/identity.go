@@ -8,7 +8,7 @@ import (
 type Identity struct {
 	Required      bool            `yaml:"required" doc:"true denies a request without a credential (401) before the policy is asked. Default: false."`
 	JWT           []JWT           `yaml:"jwt" doc:"Accepted issuers. A token's iss claim selects the entry, and only that entry's keys verify it."`
-	Introspection []Introspection `yaml:"introspection" doc:"Servers that say what an opaque token is worth (RFC 7662)."`
+	Introspection []Introspection `yaml:"introspection" doc:"Token introspection servers, for opaque tokens (RFC 7662)."`
 	APIKeys       APIKeys         `yaml:"api_keys" doc:"Keys that gatehouse identity new-key made."`
 	Metadata      Metadata        `yaml:"jwt_authn_metadata" doc:"Trust what Envoy's own jwt_authn filter verified. Only where every route to Gatehouse has that filter in front."`
 	Peer          Peer            `yaml:"peer" doc:"What input.peer is taken from."`
@@ -76,7 +76,7 @@ type Introspection struct {
 	Audiences        []string `yaml:"audiences" doc:"The answer's aud must hold one of these. Default: not looked at."`
 	From             []Token  `yaml:"from" doc:"Where its tokens are looked for. Default: [{header: authorization, scheme: Bearer}]."`
 	Claims           Claims   `yaml:"claims" doc:"As identity.jwt[].claims."`
-	Timeout          Duration `yaml:"timeout" doc:"How long one question may take; then the request is denied (unavailable). Default: 2s."`
+	Timeout          Duration `yaml:"timeout" doc:"How long one introspection request may take; then the request is denied (unavailable). Default: 2s."`
 	CacheFor         Duration `yaml:"cache_for" doc:"How long an answer is used, at most until exp: a revoked token works so much longer. Default: 1m."`
 }
 

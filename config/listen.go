@@ -14,16 +14,16 @@ type Listen struct {
 	JWKS           string   `yaml:"jwks" doc:"Address at which applications find the keys of headers.jwt: HTTP, GET /.well-known/jwks.json and nothing else. Default: none."`
 	TLS            *TLS     `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
 	Socket         Socket   `yaml:"socket" doc:"Mode and owner of unix sockets."`
-	MaxConnections int      `yaml:"max_connections" doc:"Most connections at once on one address. Where all are taken, the oldest one that has had no answer yet gives way to the next; where each has had one, the next is refused. Default: 1024."`
+	MaxConnections int      `yaml:"max_connections" doc:"Most connections at once on one address. At the limit, a new connection replaces the oldest one that has had no answer yet; if all have had one, it is refused. Default: 1024."`
 	MaxPerPeer     int      `yaml:"max_connections_per_peer" doc:"Most of them for one peer: an IPv4 address, the /64 of an IPv6 address, on a unix socket the user. Raise it where all proxies come by way of one address. Default: 0, which is half of max_connections."`
 	MaxStreams     int      `yaml:"max_streams" doc:"Most requests at once on one connection; Envoy opens further connections by itself. Default: 1000."`
-	MaxRequests    int      `yaml:"max_requests" doc:"Most requests at once on all connections. Beyond it the connection is cut that has most requests which do not get on: not sent to their end, or with an answer that nobody takes. Without such a one nothing happens: limits.concurrent bounds honest load. Default: 8192."`
+	MaxRequests    int      `yaml:"max_requests" doc:"Most requests at once on all connections. Beyond it the connection with the most stalled requests is cut: those not sent completely, and those whose answer is not read. If none is stalled, nothing is cut: limits.concurrent bounds regular load. Default: 8192."`
 	MaxPending     Size     `yaml:"max_pending" doc:"Most bytes of requests that are not complete yet, on all connections. Beyond it the connection with most of them is cut. Default: 256MiB."`
 	Handshake      Duration `yaml:"handshake_timeout" doc:"How long TLS and the beginning of HTTP/2 may take. Default: 5s."`
 	FirstRequest   Duration `yaml:"first_request_timeout" doc:"How long a new gRPC connection may go without a first answered request. One that has had an answer is never cut for being idle. Default: 30s."`
 	RequestTimeout Duration `yaml:"request_timeout" doc:"How long a request over gRPC may take to arrive, from its first byte to its last; then its connection is cut. More than the timeout of Envoy's ext_authz filter. Over HTTP it is 10s. Default: 10s."`
 	Idle           Duration `yaml:"idle_timeout" doc:"How long a connection may be idle. Over gRPC it is then ended with GOAWAY, which costs no request; over HTTP it should be more than the proxy's own idle time, so that the proxy ends it first (Envoy 1h, Traefik 90s, nginx 60s). Default: 90m."`
-	MaxAge         Duration `yaml:"max_age" doc:"How old a gRPC connection may become; then it is ended with GOAWAY, and requests under way have a minute. 0s: as old as it likes. Default: 24h."`
+	MaxAge         Duration `yaml:"max_age" doc:"Maximum age of a gRPC connection; then it is ended with GOAWAY, and requests under way have a minute. 0s: no limit. Default: 24h."`
 	DrainDelay     Duration `yaml:"drain_delay" doc:"How long to say NOT_SERVING before the listeners close, so that health checks notice: more than their interval times their threshold, plus the cluster's update_merge_window (1s in Envoy unless set). Default: 0s."`
 	DrainTimeout   Duration `yaml:"drain_timeout" doc:"How long requests under way may take to end at shutdown. Default: 10s."`
 }

@@ -57,7 +57,7 @@ type DecisionLog struct {
 	Labels   map[string]string `yaml:"labels" doc:"Written with every entry."`
 	MaxEntry Size              `yaml:"max_entry" doc:"Longest line; a longer one loses its input. Default: 64KiB."`
 	Redact   Redact            `yaml:"redact" doc:"Credentials to take out beyond those known by default."`
-	Headers  []string          `yaml:"headers" doc:"Names of the request headers whose values are recorded; of the others only that they were there. What explain and replay cannot see they say. Default: all, but for credentials."`
+	Headers  []string          `yaml:"headers" doc:"Names of the request headers whose values are recorded; of the others only that they were there. explain and replay report what they are missing. Default: all, but for credentials."`
 	Mask     []Mask            `yaml:"mask" doc:"What else to take out of an entry on its way out of dir: JSON pointers, or {op, path, value} as in OPA. The policy can say more, in data.system.log.mask (docs/decisionlog.md). Default: nothing."`
 	Claims   []string          `yaml:"claims" doc:"Names of claims of the caller that are recorded. Default: none."`
 	Keep     Duration          `yaml:"keep_bundles" doc:"How long a bundle is kept in state_dir after it was last active, by the digest that its decisions name: for gatehouse explain, and for replay --old auto. 0s keeps none. Default: 720h."`

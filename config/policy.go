@@ -42,8 +42,8 @@ type AppPolicy struct {
 // Memo bounds the memory for remembered decisions.
 type Memo struct {
 	Off     bool `yaml:"-"`
-	Size    Size `yaml:"size" doc:"Most memory for remembered decisions; the ones that were not used for longest make room. 64KiB or more. Default: 16MiB."`
-	Recheck int  `yaml:"recheck" doc:"One in so many requests that got a remembered decision is evaluated all the same, afterwards. If that gives another decision, which must never be, it is an error in the log, gatehouse_memo_alarm is 1, and nothing is remembered any more for this policy. Default: 1024."`
+	Size    Size `yaml:"size" doc:"Most memory for remembered decisions; the least recently used are removed first. 64KiB or more. Default: 16MiB."`
+	Recheck int  `yaml:"recheck" doc:"One in so many requests that got a remembered decision is evaluated all the same, afterwards. If that gives another decision, which is a bug, it is an error in the log, gatehouse_memo_alarm is 1, and nothing is remembered any more for this policy. Default: 1024."`
 }
 
 // UnmarshalYAML implements yaml.Unmarshaler: off, auto, or the mapping.
@@ -104,7 +104,7 @@ type Bundle struct {
 	CredentialFile string    `yaml:"credential_file" doc:"For image: a file like Docker's config.json, which may name credential helpers. Default: Docker's own."`
 	Interval       Duration  `yaml:"interval" doc:"How often to ask url or image for something newer, a fifth more or less. Default: 1m."`
 	LongPoll       *Duration `yaml:"long_poll" doc:"How long a bundle service may hold a question until there is something newer; 0s does not ask it to. Default: 30s."`
-	MaxAge         Duration  `yaml:"max_age" doc:"How long the bundle counts that its source no longer confirms. 0s: for ever. Default: 0s."`
+	MaxAge         Duration  `yaml:"max_age" doc:"How long a bundle stays in use that its source no longer confirms. 0s: no limit. Default: 0s."`
 	AfterMaxAge    string    `yaml:"after_max_age" doc:"What happens then, until the source is back: serve goes on deciding and says so (log, status, gatehouse_bundle_expired); deny decides nothing (not_ready). Default: serve."`
 
 	Required *bool    `yaml:"required" doc:"false: there is a policy without this bundle too, until it was there for the first time. Default: true."`

@@ -41,15 +41,15 @@ func newMetrics(l *Log) metrics {
 		}, []string{"sink"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_decision_log_refused_total",
-			Help: "Decisions that a sink's server took and refuses for good.",
+			Help: "Decisions that a sink's server permanently rejected.",
 		}, []string{"sink"}),
 		damaged: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_decision_log_damaged_bytes_total",
-			Help: "Bytes of the spool that could not be read for a sink: what they held is lost to it.",
+			Help: "Bytes of the spool that could not be read for a sink; the sink does not get what they held.",
 		}, []string{"sink"}),
 		queued: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "gatehouse_decision_log_queued",
-			Help: "Decisions that wait to be written to the decision log.",
+			Help: "Decisions waiting to be written to the decision log.",
 		}, func() float64 { return float64(l.queued()) }),
 	}
 	// Alerts on a series that does not exist yet never fire.

@@ -33,8 +33,7 @@ func (d *ids) reserve(n int) {
 	if n < 1<<shardBits {
 		return
 	}
-	each := n >> shardBits
-	size := shardSize(each + each/8)
+	size := shardSize((n >> shardBits) * 9 / 8)
 	for i := range d.rows {
 		d.rows[i] = new([1 << shardRow]*shard)
 		for j := range d.rows[i] {

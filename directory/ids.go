@@ -79,10 +79,10 @@ func newShard(size int) *shard {
 	return &shard{marks: make([]uint8, size), numbers: make([]number, size)}
 }
 
-// shardSize is how many slots hold n objects.
+// shardSize is how many slots hold n objects. An eighth stays free: slots that are looked at one after the other are neighbouring bytes.
 func shardSize(n int) int {
 	size := shardMin
-	for n*4 > size*3 {
+	for n*8 > size*7 {
 		size *= 2
 	}
 	return size
@@ -90,7 +90,7 @@ func shardSize(n int) int {
 
 // grown is the shard with room for one more, or itself. hash tells the hash of a number.
 func (sh *shard) grown(hash func(number) uint64) *shard {
-	if (sh.n+1)*4 <= len(sh.marks)*3 {
+	if (sh.n+1)*8 <= len(sh.marks)*7 {
 		return sh
 	}
 	out := newShard(len(sh.marks) * 2)
@@ -179,7 +179,7 @@ func (d *ids) fillShard(row, i int, numbers []number, hashes []uint64, pages row
 	if d.rows[row] == nil {
 		d.rows[row] = new([1 << shardRow]*shard)
 	}
-	sh := newShard(shardSize(len(numbers) + len(numbers)/8))
+	sh := newShard(shardSize(len(numbers)))
 	d.rows[row][i] = sh
 	for _, n := range numbers {
 		t, id := pages.page(n).record(n & (pageSize - 1)).head()

@@ -105,6 +105,14 @@ func appendRecord(dst []byte, t typeID, o *Object) []byte {
 	return append(dst, o.Properties...)
 }
 
+// uvarint is binary.Uvarint, quicker for the small numbers that most are.
+func uvarint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return binary.Uvarint(b)
+}
+
 // is says whether this is the object of that type and id.
 func (r record) is(t typeID, id string) bool {
 	have, rest := r.head()
@@ -113,20 +121,20 @@ func (r record) is(t typeID, id string) bool {
 
 // head is the type and the id.
 func (r record) head() (typeID, []byte) {
-	t, i := binary.Uvarint(r)
-	n, j := binary.Uvarint(r[i:])
+	t, i := uvarint(r)
+	n, j := uvarint(r[i:])
 	i += j
 	return typeID(t), r[i : i+int(n)]
 }
 
 // parts are all of it, as parts of the record.
 func (r record) parts() (t typeID, id, name, properties []byte) {
-	u, i := binary.Uvarint(r)
-	n, j := binary.Uvarint(r[i:])
+	u, i := uvarint(r)
+	n, j := uvarint(r[i:])
 	i += j
 	id = r[i : i+int(n)]
 	i += int(n)
-	n, j = binary.Uvarint(r[i:])
+	n, j = uvarint(r[i:])
 	i += j
 	return typeID(u), id, r[i : i+int(n)], r[i+int(n):]
 }

@@ -11,6 +11,10 @@ type tally struct {
 	digest digest
 	counts counts
 	times  []edge
+
+	waiting []tallyEdge
+	buf     []byte
+	touched byte // nobody reads it, but it must be read for
 }
 
 func newTally(y *symbols) *tally {
@@ -55,25 +59,56 @@ func (c *counts) add(more counts) {
 
 // page adds the objects of a page and their relations.
 func (t *tally) page(s *Snapshot, p *page) {
-	var buf []byte
-	var d digest
 	t.counts.bytes += p.size()
 	p.slots(func(slot number) bool {
 		r := p.record(slot)
 		if typ, id := r.head(); string(id) != wildcard {
 			t.counts.objects[typ]++
-			d, buf = s.symbols.digestRecord(buf, r)
+			var d digest
+			d, t.buf = s.symbols.digestRecord(t.buf, r)
 			t.digest.add(d)
 		}
 		span := p.fwd.of(slot).all()
 		for e, at, ok := span.step(); ok; e, at, ok = span.step() {
 			t.counts.relations[e.rel()]++
-			d, buf = s.symbols.digestEdge(buf, r, e, s.record(e.other()), at)
-			t.digest.add(d)
 			if at != 0 {
 				t.times = append(t.times, edge(at))
+			}
+			if t.waiting = append(t.waiting, tallyEdge{r, e, at}); len(t.waiting) == tallyEdges {
+				t.edges(s)
 			}
 		}
 		return true
 	})
+	t.edges(s)
+}
+
+// tallyEdge is a relation on its way into the digest.
+type tallyEdge struct {
+	object record
+	edge   edge
+	at     int64
+}
+
+const tallyEdges = 256
+
+// edges adds relations. Their subjects are all over the memory: it is asked for many at once, so that it answers while others wait.
+func (t *tally) edges(s *Snapshot) {
+	var pages [tallyEdges]*page
+	var subjects [tallyEdges]record
+	for i, x := range t.waiting {
+		pages[i] = s.rows.page(x.edge.other())
+	}
+	for i, x := range t.waiting {
+		subjects[i] = pages[i].record(x.edge.other() & (pageSize - 1))
+	}
+	for i := range t.waiting {
+		t.touched += subjects[i][0]
+	}
+	for i, x := range t.waiting {
+		var d digest
+		d, t.buf = s.symbols.digestEdge(t.buf, x.object, x.edge, subjects[i], x.at)
+		t.digest.add(d)
+	}
+	t.waiting = t.waiting[:0]
 }

@@ -276,7 +276,7 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 			return
 		case <-watcher.Changed():
 			if err := s.renew(ctx, publish); errors.Is(err, errChanging) {
-				watcher.Again(0, settleAgain)
+				watcher.LookAgain(0, settleAgain)
 			}
 		case <-expiry.C:
 			s.expire(publish)

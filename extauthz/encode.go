@@ -89,7 +89,7 @@ func appendText(b []byte, num protowire.Number, s string) []byte {
 
 // appendSet appends a string field whatever it holds: of a list, or of a oneof.
 func appendSet(b []byte, num protowire.Number, s string) []byte {
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), text(s))
+	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), validUTF8(s))
 }
 
 // message appends a message field. Its length is known only behind it; most fit into the one byte that is kept for it.

@@ -20,7 +20,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add(false, 403, "x-a", strings.Repeat("v", 300), "\xff", strings.Repeat("b", 20_000), `{"a": [1, null, {"b": "\u0000"}]}`, 1)
 	f.Add(false, 0, "", "", "", "", `{}`, 0)
 	f.Fuzz(func(t *testing.T, allow bool, status int, name, value, other, body, metadata string, n int) {
-		a := gate.Answer{Allow: allow, Status: status, DecisionID: text(other), Reason: gate.Denied, Body: body}
+		a := gate.Answer{Allow: allow, Status: status, DecisionID: validUTF8(other), Reason: gate.Denied, Body: body}
 		for i := range min(max(n, 0), 20) {
 			h := gate.HeaderOption{Name: name, Value: value, Action: gate.Action(i % len(headerActions))}
 			a.Set, a.Response = append(a.Set, h), append(a.Response, h)

@@ -90,7 +90,7 @@ func clientHeaders(header http.Header, f fields) gate.Headers {
 	out := make(gate.Headers, 0, lines)
 	for _, name := range names {
 		for _, value := range header[name] {
-			out = append(out, gate.Header{Name: strings.ToLower(name), Value: text(value)})
+			out = append(out, gate.Header{Name: strings.ToLower(name), Value: validUTF8(value)})
 		}
 	}
 	return out

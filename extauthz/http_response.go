@@ -46,14 +46,14 @@ func (h *HTTP) render(a *gate.Answer) reply {
 }
 
 func (h *HTTP) denied(a *gate.Answer) reply {
-	out := reply{status: h.denialStatus(a), body: text(a.Body)}
+	out := reply{status: h.denialStatus(a), body: validUTF8(a.Body)}
 	for _, add := range a.Set {
 		if sendable(add.Name) {
 			out.headers = append(out.headers, gate.Header{Name: add.Name, Value: add.Value})
 		}
 	}
 	if out.status != a.Status && a.Unsent.Body != "" { // the policy's status has no content, and this one does
-		out.body = text(a.Unsent.Body)
+		out.body = validUTF8(a.Unsent.Body)
 		if a.Unsent.Type != "" {
 			out.headers = append(out.headers, gate.Header{Name: "content-type", Value: a.Unsent.Type})
 		}

@@ -27,7 +27,7 @@ func response(a *gate.Answer) *authv3.CheckResponse {
 	out.HttpResponse = &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 		Status:  &typev3.HttpStatus{Code: typev3.StatusCode(a.Status)},
 		Headers: headerOptions(a.Set),
-		Body:    text(a.Body),
+		Body:    validUTF8(a.Body),
 	}}
 	return out
 }
@@ -38,13 +38,13 @@ func allowed(a *gate.Answer) *authv3.OkHttpResponse {
 		ResponseHeadersToAdd: headerOptions(a.Response),
 	}
 	for _, name := range a.Remove {
-		ok.HeadersToRemove = append(ok.HeadersToRemove, text(name))
+		ok.HeadersToRemove = append(ok.HeadersToRemove, validUTF8(name))
 	}
 	for _, q := range a.SetQuery {
-		ok.QueryParametersToSet = append(ok.QueryParametersToSet, &corev3.QueryParameter{Key: text(q.Name), Value: text(q.Value)})
+		ok.QueryParametersToSet = append(ok.QueryParametersToSet, &corev3.QueryParameter{Key: validUTF8(q.Name), Value: validUTF8(q.Value)})
 	}
 	for _, name := range a.RemoveQuery {
-		ok.QueryParametersToRemove = append(ok.QueryParametersToRemove, text(name))
+		ok.QueryParametersToRemove = append(ok.QueryParametersToRemove, validUTF8(name))
 	}
 	return ok
 }
@@ -63,7 +63,7 @@ func headerOptions(headers []gate.HeaderOption) []*corev3.HeaderValueOption {
 	}
 	out := make([]*corev3.HeaderValueOption, len(headers))
 	for i, h := range headers {
-		out[i] = &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: text(h.Name), Value: text(h.Value)},
+		out[i] = &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: validUTF8(h.Name), Value: validUTF8(h.Value)},
 			AppendAction: headerActions[h.Action]}
 	}
 	return out
@@ -72,7 +72,7 @@ func headerOptions(headers []gate.HeaderOption) []*corev3.HeaderValueOption {
 func dynamicMetadata(a *gate.Answer) *structpb.Struct {
 	fields := make(map[string]*structpb.Value, len(a.Metadata)+1)
 	for key, v := range a.Metadata {
-		fields[text(key)] = value(v)
+		fields[validUTF8(key)] = value(v)
 	}
 	fields["decision_id"] = structpb.NewStringValue(a.DecisionID)
 	return &structpb.Struct{Fields: fields}
@@ -86,7 +86,7 @@ func value(v any) *structpb.Value {
 	case bool:
 		return structpb.NewBoolValue(v)
 	case string:
-		return structpb.NewStringValue(text(v))
+		return structpb.NewStringValue(validUTF8(v))
 	case json.Number:
 		f, err := v.Float64()
 		if err != nil { // beyond float64
@@ -102,12 +102,12 @@ func value(v any) *structpb.Value {
 	case map[string]any:
 		fields := make(map[string]*structpb.Value, len(v))
 		for key := range v {
-			fields[text(key)] = value(v[key])
+			fields[validUTF8(key)] = value(v[key])
 		}
 		return structpb.NewStructValue(&structpb.Struct{Fields: fields})
 	}
 	return structpb.NewNullValue()
 }
 
-// text is s as valid UTF-8: protobuf refuses to marshal anything else, and a refused answer would be a gRPC error.
-func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// validUTF8 is s as valid UTF-8: protobuf refuses to marshal anything else, and a refused answer would be a gRPC error.
+func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -108,8 +108,8 @@ func short(b []byte) (f field, n int) {
 	return field{num: protowire.Number(b[0] >> 3), typ: protowire.BytesType, bytes: b[2:n:n]}, n
 }
 
-// text puts the field's bytes into a string that shares their memory.
-func (f field) text(into *string) bool {
+// readString puts the field's bytes into a string that shares their memory.
+func (f field) readString(into *string) bool {
 	if f.typ != protowire.BytesType || !utf8.Valid(f.bytes) {
 		return false
 	}
@@ -222,31 +222,31 @@ func (s *scanner) httpField(f field) bool {
 	req := s.req
 	switch f.num {
 	case 1:
-		return f.text(&req.ID)
+		return f.readString(&req.ID)
 	case 2:
-		return f.text(&req.Method)
+		return f.readString(&req.Method)
 	case 3:
 		var h gate.Header
 		ok := pair(f, &h.Name, &h.Value)
 		req.Headers = append(req.Headers, h)
 		return ok
 	case 4:
-		return f.text(&req.Path)
+		return f.readString(&req.Path)
 	case 5:
-		return f.text(&req.Host)
+		return f.readString(&req.Host)
 	case 6:
-		return f.text(&req.Scheme)
+		return f.readString(&req.Scheme)
 	case 7:
-		return f.text(&req.Query)
+		return f.readString(&req.Query)
 	case 8:
-		return f.text(&req.Fragment)
+		return f.readString(&req.Fragment)
 	case 9:
 		req.Size = int64(f.varint)
 		return f.typ == protowire.VarintType
 	case 10:
-		return f.text(&req.Protocol)
+		return f.readString(&req.Protocol)
 	case 11:
-		return f.text(&req.Body)
+		return f.readString(&req.Body)
 	case 12:
 		s.rawBody = string(f.bytes)
 		return f.typ == protowire.BytesType
@@ -260,7 +260,7 @@ func (s *scanner) httpField(f field) bool {
 func pair(f field, key, value *string) bool {
 	if k, rest, ok := leading(f.bytes, 1<<3|2); ok && f.typ == protowire.BytesType { // as every encoder writes it: key, value, and no more
 		if v, rest, ok := leading(rest, 2<<3|2); ok && len(rest) == 0 {
-			return field{typ: f.typ, bytes: k}.text(key) && field{typ: f.typ, bytes: v}.text(value)
+			return field{typ: f.typ, bytes: k}.readString(key) && field{typ: f.typ, bytes: v}.readString(value)
 		}
 	}
 	keys, values := 0, 0
@@ -268,10 +268,10 @@ func pair(f field, key, value *string) bool {
 		switch f.num {
 		case 1:
 			keys++
-			return f.text(key)
+			return f.readString(key)
 		case 2:
 			values++
-			return f.text(value)
+			return f.readString(value)
 		}
 		return true
 	})
@@ -341,9 +341,9 @@ func (s *scanner) headerMap(f field) bool {
 		ok := f.message(func(f field) bool {
 			switch f.num {
 			case 1:
-				return f.text(&h.Name)
+				return f.readString(&h.Name)
 			case 2:
-				return f.text(&h.Value)
+				return f.readString(&h.Value)
 			case 3:
 				raw = f.bytes
 				return f.typ == protowire.BytesType
@@ -360,7 +360,7 @@ func (s *scanner) headerMap(f field) bool {
 
 func (s *scanner) tls(f field) bool {
 	s.req.TLS = &gate.TLSSession{}
-	return f.message(func(f field) bool { return f.num != 1 || f.text(&s.req.TLS.SNI) })
+	return f.message(func(f field) bool { return f.num != 1 || f.readString(&s.req.TLS.SNI) })
 }
 
 // AttributeContext.Peer.
@@ -372,13 +372,13 @@ func peer(f field, into *gate.Endpoint) bool {
 			addresses++
 			return addresses == 1 && socket(f, &into.Address)
 		case 2:
-			return f.text(&into.Service)
+			return f.readString(&into.Service)
 		case 3:
 			return label(f, &into.Labels)
 		case 4:
-			return f.text(&into.Principal)
+			return f.readString(&into.Principal)
 		case 5:
-			return f.text(&into.Certificate)
+			return f.readString(&into.Certificate)
 		}
 		return true
 	})
@@ -409,7 +409,7 @@ func socket(f field, into *gate.Address) bool {
 		return f.message(func(f field) bool {
 			switch f.num {
 			case 2:
-				return f.text(&into.Host)
+				return f.readString(&into.Host)
 			case 3:
 				ports++
 				into.Port = uint32(f.varint)

@@ -197,14 +197,14 @@ func (v *View) unremembered() []MemoStatusEntry {
 
 // The metrics of the memo. They are read from counters that are there anyway.
 var (
-	memoHits       = memoDesc("hits_total", "Decisions that were remembered from an earlier request.")
-	memoMisses     = memoDesc("misses_total", "Decisions that were looked for and not there.")
-	memoUnfit      = memoDesc("skipped_total", "Decisions that were not remembered because key or decision are too large.")
+	memoHits       = memoDesc("hits_total", "Decisions found in the memo.")
+	memoMisses     = memoDesc("misses_total", "Decisions not found in the memo.")
+	memoUnfit      = memoDesc("skipped_total", "Decisions not kept in the memo because key or decision is too large.")
 	memoEvicted    = memoDesc("evictions_total", "Remembered decisions that made room for others.")
 	memoRechecks   = memoDesc("rechecks_total", "Remembered decisions that were decided again in the background.")
 	memoMissed     = memoDesc("rechecks_dropped_total", "Rechecks that were dropped because others were under way.")
 	memoMismatches = memoDesc("mismatches_total", "Rechecks that came out otherwise. Must be zero.")
-	memoEntries    = memoDesc("entries", "Decisions that are remembered.")
+	memoEntries    = memoDesc("entries", "Decisions in the memo.")
 	memoBytes      = memoDesc("bytes", "Memory that they take.")
 	memoLimit      = memoDesc("limit_bytes", "Most memory that they may take; 0 where nothing is remembered.")
 	memoAlarm      = memoDesc("alarm", "1: a recheck came out otherwise, and the decisions of this policy are not remembered any more.")

@@ -48,13 +48,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 func registerAbandoned(r prometheus.Registerer) error {
 	return errors.Join(
 		r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "gatehouse_policy_abandoned", Help: "Calls of built-in functions that were given up at their deadline and are still under way.",
+			Name: "gatehouse_policy_abandoned", Help: "Built-in function calls abandoned at their deadline that are still running.",
 		}, func() float64 { return float64(policy.CountAbandoned().Running) })),
 		r.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "gatehouse_policy_abandoned_total", Help: "Calls of built-in functions that were given up at their deadline.",
+			Name: "gatehouse_policy_abandoned_total", Help: "Built-in function calls abandoned at their deadline.",
 		}, func() float64 { return float64(policy.CountAbandoned().Total) })),
 		r.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "gatehouse_policy_abandoned_refused_total", Help: "Calls that were not begun because too many that were given up are under way; answered as overloaded.",
+			Name: "gatehouse_policy_abandoned_refused_total", Help: "Built-in function calls refused because too many abandoned ones are running; answered as overloaded.",
 		}, func() float64 { return float64(policy.CountAbandoned().Refused) })),
 	)
 }

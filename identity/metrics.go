@@ -58,13 +58,13 @@ type metrics struct {
 
 func newMetrics(v *Verifier, r prometheus.Registerer) (*metrics, error) {
 	tokens := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_tokens_total",
-		Help: "Requests with a credential, by what came of it."}, []string{"result"})
+		Help: "Requests with a credential, by result of the verification."}, []string{"result"})
 	waits := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_unknown_key_waits_total",
-		Help: "Tokens that named a key that was not known, by what fetching the keys anew brought."}, []string{"result"})
+		Help: "Tokens signed with an unknown key, by result of fetching the issuer's keys again."}, []string{"result"})
 	questions := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_introspections_total",
-		Help: "Questions put to introspection servers, by what came of them."}, []string{"result"})
+		Help: "Requests to introspection servers, by result."}, []string{"result"})
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_identity_key_fetch_failures_total",
-		Help: "Attempts to fetch an issuer's keys that brought no usable set."}, []string{"issuer"})
+		Help: "Failed attempts to fetch an issuer's keys."}, []string{"issuer"})
 	m := &metrics{fetchFailures: make([]prometheus.Counter, len(v.issuers)), copyFailures: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "gatehouse_identity_key_copy_failures_total", Help: "Copies of key sets that could not be written or used."})}
 	for i, label := range tokenLabels {
@@ -142,8 +142,8 @@ func newKeyCollector(v *Verifier) *keyCollector {
 		count:   desc("keys", "Usable keys of the issuer; with 0 its tokens are unavailable."),
 		age:     desc("keys_age_seconds", "Time since the issuer's keys were last fetched. At max_stale they are no longer used."),
 		success: desc("keys_last_success_timestamp_seconds", "When the issuer's keys were last fetched."),
-		waiting: desc("unknown_key_waiting", "Requests that wait for the issuer's keys because their tokens name one that is not known."),
-		stale:   desc("keys_stale", "1 while older keys serve because the issuer's cannot be fetched."),
+		waiting: desc("unknown_key_waiting", "Requests waiting for the issuer's keys because their token names an unknown one."),
+		stale:   desc("keys_stale", "1 while older keys are in use because the issuer's cannot be fetched."),
 	}
 }
 

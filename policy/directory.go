@@ -75,13 +75,19 @@ func directoryBuiltins() map[string]*topdown.Builtin {
 	return out
 }
 
-// errTooMany ends an evaluation that asks without end.
-var errTooMany = errors.New("too many operations: limit of 1000 exceeded")
+var (
+	// errTooMany ends an evaluation that asks without end.
+	errTooMany = errors.New("too many questions to the directory: limit exceeded")
+	errMissing = errors.New("there is no directory configured, and without an answer the policy could allow")
+)
 
 // ask puts one question to the evaluation's facts, and keeps it.
 func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (Value, error) {
 	if e.facts.Directory == nil {
 		e.asked.missing = true
+		if e.strict {
+			return nil, errMissing
+		}
 		return nil, nil
 	}
 	if e.asked.count++; e.asked.count > maxQuestions {

@@ -81,7 +81,7 @@ func (i *Inspector) Reads(ref ast.Ref) Reads {
 func (i *Inspector) run(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
 	each func(topdown.QueryResult) error) error {
 	s := i.entry.snapshot
-	state := &evaluation{facts: i.facts, now: i.now}
+	state := &evaluation{facts: i.facts, now: i.now, strict: i.entry.inverted}
 	stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
 	defer stop()
 	q := topdown.NewQuery(body).

@@ -74,6 +74,8 @@ type remembered struct {
 // state is a directory at a time: all questions have the answers that they had at another time of the same state.
 type state struct{ version, epoch uint64 }
 
+func (s state) kept() *state { return &s }
+
 func (f Facts) state(now time.Time) state { return state{f.Version, f.Directory.Epoch(now)} }
 
 // NewMemo returns an empty memo of a snapshot.
@@ -164,7 +166,7 @@ func (r *remembered) stands(facts Facts, now time.Time) bool {
 	if !facts.sameAnswers(r.asked, now) {
 		return false
 	}
-	r.holds.Store(&is) // another goroutine's is as good
+	r.holds.Store(is.kept()) // another goroutine's is as good
 	return true
 }
 
@@ -202,8 +204,7 @@ func (k *Key) keep(d Decision, clean bool, err error, facts Facts, now time.Time
 		if r.asked, r.size, ok = detachedQuestions(d.Asked); !ok {
 			return d, err
 		}
-		is := facts.state(now)
-		r.holds.Store(&is)
+		r.holds.Store(facts.state(now).kept())
 	}
 	k.memo.remember(k, r, &d, err)
 	return d, err

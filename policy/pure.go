@@ -99,7 +99,9 @@ func (c *collector) call(ref ast.Ref) {
 		return
 	}
 	use := c.use(ref.String(), ref[0].Location)
-	if class := classes[use.What]; class != pure && class != asked && !slices.Contains(c.impure, use) {
+	class := classes[use.What]
+	c.asks = c.asks || class == asked
+	if class != pure && class != asked && !slices.Contains(c.impure, use) {
 		c.impure = append(c.impure, use)
 	}
 }

@@ -143,6 +143,7 @@ type collector struct {
 	reads    *reads
 	inputs   []Use         // each reference to the input, with where it is
 	impure   []Use         // each use of a built-in that is not known to be pure
+	asks     bool          // one of the directory is used
 	near     *ast.Location // of what is walked, for what has no place of its own
 	rules    map[*ast.Rule]bool
 	queue    []*ast.Rule
@@ -158,6 +159,12 @@ func collectReads(compiler *ast.Compiler, query ast.Body) *reads {
 func reachable(compiler *ast.Compiler, query ast.Body) *collector {
 	c := &collector{compiler: compiler, reads: &reads{}, rules: map[*ast.Rule]bool{}}
 	c.walk(query)
+	c.drain()
+	return c
+}
+
+// drain walks what was found to be walked.
+func (c *collector) drain() {
 	for len(c.queue) > 0 {
 		rule := c.queue[0]
 		c.queue = c.queue[1:]
@@ -167,7 +174,6 @@ func reachable(compiler *ast.Compiler, query ast.Body) *collector {
 		c.walk(rule.Body)
 		c.enqueue(rule.Else)
 	}
-	return c
 }
 
 func (c *collector) enqueue(rule *ast.Rule) {

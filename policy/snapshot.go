@@ -67,6 +67,7 @@ type evaluation struct {
 	facts     Facts
 	now       time.Time
 	asked     asking
+	strict    bool // without a directory its questions fail
 	clean     bool // it went undisturbed to its end
 
 	// Of an evaluation that looks for its own end, instead of being told: a timer and a goroutine cost as much as a short evaluation.
@@ -122,6 +123,7 @@ type Entry struct {
 	reads    *reads
 	impure   []Use // what keeps decisions from being remembered
 	changing []Use
+	inverted bool   // without a directory it could allow what one would have denied
 	prefix   []byte // of the keys of its inputs: the path
 	tally    tally
 }
@@ -147,6 +149,7 @@ func (s *Snapshot) Entry(path []string) (*Entry, error) {
 	e.prefix = prefix(path)
 	found := reachable(s.compiler, e.query)
 	e.reads, e.impure, e.changing = found.reads, found.impure, found.changingReads()
+	e.inverted = inverted(s.compiler, ref, found)
 	return e, nil
 }
 
@@ -217,7 +220,7 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, 
 // on the query.
 func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (*evaluation, error) {
 	s := e.snapshot
-	state := &evaluation{facts: facts, now: now}
+	state := &evaluation{facts: facts, now: now, strict: e.inverted}
 	if err := ctx.Err(); err != nil {
 		return state, fmt.Errorf("evaluating the policy: %w", err)
 	}

@@ -66,15 +66,15 @@ func Pairs(raw string) func(yield func(name, value string) bool) {
 
 // Decode is a name or value as applications see it. agreed is false where they do not agree on it.
 func Decode(s string) (text string, agreed bool) {
-	if plain(s) {
+	if isUnescaped(s) {
 		return s, true
 	}
 	raw := unescape(s)
 	return replaceInvalid(raw), isASCII(s) && utf8.ValidString(raw)
 }
 
-// plain reports whether s stands for itself.
-func plain(s string) bool {
+// isUnescaped reports whether s stands for itself.
+func isUnescaped(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c == '%' || c == '+' || c >= utf8.RuneSelf {
 			return false
@@ -123,7 +123,7 @@ func unhex(c byte) int {
 
 // Spells reports whether any of the frameworks reads a name, as it was sent, as name.
 func Spells(sent, name string) bool {
-	if plain(sent) {
+	if isUnescaped(sent) {
 		return sent == name
 	}
 	raw := unescape(sent)

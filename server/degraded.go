@@ -61,7 +61,7 @@ func (s *Server) degradedListeners() []string {
 // gatherDegraded is the metric of the same.
 func (s *Server) gatherDegraded() ([]*dto.MetricFamily, error) {
 	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_degraded",
-		Help: "1 where a part of the process is not as configured, or cannot do all that it should; /status says what."}, []string{"part"})
+		Help: "1 while a part of the process is degraded; /status has the reasons."}, []string{"part"})
 	for _, part := range s.degradedParts() {
 		value := 0.0
 		if len(part.says) > 0 {

@@ -44,7 +44,7 @@ func served(where string, serve func() error) (err error) {
 // gatherPanics is the metric of panics outside of decisions.
 func gatherPanics() ([]*dto.MetricFamily, error) {
 	count := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_panics_total",
-		Help: "Panics that were recovered, by what the goroutine was doing. Each is a fault of ours."}, []string{"where"})
+		Help: "Recovered panics, by what the goroutine was doing. Each is a bug in Gatehouse."}, []string{"where"})
 	for where, n := range panics.Counts() {
 		count.WithLabelValues(where).Add(float64(n))
 	}

@@ -57,7 +57,7 @@ func (t *target) again(now time.Time, after time.Duration) {
 	t.pending.again(now, after)
 }
 
-// handed says that all that is due has been handed over. What Again asked for since then stays.
+// handed says that all that is due has been handed over. What LookAgain asked for since then stays.
 func (t *target) handed(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

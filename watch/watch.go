@@ -113,8 +113,8 @@ func New(c Config) *Watcher {
 // watched before they are handed over: what happens while they are read is told again.
 func (w *Watcher) Changed() <-chan []int { return w.changed }
 
-// Again has a target read again after a pause, whatever becomes of it meanwhile. It never waits.
-func (w *Watcher) Again(i int, after time.Duration) {
+// LookAgain has a target read again after a pause, whatever becomes of it meanwhile. It never waits.
+func (w *Watcher) LookAgain(i int, after time.Duration) {
 	w.targets[i].again(time.Now(), after)
 	select {
 	case w.kick <- struct{}{}:

@@ -196,7 +196,7 @@ func TestTold(t *testing.T) {
 		t.Errorf("told for %v", got)
 	}
 	quiet(w)
-	w.Again(0, time.Millisecond)
+	w.LookAgain(0, time.Millisecond)
 	if got := wait(t, w, "again"); !slices.Equal(got, []int{0}) {
 		t.Errorf("told for %v", got)
 	}
@@ -285,7 +285,7 @@ func TestUnderWriting(t *testing.T) {
 	run(t, w)
 	for i := range 100 {
 		put(t, filepath.Join(dir, []string{"f", "g"}[i%2]), strings.Repeat("x", i))
-		w.Again(i%2, 0)
+		w.LookAgain(i%2, 0)
 		select {
 		case <-w.Changed():
 		default:

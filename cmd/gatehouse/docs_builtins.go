@@ -31,11 +31,34 @@ large. A call that is given up at the deadline is answered as ` + "`timeout`" + 
 |---|---|---|
 `
 
+const builtinsDirectory = `
+## The directory
+
+These ask the directory of users, groups and relations, as it was when the request came.
+
+| built-in | answers |
+|---|---|
+| ` + "`ds.check`, `ds.check_relation`, `ds.check_permission`" + ` | true or false, as in policies for Topaz |
+| ` + "`ds.checks`, `ds.object`, `ds.relation`, `ds.relations`, `ds.graph`, `ds.user`, `ds.identity`" + ` | as in policies for Topaz |
+| ` + "`gatehouse.check(\"doc:7\", \"can_read\", \"user:alice\")`" + ` | true or false: object, relation or permission, subject |
+| ` + "`gatehouse.why(object, relation, subject)`" + ` | whether, and by which path or what is missing |
+| ` + "`gatehouse.who(object, relation, type)`" + ` | the ids of the subjects of a type that have it, sorted |
+| ` + "`gatehouse.what(subject, relation, type)`" + ` | the ids of the objects of a type to which the subject has it, sorted |
+
+- A question that cannot be answered (an unknown type or relation, a limit) ends the decision: ` + "`policy_error`" + `, never undefined, because
+  ` + "`not ds.check(...)`" + ` would turn that into an allow.
+- Without a directory a question is undefined where that can only deny. Where a policy could allow for want of an answer (under ` + "`not`" + `, in a
+  comprehension or ` + "`every`" + `, where a default, an ` + "`else`" + ` or another value takes over) it ends the decision as well.
+- An evaluation asks at most 1,000 questions. The first 64, and about 8 KiB of them, go into the decision log with their answers.
+- A decision that asked is remembered, and its questions are asked again when the directory has changed (docs/decisions/0014-memo-directory.md).
+`
+
 func builtinsPage() string {
 	var out strings.Builder
 	out.WriteString(builtinsIntro)
 	for _, row := range bounds.Table() {
 		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", row.Name, row.Kind, row.Why)
 	}
+	out.WriteString(builtinsDirectory)
 	return out.String()
 }

@@ -35,7 +35,7 @@ func (o *Packing) putExtras(e *Entry) {
 	if e.DirectoryRevision != 0 {
 		o.uint(numberDirectory)
 		o.buf = append(o.buf, kindNumber)
-		o.plain(strconv.FormatUint(e.DirectoryRevision, 10))
+		o.packString(strconv.FormatUint(e.DirectoryRevision, 10))
 	}
 	if e.Facts != nil {
 		o.uint(numberFacts)

@@ -33,7 +33,7 @@ func (o *Packing) PackGap(g Gap) {
 	o.uint(g.Damaged)
 	o.time(g.Since)
 	o.time(g.Until)
-	o.plain(g.Segment)
+	o.packString(g.Segment)
 }
 
 // UnpackGap reads what PackGap wrote.

@@ -23,9 +23,9 @@ type liner struct {
 	document []byte // the input
 	masked   []byte // pointers, each with a comma before it
 	erased   []byte
-	names    []text // of headers
-	changed  []text // names of parameters that redaction changed
-	slots    []slot // of the fields, by their place in the schema
+	names    []packedText // of headers
+	changed  []packedText // names of parameters that redaction changed
+	slots    []slot       // of the fields, by their place in the schema
 	extra    extra
 
 	path, method *input.Field
@@ -45,17 +45,17 @@ type commonEntry struct {
 	time                                         time.Time
 	took                                         int64
 	status                                       uint64
-	id, app, route, outcome, reason              text
-	peer, requestedBy, traceID, spanID, revision text
+	id, app, route, outcome, reason              packedText
+	peer, requestedBy, traceID, spanID, revision packedText
 	bundles, params                              span
-	problem                                      text
+	problem                                      packedText
 	result                                       span
-	routesDigest, keysDigest, directoryDigest    text
+	routesDigest, keysDigest, directoryDigest    packedText
 }
 
 // slot is the value of one field of the input.
 type slot struct {
-	text  text
+	text  packedText
 	n     int64
 	at    span
 	there bool // of a field that has a number
@@ -115,11 +115,11 @@ func (l *liner) read(e *commonEntry) {
 		return
 	}
 	e.time, e.took, e.status = l.time(), l.int(), l.uint()
-	l.plain(&e.id, &e.app, &e.route, &e.outcome, &e.reason)
+	l.readUnchanged(&e.id, &e.app, &e.route, &e.outcome, &e.reason)
 	l.readHead()
-	l.plain(&e.peer, &e.requestedBy, &e.traceID, &e.spanID, &e.revision)
+	l.readUnchanged(&e.peer, &e.requestedBy, &e.traceID, &e.spanID, &e.revision)
 	e.bundles, e.params = l.bundleObject(), l.paramObject()
-	if e.problem = l.text(); e.problem.changed != 0 {
+	if e.problem = l.readText(); e.problem.changed != 0 {
 		l.mask("/error/message")
 	}
 	if e.flags&flagResult != 0 {
@@ -129,20 +129,20 @@ func (l *liner) read(e *commonEntry) {
 		l.readInput(e)
 	}
 	for range l.count() {
-		l.maskText(l.text())
+		l.maskText(l.readText())
 	}
 	if e.flags&flagDigests != 0 {
-		l.plain(&e.routesDigest, &e.keysDigest, &e.directoryDigest)
+		l.readUnchanged(&e.routesDigest, &e.keysDigest, &e.directoryDigest)
 	}
 	if l.extra = (extra{}); len(l.in) > 0 {
 		l.readAdded()
 	}
 }
 
-// plain reads strings that redaction leaves alone; in an entry that is cut to size it may not have.
-func (l *liner) plain(into ...*text) {
+// readUnchanged reads strings that redaction leaves alone; in an entry that is cut to size it may not have.
+func (l *liner) readUnchanged(into ...*packedText) {
 	for _, t := range into {
-		*t = l.text()
+		*t = l.readText()
 		l.rare = l.rare || t.changed != 0
 	}
 }
@@ -165,7 +165,7 @@ func (l *liner) list() span {
 		if i > 0 {
 			l.parts = append(l.parts, ',')
 		}
-		l.parts = appendText(l.parts, l.text())
+		l.parts = appendText(l.parts, l.readText())
 	}
 	l.parts = append(l.parts, ']')
 	return span{from, len(l.parts)}
@@ -182,8 +182,8 @@ func (l *liner) labels() span {
 	from := len(l.parts)
 	l.parts = append(l.parts, '{')
 	for range l.count() {
-		l.parts = appendName(l.parts, l.text())
-		l.parts = appendText(l.parts, l.text())
+		l.parts = appendName(l.parts, l.readText())
+		l.parts = appendText(l.parts, l.readText())
 	}
 	l.parts = append(l.parts, '}')
 	return span{from, len(l.parts)}
@@ -193,8 +193,8 @@ func (l *liner) bundleObject() span {
 	from := len(l.parts)
 	l.parts = append(l.parts, '{')
 	for range l.count() {
-		var name, revision, digest text
-		l.plain(&name, &revision, &digest)
+		var name, revision, digest packedText
+		l.readUnchanged(&name, &revision, &digest)
 		l.parts = append(appendName(l.parts, name), `{"revision":`...)
 		l.parts = appendText(l.parts, revision)
 		l.parts = appendMember(l.parts, "digest", digest)
@@ -208,7 +208,7 @@ func (l *liner) paramObject() span {
 	from := len(l.parts)
 	l.parts = append(l.parts, '{')
 	for range l.count() {
-		name, value := l.text(), l.text()
+		name, value := l.readText(), l.readText()
 		l.parts = appendText(appendName(l.parts, name), value)
 		if value.changed != 0 {
 			l.mask("/parameters/", name)
@@ -234,13 +234,13 @@ func (l *liner) value(depth int) {
 	case kindTrue:
 		l.parts = append(l.parts, "true"...)
 	case kindNumber:
-		n := l.text().bytes
+		n := l.readText().bytes
 		if len(n) == 0 || n[0] > '9' || !json.Valid(n) {
 			l.rare = true
 		}
 		l.parts = append(l.parts, n...)
 	case kindString:
-		l.parts = appendText(l.parts, l.text())
+		l.parts = appendText(l.parts, l.readText())
 	case kindArray:
 		l.parts = append(l.parts, '[')
 		n := l.count()
@@ -262,7 +262,7 @@ func (l *liner) members(depth int) {
 	l.parts = append(l.parts, '{')
 	n := l.count()
 	for i := 0; i < n && !l.err; i++ {
-		l.parts = appendName(l.parts, l.text())
+		l.parts = appendName(l.parts, l.readText())
 		l.value(depth + 1)
 	}
 	l.parts = append(l.parts, '}')
@@ -326,13 +326,13 @@ func (l *liner) pointers(dst []byte, name string, list []byte) []byte {
 }
 
 // mask notes a JSON pointer to what redaction changed, erase to what it took out.
-func (l *liner) mask(at string, name ...text) { l.masked = appendPointer(l.masked, at, name...) }
-func (l *liner) erase(at string)              { l.erased = appendPointer(l.erased, at) }
+func (l *liner) mask(at string, name ...packedText) { l.masked = appendPointer(l.masked, at, name...) }
+func (l *liner) erase(at string)                    { l.erased = appendPointer(l.erased, at) }
 
 // maskText is mask for a pointer that the packed entry has.
-func (l *liner) maskText(t text) { l.masked = appendText(append(l.masked, ','), t) }
+func (l *liner) maskText(t packedText) { l.masked = appendText(append(l.masked, ','), t) }
 
-func appendPointer(dst []byte, at string, name ...text) []byte {
+func appendPointer(dst []byte, at string, name ...packedText) []byte {
 	dst = append(append(dst, `,"`...), at...)
 	for _, n := range name {
 		if bytes.ContainsAny(n.bytes, "~/") {
@@ -344,9 +344,9 @@ func appendPointer(dst []byte, at string, name ...text) []byte {
 	return append(dst, '"')
 }
 
-func (t text) some() bool { return len(t.bytes) > 0 || t.changed == textSecret }
+func (t packedText) some() bool { return len(t.bytes) > 0 || t.changed == textSecret }
 
-func appendText(dst []byte, t text) []byte {
+func appendText(dst []byte, t packedText) []byte {
 	if t.changed == textSecret {
 		return append(dst, `"`+redacted+`"`...)
 	}
@@ -366,10 +366,10 @@ func appendKey(dst []byte, name string) []byte {
 }
 
 // appendName is appendKey for a name that may need escapes.
-func appendName(dst []byte, name text) []byte { return append(appendText(comma(dst), name), ':') }
+func appendName(dst []byte, name packedText) []byte { return append(appendText(comma(dst), name), ':') }
 
 // appendMember adds a string that is not empty.
-func appendMember(dst []byte, name string, t text) []byte {
+func appendMember(dst []byte, name string, t packedText) []byte {
 	if !t.some() {
 		return dst
 	}

@@ -24,7 +24,7 @@ func (l *liner) readHead() {
 		s := &l.slots[f.Index]
 		switch f.Kind {
 		case input.KindText:
-			if s.text = l.text(); s.text.changed != 0 {
+			if s.text = l.readText(); s.text.changed != 0 {
 				if f.Secret == input.SecretPath {
 					l.mask(f.Line)
 				} else {
@@ -44,7 +44,7 @@ func (l *liner) readInput(e *commonEntry) {
 		s := &l.slots[f.Index]
 		switch f.Kind {
 		case input.KindText:
-			if s.text = l.text(); s.text.changed != 0 {
+			if s.text = l.readText(); s.text.changed != 0 {
 				l.mask(f.Pointer)
 			}
 		case input.KindInt:
@@ -81,7 +81,7 @@ func (l *liner) readAdded() {
 		l.readExtra(number, value)
 	}
 	for range l.count() {
-		l.maskText(l.text())
+		l.maskText(l.readText())
 	}
 }
 
@@ -95,7 +95,7 @@ func (l *liner) headerObject() span {
 	l.parts = append(l.parts, '{')
 	var seen [16]uint64 // by a hash of the name
 	for range n {
-		name, value := l.text(), l.text()
+		name, value := l.readText(), l.readText()
 		at := nameHash(name.bytes) % 1024
 		l.rare = l.rare || name.changed != 0 || seen[at/64]&(1<<(at%64)) != 0 && l.hasHeader(name.bytes)
 		seen[at/64] |= 1 << (at % 64)
@@ -119,7 +119,7 @@ func nameHash(name []byte) uint {
 }
 
 func (l *liner) hasHeader(name []byte) bool {
-	return slices.ContainsFunc(l.names, func(t text) bool { return bytes.Equal(t.bytes, name) })
+	return slices.ContainsFunc(l.names, func(t packedText) bool { return bytes.Equal(t.bytes, name) })
 }
 
 // mostHeaders bounds what is compared with each other.
@@ -127,8 +127,8 @@ const mostHeaders = 128
 
 // address is host and port, as others are rare.
 func (l *liner) address() span {
-	var host text
-	l.plain(&host)
+	var host packedText
+	l.readUnchanged(&host)
 	port := l.uint()
 	from := len(l.parts)
 	l.parts = append(l.parts, '{')
@@ -339,7 +339,7 @@ func erased(f *input.Field, flags uint64) string {
 }
 
 // parsedPath writes the segments of the path. What is escaped is taken apart as the plain way does it.
-func (l *liner) parsedPath(in []byte, path *text) []byte {
+func (l *liner) parsedPath(in []byte, path *packedText) []byte {
 	raw, _, _ := bytes.Cut(path.bytes, []byte("?"))
 	if bytes.IndexByte(raw, '%') >= 0 {
 		for i, s := range parsedPath(string(raw)) {
@@ -357,13 +357,13 @@ func (l *liner) parsedPath(in []byte, path *text) []byte {
 	}
 }
 
-func (l *liner) derived(in []byte, i int, segment []byte, path *text) []byte {
+func (l *liner) derived(in []byte, i int, segment []byte, path *packedText) []byte {
 	if i > 0 {
 		in = append(in, ',')
 	}
 	clean := segment
 	if suspect(l.redact, segment) {
-		clean = []byte(l.redact.text(string(segment)))
+		clean = []byte(l.redact.redactText(string(segment)))
 	}
 	if !bytes.Equal(clean, segment) || path.changed != 0 && bytes.Contains(clean, []byte(redacted)) {
 		l.mask("/input/parsed_path/" + strconv.Itoa(i))
@@ -372,7 +372,7 @@ func (l *liner) derived(in []byte, i int, segment []byte, path *text) []byte {
 }
 
 // parsedQuery is rare enough to be taken apart as the plain way does it.
-func (l *liner) parsedQuery(in []byte, path *text) []byte {
+func (l *liner) parsedQuery(in []byte, path *packedText) []byte {
 	if at := bytes.IndexByte(path.bytes, '?'); at < 0 || at == len(path.bytes)-1 {
 		return in
 	}
@@ -390,7 +390,7 @@ func (l *liner) parsedQuery(in []byte, path *text) []byte {
 			if i > 0 {
 				in = append(in, ',')
 			}
-			clean := l.redact.text(v)
+			clean := l.redact.redactText(v)
 			if clean != v || path.changed != 0 && strings.Contains(clean, redacted) {
 				l.mask(at + "/" + strconv.Itoa(i))
 			}

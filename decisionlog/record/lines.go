@@ -62,7 +62,7 @@ const (
 func NewLines(cfg Config, sinks int) (*Lines, error) {
 	l := &Lines{rules: cfg.Rules, max: cfg.MaxEntry, clock: cfg.Clock, log: cfg.Logger, codec: newCodec(&cfg)}
 	l.errors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_decision_log_rule_errors_total",
-		Help: "Evaluations of the policy's rules about the decision log that failed, by rule."}, []string{"rule"})
+		Help: "Failed evaluations of the policy's decision log rules, by rule."}, []string{"rule"})
 	for _, rule := range []string{ruleMask, ruleDrop} {
 		l.errors.WithLabelValues(rule)
 	}
@@ -118,7 +118,7 @@ func (l *Lines) AppendSafely(ctx context.Context, dst []byte, at spool.Cursor, p
 // Collectors are the metrics of the policy's rules. They count by evaluation: what two sinks ask for at different times counts twice.
 func (l *Lines) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{l.errors, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gatehouse_decision_log_unwanted_total",
-		Help: "Decisions that the policy's rule data.system.log.drop kept out of a sink."}, func() float64 { return float64(l.dropped.Load()) })}
+		Help: "Decisions left out of a sink by the policy's rule data.system.log.drop."}, func() float64 { return float64(l.dropped.Load()) })}
 }
 
 // kept is the only place of the cache where an entry's line may be; nil: there is none.

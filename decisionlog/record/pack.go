@@ -315,7 +315,7 @@ func (o *Packing) entry(e *Entry, d *documents) (bad int) {
 		o.strings(e.Bundles[i].Name, e.Bundles[i].Revision, e.Bundles[i].Digest)
 	}
 	o.params(e.Params)
-	o.clean(e.Error, o.hide(o.redact.text(e.Error)))
+	o.clean(e.Error, o.hide(o.redact.redactText(e.Error)))
 	mark := len(o.buf)
 	switch {
 	case flags&flagResult == 0:
@@ -361,8 +361,8 @@ func flagIf(b bool, flag uint64) uint64 {
 func (o *Packing) params(params []Param) {
 	o.uint(uint64(len(params)))
 	for i := range params {
-		o.plain(params[i].Name)
-		o.clean(params[i].Value, o.hidePlace(o.redact.text(params[i].Value)))
+		o.packString(params[i].Name)
+		o.clean(params[i].Value, o.hidePlace(o.redact.redactText(params[i].Value)))
 	}
 }
 

@@ -71,38 +71,38 @@ func (r *packedReader) time() time.Time {
 	return time.Unix(seconds, int64(nanos)).UTC()
 }
 
-// text is a string in the packed entry's own memory, and what redaction did to it. One that is textSecret has no bytes.
-type text struct {
+// packedText is a string in the packed entry's own memory, and what redaction did to it. One that is textSecret has no bytes.
+type packedText struct {
 	bytes   []byte
 	changed uint64
 }
 
-func (r *packedReader) text() text {
+func (r *packedReader) readText() packedText {
 	if in := r.in; len(in) > 0 && in[0] < 0x80 && in[0]&3 != textSecret { // short, as most are
 		if end := 1 + int(in[0]>>2); end <= len(in) {
 			r.in = in[end:]
-			return text{in[1:end:end], uint64(in[0] & 3)}
+			return packedText{in[1:end:end], uint64(in[0] & 3)}
 		}
 	}
-	return r.longText()
+	return r.readLongText()
 }
 
-func (r *packedReader) longText() (t text) {
+func (r *packedReader) readLongText() (t packedText) {
 	n := r.uint()
 	if t.changed = n & 3; t.changed == textSecret {
 		return t
 	}
 	if n >>= 2; n > uint64(len(r.in)) {
 		r.fail()
-		return text{}
+		return packedText{}
 	}
 	t.bytes, r.in = r.in[:n:n], r.in[n:]
 	return t
 }
 
-// string is text as a string of its own.
+// string is readText as a string of its own.
 func (r *packedReader) string() (s string, changed uint64) {
-	t := r.text()
+	t := r.readText()
 	if t.changed == textSecret {
 		return redacted, t.changed
 	}

@@ -42,7 +42,7 @@ func (o *Packing) claimsOf(f *input.Field, claims map[string]any) {
 	o.uint(uint64(n))
 	for _, name := range o.claims {
 		if v, ok := claims[name]; ok {
-			o.plain(name)
+			o.packString(name)
 			o.at = append(o.at[:0], f.Line, name)
 			if mark := len(o.buf); !o.inputValue(v, 0, false) {
 				o.buf = append(o.buf[:mark], kindNull)
@@ -71,7 +71,7 @@ func (o *Packing) input(in *Input, d *documents, flags uint64) bool {
 			o.headers(in.Headers)
 		case input.KindPlace:
 			a := f.Address(in)
-			o.plain(a.Host)
+			o.packString(a.Host)
 			o.uint(uint64(a.Port))
 			if len(a.Other) > 0 && !o.object(a.Other, 0) {
 				return false
@@ -94,7 +94,7 @@ func (o *Packing) input(in *Input, d *documents, flags uint64) bool {
 func (o *Packing) field(f *input.Field, in *Input) {
 	text := f.TextIn(in)
 	if f.Secret == input.SecretNever || text == "" {
-		o.plain(text)
+		o.packString(text)
 		return
 	}
 	if f.Secret == input.SecretPath {
@@ -116,7 +116,7 @@ func (o *Packing) redactText(f *input.Field, text string) string {
 	case input.SecretQuery:
 		return o.hide(o.redact.queryString(text))
 	}
-	return o.hide(o.redact.text(text))
+	return o.hide(o.redact.redactText(text))
 }
 
 // added writes what has a number and is there: what the entry has beside its input, and fields of that.
@@ -193,7 +193,7 @@ func (o *Packing) addedValue(f *input.Field, in *Input) bool {
 		o.uint(uint64(len(labels)))
 		names, base := sortedNames(o, labels)
 		for _, name := range names {
-			o.plain(o.hide(o.redact.text(name)))
+			o.packString(o.hide(o.redact.redactText(name)))
 			o.buf = append(o.buf, kindString)
 			o.label(f, name, labels[name])
 		}
@@ -211,7 +211,7 @@ func (o *Packing) addedText(f *input.Field, text, pointer string) {
 		o.note(pointer)
 	}
 	o.buf = append(o.buf, kindString)
-	o.plain(clean)
+	o.packString(clean)
 }
 
 func (o *Packing) headers(headers []Header) {
@@ -253,7 +253,7 @@ func (o *Packing) labels(f *input.Field, m map[string]string) {
 	}
 	names, base := sortedNames(o, m)
 	for _, name := range names {
-		o.plain(name)
+		o.packString(name)
 		o.label(f, name, m[name])
 	}
 	o.names = o.names[:base]
@@ -268,7 +268,7 @@ func (o *Packing) label(f *input.Field, name, v string) {
 	if clean != v {
 		o.note(f.Pointer + "/" + escape(name))
 	}
-	o.plain(clean)
+	o.packString(clean)
 }
 
 // note keeps a pointer to what redaction changed.
@@ -294,7 +294,7 @@ func (o *Packing) metadata(m map[string]any) bool {
 	names, base := sortedNames(o, m)
 	defer func() { o.names = o.names[:base] }()
 	for _, name := range names {
-		o.plain(name)
+		o.packString(name)
 		o.at = append(o.at, name)
 		if name != "filterMetadata" {
 			if !o.inputValue(m[name], 1, true) {
@@ -315,11 +315,11 @@ func (o *Packing) metadata(m map[string]any) bool {
 func (o *Packing) inputValue(v any, depth int, named bool) bool {
 	switch v := v.(type) {
 	case string:
-		clean := o.hide(o.redact.text(v))
+		clean := o.hide(o.redact.redactText(v))
 		if o.buf = append(o.buf, kindString); clean != v {
 			o.maskHere()
 		}
-		o.text(clean, 0)
+		o.packFlagged(clean, 0)
 		return true
 	case []any:
 		o.buf = append(o.buf, kindArray)
@@ -355,12 +355,12 @@ func (o *Packing) inputObject(m map[string]any, without string, depth int, named
 		if name == without && without != "" {
 			continue
 		}
-		o.plain(o.hide(o.redact.text(name)))
+		o.packString(o.hide(o.redact.redactText(name)))
 		o.at = append(o.at, name)
 		if named && o.redact.secretName(name, o.redact.body) {
 			o.maskHere()
 			o.buf = append(o.buf, kindString)
-			o.plain(redacted)
+			o.packString(redacted)
 		} else if depth >= maxNesting || !o.inputValue(m[name], depth+1, named) {
 			return false
 		}
@@ -377,7 +377,7 @@ func (o *Packing) maskHere() {
 	var b strings.Builder
 	b.WriteString(o.at[0])
 	for _, name := range o.at[1:] {
-		b.WriteString("/" + escape(o.hide(o.redact.text(name))))
+		b.WriteString("/" + escape(o.hide(o.redact.redactText(name))))
 	}
 	o.masked = append(o.masked, b.String())
 }

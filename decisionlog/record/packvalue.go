@@ -22,13 +22,13 @@ func (o *Packing) time(t time.Time) {
 	o.uint(uint64(t.Nanosecond()))
 }
 
-// plain writes a string that redaction does not look at.
-func (o *Packing) plain(s string) { o.text(s, 0) }
+// packString writes a string that redaction does not look at.
+func (o *Packing) packString(s string) { o.packFlagged(s, 0) }
 
 func (o *Packing) strings(list ...string) {
 	if o.limit > 0 {
 		for _, s := range list {
-			o.text(s, 0)
+			o.packFlagged(s, 0)
 		}
 		return
 	}
@@ -47,13 +47,14 @@ func (o *Packing) list(list []string) {
 // clean writes what redaction left of a string.
 func (o *Packing) clean(old, text string) {
 	if text == old { // the same memory, in all but a few cases
-		o.text(text, 0)
+		o.packFlagged(text, 0)
 		return
 	}
-	o.text(text, textChanged)
+	o.packFlagged(text, textChanged)
 }
 
-func (o *Packing) text(s string, flag uint64) {
+// packFlagged writes a string with what redaction did to it.
+func (o *Packing) packFlagged(s string, flag uint64) {
 	s = o.cut(s, &flag)
 	o.buf = o.appendText(o.buf, s, flag)
 }
@@ -89,10 +90,10 @@ func (o *Packing) value(v any, depth int) bool {
 		o.buf = append(o.buf, kindFalse+byte(flagIf(v, 1)))
 	case string:
 		o.buf = append(o.buf, kindString)
-		o.text(v, 0)
+		o.packFlagged(v, 0)
 	case json.Number:
 		o.buf = append(o.buf, kindNumber)
-		o.text(string(v), 0)
+		o.packFlagged(string(v), 0)
 	case []any:
 		o.buf = append(o.buf, kindArray)
 		o.uint(uint64(len(v)))
@@ -117,7 +118,7 @@ func (o *Packing) number(v any) bool {
 		return false
 	}
 	o.buf = append(o.buf, kindNumber)
-	o.text(string(text), 0)
+	o.packFlagged(string(text), 0)
 	return true
 }
 
@@ -141,7 +142,7 @@ func (o *Packing) objectBut(m map[string]any, without string, depth int) bool {
 		if leaves && name == without {
 			continue
 		}
-		if o.plain(name); depth >= maxNesting || !o.value(m[name], depth+1) {
+		if o.packString(name); depth >= maxNesting || !o.value(m[name], depth+1) {
 			return false
 		}
 	}

@@ -298,7 +298,7 @@ func (r *redactor) anyHeader(v string) string {
 	if v != "" && v[0]|0x20 == 'b' && (hasScheme(v, "bearer ") || hasScheme(v, "basic ")) {
 		return redacted
 	}
-	return r.text(v)
+	return r.redactText(v)
 }
 
 func hasScheme(v, scheme string) bool {
@@ -350,7 +350,7 @@ func (s *scan) know(v any, depth int) {
 // params redacts query parameters: name to value or list of values.
 func (r *redactor) params(q map[string]any, pointer string, s *scan) {
 	for _, name := range keys(q) {
-		clean := r.text
+		clean := r.redactText
 		if r.secretName(name, r.query) {
 			clean = nil
 		}
@@ -394,14 +394,14 @@ func (r *redactor) members(v any, pointer string, depth int, s *scan) any {
 			v[i] = r.members(v[i], pointer+"/"+strconv.Itoa(i), depth+1, s)
 		}
 	case string:
-		return r.masked(v, r.text, pointer, s)
+		return r.masked(v, r.redactText, pointer, s)
 	}
 	return v
 }
 
 // memberName redacts a name that is a secret itself.
 func (r *redactor) memberName(name string, s *scan) string {
-	clean := r.text(name)
+	clean := r.redactText(name)
 	if s.hide != nil {
 		clean = s.hide(clean)
 	}

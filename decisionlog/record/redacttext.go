@@ -31,7 +31,7 @@ var byteKinds = func() (kinds [256]uint8) {
 	return kinds
 }()
 
-// suspect reports whether a text may hold a secret: it never says no where text or url change something.
+// suspect reports whether a text may hold a secret: it never says no where redactText or url change something.
 func suspect[T string | []byte](r *redactor, v T) bool {
 	for i := 0; i < len(v); i++ {
 		kind := byteKinds[v[i]]
@@ -188,8 +188,8 @@ var (
 	encodedShape = regexp.MustCompile(`ZX[A-Za-z0-9+/_-]{14,}={0,2}`)
 )
 
-// text redacts what is shaped like a secret anywhere in a text, also in an escaped one.
-func (r *redactor) text(v string) string {
+// redactText redacts what is shaped like a secret anywhere in a text, also in an escaped one.
+func (r *redactor) redactText(v string) string {
 	if !suspect(r, v) {
 		return v
 	}
@@ -213,7 +213,7 @@ func (r *redactor) text(v string) string {
 	return v
 }
 
-// shapes is text as the text stands, whatever its escapes mean.
+// shapes is redactText as the text stands, whatever its escapes mean.
 func (r *redactor) shapes(v string) string {
 	if len(v) > maxText {
 		return redacted
@@ -391,7 +391,7 @@ func (r *redactor) unescaped(v, separators string) string {
 		if end < 0 {
 			end = len(v)
 		}
-		if part := v[:end]; strings.IndexByte(part, '%') >= 0 && r.text(part) != part {
+		if part := v[:end]; strings.IndexByte(part, '%') >= 0 && r.redactText(part) != part {
 			out.WriteString(redacted)
 		} else {
 			out.WriteString(part)
@@ -453,7 +453,7 @@ func (r *redactor) pair(pair string) string {
 	return cleanName + "=" + clean
 }
 
-// escapedText is text for a part of a query, which stays escaped: where a secret shows only once it is unescaped, all of it goes.
+// escapedText is redactText for a part of a query, which stays escaped: where a secret shows only once it is unescaped, all of it goes.
 func (r *redactor) escapedText(v string) string {
 	if !suspect(r, v) && strings.IndexByte(v, '+') < 0 {
 		return v
@@ -462,7 +462,7 @@ func (r *redactor) escapedText(v string) string {
 		return clean
 	}
 	plain := strings.ReplaceAll(v, "+", " ")
-	if plain = lenientUnescape(plain); r.text(plain) != plain {
+	if plain = lenientUnescape(plain); r.redactText(plain) != plain {
 		return redacted
 	}
 	return v

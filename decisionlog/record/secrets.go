@@ -65,7 +65,7 @@ func (r *redactor) document(in map[string]any, s *scan) {
 	}
 	list, _ := in["parsed_path"].([]any)
 	for i := range list {
-		list[i] = r.masked(list[i], r.text, "/input/parsed_path/"+strconv.Itoa(i), s)
+		list[i] = r.masked(list[i], r.redactText, "/input/parsed_path/"+strconv.Itoa(i), s)
 	}
 	if q, _ := in["parsed_query"].(map[string]any); q != nil {
 		r.params(q, "/input/parsed_query", s)

@@ -30,7 +30,7 @@ func (p *Packer) Shown(path string, headers []Header) Shown {
 }
 
 // Text is a text without secrets.
-func (s Shown) Text(text string) string { return s.o.hide(s.o.redact.text(text)) }
+func (s Shown) Text(text string) string { return s.o.hide(s.o.redact.redactText(text)) }
 
 // Path is a path, or a URL, without secrets.
 func (s Shown) Path(path string) string { return s.o.hidePlace(s.o.redact.url(path)) }

@@ -47,14 +47,14 @@ func (u *unpacking) unpack() (out unpacked, err error) {
 		into *string
 		at   string
 	}{{&rec.DecisionID, "/decision_id"}, {&rec.App, "/app"}, {&rec.Route, "/route"}, {&rec.Outcome, "/outcome"}, {&rec.Reason, "/reason"}} {
-		*f.into = u.text(f.at, "")
+		*f.into = u.readNoted(f.at, "")
 	}
 	pathChanged := u.head(rec, flags)
 	for _, f := range []struct {
 		into *string
 		at   string
 	}{{&rec.Peer, "/peer"}, {&rec.RequestedBy, "/requested_by"}, {&rec.TraceID, "/trace_id"}, {&rec.SpanID, "/span_id"}, {&rec.Revision, "/revision"}} {
-		*f.into = u.text(f.at, "")
+		*f.into = u.readNoted(f.at, "")
 	}
 	u.bundles(rec)
 	params := u.params("/parameters")
@@ -75,7 +75,7 @@ func (u *unpacking) unpack() (out unpacked, err error) {
 		in.read()
 	}
 	for range u.count() {
-		u.scan.mask(u.text("", ""))
+		u.scan.mask(u.readNoted("", ""))
 	}
 	if flags&flagDigests != 0 {
 		rec.Digests.Routes, _ = u.string()
@@ -127,7 +127,7 @@ func (u *unpacking) params(at string) map[string]string {
 	params := make(map[string]string, n)
 	for range n {
 		name, _ := u.string()
-		params[name] = u.text(at, name)
+		params[name] = u.readNoted(at, name)
 	}
 	return params
 }
@@ -142,8 +142,8 @@ func (u *unpacking) labels() map[string]any {
 	return m
 }
 
-// text reads a string and notes its pointer, at and name, where redaction changed it.
-func (u *unpacking) text(at, name string) string {
+// readNoted reads a string and notes its pointer, at and name, where redaction changed it.
+func (u *unpacking) readNoted(at, name string) string {
 	s, changed := u.string()
 	if changed != 0 {
 		if name != "" && !strings.HasSuffix(at, "/") {

@@ -83,7 +83,7 @@ func (r *inputReader) read() {
 	for _, f := range r.schema.Input {
 		switch f.Kind {
 		case input.KindText:
-			r.values[f.Index] = r.text(f.Pointer, "")
+			r.values[f.Index] = r.readNoted(f.Pointer, "")
 		case input.KindInt:
 			r.values[f.Index] = r.int()
 		case input.KindMoment:
@@ -137,7 +137,7 @@ func (u *unpacking) added(rec *record) {
 		u.setExtra(rec, number, value)
 	}
 	for range u.count() {
-		u.scan.mask(u.text("", ""))
+		u.scan.mask(u.readNoted("", ""))
 	}
 }
 
@@ -316,7 +316,7 @@ func (r *inputReader) parsedQuery() map[string]any {
 // derived notes the pointer of a string that came out of one that redaction changed, and looks at it once more: what was
 // escaped is not any longer.
 func (r *inputReader) derived(s, pointer string) string {
-	text := r.redact.text(s)
+	text := r.redact.redactText(s)
 	if text != s || r.pathChanged && strings.Contains(s, redacted) {
 		r.scan.mask(pointer)
 	}

@@ -1,0 +1,368 @@
+package policy_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/policy"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// book is a directory of a test: until when somebody has something, and what an object holds.
+type book struct {
+	version uint64
+	until   map[string]int64 // by "relation subject"; 0: for ever
+	objects map[string]string
+	asked   *int
+}
+
+func (b *book) facts() policy.Facts { return policy.Facts{Directory: b, Version: b.version} }
+
+func (b *book) Ask(builtin string, args []policy.Value, now time.Time) (policy.Value, error) {
+	if b.asked != nil {
+		*b.asked++
+	}
+	text := func(v policy.Value) string { return strings.Trim(v.String(), `"`) }
+	switch builtin {
+	case "gatehouse.check":
+		until, has := b.until[text(args[1])+" "+text(args[2])]
+		return policy.Bool(has && (until == 0 || now.Unix() < until)), nil
+	case "ds.object":
+		id := text(args[0].(ast.Object).Get(ast.StringTerm("object_id")).Value)
+		if found, ok := b.objects[id]; ok {
+			return ast.MustParseTerm(found).Value, nil
+		}
+		return nil, nil
+	}
+	return nil, errors.New("limit exceeded")
+}
+
+func (b *book) Epoch(now time.Time) (expired uint64) {
+	for _, until := range b.until {
+		if until != 0 && until <= now.Unix() {
+			expired++
+		}
+	}
+	return expired
+}
+
+// changed is the next version of a book.
+func (b *book) changed(r *rand.Rand, version uint64) *book {
+	next := &book{version: version, until: maps.Clone(b.until), objects: maps.Clone(b.objects), asked: b.asked}
+	who := fmt.Sprintf("r%d u%d", r.IntN(3), r.IntN(3))
+	switch r.IntN(5) {
+	case 0:
+		delete(next.until, who)
+	case 1:
+		next.until[who] = 0
+	case 2:
+		next.until[who] = noon.Unix() + int64(r.IntN(40))
+	case 3:
+		delete(next.objects, fmt.Sprint("o", r.IntN(2)))
+	default:
+		next.objects[fmt.Sprint("o", r.IntN(2))] = []string{`{"n": 1}`, `{"n": 1.0}`, `{"n": 2}`, `{"n": 1, "m": [true]}`, `{}`, `null`}[r.IntN(6)]
+	}
+	return next
+}
+
+// asking makes a policy at random that asks.
+func randomAsking(r *rand.Rand) string {
+	check := func() string {
+		subject := []string{"input.user", `"u0"`, `"u1"`}[r.IntN(3)]
+		return fmt.Sprintf(`gatehouse.check("o", "r%d", %s)`, r.IntN(3), subject)
+	}
+	object := func() string { return fmt.Sprintf(`ds.object({"object_id": "o%d"})`, r.IntN(2)) }
+	expression := func() string {
+		switch r.IntN(9) {
+		case 0:
+			return "not " + check()
+		case 1:
+			return fmt.Sprintf(`count([u | some u in ["u0", "u1", "u2"]; gatehouse.check("o", "r%d", u)]) > %d`, r.IntN(3), r.IntN(3))
+		case 2:
+			return object() + fmt.Sprintf(".n == %d", r.IntN(3))
+		case 3:
+			return "not " + object() + ".m"
+		case 4:
+			return "input.x == " + fmt.Sprint(r.IntN(2))
+		case 5:
+			return "helper"
+		case 6:
+			return check() + " == false"
+		case 7:
+			return `every u in ["u0", input.user] { gatehouse.check("o", "r0", u) }`
+		}
+		return check()
+	}
+	body := func() string { return fmt.Sprintf("if {\n\t%s\n\t%s\n}", expression(), expression()) }
+	rules := fmt.Sprintf("allow := {\"allowed\": true, \"headers\": {\"x\": json.marshal(%s)}} if %s\n\nelse := true %s\n\nelse := %s %s\n\nhelper if %s\n\nhelper if input.x == 0\n",
+		object(), check(), body(), []string{"true", "false"}[r.IntN(2)], body(), check())
+	if r.IntN(2) == 0 {
+		rules = "default allow := false\n\n" + rules
+	}
+	return rules
+}
+
+// TestMemoWithADirectory holds what is remembered of policies that ask a directory against what they decide, while the directory changes, what
+// is in it expires, and requests of earlier directories are still under way.
+func TestMemoWithADirectory(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	hits, decided := uint64(0), 0
+	for range 30 {
+		rules := randomAsking(r)
+		m := remember(t, compile(t, module(rules)))
+		m.memo.Pace(1<<60, 1, 1)
+		is := &book{version: 1, until: map[string]int64{}, objects: map[string]string{}}
+		before := is
+		for step := range 300 {
+			if r.IntN(4) == 0 {
+				before, is = is, is.changed(r, is.version+1)
+			}
+			facts := is.facts()
+			if r.IntN(8) == 0 {
+				facts = before.facts()
+			}
+			now := noon.Add(time.Duration(step/8) * time.Second)
+			v := value(t, fmt.Sprintf(`{"user": "u%d", "x": %d}`, r.IntN(3), r.IntN(2)))
+			d, err := m.entry.Decide(t.Context(), v, facts, now)
+			want, asked := told(t, d, err), fmt.Sprint(d.Asked, d.AskedTruncated)
+			k := m.key(v)
+			found, hit := k.Recall(facts, now)
+			if d, err = found.Decision, found.Err; !hit {
+				d, err = k.Decide(t.Context(), time.Minute, v, facts, now)
+			}
+			k.Done()
+			if got := told(t, d, err); got != want {
+				t.Fatalf("%s\n%v, hit %v: remembered %s, want %s", rules, v, hit, got, want)
+			}
+			if got := fmt.Sprint(d.Asked, d.AskedTruncated); got != asked {
+				t.Fatalf("%s\n%v, hit %v: asked %s, want %s", rules, v, hit, got, asked)
+			}
+			decided++
+		}
+		hits += m.stats.Counts().Hits
+	}
+	t.Logf("%d decisions, %d of them remembered", decided, hits)
+	if hits < uint64(decided)/4 {
+		t.Errorf("%d of %d were remembered", hits, decided)
+	}
+}
+
+// TestMemoAsksAgain counts what a remembered decision asks: nothing of the same directory, and of another what it asked before.
+func TestMemoAsksAgain(t *testing.T) {
+	m := remember(t, compile(t, module(`allow if {
+	gatehouse.check("o", "r0", input.user)
+	not gatehouse.check("o", "r1", input.user)
+}`)))
+	asked := 0
+	v := value(t, `{"user": "u0"}`)
+	is := &book{version: 1, until: map[string]int64{"r0 u0": 0, "r2 u0": noon.Unix() + 10}, objects: map[string]string{}, asked: &asked}
+	later := *is
+	later.version = 2
+	without := &book{version: 3, asked: &asked}
+	for i, step := range []struct {
+		is      *book
+		now     time.Time
+		asks    int
+		hit     bool
+		allowed bool
+	}{
+		{is, noon, 2, false, true}, {is, noon, 0, true, true}, {&later, noon, 2, true, true}, {&later, noon, 0, true, true},
+		{&later, noon.Add(10 * time.Second), 2, true, true}, {&later, noon.Add(11 * time.Second), 0, true, true},
+		{without, noon, 2, false, false}, {without, noon, 0, true, false},
+	} {
+		asked = 0
+		k := m.key(v)
+		found, hit := k.Recall(step.is.facts(), step.now)
+		d := found.Decision
+		if !hit {
+			d, _ = k.Decide(t.Context(), time.Minute, v, step.is.facts(), step.now)
+		}
+		k.Done()
+		if hit != step.hit || asked != step.asks || d.Allowed != step.allowed || len(d.Asked) == 0 {
+			t.Errorf("step %d: hit %v, asked %d, allowed %v, told %v", i, hit, asked, d.Allowed, d.Asked)
+		}
+	}
+	k := m.key(v)
+	defer k.Done()
+	if n := testing.AllocsPerRun(100, func() { k.Recall(without.facts(), noon) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// What the directory cannot answer denies, whatever the policy makes of it.
+func TestDirectoryFailures(t *testing.T) {
+	for name, rules := range map[string]string{
+		"not":               `allow if not ds.check({"object_id": input.user})`,
+		"comprehension":     `allow if count([1 | ds.check({})]) == 0`,
+		"rule under not":    "allow if not member\n\nmember if ds.check({})",
+		"default":           "default member := false\n\nmember if ds.check({})\n\nallow if member == false",
+		"else":              "allow := false if ds.check({})\n\nelse := true",
+		"too many":          `allow if count([1 | some i in numbers.range(1, 1001); not gatehouse.check("o", "r", format_int(i, 10))]) > 0`,
+		"a function's":      "f(x) if ds.checks(x)\n\nallow if not f({})",
+		"every":             `allow if every x in [1, 2] { not ds.graph({"x": x}) }`,
+		"the other allowed": "allow if input.user\n\nallow if not ds.relation({})",
+	} {
+		e, err := compile(t, module(rules)).Entry([]string{"authz", "allow"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		is := &book{version: 1}
+		d, err := e.Decide(t.Context(), value(t, `{"user": "u"}`), is.facts(), noon)
+		if name == "the other allowed" && err == nil {
+			continue // it need not ask
+		}
+		if d.Allowed || !errors.Is(err, policy.ErrEvaluation) {
+			t.Errorf("%s: allowed %v, error %v", name, d.Allowed, err)
+		}
+	}
+}
+
+// TestAskedIsBounded holds what is told of many or large questions to the bounds, and has nothing of it remembered.
+func TestAskedIsBounded(t *testing.T) {
+	m := remember(t, compile(t, module(`allow if count([1 | some i in numbers.range(1, input.n); gatehouse.check("o", "r", concat("", [format_int(i, 10), input.s]))]) == 0`)))
+	is := &book{version: 1}
+	for _, test := range []struct {
+		n, long, told int
+		hit           bool
+	}{{64, 1, 64, true}, {65, 1, 64, false}, {20, 1000, 7, false}} {
+		v := value(t, fmt.Sprintf(`{"n": %d, "s": %q}`, test.n, strings.Repeat("x", test.long)))
+		k := m.key(v)
+		k.Recall(is.facts(), noon)
+		d, err := k.Decide(t.Context(), time.Minute, v, is.facts(), noon)
+		_, hit := k.Recall(is.facts(), noon)
+		k.Done()
+		if err != nil || !d.Allowed || len(d.Asked) != test.told || d.AskedTruncated == test.hit || hit != test.hit {
+			t.Errorf("%d of %d: %d told, cut %v, hit %v, %v", test.n, test.long, len(d.Asked), d.AskedTruncated, hit, err)
+		}
+	}
+}
+
+// TestReplayerAnswersFromTheRecord repeats decisions with what is on record of them, by the way of the log's text.
+func TestReplayerAnswersFromTheRecord(t *testing.T) {
+	rules := "allow if {\n\tgatehouse.check(\"o\", \"r0\", input.user)\n\tnot ds.object({\"object_id\": \"o0\"})\n}\n\nmore if {\n\tallow\n\tgatehouse.check(\"o\", \"r1\", input.user)\n}"
+	s := compile(t, module(rules))
+	allow, _ := s.Entry([]string{"authz", "allow"})
+	more, _ := s.Entry([]string{"authz", "more"})
+	v := value(t, `{"user": "u0"}`)
+	then := &book{version: 1, until: map[string]int64{"r0 u0": 0}}
+	d, err := allow.Decide(t.Context(), v, then.facts(), noon)
+	if err != nil || !d.Allowed || len(d.Asked) != 2 {
+		t.Fatal(d, err)
+	}
+	plain, err := policy.QuestionsJSON(d.Asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := policy.FromJSON(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `[{"answer": true, "question": {"gatehouse.check": ["o", "r0", "u0"]}}, {"question": {"ds.object": {"object_id": "o0"}}, "undefined": true}]`
+	if text.String() != want {
+		t.Errorf("%s\nwant %s", text, want)
+	}
+	recorded, err := policy.ParseQuestions([]byte(text.String()))
+	if err != nil || len(recorded) != 2 {
+		t.Fatal(recorded, err)
+	}
+	now := &book{version: 2, until: map[string]int64{"r1 u0": 0}, objects: map[string]string{"o0": "{}"}}
+	for name, test := range map[string]struct {
+		entry    *policy.Entry
+		recorded []policy.Question
+		facts    policy.Facts
+		allowed  bool
+		basis    [2]int
+		unsure   string
+	}{
+		"as then":            {allow, recorded, now.facts(), true, [2]int{2, 0}, ""},
+		"without directory":  {allow, recorded, policy.Facts{}, true, [2]int{2, 0}, ""},
+		"another question":   {more, recorded, now.facts(), true, [2]int{2, 1}, ""},
+		"nobody knows":       {more, recorded, policy.Facts{}, false, [2]int{2, 0}, "gatehouse.check"},
+		"nothing on record":  {allow, nil, now.facts(), false, [2]int{0, 1}, ""},
+		"neither of the two": {allow, nil, policy.Facts{}, false, [2]int{0, 0}, "gatehouse.check"},
+	} {
+		d, basis, err := test.entry.Replayer().DecideRecorded(t.Context(), v, test.recorded, test.facts, noon)
+		if err != nil && !errors.Is(err, policy.ErrUndefined) || d.Allowed != test.allowed || basis.Unsure != test.unsure || [2]int{basis.Recorded, basis.Current} != test.basis {
+			t.Errorf("%s: allowed %v, %+v, %v", name, d.Allowed, basis, err)
+		}
+	}
+	if allow.Replayer().Pure() {
+		t.Error("a decision that asks the directory is pure")
+	}
+	for _, damaged := range []string{`[{"question": {"ds.check": {}}}]`, `[{"question": {"ds.check": "[redacted]"}, "answer": true}]`, `[{"answer": true}]`, `[1, null]`,
+		`[{"question": {"gatehouse.check": ["a"]}, "answer": true}]`, `[{"question": {"lower": "A"}, "answer": "a"}]`, `[{"question": {"ds.check": 1}, "answer": 1, "undefined": true}]`} {
+		if got, err := policy.ParseQuestions([]byte(damaged)); err != nil || len(got) > 0 {
+			t.Errorf("%s: %v, %v", damaged, got, err)
+		}
+	}
+}
+
+// BenchmarkMemoDirectory: a remembered decision that asked, while the directory changes at every so many decisions, and one that did not.
+func BenchmarkMemoDirectory(b *testing.B) {
+	for name, rules := range map[string]string{"asks": `allow if not gatehouse.check("o", "r0", input.attributes.request.http.method)`,
+		"does not": `allow if input.attributes.request.http.method != ""`} {
+		for _, every := range []int{0, 1000, 1} {
+			b.Run(fmt.Sprintf("%s, changes every %d", name, every), func(b *testing.B) {
+				m := remember(b, compile(b, module(rules)))
+				input := request(twentyHeaders())
+				is := &book{version: 1, until: map[string]int64{}}
+				facts := is.facts()
+				n := 0
+				b.ReportAllocs()
+				for b.Loop() {
+					if n++; every > 0 && n%every == 0 {
+						facts.Version++
+					}
+					k := m.key(input)
+					if _, hit := k.Recall(facts, noon); !hit {
+						_, _ = k.Decide(b.Context(), 0, input, facts, noon)
+					}
+					k.Done()
+				}
+			})
+		}
+	}
+}
+
+// TestWithoutADirectory: what a policy could make an allow of, for want of an answer, fails. What could only deny is undefined.
+func TestWithoutADirectory(t *testing.T) {
+	const check = `ds.check({"object_id": "o"})`
+	for _, test := range []struct {
+		rules   string
+		fails   bool
+		allowed bool
+	}{
+		{"allow if " + check, false, false},
+		{"default allow := false\n\nallow if " + check + "\n\nallow if input.viewer", false, true},
+		{"default allow := {\"allowed\": false}\n\nallow := {\"allowed\": true} if {\n\tmember\n\tinput.viewer\n}\n\nmember if " + check, false, false},
+		{"allow if f(\"x\")\n\nf(x) if ds.user({\"id\": x}).ok", false, false},
+		{"allow if " + check + " == false", false, false},
+		{"allow if input.viewer\n\nother if not " + check, false, true},
+		{"allow if not " + check, true, false},
+		{"allow if not member\n\nmember if " + check, true, false},
+		{"default member := false\n\nmember if " + check + "\n\nallow if member == false", true, false},
+		{"default allow := true\n\nallow := false if " + check, true, false},
+		{"allow := false if " + check + "\n\nallow := true if input.viewer", true, false},
+		{"allow if " + check + "\n\nelse := true", true, false},
+		{"allow if count([1 | " + check + "]) == 0", true, false},
+		{"members contains \"a\" if " + check + "\n\nallow if count(members) == 0", true, false},
+		{"allow if every x in [1] { not ds.check(x) }", true, false},
+		{"allow if f(1) == 2\n\nf(x) := 1 if " + check + "\n\nelse := 2", true, false},
+		{"allow if m with input as {\"x\": 1}\n\nm if not " + check, true, false},
+	} {
+		e, err := compile(t, module(test.rules)).Entry([]string{"authz", "allow"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := e.Decide(t.Context(), value(t, `{"viewer": true}`), policy.Facts{}, noon)
+		if d.Allowed != test.allowed || errors.Is(err, policy.ErrEvaluation) != test.fails {
+			t.Errorf("%s\nallowed %v, error %v", test.rules, d.Allowed, err)
+		}
+	}
+}
