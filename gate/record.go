@@ -86,6 +86,9 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	if c.decision.Result != nil {
 		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
 	}
+	if d := &c.decision; len(d.Asked) > 0 || d.AskedTruncated {
+		e.Facts, e.FactsTruncated = (*factsDocument)(c), d.AskedTruncated
+	}
 	if err != nil {
 		e.Error = err.Error()
 	}
@@ -134,11 +137,12 @@ func (c *call) addParams(e *decisionlog.Entry) {
 	}
 }
 
-// bodyDocument and resultDocument are a call seen as the documents that its entry holds. (A pointer in an interface costs no
+// bodyDocument, resultDocument and factsDocument are a call seen as the documents that its entry holds. (A pointer in an interface costs no
 // allocation.)
 type (
 	bodyDocument   call
 	resultDocument call
+	factsDocument  call
 )
 
 // JSON implements decisionlog.Document.
@@ -146,6 +150,9 @@ func (d *bodyDocument) JSON() (any, error) { return policy.JSON(d.body) }
 
 // JSON implements decisionlog.Document.
 func (d *resultDocument) JSON() (any, error) { return policy.JSON(d.decision.Result) }
+
+// JSON implements decisionlog.Document.
+func (d *factsDocument) JSON() (any, error) { return policy.QuestionsJSON(d.decision.Asked) }
 
 // traceparent takes the trace and span ids out of a W3C Trace Context header, "00-<32 hex>-<16 hex>-<2 hex>".
 func traceparent(h string) (trace, span string) {

@@ -15,6 +15,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
+	"gatehouse/policy"
 )
 
 // people is a directory: vera is in dev, which is in eng, which has the role writer; and she is a viewer herself. twin belongs to two users.
@@ -281,6 +282,42 @@ func TestUserHeadersAreChecked(t *testing.T) {
 	s.Headers.RolesFrom = gate.FromDirectory
 	if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "there is no directory") {
 		t.Error(err)
+	}
+}
+
+// TestFactsOnRecord has what a policy asked of the directory in the log, also of a remembered decision and of a denial.
+func TestFactsOnRecord(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "decisions.log")
+	log, err := decisionlog.New(decisionlog.Config{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- log.Run(ctx) }()
+	s := settings()
+	s.Log = log
+	yes := answers(func() policy.Value { return policy.Bool(true) })
+	rego := "package envoy.authz\nallow if {\n\tds.check({\"object_id\": input.parsed_path[0]})\n\tinput.parsed_path[0] != \"secret\"\n}"
+	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, s, compile(t, rego)), func(v *gate.View) { v.Facts = policy.Facts{Directory: yes, Version: 1} })
+	for _, path := range []string{"/doc", "/doc", "/secret"} {
+		if a := g.Check(t.Context(), get(path)); a.Allow != (path == "/doc") {
+			t.Errorf("%s: %v: %v", path, a.Reason, a.Diagnostics.Cause)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	for i, id := range []string{"doc", "doc", "secret"} {
+		if want := `"facts":[{"answer":true,"question":{"ds.check":{"object_id":"` + id + `"}}}]`; len(lines) != 3 || !strings.Contains(lines[i], want) {
+			t.Errorf("%s\nlacks %s", lines[i], want)
+		}
 	}
 }
 

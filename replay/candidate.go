@@ -30,6 +30,7 @@ type Candidate struct {
 // preparedRule is one rule of a candidate.
 type preparedRule struct {
 	replayer *policy.Replayer
+	facts    policy.Facts // of today, for what is not on record
 	reads    policy.Reads
 	pure     bool
 	denies   bool   // there is no rule for the route, which is a denial
@@ -43,7 +44,7 @@ func NewCandidate(v *gate.View) *Candidate {
 
 // With is the candidate with another policy in its place. Which rules are asked, and who is anonymous, stays.
 func (c *Candidate) With(s *policy.Snapshot) *Candidate {
-	return NewCandidate(&gate.View{Settings: c.view.Settings, Policy: s})
+	return NewCandidate(&gate.View{Settings: c.view.Settings, Policy: s, Directory: c.view.Directory, Facts: c.view.Facts})
 }
 
 // apps are those of the configuration; nil where there is none.
@@ -95,7 +96,7 @@ func (c *Candidate) prepare(r *Record) (*preparedRule, error) {
 	if entry == nil {
 		return &preparedRule{denies: true}, nil
 	}
-	a := &preparedRule{replayer: entry.Replayer(), reads: entry.Reads()}
+	a := &preparedRule{replayer: entry.Replayer(), facts: c.view.Facts, reads: entry.Reads()}
 	a.pure = a.replayer.Pure()
 	return a, nil
 }
@@ -114,23 +115,24 @@ type ruling struct {
 	gate.Verdict
 	answer string
 	unsure string // the built-in that may have said something else then
-	late   bool   // it was not done within evaluationLimit
+	basis  policy.Basis
+	late   bool // it was not done within evaluationLimit
 }
 
-// rule evaluates. An error is the end of all.
-func (a *preparedRule) rule(ctx context.Context, input policy.Value, at time.Time, answers bool) (ruling, error) {
+// rule evaluates. What was asked of the directory has the answers on record. An error is the end of all.
+func (a *preparedRule) rule(ctx context.Context, input policy.Value, recorded []policy.Question, at time.Time, answers bool) (ruling, error) {
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
-	d, unsure, err := a.replayer.Decide(bounded, input, policy.Facts{}, at)
+	d, basis, err := a.replayer.DecideRecorded(bounded, input, recorded, a.facts, at)
 	switch {
 	case ctx.Err() != nil:
 		return ruling{}, ctx.Err()
-	case unsure != "":
-		return ruling{unsure: unsure}, nil
+	case basis.Unsure != "":
+		return ruling{unsure: basis.Unsure}, nil
 	case bounded.Err() != nil:
 		return ruling{late: true}, nil
 	}
-	out := ruling{Verdict: gate.VerdictOf(&d, err)}
+	out := ruling{Verdict: gate.VerdictOf(&d, err), basis: basis}
 	if err != nil && !out.Reason.OfPolicy() {
 		out.Verdict = gate.VerdictOf(nil, policy.ErrEvaluation) // that this machine is busy is not the policy's
 	}

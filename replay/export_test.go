@@ -21,7 +21,7 @@ func (c *Candidate) Decide(ctx context.Context, r *Record, input policy.Value, a
 	case a.denies:
 		return c.verdict(ruling{Verdict: gate.VerdictOf(nil, policy.ErrUndefined)}, r, Verdict{}).Verdict, nil
 	}
-	u, err := a.rule(ctx, input, at, false)
+	u, err := a.rule(ctx, input, nil, at, false)
 	if err == nil && (u.late || u.unsure != "") {
 		err = fmt.Errorf("late %v, unsure %q", u.late, u.unsure)
 	}

@@ -51,22 +51,26 @@ type Skipped struct {
 
 // Report is what came of a log, or of a part of one.
 type Report struct {
-	Events   int64      `json:"events"`   // in the log, gaps among them
-	Filtered int64      `json:"filtered"` // passed over: not what was asked for
-	Replayed int64      `json:"replayed"`
-	Changed  int64      `json:"changed"`
-	Remade   int64      `json:"-"` // of Replayed, those that were evaluated and not remembered
-	Since    string     `json:"since,omitempty"`
-	Until    string     `json:"until,omitempty"`
-	Gaps     int64      `json:"gaps,omitempty"`
-	Dropped  int64      `json:"dropped,omitempty"` // decisions that the log itself says it lost
-	Damage   []string   `json:"damage,omitempty"`
-	Damaged  int64      `json:"damaged,omitempty"`
-	Differs  int64      `json:"old_differs,omitempty"` // the old policy says something else than was recorded
-	Differ   []Example  `json:"old_differs_examples,omitempty"`
-	Unkept   int64      `json:"old_not_kept,omitempty"` // compared with what was recorded for want of the policy that decided
-	Groups   []*Group   `json:"changes"`
-	Skipped  []*Skipped `json:"not_replayed"`
+	Events   int64 `json:"events"`   // in the log, gaps among them
+	Filtered int64 `json:"filtered"` // passed over: not what was asked for
+	Replayed int64 `json:"replayed"`
+	Changed  int64 `json:"changed"`
+	// FactsRecorded and FactsCurrent count the questions to the directory that were answered from the log, and those that were not on record and
+	// put to the directory of today.
+	FactsRecorded int64      `json:"facts_recorded,omitempty"`
+	FactsCurrent  int64      `json:"facts_current,omitempty"`
+	Remade        int64      `json:"-"` // of Replayed, those that were evaluated and not remembered
+	Since         string     `json:"since,omitempty"`
+	Until         string     `json:"until,omitempty"`
+	Gaps          int64      `json:"gaps,omitempty"`
+	Dropped       int64      `json:"dropped,omitempty"` // decisions that the log itself says it lost
+	Damage        []string   `json:"damage,omitempty"`
+	Damaged       int64      `json:"damaged,omitempty"`
+	Differs       int64      `json:"old_differs,omitempty"` // the old policy says something else than was recorded
+	Differ        []Example  `json:"old_differs_examples,omitempty"`
+	Unkept        int64      `json:"old_not_kept,omitempty"` // compared with what was recorded for want of the policy that decided
+	Groups        []*Group   `json:"changes"`
+	Skipped       []*Skipped `json:"not_replayed"`
 
 	groups map[groupKey]*Group
 	skips  map[string]*Skipped
@@ -131,6 +135,7 @@ func (t *Report) add(o *Report) {
 	t.Events, t.Filtered, t.Replayed, t.Changed, t.Remade = t.Events+o.Events, t.Filtered+o.Filtered, t.Replayed+o.Replayed, t.Changed+o.Changed, t.Remade+o.Remade
 	t.Gaps, t.Dropped, t.Damaged, t.Differs = t.Gaps+o.Gaps, t.Dropped+o.Dropped, t.Damaged+o.Damaged, t.Differs+o.Differs
 	t.Unkept += o.Unkept
+	t.FactsRecorded, t.FactsCurrent = t.FactsRecorded+o.FactsRecorded, t.FactsCurrent+o.FactsCurrent
 	t.Damage = append(t.Damage, o.Damage...)
 	t.Damage = t.Damage[:min(len(t.Damage), maxDamage)]
 	t.Differ = firstExamples(append(t.Differ, o.Differ...))

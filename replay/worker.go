@@ -239,10 +239,16 @@ func (w *worker) rule(ctx context.Context, a *asked, r *Record) (u ruling, why s
 	if err != nil {
 		return u, "its timestamp is not one of RFC 3339", nil
 	}
+	recorded, err := policy.ParseQuestions(r.Facts)
+	if err != nil {
+		return u, "what was asked of the directory is damaged", nil
+	}
 	w.Remade++
-	if u, err = a.preparedRule.rule(ctx, input, at, w.Answers); err != nil {
+	if u, err = a.preparedRule.rule(ctx, input, recorded, at, w.Answers); err != nil {
 		return u, "", err
 	}
+	w.FactsRecorded += int64(u.basis.Recorded)
+	w.FactsCurrent += int64(u.basis.Current)
 	w.keep(a, u)
 	return u, "", nil
 }

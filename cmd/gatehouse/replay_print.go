@@ -81,6 +81,9 @@ func restOf(t *replay.Report, expect []replay.Expected) (lines []string) {
 	if t.Differs > 0 {
 		add("--old differs from the log in %s, such as %s: what is compared is what --old says", counted(t.Differs, "decision"), t.Differ[0].DecisionID)
 	}
+	if t.FactsRecorded+t.FactsCurrent > 0 {
+		add("of what was asked of the directory %s came from the log, %s from the directory of today", counted(t.FactsRecorded, "answer"), thousands(t.FactsCurrent))
+	}
 	if t.Unkept > 0 {
 		add("the policy that decided is no longer kept for %s: what is compared is what was recorded", counted(t.Unkept, "decision"))
 	}

@@ -70,7 +70,9 @@ type Entry struct {
 	DirectoryRevision uint64
 	// Facts are the questions that the policy asked of the directory with their answers: a list of {question, answer}. nil: none.
 	Facts Document
-	Memo  bool // the policy's answer to the same question was remembered
+	// FactsTruncated says that there were more.
+	FactsTruncated bool
+	Memo           bool // the policy's answer to the same question was remembered
 
 	// Input is what the policy's input was made of. Where Asked is false, only this of it is recorded: Method, Host, Path, DecisionPath,
 	// Params and Identity.

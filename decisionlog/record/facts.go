@@ -42,7 +42,7 @@ func (o *Packing) putExtras(e *Entry) {
 		whole := o.facts(e)
 		o.uint(numberTruncated)
 		o.buf = append(o.buf, kindFalse)
-		if !whole {
+		if !whole || e.FactsTruncated {
 			o.buf[len(o.buf)-1] = kindTrue
 		}
 	}

@@ -109,20 +109,12 @@ func (b *bench) ask(name string, target float64, want bool, draw func(r *rand.Ra
 		return nil, err
 	}
 	row := b.add(name+", p50", "us", p50, target)
-	if want && target > 0 && name != "check, a permission with ->" {
-		row.atMost = b.ratio(name)
+	if name == deepCheck {
+		row.atMost = 0.3
 	}
 	b.add(name+", p99", "us", p99, 0)
 	b.add(name+", allocations", "", float64((after.Mallocs-before.Mallocs)/questions), 0)
 	return qs, nil
-}
-
-// ratio is the target beside the map.
-func (b *bench) ratio(name string) float64 {
-	if name == deepCheck {
-		return 0.3
-	}
-	return 0
 }
 
 const (
