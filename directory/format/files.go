@@ -251,7 +251,7 @@ func (s *source) open(n *atomic.Int64) (io.ReadCloser, error) {
 		in.Reader, err = withoutBOM(in.Reader)
 	}
 	if err != nil {
-		in.Close()
+		_ = in.Close() // for reading
 		return nil, fmt.Errorf("%s: %w", s.path, err)
 	}
 	return in, nil

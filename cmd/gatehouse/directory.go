@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/directory"
+	"gatehouse/directory/format"
+)
+
+func directoryCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "directory",
+		Short: "Check, query and convert directories of users, groups and resources",
+		Long: `Reads a directory from a folder (manifest.yaml, objects.jsonl, relations.jsonl), from Topaz's JSON, a YAML file or a
+snapshot, and answers questions about it. Nothing is started or changed.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for gatehouse directory\ngatehouse directory --help lists them", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGetCommand(),
+		directoryStatsCommand(), directoryValidateCommand(), directoryImportCommand(), directoryExportCommand(), directoryDiffCommand())
+	return c
+}
+
+// directoryFlags are flags that every command about a directory has.
+type directoryFlags struct {
+	manifest string
+	force    bool
+	problems int
+}
+
+func (f *directoryFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.manifest, "manifest", "", "manifest to read the directory with, instead of its own")
+}
+
+// load reads the directory under path. Where that takes longer than two seconds, standard error says how far it is.
+func (f *directoryFlags) load(c *cobra.Command, path string) (*directory.Snapshot, error) {
+	p := loadProgress{w: c.ErrOrStderr(), began: time.Now(), line: isTerminal(c.ErrOrStderr()) && os.Getenv("TERM") != "dumb"}
+	s, err := format.Load(c.Context(), path, format.Options{Manifest: f.manifest, Force: f.force, Problems: f.problems, Progress: p.show})
+	p.end()
+	return s, err
+}
+
+// loadProgress shows how far a load is: on a terminal in one line that changes, elsewhere in a line at times.
+type loadProgress struct {
+	w           io.Writer
+	began, last time.Time
+	line, some  bool
+}
+
+func (p *loadProgress) show(at format.Progress) {
+	every := 5 * time.Second
+	if p.line {
+		every = 100 * time.Millisecond
+	}
+	now := time.Now()
+	if now.Sub(p.began) < 2*time.Second || now.Sub(p.last) < every {
+		return
+	}
+	p.last, p.some = now, true
+	text := fmt.Sprintf("loading: %3.0f%%, %s objects, %s relations", 100*float64(at.Bytes)/float64(max(at.Total, 1)),
+		thousands(int64(at.Objects)), thousands(int64(at.Relations)))
+	if p.line {
+		fmt.Fprint(p.w, "\r\x1b[K"+text)
+		return
+	}
+	fmt.Fprintln(p.w, text)
+}
+
+func (p *loadProgress) end() {
+	if p.some && p.line {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// refOr reads type:id; a bare id is one of the type.
+func refOr(text, typ string) (directory.Ref, error) {
+	if !strings.Contains(text, ":") && text != "" {
+		return directory.Ref{Type: typ, ID: text}, nil
+	}
+	ref, err := format.ParseRef(text)
+	if err != nil {
+		return ref, usageError{err}
+	}
+	return ref, nil
+}
+
+func directoryGetCommand() *cobra.Command {
+	var f directoryFlags
+	c := &cobra.Command{
+		Use:   "get FOLDER TYPE:ID",
+		Short: "Print an object and its relations",
+		Long: `Prints an object as JSON, then the relations to and from it, one a line, up to 1,000.
+
+Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
+		Example: `  gatehouse directory get ./directory user:alice`,
+		Args:    arguments("gatehouse directory get ./directory user:alice", 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			ref, err := refOr(args[1], "user")
+			if err != nil {
+				return err
+			}
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			o, ok := s.Object(ref)
+			if !ok {
+				return fmt.Errorf("%s does not exist", ref)
+			}
+			return printObject(c.OutOrStdout(), s, o)
+		},
+	}
+	f.add(c)
+	return c
+}
+
+func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
+	const most = 1000
+	if _, err := fmt.Fprintf(w, "%s\n", visibleJSON(format.AppendObject(nil, o))); err != nil {
+		return err
+	}
+	n := 0
+	for _, filter := range []directory.RelationFilter{{Object: o.Ref}, {Subject: o.Ref}} {
+		for r := range s.Relations(filter, time.Now()) {
+			if n++; n > most {
+				_, err := fmt.Fprintf(w, "... and more\n")
+				return err
+			}
+			if _, err := fmt.Fprintf(w, "%s\n", visibleJSON(format.AppendRelation(nil, r))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unanswered turns an error of a question into exit code 2.
+func unanswered(err error) error {
+	if errors.Is(err, directory.ErrUnknownType) || errors.Is(err, directory.ErrUnknownRelation) {
+		return usageError{fmt.Errorf("%w\nthe manifest says which types, relations and permissions there are", err)}
+	}
+	return usageError{err}
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/directory"
+	"gatehouse/directory/format"
+)
+
+func directoryCheckCommand() *cobra.Command {
+	var f directoryFlags
+	c := &cobra.Command{
+		Use:   "check FOLDER [OBJECT#RELATION@SUBJECT]",
+		Short: "Say whether a subject has a relation or permission",
+		Long: `Prints yes or no. Exit code: 0 yes, 1 no, 2 the question could not be answered.
+
+Without a question, reads questions from standard input, one JSON object a line with object_type, object_id, relation,
+subject_type and subject_id, and answers each with one line: {"check": true}, {"check": false} or {"error": "..."}.
+Empty lines are passed over. The exit code is then 0 whatever the answers are, and 2 if the directory cannot be read.`,
+		Example: `  gatehouse directory check ./directory 'doc:7#can_read@user:alice'
+  gatehouse directory check ./directory < questions.jsonl`,
+		Args: arguments("gatehouse directory check ./directory 'doc:7#can_read@user:alice'", 1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			var q directory.Question
+			if len(args) == 2 {
+				var err error
+				if q, err = format.ParseQuestion(args[1]); err != nil {
+					return usageError{err}
+				}
+			}
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			if len(args) == 1 {
+				return answerLines(c.InOrStdin(), c.OutOrStdout(), s)
+			}
+			yes, err := s.Check(q, time.Now())
+			if err != nil {
+				return unanswered(err)
+			}
+			if !yes {
+				fmt.Fprintln(c.OutOrStdout(), "no")
+				return errSaid
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), "yes")
+			return err
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// maxQuestion bounds a line with a question.
+const maxQuestion = 64 << 10
+
+// answerLines answers questions line by line. An answer is written before the next line is waited for.
+func answerLines(in io.Reader, out io.Writer, s *directory.Snapshot) error {
+	r := bufio.NewReaderSize(in, maxQuestion)
+	w := bufio.NewWriterSize(out, 1<<16)
+	var questions format.QuestionReader
+	for {
+		line, err := r.ReadSlice('\n')
+		long := errors.Is(err, bufio.ErrBufferFull)
+		for errors.Is(err, bufio.ErrBufferFull) { // the rest of it is passed over
+			_, err = r.ReadSlice('\n')
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return errors.Join(usageError{fmt.Errorf("reading questions: %w", err)}, w.Flush())
+		}
+		if text := bytes.TrimSpace(line); long || len(text) > 0 {
+			writeAnswer(w, &questions, string(text), long, s)
+		}
+		if err != nil { // the end
+			return w.Flush()
+		}
+		if r.Buffered() == 0 {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func writeAnswer(w *bufio.Writer, questions *format.QuestionReader, text string, long bool, s *directory.Snapshot) {
+	err := fmt.Errorf("a line of more than %d bytes", maxQuestion)
+	yes := false
+	if !long {
+		var q directory.Question
+		if q, err = questions.Read(text); err == nil {
+			yes, err = s.Check(q, time.Now())
+		}
+	}
+	switch {
+	case err != nil:
+		told, _ := json.Marshal(err.Error()) // a text always can
+		fmt.Fprintf(w, "{\"error\": %s}\n", visibleJSON(told))
+	case yes:
+		_, _ = w.WriteString("{\"check\": true}\n") // Flush tells
+	default:
+		_, _ = w.WriteString("{\"check\": false}\n")
+	}
+}
+
+func directoryWhyCommand() *cobra.Command {
+	var f directoryFlags
+	c := &cobra.Command{
+		Use:   "why FOLDER OBJECT#RELATION@SUBJECT",
+		Short: "Show the relations behind an answer, or the one that is missing",
+		Long: `Prints the path of relations from the subject to the object or, where the answer is no, a relation that is missing.
+
+Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
+		Example: `  gatehouse directory why ./directory 'doc:7#can_read@user:alice'`,
+		Args:    arguments("gatehouse directory why ./directory 'doc:7#can_read@user:alice'", 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			q, err := format.ParseQuestion(args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			e, err := s.Explain(q, time.Now())
+			if err != nil {
+				return unanswered(err)
+			}
+			fmt.Fprintln(c.OutOrStdout(), visibleLines(e.String()))
+			if !e.Allowed {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	f.add(c)
+	return c
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/directory"
+	"gatehouse/directory/format"
+	"gatehouse/durable"
+)
+
+func directoryValidateCommand() *cobra.Command {
+	f := directoryFlags{problems: 1000}
+	c := &cobra.Command{
+		Use:   "validate FOLDER",
+		Short: "Find everything that is wrong with a directory",
+		Long: `Reads a directory and prints what is wrong with it, with file, line and what to do, up to 1,000 problems. With --manifest,
+what that manifest would not allow.
+
+Exit code: 0 nothing is wrong, 1 something is.`,
+		Example: `  gatehouse directory validate ./directory
+  gatehouse directory validate --manifest new.yaml ./directory`,
+		Args: arguments("gatehouse directory validate ./directory", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := f.load(c, args[0])
+			if orphans, ok := errors.AsType[*directory.OrphanError](err); ok {
+				return printOrphans(c.OutOrStdout(), orphans)
+			}
+			if err != nil {
+				return err
+			}
+			t := s.Stats()
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: nothing wrong with %d object(s) and %d relation(s)\n", args[0], t.Objects, t.Relations)
+			return err
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// printOrphans says what a manifest does not allow.
+func printOrphans(w io.Writer, e *directory.OrphanError) error {
+	for _, o := range e.Objects {
+		fmt.Fprintf(w, "not allowed by the manifest: object %s\n", visible(o.String()))
+	}
+	for _, r := range e.Relations {
+		fmt.Fprintf(w, "not allowed by the manifest: relation %s\n", visible(r.String()))
+	}
+	fmt.Fprintf(w, "%d object(s) and relation(s) are not allowed; correct the manifest, or drop them with directory import --force\n", e.Total)
+	return errSaid
+}
+
+func directoryImportCommand() *cobra.Command {
+	var f directoryFlags
+	var out string
+	c := &cobra.Command{
+		Use:   "import FOLDER --out FILE.snapshot",
+		Short: "Make one binary snapshot of a directory",
+		Long: `Reads a directory in any form and writes it as one binary snapshot, which loads many times as fast. With --manifest and
+--force, what the manifest does not allow of a snapshot is dropped.`,
+		Example: `  gatehouse directory import ./directory --out directory.snapshot`,
+		Args:    arguments("gatehouse directory import ./directory --out directory.snapshot", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if out == "" {
+				return usageError{errors.New("say where to: --out directory.snapshot")}
+			}
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return err
+			}
+			if err := durable.Write(out, 0o644, func(w io.Writer) error { _, err := s.WriteTo(w); return err }); err != nil {
+				return fmt.Errorf("writing the snapshot: %w", err)
+			}
+			t := s.Stats()
+			_, err = fmt.Fprintf(c.ErrOrStderr(), "wrote %s: %d object(s), %d relation(s)\n", out, t.Objects, t.Relations)
+			return err
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&out, "out", "", "file to write; one that is there is replaced")
+	c.Flags().BoolVar(&f.force, "force", false, "drop what the manifest does not allow")
+	return c
+}
+
+func directoryExportCommand() *cobra.Command {
+	var f directoryFlags
+	var out string
+	var lines, topaz bool
+	c := &cobra.Command{
+		Use:   "export FOLDER|SNAPSHOT",
+		Short: "Write a directory as a folder, JSON lines, or Topaz's JSON",
+		Long: `Writes a directory in any form as a folder of manifest.yaml, objects.jsonl and relations.jsonl (--out), or to standard output
+as JSON lines (--jsonl) or as one JSON document that Topaz imports (--topaz).`,
+		Example: `  gatehouse directory export directory.snapshot --out ./directory
+  gatehouse directory export directory.snapshot --topaz > topaz.json`,
+		Args: arguments("gatehouse directory export directory.snapshot --out ./directory", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if n := btoi(out != "") + btoi(lines) + btoi(topaz); n != 1 {
+				return usageError{errors.New("give one of --out FOLDER, --jsonl and --topaz")}
+			}
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return err
+			}
+			if out != "" {
+				return format.WriteFolder(out, s)
+			}
+			w := bufio.NewWriterSize(c.OutOrStdout(), 1<<16)
+			write := format.WriteJSONLines
+			if topaz {
+				write = format.WriteTopaz
+			}
+			if err := write(w, s); err != nil {
+				return err
+			}
+			return w.Flush()
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&out, "out", "", "folder to write, which must be empty or not exist")
+	c.Flags().BoolVar(&lines, "jsonl", false, "write JSON lines to standard output, objects first")
+	c.Flags().BoolVar(&topaz, "topaz", false, "write one JSON document to standard output")
+	return c
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func directoryDiffCommand() *cobra.Command {
+	var f directoryFlags
+	c := &cobra.Command{
+		Use:     "diff FROM TO",
+		Short:   "List the changes between two directories",
+		Long:    `Prints what turns one directory into the other, one change a line. Exit code: 0 none, 1 some, 2 they could not be compared.`,
+		Example: `  gatehouse directory diff ./directory directory.snapshot`,
+		Args:    arguments("gatehouse directory diff ./before ./after", 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			from, err := f.load(c, args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			to, err := f.load(c, args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			some := false
+			if string(from.Manifest().Text()) != string(to.Manifest().Text()) {
+				some = true
+				fmt.Fprintln(c.OutOrStdout(), "the manifests differ")
+			}
+			for change := range directory.Diff(from, to) {
+				some = true
+				if _, err := fmt.Fprintln(c.OutOrStdout(), visible(change.String())); err != nil {
+					return usageError{err}
+				}
+			}
+			if some {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	f.add(c)
+	return c
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/directory"
+)
+
+// listFlags are those of who and what.
+type listFlags struct {
+	directoryFlags
+	typ, after string
+	limit      int
+	json       bool
+}
+
+func (f *listFlags) add(c *cobra.Command, typ, what string) {
+	f.directoryFlags.add(c)
+	c.Flags().StringVar(&f.typ, "type", typ, what)
+	c.Flags().StringVar(&f.after, "after", "", "go on behind this id")
+	c.Flags().IntVar(&f.limit, "limit", 100, "print at most so many, up to 10000")
+	c.Flags().BoolVar(&f.json, "json", false, "one JSON document")
+}
+
+func (f *listFlags) valid() error {
+	if f.limit < 1 || f.limit > 10_000 {
+		return usageError{fmt.Errorf("--limit %d: give 1 to 10000; --after goes on behind the last", f.limit)}
+	}
+	return nil
+}
+
+// print prints a page. What to do for the next one goes to standard error.
+func (f *listFlags) print(c *cobra.Command, found []directory.Ref, next string) error {
+	names := make([]string, len(found))
+	for i, r := range found {
+		names[i] = r.String()
+	}
+	if f.json {
+		return jsonLines(c.OutOrStdout()).Encode(struct {
+			Results []string `json:"results"`
+			Next    string   `json:"next,omitempty"`
+		}{names, next})
+	}
+	for _, name := range names {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), visible(name)); err != nil {
+			return err
+		}
+	}
+	if next != "" {
+		fmt.Fprintf(c.ErrOrStderr(), "there may be more: --after '%s'\n", visible(next))
+	}
+	return nil
+}
+
+func directoryWhoCommand() *cobra.Command {
+	var f listFlags
+	c := &cobra.Command{
+		Use:     "who FOLDER RELATION OBJECT",
+		Short:   "List who has a relation or permission to an object",
+		Long:    `Prints the subjects of a type that have the relation or permission, in the order of their ids.`,
+		Example: `  gatehouse directory who ./directory can_read doc:7`,
+		Args:    arguments("gatehouse directory who ./directory can_read doc:7", 3),
+		RunE: func(c *cobra.Command, args []string) error {
+			object, err := refOr(args[2], "resource")
+			if err = cmp.Or(err, f.valid()); err != nil {
+				return err
+			}
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			found, next, err := s.Who(object, args[1], f.typ, f.after, f.limit, time.Now())
+			if err != nil {
+				return unanswered(err)
+			}
+			return f.print(c, found, next)
+		},
+	}
+	f.add(c, "user", "type of the subjects")
+	return c
+}
+
+func directoryWhatCommand() *cobra.Command {
+	var f listFlags
+	c := &cobra.Command{
+		Use:   "what FOLDER SUBJECT RELATION",
+		Short: "List to which objects a subject has a relation or permission",
+		Long: `Prints the objects of a type to which the subject has the relation or permission, in the order of their ids. Without
+--type, those of every type that has it, --limit of each. A subject without a type is a user.`,
+		Example: `  gatehouse directory what ./directory alice can_read --type doc`,
+		Args:    arguments("gatehouse directory what ./directory alice can_read", 3),
+		RunE: func(c *cobra.Command, args []string) error {
+			subject, err := refOr(args[1], "user")
+			if err = cmp.Or(err, f.valid()); err != nil {
+				return err
+			}
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			return f.what(c, s, subject, args[2])
+		},
+	}
+	f.add(c, "", "type of the objects (default: each that has the relation)")
+	return c
+}
+
+func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject directory.Ref, relation string) error {
+	types := []string{f.typ}
+	if f.typ == "" {
+		m := s.Manifest()
+		types = slices.DeleteFunc(m.Types(), func(t string) bool {
+			return !slices.Contains(m.Relations(t), relation) && !slices.Contains(m.Permissions(t), relation)
+		})
+	}
+	switch {
+	case len(types) == 0:
+		return unanswered(fmt.Errorf("%w %q of any type", directory.ErrUnknownRelation, relation))
+	case len(types) > 1 && f.after != "":
+		return usageError{fmt.Errorf("--after needs --type: %q is in %v", relation, types)}
+	}
+	var all []directory.Ref
+	last := ""
+	for _, typ := range types {
+		found, next, err := s.What(subject, relation, typ, f.after, f.limit, time.Now())
+		if err != nil {
+			return unanswered(err)
+		}
+		all = append(all, found...)
+		if next != "" {
+			last = next
+			if len(types) > 1 {
+				fmt.Fprintf(c.ErrOrStderr(), "of type %s: --type %s --after '%s'\n", typ, typ, visible(next))
+			}
+		}
+	}
+	return f.print(c, all, last)
+}
+
+func directoryStatsCommand() *cobra.Command {
+	var f directoryFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "stats FOLDER",
+		Short:   "Count objects and relations",
+		Example: `  gatehouse directory stats ./directory`,
+		Args:    arguments("gatehouse directory stats ./directory", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := f.load(c, args[0])
+			if err != nil {
+				return err
+			}
+			t := s.Stats()
+			if asJSON {
+				return jsonLines(c.OutOrStdout()).Encode(struct {
+					Digest    string         `json:"digest"`
+					Objects   int            `json:"objects"`
+					Relations int            `json:"relations"`
+					Expiring  int            `json:"expiring"`
+					Bytes     int64          `json:"bytes"`
+					Types     map[string]int `json:"objects_by_type"`
+					By        map[string]int `json:"relations_by_name"`
+				}{s.Digest(), t.Objects, t.Relations, t.Expiring, t.Bytes, t.ByType, t.ByRelation})
+			}
+			return printDirectoryStats(c.OutOrStdout(), s, t)
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "one JSON document")
+	return c
+}
+
+func printDirectoryStats(w io.Writer, s *directory.Snapshot, t directory.Stats) error {
+	_, err := fmt.Fprintf(w, "digest     %s\nobjects    %s\n", s.Digest(), thousands(int64(t.Objects)))
+	for _, name := range slices.Sorted(maps.Keys(t.ByType)) {
+		_, err = fmt.Fprintf(w, "  %-30s %s\n", name, thousands(int64(t.ByType[name])))
+	}
+	_, err = fmt.Fprintf(w, "relations  %s, %s of them expire\n", thousands(int64(t.Relations)), thousands(int64(t.Expiring)))
+	for _, name := range slices.Sorted(maps.Keys(t.ByRelation)) {
+		_, err = fmt.Fprintf(w, "  %-30s %s\n", name, thousands(int64(t.ByRelation[name])))
+	}
+	return err
+}
