@@ -27,7 +27,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Archive says where every bundle that was active is kept by its digest, so that its decisions can be explained and made again later.
+// Archive says where every bundle that was active is kept by its digest, so that its decisions can be explained and replayed later.
 type Archive struct {
 	Dir   string        // made where it is missing; empty: nothing is kept
 	For   time.Duration // after it was last active
@@ -116,7 +116,7 @@ func wholePart(digest string, files map[string][]byte) archivePart {
 	return archivePart{digest: digest, files: wanted}
 }
 
-// activated has a source's bundle kept, and lets go of the files that this takes. It does not wait.
+// activated queues a source's bundle for writing, and drops the candidate's reference to its files. It does not wait.
 func (p *archiver) activated(source string, c *candidate) {
 	if p == nil {
 		return
@@ -161,7 +161,7 @@ func (p *archiver) failed(digest string, err error) {
 	p.logger.Error("a policy bundle is not kept by its digest: its decisions can only be explained while it is active", zap.String("digest", digest), zap.Error(err))
 }
 
-// run writes what is to be kept and removes what is too old, until ctx ends and everything is written.
+// run writes pending bundles and removes those that are too old, until ctx ends and everything is written.
 func (p *archiver) run(ctx context.Context) {
 	p.sweep()
 	tick := time.NewTicker(archiveEvery)

@@ -1,18 +1,18 @@
-// Package bundles brings policy from where it is kept to the gate, and keeps it current.
+// Package bundles loads policy from its sources and keeps it current. It owns the sources, their validation and activation, the history for
+// rollbacks, and the copies on disk. It imports policy and images; its parts are origin, signature and tarball.
 //
 // A Manager reads its sources (directories and tarballs), compiles all of them together into one policy.Snapshot and hands
-// that over through Config.Publish. Then it watches. Whatever goes wrong with a change, the snapshot that was published
-// last stays in force: the manager logs what is wrong with stage, file and line, counts it, shows it in Status, and tries
-// again when something changes.
+// that over through Config.Publish. Then it watches. If a change fails, the snapshot that was published
+// last stays active: the manager logs the problem with stage, file and line, counts it, shows it in Status, and tries again
+// when something changes.
 //
-// # On the way to being active
+// # Activation
 //
-// A bundle is read and held against the limits; its signature is verified, where the source asks for one; it is parsed,
-// and compiled together with what the other sources have; its decisions must be defined; its own tests must pass, then
-// Config.Smoke; the snapshot decides once, to be warm; then it is published. The last few snapshots are kept: Rollback
-// publishes one of them again, at once.
+// A bundle is read within the limits; its signature is verified, where the source requires one; it is parsed, and compiled together with the
+// other sources; its decisions must be defined; its own tests must pass, then Config.Smoke; the snapshot decides once, to be warm; then it is
+// published. The last few snapshots are kept: Rollback publishes one of them again, at once.
 //
-// # What counts as one change
+// # Changes
 //
 // Events are collected until they settle, and then the whole source is read again. A rename into place and the swap of a
 // Kubernetes volume's ..data link are complete when they are seen and settle at once; files that are written in place
@@ -86,7 +86,7 @@ type Config struct {
 	// Archive keeps every bundle that was active by its digest.
 	Archive Archive
 
-	// Publish receives every snapshot that is to become active, one after the other, from Run's goroutine. Run waits for
+	// Publish receives every snapshot to activate, one after the other, from Run's goroutine. Run waits for
 	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active. A nil
 	// snapshot withdraws the policy: nothing may be decided by it any more (Remote.Withdraw).
 	Publish func(context.Context, *policy.Snapshot) error

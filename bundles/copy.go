@@ -103,7 +103,7 @@ func (b *blob) pack() error {
 	return nil
 }
 
-// store packs the copy and, where there is a folder, writes it there and lets go of the memory.
+// store packs the copy and, where there is a folder, writes it there and frees the memory.
 func (c *copied) store(dir string) error {
 	for _, b := range c.parts {
 		if err := b.store(dir); err != nil {
@@ -151,7 +151,7 @@ func (b *blob) there() bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// hold keeps the file open, or lets go of it: what is open can be written again when somebody has removed the folder.
+// hold keeps the file open, or closes it: an open file can be written again when the folder was removed.
 func (b *blob) hold(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

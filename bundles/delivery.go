@@ -39,7 +39,7 @@ type delivery struct {
 	outcome func(error)
 }
 
-// deliver hands a delivery to Run and waits until it was tried. It returns what outcome is told, or the context's error.
+// deliver hands a delivery to Run and waits until it was tried. It returns the outcome, or the context's error.
 type deliver func(context.Context, delivery) error
 
 // fetcher is a source that brings its bundles by itself. New sets one on each source that has no path. It calls deliver,
@@ -118,7 +118,7 @@ type candidate struct {
 	archived []archivePart // what it takes to keep it by its digest, until it is activated
 }
 
-// told reports the end of an attempt to whoever delivered the bundle.
+// told reports the end of an attempt to the bundle's source.
 func (c *candidate) told(err error) {
 	if c != nil && c.outcome != nil {
 		c.outcome(err)
@@ -134,7 +134,7 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 		return nil, policy.Problems{{Stage: "reading", Bundle: s.Name, File: "patch.json", Text: "a delta bundle: it needs the bundle that it changes, which only an HTTP bundle service can see to"}}
 	}
 	if d.bundle != nil && s.Verification != nil {
-		return nil, policy.Problems{{Stage: stageVerifying, Bundle: s.Name, File: policy.DeltaFile, Text: "it was changed by deltas, which no signature speaks of"}}
+		return nil, policy.Problems{{Stage: stageVerifying, Bundle: s.Name, File: policy.DeltaFile, Text: "it was changed by deltas, which no signature covers"}}
 	}
 	c := &candidate{archive: d.archive, from: d.from, outcome: d.outcome, copy: d.copy, size: d.data}
 	for _, content := range d.files {

@@ -44,7 +44,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 		r.from, r.identity = c.Image, c.Image
 		r.origin, err = origin.NewImage(c.Service, c.Image, c.CredentialFile, r.tarball())
 	} else {
-		r.deltas = s.Verification == nil // a signature speaks of a whole bundle
+		r.deltas = s.Verification == nil // a signature covers a whole bundle
 		var o *origin.HTTP
 		if o, err = origin.NewHTTP(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
 			r.from, r.identity, r.origin = upstream.Shown(o.URL()), identityOf(o.URL()), o

@@ -594,6 +594,6 @@ func TestDeltasInTheHistory(t *testing.T) {
 	sources := from(server.URL)
 	sources[0].Verification = &signature.Verification{Keys: []signature.Key{public}}
 	l.begin(sources)
-	waitFor(t, func() bool { return strings.Contains(l.manager.Status()[0].Error, "no signature speaks of") })
+	waitFor(t, func() bool { return strings.Contains(l.manager.Status()[0].Error, "no signature covers") })
 	l.none()
 }

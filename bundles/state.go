@@ -303,7 +303,7 @@ func (f *stateFile) save(l *legacy) error {
 		return err
 	}
 	if len(body) > maxState {
-		return fmt.Errorf("what is to be kept is larger than %d bytes: set policy.keep lower", maxState)
+		return fmt.Errorf("the state to save is larger than %d bytes: lower policy.keep", maxState)
 	}
 	sum := sha256.Sum256(body)
 	if err := durable.Write(f.path(), 0o600, func(w io.Writer) error {
@@ -344,13 +344,13 @@ func (l *legacy) hold() {
 	})
 }
 
-// gone reports whether somebody has removed what was written.
+// gone reports whether the written file was removed.
 func (f *stateFile) gone() bool {
 	_, err := os.Lstat(f.path())
 	return f.written != nil && errors.Is(err, fs.ErrNotExist)
 }
 
-// lookAtState has what must outlive the process written again where somebody has removed it.
+// lookAtState has the state written again where its file was removed.
 func (m *Manager) lookAtState() {
 	if m.state == nil || m.unsaved != "" || !m.state.gone() {
 		return

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/yamltext"
+
 	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
 )
@@ -33,7 +35,7 @@ func DecodeYAML(file string, text []byte, out any) (*Document, error) {
 	d := &Document{File: file, Lines: map[string]int{}}
 	var root yaml.Node
 	if err := yaml.Unmarshal(text, &root); err != nil {
-		return d, fmt.Errorf("%s: %w", file, err)
+		return d, yamltext.Error(file, err)
 	}
 	if len(root.Content) == 0 || !d.walk(root.Content[0], reflect.TypeOf(out).Elem(), "") {
 		return d, nil

@@ -234,7 +234,7 @@ func TestAPIKeyFileErrors(t *testing.T) {
 	for _, tt := range []struct{ file, want string }{
 		{"", "is empty: without any keys it must say keys: []"},
 		{"# nothing\n", "is empty: without any keys it must say keys: []"},
-		{"keys: [\n", "is not valid YAML (line "},
+		{"keys: [\n", ":1: is not valid YAML"},
 		{"keys: []\n---\nkeys: []\n", "holds more than one YAML document"},
 		{secret + "\n", `:1: must hold "keys", a list`},
 		{"- " + secret + "\n", `:1: must hold "keys", a list`},

@@ -13,11 +13,11 @@ const (
 	bytesPerSlot  = 2 << 10 // of the limit: small tokens fill the slots, large ones the limit
 	minCacheSlots = 64
 	refusedShare  = 8               // this part of the limit is for tokens that failed
-	refusedFor    = 5 * time.Second // how long such a one is remembered
+	refusedFor    = 5 * time.Second // how long those are cached
 )
 
-// cache remembers what was said about tokens: a set-associative table of immutable entries behind atomic pointers, so that neither a
-// hit nor a miss takes a lock. Whether an entry still holds is for its reader to ask; the cache only finds it.
+// cache keeps the results of verification: a set-associative table of immutable entries behind atomic pointers, so that neither a
+// hit nor a miss takes a lock. Its reader decides whether an entry is still valid; the cache only finds it.
 //
 // The hash is seeded anew in each process. Nobody outside can aim at a slot, or learn a cached token by timing the
 // comparison, which happens only after 64 bits of the hash have matched.

@@ -49,23 +49,22 @@ type Config struct {
 	Introspection []Introspection
 	APIKeys       APIKeys
 	Metadata      string   // key below envoy.filters.http.jwt_authn of the verified payload to trust; empty = none is
-	Peer          []string // what tells of the peer: tls (source.principal), xfcc (x-forwarded-client-cert); empty = tls
+	Peer          []string // where the peer is taken from: tls (source.principal), xfcc (x-forwarded-client-cert); empty = tls
 
 	MaxToken   int              // longest token in bytes; 0 = 16 KiB
-	CacheBytes int64            // memory for what was said about tokens; 0 = 16 MiB, negative = no cache
+	CacheBytes int64            // memory for the results of verification; 0 = 16 MiB, negative = no cache
 	Dir        string           // folder for the last good key set of each URL; made by Run. Empty = none are kept
 	Clock      func() time.Time // for the tokens' times and the age of keys; nil = time.Now
 	Client     *http.Client     // fetches key sets; its CheckRedirect is replaced. nil = one without idle connections
 	Logger     *zap.Logger      // nil = nop
 	Registerer prometheus.Registerer
 
-	// Succeeds is the Verifier of the configuration before this one, if there was any. Its keys go on where they are of the same issuer
-	// at the same URL and cannot be read now: a change of the configuration while a provider is down takes no keys away. Load takes
-	// them over, and Run once more, which lets go of it.
+	// Succeeds is the Verifier of the previous configuration, if any. Its keys stay in use for an issuer at the same URL that cannot be
+	// fetched now: a reload while a provider is down loses no keys. Load takes them over; Run does so once more and drops the reference.
 	Succeeds *Verifier
 }
 
-// Issuer is one party whose tokens are accepted, with everything they must fulfil.
+// Issuer is one party whose tokens are accepted, with the rules for them.
 type Issuer struct {
 	Preset string // auth0, okta, keycloak, entra, google or cognito: fills in what is left empty below. Empty = none
 	Domain string // of a preset: host, for keycloak with its path
@@ -107,7 +106,7 @@ type TokenSource = credential.Source
 // ClaimPaths says which claims become the subject, roles, groups, scopes and the e-mail address.
 type ClaimPaths = claims.Paths
 
-// Introspection is a server that says what an opaque token is worth (RFC 7662).
+// Introspection is a server that validates opaque tokens (RFC 7662).
 type Introspection struct {
 	URL        string // https, or http on loopback
 	Issuer     string // JSON Web Tokens with this iss are asked about too; empty = opaque tokens only
@@ -125,7 +124,7 @@ type Introspection struct {
 	CacheFor  time.Duration // longest use of an answer, also before exp; 0 = 1m, negative = each request asks
 }
 
-// APIKeys are keys that we gave out. Where File is empty there are none. Their place must not be that of a token.
+// APIKeys are the API keys that are accepted. Where File is empty there are none. Their place must not be that of a token.
 type APIKeys struct {
 	File   string // YAML, at most 1 MiB; watched. With the entries that apikey.Key.YAML gives
 	Header string // empty = x-api-key
@@ -172,7 +171,7 @@ type issuer struct {
 	failure string       // to keep a copy, that was logged last; Run's fetcher owns it
 }
 
-// New checks the whole configuration and reports all that is wrong with it at once. It opens and starts nothing.
+// New validates the whole configuration and reports all problems at once. It opens and starts nothing.
 func New(c Config) (*Verifier, error) {
 	v := &Verifier{
 		clock:    c.Clock,
@@ -231,7 +230,7 @@ func New(c Config) (*Verifier, error) {
 	return v, nil
 }
 
-// Configured reports whether any credential would be accepted. Where it is false, asking a caller to authenticate is no help.
+// Configured reports whether any credential is accepted. Where it is false, a challenge to authenticate is useless.
 func (v *Verifier) Configured() bool { return len(v.issuers) > 0 || v.others.configured() }
 
 func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
@@ -382,8 +381,8 @@ func (v *Verifier) ambiguousSources() []error {
 	return problems
 }
 
-// FieldError says what is wrong with one field of a Config. Path names it in the terms of this package, such as Issuers[0].Keys.URL: under
-// which key of a configuration that stands, whoever read the configuration knows.
+// FieldError says what is wrong with one field of a Config. Path names it in the terms of this package, such as Issuers[0].Keys.URL: the
+// reader of the configuration knows which of its keys that is.
 type FieldError struct {
 	Path   string
 	Issuer string // of a Path within Issuers: what people call it, its quoted name or its number and preset

@@ -1,9 +1,11 @@
 // Package identity turns the credential on a request into an Identity, or says why it cannot.
 //
-// A Verifier is built once from a Config. Run keeps its key sets fresh and publishes each finished, immutable *Keys; a request
-// pins one of them and hands it to Identify together with a way to read its headers. Identify does no I/O and takes no lock. It
-// waits for two things only: a token that names a key which its issuer's URL may have by now (see Keys), and one that an
-// introspection server is to be asked about.
+// It owns the order of the checks, the issuers and their rules, the refreshing of keys and the cache of verified tokens. Its parts are packages
+// below it: credential, strictjson, keyset, claims, apikey, peer, mint and refusal. Besides those and the foundations it imports nothing of ours.
+//
+// A Verifier is built once from a Config. Run keeps its key sets fresh and publishes each new, immutable *Keys; a request uses one of them and
+// hands it to Identify with a function that reads its headers. Identify does no I/O and takes no lock, with two exceptions: a token whose key
+// may be at its issuer's URL by now (see Keys), and a token that an introspection server must be asked about.
 //
 // # Order of checks
 //
@@ -36,7 +38,7 @@
 // read, is broken or has no usable key never replaces a good one; KeyStatus.Error says why. Keys that could not be used for
 // verification (symmetric, RSA below 2048 bits, other curves, use other than sig) are left out, each with a notice.
 //
-// A token whose kid is not among the keys from a URL makes for one fetch out of turn, and waits for it: at most a second, and
+// A token whose kid is not among the keys from a URL triggers one extra fetch, and waits for it: at most a second, and
 // at most three quarters of the time that its caller gives, or 150 ms where the caller does not say. Such fetches are limited (two at once, one in ten seconds over
 // time), as are the requests that wait; where a limit is met the key id is unknown. Other requests are not held up. A key that
 // is gone from a set stops working, cached tokens with it, when the next refresh is published.
@@ -44,13 +46,12 @@
 // With Config.Dir the last good set of each URL outlives a restart. Where a URL cannot be read the older set serves until it
 // is KeySource.MaxStale old, counted from its fetch also across restarts; from then on the issuer's tokens are ErrUnavailable.
 //
-// # What is remembered
+// # Cache
 //
-// What was said about a token is kept in a cache bounded in bytes. A hit needs the same bytes, the same key set of its issuer
-// in the pinned Keys, an accepted place (for a refusal: the same places), and a clock between the answer's bounds; so it
-// gives what verification would give again. A refusal is kept for 5 seconds, apart from the good ones, so that a flood of
-// one bad token is cheap and pushes nothing out; an unknown kid and keys that are not there are never kept. Nor
-// is what is not even three segments: saying so again costs less.
+// The result of a verification is cached, within a limit in bytes. A hit needs the same token bytes, the same key set of its issuer in the
+// Keys of the request, an accepted place (for a refusal: the same places), and a clock within the result's validity; so it equals what
+// verification would give. A refusal is cached for 5 seconds, apart from the accepted tokens, so that a flood of one bad token is cheap and
+// evicts nothing. An unknown kid and missing keys are never cached, nor is a token without three segments: checking that again costs less.
 //
 // # Other credentials
 //
@@ -59,12 +60,12 @@
 // token goes to the one server that takes its place. A server is asked one question at a
 // time for each token, bounded in number and time, and its answer is remembered by the token's SHA-256 until exp or for CacheFor.
 // What Envoy's jwt_authn filter verified counts where Config.Metadata names it; see withMetadata for a token beside it. API keys
-// and our own secrets for the servers are watched files, published in Keys with the issuers' keys.
+// and our own client secrets are watched files, published in Keys with the issuers' keys.
 //
 // # What the application is told
 //
-// A Minter signs short-lived tokens about callers who were identified, with a key of ours that it publishes. A LocalIssuer signs
-// tokens for trying things out, in the name of an issuer on loopback. Explain tells an operator which check a token fails.
+// Package mint signs short-lived tokens about authenticated callers, and tokens of a local issuer for development. Explain tells an operator
+// which check a token fails.
 //
 // # Secrets
 //

@@ -67,9 +67,9 @@ var (
 
 // introspector asks one server (RFC 7662). All but what mu guards and warned never changes.
 //
-// A question is asked once for a token, whoever else brings it meanwhile, and to its end, at most for Timeout: a slow server's
-// answer is there for the next try. A request waits for it only as long as it can still answer its own caller: a proxy that
-// gave up on us may let its request through. Run's end waits for the questions under way.
+// Requests with the same token share one request to the server. It runs to its end, at most for Timeout, so that a slow server's answer is
+// there for the next try. A request waits only as long as it can still answer its own caller: a proxy that gave up on us may let its request
+// through. Run's end waits for the requests to the server.
 type introspector struct {
 	Introspection
 	index    int
@@ -133,7 +133,7 @@ func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (pro
 	return append(problems, errs...)
 }
 
-// addAnswerIssuer notes an entry that takes the JSON Web Tokens of an issuer, which nobody else may take.
+// addAnswerIssuer registers an entry that takes the JSON Web Tokens of an issuer. No other entry may take them.
 func (v *Verifier) addAnswerIssuer(in *introspector) []error {
 	switch {
 	case in.Issuer == "":
@@ -268,11 +268,11 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok cred
 		go in.fly(f, auth, credential.Token{Raw: strings.Clone(tok.Raw)}, sum) // goroutine: fly recovers
 	}
 	in.mu.Unlock()
-	patience := in.Timeout + time.Second // the question itself ends before
+	limit := in.Timeout + time.Second // the question itself ends before
 	if deadline, ok := ctx.Deadline(); ok {
-		patience = time.Until(deadline) * 3 / 4
+		limit = time.Until(deadline) * 3 / 4
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-f.done:

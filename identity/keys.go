@@ -22,7 +22,7 @@ type Keys struct {
 	digest     string
 }
 
-// KeyStatus says how one issuer's keys are doing, or a file of API keys or a secret of ours.
+// KeyStatus is the state of one issuer's keys, of a file of API keys, or of a client secret.
 type KeyStatus struct {
 	Issuer    string    `json:"issuer"`              // or the file's key in the configuration, such as api_keys.file
 	Source    string    `json:"source"`              // the file, or the URL without its query
@@ -48,9 +48,8 @@ func (k *Keys) Status() []KeyStatus {
 	return status
 }
 
-// Ready says why no credential can be verified yet, nil where one can. Keys that were there and had to be withdrawn do not
-// make a process unready again: all of a fleet would be at the same time, and a proxy that reaches nobody may let requests
-// through. See Degraded for those.
+// Ready says why no credential can be verified yet, nil where one can. Keys that were loaded and then withdrawn do not make a process unready
+// again: all instances would be unready at the same time, and a proxy that reaches none may let requests through. See Degraded for those.
 func (v *Verifier) Ready(keys *Keys) error {
 	if v.keyless || len(v.issuers) == 0 {
 		return nil
@@ -64,8 +63,8 @@ func (v *Verifier) Ready(keys *Keys) error {
 	return errors.New("no issuer's keys were loaded yet")
 }
 
-// Degraded lists what does not work as it should, each with the reason: issuers whose tokens are ErrUnavailable now, or some of them
-// because keys cannot be told apart, and files that cannot be read any more while what they held goes on serving.
+// Degraded lists what does not work, each with the reason: issuers whose tokens are ErrUnavailable, all of them or those signed with ambiguous
+// keys, and files that can no longer be read while their last content is still in use.
 func (v *Verifier) Degraded(keys *Keys) []string {
 	out := v.unavailable(keys)
 	if keys == nil || keys.owner != v {

@@ -140,7 +140,7 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 	}
 }
 
-// fetchers starts one goroutine for each URL. stop ends them, and lets go every request that waits for one.
+// fetchers starts one goroutine for each URL. stop ends them, and wakes every request that waits for one.
 func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -414,7 +414,7 @@ func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait t
 	}
 }
 
-// keepCopy writes a set that was fetched to disk. Without a copy all goes on; only a restart would miss it.
+// keepCopy writes a fetched set to disk. A failure only matters after a restart.
 func (v *Verifier) keepCopy(r loaded) {
 	c := r.issuer.copy
 	if r.set == nil || c == nil {

@@ -19,10 +19,9 @@ var (
 	errMetadataIssuer = refusal.Bad("issuer of the payload in metadata is not a string")
 )
 
-// withMetadata takes the claims that Envoy's jwt_authn filter verified for the end user, where no credential of the request told
-// who that is. id is what the credential told. Beside one, the payload must be of the same issuer and subject: it is then the
-// very token that was verified here. Everything else is two credentials, of which nobody knows which one the application will
-// look at.
+// withMetadata takes the end user from the claims that Envoy's jwt_authn filter verified, where the request has no credential of its own. id is
+// the credential's identity. Next to a credential, the payload must have the same issuer and subject: it is then the same token. Anything else
+// is two different credentials, and it is unknown which one the application uses.
 //
 // The payload has no signature any more, so it is as trustworthy as Envoy's configuration: the filter must be in front of
 // ext_authz on every route. Issuer and audience are for that filter to check. exp, nbf and iat are checked here where they are

@@ -90,7 +90,7 @@ func (i *Issuer) okta() []error {
 		problems = append(problems, wrong("Tenant", "%q is not the id of an authorization server", i.Tenant))
 	}
 	if _, twice := i.Require["cid"]; twice && len(i.ClientIDs) > 0 {
-		problems = append(problems, wrong("ClientIDs", "are compared with cid in okta's tokens, which require speaks of too: set one of them"))
+		problems = append(problems, wrong("ClientIDs", "are compared with cid in okta's tokens, which require has too: set one of them"))
 	}
 	iss := base + "/oauth2/" + i.Tenant
 	i.fill(iss, iss+"/v1/keys", "RS256")

@@ -36,8 +36,8 @@ func (v *Verifier) identify(ctx context.Context, keys *Keys, req Request, steps 
 	return id, err
 }
 
-// fromCredential gives the end user of the one credential that the client sent. What is remembered is asked only where nobody wants
-// to know the steps.
+// fromCredential gives the end user of the one credential that the client sent. The caches are used only where
+// the steps are not asked for.
 func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, steps *trail) (Identity, error) {
 	steps.begin(checkCredential)
 	tok, found, err := credential.Find(v.sources, req.Header, req.Query)
@@ -89,7 +89,7 @@ func (v *Verifier) fromCredential(ctx context.Context, keys *Keys, req Request, 
 	return fresh.identity, fresh.refusal
 }
 
-// verdict is what verification said about a token, with the conditions under which it would say it again. It never changes.
+// verdict is the result of verifying a token, with the conditions under which it is valid. It never changes.
 type verdict struct {
 	token    credential.Token
 	hash     uint64
@@ -120,14 +120,14 @@ func (v *Verifier) verify(ctx context.Context, keys *Keys, tok credential.Token,
 		t.identity, t.memory = Identity{}, len(tok.Raw)+256
 		t.until = claims.Earliest(t.until, now.Add(refusedFor))
 		if !refusal.Lasts(t.refusal) {
-			return t // nobody keeps it
+			return t // not cached
 		}
 	}
 	t.token = credential.Token{Raw: strings.Clone(tok.Raw)}
 	return t
 }
 
-// check is verify's work. It notes in t what its answer hangs on, as far as it came. memory is of the claims, in bytes.
+// check does verify's work. It notes in t what the result depends on, as far as it got. memory is that of the claims, in bytes.
 func (v *Verifier) check(ctx context.Context, t *verdict, keys *Keys, tok credential.Token, now time.Time, steps *trail) (id Identity, memory int, err error) {
 	steps.begin(checkForm)
 	p, err := v.parse(tok)

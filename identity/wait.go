@@ -109,11 +109,11 @@ func (l *lookups) waits() int {
 
 // wait reports whether the fetch ended in time.
 func (w *wanted) wait(ctx context.Context) bool {
-	patience := keyWaitBlind
+	limit := keyWaitBlind
 	if deadline, ok := ctx.Deadline(); ok {
-		patience = time.Until(deadline) * 3 / 4
+		limit = time.Until(deadline) * 3 / 4
 	}
-	left := min(patience, keyWait-time.Since(w.asked))
+	left := min(limit, keyWait-time.Since(w.asked))
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
@@ -156,7 +156,7 @@ func (l *lookups) end() {
 	l.finish(left)
 }
 
-// finish lets go whoever waits for w; nil is nobody.
+// finish wakes the requests that wait for w; nil is none.
 func (l *lookups) finish(w *wanted) {
 	if w == nil {
 		return

@@ -18,7 +18,7 @@ import (
 	"gatehouse/identity/keyset"
 )
 
-// Explanation says what became of a request's credential, for an operator who asks why. It shows what the checks compare (issuer,
+// Explanation is the result of each check of a request's credential, for an operator who asks why it is refused. It shows what the checks compare (issuer,
 // audience, client, key id, algorithm, type, times) and the names of claims, but no other claim, no signature and no token.
 type Explanation struct {
 	Identity Identity // as Identify gives it
@@ -35,10 +35,10 @@ type Check struct {
 	Want  string // what the configuration takes
 }
 
-// CheckState is how a Check went.
+// CheckState is the result of a Check.
 type CheckState string
 
-// The states. What comes behind a failed check was not looked at.
+// The states. Checks after a failed one are not reached.
 const (
 	Passed     CheckState = "passed"
 	Failed     CheckState = "failed"
@@ -187,7 +187,7 @@ func (w *witness) names() []string {
 	return names
 }
 
-// another tells of a credential that is no JSON Web Token of identity.jwt.
+// another describes a credential that is not a JSON Web Token of identity.jwt.
 func (w *witness) another(e Explanation) Explanation {
 	credential := Check{Name: checkCredential, State: Passed, Found: w.places(w.found), Want: w.places(math.MaxUint64)}
 	e.Checks = []Check{credential}

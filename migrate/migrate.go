@@ -19,6 +19,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/policy"
+	"gatehouse/yamltext"
 )
 
 // Config says what to migrate.
@@ -192,7 +193,7 @@ func newMigration(c Config) (*migration, error) {
 	}
 	var root yaml.Node
 	if err := yaml.Unmarshal(c.Text, &root); err != nil {
-		return nil, fmt.Errorf("%s: %w", c.File, err)
+		return nil, yamltext.Error(c.File, err)
 	}
 	if len(root.Content) > 0 {
 		m.walk(setting{node: root.Content[0], line: root.Content[0].Line}, opaRules())

@@ -9,8 +9,9 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+
+	"gatehouse/yamltext"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/util"
@@ -159,7 +160,7 @@ func decodeData(file string, content []byte) (value ast.Value, line int, err err
 	} else if line := secondDocument(content); line > 0 {
 		return nil, line, errors.New("a second YAML document starts here, and only the first would be read: put it into a file of its own, or join them")
 	} else if err := util.Unmarshal(content, &document); err != nil { // OPA's own YAML, so that a document means here what it means there
-		line, text := yamlProblem(err)
+		line, text := yamltext.Problem(err)
 		return nil, line, errors.New(text)
 	}
 	value, err = fromJSON(document, 0)
@@ -184,7 +185,7 @@ func secondDocument(content []byte) int {
 	case err == io.EOF:
 		return 0
 	case err != nil:
-		line, _ := yamlProblem(err)
+		line, _ := yamltext.Problem(err)
 		return max(line, 1)
 	}
 	return max(second.Line, 1)
@@ -225,17 +226,4 @@ func jsonProblem(content []byte, offset int64, err error) (int, error) {
 func lineAt(content []byte, offset int64) int {
 	offset = min(offset, int64(len(content)))
 	return 1 + bytes.Count(content[:offset], []byte("\n"))
-}
-
-var yamlLine = regexp.MustCompile(`^(?:.*yaml: )?line (\d+): (.*)`)
-
-// yamlProblem takes the line out of the YAML library's message.
-func yamlProblem(err error) (int, string) {
-	text := oneLine(err.Error())
-	found := yamlLine.FindStringSubmatch(text)
-	if found == nil {
-		return 0, text
-	}
-	line, _ := strconv.Atoi(found[1])
-	return line, found[2]
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse/yamltext"
+
 	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
 )
@@ -88,7 +90,7 @@ func newTableSpec(framework string) *tableSpec {
 	}}
 }
 
-// Notice is something that whoever keeps the table should know, and that is no error.
+// Notice is a warning to the maintainer of the table.
 type Notice struct {
 	File  string
 	Line  int // 0 when the table was not read from a file
@@ -129,7 +131,7 @@ func readSpec(file string, data []byte) (*tableSpec, error) {
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, yamltext.Error(file, err)
 	}
 	r := reader{file: file}
 	spec := newTableSpec("")

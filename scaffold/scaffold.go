@@ -36,7 +36,7 @@ type Config struct {
 	Rules string // PerRoute or RoleTable
 	// Prefixes, of paths or templates, below which all routes share one rule.
 	Prefixes []string
-	// Try starts what was made, in a folder off to the side, and runs its tests.
+	// Try starts the generated project in a temporary folder and runs its tests.
 	Try func(ctx context.Context, dir string) error
 }
 

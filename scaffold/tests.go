@@ -201,10 +201,10 @@ func suggested(template string, at []int) []string {
 	return values
 }
 
-// testFile writes requests with what is to become of each: all that a first policy answers with certainty.
+// testFile writes requests with their expected results: all that a first policy answers with certainty.
 func (s *Scaffold) testFile(all []*rule) error {
 	var out bytes.Buffer
-	out.WriteString("# What is to become of requests. Run them with: gatehouse test\n")
+	out.WriteString("# Expected results of requests. Run them with: gatehouse test\n")
 	if s.perRoute {
 		nothing := "Nothing"
 		if len(s.static) > 0 {

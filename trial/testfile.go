@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/gate"
+	"gatehouse/yamltext"
 )
 
 const (
@@ -64,7 +65,7 @@ func Read(file string, text []byte) ([]*Test, error) {
 	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %w", file, ErrNoTests)
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, yamltext.Error(file, err)
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: a second document begins behind ---: put all tests into one list", file)

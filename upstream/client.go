@@ -34,7 +34,7 @@ type Client struct {
 	http     *http.Client
 	auth     rest.HTTPAuthPlugin
 	wait     time.Duration // how long the server may hold a request before it answers
-	identity bool          // a client certificate is shown to whoever asks
+	identity bool          // a client certificate is sent to any server that asks
 	// Condition goes to the host that it is of, whether that is asked first or redirected to.
 	Condition Condition
 	plain     bool
@@ -174,7 +174,7 @@ func Shown(u *url.URL) string { return u.Scheme + "://" + u.Host + u.EscapedPath
 // URL is what the client speaks to.
 func (c *Client) URL() *url.URL { return c.url }
 
-// Close lets go of idle connections. The client can still be used.
+// Close closes idle connections. The client can still be used.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Brief bounds the text of an error that may quote a server. It keeps the cause.

@@ -47,7 +47,7 @@ func (p *Poster) Post(ctx context.Context, header http.Header, body []byte) (res
 	return response, nil
 }
 
-// Close lets go of idle connections. The poster can still be used.
+// Close closes idle connections. The poster can still be used.
 func (p *Poster) Close() {
 	if p.client != nil {
 		p.client.Close()

@@ -42,7 +42,7 @@ type Verification struct {
 	Keys []Key
 
 	// Serial asks for a whole number "serial" in the metadata of each manifest, and refuses one that is lower than the
-	// highest that this process has activated: a bundle that was signed once is not good for ever.
+	// highest that this process has activated: an old signed bundle cannot be replayed.
 	Serial bool
 
 	// AllowHS256 accepts keys of that algorithm. Whoever can verify with one can sign with it too.

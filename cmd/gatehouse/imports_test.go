@@ -23,6 +23,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/query",
 		"gatehouse/upstream",
 		"gatehouse/watch",
+		"gatehouse/yamltext",
 	}
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
 		"gatehouse/config":              {},

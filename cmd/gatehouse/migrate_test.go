@@ -247,7 +247,7 @@ func validated(t *testing.T, cfg *config.Config) error {
 
 func TestMigrateRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ opa, want string }{
-		"broken YAML":     {"a: [", "opa.yaml: yaml: line 1: did not find expected node content"},
+		"broken YAML":     {"a: [", "opa.yaml:1: did not find expected node content"},
 		"a list":          {"- a", "opa.yaml:1: not an OPA configuration: a mapping belongs here"},
 		"section is text": {"plugins: yes", "opa.yaml:1: plugins: a mapping belongs here"},
 		"twice":           {"labels: {a: b}\nlabels: {a: b}", "opa.yaml:2: labels: is already on line 1"},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse/yamltext"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -49,7 +51,7 @@ func Examine(file string, text []byte) (*Diagnosis, error) {
 			return &e.Diagnosis, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, yamltext.Error(file, err)
 		}
 		if e.look(&root, 0); e.values > maxValues {
 			return nil, fmt.Errorf("%s: more than %d values", file, maxValues)
@@ -105,7 +107,7 @@ func (e *examiner) filter(line int, config *yaml.Node) {
 	}
 	overHTTP := member(config, "http_service") != nil
 	if !overHTTP && member(config, "grpc_service") == nil {
-		e.found(line, false, "the ext_authz filter has no grpc_service and no http_service: it asks nobody")
+		e.found(line, false, "the ext_authz filter has no grpc_service and no http_service: it asks no server")
 	}
 	if body := member(config, "with_request_body"); body != nil {
 		e.body(body, overHTTP)

@@ -15,6 +15,7 @@ import (
 	"gatehouse/identity/credential"
 	"gatehouse/identity/strictjson"
 	"gatehouse/input"
+	"gatehouse/yamltext"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -54,7 +55,8 @@ func keyList(path string, raw []byte) (*yaml.Node, error) {
 	if err := decoder.Decode(&root); errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: is empty: without any keys it must say keys: []", path)
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: is not valid YAML (line %s)", path, yamlLine(err))
+		line, _ := yamltext.Problem(err) // the rest may show a key
+		return nil, fmt.Errorf("%s:%d: is not valid YAML", path, max(line, 1))
 	}
 	if !errors.Is(decoder.Decode(&more), io.EOF) {
 		return nil, fmt.Errorf("%s: holds more than one YAML document", path)
@@ -71,16 +73,6 @@ func keyList(path string, raw []byte) (*yaml.Node, error) {
 		return nil, fmt.Errorf(`%s:%d: "keys" is not a list: %s`, path, list.Line, newKeyHint)
 	}
 	return list, nil
-}
-
-// yamlLine takes the line out of the library's error. The rest of it may show text of the file.
-func yamlLine(err error) string {
-	_, rest, found := strings.Cut(err.Error(), "line ")
-	line, _, ended := strings.Cut(rest, ":")
-	if !found || !ended || strings.Trim(line, "0123456789") != "" {
-		return "unknown"
-	}
-	return line
 }
 
 // keyFile is a file of keys while it is read.

@@ -45,7 +45,7 @@ var (
 	errEarly   = refusal.Bad("api key is not valid yet")
 )
 
-// Entry is what a key is good for: one entry of the file, but for the hash.
+// Entry is the identity and validity of a key: one entry of the file without the hash.
 type Entry struct {
 	ID        string // for people, unique in the file; empty = the key's lookup characters
 	Subject   string // required
@@ -85,7 +85,7 @@ func New(e Entry) (Key, error) {
 	return Key{secret: credential.Token{Raw: text}, entry: e}, nil
 }
 
-// Reveal is the key itself, for its owner and nobody else.
+// Reveal is the key itself, to be shown to its owner only.
 func (k Key) Reveal() string { return k.secret.Raw }
 
 // String, GoString, Format and MarshalJSON give a placeholder: fmt does not ask the methods of fields that are not exported.

@@ -21,7 +21,7 @@ var (
 	errTooOld     = refusal.Lasting("token was issued too long ago")
 )
 
-// Validity is from when until when what was said about a token's times stays true, good or bad, clock skew included.
+// Validity is the time within which a result of checking a token's times stays true, accepted or refused, clock skew included.
 type Validity struct {
 	Expires, From, Until time.Time
 }

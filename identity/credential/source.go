@@ -1,8 +1,8 @@
 // Package credential finds the one credential of a request: in a header, a cookie, a query parameter or the websocket protocols. Two
-// that differ, and everything that applications could read in another way than we do, is refused.
+// that differ, and everything that applications could read differently, are refused.
 //
 // It owns the syntax of these places, also for taking credentials out of what is forwarded. It is a part of package identity, whose refusals
-// it imports; what a credential is worth is for identity to find out.
+// it imports; verifying a credential is for identity.
 package credential
 
 import (

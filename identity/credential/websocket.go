@@ -2,7 +2,7 @@ package credential
 
 import "strings"
 
-// WebsocketHeader is the header in which a browser's script can send something of its own with a WebSocket's opening request.
+// WebsocketHeader is the only header that a script in a browser can set on a WebSocket's opening request.
 const WebsocketHeader = "sec-websocket-protocol"
 
 // fromProtocols finds the token behind a marker in Sec-WebSocket-Protocol (RFC 6455 section 11.3.4): new WebSocket(url,

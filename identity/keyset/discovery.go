@@ -41,8 +41,8 @@ func CheckIssuerURL(issuer string) error {
 }
 
 // Discover asks an issuer's own host where its keys are. The metadata is read anew each time, so that keys that move are
-// followed. A server without OpenID metadata (404) is asked for its OAuth metadata; any other failure is final, so that
-// trouble with the one never gives the other a say.
+// followed. A server without OpenID metadata (404) is asked for its OAuth metadata; any other failure is final: an
+// outage of the first must not make the second authoritative.
 func (c Client) Discover(ctx context.Context, issuer string) (string, error) {
 	where := MetadataURL(issuer)
 	raw, status, err := c.get(ctx, where, "application/json")
@@ -64,7 +64,7 @@ func (c Client) Discover(ctx context.Context, issuer string) (string, error) {
 	return at, nil
 }
 
-// readMetadata takes jwks_uri from a document that names the very issuer (OpenID Connect Discovery 1.0 section 4.3, RFC 8414
+// readMetadata takes jwks_uri from a document that names the same issuer (OpenID Connect Discovery 1.0 section 4.3, RFC 8414
 // section 3.3). Else one tenant of a host could stand in for another.
 func readMetadata(issuer string, raw []byte) (string, error) {
 	object, _, err := strictjson.Object(raw)

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// LocalIssuerName is what a LocalIssuer is called where nobody chose a name.
+	// LocalIssuerName is the default name of a LocalIssuer.
 	LocalIssuerName = "http://localhost/issuer"
 
 	localKeyFile     = "key.pem"
@@ -23,8 +23,7 @@ const (
 	maxLocalLifetime = 30 * 24 * time.Hour
 )
 
-// LocalIssuer signs tokens with whatever claims it is asked for, to try things out on one machine: for demos, examples and
-// developers. Its name is on loopback, so that no configuration made for real users takes its tokens by mistake.
+// LocalIssuer signs tokens with any claims, for demos, examples and development on one machine. Its name is on loopback, so that no configuration made for real users takes its tokens by mistake.
 type LocalIssuer struct {
 	name, dir string
 	key       *signingKey
@@ -32,7 +31,7 @@ type LocalIssuer struct {
 }
 
 // OpenLocalIssuer opens the issuer whose key pair is in a folder: key.pem, for its owner alone, and jwks.json, which is what a
-// configuration's keys.file names. It makes both where there are none. A jwks.json of somebody else's is left alone, and an error.
+// configuration's keys.file names. It creates both if they are missing. A jwks.json without our key is an error, and not overwritten.
 func OpenLocalIssuer(dir, name string) (*LocalIssuer, error) {
 	if !IsLoopback(name) {
 		return nil, fmt.Errorf("issuer %q is not on loopback: tokens are made for http://localhost, http://127.0.0.1 and http://[::1] only, "+

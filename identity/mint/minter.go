@@ -61,11 +61,11 @@ type Config struct {
 	Logger    *zap.Logger      // nil = nop
 
 	// Succeeds is the Minter of the configuration before this one, if there was any. Its keys are published as long as its tokens are
-	// valid, and its key signs on where both made theirs in memory. Load takes them over, and Run once more, which lets go of it.
+	// valid, and its key stays in use where both made theirs in memory. Load takes them over; Run does so once more and drops the reference.
 	Succeeds *Minter
 }
 
-// Minter makes short-lived signed tokens about callers who were identified. Its methods may be called at the same time; Run once
+// Minter makes short-lived signed tokens about authenticated callers. Its methods may be called at the same time; Run once
 // at a time.
 //
 // A token holds iss, aud, sub, iat, nbf, exp, original_issuer (whose word for the caller was taken, where that is known), roles,
@@ -177,7 +177,7 @@ func (m *Minter) kept() string {
 	return filepath.Join(m.config.Dir, mintKeyFile)
 }
 
-// succeed makes m go on where old ends.
+// succeed takes over the keys of old.
 func (m *Minter) succeed(old *Minter) {
 	if old == nil || old.keys.Load() == nil || m.keys.Load() == nil {
 		return
@@ -202,8 +202,8 @@ func retire(k *mintKeys, now time.Time, lifetime time.Duration) []retiredKey {
 	return out[max(0, len(out)-maxRetired):]
 }
 
-// Run keeps a key that was made here, then follows KeyFile until ctx ends, and returns nil. A file that cannot be used is told
-// once, and the key before it goes on signing.
+// Run keeps a key that was made here, then follows KeyFile until ctx ends, and returns nil. A file that cannot be used is logged
+// once, and the previous key stays in use.
 func (m *Minter) Run(ctx context.Context) error {
 	m.succeed(m.succeeds)
 	m.succeeds = nil // it is not to be held in memory

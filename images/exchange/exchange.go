@@ -24,7 +24,7 @@ type Registry struct {
 	process *exec.Cmd
 }
 
-// Options are a registry's. The zero value speaks plain HTTP and asks nobody who he is.
+// Options are a registry's. The zero value speaks plain HTTP without authentication.
 type Options struct {
 	Cert, Key      string // files; both for HTTPS
 	User, Password string // both for basic authentication

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"gatehouse/routes"
+	"gatehouse/yamltext"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -64,7 +65,7 @@ func OpenAPI(name string, data []byte) (*routes.Table, []routes.Notice, error) {
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, yamltext.Error(name, err)
 	}
 	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
 		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: expected keys and values", name)
