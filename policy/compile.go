@@ -243,6 +243,9 @@ func (c *compilation) describe(context.Context) {
 	for _, b := range c.bundles {
 		info := b.Info()
 		for _, module := range b.modules {
+			if c.cfg.Directory {
+				break
+			}
 			for _, notice := range directoryNotices(module) {
 				s.notices = addNotice(s.notices, notice)
 			}

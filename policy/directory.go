@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -105,12 +104,11 @@ func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (Value, error) {
 	return question.Answer, nil
 }
 
-// directoryNotices names each place where a module asks the directory.
+// directoryNotices names each place where a module asks the directory, for where there is none.
 func directoryNotices(module *ast.Module) []string {
 	var notices []string
 	ast.WalkTerms(module, func(t *ast.Term) bool {
-		ref, ok := t.Value.(ast.Ref)
-		if ok && len(ref) == 2 && ref[0].Value.Compare(ast.Var("ds")) == 0 && t.Location != nil && strings.HasPrefix(ref.String(), "ds.") {
+		if ref, ok := t.Value.(ast.Ref); ok && t.Location != nil && isBuiltin(ref) && isDirectory(ref.String()) {
 			notices = append(notices, fmt.Sprintf("%s:%d: %s is undefined: there is no directory", t.Location.File, t.Location.Row, ref))
 		}
 		return false

@@ -33,6 +33,10 @@ allowed {
 	if notices := strings.Join(s.Notices(), "\n"); !strings.Contains(notices, "todo/todos.rego:6: ds.check is undefined: there is no directory") {
 		t.Errorf("notices %q", notices)
 	}
+	if s, err := policy.Compile(t.Context(), policy.Config{Decision: "todoapp/GET/todos/allowed", Directory: true}, []*policy.Bundle{b}); err != nil || len(s.Notices()) > 1 ||
+		strings.Contains(strings.Join(s.Notices(), "\n"), "directory") {
+		t.Errorf("with a directory: notices %q, error %v", s.Notices(), err)
+	}
 	for role, want := range map[string]bool{"viewer": true, "guest": false} {
 		input, err := policy.FromJSON(map[string]any{"user": map[string]any{"id": "u1", "roles": []any{role}}})
 		if err != nil {

@@ -354,6 +354,9 @@ func TestWithoutADirectory(t *testing.T) {
 		{"members contains \"a\" if " + check + "\n\nallow if count(members) == 0", true, false},
 		{"allow if every x in [1] { not ds.check(x) }", true, false},
 		{"allow if f(1) == 2\n\nf(x) := 1 if " + check + "\n\nelse := 2", true, false},
+		{"m.a if " + check + "\n\nallow if object.get(data.authz.m, \"a\", false) == false", true, false},
+		{"m.a if " + check + "\n\nm.b := true\n\nallow if count(data.authz.m) == 1", true, false},
+		{"allow.allowed := true\n\nallow.reason := \"x\" if " + check, true, false},
 		{"allow if m with input as {\"x\": 1}\n\nm if not " + check, true, false},
 	} {
 		e, err := compile(t, module(test.rules)).Entry([]string{"authz", "allow"})

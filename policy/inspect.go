@@ -36,24 +36,27 @@ func (i *Inspector) Compiler() *ast.Compiler { return i.entry.snapshot.compiler 
 
 // Decide is Entry.Decide, except that the error quotes the values that the policy failed on, that a panic of a built-in goes through, and
 // that the size of the decision is not bounded.
-func (i *Inspector) Decide(ctx context.Context, input Value) (Decision, error) {
+func (i *Inspector) Decide(ctx context.Context, input Value) (d Decision, err error) {
 	var result Value
 	var failures []topdown.Error
-	err := i.run(ctx, i.entry.query, input, nil, &failures, func(found topdown.QueryResult) error {
+	asked, err := i.run(ctx, i.entry.query, input, nil, &failures, func(found topdown.QueryResult) error {
 		result = found[resultVar].Value
 		return nil
 	})
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return Decision{}, fmt.Errorf("evaluating the policy: %w", ctx.Err())
+		err = fmt.Errorf("evaluating the policy: %w", ctx.Err())
 	case err != nil:
-		return Decision{}, quotingError(err)
+		err = quotingError(err)
 	case result == nil && len(failures) > 0:
-		return Decision{}, quotingError(&failures[0])
+		err = quotingError(&failures[0])
 	case result == nil:
-		return Decision{}, ErrUndefined
+		err = ErrUndefined
+	default:
+		d, err = i.entry.snapshot.output.decision(result)
 	}
-	return i.entry.snapshot.output.decision(result)
+	d.Asked, d.AskedTruncated = asked.kept, asked.truncated
+	return d, err
 }
 
 // quotingError is evaluationError with the values that the policy failed on.
@@ -65,7 +68,7 @@ func quotingError(err error) error {
 // until that fails. Where nothing else failed the error is that of the first built-in that did.
 func (i *Inspector) Query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
 	var failures []topdown.Error
-	err := i.run(ctx, body, input, tracer, &failures, each)
+	_, err := i.run(ctx, body, input, tracer, &failures, each)
 	if err == nil && len(failures) > 0 {
 		return &failures[0]
 	}
@@ -77,9 +80,9 @@ func (i *Inspector) Reads(ref ast.Ref) Reads {
 	return Reads{collectReads(i.Compiler(), ast.NewBody(ast.NewExpr(ast.NewTerm(ref))))}
 }
 
-// run runs one query as Entry.evaluate runs that of the decision.
+// run runs one query as Entry.evaluate runs that of the decision, and tells what it asked.
 func (i *Inspector) run(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
-	each func(topdown.QueryResult) error) error {
+	each func(topdown.QueryResult) error) (*asking, error) {
 	s := i.entry.snapshot
 	state := &evaluation{facts: i.facts, now: i.now, strict: i.entry.inverted}
 	stop := context.AfterFunc(ctx, state.Cancel) // goroutine: it sets a flag
@@ -103,7 +106,7 @@ func (i *Inspector) run(ctx context.Context, body ast.Body, input Value, tracer 
 	if tracer != nil {
 		q = q.WithQueryTracer(tracer)
 	}
-	return q.Iter(ctx, each)
+	return &state.asked, q.Iter(ctx, each)
 }
 
 // PlaceOf is a rule's name, below data, and where it begins. File is the bundle and the path in it.

@@ -82,7 +82,9 @@ func (i *inversion) expression(e *ast.Expr) bool {
 	ast.WalkRefs(e, func(ref ast.Ref) bool {
 		if !found && len(ref) > 0 && ref[0].Equal(ast.DefaultRootDocument) {
 			rules := i.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})
-			found = i.among(append(rules, i.compiler.GetRules(ref.ConstantPrefix())...), false)
+			rules = append(rules, i.compiler.GetRules(ref.ConstantPrefix())...)
+			// Of what holds more than the rule's value, as its package, a part would be missing rather than all.
+			found = i.among(rules, false) || slices.ContainsFunc(rules, func(r *ast.Rule) bool { return len(ref) < len(r.Ref()) && i.ruleAsks(r) })
 		}
 		return false
 	})

@@ -65,6 +65,9 @@ type Config struct {
 	// Capabilities turn on built-ins that are off by default.
 	Capabilities Capabilities
 
+	// Directory says that there will be one to ask, so that a policy that asks gets no notices.
+	Directory bool
+
 	// Notice, where set, is called by Compile once for each of the snapshot's notices.
 	Notice func(string)
 }

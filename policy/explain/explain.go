@@ -42,6 +42,9 @@ type Options struct {
 	Hide []string
 	// Timeout bounds the whole explanation; 0 means 3 seconds. What was found by then is returned, and Cut is set.
 	Timeout time.Duration
+	// Why, where set, says in a line why the directory answers a question as it does: the path of relations, or the one that is missing. "":
+	// nothing is known.
+	Why func(policy.Question) string
 }
 
 // Explanation says why a policy decided as it did. Its texts are for operators: they quote the policy, its data and the
@@ -56,6 +59,9 @@ type Explanation struct {
 	By      []Step `json:"by,omitempty"`      // the rules that gave the decision its value; for an allow with those that they rest on
 	WhyNot  []Step `json:"why_not,omitempty"` // of a denial: every rule that could have allowed
 	Nearest []Near `json:"nearest,omitempty"` // of a denial: single changes that would allow, each of them tried
+
+	// Asked are the questions that the policy asked the directory.
+	Asked []Asked `json:"asked,omitempty"`
 
 	// Notes say what the explanation cannot know or did not do.
 	Notes []string `json:"notes,omitempty"`
@@ -80,6 +86,13 @@ type Step struct {
 	Because []Step `json:"because,omitempty"`
 	// Above says that the rule was told of already.
 	Above bool `json:"above,omitempty"`
+}
+
+// Asked is one question to the directory.
+type Asked struct {
+	Question string `json:"question"`      // ds.check({"object_id": "7", ...})
+	Answer   string `json:"answer"`        // "undefined" where there was none
+	Why      string `json:"why,omitempty"` // the path of relations, or the one that is missing
 }
 
 // Near is a change of the request, or of the caller, that would allow it.
@@ -145,6 +158,7 @@ func (x *explainer) explain(out *Explanation) {
 	if out.Err != nil {
 		out.Error = x.hide.Replace(x.errorText(out.Err))
 	}
+	x.asked(out)
 	pure := x.notes(out)
 	ref := ast.Ref{ast.DefaultRootDocument}
 	for _, segment := range x.entry.Path() {
@@ -156,6 +170,36 @@ func (x *explainer) explain(out *Explanation) {
 	}
 	out.Cut = x.cut || x.ctx.Err() != nil
 }
+
+// asked tells what was asked of the directory, unless the policy reads what must not be shown: it may be a part of a question.
+func (x *explainer) asked(out *Explanation) {
+	d := &out.Decision
+	if len(d.Asked) == 0 {
+		return
+	}
+	if x.readsSecret(x.entry.Reads()) {
+		out.Notes = append(out.Notes, fmt.Sprintf("the policy asked the directory %d times: it reads what is secret, so the questions are not shown", len(d.Asked)))
+		return
+	}
+	for _, q := range d.Asked {
+		args := make([]string, len(q.Args))
+		for i, arg := range q.Args {
+			args[i] = arg.String()
+		}
+		asked := Asked{Question: x.line(q.Builtin + "(" + strings.Join(args, ", ") + ")"), Answer: "undefined"}
+		if q.Answer != nil {
+			asked.Answer = x.line(q.Answer.String())
+		}
+		if x.options.Why != nil {
+			asked.Why = x.line(x.options.Why(q))
+		}
+		out.Asked = append(out.Asked, asked)
+	}
+	x.cut = x.cut || d.AskedTruncated
+}
+
+// line is a text in one line, bounded, without what must not be shown.
+func (x *explainer) line(text string) string { return inOneLine(x.hide.Replace(text), maxMessage) }
 
 // errorText is the text of the decision's error. Where the policy reads what must not be shown, the text leaves out values.
 func (x *explainer) errorText(err error) string {

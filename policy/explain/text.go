@@ -42,6 +42,15 @@ func (e *Explanation) Text() string {
 		}
 		fmt.Fprintf(&b, "  %s\n", near)
 	}
+	for i, asked := range e.Asked {
+		if i == 0 {
+			b.WriteString("asked of the directory\n")
+		}
+		fmt.Fprintf(&b, "  %s: %s\n", asked.Question, asked.Answer)
+		if asked.Why != "" {
+			fmt.Fprintf(&b, "    %s\n", asked.Why)
+		}
+	}
 	for _, note := range e.Notes {
 		fmt.Fprintf(&b, "note: %s\n", note)
 	}
