@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -117,6 +118,7 @@ func TestMemoWithADirectory(t *testing.T) {
 		rules := randomAsking(r)
 		m := remember(t, compile(t, module(rules)))
 		m.memo.Pace(1<<60, 1, 1)
+		m.memo.Patient()
 		is := &book{version: 1, until: map[string]int64{}, objects: map[string]string{}}
 		before := is
 		for step := range 300 {
@@ -159,6 +161,7 @@ func TestMemoAsksAgain(t *testing.T) {
 	gatehouse.check("o", "r0", input.user)
 	not gatehouse.check("o", "r1", input.user)
 }`)))
+	m.memo.Patient()
 	asked := 0
 	v := value(t, `{"user": "u0"}`)
 	is := &book{version: 1, until: map[string]int64{"r0 u0": 0, "r2 u0": noon.Unix() + 10}, objects: map[string]string{}, asked: &asked}
@@ -382,5 +385,24 @@ func TestWithoutADirectory(t *testing.T) {
 		if d.Allowed != test.allowed || errors.Is(err, policy.ErrEvaluation) != test.fails {
 			t.Errorf("%s\nallowed %v, error %v", test.rules, d.Allowed, err)
 		}
+	}
+}
+
+// TestSlowDirectory: the deadline of an evaluation is looked at after each question.
+func TestSlowDirectory(t *testing.T) {
+	e, err := compile(t, module("allow if {\n"+strings.Repeat("\tnot gatehouse.check(\"o\", \"r\", \"u\")\n", 5)+"}")).Entry([]string{"authz", "allow"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	facts := policy.Facts{Directory: answers(func(string, []policy.Value, time.Time) (policy.Value, error) {
+		asked++
+		for begun := time.Now(); time.Since(begun) < 2*time.Millisecond; {
+			continue
+		}
+		return policy.Bool(false), nil
+	})}
+	if d, err := e.DecideWithin(t.Context(), time.Millisecond, value(t, `{}`), facts, noon); d.Allowed || !errors.Is(err, context.DeadlineExceeded) || asked != 1 {
+		t.Errorf("allowed %v after %d questions, error %v", d.Allowed, asked, err)
 	}
 }
