@@ -1,4 +1,4 @@
-# Everything that a target needs it sets up by itself: .venv, .venv-routes and nginx are made or installed by the tests that use them.
+# Everything that a target needs it sets up by itself: .venv, .venv-routes, .venv-clients and nginx are made or installed by the tests that use them.
 
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -156,6 +156,16 @@ fuzz:
 	  done; \
 	done
 
+# The Go code of Aserto's messages. It needs protoc-gen-go and protoc-gen-go-grpc, and Python for protoc.
+.PHONY: proto
+proto:
+	test -x .venv-proto/bin/python || (python3 -m venv .venv-proto && .venv-proto/bin/python -m pip install --quiet grpcio-tools==1.85.1)
+	mkdir -p bin
+	GOBIN=$(CURDIR)/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	GOBIN=$(CURDIR)/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+	cd topaz/pb/proto && PATH=$(CURDIR)/bin:$$PATH ../../../.venv-proto/bin/python -m grpc_tools.protoc -I. --go_out=../../.. --go_opt=module=gatehouse \
+		--go-grpc_out=../../.. --go-grpc_opt=module=gatehouse $$(find . -name '*.proto')
+
 docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
@@ -174,4 +184,4 @@ release:
 	@echo "next: git tag v$(VERSION)"
 
 clean:
-	rm -rf bin dist .demo .venv .venv.lock .venv-routes .venv-routes.lock .keycloak
+	rm -rf bin dist .demo .venv .venv.lock .venv-routes .venv-routes.lock .venv-clients .venv-clients.lock .venv-proto .keycloak

@@ -7,25 +7,26 @@ import (
 
 // Listen says where Gatehouse listens, and bounds connections.
 type Listen struct {
-	GRPC           []string `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
-	HTTP           *HTTP    `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
-	Admin          string   `yaml:"admin" doc:"Address of /healthz, /readyz, /metrics and /status, read-only. Empty string: none. Default: 127.0.0.1:9192."`
-	Control        string   `yaml:"control" doc:"A unix socket (unix:/path.sock, mode 0600) for gatehouse bundle rollback, unpin and history: the only place that changes anything. Default: none."`
-	JWKS           string   `yaml:"jwks" doc:"Address at which applications find the keys of headers.jwt: HTTP, GET /.well-known/jwks.json and nothing else. Default: none."`
-	TLS            *TLS     `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
-	Socket         Socket   `yaml:"socket" doc:"Mode and owner of unix sockets."`
-	MaxConnections int      `yaml:"max_connections" doc:"Most connections at once on one address. At the limit, a new connection replaces the oldest one that has had no answer yet; if all have had one, it is refused. Default: 1024."`
-	MaxPerPeer     int      `yaml:"max_connections_per_peer" doc:"Most of them for one peer: an IPv4 address, the /64 of an IPv6 address, on a unix socket the user. Raise it where all proxies come by way of one address. Default: 0, which is half of max_connections."`
-	MaxStreams     int      `yaml:"max_streams" doc:"Most requests at once on one connection; Envoy opens further connections by itself. Default: 1000."`
-	MaxRequests    int      `yaml:"max_requests" doc:"Most requests at once on all connections. Beyond it the connection with the most stalled requests is cut: those not sent completely, and those whose answer is not read. If none is stalled, nothing is cut: limits.concurrent bounds regular load. Default: 8192."`
-	MaxPending     Size     `yaml:"max_pending" doc:"Most bytes of requests that are not complete yet, on all connections. Beyond it the connection with most of them is cut. Default: 256MiB."`
-	Handshake      Duration `yaml:"handshake_timeout" doc:"How long TLS and the beginning of HTTP/2 may take. Default: 5s."`
-	FirstRequest   Duration `yaml:"first_request_timeout" doc:"How long a new gRPC connection may go without a first answered request. One that has had an answer is never cut for being idle. Default: 30s."`
-	RequestTimeout Duration `yaml:"request_timeout" doc:"How long a request over gRPC may take to arrive, from its first byte to its last; then its connection is cut. More than the timeout of Envoy's ext_authz filter. Over HTTP it is 10s. Default: 10s."`
-	Idle           Duration `yaml:"idle_timeout" doc:"How long a connection may be idle. Over gRPC it is then ended with GOAWAY, which costs no request; over HTTP it should be more than the proxy's own idle time, so that the proxy ends it first (Envoy 1h, Traefik 90s, nginx 60s). Default: 90m."`
-	MaxAge         Duration `yaml:"max_age" doc:"Maximum age of a gRPC connection; then it is ended with GOAWAY, and requests under way have a minute. 0s: no limit. Default: 24h."`
-	DrainDelay     Duration `yaml:"drain_delay" doc:"How long to say NOT_SERVING before the listeners close, so that health checks notice: more than their interval times their threshold, plus the cluster's update_merge_window (1s in Envoy unless set). Default: 0s."`
-	DrainTimeout   Duration `yaml:"drain_timeout" doc:"How long requests under way may take to end at shutdown. Default: 10s."`
+	GRPC           []string         `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
+	HTTP           *HTTP            `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
+	Admin          string           `yaml:"admin" doc:"Address of /healthz, /readyz, /metrics and /status, read-only. Empty string: none. Default: 127.0.0.1:9192."`
+	Control        string           `yaml:"control" doc:"A unix socket (unix:/path.sock, mode 0600) for gatehouse bundle rollback, unpin and history: the only place that changes anything. Default: none."`
+	JWKS           string           `yaml:"jwks" doc:"Address at which applications find the keys of headers.jwt: HTTP, GET /.well-known/jwks.json and nothing else. Default: none."`
+	Directory      *ListenDirectory `yaml:"directory" doc:"Where applications ask the directory and the policy themselves, as Aserto's clients do: docs/clients.md. Default: none."`
+	TLS            *TLS             `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
+	Socket         Socket           `yaml:"socket" doc:"Mode and owner of unix sockets."`
+	MaxConnections int              `yaml:"max_connections" doc:"Most connections at once on one address. At the limit, a new connection replaces the oldest one that has had no answer yet; if all have had one, it is refused. Default: 1024."`
+	MaxPerPeer     int              `yaml:"max_connections_per_peer" doc:"Most of them for one peer: an IPv4 address, the /64 of an IPv6 address, on a unix socket the user. Raise it where all proxies come by way of one address. Default: 0, which is half of max_connections."`
+	MaxStreams     int              `yaml:"max_streams" doc:"Most requests at once on one connection; Envoy opens further connections by itself. Default: 1000."`
+	MaxRequests    int              `yaml:"max_requests" doc:"Most requests at once on all connections. Beyond it the connection with the most stalled requests is cut: those not sent completely, and those whose answer is not read. If none is stalled, nothing is cut: limits.concurrent bounds regular load. Default: 8192."`
+	MaxPending     Size             `yaml:"max_pending" doc:"Most bytes of requests that are not complete yet, on all connections. Beyond it the connection with most of them is cut. Default: 256MiB."`
+	Handshake      Duration         `yaml:"handshake_timeout" doc:"How long TLS and the beginning of HTTP/2 may take. Default: 5s."`
+	FirstRequest   Duration         `yaml:"first_request_timeout" doc:"How long a new gRPC connection may go without a first answered request. One that has had an answer is never cut for being idle. Default: 30s."`
+	RequestTimeout Duration         `yaml:"request_timeout" doc:"How long a request over gRPC may take to arrive, from its first byte to its last; then its connection is cut. More than the timeout of Envoy's ext_authz filter. Over HTTP it is 10s. Default: 10s."`
+	Idle           Duration         `yaml:"idle_timeout" doc:"How long a connection may be idle. Over gRPC it is then ended with GOAWAY, which costs no request; over HTTP it should be more than the proxy's own idle time, so that the proxy ends it first (Envoy 1h, Traefik 90s, nginx 60s). Default: 90m."`
+	MaxAge         Duration         `yaml:"max_age" doc:"Maximum age of a gRPC connection; then it is ended with GOAWAY, and requests under way have a minute. 0s: no limit. Default: 24h."`
+	DrainDelay     Duration         `yaml:"drain_delay" doc:"How long to say NOT_SERVING before the listeners close, so that health checks notice: more than their interval times their threshold, plus the cluster's update_merge_window (1s in Envoy unless set). Default: 0s."`
+	DrainTimeout   Duration         `yaml:"drain_timeout" doc:"How long requests under way may take to end at shutdown. Default: 10s."`
 }
 
 // HTTP is authorization over HTTP, for proxies that do not speak gRPC.
@@ -33,6 +34,13 @@ type HTTP struct {
 	Address    string `yaml:"address" doc:"host:port or unix:/path.sock. Required."`
 	Proxy      string `yaml:"proxy" doc:"Who asks: envoy (http_service), nginx (auth_request) or traefik (ForwardAuth). Only that proxy's own fields are believed: X-Original-* of nginx, X-Forwarded-* of traefik. Required."`
 	PathPrefix string `yaml:"path_prefix" doc:"Envoy's path_prefix, which is taken off every path. A request without it is denied (bad_request). Default: none."`
+}
+
+// ListenDirectory is where applications ask the directory and the policy themselves.
+type ListenDirectory struct {
+	GRPC []string `yaml:"grpc" doc:"Addresses of the gRPC services: host:port or unix:/path.sock. Without tls those of this machine alone. Required."`
+	TLS  *TLS     `yaml:"tls" doc:"TLS on the TCP addresses; Aserto's clients want it. Default: none."`
+	Keys string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. A key with the scope act-as may ask about users by name, others only by the user's token. Watched. Required."`
 }
 
 // TLS is the certificate of the TCP listeners, and who clients' certificates must be from.

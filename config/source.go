@@ -117,17 +117,13 @@ func (c *Config) relativeTo(dir string) {
 	for i := range c.Apps {
 		resolve(&c.Apps[i].Routes.File)
 	}
-	if t := c.Listen.TLS; t != nil {
-		resolve(&t.Cert)
-		resolve(&t.Key)
-		resolve(&t.ClientCA)
+	if d := c.Listen.Directory; d != nil {
+		resolve(&d.Keys)
+		resolveTLS(d.TLS, resolve)
+		resolveSockets(d.GRPC, resolve)
 	}
-	for i, address := range c.Listen.GRPC {
-		if path, ok := CutUnix(address); ok && path != "" {
-			resolve(&path)
-			c.Listen.GRPC[i] = "unix:" + path
-		}
-	}
+	resolveTLS(c.Listen.TLS, resolve)
+	resolveSockets(c.Listen.GRPC, resolve)
 	if h := c.Listen.HTTP; h != nil {
 		if path, ok := CutUnix(h.Address); ok && path != "" {
 			resolve(&path)
@@ -137,6 +133,23 @@ func (c *Config) relativeTo(dir string) {
 	for status, t := range c.Denials.Templates {
 		resolve(&t.File)
 		c.Denials.Templates[status] = t
+	}
+}
+
+func resolveTLS(t *TLS, resolve func(*string)) {
+	if t != nil {
+		resolve(&t.Cert)
+		resolve(&t.Key)
+		resolve(&t.ClientCA)
+	}
+}
+
+func resolveSockets(addresses []string, resolve func(*string)) {
+	for i, address := range addresses {
+		if path, ok := CutUnix(address); ok && path != "" {
+			resolve(&path)
+			addresses[i] = "unix:" + path
+		}
 	}
 }
 

@@ -26,6 +26,9 @@ func ValidateListen(c config.Listen) error {
 	if c.HTTP != nil {
 		errs = append(errs, validateHTTP(c.HTTP))
 	}
+	if c.Directory != nil {
+		errs = append(errs, validateDirectoryListen(c.Directory))
+	}
 	for i, a := range c.GRPC {
 		if _, _, err := network(a); err != nil {
 			errs = append(errs, fmt.Errorf("listen.grpc[%d]: %w", i, err))
@@ -105,7 +108,7 @@ func attributesOf(c config.Socket) (socketAttributes, error) {
 }
 
 // open listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead. name is that of the
-// kind of listener; that of gRPC knows what is under way on its connections.
+// kind of listener; those of gRPC know what is under way on its connections.
 func openListener(c config.Listen, address string, secure *tls.Config, name string, all *conns.Connections) (net.Listener, error) {
 	kind, at, err := network(address)
 	if err != nil {
@@ -121,7 +124,7 @@ func openListener(c config.Listen, address string, secure *tls.Config, name stri
 	if err != nil {
 		return nil, err
 	}
-	if name == "grpc" {
+	if name == "grpc" || name == "directory" {
 		return all.Guard(name, l, func(c *conns.Conn) net.Conn {
 			if secure != nil {
 				return conns.WatchH2(c, tls.Server(c, secure))
@@ -246,10 +249,13 @@ func (s *Server) listen(doc *config.Document) error {
 	if s.config.Listen.JWKS != "" {
 		s.jwks = open("listen.jwks", s.config.Listen.JWKS, nil)
 	}
+	if err := s.directory.open(s.config.Listen.Directory, open); err != nil {
+		errs = append(errs, err)
+	}
 	if len(errs) == 0 {
 		return nil
 	}
-	for _, l := range s.listeners {
+	for _, l := range append(s.listeners, s.directory.listeners...) {
 		l.Close()
 	}
 	for _, l := range []net.Listener{s.http.listener, s.admin, s.control, s.jwks} {

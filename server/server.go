@@ -52,16 +52,17 @@ func (c Config) transport() []grpc.ServerOption {
 
 // Server is the whole of `gatehouse serve`.
 type Server struct {
-	with     Config
-	config   *config.Config // as of the start; listen never changes
-	level    zap.AtomicLevel
-	logger   *zap.Logger
-	registry *prometheus.Registry
-	node     *edge.Node
-	cores    cores
-	health   *health.Server
-	grpc     *grpc.Server
-	http     httpMode // zero without listen.http
+	with      Config
+	config    *config.Config // as of the start; listen never changes
+	level     zap.AtomicLevel
+	logger    *zap.Logger
+	registry  *prometheus.Registry
+	node      *edge.Node
+	cores     cores
+	health    *health.Server
+	grpc      *grpc.Server
+	http      httpMode     // zero without listen.http
+	directory directoryAPI // zero without listen.directory
 
 	conns        *conns.Connections
 	listeners    []net.Listener
@@ -113,6 +114,9 @@ func New(ctx context.Context, with Config) (*Server, error) {
 	if s.http, err = newHTTPMode(cfg.Listen.HTTP, time.Duration(cfg.Listen.Idle), s.node.Gate(), s.logger); err != nil {
 		return nil, err
 	}
+	if s.directory, err = newDirectoryAPI(cfg.Listen, s.node.Gate(), s.logger); err != nil {
+		return nil, err
+	}
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
@@ -160,6 +164,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.http.listener != nil {
 		servers.Go(func() { s.failed(served("serving authorization over HTTP", s.http.serve)) })
 	}
+	s.directory.serve(background, func(f func() error) { servers.Go(func() { s.failed(f()) }) }, func(f func()) { helpers.Go(f) })
 	admin := s.adminServer()
 	servers.Go(func() {
 		s.failed(served("serving the admin port", func() error { return serveUntilClosed("the admin port", admin, s.admin) }))
@@ -173,10 +178,11 @@ func (s *Server) Run(ctx context.Context) error {
 		s.failed(served("serving the control socket", func() error { return serveUntilClosed("the control socket", control, s.control) }))
 	})
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
-		zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
+		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
 
 	err := s.untilTheEnd(ctx, background)
 	s.drain()
+	s.directory.stop(time.Duration(s.config.Listen.DrainTimeout))
 	_ = admin.Close() // its requests only read
 	_ = jwks.Close()  // likewise
 	_ = control.Close()

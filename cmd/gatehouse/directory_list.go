@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -177,14 +178,16 @@ func directoryStatsCommand() *cobra.Command {
 	return c
 }
 
-func printDirectoryStats(w io.Writer, s *directory.Snapshot, t directory.Stats) error {
-	_, err := fmt.Fprintf(w, "digest     %s\nobjects    %s\n", s.Digest(), thousands(int64(t.Objects)))
+func printDirectoryStats(out io.Writer, s *directory.Snapshot, t directory.Stats) error {
+	var w bytes.Buffer
+	fmt.Fprintf(&w, "digest     %s\nobjects    %s\n", s.Digest(), thousands(int64(t.Objects)))
 	for _, name := range slices.Sorted(maps.Keys(t.ByType)) {
-		_, err = fmt.Fprintf(w, "  %-30s %s\n", name, thousands(int64(t.ByType[name])))
+		fmt.Fprintf(&w, "  %-30s %s\n", name, thousands(int64(t.ByType[name])))
 	}
-	_, err = fmt.Fprintf(w, "relations  %s, %s of them expire\n", thousands(int64(t.Relations)), thousands(int64(t.Expiring)))
+	fmt.Fprintf(&w, "relations  %s, %s of them expire\n", thousands(int64(t.Relations)), thousands(int64(t.Expiring)))
 	for _, name := range slices.Sorted(maps.Keys(t.ByRelation)) {
-		_, err = fmt.Fprintf(w, "  %-30s %s\n", name, thousands(int64(t.ByRelation[name])))
+		fmt.Fprintf(&w, "  %-30s %s\n", name, thousands(int64(t.ByRelation[name])))
 	}
+	_, err := w.WriteTo(out)
 	return err
 }

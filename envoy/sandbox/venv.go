@@ -29,6 +29,7 @@ type environment struct {
 var (
 	stack      = environment{".venv", []string{"examples/flask-orders/requirements.txt", "envoy/sandbox/requirements.txt"}, "Flask, gunicorn and Envoy", askEnvoy}
 	frameworks = environment{".venv-routes", []string{"routes/testdata/requirements.txt"}, "the frameworks to compare with", "import flask, fastapi, django"}
+	clients    = environment{".venv-clients", []string{"examples/flask-aserto/requirements.txt"}, "Aserto's clients", "import flask_aserto, aserto.directory.reader.v3"}
 )
 
 // askEnvoy prints Envoy's own path and not bin/envoy: that one is a Python wrapper.
@@ -66,6 +67,13 @@ func Frameworks(ctx context.Context, root string) (python string, err error) {
 		return p, nil
 	}
 	python, _, err = frameworks.prepare(ctx, root, func(string) {})
+	return python, err
+}
+
+// Clients returns a Python with Aserto's packages, in the checkout's .venv-clients, which it makes where it is not there or not current. Two
+// processes may call it at once.
+func Clients(ctx context.Context, root string) (python string, err error) {
+	python, _, err = clients.prepare(ctx, root, func(string) {})
 	return python, err
 }
 

@@ -1,0 +1,160 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	"gatehouse/policy"
+)
+
+// Question asks one rule of the policy about something that is no request of a proxy: an application asks it itself.
+type Question struct {
+	// Request is how the question came: Path and Source, and in Headers the token of the one it is about. As names that one without a
+	// token; whether the client may do that is the transport's to decide.
+	Request Request
+	Token   bool           // Headers hold a token, which has to verify
+	Rule    []string       // the path of the rule below data, the decision last: orders, GET, orders, __id, allowed
+	Name    string         // input.policy.path
+	About   map[string]any // input.resource, plain JSON
+}
+
+// maxAsked bounds the rules that are kept compiled. Where there are more, all are compiled again when they are asked next.
+const maxAsked = 4096
+
+// askedRules are the rules that questions named, compiled, of one policy.
+type askedRules struct {
+	mu    sync.Mutex // guards all below
+	of    *policy.Snapshot
+	rules map[string]*rule
+}
+
+// find is a rule by its path, nil where the policy has none.
+func (a *askedRules) find(of *policy.Snapshot, path []string, name string) (*rule, error) {
+	key := strings.Join(path, policy.PathSeparator) + policy.PathSeparator + name
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.of != of || len(a.rules) >= maxAsked {
+		a.of, a.rules = of, map[string]*rule{}
+	}
+	if known := a.rules[key]; known != nil {
+		return known, nil
+	}
+	entry, err := of.Entry(path)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	found := &rule{entry, name, &sight{}}
+	a.rules[key] = found
+	return found, nil
+}
+
+// Ask decides about one question. Like Check it always answers, and leaves exactly one entry in the decision log before it returns: the
+// question's resource stands there as parsed_body. Dry run does not apply: the one who asks wants to know.
+func (g *Gate) Ask(ctx context.Context, q *Question) (answer Answer) {
+	c := g.begin(&q.Request)
+	err := g.guard(c, func() error { return g.answerQuestion(ctx, c, q) })
+	if panicked := g.guard(c, func() error { answer, err = c.respondToQuestion(err); return nil }); panicked != nil {
+		answer, err = Answer{Reason: Internal, Status: Internal.Status(), DecisionID: c.id}, panicked
+	}
+	answer.Diagnostics = c.diagnostics(err)
+	g.record(ctx, c, &answer, err)
+	g.done(c)
+	return answer
+}
+
+func (c *call) respondToQuestion(err error) (Answer, error) {
+	if err == nil {
+		a, refused := c.allow(None)
+		if refused == nil {
+			return a, nil
+		}
+		err = refused
+	}
+	f := asFailure(err)
+	return Answer{Reason: f.reason, Status: f.reason.Status(), DecisionID: c.id}, err
+}
+
+// answerQuestion is the row of stages.
+func (g *Gate) answerQuestion(ctx context.Context, c *call, q *Question) error {
+	c.fields = g.fields
+	if err := c.pin(&g.view); err != nil {
+		return err
+	}
+	var err error
+	if c.target, err = parseTarget(q.Request.Path, c.view.Settings.Paths); err != nil {
+		return fail(BadRequest, err)
+	}
+	if err = c.identify(ctx); err != nil {
+		return err
+	}
+	if q.Token && !c.identity.Authenticated {
+		return fail(BadCredential, errors.New("the token is of no configured issuer whose tokens are taken from the header authorization"))
+	}
+	if err = c.admit(); err != nil {
+		return err
+	}
+	return g.decideQuestion(ctx, c, q)
+}
+
+func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
+	s := c.view.Settings
+	if n := g.deciding.Add(1); s.Limits.Concurrent > 0 && n > int64(s.Limits.Concurrent) {
+		g.deciding.Add(-1)
+		return fail(Overloaded, fmt.Errorf("limits.concurrent: %d evaluations are under way", s.Limits.Concurrent))
+	}
+	defer g.deciding.Add(-1)
+	var err error
+	if c.rule, err = g.asked.find(c.view.Policy, q.Rule, q.Name); err != nil {
+		return fail(PolicyError, err)
+	}
+	if c.rule == nil {
+		c.rule = &rule{name: q.Name}
+		return fail(NoDecision, fmt.Errorf("the policy has no rule %q", strings.Join(q.Rule, ".")))
+	}
+	if err = c.readUser(c.rule); err != nil {
+		return err
+	}
+	if c.body, err = policy.FromJSON(q.About); err != nil {
+		c.body = nil
+		return fail(BadRequest, fmt.Errorf("the resource: %w", err))
+	}
+	document, err := c.questionInput(c.rule.entry)
+	if err != nil {
+		return fail(BadRequest, err)
+	}
+	c.decision, err = c.evaluate(ctx, nil, document)
+	v := VerdictOf(&c.decision, err)
+	switch v.Reason {
+	case None:
+		return nil
+	case Denied:
+		err = errors.New("the policy denies")
+	}
+	return &failure{reason: v.Reason, cause: err}
+}
+
+// questionInput is the input as far as the rule reads it, with the resource in place of a route's parameters.
+func (c *call) questionInput(entry *policy.Entry) (policy.Value, error) {
+	parts, reads := c.looked(entry)
+	if c.view.Settings.Plain {
+		parts, reads = c.fields, policy.Reads{}
+	}
+	d := c.document(reads)
+	defer d.done()
+	if err := d.fill(parts); err != nil {
+		return nil, err
+	}
+	if d.wants("resource") {
+		d.add("resource", c.body)
+	}
+	return policy.Object(d.members...), nil
+}
+
+// QuestionRequest is a Request by which a question came over a transport: what the log shows of it.
+func QuestionRequest(path string, client Endpoint) Request {
+	return Request{Method: http.MethodPost, Path: path, Source: client}
+}

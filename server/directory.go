@@ -1,0 +1,185 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"gatehouse/config"
+	"gatehouse/gate"
+	"gatehouse/identity/apikey"
+	"gatehouse/identity/credential"
+	"gatehouse/panics"
+	"gatehouse/topaz"
+	"gatehouse/watch"
+)
+
+// maxKeys bounds the file of keys, in bytes.
+const maxKeys = 16 << 20
+
+// actAs is the scope of keys that may ask about users by name.
+const actAs = "act-as"
+
+// errNoKeys is a file of keys that was never read.
+var errNoKeys = errors.New("the file of keys was not read")
+
+// clientKeys are the keys of those who may ask the directory, as last read.
+type clientKeys struct {
+	file   string
+	logger *zap.Logger
+	active atomic.Pointer[apikey.Set]
+}
+
+func (k *clientKeys) load() error {
+	raw, err := watch.ReadFile(k.file, maxKeys)
+	if err != nil {
+		return err
+	}
+	set, err := apikey.Parse(k.file, raw)
+	if err == nil {
+		k.active.Store(set)
+	}
+	return err
+}
+
+// client finds who a key belongs to.
+func (k *clientKeys) client(key string) (topaz.Client, error) {
+	set := k.active.Load()
+	if set == nil {
+		return topaz.Client{}, errNoKeys
+	}
+	id, err := set.Check(credential.Token{Raw: key}, time.Now())
+	if err != nil {
+		return topaz.Client{}, err
+	}
+	c := topaz.Client{ID: id.Subject}
+	for _, scope := range id.Scopes {
+		c.ActAs = c.ActAs || scope == actAs
+	}
+	return c, nil
+}
+
+// watch follows the file. One that cannot be used changes nothing.
+func (k *clientKeys) watch(ctx context.Context) {
+	watch.Files(ctx, watch.Config{Targets: watch.Paths(k.file), Poll: watchInterval, Logger: k.logger}, func() {
+		if err := k.load(); err != nil {
+			k.logger.Error("the keys of listen.directory changed and cannot be used, the old ones stay", zap.Error(err))
+		}
+	})
+}
+
+// directoryAPI is what clients of the directory ask. The zero value is none: its methods do nothing.
+type directoryAPI struct {
+	server       *grpc.Server
+	keys         *clientKeys
+	certificates *certificates // nil without TLS
+	listeners    []net.Listener
+}
+
+// validateDirectoryListen checks listen.directory.
+func validateDirectoryListen(c *config.ListenDirectory) error {
+	var errs []error
+	if len(c.GRPC) == 0 {
+		errs = append(errs, errors.New("listen.directory.grpc: give at least one address"))
+	}
+	for i, a := range c.GRPC {
+		kind, at, err := network(a)
+		if err == nil && kind == "tcp" && c.TLS == nil && !loopback(at) {
+			err = fmt.Errorf("%q: keys would be readable on the network: set listen.directory.tls, or keep to 127.0.0.1 or a unix socket", a)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listen.directory.grpc[%d]: %w", i, err))
+		}
+	}
+	if c.TLS != nil {
+		if _, err := loadTLS(c.TLS); err != nil {
+			errs = append(errs, fmt.Errorf("listen.directory.tls: %w", err))
+		}
+	}
+	if c.Keys == "" {
+		errs = append(errs, errors.New("listen.directory.keys: required: without it nobody could ask; make one with gatehouse identity new-key"))
+	} else if err := (&clientKeys{file: c.Keys}).load(); err != nil {
+		errs = append(errs, fmt.Errorf("listen.directory.keys: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// loopback reports whether host:port is of this machine alone.
+func loopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func newDirectoryAPI(c config.Listen, g *gate.Gate, logger *zap.Logger) (directoryAPI, error) {
+	if c.Directory == nil {
+		return directoryAPI{}, nil
+	}
+	keys := &clientKeys{file: c.Directory.Keys, logger: logger}
+	if err := keys.load(); err != nil {
+		return directoryAPI{}, fmt.Errorf("listen.directory.keys: %w", err)
+	}
+	service := topaz.New(topaz.Config{Gate: g, Authenticate: keys.client})
+	server := grpc.NewServer(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream),
+		grpc.MaxConcurrentStreams(uint32(min(c.MaxStreams, 100))), grpc.MaxHeaderListSize(maxGRPCHeaders),
+		grpc.ConnectionTimeout(time.Duration(c.Handshake)), grpc.KeepaliveParams(keepaliveOf(c)),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true})}, service.ServerOptions()...)...)
+	service.Register(server)
+	return directoryAPI{server: server, keys: keys}, nil
+}
+
+// open opens the listeners with what opens one of a key.
+func (a *directoryAPI) open(c *config.ListenDirectory, open func(key, address string, secure *tls.Config) net.Listener) error {
+	if a.server == nil {
+		return nil
+	}
+	var secure *tls.Config
+	if c.TLS != nil {
+		var err error
+		if a.certificates, err = newCertificates(c.TLS); err != nil {
+			return fmt.Errorf("listen.directory.tls: %w", err)
+		}
+		secure = a.certificates.server()
+	}
+	for i, address := range c.GRPC {
+		if l := open(fmt.Sprintf("listen.directory.grpc[%d]", i), address, secure); l != nil {
+			a.listeners = append(a.listeners, l)
+		}
+	}
+	return nil
+}
+
+// serve runs in goroutines that start starts: those that serve, and with help those that end with ctx.
+func (a *directoryAPI) serve(ctx context.Context, serve func(func() error), help func(func())) {
+	if a.server == nil {
+		return
+	}
+	help(func() { panics.Loop(ctx, "watching the keys of listen.directory", a.keys.watch) })
+	if a.certificates != nil {
+		help(func() {
+			panics.Loop(ctx, "watching TLS files", func(ctx context.Context) { a.certificates.watch(ctx, a.keys.logger) })
+		})
+	}
+	for _, l := range a.listeners {
+		serve(func() error { return served("serving the directory", func() error { return a.server.Serve(l) }) })
+	}
+}
+
+// stop waits for the calls under way, at most for timeout.
+func (a *directoryAPI) stop(timeout time.Duration) {
+	if a.server == nil {
+		return
+	}
+	late := time.AfterFunc(timeout, a.server.Stop)
+	defer late.Stop()
+	a.server.GracefulStop()
+}
