@@ -95,5 +95,5 @@ var words = wordSet(`
 	rsa rule rules schema scope second seconds semver separator separators sequence server set sets sha256 shape signature size source standard stack start
 	starts statement step strconv.atoi strconv.parsebool strconv.parsefloat strconv.parseint strconv.parseuint string strings struct syntax term textual token
 	tls trailing type types underflow unit units unix unmarshal unrecognized unsigned unterminated url utf-8 uuid variable verification verified verify
-	allow configured directory loop no permission permissions questions relation relations steps subject without
+	allow configured directory loop no permission object permissions questions record relation relations steps subject without
 	loading disabled signed authority eof closed i/o version whitespace year yaml yet zone connection reset refused: dial tcp lookup:`)
