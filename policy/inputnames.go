@@ -12,8 +12,8 @@ import (
 	"gatehouse/input"
 )
 
-// inputNotices names each place where a policy reads a field that no input has: such a reference is undefined, and a condition with it never
-// holds. The modules are compiled ones, where an import's alias stands for what it imports; a variable that holds a part of the input is not
+// inputNotices names each place where a policy misspells a field of the input: such a reference is undefined, and a condition with it never
+// holds. A name that resembles no field is passed over: the policy may serve another product with an input of its own. The modules are compiled ones, where an import's alias stands for what it imports; a variable that holds a part of the input is not
 // followed. What lies below an open object (headers, claims, parameters) may have any name. Rules of tests make inputs of their own.
 func inputNotices(modules map[string]*ast.Module, notice func(string)) {
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
@@ -33,7 +33,7 @@ func inputNotices(modules map[string]*ast.Module, notice func(string)) {
 	}
 }
 
-// unknownField tells of a reference to a field that no input has, once for each line. It returns false: the terms within are looked at as well.
+// unknownField tells of a reference to a misspelt field, once for each line. It returns false: the terms within are looked at as well.
 func unknownField(t *ast.Term, said map[string]bool, notice func(string)) bool {
 	ref, ok := t.Value.(ast.Ref)
 	if !ok || len(ref) < 2 || !ref[0].Equal(ast.InputRootDocument) {
@@ -47,13 +47,10 @@ func unknownField(t *ast.Term, said map[string]bool, notice func(string)) bool {
 		return false
 	}
 	path, near := unknownInput(refPath(ref))
-	if path == "" {
+	if near == "" {
 		return false
 	}
-	text := fmt.Sprintf("%s:%d: %s is not a field of the input", at.File, at.Row, path)
-	if near != "" {
-		text += "; did you mean " + near + "?"
-	}
+	text := fmt.Sprintf("%s:%d: %s is not a field of the input; did you mean %s?", at.File, at.Row, path, near)
 	if !said[text] {
 		said[text] = true
 		notice(text)

@@ -57,7 +57,6 @@ test_own if input.x
 		"app/authz.rego:5: input.identty is not a field of the input; did you mean input.identity?",
 		"app/authz.rego:8: input.attributes.request.http.metod is not a field of the input; did you mean input.attributes.request.http.method?",
 		"app/authz.rego:9: input.attributes.request.http.metod is not a field of the input; did you mean input.attributes.request.http.method?",
-		"app/authz.rego:13: input.user.nickname is not a field of the input",
 		"app/authz.rego:15: input.identity.rolles is not a field of the input; did you mean input.identity.roles?",
 	}
 	if diff := cmp.Diff(want, s.Notices()); diff != "" {
