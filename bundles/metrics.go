@@ -72,3 +72,64 @@ func (m *metrics) pin(bundle string, pinned bool) {
 	}
 	m.pinned.WithLabelValues(bundle).Set(value)
 }
+
+// remoteMetrics are those of remote sources. Label values are the configured bundles' names and a closed list of results.
+type remoteMetrics struct {
+	requests    *prometheus.CounterVec
+	confirmed   *prometheus.GaugeVec
+	unreachable *prometheus.GaugeVec
+	disk        *prometheus.GaugeVec
+	unkept      *prometheus.GaugeVec
+	expired     *prometheus.GaugeVec
+}
+
+func newRemoteMetrics(registerer prometheus.Registerer) (*remoteMetrics, error) {
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"bundle"})
+	}
+	m := &remoteMetrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_bundle_requests_total",
+			Help: "Requests to the source of a remote bundle, by result: new, delta, delta_refused, unchanged, broken, error."}, []string{"bundle", "result"}),
+		confirmed: gauge("gatehouse_bundle_confirmed_timestamp_seconds",
+			"When the source of a remote bundle last answered. Of a bundle from disk: when it did so before the restart."),
+		unreachable: gauge("gatehouse_bundle_unreachable", "1 while the source of a remote bundle cannot be reached."),
+		disk:        gauge("gatehouse_bundle_from_disk", "1 while the bundle in use is the one kept on disk, unconfirmed since the start."),
+		unkept:      gauge("gatehouse_bundle_not_kept", "1 while the active bundle could not be written to disk."),
+		expired:     gauge("gatehouse_bundle_expired", "1 while a remote bundle is older than its max_age."),
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.confirmed, m.unreachable, m.disk, m.unkept, m.expired} {
+		if err := registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the metrics of remote bundles: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *remoteMetrics) asked(bundle, result string) {
+	m.requests.WithLabelValues(bundle, result).Inc()
+}
+
+// answered notes that the source can be reached.
+func (m *remoteMetrics) answered(bundle string, now time.Time) {
+	m.confirmed.WithLabelValues(bundle).Set(seconds(now))
+	m.unreachable.WithLabelValues(bundle).Set(0)
+	m.expired.WithLabelValues(bundle).Set(0)
+}
+
+func (m *remoteMetrics) fromDisk(bundle string, yes bool) {
+	value := 0.0
+	if yes {
+		value = 1
+	}
+	m.disk.WithLabelValues(bundle).Set(value)
+}
+
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}

@@ -2,6 +2,8 @@ package routes
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -179,4 +181,207 @@ func ifNot(value, normal string) string {
 		return ""
 	}
 	return value
+}
+
+// Merge gives table as the new content of the route table in text, with what is its keeper's taken over from there: comments, where the
+// application is mounted, and on each route that is still there its tags, allow and body. A route that is no longer marked as a guess
+// stays confirmed. The second result is the new content, parsed.
+func Merge(text []byte, table *Table) ([]byte, *Table, error) {
+	var old, made yaml.Node
+	if err := yaml.Unmarshal(text, &old); err != nil {
+		return nil, nil, err
+	}
+	if err := yaml.Unmarshal(table.YAML(), &made); err != nil {
+		return nil, nil, err
+	}
+	copyComments(&made, &old)
+	mergeSettings(made.Content[0], old.Content[0])
+	before := map[string][]*yaml.Node{}
+	eachRoute(old.Content[0], "", func(key string, entry *yaml.Node) { before[key] = append(before[key], entry) })
+	eachRoute(made.Content[0], "", func(key string, entry *yaml.Node) {
+		if same := before[key]; len(same) > 0 {
+			before[key] = same[1:]
+			mergeRoute(entry, same[0])
+		}
+	})
+	keepOwn(made.Content[0], old.Content[0])
+	var out bytes.Buffer
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(&made); err != nil {
+		return nil, nil, err
+	}
+	merged, _, err := Parse("the merged table", out.Bytes())
+	if err != nil {
+		return nil, nil, err
+	}
+	if left := Diff(merged, table); len(left) > 0 {
+		return nil, nil, fmt.Errorf("what the file keeps does not go with the application: %s", left[0])
+	}
+	return out.Bytes(), merged, nil
+}
+
+// eachRoute calls use with every entry below routes: and what identifies it, groups before what is in them.
+func eachRoute(node *yaml.Node, within string, use func(key string, entry *yaml.Node)) {
+	list := valueOf(node, "routes")
+	if list == nil {
+		return
+	}
+	for _, entry := range list.Content {
+		key := within + "\n" + headOf(entry)
+		use(key, entry)
+		if entry.Kind == yaml.MappingNode {
+			eachRoute(entry, key, use)
+		}
+	}
+}
+
+// headOf is what an entry says that it matches: "GET,POST /orders".
+func headOf(entry *yaml.Node) string {
+	kind, head := "route", entry.Value
+	if entry.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(entry.Content); i += 2 {
+			switch k := entry.Content[i].Value; k {
+			case "route", "re_path", "include", "re_include", "mount", "host_mount":
+				kind, head = k, entry.Content[i+1].Value
+			case "host":
+				kind += " " + entry.Content[i+1].Value
+			}
+		}
+	}
+	methods, template, _ := strings.Cut(strings.ReplaceAll(head, ", ", ","), " ")
+	sorted := strings.Split(methods, ",")
+	slices.Sort(sorted)
+	return kind + " " + strings.Join(sorted, ",") + " " + template
+}
+
+func valueOf(mapping *yaml.Node, key string) *yaml.Node {
+	if mapping.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			return mapping.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// mergeSettings takes over what of the settings depends on where the application runs, and the comments.
+func mergeSettings(made, old *yaml.Node) {
+	copyComments(made, old)
+	var routesKey []*yaml.Node // stays last
+	if n := len(made.Content); n >= 2 && made.Content[n-2].Value == "routes" {
+		routesKey = made.Content[n-2:]
+		made.Content = slices.Clip(made.Content[:n-2])
+	}
+	kept := []string{"mount", "root_path"}
+	if a, b := valueOf(made, "framework"), valueOf(old, "framework"); a != nil && b != nil && a.Value == b.Value {
+		kept = append(kept, "server") // means nothing to others
+	}
+	for i := 0; i+1 < len(old.Content); i += 2 {
+		if slices.Contains(kept, old.Content[i].Value) {
+			setValue(made, old.Content[i], old.Content[i+1])
+		}
+	}
+	made.Content = append(made.Content, routesKey...)
+	for i := 0; i+1 < len(old.Content); i += 2 {
+		for j := 0; j+1 < len(made.Content); j += 2 {
+			if made.Content[j].Value == old.Content[i].Value {
+				copyComments(made.Content[j], old.Content[i])
+				copyComments(made.Content[j+1], old.Content[i+1])
+			}
+		}
+	}
+}
+
+func setValue(mapping, key, value *yaml.Node) {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key.Value {
+			mapping.Content[i], mapping.Content[i+1] = key, value
+			return
+		}
+	}
+	mapping.Content = append(mapping.Content, key, value)
+}
+
+// mergeRoute takes over what is its keeper's of one entry.
+func mergeRoute(made, old *yaml.Node) {
+	copyComments(made, old)
+	if old.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(old.Content); i += 2 {
+			switch key := old.Content[i]; key.Value {
+			case "tags", "allow", "body":
+				if made.Kind == yaml.ScalarNode {
+					head := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: made.Value}
+					*made = yaml.Node{Kind: yaml.MappingNode, HeadComment: made.HeadComment, FootComment: made.FootComment,
+						Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: "route"}, head}}
+				}
+				setValue(made, key, old.Content[i+1])
+			}
+		}
+	}
+	if valueOf(old, "guess") != nil || made.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(made.Content); i += 2 {
+		if made.Content[i].Value == "guess" {
+			made.Content = slices.Delete(made.Content, i, i+2)
+			return
+		}
+	}
+}
+
+func copyComments(made, old *yaml.Node) {
+	made.HeadComment, made.LineComment, made.FootComment = old.HeadComment, old.LineComment, old.FootComment
+}
+
+// keepOwn puts the keeper's own routes back, each behind the entry that it stood behind: where the framework goes by the order, it
+// counts. One whose group is gone keeps its group.
+func keepOwn(made, old *yaml.Node) {
+	from, to := valueOf(old, "routes"), valueOf(made, "routes")
+	if from == nil || from.Kind != yaml.SequenceNode {
+		return
+	}
+	if to == nil {
+		return
+	}
+	at := 0 // where the next one goes
+	for _, entry := range from.Content {
+		place := slices.IndexFunc(to.Content, func(e *yaml.Node) bool { return headOf(e) == headOf(entry) })
+		switch {
+		case isOwn(entry):
+			if place < 0 {
+				to.Content = slices.Insert(to.Content, at, entry)
+				at++
+			}
+		case place >= 0:
+			if valueOf(entry, "routes") != nil {
+				keepOwn(to.Content[place], entry)
+			}
+			at = place + 1
+		case hasOwn(entry):
+			only := *entry
+			only.Content = slices.Clone(entry.Content)
+			list := *valueOf(entry, "routes")
+			list.Content = slices.DeleteFunc(slices.Clone(list.Content), func(e *yaml.Node) bool { return !hasOwn(e) })
+			setValue(&only, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "routes"}, &list)
+			to.Content = slices.Insert(to.Content, at, &only)
+			at++
+		}
+	}
+	if len(to.Content) > 0 {
+		to.Style &^= yaml.FlowStyle // routes: [] of an application without any
+	}
+}
+
+func isOwn(entry *yaml.Node) bool {
+	own := valueOf(entry, "own")
+	return own != nil && own.Value == "true"
+}
+
+// hasOwn says whether an entry, or one below it, is the keeper's own.
+func hasOwn(entry *yaml.Node) bool {
+	list := valueOf(entry, "routes")
+	return isOwn(entry) || list != nil && slices.ContainsFunc(list.Content, hasOwn)
 }
