@@ -7,6 +7,8 @@ import (
 	"maps"
 	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -404,5 +406,45 @@ func TestSlowDirectory(t *testing.T) {
 	})}
 	if d, err := e.DecideWithin(t.Context(), time.Millisecond, value(t, `{}`), facts, noon); d.Allowed || !errors.Is(err, context.DeadlineExceeded) || asked != 1 {
 		t.Errorf("allowed %v after %d questions, error %v", d.Allowed, asked, err)
+	}
+}
+
+// TestMemoOfManyDirectories: requests of two directories ask for the same decisions at once, while both go on to later ones.
+func TestMemoOfManyDirectories(t *testing.T) {
+	m := remember(t, compile(t, module(`allow if not gatehouse.check("o", "r0", input.user)`)))
+	m.memo.Pace(1<<60, 1, 1)
+	inputs := []policy.Value{value(t, `{"user": "u0"}`), value(t, `{"user": "u1"}`)}
+	var versions atomic.Uint64
+	var wait sync.WaitGroup
+	for g := range 4 {
+		wait.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			for range 300 {
+				is := &book{version: versions.Add(1), until: map[string]int64{}}
+				for u := range inputs {
+					if r.IntN(2) == 0 {
+						is.until[fmt.Sprintf("r0 u%d", u)] = 0
+					}
+				}
+				for range 4 {
+					u := r.IntN(len(inputs))
+					k := m.key(inputs[u])
+					found, hit := k.Recall(is.facts(), noon)
+					d := found.Decision
+					if !hit {
+						d, _ = k.Decide(t.Context(), time.Minute, inputs[u], is.facts(), noon)
+					}
+					k.Done()
+					if _, member := is.until[fmt.Sprintf("r0 u%d", u)]; d.Allowed == member {
+						t.Errorf("version %d, u%d: allowed %v", is.version, u, d.Allowed)
+						return
+					}
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if m.stats.Counts().Hits == 0 {
+		t.Error("nothing was remembered")
 	}
 }
