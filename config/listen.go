@@ -1,10 +1,5 @@
 package config
 
-import (
-	"errors"
-	"fmt"
-)
-
 // Listen says where Gatehouse listens, and bounds connections.
 type Listen struct {
 	GRPC           []string         `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
@@ -79,7 +74,7 @@ func (c Listen) ValidateLimits() []error {
 	var errs []error
 	positive := func(key string, ok bool) {
 		if !ok {
-			errs = append(errs, fmt.Errorf("listen.%s: must be above zero", key))
+			errs = append(errs, Wrong("listen."+key, "must be above zero"))
 		}
 	}
 	positive("max_connections", c.MaxConnections > 0)
@@ -91,10 +86,10 @@ func (c Listen) ValidateLimits() []error {
 	positive("request_timeout", c.RequestTimeout > 0)
 	positive("idle_timeout", c.Idle > 0)
 	if c.MaxPerPeer < 0 || c.MaxPerPeer > c.MaxConnections {
-		errs = append(errs, fmt.Errorf("listen.max_connections_per_peer: %d is not between 0, which is half of max_connections, and max_connections, %d", c.MaxPerPeer, c.MaxConnections))
+		errs = append(errs, Wrong("listen.max_connections_per_peer", "%d is not between 0, which is half of max_connections, and max_connections, %d", c.MaxPerPeer, c.MaxConnections))
 	}
 	if c.MaxAge < 0 {
-		errs = append(errs, errors.New("listen.max_age: must not be negative; 0s is none"))
+		errs = append(errs, Wrong("listen.max_age", "must not be negative; 0s is none"))
 	}
 	return errs
 }

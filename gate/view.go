@@ -18,6 +18,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/directory"
 	"gatehouse/gate/body"
+	"gatehouse/gate/facts"
 	"gatehouse/identity"
 	"gatehouse/panics"
 	"gatehouse/policy"
@@ -127,6 +128,7 @@ func (v *View) change(parts []Part) (err error) {
 func (v *View) describe() {
 	if v.usersOf != v.Directory {
 		v.users, v.usersOf = newUsers(), v.Directory
+		v.Facts = facts.Of(v.Directory, v.Serial) // no other directory was published with this View
 	}
 	if v.Policy == nil {
 		return

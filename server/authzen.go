@@ -25,10 +25,10 @@ const authzenKey = "listen.directory.http"
 func validateAuthZEN(c *config.ListenDirectory) error {
 	errs := []error{validateAddresses(authzenKey, c.HTTP, c.TLS != nil)}
 	if _, err := authzen.New(authzenConfig(c)); err != nil {
-		errs = append(errs, fmt.Errorf("listen.directory.authzen.%w", err))
+		errs = append(errs, config.Wrong("listen.directory.authzen", "%w", err))
 	}
 	if len(c.HTTP) == 0 && c.AuthZEN != (config.AuthZEN{}) {
-		errs = append(errs, errors.New("listen.directory.authzen: nobody can ask: give an address in listen.directory.http"))
+		errs = append(errs, config.Wrong("listen.directory.authzen", "nobody can ask: give an address in %s", authzenKey))
 	}
 	return errors.Join(errs...)
 }

@@ -90,18 +90,18 @@ type directoryAPI struct {
 func validateDirectoryListen(c *config.ListenDirectory) error {
 	var errs []error
 	if len(c.GRPC) == 0 && len(c.HTTP) == 0 {
-		errs = append(errs, errors.New("listen.directory.grpc: give at least one address, or listen.directory.http"))
+		errs = append(errs, config.Wrong("listen.directory.grpc", "give at least one address, or listen.directory.http"))
 	}
 	errs = append(errs, validateAddresses("listen.directory.grpc", c.GRPC, c.TLS != nil), validateAuthZEN(c))
 	if c.TLS != nil {
 		if _, err := loadTLS(c.TLS); err != nil {
-			errs = append(errs, fmt.Errorf("listen.directory.tls: %w", err))
+			errs = append(errs, config.Wrong("listen.directory.tls", "%w", err))
 		}
 	}
 	if c.Keys == "" {
-		errs = append(errs, errors.New("listen.directory.keys: required: without it nobody could ask; make one with gatehouse identity new-key"))
+		errs = append(errs, config.Wrong("listen.directory.keys", "required: without it nobody could ask; make one with gatehouse identity new-key"))
 	} else if err := (&clientKeys{file: c.Keys}).load(); err != nil {
-		errs = append(errs, fmt.Errorf("listen.directory.keys: %w", err))
+		errs = append(errs, config.Wrong("listen.directory.keys", "%w", err))
 	}
 	return errors.Join(errs...)
 }
@@ -115,7 +115,7 @@ func validateAddresses(key string, addresses []string, secure bool) error {
 			err = fmt.Errorf("%q: keys would be readable on the network: set listen.directory.tls, or keep to 127.0.0.1 or a unix socket", a)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s[%d]: %w", key, i, err))
+			errs = append(errs, config.Wrong(fmt.Sprintf("%s[%d]", key, i), "%w", err))
 		}
 	}
 	return errors.Join(errs...)
@@ -134,7 +134,7 @@ func newDirectoryAPI(c config.Listen, g *gate.Gate, logger *zap.Logger) (directo
 	}
 	keys := &clientKeys{file: c.Directory.Keys, logger: logger}
 	if err := keys.load(); err != nil {
-		return directoryAPI{}, fmt.Errorf("listen.directory.keys: %w", err)
+		return directoryAPI{}, config.Wrong("listen.directory.keys", "%w", err)
 	}
 	service := topaz.New(topaz.Config{Gate: g, Authenticate: keys.client})
 	server := grpc.NewServer(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream),
@@ -155,7 +155,7 @@ func (a *directoryAPI) open(c *config.ListenDirectory, open func(key, address st
 	if c.TLS != nil {
 		var err error
 		if a.certificates, err = newCertificates(c.TLS); err != nil {
-			return fmt.Errorf("listen.directory.tls: %w", err)
+			return config.Wrong("listen.directory.tls", "%w", err)
 		}
 		secure = a.certificates.server()
 	}

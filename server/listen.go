@@ -22,7 +22,7 @@ import (
 func ValidateListen(c config.Listen) error {
 	var errs []error
 	if len(c.GRPC) == 0 && c.HTTP == nil {
-		errs = append(errs, errors.New("listen.grpc: give at least one address, or listen.http"))
+		errs = append(errs, config.Wrong("listen.grpc", "give at least one address, or listen.http"))
 	}
 	if c.HTTP != nil {
 		errs = append(errs, validateHTTP(c.HTTP))
@@ -32,29 +32,29 @@ func ValidateListen(c config.Listen) error {
 	}
 	for i, a := range c.GRPC {
 		if _, _, err := network(a); err != nil {
-			errs = append(errs, fmt.Errorf("listen.grpc[%d]: %w", i, err))
+			errs = append(errs, config.Wrong(fmt.Sprintf("listen.grpc[%d]", i), "%w", err))
 		}
 	}
 	if c.Admin != "" {
 		if _, _, err := network(c.Admin); err != nil {
-			errs = append(errs, fmt.Errorf("listen.admin: %w", err))
+			errs = append(errs, config.Wrong("listen.admin", "%w", err))
 		}
 	}
 	if path, ok := config.CutUnix(c.Control); c.Control != "" && (!ok || path == "") {
-		errs = append(errs, fmt.Errorf("listen.control: %q is not unix:/path.sock: what changes anything is for this machine alone", c.Control))
+		errs = append(errs, config.Wrong("listen.control", "%q is not unix:/path.sock: what changes anything is for this machine alone", c.Control))
 	}
 	if c.JWKS != "" {
 		if _, _, err := network(c.JWKS); err != nil {
-			errs = append(errs, fmt.Errorf("listen.jwks: %w", err))
+			errs = append(errs, config.Wrong("listen.jwks", "%w", err))
 		}
 	}
 	errs = append(errs, c.ValidateLimits()...)
 	if _, err := attributesOf(c.Socket); err != nil {
-		errs = append(errs, fmt.Errorf("listen.socket: %w", err))
+		errs = append(errs, config.Wrong("listen.socket", "%w", err))
 	}
 	if c.TLS != nil {
 		if _, err := loadTLS(c.TLS); err != nil {
-			errs = append(errs, fmt.Errorf("listen.tls: %w", err))
+			errs = append(errs, config.Wrong("listen.tls", "%w", err))
 		}
 	}
 	return errors.Join(errs...)
