@@ -56,7 +56,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/server/conns": {"gatehouse/config"},
 		"gatehouse/topaz":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/server": {"gatehouse/server/conns", "gatehouse/topaz", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/directory/format", "gatehouse/gate", "gatehouse/identity",
+		"gatehouse/authzen":      {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/server": {"gatehouse/server/conns", "gatehouse/topaz", "gatehouse/authzen", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz", "gatehouse/directory/format", "gatehouse/gate", "gatehouse/identity",
 			"gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/identity/attack":    {"gatehouse/identity"}, // for tests alone
 		"gatehouse/policy":             {"gatehouse/policy/bounds"},
