@@ -173,11 +173,11 @@ func (c *Config) ValidateApps() error {
 		}
 		for key, u := range map[string]string{"": a.Routes.Unmatched.Other, ".redirect": a.Routes.Unmatched.Redirect} {
 			if u != "" && u != "deny" && u != "policy" {
-				errs = append(errs, fmt.Errorf("%sroutes.unmatched%s: %q is neither deny nor policy", where, key, u))
+				errs = append(errs, Wrong(where+"routes.unmatched"+key, "%q is neither deny nor policy", u))
 			}
 		}
 		if a.Policy.Root != "" && a.Routes.File == "" {
-			errs = append(errs, fmt.Errorf("%spolicy.root: one rule for each route needs a route table: set routes.file", where))
+			errs = append(errs, Wrong(where+"policy.root", "one rule for each route needs a route table: set routes.file"))
 		}
 	}
 	return errors.Join(errs...)

@@ -29,7 +29,7 @@ func FuzzConfig(f *testing.F) {
 		cfg := Default()
 		doc, err := DecodeYAML("gatehouse.yaml", []byte(text), cfg)
 		if err != nil {
-			if !strings.HasPrefix(err.Error(), "gatehouse.yaml: ") {
+			if !strings.HasPrefix(err.Error(), "gatehouse.yaml:") {
 				t.Fatalf("error without its file: %v", err)
 			}
 			return

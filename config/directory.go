@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"reflect"
 )
 
@@ -42,14 +41,14 @@ func (c *Config) ValidateDirectory() error {
 		case "", "token":
 		case "directory", "both":
 			if !c.Directory.Configured() {
-				errs = append(errs, fmt.Errorf("headers.%s: there is no directory: set directory.file", key))
+				errs = append(errs, Wrong("headers."+key, "there is no directory: set directory.file"))
 			}
 		default:
-			errs = append(errs, fmt.Errorf("headers.%s: %q is neither token, directory nor both", key, from))
+			errs = append(errs, Wrong("headers."+key, "%q is neither token, directory nor both", from))
 		}
 	}
 	if len(c.Headers.Properties) > 0 && !c.Directory.Configured() {
-		errs = append(errs, errors.New("headers.properties: there is no directory: set directory.file"))
+		errs = append(errs, Wrong("headers.properties", "there is no directory: set directory.file"))
 	}
 	return errors.Join(errs...)
 }
@@ -57,14 +56,14 @@ func (c *Config) ValidateDirectory() error {
 func (c Directory) validate() error {
 	if !c.Configured() {
 		if !reflect.DeepEqual(c, Directory{}) {
-			return errors.New("directory.file: required: without it there is no directory")
+			return Wrong("directory.file", "required: without it there is no directory")
 		}
 		return nil
 	}
 	var errs []error
 	one := func(key, value, a, b string) {
 		if value != "" && value != a && value != b {
-			errs = append(errs, fmt.Errorf("directory.%s: %q is neither %s nor %s", key, value, a, b))
+			errs = append(errs, Wrong("directory."+key, "%q is neither %s nor %s", value, a, b))
 		}
 	}
 	one("unknown_user", c.UnknownUser, "absent", "deny")
@@ -73,15 +72,15 @@ func (c Directory) validate() error {
 	one("user.by", c.User.By, "identity", "id")
 	switch {
 	case c.User.From != "" && c.User.Claim != "":
-		errs = append(errs, errors.New("directory.user.claim: leave out directory.user.from, which it takes the place of"))
+		errs = append(errs, Wrong("directory.user.claim", "leave out directory.user.from, which it takes the place of"))
 	case c.Limits.Depth < 0:
-		errs = append(errs, fmt.Errorf("directory.limits.depth: %d: must be above zero", c.Limits.Depth))
+		errs = append(errs, Wrong("directory.limits.depth", "%d: must be above zero", c.Limits.Depth))
 	case c.Limits.Work < 0:
-		errs = append(errs, fmt.Errorf("directory.limits.work: %d: must be above zero", c.Limits.Work))
+		errs = append(errs, Wrong("directory.limits.work", "%d: must be above zero", c.Limits.Work))
 	case c.MaxAge < 0:
-		errs = append(errs, errors.New("directory.max_age: must not be below zero"))
+		errs = append(errs, Wrong("directory.max_age", "must not be below zero"))
 	case c.AfterMaxAge == "deny" && c.MaxAge == 0:
-		errs = append(errs, errors.New("directory.after_max_age: set directory.max_age: without it the directory never gets too old"))
+		errs = append(errs, Wrong("directory.after_max_age", "set directory.max_age: without it the directory never gets too old"))
 	}
 	return errors.Join(errs...)
 }

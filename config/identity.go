@@ -1,9 +1,5 @@
 package config
 
-import (
-	"fmt"
-)
-
 // Identity says which credentials are accepted.
 type Identity struct {
 	Required      bool            `yaml:"required" doc:"true denies a request without a credential (401) before the policy is asked. Default: false."`
@@ -146,7 +142,7 @@ func (c *Config) ValidateRemoval() error {
 	}
 	for _, place := range c.Identity.Places() {
 		if place.Query != "" {
-			return fmt.Errorf("headers.remove_credential: query parameter %q cannot be taken off over listen.http: use listen.grpc, or another place for the token", place.Query)
+			return Wrong("headers.remove_credential", "query parameter %q cannot be taken off over listen.http: use listen.grpc, or another place for the token", place.Query)
 		}
 	}
 	return nil

@@ -1,10 +1,5 @@
 package config
 
-import (
-	"errors"
-	"fmt"
-)
-
 // Listen says where Gatehouse listens, and bounds connections.
 type Listen struct {
 	GRPC           []string         `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
@@ -38,9 +33,17 @@ type HTTP struct {
 
 // ListenDirectory is where applications ask the directory and the policy themselves.
 type ListenDirectory struct {
-	GRPC []string `yaml:"grpc" doc:"Addresses of the gRPC services: host:port or unix:/path.sock. Without tls those of this machine alone. Required."`
-	TLS  *TLS     `yaml:"tls" doc:"TLS on the TCP addresses; Aserto's clients want it. Default: none."`
-	Keys string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. A key with the scope act-as may ask about users by name, others only by the user's token. Watched. Required."`
+	GRPC    []string `yaml:"grpc" doc:"Addresses of the gRPC services: host:port or unix:/path.sock. Without tls those of this machine alone. Default: none, where http is set."`
+	HTTP    []string `yaml:"http" doc:"Addresses of the OpenID AuthZEN Authorization API 1.0, as those of grpc: docs/authzen.md. Default: none."`
+	AuthZEN AuthZEN  `yaml:"authzen" doc:"What is asked on the addresses of http."`
+	TLS     *TLS     `yaml:"tls" doc:"TLS on the TCP addresses; Aserto's clients want it. Default: none."`
+	Keys    string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. A key with the scope act-as may ask about users by name, others only by the user's token. Watched. Required."`
+}
+
+// AuthZEN is what the OpenID AuthZEN Authorization API asks.
+type AuthZEN struct {
+	Decision string `yaml:"decision" doc:"Path of the rule that decides: authzen/allow is data.authzen.allow. Keys then need the scope act-as, and nothing can be searched. Default: none, the directory decides."`
+	URL      string `yaml:"url" doc:"https://host by which clients know it, for its metadata. Default: the host that a client asks."`
 }
 
 // TLS is the certificate of the TCP listeners, and who clients' certificates must be from.
@@ -71,7 +74,7 @@ func (c Listen) ValidateLimits() []error {
 	var errs []error
 	positive := func(key string, ok bool) {
 		if !ok {
-			errs = append(errs, fmt.Errorf("listen.%s: must be above zero", key))
+			errs = append(errs, Wrong("listen."+key, "must be above zero"))
 		}
 	}
 	positive("max_connections", c.MaxConnections > 0)
@@ -83,10 +86,10 @@ func (c Listen) ValidateLimits() []error {
 	positive("request_timeout", c.RequestTimeout > 0)
 	positive("idle_timeout", c.Idle > 0)
 	if c.MaxPerPeer < 0 || c.MaxPerPeer > c.MaxConnections {
-		errs = append(errs, fmt.Errorf("listen.max_connections_per_peer: %d is not between 0, which is half of max_connections, and max_connections, %d", c.MaxPerPeer, c.MaxConnections))
+		errs = append(errs, Wrong("listen.max_connections_per_peer", "%d is not between 0, which is half of max_connections, and max_connections, %d", c.MaxPerPeer, c.MaxConnections))
 	}
 	if c.MaxAge < 0 {
-		errs = append(errs, errors.New("listen.max_age: must not be negative; 0s is none"))
+		errs = append(errs, Wrong("listen.max_age", "must not be negative; 0s is none"))
 	}
 	return errs
 }

@@ -66,9 +66,9 @@ func (c *Memo) UnmarshalYAML(n *yaml.Node) error {
 func (c Memo) Validate() error {
 	switch {
 	case c.Size != 0 && c.Size < 64<<10:
-		return fmt.Errorf("policy.memo.size: %d bytes: must be 64KiB or more; policy.memo: off turns it off", c.Size)
+		return Wrong("policy.memo.size", "%d bytes: must be 64KiB or more; policy.memo: off turns it off", c.Size)
 	case c.Recheck < 0:
-		return fmt.Errorf("policy.memo.recheck: %d: must be above zero", c.Recheck)
+		return Wrong("policy.memo.recheck", "%d: must be above zero", c.Recheck)
 	}
 	return nil
 }

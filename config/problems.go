@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // Problems collects what is wrong with a configuration, each with the place of its key.
@@ -28,8 +27,6 @@ func (p *Problems) Add(path string, err error) {
 		if _, known := p.Doc.Lines[about.Path]; known {
 			at = p.Doc.At(about.Path)
 		}
-	} else if found := p.Doc.locate(err.Error()); found != "" {
-		at = found
 	}
 	p.Errs = append(p.Errs, fmt.Errorf("%s: %w", at, err))
 }
@@ -42,20 +39,13 @@ type KeyError struct {
 
 func (e *KeyError) Error() string { return e.Path + ": " + e.Err.Error() }
 
+// Wrong is a KeyError; the format is that of fmt.Errorf.
+func Wrong(path, format string, a ...any) error {
+	return &KeyError{Path: path, Err: fmt.Errorf(format, a...)}
+}
+
 // Unwrap gives what is wrong.
 func (e *KeyError) Unwrap() error { return e.Err }
 
 // Problems are those of the document so far.
 func (d *Document) Problems() *Problems { return &Problems{Doc: d, Errs: d.Errs} }
-
-// locate finds the key that a message begins with, as in "policy.timeout: must be above zero".
-func (d *Document) locate(message string) string {
-	path, _, ok := strings.Cut(message, ": ")
-	if !ok || strings.ContainsAny(path, " \"") {
-		return ""
-	}
-	if _, known := d.Lines[path]; !known {
-		return ""
-	}
-	return d.At(path)
-}

@@ -65,15 +65,15 @@ func (c *Config) ValidateServices(found *Problems) {
 		at := fmt.Sprintf("services[%d].name", i)
 		switch {
 		case s.Name == "":
-			found.Add(at, fmt.Errorf("%s: is missing", at))
+			found.Add(at, Wrong(at, "is missing"))
 		case known[s.Name]:
-			found.Add(at, fmt.Errorf("%s: two services are named %q", at, s.Name))
+			found.Add(at, Wrong(at, "two services are named %q", s.Name))
 		}
 		known[s.Name] = true
 	}
 	use := func(at, name string) {
 		if !known[name] {
-			found.Add(at, fmt.Errorf("%s: there is no service %q: name it under services", at, name))
+			found.Add(at, Wrong(at, "there is no service %q: name it under services", name))
 		}
 	}
 	use("status.service", c.Status.Service)
@@ -87,10 +87,10 @@ func (c *Config) ValidateServices(found *Problems) {
 		use(at+".service", b.Service)
 		elsewhere := b.URL + b.Image + b.Service + b.AfterMaxAge + b.CredentialFile
 		if b.Path != "" && (elsewhere != "" || b.Interval != 0 || b.LongPoll != nil || b.MaxAge != 0) {
-			found.Add(at, fmt.Errorf("%s: give one of path, url and image; service, interval and the like belong to the last two", at))
+			found.Add(at, Wrong(at, "give one of path, url and image; service, interval and the like belong to the last two"))
 		}
 		if then := b.AfterMaxAge; then != "" && then != "serve" && then != "deny" {
-			found.Add(at+".after_max_age", fmt.Errorf("%s.after_max_age: %q is neither serve nor deny", at, then))
+			found.Add(at+".after_max_age", Wrong(at+".after_max_age", "%q is neither serve nor deny", then))
 		}
 	}
 }

@@ -97,7 +97,7 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 	}
 	e.loadDirectory(ctx, cfg, before)
 	if cfg.Identity.Required && !cfg.Identity.Configured() {
-		found.Add("identity.required", errors.New("identity.required: no credential is configured, so every request would be denied"))
+		found.Add("identity.required", config.Wrong("identity.required", "no credential is configured, so every request would be denied"))
 	}
 
 	if c.Smoke != nil {
@@ -106,9 +106,9 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 	}
 	cfg.ValidateServices(found)
 	if len(cfg.Policy.Bundles) == 0 {
-		found.Add("policy", errors.New("policy.bundles: give at least one, or --bundle DIR"))
+		found.Add("policy", config.Wrong("policy.bundles", "give at least one, or --bundle DIR"))
 	} else if e.bundles, err = e.newBundles(c, before); err != nil {
-		found.Add("policy.bundles", err)
+		found.Add("policy.bundles", WithKeys(err))
 	}
 	if len(found.Errs) > 0 {
 		e.sink.discard(running)
@@ -147,7 +147,7 @@ func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *en
 	}
 	e.metrics.MustRegister(e.directory)
 	if err := e.directory.load(ctx, revision); err != nil {
-		e.directoryErr = fmt.Errorf("directory.file: %w", err)
+		e.directoryErr = config.Wrong("directory.file", "%w", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/gate/body"
 	"gatehouse/panics"
@@ -145,7 +146,7 @@ func newRouteTable(app, path string) *routeTable {
 func (r *routeTable) read(logger *zap.Logger) error {
 	text, _, err := r.file.changed()
 	if err != nil {
-		return fmt.Errorf("routes.file: %w", err)
+		return config.Wrong("routes.file", "%w", err)
 	}
 	if r.table, err = r.parse(text, logger); err == nil {
 		r.count.Store(int64(len(r.table.Routes())))
@@ -211,7 +212,7 @@ func newDescriptors(path string) *descriptors {
 func (d *descriptors) read() (*body.Descriptors, error) {
 	text, _, err := d.file.changed()
 	if err != nil {
-		return nil, fmt.Errorf("policy.protos: %w", err)
+		return nil, config.Wrong("policy.protos", "%w", err)
 	}
 	return d.parse(text)
 }
@@ -219,7 +220,7 @@ func (d *descriptors) read() (*body.Descriptors, error) {
 func (d *descriptors) parse(text []byte) (*body.Descriptors, error) {
 	parsed, err := body.NewDescriptors(text)
 	if err != nil {
-		return nil, fmt.Errorf("policy.protos: %s: %w", d.file.path, err)
+		return nil, config.Wrong("policy.protos", "%s: %w", d.file.path, err)
 	}
 	return parsed, nil
 }

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -28,29 +27,34 @@ func newMinter(c *config.Config, logger *zap.Logger, before *mint.Minter) (*mint
 	}
 	problems := []error{err}
 	if j.Name == "" {
-		problems = append(problems, errors.New("name: which header is to carry the token?"))
+		problems = append(problems, config.Wrong("headers.jwt.name", "which header is to carry the token?"))
 	}
 	if j.Audience == "" {
-		problems = append(problems, errors.New("audience: required: without it every application would accept the token"))
+		problems = append(problems, config.Wrong("headers.jwt.audience", "required: without it every application would accept the token"))
 	}
 	if j.KeyFile == "" && c.Listen.JWKS == "" {
-		problems = append(problems, errors.New("key_file: without it nobody has the key's public half: set listen.jwks, or give a key"))
+		problems = append(problems, config.Wrong("headers.jwt.key_file", "without it nobody has the key's public half: set listen.jwks, or give a key"))
 	}
 	if err := errors.Join(problems...); err != nil {
-		return nil, under("headers.jwt", err)
+		return nil, jwtKeys(err)
 	}
 	return m, nil
 }
 
-// under puts a key in front of each problem.
-func under(key string, err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return fmt.Errorf("%s.%w", key, err)
+// jwtKeys puts the keys of headers.jwt in front of what is wrong with them.
+func jwtKeys(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, jwtKeys(e))
+		}
+		return errors.Join(all...)
 	}
-	var errs []error
-	for _, e := range joined.Unwrap() {
-		errs = append(errs, under(key, e))
+	if field, ok := errors.AsType[*mint.FieldError](err); ok {
+		return &config.KeyError{Path: "headers.jwt." + field.Field, Err: field.Err}
 	}
-	return errors.Join(errs...)
+	if _, ok := errors.AsType[*config.KeyError](err); ok {
+		return err
+	}
+	return &config.KeyError{Path: "headers.jwt", Err: err}
 }

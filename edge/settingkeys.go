@@ -9,6 +9,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/policy"
 )
 
 // settingKeys are the keys under which the gate's settings stand, by the paths of a gate.FieldError. Numbers are those of lists.
@@ -71,7 +72,7 @@ func identityKey(field *identity.FieldError) error {
 	return &config.KeyError{Path: key, Err: wrong}
 }
 
-// WithKeys makes errors about keys of gatehouse.yaml of those that err joins about the fields of a gate.Settings or an identity.Config.
+// WithKeys makes errors about keys of gatehouse.yaml of those that err joins about the fields of a gate.Settings, an identity.Config or a policy.Capabilities.
 func WithKeys(err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
@@ -82,6 +83,9 @@ func WithKeys(err error) error {
 	}
 	if field, ok := errors.AsType[*identity.FieldError](err); ok {
 		return identityKey(field)
+	}
+	if host, ok := errors.AsType[*policy.HostError](err); ok {
+		return &config.KeyError{Path: "policy.capabilities", Err: host}
 	}
 	field, ok := errors.AsType[*gate.FieldError](err)
 	if !ok {

@@ -149,7 +149,7 @@ func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Set
 	}
 	forms, unknown := routes.ParseForms(c.Paths.Allow)
 	if unknown != nil {
-		unknown = fmt.Errorf("paths.allow: %w: one of %s", unknown, routes.AllForms())
+		unknown = config.Wrong("paths.allow", "%w: one of %s", unknown, routes.AllForms())
 	}
 	s.Paths.Allow = forms
 	for _, b := range c.Bypass {
@@ -182,14 +182,14 @@ func compileDenials(c config.Denials) (gate.Denials, error) {
 		t := c.Templates[name]
 		var status int
 		if _, err := fmt.Sscanf(name, "%d", &status); err != nil || fmt.Sprint(status) != name {
-			errs = append(errs, fmt.Errorf("denials.templates.%s: the key is an HTTP status such as 403", name))
+			errs = append(errs, config.Wrong("denials.templates."+name, "the key is an HTTP status such as 403"))
 			continue
 		}
 		body := t.Body
 		if t.File != "" {
 			text, err := config.ReadBounded(t.File)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("denials.templates.%s.file: %w", name, err))
+				errs = append(errs, config.Wrong("denials.templates."+name+".file", "%w", err))
 				continue
 			}
 			body = string(text)
@@ -240,11 +240,11 @@ func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionl
 			}
 			where := fmt.Sprintf("decision_log.sinks[%d].%s", i, kind)
 			if (*at).URL == "" {
-				return nil, fmt.Errorf("%s: url: is missing", where)
+				return nil, config.Wrong(where, "url: is missing")
 			}
 			poster, err := upstream.NewPoster(services[i], (*at).URL)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", where, err)
+				return nil, config.Wrong(where, "%w", err)
 			}
 			r := **at
 			r.URL, r.Post, r.Close = poster.String(), poster.Post, poster.Close

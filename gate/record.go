@@ -123,7 +123,7 @@ func (c *call) recordInput(e *decisionlog.Entry) {
 func (c *call) describe() *input.Input {
 	in := &c.logged.Input
 	*in = input.Input{Request: *c.req, Identity: c.identity, Peer: c.peer, User: c.user, DecisionPath: c.asked(), HasBody: c.req.Body != "", Truncated: c.truncated}
-	if len(c.view.apps) > 1 {
+	if len(c.view.apps) > 1 && c.app != nil { // a question is of no application
 		in.App = c.app.Name
 	}
 	if c.match.Outcome == routes.Matched {

@@ -17,6 +17,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/directory"
 	"gatehouse/gate/body"
+	"gatehouse/gate/facts"
 	"gatehouse/identity"
 	"gatehouse/panics"
 	"gatehouse/policy"
@@ -126,6 +127,7 @@ func (v *View) change(parts []Part) (err error) {
 func (v *View) describe() {
 	if v.usersOf != v.Directory {
 		v.users, v.usersOf = newUsers(), v.Directory
+		v.Facts = facts.Of(v.Directory, v.Serial) // no other directory was published with this View
 	}
 	if v.Policy == nil {
 		return

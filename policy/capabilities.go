@@ -47,10 +47,17 @@ func (c Capabilities) grant(name string) bool {
 	return true
 }
 
+// HostError is a host of Capabilities that is none.
+type HostError struct{ Host string }
+
+func (e *HostError) Error() string {
+	return fmt.Sprintf("%q is not a host: give names or addresses, without scheme, port and wildcards", e.Host)
+}
+
 func (c Capabilities) validate() error {
 	for _, host := range slices.Concat(c.HTTPSend, c.NetLookup) {
 		if host == "" || strings.ContainsAny(host, "/ *@") {
-			return fmt.Errorf("policy.capabilities: %q is not a host: give names or addresses, without scheme, port and wildcards", host)
+			return &HostError{host}
 		}
 	}
 	return nil

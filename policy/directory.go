@@ -92,6 +92,7 @@ func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (Value, error) {
 	if e.asked.count++; e.asked.count > maxQuestions {
 		return nil, errTooMany
 	}
+	e.looked |= lookEvery - 1 // a question may take long: the clock is looked at after each
 	question := Question{Builtin: b.Name, Args: make([]Value, b.Decl.Arity())}
 	for i := range question.Args {
 		question.Args[i] = args[i].Value

@@ -1,10 +1,15 @@
 package policy
 
+import "time"
+
 // Collide makes all keys have one hash.
 func (m *Memo) Collide() { m.hashMask = 0 }
 
 // Pace sets when an entry does without the memo.
 func (m *Memo) Pace(window uint64, rest, mostRest int64) { m.pace = pace{window, rest, mostRest} }
+
+// Patient lets the questions of a remembered decision be asked again however long that takes.
+func (m *Memo) Patient() { m.again = time.Hour }
 
 // Pure reports whether a built-in counts as pure.
 func Pure(name string) bool { return classes[name] == pure }

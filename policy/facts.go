@@ -39,6 +39,9 @@ const (
 	// maxAsked and maxAskedBytes bound those that are kept with a decision: for the log, and to be asked again.
 	maxAsked      = 64
 	maxAskedBytes = 8 << 10
+	// askAgain bounds how long the questions of a remembered decision are asked again, looked at between one and the next: an evaluation has a
+	// deadline, this has not.
+	askAgain = 5 * time.Millisecond
 )
 
 // asking is what an evaluation asked its directory.
@@ -114,9 +117,16 @@ func detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
 	return own, size, true
 }
 
-// sameAnswers reports whether a directory answers all questions as it did. It stops at the first that it does not.
-func (f Facts) sameAnswers(list []Question, now time.Time) bool {
+// sameAnswers reports whether a directory answers all questions as it did. It stops at the first that it does not, and where it takes too long.
+func (f Facts) sameAnswers(list []Question, now time.Time, within time.Duration) bool {
+	var began time.Time
+	if len(list) > 1 {
+		began = time.Now()
+	}
 	for i := range list {
+		if i > 0 && time.Since(began) > within {
+			return false
+		}
 		answer, err := f.Directory.Ask(list[i].Builtin, list[i].Args, now)
 		if err != nil || !same(answer, list[i].Answer) {
 			return false

@@ -1,11 +1,14 @@
 package policy_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,6 +120,7 @@ func TestMemoWithADirectory(t *testing.T) {
 		rules := randomAsking(r)
 		m := remember(t, compile(t, module(rules)))
 		m.memo.Pace(1<<60, 1, 1)
+		m.memo.Patient()
 		is := &book{version: 1, until: map[string]int64{}, objects: map[string]string{}}
 		before := is
 		for step := range 300 {
@@ -159,6 +163,7 @@ func TestMemoAsksAgain(t *testing.T) {
 	gatehouse.check("o", "r0", input.user)
 	not gatehouse.check("o", "r1", input.user)
 }`)))
+	m.memo.Patient()
 	asked := 0
 	v := value(t, `{"user": "u0"}`)
 	is := &book{version: 1, until: map[string]int64{"r0 u0": 0, "r2 u0": noon.Unix() + 10}, objects: map[string]string{}, asked: &asked}
@@ -292,6 +297,21 @@ func TestReplayerAnswersFromTheRecord(t *testing.T) {
 			t.Errorf("%s: allowed %v, %+v, %v", name, d.Allowed, basis, err)
 		}
 	}
+	for name, test := range map[string]struct {
+		entry   *policy.Entry
+		facts   policy.Facts
+		allowed bool
+		err     error
+	}{
+		"on record":     {allow, policy.Facts{}, true, nil},
+		"partly":        {more, now.facts(), true, nil},
+		"not on record": {more, policy.Facts{}, false, policy.ErrEvaluation},
+	} {
+		d, err := test.entry.Decide(t.Context(), v, policy.OnRecord(recorded, test.facts), noon)
+		if d.Allowed != test.allowed || !errors.Is(err, test.err) {
+			t.Errorf("%s: allowed %v, error %v", name, d.Allowed, err)
+		}
+	}
 	if allow.Replayer().Pure() {
 		t.Error("a decision that asks the directory is pure")
 	}
@@ -307,7 +327,7 @@ func TestReplayerAnswersFromTheRecord(t *testing.T) {
 func BenchmarkMemoDirectory(b *testing.B) {
 	for name, rules := range map[string]string{"asks": `allow if not gatehouse.check("o", "r0", input.attributes.request.http.method)`,
 		"does not": `allow if input.attributes.request.http.method != ""`} {
-		for _, every := range []int{0, 1000, 1} {
+		for _, every := range []int{0, 10_000, 1} {
 			b.Run(fmt.Sprintf("%s, changes every %d", name, every), func(b *testing.B) {
 				m := remember(b, compile(b, module(rules)))
 				input := request(twentyHeaders())
@@ -367,5 +387,64 @@ func TestWithoutADirectory(t *testing.T) {
 		if d.Allowed != test.allowed || errors.Is(err, policy.ErrEvaluation) != test.fails {
 			t.Errorf("%s\nallowed %v, error %v", test.rules, d.Allowed, err)
 		}
+	}
+}
+
+// TestSlowDirectory: the deadline of an evaluation is looked at after each question.
+func TestSlowDirectory(t *testing.T) {
+	e, err := compile(t, module("allow if {\n"+strings.Repeat("\tnot gatehouse.check(\"o\", \"r\", \"u\")\n", 5)+"}")).Entry([]string{"authz", "allow"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	facts := policy.Facts{Directory: answers(func(string, []policy.Value, time.Time) (policy.Value, error) {
+		asked++
+		for begun := time.Now(); time.Since(begun) < 2*time.Millisecond; {
+			continue
+		}
+		return policy.Bool(false), nil
+	})}
+	if d, err := e.DecideWithin(t.Context(), time.Millisecond, value(t, `{}`), facts, noon); d.Allowed || !errors.Is(err, context.DeadlineExceeded) || asked != 1 {
+		t.Errorf("allowed %v after %d questions, error %v", d.Allowed, asked, err)
+	}
+}
+
+// TestMemoOfManyDirectories: requests of two directories ask for the same decisions at once, while both go on to later ones.
+func TestMemoOfManyDirectories(t *testing.T) {
+	m := remember(t, compile(t, module(`allow if not gatehouse.check("o", "r0", input.user)`)))
+	m.memo.Pace(1<<60, 1, 1)
+	inputs := []policy.Value{value(t, `{"user": "u0"}`), value(t, `{"user": "u1"}`)}
+	var versions atomic.Uint64
+	var wait sync.WaitGroup
+	for g := range 4 {
+		wait.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			for range 300 {
+				is := &book{version: versions.Add(1), until: map[string]int64{}}
+				for u := range inputs {
+					if r.IntN(2) == 0 {
+						is.until[fmt.Sprintf("r0 u%d", u)] = 0
+					}
+				}
+				for range 4 {
+					u := r.IntN(len(inputs))
+					k := m.key(inputs[u])
+					found, hit := k.Recall(is.facts(), noon)
+					d := found.Decision
+					if !hit {
+						d, _ = k.Decide(t.Context(), time.Minute, inputs[u], is.facts(), noon)
+					}
+					k.Done()
+					if _, member := is.until[fmt.Sprintf("r0 u%d", u)]; d.Allowed == member {
+						t.Errorf("version %d, u%d: allowed %v", is.version, u, d.Allowed)
+						return
+					}
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if m.stats.Counts().Hits == 0 {
+		t.Error("nothing was remembered")
 	}
 }

@@ -50,6 +50,7 @@ type Memo struct {
 	sample   uint64
 	limit    int64
 	pace     pace
+	again    time.Duration // askAgain but in tests
 
 	slots []atomic.Pointer[remembered] // sets of ways
 	sets  uint64                       // how many there are less one; a power of two less one
@@ -80,7 +81,7 @@ func (f Facts) state(now time.Time) state { return state{f.Version, f.Directory.
 
 // NewMemo returns an empty memo of a snapshot.
 func (s *Snapshot) NewMemo(cfg MemoConfig) *Memo {
-	m := &Memo{snapshot: s, stats: cfg.Stats, seed: maphash.MakeSeed(), hashMask: ^uint64(0), sample: defaultSample, limit: defaultMemo,
+	m := &Memo{snapshot: s, stats: cfg.Stats, seed: maphash.MakeSeed(), hashMask: ^uint64(0), sample: defaultSample, limit: defaultMemo, again: askAgain,
 		pace: pace{window: 8 << 10, rest: 64 << 10, mostRest: 1 << 20}}
 	if cfg.Bytes > 0 {
 		m.limit = max(cfg.Bytes, leastMemo)
@@ -131,7 +132,7 @@ func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 	}
 	k.hash = k.hashed(m.seed) & m.hashMask
 	entry := m.find(k)
-	if entry == nil || entry.asked != nil && !entry.stands(facts, now) {
+	if entry == nil || entry.asked != nil && !entry.stands(facts, now, m.again) {
 		m.stats.misses.Add(1)
 		k.entry.tally.missed(&m.pace)
 		return Recalled{}, false
@@ -155,7 +156,7 @@ func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 }
 
 // stands reports whether all that was asked for a decision is answered by these facts as it was.
-func (r *remembered) stands(facts Facts, now time.Time) bool {
+func (r *remembered) stands(facts Facts, now time.Time, within time.Duration) bool {
 	if facts.Directory == nil || facts.Version == 0 {
 		return false
 	}
@@ -163,7 +164,7 @@ func (r *remembered) stands(facts Facts, now time.Time) bool {
 	if *r.holds.Load() == is {
 		return true
 	}
-	if !facts.sameAnswers(r.asked, now) {
+	if !facts.sameAnswers(r.asked, now, within) {
 		return false
 	}
 	r.holds.Store(is.kept()) // another goroutine's is as good

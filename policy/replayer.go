@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -155,10 +156,20 @@ func (r *Replayer) evaluate(ctx context.Context, input Value, recorded []Questio
 	return state.result, of, err
 }
 
+// OnRecord are the facts of a decision that is on record: what was asked then has the answer that it had. Other questions are put to facts and
+// fail where there is no directory. They are one goroutine's.
+func OnRecord(recorded []Question, facts Facts) Facts {
+	return Facts{Directory: &recordedDirectory{record: recorded, now: facts.Directory, strict: true}}
+}
+
+// errNotOnRecord is what a question comes to that nobody can answer.
+var errNotOnRecord = errors.New("no answer on record, and there is no directory")
+
 // recordedDirectory answers from the record, else from the directory as it is now. It is one evaluation's.
 type recordedDirectory struct {
 	record []Question
 	now    Directory // nil: there is none
+	strict bool      // what nobody can answer fails; else it is undefined, and of says so
 	of     Basis
 }
 
@@ -172,6 +183,9 @@ func (d *recordedDirectory) Ask(builtin string, args []Value, now time.Time) (Va
 	}
 	if d.now == nil {
 		d.of.Unsure = cmp.Or(d.of.Unsure, builtin)
+		if d.strict {
+			return nil, errNotOnRecord
+		}
 		return nil, nil
 	}
 	d.of.Current++
@@ -180,7 +194,12 @@ func (d *recordedDirectory) Ask(builtin string, args []Value, now time.Time) (Va
 }
 
 // Epoch implements Directory.
-func (d *recordedDirectory) Epoch(time.Time) uint64 { return 0 }
+func (d *recordedDirectory) Epoch(now time.Time) uint64 {
+	if d.now == nil {
+		return 0
+	}
+	return d.now.Epoch(now)
+}
 
 // calls are the names of the built-ins that what was walked can call, those among them that stand in for another function.
 func calls(c *collector) map[string]bool {

@@ -228,9 +228,13 @@ func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why st
 	if err != nil {
 		return "its timestamp is not one of RFC 3339", nil
 	}
+	recorded, err := policy.ParseQuestions(r.Facts)
+	if err != nil {
+		return "what was asked of the directory is damaged", nil
+	}
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
-	held, unsure, err := v.rules.Decide(bounded, a.replayer, input, nil, policy.Facts{}, at)
+	held, unsure, err := v.rules.Decide(bounded, a.replayer, input, recorded, policy.Facts{}, at)
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()

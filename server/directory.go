@@ -83,32 +83,40 @@ type directoryAPI struct {
 	keys         *clientKeys
 	certificates *certificates // nil without TLS
 	listeners    []net.Listener
+	authzen      authzenAPI
 }
 
 // validateDirectoryListen checks listen.directory.
 func validateDirectoryListen(c *config.ListenDirectory) error {
 	var errs []error
-	if len(c.GRPC) == 0 {
-		errs = append(errs, errors.New("listen.directory.grpc: give at least one address"))
+	if len(c.GRPC) == 0 && len(c.HTTP) == 0 {
+		errs = append(errs, config.Wrong("listen.directory.grpc", "give at least one address, or listen.directory.http"))
 	}
-	for i, a := range c.GRPC {
-		kind, at, err := network(a)
-		if err == nil && kind == "tcp" && c.TLS == nil && !loopback(at) {
-			err = fmt.Errorf("%q: keys would be readable on the network: set listen.directory.tls, or keep to 127.0.0.1 or a unix socket", a)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("listen.directory.grpc[%d]: %w", i, err))
-		}
-	}
+	errs = append(errs, validateAddresses("listen.directory.grpc", c.GRPC, c.TLS != nil), validateAuthZEN(c))
 	if c.TLS != nil {
 		if _, err := loadTLS(c.TLS); err != nil {
-			errs = append(errs, fmt.Errorf("listen.directory.tls: %w", err))
+			errs = append(errs, config.Wrong("listen.directory.tls", "%w", err))
 		}
 	}
 	if c.Keys == "" {
-		errs = append(errs, errors.New("listen.directory.keys: required: without it nobody could ask; make one with gatehouse identity new-key"))
+		errs = append(errs, config.Wrong("listen.directory.keys", "required: without it nobody could ask; make one with gatehouse identity new-key"))
 	} else if err := (&clientKeys{file: c.Keys}).load(); err != nil {
-		errs = append(errs, fmt.Errorf("listen.directory.keys: %w", err))
+		errs = append(errs, config.Wrong("listen.directory.keys", "%w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// validateAddresses checks the addresses of a key. Without TLS they must be of this machine alone.
+func validateAddresses(key string, addresses []string, secure bool) error {
+	var errs []error
+	for i, a := range addresses {
+		kind, at, err := network(a)
+		if err == nil && kind == "tcp" && !secure && !loopback(at) {
+			err = fmt.Errorf("%q: keys would be readable on the network: set listen.directory.tls, or keep to 127.0.0.1 or a unix socket", a)
+		}
+		if err != nil {
+			errs = append(errs, config.Wrong(fmt.Sprintf("%s[%d]", key, i), "%w", err))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -126,7 +134,7 @@ func newDirectoryAPI(c config.Listen, g *gate.Gate, logger *zap.Logger) (directo
 	}
 	keys := &clientKeys{file: c.Directory.Keys, logger: logger}
 	if err := keys.load(); err != nil {
-		return directoryAPI{}, fmt.Errorf("listen.directory.keys: %w", err)
+		return directoryAPI{}, config.Wrong("listen.directory.keys", "%w", err)
 	}
 	service := topaz.New(topaz.Config{Gate: g, Authenticate: keys.client})
 	server := grpc.NewServer(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream),
@@ -134,7 +142,8 @@ func newDirectoryAPI(c config.Listen, g *gate.Gate, logger *zap.Logger) (directo
 		grpc.ConnectionTimeout(time.Duration(c.Handshake)), grpc.KeepaliveParams(keepaliveOf(c)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true})}, service.ServerOptions()...)...)
 	service.Register(server)
-	return directoryAPI{server: server, keys: keys}, nil
+	authzen, err := newAuthZEN(c.Directory, g, keys, logger)
+	return directoryAPI{server: server, keys: keys, authzen: authzen}, err
 }
 
 // open opens the listeners with what opens one of a key.
@@ -146,7 +155,7 @@ func (a *directoryAPI) open(c *config.ListenDirectory, open func(key, address st
 	if c.TLS != nil {
 		var err error
 		if a.certificates, err = newCertificates(c.TLS); err != nil {
-			return fmt.Errorf("listen.directory.tls: %w", err)
+			return config.Wrong("listen.directory.tls", "%w", err)
 		}
 		secure = a.certificates.server()
 	}
@@ -155,6 +164,7 @@ func (a *directoryAPI) open(c *config.ListenDirectory, open func(key, address st
 			a.listeners = append(a.listeners, l)
 		}
 	}
+	a.authzen.open(c, secure, open)
 	return nil
 }
 
@@ -172,6 +182,7 @@ func (a *directoryAPI) serve(ctx context.Context, serve func(func() error), help
 	for _, l := range a.listeners {
 		serve(func() error { return served("serving the directory", func() error { return a.server.Serve(l) }) })
 	}
+	a.authzen.serve(serve)
 }
 
 // stop waits for the calls under way, at most for timeout.
@@ -182,4 +193,5 @@ func (a *directoryAPI) stop(timeout time.Duration) {
 	late := time.AfterFunc(timeout, a.server.Stop)
 	defer late.Stop()
 	a.server.GracefulStop()
+	a.authzen.stop(timeout)
 }

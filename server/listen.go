@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ import (
 func ValidateListen(c config.Listen) error {
 	var errs []error
 	if len(c.GRPC) == 0 && c.HTTP == nil {
-		errs = append(errs, errors.New("listen.grpc: give at least one address, or listen.http"))
+		errs = append(errs, config.Wrong("listen.grpc", "give at least one address, or listen.http"))
 	}
 	if c.HTTP != nil {
 		errs = append(errs, validateHTTP(c.HTTP))
@@ -31,29 +32,29 @@ func ValidateListen(c config.Listen) error {
 	}
 	for i, a := range c.GRPC {
 		if _, _, err := network(a); err != nil {
-			errs = append(errs, fmt.Errorf("listen.grpc[%d]: %w", i, err))
+			errs = append(errs, config.Wrong(fmt.Sprintf("listen.grpc[%d]", i), "%w", err))
 		}
 	}
 	if c.Admin != "" {
 		if _, _, err := network(c.Admin); err != nil {
-			errs = append(errs, fmt.Errorf("listen.admin: %w", err))
+			errs = append(errs, config.Wrong("listen.admin", "%w", err))
 		}
 	}
 	if path, ok := config.CutUnix(c.Control); c.Control != "" && (!ok || path == "") {
-		errs = append(errs, fmt.Errorf("listen.control: %q is not unix:/path.sock: what changes anything is for this machine alone", c.Control))
+		errs = append(errs, config.Wrong("listen.control", "%q is not unix:/path.sock: what changes anything is for this machine alone", c.Control))
 	}
 	if c.JWKS != "" {
 		if _, _, err := network(c.JWKS); err != nil {
-			errs = append(errs, fmt.Errorf("listen.jwks: %w", err))
+			errs = append(errs, config.Wrong("listen.jwks", "%w", err))
 		}
 	}
 	errs = append(errs, c.ValidateLimits()...)
 	if _, err := attributesOf(c.Socket); err != nil {
-		errs = append(errs, fmt.Errorf("listen.socket: %w", err))
+		errs = append(errs, config.Wrong("listen.socket", "%w", err))
 	}
 	if c.TLS != nil {
 		if _, err := loadTLS(c.TLS); err != nil {
-			errs = append(errs, fmt.Errorf("listen.tls: %w", err))
+			errs = append(errs, config.Wrong("listen.tls", "%w", err))
 		}
 	}
 	return errors.Join(errs...)
@@ -255,7 +256,7 @@ func (s *Server) listen(doc *config.Document) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	for _, l := range append(s.listeners, s.directory.listeners...) {
+	for _, l := range slices.Concat(s.listeners, s.directory.listeners, s.directory.authzen.listeners) {
 		l.Close()
 	}
 	for _, l := range []net.Listener{s.http.listener, s.admin, s.control, s.jwks} {
@@ -268,6 +269,9 @@ func (s *Server) listen(doc *config.Document) error {
 
 // listenerName is the kind of listener that a key configures.
 func listenerName(key string) string {
+	if strings.HasPrefix(key, authzenKey) {
+		return "authzen"
+	}
 	name := strings.TrimPrefix(key, "listen.")
 	if end := strings.IndexAny(name, ".["); end >= 0 {
 		name = name[:end]

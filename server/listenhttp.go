@@ -21,7 +21,7 @@ import (
 func validateHTTP(c *config.HTTP) error {
 	var errs []error
 	if _, _, err := network(c.Address); err != nil {
-		errs = append(errs, fmt.Errorf("listen.http.address: %w", err))
+		errs = append(errs, config.Wrong("listen.http.address", "%w", err))
 	}
 	if _, err := extauthz.NewHTTP(nil, httpHandler(c, nil)); err != nil {
 		errs = append(errs, fmt.Errorf("listen.http.%w", err))

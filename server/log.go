@@ -2,7 +2,6 @@ package server
 
 import (
 	"errors"
-	"fmt"
 	"gatehouse/config"
 	"os"
 	"time"
@@ -14,10 +13,10 @@ import (
 func validateLog(c config.Log) error {
 	var errs []error
 	if l, err := zapcore.ParseLevel(c.Level); err != nil || l < zapcore.DebugLevel || l > zapcore.ErrorLevel {
-		errs = append(errs, fmt.Errorf("log.level: %q is none of debug, info, warn, error", c.Level))
+		errs = append(errs, config.Wrong("log.level", "%q is none of debug, info, warn, error", c.Level))
 	}
 	if c.Format != "json" && c.Format != "console" {
-		errs = append(errs, fmt.Errorf("log.format: %q is neither json nor console", c.Format))
+		errs = append(errs, config.Wrong("log.format", "%q is neither json nor console", c.Format))
 	}
 	return errors.Join(errs...)
 }

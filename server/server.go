@@ -178,7 +178,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.failed(served("serving the control socket", func() error { return serveUntilClosed("the control socket", control, s.control) }))
 	})
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
-		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
+		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("authzen", addresses(s.directory.authzen.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
 
 	err := s.untilTheEnd(ctx, background)
 	s.drain()

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"go.opentelemetry.io/contrib/propagators/b3"
@@ -24,10 +22,10 @@ func buildTraces(ctx context.Context, c config.Traces, version string) (*gate.Tr
 		return nil, func(context.Context) error { return nil }, nil
 	}
 	if c.Ratio < 0 || c.Ratio > 1 {
-		return nil, nil, errors.New("traces.ratio: must be from 0 to 1")
+		return nil, nil, config.Wrong("traces.ratio", "must be from 0 to 1")
 	}
 	if _, _, err := network(c.OTLP); err != nil {
-		return nil, nil, fmt.Errorf("traces.otlp: %w", err)
+		return nil, nil, config.Wrong("traces.otlp", "%w", err)
 	}
 	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(c.OTLP), otlptracegrpc.WithTimeout(5 * time.Second)}
 	if c.Insecure {
@@ -35,7 +33,7 @@ func buildTraces(ctx context.Context, c config.Traces, version string) (*gate.Tr
 	}
 	exporter, err := otlptracegrpc.New(ctx, options...) // connects when there is something to send
 	if err != nil {
-		return nil, nil, fmt.Errorf("traces.otlp: %w", err)
+		return nil, nil, config.Wrong("traces.otlp", "%w", err)
 	}
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.Ratio))),

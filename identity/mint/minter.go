@@ -65,6 +65,21 @@ type Config struct {
 	Succeeds *Minter
 }
 
+// FieldError is what is wrong with one field of the configuration of headers.jwt.
+type FieldError struct {
+	Field string // as it is written there, such as key_file
+	Err   error
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+func wrong(field, format string, a ...any) error {
+	return &FieldError{Field: field, Err: fmt.Errorf(format, a...)}
+}
+
 // Minter makes short-lived signed tokens about authenticated callers. Its methods may be called at the same time; Run once
 // at a time.
 //
@@ -116,16 +131,16 @@ func New(c Config) (*Minter, error) {
 		m.config.Issuer = "gatehouse"
 	}
 	if !utf8.ValidString(m.config.Issuer) || len(m.config.Issuer) > 1024 {
-		problems = append(problems, errors.New("issuer: must be UTF-8 of at most 1024 bytes"))
+		problems = append(problems, wrong("issuer", "must be UTF-8 of at most 1024 bytes"))
 	}
 	if m.config.Lifetime == 0 {
 		m.config.Lifetime = defaultMinted
 	}
 	if m.config.Lifetime < minMinted || m.config.Lifetime > maxMinted {
-		problems = append(problems, fmt.Errorf("lifetime: %q is not between %s and %s", m.config.Lifetime, minMinted, maxMinted))
+		problems = append(problems, wrong("lifetime", "%q is not between %s and %s", m.config.Lifetime, minMinted, maxMinted))
 	}
 	if a := c.Algorithm; a != "" && a != "ES256" && a != "EdDSA" {
-		problems = append(problems, fmt.Errorf("algorithm: %q is neither ES256 nor EdDSA", a))
+		problems = append(problems, wrong("algorithm", "%q is neither ES256 nor EdDSA", a))
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -146,7 +161,7 @@ func (m *Minter) Load() error {
 	switch path := m.kept(); {
 	case m.config.KeyFile != "":
 		if next.current, next.file, err = readSigningKey(m.config.KeyFile); err != nil {
-			err = fmt.Errorf("key_file: %w", err)
+			err = wrong("key_file", "%w", err)
 		}
 	case path != "":
 		next.current, _, err = readSigningKey(path)
@@ -162,7 +177,7 @@ func (m *Minter) Load() error {
 		return err
 	}
 	if a := m.config.Algorithm; a != "" && a != next.current.public.Alg {
-		return fmt.Errorf("algorithm: %q, and the key is for %s", a, next.current.public.Alg)
+		return wrong("algorithm", "%q, and the key is for %s", a, next.current.public.Alg)
 	}
 	m.keys.Store(next)
 	m.succeed(m.succeeds)
@@ -259,7 +274,7 @@ func (m *Minter) keepMade() {
 func (m *Minter) follow() error {
 	current, file, err := readSigningKey(m.config.KeyFile)
 	if err != nil {
-		return fmt.Errorf("key_file: %w", err)
+		return wrong("key_file", "%w", err)
 	}
 	m.rotation.Lock()
 	defer m.rotation.Unlock()
@@ -268,7 +283,7 @@ func (m *Minter) follow() error {
 		return nil
 	}
 	if a := m.config.Algorithm; a != "" && a != current.public.Alg {
-		return fmt.Errorf("key_file: %s: a key for %s, and headers.jwt.algorithm is %s", m.config.KeyFile, current.public.Alg, a)
+		return wrong("key_file", "%s: a key for %s, and headers.jwt.algorithm is %s", m.config.KeyFile, current.public.Alg, a)
 	}
 	next := &mintKeys{current: current, file: file, retired: keys.retired}
 	if current.public != keys.current.public {

@@ -93,6 +93,14 @@ func (r *Decision) Time() (time.Time, error) {
 	return at, err
 }
 
+// facts are the answers that are on record, or the View's where nothing is. Without either the policy has no directory.
+func (r *Decision) facts(v *gate.View) policy.Facts {
+	if len(r.asked) == 0 {
+		return v.Facts
+	}
+	return policy.OnRecord(r.asked, v.Facts)
+}
+
 // Explain evaluates a decision again, as of the time at, and adds to out why it comes out as it does.
 func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Retold) error {
 	entry, err := r.entry(with.View)
@@ -105,7 +113,7 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	if err != nil {
 		return fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = explain.Of(ctx, entry, input, policy.Facts{}, at, trial.Hiding(with.Redact, r.Input))
+	out.Policy = explain.Of(ctx, entry, input, r.facts(with.View), at, trial.Hiding(with.Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true

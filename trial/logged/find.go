@@ -9,6 +9,7 @@ import (
 	"gatehouse/decisionlog/read"
 	"io"
 
+	"gatehouse/policy"
 	"gatehouse/replay"
 )
 
@@ -28,6 +29,8 @@ type Decision struct {
 	Error           *struct{ Message string }
 	Erased, Masked  []string
 	Input           map[string]any
+
+	asked []policy.Question // of the directory, as far as they are on record
 }
 
 // errNoRecord says that a decision is not in the log.
@@ -83,6 +86,7 @@ func parseRecord(event []byte) (*Decision, bool) {
 		r.Error = &struct{ Message string }{e.Error.Message.Decode()}
 	}
 	r.Bundles, _ = e.DecodeBundles()
+	r.asked, _ = policy.ParseQuestions(e.Facts) // what is damaged is not on record
 	d := json.NewDecoder(bytes.NewReader(e.Input))
 	d.UseNumber()
 	_ = d.Decode(&r.Input) // what is no object is taken for absent
