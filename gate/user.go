@@ -158,6 +158,38 @@ type knownUser struct {
 
 func newUsers() *users { return &users{seed: maphash.MakeSeed()} }
 
+// maxKnown bounds the groups, roles and properties of a user that is kept: all places together take a few MiB at most.
+const maxKnown = 256
+
+// small reports whether a user is worth a place.
+func small(u *input.User) bool {
+	if u == nil {
+		return true
+	}
+	left := maxKnown - len(u.Roles) - len(u.Groups)
+	return weigh(u.Properties, &left)
+}
+
+// weigh takes what JSON takes from what is left, and reports whether anything is.
+func weigh(x any, left *int) bool {
+	*left--
+	switch x := x.(type) {
+	case string:
+		*left -= len(x) >> 5
+	case []any:
+		for i := 0; i < len(x) && *left >= 0; i++ {
+			weigh(x[i], left)
+		}
+	case map[string]any:
+		for name, value := range x {
+			if *left -= len(name) >> 5; *left < 0 || !weigh(value, left) {
+				break
+			}
+		}
+	}
+	return *left >= 0
+}
+
 func (k *users) find(s *directory.Snapshot, byID bool, name string, parts userParts, now time.Time) (*input.User, error) {
 	slot := &k.slots[maphash.String(k.seed, name)%uint64(len(k.slots))]
 	epoch := s.Epoch(now)
@@ -167,6 +199,9 @@ func (k *users) find(s *directory.Snapshot, byID bool, name string, parts userPa
 	user, err := lookUp(s, byID, name, parts, now)
 	if err != nil {
 		return nil, err
+	}
+	if !small(user) {
+		return user, nil
 	}
 	slot.Store(&knownUser{name: name, byID: byID, parts: parts, epoch: epoch, user: user})
 	return user, nil
