@@ -33,9 +33,17 @@ type HTTP struct {
 
 // ListenDirectory is where applications ask the directory and the policy themselves.
 type ListenDirectory struct {
-	GRPC []string `yaml:"grpc" doc:"Addresses of the gRPC services: host:port or unix:/path.sock. Without tls those of this machine alone. Required."`
-	TLS  *TLS     `yaml:"tls" doc:"TLS on the TCP addresses; Aserto's clients want it. Default: none."`
-	Keys string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. A key with the scope act-as may ask about users by name, others only by the user's token. Watched. Required."`
+	GRPC    []string `yaml:"grpc" doc:"Addresses of the gRPC services: host:port or unix:/path.sock. Without tls those of this machine alone. Default: none, where http is set."`
+	HTTP    []string `yaml:"http" doc:"Addresses of the OpenID AuthZEN Authorization API 1.0, as those of grpc: docs/authzen.md. Default: none."`
+	AuthZEN AuthZEN  `yaml:"authzen" doc:"What is asked on the addresses of http."`
+	TLS     *TLS     `yaml:"tls" doc:"TLS on the TCP addresses; Aserto's clients want it. Default: none."`
+	Keys    string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. A key with the scope act-as may ask about users by name, others only by the user's token. Watched. Required."`
+}
+
+// AuthZEN is what the OpenID AuthZEN Authorization API asks.
+type AuthZEN struct {
+	Decision string `yaml:"decision" doc:"Path of the rule that decides: authzen/allow is data.authzen.allow. Keys then need the scope act-as, and nothing can be searched. Default: none, the directory decides."`
+	URL      string `yaml:"url" doc:"https://host by which clients know it, for its metadata. Default: the host that a client asks."`
 }
 
 // TLS is the certificate of the TCP listeners, and who clients' certificates must be from.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"gatehouse/directory"
 	"gatehouse/policy"
 )
 
@@ -20,6 +21,11 @@ type Question struct {
 	Rule    []string       // the path of the rule below data, the decision last: orders, GET, orders, __id, allowed
 	Name    string         // input.policy.path
 	About   map[string]any // input.resource, plain JSON
+	// Spread makes the members of About members of the input, beside identity and user, rather than of input.resource.
+	Spread bool
+	// Subject is whom it is about, as the client named it. One of type user or identity is found in the directory, by its id or as an
+	// identity, whatever directory.users says: that is input.user. The zero value: the caller of Request.
+	Subject directory.Ref
 }
 
 // maxAsked bounds the rules that are kept compiled. Where there are more, all are compiled again when they are asked next.
@@ -54,9 +60,14 @@ func (a *askedRules) find(of *policy.Snapshot, path []string, name string) (*rul
 
 // Ask decides about one question. Like Check it always answers, and leaves exactly one entry in the decision log before it returns: the
 // question's resource stands there as parsed_body. Dry run does not apply: the one who asks wants to know.
-func (g *Gate) Ask(ctx context.Context, q *Question) (answer Answer) {
-	c := g.begin(&q.Request)
-	err := g.guard(c, func() error { return g.answerQuestion(ctx, c, q) })
+func (g *Gate) Ask(ctx context.Context, q *Question) Answer {
+	return g.answerWith(ctx, q.Request, func(c *call) error { return g.answerQuestion(ctx, c, q) })
+}
+
+// answerWith makes the answer of a row of stages, and records it.
+func (g *Gate) answerWith(ctx context.Context, req Request, stages func(*call) error) (answer Answer) {
+	c := g.begin(&req)
+	err := g.guard(c, func() error { return stages(c) })
 	if panicked := g.guard(c, func() error { answer, err = c.respondToQuestion(err); return nil }); panicked != nil {
 		answer, err = Answer{Reason: Internal, Status: Internal.Status(), DecisionID: c.id}, panicked
 	}
@@ -75,7 +86,11 @@ func (c *call) respondToQuestion(err error) (Answer, error) {
 		err = refused
 	}
 	f := asFailure(err)
-	return Answer{Reason: f.reason, Status: f.reason.Status(), DecisionID: c.id}, err
+	a := Answer{Reason: f.reason, Status: f.reason.Status(), DecisionID: c.id}
+	if f.reason == Denied {
+		a.Body, a.Metadata = clean(c.decision.Reason), c.decision.Metadata
+	}
+	return a, err
 }
 
 // answerQuestion is the row of stages.
@@ -93,6 +108,9 @@ func (g *Gate) answerQuestion(ctx context.Context, c *call, q *Question) error {
 	}
 	if q.Token && !c.identity.Authenticated {
 		return fail(BadCredential, errors.New("the token is of no configured issuer whose tokens are taken from the header authorization"))
+	}
+	if _, err = c.findSubject(q.Subject); err != nil {
+		return err
 	}
 	if err = c.admit(); err != nil {
 		return err
@@ -118,11 +136,12 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 	if err = c.readUser(c.rule); err != nil {
 		return err
 	}
-	if c.body, err = policy.FromJSON(q.About); err != nil {
-		c.body = nil
-		return fail(BadRequest, fmt.Errorf("the resource: %w", err))
+	about, err := membersOf(q.About)
+	if err != nil {
+		return fail(BadRequest, err)
 	}
-	document, err := c.questionInput(c.rule.entry)
+	c.body = policy.Object(about...)
+	document, err := c.questionInput(q, about)
 	if err != nil {
 		return fail(BadRequest, err)
 	}
@@ -137,9 +156,22 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 	return &failure{reason: v.Reason, cause: err}
 }
 
-// questionInput is the input as far as the rule reads it, with the resource in place of a route's parameters.
-func (c *call) questionInput(entry *policy.Entry) (policy.Value, error) {
-	parts, reads := c.looked(entry)
+// membersOf are the members of an object, as a policy reads them.
+func membersOf(object map[string]any) ([]policy.Member, error) {
+	members := make([]policy.Member, 0, len(object))
+	for name, member := range object {
+		value, err := policy.FromJSON(member)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		members = append(members, policy.Member{Key: name, Value: value})
+	}
+	return members, nil
+}
+
+// questionInput is the input as far as the rule reads it, with what the question is about.
+func (c *call) questionInput(q *Question, about []policy.Member) (policy.Value, error) {
+	parts, reads := c.looked(c.rule.entry)
 	if c.view.Settings.Plain {
 		parts, reads = c.fields, policy.Reads{}
 	}
@@ -148,8 +180,13 @@ func (c *call) questionInput(entry *policy.Entry) (policy.Value, error) {
 	if err := d.fill(parts); err != nil {
 		return nil, err
 	}
-	if d.wants("resource") {
-		d.add("resource", c.body)
+	if !q.Spread {
+		about = []policy.Member{{Key: "resource", Value: c.body}}
+	}
+	for _, m := range about {
+		if d.wants(m.Key) {
+			d.add(m.Key, m.Value)
+		}
 	}
 	return policy.Object(d.members...), nil
 }

@@ -75,7 +75,7 @@ func wordSet(list string) map[string]bool {
 }
 
 // counted are the words behind which a small number says where, not what.
-var counted = wordSet("operand line column byte bytes length position index offset")
+var counted = wordSet("operand element line column byte bytes length position index offset")
 
 // words are those of the messages of OPA's built-ins and of the parsers behind them.
 var words = wordSet(`
@@ -96,4 +96,6 @@ var words = wordSet(`
 	starts statement step strconv.atoi strconv.parsebool strconv.parsefloat strconv.parseint strconv.parseuint string strings struct syntax term textual token
 	tls trailing type types underflow unit units unix unmarshal unrecognized unsigned unterminated url utf-8 uuid variable verification verified verify
 	allow configured directory loop no permission object permissions questions record relation relations steps subject without
+	another argument belongs default checks directory.limits explain id identity larger listed needed needs object's object_id object_type question results
+	subject's subject_id subject_relation subject_type trace type:id user with_empty_subject_relation with_objects with_relations
 	loading disabled signed authority eof closed i/o version whitespace year yaml yet zone connection reset refused: dial tcp lookup:`)

@@ -83,23 +83,16 @@ type directoryAPI struct {
 	keys         *clientKeys
 	certificates *certificates // nil without TLS
 	listeners    []net.Listener
+	authzen      authzenAPI
 }
 
 // validateDirectoryListen checks listen.directory.
 func validateDirectoryListen(c *config.ListenDirectory) error {
 	var errs []error
-	if len(c.GRPC) == 0 {
-		errs = append(errs, config.Wrong("listen.directory.grpc", "give at least one address"))
+	if len(c.GRPC) == 0 && len(c.HTTP) == 0 {
+		errs = append(errs, config.Wrong("listen.directory.grpc", "give at least one address, or listen.directory.http"))
 	}
-	for i, a := range c.GRPC {
-		kind, at, err := network(a)
-		if err == nil && kind == "tcp" && c.TLS == nil && !loopback(at) {
-			err = fmt.Errorf("%q: keys would be readable on the network: set listen.directory.tls, or keep to 127.0.0.1 or a unix socket", a)
-		}
-		if err != nil {
-			errs = append(errs, config.Wrong(fmt.Sprintf("listen.directory.grpc[%d]", i), "%w", err))
-		}
-	}
+	errs = append(errs, validateAddresses("listen.directory.grpc", c.GRPC, c.TLS != nil), validateAuthZEN(c))
 	if c.TLS != nil {
 		if _, err := loadTLS(c.TLS); err != nil {
 			errs = append(errs, config.Wrong("listen.directory.tls", "%w", err))
@@ -109,6 +102,21 @@ func validateDirectoryListen(c *config.ListenDirectory) error {
 		errs = append(errs, config.Wrong("listen.directory.keys", "required: without it nobody could ask; make one with gatehouse identity new-key"))
 	} else if err := (&clientKeys{file: c.Keys}).load(); err != nil {
 		errs = append(errs, config.Wrong("listen.directory.keys", "%w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// validateAddresses checks the addresses of a key. Without TLS they must be of this machine alone.
+func validateAddresses(key string, addresses []string, secure bool) error {
+	var errs []error
+	for i, a := range addresses {
+		kind, at, err := network(a)
+		if err == nil && kind == "tcp" && !secure && !loopback(at) {
+			err = fmt.Errorf("%q: keys would be readable on the network: set listen.directory.tls, or keep to 127.0.0.1 or a unix socket", a)
+		}
+		if err != nil {
+			errs = append(errs, config.Wrong(fmt.Sprintf("%s[%d]", key, i), "%w", err))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -134,7 +142,8 @@ func newDirectoryAPI(c config.Listen, g *gate.Gate, logger *zap.Logger) (directo
 		grpc.ConnectionTimeout(time.Duration(c.Handshake)), grpc.KeepaliveParams(keepaliveOf(c)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true})}, service.ServerOptions()...)...)
 	service.Register(server)
-	return directoryAPI{server: server, keys: keys}, nil
+	authzen, err := newAuthZEN(c.Directory, g, keys, logger)
+	return directoryAPI{server: server, keys: keys, authzen: authzen}, err
 }
 
 // open opens the listeners with what opens one of a key.
@@ -155,6 +164,7 @@ func (a *directoryAPI) open(c *config.ListenDirectory, open func(key, address st
 			a.listeners = append(a.listeners, l)
 		}
 	}
+	a.authzen.open(c, secure, open)
 	return nil
 }
 
@@ -172,6 +182,7 @@ func (a *directoryAPI) serve(ctx context.Context, serve func(func() error), help
 	for _, l := range a.listeners {
 		serve(func() error { return served("serving the directory", func() error { return a.server.Serve(l) }) })
 	}
+	a.authzen.serve(serve)
 }
 
 // stop waits for the calls under way, at most for timeout.
@@ -179,7 +190,8 @@ func (a *directoryAPI) stop(timeout time.Duration) {
 	if a.server == nil {
 		return
 	}
-	late := time.AfterFunc(timeout, a.server.Stop)
+	late := time.AfterFunc(timeout, a.server.Stop) // goroutine: it closes connections, nothing else
 	defer late.Stop()
 	a.server.GracefulStop()
+	a.authzen.stop(timeout)
 }

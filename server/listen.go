@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -255,7 +256,7 @@ func (s *Server) listen(doc *config.Document) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	for _, l := range append(s.listeners, s.directory.listeners...) {
+	for _, l := range slices.Concat(s.listeners, s.directory.listeners, s.directory.authzen.listeners) {
 		l.Close()
 	}
 	for _, l := range []net.Listener{s.http.listener, s.admin, s.control, s.jwks} {
@@ -268,6 +269,9 @@ func (s *Server) listen(doc *config.Document) error {
 
 // listenerName is the kind of listener that a key configures.
 func listenerName(key string) string {
+	if strings.HasPrefix(key, authzenKey) {
+		return "authzen"
+	}
 	name := strings.TrimPrefix(key, "listen.")
 	if end := strings.IndexAny(name, ".["); end >= 0 {
 		name = name[:end]

@@ -164,6 +164,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.http.listener != nil {
 		servers.Go(func() { s.failed(served("serving authorization over HTTP", s.http.serve)) })
 	}
+	// goroutine: both are given what recovers by itself
 	s.directory.serve(background, func(f func() error) { servers.Go(func() { s.failed(f()) }) }, func(f func()) { helpers.Go(f) })
 	admin := s.adminServer()
 	servers.Go(func() {
@@ -178,7 +179,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.failed(served("serving the control socket", func() error { return serveUntilClosed("the control socket", control, s.control) }))
 	})
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
-		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
+		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("authzen", addresses(s.directory.authzen.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
 
 	err := s.untilTheEnd(ctx, background)
 	s.drain()

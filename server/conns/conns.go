@@ -117,7 +117,7 @@ func New(c config.Listen, r prometheus.Registerer) *Connections {
 }
 
 // listenerNames is the closed list of values of the metrics' label.
-var listenerNames = []string{"grpc", "http", "admin", "control", "jwks", "directory"}
+var listenerNames = []string{"grpc", "http", "admin", "control", "jwks", "directory", "authzen"}
 
 // Guard makes a listener whose connections are counted and bounded.
 func (c *Connections) Guard(name string, l net.Listener, wrap func(*Conn) net.Conn) net.Listener {

@@ -1,0 +1,348 @@
+package facts
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"gatehouse/directory"
+	"gatehouse/policy"
+)
+
+// checks answers ds.checks: what a check does not say is the default's.
+func (c *call) checks() (policy.Value, error) {
+	list, ok := policy.Elements(c.arg.of(checksField))
+	if !ok {
+		c.arg.fail(checksField, "is missing, or is not an array")
+	}
+	usual, err := c.partOf(c.arg.of(defaultField))
+	if err != nil {
+		return nil, fmt.Errorf("default: %w", err)
+	}
+	if err := c.arg.end(); err != nil {
+		return nil, err
+	}
+	if len(list) > maxResults {
+		return nil, errMany
+	}
+	out := make([]policy.Value, len(list))
+	for i, v := range list {
+		one, err := c.partOf(v)
+		if err == nil {
+			out[i], err = c.oneOf(one, usual)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	return policy.Array(out...), nil
+}
+
+// part is a check, or the default of checks. nil: not said.
+type part struct{ objectType, objectID, relation, subjectType, subjectID *string }
+
+func (c *call) partOf(v policy.Value) (p part, err error) {
+	if v == nil {
+		return p, nil
+	}
+	r := reader{value: v}
+	said := func(f policy.Field) *string {
+		if s, found := r.textOf(f); found {
+			return &s
+		}
+		return nil
+	}
+	p = part{said(objectType), said(objectID), said(relationField), said(subjectType), said(subjectID)}
+	r.truth(traceField)
+	return p, r.end()
+}
+
+func (c *call) oneOf(one, usual part) (policy.Value, error) {
+	var missing error
+	pick := func(f policy.Field, s, otherwise *string) string {
+		if s == nil { // an empty id is that of nobody, not the default's
+			s = otherwise
+		}
+		if s == nil {
+			missing = errors.Join(missing, fmt.Errorf("field %s is missing", f.Name))
+			return ""
+		}
+		return *s
+	}
+	q := directory.Question{
+		Object:   directory.Ref{Type: pick(objectType, one.objectType, usual.objectType), ID: pick(objectID, one.objectID, usual.objectID)},
+		Relation: pick(relationField, one.relation, usual.relation),
+		Subject:  directory.Ref{Type: pick(subjectType, one.subjectType, usual.subjectType), ID: pick(subjectID, one.subjectID, usual.subjectID)},
+	}
+	if missing != nil {
+		return nil, missing
+	}
+	yes, err := source{c.s}.check(q, c.now)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Object(policy.Member{Key: "check", Value: policy.Bool(yes)}), nil
+}
+
+// object answers ds.object; undefined where there is none.
+func (c *call) object() (policy.Value, error) {
+	ref := directory.Ref{Type: c.arg.name(objectType), ID: c.arg.id(objectID)}
+	with := c.arg.truth(withRelations)
+	if err := c.arg.end(); err != nil {
+		return nil, err
+	}
+	if err := c.knownType(ref.Type); err != nil {
+		return nil, err
+	}
+	o, found := c.s.Object(ref)
+	if !found {
+		return nil, nil
+	}
+	members, err := c.members(o)
+	if err != nil {
+		return nil, err
+	}
+	var list []policy.Value
+	if with {
+		for _, f := range []directory.RelationFilter{{Subject: ref}, {Object: ref}} {
+			if list, _, err = c.collect(list, f); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return policy.Object(append(members, policy.Member{Key: "relations", Value: policy.Array(list...)})...), nil
+}
+
+// user answers ds.user; undefined where there is none.
+func (c *call) user() (policy.Value, error) {
+	ref := directory.Ref{Type: "user", ID: c.arg.id(idField)}
+	if err := c.arg.end(); err != nil {
+		return nil, err
+	}
+	if err := c.knownType(ref.Type); err != nil {
+		return nil, err
+	}
+	o, found := c.s.Object(ref)
+	if !found {
+		return nil, nil
+	}
+	members, err := c.members(o)
+	return policy.Object(members...), err
+}
+
+// identity answers ds.identity with the id of the user to whom an identity belongs; undefined where it belongs to none.
+func (c *call) identity() (policy.Value, error) {
+	id := c.arg.id(idField)
+	if err := c.arg.end(); err != nil {
+		return nil, err
+	}
+	user, found, err := c.s.User(id, c.now)
+	if err != nil || !found {
+		return nil, err
+	}
+	return policy.String(user.ID), nil
+}
+
+// members are an object's type, id, display name and properties.
+func (c *call) members(o directory.Object) ([]policy.Member, error) {
+	properties := policy.Object()
+	if len(o.Properties) > 0 {
+		if err := c.take(string(o.Properties)); err != nil {
+			return nil, err
+		}
+		var err error
+		if properties, err = policy.ParseJSON(string(o.Properties)); err != nil {
+			return nil, fmt.Errorf("properties of %s: %w", o.Ref, err)
+		}
+	}
+	return []policy.Member{
+		{Key: "type", Value: policy.String(o.Type)},
+		{Key: "id", Value: policy.String(o.ID)},
+		{Key: "display_name", Value: policy.String(o.DisplayName)},
+		{Key: "properties", Value: properties},
+	}, c.take(o.Type, o.ID, o.DisplayName)
+}
+
+// filter reads which relations are asked for.
+func (c *call) filter() (f directory.RelationFilter, ends bool) {
+	f.Object = directory.Ref{Type: c.arg.text(objectType), ID: c.arg.text(objectID)}
+	f.Relation = c.arg.text(relationField)
+	f.Subject = directory.Ref{Type: c.arg.text(subjectType), ID: c.arg.text(subjectID)}
+	f.SubjectRelation = c.arg.text(subjectRelation)
+	return f, c.arg.truth(withObjects)
+}
+
+// known refuses names of a filter that the manifest has not.
+func (c *call) known(f directory.RelationFilter) error {
+	for _, typ := range []string{f.Object.Type, f.Subject.Type} {
+		if typ != "" {
+			if err := c.knownType(typ); err != nil {
+				return err
+			}
+		}
+	}
+	if f.Relation != "" {
+		if err := c.knownRelation(f.Object.Type, f.Relation); err != nil {
+			return err
+		}
+	}
+	if f.SubjectRelation != "" {
+		return c.knownRelation(f.Subject.Type, f.SubjectRelation)
+	}
+	return nil
+}
+
+// relation answers ds.relation; undefined where there is none. Where no subject_relation is asked for, it is the one without.
+func (c *call) relation() (policy.Value, error) {
+	for _, f := range []policy.Field{objectType, objectID, relationField, subjectType, subjectID} {
+		if f.Of(c.arg.value) == nil {
+			c.arg.fail(f, "is missing")
+		}
+	}
+	f, with := c.filter()
+	f.HasSubjectRelation = true
+	if err := c.arg.end(); err != nil {
+		return nil, err
+	}
+	if err := c.known(f); err != nil {
+		return nil, err
+	}
+	if f.Object.ID == "" || f.Subject.ID == "" {
+		return nil, nil
+	}
+	list, found, err := c.collect(nil, f)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return c.withEnds(policy.Member{Key: "result", Value: list[0]}, found, with)
+}
+
+var errWhole = errors.New("object_type and object_id, or subject_type and subject_id, must be there: the relations of one object or of one subject can be listed")
+
+// relations answers ds.relations.
+func (c *call) relations() (policy.Value, error) {
+	f, with := c.filter()
+	f.HasSubjectRelation = c.arg.truth(withoutSets)
+	if err := c.arg.end(); err != nil {
+		return nil, err
+	}
+	if (f.Object.Type == "" || f.Object.ID == "") && (f.Subject.Type == "" || f.Subject.ID == "") {
+		return nil, errWhole
+	}
+	if err := c.known(f); err != nil {
+		return nil, err
+	}
+	list, found, err := c.collect(nil, f)
+	if err != nil {
+		return nil, err
+	}
+	return c.withEnds(policy.Member{Key: "results", Value: policy.Array(list...)}, found, with)
+}
+
+// collect adds the relations of a filter to a list.
+func (c *call) collect(list []policy.Value, f directory.RelationFilter) ([]policy.Value, []directory.Relation, error) {
+	var found []directory.Relation
+	for r := range c.s.Relations(f, c.now) {
+		if len(list) == maxResults {
+			return nil, nil, errMany
+		}
+		if err := c.take(r.Object.Type, r.Object.ID, r.Relation, r.Subject.Type, r.Subject.ID, r.SubjectRelation); err != nil {
+			return nil, nil, err
+		}
+		found = append(found, r)
+		list = append(list, policy.Object(
+			policy.Member{Key: objectType.Name, Value: policy.String(r.Object.Type)},
+			policy.Member{Key: objectID.Name, Value: policy.String(r.Object.ID)},
+			policy.Member{Key: relationField.Name, Value: policy.String(r.Relation)},
+			policy.Member{Key: subjectType.Name, Value: policy.String(r.Subject.Type)},
+			policy.Member{Key: subjectID.Name, Value: policy.String(r.Subject.ID)},
+			policy.Member{Key: subjectRelation.Name, Value: policy.String(r.SubjectRelation)},
+		))
+	}
+	return list, found, nil
+}
+
+// withEnds is an answer with the objects and subjects of its relations, by type:id, where they are asked for.
+func (c *call) withEnds(answer policy.Member, found []directory.Relation, with bool) (policy.Value, error) {
+	objects := map[string]policy.Value{}
+	for _, r := range found {
+		for _, ref := range []directory.Ref{r.Object, r.Subject} {
+			name := ref.String()
+			if _, done := objects[name]; done || !with {
+				continue
+			}
+			o, there := c.s.Object(ref)
+			if !there { // every subject of a type
+				continue
+			}
+			members, err := c.members(o)
+			if err != nil {
+				return nil, err
+			}
+			objects[name] = policy.Object(members...)
+		}
+	}
+	var ends []policy.Member
+	for _, name := range slices.Sorted(maps.Keys(objects)) {
+		ends = append(ends, policy.Member{Key: name, Value: objects[name]})
+	}
+	return policy.Object(answer, policy.Member{Key: "objects", Value: policy.Object(ends...)}), nil
+}
+
+// graph answers ds.graph.
+func (c *call) graph() (policy.Value, error) {
+	q := directory.GraphQuery{
+		Object:          directory.Ref{Type: c.arg.name(objectType), ID: c.arg.text(objectID)},
+		Relation:        c.arg.name(relationField),
+		Subject:         directory.Ref{Type: c.arg.name(subjectType), ID: c.arg.text(subjectID)},
+		SubjectRelation: c.arg.text(subjectRelation),
+		Explain:         c.arg.truth(explainField),
+		Trace:           c.arg.truth(traceField),
+	}
+	if err := c.arg.end(); err != nil {
+		return nil, err
+	}
+	found, err := c.s.Graph(q, c.now)
+	if err != nil {
+		return nil, err
+	}
+	if len(found.Results) > maxResults {
+		return nil, errMany
+	}
+	results := make([]policy.Value, len(found.Results))
+	for i, ref := range found.Results {
+		if err := c.take(ref.Type, ref.ID); err != nil {
+			return nil, err
+		}
+		results[i] = policy.Object(policy.Member{Key: objectType.Name, Value: policy.String(ref.Type)}, policy.Member{Key: objectID.Name, Value: policy.String(ref.ID)})
+	}
+	if err := c.take(found.Trace...); err != nil {
+		return nil, err
+	}
+	answer := []policy.Member{{Key: "results", Value: policy.Array(results...)}, {Key: "trace", Value: policy.Strings(found.Trace)}}
+	if q.Explain {
+		explanation, err := c.explanation(found.Explanation)
+		if err != nil {
+			return nil, err
+		}
+		answer = append(answer, policy.Member{Key: "explanation", Value: explanation})
+	}
+	return policy.Object(answer...), nil
+}
+
+// explanation is, by type:id of a result, its paths.
+func (c *call) explanation(paths map[string][][]string) (policy.Value, error) {
+	var out []policy.Member
+	for _, name := range slices.Sorted(maps.Keys(paths)) {
+		var list []policy.Value
+		for _, path := range paths[name] {
+			if err := c.take(path...); err != nil {
+				return nil, err
+			}
+			list = append(list, policy.Strings(path))
+		}
+		out = append(out, policy.Member{Key: name, Value: policy.Array(list...)})
+	}
+	return policy.Object(out...), nil
+}

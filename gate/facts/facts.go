@@ -1,0 +1,148 @@
+// Package facts answers what policies ask of the directory: the built-ins ds.* with the arguments and answers of Aserto's Topaz, version 3, and
+// those of gatehouse.*. docs/directory.md has them all.
+//
+// It is a part of the gate, between policies, which know no directory, and the directory, which knows no Rego. It imports these two.
+//
+// What cannot be answered is an error, which fails the evaluation and denies the request: a wrong argument, an unknown type, a question beyond the
+// directory's limits, an answer beyond those of this package. None is "no", which a not would turn into yes.
+package facts
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"gatehouse/directory"
+	"gatehouse/policy"
+)
+
+// Bounds of an answer.
+const (
+	maxResults = 1000 // checks, objects or relations
+	maxBytes   = 256 << 10
+)
+
+// Of is what policies may ask of a directory. version is another one for each directory that a process asks. A nil snapshot is no directory.
+func Of(s *directory.Snapshot, version uint64) policy.Facts {
+	if s == nil {
+		return policy.Facts{}
+	}
+	return policy.Facts{Directory: source{s}, Version: version}
+}
+
+// source implements policy.Directory.
+type source struct{ s *directory.Snapshot }
+
+// Epoch implements policy.Directory.
+func (d source) Epoch(now time.Time) uint64 { return d.s.Epoch(now) }
+
+// Ask implements policy.Directory.
+func (d source) Ask(builtin string, args []policy.Value, now time.Time) (policy.Value, error) {
+	if q, is, err := question(builtin, args); is {
+		if err != nil {
+			return nil, err
+		}
+		yes, err := d.check(q, now)
+		if err != nil {
+			return nil, err
+		}
+		return policy.Bool(yes), nil
+	}
+	ask := questions[builtin]
+	if ask == nil || len(args) != arity(builtin) {
+		return nil, errors.New("the directory has no such question")
+	}
+	return ask(&call{s: d.s, now: now, args: args, arg: reader{value: args[0]}})
+}
+
+// arity is how many arguments a built-in has.
+func arity(builtin string) int {
+	if strings.HasPrefix(builtin, "ds.") {
+		return 1
+	}
+	return 3
+}
+
+// question is the check that a call asks for. is is false where its answer is not that of one check.
+func question(builtin string, args []policy.Value) (q directory.Question, is bool, err error) {
+	switch {
+	case (builtin == "ds.check" || builtin == "ds.check_relation") && len(args) == 1:
+		q, err = checkOf(args[0], relationField)
+	case builtin == "ds.check_permission" && len(args) == 1:
+		q, err = checkOf(args[0], permissionField)
+	case builtin == "gatehouse.check" && len(args) == 3:
+		q, err = questionOf(args)
+	default:
+		return q, false, nil
+	}
+	return q, true, err
+}
+
+// checkOf reads the argument of a check.
+func checkOf(arg policy.Value, relation policy.Field) (q directory.Question, err error) {
+	r := reader{value: arg}
+	q.Object = directory.Ref{Type: r.name(objectType), ID: r.id(objectID)}
+	q.Relation = r.name(relation)
+	q.Subject = directory.Ref{Type: r.name(subjectType), ID: r.id(subjectID)}
+	r.truth(traceField)
+	return q, r.end()
+}
+
+// questionOf reads object, relation and subject.
+func questionOf(args []policy.Value) (q directory.Question, err error) {
+	if q.Object, err = refOf(args[0], "object"); err != nil {
+		return q, err
+	}
+	if q.Relation, err = nameOf(args[1], "relation or permission"); err != nil {
+		return q, err
+	}
+	q.Subject, err = refOf(args[2], "subject")
+	return q, err
+}
+
+// check asks the directory. No object has an empty id: it does not even have what all objects of its type have.
+func (d source) check(q directory.Question, now time.Time) (bool, error) {
+	yes, err := d.s.Check(q, now)
+	return yes && q.Object.ID != "" && q.Subject.ID != "", err
+}
+
+// call is one call of another built-in.
+type call struct {
+	s     *directory.Snapshot
+	now   time.Time
+	args  []policy.Value
+	arg   reader // of the first argument
+	bytes int    // of the answer so far
+}
+
+// questions are the built-ins besides single checks. They are filled once and only read.
+var questions = map[string]func(*call) (policy.Value, error){
+	"ds.checks":      (*call).checks,
+	"ds.object":      (*call).object,
+	"ds.user":        (*call).user,
+	"ds.identity":    (*call).identity,
+	"ds.relation":    (*call).relation,
+	"ds.relations":   (*call).relations,
+	"ds.graph":       (*call).graph,
+	"gatehouse.why":  (*call).why,
+	"gatehouse.who":  (*call).who,
+	"gatehouse.what": (*call).what,
+}
+
+var (
+	errMany  = fmt.Errorf("more than %d results: limit exceeded", maxResults)
+	errLarge = fmt.Errorf("the answer is larger than %d bytes: limit exceeded", maxBytes)
+)
+
+// take counts what goes into the answer.
+func (c *call) take(texts ...string) error {
+	c.bytes += 32
+	for _, t := range texts {
+		c.bytes += len(t)
+	}
+	if c.bytes > maxBytes {
+		return errLarge
+	}
+	return nil
+}
