@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gatehouse/gate/body"
+	"gatehouse/gate/facts"
 	"gatehouse/identity"
 	"gatehouse/input"
 	"gatehouse/policy"
@@ -83,6 +84,9 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 			return err
 		}
 		o = options(plain.(map[string]any))
+	}
+	if directory := c.view.Directory; o.Why == nil && directory != nil {
+		o.Why = func(q policy.Question) string { return facts.Why(directory, q, c.started) }
 	}
 	found.Policy = explain.Of(ctx, entry, document, c.view.Facts, c.started, o)
 	return nil

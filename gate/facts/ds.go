@@ -61,7 +61,7 @@ func (c *call) partOf(v policy.Value) (p part, err error) {
 func (c *call) oneOf(one, usual part) (policy.Value, error) {
 	var missing error
 	pick := func(f policy.Field, s, otherwise *string) string {
-		if s == nil || *s == "" {
+		if s == nil { // an empty id is that of nobody, not the default's
 			s = otherwise
 		}
 		if s == nil {
