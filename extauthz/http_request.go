@@ -33,7 +33,7 @@ func (h *HTTP) request(r *http.Request) *gate.Request {
 	if forwarded {
 		line = f.read
 	}
-	req.FixedHeaders, req.FixedQuery = forwarded, true
+	req.FixedHeaders, req.FixedQuery, req.OnlyVerdicts = forwarded, true, true
 	req.Malformed = cmp.Or(line(r, req), h.body(r, req))
 	req.Bytes += len(req.Method) + len(req.Path) + len(req.Host)
 	if req.Malformed == nil && !utf8.ValidString(req.Path) {

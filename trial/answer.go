@@ -11,6 +11,8 @@ import (
 // VerdictLine is the first line of an answer.
 func VerdictLine(answer *gate.Answer) string {
 	switch {
+	case answer.Own:
+		return "allow, and Gatehouse answers itself: permissions"
 	case answer.DryRun:
 		return "allow, by dry run: the verdict is deny " + answer.Reason.String()
 	case answer.Allow:

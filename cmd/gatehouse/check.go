@@ -51,7 +51,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 			if err != nil {
 				return usageError{err} // exit code 1 is a denial
 			}
-			if !answer.Allow {
+			if !answer.Allow && !answer.Own {
 				return errSaid // that it is denied
 			}
 			return nil
