@@ -24,6 +24,7 @@ type Config struct {
 	Paths       Paths       `yaml:"paths" doc:"Which path forms get to the policy; see docs/security.md."`
 	Denials     Denials     `yaml:"denials" doc:"What a denial looks like to the client."`
 	Bypass      []Bypass    `yaml:"bypass" doc:"Requests that are let through before any credential or policy is looked at. Each is logged. Default: none."`
+	Permissions Permissions `yaml:"permissions" doc:"A path that Gatehouse answers itself: which routes the caller may call, for pages that hide what he may not; see docs/permissions.md. Needs routes, and Envoy's grpc_service. Default: none."`
 	DryRun      DryRun      `yaml:"dry_run" doc:"true lets every denial through, with the would-be verdict in dynamic metadata, log and metric. A mapping {allow_extension: true} leaves it to Envoy's routes: the context extension gatehouse.dry_run with the value true. Default: false."`
 	Limits      Limits      `yaml:"limits" doc:"Bounds on one request, and on how many are decided at once."`
 	DecisionLog DecisionLog `yaml:"decision_log" doc:"Where each decision is recorded."`

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"runtime"
 	"slices"
-	"sync"
 )
 
 // Builder makes a Snapshot of much data at once: all objects, then all relations. Its errors leave it as it was before the call.
@@ -236,12 +235,12 @@ func (r rows) fill(next number, rev bool, from source) {
 	pages := int(next+pageSize-1) >> pageBits
 	workers := min(runtime.GOMAXPROCS(0), 1+pages/64)
 	each := (pages + workers - 1) / workers
-	var wg sync.WaitGroup
+	var work parallel
 	for w := range workers {
 		lo, hi := min(w*each, pages), min((w+1)*each, pages)
-		wg.Go(func() { r.fillRange(number(lo)<<pageBits, number(hi)<<pageBits, rev, from) })
+		work.run(func() { r.fillRange(number(lo)<<pageBits, number(hi)<<pageBits, rev, from) })
 	}
-	wg.Wait()
+	work.wait()
 }
 
 func (r rows) fillRange(lo, hi number, rev bool, from source) {

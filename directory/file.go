@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/bits"
 	"runtime"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -234,11 +233,11 @@ func (f *fileWriter) add(b block) {
 }
 
 func (f *fileWriter) flush() {
-	var wg sync.WaitGroup
+	var work parallel
 	for i := range f.waiting {
-		wg.Go(func() { f.waiting[i].compress(f.zstd) })
+		work.run(func() { f.waiting[i].compress(f.zstd) })
 	}
-	wg.Wait()
+	work.wait()
 	for _, b := range f.waiting {
 		f.write(b.prefix())
 		f.write(b.stored)

@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"runtime"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -301,10 +300,17 @@ func (f *fileReader) objects() (after block, err error) {
 		start int64
 	}
 	jobs := make(chan job)
-	var wg sync.WaitGroup
+	var work parallel
 	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
+		work.run(func() {
 			w := objectReader{y: f.s.symbols, ids: &f.s.ids}
+			defer func() { // whoever sends must not wait for one that is gone
+				if v := recover(); v != nil {
+					work.note(v)
+					for range jobs {
+					}
+				}
+			}()
 			for j := range jobs {
 				w.read(j.b, j.out)
 			}
@@ -327,7 +333,7 @@ func (f *fileReader) objects() (after block, err error) {
 		jobs <- job{after, parts[len(parts)-1]}
 	}
 	close(jobs)
-	wg.Wait()
+	work.wait()
 	for i, p := range parts {
 		if p.err != nil {
 			f.blocks, f.start = places[i].block, places[i].start

@@ -3,7 +3,6 @@ package directory
 import (
 	"hash/maphash"
 	"runtime"
-	"sync"
 )
 
 const (
@@ -149,9 +148,9 @@ func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
 	}
 	found := make([]number, runtime.GOMAXPROCS(0))
 	fine := make([]bool, len(found))
-	var wg sync.WaitGroup
+	var work parallel
 	for w := range found {
-		wg.Go(func() {
+		work.run(func() {
 			fine[w] = true
 			for row := w; row < len(d.rows); row += len(found) {
 				for i := range 1 << shardRow {
@@ -163,7 +162,7 @@ func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
 			}
 		})
 	}
-	wg.Wait()
+	work.wait()
 	for w := range found {
 		if !fine[w] {
 			return found[w], false

@@ -3,7 +3,6 @@ package directory
 import (
 	"runtime"
 	"slices"
-	"sync"
 )
 
 // tally is what is known of a part of a directory by going through it.
@@ -24,10 +23,10 @@ func newTally(y *symbols) *tally {
 // total counts and digests everything, after a bulk build.
 func (s *Snapshot) total() {
 	tallies := make([]*tally, runtime.GOMAXPROCS(0))
-	var wg sync.WaitGroup
+	var work parallel
 	for w := range tallies {
 		tallies[w] = newTally(s.symbols)
-		wg.Go(func() {
+		work.run(func() {
 			for i := w; i < len(s.rows); i += len(tallies) {
 				s.rows[i : i+1].each(func(_ number, p *page) bool {
 					tallies[w].page(s, p)
@@ -36,7 +35,7 @@ func (s *Snapshot) total() {
 			}
 		})
 	}
-	wg.Wait()
+	work.wait()
 	var times []edge
 	for _, t := range tallies {
 		s.digest.add(t.digest)

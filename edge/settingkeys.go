@@ -18,6 +18,7 @@ var settingKeys = map[string]string{
 	"Apps":    "apps", "Apps[#]": "apps[#]", "Apps[#].Hosts": "apps[#].match.hosts",
 	"Limits.Message": "limits.message", "Limits.Headers": "limits.headers", "Limits.Concurrent": "limits.concurrent",
 	"Bypass[#]":        "bypass[#]",
+	"Permissions.Path": "permissions.path", "Permissions.MaxAge": "permissions.max_age",
 	"Denials.LoginURL": "denials.login_url", "Denials.Templates": "denials.templates", "Denials.Templates[#]": "denials.templates.#",
 	"Headers": "headers", "Headers.Subject": "headers.subject", "Headers.Roles": "headers.roles", "Headers.Groups": "headers.groups",
 	"Headers.Scopes": "headers.scopes", "Headers.Email": "headers.email", "Headers.JSON": "headers.json", "Headers.Token": "headers.jwt.name",

@@ -134,17 +134,18 @@ func LogConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) de
 // Settings are the gate's part of the configuration.
 func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Settings, error) {
 	s := &gate.Settings{
-		Verifier: v,
-		Required: c.Identity.Required,
-		Users:    Users(c.Directory),
-		Headers:  identityHeaders(c.Headers, m),
-		Paths:    gate.PathRules{Compat: c.Paths.Compat},
-		Apps:     Apps(c),
-		Timeout:  time.Duration(c.Policy.Timeout),
-		Memo:     gate.Memo{Off: c.Policy.Memo.Off, Bytes: int64(c.Policy.Memo.Size), Sample: c.Policy.Memo.Recheck},
-		Plain:    c.Plain,
-		Limits:   gate.Limits{Message: int(c.Limits.Message), Headers: c.Limits.Headers, Concurrent: c.Limits.Concurrent},
-		DryRun:   c.DryRun.Always, DryRunExtension: c.DryRun.AllowExtension,
+		Verifier:    v,
+		Required:    c.Identity.Required,
+		Users:       Users(c.Directory),
+		Headers:     identityHeaders(c.Headers, m),
+		Paths:       gate.PathRules{Compat: c.Paths.Compat},
+		Apps:        Apps(c),
+		Timeout:     time.Duration(c.Policy.Timeout),
+		Memo:        gate.Memo{Off: c.Policy.Memo.Off, Bytes: int64(c.Policy.Memo.Size), Sample: c.Policy.Memo.Recheck},
+		Plain:       c.Plain,
+		Limits:      gate.Limits{Message: int(c.Limits.Message), Headers: c.Limits.Headers, Concurrent: c.Limits.Concurrent},
+		Permissions: gate.Permissions{Path: c.Permissions.Path, MaxAge: c.Permissions.Age()},
+		DryRun:      c.DryRun.Always, DryRunExtension: c.DryRun.AllowExtension,
 	}
 	forms, unknown := routes.ParseForms(c.Paths.Allow)
 	if unknown != nil {
@@ -156,7 +157,7 @@ func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Set
 	}
 	var denials error
 	s.Denials, denials = compileDenials(c.Denials)
-	return s, errors.Join(denials, unknown, c.ValidateApps(), c.ValidateDirectory(), c.Policy.Memo.Validate(), WithKeys(s.Validate()))
+	return s, errors.Join(denials, unknown, c.ValidateApps(), c.ValidateDirectory(), c.ValidatePermissions(), c.Policy.Memo.Validate(), WithKeys(s.Validate()))
 }
 
 // origins are the words of headers.roles_from.

@@ -117,14 +117,14 @@ func (s *stack) awaitLog(t *testing.T, seen int, text string) string {
 	}
 }
 
-// awaitAnswer asks until the answer is the one wanted.
-func (s *stack) awaitAnswer(t *testing.T, request, host, want string) {
+// awaitAnswer asks, with further header lines, until the answer is the one wanted.
+func (s *stack) awaitAnswer(t *testing.T, request, host, want string, headers ...string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(patience)
 	for {
-		got := s.say(t, request, host)
+		got := s.say(t, request, host, headers...)
 		if got.String() == want {
 			return
 		}
@@ -160,6 +160,10 @@ func (s *stack) status(t *testing.T) (page struct {
 	Routes  []struct {
 		App, File, Error string
 		Routes           int
+	}
+	Directory *struct {
+		Loaded bool
+		Error  string
 	}
 }) {
 	t.Helper()

@@ -29,11 +29,11 @@ func (h *HTTP) request(r *http.Request) *gate.Request {
 	for _, line := range req.Headers {
 		req.Bytes += len(line.Name) + len(line.Value) + len(": \r\n")
 	}
-	line := h.plain
+	line := h.requestLine
 	if forwarded {
 		line = f.read
 	}
-	req.FixedHeaders, req.FixedQuery = forwarded, true
+	req.FixedHeaders, req.FixedQuery, req.OnlyVerdicts = forwarded, true, true
 	req.Malformed = cmp.Or(line(r, req), h.body(r, req))
 	req.Bytes += len(req.Method) + len(req.Path) + len(req.Host)
 	if req.Malformed == nil && !utf8.ValidString(req.Path) {
@@ -54,9 +54,9 @@ func (f fields) read(r *http.Request, req *gate.Request) error {
 	return nil
 }
 
-// plain takes the request line as Envoy wrote it: on the wire, not as net/http decoded it. CONNECT names an authority and
+// requestLine takes the request line as Envoy wrote it: on the wire, not as net/http decoded it. CONNECT names an authority and
 // has no path (RFC 9110 section 9.3.6).
-func (h *HTTP) plain(r *http.Request, req *gate.Request) error {
+func (h *HTTP) requestLine(r *http.Request, req *gate.Request) error {
 	req.Method, req.Host, req.Path = r.Method, r.Host, r.RequestURI
 	if r.Method == http.MethodConnect && !strings.HasPrefix(r.RequestURI, "/") {
 		req.Path = ""

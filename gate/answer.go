@@ -18,10 +18,11 @@ type Answer struct {
 	Allow      bool
 	Reason     Reason // None where Allow, unless DryRun let a denial through
 	DryRun     bool   // the verdict would have been a denial
-	Status     int    // HTTP status of a denial
+	Own        bool   // the gate answers instead of the application: neither an allow nor a denial
+	Status     int    // HTTP status of a denial, or of an own answer
 	DecisionID string
 
-	Set      []HeaderOption // allow: on the request to the app; denial: on the answer to the client
+	Set      []HeaderOption // allow: on the request to the app; else: on the answer to the client
 	Remove   []string       // allow: headers to take off the request to the app
 	Response []HeaderOption // allow: on the app's answer to the client
 
@@ -29,7 +30,7 @@ type Answer struct {
 	SetQuery    []policy.QueryParameter
 	RemoveQuery []string
 
-	Body     string         // of a denial
+	Body     string         // of a denial, or of an own answer
 	Unsent   Content        // of a denial whose status has none, for transports that answer with another status
 	Metadata map[string]any // dynamic metadata besides decision_id, as plain JSON
 

@@ -355,6 +355,9 @@ func (c *call) route() error {
 	if c.app = c.view.app(c.req); c.app == nil {
 		return fail(NoRoute, fmt.Errorf("no app has the host %q", c.req.Host))
 	}
+	if c.own.wanted {
+		return c.routePermissions()
+	}
 	refused := c.target.forms &^ s.Paths.forms()
 	named := c.req.Extensions["gatehouse.route"]
 	if c.app.table == nil {

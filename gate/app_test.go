@@ -400,7 +400,7 @@ func TestRulesAndRoutesMustFit(t *testing.T) {
 			part := func(v *gate.View) { v.Settings, v.Policy, v.Routes = forApps(tt.app), tt.policy, tt.tables }
 			fit, err := g.Validate(part), g.Publish(t.Context(), part)
 			if fmt.Sprint(fit) != fmt.Sprint(err) {
-				t.Errorf("Fit says %v, Publish %v", fit, err)
+				t.Errorf("Validate says %v, Publish %v", fit, err)
 			}
 			if (err != nil) != (tt.err != nil) {
 				t.Fatalf("published with %v", err)

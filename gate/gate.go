@@ -115,7 +115,8 @@ type call struct {
 	rule       *rule // what is asked for the decision
 	remembered bool  // the decision is an earlier one about an input that is the same to the policy
 	bypassed   bool
-	described  bool // logged.Input is about this request and this match
+	own        permissions // what the gate answers itself
+	described  bool        // logged.Input is about this request and this match
 	span       trace.SpanContext
 
 	// Room for what every call makes, so that it costs nothing of its own.
@@ -224,6 +225,7 @@ func (c *call) parse() error {
 		return fail(BadRequest, err)
 	}
 	c.bypassed = s.bypasses(req, c.target.raw)
+	c.own.wanted = !c.bypassed && s.Permissions.Path != "" && c.target.raw == s.Permissions.Path
 	return nil
 }
 
@@ -276,7 +278,10 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 		return fail(Overloaded, fmt.Errorf("limits.concurrent: %d evaluations are under way", s.Limits.Concurrent))
 	}
 	defer g.deciding.Add(-1)
-	if len(c.match.Also) > 0 {
+	switch {
+	case c.own.wanted:
+		return g.tellPermissions(ctx, c)
+	case len(c.match.Also) > 0:
 		return g.askAll(ctx, c)
 	}
 	return g.ask(ctx, c)
@@ -348,6 +353,9 @@ func (c *call) diagnostics(err error) Diagnostics {
 
 // respond makes the one Answer of whatever happened, and says what stopped an allow that could not be given.
 func (c *call) respond(err error) (Answer, error) {
+	if c.own.wanted {
+		return c.respondPermissions(err)
+	}
 	why, status := None, 0
 	if err != nil {
 		f := asFailure(err)

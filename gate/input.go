@@ -202,7 +202,7 @@ func (d *document) fill(members []part) error {
 func (d *document) field(n *input.Node) error {
 	switch n.Kind {
 	case input.KindText:
-		d.text(n.Name, n.TextIn(d.in), n.Always)
+		d.addText(n.Name, n.TextIn(d.in), n.Always)
 	case input.KindInt:
 		d.number(n.Name, n.IntIn(d.in), n.Always)
 	case input.KindBool:
@@ -224,7 +224,7 @@ func (d *document) field(n *input.Node) error {
 	case input.KindMoment:
 		d.moment(n.Name, *n.Time(d.in))
 	case input.KindFixed:
-		d.text(n.Name, n.Constant, true)
+		d.addText(n.Name, n.Constant, true)
 	default:
 		d.composite(n)
 	}
@@ -251,11 +251,11 @@ func (d *document) composite(n *input.Node) {
 		}
 	case input.KindBody:
 		if !in.RawBody {
-			d.text(n.Name, in.Body, false)
+			d.addText(n.Name, in.Body, false)
 		}
 	case input.KindRawBody:
 		if in.RawBody {
-			d.text(n.Name, base64.StdEncoding.EncodeToString([]byte(in.Body)), false)
+			d.addText(n.Name, base64.StdEncoding.EncodeToString([]byte(in.Body)), false)
 		}
 	case input.KindParsedBody:
 		d.add(n.Name, d.call.body)
@@ -275,7 +275,7 @@ func (d *document) composite(n *input.Node) {
 		if in.WebSocket {
 			method = routes.WebSocket
 		}
-		d.text(n.Name, method, false)
+		d.addText(n.Name, method, false)
 	case input.KindParams:
 		if in.Matched {
 			d.params(n.Name, in.Params)
@@ -296,8 +296,8 @@ func (d *document) add(key string, v policy.Value) {
 	d.members = append(d.members, policy.Member{Key: key, Value: v})
 }
 
-// text leaves an empty one out, unless it is there always.
-func (d *document) text(key, s string, always bool) {
+// addText leaves an empty one out, unless it is there always.
+func (d *document) addText(key, s string, always bool) {
 	switch {
 	case s == "" && !always:
 	case d.key != nil:
@@ -390,7 +390,7 @@ func (d *document) labels(key string, m map[string]string, always bool) {
 	_ = d.nested(key, always, true, func(d *document) error { // no error
 		for k, v := range m {
 			if d.wants(k) {
-				d.text(k, v, true)
+				d.addText(k, v, true)
 			}
 		}
 		return nil
@@ -402,7 +402,7 @@ func (d *document) params(key string, params []input.Param) {
 	_ = d.nested(key, true, false, func(d *document) error { // no error
 		for i := range params {
 			if p := &params[i]; d.wants(p.Name) {
-				d.text(p.Name, p.Value, true)
+				d.addText(p.Name, p.Value, true)
 			}
 		}
 		return nil
@@ -444,7 +444,7 @@ func (d *document) address(key string, a *Address) error {
 	return d.nested(key, false, false, func(d *document) error {
 		return d.nested("socketAddress", false, false, func(d *document) error {
 			if d.wants("address") {
-				d.text("address", a.Host, false)
+				d.addText("address", a.Host, false)
 			}
 			if d.wants("portValue") {
 				d.number("portValue", int64(a.Port), false)
@@ -481,7 +481,7 @@ func (d *document) headers(key string, headers Headers) {
 			if index(headers[i+1:], h.Name) >= 0 {
 				value = strings.Join(headers.Values(h.Name), ",")
 			}
-			d.text(h.Name, value, true)
+			d.addText(h.Name, value, true)
 		}
 		return nil
 	})

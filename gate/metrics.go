@@ -15,10 +15,11 @@ const (
 	outcomeDeny
 	outcomeBypass
 	outcomeDryRun
+	outcomePermissions
 	outcomeCount
 )
 
-var outcomeLabels = [outcomeCount]string{"allow", "deny", "bypass", "dry_run"}
+var outcomeLabels = [outcomeCount]string{"allow", "deny", "bypass", "dry_run", "permissions"}
 
 // metrics are looked up once: a Check finds its counter by two indices.
 type metrics struct {
@@ -33,7 +34,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{duration: newLatencies("gatehouse_decision_duration_seconds", "Time from a parsed request to its answer.")}
 	for o := range outcomeLabels {
 		for reason := None; reason < reasons; reason++ {
-			if (reason == None) == (o == outcomeAllow || o == outcomeBypass) {
+			if (reason == None) == (o == outcomeAllow || o == outcomeBypass || o == outcomePermissions) {
 				m.decisions[o][reason] = decisions.WithLabelValues(outcomeLabels[o], reason.String())
 			}
 		}

@@ -13,9 +13,11 @@ import (
 	"gatehouse/routes"
 )
 
-// outcome tells which of the four ways a Check went.
+// outcome tells which of the five ways a Check went.
 func (c *call) outcome(a *Answer) int {
 	switch {
+	case a.Own:
+		return outcomePermissions
 	case !a.Allow:
 		return outcomeDeny
 	case a.DryRun:
@@ -31,7 +33,7 @@ func (c *call) outcome(a *Answer) int {
 func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 	entry := c.entry(a, err)
 	entry.Duration = g.clock().Sub(c.started)
-	if lost := c.view.settings().Log.Append(ctx, entry); errors.Is(lost, decisionlog.ErrDeny) && a.Allow {
+	if lost := c.view.settings().Log.Append(ctx, entry); errors.Is(lost, decisionlog.ErrDeny) && (a.Allow || a.Own) {
 		*a = c.deny(Unavailable, 0)
 		err = lost
 	}
@@ -72,6 +74,9 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	}
 	if a.Allow && !a.DryRun {
 		e.Outcome = "allow"
+	}
+	if a.Own {
+		e.Outcome, e.Reason = "allow", "permissions"
 	}
 	if e.TraceID, e.SpanID = traceparent(req.Headers.Get("traceparent")); c.span.IsValid() {
 		e.TraceID, e.SpanID = c.span.TraceID().String(), c.span.SpanID().String()

@@ -57,6 +57,14 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 	return found
 }
 
+// Caller is who a request is taken to come from. ok is false where a stage before the policy denies it, or lets it through. Like Explain it
+// leaves no entry in the decision log and is for tools.
+func (g *Gate) Caller(ctx context.Context, req *Request) (id identity.Identity, ok bool) {
+	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
+	err := g.guard(c, func() error { return g.prepare(ctx, c) })
+	return c.identity, err == nil && !c.bypassed
+}
+
 // errAnswered ends eachRoute: the rest is not asked.
 var errAnswered = errors.New("answered")
 

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -234,7 +233,9 @@ type Settings struct {
 	Limits   Limits
 	Denials  Denials
 	Bypass   []Bypass
-	DryRun   bool
+	// Permissions is where callers find which routes they may call.
+	Permissions Permissions
+	DryRun      bool
 	// DryRunExtension lets Envoy's configuration turn dry run on for a route by the context extension gatehouse.dry_run.
 	DryRunExtension bool
 	// ManageHeaders removes the canonical identity headers also where nothing shows that the client sent them: with
@@ -289,10 +290,11 @@ func (s *Settings) Validate() error {
 		case !b.Preflight && b.Method == "":
 			errs = append(errs, wrong(element("Bypass", i), "method is missing"))
 		case b.Path == "" && b.Preflight:
-		case !strings.HasPrefix(b.Path, "/") || strings.ContainsAny(b.Path, "?*") || routes.FormsOf(b.Path) != 0 || strings.Contains(b.Path, "%"):
+		case !exactPath(b.Path):
 			errs = append(errs, wrong(element("Bypass", i), "path %q: give one exact path, without query, wildcards, escapes or dot segments", b.Path))
 		}
 	}
+	errs = append(errs, s.Permissions.validate(s.Bypass))
 	return errors.Join(errs...)
 }
 

@@ -177,7 +177,7 @@ func (v *Verifier) introspect(ctx context.Context, keys *Keys, tok credential.To
 	in, several := v.others.at(found)
 	sum := tokenSum(sha256.Sum256([]byte(tok.Raw)))
 	if in != nil && !several { // an answer that is here is of a token that was found to be this server's
-		if id, err, known := in.recall(sum, now); known {
+		if id, err, known := in.lookup(sum, now); known {
 			return id, true, err
 		}
 	}
@@ -237,14 +237,14 @@ func (v *Verifier) unverifiedIssuer(tok credential.Token) (issuer string, shaped
 	return issuer, true
 }
 
-// recall finds an answer that still holds.
-func (in *introspector) recall(sum tokenSum, now time.Time) (id Identity, err error, known bool) {
+// lookup finds an answer that still holds.
+func (in *introspector) lookup(sum tokenSum, now time.Time) (id Identity, err error, known bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.recallLocked(sum, now)
+	return in.lookupLocked(sum, now)
 }
 
-func (in *introspector) recallLocked(sum tokenSum, now time.Time) (id Identity, err error, known bool) {
+func (in *introspector) lookupLocked(sum tokenSum, now time.Time) (id Identity, err error, known bool) {
 	if a := in.active.get(sum, now); a != nil {
 		return a.identity, nil, true
 	}
@@ -257,7 +257,7 @@ func (in *introspector) recallLocked(sum tokenSum, now time.Time) (id Identity, 
 // identify asks, or waits for who asks already.
 func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok credential.Token, sum tokenSum) (Identity, error) {
 	in.mu.Lock()
-	if id, err, known := in.recallLocked(sum, in.clock()); known {
+	if id, err, known := in.lookupLocked(sum, in.clock()); known {
 		in.mu.Unlock()
 		return id, err
 	}

@@ -38,6 +38,8 @@ type Request struct {
 	// FixedHeaders says that this proxy cannot take off what a client sent under another spelling of a header, FixedQuery that
 	// it cannot change the query. What would need that is denied.
 	FixedHeaders, FixedQuery bool
+	// OnlyVerdicts says that this proxy takes every answer of success for an allow, so that it cannot be given one instead of the application's.
+	OnlyVerdicts bool
 
 	// As is who calls, where that is known without a credential: for tools that try a decision. No transport sets it.
 	As *Identity

@@ -256,6 +256,7 @@ func (c *compilation) describe(context.Context) {
 			s.notices = addNotice(s.notices, notice)
 		}
 	}
+	inputNotices(s.compiler.Modules, func(text string) { s.notices = addNotice(s.notices, text) })
 	if len(c.bundles) == 1 {
 		revisions[0] = c.bundles[0].Revision()
 	}

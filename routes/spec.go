@@ -199,7 +199,7 @@ func keys(fields map[string]field) []string {
 	return names
 }
 
-func (r *reader) text(into *string) func(*yaml.Node) {
+func (r *reader) textInto(into *string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" || n.Tag == "!!binary" {
 			r.fail(n, "expected text")
@@ -233,7 +233,7 @@ func (r *reader) texts(into *[]string) func(*yaml.Node) {
 		}
 		for _, item := range n.Content {
 			var text string
-			r.text(&text)(item)
+			r.textInto(&text)(item)
 			*into = append(*into, text)
 		}
 	}
@@ -255,7 +255,7 @@ func (r *reader) table(n *yaml.Node, spec *tableSpec) {
 	asgi := Starlette + " " + FastAPI
 	r.mapping(n, spec.framework, map[string]field{
 		"framework":          {read: func(*yaml.Node) {}},
-		"source":             {read: r.text(&spec.source)},
+		"source":             {read: r.textInto(&spec.source)},
 		"mount":              {read: func(n *yaml.Node) { r.mount(n, &spec.mount) }},
 		"root_path":          {read: func(n *yaml.Node) { r.prefix(n, &spec.rootPath) }},
 		"server":             {frameworks: Django, read: func(n *yaml.Node) { r.server(n, spec) }},
@@ -264,7 +264,7 @@ func (r *reader) table(n *yaml.Node, spec *tableSpec) {
 		"redirect_defaults":  {frameworks: Flask, read: r.flag(&spec.redirectDefaults)},
 		"automatic_options":  {frameworks: Flask, read: r.flag(&spec.automaticOptions)},
 		"host_matching":      {frameworks: Flask, read: r.flag(&spec.hostMatching)},
-		"subdomain_matching": {frameworks: Flask, read: r.text(&spec.serverName)},
+		"subdomain_matching": {frameworks: Flask, read: r.textInto(&spec.serverName)},
 		"redirect_slashes":   {frameworks: asgi, read: r.flag(&spec.redirectSlashes)},
 		"append_slash":       {frameworks: Django, read: r.flag(&spec.appendSlash)},
 		"converters": {frameworks: Flask + " " + Django + " " + asgi,
@@ -278,7 +278,7 @@ func (r *reader) table(n *yaml.Node, spec *tableSpec) {
 }
 
 func (r *reader) server(n *yaml.Node, spec *tableSpec) {
-	r.text(&spec.server)(n)
+	r.textInto(&spec.server)(n)
 	if spec.server != "wsgi" && spec.server != "asgi" {
 		r.fail(n, "server: %q is neither wsgi nor asgi", spec.server)
 	}
@@ -286,7 +286,7 @@ func (r *reader) server(n *yaml.Node, spec *tableSpec) {
 
 // prefix reads a path prefix without a closing slash.
 func (r *reader) prefix(n *yaml.Node, into *string) {
-	r.text(into)(n)
+	r.textInto(into)(n)
 	if *into = strings.TrimRight(*into, "/"); *into != "" && (*into)[0] != '/' {
 		r.fail(n, "%q does not start with a slash", *into)
 	}
@@ -298,7 +298,7 @@ func (r *reader) mount(n *yaml.Node, into *mount) {
 		r.prefix(n, &into.prefix)
 		return
 	}
-	r.mapping(n, "", map[string]field{"prefix": {read: r.text(&into.prefix)}, "rewrite": {read: r.text(&into.to)}})
+	r.mapping(n, "", map[string]field{"prefix": {read: r.textInto(&into.prefix)}, "rewrite": {read: r.textInto(&into.to)}})
 	if !strings.HasPrefix(into.prefix, "/") || !strings.HasPrefix(into.to, "/") {
 		r.fail(n, "mount: prefix and rewrite both start with a slash")
 	}
@@ -313,7 +313,7 @@ func (r *reader) converters(n *yaml.Node, spec *tableSpec) {
 		c := converterSpec{name: n.Content[i].Value, weight: 100, segment: true, line: n.Content[i].Line}
 		stated := false
 		r.mapping(n.Content[i+1], spec.framework, map[string]field{
-			"regex": {read: r.text(&c.regex)},
+			"regex": {read: r.textInto(&c.regex)},
 			"weight": {frameworks: Flask, read: func(n *yaml.Node) {
 				if err := n.Decode(&c.weight); err != nil {
 					r.fail(n, "weight: expected a number")
@@ -367,14 +367,14 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		"mount":             {frameworks: asgi + " " + Flask, read: r.group("mount", &s)},
 		"host_mount":        {frameworks: asgi, read: r.group("host_mount", &s)},
 		"routes":            {read: func(n *yaml.Node) { s.routes = r.routes(n, framework, depth+1) }},
-		"name":              {read: r.text(&s.name)},
-		"host":              {frameworks: Flask, read: r.text(&s.host)},
+		"name":              {read: r.textInto(&s.name)},
+		"host":              {frameworks: Flask, read: r.textInto(&s.host)},
 		"tags":              {read: r.texts(&s.tags)},
 		"allow":             {read: func(n *yaml.Node) { r.forms(n, &s.allow) }},
 		"body":              {read: func(n *yaml.Node) { r.body(n, &s.body) }},
 		"guess":             {read: r.flag(&s.guess)},
 		"own":               {read: r.flag(&s.own)},
-		"unsupported":       {read: r.text(&s.unsupported)},
+		"unsupported":       {read: r.textInto(&s.unsupported)},
 		"defaults":          {frameworks: Flask, read: func(n *yaml.Node) { r.defaults(n, &s) }},
 		"redirects":         {frameworks: Flask, read: r.flag(&s.redirects)},
 		"strict_slashes":    {frameworks: Flask, read: r.optional(&s.strictSlashes)},
@@ -404,7 +404,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 
 // body reads whether a route's bodies are read for the policy.
 func (r *reader) body(n *yaml.Node, into *string) {
-	if r.text(into)(n); *into != "" && *into != "parse" && *into != "ignore" {
+	if r.textInto(into)(n); *into != "" && *into != "parse" && *into != "ignore" {
 		r.fail(n, "body: %q: parse or ignore", *into)
 	}
 }
@@ -440,7 +440,7 @@ func (r *reader) group(key string, s *routeSpec) func(*yaml.Node) {
 			r.fail(n, "both %s: and %s:", s.key, key)
 		}
 		s.key, s.line = key, n.Line
-		r.text(&s.template)(n)
+		r.textInto(&s.template)(n)
 	}
 }
 
@@ -451,7 +451,7 @@ var routeText = regexp.MustCompile(`^([A-Z][A-Z0-9_-]*(?:\s*,\s*[A-Z][A-Z0-9_-]*
 func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		var text string
-		r.text(&text)(n)
+		r.textInto(&text)(n)
 		if s.key != "" {
 			r.fail(n, "both %s: and %s:", s.key, key)
 		}

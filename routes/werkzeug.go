@@ -114,7 +114,7 @@ func (p *werkzeugParser) parse(text string) error {
 				return err
 			}
 		case m[2] != "":
-			p.text(m[2])
+			p.literal(m[2])
 		default:
 			if err := p.param(m[5], m[3], m[4]); err != nil {
 				return err
@@ -141,7 +141,7 @@ func (p *werkzeugParser) begin() {
 	p.current, p.content, p.expr, p.backs, p.lastConv = part{static: true}, "", pyregex.Expression{}, false, nil
 }
 
-func (p *werkzeugParser) text(text string) {
+func (p *werkzeugParser) literal(text string) {
 	p.pieces = append(p.pieces, piece{text: text})
 	p.current.weight.static = append(p.current.weight.static, len([]rune(text)))
 	p.isolated = false

@@ -16,14 +16,14 @@ func itoa(i int) string { return strconv.Itoa(i) }
 func (t *Table) YAML() []byte {
 	s := t.spec
 	doc := &mapNode{}
-	doc.text("framework", s.framework)
+	doc.addText("framework", s.framework)
 	doc.optionalText("source", s.source)
 	doc.optionalText("server", ifNot(s.server, "wsgi"))
 	switch {
 	case s.mount.to != "":
 		m := &mapNode{flow: true}
-		m.text("prefix", s.mount.prefix)
-		m.text("rewrite", s.mount.to)
+		m.addText("prefix", s.mount.prefix)
+		m.addText("rewrite", s.mount.to)
 		doc.add("mount", m.node())
 	default:
 		doc.optionalText("mount", s.mount.prefix)
@@ -41,7 +41,7 @@ func (t *Table) YAML() []byte {
 		all := &mapNode{}
 		for _, c := range s.converters {
 			one := &mapNode{flow: true}
-			one.text("regex", c.regex)
+			one.addText("regex", c.regex)
 			if c.weight != 100 {
 				one.add("weight", scalar(itoa(c.weight), "!!int"))
 			}
@@ -84,7 +84,7 @@ func (s *routeSpec) node() *yaml.Node {
 			head += " " + s.template
 		}
 	}
-	m.text(s.key, head)
+	m.addText(s.key, head)
 	m.optionalText("name", s.name)
 	m.optionalText("host", s.host)
 	m.list("tags", s.tags)
@@ -145,11 +145,11 @@ func (m *mapNode) add(key string, value *yaml.Node) {
 	m.content = append(m.content, scalar(key, "!!str"), value)
 }
 
-func (m *mapNode) text(key, value string) { m.add(key, scalar(value, "!!str")) }
+func (m *mapNode) addText(key, value string) { m.add(key, scalar(value, "!!str")) }
 
 func (m *mapNode) optionalText(key, value string) {
 	if value != "" {
-		m.text(key, value)
+		m.addText(key, value)
 	}
 }
 

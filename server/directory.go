@@ -190,7 +190,7 @@ func (a *directoryAPI) stop(timeout time.Duration) {
 	if a.server == nil {
 		return
 	}
-	late := time.AfterFunc(timeout, a.server.Stop)
+	late := time.AfterFunc(timeout, a.server.Stop) // goroutine: it closes connections, nothing else
 	defer late.Stop()
 	a.server.GracefulStop()
 	a.authzen.stop(timeout)

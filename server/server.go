@@ -164,6 +164,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.http.listener != nil {
 		servers.Go(func() { s.failed(served("serving authorization over HTTP", s.http.serve)) })
 	}
+	// goroutine: both are given what recovers by itself
 	s.directory.serve(background, func(f func() error) { servers.Go(func() { s.failed(f()) }) }, func(f func()) { helpers.Go(f) })
 	admin := s.adminServer()
 	servers.Go(func() {

@@ -1,16 +1,20 @@
 package trial
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/identity"
 )
 
 // VerdictLine is the first line of an answer.
 func VerdictLine(answer *gate.Answer) string {
 	switch {
+	case answer.Own:
+		return "allow, and Gatehouse answers itself: permissions"
 	case answer.DryRun:
 		return "allow, by dry run: the verdict is deny " + answer.Reason.String()
 	case answer.Allow:
@@ -23,7 +27,11 @@ func VerdictLine(answer *gate.Answer) string {
 func Cause(a *Request, answer *gate.Answer) string {
 	switch {
 	case answer.Diagnostics.Cause != nil:
-		return decisionlog.Redact{}.Shown(a.Path, a.Headers).Text(answer.Diagnostics.Cause.Error())
+		text := answer.Diagnostics.Cause.Error()
+		if kind := identity.ErrBadCredential.Error() + ": "; answer.Reason == gate.BadCredential { // which the reason says already
+			text = strings.Replace(text, kind, "", 1)
+		}
+		return decisionlog.Redact{}.Shown(a.Path, a.Headers).Text(text)
 	case answer.Diagnostics.Asked == "" && answer.Allow:
 		return "bypass: let through before any credential or policy is looked at"
 	}
@@ -41,6 +49,20 @@ func (a *Request) Who() string {
 		return ""
 	}
 	return "anonymous"
+}
+
+// Who names the caller of an attempt: as the command line does, or by its credential.
+func (t *Trial) Who(ctx context.Context, a *Request, answer *gate.Answer) string {
+	if who := a.Who(); who != "" {
+		return who
+	}
+	if id, ok := t.gate.Caller(ctx, a.Gate()); ok {
+		return a.caller(&id)
+	}
+	if answer.Reason == gate.BadCredential || answer.Reason == gate.Unavailable {
+		return Unknown(answer.Reason.String())
+	}
+	return ""
 }
 
 // Line is an answer in one line.

@@ -16,14 +16,14 @@ func SameAnswer(a, b *gate.Answer) bool {
 func visibleAnswer(a *gate.Answer) gate.Answer {
 	out := *a
 	out.DecisionID, out.Diagnostics = "", gate.Diagnostics{}
-	plain := func(options []gate.HeaderOption) (list []gate.HeaderOption) {
+	withoutIDs := func(options []gate.HeaderOption) (list []gate.HeaderOption) {
 		for _, h := range options {
 			h.Value = withoutID(h.Value, a.DecisionID)
 			list = append(list, h)
 		}
 		return list
 	}
-	out.Set, out.Response, out.Body = plain(a.Set), plain(a.Response), withoutID(a.Body, a.DecisionID)
+	out.Set, out.Response, out.Body = withoutIDs(a.Set), withoutIDs(a.Response), withoutID(a.Body, a.DecisionID)
 	return out
 }
 

@@ -68,7 +68,7 @@ func (t *Test) Compare(answer *gate.Answer) (problems []string) {
 	expected := func(format string, args ...any) {
 		problems = append(problems, "expected "+fmt.Sprintf(format, args...))
 	}
-	if answer.Allow != t.allow {
+	if (answer.Allow || answer.Own) != t.allow {
 		if t.allow {
 			expected("allow")
 		} else {

@@ -51,7 +51,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 			if err != nil {
 				return usageError{err} // exit code 1 is a denial
 			}
-			if !answer.Allow {
+			if !answer.Allow && !answer.Own {
 				return errSaid // that it is denied
 			}
 			return nil
@@ -119,7 +119,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if f.json {
 		return &answer, printJSON(c.OutOrStdout(), a, &answer, why)
 	}
-	if err := printAnswer(c.OutOrStdout(), a, &answer); err != nil || why == nil {
+	if err := printAnswer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
 		return &answer, err
 	}
 	return &answer, printExplanation(c.OutOrStdout(), why)
@@ -190,7 +190,7 @@ func readClaims(file string) (map[string]any, error) {
 }
 
 // printAnswer tells people what was decided and how.
-func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer) error {
+func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller string) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
 		if text := fmt.Sprintf(format, visibleArgs(args)...); text != "" {
@@ -200,7 +200,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer) error {
 	fmt.Fprintln(&b, trial.VerdictLine(answer))
 	line("reason", "%s", trial.Told(answer))
 	line("cause", "%s", trial.Cause(a, answer))
-	line("caller", "%s", a.Who())
+	line("caller", "%s", caller)
 	line("user", "%s", userText(answer.Diagnostics.User))
 	line("app", "%s", answer.Diagnostics.App)
 	if r := answer.Diagnostics.Match.Route; r != nil {

@@ -126,6 +126,14 @@ func TestTheExamplePasses(t *testing.T) {
 	}
 }
 
+// TestTheDriveExamplePasses runs the table of examples/rebac-drive, which the directory's files answer.
+func TestTheDriveExamplePasses(t *testing.T) {
+	code, stdout, stderr := command(t, "test", "-c", "../../examples/rebac-drive/gatehouse.yaml")
+	if code != 0 || stdout != "23 passed, 0 failed\n" {
+		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
+	}
+}
+
 // TestTheTestingPageIsTrue runs the table that docs/testing.md shows, against the example that it speaks of.
 func TestTheTestingPageIsTrue(t *testing.T) {
 	page, err := os.ReadFile("../../docs/testing.md")

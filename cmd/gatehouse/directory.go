@@ -29,7 +29,8 @@ snapshot, and answers questions about it. Nothing is started or changed.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGraphCommand(), directoryGetCommand(),
-		directoryStatsCommand(), directoryValidateCommand(), directoryImportCommand(), directoryExportCommand(), directoryDiffCommand())
+		directoryStatsCommand(), directoryValidateCommand(), directoryImportCommand(), directoryExportCommand(), directoryDiffCommand(),
+		directoryFromCommand())
 	return c
 }
 

@@ -28,6 +28,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 	ours = map[string][]string{ // package -> those of ours that it may import besides, directly or not
 		"gatehouse/config":              {},
 		"gatehouse/directory":           {},
+		"gatehouse/directory/convert":   {"gatehouse/directory", "gatehouse/directory/format"},
 		"gatehouse/directory/format":    {"gatehouse/directory"},
 		"gatehouse/gate":                {"gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/extauthz":            {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
@@ -109,6 +110,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/open-policy-agent/opa/v1/plugins/":     {"gatehouse/upstream"},
 		"github.com/fsnotify/fsnotify":                     {"gatehouse/watch", "gatehouse/decisionlog/read"}, // the end of a file that grows
 		"github.com/envoyproxy/go-control-plane/":          {"gatehouse/extauthz", "gatehouse/hack/bench"},
+		"github.com/go-ldap/":                              {"gatehouse/directory/convert"},
 		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/keyset", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles/signature"},
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity/keyset"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},

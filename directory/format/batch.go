@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"gatehouse/directory"
+	"gatehouse/panics"
 )
 
 // batch is a part of a file on its way from the reader over a decoder to the Builder.
@@ -76,6 +77,19 @@ func (b *batch) record(d *decoder, text string, line int, want kind) {
 // reader reads a source in batches, and gives each to emit. A batch that is decoded already has done closed.
 type reader func(ctx context.Context, emit func(*batch) error) error
 
+// careful reads, and gives a panic as an error.
+func (r reader) careful(ctx context.Context, emit func(*batch) error) (err error) {
+	defer panics.Into("reading the directory", &err)
+	return r(ctx, emit)
+}
+
+// careful decodes, and gives a panic as an error.
+func (b *batch) careful(d *decoder) (err error) {
+	defer panics.Into("reading the directory", &err)
+	b.decode(d)
+	return nil
+}
+
 // run has a reader's batches decoded, several at once, and gives them to sink in their order. It returns the first error; its goroutines
 // have ended then. Only so many batches are in memory as there are decoders.
 func run(ctx context.Context, read reader, sink func(*batch) error) error {
@@ -94,10 +108,10 @@ func run(ctx context.Context, read reader, sink func(*batch) error) error {
 			return context.Cause(ctx)
 		}
 	}
-	wg.Go(func() { // goroutine: of a command or of the caller's load
+	wg.Go(func() {
 		defer close(ordered)
 		defer close(work)
-		if err := read(ctx, func(b *batch) error {
+		if err := read.careful(ctx, func(b *batch) error {
 			if b.done != nil {
 				return send(ordered, b)
 			}
@@ -111,10 +125,12 @@ func run(ctx context.Context, read reader, sink func(*batch) error) error {
 		}
 	})
 	for range workers {
-		wg.Go(func() { // goroutine: as above
+		wg.Go(func() {
 			var d decoder
 			for b := range work {
-				b.decode(&d)
+				if err := b.careful(&d); err != nil {
+					cancel(err)
+				}
 				close(b.done)
 			}
 		})

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"gatehouse/directory"
+	"gatehouse/yamltext"
 )
 
 // maxYAML bounds a YAML file: its tree takes many times its size. Larger directories are JSON lines.
@@ -44,8 +44,6 @@ func (y *yamlReader) fail(k kind, n *yaml.Node, format string, args ...any) {
 	y.b.complain(k, n.Line, fmt.Sprintf(format, args...))
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
 func (y *yamlReader) read(text string) {
 	if at := invalidUTF8(text); at >= 0 {
 		y.b.complain(kindAny, 1+strings.Count(text[:at], "\n"), fmt.Sprintf("not valid UTF-8 (byte 0x%02x); save the file as UTF-8", text[at]))
@@ -56,11 +54,7 @@ func (y *yamlReader) read(text string) {
 	if err := decoder.Decode(&doc); err == io.EOF { //nolint:errorlint // as documented
 		return // nothing is in it
 	} else if err != nil {
-		line, what := 0, err.Error()
-		if m := yamlLine.FindStringSubmatch(what); m != nil {
-			line, _ = strconv.Atoi(m[1])
-			what = what[len(m[0]):]
-		}
+		line, what := yamltext.Problem(err)
 		y.b.complain(kindAny, line, "not valid YAML: "+what)
 		return
 	}

@@ -16,6 +16,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,7 +27,7 @@ import (
 )
 
 const (
-	pkg   = "identity" // where the checks are, from the module's root
+	pkg   = "identity" // it and its parts have the checks, from the module's root
 	suite = "^(TestAttack|TestCacheIsInvisible)"
 	limit = 5 * time.Minute // for building and running one of them
 )
@@ -124,53 +125,70 @@ func firstFailure(out []byte) string {
 
 // check is one check, and how to take it out.
 type check struct {
-	function string   // that does it, with the type of a method: Verifier.check. It may stand in any file of the package
+	function string   // that does it, with the type of a method: Verifier.check. It may stand in any file of the package and its parts
 	name     string   // what is then no longer checked
 	edits    []string // old text and new, in turn; each old one is in the function exactly once
 }
 
 // without is the file that the function is in, as it is and without the check.
 func (c check) without(dir string) (path, text, changed string, err error) {
-	path, text, from, to, err := find(dir, c.function)
-	if err != nil {
-		return "", "", "", err
+	err = fmt.Errorf("%s has no function %s; bring hack/disable-checks up to date", dir, c.function)
+	walked := filepath.WalkDir(dir, func(file string, d fs.DirEntry, broken error) error {
+		switch {
+		case broken != nil:
+			return broken
+		case d.IsDir() && (d.Name() == "attack" || d.Name() == "testdata"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
+			return nil
+		}
+		return c.lookInto(file, func(whole, edited string, problem error) {
+			switch {
+			case path == "" && problem == nil: // of several functions of that name, the one in which the text is
+				path, text, changed, err = file, whole, edited, nil
+			case path == "":
+				err = problem
+			case problem == nil:
+				err = fmt.Errorf("the text to change is in %s of %s and of %s; bring hack/disable-checks up to date", c.function, path, file)
+			}
+		})
+	})
+	if walked != nil {
+		return "", "", "", walked
 	}
-	function := text[from:to]
+	return path, text, changed, err
+}
+
+// lookInto calls found for each function of the check's name in a file: with the file as it is and without the check, or with the problem.
+func (c check) lookInto(path string, found func(text, changed string, problem error)) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	places, text := token.NewFileSet(), string(raw)
+	file, err := parser.ParseFile(places, path, raw, parser.SkipObjectResolution)
+	if err != nil {
+		return err
+	}
+	for _, d := range file.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok && nameOf(f) == c.function {
+			from, to := places.Position(f.Pos()).Offset, places.Position(f.End()).Offset
+			function, err := c.edited(text[from:to])
+			found(text, text[:from]+function+text[to:], err)
+		}
+	}
+	return nil
+}
+
+// edited is the function without the check.
+func (c check) edited(function string) (string, error) {
 	for i := 0; i < len(c.edits); i += 2 {
 		if n := strings.Count(function, c.edits[i]); n != 1 {
-			return "", "", "", fmt.Errorf("the text to change is %d times in %s and not once; bring hack/disable-checks up to date: %q", n, c.function, c.edits[i])
+			return "", fmt.Errorf("the text to change is %d times in %s and not once; bring hack/disable-checks up to date: %q", n, c.function, c.edits[i])
 		}
 		function = strings.Replace(function, c.edits[i], c.edits[i+1], 1)
 	}
-	return path, text, text[:from] + function + text[to:], nil
-}
-
-// find looks for a function of a package, wherever it stands.
-func find(dir, function string) (path, text string, from, to int, err error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-	if err != nil {
-		return "", "", 0, 0, err
-	}
-	for _, path := range files {
-		if strings.HasSuffix(path, "_test.go") {
-			continue
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return "", "", 0, 0, err
-		}
-		places := token.NewFileSet()
-		file, err := parser.ParseFile(places, path, text, parser.SkipObjectResolution)
-		if err != nil {
-			return "", "", 0, 0, err
-		}
-		for _, d := range file.Decls {
-			if f, ok := d.(*ast.FuncDecl); ok && nameOf(f) == function {
-				return path, string(text), places.Position(f.Pos()).Offset, places.Position(f.End()).Offset, nil
-			}
-		}
-	}
-	return "", "", 0, 0, fmt.Errorf("%s has no function %s; bring hack/disable-checks up to date", dir, function)
+	return function, nil
 }
 
 func nameOf(f *ast.FuncDecl) string {

@@ -167,6 +167,8 @@ func (o *Retold) withoutInput(r *Decision) {
 	switch o.Stopped = o.Recorded.Error; {
 	case r.Reason == "bypass":
 		o.Stopped = "bypass: let through before any credential or policy is looked at"
+	case r.Reason == "permissions":
+		o.Stopped = "permissions: Gatehouse answered itself which routes the caller may call"
 	case o.Stopped == "":
 		o.Stopped = cmp.Or(r.Reason, r.Outcome)
 	}

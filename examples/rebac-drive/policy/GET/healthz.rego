@@ -1,0 +1,4 @@
+# GET /healthz   (health)
+package drive.GET.healthz
+
+allowed := true

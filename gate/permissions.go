@@ -1,0 +1,361 @@
+package gate
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse/input"
+	"gatehouse/routes"
+)
+
+// Permissions is a path of the gate's own that tells a caller which routes of the application it may call. The application never sees
+// requests for it, also not in a dry run.
+type Permissions struct {
+	Path   string        // exact, without query; "" is none
+	MaxAge time.Duration // how long a client may keep the answer
+}
+
+const (
+	mostPermissions     = 1000    // methods of routes that are asked about
+	mostPermissionBytes = 1 << 20 // of the answer
+	longestPermissions  = 24 * time.Hour
+)
+
+func (p *Permissions) validate(bypass []Bypass) error {
+	var errs []error
+	if p.Path == "" {
+		return nil
+	}
+	if !exactPath(p.Path) {
+		errs = append(errs, wrong("Permissions.Path", "%q: give one exact path, without query, wildcards, escapes or dot segments", p.Path))
+	}
+	if slices.ContainsFunc(bypass, func(b Bypass) bool { return b.Path == p.Path && !b.Preflight }) {
+		errs = append(errs, wrong("Permissions.Path", "%q is bypassed as well: requests for it would reach the application", p.Path))
+	}
+	if p.MaxAge < 0 || p.MaxAge > longestPermissions {
+		errs = append(errs, wrong("Permissions.MaxAge", "%s: must be from 0s to %s", p.MaxAge, longestPermissions))
+	}
+	return errors.Join(errs...)
+}
+
+// exactPath reports whether a path can be compared with that of a request byte for byte.
+func exactPath(path string) bool {
+	return strings.HasPrefix(path, "/") && !strings.ContainsAny(path, "?*%") && routes.FormsOf(path) == 0
+}
+
+// routePermissions is the stage route of a request for permissions.
+func (c *call) routePermissions() error {
+	switch {
+	case c.req.OnlyVerdicts:
+		return &failure{NoRoute, http.StatusNotFound, errors.New("the proxy asks over HTTP, which has no answers but allow and deny: permissions need Envoy's grpc_service")}
+	case isUpgrade(c.req):
+		return fail(BadRequest, errors.New("the request opens a WebSocket, and permissions are none"))
+	case c.req.Method != http.MethodGet && c.req.Method != http.MethodHead:
+		return &failure{BadRequest, http.StatusMethodNotAllowed, fmt.Errorf("permissions are asked for by GET or HEAD, not by %q", c.req.Method)}
+	case c.req.Extensions["gatehouse.route"] != "":
+		return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, but the path is that of permissions", c.req.Extensions["gatehouse.route"]))
+	case c.app.table == nil:
+		return &failure{NoRoute, http.StatusNotFound, fmt.Errorf("%s has no route table: permissions need routes", c.app.label())}
+	}
+	return nil
+}
+
+// respondPermissions makes the Answer. It is never an allow.
+func (c *call) respondPermissions(err error) (Answer, error) {
+	if err != nil {
+		f := asFailure(err)
+		a := c.deny(f.reason, f.status)
+		if f.status == http.StatusMethodNotAllowed {
+			a.Set = append(a.Set, HeaderOption{Name: "allow", Value: "GET, HEAD"})
+		}
+		return a, err
+	}
+	p := &c.view.Settings.Permissions
+	return Answer{Own: true, Status: http.StatusOK, DecisionID: c.id, Body: c.own.text, Set: []HeaderOption{
+		{Name: "content-type", Value: "application/json"},
+		{Name: "cache-control", Value: fmt.Sprintf("private, max-age=%d", int64(p.MaxAge/time.Second))},
+		{Name: "vary", Value: c.varies()},
+		{Name: "x-decision-id", Value: c.id},
+	}}, nil
+}
+
+// varies lists the headers that may say who calls.
+func (c *call) varies() string {
+	names := []string{"Authorization", "Cookie"}
+	for _, header := range headersOf(c.view.Settings.Verifier.Places()) {
+		if name := http.CanonicalHeaderKey(header); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// permissions are what becomes of a request for them.
+type permissions struct {
+	wanted bool   // the request is for them
+	text   string // the answer, JSON
+}
+
+// permission is what is known of a caller and a route. The zero value says that it depends on the request.
+type permission uint8
+
+const (
+	unknown permission = iota
+	mayNot
+	may
+)
+
+// tellPermissions asks about every route of the application, all of them in the time of one evaluation.
+func (g *Gate) tellPermissions(ctx context.Context, c *call) error {
+	ctx, cancel := context.WithTimeout(ctx, c.view.Settings.Timeout)
+	defer cancel()
+	p := newProber(g, c)
+	var keys []string
+	found := map[string]permission{}
+	for _, route := range c.app.table.Routes() {
+		for _, method := range route.RuleMethods() {
+			if len(keys) >= mostPermissions {
+				return fail(Unavailable, fmt.Errorf("the route table has more than %d routes, which is too many for permissions", mostPermissions))
+			}
+			if ctx.Err() != nil {
+				return lateFor(ctx)
+			}
+			is, err := p.ask(ctx, method, route)
+			if err != nil {
+				return err
+			}
+			key := method + " " + route.Template
+			if before, twice := found[key]; !twice {
+				keys = append(keys, key)
+			} else if before != is {
+				is = unknown
+			}
+			found[key] = is
+		}
+	}
+	return c.writePermissions(keys, found)
+}
+
+func lateFor(ctx context.Context) error {
+	return &failure{Timeout, http.StatusServiceUnavailable, fmt.Errorf("policy.timeout is over before every route was asked about: %w", context.Cause(ctx))}
+}
+
+// writePermissions writes the answer, in the order of the table.
+func (c *call) writePermissions(keys []string, found map[string]permission) error {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	separator := byte('{')
+	for _, key := range keys {
+		b.WriteByte(separator)
+		if err := encoder.Encode(key); err != nil {
+			return err
+		}
+		b.Truncate(b.Len() - 1) // its end of line
+		b.WriteString([...]string{unknown: ":null", mayNot: ":false", may: ":true"}[found[key]])
+		if separator = ','; b.Len() > mostPermissionBytes {
+			return fail(Unavailable, fmt.Errorf("the answer has more than %d bytes, which is too many for permissions", mostPermissionBytes))
+		}
+	}
+	if len(keys) == 0 {
+		b.WriteByte('{')
+	}
+	b.WriteString("}\n")
+	c.own.text = b.String()
+	return nil
+}
+
+// prober asks about one route after the other, for the caller of one request.
+type prober struct {
+	gate   *Gate
+	of     *call
+	call   call // the one that is made for each route
+	req    Request
+	sent   []string // headers that are the same on each request of this caller: those of credentials
+	unsure bool     // see routes.Table.Unsure
+
+	allowed bool  // some rule did
+	refused error // what stopped that allow
+}
+
+func newProber(g *Gate, c *call) *prober {
+	p := &prober{gate: g, of: c, req: *c.req, sent: headersOf(c.view.Settings.Verifier.Places()), unsure: c.app.table.Unsure()}
+	p.req.Headers = nil
+	for _, h := range c.req.Headers {
+		if slices.Contains(p.sent, h.Name) {
+			p.req.Headers = append(p.req.Headers, h)
+		}
+	}
+	p.req.Query, p.req.Fragment, p.req.Size = "", "", 0
+	p.req.Body, p.req.RawBody, p.req.LossyBody = "", false, false
+	return p
+}
+
+// ask says what becomes of a request for a route. An error says that it cannot be said of any.
+func (p *prober) ask(ctx context.Context, method string, route *routes.Route) (permission, error) {
+	c := p.of
+	if c.dryRun() {
+		return may, nil // whatever the policy says
+	}
+	p.call = call{req: &p.req, fields: c.fields, id: c.id, started: c.started, view: c.view, app: c.app, method: method,
+		identity: c.identity, peer: c.peer, user: c.user, userParts: c.userParts, userFound: c.userFound}
+	defer func() { c.user, c.userParts, c.userFound = p.call.user, p.call.userParts, p.call.userFound }()
+	p.req.Method = method
+	path, fixed := c.app.table.FixedPath(route)
+	if fixed {
+		return p.askPath(ctx, method, path)
+	}
+	if route.Unsupported != "" {
+		return mayNot, nil // a path that reaches it is refused
+	}
+	p.req.Path = "/"
+	p.call.target = target{raw: "/", decoded: "/"}
+	p.call.match = routes.Match{Outcome: routes.Matched, Route: route}
+	is, err := p.decide(ctx, false)
+	switch {
+	case is == may && (p.unsure || route.Host != ""): // another route may have a say, too; or the host is another application's
+		is = unknown
+	case is == mayNot && p.someBypassed(method, route):
+		is = unknown
+	}
+	return is, err
+}
+
+// askPath says what becomes of a request for a path, as Check does.
+func (p *prober) askPath(ctx context.Context, method, path string) (permission, error) {
+	s := p.of.view.Settings
+	p.req.Path = path
+	if method == routes.WebSocket {
+		p.req.Method = http.MethodGet
+		sent := p.req.Headers
+		defer func() { p.req.Headers = sent }()
+		p.req.Headers = append(slices.Clone(sent), Header{Name: "connection", Value: "Upgrade"}, Header{Name: "upgrade", Value: "websocket"},
+			Header{Name: "sec-websocket-key", Value: "AAAAAAAAAAAAAAAAAAAAAA=="})
+	}
+	var err error
+	if p.call.target, err = parseTarget(path, s.Paths); err != nil {
+		return mayNot, nil
+	}
+	if s.bypasses(&p.req, p.call.target.raw) {
+		return may, nil
+	}
+	is := mayNot
+	if p.call.route() == nil {
+		is, err = p.decide(ctx, true)
+	}
+	if is == mayNot && s.preflights(method, path) {
+		is = unknown
+	}
+	return is, err
+}
+
+// decide asks the rule of each route that may take the request, unless what one reads is not known. fixed says that the path is.
+func (p *prober) decide(ctx context.Context, fixed bool) (permission, error) {
+	c := &p.call
+	for i := -1; i < len(c.match.Also); i++ {
+		route := c.match.Route
+		if i >= 0 {
+			route = c.match.Also[i].Route
+		}
+		if c.rule = c.app.ask(c.method, route); c.rule.entry == nil {
+			return mayNot, nil
+		}
+		if parts, _ := c.looked(c.rule.entry); p.open(parts, fixed) {
+			return unknown, nil
+		}
+	}
+	var err error
+	if len(c.match.Also) > 0 {
+		err = p.gate.askAll(ctx, c)
+	} else {
+		err = p.gate.ask(ctx, c)
+	}
+	if err == nil {
+		if err = p.passes(); err == nil {
+			return may, nil
+		}
+	}
+	switch f := asFailure(err); {
+	case ctx.Err() != nil:
+		return unknown, lateFor(ctx)
+	case f.reason.OfPolicy(), f.reason == BadRequest:
+		return mayNot, nil
+	case f.reason == Timeout:
+		return unknown, &failure{Timeout, http.StatusServiceUnavailable, f.cause}
+	}
+	return unknown, err
+}
+
+// passes is what stops an allow of the policy's. With a proxy that can change headers and the query that is the caller: one whose name cannot be
+// a header's value. So the first allow tells of all.
+func (p *prober) passes() error {
+	if !p.allowed {
+		_, p.refused = p.call.allow(None)
+		p.allowed = true
+	}
+	return p.refused
+}
+
+// open reports whether a rule that reads these parts of the input reads one that is not known without the request.
+func (p *prober) open(parts []part, fixed bool) bool {
+	for i := range parts {
+		n := &parts[i]
+		switch {
+		case n.Kind == input.KindGroup:
+			if p.open(n.below, fixed) {
+				return true
+			}
+		case n.Kind == input.KindHeaders:
+			other := func(name, _ string) bool { return !slices.Contains(p.sent, name) }
+			if n.reads.AnyFunc(other, "") {
+				return true
+			}
+		case n.Kind == input.KindParsedPath, n.Kind == input.KindParams:
+			if !fixed {
+				return true
+			}
+		case !sameForCaller(n.Path):
+			return true
+		}
+	}
+	return false
+}
+
+// sameForCaller reports whether a field of the input is the same on each of a caller's requests to a route. What is not listed is not.
+func sameForCaller(path string) bool {
+	switch path {
+	case "app", "policy.path", "source_principal", "attributes.request.time", "attributes.request.http.method", "attributes.request.http.host",
+		"attributes.request.http.scheme", "attributes.request.http.protocol", "attributes.tlsSession.sni",
+		"route.name", "route.template", "route.method", "route.redirect":
+		return true
+	}
+	return slices.ContainsFunc([]string{"identity.", "user.", "peer.", "version.", "attributes.source.", "attributes.destination."},
+		func(prefix string) bool { return strings.HasPrefix(path, prefix) })
+}
+
+// someBypassed reports whether requests for some paths of a route are let through before the policy is asked.
+func (p *prober) someBypassed(method string, route *routes.Route) bool {
+	table, host := p.of.app.table, p.req.Host
+	return slices.ContainsFunc(p.of.view.Settings.Bypass, func(b Bypass) bool {
+		switch {
+		case b.Preflight && method != http.MethodOptions, !b.Preflight && b.Method != method:
+			return false
+		case b.Path == "":
+			return true
+		}
+		m := table.Match(method, host, b.Path)
+		return m.Route == route || slices.ContainsFunc(m.Also, func(m routes.Match) bool { return m.Route == route })
+	})
+}
+
+// preflights reports whether CORS preflights for a path are let through before the policy is asked.
+func (s *Settings) preflights(method, path string) bool {
+	return method == http.MethodOptions && slices.ContainsFunc(s.Bypass, func(b Bypass) bool { return b.Preflight && (b.Path == "" || b.Path == path) })
+}
