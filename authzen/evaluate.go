@@ -88,12 +88,12 @@ func (h *Handler) mayAsk(r *request) error {
 func (h *Handler) decide(r *request, q *question) decision {
 	asked := &gate.Question{Request: gate.QuestionRequest(r.path, gate.Endpoint{Principal: "key/" + r.client.ID, Address: gate.Address{Host: r.from}}),
 		About: q.whole, Spread: true, Subject: q.subject}
-	asked.Request.ID, asked.Request.Bytes, asked.Request.As = r.id, q.size, caller(q.subject)
+	asked.Request.ID, asked.Request.Bytes = r.id, q.size
 	if h.rule == nil {
 		a := h.with.Gate.AskDirectory(r.ctx, asked, q.resource, q.action)
 		return decisionOf(&a)
 	}
-	asked.Rule, asked.Name = h.rule, h.with.Decision
+	asked.Rule, asked.Name, asked.Request.As = h.rule, h.with.Decision, caller(q.subject)
 	a := h.with.Gate.Ask(r.ctx, asked)
 	return decisionOf(&a)
 }

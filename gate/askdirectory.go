@@ -29,9 +29,6 @@ func (g *Gate) checkDirectory(c *call, q *Question, object directory.Ref, relati
 	if c.target, err = parseTarget(q.Request.Path, c.view.Settings.Paths); err != nil {
 		return fail(BadRequest, err)
 	}
-	if c.req.As != nil {
-		c.identity = *c.req.As
-	}
 	about, err := membersOf(q.About)
 	if err != nil {
 		return fail(BadRequest, err)
