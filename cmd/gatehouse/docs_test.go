@@ -30,8 +30,11 @@ func TestFullExampleStarts(t *testing.T) {
 	write(t, filepath.Join(dir, "client.pem"), key)
 	write(t, filepath.Join(dir, "503.txt"), "later")
 	write(t, filepath.Join(dir, "orders.pb"), "")
+	write(t, filepath.Join(dir, "manifest.yaml"), "model: {version: 3}\ntypes: {user: {}, identity: {relations: {identifier: user}}}\n")
+	write(t, filepath.Join(dir, "directory", "directory.yaml"), "objects:\n  - {type: user, id: ann}\n")
 	write(t, filepath.Join(dir, "smoke.yaml"), "tests:\n  - deny: {GET: /orders}\n")
-	signed := map[string][]byte{".manifest": []byte(`{"metadata": {"serial": 41}}`), "authz.rego": []byte("package envoy.authz\n\ndefault allow := false\n")}
+	signed := map[string][]byte{".manifest": []byte(`{"metadata": {"serial": 41}}`), "authz.rego": []byte("package envoy.authz\n\ndefault allow := false\n"),
+		"orders.rego": []byte("package orders.GET.orders\n\ndefault allowed := false\n"), "items.rego": []byte("package items\n\ndefault allow := false\n")}
 	private := signingKey(t, filepath.Join(dir, "release.pem"))
 	var err error
 	signed[".signatures.json"], err = signature.Sign(signed, signature.Key{ID: "release", File: private, Algorithm: "ES256", Scope: "write"})
