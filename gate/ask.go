@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -38,7 +39,7 @@ type askedRules struct {
 	rules map[string]*rule
 }
 
-// find is a rule by its path, nil where the policy has none.
+// find is a rule by its path, nil where the policy defines none there: what is data alone is no decision, and nobody's to ask for.
 func (a *askedRules) find(of *policy.Snapshot, path []string, name string) (*rule, error) {
 	key := strings.Join(path, policy.PathSeparator) + policy.PathSeparator + name
 	a.mu.Lock()
@@ -48,6 +49,10 @@ func (a *askedRules) find(of *policy.Snapshot, path []string, name string) (*rul
 	}
 	if known := a.rules[key]; known != nil {
 		return known, nil
+	}
+	pkg, decision := path[:len(path)-1], path[len(path)-1]
+	if !slices.ContainsFunc(of.Rules(pkg, decision), func(found []string) bool { return slices.Equal(found, pkg) }) {
+		return nil, nil
 	}
 	entry, err := of.Entry(path)
 	if err != nil || entry == nil {
@@ -191,7 +196,10 @@ func (c *call) questionInput(q *Question, about []policy.Member) (policy.Value, 
 	return policy.Object(d.members...), nil
 }
 
+// QuestionProtocol is what stands for the protocol of a question on record. No request of a proxy has it.
+const QuestionProtocol = "question"
+
 // QuestionRequest is a Request by which a question came over a transport: what the log shows of it.
 func QuestionRequest(path string, client Endpoint) Request {
-	return Request{Method: http.MethodPost, Path: path, Source: client}
+	return Request{Method: http.MethodPost, Path: path, Protocol: QuestionProtocol, Source: client}
 }

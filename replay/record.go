@@ -106,10 +106,17 @@ func (r *Record) Outcomes() (outcome, reason string, status int) {
 	return "", "", 0
 }
 
+// IsQuestion reports whether an application asked for the decision itself, so that no route and no rule of one was asked.
+func (r *Record) IsQuestion() bool {
+	return string(member(r.Input, "attributes", "request", "http", "protocol")) == gate.QuestionProtocol
+}
+
 // unasked says why the policy had no part in a decision, or why its part is not known.
 func (r *Record) unasked() string {
 	reason := string(r.Reason)
 	switch {
+	case r.IsQuestion():
+		return "an application asked for it: it is no request"
 	case r.Input != nil && (reason == "" || gate.ReasonNamed(reason).OfPolicy()):
 		return ""
 	case r.Input != nil:
