@@ -7,7 +7,7 @@ import (
 
 // Directory says where users, groups, roles and the relations between them come from, and how a caller is found among them.
 type Directory struct {
-	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within a second. One that cannot be used is reported with file and line, and the last good one stays. Without it there is no directory."`
+	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within 200 ms, where it is small. One that cannot be used is reported with file and line, and the last good one stays. Without it there is no directory."`
 	Manifest    string          `yaml:"manifest" doc:"The manifest: types with their relations and permissions, YAML. Watched. Default: the folder's manifest.yaml, else the built-in manifest (user, group, role, identity, resource)."`
 	Limits      DirectoryLimits `yaml:"limits" doc:"What one question may cost. A question that needs more is an error, and the request is denied."`
 	User        DirectoryUser   `yaml:"user" doc:"How the caller is found in the directory: input.user."`
