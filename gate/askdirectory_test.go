@@ -73,3 +73,17 @@ func TestAskDirectory(t *testing.T) {
 		}
 	}
 }
+
+// TestQuestionAboutAnUnknownIdentity holds that a subject which the directory does not know is nobody there, also where callers are users by id.
+func TestQuestionAboutAnUnknownIdentity(t *testing.T) {
+	s := gatetest.Settings()
+	s.Users = &gate.Users{ByID: true}
+	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, s, compileFiles(t, "package q\n\nallow if input.user.id == \"v1\"\n", "package envoy.authz\n\nallow := false\n")), withDirectory(people(t)))
+	for subject, want := range map[directory.Ref]bool{{Type: "user", ID: "v1"}: true, {Type: "identity", ID: "vera"}: true, {Type: "identity", ID: "v1"}: false, {Type: "user", ID: "nobody"}: false} {
+		q := &gate.Question{Request: gate.QuestionRequest("/ask", gate.Endpoint{}), Rule: []string{"q", "allow"}, Subject: subject, Spread: true, About: map[string]any{}}
+		q.Request.As = &identity.Identity{Type: identity.TypeSub, Subject: subject.ID, Identity: subject.ID, Authenticated: true}
+		if a := g.Ask(t.Context(), q); a.Allow != want {
+			t.Errorf("%v: allow %v, want %v (%v)", subject, a.Allow, want, a.Diagnostics.Cause)
+		}
+	}
+}

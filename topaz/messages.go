@@ -21,6 +21,19 @@ import (
 func refOf(typ, id string) directory.Ref { return directory.Ref{Type: typ, ID: id} }
 
 // objectMessage is an object as a message. Times of changes are not kept.
+// maxAnswer bounds the objects of an answer, in bytes of their properties. A message may have 4 MiB.
+const maxAnswer = 2 << 20
+
+// answerSize adds up the objects of an answer.
+type answerSize int
+
+func (n *answerSize) add(o directory.Object) error {
+	if *n += answerSize(len(o.Properties)); *n > maxAnswer {
+		return status.Errorf(codes.ResourceExhausted, "the objects have properties of more than %d bytes: ask for fewer of them", maxAnswer)
+	}
+	return nil
+}
+
 func objectMessage(o directory.Object) (*common.Object, error) {
 	out := &common.Object{Type: o.Type, Id: o.ID, DisplayName: o.DisplayName, Etag: etag(o.Type, o.ID, o.DisplayName, string(o.Properties))}
 	if len(o.Properties) > 0 {

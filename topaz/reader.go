@@ -61,8 +61,13 @@ func (s *readerService) GetObjectMany(_ context.Context, in *reader.GetObjectMan
 	if len(in.Param) > maxChecks {
 		return nil, status.Errorf(codes.InvalidArgument, "param: more than %d objects", maxChecks)
 	}
-	out := &reader.GetObjectManyResponse{}
+	out, size := &reader.GetObjectManyResponse{}, answerSize(0)
 	for _, p := range in.Param {
+		if found, ok := d.Object(refOf(p.ObjectType, p.ObjectId)); ok {
+			if err := size.add(found); err != nil {
+				return nil, err
+			}
+		}
 		o, err := objectOf(d, refOf(p.ObjectType, p.ObjectId))
 		if err != nil {
 			return nil, err
@@ -82,8 +87,11 @@ func (s *readerService) GetObjects(_ context.Context, in *reader.GetObjectsReque
 		return nil, err
 	}
 	objects, answer := take(p, d.Objects(in.ObjectType))
-	out := &reader.GetObjectsResponse{Page: answer}
+	out, size := &reader.GetObjectsResponse{Page: answer}, answerSize(0)
 	for _, o := range objects {
+		if err := size.add(o); err != nil {
+			return nil, err
+		}
 		message, err := objectMessage(o)
 		if err != nil {
 			return nil, err
@@ -137,12 +145,18 @@ func (s *readerService) GetRelations(_ context.Context, in *reader.GetRelationsR
 
 // endsOf are the objects and subjects of relations, by type:id.
 func endsOf(d *directory.Snapshot, relations []directory.Relation) (map[string]*common.Object, error) {
-	out := map[string]*common.Object{}
+	out, size := map[string]*common.Object{}, answerSize(0)
 	for _, r := range relations {
 		for _, ref := range []directory.Ref{r.Object, r.Subject} {
 			o, found := d.Object(ref)
 			if !found { // every subject of a type
 				continue
+			}
+			if out[ref.String()] != nil {
+				continue
+			}
+			if err := size.add(o); err != nil {
+				return nil, err
 			}
 			message, err := objectMessage(o)
 			if err != nil {

@@ -12,10 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
 
 	"gatehouse/directory"
+	"gatehouse/watch"
 )
 
 // Options are what Load may be told.
@@ -92,17 +92,9 @@ func (s *source) passes() int {
 
 // ReadManifest reads the manifest of a file.
 func ReadManifest(file string) (*directory.Manifest, error) {
-	f, err := os.Open(file)
+	text, err := watch.ReadFile(file, maxManifest) // which does not wait for a pipe
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the manifest: %w", err)
-	}
-	if len(text) > maxManifest {
-		return nil, fmt.Errorf("%s: a manifest of more than %d bytes", file, maxManifest)
 	}
 	return directory.ParseManifest(file, text)
 }

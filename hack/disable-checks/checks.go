@@ -121,7 +121,8 @@ var checks = []check{
 	// Who.
 	{"Paths.SubjectOf", "type of sub", []string{"if !ok || subject == \"\" ||", "if ok && subject == \"\" ||"}},
 	{"Paths.SubjectOf", "sub is not empty", []string{"if !ok || subject == \"\" ||", "if !ok ||"}},
-	{"Paths.SubjectOf", "characters of sub", []string{"|| strings.ContainsFunc(subject, credential.IsControl) {", "{"}},
+	{"Paths.SubjectOf", "spaces around sub", []string{"strings.TrimSpace(subject) != subject {", "false {"}},
+	{"Paths.SubjectOf", "characters of sub", []string{"strings.ContainsFunc(subject, credential.IsControl) ||", "false ||"}},
 	{"Paths.Map", "type of roles", []string{"c.Roles, Strings); !ok {", "c.Roles, Strings); false {"}},
 	{"Paths.Map", "type of groups", []string{"c.Groups, Strings); !ok {", "c.Groups, Strings); false {"}},
 	{"Paths.Map", "type of scopes", []string{"c.Scopes, scopeList); !ok {", "c.Scopes, scopeList); false {"}},

@@ -153,6 +153,8 @@ func (s *Suite) claims() []Case {
 		c("subject an object", Object{"sub": Object{"id": "a"}}, sub),
 		c("subject true", Object{"sub": true}, sub),
 		c("subject with a line break", Object{"sub": "a\r\nx-admin: 1"}, sub),
+		c("subject with a space at its end", Object{"sub": "admin "}, sub),
+		c("subject with a space before it", Object{"sub": "\u00a0admin"}, sub),
 		c("subject with a NUL", Object{"sub": "admin\x00"}, sub),
 		c("roles an object", in(Object{"admin": true}), roles),
 		c("roles with a number", in([]any{"a", 1}), roles),

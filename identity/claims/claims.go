@@ -53,7 +53,8 @@ func (c Paths) Identity(claims map[string]any) (input.Identity, error) {
 // SubjectOf gives the subject of verified claims. The paths have their defaults.
 func (c Paths) SubjectOf(claims map[string]any) (string, error) {
 	subject, ok := c.subject(claims)
-	if !ok || subject == "" || strings.ContainsFunc(subject, credential.IsControl) {
+	if !ok || subject == "" || strings.ContainsFunc(subject, credential.IsControl) ||
+		strings.TrimSpace(subject) != subject { // a header would lose the spaces, and say somebody else
 		return "", errSubject
 	}
 	return subject, nil
