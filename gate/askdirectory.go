@@ -71,7 +71,7 @@ func (c *call) findSubject(named directory.Ref) (subject directory.Ref, err erro
 	if err != nil {
 		return named, fail(Unavailable, fmt.Errorf("finding the subject in the directory: %w", err))
 	}
-	if c.req.User = c.user; c.user == nil { // it is not the one whom the request would name
+	if c.req.User = c.user; c.user == nil && named != (directory.Ref{}) { // it is not the one whom the request would name
 		c.userFound, c.userParts = true, ^userParts(0)
 	}
 	return subject, nil

@@ -53,7 +53,7 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 		return nil, nil, usageError{fmt.Errorf("--timeout %s: it must be more than nothing", o.timeout)}
 	}
 	if o.command != nil {
-		defer tellProgress(o.command.ErrOrStderr(), target, time.Now(), 10*time.Second)()
+		defer tellProgress(o.command.ErrOrStderr(), target, time.Now(), 3*time.Second)()
 	}
 	return importer.Python(ctx, importer.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
 		Timeout: o.timeout, Trust: o.trust})
