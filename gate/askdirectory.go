@@ -54,10 +54,11 @@ func (g *Gate) checkDirectory(c *call, q *Question, object directory.Ref, relati
 	return nil
 }
 
-// findSubject finds whom a question is about in the directory, and is his name there.
+// findSubject finds whom a question names in the directory, and is his name there. One that is not there is no user: the request names
+// nobody else. A question that names nobody is about its caller.
 func (c *call) findSubject(named directory.Ref) (subject directory.Ref, err error) {
 	d := c.view.Directory
-	if d == nil {
+	if d == nil || named == (directory.Ref{}) {
 		return named, nil
 	}
 	if subject, err = SubjectOf(d, named, c.started); err == nil {
@@ -71,7 +72,7 @@ func (c *call) findSubject(named directory.Ref) (subject directory.Ref, err erro
 	if err != nil {
 		return named, fail(Unavailable, fmt.Errorf("finding the subject in the directory: %w", err))
 	}
-	if c.req.User = c.user; c.user == nil && named != (directory.Ref{}) { // it is not the one whom the request would name
+	if c.req.User = c.user; c.user == nil {
 		c.userFound, c.userParts = true, ^userParts(0)
 	}
 	return subject, nil

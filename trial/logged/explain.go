@@ -94,16 +94,6 @@ func (r *Decision) Time() (time.Time, error) {
 	return at, err
 }
 
-// isQuestion reports whether an application asked for the decision itself.
-func (r *Decision) isQuestion() bool {
-	var at any = r.Input
-	for _, name := range []string{"attributes", "request", "http", "protocol"} {
-		object, _ := at.(map[string]any)
-		at = object[name]
-	}
-	return at == gate.QuestionProtocol
-}
-
 // facts are the answers that are on record, or the View's where nothing is. Without either the policy has no directory.
 func (r *Decision) facts(v *gate.View) policy.Facts {
 	if len(r.asked) == 0 {
@@ -114,7 +104,7 @@ func (r *Decision) facts(v *gate.View) policy.Facts {
 
 // Explain evaluates a decision again, as of the time at, and adds to out why it comes out as it does.
 func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Retold) error {
-	if r.isQuestion() {
+	if r.question {
 		return errors.New("an application asked for this decision: it is no request, and explain knows no more than the log")
 	}
 	entry, err := r.entry(with.View)

@@ -30,7 +30,8 @@ type Decision struct {
 	Erased, Masked  []string
 	Input           map[string]any
 
-	asked []policy.Question // of the directory, as far as they are on record
+	asked    []policy.Question // of the directory, as far as they are on record
+	question bool              // an application asked for it: it is no request
 }
 
 // errNoRecord says that a decision is not in the log.
@@ -76,7 +77,7 @@ func parseRecord(event []byte) (*Decision, bool) {
 		return nil, false
 	}
 	r := &Decision{DecisionID: e.DecisionID.Decode(), Timestamp: e.Timestamp.Decode(), Path: e.Path.Decode(), App: e.App.Decode(),
-		Route: e.Route.Decode(), DryRun: e.DryRun, Erased: events.Strings(e.Erased), Masked: events.Strings(e.Masked)}
+		Route: e.Route.Decode(), DryRun: e.DryRun, Erased: events.Strings(e.Erased), Masked: events.Strings(e.Masked), question: e.IsQuestion()}
 	r.Outcome, r.Reason, r.Status = e.Outcomes()
 	r.Request.Method, r.Request.Host, r.Request.Path = e.Request.Method.Decode(), e.Request.Host.Decode(), e.Request.Path.Decode()
 	id := &e.Identity
