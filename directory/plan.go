@@ -313,45 +313,8 @@ func (e *expr) nodes(each func(node)) {
 	}
 }
 
-// pairsOf are the relations whose sets of subjects may matter to a node, and whether it is listed (see use).
-func (c *compiler) pairsOf(root node) ([]relID, bool) {
-	var seen, sets bitset
-	seen.add(c.slot(root))
-	var pairs []relID
-	listed := true
-	todo := []node{root}
-	visit := func(n node) {
-		if seen.add(c.slot(n)) {
-			todo = append(todo, n)
-		}
-	}
-	for len(todo) > 0 {
-		n := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		r, ok := n.relation()
-		if !ok {
-			e := &c.perm(n).expr
-			listed = listed && unions(e)
-			e.nodes(visit)
-			continue
-		}
-		for _, set := range c.rels[r].sets {
-			if sets.add(int(set)) {
-				pairs = append(pairs, set)
-			}
-			visit(node(set))
-		}
-	}
-	slices.Sort(pairs)
-	return pairs, listed
-}
-
-func unions(e *expr) bool {
-	return e.op != opIntersection && e.op != opExclusion && !slices.ContainsFunc(e.of, func(sub expr) bool { return !unions(&sub) })
-}
-
-// reachOf are the nodes that a node can follow from.
-func (c *compiler) reachOf(root node) bitset {
+// closure is a node with all that it leads to. next says what one leads to directly.
+func (c *compiler) closure(root node, next func(n node, visit func(node))) bitset {
 	var seen bitset
 	seen.add(c.slot(root))
 	todo := []node{root}
@@ -363,16 +326,50 @@ func (c *compiler) reachOf(root node) bitset {
 	for len(todo) > 0 {
 		n := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
+		next(n, visit)
+	}
+	return seen
+}
+
+// pairsOf are the relations whose sets of subjects may matter to a node, and whether it is listed (see use).
+func (c *compiler) pairsOf(root node) (pairs []relID, listed bool) {
+	var sets bitset
+	listed = true
+	c.closure(root, func(n node, visit func(node)) {
+		r, ok := n.relation()
+		if !ok {
+			e := &c.perm(n).expr
+			listed = listed && unions(e)
+			e.nodes(visit)
+			return
+		}
+		for _, set := range c.rels[r].sets {
+			if sets.add(int(set)) {
+				pairs = append(pairs, set)
+			}
+			visit(node(set))
+		}
+	})
+	slices.Sort(pairs)
+	return pairs, listed
+}
+
+func unions(e *expr) bool {
+	return e.op != opIntersection && e.op != opExclusion && !slices.ContainsFunc(e.of, func(sub expr) bool { return !unions(&sub) })
+}
+
+// reachOf are the nodes that a node can follow from.
+func (c *compiler) reachOf(root node) bitset {
+	return c.closure(root, func(n node, visit func(node)) {
 		r, ok := n.relation()
 		if !ok {
 			c.perm(n).expr.parts(func(e *expr) { e.nodes(visit) })
-			continue
+			return
 		}
 		for _, set := range c.rels[r].sets {
 			visit(node(set))
 		}
-	}
-	return seen
+	})
 }
 
 // typ is the type of that name.

@@ -52,6 +52,9 @@ func grow(l []int, n int) []int {
 
 // WithLimits is the same directory with other limits of questions.
 func (s *Snapshot) WithLimits(l Limits) *Snapshot {
+	if l == s.limits {
+		return s
+	}
 	out := *s
 	out.limits = l
 	out.plan = compile(out.manifest, out.symbols, l)
