@@ -28,10 +28,10 @@ var directoryTable = []directoryBuiltin{
 }
 
 // isDirectory reports whether a built-in asks Facts.
-func isDirectory(name string) bool { return directoryArity(name) > 0 }
+func isDirectory(name string) bool { return DirectoryArity(name) > 0 }
 
-// directoryArity is how many arguments such a built-in has, 0 for others.
-func directoryArity(name string) int {
+// DirectoryArity is how many arguments a built-in has that asks the directory, 0 for others.
+func DirectoryArity(name string) int {
 	for i := range directoryTable {
 		if directoryTable[i].name == name {
 			return directoryTable[i].args

@@ -67,10 +67,10 @@ func parseQuestion(fact any) (q Question, ok bool) {
 	for name, args := range question {
 		q.Builtin = name
 		list := []any{args}
-		if arity := directoryArity(name); arity > 1 {
+		if arity := DirectoryArity(name); arity > 1 {
 			list, _ = args.([]any)
 		}
-		if len(list) == 0 || len(list) != directoryArity(name) {
+		if len(list) == 0 || len(list) != DirectoryArity(name) {
 			return q, false
 		}
 		for _, arg := range list {

@@ -85,10 +85,8 @@ func (c *call) oneOf(one, usual part) (policy.Value, error) {
 	return policy.Object(policy.Member{Key: "check", Value: policy.Bool(yes)}), nil
 }
 
-// object answers ds.object; undefined where there is none.
-func (c *call) object() (policy.Value, error) {
-	ref := directory.Ref{Type: c.arg.name(objectType), ID: c.arg.id(objectID)}
-	with := c.arg.truth(withRelations)
+// find is an object, once the argument is read; nil where there is none.
+func (c *call) find(ref directory.Ref) ([]policy.Member, error) {
 	if err := c.arg.end(); err != nil {
 		return nil, err
 	}
@@ -99,8 +97,15 @@ func (c *call) object() (policy.Value, error) {
 	if !found {
 		return nil, nil
 	}
-	members, err := c.members(o)
-	if err != nil {
+	return c.members(o)
+}
+
+// object answers ds.object; undefined where there is none.
+func (c *call) object() (policy.Value, error) {
+	ref := directory.Ref{Type: c.arg.name(objectType), ID: c.arg.id(objectID)}
+	with := c.arg.truth(withRelations)
+	members, err := c.find(ref)
+	if members == nil || err != nil {
 		return nil, err
 	}
 	var list []policy.Value
@@ -117,18 +122,11 @@ func (c *call) object() (policy.Value, error) {
 // user answers ds.user; undefined where there is none.
 func (c *call) user() (policy.Value, error) {
 	ref := directory.Ref{Type: "user", ID: c.arg.id(idField)}
-	if err := c.arg.end(); err != nil {
+	members, err := c.find(ref)
+	if members == nil || err != nil {
 		return nil, err
 	}
-	if err := c.knownType(ref.Type); err != nil {
-		return nil, err
-	}
-	o, found := c.s.Object(ref)
-	if !found {
-		return nil, nil
-	}
-	members, err := c.members(o)
-	return policy.Object(members...), err
+	return policy.Object(members...), nil
 }
 
 // identity answers ds.identity with the id of the user to whom an identity belongs; undefined where it belongs to none.

@@ -10,7 +10,6 @@ package facts
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"gatehouse/directory"
@@ -50,28 +49,23 @@ func (d source) Ask(builtin string, args []policy.Value, now time.Time) (policy.
 		return policy.Bool(yes), nil
 	}
 	ask := questions[builtin]
-	if ask == nil || len(args) != arity(builtin) {
+	if ask == nil || len(args) != policy.DirectoryArity(builtin) {
 		return nil, errors.New("the directory has no such question")
 	}
 	return ask(&call{s: d.s, now: now, args: args, arg: reader{value: args[0]}})
 }
 
-// arity is how many arguments a built-in has.
-func arity(builtin string) int {
-	if strings.HasPrefix(builtin, "ds.") {
-		return 1
-	}
-	return 3
-}
-
 // question is the check that a call asks for. is is false where its answer is not that of one check.
 func question(builtin string, args []policy.Value) (q directory.Question, is bool, err error) {
-	switch {
-	case (builtin == "ds.check" || builtin == "ds.check_relation") && len(args) == 1:
+	if len(args) != policy.DirectoryArity(builtin) {
+		return q, false, nil
+	}
+	switch builtin {
+	case "ds.check", "ds.check_relation":
 		q, err = checkOf(args[0], relationField)
-	case builtin == "ds.check_permission" && len(args) == 1:
+	case "ds.check_permission":
 		q, err = checkOf(args[0], permissionField)
-	case builtin == "gatehouse.check" && len(args) == 3:
+	case "gatehouse.check":
 		q, err = questionOf(args)
 	default:
 		return q, false, nil
