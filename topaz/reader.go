@@ -235,15 +235,8 @@ func merged(base, c *reader.CheckRequest) *reader.CheckRequest {
 }
 
 func (s *readerService) CheckPermission(_ context.Context, in *reader.CheckPermissionRequest) (*reader.CheckPermissionResponse, error) {
-	d, err := s.directory()
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(d.Manifest().Permissions(in.ObjectType), in.Permission) {
-		return nil, status.Errorf(codes.InvalidArgument, "type %q has no permission %q", in.ObjectType, in.Permission)
-	}
-	yes, trace, err := check(d, &reader.CheckRequest{ObjectType: in.ObjectType, ObjectId: in.ObjectId, Relation: in.Permission,
-		SubjectType: in.SubjectType, SubjectId: in.SubjectId, Trace: in.Trace}, s.with.Clock())
+	yes, trace, err := s.checkKind("permission", (*directory.Manifest).Permissions, &reader.CheckRequest{ObjectType: in.ObjectType, ObjectId: in.ObjectId,
+		Relation: in.Permission, SubjectType: in.SubjectType, SubjectId: in.SubjectId, Trace: in.Trace})
 	if err != nil {
 		return nil, err
 	}
@@ -251,19 +244,24 @@ func (s *readerService) CheckPermission(_ context.Context, in *reader.CheckPermi
 }
 
 func (s *readerService) CheckRelation(_ context.Context, in *reader.CheckRelationRequest) (*reader.CheckRelationResponse, error) {
-	d, err := s.directory()
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(d.Manifest().Relations(in.ObjectType), in.Relation) {
-		return nil, status.Errorf(codes.InvalidArgument, "type %q has no relation %q", in.ObjectType, in.Relation)
-	}
-	yes, trace, err := check(d, &reader.CheckRequest{ObjectType: in.ObjectType, ObjectId: in.ObjectId, Relation: in.Relation,
-		SubjectType: in.SubjectType, SubjectId: in.SubjectId, Trace: in.Trace}, s.with.Clock())
+	yes, trace, err := s.checkKind("relation", (*directory.Manifest).Relations, &reader.CheckRequest{ObjectType: in.ObjectType, ObjectId: in.ObjectId,
+		Relation: in.Relation, SubjectType: in.SubjectType, SubjectId: in.SubjectId, Trace: in.Trace})
 	if err != nil {
 		return nil, err
 	}
 	return &reader.CheckRelationResponse{Check: yes, Trace: trace}, nil
+}
+
+// checkKind asks one question about what is a relation, or a permission, of the object's type: of lists those.
+func (s *readerService) checkKind(kind string, of func(m *directory.Manifest, typ string) []string, in *reader.CheckRequest) (yes bool, trace []string, err error) {
+	d, err := s.directory()
+	if err != nil {
+		return false, nil, err
+	}
+	if !slices.Contains(of(d.Manifest(), in.ObjectType), in.Relation) {
+		return false, nil, status.Errorf(codes.InvalidArgument, "type %q has no %s %q", in.ObjectType, kind, in.Relation)
+	}
+	return check(d, in, s.with.Clock())
 }
 
 func (s *readerService) GetGraph(_ context.Context, in *reader.GetGraphRequest) (*reader.GetGraphResponse, error) {
