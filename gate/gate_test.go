@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,7 +14,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
@@ -234,14 +231,7 @@ b := "%d"`, n, n))
 
 // TestEveryExitIsLoggedOnce makes one Check end in each way there is and counts the entries.
 func TestEveryExitIsLoggedOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "decisions.log")
-	log, err := decisionlog.New(decisionlog.Config{File: file})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- log.Run(ctx) }()
+	log, written := gatetest.Log(t)
 	s := settings()
 	s.Log, s.Timeout = log, 20*time.Millisecond
 	s.Bypass = []gate.Bypass{{Method: "GET", Path: "/healthz"}}
@@ -261,16 +251,9 @@ range := numbers.range(1, 3000)`))
 	malformed := get("/allow")
 	malformed.Malformed = fmt.Errorf("it does not parse")
 	want[g.Check(t.Context(), malformed).DecisionID] = "deny bad_request"
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := written()
 	got := map[string]string{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		var e struct {
 			ID      string `json:"decision_id"`
 			Outcome string
@@ -301,31 +284,17 @@ func TestLogShowsWhatThePolicyCouldRead(t *testing.T) {
 	full.As = &identity.Identity{Type: identity.TypeJWT, Identity: "vera", Subject: "vera", Issuer: "i", Roles: []string{"viewer"}, Scopes: []string{"a", "b"}, Authenticated: true}
 	for name, req := range map[string]*gate.Request{"bare": get("/"), "without a tls name": {Method: "GET", Path: "/a//", TLS: &gate.TLSSession{}}, "a redirect": get("/orders/17/"), "full": full} {
 		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "decisions.log")
-			log, err := decisionlog.New(decisionlog.Config{File: file})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(context.Background())
-			ended := make(chan error)
-			go func() { ended <- log.Run(ctx) }()
+			log, written := gatetest.Log(t)
 			s := settings()
 			s.Log, s.Paths.Compat, s.Apps[0].AllowUnmatched, s.Apps[0].Redirects = log, true, true, true
 			g := open(t, s, compile(t, "package envoy.authz\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"input\": input}}"))
-			if err := g.Publish(ctx, func(v *gate.View) { v.Routes = map[string]*routes.Table{"": table} }); err != nil {
+			if err := g.Publish(t.Context(), func(v *gate.View) { v.Routes = map[string]*routes.Table{"": table} }); err != nil {
 				t.Fatal(err)
 			}
-			answer := g.Check(ctx, req)
-			cancel()
-			if err := <-ended; err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			answer := g.Check(t.Context(), req)
+			text := written()
 			var line struct{ Input json.RawMessage }
-			if err := json.Unmarshal(text, &line); err != nil {
+			if err := json.Unmarshal([]byte(text), &line); err != nil {
 				t.Fatal(err)
 			}
 			want, err := json.Marshal(answer.Metadata["input"])

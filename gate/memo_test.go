@@ -1,12 +1,9 @@
 package gate_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -21,8 +18,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
 	"gatehouse/policy"
 )
@@ -223,14 +220,7 @@ func TestMemoOutlivesTheRequest(t *testing.T) {
 
 // Each hit is on record with its own request.
 func TestMemoHitsAreLogged(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "decisions.log")
-	log, err := decisionlog.New(decisionlog.Config{File: file})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- log.Run(ctx) }()
+	log, written := gatetest.Log(t)
 	s := lawful(false)
 	s.Log = log
 	g := open(t, s, compile(t, `package envoy.authz
@@ -239,15 +229,8 @@ func TestMemoHitsAreLogged(t *testing.T) {
 	for i := range 3 {
 		ids[g.Check(t.Context(), get("/orders", "x-request-id", fmt.Sprint(i))).DecisionID] = true
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, line := range bytes.Split(bytes.TrimSpace(text), []byte("\n")) {
+	text := written()
+	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
 		var e struct {
 			ID     string `json:"decision_id"`
 			Memo   bool
@@ -260,7 +243,7 @@ func TestMemoHitsAreLogged(t *testing.T) {
 				}
 			}
 		}
-		if err := json.Unmarshal(line, &e); err != nil {
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
 		}
 		if !ids[e.ID] || e.Memo != (i > 0) || e.Result["allowed"] != true || e.Input.Attributes.Request.HTTP.Headers["x-request-id"] != fmt.Sprint(i) {

@@ -1,14 +1,11 @@
 package gate_test
 
 import (
-	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/routes"
 )
 
@@ -18,28 +15,19 @@ func TestAllowedBySeveralRoutesIsLoggedAsTheFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "log")
-	log, err := decisionlog.New(decisionlog.Config{File: file})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- log.Run(ctx) }()
+	log, written := gatetest.Log(t)
 	p := compileFiles(t, "package shop.GET.a.__year\nallowed := true if input.resource.year", "package shop.GET.a.__name\nallowed := true if input.resource.name")
 	s := forApps(gate.App{Root: []string{"shop"}})
 	s.Log = log
 	g := open(t, settings(), compile(t, allowAll))
-	if err := g.Publish(ctx, func(v *gate.View) { v.Settings, v.Policy, v.Routes = s, p, map[string]*routes.Table{"": table} }); err != nil {
+	if err := g.Publish(t.Context(), func(v *gate.View) { v.Settings, v.Policy, v.Routes = s, p, map[string]*routes.Table{"": table} }); err != nil {
 		t.Fatal(err)
 	}
 	a := g.Check(t.Context(), get("/a/2024/"))
 	if !a.Allow {
 		t.Fatalf("%+v", a)
 	}
-	cancel()
-	<-ended
-	text, _ := os.ReadFile(file)
+	text := written()
 	var e struct {
 		Path, Route string
 		Parameters  map[string]string
@@ -49,7 +37,7 @@ func TestAllowedBySeveralRoutesIsLoggedAsTheFirst(t *testing.T) {
 			Policy   struct{ Path string }
 		}
 	}
-	if err := json.Unmarshal(text, &e); err != nil {
+	if err := json.Unmarshal([]byte(text), &e); err != nil {
 		t.Fatal(err)
 	}
 	if e.Route != e.Input.Route.Template || e.Path != "shop.GET.a.__year" || e.Input.Policy.Path != e.Path || e.Parameters["year"] == "" || e.Input.Resource["year"] == "" {

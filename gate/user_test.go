@@ -1,16 +1,12 @@
 package gate_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"gatehouse/decisionlog"
 	"gatehouse/directory"
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
@@ -287,14 +283,7 @@ func TestUserHeadersAreChecked(t *testing.T) {
 
 // TestFactsOnRecord has what a policy asked of the directory in the log, also of a remembered decision and of a denial.
 func TestFactsOnRecord(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "decisions.log")
-	log, err := decisionlog.New(decisionlog.Config{File: file})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- log.Run(ctx) }()
+	log, written := gatetest.Log(t)
 	s := settings()
 	s.Log = log
 	yes := answers(func() policy.Value { return policy.Bool(true) })
@@ -305,15 +294,8 @@ func TestFactsOnRecord(t *testing.T) {
 			t.Errorf("%s: %v: %v", path, a.Reason, a.Diagnostics.Cause)
 		}
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	text := written()
+	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i, id := range []string{"doc", "doc", "secret"} {
 		if want := `"facts":[{"answer":true,"question":{"ds.check":{"object_id":"` + id + `"}}}]`; len(lines) != 3 || !strings.Contains(lines[i], want) {
 			t.Errorf("%s\nlacks %s", lines[i], want)
@@ -323,14 +305,7 @@ func TestFactsOnRecord(t *testing.T) {
 
 // TestUserOnRecord has a logged decision read back: the user is as he was then, whatever the directory of today says.
 func TestUserOnRecord(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "decisions.log")
-	log, err := decisionlog.New(decisionlog.Config{File: file})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- log.Run(ctx) }()
+	log, written := gatetest.Log(t)
 	s := settings()
 	s.Users, s.Log = &gate.Users{}, log
 	snapshot := people(t)
@@ -339,14 +314,7 @@ func TestUserOnRecord(t *testing.T) {
 	if a := g.Check(t.Context(), as(get("/"), vera())); !a.Allow {
 		t.Fatal(a.Diagnostics.Cause)
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := written()
 	var line struct {
 		Directory struct {
 			Revision uint64
@@ -356,7 +324,7 @@ func TestUserOnRecord(t *testing.T) {
 		Masked  []string
 		Input   map[string]any
 	}
-	d := json.NewDecoder(strings.NewReader(string(text)))
+	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
 	if err := d.Decode(&line); err != nil {
 		t.Fatal(err)
@@ -364,7 +332,7 @@ func TestUserOnRecord(t *testing.T) {
 	if line.Directory.Revision != snapshot.Revision() || line.Directory.Digest != snapshot.Digest() || line.Digests.Directory != snapshot.Digest() {
 		t.Errorf("directory is %+v %+v", line.Directory, line.Digests)
 	}
-	if masked := fmt.Sprint(line.Masked); !strings.Contains(masked, "/input/user/properties/token") || strings.Contains(string(text), "s3cret") {
+	if masked := fmt.Sprint(line.Masked); !strings.Contains(masked, "/input/user/properties/token") || strings.Contains(text, "s3cret") {
 		t.Errorf("masked is %s", masked)
 	}
 	req, err := gate.RequestFromInput(line.Input)

@@ -5,10 +5,12 @@ package gatetest
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/fstest"
 	"time"
 
+	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )
@@ -81,4 +83,30 @@ func With(t testing.TB, s *gate.Settings, p *policy.Snapshot) gate.Part {
 		t.Fatal(err)
 	}
 	return func(v *gate.View) { v.Settings, v.Policy = s, p }
+}
+
+// Log is a decision log in a file. text ends it and is what it wrote.
+func Log(t testing.TB) (log *decisionlog.Log, text func() string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "decisions.log")
+	log, err := decisionlog.New(decisionlog.Config{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- log.Run(ctx) }() // goroutine: of a test, which a panic may end
+	t.Cleanup(cancel)
+	return log, func() string {
+		t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		written, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(written)
+	}
 }
