@@ -2,8 +2,9 @@ package decisionlog
 
 import (
 	"context"
-	"gatehouse/decisionlog/record"
 	"time"
+
+	"gatehouse/decisionlog/record"
 )
 
 // Append takes the entry and its documents over: neither may be touched by the

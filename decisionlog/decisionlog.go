@@ -63,8 +63,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/events"
-	"gatehouse/decisionlog/record"
 	"io"
 	"os"
 	"path/filepath"
@@ -76,6 +74,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/record"
 	"gatehouse/decisionlog/spool"
 	"gatehouse/input"
 )

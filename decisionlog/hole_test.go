@@ -3,12 +3,12 @@ package decisionlog
 import (
 	"bytes"
 	"context"
-	"gatehouse/decisionlog/record"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"gatehouse/decisionlog/record"
 	"gatehouse/decisionlog/spool"
 )
 

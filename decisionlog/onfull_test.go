@@ -3,7 +3,6 @@ package decisionlog_test
 import (
 	"context"
 	"errors"
-	"gatehouse/decisionlog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/decisionlog"
 )
 
 // inBubble is t.Run where time passes only while all wait: no load of the machine makes anything late.

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"gatehouse/decisionlog"
+	"gatehouse/decisionlog/read"
 )
 
 // told is what a reader says: the ids of events, "gap", and damage after an exclamation mark, with the file's name alone.

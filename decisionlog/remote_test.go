@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"gatehouse/decisionlog/remote"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -26,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"gatehouse/decisionlog"
+	"gatehouse/decisionlog/remote"
 	"gatehouse/input"
 )
 

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/events"
-	"gatehouse/decisionlog/record"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,6 +13,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/record"
 	"gatehouse/decisionlog/spool"
 )
 

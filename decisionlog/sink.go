@@ -3,7 +3,6 @@ package decisionlog
 import (
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/remote"
 	"os"
 	"regexp"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/remote"
 	"gatehouse/decisionlog/spool"
 )
 

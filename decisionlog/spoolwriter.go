@@ -2,12 +2,12 @@ package decisionlog
 
 import (
 	"context"
-	"gatehouse/decisionlog/record"
 	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/record"
 	"gatehouse/decisionlog/spool"
 	"gatehouse/panics"
 )

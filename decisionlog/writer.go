@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"gatehouse/decisionlog/record"
-	"gatehouse/decisionlog/remote"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -13,6 +11,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/record"
+	"gatehouse/decisionlog/remote"
 	"gatehouse/decisionlog/spool"
 	"gatehouse/panics"
 )

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"gatehouse/envoy/sandbox"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"gatehouse/envoy/sandbox"
 )
 
 // routesPython is the interpreter that has every framework.

@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"io/fs"
 	"maps"
 	"slices"
 	"sync"
 
 	"gatehouse/bundles"
+	"gatehouse/decisionlog/events"
 	"gatehouse/policy"
 )
 

@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"gatehouse/decisionlog/events"
 	"strings"
 	"sync"
 	"time"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )

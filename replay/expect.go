@@ -1,10 +1,10 @@
 package replay
 
 import (
-	"gatehouse/decisionlog/events"
 	"slices"
 	"strings"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/gate"
 )
 

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )

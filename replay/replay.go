@@ -9,11 +9,12 @@ package replay
 import (
 	"context"
 	"errors"
-	"gatehouse/decisionlog/read"
 	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"gatehouse/decisionlog/read"
 )
 
 const batchBytes = 512 << 10 // bytes of events that are handed to a worker at once

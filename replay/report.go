@@ -2,10 +2,11 @@ package replay
 
 import (
 	"cmp"
-	"gatehouse/decisionlog/events"
 	"maps"
 	"slices"
 	"strings"
+
+	"gatehouse/decisionlog/events"
 )
 
 const (

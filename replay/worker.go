@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"slices"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/gate"
 	"gatehouse/policy"
 )

@@ -3,7 +3,6 @@ package server
 import (
 	"encoding/json"
 	"errors"
-	"gatehouse/server/conns"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/server/conns"
 )
 
 var errDraining = errors.New("draining")

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/server/conns"
 	"io"
 	"net"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
+	"gatehouse/server/conns"
 )
 
 // controlTimeout is how long a command over the control socket may take. It waits for an activation that is under way.

@@ -2,11 +2,12 @@ package server
 
 import (
 	"context"
-	"gatehouse/panics"
 	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+
+	"gatehouse/panics"
 )
 
 // drain tells the world that we are leaving and waits for the requests under way.

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"gatehouse/server/conns"
 	"io/fs"
 	"net"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"gatehouse/config"
+	"gatehouse/server/conns"
 )
 
 // ValidateListen checks all that can be known before listening.

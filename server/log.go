@@ -2,12 +2,13 @@ package server
 
 import (
 	"errors"
-	"gatehouse/config"
 	"os"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"gatehouse/config"
 )
 
 func validateLog(c config.Log) error {

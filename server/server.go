@@ -8,7 +8,6 @@ package server
 import (
 	"context"
 	"errors"
-	"gatehouse/server/conns"
 	"net"
 	"os"
 	"sync"
@@ -30,6 +29,7 @@ import (
 	"gatehouse/extauthz"
 	"gatehouse/gate"
 	"gatehouse/panics"
+	"gatehouse/server/conns"
 )
 
 // Config is what the process that serves is made of.

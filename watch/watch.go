@@ -14,7 +14,6 @@ package watch
 import (
 	"context"
 	"fmt"
-	"gatehouse/panics"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,6 +23,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
+
+	"gatehouse/panics"
 )
 
 // Config says what is watched.

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"gatehouse/config"
 	"io"
 	"net"
 	"os"
@@ -23,6 +22,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"gatehouse/config"
 )
 
 // tight are limits that a test can reach, with deadlines that it can wait for.

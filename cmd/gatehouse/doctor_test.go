@@ -1,11 +1,12 @@
 package main
 
 import (
-	"gatehouse/envoy/doctor"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gatehouse/envoy/doctor"
 )
 
 // TestExamplesAreHealthy holds the configurations that people copy against the doctor.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"regexp"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/decisionlog/read"
 	"gatehouse/replay/search"
 	"gatehouse/trial/node"
 )

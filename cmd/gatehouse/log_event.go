@@ -2,12 +2,12 @@ package main
 
 import (
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/replay/search"
 )
 

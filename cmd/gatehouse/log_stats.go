@@ -3,13 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/replay/search"
 )
 

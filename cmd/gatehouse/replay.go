@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"gatehouse/config"
+	"gatehouse/decisionlog/read"
 	"gatehouse/replay"
 	"gatehouse/replay/search"
 	"gatehouse/server"

@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"gatehouse/decisionlog"
-	"gatehouse/decisionlog/events"
-	"gatehouse/decisionlog/record"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"gatehouse/decisionlog"
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/record"
 	"gatehouse/input"
 )
 

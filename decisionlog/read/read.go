@@ -8,8 +8,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog"
-	"gatehouse/decisionlog/events"
 	"io"
 	"io/fs"
 	"os"
@@ -21,6 +19,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"gatehouse/decisionlog"
+	"gatehouse/decisionlog/events"
 	"gatehouse/decisionlog/spool"
 )
 

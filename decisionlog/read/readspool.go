@@ -5,14 +5,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"gatehouse/decisionlog"
-	"gatehouse/decisionlog/record"
 	"io"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog"
+	"gatehouse/decisionlog/record"
 	"gatehouse/decisionlog/spool"
 )
 

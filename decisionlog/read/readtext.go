@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/record"
 	"io"
 	"os"
 	"unicode/utf8"
+
+	"gatehouse/decisionlog/record"
 )
 
 const (

@@ -2,11 +2,11 @@ package record
 
 import (
 	"context"
-	"gatehouse/decisionlog/events"
 	"time"
 
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/input"
 )
 

@@ -3,7 +3,6 @@ package record
 import (
 	"context"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"gatehouse/decisionlog/events"
 	"gatehouse/decisionlog/spool"
 	"gatehouse/panics"
 )

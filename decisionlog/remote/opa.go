@@ -3,8 +3,9 @@ package remote
 import (
 	"bytes"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"strings"
+
+	"gatehouse/decisionlog/events"
 )
 
 // opaEvents is the format of Open Policy Agent's decision log API: a JSON array of events. Our lines are such events.

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"maps"
 	"slices"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"gatehouse/decisionlog/events"
 )
 
 // otlpRecords is the format of OTLP's logs (opentelemetry-proto, OTLP/HTTP with protobuf). A record's body is the line, so that nothing

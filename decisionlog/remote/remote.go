@@ -10,11 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"io"
 	"net/http"
 	"strconv"
 	"time"
+
+	"gatehouse/decisionlog/events"
 )
 
 // Server is a server that decisions are sent to: at least once, in order, each request acknowledged before the next.

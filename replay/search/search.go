@@ -6,13 +6,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"gatehouse/decisionlog/read"
 	"io"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"gatehouse/decisionlog/read"
 	"gatehouse/replay"
 )
 

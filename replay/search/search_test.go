@@ -2,10 +2,11 @@ package search
 
 import (
 	"fmt"
-	"gatehouse/decisionlog/read"
 	"strings"
 	"testing"
 	"time"
+
+	"gatehouse/decisionlog/read"
 )
 
 // TestStatsAreBounded counts more names than are kept: the frequent ones come out, each with by how much it may be over.

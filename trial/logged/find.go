@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/events"
-	"gatehouse/decisionlog/read"
 	"io"
 
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/read"
 	"gatehouse/policy"
 	"gatehouse/replay"
 )

@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/decisionlog/events"
-	"gatehouse/decisionlog/read"
 	"io"
 	"maps"
 	"slices"
@@ -18,6 +16,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"gatehouse/decisionlog/events"
+	"gatehouse/decisionlog/read"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/replay"

@@ -1,13 +1,13 @@
 package logged_test
 
 import (
-	"gatehouse/decisionlog/read"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"gatehouse/config"
+	"gatehouse/decisionlog/read"
 	"gatehouse/replay"
 	"gatehouse/trial/logged"
 	"gatehouse/trial/node"

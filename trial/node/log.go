@@ -3,13 +3,13 @@ package node
 import (
 	"context"
 	"errors"
-	"gatehouse/decisionlog/read"
 	"io"
 	"os"
 	"slices"
 
 	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/decisionlog/read"
 	"gatehouse/edge"
 )
 

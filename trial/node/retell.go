@@ -3,10 +3,10 @@ package node
 import (
 	"context"
 	"fmt"
-	"gatehouse/decisionlog/events"
 	"strings"
 
 	"gatehouse/config"
+	"gatehouse/decisionlog/events"
 	"gatehouse/edge"
 	"gatehouse/replay"
 	"gatehouse/trial/logged"
