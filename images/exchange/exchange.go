@@ -6,12 +6,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // OPA returns the path of an opa binary of the version that we embed.
@@ -64,13 +66,24 @@ func (r *Registry) Close() error {
 	return r.process.Wait()
 }
 
-// tool builds a program of the module in programs, where that is needed, and returns where it is.
+// tool builds a program of the module in programs, where that is needed, and returns where it is once it can be started.
 func tool(ctx context.Context, name string) (string, error) {
 	found, err := output(ctx, "", "go", "list", "-f", "{{.Dir}}", "gatehouse/images/exchange")
 	if err != nil {
 		return "", err
 	}
-	return output(ctx, filepath.Join(found, "programs"), "go", "tool", "-n", name)
+	path, err := output(ctx, filepath.Join(found, "programs"), "go", "tool", "-n", name)
+	if err != nil {
+		return "", err
+	}
+	// A program that was built just now may still be open for writing in a process that the build forked, and then it
+	// does not start (golang/go#22315).
+	for {
+		err := exec.CommandContext(ctx, path, "-h").Run()
+		if !errors.Is(err, syscall.ETXTBSY) {
+			return path, ctx.Err()
+		}
+	}
 }
 
 func output(ctx context.Context, dir, program string, args ...string) (string, error) {
