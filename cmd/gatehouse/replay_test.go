@@ -32,8 +32,10 @@ const ordersExample = "../../examples/flask-orders"
 func ordersFolder(t testing.TB, withRoutes bool) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.CopyFS(filepath.Join(dir, "policy"), os.DirFS(filepath.Join(ordersExample, "policy"))); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"policy", "directory"} {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(ordersExample, name))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	config, err := os.ReadFile(filepath.Join(ordersExample, "gatehouse.yaml"))
 	if err != nil {
