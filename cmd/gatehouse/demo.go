@@ -24,8 +24,8 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Run an unmodified Flask app behind Envoy and Gatehouse, and send requests",
 		Long: `Starts examples/flask-orders, Gatehouse and Envoy on free loopback ports and sends requests through them: allowed and
-denied ones, an explanation, a replay with a stricter policy, an edited policy, and a broken one. On a terminal everything then keeps running until Ctrl-C;
-otherwise the exit code is 0 if every step had the expected result. It needs a checkout, Python 3.10+ and, the first
+denied ones, an explanation, a replay with a stricter policy, a relation added to the directory, an edited policy, and a broken one.
+On a terminal everything then keeps running until Ctrl-C; otherwise the exit code is 0 if every step had the expected result. It needs a checkout, Python 3.10+ and, the first
 time, network access (for Flask, gunicorn and Envoy, which are installed in .venv).`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -155,6 +155,7 @@ func (p printer) invite(s *sandbox.Sandbox, env string) {
 	fmt.Fprintf(p.W, row, `curl -i -H "$ADA" -X DELETE $URL/orders/1`, "# an admin")
 	p.gap()
 	fmt.Fprintf(p.W, row, short(s.PolicyDir()), "the policy: save a file and it is in force")
+	fmt.Fprintf(p.W, row, short(s.DirectoryDir()), "users by the sub of their token, roles, orders: likewise")
 	fmt.Fprintf(p.W, row, short(s.DecisionLog()), "every decision, one JSON line each")
 	fmt.Fprintf(p.W, row, s.AdminURL+"/status", "Gatehouse; also /metrics and /readyz")
 	fmt.Fprintf(p.W, row, s.AppURL, "the app with nothing in front of it")
