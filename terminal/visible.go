@@ -127,6 +127,7 @@ func VisibleArgs(args []any) []any {
 	}
 	return out
 }
+
 const mostWord = 200 // characters of one value in a line
 
 // Word is a value as one word that a terminal shows and does not obey: a client may have written it.
