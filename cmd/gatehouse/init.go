@@ -35,8 +35,8 @@ func initCommand() *cobra.Command {
 		Use:   "init",
 		Short: "Write a first configuration and policy for an application",
 		Long: `Reads the routes of an application and writes a complete setup to protect it: the route table
-(routes.yaml), a policy that denies everything until you edit it (policy/), tests that pass (tests.yaml), and
-the configurations of Gatehouse and Envoy (gatehouse.yaml, envoy.yaml). The application is imported by its own Python, but not
+(routes.yaml), a policy that denies everything until you edit it (policy/), users with groups and roles (directory/), tests that
+pass (tests.yaml), and the configurations of Gatehouse and Envoy (gatehouse.yaml, envoy.yaml). The application is imported by its own Python, but not
 served or changed. All files are tested before any of them is written. Existing files are overwritten only with
 --force, which keeps a copy under .gatehouse.
 
@@ -75,6 +75,7 @@ served or changed. All files are tested before any of them is written. Existing 
 			if backup != "" {
 				fmt.Fprintf(c.ErrOrStderr(), "what was overwritten is in %s\n", backup)
 			}
+			s = made.Contents()
 			initSummary(c.OutOrStdout(), &s, o.out)
 			suggestFewerFiles(c.ErrOrStderr(), &s, from.name, target, &o)
 			return nil
@@ -135,6 +136,11 @@ func initSummary(w io.Writer, s *scaffold.Contents, dir string) {
 		row("policy/data.json", "who may what: "+s.AdminRole+" everything, no one else anything")
 		row("policy/"+s.Name+".rego", "the rule that reads it")
 	}
+	if s.Directory {
+		row("directory", "users by the sub of their tokens, with groups and roles; ann@example.com is made up")
+	} else {
+		row("directory", "was there, and is as it was")
+	}
 	row("tests.yaml", plural(s.Tests, "request")+" and what is to become of them")
 	row("gatehouse.yaml", "runs as it is; callers are anonymous until identity is set")
 	row("envoy.yaml", "runs as it is: clients on port 8080, the application on port 8000")
@@ -161,6 +167,16 @@ func nextSteps(w io.Writer, s *scaffold.Contents, in func(string) string) {
 	fmt.Fprintf(w, "There %s, save, and it is in force:\n\n", edit)
 	fmt.Fprintf(w, "  gatehouse check%s %s %s\n", config, s.Example.Method, shellWord(s.Example.Path))
 	fmt.Fprintf(w, "  curl -i -X %s %s\n", s.Example.Method, shellWord("http://127.0.0.1:8080"+s.Example.Path))
+	if !s.Directory {
+		return
+	}
+	fmt.Fprint(w, "\nThen let a role in. Who brings a token with the sub ann@example.com is that user of directory/directory.yaml, and ")
+	if s.PerRoute {
+		fmt.Fprintf(w, "a viewer:\n\n  %s if \"viewer\" in input.user.roles\n", s.Example.Rule)
+	} else {
+		fmt.Fprintf(w, "%s\nonce the # is off that line:\n\n  - role:%s#member@group:staff#member\n", s.AdminRole, s.AdminRole)
+	}
+	fmt.Fprintf(w, "  gatehouse check%s %s %s --as ann@example.com\n", config, s.Example.Method, shellWord(s.Example.Path))
 }
 
 // manyRoutes is from where on a file for each route is too much to keep.
