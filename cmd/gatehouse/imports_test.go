@@ -21,6 +21,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/input",
 		"gatehouse/panics",
 		"gatehouse/query",
+		"gatehouse/terminal",
 		"gatehouse/upstream",
 		"gatehouse/watch",
 		"gatehouse/yamltext",
