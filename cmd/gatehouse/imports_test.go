@@ -90,8 +90,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/trial/tokens": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/edge", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
 			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/scaffold/tables": {"gatehouse/scaffold", "gatehouse/trial/node", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
-		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/scaffold":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	return foundations, ours
 }
