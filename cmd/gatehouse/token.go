@@ -72,7 +72,9 @@ func (w *tokenWish) mint(stdout, stderr io.Writer) error {
 		return usageError{errors.New("whom is the token about? give --sub NAME")}
 	}
 	entry, err := w.Entry()
-	if err != nil {
+	if errors.Is(err, tokens.ErrNoAudience) {
+		return usageError{err}
+	} else if err != nil {
 		return err
 	}
 	claims, err := w.Body(entry)

@@ -25,6 +25,9 @@ import (
 // LocalIssuerDir is where the local issuer's keys are where no configuration names others.
 const LocalIssuerDir = ".gatehouse-issuer"
 
+// ErrNoAudience is of a token that no application would accept.
+var ErrNoAudience = errors.New("the token needs an audience: give --aud, or --config with an issuer on loopback")
+
 // Token is what a token to mint shall say.
 type Token struct {
 	Subject, Email, Issuer, Type string
@@ -62,7 +65,7 @@ func (w *Token) Entry() (config.JWT, error) {
 		w.Dir = LocalIssuerDir
 	}
 	if len(w.Audiences) == 0 && len(entry.ClientIDs) == 0 {
-		return entry, errors.New("the token needs an audience: give --aud, or --config with an issuer on loopback")
+		return entry, ErrNoAudience
 	}
 	return entry, nil
 }
