@@ -49,9 +49,6 @@ func explainArchive(t *testing.T, file string) {
 			files[name] = &fstest.MapFile{Data: f.Data}
 		}
 	}
-	if example := strings.TrimSpace(string(archive.Comment)); strings.HasPrefix(example, "../") {
-		files = exampleBundle(t, example)
-	}
 	b, err := bundle.Read("app", files, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
@@ -113,20 +110,6 @@ func text(t *testing.T, s *policy.Snapshot, input []byte) string {
 		t.Errorf("explains allowed %v, %v; it is %v, %v", e.Allowed, e.Err, want.Allowed, wantErr)
 	}
 	return e.Text()
-}
-
-// exampleBundle is the policy of one of the examples.
-func exampleBundle(t *testing.T, dir string) fstest.MapFS {
-	t.Helper()
-	out := fstest.MapFS{}
-	for _, name := range []string{"orders.rego", "data.json"} {
-		content, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[name] = &fstest.MapFile{Data: content}
-	}
-	return out
 }
 
 // TestExplainKeepsSecrets takes a secret through the ways by which a policy may use one. No explanation may show it, nor what
