@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 
+	"gatehouse/policy/bundle"
+
 	"gatehouse/bundles"
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
@@ -68,10 +70,10 @@ func samePath(a, b string) bool {
 
 // Compiled is a bundle that everything but requests has been tried on.
 type Compiled struct {
-	Bundle   *policy.Bundle
+	Bundle   *bundle.Bundle
 	Settings policy.Config
-	All      []*policy.Bundle
-	Tests    []*policy.Tests // of the bundle alone
+	All      []*bundle.Bundle
+	Tests    []*bundle.Tests // of the bundle alone
 	Notices  []string
 }
 
@@ -82,12 +84,12 @@ func (f *Compiler) Compile(ctx context.Context, o *Bundle) (*Compiled, error) {
 		return nil, err
 	}
 	out := &Compiled{Settings: settings}
-	if out.Bundle, err = policy.Read(o.Name, tarball.Tree(o.Files), policy.Limits{}); err != nil {
+	if out.Bundle, err = bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{}); err != nil {
 		return nil, err
 	}
-	out.All = []*policy.Bundle{out.Bundle}
+	out.All = []*bundle.Bundle{out.Bundle}
 	for _, other := range others {
-		b, err := policy.Read(other.Name, tarball.Tree(other.Files), policy.Limits{})
+		b, err := bundle.Read(other.Name, tarball.Tree(other.Files), bundle.Limits{})
 		if err != nil {
 			return nil, err
 		}
@@ -98,8 +100,8 @@ func (f *Compiler) Compile(ctx context.Context, o *Bundle) (*Compiled, error) {
 		return nil, err
 	}
 	out.Notices = snapshot.Notices()
-	tests, err := policy.ReadTests(o.Name, tarball.Tree(o.Files), policy.Limits{})
-	out.Tests = []*policy.Tests{tests}
+	tests, err := bundle.ReadTests(o.Name, tarball.Tree(o.Files), bundle.Limits{})
+	out.Tests = []*bundle.Tests{tests}
 	return out, err
 }
 
@@ -117,7 +119,7 @@ func (o *Bundle) Adjust(revision string, withoutTests bool) error {
 	manifest := map[string]json.RawMessage{}
 	if text, ok := o.Files[manifestFile]; ok {
 		if err := json.Unmarshal(text, &manifest); err != nil {
-			return nil // policy.Read says what is wrong with it, and where
+			return nil // bundle.Read says what is wrong with it, and where
 		}
 	}
 	encoded, err := json.Marshal(revision)

@@ -17,12 +17,13 @@ import (
 	"slices"
 	"strings"
 
+	"gatehouse/policy/bundle"
+
 	"gatehouse/bundles"
 	"gatehouse/bundles/signature"
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
 	"gatehouse/images"
-	"gatehouse/policy"
 )
 
 // Images says where images are: the local store, and how registries are reached.
@@ -111,7 +112,7 @@ func (f *Images) OpenBundle(ctx context.Context, arg string, elsewhere Remote) (
 	if err != nil {
 		o.Name = "image" // by its digest alone
 	}
-	o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), policy.Limits{})
+	o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{})
 	return o, err
 }
 
@@ -164,7 +165,7 @@ func OpenPath(ctx context.Context, file string) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.Name, Path: file}, policy.Limits{}); err != nil || info.IsDir() {
+	if o.Files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.Name, Path: file}, bundle.Limits{}); err != nil || info.IsDir() {
 		return o, err
 	}
 	tarball, err := config.ReadUpTo(file, maxTarball)
@@ -224,7 +225,7 @@ type File struct {
 }
 
 func (o *Bundle) Inspect() (*Inspected, error) {
-	b, err := policy.Read(o.Name, tarball.Tree(o.Files), policy.Limits{})
+	b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,7 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/identity"
-	"gatehouse/policy"
+	"gatehouse/policy/reach"
 )
 
 // Result is an answer for scripts, as check prints it.
@@ -126,7 +126,7 @@ func MemoOf(answer *gate.Answer) *Memo {
 	return out
 }
 
-func memoUses(uses []policy.Use) []Use {
+func memoUses(uses []reach.Use) []Use {
 	var out []Use
 	for _, u := range uses {
 		out = append(out, Use{u.What, u.File, u.Line})
@@ -135,7 +135,7 @@ func memoUses(uses []policy.Use) []Use {
 }
 
 func (u Use) String() string {
-	return policy.Use{What: u.What, File: u.File, Line: u.Line}.String()
+	return reach.Use{What: u.What, File: u.File, Line: u.Line}.String()
 }
 
 // Text is it in one line, "" where there is nothing to say.

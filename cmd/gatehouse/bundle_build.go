@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/policy/bundle"
+
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
@@ -296,7 +298,7 @@ file has the signed content.`,
 			if err := v.Verify(o.Name, o.Files, time.Now()); err != nil {
 				return err
 			}
-			b, err := policy.Read(o.Name, tarball.Tree(o.Files), policy.Limits{})
+			b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
 			if err != nil {
 				return err
 			}

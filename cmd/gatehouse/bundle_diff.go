@@ -8,12 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"gatehouse/policy/bundle"
+
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
-	"gatehouse/policy"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
@@ -69,7 +70,7 @@ Exit code: 0 no decision changes, 1 a decision would change, 2 the comparison fa
 
 // bundleDiff is what diff --json prints.
 type bundleDiff struct {
-	*policy.Difference
+	*bundle.Difference
 	Requests  int              `json:"requests,omitempty"` // that were tried
 	Decisions []decisionChange `json:"decisions,omitempty"`
 }
@@ -90,17 +91,17 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 		return nil, errors.New("--limit is not negative")
 	}
 	var sides [2]*bundler.Bundle
-	var read [2]*policy.Bundle
+	var read [2]*bundle.Bundle
 	for i, arg := range []string{before, after} {
 		var err error
 		if sides[i], err = f.OpenBundle(c.Context(), arg, bundler.Pulled); err != nil {
 			return nil, err
 		}
-		if read[i], err = policy.Read(sides[i].Name, tarball.Tree(sides[i].Files), policy.Limits{}); err != nil {
+		if read[i], err = bundle.Read(sides[i].Name, tarball.Tree(sides[i].Files), bundle.Limits{}); err != nil {
 			return nil, err
 		}
 	}
-	d := &bundleDiff{Difference: policy.Diff(read[0], read[1], f.limit)}
+	d := &bundleDiff{Difference: bundle.Diff(read[0], read[1], f.limit)}
 	if len(f.requests) == 0 {
 		return d, nil
 	}
@@ -185,7 +186,7 @@ func (d *bundleDiff) write(w io.Writer, asJSON bool) error {
 	}
 	for _, part := range []struct {
 		name    string
-		changes []policy.DataChange
+		changes []bundle.DataChange
 	}{{"data", d.Data}, {"manifest", d.Manifest}} {
 		for _, change := range part.changes {
 			fmt.Fprintf(&b, "%s  %-7s  %s: %s\n", part.name, change.Change, change.Pointer, strings.Trim(change.Before+" -> "+change.After, " "))
@@ -208,8 +209,8 @@ func (d *bundleDiff) write(w io.Writer, asJSON bool) error {
 }
 
 // places says where the definitions are that the one bundle has and the other has not.
-func places(r policy.RuleChange) string {
-	list := func(places []policy.Place) string {
+func places(r bundle.RuleChange) string {
+	list := func(places []bundle.Place) string {
 		var all []string
 		for _, p := range places {
 			all = append(all, p.String())

@@ -9,12 +9,13 @@ import (
 	"slices"
 	"text/tabwriter"
 
+	"gatehouse/policy/bundle"
+
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
 	"gatehouse/bundles"
 	"gatehouse/images"
-	"gatehouse/policy"
 	"gatehouse/terminal"
 )
 
@@ -131,7 +132,7 @@ func bundlePullCommand() *cobra.Command {
 				return err
 			}
 			o := &bundler.Bundle{Name: "image", Image: i}
-			if o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), policy.Limits{}); err != nil {
+			if o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{}); err != nil {
 				return fmt.Errorf("image %s: %w", args[0], err)
 			}
 			if output == "" {
