@@ -54,7 +54,7 @@ func routedApps(t *testing.T) []*routed {
 	apps[2].app = serve(t, "django", apps[2].dir, gunicornArgs(django, "wsgi:application"))
 	for _, a := range apps {
 		a.table = filepath.Join(t.TempDir(), "routes.yaml")
-		gatehouse(t, a.dir, append([]string{"routes", "import", "--python", a.python, "-o", a.table}, a.from...)...)
+		gatehouse(t, a.dir, append([]string{"routes", "import", "--python", a.python, "--out", a.table}, a.from...)...)
 	}
 	return apps
 }

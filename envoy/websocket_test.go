@@ -62,7 +62,7 @@ func TestWebSocketsHaveRulesOfTheirOwn(t *testing.T) {
 	var doors []door
 	for _, k := range kinds {
 		table := filepath.Join(t.TempDir(), "routes.yaml")
-		gatehouse(t, asgi, "routes", "import", k.from, k.target, "--python", python, "-o", table)
+		gatehouse(t, asgi, "routes", "import", k.from, k.target, "--python", python, "--out", table)
 		files := map[string]string{"routes.yaml": read(t, table)}
 		for name, text := range rules {
 			files[name] = text

@@ -26,19 +26,11 @@ A BUNDLE argument is any of:
   registry.example.com/policies/app:1.4   an image, by tag or by @sha256:...
 
 An argument that exists as a file is a file; a leading ./ always means a file.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q for gatehouse bundle\ngatehouse bundle --help lists them", args[0])}
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(bundleBuildCommand(), bundleTestCommand(), bundleSignCommand(), bundleVerifyCommand(), bundleDiffCommand(), bundleInspectCommand(),
+	c.AddCommand(bundleControlCommands()...)
+	return family(c, bundleBuildCommand(), bundleTestCommand(), bundleSignCommand(), bundleVerifyCommand(), bundleDiffCommand(), bundleInspectCommand(),
 		bundleTagCommand(), bundlePushCommand(), bundlePullCommand(), bundleSaveCommand(), bundleImagesCommand(), bundleRemoveCommand(),
 		bundleLoginCommand(), bundleLogoutCommand())
-	c.AddCommand(bundleControlCommands()...)
-	return c
 }
 
 // imageFlags say where images are: the local store and how registries are reached.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/policy/bundle"
+	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
 
@@ -34,11 +36,10 @@ type buildFlags struct {
 	compileFlags
 	imageFlags
 	tags        []string
-	output      string
 	revision    string
 	withoutTest bool
 	annotations map[string]string
-	json        bool
+	how         outputFlags
 }
 
 func bundleBuildCommand() *cobra.Command {
@@ -49,29 +50,28 @@ func bundleBuildCommand() *cobra.Command {
 		Long: `Compiles a directory like an activation, and builds a tarball (-o) or an image in the local store (-t). Builds are
 reproducible: the same files give the same digest. The bundle contains the files that Gatehouse reads: .manifest, *.rego with the
 tests, data.json and data.yaml. A bundle that does not compile is not built.`,
-		Example: `  gatehouse bundle build ./policy -o bundle.tar.gz
+		Example: `  gatehouse bundle build ./policy --out bundle.tar.gz
   gatehouse bundle build ./policy -t registry.example.com/policies/app:1.4 --revision "$(git rev-parse HEAD)"`,
-		Args: arguments("gatehouse bundle build ./policy -o bundle.tar.gz", 1),
+		Args: arguments("gatehouse bundle build ./policy --out bundle.tar.gz", 1),
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
 	f.compileFlags.add(c)
 	f.addStore(c)
 	flags := c.Flags()
 	flags.StringArrayVarP(&f.tags, "tag", "t", nil, "name of the image in the local store; may be repeated")
-	flags.StringVarP(&f.output, "output", "o", "", "file for the tarball; - is standard output")
+	f.how.addFile(c, "one object for each name, and for the file", "", "file for the tarball; - is standard output")
 	flags.StringVar(&f.revision, "revision", "", "revision to write into the manifest")
 	flags.BoolVar(&f.withoutTest, "no-tests", false, "leave the *_test.rego out")
 	flags.StringToStringVar(&f.annotations, "annotation", nil, "key=value to add to the image's manifest; may be repeated")
-	flags.BoolVar(&f.json, "json", false, "print JSON: one object for each name, and for the file")
 	return c
 }
 
 func (f *buildFlags) run(c *cobra.Command, dir string) error {
-	if f.output == "" && len(f.tags) == 0 {
-		return usageError{errors.New("where to? give -o FILE for a tarball, or -t NAME for an image")}
+	if f.how.file == "" && len(f.tags) == 0 {
+		return errors.New("where to? give -o FILE for a tarball, or -t NAME for an image")
 	}
-	if f.output == "-" && len(f.tags) > 0 {
-		return usageError{errors.New("-o - writes the tarball to standard output: give no -t besides")}
+	if f.how.file == "-" && len(f.tags) > 0 {
+		return errors.New("-o - writes the tarball to standard output: give no -t besides")
 	}
 	o, err := bundler.OpenPath(c.Context(), dir)
 	if err != nil {
@@ -101,13 +101,13 @@ func (f *buildFlags) run(c *cobra.Command, dir string) error {
 func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) error {
 	out := describe(i)
 	out.Revision = revision
-	if f.output != "" {
-		if err := writeWhole(c, f.output, i.Tarball()); err != nil || f.output == "-" {
+	if f.how.file != "" {
+		if err := writeWhole(c, f.how.file, i.Tarball()); err != nil || f.how.file == "-" {
 			return err
 		}
 		file := out
-		file.File = f.output
-		if err := file.print(c.OutOrStdout(), f.json); err != nil {
+		file.File = f.how.file
+		if err := file.print(c.OutOrStdout(), f.how.json()); err != nil {
 			return err
 		}
 	}
@@ -116,7 +116,7 @@ func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) e
 		if out.Reference, err = f.Put(i, tag); err != nil {
 			return err
 		}
-		if err := out.print(c.OutOrStdout(), f.json); err != nil {
+		if err := out.print(c.OutOrStdout(), f.how.json()); err != nil {
 			return err
 		}
 	}
@@ -147,10 +147,10 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			failed, err := f.test(c, args[0])
 			if err != nil {
-				return usageError{err} // exit code 1 is a failed test
+				return err // exit code 1 is a failed test
 			}
 			if failed > 0 {
-				return errors.New("the tests did not pass")
+				return noError{errors.New("the tests did not pass")}
 			}
 			return nil
 		},
@@ -221,10 +221,10 @@ func (f *keyFlags) add(c *cobra.Command, what string) {
 // verification is what the flags ask of a signature.
 func (f *keyFlags) verification() (*signature.Verification, error) {
 	if f.key.File == "" {
-		return nil, usageError{errors.New("give the key's file with --key")}
+		return nil, errors.New("give the key's file with --key")
 	}
 	if f.key.Algorithm == "HS256" && !f.allowHS256 {
-		return nil, usageError{errors.New("HS256 is refused, because a key that verifies can also sign: --allow-hs256 accepts that")}
+		return nil, errors.New("HS256 is refused, because a key that verifies can also sign: --allow-hs256 accepts that")
 	}
 	return &signature.Verification{Keys: []signature.Key{f.key}, AllowHS256: f.allowHS256}, nil
 }
@@ -232,8 +232,8 @@ func (f *keyFlags) verification() (*signature.Verification, error) {
 func bundleSignCommand() *cobra.Command {
 	var k keyFlags
 	var f imageFlags
-	var output, tag string
-	var asJSON bool
+	var tag string
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "sign BUNDLE",
 		Short: "Sign a tarball or an image of the local store",
@@ -254,28 +254,28 @@ the unsigned one, unless -o or -t is given. With the PS and ES algorithms, signa
 			if err != nil {
 				return err
 			}
-			if output == "" && tag == "" {
-				output, tag = o.Path, o.Ref
+			if how.file == "" && tag == "" {
+				how.file, tag = o.Path, o.Ref
 			}
-			if output != "" {
-				if err := saveTarball(c, signed, output, asJSON); err != nil || tag == "" {
+			if how.file != "" {
+				if err := saveTarball(c, signed, how.file, how.json()); err != nil || tag == "" {
 					return err
 				}
 			}
-			return f.keep(c, &bundler.Bundle{Image: signed}, tag, asJSON)
+			return f.keep(c, &bundler.Bundle{Image: signed}, tag, how.json())
 		},
 	}
 	k.add(c, "private key, PEM")
 	f.addStore(c)
-	c.Flags().StringVarP(&output, "output", "o", "", "file for the signed tarball; - is standard output")
+	how.addFile(c, "one object", "", "file for the signed tarball; - is standard output")
 	c.Flags().StringVarP(&tag, "tag", "t", "", "name for the signed image in the local store")
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
 }
 
 func bundleVerifyCommand() *cobra.Command {
 	var k keyFlags
 	var f imageFlags
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "verify BUNDLE",
 		Short: "Verify a bundle's signature",
@@ -295,12 +295,17 @@ file has the signed content.`,
 			if o.Image == nil {
 				return errors.New("a signature is in a tarball or an image: a directory has none")
 			}
-			if err := v.Verify(o.Name, o.Files, time.Now()); err != nil {
+			if err := v.Verify(o.Name, o.Files, time.Now()); errors.As(err, new(*fs.PathError)) {
 				return err
+			} else if err != nil {
+				return noError{err}
 			}
 			b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
 			if err != nil {
 				return err
+			}
+			if how.json() {
+				return terminal.JSON(c.OutOrStdout()).Encode(map[string]string{"bundle": args[0], "key_id": k.key.ID, "revision": b.Revision(), "layer": o.Image.Layer()})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is signed with key %s, revision %s, tarball %s\n", args[0], k.key.ID, b.Revision(), o.Image.Layer())
 			return err
@@ -309,5 +314,6 @@ file has the signed content.`,
 	k.add(c, "public key or certificate, PEM")
 	f.addStore(c)
 	f.addRegistry(c)
+	how.add(c, "one object")
 	return c
 }

@@ -17,9 +17,13 @@ import (
 )
 
 // controlFlags say where the control socket of a running process is.
-type controlFlags struct{ socket, config string }
+type controlFlags struct {
+	socket, config string
+	how            outputFlags
+}
 
 func (f *controlFlags) add(c *cobra.Command) {
+	f.how.add(c, "the process's answer")
 	c.Flags().StringVar(&f.socket, "control", "", "control socket of the running process, unix:/path.sock (default: listen.control of the configuration)")
 	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 }
@@ -30,7 +34,7 @@ func (f *controlFlags) control() (c server.Control, err error) {
 	if address == "" {
 		src, err := config.Source{File: f.config}.OrDefault()
 		if err != nil {
-			return c, usageError{errors.New("which process? give --control unix:/path.sock, or --config FILE with listen.control")}
+			return c, errors.New("which process? give --control unix:/path.sock, or --config FILE with listen.control")
 		}
 		cfg, doc, err := src.Read()
 		if err != nil {
@@ -42,7 +46,7 @@ func (f *controlFlags) control() (c server.Control, err error) {
 	}
 	path, ok := config.CutUnix(address)
 	if !ok || path == "" {
-		return c, usageError{fmt.Errorf("--control: %q is not unix:/path.sock", address)}
+		return c, fmt.Errorf("--control: %q is not unix:/path.sock", address)
 	}
 	return server.Control{Socket: path}, nil
 }
@@ -69,6 +73,9 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
+			if f.how.json() {
+				return terminal.JSON(c.OutOrStdout()).Encode(a)
+			}
 			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", terminal.Visible(a.Active.Revision))
 			if len(a.Pinned) > 0 {
 				fmt.Fprintf(c.OutOrStdout(), "pinned until another bundle arrives, or gatehouse bundle unpin: %s\n", terminal.Visible(strings.Join(a.Pinned, ", ")))
@@ -90,6 +97,9 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
+			if f.how.json() {
+				return terminal.JSON(c.OutOrStdout()).Encode(a)
+			}
 			for _, h := range a.History {
 				if h.Active {
 					fmt.Fprintf(c.OutOrStdout(), "active: %s\n", terminal.Visible(h.Revision))
@@ -110,6 +120,9 @@ gatehouse bundle unpin.`,
 			a, err := control.History(c.Context())
 			if err != nil {
 				return err
+			}
+			if f.how.json() {
+				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			return printHistory(c.OutOrStdout(), a.History)
 		},

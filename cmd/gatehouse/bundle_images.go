@@ -21,7 +21,7 @@ import (
 
 func bundleTagCommand() *cobra.Command {
 	var f imageFlags
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "tag BUNDLE NAME",
 		Short: "Add a name to an image in the local store, or import a tarball as an image",
@@ -33,11 +33,11 @@ func bundleTagCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.keep(c, o, args[1], asJSON)
+			return f.keep(c, o, args[1], how.json())
 		},
 	}
 	f.addStore(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	how.add(c, "one object")
 	return c
 }
 
@@ -56,7 +56,7 @@ func (f *imageFlags) keep(c *cobra.Command, o *bundler.Bundle, name string, asJS
 
 func bundlePushCommand() *cobra.Command {
 	var f imageFlags
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "push BUNDLE [NAME]",
 		Short: "Upload an image to a registry",
@@ -75,7 +75,7 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 				return err
 			}
 			if len(args) == 1 && o.Ref == "" {
-				return usageError{fmt.Errorf("give the name to push it to: gatehouse bundle push %s NAME", args[0])}
+				return fmt.Errorf("give the name to push it to: gatehouse bundle push %s NAME", args[0])
 			}
 			name := args[len(args)-1]
 			r, err := images.ParseReference(name)
@@ -92,26 +92,26 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 			}
 			out := describe(i)
 			out.Reference = r.String()
-			return out.print(c.OutOrStdout(), asJSON)
+			return out.print(c.OutOrStdout(), how.json())
 		},
 	}
 	f.addStore(c)
 	f.addRegistry(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	how.add(c, "one object")
 	return c
 }
 
 func bundlePullCommand() *cobra.Command {
 	var f imageFlags
-	var tag, output string
-	var asJSON bool
+	var tag string
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "pull NAME",
 		Short: "Fetch an image from a registry into the local store",
 		Long: `Fetches an image, verifies its digest, and stores it in the local store under its name, or under that of -t. With
 -o it writes the tarball and stores nothing.`,
 		Example: `  gatehouse bundle pull registry.example.com/policies/app:1.4
-  gatehouse bundle pull registry.example.com/policies/app@sha256:... -o bundle.tar.gz`,
+  gatehouse bundle pull registry.example.com/policies/app@sha256:... --out bundle.tar.gz`,
 		Args: arguments("gatehouse bundle pull registry.example.com/policies/app:1.4", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if tag == "" {
@@ -119,8 +119,8 @@ func bundlePullCommand() *cobra.Command {
 			}
 			if r, err := images.ParseReference(tag); err != nil {
 				return err
-			} else if r.Digest != "" && output == "" {
-				return usageError{errors.New("an image that is pulled by its digest needs a name: give -t NAME, or -o FILE for the tarball")}
+			} else if r.Digest != "" && how.file == "" {
+				return errors.New("an image that is pulled by its digest needs a name: give -t NAME, or -o FILE for the tarball")
 			}
 			client, err := f.Client()
 			if err != nil {
@@ -135,40 +135,37 @@ func bundlePullCommand() *cobra.Command {
 			if o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{}); err != nil {
 				return fmt.Errorf("image %s: %w", args[0], err)
 			}
-			if output == "" {
-				return f.keep(c, o, tag, asJSON)
+			if how.file == "" {
+				return f.keep(c, o, tag, how.json())
 			}
-			return saveTarball(c, i, output, asJSON)
+			return saveTarball(c, i, how.file, how.json())
 		},
 	}
 	f.addStore(c)
 	f.addRegistry(c)
 	c.Flags().StringVarP(&tag, "tag", "t", "", "name for it in the local store (default: its own)")
-	c.Flags().StringVarP(&output, "output", "o", "", "file for the tarball; - is standard output")
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	how.addFile(c, "one object", "", "file for the tarball; - is standard output")
 	return c
 }
 
 func bundleSaveCommand() *cobra.Command {
 	var f imageFlags
-	var output string
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:     "save NAME",
 		Short:   "Write an image's tarball to a file",
-		Example: `  gatehouse bundle save registry.example.com/policies/app:1.4 -o bundle.tar.gz`,
-		Args:    arguments("gatehouse bundle save app:1.4 -o bundle.tar.gz", 1),
+		Example: `  gatehouse bundle save registry.example.com/policies/app:1.4 --out bundle.tar.gz`,
+		Args:    arguments("gatehouse bundle save app:1.4 --out bundle.tar.gz", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			i, err := f.Find(c.Context(), args[0], bundler.Local)
 			if err != nil {
 				return err
 			}
-			return saveTarball(c, i, output, asJSON)
+			return saveTarball(c, i, how.file, how.json())
 		},
 	}
 	f.addStore(c)
-	c.Flags().StringVarP(&output, "output", "o", "bundle.tar.gz", "the file; - is standard output")
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	how.addFile(c, "one object", "bundle.tar.gz", "the file; - is standard output")
 	return c
 }
 
@@ -183,7 +180,7 @@ func saveTarball(c *cobra.Command, i *images.Image, file string, asJSON bool) er
 
 func bundleImagesCommand() *cobra.Command {
 	var f imageFlags
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "images",
 		Short: "List the images of the local store",
@@ -197,7 +194,7 @@ func bundleImagesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if how.json() {
 				lines := terminal.JSON(c.OutOrStdout())
 				for _, i := range list {
 					if err := lines.Encode(i); err != nil {
@@ -214,7 +211,7 @@ func bundleImagesCommand() *cobra.Command {
 		},
 	}
 	f.addStore(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object for each image")
+	how.add(c, "one object for each image")
 	return c
 }
 
@@ -226,7 +223,7 @@ func bundleRemoveCommand() *cobra.Command {
 		Example: `  gatehouse bundle rm registry.example.com/policies/app:1.3`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("name the images to remove: gatehouse bundle images lists them")}
+				return errors.New("name the images to remove: gatehouse bundle images lists them")
 			}
 			return nil
 		},
@@ -249,11 +246,11 @@ func bundleRemoveCommand() *cobra.Command {
 
 func bundleInspectCommand() *cobra.Command {
 	var f imageFlags
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:     "inspect BUNDLE",
 		Short:   "Show the metadata and content of a bundle or image",
-		Example: `  gatehouse bundle inspect registry.example.com/policies/app:1.4 --json`,
+		Example: `  gatehouse bundle inspect registry.example.com/policies/app:1.4 -o json`,
 		Args:    arguments("gatehouse bundle inspect registry.example.com/policies/app:1.4", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := f.OpenBundle(c.Context(), args[0], bundler.Pulled)
@@ -264,7 +261,7 @@ func bundleInspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if how.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(out)
 			}
 			return printInspected(c.OutOrStdout(), out)
@@ -272,7 +269,7 @@ func bundleInspectCommand() *cobra.Command {
 	}
 	f.addStore(c)
 	f.addRegistry(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	how.add(c, "one object")
 	return c
 }
 
@@ -315,7 +312,7 @@ file, never from the command line.`,
 		Args: arguments("gatehouse bundle login registry.example.com -u ci < password", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if user == "" {
-				return usageError{errors.New("give the user name with -u")}
+				return errors.New("give the user name with -u")
 			}
 			password, err := readPassword(c, file)
 			if err != nil {
@@ -353,7 +350,7 @@ func readPassword(c *cobra.Command, file string) (images.Password, error) {
 		in = f
 	} else if stdin, ok := in.(*os.File); ok {
 		if info, err := stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Mode()&os.ModeDevice != 0 {
-			return "", usageError{errors.New("the password would show as you type: give it with --password-file FILE, or < FILE")}
+			return "", errors.New("the password would show as you type: give it with --password-file FILE, or < FILE")
 		}
 	}
 	text, err := io.ReadAll(io.LimitReader(in, limit+1))

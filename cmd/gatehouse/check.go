@@ -29,7 +29,7 @@ type checkFlags struct {
 	headers []string
 	body    string
 	host    string
-	json    bool
+	how     outputFlags
 	explain bool
 	secrets bool
 }
@@ -44,12 +44,12 @@ to the decision log. --as, --role and --claims set an unverified caller; --token
 
 Exit code: 0 allow, 1 deny, 2 error.`,
 		Example: `  gatehouse check GET /orders/17 --as u1 --role viewer
-  gatehouse check POST /orders --claims alice.json --body '{"amount": 45}' --json`,
+  gatehouse check POST /orders --claims alice.json --body '{"amount": 45}' -o json`,
 		Args: func(_ *cobra.Command, args []string) error { return checkArguments(args) },
 		RunE: func(c *cobra.Command, args []string) error {
 			answer, err := f.run(c, args[0], args[1])
 			if err != nil {
-				return usageError{err} // exit code 1 is a denial
+				return err // exit code 1 is a denial
 			}
 			if !answer.Allow && !answer.Own {
 				return errSaid // that it is denied
@@ -67,7 +67,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 	flags.StringArrayVar(&f.headers, "header", nil, "request header 'name: value'; may be repeated")
 	flags.StringVar(&f.body, "body", "", "request body; @FILE reads it from a file")
 	flags.StringVar(&f.host, "host", "", "host of the request (default localhost)")
-	flags.BoolVar(&f.json, "json", false, "print one JSON object")
+	f.how.add(c, "one object")
 	flags.BoolVar(&f.explain, "explain", false, "show which rule allowed, or why each rule did not, and what would be allowed")
 	flags.BoolVar(&f.secrets, "show-secrets", false, "with --explain: also show claims and headers that the decision log redacts")
 	return c
@@ -76,12 +76,12 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 func checkArguments(args []string) error {
 	const hint = "\ntry: gatehouse check GET /orders/17 --as u1 --role viewer"
 	if len(args) != 2 {
-		return usageError{fmt.Errorf("give a method and a path, not %d arguments%s", len(args), hint)}
+		return fmt.Errorf("give a method and a path, not %d arguments%s", len(args), hint)
 	}
 	if meant, ok := trial.IsMethod(args[0]); meant != "" {
-		return usageError{fmt.Errorf("%q is no method: %s is written like this", args[0], meant)}
+		return fmt.Errorf("%q is no method: %s is written like this", args[0], meant)
 	} else if !ok {
-		return usageError{fmt.Errorf("%q is no method%s", args[0], hint)}
+		return fmt.Errorf("%q is no method%s", args[0], hint)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if f.explain {
 		why = t.Explain(c.Context(), a, &answer, f.secrets)
 	}
-	if f.json {
+	if f.how.json() {
 		return &answer, terminal.JSON(c.OutOrStdout()).Encode(resultOf(a, &answer, why))
 	}
 	if err := printAnswer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {

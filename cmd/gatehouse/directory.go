@@ -21,18 +21,10 @@ func directoryCommand() *cobra.Command {
 		Short: "Check, query and convert directories of users, groups and resources",
 		Long: `Reads a directory from a folder (manifest.yaml, objects.jsonl, relations.jsonl), from Topaz's JSON, a YAML file or a
 snapshot, and answers questions about it. Nothing is started or changed.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q for gatehouse directory\ngatehouse directory --help lists them", args[0])}
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGraphCommand(), directoryGetCommand(),
+	return family(c, directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGraphCommand(), directoryGetCommand(),
 		directoryStatsCommand(), directoryValidateCommand(), directoryImportCommand(), directoryExportCommand(), directoryDiffCommand(),
 		directoryFromCommand())
-	return c
 }
 
 // directoryFlags are flags that every command about a directory has.
@@ -64,7 +56,7 @@ func refOr(text, typ string) (directory.Ref, error) {
 	}
 	ref, err := format.ParseRef(text)
 	if err != nil {
-		return ref, usageError{err}
+		return ref, err
 	}
 	return ref, nil
 }
@@ -86,11 +78,11 @@ Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
 			}
 			s, err := f.load(c, args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			o, ok := s.Object(ref)
 			if !ok {
-				return fmt.Errorf("%s does not exist", ref)
+				return noError{fmt.Errorf("%s does not exist", ref)}
 			}
 			return printObject(c.OutOrStdout(), s, o)
 		},
@@ -122,7 +114,7 @@ func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
 // unanswered turns an error of a question into exit code 2.
 func unanswered(err error) error {
 	if errors.Is(err, directory.ErrUnknownType) || errors.Is(err, directory.ErrUnknownRelation) {
-		return usageError{fmt.Errorf("%w\nthe manifest says which types, relations and permissions there are", err)}
+		return fmt.Errorf("%w\nthe manifest says which types, relations and permissions there are", err)
 	}
-	return usageError{err}
+	return err
 }

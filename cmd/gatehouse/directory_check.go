@@ -18,6 +18,7 @@ import (
 
 func directoryCheckCommand() *cobra.Command {
 	var f directoryFlags
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "check FOLDER [OBJECT#RELATION@SUBJECT]",
 		Short: "Say whether a subject has a relation or permission",
@@ -34,12 +35,12 @@ Empty lines are passed over. The exit code is then 0 whatever the answers are, a
 			if len(args) == 2 {
 				var err error
 				if q, err = format.ParseQuestion(args[1]); err != nil {
-					return usageError{err}
+					return err
 				}
 			}
 			s, err := f.load(c, args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			if len(args) == 1 {
 				return answerLines(c.InOrStdin(), c.OutOrStdout(), s)
@@ -48,15 +49,19 @@ Empty lines are passed over. The exit code is then 0 whatever the answers are, a
 			if err != nil {
 				return unanswered(err)
 			}
-			if !yes {
-				fmt.Fprintln(c.OutOrStdout(), "no")
-				return errSaid
+			if how.json() {
+				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]bool{"check": yes})
+			} else {
+				_, err = fmt.Fprintln(c.OutOrStdout(), map[bool]string{true: "yes", false: "no"}[yes])
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), "yes")
+			if err == nil && !yes {
+				err = errSaid
+			}
 			return err
 		},
 	}
 	f.add(c)
+	how.add(c, "one object")
 	return c
 }
 
@@ -75,7 +80,7 @@ func answerLines(in io.Reader, out io.Writer, s *directory.Snapshot) error {
 			_, err = r.ReadSlice('\n')
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return errors.Join(usageError{fmt.Errorf("reading questions: %w", err)}, w.Flush())
+			return errors.Join(fmt.Errorf("reading questions: %w", err), w.Flush())
 		}
 		if text := bytes.TrimSpace(line); long || len(text) > 0 {
 			writeAnswer(w, &questions, string(text), long, s)
@@ -113,6 +118,7 @@ func writeAnswer(w *bufio.Writer, questions *format.QuestionReader, text string,
 
 func directoryWhyCommand() *cobra.Command {
 	var f directoryFlags
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "why FOLDER OBJECT#RELATION@SUBJECT",
 		Short: "Show the relations behind an answer, or the one that is missing",
@@ -124,17 +130,24 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			q, err := format.ParseQuestion(args[1])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			s, err := f.load(c, args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			e, err := s.Explain(q, time.Now())
 			if err != nil {
 				return unanswered(err)
 			}
-			fmt.Fprintln(c.OutOrStdout(), terminal.VisibleLines(e.String()))
+			if how.json() {
+				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]any{"check": e.Allowed, "why": e.String()})
+			} else {
+				_, err = fmt.Fprintln(c.OutOrStdout(), terminal.VisibleLines(e.String()))
+			}
+			if err != nil {
+				return err
+			}
 			if !e.Allowed {
 				return errSaid
 			}
@@ -142,5 +155,6 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 		},
 	}
 	f.add(c)
+	how.add(c, "one object")
 	return c
 }

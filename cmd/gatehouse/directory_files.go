@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -16,13 +17,14 @@ import (
 
 func directoryValidateCommand() *cobra.Command {
 	f := directoryFlags{problems: 1000}
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "validate FOLDER",
 		Short: "Find everything that is wrong with a directory",
 		Long: `Reads a directory and prints what is wrong with it, with file, line and what to do, up to 1,000 problems. With --manifest,
 what that manifest would not allow.
 
-Exit code: 0 nothing is wrong, 1 something is.`,
+Exit code: 0 nothing is wrong, 1 something is, 2 it could not be read.`,
 		Example: `  gatehouse directory validate ./directory
   gatehouse directory validate --manifest new.yaml ./directory`,
 		Args: arguments("gatehouse directory validate ./directory", 1),
@@ -31,15 +33,21 @@ Exit code: 0 nothing is wrong, 1 something is.`,
 			if orphans, ok := errors.AsType[*directory.OrphanError](err); ok {
 				return printOrphans(c.OutOrStdout(), orphans)
 			}
-			if err != nil {
+			if err != nil && !errors.As(err, new(*fs.PathError)) {
+				return noError{err}
+			} else if err != nil {
 				return err
 			}
 			t := s.Stats()
+			if how.json() {
+				return terminal.JSON(c.OutOrStdout()).Encode(map[string]int{"objects": t.Objects, "relations": t.Relations})
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: nothing wrong with %d object(s) and %d relation(s)\n", args[0], t.Objects, t.Relations)
 			return err
 		},
 	}
 	f.add(c)
+	how.add(c, "one object where nothing is wrong")
 	return c
 }
 
@@ -67,7 +75,7 @@ func directoryImportCommand() *cobra.Command {
 		Args:    arguments("gatehouse directory import ./directory --out directory.snapshot", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if out == "" {
-				return usageError{errors.New("say where to: --out directory.snapshot")}
+				return errors.New("say where to: --out directory.snapshot")
 			}
 			s, err := f.load(c, args[0])
 			if err != nil {
@@ -101,7 +109,7 @@ as JSON lines (--jsonl) or as one JSON document that Topaz imports (--topaz).`,
 		Args: arguments("gatehouse directory export directory.snapshot --out ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if n := btoi(out != "") + btoi(lines) + btoi(topaz); n != 1 {
-				return usageError{errors.New("give one of --out FOLDER, --jsonl and --topaz")}
+				return errors.New("give one of --out FOLDER, --jsonl and --topaz")
 			}
 			s, err := f.load(c, args[0])
 			if err != nil {
@@ -137,6 +145,7 @@ func btoi(b bool) int {
 
 func directoryDiffCommand() *cobra.Command {
 	var f directoryFlags
+	var how outputFlags
 	c := &cobra.Command{
 		Use:     "diff FROM TO",
 		Short:   "List the changes between two directories",
@@ -146,21 +155,23 @@ func directoryDiffCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			from, err := f.load(c, args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			to, err := f.load(c, args[1])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			some := false
 			if string(from.Manifest().Text()) != string(to.Manifest().Text()) {
 				some = true
-				fmt.Fprintln(c.OutOrStdout(), "the manifests differ")
+				if err := how.change(c, "the manifests differ"); err != nil {
+					return err
+				}
 			}
 			for change := range directory.Diff(from, to) {
 				some = true
-				if _, err := fmt.Fprintln(c.OutOrStdout(), terminal.Visible(change.String())); err != nil {
-					return usageError{err}
+				if err := how.change(c, change.String()); err != nil {
+					return err
 				}
 			}
 			if some {
@@ -170,5 +181,15 @@ func directoryDiffCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
+	how.add(c, "one object for each change")
 	return c
+}
+
+// change prints one change of directories.
+func (o *outputFlags) change(c *cobra.Command, text string) error {
+	if o.json() {
+		return terminal.JSON(c.OutOrStdout()).Encode(map[string]string{"change": text})
+	}
+	_, err := fmt.Fprintln(c.OutOrStdout(), terminal.Visible(text))
+	return err
 }

@@ -23,7 +23,7 @@ func directoryFromCommand() *cobra.Command {
 copied. A file with something that is ambiguous is refused, with its lines, and nothing is written.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown form %q\nthere are ldif, csv and keycloak-export", args[0])}
+				return fmt.Errorf("unknown form %q\nthere are ldif, csv and keycloak-export", args[0])
 			}
 			return nil
 		},
@@ -47,7 +47,7 @@ func (f *fromFlags) add(c *cobra.Command) {
 // run converts a file and writes what comes of it.
 func (f *fromFlags) run(c *cobra.Command, read func() (*convert.Result, error)) error {
 	if f.out == "" {
-		return usageError{errors.New("say where to: --out directory")}
+		return errors.New("say where to: --out directory")
 	}
 	r, err := read()
 	if err != nil {
@@ -147,7 +147,7 @@ their paths (/eng/web), and roles' their names; those of clients are CLIENT:ROLE
 		Example: `  gatehouse directory from keycloak-export shop-realm.json shop-users-0.json --out ./directory`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("name a file: gatehouse directory from keycloak-export shop-realm.json --out ./directory")}
+				return errors.New("name a file: gatehouse directory from keycloak-export shop-realm.json --out ./directory")
 			}
 			return nil
 		},

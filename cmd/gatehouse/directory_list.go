@@ -21,7 +21,7 @@ type listFlags struct {
 	directoryFlags
 	typ, after string
 	limit      int
-	json       bool
+	how        outputFlags
 }
 
 func (f *listFlags) add(c *cobra.Command, typ, what string) {
@@ -29,12 +29,12 @@ func (f *listFlags) add(c *cobra.Command, typ, what string) {
 	c.Flags().StringVar(&f.typ, "type", typ, what)
 	c.Flags().StringVar(&f.after, "after", "", "go on behind this id")
 	c.Flags().IntVar(&f.limit, "limit", 100, "print at most so many, up to 10000")
-	c.Flags().BoolVar(&f.json, "json", false, "one JSON document")
+	f.how.add(c, "one document")
 }
 
 func (f *listFlags) valid() error {
 	if f.limit < 1 || f.limit > 10_000 {
-		return usageError{fmt.Errorf("--limit %d: give 1 to 10000; --after goes on behind the last", f.limit)}
+		return fmt.Errorf("--limit %d: give 1 to 10000; --after goes on behind the last", f.limit)
 	}
 	return nil
 }
@@ -45,7 +45,7 @@ func (f *listFlags) print(c *cobra.Command, found []directory.Ref, next string) 
 	for i, r := range found {
 		names[i] = r.String()
 	}
-	if f.json {
+	if f.how.json() {
 		return terminal.JSON(c.OutOrStdout()).Encode(struct {
 			Results []string `json:"results"`
 			Next    string   `json:"next,omitempty"`
@@ -77,7 +77,7 @@ func directoryWhoCommand() *cobra.Command {
 			}
 			s, err := f.load(c, args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			found, next, err := s.Who(object, args[1], f.typ, f.after, f.limit, time.Now())
 			if err != nil {
@@ -106,7 +106,7 @@ func directoryWhatCommand() *cobra.Command {
 			}
 			s, err := f.load(c, args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			return f.what(c, s, subject, args[2])
 		},
@@ -127,7 +127,7 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 	case len(types) == 0:
 		return unanswered(fmt.Errorf("%w %q of any type", directory.ErrUnknownRelation, relation))
 	case len(types) > 1 && f.after != "":
-		return usageError{fmt.Errorf("--after needs --type: %q is in %v", relation, types)}
+		return fmt.Errorf("--after needs --type: %q is in %v", relation, types)
 	}
 	var all []directory.Ref
 	last := ""
@@ -149,7 +149,7 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 
 func directoryStatsCommand() *cobra.Command {
 	var f directoryFlags
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:     "stats FOLDER",
 		Short:   "Count objects and relations",
@@ -161,7 +161,7 @@ func directoryStatsCommand() *cobra.Command {
 				return err
 			}
 			t := s.Stats()
-			if asJSON {
+			if how.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(struct {
 					Digest    string         `json:"digest"`
 					Objects   int            `json:"objects"`
@@ -176,7 +176,7 @@ func directoryStatsCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "one JSON document")
+	how.add(c, "one document")
 	return c
 }
 
@@ -197,7 +197,7 @@ func printDirectoryStats(out io.Writer, s *directory.Snapshot, t directory.Stats
 func directoryGraphCommand() *cobra.Command {
 	var f directoryFlags
 	var q directory.GraphQuery
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "graph FOLDER OBJECT RELATION SUBJECT",
 		Short: "List who completes a query, with the relations that lead there",
@@ -213,20 +213,20 @@ Exit code: 0 it was answered, 2 it could not be.`,
 			q.Object, q.Relation, q.Subject = refOrType(args[1]), args[2], refOrType(args[3])
 			s, err := f.load(c, args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			a, err := s.Graph(q, time.Now())
 			if err != nil {
 				return unanswered(err)
 			}
-			return printGraph(c, a, asJSON)
+			return printGraph(c, a, how.json())
 		},
 	}
 	f.add(c)
 	c.Flags().StringVar(&q.SubjectRelation, "subject-relation", "", "relation to the subject that the subjects have")
 	c.Flags().BoolVar(&q.Explain, "explain", false, "with a path of relations for each result")
 	c.Flags().BoolVar(&q.Trace, "trace", false, "with the questions that were answered, on standard error")
-	c.Flags().BoolVar(&asJSON, "json", false, "one JSON document")
+	how.add(c, "one document")
 	return c
 }
 

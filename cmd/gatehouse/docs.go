@@ -31,7 +31,7 @@ func docsCommand() *cobra.Command {
 			return nil
 		},
 	}
-	page.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
+	outFlag(page, &output, "-", "file to write; - is standard output")
 	docs.AddCommand(page, &cobra.Command{
 		Use:   "builtins",
 		Short: "Print docs/builtins.md",

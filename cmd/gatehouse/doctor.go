@@ -26,11 +26,11 @@ Exit code: 0 no problems, 1 problems found, 2 the file could not be checked.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			text, err := config.ReadUpTo(args[0], doctor.MaxFile)
 			if err != nil {
-				return usageError{fmt.Errorf("reading the Envoy configuration: %w", err)}
+				return fmt.Errorf("reading the Envoy configuration: %w", err)
 			}
 			found, err := doctor.Examine(args[0], text)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			return printDiagnosis(c.OutOrStdout(), found)
 		},

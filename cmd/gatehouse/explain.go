@@ -20,9 +20,9 @@ import (
 
 // explainFlags are those of gatehouse explain.
 type explainFlags struct {
-	src  config.Source
-	log  string
-	json bool
+	src config.Source
+	log string
+	how outputFlags
 }
 
 func explainCommand() *cobra.Command {
@@ -41,7 +41,7 @@ configuration.`,
   zcat decisions-*.gz | gatehouse explain 7J4TQXZB2M --log - --bundle policy-1.4.tar.gz`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
-				return usageError{errors.New("give the id of one decision: a denial tells it in the header x-decision-id and in its body")}
+				return errors.New("give the id of one decision: a denial tells it in the header x-decision-id and in its body")
 			}
 			return nil
 		},
@@ -51,14 +51,14 @@ configuration.`,
 	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
 	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
-	flags.BoolVar(&f.json, "json", false, "print one JSON object")
+	f.how.add(c, "one object")
 	return c
 }
 
 func (f *explainFlags) run(c *cobra.Command, id string) error {
 	src, err := f.src.OrDefault()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	log, name, err := f.openLog(c.Context(), src, c.InOrStdin())
 	if err != nil {
@@ -66,14 +66,16 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	}
 	record, err := logged.Find(log, name, id)
 	log.Close()
-	if err != nil {
+	if errors.Is(err, logged.ErrNoRecord) {
+		return noError{err}
+	} else if err != nil {
 		return err
 	}
 	out, err := node.Retell(c.Context(), src, record, notices(c.ErrOrStderr()))
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	if f.json {
+	if f.how.json() {
 		err = terminal.JSON(c.OutOrStdout()).Encode(out)
 	} else {
 		err = printRetold(c.OutOrStdout(), out)

@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"strconv"
-	"strings"
 	"time"
 
 	"gatehouse/identity/apikey"
@@ -16,8 +13,7 @@ import (
 
 func identityCommand() *cobra.Command {
 	c := &cobra.Command{Use: "identity", Short: "Create credentials"}
-	c.AddCommand(newKeyCommand())
-	return c
+	return family(c, newKeyCommand())
 }
 
 // newKeyOptions are the flags of `gatehouse identity new-key`.
@@ -53,15 +49,15 @@ within moments. To rotate a key, create a second one for the same subject, distr
 
 func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
 	if o.entry.Subject == "" {
-		return usageError{errors.New("say who calls with the key: gatehouse identity new-key --subject ci")}
+		return errors.New("say who calls with the key: gatehouse identity new-key --subject ci")
 	}
 	var err error
 	if o.entry.Expires, err = expiry(o.expires, now); err != nil {
-		return usageError{fmt.Errorf("--expires: %w", err)}
+		return fmt.Errorf("--expires: %w", err)
 	}
 	key, err := apikey.New(o.entry)
 	if err != nil {
-		return usageError{fmt.Errorf("making the key: %w", err)}
+		return fmt.Errorf("making the key: %w", err)
 	}
 	if o.file == "" {
 		fmt.Fprintf(out, "%s\n\n# The key is shown this once. For the file that identity.api_keys.file names:\n%s", key.Reveal(), key.YAML())
@@ -89,14 +85,7 @@ func expiry(text string, now time.Time) (time.Time, error) {
 		}
 		return at, nil
 	}
-	life, err := time.ParseDuration(text)
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		var n int
-		if n, err = strconv.Atoi(days); err == nil && n > math.MaxInt64/int(24*time.Hour) {
-			err = strconv.ErrRange
-		}
-		life = time.Duration(n) * 24 * time.Hour
-	}
+	life, err := parseDuration(text)
 	if err != nil || life < time.Second {
 		return time.Time{}, fmt.Errorf("%q is neither a time from now, such as 90d or 12h, nor a date such as 2027-01-31T00:00:00Z", text)
 	}

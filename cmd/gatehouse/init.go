@@ -63,7 +63,7 @@ served or changed. All files are tested before any of them is written. Existing 
 			made, err := scaffold.New(c.Context(), scaffold.Config{Name: cmp.Or(o.name, scaffold.AppName(from.name, target)), Table: table, Rules: o.rules,
 				Prefixes: o.prefixes, Try: tryScaffold})
 			if none, ok := errors.AsType[*scaffold.PrefixError](err); ok {
-				return usageError{fmt.Errorf("--prefix %w\ngatehouse routes list shows the templates", none)}
+				return fmt.Errorf("--prefix %w\ngatehouse routes list shows the templates", none)
 			} else if err != nil {
 				return err
 			}
@@ -104,13 +104,13 @@ func (o *initOptions) source() (routeSource, string, error) {
 	}
 	switch {
 	case len(found) != 1:
-		return routeSource{}, "", usageError{errors.New("say which application: one of --flask app:app, --fastapi main:app, --django shop.settings, --openapi FILE")}
+		return routeSource{}, "", errors.New("say which application: one of --flask app:app, --fastapi main:app, --django shop.settings, --openapi FILE")
 	case o.rules != scaffold.PerRoute && o.rules != scaffold.RoleTable:
-		return routeSource{}, "", usageError{fmt.Errorf("--rules %q is neither per-route nor rbac", o.rules)}
+		return routeSource{}, "", fmt.Errorf("--rules %q is neither per-route nor rbac", o.rules)
 	case len(o.prefixes) > 0 && o.rules != scaffold.PerRoute:
-		return routeSource{}, "", usageError{errors.New("--prefix goes with --rules per-route: a table of roles has a line for each route")}
+		return routeSource{}, "", errors.New("--prefix goes with --rules per-route: a table of roles has a line for each route")
 	case o.name != "" && scaffold.Identifier(o.name) != o.name:
-		return routeSource{}, "", usageError{fmt.Errorf("--name %q is no name for a package: letters, digits and _, as in %s", o.name, scaffold.Identifier(o.name))}
+		return routeSource{}, "", fmt.Errorf("--name %q is no name for a package: letters, digits and _, as in %s", o.name, scaffold.Identifier(o.name))
 	}
 	return found[0], *o.from[found[0].name], nil
 }

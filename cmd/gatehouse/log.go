@@ -32,8 +32,7 @@ compressed by gzip, a segment of a spool, a spool, or a folder of rotated files.
 
 Damaged parts are skipped with a warning.`,
 	}
-	c.AddCommand(logTailCommand(), logGrepCommand(), logStatsCommand(), logCoverageCommand())
-	return c
+	return family(c, logTailCommand(), logGrepCommand(), logStatsCommand(), logCoverageCommand())
 }
 
 // logSource is a decision log to read, and what was found in it.
@@ -62,7 +61,7 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 	}
 	src, err := l.src.OrDefault()
 	if err != nil {
-		return usageError{fmt.Errorf("which decision log? name a file, or a configuration: %w", err)}
+		return fmt.Errorf("which decision log? name a file, or a configuration: %w", err)
 	}
 	log, err := openLogOf(c.Context(), src)
 	if err == nil {
@@ -75,7 +74,7 @@ func (l *logSource) open(c *cobra.Command, paths []string) error {
 func openLogOf(ctx context.Context, src config.Source) (*read.Reader, error) {
 	log, err := node.OpenLog(ctx, src)
 	if which, ok := errors.AsType[node.WhichLogError](err); ok {
-		err = usageError{which}
+		err = which
 	}
 	return log, err
 }
@@ -119,7 +118,7 @@ type logTail struct {
 	query  logQuery
 	n      int
 	follow bool
-	json   bool
+	how    outputFlags
 }
 
 func logTailCommand() *cobra.Command {
@@ -135,19 +134,19 @@ func logTailCommand() *cobra.Command {
 	f.query.flags(c)
 	c.Flags().IntVarP(&f.n, "lines", "n", 10, "number of decisions")
 	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "follow the log, also across rotations of the file, until interrupted")
-	c.Flags().BoolVar(&f.json, "json", false, "print the events as they are, one JSON object a line")
+	f.how.add(c, "the events as they are, one object a line")
 	return c
 }
 
 func (f *logTail) run(c *cobra.Command, args []string) error {
 	if f.n < 0 || f.n > mostTail {
-		return usageError{fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, mostTail)}
+		return fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, mostTail)
 	}
 	if err := f.query.Compile(); err != nil {
-		return usageError{err}
+		return err
 	}
 	if f.follow && len(args) > 1 {
-		return usageError{errors.New("one log can be followed at a time")}
+		return errors.New("one log can be followed at a time")
 	}
 	if err := f.source.open(c, args); err != nil {
 		return err
@@ -155,10 +154,10 @@ func (f *logTail) run(c *cobra.Command, args []string) error {
 	defer f.source.Close()
 	if f.follow {
 		if err := f.source.Reader().Follow(); err != nil {
-			return usageError{fmt.Errorf("--follow %s: %w", f.source.name(), err)}
+			return fmt.Errorf("--follow %s: %w", f.source.name(), err)
 		}
 	}
-	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.json))
+	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.how.json()))
 	if f.follow && errors.Is(err, context.Canceled) {
 		err = nil
 	}
@@ -229,7 +228,7 @@ type logGrep struct {
 	query      logQuery
 	ignoreCase bool
 	count      bool
-	json       bool
+	how        outputFlags
 }
 
 func logGrepCommand() *cobra.Command {
@@ -245,7 +244,7 @@ Exit code: 0 matches found, 1 no match, 2 wrong command line.`,
   gatehouse log grep '' --route orders.show --reason policy_error decisions.log`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("give a pattern; '' matches every decision")}
+				return errors.New("give a pattern; '' matches every decision")
 			}
 			return nil
 		},
@@ -255,7 +254,7 @@ Exit code: 0 matches found, 1 no match, 2 wrong command line.`,
 	f.query.flags(c)
 	c.Flags().BoolVarP(&f.ignoreCase, "ignore-case", "i", false, "ignore upper and lower case")
 	c.Flags().BoolVar(&f.count, "count", false, "print only the number of matches")
-	c.Flags().BoolVar(&f.json, "json", false, "print the events as they are, one JSON object a line")
+	f.how.add(c, "the events as they are, one object a line")
 	return c
 }
 
@@ -266,16 +265,16 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 	}
 	pattern, err := regexp.Compile(text)
 	if err != nil {
-		return usageError{fmt.Errorf("the pattern %q: %w", args[0], err)}
+		return fmt.Errorf("the pattern %q: %w", args[0], err)
 	}
 	if err := f.query.Compile(); err != nil {
-		return usageError{err}
+		return err
 	}
 	if err := f.source.open(c, args[1:]); err != nil {
 		return err
 	}
 	defer f.source.Close()
-	out := newLogOutput(c.OutOrStdout(), f.json)
+	out := newLogOutput(c.OutOrStdout(), f.how.json())
 	found := 0
 	err = f.query.Each(c.Context(), &f.source.Source, &search.Event{}, pattern, func(event []byte, e *search.Event) error {
 		found++

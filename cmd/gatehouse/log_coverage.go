@@ -26,7 +26,7 @@ type logCoverage struct {
 	query   logQuery
 	bundle  string
 	partial bool
-	json    bool
+	how     outputFlags
 }
 
 func logCoverageCommand() *cobra.Command {
@@ -45,7 +45,7 @@ input or values in it are not logged, are counted with the reason and do not con
 	f.query.flags(c)
 	c.Flags().StringVarP(&f.bundle, "bundle", "b", "", "policy instead of the configuration's: a directory, a tarball or an image")
 	c.Flags().BoolVar(&f.partial, "partial", false, "also evaluate decisions for which the policy reads values that are not logged, as if these were absent")
-	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object, with every route and rule")
+	f.how.add(c, "one object, with every route and rule")
 	f.addStore(c)
 	f.addRegistry(c)
 	return c
@@ -54,11 +54,11 @@ input or values in it are not logged, are counted with the reason and do not con
 func (f *logCoverage) run(c *cobra.Command, args []string) error {
 	server.PaceGC()
 	if err := f.query.Compile(); err != nil {
-		return usageError{err}
+		return err
 	}
 	s, err := f.candidate(c)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	if err := f.source.open(c, args); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 		f.query.nothing(&f.source)
 		return errSaid
 	}
-	if f.json {
+	if f.how.json() {
 		return terminal.JSON(c.OutOrStdout()).Encode(out)
 	}
 	o := newLogOutput(c.OutOrStdout(), false)

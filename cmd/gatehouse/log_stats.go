@@ -17,7 +17,7 @@ type logStats struct {
 	source logSource
 	query  logQuery
 	top    int
-	json   bool
+	how    outputFlags
 }
 
 func logStatsCommand() *cobra.Command {
@@ -32,16 +32,16 @@ func logStatsCommand() *cobra.Command {
 	f.source.flags(c)
 	f.query.flags(c)
 	c.Flags().IntVar(&f.top, "top", 10, "number of rows of each kind")
-	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object")
+	f.how.add(c, "one object")
 	return c
 }
 
 func (f *logStats) run(c *cobra.Command, args []string) error {
 	if f.top < 1 || f.top > search.MostNames {
-		return usageError{fmt.Errorf("--top %d: between 1 and %d", f.top, search.MostNames)}
+		return fmt.Errorf("--top %d: between 1 and %d", f.top, search.MostNames)
 	}
 	if err := f.query.Compile(); err != nil {
-		return usageError{err}
+		return err
 	}
 	if err := f.source.open(c, args); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (f *logStats) run(c *cobra.Command, args []string) error {
 	if out.Decisions+out.Gaps.Count == 0 {
 		f.query.nothing(&f.source)
 	}
-	if f.json {
+	if f.how.json() {
 		return terminal.JSON(c.OutOrStdout()).Encode(out)
 	}
 	o := newLogOutput(c.OutOrStdout(), false)

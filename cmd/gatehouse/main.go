@@ -4,11 +4,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -25,58 +25,85 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the whole program but the process around it: 0 for success, 1 for a failure, 2 for a wrong command line. gatehouse
-// replay has 2 for changes.
+// run is the whole program but the process around it. cli.go says what its exit codes are.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return exitCode(root.ExecuteContext(ctx), func(text string) {
+		fmt.Fprintln(stderr, "gatehouse: "+terminal.VisibleLines(strings.TrimSpace(text)))
+	})
+}
+
+// rootCommand is the tree of all commands.
+func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "gatehouse",
 		Short:         "Authorization for web applications, at the proxy",
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), checkCommand(), testCommand(),
 		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), doctorCommand(), directoryCommand())
+	root.SetVersionTemplate("gatehouse {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.PersistentPreRun = func(c *cobra.Command, _ []string) { tellOldSpellings(c.Flags(), c.ErrOrStderr()) }
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())}
+		return fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())
 	})
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	switch {
-	case errors.Is(err, errSaid):
-		return 1
-	case errors.Is(err, errChanges):
-		return 2
-	}
-	fmt.Fprintln(stderr, "gatehouse: "+terminal.VisibleLines(strings.TrimSpace(err.Error())))
-	// Cobra gives errors of this text no type: neither those of its look-up of commands nor those of cobra.NoArgs.
-	if _, ok := errors.AsType[usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command") {
-		return 2
-	}
-	return 1
+	return root
 }
 
-// errSaid is a failure that the command's own output has told already.
-var errSaid = errors.New("said already")
-
-// usageError is a command line that makes no sense.
-type usageError struct{ error }
-
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var how outputFlags
+	c := &cobra.Command{
 		Use:   "version",
-		Short: "Print the version",
+		Short: "Print the version, and those of OPA and Envoy's API that it is built with",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			fmt.Fprintln(c.OutOrStdout(), "gatehouse "+version())
-			return nil
+			v := builtFrom()
+			if how.json() {
+				return terminal.JSON(c.OutOrStdout()).Encode(v)
+			}
+			return terminal.Table(c.OutOrStdout(), [][]string{{"gatehouse " + version()}, {"commit", v.Commit}, {"OPA", v.OPA}, {"Envoy API", v.EnvoyAPI}, {"Go", v.Go}, {"platform", v.Platform}})
 		},
 	}
+	how.add(c, "one object")
+	return c
+}
+
+// build is what the program is made of, as version -o json prints it.
+type build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit"`
+	OPA      string `json:"opa"`
+	EnvoyAPI string `json:"envoy_api"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func builtFrom() build {
+	b := build{Version: release, Commit: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			b.Commit = s.Value
+		}
+	}
+	for _, dep := range info.Deps {
+		switch dep.Path {
+		case "github.com/open-policy-agent/opa":
+			b.OPA = dep.Version
+		case "github.com/envoyproxy/go-control-plane/envoy":
+			b.EnvoyAPI = dep.Version
+		}
+	}
+	return b
 }
 
 // release is set by the build (-ldflags "-X main.release=v1.2.3").

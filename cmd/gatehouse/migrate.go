@@ -24,10 +24,10 @@ alternative. Secrets are never printed: for each one in OPA's file, the output n
 also lists parts of the policy that Gatehouse would refuse, such as built-in functions that are off by default.
 
 Relative paths in the OPA configuration, and those given to --bundle, are relative to the current directory.`,
-		Example: `  gatehouse migrate opa-config.yaml --bundle ./policy -o gatehouse.yaml`,
+		Example: `  gatehouse migrate opa-config.yaml --bundle ./policy --out gatehouse.yaml`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usageError{errors.New("give one OPA configuration file: gatehouse migrate opa-config.yaml -o gatehouse.yaml")}
+				return errors.New("give one OPA configuration file: gatehouse migrate opa-config.yaml --out gatehouse.yaml")
 			}
 			return nil
 		},
@@ -43,7 +43,7 @@ Relative paths in the OPA configuration, and those given to --bundle, are relati
 			return deliverMigration(c, result, output, strict)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", migrate.Stdout, "file to write, which must not exist yet; - is standard output")
+	outFlag(c, &output, migrate.Stdout, "file to write, which must not exist yet; - is standard output")
 	c.Flags().StringArrayVarP(&bundles, "bundle", "b", nil, "policy directory, may be repeated")
 	c.Flags().BoolVar(&strict, "strict", false, "exit with 1 if a setting has no counterpart")
 	return c
@@ -68,7 +68,7 @@ func deliverMigration(c *cobra.Command, result *migrate.Result, output string, s
 		fmt.Fprintf(c.ErrOrStderr(), "wrote %s, with %s\n", output, countLost(lost))
 	}
 	if strict && lost > 0 {
-		return fmt.Errorf("%s\nsee above; without --strict this is no failure", countLost(lost))
+		return noError{fmt.Errorf("%s\nsee above; without --strict this is no failure", countLost(lost))}
 	}
 	return nil
 }

@@ -53,8 +53,8 @@ func TestMigratedServes(t *testing.T) {
 	p := newProcess(t, "")
 	write(t, p.path("token"), "t\n")
 	write(t, p.path("private.pem"), private)
-	for _, args := range [][]string{{"bundle", "build", p.path("policy"), "-o", p.path("plain.tar.gz")},
-		{"bundle", "sign", p.path("plain.tar.gz"), "--key", p.path("private.pem"), "--key-id", "release", "--scope", "write", "-o", p.path("signed.tar.gz")}} {
+	for _, args := range [][]string{{"bundle", "build", p.path("policy"), "--out", p.path("plain.tar.gz")},
+		{"bundle", "sign", p.path("plain.tar.gz"), "--key", p.path("private.pem"), "--key-id", "release", "--scope", "write", "--out", p.path("signed.tar.gz")}} {
 		if code, _, stderr := command(t, args...); code != 0 {
 			t.Fatalf("%v: %s", args, stderr)
 		}
@@ -96,7 +96,7 @@ func TestMigratedServes(t *testing.T) {
 	if err := os.Remove(p.path("gatehouse.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	code, _, messages := command(t, "migrate", p.path("opa.yaml"), "-o", p.path("gatehouse.yaml"), "--strict")
+	code, _, messages := command(t, "migrate", p.path("opa.yaml"), "--out", p.path("gatehouse.yaml"), "--strict")
 	if code != 0 {
 		t.Fatalf("%d: %s", code, messages)
 	}

@@ -23,7 +23,7 @@ func migrated(t *testing.T, opa string, args ...string) (cfg *config.Config, res
 	dir := t.TempDir()
 	file, output := filepath.Join(dir, "opa.yaml"), filepath.Join(dir, "gatehouse.yaml")
 	write(t, file, opa)
-	code, _, messages := command(t, append([]string{"migrate", file, "-o", output}, args...)...)
+	code, _, messages := command(t, append([]string{"migrate", file, "--out", output}, args...)...)
 	if code != 0 {
 		t.Fatalf("exit code %d:\n%s", code, messages)
 	}
@@ -289,7 +289,7 @@ func FuzzMigrate(f *testing.F) {
 		dir := t.TempDir()
 		file, output := filepath.Join(dir, "opa.yaml"), filepath.Join(dir, "gatehouse.yaml")
 		write(t, file, opa)
-		if code, _, _ := command(t, "migrate", file, "-o", output); code != 0 {
+		if code, _, _ := command(t, "migrate", file, "--out", output); code != 0 {
 			return
 		}
 		if _, doc, err := (config.Source{File: output}).Read(); err != nil || len(doc.Errs) > 0 {

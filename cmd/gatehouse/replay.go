@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,7 @@ type replayFlags struct {
 	old         string
 	expect      string
 	writeExpect string
-	format      string
+	how         outputFlags
 	partial     bool
 	answers     bool
 }
@@ -51,9 +52,9 @@ A BUNDLE is a directory, a tarball or an image. It replaces the configuration's 
 applies. Without a configuration (neither --config nor gatehouse.yaml), the rule named in the log is evaluated.
 Without --bundle, the configuration's policy is used.
 
-Exit code: 0 no changes except those in --expect, 2 other changes, 1 the replay failed.`,
+Exit code: 0 no changes except those in --expect, 1 other changes, 2 the replay failed.`,
 		Example: `  gatehouse replay --log decisions.log --bundle ./policy
-  gatehouse replay --log decisions.log --bundle ./policy --old registry.example.com/policies/app:prod --format markdown
+  gatehouse replay --log decisions.log --bundle ./policy --old registry.example.com/policies/app:prod -o markdown
   zcat decisions-*.gz | gatehouse replay --log - --config gatehouse.yaml --since 7d --expect expect.yaml`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -63,9 +64,6 @@ Exit code: 0 no changes except those in --expect, 2 other changes, 1 the replay 
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { // 2 is a change
-		return fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())
-	})
 	flags := c.Flags()
 	flags.StringVar(&f.log, "log", "", "decision log: a file, compressed or not, a folder of them, a spool, or - for standard input (default: the configuration's decision_log.file)")
 	flags.StringVarP(&f.bundle, "bundle", "b", "", "the policy to evaluate (default: the configuration's)")
@@ -74,7 +72,9 @@ Exit code: 0 no changes except those in --expect, 2 other changes, 1 the replay 
 	flags.StringVar(&f.name, "name", "", "the configuration's bundle that --bundle and --old replace, if it has several")
 	flags.StringVar(&f.expect, "expect", "", "YAML file with the expected changes")
 	flags.StringVar(&f.writeExpect, "write-expect", "", "write unexpected changes to this file, for --expect")
-	flags.StringVar(&f.format, "format", "table", "table, markdown (for a pull request) or json")
+	f.how.flags(c, "markdown is for a pull request", nil, []string{"text", "json", "markdown"})
+	flags.Var(&replayFormat{f: &f.how}, "format", "")
+	flags.Lookup("format").Hidden = true
 	flags.BoolVar(&f.partial, "partial", false, "also replay decisions for which the policy reads values that are not logged, as if these were absent")
 	flags.BoolVar(&f.answers, "answers", false, "compare the whole answer, including headers and texts, not only the verdict")
 	addFilter(flags, &f.filter)
@@ -91,13 +91,24 @@ func addFilter(flags *pflag.FlagSet, f *search.Filter) {
 	flags.Int64Var(&f.Limit, "limit", 0, "replay only the first N decisions of the log (default: all)")
 }
 
-// errChanges ends with the exit code for changes that no one expected.
-var errChanges = errors.New("decisions would change")
+// replayFormat is --format, the old spelling of -o.
+type replayFormat struct{ f *outputFlags }
+
+func (r *replayFormat) String() string { return "" }
+func (r *replayFormat) Type() string   { return "string" }
+func (r *replayFormat) instead() string {
+	return "--format table is now -o text, and others are -o markdown and -o json"
+}
+
+func (r *replayFormat) Set(text string) error {
+	r.f.format = strings.Replace(text, "table", "text", 1)
+	return nil
+}
 
 func (f *replayFlags) run(c *cobra.Command) error {
 	server.PaceGC()
-	if !slices.Contains([]string{"table", "markdown", "json"}, f.format) {
-		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.format)
+	if !slices.Contains([]string{"text", "markdown", "json"}, f.how.format) {
+		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.how.format)
 	}
 	if err := f.filter.Check(time.Now()); err != nil {
 		return err
@@ -111,9 +122,6 @@ func (f *replayFlags) run(c *cobra.Command) error {
 		return err
 	}
 	log, name, err := (&explainFlags{log: f.log}).openLog(c.Context(), src, c.InOrStdin())
-	if wrong, ok := errors.AsType[usageError](err); ok {
-		return wrong.error // its exit code is that of a change here
-	}
 	if err != nil {
 		return err
 	}
@@ -198,13 +206,13 @@ func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Re
 			return fmt.Errorf("writing expected changes: %w", err)
 		}
 	}
-	print := map[string]func(io.Writer, []replay.Expected, *replay.Report) error{"table": printTable, "markdown": printMarkdown, "json": printReplayJSON}[f.format]
+	print := map[string]func(io.Writer, []replay.Expected, *replay.Report) error{"text": printTable, "markdown": printMarkdown, "json": printReplayJSON}[f.how.format]
 	if err := print(w, expect, t); err != nil {
 		return err
 	}
 	switch {
 	case t.Unexpected() > 0:
-		return errChanges
+		return errSaid
 	case t.Replayed == 0:
 		return errors.New("none of the decisions could be replayed: above is why")
 	}

@@ -20,7 +20,7 @@ func printTable(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	fmt.Fprintln(&b, out.Paint(terminal.Bold, headline(t, expect)))
 	for i, g := range t.Groups {
 		if i == shownGroups {
-			fmt.Fprintf(&b, "\nand %s more kinds of changes: --format json has them all\n", terminal.Thousands(len(t.Groups)-shownGroups))
+			fmt.Fprintf(&b, "\nand %s more kinds of changes: -o json has them all\n", terminal.Thousands(len(t.Groups)-shownGroups))
 			break
 		}
 		style := terminal.Red

@@ -132,7 +132,7 @@ func record(t testing.TB, file string, requests int, request func(int) *gate.Req
 	return cfg.File, answers
 }
 
-// replayed is what gatehouse replay --format json prints.
+// replayed is what gatehouse replay -o json prints.
 type replayed struct {
 	Replayed, Changed, Unexpected, Damaged int64
 	OldDiffers                             int64 `json:"old_differs"`

@@ -23,16 +23,8 @@ func routesCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "routes",
 		Short: "List, match and import route tables",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q for gatehouse routes\ngatehouse routes --help lists them", args[0])}
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(routesListCommand(), routesMatchCommand(), routesImportCommand())
-	return c
+	return family(c, routesListCommand(), routesMatchCommand(), routesImportCommand())
 }
 
 // readTable reads a route table, and tells on w what its keeper should know.
@@ -60,32 +52,32 @@ func arguments(hint string, counts ...int) cobra.PositionalArgs {
 				return nil
 			}
 		}
-		return usageError{fmt.Errorf("%d arguments make no sense here\ntry: %s", len(args), hint)}
+		return fmt.Errorf("%d arguments make no sense here\ntry: %s", len(args), hint)
 	}
 }
 
 func routesListCommand() *cobra.Command {
-	var asJSON bool
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "list FILE",
 		Short: "Print the routes of a table",
 		Long: `Prints the routes of a table in the order of the file, groups flattened. Errors in the table, and routes that
 can never match, are printed to standard error.`,
 		Example: `  gatehouse routes list routes.yaml
-  gatehouse routes list --json routes.yaml     # {"methods": ["GET"], "template": "/orders/<int:id>", "name": "orders.show"}`,
+  gatehouse routes list -o json routes.yaml     # {"methods": ["GET"], "template": "/orders/<int:id>", "name": "orders.show"}`,
 		Args: arguments("gatehouse routes list routes.yaml", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			table, err := readTable(args[0], c.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if how.json() {
 				return listJSON(c.OutOrStdout(), table)
 			}
 			return listText(c.OutOrStdout(), table)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	how.add(c, "one object a line")
 	return c
 }
 

@@ -33,7 +33,7 @@ type routeSource struct {
 type pythonOptions struct {
 	interpreter string
 	dir         string
-	timeout     time.Duration
+	timeout     durationFlag
 	trust       []string
 	quiet       bool
 	command     *cobra.Command // on whose standard error progress is told
@@ -42,7 +42,8 @@ type pythonOptions struct {
 func (o *pythonOptions) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.interpreter, "python", "", "the application's Python interpreter, such as .venv/bin/python (default: python3)")
 	c.Flags().StringVar(&o.dir, "dir", "", "directory of the application's modules (default: the current one)")
-	c.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "time limit for the import")
+	o.timeout = durationFlag(time.Minute)
+	c.Flags().Var(&o.timeout, "timeout", "time limit for the import")
 	c.Flags().StringArrayVar(&o.trust, "trust", nil, "middleware, such as shop.middleware.Tenant, that you know does not change which route a request matches")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "do not report progress of an import that takes more than 3s")
 	o.command = c
@@ -51,7 +52,7 @@ func (o *pythonOptions) flags(c *cobra.Command) {
 // read imports the application, and tells what it waits for once that takes long.
 func (o pythonOptions) read(ctx context.Context, framework, target string) (*routes.Table, []routes.Notice, error) {
 	if o.timeout < 0 {
-		return nil, nil, usageError{fmt.Errorf("--timeout %s: it must be more than nothing", o.timeout)}
+		return nil, nil, fmt.Errorf("--timeout %s: it must be more than nothing", &o.timeout)
 	}
 	if o.command != nil && !o.quiet {
 		defer terminal.Progress(o.command.ErrOrStderr(), func(took time.Duration) string {
@@ -59,7 +60,7 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 		})()
 	}
 	return importer.Python(ctx, importer.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
-		Timeout: o.timeout, Trust: o.trust})
+		Timeout: time.Duration(o.timeout), Trust: o.trust})
 }
 
 // importers are the ways to get a table; `gatehouse init` takes them as well.
@@ -72,11 +73,11 @@ func importers() []routeSource {
 			}}
 	}
 	return []routeSource{
-		python(routes.Flask, "MODULE:APP", "gatehouse routes import flask 'shop:create_app()' --python .venv/bin/python -o routes.yaml"),
-		python(routes.FastAPI, "MODULE:APP", "gatehouse routes import fastapi main:app --python .venv/bin/python -o routes.yaml"),
-		python(routes.Django, "SETTINGS", "gatehouse routes import django shop.settings --python .venv/bin/python -o routes.yaml"),
+		python(routes.Flask, "MODULE:APP", "gatehouse routes import flask 'shop:create_app()' --python .venv/bin/python --out routes.yaml"),
+		python(routes.FastAPI, "MODULE:APP", "gatehouse routes import fastapi main:app --python .venv/bin/python --out routes.yaml"),
+		python(routes.Django, "SETTINGS", "gatehouse routes import django shop.settings --python .venv/bin/python --out routes.yaml"),
 		{name: "openapi", argument: "FILE|URL", short: "Read the paths of an OpenAPI 3 or Swagger 2 description",
-			example: "gatehouse routes import openapi openapi.yaml -o routes.yaml", read: importOpenAPI},
+			example: "gatehouse routes import openapi openapi.yaml --out routes.yaml", read: importOpenAPI},
 	}
 }
 
@@ -122,14 +123,14 @@ If -o FILE exists, the differences are printed (+ added, - removed,
 rule file for each route without a rule; existing files are not changed.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("routes cannot be imported from %q: flask, fastapi, django, openapi and log are known", args[0])}
+				return fmt.Errorf("routes cannot be imported from %q: flask, fastapi, django, openapi and log are known", args[0])
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	log := routeSource{name: "log", argument: "DECISIONLOG", short: "Guess routes from the paths in a decision log",
-		example: "gatehouse routes import log decisions.log -o routes.yaml", read: importLog}
+		example: "gatehouse routes import log decisions.log --out routes.yaml", read: importLog}
 	for _, from := range append(importers(), log) {
 		c.AddCommand(from.command())
 	}
@@ -153,14 +154,18 @@ func (i routeSource) command() *cobra.Command {
 				return err
 			}
 			tell(c.ErrOrStderr(), notices)
-			return to.Deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
+			err = to.Deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
+			if drift, ok := errors.AsType[tables.DriftError](err); ok {
+				return noError{drift}
+			}
+			return err
 		},
 	}
-	c.Flags().StringVarP(&to.File, "output", "o", "-", "file to write, or to compare with if it exists; - is standard output")
+	outFlag(c, &to.File, "-", "file to write, or to compare with if it exists; - is standard output")
 	c.Flags().BoolVar(&to.Check, "check", false, "write nothing, and exit with 1 if the file differs from the application")
 	c.Flags().BoolVar(&to.Force, "force", false, "overwrite an existing file")
 	c.Flags().BoolVar(&to.Stubs, "stubs", false, "like --force, and also write a deny rule for each route without a rule (needs policy.root)")
-	c.Flags().StringVar(&to.Config, "config", "", "with --stubs: configuration of the routes (default: gatehouse.yaml next to the table)")
+	c.Flags().StringVarP(&to.Config, "config", "c", "", "with --stubs: configuration of the routes (default: gatehouse.yaml next to the table)")
 	if i.python {
 		python.flags(c)
 	}
@@ -173,13 +178,13 @@ type tableFlags struct{ tables.Destination }
 func (d tableFlags) validate() error {
 	switch {
 	case d.Check && d.Force:
-		return usageError{errors.New("--check and --force exclude each other: the one writes nothing, the other does")}
+		return errors.New("--check and --force exclude each other: the one writes nothing, the other does")
 	case d.Stubs && (d.Check || d.File == "-"):
-		return usageError{errors.New("--stubs writes a table and the rules that it lacks: name the table with -o routes.yaml, without --check")}
+		return errors.New("--stubs writes a table and the rules that it lacks: name the table with --out routes.yaml, without --check")
 	case d.Config != "" && !d.Stubs:
-		return usageError{errors.New("--config goes with --stubs")}
+		return errors.New("--config goes with --stubs")
 	case d.Check && d.File == "-":
-		return usageError{errors.New("--check compares with a file: name it with -o routes.yaml")}
+		return errors.New("--check compares with a file: name it with --out routes.yaml")
 	}
 	return nil
 }

@@ -23,8 +23,9 @@ func serveCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			server.PaceGC()
-			if src.File == "" && src.Bundle == "" {
-				return usageError{errors.New("nothing to serve: give --config gatehouse.yaml, or --bundle DIR to run with defaults")}
+			src, err := src.OrDefault()
+			if err != nil {
+				return errors.New("nothing to serve: give --config gatehouse.yaml, or --bundle DIR to run with defaults")
 			}
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP) // first of all: one that comes while we start must not end the process
@@ -36,8 +37,8 @@ func serveCommand() *cobra.Command {
 			return s.Run(c.Context())
 		},
 	}
-	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file")
-	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, in addition to the configuration's bundles")
+	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
+	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, with --config in addition to its bundles, else instead of those of gatehouse.yaml")
 	c.Flags().BoolVar(&src.Plain, "plain", false, "reference mode: decide without optimisations (remembered decisions, partial input, own wire format)")
 	return c
 }

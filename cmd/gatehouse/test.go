@@ -49,20 +49,20 @@ given FILEs and DIRs. An example of a table:
 Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 		Example: `  gatehouse test
   gatehouse test --config gatehouse.yaml --coverage --junit report.xml
-  gatehouse test --from-log decisions.log --since 7d -o tests/last-week.yaml`,
+  gatehouse test --from-log decisions.log --since 7d --out tests/last-week.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := f.from.given(c); err != nil {
-				return usageError{err}
+				return err
 			}
 			if f.from.log != "" {
 				return f.fromLog(c, args)
 			}
 			failed, err := f.test(c, args)
 			if err != nil {
-				return usageError{err} // exit code 1 is a failed test
+				return err // exit code 1 is a failed test
 			}
 			if failed > 0 {
-				return errors.New("the tests did not pass")
+				return noError{errors.New("the tests did not pass")}
 			}
 			return nil
 		},
@@ -81,19 +81,19 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 // fromLog makes a table of a log instead of running any.
 func (f *testFlags) fromLog(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("--from-log makes a table and runs none: leave %q out", args[0])}
+		return fmt.Errorf("--from-log makes a table and runs none: leave %q out", args[0])
 	}
 	src, err := f.src.OrDefault()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	t, err := f.trial(c, src)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer t.Close()
 	if err := f.from.write(c, t); err != nil {
-		return usageError{err} // exit code 1 is a failed test
+		return err // exit code 1 is a failed test
 	}
 	return nil
 }
@@ -251,13 +251,13 @@ type fromLog struct {
 func (f *fromLog) add(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.log, "from-log", "", "do not run tests; make a table from the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
-	flags.StringVarP(&f.output, "output", "o", "", "with --from-log: file to write the table to (default: standard output)")
+	outFlag(c, &f.output, "", "with --from-log: file to write the table to (default: standard output)")
 	addFilter(flags, &f.filter)
 }
 
 // given reports a flag that means nothing without --from-log.
 func (f *fromLog) given(c *cobra.Command) error {
-	for _, name := range []string{"output", "since", "until", "route", "limit"} {
+	for _, name := range []string{"out", "since", "until", "route", "limit"} {
 		if f.log == "" && c.Flags().Changed(name) {
 			return fmt.Errorf("--%s is for --from-log FILE", name)
 		}

@@ -23,17 +23,14 @@ func tokenCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "token",
 		Short: "Create test tokens, and check why a token is refused",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(tokenMintCommand(), tokenWhyCommand())
-	return c
+	return family(c, tokenMintCommand(), tokenWhyCommand())
 }
 
 // tokenWish is what a token to mint shall say.
 type tokenWish struct {
 	tokens.Token
-	lifetime time.Duration
+	lifetime durationFlag
 }
 
 func tokenMintCommand() *cobra.Command {
@@ -61,7 +58,8 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 	f.StringArrayVar(&w.Audiences, "aud", nil, "audience; may be repeated (default: the first of the configuration's)")
 	f.StringVar(&w.Issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+mint.LocalIssuerName+")")
 	f.StringVar(&w.Type, "typ", "", "the header's typ (default: the configuration's, or JWT)")
-	f.DurationVar(&w.lifetime, "lifetime", time.Hour, "lifetime of the token")
+	w.lifetime = durationFlag(time.Hour)
+	f.Var(&w.lifetime, "lifetime", "lifetime of the token, such as 90m or 7d")
 	f.StringVarP(&w.Config, "config", "c", "", "configuration file")
 	f.StringVar(&w.Dir, "dir", "", "folder of the key pair (default: where the configuration's keys.file is, or "+tokens.LocalIssuerDir+")")
 	return c
@@ -69,25 +67,25 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 
 func (w *tokenWish) mint(stdout, stderr io.Writer) error {
 	if w.Subject == "" {
-		return usageError{errors.New("whom is the token about? give --sub NAME")}
+		return errors.New("whom is the token about? give --sub NAME")
 	}
 	entry, err := w.Entry()
 	if errors.Is(err, tokens.ErrNoAudience) {
-		return usageError{err}
+		return err
 	} else if err != nil {
 		return err
 	}
 	claims, err := w.Body(entry)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	issuer, err := mint.OpenLocalIssuer(w.Dir, w.Issuer)
 	if err != nil {
 		return err
 	}
-	token, err := issuer.Mint(w.Type, claims, time.Now(), w.lifetime)
+	token, err := issuer.Mint(w.Type, claims, time.Now(), time.Duration(w.lifetime))
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	if issuer.Made() {
 		fmt.Fprintf(stderr, "made the key pair of a local issuer in %s\n", w.Dir)
@@ -106,6 +104,7 @@ const maxTokenInput = 1 << 20
 func tokenWhyCommand() *cobra.Command {
 	var src config.Source
 	var at string
+	var how outputFlags
 	c := &cobra.Command{
 		Use:   "why [TOKEN | @FILE | -]",
 		Short: "Show which check a token fails, and what was expected",
@@ -125,9 +124,9 @@ Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
 			if len(args) == 1 {
 				argument = args[0]
 			}
-			accepted, err := explainToken(c, src, argument, at)
+			accepted, err := explainToken(c, src, argument, at, &how)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			if !accepted {
 				return errSaid
@@ -136,11 +135,12 @@ Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
 		},
 	}
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml)")
+	how.add(c, "one object")
 	c.Flags().StringVar(&at, "at", "", "the time to verify at, such as 2026-06-01T12:00:00Z (default: now)")
 	return c
 }
 
-func explainToken(c *cobra.Command, src config.Source, argument, at string) (accepted bool, err error) {
+func explainToken(c *cobra.Command, src config.Source, argument, at string, how *outputFlags) (accepted bool, err error) {
 	clock := time.Now
 	if at != "" {
 		moment, err := time.Parse(time.RFC3339, at)
@@ -160,9 +160,13 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string) (acc
 	if err != nil {
 		return false, err
 	}
+	accepted = e.Err == nil && e.Identity.Authenticated
+	if how.json() {
+		return accepted, terminal.JSON(c.OutOrStdout()).Encode(verdictOf(&e, accepted))
+	}
 	out := bufio.NewWriter(c.OutOrStdout())
 	showExplanation(out, e, keys)
-	return e.Err == nil && e.Identity.Authenticated, out.Flush()
+	return accepted, out.Flush()
 }
 
 // readToken takes the token from where it leaves the fewest traces that the caller lets it.
@@ -200,6 +204,37 @@ func readToken(stdin io.Reader, stderr io.Writer, argument string) (string, erro
 		return "", fmt.Errorf("the token is longer than %d bytes", maxTokenInput)
 	}
 	return token, nil
+}
+
+// tokenVerdict is what token why prints as JSON.
+type tokenVerdict struct {
+	Accepted bool         `json:"accepted"`
+	Error    string       `json:"error,omitempty"`
+	Checks   []tokenCheck `json:"checks"`
+	Claims   []string     `json:"claims,omitempty"` // their names
+	Subject  string       `json:"subject,omitempty"`
+	Roles    []string     `json:"roles,omitempty"`
+}
+
+type tokenCheck struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Found string `json:"found,omitempty"`
+	Want  string `json:"want,omitempty"`
+}
+
+func verdictOf(e *identity.Explanation, accepted bool) tokenVerdict {
+	v := tokenVerdict{Accepted: accepted, Checks: []tokenCheck{}, Claims: e.Claims}
+	if e.Err != nil {
+		v.Error = e.Err.Error()
+	}
+	if accepted {
+		v.Subject, v.Roles = e.Identity.Subject, e.Identity.Roles
+	}
+	for _, c := range e.Checks {
+		v.Checks = append(v.Checks, tokenCheck{string(c.Name), fmt.Sprint(c.State), c.Found, c.Want})
+	}
+	return v
 }
 
 func showExplanation(w io.Writer, e identity.Explanation, keys []identity.KeyStatus) {

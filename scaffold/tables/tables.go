@@ -20,6 +20,9 @@ import (
 	"gatehouse/trial/node"
 )
 
+// DriftError is the answer of Check where a file is not what the application has.
+type DriftError struct{ error }
+
 // Destination is where an imported table goes.
 type Destination struct {
 	File         string // - is w of Deliver
@@ -65,7 +68,7 @@ func (d Destination) Deliver(ctx context.Context, table *routes.Table, w, messag
 		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.File, len(old.Routes()))
 		return nil
 	case d.Check:
-		return fmt.Errorf("%s is not up to date: %s\nimport again with --force to write it", d.File, terminal.Count(len(changes), "change"))
+		return DriftError{fmt.Errorf("%s is not up to date: %s\nimport again with --force to write it", d.File, terminal.Count(len(changes), "change"))}
 	case !d.Force && !d.Stubs:
 		fmt.Fprintf(messages, "%s is as it was: --force writes %s, and keeps your tags, allow, mount and comments\n", d.File, terminal.Count(len(changes), "change"))
 		return nil

@@ -34,8 +34,8 @@ type Decision struct {
 	question bool              // an application asked for it: it is no request
 }
 
-// errNoRecord says that a decision is not in the log.
-var errNoRecord = errors.New("no such decision")
+// ErrNoRecord says that a decision is not in the log.
+var ErrNoRecord = errors.New("no such decision")
 
 // Find looks for a decision in a log, which name is of.
 func Find(log *read.Reader, name, id string) (*Decision, error) {
@@ -95,12 +95,12 @@ func parseRecord(event []byte) (*Decision, bool) {
 }
 
 func notInLog(name, id string, seen, damaged, broken int) error {
-	text := fmt.Sprintf("%v: %q is not in %s (%d events", errNoRecord, id, name, seen)
+	text := fmt.Sprintf("%q is not in %s (%d events", id, name, seen)
 	if damaged > 0 {
 		text += fmt.Sprintf("; %d places are damaged and were passed over", damaged)
 	}
 	if broken > 0 {
 		text += fmt.Sprintf("; %d that name it are damaged", broken)
 	}
-	return errors.New(text + ")\nolder decisions may be in a rotated file: --log names it, compressed or not, or the folder of all of them")
+	return fmt.Errorf("%w: %s)\nolder decisions may be in a rotated file: --log names it, compressed or not, or the folder of all of them", ErrNoRecord, text)
 }
