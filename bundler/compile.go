@@ -16,6 +16,7 @@ import (
 	"gatehouse/policy"
 )
 
+// SignatureFile is where a bundle has its signature, as OPA has it.
 const (
 	manifestFile  = ".manifest"
 	SignatureFile = ".signatures.json"

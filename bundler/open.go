@@ -93,6 +93,7 @@ type Bundle struct {
 // Remote says what becomes of an image that is not in the local store.
 type Remote bool
 
+// Local asks nobody, Pulled the registry.
 const (
 	Local  Remote = false
 	Pulled Remote = true
@@ -219,11 +220,13 @@ type Inspected struct {
 	Files       []File            `json:"files"`
 }
 
+// File is a file of a bundle.
 type File struct {
 	Name string `json:"name"`
 	Size int    `json:"size"`
 }
 
+// Inspect says what is in a bundle.
 func (o *Bundle) Inspect() (*Inspected, error) {
 	b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
 	if err != nil {

@@ -34,10 +34,12 @@ type Result struct {
 }
 
 type (
+	// ResultCaller is a made-up caller.
 	ResultCaller struct {
 		Subject string   `json:"subject"`
 		Roles   []string `json:"roles,omitempty"`
 	}
+	// ResultUser is a caller in the directory.
 	ResultUser struct {
 		ID          string         `json:"id"`
 		DisplayName string         `json:"display_name,omitempty"`
@@ -45,11 +47,13 @@ type (
 		Roles       []string       `json:"roles,omitempty"`
 		Groups      []string       `json:"groups,omitempty"`
 	}
+	// ResultRoute is a route of a table.
 	ResultRoute struct {
 		Template string `json:"template"`
 		Name     string `json:"name,omitempty"`
 		Line     int    `json:"line,omitempty"`
 	}
+	// ResultHeader is a header that is set.
 	ResultHeader struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
@@ -106,6 +110,7 @@ type Memo struct {
 	Changing []Use  `json:"changing,omitempty"` // reads of what is another in each request
 }
 
+// Use is what a rule calls or reads, and where.
 type Use struct {
 	What string `json:"what"`
 	File string `json:"file,omitempty"`

@@ -76,7 +76,7 @@ func TestRollbackOfARunningProcess(t *testing.T) {
 		t.Errorf("unpin: %d %q %q", code, out, errs)
 	}
 	decides(2)
-	if code, _, errs = p.gatehouse("bundle", "rollback", "--to", "v7"); code != 1 || !strings.Contains(errs, `no snapshot of "v7" is kept`) {
+	if code, _, errs = p.gatehouse("bundle", "rollback", "--to", "v7"); code != 2 || !strings.Contains(errs, `no snapshot of "v7" is kept`) {
 		t.Errorf("rollback to nowhere: %d %q", code, errs)
 	}
 	if code, body := p.get("/bundles/history"); code != 404 {
@@ -106,10 +106,10 @@ func TestControlThatIsNotThere(t *testing.T) {
 		code      int
 		complaint string
 	}{
-		{[]string{"bundle", "rollback"}, 1, "gatehouse.yaml: listen.control is not set"},
+		{[]string{"bundle", "rollback"}, 2, "gatehouse.yaml: listen.control is not set"},
 		{[]string{"bundle", "history", "--control", "127.0.0.1:80"}, 2, `"127.0.0.1:80" is not unix:/path.sock`},
-		{[]string{"bundle", "unpin", "--control", "unix:nowhere.sock"}, 1, "is it running"},
-		{[]string{"bundle", "unpin", "--config", "nowhere.yaml"}, 1, "nowhere.yaml: no such file"},
+		{[]string{"bundle", "unpin", "--control", "unix:nowhere.sock"}, 2, "is it running"},
+		{[]string{"bundle", "unpin", "--config", "nowhere.yaml"}, 2, "nowhere.yaml: no such file"},
 		{[]string{"bundle", "nothing"}, 2, "unknown command"},
 	}
 	for _, test := range tests {
@@ -119,7 +119,7 @@ func TestControlThatIsNotThere(t *testing.T) {
 	}
 	p.configure("listen: {grpc: [\"$GRPC\"], control: \"127.0.0.1:9999\"}\npolicy: {bundles: [{path: policy}]}\n")
 	p.start()
-	if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), `gatehouse.yaml:1: listen.control: "127.0.0.1:9999" is not unix:/path.sock`) {
+	if code := p.exit(); code != 2 || !strings.Contains(p.stderr.String(), `gatehouse.yaml:1: listen.control: "127.0.0.1:9999" is not unix:/path.sock`) {
 		t.Errorf("exit %d: %s", code, p.stderr.String())
 	}
 }

@@ -157,7 +157,7 @@ func TestHTTPModeRefusesConfig(t *testing.T) {
 		`{address: "127.0.0.1:0", proxy: envoy, trust_forwarded: always}`: "trust_forwarded",
 	} {
 		p := newProcess(t, "listen:\n  http: "+http+"\npolicy: {bundles: [{path: ./policy}]}\n").start()
-		if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), want) || !strings.Contains(p.stderr.String(), "gatehouse.yaml:") {
+		if code := p.exit(); code != 2 || !strings.Contains(p.stderr.String(), want) || !strings.Contains(p.stderr.String(), "gatehouse.yaml:") {
 			t.Errorf("%s: exit code %d, %q; want %q", http, code, p.stderr.String(), want)
 		}
 	}

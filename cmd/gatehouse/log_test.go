@@ -101,7 +101,7 @@ func TestLogOfConfiguration(t *testing.T) {
 	write(t, "spool/rules", "") // as the policy leaves it that has such rules
 	decisions(decisionlog.Config{File: "/dev/full"}, 5, 3)
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"log", "tail", "-n", "100", "--json"}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+	if code := run(t.Context(), []string{"log", "tail", "-n", "100", "-o", "json"}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
 		t.Fatalf("exit code %d\n%s", code, &stderr)
 	}
 	var ids []string
@@ -125,7 +125,7 @@ func TestLogOfConfiguration(t *testing.T) {
 		}
 	}
 	stdout.Reset() // by its path alone nobody knows what is to be masked
-	if code := run(t.Context(), []string{"log", "grep", "--json", "D6", "spool"}, &stdout, &stderr); code != 0 ||
+	if code := run(t.Context(), []string{"log", "grep", "-o", "json", "D6", "spool"}, &stdout, &stderr); code != 0 ||
 		strings.Contains(stdout.String(), "green") || !strings.Contains(stdout.String(), `"erased":["/input"`) {
 		t.Errorf("exit code %d\n%s", code, &stdout)
 	}

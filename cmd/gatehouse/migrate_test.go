@@ -267,7 +267,7 @@ func TestMigrateRefuses(t *testing.T) {
 			file := filepath.Join(dir, "opa.yaml")
 			write(t, file, test.opa)
 			code, stdout, stderr := command(t, "migrate", file)
-			if want := "gatehouse: " + test.want + "\n"; code != 1 || stdout != "" || strings.ReplaceAll(stderr, dir+"/", "") != want {
+			if want := "gatehouse: " + test.want + "\n"; code != 2 || stdout != "" || strings.ReplaceAll(stderr, dir+"/", "") != want {
 				t.Errorf("code %d\n got %s\nwant %s\n%s", code, stderr, want, stdout)
 			}
 		})

@@ -136,7 +136,7 @@ be determined; forms lists what is ambiguous). The path is percent-encoded, as s
 
 Without METHOD and PATH it reads requests from standard input, one JSON object {"method": "GET", "path": "/orders/17"} per
 line, optionally with "host", and prints one line for each. For an invalid request the line is {"error": ...}, and the
-exit code is 1 in the end.`,
+exit code is 2 in the end.`,
 		Example: `  gatehouse routes match routes.yaml GET /orders/17
   gatehouse routes match routes.yaml < requests.jsonl`,
 		Args: arguments("gatehouse routes match routes.yaml GET /orders/17", 1, 3),

@@ -46,7 +46,7 @@ func TestImportEndsWithItsContext(t *testing.T) {
 		}
 	}
 	cancel()
-	if code := <-done; code != 1 || !strings.Contains(stderr.String(), "interrupted") {
+	if code := <-done; code != 2 || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("%d %s", code, stderr.String())
 	}
 	for _, pid := range started {
@@ -78,7 +78,7 @@ func hanging(t *testing.T) (dir string) {
 func TestImportTimeout(t *testing.T) {
 	t.Parallel()
 	_, stderr, code := invoke(t, "routes", "import", "flask", "hangs:app", "--dir", hanging(t), "--python", pythonWithFrameworks(t), "--timeout", "100ms")
-	if code != 1 || !strings.Contains(stderr, "not done after 100ms; give it longer with --timeout") {
+	if code != 2 || !strings.Contains(stderr, "not done after 100ms; give it longer with --timeout") {
 		t.Errorf("%d %s", code, stderr)
 	}
 }
@@ -100,7 +100,7 @@ func TestImportSaysThatItGoesOn(t *testing.T) {
 		}
 	})
 	code := run(ctx, []string{"routes", "import", "flask", "hangs:app", "--dir", hanging(t), "--python", pythonWithFrameworks(t), "--timeout", "10m"}, io.Discard, stderr)
-	if code != 1 || !regexp.MustCompile(`importing hangs:app: \d+s\n`).MatchString(said) || !strings.Contains(said, "interrupted") {
+	if code != 2 || !regexp.MustCompile(`importing hangs:app: \d+s\n`).MatchString(said) || !strings.Contains(said, "interrupted") {
 		t.Errorf("%d %s", code, said)
 	}
 }

@@ -319,7 +319,7 @@ policy: {bundles: [{path: policy}]}
 		t.Errorf("a request: %d %v", code, err)
 	}
 	second := newProcess(t, strings.Replace(config, "unix:a.sock", "unix:"+p.path("a.sock"), 1)).start()
-	if code := second.exit(); code != 1 || !strings.Contains(second.stderr.String(), "listen.grpc[0]: another process is listening on "+p.path("a.sock")) {
+	if code := second.exit(); code != 2 || !strings.Contains(second.stderr.String(), "listen.grpc[0]: another process is listening on "+p.path("a.sock")) {
 		t.Errorf("a second one on the same socket: exit code %d\n%s", code, second.stderr.String())
 	}
 	if code, _, err := check(t.Context(), unixDial(t, p.path("a.sock"))); code != 200 {
@@ -356,7 +356,7 @@ func TestServeRefusesToListen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProcess(t, test.config).start()
-			if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), test.want) {
+			if code := p.exit(); code != 2 || !strings.Contains(p.stderr.String(), test.want) {
 				t.Errorf("exit code %d, want 1 and %q in:\n%s", code, test.want, p.stderr.String())
 			}
 		})
@@ -367,7 +367,7 @@ func TestServeRefusesToListen(t *testing.T) {
 func TestServeClosesAllIfOneFails(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, strings.Replace(plain, `"$GRPC"`, `"unix:a.sock", "unix:nowhere/b.sock"`, 1)).start()
-	if code := p.exit(); code != 1 {
+	if code := p.exit(); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
 	if _, err := os.Lstat(p.path("a.sock")); !errors.Is(err, fs.ErrNotExist) {

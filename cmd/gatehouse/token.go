@@ -232,7 +232,7 @@ func verdictOf(e *identity.Explanation, accepted bool) tokenVerdict {
 		v.Subject, v.Roles = e.Identity.Subject, e.Identity.Roles
 	}
 	for _, c := range e.Checks {
-		v.Checks = append(v.Checks, tokenCheck{string(c.Name), fmt.Sprint(c.State), c.Found, c.Want})
+		v.Checks = append(v.Checks, tokenCheck{c.Name, fmt.Sprint(c.State), c.Found, c.Want})
 	}
 	return v
 }

@@ -158,7 +158,7 @@ func (p *player) replay(ctx context.Context) error {
 	}
 	p.say(Line{Title: "stricter/data.json", Reason: `a copy of the policy, in which clerks have no "orders:create"`})
 	out, err := exec.CommandContext(ctx, p.cfg.Gatehouse, "replay", "--log", p.DecisionLog(), "--config", p.path("gatehouse.yaml"), "--bundle", stricter).Output()
-	if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 2 { // 2: there are changes
+	if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 1 { // 1: there are changes
 		return fmt.Errorf("gatehouse replay: %w: %s", err, out)
 	}
 	sum, changes, _ := strings.Cut(string(out), "\n")
