@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 
 	"gatehouse/policy"
@@ -97,7 +98,7 @@ func (g *Gate) askAll(ctx context.Context, c *call) error {
 		}
 		if rule == nil {
 			decision, rule, remembered = c.decision, c.rule, c.remembered
-		} else if !alike(decision, c.decision) {
+		} else if !alike(&decision, &c.decision) {
 			return fail(PolicyError, fmt.Errorf("routes %q and %q may both take the request, and their rules allow it with different headers or "+
 				"query parameters", c.first.Template, c.match.Route.Template))
 		}
@@ -124,8 +125,8 @@ func (c *call) eachRoute(ask func() error) error {
 	return nil
 }
 
-// alike reports whether two decisions do the same to a request.
-func alike(a, b policy.Decision) bool {
-	a.Result, a.Kept, b.Result, b.Kept = nil, nil, nil, nil
-	return reflect.DeepEqual(a, b)
+// alike reports whether two decisions that allow do the same to a request. What they asked, and how they say it, may differ.
+func alike(a, b *policy.Decision) bool {
+	return slices.Equal(a.Headers, b.Headers) && slices.Equal(a.ResponseHeaders, b.ResponseHeaders) && slices.Equal(a.RemoveHeaders, b.RemoveHeaders) &&
+		slices.Equal(a.SetQuery, b.SetQuery) && slices.Equal(a.RemoveQuery, b.RemoveQuery) && reflect.DeepEqual(a.Metadata, b.Metadata)
 }
