@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra/doc"
 
 	"gatehouse/config"
+	"gatehouse/policy/bounds"
 )
 
 // docsCommand writes the pages of docs that are generated. It is for developers: make docs.
@@ -38,7 +39,7 @@ func docsCommand() *cobra.Command {
 		Short: "Print docs/builtins.md",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := io.WriteString(c.OutOrStdout(), builtinsPage())
+			_, err := io.WriteString(c.OutOrStdout(), bounds.Page())
 			return err
 		},
 	})
