@@ -19,6 +19,7 @@ import (
 	"gatehouse/authzen"
 	"gatehouse/config"
 	"gatehouse/edge"
+	"gatehouse/gate"
 	"gatehouse/identity/apikey"
 	"gatehouse/identity/credential"
 	"gatehouse/panics"
