@@ -193,13 +193,27 @@ func (p *provider) SetIntrospectionFromToken(ctx context.Context, answer *oidc.I
 	return err
 }
 
-// ordersBehind is the Flask example with another identity section, and nothing else changed but timeouts.
+// ordersBehind is the Flask example with another identity section and without its directory, whose users are not the provider's: roles are those
+// of the tokens. Nothing else is changed but timeouts.
 func ordersBehind(t *testing.T, identity string) *sandbox.Sandbox {
 	t.Helper()
 	dir := copyOf(t, "flask-orders")
 	replaceIdentity(t, filepath.Join(dir, "gatehouse.yaml"), "identity:\n"+identity)
+	withoutDirectory(t, filepath.Join(dir, "gatehouse.yaml"))
 	patient(t, dir)
 	return start(t, sandbox.Config{App: dir})
+}
+
+// withoutDirectory takes the directory out of the Flask example's gatehouse.yaml.
+func withoutDirectory(t *testing.T, file string) {
+	t.Helper()
+	before, rest, found := strings.Cut(read(t, file), "\ndirectory:")
+	_, after, found2 := strings.Cut(rest, "\npolicy:\n")
+	if !found || !found2 {
+		t.Fatalf("%s has no directory section", file)
+	}
+	write(t, file, before+"\npolicy:\n"+after)
+	amend(t, file, "  roles_from: both ", "  # ")
 }
 
 // patient gives an example's decisions the time that a busy test machine may need.

@@ -14,9 +14,9 @@ import (
 // The ports that every application's envoy.yaml and gatehouse.yaml are written with.
 var written = ports{app: 8000, http: 8080, envoyAdmin: 9901, grpc: 9191, admin: 9192}
 
-// writeFiles fills the work directory: policy, keys and both configurations.
+// writeFiles fills the work directory: policy, directory, keys and both configurations.
 func (s *Sandbox) writeFiles() error {
-	for _, old := range []string{s.PolicyDir(), s.DecisionLog(), s.path("orders.db"), s.path("logs"), s.path(".gatehouse"),
+	for _, old := range []string{s.PolicyDir(), s.DecisionLog(), s.path("orders.db"), s.path("logs"), s.path(".gatehouse"), s.DirectoryDir(),
 		s.path("key.pem"), s.path("jwks.json")} {
 		if err := os.RemoveAll(old); err != nil {
 			return fmt.Errorf("clearing work directory: %w", err)
@@ -27,6 +27,11 @@ func (s *Sandbox) writeFiles() error {
 	}
 	if err := s.cfg.Policy(s.PolicyDir()); err != nil {
 		return fmt.Errorf("filling policy directory: %w", err)
+	}
+	if people := filepath.Join(s.cfg.App, "directory"); exists(people) {
+		if err := os.CopyFS(s.DirectoryDir(), os.DirFS(people)); err != nil {
+			return fmt.Errorf("copying the directory: %w", err)
+		}
 	}
 	var err error
 	if s.issuer, err = mint.OpenLocalIssuer(s.cfg.WorkDir, Issuer); err != nil {
@@ -42,6 +47,11 @@ func (s *Sandbox) writeFiles() error {
 		hostPort(written.grpc):  hostPort(s.ports.grpc),
 		hostPort(written.admin): hostPort(s.ports.admin),
 	})
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func (s *Sandbox) writeEnvoyConfig() error {

@@ -2,8 +2,8 @@
 // they are, on free loopback ports. `gatehouse demo` and the end-to-end tests are built on it.
 //
 // An application is a directory with app.py (a WSGI object `app`), gunicorn.conf.py, gatehouse.yaml, envoy.yaml and
-// policy/. Nothing in it is written to: the policy and both configurations are copied to the work directory, where
-// only the ports are changed, so what runs is what a user would copy.
+// policy/, and directory/ if it has one. Nothing in it is written to: policy, directory and both configurations are copied to the
+// work directory, where only the ports are changed, so what runs is what a user would copy.
 //
 //	s, err := sandbox.Start(ctx, sandbox.Config{Root: root, WorkDir: dir, Gatehouse: binary})
 //	if err != nil { ... }
@@ -267,6 +267,9 @@ func (s *Sandbox) answers200(ctx context.Context, url string) bool {
 
 // PolicyDir is the policy that is in force: a copy, meant to be edited.
 func (s *Sandbox) PolicyDir() string { return s.path("policy") }
+
+// DirectoryDir is the directory that is in force, where the application has one: a copy, meant to be edited.
+func (s *Sandbox) DirectoryDir() string { return s.path("directory") }
 
 // GatehouseLog is all that Gatehouse has written to stdout and stderr so far.
 func (s *Sandbox) GatehouseLog() string { return readLog(s.gatehouse) }

@@ -28,22 +28,9 @@ type Line struct {
 // OK says whether the line came out as expected.
 func (l Line) OK() bool { return l.Want == l.Got }
 
-// Person is somebody with a token.
-type Person struct {
-	Name  string
-	Roles []string
-}
-
-// People are the callers that the transcript knows; data.json of flask-orders says what their roles may do.
-func People() []Person {
-	return []Person{
-		{"vera", []string{"viewer"}},
-		{"carl", []string{"clerk"}},
-		{"ada", []string{"admin"}},
-		{"alice", []string{"customer"}},
-		{"dave", nil},
-	}
-}
+// people are the callers that the transcript knows. Their tokens say who they are and no more: their roles are in the directory of
+// flask-orders, and its data.json says what these may do.
+var people = [...]string{"vera", "carl", "ada", "alice", "dave"}
 
 // player holds what a transcript needs while it is played.
 type player struct {
@@ -55,12 +42,13 @@ type player struct {
 }
 
 // Play runs the transcript against flask-orders: real requests through Envoy, why one was denied, all of them replayed
-// against a stricter policy, an edit of the policy that its own tests hold back, the same with its test, a broken policy, and a rollback. Each line is handed to show when it is known. The error is not nil if a
-// line came out otherwise than expected, or if there was no answer at all. The policy directory is left with one permission
-// more and one test less than it was found, and rolled back over that.
+// against a stricter policy, a relation that is added to the directory, an edit of the policy that its own tests hold back, the same with its
+// test, a broken policy, and a rollback. Each line is handed to show when it is known. The error is not nil if a
+// line came out otherwise than expected, or if there was no answer at all. The directory is left with one relation more, the policy with
+// one permission more and one test less than it was found, and rolled back over that.
 func (s *Sandbox) Play(ctx context.Context, show func(Line)) error {
 	p := &player{Sandbox: s, show: show, tokens: s.tokens()}
-	for _, scene := range []func(context.Context) error{p.requests, p.explain, p.replay, p.editPolicy, p.breakPolicy, p.rollBack} {
+	for _, scene := range []func(context.Context) error{p.requests, p.explain, p.replay, p.share, p.editPolicy, p.breakPolicy, p.rollBack} {
 		if err := scene(ctx); err != nil {
 			return err
 		}
@@ -73,14 +61,17 @@ func (s *Sandbox) Play(ctx context.Context, show func(Line)) error {
 
 func (s *Sandbox) tokens() map[string]string {
 	tokens := map[string]string{"forged": s.ForgedToken("ada", "admin")}
-	for _, who := range People() {
-		tokens[who.Name] = s.Token(who.Name, who.Roles...)
+	for _, who := range people {
+		tokens[who] = s.Token(who)
 	}
 	return tokens
 }
 
-// The request that the edit of the policy turns from denied to allowed.
-var viewerDeletes = Call{Method: http.MethodDelete, Path: "/orders/3"}
+// The requests that the edit of the policy and the one of the directory turn from denied to allowed.
+var (
+	viewerDeletes = Call{Method: http.MethodDelete, Path: "/orders/3"}
+	daveReads     = Call{Path: "/orders/1"}
+)
 
 func (p *player) requests(ctx context.Context) error {
 	const lamp, yacht = `{"item":"lamp","amount":45}`, `{"item":"yacht","amount":90000}`
@@ -93,15 +84,15 @@ func (p *player) requests(ctx context.Context) error {
 		{"anyone sees the health page", "", Call{Path: "/healthz"}, 200, "the policy makes it public"},
 		{"no token", "", Call{Path: "/orders"}, 401, ""},
 		{"a forged token", "forged", Call{Path: "/orders"}, 401, ""},
-		{"a viewer reads", "vera", Call{Path: "/orders"}, 200, "by role"},
+		{"a viewer reads", "vera", Call{Path: "/orders"}, 200, "by role, which her group in the directory has"},
 		{"a viewer deletes", "vera", viewerDeletes, 403, ""},
 		{"an admin deletes", "ada", Call{Method: http.MethodDelete, Path: "/orders/2"}, 200, "by role"},
 		{"alice reads her own orders", "alice", Call{Path: "/users/alice/orders"}, 200, "by attribute: her own"},
 		{"alice reads bob's orders", "alice", Call{Path: "/users/bob/orders"}, 403, ""},
 		{"a clerk orders a lamp", "carl", Call{Method: http.MethodPost, Path: "/users/bob/orders", Body: lamp}, 201, "by role, within the limit"},
 		{"a clerk orders a yacht", "carl", Call{Method: http.MethodPost, Path: "/users/bob/orders", Body: yacht}, 403, ""},
-		{"dave reads order 4", "dave", Call{Path: "/orders/4"}, 200, "by access list"},
-		{"dave reads order 1", "dave", Call{Path: "/orders/1"}, 403, ""},
+		{"dave reads order 4", "dave", Call{Path: "/orders/4"}, 200, "by relation: it is shared with him"},
+		{"dave reads order 1", "dave", daveReads, 403, ""},
 	} {
 		answer, err := p.ask(ctx, step.who, step.call)
 		if err != nil {
@@ -138,6 +129,7 @@ func (p *player) explain(ctx context.Context) error {
 	if !found {
 		return fmt.Errorf("gatehouse explain %s names nothing that would be allowed:\n%s", id, out)
 	}
+	changes, _, _ = strings.Cut(changes, "\n  asked ") // what follows is what the policy asked of the directory
 	lines := strings.Split(strings.TrimSpace(changes), "\n")
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
@@ -176,6 +168,47 @@ func (p *player) replay(ctx context.Context) error {
 	return nil
 }
 
+// share adds a line to the directory's file, measures how long a request takes to flip, and asks why it did.
+func (p *player) share(ctx context.Context) error {
+	const line = "order:1#reader@user:dave"
+	file := filepath.Join(p.DirectoryDir(), "directory.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("reading the directory: %w", err)
+	}
+	p.say(Line{Title: "directory/directory.yaml", Reason: "a line added: " + line})
+	saved := time.Now()
+	if err := p.replace(file, strings.TrimRight(string(text), "\n")+"\n  - "+line+"\n"); err != nil {
+		return err
+	}
+	if err := p.flips(ctx, "dave reads order 1", "dave", daveReads, "it is shared with him", saved, "the line"); err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, p.cfg.Gatehouse, "directory", "why", p.DirectoryDir(), "order:1#can_read@user:dave").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("gatehouse directory why: %w: %s", err, out)
+	}
+	p.say(Line{Title: "gatehouse directory why", Reason: lastLine(string(out))})
+	return nil
+}
+
+// flips asks until a request that was denied is allowed, and says how long after saved that is.
+func (p *player) flips(ctx context.Context, title, who string, call Call, reason string, saved time.Time, what string) error {
+	answer, err := p.ask(ctx, who, call)
+	for err == nil && answer.Status == http.StatusForbidden && time.Since(saved) < changeTimeout {
+		answer, err = p.ask(ctx, who, call)
+	}
+	if err != nil {
+		return err
+	}
+	reason = fmt.Sprintf("%s, %d ms after %s", reason, time.Since(saved).Milliseconds(), what)
+	if answer.Status != http.StatusOK {
+		reason = answer.Reason()
+	}
+	p.say(Line{title, shellCommand(who, call), http.StatusOK, answer.Status, reason})
+	return nil
+}
+
 // editPolicy gives viewers one more permission. The policy's own test holds that back; without it, it is measured how long the
 // request from before takes to flip.
 func (p *player) editPolicy(ctx context.Context) error {
@@ -199,19 +232,7 @@ func (p *player) editPolicy(ctx context.Context) error {
 	if err := p.edit("orders_test.rego", test, ""); err != nil {
 		return err
 	}
-	answer, err := p.ask(ctx, "vera", viewerDeletes)
-	for err == nil && answer.Status == http.StatusForbidden && time.Since(saved) < changeTimeout {
-		answer, err = p.ask(ctx, "vera", viewerDeletes)
-	}
-	if err != nil {
-		return err
-	}
-	reason := fmt.Sprintf("the new policy decides, %d ms after the edit", time.Since(saved).Milliseconds())
-	if answer.Status != http.StatusOK {
-		reason = answer.Reason()
-	}
-	p.say(Line{"a viewer deletes, as before", shellCommand("vera", viewerDeletes), 200, answer.Status, reason})
-	return nil
+	return p.flips(ctx, "a viewer deletes, as before", "vera", viewerDeletes, "the new policy decides", saved, "the edit")
 }
 
 // edit replaces the one place in a file of the policy that reads before.
@@ -296,14 +317,19 @@ func (p *player) ask(ctx context.Context, who string, c Call) (Answer, error) {
 	return p.Do(ctx, c)
 }
 
-// save replaces a file of the policy by renaming, as most editors do.
+// save replaces a file of the policy.
 func (p *player) save(name, text string) error {
-	draft := p.path(name + ".draft") // outside of the watched directory, on the same file system
+	return p.replace(filepath.Join(p.PolicyDir(), name), text)
+}
+
+// replace puts another file in place of one by renaming, as most editors do.
+func (p *player) replace(file, text string) error {
+	draft := p.path(filepath.Base(file) + ".draft") // outside of the watched folder, on the same file system
 	if err := os.WriteFile(draft, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("saving policy: %w", err)
+		return fmt.Errorf("saving %s: %w", filepath.Base(file), err)
 	}
-	if err := os.Rename(draft, filepath.Join(p.PolicyDir(), name)); err != nil {
-		return fmt.Errorf("saving policy: %w", err)
+	if err := os.Rename(draft, file); err != nil {
+		return fmt.Errorf("saving %s: %w", filepath.Base(file), err)
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func (l *lineup) fullMemory(ctx context.Context) (int64, error) {
 	return most, nil
 }
 
-// example starts examples/flask-orders again and again: memory at rest, and the median of the times from start to ready.
+// example starts the example in testdata/orders again and again: memory at rest, and the median of the times from start to ready.
 func (b bench) example(ctx context.Context, dir string) (idle int64, ready time.Duration, err error) {
 	took := make([]float64, starts)
 	for i := range starts {
@@ -74,12 +74,13 @@ func (b bench) example(ctx context.Context, dir string) (idle int64, ready time.
 	return idle, time.Duration(middle(took)), nil
 }
 
-// copyExample makes a folder of the example as its user has it, but for the ports.
+// copyExample makes a folder of testdata/orders as its user would have it, but for the ports. It is examples/flask-orders as it was before it had a
+// directory, so that the figures stay comparable.
 func copyExample(root, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	from := filepath.Join(root, "examples", "flask-orders")
+	from := filepath.Join(root, "hack", "bench", "testdata", "orders")
 	if err := os.CopyFS(filepath.Join(dir, "policy"), os.DirFS(filepath.Join(from, "policy"))); err != nil {
 		return err
 	}

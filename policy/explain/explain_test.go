@@ -47,9 +47,6 @@ func explainArchive(t *testing.T, file string) {
 			bundle[name] = &fstest.MapFile{Data: f.Data}
 		}
 	}
-	if example := strings.TrimSpace(string(archive.Comment)); strings.HasPrefix(example, "../") {
-		bundle = exampleBundle(t, example)
-	}
 	b, err := policy.Read("app", bundle, policy.Limits{})
 	if err != nil {
 		t.Fatal(err)
@@ -111,20 +108,6 @@ func text(t *testing.T, s *policy.Snapshot, input []byte) string {
 		t.Errorf("explains allowed %v, %v; it is %v, %v", e.Allowed, e.Err, want.Allowed, wantErr)
 	}
 	return e.Text()
-}
-
-// exampleBundle is the policy of one of the examples.
-func exampleBundle(t *testing.T, dir string) fstest.MapFS {
-	t.Helper()
-	out := fstest.MapFS{}
-	for _, name := range []string{"orders.rego", "data.json"} {
-		content, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[name] = &fstest.MapFile{Data: content}
-	}
-	return out
 }
 
 // TestExplainKeepsSecrets takes a secret through the ways by which a policy may use one. No explanation may show it, nor what
