@@ -9,33 +9,27 @@ import (
 	"strings"
 
 	"gatehouse/doctor/rules"
+	"gatehouse/terminal"
 )
 
-// Text writes the report for people. show makes texts of others fit for a terminal.
-func (r *Report) Text(w io.Writer, show func(string) string) {
+// Text writes the report for people.
+func (r *Report) Text(w io.Writer) {
 	counts := map[rules.Severity]int{}
 	for _, f := range r.Findings {
 		counts[f.Severity]++
-		fmt.Fprintf(w, "%s: %s: %s [%s]\n", show(place(f)), f.Severity, show(f.Message), f.ID)
+		fmt.Fprintf(w, "%s: %s: %s [%s]\n", terminal.Visible(place(f)), f.Severity, terminal.Visible(f.Message), f.ID)
 		fmt.Fprintf(w, "    %s\n    mend: %s\n", f.Risk, f.Mend)
 	}
-	names := show(strings.Join(r.Inputs, ", "))
+	names := terminal.Visible(strings.Join(r.Inputs, ", "))
 	if len(r.Inputs) > 3 {
 		names = fmt.Sprintf("%d files", len(r.Inputs))
 	}
 	if len(r.Findings) == 0 {
-		fmt.Fprintf(w, "%s: nothing found (%s)\n", names, plural(r.Asking, "place asks Gatehouse", "places ask Gatehouse"))
+		fmt.Fprintf(w, "%s: nothing found; Gatehouse is asked in %s\n", names, terminal.Count(r.Asking, "place"))
 		return
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %s; %s explains each, --fix prints the mended configuration\n", names, plural(counts[rules.Error], "error", "errors"),
-		plural(counts[rules.Warning], "warning", "warnings"), plural(counts[rules.Note], "note", "notes"), rules.Page)
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
+	fmt.Fprintf(w, "%s: %s, %s, %s; %s explains each, --fix prints the mended configuration\n", names, terminal.Count(counts[rules.Error], "error"),
+		terminal.Count(counts[rules.Warning], "warning"), terminal.Count(counts[rules.Note], "note"), rules.Page)
 }
 
 // place is file:line, and the path too where lines say little.

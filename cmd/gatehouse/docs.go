@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/doctor"
 )
 
 // docsCommand writes the pages of docs that are generated. It is for developers: make docs.
@@ -37,6 +38,14 @@ func docsCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), builtinsPage())
+			return err
+		},
+	}, &cobra.Command{
+		Use:   "doctor",
+		Short: "Print docs/doctor.md",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), doctor.Page())
 			return err
 		},
 	})

@@ -18,6 +18,9 @@ import (
 
 const typePrefix = "type.googleapis.com/"
 
+// place is how the library says where, in its errors' text alone.
+var place = regexp.MustCompile(`\(line (\d+):\d+\): `)
+
 // decode reads a value into a message of Envoy's. Extensions of which nothing is known here become empty, and so do fields of a newer Envoy.
 func decode(n tree.Node, into proto.Message) error {
 	w := writer{}
@@ -26,14 +29,14 @@ func decode(n tree.Node, into proto.Message) error {
 	if err == nil {
 		return nil
 	}
-	line, text := n.Line(), err.Error()
-	if found := regexp.MustCompile(`^proto:\s*(?:\(line (\d+):\d+\): )?(.*)$`).FindStringSubmatch(text); found != nil {
-		text = found[2]
-		if at, err := strconv.Atoi(found[1]); err == nil && at >= 1 && at <= len(w.lines) {
+	line, text := n.Line(), strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
+	if found := place.FindStringSubmatchIndex(text); found != nil {
+		if at, err := strconv.Atoi(text[found[2]:found[3]]); err == nil && at >= 1 && at <= len(w.lines) {
 			line = w.lines[at-1]
 		}
+		text = text[:found[0]] + text[found[1]:]
 	}
-	return fmt.Errorf("%s:%d: not a %s that Envoy would take: %s", n.File(), line, into.ProtoReflect().Descriptor().Name(), text)
+	return fmt.Errorf("%s:%d: Envoy would not take this %s: %s", n.File(), line, into.ProtoReflect().Descriptor().Name(), text)
 }
 
 // writer writes a value as JSON for protojson: one value a line, so that the library's lines lead back to those of the text.

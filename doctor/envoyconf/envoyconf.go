@@ -23,7 +23,7 @@ type Result struct {
 
 // Examine looks at documents that belong to one Envoy. An error is for what Envoy would not take either.
 func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
-	e := examiner{gatehouse: g, asked: map[string]asking{}}
+	e := examiner{gatehouse: g, asked: map[string]asking{}, seen: map[any]bool{}}
 	for _, doc := range docs {
 		e.roots = append(e.roots, doc)
 		e.read(doc, "", 0)
@@ -40,6 +40,9 @@ func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
 	}
 	for _, at := range e.perRoute {
 		e.route(routeSettings{at: at})
+	}
+	for _, doc := range docs {
+		e.rest(doc, 0)
 	}
 	e.askedClusters()
 	e.admin()
@@ -73,12 +76,33 @@ type examiner struct {
 	count     int
 	asked     map[string]asking // clusters that are asked, by name
 	model     tree.Node         // an ext_authz filter to copy
+	seen      map[any]bool      // filters and settings of routes that were looked at
 }
 
 // asking is where a cluster is asked from, and over what.
 type asking struct {
 	at   tree.Node
 	grpc bool
+}
+
+// rest looks at filters that stand within something that is not known here, or where Envoy would not look for them.
+func (e *examiner) rest(n tree.Node, depth int) {
+	if kind, value, ok := typed(n); ok && !e.seen[value.Key()] {
+		switch kind {
+		case extAuthzType:
+			e.filter(value)
+		case perRouteType:
+			e.route(routeSettings{at: value})
+		}
+	}
+	for _, item := range n.Items() {
+		e.rest(item, depth+1)
+	}
+	for _, m := range n.Members() {
+		if key := snake(m.Name); !stale(key) && !(key == "bootstrap" && e.whole && depth > 0) {
+			e.rest(m.Value, depth+1)
+		}
+	}
 }
 
 // found reports, and returns what a fix may be added to.
@@ -127,6 +151,7 @@ func (e *examiner) filtersOf(list tree.Node) []filter {
 // filter looks at the settings of one ext_authz filter.
 func (e *examiner) filter(at tree.Node) *authzv3.ExtAuthz {
 	e.count++
+	e.seen[at.Key()] = true
 	f := &authzv3.ExtAuthz{}
 	if err := decode(at, f); err != nil {
 		if e.err == nil {
@@ -285,6 +310,7 @@ type routeSettings struct {
 
 // route looks at an ExtAuthzPerRoute.
 func (e *examiner) route(s routeSettings) {
+	e.seen[s.at.Key()] = true
 	per := &authzv3.ExtAuthzPerRoute{}
 	if err := decode(s.at, per); err != nil {
 		if e.err == nil {

@@ -128,9 +128,10 @@ func kindOf(kind, key string, isAny bool) string {
 func (p *parts) inside(n tree.Node, within int) {
 	for _, m := range n.Members() {
 		key := snake(m.Name)
-		switch key {
-		case "draining_state", "error_state", "version_info", "last_updated": // of a dump: not in use
+		if stale(key) {
 			continue
+		}
+		switch key {
 		case "bootstrap":
 			if p.whole { // its listeners and clusters are in the dump's other parts
 				p.bootstrap(m.Value, true)
@@ -195,3 +196,6 @@ func snake(name string) string {
 
 // Whole says whether a document is all that an Envoy starts with, or what it has said about itself.
 func Whole(doc tree.Node) bool { return isBootstrap(doc) || doc.Get("configs").IsList() }
+
+// stale is what a dump has of configuration that is not in use.
+func stale(key string) bool { return key == "draining_state" || key == "error_state" }

@@ -1,9 +1,24 @@
 package rules
 
-import "slices"
+// Part is the findings about one thing.
+type Part struct {
+	Title string
+	Rules []Rule
+}
 
-// All is the table of findings: Envoy's, then what Istio and Envoy Gateway have of their own.
-func All() []Rule { return slices.Concat(envoy(), envoySettings(), istio(), envoyGateway()) }
+// Parts is the table of findings.
+func Parts() []Part {
+	return []Part{{"Envoy: who asks Gatehouse, and what becomes of the answer", envoy()}, {"Envoy: requests and connections", envoySettings()}}
+}
+
+// All is the table in one.
+func All() []Rule {
+	var all []Rule
+	for _, p := range Parts() {
+		all = append(all, p.Rules...)
+	}
+	return all
+}
 
 // envoy are those about who asks Gatehouse and who does not, and about what becomes of the answer.
 func envoy() []Rule {

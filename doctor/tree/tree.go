@@ -118,7 +118,7 @@ type Node struct {
 // Exists says whether there is such a value.
 func (n Node) Exists() bool { return n.node != nil }
 
-// File, Line and Path are where the value is. A path is like static_resources.listeners[0].name.
+// File is the text's name.
 func (n Node) File() string {
 	if n.text == nil {
 		return ""
@@ -134,7 +134,7 @@ func (n Node) Line() int {
 	return n.node.Line
 }
 
-// Path leads to the value from the beginning of its document.
+// Path leads to the value from the beginning of its document, as static_resources.listeners[0].name does.
 func (n Node) Path() string { return n.path }
 
 // IsMap and IsList say what a value is.
@@ -331,6 +331,9 @@ func (n Node) JSON() []byte {
 	}
 	return ScalarJSON(n.node.Tag, n.node.Value)
 }
+
+// Key is the same for the same place, however it was reached.
+func (n Node) Key() any { return n.node }
 
 // Same says whether two are the very same place.
 func (n Node) Same(other Node) bool { return n.node == other.node }
