@@ -181,6 +181,7 @@ proto:
 docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
+	bin/gatehouse docs doctor > docs/doctor.md
 
 bin/goreleaser: Makefile
 	GOBIN=$(CURDIR)/bin go install $(GORELEASER)
