@@ -11,7 +11,6 @@ import (
 // printsNoData are the commands that have nothing to print in two ways, with the reason.
 func printsNoData() map[string]string {
 	return map[string]string{
-		"gatehouse doctor":                         "lines with file and line, for editors",
 		"gatehouse serve":                          "runs until it is stopped",
 		"gatehouse demo":                           "a transcript",
 		"gatehouse init":                           "writes files",
