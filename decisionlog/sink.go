@@ -65,7 +65,7 @@ func (c *Config) sinks() ([]Sink, error) {
 		return nil, fmt.Errorf("decision log: %d sinks are too many: at most %d", len(all), mostSinks)
 	}
 	if c.Dir == "" && (len(all) > 1 || len(all) == 1 && all[0].File == "") {
-		return nil, errors.New("decision log: a server, or several sinks, need a folder for what they do not have yet: set dir, or state_dir")
+		return nil, errors.New("decision log: a server, or several sinks, need a spool on disk: set dir, or state_dir")
 	}
 	seen := map[string]bool{}
 	for i := range all {
@@ -97,9 +97,9 @@ func (s *Sink) check(i int) error {
 	}
 	switch {
 	case n == 0:
-		return fmt.Errorf("decision log: sink %d says nothing of where decisions go: set one of file, opa and otlp", i+1)
+		return fmt.Errorf("decision log: sink %d has no destination: set one of file, opa and otlp", i+1)
 	case n > 1:
-		return fmt.Errorf("decision log: sink %d is several: set one of file, opa and otlp", i+1)
+		return fmt.Errorf("decision log: sink %d has several destinations: set one of file, opa and otlp", i+1)
 	case s.OPA != nil:
 		return s.OPA.Check("opa")
 	case s.OTLP != nil:

@@ -48,7 +48,7 @@ func (sp *Spool) look() {
 func (sp *Spool) settleIn() error {
 	now, err := os.Stat(sp.dir)
 	if err == nil && !now.IsDir() {
-		return fmt.Errorf("%s is no folder: remove what is in its place", sp.dir)
+		return fmt.Errorf("%s is not a folder: remove it", sp.dir)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -439,7 +439,7 @@ func (sp *Spool) trim() error {
 			sp.hidden = append(sp.hidden[max(0, len(sp.hidden)-mostHidden+1):], hiddenFile{gone.path, left})
 		}
 		if err != nil {
-			return fmt.Errorf("removing what the sinks have: %w", err)
+			return fmt.Errorf("removing segments that all sinks have read: %w", err)
 		}
 	}
 	notify(sp.low)
