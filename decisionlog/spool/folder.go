@@ -216,7 +216,7 @@ func (sp *Spool) note(text string) {
 // StuckFor is how long there has been no further segment.
 func (sp *Spool) StuckFor() time.Duration {
 	if ns := sp.since.Load(); ns != 0 {
-		return time.Duration(time.Now().UnixNano() - ns)
+		return time.Since(sp.born) - time.Duration(ns-1)
 	}
 	return 0
 }
