@@ -47,7 +47,7 @@ type sink struct {
 	failing  atomic.Bool   // it refused the last write
 	written  atomic.Uint64
 	errors   prometheus.Counter
-	unwanted prometheus.Counter // events that a server took and refuses for good
+	unwanted prometheus.Counter // events that a server took and refuses permanently
 	damaged  prometheus.Counter // bytes of the spool that could not be read for it
 
 	next    *os.File // opened by Reopen, not yet taken by the writer; guarded by Log.mu, as is what follows
@@ -178,7 +178,7 @@ func (s *sink) remote() *remote.Sender {
 // refused accounts for events that a server took and does not want.
 func (s *sink) refused(n int, err error) {
 	s.unwanted.Add(float64(n))
-	s.log.cfg.Logger.Error("a server refuses decisions for good", zap.String("sink", s.cfg.String()), zap.Int("decisions", n), zap.Error(err))
+	s.log.cfg.Logger.Error("a server permanently refuses decisions", zap.String("sink", s.cfg.String()), zap.Int("decisions", n), zap.Error(err))
 }
 
 func (s *sink) setError(text string) {

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// noteFor is how long is said what was mended.
+// noteFor is how long is said what was repaired.
 const noteFor = time.Minute
 
 // look finds out what others did to the spool's folder while it was in use, and mends it: a folder that is gone is made again, and
@@ -203,7 +203,7 @@ func (p *position) replace(dir, name string) error {
 	return errors.Join(p.save(), p.save())
 }
 
-// note says for a while what was mended.
+// note says for a while what was repaired.
 func (sp *Spool) note(text string) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()

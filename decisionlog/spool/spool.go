@@ -75,7 +75,7 @@ type Spool struct {
 	lost    []Damage             // segments that could not be read at the start
 	home    fs.FileInfo          // of the folder that the files are in
 	wrong   string               // what was found wrong with the folder, "" otherwise
-	noted   map[string]time.Time // what was mended, and when: it is said for a while. A closed list
+	noted   map[string]time.Time // what was repaired, and when: it is said for a while. A closed list
 	made    []string             // the folders that New made, dir first
 	hidden  []hiddenFile         // of segments that are not needed any more and could not be removed; the last few
 	unsaved bool                 // a reader's position could not be saved, and nothing was trimmed since
