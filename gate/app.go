@@ -65,6 +65,8 @@ type rule struct {
 	entry *policy.Entry // nil: there is none
 	name  string
 	sight *sight
+	// decision is the rule within the package that name is, of a question, whose record names both. "": name is all of it.
+	decision string
 }
 
 // label names the application in messages.

@@ -114,7 +114,7 @@ func (f *ruleFinder) entry(key string, path []string) (*rule, error) {
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	f.entries[key] = &rule{entry, RuleCandidateName(f.app.Root, path), &sight{}}
+	f.entries[key] = &rule{entry: entry, name: RuleCandidateName(f.app.Root, path), sight: &sight{}}
 	return f.entries[key], nil
 }
 

@@ -55,7 +55,7 @@ func TestAsertoClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(logged), `"path":"example.GET.protected_route.__parameter"`); n < 9 {
+	if n := strings.Count(string(logged), `"path":"example.GET.protected_route.__parameter/`); n < 9 {
 		t.Errorf("%d decisions are on record, want each:\n%s", n, logged)
 	}
 }
