@@ -69,7 +69,7 @@ test-full:
 	$(GOTEST) $(ALLOCATIONS)
 	$(MAKE) attack-mutations
 
-WORLDS = 100000
+WORLDS ?= 100000
 
 # Random manifests, data, changes and questions: package directory against the evaluator of its test.
 test-directory:
@@ -177,6 +177,7 @@ proto:
 docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
+	bin/gatehouse docs doctor > docs/doctor.md
 
 # The binaries of a release. The changelog says what is in it, and the commit is one that anybody can check out.
 release:

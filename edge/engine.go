@@ -146,7 +146,7 @@ func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *en
 		return
 	}
 	e.metrics.MustRegister(e.directory)
-	if err := e.directory.load(ctx, revision); err != nil {
+	if err := e.directory.start(ctx, revision); err != nil {
 		key := "directory.file"
 		if c.Directory.Writable {
 			key = "directory.writable"
@@ -302,6 +302,5 @@ func (s *sink) discard(running *sink) {
 	if s == nil || s == running || s.log == nil {
 		return
 	}
-	s.start(context.Background(), nil, func(error) {}) // nothing was written: there is nothing to lose
-	s.halt()
+	s.log.Discard()
 }
