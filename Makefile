@@ -177,6 +177,7 @@ proto:
 docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
+	bin/gatehouse docs doctor > docs/doctor.md
 
 # The binaries of a release. The changelog says what is in it, and the commit is one that anybody can check out.
 release:

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/doctor"
 	"gatehouse/policy/bounds"
 )
 
@@ -38,6 +39,14 @@ func docsCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), bounds.Page())
+			return err
+		},
+	}, &cobra.Command{
+		Use:   "doctor",
+		Short: "Print docs/doctor.md",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), doctor.Page())
 			return err
 		},
 	})

@@ -1,8 +1,9 @@
-package gate
+// Package recorded makes requests of the inputs that decision logs hold, so that a decision can be made again: what the gate's own stages made of a
+// request is taken apart by the same table of fields (package input). It is a part of the gate, for tools. It imports gate/body and identity.
+package recorded
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,94 +18,14 @@ import (
 	"time"
 
 	"gatehouse/gate/body"
-	"gatehouse/gate/facts"
 	"gatehouse/identity"
 	"gatehouse/input"
-	"gatehouse/policy"
-	"gatehouse/policy/explain"
-	"gatehouse/policy/rego"
 )
-
-// Explained is why a request is decided as it is.
-type Explained struct {
-	// Policy is the policy's part; nil where a stage before it gave the answer. Answer.Diagnostics has that cause.
-	Policy *explain.Explanation
-	// Identity is who was taken to call.
-	Identity identity.Identity
-}
-
-// Explain takes a request through the stages of Check, and explains what the policy then decides instead of deciding. It
-// leaves no entry in the decision log and is for tools: see explain.Of. options gets all of the policy's input, as
-// plain JSON of its own, to say what of it must not be shown; nil hides nothing.
-func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[string]any) explain.Options) Explained {
-	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
-	var found Explained
-	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
-		if err := g.prepare(ctx, c); err != nil || c.bypassed {
-			return err
-		}
-		found.Identity = c.identity
-		return c.eachRoute(func() error {
-			found.Policy = nil
-			if err := c.explain(ctx, &found, options); err != nil {
-				return err
-			}
-			if found.Policy == nil || !found.Policy.Allowed {
-				return errAnswered
-			}
-			return nil
-		})
-	})
-	return found
-}
-
-// Caller is who a request is taken to come from. ok is false where a stage before the policy denies it, or lets it through. Like Explain it
-// leaves no entry in the decision log and is for tools.
-func (g *Gate) Caller(ctx context.Context, req *Request) (id identity.Identity, ok bool) {
-	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
-	err := g.guard(c, func() error { return g.prepare(ctx, c) })
-	return c.identity, err == nil && !c.bypassed
-}
-
-// errAnswered ends eachRoute: the rest is not asked.
-var errAnswered = errors.New("answered")
-
-// explain is what the rule of the matched route says.
-func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) explain.Options) error {
-	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
-	entry := c.rule.entry
-	if entry == nil {
-		return nil
-	}
-	if err := c.parseInput(entry); err != nil {
-		return err
-	}
-	if err := c.readUser(c.rule); err != nil {
-		return err
-	}
-	document, err := c.all() // what the policy does not read may still be told of
-	if err != nil {
-		return err
-	}
-	var o explain.Options
-	if options != nil {
-		plain, err := rego.JSON(document)
-		if err != nil {
-			return err
-		}
-		o = options(plain.(map[string]any))
-	}
-	if directory := c.view.Directory; o.Why == nil && directory != nil {
-		o.Why = func(q policy.Question) string { return facts.Why(directory, q, c.started) }
-	}
-	found.Policy = explain.Of(ctx, entry, document, c.view.Facts, c.started, o)
-	return nil
-}
 
 // errInput says that a document is not one that a policy was given.
 var errInput = errors.New("not the input of a decision")
 
-// RequestFromInput is the inverse of what a policy is given: the request that would give this input, which the decision log
+// Request is the inverse of what a policy is given: the request that would give this input, which the decision log
 // holds. Numbers are json.Number or float64. The identity is taken as the input has it, without a credential; an input
 // without one is that of an anonymous caller.
 //
@@ -112,11 +33,12 @@ var errInput = errors.New("not the input of a decision")
 // is JSON, a form or multipart; the body of a gRPC message stays empty. What was masked stays masked.
 //
 // An error says which part has a form that no input has. Sizes are the caller's to bound.
-func RequestFromInput(document map[string]any) (*Request, error) {
-	return requestFromInput(input.Standard(), document)
+func Request(document map[string]any) (*input.Request, error) {
+	return RequestOf(input.Standard(), document)
 }
 
-func requestFromInput(schema *input.Schema, document map[string]any) (*Request, error) {
+// RequestOf is Request for inputs of another schema.
+func RequestOf(schema *input.Schema, document map[string]any) (*input.Request, error) {
 	r := &inputReader{}
 	http := r.object(r.object(r.object(document, "attributes"), "request"), "http")
 	if r.err == nil && len(http) == 0 {
@@ -270,7 +192,7 @@ func (r *inputReader) labels(from map[string]any, key string) map[string]string 
 }
 
 // headers reads the header lines: one for each name, or all of them in their order where the proxy sent a map of lines.
-func (r *inputReader) headers(req *Request, http map[string]any) {
+func (r *inputReader) headers(req *input.Request, http map[string]any) {
 	if headerMap := r.object(http, "headerMap"); headerMap != nil {
 		req.RawHeader = true
 		lines, _ := headerMap["headers"].([]any)
@@ -287,18 +209,18 @@ func (r *inputReader) headers(req *Request, http map[string]any) {
 					value = raw // masked
 				}
 			}
-			req.Headers = append(req.Headers, Header{Name: r.text(line, "key"), Value: value})
+			req.Headers = append(req.Headers, input.Header{Name: r.text(line, "key"), Value: value})
 		}
 		return
 	}
 	object := r.object(http, "headers")
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		req.Headers = append(req.Headers, Header{Name: name, Value: r.text(object, name)})
+		req.Headers = append(req.Headers, input.Header{Name: name, Value: r.text(object, name)})
 	}
 }
 
 // body takes the body as it is, or makes one that is parsed as this one was.
-func (r *inputReader) body(req *Request, http, document map[string]any) {
+func (r *inputReader) body(req *input.Request, http, document map[string]any) {
 	if raw := r.text(http, "rawBody"); raw != "" {
 		decoded, err := base64.StdEncoding.DecodeString(raw)
 		if err != nil {
@@ -332,7 +254,7 @@ func (r *inputReader) body(req *Request, http, document map[string]any) {
 }
 
 // pad gives a body the length that its header states, as a shorter one would count as cut off.
-func (r *inputReader) pad(req *Request, contentType string) {
+func (r *inputReader) pad(req *input.Request, contentType string) {
 	const most = 1 << 24
 	stated, err := strconv.Atoi(req.Headers.Get("content-length"))
 	missing := stated - len(req.Body)
@@ -397,7 +319,7 @@ func (r *inputReader) multipart(parsed any, boundary string) string {
 // quoteName escapes a parameter of Content-Disposition (RFC 7578 section 4.2).
 func quoteName(name string) string { return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) }
 
-func (r *inputReader) address(from map[string]any, key string) (a Address) {
+func (r *inputReader) address(from map[string]any, key string) (a input.Address) {
 	address := r.object(from, key)
 	socket := r.object(address, "socketAddress")
 	port := r.number(socket, "portValue")

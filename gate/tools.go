@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -8,7 +10,11 @@ import (
 	"strings"
 	"sync"
 
+	"gatehouse/gate/facts"
+	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/policy/explain"
+	"gatehouse/policy/rego"
 	"gatehouse/routes"
 )
 
@@ -184,4 +190,80 @@ func RulePathNamed(name string) (path []string, byRoute bool) {
 		}
 	}
 	return append(path, ruleName), true
+}
+
+// Explained is why a request is decided as it is.
+type Explained struct {
+	// Policy is the policy's part; nil where a stage before it gave the answer. Answer.Diagnostics has that cause.
+	Policy *explain.Explanation
+	// Identity is who was taken to call.
+	Identity identity.Identity
+}
+
+// Explain takes a request through the stages of Check, and explains what the policy then decides instead of deciding. It
+// leaves no entry in the decision log and is for tools: see explain.Of. options gets all of the policy's input, as
+// plain JSON of its own, to say what of it must not be shown; nil hides nothing.
+func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[string]any) explain.Options) Explained {
+	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
+	var found Explained
+	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
+		if err := g.prepare(ctx, c); err != nil || c.bypassed {
+			return err
+		}
+		found.Identity = c.identity
+		return c.eachRoute(func() error {
+			found.Policy = nil
+			if err := c.explain(ctx, &found, options); err != nil {
+				return err
+			}
+			if found.Policy == nil || !found.Policy.Allowed {
+				return errAnswered
+			}
+			return nil
+		})
+	})
+	return found
+}
+
+// Caller is who a request is taken to come from. ok is false where a stage before the policy denies it, or lets it through. Like Explain it
+// leaves no entry in the decision log and is for tools.
+func (g *Gate) Caller(ctx context.Context, req *Request) (id identity.Identity, ok bool) {
+	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
+	err := g.guard(c, func() error { return g.prepare(ctx, c) })
+	return c.identity, err == nil && !c.bypassed
+}
+
+// errAnswered ends eachRoute: the rest is not asked.
+var errAnswered = errors.New("answered")
+
+// explain is what the rule of the matched route says.
+func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) explain.Options) error {
+	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
+	entry := c.rule.entry
+	if entry == nil {
+		return nil
+	}
+	if err := c.parseInput(entry); err != nil {
+		return err
+	}
+	if err := c.readUser(c.rule); err != nil {
+		return err
+	}
+	document, err := c.all() // what the policy does not read may still be told of
+	if err != nil {
+		return err
+	}
+	var o explain.Options
+	if options != nil {
+		plain, err := rego.JSON(document)
+		if err != nil {
+			return err
+		}
+		o = options(plain.(map[string]any))
+	}
+	if directory := c.view.Directory; o.Why == nil && directory != nil {
+		o.Why = func(q policy.Question) string { return facts.Why(directory, q, c.started) }
+	}
+	found.Policy = explain.Of(ctx, entry, document, c.view.Facts, c.started, o)
+	return nil
 }
