@@ -19,6 +19,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 	foundations = []string{ // all may import them, and they import nothing of ours
 		"gatehouse/durable",
 		"gatehouse/input",
+		"gatehouse/nearest",
 		"gatehouse/panics",
 		"gatehouse/query",
 		"gatehouse/terminal",
