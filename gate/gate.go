@@ -381,7 +381,8 @@ func alike(a, b *policy.Decision) bool {
 }
 
 func (c *call) diagnostics(err error) Diagnostics {
-	t := Diagnostics{Match: c.match, Asked: c.asked(), Cause: err, Redirect: c.redirect, User: c.user}
+	t := Diagnostics{Match: c.match, Asked: c.asked(), Cause: err, Redirect: c.redirect, User: c.user,
+		UserMissing: c.userFound && c.user == nil && c.identity.Authenticated && c.view.Settings.Users != nil}
 	if len(c.may) > 0 {
 		t.May = append(t.May, c.first)
 		for i := range c.may {
