@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"gatehouse/yamltext"
-
-	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
+
+	"gatehouse/nearest"
+	"gatehouse/yamltext"
 )
 
 // Bounds of a table. A file beyond them is refused.
@@ -481,12 +481,7 @@ func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 
 // didYouMean names the nearest of the known words, when one is near.
 func didYouMean(word string, known []string) string {
-	best, distance := "", 3
-	for _, k := range known {
-		if d := levenshtein.ComputeDistance(word[:min(len(word), 64)], k); d < distance {
-			best, distance = k, d
-		}
-	}
+	best := nearest.Word(word, known, 3)
 	if best == "" {
 		return ""
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,18 +115,9 @@ func (r *testReader) pairs(n *yaml.Node, what string, known []string, use func(k
 		case known == nil || slices.Contains(known, key.Value):
 			use(key.Value, value)
 		default:
-			r.fail(key, "unknown key %q in %s: %s", key.Value, what, nearest(key.Value, known))
+			r.fail(key, "unknown key %q in %s: %s", key.Value, what, config.Suggestion(key.Value, known))
 		}
 	}
-}
-
-// nearest names the known key that may be meant.
-func nearest(key string, known []string) string {
-	fields := map[string]reflect.StructField{} // the shape in which suggestion takes them
-	for _, k := range known {
-		fields[k] = reflect.StructField{}
-	}
-	return config.Suggestion(key, fields)
 }
 
 // row reads one test: a name, and one of allow and deny.
@@ -232,7 +222,7 @@ func (r *testReader) target(a *Request, verdict, key string, value *yaml.Node) {
 	meant, ok := IsMethod(key)
 	switch {
 	case slices.Contains(requestKeys, strings.ToLower(key)), !ok && meant == "":
-		r.fail(value, "unknown key %q in %s: %s", key, verdict, nearest(key, requestKeys))
+		r.fail(value, "unknown key %q in %s: %s", key, verdict, config.Suggestion(key, requestKeys))
 		return
 	case !ok:
 		r.fail(value, "unknown key %q in %s: did you mean the method %s?", key, verdict, meant)
