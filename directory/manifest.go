@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
+	"gatehouse/nearest"
 )
 
 // Bounds of a manifest. They lie far above what people write, and keep the compiled form small.
@@ -194,13 +194,7 @@ func hint(word string, known []string) string {
 	if len(known) > maxHints {
 		return ""
 	}
-	best, distance := "", 3
-	for _, k := range known {
-		if d := levenshtein.ComputeDistance(word[:min(len(word), maxNameBytes)], k); d < distance && d < len(k) {
-			best, distance = k, d
-		}
-	}
-	switch {
+	switch best := nearest.Word(word, known, 3); {
 	case best != "":
 		return fmt.Sprintf(" (did you mean %q?)", best)
 	case len(known) > 0 && len(known) <= 12:
