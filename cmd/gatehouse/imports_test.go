@@ -83,8 +83,10 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 			"gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/trial/node": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
 			"gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
-		"gatehouse/scaffold": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
+		"gatehouse/k8s":            {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/routes"},
+		"gatehouse/envoy/generate": {"gatehouse/config", "gatehouse/routes"},
+		"gatehouse/scaffold":       {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/bounds", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/migrate":        {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/bounds"},
 	}
 	return foundations, ours
 }
