@@ -1,19 +1,24 @@
 package config
 
 import (
+	"cmp"
 	"errors"
+	"path/filepath"
 	"reflect"
 )
 
 // Directory says where users, groups, roles and the relations between them come from, and how a caller is found among them.
 type Directory struct {
-	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within 200 ms, where it is small. One that cannot be used is reported with file and line, and the last good one stays. Without it there is no directory."`
+	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within 200 ms, where it is small. One that cannot be used is reported with file and line, and the last good one stays. Without it, or writable, there is no directory."`
+	Writable    bool            `yaml:"writable" doc:"This node owns the directory: clients of listen.directory whose key has the scope write change it, and it is kept in state_dir, which must be set. file and manifest are then read once, where state_dir holds no directory yet, and not watched. Without file it begins empty. Default: false."`
 	Manifest    string          `yaml:"manifest" doc:"The manifest: types with their relations and permissions, YAML. Watched. Default: the folder's manifest.yaml, else the built-in manifest (user, group, role, identity, resource)."`
 	Limits      DirectoryLimits `yaml:"limits" doc:"What one question may cost. A question that needs more is an error, and the request is denied."`
 	User        DirectoryUser   `yaml:"user" doc:"How the caller is found in the directory: input.user."`
 	UnknownUser string          `yaml:"unknown_user" doc:"Authenticated callers who are not in the directory: absent asks the policy without input.user; deny denies them (unknown_user) before the policy is asked. Default: absent."`
 	MaxAge      Duration        `yaml:"max_age" doc:"How long the last good directory counts while the file cannot be used. 0s: for ever. Default: 0s."`
 	AfterMaxAge string          `yaml:"after_max_age" doc:"What happens then, until the file is good again: serve goes on deciding and says so (log, status, gatehouse_directory_expired); deny decides nothing (not_ready). Default: serve."`
+
+	Dir string `yaml:"-"` // where a directory is that is written; "": directory in state_dir
 }
 
 // DirectoryLimits bound what one question may cost.
@@ -31,11 +36,19 @@ type DirectoryUser struct {
 }
 
 // Configured reports whether there is a directory.
-func (c Directory) Configured() bool { return c.File != "" }
+func (c Directory) Configured() bool { return c.File != "" || c.Writable }
+
+// DirectoryDir is where the directory is kept that is written.
+func (c *Config) DirectoryDir() string {
+	return cmp.Or(c.Directory.Dir, filepath.Join(c.StateDir, "directory"))
+}
 
 // ValidateDirectory checks what the section says, and what others say about the directory.
 func (c *Config) ValidateDirectory() error {
 	errs := []error{c.Directory.validate()}
+	if c.Directory.Writable && c.StateDir == "" && c.Directory.Dir == "" {
+		errs = append(errs, Wrong("directory.writable", "set state_dir: what is written is kept there"))
+	}
 	for key, from := range map[string]string{"roles_from": c.Headers.RolesFrom, "groups_from": c.Headers.GroupsFrom} {
 		switch from {
 		case "", "token":
@@ -56,7 +69,7 @@ func (c *Config) ValidateDirectory() error {
 func (c Directory) validate() error {
 	if !c.Configured() {
 		if !reflect.DeepEqual(c, Directory{}) {
-			return Wrong("directory.file", "required: without it there is no directory")
+			return Wrong("directory.file", "required: without it, or writable, there is no directory")
 		}
 		return nil
 	}
@@ -79,6 +92,8 @@ func (c Directory) validate() error {
 		errs = append(errs, Wrong("directory.limits.work", "%d: must be above zero", c.Limits.Work))
 	case c.MaxAge < 0:
 		errs = append(errs, Wrong("directory.max_age", "must not be below zero"))
+	case c.Writable && (c.MaxAge != 0 || c.AfterMaxAge != ""):
+		errs = append(errs, Wrong("directory.max_age", "leave it out, and after_max_age: a directory that is written does not age"))
 	case c.AfterMaxAge == "deny" && c.MaxAge == 0:
 		errs = append(errs, Wrong("directory.after_max_age", "set directory.max_age: without it the directory never gets too old"))
 	}

@@ -18,6 +18,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/directory"
 	"gatehouse/directory/format"
+	"gatehouse/directory/journal"
 	"gatehouse/gate"
 	"gatehouse/panics"
 	"gatehouse/watch"
@@ -32,7 +33,8 @@ type directorySource struct {
 	kept   *keptDirectory   // its own copy; nil without state_dir
 	before *directorySource // of the same files: it has what is in use; nil once that was taken over
 	status atomic.Pointer[DirectoryStatus]
-	failed atomic.Uint64 // loads
+	failed atomic.Uint64  // loads
+	store  *journal.Store // of a directory that is written: see writable.go; nil: it comes from files, or could not be read
 
 	// Owned by newEngine until the source runs, then by Run.
 	current   *directory.Snapshot // the last good one; nil: there was none
@@ -47,6 +49,7 @@ type directorySource struct {
 // directoryConfig is what a source is made of.
 type directoryConfig struct {
 	File, Manifest string
+	Writable       string // the folder in which the directory is kept that is written; "": it comes from files
 	Limits         directory.Limits
 	MaxAge         time.Duration
 	Withdraw       bool // after MaxAge nothing is decided
@@ -54,7 +57,8 @@ type directoryConfig struct {
 
 // DirectoryStatus is what the status page shows of the directory.
 type DirectoryStatus struct {
-	File      string    `json:"file"`
+	File      string    `json:"file,omitempty"`
+	Writable  bool      `json:"writable,omitempty"`
 	Loaded    bool      `json:"loaded"`
 	Revision  uint64    `json:"revision"`
 	Digest    string    `json:"digest,omitempty"`
@@ -85,10 +89,13 @@ func newDirectorySource(c *config.Config, logger *zap.Logger, before *directoryS
 	}
 	s := &directorySource{logger: logger, now: time.Now, cfg: directoryConfig{File: d.File, Manifest: d.Manifest, MaxAge: time.Duration(d.MaxAge),
 		Withdraw: d.AfterMaxAge == "deny", Limits: directory.Limits{Depth: d.Limits.Depth, Work: d.Limits.Work}}}
+	if d.Writable {
+		return s.writable(c.DirectoryDir(), before)
+	}
 	if c.StateDir != "" {
 		s.kept = newKeptDirectory(filepath.Join(c.StateDir, "directory"), d.File, logger)
 	}
-	if before != nil && before.cfg.File == d.File && before.cfg.Manifest == d.Manifest {
+	if before != nil && before.cfg.Writable == "" && before.cfg.File == d.File && before.cfg.Manifest == d.Manifest {
 		s.before = before
 		s.status.Store(before.status.Load())
 		return s
@@ -102,6 +109,9 @@ func newDirectorySource(c *config.Config, logger *zap.Logger, before *directoryS
 func (s *directorySource) load(ctx context.Context, revision uint64) error {
 	if s.before != nil {
 		return nil // what is in use stays
+	}
+	if s.cfg.Writable != "" {
+		return s.loadWritable(ctx, revision)
 	}
 	known := s.kept.head()
 	revision = max(revision, known.Revision)
@@ -255,6 +265,10 @@ func (s *directorySource) takeOver() {
 
 // run keeps the directory fresh until ctx ends.
 func (s *directorySource) run(ctx context.Context, publish func(*directory.Snapshot) error) {
+	if s.cfg.Writable != "" {
+		s.runWritable(ctx, publish)
+		return
+	}
 	watcher := watch.New(watch.Config{Targets: s.targets(), Logger: s.logger})
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -378,7 +392,7 @@ func (s *directorySource) expire(publish func(*directory.Snapshot) error) {
 
 // report says how the source is doing.
 func (s *directorySource) report() {
-	out := &DirectoryStatus{File: s.cfg.File, Copy: s.copied, Expired: s.expired, Failing: s.failing, Error: s.problem}
+	out := &DirectoryStatus{File: s.cfg.File, Writable: s.cfg.Writable != "", Copy: s.copied, Expired: s.expired, Failing: s.failing, Error: s.problem}
 	if s.current != nil {
 		stats := s.current.Stats()
 		out.Loaded, out.Revision, out.Digest = true, s.current.Revision(), s.current.Digest()
@@ -397,6 +411,8 @@ func (s *directorySource) degraded() (list []string) {
 	}
 	is := s.status.Load()
 	switch {
+	case is.Writable:
+		list = append(list, s.degradedWritable()...)
 	case is.Error == "":
 	case !is.Loaded:
 		list = append(list, fmt.Sprintf("directory: %s cannot be used, and nothing is decided without it: %s", is.File, is.Error))

@@ -147,7 +147,11 @@ func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *en
 	}
 	e.metrics.MustRegister(e.directory)
 	if err := e.directory.load(ctx, revision); err != nil {
-		e.directoryErr = config.Wrong("directory.file", "%w", err)
+		key := "directory.file"
+		if c.Directory.Writable {
+			key = "directory.writable"
+		}
+		e.directoryErr = config.Wrong(key, "%w", err)
 	}
 }
 

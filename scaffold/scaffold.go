@@ -21,6 +21,9 @@ import (
 //go:embed templates
 var templates embed.FS
 
+// directoryFolder has users, groups and roles. One that is there already is never overwritten: that is who may what, and it is in force.
+const directoryFolder = "directory"
+
 // adminRole is the one role that the generated table has.
 const adminRole = "admin"
 
@@ -63,11 +66,13 @@ type Scaffold struct {
 	prefixes  []string          // below which all routes share a rule
 	static    map[string]string // why a route serves static files, by its template
 	stubFiles int
-	rootTerms int // of a rule's path, 0 for one
-	templates map[string]*template.Template
-	front     where
-	samples   map[*routes.Route]*sampled
-	tried     int // requests that the table was asked about
+	// hasDirectory is set by Write.
+	hasDirectory bool
+	rootTerms    int // of a rule's path, 0 for one
+	templates    map[string]*template.Template
+	front        where
+	samples      map[*routes.Route]*sampled
+	tried        int // requests that the table was asked about
 }
 
 // Example is the request that the first allow is shown with.
@@ -111,6 +116,11 @@ func New(ctx context.Context, c Config) (*Scaffold, error) {
 	if err := s.testFile(all); err != nil {
 		return nil, err
 	}
+	for _, f := range []string{"manifest.yaml", "directory.yaml"} {
+		if err := s.render(directoryFolder+"/"+f, f+".tmpl", map[string]any{"PerRoute": s.perRoute, "AdminRole": adminRole}); err != nil {
+			return nil, err
+		}
+	}
 	return s, s.configurations(c.Table)
 }
 
@@ -125,6 +135,7 @@ type Contents struct {
 	StubFiles int // with rules of routes
 	Tests     int
 	AdminRole string   // that may everything, in a table of roles
+	Directory bool     // false where Write found one, and left it as it is
 	Example   *Example // nil where no request is known that reaches a route
 	Notices   []routes.Notice
 }
@@ -132,7 +143,7 @@ type Contents struct {
 // Contents says what was made.
 func (s *Scaffold) Contents() Contents {
 	return Contents{Name: s.name, Files: len(s.files), Table: s.table, PerRoute: s.perRoute, Static: len(s.static) > 0, Rules: s.rules,
-		StubFiles: s.stubFiles, Tests: s.tests, AdminRole: adminRole, Example: s.example, Notices: s.notices}
+		StubFiles: s.stubFiles, Tests: s.tests, AdminRole: adminRole, Directory: !s.hasDirectory, Example: s.example, Notices: s.notices}
 }
 
 // configurations makes gatehouse.yaml and envoy.yaml.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,8 +19,12 @@ import (
 var ErrInterrupted = errors.New("interrupted: nothing was written")
 
 // Write writes all the files, or none: not where one is there already and force is not set, not where what was made does not run,
-// and not where the command was interrupted. What it overwrites is kept; it returns where, "" where nothing was overwritten.
+// and not where the command was interrupted. A directory that is there is kept as it is. What it overwrites is kept; it returns where, "" where nothing was overwritten.
 func (s *Scaffold) Write(dir string, force bool) (backup string, err error) {
+	if _, err := os.Stat(filepath.Join(dir, directoryFolder)); err == nil {
+		s.hasDirectory = true
+		s.files = slices.DeleteFunc(s.files, func(f File) bool { return strings.HasPrefix(f.Path, directoryFolder+"/") })
+	}
 	var taken []string
 	for _, f := range s.files {
 		path := filepath.Join(dir, filepath.FromSlash(f.Path))
@@ -164,6 +169,15 @@ func (s *Scaffold) verify(dir string, stale []string) error {
 			return fmt.Errorf("nothing was written: %w", err)
 		}
 	}
+	if s.hasDirectory {
+		has, err := filepath.Abs(filepath.Join(dir, directoryFolder))
+		if err == nil {
+			err = os.Symlink(has, filepath.Join(stage, directoryFolder))
+		}
+		if err != nil {
+			return fmt.Errorf("nothing was written: %w", err)
+		}
+	}
 	err = s.try(s.ctx, stage)
 	if err == nil {
 		return nil
@@ -172,8 +186,9 @@ func (s *Scaffold) verify(dir string, stale []string) error {
 	if s.ctx.Err() != nil {
 		return ErrInterrupted
 	}
-	if others {
-		return fmt.Errorf("nothing was written, because it does not run with what is in %s already: %s\nmove that away, or name another directory with --out", filepath.Join(dir, "policy"), text)
+	if others || s.hasDirectory {
+		return fmt.Errorf("nothing was written, because it does not run with what is in %s or %s already: %s\nmove that away, or name another directory with --out",
+			filepath.Join(dir, "policy"), filepath.Join(dir, directoryFolder), text)
 	}
 	return fmt.Errorf("nothing was written, because what was made does not run: %s\n--rules rbac, or --rules per-route, is another way", text)
 }

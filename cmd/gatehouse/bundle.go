@@ -20,6 +20,7 @@ import (
 	"gatehouse/images"
 	"gatehouse/policy"
 	"gatehouse/scaffold"
+	"gatehouse/terminal"
 )
 
 func bundleCommand() *cobra.Command {
@@ -227,7 +228,7 @@ func describe(i *images.Image) built {
 // print writes one line: what it is called, and the digest. That of a file is the file's own.
 func (b built) print(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return jsonLines(w).Encode(b)
+		return terminal.JSON(w).Encode(b)
 	}
 	line := b.Reference + " " + b.Digest
 	if b.File != "" {

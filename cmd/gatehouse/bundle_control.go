@@ -11,6 +11,7 @@ import (
 	"gatehouse/bundles"
 	"gatehouse/config"
 	"gatehouse/server"
+	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
 )
@@ -68,9 +69,9 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", visible(a.Active.Revision))
+			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", terminal.Visible(a.Active.Revision))
 			if len(a.Pinned) > 0 {
-				fmt.Fprintf(c.OutOrStdout(), "pinned until another bundle arrives, or gatehouse bundle unpin: %s\n", visible(strings.Join(a.Pinned, ", ")))
+				fmt.Fprintf(c.OutOrStdout(), "pinned until another bundle arrives, or gatehouse bundle unpin: %s\n", terminal.Visible(strings.Join(a.Pinned, ", ")))
 			}
 			return nil
 		},
@@ -91,7 +92,7 @@ gatehouse bundle unpin.`,
 			}
 			for _, h := range a.History {
 				if h.Active {
-					fmt.Fprintf(c.OutOrStdout(), "active: %s\n", visible(h.Revision))
+					fmt.Fprintf(c.OutOrStdout(), "active: %s\n", terminal.Visible(h.Revision))
 				}
 			}
 			return nil
@@ -133,7 +134,7 @@ func printHistory(w io.Writer, list []bundles.Activation) error {
 		for _, b := range h.Bundles {
 			digests = append(digests, b.Name+"="+b.Digest[:12])
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, visible(h.Revision), h.Since.UTC().Format(time.RFC3339), visible(strings.Join(digests, " ")))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", mark, terminal.Visible(h.Revision), h.Since.UTC().Format(time.RFC3339), terminal.Visible(strings.Join(digests, " ")))
 	}
 	return t.Flush()
 }

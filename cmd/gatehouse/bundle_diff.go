@@ -13,6 +13,7 @@ import (
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
 	"gatehouse/policy"
+	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
 )
@@ -175,7 +176,7 @@ func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*node.Node,
 
 func (d *bundleDiff) write(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return jsonLines(w).Encode(d)
+		return terminal.JSON(w).Encode(d)
 	}
 	var b strings.Builder
 	for _, r := range d.Rules {

@@ -15,6 +15,7 @@ import (
 	"gatehouse/bundles/tarball"
 	"gatehouse/images"
 	"gatehouse/policy"
+	"gatehouse/terminal"
 )
 
 func bundleTagCommand() *cobra.Command {
@@ -205,7 +206,7 @@ func bundleImagesCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				lines := jsonLines(c.OutOrStdout())
+				lines := terminal.JSON(c.OutOrStdout())
 				for _, i := range list {
 					if err := lines.Encode(i); err != nil {
 						return err
@@ -293,7 +294,7 @@ func bundleInspectCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return jsonLines(c.OutOrStdout()).Encode(out)
+				return terminal.JSON(c.OutOrStdout()).Encode(out)
 			}
 			return out.print(c.OutOrStdout())
 		},

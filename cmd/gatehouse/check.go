@@ -13,6 +13,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/input"
+	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
 )
@@ -193,7 +194,7 @@ func readClaims(file string) (map[string]any, error) {
 func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller string) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
-		if text := fmt.Sprintf(format, visibleArgs(args)...); text != "" {
+		if text := fmt.Sprintf(format, terminal.VisibleArgs(args)...); text != "" {
 			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
 		}
 	}
@@ -321,7 +322,7 @@ type (
 func printJSON(w io.Writer, a *trial.Request, answer *gate.Answer, why *trial.Explanation) error {
 	out := resultOf(a, answer)
 	out.Memo, out.Explain = memoOf(answer), why
-	return jsonLines(w).Encode(out)
+	return terminal.JSON(w).Encode(out)
 }
 
 // resultOf is an answer for scripts.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/envoy/sandbox"
+	"gatehouse/terminal"
 )
 
 func demoCommand() *cobra.Command {
@@ -46,8 +47,8 @@ time, network access (for Flask, gunicorn and Envoy, which are installed in .ven
 }
 
 func demo(ctx context.Context, root, dir string, w io.Writer) error {
-	interactive := isTerminal(w) && isTerminal(os.Stdin)
-	out := printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	interactive := terminal.Is(w) && terminal.Is(os.Stdin)
+	out := printer{terminal.To(w)}
 	binary, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding our own binary: %w", err)
@@ -116,59 +117,27 @@ func short(path string) string {
 	return path
 }
 
-// isTerminal reports whether f is a terminal. The null device is a character device as well, and is none.
-func isTerminal(f any) bool {
-	file, ok := f.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
-}
+// printer lays the transcript out.
+type printer struct{ terminal.Printer }
 
-// printer lays the transcript out, in colour only where that was decided.
-type printer struct {
-	w      io.Writer
-	colour bool
-}
-
-const (
-	bold  = "1"
-	faint = "2"
-	red   = "31"
-	green = "32"
-	amber = "33"
-)
-
-func (p printer) paint(style, text string) string {
-	if !p.colour {
-		return text
-	}
-	return "\x1b[" + style + "m" + text + "\x1b[0m"
-}
-
-func (p printer) headline(text string) { fmt.Fprintln(p.w, p.paint(bold, text)) }
-func (p printer) note(text string)     { fmt.Fprintln(p.w, p.paint(faint, "  "+text)) }
-func (p printer) gap()                 { fmt.Fprintln(p.w) }
+func (p printer) headline(text string) { fmt.Fprintln(p.W, p.Paint(terminal.Bold, text)) }
+func (p printer) note(text string)     { fmt.Fprintln(p.W, p.Paint(terminal.Faint, "  "+text)) }
+func (p printer) gap()                 { fmt.Fprintln(p.W) }
 
 func (p printer) line(l sandbox.Line) {
 	const titleWidth = 30
 	title := l.Title + strings.Repeat(" ", max(0, titleWidth-utf8.RuneCountInString(l.Title)))
 	if l.Command == "" {
-		fmt.Fprintf(p.w, "%s      %s %s\n", p.paint(amber, "*"), p.paint(bold, title), l.Reason)
+		fmt.Fprintf(p.W, "%s      %s %s\n", p.Paint(terminal.Amber, "*"), p.Paint(terminal.Bold, title), l.Reason)
 		return
 	}
-	mark, status := p.paint(green, "✓"), p.paint(green, fmt.Sprint(l.Got))
+	mark, status := p.Paint(terminal.Green, "✓"), p.Paint(terminal.Green, fmt.Sprint(l.Got))
 	if !l.OK() {
-		mark, status = p.paint(red, "✗"), p.paint(red, fmt.Sprint(l.Got))
+		mark, status = p.Paint(terminal.Red, "✗"), p.Paint(terminal.Red, fmt.Sprint(l.Got))
 		l.Reason = fmt.Sprintf("expected %d: %s", l.Want, l.Reason)
 	}
-	fmt.Fprintf(p.w, "%s %s  %s %s\n", mark, status, p.paint(bold, title), l.Reason)
-	fmt.Fprintf(p.w, "       %s\n", p.paint(faint, l.Command))
+	fmt.Fprintf(p.W, "%s %s  %s %s\n", mark, status, p.Paint(terminal.Bold, title), l.Reason)
+	fmt.Fprintf(p.W, "       %s\n", p.Paint(terminal.Faint, l.Command))
 }
 
 // invite says what to try while everything stays up.
@@ -180,14 +149,14 @@ func (p printer) invite(s *sandbox.Sandbox, env string) {
 	}
 	const row = "  %-44s %s\n"
 	p.gap()
-	fmt.Fprintf(p.w, row, ". "+env, "# $URL and each person's token")
-	fmt.Fprintf(p.w, row, `curl -i -H "$VERA" $URL/orders`, "# a viewer")
-	fmt.Fprintf(p.w, row, `curl -i -H "$ALICE" $URL/users/bob/orders`, "# not hers")
-	fmt.Fprintf(p.w, row, `curl -i -H "$ADA" -X DELETE $URL/orders/1`, "# an admin")
+	fmt.Fprintf(p.W, row, ". "+env, "# $URL and each person's token")
+	fmt.Fprintf(p.W, row, `curl -i -H "$VERA" $URL/orders`, "# a viewer")
+	fmt.Fprintf(p.W, row, `curl -i -H "$ALICE" $URL/users/bob/orders`, "# not hers")
+	fmt.Fprintf(p.W, row, `curl -i -H "$ADA" -X DELETE $URL/orders/1`, "# an admin")
 	p.gap()
-	fmt.Fprintf(p.w, row, short(s.PolicyDir()), "the policy: save a file and it is in force")
-	fmt.Fprintf(p.w, row, short(s.DirectoryDir()), "users by the sub of their token, roles, orders: likewise")
-	fmt.Fprintf(p.w, row, short(s.DecisionLog()), "every decision, one JSON line each")
-	fmt.Fprintf(p.w, row, s.AdminURL+"/status", "Gatehouse; also /metrics and /readyz")
-	fmt.Fprintf(p.w, row, s.AppURL, "the app with nothing in front of it")
+	fmt.Fprintf(p.W, row, short(s.PolicyDir()), "the policy: save a file and it is in force")
+	fmt.Fprintf(p.W, row, short(s.DirectoryDir()), "users by the sub of their token, roles, orders: likewise")
+	fmt.Fprintf(p.W, row, short(s.DecisionLog()), "every decision, one JSON line each")
+	fmt.Fprintf(p.W, row, s.AdminURL+"/status", "Gatehouse; also /metrics and /readyz")
+	fmt.Fprintf(p.W, row, s.AppURL, "the app with nothing in front of it")
 }

@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/directory"
 	"gatehouse/directory/format"
+	"gatehouse/terminal"
 )
 
 func directoryCommand() *cobra.Command {
@@ -45,44 +46,15 @@ func (f *directoryFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.manifest, "manifest", "", "manifest to read the directory with, instead of its own")
 }
 
-// load reads the directory under path. Where that takes longer than two seconds, standard error says how far it is.
+// load reads the directory under path, and says how far it is where that takes long.
 func (f *directoryFlags) load(c *cobra.Command, path string) (*directory.Snapshot, error) {
-	p := loadProgress{w: c.ErrOrStderr(), began: time.Now(), line: isTerminal(c.ErrOrStderr()) && os.Getenv("TERM") != "dumb"}
-	s, err := format.Load(c.Context(), path, format.Options{Manifest: f.manifest, Force: f.force, Problems: f.problems, Progress: p.show})
-	p.end()
-	return s, err
-}
-
-// loadProgress shows how far a load is: on a terminal in one line that changes, elsewhere in a line at times.
-type loadProgress struct {
-	w           io.Writer
-	began, last time.Time
-	line, some  bool
-}
-
-func (p *loadProgress) show(at format.Progress) {
-	every := 5 * time.Second
-	if p.line {
-		every = 100 * time.Millisecond
-	}
-	now := time.Now()
-	if now.Sub(p.began) < 2*time.Second || now.Sub(p.last) < every {
-		return
-	}
-	p.last, p.some = now, true
-	text := fmt.Sprintf("loading: %3.0f%%, %s objects, %s relations", 100*float64(at.Bytes)/float64(max(at.Total, 1)),
-		thousands(int64(at.Objects)), thousands(int64(at.Relations)))
-	if p.line {
-		fmt.Fprint(p.w, "\r\x1b[K"+text)
-		return
-	}
-	fmt.Fprintln(p.w, text)
-}
-
-func (p *loadProgress) end() {
-	if p.some && p.line {
-		fmt.Fprint(p.w, "\r\x1b[K")
-	}
+	var at atomic.Pointer[format.Progress]
+	at.Store(&format.Progress{})
+	defer terminal.Progress(c.ErrOrStderr(), func(time.Duration) string {
+		p := at.Load()
+		return fmt.Sprintf("loading: %3.0f%%, %s objects, %s relations", 100*float64(p.Bytes)/float64(max(p.Total, 1)), terminal.Thousands(p.Objects), terminal.Thousands(p.Relations))
+	})()
+	return format.Load(c.Context(), path, format.Options{Manifest: f.manifest, Force: f.force, Problems: f.problems, Progress: func(p format.Progress) { at.Store(&p) }})
 }
 
 // refOr reads type:id; a bare id is one of the type.
@@ -129,7 +101,7 @@ Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
 
 func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
 	const most = 1000
-	if _, err := fmt.Fprintf(w, "%s\n", visibleJSON(format.AppendObject(nil, o))); err != nil {
+	if _, err := fmt.Fprintf(w, "%s\n", terminal.VisibleJSON(format.AppendObject(nil, o))); err != nil {
 		return err
 	}
 	n := 0
@@ -139,7 +111,7 @@ func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
 				_, err := fmt.Fprintf(w, "... and more\n")
 				return err
 			}
-			if _, err := fmt.Fprintf(w, "%s\n", visibleJSON(format.AppendRelation(nil, r))); err != nil {
+			if _, err := fmt.Fprintf(w, "%s\n", terminal.VisibleJSON(format.AppendRelation(nil, r))); err != nil {
 				return err
 			}
 		}

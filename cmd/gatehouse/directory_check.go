@@ -13,6 +13,7 @@ import (
 
 	"gatehouse/directory"
 	"gatehouse/directory/format"
+	"gatehouse/terminal"
 )
 
 func directoryCheckCommand() *cobra.Command {
@@ -102,7 +103,7 @@ func writeAnswer(w *bufio.Writer, questions *format.QuestionReader, text string,
 	switch {
 	case err != nil:
 		told, _ := json.Marshal(err.Error()) // a text always can
-		fmt.Fprintf(w, "{\"error\": %s}\n", visibleJSON(told))
+		fmt.Fprintf(w, "{\"error\": %s}\n", terminal.VisibleJSON(told))
 	case yes:
 		_, _ = w.WriteString("{\"check\": true}\n") // Flush tells
 	default:
@@ -133,7 +134,7 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 			if err != nil {
 				return unanswered(err)
 			}
-			fmt.Fprintln(c.OutOrStdout(), visibleLines(e.String()))
+			fmt.Fprintln(c.OutOrStdout(), terminal.VisibleLines(e.String()))
 			if !e.Allowed {
 				return errSaid
 			}

@@ -11,6 +11,7 @@ import (
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/durable"
+	"gatehouse/terminal"
 )
 
 func directoryValidateCommand() *cobra.Command {
@@ -45,10 +46,10 @@ Exit code: 0 nothing is wrong, 1 something is.`,
 // printOrphans says what a manifest does not allow.
 func printOrphans(w io.Writer, e *directory.OrphanError) error {
 	for _, o := range e.Objects {
-		fmt.Fprintf(w, "not allowed by the manifest: object %s\n", visible(o.String()))
+		fmt.Fprintf(w, "not allowed by the manifest: object %s\n", terminal.Visible(o.String()))
 	}
 	for _, r := range e.Relations {
-		fmt.Fprintf(w, "not allowed by the manifest: relation %s\n", visible(r.String()))
+		fmt.Fprintf(w, "not allowed by the manifest: relation %s\n", terminal.Visible(r.String()))
 	}
 	fmt.Fprintf(w, "%d object(s) and relation(s) are not allowed; correct the manifest, or drop them with directory import --force\n", e.Total)
 	return errSaid
@@ -158,7 +159,7 @@ func directoryDiffCommand() *cobra.Command {
 			}
 			for change := range directory.Diff(from, to) {
 				some = true
-				if _, err := fmt.Fprintln(c.OutOrStdout(), visible(change.String())); err != nil {
+				if _, err := fmt.Fprintln(c.OutOrStdout(), terminal.Visible(change.String())); err != nil {
 					return usageError{err}
 				}
 			}

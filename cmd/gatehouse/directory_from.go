@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/directory/convert"
+	"gatehouse/terminal"
 )
 
 func directoryFromCommand() *cobra.Command {
@@ -61,20 +62,20 @@ func (f *fromFlags) run(c *cobra.Command, read func() (*convert.Result, error)) 
 func (f *fromFlags) summary(out io.Writer, r *convert.Result) error {
 	var w bytes.Buffer
 	t := r.Snapshot.Stats()
-	fmt.Fprintf(&w, "wrote %s: %d object(s), %d relation(s)\n", visible(f.out), t.Objects, t.Relations)
+	fmt.Fprintf(&w, "wrote %s: %d object(s), %d relation(s)\n", terminal.Visible(f.out), t.Objects, t.Relations)
 	for _, name := range slices.Sorted(maps.Keys(t.ByType)) {
-		fmt.Fprintf(&w, "  %-30s %s\n", name, thousands(int64(t.ByType[name])))
+		fmt.Fprintf(&w, "  %-30s %s\n", name, terminal.Thousands(t.ByType[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.ByRelation)) {
-		fmt.Fprintf(&w, "  %-30s %s\n", name, thousands(int64(t.ByRelation[name])))
+		fmt.Fprintf(&w, "  %-30s %s\n", name, terminal.Thousands(t.ByRelation[name]))
 	}
 	for _, l := range r.Left {
-		fmt.Fprintf(&w, "left out: %s: %s\n", l.Reason, thousands(int64(l.Count)))
+		fmt.Fprintf(&w, "left out: %s: %s\n", l.Reason, terminal.Thousands(l.Count))
 		for _, one := range l.First {
-			fmt.Fprintf(&w, "  %s\n", visible(one))
+			fmt.Fprintf(&w, "  %s\n", terminal.Visible(one))
 		}
 		if more := l.Count - len(l.First); more > 0 {
-			fmt.Fprintf(&w, "  ... and %s more\n", thousands(int64(more)))
+			fmt.Fprintf(&w, "  ... and %s more\n", terminal.Thousands(more))
 		}
 	}
 	_, err := w.WriteTo(out)

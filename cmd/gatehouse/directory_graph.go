@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/directory"
+	"gatehouse/terminal"
 )
 
 func directoryGraphCommand() *cobra.Command {
@@ -58,20 +59,20 @@ func printGraph(c *cobra.Command, a *directory.GraphAnswer, asJSON bool) error {
 		names[i] = r.String()
 	}
 	if asJSON {
-		return jsonLines(c.OutOrStdout()).Encode(struct {
+		return terminal.JSON(c.OutOrStdout()).Encode(struct {
 			Results     []string              `json:"results"`
 			Explanation map[string][][]string `json:"explanation,omitempty"`
 			Trace       []string              `json:"trace,omitempty"`
 		}{names, a.Explanation, a.Trace})
 	}
 	for _, line := range a.Trace {
-		fmt.Fprintln(c.ErrOrStderr(), visible(line))
+		fmt.Fprintln(c.ErrOrStderr(), terminal.Visible(line))
 	}
 	for _, name := range names {
 		for _, path := range a.Explanation[name] {
 			name += "  " + strings.Join(path, "  ")
 		}
-		if _, err := fmt.Fprintln(c.OutOrStdout(), visible(name)); err != nil {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), terminal.Visible(name)); err != nil {
 			return err
 		}
 	}

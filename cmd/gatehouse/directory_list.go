@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/directory"
+	"gatehouse/terminal"
 )
 
 // listFlags are those of who and what.
@@ -44,18 +45,18 @@ func (f *listFlags) print(c *cobra.Command, found []directory.Ref, next string) 
 		names[i] = r.String()
 	}
 	if f.json {
-		return jsonLines(c.OutOrStdout()).Encode(struct {
+		return terminal.JSON(c.OutOrStdout()).Encode(struct {
 			Results []string `json:"results"`
 			Next    string   `json:"next,omitempty"`
 		}{names, next})
 	}
 	for _, name := range names {
-		if _, err := fmt.Fprintln(c.OutOrStdout(), visible(name)); err != nil {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), terminal.Visible(name)); err != nil {
 			return err
 		}
 	}
 	if next != "" {
-		fmt.Fprintf(c.ErrOrStderr(), "there may be more: --after '%s'\n", visible(next))
+		fmt.Fprintf(c.ErrOrStderr(), "there may be more: --after '%s'\n", terminal.Visible(next))
 	}
 	return nil
 }
@@ -138,7 +139,7 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 		if next != "" {
 			last = next
 			if len(types) > 1 {
-				fmt.Fprintf(c.ErrOrStderr(), "of type %s: --type %s --after '%s'\n", typ, typ, visible(next))
+				fmt.Fprintf(c.ErrOrStderr(), "of type %s: --type %s --after '%s'\n", typ, typ, terminal.Visible(next))
 			}
 		}
 	}
@@ -160,7 +161,7 @@ func directoryStatsCommand() *cobra.Command {
 			}
 			t := s.Stats()
 			if asJSON {
-				return jsonLines(c.OutOrStdout()).Encode(struct {
+				return terminal.JSON(c.OutOrStdout()).Encode(struct {
 					Digest    string         `json:"digest"`
 					Objects   int            `json:"objects"`
 					Relations int            `json:"relations"`
@@ -180,13 +181,13 @@ func directoryStatsCommand() *cobra.Command {
 
 func printDirectoryStats(out io.Writer, s *directory.Snapshot, t directory.Stats) error {
 	var w bytes.Buffer
-	fmt.Fprintf(&w, "digest     %s\nobjects    %s\n", s.Digest(), thousands(int64(t.Objects)))
+	fmt.Fprintf(&w, "digest     %s\nobjects    %s\n", s.Digest(), terminal.Thousands(t.Objects))
 	for _, name := range slices.Sorted(maps.Keys(t.ByType)) {
-		fmt.Fprintf(&w, "  %-30s %s\n", name, thousands(int64(t.ByType[name])))
+		fmt.Fprintf(&w, "  %-30s %s\n", name, terminal.Thousands(t.ByType[name]))
 	}
-	fmt.Fprintf(&w, "relations  %s, %s of them expire\n", thousands(int64(t.Relations)), thousands(int64(t.Expiring)))
+	fmt.Fprintf(&w, "relations  %s, %s of them expire\n", terminal.Thousands(t.Relations), terminal.Thousands(t.Expiring))
 	for _, name := range slices.Sorted(maps.Keys(t.ByRelation)) {
-		fmt.Fprintf(&w, "  %-30s %s\n", name, thousands(int64(t.ByRelation[name])))
+		fmt.Fprintf(&w, "  %-30s %s\n", name, terminal.Thousands(t.ByRelation[name]))
 	}
 	_, err := w.WriteTo(out)
 	return err

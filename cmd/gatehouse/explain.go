@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/decisionlog/read"
+	"gatehouse/terminal"
 	"gatehouse/trial/logged"
 	"gatehouse/trial/node"
 )
@@ -73,7 +73,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 		return usageError{err}
 	}
 	if f.json {
-		err = jsonLines(c.OutOrStdout()).Encode(out)
+		err = terminal.JSON(c.OutOrStdout()).Encode(out)
 	} else {
 		err = printRetold(c.OutOrStdout(), out)
 	}
@@ -97,11 +97,11 @@ func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.
 func printRetold(w io.Writer, o *logged.Retold) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
-		if text := fmt.Sprintf(format, visibleArgs(args)...); text != "" {
+		if text := fmt.Sprintf(format, terminal.VisibleArgs(args)...); text != "" {
 			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
 		}
 	}
-	p := printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	p := terminal.To(w)
 	verdict := o.Recorded.Outcome
 	if verdict == "deny" {
 		verdict = strings.TrimSpace(fmt.Sprintf("deny %d %s", o.Recorded.Status, o.Recorded.Reason))
@@ -109,11 +109,11 @@ func printRetold(w io.Writer, o *logged.Retold) error {
 	if o.Recorded.DryRun {
 		verdict += ", let through by dry run"
 	}
-	style := red
+	style := terminal.Red
 	if o.Recorded.Outcome == "allow" {
-		style = green
+		style = terminal.Green
 	}
-	fmt.Fprintln(&b, p.paint(style, visible(verdict)))
+	fmt.Fprintln(&b, p.Paint(style, terminal.Visible(verdict)))
 	line("decision", "%s at %s", o.DecisionID, o.Timestamp)
 	line("request", "%s", o.Request)
 	line("app", "%s", o.App)

@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/scaffold"
+	"gatehouse/terminal"
 	"gatehouse/trial/node"
 )
 
@@ -35,8 +36,8 @@ func initCommand() *cobra.Command {
 		Use:   "init",
 		Short: "Write a first configuration and policy for an application",
 		Long: `Reads the routes of an application and writes a complete setup to protect it: the route table
-(routes.yaml), a policy that denies everything until you edit it (policy/), tests that pass (tests.yaml), and
-the configurations of Gatehouse and Envoy (gatehouse.yaml, envoy.yaml). The application is imported by its own Python, but not
+(routes.yaml), a policy that denies everything until you edit it (policy/), users with groups and roles (directory/), tests that
+pass (tests.yaml), and the configurations of Gatehouse and Envoy (gatehouse.yaml, envoy.yaml). The application is imported by its own Python, but not
 served or changed. All files are tested before any of them is written. Existing files are overwritten only with
 --force, which keeps a copy under .gatehouse.
 
@@ -75,6 +76,7 @@ served or changed. All files are tested before any of them is written. Existing 
 			if backup != "" {
 				fmt.Fprintf(c.ErrOrStderr(), "what was overwritten is in %s\n", backup)
 			}
+			s = made.Contents()
 			initSummary(c.OutOrStdout(), &s, o.out)
 			suggestFewerFiles(c.ErrOrStderr(), &s, from.name, target, &o)
 			return nil
@@ -121,21 +123,26 @@ func tryScaffold(ctx context.Context, dir string) error {
 // initSummary says what was written, and what to do with it.
 func initSummary(w io.Writer, s *scaffold.Contents, dir string) {
 	in := func(name string) string { return filepath.ToSlash(filepath.Join(dir, name)) }
-	fmt.Fprintf(w, "wrote %s for %s:\n\n", plural(s.Files, "file"), s.Name)
+	fmt.Fprintf(w, "wrote %s for %s:\n\n", terminal.Count(s.Files, "file"), s.Name)
 	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, what string) { fmt.Fprintf(columns, "  %s\t%s\n", in(name), what) }
-	row("routes.yaml", plural(len(s.Table.Routes()), "route")+", as "+s.Table.Framework()+" matches them")
+	row("routes.yaml", terminal.Count(len(s.Table.Routes()), "route")+", as "+s.Table.Framework()+" matches them")
 	if s.PerRoute {
 		what := ", one for each route and method; all deny"
 		if s.Static {
 			what += " but those of static files"
 		}
-		row("policy", plural(s.Rules, "rule")+what)
+		row("policy", terminal.Count(s.Rules, "rule")+what)
 	} else {
 		row("policy/data.json", "who may what: "+s.AdminRole+" everything, no one else anything")
 		row("policy/"+s.Name+".rego", "the rule that reads it")
 	}
-	row("tests.yaml", plural(s.Tests, "request")+" and what is to become of them")
+	if s.Directory {
+		row("directory", "users by the sub of their tokens, with groups and roles; ann@example.com is made up")
+	} else {
+		row("directory", "was there, and is as it was")
+	}
+	row("tests.yaml", terminal.Count(s.Tests, "request")+" and what is to become of them")
 	row("gatehouse.yaml", "runs as it is; callers are anonymous until identity is set")
 	row("envoy.yaml", "runs as it is: clients on port 8080, the application on port 8000")
 	_ = columns.Flush() // as every other line here, to a terminal
@@ -144,23 +151,33 @@ func initSummary(w io.Writer, s *scaffold.Contents, dir string) {
 
 // nextSteps leads to a first allow.
 func nextSteps(w io.Writer, s *scaffold.Contents, in func(string) string) {
-	config := " --config " + shellWord(in("gatehouse.yaml"))
+	config := " --config " + terminal.ShellWord(in("gatehouse.yaml"))
 	if in("") == "." {
 		config = "" // the default
 	}
 	fmt.Fprintf(w, "\nNext:\n\n  gatehouse test%s\n", config)
-	fmt.Fprintf(w, "  gatehouse serve --config %s   # in another terminal: envoy -c %s\n", shellWord(in("gatehouse.yaml")), shellWord(in("envoy.yaml")))
+	fmt.Fprintf(w, "  gatehouse serve --config %s   # in another terminal: envoy -c %s\n", terminal.ShellWord(in("gatehouse.yaml")), terminal.ShellWord(in("envoy.yaml")))
 	if s.Example == nil {
 		return
 	}
-	fmt.Fprintf(w, "  $EDITOR %s\n\n", shellWord(in(s.Example.File)))
+	fmt.Fprintf(w, "  $EDITOR %s\n\n", terminal.ShellWord(in(s.Example.File)))
 	edit := fmt.Sprintf(`take the # off "%s := true"`, s.Example.Rule)
 	if !s.PerRoute {
 		edit = fmt.Sprintf("put %q into anyone", s.Example.Route)
 	}
 	fmt.Fprintf(w, "There %s, save, and it is in force:\n\n", edit)
-	fmt.Fprintf(w, "  gatehouse check%s %s %s\n", config, s.Example.Method, shellWord(s.Example.Path))
-	fmt.Fprintf(w, "  curl -i -X %s %s\n", s.Example.Method, shellWord("http://127.0.0.1:8080"+s.Example.Path))
+	fmt.Fprintf(w, "  gatehouse check%s %s %s\n", config, s.Example.Method, terminal.ShellWord(s.Example.Path))
+	fmt.Fprintf(w, "  curl -i -X %s %s\n", s.Example.Method, terminal.ShellWord("http://127.0.0.1:8080"+s.Example.Path))
+	if !s.Directory {
+		return
+	}
+	fmt.Fprint(w, "\nThen let a role in. Who brings a token with the sub ann@example.com is that user of directory/directory.yaml, and ")
+	if s.PerRoute {
+		fmt.Fprintf(w, "a viewer:\n\n  %s if \"viewer\" in input.user.roles\n", s.Example.Rule)
+	} else {
+		fmt.Fprintf(w, "%s\nonce the # is off that line:\n\n  - role:%s#member@group:staff#member\n", s.AdminRole, s.AdminRole)
+	}
+	fmt.Fprintf(w, "  gatehouse check%s %s %s --as ann@example.com\n", config, s.Example.Method, terminal.ShellWord(s.Example.Path))
 }
 
 // manyRoutes is from where on a file for each route is too much to keep.
@@ -171,26 +188,12 @@ func suggestFewerFiles(w io.Writer, s *scaffold.Contents, kind, target string, o
 	if !s.PerRoute || s.StubFiles <= manyRoutes {
 		return
 	}
-	command := fmt.Sprintf("gatehouse init --%s %s", kind, shellWord(target))
+	command := fmt.Sprintf("gatehouse init --%s %s", kind, terminal.ShellWord(target))
 	for _, f := range [][2]string{{"python", o.python.interpreter}, {"dir", o.python.dir}, {"name", o.name}, {"out", strings.TrimPrefix(o.out, ".")}} {
 		if f[1] != "" {
-			command += " --" + f[0] + " " + shellWord(f[1])
+			command += " --" + f[0] + " " + terminal.ShellWord(f[1])
 		}
 	}
 	fmt.Fprintf(w, "%d files of rules are many to keep. One table of roles and routes has them all:\n  %s --rules rbac --force\n"+
 		"or one rule for all routes below a path, as often as needed:\n  %s --prefix /admin/ --force\n", s.StubFiles, command, command)
-}
-
-func shellWord(text string) string {
-	if strings.ContainsAny(text, "&;()<>*?[]$!'\"|~ ") {
-		return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-	}
-	return text
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -243,10 +243,11 @@ func TestInitStubsAllow(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := map[string]writtenTest{
-		"# allowed := true   # anyone, logged in or not":              {},
-		"# allowed if input.identity.authenticated":                   {as: "ann"},
-		`# allowed if "viewer" in input.identity.roles`:               {as: "ann", roles: []string{"viewer"}},
-		"# allowed if input.resource.petId == input.identity.subject": {as: "7"},
+		"# allowed := true   # anyone, logged in or not":                                                                  {},
+		"# allowed if input.identity.authenticated":                                                                       {as: "ann"},
+		`# allowed if "viewer" in input.identity.roles`:                                                                   {as: "ann", roles: []string{"viewer"}},
+		`# allowed if "viewer" in input.user.roles       # in the directory, which finds users by the sub of their token`: {as: "ann@example.com"},
+		"# allowed if input.resource.petId == input.identity.subject":                                                     {as: "7"},
 	}
 	for comment, c := range ask {
 		if !strings.Contains(string(stub), comment+"\n") {
@@ -274,6 +275,40 @@ func TestInitStubsAllow(t *testing.T) {
 	cfg, doc, err := config.Source{File: file}.Read()
 	if err != nil || len(doc.Errs) > 0 || len(cfg.Identity.JWT) != 1 {
 		t.Error(err, doc.Errs, cfg.Identity)
+	}
+}
+
+// TestInitDirectory holds that what init says of the table of roles and the directory works, that it keeps a directory which is there, and that it
+// writes nothing where that one cannot be used.
+func TestInitDirectory(t *testing.T) {
+	dir := t.TempDir()
+	again := func() (stdout, stderr string, code int) {
+		return invoke(t, "init", "--openapi", "../../routes/testdata/petstore.yaml", "--rules", "rbac", "--out", dir, "--force")
+	}
+	if stdout, stderr, code := again(); code != 0 || !strings.Contains(stdout, "ann@example.com is made up") {
+		t.Fatal(stdout, stderr)
+	}
+	ann := writtenTest{as: "ann@example.com", method: "GET", path: "/v1/pets/7"}
+	ann.run(t, activated(t, dir))
+	file := filepath.Join(dir, "directory", "directory.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := strings.Replace(string(text), "# - role:admin#member@group:staff#member", "- role:admin#member@group:staff#member", 1)
+	write(t, file, mine)
+	ann.allow = true
+	ann.run(t, activated(t, dir))
+	if stdout, stderr, code := again(); code != 0 || !strings.Contains(stdout, "was there, and is as it was") {
+		t.Fatal(stdout, stderr)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != mine {
+		t.Errorf("init --force changed the directory: %v\n%s", err, text)
+	}
+	ann.run(t, activated(t, dir))
+	write(t, file, "objects: [user:ann\n")
+	if _, stderr, code := again(); code == 0 || !strings.Contains(stderr, "nothing was written") || !strings.Contains(stderr, "directory.yaml:") {
+		t.Errorf("with a broken directory: exit code %d: %s", code, stderr)
 	}
 }
 

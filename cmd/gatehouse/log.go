@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/decisionlog/read"
 	"gatehouse/replay/search"
+	"gatehouse/terminal"
 	"gatehouse/trial/node"
 )
 
@@ -51,7 +51,7 @@ func (l *logSource) flags(c *cobra.Command) {
 // open opens what is to be read, paths being the command's arguments.
 func (l *logSource) open(c *cobra.Command, paths []string) error {
 	l.stderr, l.paths = c.ErrOrStderr(), paths
-	l.Warn = func(err error) { fmt.Fprintln(l.stderr, "warning: "+visible(err.Error())) }
+	l.Warn = func(err error) { fmt.Fprintln(l.stderr, "warning: "+terminal.Visible(err.Error())) }
 	if l.log != "" {
 		l.paths = append([]string{l.log}, paths...)
 	}
@@ -97,16 +97,16 @@ func (l *logSource) told() {
 type logOutput struct {
 	w     io.Writer
 	json  bool
-	print printer
+	print terminal.Printer
 }
 
 func newLogOutput(w io.Writer, json bool) logOutput {
-	return logOutput{w: w, json: json, print: printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}}
+	return logOutput{w: w, json: json, print: terminal.To(w)}
 }
 
 func (o *logOutput) line(event []byte, e *search.Event) string {
 	if o.json {
-		return string(visibleJSON(event)) + "\n"
+		return string(terminal.VisibleJSON(event)) + "\n"
 	}
 	return lineOf(e, o.print) + "\n"
 }

@@ -16,6 +16,7 @@ import (
 	"gatehouse/replay"
 	"gatehouse/replay/search"
 	"gatehouse/server"
+	"gatehouse/terminal"
 )
 
 // logCoverage is gatehouse log coverage.
@@ -77,7 +78,7 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 		return errSaid
 	}
 	if f.json {
-		return jsonLines(c.OutOrStdout()).Encode(out)
+		return terminal.JSON(c.OutOrStdout()).Encode(out)
 	}
 	o := newLogOutput(c.OutOrStdout(), false)
 	_, err = io.WriteString(c.OutOrStdout(), coverageText(out, o.print))
@@ -121,37 +122,37 @@ func (f *logCoverage) read(ctx context.Context, v *replay.Coverage) error {
 }
 
 func routeWords(r *replay.RouteCount) string {
-	text := strings.TrimSpace(strings.Join(r.Methods, ",") + " " + visible(r.Route))
+	text := strings.TrimSpace(strings.Join(r.Methods, ",") + " " + terminal.Visible(r.Route))
 	if r.Name != "" {
-		text += "  " + visible(r.Name)
+		text += "  " + terminal.Visible(r.Name)
 	}
 	if r.App != "" {
-		text = visible(r.App) + ": " + text
+		text = terminal.Visible(r.App) + ": " + text
 	}
 	return text
 }
 
 // coverageText tells people what nobody used.
-func coverageText(c *replay.CoverageReport, p printer) string {
+func coverageText(c *replay.CoverageReport, p terminal.Printer) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s from %s to %s\n", plural(int(c.Decisions), "decision"), visible(c.Since), visible(c.Until))
+	fmt.Fprintf(&b, "%s from %s to %s\n", terminal.Count(c.Decisions, "decision"), terminal.Visible(c.Since), terminal.Visible(c.Until))
 	if c.Dropped > 0 {
-		fmt.Fprintf(&b, "%s\n", p.paint(amber, plural(int(c.Dropped), "decision")+" of that time not recorded"))
+		fmt.Fprintf(&b, "%s\n", p.Paint(terminal.Amber, terminal.Count(c.Dropped, "decision")+" of that time not recorded"))
 	}
 	routeText(c, &b, p)
 	ruleText(c, &b, p)
 	if len(c.Skipped) > 0 {
-		fmt.Fprintf(&b, "\n%s\n", p.paint(bold, "not evaluated again"))
+		fmt.Fprintf(&b, "\n%s\n", p.Paint(terminal.Bold, "not evaluated again"))
 		for _, s := range c.Skipped {
-			fmt.Fprintf(&b, "  %9d  %s\n", s.Count, visible(s.Reason))
+			fmt.Fprintf(&b, "  %9d  %s\n", s.Count, terminal.Visible(s.Reason))
 		}
 	}
 	return b.String()
 }
 
-func routeText(c *replay.CoverageReport, b *strings.Builder, p printer) {
+func routeText(c *replay.CoverageReport, b *strings.Builder, p terminal.Printer) {
 	if !c.Tables {
-		fmt.Fprintf(b, "\n%s\n  there is no route table\n", p.paint(bold, "routes"))
+		fmt.Fprintf(b, "\n%s\n  there is no route table\n", p.Paint(terminal.Bold, "routes"))
 		return
 	}
 	var never, denied []string
@@ -163,7 +164,7 @@ func routeText(c *replay.CoverageReport, b *strings.Builder, p printer) {
 			denied = append(denied, fmt.Sprintf("  %9d  %s", r.Calls, routeWords(r)))
 		}
 	}
-	fmt.Fprintf(b, "\n%s  %d: %d never called, %d never allowed\n", p.paint(bold, "routes"), len(c.Routes), len(never), len(denied))
+	fmt.Fprintf(b, "\n%s  %d: %d never called, %d never allowed\n", p.Paint(terminal.Bold, "routes"), len(c.Routes), len(never), len(denied))
 	section(b, "never called", never)
 	section(b, "never allowed, and how often that was denied", denied)
 	var foreign []string
@@ -172,18 +173,18 @@ func routeText(c *replay.CoverageReport, b *strings.Builder, p printer) {
 	}
 	section(b, "called, and in no route table now", foreign)
 	if c.NoRoute > 0 {
-		fmt.Fprintf(b, "  %s\n", plural(int(c.NoRoute), "request")+" denied because no route takes "+map[bool]string{true: "it", false: "them"}[c.NoRoute == 1])
+		fmt.Fprintf(b, "  %s\n", terminal.Count(c.NoRoute, "request")+" denied because no route takes "+map[bool]string{true: "it", false: "them"}[c.NoRoute == 1])
 	}
 }
 
-func ruleText(c *replay.CoverageReport, b *strings.Builder, p printer) {
+func ruleText(c *replay.CoverageReport, b *strings.Builder, p terminal.Printer) {
 	var never []string
 	for _, r := range c.Rules {
 		if r.Held == 0 {
-			never = append(never, fmt.Sprintf("             %s (%s:%d)", visible(r.Rule), visible(r.File), r.Line))
+			never = append(never, fmt.Sprintf("             %s (%s:%d)", terminal.Visible(r.Rule), terminal.Visible(r.File), r.Line))
 		}
 	}
-	fmt.Fprintf(b, "\n%s  %d: %d never true in %s evaluated again\n", p.paint(bold, "rules"), len(c.Rules), len(never), plural(int(c.Evaluated), "decision"))
+	fmt.Fprintf(b, "\n%s  %d: %d never true in %s evaluated again\n", p.Paint(terminal.Bold, "rules"), len(c.Rules), len(never), terminal.Count(c.Evaluated, "decision"))
 	section(b, "never true", never)
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/replay/search"
+	"gatehouse/terminal"
 )
 
 // logQuery says which events of a log are asked for.
@@ -27,9 +28,9 @@ func (q *logQuery) flags(c *cobra.Command) {
 
 // nothing says that nothing was found, and in how much.
 func (q *logQuery) nothing(l *logSource) {
-	text := fmt.Sprintf("nothing found: %s in %s", plural(int(l.Events+l.Gaps), "event"), l.name())
+	text := fmt.Sprintf("nothing found: %s in %s", terminal.Count(l.Events+l.Gaps, "event"), l.name())
 	if l.Events > 0 {
 		text += "; none of them is asked for"
 	}
-	fmt.Fprintln(l.stderr, visible(text))
+	fmt.Fprintln(l.stderr, terminal.Visible(text))
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"gatehouse/terminal"
+
 	"github.com/spf13/cobra"
 )
 
@@ -51,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errChanges):
 		return 2
 	}
-	fmt.Fprintln(stderr, "gatehouse: "+visibleLines(strings.TrimSpace(err.Error())))
+	fmt.Fprintln(stderr, "gatehouse: "+terminal.VisibleLines(strings.TrimSpace(err.Error())))
 	// Cobra gives errors of this text no type: neither those of its look-up of commands nor those of cobra.NoArgs.
 	if _, ok := errors.AsType[usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command") {
 		return 2

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/migrate"
+	"gatehouse/terminal"
 )
 
 func migrateCommand() *cobra.Command {
@@ -58,7 +59,7 @@ func deliverMigration(c *cobra.Command, result *migrate.Result, output string, s
 	}
 	lost := 0
 	for _, f := range result.Findings {
-		fmt.Fprintln(c.ErrOrStderr(), visible(f.String()))
+		fmt.Fprintln(c.ErrOrStderr(), terminal.Visible(f.String()))
 		if f.Lost {
 			lost++
 		}

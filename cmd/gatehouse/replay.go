@@ -18,6 +18,7 @@ import (
 	"gatehouse/replay"
 	"gatehouse/replay/search"
 	"gatehouse/server"
+	"gatehouse/terminal"
 	"gatehouse/trial/node"
 )
 
@@ -172,7 +173,11 @@ func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.C
 
 // replay runs with a progress bar.
 func (f *replayFlags) replay(c *cobra.Command, p *replay.Replay, log *read.Reader, file string) (*replay.Report, error) {
-	done := showProgress(c.ErrOrStderr(), p, file)
+	total := sizeOf(file)
+	done := terminal.Progress(c.ErrOrStderr(), func(took time.Duration) string {
+		events, bytes := p.Progress()
+		return progress(events, bytes, total, took)
+	})
 	t, err := p.Run(c.Context(), log)
 	done()
 	switch {

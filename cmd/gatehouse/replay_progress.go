@@ -2,43 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
-	"gatehouse/replay"
+	"gatehouse/terminal"
 )
-
-// showProgress keeps a line on the terminal up to date until the func that it returns is called. Elsewhere it shows nothing.
-func showProgress(w io.Writer, p *replay.Replay, file string) (done func()) {
-	if !isTerminal(w) || os.Getenv("TERM") == "dumb" {
-		return func() {}
-	}
-	total := sizeOf(file)
-	began := time.Now()
-	stop := make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() { // goroutine: of a command that a panic may end
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				fmt.Fprint(w, "\r\x1b[K")
-				return
-			case <-tick.C:
-				events, bytes := p.Progress()
-				fmt.Fprintf(w, "\r\x1b[K%s", progress(events, bytes, total, time.Since(began)))
-			}
-		}
-	})
-	return func() {
-		close(stop)
-		wait.Wait()
-	}
-}
 
 // sizeOf is how many bytes of lines a log has; 0 where that cannot be told before it is read.
 func sizeOf(file string) int64 {
@@ -62,7 +31,7 @@ func sizeOf(file string) int64 {
 func progress(events, bytes, total int64, took time.Duration) string {
 	const width = 30
 	rate := float64(events) / max(took.Seconds(), 0.001)
-	text := fmt.Sprintf("%s decisions, %s a second", thousands(events), thousands(int64(rate)))
+	text := fmt.Sprintf("%s decisions, %s a second", terminal.Thousands(events), terminal.Thousands(int64(rate)))
 	if total <= 0 {
 		return text
 	}

@@ -16,6 +16,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/routes"
+	"gatehouse/terminal"
 )
 
 func routesCommand() *cobra.Command {
@@ -97,7 +98,7 @@ func methodsOf(r *routes.Route) []string {
 }
 
 func listJSON(w io.Writer, table *routes.Table) error {
-	out := jsonLines(w)
+	out := terminal.JSON(w)
 	for _, r := range table.Routes() {
 		if err := out.Encode(struct {
 			Methods     []string `json:"methods"`
@@ -153,7 +154,7 @@ exit code is 1 in the end.`,
 				return err
 			}
 			if len(args) == 3 {
-				return jsonLines(c.OutOrStdout()).Encode(matched(table, args[1], host, args[2]))
+				return terminal.JSON(c.OutOrStdout()).Encode(matched(table, args[1], host, args[2]))
 			}
 			return matchLines(table, host, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
 		},
@@ -196,7 +197,7 @@ const maxRequestLine = 1 << 20
 // matchLines answers each line of r, at the latest when it has to wait for the next.
 func matchLines(table *routes.Table, host string, r io.Reader, w, problems io.Writer) error {
 	in, out := bufio.NewReaderSize(r, maxRequestLine), bufio.NewWriter(w)
-	answers := jsonLines(out)
+	answers := terminal.JSON(out)
 	bad := 0
 	for number := 1; ; number++ {
 		line, err := requestLine(in)
@@ -227,7 +228,7 @@ func matchLines(table *routes.Table, host string, r io.Reader, w, problems io.Wr
 		return fmt.Errorf("writing answers: %w", err)
 	}
 	if bad > 0 {
-		return fmt.Errorf("not a request: %s\na request is a line such as {\"method\": \"GET\", \"path\": \"/orders/17\"}", plural(bad, "line"))
+		return fmt.Errorf("not a request: %s\na request is a line such as {\"method\": \"GET\", \"path\": \"/orders/17\"}", terminal.Count(bad, "line"))
 	}
 	return nil
 }

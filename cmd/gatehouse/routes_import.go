@@ -19,6 +19,7 @@ import (
 	"gatehouse/routes"
 	"gatehouse/routes/importer"
 	"gatehouse/scaffold"
+	"gatehouse/terminal"
 )
 
 // routeSource is one kind of place that routes can come from.
@@ -53,29 +54,12 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 		return nil, nil, usageError{fmt.Errorf("--timeout %s: it must be more than nothing", o.timeout)}
 	}
 	if o.command != nil {
-		defer tellProgress(o.command.ErrOrStderr(), target, time.Now(), 3*time.Second)()
+		defer terminal.Progress(o.command.ErrOrStderr(), func(took time.Duration) string {
+			return fmt.Sprintf("importing %s: %s", target, took.Round(time.Second))
+		})()
 	}
 	return importer.Python(ctx, importer.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
 		Timeout: o.timeout, Trust: o.trust})
-}
-
-// tellProgress writes every now and then that an import is still under way, until the function that it returns was called.
-func tellProgress(w io.Writer, target string, start time.Time, every time.Duration) (stop func()) {
-	end, ended := make(chan struct{}), make(chan struct{})
-	go func() { // goroutine: of a command that a panic may end
-		defer close(ended)
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			select {
-			case <-end:
-				return
-			case <-tick.C:
-				fmt.Fprintf(w, "importing %s: %s\n", target, time.Since(start).Round(time.Second))
-			}
-		}
-	}()
-	return func() { close(end); <-ended }
 }
 
 // importers are the ways to get a table; `gatehouse init` takes them as well.
@@ -242,9 +226,9 @@ func (d destination) deliver(ctx context.Context, table *routes.Table, w, messag
 		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.file, len(old.Routes()))
 		return nil
 	case d.check:
-		return fmt.Errorf("%s is not up to date: %s\nimport again with --force to write it", d.file, plural(len(changes), "change"))
+		return fmt.Errorf("%s is not up to date: %s\nimport again with --force to write it", d.file, terminal.Count(len(changes), "change"))
 	case !d.force && !d.stubs:
-		fmt.Fprintf(messages, "%s is as it was: --force writes %s, and keeps your tags, allow, mount and comments\n", d.file, plural(len(changes), "change"))
+		fmt.Fprintf(messages, "%s is as it was: --force writes %s, and keeps your tags, allow, mount and comments\n", d.file, terminal.Count(len(changes), "change"))
 		return nil
 	}
 	merged, readBack, err := routes.Merge(text, table)

@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/edge"
+	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
 )
@@ -198,12 +199,12 @@ func tellLeftOut(w io.Writer, files []error) {
 }
 
 func printOutcome(w io.Writer, label string, o *trial.Outcome) {
-	fmt.Fprintf(w, "%s  %s: %s\n", label, visible(o.Place), visible(o.Name))
+	fmt.Fprintf(w, "%s  %s: %s\n", label, terminal.Visible(o.Place), terminal.Visible(o.Name))
 	for _, detail := range o.Details {
-		fmt.Fprintf(w, "      %s\n", visible(detail))
+		fmt.Fprintf(w, "      %s\n", terminal.Visible(detail))
 	}
 	for line := range strings.Lines(o.Output) {
-		fmt.Fprintf(w, "      | %s\n", visible(strings.TrimRight(line, "\n")))
+		fmt.Fprintf(w, "      | %s\n", terminal.Visible(strings.TrimRight(line, "\n")))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/replay/search"
+	"gatehouse/terminal"
 	"gatehouse/trial/logged"
 	"gatehouse/trial/node"
 )
@@ -57,9 +58,9 @@ func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
 	} else {
 		err = os.WriteFile(f.output, out, 0o644)
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "%s of %s; left out: %d\n", counted(int64(made.Made), "row"), counted(int64(made.Read), "event"), made.Left)
+	fmt.Fprintf(c.ErrOrStderr(), "%s of %s; left out: %d\n", terminal.Count(made.Made, "row"), terminal.Count(made.Read, "event"), made.Left)
 	if made.Bad > 0 {
-		fmt.Fprintf(c.ErrOrStderr(), "notice: unreadable: %s of the log\n", counted(int64(made.Bad), "place"))
+		fmt.Fprintf(c.ErrOrStderr(), "notice: unreadable: %s of the log\n", terminal.Count(made.Bad, "place"))
 	}
 	return err
 }
@@ -67,19 +68,19 @@ func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
 // tableText is the whole file.
 func tableText(m *logged.Table, from string) []byte {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "# Made of %s by gatehouse test --from-log: the first decision of each route, verdict and set of roles.\n", visible(from))
+	fmt.Fprintf(&out, "# Made of %s by gatehouse test --from-log: the first decision of each route, verdict and set of roles.\n", terminal.Visible(from))
 	out.WriteString("tests:")
 	if m.Made == 0 {
 		out.WriteString(" []")
 	}
 	out.WriteString("\n")
 	for _, r := range m.Rows {
-		fmt.Fprintf(&out, "\n  # %s at %s\n", visible(r.DecisionID), visible(r.Timestamp))
+		fmt.Fprintf(&out, "\n  # %s at %s\n", terminal.Visible(r.DecisionID), terminal.Visible(r.Timestamp))
 		for _, note := range r.Notes {
-			fmt.Fprintf(&out, "  # not in the row, and the policy reads it: %s\n", visible(note))
+			fmt.Fprintf(&out, "  # not in the row, and the policy reads it: %s\n", terminal.Visible(note))
 		}
 		if r.Problem != "" {
-			fmt.Fprintf(&out, "  # left out: %s\n  #", visible(r.Problem))
+			fmt.Fprintf(&out, "  # left out: %s\n  #", terminal.Visible(r.Problem))
 		}
 		out.WriteString("  - " + r.Line)
 	}

@@ -17,6 +17,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/identity"
+	"gatehouse/terminal"
 )
 
 // maxTokenInput is more than any configuration takes, so that a token that is too long is told as one.
@@ -89,7 +90,7 @@ func readToken(stdin io.Reader, stderr io.Writer, argument string) (string, erro
 	var in io.Reader
 	switch file, isFile := strings.CutPrefix(argument, "@"); {
 	case argument == "-":
-		if isTerminal(stdin) {
+		if terminal.Is(stdin) {
 			fmt.Fprintln(stderr, "paste the token, then Enter and Ctrl-D:")
 		}
 		in = stdin
@@ -158,17 +159,17 @@ func showExplanation(w io.Writer, e identity.Explanation, keys []identity.KeySta
 	fmt.Fprintln(w, verdict)
 	fmt.Fprintln(w)
 	for _, c := range e.Checks {
-		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-12s %-11s %s", c.State, c.Name, visible(c.Found)), " "))
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-12s %-11s %s", c.State, c.Name, terminal.Visible(c.Found)), " "))
 		if c.State == identity.Failed && c.Want != "" {
-			fmt.Fprintf(w, "%-12s %-11s %s\n", "", "  expected", visible(c.Want))
+			fmt.Fprintf(w, "%-12s %-11s %s\n", "", "  expected", terminal.Visible(c.Want))
 		}
 	}
 	if len(e.Claims) > 0 {
-		fmt.Fprintf(w, "\nclaims: %s\n", visible(strings.Join(e.Claims, ", ")))
+		fmt.Fprintf(w, "\nclaims: %s\n", terminal.Visible(strings.Join(e.Claims, ", ")))
 	}
 	for _, k := range keys {
 		if k.Error != "" {
-			fmt.Fprintf(w, "\nkeys of %s: %s\n", visible(k.Issuer), visible(k.Error))
+			fmt.Fprintf(w, "\nkeys of %s: %s\n", terminal.Visible(k.Issuer), terminal.Visible(k.Error))
 		}
 	}
 	if e.Err == nil && e.Identity.Authenticated {
@@ -191,7 +192,7 @@ func showIdentity(w io.Writer, id *identity.Identity) {
 		if shown == nil {
 			shown = []string{"none"}
 		}
-		fmt.Fprintf(w, "%-8s %s\n", row.name, visible(strings.Join(shown, ", ")))
+		fmt.Fprintf(w, "%-8s %s\n", row.name, terminal.Visible(strings.Join(shown, ", ")))
 	}
 	if !id.Expires.IsZero() {
 		fmt.Fprintf(w, "%-8s %s\n", "expires", id.Expires.UTC().Format(time.RFC3339))

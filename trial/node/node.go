@@ -40,6 +40,9 @@ func New(ctx context.Context, src config.Source, headers gate.Headers, adjust fu
 	}
 	// Certificates, log files and what the service keeps need not exist where nothing listens and nothing is written. Tokens for the
 	// application are signed with a key of the moment.
+	if cfg.Directory.Writable { // it is read, not written
+		cfg.Directory.Dir = cfg.DirectoryDir()
+	}
 	cfg.Listen, cfg.DecisionLog.File, cfg.DecisionLog.Sinks, cfg.StateDir = config.Default().Listen, "", nil, ""
 	cfg.Listen.JWKS, cfg.Headers.JWT.KeyFile = cfg.Listen.Admin, ""
 	cfg.Policy.Tests.Off, cfg.Policy.Smoke = true, nil // what is tried is what a request gets; gatehouse test runs them

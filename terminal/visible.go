@@ -1,18 +1,21 @@
-package main
+// Package terminal is how text, JSON and progress are printed for people: made visible, so that a terminal obeys nothing that a client or a
+// log put in, coloured where it is one, counted, and kept up to date while something takes long. It may import nothing of ours.
+package terminal
 
 import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// visible is a text from a log, a client or a server as one line that a terminal shows and does not obey: control characters (C0, DEL, C1),
+// Visible is a text from a log, a client or a server as one line that a terminal shows and does not obey: control characters (C0, DEL, C1),
 // line breaks, marks that change the direction of writing and bytes that are no UTF-8 stand there as escapes. Everything that is printed for
 // people goes through here.
-func visible(text string) string {
+func Visible(text string) string {
 	if isVisible(text) {
 		return text
 	}
@@ -53,18 +56,18 @@ func isVisible(text string) bool {
 	return true
 }
 
-// visibleLines is visible for a text of our own that has several lines.
-func visibleLines(text string) string {
+// VisibleLines is Visible for a text of our own that has several lines.
+func VisibleLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
 		before := len(lines[i]) - len(strings.TrimLeft(lines[i], "\t"))
-		lines[i] = lines[i][:before] + visible(lines[i][before:])
+		lines[i] = lines[i][:before] + Visible(lines[i][before:])
 	}
 	return strings.Join(lines, "\n")
 }
 
-// visibleJSON is the same JSON without characters that a terminal obeys. What they can stand in is strings, and there are escapes for them.
-func visibleJSON(text []byte) []byte {
+// VisibleJSON is the same JSON without characters that a terminal obeys. What they can stand in is strings, and there are escapes for them.
+func VisibleJSON(text []byte) []byte {
 	at := -1
 	for i, c := range text {
 		if c >= 0x7f || c < ' ' && c != '\n' && c != '\t' && c != '\r' {
@@ -92,35 +95,62 @@ func visibleJSON(text []byte) []byte {
 	return out
 }
 
-// jsonWriter writes JSON as visibleJSON has it. Each Write has whole characters, as those of an encoder have.
+// jsonWriter writes JSON as VisibleJSON has it. Each Write has whole characters, as those of an encoder have.
 type jsonWriter struct{ w io.Writer }
 
 func (j jsonWriter) Write(text []byte) (int, error) {
-	if _, err := j.w.Write(visibleJSON(text)); err != nil {
+	if _, err := j.w.Write(VisibleJSON(text)); err != nil {
 		return 0, err
 	}
 	return len(text), nil
 }
 
-// jsonLines writes one document a line. Templates have angle brackets, so these stay as they are.
-func jsonLines(w io.Writer) *json.Encoder {
+// JSON writes one document a line. Templates have angle brackets, so these stay as they are.
+func JSON(w io.Writer) *json.Encoder {
 	e := json.NewEncoder(jsonWriter{w})
 	e.SetEscapeHTML(false)
 	return e
 }
 
-// visibleArgs are arguments for a format, those that are texts made visible.
-func visibleArgs(args []any) []any {
+// VisibleArgs are arguments for a format, those that are texts made visible.
+func VisibleArgs(args []any) []any {
 	out := make([]any, len(args))
 	for i, arg := range args {
 		switch arg := arg.(type) {
 		case string:
-			out[i] = visible(arg)
+			out[i] = Visible(arg)
 		case error:
-			out[i] = visible(arg.Error())
+			out[i] = Visible(arg.Error())
 		default:
 			out[i] = arg
 		}
 	}
 	return out
+}
+
+const mostWord = 200 // characters of one value in a line
+
+// Word is a value as one word that a terminal shows and does not obey: a client may have written it.
+func Word(s string) string {
+	if s == "" {
+		return "-"
+	}
+	cut := false
+	for i, n := 0, 0; i < len(s); n++ {
+		if n == mostWord {
+			s, cut = s[:i], true
+			break
+		}
+		_, size := utf8.DecodeRuneInString(s[i:])
+		i += size
+	}
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return !unicode.IsGraphic(r) || unicode.IsSpace(r) || r == utf8.RuneError || r == '"'
+	}) {
+		s = strconv.Quote(s)
+	}
+	if cut {
+		s += "..."
+	}
+	return s
 }

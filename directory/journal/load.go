@@ -1,0 +1,162 @@
+package journal
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"gatehouse/directory"
+	"gatehouse/watch"
+)
+
+const (
+	snapshotFile = "written.snapshot"
+	journalFile  = "written.journal"
+	lockFile     = "written.lock"
+	cutFile      = "written.cut" // what was cut off the journal last
+
+	maxJournal = 1 << 30
+)
+
+// loaded is what is on disk.
+type loaded struct {
+	snapshot *directory.Snapshot // nil: nothing was ever written
+	end      int64               // of the journal's last whole frame
+	tail     []byte              // after it: a frame that was never written whole
+	files    [2]os.FileInfo      // the journal and the snapshot, as they were read
+}
+
+// load reads what is on disk and changes nothing there. The journal is read first: a process that writes meanwhile puts a new snapshot in its
+// place before a new journal, so what is read belongs together.
+func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, error) {
+	journal, snapshot := filepath.Join(dir, journalFile), filepath.Join(dir, snapshotFile)
+	l := &loaded{files: look(dir)}
+	raw, err := watch.ReadFile(journal, maxJournal)
+	noJournal := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !noJournal {
+		return nil, fmt.Errorf("reading the journal: %w", err)
+	}
+	f, err := os.Open(snapshot)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && noJournal:
+		return l, nil
+	case errors.Is(err, fs.ErrNotExist) && len(raw) <= headSize: // nothing was written after it was made
+		return l, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s is there and %s is not: put it back from a backup, or remove both to begin anew", journal, snapshot)
+	case err != nil:
+		return nil, err
+	}
+	defer f.Close()
+	if noJournal {
+		return nil, fmt.Errorf("%s is there and %s is not: put it back from a backup; without it the last changes are lost, and removing both begins anew", snapshot, journal)
+	}
+	h, err := parseHead(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: offset 0: %w", journal, err)
+	}
+	s, err := directory.Read(f, limits)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", snapshot, err)
+	}
+	if h.revision > s.Revision() || h.revision == s.Revision() && h.digest != digestOf(s) {
+		return nil, fmt.Errorf("%s: offset 0: it begins after revision %d and %s is revision %d: they do not belong together; put both back from a backup", journal, h.revision, snapshot, s.Revision())
+	}
+	if err := l.replay(ctx, s, raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", journal, err)
+	}
+	return l, nil
+}
+
+// look is the journal and the snapshot as files; nil where one is not there.
+func look(dir string) (out [2]os.FileInfo) {
+	for i, name := range []string{journalFile, snapshotFile} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			out[i] = info
+		}
+	}
+	return out
+}
+
+// same says whether two files are one, unchanged.
+func same(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
+// replay applies a journal to the snapshot. What the snapshot has already is skipped.
+func (l *loaded) replay(ctx context.Context, s *directory.Snapshot, raw []byte) error {
+	at := headSize
+	for at < len(raw) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		payload, size, ok := frameAt(raw[at:])
+		if !ok {
+			if !torn(raw[at:], at) {
+				return fmt.Errorf("offset %d: the record is damaged: what it says is not known, and nothing after it can be trusted; put the folder back from a backup", at)
+			}
+			l.tail = raw[at:]
+			break
+		}
+		f, err := parsePayload(payload)
+		if err == nil && f.revision > s.Revision() {
+			s, err = f.apply(s)
+		}
+		if err != nil {
+			return fmt.Errorf("offset %d: %w", at, err)
+		}
+		at += size
+	}
+	l.snapshot, l.end = s, int64(at)
+	return nil
+}
+
+// apply makes the directory after a frame.
+func (f *frame) apply(s *directory.Snapshot) (next *directory.Snapshot, err error) {
+	if want := s.Revision() + uint64(len(f.entries)); f.revision != want {
+		return nil, fmt.Errorf("the record makes revision %d of revision %d, with %d changes: records are missing", f.revision, s.Revision(), len(f.entries))
+	}
+	next = s
+	for i := range f.entries {
+		if next, err = f.entries[i].apply(next); err != nil {
+			return nil, fmt.Errorf("revision %d: %w", s.Revision()+1+uint64(i), err)
+		}
+	}
+	if digestOf(next) != f.digest {
+		return nil, fmt.Errorf("the record does not lead to the directory that was written: revision %d has another digest", f.revision)
+	}
+	return next, nil
+}
+
+// apply makes the directory after a write.
+func (e *entry) apply(s *directory.Snapshot) (*directory.Snapshot, error) {
+	revision := s.Revision() + 1
+	var err error
+	if e.manifest == nil {
+		s, err = s.Apply(e.changes)
+	} else {
+		var m *directory.Manifest
+		if m, err = directory.ParseManifest("manifest", e.manifest); err == nil {
+			s, err = s.SetManifest(m, e.force)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.WithRevision(revision), nil
+}
+
+func digestOf(s *directory.Snapshot) (out [digestSize]byte) {
+	b, err := hex.DecodeString(s.Digest())
+	if err != nil || copy(out[:], b) != digestSize {
+		panic("directory: a digest is not 32 bytes in hex")
+	}
+	return out
+}

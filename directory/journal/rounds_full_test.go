@@ -1,0 +1,5 @@
+//go:build full
+
+package journal_test
+
+const killRounds = 200

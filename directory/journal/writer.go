@@ -1,0 +1,377 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/directory"
+	"gatehouse/durable"
+	"gatehouse/panics"
+)
+
+// writer is what one Run writes with.
+type writer struct {
+	store     *Store
+	log       *zap.Logger
+	publish   func(*directory.Snapshot) error
+	published *directory.Snapshot // what publish was last called with
+	lock      *os.File
+	file      *os.File // the journal; nil: it cannot be trusted, and a new one is made before the next write
+	size      int64    // of what is whole in it
+	buffer    []byte
+}
+
+func (w *writer) path(name string) string { return filepath.Join(w.store.with.Dir, name) }
+
+// open takes the lock, and makes the journal ready to be written.
+func (w *writer) open(ctx context.Context) error {
+	s := w.store
+	if err := os.MkdirAll(s.with.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := durable.SyncFolder(filepath.Dir(s.with.Dir)); err != nil {
+		return err
+	}
+	if err := w.takeLock(); err != nil {
+		return err
+	}
+	if now := look(s.with.Dir); s.disk == nil || !same(now[0], s.disk.files[0]) || !same(now[1], s.disk.files[1]) {
+		if err := s.read(ctx); err != nil { // another process wrote meanwhile
+			return err
+		}
+	}
+	if s.disk.snapshot == nil {
+		return w.begin()
+	}
+	return w.resume()
+}
+
+// takeLock makes this process the one that writes. The lock ends with it.
+func (w *writer) takeLock() error {
+	if w.lock != nil {
+		return nil
+	}
+	f, err := os.OpenFile(w.path(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close() // it holds nothing
+		return fmt.Errorf("%s: another process writes here: %w", f.Name(), err)
+	}
+	w.lock = f
+	return nil
+}
+
+// refuse answers what is to be written with a problem, for a while. It reports false where ctx ended.
+func (w *writer) refuse(ctx context.Context, problem error) bool {
+	t := time.NewTimer(openEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-t.C:
+			return true
+		case r := <-w.store.queue:
+			r.answer(nil, fmt.Errorf("%w: %w", ErrUnavailable, problem))
+		}
+	}
+}
+
+// pause waits, and reports false where ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// begin writes the first snapshot and a journal without changes. The journal is first: it says nothing without the snapshot, and a snapshot
+// without a journal is one whose last changes were lost.
+func (w *writer) begin() error {
+	s := w.store
+	if err := w.newJournal(); err != nil {
+		return err
+	}
+	if err := w.newSnapshot(); err != nil {
+		return err
+	}
+	w.log.Info("the first directory is written", zap.String("dir", s.with.Dir), zap.Uint64("revision", s.current.Revision()), zap.String("digest", s.current.Digest()))
+	return nil
+}
+
+func (w *writer) newSnapshot() error {
+	return durable.Write(w.path(snapshotFile), 0o600, func(to io.Writer) error { _, err := w.store.current.WriteTo(to); return err })
+}
+
+// newJournal puts a journal in the place of the one that is there, which the snapshot on disk must not need any more.
+func (w *writer) newJournal() error {
+	w.closeJournal()
+	h := head{w.store.current.Revision(), digestOf(w.store.current)}
+	if err := durable.WriteFile(w.path(journalFile), h.bytes(), 0o600); err != nil {
+		return err
+	}
+	return w.openJournal(int64(headSize))
+}
+
+func (w *writer) openJournal(end int64) (err error) {
+	if w.file, err = os.OpenFile(w.path(journalFile), os.O_WRONLY, 0); err != nil {
+		return err
+	}
+	if _, err = w.file.Seek(end, io.SeekStart); err != nil {
+		w.closeJournal()
+		return err
+	}
+	w.size = end
+	return nil
+}
+
+// resume opens the journal that is there, and cuts off what was not written whole.
+func (w *writer) resume() error {
+	disk := w.store.disk
+	if err := w.openJournal(disk.end); err != nil {
+		return err
+	}
+	if len(disk.tail) == 0 {
+		return nil
+	}
+	if err := durable.WriteFile(w.path(cutFile), disk.tail, 0o600); err != nil {
+		return err
+	}
+	w.log.Warn("the journal's last record was not written whole, and nobody was told that it was: it is cut off", zap.String("file", w.path(journalFile)),
+		zap.Int64("offset", disk.end), zap.Int("bytes", len(disk.tail)), zap.String("kept_as", w.path(cutFile)))
+	return w.cut()
+}
+
+// cut takes what is not whole out of the journal.
+func (w *writer) cut() error {
+	if err := w.file.Truncate(w.size); err != nil {
+		return err
+	}
+	if _, err := w.file.Seek(w.size, io.SeekStart); err != nil {
+		return err
+	}
+	return w.file.Sync()
+}
+
+// broken notes that the journal cannot be written, or trusted.
+func (w *writer) broken(err error) {
+	w.closeJournal()
+	if w.store.Problem() != err.Error() {
+		w.log.Error("the directory cannot be written", zap.Error(err))
+	}
+	w.store.setProblem(err.Error())
+}
+
+func (w *writer) closeJournal() {
+	if w.file != nil {
+		_ = w.file.Close() // what counts was flushed
+		w.file = nil
+	}
+}
+
+// close ends it, and leaves what the next one needs to go on without reading all again.
+func (w *writer) close() {
+	s := w.store
+	healthy := w.file != nil
+	w.closeJournal()
+	if healthy {
+		s.disk = &loaded{snapshot: s.current, end: w.size, files: look(s.with.Dir)}
+	} else {
+		s.disk = nil
+	}
+	if w.lock != nil {
+		_ = w.lock.Close() // with which it is free
+	}
+}
+
+// compact has a snapshot take the journal's place. Readers find one of the two pairs, or the new snapshot with the old journal, of which it
+// needs nothing.
+func (w *writer) compact() error {
+	started := w.store.with.Clock()
+	if err := w.newSnapshot(); err != nil {
+		return err
+	}
+	before := w.size
+	if err := w.newJournal(); err != nil {
+		w.closeJournal()
+		return err
+	}
+	w.log.Info("the directory's journal was replaced by a snapshot", zap.Uint64("revision", w.store.current.Revision()), zap.Int64("bytes", before),
+		zap.Duration("took", w.store.with.Clock().Sub(started)))
+	return nil
+}
+
+// group makes the writes that wait, the first and those behind it, with one flush.
+func (w *writer) group(ctx context.Context, first *request) {
+	s := w.store
+	if w.file == nil {
+		if err := w.compact(); err != nil { // the disk may have room again
+			w.broken(err)
+			first.answer(nil, fmt.Errorf("%w: %w", ErrUnavailable, err))
+			return
+		}
+		s.setProblem("")
+	}
+	f := &frame{at: s.with.Clock()}
+	next, made, idle := s.current, []*request(nil), []*request(nil)
+	for r, size := first, 0; r != nil; {
+		after, e, err := r.make(next)
+		switch {
+		case err != nil:
+			r.answer(nil, err)
+		case e == nil:
+			r.result, idle = next, append(idle, r)
+		default:
+			next, f.entries, made = after, append(f.entries, *e), append(made, r)
+			r.result = next
+		}
+		if size += r.Size; size > maxGroup || len(made)+len(idle) >= maxQueue {
+			break
+		}
+		select {
+		case r = <-s.queue:
+		default:
+			r = nil
+		}
+	}
+	if len(made) > 0 {
+		f.revision, f.digest = next.Revision(), digestOf(next)
+		if err := w.append(f); err != nil {
+			for _, r := range append(made, idle...) {
+				r.answer(nil, err)
+			}
+			return
+		}
+		s.current = next
+	}
+	s.waiting = append(s.waiting, append(made, idle...)...)
+	if w.inForce(ctx) && w.size > s.with.CompactAt {
+		if err := w.compact(); err != nil {
+			w.log.Error("the directory's journal cannot be replaced by a snapshot; it goes on growing", zap.Error(err))
+			if w.file == nil {
+				w.broken(err)
+			}
+		}
+	}
+}
+
+// make is the directory after a request, nil where it changes nothing.
+func (r *request) make(s *directory.Snapshot) (after *directory.Snapshot, e *entry, err error) {
+	defer panics.Into("making a write to the directory", &err)
+	if r.ctx.Err() != nil {
+		return nil, nil, r.ctx.Err() // nobody waits for it
+	}
+	if r.edit, err = r.Make(s); err != nil {
+		return nil, nil, err
+	}
+	e = &entry{by: r.By, changes: r.edit.Changes}
+	if m := r.edit.Manifest; m != nil {
+		e.manifest, e.force = append([]byte{}, m.Text()...), r.edit.Force
+	} else if len(e.changes) == 0 {
+		return s, nil, nil
+	}
+	if after, err = e.apply(s); err != nil || after.Digest() == s.Digest() {
+		r.edit = Edit{} // nothing to record
+		return s, nil, err
+	}
+	return after, e, nil
+}
+
+// append writes a frame and flushes it.
+func (w *writer) append(f *frame) error {
+	var err error
+	if w.buffer, err = appendFrame(w.buffer[:0], f); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if _, err = w.file.Write(w.buffer); err != nil {
+		if w.cut() != nil {
+			return w.unsure(err)
+		}
+		w.store.setProblem(err.Error()) // such as a full disk: the next write tries again
+		w.log.Error("the directory cannot be written", zap.Error(err))
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err = w.file.Sync(); err != nil {
+		return w.unsure(err)
+	}
+	w.store.setProblem("")
+	w.size += int64(len(w.buffer))
+	if cap(w.buffer) > 2*maxGroup {
+		w.buffer = nil
+	}
+	return nil
+}
+
+// unsure gives up the journal: nobody knows what of it is on the disk. Before the next write a new snapshot and a new journal take its place.
+func (w *writer) unsure(err error) error {
+	_ = w.cut() // so that a restart does not find the write, most likely
+	w.broken(err)
+	return fmt.Errorf("%w: it is not known whether the write will be there after a restart: %w", ErrUnavailable, err)
+}
+
+// inForce publishes the directory and answers those who wait for that. It reports false where ctx ended before.
+func (w *writer) inForce(ctx context.Context) bool {
+	s := w.store
+	for w.published != s.current {
+		err := w.publish(s.current)
+		if err == nil {
+			w.published = s.current
+			break
+		}
+		if ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+			w.log.Error("the directory is written and cannot be put in force", zap.Error(err))
+		}
+		if !pause(ctx, tryAgain) {
+			return false
+		}
+	}
+	for _, r := range s.waiting {
+		w.record(r)
+		r.answer(r.result, nil)
+	}
+	clear(s.waiting)
+	s.waiting = s.waiting[:0]
+	return true
+}
+
+// maxShown bounds the changes that one line of the log names.
+const maxShown = 10
+
+// record leaves one line in the log for each write that changed something.
+func (w *writer) record(r *request) {
+	if len(r.edit.Changes) == 0 && r.edit.Manifest == nil {
+		return
+	}
+	what := make([]string, 0, min(len(r.edit.Changes), maxShown))
+	for _, c := range r.edit.Changes[:cap(what)] {
+		what = append(what, shortened(c.String()))
+	}
+	if r.edit.Manifest != nil {
+		what = append(what, "manifest")
+	}
+	w.log.Info("directory written", zap.String("by", r.By), zap.Uint64("revision", r.result.Revision()), zap.Int("changes", max(len(r.edit.Changes), 1)),
+		zap.String("what", strings.Join(what, "; ")))
+}
+
+func shortened(s string) string {
+	const most = 300
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
+}

@@ -1,0 +1,100 @@
+package terminal
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Is reports whether f is a terminal. The null device is a character device as well, and is none.
+func Is(f any) bool {
+	file, ok := f.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
+}
+
+// The styles of Paint.
+const (
+	Bold  = "1"
+	Faint = "2"
+	Red   = "31"
+	Green = "32"
+	Amber = "33"
+)
+
+// Printer writes to W, in colour where that is wanted.
+type Printer struct {
+	W      io.Writer
+	Colour bool
+}
+
+// To prints to w: in colour on a terminal, unless NO_COLOR or TERM=dumb says otherwise.
+func To(w io.Writer) Printer {
+	return Printer{W: w, Colour: Is(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+// Paint is the text in a style.
+func (p Printer) Paint(style, text string) string {
+	if !p.Colour {
+		return text
+	}
+	return "\x1b[" + style + "m" + text + "\x1b[0m"
+}
+
+// Count is a number with what it counts: "1 file", "1,234 files".
+func Count[N int | int64 | uint64](n N, word string) string {
+	if n != 1 {
+		word += "s"
+	}
+	return Thousands(n) + " " + word
+}
+
+// Thousands writes 1234567 as 1,234,567.
+func Thousands[N int | int64 | uint64](n N) string {
+	digits := fmt.Sprint(n)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// Duration is a time in nanoseconds to three digits.
+func Duration(ns int64) string {
+	d := time.Duration(ns)
+	for unit := time.Duration(1); ; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit).String()
+		}
+	}
+}
+
+// ShellWord is a text as one word of a command line.
+func ShellWord(text string) string {
+	if strings.ContainsAny(text, "&;()<>*?[]$!'\"|~ ") {
+		return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+	}
+	return text
+}
+
+// Table writes rows in columns. Cells are made visible; empty ones at the end of a row leave nothing behind.
+func Table(w io.Writer, rows [][]string) error {
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = Visible(cell)
+		}
+		fmt.Fprintln(columns, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	}
+	return columns.Flush()
+}
