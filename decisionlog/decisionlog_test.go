@@ -307,8 +307,14 @@ func ids(t *testing.T, files ...string) map[string]int {
 		in := bufio.NewScanner(f)
 		in.Buffer(nil, 1<<20)
 		for in.Scan() {
-			if id, ok := parse(t, in.Text())["decision_id"].(string); ok {
-				found[id]++
+			var line struct {
+				ID string `json:"decision_id"`
+			}
+			if err := json.Unmarshal(in.Bytes(), &line); err != nil {
+				t.Fatalf("%v in line %q", err, in.Text())
+			}
+			if line.ID != "" {
+				found[line.ID]++
 			}
 		}
 		f.Close()

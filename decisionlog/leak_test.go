@@ -177,7 +177,7 @@ func TestNoSecretLeaves(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				findSecrets(t, segment, string(b))
+				findSecrets(t, segment, strings.TrimRight(string(b), "\x00")) // most of it was never written to
 			}
 		})
 	}
@@ -186,16 +186,17 @@ func TestNoSecretLeaves(t *testing.T) {
 // findSecrets looks for any planted secret, however it is escaped.
 func findSecrets(t *testing.T, what, text string) {
 	t.Helper()
+	once := unescapeAll(text)
+	twice := unescapeAll(once)
 	for _, secret := range plantedSecrets {
 		encoded := base64.StdEncoding.EncodeToString([]byte(secret))
-		for plain, n := text, 0; n < 3; n++ {
+		for _, plain := range []string{text, once, twice} {
 			for _, s := range []string{secret, encoded[:len(encoded)-4], base64.StdEncoding.EncodeToString([]byte("x" + secret))[2:10]} {
 				if strings.Contains(plain, s) {
 					t.Errorf("%s: %.600s", what, text)
 					return
 				}
 			}
-			plain = unescapeAll(plain)
 		}
 	}
 }

@@ -2,4 +2,4 @@
 
 package gate_test
 
-const bodies = 3000
+const bodies = 1500

@@ -2,4 +2,4 @@
 
 package identity_test
 
-const cookieRounds = 4_000 // Cookie headers that are put to the frameworks
+const cookieRounds = 2_000 // Cookie headers that are put to the frameworks

@@ -2,4 +2,4 @@
 
 package query_test
 
-const rounds = 5_000 // queries that are put to the frameworks
+const rounds = 2_500 // queries that are put to the frameworks

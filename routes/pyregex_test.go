@@ -3,6 +3,7 @@ package routes_test
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,9 @@ func (o *oracle) comparePattern(t *testing.T, g regexGenerator, pattern string, 
 		tally[engine]++
 		if engine == "linear" && len(ours) > 0 && len(theirs.Groups[i]) > 0 {
 			ours[0], theirs.Groups[i][0] = nil, nil // "$" may have taken the newline: where the match ends is asked for includes alone, which have none
+		}
+		if reflect.DeepEqual(theirs.Groups[i], ours) { // cmp takes a hundred times as long
+			continue
 		}
 		if diff := cmp.Diff(theirs.Groups[i], ours); diff != "" {
 			t.Errorf("%q on %q, full %t, %s: %s", pattern, text, full, engine, diff)

@@ -3,7 +3,7 @@
 package routes_test
 
 // differentialRequests is how many requests each application gets in the differential test.
-const differentialRequests = 1000
+const differentialRequests = 500
 
 // expressionCount is how many expressions made at random are put to Python's re.
-const expressionCount = 800
+const expressionCount = 400

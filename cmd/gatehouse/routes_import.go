@@ -37,6 +37,7 @@ type pythonOptions struct {
 	dir         string
 	timeout     time.Duration
 	trust       []string
+	quiet       bool
 	command     *cobra.Command // on whose standard error progress is told
 }
 
@@ -45,6 +46,7 @@ func (o *pythonOptions) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.dir, "dir", "", "directory of the application's modules (default: the current one)")
 	c.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "time limit for the import")
 	c.Flags().StringArrayVar(&o.trust, "trust", nil, "middleware, such as shop.middleware.Tenant, that you know does not change which route a request matches")
+	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "do not report progress of an import that takes more than 3s")
 	o.command = c
 }
 
@@ -53,7 +55,7 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 	if o.timeout < 0 {
 		return nil, nil, usageError{fmt.Errorf("--timeout %s: it must be more than nothing", o.timeout)}
 	}
-	if o.command != nil {
+	if o.command != nil && !o.quiet {
 		defer terminal.Progress(o.command.ErrOrStderr(), func(took time.Duration) string {
 			return fmt.Sprintf("importing %s: %s", target, took.Round(time.Second))
 		})()

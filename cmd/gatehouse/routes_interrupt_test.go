@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -63,13 +65,42 @@ func alive(pid int) bool {
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
-func TestImportTimeout(t *testing.T) {
-	dir := t.TempDir()
+// hanging returns the folder of an application whose import never ends.
+func hanging(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "hangs.py"), []byte("import time\ntime.sleep(600)\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, stderr, code := invoke(t, "routes", "import", "flask", "hangs:app", "--dir", dir, "--python", pythonWithFrameworks(t), "--timeout", "4s")
-	if code != 1 || !strings.Contains(stderr, "not done after 4s; give it longer with --timeout") || !strings.Contains(stderr, "importing hangs:app: 3s\n") {
+	return dir
+}
+
+func TestImportTimeout(t *testing.T) {
+	t.Parallel()
+	_, stderr, code := invoke(t, "routes", "import", "flask", "hangs:app", "--dir", hanging(t), "--python", pythonWithFrameworks(t), "--timeout", "100ms")
+	if code != 1 || !strings.Contains(stderr, "not done after 100ms; give it longer with --timeout") {
 		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+// calledWith calls a func with all that is written.
+type calledWith func(text string)
+
+func (f calledWith) Write(p []byte) (int, error) { f(string(p)); return len(p), nil }
+
+// TestImportSaysThatItGoesOn: an import that takes long reports progress; the test waits for the first report and then interrupts.
+func TestImportSaysThatItGoesOn(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	said := ""
+	stderr := calledWith(func(text string) {
+		if said += text; strings.Contains(said, "importing hangs:app: ") {
+			cancel()
+		}
+	})
+	code := run(ctx, []string{"routes", "import", "flask", "hangs:app", "--dir", hanging(t), "--python", pythonWithFrameworks(t), "--timeout", "10m"}, io.Discard, stderr)
+	if code != 1 || !regexp.MustCompile(`importing hangs:app: \d+s\n`).MatchString(said) || !strings.Contains(said, "interrupted") {
+		t.Errorf("%d %s", code, said)
 	}
 }
