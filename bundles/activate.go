@@ -8,10 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/policy"
-	"gatehouse/watch"
-
 	"go.uber.org/zap"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
+	"gatehouse/watch"
 )
 
 // The stages of an activation, in their order, as log, Status and metrics name them. "reading" covers the limits and the
@@ -178,7 +180,7 @@ func (m *Manager) reverify(s *source, c *candidate) error {
 
 // test runs the own tests of the bundles that are not active yet, together with all others.
 func (m *Manager) test(ctx context.Context, list []*candidate) error {
-	var tests []*policy.Tests
+	var tests []*bundle.Tests
 	for i, c := range list {
 		if c != nil && c.tests != nil && c != m.sources[i].active {
 			tests = append(tests, c.tests)
@@ -207,7 +209,7 @@ func (m *Manager) warm(ctx context.Context, snapshot *policy.Snapshot) error {
 	}
 	once, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
-	_, _ = snapshot.Decide(once, policy.Object(), m.cfg.Clock())
+	_, _ = snapshot.Decide(once, rego.Object(), m.cfg.Clock())
 	return ctx.Err()
 }
 
@@ -292,7 +294,7 @@ func (m *Manager) fail(sources []*source, err error) {
 	for _, s := range sources {
 		first, ok := problemIn(s, err)
 		if !ok && len(sources) > 1 {
-			first = policy.Problem{Stage: first.Stage}
+			first = bundle.Problem{Stage: first.Stage}
 		}
 		if text := first.Stage + ": " + err.Error(); s.told == text {
 			continue // the same again, and nothing new of it
@@ -313,14 +315,14 @@ func (m *Manager) fail(sources []*source, err error) {
 }
 
 // problemIn returns the first problem of an error that belongs to the source, or else the first one.
-func problemIn(s *source, err error) (first policy.Problem, ok bool) {
+func problemIn(s *source, err error) (first bundle.Problem, ok bool) {
 	stage := stageReading
 	if e, ok := errors.AsType[*stageError](err); ok {
 		stage = e.stage
 	}
-	problems, _ := errors.AsType[policy.Problems](err)
+	problems, _ := errors.AsType[bundle.Problems](err)
 	if len(problems) == 0 {
-		return policy.Problem{Stage: stage}, false
+		return bundle.Problem{Stage: stage}, false
 	}
 	first = problems[0]
 	for _, p := range problems {
@@ -338,17 +340,17 @@ func problemIn(s *source, err error) (first policy.Problem, ok bool) {
 // failures are the tests that did not pass, nil where all did.
 func failures(results []policy.TestResult) error {
 	const most = 10
-	var problems policy.Problems
+	var problems bundle.Problems
 	for _, r := range results {
 		if !r.Failed {
 			continue
 		}
 		if len(problems) == most {
-			problems = append(problems, policy.Problem{Stage: stageTesting, Text: "further tests fail"})
+			problems = append(problems, bundle.Problem{Stage: stageTesting, Text: "further tests fail"})
 			break
 		}
-		bundle, file, _ := strings.Cut(r.File, "/")
-		problems = append(problems, policy.Problem{Stage: stageTesting, Bundle: bundle, File: file, Line: r.Line, Text: r.Name + ": " + r.Problem})
+		name, file, _ := strings.Cut(r.File, "/")
+		problems = append(problems, bundle.Problem{Stage: stageTesting, Bundle: name, File: file, Line: r.Line, Text: r.Name + ": " + r.Problem})
 	}
 	if len(problems) == 0 {
 		return nil

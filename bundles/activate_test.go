@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // Each stage keeps a bundle from becoming active, in the order of the stages, and says where it is wrong.
@@ -112,7 +113,7 @@ func TestCorrectedTest(t *testing.T) {
 func TestLoadTakesEveryStage(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"authz.rego": answering(1), "authz_test.rego": "package x\n\ntest_x if false\n"})
-	_, err := load(t, policy.Limits{}, one(dir)...)
+	_, err := load(t, bundle.Limits{}, one(dir)...)
 	if err == nil || !strings.Contains(err.Error(), `testing bundle "app": authz_test.rego:3: data.x.test_x: it is not true`) {
 		t.Errorf("error %v", err)
 	}

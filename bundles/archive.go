@@ -19,12 +19,12 @@ import (
 	"sync"
 	"time"
 
-	"gatehouse/bundles/tarball"
-	"gatehouse/durable"
-	"gatehouse/policy"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"gatehouse/bundles/tarball"
+	"gatehouse/durable"
+	"gatehouse/policy/bundle"
 )
 
 // Archive says where every bundle that was active is kept by its digest, so that its decisions can be explained and replayed later.
@@ -109,7 +109,7 @@ func (p *archiver) of(c *candidate, d *delivery) []archivePart {
 func wholePart(digest string, files map[string][]byte) archivePart {
 	wanted := map[string][]byte{}
 	for name, content := range files {
-		if policy.Wanted(name) {
+		if bundle.Wanted(name) {
 			wanted[name] = content
 		}
 	}
@@ -335,7 +335,7 @@ func isDigest(text string) bool {
 
 // ReadArchived reads the bundle with this digest, as Config.Archive keeps it in dir, under a name of the caller's. The error is
 // fs.ErrNotExist where it is not kept, or not any more. What is read has the digest, or it is an error.
-func ReadArchived(dir, name, digest string, limits policy.Limits) (*policy.Bundle, error) {
+func ReadArchived(dir, name, digest string, limits bundle.Limits) (*bundle.Bundle, error) {
 	b, err := readArchived(dir, name, digest, limits, maxDeltas+1)
 	if err == nil && b.Digest() != digest {
 		err = fmt.Errorf("%w: its digest is %s", errDamaged, b.Digest())
@@ -346,7 +346,7 @@ func ReadArchived(dir, name, digest string, limits policy.Limits) (*policy.Bundl
 	return b, nil
 }
 
-func readArchived(dir, name, digest string, limits policy.Limits, depth int) (*policy.Bundle, error) {
+func readArchived(dir, name, digest string, limits bundle.Limits, depth int) (*bundle.Bundle, error) {
 	if !isDigest(digest) || depth == 0 {
 		return nil, fs.ErrNotExist
 	}
@@ -360,17 +360,17 @@ func readArchived(dir, name, digest string, limits policy.Limits, depth int) (*p
 	}
 	before, delta := files[beforeFile]
 	if !delta {
-		return policy.Read(name, tarball.Tree(files), limits)
+		return bundle.Read(name, tarball.Tree(files), limits)
 	}
 	base, err := readArchived(dir, name, string(before), limits, depth-1)
 	if err != nil {
 		return nil, err
 	}
-	return base.Patch(files[manifestFile], files[policy.DeltaFile])
+	return base.Patch(files[manifestFile], files[bundle.DeltaFile])
 }
 
 // readLimited reads a file that is not larger than a bundle may be.
-func readLimited(file string, limits policy.Limits) ([]byte, error) {
+func readLimited(file string, limits bundle.Limits) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err

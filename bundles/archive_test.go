@@ -16,16 +16,16 @@ import (
 	"time"
 
 	"gatehouse/bundles"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // keptArchive waits until the active bundle is kept, and reads it back.
-func (r *running) keptArchive(dir string) *policy.Bundle {
+func (r *running) keptArchive(dir string) *bundle.Bundle {
 	r.t.Helper()
 	status := r.manager.Status()[0]
 	digest := status.Digest
 	waitFor(r.t, func() bool { _, err := os.Stat(filepath.Join(dir, digest+".tar.gz")); return err == nil })
-	b, err := bundles.ReadArchived(dir, "again", digest, policy.Limits{})
+	b, err := bundles.ReadArchived(dir, "again", digest, bundle.Limits{})
 	must(r.t, err)
 	if b.Digest() != digest || b.Revision() != status.Revision {
 		r.t.Errorf("kept with digest %s and revision %s: %+v", b.Digest(), b.Revision(), status)
@@ -182,7 +182,7 @@ func TestReadArchive(t *testing.T) {
 		t.Errorf("what a crash left behind is still there: %v", err)
 	}
 	for _, name := range []string{"", "..", "/etc/passwd", strings.ToUpper(digest), digest[:40], strings.Repeat("1", 64)} {
-		if _, err := bundles.ReadArchived(dir, "app", name, policy.Limits{}); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := bundles.ReadArchived(dir, "app", name, bundle.Limits{}); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -192,7 +192,7 @@ func TestReadArchive(t *testing.T) {
 	for what, content := range map[string][]byte{"another": text, "half": text[:len(text)/2], "nothing": nil,
 		"a circle": packed(t, map[string]string{".before": other, "patch.json": `{"data":[]}`})} {
 		must(t, os.WriteFile(filepath.Join(dir, other+".tar.gz"), content, 0o600))
-		if _, err := bundles.ReadArchived(dir, "app", other, policy.Limits{}); err == nil {
+		if _, err := bundles.ReadArchived(dir, "app", other, bundle.Limits{}); err == nil {
 			t.Errorf("%s: it was read", what)
 		}
 	}

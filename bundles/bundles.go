@@ -25,7 +25,7 @@
 //
 // # What is read
 //
-// Of a directory: what policy.Read wants, without hidden files and folders and without what editors leave behind.
+// Of a directory: what bundle.Read wants, without hidden files and folders and without what editors leave behind.
 // Symbolic links may point to files within the directory, never out of it, and folders behind links are refused.
 // A directory with a ..data link is a Kubernetes volume: only what the link leads to is read.
 //
@@ -51,20 +51,21 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
 	"gatehouse/bundles/signature"
 	"gatehouse/panics"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/watch"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 )
 
 // Config says where policy comes from and where it goes.
 type Config struct {
 	Sources []Source
 	Policy  policy.Config
-	Limits  policy.Limits // of each source
+	Limits  bundle.Limits // of each source
 
 	// Smoke, where set, looks at every snapshot before it becomes active, when all other checks have passed. Its error names
 	// file and line of what does not hold, and keeps the snapshot from becoming active.
@@ -357,7 +358,7 @@ func (m *Manager) publishStatus() {
 
 // Load reads all sources once and takes them through every stage but the last, for a check at start-up or on the command
 // line. It publishes nothing and leaves Status alone. A Run that follows begins with the result where nothing has changed
-// meanwhile; Load must not be called beside it. Its errors name bundle, file and line; policy.Problems can be had with
+// meanwhile; Load must not be called beside it. Its errors name bundle, file and line; bundle.Problems can be had with
 // errors.As.
 func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	all, errs := make([]*candidate, len(m.sources)), make([]error, len(m.sources))

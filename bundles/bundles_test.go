@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/bundles"
-	"gatehouse/policy"
-
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"gatehouse/bundles"
+	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 func TestMain(m *testing.M) {
@@ -180,7 +181,7 @@ const (
 
 func answer(t testing.TB, s *policy.Snapshot) string {
 	t.Helper()
-	d, err := s.Decide(context.Background(), policy.Object(), time.Now())
+	d, err := s.Decide(context.Background(), rego.Object(), time.Now())
 	if err != nil || len(d.Headers) == 0 {
 		t.Fatalf("decision %+v, error %v", d, err)
 	}

@@ -18,7 +18,7 @@ import (
 
 	"gatehouse/bundles/tarball"
 	"gatehouse/durable"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // copied is what a bundle came as: its tarball, and the deltas after it. The bundle can be made of it again, and then takes all the
@@ -88,7 +88,7 @@ func (b *blob) pack() error {
 		files := b.files
 		if files == nil {
 			var err error
-			if files, _, err = tarball.Unpack("", bytes.NewReader(b.data), policy.Limits{Files: 1 << 30, File: 1 << 40, Total: 1 << 40, Depth: 1 << 20}); err != nil {
+			if files, _, err = tarball.Unpack("", bytes.NewReader(b.data), bundle.Limits{Files: 1 << 30, File: 1 << 40, Total: 1 << 40, Depth: 1 << 20}); err != nil {
 				return err
 			}
 		}
@@ -175,7 +175,7 @@ func (b *blob) load() ([]byte, error) {
 	if b.file == "" {
 		return nil, errors.New("its copy was not kept")
 	}
-	data, err := readLimited(b.file, policy.Limits{Total: maxCopy})
+	data, err := readLimited(b.file, bundle.Limits{Total: maxCopy})
 	if err != nil && b.open != nil {
 		data, err = io.ReadAll(io.NewSectionReader(b.open, 0, maxCopy))
 	}
@@ -214,12 +214,12 @@ func (b *blob) name() string {
 }
 
 // delivery is what the copy has to offer, to be checked like anything that a source has just brought.
-func (c *copied) delivery(name string, limits policy.Limits) (d delivery, err error) {
+func (c *copied) delivery(name string, limits bundle.Limits) (d delivery, err error) {
 	problem := func(err error) (delivery, error) {
-		if _, ok := errors.AsType[policy.Problems](err); ok {
+		if _, ok := errors.AsType[bundle.Problems](err); ok {
 			return delivery{}, err
 		}
-		return delivery{}, policy.Problems{{Stage: stageReading, Bundle: name, Text: "the copy of it: " + err.Error()}}
+		return delivery{}, bundle.Problems{{Stage: stageReading, Bundle: name, Text: "the copy of it: " + err.Error()}}
 	}
 	if c == nil || len(c.parts) == 0 {
 		return problem(errors.New("none was kept"))
@@ -245,9 +245,9 @@ func (c *copied) delivery(name string, limits policy.Limits) (d delivery, err er
 }
 
 // patch applies a delta to what is delivered.
-func (d *delivery) patch(name string, delta map[string][]byte, limits policy.Limits) (err error) {
+func (d *delivery) patch(name string, delta map[string][]byte, limits bundle.Limits) (err error) {
 	if d.bundle == nil {
-		if d.bundle, err = policy.Read(name, tarball.Tree(d.files), limits); err != nil {
+		if d.bundle, err = bundle.Read(name, tarball.Tree(d.files), limits); err != nil {
 			return err
 		}
 		d.parts = []archivePart{wholePart(d.bundle.Digest(), d.files)}
@@ -262,11 +262,11 @@ func (d *delivery) patch(name string, delta map[string][]byte, limits policy.Lim
 		d.files = without
 	}
 	before := d.bundle.Digest()
-	if d.bundle, err = d.bundle.Patch(delta[manifestFile], delta[policy.DeltaFile]); err != nil {
+	if d.bundle, err = d.bundle.Patch(delta[manifestFile], delta[bundle.DeltaFile]); err != nil {
 		return err
 	}
 	d.parts = append(d.parts, archivePart{digest: d.bundle.Digest(), before: before, files: delta})
-	d.data += int64(len(delta[policy.DeltaFile]))
+	d.data += int64(len(delta[bundle.DeltaFile]))
 	return nil
 }
 

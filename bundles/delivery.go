@@ -10,10 +10,10 @@ import (
 	"slices"
 	"time"
 
-	"gatehouse/bundles/tarball"
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/util"
+
+	"gatehouse/bundles/tarball"
+	"gatehouse/policy/bundle"
 )
 
 const manifestFile = ".manifest"
@@ -26,7 +26,7 @@ type delivery struct {
 	archive string            // SHA-256 of the tarball, in hexadecimal; empty where there is none
 	from    string            // where exactly it is from, for people: a path, a URL with its ETag, an image by digest
 	err     error             // why there is none; everything but from is then empty. Status, log and metrics tell of it
-	bundle  *policy.Bundle    // files where they were read already, or more than them: with deltas applied
+	bundle  *bundle.Bundle    // files where they were read already, or more than them: with deltas applied
 	data    int64             // bytes of data in bundle that are not in files
 	parts   []archivePart     // what it takes to keep bundle, where deltas made it
 	copy    *copied           // what it came as; nil: it is made of files
@@ -103,8 +103,8 @@ func fetchOnce(ctx context.Context, s *source) (delivery, error) {
 
 // candidate is a bundle that has passed every check that can be made on it alone.
 type candidate struct {
-	*policy.Bundle
-	tests    *policy.Tests // nil where they are not to be run
+	*bundle.Bundle
+	tests    *bundle.Tests // nil where they are not to be run
 	size     int64         // bytes of all files
 	serial   int64         // where the source asks for one
 	archive  string        // as in its delivery
@@ -131,10 +131,10 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 		return nil, d.err
 	}
 	if _, delta := d.files["patch.json"]; delta {
-		return nil, policy.Problems{{Stage: "reading", Bundle: s.Name, File: "patch.json", Text: "a delta bundle: it needs the bundle that it changes, which only an HTTP bundle service can see to"}}
+		return nil, bundle.Problems{{Stage: "reading", Bundle: s.Name, File: "patch.json", Text: "a delta bundle: it needs the bundle that it changes, which only an HTTP bundle service can see to"}}
 	}
 	if d.bundle != nil && s.Verification != nil {
-		return nil, policy.Problems{{Stage: stageVerifying, Bundle: s.Name, File: policy.DeltaFile, Text: "it was changed by deltas, which no signature covers"}}
+		return nil, bundle.Problems{{Stage: stageVerifying, Bundle: s.Name, File: bundle.DeltaFile, Text: "it was changed by deltas, which no signature covers"}}
 	}
 	c := &candidate{archive: d.archive, from: d.from, outcome: d.outcome, copy: d.copy, size: d.data}
 	for _, content := range d.files {
@@ -177,12 +177,12 @@ func (m *Manager) parse(s *source, d *delivery, c *candidate) (err error) {
 	}
 	files := tarball.Tree(d.files)
 	if c.Bundle = d.bundle; c.Bundle == nil {
-		if c.Bundle, err = policy.Read(s.Name, files, m.cfg.Limits); err != nil {
+		if c.Bundle, err = bundle.Read(s.Name, files, m.cfg.Limits); err != nil {
 			return err
 		}
 	}
 	if !m.cfg.SkipTests {
-		c.tests, err = policy.ReadTests(s.Name, files, m.cfg.Limits)
+		c.tests, err = bundle.ReadTests(s.Name, files, m.cfg.Limits)
 	}
 	return err
 }
@@ -200,7 +200,7 @@ func (m *Manager) verify(s *source, d *delivery, c *candidate) (map[string][]byt
 	}
 	files = maps.Clone(files)
 	refuse := func(format string, args ...any) (map[string][]byte, error) {
-		return nil, policy.Problems{{Stage: "verifying", Bundle: s.Name, File: manifestFile, Text: fmt.Sprintf(format, args...)}}
+		return nil, bundle.Problems{{Stage: "verifying", Bundle: s.Name, File: manifestFile, Text: fmt.Sprintf(format, args...)}}
 	}
 	var manifest any
 	if content, there := files[manifestFile]; there {
@@ -239,8 +239,8 @@ func serialOf(manifest any) (int64, bool) {
 }
 
 // bundlesOf are the bundles of candidates, without those that are not there.
-func bundlesOf(list []*candidate) []*policy.Bundle {
-	var out []*policy.Bundle
+func bundlesOf(list []*candidate) []*bundle.Bundle {
+	var out []*bundle.Bundle
 	for _, c := range list {
 		if c != nil {
 			out = append(out, c.Bundle)

@@ -18,7 +18,7 @@ import (
 
 	"gatehouse/bundles/signature"
 	"gatehouse/bundles/tarball"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/watch"
 )
 
@@ -42,11 +42,11 @@ type directory struct {
 	root   *os.Root
 	source Source
 	volume bool
-	limits policy.Limits
+	limits bundle.Limits
 }
 
 // openDirectory resolves the path, and a volume's link, once.
-func openDirectory(s Source, limits policy.Limits) (*directory, error) {
+func openDirectory(s Source, limits bundle.Limits) (*directory, error) {
 	d := &directory{source: s, limits: limits.OrDefault()}
 	resolved, err := filepath.EvalSymlinks(s.Path)
 	if err != nil {
@@ -69,7 +69,7 @@ func openDirectory(s Source, limits policy.Limits) (*directory, error) {
 
 // readPath reads what is at a source's path, and returns the listing that it belongs to, also next to an error when there
 // is one. It returns errChanging when the listing at the end is not that at the beginning.
-func readPath(s Source, limits policy.Limits) (delivery, *watch.Look, error) {
+func readPath(s Source, limits bundle.Limits) (delivery, *watch.Look, error) {
 	d := delivery{from: s.Path}
 	before, err := look(s, limits)
 	if err == nil && before.Base.IsDir() {
@@ -85,14 +85,14 @@ func readPath(s Source, limits policy.Limits) (delivery, *watch.Look, error) {
 	if changed || errors.Is(err, errChanging) {
 		return delivery{}, after, fmt.Errorf("reading bundle %q: %w", s.Name, errChanging)
 	}
-	if _, ok := errors.AsType[policy.Problems](err); err != nil && !ok {
-		err = policy.Problems{tarball.Problem(s.Name, err)}
+	if _, ok := errors.AsType[bundle.Problems](err); err != nil && !ok {
+		err = bundle.Problems{tarball.Problem(s.Name, err)}
 	}
 	return d, before, err
 }
 
 // look takes one look at a source's path without reading a file.
-func look(s Source, limits policy.Limits) (*watch.Look, error) {
+func look(s Source, limits bundle.Limits) (*watch.Look, error) {
 	info, err := os.Stat(s.Path)
 	switch {
 	case err != nil:
@@ -106,7 +106,7 @@ func look(s Source, limits policy.Limits) (*watch.Look, error) {
 }
 
 // readArchive reads a tarball that must still be the one that was looked at. A pipe that took its place must not block.
-func readArchive(s Source, seen *watch.Look, limits policy.Limits) (d delivery, err error) {
+func readArchive(s Source, seen *watch.Look, limits bundle.Limits) (d delivery, err error) {
 	d.from = s.Path
 	f, err := os.OpenFile(s.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -128,7 +128,7 @@ func readArchive(s Source, seen *watch.Look, limits policy.Limits) (d delivery, 
 }
 
 // readFiles returns the contents of the wanted files and the listing from before they were read.
-func readFiles(s Source, limits policy.Limits) (map[string][]byte, *watch.Look, error) {
+func readFiles(s Source, limits bundle.Limits) (map[string][]byte, *watch.Look, error) {
 	d, err := openDirectory(s, limits)
 	if err != nil {
 		return nil, nil, err
@@ -173,7 +173,7 @@ func (d *directory) readFile(name string, listed fs.FileInfo) ([]byte, error) {
 }
 
 // listDirectory takes one look without reading a file.
-func listDirectory(s Source, limits policy.Limits) (*watch.Look, error) {
+func listDirectory(s Source, limits bundle.Limits) (*watch.Look, error) {
 	d, err := openDirectory(s, limits)
 	if err != nil {
 		return nil, err
@@ -230,7 +230,7 @@ func (d *directory) list() (*watch.Look, error) {
 // wanted reports whether the content of a file in the source's directory matters: to the policy, to its tests, or to its
 // signature.
 func (s Source) wanted(name string) bool {
-	return policy.Wanted(name) || strings.HasSuffix(name, "_test.rego") || s.Verification != nil
+	return bundle.Wanted(name) || strings.HasSuffix(name, "_test.rego") || s.Verification != nil
 }
 
 // ignored reports whether a file or folder is none of ours: hidden, or left behind by an editor.
@@ -304,7 +304,7 @@ func (d *directory) bound(name string, count int, total int64) error {
 // ReadFiles returns the files of a bundle that is a directory or a tarball, by their slash-separated paths below its top:
 // those that a Manager would read of it, tests included. A directory that changes meanwhile is read again. Errors are as
 // Load's. The caller may keep and change the map, not the contents.
-func ReadFiles(ctx context.Context, s Source, limits policy.Limits) (map[string][]byte, error) {
+func ReadFiles(ctx context.Context, s Source, limits bundle.Limits) (map[string][]byte, error) {
 	s, err := checkSource(s)
 	if err != nil {
 		return nil, err
@@ -332,7 +332,7 @@ func ReadFiles(ctx context.Context, s Source, limits policy.Limits) (map[string]
 }
 
 // ReadTarball returns the files of a bundle's tarball, all of them, as a Manager would take them. Errors are as Load's.
-func ReadTarball(name string, raw []byte, limits policy.Limits) (map[string][]byte, error) {
+func ReadTarball(name string, raw []byte, limits bundle.Limits) (map[string][]byte, error) {
 	files, _, err := tarball.Unpack(name, bytes.NewReader(raw), limits)
 	return files, err
 }

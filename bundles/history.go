@@ -9,17 +9,18 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/policy"
-
 	"go.uber.org/zap"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // Activation is one snapshot that is active, or was and can be again.
 type Activation struct {
-	Revision string              `json:"revision"` // of the snapshot: of the only bundle, or name=revision of each
-	Bundles  []policy.BundleInfo `json:"bundles"`
-	Since    time.Time           `json:"since"` // when it was made active first
-	Active   bool                `json:"active"`
+	Revision string        `json:"revision"` // of the snapshot: of the only bundle, or name=revision of each
+	Bundles  []bundle.Info `json:"bundles"`
+	Since    time.Time     `json:"since"` // when it was made active first
+	Active   bool          `json:"active"`
 }
 
 // activation is one snapshot that was published, by what it was made of. Only of the active one anything is compiled: going back to
@@ -35,10 +36,10 @@ type activation struct {
 
 // record is one bundle of an activation.
 type record struct {
-	From   string            `json:"from"` // identity of its source
-	Info   policy.BundleInfo `json:"info"`
-	Serial int64             `json:"serial,omitempty"`
-	Size   int64             `json:"size"` // bytes of its files
+	From   string      `json:"from"` // identity of its source
+	Info   bundle.Info `json:"info"`
+	Serial int64       `json:"serial,omitempty"`
+	Size   int64       `json:"size"` // bytes of its files
 	copy   *copied
 }
 
@@ -103,8 +104,8 @@ func (p *pin) holds(c *candidate) bool {
 // contents names what the policy is made of, as it came; empty for what deltas made.
 func (c *candidate) contents() string {
 	if c.what == "" && len(c.copy.parts) == 1 {
-		if d, err := c.copy.delivery(c.Name(), policy.Limits{Files: 1 << 30, File: maxCopy, Total: maxCopy, Depth: 1 << 20}); err == nil { // it was held to the limits
-			maps.DeleteFunc(d.files, func(name string, _ []byte) bool { return !policy.Wanted(name) })
+		if d, err := c.copy.delivery(c.Name(), bundle.Limits{Files: 1 << 30, File: maxCopy, Total: maxCopy, Depth: 1 << 20}); err == nil { // it was held to the limits
+			maps.DeleteFunc(d.files, func(name string, _ []byte) bool { return !bundle.Wanted(name) })
 			c.what = filesKey(d.files)
 		}
 	}
@@ -221,7 +222,7 @@ func (a *activation) describe(active bool) Activation {
 			out.Bundles = append(out.Bundles, r.Info)
 		}
 	}
-	slices.SortFunc(out.Bundles, func(a, b policy.BundleInfo) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out.Bundles, func(a, b bundle.Info) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

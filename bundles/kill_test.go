@@ -20,6 +20,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 const (
@@ -100,7 +101,7 @@ func TestKilledWhileItPersists(t *testing.T) {
 			continue
 		}
 		must(t, err)
-		d, err := s.Decide(context.Background(), policy.Object(), time.Now())
+		d, err := s.Decide(context.Background(), rego.Object(), time.Now())
 		must(t, err)
 		n, err := strconv.Atoi(s.Revision())
 		must(t, err)

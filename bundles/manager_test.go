@@ -14,11 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/bundles"
-	"gatehouse/policy"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"gatehouse/bundles"
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 func TestNewReportsEveryProblemAtOnce(t *testing.T) {
@@ -43,7 +44,7 @@ func TestNewReportsEveryProblemAtOnce(t *testing.T) {
 	}
 }
 
-func load(t *testing.T, limits policy.Limits, sources ...bundles.Source) (*policy.Snapshot, error) {
+func load(t *testing.T, limits bundle.Limits, sources ...bundles.Source) (*policy.Snapshot, error) {
 	t.Helper()
 	m, err := bundles.New(bundles.Config{Sources: sources, Limits: limits, Policy: policy.Config{Decision: "authz/allow"}})
 	must(t, err)
@@ -56,34 +57,34 @@ func TestLoadRefuses(t *testing.T) {
 	tests := []struct {
 		name      string
 		make      func(dir string) error
-		limits    policy.Limits
+		limits    bundle.Limits
 		complaint string
 	}{
 		{"a link out", func(dir string) error {
 			return os.Symlink(filepath.Join(outside, "x.rego"), filepath.Join(dir, "x.rego"))
 		},
-			policy.Limits{}, `reading bundle "app": x.rego: path escapes from parent`},
+			bundle.Limits{}, `reading bundle "app": x.rego: path escapes from parent`},
 		{"a relative link out", func(dir string) error {
 			return os.Symlink("../../../../../../etc/passwd", filepath.Join(dir, "x.rego"))
 		},
-			policy.Limits{}, `x.rego: path escapes`},
+			bundle.Limits{}, `x.rego: path escapes`},
 		{"a link to a folder", func(dir string) error { return os.Symlink("lib", filepath.Join(dir, "again")) },
-			policy.Limits{}, `again: a link to a folder is not followed`},
+			bundle.Limits{}, `again: a link to a folder is not followed`},
 		{"a link to a folder outside", func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "data.json")) },
-			policy.Limits{}, `data.json: path escapes`},
+			bundle.Limits{}, `data.json: path escapes`},
 		{"a dangling link", func(dir string) error { return os.Symlink("gone.rego", filepath.Join(dir, "x.rego")) },
-			policy.Limits{}, `x.rego: no such file`},
+			bundle.Limits{}, `x.rego: no such file`},
 		{"a volume that leads out", func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "..data")) },
-			policy.Limits{}, `..data leads out of the directory`},
+			bundle.Limits{}, `..data leads out of the directory`},
 		{"a pipe", func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "x.rego"), 0o600) },
-			policy.Limits{}, `x.rego: not a regular file`},
-		{"a large file", func(string) error { return nil }, policy.Limits{File: 10}, `larger than 10 bytes`},
-		{"large together", func(string) error { return nil }, policy.Limits{Total: 80}, `together are larger than 80 bytes`},
-		{"many files", func(string) error { return nil }, policy.Limits{Files: 1}, `more than 1 files`},
+			bundle.Limits{}, `x.rego: not a regular file`},
+		{"a large file", func(string) error { return nil }, bundle.Limits{File: 10}, `larger than 10 bytes`},
+		{"large together", func(string) error { return nil }, bundle.Limits{Total: 80}, `together are larger than 80 bytes`},
+		{"many files", func(string) error { return nil }, bundle.Limits{Files: 1}, `more than 1 files`},
 		{"deep folders", func(dir string) error { return os.MkdirAll(filepath.Join(dir, "a/b/c/d"), 0o755) },
-			policy.Limits{Depth: 2}, `more than 2 folders deep`},
+			bundle.Limits{Depth: 2}, `more than 2 folders deep`},
 		{"a strange name", func(dir string) error { return os.WriteFile(filepath.Join(dir, "a\nb.rego"), nil, 0o644) },
-			policy.Limits{}, `the file name "a\nb.rego" is not printable text`},
+			bundle.Limits{}, `the file name "a\nb.rego" is not printable text`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -91,9 +92,9 @@ func TestLoadRefuses(t *testing.T) {
 			write(t, dir, map[string]string{"authz.rego": answering(1), "lib/lib.rego": "package lib\n"})
 			must(t, test.make(dir))
 			_, err := load(t, test.limits, one(dir)...)
-			var problems policy.Problems
+			var problems bundle.Problems
 			if err == nil || !strings.Contains(err.Error(), test.complaint) || !errors.As(err, &problems) {
-				t.Errorf("error %v, want policy.Problems with %q", err, test.complaint)
+				t.Errorf("error %v, want bundle.Problems with %q", err, test.complaint)
 			}
 		})
 	}
@@ -103,7 +104,7 @@ func TestLinkWithinTheDirectoryIsFollowed(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"shared/authz.txt": answering(1)})
 	must(t, os.Symlink("shared/authz.txt", filepath.Join(dir, "authz.rego")))
-	s, err := load(t, policy.Limits{}, one(dir)...)
+	s, err := load(t, bundle.Limits{}, one(dir)...)
 	must(t, err)
 	if got := answer(t, s); got != "1" {
 		t.Errorf("answer %s, want 1", got)
@@ -114,7 +115,7 @@ func TestLoadReportsEverySource(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	write(t, a, map[string]string{"authz.rego": broken})
 	write(t, b, map[string]string{"data.json": "[]"})
-	_, err := load(t, policy.Limits{}, bundles.Source{Name: "a", Path: a}, bundles.Source{Name: "b", Path: b})
+	_, err := load(t, bundle.Limits{}, bundles.Source{Name: "a", Path: a}, bundles.Source{Name: "b", Path: b})
 	if err == nil || !strings.Contains(err.Error(), `reading bundle "a": authz.rego:5`) ||
 		!strings.Contains(err.Error(), `reading bundle "b": data.json`) {
 		t.Errorf("error %v, want one about each bundle", err)

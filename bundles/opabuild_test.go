@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"gatehouse/bundles"
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/compile"
+
+	"gatehouse/bundles"
+	"gatehouse/policy/bundle"
 )
 
 // built is what opa build makes of a directory.
@@ -50,7 +50,7 @@ func TestBundlesThatOPABuilds(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "bundle.tar.gz")
 			atomically(t, path, test.raw)
-			s, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: path})
+			s, err := load(t, bundle.Limits{}, bundles.Source{Name: "app", Path: path})
 			if test.complaint != "" {
 				if err == nil || !strings.Contains(err.Error(), test.complaint) {
 					t.Fatalf("error %v", err)

@@ -10,13 +10,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"gatehouse/bundles/origin"
 	"gatehouse/bundles/tarball"
 	"gatehouse/panics"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/upstream"
-
-	"go.uber.org/zap"
 )
 
 // Remote is where a bundle that is not on this machine comes from, and how it is kept current.
@@ -82,7 +82,7 @@ type remote struct {
 	identity string
 	origin   origin.Origin
 	store    *store // nil: nothing is kept on disk
-	limits   policy.Limits
+	limits   bundle.Limits
 	deltas   bool // changes to the last bundle can be used
 	clock    func() time.Time
 	logger   *zap.Logger
@@ -112,7 +112,7 @@ type remote struct {
 type had struct {
 	tag     string
 	state   string            // empty: there is none
-	base    *policy.Bundle    // the bundle itself, where deltas can be used
+	base    *bundle.Bundle    // the bundle itself, where deltas can be used
 	files   map[string][]byte // its files without the data, likewise
 	copy    *copied           // what it came as
 	data    int64             // bytes of the data
@@ -257,7 +257,7 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 		return r.backoff.Failed()
 	}
 	r.confirm()
-	if _, delta := files[policy.DeltaFile]; delta {
+	if _, delta := files[bundle.DeltaFile]; delta {
 		return r.takeDelta(ctx, deliver, a, files)
 	}
 	again := r.anew
@@ -287,7 +287,7 @@ func (r *remote) readBase(next *had, d *delivery) (err error) {
 	if !r.deltas {
 		return nil
 	}
-	if next.base, err = policy.Read(r.name, tarball.Tree(d.files), r.limits); err != nil {
+	if next.base, err = bundle.Read(r.name, tarball.Tree(d.files), r.limits); err != nil {
 		return err
 	}
 	d.bundle, next.files = next.base, map[string][]byte{}
@@ -307,7 +307,7 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 	if err == nil {
 		next, before := r.had, r.had.base.Digest()
 		next.copy = next.copy.with(a.Raw)
-		next.tag, next.base, next.data = a.Answer.Tag, b, next.data+int64(len(files[policy.DeltaFile]))
+		next.tag, next.base, next.data = a.Answer.Tag, b, next.data+int64(len(files[bundle.DeltaFile]))
 		next.parts, next.bytes = next.parts+1, next.bytes+int64(len(a.Raw))
 		next.unsaved = append(next.unsaved[:len(next.unsaved):len(next.unsaved)], a.Raw)
 		next.state = stateAfter(r.had.state, a.Raw)
@@ -333,19 +333,19 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 	return minPause
 }
 
-func (r *remote) patch(a answer, files map[string][]byte) (*policy.Bundle, error) {
+func (r *remote) patch(a answer, files map[string][]byte) (*bundle.Bundle, error) {
 	problem := func(text string) error {
-		return policy.Problems{{Stage: "reading", Bundle: r.name, File: policy.DeltaFile, Text: text}}
+		return bundle.Problems{{Stage: "reading", Bundle: r.name, File: bundle.DeltaFile, Text: text}}
 	}
 	if !a.Deltas {
 		return nil, problem("a delta came where a whole bundle was asked for; where signatures are verified there is no other")
 	}
 	for name := range files {
-		if name != policy.DeltaFile && name != ".manifest" {
+		if name != bundle.DeltaFile && name != ".manifest" {
 			return nil, problem("a delta holds nothing beside it but .manifest, and this one has " + name)
 		}
 	}
-	return r.had.base.Patch(files[".manifest"], files[policy.DeltaFile])
+	return r.had.base.Patch(files[".manifest"], files[bundle.DeltaFile])
 }
 
 // replace notes what is about to be delivered.
@@ -445,7 +445,7 @@ func (r *remote) unreachable(ctx context.Context, deliver deliver, err error) {
 		r.handDisk(ctx, deliver, true)
 	}
 	_ = deliver(ctx, delivery{from: r.from, says: saysUnreachable,
-		err: policy.Problems{{Stage: stageFetching, Bundle: r.name, Text: err.Error()}}})
+		err: bundle.Problems{{Stage: stageFetching, Bundle: r.name, Text: err.Error()}}})
 }
 
 // fallBack uses the bundle on disk where nothing is active and what the source has cannot be activated. What is wrong with

@@ -8,10 +8,10 @@ import (
 	"os"
 	"time"
 
-	"gatehouse/bundles/tarball"
-	"gatehouse/policy"
-
 	"go.uber.org/zap"
+
+	"gatehouse/bundles/tarball"
+	"gatehouse/policy/bundle"
 )
 
 // open looks once for a bundle on disk.
@@ -83,7 +83,7 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 		return delivery{}, next, err
 	}
 	d := delivery{files: files, archive: archive, from: r.from, copy: copyOf(k.parts[0], archive)}
-	if _, delta := files[policy.DeltaFile]; delta || len(k.parts) > 1 && !r.deltas {
+	if _, delta := files[bundle.DeltaFile]; delta || len(k.parts) > 1 && !r.deltas {
 		return delivery{}, next, errors.New("it was changed by deltas, which is not allowed")
 	}
 	if err := r.readBase(&next, &d); err != nil {
@@ -103,11 +103,11 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 			d.parts = []archivePart{wholePart(next.base.Digest(), files)}
 		}
 		before := next.base.Digest()
-		if next.base, err = next.base.Patch(delta[".manifest"], delta[policy.DeltaFile]); err != nil {
+		if next.base, err = next.base.Patch(delta[".manifest"], delta[bundle.DeltaFile]); err != nil {
 			return delivery{}, next, err
 		}
 		d.parts = append(d.parts, archivePart{digest: next.base.Digest(), before: before, files: delta})
-		next.data += int64(len(delta[policy.DeltaFile]))
+		next.data += int64(len(delta[bundle.DeltaFile]))
 		d.copy = d.copy.with(part)
 		d.bundle, d.files, d.data = next.base, next.files, next.data
 	}

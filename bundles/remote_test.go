@@ -15,12 +15,13 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/bundles"
-	"gatehouse/policy"
-	"gatehouse/upstream"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"gatehouse/bundles"
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/upstream"
 )
 
 // bundleServer is a bundle service: ETags, long polls, deltas for those who can take them, and failures on demand.
@@ -281,7 +282,7 @@ func TestBadAnswers(t *testing.T) {
 			t.Parallel()
 			server := newBundleServer(t, answers(1))
 			server.failing(c.answer)
-			r := run(t, from(server.URL), func(cfg *bundles.Config) { cfg.Limits = policy.Limits{Total: 1 << 20, File: 1 << 20} })
+			r := run(t, from(server.URL), func(cfg *bundles.Config) { cfg.Limits = bundle.Limits{Total: 1 << 20, File: 1 << 20} })
 			r.remote("the complaint", func(s bundles.Status) bool { // nothing is active, so there is an error too
 				return strings.Contains(s.Error+s.Remote.Unreachable, c.want) && s.Error != "" && s.Stage != ""
 			})
@@ -364,7 +365,7 @@ func TestStartIsBounded(t *testing.T) {
 	must(t, err)
 	began := time.Now()
 	_, err = m.Load(context.Background())
-	var problems policy.Problems
+	var problems bundle.Problems
 	if !errors.As(err, &problems) || problems[0].Stage != "downloading" || !strings.Contains(err.Error(), "no answer for 5s") {
 		t.Errorf("error %v", err)
 	}

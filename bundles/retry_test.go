@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // TestRefusedIsTriedAgain: a bundle that calls a backend where it is tried is activated once that is there, although nothing else changes.
@@ -33,7 +34,7 @@ func TestRefusedIsTriedAgain(t *testing.T) {
 			allow := func(c *bundles.Config) {
 				c.Policy.Capabilities.HTTPSend, c.Policy.Capabilities.HTTPSendPrivate = []string{"127.0.0.1"}, true
 				c.Smoke = func(ctx context.Context, s *policy.Snapshot) error {
-					if d, err := s.Decide(ctx, policy.Object(), time.Now()); err != nil || !d.Allowed {
+					if d, err := s.Decide(ctx, rego.Object(), time.Now()); err != nil || !d.Allowed {
 						return errors.New("smoke.yaml:3: admins are locked out")
 					}
 					return nil

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/panics"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/upstream"
 	"gatehouse/watch"
 )
@@ -293,7 +293,7 @@ func mayPass(err error) bool {
 	if e, ok := errors.AsType[*stageError](err); ok {
 		stage = e.stage
 	}
-	if problems, _ := errors.AsType[policy.Problems](err); len(problems) > 0 && stage == stageReading {
+	if problems, _ := errors.AsType[bundle.Problems](err); len(problems) > 0 && stage == stageReading {
 		stage = problems[0].Stage
 	}
 	switch stage {

@@ -19,12 +19,12 @@ import (
 	"testing"
 	"time"
 
+	opa "github.com/open-policy-agent/opa/v1/bundle"
+	"github.com/open-policy-agent/opa/v1/util"
+
 	"gatehouse/bundles"
 	"gatehouse/bundles/signature"
-	"gatehouse/policy"
-
-	"github.com/open-policy-agent/opa/v1/bundle"
-	"github.com/open-policy-agent/opa/v1/util"
+	"gatehouse/policy/bundle"
 )
 
 // keyPair writes a key of its own for an algorithm and returns both halves.
@@ -106,9 +106,9 @@ func TestSignAndVerify(t *testing.T) {
 			}
 			key, err := os.ReadFile(public.File)
 			must(t, err)
-			keys := map[string]*bundle.KeyConfig{"main": {Key: string(key), Algorithm: algorithm, Scope: "write"}}
-			_, err = bundle.NewReader(bytes.NewReader(packed(t, signedWith(t, private, orders(1))))).
-				WithBundleVerificationConfig(bundle.NewVerificationConfig(keys, "main", "write", nil)).Read()
+			keys := map[string]*opa.KeyConfig{"main": {Key: string(key), Algorithm: algorithm, Scope: "write"}}
+			_, err = opa.NewReader(bytes.NewReader(packed(t, signedWith(t, private, orders(1))))).
+				WithBundleVerificationConfig(opa.NewVerificationConfig(keys, "main", "write", nil)).Read()
 			must(t, err)
 		})
 	}
@@ -118,12 +118,12 @@ func TestSignAndVerify(t *testing.T) {
 func TestVerifyWhatOPASigned(t *testing.T) {
 	private, public := keyPair(t, "main", "RS256", "")
 	raw := packed(t, orders(1))
-	b, err := bundle.NewReader(bytes.NewReader(raw)).Read()
+	b, err := opa.NewReader(bytes.NewReader(raw)).Read()
 	must(t, err)
-	must(t, b.GenerateSignature(bundle.NewSigningConfig(private.File, "RS256", ""), "main", false))
+	must(t, b.GenerateSignature(opa.NewSigningConfig(private.File, "RS256", ""), "main", false))
 	var out bytes.Buffer
-	must(t, bundle.NewWriter(&out).Write(b))
-	files, _, err := bundles.UnpackFrom("app", &out, policy.Limits{})
+	must(t, opa.NewWriter(&out).Write(b))
+	files, _, err := bundles.UnpackFrom("app", &out, bundle.Limits{})
 	must(t, err)
 	v := &signature.Verification{Keys: []signature.Key{public}}
 	must(t, v.Verify("app", files, time.Now()))
@@ -263,7 +263,7 @@ func TestManifestWithAKeyTwice(t *testing.T) {
 	files[".manifest"] = `{"file_rego_versions": {"/authz.rego": 7}, "file_rego_versions": {"/other.rego": 1}}`
 	path := filepath.Join(t.TempDir(), "app.tar.gz")
 	atomically(t, path, packed(t, files))
-	s, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: path, Verification: &signature.Verification{Keys: []signature.Key{public}}})
+	s, err := load(t, bundle.Limits{}, bundles.Source{Name: "app", Path: path, Verification: &signature.Verification{Keys: []signature.Key{public}}})
 	must(t, err)
 	if got := answer(t, s); got != "1" {
 		t.Errorf("answer %s", got)
@@ -343,7 +343,7 @@ func TestLoadVerifies(t *testing.T) {
 	_, public := keyPair(t, "main", "RS256", "")
 	dir := t.TempDir()
 	write(t, dir, orders(1))
-	_, err := load(t, policy.Limits{}, bundles.Source{Name: "app", Path: dir, Verification: &signature.Verification{Keys: []signature.Key{public}}})
+	_, err := load(t, bundle.Limits{}, bundles.Source{Name: "app", Path: dir, Verification: &signature.Verification{Keys: []signature.Key{public}}})
 	if err == nil || !strings.Contains(err.Error(), `verifying bundle "app": the bundle is not signed`) {
 		t.Errorf("error %v", err)
 	}

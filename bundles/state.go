@@ -15,10 +15,10 @@ import (
 	"syscall"
 	"time"
 
-	"gatehouse/durable"
-	"gatehouse/policy"
-
 	"go.uber.org/zap"
+
+	"gatehouse/durable"
+	"gatehouse/policy/bundle"
 )
 
 // What a manager leaves to the one after it, at a reload in memory and at a restart on disk: the highest serials, the pins and the
@@ -237,7 +237,7 @@ func (f *stateFile) setAside() string { return f.path() + ".damaged" }
 
 // load reads what is on disk; nil where there is nothing of use.
 func (f *stateFile) load() *legacy {
-	text, err := readLimited(f.path(), policy.Limits{Total: maxState})
+	text, err := readLimited(f.path(), bundle.Limits{Total: maxState})
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}

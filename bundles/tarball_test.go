@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"gatehouse/bundles"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // item is an entry of a tarball.
@@ -80,7 +80,7 @@ func TestUnpack(t *testing.T) {
 	}
 	for name, raw := range tests {
 		t.Run(name, func(t *testing.T) {
-			files, digest, err := bundles.UnpackFrom("app", bytes.NewReader(raw), policy.Limits{})
+			files, digest, err := bundles.UnpackFrom("app", bytes.NewReader(raw), bundle.Limits{})
 			must(t, err)
 			if len(files) != 2 || string(files["a/b.rego"]) != "package b" || string(files[".manifest"]) != "{}" {
 				t.Errorf("files %q", files)
@@ -147,8 +147,8 @@ func TestUnpackRefuses(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			files, _, err := bundles.UnpackFrom("app", bytes.NewReader(test.raw), policy.Limits{Files: 3, File: 5000, Total: 6000})
-			var problems policy.Problems
+			files, _, err := bundles.UnpackFrom("app", bytes.NewReader(test.raw), bundle.Limits{Files: 3, File: 5000, Total: 6000})
+			var problems bundle.Problems
 			if err == nil || files != nil || !errors.As(err, &problems) {
 				t.Fatalf("files %q, error %v", files, err)
 			}
@@ -164,7 +164,7 @@ func TestUnpackRefusesEveryPrefix(t *testing.T) {
 	plain := tarball(t, item{name: "a.rego", content: "package a"}, item{name: "zeros", content: string(make([]byte, 2000))})
 	for kind, raw := range map[string][]byte{"plain": plain, "gzip": zipped(t, plain)} {
 		for n := range len(raw) {
-			if files, _, err := bundles.UnpackFrom("app", bytes.NewReader(raw[:n]), policy.Limits{}); err == nil {
+			if files, _, err := bundles.UnpackFrom("app", bytes.NewReader(raw[:n]), bundle.Limits{}); err == nil {
 				t.Fatalf("%s: the first %d of %d bytes gave %d files", kind, n, len(raw), len(files))
 			}
 		}
@@ -177,11 +177,11 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(zipped(f, plain))
 	f.Add(zipped(f, tarball(f, item{name: "../a.rego"}, item{name: "a", kind: tar.TypeSymlink, target: "/etc"})))
 	f.Add(bytes.Repeat([]byte{0}, 2048))
-	limits := policy.Limits{Files: 20, File: 10_000, Total: 20_000, Depth: 3}
+	limits := bundle.Limits{Files: 20, File: 10_000, Total: 20_000, Depth: 3}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		files, digest, err := bundles.UnpackFrom("app", bytes.NewReader(raw), limits)
 		if err != nil {
-			var problems policy.Problems
+			var problems bundle.Problems
 			if files != nil || !errors.As(err, &problems) {
 				t.Fatalf("%d files next to error %v", len(files), err)
 			}

@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 func TestRenameIntoPlaceIsOneActivation(t *testing.T) {
@@ -116,7 +117,7 @@ func TestConfigMapSwapIsExactlyOneActivation(t *testing.T) {
 
 // pair decides and returns the answer, or fails if it is mixed.
 func pair(t testing.TB, s *policy.Snapshot) string {
-	d, err := s.Decide(context.Background(), policy.Object(), time.Now())
+	d, err := s.Decide(context.Background(), rego.Object(), time.Now())
 	if err != nil || len(d.Headers) != 2 {
 		t.Errorf("decision %+v, error %v", d, err)
 		return ""
@@ -179,7 +180,7 @@ func TestNewFoldersAndFilesInThemAreSeen(t *testing.T) {
 	r.until("2")
 	must(t, os.Rename(filepath.Join(dir, "deep"), filepath.Join(t.TempDir(), "deep")))
 	s := r.next()
-	if _, err := s.Decide(context.Background(), policy.Object(), time.Now()); err == nil {
+	if _, err := s.Decide(context.Background(), rego.Object(), time.Now()); err == nil {
 		t.Error("the folder is gone but its data still decides")
 	}
 }

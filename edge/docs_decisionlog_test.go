@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // TestDecisionLogPage holds that the page's configurations open a log, and that its policy says what the page says.
@@ -69,11 +70,11 @@ func opensLog(t *testing.T, body string) {
 // logRulesOf compiles a policy about the decision log.
 func logRulesOf(t *testing.T, rego string) *policy.LogRules {
 	t.Helper()
-	b, err := policy.Read("log", fstest.MapFS{"log.rego": {Data: []byte(rego)}}, policy.Limits{})
+	b, err := bundle.Read("log", fstest.MapFS{"log.rego": {Data: []byte(rego)}}, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := policy.Compile(t.Context(), policy.Config{}, []*policy.Bundle{b})
+	s, err := policy.Compile(t.Context(), policy.Config{}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}

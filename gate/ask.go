@@ -11,6 +11,8 @@ import (
 
 	"gatehouse/directory"
 	"gatehouse/policy"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // Question asks one rule of the policy about something that is no request of a proxy: an application asks it itself.
@@ -145,7 +147,7 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 	if err != nil {
 		return fail(BadRequest, err)
 	}
-	c.body = policy.Object(about...)
+	c.body = rego.Object(about...)
 	document, err := c.questionInput(q, about)
 	if err != nil {
 		return fail(BadRequest, err)
@@ -162,23 +164,23 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 }
 
 // membersOf are the members of an object, as a policy reads them.
-func membersOf(object map[string]any) ([]policy.Member, error) {
-	members := make([]policy.Member, 0, len(object))
+func membersOf(object map[string]any) ([]rego.Member, error) {
+	members := make([]rego.Member, 0, len(object))
 	for name, member := range object {
-		value, err := policy.FromJSON(member)
+		value, err := rego.FromJSON(member)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		members = append(members, policy.Member{Key: name, Value: value})
+		members = append(members, rego.Member{Key: name, Value: value})
 	}
 	return members, nil
 }
 
 // questionInput is the input as far as the rule reads it, with what the question is about.
-func (c *call) questionInput(q *Question, about []policy.Member) (policy.Value, error) {
+func (c *call) questionInput(q *Question, about []rego.Member) (rego.Value, error) {
 	parts, reads := c.looked(c.rule.entry)
 	if c.view.Settings.Plain {
-		parts, reads = c.fields, policy.Reads{}
+		parts, reads = c.fields, reach.Reads{}
 	}
 	d := c.document(reads)
 	defer d.done()
@@ -186,14 +188,14 @@ func (c *call) questionInput(q *Question, about []policy.Member) (policy.Value, 
 		return nil, err
 	}
 	if !q.Spread {
-		about = []policy.Member{{Key: "resource", Value: c.body}}
+		about = []rego.Member{{Key: "resource", Value: c.body}}
 	}
 	for _, m := range about {
 		if d.wants(m.Key) {
 			d.add(m.Key, m.Value)
 		}
 	}
-	return policy.Object(d.members...), nil
+	return rego.Object(d.members...), nil
 }
 
 // QuestionProtocol is what stands for the protocol of a question on record. No request of a proxy has it.

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/directory"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // directoryRule is the name of what decides where no rule does, on record as the decision's path.
@@ -33,7 +34,7 @@ func (g *Gate) checkDirectory(c *call, q *Question, object directory.Ref, relati
 	if err != nil {
 		return fail(BadRequest, err)
 	}
-	c.body = policy.Object(about...)
+	c.body = rego.Object(about...)
 	subject, err := c.findSubject(q.Subject)
 	if err != nil {
 		return err
@@ -45,9 +46,9 @@ func (g *Gate) checkDirectory(c *call, q *Question, object directory.Ref, relati
 	case err != nil:
 		return fail(Unavailable, err)
 	}
-	c.decision.Allowed, c.decision.Result = yes, policy.Bool(yes)
-	c.decision.Asked = []policy.Question{{Builtin: "gatehouse.check", Answer: policy.Bool(yes),
-		Args: []policy.Value{policy.String(object.String()), policy.String(relation), policy.String(subject.String())}}}
+	c.decision.Allowed, c.decision.Result = yes, rego.Bool(yes)
+	c.decision.Asked = []policy.Question{{Builtin: "gatehouse.check", Answer: rego.Bool(yes),
+		Args: []rego.Value{rego.String(object.String()), rego.String(relation), rego.String(subject.String())}}}
 	if !yes {
 		return fail(Denied, errors.New("the directory denies"))
 	}

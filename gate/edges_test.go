@@ -13,6 +13,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/query"
 	"gatehouse/routes"
 )
@@ -152,12 +153,12 @@ allow := {"allowed": true, "query_parameters_to_set": {"tenant": `+value+`}}`)).
 			t.Errorf("%s: %q", value, a.Set)
 		}
 	}
-	b, err := policy.Read("test", fstest.MapFS{"policy.rego": {Data: []byte(`package envoy.authz
-allow := {"allowed": true, "headers": {":path": "/b?%74enant=own&c=1"}, "query_parameters_to_set": {"tenant": "a b"}}`)}}, policy.Limits{})
+	b, err := bundle.Read("test", fstest.MapFS{"policy.rego": {Data: []byte(`package envoy.authz
+allow := {"allowed": true, "headers": {":path": "/b?%74enant=own&c=1"}, "query_parameters_to_set": {"tenant": "a b"}}`)}}, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow", AllowHeaders: []string{":path"}}, []*policy.Bundle{b})
+	p, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow", AllowHeaders: []string{":path"}}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/input"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // FromScratch is a View of the same parts that took nothing over from another.
@@ -30,7 +31,7 @@ func (v *View) Dump() string {
 		if r.entry == nil {
 			return r.name + " (none)"
 		}
-		d, err := r.entry.Decide(context.Background(), policy.Null(), policy.Facts{}, time.Time{})
+		d, err := r.entry.Decide(context.Background(), rego.Null(), policy.Facts{}, time.Time{})
 		return fmt.Sprintf("%s %q: %v %v %v", r.name, r.entry.Path(), d.Allowed, d.Headers, err)
 	}
 	for i := range v.apps {

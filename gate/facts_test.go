@@ -7,12 +7,13 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // answers is a directory that asks a function.
-type answers func() policy.Value
+type answers func() rego.Value
 
-func (f answers) Ask(string, []policy.Value, time.Time) (policy.Value, error) { return f(), nil }
+func (f answers) Ask(string, []rego.Value, time.Time) (rego.Value, error) { return f(), nil }
 
 func (f answers) Epoch(time.Time) uint64 { return 0 }
 
@@ -21,11 +22,11 @@ func TestFacts(t *testing.T) {
 	g := open(t, settings(), compile(t, "package envoy.authz\n\nallow if ds.check({\"path\": input.parsed_path})\n"))
 	var versions atomic.Uint64
 	facts := func(allow bool) policy.Facts {
-		return policy.Facts{Directory: answers(func() policy.Value {
+		return policy.Facts{Directory: answers(func() rego.Value {
 			if !allow {
 				return nil
 			}
-			return policy.Bool(true)
+			return rego.Bool(true)
 		}), Version: versions.Add(1)}
 	}
 	for _, step := range []struct {

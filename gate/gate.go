@@ -27,6 +27,7 @@ import (
 	"gatehouse/identity"
 	"gatehouse/input"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/routes"
 )
 
@@ -106,11 +107,11 @@ type call struct {
 	redirect   bool           // match is the route of the path that the application redirects to
 	identity   identity.Identity
 	peer       identity.Peer
-	user       *input.User  // of the directory; nil: none, or not looked for
-	userParts  userParts    // of him that were asked for
-	userFound  bool         // he was looked for
-	body       policy.Value // of the request as the policy reads it; nil: the policy was not asked
-	truncated  bool         // more of the body was sent than is here
+	user       *input.User // of the directory; nil: none, or not looked for
+	userParts  userParts   // of him that were asked for
+	userFound  bool        // he was looked for
+	body       rego.Value  // of the request as the policy reads it; nil: the policy was not asked
+	truncated  bool        // more of the body was sent than is here
 	decision   policy.Decision
 	rule       *rule // what is asked for the decision
 	remembered bool  // the decision is an earlier one about an input that is the same to the policy

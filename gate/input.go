@@ -12,6 +12,8 @@ import (
 	"gatehouse/gate/body"
 	"gatehouse/input"
 	"gatehouse/policy"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 	"gatehouse/routes"
 )
 
@@ -34,7 +36,7 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	if err = c.unclearQuery(entry.Reads()); err != nil {
 		return err
 	}
-	c.body = policy.Null()
+	c.body = rego.Null()
 	if c.bodyStands() && entry.Reads().Any("parsed_body") {
 		c.body, err = body.Parse(c.req, c.view.Settings.Protos, c.target.segments())
 	}
@@ -48,7 +50,7 @@ func (c *call) bodyStands() bool {
 
 // asRead is the input as the entry's policy gets it: what it reads of it or, in the plain mode, everything. What is wrong with a part
 // that nobody reads is no failure in either.
-func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
+func (c *call) asRead(entry *policy.Entry) (rego.Value, error) {
 	document, err := c.input(c.looked(entry))
 	if err != nil || !c.view.Settings.Plain {
 		return document, err
@@ -69,7 +71,7 @@ func (c *call) asRead(entry *policy.Entry) (policy.Value, error) {
 // part is a field or an object of the input that is looked at: of what, and the parts of it.
 type part struct {
 	*input.Node
-	reads policy.Reads
+	reads reach.Reads
 	below []part
 }
 
@@ -77,13 +79,13 @@ type part struct {
 func whole(members []input.Node) []part {
 	all := make([]part, len(members))
 	for i := range members {
-		all[i] = part{&members[i], policy.Reads{}, whole(members[i].Below)}
+		all[i] = part{&members[i], reach.Reads{}, whole(members[i].Below)}
 	}
 	return all
 }
 
 // narrow takes those out that are read.
-func narrow(parts []part, reads policy.Reads) (some []part) {
+func narrow(parts []part, reads reach.Reads) (some []part) {
 	for _, p := range parts {
 		if below, wanted := reads.Member(p.Name); wanted {
 			some = append(some, part{p.Node, below, narrow(p.below, below)})
@@ -96,7 +98,7 @@ func narrow(parts []part, reads policy.Reads) (some []part) {
 type sight struct{ parts atomic.Pointer[[]part] }
 
 // looked are the parts that an entry reads, and what is read of each.
-func (c *call) looked(entry *policy.Entry) ([]part, policy.Reads) {
+func (c *call) looked(entry *policy.Entry) ([]part, reach.Reads) {
 	reads := entry.Reads()
 	if c.rule == nil || c.rule.entry != entry {
 		return narrow(c.fields, reads), reads
@@ -110,17 +112,17 @@ func (c *call) looked(entry *policy.Entry) ([]part, policy.Reads) {
 }
 
 // input builds the document that contract.md calls "Input", as far as it is read.
-func (c *call) input(parts []part, reads policy.Reads) (policy.Value, error) {
+func (c *call) input(parts []part, reads reach.Reads) (rego.Value, error) {
 	d := c.document(reads)
 	defer d.done()
 	if err := d.fill(parts); err != nil {
 		return nil, err
 	}
-	return policy.Object(d.members...), nil
+	return rego.Object(d.members...), nil
 }
 
 // all is the whole input.
-func (c *call) all() (policy.Value, error) { return c.input(c.fields, policy.Reads{}) }
+func (c *call) all() (rego.Value, error) { return c.input(c.fields, reach.Reads{}) }
 
 // key writes the key of what the entry reads of the input. Whatever is wrong with the input has to show when the input itself is
 // made: this makes a key of it, or none.
@@ -141,10 +143,10 @@ func (c *call) key(entry *policy.Entry) *policy.Key {
 }
 
 // documents are reused: their slices are what most of an input's allocations would be.
-var documents = sync.Pool{New: func() any { return &document{members: make([]policy.Member, 0, 64)} }}
+var documents = sync.Pool{New: func() any { return &document{members: make([]rego.Member, 0, 64)} }}
 
 // document is an empty one about the call, which is described where it was not.
-func (c *call) document(reads policy.Reads) *document {
+func (c *call) document(reads reach.Reads) *document {
 	if !c.described {
 		c.describe()
 	}
@@ -159,7 +161,7 @@ func (d *document) done() {
 		clear(d.members[:cap(d.members)])
 	}
 	if cap(d.members) > 1024 {
-		d.members = make([]policy.Member, 0, 64)
+		d.members = make([]rego.Member, 0, 64)
 	}
 	d.members, d.key, d.call, d.in = d.members[:0], nil, nil, nil
 	documents.Put(d)
@@ -173,8 +175,8 @@ func (d *document) done() {
 type document struct {
 	call    *call
 	in      *input.Input
-	reads   policy.Reads    // of the object that is open
-	members []policy.Member // of all objects that are open, the innermost last
+	reads   reach.Reads   // of the object that is open
+	members []rego.Member // of all objects that are open, the innermost last
 	key     *policy.Key
 }
 
@@ -287,13 +289,13 @@ func (d *document) composite(n *input.Node) {
 func (d *document) wants(key string) bool { return d.reads.Has(key) }
 
 // add puts a member in that the reader looks at, as do those that follow.
-func (d *document) add(key string, v policy.Value) {
+func (d *document) add(key string, v rego.Value) {
 	if d.key != nil {
 		d.key.Name(key)
 		d.key.Value(v, d.reads.Below(key))
 		return
 	}
-	d.members = append(d.members, policy.Member{Key: key, Value: v})
+	d.members = append(d.members, rego.Member{Key: key, Value: v})
 }
 
 // addText leaves an empty one out, unless it is there always.
@@ -304,7 +306,7 @@ func (d *document) addText(key, s string, always bool) {
 		d.key.Name(key)
 		d.key.String(s)
 	default:
-		d.members = append(d.members, policy.Member{Key: key, Value: policy.String(s)})
+		d.members = append(d.members, rego.Member{Key: key, Value: rego.String(s)})
 	}
 }
 
@@ -314,7 +316,7 @@ func (d *document) bool(key string, b bool) {
 		d.key.Bool(b)
 		return
 	}
-	d.members = append(d.members, policy.Member{Key: key, Value: policy.Bool(b)})
+	d.members = append(d.members, rego.Member{Key: key, Value: rego.Bool(b)})
 }
 
 func (d *document) number(key string, n int64, always bool) {
@@ -324,7 +326,7 @@ func (d *document) number(key string, n int64, always bool) {
 		d.key.Name(key)
 		d.key.Int(n)
 	default:
-		d.members = append(d.members, policy.Member{Key: key, Value: policy.Int(n)})
+		d.members = append(d.members, rego.Member{Key: key, Value: rego.Int(n)})
 	}
 }
 
@@ -334,17 +336,17 @@ func (d *document) strings(key string, list []string) {
 		d.key.Strings(list)
 		return
 	}
-	d.members = append(d.members, policy.Member{Key: key, Value: policy.Strings(list)})
+	d.members = append(d.members, rego.Member{Key: key, Value: rego.Strings(list)})
 }
 
 // outer is the object in which another is open: what is read of it, and where the other begins.
 type outer struct {
-	reads policy.Reads
+	reads reach.Reads
 	mark  int
 }
 
 // open begins an object that is a member of the one that is open.
-func (d *document) open(key string, reads policy.Reads) outer {
+func (d *document) open(key string, reads reach.Reads) outer {
 	o := outer{d.reads, len(d.members)}
 	d.reads = reads
 	if d.key != nil {
@@ -360,7 +362,7 @@ func (d *document) close(o outer, key string, always, unordered bool) {
 	switch {
 	case d.key == nil:
 		if inner := d.members[o.mark:]; always || len(inner) > 0 {
-			d.members = append(d.members[:o.mark], policy.Member{Key: key, Value: policy.Object(inner...)})
+			d.members = append(d.members[:o.mark], rego.Member{Key: key, Value: rego.Object(inner...)})
 		}
 	case !always && d.key.Empty(o.mark):
 		d.key.Drop(o.mark)
@@ -429,11 +431,11 @@ func (d *document) json(key string, x any) error {
 		d.key.JSON(x)
 		return nil
 	}
-	v, err := policy.FromJSON(x)
+	v, err := rego.FromJSON(x)
 	if err != nil {
 		return err
 	}
-	d.members = append(d.members, policy.Member{Key: key, Value: v})
+	d.members = append(d.members, rego.Member{Key: key, Value: v})
 	return nil
 }
 
@@ -491,17 +493,17 @@ func index(headers Headers, name string) int {
 	return slices.IndexFunc(headers, func(h Header) bool { return h.Name == name })
 }
 
-func headerMap(headers Headers) policy.Value {
-	lines := make([]policy.Value, 0, len(headers))
+func headerMap(headers Headers) rego.Value {
+	lines := make([]rego.Value, 0, len(headers))
 	for _, h := range headers {
-		line := []policy.Member{{Key: "key", Value: policy.String(h.Name)}, {Key: "rawValue"}}
+		line := []rego.Member{{Key: "key", Value: rego.String(h.Name)}, {Key: "rawValue"}}
 		if h.Name == "" {
 			line = line[1:]
 		}
 		if h.Value != "" {
-			line[len(line)-1].Value = policy.String(base64.StdEncoding.EncodeToString([]byte(h.Value)))
+			line[len(line)-1].Value = rego.String(base64.StdEncoding.EncodeToString([]byte(h.Value)))
 		}
-		lines = append(lines, policy.Object(line...))
+		lines = append(lines, rego.Object(line...))
 	}
-	return policy.Object(policy.Member{Key: "headers", Value: policy.Array(lines...)})
+	return rego.Object(rego.Member{Key: "headers", Value: rego.Array(lines...)})
 }

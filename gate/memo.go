@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/routes"
 )
 
@@ -71,7 +72,7 @@ func (g *Gate) lookup(c *call, key *policy.Key) (bool, error) {
 }
 
 // evaluate asks the policy, and has the decision remembered where there is a key.
-func (c *call) evaluate(ctx context.Context, key *policy.Key, document policy.Value) (policy.Decision, error) {
+func (c *call) evaluate(ctx context.Context, key *policy.Key, document rego.Value) (policy.Decision, error) {
 	s := c.view.Settings
 	switch large := c.large(); {
 	case large && key != nil:

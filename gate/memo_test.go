@@ -22,6 +22,7 @@ import (
 	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // reading is a policy that reads a little of everything that an input has.
@@ -347,15 +348,15 @@ func TestMemoIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	about := func(method string) policy.Value {
-		return policy.Object(policy.Member{Key: "request", Value: policy.Object(policy.Member{Key: "http",
-			Value: policy.Object(policy.Member{Key: "method", Value: policy.String(method)})})})
+	about := func(method string) rego.Value {
+		return rego.Object(rego.Member{Key: "request", Value: rego.Object(rego.Member{Key: "http",
+			Value: rego.Object(rego.Member{Key: "method", Value: rego.String(method)})})})
 	}
 	k := g.Memo().Key(entry)
 	k.Name("attributes")
 	k.Value(about("DELETE"), entry.Reads().Below("attributes"))
 	k.Recall(policy.Facts{}, time.Now())
-	if _, err := k.Decide(ctx, time.Second, policy.Object(policy.Member{Key: "attributes", Value: about("GET")}), policy.Facts{}, time.Now()); err != nil {
+	if _, err := k.Decide(ctx, time.Second, rego.Object(rego.Member{Key: "attributes", Value: about("GET")}), policy.Facts{}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	k.Done()

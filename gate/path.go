@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"gatehouse/policy"
+	"gatehouse/policy/reach"
 	"gatehouse/query"
 	"gatehouse/routes"
 )
@@ -64,7 +64,7 @@ func parseTarget(path string, rules PathRules) (target, error) {
 
 // unclearQuery finds a parameter that the policy reads and that the frameworks read differently, where the form is not allowed.
 // What the policy does not look at may be anything: a link of an old search engine's has Latin-1 in it.
-func (c *call) unclearQuery(reads policy.Reads) error {
+func (c *call) unclearQuery(reads reach.Reads) error {
 	if len(c.target.query.Unclear) == 0 || c.allowed()&routes.InvalidUTF8 != 0 {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/input"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/routes"
 )
 
@@ -114,7 +115,7 @@ func (c *call) recordInput(e *decisionlog.Entry) {
 		c.describe()
 	}
 	e.Body = "" // never recorded
-	if c.body != policy.Null() {
+	if c.body != rego.Null() {
 		e.ParsedBody = (*bodyDocument)(c)
 	}
 }
@@ -151,10 +152,10 @@ type (
 )
 
 // JSON implements decisionlog.Document.
-func (d *bodyDocument) JSON() (any, error) { return policy.JSON(d.body) }
+func (d *bodyDocument) JSON() (any, error) { return rego.JSON(d.body) }
 
 // JSON implements decisionlog.Document.
-func (d *resultDocument) JSON() (any, error) { return policy.JSON(d.decision.Result) }
+func (d *resultDocument) JSON() (any, error) { return rego.JSON(d.decision.Result) }
 
 // JSON implements decisionlog.Document.
 func (d *factsDocument) JSON() (any, error) { return policy.QuestionsJSON(d.decision.Asked) }

@@ -22,6 +22,7 @@ import (
 	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/policy/explain"
+	"gatehouse/policy/rego"
 )
 
 // Explained is why a request is decided as it is.
@@ -87,7 +88,7 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 	}
 	var o explain.Options
 	if options != nil {
-		plain, err := policy.JSON(document)
+		plain, err := rego.JSON(document)
 		if err != nil {
 			return err
 		}

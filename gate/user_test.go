@@ -12,6 +12,7 @@ import (
 	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // people is a directory: vera is in dev, which is in eng, which has the role writer; and she is a viewer herself. twin belongs to two users.
@@ -286,7 +287,7 @@ func TestFactsOnRecord(t *testing.T) {
 	log, written := gatetest.Log(t)
 	s := settings()
 	s.Log = log
-	yes := answers(func() policy.Value { return policy.Bool(true) })
+	yes := answers(func() rego.Value { return rego.Bool(true) })
 	rego := "package envoy.authz\nallow if {\n\tds.check({\"object_id\": input.parsed_path[0]})\n\tinput.parsed_path[0] != \"secret\"\n}"
 	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, s, compile(t, rego)), func(v *gate.View) { v.Facts = policy.Facts{Directory: yes, Version: 1} })
 	for _, path := range []string{"/doc", "/doc", "/secret"} {

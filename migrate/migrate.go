@@ -19,6 +19,7 @@ import (
 
 	"gatehouse/bundles"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/yamltext"
 )
 
@@ -406,7 +407,7 @@ func (m *migration) lookAtPolicy(ctx context.Context) {
 		}
 		return manager.Load(ctx)
 	}()
-	var list policy.Problems
+	var list bundle.Problems
 	if errors.As(err, &list) {
 		for _, p := range list {
 			m.findings = append(m.findings, Finding{at: problemPlace(p, dirs), text: p.Text, Lost: true, section: "policy"})
@@ -423,7 +424,7 @@ func (m *migration) lookAtPolicy(ctx context.Context) {
 }
 
 // problemPlace is where a problem of the policy is, as a path that an editor opens.
-func problemPlace(p policy.Problem, dirs map[string]string) string {
+func problemPlace(p bundle.Problem, dirs map[string]string) string {
 	switch {
 	case p.File == "" && p.Bundle == "":
 		return "policy"

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 // backend counts how often it was asked.
@@ -27,7 +29,7 @@ func backend(t *testing.T, answer http.HandlerFunc) (url string, asked *atomic.I
 func sends(t *testing.T, rules string, limit int64) *policy.Snapshot {
 	t.Helper()
 	s, err := policy.Compile(t.Context(), policy.Config{Decision: "authz/allow", Capabilities: policy.Capabilities{
-		HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true, HTTPSendCache: limit}}, []*policy.Bundle{read(t, "app", module(rules))})
+		HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true, HTTPSendCache: limit}}, []*bundle.Bundle{read(t, "app", module(rules))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,7 @@ func TestAnswersAreKept(t *testing.T) {
 		s := sends(t, fmt.Sprintf(`allow := http.send({"method": "GET", "url": "%s%s", "headers": {"x": "%s"}, "force_json_decode": true%s}).body.ok`,
 			url, c.path, strings.Repeat("x", c.padding), c.options), c.limit)
 		for range 5 {
-			if d, err := s.Decide(t.Context(), policy.Object(), time.Now()); err != nil || !d.Allowed {
+			if d, err := s.Decide(t.Context(), rego.Object(), time.Now()); err != nil || !d.Allowed {
 				t.Fatalf("%s: %+v, %v", name, d, err)
 			}
 		}
@@ -78,7 +80,7 @@ func TestAnswersOfManyRequests(t *testing.T) {
 	s := sends(t, `allow := http.send({"method": "POST", "url": "`+url+`", "body": input.x, "force_json_decode": true, "force_cache": true, "force_cache_duration_seconds": 3600}).body.ok`, 64<<10)
 	ask := func(i int) {
 		t.Helper()
-		x := policy.Object(policy.Member{Key: "x", Value: policy.String(fmt.Sprint(strings.Repeat("x", 4096), i))})
+		x := rego.Object(rego.Member{Key: "x", Value: rego.String(fmt.Sprint(strings.Repeat("x", 4096), i))})
 		if d, err := s.Decide(t.Context(), x, time.Now()); err != nil || !d.Allowed {
 			t.Fatalf("%+v, %v", d, err)
 		}
@@ -107,7 +109,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		}
 	})
 	s := sends(t, `allow := count(http.send({"method": "GET", "url": "`+url+`"}).raw_body) > 0`, 0)
-	if d, err := s.Decide(context.Background(), policy.Object(), time.Now()); d.Allowed || err == nil || !strings.Contains(err.Error(), "http.send: the answer has more than") {
+	if d, err := s.Decide(context.Background(), rego.Object(), time.Now()); d.Allowed || err == nil || !strings.Contains(err.Error(), "http.send: the answer has more than") {
 		t.Errorf("%+v, %v", d, err)
 	}
 }

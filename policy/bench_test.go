@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 const trivial = `default allow := false
@@ -31,22 +33,22 @@ const rbacData = `{
 }`
 
 // request builds what gate builds: twenty headers and the attributes around them.
-func request(headers []policy.Member) policy.Value {
-	http := policy.Object(
-		policy.Member{Key: "method", Value: policy.String("PUT")},
-		policy.Member{Key: "path", Value: policy.String("/orders/17")},
-		policy.Member{Key: "host", Value: policy.String("orders.example.com")},
-		policy.Member{Key: "headers", Value: policy.Object(headers...)})
-	return policy.Object(
-		policy.Member{Key: "attributes", Value: policy.Object(
-			policy.Member{Key: "request", Value: policy.Object(policy.Member{Key: "http", Value: http})})},
-		policy.Member{Key: "identity", Value: policy.Object(policy.Member{Key: "subject", Value: policy.String("ann")})})
+func request(headers []rego.Member) rego.Value {
+	http := rego.Object(
+		rego.Member{Key: "method", Value: rego.String("PUT")},
+		rego.Member{Key: "path", Value: rego.String("/orders/17")},
+		rego.Member{Key: "host", Value: rego.String("orders.example.com")},
+		rego.Member{Key: "headers", Value: rego.Object(headers...)})
+	return rego.Object(
+		rego.Member{Key: "attributes", Value: rego.Object(
+			rego.Member{Key: "request", Value: rego.Object(rego.Member{Key: "http", Value: http})})},
+		rego.Member{Key: "identity", Value: rego.Object(rego.Member{Key: "subject", Value: rego.String("ann")})})
 }
 
-func twentyHeaders() []policy.Member {
-	headers := make([]policy.Member, 20)
+func twentyHeaders() []rego.Member {
+	headers := make([]rego.Member, 20)
 	for i := range headers {
-		headers[i] = policy.Member{Key: fmt.Sprintf("x-header-%d", i), Value: policy.String(fmt.Sprintf("value %d", i))}
+		headers[i] = rego.Member{Key: fmt.Sprintf("x-header-%d", i), Value: rego.String(fmt.Sprintf("value %d", i))}
 	}
 	return headers
 }
@@ -84,7 +86,7 @@ func BenchmarkCompile(b *testing.B) {
 	app := read(b, "app", tree{"authz.rego": "package authz\n\n" + rbac, "data.json": rbacData})
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := policy.Compile(context.Background(), policy.Config{Decision: "authz/allow"}, []*policy.Bundle{app}); err != nil {
+		if _, err := policy.Compile(context.Background(), policy.Config{Decision: "authz/allow"}, []*bundle.Bundle{app}); err != nil {
 			b.Fatal(err)
 		}
 	}

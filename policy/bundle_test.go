@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 func TestReadRefuses(t *testing.T) {
@@ -15,54 +15,54 @@ func TestReadRefuses(t *testing.T) {
 	tests := []struct {
 		name       string
 		files      tree
-		limits     policy.Limits
+		limits     bundle.Limits
 		complaints []string // each must be in the error
 	}{
-		{"two broken modules", tree{"a.rego": "package a\n\nx := }\n", "sub/b.rego": "package b\n\ny if {\n"}, policy.Limits{},
+		{"two broken modules", tree{"a.rego": "package a\n\nx := }\n", "sub/b.rego": "package b\n\ny if {\n"}, bundle.Limits{},
 			[]string{`reading bundle "app": a.rego:3: `, `reading bundle "app": sub/b.rego:`}},
-		{"several errors in one module", tree{"a.rego": "package a\n\nallow { true }\n\ndeny { true }\n\nx if 1\n"}, policy.Limits{},
+		{"several errors in one module", tree{"a.rego": "package a\n\nallow { true }\n\ndeny { true }\n\nx if 1\n"}, bundle.Limits{},
 			[]string{"a.rego:3: ", "a.rego:5: "}},
-		{"an empty module", tree{"a.rego": ""}, policy.Limits{}, []string{`a.rego`, "empty module"}},
-		{"not Rego", tree{"a.rego": "hello\x00"}, policy.Limits{}, []string{`a.rego:1: `}},
-		{"broken JSON", tree{"sub/data.json": "{\n  \"a\": 1,\n  \"b\": }\n"}, policy.Limits{}, []string{`sub/data.json:3: `}},
-		{"unfinished JSON", tree{"data.json": "{\n  \"a\": "}, policy.Limits{}, []string{`data.json:2: ends in the middle`}},
-		{"JSON and more", tree{"data.json": "{}\n{}"}, policy.Limits{}, []string{`data.json:2: more follows`}},
-		{"empty JSON", tree{"data.json": ""}, policy.Limits{}, []string{`data.json:1: empty`}},
-		{"broken YAML", tree{"data.yaml": "a: 1\nb: [\n"}, policy.Limits{}, []string{`data.yaml:`}},
-		{"broken YAML line", tree{"data.yaml": "a: 1\n b: 2\n"}, policy.Limits{}, []string{`data.yaml:2: `}},
-		{"top of data no object", tree{"data.json": "[]"}, policy.Limits{}, []string{"data.json: the top of a bundle's data is an object"}},
-		{"one value twice", tree{"data.json": `{"a": {"b": 1}}`, "a/data.yaml": "b: 2"}, policy.Limits{},
+		{"an empty module", tree{"a.rego": ""}, bundle.Limits{}, []string{`a.rego`, "empty module"}},
+		{"not Rego", tree{"a.rego": "hello\x00"}, bundle.Limits{}, []string{`a.rego:1: `}},
+		{"broken JSON", tree{"sub/data.json": "{\n  \"a\": 1,\n  \"b\": }\n"}, bundle.Limits{}, []string{`sub/data.json:3: `}},
+		{"unfinished JSON", tree{"data.json": "{\n  \"a\": "}, bundle.Limits{}, []string{`data.json:2: ends in the middle`}},
+		{"JSON and more", tree{"data.json": "{}\n{}"}, bundle.Limits{}, []string{`data.json:2: more follows`}},
+		{"empty JSON", tree{"data.json": ""}, bundle.Limits{}, []string{`data.json:1: empty`}},
+		{"broken YAML", tree{"data.yaml": "a: 1\nb: [\n"}, bundle.Limits{}, []string{`data.yaml:`}},
+		{"broken YAML line", tree{"data.yaml": "a: 1\n b: 2\n"}, bundle.Limits{}, []string{`data.yaml:2: `}},
+		{"top of data no object", tree{"data.json": "[]"}, bundle.Limits{}, []string{"data.json: the top of a bundle's data is an object"}},
+		{"one value twice", tree{"data.json": `{"a": {"b": 1}}`, "a/data.yaml": "b: 2"}, bundle.Limits{},
 			[]string{`data.json: "a/b" is defined by a/data.yaml too`}},
-		{"value and object", tree{"data.json": `{"a": 1}`, "a/b/data.json": `{}`}, policy.Limits{},
+		{"value and object", tree{"data.json": `{"a": 1}`, "a/b/data.json": `{}`}, bundle.Limits{},
 			[]string{`data.json: "a" is defined by a/b/data.json too`}},
-		{"a number beyond reason", tree{"data.json": `{"a": 1e999999999}`}, policy.Limits{}, []string{"number"}},
+		{"a number beyond reason", tree{"data.json": `{"a": 1e999999999}`}, bundle.Limits{}, []string{"number"}},
 		{"nested beyond reason", tree{"data.json": `{"a": ` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`},
-			policy.Limits{}, []string{"nested deeper than 1000"}},
-		{"broken manifest", tree{".manifest": "{\n\"roots\": 1}", "a.rego": fine}, policy.Limits{}, []string{".manifest:2: "}},
-		{"roots overlap", tree{".manifest": `{"roots": ["a", "a/b"]}`}, policy.Limits{}, []string{`roots "a" and "a/b" overlap`}},
-		{"module outside roots", tree{".manifest": `{"roots": ["orders"]}`, "a.rego": fine}, policy.Limits{},
+			bundle.Limits{}, []string{"nested deeper than 1000"}},
+		{"broken manifest", tree{".manifest": "{\n\"roots\": 1}", "a.rego": fine}, bundle.Limits{}, []string{".manifest:2: "}},
+		{"roots overlap", tree{".manifest": `{"roots": ["a", "a/b"]}`}, bundle.Limits{}, []string{`roots "a" and "a/b" overlap`}},
+		{"module outside roots", tree{".manifest": `{"roots": ["orders"]}`, "a.rego": fine}, bundle.Limits{},
 			[]string{`a.rego:1: package authz is outside the manifest's roots ["orders"]`}},
-		{"data outside roots", tree{".manifest": `{"roots": ["a/b"]}`, "a/data.json": `{"b": 1, "c": 2}`}, policy.Limits{},
+		{"data outside roots", tree{".manifest": `{"roots": ["a/b"]}`, "a/data.json": `{"b": 1, "c": 2}`}, bundle.Limits{},
 			[]string{`a/data.json: data at "a/c" is outside the manifest's roots`}},
-		{"unknown version", tree{".manifest": `{"rego_version": 7}`}, policy.Limits{}, []string{".manifest: rego_version 7"}},
-		{"a revision with a line break", tree{".manifest": `{"revision": "a\nb"}`}, policy.Limits{}, []string{".manifest: revision"}},
+		{"unknown version", tree{".manifest": `{"rego_version": 7}`}, bundle.Limits{}, []string{".manifest: rego_version 7"}},
+		{"a revision with a line break", tree{".manifest": `{"revision": "a\nb"}`}, bundle.Limits{}, []string{".manifest: revision"}},
 		{"v0 where the manifest says v1", tree{".manifest": `{"rego_version": 1}`, "a.rego": "package a\nallow { true }\n"},
-			policy.Limits{}, []string{"a.rego:2: "}},
+			bundle.Limits{}, []string{"a.rego:2: "}},
 		{"v1 where the manifest says v0", tree{".manifest": `{"rego_version": 0}`, "a.rego": "package a\nallow if true\n"},
-			policy.Limits{}, []string{"a.rego:2: "}},
-		{"a mistake in a v0 module", tree{"a.rego": "package a\nallow { true }\ndeny { true }\nx { 1 + }\n"}, policy.Limits{},
+			bundle.Limits{}, []string{"a.rego:2: "}},
+		{"a mistake in a v0 module", tree{"a.rego": "package a\nallow { true }\ndeny { true }\nx { 1 + }\n"}, bundle.Limits{},
 			[]string{"a.rego:4: "}},
-		{"too many files", tree{"a.rego": fine, "b.rego": fine}, policy.Limits{Files: 1}, []string{"more than 1 files"}},
-		{"too large a file", tree{"a.rego": fine}, policy.Limits{File: 5}, []string{"a.rego: larger than 5 bytes"}},
-		{"too large together", tree{"a.rego": fine, "b.rego": fine}, policy.Limits{Total: 50}, []string{"larger than 50 bytes"}},
-		{"too deep", tree{"a/b/c/d.rego": fine}, policy.Limits{Depth: 2}, []string{"more than 2 folders deep"}},
+		{"too many files", tree{"a.rego": fine, "b.rego": fine}, bundle.Limits{Files: 1}, []string{"more than 1 files"}},
+		{"too large a file", tree{"a.rego": fine}, bundle.Limits{File: 5}, []string{"a.rego: larger than 5 bytes"}},
+		{"too large together", tree{"a.rego": fine, "b.rego": fine}, bundle.Limits{Total: 50}, []string{"larger than 50 bytes"}},
+		{"too deep", tree{"a/b/c/d.rego": fine}, bundle.Limits{Depth: 2}, []string{"more than 2 folders deep"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			b, err := policy.Read("app", test.files.fs(), test.limits)
-			var problems policy.Problems
+			b, err := bundle.Read("app", test.files.fs(), test.limits)
+			var problems bundle.Problems
 			if b != nil || !errors.As(err, &problems) {
-				t.Fatalf("got %v and %v, want policy.Problems", b, err)
+				t.Fatalf("got %v and %v, want bundle.Problems", b, err)
 			}
 			for _, complaint := range test.complaints {
 				if !strings.Contains(err.Error(), complaint) {
@@ -83,8 +83,8 @@ func TestReadBoundsItsProblems(t *testing.T) {
 	for i := range 50 {
 		files[fmt.Sprintf("m%02d.rego", i)] = "package m\nx := \n"
 	}
-	_, err := policy.Read("app", files.fs(), policy.Limits{})
-	var problems policy.Problems
+	_, err := bundle.Read("app", files.fs(), bundle.Limits{})
+	var problems bundle.Problems
 	if !errors.As(err, &problems) || len(problems) != 11 || !strings.Contains(problems[10].Text, "further problems") {
 		t.Errorf("got %d problems, want ten and one that says that there are more", len(problems))
 	}
@@ -164,8 +164,8 @@ func FuzzReadModule(f *testing.F) {
 	f.Add("package a\nallow { true }", `{`, "- [", `{"rego_version": 0}`)
 	f.Fuzz(func(t *testing.T, rego, json, yaml, manifest string) {
 		files := tree{"m.rego": rego, "data.json": json, "sub/data.yaml": yaml, ".manifest": manifest}
-		b, err := policy.Read("app", files.fs(), policy.Limits{})
-		var problems policy.Problems
+		b, err := bundle.Read("app", files.fs(), bundle.Limits{})
+		var problems bundle.Problems
 		if (b == nil) == (err == nil) || err != nil && !errors.As(err, &problems) {
 			t.Fatalf("got %v and %v", b, err)
 		}

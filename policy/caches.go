@@ -10,6 +10,8 @@ import (
 	"github.com/gobwas/glob"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown/cache"
+
+	"gatehouse/policy/rego"
 )
 
 const (
@@ -159,7 +161,7 @@ func (a answers) Insert(key ast.Value, v cache.InterQueryCacheValue) int {
 
 func (a answers) InsertWithExpiry(key ast.Value, v cache.InterQueryCacheValue, expires time.Time) int {
 	size := int64(0)
-	own, ok := detach(key, &size, 0)
+	own, ok := rego.Copy(key, &size)
 	if !ok {
 		return 0
 	}

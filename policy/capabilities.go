@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/builtins"
 )
 
 // Capabilities turn on built-ins that reach out of the process or show what is in it. The zero value turns on none.
@@ -31,9 +33,6 @@ type Capabilities struct {
 	// Runtime turns opa.runtime on; what it shows is always empty.
 	Runtime bool
 }
-
-// offByDefault lists the built-ins that need one of Capabilities.
-var offByDefault = []string{"http.send", "net.lookup_ip_addr", "opa.runtime"}
 
 func (c Capabilities) grant(name string) bool {
 	switch name {
@@ -67,7 +66,7 @@ func (c Capabilities) validate() error {
 func (c Capabilities) compiler() *ast.Capabilities {
 	all := ast.CapabilitiesForThisVersion()
 	all.Builtins = slices.DeleteFunc(all.Builtins, func(b *ast.Builtin) bool { return !c.grant(b.Name) })
-	all.Builtins = append(all.Builtins, directoryDeclarations()...)
+	all.Builtins = append(all.Builtins, builtins.DirectoryDeclarations()...)
 	all.AllowNet = append(append([]string{}, c.HTTPSend...), c.NetLookup...)
 	return all
 }

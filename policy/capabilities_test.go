@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 // TestCapabilities calls a real server on loopback with http.send, as far as the capabilities go.
@@ -46,11 +48,11 @@ func TestCapabilities(t *testing.T) {
 		"runtime shows no variable": {`allow := opa.runtime() == {}`, policy.Capabilities{Runtime: true}, true, "allow"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, err := policy.Read("app", fstest.MapFS{"p.rego": {Data: []byte("package envoy.authz\n" + tt.rego)}}, policy.Limits{})
+			b, err := bundle.Read("app", fstest.MapFS{"p.rego": {Data: []byte("package envoy.authz\n" + tt.rego)}}, bundle.Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow", Capabilities: tt.capabilities}, []*policy.Bundle{b})
+			s, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow", Capabilities: tt.capabilities}, []*bundle.Bundle{b})
 			if !tt.compiles {
 				if err == nil || !strings.Contains(err.Error(), tt.want) {
 					t.Fatalf("compiling: %v, want %q", err, tt.want)
@@ -60,7 +62,7 @@ func TestCapabilities(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := s.Decide(t.Context(), policy.Object(), time.Now())
+			d, err := s.Decide(t.Context(), rego.Object(), time.Now())
 			if tt.want == "allow" {
 				if err != nil || !d.Allowed {
 					t.Fatalf("%+v, %v", d, err)

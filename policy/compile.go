@@ -10,20 +10,25 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/bundle"
+	opa "github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"gatehouse/policy/builtins"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // Compile makes one snapshot of all bundles together. Bundles must not own the same part of data, everything must
 // compile, and the decision must be defined by a rule or by data. Problems come back all at once, as Problems. The
 // context is looked at between the steps.
-func Compile(ctx context.Context, cfg Config, bundles []*Bundle) (s *Snapshot, err error) {
-	bundles = slices.SortedFunc(slices.Values(bundles), func(a, b *Bundle) int { return strings.Compare(a.name, b.name) })
+func Compile(ctx context.Context, cfg Config, bundles []*bundle.Bundle) (s *Snapshot, err error) {
+	bundles = slices.SortedFunc(slices.Values(bundles), func(a, b *bundle.Bundle) int { return strings.Compare(a.Name(), b.Name()) })
 	c := &compilation{cfg: cfg, bundles: bundles, snapshot: &Snapshot{}}
 	defer func() {
 		if p := recover(); p != nil {
-			s, err = nil, Problems{{Stage: "compiling", Text: oneLine(fmt.Sprintf("the compiler failed: %v", p))}}
+			s, err = nil, bundle.Problems{{Stage: "compiling", Text: rego.OneLine(fmt.Sprintf("the compiler failed: %v", p))}}
 		}
 	}()
 	for _, step := range []func(context.Context){c.prepare, c.load, c.compile, c.define, c.describe} {
@@ -45,18 +50,18 @@ func Compile(ctx context.Context, cfg Config, bundles []*Bundle) (s *Snapshot, e
 // compilation is the state of one Compile.
 type compilation struct {
 	cfg      Config
-	bundles  []*Bundle
+	bundles  []*bundle.Bundle
 	decision ast.Ref
 	files    map[string]source // by module's location
 	snapshot *Snapshot
-	problems Problems
+	problems bundle.Problems
 }
 
 // source is where a module came from.
 type source struct{ bundle, file string }
 
 func (c *compilation) problem(s source, line int, text string) {
-	c.problems.add(Problem{Stage: "compiling", Bundle: s.bundle, File: s.file, Line: line, Text: text})
+	c.problems.Add(bundle.Problem{Stage: "compiling", Bundle: s.bundle, File: s.file, Line: line, Text: text})
 }
 
 // prepare checks the configuration and that each part of data has one owner.
@@ -75,8 +80,8 @@ func (c *compilation) prepare(context.Context) {
 	}
 	for i, b := range c.bundles {
 		for _, other := range c.bundles[:i] {
-			if b.name == other.name {
-				c.problem(source{}, 0, fmt.Sprintf("two bundles are named %q", b.name))
+			if b.Name() == other.Name() {
+				c.problem(source{}, 0, fmt.Sprintf("two bundles are named %q", b.Name()))
 			}
 			if text := overlap(other, b); text != "" {
 				c.problem(source{}, 0, text)
@@ -99,19 +104,19 @@ func decisionRef(decision string) (ast.Ref, error) {
 }
 
 // overlap says which roots two bundles share.
-func overlap(a, b *Bundle) string {
-	for _, x := range a.roots {
-		for _, y := range b.roots {
-			if !bundle.RootPathsOverlap(x, y) {
+func overlap(a, b *bundle.Bundle) string {
+	for _, x := range a.Roots() {
+		for _, y := range b.Roots() {
+			if !opa.RootPathsOverlap(x, y) {
 				continue
 			}
-			for _, bare := range []*Bundle{a, b} {
-				if slices.Contains(bare.roots, "") {
+			for _, bare := range []*bundle.Bundle{a, b} {
+				if slices.Contains(bare.Roots(), "") {
 					return fmt.Sprintf("bundles %q and %q overlap: %q owns all of data because its .manifest names no roots; "+
-						`list what it defines there, as in {"roots": ["orders"]}`, a.name, b.name, bare.name)
+						`list what it defines there, as in {"roots": ["orders"]}`, a.Name(), b.Name(), bare.Name())
 				}
 			}
-			return fmt.Sprintf("bundles %q and %q overlap: root %q of the one and root %q of the other", a.name, b.name, x, y)
+			return fmt.Sprintf("bundles %q and %q overlap: root %q of the one and root %q of the other", a.Name(), b.Name(), x, y)
 		}
 	}
 	return ""
@@ -122,9 +127,9 @@ func overlap(a, b *Bundle) string {
 func (c *compilation) load(ctx context.Context) {
 	data := ast.NewObject()
 	for _, b := range c.bundles {
-		joined, ok := data.Merge(b.data)
+		joined, ok := data.Merge(b.Data())
 		if !ok {
-			c.problem(source{bundle: b.name}, 0, "its data contradicts the data of another bundle")
+			c.problem(source{bundle: b.Name()}, 0, "its data contradicts the data of another bundle")
 			return
 		}
 		data = joined
@@ -144,10 +149,10 @@ func (c *compilation) compile(ctx context.Context) {
 	modules := map[string]*ast.Module{}
 	c.files = map[string]source{}
 	for _, b := range c.bundles {
-		for file, module := range b.modules {
-			where := path.Join(b.name, file)
+		for file, module := range b.Modules() {
+			where := path.Join(b.Name(), file)
 			modules[where] = module
-			c.files[where] = source{bundle: b.name, file: file}
+			c.files[where] = source{bundle: b.Name(), file: file}
 		}
 	}
 	s := c.snapshot
@@ -160,7 +165,7 @@ func (c *compilation) compile(ctx context.Context) {
 		WithCapabilities(c.cfg.Capabilities.compiler()).
 		WithEnablePrintStatements(false).
 		WithPathConflictsCheck(storage.NonEmpty(ctx, s.store, s.txn)).
-		SetErrorLimit(maxProblems)
+		SetErrorLimit(bundle.MaxProblems)
 	s.compiler.Compile(modules)
 	s.compiler.Errors.Sort()
 	for _, e := range s.compiler.Errors {
@@ -170,10 +175,10 @@ func (c *compilation) compile(ctx context.Context) {
 
 func (c *compilation) compileProblem(e *ast.Error) {
 	if e.Location == nil {
-		c.problem(source{}, 0, regoText(e))
+		c.problem(source{}, 0, rego.ErrorText(e))
 		return
 	}
-	text := regoText(e)
+	text := rego.ErrorText(e)
 	if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok {
 		text = undefinedFunction(name)
 	}
@@ -182,7 +187,7 @@ func (c *compilation) compileProblem(e *ast.Error) {
 
 // undefinedFunction tells the built-ins that are off from those that do not exist.
 func undefinedFunction(name string) string {
-	if slices.Contains(offByDefault, name) {
+	if slices.Contains(builtins.OffByDefault, name) {
 		return fmt.Sprintf("the built-in %s is off by default: policy.capabilities turns it on", name)
 	}
 	return fmt.Sprintf("there is no function or built-in %s", name)
@@ -193,10 +198,10 @@ func (c *compilation) define(context.Context) {
 	if c.cfg.Decision == "" {
 		return
 	}
-	entry, err := c.snapshot.Entry(refPath(c.decision))
+	entry, err := c.snapshot.Entry(rego.Path(c.decision))
 	switch {
 	case err != nil:
-		c.problem(source{}, 0, oneLine(err.Error()))
+		c.problem(source{}, 0, rego.OneLine(err.Error()))
 	case entry == nil:
 		c.problem(source{}, 0, c.undefinedDecision())
 	}
@@ -214,7 +219,7 @@ func (c *compilation) undefinedDecision() string {
 		for _, rule := range module.Rules {
 			ref := rule.Ref().GroundPrefix()
 			if ref[len(ref)-1].Value.Compare(last) == 0 {
-				near = append(near, strings.Join(refPath(ref), "/"))
+				near = append(near, strings.Join(rego.Path(ref), "/"))
 			}
 		}
 	}
@@ -242,21 +247,21 @@ func (c *compilation) describe(context.Context) {
 	var revisions []string
 	for _, b := range c.bundles {
 		info := b.Info()
-		for _, module := range b.modules {
+		for _, module := range b.Modules() {
 			if c.cfg.Directory {
 				break
 			}
 			for _, notice := range directoryNotices(module) {
-				s.notices = addNotice(s.notices, notice)
+				s.notices = bundle.AddNotice(s.notices, notice)
 			}
 		}
 		s.bundles = append(s.bundles, info)
-		revisions = append(revisions, b.name+"="+info.Revision)
-		for _, notice := range b.notices {
-			s.notices = addNotice(s.notices, notice)
+		revisions = append(revisions, b.Name()+"="+info.Revision)
+		for _, notice := range b.Notices() {
+			s.notices = bundle.AddNotice(s.notices, notice)
 		}
 	}
-	inputNotices(s.compiler.Modules, func(text string) { s.notices = addNotice(s.notices, text) })
+	reach.InputNotices(s.compiler.Modules, func(text string) { s.notices = bundle.AddNotice(s.notices, text) })
 	if len(c.bundles) == 1 {
 		revisions[0] = c.bundles[0].Revision()
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 func TestCompileRefuses(t *testing.T) {
@@ -40,8 +41,8 @@ func TestCompileRefuses(t *testing.T) {
 				test.decision = "authz/allow"
 			}
 			s, err := policy.Compile(context.Background(), policy.Config{Decision: test.decision},
-				[]*policy.Bundle{read(t, "app", test.files)})
-			var problems policy.Problems
+				[]*bundle.Bundle{read(t, "app", test.files)})
+			var problems bundle.Problems
 			if s != nil || !errors.As(err, &problems) || !strings.Contains(err.Error(), test.complaint) {
 				t.Errorf("got error %v, want Problems with %q", err, test.complaint)
 			}
@@ -66,7 +67,7 @@ func TestDecisionPathsThatAreDefined(t *testing.T) {
 	}
 	for _, test := range tests {
 		s, err := policy.Compile(context.Background(), policy.Config{Decision: test.decision},
-			[]*policy.Bundle{read(t, "app", test.files)})
+			[]*bundle.Bundle{read(t, "app", test.files)})
 		if err != nil {
 			t.Errorf("%s: %v", test.name, err)
 			continue
@@ -85,7 +86,7 @@ func TestBundlesTogether(t *testing.T) {
 	bare := read(t, "bare", module("allow := true"))
 	cfg := policy.Config{Decision: "authz/allow"}
 	for range 2 { // bundles can be compiled again
-		s, err := policy.Compile(context.Background(), cfg, []*policy.Bundle{people, code})
+		s, err := policy.Compile(context.Background(), cfg, []*bundle.Bundle{people, code})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,18 +97,18 @@ func TestBundlesTogether(t *testing.T) {
 			t.Errorf("revision %q, want %q", got, want)
 		}
 		infos := s.Bundles()
-		if len(infos) != 2 || infos[0] != (policy.BundleInfo{Name: "code", Revision: "v7", Digest: code.Digest(), Rules: 1, Modules: 1}) {
+		if len(infos) != 2 || infos[0] != (bundle.Info{Name: "code", Revision: "v7", Digest: code.Digest(), Rules: 1, Modules: 1}) {
 			t.Errorf("bundles %+v", infos)
 		}
 	}
 	for _, test := range []struct {
-		bundles   []*policy.Bundle
+		bundles   []*bundle.Bundle
 		complaint string
 	}{
-		{[]*policy.Bundle{code, bare}, `bundles "bare" and "code" overlap: "bare" owns all of data`},
-		{[]*policy.Bundle{people, read(t, "more", tree{".manifest": `{"roots": ["shared"]}`})},
+		{[]*bundle.Bundle{code, bare}, `bundles "bare" and "code" overlap: "bare" owns all of data`},
+		{[]*bundle.Bundle{people, read(t, "more", tree{".manifest": `{"roots": ["shared"]}`})},
 			`bundles "more" and "people" overlap: root "shared" of the one and root "shared/people" of the other`},
-		{[]*policy.Bundle{people, people}, `two bundles are named "people"`},
+		{[]*bundle.Bundle{people, people}, `two bundles are named "people"`},
 		{nil, `no bundle holds a .rego file`},
 	} {
 		_, err := policy.Compile(context.Background(), cfg, test.bundles)
@@ -121,7 +122,7 @@ func TestCompileCallsNotice(t *testing.T) {
 	var got []string
 	cfg := policy.Config{Decision: "authz/allow", Notice: func(n string) { got = append(got, n) }}
 	s, err := policy.Compile(context.Background(), cfg,
-		[]*policy.Bundle{read(t, "app", tree{"authz.rego": "package authz\n\nallow := true\n", "a.json": ""})})
+		[]*bundle.Bundle{read(t, "app", tree{"authz.rego": "package authz\n\nallow := true\n", "a.json": ""})})
 	if err != nil || len(got) != 1 || fmt.Sprint(got) != fmt.Sprint(s.Notices()) {
 		t.Errorf("notices %q, error %v", got, err)
 	}
@@ -130,7 +131,7 @@ func TestCompileCallsNotice(t *testing.T) {
 func TestCompileEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := policy.Compile(ctx, policy.Config{Decision: "authz/allow"}, []*policy.Bundle{read(t, "app", module("allow := true"))})
+	_, err := policy.Compile(ctx, policy.Config{Decision: "authz/allow"}, []*bundle.Bundle{read(t, "app", module("allow := true"))})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the context's error", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // FuzzReadData compares how data is read with how encoding/json reads it.
@@ -24,8 +25,8 @@ func FuzzReadData(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		want, wantErr := plainJSON(text)
-		b, err := policy.Read("app", tree{"d/data.json": text,
-			"a.rego": "package authz\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"d\": data.d}}\n"}.fs(), policy.Limits{})
+		b, err := bundle.Read("app", tree{"d/data.json": text,
+			"a.rego": "package authz\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"d\": data.d}}\n"}.fs(), bundle.Limits{})
 		if err != nil && wantErr == nil && (strings.Contains(err.Error(), "number") || strings.Contains(err.Error(), "nested")) {
 			return // beyond our bounds
 		}
@@ -35,7 +36,7 @@ func FuzzReadData(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s, err := policy.Compile(t.Context(), policy.Config{Decision: "authz/allow"}, []*policy.Bundle{b})
+		s, err := policy.Compile(t.Context(), policy.Config{Decision: "authz/allow"}, []*bundle.Bundle{b})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +80,7 @@ func BenchmarkReadData(b *testing.B) {
 	b.SetBytes(int64(data.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := policy.Read("users", files, policy.Limits{}); err != nil {
+		if _, err := bundle.Read("users", files, bundle.Limits{}); err != nil {
 			b.Fatal(err)
 		}
 	}

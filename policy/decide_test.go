@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/policy"
-
 	"go.uber.org/goleak"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -71,7 +73,7 @@ func TestRunawayPolicyEndsWithItsContext(t *testing.T) {
 		s := compile(t, module(rules))
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		began := time.Now()
-		d, err := s.Decide(ctx, policy.Object(), noon)
+		d, err := s.Decide(ctx, rego.Object(), noon)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, policy.ErrEvaluation) || d.Allowed {
 			t.Errorf("%s: %+v, %v", name, d, err)
@@ -89,7 +91,7 @@ func TestRunawayPolicyEndsWithItsContext(t *testing.T) {
 }
 
 // bomb is a value whose every method panics.
-type bomb struct{ policy.Value }
+type bomb struct{ rego.Value }
 
 // A panic while evaluating costs one decision and tells where it was.
 func TestPanicWhileEvaluatingIsAFailure(t *testing.T) {
@@ -114,9 +116,9 @@ func TestDecideConcurrently(t *testing.T) {
 		group.Go(func() {
 			for i := range 200 {
 				user := []string{"ann", "bob"}[(g+i)%2]
-				input := policy.Object(policy.Member{Key: "user", Value: policy.String(user)},
-					policy.Member{Key: "path", Value: policy.String("orders/17")},
-					policy.Member{Key: "pattern", Value: policy.String(fmt.Sprintf("^orders/(17|%d)$", i))})
+				input := rego.Object(rego.Member{Key: "user", Value: rego.String(user)},
+					rego.Member{Key: "path", Value: rego.String("orders/17")},
+					rego.Member{Key: "pattern", Value: rego.String(fmt.Sprintf("^orders/(17|%d)$", i))})
 				d, err := s.Decide(context.Background(), input, noon)
 				if user == "ann" && (err != nil || !d.Allowed) || user == "bob" && !errors.Is(err, policy.ErrUndefined) {
 					t.Errorf("%s: %+v, %v", user, d, err)
@@ -143,7 +145,7 @@ func TestDecideWithin(t *testing.T) {
 			if name == "the network" {
 				cfg.Capabilities = policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true}
 			}
-			s, err := policy.Compile(t.Context(), cfg, []*policy.Bundle{read(t, "app", module(rules))})
+			s, err := policy.Compile(t.Context(), cfg, []*bundle.Bundle{read(t, "app", module(rules))})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/rego"
 )
 
 // Decision is what a policy decided about one request. The zero value denies.
@@ -32,7 +34,7 @@ type Decision struct {
 	Metadata map[string]any
 
 	// Result is what the policy said, unchanged, for the decision log.
-	Result Value
+	Result rego.Value
 	// Kept is room for what the receiver makes of Result, as every request that gets a remembered decision gets the same Result: MaxKept
 	// bytes at most, and no more than Result takes. It is nil where nobody will get it again.
 	Kept *atomic.Value
@@ -109,7 +111,7 @@ func wrong(key, format string, args ...any) error {
 
 // decision reads a decision from the value of the decision document: true, false, or an object with the boolean
 // "allowed". Only the keys of the branch taken are looked at.
-func (o output) decision(result Value) (Decision, error) {
+func (o output) decision(result rego.Value) (Decision, error) {
 	switch v := result.(type) {
 	case ast.Boolean:
 		return Decision{Allowed: bool(v), Result: result}, nil
@@ -176,7 +178,7 @@ func (o output) deny(d *Decision, v ast.Object) (err error) {
 }
 
 // member returns the value of an object's key, nil where it has none.
-func member(v ast.Object, key string) Value {
+func member(v ast.Object, key string) rego.Value {
 	term := decisionKeys[key]
 	if term == nil {
 		term = ast.StringTerm(key)
@@ -226,7 +228,7 @@ func status(v ast.Object) (int, error) {
 	}
 	code, ok := n.Int64()
 	if !ok || code < 200 || code > 599 {
-		return 0, wrong(key, "%s is not an integer from 200 to 599", oneLine(n.String()))
+		return 0, wrong(key, "%s is not an integer from 200 to 599", rego.OneLine(n.String()))
 	}
 	return int(code), nil
 }
@@ -240,7 +242,7 @@ func metadata(v ast.Object) (map[string]any, error) {
 	if _, ok := found.(ast.Object); !ok {
 		return nil, wrong(key, "a %s where an object belongs", ast.ValueName(found))
 	}
-	plain, err := toJSON(found, maxDepth-maxMetadataDepth)
+	plain, err := rego.JSONAt(found, rego.MaxDepth-maxMetadataDepth)
 	if err != nil {
 		return nil, wrong(key, "nested deeper than %d", maxMetadataDepth)
 	}
@@ -278,7 +280,7 @@ func sendable(x any) error {
 }
 
 // items returns the elements of an array or a set; in JSON a set is an array.
-func items(v Value) ([]*ast.Term, bool) {
+func items(v rego.Value) ([]*ast.Term, bool) {
 	switch v := v.(type) {
 	case *ast.Array:
 		terms := make([]*ast.Term, 0, v.Len())
@@ -316,9 +318,9 @@ func list(v ast.Object, key string, check func(string) error) ([]string, error) 
 
 // pairs calls add for each name and value of an object, whose values are strings or arrays of strings: names in order,
 // values in theirs.
-func pairs(v ast.Object, add func(name string, value Value) error) error {
+func pairs(v ast.Object, add func(name string, value rego.Value) error) error {
 	return v.Iter(func(k, v *ast.Term) error {
-		name, err := keyText(k.Value)
+		name, err := rego.KeyText(k.Value)
 		if err != nil {
 			return err
 		}
@@ -345,7 +347,7 @@ func queryParameters(v ast.Object, key string) ([]QueryParameter, error) {
 		return nil, wrong(key, "a %s where an object belongs", ast.ValueName(found))
 	}
 	var parameters []QueryParameter
-	err := pairs(object, func(name string, value Value) error {
+	err := pairs(object, func(name string, value rego.Value) error {
 		s, ok := value.(ast.String)
 		if !ok {
 			return fmt.Errorf("%q: a %s where a string belongs", name, ast.ValueName(value))
@@ -385,7 +387,7 @@ func (o output) headers(v ast.Object, key string) ([]Header, error) {
 		if !ok {
 			return nil, wrong(key, "a %s where an object belongs", ast.ValueName(t.Value))
 		}
-		err := pairs(object, func(name string, value Value) error {
+		err := pairs(object, func(name string, value rego.Value) error {
 			return o.header(&headers, name, value, "")
 		})
 		if err != nil {
@@ -396,7 +398,7 @@ func (o output) headers(v ast.Object, key string) ([]Header, error) {
 }
 
 // header appends one header, or those of an object with an append action.
-func (o output) header(headers *[]Header, name string, value Value, action string) error {
+func (o output) header(headers *[]Header, name string, value rego.Value, action string) error {
 	if err := o.headerName(name); err != nil {
 		return err
 	}
@@ -444,7 +446,7 @@ func (o output) headerName(name string) error {
 	lower := strings.ToLower(name)
 	bare, pseudo := strings.CutPrefix(lower, ":")
 	if !isToken(bare) || len(name) > maxHeader {
-		return fmt.Errorf("%q is not a header name", oneLine(name))
+		return fmt.Errorf("%q is not a header name", rego.OneLine(name))
 	}
 	if (pseudo || slices.Contains(refusedHeaders, lower)) && !slices.Contains(o.allowed, lower) {
 		return fmt.Errorf("the header %q is not a policy's to set or remove", lower)

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"gatehouse/policy"
-
 	"github.com/google/go-cmp/cmp"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 // The decision is what the input says it is.
@@ -283,7 +285,7 @@ func TestDecisionWithSets(t *testing.T) {
 
 func TestHeadersAllowedByName(t *testing.T) {
 	cfg := policy.Config{Decision: "authz/allow", AllowHeaders: []string{"Host", ":path"}}
-	s, err := policy.Compile(context.Background(), cfg, []*policy.Bundle{read(t, "app", module(echo))})
+	s, err := policy.Compile(context.Background(), cfg, []*bundle.Bundle{read(t, "app", module(echo))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +297,7 @@ func TestHeadersAllowedByName(t *testing.T) {
 		t.Error(":method passed although it is not allowed by name")
 	}
 	cfg.AllowHeaders = []string{"not a name"}
-	if _, err := policy.Compile(context.Background(), cfg, []*policy.Bundle{read(t, "app", module(echo))}); err == nil {
+	if _, err := policy.Compile(context.Background(), cfg, []*bundle.Bundle{read(t, "app", module(echo))}); err == nil {
 		t.Error("an allowed header that is no header name was accepted")
 	}
 }
@@ -313,7 +315,7 @@ func FuzzDecision(f *testing.F) {
 		if json.Unmarshal([]byte(text), &x) != nil {
 			return
 		}
-		v, err := policy.FromJSON(x)
+		v, err := rego.FromJSON(x)
 		if err != nil {
 			return
 		}

@@ -9,18 +9,20 @@ import (
 	"testing/fstest"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/bundle"
+	opa "github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/util"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 // base is a bundle whose decision shows all of its data to the one who asks.
-func base(t testing.TB, data string, roots string) *policy.Bundle {
+func base(t testing.TB, data string, roots string) *bundle.Bundle {
 	t.Helper()
 	files := fstest.MapFS{
 		"a.rego":    {Data: []byte("package authz\n\nallow := {\"allowed\": true, \"headers\": {\"x-data\": json.marshal(data.d)}}\n")},
@@ -29,7 +31,7 @@ func base(t testing.TB, data string, roots string) *policy.Bundle {
 	if roots != "" {
 		files[".manifest"] = &fstest.MapFile{Data: []byte(`{"roots": ` + roots + `}`)}
 	}
-	b, err := policy.Read("app", files, policy.Limits{})
+	b, err := bundle.Read("app", files, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,13 +39,13 @@ func base(t testing.TB, data string, roots string) *policy.Bundle {
 }
 
 // dataOf returns data.d of a bundle as canonical JSON.
-func dataOf(t testing.TB, b *policy.Bundle) string {
+func dataOf(t testing.TB, b *bundle.Bundle) string {
 	t.Helper()
-	s, err := policy.Compile(context.Background(), policy.Config{Decision: "authz/allow"}, []*policy.Bundle{b})
+	s, err := policy.Compile(context.Background(), policy.Config{Decision: "authz/allow"}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := s.Decide(context.Background(), policy.Object(), time.Now())
+	d, err := s.Decide(context.Background(), rego.Object(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func opaDataOf(t testing.TB, before, ops string) string {
 	t.Helper()
 	ctx := context.Background()
 	store := inmem.NewFromReader(strings.NewReader(before))
-	var patch bundle.Patch
+	var patch opa.Patch
 	if err := util.UnmarshalJSON([]byte(`{"data":[`+ops+`]}`), &patch); err != nil {
 		t.Fatal(err)
 	}
@@ -68,9 +70,9 @@ func opaDataOf(t testing.TB, before, ops string) string {
 		if len(patch.Data) == 0 {
 			return nil // without an operation OPA takes it for a full bundle
 		}
-		delta := &bundle.Bundle{Patch: patch, Manifest: bundle.Manifest{Revision: "r2", Roots: &[]string{"d"}}}
-		return bundle.Activate(&bundle.ActivateOpts{Ctx: ctx, Store: store, Txn: txn, Compiler: ast.NewCompiler(),
-			Metrics: metrics.New(), Bundles: map[string]*bundle.Bundle{"app": delta}})
+		delta := &opa.Bundle{Patch: patch, Manifest: opa.Manifest{Revision: "r2", Roots: &[]string{"d"}}}
+		return opa.Activate(&opa.ActivateOpts{Ctx: ctx, Store: store, Txn: txn, Compiler: ast.NewCompiler(),
+			Metrics: metrics.New(), Bundles: map[string]*opa.Bundle{"app": delta}})
 	})
 	if err != nil {
 		t.Fatalf("OPA: %v", err)

@@ -5,11 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // lines writes a difference as one line for each change.
-func lines(d *policy.Difference) string {
+func lines(d *bundle.Difference) string {
 	var out []string
 	for _, r := range d.Rules {
 		out = append(out, strings.TrimSpace(fmt.Sprint(r.Change, " ", r.Path, " ", r.Before, " ", r.After)))
@@ -60,7 +60,7 @@ func TestDiff(t *testing.T) {
 			`changed /revision "1" > "2"` + "\n" + `changed /roots "a" > "a b"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := policy.Diff(read(t, "app", tt.before), read(t, "app", tt.after), 3)
+			d := bundle.Diff(read(t, "app", tt.before), read(t, "app", tt.after), 3)
 			if got := lines(d); got != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
@@ -69,7 +69,7 @@ func TestDiff(t *testing.T) {
 			}
 		})
 	}
-	long := policy.Diff(read(t, "app", tree{}), read(t, "app", tree{"data.json": `{"a": "` + strings.Repeat("é", 200) + `"}`}), 3)
+	long := bundle.Diff(read(t, "app", tree{}), read(t, "app", tree{"data.json": `{"a": "` + strings.Repeat("é", 200) + `"}`}), 3)
 	if shown := long.Data[0].After; len(shown) > 83 || !strings.HasSuffix(shown, "...") {
 		t.Errorf("a value of 400 bytes is shown as %s", shown)
 	}

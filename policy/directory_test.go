@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 // TestAsertoPolicy loads a policy in the published style, Rego v0 with calls to the directory, as it is.
 func TestAsertoPolicy(t *testing.T) {
-	b, err := policy.Read("todo", fstest.MapFS{"todos.rego": {Data: []byte(`package todoapp.GET.todos
+	b, err := bundle.Read("todo", fstest.MapFS{"todos.rego": {Data: []byte(`package todoapp.GET.todos
 
 default allowed = false
 
@@ -22,23 +24,23 @@ allowed {
 allowed {
   input.user.roles[_] == "viewer"
 }
-`)}}, policy.Limits{})
+`)}}, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := policy.Compile(t.Context(), policy.Config{Decision: "todoapp/GET/todos/allowed"}, []*policy.Bundle{b})
+	s, err := policy.Compile(t.Context(), policy.Config{Decision: "todoapp/GET/todos/allowed"}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if notices := strings.Join(s.Notices(), "\n"); !strings.Contains(notices, "todo/todos.rego:6: ds.check is undefined: there is no directory") {
 		t.Errorf("notices %q", notices)
 	}
-	if s, err := policy.Compile(t.Context(), policy.Config{Decision: "todoapp/GET/todos/allowed", Directory: true}, []*policy.Bundle{b}); err != nil || len(s.Notices()) > 1 ||
+	if s, err := policy.Compile(t.Context(), policy.Config{Decision: "todoapp/GET/todos/allowed", Directory: true}, []*bundle.Bundle{b}); err != nil || len(s.Notices()) > 1 ||
 		strings.Contains(strings.Join(s.Notices(), "\n"), "directory") {
 		t.Errorf("with a directory: notices %q, error %v", s.Notices(), err)
 	}
 	for role, want := range map[string]bool{"viewer": true, "guest": false} {
-		input, err := policy.FromJSON(map[string]any{"user": map[string]any{"id": "u1", "roles": []any{role}}})
+		input, err := rego.FromJSON(map[string]any{"user": map[string]any{"id": "u1", "roles": []any{role}}})
 		if err != nil {
 			t.Fatal(err)
 		}

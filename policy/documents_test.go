@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // TestOneDocumentInEachDataFile: what only a part of a file says must not be read as all of it.
@@ -31,7 +31,7 @@ func TestOneDocumentInEachDataFile(t *testing.T) {
 		"two of JSON":               {"data.json", "{\"a\": 1}\n{\"b\": 2}\n", "data.json:"},
 		"JSON and a word":           {"b/data.json", "{\"a\": 1} x", "b/data.json:1"},
 	} {
-		_, err := policy.Read("app", tree{c.file: c.content}.fs(), policy.Limits{})
+		_, err := bundle.Read("app", tree{c.file: c.content}.fs(), bundle.Limits{})
 		switch {
 		case c.line == "" && err != nil:
 			t.Errorf("%s: %v", name, err)

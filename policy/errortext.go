@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"gatehouse/policy/rego"
 )
 
 // leftOut stands in the text of an error for what may be a value.
@@ -17,10 +19,10 @@ func errorText(err error) string {
 		return withoutOperands(err.Error())
 	}
 	if e.Code == topdown.ConflictErr || e.Code == topdown.CancelErr { // these name rules only
-		return oneLine(e.Error())
+		return rego.OneLine(e.Error())
 	}
 	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message), Location: e.Location}
-	return oneLine(public.Error())
+	return rego.OneLine(public.Error())
 }
 
 // builtinMessage is the message of a built-in, which begins with its name, without values.

@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/policy"
 	"gatehouse/policy/explain"
+	"gatehouse/policy/rego"
 )
 
 // TestExplainOnOPAsOwnCases holds what an explanation says came out against what Decide says, on OPA's conformance suite.
@@ -22,7 +23,7 @@ func TestExplainOnOPAsOwnCases(t *testing.T) {
 		if s == nil {
 			continue
 		}
-		v, err := policy.FromJSON(input)
+		v, err := rego.FromJSON(input)
 		if err != nil {
 			continue
 		}

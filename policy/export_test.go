@@ -11,14 +11,6 @@ func (m *Memo) Pace(window uint64, rest, mostRest int64) { m.pace = pace{window,
 // Patient lets the questions of a remembered decision be asked again however long that takes.
 func (m *Memo) Patient() { m.again = time.Hour }
 
-// Pure reports whether a built-in counts as pure.
-func Pure(name string) bool { return classes[name] == pure }
-
-// Class names what the value of a built-in depends on.
-func Class(name string) string {
-	return []string{"unknown", "pure", "timed", "asked", "observed"}[classes[name]]
-}
-
 // Text is the key as it is compared, and whether it is fit for anything.
 func (k *Key) Text() (string, bool) { return string(k.text), !k.unfit }
 

@@ -1,9 +1,17 @@
 package policy
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"gatehouse/policy/builtins"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // Facts is what a policy may ask for besides its input: a directory of users, groups and relations. It is one value, handed through
@@ -21,7 +29,7 @@ type Facts struct {
 type Directory interface {
 	// Ask answers one call of a built-in. A nil answer is undefined; an error fails the evaluation, which is a denial. The answer must not
 	// be changed afterwards, and nothing of the arguments may be kept.
-	Ask(builtin string, args []Value, now time.Time) (answer Value, err error)
+	Ask(builtin string, args []rego.Value, now time.Time) (answer rego.Value, err error)
 	// Epoch is a number that is the same for two times between which no answer changes by itself, because something expires.
 	Epoch(now time.Time) uint64
 }
@@ -29,8 +37,8 @@ type Directory interface {
 // Question is what a policy asked its directory, with the answer.
 type Question struct {
 	Builtin string
-	Args    []Value
-	Answer  Value // nil: undefined
+	Args    []rego.Value
+	Answer  rego.Value // nil: undefined
 }
 
 const (
@@ -73,8 +81,8 @@ func (q *Question) weight() int64 {
 	return n
 }
 
-func weight(v Value, depth int) (n int64) {
-	if depth > maxDetached {
+func weight(v rego.Value, depth int) (n int64) {
+	if depth > rego.MaxCopied {
 		return maxAskedBytes + 1
 	}
 	switch v := v.(type) {
@@ -100,17 +108,17 @@ func weight(v Value, depth int) (n int64) {
 func detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
 	own = make([]Question, len(list))
 	for i, q := range list {
-		own[i] = Question{Builtin: q.Builtin, Args: make([]Value, len(q.Args))}
+		own[i] = Question{Builtin: q.Builtin, Args: make([]rego.Value, len(q.Args))}
 		size += questionBytes
 		for j, arg := range q.Args {
-			if own[i].Args[j], ok = detach(arg, &size, 0); !ok {
+			if own[i].Args[j], ok = rego.Copy(arg, &size); !ok {
 				return nil, 0, false
 			}
 		}
 		if q.Answer == nil {
 			continue
 		}
-		if own[i].Answer, ok = detach(q.Answer, &size, 0); !ok {
+		if own[i].Answer, ok = rego.Copy(q.Answer, &size); !ok {
 			return nil, 0, false
 		}
 	}
@@ -136,7 +144,7 @@ func (f Facts) sameAnswers(list []Question, now time.Time, within time.Duration)
 }
 
 // same reports whether no policy can tell two values apart. Two numbers that are equal may have texts that differ.
-func same(a, b Value) bool {
+func same(a, b rego.Value) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}
@@ -158,8 +166,178 @@ func same(a, b Value) bool {
 }
 
 // exact makes the key's text that of a value, and reports whether it has one.
-func (k *Key) exact(v Value) bool {
+func (k *Key) exact(v rego.Value) bool {
 	k.text, k.starts, k.unfit = k.text[:0], k.starts[:0], false
-	k.Value(v, Reads{})
+	k.Value(v, reach.Reads{})
 	return !k.unfit
+}
+
+// QuestionsJSON are questions in plain JSON, as a decision log has them: a list of {"question": {"ds.check": argument}, "answer": answer}. A
+// built-in with several arguments has the list of them; instead of an answer that is undefined there is "undefined": true.
+func QuestionsJSON(list []Question) (any, error) {
+	out := make([]any, 0, len(list))
+	for i := range list {
+		q := &list[i]
+		args := make([]any, len(q.Args))
+		for j, arg := range q.Args {
+			var err error
+			if args[j], err = rego.JSON(arg); err != nil {
+				return nil, err
+			}
+		}
+		fact := map[string]any{}
+		if len(args) == 1 {
+			fact["question"] = map[string]any{q.Builtin: args[0]}
+		} else {
+			fact["question"] = map[string]any{q.Builtin: args}
+		}
+		if q.Answer == nil {
+			fact["undefined"] = true
+		} else {
+			answer, err := rego.JSON(q.Answer)
+			if err != nil {
+				return nil, err
+			}
+			fact["answer"] = answer
+		}
+		out = append(out, fact)
+	}
+	return out, nil
+}
+
+// ParseQuestions reads what QuestionsJSON made, as it stands in a decision log. Questions of which the log does not have all, and those of
+// built-ins that there are not, are left out: they are not on record.
+func ParseQuestions(text []byte) ([]Question, error) {
+	if len(text) == 0 {
+		return nil, nil
+	}
+	var list []any
+	if _, err := rego.DecodeJSON(text, &list); err != nil {
+		return nil, fmt.Errorf("reading what was asked of the directory: %w", err)
+	}
+	var out []Question
+	for _, fact := range list[:min(len(list), maxAsked)] {
+		if q, ok := parseQuestion(fact); ok {
+			out = append(out, q)
+		}
+	}
+	return out, nil
+}
+
+func parseQuestion(fact any) (q Question, ok bool) {
+	members, _ := fact.(map[string]any)
+	question, _ := members["question"].(map[string]any)
+	answer, answered := members["answer"]
+	if undefined := members["undefined"] == true; len(question) != 1 || answered == undefined || hidden(fact) {
+		return q, false
+	}
+	for name, args := range question {
+		q.Builtin = name
+		list := []any{args}
+		if arity := builtins.DirectoryArity(name); arity > 1 {
+			list, _ = args.([]any)
+		}
+		if len(list) == 0 || len(list) != builtins.DirectoryArity(name) {
+			return q, false
+		}
+		for _, arg := range list {
+			v, err := rego.FromJSON(arg)
+			if err != nil {
+				return q, false
+			}
+			q.Args = append(q.Args, v)
+		}
+	}
+	if answered {
+		var err error
+		q.Answer, err = rego.FromJSON(answer)
+		return q, err == nil
+	}
+	return q, true
+}
+
+// hidden reports whether something was taken out of plain JSON.
+func hidden(x any) bool {
+	switch x := x.(type) {
+	case string:
+		return strings.Contains(x, leftOut)
+	case []any:
+		for _, e := range x {
+			if hidden(e) {
+				return true
+			}
+		}
+	case map[string]any:
+		for k, e := range x {
+			if strings.Contains(k, leftOut) || hidden(e) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// directoryBuiltins implements the declarations.
+func directoryBuiltins() map[string]*topdown.Builtin {
+	out := make(map[string]*topdown.Builtin, 16)
+	for _, declaration := range builtins.DirectoryDeclarations() {
+		out[declaration.Name] = &topdown.Builtin{Decl: declaration, Func: func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+			e, ok := bctx.Cancel.(*evaluation)
+			if !ok {
+				return nil
+			}
+			answer, err := e.ask(declaration, args)
+			if err != nil { // undefined would turn to true under not
+				return topdown.Halt{Err: &topdown.Error{Code: topdown.BuiltinErr, Message: declaration.Name + ": " + err.Error(), Location: bctx.Location}}
+			}
+			if answer == nil {
+				return nil
+			}
+			return iter(ast.NewTerm(answer))
+		}}
+	}
+	return out
+}
+
+var (
+	// errTooMany ends an evaluation that asks without end.
+	errTooMany = errors.New("too many questions to the directory: limit exceeded")
+	errMissing = errors.New("there is no directory configured, and without an answer the policy could allow")
+)
+
+// ask puts one question to the evaluation's facts, and keeps it.
+func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (rego.Value, error) {
+	if e.facts.Directory == nil {
+		e.asked.missing = true
+		if e.strict {
+			return nil, errMissing
+		}
+		return nil, nil
+	}
+	if e.asked.count++; e.asked.count > maxQuestions {
+		return nil, errTooMany
+	}
+	e.looked |= lookEvery - 1 // a question may take long: the clock is looked at after each
+	question := Question{Builtin: b.Name, Args: make([]rego.Value, b.Decl.Arity())}
+	for i := range question.Args {
+		question.Args[i] = args[i].Value
+	}
+	var err error
+	if question.Answer, err = e.facts.Directory.Ask(b.Name, question.Args, e.now); err != nil {
+		return nil, err
+	}
+	e.asked.note(question)
+	return question.Answer, nil
+}
+
+// directoryNotices names each place where a module asks the directory, for where there is none.
+func directoryNotices(module *ast.Module) []string {
+	var notices []string
+	ast.WalkTerms(module, func(t *ast.Term) bool {
+		if ref, ok := t.Value.(ast.Ref); ok && t.Location != nil && builtins.Is(ref) && builtins.AsksDirectory(ref.String()) {
+			notices = append(notices, fmt.Sprintf("%s:%d: %s is undefined: there is no directory", t.Location.File, t.Location.Row, ref))
+		}
+		return false
+	})
+	return notices
 }

@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // book is a directory of a test: until when somebody has something, and what an object holds.
@@ -27,15 +28,15 @@ type book struct {
 
 func (b *book) facts() policy.Facts { return policy.Facts{Directory: b, Version: b.version} }
 
-func (b *book) Ask(builtin string, args []policy.Value, now time.Time) (policy.Value, error) {
+func (b *book) Ask(builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
 	if b.asked != nil {
 		*b.asked++
 	}
-	text := func(v policy.Value) string { return strings.Trim(v.String(), `"`) }
+	text := func(v rego.Value) string { return strings.Trim(v.String(), `"`) }
 	switch builtin {
 	case "gatehouse.check":
 		until, has := b.until[text(args[1])+" "+text(args[2])]
-		return policy.Bool(has && (until == 0 || now.Unix() < until)), nil
+		return rego.Bool(has && (until == 0 || now.Unix() < until)), nil
 	case "ds.object":
 		id := text(args[0].(ast.Object).Get(ast.StringTerm("object_id")).Value)
 		if found, ok := b.objects[id]; ok {
@@ -264,7 +265,7 @@ func TestReplayerAnswersFromTheRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := policy.FromJSON(plain)
+	text, err := rego.FromJSON(plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,12 +398,12 @@ func TestSlowDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := 0
-	facts := policy.Facts{Directory: answers(func(string, []policy.Value, time.Time) (policy.Value, error) {
+	facts := policy.Facts{Directory: answers(func(string, []rego.Value, time.Time) (rego.Value, error) {
 		asked++
 		for begun := time.Now(); time.Since(begun) < 2*time.Millisecond; {
 			continue
 		}
-		return policy.Bool(false), nil
+		return rego.Bool(false), nil
 	})}
 	if d, err := e.DecideWithin(t.Context(), time.Millisecond, value(t, `{}`), facts, noon); d.Allowed || !errors.Is(err, context.DeadlineExceeded) || asked != 1 {
 		t.Errorf("allowed %v after %d questions, error %v", d.Allowed, asked, err)
@@ -413,7 +414,7 @@ func TestSlowDirectory(t *testing.T) {
 func TestMemoOfManyDirectories(t *testing.T) {
 	m := remember(t, compile(t, module(`allow if not gatehouse.check("o", "r0", input.user)`)))
 	m.memo.Pace(1<<60, 1, 1)
-	inputs := []policy.Value{value(t, `{"user": "u0"}`), value(t, `{"user": "u1"}`)}
+	inputs := []rego.Value{value(t, `{"user": "u0"}`), value(t, `{"user": "u1"}`)}
 	var versions atomic.Uint64
 	var wait sync.WaitGroup
 	for g := range 4 {

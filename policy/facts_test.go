@@ -5,16 +5,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+
 	"gatehouse/policy"
 	"gatehouse/policy/explain"
-
-	"github.com/open-policy-agent/opa/v1/ast"
+	"gatehouse/policy/rego"
 )
 
 // answers is a directory that asks a function.
-type answers func(builtin string, args []policy.Value, now time.Time) (policy.Value, error)
+type answers func(builtin string, args []rego.Value, now time.Time) (rego.Value, error)
 
-func (f answers) Ask(builtin string, args []policy.Value, now time.Time) (policy.Value, error) {
+func (f answers) Ask(builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
 	return f(builtin, args, now)
 }
 
@@ -22,7 +23,7 @@ func (f answers) Epoch(time.Time) uint64 { return 0 }
 
 // directory are facts in which ann is a member, and asked counts the questions.
 func directory(asked *int) policy.Facts {
-	return policy.Facts{Directory: answers(func(builtin string, args []policy.Value, _ time.Time) (policy.Value, error) {
+	return policy.Facts{Directory: answers(func(builtin string, args []rego.Value, _ time.Time) (rego.Value, error) {
 		*asked++
 		object, ok := args[0].(ast.Object)
 		if builtin != "ds.check" || !ok {
@@ -43,17 +44,17 @@ func TestFacts(t *testing.T) {
 		t.Error("a call of the directory counts as impure")
 	}
 	r := remember(t, s) // a directory without a version keeps decisions from being remembered
-	decide := map[string]func(policy.Value, policy.Facts) (policy.Decision, error){
-		"Decide": func(v policy.Value, f policy.Facts) (policy.Decision, error) {
+	decide := map[string]func(rego.Value, policy.Facts) (policy.Decision, error){
+		"Decide": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			return entry.Decide(t.Context(), v, f, noon)
 		},
-		"DecideWithin": func(v policy.Value, f policy.Facts) (policy.Decision, error) {
+		"DecideWithin": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			return entry.DecideWithin(t.Context(), time.Minute, v, f, noon)
 		},
-		"DecideApart": func(v policy.Value, f policy.Facts) (policy.Decision, error) {
+		"DecideApart": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			return entry.DecideApart(t.Context(), time.Minute, v, f, noon)
 		},
-		"Key.Decide": func(v policy.Value, f policy.Facts) (policy.Decision, error) {
+		"Key.Decide": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			k := r.key(v)
 			defer k.Done()
 			if _, ok := k.Recall(f, noon); ok {
@@ -61,7 +62,7 @@ func TestFacts(t *testing.T) {
 			}
 			return k.Decide(t.Context(), time.Minute, v, f, noon)
 		},
-		"Explain": func(v policy.Value, f policy.Facts) (policy.Decision, error) {
+		"Explain": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			e := explain.Of(t.Context(), entry, v, f, noon, explain.Options{})
 			return e.Decision, e.Err
 		},
@@ -96,7 +97,7 @@ func TestFactsFail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts := policy.Facts{Directory: answers(func(string, []policy.Value, time.Time) (policy.Value, error) { return nil, errors.New("not there") })}
+	facts := policy.Facts{Directory: answers(func(string, []rego.Value, time.Time) (rego.Value, error) { return nil, errors.New("not there") })}
 	if d, err := e.Decide(t.Context(), value(t, `{}`), facts, noon); d.Allowed || !errors.Is(err, policy.ErrEvaluation) {
 		t.Errorf("allowed %v, error %v", d.Allowed, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 func TestNoticesForFieldsThatNoInputHas(t *testing.T) {
@@ -72,11 +73,11 @@ func TestNoNoticesForTheExamples(t *testing.T) {
 			t.Fatalf("%s: %v, error %v", pattern, folders, err)
 		}
 		for _, folder := range folders {
-			b, err := policy.Read("app", os.DirFS(folder), policy.Limits{})
+			b, err := bundle.Read("app", os.DirFS(folder), bundle.Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := policy.Compile(t.Context(), policy.Config{Directory: true}, []*policy.Bundle{b})
+			s, err := policy.Compile(t.Context(), policy.Config{Directory: true}, []*bundle.Bundle{b})
 			if err != nil {
 				t.Fatalf("%s: %v", folder, err)
 			}

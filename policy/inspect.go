@@ -13,6 +13,10 @@ import (
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // Inspector looks into the evaluation of one entry, with the same facts and at the same time however often it evaluates. It is for tools
@@ -36,8 +40,8 @@ func (i *Inspector) Compiler() *ast.Compiler { return i.entry.snapshot.compiler 
 
 // Decide is Entry.Decide, except that the error quotes the values that the policy failed on, that a panic of a built-in goes through, and
 // that the size of the decision is not bounded.
-func (i *Inspector) Decide(ctx context.Context, input Value) (d Decision, err error) {
-	var result Value
+func (i *Inspector) Decide(ctx context.Context, input rego.Value) (d Decision, err error) {
+	var result rego.Value
 	var failures []topdown.Error
 	asked, err := i.run(ctx, i.entry.query, input, nil, &failures, func(found topdown.QueryResult) error {
 		result = found[resultVar].Value
@@ -61,12 +65,12 @@ func (i *Inspector) Decide(ctx context.Context, input Value) (d Decision, err er
 
 // quotingError is evaluationError with the values that the policy failed on.
 func quotingError(err error) error {
-	return fmt.Errorf("%w: %s", ErrEvaluation, oneLine(halted(err).Error()))
+	return fmt.Errorf("%w: %s", ErrEvaluation, rego.OneLine(halted(err).Error()))
 }
 
 // Query evaluates compiled expressions, as those of a rule's body, under a tracer if there is one, and calls each with what it finds
 // until that fails. Where nothing else failed the error is that of the first built-in that did.
-func (i *Inspector) Query(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
+func (i *Inspector) Query(ctx context.Context, body ast.Body, input rego.Value, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
 	var failures []topdown.Error
 	_, err := i.run(ctx, body, input, tracer, &failures, each)
 	if err == nil && len(failures) > 0 {
@@ -76,12 +80,12 @@ func (i *Inspector) Query(ctx context.Context, body ast.Body, input Value, trace
 }
 
 // Reads tells what of the input a reference may depend on, with all that it can reach.
-func (i *Inspector) Reads(ref ast.Ref) Reads {
-	return Reads{collectReads(i.Compiler(), ast.NewBody(ast.NewExpr(ast.NewTerm(ref))))}
+func (i *Inspector) Reads(ref ast.Ref) reach.Reads {
+	return reach.From(i.Compiler(), ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))).Reads
 }
 
 // run runs one query as Entry.evaluate runs that of the decision, and tells what it asked.
-func (i *Inspector) run(ctx context.Context, body ast.Body, input Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
+func (i *Inspector) run(ctx context.Context, body ast.Body, input rego.Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
 	each func(topdown.QueryResult) error) (*asking, error) {
 	s := i.entry.snapshot
 	state := &evaluation{facts: i.facts, now: i.now, strict: i.entry.inverted}
@@ -110,13 +114,13 @@ func (i *Inspector) run(ctx context.Context, body ast.Body, input Value, tracer 
 }
 
 // PlaceOf is a rule's name, below data, and where it begins. File is the bundle and the path in it.
-func PlaceOf(rule *ast.Rule) (name string, at Place) {
+func PlaceOf(rule *ast.Rule) (name string, at bundle.Place) {
 	name = strings.TrimPrefix(rule.Head.Ref().String(), "data.")
 	if before, _, found := strings.Cut(name, "[__local"); found {
 		name = before
 	}
 	if l := rule.Loc(); l != nil {
-		at = Place{File: path.Clean(l.File), Line: l.Row}
+		at = bundle.Place{File: path.Clean(l.File), Line: l.Row}
 	}
 	return name, at
 }

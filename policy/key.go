@@ -10,6 +10,9 @@ import (
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // maxKey bounds a key in bytes. What is longer hardly comes twice.
@@ -178,7 +181,7 @@ func (k *Key) array(n int) {
 func (k *Key) JSON(x any) { k.json(x, 0) }
 
 func (k *Key) json(x any, depth int) {
-	if depth > maxDepth {
+	if depth > rego.MaxDepth {
 		k.unfit = true
 	}
 	if k.unfit {
@@ -223,10 +226,10 @@ func (k *Key) json(x any, depth int) {
 }
 
 // Value writes what is read of a value that was made from JSON.
-func (k *Key) Value(v Value, reads Reads) { k.value(v, reads, 0) }
+func (k *Key) Value(v rego.Value, reads reach.Reads) { k.value(v, reads, 0) }
 
-func (k *Key) value(v Value, reads Reads, depth int) {
-	if depth > maxDepth {
+func (k *Key) value(v rego.Value, reads reach.Reads, depth int) {
+	if depth > rego.MaxDepth {
 		k.unfit = true
 	}
 	if k.unfit {
@@ -244,7 +247,7 @@ func (k *Key) value(v Value, reads Reads, depth int) {
 	case *ast.Array:
 		k.array(v.Len())
 		for i := range v.Len() {
-			k.value(v.Elem(i).Value, Reads{}, depth+1)
+			k.value(v.Elem(i).Value, reach.Reads{}, depth+1)
 		}
 	case ast.Object:
 		k.object(v, reads, depth)
@@ -253,7 +256,7 @@ func (k *Key) value(v Value, reads Reads, depth int) {
 	}
 }
 
-func (k *Key) object(v ast.Object, reads Reads, depth int) {
+func (k *Key) object(v ast.Object, reads reach.Reads, depth int) {
 	mark := k.Open()
 	v.Foreach(func(name, value *ast.Term) {
 		s, ok := name.Value.(ast.String)

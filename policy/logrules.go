@@ -7,9 +7,10 @@ import (
 	"runtime/debug"
 	"time"
 
-	"gatehouse/policy/bounds"
-
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/bounds"
+	"gatehouse/policy/rego"
 )
 
 // LogRules are what a policy says of the events of a decision log, under Open Policy Agent's names: data.system.log.mask and
@@ -36,14 +37,14 @@ func (s *Snapshot) LogRules() (_ *LogRules, err error) {
 // Event is an event of a decision log, ready to be asked about.
 type Event struct {
 	rules *LogRules
-	input Value
+	input rego.Value
 	now   time.Time
 	large bool
 }
 
 // Event reads an event, a JSON object.
 func (r *LogRules) Event(text []byte, now time.Time) (*Event, error) {
-	input, ok := readValue(text)
+	input, ok := rego.ReadJSON(text)
 	if !ok {
 		return nil, errors.New("reading an event of the decision log: it is no JSON that a policy can have")
 	}
@@ -62,11 +63,11 @@ func (e *Event) Mask(ctx context.Context) (any, error) {
 	if v == nil || err != nil {
 		return nil, err
 	}
-	return JSON(v)
+	return rego.JSON(v)
 }
 
 // ask evaluates a rule; nil where it is undefined.
-func (e *Event) ask(ctx context.Context, rule *Entry) (v Value, err error) {
+func (e *Event) ask(ctx context.Context, rule *Entry) (v rego.Value, err error) {
 	if rule == nil {
 		return nil, nil
 	}
@@ -77,9 +78,9 @@ func (e *Event) ask(ctx context.Context, rule *Entry) (v Value, err error) {
 }
 
 // askApart asks about a large event: no step of the evaluation holds up the log for longer than its deadline.
-func (e *Event) askApart(ctx context.Context, rule *Entry) (Value, error) {
+func (e *Event) askApart(ctx context.Context, rule *Entry) (rego.Value, error) {
 	type outcome struct {
-		v   Value
+		v   rego.Value
 		err error
 	}
 	var within time.Duration
@@ -96,7 +97,7 @@ func (e *Event) askApart(ctx context.Context, rule *Entry) (Value, error) {
 	return out.v, out.err
 }
 
-func (e *Event) askHere(ctx context.Context, rule *Entry) (v Value, err error) {
+func (e *Event) askHere(ctx context.Context, rule *Entry) (v rego.Value, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			v, err = nil, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())

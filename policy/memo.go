@@ -5,8 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/rego"
 )
 
 const (
@@ -150,7 +156,7 @@ func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 	found.Decision = *entry.decision
 	found.Decision.Asked = entry.asked
 	if found.Decision.Metadata != nil { // whose receiver owns it
-		found.Decision.Metadata = cloneJSON(found.Decision.Metadata).(map[string]any)
+		found.Decision.Metadata = rego.CopyJSON(found.Decision.Metadata).(map[string]any)
 	}
 	return found, true
 }
@@ -188,7 +194,7 @@ func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
 }
 
 // Decide is Entry.DecideWithin of the key's entry, and remembers what comes of it if it may be.
-func (k *Key) Decide(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, error) {
+func (k *Key) Decide(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, clean, err := k.entry.decide(ctx, timeout, input, facts, now)
 	return k.keep(d, clean, err, facts, now)
 }
@@ -299,16 +305,16 @@ func (m *Memo) victim(set []atomic.Pointer[remembered], r *remembered) *atomic.P
 type Recheck struct {
 	memo  *Memo
 	entry *Entry
-	input Value
+	input rego.Value
 	facts Facts
 	now   time.Time
 	found *remembered
 }
 
 // Recheck takes a hit and the whole input that it was for, of which it keeps a copy of its own.
-func (k *Key) Recheck(found Recalled, input Value, facts Facts, now time.Time) (Recheck, bool) {
+func (k *Key) Recheck(found Recalled, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
 	size := int64(0)
-	own, ok := detach(input, &size, 0)
+	own, ok := rego.Copy(input, &size)
 	return Recheck{memo: k.memo, entry: k.entry, input: own, facts: facts, now: now, found: found.entry}, ok
 }
 
@@ -357,4 +363,139 @@ func (m *Memo) Status() MemoStatus {
 		s.Stopped = *why
 	}
 	return s
+}
+
+// stripes keep goroutines on different processors from counting in one cache line.
+const stripes = 16
+
+type stripe struct {
+	hits atomic.Uint64
+	_    [56]byte
+}
+
+// Stats counts what memos do. It outlives them: a new policy has a new memo, and counters never go back. The zero value is ready.
+type Stats struct {
+	striped [stripes]stripe
+	misses, unfit, evicted,
+	rechecks, mismatches atomic.Uint64
+}
+
+// hit counts one, and returns how many of its stripe there were.
+func (s *Stats) hit(hash uint64) uint64 { return s.striped[hash>>40%stripes].hits.Add(1) }
+
+// Counts are the numbers of Stats.
+type Counts struct {
+	Hits, Misses uint64
+	Unfit        uint64 // neither: a key over 8 KiB, or a decision too large to keep
+	Evicted      uint64
+	Rechecks     uint64 // hits that were decided again
+	Mismatches   uint64 // of those, what came out otherwise; must be 0
+}
+
+// Counts returns the numbers of this moment.
+func (s *Stats) Counts() Counts {
+	c := Counts{Misses: s.misses.Load(), Unfit: s.unfit.Load(), Evicted: s.evicted.Load(), Rechecks: s.rechecks.Load(), Mismatches: s.mismatches.Load()}
+	for i := range s.striped {
+		c.Hits += s.striped[i].hits.Load()
+	}
+	return c
+}
+
+// tally judges whether remembering an entry's decisions is of use. Its numbers are about right, which is enough: they decide
+// nothing but that.
+type tally struct {
+	striped [4]stripe
+	misses  atomic.Uint64
+	before  atomic.Uint64 // hits at the end of the last window
+	rest    atomic.Int64  // decisions to do without the memo
+	next    atomic.Int64  // how long the next rest is; 0: pace's
+}
+
+// resting reports whether this decision is to be made without the memo.
+func (t *tally) resting() bool { return t.rest.Load() > 0 && t.rest.Add(-1) >= 0 }
+
+func (t *tally) hit(hash uint64) { t.striped[hash>>44%4].hits.Add(1) }
+
+// missed counts a miss, and at the end of a window looks back.
+func (t *tally) missed(p *pace) {
+	if t.misses.Add(1)%p.window != 0 {
+		return
+	}
+	var hits uint64
+	for i := range t.striped {
+		hits += t.striped[i].hits.Load()
+	}
+	if hits-t.before.Swap(hits) >= p.window/worthwhile {
+		t.next.Store(0)
+		return
+	}
+	long := max(t.next.Load(), p.rest)
+	t.next.Store(min(2*long, p.mostRest))
+	t.rest.Store(long)
+}
+
+// Resting reports whether the entry does without the memo for now, because its decisions hardly come twice.
+func (e *Entry) Resting() bool { return e.tally.rest.Load() > 0 }
+
+// What the parts of an entry take in memory, in bytes, rounded up.
+const (
+	entryBytes    = 160 // remembered with its slot
+	decisionBytes = 320
+	questionBytes = 88 // with its list of arguments
+)
+
+// plainAllow and plainDeny are the decisions of policies that say no more than true or false.
+var plainDecisions = map[bool]*Decision{
+	true:  {Allowed: true, Result: ast.InternedBooleanTrueValue},
+	false: {Result: ast.InternedBooleanFalseValue},
+}
+
+// detached is a copy of a decision that shares no memory with it, so that neither a request nor what it came in is kept alive or
+// seen again, and about how many bytes it takes; nil where it is nested too deeply.
+func detached(d *Decision) (*Decision, int64) {
+	if b, ok := d.Result.(ast.Boolean); ok && bool(b) == d.Allowed {
+		return plainDecisions[d.Allowed], 0
+	}
+	size := int64(decisionBytes)
+	result, ok := rego.Copy(d.Result, &size)
+	if !ok {
+		return nil, 0
+	}
+	size += min(size, MaxKept)
+	text := func(s string) string {
+		size += int64(len(s)) + 8
+		return strings.Clone(s)
+	}
+	headers := func(list []Header) []Header {
+		list = slices.Clone(list)
+		for i, h := range list {
+			size += 48
+			list[i] = Header{Name: text(h.Name), Value: text(h.Value), AppendAction: text(h.AppendAction)}
+		}
+		return list
+	}
+	names := func(list []string) []string {
+		list = slices.Clone(list)
+		for i, s := range list {
+			size += 16
+			list[i] = text(s)
+		}
+		return list
+	}
+	own := &Decision{Allowed: d.Allowed, Reason: text(d.Reason), Headers: headers(d.Headers), ResponseHeaders: headers(d.ResponseHeaders),
+		RemoveHeaders: names(d.RemoveHeaders), SetQuery: slices.Clone(d.SetQuery), RemoveQuery: names(d.RemoveQuery), Body: text(d.Body),
+		Status: d.Status, Result: result, Kept: new(atomic.Value)}
+	for i, q := range own.SetQuery {
+		size += 32
+		own.SetQuery[i] = QueryParameter{Name: text(q.Name), Value: text(q.Value)}
+	}
+	if d.Metadata != nil {
+		plain, err := rego.JSON(member(result.(ast.Object), "dynamic_metadata"))
+		if err != nil {
+			return nil, 0
+		}
+		own.Metadata, _ = plain.(map[string]any)
+		size += size / 2 // the same again, in other words
+	}
+	return own, size
 }

@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // remembering is a snapshot with a memo.
@@ -39,7 +40,7 @@ func remember(t testing.TB, s *policy.Snapshot, path ...string) *remembering {
 }
 
 // key is the key of an input; nil where the memo has none.
-func (r *remembering) key(input policy.Value) *policy.Key {
+func (r *remembering) key(input rego.Value) *policy.Key {
 	k := r.memo.Key(r.entry)
 	if k != nil {
 		k.Value(input, r.entry.Reads())
@@ -48,7 +49,7 @@ func (r *remembering) key(input policy.Value) *policy.Key {
 }
 
 // decide asks with the memo, as the gate does.
-func (r *remembering) decide(ctx context.Context, input policy.Value, now time.Time) (d policy.Decision, hit bool, err error) {
+func (r *remembering) decide(ctx context.Context, input rego.Value, now time.Time) (d policy.Decision, hit bool, err error) {
 	k := r.key(input)
 	defer k.Done()
 	if k == nil {
@@ -102,7 +103,7 @@ func TestMemoOnOPAsOwnCases(t *testing.T) {
 		inputs := changes(input)
 		for range 2 {
 			for _, changed := range inputs {
-				v, err := policy.FromJSON(changed)
+				v, err := rego.FromJSON(changed)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -231,7 +232,7 @@ func TestMemoBelongsToSnapshotAndEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		for _, v := range []policy.Value{one, two} {
+		for _, v := range []rego.Value{one, two} {
 			for _, e := range []*policy.Entry{r.entry, other} {
 				want, wantErr := e.Decide(t.Context(), v, policy.Facts{}, noon)
 				r := &remembering{s: s, entry: e, memo: r.memo, stats: r.stats}
@@ -261,7 +262,7 @@ func TestMemoBelongsToSnapshotAndEntry(t *testing.T) {
 
 // Only what evaluation ended with by itself is remembered.
 func TestMemoKeepsNoFailures(t *testing.T) {
-	decided := func(r *remembering, v policy.Value) string {
+	decided := func(r *remembering, v rego.Value) string {
 		d, _, err := r.decide(t.Context(), v, noon)
 		return told(t, d, err)
 	}
@@ -319,8 +320,8 @@ func TestMemoSharesNothing(t *testing.T) {
 	r := remember(t, compile(t, module(`allow := {"allowed": true, "headers": {input.n: input.v, "x-set": [input.v, "b"]}, "query_parameters_to_set": {"q": input.v},
 	"request_headers_to_remove": [input.n], "dynamic_metadata": {"m": {"k": [input.v]}}, "body": input.v}`)))
 	message := []byte("x-namevalue")
-	alias := func(from, to int) policy.Value { return policy.String(unsafe.String(&message[from], to-from)) }
-	input := policy.Object(policy.Member{Key: "n", Value: alias(0, 6)}, policy.Member{Key: "v", Value: alias(6, 11)})
+	alias := func(from, to int) rego.Value { return rego.String(unsafe.String(&message[from], to-from)) }
+	input := rego.Object(rego.Member{Key: "n", Value: alias(0, 6)}, rego.Member{Key: "v", Value: alias(6, 11)})
 	d, _, err := r.decide(t.Context(), input, noon)
 	want := told(t, d, err)
 	for i := range message {
@@ -381,7 +382,7 @@ func TestMemoIsBounded(t *testing.T) {
 			r.memo = s.NewMemo(policy.MemoConfig{Bytes: limit, Stats: r.stats})
 			r.memo.Pace(1<<60, 1, 1)
 			for i := range 2500 {
-				v := policy.Object(policy.Member{Key: "s", Value: policy.String(fmt.Sprintf("%040d", i))})
+				v := rego.Object(rego.Member{Key: "s", Value: rego.String(fmt.Sprintf("%040d", i))})
 				if _, _, err := r.decide(t.Context(), v, noon); err != nil {
 					t.Fatal(err)
 				}
@@ -409,7 +410,7 @@ func TestMemoRests(t *testing.T) {
 			if fresh {
 				next++
 			}
-			v := policy.Object(policy.Member{Key: "n", Value: policy.Int(int64(next))})
+			v := rego.Object(rego.Member{Key: "n", Value: rego.Int(int64(next))})
 			k := r.key(v)
 			if k != nil {
 				keyed++
@@ -454,7 +455,7 @@ func TestMemoRests(t *testing.T) {
 func TestRecheck(t *testing.T) {
 	r := remember(t, compile(t, module(`allow if input.x == 1`)))
 	one, two := value(t, `{"x":1}`), value(t, `{"x":2}`)
-	again := func(v policy.Value) error {
+	again := func(v rego.Value) error {
 		k := r.key(v)
 		defer k.Done()
 		found, ok := k.Recall(policy.Facts{}, noon)
@@ -467,7 +468,7 @@ func TestRecheck(t *testing.T) {
 		}
 		return check.Run(t.Context())
 	}
-	for _, v := range []policy.Value{one, two} {
+	for _, v := range []rego.Value{one, two} {
 		_, _, _ = r.decide(t.Context(), v, noon)
 		if err := again(v); err != nil {
 			t.Error(err)
@@ -502,7 +503,7 @@ func TestMemoUnderLoad(t *testing.T) {
 		wait.Go(func() {
 			for i := range 3000 {
 				n := (i*7 + g) % 400
-				d, _, err := r.decide(t.Context(), policy.Object(policy.Member{Key: "n", Value: policy.Int(int64(n))}), noon)
+				d, _, err := r.decide(t.Context(), rego.Object(rego.Member{Key: "n", Value: rego.Int(int64(n))}), noon)
 				if want := fmt.Sprint(n); err != nil || d.Allowed != (n%2 == 0) || d.Headers[0].Value != want {
 					t.Errorf("%d: %v %v %v", n, d.Allowed, d.Headers, err)
 					return
@@ -534,7 +535,7 @@ func FuzzMemo(f *testing.F) {
 	f.Add(`{"a":"1","b":{"c":null}}`, `{"a":"1","b":{}}`)
 	f.Add(`{"a":{"b":1},"c":{"x":1},"d":"x"}`, `{"a":{"b":1,"e":2},"list":[2]}`)
 	f.Fuzz(func(t *testing.T, first, second string) {
-		var inputs []policy.Value
+		var inputs []rego.Value
 		for _, text := range []string{first, second} {
 			var x map[string]any
 			d := json.NewDecoder(strings.NewReader(text))
@@ -542,7 +543,7 @@ func FuzzMemo(f *testing.F) {
 			if d.Decode(&x) != nil {
 				return
 			}
-			v, err := policy.FromJSON(x)
+			v, err := rego.FromJSON(x)
 			if err != nil {
 				return
 			}

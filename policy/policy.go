@@ -2,22 +2,23 @@
 //
 // It has three steps, each a value in and a value out:
 //
-//	Read(name, files, limits)  -> *Bundle    one bundle's files, checked and parsed
-//	Compile(ctx, cfg, bundles) -> *Snapshot  all bundles together, compiled for one decision path
-//	Snapshot.Decide(...)       -> Decision   one request's input answered
+//	bundle.Read(name, files, limits) -> *bundle.Bundle  one bundle's files, checked and parsed
+//	Compile(ctx, cfg, bundles)       -> *Snapshot       all bundles together, compiled for one decision path
+//	Snapshot.Decide(...)             -> Decision        one request's input answered
 //
-// A Bundle and a Snapshot are immutable and safe for concurrent use. A snapshot owns everything that its decisions
+// A bundle and a Snapshot are immutable and safe for concurrent use. A snapshot owns everything that its decisions
 // depend on: compiler, data, one open read transaction, caches of compiled patterns. Nothing has to be closed; the
 // garbage collector retires a snapshot when the last decision that uses it has ended. Bundles may be compiled again
 // together with others: compiling copies what it changes.
 //
-// What a decision depends on besides its input and the time is Facts. What a built-in's value depends on is written once, in pure.go:
+// What a decision depends on besides its input and the time is Facts. What a built-in's value depends on is written once, in package builtins:
 // the memo (Memo) and the repeating of old decisions (Replayer) both go by it.
 //
-// Of ours the package imports bounds alone. Package explain, which says why a policy decides as it does, looks in by Inspector. With these
-// two it is the only importer of OPA's compiler and evaluator. OPA's plugin manager, bundle plugin and Rego front end stay out: the first
-// two serve from a store that is locked and patched while requests read it, the third starts a goroutine per call and
-// runs a bundle's own tests only.
+// The package owns compiling, evaluating, what a decision may say, and the memo. Of ours it imports its parts alone: rego (values), bundle (what
+// is read), builtins and reach (what a policy can come to), bounds. Package explain, which says why a policy decides as it does, looks in by
+// Inspector. With these it is the only importer of OPA's compiler and evaluator. OPA's plugin manager, bundle plugin and Rego front end stay
+// out: the first two serve from a store that is locked and patched while requests read it, the third starts a goroutine per call and runs a
+// bundle's own tests only.
 //
 // # What a policy cannot do
 //

@@ -10,6 +10,8 @@ import (
 
 	"gatehouse/gate/gatetest"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -25,9 +27,9 @@ func (t tree) fs() fstest.MapFS {
 	return files
 }
 
-func read(t testing.TB, name string, files tree) *policy.Bundle {
+func read(t testing.TB, name string, files tree) *bundle.Bundle {
 	t.Helper()
-	b, err := policy.Read(name, files.fs(), policy.Limits{})
+	b, err := bundle.Read(name, files.fs(), bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +45,7 @@ func compile(t testing.TB, files tree) *policy.Snapshot {
 // module is a policy of one module with the package authz.
 func module(rules string) tree { return tree{"authz.rego": "package authz\n" + rules} }
 
-func value(t testing.TB, text string) policy.Value {
+func value(t testing.TB, text string) rego.Value {
 	t.Helper()
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
@@ -51,7 +53,7 @@ func value(t testing.TB, text string) policy.Value {
 	if err := decoder.Decode(&x); err != nil {
 		t.Fatal(err)
 	}
-	v, err := policy.FromJSON(x)
+	v, err := rego.FromJSON(x)
 	if err != nil {
 		t.Fatal(err)
 	}

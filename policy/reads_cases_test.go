@@ -12,12 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/test/cases"
 	"github.com/open-policy-agent/opa/v1/test/cases/testdata"
 	"github.com/open-policy-agent/opa/v1/util"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // asked wraps what a case of OPA's suite asks for into a decision.
@@ -84,7 +87,7 @@ func compareProjected(t *testing.T, note string, s *policy.Snapshot, input map[s
 
 // projected is what is read of an object. An object that has nothing of it left is left out, as it is not to be told from an
 // absent one.
-func projected(object map[string]any, reads policy.Reads) map[string]any {
+func projected(object map[string]any, reads reach.Reads) map[string]any {
 	out := map[string]any{}
 	for key, value := range object {
 		inner, isObject := value.(map[string]any)
@@ -102,7 +105,7 @@ func projected(object map[string]any, reads policy.Reads) map[string]any {
 }
 
 // projectedText takes what is read of an object out of its text.
-func projectedText(t *testing.T, object map[string]any, reads policy.Reads) map[string]any {
+func projectedText(t *testing.T, object map[string]any, reads reach.Reads) map[string]any {
 	t.Helper()
 	text, err := json.Marshal(object)
 	if err != nil {
@@ -159,11 +162,11 @@ func wrapped(c cases.TestCase) *policy.Snapshot {
 		}
 		files["data.json"] = string(data)
 	}
-	b, err := policy.Read("case", files.fs(), policy.Limits{})
+	b, err := bundle.Read("case", files.fs(), bundle.Limits{})
 	if err != nil {
 		return nil
 	}
-	s, err := policy.Compile(context.Background(), policy.Config{Decision: "gatehouse_wrapper/allow"}, []*policy.Bundle{b})
+	s, err := policy.Compile(context.Background(), policy.Config{Decision: "gatehouse_wrapper/allow"}, []*bundle.Bundle{b})
 	if err != nil {
 		return nil
 	}
@@ -173,7 +176,7 @@ func wrapped(c cases.TestCase) *policy.Snapshot {
 // outcome is an answer or a failure as text that can be compared.
 func outcome(t *testing.T, s *policy.Snapshot, input map[string]any) string {
 	t.Helper()
-	v, err := policy.FromJSON(input)
+	v, err := rego.FromJSON(input)
 	if err != nil {
 		t.Fatal(err)
 	}

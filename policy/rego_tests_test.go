@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // shop may call a server, which is SERVER in its text.
@@ -18,13 +19,13 @@ const shop = "package shop\n\nallow if {\n\tinput.role == data.shop.role\n}\n\nr
 // runTests gives a line for each result: outcome, file:line, name, problem.
 func runTests(t *testing.T, files tree, match string) string {
 	t.Helper()
-	tests, err := policy.ReadTests("app", files.fs(), policy.Limits{})
+	tests, err := bundle.ReadTests("app", files.fs(), bundle.Limits{})
 	if err != nil {
 		return err.Error()
 	}
-	bundle := read(t, "app", files)
+	b := read(t, "app", files)
 	cfg := policy.Config{Capabilities: policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true}}
-	results, err := policy.RunTests(context.Background(), cfg, []*policy.Bundle{bundle}, []*policy.Tests{tests}, regexp.MustCompile(match))
+	results, err := policy.RunTests(context.Background(), cfg, []*bundle.Bundle{b}, []*bundle.Tests{tests}, regexp.MustCompile(match))
 	if err != nil {
 		return err.Error()
 	}
@@ -82,8 +83,8 @@ func TestRegoTests(t *testing.T) {
 
 func TestRegoTestsAreBounded(t *testing.T) {
 	files := tree{"a_test.rego": "package a\n", "b_test.rego": "package b\n"}
-	for _, limits := range []policy.Limits{{Files: 1}, {File: 5}, {Total: 12}} {
-		if _, err := policy.ReadTests("app", files.fs(), limits); err == nil || !strings.Contains(err.Error(), "more than") {
+	for _, limits := range []bundle.Limits{{Files: 1}, {File: 5}, {Total: 12}} {
+		if _, err := bundle.ReadTests("app", files.fs(), limits); err == nil || !strings.Contains(err.Error(), "more than") {
 			t.Errorf("%+v: %v", limits, err)
 		}
 	}

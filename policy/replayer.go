@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,37 +9,17 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+	opa "github.com/open-policy-agent/opa/v1/topdown/builtins"
+
+	"gatehouse/policy/builtins"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
-
-// InputReader makes values of JSON text, many one after the other: what repeats from one to the next is made once. It belongs
-// to one goroutine; the values do not.
-type InputReader struct{ keys, values map[string]*ast.Term }
-
-// Read reads exactly one JSON value with its numbers exact. It refuses what FromJSON would.
-func (i *InputReader) Read(text []byte) (Value, error) {
-	if i.keys == nil {
-		i.keys, i.values = map[string]*ast.Term{}, map[string]*ast.Term{}
-	}
-	for _, kept := range []map[string]*ast.Term{i.keys, i.values} {
-		if len(kept) >= maxShared {
-			clear(kept)
-		}
-	}
-	r := valueReader{text: text, keys: i.keys, values: i.values}
-	if term := r.value(0); term != nil && r.peek() == 0 && r.at == len(text) {
-		return term.Value, nil
-	}
-	var document any
-	if _, err := decodeJSON(bytes.TrimSpace(text), &document); err != nil {
-		return nil, err
-	}
-	return FromJSON(document)
-}
 
 // Replayer repeats decisions that were made before, for tools that compare. It is for many decisions by one entry. The zero value is
 // not usable; Entry.Replayer makes one.
@@ -55,22 +34,21 @@ type Replayer struct {
 // Replayer prepares an entry for repeating decisions. It walks the policy once.
 func (e *Entry) Replayer() *Replayer {
 	r := &Replayer{entry: e}
-	called := calls(reachable(e.snapshot.compiler, e.query))
-	r.note(slices.Sorted(maps.Keys(called)))
+	r.note(slices.Sorted(maps.Keys(reach.From(e.snapshot.compiler, e.query).Builtins())))
 	return r
 }
 
 // note sorts built-ins that may be called by what their values depend on.
 func (r *Replayer) note(called []string) {
 	for _, name := range called {
-		switch classes[name] {
-		case unknown:
+		switch builtins.Of(name) {
+		case builtins.Unknown:
 			r.never = append(r.never, name)
-		case observed:
+		case builtins.Observed:
 			r.unsure = append(r.unsure, name)
-		case timed:
+		case builtins.Timed:
 			r.timed = true
-		case asked:
+		case builtins.Asked:
 			r.asks = true
 		}
 	}
@@ -95,7 +73,7 @@ type Basis struct {
 }
 
 // Decide is Entry.Decide, except that nobody is called. unsure is Basis.Unsure; a call of the directory counts.
-func (r *Replayer) Decide(ctx context.Context, input Value, facts Facts, now time.Time) (d Decision, unsure string, err error) {
+func (r *Replayer) Decide(ctx context.Context, input rego.Value, facts Facts, now time.Time) (d Decision, unsure string, err error) {
 	d, of, err := r.DecideRecorded(ctx, input, nil, facts, now)
 	if of.Current > 0 {
 		return Decision{}, of.asked, nil
@@ -105,7 +83,7 @@ func (r *Replayer) Decide(ctx context.Context, input Value, facts Facts, now tim
 
 // DecideRecorded is Entry.Decide, except that nobody is called and that what was asked of the directory then has the answer that is on record.
 // Other questions are put to facts.
-func (r *Replayer) DecideRecorded(ctx context.Context, input Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
+func (r *Replayer) DecideRecorded(ctx context.Context, input rego.Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
 	if len(r.never) > 0 {
 		return Decision{}, Basis{Unsure: r.never[0]}, nil
 	}
@@ -117,7 +95,7 @@ func (r *Replayer) DecideRecorded(ctx context.Context, input Value, recorded []Q
 }
 
 // watch decides with an eye on what is called.
-func (r *Replayer) watch(ctx context.Context, input Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
+func (r *Replayer) watch(ctx context.Context, input rego.Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d, err = Decision{}, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
@@ -132,8 +110,8 @@ func (r *Replayer) watch(ctx context.Context, input Value, recorded []Question, 
 }
 
 // evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
-func (r *Replayer) evaluate(ctx context.Context, input Value, recorded []Question, facts Facts, now time.Time, adjust func(*topdown.Query)) (result Value, of Basis, err error) {
-	sent, chance := false, builtins.NDBCache{}
+func (r *Replayer) evaluate(ctx context.Context, input rego.Value, recorded []Question, facts Facts, now time.Time, adjust func(*topdown.Query)) (result rego.Value, of Basis, err error) {
+	sent, chance := false, opa.NDBCache{}
 	directory := &recordedDirectory{record: recorded, now: facts.Directory}
 	state, err := r.entry.evaluate(ctx, 0, input, Facts{Directory: directory}, now, func(q *topdown.Query) {
 		q.WithNDBuiltinCache(chance).WithHTTPRoundTripper(func(*http.Transport) http.RoundTripper {
@@ -174,7 +152,7 @@ type recordedDirectory struct {
 }
 
 // Ask implements Directory.
-func (d *recordedDirectory) Ask(builtin string, args []Value, now time.Time) (Value, error) {
+func (d *recordedDirectory) Ask(builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
 	for i := range d.record {
 		if q := &d.record[i]; q.Builtin == builtin && slices.EqualFunc(q.Args, args, same) {
 			d.of.Recorded++
@@ -201,18 +179,111 @@ func (d *recordedDirectory) Epoch(now time.Time) uint64 {
 	return d.now.Epoch(now)
 }
 
-// calls are the names of the built-ins that what was walked can call, those among them that stand in for another function.
-func calls(c *collector) map[string]bool {
-	names := map[string]bool{}
-	note := func(ref ast.Ref) bool {
-		if name := ref.String(); isBuiltin(ref) {
-			names[name] = true
+// Coverage counts over many decisions which rules of a policy held. It belongs to one goroutine.
+//
+// It has its own tracer instead of OPA's package cover, which covers expressions: it tells of a rule's last one that it was evaluated,
+// and not whether it held.
+type Coverage struct {
+	known  map[*ast.Rule]int // index in rules
+	places map[RuleCount]int // likewise; what nothing was counted of yet
+	rules  []RuleCount
+}
+
+// RuleCount is a rule with how many decisions it held in. Each of several rules of one name counts by itself, and each else.
+type RuleCount struct {
+	Rule string `json:"rule"`
+	File string `json:"file"` // bundle and path in it
+	Line int    `json:"line"`
+	Held int64  `json:"held"`
+}
+
+// Held are the rules that held in one decision, for Coverage.Add.
+type Held []int
+
+// Watch makes the rules that a decision can reach part of the coverage, but for defaults.
+func (c *Coverage) Watch(e *Entry) {
+	if c.known == nil {
+		c.known, c.places = map[*ast.Rule]int{}, map[RuleCount]int{}
+	}
+	for rule := range reach.From(e.snapshot.compiler, e.query).Rules {
+		if _, known := c.known[rule]; known || rule.Default || rule.Loc() == nil {
+			continue
 		}
-		return false
+		name, stands := PlaceOf(rule)
+		place := RuleCount{Rule: name, File: stands.File, Line: stands.Line}
+		// The compiler makes several rules of one where a head stands for several; they are one to whoever wrote it.
+		at, known := c.places[place]
+		if !known {
+			at = len(c.rules)
+			c.places[place] = at
+			c.rules = append(c.rules, place)
+		}
+		c.known[rule] = at
 	}
-	for rule := range c.rules {
-		ast.WalkRefs(rule.Body, note)
-		ast.WalkRefs(rule.Head, note)
+}
+
+// Decide evaluates a decision that was made before, and says which rules hold: every one that the evaluation comes to, also where one
+// that held before it would have been enough. Nobody is called; see Replayer.Decide for unsure. An error of the policy is no error here:
+// what held until then, held.
+//
+// What was asked of the directory has the answer that is on record, else that of facts.
+func (c *Coverage) Decide(ctx context.Context, r *Replayer, input rego.Value, recorded []Question, facts Facts, now time.Time) (held Held, unsure string, err error) {
+	if len(r.never) > 0 {
+		return nil, r.never[0], nil
 	}
-	return names
+	defer func() {
+		if p := recover(); p != nil {
+			held, err = nil, fmt.Errorf("%w: panic: %v", ErrEvaluation, p)
+		}
+	}()
+	t := &holding{known: c.known, seen: map[int]bool{}}
+	_, of, err := r.evaluate(ctx, input, recorded, facts, now, func(q *topdown.Query) { q.WithEarlyExit(false).WithQueryTracer(t) })
+	if errors.Is(err, ErrEvaluation) || errors.Is(err, ErrUndefined) {
+		err = nil
+	}
+	return t.held, of.Unsure, err
+}
+
+// Add counts the rules that held in n decisions.
+func (c *Coverage) Add(held Held, n int64) {
+	for _, at := range held {
+		c.rules[at].Held += n
+	}
+}
+
+// Rules are the rules that were watched, in the order of their places.
+func (c *Coverage) Rules() []RuleCount {
+	out := slices.Clone(c.rules)
+	slices.SortFunc(out, func(a, b RuleCount) int {
+		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, strings.Compare(a.Rule, b.Rule))
+	})
+	return out
+}
+
+// holding is a tracer that notes which rules hold.
+type holding struct {
+	known map[*ast.Rule]int
+	seen  map[int]bool
+	held  Held
+}
+
+// Enabled implements topdown.QueryTracer.
+func (h *holding) Enabled() bool { return true }
+
+// Config implements topdown.QueryTracer.
+func (h *holding) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
+
+// TraceEvent implements topdown.QueryTracer.
+func (h *holding) TraceEvent(event topdown.Event) {
+	if event.Op != topdown.ExitOp {
+		return
+	}
+	rule, ok := event.Node.(*ast.Rule)
+	if !ok {
+		return
+	}
+	if at, known := h.known[rule]; known && !h.seen[at] {
+		h.seen[at] = true
+		h.held = append(h.held, at)
+	}
 }

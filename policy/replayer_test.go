@@ -8,9 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy"
+	"gatehouse/policy/builtins"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 func TestProject(t *testing.T) {
@@ -35,7 +39,7 @@ func TestProject(t *testing.T) {
 			t.Errorf("%s: %s, %v", text, got, err)
 		}
 	}
-	if got, err := (policy.Reads{}).Project([]byte("before "), []byte(`{"a": [1]}`)); err != nil || string(got) != `before {"a": [1]}` {
+	if got, err := (reach.Reads{}).Project([]byte("before "), []byte(`{"a": [1]}`)); err != nil || string(got) != `before {"a": [1]}` {
 		t.Errorf("all of it: %s, %v", got, err)
 	}
 }
@@ -77,7 +81,7 @@ func repeated(text []byte) bool {
 }
 
 // kept is what Project keeps of an object: what is read, and the objects on the way there.
-func kept(object map[string]any, reads policy.Reads) map[string]any {
+func kept(object map[string]any, reads reach.Reads) map[string]any {
 	out := map[string]any{}
 	for key, value := range object {
 		if !reads.Any(key) {
@@ -92,7 +96,7 @@ func kept(object map[string]any, reads policy.Reads) map[string]any {
 }
 
 func TestInputReader(t *testing.T) {
-	var r policy.InputReader
+	var r rego.Reader
 	for text, want := range map[string]string{
 		`{"a":[1,2.50,"x",null,true],"b":{}}`: `{"a":[1,2.50,"x",null,true],"b":{}}`,
 		`"a\u0062"`:                           `"ab"`,
@@ -110,7 +114,7 @@ func TestInputReader(t *testing.T) {
 				}
 				continue
 			}
-			plain, err := policy.JSON(v)
+			plain, err := rego.JSON(v)
 			got, _ := json.Marshal(plain)
 			if err != nil || string(got) != want {
 				t.Errorf("%s: %s, %v", text, got, err)
@@ -146,12 +150,12 @@ func TestReplayer(t *testing.T) {
 		{"in place of a function", "allow if f(\"x\", 2) < 5 with f as rand.intn\n\nf(_, _) := 9", false, "rand.intn", false, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b, err := policy.Read("app", module(test.rules).fs(), policy.Limits{})
+			b, err := bundle.Read("app", module(test.rules).fs(), bundle.Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			s, err := policy.Compile(t.Context(), policy.Config{Decision: "authz/allow",
-				Capabilities: policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true, NetLookup: []string{"localhost"}}}, []*policy.Bundle{b})
+				Capabilities: policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true, NetLookup: []string{"localhost"}}}, []*bundle.Bundle{b})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -160,7 +164,7 @@ func TestReplayer(t *testing.T) {
 				t.Fatal(err)
 			}
 			replayer := e.Replayer()
-			input, _ := policy.FromJSON(map[string]any{"a": 1})
+			input, _ := rego.FromJSON(map[string]any{"a": 1})
 			d, unsure, err := replayer.Decide(t.Context(), input, policy.Facts{}, time.Unix(0, then))
 			if replayer.Pure() != test.pure || unsure != test.unsure || d.Allowed != test.allowed || !errors.Is(err, test.err) {
 				t.Errorf("pure %v, unsure %q, allowed %v, error %v", replayer.Pure(), unsure, d.Allowed, err)
@@ -177,16 +181,18 @@ func TestOneListOfWhatIsPure(t *testing.T) {
 	for _, b := range ast.Builtins {
 		names = append(names, b.Name)
 	}
+	classOf := func(name string) string {
+		return []string{builtins.Unknown: "unknown", builtins.Pure: "pure", builtins.Timed: "timed", builtins.Asked: "asked", builtins.Observed: "observed"}[builtins.Of(name)]
+	}
 	for _, name := range names {
-		if class := policy.Class(name); policy.Pure(name) != (class == "pure") {
-			t.Errorf("%s is %s, and pure %v to the memo", name, class, policy.Pure(name))
-		} else if never, unsure, timed := policy.Replayed(name); never != (class == "unknown") || unsure != (class == "observed") || timed != (class == "timed") {
+		class := classOf(name)
+		if never, unsure, timed := policy.Replayed(name); never != (class == "unknown") || unsure != (class == "observed") || timed != (class == "timed") {
 			t.Errorf("%s is %s; the Replayer never repeats it %v, is unsure %v, takes it as timed %v", name, class, never, unsure, timed)
 		}
 	}
 	for name, want := range map[string]string{"no.such.builtin": "unknown", "ds.check": "asked", "net.lookup_ip_addr": "unknown",
 		"crypto.x509.parse_and_verify_certificates": "unknown", "http.send": "observed", "time.now_ns": "timed", "lower": "pure"} {
-		if class := policy.Class(name); class != want {
+		if class := classOf(name); class != want {
 			t.Errorf("%s is %s, want %s", name, class, want)
 		}
 	}

@@ -6,16 +6,20 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
-
-	"gatehouse/policy/bounds"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/cache"
+
+	"gatehouse/policy/bounds"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // Snapshot is a compiled policy: immutable, safe for concurrent use, retired by the garbage collector.
@@ -31,17 +35,8 @@ type Snapshot struct {
 	blocks    bool                          // there are built-ins that wait for others
 	output    output
 	revision  string
-	bundles   []BundleInfo
+	bundles   []bundle.Info
 	notices   []string
-}
-
-// BundleInfo describes one bundle of a snapshot.
-type BundleInfo struct {
-	Name     string
-	Revision string // the manifest's, else the first twelve digits of the digest
-	Digest   string // SHA-256 in hexadecimal
-	Rules    int
-	Modules  int
 }
 
 // Revision names the snapshot in one line for people, logs and metrics: the bundle's revision, or with several bundles
@@ -49,7 +44,7 @@ type BundleInfo struct {
 func (s *Snapshot) Revision() string { return s.revision }
 
 // Bundles describes the bundles in the order of their names. The caller must not change the slice.
-func (s *Snapshot) Bundles() []BundleInfo { return s.bundles }
+func (s *Snapshot) Bundles() []bundle.Info { return s.bundles }
 
 // Notices returns what the author of the policy should know although it is no error, at most eleven lines. The caller
 // must not change the slice.
@@ -63,7 +58,7 @@ type evaluation struct {
 	cancelled atomic.Bool
 	looked    uint32
 	failures  []topdown.Error // of built-ins, in order
-	result    Value
+	result    rego.Value
 	facts     Facts
 	now       time.Time
 	asked     asking
@@ -120,9 +115,9 @@ type Entry struct {
 	path     []string
 	queries  ast.QueryCompiler
 	query    ast.Body // result = data.<path>
-	reads    *reads
-	impure   []Use // what keeps decisions from being remembered
-	changing []Use
+	reads    reach.Reads
+	impure   []reach.Use // what keeps decisions from being remembered
+	changing []reach.Use
 	inverted bool   // without a directory it could allow what one would have denied
 	prefix   []byte // of the keys of its inputs: the path
 	tally    tally
@@ -147,9 +142,9 @@ func (s *Snapshot) Entry(path []string) (*Entry, error) {
 		return nil, fmt.Errorf("compiling the query for %v: %w", ref, err)
 	}
 	e.prefix = prefix(path)
-	found := reachable(s.compiler, e.query)
-	e.reads, e.impure, e.changing = found.reads, found.impure, found.changingReads()
-	e.inverted = inverted(s.compiler, ref, found)
+	found := reach.From(s.compiler, e.query)
+	e.reads, e.impure, e.changing = found.Reads, found.Impure, found.Changing
+	e.inverted = found.AllowsUnanswered(ref)
 	return e, nil
 }
 
@@ -157,7 +152,7 @@ func (s *Snapshot) Entry(path []string) (*Entry, error) {
 func (s *Snapshot) Rules(root []string, name string) [][]string {
 	var found [][]string
 	for _, module := range s.compiler.Modules {
-		path := refPath(module.Package.Path)
+		path := rego.Path(module.Package.Path)
 		if len(path) < len(root) || !slices.Equal(path[:len(root)], root) {
 			continue
 		}
@@ -170,16 +165,27 @@ func (s *Snapshot) Rules(root []string, name string) [][]string {
 }
 
 // Reads tells what of the input a decision may depend on.
-func (e *Entry) Reads() Reads { return Reads{e.reads} }
+func (e *Entry) Reads() reach.Reads { return e.reads }
+
+// Memoisable tells whether the decisions of an entry can be remembered.
+type Memoisable struct {
+	// Impure are the uses of built-ins whose value may be another next time; where there is one nothing is remembered.
+	Impure []reach.Use
+	// Changing are reads of what is another in each request, so that remembering is of no use although it would be sound.
+	Changing []reach.Use
+}
+
+// Memoisable tells whether this entry's decisions can be remembered and, if not, what is in the way.
+func (e *Entry) Memoisable() Memoisable { return Memoisable{Impure: e.impure, Changing: e.changing} }
 
 // Path returns the decision path. The caller must not change it.
 func (e *Entry) Path() []string { return e.path }
 
 // Reads is Entry.Reads of Config.Decision.
-func (s *Snapshot) Reads() Reads { return s.entry.Reads() }
+func (s *Snapshot) Reads() reach.Reads { return s.entry.Reads() }
 
 // Decide is Entry.Decide of Config.Decision, without facts.
-func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Decision, error) {
+func (s *Snapshot) Decide(ctx context.Context, input rego.Value, now time.Time) (Decision, error) {
 	return s.entry.Decide(ctx, input, Facts{}, now)
 }
 
@@ -188,20 +194,20 @@ func (s *Snapshot) Decide(ctx context.Context, input Value, now time.Time) (Deci
 //
 // The decision is only valid without an error; with one it denies, and holds nothing but what was asked. Errors wrap ErrUndefined,
 // ErrEvaluation, or the context's error when ctx ended first.
-func (e *Entry) Decide(ctx context.Context, input Value, facts Facts, now time.Time) (Decision, error) {
+func (e *Entry) Decide(ctx context.Context, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, _, err := e.decide(ctx, 0, input, facts, now)
 	return d, err
 }
 
 // DecideWithin is Decide with a context that ends after timeout, and costs less than one.
-func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (Decision, error) {
+func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, _, err := e.decide(ctx, timeout, input, facts, now)
 	return d, err
 }
 
 // decide is Decide; clean says that nothing failed on the way, not even a built-in function, that nothing was cut
 // short and that there was a directory if one was asked: the decision is good for any facts that give the same answers.
-func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time) (d Decision, clean bool, err error) {
+func (e *Entry) decide(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (d Decision, clean bool, err error) {
 	// A panic in a built-in must cost this request alone.
 	defer func() {
 		if p := recover(); p != nil {
@@ -218,7 +224,7 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input Value, 
 
 // evaluate returns what became of an evaluation: its result is the value of the decision document. adjust, where there is one, has the last word
 // on the query.
-func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (*evaluation, error) {
+func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (*evaluation, error) {
 	s := e.snapshot
 	state := &evaluation{facts: facts, now: now, strict: e.inverted}
 	if err := ctx.Err(); err != nil {
@@ -297,3 +303,20 @@ func halted(err error) error {
 	}
 	return err
 }
+
+// Defined returns where the policy has rules that are one value each: their paths below data, terms joined by PathSeparator. A
+// package is not among them, although data has a value there as well.
+func (s *Snapshot) Defined() map[string]bool {
+	found := map[string]bool{}
+	for _, module := range s.compiler.Modules {
+		for _, rule := range module.Rules {
+			if ref := rule.Ref(); rule.Head.DocKind() == ast.CompleteDoc && ref.IsGround() {
+				found[strings.Join(rego.Path(ref), PathSeparator)] = true
+			}
+		}
+	}
+	return found
+}
+
+// PathSeparator joins the terms of a path where one text is needed. No term of a route's rule has it.
+const PathSeparator = "\x00"

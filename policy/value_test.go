@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"gatehouse/policy"
-
 	"github.com/google/go-cmp/cmp"
+
+	"gatehouse/policy/rego"
 )
 
 func TestValuesToJSONAndBack(t *testing.T) {
@@ -18,7 +18,7 @@ func TestValuesToJSONAndBack(t *testing.T) {
 		`[1,"a",[null]]`, `{"":1,"a":{"b":[{}]}}`,
 	} {
 		v := value(t, text)
-		x, err := policy.JSON(v)
+		x, err := rego.JSON(v)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
@@ -30,33 +30,33 @@ func TestValuesToJSONAndBack(t *testing.T) {
 }
 
 func TestValuesBuiltByHand(t *testing.T) {
-	member := func(key string, v policy.Value) policy.Member { return policy.Member{Key: key, Value: v} }
-	many := []policy.Member{}
+	member := func(key string, v rego.Value) rego.Member { return rego.Member{Key: key, Value: v} }
+	many := []rego.Member{}
 	for i := range 100 {
-		many = append(many, member(strings.Repeat("k", i+1), policy.Int(int64(i))))
+		many = append(many, member(strings.Repeat("k", i+1), rego.Int(int64(i))))
 	}
 	tests := []struct {
 		name  string
-		value policy.Value
+		value rego.Value
 		want  any
 	}{
-		{"an object", policy.Object(member("type", policy.String("x")), member("new", policy.Bool(true)), member("n", policy.Int(-5))),
+		{"an object", rego.Object(member("type", rego.String("x")), member("new", rego.Bool(true)), member("n", rego.Int(-5))),
 			map[string]any{"type": "x", "new": true, "n": json.Number("-5")}},
-		{"an absent member", policy.Object(member("a", nil), member("b", policy.Null())), map[string]any{"b": nil}},
-		{"no members", policy.Object(), map[string]any{}},
-		{"the last of one key", policy.Object(member("a", policy.Int(1)), member("b", policy.Int(2)), member("a", policy.Int(3))),
+		{"an absent member", rego.Object(member("a", nil), member("b", rego.Null())), map[string]any{"b": nil}},
+		{"no members", rego.Object(), map[string]any{}},
+		{"the last of one key", rego.Object(member("a", rego.Int(1)), member("b", rego.Int(2)), member("a", rego.Int(3))),
 			map[string]any{"a": json.Number("3"), "b": json.Number("2")}},
-		{"the last of one key of many", policy.Object(append(many, member("k", policy.String("last")))...), nil},
-		{"an array", policy.Array(policy.Int(1), nil, policy.String("")), []any{json.Number("1"), nil, ""}},
-		{"strings", policy.Strings([]string{"a", ""}), []any{"a", ""}},
-		{"no strings", policy.Strings(nil), []any{}},
-		{"a large integer", policy.Int(math.MinInt64), json.Number("-9223372036854775808")},
-		{"an exact number", policy.Number("1.2300"), json.Number("1.2300")},
-		{"what is no number", policy.Number("0x10"), nil},
+		{"the last of one key of many", rego.Object(append(many, member("k", rego.String("last")))...), nil},
+		{"an array", rego.Array(rego.Int(1), nil, rego.String("")), []any{json.Number("1"), nil, ""}},
+		{"strings", rego.Strings([]string{"a", ""}), []any{"a", ""}},
+		{"no strings", rego.Strings(nil), []any{}},
+		{"a large integer", rego.Int(math.MinInt64), json.Number("-9223372036854775808")},
+		{"an exact number", rego.Number("1.2300"), json.Number("1.2300")},
+		{"what is no number", rego.Number("0x10"), nil},
 		{"nothing", nil, nil},
 	}
 	for _, test := range tests {
-		got, err := policy.JSON(test.value)
+		got, err := rego.JSON(test.value)
 		if err != nil {
 			t.Errorf("%s: %v", test.name, err)
 			continue
@@ -83,18 +83,18 @@ func TestFromJSONRefuses(t *testing.T) {
 		json.Number("1e999999999"), json.Number(strings.Repeat("9", 2000)), json.Number("-"), json.Number("0x1"), json.Number("true"),
 		struct{}{}, deep, map[string]any{"a": []any{make(chan int)}},
 	} {
-		if v, err := policy.FromJSON(x); err == nil {
+		if v, err := rego.FromJSON(x); err == nil {
 			t.Errorf("%.40v became %.40v", x, v)
 		}
 	}
-	if v, err := policy.FromJSON(map[string]any{"f": 1.5, "i": 1e21, "n": 7, "s": []string{"a"}}); err != nil {
+	if v, err := rego.FromJSON(map[string]any{"f": 1.5, "i": 1e21, "n": 7, "s": []string{"a"}}); err != nil {
 		t.Errorf("%v, %v", v, err)
 	}
 }
 
 // A key that comes twice is one key, to the policy as well.
 func TestRepeatedKeyIsOneKey(t *testing.T) {
-	twice := policy.Object(policy.Member{Key: "a", Value: policy.Int(1)}, policy.Member{Key: "a", Value: policy.Int(2)})
+	twice := rego.Object(rego.Member{Key: "a", Value: rego.Int(1)}, rego.Member{Key: "a", Value: rego.Int(2)})
 	d, err := compile(t, module("allow if [k | some k, _ in input] == [\"a\"]")).Decide(context.Background(), twice, noon)
 	if err != nil || !d.Allowed {
 		t.Errorf("%+v, %v", d, err)

@@ -13,6 +13,7 @@ import (
 	"gatehouse/bundles"
 	"gatehouse/decisionlog/events"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // ErrNotKept says that a bundle that decided is not among those that are kept by their digest, or not any more.
@@ -21,7 +22,7 @@ var ErrNotKept = errors.New("the policy that decided is no longer kept")
 // Archive is where bundles are kept by their digest.
 type Archive struct {
 	Dir    string // "": nothing is kept
-	Limits policy.Limits
+	Limits bundle.Limits
 	Policy policy.Config // how they are compiled; its Decision does not count: which rule is asked may have been another then
 }
 
@@ -30,7 +31,7 @@ func (a *Archive) Snapshot(ctx context.Context, decided map[string]events.Bundle
 	if a.Dir == "" || len(decided) == 0 {
 		return nil, ErrNotKept
 	}
-	var all []*policy.Bundle
+	var all []*bundle.Bundle
 	for _, name := range slices.Sorted(maps.Keys(decided)) {
 		b, err := bundles.ReadArchived(a.Dir, name, decided[name].Digest, a.Limits)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -49,7 +50,7 @@ func (a *Archive) Snapshot(ctx context.Context, decided map[string]events.Bundle
 // IsMadeOf reports whether a policy is made of these bundles.
 func IsMadeOf(s *policy.Snapshot, decided map[string]events.Bundle) bool {
 	now := s.Bundles()
-	return len(now) == len(decided) && !slices.ContainsFunc(now, func(b policy.BundleInfo) bool { return decided[b.Name].Digest != b.Digest })
+	return len(now) == len(decided) && !slices.ContainsFunc(now, func(b bundle.Info) bool { return decided[b.Name].Digest != b.Digest })
 }
 
 // maxArchived bounds how many policies of the past a replay has compiled at once.

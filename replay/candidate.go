@@ -11,6 +11,8 @@ import (
 	"gatehouse/decisionlog/events"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 const (
@@ -31,7 +33,7 @@ type Candidate struct {
 type preparedRule struct {
 	replayer *policy.Replayer
 	facts    policy.Facts // of today, for what is not on record
-	reads    policy.Reads
+	reads    reach.Reads
 	pure     bool
 	denies   bool   // there is no rule for the route, which is a denial
 	absent   string // why nothing can be asked
@@ -102,10 +104,10 @@ func (c *Candidate) prepare(r *Record) (*preparedRule, error) {
 }
 
 // Reads is what the rule that is asked about a decision reads of its input. ok is false where none is asked.
-func (c *Candidate) Reads(r *Record) (reads policy.Reads, ok bool, err error) {
+func (c *Candidate) Reads(r *Record) (reads reach.Reads, ok bool, err error) {
 	a, err := c.prepare(r)
 	if err != nil || a.absent != "" || a.denies {
-		return policy.Reads{}, false, err
+		return reach.Reads{}, false, err
 	}
 	return a.reads, true, nil
 }
@@ -120,7 +122,7 @@ type ruling struct {
 }
 
 // rule evaluates. What was asked of the directory has the answers on record. An error is the end of all.
-func (a *preparedRule) rule(ctx context.Context, input policy.Value, recorded []policy.Question, at time.Time, answers bool) (ruling, error) {
+func (a *preparedRule) rule(ctx context.Context, input rego.Value, recorded []policy.Question, at time.Time, answers bool) (ruling, error) {
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
 	d, basis, err := a.replayer.DecideRecorded(bounded, input, recorded, a.facts, at)
@@ -145,8 +147,8 @@ func (a *preparedRule) rule(ctx context.Context, input policy.Value, recorded []
 }
 
 // oneForm is a value's JSON with the members in order.
-func oneForm(v policy.Value) (string, error) {
-	plain, err := policy.JSON(v)
+func oneForm(v rego.Value) (string, error) {
+	plain, err := rego.JSON(v)
 	if err != nil {
 		return "", err
 	}
@@ -183,7 +185,7 @@ func (c *Candidate) asksToLogIn(r *Record, was Verdict) bool {
 
 // ReadRef is what a JSON pointer (RFC 6901) into a record stands for, as a reference to the input; "" where that is not in the input, or
 // not read.
-func ReadRef(reads policy.Reads, pointer string) string {
+func ReadRef(reads reach.Reads, pointer string) string {
 	rest, ok := strings.CutPrefix(pointer, "/input/")
 	if !ok {
 		return ""

@@ -16,6 +16,8 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 	"gatehouse/replay"
 	"gatehouse/routes"
 )
@@ -91,7 +93,7 @@ func (d *decided) compare(t *testing.T) (asked int) {
 		if err := decoder.Decode(&plain); err != nil {
 			t.Fatal(err)
 		}
-		input, err := policy.FromJSON(plain)
+		input, err := rego.FromJSON(plain)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,11 +124,11 @@ func compile(t *testing.T, modules ...string) *policy.Snapshot {
 	for i, text := range modules {
 		files[fmt.Sprintf("%d.rego", i)] = &fstest.MapFile{Data: []byte(text)}
 	}
-	b, err := policy.Read("test", files, policy.Limits{})
+	b, err := bundle.Read("test", files, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := policy.Compile(t.Context(), policy.Config{}, []*policy.Bundle{b})
+	s, err := policy.Compile(t.Context(), policy.Config{}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}

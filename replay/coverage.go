@@ -7,6 +7,7 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/routes"
 )
 
@@ -50,7 +51,7 @@ type Coverage struct {
 	candidate *Candidate
 	partial   bool
 	rules     policy.Coverage
-	inputs    policy.InputReader
+	inputs    rego.Reader
 	tally     *Report
 	routes    map[string][]*RouteCount // by app and name, by app and template
 	foreign   map[string]*RouteCount

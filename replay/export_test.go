@@ -8,10 +8,11 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // Decide is what a replay makes of a decision, without anything of the verdict that was recorded.
-func (c *Candidate) Decide(ctx context.Context, r *Record, input policy.Value, at time.Time) (gate.Verdict, error) {
+func (c *Candidate) Decide(ctx context.Context, r *Record, input rego.Value, at time.Time) (gate.Verdict, error) {
 	a, err := c.prepare(r)
 	switch {
 	case err != nil:

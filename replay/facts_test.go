@@ -9,14 +9,15 @@ import (
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/replay"
 )
 
 // says is a directory that gives one answer to each question.
 type says bool
 
-func (s says) Ask(string, []policy.Value, time.Time) (policy.Value, error) {
-	return policy.Bool(bool(s)), nil
+func (s says) Ask(string, []rego.Value, time.Time) (rego.Value, error) {
+	return rego.Bool(bool(s)), nil
 }
 
 func (s says) Epoch(time.Time) uint64 { return 0 }

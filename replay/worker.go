@@ -9,6 +9,8 @@ import (
 	"gatehouse/decisionlog/events"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 const (
@@ -29,7 +31,7 @@ type worker struct {
 	*Replay
 	*Report
 	asked  map[*Candidate]map[string]*asked
-	inputs policy.InputReader
+	inputs rego.Reader
 	record Record
 	key    []byte
 	taken  []byte // the part of an input that is read
@@ -213,7 +215,7 @@ func (a *asked) missing(r *Record) string {
 }
 
 // readOf is the first of the pointers into the input that is read, as a reference.
-func readOf(reads policy.Reads, pointers []string) string {
+func readOf(reads reach.Reads, pointers []string) string {
 	for _, pointer := range pointers {
 		if ref := ReadRef(reads, pointer); ref != "" {
 			return ref

@@ -10,27 +10,28 @@ import (
 	"gatehouse/bundles"
 	"gatehouse/bundles/tarball"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // RegoTests runs the bundles' own tests, which are in their *_test.rego.
 func RegoTests(ctx context.Context, settings policy.Config, sources []bundles.Source, match *regexp.Regexp) ([]Outcome, error) {
-	var all []*policy.Bundle
-	var tests []*policy.Tests
+	var all []*bundle.Bundle
+	var tests []*bundle.Tests
 	for _, s := range sources {
-		read, err := bundles.ReadFiles(ctx, s, policy.Limits{})
+		read, err := bundles.ReadFiles(ctx, s, bundle.Limits{})
 		if err != nil {
 			return nil, err
 		}
 		files := tarball.Tree(read)
-		bundle, err := policy.Read(s.Name, files, policy.Limits{})
+		b, err := bundle.Read(s.Name, files, bundle.Limits{})
 		if err != nil {
 			return nil, err
 		}
-		own, err := policy.ReadTests(s.Name, files, policy.Limits{})
+		own, err := bundle.ReadTests(s.Name, files, bundle.Limits{})
 		if err != nil {
 			return nil, err
 		}
-		all, tests = append(all, bundle), append(tests, own)
+		all, tests = append(all, b), append(tests, own)
 	}
 	results, err := policy.RunTests(ctx, settings, all, tests, match)
 	if err != nil {

@@ -18,11 +18,11 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/open-policy-agent/opa/v1/bundle"
+	opa "github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/util"
+
+	"gatehouse/policy/bundle"
 )
 
 // File holds a bundle's signature, in OPA's format: {"signatures": [JWT]}, at the top of the bundle. The token
@@ -177,9 +177,9 @@ func (v *Verification) Look() []fs.FileInfo {
 
 // signed is the payload of a signature.
 type signed struct {
-	Files []bundle.FileInfo `json:"files"`
-	KeyID string            `json:"keyid,omitempty"`
-	Scope string            `json:"scope,omitempty"`
+	Files []opa.FileInfo `json:"files"`
+	KeyID string         `json:"keyid,omitempty"`
+	Scope string         `json:"scope,omitempty"`
 	jwt.RegisteredClaims
 }
 
@@ -196,11 +196,11 @@ func Sign(files map[string][]byte, key Key) ([]byte, error) {
 		if name == File {
 			continue
 		}
-		sum, err := hashFile(name, files[name], bundle.SHA256)
+		sum, err := hashFile(name, files[name], opa.SHA256)
 		if err != nil {
 			return nil, fmt.Errorf("signing: %s: %w", name, err)
 		}
-		payload.Files = append(payload.Files, bundle.FileInfo{Name: name, Hash: hex.EncodeToString(sum), Algorithm: bundle.SHA256.String()})
+		payload.Files = append(payload.Files, opa.FileInfo{Name: name, Hash: hex.EncodeToString(sum), Algorithm: opa.SHA256.String()})
 	}
 	token := jwt.NewWithClaims(jwt.GetSigningMethod(key.Algorithm), payload)
 	token.Header["kid"] = key.ID
@@ -208,14 +208,14 @@ func Sign(files map[string][]byte, key Key) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing with key %q: %w", key.ID, err)
 	}
-	return json.Marshal(bundle.SignaturesConfig{Signatures: []string{text}})
+	return json.Marshal(opa.SignaturesConfig{Signatures: []string{text}})
 }
 
 // Verify checks the signature of a bundle's files, given by their paths below its top, at a time that counts for tokens
-// with exp or nbf. It reads the key files anew. The error is policy.Problems with the name of the bundle.
+// with exp or nbf. It reads the key files anew. The error is bundle.Problems with the name of the bundle.
 func (v *Verification) Verify(name string, files map[string][]byte, now time.Time) error {
 	problem := func(file string, err error) error {
-		return policy.Problems{{Stage: "verifying", Bundle: name, File: file, Text: err.Error()}}
+		return bundle.Problems{{Stage: "verifying", Bundle: name, File: file, Text: err.Error()}}
 	}
 	payload, err := v.token(files[File], now)
 	if err != nil {
@@ -224,7 +224,7 @@ func (v *Verification) Verify(name string, files map[string][]byte, now time.Tim
 		}
 		return problem(File, err)
 	}
-	listed := map[string]bundle.FileInfo{}
+	listed := map[string]opa.FileInfo{}
 	for _, f := range payload.Files {
 		file := strings.TrimPrefix(f.Name, "/")
 		if _, twice := listed[file]; twice {
@@ -252,7 +252,7 @@ func (v *Verification) Verify(name string, files map[string][]byte, now time.Tim
 
 // token verifies the signature file itself: by the key that it names, with the algorithm that is configured for the key.
 func (v *Verification) token(content []byte, now time.Time) (*signed, error) {
-	var file bundle.SignaturesConfig
+	var file opa.SignaturesConfig
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&file); err != nil {
@@ -304,10 +304,10 @@ func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
 }
 
 // hashing are the algorithms that a signature may use for files: of OPA's those that are not broken.
-var hashing = []bundle.HashingAlgorithm{bundle.SHA256, bundle.SHA384, bundle.SHA512, bundle.SHA512256}
+var hashing = []opa.HashingAlgorithm{opa.SHA256, opa.SHA384, opa.SHA512, opa.SHA512256}
 
-func checkHash(name string, content []byte, listed bundle.FileInfo) error {
-	algorithm := bundle.HashingAlgorithm(listed.Algorithm)
+func checkHash(name string, content []byte, listed opa.FileInfo) error {
+	algorithm := opa.HashingAlgorithm(listed.Algorithm)
 	if !slices.Contains(hashing, algorithm) {
 		return fmt.Errorf("the hash algorithm %q is none of %v", listed.Algorithm, hashing)
 	}
@@ -326,13 +326,13 @@ func checkHash(name string, content []byte, listed bundle.FileInfo) error {
 }
 
 // hashFile is OPA's hash of a file.
-func hashFile(name string, content []byte, algorithm bundle.HashingAlgorithm) ([]byte, error) {
-	hasher, err := bundle.NewSignatureHasher(algorithm)
+func hashFile(name string, content []byte, algorithm opa.HashingAlgorithm) ([]byte, error) {
+	hasher, err := opa.NewSignatureHasher(algorithm)
 	if err != nil {
 		return nil, err
 	}
 	var value any = content
-	if bundle.IsStructuredDoc(name) {
+	if opa.IsStructuredDoc(name) {
 		if err := util.Unmarshal(content, &value); err != nil {
 			return nil, fmt.Errorf("it cannot be read: %w", err)
 		}

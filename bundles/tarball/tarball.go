@@ -22,7 +22,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 const (
@@ -40,18 +40,18 @@ const (
 // the whole denies.
 //
 // The limits hold for the files, and bound what is read and what is decompressed whatever the ratio of the two. Errors
-// are policy.Problems with the name of the bundle.
-func Unpack(name string, r io.Reader, limits policy.Limits) (files map[string][]byte, digest string, err error) {
+// are bundle.Problems with the name of the bundle.
+func Unpack(name string, r io.Reader, limits bundle.Limits) (files map[string][]byte, digest string, err error) {
 	u := newUnpacker(r, limits.OrDefault())
 	if err := u.read(); err != nil {
-		return nil, "", policy.Problems{Problem(name, err)}
+		return nil, "", bundle.Problems{Problem(name, err)}
 	}
 	return u.files, hex.EncodeToString(u.digest.Sum(nil)), nil
 }
 
 // unpacker is the state of one Unpack.
 type unpacker struct {
-	limits  policy.Limits
+	limits  bundle.Limits
 	raw     *bounded // the tarball's own bytes
 	content *bounded // the bytes of the tar archive in it
 	digest  hash.Hash
@@ -61,7 +61,7 @@ type unpacker struct {
 	total   int64
 }
 
-func newUnpacker(r io.Reader, limits policy.Limits) *unpacker {
+func newUnpacker(r io.Reader, limits bundle.Limits) *unpacker {
 	// Headers, padding and long names come on top of what the files hold.
 	most := limits.Total + int64(limits.Files)*(2*maxNameLength+3*tarBlock) + 1<<20
 	u := &unpacker{limits: limits, digest: sha256.New(), files: map[string][]byte{}, folders: map[string]bool{}}
@@ -290,8 +290,8 @@ func Pack(to io.Writer, files map[string][]byte) error {
 }
 
 // Problem puts a file system's error into the form that all errors about bundles have.
-func Problem(bundle string, err error) policy.Problem {
-	p := policy.Problem{Stage: "reading", Bundle: bundle, Text: err.Error()}
+func Problem(name string, err error) bundle.Problem {
+	p := bundle.Problem{Stage: "reading", Bundle: name, Text: err.Error()}
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) && !filepath.IsAbs(pathErr.Path) {
 		p.File, p.Text = filepath.ToSlash(pathErr.Path), pathErr.Err.Error()

@@ -17,7 +17,7 @@ type tree struct {
 	dirs  map[string][]fs.DirEntry // sorted by name
 }
 
-// Tree shows files by their paths as a read-only file system, as policy.Read wants it. Neither map nor contents may change
+// Tree shows files by their paths as a read-only file system, as bundle.Read wants it. Neither map nor contents may change
 // afterwards.
 func Tree(files map[string][]byte) fs.FS {
 	t := &tree{files: files, dirs: map[string][]fs.DirEntry{".": nil}}

@@ -18,7 +18,7 @@ import (
 	"gatehouse/bundles"
 	"gatehouse/config"
 	"gatehouse/images"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/scaffold"
 	"gatehouse/terminal"
 )
@@ -132,7 +132,7 @@ func (f *imageFlags) openBundle(ctx context.Context, arg string, elsewhere remot
 	if err != nil {
 		o.name = "image" // by its digest alone
 	}
-	o.files, err = bundles.ReadTarball(o.name, i.Tarball(), policy.Limits{})
+	o.files, err = bundles.ReadTarball(o.name, i.Tarball(), bundle.Limits{})
 	return o, err
 }
 
@@ -185,7 +185,7 @@ func openPath(ctx context.Context, file string) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.name, Path: file}, policy.Limits{}); err != nil || info.IsDir() {
+	if o.files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.name, Path: file}, bundle.Limits{}); err != nil || info.IsDir() {
 		return o, err
 	}
 	tarball, err := config.ReadUpTo(file, maxTarball)

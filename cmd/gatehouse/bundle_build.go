@@ -19,6 +19,7 @@ import (
 	"gatehouse/edge"
 	"gatehouse/images"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/trial"
 )
 
@@ -81,10 +82,10 @@ func samePath(a, b string) bool {
 
 // compiled is a bundle that everything but requests has been tried on.
 type compiled struct {
-	bundle   *policy.Bundle
+	bundle   *bundle.Bundle
 	settings policy.Config
-	all      []*policy.Bundle
-	tests    []*policy.Tests // of the bundle alone
+	all      []*bundle.Bundle
+	tests    []*bundle.Tests // of the bundle alone
 	notices  []string
 }
 
@@ -95,12 +96,12 @@ func (f *compileFlags) compile(ctx context.Context, o *opened) (*compiled, error
 		return nil, err
 	}
 	out := &compiled{settings: settings}
-	if out.bundle, err = policy.Read(o.name, tarball.Tree(o.files), policy.Limits{}); err != nil {
+	if out.bundle, err = bundle.Read(o.name, tarball.Tree(o.files), bundle.Limits{}); err != nil {
 		return nil, err
 	}
-	out.all = []*policy.Bundle{out.bundle}
+	out.all = []*bundle.Bundle{out.bundle}
 	for _, other := range others {
-		b, err := policy.Read(other.name, tarball.Tree(other.files), policy.Limits{})
+		b, err := bundle.Read(other.name, tarball.Tree(other.files), bundle.Limits{})
 		if err != nil {
 			return nil, err
 		}
@@ -111,8 +112,8 @@ func (f *compileFlags) compile(ctx context.Context, o *opened) (*compiled, error
 		return nil, err
 	}
 	out.notices = snapshot.Notices()
-	tests, err := policy.ReadTests(o.name, tarball.Tree(o.files), policy.Limits{})
-	out.tests = []*policy.Tests{tests}
+	tests, err := bundle.ReadTests(o.name, tarball.Tree(o.files), bundle.Limits{})
+	out.tests = []*bundle.Tests{tests}
 	return out, err
 }
 
@@ -199,7 +200,7 @@ func (f *buildFlags) adjust(files map[string][]byte) error {
 	manifest := map[string]json.RawMessage{}
 	if text, ok := files[manifestFile]; ok {
 		if err := json.Unmarshal(text, &manifest); err != nil {
-			return nil // policy.Read says what is wrong with it, and where
+			return nil // bundle.Read says what is wrong with it, and where
 		}
 	}
 	revision, err := json.Marshal(f.revision)

@@ -12,7 +12,7 @@ import (
 
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
@@ -68,7 +68,7 @@ Exit code: 0 no decision changes, 1 a decision would change, 2 the comparison fa
 
 // bundleDiff is what diff --json prints.
 type bundleDiff struct {
-	*policy.Difference
+	*bundle.Difference
 	Requests  int              `json:"requests,omitempty"` // that were tried
 	Decisions []decisionChange `json:"decisions,omitempty"`
 }
@@ -89,17 +89,17 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 		return nil, errors.New("--limit is not negative")
 	}
 	var sides [2]*opened
-	var read [2]*policy.Bundle
+	var read [2]*bundle.Bundle
 	for i, arg := range []string{before, after} {
 		var err error
 		if sides[i], err = f.openBundle(c.Context(), arg, pulled); err != nil {
 			return nil, err
 		}
-		if read[i], err = policy.Read(sides[i].name, tarball.Tree(sides[i].files), policy.Limits{}); err != nil {
+		if read[i], err = bundle.Read(sides[i].name, tarball.Tree(sides[i].files), bundle.Limits{}); err != nil {
 			return nil, err
 		}
 	}
-	d := &bundleDiff{Difference: policy.Diff(read[0], read[1], f.limit)}
+	d := &bundleDiff{Difference: bundle.Diff(read[0], read[1], f.limit)}
 	if len(f.requests) == 0 {
 		return d, nil
 	}
@@ -184,7 +184,7 @@ func (d *bundleDiff) write(w io.Writer, asJSON bool) error {
 	}
 	for _, part := range []struct {
 		name    string
-		changes []policy.DataChange
+		changes []bundle.DataChange
 	}{{"data", d.Data}, {"manifest", d.Manifest}} {
 		for _, change := range part.changes {
 			fmt.Fprintf(&b, "%s  %-7s  %s: %s\n", part.name, change.Change, change.Pointer, strings.Trim(change.Before+" -> "+change.After, " "))
@@ -207,8 +207,8 @@ func (d *bundleDiff) write(w io.Writer, asJSON bool) error {
 }
 
 // places says where the definitions are that the one bundle has and the other has not.
-func places(r policy.RuleChange) string {
-	list := func(places []policy.Place) string {
+func places(r bundle.RuleChange) string {
+	list := func(places []bundle.Place) string {
 		var all []string
 		for _, p := range places {
 			all = append(all, p.String())

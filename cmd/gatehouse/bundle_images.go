@@ -14,7 +14,7 @@ import (
 	"gatehouse/bundles"
 	"gatehouse/bundles/tarball"
 	"gatehouse/images"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
 )
 
@@ -140,7 +140,7 @@ func bundlePullCommand() *cobra.Command {
 				return err
 			}
 			o := &opened{name: "image", image: i}
-			if o.files, err = bundles.ReadTarball(o.name, i.Tarball(), policy.Limits{}); err != nil {
+			if o.files, err = bundles.ReadTarball(o.name, i.Tarball(), bundle.Limits{}); err != nil {
 				return fmt.Errorf("image %s: %w", args[0], err)
 			}
 			if output == "" {
@@ -306,7 +306,7 @@ func bundleInspectCommand() *cobra.Command {
 }
 
 func (o *opened) inspect() (*inspected, error) {
-	b, err := policy.Read(o.name, tarball.Tree(o.files), policy.Limits{})
+	b, err := bundle.Read(o.name, tarball.Tree(o.files), bundle.Limits{})
 	if err != nil {
 		return nil, err
 	}

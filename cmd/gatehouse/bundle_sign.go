@@ -11,7 +11,7 @@ import (
 	"gatehouse/bundles/signature"
 	"gatehouse/bundles/tarball"
 	"gatehouse/images"
-	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // keyFlags name a key.
@@ -126,7 +126,7 @@ file has the signed content.`,
 			if err := v.Verify(o.name, o.files, time.Now()); err != nil {
 				return err
 			}
-			b, err := policy.Read(o.name, tarball.Tree(o.files), policy.Limits{})
+			b, err := bundle.Read(o.name, tarball.Tree(o.files), bundle.Limits{})
 			if err != nil {
 				return err
 			}

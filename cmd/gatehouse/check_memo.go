@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"gatehouse/gate"
-	"gatehouse/policy"
+	"gatehouse/policy/reach"
 )
 
 // checkMemo is whether a decision can be remembered and, if not, what is in the way.
@@ -36,7 +36,7 @@ func memoOf(answer *gate.Answer) *checkMemo {
 	return out
 }
 
-func checkUses(uses []policy.Use) []checkUse {
+func checkUses(uses []reach.Use) []checkUse {
 	var out []checkUse
 	for _, u := range uses {
 		out = append(out, checkUse{u.What, u.File, u.Line})
@@ -45,7 +45,7 @@ func checkUses(uses []policy.Use) []checkUse {
 }
 
 func (u checkUse) String() string {
-	return policy.Use{What: u.What, File: u.File, Line: u.Line}.String()
+	return reach.Use{What: u.What, File: u.File, Line: u.Line}.String()
 }
 
 // text is it in one line, "" where there is nothing to say.

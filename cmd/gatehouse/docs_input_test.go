@@ -24,6 +24,7 @@ import (
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/routes"
 )
 
@@ -129,11 +130,11 @@ func compileRego(t *testing.T, modules ...string) *policy.Snapshot {
 	for i, text := range modules {
 		files[fmt.Sprintf("m%d.rego", i)] = &fstest.MapFile{Data: []byte(text)}
 	}
-	b, err := policy.Read("page", files, policy.Limits{})
+	b, err := bundle.Read("page", files, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow"}, []*policy.Bundle{b})
+	s, err := policy.Compile(t.Context(), policy.Config{Decision: "envoy/authz/allow"}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}

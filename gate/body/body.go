@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"gatehouse/input"
-	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/query"
 )
 
@@ -50,18 +50,18 @@ func Partial(h input.Headers, body string) (bool, error) {
 // Parse gives contract's parsed_body: the body by its content type, null for types it does not know. What applications could read
 // in another way than the policy is an error. Errors say what the body is not; the parser's own words stay out of them, as they may reach a
 // log that quotes the body.
-func Parse(req *input.Request, protos *Descriptors, path []string) (policy.Value, error) {
+func Parse(req *input.Request, protos *Descriptors, path []string) (rego.Value, error) {
 	if req.Body == "" {
-		return policy.Null(), nil
+		return rego.Null(), nil
 	}
 	m, err := bodyType(req.Headers)
 	if err != nil {
-		return policy.Null(), err
+		return rego.Null(), err
 	}
-	var parse func(*media, *input.Request) (policy.Value, error)
+	var parse func(*media, *input.Request) (rego.Value, error)
 	switch {
 	case m.grpc():
-		parse = func(m *media, req *input.Request) (policy.Value, error) { return protos.parse(m, req, path) }
+		parse = func(m *media, req *input.Request) (rego.Value, error) { return protos.parse(m, req, path) }
 	case m.json():
 		parse = jsonBody
 	case m.name == "application/x-www-form-urlencoded":
@@ -69,18 +69,18 @@ func Parse(req *input.Request, protos *Descriptors, path []string) (policy.Value
 	case m.name == "multipart/form-data" && m.has("boundary"):
 		parse = multipartBody
 	default:
-		return policy.Null(), nil
+		return rego.Null(), nil
 	}
 	if encoding := req.Headers.Get("content-encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return policy.Null(), errContentEncoding
+		return rego.Null(), errContentEncoding
 	}
 	return parse(&m, req)
 }
 
 // jsonBody reads a body of JSON. Django REST framework decodes it by the charset, others look for UTF-16 and UTF-32: neither gets here.
-func jsonBody(m *media, req *input.Request) (policy.Value, error) {
+func jsonBody(m *media, req *input.Request) (rego.Value, error) {
 	if err := m.utf8(req.Body); err != nil {
-		return policy.Null(), err
+		return rego.Null(), err
 	}
 	return parseJSON(req.Body, req.LossyBody)
 }
@@ -88,10 +88,10 @@ func jsonBody(m *media, req *input.Request) (policy.Value, error) {
 // formBody reads application/x-www-form-urlencoded: an object of arrays of strings. Bytes beyond ASCII have to be escaped, because Starlette
 // takes them for Latin-1 where they are not, and have to be UTF-8. A raw semicolon separates fields for some. A percent sign without two
 // digits is data to all of them.
-func formBody(m *media, req *input.Request) (policy.Value, error) {
+func formBody(m *media, req *input.Request) (rego.Value, error) {
 	fields := url.Values{}
 	if !isASCII(req.Body) {
-		return policy.Null(), because(errBodyForm, "it holds bytes beyond ASCII that are not escaped")
+		return rego.Null(), because(errBodyForm, "it holds bytes beyond ASCII that are not escaped")
 	}
 	count := 0
 	for rest := req.Body; rest != ""; {
@@ -102,20 +102,20 @@ func formBody(m *media, req *input.Request) (policy.Value, error) {
 		}
 		key, value, _ := strings.Cut(pair, "=")
 		if req.LossyBody && strings.IndexByte(key, '!') >= 0 {
-			return policy.Null(), errBodyText
+			return rego.Null(), errBodyText
 		}
 		name, agreed := query.Decode(key)
 		text, agreed2 := query.Decode(value)
 		switch count++; {
 		case strings.IndexByte(pair, ';') >= 0:
-			return policy.Null(), because(errBodyForm, "it holds a semicolon that is not escaped, which separates fields for some readers")
+			return rego.Null(), because(errBodyForm, "it holds a semicolon that is not escaped, which separates fields for some readers")
 		case !agreed, !agreed2:
-			return policy.Null(), because(errBodyForm, "a field is not UTF-8")
+			return rego.Null(), because(errBodyForm, "a field is not UTF-8")
 		case count > maxFields:
-			return policy.Null(), because(errBodyForm, "it has too many fields")
+			return rego.Null(), because(errBodyForm, "it has too many fields")
 		}
 		if m.utf8(name) != nil || m.utf8(text) != nil {
-			return policy.Null(), errCharset
+			return rego.Null(), errCharset
 		}
 		fields[name] = append(fields[name], text)
 	}
@@ -126,10 +126,10 @@ func formBody(m *media, req *input.Request) (policy.Value, error) {
 func because(what error, why string) error { return fmt.Errorf("%w: %s", what, why) }
 
 // lists turns a query or a form into an object of arrays of strings.
-func lists(values url.Values) policy.Value {
-	members := make([]policy.Member, 0, len(values))
+func lists(values url.Values) rego.Value {
+	members := make([]rego.Member, 0, len(values))
 	for name, v := range values {
-		members = append(members, policy.Member{Key: name, Value: policy.Strings(v)})
+		members = append(members, rego.Member{Key: name, Value: rego.Strings(v)})
 	}
-	return policy.Object(members...)
+	return rego.Object(members...)
 }

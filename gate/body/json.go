@@ -8,7 +8,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // maxNesting bounds the arrays and objects of a body within each other.
@@ -19,18 +19,18 @@ const maxNesting = 500
 // Of members with one name the last counts, as in Python.
 //
 // In a lossy text an exclamation mark may have been any byte: in a name it is an error, as names that differ for the application would be one.
-func parseJSON(text string, lossy bool) (policy.Value, error) {
+func parseJSON(text string, lossy bool) (rego.Value, error) {
 	if !utf8.ValidString(text) {
-		return policy.Null(), because(errBodyJSON, "it is not UTF-8")
+		return rego.Null(), because(errBodyJSON, "it is not UTF-8")
 	}
 	r := jsonReader{rest: text, lossy: lossy}
 	r.space()
 	v, err := r.value(0)
 	if err != nil {
-		return policy.Null(), err
+		return rego.Null(), err
 	}
 	if r.space(); r.rest != "" {
-		return policy.Null(), because(errBodyJSON, "it goes on after the first value")
+		return rego.Null(), because(errBodyJSON, "it goes on after the first value")
 	}
 	return v, nil
 }
@@ -53,7 +53,7 @@ func (r *jsonReader) take(c byte) bool {
 	return true
 }
 
-func (r *jsonReader) value(depth int) (policy.Value, error) {
+func (r *jsonReader) value(depth int) (rego.Value, error) {
 	if depth > maxNesting {
 		return nil, because(errBodyJSON, "it is nested too deeply")
 	}
@@ -67,18 +67,18 @@ func (r *jsonReader) value(depth int) (policy.Value, error) {
 		return r.array(depth)
 	case '"':
 		s, err := r.string()
-		return policy.String(s), err
+		return rego.String(s), err
 	case 't':
-		return r.literal("true", policy.Bool(true))
+		return r.literal("true", rego.Bool(true))
 	case 'f':
-		return r.literal("false", policy.Bool(false))
+		return r.literal("false", rego.Bool(false))
 	case 'n':
-		return r.literal("null", policy.Null())
+		return r.literal("null", rego.Null())
 	}
 	return r.number()
 }
 
-func (r *jsonReader) literal(name string, v policy.Value) (policy.Value, error) {
+func (r *jsonReader) literal(name string, v rego.Value) (rego.Value, error) {
 	rest, found := strings.CutPrefix(r.rest, name)
 	if !found {
 		return nil, errBodyJSON
@@ -87,11 +87,11 @@ func (r *jsonReader) literal(name string, v policy.Value) (policy.Value, error) 
 	return v, nil
 }
 
-func (r *jsonReader) object(depth int) (policy.Value, error) {
-	var members []policy.Member
+func (r *jsonReader) object(depth int) (rego.Value, error) {
+	var members []rego.Member
 	r.take('{')
 	if r.take('}') {
-		return policy.Object(), nil
+		return rego.Object(), nil
 	}
 	for {
 		key, err := r.string()
@@ -108,22 +108,22 @@ func (r *jsonReader) object(depth int) (policy.Value, error) {
 		if err != nil {
 			return nil, err
 		}
-		members = append(members, policy.Member{Key: key, Value: v})
+		members = append(members, rego.Member{Key: key, Value: v})
 		if r.space(); r.take(',') {
 			continue
 		}
 		if !r.take('}') {
 			return nil, errBodyJSON
 		}
-		return policy.Object(members...), nil
+		return rego.Object(members...), nil
 	}
 }
 
-func (r *jsonReader) array(depth int) (policy.Value, error) {
-	var list []policy.Value
+func (r *jsonReader) array(depth int) (rego.Value, error) {
+	var list []rego.Value
 	r.take('[')
 	if r.take(']') {
-		return policy.Array(), nil
+		return rego.Array(), nil
 	}
 	for {
 		v, err := r.value(depth + 1)
@@ -137,7 +137,7 @@ func (r *jsonReader) array(depth int) (policy.Value, error) {
 		if !r.take(']') {
 			return nil, errBodyJSON
 		}
-		return policy.Array(list...), nil
+		return rego.Array(list...), nil
 	}
 }
 
@@ -217,14 +217,14 @@ func hex4(s string) (rune, bool) {
 	return rune(n), err == nil
 }
 
-func (r *jsonReader) number() (policy.Value, error) {
+func (r *jsonReader) number() (rego.Value, error) {
 	end := 0
 	for end < len(r.rest) && strings.IndexByte("0123456789+-.eE", r.rest[end]) >= 0 {
 		end++
 	}
 	text := r.rest[:end]
 	r.rest = r.rest[end:]
-	v, err := policy.FromJSON(json.Number(text)) // which checks the grammar
+	v, err := rego.FromJSON(json.Number(text)) // which checks the grammar
 	switch {
 	case err != nil:
 		return nil, errBodyJSON

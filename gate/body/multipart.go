@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 
 	"gatehouse/input"
-	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // Bounds of one multipart body and of the headers of one part.
@@ -29,10 +29,10 @@ var errBodyMultipart = errors.New("the body is not multipart/form-data")
 // reads. So nothing is taken here that any of them could see differently. A body is delimiters with CRLF at both sides and parts between
 // them, without preamble or epilogue, and the delimiter's text is nowhere else. The differential test in body_differential_test.go holds
 // this against all three.
-func multipartBody(m *media, req *input.Request) (policy.Value, error) {
+func multipartBody(m *media, req *input.Request) (rego.Value, error) {
 	boundary, _ := m.param("boundary")
 	if !isBoundary(boundary) {
-		return policy.Null(), because(errBodyMultipart, "the boundary is not one of RFC 2046")
+		return rego.Null(), because(errBodyMultipart, "the boundary is not one of RFC 2046")
 	}
 	delimiter := "--" + boundary
 	rest, found := strings.CutPrefix(req.Body, delimiter)
@@ -40,22 +40,22 @@ func multipartBody(m *media, req *input.Request) (policy.Value, error) {
 	for n := 0; ; n++ {
 		switch {
 		case !found:
-			return policy.Null(), because(errBodyMultipart, "a delimiter does not stand where one belongs")
+			return rego.Null(), because(errBodyMultipart, "a delimiter does not stand where one belongs")
 		case n > maxParts:
-			return policy.Null(), because(errBodyMultipart, "it has too many parts")
+			return rego.Null(), because(errBodyMultipart, "it has too many parts")
 		}
 		if end, closed := strings.CutPrefix(rest, "--"); closed {
 			if strings.Trim(end, " \r\n") != "" {
-				return policy.Null(), because(errBodyMultipart, "it goes on after the last delimiter")
+				return rego.Null(), because(errBodyMultipart, "it goes on after the last delimiter")
 			}
 			return form.value(), nil
 		}
 		var section string
 		if section, rest, found = strings.Cut(rest, "\r\n"+delimiter); !found || strings.Contains(section, delimiter) {
-			return policy.Null(), because(errBodyMultipart, "it has no last delimiter, or the text of one within a part")
+			return rego.Null(), because(errBodyMultipart, "it has no last delimiter, or the text of one within a part")
 		}
 		if err := form.part(section); err != nil {
-			return policy.Null(), err
+			return rego.Null(), err
 		}
 	}
 }
@@ -77,7 +77,7 @@ type form struct {
 
 // field is what came under one name. Frameworks keep files apart from other fields, so that a name with both has two lists and not one.
 type field struct {
-	values []policy.Value
+	values []rego.Value
 	kind   partKind
 }
 
@@ -90,12 +90,12 @@ const (
 	unnamedFile          // has an empty one, as browsers send where no file was chosen: a file to some and a field to Django
 )
 
-func (f *form) value() policy.Value {
-	members := make([]policy.Member, 0, len(f.fields))
+func (f *form) value() rego.Value {
+	members := make([]rego.Member, 0, len(f.fields))
 	for name, field := range f.fields {
-		members = append(members, policy.Member{Key: name, Value: policy.Array(field.values...)})
+		members = append(members, rego.Member{Key: name, Value: rego.Array(field.values...)})
 	}
-	return policy.Object(members...)
+	return rego.Object(members...)
 }
 
 // part reads what stands between two delimiters.
@@ -117,7 +117,7 @@ func (f *form) part(section string) error {
 			return errCharset
 		}
 	}
-	value := policy.String(content)
+	value := rego.String(content)
 	if p.media.json() {
 		if value, err = parseJSON(content, f.lossy); err != nil {
 			return err

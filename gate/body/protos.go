@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"gatehouse/input"
-	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // maxInflated bounds a gzip-compressed gRPC message once it is unpacked, in bytes.
@@ -46,10 +46,10 @@ func NewDescriptors(set []byte) (*Descriptors, error) {
 
 // parse decodes the one message of a gRPC request by the method that the path names, null where that is not known. The frame is
 // gRPC's Length-Prefixed-Message: a flag, four bytes of length, the message. A second message is one that the policy would not see.
-func (d *Descriptors) parse(m *media, req *input.Request, path []string) (policy.Value, error) {
+func (d *Descriptors) parse(m *media, req *input.Request, path []string) (rego.Value, error) {
 	input := d.input(path)
 	if input == nil {
-		return policy.Null(), nil
+		return rego.Null(), nil
 	}
 	if m.name != "application/grpc" && m.name != "application/grpc+proto" {
 		return nil, errBodyGRPC // encoded in a way that we do not know, and the method does

@@ -7,42 +7,42 @@ import (
 	"strings"
 
 	"gatehouse/directory"
-	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // The fields of arguments and answers.
 var (
-	objectType      = policy.NewField("object_type")
-	objectID        = policy.NewField("object_id")
-	relationField   = policy.NewField("relation")
-	permissionField = policy.NewField("permission")
-	subjectType     = policy.NewField("subject_type")
-	subjectID       = policy.NewField("subject_id")
-	subjectRelation = policy.NewField("subject_relation")
-	idField         = policy.NewField("id")
-	traceField      = policy.NewField("trace")
-	explainField    = policy.NewField("explain")
-	withRelations   = policy.NewField("with_relations")
-	withObjects     = policy.NewField("with_objects")
-	withoutSets     = policy.NewField("with_empty_subject_relation")
-	defaultField    = policy.NewField("default")
-	checksField     = policy.NewField("checks")
+	objectType      = rego.NewField("object_type")
+	objectID        = rego.NewField("object_id")
+	relationField   = rego.NewField("relation")
+	permissionField = rego.NewField("permission")
+	subjectType     = rego.NewField("subject_type")
+	subjectID       = rego.NewField("subject_id")
+	subjectRelation = rego.NewField("subject_relation")
+	idField         = rego.NewField("id")
+	traceField      = rego.NewField("trace")
+	explainField    = rego.NewField("explain")
+	withRelations   = rego.NewField("with_relations")
+	withObjects     = rego.NewField("with_objects")
+	withoutSets     = rego.NewField("with_empty_subject_relation")
+	defaultField    = rego.NewField("default")
+	checksField     = rego.NewField("checks")
 )
 
 // reader takes the fields of one argument. The first thing that is wrong is what end says.
 type reader struct {
-	value policy.Value
+	value rego.Value
 	seen  int // how many of its fields were read
 	err   error
 }
 
-func (r *reader) fail(f policy.Field, what string) {
+func (r *reader) fail(f rego.Field, what string) {
 	if r.err == nil {
 		r.err = fmt.Errorf("field %s %s", f.Name, what)
 	}
 }
 
-func (r *reader) of(f policy.Field) policy.Value {
+func (r *reader) of(f rego.Field) rego.Value {
 	v := f.Of(r.value)
 	if v != nil {
 		r.seen++
@@ -51,17 +51,17 @@ func (r *reader) of(f policy.Field) policy.Value {
 }
 
 // text is a string, "" where it is not there.
-func (r *reader) text(f policy.Field) string {
+func (r *reader) text(f rego.Field) string {
 	s, _ := r.textOf(f)
 	return s
 }
 
-func (r *reader) textOf(f policy.Field) (s string, found bool) {
+func (r *reader) textOf(f rego.Field) (s string, found bool) {
 	v := r.of(f)
 	if v == nil {
 		return "", false
 	}
-	s, ok := policy.Text(v)
+	s, ok := rego.Text(v)
 	if !ok {
 		r.fail(f, "is not a string")
 	}
@@ -69,7 +69,7 @@ func (r *reader) textOf(f policy.Field) (s string, found bool) {
 }
 
 // id is a string that must be there. It may be empty: of a caller of whom nothing is known, which is no object.
-func (r *reader) id(f policy.Field) string {
+func (r *reader) id(f rego.Field) string {
 	s, found := r.textOf(f)
 	if !found {
 		r.fail(f, "is missing")
@@ -78,7 +78,7 @@ func (r *reader) id(f policy.Field) string {
 }
 
 // name is a string that must be there.
-func (r *reader) name(f policy.Field) string {
+func (r *reader) name(f rego.Field) string {
 	s := r.text(f)
 	if s == "" {
 		r.fail(f, "is missing")
@@ -87,12 +87,12 @@ func (r *reader) name(f policy.Field) string {
 }
 
 // truth is a boolean, false where it is not there.
-func (r *reader) truth(f policy.Field) bool {
+func (r *reader) truth(f rego.Field) bool {
 	v := r.of(f)
 	if v == nil {
 		return false
 	}
-	b, ok := policy.Truth(v)
+	b, ok := rego.Truth(v)
 	if !ok {
 		r.fail(f, "is not a boolean")
 	}
@@ -101,7 +101,7 @@ func (r *reader) truth(f policy.Field) bool {
 
 // end says what was wrong. Fields that were not read are unknown.
 func (r *reader) end() error {
-	switch n := policy.Fields(r.value); {
+	switch n := rego.Fields(r.value); {
 	case n < 0:
 		return errors.New("the argument is not an object")
 	case r.err != nil || n == r.seen:
@@ -113,8 +113,8 @@ func (r *reader) end() error {
 // unknown names a field that there is not, the first by its name.
 func (r *reader) unknown() error {
 	var list []string
-	for name := range policy.Keys(r.value) {
-		if !slices.ContainsFunc(fields, func(f policy.Field) bool { return f.Name == name }) {
+	for name := range rego.Keys(r.value) {
+		if !slices.ContainsFunc(fields, func(f rego.Field) bool { return f.Name == name }) {
 			list = append(list, name)
 		}
 	}
@@ -125,12 +125,12 @@ func (r *reader) unknown() error {
 }
 
 // fields are all of any question.
-var fields = []policy.Field{objectType, objectID, relationField, permissionField, subjectType, subjectID, subjectRelation, idField, traceField, explainField,
+var fields = []rego.Field{objectType, objectID, relationField, permissionField, subjectType, subjectID, subjectRelation, idField, traceField, explainField,
 	withRelations, withObjects, withoutSets, defaultField, checksField}
 
 // refOf reads type:id.
-func refOf(v policy.Value, what string) (directory.Ref, error) {
-	s, ok := policy.Text(v)
+func refOf(v rego.Value, what string) (directory.Ref, error) {
+	s, ok := rego.Text(v)
 	typ, id, cut := strings.Cut(s, ":")
 	if !ok || !cut || typ == "" {
 		return directory.Ref{}, fmt.Errorf("%s is not a string type:id", what)
@@ -138,8 +138,8 @@ func refOf(v policy.Value, what string) (directory.Ref, error) {
 	return directory.Ref{Type: typ, ID: id}, nil
 }
 
-func nameOf(v policy.Value, what string) (string, error) {
-	s, ok := policy.Text(v)
+func nameOf(v rego.Value, what string) (string, error) {
+	s, ok := rego.Text(v)
 	if !ok || s == "" {
 		return "", fmt.Errorf("%s is not a string, or is empty", what)
 	}

@@ -7,12 +7,12 @@ import (
 	"slices"
 
 	"gatehouse/directory"
-	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // checks answers ds.checks: what a check does not say is the default's.
-func (c *call) checks() (policy.Value, error) {
-	list, ok := policy.Elements(c.arg.of(checksField))
+func (c *call) checks() (rego.Value, error) {
+	list, ok := rego.Elements(c.arg.of(checksField))
 	if !ok {
 		c.arg.fail(checksField, "is missing, or is not an array")
 	}
@@ -26,7 +26,7 @@ func (c *call) checks() (policy.Value, error) {
 	if len(list) > maxResults {
 		return nil, errMany
 	}
-	out := make([]policy.Value, len(list))
+	out := make([]rego.Value, len(list))
 	for i, v := range list {
 		one, err := c.partOf(v)
 		if err == nil {
@@ -36,18 +36,18 @@ func (c *call) checks() (policy.Value, error) {
 			return nil, fmt.Errorf("element %d: %w", i, err)
 		}
 	}
-	return policy.Array(out...), nil
+	return rego.Array(out...), nil
 }
 
 // part is a check, or the default of checks. nil: not said.
 type part struct{ objectType, objectID, relation, subjectType, subjectID *string }
 
-func (c *call) partOf(v policy.Value) (p part, err error) {
+func (c *call) partOf(v rego.Value) (p part, err error) {
 	if v == nil {
 		return p, nil
 	}
 	r := reader{value: v}
-	said := func(f policy.Field) *string {
+	said := func(f rego.Field) *string {
 		if s, found := r.textOf(f); found {
 			return &s
 		}
@@ -58,9 +58,9 @@ func (c *call) partOf(v policy.Value) (p part, err error) {
 	return p, r.end()
 }
 
-func (c *call) oneOf(one, usual part) (policy.Value, error) {
+func (c *call) oneOf(one, usual part) (rego.Value, error) {
 	var missing error
-	pick := func(f policy.Field, s, otherwise *string) string {
+	pick := func(f rego.Field, s, otherwise *string) string {
 		if s == nil { // an empty id is that of nobody, not the default's
 			s = otherwise
 		}
@@ -82,11 +82,11 @@ func (c *call) oneOf(one, usual part) (policy.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	return policy.Object(policy.Member{Key: "check", Value: policy.Bool(yes)}), nil
+	return rego.Object(rego.Member{Key: "check", Value: rego.Bool(yes)}), nil
 }
 
 // find is an object, once the argument is read; nil where there is none.
-func (c *call) find(ref directory.Ref) ([]policy.Member, error) {
+func (c *call) find(ref directory.Ref) ([]rego.Member, error) {
 	if err := c.arg.end(); err != nil {
 		return nil, err
 	}
@@ -101,14 +101,14 @@ func (c *call) find(ref directory.Ref) ([]policy.Member, error) {
 }
 
 // object answers ds.object; undefined where there is none.
-func (c *call) object() (policy.Value, error) {
+func (c *call) object() (rego.Value, error) {
 	ref := directory.Ref{Type: c.arg.name(objectType), ID: c.arg.id(objectID)}
 	with := c.arg.truth(withRelations)
 	members, err := c.find(ref)
 	if members == nil || err != nil {
 		return nil, err
 	}
-	var list []policy.Value
+	var list []rego.Value
 	if with {
 		for _, f := range []directory.RelationFilter{{Subject: ref}, {Object: ref}} {
 			if list, _, err = c.collect(list, f); err != nil {
@@ -116,21 +116,21 @@ func (c *call) object() (policy.Value, error) {
 			}
 		}
 	}
-	return policy.Object(append(members, policy.Member{Key: "relations", Value: policy.Array(list...)})...), nil
+	return rego.Object(append(members, rego.Member{Key: "relations", Value: rego.Array(list...)})...), nil
 }
 
 // user answers ds.user; undefined where there is none.
-func (c *call) user() (policy.Value, error) {
+func (c *call) user() (rego.Value, error) {
 	ref := directory.Ref{Type: "user", ID: c.arg.id(idField)}
 	members, err := c.find(ref)
 	if members == nil || err != nil {
 		return nil, err
 	}
-	return policy.Object(members...), nil
+	return rego.Object(members...), nil
 }
 
 // identity answers ds.identity with the id of the user to whom an identity belongs; undefined where it belongs to none.
-func (c *call) identity() (policy.Value, error) {
+func (c *call) identity() (rego.Value, error) {
 	id := c.arg.id(idField)
 	if err := c.arg.end(); err != nil {
 		return nil, err
@@ -139,25 +139,25 @@ func (c *call) identity() (policy.Value, error) {
 	if err != nil || !found {
 		return nil, err
 	}
-	return policy.String(user.ID), nil
+	return rego.String(user.ID), nil
 }
 
 // members are an object's type, id, display name and properties.
-func (c *call) members(o directory.Object) ([]policy.Member, error) {
-	properties := policy.Object()
+func (c *call) members(o directory.Object) ([]rego.Member, error) {
+	properties := rego.Object()
 	if len(o.Properties) > 0 {
 		if err := c.take(string(o.Properties)); err != nil {
 			return nil, err
 		}
 		var err error
-		if properties, err = policy.ParseJSON(string(o.Properties)); err != nil {
+		if properties, err = rego.ParseJSON(string(o.Properties)); err != nil {
 			return nil, fmt.Errorf("properties of %s: %w", o.Ref, err)
 		}
 	}
-	return []policy.Member{
-		{Key: "type", Value: policy.String(o.Type)},
-		{Key: "id", Value: policy.String(o.ID)},
-		{Key: "display_name", Value: policy.String(o.DisplayName)},
+	return []rego.Member{
+		{Key: "type", Value: rego.String(o.Type)},
+		{Key: "id", Value: rego.String(o.ID)},
+		{Key: "display_name", Value: rego.String(o.DisplayName)},
 		{Key: "properties", Value: properties},
 	}, c.take(o.Type, o.ID, o.DisplayName)
 }
@@ -192,8 +192,8 @@ func (c *call) known(f directory.RelationFilter) error {
 }
 
 // relation answers ds.relation; undefined where there is none. Where no subject_relation is asked for, it is the one without.
-func (c *call) relation() (policy.Value, error) {
-	for _, f := range []policy.Field{objectType, objectID, relationField, subjectType, subjectID} {
+func (c *call) relation() (rego.Value, error) {
+	for _, f := range []rego.Field{objectType, objectID, relationField, subjectType, subjectID} {
 		if f.Of(c.arg.value) == nil {
 			c.arg.fail(f, "is missing")
 		}
@@ -213,13 +213,13 @@ func (c *call) relation() (policy.Value, error) {
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	return c.withEnds(policy.Member{Key: "result", Value: list[0]}, found, with)
+	return c.withEnds(rego.Member{Key: "result", Value: list[0]}, found, with)
 }
 
 var errWhole = errors.New("object_type and object_id, or subject_type and subject_id, must be there: the relations of one object or of one subject can be listed")
 
 // relations answers ds.relations.
-func (c *call) relations() (policy.Value, error) {
+func (c *call) relations() (rego.Value, error) {
 	f, with := c.filter()
 	f.HasSubjectRelation = c.arg.truth(withoutSets)
 	if err := c.arg.end(); err != nil {
@@ -235,11 +235,11 @@ func (c *call) relations() (policy.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.withEnds(policy.Member{Key: "results", Value: policy.Array(list...)}, found, with)
+	return c.withEnds(rego.Member{Key: "results", Value: rego.Array(list...)}, found, with)
 }
 
 // collect adds the relations of a filter to a list.
-func (c *call) collect(list []policy.Value, f directory.RelationFilter) ([]policy.Value, []directory.Relation, error) {
+func (c *call) collect(list []rego.Value, f directory.RelationFilter) ([]rego.Value, []directory.Relation, error) {
 	var found []directory.Relation
 	for r := range c.s.Relations(f, c.now) {
 		if len(list) == maxResults {
@@ -249,21 +249,21 @@ func (c *call) collect(list []policy.Value, f directory.RelationFilter) ([]polic
 			return nil, nil, err
 		}
 		found = append(found, r)
-		list = append(list, policy.Object(
-			policy.Member{Key: objectType.Name, Value: policy.String(r.Object.Type)},
-			policy.Member{Key: objectID.Name, Value: policy.String(r.Object.ID)},
-			policy.Member{Key: relationField.Name, Value: policy.String(r.Relation)},
-			policy.Member{Key: subjectType.Name, Value: policy.String(r.Subject.Type)},
-			policy.Member{Key: subjectID.Name, Value: policy.String(r.Subject.ID)},
-			policy.Member{Key: subjectRelation.Name, Value: policy.String(r.SubjectRelation)},
+		list = append(list, rego.Object(
+			rego.Member{Key: objectType.Name, Value: rego.String(r.Object.Type)},
+			rego.Member{Key: objectID.Name, Value: rego.String(r.Object.ID)},
+			rego.Member{Key: relationField.Name, Value: rego.String(r.Relation)},
+			rego.Member{Key: subjectType.Name, Value: rego.String(r.Subject.Type)},
+			rego.Member{Key: subjectID.Name, Value: rego.String(r.Subject.ID)},
+			rego.Member{Key: subjectRelation.Name, Value: rego.String(r.SubjectRelation)},
 		))
 	}
 	return list, found, nil
 }
 
 // withEnds is an answer with the objects and subjects of its relations, by type:id, where they are asked for.
-func (c *call) withEnds(answer policy.Member, found []directory.Relation, with bool) (policy.Value, error) {
-	objects := map[string]policy.Value{}
+func (c *call) withEnds(answer rego.Member, found []directory.Relation, with bool) (rego.Value, error) {
+	objects := map[string]rego.Value{}
 	for _, r := range found {
 		for _, ref := range []directory.Ref{r.Object, r.Subject} {
 			name := ref.String()
@@ -278,18 +278,18 @@ func (c *call) withEnds(answer policy.Member, found []directory.Relation, with b
 			if err != nil {
 				return nil, err
 			}
-			objects[name] = policy.Object(members...)
+			objects[name] = rego.Object(members...)
 		}
 	}
-	var ends []policy.Member
+	var ends []rego.Member
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
-		ends = append(ends, policy.Member{Key: name, Value: objects[name]})
+		ends = append(ends, rego.Member{Key: name, Value: objects[name]})
 	}
-	return policy.Object(answer, policy.Member{Key: "objects", Value: policy.Object(ends...)}), nil
+	return rego.Object(answer, rego.Member{Key: "objects", Value: rego.Object(ends...)}), nil
 }
 
 // graph answers ds.graph.
-func (c *call) graph() (policy.Value, error) {
+func (c *call) graph() (rego.Value, error) {
 	q := directory.GraphQuery{
 		Object:          directory.Ref{Type: c.arg.name(objectType), ID: c.arg.text(objectID)},
 		Relation:        c.arg.name(relationField),
@@ -308,39 +308,39 @@ func (c *call) graph() (policy.Value, error) {
 	if len(found.Results) > maxResults {
 		return nil, errMany
 	}
-	results := make([]policy.Value, len(found.Results))
+	results := make([]rego.Value, len(found.Results))
 	for i, ref := range found.Results {
 		if err := c.take(ref.Type, ref.ID); err != nil {
 			return nil, err
 		}
-		results[i] = policy.Object(policy.Member{Key: objectType.Name, Value: policy.String(ref.Type)}, policy.Member{Key: objectID.Name, Value: policy.String(ref.ID)})
+		results[i] = rego.Object(rego.Member{Key: objectType.Name, Value: rego.String(ref.Type)}, rego.Member{Key: objectID.Name, Value: rego.String(ref.ID)})
 	}
 	if err := c.take(found.Trace...); err != nil {
 		return nil, err
 	}
-	answer := []policy.Member{{Key: "results", Value: policy.Array(results...)}, {Key: "trace", Value: policy.Strings(found.Trace)}}
+	answer := []rego.Member{{Key: "results", Value: rego.Array(results...)}, {Key: "trace", Value: rego.Strings(found.Trace)}}
 	if q.Explain {
 		explanation, err := c.explanation(found.Explanation)
 		if err != nil {
 			return nil, err
 		}
-		answer = append(answer, policy.Member{Key: "explanation", Value: explanation})
+		answer = append(answer, rego.Member{Key: "explanation", Value: explanation})
 	}
-	return policy.Object(answer...), nil
+	return rego.Object(answer...), nil
 }
 
 // explanation is, by type:id of a result, its paths.
-func (c *call) explanation(paths map[string][][]string) (policy.Value, error) {
-	var out []policy.Member
+func (c *call) explanation(paths map[string][][]string) (rego.Value, error) {
+	var out []rego.Member
 	for _, name := range slices.Sorted(maps.Keys(paths)) {
-		var list []policy.Value
+		var list []rego.Value
 		for _, path := range paths[name] {
 			if err := c.take(path...); err != nil {
 				return nil, err
 			}
-			list = append(list, policy.Strings(path))
+			list = append(list, rego.Strings(path))
 		}
-		out = append(out, policy.Member{Key: name, Value: policy.Array(list...)})
+		out = append(out, rego.Member{Key: name, Value: rego.Array(list...)})
 	}
-	return policy.Object(out...), nil
+	return rego.Object(out...), nil
 }

@@ -14,6 +14,8 @@ import (
 
 	"gatehouse/directory"
 	"gatehouse/policy"
+	"gatehouse/policy/builtins"
+	"gatehouse/policy/rego"
 )
 
 // Bounds of an answer.
@@ -37,7 +39,7 @@ type source struct{ s *directory.Snapshot }
 func (d source) Epoch(now time.Time) uint64 { return d.s.Epoch(now) }
 
 // Ask implements policy.Directory.
-func (d source) Ask(builtin string, args []policy.Value, now time.Time) (policy.Value, error) {
+func (d source) Ask(builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
 	if q, is, err := question(builtin, args); is {
 		if err != nil {
 			return nil, err
@@ -46,18 +48,18 @@ func (d source) Ask(builtin string, args []policy.Value, now time.Time) (policy.
 		if err != nil {
 			return nil, err
 		}
-		return policy.Bool(yes), nil
+		return rego.Bool(yes), nil
 	}
 	ask := questions[builtin]
-	if ask == nil || len(args) != policy.DirectoryArity(builtin) {
+	if ask == nil || len(args) != builtins.DirectoryArity(builtin) {
 		return nil, errors.New("the directory has no such question")
 	}
 	return ask(&call{s: d.s, now: now, args: args, arg: reader{value: args[0]}})
 }
 
 // question is the check that a call asks for. is is false where its answer is not that of one check.
-func question(builtin string, args []policy.Value) (q directory.Question, is bool, err error) {
-	if len(args) != policy.DirectoryArity(builtin) {
+func question(builtin string, args []rego.Value) (q directory.Question, is bool, err error) {
+	if len(args) != builtins.DirectoryArity(builtin) {
 		return q, false, nil
 	}
 	switch builtin {
@@ -74,7 +76,7 @@ func question(builtin string, args []policy.Value) (q directory.Question, is boo
 }
 
 // checkOf reads the argument of a check.
-func checkOf(arg policy.Value, relation policy.Field) (q directory.Question, err error) {
+func checkOf(arg rego.Value, relation rego.Field) (q directory.Question, err error) {
 	r := reader{value: arg}
 	q.Object = directory.Ref{Type: r.name(objectType), ID: r.id(objectID)}
 	q.Relation = r.name(relation)
@@ -84,7 +86,7 @@ func checkOf(arg policy.Value, relation policy.Field) (q directory.Question, err
 }
 
 // questionOf reads object, relation and subject.
-func questionOf(args []policy.Value) (q directory.Question, err error) {
+func questionOf(args []rego.Value) (q directory.Question, err error) {
 	if q.Object, err = refOf(args[0], "object"); err != nil {
 		return q, err
 	}
@@ -105,13 +107,13 @@ func (d source) check(q directory.Question, now time.Time) (bool, error) {
 type call struct {
 	s     *directory.Snapshot
 	now   time.Time
-	args  []policy.Value
+	args  []rego.Value
 	arg   reader // of the first argument
 	bytes int    // of the answer so far
 }
 
 // questions are the built-ins besides single checks. They are filled once and only read.
-var questions = map[string]func(*call) (policy.Value, error){
+var questions = map[string]func(*call) (rego.Value, error){
 	"ds.checks":      (*call).checks,
 	"ds.object":      (*call).object,
 	"ds.user":        (*call).user,

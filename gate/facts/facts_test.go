@@ -15,6 +15,7 @@ import (
 	"gatehouse/gate/facts"
 	"gatehouse/gate/gatetest"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 const manifest = `model: {version: 3}
@@ -89,7 +90,7 @@ func evaluate(t testing.TB, s *directory.Snapshot, expression string, at time.Ti
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := entry.Decide(context.Background(), policy.Object(), facts.Of(s, 1), at)
+	d, err := entry.Decide(context.Background(), rego.Object(), facts.Of(s, 1), at)
 	switch {
 	case errors.Is(err, policy.ErrUndefined):
 		return "undefined"
@@ -261,8 +262,8 @@ func TestRandomChecks(t *testing.T) {
 		}
 		q := directory.Question{Object: directory.Ref{Type: pick("doc folder group user car"), ID: pick("7 9 open top eng all none")},
 			Relation: pick("can_read can_write viewer owner member parent none"), Subject: directory.Ref{Type: pick("user user user group car"), ID: pick("alice bob eve carol nobody eng")}}
-		text := func(key, value string) policy.Member { return policy.Member{Key: key, Value: policy.String(value)} }
-		input := policy.Object(text("object_type", q.Object.Type), text("object_id", q.Object.ID), text("relation", q.Relation),
+		text := func(key, value string) rego.Member { return rego.Member{Key: key, Value: rego.String(value)} }
+		input := rego.Object(text("object_type", q.Object.Type), text("object_id", q.Object.ID), text("relation", q.Relation),
 			text("subject_type", q.Subject.Type), text("subject_id", q.Subject.ID))
 		want, wantErr := s.Check(q, now)
 		got, err := entry.Decide(t.Context(), input, facts.Of(s, version+1), now)
@@ -315,13 +316,13 @@ allow if ds.check({"object_type": "doc", "object_id": "7", "relation": "can_read
 // TestWhy says why checks are answered as they are.
 func TestWhy(t *testing.T) {
 	s := office(t, directory.Limits{})
-	texts := func(list ...string) (out []policy.Value) {
+	texts := func(list ...string) (out []rego.Value) {
 		for _, text := range list {
-			out = append(out, policy.String(text))
+			out = append(out, rego.String(text))
 		}
 		return out
 	}
-	check, err := policy.ParseJSON(`{"object_type":"doc","object_id":"7","relation":"can_read","subject_type":"user","subject_id":"alice"}`)
+	check, err := rego.ParseJSON(`{"object_type":"doc","object_id":"7","relation":"can_read","subject_type":"user","subject_id":"alice"}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +330,7 @@ func TestWhy(t *testing.T) {
 		q    policy.Question
 		want string
 	}{
-		{policy.Question{Builtin: "ds.check", Args: []policy.Value{check}}, "alice -> group:eng#member -> doc:7#viewer"},
+		{policy.Question{Builtin: "ds.check", Args: []rego.Value{check}}, "alice -> group:eng#member -> doc:7#viewer"},
 		{policy.Question{Builtin: "gatehouse.check", Args: texts("doc:7", "can_write", "user:alice")}, "not allowed: there is no doc:7#owner@user:alice"},
 		{policy.Question{Builtin: "gatehouse.why", Args: texts("doc:9", "can_read", "user:eve")}, "not allowed: excluded by eve -> doc:9#banned"},
 		{policy.Question{Builtin: "gatehouse.check", Args: texts("doc:9", "can_read", "user:")}, "not allowed: an id is empty"},
@@ -346,7 +347,7 @@ func TestWhy(t *testing.T) {
 // BenchmarkDSCheck is what one question adds to an evaluation. It is not remembered.
 func BenchmarkDSCheck(b *testing.B) {
 	s := office(b, directory.Limits{})
-	input, err := policy.ParseJSON(`{"id": "alice", "doc": "7"}`)
+	input, err := rego.ParseJSON(`{"id": "alice", "doc": "7"}`)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -369,15 +370,15 @@ func BenchmarkDSCheck(b *testing.B) {
 			}
 		})
 	}
-	arg, err := policy.ParseJSON(`{"object_type":"doc","object_id":"7","relation":"can_read","subject_type":"user","subject_id":"alice"}`)
+	arg, err := rego.ParseJSON(`{"object_type":"doc","object_id":"7","relation":"can_read","subject_type":"user","subject_id":"alice"}`)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Run("the question alone", func(b *testing.B) {
-		f, args := facts.Of(s, 1), []policy.Value{arg}
+		f, args := facts.Of(s, 1), []rego.Value{arg}
 		b.ReportAllocs()
 		for b.Loop() {
-			if v, err := f.Directory.Ask("ds.check", args, now); v != policy.Bool(true) || err != nil {
+			if v, err := f.Directory.Ask("ds.check", args, now); v != rego.Bool(true) || err != nil {
 				b.Fatal(v, err)
 			}
 		}

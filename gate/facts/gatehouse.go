@@ -5,10 +5,11 @@ import (
 
 	"gatehouse/directory"
 	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // why answers gatehouse.why: a check with what leads to its answer.
-func (c *call) why() (policy.Value, error) {
+func (c *call) why() (rego.Value, error) {
 	q, err := questionOf(c.args)
 	if err != nil {
 		return nil, err
@@ -24,28 +25,28 @@ func (c *call) why() (policy.Value, error) {
 			path = append(path, r.String())
 		}
 	}
-	answer := []policy.Member{{Key: "allowed", Value: policy.Bool(allowed)}, {Key: "path", Value: policy.Strings(path)}}
+	answer := []rego.Member{{Key: "allowed", Value: rego.Bool(allowed)}, {Key: "path", Value: rego.Strings(path)}}
 	if e.Nearest != nil && !allowed {
-		answer = append(answer, policy.Member{Key: "missing", Value: policy.String(e.Nearest.String())})
+		answer = append(answer, rego.Member{Key: "missing", Value: rego.String(e.Nearest.String())})
 	}
-	return policy.Object(answer...), c.take(path...)
+	return rego.Object(answer...), c.take(path...)
 }
 
 // who answers gatehouse.who(object, permission, type): the ids of the subjects of a type that have a relation or permission, sorted.
-func (c *call) who() (policy.Value, error) {
+func (c *call) who() (rego.Value, error) {
 	return c.list("object", func(ref directory.Ref, relation, typ string) ([]directory.Ref, string, error) {
 		return c.s.Who(ref, relation, typ, "", maxResults, c.now)
 	})
 }
 
 // what answers gatehouse.what(subject, permission, type): the ids of the objects of a type on which the subject has a relation or permission, sorted.
-func (c *call) what() (policy.Value, error) {
+func (c *call) what() (rego.Value, error) {
 	return c.list("subject", func(ref directory.Ref, relation, typ string) ([]directory.Ref, string, error) {
 		return c.s.What(ref, relation, typ, "", maxResults, c.now)
 	})
 }
 
-func (c *call) list(of string, ask func(ref directory.Ref, relation, typ string) ([]directory.Ref, string, error)) (policy.Value, error) {
+func (c *call) list(of string, ask func(ref directory.Ref, relation, typ string) ([]directory.Ref, string, error)) (rego.Value, error) {
 	ref, err := refOf(c.args[0], of)
 	if err != nil {
 		return nil, err
@@ -74,7 +75,7 @@ func (c *call) list(of string, ask func(ref directory.Ref, relation, typ string)
 		}
 		ids[i] = r.ID
 	}
-	return policy.Strings(ids), nil
+	return rego.Strings(ids), nil
 }
 
 // Why is, in words, why the directory answers a check as it does: the path from the subject to the object, or the relation that is missing. It is

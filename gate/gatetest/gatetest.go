@@ -13,6 +13,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // Decision is the decision path of Policy and Settings.
@@ -22,17 +23,17 @@ const Decision = "envoy/authz/allow"
 const AllowAll = "package envoy.authz\nallow := true"
 
 // Compile makes a snapshot of one bundle. files are its files by path.
-func Compile(t testing.TB, cfg policy.Config, bundle string, files map[string]string) *policy.Snapshot {
+func Compile(t testing.TB, cfg policy.Config, name string, files map[string]string) *policy.Snapshot {
 	t.Helper()
 	tree := fstest.MapFS{}
-	for name, text := range files {
-		tree[name] = &fstest.MapFile{Data: []byte(text), Mode: 0o444}
+	for file, text := range files {
+		tree[file] = &fstest.MapFile{Data: []byte(text), Mode: 0o444}
 	}
-	b, err := policy.Read(bundle, tree, policy.Limits{})
+	b, err := bundle.Read(name, tree, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := policy.Compile(context.Background(), cfg, []*policy.Bundle{b})
+	s, err := policy.Compile(context.Background(), cfg, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,9 +41,9 @@ func Compile(t testing.TB, cfg policy.Config, bundle string, files map[string]st
 }
 
 // Policy compiles one module of the package envoy.authz, whose rule allow is the decision.
-func Policy(t testing.TB, rego string) *policy.Snapshot {
+func Policy(t testing.TB, text string) *policy.Snapshot {
 	t.Helper()
-	return Compile(t, policy.Config{Decision: Decision}, "test", map[string]string{"policy.rego": rego})
+	return Compile(t, policy.Config{Decision: Decision}, "test", map[string]string{"policy.rego": text})
 }
 
 // Plain reports whether the tests run on the reference path (GATEHOUSE_PLAIN=1): every request evaluated, with all of its input.

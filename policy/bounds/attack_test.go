@@ -13,12 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/types"
+
 	"gatehouse/gate/gatetest"
 	"gatehouse/policy"
 	"gatehouse/policy/bounds"
-
-	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/types"
+	"gatehouse/policy/rego"
 )
 
 const (
@@ -69,9 +70,9 @@ func compile(t testing.TB, files tree) *policy.Snapshot {
 	return gatetest.Compile(t, policy.Config{Decision: "authz/allow"}, "app", files)
 }
 
-func fromTest(t testing.TB, x any) policy.Value {
+func fromTest(t testing.TB, x any) rego.Value {
 	t.Helper()
-	v, err := policy.FromJSON(x)
+	v, err := rego.FromJSON(x)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +134,7 @@ func manyOps() any {
 // not fail: its process ends.
 func TestHostileOperands(t *testing.T) {
 	pool := hostile()
-	values := map[string][]policy.Value{}
+	values := map[string][]rego.Value{}
 	for kind, list := range pool {
 		for _, x := range list {
 			values[kind] = append(values[kind], fromTest(t, x))
@@ -156,16 +157,16 @@ func TestHostileOperands(t *testing.T) {
 		s := compile(t, tree{".manifest": `{"rego_version": 0}`, "authz.rego": fmt.Sprintf("package authz\nimport future.keywords.in\ndefault allow = false\nallow { x := %s(%s); is_null(x) }",
 			b.Name, strings.Join(names, ", "))})
 		for n := range rounds {
-			var members []policy.Member
+			var members []rego.Member
 			for i, arg := range args {
-				var all []policy.Value
+				var all []rego.Value
 				for _, kind := range kinds(arg) {
 					all = append(all, values[kind]...)
 				}
-				members = append(members, policy.Member{Key: fmt.Sprintf("a%d", i), Value: all[(n+i*(1+n/7))%len(all)]})
+				members = append(members, rego.Member{Key: fmt.Sprintf("a%d", i), Value: all[(n+i*(1+n/7))%len(all)]})
 			}
 			tried++
-			promptly(t, fmt.Sprintf("%s, operands %d", b.Name, n), s, policy.Object(members...))
+			promptly(t, fmt.Sprintf("%s, operands %d", b.Name, n), s, rego.Object(members...))
 		}
 	}
 	t.Logf("%d calls", tried)
@@ -189,7 +190,7 @@ func kinds(of types.Type) []string {
 }
 
 // promptly decides, and holds time and memory to the limits.
-func promptly(t *testing.T, what string, s *policy.Snapshot, input policy.Value) (policy.Decision, error) {
+func promptly(t *testing.T, what string, s *policy.Snapshot, input rego.Value) (policy.Decision, error) {
 	t.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -290,7 +291,7 @@ func TestAttacks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := compile(t, module("import rego.v1\ndefault allow := false\nallow if { "+c.rule+" }"))
-			_, err := promptly(t, name, s, policy.Object(policy.Member{Key: "a", Value: fromTest(t, c.input)}))
+			_, err := promptly(t, name, s, rego.Object(rego.Member{Key: "a", Value: fromTest(t, c.input)}))
 			if err != nil && !errors.Is(err, policy.ErrEvaluation) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, policy.ErrOverloaded) {
 				t.Errorf("%v", err)
 			}
@@ -302,7 +303,7 @@ func TestAttacks(t *testing.T) {
 func TestLargeDecision(t *testing.T) {
 	s := compile(t, module(`import rego.v1
 allow := {"allowed": true, "dynamic_metadata": {"x": [input.a | some i in numbers.range(1, 1000)]}}`))
-	if d, err := promptly(t, "a large decision", s, policy.Object(policy.Member{Key: "a", Value: policy.String(again("x", 500_000))})); err == nil || d.Allowed {
+	if d, err := promptly(t, "a large decision", s, rego.Object(rego.Member{Key: "a", Value: rego.String(again("x", 500_000))})); err == nil || d.Allowed {
 		t.Errorf("allowed %v, %v", d.Allowed, err)
 	}
 }
@@ -311,11 +312,11 @@ allow := {"allowed": true, "dynamic_metadata": {"x": [input.a | some i in number
 func TestOverloaded(t *testing.T) {
 	defer bounds.Occupy()()
 	s := compile(t, module(`allow if regex.match(input.a, "x")`))
-	_, err := promptly(t, "a large call", s, policy.Object(policy.Member{Key: "a", Value: policy.String(again("a?", 20_000))}))
+	_, err := promptly(t, "a large call", s, rego.Object(rego.Member{Key: "a", Value: rego.String(again("a?", 20_000))}))
 	if !errors.Is(err, policy.ErrOverloaded) {
 		t.Errorf("a large call: %v", err)
 	}
-	if d, err := promptly(t, "a small call", s, policy.Object(policy.Member{Key: "a", Value: policy.String("x")})); err != nil || !d.Allowed {
+	if d, err := promptly(t, "a small call", s, rego.Object(rego.Member{Key: "a", Value: rego.String("x")})); err != nil || !d.Allowed {
 		t.Errorf("a small call: %v, %v", d.Allowed, err)
 	}
 }
@@ -351,12 +352,12 @@ func fractions(n int) any {
 func TestWhatExceedsALimitIsNoAnswer(t *testing.T) {
 	s := compile(t, module("import rego.v1\ndefault allow := true\nallow := false if { bits.lsh(1, input.n) > 5 }"))
 	for n, wants := range map[int]bool{1: true, 10: false} {
-		d, err := s.Decide(context.Background(), policy.Object(policy.Member{Key: "n", Value: policy.Int(int64(n))}), time.Now())
+		d, err := s.Decide(context.Background(), rego.Object(rego.Member{Key: "n", Value: rego.Int(int64(n))}), time.Now())
 		if err != nil || d.Allowed != wants {
 			t.Errorf("a shift by %d: %v, %v", n, d.Allowed, err)
 		}
 	}
-	d, err := s.Decide(context.Background(), policy.Object(policy.Member{Key: "n", Value: policy.Int(1 << 40)}), time.Now())
+	d, err := s.Decide(context.Background(), rego.Object(rego.Member{Key: "n", Value: rego.Int(1 << 40)}), time.Now())
 	if !errors.Is(err, policy.ErrEvaluation) || d.Allowed {
 		t.Errorf("a shift beyond the limit: %v, %v", d.Allowed, err)
 	}

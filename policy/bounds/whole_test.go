@@ -11,6 +11,7 @@ import (
 
 	"gatehouse/policy"
 	"gatehouse/policy/bounds"
+	"gatehouse/policy/rego"
 )
 
 // TestWhole: an evaluation that looks at nothing is given up at its deadline, or with its caller, counted, and bounded in number.
@@ -70,7 +71,7 @@ func TestKeysOfOneHash(t *testing.T) {
 		`count({x | some x in input.b} - {"x", "y"}) == 1`,
 	} {
 		s := compile(t, module("import rego.v1\ndefault allow := false\nallow if { "+rule+" }"))
-		input := policy.Object(policy.Member{Key: "a", Value: fromTest(t, object)}, policy.Member{Key: "b", Value: fromTest(t, list)})
+		input := rego.Object(rego.Member{Key: "a", Value: fromTest(t, object)}, rego.Member{Key: "b", Value: fromTest(t, list)})
 		if _, err := s.Decide(context.Background(), input, time.Now()); !errors.Is(err, policy.ErrEvaluation) {
 			t.Errorf("%s: %v", rule, err)
 		}

@@ -6,28 +6,30 @@ import (
 	"testing/fstest"
 	"time"
 
-	"gatehouse/policy"
-	"gatehouse/policy/explain"
-
 	"github.com/google/go-cmp/cmp"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/explain"
+	"gatehouse/policy/rego"
 )
 
 // members is a directory in which ann is a member.
 type members struct{}
 
-func (members) Ask(_ string, args []policy.Value, _ time.Time) (policy.Value, error) {
-	return policy.Bool(strings.Contains(args[len(args)-1].String(), "ann")), nil
+func (members) Ask(_ string, args []rego.Value, _ time.Time) (rego.Value, error) {
+	return rego.Bool(strings.Contains(args[len(args)-1].String(), "ann")), nil
 }
 
 func (members) Epoch(time.Time) uint64 { return 0 }
 
 // TestExplainWhatWasAsked shows the questions to the directory, unless they may hold what is secret.
 func TestExplainWhatWasAsked(t *testing.T) {
-	b, err := policy.Read("app", fstest.MapFS{"a.rego": {Data: []byte("package authz\n\nallow if gatehouse.check(\"doc:7\", \"can_read\", input.user)\n")}}, policy.Limits{})
+	b, err := bundle.Read("app", fstest.MapFS{"a.rego": {Data: []byte("package authz\n\nallow if gatehouse.check(\"doc:7\", \"can_read\", input.user)\n")}}, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := policy.Compile(t.Context(), policy.Config{Directory: true}, []*policy.Bundle{b})
+	s, err := policy.Compile(t.Context(), policy.Config{Directory: true}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +39,7 @@ func TestExplainWhatWasAsked(t *testing.T) {
 	}
 	why := func(q policy.Question) string { return "nearest: " + q.Builtin }
 	for user, answer := range map[string]string{"user:ann": "true", "user:bob": "false"} {
-		input := policy.Object(policy.Member{Key: "user", Value: policy.String(user)})
+		input := rego.Object(rego.Member{Key: "user", Value: rego.String(user)})
 		found := explain.Of(t.Context(), entry, input, policy.Facts{Directory: members{}}, noon, explain.Options{Why: why, Hide: []string{"doc:7"}})
 		want := []explain.Asked{{Question: `gatehouse.check("[redacted]", "can_read", "` + user + `")`, Answer: answer, Why: "nearest: gatehouse.check"}}
 		if diff := cmp.Diff(want, found.Asked); diff != "" {

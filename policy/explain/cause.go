@@ -6,10 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"gatehouse/policy/rego"
 )
 
 // failedStep tells of a rule that does not hold: the expression that failed and what it rests on.
@@ -309,7 +309,7 @@ func plainName(s string) bool {
 }
 
 // list shows the values of one term.
-func (x *explainer) list(values []policy.Value) string {
+func (x *explainer) list(values []rego.Value) string {
 	var out []string
 	for i, v := range values {
 		if i == maxIterations {
@@ -381,7 +381,7 @@ func (e env) clone() env {
 }
 
 // eachMember calls f with the members of a collection until it returns false.
-func eachMember(v policy.Value, f func(key, value *ast.Term) bool) {
+func eachMember(v rego.Value, f func(key, value *ast.Term) bool) {
 	switch v := v.(type) {
 	case *ast.Array:
 		for i := range v.Len() {

@@ -14,10 +14,11 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"gatehouse/policy"
+	"gatehouse/policy/rego"
 )
 
 // The bounds of one explanation.
@@ -111,7 +112,7 @@ type explainer struct {
 	entry   *policy.Entry
 	inspect *policy.Inspector
 	rego    *ast.Compiler
-	input   policy.Value
+	input   rego.Value
 	options Options
 	hide    *strings.Replacer
 	secrets map[string]bool // by reference: whether it reads what is secret
@@ -132,7 +133,7 @@ type failedRule struct {
 // than Entry.Decide and shares nothing with it but the snapshot. A nil input is undefined.
 //
 // The policy calls nobody: http.send fails here. Of does not fail; what kept it from knowing is in Err and Notes.
-func Of(ctx context.Context, e *policy.Entry, input policy.Value, facts policy.Facts, now time.Time, o Options) (found *Explanation) {
+func Of(ctx context.Context, e *policy.Entry, input rego.Value, facts policy.Facts, now time.Time, o Options) (found *Explanation) {
 	if o.Timeout <= 0 {
 		o.Timeout = explainTime
 	}
@@ -296,12 +297,12 @@ func (x *explainer) rules(out *Explanation, ref ast.Ref) {
 
 // gives reports whether a rule that holds gives the decision this value. Where the decision is only a part of what the rule
 // defines, or is made of several rules, all that hold count.
-func (x *explainer) gives(f *frame, e env, result policy.Value, ref ast.Ref) bool {
+func (x *explainer) gives(f *frame, e env, result rego.Value, ref ast.Ref) bool {
 	if len(f.rule.Ref()) != len(ref) || f.rule.Head.Value == nil {
 		return true
 	}
 	values, _ := x.values(f.rule.Head.Value, e)
-	return slices.ContainsFunc(values, func(v policy.Value) bool { return v.Compare(result) == 0 })
+	return slices.ContainsFunc(values, func(v rego.Value) bool { return v.Compare(result) == 0 })
 }
 
 // mayAllow reports whether a rule's value could be an allow, as far as its text says.
@@ -320,7 +321,7 @@ func mayAllow(rule *ast.Rule) bool {
 }
 
 // chase returns what a variable of a body was made equal to, and other terms as they are.
-func chase(t *ast.Term, body ast.Body) policy.Value {
+func chase(t *ast.Term, body ast.Body) rego.Value {
 	for range maxNested {
 		if t == nil {
 			return nil

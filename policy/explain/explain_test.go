@@ -13,11 +13,13 @@ import (
 	"testing/fstest"
 	"time"
 
-	"gatehouse/policy"
-	"gatehouse/policy/explain"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/explain"
+	"gatehouse/policy/rego"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -41,17 +43,17 @@ func explainArchive(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bundle, changed := fstest.MapFS{}, false
+	files, changed := fstest.MapFS{}, false
 	for _, f := range archive.Files {
 		if name, ok := strings.CutPrefix(f.Name, "/"); ok {
-			bundle[name] = &fstest.MapFile{Data: f.Data}
+			files[name] = &fstest.MapFile{Data: f.Data}
 		}
 	}
-	b, err := policy.Read("app", bundle, policy.Limits{})
+	b, err := bundle.Read("app", files, bundle.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := policy.Compile(context.Background(), policy.Config{Decision: "envoy/authz/allow"}, []*policy.Bundle{b})
+	s, err := policy.Compile(context.Background(), policy.Config{Decision: "envoy/authz/allow"}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +96,7 @@ func text(t *testing.T, s *policy.Snapshot, input []byte) string {
 	if err := d.Decode(&doc); err != nil {
 		t.Fatal(err)
 	}
-	v, err := policy.FromJSON(doc)
+	v, err := rego.FromJSON(doc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,11 +177,11 @@ func TestExplainKeepsSecrets(t *testing.T) {
 
 func compileFiles(t *testing.T, rego, data string) *policy.Snapshot {
 	t.Helper()
-	b, err := policy.Read("app", fstest.MapFS{"p.rego": {Data: []byte(rego)}, "data.json": {Data: []byte(data)}}, policy.Limits{})
+	b, err := bundle.Read("app", fstest.MapFS{"p.rego": {Data: []byte(rego)}, "data.json": {Data: []byte(data)}}, bundle.Limits{})
 	if err != nil {
 		t.Fatalf("%s: %v", rego, err)
 	}
-	s, err := policy.Compile(context.Background(), policy.Config{Decision: "envoy/authz/allow"}, []*policy.Bundle{b})
+	s, err := policy.Compile(context.Background(), policy.Config{Decision: "envoy/authz/allow"}, []*bundle.Bundle{b})
 	if err != nil {
 		t.Fatalf("%s: %v", rego, err)
 	}
@@ -193,7 +195,7 @@ func TestExplainBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	input, err := policy.FromJSON(map[string]any{"roles": []any{"z", "a"}})
+	input, err := rego.FromJSON(map[string]any{"roles": []any{"z", "a"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +223,7 @@ func TestExplainIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		input, _ := policy.FromJSON(map[string]any{"x": strings.Repeat("long ", 100_000)}) // plain JSON
+		input, _ := rego.FromJSON(map[string]any{"x": strings.Repeat("long ", 100_000)}) // plain JSON
 		begin := time.Now()
 		e := explain.Of(t.Context(), entry, input, policy.Facts{}, noon, explain.Options{Timeout: 200 * time.Millisecond})
 		if !e.Cut || !strings.Contains(e.Text(), "this is not all of it") {

@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"strings"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/rego"
 )
 
 // kinds are those of Near, in the order in which they are tried.
@@ -28,7 +28,7 @@ type candidate struct {
 	kind  string
 	at    []string
 	each  bool // add value to the list at the path
-	value policy.Value
+	value rego.Value
 }
 
 // candidates collects the changes that the rules which did not hold suggest.
@@ -135,7 +135,7 @@ func (c *candidates) expression(f *frame, env env, e *ast.Expr) {
 	}
 	switch terms := e.Terms.(type) {
 	case *ast.Term:
-		c.offer(f, terms, []policy.Value{ast.Boolean(true)})
+		c.offer(f, terms, []rego.Value{ast.Boolean(true)})
 	case []*ast.Term:
 		if operands := e.Operands(); len(operands) == 2 {
 			c.comparison(f, env, e.Operator().String(), operands[0], operands[1])
@@ -145,7 +145,7 @@ func (c *candidates) expression(f *frame, env env, e *ast.Expr) {
 
 // comparison offers each side of a comparison to the other.
 func (c *candidates) comparison(f *frame, env env, name string, a, b *ast.Term) {
-	valuesOf := func(t *ast.Term) []policy.Value {
+	valuesOf := func(t *ast.Term) []rego.Value {
 		if unbound(t, env) {
 			return nil
 		}
@@ -164,7 +164,7 @@ func (c *candidates) comparison(f *frame, env env, name string, a, b *ast.Term) 
 		c.offer(f, b, nextTo(valuesOf(a), -1))
 	case "internal.member_2":
 		for _, collection := range valuesOf(b) {
-			var members []policy.Value
+			var members []rego.Value
 			eachMember(collection, func(_, v *ast.Term) bool { members = append(members, v.Value); return len(members) < maxCandidates })
 			c.offer(f, a, members)
 		}
@@ -175,12 +175,12 @@ func (c *candidates) comparison(f *frame, env env, name string, a, b *ast.Term) 
 }
 
 // nextTo are the whole numbers beside others.
-func nextTo(values []policy.Value, step int) []policy.Value {
-	var out []policy.Value
+func nextTo(values []rego.Value, step int) []rego.Value {
+	var out []rego.Value
 	for _, v := range values {
 		if n, isNumber := v.(ast.Number); isNumber {
 			if i, ok := n.Int(); ok {
-				out = append(out, policy.Int(int64(i+step)))
+				out = append(out, rego.Int(int64(i+step)))
 			}
 		}
 	}
@@ -206,7 +206,7 @@ func (c *candidates) keys(f *frame, env env, ref ast.Ref) {
 		}
 		values, _ := c.x.values(ast.NewTerm(prefix), env)
 		for _, v := range values {
-			var names []policy.Value
+			var names []rego.Value
 			if _, isArray := v.(*ast.Array); isArray {
 				continue
 			}
@@ -216,7 +216,7 @@ func (c *candidates) keys(f *frame, env env, ref ast.Ref) {
 	}
 }
 
-func (c *candidates) offer(f *frame, t *ast.Term, values []policy.Value) {
+func (c *candidates) offer(f *frame, t *ast.Term, values []rego.Value) {
 	if len(values) == 0 || isValue(t.Value) {
 		return
 	}
@@ -226,7 +226,7 @@ func (c *candidates) offer(f *frame, t *ast.Term, values []policy.Value) {
 }
 
 // add notes values for a place in the input.
-func (c *candidates) add(at []string, each bool, values []policy.Value) {
+func (c *candidates) add(at []string, each bool, values []rego.Value) {
 	if len(at) == 0 || slices.ContainsFunc(fixed, func(p []string) bool { return len(at) >= len(p) && slices.Equal(p, at[:len(p)]) }) {
 		return
 	}
@@ -261,7 +261,7 @@ func kindOfPlace(at []string, each bool) string {
 }
 
 func (x *explainer) anonymous() bool {
-	doc, _ := policy.JSON(x.input)
+	doc, _ := rego.JSON(x.input)
 	input, _ := doc.(map[string]any)
 	who, _ := input["identity"].(map[string]any)
 	authenticated, known := who["authenticated"].(bool)
@@ -269,13 +269,13 @@ func (x *explainer) anonymous() bool {
 }
 
 // apply makes the input with one change. changed is false where it has that value already.
-func (c *candidates) apply(one *candidate, anonymous bool) (input policy.Value, changed bool) {
-	doc, err := policy.JSON(c.x.input) // a copy of its own
+func (c *candidates) apply(one *candidate, anonymous bool) (input rego.Value, changed bool) {
+	doc, err := rego.JSON(c.x.input) // a copy of its own
 	root, isObject := doc.(map[string]any)
 	if err != nil || !isObject {
 		return nil, false
 	}
-	value, _ := policy.JSON(one.value)
+	value, _ := rego.JSON(one.value)
 	switch one.kind {
 	case "role", "group", "scope":
 		for _, at := range c.lists[one.kind] {
@@ -304,7 +304,7 @@ func (c *candidates) apply(one *candidate, anonymous bool) (input policy.Value, 
 			setAt(root, []string{"identity", "identity"}, false, "somebody")
 		}
 	}
-	input, err = policy.FromJSON(root)
+	input, err = rego.FromJSON(root)
 	return input, err == nil && changed
 }
 

@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"gatehouse/policy/rego"
 )
 
 // frame is one rule's body, or that of an every, with what its evaluation starts from.
@@ -213,14 +213,14 @@ func (x *explainer) ask(body ast.Body, tracer topdown.QueryTracer, each func(top
 const valueVar = ast.Var("__explained__")
 
 // values evaluates a term: the different values that it has, up to the bound, and why there is none where a built-in failed.
-func (x *explainer) values(t *ast.Term, e env) (found []policy.Value, err error) {
+func (x *explainer) values(t *ast.Term, e env) (found []rego.Value, err error) {
 	if isValue(t.Value) {
-		return []policy.Value{t.Value}, nil
+		return []rego.Value{t.Value}, nil
 	}
 	names := vars(t)
 	if v, isVar := t.Value.(ast.Var); isVar {
 		if e[v] != nil {
-			return []policy.Value{e[v].Value}, nil
+			return []rego.Value{e[v].Value}, nil
 		}
 		if v.Compare(ast.InputRootDocument.Value) != 0 {
 			return nil, nil
@@ -229,7 +229,7 @@ func (x *explainer) values(t *ast.Term, e env) (found []policy.Value, err error)
 	body := append(bindings(names, e), ast.Equality.Expr(ast.NewTerm(valueVar), t))
 	err = x.ask(body, nil, func(r topdown.QueryResult) error {
 		v := r[valueVar]
-		if v == nil || slices.ContainsFunc(found, func(f policy.Value) bool { return f.Compare(v.Value) == 0 }) {
+		if v == nil || slices.ContainsFunc(found, func(f rego.Value) bool { return f.Compare(v.Value) == 0 }) {
 			return nil
 		}
 		if found = append(found, v.Value); len(found) > 4*maxIterations {

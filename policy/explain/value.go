@@ -5,9 +5,10 @@ import (
 	"strconv"
 	"strings"
 
-	"gatehouse/policy"
-
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/reach"
+	"gatehouse/policy/rego"
 )
 
 // The bounds of what is shown of a value or of the policy's text, in bytes and members.
@@ -22,7 +23,7 @@ const (
 const notShown = "a value that is not shown"
 
 // harmless reports whether values give nothing away but the outcome of a comparison.
-func harmless(values []policy.Value) bool {
+func harmless(values []rego.Value) bool {
 	for _, v := range values {
 		switch v.(type) {
 		case ast.Boolean, ast.Null:
@@ -34,7 +35,7 @@ func harmless(values []policy.Value) bool {
 }
 
 // show renders a value in Rego, bounded.
-func (x *explainer) show(v policy.Value) string {
+func (x *explainer) show(v rego.Value) string {
 	var b strings.Builder
 	show(&b, v, 0)
 	text := b.String()
@@ -44,7 +45,7 @@ func (x *explainer) show(v policy.Value) string {
 	return x.hide.Replace(text)
 }
 
-func show(b *strings.Builder, v policy.Value, depth int) {
+func show(b *strings.Builder, v rego.Value, depth int) {
 	switch v := v.(type) {
 	case ast.String:
 		s := string(v)
@@ -279,7 +280,7 @@ func alike(a, b string) bool {
 }
 
 // readsSecret reports whether something of what must not be shown is read.
-func (x *explainer) readsSecret(reads policy.Reads) bool {
+func (x *explainer) readsSecret(reads reach.Reads) bool {
 	return slices.ContainsFunc(x.options.Secret, func(p []string) bool { return reads.AnyFunc(alike, p...) })
 }
 

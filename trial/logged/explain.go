@@ -13,7 +13,9 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/policy/explain"
+	"gatehouse/policy/rego"
 	"gatehouse/replay"
 	"gatehouse/routes"
 	"gatehouse/trial"
@@ -113,7 +115,7 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	}
 	out.compareBundles(r, with.View.Policy.Bundles())
 	out.Missing = r.missing(entry)
-	input, err := policy.FromJSON(r.Input)
+	input, err := rego.FromJSON(r.Input)
 	if err != nil {
 		return fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
@@ -196,7 +198,7 @@ func (r *Decision) entry(view *gate.View) (*policy.Entry, error) {
 }
 
 // compareBundles holds the bundles that decided against those that are here.
-func (o *Retold) compareBundles(r *Decision, loaded []policy.BundleInfo) {
+func (o *Retold) compareBundles(r *Decision, loaded []bundle.Info) {
 	o.SamePolicy = len(r.Bundles) == len(loaded) && len(loaded) > 0
 	one := len(r.Bundles) == 1 && len(loaded) == 1 // then the name does not count: --bundle gives it another
 	for _, name := range slices.Sorted(maps.Keys(r.Bundles)) {

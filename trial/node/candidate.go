@@ -10,6 +10,7 @@ import (
 	"gatehouse/edge"
 	"gatehouse/gate"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 	"gatehouse/replay"
 )
 
@@ -31,11 +32,11 @@ func Candidate(ctx context.Context, src config.Source, replace func(*config.Conf
 
 // BareCandidate is a bundle without a configuration.
 func BareCandidate(ctx context.Context, name string, files map[string][]byte) (*replay.Candidate, error) {
-	b, err := policy.Read(name, tarball.Tree(files), policy.Limits{})
+	b, err := bundle.Read(name, tarball.Tree(files), bundle.Limits{})
 	if err != nil {
 		return nil, err
 	}
-	s, err := policy.Compile(ctx, policy.Config{}, []*policy.Bundle{b})
+	s, err := policy.Compile(ctx, policy.Config{}, []*bundle.Bundle{b})
 	if err != nil {
 		return nil, err
 	}

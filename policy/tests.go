@@ -3,10 +3,8 @@ package policy
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"regexp"
 	"slices"
@@ -14,22 +12,20 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
+	frontend "github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/tester"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"gatehouse/policy/builtins"
+	"gatehouse/policy/bundle"
+	"gatehouse/policy/rego"
 )
 
 const (
 	testTimeout   = 5 * time.Second // of one test
 	maxTestOutput = 4 << 10         // bytes that a test printed
 )
-
-// Tests are the test modules of one bundle: its *_test.rego, which Read leaves out. They are immutable.
-type Tests struct {
-	name    string
-	modules map[string]*ast.Module // by path within the bundle
-}
 
 // TestResult is what came of one test. It passed where Failed and Skipped are false.
 type TestResult struct {
@@ -43,69 +39,10 @@ type TestResult struct {
 	Duration time.Duration
 }
 
-// ReadTests parses the test modules of a bundle, in the version of Rego that its manifest asks for. The limits are as
-// Read's, and hold for the test modules by themselves. Problems come back all at once, as Problems.
-func ReadTests(name string, files fs.FS, limits Limits) (t *Tests, err error) {
-	r := &reader{name: name, files: files, limits: limits.OrDefault(), digest: sha256.New(), bundle: &Bundle{name: name, modules: map[string]*ast.Module{}}}
-	defer func() { // as in Read
-		if p := recover(); p != nil {
-			r.problem(r.at, 0, fmt.Sprintf("the parser failed: %v", p))
-			t, err = nil, r.problems.err()
-		}
-	}()
-	if _, err := fs.Stat(files, manifestFile); err == nil {
-		r.readManifest()
-	}
-	r.checkManifest()
-	r.listTests()
-	if len(r.problems) == 0 {
-		parser := newModuleParser(&r.manifest)
-		for _, r.at = range r.paths {
-			r.readModule(parser, r.at)
-		}
-	}
-	if err := r.problems.err(); err != nil {
-		return nil, err
-	}
-	return &Tests{name: name, modules: r.bundle.modules}, nil
-}
-
-// listTests finds the test modules and holds the limits against them before any is opened.
-func (r *reader) listTests() {
-	var total int64
-	err := fs.WalkDir(r.files, ".", func(file string, entry fs.DirEntry, err error) error {
-		r.at = file
-		if err != nil {
-			return err
-		}
-		if strings.Count(file, "/") > r.limits.Depth {
-			return fmt.Errorf("more than %d folders deep", r.limits.Depth)
-		}
-		if entry.IsDir() || !strings.HasSuffix(file, "_test.rego") {
-			return nil
-		}
-		info, err := fs.Stat(r.files, file) // behind a link
-		if err != nil {
-			return err
-		}
-		if !info.Mode().IsRegular() {
-			return errors.New("not a regular file")
-		}
-		r.paths = append(r.paths, file)
-		if total += info.Size(); info.Size() > r.limits.File || total > r.limits.Total || len(r.paths) > r.limits.Files {
-			return fmt.Errorf("more than %d test modules, or %d bytes of them, or %d bytes in one", r.limits.Files, r.limits.Total, r.limits.File)
-		}
-		return nil
-	})
-	if err != nil {
-		r.problem(r.at, 0, err.Error())
-	}
-}
-
 // RunTests compiles bundles and tests together and runs every test whose name the expression matches; nil matches all.
 // Built-ins are what cfg grants, but none of them reaches the network: a test replaces such a call by "with". The results
 // are in the order of files and lines. Problems of the modules come back as Problems.
-func RunTests(ctx context.Context, cfg Config, bundles []*Bundle, tests []*Tests, match *regexp.Regexp) (results []TestResult, err error) {
+func RunTests(ctx context.Context, cfg Config, bundles []*bundle.Bundle, tests []*bundle.Tests, match *regexp.Regexp) (results []TestResult, err error) {
 	c := &compilation{cfg: cfg, bundles: bundles, snapshot: &Snapshot{}, files: map[string]source{}}
 	if c.prepare(ctx); len(c.problems) == 0 {
 		c.load(ctx)
@@ -139,7 +76,7 @@ func RunTests(ctx context.Context, cfg Config, bundles []*Bundle, tests []*Tests
 			failed = append(failed, "^"+regexp.QuoteMeta(results[len(results)-1].Name)+"$")
 		}
 	}
-	if len(failed) > 0 && len(failed) <= maxProblems { // once more, to see where
+	if len(failed) > 0 && len(failed) <= bundle.MaxProblems { // once more, to see where
 		again, err := run(true, strings.Join(failed, "|"))
 		if err != nil {
 			return nil, err
@@ -153,7 +90,7 @@ func RunTests(ctx context.Context, cfg Config, bundles []*Bundle, tests []*Tests
 }
 
 // modules are those of the bundles and the tests, by their location.
-func (c *compilation) modules(tests []*Tests) map[string]*ast.Module {
+func (c *compilation) modules(tests []*bundle.Tests) map[string]*ast.Module {
 	out := map[string]*ast.Module{}
 	add := func(name string, modules map[string]*ast.Module) {
 		for file, module := range modules {
@@ -162,10 +99,10 @@ func (c *compilation) modules(tests []*Tests) map[string]*ast.Module {
 		}
 	}
 	for _, b := range c.bundles {
-		add(b.name, b.modules)
+		add(b.Name(), b.Modules())
 	}
 	for _, t := range tests {
-		add(t.name, t.modules)
+		add(t.Name(), t.Modules())
 	}
 	return out
 }
@@ -179,11 +116,11 @@ func (c *compilation) runner(ctx context.Context, trace bool) *tester.Runner {
 		WithCapabilities(capabilities).
 		WithEnablePrintStatements(true).
 		WithPathConflictsCheck(storage.NonEmpty(ctx, c.snapshot.store, c.snapshot.txn)).
-		SetErrorLimit(maxProblems)
+		SetErrorLimit(bundle.MaxProblems)
 	var directory []*tester.Builtin
-	for _, d := range directoryDeclarations() {
-		none := func(rego.BuiltinContext, []*ast.Term) (*ast.Term, error) { return nil, nil }
-		directory = append(directory, &tester.Builtin{Decl: d, Func: rego.FunctionDyn(&rego.Function{Name: d.Name, Decl: d.Decl}, none)})
+	for _, d := range builtins.DirectoryDeclarations() {
+		none := func(frontend.BuiltinContext, []*ast.Term) (*ast.Term, error) { return nil, nil }
+		directory = append(directory, &tester.Builtin{Decl: d, Func: frontend.FunctionDyn(&frontend.Function{Name: d.Name, Decl: d.Decl}, none)})
 	}
 	return tester.NewRunner().SetCompiler(compiler).SetStore(c.snapshot.store).AddCustomBuiltins(directory).
 		SetTimeout(testTimeout).EnableTracing(trace)
@@ -210,7 +147,7 @@ func testResult(r *tester.Result) TestResult {
 	case topdown.IsCancel(r.Error):
 		out.Problem = fmt.Sprintf("it ran for more than %s", testTimeout)
 	case r.Error != nil:
-		out.Problem = oneLine(r.Error.Error())
+		out.Problem = rego.OneLine(r.Error.Error())
 	case r.Fail:
 		out.Problem = "it is not true" + failedCases(r)
 	}
@@ -233,7 +170,7 @@ func failedCases(r *tester.Result) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return oneLine(": " + first(names, maxProblems))
+	return rego.OneLine(": " + first(names, bundle.MaxProblems))
 }
 
 // explain adds to each failed test the line at which it gave up, from a second run that was traced.
@@ -248,7 +185,7 @@ func explain(results []TestResult, traced []*tester.Result) {
 			l := event.Location
 			if event.Op == topdown.FailOp && l != nil && l.File == r.Location.File && l.Row >= r.Location.Row && l.Row <= end {
 				expression, _, _ := strings.Cut(string(l.Text), "\n")
-				results[at].Problem += fmt.Sprintf(": line %d: %s", l.Row, oneLine(expression))
+				results[at].Problem += fmt.Sprintf(": line %d: %s", l.Row, rego.OneLine(expression))
 				break
 			}
 		}

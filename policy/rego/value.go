@@ -1,4 +1,4 @@
-package policy
+package rego
 
 import (
 	"encoding/json"
@@ -21,8 +21,8 @@ type Member struct {
 }
 
 const (
-	// maxDepth bounds the nesting of arrays and objects that come from outside. Everything that walks a value recurses.
-	maxDepth = 1000
+	// MaxDepth bounds the nesting of arrays and objects that come from outside. Everything that walks a value recurses.
+	MaxDepth = 1000
 
 	// maxNumber bounds the digits of a number that comes from outside, because arithmetic on long numbers is not linear.
 	maxNumber = 1000
@@ -192,11 +192,12 @@ var keyTerms = func(names ...string) map[string]*ast.Term {
 // FromJSON converts plain JSON: map[string]any, []any, string, json.Number, float64, bool and nil, also []string, int
 // and int64. It refuses other types, nesting deeper than 1000, and numbers that are no JSON, longer than 1000 characters
 // or beyond the exponents that can be computed with. Strings are aliased.
-func FromJSON(x any) (Value, error) { return fromJSON(x, 0) }
+func FromJSON(x any) (Value, error) { return FromJSONAt(x, 0) }
 
-func fromJSON(x any, depth int) (Value, error) {
-	if depth > maxDepth {
-		return nil, fmt.Errorf("nested deeper than %d", maxDepth)
+// FromJSONAt is FromJSON of a part that lies at this depth of a document.
+func FromJSONAt(x any, depth int) (Value, error) {
+	if depth > MaxDepth {
+		return nil, fmt.Errorf("nested deeper than %d", MaxDepth)
 	}
 	switch x := x.(type) {
 	case nil:
@@ -230,7 +231,7 @@ func fromArray(list []any, depth int) (Value, error) {
 	terms := make([]ast.Term, len(list))
 	refs := make([]*ast.Term, len(list))
 	for i := range list {
-		v, err := fromJSON(list[i], depth+1)
+		v, err := FromJSONAt(list[i], depth+1)
 		if err != nil {
 			return nil, err
 		}
@@ -247,7 +248,7 @@ func fromObject(object map[string]any, depth int) (Value, error) {
 	terms := make([]ast.Term, 0, 2*len(object))
 	pairs := make([][2]*ast.Term, 0, len(object))
 	for k, x := range object {
-		v, err := fromJSON(x, depth+1)
+		v, err := FromJSONAt(x, depth+1)
 		if err != nil {
 			return nil, err
 		}
@@ -290,11 +291,12 @@ func float(f float64) (Value, error) {
 
 // JSON converts a value to plain JSON that shares nothing with it: map[string]any, []any, string, json.Number, bool, nil.
 // A set becomes a sorted array, and a key that is no string becomes the key's JSON text, as in OPA. A nil Value is nil.
-func JSON(v Value) (any, error) { return toJSON(v, 0) }
+func JSON(v Value) (any, error) { return JSONAt(v, 0) }
 
-func toJSON(v Value, depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, fmt.Errorf("nested deeper than %d", maxDepth)
+// JSONAt is JSON of a part that lies at this depth of a document.
+func JSONAt(v Value, depth int) (any, error) {
+	if depth > MaxDepth {
+		return nil, fmt.Errorf("nested deeper than %d", MaxDepth)
 	}
 	switch v := v.(type) {
 	case nil, ast.Null:
@@ -328,7 +330,7 @@ func elements(a *ast.Array) func(func(*ast.Term) bool) {
 func arrayJSON(terms []*ast.Term, depth int) (any, error) {
 	list := make([]any, len(terms))
 	for i, t := range terms {
-		x, err := toJSON(t.Value, depth+1)
+		x, err := JSONAt(t.Value, depth+1)
 		if err != nil {
 			return nil, err
 		}
@@ -340,11 +342,11 @@ func arrayJSON(terms []*ast.Term, depth int) (any, error) {
 func objectJSON(object ast.Object, depth int) (any, error) {
 	m := make(map[string]any, object.Len())
 	err := object.Iter(func(k, v *ast.Term) error {
-		key, err := keyText(k.Value)
+		key, err := KeyText(k.Value)
 		if err != nil {
 			return err
 		}
-		m[key], err = toJSON(v.Value, depth+1)
+		m[key], err = JSONAt(v.Value, depth+1)
 		return err
 	})
 	if err != nil {
@@ -353,12 +355,12 @@ func objectJSON(object ast.Object, depth int) (any, error) {
 	return m, nil
 }
 
-// keyText returns the text that an object's key has in JSON. Rego allows keys of any type.
-func keyText(k Value) (string, error) {
+// KeyText returns the text that an object's key has in JSON. Rego allows keys of any type.
+func KeyText(k Value) (string, error) {
 	if s, ok := k.(ast.String); ok {
 		return string(s), nil
 	}
-	x, err := toJSON(k, 0)
+	x, err := JSONAt(k, 0)
 	if err != nil {
 		return "", err
 	}

@@ -1,4 +1,4 @@
-package policy
+package reach
 
 import (
 	"slices"
@@ -6,15 +6,15 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// inverted reports whether a policy could allow because a question to the directory is undefined: under not, in a comprehension, where another
-// rule or a default takes over. Without a directory such an entry's questions fail. Where it is false, an undefined answer only makes fewer rules
-// hold, and none of them denies. It errs to true.
-func inverted(compiler *ast.Compiler, root ast.Ref, all *collector) bool {
-	if !all.asks {
+// AllowsUnanswered reports whether the decision at root could allow because a question to the directory is undefined: under not, in a
+// comprehension, where another rule or a default takes over. Without a directory such a decision's questions fail. Where it is false, an
+// undefined answer only makes fewer rules hold, and none of them denies. It errs to true.
+func (f *Found) AllowsUnanswered(root ast.Ref) bool {
+	if !f.Asks {
 		return false
 	}
-	rules := compiler.GetRulesExact(root)
-	i := &inversion{compiler: compiler, reach: map[*ast.Rule]bool{}, seen: map[*ast.Rule]bool{}}
+	rules := f.compiler.GetRulesExact(root)
+	i := &inversion{compiler: f.compiler, reach: map[*ast.Rule]bool{}, seen: map[*ast.Rule]bool{}}
 	return len(rules) == 0 || i.among(rules, true)
 }
 
@@ -26,10 +26,7 @@ type inversion struct {
 
 // asks reports whether something can come to ask the directory.
 func (i *inversion) asks(x any) bool {
-	c := &collector{compiler: i.compiler, reads: &reads{}, rules: map[*ast.Rule]bool{}}
-	c.walk(x)
-	c.drain()
-	return c.asks
+	return collect(i.compiler, x).asks
 }
 
 func (i *inversion) ruleAsks(rule *ast.Rule) bool {
@@ -109,7 +106,11 @@ func allows(value *ast.Term) *bool {
 	}
 	v := value.Value
 	if object, ok := v.(ast.Object); ok {
-		v = member(object, "allowed")
+		member := object.Get(ast.StringTerm("allowed"))
+		if member == nil {
+			return nil
+		}
+		v = member.Value
 	}
 	if b, ok := v.(ast.Boolean); ok {
 		is := bool(b)

@@ -1,8 +1,7 @@
-package policy
+package bundle
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +10,12 @@ import (
 	"slices"
 	"strings"
 
-	"gatehouse/yamltext"
-
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/util"
 	"go.yaml.in/yaml/v3"
+
+	"gatehouse/policy/rego"
+	"gatehouse/yamltext"
 )
 
 // dataTree collects a bundle's data files into one tree. Its nodes are finished values, and maps where several files meet:
@@ -151,10 +151,10 @@ func defines(value ast.Value, at []string) bool {
 func decodeData(file string, content []byte) (value ast.Value, line int, err error) {
 	var document any
 	if path.Ext(file) == ".json" {
-		if value, ok := readValue(content); ok {
+		if value, ok := rego.ReadJSON(content); ok {
 			return value, 0, nil
 		}
-		if line, err := decodeJSON(content, &document); err != nil {
+		if line, err := rego.DecodeJSON(content, &document); err != nil {
 			return nil, line, err
 		}
 	} else if line := secondDocument(content); line > 0 {
@@ -163,7 +163,7 @@ func decodeData(file string, content []byte) (value ast.Value, line int, err err
 		line, text := yamltext.Problem(err)
 		return nil, line, errors.New(text)
 	}
-	value, err = fromJSON(document, 0)
+	value, err = rego.FromJSONAt(document, 0)
 	return value, 0, err
 }
 
@@ -189,41 +189,4 @@ func secondDocument(content []byte) int {
 		return max(line, 1)
 	}
 	return max(second.Line, 1)
-}
-
-// decodeJSON decodes exactly one JSON value with its numbers exact. On an error it returns the line.
-func decodeJSON(content []byte, into any) (int, error) {
-	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.UseNumber()
-	err := decoder.Decode(into)
-	if err == nil {
-		if _, more := decoder.Token(); more == io.EOF {
-			return 0, nil
-		}
-		err = errors.New("more follows the JSON value")
-	}
-	return jsonProblem(content, decoder.InputOffset(), err)
-}
-
-// jsonProblem says in which line an error is, and in words that need no Go.
-func jsonProblem(content []byte, offset int64, err error) (int, error) {
-	var syntax *json.SyntaxError
-	var wrongType *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		return lineAt(content, syntax.Offset), errors.New(syntax.Error())
-	case errors.As(err, &wrongType):
-		return lineAt(content, wrongType.Offset), fmt.Errorf("%s: a %s does not fit", wrongType.Field, wrongType.Value)
-	case err == io.EOF && len(bytes.TrimSpace(content)) == 0:
-		return 1, errors.New("empty")
-	case err == io.EOF, err == io.ErrUnexpectedEOF:
-		return lineAt(content, int64(len(content))), errors.New("ends in the middle of a JSON value")
-	}
-	return lineAt(content, offset), err
-}
-
-func lineAt(content []byte, offset int64) int {
-	offset = min(offset, int64(len(content)))
-	return 1 + bytes.Count(content[:offset], []byte("\n"))
 }

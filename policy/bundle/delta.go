@@ -1,4 +1,4 @@
-package policy
+package bundle
 
 import (
 	"crypto/sha256"
@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/rego"
 )
 
 // DeltaFile is the file at the top of a bundle that makes it a delta: OPA's patch.json.
@@ -35,7 +37,7 @@ type delta struct {
 func (b *Bundle) Patch(manifest, patch []byte) (*Bundle, error) {
 	r := &reader{name: b.name, bundle: &Bundle{name: b.name, modules: b.modules, notices: b.notices}, digest: sha256.New()}
 	if manifest != nil {
-		if line, err := decodeJSON(manifest, &r.manifest); err != nil {
+		if line, err := rego.DecodeJSON(manifest, &r.manifest); err != nil {
 			r.problem(manifestFile, line, err.Error())
 			return nil, r.problems.err()
 		}
@@ -44,7 +46,7 @@ func (b *Bundle) Patch(manifest, patch []byte) (*Bundle, error) {
 		r.problem(manifestFile, 0, fmt.Sprintf("the delta's roots %q are not the bundle's %q", r.bundle.roots, b.roots))
 	}
 	var d delta
-	if line, err := decodeJSON(patch, &d); err != nil {
+	if line, err := rego.DecodeJSON(patch, &d); err != nil {
 		r.problem(DeltaFile, line, err.Error())
 	}
 	if len(d.Data) > maxOperations {
@@ -56,7 +58,7 @@ func (b *Bundle) Patch(manifest, patch []byte) (*Bundle, error) {
 	data := &edit{was: b.data}
 	for i, op := range d.Data {
 		if err := data.apply(op.Op, op.Path, op.Value, b.roots); err != nil {
-			r.problem(DeltaFile, 0, fmt.Sprintf("data[%d]: %s %q: %v", i, oneLine(op.Op), oneLine(op.Path), err))
+			r.problem(DeltaFile, 0, fmt.Sprintf("data[%d]: %s %q: %v", i, rego.OneLine(op.Op), rego.OneLine(op.Path), err))
 			return nil, r.problems.err()
 		}
 	}
@@ -81,8 +83,8 @@ func patchPath(text string) ([]string, error) {
 	if path[0] == "" {
 		return nil, fmt.Errorf("the path names nothing below data")
 	}
-	if len(path) > maxDepth {
-		return nil, fmt.Errorf("nested deeper than %d", maxDepth)
+	if len(path) > rego.MaxDepth {
+		return nil, fmt.Errorf("nested deeper than %d", rego.MaxDepth)
 	}
 	for i, segment := range path {
 		plain, err := url.PathUnescape(segment)
@@ -108,7 +110,7 @@ func owned(path, roots []string) bool {
 // edit is a value that is being changed: an object or array of which only the touched parts are opened, so that a small
 // delta of large data costs one copy of the objects it touches, once.
 type edit struct {
-	was   Value            // nil for an object that an upsert made
+	was   rego.Value       // nil for an object that an upsert made
 	set   map[string]*edit // members that were opened or set; nil: removed
 	list  []*edit          // elements, once the array was opened
 	array bool             // list is in force
@@ -125,7 +127,7 @@ func (e *edit) apply(op, where string, value any, roots []string) error {
 	var fresh *edit
 	switch op {
 	case "upsert", "replace":
-		v, err := fromJSON(value, len(path))
+		v, err := rego.FromJSONAt(value, len(path))
 		if err != nil {
 			return err
 		}
@@ -249,19 +251,17 @@ func (e *edit) open() {
 		return
 	}
 	e.array = true
-	for t := range elements(array) {
-		e.list = append(e.list, &edit{was: t.Value})
-	}
+	array.Foreach(func(t *ast.Term) { e.list = append(e.list, &edit{was: t.Value}) })
 }
 
 // seal builds the value. What no operation touched is shared with the value before.
-func (e *edit) seal() Value {
+func (e *edit) seal() rego.Value {
 	if e.array {
-		list := make([]Value, len(e.list))
+		list := make([]rego.Value, len(e.list))
 		for i, child := range e.list {
 			list[i] = child.seal()
 		}
-		return Array(list...)
+		return rego.Array(list...)
 	}
 	if e.was != nil && e.set == nil {
 		return e.was

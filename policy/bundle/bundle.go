@@ -1,4 +1,6 @@
-package policy
+// Package bundle reads one bundle of Rego and data: its files checked and parsed, changed by a delta, compared with another, its tests beside it.
+// Bundles are values; what is compiled of them is package policy's. It is a part of the policy and imports policy/rego and the foundations.
+package bundle
 
 import (
 	"crypto/sha256"
@@ -16,7 +18,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/bundle"
+	opa "github.com/open-policy-agent/opa/v1/bundle"
+
+	"gatehouse/policy/rego"
 )
 
 // Bundle is one bundle, read and parsed: modules, data and manifest. It is immutable.
@@ -45,9 +49,18 @@ func (b *Bundle) Revision() string {
 // digest decide alike.
 func (b *Bundle) Digest() string { return b.digest }
 
-// Info describes the bundle as a snapshot that has it does.
-func (b *Bundle) Info() BundleInfo {
-	info := BundleInfo{Name: b.name, Revision: b.Revision(), Digest: b.digest, Modules: len(b.modules)}
+// Info describes a bundle.
+type Info struct {
+	Name     string
+	Revision string // the manifest's, else the first twelve digits of the digest
+	Digest   string // SHA-256 in hexadecimal
+	Rules    int
+	Modules  int
+}
+
+// Info describes the bundle.
+func (b *Bundle) Info() Info {
+	info := Info{Name: b.name, Revision: b.Revision(), Digest: b.digest, Modules: len(b.modules)}
 	for _, module := range b.modules {
 		info.Rules += len(module.Rules)
 	}
@@ -56,6 +69,15 @@ func (b *Bundle) Info() BundleInfo {
 
 // Roots returns the paths below data that the bundle owns; one that is empty owns all. The caller must not change them.
 func (b *Bundle) Roots() []string { return b.roots }
+
+// Modules returns the bundle's modules by their path within it. The caller must not change them: compiling copies what it changes.
+func (b *Bundle) Modules() map[string]*ast.Module { return b.modules }
+
+// Data returns the bundle's data. The caller must not change it.
+func (b *Bundle) Data() ast.Object { return b.data }
+
+// Notices returns what the author of the bundle should know although it is no error, at most eleven lines.
+func (b *Bundle) Notices() []string { return b.notices }
 
 // Limits bounds what a bundle may hold. A zero means the default.
 type Limits struct {
@@ -112,7 +134,7 @@ type reader struct {
 	files    fs.FS
 	limits   Limits
 	bundle   *Bundle
-	manifest bundle.Manifest
+	manifest opa.Manifest
 	paths    []string // files to read, in lexical order
 	data     dataTree
 	digest   hash.Hash
@@ -121,22 +143,11 @@ type reader struct {
 }
 
 func (r *reader) problem(file string, line int, text string) {
-	r.problems.add(Problem{Stage: "reading", Bundle: r.name, File: file, Line: line, Text: text})
+	r.problems.Add(Problem{Stage: "reading", Bundle: r.name, File: file, Line: line, Text: text})
 }
 
 func (r *reader) notice(format string, args ...any) {
-	r.bundle.notices = addNotice(r.bundle.notices, fmt.Sprintf("bundle %q: ", r.name)+fmt.Sprintf(format, args...))
-}
-
-// addNotice appends a notice up to the bound, then one that says that there are more.
-func addNotice(notices []string, text string) []string {
-	switch {
-	case len(notices) < maxProblems:
-		return append(notices, text)
-	case len(notices) == maxProblems:
-		return append(notices, "there are further notices")
-	}
-	return notices
+	r.bundle.notices = AddNotice(r.bundle.notices, fmt.Sprintf("bundle %q: ", r.name)+fmt.Sprintf(format, args...))
 }
 
 // read takes the manifest first, because it says how to read the rest.
@@ -311,7 +322,7 @@ func (r *reader) readManifest() {
 	if !ok {
 		return
 	}
-	if line, err := decodeJSON(content, &r.manifest); err != nil {
+	if line, err := rego.DecodeJSON(content, &r.manifest); err != nil {
 		r.problem(manifestFile, line, err.Error())
 	}
 }
@@ -323,7 +334,7 @@ func (r *reader) checkManifest() {
 	for i := range roots {
 		roots[i] = strings.Trim(roots[i], "/")
 		for _, other := range roots[:i] {
-			if bundle.RootPathsOverlap(roots[i], other) {
+			if opa.RootPathsOverlap(roots[i], other) {
 				r.problem(manifestFile, 0, fmt.Sprintf("roots %q and %q overlap", other, roots[i]))
 			}
 		}
@@ -352,7 +363,7 @@ func (r *reader) readModule(parser *moduleParser, file string) {
 		if i+1 < len(errs) && row(errs[i+1]) == row(e) {
 			continue
 		}
-		r.problem(file, row(e), regoText(e))
+		r.problem(file, row(e), rego.ErrorText(e))
 	}
 	if module != nil {
 		r.bundle.modules[file] = module
@@ -385,7 +396,7 @@ func (r *reader) readData(file string) {
 func (r *reader) checkRoots() {
 	for _, file := range slices.Sorted(keys(r.bundle.modules)) {
 		pkg := r.bundle.modules[file].Package
-		if !bundle.RootPathsContain(r.bundle.roots, strings.Join(refPath(pkg.Path), "/")) {
+		if !opa.RootPathsContain(r.bundle.roots, strings.Join(rego.Path(pkg.Path), "/")) {
 			r.problem(file, pkg.Location.Row, fmt.Sprintf("%v is outside the manifest's roots %q", pkg, r.bundle.roots))
 		}
 	}
@@ -405,9 +416,9 @@ func (r *reader) checkEntryPoints() {
 		entry := strings.Trim(w.Entrypoint, "/")
 		defined := slices.ContainsFunc(slices.Collect(keys(r.bundle.modules)), func(file string) bool {
 			m := r.bundle.modules[file]
-			pkg := strings.Join(refPath(m.Package.Path), "/")
+			pkg := strings.Join(rego.Path(m.Package.Path), "/")
 			return pkg == entry && len(m.Rules) > 0 || slices.ContainsFunc(m.Rules, func(rule *ast.Rule) bool {
-				return strings.Join(refPath(rule.Ref().GroundPrefix()), "/") == entry
+				return strings.Join(rego.Path(rule.Ref().GroundPrefix()), "/") == entry
 			})
 		})
 		if !defined {
@@ -422,7 +433,7 @@ func outsideRoots(node map[string]any, at []string, roots []string) string {
 	for _, key := range slices.Sorted(keys(node)) {
 		here := append(slices.Clone(at), key)
 		where := strings.Join(here, "/")
-		if bundle.RootPathsContain(roots, where) {
+		if opa.RootPathsContain(roots, where) {
 			continue
 		}
 		child, ok := expand(node[key])
@@ -435,19 +446,6 @@ func outsideRoots(node map[string]any, at []string, roots []string) string {
 		}
 	}
 	return ""
-}
-
-// refPath returns the segments of a package's path below data.
-func refPath(ref ast.Ref) []string {
-	var segments []string
-	for _, t := range ref[1:] {
-		s, ok := t.Value.(ast.String)
-		if !ok {
-			break
-		}
-		segments = append(segments, string(s))
-	}
-	return segments
 }
 
 func keys[K comparable, V any](m map[K]V) func(func(K) bool) {

@@ -1,4 +1,4 @@
-package policy
+package rego
 
 import (
 	"encoding/json"

@@ -1,10 +1,16 @@
-package policy
+// Package reach finds what a compiled query can come to: which parts of the input it reads, which built-ins it calls, whether it asks the
+// directory, which rules it may evaluate. What it finds may be more than there is, never less: the memo, partial input and the repeating of old
+// decisions rest on that. It is a part of the policy and imports policy/builtins and policy/rego.
+package reach
 
 import (
 	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/builtins"
+	"gatehouse/policy/rego"
 )
 
 // reads is the set of input paths that a policy may read, as a tree. OPA's own dependency analysis is not sound for this:
@@ -149,18 +155,44 @@ type collector struct {
 	queue    []*ast.Rule
 }
 
-// collectReads returns what the query may read of its input. A reference to data may reach every rule that the compiler
-// cannot rule out, in packages hidden from data's own document too.
-func collectReads(compiler *ast.Compiler, query ast.Body) *reads {
-	return reachable(compiler, query).reads
+// Found is all that a query can reach.
+type Found struct {
+	Reads    Reads
+	Impure   []Use // of built-ins whose value does not depend on their arguments and the directory alone
+	Changing []Use // of parts of the input that are another in each request
+	Asks     bool  // the directory
+	Rules    map[*ast.Rule]bool
+	compiler *ast.Compiler
 }
 
-// reachable walks the query and every rule that it can reach.
-func reachable(compiler *ast.Compiler, query ast.Body) *collector {
+// From walks the query and every rule that it can reach. A reference to data may reach every rule that the compiler cannot rule out, in
+// packages hidden from data's own document too.
+func From(compiler *ast.Compiler, query ast.Body) *Found {
+	c := collect(compiler, query)
+	return &Found{Reads: Reads{c.reads}, Impure: c.impure, Changing: c.changingReads(), Asks: c.asks, Rules: c.rules, compiler: compiler}
+}
+
+func collect(compiler *ast.Compiler, from any) *collector {
 	c := &collector{compiler: compiler, reads: &reads{}, rules: map[*ast.Rule]bool{}}
-	c.walk(query)
+	c.walk(from)
 	c.drain()
 	return c
+}
+
+// Builtins are the names of the built-ins that the rules can call, those among them that stand in for another function.
+func (f *Found) Builtins() map[string]bool {
+	names := map[string]bool{}
+	note := func(ref ast.Ref) bool {
+		if name := ref.String(); builtins.Is(ref) {
+			names[name] = true
+		}
+		return false
+	}
+	for rule := range f.Rules {
+		ast.WalkRefs(rule.Body, note)
+		ast.WalkRefs(rule.Head, note)
+	}
+	return names
 }
 
 // drain walks what was found to be walked.
@@ -227,7 +259,7 @@ func (c *collector) ref(ref ast.Ref) {
 	switch {
 	case len(ref) == 0:
 	case ref[0].Equal(ast.InputRootDocument):
-		c.input(refPath(ref), ref[0].Location)
+		c.input(rego.Path(ref), ref[0].Location)
 	case ref[0].Equal(ast.DefaultRootDocument):
 		options := ast.RulesOptions{IncludeHiddenModules: true}
 		for _, rule := range c.compiler.GetRulesDynamicWithOpts(ref, options) {
@@ -236,7 +268,7 @@ func (c *collector) ref(ref ast.Ref) {
 		for _, rule := range c.compiler.GetRules(ref.ConstantPrefix()) {
 			c.enqueue(rule)
 		}
-	case isBuiltin(ref): // also one that takes another's place, or whose place is taken
+	case builtins.Is(ref): // also one that takes another's place, or whose place is taken
 		c.call(ref)
 	}
 }
@@ -255,6 +287,6 @@ func (c *collector) with(w *ast.With) {
 	case !ok || !ref[0].Equal(ast.InputRootDocument):
 		c.walk(w.Target)
 	case len(ref) > 1:
-		c.input(refPath(ref[:len(ref)-1]), ref[0].Location)
+		c.input(rego.Path(ref[:len(ref)-1]), ref[0].Location)
 	}
 }

@@ -1,4 +1,4 @@
-package policy
+package reach
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"gatehouse/policy/rego"
 )
 
 // errText is text that is no JSON, or none that an input could be.
@@ -16,40 +18,40 @@ var errText = errors.New("not the JSON text of one value")
 //
 // What is left out is passed over without being checked; an error is text that does not have the form of JSON.
 func (r Reads) Project(dst, document []byte) ([]byte, error) {
-	p := projector{valueReader: valueReader{text: document}, out: dst}
-	if !p.value(r.at, 0) || p.peek() != 0 || p.at != len(document) {
-		return dst, fmt.Errorf("%w: it goes wrong at byte %d", errText, p.at)
+	p := projector{Scanner: rego.Scanner{Text: document}, out: dst}
+	if !p.value(r.at, 0) || p.Peek() != 0 || p.At != len(document) {
+		return dst, fmt.Errorf("%w: it goes wrong at byte %d", errText, p.At)
 	}
 	return p.out, nil
 }
 
 // projector copies what is read of a document.
 type projector struct {
-	valueReader
+	rego.Scanner
 	out []byte
 }
 
 // value copies the part of the value at hand that is read. A value that is no object, where one is expected, is copied whole:
 // the policy sees that it has no such member.
 func (p *projector) value(r *reads, depth int) bool {
-	if depth > maxDepth {
+	if depth > rego.MaxDepth {
 		return false
 	}
-	if c := p.peek(); c != '{' || r == nil || r.whole {
-		from := p.at
+	if c := p.Peek(); c != '{' || r == nil || r.whole {
+		from := p.At
 		ok := p.skip()
-		p.out = append(p.out, p.text[from:p.at]...)
+		p.out = append(p.out, p.Text[from:p.At]...)
 		return ok
 	}
-	p.at++
+	p.At++
 	p.out = append(p.out, '{')
-	for first, some := true, false; p.peek() != '}'; first = false {
-		if !first && !p.take(',') || p.peek() != '"' {
+	for first, some := true, false; p.Peek() != '}'; first = false {
+		if !first && !p.Take(',') || p.Peek() != '"' {
 			return false
 		}
-		raw, plain := p.quoted()
+		raw, plain := p.Quoted()
 		below := r.quoted(raw, plain)
-		if raw == nil || !p.take(':') {
+		if raw == nil || !p.Take(':') {
 			return false
 		}
 		if below == nil {
@@ -67,7 +69,7 @@ func (p *projector) value(r *reads, depth int) bool {
 			return false
 		}
 	}
-	p.at++
+	p.At++
 	p.out = append(p.out, '}')
 	return true
 }
@@ -77,7 +79,7 @@ func (r *reads) quoted(raw []byte, plain bool) *reads {
 	if plain && len(raw) > 1 {
 		return r.member(string(raw[1 : len(raw)-1]))
 	}
-	if name, ok := quotedText(raw, plain).(ast.String); ok {
+	if name, ok := rego.Unquote(raw, plain).(ast.String); ok {
 		return r.member(string(name))
 	}
 	return nil
@@ -87,7 +89,7 @@ func (r *reads) quoted(raw []byte, plain bool) *reads {
 func (p *projector) skip() bool {
 	open := 0
 	for {
-		switch p.peek() {
+		switch p.Peek() {
 		case 0:
 			return false
 		case '"':
@@ -96,18 +98,18 @@ func (p *projector) skip() bool {
 			}
 		case '{', '[':
 			open++
-			p.at++
+			p.At++
 		case '}', ']':
 			open--
-			p.at++
+			p.At++
 		case ',', ':':
 			if open == 0 {
 				return false
 			}
-			p.at++
+			p.At++
 			continue
 		default:
-			if len(p.bare()) == 0 {
+			if len(p.Bare()) == 0 {
 				return false
 			}
 		}
@@ -119,15 +121,15 @@ func (p *projector) skip() bool {
 
 // skipText passes over a string.
 func (p *projector) skipText() bool {
-	for p.at++; ; p.at++ {
-		end := bytes.IndexByte(p.text[p.at:], '"')
+	for p.At++; ; p.At++ {
+		end := bytes.IndexByte(p.Text[p.At:], '"')
 		if end < 0 {
-			p.at = len(p.text)
+			p.At = len(p.Text)
 			return false
 		}
-		p.at += end
-		if escapes(p.text[:p.at])%2 == 0 {
-			p.at++
+		p.At += end
+		if escapes(p.Text[:p.At])%2 == 0 {
+			p.At++
 			return true
 		}
 	}

@@ -1,20 +1,20 @@
-package policy
+package bundle
 
 import (
 	"errors"
 	"path"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/bundle"
+	opa "github.com/open-policy-agent/opa/v1/bundle"
 )
 
 // moduleParser parses modules in the version of Rego that the manifest or the module itself asks for.
 type moduleParser struct {
-	manifest *bundle.Manifest
+	manifest *opa.Manifest
 	options  map[ast.RegoVersion]ast.ParserOptions
 }
 
-func newModuleParser(manifest *bundle.Manifest) *moduleParser {
+func newModuleParser(manifest *opa.Manifest) *moduleParser {
 	p := &moduleParser{manifest: manifest, options: map[ast.RegoVersion]ast.ParserOptions{}}
 	// OPA derives the capabilities anew for every module that comes without; for thousands of modules that is slow.
 	for _, v := range []ast.RegoVersion{ast.RegoV0, ast.RegoV1, ast.RegoV2} {

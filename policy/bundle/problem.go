@@ -1,15 +1,13 @@
-package policy
+package bundle
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// maxProblems bounds how many problems, and how many notices, one bundle or one compilation reports.
-const maxProblems = 10
+// MaxProblems bounds how many problems, and how many notices, one bundle or one compilation reports.
+const MaxProblems = 10
 
 // A Problem is one thing that is wrong with a bundle.
 type Problem struct {
@@ -53,13 +51,13 @@ func (p Problems) Error() string {
 }
 
 // full reports whether no further problem would be kept.
-func (p Problems) full() bool { return len(p) > maxProblems }
+func (p Problems) full() bool { return len(p) > MaxProblems }
 
-// add appends a problem, or the one that says that there are more.
-func (p *Problems) add(q Problem) {
+// Add appends a problem, or the one that says that there are more.
+func (p *Problems) Add(q Problem) {
 	switch {
 	case p.full():
-	case len(*p) == maxProblems:
+	case len(*p) == MaxProblems:
 		*p = append(*p, Problem{Stage: q.Stage, Bundle: q.Bundle, Text: "there are further problems"})
 	default:
 		*p = append(*p, q)
@@ -74,22 +72,13 @@ func (p Problems) err() error {
 	return p
 }
 
-// regoText is the message of one of OPA's errors in one line. The drawing of the source line that the parser adds is left
-// out; what the type checker adds (have, want) is kept.
-func regoText(e *ast.Error) string {
-	text := strings.TrimPrefix(e.Message, "error: ")
-	if e.Details == nil || e.Code == ast.ParseErr {
-		return oneLine(text)
+// AddNotice appends a notice up to the bound, then one that says that there are more.
+func AddNotice(notices []string, text string) []string {
+	switch {
+	case len(notices) < MaxProblems:
+		return append(notices, text)
+	case len(notices) == MaxProblems:
+		return append(notices, "there are further notices")
 	}
-	return oneLine(text + ": " + strings.Join(e.Details.Lines(), "; "))
-}
-
-// oneLine bounds a text from elsewhere and joins its lines.
-func oneLine(text string) string {
-	const limit = 500
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "") + "..."
-	}
-	return text
+	return notices
 }

@@ -1,11 +1,10 @@
-package policy
+package rego
 
 import (
 	"bytes"
 	"encoding/json"
 	"runtime"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -24,8 +23,7 @@ const (
 // the document's size behind, at each activation. It is as strict as encoding/json or stricter: whatever it does not take is
 // read again the long way, which also says what is wrong and where.
 type valueReader struct {
-	text   []byte
-	at     int
+	Scanner
 	count  int
 	pairs  [][2]*ast.Term // of the objects that are being read, innermost last
 	terms  []*ast.Term    // likewise of arrays
@@ -33,45 +31,33 @@ type valueReader struct {
 	values map[string]*ast.Term // by their text in the document
 }
 
-// readValue reads exactly one JSON value with its numbers exact. It is false for what is no JSON or beyond our bounds.
-func readValue(text []byte) (ast.Value, bool) {
-	r := &valueReader{text: bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), keys: map[string]*ast.Term{}, values: map[string]*ast.Term{}}
+// ReadJSON reads exactly one JSON value with its numbers exact. It is false for what is no JSON or beyond our bounds.
+func ReadJSON(text []byte) (ast.Value, bool) {
+	r := &valueReader{Scanner: Scanner{Text: bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))}, keys: map[string]*ast.Term{}, values: map[string]*ast.Term{}}
 	term := r.value(0)
-	if term == nil || r.peek() != 0 || r.at != len(r.text) {
+	if term == nil || r.Peek() != 0 || r.At != len(r.Text) {
 		return nil, false
 	}
 	return term.Value, true
-}
-
-// peek skips white space and returns the byte behind it, 0 at the end.
-func (r *valueReader) peek() byte {
-	for ; r.at < len(r.text); r.at++ {
-		switch c := r.text[r.at]; c {
-		case ' ', '\n', '\t', '\r':
-		default:
-			return c
-		}
-	}
-	return 0
 }
 
 // value returns nil where there is no valid value.
 func (r *valueReader) value(depth int) *ast.Term {
 	r.count++
 	breathe(r.count)
-	if depth > maxDepth {
+	if depth > MaxDepth {
 		return nil
 	}
-	switch r.peek() {
+	switch r.Peek() {
 	case '{':
 		return r.object(depth)
 	case '[':
 		return r.array(depth)
 	case '"':
-		raw, plain := r.quoted()
-		return r.share(r.values, raw, func() ast.Value { return quotedText(raw, plain) })
+		raw, plain := r.Quoted()
+		return r.share(r.values, raw, func() ast.Value { return Unquote(raw, plain) })
 	}
-	raw := r.bare()
+	raw := r.Bare()
 	return r.share(r.values, raw, func() ast.Value { return bareValue(raw) })
 }
 
@@ -101,14 +87,14 @@ func newTerm(v ast.Value) *ast.Term {
 func (r *valueReader) object(depth int) *ast.Term {
 	base := len(r.pairs)
 	defer func() { r.pairs = r.pairs[:base] }()
-	r.at++
-	for r.peek() != '}' {
-		if len(r.pairs) > base && !r.take(',') || r.peek() != '"' {
+	r.At++
+	for r.Peek() != '}' {
+		if len(r.pairs) > base && !r.Take(',') || r.Peek() != '"' {
 			return nil
 		}
-		raw, plain := r.quoted()
-		key := r.share(r.keys, raw, func() ast.Value { return quotedText(raw, plain) })
-		if key == nil || !r.take(':') {
+		raw, plain := r.Quoted()
+		key := r.share(r.keys, raw, func() ast.Value { return Unquote(raw, plain) })
+		if key == nil || !r.Take(':') {
 			return nil
 		}
 		value := r.value(depth + 1)
@@ -117,16 +103,16 @@ func (r *valueReader) object(depth int) *ast.Term {
 		}
 		r.pairs = append(r.pairs, [2]*ast.Term{key, value})
 	}
-	r.at++
+	r.At++
 	return ast.NewTerm(objectOf(r.pairs[base:]))
 }
 
 func (r *valueReader) array(depth int) *ast.Term {
 	base := len(r.terms)
 	defer func() { r.terms = r.terms[:base] }()
-	r.at++
-	for r.peek() != ']' {
-		if len(r.terms) > base && !r.take(',') {
+	r.At++
+	for r.Peek() != ']' {
+		if len(r.terms) > base && !r.Take(',') {
 			return nil
 		}
 		value := r.value(depth + 1)
@@ -135,44 +121,12 @@ func (r *valueReader) array(depth int) *ast.Term {
 		}
 		r.terms = append(r.terms, value)
 	}
-	r.at++
+	r.At++
 	return ast.ArrayTerm(slices.Clone(r.terms[base:])...)
 }
 
-func (r *valueReader) take(c byte) bool {
-	if r.peek() != c {
-		return false
-	}
-	r.at++
-	return true
-}
-
-// quoted returns a string with its quotes, and whether it stands for itself: no escapes, valid UTF-8. It returns nil where it
-// does not end or holds a control character.
-func (r *valueReader) quoted() (raw []byte, plain bool) {
-	plain = true
-	ascii := true
-	start := r.at
-	for r.at++; r.at < len(r.text); r.at++ {
-		switch c := r.text[r.at]; {
-		case c == '"':
-			r.at++
-			raw = r.text[start:r.at]
-			return raw, plain && (ascii || utf8.Valid(raw))
-		case c == '\\':
-			plain = false
-			r.at++
-		case c < ' ':
-			return nil, false
-		case c >= utf8.RuneSelf:
-			ascii = false
-		}
-	}
-	return nil, false
-}
-
-// quotedText is what a quoted string stands for.
-func quotedText(raw []byte, plain bool) ast.Value {
+// Unquote is what a quoted string stands for.
+func Unquote(raw []byte, plain bool) ast.Value {
 	if plain && raw != nil {
 		return ast.String(raw[1 : len(raw)-1])
 	}
@@ -181,15 +135,6 @@ func quotedText(raw []byte, plain bool) ast.Value {
 		return nil
 	}
 	return ast.String(s)
-}
-
-// bare returns the text of a number, true, false or null: up to where it can only end.
-func (r *valueReader) bare() []byte {
-	start := r.at
-	for r.at < len(r.text) && bytes.IndexByte([]byte(",]} \n\t\r"), r.text[r.at]) < 0 {
-		r.at++
-	}
-	return r.text[start:r.at]
 }
 
 func bareValue(raw []byte) ast.Value {

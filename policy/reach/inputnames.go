@@ -1,4 +1,4 @@
-package policy
+package reach
 
 import (
 	"fmt"
@@ -10,12 +10,13 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"gatehouse/input"
+	"gatehouse/policy/rego"
 )
 
-// inputNotices names each place where a policy misspells a field of the input: such a reference is undefined, and a condition with it never
+// InputNotices names each place where a policy misspells a field of the input: such a reference is undefined, and a condition with it never
 // holds. A name that resembles no field is passed over: the policy may serve another product with an input of its own. The modules are compiled ones, where an import's alias stands for what it imports; a variable that holds a part of the input is not
 // followed. What lies below an open object (headers, claims, parameters) may have any name. Rules of tests make inputs of their own.
-func inputNotices(modules map[string]*ast.Module, notice func(string)) {
+func InputNotices(modules map[string]*ast.Module, notice func(string)) {
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		said := map[string]bool{}
 		ast.NewGenericVisitor(func(x any) bool {
@@ -46,7 +47,7 @@ func unknownField(t *ast.Term, said map[string]bool, notice func(string)) bool {
 	if at == nil || strings.HasSuffix(at.File, "_test.rego") {
 		return false
 	}
-	path, near := unknownInput(refPath(ref))
+	path, near := unknownInput(rego.Path(ref))
 	if near == "" {
 		return false
 	}

@@ -1,0 +1,66 @@
+package rego
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// Scanner goes through JSON text from one token to the next.
+type Scanner struct {
+	Text []byte
+	At   int
+}
+
+// Peek skips white space and returns the byte behind it, 0 at the end.
+func (s *Scanner) Peek() byte {
+	for ; s.At < len(s.Text); s.At++ {
+		switch c := s.Text[s.At]; c {
+		case ' ', '\n', '\t', '\r':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// Take passes over a byte where it is the next one.
+func (s *Scanner) Take(c byte) bool {
+	if s.Peek() != c {
+		return false
+	}
+	s.At++
+	return true
+}
+
+// Quoted returns a string with its quotes, and whether it stands for itself: no escapes, valid UTF-8. It returns nil where it
+// does not end or holds a control character.
+func (s *Scanner) Quoted() (raw []byte, plain bool) {
+	plain = true
+	ascii := true
+	start := s.At
+	for s.At++; s.At < len(s.Text); s.At++ {
+		switch c := s.Text[s.At]; {
+		case c == '"':
+			s.At++
+			raw = s.Text[start:s.At]
+			return raw, plain && (ascii || utf8.Valid(raw))
+		case c == '\\':
+			plain = false
+			s.At++
+		case c < ' ':
+			return nil, false
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	return nil, false
+}
+
+// Bare returns the text of a number, true, false or null: up to where it can only end.
+func (s *Scanner) Bare() []byte {
+	start := s.At
+	for s.At < len(s.Text) && bytes.IndexByte([]byte(",]} \n\t\r"), s.Text[s.At]) < 0 {
+		s.At++
+	}
+	return s.Text[start:s.At]
+}
