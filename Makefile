@@ -3,7 +3,7 @@
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory soak profile allocations fuzz docs release clean
+.PHONY: help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge soak profile allocations fuzz docs release clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-scale  how that grows with callers, rules, roles, data, tokens and headers"
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
 	@echo "make bench-directory  what a directory of a million users takes, and what its questions and changes cost (SCALE=0.01 for less)"
+	@echo "make bench-directory-edge  a million users at one edge, beside the Flask example and behind Envoy (SCALE=0.01 for less)"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
 	@echo "make profile    where the CPU of a decision goes, by package"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
@@ -140,6 +141,10 @@ SCALE = 1
 
 bench-directory:
 	go run ./hack/bench-directory -scale $(SCALE)
+
+# The same users at one edge: gatehouse serve beside the Flask example, behind the real Envoy.
+bench-directory-edge: build
+	go run ./hack/bench-directory -edge -gatehouse bin/gatehouse -scale $(SCALE)
 
 profile:
 	go build -tags pprof -o bin/gatehouse-pprof ./cmd/gatehouse

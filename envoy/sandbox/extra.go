@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -53,6 +55,35 @@ func (p *Process) Ready(ctx context.Context, url string) error {
 
 // Signal sends a signal to the program.
 func (p *Process) Signal(s syscall.Signal) error { return p.p.cmd.Process.Signal(s) }
+
+// CPU is the processor time that the program has used so far, to a hundredth of a second; 0 where it cannot be told.
+func (p *Process) CPU() time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:])) // from the third on, the state
+	const user, system, tick = 14 - 3, 15 - 3, 10 * time.Millisecond
+	if len(fields) <= system {
+		return 0
+	}
+	u, _ := strconv.ParseInt(fields[user], 10, 64)
+	s, _ := strconv.ParseInt(fields[system], 10, 64)
+	return time.Duration(u+s) * tick
+}
+
+// Status is a size from the program's /proc/PID/status, such as VmRSS, in bytes; 0 where it cannot be told.
+func (p *Process) Status(key string) int64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.p.cmd.Process.Pid))
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		if fields := strings.Fields(value); name == key && len(fields) > 0 {
+			n, _ := strconv.ParseInt(fields[0], 10, 64)
+			return n << 10
+		}
+	}
+	return 0
+}
 
 // Log is all that the program has written so far.
 func (p *Process) Log() string { return readLog(p.p) }

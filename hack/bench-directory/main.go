@@ -3,6 +3,7 @@
 //
 //	go run ./hack/bench-directory               everything
 //	go run ./hack/bench-directory -scale 0.01   a hundredth of the data, in a second or two
+//	go run ./hack/bench-directory -edge         beside examples/flask-orders instead: gatehouse serve, the real Envoy, a million users
 //	go run ./hack/bench-directory -peers=false  without the map and bbolt, which take most of the time
 //
 // The targets are those of two idle cores; those of memory and of loading hold for -scale 1.
@@ -28,8 +29,15 @@ func main() {
 	scale := flag.Float64("scale", 1, "how much of the data")
 	peers := flag.Bool("peers", true, "measure the map and bbolt too")
 	load := flag.String("load", "", "load this file and say what that takes (used by the benchmark itself)")
+	beside := flag.Bool("edge", false, "measure gatehouse serve with that directory beside the Flask example instead")
+	gatehouse := flag.String("gatehouse", "bin/gatehouse", "with -edge: the binary")
 	flag.Parse()
-	err := run(*scale, *peers, *load)
+	var err error
+	if *beside {
+		err = edge(*scale, ".", *gatehouse)
+	} else {
+		err = run(*scale, *peers, *load)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-directory: "+err.Error())
 		os.Exit(1)
