@@ -183,9 +183,9 @@ func TestArchitecturePageShowsTheImports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := regexp.MustCompile("`([a-z/]+)`")
+	name := regexp.MustCompile("`([a-z0-9/]+)`")
 	direct := map[string][]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\|.*\\| ([^|]*) \\|$").FindAllStringSubmatch(string(page), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9/]+)` \\|.*\\| ([^|]*) \\|$").FindAllStringSubmatch(string(page), -1) {
 		direct[row[1]] = nil
 		for _, imported := range name.FindAllStringSubmatch(row[2], -1) {
 			direct[row[1]] = append(direct[row[1]], imported[1])
