@@ -69,7 +69,7 @@ test-full:
 	$(GOTEST) $(ALLOCATIONS)
 	$(MAKE) attack-mutations
 
-WORLDS = 100000
+WORLDS ?= 100000
 
 # Random manifests, data, changes and questions: package directory against the evaluator of its test.
 test-directory:

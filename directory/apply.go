@@ -86,9 +86,9 @@ func (t *txn) addObject(typ typeID, o *Object) (number, error) {
 	}
 	t.draft(n).setRecord(n&(pageSize-1), appendRecord(nil, typ, o))
 	h := hashID(t.s.ids.seed, typ, o.ID)
-	sh := t.shard(h)
-	*sh = (*sh).grown(t.hash)
-	(*sh).put(h, n)
+	table := t.table(h)
+	table.reserve(t.hash)
+	table.put(h, n)
 	return n, nil
 }
 
@@ -126,7 +126,7 @@ func (t *txn) removeObject(n number) {
 	}
 	typ, id := t.s.record(n).head()
 	h := hashID(t.s.ids.seed, typ, alias(id))
-	(*t.shard(h)).remove(h, n, t.hash)
+	t.table(h).remove(h, n, t.hash)
 	t.draft(n).setRecord(n&(pageSize-1), nil)
 	t.pushFree(n)
 }

@@ -29,14 +29,14 @@ func NewBuilder(m *Manifest, l Limits, objects, relations int) *Builder {
 
 // reserve makes room for n objects.
 func (d *ids) reserve(n int) {
-	if n < 1<<shardBits {
+	if n < 1<<tableBits {
 		return
 	}
-	size := shardSize((n >> shardBits) * 9 / 8)
+	n = bucketsFor((n >> tableBits) * 9 / 8)
 	for i := range d.rows {
-		d.rows[i] = new([1 << shardRow]*shard)
+		d.rows[i] = new([1 << tableRow]idTable)
 		for j := range d.rows[i] {
-			d.rows[i][j] = newShard(size)
+			d.rows[i][j].buckets = make([]bucket, n)
 		}
 	}
 }
@@ -69,16 +69,9 @@ func (b *Builder) add(t typeID, o *Object) number {
 	}
 	s.next++
 	h := hashID(s.ids.seed, t, o.ID)
-	row, i := shardOf(h)
-	if s.ids.rows[row] == nil {
-		s.ids.rows[row] = new([1 << shardRow]*shard)
-	}
-	if s.ids.rows[row][i] == nil {
-		s.ids.rows[row][i] = newShard(shardMin)
-	}
-	sh := s.ids.rows[row][i].grown(func(n number) uint64 { return hashRecord(s.ids.seed, s.record(n)) })
-	s.ids.rows[row][i] = sh
-	sh.put(h, n)
+	table := s.ids.own(h)
+	table.reserve(func(n number) uint64 { return hashRecord(s.ids.seed, s.record(n)) })
+	table.put(h, n)
 	return n
 }
 

@@ -30,13 +30,13 @@ func (s *Snapshot) Check(q Question, now time.Time) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	o, ok := s.find(t.id, q.Object.ID)
-	if !ok {
-		return false, nil
-	}
 	a := s.asker(now)
-	a.setSubject(st.id, q.Subject.ID, 0)
-	yes, err := a.ask(o, n)
+	o, ok, subject, known := s.findBoth(t.id, q.Object.ID, st.id, q.Subject.ID)
+	yes := false
+	if ok {
+		a.setNumber(st.id, subject, known, 0)
+		yes, err = a.ask(o, n)
+	}
 	a.release()
 	return yes, err
 }
@@ -76,6 +76,8 @@ type asker struct {
 	seen    table    // of descend: what leads to no
 	queue   []member
 	solver  solver
+
+	touched edge // nobody reads it, but it must be read for
 }
 
 type presence uint8
@@ -286,6 +288,9 @@ func (a *asker) relation(o number, r relID) verdict {
 		return stop
 	}
 	f, rp := a.s.forward(o), &a.p.rels[r]
+	if len(rp.sets) > 0 && a.known && !a.climbed {
+		a.touch(a.n)
+	}
 	if a.direct(f, r, rp) {
 		return yes
 	}
@@ -435,13 +440,28 @@ func (a *asker) climb() {
 			}
 		}
 	}
-	for i := 0; i < len(a.sets) && !a.partial; i++ {
+	for i, touched := 0, 0; i < len(a.sets) && !a.partial; i++ {
+		if i == touched {
+			for ; touched < min(i+ahead, len(a.sets)); touched++ {
+				a.touch(a.sets[touched].n)
+			}
+		}
 		m := a.sets[i]
 		for _, r := range a.p.rels[m.rel].up {
 			if _, ok := slices.BinarySearch(a.use.pairs, r); ok {
 				a.join(m.n, r, m.rel, int(m.depth)+1, least)
 			}
 		}
+	}
+}
+
+// ahead is for how many sets memory is asked for before the first of them is looked at: it answers while others wait.
+const ahead = 16
+
+// touch asks for the memory of the relations of which n is the subject.
+func (a *asker) touch(n number) {
+	if e := a.s.reverse(n); len(e.edges) > 0 {
+		a.touched ^= e.edges[0]
 	}
 }
 

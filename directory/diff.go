@@ -1,7 +1,9 @@
 package directory
 
 import (
+	"fmt"
 	"iter"
+	"strings"
 	"unsafe"
 )
 
@@ -10,31 +12,113 @@ import (
 // what is left to do. It costs little where the two share most of their pages, as a snapshot and those before it do.
 func Diff(from, to *Snapshot) iter.Seq[Change] {
 	return func(yield func(Change) bool) {
-		back, forth := newComparison(to, from), newComparison(from, to)
-		_ = forth.objects(func(n number, other number, ok bool) bool {
-			if ok {
-				return true
-			}
-			r := from.ref(n)
-			return yield(Change{DeleteObject: &r})
-		}) && forth.relations(func(r Relation, missing, there bool, _ int64) bool {
-			if there || missing {
-				return true
-			}
-			return yield(Change{DeleteRelation: &r})
-		}) && back.objects(func(n number, other number, ok bool) bool {
-			if ok && from.sameContent(other, to.record(n)) {
-				return true
-			}
-			o := to.record(n).object(to.symbols)
-			return yield(Change{SetObject: &o})
-		}) && back.relations(func(r Relation, _, there bool, at int64) bool {
-			if there && at == unix(r) {
-				return true
-			}
-			return yield(Change{SetRelation: &r})
-		})
+		diff(from, to, func(c Change, _ bool) bool { return yield(c) })
 	}
+}
+
+// diff calls yield for each change, and says whether what it sets was there before.
+func diff(from, to *Snapshot, yield func(c Change, was bool) bool) bool {
+	back, forth := newComparison(to, from), newComparison(from, to)
+	return forth.objects(func(n number, other number, ok bool) bool {
+		if ok {
+			return true
+		}
+		r := from.ref(n)
+		return yield(Change{DeleteObject: &r}, true)
+	}) && forth.relations(func(r Relation, missing, there bool, _ int64) bool {
+		if there || missing {
+			return true
+		}
+		return yield(Change{DeleteRelation: &r}, true)
+	}) && back.objects(func(n number, other number, ok bool) bool {
+		if ok && from.sameContent(other, to.record(n)) {
+			return true
+		}
+		o := to.record(n).object(to.symbols)
+		return yield(Change{SetObject: &o}, ok)
+	}) && back.relations(func(r Relation, _, there bool, at int64) bool {
+		if there && at == unix(r) {
+			return true
+		}
+		return yield(Change{SetRelation: &r}, there)
+	})
+}
+
+// Difference is what turns one snapshot into another, counted.
+type Difference struct {
+	Changes   []Change
+	Objects   Tally
+	Relations Tally // those that go with an object are not among Changes
+}
+
+// Tally counts what a Difference adds, changes and deletes.
+type Tally struct {
+	Added   int `json:"added"`
+	Changed int `json:"changed"`
+	Deleted int `json:"deleted"`
+}
+
+// Compare is what turns from into to, as Diff has it. ok is false where the manifests differ, and where it takes more than most changes.
+func Compare(from, to *Snapshot, most int) (d Difference, ok bool) {
+	if string(from.manifest.Text()) != string(to.manifest.Text()) {
+		return Difference{}, false
+	}
+	ok = diff(from, to, func(c Change, was bool) bool {
+		if len(d.Changes) == most {
+			return false
+		}
+		d.Changes = append(d.Changes, c)
+		tally := &d.Objects
+		if c.SetRelation != nil || c.DeleteRelation != nil {
+			tally = &d.Relations
+		}
+		switch {
+		case c.DeleteObject != nil || c.DeleteRelation != nil:
+			tally.Deleted++
+		case was:
+			tally.Changed++
+		default:
+			tally.Added++
+		}
+		return true
+	})
+	if !ok {
+		return Difference{}, false
+	}
+	have, want := 0, 0
+	for _, n := range from.counts.relations {
+		have += n
+	}
+	for _, n := range to.counts.relations {
+		want += n
+	}
+	d.Relations.Deleted = have + d.Relations.Added - want // those that go with their objects too
+	return d, true
+}
+
+// String is like "+3 objects, -1 relation", "no difference" for none.
+func (d *Difference) String() string {
+	var parts []string
+	for _, of := range []struct {
+		what string
+		n    Tally
+	}{{"object", d.Objects}, {"relation", d.Relations}} {
+		for _, one := range []struct {
+			sign string
+			n    int
+		}{{"+", of.n.Added}, {"~", of.n.Changed}, {"-", of.n.Deleted}} {
+			switch {
+			case one.n == 1:
+				parts = append(parts, one.sign+"1 "+of.what)
+			case one.n > 1:
+				parts = append(parts, fmt.Sprintf("%s%d %ss", one.sign, one.n, of.what))
+			}
+		}
+	}
+	if parts == nil {
+		return "no difference"
+	}
+	return strings.Join(parts, ", ")
 }
 
 func unix(r Relation) int64 {

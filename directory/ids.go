@@ -1,30 +1,42 @@
 package directory
 
 import (
+	"encoding/binary"
 	"hash/maphash"
+	"math"
+	"math/bits"
 	"runtime"
 )
 
 const (
-	shardBits = 13 // 8192 tables, so that a change copies a small one
-	shardRow  = 7  // of which 128 are in a row
+	tableBits = 12 // 4096 tables, so that a change copies a small one
+	tableRow  = 6  // of which 64 are in a row
 )
 
-// ids finds objects by type and id. It is many small open-addressed tables; an absent one is empty. A slot has a byte of the hash beside the
-// number, so that few records are looked at in vain.
+// ids finds objects by type and id. It is many small hash tables. A table is buckets of 64 bytes, the line in which memory is read, so that
+// an object is mostly found in one of them.
 type ids struct {
 	seed maphash.Seed
-	rows *[1 << (shardBits - shardRow)]*[1 << shardRow]*shard
+	rows *[1 << (tableBits - tableRow)]*[1 << tableRow]idTable // a row that is not there has empty tables
 }
 
-type shard struct {
+// idTable is the objects whose hashes begin alike. What does not fit into the bucket where it belongs is in the next that is not full.
+type idTable struct {
+	buckets []bucket
 	n       int
-	marks   []uint8 // a byte of the hash; 0: the slot is free
-	numbers []number
+}
+
+const bucketSlots = 12
+
+// bucket holds numbers of objects, each with a byte of its hash, so that few records are looked at in vain.
+type bucket struct {
+	marks   [bucketSlots]uint8 // 0: the slot is free
+	_       [4]uint8
+	numbers [bucketSlots]number
 }
 
 func newIDs() ids {
-	return ids{seed: maphash.MakeSeed(), rows: new([1 << (shardBits - shardRow)]*[1 << shardRow]*shard)}
+	return ids{seed: maphash.MakeSeed(), rows: new([1 << (tableBits - tableRow)]*[1 << tableRow]idTable)}
 }
 
 func hashID(seed maphash.Seed, t typeID, id string) uint64 {
@@ -36,12 +48,58 @@ func hashRecord(seed maphash.Seed, r record) uint64 {
 	return maphash.Bytes(seed, id) ^ uint64(t)*0x9E3779B97F4A7C15
 }
 
-func shardOf(h uint64) (row, i int) {
-	n := int(h >> (64 - shardBits))
-	return n >> shardRow, n & (1<<shardRow - 1)
+// tableOf is the place of a hash's table.
+func tableOf(h uint64) (row, i int) {
+	n := int(h >> (64 - tableBits))
+	return n >> tableRow, n & (1<<tableRow - 1)
 }
 
 func markOf(h uint64) uint8 { return max(uint8(h>>32), 1) }
+
+// table is the table of a hash, to be read.
+func (d *ids) table(h uint64) idTable {
+	row, i := tableOf(h)
+	if d.rows[row] == nil {
+		return idTable{}
+	}
+	return d.rows[row][i]
+}
+
+// own is the table of a hash, of ids that nobody else reads.
+func (d *ids) own(h uint64) *idTable {
+	row, i := tableOf(h)
+	if d.rows[row] == nil {
+		d.rows[row] = new([1 << tableRow]idTable)
+	}
+	return &d.rows[row][i]
+}
+
+// home is the bucket where a hash belongs.
+func (t *idTable) home(h uint64) int { return int(uint64(uint32(h)) * uint64(len(t.buckets)) >> 32) }
+
+func (t *idTable) after(i int) int {
+	if i++; i == len(t.buckets) {
+		return 0
+	}
+	return i
+}
+
+const everyByte = 0x0101010101010101
+
+// zeros has the lowest bit of each byte set that is 0 in x. Above such a byte it may have others.
+func zeros(x uint64) uint64 { return (x - everyByte) &^ x >> 7 & everyByte }
+
+// first is the first slot with a mark; bucketSlots if there is none.
+func (b *bucket) first(mark uint8) int {
+	want := uint64(mark) * everyByte
+	if m := zeros(binary.LittleEndian.Uint64(b.marks[:]) ^ want); m != 0 {
+		return bits.TrailingZeros64(m) >> 3
+	}
+	rest := uint64(binary.LittleEndian.Uint32(b.marks[8:])) ^ want
+	return 8 + bits.TrailingZeros64(zeros(rest&math.MaxUint32))>>3 // the bytes above are 0: bucketSlots
+}
+
+func (b *bucket) full() bool { return b.first(0) == bucketSlots }
 
 // find is the number of an object.
 func (s *Snapshot) find(t typeID, id string) (number, bool) {
@@ -50,99 +108,148 @@ func (s *Snapshot) find(t typeID, id string) (number, bool) {
 
 func (d *ids) find(pages rows, t typeID, id string) (number, bool) {
 	h := hashID(d.seed, t, id)
-	row, i := shardOf(h)
-	if d.rows[row] == nil || d.rows[row][i] == nil {
+	table := d.table(h)
+	return table.find(h, pages, t, id)
+}
+
+func (t *idTable) find(h uint64, pages rows, typ typeID, id string) (number, bool) {
+	if t.n == 0 {
 		return 0, false
 	}
-	return d.rows[row][i].find(h, pages, t, id)
-}
-
-func (sh *shard) find(h uint64, pages rows, t typeID, id string) (number, bool) {
 	mark := markOf(h)
-	mask := uint64(len(sh.marks) - 1)
-	for j := h & mask; sh.marks[j] != 0; j = (j + 1) & mask {
-		if sh.marks[j] != mark {
-			continue
+	for i := t.home(h); ; i = t.after(i) {
+		b := &t.buckets[i]
+		for j := b.first(mark); j < bucketSlots; j++ {
+			if b.marks[j] != mark {
+				continue
+			}
+			n := b.numbers[j]
+			if pages.page(n).record(n&(pageSize-1)).is(typ, id) {
+				return n, true
+			}
 		}
-		n := sh.numbers[j]
-		if pages.page(n).record(n&(pageSize-1)).is(t, id) {
-			return n, true
-		}
-	}
-	return 0, false
-}
-
-const shardMin = 8
-
-func newShard(size int) *shard {
-	return &shard{marks: make([]uint8, size), numbers: make([]number, size)}
-}
-
-// shardSize is how many slots hold n objects. An eighth stays free: slots that are looked at one after the other are neighbouring bytes.
-func shardSize(n int) int {
-	size := shardMin
-	for n*8 > size*7 {
-		size *= 2
-	}
-	return size
-}
-
-// grown is the shard with room for one more, or itself. hash tells the hash of a number.
-func (sh *shard) grown(hash func(number) uint64) *shard {
-	if (sh.n+1)*8 <= len(sh.marks)*7 {
-		return sh
-	}
-	out := newShard(len(sh.marks) * 2)
-	for j, mark := range sh.marks {
-		if mark != 0 {
-			out.put(hash(sh.numbers[j]), sh.numbers[j])
+		if !b.full() {
+			return 0, false
 		}
 	}
-	return out
 }
 
-// put adds a number that is not there, to a shard with room.
-func (sh *shard) put(h uint64, n number) {
-	mask := uint64(len(sh.marks) - 1)
-	j := h & mask
-	for sh.marks[j] != 0 {
-		j = (j + 1) & mask
+// findBoth finds two objects. Nearly all of what that takes is waiting for memory: it asks for the places of both before it looks at one.
+func (s *Snapshot) findBoth(t typeID, id string, t2 typeID, id2 string) (n number, ok bool, n2 number, ok2 bool) {
+	if len(s.rows) == 0 {
+		return 0, false, 0, false
 	}
-	sh.marks[j], sh.numbers[j] = markOf(h), n
-	sh.n++
+	h, h2 := hashID(s.ids.seed, t, id), hashID(s.ids.seed, t2, id2)
+	n, n2 = s.ids.guess(h), s.ids.guess(h2)
+	r, r2 := s.record(n), s.record(n2)
+	if ok = r.is(t, id); !ok {
+		n, ok = s.find(t, id)
+	}
+	if ok2 = r2.is(t2, id2); !ok2 {
+		n2, ok2 = s.find(t2, id2)
+	}
+	return n, ok, n2, ok2
 }
 
-// remove takes a number out and moves those up that had to make way for it.
-func (sh *shard) remove(h uint64, n number, hash func(number) uint64) {
-	mask := uint64(len(sh.marks) - 1)
-	j := h & mask
-	for sh.marks[j] == 0 || sh.numbers[j] != n {
-		j = (j + 1) & mask
+// guess is the number that a hash most likely stands for; some number where it stands for none.
+func (d *ids) guess(h uint64) number {
+	t := d.table(h)
+	if t.n == 0 {
+		return 0
 	}
-	sh.n--
-	for k := (j + 1) & mask; sh.marks[k] != 0; k = (k + 1) & mask {
-		home := hash(sh.numbers[k]) & mask
-		if (k-home)&mask >= (k-j)&mask { // its home is not after the gap
-			sh.marks[j], sh.numbers[j] = sh.marks[k], sh.numbers[k]
-			j = k
+	b := &t.buckets[t.home(h)]
+	return b.numbers[b.first(markOf(h))%bucketSlots]
+}
+
+// bucketsFor is how many buckets hold n objects. A quarter stays free, so that few objects are in another bucket than their own.
+func bucketsFor(n int) int { return n*4/(bucketSlots*3) + 1 }
+
+// reserve makes room for one more. hash tells the hash of a number.
+func (t *idTable) reserve(hash func(number) uint64) {
+	if (t.n+1)*8 <= len(t.buckets)*bucketSlots*7 {
+		return
+	}
+	out := idTable{buckets: make([]bucket, bucketsFor(t.n+t.n/4+4))}
+	for i := range t.buckets {
+		b := &t.buckets[i]
+		for j, mark := range b.marks {
+			if mark != 0 {
+				out.put(hash(b.numbers[j]), b.numbers[j])
+			}
 		}
 	}
-	sh.marks[j], sh.numbers[j] = 0, 0
+	*t = out
+}
+
+// put adds a number that is not there, to a table with room that nobody else reads.
+func (t *idTable) put(h uint64, n number) {
+	for i := t.home(h); ; i = t.after(i) {
+		b := &t.buckets[i]
+		if j := b.first(0); j < bucketSlots {
+			b.marks[j], b.numbers[j] = markOf(h), n
+			t.n++
+			return
+		}
+	}
+}
+
+// remove takes a number out of a table that nobody else reads, and moves those back that had to make way for it.
+func (t *idTable) remove(h uint64, n number, hash func(number) uint64) {
+	i := t.home(h)
+	j := t.buckets[i].slot(n)
+	for j < 0 {
+		i = t.after(i)
+		j = t.buckets[i].slot(n)
+	}
+	t.n--
+	full := t.buckets[i].full()
+	t.buckets[i].marks[j] = 0
+	for k := i; full; { // what belongs before the gap may be in the buckets up to the first that is not full
+		k = t.after(k)
+		b := &t.buckets[k]
+		full = b.full()
+		if s := t.movable(k, i, hash); s >= 0 {
+			t.buckets[i].marks[j], t.buckets[i].numbers[j] = b.marks[s], b.numbers[s]
+			b.marks[s] = 0
+			i, j = k, s
+		}
+	}
+}
+
+// slot is where a number is in a bucket; -1 if it is not.
+func (b *bucket) slot(n number) int {
+	for j, mark := range b.marks {
+		if mark != 0 && b.numbers[j] == n {
+			return j
+		}
+	}
+	return -1
+}
+
+// movable is a slot of bucket k whose number may be in bucket i, before it: it does not belong after it. -1: there is none.
+func (t *idTable) movable(k, i int, hash func(number) uint64) int {
+	away := func(from int) int { return (k - from + len(t.buckets)) % len(t.buckets) }
+	for s, mark := range t.buckets[k].marks {
+		if mark != 0 && away(t.home(hash(t.buckets[k].numbers[s]))) >= away(i) {
+			return s
+		}
+	}
+	return -1
 }
 
 // fill makes the tables of numbers from 0 with these hashes. It says which one is there twice.
 func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
-	var ends [1<<shardBits + 1]int
+	var ends [1<<tableBits + 1]int
 	for _, h := range hashes {
-		ends[h>>(64-shardBits)+1]++
+		ends[h>>(64-tableBits)+1]++
 	}
 	for i := 1; i < len(ends); i++ {
 		ends[i] += ends[i-1]
 	}
-	sorted := make([]number, len(hashes)) // by shard
+	sorted := make([]number, len(hashes)) // by table
 	next := ends
 	for n, h := range hashes {
-		i := h >> (64 - shardBits)
+		i := h >> (64 - tableBits)
 		sorted[next[i]] = number(n)
 		next[i]++
 	}
@@ -153,9 +260,10 @@ func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
 		work.run(func() {
 			fine[w] = true
 			for row := w; row < len(d.rows); row += len(found) {
-				for i := range 1 << shardRow {
-					k := row<<shardRow | i
-					if n, ok := d.fillShard(row, i, sorted[ends[k]:ends[k+1]], hashes, pages); !ok {
+				d.rows[row] = new([1 << tableRow]idTable)
+				for i := range d.rows[row] {
+					k := row<<tableRow | i
+					if n, ok := d.rows[row][i].fill(sorted[ends[k]:ends[k+1]], hashes, pages); !ok {
 						found[w], fine[w] = n, false
 					}
 				}
@@ -171,21 +279,17 @@ func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
 	return 0, true
 }
 
-func (d *ids) fillShard(row, i int, numbers []number, hashes []uint64, pages rows) (twice number, ok bool) {
+func (t *idTable) fill(numbers []number, hashes []uint64, pages rows) (twice number, ok bool) {
 	if len(numbers) == 0 {
 		return 0, true
 	}
-	if d.rows[row] == nil {
-		d.rows[row] = new([1 << shardRow]*shard)
-	}
-	sh := newShard(shardSize(len(numbers)))
-	d.rows[row][i] = sh
+	t.buckets = make([]bucket, bucketsFor(len(numbers)))
 	for _, n := range numbers {
-		t, id := pages.page(n).record(n & (pageSize - 1)).head()
-		if _, there := sh.find(hashes[n], pages, t, alias(id)); there {
+		typ, id := pages.page(n).record(n & (pageSize - 1)).head()
+		if _, there := t.find(hashes[n], pages, typ, alias(id)); there {
 			return n, false
 		}
-		sh.put(hashes[n], n)
+		t.put(hashes[n], n)
 	}
 	return 0, true
 }

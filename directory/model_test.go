@@ -234,6 +234,17 @@ func diff(t *testing.T, from, to *directory.Snapshot) int {
 	if s.Digest() != to.Digest() {
 		t.Fatal("what is made of the differences has another digest")
 	}
+	d, ok := directory.Compare(from, to, len(changes))
+	if !ok || len(d.Changes) != len(changes) {
+		t.Fatalf("%d differences, not %d", len(d.Changes), len(changes))
+	}
+	a, b := from.Stats(), to.Stats()
+	if a.Objects+d.Objects.Added-d.Objects.Deleted != b.Objects || a.Relations+d.Relations.Added-d.Relations.Deleted != b.Relations {
+		t.Fatalf("%v from %+v to %+v", &d, a, b)
+	}
+	if _, ok := directory.Compare(from, to, len(changes)-1); ok && len(changes) > 0 {
+		t.Fatal("more differences than are wanted")
+	}
 	return len(changes)
 }
 

@@ -11,7 +11,7 @@ type txn struct {
 	lastID number
 
 	ownRows   []uint64 // bits: rows that are copies
-	ownShards map[int]bool
+	ownTables map[int]bool
 	ownIDs    bool
 	ownIDRows [len(ids{}.rows)]bool
 
@@ -99,32 +99,24 @@ func (t *txn) edges(n number) edges {
 
 func (t *txn) hash(n number) uint64 { return hashRecord(t.s.ids.seed, t.s.record(n)) }
 
-// shard is the table of a hash, to be changed.
-func (t *txn) shard(h uint64) **shard {
+// table is the table of a hash, to be changed.
+func (t *txn) table(h uint64) *idTable {
 	if !t.ownIDs {
 		all := *t.s.ids.rows
-		t.s.ids.rows, t.ownIDs, t.ownShards = &all, true, map[int]bool{}
+		t.s.ids.rows, t.ownIDs, t.ownTables = &all, true, map[int]bool{}
 	}
-	row, i := shardOf(h)
-	if !t.ownIDRows[row] {
-		t.ownIDRows[row] = true
-		if was := t.s.ids.rows[row]; was != nil {
-			mine := *was
-			t.s.ids.rows[row] = &mine
-		} else {
-			t.s.ids.rows[row] = new([1 << shardRow]*shard)
-		}
+	row, i := tableOf(h)
+	if was := t.s.ids.rows[row]; was != nil && !t.ownIDRows[row] {
+		mine := *was
+		t.s.ids.rows[row] = &mine
 	}
-	at := &t.s.ids.rows[row][i]
-	if key := row<<shardRow | i; !t.ownShards[key] {
-		t.ownShards[key] = true
-		if was := *at; was != nil {
-			*at = &shard{n: was.n, marks: slices.Clone(was.marks), numbers: slices.Clone(was.numbers)}
-		} else {
-			*at = newShard(shardMin)
-		}
+	t.ownIDRows[row] = true
+	out := t.s.ids.own(h)
+	if key := row<<tableRow | i; !t.ownTables[key] {
+		t.ownTables[key] = true
+		out.buckets = slices.Clone(out.buckets)
 	}
-	return at
+	return out
 }
 
 // countRecord adds an object to the digest, or takes it from it.

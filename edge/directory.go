@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,7 +15,6 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/directory"
-	"gatehouse/directory/format"
 	"gatehouse/directory/journal"
 	"gatehouse/gate"
 	"gatehouse/panics"
@@ -36,7 +33,12 @@ type directorySource struct {
 	failed atomic.Uint64  // loads
 	store  *journal.Store // of a directory that is written: see writable.go; nil: it comes from files, or could not be read
 
+	load                   func(context.Context, directoryConfig) (*directory.Snapshot, error)
+	lookWithin, loadWithin time.Duration
+
 	// Owned by newEngine until the source runs, then by Run.
+	trying    *attempt            // the load that goes on; nil: none does
+	last      *DirectoryChange    // what changed last
 	current   *directory.Snapshot // the last good one; nil: there was none
 	seen      []*watch.Look       // of the targets, when it was loaded
 	failing   time.Time           // since when the files cannot be used; zero: they can
@@ -70,6 +72,8 @@ type DirectoryStatus struct {
 	Failing   time.Time `json:"failing_since,omitzero"`
 	Error     string    `json:"error,omitempty"`
 
+	Change *DirectoryChange `json:"change,omitempty"` // the last one; nil: none since the process began
+
 	inUse *directory.Snapshot // nil: none, or withdrawn
 }
 
@@ -87,7 +91,7 @@ func newDirectorySource(c *config.Config, logger *zap.Logger, before *directoryS
 	if !d.Configured() {
 		return nil
 	}
-	s := &directorySource{logger: logger, now: time.Now, cfg: directoryConfig{File: d.File, Manifest: d.Manifest, MaxAge: time.Duration(d.MaxAge),
+	s := &directorySource{logger: logger, now: time.Now, load: loadFiles, lookWithin: lookWithin, loadWithin: loadWithin, cfg: directoryConfig{File: d.File, Manifest: d.Manifest, MaxAge: time.Duration(d.MaxAge),
 		Withdraw: d.AfterMaxAge == "deny", Limits: directory.Limits{Depth: d.Limits.Depth, Work: d.Limits.Work}}}
 	if d.Writable {
 		return s.writable(c.DirectoryDir(), before)
@@ -104,9 +108,9 @@ func newDirectorySource(c *config.Config, logger *zap.Logger, before *directoryS
 	return s
 }
 
-// load loads the directory for the first time. Where the files cannot be used it is the copy that an earlier process kept of them, and the
+// start loads the directory for the first time. Where the files cannot be used it is the copy that an earlier process kept of them, and the
 // error says why; where there is none either there is no directory.
-func (s *directorySource) load(ctx context.Context, revision uint64) error {
+func (s *directorySource) start(ctx context.Context, revision uint64) error {
 	if s.before != nil {
 		return nil // what is in use stays
 	}
@@ -115,15 +119,17 @@ func (s *directorySource) load(ctx context.Context, revision uint64) error {
 	}
 	known := s.kept.head()
 	revision = max(revision, known.Revision)
-	next, looks, err := s.read(ctx)
+	out, err := s.firstLoad(ctx)
 	if err == nil {
-		if next.Digest() != known.Digest {
+		if out.next.Digest() != known.Digest {
 			revision++
 		}
-		s.use(next.WithRevision(revision), looks)
+		s.use(out.next.WithRevision(revision), out.looks)
 		return nil
 	}
-	s.fail(err)
+	if s.trying == nil { // else it was said
+		s.fail(err)
+	}
 	if ctx.Err() == nil && known.Digest != "" {
 		kept, broken := s.kept.read(s.cfg.Limits)
 		if broken != nil {
@@ -158,77 +164,6 @@ func (s *directorySource) fail(err error) {
 	s.kept.doubt()
 }
 
-// errChanging is that of files which are being written while they are read.
-var errChanging = errors.New("the files change while they are read")
-
-// read loads the files, all as they were at one moment.
-func (s *directorySource) read(ctx context.Context) (*directory.Snapshot, []*watch.Look, error) {
-	looks := s.look()
-	next, err := format.Load(ctx, s.cfg.File, format.Options{Manifest: s.cfg.Manifest, Limits: s.cfg.Limits})
-	if err != nil {
-		return nil, nil, err
-	}
-	if !same(looks, s.look()) {
-		return nil, nil, fmt.Errorf("%s: %w", s.cfg.File, errChanging)
-	}
-	return next, looks, nil
-}
-
-// targets are what is watched.
-func (s *directorySource) targets() []watch.Target {
-	list := []watch.Target{{Path: s.cfg.File, Ignored: hidden, Look: func() *watch.Look { return lookInto(s.cfg.File) }}}
-	if s.cfg.Manifest != "" {
-		list = append(list, watch.Target{Path: s.cfg.Manifest})
-	}
-	return list
-}
-
-func (s *directorySource) look() []*watch.Look {
-	list := []*watch.Look{lookInto(s.cfg.File)}
-	if s.cfg.Manifest != "" {
-		list = append(list, watch.LookAt(s.cfg.Manifest))
-	}
-	return list
-}
-
-func same(a, b []*watch.Look) bool {
-	for i := range a {
-		if !a[i].Same(b[i]) {
-			return false
-		}
-	}
-	return len(a) == len(b)
-}
-
-// hidden reports whether a file of a folder is none of the directory's, such as what an editor leaves behind.
-func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") }
-
-// maxDirectoryFiles bounds how many files of a folder are looked at.
-const maxDirectoryFiles = 10_000
-
-// lookInto looks at a file, or at a folder with the files that are in it.
-func lookInto(path string) *watch.Look {
-	look := watch.LookAt(path)
-	if look == nil || !look.Base.IsDir() {
-		return look
-	}
-	look.Files = map[string]fs.FileInfo{}
-	entries, err := os.ReadDir(path)
-	if err != nil || len(entries) > maxDirectoryFiles {
-		return nil
-	}
-	for _, e := range entries {
-		if hidden(e.Name()) {
-			continue
-		}
-		look.Names = append(look.Names, e.Name())
-		if info, err := os.Stat(filepath.Join(path, e.Name())); err == nil {
-			look.Files[e.Name()] = info
-		}
-	}
-	return look
-}
-
 // part puts what the source has into the next View.
 func (s *directorySource) part() gate.Part {
 	return func(v *gate.View) {
@@ -255,6 +190,7 @@ func (s *directorySource) takeOver() {
 		return
 	}
 	s.current, s.failing, s.problem, s.copied, s.expired, s.withdrawn = b.current, b.failing, b.problem, b.copied, b.expired, b.withdrawn
+	s.last = b.last
 	if s.current != nil {
 		s.current = s.current.WithLimits(s.cfg.Limits)
 	}
@@ -278,49 +214,84 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 	if s.kept != nil {
 		helpers.Go(func() { panics.Loop(ctx, "keeping a copy of the directory", s.kept.run) })
 	}
-	expiry := time.NewTimer(0)
-	defer expiry.Stop()
+	defer s.abandon()
+	probe := time.NewTicker(probeEvery)
+	defer probe.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	again := s.trying == nil && s.problem != "" // the files are to be loaded when no load goes on
 	for {
-		expiry.Stop()
-		if at, will := s.expires(); will {
-			expiry.Reset(at.Sub(s.now()))
+		timer.Stop()
+		if at, will := s.nextDeadline(); will {
+			timer.Reset(at.Sub(s.now()))
+		}
+		var done <-chan loadOutcome
+		if s.trying != nil {
+			done = s.trying.done
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-watcher.Changed():
-			if err := s.renew(ctx, publish); errors.Is(err, errChanging) {
+			again = true
+		case <-probe.C:
+			if s.trying == nil {
+				s.probe(ctx)
+			}
+		case out := <-done:
+			was := s.trying
+			was.cancel()
+			s.trying = nil
+			if was.probe {
+				again = again || was.late // they answer again
+			} else if err := s.renew(was, out, publish); errors.Is(err, errChanging) {
 				watcher.LookAgain(0, settleAgain)
 			}
-		case <-expiry.C:
+		case <-timer.C:
+			s.overdue()
 			s.expire(publish)
 		}
+		if again && s.trying == nil {
+			again = false
+			known := s.seen
+			if s.problem != "" {
+				known = nil
+			}
+			s.attempt(ctx, known)
+		}
 	}
+}
+
+// nextDeadline is when something is to be said if nothing happens until then.
+func (s *directorySource) nextDeadline() (at time.Time, will bool) {
+	at, will = s.expires()
+	if s.trying != nil && !s.trying.late {
+		if late := s.lateAt(); !will || late.Before(at) {
+			at, will = late, true
+		}
+	}
+	return at, will
 }
 
 // settleAgain is after what time files that changed while they were read are read again.
 const settleAgain = 100 * time.Millisecond
 
-// renew loads the files where they may have changed, and publishes what is in them where it is something else.
-func (s *directorySource) renew(ctx context.Context, publish func(*directory.Snapshot) error) error {
-	if s.problem == "" && s.unchanged() {
-		return nil
-	}
-	started := s.now()
-	next, looks, err := s.read(ctx)
+// renew takes what an attempt found, and publishes what is in the files where it is something else.
+func (s *directorySource) renew(a *attempt, out loadOutcome, publish func(*directory.Snapshot) error) error {
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
+	case out.err != nil:
 		said := s.problem
-		s.fail(err)
+		s.fail(out.err)
 		s.report()
 		if said != s.problem {
-			s.logger.Error("the directory changed and cannot be used, the old one stays", zap.String("file", s.cfg.File), zap.Error(err))
+			s.logger.Error("the directory changed and cannot be used, the old one stays", zap.String("file", s.cfg.File), zap.Error(out.err))
 		}
-		return err
+		return out.err
+	case out.unchanged:
+		return nil
 	}
-	revision := uint64(1)
+	next, revision := out.next, uint64(1)
+	var change *DirectoryChange
 	if s.current != nil {
 		if revision = s.current.Revision(); next.Digest() != s.current.Digest() {
 			revision++
@@ -329,43 +300,65 @@ func (s *directorySource) renew(ctx context.Context, publish func(*directory.Sna
 			if s.problem != "" {
 				s.logger.Info("the directory's files can be used again", zap.String("file", s.cfg.File))
 			}
-			s.use(s.current, looks)
+			s.use(s.current, out.looks)
 			return nil
 		}
+		next, change = s.difference(next)
 	}
 	next = next.WithRevision(revision)
 	if err := publish(next); err != nil {
 		return err
 	}
-	s.use(next, looks)
+	if change != nil {
+		change.At, change.Revision = s.now().UTC(), revision
+		s.last = change
+	}
+	s.use(next, out.looks)
 	stats := next.Stats()
-	s.logger.Info("directory replaced", zap.String("file", s.cfg.File), zap.Uint64("revision", revision), zap.String("digest", next.Digest()),
-		zap.Int("objects", stats.Objects), zap.Int("relations", stats.Relations), zap.Duration("took", s.now().Sub(started)))
+	fields := []zap.Field{zap.String("file", s.cfg.File), zap.Uint64("revision", revision), zap.String("digest", next.Digest()),
+		zap.Int("objects", stats.Objects), zap.Int("relations", stats.Relations), zap.Duration("took", s.now().Sub(a.started))}
+	if change != nil {
+		fields = append(fields, zap.String("difference", change.What), zap.Strings("sample", change.Sample))
+	}
+	s.logger.Info("directory replaced", fields...)
 	return nil
 }
 
-// unchanged reports whether the files are those that were loaded. Ones that were written lately may differ without looking so: the clock of
-// a file system may be coarse.
-func (s *directorySource) unchanged() bool {
-	looks := s.look()
-	if s.seen == nil || !same(looks, s.seen) {
-		return false
+// DirectoryChange says what changed when the directory did last.
+type DirectoryChange struct {
+	At       time.Time `json:"at"`
+	Revision uint64    `json:"revision"`
+	What     string    `json:"what"`             // "+3 objects, -1 relation"
+	Sample   []string  `json:"sample,omitempty"` // some of the changes
+}
+
+const (
+	maxDifference = 50_000 // changes that are applied; with more, what was loaded takes the place of what is in use. Each takes about 15 us
+	maxSample     = 10
+	maxSampleText = 200
+)
+
+// difference is what was loaded as what is in use with its changes, so that the two share the memory of what did not change; and what changed.
+// Where that is much, or the manifest, it is what was loaded.
+func (s *directorySource) difference(loaded *directory.Snapshot) (*directory.Snapshot, *DirectoryChange) {
+	d, ok := directory.Compare(s.current, loaded, maxDifference)
+	if !ok {
+		return loaded, &DirectoryChange{What: fmt.Sprintf("the manifest, or more than %d changes", maxDifference)}
 	}
-	const lately = 2 * time.Second
-	old := func(info fs.FileInfo) bool {
-		return info == nil || info.IsDir() || s.now().Sub(info.ModTime()) > lately
-	}
-	for _, l := range looks {
-		if l == nil || !old(l.Base) {
-			return false
+	change := &DirectoryChange{What: d.String()}
+	for _, c := range d.Changes[:min(len(d.Changes), maxSample)] {
+		text := c.String()
+		if len(text) > maxSampleText {
+			text = strings.ToValidUTF8(text[:maxSampleText], "") + "..."
 		}
-		for _, info := range l.Files {
-			if !old(info) {
-				return false
-			}
-		}
+		change.Sample = append(change.Sample, text)
 	}
-	return true
+	next, err := s.current.Apply(d.Changes)
+	if err != nil || next.Digest() != loaded.Digest() {
+		s.logger.Error("the differences of the directory cannot be applied; it is replaced as a whole", zap.Error(err))
+		return loaded, change
+	}
+	return next, change
 }
 
 // expires is when what is in use gets too old.
@@ -392,7 +385,7 @@ func (s *directorySource) expire(publish func(*directory.Snapshot) error) {
 
 // report says how the source is doing.
 func (s *directorySource) report() {
-	out := &DirectoryStatus{File: s.cfg.File, Writable: s.cfg.Writable != "", Copy: s.copied, Expired: s.expired, Failing: s.failing, Error: s.problem}
+	out := &DirectoryStatus{Change: s.last, File: s.cfg.File, Writable: s.cfg.Writable != "", Copy: s.copied, Expired: s.expired, Failing: s.failing, Error: s.problem}
 	if s.current != nil {
 		stats := s.current.Stats()
 		out.Loaded, out.Revision, out.Digest = true, s.current.Revision(), s.current.Digest()

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 
 	"gatehouse/config"
+	"gatehouse/directory"
 	"gatehouse/gate"
 	"gatehouse/identity"
 )
@@ -348,4 +350,102 @@ func TestDirectorySection(t *testing.T) {
 			t.Errorf("%s: %v: want %q", text, err, want)
 		}
 	}
+}
+
+// TestDirectoryDifference changes a little, and then the manifest: the status says what changed, and what did not change keeps its memory.
+func TestDirectoryDifference(t *testing.T) {
+	p := newPlace(t, "")
+	n, _ := p.start()
+	p.write("people/relations.jsonl", someRelations+annIsAdmin)
+	p.eventuallyAnswers(n, "allow")
+	change := n.Directory().Change
+	if change == nil || change.What != "+1 relation" || len(change.Sample) != 1 || change.Sample[0] != "set role:admin#member@user:ann" || change.Revision != n.Directory().Revision {
+		t.Errorf("%+v", change)
+	}
+	p.write("people/objects.jsonl", someObjects+`{"type":"user","id":"bob","display_name":"Bob"}`+"\n"+`{"type":"user","id":"eve"}`+"\n")
+	p.eventuallyStatus(n, "waiting for bob", func(s *DirectoryStatus) bool { return s.Objects == 5 })
+	if change = n.Directory().Change; change.What != "+2 objects" || len(change.Sample) != 2 {
+		t.Errorf("%+v", change)
+	}
+	p.write("people/manifest.yaml", "model: {version: 3}\ntypes:\n  user: {}\n  identity: {relations: {identifier: user}}\n  role: {relations: {member: user}}\n  team: {}\n")
+	p.eventuallyStatus(n, "waiting for the manifest", func(s *DirectoryStatus) bool { return strings.Contains(s.Change.What, "the manifest") })
+	if is := n.Directory(); is.Relations != 2 || answer(n) != "allow" {
+		t.Errorf("%+v", *is)
+	}
+}
+
+// TestDirectoryBlocks has a load that does not come back: the node says so, what was in use stays or, past max_age, does not, and what comes at
+// last is taken.
+func TestDirectoryBlocks(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	p := newPlace(t, ", max_age: 1ms, after_max_age: deny")
+	cfg, _ := p.read()
+	cfg.Directory.File = filepath.Join(p.dir, "people")
+	s := newDirectorySource(cfg, zap.NewNop(), nil)
+	come := make(chan struct{})
+	blocks := false
+	s.load = func(ctx context.Context, c directoryConfig) (*directory.Snapshot, error) {
+		if blocks {
+			<-come
+		}
+		return loadFiles(ctx, c)
+	}
+	if err := s.start(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	blocks, s.loadWithin = true, time.Millisecond
+	published := make(chan *directory.Snapshot, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { s.run(ctx, func(next *directory.Snapshot) error { published <- next; return nil }) })
+	p.write("people/relations.jsonl", someRelations+annIsAdmin)
+	if next := <-published; next != nil {
+		t.Error("what was in use is not withdrawn")
+	}
+	if is := s.status.Load(); !is.Expired || !strings.Contains(is.Error, "do not answer") || len(s.degraded()) != 2 {
+		t.Errorf("%+v", is)
+	}
+	close(come)
+	if next := <-published; next == nil || next.Stats().Relations != 2 {
+		t.Error("what was loaded at last is not published")
+	}
+	p.eventually("waiting for the status", func() error {
+		if is := s.status.Load(); is.Error != "" || is.Expired {
+			return fmt.Errorf("%+v", is)
+		}
+		return nil
+	})
+	cancel()
+	running.Wait()
+}
+
+// TestDirectoryBlocksAtStart has the first load block: the node starts without it, and takes it when it comes.
+func TestDirectoryBlocksAtStart(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	p := newPlace(t, "")
+	cfg, _ := p.read()
+	cfg.Directory.File = filepath.Join(p.dir, "people")
+	s := newDirectorySource(cfg, zap.NewNop(), nil)
+	come := make(chan struct{})
+	s.loadWithin = time.Millisecond
+	s.load = func(ctx context.Context, c directoryConfig) (*directory.Snapshot, error) {
+		<-come
+		return loadFiles(ctx, c)
+	}
+	if err := s.start(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "do not answer") {
+		t.Fatal(err)
+	}
+	if degraded := s.degraded(); len(degraded) != 1 || !strings.Contains(degraded[0], "nothing is decided without it") {
+		t.Error(degraded)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	published := make(chan *directory.Snapshot, 10)
+	var running sync.WaitGroup
+	running.Go(func() { s.run(ctx, func(next *directory.Snapshot) error { published <- next; return nil }) })
+	close(come)
+	if next := <-published; next.Stats().Objects != 3 {
+		t.Error(next.Stats())
+	}
+	cancel()
+	running.Wait()
 }

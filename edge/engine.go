@@ -146,7 +146,7 @@ func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *en
 		return
 	}
 	e.metrics.MustRegister(e.directory)
-	if err := e.directory.load(ctx, revision); err != nil {
+	if err := e.directory.start(ctx, revision); err != nil {
 		key := "directory.file"
 		if c.Directory.Writable {
 			key = "directory.writable"

@@ -2,16 +2,12 @@ package edge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/directory/journal"
 )
-
-// ErrReadOnly is that of a write to a directory that this node does not own.
-var ErrReadOnly = errors.New("the directory of this node is read from directory.file: change that, or set directory.writable")
 
 // writable makes s the source of a directory that is written and kept in a folder. One before of the same folder hands its store over: it goes
 // on with the writes that wait.
@@ -93,7 +89,7 @@ func (n *Node) Write(ctx context.Context, w journal.Write) (*directory.Snapshot,
 	d := n.current.Load().directory
 	switch {
 	case d == nil || d.cfg.Writable == "":
-		return nil, ErrReadOnly
+		return nil, journal.ErrReadOnly
 	case d.store == nil:
 		return nil, fmt.Errorf("%w: it could not be loaded", journal.ErrUnavailable)
 	}

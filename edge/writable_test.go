@@ -69,7 +69,7 @@ func TestWritable(t *testing.T) {
 	if err := reload(strings.Replace(writableConfig, "writable: true, ", "", 1)); err != nil || answer(n) != "denied" {
 		t.Fatalf("from the file: %s, %v", answer(n), err)
 	}
-	if _, err := n.Write(t.Context(), admin(true)); !errors.Is(err, ErrReadOnly) {
+	if _, err := n.Write(t.Context(), admin(true)); !errors.Is(err, journal.ErrReadOnly) {
 		t.Errorf("got %v", err)
 	}
 	if err := reload(writableConfig); err != nil || answer(n) != "allow" {

@@ -89,15 +89,14 @@ func (s *Server) adminServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		code, text := http.StatusOK, "ready"
 		if err := s.ready(); err != nil {
-			writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
-			return
+			code, text = http.StatusServiceUnavailable, "not ready: "+err.Error()
 		}
 		if degraded := s.degraded(); len(degraded) > 0 {
-			writeText(w, http.StatusOK, "ready (degraded: "+strings.Join(degraded, "; ")+")\n")
-			return
+			text += " (degraded: " + strings.Join(degraded, "; ") + ")"
 		}
-		writeText(w, http.StatusOK, "ready\n")
+		writeText(w, code, text+"\n")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(s.gather), promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {

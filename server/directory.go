@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"gatehouse/config"
-	"gatehouse/gate"
+	"gatehouse/edge"
 	"gatehouse/identity/apikey"
 	"gatehouse/identity/credential"
 	"gatehouse/panics"
@@ -26,8 +26,11 @@ import (
 // maxKeys bounds the file of keys, in bytes.
 const maxKeys = 16 << 20
 
-// actAs is the scope of keys that may ask about users by name.
-const actAs = "act-as"
+// The scopes of keys.
+const (
+	actAs    = "act-as" // may ask about users by name
+	mayWrite = "write"  // may change the directory
+)
 
 // errNoKeys is a file of keys that was never read.
 var errNoKeys = errors.New("the file of keys was not read")
@@ -64,6 +67,7 @@ func (k *clientKeys) client(key string) (topaz.Client, error) {
 	c := topaz.Client{ID: id.Subject}
 	for _, scope := range id.Scopes {
 		c.ActAs = c.ActAs || scope == actAs
+		c.Write = c.Write || scope == mayWrite
 	}
 	return c, nil
 }
@@ -128,7 +132,7 @@ func loopback(address string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-func newDirectoryAPI(c config.Listen, g *gate.Gate, logger *zap.Logger) (directoryAPI, error) {
+func newDirectoryAPI(c config.Listen, n *edge.Node, logger *zap.Logger) (directoryAPI, error) {
 	if c.Directory == nil {
 		return directoryAPI{}, nil
 	}
@@ -136,13 +140,13 @@ func newDirectoryAPI(c config.Listen, g *gate.Gate, logger *zap.Logger) (directo
 	if err := keys.load(); err != nil {
 		return directoryAPI{}, config.Wrong("listen.directory.keys", "%w", err)
 	}
-	service := topaz.New(topaz.Config{Gate: g, Authenticate: keys.client})
+	service := topaz.New(topaz.Config{Gate: n.Gate(), Authenticate: keys.client, Write: n.Write})
 	server := grpc.NewServer(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream),
 		grpc.MaxConcurrentStreams(uint32(min(c.MaxStreams, 100))), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(c.Handshake)), grpc.KeepaliveParams(keepaliveOf(c)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true})}, service.ServerOptions()...)...)
 	service.Register(server)
-	authzen, err := newAuthZEN(c.Directory, g, keys, logger)
+	authzen, err := newAuthZEN(c.Directory, n.Gate(), keys, logger)
 	return directoryAPI{server: server, keys: keys, authzen: authzen}, err
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -20,7 +19,6 @@ import (
 
 func refOf(typ, id string) directory.Ref { return directory.Ref{Type: typ, ID: id} }
 
-// objectMessage is an object as a message. Times of changes are not kept.
 // maxAnswer bounds the objects of an answer, in bytes of their properties. A message may have 4 MiB.
 const maxAnswer = 2 << 20
 
@@ -34,8 +32,9 @@ func (n *answerSize) add(o directory.Object) error {
 	return nil
 }
 
+// objectMessage is an object as a message. Times of changes are not kept.
 func objectMessage(o directory.Object) (*common.Object, error) {
-	out := &common.Object{Type: o.Type, Id: o.ID, DisplayName: o.DisplayName, Etag: etag(o.Type, o.ID, o.DisplayName, string(o.Properties))}
+	out := &common.Object{Type: o.Type, Id: o.ID, DisplayName: o.DisplayName, Etag: objectEtag(o)}
 	if len(o.Properties) > 0 {
 		out.Properties = &structpb.Struct{}
 		if err := protojson.Unmarshal(o.Properties, out.Properties); err != nil {
@@ -48,6 +47,10 @@ func objectMessage(o directory.Object) (*common.Object, error) {
 func relationMessage(r directory.Relation) *common.Relation {
 	return &common.Relation{ObjectType: r.Object.Type, ObjectId: r.Object.ID, Relation: r.Relation, SubjectType: r.Subject.Type, SubjectId: r.Subject.ID,
 		SubjectRelation: r.SubjectRelation, Etag: etag(r.String())}
+}
+
+func objectEtag(o directory.Object) string {
+	return etag(o.Type, o.ID, o.DisplayName, string(o.Properties))
 }
 
 // etag is a hash of content: the same content has the same one.
@@ -70,15 +73,16 @@ func asStatus(err error) error {
 	return status.Error(codes.FailedPrecondition, err.Error())
 }
 
-// page is a part of a sequence whose order is that of one snapshot.
+// page is a part of a listing of one snapshot.
 type page struct {
-	digest      string
-	first, size int
+	from directory.Position
+	size int
+	mark string // of the snapshot and of what is listed: a token is good for these alone
 }
 
-// pageOf reads a request's page. A token is good for the snapshot that it was made of.
-func pageOf(s *directory.Snapshot, in *common.PaginationRequest) (page, error) {
-	p := page{digest: s.Digest(), size: int(in.GetSize())}
+// pageOf reads a request's page. what is the rest of the request.
+func pageOf(s *directory.Snapshot, in *common.PaginationRequest, what ...string) (page, error) {
+	p := page{size: int(in.GetSize()), mark: s.Digest()[:16] + "." + etag(what...)[:16]}
 	if p.size <= 0 || p.size > maxPage {
 		p.size = maxPage
 	}
@@ -86,28 +90,27 @@ func pageOf(s *directory.Snapshot, in *common.PaginationRequest) (page, error) {
 	if token == "" {
 		return p, nil
 	}
-	first, digest, found := strings.Cut(token, "-")
-	n, err := strconv.ParseUint(first, 10, 31)
-	switch {
-	case !found || err != nil:
-		return p, status.Errorf(codes.InvalidArgument, "page.token: %q was not given by this server", token)
-	case digest != p.digest:
+	at, mark, _ := strings.Cut(token, "-")
+	digest, request, _ := strings.Cut(mark, ".")
+	from, ok := directory.ParsePosition(at)
+	switch wantDigest, wantRequest, _ := strings.Cut(p.mark, "."); {
+	case !ok || len(digest) != len(wantDigest):
+		return p, status.Errorf(codes.InvalidArgument, "page.token: %.100q was not given by this server", token)
+	case request != wantRequest:
+		return p, status.Error(codes.InvalidArgument, "page.token: it was given for another request")
+	case digest != wantDigest:
 		return p, status.Error(codes.Aborted, "page.token: the directory has changed: begin again")
 	}
-	p.first = int(n)
+	p.from = from
 	return p, nil
 }
 
-// take gives the page's part of a sequence, and the answer's page.
-func take[T any](p page, all iter.Seq[T]) (some []T, answer *common.PaginationResponse) {
+// take gives the page's part of a listing that begins there, and the answer's page.
+func take[T any](p page, all iter.Seq2[directory.Position, T]) (some []T, answer *common.PaginationResponse) {
 	answer = &common.PaginationResponse{}
-	n := 0
-	for x := range all {
-		if n++; n <= p.first {
-			continue
-		}
+	for at, x := range all {
 		if len(some) == p.size {
-			answer.NextToken = strconv.Itoa(n-1) + "-" + p.digest
+			answer.NextToken = at.String() + "-" + p.mark
 			return some, answer
 		}
 		some = append(some, x)

@@ -3,6 +3,7 @@ package topaz
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -29,11 +30,11 @@ func (s *readerService) GetObject(_ context.Context, in *reader.GetObjectRequest
 	if out.Result, err = objectOf(d, ref); err != nil || !in.WithRelations {
 		return out, err
 	}
-	p, err := pageOf(d, in.Page)
+	p, err := pageOf(d, in.Page, "object", ref.Type, ref.ID)
 	if err != nil {
 		return nil, err
 	}
-	relations, answer := take(p, d.Relations(directory.RelationFilter{Object: ref}, s.with.Clock()))
+	relations, answer := take(p, d.RelationsFrom(directory.RelationFilter{Object: ref}, p.from, s.with.Clock()))
 	for _, r := range relations {
 		out.Relations = append(out.Relations, relationMessage(r))
 	}
@@ -82,11 +83,11 @@ func (s *readerService) GetObjects(_ context.Context, in *reader.GetObjectsReque
 	if err != nil {
 		return nil, err
 	}
-	p, err := pageOf(d, in.Page)
+	p, err := pageOf(d, in.Page, "objects", in.ObjectType)
 	if err != nil {
 		return nil, err
 	}
-	objects, answer := take(p, d.Objects(in.ObjectType))
+	objects, answer := take(p, d.ObjectsFrom(in.ObjectType, p.from))
 	out, size := &reader.GetObjectsResponse{Page: answer}, answerSize(0)
 	for _, o := range objects {
 		if err := size.add(o); err != nil {
@@ -106,19 +107,20 @@ func (s *readerService) GetRelation(_ context.Context, in *reader.GetRelationReq
 	if err != nil {
 		return nil, err
 	}
-	f := directory.RelationFilter{Object: refOf(in.ObjectType, in.ObjectId), Relation: in.Relation,
-		Subject: refOf(in.SubjectType, in.SubjectId), SubjectRelation: in.SubjectRelation, HasSubjectRelation: true}
-	if slices.Contains([]string{f.Object.Type, f.Object.ID, f.Relation, f.Subject.Type, f.Subject.ID}, "") {
+	r := directory.Relation{Object: refOf(in.ObjectType, in.ObjectId), Relation: in.Relation, Subject: refOf(in.SubjectType, in.SubjectId),
+		SubjectRelation: in.SubjectRelation}
+	if slices.Contains([]string{r.Object.Type, r.Object.ID, r.Relation, r.Subject.Type, r.Subject.ID}, "") {
 		return nil, status.Error(codes.InvalidArgument, "give object_type, object_id, relation, subject_type and subject_id")
 	}
-	for r := range d.Relations(f, s.with.Clock()) {
-		out := &reader.GetRelationResponse{Result: relationMessage(r)}
-		if in.WithObjects {
-			out.Objects, err = endsOf(d, []directory.Relation{r})
-		}
-		return out, err
+	found, is := d.Relation(r, s.with.Clock())
+	if !is {
+		return nil, status.Errorf(codes.NotFound, "there is no relation %s", r)
 	}
-	return nil, status.Error(codes.NotFound, "there is no such relation")
+	out := &reader.GetRelationResponse{Result: relationMessage(found)}
+	if in.WithObjects {
+		out.Objects, err = endsOf(d, []directory.Relation{found})
+	}
+	return out, err
 }
 
 func (s *readerService) GetRelations(_ context.Context, in *reader.GetRelationsRequest) (*reader.GetRelationsResponse, error) {
@@ -126,13 +128,14 @@ func (s *readerService) GetRelations(_ context.Context, in *reader.GetRelationsR
 	if err != nil {
 		return nil, err
 	}
-	p, err := pageOf(d, in.Page)
+	f := directory.RelationFilter{Object: refOf(in.ObjectType, in.ObjectId), Relation: in.Relation, Subject: refOf(in.SubjectType, in.SubjectId),
+		SubjectRelation: in.SubjectRelation, HasSubjectRelation: in.WithEmptySubjectRelation || in.SubjectRelation != ""}
+	p, err := pageOf(d, in.Page, "relations", f.Object.Type, f.Object.ID, f.Relation, f.Subject.Type, f.Subject.ID, f.SubjectRelation,
+		strconv.FormatBool(f.HasSubjectRelation))
 	if err != nil {
 		return nil, err
 	}
-	relations, answer := take(p, d.Relations(directory.RelationFilter{Object: refOf(in.ObjectType, in.ObjectId), Relation: in.Relation,
-		Subject: refOf(in.SubjectType, in.SubjectId), SubjectRelation: in.SubjectRelation,
-		HasSubjectRelation: in.WithEmptySubjectRelation || in.SubjectRelation != ""}, s.with.Clock()))
+	relations, answer := take(p, d.RelationsFrom(f, p.from, s.with.Clock()))
 	out := &reader.GetRelationsResponse{Page: answer}
 	for _, r := range relations {
 		out.Results = append(out.Results, relationMessage(r))

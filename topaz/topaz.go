@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"gatehouse/directory"
+	"gatehouse/directory/journal"
 	"gatehouse/gate"
 	"gatehouse/topaz/pb/authorizer"
 	"gatehouse/topaz/pb/exporter"
@@ -30,6 +31,7 @@ const (
 	// MaxMessage bounds a message, in bytes.
 	MaxMessage = 4 << 20
 	maxCall    = 30 * time.Second
+	maxStream  = 10 * time.Minute // Import, Export
 	maxPage    = 100
 	maxChecks  = 1000
 	maxAsked   = 1000 // decisions of one call
@@ -40,6 +42,7 @@ type Client struct {
 	ID string // of the key
 	// ActAs lets it ask about any user by name (IDENTITY_TYPE_SUB, IDENTITY_TYPE_MANUAL), rather than by a token that the user gave it.
 	ActAs bool
+	Write bool // it may change the directory
 }
 
 // Config is what the services are made of.
@@ -47,7 +50,9 @@ type Config struct {
 	Gate *gate.Gate
 	// Authenticate finds the client of a key. Its error is not told to the client.
 	Authenticate func(key string) (Client, error)
-	Clock        func() time.Time // nil: time.Now
+	// Write changes the directory; nil: this node does not own it.
+	Write func(context.Context, journal.Write) (*directory.Snapshot, error)
+	Clock func() time.Time // nil: time.Now
 }
 
 // Service is all of the services.
@@ -60,6 +65,9 @@ func New(with Config) *Service {
 	if with.Clock == nil {
 		with.Clock = time.Now
 	}
+	if with.Write == nil {
+		with.Write = func(context.Context, journal.Write) (*directory.Snapshot, error) { return nil, journal.ErrReadOnly }
+	}
 	return &Service{with: with}
 }
 
@@ -68,8 +76,8 @@ func (s *Service) Register(to *grpc.Server) {
 	reader.RegisterReaderServer(to, &readerService{Service: s})
 	model.RegisterModelServer(to, &modelService{Service: s})
 	exporter.RegisterExporterServer(to, &exporterService{Service: s})
-	writer.RegisterWriterServer(to, &writerService{})
-	importer.RegisterImporterServer(to, &importerService{})
+	writer.RegisterWriterServer(to, &writerService{Service: s})
+	importer.RegisterImporterServer(to, &importerService{Service: s})
 	authorizer.RegisterAuthorizerServer(to, &authorizerService{Service: s})
 }
 
@@ -88,7 +96,7 @@ func clientOf(ctx context.Context) Client {
 }
 
 // authenticate finds the client, and bounds its call.
-func (s *Service) authenticate(ctx context.Context) (context.Context, context.CancelFunc, error) {
+func (s *Service) authenticate(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc, error) {
 	in, _ := metadata.FromIncomingContext(ctx)
 	values := in.Get("authorization")
 	if len(values) != 1 {
@@ -98,7 +106,7 @@ func (s *Service) authenticate(ctx context.Context) (context.Context, context.Ca
 	if err != nil {
 		return nil, nil, status.Error(codes.Unauthenticated, "the key is not known, or not valid now")
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(ctx, clientKey{}, client), maxCall)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, clientKey{}, client), most)
 	return ctx, cancel, nil
 }
 
@@ -112,7 +120,7 @@ func Key(authorization string) string {
 }
 
 func (s *Service) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	ctx, cancel, err := s.authenticate(ctx)
+	ctx, cancel, err := s.authenticate(ctx, maxCall)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +129,7 @@ func (s *Service) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, n
 }
 
 func (s *Service) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx, cancel, err := s.authenticate(stream.Context())
+	ctx, cancel, err := s.authenticate(stream.Context(), maxStream)
 	if err != nil {
 		return err
 	}
@@ -144,6 +152,3 @@ func (s *Service) directory() (*directory.Snapshot, error) {
 	}
 	return nil, status.Error(codes.Unavailable, "there is no directory: set directory.file, or look why it could not be loaded")
 }
-
-// errReadOnly is the answer to every change.
-var errReadOnly = status.Error(codes.FailedPrecondition, "the directory is read from directory.file: change that")

@@ -7,33 +7,7 @@ import (
 
 	"gatehouse/directory"
 	"gatehouse/topaz/pb/exporter"
-	"gatehouse/topaz/pb/model"
 )
-
-type modelService struct {
-	model.UnimplementedModelServer
-	*Service
-}
-
-// manifestChunk is how much of a manifest one message carries.
-const manifestChunk = 64 << 10
-
-func (s *modelService) GetManifest(_ *model.GetManifestRequest, stream model.Model_GetManifestServer) error {
-	d, err := s.directory()
-	if err != nil {
-		return err
-	}
-	text := d.Manifest().Text()
-	err = stream.Send(&model.GetManifestResponse{Msg: &model.GetManifestResponse_Metadata{Metadata: &model.Metadata{Etag: etag(string(text))}}})
-	for err == nil && len(text) > 0 {
-		n := min(len(text), manifestChunk)
-		err = stream.Send(&model.GetManifestResponse{Msg: &model.GetManifestResponse_Body{Body: &model.Body{Data: text[:n]}}})
-		text = text[n:]
-	}
-	return err
-}
-
-func (s *modelService) SetManifest(model.Model_SetManifestServer) error { return errReadOnly }
 
 type exporterService struct {
 	exporter.UnimplementedExporterServer

@@ -1,120 +1,32 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
+	"time"
+
+	"gatehouse/policy/bundle"
 
 	"github.com/spf13/cobra"
 
-	"gatehouse/bundles"
+	"gatehouse/bundler"
+	"gatehouse/bundles/signature"
 	"gatehouse/bundles/tarball"
-	"gatehouse/config"
-	"gatehouse/edge"
 	"gatehouse/images"
 	"gatehouse/policy"
-	"gatehouse/policy/bundle"
 	"gatehouse/trial"
 )
 
-const (
-	manifestFile  = ".manifest"
-	signatureFile = ".signatures.json"
-)
-
 // compileFlags say what a bundle is compiled with.
-type compileFlags struct {
-	config   string
-	decision string
-}
+type compileFlags struct{ bundler.Compiler }
 
 func (f *compileFlags) add(c *cobra.Command) {
-	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file: use its capabilities, decision and other bundles")
-	c.Flags().StringVar(&f.decision, "decision", "", "path of a decision that must be defined, such as envoy/authz/allow (default: that of --config)")
-}
-
-// withOthers reads what a bundle is compiled with: the policy's settings, and the other bundles of the configuration that
-// are on this machine. The bundle takes the place, and the name, of the one whose path is its own.
-func (f *compileFlags) withOthers(ctx context.Context, o *opened) (policy.Config, []*opened, error) {
-	if f.config == "" {
-		return policy.Config{Decision: f.decision}, nil, nil
-	}
-	cfg, doc, err := config.Source{File: f.config}.Read()
-	if err == nil {
-		err = errors.Join(doc.Errs...)
-	}
-	if err != nil {
-		return policy.Config{}, nil, err
-	}
-	if f.decision != "" {
-		cfg.Policy.Decision = f.decision
-	}
-	settings := edge.BundlesConfig(cfg, nil, nil, nil)
-	var others []*opened
-	for _, s := range settings.Sources {
-		if s.Path == "" {
-			continue
-		}
-		if samePath(s.Path, o.path) {
-			o.name = s.Name
-			continue
-		}
-		files, err := bundles.ReadFiles(ctx, s, settings.Limits)
-		if err != nil {
-			return policy.Config{}, nil, err
-		}
-		others = append(others, &opened{name: s.Name, path: s.Path, files: files})
-	}
-	return settings.Policy, others, nil
-}
-
-func samePath(a, b string) bool {
-	x, err := os.Stat(a)
-	y, otherErr := os.Stat(b)
-	return err == nil && otherErr == nil && os.SameFile(x, y)
-}
-
-// compiled is a bundle that everything but requests has been tried on.
-type compiled struct {
-	bundle   *bundle.Bundle
-	settings policy.Config
-	all      []*bundle.Bundle
-	tests    []*bundle.Tests // of the bundle alone
-	notices  []string
-}
-
-// compile reads and compiles a bundle as an activation would, and parses its tests.
-func (f *compileFlags) compile(ctx context.Context, o *opened) (*compiled, error) {
-	settings, others, err := f.withOthers(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	out := &compiled{settings: settings}
-	if out.bundle, err = bundle.Read(o.name, tarball.Tree(o.files), bundle.Limits{}); err != nil {
-		return nil, err
-	}
-	out.all = []*bundle.Bundle{out.bundle}
-	for _, other := range others {
-		b, err := bundle.Read(other.name, tarball.Tree(other.files), bundle.Limits{})
-		if err != nil {
-			return nil, err
-		}
-		out.all = append(out.all, b)
-	}
-	snapshot, err := policy.Compile(ctx, settings, out.all)
-	if err != nil {
-		return nil, err
-	}
-	out.notices = snapshot.Notices()
-	tests, err := bundle.ReadTests(o.name, tarball.Tree(o.files), bundle.Limits{})
-	out.tests = []*bundle.Tests{tests}
-	return out, err
+	c.Flags().StringVarP(&f.Config, "config", "c", "", "configuration file: use its capabilities, decision and other bundles")
+	c.Flags().StringVar(&f.Decision, "decision", "", "path of a decision that must be defined, such as envoy/authz/allow (default: that of --config)")
 }
 
 // buildFlags are those of gatehouse bundle build.
@@ -161,21 +73,21 @@ func (f *buildFlags) run(c *cobra.Command, dir string) error {
 	if f.output == "-" && len(f.tags) > 0 {
 		return usageError{errors.New("-o - writes the tarball to standard output: give no -t besides")}
 	}
-	o, err := openPath(c.Context(), dir)
+	o, err := bundler.OpenPath(c.Context(), dir)
 	if err != nil {
 		return err
 	}
-	if err := f.adjust(o.files); err != nil {
+	if err := o.Adjust(f.revision, f.withoutTest); err != nil {
 		return err
 	}
-	made, err := f.compileFlags.compile(c.Context(), o)
+	made, err := f.Compile(c.Context(), o)
 	if err != nil {
 		return err
 	}
-	for _, notice := range made.notices {
+	for _, notice := range made.Notices {
 		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
 	}
-	tarball, err := images.Pack(o.files)
+	tarball, err := images.Pack(o.Files)
 	if err != nil {
 		return err
 	}
@@ -183,33 +95,7 @@ func (f *buildFlags) run(c *cobra.Command, dir string) error {
 	if err != nil {
 		return err
 	}
-	return f.write(c, i, made.bundle.Revision())
-}
-
-// adjust leaves out what does not belong into the tarball, and writes the revision.
-func (f *buildFlags) adjust(files map[string][]byte) error {
-	delete(files, signatureFile) // of other contents
-	for name := range files {
-		if f.withoutTest && strings.HasSuffix(name, "_test.rego") {
-			delete(files, name)
-		}
-	}
-	if f.revision == "" {
-		return nil
-	}
-	manifest := map[string]json.RawMessage{}
-	if text, ok := files[manifestFile]; ok {
-		if err := json.Unmarshal(text, &manifest); err != nil {
-			return nil // bundle.Read says what is wrong with it, and where
-		}
-	}
-	revision, err := json.Marshal(f.revision)
-	if err != nil {
-		return err
-	}
-	manifest["revision"] = revision
-	files[manifestFile], err = json.Marshal(manifest)
-	return err
+	return f.write(c, i, made.Bundle.Revision())
 }
 
 func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) error {
@@ -225,22 +111,11 @@ func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) e
 			return err
 		}
 	}
-	if len(f.tags) == 0 {
-		return nil
-	}
-	store, err := f.open()
-	if err != nil {
-		return err
-	}
 	for _, tag := range f.tags {
-		if err := store.Put(i, tag); err != nil {
+		var err error
+		if out.Reference, err = f.Put(i, tag); err != nil {
 			return err
 		}
-		r, err := images.ParseReference(tag)
-		if err != nil {
-			return err
-		}
-		out.Reference = r.String()
 		if err := out.print(c.OutOrStdout(), f.json); err != nil {
 			return err
 		}
@@ -295,22 +170,22 @@ func (f *bundleTestFlags) test(c *cobra.Command, arg string) (failed int, err er
 	if err != nil {
 		return 0, fmt.Errorf("--run: %w", err)
 	}
-	o, err := f.openBundle(c.Context(), arg, pulled)
+	o, err := f.OpenBundle(c.Context(), arg, bundler.Pulled)
 	if err != nil {
 		return 0, err
 	}
-	made, err := f.compileFlags.compile(c.Context(), o)
+	made, err := f.Compile(c.Context(), o)
 	if err != nil {
 		return 0, err
 	}
-	results, err := policy.RunTests(c.Context(), made.settings, made.all, made.tests, match)
+	results, err := policy.RunTests(c.Context(), made.Settings, made.All, made.Tests, match)
 	if err != nil {
 		return 0, err
 	}
 	outcomes := trial.RegoOutcomes(results, func(file string) string {
 		_, file, _ = strings.Cut(file, "/") // the bundle's name is in front
-		if info, err := os.Stat(o.path); err == nil && info.IsDir() {
-			file = filepath.Join(o.path, filepath.FromSlash(file))
+		if info, err := os.Stat(o.Path); err == nil && info.IsDir() {
+			file = filepath.Join(o.Path, filepath.FromSlash(file))
 		}
 		return file
 	})
@@ -328,12 +203,111 @@ func matching(expression string) string {
 	return fmt.Sprintf(" that --run %q matches", expression)
 }
 
-// sortedNames are a bundle's files in lexical order.
-func (o *opened) sortedNames() []string {
-	names := make([]string, 0, len(o.files))
-	for name := range o.files {
-		names = append(names, name)
+// keyFlags name a key.
+type keyFlags struct {
+	key        signature.Key
+	allowHS256 bool
+}
+
+func (f *keyFlags) add(c *cobra.Command, what string) {
+	flags := c.Flags()
+	flags.StringVar(&f.key.File, "key", "", "file with the "+what)
+	flags.StringVar(&f.key.ID, "key-id", "default", "id of the key, by which the verifier finds it")
+	flags.StringVar(&f.key.Algorithm, "algorithm", "ES256", "RS256, PS256, ES256, EdDSA, their 384 and 512 bit variants, or HS256 if allowed")
+	flags.StringVar(&f.key.Scope, "scope", "", "scope of the signature, which the verifier must expect")
+	flags.BoolVar(&f.allowHS256, "allow-hs256", false, "accept HS256, although a key that verifies can also sign")
+}
+
+// verification is what the flags ask of a signature.
+func (f *keyFlags) verification() (*signature.Verification, error) {
+	if f.key.File == "" {
+		return nil, usageError{errors.New("give the key's file with --key")}
 	}
-	slices.Sort(names)
-	return names
+	if f.key.Algorithm == "HS256" && !f.allowHS256 {
+		return nil, usageError{errors.New("HS256 is refused, because a key that verifies can also sign: --allow-hs256 accepts that")}
+	}
+	return &signature.Verification{Keys: []signature.Key{f.key}, AllowHS256: f.allowHS256}, nil
+}
+
+func bundleSignCommand() *cobra.Command {
+	var k keyFlags
+	var f imageFlags
+	var output, tag string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "sign BUNDLE",
+		Short: "Sign a tarball or an image of the local store",
+		Long: `Adds .signatures.json, in OPA's format, to a tarball or an image, and replaces an older signature. The signed bundle replaces
+the unsigned one, unless -o or -t is given. With the PS and ES algorithms, signature and digest differ each time.`,
+		Example: `  gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci
+  gatehouse bundle sign registry.example.com/policies/app:1.4 --key private.pem --key-id ci --algorithm EdDSA`,
+		Args: arguments("gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if _, err := k.verification(); err != nil {
+				return err
+			}
+			o, err := f.OpenBundle(c.Context(), args[0], bundler.Local)
+			if err != nil {
+				return err
+			}
+			signed, err := o.Sign(k.key)
+			if err != nil {
+				return err
+			}
+			if output == "" && tag == "" {
+				output, tag = o.Path, o.Ref
+			}
+			if output != "" {
+				if err := saveTarball(c, signed, output, asJSON); err != nil || tag == "" {
+					return err
+				}
+			}
+			return f.keep(c, &bundler.Bundle{Image: signed}, tag, asJSON)
+		},
+	}
+	k.add(c, "private key, PEM")
+	f.addStore(c)
+	c.Flags().StringVarP(&output, "output", "o", "", "file for the signed tarball; - is standard output")
+	c.Flags().StringVarP(&tag, "tag", "t", "", "name for the signed image in the local store")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+func bundleVerifyCommand() *cobra.Command {
+	var k keyFlags
+	var f imageFlags
+	c := &cobra.Command{
+		Use:   "verify BUNDLE",
+		Short: "Verify a bundle's signature",
+		Long: `Checks the signature like an activation: it was made with the key, names exactly the files of the bundle, and each
+file has the signed content.`,
+		Example: `  gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci`,
+		Args:    arguments("gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			v, err := k.verification()
+			if err != nil {
+				return err
+			}
+			o, err := f.OpenBundle(c.Context(), args[0], bundler.Pulled)
+			if err != nil {
+				return err
+			}
+			if o.Image == nil {
+				return errors.New("a signature is in a tarball or an image: a directory has none")
+			}
+			if err := v.Verify(o.Name, o.Files, time.Now()); err != nil {
+				return err
+			}
+			b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is signed with key %s, revision %s, tarball %s\n", args[0], k.key.ID, b.Revision(), o.Image.Layer())
+			return err
+		},
+	}
+	k.add(c, "public key or certificate, PEM")
+	f.addStore(c)
+	f.addRegistry(c)
+	return c
 }

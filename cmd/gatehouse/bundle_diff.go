@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"gatehouse/policy/bundle"
+
 	"github.com/spf13/cobra"
 
+	"gatehouse/bundler"
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
-	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
@@ -75,11 +77,11 @@ type bundleDiff struct {
 
 // decisionChange is a request that is answered in another way.
 type decisionChange struct {
-	File   string      `json:"file"`
-	Line   int         `json:"line"`
-	Name   string      `json:"name"`
-	Before checkResult `json:"before"`
-	After  checkResult `json:"after"`
+	File   string       `json:"file"`
+	Line   int          `json:"line"`
+	Name   string       `json:"name"`
+	Before trial.Result `json:"before"`
+	After  trial.Result `json:"after"`
 
 	text string // before and after, for people
 }
@@ -88,14 +90,14 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 	if f.limit < 0 {
 		return nil, errors.New("--limit is not negative")
 	}
-	var sides [2]*opened
+	var sides [2]*bundler.Bundle
 	var read [2]*bundle.Bundle
 	for i, arg := range []string{before, after} {
 		var err error
-		if sides[i], err = f.openBundle(c.Context(), arg, pulled); err != nil {
+		if sides[i], err = f.OpenBundle(c.Context(), arg, bundler.Pulled); err != nil {
 			return nil, err
 		}
-		if read[i], err = bundle.Read(sides[i].name, tarball.Tree(sides[i].files), bundle.Limits{}); err != nil {
+		if read[i], err = bundle.Read(sides[i].Name, tarball.Tree(sides[i].Files), bundle.Limits{}); err != nil {
 			return nil, err
 		}
 	}
@@ -120,7 +122,7 @@ func (f *diffFlags) diff(c *cobra.Command, before, after string) (*bundleDiff, e
 }
 
 // decisions puts every request to both bundles.
-func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*trial.Test) (changes []decisionChange, err error) {
+func (f *diffFlags) decisions(c *cobra.Command, sides [2]*bundler.Bundle, tests []*trial.Test) (changes []decisionChange, err error) {
 	temp, err := os.MkdirTemp("", "gatehouse-diff-")
 	if err != nil {
 		return nil, err
@@ -139,17 +141,17 @@ func (f *diffFlags) decisions(c *cobra.Command, sides [2]*opened, tests []*trial
 	}
 	for _, x := range differ {
 		changes = append(changes, decisionChange{File: x.Test.File, Line: x.Test.Line, Name: x.Test.Name, text: trial.Line(&x.Before) + " -> " + trial.Line(&x.After),
-			Before: resultOf(&x.Test.Request, &x.Before), After: resultOf(&x.Test.Request, &x.After)})
+			Before: trial.ResultOf(&x.Test.Request, &x.Before), After: trial.ResultOf(&x.Test.Request, &x.After)})
 	}
 	return changes, nil
 }
 
 // trial is the configuration with the bundle in it.
-func (f *diffFlags) trial(c *cobra.Command, o *opened, temp string) (*node.Node, error) {
-	file := o.path
+func (f *diffFlags) trial(c *cobra.Command, o *bundler.Bundle, temp string) (*node.Node, error) {
+	file := o.Path
 	if file == "" {
 		file = temp
-		if err := os.WriteFile(temp, o.image.Tarball(), 0o600); err != nil {
+		if err := os.WriteFile(temp, o.Image.Tarball(), 0o600); err != nil {
 			return nil, err
 		}
 	}

@@ -9,12 +9,13 @@ import (
 	"slices"
 	"text/tabwriter"
 
+	"gatehouse/policy/bundle"
+
 	"github.com/spf13/cobra"
 
+	"gatehouse/bundler"
 	"gatehouse/bundles"
-	"gatehouse/bundles/tarball"
 	"gatehouse/images"
-	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
 )
 
@@ -28,7 +29,7 @@ func bundleTagCommand() *cobra.Command {
   gatehouse bundle tag bundle.tar.gz app:1.4`,
 		Args: arguments("gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4", 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			o, err := f.openBundle(c.Context(), args[0], local)
+			o, err := f.OpenBundle(c.Context(), args[0], bundler.Local)
 			if err != nil {
 				return err
 			}
@@ -41,24 +42,15 @@ func bundleTagCommand() *cobra.Command {
 }
 
 // keep puts a bundle's image into the store and prints its name and digest.
-func (f *imageFlags) keep(c *cobra.Command, o *opened, name string, asJSON bool) error {
-	i, err := o.imageOf()
-	if err != nil {
-		return err
-	}
-	store, err := f.open()
-	if err != nil {
-		return err
-	}
-	if err := store.Put(i, name); err != nil {
-		return err
-	}
-	r, err := images.ParseReference(name)
+func (f *imageFlags) keep(c *cobra.Command, o *bundler.Bundle, name string, asJSON bool) error {
+	i, err := o.Packed()
 	if err != nil {
 		return err
 	}
 	out := describe(i)
-	out.Reference = r.String()
+	if out.Reference, err = f.Put(i, name); err != nil {
+		return err
+	}
 	return out.print(c.OutOrStdout(), asJSON)
 }
 
@@ -74,15 +66,15 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
   gatehouse bundle push bundle.tar.gz registry.example.com/policies/app:1.4`,
 		Args: arguments("gatehouse bundle push registry.example.com/policies/app:1.4", 1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			o, err := f.openBundle(c.Context(), args[0], local)
+			o, err := f.OpenBundle(c.Context(), args[0], bundler.Local)
 			if err != nil {
 				return err
 			}
-			i, err := o.imageOf()
+			i, err := o.Packed()
 			if err != nil {
 				return err
 			}
-			if len(args) == 1 && o.ref == "" {
+			if len(args) == 1 && o.Ref == "" {
 				return usageError{fmt.Errorf("give the name to push it to: gatehouse bundle push %s NAME", args[0])}
 			}
 			name := args[len(args)-1]
@@ -90,7 +82,7 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 			if err != nil {
 				return err
 			}
-			client, err := f.client()
+			client, err := f.Client()
 			if err != nil {
 				return err
 			}
@@ -130,7 +122,7 @@ func bundlePullCommand() *cobra.Command {
 			} else if r.Digest != "" && output == "" {
 				return usageError{errors.New("an image that is pulled by its digest needs a name: give -t NAME, or -o FILE for the tarball")}
 			}
-			client, err := f.client()
+			client, err := f.Client()
 			if err != nil {
 				return err
 			}
@@ -139,8 +131,8 @@ func bundlePullCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := &opened{name: "image", image: i}
-			if o.files, err = bundles.ReadTarball(o.name, i.Tarball(), bundle.Limits{}); err != nil {
+			o := &bundler.Bundle{Name: "image", Image: i}
+			if o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{}); err != nil {
 				return fmt.Errorf("image %s: %w", args[0], err)
 			}
 			if output == "" {
@@ -167,7 +159,7 @@ func bundleSaveCommand() *cobra.Command {
 		Example: `  gatehouse bundle save registry.example.com/policies/app:1.4 -o bundle.tar.gz`,
 		Args:    arguments("gatehouse bundle save app:1.4 -o bundle.tar.gz", 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			i, err := f.find(c.Context(), args[0], local)
+			i, err := f.Find(c.Context(), args[0], bundler.Local)
 			if err != nil {
 				return err
 			}
@@ -197,7 +189,7 @@ func bundleImagesCommand() *cobra.Command {
 		Short: "List the images of the local store",
 		Args:  arguments("gatehouse bundle images", 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			store, err := f.open()
+			store, err := f.Open()
 			if err != nil {
 				return err
 			}
@@ -239,7 +231,7 @@ func bundleRemoveCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := f.open()
+			store, err := f.Open()
 			if err != nil {
 				return err
 			}
@@ -255,27 +247,6 @@ func bundleRemoveCommand() *cobra.Command {
 	return c
 }
 
-// inspected is what inspect --json prints.
-type inspected struct {
-	Reference   string            `json:"reference,omitempty"`
-	Path        string            `json:"path,omitempty"`
-	Digest      string            `json:"digest,omitempty"` // of an image
-	Layer       string            `json:"layer,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	Revision    string            `json:"revision"`
-	Content     string            `json:"content"` // SHA-256 of what is read of it, as Gatehouse's status shows it
-	Roots       []string          `json:"roots"`
-	Modules     int               `json:"modules"`
-	Rules       int               `json:"rules"`
-	Signed      bool              `json:"signed"` // it carries a signature; whose, bundle verify says
-	Files       []inspectedFile   `json:"files"`
-}
-
-type inspectedFile struct {
-	Name string `json:"name"`
-	Size int    `json:"size"`
-}
-
 func bundleInspectCommand() *cobra.Command {
 	var f imageFlags
 	var asJSON bool
@@ -285,18 +256,18 @@ func bundleInspectCommand() *cobra.Command {
 		Example: `  gatehouse bundle inspect registry.example.com/policies/app:1.4 --json`,
 		Args:    arguments("gatehouse bundle inspect registry.example.com/policies/app:1.4", 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			o, err := f.openBundle(c.Context(), args[0], pulled)
+			o, err := f.OpenBundle(c.Context(), args[0], bundler.Pulled)
 			if err != nil {
 				return err
 			}
-			out, err := o.inspect()
+			out, err := o.Inspect()
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				return terminal.JSON(c.OutOrStdout()).Encode(out)
 			}
-			return out.print(c.OutOrStdout())
+			return printInspected(c.OutOrStdout(), out)
 		},
 	}
 	f.addStore(c)
@@ -305,24 +276,7 @@ func bundleInspectCommand() *cobra.Command {
 	return c
 }
 
-func (o *opened) inspect() (*inspected, error) {
-	b, err := bundle.Read(o.name, tarball.Tree(o.files), bundle.Limits{})
-	if err != nil {
-		return nil, err
-	}
-	info := b.Info()
-	out := &inspected{Reference: o.ref, Path: o.path, Revision: info.Revision, Content: info.Digest, Roots: b.Roots(), Modules: info.Modules, Rules: info.Rules}
-	if o.image != nil {
-		out.Digest, out.Layer, out.Annotations = o.image.Digest(), o.image.Layer(), o.image.Annotations()
-	}
-	_, out.Signed = o.files[signatureFile]
-	for _, name := range o.sortedNames() {
-		out.Files = append(out.Files, inspectedFile{name, len(o.files[name])})
-	}
-	return out, nil
-}
-
-func (i *inspected) print(out io.Writer) error {
+func printInspected(out io.Writer, i *bundler.Inspected) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
 		if text := fmt.Sprintf(format, args...); text != "" {
@@ -367,7 +321,7 @@ file, never from the command line.`,
 			if err != nil {
 				return err
 			}
-			client, err := f.client()
+			client, err := f.Client()
 			if err != nil {
 				return err
 			}
@@ -429,7 +383,7 @@ func bundleLogoutCommand() *cobra.Command {
 		Example: `  gatehouse bundle logout ghcr.io`,
 		Args:    arguments("gatehouse bundle logout ghcr.io", 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, err := (&imageFlags{}).client()
+			client, err := (&imageFlags{}).Client()
 			if err != nil {
 				return err
 			}

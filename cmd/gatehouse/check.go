@@ -11,7 +11,6 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/gate"
-	"gatehouse/identity"
 	"gatehouse/input"
 	"gatehouse/terminal"
 	"gatehouse/trial"
@@ -118,7 +117,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		why = t.Explain(c.Context(), a, &answer, f.secrets)
 	}
 	if f.json {
-		return &answer, printJSON(c.OutOrStdout(), a, &answer, why)
+		return &answer, terminal.JSON(c.OutOrStdout()).Encode(resultOf(a, &answer, why))
 	}
 	if err := printAnswer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
 		return &answer, err
@@ -214,7 +213,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller stri
 		line("param", "%s = %q", p.Name, p.Value)
 	}
 	line("rule", "%s", answer.Diagnostics.Asked)
-	line("memo", "%s", memoOf(answer).text())
+	line("memo", "%s", trial.MemoOf(answer).Text())
 	line("revision", "%s", answer.Diagnostics.Revision)
 	to := "to client"
 	if answer.Allow {
@@ -271,97 +270,9 @@ func aboutRoute(answer *gate.Answer) (lines []string) {
 	return lines
 }
 
-// checkResult is what check --json prints.
-type checkResult struct {
-	Allow    bool               `json:"allow"`
-	Status   int                `json:"status"`
-	Reason   string             `json:"reason,omitempty"` // the closed set's
-	Told     string             `json:"told,omitempty"`   // the reason that the client reads
-	Cause    string             `json:"cause,omitempty"`  // for operators
-	DryRun   bool               `json:"dry_run,omitempty"`
-	Caller   *checkCaller       `json:"caller,omitempty"` // made up, not verified
-	User     *checkUser         `json:"user,omitempty"`   // the caller in the directory, as far as it was asked
-	App      string             `json:"app,omitempty"`
-	Route    *checkRoute        `json:"route,omitempty"`
-	May      []checkRoute       `json:"may_be_taken_by,omitempty"` // where there are several; the rules of all of them must allow
-	Redirect bool               `json:"redirect,omitempty"`        // the application only redirects, to the route's path
-	Params   map[string]string  `json:"params,omitempty"`
-	Rule     string             `json:"rule,omitempty"`
-	Memo     *checkMemo         `json:"memo,omitempty"` // absent where the policy was not asked
-	Revision string             `json:"revision"`
-	ToApp    []checkHeader      `json:"headers_to_app,omitempty"`
-	Removed  []string           `json:"headers_removed,omitempty"`
-	ToClient []checkHeader      `json:"headers_to_client,omitempty"`
-	Body     string             `json:"body,omitempty"`
-	Explain  *trial.Explanation `json:"explain,omitempty"` // with --explain
-}
-
-type (
-	checkCaller struct {
-		Subject string   `json:"subject"`
-		Roles   []string `json:"roles,omitempty"`
-	}
-	checkUser struct {
-		ID          string         `json:"id"`
-		DisplayName string         `json:"display_name,omitempty"`
-		Properties  map[string]any `json:"properties,omitempty"`
-		Roles       []string       `json:"roles,omitempty"`
-		Groups      []string       `json:"groups,omitempty"`
-	}
-	checkRoute struct {
-		Template string `json:"template"`
-		Name     string `json:"name,omitempty"`
-		Line     int    `json:"line,omitempty"`
-	}
-	checkHeader struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	}
-)
-
-func printJSON(w io.Writer, a *trial.Request, answer *gate.Answer, why *trial.Explanation) error {
-	out := resultOf(a, answer)
-	out.Memo, out.Explain = memoOf(answer), why
-	return terminal.JSON(w).Encode(out)
-}
-
-// resultOf is an answer for scripts.
-func resultOf(a *trial.Request, answer *gate.Answer) checkResult {
-	out := checkResult{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: trial.Told(answer), Cause: trial.Cause(a, answer),
-		DryRun: answer.DryRun, Caller: callerOf(a.As), App: answer.Diagnostics.App, Rule: answer.Diagnostics.Asked, Revision: answer.Diagnostics.Revision,
-		Removed: answer.Remove, Body: answer.Body}
-	if r := answer.Diagnostics.Match.Route; r != nil {
-		out.Route, out.Params = &checkRoute{r.Template, r.Name, r.Line}, map[string]string{}
-	}
-	if u := answer.Diagnostics.User; u != nil {
-		out.User = &checkUser{u.ID, u.DisplayName, u.Properties, u.Roles, u.Groups}
-	}
-	out.Redirect = answer.Diagnostics.Redirect
-	for _, r := range answer.Diagnostics.May {
-		out.May = append(out.May, checkRoute{r.Template, r.Name, r.Line})
-	}
-	for _, p := range answer.Diagnostics.Match.Params {
-		out.Params[p.Name] = p.Value
-	}
-	if answer.Allow {
-		out.ToApp, out.ToClient = checkHeaders(answer.Set), checkHeaders(answer.Response)
-	} else {
-		out.ToClient = checkHeaders(answer.Set)
-	}
-	return out
-}
-
-func callerOf(id *identity.Identity) *checkCaller {
-	if id == nil {
-		return nil
-	}
-	return &checkCaller{id.Subject, id.Roles}
-}
-
-func checkHeaders(options []gate.HeaderOption) []checkHeader {
-	var out []checkHeader
-	for _, h := range options {
-		out = append(out, checkHeader{h.Name, h.Value})
-	}
+// resultOf is an answer for scripts, with the memo and why.
+func resultOf(a *trial.Request, answer *gate.Answer, why *trial.Explanation) trial.Result {
+	out := trial.ResultOf(a, answer)
+	out.Memo, out.Explain = trial.MemoOf(answer), why
 	return out
 }

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/trial"
+
 	"go.uber.org/goleak"
 )
 
@@ -209,7 +211,7 @@ func TestCheckPrintsOneObject(t *testing.T) {
 	dir := shopFolder(t, "{file: keys.pem}")
 	write(t, filepath.Join(dir, "policy", "authz.rego"), "package envoy.authz\n\nallow := {\"allowed\": false, \"body\": \"a\\n<b>\", \"http_status\": 418}\n")
 	_, stdout, _ := command(t, "check", "GET", "/", "--as", "a", "--json", "-c", filepath.Join(dir, "gatehouse.yaml"))
-	var got checkResult
+	var got trial.Result
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil || strings.Count(stdout, "\n") != 1 {
 		t.Fatalf("%v: %s", err, stdout)
 	}

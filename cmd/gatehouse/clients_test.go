@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,50 +29,8 @@ func TestAsertoClients(t *testing.T) {
 		t.Skip("needs the Python packages")
 	}
 	t.Parallel()
-	root := filepath.Join("..", "..")
-	python, err := sandbox.Clients(t.Context(), root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := freeAddress(t)
-	p := newProcess(t, strings.Replace(clientsHeader, "$DIRECTORY", address, 1))
-	example := filepath.Join(root, "examples", "flask-aserto")
-	for _, folder := range []string{"policy", "directory"} {
-		if err := os.CopyFS(p.path(folder), os.DirFS(filepath.Join(example, folder))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ca := newAuthority(t)
-	cert, key := ca.issue(t, "localhost")
-	write(t, p.path("ca.crt"), ca.pem())
-	write(t, p.path("tls.crt"), cert)
-	write(t, p.path("tls.key"), key)
-	full, limited := newClientKey(t, "app", "act-as"), newClientKey(t, "other")
-	file, err := limited.AppendTo("keys.yaml", full.YAML())
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, p.path("keys.yaml"), string(file))
-	p.ready()
-
-	script, err := filepath.Abs(filepath.Join("testdata", "clients.py"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), python, script)
-	cmd.Dir = example
-	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "AUTHORIZER_URL=localhost:"+address[strings.LastIndex(address, ":")+1:],
-		"AUTHORIZER_API_KEY="+full.Reveal(), "OTHER_KEY="+limited.Reveal(), "AUTHORIZER_CERT="+p.path("ca.crt"))
-	var problems strings.Builder
-	cmd.Stderr = &problems
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s\n%s", err, problems.String(), p.stderr.String())
-	}
-	var got map[string]any
-	if err := json.Unmarshal(out, &got); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	c := newClients(t, clientsHeader)
+	got := c.run("clients.py")
 	want := map[string]any{
 		"vera": 200.0, "bob": 403.0, "bob public": 200.0, "nobody": 403.0,
 		"map of vera":    map[string]any{"example/GET/protected_route/__parameter": map[string]any{"visible": true, "enabled": true}},
@@ -87,17 +46,110 @@ func TestAsertoClients(t *testing.T) {
 		"users":          []any{"bob", "vera"},
 		"graph":          []any{"vera"},
 		"manifest":       true,
-		"write":          "FAILED_PRECONDITION",
+		"write":          "UNIMPLEMENTED",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the clients got (-want +got):\n%s\n%s", diff, p.stderr.String())
+		t.Errorf("the clients got (-want +got):\n%s\n%s", diff, c.stderr.String())
 	}
-	logged, err := os.ReadFile(p.path("decisions.log"))
+	logged, err := os.ReadFile(c.path("decisions.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(string(logged), `"path":"example.GET.protected_route.__parameter"`); n < 9 {
 		t.Errorf("%d decisions are on record, want each:\n%s", n, logged)
+	}
+}
+
+// clients is a service with the Flask example's policy and directory, and what Python needs to ask it.
+type clients struct {
+	*process
+	python, example string
+	env             []string
+}
+
+func newClients(t *testing.T, header string) *clients {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	python, err := sandbox.Clients(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	c := &clients{process: newProcess(t, strings.Replace(header, "$DIRECTORY", address, 1)), python: python, example: filepath.Join(root, "examples", "flask-aserto")}
+	for _, folder := range []string{"policy", "directory"} {
+		if err := os.CopyFS(c.path(folder), os.DirFS(filepath.Join(c.example, folder))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca := newAuthority(t)
+	cert, key := ca.issue(t, "localhost")
+	write(t, c.path("ca.crt"), ca.pem())
+	write(t, c.path("tls.crt"), cert)
+	write(t, c.path("tls.key"), key)
+	full, limited := newClientKey(t, "app", "act-as", "write"), newClientKey(t, "other")
+	file, err := limited.AppendTo("keys.yaml", full.YAML())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, c.path("keys.yaml"), string(file))
+	c.ready()
+	c.env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "AUTHORIZER_URL=localhost:"+address[strings.LastIndex(address, ":")+1:],
+		"AUTHORIZER_API_KEY="+full.Reveal(), "OTHER_KEY="+limited.Reveal(), "AUTHORIZER_CERT="+c.path("ca.crt"))
+	return c
+}
+
+// run runs a script of testdata in the example's folder, and is the JSON that it prints.
+func (c *clients) run(name string) (got map[string]any) {
+	c.t.Helper()
+	script, err := filepath.Abs(filepath.Join("testdata", name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(c.t.Context(), c.python, script)
+	cmd.Dir, cmd.Env = c.example, c.env
+	var problems strings.Builder
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	if err != nil {
+		c.t.Fatalf("%v\n%s\n%s", err, problems.String(), c.stderr.String())
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+	return got
+}
+
+// TestAsertoDirectoryWrites has Aserto's own Python package write, unmodified: where the node owns its directory, and where it does not.
+func TestAsertoDirectoryWrites(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs the Python packages")
+	}
+	t.Parallel()
+	header := strings.Replace(clientsHeader, "{file: directory,", "{file: directory, writable: true,", 1)
+	if got := newClients(t, clientsHeader).run("clients_write.py"); len(got) != 1 || !strings.Contains(fmt.Sprint(got["refused"]), "the directory of this node is read from directory.file") {
+		t.Errorf("a node that reads its directory: %v", got)
+	}
+	c := newClients(t, header+"state_dir: state\n")
+	want := map[string]any{
+		"set":              "Eve",
+		"check":            []any{false, true, false},
+		"etag":             "ETagMismatchError",
+		"manifest etag":    "ETagMismatchError",
+		"wrong manifest":   "INVALID_ARGUMENT",
+		"deleted":          "NotFoundError",
+		"with relations":   "INVALID_ARGUMENT",
+		"import":           []any{[]any{3.0, 2.0, 0.0, 1.0}, []any{1.0, 1.0, 0.0, 0.0}},
+		"exported":         []any{"bob", "viewers", "yan", "zoe"},
+		"another's key":    "PERMISSION_DENIED",
+		"unknown type":     "INVALID_ARGUMENT",
+		"manifest":         true,
+		"manifest, though": nil,
+	}
+	if diff := cmp.Diff(want, c.run("clients_write.py")); diff != "" {
+		t.Errorf("the client got (-want +got):\n%s\n%s", diff, c.stderr.String())
+	}
+	if said := c.stderr.String(); strings.Count(said, "directory written") < 7 || !strings.Contains(said, `"by":"app"`) || !strings.Contains(said, "set group:viewers#member@user:eve") {
+		t.Errorf("not each write is on record:\n%s", said)
 	}
 }
 

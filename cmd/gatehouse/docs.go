@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/policy/bounds"
 )
 
 // docsCommand writes the pages of docs that are generated. It is for developers: make docs.
@@ -36,7 +37,7 @@ func docsCommand() *cobra.Command {
 		Short: "Print docs/builtins.md",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := io.WriteString(c.OutOrStdout(), builtinsPage())
+			_, err := io.WriteString(c.OutOrStdout(), bounds.Page())
 			return err
 		},
 	})

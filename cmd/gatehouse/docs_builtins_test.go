@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"testing"
+
+	"gatehouse/policy/bounds"
 )
 
 func TestBuiltinsPageIsCurrent(t *testing.T) {
@@ -10,7 +12,7 @@ func TestBuiltinsPageIsCurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(page) != builtinsPage() {
+	if string(page) != bounds.Page() {
 		t.Error("docs/builtins.md is not current: gatehouse docs builtins > docs/builtins.md")
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -15,9 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 )
-
-// maxKeyFile bounds a file of API keys, in bytes, as the server does.
-const maxKeyFile = 1 << 20
 
 func identityCommand() *cobra.Command {
 	c := &cobra.Command{Use: "identity", Short: "Create credentials"}
@@ -71,7 +66,7 @@ func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
 	if o.file == "" {
 		fmt.Fprintf(out, "%s\n\n# The key is shown this once. For the file that identity.api_keys.file names:\n%s", key.Reveal(), key.YAML())
 	} else {
-		if err := appendKey(o.file, key); err != nil {
+		if err := key.AppendToFile(o.file); err != nil {
 			return fmt.Errorf("adding the key: %w", err)
 		}
 		fmt.Fprintln(out, key.Reveal())
@@ -106,32 +101,4 @@ func expiry(text string, now time.Time) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("%q is neither a time from now, such as 90d or 12h, nor a date such as 2027-01-31T00:00:00Z", text)
 	}
 	return now.Add(life), nil
-}
-
-// appendKey puts the key's entry behind what is in the file, which stays as it is, byte for byte, with its owner and mode.
-func appendKey(path string, key apikey.Key) (err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != 0 || info.Size() > maxKeyFile {
-		return &fs.PathError{Op: "append", Path: path, Err: errors.New("not a regular file of at most 1 MiB")}
-	}
-	before, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
-	if err != nil {
-		return err
-	}
-	after, err := key.AppendTo(path, before)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(after[len(before):]); err != nil {
-		return errors.Join(err, f.Truncate(int64(len(before)))) // half an entry would be a broken file
-	}
-	return f.Sync()
 }

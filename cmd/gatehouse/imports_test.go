@@ -50,9 +50,9 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/identity/peer":       {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
 		"gatehouse/identity/strictjson": {},
 		"gatehouse/identity/refusal":    {},
-		"gatehouse/replay": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+		"gatehouse/replay": {"gatehouse/config", "gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/replay/search": {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+		"gatehouse/replay/search": {"gatehouse/config", "gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/replay", "gatehouse/routes"},
 		"gatehouse/envoy/doctor": {},
 		"gatehouse/edge": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
@@ -91,8 +91,11 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/trial/node": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
 			"gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
-		"gatehouse/scaffold": {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/migrate":  {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy"},
+		"gatehouse/bundler":         {"gatehouse/edge", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/trial/tokens":    {"gatehouse/edge", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/scaffold/tables": {"gatehouse/envoy/generate", "gatehouse/scaffold", "gatehouse/trial/node", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
+		"gatehouse/scaffold":        {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy"},
 	}
 	return foundations, ours
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"gatehouse/bundler"
 	"gatehouse/config"
 	"gatehouse/decisionlog/read"
 	"gatehouse/replay"
@@ -106,7 +106,7 @@ func (f *replayFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	expect, err := readExpect(f.expect)
+	expect, err := replay.ReadExpected(f.expect)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (f *replayFlags) replay(c *cobra.Command, p *replay.Replay, log *read.Reade
 // report prints what came of it, and says how to exit.
 func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	if f.writeExpect != "" {
-		if err := writeExpect(f.writeExpect, t.Groups); err != nil {
+		if err := replay.WriteExpected(f.writeExpect, t.Groups); err != nil {
 			return fmt.Errorf("writing expected changes: %w", err)
 		}
 	}
@@ -214,31 +214,19 @@ func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Re
 // candidate makes a policy ready: the configuration's with the bundle in it, or the bundle by itself.
 func (f *replayFlags) candidate(c *cobra.Command, src config.Source, arg, temp string) (*replay.Candidate, error) {
 	if src.File == "" {
-		o, err := f.openBundle(c.Context(), arg, pulled)
+		o, err := f.OpenBundle(c.Context(), arg, bundler.Pulled)
 		if err != nil {
 			return nil, err
 		}
-		return node.BareCandidate(c.Context(), o.name, o.files)
+		return node.BareCandidate(c.Context(), o.Name, o.Files)
 	}
 	replace := func(*config.Config) error { return nil }
 	if arg != "" {
-		file, err := f.onDisk(c.Context(), arg, temp)
+		file, err := f.OnDisk(c.Context(), arg, temp)
 		if err != nil {
 			return nil, err
 		}
 		replace = func(cfg *config.Config) error { return node.ReplaceBundle(cfg, f.name, file) }
 	}
 	return node.Candidate(c.Context(), src, replace)
-}
-
-// onDisk is a bundle's path; an image is written to temp for that.
-func (f *replayFlags) onDisk(ctx context.Context, arg, temp string) (string, error) {
-	o, err := f.openBundle(ctx, arg, pulled)
-	if err != nil {
-		return "", err
-	}
-	if o.path != "" {
-		return o.path, nil
-	}
-	return temp, os.WriteFile(temp, o.image.Tarball(), 0o600)
 }

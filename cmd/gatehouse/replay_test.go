@@ -373,7 +373,7 @@ func FuzzExpect(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		list, err := parseExpect("e.yaml", text)
+		list, err := replay.ParseExpected("e.yaml", text)
 		if err != nil {
 			for line := range strings.Lines(err.Error()) {
 				if !strings.HasPrefix(line, "e.yaml:") && !strings.HasPrefix(line, "  ") {

@@ -4,21 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"gatehouse/scaffold/tables"
+
 	"github.com/spf13/cobra"
 
-	"gatehouse/config"
-	"gatehouse/edge"
 	"gatehouse/routes"
 	"gatehouse/routes/importer"
-	"gatehouse/scaffold"
+
 	"gatehouse/terminal"
 )
 
@@ -140,7 +138,7 @@ rule file for each route without a rule; existing files are not changed.`,
 
 func (i routeSource) command() *cobra.Command {
 	var python pythonOptions
-	var to destination
+	var to tableFlags
 	c := &cobra.Command{
 		Use:     i.name + " " + i.argument,
 		Short:   i.short,
@@ -155,105 +153,33 @@ func (i routeSource) command() *cobra.Command {
 				return err
 			}
 			tell(c.ErrOrStderr(), notices)
-			return to.deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
+			return to.Deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
-	c.Flags().StringVarP(&to.file, "output", "o", "-", "file to write, or to compare with if it exists; - is standard output")
-	c.Flags().BoolVar(&to.check, "check", false, "write nothing, and exit with 1 if the file differs from the application")
-	c.Flags().BoolVar(&to.force, "force", false, "overwrite an existing file")
-	c.Flags().BoolVar(&to.stubs, "stubs", false, "like --force, and also write a deny rule for each route without a rule (needs policy.root)")
-	c.Flags().StringVar(&to.config, "config", "", "with --stubs: configuration of the routes (default: gatehouse.yaml next to the table)")
+	c.Flags().StringVarP(&to.File, "output", "o", "-", "file to write, or to compare with if it exists; - is standard output")
+	c.Flags().BoolVar(&to.Check, "check", false, "write nothing, and exit with 1 if the file differs from the application")
+	c.Flags().BoolVar(&to.Force, "force", false, "overwrite an existing file")
+	c.Flags().BoolVar(&to.Stubs, "stubs", false, "like --force, and also write a deny rule for each route without a rule (needs policy.root)")
+	c.Flags().StringVar(&to.Config, "config", "", "with --stubs: configuration of the routes (default: gatehouse.yaml next to the table)")
 	if i.python {
 		python.flags(c)
 	}
 	return c
 }
 
-// destination is where an imported table goes.
-type destination struct {
-	file         string
-	check, force bool
-	stubs        bool
-	config       string // with stubs
-}
+// tableFlags are those of where a table goes.
+type tableFlags struct{ tables.Destination }
 
-func (d destination) validate() error {
+func (d tableFlags) validate() error {
 	switch {
-	case d.check && d.force:
+	case d.Check && d.Force:
 		return usageError{errors.New("--check and --force exclude each other: the one writes nothing, the other does")}
-	case d.stubs && (d.check || d.file == "-"):
+	case d.Stubs && (d.Check || d.File == "-"):
 		return usageError{errors.New("--stubs writes a table and the rules that it lacks: name the table with -o routes.yaml, without --check")}
-	case d.config != "" && !d.stubs:
+	case d.Config != "" && !d.Stubs:
 		return usageError{errors.New("--config goes with --stubs")}
-	case d.check && d.file == "-":
+	case d.Check && d.File == "-":
 		return usageError{errors.New("--check compares with a file: name it with -o routes.yaml")}
 	}
-	return nil
-}
-
-// deliver writes the table, or the drift where there is one already.
-func (d destination) deliver(ctx context.Context, table *routes.Table, w, messages io.Writer) error {
-	readBack, _, err := routes.Parse(d.file, table.YAML())
-	if err != nil {
-		return fmt.Errorf("the imported table cannot be read back, and is not written: %w\nthis is a fault of Gatehouse: please report it with the application's routes", err)
-	}
-	if d.file == "-" {
-		_, err := w.Write(table.YAML())
-		return err
-	}
-	text, err := config.ReadUpTo(d.file, edge.MaxRoutes)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && d.check:
-		return fmt.Errorf("%s is not there to be compared\nwithout --check it is written", d.file)
-	case errors.Is(err, fs.ErrNotExist):
-		return d.write(ctx, table.YAML(), readBack, len(table.Routes()), messages)
-	case err != nil:
-		return fmt.Errorf("reading the route table: %w", err)
-	}
-	old, _, err := routes.Parse(d.file, text)
-	if err != nil {
-		if d.force {
-			err = fmt.Errorf("%w\n--force keeps what is yours in the file, so it must be readable: mend it, or remove it", err)
-		}
-		return err
-	}
-	changes := routes.Diff(old, table)
-	for _, change := range changes {
-		fmt.Fprintln(w, change)
-	}
-	switch {
-	case len(changes) == 0 && d.stubs:
-		return d.write(ctx, text, old, len(old.Routes()), messages)
-	case len(changes) == 0:
-		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.file, len(old.Routes()))
-		return nil
-	case d.check:
-		return fmt.Errorf("%s is not up to date: %s\nimport again with --force to write it", d.file, terminal.Count(len(changes), "change"))
-	case !d.force && !d.stubs:
-		fmt.Fprintf(messages, "%s is as it was: --force writes %s, and keeps your tags, allow, mount and comments\n", d.file, terminal.Count(len(changes), "change"))
-		return nil
-	}
-	merged, readBack, err := routes.Merge(text, table)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", d.file, err)
-	}
-	return d.write(ctx, merged, readBack, len(table.Routes()), messages)
-}
-
-// write writes a table that was read back, and says how many routes the application has.
-func (d destination) write(ctx context.Context, text []byte, readBack *routes.Table, count int, messages io.Writer) error {
-	if d.stubs {
-		policy, err := findStubbed(d.config, d.file)
-		if err != nil {
-			return err
-		}
-		if err := policy.add(ctx, readBack, text, messages); err != nil {
-			return err
-		}
-	}
-	if err := scaffold.ReplaceFile(d.file, text); err != nil {
-		return fmt.Errorf("writing the route table: %w", err)
-	}
-	fmt.Fprintf(messages, "wrote %s: %d routes\n", d.file, count)
 	return nil
 }

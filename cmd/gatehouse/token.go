@@ -1,24 +1,23 @@
 package main
 
 import (
-	"encoding/json"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"path/filepath"
-	"slices"
+	"os"
 	"strings"
 	"time"
+
+	"gatehouse/identity"
+	"gatehouse/terminal"
+	"gatehouse/trial/tokens"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
 	"gatehouse/identity/mint"
 )
-
-// localIssuerDir is where the local issuer's keys are where no configuration names others.
-const localIssuerDir = ".gatehouse-issuer"
 
 func tokenCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -33,11 +32,8 @@ func tokenCommand() *cobra.Command {
 
 // tokenWish is what a token to mint shall say.
 type tokenWish struct {
-	subject, email, issuer, typ string
-	roles, groups, scopes       []string
-	audiences, claims           []string
-	lifetime                    time.Duration
-	config, dir                 string
+	tokens.Token
+	lifetime time.Duration
 }
 
 func tokenMintCommand() *cobra.Command {
@@ -56,187 +52,203 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 		RunE: func(c *cobra.Command, _ []string) error { return w.mint(c.OutOrStdout(), c.ErrOrStderr()) },
 	}
 	f := c.Flags()
-	f.StringVar(&w.subject, "sub", "", "subject of the token (required)")
-	f.StringArrayVar(&w.roles, "role", nil, "a role; may be repeated")
-	f.StringArrayVar(&w.groups, "group", nil, "a group; may be repeated")
-	f.StringArrayVar(&w.scopes, "scope", nil, "a scope; may be repeated")
-	f.StringVar(&w.email, "email", "", "e-mail address, as verified")
-	f.StringArrayVar(&w.claims, "claim", nil, "name=value, an additional claim; JSON if the value is valid JSON, else a string; may be repeated")
-	f.StringArrayVar(&w.audiences, "aud", nil, "audience; may be repeated (default: the first of the configuration's)")
-	f.StringVar(&w.issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+mint.LocalIssuerName+")")
-	f.StringVar(&w.typ, "typ", "", "the header's typ (default: the configuration's, or JWT)")
+	f.StringVar(&w.Subject, "sub", "", "subject of the token (required)")
+	f.StringArrayVar(&w.Roles, "role", nil, "a role; may be repeated")
+	f.StringArrayVar(&w.Groups, "group", nil, "a group; may be repeated")
+	f.StringArrayVar(&w.Scopes, "scope", nil, "a scope; may be repeated")
+	f.StringVar(&w.Email, "email", "", "e-mail address, as verified")
+	f.StringArrayVar(&w.Claims, "claim", nil, "name=value, an additional claim; JSON if the value is valid JSON, else a string; may be repeated")
+	f.StringArrayVar(&w.Audiences, "aud", nil, "audience; may be repeated (default: the first of the configuration's)")
+	f.StringVar(&w.Issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+mint.LocalIssuerName+")")
+	f.StringVar(&w.Type, "typ", "", "the header's typ (default: the configuration's, or JWT)")
 	f.DurationVar(&w.lifetime, "lifetime", time.Hour, "lifetime of the token")
-	f.StringVarP(&w.config, "config", "c", "", "configuration file")
-	f.StringVar(&w.dir, "dir", "", "folder of the key pair (default: where the configuration's keys.file is, or "+localIssuerDir+")")
+	f.StringVarP(&w.Config, "config", "c", "", "configuration file")
+	f.StringVar(&w.Dir, "dir", "", "folder of the key pair (default: where the configuration's keys.file is, or "+tokens.LocalIssuerDir+")")
 	return c
 }
 
 func (w *tokenWish) mint(stdout, stderr io.Writer) error {
-	if w.subject == "" {
+	if w.Subject == "" {
 		return usageError{errors.New("whom is the token about? give --sub NAME")}
 	}
-	entry, err := w.entry()
-	if err != nil {
+	entry, err := w.Entry()
+	if errors.Is(err, tokens.ErrNoAudience) {
+		return usageError{err}
+	} else if err != nil {
 		return err
 	}
-	claims, err := w.body(entry)
+	claims, err := w.Body(entry)
 	if err != nil {
 		return usageError{err}
 	}
-	issuer, err := mint.OpenLocalIssuer(w.dir, w.issuer)
+	issuer, err := mint.OpenLocalIssuer(w.Dir, w.Issuer)
 	if err != nil {
 		return err
 	}
-	token, err := issuer.Mint(w.typ, claims, time.Now(), w.lifetime)
+	token, err := issuer.Mint(w.Type, claims, time.Now(), w.lifetime)
 	if err != nil {
 		return usageError{err}
 	}
 	if issuer.Made() {
-		fmt.Fprintf(stderr, "made the key pair of a local issuer in %s\n", w.dir)
-		if w.config == "" {
+		fmt.Fprintf(stderr, "made the key pair of a local issuer in %s\n", w.Dir)
+		if w.Config == "" {
 			fmt.Fprintf(stderr, "to have its tokens accepted:\nidentity:\n  jwt:\n    - {issuer: %q, audiences: [%s], keys: {file: %s}}\n",
-				w.issuer, strings.Join(w.audiences, ", "), issuer.Set())
+				w.Issuer, strings.Join(w.Audiences, ", "), issuer.Set())
 		}
 	}
 	fmt.Fprintln(stdout, token)
 	return nil
 }
 
-// entry finds the configuration's entry that the token is for, and takes from it what no flag says.
-func (w *tokenWish) entry() (config.JWT, error) {
-	var entry config.JWT
-	if w.config != "" {
-		cfg, _, err := config.Source{File: w.config}.Read()
+// maxTokenInput is more than any configuration takes, so that a token that is too long is told as one.
+const maxTokenInput = 1 << 20
+
+func tokenWhyCommand() *cobra.Command {
+	var src config.Source
+	var at string
+	c := &cobra.Command{
+		Use:   "why [TOKEN | @FILE | -]",
+		Short: "Show which check a token fails, and what was expected",
+		Long: `Verifies a token like gatehouse serve with the same configuration, and prints every check with the token's value and
+the accepted values. The token is read from standard input, or from a file. As an argument it would be visible in the
+shell's history and in the process list.
+
+Shown are issuer, audience, client, key id, algorithm, type, times and the names of the claims; for an accepted token
+also the identity. The token, its signature and other claims are never shown. Keys at a URL are fetched.
+
+Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
+		Example: `  pbpaste | gatehouse token why
+  gatehouse token why @token.txt --config gatehouse.yaml --at 2026-06-01T12:00:00Z`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			argument := "-"
+			if len(args) == 1 {
+				argument = args[0]
+			}
+			accepted, err := explainToken(c, src, argument, at)
+			if err != nil {
+				return usageError{err}
+			}
+			if !accepted {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml)")
+	c.Flags().StringVar(&at, "at", "", "the time to verify at, such as 2026-06-01T12:00:00Z (default: now)")
+	return c
+}
+
+func explainToken(c *cobra.Command, src config.Source, argument, at string) (accepted bool, err error) {
+	clock := time.Now
+	if at != "" {
+		moment, err := time.Parse(time.RFC3339, at)
 		if err != nil {
-			return entry, err
+			return false, fmt.Errorf("--at %q: write it as 2026-06-01T12:00:00Z", at)
 		}
-		if entry, err = localEntry(cfg.Identity.JWT, w.issuer); err != nil {
-			return entry, fmt.Errorf("%s: %w", w.config, err)
-		}
-		if len(w.audiences) == 0 && len(entry.Audiences) > 0 {
-			w.audiences = entry.Audiences[:1]
-		}
-		w.issuer = entry.Issuer
-		if w.typ == "" {
-			w.typ = entry.Type
-		}
-		if w.dir == "" && entry.Keys.File != "" {
-			w.dir = filepath.Dir(entry.Keys.File)
-		}
+		clock = func() time.Time { return moment }
 	}
-	if w.issuer == "" {
-		w.issuer = mint.LocalIssuerName
+	if src, err = src.OrDefault(); err != nil {
+		return false, errors.New("there is no gatehouse.yaml here: give --config FILE")
 	}
-	if w.dir == "" {
-		w.dir = localIssuerDir
+	raw, err := readToken(c.InOrStdin(), c.ErrOrStderr(), argument)
+	if err != nil {
+		return false, err
 	}
-	if len(w.audiences) == 0 && len(entry.ClientIDs) == 0 {
-		return entry, usageError{errors.New("the token needs an audience: give --aud, or --config with an issuer on loopback")}
+	e, keys, err := tokens.Explain(c.Context(), src, raw, clock)
+	if err != nil {
+		return false, err
 	}
-	return entry, nil
+	out := bufio.NewWriter(c.OutOrStdout())
+	showExplanation(out, e, keys)
+	return e.Err == nil && e.Identity.Authenticated, out.Flush()
 }
 
-// localEntry is the one entry with an issuer on loopback, or with this issuer.
-func localEntry(all []config.JWT, issuer string) (config.JWT, error) {
-	local := slices.DeleteFunc(slices.Clone(all), func(j config.JWT) bool {
-		return issuer != "" && j.Issuer != issuer || issuer == "" && !mint.IsLoopback(j.Issuer)
-	})
+// readToken takes the token from where it leaves the fewest traces that the caller lets it.
+func readToken(stdin io.Reader, stderr io.Writer, argument string) (string, error) {
+	var in io.Reader
+	switch file, isFile := strings.CutPrefix(argument, "@"); {
+	case argument == "-":
+		if terminal.Is(stdin) {
+			fmt.Fprintln(stderr, "paste the token, then Enter and Ctrl-D:")
+		}
+		in = stdin
+	case isFile:
+		f, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("reading the token: %w", err)
+		}
+		defer f.Close()
+		in = f
+	default:
+		fmt.Fprintln(stderr, "warning: a token that is an argument stays in the shell's history: give it on standard input, or as @FILE")
+		in = strings.NewReader(argument)
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxTokenInput+1))
+	if err != nil {
+		return "", fmt.Errorf("reading the token: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "Bearer") { // copied with the header
+		token = strings.TrimSpace(rest)
+	}
 	switch {
-	case len(local) == 1:
-		return local[0], nil
-	case len(local) > 1:
-		return config.JWT{}, errors.New("several issuers are on loopback: name one with --iss")
-	case issuer != "":
-		return config.JWT{}, fmt.Errorf("no entry of identity.jwt has the issuer %q", issuer)
+	case token == "":
+		return "", errors.New("there is no token on the input")
+	case len(text) > maxTokenInput:
+		return "", fmt.Errorf("the token is longer than %d bytes", maxTokenInput)
 	}
-	return config.JWT{}, fmt.Errorf("no entry of identity.jwt has an issuer on loopback, such as %s", mint.LocalIssuerName)
+	return token, nil
 }
 
-// body puts everything under the claims that the entry reads.
-func (w *tokenWish) body(entry config.JWT) (map[string]any, error) {
-	claims := map[string]any{"sub": w.subject}
+func showExplanation(w io.Writer, e identity.Explanation, keys []identity.KeyStatus) {
+	verdict := "accepted"
 	switch {
-	case len(w.audiences) == 1:
-		claims["aud"] = w.audiences[0]
-	case len(w.audiences) > 1:
-		claims["aud"] = w.audiences
+	case e.Err != nil:
+		verdict = "refused: " + e.Err.Error()
+	case !e.Identity.Authenticated:
+		verdict = "no credential: nothing that is looked for is in it"
 	}
-	if len(entry.ClientIDs) > 0 {
-		claims["client_id"] = entry.ClientIDs[0]
-	}
-	if entry.TokenUse != "" {
-		claims["token_use"] = entry.TokenUse
-	}
-	var errs []error
-	put := func(flag, path, fallback string, value any) {
-		if path == "" {
-			path = fallback
-		}
-		if err := putClaim(claims, path, value); err != nil {
-			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
+	fmt.Fprintln(w, verdict)
+	fmt.Fprintln(w)
+	for _, c := range e.Checks {
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-12s %-11s %s", c.State, c.Name, terminal.Visible(c.Found)), " "))
+		if c.State == identity.Failed && c.Want != "" {
+			fmt.Fprintf(w, "%-12s %-11s %s\n", "", "  expected", terminal.Visible(c.Want))
 		}
 	}
-	if w.roles != nil {
-		put("role", entry.Claims.Roles, "roles", w.roles)
+	if len(e.Claims) > 0 {
+		fmt.Fprintf(w, "\nclaims: %s\n", terminal.Visible(strings.Join(e.Claims, ", ")))
 	}
-	if w.groups != nil {
-		put("group", entry.Claims.Groups, "groups", w.groups)
-	}
-	if w.scopes != nil {
-		put("scope", entry.Claims.Scopes, "scope", strings.Join(w.scopes, " "))
-	}
-	if w.email != "" {
-		put("email", entry.Claims.Email, "email", w.email)
-		claims["email_verified"] = true
-	}
-	for _, claim := range w.claims {
-		name, text, ok := strings.Cut(claim, "=")
-		if !ok || name == "" {
-			errs = append(errs, fmt.Errorf("--claim %q: write name=value", claim))
-			continue
+	for _, k := range keys {
+		if k.Error != "" {
+			fmt.Fprintf(w, "\nkeys of %s: %s\n", terminal.Visible(k.Issuer), terminal.Visible(k.Error))
 		}
-		claims[name] = claimValue(text)
 	}
-	return claims, errors.Join(errs...)
+	if e.Err == nil && e.Identity.Authenticated {
+		showIdentity(w, &e.Identity)
+	}
 }
 
-// claimValue is JSON where the text is JSON, else the text.
-func claimValue(text string) any {
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	var value any
-	if d.Decode(&value) == nil && !d.More() {
-		return value
-	}
-	return text
-}
-
-// putClaim sets the claim that the first of a configuration's paths leads to (identity.ClaimPaths).
-func putClaim(claims map[string]any, paths string, value any) error {
-	path := paths
-	if fields := strings.Fields(paths); len(fields) > 0 {
-		path = fields[0]
-	}
-	if name, ok := strings.CutPrefix(path, "*/"); ok {
-		path = mint.LocalIssuerName + "/" + name
-	}
-	if u, err := url.Parse(path); err == nil && u.Scheme != "" && u.Host != "" {
-		claims[path] = value
-		return nil
-	}
-	at := claims
-	names := strings.Split(path, ".")
-	for _, name := range names[:len(names)-1] {
-		inner, ok := at[name].(map[string]any)
-		if !ok && at[name] != nil {
-			return fmt.Errorf("claim %q is no object, so %q cannot be in it", name, path)
+func showIdentity(w io.Writer, id *identity.Identity) {
+	fmt.Fprintln(w)
+	for _, row := range []struct {
+		name   string
+		values []string
+	}{{"subject", []string{id.Subject}}, {"issuer", []string{id.Issuer}}, {"roles", id.Roles}, {"groups", id.Groups}, {"scopes", id.Scopes}, {"email", []string{id.Email}}} {
+		var shown []string
+		for _, value := range row.values {
+			if value != "" {
+				shown = append(shown, fmt.Sprintf("%+q", value))
+			}
 		}
-		if !ok {
-			inner = map[string]any{}
-			at[name] = inner
+		if shown == nil {
+			shown = []string{"none"}
 		}
-		at = inner
+		fmt.Fprintf(w, "%-8s %s\n", row.name, terminal.Visible(strings.Join(shown, ", ")))
 	}
-	at[names[len(names)-1]] = value
-	return nil
+	if !id.Expires.IsZero() {
+		fmt.Fprintf(w, "%-8s %s\n", "expires", id.Expires.UTC().Format(time.RFC3339))
+	}
 }

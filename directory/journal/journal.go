@@ -40,6 +40,8 @@ const (
 var (
 	// ErrBusy is that of too many writes at once.
 	ErrBusy = errors.New("too many writes are waiting")
+	// ErrReadOnly is that of a write to a directory that this process does not own.
+	ErrReadOnly = errors.New("the directory of this node is read from directory.file: change that, or set directory.writable")
 	// ErrTooLarge is that of a write of more than MaxWrite.
 	ErrTooLarge = errors.New("too large for one write")
 	// ErrUnavailable is that of a write which did not get to the disk. Where that is not known for sure the error says so.

@@ -278,6 +278,94 @@ func (x *SetManifestResponse) GetResult() *emptypb.Empty {
 	return nil
 }
 
+type DeleteManifestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Empty         *emptypb.Empty         `protobuf:"bytes,1,opt,name=empty,proto3" json:"empty,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteManifestRequest) Reset() {
+	*x = DeleteManifestRequest{}
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteManifestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteManifestRequest) ProtoMessage() {}
+
+func (x *DeleteManifestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteManifestRequest.ProtoReflect.Descriptor instead.
+func (*DeleteManifestRequest) Descriptor() ([]byte, []int) {
+	return file_aserto_directory_model_v3_model_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeleteManifestRequest) GetEmpty() *emptypb.Empty {
+	if x != nil {
+		return x.Empty
+	}
+	return nil
+}
+
+type DeleteManifestResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        *emptypb.Empty         `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteManifestResponse) Reset() {
+	*x = DeleteManifestResponse{}
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteManifestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteManifestResponse) ProtoMessage() {}
+
+func (x *DeleteManifestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteManifestResponse.ProtoReflect.Descriptor instead.
+func (*DeleteManifestResponse) Descriptor() ([]byte, []int) {
+	return file_aserto_directory_model_v3_model_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeleteManifestResponse) GetResult() *emptypb.Empty {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 type Metadata struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	UpdatedAt     *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
@@ -288,7 +376,7 @@ type Metadata struct {
 
 func (x *Metadata) Reset() {
 	*x = Metadata{}
-	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[4]
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +388,7 @@ func (x *Metadata) String() string {
 func (*Metadata) ProtoMessage() {}
 
 func (x *Metadata) ProtoReflect() protoreflect.Message {
-	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[4]
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +401,7 @@ func (x *Metadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metadata.ProtoReflect.Descriptor instead.
 func (*Metadata) Descriptor() ([]byte, []int) {
-	return file_aserto_directory_model_v3_model_proto_rawDescGZIP(), []int{4}
+	return file_aserto_directory_model_v3_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Metadata) GetUpdatedAt() *timestamppb.Timestamp {
@@ -339,7 +427,7 @@ type Body struct {
 
 func (x *Body) Reset() {
 	*x = Body{}
-	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[5]
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +439,7 @@ func (x *Body) String() string {
 func (*Body) ProtoMessage() {}
 
 func (x *Body) ProtoReflect() protoreflect.Message {
-	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[5]
+	mi := &file_aserto_directory_model_v3_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +452,7 @@ func (x *Body) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Body.ProtoReflect.Descriptor instead.
 func (*Body) Descriptor() ([]byte, []int) {
-	return file_aserto_directory_model_v3_model_proto_rawDescGZIP(), []int{5}
+	return file_aserto_directory_model_v3_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Body) GetData() []byte {
@@ -390,16 +478,21 @@ const file_aserto_directory_model_v3_model_proto_rawDesc = "" +
 	"\x04body\x18\x01 \x01(\v2\x1f.aserto.directory.model.v3.BodyH\x00R\x04bodyB\x05\n" +
 	"\x03msg\"E\n" +
 	"\x13SetManifestResponse\x12.\n" +
+	"\x06result\x18\x01 \x01(\v2\x16.google.protobuf.EmptyR\x06result\"E\n" +
+	"\x15DeleteManifestRequest\x12,\n" +
+	"\x05empty\x18\x01 \x01(\v2\x16.google.protobuf.EmptyR\x05empty\"H\n" +
+	"\x16DeleteManifestResponse\x12.\n" +
 	"\x06result\x18\x01 \x01(\v2\x16.google.protobuf.EmptyR\x06result\"Y\n" +
 	"\bMetadata\x129\n" +
 	"\n" +
 	"updated_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x12\n" +
 	"\x04etag\x18\x17 \x01(\tR\x04etag\"\x1a\n" +
 	"\x04Body\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data2\xe7\x01\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data2\xde\x02\n" +
 	"\x05Model\x12n\n" +
 	"\vGetManifest\x12-.aserto.directory.model.v3.GetManifestRequest\x1a..aserto.directory.model.v3.GetManifestResponse0\x01\x12n\n" +
-	"\vSetManifest\x12-.aserto.directory.model.v3.SetManifestRequest\x1a..aserto.directory.model.v3.SetManifestResponse(\x01B\x1aZ\x18gatehouse/topaz/pb/modelb\x06proto3"
+	"\vSetManifest\x12-.aserto.directory.model.v3.SetManifestRequest\x1a..aserto.directory.model.v3.SetManifestResponse(\x01\x12u\n" +
+	"\x0eDeleteManifest\x120.aserto.directory.model.v3.DeleteManifestRequest\x1a1.aserto.directory.model.v3.DeleteManifestResponseB\x1aZ\x18gatehouse/topaz/pb/modelb\x06proto3"
 
 var (
 	file_aserto_directory_model_v3_model_proto_rawDescOnce sync.Once
@@ -413,35 +506,41 @@ func file_aserto_directory_model_v3_model_proto_rawDescGZIP() []byte {
 	return file_aserto_directory_model_v3_model_proto_rawDescData
 }
 
-var file_aserto_directory_model_v3_model_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_aserto_directory_model_v3_model_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_aserto_directory_model_v3_model_proto_goTypes = []any{
-	(*GetManifestRequest)(nil),    // 0: aserto.directory.model.v3.GetManifestRequest
-	(*GetManifestResponse)(nil),   // 1: aserto.directory.model.v3.GetManifestResponse
-	(*SetManifestRequest)(nil),    // 2: aserto.directory.model.v3.SetManifestRequest
-	(*SetManifestResponse)(nil),   // 3: aserto.directory.model.v3.SetManifestResponse
-	(*Metadata)(nil),              // 4: aserto.directory.model.v3.Metadata
-	(*Body)(nil),                  // 5: aserto.directory.model.v3.Body
-	(*emptypb.Empty)(nil),         // 6: google.protobuf.Empty
-	(*structpb.Struct)(nil),       // 7: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*GetManifestRequest)(nil),     // 0: aserto.directory.model.v3.GetManifestRequest
+	(*GetManifestResponse)(nil),    // 1: aserto.directory.model.v3.GetManifestResponse
+	(*SetManifestRequest)(nil),     // 2: aserto.directory.model.v3.SetManifestRequest
+	(*SetManifestResponse)(nil),    // 3: aserto.directory.model.v3.SetManifestResponse
+	(*DeleteManifestRequest)(nil),  // 4: aserto.directory.model.v3.DeleteManifestRequest
+	(*DeleteManifestResponse)(nil), // 5: aserto.directory.model.v3.DeleteManifestResponse
+	(*Metadata)(nil),               // 6: aserto.directory.model.v3.Metadata
+	(*Body)(nil),                   // 7: aserto.directory.model.v3.Body
+	(*emptypb.Empty)(nil),          // 8: google.protobuf.Empty
+	(*structpb.Struct)(nil),        // 9: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
 }
 var file_aserto_directory_model_v3_model_proto_depIdxs = []int32{
-	6, // 0: aserto.directory.model.v3.GetManifestRequest.empty:type_name -> google.protobuf.Empty
-	4, // 1: aserto.directory.model.v3.GetManifestResponse.metadata:type_name -> aserto.directory.model.v3.Metadata
-	5, // 2: aserto.directory.model.v3.GetManifestResponse.body:type_name -> aserto.directory.model.v3.Body
-	7, // 3: aserto.directory.model.v3.GetManifestResponse.model:type_name -> google.protobuf.Struct
-	5, // 4: aserto.directory.model.v3.SetManifestRequest.body:type_name -> aserto.directory.model.v3.Body
-	6, // 5: aserto.directory.model.v3.SetManifestResponse.result:type_name -> google.protobuf.Empty
-	8, // 6: aserto.directory.model.v3.Metadata.updated_at:type_name -> google.protobuf.Timestamp
-	0, // 7: aserto.directory.model.v3.Model.GetManifest:input_type -> aserto.directory.model.v3.GetManifestRequest
-	2, // 8: aserto.directory.model.v3.Model.SetManifest:input_type -> aserto.directory.model.v3.SetManifestRequest
-	1, // 9: aserto.directory.model.v3.Model.GetManifest:output_type -> aserto.directory.model.v3.GetManifestResponse
-	3, // 10: aserto.directory.model.v3.Model.SetManifest:output_type -> aserto.directory.model.v3.SetManifestResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8,  // 0: aserto.directory.model.v3.GetManifestRequest.empty:type_name -> google.protobuf.Empty
+	6,  // 1: aserto.directory.model.v3.GetManifestResponse.metadata:type_name -> aserto.directory.model.v3.Metadata
+	7,  // 2: aserto.directory.model.v3.GetManifestResponse.body:type_name -> aserto.directory.model.v3.Body
+	9,  // 3: aserto.directory.model.v3.GetManifestResponse.model:type_name -> google.protobuf.Struct
+	7,  // 4: aserto.directory.model.v3.SetManifestRequest.body:type_name -> aserto.directory.model.v3.Body
+	8,  // 5: aserto.directory.model.v3.SetManifestResponse.result:type_name -> google.protobuf.Empty
+	8,  // 6: aserto.directory.model.v3.DeleteManifestRequest.empty:type_name -> google.protobuf.Empty
+	8,  // 7: aserto.directory.model.v3.DeleteManifestResponse.result:type_name -> google.protobuf.Empty
+	10, // 8: aserto.directory.model.v3.Metadata.updated_at:type_name -> google.protobuf.Timestamp
+	0,  // 9: aserto.directory.model.v3.Model.GetManifest:input_type -> aserto.directory.model.v3.GetManifestRequest
+	2,  // 10: aserto.directory.model.v3.Model.SetManifest:input_type -> aserto.directory.model.v3.SetManifestRequest
+	4,  // 11: aserto.directory.model.v3.Model.DeleteManifest:input_type -> aserto.directory.model.v3.DeleteManifestRequest
+	1,  // 12: aserto.directory.model.v3.Model.GetManifest:output_type -> aserto.directory.model.v3.GetManifestResponse
+	3,  // 13: aserto.directory.model.v3.Model.SetManifest:output_type -> aserto.directory.model.v3.SetManifestResponse
+	5,  // 14: aserto.directory.model.v3.Model.DeleteManifest:output_type -> aserto.directory.model.v3.DeleteManifestResponse
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_aserto_directory_model_v3_model_proto_init() }
@@ -463,7 +562,7 @@ func file_aserto_directory_model_v3_model_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aserto_directory_model_v3_model_proto_rawDesc), len(file_aserto_directory_model_v3_model_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,8 +21,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Model_GetManifest_FullMethodName = "/aserto.directory.model.v3.Model/GetManifest"
-	Model_SetManifest_FullMethodName = "/aserto.directory.model.v3.Model/SetManifest"
+	Model_GetManifest_FullMethodName    = "/aserto.directory.model.v3.Model/GetManifest"
+	Model_SetManifest_FullMethodName    = "/aserto.directory.model.v3.Model/SetManifest"
+	Model_DeleteManifest_FullMethodName = "/aserto.directory.model.v3.Model/DeleteManifest"
 )
 
 // ModelClient is the client API for Model service.
@@ -31,6 +32,7 @@ const (
 type ModelClient interface {
 	GetManifest(ctx context.Context, in *GetManifestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetManifestResponse], error)
 	SetManifest(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SetManifestRequest, SetManifestResponse], error)
+	DeleteManifest(ctx context.Context, in *DeleteManifestRequest, opts ...grpc.CallOption) (*DeleteManifestResponse, error)
 }
 
 type modelClient struct {
@@ -73,12 +75,23 @@ func (c *modelClient) SetManifest(ctx context.Context, opts ...grpc.CallOption) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Model_SetManifestClient = grpc.ClientStreamingClient[SetManifestRequest, SetManifestResponse]
 
+func (c *modelClient) DeleteManifest(ctx context.Context, in *DeleteManifestRequest, opts ...grpc.CallOption) (*DeleteManifestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteManifestResponse)
+	err := c.cc.Invoke(ctx, Model_DeleteManifest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServer is the server API for Model service.
 // All implementations must embed UnimplementedModelServer
 // for forward compatibility.
 type ModelServer interface {
 	GetManifest(*GetManifestRequest, grpc.ServerStreamingServer[GetManifestResponse]) error
 	SetManifest(grpc.ClientStreamingServer[SetManifestRequest, SetManifestResponse]) error
+	DeleteManifest(context.Context, *DeleteManifestRequest) (*DeleteManifestResponse, error)
 	mustEmbedUnimplementedModelServer()
 }
 
@@ -94,6 +107,9 @@ func (UnimplementedModelServer) GetManifest(*GetManifestRequest, grpc.ServerStre
 }
 func (UnimplementedModelServer) SetManifest(grpc.ClientStreamingServer[SetManifestRequest, SetManifestResponse]) error {
 	return status.Error(codes.Unimplemented, "method SetManifest not implemented")
+}
+func (UnimplementedModelServer) DeleteManifest(context.Context, *DeleteManifestRequest) (*DeleteManifestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteManifest not implemented")
 }
 func (UnimplementedModelServer) mustEmbedUnimplementedModelServer() {}
 func (UnimplementedModelServer) testEmbeddedByValue()               {}
@@ -134,13 +150,36 @@ func _Model_SetManifest_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Model_SetManifestServer = grpc.ClientStreamingServer[SetManifestRequest, SetManifestResponse]
 
+func _Model_DeleteManifest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteManifestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServer).DeleteManifest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Model_DeleteManifest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServer).DeleteManifest(ctx, req.(*DeleteManifestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Model_ServiceDesc is the grpc.ServiceDesc for Model service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Model_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "aserto.directory.model.v3.Model",
 	HandlerType: (*ModelServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "DeleteManifest",
+			Handler:    _Model_DeleteManifest_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "GetManifest",

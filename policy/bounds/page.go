@@ -1,10 +1,8 @@
-package main
+package bounds
 
 import (
 	"fmt"
 	"strings"
-
-	"gatehouse/policy/bounds"
 )
 
 const builtinsIntro = `# What each built-in function may cost
@@ -53,10 +51,11 @@ These ask the directory of users, groups and relations, as it was when the reque
 - A decision that asked is remembered, and its questions are asked again when the directory has changed (docs/decisions/0014-memo-directory.md).
 `
 
-func builtinsPage() string {
+// Page is docs/builtins.md.
+func Page() string {
 	var out strings.Builder
 	out.WriteString(builtinsIntro)
-	for _, row := range bounds.Table() {
+	for _, row := range Table() {
 		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", row.Name, row.Kind, row.Why)
 	}
 	out.WriteString(builtinsDirectory)

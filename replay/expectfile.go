@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"errors"
@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"gatehouse/config"
-	"gatehouse/replay"
 )
 
 // maxExpect bounds a file of expected changes, in bytes.
@@ -15,11 +14,11 @@ const maxExpect = 4 << 20
 
 // expectFile is a file of --expect.
 type expectFile struct {
-	Expect []replay.Expected `yaml:"expect"`
+	Expect []Expected `yaml:"expect"`
 }
 
-// readExpect reads expected changes. All that is wrong with the file is reported at once, each with its line.
-func readExpect(file string) ([]replay.Expected, error) {
+// ReadExpected reads expected changes. All that is wrong with the file is reported at once, each with its line.
+func ReadExpected(file string) ([]Expected, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -27,10 +26,11 @@ func readExpect(file string) ([]replay.Expected, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading expected changes: %w", err)
 	}
-	return parseExpect(file, raw)
+	return ParseExpected(file, raw)
 }
 
-func parseExpect(file string, raw []byte) ([]replay.Expected, error) {
+// ParseExpected is ReadExpected of a text.
+func ParseExpected(file string, raw []byte) ([]Expected, error) {
 	var out expectFile
 	d, err := config.DecodeYAML(file, raw, &out)
 	if err != nil {
@@ -47,7 +47,7 @@ func parseExpect(file string, raw []byte) ([]replay.Expected, error) {
 		at := fmt.Sprintf("expect[%d]", i)
 		e.Place = d.At(at)
 		for key, verdict := range map[string]string{"from": e.From, "to": e.To} {
-			if !replay.IsVerdict(verdict) {
+			if !IsVerdict(verdict) {
 				d.Errs = append(d.Errs, fmt.Errorf("%s: %s: %q is no verdict: write allow, deny, or more of it as in deny 403 denied", d.At(at+"."+key), key, verdict))
 			}
 		}
@@ -60,7 +60,8 @@ func parseExpect(file string, raw []byte) ([]replay.Expected, error) {
 
 const expectExample = "  expect:\n    - {route: DELETE /orders/{id}, from: allow, to: deny}"
 
-func writeExpect(file string, groups []*replay.Group) error {
+// WriteExpected writes the changes that were not expected to a file for ReadExpected.
+func WriteExpected(file string, groups []*Group) error {
 	var b strings.Builder
 	b.WriteString("# Changes that gatehouse replay found, for --expect: delete what is not meant.\nexpect:\n")
 	for _, g := range groups {

@@ -1,10 +1,13 @@
-package main
+// Package tables writes imported route tables, or what they would change, and the rules that their routes lack. Behind `gatehouse routes
+// import`. It may import scaffold, routes, and trial/node, which tries table and rules together before either is written.
+package tables
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -13,8 +16,84 @@ import (
 	"gatehouse/gate"
 	"gatehouse/routes"
 	"gatehouse/scaffold"
+	"gatehouse/terminal"
 	"gatehouse/trial/node"
 )
+
+// Destination is where an imported table goes.
+type Destination struct {
+	File         string // - is w of Deliver
+	Check, Force bool   // compare only; write although there is a file
+	Stubs        bool   // also the rules that are missing
+	Config       string // with Stubs: the configuration that the table belongs to
+}
+
+// Deliver writes the table, or the drift where there is one already.
+func (d Destination) Deliver(ctx context.Context, table *routes.Table, w, messages io.Writer) error {
+	readBack, _, err := routes.Parse(d.File, table.YAML())
+	if err != nil {
+		return fmt.Errorf("the imported table cannot be read back, and is not written: %w\nthis is a fault of Gatehouse: please report it with the application's routes", err)
+	}
+	if d.File == "-" {
+		_, err := w.Write(table.YAML())
+		return err
+	}
+	text, err := config.ReadUpTo(d.File, edge.MaxRoutes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && d.Check:
+		return fmt.Errorf("%s is not there to be compared\nwithout --check it is written", d.File)
+	case errors.Is(err, fs.ErrNotExist):
+		return d.write(ctx, table.YAML(), readBack, len(table.Routes()), messages)
+	case err != nil:
+		return fmt.Errorf("reading the route table: %w", err)
+	}
+	old, _, err := routes.Parse(d.File, text)
+	if err != nil {
+		if d.Force {
+			err = fmt.Errorf("%w\n--force keeps what is yours in the file, so it must be readable: mend it, or remove it", err)
+		}
+		return err
+	}
+	changes := routes.Diff(old, table)
+	for _, change := range changes {
+		fmt.Fprintln(w, change)
+	}
+	switch {
+	case len(changes) == 0 && d.Stubs:
+		return d.write(ctx, text, old, len(old.Routes()), messages)
+	case len(changes) == 0:
+		fmt.Fprintf(messages, "%s is up to date: %d routes\n", d.File, len(old.Routes()))
+		return nil
+	case d.Check:
+		return fmt.Errorf("%s is not up to date: %s\nimport again with --force to write it", d.File, terminal.Count(len(changes), "change"))
+	case !d.Force && !d.Stubs:
+		fmt.Fprintf(messages, "%s is as it was: --force writes %s, and keeps your tags, allow, mount and comments\n", d.File, terminal.Count(len(changes), "change"))
+		return nil
+	}
+	merged, readBack, err := routes.Merge(text, table)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", d.File, err)
+	}
+	return d.write(ctx, merged, readBack, len(table.Routes()), messages)
+}
+
+// write writes a table that was read back, and says how many routes the application has.
+func (d Destination) write(ctx context.Context, text []byte, readBack *routes.Table, count int, messages io.Writer) error {
+	if d.Stubs {
+		policy, err := findStubbed(d.Config, d.File)
+		if err != nil {
+			return err
+		}
+		if err := policy.add(ctx, readBack, text, messages); err != nil {
+			return err
+		}
+	}
+	if err := scaffold.ReplaceFile(d.File, text); err != nil {
+		return fmt.Errorf("writing the route table: %w", err)
+	}
+	fmt.Fprintf(messages, "wrote %s: %d routes\n", d.File, count)
+	return nil
+}
 
 // stubbed is where `routes import --stubs` adds rules: the application of a configuration whose table is imported, and the folder of
 // its policy.

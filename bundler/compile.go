@@ -1,0 +1,132 @@
+package bundler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+
+	"gatehouse/policy/bundle"
+
+	"gatehouse/bundles"
+	"gatehouse/bundles/tarball"
+	"gatehouse/config"
+	"gatehouse/edge"
+	"gatehouse/policy"
+)
+
+const (
+	manifestFile  = ".manifest"
+	SignatureFile = ".signatures.json"
+)
+
+// Compiler says what a bundle is compiled with: a configuration's capabilities, decision and other bundles, or a decision alone.
+type Compiler struct {
+	Config   string // file
+	Decision string // that must be defined
+}
+
+// withOthers reads what a bundle is compiled with: the policy's settings, and the other bundles of the configuration that
+// are on this machine. The bundle takes the place, and the name, of the one whose path is its own.
+func (f *Compiler) withOthers(ctx context.Context, o *Bundle) (policy.Config, []*Bundle, error) {
+	if f.Config == "" {
+		return policy.Config{Decision: f.Decision}, nil, nil
+	}
+	cfg, doc, err := config.Source{File: f.Config}.Read()
+	if err == nil {
+		err = errors.Join(doc.Errs...)
+	}
+	if err != nil {
+		return policy.Config{}, nil, err
+	}
+	if f.Decision != "" {
+		cfg.Policy.Decision = f.Decision
+	}
+	settings := edge.BundlesConfig(cfg, nil, nil, nil)
+	var others []*Bundle
+	for _, s := range settings.Sources {
+		if s.Path == "" {
+			continue
+		}
+		if samePath(s.Path, o.Path) {
+			o.Name = s.Name
+			continue
+		}
+		files, err := bundles.ReadFiles(ctx, s, settings.Limits)
+		if err != nil {
+			return policy.Config{}, nil, err
+		}
+		others = append(others, &Bundle{Name: s.Name, Path: s.Path, Files: files})
+	}
+	return settings.Policy, others, nil
+}
+
+func samePath(a, b string) bool {
+	x, err := os.Stat(a)
+	y, otherErr := os.Stat(b)
+	return err == nil && otherErr == nil && os.SameFile(x, y)
+}
+
+// Compiled is a bundle that everything but requests has been tried on.
+type Compiled struct {
+	Bundle   *bundle.Bundle
+	Settings policy.Config
+	All      []*bundle.Bundle
+	Tests    []*bundle.Tests // of the bundle alone
+	Notices  []string
+}
+
+// Compile reads and compiles a bundle as an activation would, and parses its tests.
+func (f *Compiler) Compile(ctx context.Context, o *Bundle) (*Compiled, error) {
+	settings, others, err := f.withOthers(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	out := &Compiled{Settings: settings}
+	if out.Bundle, err = bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{}); err != nil {
+		return nil, err
+	}
+	out.All = []*bundle.Bundle{out.Bundle}
+	for _, other := range others {
+		b, err := bundle.Read(other.Name, tarball.Tree(other.Files), bundle.Limits{})
+		if err != nil {
+			return nil, err
+		}
+		out.All = append(out.All, b)
+	}
+	snapshot, err := policy.Compile(ctx, settings, out.All)
+	if err != nil {
+		return nil, err
+	}
+	out.Notices = snapshot.Notices()
+	tests, err := bundle.ReadTests(o.Name, tarball.Tree(o.Files), bundle.Limits{})
+	out.Tests = []*bundle.Tests{tests}
+	return out, err
+}
+
+// Adjust leaves out what does not belong into the tarball, and writes the revision.
+func (o *Bundle) Adjust(revision string, withoutTests bool) error {
+	delete(o.Files, SignatureFile) // of other contents
+	for name := range o.Files {
+		if withoutTests && strings.HasSuffix(name, "_test.rego") {
+			delete(o.Files, name)
+		}
+	}
+	if revision == "" {
+		return nil
+	}
+	manifest := map[string]json.RawMessage{}
+	if text, ok := o.Files[manifestFile]; ok {
+		if err := json.Unmarshal(text, &manifest); err != nil {
+			return nil // bundle.Read says what is wrong with it, and where
+		}
+	}
+	encoded, err := json.Marshal(revision)
+	if err != nil {
+		return err
+	}
+	manifest["revision"] = encoded
+	o.Files[manifestFile], err = json.Marshal(manifest)
+	return err
+}

@@ -1,0 +1,233 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/directory"
+	"gatehouse/directory/format"
+	"gatehouse/panics"
+	"gatehouse/watch"
+)
+
+// A directory's files are read by a goroutine of its own, at most one at a time, because those of a network mount may block whoever reads them
+// for ever. The source goes on meanwhile, and says that it waits.
+const (
+	lookWithin = 30 * time.Second // in which the files must say how large and how old they are
+	loadWithin = 5 * time.Minute  // in which they must be read
+	probeEvery = time.Minute      // how often they are looked at, where nothing tells of a change: a mount that blocks does not
+	leaveAfter = 2 * time.Second  // for how long one that ends waits for a load that blocks
+)
+
+// attempt is a load of the files, or a look at them.
+type attempt struct {
+	started time.Time
+	probe   bool // it is a look only
+	reading atomic.Bool
+	late    bool             // it was said that it takes long; owned by the source
+	done    chan loadOutcome // has room for it: the goroutine waits for nobody
+	cancel  context.CancelFunc
+}
+
+// loadOutcome is what came of an attempt.
+type loadOutcome struct {
+	next      *directory.Snapshot
+	looks     []*watch.Look
+	unchanged bool // the files are those that were loaded
+	err       error
+}
+
+// attempt begins to load the files, unless they are those that are known. It ends with ctx where it does not block.
+func (s *directorySource) attempt(ctx context.Context, known []*watch.Look) {
+	s.begin(ctx, false, func(ctx context.Context, a *attempt) (out loadOutcome) {
+		looks := s.look()
+		if out.unchanged = known != nil && s.settled(looks, known); out.unchanged {
+			return out
+		}
+		a.reading.Store(true)
+		out.next, out.err = s.load(ctx, s.cfg)
+		if out.looks = looks; out.err == nil && !same(looks, s.look()) {
+			out.err = fmt.Errorf("%s: %w", s.cfg.File, errChanging)
+		}
+		return out
+	})
+}
+
+// probe looks at the files, to know whether they answer.
+func (s *directorySource) probe(ctx context.Context) {
+	s.begin(ctx, true, func(context.Context, *attempt) loadOutcome {
+		s.look()
+		return loadOutcome{unchanged: true}
+	})
+}
+
+func (s *directorySource) begin(ctx context.Context, probe bool, do func(context.Context, *attempt) loadOutcome) {
+	a := &attempt{started: s.now(), probe: probe, done: make(chan loadOutcome, 1)}
+	ctx, a.cancel = context.WithCancel(ctx)
+	s.trying = a
+	go func() {
+		var out loadOutcome
+		defer func() { a.done <- out }()
+		defer panics.Into("loading the directory", &out.err)
+		out = do(ctx, a)
+	}()
+}
+
+// lateAt is when an attempt takes too long.
+func (s *directorySource) lateAt() time.Time {
+	if s.trying.reading.Load() {
+		return s.trying.started.Add(s.loadWithin)
+	}
+	return s.trying.started.Add(s.lookWithin)
+}
+
+// errSlow is that of files which do not answer, or take too long to read. They are still waited for.
+var errSlow = errors.New("the files do not answer, or take long to read: is their file system there?")
+
+// overdue says that an attempt takes too long, if it does.
+func (s *directorySource) overdue() bool {
+	a := s.trying
+	if a == nil || a.late || s.now().Before(s.lateAt()) {
+		return false
+	}
+	a.late = true
+	if s.failing.IsZero() {
+		s.failing = a.started
+	}
+	s.fail(fmt.Errorf("%s: since %s %w", s.cfg.File, a.started.UTC().Format(time.RFC3339), errSlow))
+	s.report()
+	s.logger.Error("the directory's files are waited for, the old one stays", zap.String("file", s.cfg.File), zap.Time("since", a.started))
+	return true
+}
+
+// abandon waits a little for an attempt, whose context has ended.
+func (s *directorySource) abandon() {
+	if s.trying == nil {
+		return
+	}
+	s.trying.cancel()
+	select {
+	case <-s.trying.done:
+	case <-time.After(leaveAfter):
+		s.logger.Warn("leaving a load of the directory behind that blocks", zap.String("file", s.cfg.File))
+	}
+	s.trying = nil
+}
+
+// firstLoad loads the files for the first time. Where they take too long the load goes on, for run to take.
+func (s *directorySource) firstLoad(ctx context.Context) (loadOutcome, error) {
+	s.attempt(context.WithoutCancel(ctx), nil)
+	for {
+		late := time.NewTimer(s.lateAt().Sub(s.now()))
+		select {
+		case <-ctx.Done():
+			late.Stop()
+			s.abandon()
+			return loadOutcome{}, ctx.Err()
+		case out := <-s.trying.done:
+			late.Stop()
+			s.trying.cancel()
+			s.trying = nil
+			return out, out.err
+		case <-late.C:
+			if s.overdue() {
+				return loadOutcome{}, errors.New(s.problem)
+			}
+		}
+	}
+}
+
+// loadFiles reads the files.
+func loadFiles(ctx context.Context, c directoryConfig) (*directory.Snapshot, error) {
+	return format.Load(ctx, c.File, format.Options{Manifest: c.Manifest, Limits: c.Limits})
+}
+
+// errChanging is that of files which are being written while they are read.
+var errChanging = errors.New("the files change while they are read")
+
+// targets are what is watched.
+func (s *directorySource) targets() []watch.Target {
+	list := []watch.Target{{Path: s.cfg.File, Ignored: hidden, Look: func() *watch.Look { return lookInto(s.cfg.File) }}}
+	if s.cfg.Manifest != "" {
+		list = append(list, watch.Target{Path: s.cfg.Manifest})
+	}
+	return list
+}
+
+func (s *directorySource) look() []*watch.Look {
+	list := []*watch.Look{lookInto(s.cfg.File)}
+	if s.cfg.Manifest != "" {
+		list = append(list, watch.LookAt(s.cfg.Manifest))
+	}
+	return list
+}
+
+func same(a, b []*watch.Look) bool {
+	for i := range a {
+		if !a[i].Same(b[i]) {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+// hidden reports whether a file of a folder is none of the directory's, such as what an editor leaves behind.
+func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") }
+
+// maxDirectoryFiles bounds how many files of a folder are looked at.
+const maxDirectoryFiles = 10_000
+
+// lookInto looks at a file, or at a folder with the files that are in it.
+func lookInto(path string) *watch.Look {
+	look := watch.LookAt(path)
+	if look == nil || !look.Base.IsDir() {
+		return look
+	}
+	look.Files = map[string]fs.FileInfo{}
+	entries, err := os.ReadDir(path)
+	if err != nil || len(entries) > maxDirectoryFiles {
+		return nil
+	}
+	for _, e := range entries {
+		if hidden(e.Name()) {
+			continue
+		}
+		look.Names = append(look.Names, e.Name())
+		if info, err := os.Stat(filepath.Join(path, e.Name())); err == nil {
+			look.Files[e.Name()] = info
+		}
+	}
+	return look
+}
+
+// settled reports whether files are those that are known. Ones that were written lately may differ without looking so: the clock of
+// a file system may be coarse.
+func (s *directorySource) settled(looks, known []*watch.Look) bool {
+	if !same(looks, known) {
+		return false
+	}
+	const lately = 2 * time.Second
+	old := func(info fs.FileInfo) bool {
+		return info == nil || info.IsDir() || s.now().Sub(info.ModTime()) > lately
+	}
+	for _, l := range looks {
+		if l == nil || !old(l.Base) {
+			return false
+		}
+		for _, info := range l.Files {
+			if !old(info) {
+				return false
+			}
+		}
+	}
+	return true
+}
