@@ -2,8 +2,11 @@
 
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
+CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge soak profile allocations fuzz docs release clean
+.PHONY: test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge soak profile allocations fuzz docs release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -28,7 +31,8 @@ help:
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
-	@echo "make release    VERSION=1.2.3: the binaries of a release and their sums, in dist/"
+	@echo "make release    VERSION=1.2.3 KEY=private.pem: archives, packages, image and attestations of a release, in dist/"
+	@echo "make release-check  the same, built twice and compared; units, alerts and dashboard checked; publishes nothing"
 	@echo "make build      bin/gatehouse"
 	@echo "make clean      remove bin, .demo, .venv and .keycloak"
 
@@ -197,19 +201,29 @@ proto:
 docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
+	bin/gatehouse docs doctor > docs/doctor.md
 
-# The binaries of a release. The changelog says what is in it, and the commit is one that anybody can check out.
-release:
-	@test -n "$(VERSION)" || { echo "which version? make release VERSION=1.2.3"; exit 1; }
+bin/goreleaser: Makefile
+	GOBIN=$(CURDIR)/bin go install $(GORELEASER)
+
+bin/cyclonedx-gomod: Makefile
+	GOBIN=$(CURDIR)/bin go install $(CYCLONEDX)
+
+bin/promtool: Makefile
+	GOBIN=$(CURDIR)/bin go install $(PROMTOOL)
+
+# The files of a release in dist/, signed with KEY. The changelog says what is in it, and the commit is one that anybody can check out.
+release: bin/goreleaser bin/cyclonedx-gomod
+	@test -n "$(VERSION)" || { echo "which version? make release VERSION=1.2.3 KEY=release-private.pem"; exit 1; }
+	@test -n "$(KEY)" || { echo "signed with which key? make release VERSION=$(VERSION) KEY=release-private.pem"; exit 1; }
 	@grep -q "^## $(VERSION)$$" CHANGELOG.md || { echo "CHANGELOG.md has no heading \"## $(VERSION)\": give it to what is unreleased"; exit 1; }
 	@test -z "$$(git status --porcelain)" || { echo "the checkout has changes: commit them first"; exit 1; }
-	rm -rf dist && mkdir dist
-	@set -e; for arch in amd64 arm64; do \
-	  echo "linux/$$arch"; CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w -X main.release=v$(VERSION)" \
-	    -o dist/gatehouse-$(VERSION)-linux-$$arch ./cmd/gatehouse; \
-	done
-	cd dist && sha256sum gatehouse-* > SHA256SUMS
+	packaging/release.sh "$(VERSION)" "$(KEY)"
 	@echo "next: git tag v$(VERSION)"
 
+# All of a release but its publication: built twice, compared, and looked into. Units, alerts and the dashboard as well.
+release-check: bin/goreleaser bin/cyclonedx-gomod bin/promtool
+	packaging/check.sh
+
 clean:
-	rm -rf bin dist .demo .venv .venv.lock .venv-routes .venv-routes.lock .venv-clients .venv-clients.lock .venv-proto .keycloak
+	rm -rf bin dist dist-docs .demo .venv .venv.lock .venv-routes .venv-routes.lock .venv-clients .venv-clients.lock .venv-proto .keycloak

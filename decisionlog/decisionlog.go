@@ -224,7 +224,9 @@ func New(cfg Config) (*Log, error) {
 		l.sinks = append(l.sinks, &sink{cfg: s, log: l, wake: make(chan struct{}, 1)})
 	}
 	if err := l.open(cfg.Succeeds); err != nil {
-		l.closeSinks()
+		for _, s := range l.sinks {
+			s.discard()
+		}
 		return nil, err
 	}
 	return l, nil
@@ -246,9 +248,19 @@ func (l *Log) open(before *Log) error {
 		err = l.met.register(l.cfg.Registerer)
 	}
 	if err != nil && l.spool != nil && l.spool.Release() {
-		l.spool.Close()
+		l.spool.Discard()
 	}
 	return err
+}
+
+// Discard closes a log whose Run is never called, and removes the files and folders that New has made.
+func (l *Log) Discard() {
+	for _, s := range l.sinks {
+		s.discard()
+	}
+	if l.spool != nil && l.spool.Release() {
+		l.spool.Discard()
+	}
 }
 
 func (l *Log) openReaders() (err error) {
@@ -287,7 +299,7 @@ func (l *Log) openSpool(before *Log) (err error) {
 		return nil
 	}
 	if err := l.spool.AdoptPosition(l.sinks[0].cfg.Name); err != nil {
-		l.spool.Close()
+		l.spool.Discard()
 		return fmt.Errorf("opening the decision log's spool: %w", err)
 	}
 	return nil

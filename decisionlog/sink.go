@@ -3,6 +3,7 @@ package decisionlog
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -39,6 +40,7 @@ type sink struct {
 	cfg    Sink
 	log    *Log
 	file   *os.File      // as New opened it; Run has it from then on. nil for standard output
+	made   bool          // it was not there before
 	reader *spool.Reader // in the spool; nil: there is none
 
 	wake     chan struct{} // tells its writer that next is set
@@ -135,9 +137,22 @@ func (s *Sink) String() string {
 // open opens what the sink writes to.
 func (s *sink) open() (err error) {
 	if s.cfg.File != "" && s.cfg.File != "-" {
+		_, missing := os.Lstat(s.cfg.File)
+		s.made = errors.Is(missing, fs.ErrNotExist)
 		s.file, err = openFile(s.cfg.File)
 	}
 	return err
+}
+
+// discard closes what open has opened, and removes a file that it made and nobody wrote to.
+func (s *sink) discard() {
+	if s.file != nil && s.made {
+		mine, err := s.file.Stat()
+		if named, err2 := os.Lstat(s.cfg.File); err == nil && err2 == nil && os.SameFile(mine, named) && mine.Size() == 0 {
+			_ = os.Remove(s.cfg.File) // an empty file harms nobody
+		}
+	}
+	s.close()
 }
 
 // close is for a sink that nobody writes to.

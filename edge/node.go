@@ -119,6 +119,9 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
+// Discard gives back what a node holds that is never run, and removes the folders that New has made.
+func (n *Node) Discard() { n.current.Load().sink.discard(nil) }
+
 // Ready is closed when the gate decides by the configuration.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
@@ -146,14 +149,15 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
 	if err = errors.Join(policyErr, e.directoryErr); err == nil {
-		err = n.ctx.Err() // Run has ended
+		err = errors.Join(n.ctx.Err(), ctx.Err()) // Run has ended, or nobody wants it any more
 	}
 	if err == nil {
 		err = n.own.gate.Validate(e.parts(true))
 	}
 	if err == nil {
 		e.begin(n.ctx)
-		if err = n.own.handOver(ctx, old, e, e.parts(true)); err != nil {
+		// From here on it is one step: a ctx that ends in the middle of it would leave half.
+		if err = n.own.handOver(context.WithoutCancel(ctx), old, e, e.parts(true)); err != nil {
 			e.stop()
 		}
 	}

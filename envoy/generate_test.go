@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"gatehouse/envoy/doctor"
+	"gatehouse/doctor"
+	"gatehouse/doctor/rules"
 	"gatehouse/envoy/generate"
 )
 
@@ -42,13 +43,13 @@ func TestGeneratedConfigurations(t *testing.T) {
 		if out, err := exec.CommandContext(t.Context(), envoyBinary, "--mode", "validate", "-c", file).CombinedOutput(); err != nil {
 			t.Errorf("%s: envoy --mode validate: %v\n%s\n%s", name, err, out, text)
 		}
-		found, err := doctor.Examine(file, text)
+		found, err := doctor.Examine([]doctor.Input{{Name: file, Text: text}}, rules.Default())
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range found.Symptoms {
-			if !s.Note {
-				t.Errorf("%s: line %d: %s", name, s.Line, s.Text)
+		for _, f := range found.Findings {
+			if f.Severity != rules.Note {
+				t.Errorf("%s: line %d: %s: %s", name, f.Line, f.ID, f.Message)
 			}
 		}
 	}

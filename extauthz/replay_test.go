@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
+	"gatehouse/gate/recorded"
 )
 
 // echo is a policy that gives back its input.
@@ -57,7 +58,7 @@ func TestRequestFromInputDecidesAlike(t *testing.T) {
 					continue
 				}
 			}
-			replayed, err := gate.RequestFromInput(input)
+			replayed, err := recorded.Request(input)
 			if err != nil {
 				t.Errorf("%s: %v", r.Name, err)
 				continue

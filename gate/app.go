@@ -283,121 +283,136 @@ func ruleFor(rules map[string]*rule, method string) *rule {
 	return found
 }
 
-// app finds the application that a request is for: the one that Envoy's configuration names, else the one that the host
-// belongs to, an exact name before the longest wildcard.
-func (v *View) app(req *Request) *application {
-	if name := req.Extensions["gatehouse.app"]; name != "" {
-		for i := range v.apps {
-			if v.apps[i].Name == name {
-				return &v.apps[i]
-			}
+// Where each route has a rule of its own (App.Root), a rule may stand in several places. The first that is there decides, alone:
+//
+//	data.orders.GET.orders.__id.allowed    this route and method, the convention of Aserto's policies
+//	data.orders.ANY.orders.__id.GET        one package for all methods of a route, with a rule for each
+//	data.orders.ANY.orders.__id.allowed    one rule for all its methods
+//	data.orders.ANY.orders["/**"].allowed  one rule for all routes at and below /orders, and likewise GET in place of allowed
+//	data.orders.ANY["/**"].allowed         ... the longest prefix first, and it is the template's, not the path's
+//
+// A request by HEAD is GET's where HEAD has no rule of its own: RuleCandidates and find say so, and nothing else has to.
+const (
+	anyMethod = "ANY"
+	below     = "/**" // no segment of a template has a slash
+)
+
+// RuleCandidates are the places where the rule for a method of a route may stand, as paths below data, the one that counts first.
+// withGET says that the route takes GET as well, whose rule HEAD falls back to.
+func RuleCandidates(root []string, method, template string, withGET bool) ([][]string, error) {
+	full, err := routes.RulePath(nil, method, template)
+	if err != nil {
+		return nil, err
+	}
+	segments := full[1:]
+	asked := []string{method}
+	if method == "HEAD" && withGET {
+		asked = append(asked, "GET")
+	}
+	var out [][]string
+	add := func(first string, place []string, rule ...string) {
+		out = append(out, slices.Concat(root, []string{first}, place, rule))
+	}
+	at := func(place []string) {
+		for _, m := range asked {
+			add(m, place, ruleName)
+			add(anyMethod, place, m)
 		}
-		return nil
+		add(anyMethod, place, ruleName)
 	}
-	if len(v.apps) == 1 && len(v.apps[0].Hosts) == 0 {
-		return &v.apps[0]
+	at(segments)
+	longest := len(segments)
+	if !routes.NamedByPath(template) {
+		longest = 0 // only a rule for all routes can be meant
 	}
-	host, ok := hostName(req.Host)
-	if !ok {
-		return nil
+	for n := longest; n >= 0; n-- {
+		at(append(slices.Clone(segments[:n]), below))
 	}
-	var best *application
-	longest := -1
-	for i := range v.apps {
-		a := &v.apps[i]
-		if len(a.Hosts) == 0 && longest < 0 {
-			best, longest = a, 0
-		}
-		for _, pattern := range a.Hosts {
-			switch suffix, wildcard := strings.CutPrefix(pattern, "*"); {
-			case pattern == host:
-				return a
-			case wildcard && len(suffix) > longest && len(host) > len(suffix) && strings.HasSuffix(host, suffix):
-				best, longest = a, len(suffix)
-			}
-		}
-	}
-	return best
+	return out, nil
 }
 
-// hostName is a Host header in lower case and without port. It is not ok where two proxies could take it for two hosts: with
-// the dot of the DNS root ("a.test." is a.test to nginx, another virtual host to Envoy), or with what belongs into no name.
-func hostName(host string) (name string, ok bool) {
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && i+1 < len(host) && strings.Trim(host[i+1:], "0123456789") == "" {
-		host = host[:i]
+// RuleCandidateName is a candidate in words: its package for a rule of the convention, else the whole reference.
+func RuleCandidateName(root, path []string) string {
+	if path[len(root)] != anyMethod {
+		return routes.RuleName(path[:len(path)-1])
 	}
-	if host == "" || len(host) > 2 && host[0] == '[' && host[len(host)-1] == ']' && strings.Trim(host[1:len(host)-1], "0123456789abcdefABCDEF:.") == "" {
-		return host, true // IPv6 (RFC 3986 section 3.2.2), which belongs to no name
-	}
-	name = lowerASCII(host)
-	return name, plainHost(name)
+	return routes.RuleName(path)
 }
 
-// plainHost says whether a name in lower case can only be read in one way.
-func plainHost(name string) bool {
-	return name != "" && name[len(name)-1] != '.' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+// ruleFinder finds the rules of an application's routes.
+type ruleFinder struct {
+	policy  *policy.Snapshot
+	app     *App
+	defined map[string]bool // of the policy
+	asked   map[string]bool // places that belong to a route
+	entries map[string]*rule
 }
 
-// lowerASCII leaves other letters as they are: Unicode has some that fold to ASCII ones, and DNS does not fold them.
-func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, s)
+func newRuleFinder(snapshot *policy.Snapshot, app *App) *ruleFinder {
+	return &ruleFinder{policy: snapshot, app: app, defined: snapshot.Defined(), asked: map[string]bool{}, entries: map[string]*rule{}}
 }
 
-// route finds what the application will do with the request, by its own route table, and refuses paths that two readers
-// could understand differently, unless configuration or the route allows the form.
-func (c *call) route() error {
-	s := c.view.Settings
-	if c.app = c.view.app(c.req); c.app == nil {
-		return fail(NoRoute, fmt.Errorf("no app has the host %q", c.req.Host))
+// find is the rule that decides about a method of a route, nil where there is none. withGET says that the route takes GET as well.
+func (f *ruleFinder) find(method, template string, withGET bool) (*rule, error) {
+	candidates, err := RuleCandidates(f.app.Root, method, template, withGET)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.app.label(), err)
 	}
-	if c.own.wanted {
-		return c.routePermissions()
-	}
-	refused := c.target.forms &^ s.Paths.forms()
-	named := c.req.Extensions["gatehouse.route"]
-	if c.app.table == nil {
-		if refused != 0 {
-			return refuse(refused)
+	var found *rule
+	for i, path := range candidates {
+		key := strings.Join(path, policy.PathSeparator)
+		f.asked[key] = true
+		if found != nil || i > 0 && !f.defined[key] { // the first may be data as well as a rule
+			continue
 		}
-		if named != "" {
-			return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, and there is no route table", named))
-		}
-		return nil
-	}
-	var err error
-	if c.method, err = tableMethod(c.req); err != nil {
-		return fail(BadRequest, err)
-	}
-	match := c.app.table.Match(c.method, c.req.Host, c.target.raw)
-	if match.Outcome == routes.Redirect && c.app.Redirects {
-		if target, ok := c.app.table.RedirectTarget(c.method, c.req.Host, c.target.raw); ok {
-			match, c.redirect = target, true
+		if found, err = f.entry(key, path); err != nil {
+			return nil, err
 		}
 	}
-	refused &^= match.Allows()
-	switch {
-	case refused != 0:
-		return refuse(refused)
-	case match.Outcome == routes.Refused:
-		return fail(BadRequest, errors.New("ambiguous path: the route cannot be determined"))
-	case match.Outcome == routes.Matched && (named == "" || named == match.Route.Name || named == match.Route.Template):
-		c.match = match
-		return nil
-	case named != "":
-		return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, but the path matches another route", named))
-	case c.method == routes.WebSocket: // also where unmatched requests are for the policy: some servers serve it as a GET
-		return fail(NoRoute, errors.New("the request opens a WebSocket, and the route table has none under its path"))
-	case c.app.AllowUnmatched:
-		return nil
+	if found == nil && method == "HEAD" && withGET {
+		return f.find("GET", template, withGET) // which may be data
 	}
-	return fail(NoRoute, fmt.Errorf("the route table says %s", match.Outcome))
+	return found, nil
 }
 
-func refuse(forms routes.Forms) error {
-	return fail(BadRequest, fmt.Errorf("path refused: %s (paths.allow, or allow: on the route, lets it through)", forms))
+// takesGET reports whether a route takes GET, whose rule is then HEAD's as well.
+func takesGET(route *routes.Route) bool {
+	return route.Methods == nil || slices.Contains(route.Methods, "GET")
+}
+
+func (f *ruleFinder) entry(key string, path []string) (*rule, error) {
+	if known := f.entries[key]; known != nil {
+		return known, nil
+	}
+	entry, err := f.policy.Entry(path)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	f.entries[key] = &rule{entry, RuleCandidateName(f.app.Root, path), &sight{}}
+	return f.entries[key], nil
+}
+
+// strangers are the rules below the root that belong to no route.
+func (f *ruleFinder) strangers() (names []string) {
+	root := f.app.Root
+	for _, path := range f.policy.Rules(root, ruleName) {
+		if len(path) > len(root) && !f.asked[strings.Join(append(path, ruleName), policy.PathSeparator)] {
+			names = append(names, routes.RuleName(path)+"."+ruleName)
+		}
+	}
+	prefix := strings.Join(append(slices.Clone(root), anyMethod), policy.PathSeparator) + policy.PathSeparator
+	for key := range f.defined {
+		rest, isAny := strings.CutPrefix(key, prefix)
+		last := rest[strings.LastIndex(rest, policy.PathSeparator)+1:]
+		if isAny && methodRule(last) && !f.asked[key] {
+			names = append(names, routes.RuleName(strings.Split(key, policy.PathSeparator)))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// methodRule says whether a rule is named like a method; what else is in a package is its author's own.
+func methodRule(name string) bool {
+	return name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_-") == ""
 }

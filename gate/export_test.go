@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/input"
 	"gatehouse/policy"
 	"gatehouse/policy/rego"
 )
@@ -86,9 +85,4 @@ func (g *Gate) Again(ctx context.Context, req *Request) func() bool {
 		found, _ := g.lookup(c, key)
 		return found
 	}
-}
-
-// RequestFromInputOf is RequestFromInput for an input of this schema.
-func RequestFromInputOf(schema *input.Schema, document map[string]any) (*Request, error) {
-	return requestFromInput(schema, document)
 }

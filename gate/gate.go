@@ -5,16 +5,19 @@
 // What a decision depends on (settings, policy, routes, keys) is one immutable View behind one pointer. Check loads it once and
 // works with that to the end; Run owns it and is the only one that stores a new one.
 //
-// It owns the stages and their order, the View and how the next one is assembled, the Reasons with their statuses (reason.go), the verdict that
-// a policy's answer comes to (verdict.go), and which rule is asked about a route (rules.go); tools that decide again ask a Replayer. It may import
-// identity, routes, policy, decisionlog and gate/body, which reads bodies, and the foundations; no transport, and nothing of a configuration file.
+// It owns the stages and their order (this file, and route.go for which route a request takes and why it is denied where that is unknown), the View
+// and how the next one is assembled (view.go, app.go), the Reasons with their statuses and the verdict that a policy's answer comes to (reason.go),
+// and which rule is asked about a route (app.go); tools that decide again ask a Replayer (tools.go). It may import identity, routes, policy,
+// directory, decisionlog, its parts (body, facts) and the foundations; no transport, and nothing of a configuration file.
 package gate
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -330,6 +333,52 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 		err = fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err)
 	}
 	return &failure{reason: v.Reason, status: v.Own, cause: err}
+}
+
+// askAll asks the rule of each route that may take the request: the application passes a route by where its own code refuses a
+// parameter. All of them must allow, and alike, for nobody knows which of them serves it. The first that does not is the answer.
+func (g *Gate) askAll(ctx context.Context, c *call) error {
+	c.first, c.may = c.match.Route, c.match.Also
+	var decision policy.Decision
+	var rule *rule
+	var remembered bool
+	err := c.eachRoute(func() error {
+		if err := g.ask(ctx, c); err != nil {
+			return err
+		}
+		if rule == nil {
+			decision, rule, remembered = c.decision, c.rule, c.remembered
+		} else if !alike(&decision, &c.decision) {
+			return fail(PolicyError, fmt.Errorf("routes %q and %q may both take the request, and their rules allow it with different headers or "+
+				"query parameters", c.first.Template, c.match.Route.Template))
+		}
+		return nil
+	})
+	if err == nil {
+		c.decision, c.rule, c.remembered, c.described = decision, rule, remembered, false // the entry is about the first
+	}
+	return err
+}
+
+// eachRoute asks about every route that may take the request, the matched one first, until an error ends it.
+func (c *call) eachRoute(ask func() error) error {
+	first := c.match
+	if err := ask(); err != nil {
+		return err
+	}
+	for _, c.match = range first.Also {
+		if err := ask(); err != nil {
+			return err
+		}
+	}
+	c.match = first
+	return nil
+}
+
+// alike reports whether two decisions that allow do the same to a request. What they asked, and how they say it, may differ.
+func alike(a, b *policy.Decision) bool {
+	return slices.Equal(a.Headers, b.Headers) && slices.Equal(a.ResponseHeaders, b.ResponseHeaders) && slices.Equal(a.RemoveHeaders, b.RemoveHeaders) &&
+		slices.Equal(a.SetQuery, b.SetQuery) && slices.Equal(a.RemoveQuery, b.RemoveQuery) && reflect.DeepEqual(a.Metadata, b.Metadata)
 }
 
 func (c *call) diagnostics(err error) Diagnostics {

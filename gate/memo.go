@@ -105,7 +105,7 @@ func (c *call) large() bool {
 
 // recheck queues a hit to be decided again, from all of the input. It is never waited for.
 func (m *memoManager) recheck(c *call, key *policy.Key, found policy.Recalled) {
-	if c.req.Bytes > recheckBytes {
+	if requestBytes(c.req) > recheckBytes {
 		return
 	}
 	document, err := c.all()

@@ -1,10 +1,18 @@
 package gate
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"gatehouse/policy"
 )
@@ -63,4 +71,129 @@ func registerAbandoned(r prometheus.Registerer) error {
 func (m *metrics) observe(outcome int, reason Reason, took time.Duration) {
 	m.decisions[outcome][reason].Inc()
 	m.duration.observe(took)
+}
+
+// latencyBounds are the upper bounds of a histogram's buckets.
+var latencyBounds = [...]time.Duration{
+	10 * time.Microsecond, 25 * time.Microsecond, 50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 250 * time.Millisecond, time.Second,
+}
+
+// latencies is a histogram for the decision path: two additions, without a lock and without a loop until nobody else has written. Calls
+// at the same time mostly write to different shards; a scrape adds them up. Prometheus' own histograms cost more than 1 % of a decision that
+// is remembered, about 1 µs: 50 ns with fixed buckets and 150 ns with native ones, against 25 ns here. The page is the same:
+// TestLatenciesAreThoseOfTheLibrary.
+type latencies struct {
+	desc   *prometheus.Desc
+	shards []latencyShard // a power of two
+}
+
+type latencyShard struct {
+	counts [len(latencyBounds) + 1]atomic.Uint64
+	nanos  atomic.Uint64
+	_      [120]byte // no two shards share a cache line, nor a pair of them
+}
+
+func newLatencies(name, help string) *latencies {
+	shards := 1
+	for shards < 4*min(runtime.GOMAXPROCS(0), 64) {
+		shards *= 2
+	}
+	return &latencies{desc: prometheus.NewDesc(name, help, nil, nil), shards: make([]latencyShard, shards)}
+}
+
+func (l *latencies) observe(took time.Duration) {
+	shard := &l.shards[rand.Uint32()&uint32(len(l.shards)-1)]
+	bucket := 0
+	for bucket < len(latencyBounds) && took > latencyBounds[bucket] {
+		bucket++
+	}
+	shard.counts[bucket].Add(1)
+	shard.nanos.Add(uint64(max(took, 0))) // a clock that was set back
+}
+
+// Describe implements prometheus.Collector.
+func (l *latencies) Describe(out chan<- *prometheus.Desc) { out <- l.desc }
+
+// Collect implements prometheus.Collector.
+func (l *latencies) Collect(out chan<- prometheus.Metric) {
+	var count, nanos uint64
+	buckets := make(map[float64]uint64, len(latencyBounds))
+	for i := range len(latencyBounds) + 1 {
+		for s := range l.shards {
+			count += l.shards[s].counts[i].Load()
+		}
+		if i < len(latencyBounds) {
+			buckets[latencyBounds[i].Seconds()] = count
+		}
+	}
+	for s := range l.shards {
+		nanos += l.shards[s].nanos.Load()
+	}
+	out <- prometheus.MustNewConstHistogram(l.desc, count, time.Duration(nanos).Seconds(), buckets)
+}
+
+// Traces makes one span of each Check, as a child of the span that the proxy's headers name. nil makes none and costs
+// nothing.
+type Traces struct {
+	Tracer     trace.Tracer
+	Propagator propagation.TextMapPropagator
+}
+
+// carrier is a request's headers as a propagator reads them.
+type carrier struct{ headers Headers }
+
+// Get implements propagation.TextMapCarrier.
+func (c carrier) Get(name string) string { return c.headers.Get(name) }
+
+// Set implements propagation.TextMapCarrier. What came is not changed.
+func (carrier) Set(string, string) {}
+
+// Keys implements propagation.TextMapCarrier.
+func (c carrier) Keys() []string {
+	names := make([]string, len(c.headers))
+	for i, h := range c.headers {
+		names[i] = h.Name
+	}
+	return names
+}
+
+// begin opens the span of a Check, nil where there are no traces.
+func (t *Traces) begin(ctx context.Context, c *call) (context.Context, trace.Span) {
+	if t == nil {
+		return ctx, nil
+	}
+	ctx, span := t.Tracer.Start(t.Propagator.Extract(ctx, carrier{c.req.Headers}), "gatehouse.check",
+		trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(c.started))
+	c.span = span.SpanContext()
+	return ctx, span
+}
+
+// end closes the span with what came of the Check. Status is Error for failures of ours and of the policy, not for
+// denials: a denial is the service doing its work.
+func (t *Traces) end(span trace.Span, c *call, a *Answer) {
+	if span == nil {
+		return
+	}
+	if span.IsRecording() {
+		span.SetAttributes(
+			attribute.String("gatehouse.decision_id", c.id),
+			attribute.String("gatehouse.outcome", outcomeLabels[c.outcome(a)]),
+			attribute.String("gatehouse.reason", a.Reason.String()),
+			attribute.Int("http.response.status_code", a.Status),
+			attribute.String("http.request.method", c.req.Method),
+			attribute.String("url.path", c.shown().Path(c.target.raw)),
+		)
+		if c.match.Route != nil {
+			span.SetAttributes(attribute.String("http.route", c.match.Route.Template))
+		}
+		if c.view != nil {
+			span.SetAttributes(attribute.String("gatehouse.revision", c.view.revision))
+		}
+		if a.Reason.Status() >= 500 {
+			span.SetStatus(codes.Error, a.Reason.String())
+		}
+	}
+	span.End()
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/gate"
+	"gatehouse/gate/gatetest"
 	"gatehouse/identity"
 	"gatehouse/identity/mint"
 	"gatehouse/policy"
@@ -161,5 +162,29 @@ func BenchmarkPublishKeys(b *testing.B) {
 	}
 	if g.Memo() != memo {
 		b.Error("the memo is another")
+	}
+}
+
+// TestPublishSurvivesPanics: what panics while a View is made, or while others are told of it, neither ends the gate nor keeps anybody waiting.
+func TestPublishSurvivesPanics(t *testing.T) {
+	told := 0
+	g := gatetest.Start(t, gate.Config{OnPublish: func(*gate.View) {
+		if told++; told == 2 {
+			panic("told")
+		}
+	}}, gatetest.With(t, settings(), compile(t, allowAll)))
+	broken := func(v *gate.View) { v.Policy = new(policy.Snapshot) }
+	serial := g.View().Serial
+	if err := g.Publish(t.Context(), broken); err == nil || g.View().Serial != serial {
+		t.Errorf("%v; serial %d, was %d", err, g.View().Serial, serial)
+	}
+	if err := g.Publish(t.Context(), func(*gate.View) {}); err != nil || g.View().Serial != serial+1 {
+		t.Errorf("%v; serial %d, was %d", err, g.View().Serial, serial)
+	}
+	if err := g.Validate(func(*gate.View) { panic("part") }); err == nil {
+		t.Error("a part that panics is valid")
+	}
+	if a := g.Check(t.Context(), get("/")); !a.Allow || told != 2 {
+		t.Errorf("%v, told %d times", a.Reason, told)
 	}
 }

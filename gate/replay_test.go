@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"gatehouse/gate"
+	"gatehouse/gate/recorded"
 )
 
 const echo = "package envoy.authz\n\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"input\": json.marshal(input)}}\n"
@@ -54,7 +55,7 @@ func given(t *testing.T, g *gate.Gate, text string) string {
 	if d.Decode(&input) != nil {
 		return ""
 	}
-	req, err := gate.RequestFromInput(input)
+	req, err := recorded.Request(input)
 	if err != nil {
 		return ""
 	}
@@ -77,7 +78,7 @@ func TestRequestFromInputRefuses(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &input); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := gate.RequestFromInput(input); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := recorded.Request(input); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", text, err, want)
 		}
 	}

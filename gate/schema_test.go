@@ -14,6 +14,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
+	"gatehouse/gate/recorded"
 	"gatehouse/input"
 )
 
@@ -113,7 +114,7 @@ allow := {"allowed": input.account.attributes.level > 1, "dynamic_metadata": {"i
 			attributes := first.Input["attributes"].(map[string]any) // these hold the values as well
 			delete(attributes, "routeMetadataContext")
 			delete(attributes["request"].(map[string]any)["http"].(map[string]any), "fragment")
-			req, err := gate.RequestFromInputOf(schema, first.Input)
+			req, err := recorded.RequestOf(schema, first.Input)
 			if err != nil {
 				t.Fatal(err)
 			}

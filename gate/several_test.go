@@ -6,6 +6,8 @@ import (
 
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
+	"gatehouse/policy"
+	"gatehouse/policy/rego"
 	"gatehouse/routes"
 )
 
@@ -42,5 +44,28 @@ func TestAllowedBySeveralRoutesIsLoggedAsTheFirst(t *testing.T) {
 	}
 	if e.Route != e.Input.Route.Template || e.Path != "shop.GET.a.__year" || e.Input.Policy.Path != e.Path || e.Parameters["year"] == "" || e.Input.Resource["year"] == "" {
 		t.Errorf("the entry is about two routes: %+v", e)
+	}
+}
+
+// TestSeveralRoutesMayAskDifferently: rules that allow are alike where they do the same to the request, whatever each asked of the directory and
+// however each says that it changes nothing.
+func TestSeveralRoutesMayAskDifferently(t *testing.T) {
+	table, _, err := routes.Parse("routes.yaml", []byte("framework: django\nconverters: {y: {regex: '[0-9]{4}'}}\nroutes:\n  - GET /a/<y:year>/\n  - GET /a/<str:name>/\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := compileFiles(t, "package shop.GET.a.__year\nallowed := {\"allowed\": true, \"request_headers_to_remove\": []} if ds.check({\"year\": input.resource.year})",
+		"package shop.GET.a.__name\nallowed := true if ds.check({\"name\": input.resource.name})")
+	g := open(t, settings(), compile(t, allowAll))
+	if err := g.Publish(t.Context(), func(v *gate.View) {
+		v.Settings, v.Policy, v.Routes = forApps(gate.App{Root: []string{"shop"}}), p, map[string]*routes.Table{"": table}
+		v.Facts = policy.Facts{Directory: answers(func() rego.Value { return rego.Bool(true) }), Version: 1}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second is remembered
+		if a := g.Check(t.Context(), get("/a/2024/")); !a.Allow {
+			t.Errorf("%v: %v", a.Reason, a.Diagnostics.Cause)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"gatehouse/directory"
 	"gatehouse/gate"
 	"gatehouse/gate/gatetest"
+	"gatehouse/gate/recorded"
 	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/policy/rego"
@@ -336,7 +337,7 @@ func TestUserOnRecord(t *testing.T) {
 	if masked := fmt.Sprint(line.Masked); !strings.Contains(masked, "/input/user/properties/token") || strings.Contains(text, "s3cret") {
 		t.Errorf("masked is %s", masked)
 	}
-	req, err := gate.RequestFromInput(line.Input)
+	req, err := recorded.Request(line.Input)
 	if err != nil {
 		t.Fatal(err)
 	}

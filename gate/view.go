@@ -95,28 +95,38 @@ func (g *Gate) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case p := <-g.parts:
-			before := g.view.Load()
-			next := *before
-			if err := next.change(p.parts); err != nil {
-				p.done <- err
-				continue
-			}
-			next.Serial++
-			next.describe()
-			next.memo = g.memos.next(before, &next)
-			g.logNotices(before, &next)
-			g.view.Store(&next)
-			if g.onPublish != nil {
-				g.onPublish(&next)
-			}
-			p.done <- nil
+			p.done <- g.publish(p.parts)
 		}
 	}
 }
 
-// change applies parts. One that panics is an error like any other: what was active stays.
-func (v *View) change(parts []Part) (err error) {
+// publish makes the next View and stores it. A panic on the way is an error like any other: what was active stays.
+func (g *Gate) publish(parts []Part) (err error) {
 	defer panics.Into("publishing what decides", &err)
+	before := g.view.Load()
+	next := *before
+	if err := next.change(parts); err != nil {
+		return err
+	}
+	next.Serial++
+	next.describe()
+	next.memo = g.memos.next(before, &next)
+	g.logNotices(before, &next)
+	g.view.Store(&next)
+	if g.onPublish != nil {
+		g.tell(&next)
+	}
+	return nil
+}
+
+// tell says what was published. It is active by now, whatever comes of that.
+func (g *Gate) tell(v *View) {
+	defer panics.Recover("telling what was published")
+	g.onPublish(v)
+}
+
+// change applies parts.
+func (v *View) change(parts []Part) error {
 	for _, part := range parts {
 		part(v)
 	}
@@ -208,12 +218,10 @@ func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
 }
 
 // Validate says whether the parts would be taken by Publish right now, without publishing them.
-func (g *Gate) Validate(parts ...Part) error {
+func (g *Gate) Validate(parts ...Part) (err error) {
+	defer panics.Into("checking what is to decide", &err)
 	next := *g.view.Load()
-	for _, part := range parts {
-		part(&next)
-	}
-	return next.assemble()
+	return next.change(parts)
 }
 
 // View returns what decisions are made with right now.
@@ -324,4 +332,32 @@ func (s *Settings) bypasses(req *Request, path string) bool {
 		}
 	}
 	return false
+}
+
+// FieldError says what is wrong with one field of the Settings. Path names it in the terms of this package, such as Limits.Message or
+// Apps[1].Hosts: under which key of a configuration that stands, whoever read the configuration knows.
+type FieldError struct {
+	Path string
+	Err  error
+}
+
+func (e *FieldError) Error() string { return e.Path + ": " + e.Err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// ErrDecisionOrRoot says that an application has neither Decision nor Root, or both.
+var ErrDecisionOrRoot = errors.New("set one of Decision and Root")
+
+func wrong(path, format string, args ...any) error {
+	return &FieldError{Path: path, Err: fmt.Errorf(format, args...)}
+}
+
+func element(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
+
+// SameHeaderError says that two of the identity headers, by their fields, have one name.
+type SameHeaderError struct{ First, Second, Name string }
+
+func (e *SameHeaderError) Error() string {
+	return fmt.Sprintf("%s and %s are both %q", e.First, e.Second, e.Name)
 }

@@ -159,7 +159,7 @@ func sameIdentity(a, b identity.Identity) bool {
 
 // TestCacheIsBounded pours in tokens that hold many times the limit and looks at what stays in memory.
 func TestCacheIsBounded(t *testing.T) {
-	const limit, poured = 4 << 20, 6000
+	const limit, poured = 4 << 20, 3000
 	c := twoIssuers(t)
 	c.CacheBytes = limit
 	v := newVerifier(t, c)

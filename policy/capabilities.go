@@ -82,8 +82,7 @@ func (c Capabilities) transport(t *http.Transport) http.RoundTripper {
 		if err != nil {
 			return err
 		}
-		ip := at.Addr().Unmap()
-		if c.HTTPSendPrivate || ip.IsGlobalUnicast() && !ip.IsPrivate() {
+		if c.HTTPSendPrivate || public(at.Addr()) {
 			return nil
 		}
 		return errPrivate
@@ -102,6 +101,17 @@ func (c Capabilities) transport(t *http.Transport) http.RoundTripper {
 	}
 	t.DialTLSContext = nil
 	return bounded{t}
+}
+
+// shared are networks that are not private by name and lead inside nevertheless: carriers' and clouds' own addresses (RFC 6598), and IPv6
+// addresses that stand for IPv4 ones (RFC 6052, RFC 8215, RFC 3056).
+var shared = [...]netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"),
+	netip.MustParsePrefix("2002::/16")}
+
+// public reports whether an address is one of the Internet's.
+func public(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !slices.ContainsFunc(shared[:], func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // maxAnswer bounds the body of an answer to http.send, in bytes, once it is unpacked.

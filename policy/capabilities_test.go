@@ -38,6 +38,7 @@ func TestCapabilities(t *testing.T) {
 		"off":                       {call(server.URL), policy.Capabilities{}, false, "the built-in http.send is off by default: policy.capabilities turns it on"},
 		"listed":                    {call(server.URL), policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true}, true, "allow"},
 		"a private address":         {call(server.URL), policy.Capabilities{HTTPSend: []string{"127.0.0.1"}}, true, "the address is private"},
+		"a cloud's own address":     {call("http://100.100.100.200/"), policy.Capabilities{HTTPSend: []string{"100.100.100.200"}}, true, "the address is private"},
 		"a name for one":            {call(strings.Replace(server.URL, "127.0.0.1", "localhost", 1)), policy.Capabilities{HTTPSend: []string{"localhost"}}, true, "the address is private"},
 		"another host":              {call(server.URL), policy.Capabilities{HTTPSend: []string{"example.com"}, HTTPSendPrivate: true}, true, "127.0.0.1"},
 		"a redirect to another":     {call(server.URL + "/elsewhere"), policy.Capabilities{HTTPSend: []string{"127.0.0.1"}, HTTPSendPrivate: true}, true, "localhost"},

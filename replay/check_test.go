@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/gate/recorded"
 	"gatehouse/identity"
 	"gatehouse/policy"
 	"gatehouse/policy/bundle"
@@ -160,7 +161,7 @@ func TestVerdictsAreThoseOfCheck(t *testing.T) {
 		if err := d.Decode(&c); err != nil {
 			t.Fatal(err)
 		}
-		if req, err := gate.RequestFromInput(c.Request); err == nil {
+		if req, err := recorded.Request(c.Request); err == nil {
 			requests = append(requests, req)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -52,7 +53,7 @@ func loadTLS(c *config.TLS) (*tls.Config, error) {
 	return buildTLS(c, files)
 }
 
-// build makes a TLS configuration of what was read. With client_ca a client must show a certificate that it signed.
+// buildTLS makes a TLS configuration of what was read. With client_ca a client must show a certificate that it signed.
 func buildTLS(c *config.TLS, files tlsFiles) (*tls.Config, error) {
 	cert, err := tls.X509KeyPair(files.cert, files.key)
 	if err != nil {
@@ -65,12 +66,46 @@ func buildTLS(c *config.TLS, files tlsFiles) (*tls.Config, error) {
 	}
 	out := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, NextProtos: []string{"h2"}}
 	if files.ca != nil {
-		out.ClientAuth, out.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-		if !out.ClientCAs.AppendCertsFromPEM(files.ca) {
-			return nil, fmt.Errorf("client_ca: %s holds no certificate in PEM form", c.ClientCA)
+		out.ClientAuth = tls.RequireAndVerifyClientCert
+		if out.ClientCAs, err = authorities(files.ca); err != nil {
+			return nil, fmt.Errorf("client_ca: %s: %w", c.ClientCA, err)
 		}
 	}
 	return out, nil
+}
+
+// authorities reads certificates in PEM form. One that is damaged is an error: without it some clients would be refused and nobody told.
+func authorities(text []byte) (*x509.CertPool, error) {
+	pool, found := x509.NewCertPool(), 0
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			break
+		}
+		text = rest
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		found++
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d cannot be read: %w", found, err)
+		}
+		pool.AddCert(certificate)
+	}
+	if bytes.Contains(text, []byte("-----BEGIN")) {
+		return nil, fmt.Errorf("what follows certificate %d is cut off or damaged", found)
+	}
+	if found == 0 {
+		return nil, errors.New("no certificate in PEM form")
+	}
+	return pool, nil
+}
+
+// expired reports whether a certificate is too old at a time.
+func expired(c *tls.Config, now time.Time) bool {
+	leaf := c.Certificates[0].Leaf
+	return leaf != nil && now.After(leaf.NotAfter)
 }
 
 // certificates serves the newest good state of the TLS files.
@@ -113,7 +148,7 @@ func (c *certificates) watch(ctx context.Context, logger *zap.Logger) {
 	watch.Files(ctx, watch.Config{Targets: targets, Poll: watchInterval, Logger: logger}, func() { c.follow(logger) })
 }
 
-// follow reads the files again. Each problem is told once.
+// follow reads the files again. Each problem is told once. A certificate that has expired does not replace one that has not.
 func (c *certificates) follow(logger *zap.Logger) {
 	files, err := readTLS(c.config)
 	if err == nil && files.equal(c.seen) {
@@ -126,6 +161,9 @@ func (c *certificates) follow(logger *zap.Logger) {
 	if err == nil {
 		next, err = buildTLS(c.config, files)
 	}
+	if now := time.Now(); err == nil && expired(next, now) && !expired(c.active.Load(), now) {
+		err = fmt.Errorf("%s has expired: renew it", c.config.Cert)
+	}
 	if err != nil {
 		text := err.Error()
 		if old := c.problem.Swap(&text); old == nil || *old != text {
@@ -137,4 +175,15 @@ func (c *certificates) follow(logger *zap.Logger) {
 	c.active.Store(next)
 	c.problem.Store(nil)
 	logger.Info("TLS certificate replaced", zap.String("cert", c.config.Cert))
+}
+
+// degraded says that the files of a key changed and cannot be used. Without TLS there is nothing to say.
+func (c *certificates) degraded(key string) []string {
+	if c == nil {
+		return nil
+	}
+	if text := c.problem.Load(); text != nil {
+		return []string{key + ": the files changed and cannot be used, the old certificate stays: " + *text}
+	}
+	return nil
 }

@@ -117,7 +117,7 @@ func (c Control) send(ctx context.Context, method, url string, order any) (a Ans
 	client := &http.Client{Transport: transport, Timeout: controlTimeout + 10*time.Second}
 	resp, err := client.Do(req)
 	if err != nil {
-		return a, fmt.Errorf("talking to the running process: %w\nis it running, as the same user, with listen.control set? A socket that was removed while it runs is there again after a restart", errors.Unwrap(err))
+		return a, fmt.Errorf("talking to the running process: %w\nis it running, as the same user, with listen.control set?", errors.Unwrap(err))
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxControl)).Decode(&a); err != nil {

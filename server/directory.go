@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,11 +16,14 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"gatehouse/authzen"
 	"gatehouse/config"
 	"gatehouse/edge"
+	"gatehouse/gate"
 	"gatehouse/identity/apikey"
 	"gatehouse/identity/credential"
 	"gatehouse/panics"
+	"gatehouse/server/conns"
 	"gatehouse/topaz"
 	"gatehouse/watch"
 )
@@ -40,9 +45,17 @@ type clientKeys struct {
 	file   string
 	logger *zap.Logger
 	active atomic.Pointer[apikey.Set]
+
+	problem atomic.Pointer[string] // why the file is not in use; nil: it is
 }
 
-func (k *clientKeys) load() error {
+func (k *clientKeys) load() (err error) {
+	defer func() {
+		k.problem.Store(nil)
+		if err != nil {
+			k.problem.Store(new(err.Error()))
+		}
+	}()
 	raw, err := watch.ReadFile(k.file, maxKeys)
 	if err != nil {
 		return err
@@ -196,6 +209,99 @@ func (a *directoryAPI) stop(timeout time.Duration) {
 	}
 	late := time.AfterFunc(timeout, a.server.Stop) // goroutine: it closes connections, nothing else
 	defer late.Stop()
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	wait.Go(func() { // goroutine: net/http recovers its own
+		a.authzen.stop(timeout)
+	})
 	a.server.GracefulStop()
-	a.authzen.stop(timeout)
+}
+
+// degraded is what was changed and cannot be used.
+func (a *directoryAPI) degraded() (list []string) {
+	if a.keys != nil {
+		if text := a.keys.problem.Load(); text != nil {
+			list = append(list, "listen.directory.keys: the file changed and cannot be used, the old keys stay: "+*text)
+		}
+	}
+	return append(list, a.certificates.degraded("listen.directory.tls")...)
+}
+
+// authzenKey is where the addresses of the AuthZEN API are configured.
+const authzenKey = "listen.directory.http"
+
+// validateAuthZEN checks listen.directory.http, and listen.directory.authzen.
+func validateAuthZEN(c *config.ListenDirectory) error {
+	errs := []error{validateAddresses(authzenKey, c.HTTP, c.TLS != nil)}
+	if _, err := authzen.New(authzenConfig(c)); err != nil {
+		errs = append(errs, config.Wrong("listen.directory.authzen", "%w", err))
+	}
+	if len(c.HTTP) == 0 && c.AuthZEN != (config.AuthZEN{}) {
+		errs = append(errs, config.Wrong("listen.directory.authzen", "nobody can ask: give an address in %s", authzenKey))
+	}
+	return errors.Join(errs...)
+}
+
+func authzenConfig(c *config.ListenDirectory) authzen.Config {
+	return authzen.Config{Decision: c.AuthZEN.Decision, URL: c.AuthZEN.URL}
+}
+
+// authzenAPI is the AuthZEN API over HTTP. The zero value is none: its methods do nothing.
+type authzenAPI struct {
+	server    *http.Server
+	listeners []net.Listener
+}
+
+func newAuthZEN(c *config.ListenDirectory, g *gate.Gate, keys *clientKeys, logger *zap.Logger) (authzenAPI, error) {
+	if len(c.HTTP) == 0 {
+		return authzenAPI{}, nil
+	}
+	with := authzenConfig(c)
+	with.Gate = g
+	with.Authenticate = func(authorization string) (authzen.Client, error) {
+		client, err := keys.client(topaz.Key(authorization))
+		return authzen.Client{ID: client.ID, ActAs: client.ActAs}, err
+	}
+	handler, err := authzen.New(with)
+	if err != nil {
+		return authzenAPI{}, fmt.Errorf("listen.directory.authzen.%w", err)
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, Protocols: protocols, ConnState: conns.StateOf, DisableGeneralOptionsHandler: true}
+	if server.ErrorLog, err = zap.NewStdLogAt(logger, zap.DebugLevel); err != nil {
+		return authzenAPI{}, err
+	}
+	return authzenAPI{server: server}, nil
+}
+
+// open opens the listeners with what opens one of a key.
+func (a *authzenAPI) open(c *config.ListenDirectory, secure *tls.Config, open func(key, address string, secure *tls.Config) net.Listener) {
+	for i, address := range c.HTTP {
+		if l := open(fmt.Sprintf("%s[%d]", authzenKey, i), address, overHTTP(secure)); l != nil {
+			a.listeners = append(a.listeners, l)
+		}
+	}
+}
+
+// serve runs in goroutines that start starts.
+func (a *authzenAPI) serve(start func(func() error)) {
+	for _, l := range a.listeners {
+		start(func() error {
+			return served("serving AuthZEN", func() error { return serveUntilClosed("AuthZEN", a.server, l) })
+		})
+	}
+}
+
+// stop waits for the requests under way, at most for timeout.
+func (a *authzenAPI) stop(timeout time.Duration) {
+	if a.server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if a.server.Shutdown(ctx) != nil {
+		_ = a.server.Close() // what is still open is cut off
+	}
 }

@@ -20,6 +20,12 @@ func (s *Server) drain() {
 	close(s.leaving)
 	done := make(chan struct{})
 	cut := make(chan bool, 1)
+	others := make(chan struct{})
+	go func() {
+		defer panics.Recover("ending connections to the directory")
+		defer close(others)
+		s.directory.stop(time.Duration(s.config.Listen.DrainTimeout))
+	}()
 	go func() {
 		defer panics.Recover("ending HTTP connections")
 		cut <- s.http.stop(time.Duration(s.config.Listen.DrainTimeout))
@@ -36,6 +42,7 @@ func (s *Server) drain() {
 		s.grpc.Stop()
 		<-done
 	}
+	<-others
 	if <-cut {
 		s.logger.Warn("requests over HTTP were still under way, stopped anyway")
 	}

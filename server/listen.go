@@ -4,15 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
-	"os/user"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"gatehouse/config"
 	"gatehouse/server/conns"
@@ -74,51 +68,20 @@ func network(address string) (string, string, error) {
 	return "tcp", address, nil
 }
 
-// socketAttributes are the mode and the owner of a unix socket, -1 for an id that stays as it is.
-type socketAttributes struct {
-	mode     fs.FileMode
-	uid, gid int
-}
-
-func attributesOf(c config.Socket) (socketAttributes, error) {
-	out := socketAttributes{uid: -1, gid: -1}
-	mode, err := strconv.ParseUint(c.Mode, 8, 32)
-	if err != nil || mode > 0o777 {
-		return out, fmt.Errorf("mode: %q is not a file mode such as \"0660\"", c.Mode)
-	}
-	out.mode = fs.FileMode(mode)
-	if c.Owner != "" {
-		u, err := user.Lookup(c.Owner)
-		if err != nil {
-			return out, fmt.Errorf("owner: %w", err)
-		}
-		if out.uid, err = strconv.Atoi(u.Uid); err != nil {
-			return out, fmt.Errorf("owner %q: %w", c.Owner, err)
-		}
-	}
-	if c.Group != "" {
-		g, err := user.LookupGroup(c.Group)
-		if err != nil {
-			return out, fmt.Errorf("group: %w", err)
-		}
-		if out.gid, err = strconv.Atoi(g.Gid); err != nil {
-			return out, fmt.Errorf("group %q: %w", c.Group, err)
-		}
-	}
-	return out, nil
-}
-
-// open listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead. name is that of the
+// openListener listens on one address. A TCP listener speaks TLS where secure is given; a unix socket has its file's mode instead. name is that of the
 // kind of listener; those of gRPC know what is under way on its connections.
-func openListener(c config.Listen, address string, secure *tls.Config, name string, all *conns.Connections) (net.Listener, error) {
+func (s *Server) openListener(c config.Listen, address string, secure *tls.Config, name string) (net.Listener, error) {
 	kind, at, err := network(address)
 	if err != nil {
 		return nil, err
 	}
 	var l net.Listener
 	if kind == "unix" {
-		l, err = openSocket(c, at)
-		secure = nil
+		var opened *socket
+		if opened, err = openSocket(c.Socket, at); err == nil {
+			s.sockets = append(s.sockets, opened)
+		}
+		l, secure = opened, nil
 	} else {
 		l, err = net.Listen(kind, at)
 	}
@@ -126,89 +89,19 @@ func openListener(c config.Listen, address string, secure *tls.Config, name stri
 		return nil, err
 	}
 	if name == "grpc" || name == "directory" {
-		return all.Guard(name, l, func(c *conns.Conn) net.Conn {
+		return s.conns.Guard(name, l, func(c *conns.Conn) net.Conn {
 			if secure != nil {
 				return conns.WatchH2(c, tls.Server(c, secure))
 			}
 			return conns.WatchH2(c, c)
 		}), nil
 	}
-	l = all.Guard(name, l, nil)
+	l = s.conns.Guard(name, l, nil)
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}
 	return l, nil
 }
-
-// openSocket listens on a unix socket that has its mode and owner from the first moment on. A socket that a process left
-// behind is replaced; one on which somebody answers, and any other kind of file, is not touched.
-func openSocket(c config.Listen, path string) (net.Listener, error) {
-	attributes, err := attributesOf(c.Socket)
-	if err != nil {
-		return nil, err
-	}
-	if err := clearStale(path); err != nil {
-		return nil, err
-	}
-	fresh := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid()))
-	_ = os.Remove(fresh) // ours, of an earlier process with this id
-	l, err := net.Listen("unix", fresh)
-	if err != nil {
-		return nil, err
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	err = errors.Join(os.Chmod(fresh, attributes.mode), os.Chown(fresh, attributes.uid, attributes.gid))
-	if err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
-		l.Close()
-		_ = os.Remove(fresh)
-		return nil, err
-	}
-	return &socket{Listener: l, path: path}, nil
-}
-
-func clearStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s exists and is not a socket: remove it or choose another path", path)
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		conn.Close()
-		return fmt.Errorf("another process is listening on %s", path)
-	}
-	return nil // nobody answers: the rename replaces it
-}
-
-// socket removes its file when it closes, if the file is still its own.
-type socket struct {
-	net.Listener
-	path string
-}
-
-// Close implements net.Listener.
-func (s *socket) Close() error {
-	err := s.Listener.Close()
-	if errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	if conn, dialErr := net.DialTimeout("unix", s.path, time.Second); dialErr == nil {
-		conn.Close() // somebody else has taken the path over
-		return err
-	}
-	return errors.Join(err, os.Remove(s.path))
-}
-
-// Addr implements net.Listener: the path that clients use, not the one it was made under.
-func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
 
 // listen opens every listener, or none.
 func (s *Server) listen(doc *config.Document) error {
@@ -226,7 +119,7 @@ func (s *Server) listen(doc *config.Document) error {
 		if key == "listen.control" {
 			c.Socket = config.Socket{Mode: "0600"}
 		}
-		l, err := openListener(c, address, secure, listenerName(key), s.conns)
+		l, err := s.openListener(c, address, secure, listenerName(key))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", doc.At(key), key, err))
 			return nil
@@ -256,15 +149,17 @@ func (s *Server) listen(doc *config.Document) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	for _, l := range slices.Concat(s.listeners, s.directory.listeners, s.directory.authzen.listeners) {
-		l.Close()
-	}
-	for _, l := range []net.Listener{s.http.listener, s.admin, s.control, s.jwks} {
+	s.closeListeners()
+	return fmt.Errorf("cannot listen, nothing was started:\n%w\nanother process may be listening there: change the address, or stop it", errors.Join(errs...))
+}
+
+// closeListeners is for listeners that nobody serves.
+func (s *Server) closeListeners() {
+	for _, l := range slices.Concat(s.listeners, s.directory.listeners, s.directory.authzen.listeners, []net.Listener{s.http.listener, s.admin, s.control, s.jwks}) {
 		if l != nil {
 			l.Close()
 		}
 	}
-	return fmt.Errorf("cannot listen, nothing was started:\n%w\nanother process may be listening there: change the address, or stop it", errors.Join(errs...))
 }
 
 // listenerName is the kind of listener that a key configures.

@@ -10,8 +10,12 @@ import (
 	"gatehouse/panics"
 )
 
-// reload reads the configuration again and makes all of it active in one step, except what needs a restart, or none of it.
-func (s *Server) reload(ctx context.Context) {
+// reload reads the configuration again and makes all of it active in one step, except what needs a restart, or none of it. It gives up when until ends:
+// a server that does not answer must not hold up the process's end.
+func (s *Server) reload(until, ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(until, cancel)() // goroutine: it only cancels
 	err := func() (err error) {
 		defer panics.Into("reloading the configuration", &err)
 		cfg, doc, err := s.with.Source.Read()

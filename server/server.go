@@ -10,8 +10,10 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -66,6 +68,7 @@ type Server struct {
 
 	conns        *conns.Connections
 	listeners    []net.Listener
+	sockets      []*socket     // those of all listeners that are unix sockets
 	certificates *certificates // nil without TLS
 	admin        net.Listener
 	control      net.Listener
@@ -80,8 +83,9 @@ type Server struct {
 	awaitsRestart atomic.Pointer[[]string] // keys that the last reload could not change
 }
 
-// New reads the configuration, makes all of it and opens the listeners. It reports every problem of the configuration at once.
-func New(ctx context.Context, with Config) (*Server, error) {
+// New reads the configuration, makes all of it and opens the listeners. It reports every problem of the configuration at once, and leaves nothing
+// behind where there is one.
+func New(ctx context.Context, with Config) (_ *Server, err error) {
 	cfg, doc, err := with.Source.Read()
 	if err != nil {
 		return nil, err
@@ -105,6 +109,11 @@ func New(ctx context.Context, with Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			s.node.Discard()
+		}
+	}()
 	s.conns = conns.New(cfg.Listen, s.registry)
 	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders),
@@ -121,7 +130,10 @@ func New(ctx context.Context, with Config) (*Server, error) {
 	reflection.Register(s.grpc)
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	s.health.SetServingStatus(extauthz.ServiceName, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	return s, s.listen(doc)
+	if err := s.listen(doc); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // published keeps the health service in step with what the gate can do.
@@ -137,11 +149,15 @@ func (s *Server) published(v *gate.View) {
 // Run serves until ctx ends, then drains: not serving, no new connections, requests under way end, the decision log is
 // written out.
 func (s *Server) Run(ctx context.Context) error {
+	signal.Ignore(syscall.SIGPIPE) // or the end of whoever reads standard error or output would be ours
 	// Everything behind the listeners outlives ctx: it is needed until the last request under way has its answer.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var helpers, servers sync.WaitGroup
 	helpers.Go(func() { panics.Loop(background, "looking at connections", s.conns.Watch) })
+	if len(s.sockets) > 0 {
+		helpers.Go(func() { panics.Loop(background, "looking at sockets", s.watchSockets) })
+	}
 	if s.certificates != nil {
 		helpers.Go(func() {
 			panics.Loop(background, "watching TLS files", func(ctx context.Context) { s.certificates.watch(ctx, s.logger) })
@@ -156,6 +172,7 @@ func (s *Server) Run(ctx context.Context) error {
 	select {
 	case <-s.node.Ready():
 	case err := <-ended:
+		s.closeListeners()
 		return err
 	}
 	for _, l := range s.listeners {
@@ -183,7 +200,6 @@ func (s *Server) Run(ctx context.Context) error {
 
 	err := s.untilTheEnd(ctx, background)
 	s.drain()
-	s.directory.stop(time.Duration(s.config.Listen.DrainTimeout))
 	_ = admin.Close() // its requests only read
 	_ = jwks.Close()  // likewise
 	_ = control.Close()
@@ -225,7 +241,7 @@ func (s *Server) untilTheEnd(ctx, background context.Context) error {
 		case err := <-s.failures:
 			return err
 		case <-s.with.Reloads:
-			s.reload(background)
+			s.reload(ctx, background)
 		}
 	}
 }

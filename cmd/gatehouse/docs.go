@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 
 	"gatehouse/config"
+	"gatehouse/doctor"
 	"gatehouse/policy/bounds"
 )
 
@@ -39,6 +42,30 @@ func docsCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := io.WriteString(c.OutOrStdout(), bounds.Page())
 			return err
+		},
+	}, &cobra.Command{
+		Use:   "doctor",
+		Short: "Print docs/doctor.md",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.OutOrStdout(), doctor.Page())
+			return err
+		},
+	})
+	docs.AddCommand(&cobra.Command{
+		Use:   "man DIR",
+		Short: "Write a manual page for each command",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return fmt.Errorf("writing the manual pages: %w", err)
+			}
+			c.Root().DisableAutoGenTag = true // neither a date nor a generator's name: the same commands are the same pages
+			epoch := time.Unix(0, 0).UTC()
+			if err := doc.GenManTree(c.Root(), &doc.GenManHeader{Title: "GATEHOUSE", Section: "1", Source: "gatehouse", Manual: "Gatehouse", Date: &epoch}, args[0]); err != nil {
+				return fmt.Errorf("writing the manual pages: %w", err)
+			}
+			return nil
 		},
 	})
 	return docs

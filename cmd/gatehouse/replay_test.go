@@ -19,6 +19,7 @@ import (
 	"gatehouse/decisionlog"
 	"gatehouse/edge"
 	"gatehouse/gate"
+	"gatehouse/gate/recorded"
 	"gatehouse/identity"
 	"gatehouse/replay"
 	"gatehouse/routes"
@@ -307,7 +308,7 @@ func TestReplayOfConformanceCases(t *testing.T) {
 		if err := d.Decode(&c); err != nil {
 			t.Fatal(err)
 		}
-		if req, err := gate.RequestFromInput(c.Request); err == nil {
+		if req, err := recorded.Request(c.Request); err == nil {
 			requests = append(requests, req)
 		}
 	}

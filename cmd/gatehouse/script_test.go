@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"testing"
@@ -28,17 +29,33 @@ func TestMain(m *testing.M) {
 // TestScripts runs the command lines in testdata/script as a user would type them.
 func TestScripts(t *testing.T) {
 	python := pythonWithFrameworks(t)
+	path := os.Getenv("PATH")
+	if plainScripts {
+		path = plainBinary(t) + string(os.PathListSeparator) + path
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "decide": decide, "keep": keep},
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", path)
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("PYTHON", python)
 			return nil
 		},
 	})
+}
+
+// plainBinary builds gatehouse without the race detector and returns its folder. Scripts start it hundreds of times for one thing each: under the race
+// detector that is a fifth of what all tests cost, and what runs concurrently has tests of its own package. make test-full does it even so.
+func plainBinary(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "gatehouse"), ".").CombinedOutput(); err != nil {
+		t.Fatalf("building gatehouse: %v\n%s", err, out)
+	}
+	return dir
 }
 
 // exits runs a program that must end with this exit code: exits 2 gatehouse serv.

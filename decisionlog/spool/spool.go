@@ -75,6 +75,7 @@ type Spool struct {
 	home    fs.FileInfo          // of the folder that the files are in
 	wrong   string               // what was found wrong with the folder, "" otherwise
 	noted   map[string]time.Time // what was mended, and when: it is said for a while. A closed list
+	made    []string             // the folders that New made, dir first
 	hidden  []hiddenFile         // of segments that are not needed any more and could not be removed; the last few
 	unsaved bool                 // a reader's position could not be saved, and nothing was trimmed since
 }
@@ -88,6 +89,7 @@ func New(cfg Config) (_ *Spool, err error) {
 	sp.readers.Store(new([]*Reader))
 	sp.size = (min(mostSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxRecord))) + 4095) &^ 4095
 	sp.Adopt(cfg)
+	sp.made = missing(cfg.Dir)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the decision log's spool: %w", err)
 	}
@@ -100,7 +102,7 @@ func New(cfg Config) (_ *Spool, err error) {
 	}
 	defer func() {
 		if err != nil {
-			sp.Close()
+			sp.Discard()
 		}
 	}()
 	last, err := sp.recover()
@@ -513,6 +515,27 @@ func (sp *Spool) Close() {
 		r.pos.file.Close()
 	}
 	sp.lock.Close()
+}
+
+// Discard closes a spool that nothing was appended to, and removes the folders that New has made. The lock is held meanwhile: they are nobody else's.
+func (sp *Spool) Discard() {
+	if len(sp.made) > 0 {
+		_ = os.RemoveAll(sp.dir) // what stays is as good as new
+		for _, parent := range sp.made[1:] {
+			_ = os.Remove(parent) // not where others have put something into it
+		}
+	}
+	sp.Close()
+}
+
+// missing are the folders that are to be made for dir, dir first.
+func missing(dir string) (list []string) {
+	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			return list
+		}
+		list = append(list, dir)
+	}
 }
 
 // notify leaves a note in a channel of capacity one, unless there is one already.

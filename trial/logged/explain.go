@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/decisionlog"
 	"gatehouse/gate"
+	"gatehouse/gate/recorded"
 	"gatehouse/policy"
 	"gatehouse/policy/bundle"
 	"gatehouse/policy/explain"
@@ -124,7 +125,7 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
 	out.May = r.mayTake(with.Tables, route)
-	if req, err := gate.RequestFromInput(r.Input); err == nil {
+	if req, err := recorded.Request(r.Input); err == nil {
 		out.Policy.Nearest = with.Trial.Confirm(ctx, out.Policy.Nearest, func(method string) *gate.Request {
 			other := *req
 			other.Method = method

@@ -19,6 +19,7 @@ import (
 	"gatehouse/decisionlog/events"
 	"gatehouse/decisionlog/read"
 	"gatehouse/gate"
+	"gatehouse/gate/recorded"
 	"gatehouse/identity"
 	"gatehouse/replay"
 	"gatehouse/trial"
@@ -308,7 +309,7 @@ func (r *row) body(headers map[string]any) (body *yaml.Node, kind string) {
 	if plain, _, _ := strings.Cut(kind, ";"); kind == "" || strings.TrimSpace(plain) == "application/json" {
 		return jsonNode(parsed), ""
 	}
-	req, err := gate.RequestFromInput(r.input)
+	req, err := recorded.Request(r.input)
 	if err != nil || req.Body == "" {
 		return nil, ""
 	}

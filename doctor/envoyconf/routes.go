@@ -1,0 +1,205 @@
+package envoyconf
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gatehouse/doctor/tree"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// routeConfigs are the routes of a chain: its own, or those of its name that were found elsewhere.
+func (e *examiner) routeConfigs(c chain) []part[*routev3.RouteConfiguration] {
+	if c.manager == nil {
+		return nil
+	}
+	if own := c.manager.GetRouteConfig(); own != nil {
+		return []part[*routev3.RouteConfiguration]{{own, c.at.Get("route_config")}}
+	}
+	var found []part[*routev3.RouteConfiguration]
+	for _, r := range e.routes {
+		if name := c.manager.GetRds().GetRouteConfigName(); name == r.msg.GetName() || c.manager.GetScopedRoutes() != nil {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// clustersOf are the clusters that a chain leads to.
+func (e *examiner) clustersOf(c chain) []string {
+	var names []string
+	for _, config := range e.routeConfigs(c) {
+		for _, host := range config.msg.GetVirtualHosts() {
+			for _, r := range host.GetRoutes() {
+				names = append(names, clustersOfRoute(r)...)
+			}
+		}
+	}
+	return names
+}
+
+func clustersOfRoute(r *routev3.Route) []string {
+	action := r.GetRoute()
+	if action == nil {
+		return nil
+	}
+	if w := action.GetWeightedClusters(); w != nil {
+		var names []string
+		for _, c := range w.GetClusters() {
+			names = append(names, c.GetName())
+		}
+		return names
+	}
+	return []string{action.GetCluster()} // "" where it is chosen by a header or a plugin
+}
+
+// forwards says whether a chain leads anywhere but to answers of its own. Routes that are not here count.
+func (e *examiner) forwards(c chain) bool {
+	configs := e.routeConfigs(c)
+	return len(configs) == 0 || len(e.clustersOf(c)) > 0
+}
+
+// reaches says whether a cluster is among those, or has an endpoint of one of those.
+func (e *examiner) reaches(name string, those map[string]bool) bool {
+	if those[name] {
+		return true
+	}
+	ends := e.endpoints(name)
+	for other := range those {
+		for _, end := range e.endpoints(other) {
+			if slices.Contains(ends, end) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// routesOf looks at what routes do to ext_authz and to what it sets.
+func (e *examiner) routesOf(c chain) {
+	names := map[string]bool{}
+	for _, f := range c.filters {
+		if isAuthz(f) {
+			names[f.name] = true
+		}
+	}
+	configs := e.routeConfigs(c)
+	if len(configs) == 0 && e.whole {
+		place := c.at.Get("rds")
+		if !place.Exists() {
+			place = c.at
+		}
+		e.found("routes-not-seen", place, "the routes of listener %s are fetched and are not in here", quoted(c.name))
+	}
+	for _, config := range configs {
+		r := routes{e, names, config.at}
+		r.level(config.at, "the route configuration", config.msg.GetTypedPerFilterConfig(), config.msg.GetRequestHeadersToRemove(), config.msg.GetRequestHeadersToAdd(), false)
+		for _, host := range items(config.msg.GetVirtualHosts(), config.at.Get("virtual_hosts")) {
+			r.host(host)
+		}
+	}
+}
+
+// routes looks at one route configuration.
+type routes struct {
+	*examiner
+	names map[string]bool // of the chain's ext_authz filters
+	at    tree.Node
+}
+
+func (r routes) host(host part[*routev3.VirtualHost]) {
+	where := fmt.Sprintf("virtual host %q", host.msg.GetName())
+	leads := slices.ContainsFunc(host.msg.GetRoutes(), func(r *routev3.Route) bool { return len(clustersOfRoute(r)) > 0 }) || len(host.msg.GetRoutes()) == 0
+	r.level(host.at, where, host.msg.GetTypedPerFilterConfig(), host.msg.GetRequestHeadersToRemove(), host.msg.GetRequestHeadersToAdd(), !leads)
+	for i, route := range items(host.msg.GetRoutes(), host.at.Get("routes")) {
+		where := fmt.Sprintf("route %d of %s", i+1, where)
+		if name := route.msg.GetName(); name != "" {
+			where = fmt.Sprintf("route %q of virtual host %q", name, host.msg.GetName())
+		}
+		r.level(route.at, where, route.msg.GetTypedPerFilterConfig(), route.msg.GetRequestHeadersToRemove(), route.msg.GetRequestHeadersToAdd(), len(clustersOfRoute(route.msg)) == 0)
+		action := route.at.Get("route")
+		for _, c := range items(route.msg.GetRoute().GetWeightedClusters().GetClusters(), action.Get("weighted_clusters", "clusters")) {
+			r.level(c.at, where, c.msg.GetTypedPerFilterConfig(), c.msg.GetRequestHeadersToRemove(), c.msg.GetRequestHeadersToAdd(), false)
+		}
+		upgrades := action.Get("upgrade_configs")
+		for _, u := range items(route.msg.GetRoute().GetUpgradeConfigs(), upgrades) {
+			if u.msg.GetEnabled() == nil || u.msg.GetEnabled().GetValue() {
+				r.upgrade(u.msg.GetUpgradeType(), u.at, where, func() { upgrades.RemoveItem(u.at) })
+			}
+		}
+	}
+}
+
+// level is what a route configuration, a virtual host, a route or a part of one may say.
+func (r routes) level(at tree.Node, where string, perFilter map[string]*anypb.Any, removed []string, added []*corev3.HeaderValueOption, open bool) {
+	per := at.Get("typed_per_filter_config")
+	for _, m := range per.Members() {
+		if _, ok := perFilter[m.Name]; ok {
+			r.perFilter(per, m, where, open)
+		}
+	}
+	for _, name := range removed {
+		if name = strings.ToLower(name); slices.Contains(r.gatehouse.IdentityHeaders, name) {
+			list := at.Get("request_headers_to_remove")
+			for _, item := range list.Items() {
+				if strings.EqualFold(item.Text(), name) {
+					r.found("identity-headers-removed", item, "%s removes %s after Gatehouse has set it", where, name).Fix = func() { list.RemoveItem(item) }
+				}
+			}
+		}
+	}
+	list := at.Get("request_headers_to_add")
+	for _, h := range items(added, list) {
+		if name := strings.ToLower(h.msg.GetHeader().GetKey()); slices.Contains(r.gatehouse.IdentityHeaders, name) {
+			r.found("identity-headers-overwritten", h.at, "%s sets %s after Gatehouse has", where, name).Fix = func() { list.RemoveItem(h.at) }
+		}
+	}
+}
+
+// perFilter looks at the settings of one filter.
+func (r routes) perFilter(per tree.Node, m tree.Member, where string, open bool) {
+	kind, value, _ := typed(m.Value)
+	disabled := false
+	if kind == filterType {
+		disabled = value.Get("disabled").True()
+		if inner, config, ok := typed(value.Get("config")); ok {
+			kind, value = inner, config
+		}
+	}
+	if kind == "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" {
+		r.mutations(value.Get("mutations", "request_mutations"), where)
+		return
+	}
+	if kind != perRouteType && (kind != filterType || !r.names[m.Name]) {
+		return
+	}
+	if !r.names[m.Name] {
+		r.found("per-route-name", m.Value, "%s has settings for a filter %q, and ext_authz is called %s here", where, m.Name, strings.Join(sorted(r.names), ", ")).Fix = func() {
+			if names := sorted(r.names); len(names) == 1 {
+				per.Set(names[0], m.Value)
+				per.Remove(m.Name)
+			}
+		}
+		return
+	}
+	s := routeSettings{at: value, where: where, key: m.Name, per: per, open: open}
+	if disabled && !open {
+		r.found("route-disables-ext-authz", m.Value.Get("disabled"), "%s switches ext_authz off", where).Fix = s.remove
+	}
+	if kind == perRouteType {
+		r.route(s)
+	}
+}
+
+func sorted(names map[string]bool) []string {
+	var list []string
+	for name := range names {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
