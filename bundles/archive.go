@@ -84,8 +84,8 @@ func newArchiver(cfg *Config) (*archiver, error) {
 	}
 	p := &archiver{Archive: cfg.Archive, logger: cfg.Logger, clock: cfg.Clock, wake: make(chan struct{}, 1), active: map[string]string{},
 		metrics: archiveMetrics{
-			bytes:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "gatehouse_bundle_past_bytes", Help: "Bytes of the bundles that are kept by their digest."}),
-			failed: prometheus.NewCounter(prometheus.CounterOpts{Name: "gatehouse_bundle_past_failures_total", Help: "Bundles that could not be kept by their digest."}),
+			bytes:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "gatehouse_bundle_archive_bytes", Help: "Bytes of the bundles that are kept by their digest."}),
+			failed: prometheus.NewCounter(prometheus.CounterOpts{Name: "gatehouse_bundle_archive_failures_total", Help: "Bundles that could not be kept by their digest."}),
 		}}
 	p.Bytes = cmp.Or(p.Bytes, defaultArchive)
 	if cfg.Registerer == nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"regexp"
@@ -11,10 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/yamltext"
-
-	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
+
+	"gatehouse/nearest"
+	"gatehouse/yamltext"
 )
 
 // maxConfig bounds gatehouse.yaml, in bytes.
@@ -145,7 +146,7 @@ func (d *Document) mapping(n *yaml.Node, t reflect.Type, path string) {
 			if path != "" {
 				where = " in " + path
 			}
-			d.fail(key.Line, "unknown key %q%s: %s", key.Value, where, Suggestion(key.Value, fields(t)))
+			d.fail(key.Line, "unknown key %q%s: %s", key.Value, where, Suggestion(key.Value, slices.Collect(maps.Keys(fields(t)))))
 			continue
 		}
 		if d.walk(value, of, full) {
@@ -187,19 +188,9 @@ func kindName(t reflect.Type, custom bool) string {
 }
 
 // Suggestion names the nearest known key, or all of them where none is near.
-func Suggestion(name string, known map[string]reflect.StructField) string {
-	best, distance := "", 3
-	names := make([]string, 0, len(known))
-	for k := range known {
-		names = append(names, k)
-	}
-	slices.Sort(names)
-	for _, k := range names {
-		if n := levenshtein.ComputeDistance(strings.ToLower(name[:min(len(name), 64)]), k); n < distance {
-			best, distance = k, n
-		}
-	}
-	if best != "" {
+func Suggestion(name string, known []string) string {
+	names := slices.Sorted(slices.Values(known))
+	if best := nearest.Word(name, names, 3); best != "" {
 		return fmt.Sprintf("did you mean %q?", best)
 	}
 	return "known keys are " + strings.Join(names, ", ")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"runtime"
 	"slices"
+	"sync"
 )
 
 // Builder makes a Snapshot of much data at once: all objects, then all relations. Its errors leave it as it was before the call.
@@ -321,5 +322,34 @@ func (l list) sort() {
 	slices.SortFunc(pairs, func(a, b pair) int { return cmp.Compare(a.e, b.e) })
 	for i, p := range pairs {
 		l.edges[i], l.at[i] = p.e, p.at
+	}
+}
+
+// parallel runs parts of one job side by side. A part that panics ends alone; wait then panics, so that who asked for the job is told, and not
+// the process ended.
+type parallel struct {
+	wg       sync.WaitGroup
+	once     sync.Once
+	panicked any
+}
+
+func (p *parallel) run(part func()) {
+	p.wg.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				p.note(v)
+			}
+		}()
+		part()
+	})
+}
+
+// note keeps the first panic.
+func (p *parallel) note(v any) { p.once.Do(func() { p.panicked = v }) }
+
+func (p *parallel) wait() {
+	p.wg.Wait()
+	if p.panicked != nil {
+		panic(p.panicked)
 	}
 }

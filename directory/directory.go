@@ -9,8 +9,14 @@
 package directory
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
+	"runtime"
+	"slices"
 	"time"
 )
 
@@ -91,3 +97,336 @@ func (e *ChangeError) Error() string {
 }
 
 func (e *ChangeError) Unwrap() error { return e.Err }
+
+// Snapshot is a directory at one moment. It is never written again.
+type Snapshot struct {
+	revision uint64
+	limits   Limits
+	manifest *Manifest
+	symbols  *symbols
+	plan     *plan // the manifest, compiled against the symbols
+
+	rows   rows // the objects with their relations
+	next   number
+	free   *freeNumbers
+	ids    ids
+	times  *hub // when relations expire, as edges; nil: none does
+	digest digest
+	counts counts
+}
+
+// counts are kept up to date with each change.
+type counts struct {
+	bytes     int64
+	objects   []int // by typeID; without those that stand for all of a type
+	relations []int // by relID
+}
+
+// New is an empty directory.
+func New(m *Manifest, l Limits) *Snapshot {
+	s := &Snapshot{limits: l, manifest: m, symbols: newSymbols(m), ids: newIDs()}
+	s.digest = digestManifest(m)
+	s.fit()
+	return s
+}
+
+// fit makes what depends on the symbols.
+func (s *Snapshot) fit() {
+	s.counts.objects = grow(s.counts.objects, len(s.symbols.types))
+	s.counts.relations = grow(s.counts.relations, len(s.symbols.rels))
+	s.plan = compile(s.manifest, s.symbols, s.limits)
+}
+
+// grow copies l, n long.
+func grow(l []int, n int) []int {
+	out := make([]int, n)
+	copy(out, l)
+	return out
+}
+
+// WithLimits is the same directory with other limits of questions.
+func (s *Snapshot) WithLimits(l Limits) *Snapshot {
+	if l == s.limits {
+		return s
+	}
+	out := *s
+	out.limits = l
+	out.plan = compile(out.manifest, out.symbols, l)
+	return &out
+}
+
+// WithRevision is the same directory under another revision.
+func (s *Snapshot) WithRevision(revision uint64) *Snapshot {
+	out := *s
+	out.revision = revision
+	return &out
+}
+
+// Revision counts changes: each Apply and SetManifest adds one.
+func (s *Snapshot) Revision() uint64 { return s.revision }
+
+// Manifest is the model.
+func (s *Snapshot) Manifest() *Manifest { return s.manifest }
+
+// Digest is a hash of the content: manifest, objects and relations. The same content has the same digest, however it came about.
+func (s *Snapshot) Digest() string { return s.digest.String() }
+
+// Stats counts what is there.
+type Stats struct {
+	Objects, Relations int
+	Expiring           int            // relations that expire, or have
+	Bytes              int64          // about what the snapshot takes in memory, the table of ids aside
+	ByType             map[string]int // objects
+	ByRelation         map[string]int // by type#relation
+}
+
+// Stats counts what is there.
+func (s *Snapshot) Stats() Stats {
+	out := Stats{Bytes: s.counts.bytes, ByType: map[string]int{}, ByRelation: map[string]int{}}
+	for t, n := range s.counts.objects {
+		if n > 0 {
+			out.ByType[s.symbols.typeName(typeID(t))] = n
+		}
+		out.Objects += n
+	}
+	for r, n := range s.counts.relations {
+		if n > 0 {
+			out.ByRelation[s.symbols.typeName(s.symbols.relType(relID(r)))+"#"+s.symbols.relName(relID(r))] = n
+		}
+		out.Relations += n
+	}
+	if s.times != nil {
+		out.Expiring = s.times.n
+	}
+	return out
+}
+
+func (s *Snapshot) record(n number) record { return s.rows.page(n).record(n & (pageSize - 1)) }
+
+func (s *Snapshot) typeOf(n number) typeID {
+	t, _ := s.record(n).head()
+	return t
+}
+
+// idOf is an object's id, as a part of the page: whoever keeps it keeps the page.
+func (s *Snapshot) idOf(n number) string {
+	_, id := s.record(n).head()
+	return alias(id)
+}
+
+// ref is an object's name, copied.
+func (s *Snapshot) ref(n number) Ref {
+	t, id := s.record(n).head()
+	return Ref{s.symbols.typeName(t), string(id)}
+}
+
+// forward are the relations of object n: edges with the number of the subject.
+func (s *Snapshot) forward(n number) edges { return s.rows.page(n).fwd.of(n & (pageSize - 1)) }
+
+// reverse are the relations of which n is the subject: edges with the number of the object.
+func (s *Snapshot) reverse(n number) edges { return s.rows.page(n).rev.of(n & (pageSize - 1)) }
+
+// relation is an edge of object n as a Relation.
+func (s *Snapshot) relation(n number, e edge, at int64) Relation {
+	return s.relationOf(s.ref(n), e, at)
+}
+
+func (s *Snapshot) relationOf(object Ref, e edge, at int64) Relation {
+	r := Relation{Object: object, Relation: s.symbols.relName(e.rel()), Subject: s.ref(e.other())}
+	if e.sub() != 0 {
+		r.SubjectRelation = s.symbols.relName(e.sub())
+	}
+	if at != 0 {
+		r.Expires = time.Unix(at, 0).UTC()
+	}
+	return r
+}
+
+// Epoch is how many relations have expired by now. While it is the same, a revision answers every question the same.
+func (s *Snapshot) Epoch(now time.Time) uint64 {
+	if s.times == nil || now.Unix() < 0 {
+		return 0
+	}
+	return uint64(s.times.from(edge(now.Unix() + 1)))
+}
+
+// tally is what is known of a part of a directory by going through it.
+type tally struct {
+	digest digest
+	counts counts
+	times  []edge
+
+	waiting []tallyEdge
+	buf     []byte
+	touched byte // nobody reads it, but it must be read for
+}
+
+func newTally(y *symbols) *tally {
+	return &tally{counts: counts{objects: make([]int, len(y.types)), relations: make([]int, len(y.rels))}}
+}
+
+// total counts and digests everything, after a bulk build.
+func (s *Snapshot) total() {
+	tallies := make([]*tally, runtime.GOMAXPROCS(0))
+	var work parallel
+	for w := range tallies {
+		tallies[w] = newTally(s.symbols)
+		work.run(func() {
+			for i := w; i < len(s.rows); i += len(tallies) {
+				s.rows[i : i+1].each(func(_ number, p *page) bool {
+					tallies[w].page(s, p)
+					return true
+				})
+			}
+		})
+	}
+	work.wait()
+	var times []edge
+	for _, t := range tallies {
+		s.digest.add(t.digest)
+		s.counts.add(t.counts)
+		times = append(times, t.times...)
+	}
+	slices.Sort(times)
+	s.times = newTimes(times)
+}
+
+func (c *counts) add(more counts) {
+	c.bytes += more.bytes
+	for i, n := range more.objects {
+		c.objects[i] += n
+	}
+	for i, n := range more.relations {
+		c.relations[i] += n
+	}
+}
+
+// page adds the objects of a page and their relations.
+func (t *tally) page(s *Snapshot, p *page) {
+	t.counts.bytes += p.size()
+	p.slots(func(slot number) bool {
+		r := p.record(slot)
+		if typ, id := r.head(); string(id) != wildcard {
+			t.counts.objects[typ]++
+			var d digest
+			d, t.buf = s.symbols.digestRecord(t.buf, r)
+			t.digest.add(d)
+		}
+		span := p.fwd.of(slot).all()
+		for e, at, ok := span.step(); ok; e, at, ok = span.step() {
+			t.counts.relations[e.rel()]++
+			if at != 0 {
+				t.times = append(t.times, edge(at))
+			}
+			if t.waiting = append(t.waiting, tallyEdge{r, e, at}); len(t.waiting) == tallyEdges {
+				t.edges(s)
+			}
+		}
+		return true
+	})
+	t.edges(s)
+}
+
+// tallyEdge is a relation on its way into the digest.
+type tallyEdge struct {
+	object record
+	edge   edge
+	at     int64
+}
+
+const tallyEdges = 256
+
+// edges adds relations. Their subjects are all over the memory: it is asked for many at once, so that it answers while others wait.
+func (t *tally) edges(s *Snapshot) {
+	var pages [tallyEdges]*page
+	var subjects [tallyEdges]record
+	for i, x := range t.waiting {
+		pages[i] = s.rows.page(x.edge.other())
+	}
+	for i, x := range t.waiting {
+		subjects[i] = pages[i].record(x.edge.other() & (pageSize - 1))
+	}
+	for i := range t.waiting {
+		t.touched += subjects[i][0]
+	}
+	for i, x := range t.waiting {
+		var d digest
+		d, t.buf = s.symbols.digestEdge(t.buf, x.object, x.edge, subjects[i], x.at)
+		t.digest.add(d)
+	}
+	t.waiting = t.waiting[:0]
+}
+
+// digest is the sum of the SHA-256 of everything in a directory, modulo 2^256: a sum does not depend on the order, and a change adds and
+// subtracts. It tells two contents apart; it is no proof against who can choose billions of records to make two of the same sum.
+type digest [4]uint64
+
+func (d *digest) add(x digest) {
+	var carry uint64
+	for i := range d {
+		d[i], carry = bits.Add64(d[i], x[i], carry)
+	}
+}
+
+func (d *digest) sub(x digest) {
+	var borrow uint64
+	for i := range d {
+		d[i], borrow = bits.Sub64(d[i], x[i], borrow)
+	}
+}
+
+func (d digest) bytes() (out [sha256.Size]byte) {
+	for i, v := range d {
+		binary.LittleEndian.PutUint64(out[8*i:], v)
+	}
+	return out
+}
+
+func (d digest) String() string {
+	b := d.bytes()
+	return hex.EncodeToString(b[:])
+}
+
+func digestOf(b []byte) digest { return digestFrom(sha256.Sum256(b)) }
+
+func digestFrom(sum [sha256.Size]byte) (out digest) {
+	for i := range out {
+		out[i] = binary.LittleEndian.Uint64(sum[8*i:])
+	}
+	return out
+}
+
+func digestManifest(m *Manifest) digest {
+	return digestOf(append([]byte("m"), m.Text()...))
+}
+
+// appendText appends a text with its length.
+func appendText[T ~string | ~[]byte](dst []byte, s T) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// digestRecord is what an object adds: its type by name, since numbers of types depend on history. buf is scratch.
+func (y *symbols) digestRecord(buf []byte, r record) (digest, []byte) {
+	t, id, name, properties := r.parts()
+	buf = append(buf[:0], 'o')
+	buf = appendText(buf, y.typeName(t))
+	buf = appendText(buf, id)
+	buf = appendText(buf, name)
+	buf = append(buf, properties...)
+	return digestOf(buf), buf
+}
+
+// digestEdge is what a relation adds. object and subject are the records at its ends.
+func (y *symbols) digestEdge(buf []byte, object record, e edge, subject record, at int64) (digest, []byte) {
+	objectType, objectID := object.head()
+	subjectType, subjectID := subject.head()
+	buf = append(buf[:0], 'r')
+	buf = appendText(buf, y.typeName(objectType))
+	buf = appendText(buf, objectID)
+	buf = appendText(buf, y.relName(e.rel()))
+	buf = appendText(buf, y.typeName(subjectType))
+	buf = appendText(buf, subjectID)
+	buf = appendText(buf, y.relName(e.sub()))
+	buf = binary.AppendVarint(buf, at)
+	return digestOf(buf), buf
+}

@@ -1,7 +1,9 @@
 package directory
 
 import (
+	"cmp"
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"slices"
 	"unsafe"
@@ -147,4 +149,335 @@ func (r record) object(y *symbols) Object {
 		o.Properties = slices.Clone(properties)
 	}
 	return o
+}
+
+// edges are the relations of one object in one direction.
+type edges struct {
+	list      // where they are few
+	hub  *hub // where they are many
+}
+
+func (e edges) len() int {
+	if e.hub != nil {
+		return e.hub.n
+	}
+	return len(e.edges)
+}
+
+func (e edges) empty() bool { return e.len() == 0 }
+
+// has says whether the relation is there and has not expired.
+func (e edges) has(rel, sub relID, other number, now int64) bool {
+	at, ok := e.find(makeEdge(rel, sub, other))
+	return ok && !expired(at, now)
+}
+
+// find says when an edge expires, and whether it is there.
+func (e edges) find(x edge) (at int64, ok bool) {
+	if e.hub != nil {
+		c, i, ok := e.hub.search(x)
+		if !ok {
+			return 0, false
+		}
+		return e.hub.chunks[c].expires(i), true
+	}
+	i, ok := e.search(x)
+	if !ok {
+		return 0, false
+	}
+	return e.expires(i), true
+}
+
+// span is the edges of one relation and subject relation, in order of their numbers. It is a value and is iterated without allocation.
+type span struct {
+	list          // what is left of the chunk at hand
+	rest  []chunk // the chunks after it
+	until edge    // the first edge that does not belong to it
+	left  int
+}
+
+// all is every edge, in order.
+func (e edges) all() span { return e.between(0, math.MaxUint64) }
+
+// span is the edges with this relation and this subject relation.
+func (e edges) span(rel, sub relID) span {
+	from := makeEdge(rel, sub, 0)
+	return e.between(from, from+1<<32)
+}
+
+// linear is up to how many edges are searched one after the other, which is faster for few.
+const linear = 16
+
+func (e edges) between(from, until edge) span {
+	if until < from { // past the last relation
+		until = math.MaxUint64
+	}
+	if e.hub == nil {
+		i, j := bounds(e.edges, from, until)
+		return span{list: e.slice(i, j), left: j - i}
+	}
+	h := e.hub
+	n := h.from(until) - h.from(from)
+	if n == 0 {
+		return span{}
+	}
+	c, i, _ := h.search(from)
+	l := h.chunks[c].list
+	_, j := bounds(l.edges, 0, until)
+	return span{list: l.slice(i, max(i, j)), rest: h.chunks[c+1:], until: until, left: n}
+}
+
+// bounds are the places of the first edges that are not less than from, and than until.
+func bounds(l []edge, from, until edge) (int, int) {
+	if len(l) <= linear {
+		i := 0
+		for i < len(l) && l[i] < from {
+			i++
+		}
+		j := i
+		for j < len(l) && l[j] < until {
+			j++
+		}
+		return i, j
+	}
+	i, _ := list{edges: l}.search(from)
+	j, _ := list{edges: l[i:]}.search(until)
+	return i, i + j
+}
+
+// len is how many edges are left, expired ones included.
+func (s *span) len() int { return s.left }
+
+// next is the next object at the other end whose relation has not expired.
+func (s *span) next(now int64) (number, bool) {
+	e, ok := s.nextEdge(now)
+	return e.other(), ok
+}
+
+// nextEdge is the next edge that has not expired.
+func (s *span) nextEdge(now int64) (edge, bool) {
+	for {
+		e, at, ok := s.step()
+		if !ok || !expired(at, now) {
+			return e, ok
+		}
+	}
+}
+
+// step is the next edge, expired or not.
+func (s *span) step() (e edge, at int64, ok bool) {
+	for len(s.edges) == 0 {
+		if len(s.rest) == 0 {
+			return 0, 0, false
+		}
+		l := s.rest[0].list
+		s.rest = s.rest[1:]
+		_, n := bounds(l.edges, 0, s.until)
+		if n < len(l.edges) {
+			s.rest = nil
+		}
+		s.list = l.slice(0, n)
+	}
+	e, s.edges = s.edges[0], s.edges[1:]
+	if s.at != nil {
+		at, s.at = s.at[0], s.at[1:]
+	}
+	s.left--
+	return e, at, true
+}
+
+const (
+	hubMin   = 128 // lists that are longer live in a hub of their own, so that a change of one does not copy it whole
+	hubBack  = 64  // hubs that are shorter become plain lists again
+	hubChunk = 512 // edges in a chunk after a bulk build; a chunk that grows to twice that is split
+)
+
+// edge is a relation as it is stored with one of its objects: relation, subject relation, and the object at the other end. Sorted edges have
+// those of one relation and subject relation side by side.
+type edge uint64
+
+func makeEdge(rel, sub relID, other number) edge {
+	return edge(rel)<<48 | edge(sub)<<32 | edge(other)
+}
+
+func (e edge) rel() relID    { return relID(e >> 48) }
+func (e edge) sub() relID    { return relID(e >> 32) }
+func (e edge) other() number { return number(e) }
+
+// list is sorted edges with the times at which they expire: nil where none does, else one for each edge, 0 for never.
+type list struct {
+	edges []edge
+	at    []int64
+}
+
+// search finds e, or where it belongs.
+func (l list) search(e edge) (int, bool) { return slices.BinarySearch(l.edges, e) }
+
+func (l list) slice(from, to int) list {
+	if l.at == nil {
+		return list{edges: l.edges[from:to]}
+	}
+	return list{l.edges[from:to], l.at[from:to]}
+}
+
+// expires is when edge i expires; 0: never.
+func (l list) expires(i int) int64 {
+	if l.at == nil {
+		return 0
+	}
+	return l.at[i]
+}
+
+// clone copies l, with room for n more.
+func (l list) clone(n int) list {
+	out := list{edges: append(make([]edge, 0, len(l.edges)+n), l.edges...)}
+	if l.at != nil {
+		out.at = append(make([]int64, 0, len(l.at)+n), l.at...)
+	}
+	return out
+}
+
+// insert puts e at place i of a list that nobody else reads.
+func (l *list) insert(i int, e edge, at int64) {
+	if at != 0 && l.at == nil {
+		l.at = make([]int64, len(l.edges), cap(l.edges))
+	}
+	l.edges = slices.Insert(l.edges, i, e)
+	if l.at != nil {
+		l.at = slices.Insert(l.at, i, at)
+	}
+}
+
+// remove takes out the edge at place i of a list that nobody else reads.
+func (l *list) remove(i int) {
+	l.edges = slices.Delete(l.edges, i, i+1)
+	if l.at != nil {
+		l.at = slices.Delete(l.at, i, i+1)
+	}
+}
+
+// add appends all of more.
+func (l *list) add(more list) {
+	if more.at != nil && l.at == nil {
+		l.at = make([]int64, len(l.edges), cap(l.edges))
+	}
+	l.edges = append(l.edges, more.edges...)
+	switch {
+	case more.at != nil:
+		l.at = append(l.at, more.at...)
+	case l.at != nil:
+		l.at = append(l.at, make([]int64, len(more.edges))...)
+	}
+}
+
+// expired says whether a relation that expires at this time has by now.
+func expired(at, now int64) bool { return at != 0 && at <= now }
+
+// hub is a long list in chunks. No chunk is empty.
+type hub struct {
+	n      int
+	chunks []chunk
+}
+
+type chunk struct {
+	list
+	before int // how many edges are in the chunks before it
+}
+
+// newHub splits a list. It copies.
+func newHub(l list) *hub {
+	h := &hub{}
+	for from := 0; from < len(l.edges); from += hubChunk {
+		to := min(from+hubChunk, len(l.edges))
+		part := l.slice(from, to)
+		if !part.expiring() {
+			part.at = nil
+		}
+		h.chunks = append(h.chunks, chunk{list: part.clone(0)})
+	}
+	h.count()
+	return h
+}
+
+func (h *hub) count() {
+	h.n = 0
+	for i := range h.chunks {
+		h.chunks[i].before = h.n
+		h.n += len(h.chunks[i].edges)
+	}
+}
+
+// chunkOf is the chunk in which e is, or into which it belongs.
+func (h *hub) chunkOf(e edge) int {
+	i, found := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+	if !found && i > 0 {
+		i--
+	}
+	return i
+}
+
+// search finds e: its chunk and its place there.
+func (h *hub) search(e edge) (c, i int, ok bool) {
+	c = h.chunkOf(e)
+	i, ok = h.chunks[c].search(e)
+	return c, i, ok
+}
+
+// from is how many edges are less than e.
+func (h *hub) from(e edge) int {
+	c, _ := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+	if c > 0 { // in the chunk before, edges may be equal to e: times are more than once in their list
+		c--
+	}
+	i, _ := h.chunks[c].search(e)
+	return h.chunks[c].before + i
+}
+
+// flat is all of it as one list, copied.
+func (h *hub) flat() list {
+	out := list{edges: make([]edge, 0, h.n)}
+	for _, c := range h.chunks {
+		out.add(c.list)
+	}
+	return out
+}
+
+// timesChunk is larger than hubChunk: all relations that expire are in one such list.
+const timesChunk = 4096
+
+// newTimes is the list of when relations expire, out of sorted times. A time is in it as often as relations expire then.
+func newTimes(times []edge) *hub {
+	if len(times) == 0 {
+		return nil
+	}
+	h := &hub{}
+	for part := range slices.Chunk(times, timesChunk) {
+		h.chunks = append(h.chunks, chunk{list: list{edges: slices.Clone(part)}})
+	}
+	h.count()
+	return h
+}
+
+// changeTimes is the list with times that came, and without as many that went.
+func changeTimes(times *hub, come, gone []edge) *hub {
+	if len(come) == 0 && len(gone) == 0 {
+		return times
+	}
+	if times == nil {
+		times = &hub{}
+	}
+	h := newDraftHub(times, timesChunk)
+	for _, at := range come {
+		c, i, _ := h.find(at)
+		h.insert(c, i, at, 0)
+	}
+	for _, at := range gone {
+		if c, i, ok := h.find(at); ok {
+			h.remove(c, i)
+		}
+	}
+	if h.n == 0 {
+		return nil
+	}
+	return h.freeze()
 }

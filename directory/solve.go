@@ -212,3 +212,71 @@ func (a *asker) holdsNode(o number, n node, holds []bool) verdict {
 	}
 	return v
 }
+
+// table is a hash table of keys that is emptied in no time and allocates only to grow.
+type table struct {
+	slots []slot
+	round uint32 // slots of other rounds are free
+	n     int
+}
+
+type slot struct {
+	key   uint64
+	round uint32
+	value uint32
+}
+
+func (t *table) reset() {
+	t.n = 0
+	if t.round++; t.round == 0 {
+		clear(t.slots)
+		t.round = 1
+	}
+}
+
+func (t *table) large() bool { return len(t.slots) > 2*keepMembers }
+
+// place is the slot of a key, or a free one for it.
+func (t *table) place(key uint64) *slot {
+	mask := uint64(len(t.slots) - 1)
+	h := key * 0x9E3779B97F4A7C15
+	for i := (h ^ h>>32) & mask; ; i = (i + 1) & mask {
+		s := &t.slots[i]
+		if s.round != t.round || s.key == key {
+			return s
+		}
+	}
+}
+
+func (t *table) get(key uint64) (uint32, bool) {
+	if t.n == 0 {
+		return 0, false
+	}
+	s := t.place(key)
+	return s.value, s.round == t.round
+}
+
+func (t *table) put(key uint64, value uint32) {
+	if 4*(t.n+1) > 3*len(t.slots) {
+		t.grow()
+	}
+	s := t.place(key)
+	if s.round != t.round {
+		t.n++
+	}
+	*s = slot{key, t.round, value}
+}
+
+func (t *table) grow() {
+	old := t.slots
+	t.slots = make([]slot, max(64, 2*len(old)))
+	round := t.round
+	if round == 0 {
+		t.round, round = 1, 1
+	}
+	for _, s := range old {
+		if s.round == round {
+			*t.place(s.key) = s
+		}
+	}
+}

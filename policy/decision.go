@@ -149,7 +149,7 @@ func (o output) allow(d *Decision, v ast.Object) (err error) {
 	if d.RemoveHeaders, err = list(v, "request_headers_to_remove", o.headerName); err != nil {
 		return err
 	}
-	if d.RemoveQuery, err = list(v, "query_parameters_to_remove", plain); err != nil {
+	if d.RemoveQuery, err = list(v, "query_parameters_to_remove", checkPlain); err != nil {
 		return err
 	}
 	if d.SetQuery, err = queryParameters(v, "query_parameters_to_set"); err != nil {
@@ -164,10 +164,10 @@ func (o output) deny(d *Decision, v ast.Object) (err error) {
 	if d.Headers, err = o.headers(v, "headers"); err != nil {
 		return err
 	}
-	if d.Body, err = text(v, "body"); err != nil {
+	if d.Body, err = stringMember(v, "body"); err != nil {
 		return err
 	}
-	if d.Reason, err = text(v, "reason"); err != nil {
+	if d.Reason, err = stringMember(v, "reason"); err != nil {
 		return err
 	}
 	if d.Status, err = status(v); err != nil {
@@ -199,8 +199,8 @@ var decisionKeys = func(names ...string) map[string]*ast.Term {
 }("allowed", "headers", "response_headers_to_add", "request_headers_to_remove", "query_parameters_to_remove",
 	"query_parameters_to_set", "body", "reason", "http_status", "dynamic_metadata", "value", "append_action")
 
-// text returns a string that may hold line breaks; it must be valid UTF-8.
-func text(v ast.Object, key string) (string, error) {
+// stringMember returns a string that may hold line breaks; it must be valid UTF-8.
+func stringMember(v ast.Object, key string) (string, error) {
 	found := member(v, key)
 	if found == nil {
 		return "", nil
@@ -355,10 +355,10 @@ func queryParameters(v ast.Object, key string) ([]QueryParameter, error) {
 		if name == "" {
 			return errors.New("a parameter without a name")
 		}
-		if err := plain(name); err != nil {
+		if err := checkPlain(name); err != nil {
 			return err
 		}
-		if err := plain(string(s)); err != nil {
+		if err := checkPlain(string(s)); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
 		parameters = append(parameters, QueryParameter{Name: name, Value: string(s)})
@@ -404,7 +404,7 @@ func (o output) header(headers *[]Header, name string, value rego.Value, action 
 	}
 	switch v := value.(type) {
 	case ast.String:
-		if err := plain(string(v)); err != nil {
+		if err := checkPlain(string(v)); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
 		if len(v) > maxHeader {
@@ -466,9 +466,9 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// plain refuses control characters and what is not UTF-8: a line break in a header is another header. The text itself may be secret: it is not
+// checkPlain refuses control characters and what is not UTF-8: a line break in a header is another header. The text itself may be secret: it is not
 // quoted.
-func plain(s string) error {
+func checkPlain(s string) error {
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("a text of %d bytes is not valid UTF-8", len(s))
 	}

@@ -42,9 +42,9 @@ func (e *Entry) Replayer() *Replayer {
 func (r *Replayer) note(called []string) {
 	for _, name := range called {
 		switch builtins.Of(name) {
-		case builtins.Unknown:
+		case builtins.Unknown, builtins.Calling:
 			r.never = append(r.never, name)
-		case builtins.Observed:
+		case builtins.Observed, builtins.Changing:
 			r.unsure = append(r.unsure, name)
 		case builtins.Timed:
 			r.timed = true

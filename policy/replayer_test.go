@@ -182,7 +182,8 @@ func TestOneListOfWhatIsPure(t *testing.T) {
 		names = append(names, b.Name)
 	}
 	classOf := func(name string) string {
-		return []string{builtins.Unknown: "unknown", builtins.Pure: "pure", builtins.Timed: "timed", builtins.Asked: "asked", builtins.Observed: "observed"}[builtins.Of(name)]
+		return []string{builtins.Unknown: "unknown", builtins.Pure: "pure", builtins.Timed: "timed", builtins.Asked: "asked", builtins.Observed: "observed",
+			builtins.Changing: "observed", builtins.Calling: "unknown"}[builtins.Of(name)]
 	}
 	for _, name := range names {
 		class := classOf(name)

@@ -6,13 +6,11 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/agnivade/levenshtein"
 
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/nearest"
 	"gatehouse/routes"
 )
 
@@ -73,9 +71,7 @@ func IsMethod(word string) (meant string, ok bool) {
 	if slices.Contains(methods, word) {
 		return "", true
 	}
-	upper := strings.ToUpper(word[:min(len(word), 64)])
-	distance := func(method string) int { return levenshtein.ComputeDistance(upper, method) }
-	if near := slices.MinFunc(methods, func(a, b string) int { return distance(a) - distance(b) }); distance(near) < 3 {
+	if near := nearest.Word(word, methods, 3); near != "" {
 		return near, false
 	}
 	return "", methodName.MatchString(word)

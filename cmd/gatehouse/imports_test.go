@@ -19,6 +19,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 	foundations = []string{ // all may import them, and they import nothing of ours
 		"gatehouse/durable",
 		"gatehouse/input",
+		"gatehouse/nearest",
 		"gatehouse/panics",
 		"gatehouse/query",
 		"gatehouse/terminal",
@@ -57,8 +58,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 			"gatehouse/policy/explain", "gatehouse/replay", "gatehouse/routes"},
 		"gatehouse/doctor":              {"gatehouse/config", "gatehouse/doctor/envoyconf", "gatehouse/doctor/envoygateway", "gatehouse/doctor/istio", "gatehouse/doctor/rules", "gatehouse/doctor/tree"},
 		"gatehouse/doctor/envoyconf":    {"gatehouse/doctor/rules", "gatehouse/doctor/tree"},
-		"gatehouse/doctor/envoygateway": {"gatehouse/doctor/rules", "gatehouse/doctor/tree"},
-		"gatehouse/doctor/istio":        {"gatehouse/doctor/rules", "gatehouse/doctor/tree"},
+		"gatehouse/doctor/envoygateway": {"gatehouse/doctor/envoyconf", "gatehouse/doctor/rules", "gatehouse/doctor/tree"},
+		"gatehouse/doctor/istio":        {"gatehouse/doctor/envoyconf", "gatehouse/doctor/rules", "gatehouse/doctor/tree"},
 		"gatehouse/doctor/rules":        {"gatehouse/doctor/tree"},
 		"gatehouse/doctor/tree":         {},
 		"gatehouse/edge": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",

@@ -78,7 +78,7 @@ func (r *inputReader) read(members []input.Node, from map[string]any, in *input.
 			}
 			r.read(n.Below, r.object(from, n.Name), in)
 		case input.KindText:
-			text := r.text(from, n.Name)
+			text := r.textMember(from, n.Name)
 			if at := n.Text(in); at != nil && *at == "" {
 				*at = text
 			}
@@ -130,7 +130,7 @@ func (r *inputReader) object(from map[string]any, key string) map[string]any {
 	return object
 }
 
-func (r *inputReader) text(from map[string]any, key string) string {
+func (r *inputReader) textMember(from map[string]any, key string) string {
 	value, ok := from[key]
 	if !ok || value == nil {
 		return ""
@@ -186,7 +186,7 @@ func (r *inputReader) labels(from map[string]any, key string) map[string]string 
 	}
 	out := make(map[string]string, len(object))
 	for name := range object {
-		out[name] = r.text(object, name)
+		out[name] = r.textMember(object, name)
 	}
 	return out
 }
@@ -202,26 +202,26 @@ func (r *inputReader) headers(req *input.Request, http map[string]any) {
 				r.wrong("headerMap", "a list of headers")
 				return
 			}
-			value := r.text(line, "value")
-			if raw := r.text(line, "rawValue"); raw != "" {
+			value := r.textMember(line, "value")
+			if raw := r.textMember(line, "rawValue"); raw != "" {
 				decoded, err := base64.StdEncoding.DecodeString(raw)
 				if value = string(decoded); err != nil {
 					value = raw // masked
 				}
 			}
-			req.Headers = append(req.Headers, input.Header{Name: r.text(line, "key"), Value: value})
+			req.Headers = append(req.Headers, input.Header{Name: r.textMember(line, "key"), Value: value})
 		}
 		return
 	}
 	object := r.object(http, "headers")
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		req.Headers = append(req.Headers, input.Header{Name: name, Value: r.text(object, name)})
+		req.Headers = append(req.Headers, input.Header{Name: name, Value: r.textMember(object, name)})
 	}
 }
 
 // body takes the body as it is, or makes one that is parsed as this one was.
 func (r *inputReader) body(req *input.Request, http, document map[string]any) {
-	if raw := r.text(http, "rawBody"); raw != "" {
+	if raw := r.textMember(http, "rawBody"); raw != "" {
 		decoded, err := base64.StdEncoding.DecodeString(raw)
 		if err != nil {
 			r.wrong("rawBody", "base64")
@@ -229,7 +229,7 @@ func (r *inputReader) body(req *input.Request, http, document map[string]any) {
 		req.Body, req.RawBody = string(decoded), true
 		return
 	}
-	if req.Body = r.text(http, "body"); req.Body != "" {
+	if req.Body = r.textMember(http, "body"); req.Body != "" {
 		return
 	}
 	if truncated, _ := document["truncated_body"].(bool); truncated {
@@ -326,7 +326,7 @@ func (r *inputReader) address(from map[string]any, key string) (a input.Address)
 	switch {
 	case len(address) == 0:
 	case len(address) == 1 && socket != nil && onlyKeys(socket, "address", "portValue") && port >= 0 && port <= 1<<32-1:
-		a.Host, a.Port = r.text(socket, "address"), uint32(port)
+		a.Host, a.Port = r.textMember(socket, "address"), uint32(port)
 	default:
 		a.Other = address
 	}

@@ -27,7 +27,7 @@ func TestApart(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan string, 1000)
 	stuck := func(_ topdown.BuiltinContext, args []*ast.Term, _ func(*ast.Term) error) error {
 		<-release
-		entered <- text(args[0])
+		entered <- stringOf(args[0])
 		return nil
 	}
 	call := func(f topdown.BuiltinFunc) (*evaluation, error) {

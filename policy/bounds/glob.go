@@ -21,7 +21,7 @@ const (
 // pattern and a text that can take long go to a regular expression instead, which takes time in proportion to both.
 func globs(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
-		pattern, subject := text(args[0]), text(args[2])
+		pattern, subject := stringOf(args[0]), stringOf(args[2])
 		if ways(pattern, len(subject)) <= globChecks {
 			return original(bctx, args, iter)
 		}
@@ -46,7 +46,7 @@ func globs(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 
 // globbed is the check of glob.match.
 func globbed(args []*ast.Term) verdict {
-	pattern, n := text(args[0]), len(text(args[2]))
+	pattern, n := stringOf(args[0]), len(stringOf(args[2]))
 	if len(pattern) > maxGlob {
 		return verdict{refused: fmt.Sprintf("a pattern of more than %d bytes", maxGlob)}
 	}
@@ -91,8 +91,8 @@ func globSeparators(t *ast.Term) ([]rune, bool) {
 	}
 	var out []rune
 	for i := range list.Len() {
-		r, size := utf8.DecodeRuneInString(text(list.Elem(i)))
-		if size == 0 || size != len(text(list.Elem(i))) {
+		r, size := utf8.DecodeRuneInString(stringOf(list.Elem(i)))
+		if size == 0 || size != len(stringOf(list.Elem(i))) {
 			return nil, false
 		}
 		out = append(out, r)
@@ -206,9 +206,9 @@ func globClass(runes []rune, at int) (string, int) {
 func intersected(args []*ast.Term) verdict {
 	stars := 0
 	for _, t := range args[:2] {
-		stars += strings.Count(text(t), "*") + strings.Count(text(t), "+")
+		stars += strings.Count(stringOf(t), "*") + strings.Count(stringOf(t), "+")
 	}
-	n := len(text(args[0])) + len(text(args[1]))
+	n := len(stringOf(args[0])) + len(stringOf(args[1]))
 	if n > 1000 || stars > 12 && n > 64 || stars > 40 {
 		return verdict{refused: "patterns of more than 1000 bytes, or with more than 12 stars"}
 	}

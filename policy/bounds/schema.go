@@ -55,7 +55,7 @@ func schemas(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 		root, refused := verified(args[1])
 		if refused == "" {
 			var document any
-			if document, refused = plain(args[0]); refused == "" {
+			if document, refused = plainJSON(args[0]); refused == "" {
 				w := walker{root: root, cancel: bctx.Cancel, found: map[string][]any{}}
 				w.identified(root, 0)
 				w.apply(root, document, 0)
@@ -84,7 +84,7 @@ func verified(t *ast.Term) (root any, refused string) {
 	if _, ok := weigh(t.Value, weight{nodes: maxSchemaSize, text: maxSchemaText, depth: maxSchemaDepth}); !ok {
 		return nil, fmt.Sprintf("a schema of more than %d values, %d bytes or %d levels", maxSchemaSize, maxSchemaText, maxSchemaDepth)
 	}
-	if root, refused = plain(t); refused != "" {
+	if root, refused = plainJSON(t); refused != "" {
 		return nil, refused
 	}
 	w := walker{}
@@ -92,10 +92,10 @@ func verified(t *ast.Term) (root any, refused string) {
 	return root, w.refused
 }
 
-// plain is an operand as the library reads it, nil where it does not: as text of JSON, or a value.
-func plain(t *ast.Term) (any, string) {
+// plainJSON is an operand as the library reads it, nil where it does not: as text of JSON, or a value.
+func plainJSON(t *ast.Term) (any, string) {
 	var out any
-	content := []byte(text(t))
+	content := []byte(stringOf(t))
 	if _, isText := t.Value.(ast.String); !isText {
 		if _, refused := tooLarge(t.Value); refused != "" {
 			return nil, refused

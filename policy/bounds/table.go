@@ -150,7 +150,7 @@ func apartRows(rows func(kind, why string, check func([]*ast.Term) verdict, name
 
 // units is the check of units.parse and units.parse_bytes: 1e999999 is a number of a million digits.
 func units(args []*ast.Term) verdict {
-	s := strings.ToLower(text(args[0]))
+	s := strings.ToLower(stringOf(args[0]))
 	if v := atMost(maxVersion, 0)(args); v.refused != "" {
 		return v
 	}
@@ -215,7 +215,7 @@ func ranged(args []*ast.Term, stepped bool) (float64, bool) {
 
 // expandedNet is the check of net.cidr_expand.
 func expandedNet(args []*ast.Term) verdict {
-	address, prefix, _ := strings.Cut(text(args[0]), "/")
+	address, prefix, _ := strings.Cut(stringOf(args[0]), "/")
 	bits := 32
 	if strings.Contains(address, ":") {
 		bits = 128
@@ -286,7 +286,7 @@ func tokens(key int) func([]*ast.Term) verdict {
 	check := keyed(64<<10, key)
 	return func(args []*ast.Term) verdict {
 		v := check(args)
-		v.work = v.work/16 + len(text(args[0]))*8
+		v.work = v.work/16 + len(stringOf(args[0]))*8
 		return v
 	}
 }
@@ -303,7 +303,7 @@ func signed(args []*ast.Term) verdict {
 
 // module is the check of rego.parse_module.
 func module(args []*ast.Term) verdict {
-	s := text(args[1])
+	s := stringOf(args[1])
 	open := strings.Count(s, "(") + strings.Count(s, "[") + strings.Count(s, "{") // closing ones may be quoted
 	if len(s) > maxModule || open > maxBrackets {
 		return verdict{refused: fmt.Sprintf("a module of more than %d bytes or %d brackets", maxModule, maxBrackets)}

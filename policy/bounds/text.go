@@ -11,8 +11,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// text is an operand that is a string, "" where it is none: the built-in then says so.
-func text(t *ast.Term) string {
+// stringOf is an operand that is a string, "" where it is none: the built-in then says so.
+func stringOf(t *ast.Term) string {
 	s, _ := t.Value.(ast.String)
 	return string(s)
 }
@@ -28,7 +28,7 @@ func outputs(n int) verdict {
 func atMost(n int, operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
 		for _, i := range operands {
-			if len(text(args[i])) > n {
+			if len(stringOf(args[i])) > n {
 				return verdict{refused: fmt.Sprintf("a text of more than %d bytes", n)}
 			}
 		}
@@ -40,7 +40,7 @@ func atMost(n int, operands ...int) func([]*ast.Term) verdict {
 func linear(steps int, operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) (v verdict) {
 		for _, i := range operands {
-			v.work += len(text(args[i])) * steps
+			v.work += len(stringOf(args[i])) * steps
 		}
 		return v
 	}
@@ -64,18 +64,18 @@ func keyed(most int, operands ...int) func([]*ast.Term) verdict {
 func concatenated(args []*ast.Term) verdict {
 	n, size := 0, 0
 	each(args[1].Value, func(t *ast.Term) bool {
-		n, size = n+1, size+len(text(t))
+		n, size = n+1, size+len(stringOf(t))
 		return size > MaxText
 	})
-	if join := len(text(args[0])); n > 0 && join > 0 && n > MaxText/join+1 {
+	if join := len(stringOf(args[0])); n > 0 && join > 0 && n > MaxText/join+1 {
 		return verdict{refused: fmt.Sprintf("the text would have more than %d bytes", MaxText)}
 	}
-	return outputs(size + n*len(text(args[0])))
+	return outputs(size + n*len(stringOf(args[0])))
 }
 
 // replaced is the check of replace.
 func replaced(args []*ast.Term) verdict {
-	s, old, with := text(args[0]), text(args[1]), text(args[2])
+	s, old, with := stringOf(args[0]), stringOf(args[1]), stringOf(args[2])
 	if len(s)*len(with) < 1<<16 && len(s)*len(old) < 1<<16 {
 		return verdict{}
 	}
@@ -117,9 +117,9 @@ func replacedN(args []*ast.Term) verdict {
 	if !ok {
 		return verdict{}
 	}
-	s, shortest, longest, all := text(args[1]), 1<<30, 0, 0
+	s, shortest, longest, all := stringOf(args[1]), 1<<30, 0, 0
 	patterns.Foreach(func(k, v *ast.Term) {
-		shortest, longest, all = min(shortest, len(text(k))), max(longest, len(text(v))), all+len(text(k))
+		shortest, longest, all = min(shortest, len(stringOf(k))), max(longest, len(stringOf(v))), all+len(stringOf(k))
 	})
 	matches := len(s)/max(shortest, 1) + 1
 	if longest > 0 && matches > MaxText/longest+1 {
@@ -132,7 +132,7 @@ func replacedN(args []*ast.Term) verdict {
 
 // formatted is the check of sprintf: widths and precisions, and arguments that are taken several times.
 func formatted(args []*ast.Term) verdict {
-	format := text(args[0])
+	format := stringOf(args[0])
 	list, ok := args[1].Value.(*ast.Array)
 	if !ok {
 		return verdict{}
@@ -189,7 +189,7 @@ func marshalled(args []*ast.Term) verdict {
 	}
 	extra := 1
 	if options, ok := args[1].Value.(ast.Object); ok {
-		options.Foreach(func(_, v *ast.Term) { extra = max(extra, len(text(v))) })
+		options.Foreach(func(_, v *ast.Term) { extra = max(extra, len(stringOf(v))) })
 	}
 	line := extra * (w.depth + 1)
 	if w.nodes > MaxText/line {
@@ -200,7 +200,7 @@ func marshalled(args []*ast.Term) verdict {
 
 // rendered is the check of strings.render_template: its loops may be nested, and templates may call each other without end.
 func rendered(args []*ast.Term) verdict {
-	template := text(args[0])
+	template := stringOf(args[0])
 	if len(template) > MaxPattern {
 		return verdict{refused: fmt.Sprintf("a template of more than %d bytes", MaxPattern)}
 	}
@@ -227,7 +227,7 @@ func rendered(args []*ast.Term) verdict {
 func index(all bool) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 		return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
-			base, search := text(args[0]), text(args[1])
+			base, search := stringOf(args[0]), stringOf(args[1])
 			if search == "" || len(base)*len(search) < 1<<16 {
 				return original(bctx, args, iter)
 			}
@@ -287,7 +287,7 @@ func positions(base, search string, all bool) (found []int) {
 
 // trimmed is the check of trim, trim_left and trim_right: each rune is looked for in the second text.
 func trimmed(args []*ast.Term) verdict {
-	n, m := len(text(args[0])), len(text(args[1]))
+	n, m := len(stringOf(args[0])), len(stringOf(args[1]))
 	if m > 4096 && n > 4096 {
 		return verdict{refused: "a set of more than 4096 bytes to trim from a text of more than 4096 bytes"}
 	}
@@ -297,18 +297,18 @@ func trimmed(args []*ast.Term) verdict {
 // matched is the check of built-ins with a regular expression and a text, at these operands, and one that is put in its place.
 func matched(pattern, subject, with int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
-		size, refused := program(text(args[pattern]))
+		size, refused := program(stringOf(args[pattern]))
 		if refused != "" {
 			return verdict{refused: refused}
 		}
 		if subject < 0 {
 			return verdict{work: size * 16}
 		}
-		s := text(args[subject])
+		s := stringOf(args[subject])
 		v := verdict{work: size * (len(s) + 16)}
 		if with >= 0 {
-			if groups := strings.Count(text(args[with]), "$"); (len(s)+1)*(len(text(args[with]))+groups*len(s)) > 1<<16 {
-				return expanded(v, args[pattern], s, text(args[with]), groups)
+			if groups := strings.Count(stringOf(args[with]), "$"); (len(s)+1)*(len(stringOf(args[with]))+groups*len(s)) > 1<<16 {
+				return expanded(v, args[pattern], s, stringOf(args[with]), groups)
 			}
 		}
 		return v

@@ -14,7 +14,7 @@ import (
 func yamls(name string) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 		return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
-			if refused := aliases(text(args[0])); refused != "" {
+			if refused := aliases(stringOf(args[0])); refused != "" {
 				return limit(name, bctx.Location, refused)
 			}
 			return original(bctx, args, iter)

@@ -17,7 +17,9 @@ const (
 	Pure                  // nothing
 	Timed                 // the time that the decision is given: never remembered, repeated at the recorded time
 	Asked                 // the directory: remembered with the questions and answers, repeated with those on record
-	Observed              // chance or others; never remembered, and repeated unless it is seen to be called
+	Observed              // what OPA takes for chance or others; never remembered, and repeated unless it is seen to be called
+	Changing              // chance or others: as Observed, and an explanation cannot know it
+	Calling               // others, by a call that cannot be stopped: as Unknown, and an explanation cannot know it
 )
 
 // Of returns a built-in's class.
@@ -25,8 +27,7 @@ func Of(name string) Class { return classes[name] }
 
 // classes lists the built-ins that are not unknown. What is not here, and what a later version of OPA adds, is unknown: OPA's own list
 // (Builtin.Nondeterministic) leaves out what asks the clock for a certificate's validity, and what has an effect. Not here because
-// nobody needs them: rego.parse_module, providers.aws.sign_req, strings.render_template. Not here because a call of it cannot be
-// stopped: net.lookup_ip_addr.
+// nobody needs them: rego.parse_module, providers.aws.sign_req, strings.render_template.
 var classes = func(of map[Class]string) map[string]Class {
 	all := map[string]Class{}
 	for class, names := range of {
@@ -38,8 +39,8 @@ var classes = func(of map[Class]string) map[string]Class {
 		all[b.name] = Asked
 	}
 	return all
-}(map[Class]string{Timed: "time.now_ns io.jwt.decode_verify", Observed: `
-	http.send rand.intn uuid.rfc4122 opa.runtime io.jwt.encode_sign io.jwt.encode_sign_raw json.match_schema json.verify_schema
+}(map[Class]string{Timed: "time.now_ns io.jwt.decode_verify", Changing: "http.send rand.intn uuid.rfc4122 opa.runtime", Calling: "net.lookup_ip_addr", Observed: `
+	io.jwt.encode_sign io.jwt.encode_sign_raw json.match_schema json.verify_schema
 `, Pure: `
 	eq assign internal.member_2 internal.member_3 gt gte lt lte neq equal
 	plus minus mul div ceil floor round abs rem bits.or bits.and bits.negate bits.xor bits.lsh bits.rsh and or

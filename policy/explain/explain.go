@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"gatehouse/policy"
+	"gatehouse/policy/builtins"
 	"gatehouse/policy/rego"
 )
 
@@ -218,24 +220,23 @@ func (x *explainer) errorText(err error) string {
 
 // notes says which built-ins stand in the way, and reports whether none does.
 func (x *explainer) notes(out *Explanation) (pure bool) {
-	pure = true
 	called := map[string]bool{}
 	for _, use := range x.entry.Memoisable().Impure {
 		called[use.What] = true
 	}
-	for _, name := range []string{"http.send", "net.lookup_ip_addr", "rand.intn", "uuid.rfc4122", "opa.runtime"} {
-		if !called[name] {
+	pure = true
+	for _, name := range slices.Sorted(maps.Keys(called)) {
+		switch class := builtins.Of(name); {
+		case name == "http.send":
+			out.Notes = append(out.Notes, "the policy may call http.send: an explanation sends no requests, so the answer is not known")
+		case class == builtins.Calling:
+			out.Notes = append(out.Notes, "the policy may look names up ("+name+"): the answer may differ from the one that the decision had")
+		case class == builtins.Changing:
+			out.Notes = append(out.Notes, "the policy may call "+name+": its value differs from one evaluation to the next")
+		default:
 			continue
 		}
 		pure = false
-		switch name {
-		case "http.send":
-			out.Notes = append(out.Notes, "the policy may call http.send: an explanation sends no requests, so the answer is not known")
-		case "net.lookup_ip_addr":
-			out.Notes = append(out.Notes, "the policy may look names up (net.lookup_ip_addr): the answer may differ from the one that the decision had")
-		default:
-			out.Notes = append(out.Notes, "the policy may call "+name+": its value differs from one evaluation to the next")
-		}
 	}
 	return pure
 }

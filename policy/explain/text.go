@@ -28,13 +28,13 @@ func (e *Explanation) Text() string {
 		fmt.Fprintf(&b, "denied by\n")
 	}
 	for _, step := range e.By {
-		step.text(&b, 1)
+		step.write(&b, 1)
 	}
 	if len(e.WhyNot) > 0 {
 		b.WriteString("what could have allowed it did not hold\n")
 	}
 	for _, step := range e.WhyNot {
-		step.text(&b, 1)
+		step.write(&b, 1)
 	}
 	for i, near := range e.Nearest {
 		if i == 0 {
@@ -60,8 +60,8 @@ func (e *Explanation) Text() string {
 	return b.String()
 }
 
-// text writes a step and what it rests on.
-func (s *Step) text(b *strings.Builder, depth int) {
+// write writes a step and what it rests on.
+func (s *Step) write(b *strings.Builder, depth int) {
 	indent := strings.Repeat("  ", depth)
 	fmt.Fprintf(b, "%s%s (%s:%d)", indent, s.Rule, s.File, s.Line)
 	switch {
@@ -85,7 +85,7 @@ func (s *Step) text(b *strings.Builder, depth int) {
 		fmt.Fprintf(b, "%s    %s\n", indent, found)
 	}
 	for i := range s.Because {
-		s.Because[i].text(b, depth+1)
+		s.Because[i].write(b, depth+1)
 	}
 }
 

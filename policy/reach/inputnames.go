@@ -6,15 +6,19 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"gatehouse/input"
+	"gatehouse/nearest"
 	"gatehouse/policy/rego"
 )
 
+// maxName bounds the name of a field that was misspelt; what is longer is another product's.
+const maxName = 64
+
 // InputNotices names each place where a policy misspells a field of the input: such a reference is undefined, and a condition with it never
-// holds. A name that resembles no field is passed over: the policy may serve another product with an input of its own. The modules are compiled ones, where an import's alias stands for what it imports; a variable that holds a part of the input is not
+// holds. A name that resembles no field is passed over: the policy may serve another product with an input of its own. The modules are compiled
+// ones, where an import's alias stands for what it imports; a variable that holds a part of the input is not
 // followed. What lies below an open object (headers, claims, parameters) may have any name. Rules of tests make inputs of their own.
 func InputNotices(modules map[string]*ast.Module, notice func(string)) {
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
@@ -65,7 +69,11 @@ func unknownInput(path []string) (unknown, near string) {
 	for _, name := range path {
 		i := slices.IndexFunc(nodes, func(n input.Node) bool { return n.Name == name })
 		if i < 0 {
-			if best := nearestName(name, nodes); best != "" {
+			names := make([]string, len(nodes))
+			for i := range nodes {
+				names[i] = nodes[i].Name
+			}
+			if best := nearest.Word(name, names, max(1, len(name)/3)+1); best != "" && len(name) <= maxName { // it may differ in a third of its letters
 				near = so + "." + best
 			}
 			return so + "." + name, near
@@ -76,18 +84,4 @@ func unknownInput(path []string) (unknown, near string) {
 		}
 	}
 	return "", ""
-}
-
-// nearestName is the name that differs from this one in at most a third of its letters.
-func nearestName(name string, nodes []input.Node) (best string) {
-	if len(name) > 64 {
-		return ""
-	}
-	distance := max(1, len(name)/3) + 1
-	for _, n := range nodes {
-		if d := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(n.Name)); d < distance {
-			best, distance = n.Name, d
-		}
-	}
-	return best
 }
