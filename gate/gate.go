@@ -63,7 +63,6 @@ type Gate struct {
 	ids       decisionIDs
 	calls     sync.Pool // of *call, empty
 	memos     *memoManager
-	asked     askedRules
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 	textBody  atomic.Bool  // a proxy sends bodies as text
