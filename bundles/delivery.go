@@ -75,7 +75,7 @@ func (m *Manager) fetchInto(ctx context.Context, s *source, arrivals chan<- arri
 		return nil
 	}
 	if err == nil {
-		err = errors.New("it ended before its time")
+		err = errors.New("it ended unexpectedly")
 	}
 	return fmt.Errorf("fetching bundle %q: %w", s.Name, err)
 }

@@ -75,7 +75,7 @@ func (m *Manager) pinned(s *source) (*candidate, error) {
 	if s.pin.made == nil {
 		c, err := m.remake(s, s.pin.use)
 		if err != nil {
-			return nil, fmt.Errorf("bundle %q is pinned to revision %q, which does not pass today's rules: %w; gatehouse bundle unpin ends the pin", s.Name, s.pin.use.Info.Revision, err)
+			return nil, fmt.Errorf("bundle %q is pinned to revision %q, which does not pass the current rules: %w; gatehouse bundle unpin ends the pin", s.Name, s.pin.use.Info.Revision, err)
 		}
 		s.pin.made = c
 	}
@@ -154,7 +154,7 @@ func (m *Manager) Rollback(ctx context.Context, to string) (a Activation, err er
 		}
 		list, snapshot, err := m.rebuild(ctx, target)
 		if err != nil {
-			return fmt.Errorf("rolling back to revision %q: it does not pass today's rules: %w", target.revision, err)
+			return fmt.Errorf("rolling back to revision %q: it does not pass the current rules: %w", target.revision, err)
 		}
 		if err := m.publish(ctx, snapshot); err != nil {
 			return fmt.Errorf("rolling back to revision %q: it does not fit the rest of the configuration any more: %w", target.revision, err)
@@ -190,7 +190,7 @@ func (m *Manager) rebuild(ctx context.Context, target *activation) ([]*candidate
 // find returns the activation of a name, the newest of several.
 func (m *Manager) find(to string) (*activation, error) {
 	if m.now == nil {
-		return nil, errors.New("nothing has been active yet")
+		return nil, errors.New("no policy has been active yet")
 	}
 	for _, a := range slices.Backward(m.history) {
 		if a != m.now && (to == "" && a.id == m.now.before || to != "" && a.named(to)) {

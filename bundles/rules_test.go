@@ -273,7 +273,7 @@ func TestAKeyThatIsReplacedCountsForTheHistory(t *testing.T) {
 	must(t, err)
 	atomically(t, public.File, content)
 	l.refused("verifying", "verification error")
-	if _, err := l.manager.Rollback(context.Background(), "v1"); err == nil || !strings.Contains(err.Error(), "it does not pass today's rules") {
+	if _, err := l.manager.Rollback(context.Background(), "v1"); err == nil || !strings.Contains(err.Error(), "it does not pass the current rules") {
 		t.Errorf("rolled back: %v", err)
 	}
 	l.put(signedWith(t, nextPrivate, serial(2)))

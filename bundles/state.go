@@ -197,7 +197,7 @@ func (r *record) UnmarshalJSON(text []byte) error {
 	r.copy = &copied{archive: in.Archive}
 	for _, sum := range in.Parts {
 		if !isDigest(sum) {
-			return fmt.Errorf("%.80q is no digest", sum)
+			return fmt.Errorf("%.80q is not a digest", sum)
 		}
 		r.copy.parts = append(r.copy.parts, &blob{sum: sum})
 	}
@@ -256,7 +256,7 @@ func (f *stateFile) load() *legacy {
 func (l *legacy) decode(text []byte, copies string) error {
 	body, ok := bytes.CutPrefix(text, []byte(stateFormat))
 	if !ok {
-		return fmt.Errorf("%w: it does not begin as one of ours", errDamaged)
+		return fmt.Errorf("%w: its format is unknown", errDamaged)
 	}
 	body, sum, _ := bytes.Cut(body, []byte("\n"))
 	if want := sha256.Sum256(body); hex.EncodeToString(want[:]) != string(bytes.TrimSpace(sum)) {

@@ -151,11 +151,11 @@ func (s *store) load() (k kept, err error) {
 func (s *store) loadHead(r *bufio.Reader, sum hash.Hash) (k kept, err error) {
 	format := make([]byte, len(storeFormat))
 	if _, err := io.ReadFull(r, format); err != nil || string(format) != storeFormat {
-		return k, fmt.Errorf("%w: it does not begin as one of ours", errDamaged)
+		return k, fmt.Errorf("%w: its format is unknown", errDamaged)
 	}
 	head, err := r.ReadSlice('\n')
 	if err != nil || json.Unmarshal(head, &k) != nil {
-		return k, fmt.Errorf("%w: its head is not readable", errDamaged)
+		return k, fmt.Errorf("%w: its header cannot be read", errDamaged)
 	}
 	sum.Write(format)
 	sum.Write(head)

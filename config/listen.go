@@ -9,7 +9,7 @@ type Listen struct {
 	JWKS           string           `yaml:"jwks" doc:"Address at which applications find the keys of headers.jwt: HTTP, GET /.well-known/jwks.json and nothing else. Default: none."`
 	Directory      *ListenDirectory `yaml:"directory" doc:"Where applications ask the directory and the policy themselves, as Aserto's clients do: docs/clients.md. Default: none."`
 	TLS            *TLS             `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`
-	Socket         Socket           `yaml:"socket" doc:"Mode and owner of unix sockets."`
+	Socket         Socket           `yaml:"socket" doc:"Mode and owner of unix sockets. One whose file is removed while it is in use is made again within a second."`
 	MaxConnections int              `yaml:"max_connections" doc:"Most connections at once on one address. At the limit, a new connection replaces the oldest one that has had no answer yet; if all have had one, it is refused. Default: 1024."`
 	MaxPerPeer     int              `yaml:"max_connections_per_peer" doc:"Most of them for one peer: an IPv4 address, the /64 of an IPv6 address, on a unix socket the user. Raise it where all proxies come by way of one address. Default: 0, which is half of max_connections."`
 	MaxStreams     int              `yaml:"max_streams" doc:"Most requests at once on one connection; Envoy opens further connections by itself. Default: 1000."`
@@ -37,7 +37,7 @@ type ListenDirectory struct {
 	HTTP    []string `yaml:"http" doc:"Addresses of the OpenID AuthZEN Authorization API 1.0, as those of grpc: docs/authzen.md. Default: none."`
 	AuthZEN AuthZEN  `yaml:"authzen" doc:"What is asked on the addresses of http."`
 	TLS     *TLS     `yaml:"tls" doc:"TLS on the TCP addresses; Aserto's clients want it. Default: none."`
-	Keys    string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. Any key may read the directory; only one with the scope act-as may have rules decide about users by name, others by the user's token. Watched. Required."`
+	Keys    string   `yaml:"keys" doc:"The keys of those who may ask: a file as gatehouse identity new-key makes it. Any key may read the directory; only one with the scope act-as may have rules decide about users by name, others by the user's token; write lets it change a directory that is writable, read-policy list the policy's modules. Watched. Required."`
 }
 
 // AuthZEN is what the OpenID AuthZEN Authorization API asks.

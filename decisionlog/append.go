@@ -184,7 +184,7 @@ func (l *Log) count(cause string, n uint64) {
 	l.dropped.Add(n)
 	l.met.dropped.WithLabelValues(cause).Add(float64(n))
 	now := l.cfg.Clock()
-	l.lostAt.Store(time.Now().UnixNano())
+	l.lostAt.Store(new(time.Now()))
 	l.mu.Lock()
 	if l.gap.Dropped == 0 {
 		l.gap.Since = now

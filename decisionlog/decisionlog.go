@@ -184,7 +184,7 @@ type Log struct {
 	kept    atomic.Int64 // bytes that queued inputs keep
 	held    atomic.Int64 // entries encoded but not yet written
 	dropped atomic.Uint64
-	lostAt  atomic.Int64 // when the last entry was lost, in ns of the wall clock; 0: none was
+	lostAt  atomic.Pointer[time.Time] // when the last entry was lost; nil: none was
 
 	lossy    chan struct{} // tells a writer that gap is set
 	released chan struct{} // closed by Run when its use of the spool has ended

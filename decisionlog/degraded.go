@@ -41,8 +41,8 @@ func (l *Log) Degraded() []string {
 			say("sink %q is %s behind", s.cfg.Name, age.Round(time.Second))
 		}
 	}
-	if ns := l.lostAt.Load(); ns != 0 && time.Since(time.Unix(0, ns)) < lossFor {
-		say("decisions were not recorded, the last at %s (%d since the start)", time.Unix(0, ns).UTC().Format(time.RFC3339), l.dropped.Load())
+	if at := l.lostAt.Load(); at != nil && time.Since(*at) < lossFor {
+		say("decisions were not recorded, the last at %s (%d since the start)", at.UTC().Format(time.RFC3339), l.dropped.Load())
 	}
 	return list
 }

@@ -245,7 +245,7 @@ func TestSpoolFolder(t *testing.T) {
 		{"a file in its place", func(dir string) error {
 			return again(func() error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) })
 		},
-			"is no folder: remove what is in its place", os.Remove, true},
+			"is not a folder: remove it", os.Remove, true},
 		{"a link that leads nowhere", func(dir string) error {
 			return again(func() error { return errors.Join(os.RemoveAll(dir), os.Symlink("/nowhere/at/all", dir)) })
 		},

@@ -200,7 +200,7 @@ func TestReadFolder(t *testing.T) {
 		}
 	}
 	got := strings.Join(told(t, dir, nil), " ")
-	if !strings.HasPrefix(got, "a gap b c ! ") || !strings.Contains(got, `notes.txt: this is no decision log: found text that begins with "hello"`) {
+	if !strings.HasPrefix(got, "a gap b c ! ") || !strings.Contains(got, `notes.txt: this is not a decision log: found text that begins with "hello"`) {
 		t.Error(got)
 	}
 }

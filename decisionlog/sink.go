@@ -47,7 +47,7 @@ type sink struct {
 	failing  atomic.Bool   // it refused the last write
 	written  atomic.Uint64
 	errors   prometheus.Counter
-	unwanted prometheus.Counter // events that a server took and refuses for good
+	unwanted prometheus.Counter // events that a server took and refuses permanently
 	damaged  prometheus.Counter // bytes of the spool that could not be read for it
 
 	next    *os.File // opened by Reopen, not yet taken by the writer; guarded by Log.mu, as is what follows
@@ -65,7 +65,7 @@ func (c *Config) sinks() ([]Sink, error) {
 		return nil, fmt.Errorf("decision log: %d sinks are too many: at most %d", len(all), mostSinks)
 	}
 	if c.Dir == "" && (len(all) > 1 || len(all) == 1 && all[0].File == "") {
-		return nil, errors.New("decision log: a server, or several sinks, need a folder for what they do not have yet: set dir, or state_dir")
+		return nil, errors.New("decision log: a server, or several sinks, need a spool on disk: set dir, or state_dir")
 	}
 	seen := map[string]bool{}
 	for i := range all {
@@ -97,9 +97,9 @@ func (s *Sink) check(i int) error {
 	}
 	switch {
 	case n == 0:
-		return fmt.Errorf("decision log: sink %d says nothing of where decisions go: set one of file, opa and otlp", i+1)
+		return fmt.Errorf("decision log: sink %d has no destination: set one of file, opa and otlp", i+1)
 	case n > 1:
-		return fmt.Errorf("decision log: sink %d is several: set one of file, opa and otlp", i+1)
+		return fmt.Errorf("decision log: sink %d has several destinations: set one of file, opa and otlp", i+1)
 	case s.OPA != nil:
 		return s.OPA.Check("opa")
 	case s.OTLP != nil:
@@ -178,7 +178,7 @@ func (s *sink) remote() *remote.Sender {
 // refused accounts for events that a server took and does not want.
 func (s *sink) refused(n int, err error) {
 	s.unwanted.Add(float64(n))
-	s.log.cfg.Logger.Error("a server refuses decisions for good", zap.String("sink", s.cfg.String()), zap.Int("decisions", n), zap.Error(err))
+	s.log.cfg.Logger.Error("a server permanently refuses decisions", zap.String("sink", s.cfg.String()), zap.Int("decisions", n), zap.Error(err))
 }
 
 func (s *sink) setError(text string) {

@@ -180,10 +180,10 @@ func TestSinksRefused(t *testing.T) {
 		sinks []decisionlog.Sink
 		want  string
 	}{
-		{"no directory", "", []decisionlog.Sink{file, {File: "-"}}, "several sinks, need a folder"},
+		{"no directory", "", []decisionlog.Sink{file, {File: "-"}}, "several sinks, need a spool"},
 		{"one name", dir, []decisionlog.Sink{file, file}, `two sinks are named "file"`},
 		{"a name", dir, []decisionlog.Sink{{Name: "../x", File: "-"}}, `name "../x" is not`},
-		{"nothing", dir, []decisionlog.Sink{{Name: "x"}}, "sink 1 says nothing of where decisions go"},
+		{"nothing", dir, []decisionlog.Sink{{Name: "x"}}, "sink 1 has no destination"},
 		{"many", dir, many, "17 sinks are too many"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

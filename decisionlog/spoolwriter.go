@@ -117,7 +117,7 @@ func (l *Log) runWriter(ctx, drain context.Context, s *sink) bool {
 			return clean
 		}
 		s.failing.Store(true)
-		s.setError("writing panicked, and begins again: this is a fault of ours, the log has its stack")
+		s.setError("writing panicked, and begins again: this is a bug in Gatehouse: please report it with the stack in the log")
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:

@@ -94,7 +94,7 @@ func (l *Log) Run(ctx context.Context) error {
 			if p := recover(); p != nil {
 				panics.Report("writing the decision log", p)
 				l.sinks[0].failing.Store(true)
-				l.sinks[0].setError("writing panicked: this is a fault of ours, the log has its stack")
+				l.sinks[0].setError("writing panicked: this is a bug in Gatehouse: please report it with the stack in the log")
 			}
 			stopped <- clean
 		}()

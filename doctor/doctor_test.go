@@ -21,6 +21,16 @@ import (
 
 const authzFilter = `{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, `
 
+// gatewayChain is how Envoy Gateway has it: the filter is off, and routes switch it on. PER is what its route says.
+const gatewayChain = `
+"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+use_remote_address: true
+normalize_path: true
+common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}
+early_header_mutation_extensions: [{typed_config: {"@type": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation, mutations: [{remove: x-auth-subject}, {remove: x-auth-roles}]}}]
+route_config: {virtual_hosts: [{name: a, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: a}, typed_per_filter_config: PER}, {match: {prefix: /b}, direct_response: {status: 200}}]}]}
+http_filters: [{name: x, disabled: true, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, grpc_service: {}}}]`
+
 // TestPieces are pieces of configurations, and what is wrong with them besides an unset status_on_error.
 func TestPieces(t *testing.T) {
 	for _, test := range []struct {
@@ -44,6 +54,8 @@ func TestPieces(t *testing.T) {
 		{"http_filters: [{name: x, typed_config: {'@type': type.googleapis.com/some.company.Filter, secret: {a: [1]}}}, " + authzFilter + "grpc_service: {}}}]", 1, nil},
 		{"http_filters:\n- name: envoy.filters.http.ext_authz\n  typed_config: {'@type': type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, value: {grpc_service: {timeout: 0.05s}}}",
 			1, []string{"timeout-below-policy"}},
+		{strings.ReplaceAll(gatewayChain, "PER", `{x: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, check_settings: {}}}}`), 1, nil},
+		{strings.ReplaceAll(gatewayChain, "PER", "{}"), 1, []string{"ext-authz-disabled"}},
 	} {
 		r := examine(t, []byte(test.text), rules.Default())
 		found := slices.DeleteFunc(ids(r), func(id string) bool { return id == "status-on-error-unset" })

@@ -51,6 +51,8 @@ type Diagnostics struct {
 	Entry    *policy.Entry // what was asked; nil where the policy was not
 	// User is the caller in the directory; nil: he is not there, or nobody asked.
 	User *input.User
+	// UserMissing says that he was looked for, by what his credential names, and is not there.
+	UserMissing bool
 	// Remembers says that the settings have decisions remembered; Entry knows whether its own can be.
 	Remembers bool
 	Revision  string // of the policy

@@ -65,6 +65,8 @@ type rule struct {
 	entry *policy.Entry // nil: there is none
 	name  string
 	sight *sight
+	// decision is the rule within the package that name is, of a question, whose record names both. "": name is all of it.
+	decision string
 }
 
 // label names the application in messages.
@@ -388,7 +390,7 @@ func (f *ruleFinder) entry(key string, path []string) (*rule, error) {
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	f.entries[key] = &rule{entry, RuleCandidateName(f.app.Root, path), &sight{}}
+	f.entries[key] = &rule{entry: entry, name: RuleCandidateName(f.app.Root, path), sight: &sight{}}
 	return f.entries[key], nil
 }
 

@@ -35,35 +35,46 @@ type Question struct {
 // maxAsked bounds the rules that are kept compiled. Where there are more, all are compiled again when they are asked next.
 const maxAsked = 4096
 
-// askedRules are the rules that questions named, compiled, of one policy.
+// askedRules are the rules that questions named, compiled, of one policy: a part of the View, and gone with it.
 type askedRules struct {
-	mu    sync.Mutex // guards all below
 	of    *policy.Snapshot
+	mu    sync.Mutex // guards rules; nothing is compiled under it
 	rules map[string]*rule
 }
 
 // find is a rule by its path, nil where the policy defines none there: what is data alone is no decision, and nobody's to ask for.
-func (a *askedRules) find(of *policy.Snapshot, path []string, name string) (*rule, error) {
+func (a *askedRules) find(path []string, name string) (*rule, error) {
 	key := strings.Join(path, policy.PathSeparator) + policy.PathSeparator + name
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.of != of || len(a.rules) >= maxAsked {
-		a.of, a.rules = of, map[string]*rule{}
-	}
-	if known := a.rules[key]; known != nil {
+	known := a.rules[key]
+	a.mu.Unlock()
+	if known != nil {
 		return known, nil
 	}
 	pkg, decision := path[:len(path)-1], path[len(path)-1]
-	if !slices.ContainsFunc(of.Rules(pkg, decision), func(found []string) bool { return slices.Equal(found, pkg) }) {
+	if !slices.ContainsFunc(a.of.Rules(pkg, decision), func(found []string) bool { return slices.Equal(found, pkg) }) {
 		return nil, nil
 	}
-	entry, err := of.Entry(path)
+	entry, err := a.of.Entry(path)
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	found := &rule{entry, name, &sight{}}
+	found := &rule{entry: entry, name: name, sight: &sight{}, decision: decisionOf(path, name)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rules == nil || len(a.rules) >= maxAsked {
+		a.rules = map[string]*rule{}
+	}
 	a.rules[key] = found
 	return found, nil
+}
+
+// decisionOf is what the name of a question's rule leaves out: the decision, where the name is that of the package.
+func decisionOf(path []string, name string) string {
+	if last := len(path) - 1; last >= 0 && name == strings.Join(path[:last], ".") {
+		return path[last]
+	}
+	return ""
 }
 
 // Ask decides about one question. Like Check it always answers, and leaves exactly one entry in the decision log before it returns: the
@@ -134,11 +145,11 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 	}
 	defer g.deciding.Add(-1)
 	var err error
-	if c.rule, err = g.asked.find(c.view.Policy, q.Rule, q.Name); err != nil {
+	if c.rule, err = c.view.asked.find(q.Rule, q.Name); err != nil {
 		return fail(PolicyError, err)
 	}
 	if c.rule == nil {
-		c.rule = &rule{name: q.Name}
+		c.rule = &rule{name: q.Name, decision: decisionOf(q.Rule, q.Name)}
 		return fail(NoDecision, fmt.Errorf("the policy has no rule %q", strings.Join(q.Rule, ".")))
 	}
 	if err = c.readUser(c.rule); err != nil {

@@ -63,7 +63,6 @@ type Gate struct {
 	ids       decisionIDs
 	calls     sync.Pool // of *call, empty
 	memos     *memoManager
-	asked     askedRules
 	deciding  atomic.Int64 // evaluations under way
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
 	textBody  atomic.Bool  // a proxy sends bodies as text
@@ -382,7 +381,8 @@ func alike(a, b *policy.Decision) bool {
 }
 
 func (c *call) diagnostics(err error) Diagnostics {
-	t := Diagnostics{Match: c.match, Asked: c.asked(), Cause: err, Redirect: c.redirect, User: c.user}
+	t := Diagnostics{Match: c.match, Asked: c.asked(), Cause: err, Redirect: c.redirect, User: c.user,
+		UserMissing: c.userFound && c.user == nil && c.identity.Authenticated && c.view.Settings.Users != nil}
 	if len(c.may) > 0 {
 		t.May = append(t.May, c.first)
 		for i := range c.may {

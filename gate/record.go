@@ -96,6 +96,9 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		}
 	}
 	c.recordInput(e)
+	if c.rule != nil && c.rule.decision != "" { // the policy's input names the package alone
+		e.Input.DecisionPath += "/" + c.rule.decision
+	}
 	if c.decision.Result != nil {
 		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
 	}

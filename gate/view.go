@@ -43,6 +43,7 @@ type View struct {
 	bundles  []decisionlog.Bundle // likewise
 	digests  decisionlog.Digests  // likewise, of Routes and Keys
 	apps     []application        // assembled from Settings, Policy and Routes; of the View before, where these did not change them
+	asked    *askedRules          // of Policy: what applications ask for themselves; nil without a policy
 	memo     *policy.Memo         // of Policy; nil: decisions are not remembered
 	notices  []string             // routes without a rule, rules without a route
 }
@@ -141,6 +142,9 @@ func (v *View) describe() {
 	}
 	if v.Policy == nil {
 		return
+	}
+	if v.asked == nil || v.asked.of != v.Policy {
+		v.asked = &askedRules{of: v.Policy}
 	}
 	v.revision, v.bundles = v.Policy.Revision(), nil
 	for _, b := range v.Policy.Bundles() {

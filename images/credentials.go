@@ -81,7 +81,7 @@ func (c *Client) Login(ctx context.Context, host, username string, password Pass
 		return "", errors.New("logging in: a user name and a password are needed")
 	}
 	if !registryName.MatchString(host) {
-		return "", fmt.Errorf("logging in: %q is no registry, which is a host or host:port", host)
+		return "", fmt.Errorf("logging in: %q is not a registry, which is a host or host:port", host)
 	}
 	store, err := c.credentialStore()
 	if err != nil {

@@ -133,7 +133,7 @@ func parseManifest(raw []byte) (m ocispec.Manifest, err error) {
 	}
 	layer, ok := bundleLayer(&m)
 	if !ok {
-		return m, fmt.Errorf("it is no policy: no layer of its manifest is of the type %s", layerType)
+		return m, fmt.Errorf("it is not a policy: no layer of its manifest is of the type %s", layerType)
 	}
 	for _, d := range []ocispec.Descriptor{layer, m.Config} {
 		if err := checkDigest(d.Digest.String()); err != nil {

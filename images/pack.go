@@ -19,7 +19,7 @@ func Pack(files map[string][]byte) ([]byte, error) {
 	w := tar.NewWriter(zipped)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if !fs.ValidPath(name) || name == "." {
-			return nil, fmt.Errorf("packing a bundle: %q is no path below its top", name)
+			return nil, fmt.Errorf("packing a bundle: %q is not a path inside the bundle", name)
 		}
 		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(files[name]))}
 		if err := w.WriteHeader(h); err != nil {

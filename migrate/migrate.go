@@ -273,9 +273,9 @@ func (m *migration) walk(s setting, rules []rule) {
 	case s.node.Kind == yaml.ScalarNode && s.node.Tag == "!!null":
 		// a section without content
 	case len(s.path) == 0:
-		m.errs = append(m.errs, fmt.Errorf("%s: not an OPA configuration: a mapping belongs here", m.at(s.line)))
+		m.errs = append(m.errs, fmt.Errorf("%s: not an OPA configuration: must be a mapping", m.at(s.line)))
 	default:
-		m.fail(s, "a mapping belongs here")
+		m.fail(s, "must be a mapping")
 	}
 }
 

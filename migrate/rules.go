@@ -91,7 +91,7 @@ func fits(segments, at []string) bool {
 // scalar returns a setting's value, and false with a problem filed where it is no single value.
 func (m *migration) scalar(s setting) (string, bool) {
 	if s.node.Kind != yaml.ScalarNode {
-		m.fail(s, "a single value belongs here")
+		m.fail(s, "must be a single value")
 		return "", false
 	}
 	return s.node.Value, true

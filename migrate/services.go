@@ -270,7 +270,7 @@ func (m *migration) useService(s setting, name, section string) *service {
 	found := m.services[name]
 	switch {
 	case found == nil:
-		m.lost(s, section, fmt.Sprintf("there is no service %q: nobody knows where it is", name))
+		m.lost(s, section, fmt.Sprintf("there is no service %q: its address is unknown", name))
 	case found.url == "" && !found.oci:
 		m.lost(s, section, fmt.Sprintf("the service %q has no url", name))
 		return nil

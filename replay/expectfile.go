@@ -48,7 +48,7 @@ func ParseExpected(file string, raw []byte) ([]Expected, error) {
 		e.Place = d.At(at)
 		for key, verdict := range map[string]string{"from": e.From, "to": e.To} {
 			if !IsVerdict(verdict) {
-				d.Errs = append(d.Errs, fmt.Errorf("%s: %s: %q is no verdict: write allow, deny, or more of it as in deny 403 denied", d.At(at+"."+key), key, verdict))
+				d.Errs = append(d.Errs, fmt.Errorf("%s: %s: %q is not a verdict: write allow, deny, or more of it as in deny 403 denied", d.At(at+"."+key), key, verdict))
 			}
 		}
 		if e.From == "" && e.To == "" {

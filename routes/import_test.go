@@ -156,8 +156,8 @@ func TestImportOpenAPISaysWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"openapi: 3.0.0\npaths:\n  pets:\n    get: {}\n":   `api.yaml:3: path "pets" does not start with a slash`,
 		"openapi: 3.0.0\npaths:\n  /pets: [get]\n":         `api.yaml:3: path "/pets": expected operations`,
-		"openapi: 3.0.0\n":                                 `api.yaml:1: paths: is missing or no mapping`,
-		"title: x\npaths: {}\n":                            `api.yaml:1: no OpenAPI description: neither openapi nor swagger is among its keys`,
+		"openapi: 3.0.0\n":                                 `api.yaml:1: paths: is missing or not a mapping`,
+		"title: x\npaths: {}\n":                            `api.yaml:1: not an OpenAPI description: neither openapi nor swagger is among its keys`,
 		"openapi: 3.0.0\npaths:\n  /a: {get: {tags: b}}\n": `api.yaml:3: expected a list`,
 		"{": `api.yaml:1: `,
 		"openapi: 3.0.0\nservers: [{url: 'http://[x'}]\npaths: {}\n": `api.yaml:2: server "http://[x"`,

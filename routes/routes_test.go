@@ -156,12 +156,12 @@ func TestParseSaysEveryMistake(t *testing.T) {
 	}
 	want := []string{
 		`routes.yaml:2: unknown key "strict_slash" (did you mean "strict_slashes"?)`,
-		`routes.yaml:3: key "append_slash" means nothing to flask: it is for django`,
-		`routes.yaml:5: "get /x" is no route: write the methods in capitals, or ANY, and then the template, as in "GET /orders"`,
+		`routes.yaml:3: key "append_slash" is not used by flask: it is for django`,
+		`routes.yaml:5: "get /x" is not a route: write the methods in capitals, or ANY, and then the template, as in "GET /orders"`,
 		`routes.yaml:6: unknown key "tag" (did you mean "tags"?)`,
 		`routes.yaml:7: allow: unknown path form "encodedslash" (did you mean "encoded_slash"?)`,
 		`routes.yaml:8: an entry needs route:, as in "GET /orders"`,
-		`routes.yaml:9: ANY stands alone`,
+		`routes.yaml:9: ANY: leave out the other methods`,
 		`routes.yaml:10: key "name" twice`,
 	}
 	if diff := cmp.Diff(strings.Join(want, "\n"), err.Error()); diff != "" {

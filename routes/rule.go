@@ -96,7 +96,7 @@ func simplifyRegex(expr string) (string, error) {
 }
 
 // errNoTemplate is about an expression that is more than text and parameters.
-var errNoTemplate = errors.New("the expression is no template")
+var errNoTemplate = errors.New("not a template")
 
 // regexTerms names an expression that no template says: its text, its named groups as parameters, and a digest.
 func regexTerms(expr string) []string {

@@ -182,7 +182,7 @@ func (r *reader) mapping(n *yaml.Node, framework string, fields map[string]field
 		case seen[key.Value]:
 			r.fail(key, "key %q twice", key.Value)
 		case f.frameworks != "" && framework != "" && !slices.Contains(strings.Fields(f.frameworks), framework):
-			r.fail(key, "key %q means nothing to %s: it is for %s", key.Value, framework, strings.ReplaceAll(f.frameworks, " ", ", "))
+			r.fail(key, "key %q is not used by %s: it is for %s", key.Value, framework, strings.ReplaceAll(f.frameworks, " ", ", "))
 		default:
 			f.read(value)
 		}
@@ -458,7 +458,7 @@ func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 		s.key, s.line = key, n.Line
 		m := routeText.FindStringSubmatch(text)
 		if m == nil {
-			r.fail(n, "%q is no route: write the methods in capitals, or ANY, and then the template, as in \"GET /orders\"", text)
+			r.fail(n, "%q is not a route: write the methods in capitals, or ANY, and then the template, as in \"GET /orders\"", text)
 			return
 		}
 		s.template = m[2]
@@ -470,7 +470,7 @@ func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 		}
 		for _, alone := range [...]string{"ANY", WebSocket} {
 			if slices.Contains(s.methods, alone) && len(s.methods) > 1 {
-				r.fail(n, "%s stands alone", alone)
+				r.fail(n, "%s: leave out the other methods", alone)
 			}
 		}
 		if slices.Contains(s.methods, "ANY") {

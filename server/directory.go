@@ -33,8 +33,9 @@ const maxKeys = 16 << 20
 
 // The scopes of keys.
 const (
-	actAs    = "act-as" // may ask about users by name
-	mayWrite = "write"  // may change the directory
+	actAs      = "act-as"      // may ask about users by name
+	mayWrite   = "write"       // may change the directory
+	readPolicy = "read-policy" // may see what the policy consists of
 )
 
 // errNoKeys is a file of keys that was never read.
@@ -81,6 +82,7 @@ func (k *clientKeys) client(key string) (topaz.Client, error) {
 	for _, scope := range id.Scopes {
 		c.ActAs = c.ActAs || scope == actAs
 		c.Write = c.Write || scope == mayWrite
+		c.ReadPolicy = c.ReadPolicy || scope == readPolicy
 	}
 	return c, nil
 }
@@ -145,7 +147,7 @@ func loopback(address string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-func newDirectoryAPI(c config.Listen, n *edge.Node, logger *zap.Logger) (directoryAPI, error) {
+func newDirectoryAPI(c config.Listen, n *edge.Node, version string, logger *zap.Logger) (directoryAPI, error) {
 	if c.Directory == nil {
 		return directoryAPI{}, nil
 	}
@@ -153,7 +155,7 @@ func newDirectoryAPI(c config.Listen, n *edge.Node, logger *zap.Logger) (directo
 	if err := keys.load(); err != nil {
 		return directoryAPI{}, config.Wrong("listen.directory.keys", "%w", err)
 	}
-	service := topaz.New(topaz.Config{Gate: n.Gate(), Authenticate: keys.client, Write: n.Write})
+	service := topaz.New(topaz.Config{Gate: n.Gate(), Authenticate: keys.client, Write: n.Write, Version: version})
 	server := grpc.NewServer(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream),
 		grpc.MaxConcurrentStreams(uint32(min(c.MaxStreams, 100))), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(c.Handshake)), grpc.KeepaliveParams(keepaliveOf(c)),

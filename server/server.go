@@ -123,7 +123,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	if s.http, err = newHTTPMode(cfg.Listen.HTTP, time.Duration(cfg.Listen.Idle), s.node.Gate(), s.logger); err != nil {
 		return nil, err
 	}
-	if s.directory, err = newDirectoryAPI(cfg.Listen, s.node, s.logger); err != nil {
+	if s.directory, err = newDirectoryAPI(cfg.Listen, s.node, with.Version, s.logger); err != nil {
 		return nil, err
 	}
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)

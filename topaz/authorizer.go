@@ -2,7 +2,6 @@ package topaz
 
 import (
 	"context"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -135,6 +134,5 @@ func (s *authorizerService) question(ctx context.Context, method string, who *ap
 func (s *authorizerService) ask(ctx context.Context, base *gate.Question, path []string, decision string) bool {
 	q := *base
 	q.Rule, q.Name = append(slices.Clone(path), decision), strings.Join(path, ".")
-	q.Request.Path += "?decision=" + url.QueryEscape(decision) // on record: a call may ask for several
 	return s.with.Gate.Ask(ctx, &q).Allow
 }

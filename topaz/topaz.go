@@ -41,8 +41,9 @@ const (
 type Client struct {
 	ID string // of the key
 	// ActAs lets it ask about any user by name (IDENTITY_TYPE_SUB, IDENTITY_TYPE_MANUAL), rather than by a token that the user gave it.
-	ActAs bool
-	Write bool // it may change the directory
+	ActAs      bool
+	Write      bool // it may change the directory
+	ReadPolicy bool // it may see what the policy consists of
 }
 
 // Config is what the services are made of.
@@ -51,8 +52,9 @@ type Config struct {
 	// Authenticate finds the client of a key. Its error is not told to the client.
 	Authenticate func(key string) (Client, error)
 	// Write changes the directory; nil: this node does not own it.
-	Write func(context.Context, journal.Write) (*directory.Snapshot, error)
-	Clock func() time.Time // nil: time.Now
+	Write   func(context.Context, journal.Write) (*directory.Snapshot, error)
+	Version string           // of this release
+	Clock   func() time.Time // nil: time.Now
 }
 
 // Service is all of the services.

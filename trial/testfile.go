@@ -75,7 +75,7 @@ func Read(file string, text []byte) ([]*Test, error) {
 	}
 	r.pairs(top, "the file", []string{"tests"}, func(_ string, list *yaml.Node) {
 		if list.Kind != yaml.SequenceNode {
-			r.fail(list, "tests: a list belongs here")
+			r.fail(list, "tests: must be a list")
 			return
 		}
 		for _, row := range list.Content {
@@ -98,7 +98,7 @@ func (r *testReader) fail(n *yaml.Node, format string, args ...any) {
 // pairs calls use for each key of a mapping that is among the known ones.
 func (r *testReader) pairs(n *yaml.Node, what string, known []string, use func(key string, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		r.fail(n, "%s: a mapping belongs here", what)
+		r.fail(n, "%s: must be a mapping", what)
 		return
 	}
 	seen := map[string]int{}
@@ -173,7 +173,7 @@ func (r *testReader) request(t *Test, verdict string, n *yaml.Node) {
 		case "claims":
 			claims, ok := r.value(value, key, 0).(map[string]any)
 			if t.Caller.Claims = claims; !ok {
-				r.fail(value, "claims: a mapping belongs here")
+				r.fail(value, "claims: must be a mapping")
 			}
 		case "host":
 			a.Host = r.text(value, key)
@@ -251,7 +251,7 @@ func (r *testReader) complete(t *Test, n *yaml.Node) {
 // text reads one plain value.
 func (r *testReader) text(n *yaml.Node, key string) string {
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
-		r.fail(n, "%s: a single value belongs here", key)
+		r.fail(n, "%s: must be a single value", key)
 		return ""
 	}
 	return n.Value

@@ -146,7 +146,7 @@ func (c *Client) redirect(request *http.Request, via []*http.Request) error {
 		return nil
 	}
 	if c.identity {
-		return fmt.Errorf("redirected to %s, which is not to see the client certificate", request.URL.Host)
+		return fmt.Errorf("redirected to %s, which must not see the client certificate", request.URL.Host)
 	}
 	header := http.Header{"User-Agent": {"gatehouse"}}
 	if prefer := via[0].Header["Prefer"]; prefer != nil {

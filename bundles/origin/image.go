@@ -28,7 +28,7 @@ type Image struct {
 // NewImage prepares an image to be asked for. credentialFile is Docker's.
 func NewImage(s upstream.Service, image, credentialFile string, limit int64) (*Image, error) {
 	if s.BearerFile != "" || s.OAuth2 != nil || s.AWS != nil || s.GCP != nil || s.Azure != nil || len(s.Headers) > 0 {
-		return nil, errors.New("a registry's credential is in Docker's credential file: of a service only ca, cert, key and plain_http are for images")
+		return nil, errors.New("only ca, cert, key and plain_http of a service are used for images: the registry's credential is read from Docker's credential file")
 	}
 	ref, err := images.ParseReference(image)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/gate"
-	"gatehouse/input"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
@@ -201,7 +200,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller stri
 	line("reason", "%s", trial.Told(answer))
 	line("cause", "%s", trial.Cause(a, answer))
 	line("caller", "%s", caller)
-	line("user", "%s", userText(answer.Diagnostics.User))
+	line("user", "%s", userText(&answer.Diagnostics))
 	line("app", "%s", answer.Diagnostics.App)
 	if r := answer.Diagnostics.Match.Route; r != nil {
 		line("route", "%s", strings.TrimSpace(a.Method+" "+r.Template+"  "+r.Name))
@@ -236,8 +235,12 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller stri
 }
 
 // userText is the caller in the directory, in words.
-func userText(u *input.User) string {
-	if u == nil {
+func userText(d *gate.Diagnostics) string {
+	u := d.User
+	switch {
+	case d.UserMissing:
+		return "not in the directory: directory.user says how callers are found there"
+	case u == nil:
 		return ""
 	}
 	text := u.ID

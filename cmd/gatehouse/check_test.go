@@ -134,6 +134,11 @@ func TestTheDriveExamplePasses(t *testing.T) {
 	if code != 0 || stdout != "23 passed, 0 failed\n" {
 		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
 	}
+	for who, want := range map[string]string{"bob": "  user      bob (Bob Okafor)\n", "mallory": "  user      not in the directory: "} {
+		if _, stdout, stderr := command(t, "check", "GET", "/files/logo", "--as", who, "-c", "../../examples/rebac-drive/gatehouse.yaml"); !strings.Contains(stdout, want) {
+			t.Errorf("check says nothing of %q:\n%s%s", want, stdout, stderr)
+		}
+	}
 }
 
 // TestTheTestingPageIsTrue runs the table that docs/testing.md shows, against the example that it speaks of.

@@ -248,8 +248,8 @@ func validated(t *testing.T, cfg *config.Config) error {
 func TestMigrateRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ opa, want string }{
 		"broken YAML":     {"a: [", "opa.yaml:1: did not find expected node content"},
-		"a list":          {"- a", "opa.yaml:1: not an OPA configuration: a mapping belongs here"},
-		"section is text": {"plugins: yes", "opa.yaml:1: plugins: a mapping belongs here"},
+		"a list":          {"- a", "opa.yaml:1: not an OPA configuration: must be a mapping"},
+		"section is text": {"plugins: yes", "opa.yaml:1: plugins: must be a mapping"},
 		"twice":           {"labels: {a: b}\nlabels: {a: b}", "opa.yaml:2: labels: is already on line 1"},
 		"alias":           {"labels: &x {a: b}\nstatus: *x", "opa.yaml:2: status: aliases are not read: write the value out"},
 		"merge key":       {"labels:\n  <<: {a: b}", "opa.yaml:2: labels.<<: merge keys are not read: write the values out"},
@@ -258,7 +258,7 @@ func TestMigrateRefuses(t *testing.T) {
 		"size":            {plugin("grpc-max-recv-msg-size: 4MB"), `opa.yaml:3: plugins.envoy_ext_authz_grpc.grpc-max-recv-msg-size: "4MB" is not a number of bytes`},
 		"addr":            {plugin("addr: nine"), `opa.yaml:3: plugins.envoy_ext_authz_grpc.addr: "nine" is not host:port`},
 		"addr scheme":     {plugin("addr: http://:1"), `opa.yaml:3: plugins.envoy_ext_authz_grpc.addr: "http://:1": opa-envoy-plugin knows grpc:// and unix://`},
-		"addr list":       {plugin("addr: [a]"), "opa.yaml:3: plugins.envoy_ext_authz_grpc.addr: a single value belongs here"},
+		"addr list":       {plugin("addr: [a]"), "opa.yaml:3: plugins.envoy_ext_authz_grpc.addr: must be a single value"},
 		"nameless":        {"services:\n  - url: http://x", "opa.yaml:2: services: a service without a name"},
 		"percentage":      {"distributed_tracing: {type: grpc, sample_percentage: 101}", `opa.yaml:1: distributed_tracing.sample_percentage: "101" is not a percentage`},
 	} {

@@ -25,7 +25,7 @@ import (
 )
 
 // ErrForeign says that a file is no decision log. The error that wraps it names what was found and what was expected.
-var ErrForeign = errors.New("this is no decision log")
+var ErrForeign = errors.New("this is not a decision log")
 
 const expected = "expected JSON lines, Open Policy Agent's decision log (lines, or the JSON arrays that it sends), either of them by gzip or not, " +
 	"or a segment of a spool"

@@ -229,7 +229,7 @@ func newCodec(cfg *Config) codec {
 }
 
 // appendLine appends the line of a packed entry to dst. What cannot be encoded or is too large is erased, and the line says so.
-// An error means that this is no packed entry.
+// An error means that this is not a packed entry.
 func (c *codec) appendLine(dst, packed []byte) ([]byte, error) {
 	if !c.plain {
 		if line, ok := c.straight.appendLine(dst, packed, c); ok {

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrPacked says that bytes are no packed entry that this release reads.
-var ErrPacked = errors.New("this is no packed entry of version 1")
+var ErrPacked = errors.New("this is not a packed entry of version 1")
 
 // unpacking reads a packed entry into values.
 type unpacking struct {

@@ -64,7 +64,7 @@ func (r *Server) Check(kind string) error {
 type encoding interface {
 	// encode makes the body of a request, uncompressed, and its media type.
 	encode(lines [][]byte) (body []byte, mediaType string, err error)
-	// accepted reads the answer to a request that succeeded, and says how many events the server refuses for good.
+	// accepted reads the answer to a request that succeeded, and says how many events the server refuses permanently.
 	accepted(answer []byte) (refused int, err error)
 }
 
@@ -80,7 +80,7 @@ type Sender struct {
 }
 
 // ToOPA sends lines to a receiver of Open Policy Agent's decision log API. It calls refused with the number of events that the server has
-// taken, and refuses for good.
+// taken, and refuses permanently.
 func ToOPA(cfg Server, refused func(n int, err error)) *Sender {
 	cfg.MaxRequest = cmp.Or(cfg.MaxRequest, opaRequest)
 	return newRemote(cfg, opaEvents{}, refused)

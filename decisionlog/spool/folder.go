@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// noteFor is how long is said what was mended.
+// noteFor is how long is said what was repaired.
 const noteFor = time.Minute
 
 // look finds out what others did to the spool's folder while it was in use, and mends it: a folder that is gone is made again, and
@@ -48,7 +48,7 @@ func (sp *Spool) look() {
 func (sp *Spool) settleIn() error {
 	now, err := os.Stat(sp.dir)
 	if err == nil && !now.IsDir() {
-		return fmt.Errorf("%s is no folder: remove what is in its place", sp.dir)
+		return fmt.Errorf("%s is not a folder: remove it", sp.dir)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -203,7 +203,7 @@ func (p *position) replace(dir, name string) error {
 	return errors.Join(p.save(), p.save())
 }
 
-// note says for a while what was mended.
+// note says for a while what was repaired.
 func (sp *Spool) note(text string) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -216,7 +216,7 @@ func (sp *Spool) note(text string) {
 // StuckFor is how long there has been no further segment.
 func (sp *Spool) StuckFor() time.Duration {
 	if ns := sp.since.Load(); ns != 0 {
-		return time.Duration(time.Now().UnixNano() - ns)
+		return time.Since(sp.born) - time.Duration(ns-1)
 	}
 	return 0
 }

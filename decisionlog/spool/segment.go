@@ -41,7 +41,7 @@ type TimeFunc func(kind Kind, record []byte) (time.Time, bool)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var errSegment = errors.New("this is no segment of a decision log")
+var errSegment = errors.New("this is not a segment of a decision log")
 
 type segment struct {
 	number uint64
@@ -93,7 +93,7 @@ func newSegment(dir string, number uint64, size int64) (_ *segment, err error) {
 		}
 	}()
 	if err = preallocate(s.file, size); err != nil {
-		return nil, fmt.Errorf("taking %d bytes for segment %q: %w", size, s.path, err)
+		return nil, fmt.Errorf("allocating %d bytes for segment %q: %w", size, s.path, err)
 	}
 	if s.data, err = mapFile(s.file, size); err != nil {
 		return nil, fmt.Errorf("mapping segment %q: %w", s.path, err)

@@ -62,7 +62,8 @@ type Spool struct {
 	stuck   atomic.Bool               // no further segment can be made: no disk space, or MaxSize
 	readers atomic.Pointer[[]*Reader] // those that hold segments; replaced under mu
 	low     chan struct{}             // wakes the keeper
-	since   atomic.Int64              // when it got stuck, in ns of the wall clock; 0: it is not
+	since   atomic.Int64              // when it got stuck, in ns after born and 1; 0: it is not
+	born    time.Time                 // the wall clock may be set meanwhile: requests would wait for as long as it was set back
 	damages atomic.Int64              // segments that were cut off while they were in use
 
 	mu      sync.Mutex         // guards what follows; never taken by an append that finds room
@@ -74,7 +75,7 @@ type Spool struct {
 	lost    []Damage             // segments that could not be read at the start
 	home    fs.FileInfo          // of the folder that the files are in
 	wrong   string               // what was found wrong with the folder, "" otherwise
-	noted   map[string]time.Time // what was mended, and when: it is said for a while. A closed list
+	noted   map[string]time.Time // what was repaired, and when: it is said for a while. A closed list
 	made    []string             // the folders that New made, dir first
 	hidden  []hiddenFile         // of segments that are not needed any more and could not be removed; the last few
 	unsaved bool                 // a reader's position could not be saved, and nothing was trimmed since
@@ -85,7 +86,7 @@ func New(cfg Config) (_ *Spool, err error) {
 	if !hasSpool {
 		return nil, errors.New("decision log: a spool (dir) needs Linux: leave it out, and entries wait in memory")
 	}
-	sp := &Spool{dir: cfg.Dir, time: cfg.Time, users: 1, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*Reader{}}
+	sp := &Spool{dir: cfg.Dir, born: time.Now(), time: cfg.Time, users: 1, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*Reader{}}
 	sp.readers.Store(new([]*Reader))
 	sp.size = (min(mostSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxRecord))) + 4095) &^ 4095
 	sp.Adopt(cfg)
@@ -390,7 +391,7 @@ func (sp *Spool) setError(text string) {
 	case text == "":
 		sp.since.Store(0)
 	case was == "":
-		sp.since.Store(time.Now().UnixNano())
+		sp.since.Store(int64(time.Since(sp.born)) + 1)
 	}
 	sp.stuck.Store(text != "")
 	close(sp.room)
@@ -439,7 +440,7 @@ func (sp *Spool) trim() error {
 			sp.hidden = append(sp.hidden[max(0, len(sp.hidden)-mostHidden+1):], hiddenFile{gone.path, left})
 		}
 		if err != nil {
-			return fmt.Errorf("removing what the sinks have: %w", err)
+			return fmt.Errorf("removing segments that all sinks have read: %w", err)
 		}
 	}
 	notify(sp.low)

@@ -83,6 +83,7 @@ type Store struct {
 
 	// Owned by Open, then by Run.
 	current *directory.Snapshot // what is on disk, or the seed
+	inForce *directory.Snapshot // what was published last; at first what Open found, which is for its caller to publish
 	disk    *loaded             // as it was left; nil: it has to be read again
 	waiting []*request          // they are on disk and not yet in force
 }
@@ -118,6 +119,7 @@ func Open(ctx context.Context, with Config) (*Store, error) {
 		}
 		s.current = seed
 	}
+	s.inForce = s.current
 	return s, nil
 }
 
@@ -178,10 +180,7 @@ func (s *Store) Write(ctx context.Context, w Write) (*directory.Snapshot, error)
 // in force; it is called again where it fails. What is still to be put in force at the end the next Run puts in force, of which there is one at a time.
 func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*directory.Snapshot) error) {
 	s.with.Limits = limits
-	w := &writer{store: s, log: s.with.Logger, publish: publish, published: s.current}
-	if len(s.waiting) > 0 {
-		w.published = nil
-	}
+	w := &writer{store: s, log: s.with.Logger, publish: publish}
 	defer w.close()
 	for err := w.open(ctx); err != nil; err = w.open(ctx) {
 		w.broken(err)
@@ -191,7 +190,7 @@ func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*
 	}
 	s.setProblem("")
 	s.current = s.current.WithLimits(limits)
-	w.inForce(ctx)
+	w.putInForce(ctx)
 	for {
 		select {
 		case <-ctx.Done():

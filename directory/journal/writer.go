@@ -20,14 +20,13 @@ import (
 
 // writer is what one Run writes with.
 type writer struct {
-	store     *Store
-	log       *zap.Logger
-	publish   func(*directory.Snapshot) error
-	published *directory.Snapshot // what publish was last called with
-	lock      *os.File
-	file      *os.File // the journal; nil: it cannot be trusted, and a new one is made before the next write
-	size      int64    // of what is whole in it
-	buffer    []byte
+	store   *Store
+	log     *zap.Logger
+	publish func(*directory.Snapshot) error
+	lock    *os.File
+	file    *os.File // the journal; nil: it cannot be trusted, and a new one is made before the next write
+	size    int64    // of what is whole in it
+	buffer  []byte
 }
 
 func (w *writer) path(name string) string { return filepath.Join(w.store.with.Dir, name) }
@@ -260,7 +259,7 @@ func (w *writer) group(ctx context.Context, first *request) {
 		s.current = next
 	}
 	s.waiting = append(s.waiting, append(made, idle...)...)
-	if w.inForce(ctx) && w.size > s.with.CompactAt {
+	if w.putInForce(ctx) && w.size > s.with.CompactAt {
 		if err := w.compact(); err != nil {
 			w.log.Error("the directory's journal cannot be replaced by a snapshot; it goes on growing", zap.Error(err))
 			if w.file == nil {
@@ -324,13 +323,13 @@ func (w *writer) unsure(err error) error {
 	return fmt.Errorf("%w: it is not known whether the write will be there after a restart: %w", ErrUnavailable, err)
 }
 
-// inForce publishes the directory and answers those who wait for that. It reports false where ctx ended before.
-func (w *writer) inForce(ctx context.Context) bool {
+// putInForce publishes the directory and answers those who wait for that. It reports false where ctx ended before.
+func (w *writer) putInForce(ctx context.Context) bool {
 	s := w.store
-	for w.published != s.current {
+	for s.inForce != s.current {
 		err := w.publish(s.current)
 		if err == nil {
-			w.published = s.current
+			s.inForce = s.current
 			break
 		}
 		if ctx.Err() == nil && !errors.Is(err, context.Canceled) {

@@ -8,9 +8,11 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // chain is a list of HTTP filters, and what is around it; in a piece of a configuration there may be nothing around.
@@ -143,9 +145,8 @@ func (e *examiner) chain(c chain) {
 			e.count++ // its settings are fetched
 		}
 	}
-	if own.disabled {
-		e.found("ext-authz-disabled", own.at.Get("disabled"), "the ext_authz filter is disabled: only routes that switch it on are decided").
-			Fix = func() { own.at.Remove("disabled") }
+	if !slices.ContainsFunc(c.filters, func(f filter) bool { return isAuthz(f) && !f.disabled }) {
+		e.disabled(c, own)
 	}
 	if own.conditional {
 		e.found("filter-conditional", own.at, "a matcher decides for which requests ext_authz runs").Fix = func() {
@@ -168,9 +169,37 @@ func (e *examiner) chain(c chain) {
 		return
 	}
 	e.paths(c.at, c.manager)
-	e.headersIn(c.at, c.manager)
+	e.headersIn(c.at, c.manager, c.listener.GetTrafficDirection() == corev3.TrafficDirection_INBOUND)
 	e.upgrades(c, own, settings)
 	e.routesOf(c)
+}
+
+// disabled looks for routes that do not switch on a filter that is off, as Envoy Gateway has them.
+func (e *examiner) disabled(c chain, own filter) {
+	on := func(perFilter map[string]*anypb.Any) bool {
+		return slices.ContainsFunc(c.filters, func(f filter) bool {
+			config, ok := perFilter[f.name]
+			if !ok || !isAuthz(f) {
+				return false
+			}
+			wrapped, ok := as(config, &routev3.FilterConfig{})
+			return !ok || !wrapped.GetDisabled()
+		})
+	}
+	configs := e.routeConfigs(c)
+	open := len(configs) == 0
+	for _, config := range configs {
+		for _, host := range config.msg.GetVirtualHosts() {
+			for _, r := range host.GetRoutes() {
+				if len(clustersOfRoute(r)) > 0 && !on(r.GetTypedPerFilterConfig()) && !on(host.GetTypedPerFilterConfig()) && !on(config.msg.GetTypedPerFilterConfig()) {
+					open = true
+				}
+			}
+		}
+	}
+	if open {
+		e.found("ext-authz-disabled", own.at.Get("disabled"), "the ext_authz filter is disabled, and not every route switches it on").Fix = func() { own.at.Remove("disabled") }
+	}
 }
 
 // before looks at a filter in front of ext_authz.

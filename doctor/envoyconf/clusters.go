@@ -158,6 +158,9 @@ func (e *examiner) admin() {
 			e.found("admin-reachable", socket.Get("address"), "admin listens on %s", addressText(address)).Fix = func() { socket.Set("address", "127.0.0.1") }
 		}
 		for _, c := range e.clusters {
+			if ofProxy(c.msg.GetName()) {
+				continue
+			}
 			for _, end := range e.endpoints(c.msg.GetName()) {
 				port := fmt.Sprintf(":%d", address.GetSocketAddress().GetPortValue())
 				if host, found := strings.CutSuffix(end, port); found && port != ":0" && (isLoopback(host) || host == "localhost" || end == addressText(address)) {

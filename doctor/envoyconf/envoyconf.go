@@ -252,7 +252,9 @@ func (e *examiner) partly(at tree.Node, f *authzv3.ExtAuthz) {
 			}
 		}
 	}
-	if f.GetFilterEnabledMetadata() != nil && !deny {
+	// Istio's own: the shadow rules of an RBAC filter are an AuthorizationPolicy's, and say for which requests it asks.
+	istios := f.GetFilterEnabledMetadata().GetFilter() == "envoy.filters.http.rbac"
+	if f.GetFilterEnabledMetadata() != nil && !deny && !istios {
 		e.found("filter-enabled-metadata", at.Get("filter_enabled_metadata"), "ext_authz runs only for requests with certain metadata; the others are let through").
 			Fix = func() { at.Remove("filter_enabled_metadata") }
 	}

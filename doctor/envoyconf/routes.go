@@ -59,9 +59,14 @@ func clustersOfRoute(r *routev3.Route) []string {
 
 // forwards says whether a chain leads anywhere but to answers of its own. Routes that are not here count.
 func (e *examiner) forwards(c chain) bool {
-	configs := e.routeConfigs(c)
-	return len(configs) == 0 || len(e.clustersOf(c)) > 0
+	if len(e.routeConfigs(c)) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(e.clustersOf(c), func(name string) bool { return !ofProxy(name) })
 }
+
+// ofProxy says whether a cluster is what Istio and Envoy Gateway ask their own proxy for: metrics and readiness.
+func ofProxy(cluster string) bool { return cluster == "prometheus_stats" || cluster == "agent" }
 
 // reaches says whether a cluster is among those, or has an endpoint of one of those.
 func (e *examiner) reaches(name string, those map[string]bool) bool {

@@ -1,11 +1,355 @@
-// Package envoygateway is what makes the objects of Envoy Gateway and the Gateway API decide less than it looks. Of ours it imports the tree that places come from, and the table of
-// findings.
+// Package envoygateway is what makes the objects of Envoy Gateway and the Gateway API decide less than they look: routes that no SecurityPolicy is for, and
+// defaults that are not Gatehouse's. It reads objects as Kubernetes has them, without their types. Of ours it imports the tree that places
+// come from, the table of findings, and what looks at the Envoy configuration within an EnvoyPatchPolicy.
 package envoygateway
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse/doctor/envoyconf"
 	"gatehouse/doctor/rules"
 	"gatehouse/doctor/tree"
 )
 
 // Examine looks at objects that belong to one cluster, and says how many of them make a proxy ask.
-func Examine(_ []tree.Node, _ rules.Gatehouse) ([]rules.Finding, int, error) { return nil, 0, nil }
+func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, error) {
+	e := examiner{gatehouse: g, objects: map[string][]tree.Node{}}
+	for _, o := range objects {
+		group, _, _ := strings.Cut(o.Get("apiVersion").Text(), "/")
+		kind := o.Get("kind").Text()
+		if slices.Contains([]string{"gateway.networking.k8s.io", "gateway.envoyproxy.io"}, group) || kind == "Service" {
+			e.objects[kind] = append(e.objects[kind], o)
+		}
+	}
+	asking := 0
+	for _, p := range e.objects["SecurityPolicy"] {
+		if p.Get("spec", "extAuth").Exists() {
+			asking++
+			e.extAuth(p)
+		}
+		e.targets(p)
+	}
+	var patches []tree.Node
+	for _, p := range e.objects["EnvoyPatchPolicy"] {
+		for _, patch := range p.Get("spec", "jsonPatches").Items() {
+			if value := patch.Get("operation", "value"); value.IsMap() {
+				patches = append(patches, value)
+			}
+		}
+	}
+	result, err := envoyconf.Examine(patches, g)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, found := range result.Findings {
+		if found.ID != "no-ext-authz" {
+			e.findings = append(e.findings, found)
+		}
+	}
+	if asking > 0 {
+		e.asked()
+	}
+	return e.findings, asking + result.Filters, nil
+}
+
+// examiner goes through the objects of a cluster.
+type examiner struct {
+	gatehouse rules.Gatehouse
+	findings  []rules.Finding
+	objects   map[string][]tree.Node // by kind
+}
+
+// asked is what matters where Gatehouse is asked at all.
+func (e *examiner) asked() {
+	for _, kind := range []string{"HTTPRoute", "GRPCRoute"} {
+		for _, r := range e.objects[kind] {
+			e.route(r)
+		}
+	}
+	for _, g := range e.objects["Gateway"] {
+		e.gateway(g)
+	}
+	for _, p := range e.objects["EnvoyProxy"] {
+		e.order(p)
+	}
+	for _, p := range e.objects["BackendTrafficPolicy"] {
+		list := p.Get("spec", "httpUpgrade")
+		for _, u := range list.Items() {
+			if kind := u.Get("type").Text(); kind != "" && !strings.EqualFold(kind, "websocket") {
+				id := "upgrade-not-websocket"
+				if strings.EqualFold(kind, "CONNECT") {
+					id = "connect-tunnel"
+				}
+				e.findings = append(e.findings, rules.Of(id).At(u, "%s allows the upgrade %q", name(p), kind).With(func() { list.RemoveItem(u) }))
+			}
+		}
+	}
+}
+
+func (e *examiner) found(id string, at tree.Node, format string, args ...any) *rules.Finding {
+	e.findings = append(e.findings, rules.Of(id).At(at, format, args...))
+	return &e.findings[len(e.findings)-1]
+}
+
+func namespace(o tree.Node) string {
+	if n := o.Get("metadata", "namespace").Text(); n != "" {
+		return n
+	}
+	return "default"
+}
+
+func name(o tree.Node) string {
+	return fmt.Sprintf("%s %s/%s", o.Get("kind").Text(), namespace(o), o.Get("metadata", "name").Text())
+}
+
+// refs are what a policy is for.
+func refs(p tree.Node) []tree.Node {
+	list := p.Get("spec", "targetRefs").Items()
+	if one := p.Get("spec", "targetRef"); one.Exists() {
+		list = append(list, one)
+	}
+	return list
+}
+
+// isFor says whether a policy is for an object, by name or by labels, and for which of its sections: "" for all.
+func isFor(p, o tree.Node) (section string, ok bool) {
+	if namespace(p) != namespace(o) {
+		return "", false
+	}
+	for _, ref := range refs(p) {
+		if ref.Get("kind").Text() == o.Get("kind").Text() && ref.Get("name").Text() == o.Get("metadata", "name").Text() {
+			return ref.Get("sectionName").Text(), true
+		}
+	}
+	for _, s := range p.Get("spec", "targetSelectors").Items() {
+		matches := s.Get("kind").Text() == o.Get("kind").Text()
+		for _, label := range s.Get("matchLabels").Members() {
+			matches = matches && o.Get("metadata", "labels").Get(label.Name).Text() == label.Value.Text()
+		}
+		if matches {
+			return "", true
+		}
+	}
+	return "", false
+}
+
+// extAuth looks at a SecurityPolicy's question to Gatehouse.
+func (e *examiner) extAuth(p tree.Node) {
+	at := p.Get("spec", "extAuth")
+	if at.Get("failOpen").True() {
+		e.found("fail-open", at.Get("failOpen"), "%s: failOpen: true lets every request through while Gatehouse does not answer", name(p)).Fix = func() { at.Set("failOpen", false) }
+	}
+	if wait, err := time.ParseDuration(at.Get("timeout").Text()); err == nil && wait <= e.gatehouse.PolicyTimeout {
+		enough := fmt.Sprintf("%dms", (e.gatehouse.PolicyTimeout + 150*time.Millisecond).Milliseconds())
+		e.found("timeout-below-policy", at.Get("timeout"), "%s: the timeout of %v is not above policy.timeout, which is %v", name(p), wait, e.gatehouse.PolicyTimeout).
+			Fix = func() { at.Set("timeout", enough) }
+	}
+	if size, ok := at.Get("bodyToExtAuth", "maxRequestBytes").Number(); ok && int(size) > e.gatehouse.Message-(64<<10) {
+		e.found("body-without-limit", at.Get("bodyToExtAuth"), "%s: maxRequestBytes is no limit: Gatehouse denies what is above limits.message, %d", name(p), e.gatehouse.Message).
+			Fix = func() { at.Get("bodyToExtAuth").Set("maxRequestBytes", 65536) }
+	}
+	e.extAuthHeaders(p, at)
+	service := at.Get("grpc")
+	if !service.Exists() {
+		service = at.Get("http")
+	}
+	if most, ok := service.Get("backendSettings", "circuitBreaker", "maxParallelRequests").Number(); !ok || most <= 1024 {
+		e.found("circuit-breakers-default", service, "%s: Envoy refuses more than 1024 questions at a time", name(p)).Fix = func() {
+			breaker := service.Make("backendSettings", []tree.Pair{}).Make("circuitBreaker", []tree.Pair{})
+			breaker.Set("maxParallelRequests", 10000)
+			breaker.Set("maxPendingRequests", 10000)
+		}
+	}
+	if e.gatehouse.Metadata && p.Get("spec", "jwt").Exists() {
+		e.found("jwt-metadata-forgeable", p.Get("spec", "jwt"), "%s: Envoy Gateway runs jwt after extAuth, and what it verified is trusted", name(p))
+	}
+	for _, ref := range at.Get("grpc", "backendRefs").Items() {
+		for _, b := range e.objects["Backend"] {
+			if ref.Get("kind").Text() == "Backend" && ref.Get("name").Text() == b.Get("metadata", "name").Text() && !strings.Contains(strings.Join(b.Get("spec", "appProtocols").Texts(), " "), "h2c") &&
+				!b.Get("spec", "tls").Exists() {
+				spec := b.Get("spec")
+				e.found("backend-not-http2", spec, "%s is asked by gRPC and has no appProtocols with h2c", name(b)).Fix = func() { spec.Set("appProtocols", []string{"gateway.envoyproxy.io/h2c"}) }
+			}
+		}
+	}
+}
+
+// extAuthHeaders is about headers to Gatehouse and from it.
+func (e *examiner) extAuthHeaders(p, at tree.Node) {
+	missing := func(list tree.Node, wanted []string) (left []string) {
+		for _, header := range wanted {
+			if !slices.ContainsFunc(list.Texts(), func(have string) bool { return strings.EqualFold(have, header) }) {
+				left = append(left, header)
+			}
+		}
+		return left
+	}
+	add := func(to tree.Node, list string, names []string) func() {
+		return func() {
+			for _, n := range names {
+				to.Make(list, []any{}).Insert(tree.Node{}, n)
+			}
+		}
+	}
+	http := at.Get("http")
+	if hidden := missing(at.Get("headersToExtAuth"), e.gatehouse.Credentials); len(hidden) > 0 && (at.Get("headersToExtAuth").Exists() || http.Exists()) {
+		hidden = slices.DeleteFunc(hidden, func(h string) bool { return http.Exists() && h == "authorization" })
+		if len(hidden) > 0 {
+			e.found("credentials-hidden", at, "%s: Gatehouse does not get %s", name(p), strings.Join(hidden, ", ")).Fix = add(at, "headersToExtAuth", hidden)
+		}
+	}
+	if http.Exists() {
+		if lost := missing(http.Get("headersToBackend"), e.gatehouse.IdentityHeaders); len(lost) > 0 {
+			e.found("gateway-http-headers", http, "%s: headersToBackend does not take over %s", name(p), strings.Join(lost, ", ")).Fix = add(http, "headersToBackend", lost)
+		}
+	}
+}
+
+// targets looks whether what a policy is for exists, where objects of its kind are here at all.
+func (e *examiner) targets(p tree.Node) {
+	for _, ref := range refs(p) {
+		kind := ref.Get("kind").Text()
+		if known := e.objects[kind]; len(known) > 0 && !slices.ContainsFunc(known, func(o tree.Node) bool {
+			return namespace(o) == namespace(p) && o.Get("metadata", "name").Text() == ref.Get("name").Text()
+		}) {
+			e.found("target-not-found", ref, "%s is for %s %s/%s, which is not here", name(p), kind, namespace(p), ref.Get("name").Text())
+		}
+	}
+}
+
+// route looks who decides about a route, and what it does to the headers that Gatehouse sets.
+func (e *examiner) route(r tree.Node) {
+	own, gatewayAsks := tree.Node{}, false
+	for _, p := range e.objects["SecurityPolicy"] {
+		asks := p.Get("spec", "extAuth").Exists()
+		if section, ok := isFor(p, r); ok && section == "" && (!own.Exists() || asks) {
+			own = p
+		}
+		for _, parent := range r.Get("spec", "parentRefs").Items() {
+			for _, g := range e.objects["Gateway"] {
+				if section, ok := isFor(p, g); ok && asks && parentOf(r, parent, g) && (section == "" || section == parent.Get("sectionName").Text()) {
+					gatewayAsks = true
+				}
+			}
+		}
+	}
+	asks := own.Get("spec", "extAuth").Exists()
+	switch {
+	case asks || gatewayAsks && (!own.Exists() || own.Get("spec", "mergeType").Exists()):
+	case gatewayAsks:
+		e.found("policy-overrides-ext-auth", own, "%s has no extAuth, and replaces the Gateway's policy for %s", name(own), name(r)).
+			Fix = func() { own.Get("spec").Set("mergeType", "StrategicMerge") }
+	case len(e.objects["Gateway"]) > 0 || own.Exists():
+		e.found("route-without-ext-auth", r, "no SecurityPolicy with extAuth is for %s or its Gateway", name(r))
+	}
+	for _, rule := range r.Get("spec", "rules").Items() {
+		lists := []tree.Node{rule.Get("filters")}
+		for _, b := range rule.Get("backendRefs").Items() {
+			lists = append(lists, b.Get("filters"))
+		}
+		for _, filters := range lists {
+			for _, f := range filters.Items() {
+				e.headers(r, f.Get("requestHeaderModifier"))
+			}
+		}
+	}
+}
+
+// parentOf says whether a route's reference is to a Gateway.
+func parentOf(r, parent, g tree.Node) bool {
+	home := parent.Get("namespace").Text()
+	if home == "" {
+		home = namespace(r)
+	}
+	return parent.Get("name").Text() == g.Get("metadata", "name").Text() && home == namespace(g)
+}
+
+// headers looks at a filter that runs after ext_authz.
+func (e *examiner) headers(r, modifier tree.Node) {
+	removed := modifier.Get("remove")
+	for _, item := range removed.Items() {
+		if slices.Contains(e.gatehouse.IdentityHeaders, strings.ToLower(item.Text())) {
+			e.found("identity-headers-removed", item, "%s removes %s after Gatehouse has set it", name(r), item.Text()).Fix = func() { removed.RemoveItem(item) }
+		}
+	}
+	for _, how := range []string{"set", "add"} {
+		list := modifier.Get(how)
+		for _, item := range list.Items() {
+			if header := item.Get("name").Text(); slices.Contains(e.gatehouse.IdentityHeaders, strings.ToLower(header)) {
+				e.found("identity-headers-overwritten", item, "%s sets %s after Gatehouse has", name(r), header).Fix = func() { list.RemoveItem(item) }
+			}
+		}
+	}
+}
+
+// gateway looks at what a Gateway does to requests before Gatehouse is asked. Most is by default.
+func (e *examiner) gateway(g tree.Node) {
+	policy := tree.Node{}
+	for _, p := range e.objects["ClientTrafficPolicy"] {
+		if _, ok := isFor(p, g); ok {
+			policy = p
+		}
+	}
+	place := g
+	if policy.Exists() {
+		place = policy.Get("spec")
+	}
+	mend := func(change func(spec tree.Node)) func() {
+		if !policy.Exists() {
+			return nil
+		}
+		return func() { change(policy.Get("spec")) }
+	}
+	path := policy.Get("spec", "path")
+	if !path.Get("disableMergeSlashes").True() {
+		e.found("gateway-merges-slashes", place, "%s merges slashes", name(g)).Fix = mend(func(s tree.Node) { s.Make("path", []tree.Pair{}).Set("disableMergeSlashes", true) })
+	}
+	if action := path.Get("escapedSlashesAction").Text(); action == "" || strings.HasPrefix(action, "Unescape") {
+		e.found("gateway-escaped-slashes", place, "%s: escapedSlashesAction is %s", name(g), or(action, "UnescapeAndRedirect")).
+			Fix = mend(func(s tree.Node) { s.Make("path", []tree.Pair{}).Set("escapedSlashesAction", "RejectRequest") })
+	}
+	headers := policy.Get("spec", "headers")
+	if headers.Get("withUnderscoresAction").Text() == "Allow" {
+		e.found("gateway-underscores", headers.Get("withUnderscoresAction"), "%s lets headers with underscores through", name(policy)).Fix = func() { headers.Remove("withUnderscoresAction") }
+	}
+	var kept []string
+	for _, header := range e.gatehouse.IdentityHeaders {
+		if !slices.ContainsFunc(headers.Get("earlyRequestHeaders", "remove").Texts(), func(have string) bool { return strings.EqualFold(have, header) }) {
+			kept = append(kept, header)
+		}
+	}
+	if len(kept) > 0 {
+		e.found("gateway-identity-headers", place, "%s does not remove %s of clients first", name(g), strings.Join(kept, ", ")).Fix = mend(func(s tree.Node) {
+			list := s.Make("headers", []tree.Pair{}).Make("earlyRequestHeaders", []tree.Pair{}).Make("remove", []any{})
+			for _, header := range kept {
+				list.Insert(tree.Node{}, header)
+			}
+		})
+	}
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// order looks at filters that an EnvoyProxy puts in front of ext_authz.
+func (e *examiner) order(p tree.Node) {
+	const ours = "envoy.filters.http.ext_authz"
+	answers := []string{"envoy.filters.http.lua", "envoy.filters.http.wasm", "envoy.filters.http.ext_proc", "envoy.filters.http.dynamic_modules", "envoy.filters.http.custom_response"}
+	list := p.Get("spec", "filterOrder")
+	for _, entry := range list.Items() {
+		first, second := entry.Get("name").Text(), entry.Get("before").Text()
+		if after := entry.Get("after").Text(); after != "" {
+			first, second = after, first
+		}
+		if second == ours && slices.Contains(answers, first) {
+			e.found("filter-order", entry, "%s runs %s in front of ext_authz", name(p), first).Fix = func() { list.RemoveItem(entry) }
+		}
+	}
+}

@@ -8,7 +8,8 @@ type Part struct {
 
 // Parts is the table of findings.
 func Parts() []Part {
-	return []Part{{"Envoy: who asks Gatehouse, and what becomes of the answer", envoy()}, {"Envoy: requests and connections", envoySettings()}}
+	return []Part{{"Envoy: who asks Gatehouse, and what becomes of the answer", envoy()}, {"Envoy: requests and connections", envoySettings()},
+		{"Istio", istio()}, {"Envoy Gateway", envoyGateway()}}
 }
 
 // All is the table in one.

@@ -154,6 +154,15 @@ func clone(n *yaml.Node) *yaml.Node {
 
 // Write is the text again, with what was changed. Comments stay; empty lines go.
 func (t *Text) Write() ([]byte, error) {
+	for _, in := range t.inner {
+		written, err := in.text.Write()
+		if err != nil {
+			return nil, err
+		}
+		if string(written) != in.was {
+			in.at.Value = string(written)
+		}
+	}
 	var b bytes.Buffer
 	if t.JSON {
 		writeJSON(&b, t.docs[0].Content[0], "  ", "\n")

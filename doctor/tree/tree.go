@@ -26,6 +26,15 @@ type Text struct {
 	Name string
 	JSON bool // written as JSON, and so written again
 	docs []*yaml.Node
+
+	inner []inner // texts within its values
+}
+
+// inner is a text that is a value of another one.
+type inner struct {
+	at   *yaml.Node
+	text *Text
+	was  string // written before anything was changed
 }
 
 // Parse reads a text. What is not YAML or JSON, what is too large or too deep, and a mapping with the same key twice are errors with file and line.
@@ -322,6 +331,37 @@ func (n Node) Texts() []string {
 func (n Node) Number() (float64, bool) {
 	f, err := strconv.ParseFloat(n.Text(), 64)
 	return f, err == nil
+}
+
+// Parse reads a value that is a text of YAML, as ConfigMaps have them. Its lines are those of the whole, and what is changed in it is changed there.
+func (n Node) Parse() (*Text, error) {
+	if n.node == nil || n.node.Kind != yaml.ScalarNode {
+		return nil, fmt.Errorf("%s:%d: not a text", n.File(), n.Line())
+	}
+	t, err := Parse(n.File(), []byte(n.node.Value))
+	if err != nil {
+		return nil, fmt.Errorf("%s:%d: the text that begins here: %w", n.File(), n.Line(), err)
+	}
+	before := n.node.Line - 1
+	if n.node.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		before = n.node.Line // it begins on the next one
+	}
+	var shift func(m *yaml.Node)
+	shift = func(m *yaml.Node) {
+		m.Line += before
+		for _, below := range m.Content {
+			shift(below)
+		}
+	}
+	for _, doc := range t.docs {
+		shift(doc)
+	}
+	was, err := t.Write()
+	if err != nil {
+		return nil, err
+	}
+	n.text.inner = append(n.text.inner, inner{n.node, t, string(was)})
+	return t, nil
 }
 
 // JSON is a scalar in JSON; null where there is none.

@@ -49,7 +49,7 @@ func Moment(flag, value string, now time.Time) (time.Time, error) {
 	if ago, err := time.ParseDuration(value); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
 	}
-	return time.Time{}, fmt.Errorf("%s: %q is no time: write 2026-03-01T10:00:00Z, 2026-03-01, or how long ago, such as 36h or 7d", flag, value)
+	return time.Time{}, fmt.Errorf("%s: %q is not a time: write 2026-03-01T10:00:00Z, 2026-03-01, or how long ago, such as 36h or 7d", flag, value)
 }
 
 // Wants reports whether a decision is one of those asked for.

@@ -68,16 +68,16 @@ func OpenAPI(name string, data []byte) (*routes.Table, []routes.Notice, error) {
 		return nil, nil, yamltext.Error(name, err)
 	}
 	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
-		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: expected keys and values", name)
+		return nil, nil, fmt.Errorf("%s:1: not an OpenAPI description: expected keys and values", name)
 	}
 	im := openapiImport{file: name, root: doc.Content[0], table: routes.Imported{Framework: routes.OpenAPI, Source: "openapi " + name}}
 	if child(im.root, "openapi") == nil && child(im.root, "swagger") == nil {
-		return nil, nil, fmt.Errorf("%s:1: no OpenAPI description: neither openapi nor swagger is among its keys", name)
+		return nil, nil, fmt.Errorf("%s:1: not an OpenAPI description: neither openapi nor swagger is among its keys", name)
 	}
 	im.servers()
 	paths := child(im.root, "paths")
 	if paths == nil || paths.Kind != yaml.MappingNode {
-		return nil, nil, fmt.Errorf("%s:1: paths: is missing or no mapping", name)
+		return nil, nil, fmt.Errorf("%s:1: paths: is missing or not a mapping", name)
 	}
 	for i := 0; i+1 < len(paths.Content); i += 2 {
 		if key := paths.Content[i]; !strings.HasPrefix(key.Value, "x-") {

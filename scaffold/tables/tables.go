@@ -32,7 +32,7 @@ type Destination struct {
 func (d Destination) Deliver(ctx context.Context, table *routes.Table, w, messages io.Writer) error {
 	readBack, _, err := routes.Parse(d.File, table.YAML())
 	if err != nil {
-		return fmt.Errorf("the imported table cannot be read back, and is not written: %w\nthis is a fault of Gatehouse: please report it with the application's routes", err)
+		return fmt.Errorf("the imported table cannot be read back, and is not written: %w\nthis is a bug in Gatehouse: please report it with the application's routes", err)
 	}
 	if d.File == "-" {
 		_, err := w.Write(table.YAML())
@@ -50,7 +50,7 @@ func (d Destination) Deliver(ctx context.Context, table *routes.Table, w, messag
 	old, _, err := routes.Parse(d.File, text)
 	if err != nil {
 		if d.Force {
-			err = fmt.Errorf("%w\n--force keeps what is yours in the file, so it must be readable: mend it, or remove it", err)
+			err = fmt.Errorf("%w\n--force keeps what is yours in the file, so it must be readable: correct it, or remove it", err)
 		}
 		return err
 	}

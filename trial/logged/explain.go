@@ -108,7 +108,7 @@ func (r *Decision) facts(v *gate.View) policy.Facts {
 // Explain evaluates a decision again, as of the time at, and adds to out why it comes out as it does.
 func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Retold) error {
 	if r.question {
-		return errors.New("an application asked for this decision: it is no request, and explain knows no more than the log")
+		return errors.New("an application asked for this decision: there is no request to explain, and the log has all that is known")
 	}
 	entry, err := r.entry(with.View)
 	if err != nil {

@@ -37,7 +37,7 @@ func Retell(ctx context.Context, src config.Source, r *logged.Decision, notice f
 	return out, r.Explain(ctx, at, with, out)
 }
 
-// useKept takes the very policy that decided, where it is kept and is not the configuration's any more, and says what came of that.
+// useKept takes the policy that decided, where it is kept and is not the configuration's any more, and says what came of that.
 func (t *Node) useKept(ctx context.Context, src config.Source, r *logged.Decision) string {
 	cfg, _, err := src.Read()
 	if err != nil || cfg.StateDir == "" {

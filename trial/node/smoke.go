@@ -27,7 +27,7 @@ func ReadSmoke(c *config.Config) (func(context.Context, *gate.Gate) error, error
 		}
 		tests, err := trial.Read(file, text)
 		if err == nil && len(tests) == 0 {
-			err = fmt.Errorf("%s: it holds no test", file)
+			err = fmt.Errorf("%s: it has no test", file)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("policy.smoke: %w", err))

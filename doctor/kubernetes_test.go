@@ -1,0 +1,110 @@
+package doctor_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"gatehouse/doctor"
+	"gatehouse/doctor/rules"
+)
+
+// object is a hole in the objects of a cluster. That they really make a proxy do so is tested with the real Istio and Envoy Gateway, in k8s/test.
+type object struct {
+	id    string
+	edits []string // old and new texts, of the base
+	byMan bool     // the doctor leaves it to a person
+	knows func(*rules.Gatehouse)
+}
+
+func TestIstio(t *testing.T) {
+	overHTTP := func(more string) []string {
+		return []string{"envoyExtAuthzGrpc:", "envoyExtAuthzHttp:", ", packAsBytes: true", "", "failOpen: false", more}
+	}
+	kubernetes(t, "istio", []object{
+		{id: "unknown-provider", edits: []string{"provider: {name: gatehouse}", "provider: {name: gatehuose}"}},
+		{id: "custom-policy-none", edits: []string{"  rules: [{}]\n", ""}},
+		{id: "custom-policy-limited", edits: []string{"rules: [{}]", "rules: [{to: [{operation: {paths: [/admin]}}]}]"}},
+		{id: "sidecar-hides-gatehouse", edits: []string{`["./*", "gatehouse/*"]`, `["./*"]`}},
+		{id: "several-custom-providers", byMan: true, edits: []string{"kind: Sidecar", "kind: AuthorizationPolicy\nmetadata: {name: other, namespace: shop}\nspec: {action: CUSTOM, provider: {name: other}, rules: [{}]}\n" +
+			"---\napiVersion: networking.istio.io/v1\nkind: Sidecar", "networking.istio.io/v1\nkind: AuthorizationPolicy", "security.istio.io/v1\nkind: AuthorizationPolicy"}},
+		{id: "mtls-not-strict", byMan: true, edits: []string{"STRICT", "PERMISSIVE"}},
+		{id: "mtls-not-strict", byMan: true, edits: []string{"{mode: STRICT}", "{mode: STRICT}, portLevelMtls: {8000: {mode: DISABLE}}"}},
+		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/excludeInboundPorts: "8000"}`}},
+		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/includeInboundPorts: ""}`}},
+		{id: "injection-off", edits: []string{"labels: {app: orders}\n", "labels: {app: orders, sidecar.istio.io/inject: \"false\"}\n"}},
+		{id: "provider-unreachable", byMan: true, edits: []string{"port: 9191\n", "port: 9192\n"}},
+		// What follows is in the text of a ConfigMap.
+		{id: "path-normalization-mesh", edits: []string{"BASE", "MERGE_SLASHES"}},
+		{id: "failure-mode-allow", edits: []string{"failOpen: false", "failOpen: true"}},
+		{id: "status-on-error-unset", edits: []string{"          statusOnError: \"503\"\n", ""}},
+		{id: "timeout-below-policy", edits: []string{"0.25s", "0.05s"}},
+		{id: "body-as-text", edits: []string{", packAsBytes: true", ""}},
+		{id: "body-limit-rejects", edits: []string{", allowPartialMessage: true", ""}},
+		{id: "body-without-limit", edits: []string{"65536", "104857600"}},
+		{id: "provider-http-headers", edits: overHTTP("headersToUpstreamOnAllow: [x-auth-subject]")},
+		{id: "credentials-hidden", edits: overHTTP("headersToUpstreamOnAllow: [\"x-auth-*\"]"), knows: func(g *rules.Gatehouse) { g.Credentials = []string{"authorization", "x-api-key"} }},
+	})
+}
+
+func TestEnvoyGateway(t *testing.T) {
+	policy := "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]\n  extAuth"
+	kubernetes(t, "envoygateway", []object{
+		{id: "route-without-ext-auth", byMan: true, edits: []string{policy, "  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: items}]\n  extAuth"}},
+		{id: "route-without-ext-auth", byMan: true, edits: []string{policy, "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge, sectionName: https}]\n  extAuth"}},
+		{id: "target-not-found", byMan: true, edits: []string{policy, "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: egde}]\n  extAuth"}},
+		{id: "policy-overrides-ext-auth", edits: []string{"kind: ClientTrafficPolicy", "kind: SecurityPolicy\nmetadata: {name: cors, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: orders}], cors: {}}\n" +
+			"---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
+		{id: "fail-open", edits: []string{"failOpen: false", "failOpen: true"}},
+		{id: "timeout-below-policy", edits: []string{"250ms", "50ms"}},
+		{id: "body-without-limit", edits: []string{"65536", "104857600"}},
+		{id: "circuit-breakers-default", edits: []string{"      backendSettings: {circuitBreaker: {maxParallelRequests: 10000, maxPendingRequests: 10000}}\n", ""}},
+		{id: "backend-not-http2", edits: []string{"  appProtocols: [gateway.envoyproxy.io/h2c]\n", ""}},
+		{id: "gateway-merges-slashes", edits: []string{"disableMergeSlashes: true, ", ""}},
+		{id: "gateway-escaped-slashes", edits: []string{"escapedSlashesAction: RejectRequest", "escapedSlashesAction: UnescapeAndForward"}},
+		{id: "gateway-escaped-slashes", byMan: true, edits: []string{"kind: ClientTrafficPolicy", "kind: Other"}},
+		{id: "gateway-underscores", edits: []string{"withUnderscoresAction: RejectRequest", "withUnderscoresAction: Allow"}},
+		{id: "gateway-identity-headers", edits: []string{"x-auth-subject, ", ""}},
+		{id: "gateway-http-headers", edits: []string{"    grpc:\n", "    http:\n"}},
+		{id: "credentials-hidden", edits: []string{"failOpen: false", "headersToExtAuth: [accept]"}},
+		{id: "jwt-metadata-forgeable", byMan: true, edits: []string{"  extAuth:", "  jwt: {providers: []}\n  extAuth:"}, knows: func(g *rules.Gatehouse) { g.Metadata = true }},
+		{id: "identity-headers-removed", edits: []string{"filters: []", "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [X-Auth-Subject]}}]"}},
+		{id: "identity-headers-overwritten", edits: []string{"filters: []", "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-auth-roles, value: admin}]}}]"}},
+		{id: "filter-order", edits: []string{"kind: ClientTrafficPolicy", "kind: EnvoyProxy\nmetadata: {name: proxy, namespace: shop}\nspec: {filterOrder: [{name: envoy.filters.http.lua, before: envoy.filters.http.ext_authz}]}\n" +
+			"---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
+		{id: "upgrade-not-websocket", edits: []string{"kind: ClientTrafficPolicy", "kind: BackendTrafficPolicy\nmetadata: {name: up, namespace: shop}\nspec: {httpUpgrade: [{type: websocket}, {type: tunnel}]}\n" +
+			"---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
+		{id: "failure-mode-allow", edits: []string{"kind: ClientTrafficPolicy", "kind: EnvoyPatchPolicy\nmetadata: {name: up, namespace: shop}\nspec: {jsonPatches: [{operation: {value: {name: a, typed_config: " +
+			"{\"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, failure_mode_allow: true}}}}]}\n---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
+	})
+}
+
+func kubernetes(t *testing.T, folder string, objects []object) {
+	text, err := os.ReadFile(filepath.Join("testdata", folder, "base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := examine(t, text, rules.Default()); len(r.Findings) > 0 || r.Asking != 1 {
+		t.Fatalf("the base: %+v", r.Findings)
+	}
+	for _, o := range objects {
+		t.Run(o.id, func(t *testing.T) {
+			g := rules.Default()
+			if o.knows != nil {
+				o.knows(&g)
+			}
+			bad := []byte(edit(t, string(text), o.edits))
+			if found := ids(examine(t, bad, g)); !slices.Contains(found, o.id) {
+				t.Fatalf("found %v", found)
+			}
+			mended, err := doctor.Mend([]doctor.Input{{Name: "k8s.yaml", Text: bad}}, g, o.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := ids(examine(t, mended[0].Text, g)); slices.Contains(found, o.id) != o.byMan {
+				t.Errorf("mended, found %v in\n%s", found, mended[0].Text)
+			}
+		})
+	}
+}

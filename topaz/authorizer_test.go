@@ -1,0 +1,188 @@
+package topaz_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"gatehouse/topaz/pb/api"
+	"gatehouse/topaz/pb/authorizer"
+)
+
+const ordersPolicy = `package app.GET.orders
+
+default allowed := false
+
+allowed if ds.check({"object_type": "doc", "object_id": input.resource.doc, "relation": "can_read", "subject_type": "user", "subject_id": input.user.id})
+
+visible if input.identity.identity == "ann"
+
+broken := 1 / (input.resource.zero - 0)
+
+text := "yes"
+`
+
+// newAuthorizer is a service whose policy asks the directory.
+func newAuthorizer(t *testing.T) *service {
+	s := newService(t, "file: people, user: {by: id}", "")
+	s.people(somePeople...)
+	s.write("policy/orders.rego", ordersPolicy)
+	s.write("policy/deeper.rego", "package app.POST.orders\n\nallowed := true\n")
+	s.newKey("auditor", "read-policy")
+	return s.start()
+}
+
+func who(kind api.IdentityType, name string) *api.IdentityContext {
+	return &api.IdentityContext{Type: kind, Identity: name}
+}
+
+const (
+	sub    = api.IdentityType_IDENTITY_TYPE_SUB
+	jwt    = api.IdentityType_IDENTITY_TYPE_JWT
+	manual = api.IdentityType_IDENTITY_TYPE_MANUAL
+	none   = api.IdentityType_IDENTITY_TYPE_NONE
+)
+
+// TestIs: each decision is yes or no, whatever goes wrong, and on record with its package and its name.
+func TestIs(t *testing.T) {
+	s := newAuthorizer(t)
+	about, err := structpb.NewStruct(map[string]any{"doc": "1", "zero": 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for name, test := range map[string]struct {
+		key       string
+		who       *api.IdentityContext
+		path      string
+		decisions []string
+		want      string // those that are allowed
+		code      codes.Code
+		saying    string
+	}{
+		"ann":                {"app", who(sub, "ann"), "app.GET.orders", []string{"allowed", "visible", "broken", "text", "other"}, "allowed visible", 0, ""},
+		"bob, with slashes":  {"app", who(sub, "bob"), "app/GET/orders", []string{"allowed", "visible"}, "allowed", 0, ""},
+		"eve":                {"app", who(sub, "eve"), "app.GET.orders", []string{"allowed"}, "", 0, ""},
+		"nobody":             {"app", who(none, ""), "app.GET.orders", []string{"allowed", "visible"}, "", 0, ""},
+		"a name":             {"app", who(manual, "ann"), "app.GET.orders", []string{"allowed", "visible"}, "visible", 0, ""}, // no user
+		"a token":            {"reader", who(jwt, "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ."), "app.GET.orders", []string{"visible"}, "", 0, ""},
+		"anonymous, any key": {"reader", who(none, ""), "app.POST.orders", []string{"allowed"}, "allowed", 0, ""},
+		"no such package":    {"app", who(sub, "ann"), "app.PUT", []string{"allowed"}, "", 0, ""},
+		"above packages":     {"app", who(sub, "ann"), "app", []string{"GET"}, "", 0, ""},
+		"may not name users": {"reader", who(sub, "ann"), "app.GET.orders", []string{"allowed"}, "", codes.PermissionDenied, "act-as"},
+		"nor by hand":        {"writer", who(manual, "ann"), "app.GET.orders", []string{"allowed"}, "", codes.PermissionDenied, "act-as"},
+		"no name":            {"app", who(sub, ""), "app.GET.orders", []string{"allowed"}, "", codes.InvalidArgument, "empty"},
+		"no type":            {"app", who(0, "ann"), "app.GET.orders", []string{"allowed"}, "", codes.InvalidArgument, "identity_context.type"},
+		"nobody said":        {"app", nil, "app.GET.orders", []string{"allowed"}, "", codes.InvalidArgument, "identity_context.type"},
+		"no path":            {"app", who(sub, "ann"), "", []string{"allowed"}, "", codes.InvalidArgument, "path"},
+		"only dots":          {"app", who(sub, "ann"), "./.", []string{"allowed"}, "", codes.InvalidArgument, "path"},
+		"long path":          {"app", who(sub, "ann"), strings.Repeat("a.", 101), []string{"allowed"}, "", codes.InvalidArgument, "too long"},
+		"no decision":        {"app", who(sub, "ann"), "app.GET.orders", nil, "", codes.InvalidArgument, "decisions"},
+		"an empty decision":  {"app", who(sub, "ann"), "app.GET.orders", []string{"allowed", ""}, "", codes.InvalidArgument, "decisions"},
+		"101 decisions":      {"app", who(sub, "ann"), "app.GET.orders", slices.Repeat([]string{"allowed"}, 101), "", codes.InvalidArgument, "more than 100"},
+	} {
+		got, err := s.authorizer().Is(s.as(test.key), &authorizer.IsRequest{PolicyContext: &api.PolicyContext{Path: test.path, Decisions: test.decisions},
+			IdentityContext: test.who, ResourceContext: about})
+		s.is(name, err, test.code, test.saying)
+		if err != nil {
+			continue
+		}
+		asked += len(test.decisions)
+		var allowed []string
+		for i, d := range got.Decisions {
+			if d.Decision != test.decisions[i] {
+				t.Errorf("%s: decision %d is %q", name, i, d.Decision)
+			}
+			if d.Is {
+				allowed = append(allowed, d.Decision)
+			}
+		}
+		if len(got.Decisions) != len(test.decisions) || strings.Join(allowed, " ") != test.want {
+			t.Errorf("%s: %v, want %q", name, got, test.want)
+		}
+	}
+	_, err = s.authorizer().Is(s.as("app"), &authorizer.IsRequest{})
+	s.is("nothing", err, codes.InvalidArgument, "path")
+	lines := s.logged(asked)
+	paths := map[string]int{}
+	for _, line := range lines {
+		if path, ok := line["path"].(string); ok {
+			paths[path]++
+		}
+	}
+	if len(lines) != asked || paths["app.GET.orders/allowed"] < 5 || paths["app.GET.orders/broken"] != 1 || paths["app.GET.orders/other"] != 1 || paths["app.PUT/allowed"] != 1 {
+		t.Errorf("%d lines for %d decisions: %v", len(lines), asked, paths)
+	}
+}
+
+// TestDecisionTree asks the packages at and below a path.
+func TestDecisionTree(t *testing.T) {
+	s := newAuthorizer(t)
+	about, err := structpb.NewStruct(map[string]any{"doc": "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(path string, slash bool, decisions ...string) (*authorizer.DecisionTreeResponse, error) {
+		in := &authorizer.DecisionTreeRequest{PolicyContext: &api.PolicyContext{Path: path, Decisions: decisions}, IdentityContext: who(sub, "ann"), ResourceContext: about}
+		if slash {
+			in.Options = &authorizer.DecisionTreeOptions{PathSeparator: authorizer.PathSeparator_PATH_SEPARATOR_SLASH}
+		}
+		return s.authorizer().DecisionTree(s.as("app"), in)
+	}
+	got, err := ask("app", false, "allowed", "visible", "other")
+	if err != nil || got.PathRoot != "app" {
+		t.Fatal(got, err)
+	}
+	want, err := structpb.NewStruct(map[string]any{"app.GET.orders": map[string]any{"allowed": true, "visible": true}, "app.POST.orders": map[string]any{"allowed": true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the tree", got.Path, want)
+	if got, err = ask("app.GET", true, "allowed"); err != nil || len(got.Path.Fields) != 1 || got.Path.Fields["app/GET/orders"] == nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err = ask("nowhere", false, "allowed"); err != nil || len(got.Path.GetFields()) != 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	_, err = ask("app", false)
+	s.is("no decisions", err, codes.InvalidArgument, "decisions")
+	_, err = s.authorizer().DecisionTree(s.as("reader"), &authorizer.DecisionTreeRequest{PolicyContext: &api.PolicyContext{Path: "app", Decisions: []string{"allowed"}}, IdentityContext: who(sub, "ann")})
+	s.is("may not name users", err, codes.PermissionDenied, "act-as")
+}
+
+// TestPolicies lists what the policy consists of, for keys that may see it.
+func TestPolicies(t *testing.T) {
+	s := newAuthorizer(t)
+	a := s.authorizer()
+	list, err := a.ListPolicies(s.as("auditor"), &authorizer.ListPoliciesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := map[string]string{}
+	for _, m := range list.Result {
+		packages[m.GetPackagePath()] = m.GetId()
+		one, err := a.GetPolicy(s.as("auditor"), &authorizer.GetPolicyRequest{Id: m.GetId()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, m.GetId(), one.Result, m)
+	}
+	if len(packages) != 3 || packages["app.GET.orders"] != "policy/orders.rego" || packages["envoy.authz"] == "" {
+		t.Errorf("modules: %v", packages)
+	}
+	_, err = a.GetPolicy(s.as("auditor"), &authorizer.GetPolicyRequest{Id: "other"})
+	s.is("no such module", err, codes.NotFound, "other")
+	_, err = a.GetPolicy(s.as("app"), &authorizer.GetPolicyRequest{Id: "policy/orders.rego"})
+	s.is("another key", err, codes.PermissionDenied, "read-policy")
+	_, err = a.ListPolicies(s.as("writer"), &authorizer.ListPoliciesRequest{})
+	s.is("another key", err, codes.PermissionDenied, "read-policy")
+	info, err := a.Info(s.as("reader"), &authorizer.InfoRequest{})
+	if err != nil || info.Version != "v1.2.3" || info.Os == "" || info.Arch == "" {
+		t.Errorf("%v, %v", info, err)
+	}
+	_, err = a.Query(s.as("app"), &authorizer.QueryRequest{Query: "x = data"})
+	s.is("a query", err, codes.Unimplemented, "Is or DecisionTree")
+}
