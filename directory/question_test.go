@@ -133,6 +133,10 @@ func TestCheck(t *testing.T) {
 	if yes, _ := s.Check(questionOf(t, "doc:9#viewer@user:eve"), epoch.Add(time.Second)); yes {
 		t.Error("a relation holds at the second it expires")
 	}
+	expired := epoch.Add(time.Second)
+	if e, err := s.Explain(questionOf(t, "doc:9#viewer@user:eve"), expired); err != nil || e.String() != "not allowed: doc:9#viewer@user:eve expired at "+expired.UTC().Format(time.RFC3339) {
+		t.Error(e, err)
+	}
 	if _, err := s.Check(questionOf(t, "doc:7#x@user:alice"), epoch); !errors.Is(err, directory.ErrUnknownRelation) {
 		t.Error(err)
 	}

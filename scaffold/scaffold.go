@@ -1,6 +1,6 @@
 // Package scaffold makes what it takes to protect an application out of its route table: a policy, tests, and the configurations of
 // Gatehouse and Envoy; and rules for routes that have none yet. It owns those files' text. Nothing is written that was not tried before,
-// and all of it or nothing. It imports routes, and gate and policy to know which rules there are.
+// and all of it or nothing. It imports routes, gate and policy to know which rules there are, and envoy/generate.
 package scaffold
 
 import (
@@ -14,6 +14,7 @@ import (
 	"strings"
 	"text/template"
 
+	"gatehouse/envoy/generate"
 	"gatehouse/routes"
 )
 
@@ -157,16 +158,16 @@ func (s *Scaffold) configurations(table *routes.Table) error {
 	if len(facts.Fallbacks) > 0 {
 		s.note("%s may serve a page where no route does, so redirects are not decided by their target: routes.unmatched is deny", strings.Join(facts.Fallbacks, ", "))
 	}
-	for _, f := range []string{"gatehouse.yaml", "envoy.yaml"} {
-		if err := s.render(f, f+".tmpl", settings); err != nil {
-			return err
-		}
+	if err := s.render("gatehouse.yaml", "gatehouse.yaml.tmpl", settings); err != nil {
+		return err
 	}
-	if slices.ContainsFunc(s.table.Routes(), func(r *routes.Route) bool { return slices.Contains(r.Methods, "WEBSOCKET") }) {
-		last := &s.files[len(s.files)-1]
-		last.Text = bytes.Replace(last.Text, []byte("# upgrade_configs: [{upgrade_type: websocket}]   # for an app with websockets: each"),
-			[]byte("upgrade_configs: [{upgrade_type: websocket}]   # the app has websockets: each"), 1)
+	envoy := generate.Default(s.name)
+	envoy.Websockets = slices.ContainsFunc(s.table.Routes(), func(r *routes.Route) bool { return slices.Contains(r.Methods, routes.WebSocket) })
+	made, err := envoy.YAML()
+	if err != nil {
+		return err
 	}
+	s.add("envoy.yaml", made)
 	s.add(".gatehouse/.gitignore", []byte("# What gatehouse keeps for itself: state, its control socket, backups.\n*\n"))
 	return nil
 }

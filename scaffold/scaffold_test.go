@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gatehouse/envoy/generate"
 )
 
 // TestEnvoyTemplateIsTheExamples holds that a new application gets what the end-to-end tests run.
 func TestEnvoyTemplateIsTheExamples(t *testing.T) {
-	made, err := templates.ReadFile("templates/envoy.yaml.tmpl")
+	made, err := generate.Default("{{.Name}}").YAML()
 	if err != nil {
 		t.Fatal(err)
 	}

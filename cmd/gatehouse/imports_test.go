@@ -88,6 +88,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/routes":             {},
 		"gatehouse/watch":              {"gatehouse/panics"},
 		"gatehouse/envoy/sandbox":      {"gatehouse/identity/mint", "gatehouse/identity/refusal"},
+		"gatehouse/k8s":                {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/routes"},
+		"gatehouse/envoy/generate":     {"gatehouse/config", "gatehouse/routes"},
 		"gatehouse/images":             {},
 		"gatehouse/images/exchange":    {},
 		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
@@ -98,8 +100,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 			"gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
 		"gatehouse/bundler":         {"gatehouse/edge", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/trial/tokens":    {"gatehouse/edge", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/scaffold/tables": {"gatehouse/scaffold", "gatehouse/trial/node", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
-		"gatehouse/scaffold":        {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/scaffold/tables": {"gatehouse/envoy/generate", "gatehouse/scaffold", "gatehouse/trial/node", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
+		"gatehouse/scaffold":        {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy"},
 	}
 	return foundations, ours
@@ -194,9 +196,9 @@ func TestArchitecturePageShowsTheImports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := regexp.MustCompile("`([a-z/]+)`")
+	name := regexp.MustCompile("`([a-z0-9/]+)`")
 	direct := map[string][]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\|.*\\| ([^|]*) \\|$").FindAllStringSubmatch(string(page), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9/]+)` \\|.*\\| ([^|]*) \\|$").FindAllStringSubmatch(string(page), -1) {
 		direct[row[1]] = nil
 		for _, imported := range name.FindAllStringSubmatch(row[2], -1) {
 			direct[row[1]] = append(direct[row[1]], imported[1])

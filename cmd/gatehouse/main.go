@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), checkCommand(), testCommand(),
-		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), doctorCommand(), directoryCommand())
+		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -1,0 +1,284 @@
+package k8s
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"gatehouse/config"
+)
+
+// tree writes files below a folder of the test's own.
+func tree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// orders is a configuration with something of everything that has to get into a pod.
+func orders() map[string]string {
+	return map[string]string{
+		"gatehouse.yaml": `listen: {grpc: ["127.0.0.1:9191"], admin: "127.0.0.1:9192", max_connections: 2048}
+state_dir: .gatehouse
+identity:
+  jwt: [{issuer: "https://login.example.com", audiences: [orders], keys: {file: keys/jwks.json}}]
+  introspection: [{url: "https://login.example.com/introspect", client_id: gatehouse, client_secret_file: client-secret}]
+headers: {subject: x-auth-subject, email: X-Auth-Email}
+routes: {file: routes.yaml}
+denials: {templates: {"403": {content_type: text/html, file: pages/403.html}}}
+policy: {root: orders, timeout: 200ms, bundles: [{name: orders, path: ./policy}]}
+decision_log: {file: decisions.log}
+`,
+		"keys/jwks.json":            `{"keys": []}`,
+		"client-secret":             "hunter2",
+		"routes.yaml":               "framework: flask\nroutes:\n  - route: GET /orders/<id>\n",
+		"pages/403.html":            "<p>No.</p>\n",
+		"policy/GET/orders/id.rego": "package orders.GET.orders.__id\n\nallowed := true\n",
+		"policy/.manifest":          `{"roots": ["orders"]}`,
+		"policy/.hidden":            "no",
+	}
+}
+
+func values(t *testing.T, mode, whose string) (*Options, Values) {
+	t.Helper()
+	o := &Options{Release: Release{"gatehouse", "gatehouse"}, Mode: mode, For: whose, App: "orders", AppNamespace: "shop", AppPort: 8000}
+	if mode == "sidecar" && whose == "envoy" {
+		o.AppImage = "orders:1.4"
+	}
+	v, err := o.Values(filepath.Join(tree(t, orders()), "gatehouse.yaml"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o, v
+}
+
+// TestObjects holds every object to the golden files, which are read in review: GATEHOUSE_RECORD=1 writes them anew.
+func TestObjects(t *testing.T) {
+	for _, mode := range []string{"service", "sidecar"} {
+		for _, whose := range []string{"envoy", "istio", "envoy-gateway"} {
+			t.Run(mode+" "+whose, func(t *testing.T) {
+				o, v := values(t, mode, whose)
+				got, err := o.Print("yaml", v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				golden(t, "testdata/"+mode+"-"+whose+".yaml", got)
+				for _, doc := range documents(t, got) {
+					kind, meta := doc["kind"], doc["metadata"].(map[string]any)
+					if kind == "" || meta["name"] == "" || meta["namespace"] == "" {
+						t.Errorf("%v has no name, kind or namespace", doc)
+					}
+				}
+				if strings.Contains(string(got), "hunter2") || strings.Contains(string(got), ".hidden") {
+					t.Error("what is secret or hidden is in the objects")
+				}
+			})
+		}
+	}
+}
+
+func golden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if os.Getenv("GATEHOUSE_RECORD") != "" {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (GATEHOUSE_RECORD=1 writes it anew): -golden +made\n%s", file, diff)
+	}
+}
+
+func documents(t *testing.T, text []byte) (docs []map[string]any) {
+	t.Helper()
+	for d := yaml.NewDecoder(strings.NewReader(string(text))); ; {
+		var doc map[string]any
+		if err := d.Decode(&doc); errors.Is(err, io.EOF) {
+			return docs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if doc != nil {
+			docs = append(docs, doc)
+		}
+	}
+}
+
+// TestConfigInThePod holds that what is in the ConfigMap is a configuration without problems, with the files where it says.
+func TestConfigInThePod(t *testing.T) {
+	for _, mode := range []string{"service", "sidecar"} {
+		o, v := values(t, mode, "envoy")
+		text, err := o.Print("yaml", v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod := map[string]string{}
+		for _, doc := range documents(t, text) {
+			data, _ := doc["data"].(map[string]any)
+			for key, text := range data {
+				pod[strings.ReplaceAll(key, "__", "/")] = text.(string)
+			}
+		}
+		dir := tree(t, pod)
+		c, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
+		if err != nil || len(doc.Errs) > 0 {
+			t.Fatal(err, doc.Errs)
+		}
+		if c.Routes.File != filepath.Join(dir, "routes.yaml") || c.DecisionLog.File != "-" || c.StateDir != "/var/lib/gatehouse" || c.Listen.MaxConnections != 2048 {
+			t.Errorf("%+v", c)
+		}
+		if got := c.Identity.Introspection[0].ClientSecretFile; got != filepath.Join(dir, "secrets/client-secret") {
+			t.Error(got)
+		}
+		if v["timeout"] != "350ms" {
+			t.Error("Envoy waits for", v["timeout"])
+		}
+		if hint := o.SecretHint(v); !strings.Contains(hint, "gatehouse-secrets -n gatehouse --from-file=client-secret") {
+			t.Error(hint)
+		}
+	}
+}
+
+// TestRolls holds that pods roll for what Gatehouse reads at its start alone, and for nothing that it watches.
+func TestRolls(t *testing.T) {
+	annotations := func(change map[string]string) string {
+		files := orders()
+		for name, text := range change {
+			files[name] = text
+		}
+		o := &Options{Release: Release{"gatehouse", "gatehouse"}, Mode: "service", For: "istio", App: "orders", AppPort: 8000}
+		v, err := o.Values(filepath.Join(tree(t, files), "gatehouse.yaml"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := o.Print("yaml", v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, doc := range documents(t, text) {
+			if doc["kind"] == "Deployment" {
+				template, err := yaml.Marshal(doc["spec"])
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(template)
+			}
+		}
+		t.Fatal("no Deployment")
+		return ""
+	}
+	before := annotations(nil)
+	for name, rolls := range map[string]bool{"policy/GET/orders/id.rego": false, "routes.yaml": false, "keys/jwks.json": false, "client-secret": false,
+		"pages/403.html": true, "gatehouse.yaml": true} {
+		text := orders()[name] + "\n"
+		if name == "gatehouse.yaml" {
+			text = strings.Replace(text, "2048", "4096", 1)
+		}
+		if after := annotations(map[string]string{name: text}); (after != before) != rolls {
+			t.Errorf("a change of %s: rolls is %v", name, after != before)
+		}
+	}
+}
+
+func TestWhatCannotBe(t *testing.T) {
+	big := strings.Repeat("x", maxConfigMap+1)
+	for name, tc := range map[string]struct {
+		files  map[string]string
+		values Values
+		want   string
+	}{
+		"unknown key":      {values: Values{"replica": 3}, want: "values: replica: there is no such key; replicas is meant?"},
+		"unknown mode":     {values: Values{"mode": "daemonset"}, want: `values: mode: "daemonset" is none of [service sidecar]`},
+		"wrong type":       {values: Values{"replicas": "two"}, want: "values: replicas: two is no integer"},
+		"too few":          {values: Values{"replicas": 0}, want: "values: replicas: 0 is less than 1"},
+		"two policies":     {values: Values{"policy": map[string]any{"image": "ghcr.io/acme/policy:v1"}}, want: "policy.image and policy.url stand for config.policy.bundles"},
+		"config's mistake": {files: map[string]string{"gatehouse.yaml": "polcy: {}\n"}, want: `gatehouse.yaml:1: unknown key "polcy"`},
+		"a file is missing": {files: map[string]string{"gatehouse.yaml": "policy: {bundles: [{path: nowhere}]}\n"},
+			want: "names a file that has to be in the pod"},
+		"too large": {files: map[string]string{"policy/data.json": big}, want: "a ConfigMap takes 1 MiB"},
+		"a tarball": {files: map[string]string{"gatehouse.yaml": "policy: {bundles: [{path: b.tar.gz}]}\n", "b.tar.gz": "x"}, want: "push it as an image"},
+		"same name": {files: map[string]string{"gatehouse.yaml": "routes: {file: a/x.yaml}\ndirectory: {file: b/x.yaml}\npolicy: {bundles: [{path: policy}]}\n",
+			"a/x.yaml": "", "b/x.yaml": ""}, want: "would both be x.yaml in the pod"},
+		"same key": {files: map[string]string{"policy/GET__orders/id.rego": "package x\n"}, want: "would have the same key in the ConfigMap"},
+		"odd name": {files: map[string]string{"policy/a b.rego": "package x\n"}, want: "takes names of letters"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := orders()
+			for file, text := range tc.files {
+				files[file] = text
+			}
+			o := &Options{Release: Release{"gatehouse", "gatehouse"}, Mode: "service", For: "envoy", App: "orders", AppPort: 8000}
+			v, err := o.Values(filepath.Join(tree(t, files), "gatehouse.yaml"), nil)
+			if err == nil {
+				v.Overlay(tc.values)
+				_, err = o.Print("yaml", v)
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// TestEveryFileIsTaken holds that a key of the configuration that names a file is in the table of files, or is known to need none in a pod.
+func TestEveryFileIsTaken(t *testing.T) {
+	elsewhere := []string{"state_dir", "listen.tls.cert", "listen.tls.key", "listen.tls.client_ca", "decision_log.file", "decision_log.sinks[].file",
+		"decision_log.dir", "listen.control", "listen.directory.authzen.url"}
+	var walk func(typ reflect.Type, at string)
+	walk = func(typ reflect.Type, at string) {
+		switch typ.Kind() {
+		case reflect.Pointer:
+			walk(typ.Elem(), at)
+		case reflect.Slice:
+			walk(typ.Elem(), at+"[]")
+		case reflect.Map:
+			walk(typ.Elem(), at+".*")
+		case reflect.Struct:
+			for f := range typ.Fields() {
+				name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+				if name == "" || name == "-" {
+					continue
+				}
+				where := strings.TrimPrefix(at+"."+name, ".")
+				isFile := f.Type.Kind() == reflect.String && (name == "file" || strings.HasSuffix(name, "_file") || slices.Contains([]string{"cert", "key", "ca", "client_ca",
+					"protos", "manifest", "dir", "state_dir"}, name)) || where == "policy.bundles[].path" || where == "listen.directory.keys"
+				known := slices.Contains(elsewhere, where) || slices.ContainsFunc(files, func(k struct {
+					key  string
+					kind kind
+				},
+				) bool {
+					return k.key == where
+				})
+				if isFile && !known {
+					t.Errorf("%s names a file: say in files how it gets into a pod", where)
+				}
+				walk(f.Type, where)
+			}
+		}
+	}
+	walk(reflect.TypeFor[config.Config](), "")
+}

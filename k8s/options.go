@@ -1,0 +1,127 @@
+package k8s
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"gatehouse/config"
+	"gatehouse/envoy/generate"
+)
+
+// Options are what gatehouse.yaml does not say about an installation.
+type Options struct {
+	Release                     Release
+	Mode, For                   string // as in the chart's values
+	App, AppNamespace, AppImage string
+	AppPort                     int
+}
+
+// Values are those that follow from a configuration, with further files of values over them.
+func (o *Options) Values(file string, more []string) (Values, error) {
+	v, err := FromConfig(file, o.Release.Name+"-secrets")
+	if err != nil {
+		return nil, err
+	}
+	app := map[string]any{"name": o.App, "port": o.AppPort}
+	if o.AppNamespace != "" {
+		app["namespace"] = o.AppNamespace
+	}
+	if o.AppImage != "" {
+		app["image"] = o.AppImage
+	}
+	v.Overlay(Values{"mode": o.Mode, "for": o.For, "app": app})
+	for _, name := range more {
+		text, err := config.ReadUpTo(name, maxConfigMap*4)
+		if err != nil {
+			return nil, fmt.Errorf("reading values: %w", err)
+		}
+		over, err := ParseValues(name, text)
+		if err != nil {
+			return nil, err
+		}
+		v.Overlay(over)
+	}
+	if err := o.envoy(file, v); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// envoy adds Envoy's configuration, unless the values have one.
+func (o *Options) envoy(file string, v Values) error {
+	all, err := complete(v)
+	if err != nil {
+		return err
+	}
+	given, tls := all["envoy"].(map[string]any), all["tls"].(map[string]any)
+	if all["for"] != "envoy" || given["config"] != "" {
+		return nil
+	}
+	c, _, err := config.Source{File: file}.Read()
+	if err != nil {
+		return err
+	}
+	app := all["app"].(map[string]any)
+	c.Listen.HTTP, c.Listen.TLS, c.Listen.GRPC = nil, nil, []string{"unix:/run/gatehouse/gatehouse.sock"} // as the chart has it
+	g, err := generate.FromConfig(c, fmt.Sprint(app["gatehouseApp"]))
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	g.Listen, g.App = "0.0.0.0:8080", fmt.Sprintf("127.0.0.1:%d", app["port"])
+	if all["mode"] == "service" {
+		namespace := fmt.Sprint(app["namespace"])
+		if namespace == "" {
+			namespace = o.Release.Namespace
+		}
+		g.App = fmt.Sprintf("%s.%s.svc:%d", app["name"], namespace, app["port"])
+		g.Gatehouse = fmt.Sprintf("%s.%s.svc:9191", o.Release.Name, o.Release.Namespace)
+		g.HealthChecks = true
+		if tls["secretName"] != "" {
+			g.GatehouseCA = "/etc/envoy/tls/ca.crt"
+		}
+		if tls["clientCA"] == true {
+			g.GatehouseCert, g.GatehouseKey = "/etc/envoy/tls/tls.crt", "/etc/envoy/tls/tls.key"
+		}
+	}
+	text, err := g.YAML()
+	if err != nil {
+		return err
+	}
+	v.Overlay(Values{"envoy": map[string]any{"config": string(text)}})
+	return nil
+}
+
+// Print is the objects, the values or the mesh's part, as -o says.
+func (o *Options) Print(output string, v Values) ([]byte, error) {
+	switch output {
+	case "yaml":
+		text, err := Render(o.Release, v)
+		if err != nil || v["for"] != "istio" {
+			return text, err
+		}
+		mesh, err := MeshConfig(o.Release, v)
+		note := "Istio's own configuration has to name Gatehouse (gatehouse k8s generate -o mesh prints it alone); until it does, the application's pods answer 403:\n\n"
+		return append([]byte("# "+strings.ReplaceAll(strings.TrimSpace(note+string(mesh)), "\n", "\n# ")+"\n---\n"), text...), err
+	case "values":
+		return v.YAML()
+	case "mesh":
+		return MeshConfig(o.Release, v)
+	}
+	return nil, fmt.Errorf("-o %q is neither yaml, values nor mesh", output)
+}
+
+// SecretHint is the command that makes the Secret which values name, "" where they name none.
+func (o *Options) SecretHint(v Values) string {
+	s, ok := v["secrets"].(map[string]any)
+	if !ok {
+		return ""
+	}
+	command := fmt.Sprintf("make the Secret first:\n  kubectl create secret generic %v -n %s", s["name"], o.Release.Namespace)
+	names, _ := s["files"].([]any)
+	for _, name := range slices.Clone(names) {
+		command += " --from-file=" + path.Base(fmt.Sprint(name))
+	}
+	return command
+}
