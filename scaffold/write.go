@@ -186,9 +186,12 @@ func (s *Scaffold) verify(dir string, stale []string) error {
 	if s.ctx.Err() != nil {
 		return ErrInterrupted
 	}
+	there := "policy"
+	if s.hasDirectory && (!others || strings.Contains(text, directoryFolder+"/")) {
+		there = directoryFolder
+	}
 	if others || s.hasDirectory {
-		return fmt.Errorf("nothing was written, because it does not run with what is in %s or %s already: %s\nmove that away, or name another directory with --out",
-			filepath.Join(dir, "policy"), filepath.Join(dir, directoryFolder), text)
+		return fmt.Errorf("nothing was written, because it does not run with what is in %s already: %s\nmove that away, or name another directory with --out", filepath.Join(dir, there), text)
 	}
 	return fmt.Errorf("nothing was written, because what was made does not run: %s\n--rules rbac, or --rules per-route, is another way", text)
 }

@@ -171,7 +171,7 @@ func nextSteps(w io.Writer, s *scaffold.Contents, in func(string) string) {
 	if !s.Directory {
 		return
 	}
-	fmt.Fprint(w, "\nThen let a role in. Who brings a token with the sub ann@example.com is that user of directory/directory.yaml, and ")
+	fmt.Fprintf(w, "\nThen let a role in. Who brings a token with the sub ann@example.com is that user of %s, and ", in("directory/directory.yaml"))
 	if s.PerRoute {
 		fmt.Fprintf(w, "a viewer:\n\n  %s if \"viewer\" in input.user.roles\n", s.Example.Rule)
 	} else {
