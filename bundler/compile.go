@@ -7,13 +7,12 @@ import (
 	"os"
 	"strings"
 
-	"gatehouse/policy/bundle"
-
 	"gatehouse/bundles"
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
 )
 
 // SignatureFile is where a bundle has its signature, as OPA has it.

@@ -17,13 +17,12 @@ import (
 	"slices"
 	"strings"
 
-	"gatehouse/policy/bundle"
-
 	"gatehouse/bundles"
 	"gatehouse/bundles/signature"
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
 	"gatehouse/images"
+	"gatehouse/policy/bundle"
 )
 
 // Images says where images are: the local store, and how registries are reached.

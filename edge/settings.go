@@ -10,15 +10,14 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/bundles/signature"
-	"gatehouse/decisionlog/remote"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"gatehouse/bundles"
+	"gatehouse/bundles/signature"
 	"gatehouse/config"
 	"gatehouse/decisionlog"
+	"gatehouse/decisionlog/remote"
 	"gatehouse/gate"
 	"gatehouse/identity"
 	"gatehouse/identity/mint"

@@ -10,9 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/policy/bundle"
-	"gatehouse/terminal"
-
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
@@ -20,6 +17,8 @@ import (
 	"gatehouse/bundles/tarball"
 	"gatehouse/images"
 	"gatehouse/policy"
+	"gatehouse/policy/bundle"
+	"gatehouse/terminal"
 	"gatehouse/trial"
 )
 

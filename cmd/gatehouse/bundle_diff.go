@@ -8,13 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 
-	"gatehouse/policy/bundle"
-
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
 	"gatehouse/bundles/tarball"
 	"gatehouse/config"
+	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"

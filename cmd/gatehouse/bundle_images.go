@@ -9,13 +9,12 @@ import (
 	"slices"
 	"text/tabwriter"
 
-	"gatehouse/policy/bundle"
-
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
 	"gatehouse/bundles"
 	"gatehouse/images"
+	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
 )
 

@@ -10,13 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/scaffold/tables"
-
 	"github.com/spf13/cobra"
 
 	"gatehouse/routes"
 	"gatehouse/routes/importer"
-
+	"gatehouse/scaffold/tables"
 	"gatehouse/terminal"
 )
 

@@ -30,7 +30,7 @@ decision_log:
   file: decisions.jsonl
   sinks: [{opa: {url: "http://127.0.0.1:1/logs"}}]
 `, taken.Addr())).start()
-	if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), "cannot listen, nothing was started") {
+	if code := p.exit(); code != 2 || !strings.Contains(p.stderr.String(), "cannot listen, nothing was started") {
 		t.Fatalf("%d: %s", code, p.stderr.String())
 	}
 	entries, err := os.ReadDir(p.dir)

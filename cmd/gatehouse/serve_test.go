@@ -225,7 +225,7 @@ func TestServeWithoutAPolicyYet(t *testing.T) {
 	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow if {\n")
 	p.start()
 	eventually(t, "waiting for the admin port", func() error {
-		if code, body := p.get("/readyz"); code != 503 || body != "not ready: no policy is active yet\n" {
+		if code, body := p.get("/readyz"); code != 503 || !strings.HasPrefix(body, "not ready: no policy is active yet (degraded: bundle \"policy\" is refused since ") {
 			return fmt.Errorf("%d %s", code, body)
 		}
 		return nil

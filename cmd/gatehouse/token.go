@@ -9,14 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"gatehouse/identity"
-	"gatehouse/terminal"
-	"gatehouse/trial/tokens"
-
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
+	"gatehouse/identity"
 	"gatehouse/identity/mint"
+	"gatehouse/terminal"
+	"gatehouse/trial/tokens"
 )
 
 func tokenCommand() *cobra.Command {
