@@ -169,7 +169,7 @@ func (e *examiner) chain(c chain) {
 		return
 	}
 	e.paths(c.at, c.manager)
-	e.headersIn(c.at, c.manager)
+	e.headersIn(c.at, c.manager, c.listener.GetTrafficDirection() == corev3.TrafficDirection_INBOUND)
 	e.upgrades(c, own, settings)
 	e.routesOf(c)
 }

@@ -237,15 +237,15 @@ func (e *examiner) paths(at tree.Node, m *hcmv3.HttpConnectionManager) {
 	}
 }
 
-// headersIn is what a connection manager lets in.
-func (e *examiner) headersIn(at tree.Node, m *hcmv3.HttpConnectionManager) {
+// headersIn is what a connection manager lets in. A sidecar stands behind other proxies, whose X-Forwarded-For it has to believe.
+func (e *examiner) headersIn(at tree.Node, m *hcmv3.HttpConnectionManager, sidecar bool) {
 	if m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_ALLOW {
 		e.found("underscore-headers", at, "headers_with_underscores_action is not set: X_Auth_Subject reaches the application beside X-Auth-Subject").
 			Fix = func() {
 			at.Make("common_http_protocol_options", []tree.Pair{}).Set("headers_with_underscores_action", "REJECT_REQUEST")
 		}
 	}
-	if !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) == 0 {
+	if !sidecar && !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) == 0 {
 		e.found("forwarded-for-trusted", at, "use_remote_address is not true: the client's own X-Forwarded-For is its address").Fix = func() { at.Set("use_remote_address", true) }
 	}
 	if how := m.GetForwardClientCertDetails(); how == hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY {

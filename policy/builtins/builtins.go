@@ -12,6 +12,7 @@ import (
 // it.
 type Class uint8
 
+// The classes.
 const (
 	Unknown  Class = iota // may be anything: never remembered, never repeated
 	Pure                  // nothing
