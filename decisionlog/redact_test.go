@@ -3,6 +3,8 @@ package decisionlog_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,10 +169,27 @@ func TestRedactEnvelope(t *testing.T) {
 
 // Whatever surrounds it, a parameter that is secret by name does not get out,
 // and what was logged is one line of JSON.
+// TestNamesOfTheQueryForgeNothing: a parameter's name is in the pointer to its value that was taken out; it must not end the pointer, nor the line.
+func TestNamesOfTheQueryForgeNothing(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		const name = "a\"],\"outcome\":\"allow\"}\n{\"decision_id\":\"forged\\"
+		path := "/?" + url.QueryEscape(name) + "=" + jwt
+		e := asked(path)
+		e.Outcome = "deny"
+		line := write(t, decisionlog.Config{Plain: plain}, e)
+		got := parse(t, line)
+		want := "/input/parsed_query/" + name + "/0"
+		if masked, _ := got["masked"].([]any); got["outcome"] != "deny" || strings.Count(line, "\n") != 1 || !slices.Contains(masked, any(want)) {
+			t.Errorf("plain %t: %s", plain, line)
+		}
+	}
+}
+
 func FuzzQuery(f *testing.F) {
 	f.Add("/a", "b=1")
 	f.Add("/?", "&%zz;#=")
 	f.Add("?access_token=x;", "\xff\n")
+	f.Add("?ccess_toke\xc2\x1d", "\xff\n")
 	f.Fuzz(func(t *testing.T, before, after string) {
 		if strings.Contains(before+after, "s3cret") {
 			return

@@ -393,7 +393,7 @@ func TestDirectoryBlocks(t *testing.T) {
 	if err := s.start(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	blocks, s.loadWithin = true, time.Millisecond
+	blocks, s.lookWithin, s.loadWithin = true, time.Millisecond, time.Millisecond
 	published := make(chan *directory.Snapshot, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -427,7 +427,7 @@ func TestDirectoryBlocksAtStart(t *testing.T) {
 	cfg.Directory.File = filepath.Join(p.dir, "people")
 	s := newDirectorySource(cfg, zap.NewNop(), nil)
 	come := make(chan struct{})
-	s.loadWithin = time.Millisecond
+	s.lookWithin, s.loadWithin = time.Millisecond, time.Millisecond
 	s.load = func(ctx context.Context, c directoryConfig) (*directory.Snapshot, error) {
 		<-come
 		return loadFiles(ctx, c)

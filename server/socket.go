@@ -85,7 +85,7 @@ func (s *socket) bind() error {
 	}
 	private, err := os.MkdirTemp(filepath.Dir(s.path), ".g")
 	if err != nil {
-		return err
+		return fmt.Errorf("listen unix %s: its folder must be there, and be ours to write to: %w", s.path, err)
 	}
 	defer os.RemoveAll(private)
 	fresh := filepath.Join(private, "s")

@@ -333,7 +333,7 @@ func (l *liner) erase(at string)                    { l.erased = appendPointer(l
 func (l *liner) maskText(t packedText) { l.masked = appendText(append(l.masked, ','), t) }
 
 func appendPointer(dst []byte, at string, name ...packedText) []byte {
-	dst = append(append(dst, `,"`...), at...)
+	dst = appendEscaped(append(dst, `,"`...), at) // it may have names of the query
 	for _, n := range name {
 		if bytes.ContainsAny(n.bytes, "~/") {
 			dst = appendEscaped(dst, escape(string(n.bytes)))
