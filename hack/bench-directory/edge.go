@@ -291,7 +291,7 @@ func (e *edgeBench) measureLarge(ctx context.Context, n *node, snapshot *directo
 			allowed++
 		}
 	}
-	e.note(fmt.Sprintf("%d of %d requests of the last kind are allowed, by the owner or through groups", allowed, requests))
+	e.note(fmt.Sprintf("%d of %d requests that were each another were allowed, to owners or through groups", allowed, requests))
 
 	// Relations come while others ask: somebody who is nobody's caller gets to read an order.
 	load, stop := context.WithCancel(ctx)
