@@ -12,6 +12,40 @@ import (
 	"gatehouse/terminal"
 )
 
+// Print writes the report as text, json or sarif, with the version of the program for the last.
+func (r *Report) Print(w io.Writer, format, version string) error {
+	switch format {
+	case "text":
+		r.Text(w)
+		return nil
+	case "json":
+		return r.JSON(w)
+	case "sarif":
+		return r.SARIF(w, version)
+	}
+	return fmt.Errorf("-o %q: give text, json or sarif", format)
+}
+
+// PrintMended writes the mended inputs, and to left what is left for a person, which it returns.
+func PrintMended(w, left io.Writer, inputs []Input, g rules.Gatehouse) (*Report, error) {
+	mended, err := Mend(inputs, g)
+	if err != nil {
+		return nil, err
+	}
+	for _, in := range mended {
+		if len(mended) > 1 {
+			fmt.Fprintf(w, "---\n# %s\n", in.Name)
+		}
+		fmt.Fprintf(w, "%s", in.Text)
+	}
+	report, err := Examine(mended, g)
+	if err == nil && len(report.Findings) > 0 {
+		fmt.Fprintln(left, "left for you to mend, with the lines of what was printed:")
+		report.Text(left)
+	}
+	return report, err
+}
+
 // Text writes the report for people.
 func (r *Report) Text(w io.Writer) {
 	counts := map[rules.Severity]int{}

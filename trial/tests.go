@@ -3,6 +3,7 @@ package trial
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -123,8 +124,29 @@ type Outcome struct {
 // Coverage counts, for each route, the tests that passed by their verdict.
 type Coverage struct{ allowed, denied map[*routes.Route]int }
 
-// Lack says which tests a route lacks, "" where it has both.
-func (c *Coverage) Lack(r *routes.Route) string {
+// Print lists the routes of a table, which file names, that lack a test, and counts those that lack none among those that a request can take.
+func (c *Coverage) Print(w io.Writer, file string, table *routes.Table) (covered, total int) {
+	for _, r := range table.Routes() {
+		if r.Unsupported != "" {
+			continue
+		}
+		total++
+		lack := c.lack(r)
+		if lack == "" {
+			covered++
+			continue
+		}
+		methods := "ANY"
+		if r.Methods != nil {
+			methods = strings.Join(r.Methods, ",")
+		}
+		fmt.Fprintf(w, "cover  %s:%d: %s: %s\n", file, r.Line, strings.TrimSpace(methods+" "+r.Template), lack)
+	}
+	return covered, total
+}
+
+// lack says which tests a route lacks, "" where it has both.
+func (c *Coverage) lack(r *routes.Route) string {
 	switch allowed, denied := c.allowed[r] > 0, c.denied[r] > 0; {
 	case allowed && denied:
 		return ""

@@ -55,14 +55,17 @@ Exit code: 0 nothing found or only notes, 1 something found, 2 it could not be l
 			if err != nil {
 				return err
 			}
+			var report *doctor.Report
 			if fix {
-				return printMended(c, inputs, g)
+				report, err = doctor.PrintMended(c.OutOrStdout(), c.ErrOrStderr(), inputs, g)
+			} else if report, err = doctor.Examine(inputs, g); err == nil {
+				report = report.AtLeast(least)
+				err = report.Print(c.OutOrStdout(), how.format, version())
 			}
-			report, err := doctor.Examine(inputs, g)
-			if err != nil {
-				return err
+			if err == nil && report.Wrong() {
+				return errSaid
 			}
-			return printReport(c, report.AtLeast(least), how.format)
+			return err
 		},
 	}
 	c.Flags().StringVarP(&cfg, "config", "c", "", "gatehouse.yaml of the Gatehouse that is asked: compare with it (default: its defaults)")
@@ -70,49 +73,4 @@ Exit code: 0 nothing found or only notes, 1 something found, 2 it could not be l
 	c.Flags().StringVar(&severity, "severity", string(rules.Note), "report only what is at least this: note, warning or error")
 	c.Flags().BoolVar(&fix, "fix", false, "print the mended configuration; comments stay, empty lines do not")
 	return c
-}
-
-func printReport(c *cobra.Command, report *doctor.Report, output string) error {
-	var err error
-	switch output {
-	case "text":
-		report.Text(c.OutOrStdout())
-	case "json":
-		err = report.JSON(c.OutOrStdout())
-	case "sarif":
-		err = report.SARIF(c.OutOrStdout(), version())
-	default:
-		return fmt.Errorf("-o %q: give text, json or sarif", output)
-	}
-	if err == nil && report.Wrong() {
-		return errSaid
-	}
-	return err
-}
-
-// printMended prints the mended inputs, and on standard error what is left for a person.
-func printMended(c *cobra.Command, inputs []doctor.Input, g rules.Gatehouse) error {
-	mended, err := doctor.Mend(inputs, g)
-	if err != nil {
-		return err
-	}
-	for _, in := range mended {
-		if len(mended) > 1 {
-			fmt.Fprintf(c.OutOrStdout(), "---\n# %s\n", in.Name)
-		}
-		fmt.Fprintf(c.OutOrStdout(), "%s", in.Text)
-	}
-	report, err := doctor.Examine(mended, g)
-	if err != nil {
-		return err
-	}
-	if len(report.Findings) == 0 {
-		return nil
-	}
-	fmt.Fprintln(c.ErrOrStderr(), "left for you to mend, with the lines of what was printed:")
-	report.Text(c.ErrOrStderr())
-	if report.Wrong() {
-		return errSaid
-	}
-	return nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/edge"
 	"gatehouse/replay/search"
 	"gatehouse/terminal"
 	"gatehouse/trial"
@@ -186,7 +184,16 @@ func (f *testFlags) report(w io.Writer, t *node.Node, outcomes []trial.Outcome, 
 		}
 	}
 	if f.coverage {
-		printCoverage(&b, seen, t.Still.Tables)
+		covered, total := 0, 0
+		for _, table := range t.Still.Tables {
+			c, n := seen.Print(&b, table.File, table.Table)
+			covered, total = covered+c, total+n
+		}
+		percent := 100 // of none
+		if total > 0 {
+			percent = 100 * covered / total
+		}
+		fmt.Fprintf(&b, "%d of %d routes have an allow and a deny test (%d%%)\n", covered, total, percent)
 	}
 	fmt.Fprintf(&b, "%d passed, %d failed", passed, failed)
 	if skipped > 0 {
@@ -211,34 +218,6 @@ func printOutcome(w io.Writer, label string, o *trial.Outcome) {
 	for line := range strings.Lines(o.Output) {
 		fmt.Fprintf(w, "      | %s\n", terminal.Visible(strings.TrimRight(line, "\n")))
 	}
-}
-
-// printCoverage lists the routes that lack a test, with the share of those that lack none.
-func printCoverage(w io.Writer, c *trial.Coverage, tables []edge.Table) {
-	covered, total := 0, 0
-	for _, table := range tables {
-		for _, r := range table.Routes() {
-			if r.Unsupported != "" { // no request ever takes it
-				continue
-			}
-			total++
-			lack := c.Lack(r)
-			if lack == "" {
-				covered++
-				continue
-			}
-			line := strings.TrimSpace(strings.Join(r.Methods, ",") + " " + r.Template)
-			if r.Methods == nil {
-				line = "ANY " + r.Template
-			}
-			fmt.Fprintf(w, "cover  %s:%d: %s: %s\n", table.File, r.Line, line, lack)
-		}
-	}
-	percent := 100
-	if total > 0 {
-		percent = 100 * covered / total
-	}
-	fmt.Fprintf(w, "%d of %d routes have an allow and a deny test (%d%%)\n", covered, total, percent)
 }
 
 // fromLog are the flags by which gatehouse test makes a table of a log.
@@ -279,7 +258,7 @@ func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
 	if made.Made+made.Left == 0 {
 		return fmt.Errorf("there are no such decisions in %s (%d events)", f.log, made.Read)
 	}
-	out := tableText(made, f.log)
+	out := made.Text(f.log)
 	if f.output == "" {
 		_, err = c.OutOrStdout().Write(out)
 	} else {
@@ -290,26 +269,4 @@ func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
 		fmt.Fprintf(c.ErrOrStderr(), "notice: unreadable: %s of the log\n", terminal.Count(made.Bad, "place"))
 	}
 	return err
-}
-
-// tableText is the whole file.
-func tableText(m *logged.Table, from string) []byte {
-	var out bytes.Buffer
-	fmt.Fprintf(&out, "# Made of %s by gatehouse test --from-log: the first decision of each route, verdict and set of roles.\n", terminal.Visible(from))
-	out.WriteString("tests:")
-	if m.Made == 0 {
-		out.WriteString(" []")
-	}
-	out.WriteString("\n")
-	for _, r := range m.Rows {
-		fmt.Fprintf(&out, "\n  # %s at %s\n", terminal.Visible(r.DecisionID), terminal.Visible(r.Timestamp))
-		for _, note := range r.Notes {
-			fmt.Fprintf(&out, "  # not in the row, and the policy reads it: %s\n", terminal.Visible(note))
-		}
-		if r.Problem != "" {
-			fmt.Fprintf(&out, "  # left out: %s\n  #", terminal.Visible(r.Problem))
-		}
-		out.WriteString("  - " + r.Line)
-	}
-	return out.Bytes()
 }

@@ -22,6 +22,7 @@ import (
 	"gatehouse/gate/recorded"
 	"gatehouse/identity"
 	"gatehouse/replay"
+	"gatehouse/terminal"
 	"gatehouse/trial"
 )
 
@@ -369,4 +370,26 @@ func unquote(n *yaml.Node) {
 	for _, inner := range n.Content {
 		unquote(inner)
 	}
+}
+
+// Text is the table as a file that gatehouse test reads. from is the log's name, as it was given.
+func (m *Table) Text(from string) []byte {
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "# Made of %s by gatehouse test --from-log: the first decision of each route, verdict and set of roles.\n", terminal.Visible(from))
+	out.WriteString("tests:")
+	if m.Made == 0 {
+		out.WriteString(" []")
+	}
+	out.WriteString("\n")
+	for _, r := range m.Rows {
+		fmt.Fprintf(&out, "\n  # %s at %s\n", terminal.Visible(r.DecisionID), terminal.Visible(r.Timestamp))
+		for _, note := range r.Notes {
+			fmt.Fprintf(&out, "  # not in the row, and the policy reads it: %s\n", terminal.Visible(note))
+		}
+		if r.Problem != "" {
+			fmt.Fprintf(&out, "  # left out: %s\n  #", terminal.Visible(r.Problem))
+		}
+		out.WriteString("  - " + r.Line)
+	}
+	return out.Bytes()
 }
