@@ -164,7 +164,7 @@ func TestClientCertificate(t *testing.T) {
 		"certificate":      run(t, from(server.URL, with(upstream.Service{CA: ca.file}))),
 		"unknown":          run(t, from(server.URL, with(upstream.Service{CA: ca.file, Cert: wrong, Key: wrongKey}))),
 		"verify":           run(t, from(server.URL, with(upstream.Service{CA: other.file, Cert: cert, Key: key}))),
-		"is not to see":    run(t, from(server.URL+"/away", with(upstream.Service{CA: ca.file, Cert: cert, Key: key}))),
+		"must not see":     run(t, from(server.URL+"/away", with(upstream.Service{CA: ca.file, Cert: cert, Key: key}))),
 		"unknown authorit": run(t, from(server.URL, with(upstream.Service{Cert: cert, Key: key}))),
 	} {
 		r.remote(want, func(s bundles.Status) bool { return strings.Contains(s.Remote.Unreachable, want) })
