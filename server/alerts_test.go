@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse/config"
 )
@@ -131,14 +132,28 @@ func scrape(t *testing.T, settings string, files map[string]string) string {
 			t.Error(err)
 		}
 	}()
-	answer, err := http.Get("http://" + s.admin.Addr().String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
+	get := func(path string) (int, string) {
+		answer, err := http.Get("http://" + s.admin.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(text)
 	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
+	for tries := 0; ; tries++ {
+		code, text := get("/readyz")
+		if code == http.StatusOK {
+			break
+		}
+		if tries == 3000 {
+			t.Fatalf("it does not become ready: %s", text)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return string(text)
+	_, text := get("/metrics")
+	return text
 }

@@ -11,7 +11,7 @@ import (
 const maxKeyFile = 1 << 20
 
 // AppendToFile puts the key's entry behind what is in the file, which stays as it is, byte for byte, with its owner and mode.
-func (key Key) AppendToFile(path string) (err error) {
+func (k Key) AppendToFile(path string) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (key Key) AppendToFile(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	after, err := key.AppendTo(path, before)
+	after, err := k.AppendTo(path, before)
 	if err != nil {
 		return err
 	}
