@@ -132,8 +132,8 @@ func scrape(t *testing.T, settings string, files map[string]string) string {
 			t.Error(err)
 		}
 	}()
-	get := func(path string) (int, string) {
-		answer, err := http.Get("http://" + s.admin.Addr().String() + path)
+	get := func() string {
+		answer, err := http.Get("http://" + s.admin.Addr().String() + "/metrics")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,18 +142,16 @@ func scrape(t *testing.T, settings string, files map[string]string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return answer.StatusCode, string(text)
+		return string(text)
 	}
-	for tries := 0; ; tries++ {
-		code, text := get("/readyz")
-		if code == http.StatusOK {
-			break
-		}
+	text := get()
+	// What bundles say of themselves comes a moment after they decide.
+	for tries := 0; !strings.Contains(text, `gatehouse_bundle_pinned{bundle="app"}`) || !strings.Contains(text, `gatehouse_bundle_info{bundle="app"`); tries++ {
 		if tries == 3000 {
-			t.Fatalf("it does not become ready: %s", text)
+			t.Fatalf("no bundle becomes active: %s", text)
 		}
 		time.Sleep(10 * time.Millisecond)
+		text = get()
 	}
-	_, text := get("/metrics")
 	return text
 }
