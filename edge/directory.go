@@ -21,43 +21,43 @@ import (
 	"gatehouse/watch"
 )
 
-// directorySource keeps the directory as new as its files. What it found last and could use is in use, whatever becomes of the files, unless
-// it gets too old and the configuration says that nothing is decided then.
+// directorySource keeps the directory in step with its files. The last good version stays in use whatever happens to
+// the files, unless it exceeds max_age and the configuration withdraws it then.
 type directorySource struct {
 	cfg    directoryConfig
 	logger *zap.Logger
 	now    func() time.Time
-	kept   *keptDirectory   // its own copy; nil without state_dir
-	before *directorySource // of the same files: it has what is in use; nil once that was taken over
+	kept   *keptDirectory   // the local copy; nil without state_dir
+	before *directorySource // the previous source of the same files, whose directory is in use; nil once taken over
 	status atomic.Pointer[DirectoryStatus]
-	failed atomic.Uint64  // loads
-	store  *journal.Store // of a directory that is written: see writable.go; nil: it comes from files, or could not be read
+	failed atomic.Uint64  // failed loads
+	store  *journal.Store // of a writable directory (writable.go); nil: it comes from files, or could not be opened
 
 	load                   func(context.Context, directoryConfig) (*directory.Snapshot, error)
 	lookWithin, loadWithin time.Duration
 
 	// Owned by newEngine until the source runs, then by Run.
-	trying    *attempt            // the load that goes on; nil: none does
-	last      *DirectoryChange    // what changed last
-	current   *directory.Snapshot // the last good one; nil: there was none
+	trying    *attempt            // the load in progress; nil: none
+	last      *DirectoryChange    // the most recent change
+	current   *directory.Snapshot // the last good one; nil: none yet
 	seen      []*watch.Look       // of the targets, when it was loaded
-	failing   time.Time           // since when the files cannot be used; zero: they can
-	problem   string              // why they cannot
-	copied    bool                // current is the own copy of an earlier process
+	failing   time.Time           // since when the files are unusable; zero: they are usable
+	problem   string              // the reason
+	copied    bool                // current is the local copy of an earlier process
 	expired   bool                // current is older than max_age
-	withdrawn bool                // and nothing is decided
+	withdrawn bool                // the directory was withdrawn from the gate
 }
 
 // directoryConfig is what a source is made of.
 type directoryConfig struct {
 	File, Manifest string
-	Writable       string // the folder in which the directory is kept that is written; "": it comes from files
+	Writable       string // the folder of a writable directory; "": the directory comes from files
 	Limits         directory.Limits
 	MaxAge         time.Duration
-	Withdraw       bool // after MaxAge nothing is decided
+	Withdraw       bool // withdraw the directory after MaxAge
 }
 
-// DirectoryStatus is what the status page shows of the directory.
+// DirectoryStatus is the directory's part of the status page.
 type DirectoryStatus struct {
 	File      string    `json:"file,omitempty"`
 	Writable  bool      `json:"writable,omitempty"`
@@ -67,17 +67,17 @@ type DirectoryStatus struct {
 	Objects   int       `json:"objects"`
 	Relations int       `json:"relations"`
 	Bytes     int64     `json:"bytes"`
-	Copy      bool      `json:"copy,omitempty"`    // it is the copy that an earlier process kept
+	Copy      bool      `json:"copy,omitempty"`    // it is the copy kept by an earlier process
 	Expired   bool      `json:"expired,omitempty"` // it is older than max_age
 	Failing   time.Time `json:"failing_since,omitzero"`
 	Error     string    `json:"error,omitempty"`
 
-	Change *DirectoryChange `json:"change,omitempty"` // the last one; nil: none since the process began
+	Change *DirectoryChange `json:"change,omitempty"` // the most recent; nil: none since the process started
 
 	inUse *directory.Snapshot // nil: none, or withdrawn
 }
 
-// Users says how callers are found in the directory; nil where there is none.
+// Users says how callers are looked up in the directory; nil where there is none.
 func Users(c config.Directory) *gate.Users {
 	if !c.Configured() {
 		return nil
@@ -85,7 +85,8 @@ func Users(c config.Directory) *gate.Users {
 	return &gate.Users{Email: c.User.From == "email", Claim: c.User.Claim, ByID: c.User.By == "id", Issuers: c.User.Issuers, DenyUnknown: c.UnknownUser == "deny"}
 }
 
-// newDirectorySource makes the source of a configuration, nil where there is no directory. before is the one that it takes the place of.
+// newDirectorySource makes the source for a configuration, nil where there is no directory. before is the source that
+// it replaces.
 func newDirectorySource(c *config.Config, logger *zap.Logger, before *directorySource) *directorySource {
 	d := c.Directory
 	if !d.Configured() {
@@ -108,11 +109,11 @@ func newDirectorySource(c *config.Config, logger *zap.Logger, before *directoryS
 	return s
 }
 
-// start loads the directory for the first time. Where the files cannot be used it is the copy that an earlier process kept of them, and the
-// error says why; where there is none either there is no directory.
+// start loads the directory for the first time. Where the files are unusable it uses the copy that an earlier process
+// kept, and returns the error; without a copy there is no directory.
 func (s *directorySource) start(ctx context.Context, revision uint64) error {
 	if s.before != nil {
-		return nil // what is in use stays
+		return nil // the directory in use stays
 	}
 	if s.cfg.Writable != "" {
 		return s.loadWritable(ctx, revision)
@@ -127,7 +128,7 @@ func (s *directorySource) start(ctx context.Context, revision uint64) error {
 		s.use(out.next.WithRevision(revision), out.looks)
 		return nil
 	}
-	if s.trying == nil { // else it was said
+	if s.trying == nil { // otherwise it was already logged
 		s.fail(err)
 	}
 	if ctx.Err() == nil && known.Digest != "" {
@@ -135,7 +136,7 @@ func (s *directorySource) start(ctx context.Context, revision uint64) error {
 		if broken != nil {
 			s.logger.Error("the kept copy of the directory cannot be used", zap.Error(broken))
 		} else {
-			if kept.Digest() != known.Digest { // the process died between the two
+			if kept.Digest() != known.Digest { // the process died between the two writes
 				revision++
 			}
 			s.current, s.copied, s.failing = kept.WithRevision(revision), true, known.Confirmed
@@ -148,14 +149,14 @@ func (s *directorySource) start(ctx context.Context, revision uint64) error {
 	return err
 }
 
-// use takes what was loaded.
+// use makes a loaded directory current.
 func (s *directorySource) use(next *directory.Snapshot, looks []*watch.Look) {
 	s.current, s.seen, s.failing, s.problem, s.copied, s.expired, s.withdrawn = next, looks, time.Time{}, "", false, false, false
 	s.kept.put(next)
 	s.report()
 }
 
-// fail notes that the files cannot be used.
+// fail records that the files are unusable.
 func (s *directorySource) fail(err error) {
 	if s.failed.Add(1); s.failing.IsZero() {
 		s.failing = s.now()
@@ -164,7 +165,7 @@ func (s *directorySource) fail(err error) {
 	s.kept.doubt()
 }
 
-// part puts what the source has into the next View.
+// part puts the source's directory into the next View.
 func (s *directorySource) part() gate.Part {
 	return func(v *gate.View) {
 		switch {
@@ -183,7 +184,7 @@ func (s *directorySource) part() gate.Part {
 	}
 }
 
-// takeOver takes what the source before had, which has ended.
+// takeOver takes the state of the previous source, which has ended.
 func (s *directorySource) takeOver() {
 	b := s.before
 	if b == nil {
@@ -219,7 +220,7 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 	defer probe.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	again := s.trying == nil && s.problem != "" // the files are to be loaded when no load goes on
+	again := s.trying == nil && s.problem != "" // load the files again when no load is in progress
 	for {
 		timer.Stop()
 		if at, will := s.nextDeadline(); will {
@@ -243,7 +244,7 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 			was.cancel()
 			s.trying = nil
 			if was.probe {
-				again = again || was.late // they answer again
+				again = again || was.late // the files respond again
 			} else if err := s.renew(was, out, publish); errors.Is(err, errChanging) {
 				watcher.LookAgain(0, settleAgain)
 			}
@@ -262,7 +263,7 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 	}
 }
 
-// nextDeadline is when something is to be said if nothing happens until then.
+// nextDeadline is when run has to act without any event.
 func (s *directorySource) nextDeadline() (at time.Time, will bool) {
 	at, will = s.expires()
 	if s.trying != nil && !s.trying.late {
@@ -273,10 +274,10 @@ func (s *directorySource) nextDeadline() (at time.Time, will bool) {
 	return at, will
 }
 
-// settleAgain is after what time files that changed while they were read are read again.
+// settleAgain is the delay before files that changed during a load are loaded again.
 const settleAgain = 100 * time.Millisecond
 
-// renew takes what an attempt found, and publishes what is in the files where it is something else.
+// renew takes the outcome of an attempt, and publishes the directory where it differs from the current one.
 func (s *directorySource) renew(a *attempt, out loadOutcome, publish func(*directory.Snapshot) error) error {
 	switch {
 	case out.err != nil:
@@ -296,7 +297,7 @@ func (s *directorySource) renew(a *attempt, out loadOutcome, publish func(*direc
 		if revision = s.current.Revision(); next.Digest() != s.current.Digest() {
 			revision++
 		}
-		if next.Digest() == s.current.Digest() && !s.withdrawn { // it can be read again, and is what it was
+		if next.Digest() == s.current.Digest() && !s.withdrawn { // usable again and unchanged
 			if s.problem != "" {
 				s.logger.Info("the directory's files can be used again", zap.String("file", s.cfg.File))
 			}
@@ -324,7 +325,7 @@ func (s *directorySource) renew(a *attempt, out loadOutcome, publish func(*direc
 	return nil
 }
 
-// DirectoryChange says what changed when the directory did last.
+// DirectoryChange describes the most recent change of the directory.
 type DirectoryChange struct {
 	At       time.Time `json:"at"`
 	Revision uint64    `json:"revision"`
@@ -333,13 +334,13 @@ type DirectoryChange struct {
 }
 
 const (
-	maxDifference = 50_000 // changes that are applied; with more, what was loaded takes the place of what is in use. Each takes about 15 us
+	maxDifference = 50_000 // changes applied at most (each about 15 us); with more, the loaded snapshot replaces the current one
 	maxSample     = 10
 	maxSampleText = 200
 )
 
-// difference is what was loaded as what is in use with its changes, so that the two share the memory of what did not change; and what changed.
-// Where that is much, or the manifest, it is what was loaded.
+// difference applies what changed to the current snapshot, so that the result shares memory with it, and describes
+// the change. Where too much changed, or the manifest, it returns the loaded snapshot.
 func (s *directorySource) difference(loaded *directory.Snapshot) (*directory.Snapshot, *DirectoryChange) {
 	d, ok := directory.Compare(s.current, loaded, maxDifference)
 	if !ok {
@@ -361,7 +362,7 @@ func (s *directorySource) difference(loaded *directory.Snapshot) (*directory.Sna
 	return next, change
 }
 
-// expires is when what is in use gets too old.
+// expires is when the current directory exceeds max_age.
 func (s *directorySource) expires() (time.Time, bool) {
 	if s.cfg.MaxAge == 0 || s.failing.IsZero() || s.current == nil || s.expired {
 		return time.Time{}, false
@@ -369,7 +370,7 @@ func (s *directorySource) expires() (time.Time, bool) {
 	return s.failing.Add(s.cfg.MaxAge), true
 }
 
-// expire says that what is in use is too old, and takes it out of use where the configuration says so.
+// expire reports that the directory exceeded max_age, and withdraws it where the configuration says so.
 func (s *directorySource) expire(publish func(*directory.Snapshot) error) {
 	if at, will := s.expires(); !will || s.now().Before(at) {
 		return
@@ -383,7 +384,7 @@ func (s *directorySource) expire(publish func(*directory.Snapshot) error) {
 		zap.Duration("max_age", s.cfg.MaxAge), zap.Bool("decides", !s.withdrawn))
 }
 
-// report says how the source is doing.
+// report logs the state of the source.
 func (s *directorySource) report() {
 	out := &DirectoryStatus{Change: s.last, File: s.cfg.File, Writable: s.cfg.Writable != "", Copy: s.copied, Expired: s.expired, Failing: s.failing, Error: s.problem}
 	if s.current != nil {
@@ -397,7 +398,7 @@ func (s *directorySource) report() {
 	s.status.Store(out)
 }
 
-// degraded says what cannot be done.
+// degraded lists what does not work.
 func (s *directorySource) degraded() (list []string) {
 	if s == nil {
 		return nil

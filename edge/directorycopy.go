@@ -19,43 +19,43 @@ import (
 	"gatehouse/watch"
 )
 
-// keptDirectory is the copy that a process keeps of its directory, so that the next one decides as it did where the files cannot be used. A nil
-// one keeps nothing.
+// keptDirectory is the process's local copy of its directory, which the next process uses where the files are
+// unusable. A nil one keeps nothing.
 type keptDirectory struct {
 	dir    string
-	file   string // that it is a copy of
+	file   string // the file that is copied
 	logger *zap.Logger
 	wake   chan struct{}
 
-	mu        sync.Mutex // guards those below
+	mu        sync.Mutex // guards the fields below
 	next      *directory.Snapshot
-	good      bool      // the files are
-	confirmed time.Time // when they were last, where they are not
+	good      bool      // the files are usable
+	confirmed time.Time // when they last were, if they are not
 
 	// Owned by run, and before it by who made this.
-	saved string // digest of what is on disk; "": not known
+	saved string // digest of the copy on disk; "": unknown
 }
 
-// keptHead says what the copy is.
+// keptHead describes the copy.
 type keptHead struct {
 	File      string    `json:"file"`
 	Revision  uint64    `json:"revision"`
 	Digest    string    `json:"digest"`
-	Confirmed time.Time `json:"confirmed"` // when the files were good last
+	Confirmed time.Time `json:"confirmed"` // when the files were last usable
 }
 
 const (
 	keptSnapshot = "directory.snapshot"
 	keptAbout    = "directory.json"
 	maxKeptAbout = 64 << 10
-	keptEvery    = time.Minute // how often it is noted that the files are good
+	keptEvery    = time.Minute // how often the time of confirmation is written
 )
 
 func newKeptDirectory(dir, file string, logger *zap.Logger) *keptDirectory {
 	return &keptDirectory{dir: dir, file: file, logger: logger, wake: make(chan struct{}, 1)}
 }
 
-// head is about the copy on disk; the zero value where there is none of this file.
+// head reads the head of the copy on disk; zero where there is none of this file.
 func (k *keptDirectory) head() (h keptHead) {
 	if k == nil {
 		return keptHead{}
@@ -91,7 +91,7 @@ func (k *keptDirectory) read(limits directory.Limits) (*directory.Snapshot, erro
 	return s, nil
 }
 
-// put has a snapshot kept. It never waits.
+// put queues a snapshot to be kept. It never blocks.
 func (k *keptDirectory) put(s *directory.Snapshot) {
 	if k == nil {
 		return
@@ -101,11 +101,11 @@ func (k *keptDirectory) put(s *directory.Snapshot) {
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
-	default: // it was said already
+	default: // already signalled
 	}
 }
 
-// doubt says that the files cannot be used any more.
+// doubt records that the files are no longer usable.
 func (k *keptDirectory) doubt() {
 	if k == nil {
 		return
@@ -117,8 +117,8 @@ func (k *keptDirectory) doubt() {
 	}
 }
 
-// run writes what was put, until ctx ends; then what was put last. A large directory that changes all the time is written for a small part of
-// the time only.
+// run writes queued snapshots until ctx ends, then the last one. Writing a large directory that changes constantly is
+// limited to a small share of the time.
 func (k *keptDirectory) run(ctx context.Context) {
 	confirm := time.NewTicker(keptEvery)
 	defer confirm.Stop()
@@ -143,7 +143,7 @@ func (k *keptDirectory) run(ctx context.Context) {
 	}
 }
 
-// save writes what is not on disk. Where that is all it notes the time.
+// save writes the snapshot if it is not on disk, else only the time.
 func (k *keptDirectory) save() {
 	k.mu.Lock()
 	s, confirmed := k.next, k.confirmed
@@ -152,7 +152,7 @@ func (k *keptDirectory) save() {
 	}
 	k.mu.Unlock()
 	if s == nil {
-		return // the files were never good
+		return // the files were never usable
 	}
 	err := os.MkdirAll(k.dir, 0o700)
 	if err == nil && s.Digest() != k.saved {
@@ -160,7 +160,7 @@ func (k *keptDirectory) save() {
 	}
 	if err == nil {
 		k.saved = s.Digest()
-		text, _ := json.Marshal(keptHead{File: k.file, Revision: s.Revision(), Digest: k.saved, Confirmed: confirmed}) // strings and a number
+		text, _ := json.Marshal(keptHead{File: k.file, Revision: s.Revision(), Digest: k.saved, Confirmed: confirmed}) // strings and a number: cannot fail
 		err = durable.WriteFile(filepath.Join(k.dir, keptAbout), text, 0o600)
 	}
 	if err != nil {

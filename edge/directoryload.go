@@ -19,34 +19,34 @@ import (
 	"gatehouse/watch"
 )
 
-// A directory's files are read by a goroutine of its own, at most one at a time, because those of a network mount may block whoever reads them
-// for ever. The source goes on meanwhile, and says that it waits.
+// Files are read in a goroutine of their own, at most one at a time, because reads on a network mount may block
+// forever. The source goes on meanwhile, and reports the delay.
 const (
-	lookWithin = 30 * time.Second // in which the files must say how large and how old they are
-	loadWithin = 5 * time.Minute  // in which they must be read
-	probeEvery = time.Minute      // how often they are looked at, where nothing tells of a change: a mount that blocks does not
-	leaveAfter = 2 * time.Second  // for how long one that ends waits for a load that blocks
+	lookWithin = 30 * time.Second // limit for stat of the files
+	loadWithin = 5 * time.Minute  // limit for reading them
+	probeEvery = time.Minute      // interval of probes where no event arrives: a blocked mount sends none
+	leaveAfter = 2 * time.Second  // how long shutdown waits for a blocked load
 )
 
-// attempt is a load of the files, or a look at them.
+// attempt is a load of the files, or a probe.
 type attempt struct {
 	started time.Time
-	probe   bool // it is a look only
+	probe   bool // only stat the files
 	reading atomic.Bool
-	late    bool             // it was said that it takes long; owned by the source
-	done    chan loadOutcome // has room for it: the goroutine waits for nobody
+	late    bool             // the delay was logged; owned by the source
+	done    chan loadOutcome // buffered, so that the goroutine never blocks
 	cancel  context.CancelFunc
 }
 
-// loadOutcome is what came of an attempt.
+// loadOutcome is the outcome of an attempt.
 type loadOutcome struct {
 	next      *directory.Snapshot
 	looks     []*watch.Look
-	unchanged bool // the files are those that were loaded
+	unchanged bool // the files are those already loaded
 	err       error
 }
 
-// attempt begins to load the files, unless they are those that are known. It ends with ctx where it does not block.
+// attempt starts to load the files, unless they are the known ones. Unless blocked, it ends with ctx.
 func (s *directorySource) attempt(ctx context.Context, known []*watch.Look) {
 	s.begin(ctx, false, func(ctx context.Context, a *attempt) (out loadOutcome) {
 		looks := s.look()
@@ -62,7 +62,7 @@ func (s *directorySource) attempt(ctx context.Context, known []*watch.Look) {
 	})
 }
 
-// probe looks at the files, to know whether they answer.
+// probe checks that the files respond.
 func (s *directorySource) probe(ctx context.Context) {
 	s.begin(ctx, true, func(context.Context, *attempt) loadOutcome {
 		s.look()
@@ -82,7 +82,7 @@ func (s *directorySource) begin(ctx context.Context, probe bool, do func(context
 	}()
 }
 
-// lateAt is when an attempt takes too long.
+// lateAt is when an attempt is overdue.
 func (s *directorySource) lateAt() time.Time {
 	if s.trying.reading.Load() {
 		return s.trying.started.Add(s.loadWithin)
@@ -90,10 +90,10 @@ func (s *directorySource) lateAt() time.Time {
 	return s.trying.started.Add(s.lookWithin)
 }
 
-// errSlow is that of files which do not answer, or take too long to read. They are still waited for.
+// errSlow: the files do not respond, or reading takes too long. The attempt goes on.
 var errSlow = errors.New("the files do not answer, or take long to read: is their file system there?")
 
-// overdue says that an attempt takes too long, if it does.
+// overdue reports, and logs once, that an attempt takes too long.
 func (s *directorySource) overdue() bool {
 	a := s.trying
 	if a == nil || a.late || s.now().Before(s.lateAt()) {
@@ -109,7 +109,7 @@ func (s *directorySource) overdue() bool {
 	return true
 }
 
-// abandon waits a little for an attempt, whose context has ended.
+// abandon waits briefly for an attempt whose context has ended.
 func (s *directorySource) abandon() {
 	if s.trying == nil {
 		return
@@ -123,7 +123,7 @@ func (s *directorySource) abandon() {
 	s.trying = nil
 }
 
-// firstLoad loads the files for the first time. Where they take too long the load goes on, for run to take.
+// firstLoad loads the files for the first time. A load that takes too long goes on, and run takes its outcome.
 func (s *directorySource) firstLoad(ctx context.Context) (loadOutcome, error) {
 	s.attempt(context.WithoutCancel(ctx), nil)
 	for {
@@ -151,10 +151,10 @@ func loadFiles(ctx context.Context, c directoryConfig) (*directory.Snapshot, err
 	return format.Load(ctx, c.File, format.Options{Manifest: c.Manifest, Limits: c.Limits})
 }
 
-// errChanging is that of files which are being written while they are read.
+// errChanging: the files are being written while they are read.
 var errChanging = errors.New("the files change while they are read")
 
-// targets are what is watched.
+// targets are the watched files and folders.
 func (s *directorySource) targets() []watch.Target {
 	list := []watch.Target{{Path: s.cfg.File, Ignored: hidden, Look: func() *watch.Look { return lookInto(s.cfg.File) }}}
 	if s.cfg.Manifest != "" {
@@ -180,10 +180,10 @@ func same(a, b []*watch.Look) bool {
 	return len(a) == len(b)
 }
 
-// hidden reports whether a file of a folder is none of the directory's, such as what an editor leaves behind.
+// hidden reports whether a file in a folder is not part of the directory, such as editors' backup files.
 func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") }
 
-// maxDirectoryFiles bounds how many files of a folder are looked at.
+// maxDirectoryFiles bounds the files of a folder.
 const maxDirectoryFiles = 10_000
 
 // lookInto looks at a file, or at a folder with the files that are in it.
@@ -209,8 +209,8 @@ func lookInto(path string) *watch.Look {
 	return look
 }
 
-// settled reports whether files are those that are known. Ones that were written lately may differ without looking so: the clock of
-// a file system may be coarse.
+// settled reports whether the files are the known ones. Recently written ones may have changed unnoticed: a file
+// system's clock may be coarse.
 func (s *directorySource) settled(looks, known []*watch.Look) bool {
 	if !same(looks, known) {
 		return false

@@ -23,8 +23,8 @@ import (
 	"gatehouse/upstream"
 )
 
-// engine is what one reading of the configuration runs beside the requests: it keeps keys and policy fresh and hands
-// each finished part to the gate. A reload makes a new engine and ends the old one.
+// engine runs everything of one configuration beside the requests: it keeps keys and policy up to date and publishes
+// each new version. A reload makes a new engine and ends the old one.
 type engine struct {
 	settings     *gate.Settings
 	verifier     *identity.Verifier
@@ -35,23 +35,23 @@ type engine struct {
 	routes       []*routeTable
 	directory    *directorySource // nil where there is none
 	keys         *identity.Keys   // as first loaded; nil where no issuer is configured
-	directoryErr error            // why there is no directory, as first loaded
+	directoryErr error            // why there is no directory after the first load
 	policy       *policy.Snapshot // as first loaded; nil where it does not compile yet
 	metrics      *prometheus.Registry
 	logger       *zap.Logger
 	smoke        func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
 	gate         *gate.Gate                              // set by start
-	own          *publisher                              // likewise
+	own          *publisher                              // set by start, too
 
-	published chan struct{} // something was: see follow
+	published chan struct{} // signals a publication: see follow
 
 	ctx  context.Context // of its sources; set by begin, before it is published
 	stop context.CancelFunc
 	wait sync.WaitGroup
 }
 
-// newEngine builds everything off to the side and reports every problem of the configuration at once. A policy that does
-// not compile is no problem of the configuration: policyErr says what is wrong with it.
+// newEngine prepares everything without touching what is active, and reports all problems of the configuration at
+// once. A policy that does not compile is not a problem of the configuration: it is returned as policyErr.
 func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policyErr, err error) {
 	cfg, found, logger := c.Config, c.Found, c.logger()
 	e = &engine{metrics: prometheus.NewRegistry(), logger: logger, published: make(chan struct{}, 1)}
@@ -135,7 +135,7 @@ func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, erro
 	return bundles.New(c)
 }
 
-// loadDirectory loads the directory. One that cannot be loaded is no problem of the configuration: directoryErr says what is wrong with it.
+// loadDirectory loads the directory. A failure is not a problem of the configuration: it is kept in directoryErr.
 func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *engine) {
 	var old *directorySource
 	revision := uint64(0)
@@ -163,7 +163,7 @@ func (e *engine) ownSink() *sink {
 	return e.sink
 }
 
-// parts are what the engine has at the start, for one step. withPolicy leaves the policy as it is where it is false.
+// parts are the engine's initial parts, to be published in one step. withPolicy false leaves the policy unchanged.
 func (e *engine) parts(withPolicy bool) gate.Part {
 	return func(v *gate.View) {
 		v.Settings, v.Keys, v.Routes = e.settings, e.keys, map[string]*routes.Table{}
@@ -177,14 +177,15 @@ func (e *engine) parts(withPolicy bool) gate.Part {
 	}
 }
 
-// begin makes the context of the engine's sources, so that a successor can end it from the moment on at which this one is published.
+// begin makes the context of the engine's sources before it is published, so that its successor can end it at any
+// time after.
 func (e *engine) begin(ctx context.Context) { e.ctx, e.stop = context.WithCancel(ctx) }
 
 // start runs the engine until halt is called.
 func (e *engine) start(own *publisher, failed func(error)) {
 	ctx := e.ctx
 	e.gate, e.own = own.gate, own
-	e.policy = nil // published it is another's, and not to be held in memory for as long as this configuration lasts
+	e.policy = nil // once published the gate owns it; keeping it would hold a replaced policy in memory
 	e.wait.Go(func() {
 		if err := panics.LoopError(ctx, "keeping bundles fresh", e.bundles.Run); err != nil {
 			failed(fmt.Errorf("watching bundles: %w", err))
@@ -218,8 +219,8 @@ func (e *engine) start(own *publisher, failed func(error)) {
 	})
 }
 
-// publish hands a finished policy to the gate. Where it does not fit the routes that are active, those are tried with it that did not fit
-// the policy that is: each may only fit the other.
+// publish publishes a compiled policy. Where it does not fit the active routes, it is tried together with route
+// tables that were refused because of the active policy: the new versions may only fit each other.
 func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
 	parts := []gate.Part{func(v *gate.View) { v.Policy = s }}
 	err := e.own.publish(ctx, e, parts...)
@@ -240,19 +241,18 @@ func (e *engine) halt() {
 	e.wait.Wait()
 }
 
-// sink is a decision log with the metrics and the goroutine that belong to it. A reload that leaves its configuration as
-// it was keeps it.
+// sink is a decision log with its metrics and goroutine. A reload that leaves its configuration unchanged keeps it.
 type sink struct {
-	config  decisionlog.Config // without what is made for this log alone
+	config  decisionlog.Config // without what is made for this log
 	servers []upstream.Service // of its sinks
 	log     *decisionlog.Log
 	rules   *logRules
 	metrics *prometheus.Registry
-	stop    context.CancelFunc // nil until it was started
+	stop    context.CancelFunc // nil until started
 	done    chan struct{}
 }
 
-// newSink opens the decision log, or returns the running one where the configuration is the same.
+// newSink opens the decision log, or returns the running one where the configuration is unchanged.
 func newSink(cfg decisionlog.Config, servers []upstream.Service, running *sink) (*sink, error) {
 	if running != nil && reflect.DeepEqual(running.config, cfg) && reflect.DeepEqual(running.servers, servers) {
 		return running, nil
@@ -270,7 +270,7 @@ func newSink(cfg decisionlog.Config, servers []upstream.Service, running *sink) 
 	return s, err
 }
 
-// start writes entries until halt. The gate knows the active policy; without one nobody is asked what to mask.
+// start writes entries until halt. Masking rules come from the gate's active policy.
 func (s *sink) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	if s.stop != nil {
 		return
@@ -285,19 +285,20 @@ func (s *sink) start(ctx context.Context, g *gate.Gate, failed func(error)) {
 	}()
 }
 
-// run writes until ctx ends. A panic ends the process in order, as any other error does: nothing would be recorded any more.
+// run writes until ctx ends. A panic ends the process in order, like any other error: otherwise nothing would be
+// recorded.
 func (s *sink) run(ctx context.Context) (err error) {
 	defer panics.Into("writing the decision log", &err)
 	return s.log.Run(ctx)
 }
 
-// halt writes out what is queued and ends.
+// halt flushes the queue and ends.
 func (s *sink) halt() {
 	s.stop()
 	<-s.done
 }
 
-// discard closes a log that was opened and will not be used after all.
+// discard closes a log that was opened but will not be used.
 func (s *sink) discard(running *sink) {
 	if s == nil || s == running || s.log == nil {
 		return

@@ -18,19 +18,20 @@ import (
 	"gatehouse/watch"
 )
 
-// watchedFile is a file whose newest good content is in use. Its state is touched by one goroutine at a time, its problem by any.
+// watchedFile is a file whose last good content is in use. One goroutine at a time uses it; problem may be read by
+// any.
 type watchedFile struct {
 	what    string // for the log
 	path    string
 	limit   int64
-	problem atomic.Pointer[string] // why the content of the file is not in use; nil: it is
+	problem atomic.Pointer[string] // why the content is not in use; nil: it is
 
 	seen    []byte
-	refused []byte // the content that was refused; nil: none
-	beside  uint64 // what was active then
+	refused []byte // the rejected content; nil: none
+	beside  uint64 // the active View's serial at that time
 }
 
-// changed returns the content where it is another than the last time.
+// changed returns the content where it differs from the last time.
 func (w *watchedFile) changed() ([]byte, bool, error) {
 	text, err := watch.ReadFile(w.path, w.limit)
 	if err != nil {
@@ -43,8 +44,8 @@ func (w *watchedFile) changed() ([]byte, bool, error) {
 	return text, true, nil
 }
 
-// look calls use with new content, and again with one that was refused if something else has become active: what it did not fit may be
-// another by now. Each problem is told once; what was in use before it stays.
+// look calls use with new content, and again with rejected content after another publication, which may now fit. Each
+// problem is logged once; the previous content stays in use.
 func (w *watchedFile) look(ctx context.Context, active uint64, logger *zap.Logger, use func([]byte) error) {
 	text, changed, err := w.changed()
 	if !changed && err == nil && w.refused != nil && active != w.beside {
@@ -65,12 +66,12 @@ func (w *watchedFile) look(ctx context.Context, active uint64, logger *zap.Logge
 	case changed && err == nil:
 		w.problem.Store(nil)
 		logger.Info(w.what+" replaced", zap.String("file", w.path))
-	case err == nil && w.refused == nil && old != nil: // it can be read again, and is what it was
+	case err == nil && w.refused == nil && old != nil: // readable again and unchanged
 		w.problem.Store(nil)
 	}
 }
 
-// follower is a file that an engine follows, and what becomes of its content.
+// follower is a file that an engine follows, with the use of its content.
 type follower struct {
 	file *watchedFile
 	use  func([]byte) error
@@ -87,7 +88,8 @@ func (e *engine) followers() (list []follower) {
 	return list
 }
 
-// follow keeps what files say in use until ctx ends. A file is looked at when it may have changed, and a refused one when something was published.
+// follow keeps files' content in use until ctx ends. A file is read when it may have changed, a rejected one also
+// after each publication.
 func (e *engine) follow(ctx context.Context, list []follower) {
 	var paths []string
 	for _, f := range list {
@@ -118,21 +120,21 @@ func (e *engine) follow(ctx context.Context, list []follower) {
 	}
 }
 
-// notePublished has files that were refused tried again.
+// notePublished triggers another try of rejected files.
 func (e *engine) notePublished() {
 	select {
 	case e.published <- struct{}{}:
-	default: // it was said already, or nobody follows files
+	default: // already signalled, or no files are followed
 	}
 }
 
-// routeTable keeps the route table of one application as new as its file.
+// routeTable keeps one application's route table in step with its file.
 type routeTable struct {
 	app     string
 	file    watchedFile
-	table   *routes.Table // as first read
+	table   *routes.Table // the first version
 	count   atomic.Int64
-	pending atomic.Pointer[routes.Table] // it parses, and does not fit what is active; nil: none
+	pending atomic.Pointer[routes.Table] // parsed but not accepted with what is active; nil: none
 }
 
 // MaxRoutes bounds a route table, in bytes.
@@ -165,7 +167,7 @@ func (r *routeTable) parse(text []byte, logger *zap.Logger) (*routes.Table, erro
 	return table, nil
 }
 
-// use publishes what the file says.
+// use publishes the file's content.
 func (r *routeTable) use(e *engine, text []byte) error {
 	table, err := r.parse(text, e.logger)
 	if err != nil {
@@ -178,7 +180,7 @@ func (r *routeTable) use(e *engine, text []byte) error {
 		r.pending.Store(nil)
 		r.count.Store(int64(len(table.Routes())))
 	}
-	e.bundles.TryAgain() // a policy may have been refused for these routes, or wait for them
+	e.bundles.TryAgain() // a policy may have been rejected because of the old routes
 	return err
 }
 
@@ -198,7 +200,7 @@ func (r *routeTable) status() RoutesStatus {
 	return out
 }
 
-// descriptors keeps the descriptors of gRPC methods as new as their file.
+// descriptors keeps the gRPC descriptors in step with their file.
 type descriptors struct {
 	file watchedFile
 }
@@ -225,7 +227,7 @@ func (d *descriptors) parse(text []byte) (*body.Descriptors, error) {
 	return parsed, nil
 }
 
-// use publishes what the file says.
+// use publishes the file's content.
 func (d *descriptors) use(e *engine, text []byte) error {
 	next, err := d.parse(text)
 	if err != nil {
@@ -240,7 +242,7 @@ func (d *descriptors) use(e *engine, text []byte) error {
 	return err
 }
 
-// degradedRoutes are the route tables, and the descriptors, whose file cannot be used: the old ones are in use.
+// degradedRoutes lists the files (route tables and descriptors) whose content is not in use: the previous one is.
 func (e *engine) degradedRoutes() (list []string) {
 	for _, r := range e.routes {
 		if text := r.file.problem.Load(); text != nil {

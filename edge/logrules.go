@@ -19,25 +19,25 @@ import (
 )
 
 const (
-	policyPatience = time.Minute // how long entries of an earlier run wait for a policy that may mask them
-	ruleTime       = time.Second // for both rules about one event
+	policyPatience = time.Minute // how long entries of an earlier run wait for a policy, which may mask them
+	ruleTime       = time.Second // for both rules on one event
 )
 
 var errNoPolicyYet = errors.New("no policy is active yet, and the last one had masks: what it might have taken out is taken out")
 
-// logRules asks the active policy about the events of one decision log. Its method rule is called by one goroutine at a time.
+// logRules evaluates the active policy's log rules on events of one decision log. One goroutine at a time calls rule.
 type logRules struct {
-	marker string // a file that is there while the active policy has rules about the log; "" where nothing outlives the process
+	marker string // a file that exists while the active policy has log rules; "" where nothing is persisted
 	logger *zap.Logger
 	gate   atomic.Pointer[gate.Gate] // nil until the log runs
 
-	until    time.Time        // after it nobody waits for a policy any more
-	snapshot *policy.Snapshot // whose rules a log on disk is read with; nil in a running process
-	// seen is the policy that rules are of. Weak: without rules, and without a decision to log, it is not to be held in memory after it
-	// was replaced.
+	until    time.Time        // after it, events no longer wait for a policy
+	snapshot *policy.Snapshot // the policy for a log on disk; nil in a running process
+	// seen is the policy of rules. It is weak: without rules, or without a decision to log, a replaced policy must not
+	// stay in memory.
 	seen  weak.Pointer[policy.Snapshot]
 	rules *policy.LogRules // nil: it has none
-	err   error            // why they could not be made
+	err   error            // why they could not be compiled
 }
 
 func newLogRules(dir string, logger *zap.Logger) *logRules {
@@ -66,10 +66,10 @@ func (r *logRules) rule(ctx context.Context, event []byte) (out decisionlog.Ruli
 	return out
 }
 
-// refresh takes over the rules of the active policy. One that was active stays where there is none any more.
+// refresh loads the rules of the active policy. Without an active policy the previous rules stay.
 func (r *logRules) refresh(ctx context.Context) error {
 	if r.snapshot != nil {
-		return r.err // of a log on disk: there is no policy to wait for
+		return r.err // a log on disk: no policy will follow
 	}
 	now := r.active()
 	if now == nil && r.seen == (weak.Pointer[policy.Snapshot]{}) {
@@ -97,7 +97,8 @@ func (r *logRules) active() *policy.Snapshot {
 	return nil
 }
 
-// await waits for the first policy after a start, where the one before had rules: what is in the spool was decided by that.
+// await waits for the first policy after a start, where the previous one had rules: entries in the spool may depend
+// on them.
 func (r *logRules) await(ctx context.Context) *policy.Snapshot {
 	if !r.marked() {
 		return nil
@@ -120,7 +121,7 @@ func (r *logRules) await(ctx context.Context) *policy.Snapshot {
 	return r.active()
 }
 
-// marked reports whether the last policy had rules.
+// marked reports whether the last policy had log rules.
 func (r *logRules) marked() bool {
 	if r.marker == "" {
 		return false
@@ -129,7 +130,7 @@ func (r *logRules) marked() bool {
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// mark notes for the next start whether the policy has rules.
+// mark records for the next start whether the policy has log rules.
 func (r *logRules) mark(has bool) {
 	if r.marker == "" || has == r.marked() {
 		return
@@ -143,7 +144,7 @@ func (r *logRules) mark(has bool) {
 	}
 }
 
-// HasLogRules reports whether the policy of a decision log's folder has rules about it.
+// HasLogRules reports whether the policy of a decision log's folder has log rules.
 func HasLogRules(dir string) bool { return newLogRules(dir, nil).marked() }
 
 // LogRules are the rules of a policy about a log on disk: [decisionlog.Config.Rules].

@@ -11,7 +11,7 @@ import (
 	"gatehouse/identity/mint"
 )
 
-// minter makes what signs headers.jwt and loads its key, nil where no such header is configured.
+// newMinter makes the signer of headers.jwt and loads its key, nil where no such header is configured.
 func newMinter(c *config.Config, logger *zap.Logger, before *mint.Minter) (*mint.Minter, error) {
 	j := c.Headers.JWT
 	if j == (config.HeaderJWT{}) {
@@ -41,7 +41,7 @@ func newMinter(c *config.Config, logger *zap.Logger, before *mint.Minter) (*mint
 	return m, nil
 }
 
-// jwtKeys puts the keys of headers.jwt in front of what is wrong with them.
+// jwtKeys prefixes errors with the keys of headers.jwt.
 func jwtKeys(err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error

@@ -1,9 +1,9 @@
-// Package edge is one node: a gate with all that keeps it fresh. It makes of a configuration the sources of keys, policy and routes, the decision
-// log and the signer of headers.jwt, publishes what they find, and on a reload hands over from one configuration to the next: the old one ends
-// only after the new one is published.
+// Package edge is one node: a gate and everything that keeps it up to date. From a configuration it makes the sources
+// of keys, policy and routes, the decision log and the signer of headers.jwt, publishes what the sources load, and on
+// a reload replaces one configuration by the next: the old one ends only after the new one is published.
 //
-// It is the only caller of gate.Publish outside of tests. It may import config, gate, bundles, upstream and the leaves; it listens nowhere, reads no
-// flags and never exits.
+// It is the only caller of gate.Publish outside of tests. It may import config, gate, bundles, upstream and the
+// leaves; it listens on no port, reads no flags and never exits.
 package edge
 
 import (
@@ -28,14 +28,15 @@ import (
 // Config is what a node is made of.
 type Config struct {
 	Config *config.Config
-	Found  *config.Problems // of the configuration so far; New adds its own
+	Found  *config.Problems // problems of the configuration so far; New adds its own
 	Gate   gate.Config      // its Logger is also the node's
 
-	// Failed is called, from any goroutine, with what the node cannot do any more: its process is to end. Default: it is logged.
+	// Failed is called, from any goroutine, on a fatal error: the process should end. Default: it is logged.
 	Failed func(error)
-	// Busy is called around what computes for long; nil: nobody wants to know.
+	// Busy brackets long computations; nil: not called.
 	Busy func() (end func())
-	// Smoke reads policy.smoke and returns what puts its requests to a gate, nil where there are none. Default: they are not put.
+	// Smoke reads policy.smoke and returns a func that runs its requests on a gate, nil where there are none. Default:
+	// none are run.
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
 }
 
@@ -52,19 +53,19 @@ type Node struct {
 	logger *zap.Logger
 	own    *publisher
 	ready  chan struct{}   // closed by Run
-	ctx    context.Context // of what Run began; set before ready is closed
+	ctx    context.Context // the context of Run's work; set before ready is closed
 
 	current   atomic.Pointer[engine] // of the active configuration; replaced by Reload
 	retired   sync.WaitGroup         // decision logs that a reload replaced
 	running   sync.WaitGroup         // the gate
-	reloading sync.Mutex             // held while an engine takes another's place, and from the end of Run's ctx on
+	reloading sync.Mutex             // held while an engine is replaced, and from the end of Run's ctx on
 }
 
-// Degraded is what a node that decides cannot do right now, one sentence each.
+// Degraded lists what does not work in a running node, one sentence each.
 type Degraded struct{ Keys, Bundles, Routes, Directory, DecisionLog []string }
 
-// New makes everything off to the side and reports every problem of the configuration at once; it starts nothing. A policy that does not
-// compile is none: the node is not ready until it does.
+// New prepares everything and reports all problems of the configuration at once; it starts nothing. A policy that
+// does not compile is not one of them: the node is not ready until it does.
 func New(ctx context.Context, c Config) (*Node, error) {
 	e, policyErr, err := newEngine(ctx, c, nil)
 	if err != nil {
@@ -87,12 +88,12 @@ func New(ctx context.Context, c Config) (*Node, error) {
 	return n, nil
 }
 
-// Run publishes the configuration, closes Ready, and keeps what decides fresh until ctx ends; then it writes out the decision log and waits for
-// all that it began. It returns an error where the configuration cannot be published, at once. What fails later it tells Config.Failed, and decides on:
-// who serves drains first, and then ends ctx.
+// Run publishes the configuration, closes Ready, and keeps everything up to date until ctx ends; then it flushes the
+// decision log and waits for everything it started. It returns an error at once where the configuration cannot be
+// published. Later failures go to Config.Failed while decisions continue: the server drains first, and then ends ctx.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.running.Wait()
-	inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // the gate and the log outlast what keeps them fresh
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // the gate and the log outlive their sources
 	defer stop()
 	n.ctx = inner
 	n.running.Go(func() { n.fail(panics.LoopError(inner, "publishing what decides", n.own.gate.Run)) })
@@ -104,12 +105,12 @@ func (n *Node) Run(ctx context.Context) error {
 		e.sink.halt()
 		return err
 	}
-	// Where the policy does not fit the rest, the bundles' manager says so, and goes on trying.
+	// Where the policy does not fit the rest, the bundles' manager reports it and retries.
 	_ = n.own.publish(ctx, e, e.parts(true))
 	e.start(n.own, n.fail)
 	close(n.ready)
 	<-ctx.Done()
-	n.reloading.Lock() // one that is under way makes another engine
+	n.reloading.Lock() // wait for a reload in progress: it replaces the engine
 	defer n.reloading.Unlock()
 	e = n.current.Load()
 	e.halt()
@@ -119,13 +120,13 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
-// Discard gives back what a node holds that is never run, and removes the folders that New has made.
+// Discard releases a node that never runs, and removes the folders that New made.
 func (n *Node) Discard() { n.current.Load().sink.discard(nil) }
 
-// Ready is closed when the gate decides by the configuration.
+// Ready is closed when the gate uses the configuration.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// fail tells what went wrong; nil is nothing.
+// fail reports an error; nil is ignored.
 func (n *Node) fail(err error) {
 	if err == nil {
 		return
@@ -137,8 +138,8 @@ func (n *Node) fail(err error) {
 	n.with.Failed(err)
 }
 
-// Reload makes another configuration active in one step, or leaves all as it was, with all that runs. It reports whether it is active: some of it
-// may have failed even so. It is called once the node is Ready, by one goroutine at a time.
+// Reload activates another configuration in one step, or leaves everything unchanged. active says which; with active,
+// err may still report parts that failed. It is called after Ready, by one goroutine at a time.
 func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Problems) (active bool, err error) {
 	old, with := n.current.Load(), n.with
 	with.Config, with.Found = cfg, found
@@ -149,14 +150,14 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
 	if err = errors.Join(policyErr, e.directoryErr); err == nil {
-		err = errors.Join(n.ctx.Err(), ctx.Err()) // Run has ended, or nobody wants it any more
+		err = errors.Join(n.ctx.Err(), ctx.Err()) // Run has ended, or the caller gave up
 	}
 	if err == nil {
 		err = n.own.gate.Validate(e.parts(true))
 	}
 	if err == nil {
 		e.begin(n.ctx)
-		// From here on it is one step: a ctx that ends in the middle of it would leave half.
+		// From here on the switch must complete: cancelling it halfway would leave a mixed state.
 		if err = n.own.handOver(context.WithoutCancel(ctx), old, e, e.parts(true)); err != nil {
 			e.stop()
 		}
@@ -172,7 +173,7 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 	if old.sink == e.sink {
 		return true, e.sink.log.Reopen()
 	}
-	n.retired.Go(func() { // requests that began before the reload still write to it
+	n.retired.Go(func() { // requests from before the reload still write to it
 		defer panics.Recover("ending a decision log")
 		time.Sleep(2 * time.Duration(cfg.Policy.Timeout))
 		old.sink.halt()
@@ -180,19 +181,19 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 	return true, nil
 }
 
-// Gather implements prometheus.Gatherer: the metrics of the active engine come and go with it.
+// Gather implements prometheus.Gatherer: metrics of the active engine are added and removed with it.
 func (n *Node) Gather() ([]*dto.MetricFamily, error) {
 	e := n.current.Load()
 	return prometheus.Gatherers{e.metrics, e.sink.metrics}.Gather()
 }
 
-// Gate decides.
+// Gate is the node's gate.
 func (n *Node) Gate() *gate.Gate { return n.own.gate }
 
 // Bundles is the manager of the active configuration.
 func (n *Node) Bundles() *bundles.Manager { return n.current.Load().bundles }
 
-// Minter signs headers.jwt of the active configuration; nil without.
+// Minter signs headers.jwt of the active configuration; nil where none is configured.
 func (n *Node) Minter() *mint.Minter { return n.current.Load().minter }
 
 // Routes are the route tables, for the status page.
@@ -203,7 +204,7 @@ func (n *Node) Routes() (list []RoutesStatus) {
 	return list
 }
 
-// Directory is how the directory is doing; nil where there is none.
+// Directory is the directory's status; nil where there is none.
 func (n *Node) Directory() *DirectoryStatus {
 	if d := n.current.Load().directory; d != nil {
 		return d.status.Load()
@@ -211,17 +212,17 @@ func (n *Node) Directory() *DirectoryStatus {
 	return nil
 }
 
-// DecisionLog is its state.
+// DecisionLog is the decision log's status.
 func (n *Node) DecisionLog() decisionlog.Status { return n.current.Load().sink.log.Status() }
 
-// Degraded is what cannot be done right now.
+// Degraded lists what does not work right now.
 func (n *Node) Degraded() Degraded {
 	e := n.current.Load()
 	return Degraded{Keys: n.own.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), Directory: e.directory.degraded(),
 		DecisionLog: e.sink.log.Degraded()}
 }
 
-// RoutesStatus is what the status page shows of a route table.
+// RoutesStatus is a route table's part of the status page.
 type RoutesStatus struct {
 	App    string `json:"app,omitempty"`
 	File   string `json:"file"`

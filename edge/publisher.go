@@ -7,16 +7,17 @@ import (
 	"gatehouse/gate"
 )
 
-// publisher hands parts to the gate for the engine that is active, and for no other: a source that found something while its engine was
-// replaced publishes nothing over the new ones.
+// publisher passes parts from the active engine to the gate, and rejects those of a replaced one, which would
+// overwrite newer parts.
 type publisher struct {
 	gate *gate.Gate
 
-	mu    sync.Mutex // guards owner, and is held while one publishes
+	mu    sync.Mutex // guards owner, and is held during a publication
 	owner *engine
 }
 
-// publish hands parts of an engine to the gate. For one that was replaced it is context.Canceled, as its context is.
+// publish passes parts of an engine to the gate. For a replaced engine it returns context.Canceled, as its context
+// does.
 func (p *publisher) publish(ctx context.Context, from *engine, parts ...gate.Part) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -30,12 +31,12 @@ func (p *publisher) publish(ctx context.Context, from *engine, parts ...gate.Par
 	return err
 }
 
-// handOver publishes a new engine's parts and makes it the owner. The old one's context ends before anybody can publish again. On an error all stays as
-// it was.
+// handOver publishes a new engine's parts and makes it the owner. The old one's context ends before any other
+// publication. On an error nothing changes.
 func (p *publisher) handOver(ctx context.Context, old, next *engine, parts ...gate.Part) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := ctx.Err(); err != nil { // else it is a matter of luck
+	if err := ctx.Err(); err != nil { // check first, as select would choose at random
 		return err
 	}
 	if err := p.gate.Publish(ctx, parts...); err != nil {

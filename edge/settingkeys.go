@@ -12,7 +12,7 @@ import (
 	"gatehouse/policy"
 )
 
-// settingKeys are the keys under which the gate's settings stand, by the paths of a gate.FieldError. Numbers are those of lists.
+// settingKeys maps the paths of gate.FieldError to configuration keys. Numbers are list indices.
 var settingKeys = map[string]string{
 	"Timeout": "policy.timeout",
 	"Apps":    "apps", "Apps[#]": "apps[#]", "Apps[#].Hosts": "apps[#].match.hosts",
@@ -28,7 +28,7 @@ var settingKeys = map[string]string{
 
 var index = regexp.MustCompile(`[0-9]+`)
 
-// keyOf is the key of a gate.FieldError's path; the path itself where it has none.
+// keyOf is the configuration key of a gate.FieldError's path; the path itself where it has none.
 func keyOf(path string) string {
 	key, known := settingKeys[index.ReplaceAllString(path, "#")]
 	if !known {
@@ -38,7 +38,7 @@ func keyOf(path string) string {
 	return strings.ReplaceAll(key, "#", number)
 }
 
-// identityKeys are the keys of the fields of an identity.Config, where they are not the field's name in lower case.
+// identityKeys are the keys of identity.Config's fields where they differ from the lower-cased field name.
 var identityKeys = map[string]string{
 	"Introspection": "identity.introspection", "APIKeys": "identity.api_keys", "Peer": "identity.peer.from",
 	"ClientIDs": "client_ids", "Parties": "authorized_parties", "TokenUse": "token_use", "MaxAge": "max_age", "MaxStale": "max_stale",
@@ -48,8 +48,8 @@ var identityKeys = map[string]string{
 
 var fieldName = regexp.MustCompile(`[A-Za-z]+`)
 
-// identityKey says what is wrong with a field of the identity section under its key. An issuer is called by its name, as it need not be
-// the entry's own: a preset may have filled it in.
+// identityKey reports an identity field's error under its key. An issuer is identified by name, because a preset may
+// have added it.
 func identityKey(field *identity.FieldError) error {
 	of, path := "", field.Path
 	if strings.HasPrefix(path, "Issuers[") {
@@ -63,7 +63,7 @@ func identityKey(field *identity.FieldError) error {
 		return strings.ToLower(name)
 	})
 	wrong := field.Err
-	if inner, ok := wrong.(*identity.FieldError); ok { // an API key's header is a place like any other
+	if inner, ok := wrong.(*identity.FieldError); ok { // an API key's header is a token source like the others
 		wrong = &config.KeyError{Path: strings.ToLower(inner.Path), Err: inner.Err}
 	}
 	if !strings.HasPrefix(key, "identity.") {
@@ -72,7 +72,8 @@ func identityKey(field *identity.FieldError) error {
 	return &config.KeyError{Path: key, Err: wrong}
 }
 
-// WithKeys makes errors about keys of gatehouse.yaml of those that err joins about the fields of a gate.Settings, an identity.Config or a policy.Capabilities.
+// WithKeys rewrites errors about fields of gate.Settings, identity.Config or policy.Capabilities, joined in err, to
+// errors about keys of gatehouse.yaml.
 func WithKeys(err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error

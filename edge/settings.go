@@ -26,7 +26,7 @@ import (
 	"gatehouse/upstream"
 )
 
-// verification is what package bundles makes of it, nil for nil.
+// verification converts signing settings for package bundles, nil for nil.
 func verification(c *config.Signing) *signature.Verification {
 	if c == nil {
 		return nil
@@ -38,7 +38,7 @@ func verification(c *config.Signing) *signature.Verification {
 	return v
 }
 
-// Apps are the applications as the gate takes them.
+// Apps converts the applications for the gate.
 func Apps(c *config.Config) []gate.App {
 	var out []gate.App
 	for _, a := range c.Applications() {
@@ -55,7 +55,7 @@ func Apps(c *config.Config) []gate.App {
 	return out
 }
 
-// VerifierConfig is the identity section as package identity takes it.
+// VerifierConfig converts the identity section for package identity.
 func VerifierConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) identity.Config {
 	id := c.Identity
 	out := identity.Config{Logger: logger, Registerer: r, Metadata: id.Metadata.Name, Peer: id.Peer.From,
@@ -87,7 +87,7 @@ func tokenSources(from []config.Token) []identity.TokenSource {
 	return out
 }
 
-// BundlesConfig is the bundles' part of the configuration.
+// BundlesConfig converts the bundles section.
 func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer, publish func(context.Context, *policy.Snapshot) error) bundles.Config {
 	keep := c.Policy.Keep
 	if keep == 0 {
@@ -108,7 +108,7 @@ func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer
 	return out
 }
 
-// LogConfig is the decision log's part of the configuration.
+// LogConfig converts the decision log section.
 func LogConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) decisionlog.Config {
 	d := c.DecisionLog
 	redact := decisionlog.Redact{Headers: slices.Clone(d.Redact.Headers), Only: d.Headers}
@@ -130,7 +130,7 @@ func LogConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) de
 		Redact: redact, Masks: logMasks(d), Claims: d.Claims, Dir: d.Dir, Sync: time.Duration(d.Sync), MaxSize: int64(d.MaxSize), Plain: c.Plain}
 }
 
-// Settings are the gate's part of the configuration.
+// Settings converts the gate's part of the configuration.
 func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Settings, error) {
 	s := &gate.Settings{
 		Verifier:    v,
@@ -159,7 +159,7 @@ func Settings(c *config.Config, v *identity.Verifier, m *mint.Minter) (*gate.Set
 	return s, errors.Join(denials, unknown, c.ValidateApps(), c.ValidateDirectory(), c.ValidatePermissions(), c.Policy.Memo.Validate(), WithKeys(s.Validate()))
 }
 
-// origins are the words of headers.roles_from.
+// origins are the values of headers.roles_from.
 var origins = map[string]gate.Origin{"directory": gate.FromDirectory, "both": gate.FromBoth}
 
 func identityHeaders(c config.Headers, m *mint.Minter) gate.IdentityHeaders {
@@ -168,7 +168,7 @@ func identityHeaders(c config.Headers, m *mint.Minter) gate.IdentityHeaders {
 	for _, name := range slices.Sorted(maps.Keys(c.Properties)) {
 		out.Properties = append(out.Properties, gate.PropertyHeader{Name: name, Property: c.Properties[name]})
 	}
-	if m != nil { // else it is not configured, or what is wrong with it was said
+	if m != nil { // otherwise not configured, or its error is already reported
 		out.Token, out.Minter, out.Audience = c.JWT.Name, m, c.JWT.Audience
 	}
 	return out
@@ -199,7 +199,7 @@ func compileDenials(c config.Denials) (gate.Denials, error) {
 	return denials, errors.Join(append(errs, WithKeys(err))...)
 }
 
-// sinks are those of the configuration, still without a connection to their servers.
+// logSinks are the configured sinks, without connections to their servers.
 func logSinks(c config.DecisionLog) []decisionlog.Sink {
 	var out []decisionlog.Sink
 	for _, s := range c.Sinks {
@@ -215,7 +215,7 @@ func sinkRemote(c *config.SinkServer) *remote.Server {
 	return &remote.Server{URL: c.URL, MaxRequest: int(c.MaxRequest), Delay: time.Duration(c.Delay), Timeout: time.Duration(c.Timeout)}
 }
 
-// sinkServices are the services that the sinks use, in their order.
+// sinkServices are the services of the sinks, in the same order.
 func sinkServices(c *config.Config) []upstream.Service {
 	services := services(c)
 	var out []upstream.Service
@@ -229,7 +229,7 @@ func sinkServices(c *config.Config) []upstream.Service {
 	return out
 }
 
-// connect gives sinks what sends to their servers. It connects to nothing yet.
+// connect adds clients to sinks. It opens no connection yet.
 func connect(sinks []decisionlog.Sink, services []upstream.Service) ([]decisionlog.Sink, error) {
 	sinks = slices.Clone(sinks)
 	for i := range sinks {
@@ -261,7 +261,7 @@ func logMasks(c config.DecisionLog) []decisionlog.Mask {
 	return out
 }
 
-// services are those of the configuration by their names. What is wrong with one is wrong wherever it is used.
+// services are the configured services by name. An invalid one is reported wherever it is used.
 func services(c *config.Config) map[string]upstream.Service {
 	out := map[string]upstream.Service{}
 	for _, s := range c.Services {
@@ -283,7 +283,7 @@ func services(c *config.Config) map[string]upstream.Service {
 	return out
 }
 
-// remote is where the bundle comes from if not from a path, nil if from there.
+// bundleRemote is the remote source of a bundle, nil for a path.
 func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundles.Remote {
 	if b.URL == "" && b.Image == "" {
 		return nil
@@ -298,7 +298,7 @@ func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundle
 	return r
 }
 
-// addRemote puts into a configuration of bundles what is kept and told elsewhere.
+// addRemote adds the settings of remote bundles.
 func addRemote(c *config.Config, out *bundles.Config) {
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "bundles")

@@ -11,12 +11,12 @@ import (
 	"gatehouse/policy"
 )
 
-// smokeTest puts the requests of policy.smoke to a policy that is not active yet, together with everything else as it is
-// in force. What counts is the verdict: nothing is let through because of dry_run, and nothing is logged.
+// smokeTest runs the requests of policy.smoke against a policy that is not active yet, with everything else as it is
+// active. Only the verdict counts: dry_run does not apply, and nothing is logged.
 func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
 	base := e.parts(false)
 	if e.gate != nil {
-		if v := e.gate.View(); v.Settings != nil && v.Settings.Verifier == e.settings.Verifier { // ours, perhaps with other descriptors
+		if v := e.gate.View(); v.Settings != nil && v.Settings.Verifier == e.settings.Verifier { // our settings, perhaps with newer descriptors
 			base = func(next *gate.View) {
 				next.Settings, next.Keys, next.Routes, next.Directory = v.Settings, v.Keys, v.Routes, v.Directory
 			}
@@ -28,7 +28,7 @@ func (e *engine) smokeTest(ctx context.Context, s *policy.Snapshot) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { _ = panics.LoopError(ctx, "trying a policy", g.Run) }) // it ends with ctx, without an error
+	running.Go(func() { _ = panics.LoopError(ctx, "trying a policy", g.Run) }) // ends with ctx, without an error
 	defer running.Wait()
 	defer stop()
 	if err := g.Publish(ctx, base, func(v *gate.View) {

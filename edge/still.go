@@ -13,10 +13,10 @@ import (
 	"gatehouse/routes"
 )
 
-// Still is a node that stays as its configuration is when it is made: nothing is watched, fetched again or logged. It decides as one that serves
-// would. Close ends it.
+// Still is a node with a fixed configuration: nothing is watched, refreshed or logged. It decides like a serving
+// node. Close ends it.
 type Still struct {
-	Policy *policy.Snapshot // what decides
+	Policy *policy.Snapshot // the active policy
 	Tables []Table          // the route tables
 
 	gate *gate.Gate
@@ -52,7 +52,7 @@ func NewStill(ctx context.Context, c Config) (*Still, error) {
 		return nil, err
 	}
 	ctx, s.stop = context.WithCancel(ctx)
-	s.wait.Go(func() { _ = panics.LoopError(ctx, "trying a policy", s.gate.Run) }) // it ends with ctx, without an error
+	s.wait.Go(func() { _ = panics.LoopError(ctx, "trying a policy", s.gate.Run) }) // ends with ctx, without an error
 	if err := s.gate.Publish(ctx, e.parts(true)); err != nil {
 		s.Close()
 		return nil, err
@@ -60,10 +60,10 @@ func NewStill(ctx context.Context, c Config) (*Still, error) {
 	return s, nil
 }
 
-// Gate decides.
+// Gate is the node's gate.
 func (s *Still) Gate() *gate.Gate { return s.gate }
 
-// Use puts another policy in the place of the configuration's. On an error that one stays.
+// Use replaces the policy. On an error the current one stays.
 func (s *Still) Use(ctx context.Context, p *policy.Snapshot) error {
 	if err := s.gate.Publish(ctx, func(v *gate.View) { v.Policy = p }); err != nil {
 		return err

@@ -9,8 +9,8 @@ import (
 	"gatehouse/directory/journal"
 )
 
-// writable makes s the source of a directory that is written and kept in a folder. One before of the same folder hands its store over: it goes
-// on with the writes that wait.
+// writable makes s the source of a writable directory in a folder. A previous source of the same folder hands its
+// store over, which goes on with the queued writes.
 func (s *directorySource) writable(dir string, before *directorySource) *directorySource {
 	s.cfg.Writable = dir
 	if before != nil && before.cfg.Writable == dir && before.store != nil {
@@ -22,7 +22,7 @@ func (s *directorySource) writable(dir string, before *directorySource) *directo
 	return s
 }
 
-// loadWritable reads what was written, or the first directory where nothing was.
+// loadWritable loads the stored directory, or the seed where nothing was written yet.
 func (s *directorySource) loadWritable(ctx context.Context, revision uint64) (err error) {
 	s.store, err = journal.Open(ctx, journal.Config{Dir: s.cfg.Writable, Limits: s.cfg.Limits, Logger: s.logger,
 		Seed: func(ctx context.Context) (*directory.Snapshot, error) {
@@ -42,7 +42,7 @@ func (s *directorySource) loadWritable(ctx context.Context, revision uint64) (er
 	return nil
 }
 
-// first is the directory with which a node begins that nobody has written to.
+// first is the initial directory of a node without writes.
 func (s *directorySource) first(ctx context.Context) (*directory.Snapshot, error) {
 	if s.cfg.File != "" {
 		return format.Load(ctx, s.cfg.File, format.Options{Manifest: s.cfg.Manifest, Limits: s.cfg.Limits})
@@ -57,9 +57,9 @@ func (s *directorySource) first(ctx context.Context) (*directory.Snapshot, error
 	return directory.New(m, s.cfg.Limits), nil
 }
 
-// runWritable writes until ctx ends.
+// runWritable runs the store until ctx ends.
 func (s *directorySource) runWritable(ctx context.Context, publish func(*directory.Snapshot) error) {
-	if s.store == nil { // it could not be read: a reload tries again
+	if s.store == nil { // could not be opened: a reload tries again
 		<-ctx.Done()
 		return
 	}
@@ -73,7 +73,7 @@ func (s *directorySource) runWritable(ctx context.Context, publish func(*directo
 	})
 }
 
-// degradedWritable says why nothing can be written, or that there is no directory.
+// degradedWritable says why writes fail, or that there is no directory.
 func (s *directorySource) degradedWritable() []string {
 	if is := s.status.Load(); !is.Loaded {
 		return []string{fmt.Sprintf("directory: %s cannot be used, and nothing is decided without it: %s", s.cfg.Writable, is.Error)}
@@ -84,7 +84,7 @@ func (s *directorySource) degradedWritable() []string {
 	return nil
 }
 
-// Write changes the directory. It returns the one after the write when that is on disk and in force.
+// Write changes the directory. It returns the directory after the write once it is on disk and active.
 func (n *Node) Write(ctx context.Context, w journal.Write) (*directory.Snapshot, error) {
 	d := n.current.Load().directory
 	switch {

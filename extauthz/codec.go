@@ -6,7 +6,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that every message but ours goes to
+	_ "google.golang.org/grpc/encoding/proto" // the codec for all other messages
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
@@ -14,25 +14,26 @@ import (
 	"gatehouse/panics"
 )
 
-// incoming is one CheckRequest as it came, turned into what the gate reads.
+// incoming is one received CheckRequest, converted for the gate.
 type incoming struct {
 	request *gate.Request
-	plain   bool // the answer is to be made with the generated code, as the request was
+	plain   bool // the response must be encoded with the generated code, as the request was decoded
 }
 
-// outgoing is one CheckResponse, already on the wire format.
+// outgoing is one CheckResponse, already encoded.
 type outgoing struct{ wire []byte }
 
-// codec is the server's codec for all services on the port. grpc-go answers a message that does not parse, or that does
-// not marshal, with a gRPC error, and Envoy may be told to let requests through on those (failure_mode_allow). So for
-// our own two types it never fails: what does not parse is a Request with a problem, which Check denies.
+// codec is the server's codec for all services on the port. grpc-go answers a message that cannot be decoded or
+// encoded with a gRPC error, and Envoy may be configured to let requests through on those (failure_mode_allow). So
+// for our own two types it never fails: a message that does not parse becomes a Malformed Request, which Check
+// denies.
 type codec struct {
 	next  encoding.CodecV2
 	plain bool
 }
 
-// Codec returns the codec that a grpc.Server with an Authorization service must be made with (grpc.ForceServerCodecV2). A plain one
-// reads and writes messages with the generated code alone.
+// Codec returns the codec that a grpc.Server with an Authorization service must use (grpc.ForceServerCodecV2). A
+// plain one uses the generated code only.
 func Codec(plain bool) encoding.CodecV2 {
 	return codec{next: encoding.GetCodecV2("proto"), plain: plain}
 }
@@ -56,11 +57,11 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) (err error) {
 		return c.next.Unmarshal(data, v)
 	}
 	in.plain = c.plain
-	in.request = readSafely(data.Materialize(), c.plain) // a copy: nothing of ours outlives the transport's buffers
+	in.request = readSafely(data.Materialize(), c.plain) // a copy: the request must not share the transport's buffers
 	return nil
 }
 
-// readSafely is read, and denies what it panics at: it is called where nobody else recovers.
+// readSafely is read, and turns a panic into a Malformed request: no caller up the stack recovers.
 func readSafely(wire []byte, plain bool) (req *gate.Request) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -73,7 +74,7 @@ func readSafely(wire []byte, plain bool) (req *gate.Request) {
 
 var errPanicked = errors.New("reading the CheckRequest panicked")
 
-// read turns a CheckRequest into a Request that owns the message's memory. One that does not parse is Malformed.
+// read decodes a CheckRequest into a Request that owns the message's memory. One that does not parse is Malformed.
 func read(wire []byte, plain bool) *gate.Request {
 	var req *gate.Request
 	ok := false

@@ -8,8 +8,8 @@ import (
 	"gatehouse/gate"
 )
 
-// encode renders an Answer in the wire format, without the generated types in between. It gives what marshalling response(a) gives,
-// but for the order of fields. An error is that of the policy's own metadata, the one part that still takes that way.
+// encode renders an Answer in the wire format without the generated types. The result equals marshalling response(a)
+// up to field order. Errors come only from the policy's own metadata, the one part that still uses generated code.
 func encode(a *gate.Answer) ([]byte, error) {
 	b := make([]byte, 0, 512)
 	var err error
@@ -79,7 +79,7 @@ func appendHeaders(b []byte, num protowire.Number, headers []gate.HeaderOption) 
 	return b
 }
 
-// appendText appends a string field, unless it is empty, which proto3 leaves out.
+// appendText appends a string field; proto3 omits an empty one.
 func appendText(b []byte, num protowire.Number, s string) []byte {
 	if s == "" {
 		return b
@@ -87,12 +87,13 @@ func appendText(b []byte, num protowire.Number, s string) []byte {
 	return appendSet(b, num, s)
 }
 
-// appendSet appends a string field whatever it holds: of a list, or of a oneof.
+// appendSet appends a string field even if empty: in a list or a oneof.
 func appendSet(b []byte, num protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), validUTF8(s))
 }
 
-// message appends a message field. Its length is known only behind it; most fit into the one byte that is kept for it.
+// message appends a message field. Its length is known only afterwards; one byte is reserved, which is enough for
+// most.
 func message(b []byte, num protowire.Number, fill func([]byte) []byte) []byte {
 	b = append(protowire.AppendTag(b, num, protowire.BytesType), 0)
 	at := len(b)

@@ -1,8 +1,8 @@
-// Package extauthz is Envoy's side of Gatehouse: the gRPC service envoy.service.auth.v3.Authorization around a gate. It
-// turns a CheckRequest into a gate.Request and a gate.Answer into a CheckResponse, and decides nothing.
+// Package extauthz is Envoy's side of Gatehouse: the gRPC service envoy.service.auth.v3.Authorization around a gate.
+// It converts a CheckRequest to a gate.Request and a gate.Answer to a CheckResponse, and decides nothing.
 //
-// Whatever happens, the caller gets a CheckResponse. A gRPC error would be an allow under Envoy's failure_mode_allow, so
-// this package returns none: see codec for messages that do not parse, and lastResort for answers that do not marshal.
+// The caller always gets a CheckResponse. A gRPC error would be an allow under Envoy's failure_mode_allow, so this
+// package returns none: see codec for messages that do not parse, and lastResort for answers that do not marshal.
 package extauthz
 
 import (
@@ -39,11 +39,12 @@ func New(g *gate.Gate, logger *zap.Logger) *Server {
 // ServiceName is the name of the gRPC service, for health checks.
 const ServiceName = "envoy.service.auth.v3.Authorization"
 
-// ServerOptions are the options that a grpc.Server carrying a Server must have. The message limit lies above all that
-// Envoy can send: a larger message would be a gRPC error. The product's own limit, limits.message, denies.
+// ServerOptions are required for a grpc.Server with a Server. The message limit is above everything that Envoy can
+// send: exceeding it would be a gRPC error. The product's own limit, limits.message, denies.
 func ServerOptions() []grpc.ServerOption { return serverOptions(false) }
 
-// PlainServerOptions are ServerOptions for the reference path: messages are read and written with the generated code alone.
+// PlainServerOptions are ServerOptions for the reference path: messages are decoded and encoded with the generated
+// code only.
 func PlainServerOptions() []grpc.ServerOption { return serverOptions(true) }
 
 func serverOptions(plain bool) []grpc.ServerOption {
@@ -88,7 +89,7 @@ func (s *Server) check(ctx context.Context, in *incoming) (out *outgoing) {
 	return &outgoing{wire: wire}
 }
 
-// lastResort is a denial that is known to marshal, for answers that do not.
+// lastResort is a pre-encoded denial for answers that do not marshal.
 var lastResort = func() *outgoing {
 	wire, err := proto.Marshal(&authv3.CheckResponse{
 		Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)},

@@ -16,21 +16,21 @@ import (
 	"gatehouse/panics"
 )
 
-// Proxy names the kind of proxy in front of an HTTP listener. A listener serves one kind and reads only the fields that
-// this one sets: to any other proxy they are headers that a client may have written.
+// Proxy is the kind of proxy in front of an HTTP listener. A listener serves one kind and reads only the headers that
+// this kind sets: from any other proxy the client could have written them.
 type Proxy string
 
-// The proxies. What each must be configured to do is in the comment of HTTP.
+// The proxies. The comment of HTTP says how each must be configured.
 const (
 	ProxyEnvoy   Proxy = "envoy"
 	ProxyNginx   Proxy = "nginx"
 	ProxyTraefik Proxy = "traefik"
 )
 
-// HTTPConfig says whom an HTTP handler serves.
+// HTTPConfig configures an HTTP handler.
 type HTTPConfig struct {
 	Proxy Proxy
-	// PathPrefix is what Envoy's http_service puts in front of every path (path_prefix). Only for ProxyEnvoy; a request
+	// PathPrefix is what Envoy's http_service prepends to every path (path_prefix). Only for ProxyEnvoy; a request
 	// whose path lacks it is denied as bad_request.
 	PathPrefix string
 	Logger     *zap.Logger // nil: none
@@ -93,31 +93,32 @@ func NewHTTP(g *gate.Gate, cfg HTTPConfig) (*HTTP, error) {
 	return h, nil
 }
 
-// maxHeaderBytes lies above what Envoy can be configured to send (max_request_headers_kb: 8192). net/http would answer a
-// larger header itself, and close the connection while the proxy still writes; limits.message is what denies.
+// maxHeaderBytes is above the maximum that Envoy can send (max_request_headers_kb: 8192). net/http would answer a
+// larger header itself and close the connection while the proxy still writes; limits.message is the limit that
+// denies.
 const maxHeaderBytes = 9 << 20
 
-// Server returns a server for the handler with every timeout and limit set. It speaks HTTP/1.1 only: net/http answers a
-// request line that it cannot read with a 400 there, and with a broken stream in HTTP/2, which Envoy takes for a failure
-// and lets through under failure_mode_allow. So Envoy's cluster must be set to HTTP/1.1 too.
+// Server returns a server for the handler with all timeouts and limits set. It speaks HTTP/1.1 only: on an unreadable
+// request net/http sends a 400 there, but resets the stream in HTTP/2, which Envoy treats as a failure and lets
+// through under failure_mode_allow. So Envoy's cluster must use HTTP/1.1 too.
 func (h *HTTP) Server() *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: maxHeaderBytes, Protocols: protocols,
-		DisableGeneralOptionsHandler: true} // or net/http answers "OPTIONS *" with 200 by itself, which allows
+		DisableGeneralOptionsHandler: true} // otherwise net/http answers "OPTIONS *" with 200, which is an allow
 	if log, err := zap.NewStdLogAt(h.logger, zap.DebugLevel); err == nil {
 		s.ErrorLog = log
 	}
 	return s
 }
 
-// Drain makes every answer from now on ask for its connection to be closed, so that a server can be shut down without
-// closing a connection on which the proxy is just about to ask.
+// Drain adds "Connection: close" to every following response, so that shutdown does not close a connection on which
+// the proxy is about to send a request.
 func (h *HTTP) Drain() { h.draining.Store(true) }
 
-// ServeHTTP implements http.Handler. Nothing is written before the answer is complete, so that a panic on the way to it
-// can still become a denial.
+// ServeHTTP implements http.Handler. Nothing is written before the answer is complete, so that a panic can still
+// become a denial.
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rep := h.answer(r)
 	header := w.Header()
@@ -131,17 +132,17 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Set("content-length", strconv.Itoa(len(rep.body)))
 	}
 	w.WriteHeader(rep.status)
-	_, _ = io.WriteString(w, rep.body) // the proxy may be gone; HEAD and 304 have no body
+	_, _ = io.WriteString(w, rep.body) // the proxy may have disconnected; HEAD and 304 have no body
 }
 
-// reply is one rendered answer.
+// reply is one rendered response.
 type reply struct {
 	status  int
 	headers []gate.Header
 	body    string
 }
 
-// answer decides about one request and renders what came out of it.
+// answer decides about one request and renders the response.
 func (h *HTTP) answer(r *http.Request) (out reply) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -155,9 +156,9 @@ func (h *HTTP) answer(r *http.Request) (out reply) {
 	return h.render(&a)
 }
 
-// deadline ends the request's context when Envoy stops waiting for the answer, which it says in milliseconds: a denial that comes
-// later is a failure to Envoy, which failure_mode_allow lets through. A client that could write the header could only shorten
-// the time of its own request.
+// deadline ends the request's context when Envoy stops waiting for the answer (a header in milliseconds): a later
+// denial is a failure to Envoy, which failure_mode_allow lets through. A client that forges the header can only
+// shorten its own request's time.
 func (h *HTTP) deadline(r *http.Request) (context.Context, context.CancelFunc) {
 	if h.proxy == ProxyEnvoy {
 		if ms, err := strconv.ParseUint(r.Header.Get("x-envoy-expected-rq-timeout-ms"), 10, 31); err == nil && ms > 0 {
@@ -167,7 +168,7 @@ func (h *HTTP) deadline(r *http.Request) (context.Context, context.CancelFunc) {
 	return r.Context(), func() {}
 }
 
-// lastReply is the denial for when no answer of the gate's can be sent.
+// lastReply is the denial for when the gate's answer cannot be sent.
 func lastReply(reason string) reply {
 	return reply{
 		status:  http.StatusForbidden,

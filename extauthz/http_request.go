@@ -13,7 +13,7 @@ import (
 	"gatehouse/gate"
 )
 
-// fields are the headers by which a proxy says what the client asked for. All are required, once each.
+// fields are the headers in which a proxy describes the client's request. All are required, exactly once.
 type fields struct{ method, uri, host, proto string }
 
 var proxyFields = map[Proxy]fields{
@@ -21,7 +21,7 @@ var proxyFields = map[Proxy]fields{
 	ProxyTraefik: {"X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-Host", "X-Forwarded-Proto"},
 }
 
-// request reads what the proxy sent. What it cannot read becomes the Request's Malformed, for the gate to deny and to log.
+// request parses what the proxy sent. On an error the Request is Malformed, for the gate to deny and to log.
 func (h *HTTP) request(r *http.Request) *gate.Request {
 	req := &gate.Request{Size: -1}
 	f, forwarded := proxyFields[h.proxy]
@@ -54,7 +54,7 @@ func (f fields) read(r *http.Request, req *gate.Request) error {
 	return nil
 }
 
-// requestLine takes the request line as Envoy wrote it: on the wire, not as net/http decoded it. CONNECT names an authority and
+// requestLine parses the request line as Envoy sent it, not net/http's decoded form. CONNECT names an authority and
 // has no path (RFC 9110 section 9.3.6).
 func (h *HTTP) requestLine(r *http.Request, req *gate.Request) error {
 	req.Method, req.Host, req.Path = r.Method, r.Host, r.RequestURI
@@ -96,9 +96,9 @@ func clientHeaders(header http.Header, f fields) gate.Headers {
 	return out
 }
 
-// body reads at most one byte more than the gate will take, which is enough for the gate to deny, and throws the rest
-// away: a proxy that is still writing when we answer may see the connection fail instead of the answer. The server's
-// read timeout bounds it.
+// body reads at most one byte more than the gate's limit, which is enough for the gate to deny, and discards the
+// rest: a proxy that is still writing when we respond may see a connection error instead of the response. The
+// server's read timeout bounds it.
 func (h *HTTP) body(r *http.Request, req *gate.Request) error {
 	limit := 0
 	if s := h.gate.View().Settings; s != nil {
@@ -122,7 +122,7 @@ func (h *HTTP) body(r *http.Request, req *gate.Request) error {
 	return nil
 }
 
-// identityHeaders are the names under which the app learns who calls.
+// identityHeaders are the configured identity headers.
 func (h *HTTP) identityHeaders() gate.IdentityHeaders {
 	if s := h.gate.View().Settings; s != nil {
 		return s.Headers

@@ -10,10 +10,10 @@ import (
 	"gatehouse/gate"
 )
 
-// removeHeader is how Envoy is told which headers to take off the request to the app.
+// removeHeader lists the headers that Envoy has to remove from the request to the app.
 const removeHeader = "x-envoy-auth-headers-to-remove"
 
-// render turns an Answer into what the proxy understands.
+// render converts an Answer to this proxy's format.
 func (h *HTTP) render(a *gate.Answer) reply {
 	if !a.Allow {
 		return h.denied(a)
@@ -23,7 +23,7 @@ func (h *HTTP) render(a *gate.Answer) reply {
 		out.set(set)
 	}
 	for _, name := range a.Remove {
-		// Envoy removes after it sets, and so do we: what is set and removed is gone.
+		// Envoy removes after it sets: a header that is both set and removed is gone.
 		out.unset(name)
 		if h.proxy == ProxyNginx && sendable(name) {
 			out.headers = append(out.headers, gate.Header{Name: name})
@@ -32,7 +32,7 @@ func (h *HTTP) render(a *gate.Answer) reply {
 	if h.proxy == ProxyEnvoy && len(a.Remove) > 0 {
 		out.headers = append(out.headers, gate.Header{Name: removeHeader, Value: strings.Join(a.Remove, ",")})
 	}
-	// A header for the client travels like one for the app. It must not take the place of one that the app trusts.
+	// A header for the client is sent like one for the app. It must not replace one that the app trusts.
 	names := h.identityHeaders()
 	trusted := append(slices.Clone(a.Remove), names.Names()...)
 	var extra []gate.Header
@@ -52,7 +52,7 @@ func (h *HTTP) denied(a *gate.Answer) reply {
 			out.headers = append(out.headers, gate.Header{Name: add.Name, Value: add.Value})
 		}
 	}
-	if out.status != a.Status && a.Unsent.Body != "" { // the policy's status has no content, and this one does
+	if out.status != a.Status && a.Unsent.Body != "" { // the policy's status allows no body, this one does
 		out.body = validUTF8(a.Unsent.Body)
 		if a.Unsent.Type != "" {
 			out.headers = append(out.headers, gate.Header{Name: "content-type", Value: a.Unsent.Type})
@@ -61,9 +61,10 @@ func (h *HTTP) denied(a *gate.Answer) reply {
 	return out
 }
 
-// denialStatus is the status that denies behind this proxy, whatever the gate or the policy chose.
+// denialStatus maps a denial to a status that denies behind this proxy.
 func (h *HTTP) denialStatus(a *gate.Answer) int {
-	// A failure of ours is 403 everywhere; a status that the policy chose, and the way to the login page, may say more.
+	// A failure of ours is 403 everywhere; a status chosen by the policy and the login redirect are kept where the
+	// proxy forwards them.
 	chosen := a.Reason == gate.Denied || a.Reason == gate.NoCredential || a.Status == http.StatusFound
 	switch {
 	case a.Status == http.StatusUnauthorized:
@@ -71,12 +72,12 @@ func (h *HTTP) denialStatus(a *gate.Answer) int {
 	case h.proxy != ProxyNginx && chosen && 300 <= a.Status && a.Status < 500:
 		return a.Status
 	case a.Status == http.StatusFound && (a.Reason == gate.NoCredential || a.Reason == gate.BadCredential):
-		return http.StatusUnauthorized // the way to the login page: nginx takes it from the location header
+		return http.StatusUnauthorized // the login redirect: nginx takes its target from the location header
 	}
 	return http.StatusForbidden
 }
 
-// set puts a header on the request to the app; of several settings of a name the last one wins, as in Envoy.
+// set sets a header on the request to the app; the last of several settings of a name wins, as in Envoy.
 func (r *reply) set(h gate.HeaderOption) {
 	if !sendable(h.Name) {
 		return
@@ -97,10 +98,10 @@ func sameName(name string) func(string) bool {
 	return func(other string) bool { return strings.EqualFold(name, other) }
 }
 
-// ours are headers of the answer itself; as values for somebody else they would damage it.
+// ours are headers of the response itself, which must not be set for the app or the client.
 var ours = []string{"content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host", removeHeader}
 
-// sendable reports whether a header can travel on our answer: pseudo-headers and framing cannot, even where the
+// sendable reports whether a header can be sent on our response: pseudo-headers and framing cannot, even where the
 // configuration lets a policy set them.
 func sendable(name string) bool {
 	return httpguts.ValidHeaderFieldName(name) && !slices.Contains(ours, strings.ToLower(name))

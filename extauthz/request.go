@@ -15,8 +15,8 @@ import (
 	"gatehouse/gate"
 )
 
-// request reads a CheckRequest by way of the generated types: the long way, which scan stands in for and is held against. What it
-// cannot read becomes the Request's Malformed, for the gate to deny and to log.
+// request decodes a CheckRequest with the generated types. It is the slow path of scan, and the reference that scan
+// is tested against. On an error the Request is Malformed, for the gate to deny and to log.
 func request(message *authv3.CheckRequest) (req *gate.Request) {
 	req = &gate.Request{}
 	defer func() {
@@ -47,8 +47,8 @@ func request(message *authv3.CheckRequest) (req *gate.Request) {
 	return req
 }
 
-// headers reads the headers from either of the forms that Envoy sends: a map of names, or with encode_raw_headers a list
-// of lines, whose values are bytes.
+// headers reads the headers in either of Envoy's forms: a map, or with encode_raw_headers a list of lines with byte
+// values.
 func headers(h *authv3.AttributeContext_HttpRequest) (gate.Headers, bool) {
 	byName, lines := h.GetHeaders(), h.GetHeaderMap().GetHeaders()
 	out := make(gate.Headers, 0, len(byName)+len(lines))
@@ -73,7 +73,7 @@ func endpoint(p *authv3.AttributeContext_Peer) gate.Endpoint {
 		Principal: p.GetPrincipal(), Certificate: p.GetCertificate()}
 }
 
-// address takes the usual kind, an IP address with a port, apart; every other kind goes as Envoy's JSON.
+// address parses the common kind, an IP address with a port; others become Envoy's JSON.
 func address(a *corev3.Address) gate.Address {
 	if a == nil {
 		return gate.Address{}
@@ -109,7 +109,7 @@ func metadata(m *corev3.Metadata) map[string]any {
 	return out
 }
 
-// unpack gives typed metadata as protojson where its type is known to this program, else its type and bytes.
+// unpack converts typed metadata to protojson where its type is known, else to type and bytes.
 func unpack(packed *anypb.Any) map[string]any {
 	if doc := plainJSON(packed); doc != nil {
 		return doc
@@ -117,7 +117,7 @@ func unpack(packed *anypb.Any) map[string]any {
 	return map[string]any{"@type": packed.GetTypeUrl(), "value": base64.StdEncoding.EncodeToString(packed.GetValue())}
 }
 
-// plainJSON converts by way of protojson: for the rare parts only.
+// plainJSON converts with protojson: slow, for rare parts only.
 func plainJSON(m proto.Message) map[string]any {
 	text, err := protojson.Marshal(m)
 	if err != nil {

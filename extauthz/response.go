@@ -14,8 +14,8 @@ import (
 	"gatehouse/gate"
 )
 
-// response renders an Answer in the generated types: the long way, which encode stands in for and is held against. A denial always has a status code that is not OK: Envoy looks at that first, and lets a
-// denied_response with code OK through.
+// response renders an Answer in the generated types. It is the reference that encode is tested against. A denial
+// always has a status code other than OK: Envoy checks that first, and lets a denied_response with code OK through.
 func response(a *gate.Answer) *authv3.CheckResponse {
 	out := &authv3.CheckResponse{DynamicMetadata: dynamicMetadata(a)}
 	if a.Allow {
@@ -49,7 +49,7 @@ func allowed(a *gate.Answer) *authv3.OkHttpResponse {
 	return ok
 }
 
-// headerActions are Envoy's names for the gate's. Plain is Envoy's zero value: it leaves the field unset.
+// headerActions are Envoy's values for the gate's. Plain is Envoy's zero value: the field stays unset.
 var headerActions = [...]corev3.HeaderValueOption_HeaderAppendAction{
 	gate.AppendIfExistsOrAdd:    corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
 	gate.AddIfAbsent:            corev3.HeaderValueOption_ADD_IF_ABSENT,
@@ -78,7 +78,7 @@ func dynamicMetadata(a *gate.Answer) *structpb.Struct {
 	return &structpb.Struct{Fields: fields}
 }
 
-// value converts plain JSON. Struct has one kind of number, float64, so large integers lose digits, as in Envoy itself.
+// value converts plain JSON. Struct has only float64 numbers, so large integers lose digits, as in Envoy itself.
 func value(v any) *structpb.Value {
 	switch v := v.(type) {
 	case nil:
@@ -89,7 +89,7 @@ func value(v any) *structpb.Value {
 		return structpb.NewStringValue(validUTF8(v))
 	case json.Number:
 		f, err := v.Float64()
-		if err != nil { // beyond float64
+		if err != nil { // out of range of float64
 			return structpb.NewStringValue(v.String())
 		}
 		return structpb.NewNumberValue(f)
@@ -109,5 +109,5 @@ func value(v any) *structpb.Value {
 	return structpb.NewNullValue()
 }
 
-// validUTF8 is s as valid UTF-8: protobuf refuses to marshal anything else, and a refused answer would be a gRPC error.
+// validUTF8 replaces invalid UTF-8: protobuf refuses to marshal it, and that would be a gRPC error.
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

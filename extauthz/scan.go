@@ -13,11 +13,13 @@ import (
 	"gatehouse/gate"
 )
 
-// scan reads a CheckRequest straight from its wire format into a gate.Request, without the generated types in between: what
-// Envoy sends costs one slice for the headers. The strings of the result are parts of wire, which must not change any more.
+// scan decodes a CheckRequest from its wire format directly into a gate.Request, without the generated types: for
+// what Envoy sends it allocates one slice for the headers. The result's strings alias wire, which must not change any
+// more.
 //
-// It knows the messages that Envoy sends and gives up on anything else (false): singular messages or map keys that repeat, groups,
-// wire types that do not fit, invalid UTF-8. The generated code then has the word, so that no message is read in two ways.
+// It handles only the messages that Envoy sends and returns false for anything else: repeated singular messages or
+// map keys, groups, unexpected wire types, invalid UTF-8. The generated code then decodes the message, so that no
+// message has two readings.
 func scan(wire []byte) (*gate.Request, bool) {
 	s := scanner{req: &gate.Request{}}
 	ok := eachField(wire, func(f field) bool { return f.num != 1 || s.once(sawAttributes) && s.attributes(f) })
@@ -27,7 +29,7 @@ func scan(wire []byte) (*gate.Request, bool) {
 // scanner is the state of one scan.
 type scanner struct {
 	req     *gate.Request
-	seen    uint32 // singular messages that came already
+	seen    uint32 // bit set of the singular messages seen
 	rawBody string
 	headers gate.Headers // of the header map
 }
@@ -45,7 +47,7 @@ const (
 	sawHeaderMap
 )
 
-// once reports whether a singular message comes for the first time: two of them would have to be merged.
+// once reports whether a singular message occurs for the first time: two of them would have to be merged.
 func (s *scanner) once(what uint32) bool {
 	first := s.seen&what == 0
 	s.seen |= what
@@ -60,8 +62,8 @@ type field struct {
 	bytes  []byte
 }
 
-// eachField calls each with the fields of a message until it returns false or the message ends. Unknown fixed-size fields are passed
-// over; groups are not.
+// eachField calls each with the fields of a message until it returns false or the message ends. Unknown fixed-size
+// fields are skipped; groups are not.
 func eachField(b []byte, each func(field) bool) bool {
 	for len(b) > 0 {
 		if f, n := short(b); n > 0 {
@@ -97,7 +99,7 @@ func eachField(b []byte, each func(field) bool) bool {
 	return true
 }
 
-// short reads a field of bytes whose number and length take one byte each, as most do; n is 0 where it is another.
+// short reads a bytes field whose number and length take one byte each, the common case; n is 0 otherwise.
 func short(b []byte) (f field, n int) {
 	if len(b) < 2 || b[0]&7 != byte(protowire.BytesType) || b[0] < 8 || b[0] >= 0x80 || b[1] >= 0x80 {
 		return field{}, 0
@@ -108,7 +110,7 @@ func short(b []byte) (f field, n int) {
 	return field{num: protowire.Number(b[0] >> 3), typ: protowire.BytesType, bytes: b[2:n:n]}, n
 }
 
-// readString puts the field's bytes into a string that shares their memory.
+// readString stores the field's bytes as a string without copying.
 func (f field) readString(into *string) bool {
 	if f.typ != protowire.BytesType || !utf8.Valid(f.bytes) {
 		return false
@@ -258,7 +260,7 @@ func (s *scanner) httpField(f field) bool {
 
 // pair reads an entry of a map of strings.
 func pair(f field, key, value *string) bool {
-	if k, rest, ok := leading(f.bytes, 1<<3|2); ok && f.typ == protowire.BytesType { // as every encoder writes it: key, value, and no more
+	if k, rest, ok := leading(f.bytes, 1<<3|2); ok && f.typ == protowire.BytesType { // the order of every known encoder: key, value, nothing else
 		if v, rest, ok := leading(rest, 2<<3|2); ok && len(rest) == 0 {
 			return field{typ: f.typ, bytes: k}.readString(key) && field{typ: f.typ, bytes: v}.readString(value)
 		}
@@ -278,7 +280,8 @@ func pair(f field, key, value *string) bool {
 	return ok && keys <= 1 && values <= 1
 }
 
-// leading splits a field of bytes off the front of a message, where it has this tag and is shorter than 16 KiB; ok is false otherwise.
+// leading splits a bytes field off the front of a message, where it has this tag and is shorter than 16 KiB; ok is
+// false otherwise.
 func leading(b []byte, tag byte) (value, rest []byte, ok bool) {
 	if len(b) < 2 || b[0] != tag {
 		return nil, nil, false
@@ -296,15 +299,15 @@ func leading(b []byte, tag byte) (value, rest []byte, ok bool) {
 	return b[:size:size], b[size:], true
 }
 
-// Above this many headers looking for a repeated name by comparing each with each would be slow.
+// Up to this many headers, repeated names are found by pairwise comparison.
 const maxCompared = 100
 
-// repeated reports whether two entries have one key. In a map the last would win.
+// repeated reports whether two entries have the same key. In a map the last would win.
 func repeated(headers gate.Headers) bool {
 	if len(headers) > maxCompared {
 		return true
 	}
-	var seen [16]uint64 // by a hash of the name, so that hardly any are compared
+	var seen [16]uint64 // a bit set of name hashes, to skip most comparisons
 	for i := range headers {
 		at := nameHash(headers[i].Name) % 1024
 		if seen[at/64]&(1<<(at%64)) != 0 {
@@ -319,7 +322,7 @@ func repeated(headers gate.Headers) bool {
 	return false
 }
 
-// nameHash is of what names mostly differ in: length, beginning, middle and end.
+// nameHash combines what names mostly differ in: length, first, middle and last byte.
 func nameHash(name string) uint {
 	n := len(name)
 	if n < 2 {
@@ -328,7 +331,7 @@ func nameHash(name string) uint {
 	return uint(n)*37 ^ uint(name[0])*5 ^ uint(name[n/2])*11 ^ uint(name[n-2])*59 ^ uint(name[n-1])*3
 }
 
-// config.core.v3.HeaderMap, with encode_raw_headers. Where there are plain headers as well they are what counts.
+// config.core.v3.HeaderMap, with encode_raw_headers. Plain headers take precedence.
 func (s *scanner) headerMap(f field) bool {
 	s.req.RawHeader = true
 	s.headers = gate.Headers{}
@@ -384,7 +387,7 @@ func peer(f field, into *gate.Endpoint) bool {
 	})
 }
 
-// label adds an entry to a map of strings; a later one of the same key wins, as in the generated code.
+// label adds an entry to a map of strings; the last of a key wins, as in the generated code.
 func label(f field, into *map[string]string) bool {
 	var key, value string
 	if !pair(f, &key, &value) {
@@ -397,7 +400,7 @@ func label(f field, into *map[string]string) bool {
 	return true
 }
 
-// socket reads a config.core.v3.Address that is a TCP address and port and nothing more; others go through the generated code.
+// socket parses a config.core.v3.Address that is only a TCP address and port; others use the generated code.
 func socket(f field, into *gate.Address) bool {
 	if f.typ != protowire.BytesType {
 		return false
@@ -430,7 +433,7 @@ func socket(f field, into *gate.Address) bool {
 	return true
 }
 
-// generatedMetadata reads metadata, which has every form that JSON has.
+// generatedMetadata decodes metadata, which can be any JSON, with the generated code.
 func generatedMetadata(f field, into *map[string]any) bool {
 	var m corev3.Metadata
 	if f.typ != protowire.BytesType || proto.Unmarshal(f.bytes, &m) != nil {

@@ -12,26 +12,25 @@ import (
 	"gatehouse/routes"
 )
 
-// Answer is what Check makes of a Request: complete, validated and ready for any transport to render. The zero value
-// denies.
+// Answer is the result of Check: complete, validated and ready for any transport to render. The zero value denies.
 type Answer struct {
 	Allow      bool
 	Reason     Reason // None where Allow, unless DryRun let a denial through
 	DryRun     bool   // the verdict would have been a denial
-	Own        bool   // the gate answers instead of the application: neither an allow nor a denial
+	Own        bool   // the gate answers in place of the application: neither an allow nor a denial
 	Status     int    // HTTP status of a denial, or of an own answer
 	DecisionID string
 
 	Set      []HeaderOption // allow: on the request to the app; else: on the answer to the client
 	Remove   []string       // allow: headers to take off the request to the app
-	Response []HeaderOption // allow: on the app's answer to the client
+	Response []HeaderOption // allow: on the application's response to the client
 
-	// Names and values as they stand in the query: percent-encoded what is set, as sent what is removed.
+	// Percent-encoded in SetQuery; in RemoveQuery as the client sent them.
 	SetQuery    []policy.QueryParameter
 	RemoveQuery []string
 
 	Body     string         // of a denial, or of an own answer
-	Unsent   Content        // of a denial whose status has none, for transports that answer with another status
+	Unsent   Content        // the body of a denial whose status allows none, for transports that send another status
 	Metadata map[string]any // dynamic metadata besides decision_id, as plain JSON
 
 	Diagnostics Diagnostics
@@ -40,26 +39,27 @@ type Answer struct {
 // Content is a body and its type.
 type Content struct{ Type, Body string }
 
-// Diagnostics say how an Answer came about. It is for operators' tools: no transport shows it to a client.
+// Diagnostics explain how an Answer was reached. They are for operators' tools and are never sent to a client.
 type Diagnostics struct {
 	App   string       // the application, "" where there is only one
-	Match routes.Match // the route, where its table has one; of several that may take the request the one whose rule decided
-	// May are the routes that may take the request where there are several, in the application's order; else nil. All their rules must allow.
+	Match routes.Match // the matched route; where several may match, the one whose rule decided
+	// May lists the routes that may match where there are several, in the application's order; else nil. All their
+	// rules must allow.
 	May      []*routes.Route
-	Redirect bool          // the application only redirects, and Match is the route of the path that it redirects to
+	Redirect bool          // the application only redirects; Match is the route of the redirect's target
 	Asked    string        // the decision path
-	Entry    *policy.Entry // what was asked; nil where the policy was not
-	// User is the caller in the directory; nil: he is not there, or nobody asked.
+	Entry    *policy.Entry // the entry evaluated; nil where the policy was not
+	// User is the caller in the directory; nil: not found or not looked up.
 	User *input.User
-	// UserMissing says that he was looked for, by what his credential names, and is not there.
+	// UserMissing says that the caller was looked up in the directory and not found.
 	UserMissing bool
-	// Remembers says that the settings have decisions remembered; Entry knows whether its own can be.
+	// Remembers says that the settings enable the memo; Entry knows whether its own decisions qualify.
 	Remembers bool
 	Revision  string // of the policy
 	Cause     error  // why it is a denial, nil where the policy allowed
 }
 
-// Action says how a header joins others of its name.
+// Action says how a header combines with others of the same name.
 type Action uint8
 
 // The actions. Plain leaves the choice to the proxy, as opa-envoy-plugin does; the others are Envoy's
@@ -86,12 +86,12 @@ type HeaderOption struct {
 	Action      Action
 }
 
-// overrides make some servers and frameworks act on another method or path than the one that was decided about: gunicorn
-// takes SCRIPT_NAME from a proxy on loopback and cuts it off the path. They are taken off, under every spelling.
+// overrides make some servers and frameworks act on another method or path than the one decided about: gunicorn takes
+// SCRIPT_NAME from a proxy on loopback and strips it from the path. Every spelling of them is removed.
 var overrides = newNameSet("x-http-method-override", "x-http-method", "x-method-override",
 	"script-name", "path-info", "x-script-name", "x-original-url", "x-rewrite-url")
 
-// nameSet is a set of names, few of them, by their length: most of those that are not in it differ from all that are in that.
+// nameSet is a small set of names, indexed by length: most lookups of other names end at the length.
 type nameSet [32][]string
 
 func newNameSet(names ...string) (s nameSet) {
@@ -115,7 +115,7 @@ func headerValue(s string) bool {
 	return utf8.ValidString(s)
 }
 
-// allow is the one place where an Answer becomes an allow. Where dry run lets a denial through, why says what it was.
+// allow is the only place where an Answer becomes an allow. Where dry run overrides a denial, why is its reason.
 func (c *call) allow(why Reason) (Answer, error) {
 	a := Answer{Reason: why, DryRun: why != None, Status: http.StatusOK, DecisionID: c.id}
 	if err := c.requestHeaders(&a); err != nil {
@@ -135,8 +135,8 @@ func (c *call) allow(why Reason) (Answer, error) {
 	return a, nil
 }
 
-// requestHeaders fills in what changes on the request to the app: the caller's verified identity, what the policy adds
-// and removes, and the removal of everything the client sent that the app could mistake for either.
+// requestHeaders sets what changes on the request to the app: the caller's verified identity, the headers the policy
+// adds and removes, and the removal of everything the client sent that the app could mistake for either.
 func (c *call) requestHeaders(a *Answer) error {
 	names := &c.view.settings().Headers
 	told, err := c.headerUser(names)
@@ -157,7 +157,7 @@ func (c *call) requestHeaders(a *Answer) error {
 	}
 	for _, h := range trusted {
 		if slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, h.Name) }) {
-			continue // the policy speaks for this name itself
+			continue // the policy sets this name itself
 		}
 		if h.Value != "" {
 			a.Set = append(a.Set, h)
@@ -174,9 +174,9 @@ func (c *call) requestHeaders(a *Answer) error {
 	return nil
 }
 
-// policyHeaders turns the policy's headers into plain settings. Envoy does not honour append_action on request headers
-// (1.40 overwrites whatever it says), so it is worked out here against what the client sent; several values become one
-// line (RFC 9110 section 5.3), because the last of several settings would win.
+// policyHeaders resolves the policy's headers to plain settings. Envoy ignores append_action on request headers (1.40
+// always overwrites), so it is resolved here against what the client sent; several values become one line (RFC 9110
+// section 5.3), because the last of several settings would win.
 func (c *call) policyHeaders(a *Answer) {
 	if c.view.settings().Paths.Compat {
 		a.Set = append(a.Set, options(c.decision.Headers)...)
@@ -199,8 +199,9 @@ func (c *call) policyHeaders(a *Answer) {
 	}
 }
 
-// removeLookalikes takes off what the client sent under another spelling of a name that the app trusts, that holds a credential or
-// that the policy removes, and every spelling of the overrides. The canonical name is not among them: Envoy removes after it sets.
+// removeLookalikes removes other spellings sent by the client of a name that the app trusts, that holds a credential
+// or that the policy removes, and every spelling of the overrides. The canonical name is not removed: Envoy removes
+// after it sets.
 func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 	removed := 0 // by the policy
 	if !a.DryRun {
@@ -211,7 +212,7 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 	for i := range c.req.Headers {
 		h := &c.req.Headers[i]
 		if !odd && removed == 0 && input.IsFolded(h.Name) && !verifier.Lookalike(h.Name, h.Name) && !overrides.has(h.Name) {
-			continue // as most are: its one spelling
+			continue // the common case: the canonical spelling
 		}
 		folded := input.Fold(h.Name)
 		spoof := folded != h.Name && names.has(folded) || (odd || folded != h.Name) && spells(a.Set, h.Name, folded) ||
@@ -234,8 +235,8 @@ func spells(set []HeaderOption, name, folded string) bool {
 	})
 }
 
-// removes reports whether a header is one that the policy removes, in another spelling: WSGI folds "X_Debug" and "x-debug". What is
-// set stays.
+// removes reports whether a header is another spelling of one that the policy removes: WSGI maps "X_Debug" and
+// "x-debug" to one name. Headers that are set stay.
 func (c *call) removes(a *Answer, name, folded string) bool {
 	if slices.ContainsFunc(a.Set, func(s HeaderOption) bool { return strings.EqualFold(s.Name, name) }) {
 		return false
@@ -256,7 +257,7 @@ func options(headers []policy.Header) []HeaderOption {
 	return out
 }
 
-// deny renders a denial: status, headers and a body in the form that the client reads.
+// deny renders a denial: status, headers and a body in the client's preferred format.
 func (c *call) deny(why Reason, status int) Answer {
 	a := Answer{Reason: why, Status: status, DecisionID: c.id}
 	text := why.String()
@@ -278,13 +279,13 @@ func (c *call) deny(why Reason, status int) Answer {
 	return a
 }
 
-// bodyChosen reports whether the policy said what the client is to read, which may be nothing.
+// bodyChosen reports whether the policy chose the body, which may be empty.
 func (c *call) bodyChosen(why Reason) bool {
 	return (why == Denied || why == NoCredential) && c.decision.EmptyBody()
 }
 
-// withoutContent takes off what an answer without content cannot have (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5): HTTP/2 clients give up
-// on a 204 with a length.
+// withoutContent removes the body and its headers where the status allows no content (RFC 9110 sections 15.3.5,
+// 15.3.6 and 15.4.5): HTTP/2 clients reset a 204 with a content-length.
 func (a *Answer) withoutContent() {
 	switch a.Status {
 	case http.StatusNoContent, http.StatusResetContent, http.StatusNotModified:
@@ -321,7 +322,7 @@ func (c *call) denialHeaders(a *Answer) {
 	set("www-authenticate", challenge)
 }
 
-// clean makes a text of the policy's fit for any place it can be shown in: UTF-8, one line, bounded.
+// clean makes policy text safe to show anywhere: UTF-8, one line, bounded.
 func clean(s string) string {
 	const limit = 1024
 	s = strings.ToValidUTF8(s, "\uFFFD")

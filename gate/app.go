@@ -15,57 +15,59 @@ import (
 // App is one application behind the gate. Its route table is in the View, under its name.
 type App struct {
 	Name string // "" where there is only one
-	// Hosts choose the application by the request's host: exact names, or *.example.com for every name below it. The port
-	// and the case do not count. Empty: every host that no other has. A host that two proxies could take for two, such as
-	// one with a closing dot, belongs to no application, where there are several.
+	// Hosts select the application by the request's host: exact names, or *.example.com for every name below it. Port
+	// and case are ignored. Empty: every host that no other application has. With several applications, a host that
+	// two proxies could read differently, such as one with a trailing dot, matches none.
 	Hosts []string
-	// AllowUnmatched asks the policy about requests that no route takes; without it they are denied. It means nothing
-	// without a table.
+	// AllowUnmatched evaluates the policy for requests that match no route; without it they are denied. It has no
+	// effect without a route table.
 	AllowUnmatched bool
-	// Redirects decides a request that the application only redirects, to its path with or without a closing slash, as the
-	// route of that path; input.route.redirect is true then. Without it, it is one that no route takes.
+	// Redirects decides a request that the application only redirects (trailing slash) as the route of the redirect's
+	// target, with input.route.redirect set to true. Without it the request is unmatched.
 	Redirects bool
-	// Decision is the path below data of the one rule that decides about every request. Either it or Root is set.
+	// Decision is the path below data of the single rule for every request. Exactly one of Decision and Root is set.
 	Decision []string
-	// Root is where each route has a rule of its own: data.<root>.GET.orders.__id.allowed for GET /orders/{id}.
+	// Root is the package below which each route has its own rule: data.<root>.GET.orders.__id.allowed for GET
+	// /orders/{id}.
 	Root []string
-	// StrictRoutes makes a route without a rule an error, which stops the activation.
+	// StrictRoutes makes a route without a rule an error, which prevents activation.
 	StrictRoutes bool
 }
 
-// ruleName is the rule that decides in the package of a route (the convention of Aserto's policies).
+// ruleName is the deciding rule in the package of a route (convention of Aserto's policies).
 const ruleName = "allowed"
 
-// application is an App with everything that it takes to decide about its requests. It is part of a View, and of the next one too where
-// nothing changed of what it is made of.
+// application is an App prepared for deciding. It is part of a View, and is reused by the next one where none of its
+// sources changed.
 type application struct {
 	App
 	table   *routes.Table
-	one     rule // of Decision; where each route has a rule of its own, what stands for those that have none
+	one     rule // of Decision; with Root, the placeholder for routes without a rule
 	rules   map[*routes.Route]map[string]*rule
 	notices []string // routes without a rule, rules without a route
 	source  appSource
 }
 
-// appSource is all that an application is made of.
+// appSource holds all inputs of an application.
 type appSource struct {
 	app    App
 	table  *routes.Table
 	policy *policy.Snapshot
-	forms  routes.Forms // that configuration allows
+	forms  routes.Forms // allowed by configuration
 }
 
 func (s *appSource) equal(o *appSource) bool {
 	return s.table == o.table && s.policy == o.policy && s.forms == o.forms && reflect.DeepEqual(&s.app, &o.app)
 }
 
-// rule is what can be asked about a request. Its name is the decision path in words: envoy/authz/allow, or for a route's rule its
-// package as Aserto writes it, orders.GET.orders.__id.
+// rule is a rule that can be evaluated for a request. Its name is the decision path: envoy/authz/allow, or for a
+// route's rule its package as Aserto writes it, orders.GET.orders.__id.
 type rule struct {
-	entry *policy.Entry // nil: there is none
+	entry *policy.Entry // nil: no rule
 	name  string
 	sight *sight
-	// decision is the rule within the package that name is, of a question, whose record names both. "": name is all of it.
+	// decision is the rule within the package that name gives, for a question, whose record names both. "": name is
+	// complete.
 	decision string
 }
 
@@ -112,8 +114,8 @@ func validateApps(apps []App) error {
 	return errors.Join(errs...)
 }
 
-// assemble works out what requests are decided with, from the parts that were published. What an application of the View before was
-// made of decides whether it is made anew: 10,000 rules take seconds. An error keeps the View from being stored.
+// assemble prepares the View's applications. One whose sources are unchanged is taken from the previous View: 10,000
+// rules take seconds. On error the View is not stored.
 func (v *View) assemble() error {
 	before := v.apps
 	if v.Settings == nil || v.Policy == nil {
@@ -143,7 +145,7 @@ func (v *View) assemble() error {
 	return nil
 }
 
-// assemble makes an application. It depends on nothing but its source.
+// assemble makes an application. It depends on its source alone.
 func (s *appSource) assemble() (application, error) {
 	a := application{App: s.app, table: s.table, one: rule{name: strings.Join(s.app.Decision, "/"), sight: &sight{}}, source: *s}
 	a.Hosts = make([]string, len(s.app.Hosts))
@@ -163,7 +165,7 @@ func (s *appSource) assemble() (application, error) {
 	return a, err
 }
 
-// assembleRules finds the rule of each route, and notes what has no counterpart.
+// assembleRules finds the rule of each route, and notes routes without rules and rules without routes.
 func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 	if a.table == nil {
 		return fmt.Errorf("%s: policy.root needs a route table: set routes.file", a.label())
@@ -199,7 +201,7 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 	return nil
 }
 
-// mostListed is how many routes without a rule an error lists: where policy.root is wrong, it is all of them.
+// mostListed is how many routes without a rule an error lists: with a wrong policy.root, none has one.
 const mostListed = 5
 
 func firstOf(missing []string) string {
@@ -209,7 +211,7 @@ func firstOf(missing []string) string {
 	return strings.Join(missing, "; ")
 }
 
-// rulesOf finds the rules of one route by method, and says what is missing.
+// rulesOf finds the rules of one route by method, and lists the missing ones.
 func (f *ruleFinder) rulesOf(route *routes.Route) (rules map[string]*rule, missing []string, err error) {
 	rules = map[string]*rule{}
 	required := route.RuleMethods()
@@ -223,11 +225,11 @@ func (f *ruleFinder) rulesOf(route *routes.Route) (rules map[string]*rule, missi
 			continue
 		}
 		if slices.Contains(required, method) {
-			path, _ := routes.RulePath(f.app.Root, method, route.Template) // find made it as well
+			path, _ := routes.RulePath(f.app.Root, method, route.Template) // find checked it already
 			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", f.app.label(), method, route.Template, routes.RuleName(path), ruleName))
 		}
 	}
-	if route.Methods == nil { // methods of an application's own: only a rule for every method can be meant
+	if route.Methods == nil { // custom methods: only a rule for every method can apply
 		if rules[""], err = f.find("", route.Template, true); err != nil {
 			return nil, nil, err
 		}
@@ -235,8 +237,8 @@ func (f *ruleFinder) rulesOf(route *routes.Route) (rules map[string]*rule, missi
 	return rules, missing, nil
 }
 
-// addedMethods are the methods that a route answers to beyond those that need a rule: what the framework adds, such as
-// OPTIONS, and HEAD. A rule for one of them counts where there is one.
+// addedMethods are the methods that a route answers to beyond those that need a rule: what the framework adds, such
+// as OPTIONS and HEAD. A rule for one of them is used where it exists.
 func addedMethods(route *routes.Route, required []string) []string {
 	effective := route.Effective()
 	if effective == nil {
@@ -245,7 +247,7 @@ func addedMethods(route *routes.Route, required []string) []string {
 	return slices.DeleteFunc(slices.Clone(effective), func(m string) bool { return slices.Contains(required, m) })
 }
 
-// eachEntry calls each with what the applications' requests can be asked of, until it returns false.
+// eachEntry calls each with every entry that requests can evaluate, until it returns false.
 func (v *View) eachEntry(each func(*policy.Entry) bool) {
 	for i := range v.apps {
 		a := &v.apps[i]
@@ -299,8 +301,8 @@ const (
 	below     = "/**" // no segment of a template has a slash
 )
 
-// RuleCandidates are the places where the rule for a method of a route may stand, as paths below data, the one that counts first.
-// withGET says that the route takes GET as well, whose rule HEAD falls back to.
+// RuleCandidates are the places where the rule for a method of a route may stand, as paths below data, by precedence.
+// withGET says that the route also takes GET, whose rule HEAD falls back to.
 func RuleCandidates(root []string, method, template string, withGET bool) ([][]string, error) {
 	full, err := routes.RulePath(nil, method, template)
 	if err != nil {
@@ -325,7 +327,7 @@ func RuleCandidates(root []string, method, template string, withGET bool) ([][]s
 	at(segments)
 	longest := len(segments)
 	if !routes.NamedByPath(template) {
-		longest = 0 // only a rule for all routes can be meant
+		longest = 0 // only a rule for all routes can apply
 	}
 	for n := longest; n >= 0; n-- {
 		at(append(slices.Clone(segments[:n]), below))
@@ -333,7 +335,7 @@ func RuleCandidates(root []string, method, template string, withGET bool) ([][]s
 	return out, nil
 }
 
-// RuleCandidateName is a candidate in words: its package for a rule of the convention, else the whole reference.
+// RuleCandidateName names a candidate: its package for a rule of the convention, else the whole reference.
 func RuleCandidateName(root, path []string) string {
 	if path[len(root)] != anyMethod {
 		return routes.RuleName(path[:len(path)-1])
@@ -345,7 +347,7 @@ func RuleCandidateName(root, path []string) string {
 type ruleFinder struct {
 	policy  *policy.Snapshot
 	app     *App
-	defined map[string]bool // of the policy
+	defined map[string]bool // by the policy
 	asked   map[string]bool // places that belong to a route
 	entries map[string]*rule
 }
@@ -354,7 +356,8 @@ func newRuleFinder(snapshot *policy.Snapshot, app *App) *ruleFinder {
 	return &ruleFinder{policy: snapshot, app: app, defined: snapshot.Defined(), asked: map[string]bool{}, entries: map[string]*rule{}}
 }
 
-// find is the rule that decides about a method of a route, nil where there is none. withGET says that the route takes GET as well.
+// find returns the rule that decides about a method of a route, nil where there is none. withGET says that the route
+// also takes GET.
 func (f *ruleFinder) find(method, template string, withGET bool) (*rule, error) {
 	candidates, err := RuleCandidates(f.app.Root, method, template, withGET)
 	if err != nil {
@@ -372,12 +375,12 @@ func (f *ruleFinder) find(method, template string, withGET bool) (*rule, error) 
 		}
 	}
 	if found == nil && method == "HEAD" && withGET {
-		return f.find("GET", template, withGET) // which may be data
+		return f.find("GET", template, withGET) // the rule of GET may also be data
 	}
 	return found, nil
 }
 
-// takesGET reports whether a route takes GET, whose rule is then HEAD's as well.
+// takesGET reports whether a route takes GET, whose rule then also applies to HEAD.
 func takesGET(route *routes.Route) bool {
 	return route.Methods == nil || slices.Contains(route.Methods, "GET")
 }
@@ -394,7 +397,7 @@ func (f *ruleFinder) entry(key string, path []string) (*rule, error) {
 	return f.entries[key], nil
 }
 
-// strangers are the rules below the root that belong to no route.
+// strangers are the rules below the root that match no route.
 func (f *ruleFinder) strangers() (names []string) {
 	root := f.app.Root
 	for _, path := range f.policy.Rules(root, ruleName) {
@@ -414,7 +417,7 @@ func (f *ruleFinder) strangers() (names []string) {
 	return names
 }
 
-// methodRule says whether a rule is named like a method; what else is in a package is its author's own.
+// methodRule reports whether a rule is named like a method; other rules in a package are helpers.
 func methodRule(name string) bool {
 	return name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_-") == ""
 }

@@ -16,33 +16,37 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// Question asks one rule of the policy about something that is no request of a proxy: an application asks it itself.
+// Question evaluates one rule of the policy on behalf of an application that calls the authorization API, not for a
+// proxied request.
 type Question struct {
-	// Request is how the question came: Path and Source, and in Headers the token of the one it is about. As names that one without a
-	// token; whether the client may do that is the transport's to decide.
+	// Request describes the API call: Path and Source, and in Headers the token of the caller in question. As names a
+	// caller without a token; whether the client may do that is the transport's decision.
 	Request Request
-	Token   bool           // Headers hold a token, which has to verify
+	Token   bool           // Headers hold a token, which must verify
 	Rule    []string       // the path of the rule below data, the decision last: orders, GET, orders, __id, allowed
 	Name    string         // input.policy.path
 	About   map[string]any // input.resource, plain JSON
-	// Spread makes the members of About members of the input, beside identity and user, rather than of input.resource.
+	// Spread adds the members of About to the input itself, beside identity and user, instead of input.resource.
 	Spread bool
-	// Subject is whom it is about, as the client named it. One of type user or identity is found in the directory, by its id or as an
-	// identity, whatever directory.users says: that is input.user. The zero value: the caller of Request.
+	// Subject is the caller in question, as the client named it. One of type user or identity is looked up in the
+	// directory, by its id or as an identity, regardless of directory.users: that is input.user. The zero value: the
+	// caller of Request.
 	Subject directory.Ref
 }
 
-// maxAsked bounds the rules that are kept compiled. Where there are more, all are compiled again when they are asked next.
+// maxAsked bounds the compiled rules that are kept. Beyond it the cache is cleared, and rules are compiled again on
+// demand.
 const maxAsked = 4096
 
-// askedRules are the rules that questions named, compiled, of one policy: a part of the View, and gone with it.
+// askedRules caches the compiled rules of questions for one policy. It is part of the View and dropped with it.
 type askedRules struct {
 	of    *policy.Snapshot
 	mu    sync.Mutex // guards rules; nothing is compiled under it
 	rules map[string]*rule
 }
 
-// find is a rule by its path, nil where the policy defines none there: what is data alone is no decision, and nobody's to ask for.
+// find returns a rule by its path, nil where the policy defines none there: plain data is not a decision and cannot
+// be asked for.
 func (a *askedRules) find(path []string, name string) (*rule, error) {
 	key := strings.Join(path, policy.PathSeparator) + policy.PathSeparator + name
 	a.mu.Lock()
@@ -69,7 +73,7 @@ func (a *askedRules) find(path []string, name string) (*rule, error) {
 	return found, nil
 }
 
-// decisionOf is what the name of a question's rule leaves out: the decision, where the name is that of the package.
+// decisionOf is the decision's name, which a question's rule name leaves out where it is that of the package.
 func decisionOf(path []string, name string) string {
 	if last := len(path) - 1; last >= 0 && name == strings.Join(path[:last], ".") {
 		return path[last]
@@ -77,13 +81,14 @@ func decisionOf(path []string, name string) string {
 	return ""
 }
 
-// Ask decides about one question. Like Check it always answers, and leaves exactly one entry in the decision log before it returns: the
-// question's resource stands there as parsed_body. Dry run does not apply: the one who asks wants to know.
+// Ask decides about one question. Like Check it always answers, and writes exactly one decision-log entry before it
+// returns; the question's resource is recorded there as parsed_body. Dry run does not apply: the client wants the
+// actual decision.
 func (g *Gate) Ask(ctx context.Context, q *Question) Answer {
 	return g.answerWith(ctx, q.Request, func(c *call) error { return g.answerQuestion(ctx, c, q) })
 }
 
-// answerWith makes the answer of a row of stages, and records it.
+// answerWith runs stages, makes the answer and records it.
 func (g *Gate) answerWith(ctx context.Context, req Request, stages func(*call) error) (answer Answer) {
 	c := g.begin(&req)
 	err := g.guard(c, func() error { return stages(c) })
@@ -112,7 +117,7 @@ func (c *call) respondToQuestion(err error) (Answer, error) {
 	return a, err
 }
 
-// answerQuestion is the row of stages.
+// answerQuestion runs the stages of a question.
 func (g *Gate) answerQuestion(ctx context.Context, c *call, q *Question) error {
 	c.fields = g.fields
 	if err := c.pin(&g.view); err != nil {
@@ -175,7 +180,7 @@ func (g *Gate) decideQuestion(ctx context.Context, c *call, q *Question) error {
 	return &failure{reason: v.Reason, cause: err}
 }
 
-// membersOf are the members of an object, as a policy reads them.
+// membersOf converts the members of an object to policy values.
 func membersOf(object map[string]any) ([]rego.Member, error) {
 	members := make([]rego.Member, 0, len(object))
 	for name, member := range object {
@@ -188,7 +193,7 @@ func membersOf(object map[string]any) ([]rego.Member, error) {
 	return members, nil
 }
 
-// questionInput is the input as far as the rule reads it, with what the question is about.
+// questionInput is the input as far as the rule reads it, with the question's resource.
 func (c *call) questionInput(q *Question, about []rego.Member) (rego.Value, error) {
 	parts, reads := c.looked(c.rule.entry)
 	if c.view.Settings.Plain {
@@ -210,20 +215,20 @@ func (c *call) questionInput(q *Question, about []rego.Member) (rego.Value, erro
 	return rego.Object(d.members...), nil
 }
 
-// QuestionProtocol is what stands for the protocol of a question on record. No request of a proxy has it.
+// QuestionProtocol is recorded as the protocol of a question. No proxied request has it.
 const QuestionProtocol = "question"
 
-// QuestionRequest is a Request by which a question came over a transport: what the log shows of it.
+// QuestionRequest is the Request recorded for a question that came over a transport.
 func QuestionRequest(path string, client Endpoint) Request {
 	return Request{Method: http.MethodPost, Path: path, Protocol: QuestionProtocol, Source: client}
 }
 
-// directoryRule is the name of what decides where no rule does, on record as the decision's path.
+// directoryRule is recorded as the decision path where the directory decided without a rule.
 const directoryRule = "directory"
 
-// AskDirectory has the directory decide about one question, without the policy: whether q.Subject has the relation, or permission, to the
-// object. A subject of type user that is no object is looked up as an identity. Like Ask it always answers and records it, with the check
-// among the facts.
+// AskDirectory lets the directory decide one question, without the policy: whether q.Subject has the relation, or
+// permission, on the object. A subject of type user that is no object is looked up as an identity. Like Ask it always
+// answers and records it, with the check among the facts.
 func (g *Gate) AskDirectory(ctx context.Context, q *Question, object directory.Ref, relation string) Answer {
 	return g.answerWith(ctx, q.Request, func(c *call) error { return g.checkDirectory(c, q, object, relation) })
 }
@@ -262,8 +267,8 @@ func (g *Gate) checkDirectory(c *call, q *Question, object directory.Ref, relati
 	return nil
 }
 
-// findSubject finds whom a question names in the directory, and is his name there. One that is not there is no user: the request names
-// nobody else. A question that names nobody is about its caller.
+// findSubject looks up the subject of a question in the directory and returns its object. One that is not found is no
+// user. A question without a subject is about its caller.
 func (c *call) findSubject(named directory.Ref) (subject directory.Ref, err error) {
 	d := c.view.Directory
 	if d == nil || named == (directory.Ref{}) {
@@ -286,8 +291,8 @@ func (c *call) findSubject(named directory.Ref) (subject directory.Ref, err erro
 	return subject, nil
 }
 
-// SubjectOf is the name by which a directory knows a subject: that of the user to whom an identity belongs, where a subject of type user is
-// no object but such an identity. Any other keeps its name. An identity of two users is an error.
+// SubjectOf resolves a subject to its directory object: a subject of type user that is no object but an identity
+// becomes the user with that identity. Any other is returned as it is. An identity of two users is an error.
 func SubjectOf(d *directory.Snapshot, named directory.Ref, now time.Time) (directory.Ref, error) {
 	if named.Type != "user" {
 		return named, nil

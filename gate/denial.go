@@ -18,15 +18,15 @@ import (
 	"gatehouse/gate/body"
 )
 
-// Denials says how a denial looks to the client. The zero value renders RFC 9457 problem details, HTML for a browser and
-// a line of plain text for gRPC.
+// Denials renders denials for the client. The zero value renders RFC 9457 problem details, HTML for a browser and a
+// line of plain text for gRPC.
 type Denials struct {
 	loginURL  string
 	templates map[int]template
 }
 
-// Template is a denial body of the operator's own for one HTTP status. Body is a Go template over .Status, .Title,
-// .Reason, .DecisionID, .Method and .Path; with an HTML content type its values are escaped.
+// Template is an operator's denial body for one HTTP status. Body is a Go template over .Status, .Title, .Reason,
+// .DecisionID, .Method and .Path; with an HTML content type its values are escaped.
 type Template struct {
 	ContentType string
 	Body        string
@@ -39,7 +39,7 @@ type template struct {
 	}
 }
 
-// problem is what a denial body can say. Nothing else of a decision may reach the client.
+// problem holds the only data that a denial body may show. Nothing else of a decision may reach the client.
 type problem struct {
 	Type       string `json:"type"`
 	Title      string `json:"title"`
@@ -50,8 +50,8 @@ type problem struct {
 	Path       string `json:"-"`
 }
 
-// NewDenials checks a login URL and templates by HTTP status. A browser without a valid credential is sent to loginURL,
-// in which {return} stands for the path it came for; without {return} the parameter "rd" is added.
+// NewDenials checks a login URL and templates by HTTP status. A browser without a valid credential is redirected to
+// loginURL, in which {return} is replaced by the requested path; without {return} the parameter "rd" is added.
 func NewDenials(loginURL string, templates map[int]Template) (Denials, error) {
 	d := Denials{loginURL: loginURL, templates: map[int]template{}}
 	var errs []error
@@ -101,8 +101,8 @@ const htmlBody = `<!doctype html><html lang="en"><head><meta charset="utf-8"><ti
 
 var htmlPage = htmltemplate.Must(htmltemplate.New("denial").Parse(htmlBody))
 
-// render fills in body and content type of a denial for which the policy gave no body. It cannot fail: what a template
-// cannot render is rendered as problem details.
+// render sets body and content type of a denial for which the policy gave no body. It cannot fail: where a template
+// fails, problem details are rendered.
 func (d *Denials) render(req *Request, a *Answer, reason string) {
 	p := problem{Type: "about:blank", Title: http.StatusText(a.Status), Status: a.Status, Reason: reason,
 		DecisionID: a.DecisionID, Method: clean(req.Method), Path: clean(req.Path)}
@@ -129,7 +129,7 @@ func (d *Denials) render(req *Request, a *Answer, reason string) {
 		return
 	}
 	body, err := json.Marshal(p)
-	if err != nil { // strings and a number always marshal
+	if err != nil { // cannot happen: strings and a number always marshal
 		body = []byte(`{"title":"Forbidden"}`)
 	}
 	a.Body = string(body)
@@ -145,8 +145,8 @@ func (a *Answer) contentType(value string) {
 	a.Set = append(a.Set, HeaderOption{Name: "content-type", Value: value})
 }
 
-// login is where a browser goes to sign in. The way back is a path on this very host: whatever does not begin with one
-// slash is left out, so that the login page cannot be made to send people elsewhere.
+// login is the redirect to the login page. The return target must be a path on this host: anything that does not
+// begin with exactly one slash is dropped, to prevent an open redirect.
 func (d *Denials) login(req *Request) string {
 	back := req.Path
 	if !strings.HasPrefix(back, "/") || strings.HasPrefix(back, "//") || strings.HasPrefix(back, `/\`) || req.Method != http.MethodGet {
@@ -162,7 +162,7 @@ func (d *Denials) login(req *Request) string {
 	return d.loginURL + separator + "rd=" + url.QueryEscape(back)
 }
 
-// client is the kind of reader a denial is written for.
+// client is the kind of client that a denial is rendered for.
 type client uint8
 
 const (
@@ -171,8 +171,8 @@ const (
 	grpcClient
 )
 
-// reader tells the kind of client: gRPC by its content type, a browser by an Accept header that ranks HTML over JSON
-// (RFC 9110 section 12.5.1). Who accepts anything gets what an API client gets.
+// reader detects the kind of client: gRPC by its content type, a browser by an Accept header that ranks HTML over
+// JSON (RFC 9110 section 12.5.1). A client that accepts anything is treated as an API client.
 func reader(h Headers) client {
 	if contentType, _ := body.MediaType(h.Get("content-type")); contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") {
 		return grpcClient
@@ -182,7 +182,7 @@ func reader(h Headers) client {
 	}
 	var html, json float64
 	accept := h.Get("accept")
-	for range 32 { // an Accept header names a few types
+	for range 32 { // bound: an Accept header names a few types
 		var item string
 		var more bool
 		item, accept, more = strings.Cut(accept, ",")
@@ -203,7 +203,7 @@ func reader(h Headers) client {
 	return apiClient
 }
 
-// quality splits one item of an Accept header into its type and its weight, 1 where none is given.
+// quality splits one item of an Accept header into its type and its weight, 1 by default.
 func quality(item string) (string, float64) {
 	name, params, _ := strings.Cut(item, ";")
 	q := 1.0

@@ -1,14 +1,15 @@
-// Package gate decides. Check takes one request in no transport's own types through a fixed row of stages (pin, parse,
-// route, identify, decide, respond, record) and gives one Answer, whatever happens on the way: every failure is an explicit
-// denial with a Reason out of a closed set.
+// Package gate decides. Check takes one request, in types of no particular transport, through fixed stages (pin,
+// parse, route, identify, decide, respond, record) and returns one Answer: every failure is an explicit denial with a
+// Reason from a closed set.
 //
-// What a decision depends on (settings, policy, routes, keys) is one immutable View behind one pointer. Check loads it once and
-// works with that to the end; Run owns it and is the only one that stores a new one.
+// Everything a decision depends on (settings, policy, routes, keys) is one immutable View behind one pointer. Check
+// loads it once and uses it to the end; only Run stores a new one.
 //
-// It owns the stages and their order (this file, and route.go for which route a request takes and why it is denied where that is unknown), the View
-// and how the next one is assembled (view.go, app.go), the Reasons with their statuses and the verdict that a policy's answer comes to (reason.go),
-// and which rule is asked about a route (app.go); tools that decide again ask a Replayer (tools.go). It may import identity, routes, policy,
-// directory, decisionlog, its parts (body, facts) and the foundations; no transport, and nothing of a configuration file.
+// The package owns the stages and their order (this file, and route.go for route matching and its denials), the View
+// and how the next one is assembled (view.go, app.go), the Reasons with their statuses and how a policy result
+// becomes a verdict (reason.go), and which rule decides about a route (app.go); tools that decide again use a
+// Replayer (tools.go). It may import identity, routes, policy, directory, decisionlog, its parts (body, facts) and
+// the foundations; no transport and no configuration file.
 package gate
 
 import (
@@ -34,7 +35,7 @@ import (
 	"gatehouse/routes"
 )
 
-// Config is what a Gate is made of and what no reload changes.
+// Config holds what a Gate is made of and no reload changes.
 type Config struct {
 	Logger     *zap.Logger // operators' events; nil: none
 	Registerer prometheus.Registerer
@@ -42,14 +43,14 @@ type Config struct {
 
 	Traces *Traces // nil: no traces
 
-	// Schema is the table of the input's fields; nil: input.Standard. What the decision log is given must be the same.
+	// Schema is the table of input fields; nil: input.Standard. The decision log must use the same one.
 	Schema *input.Schema
 
 	// OnPublish is called by Run with each new View, before Publish returns to its caller. It must not block.
 	OnPublish func(*View)
 }
 
-// Gate answers requests. Its methods may be called by many goroutines at once.
+// Gate answers requests. Its methods are safe for concurrent use.
 type Gate struct {
 	logger    *zap.Logger
 	metrics   *metrics
@@ -58,17 +59,17 @@ type Gate struct {
 	onPublish func(*View)
 	fields    []part // of the input
 
-	view      atomic.Pointer[View] // stored by Run alone
+	view      atomic.Pointer[View] // stored by Run only
 	parts     chan publication
 	ids       decisionIDs
-	calls     sync.Pool // of *call, empty
+	calls     sync.Pool // of *call, cleared
 	memos     *memoManager
-	deciding  atomic.Int64 // evaluations under way
+	deciding  atomic.Int64 // evaluations in progress
 	lastPanic atomic.Int64 // second in which a panic's stack was last logged
-	textBody  atomic.Bool  // a proxy sends bodies as text
+	textBody  atomic.Bool  // a proxy sent a body as text
 }
 
-// New returns a Gate that denies everything as not ready until Run was given a policy.
+// New returns a Gate that denies everything as not_ready until a policy is published.
 func New(cfg Config) (*Gate, error) {
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
@@ -93,7 +94,7 @@ func New(cfg Config) (*Gate, error) {
 	return g, g.ids.init()
 }
 
-// call is one request on its way through the stages.
+// call is the state of one request in the stages.
 type call struct {
 	req        *Request
 	fields     []part // of the input, all of them
@@ -102,35 +103,35 @@ type call struct {
 	view       *View
 	target     target
 	app        *application
-	method     string         // by which the table is asked: the request's, or WEBSOCKET
-	match      routes.Match   // where the application's table has a route for the request
-	may        []routes.Match // where several routes may take the request: the others than the first
-	first      *routes.Route  // that first one
-	redirect   bool           // match is the route of the path that the application redirects to
+	method     string         // used for the route table: the request's, or WEBSOCKET
+	match      routes.Match   // the matched route
+	may        []routes.Match // where several routes may match: all but the first
+	first      *routes.Route  // the first of several
+	redirect   bool           // match is the target of the application's redirect
 	identity   identity.Identity
 	peer       identity.Peer
-	user       *input.User // of the directory; nil: none, or not looked for
-	userParts  userParts   // of him that were asked for
-	userFound  bool        // he was looked for
-	body       rego.Value  // of the request as the policy reads it; nil: the policy was not asked
-	truncated  bool        // more of the body was sent than is here
+	user       *input.User // from the directory; nil: none, or not looked up
+	userParts  userParts   // the parts of user that were loaded
+	userFound  bool        // the user was looked up
+	body       rego.Value  // the request body as the policy reads it; nil: the policy was not evaluated
+	truncated  bool        // the body is incomplete
 	decision   policy.Decision
-	rule       *rule // what is asked for the decision
-	remembered bool  // the decision is an earlier one about an input that is the same to the policy
+	rule       *rule // the rule that decides
+	remembered bool  // the decision is from the memo
 	bypassed   bool
-	own        permissions // what the gate answers itself
-	described  bool        // logged.Input is about this request and this match
+	own        permissions // an answer of the gate's own
+	described  bool        // logged.Input describes this request and match
 	span       trace.SpanContext
 
-	// Room for what every call makes, so that it costs nothing of its own.
+	// Buffers that every call needs, kept here to avoid allocations.
 	newID   id
-	logged  decisionlog.Entry // its Input is what the policy's input is made of, once it is described
+	logged  decisionlog.Entry // its Input is the source of the policy's input, once described
 	values  [1]string
 	trusted [identityHeaders]HeaderOption
 }
 
-// Check decides about one request. It always answers, and leaves exactly one entry in the decision log before it returns.
-// The context's end cancels what is under way; the answer is then a denial.
+// Check decides about one request. It always answers, and writes exactly one decision-log entry before it returns.
+// When the context ends, work in progress is cancelled and the answer is a denial.
 func (g *Gate) Check(ctx context.Context, req *Request) (answer Answer) {
 	c := g.begin(req)
 	ctx, span := g.traces.begin(ctx, c)
@@ -160,8 +161,8 @@ func (g *Gate) begin(req *Request) *call {
 	return c
 }
 
-// done lets another request have a call's memory, two kilobytes, unless the decision log still has its entry there. Of what Check
-// returns nothing is in it.
+// done returns a call (two kilobytes) to the pool, unless the decision log still holds its entry. The Answer that
+// Check returns shares no memory with it.
 func (g *Gate) done(c *call) {
 	if !c.view.settings().Log.Retains() {
 		*c = call{}
@@ -169,7 +170,7 @@ func (g *Gate) done(c *call) {
 	}
 }
 
-// prepare is the row of stages before the policy is asked, which it is not where a request is bypassed.
+// prepare runs the stages before policy evaluation. A bypassed request is not evaluated.
 func (g *Gate) prepare(ctx context.Context, c *call) error {
 	c.fields = g.fields
 	if err := c.pin(&g.view); err != nil {
@@ -187,12 +188,12 @@ func (g *Gate) prepare(ctx context.Context, c *call) error {
 	return c.admit()
 }
 
-// guard runs one part of a Check and turns a panic in it into an Internal failure, with the stack in the log.
+// guard runs one part of a Check and turns a panic into an Internal failure, with the stack in the log.
 func (g *Gate) guard(c *call, stage func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fail(Internal, fmt.Errorf("panic: %v", p))
-			if now := g.clock().Unix(); g.lastPanic.Swap(now) != now { // one stack a second says it all
+			if now := g.clock().Unix(); g.lastPanic.Swap(now) != now { // at most one stack a second
 				g.logger.Error("a check panicked", zap.String("decision_id", c.id), zap.String("panic", c.shown().Text(fmt.Sprint(p))), zap.ByteString("stack", debug.Stack()))
 			}
 		}
@@ -200,7 +201,7 @@ func (g *Gate) guard(c *call, stage func() error) (err error) {
 	return stage()
 }
 
-// pin loads the View that this request is decided with. Nothing later loads it again.
+// pin loads the View of this request. No later stage loads it again.
 func (c *call) pin(view *atomic.Pointer[View]) error {
 	c.view = view.Load()
 	if c.view.Settings == nil || c.view.Policy == nil {
@@ -212,7 +213,7 @@ func (c *call) pin(view *atomic.Pointer[View]) error {
 	return nil
 }
 
-// parse is the door: what the transport could not read, what exceeds a limit and what is ambiguous goes no further.
+// parse rejects what the transport could not read, what exceeds a limit and what is ambiguous.
 func (c *call) parse() error {
 	s, req := c.view.Settings, c.req
 	switch {
@@ -232,7 +233,8 @@ func (c *call) parse() error {
 	return nil
 }
 
-// identify verifies the end user's credential. No credential is an anonymous caller; a bad one never gets to the policy.
+// identify verifies the end user's credential. No credential means an anonymous caller; an invalid one is denied
+// before the policy is evaluated.
 func (c *call) identify(ctx context.Context) error {
 	s, who := c.view.Settings, c.credentials()
 	c.peer = s.Verifier.Peer(who)
@@ -256,13 +258,13 @@ func (c *call) identify(ctx context.Context) error {
 	return nil
 }
 
-// credentials is where the request may say who calls.
+// credentials are the places where the request may carry a credential.
 func (c *call) credentials() identity.Request {
 	return identity.Request{Header: c.header, Query: c.target.rawQuery, Principal: c.req.Source.Principal,
 		Certificate: c.req.Source.Certificate, Metadata: c.req.Metadata}
 }
 
-// header gives a header's values. They are good until the next call.
+// header returns a header's values. They are valid until the next call.
 func (c *call) header(name string) []string {
 	values := c.values[:0]
 	for i := range c.req.Headers {
@@ -273,7 +275,7 @@ func (c *call) header(name string) []string {
 	return values
 }
 
-// decide asks the policy, within the time and the number of evaluations that the settings grant.
+// decide evaluates the policy, within the time and concurrency limits of the settings.
 func (g *Gate) decide(ctx context.Context, c *call) error {
 	s := c.view.Settings
 	if n := g.deciding.Add(1); s.Limits.Concurrent > 0 && n > int64(s.Limits.Concurrent) {
@@ -290,7 +292,7 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	return g.ask(ctx, c)
 }
 
-// ask asks the rule of the route.
+// ask evaluates the rule of the route.
 func (g *Gate) ask(ctx context.Context, c *call) error {
 	s := c.view.Settings
 	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
@@ -334,8 +336,9 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 	return &failure{reason: v.Reason, status: v.Own, cause: err}
 }
 
-// askAll asks the rule of each route that may take the request: the application passes a route by where its own code refuses a
-// parameter. All of them must allow, and alike, for nobody knows which of them serves it. The first that does not is the answer.
+// askAll evaluates the rule of each route that may match: the application skips a route whose own code rejects a
+// parameter. All must allow with the same effect, because it is unknown which of them serves the request. The first
+// that does not is the answer.
 func (g *Gate) askAll(ctx context.Context, c *call) error {
 	c.first, c.may = c.match.Route, c.match.Also
 	var decision policy.Decision
@@ -354,12 +357,12 @@ func (g *Gate) askAll(ctx context.Context, c *call) error {
 		return nil
 	})
 	if err == nil {
-		c.decision, c.rule, c.remembered, c.described = decision, rule, remembered, false // the entry is about the first
+		c.decision, c.rule, c.remembered, c.described = decision, rule, remembered, false // the entry describes the first route
 	}
 	return err
 }
 
-// eachRoute asks about every route that may take the request, the matched one first, until an error ends it.
+// eachRoute evaluates every route that may match, the matched one first, until an error.
 func (c *call) eachRoute(ask func() error) error {
 	first := c.match
 	if err := ask(); err != nil {
@@ -374,7 +377,7 @@ func (c *call) eachRoute(ask func() error) error {
 	return nil
 }
 
-// alike reports whether two decisions that allow do the same to a request. What they asked, and how they say it, may differ.
+// alike reports whether two allowing decisions change a request in the same way. Their facts and texts may differ.
 func alike(a, b *policy.Decision) bool {
 	return slices.Equal(a.Headers, b.Headers) && slices.Equal(a.ResponseHeaders, b.ResponseHeaders) && slices.Equal(a.RemoveHeaders, b.RemoveHeaders) &&
 		slices.Equal(a.SetQuery, b.SetQuery) && slices.Equal(a.RemoveQuery, b.RemoveQuery) && reflect.DeepEqual(a.Metadata, b.Metadata)
@@ -401,7 +404,7 @@ func (c *call) diagnostics(err error) Diagnostics {
 	return t
 }
 
-// respond makes the one Answer of whatever happened, and says what stopped an allow that could not be given.
+// respond makes the Answer, and returns what prevented an allow.
 func (c *call) respond(err error) (Answer, error) {
 	if c.own.wanted {
 		return c.respondPermissions(err)
@@ -422,8 +425,8 @@ func (c *call) respond(err error) (Answer, error) {
 	return c.deny(why, status), err
 }
 
-// dryRun reports whether denials are let through for this request: by configuration, or, where configuration allows it,
-// by Envoy's own route configuration. A client has no say in it.
+// dryRun reports whether denials are let through for this request: by configuration, or, where configuration permits
+// it, by Envoy's route configuration. A client cannot influence it.
 func (c *call) dryRun() bool {
 	s := c.view.settings()
 	return s.DryRun || s.DryRunExtension && c.req.Extensions["gatehouse.dry_run"] == "true"

@@ -16,17 +16,18 @@ import (
 	"gatehouse/input"
 )
 
-// maxIdentityHeader is the longest JSON header in bytes, for the same servers that bound a Minter's tokens.
+// maxIdentityHeader is the longest JSON header in bytes: the servers that limit a Minter's tokens limit it too.
 const maxIdentityHeader = mint.MaxToken
 
-// IdentityHeaders names the headers by which the application learns who calls. An empty name sets nothing.
+// IdentityHeaders names the headers that tell the application who calls. An empty name sets nothing.
 type IdentityHeaders struct {
 	Subject, Email        string
 	Roles, Groups, Scopes string // lists, joined with commas
 	JSON                  string // an object with all of it, in base64
 	Token                 string // a token of Minter's for Audience; then both are required
 
-	// RolesFrom and GroupsFrom say whose roles and groups the application is told: in their own headers, in JSON and in Token.
+	// RolesFrom and GroupsFrom are the sources of the roles and groups that are sent: in their own headers, in JSON
+	// and in Token.
 	RolesFrom, GroupsFrom Origin
 	// Properties are headers with properties of the caller's user in the directory.
 	Properties []PropertyHeader
@@ -34,7 +35,8 @@ type IdentityHeaders struct {
 	Minter   *mint.Minter
 	Audience string
 
-	// RemoveCredential takes what the Verifier's places hold off the request to the application.
+	// RemoveCredential removes the credential, wherever the Verifier looks for one, from the request to the
+	// application.
 	RemoveCredential bool
 }
 
@@ -49,7 +51,7 @@ func (h *IdentityHeaders) named() [identityHeaders]Header {
 	}
 }
 
-// Names are the headers whose values the application takes from us.
+// Names are the headers whose values the application trusts.
 func (h *IdentityHeaders) Names() []string {
 	var out []string
 	for _, n := range h.named() {
@@ -63,7 +65,7 @@ func (h *IdentityHeaders) Names() []string {
 	return out
 }
 
-// has reports whether the application takes the value of this header, in lower case, from us.
+// has reports whether the application trusts this header, given in lower case.
 func (h *IdentityHeaders) has(name string) bool {
 	return name != "" && (name == h.Subject || name == h.Roles || name == h.Groups || name == h.Scopes || name == h.Email ||
 		name == h.JSON || name == h.Token || slices.ContainsFunc(h.Properties, func(p PropertyHeader) bool { return p.Name == name }))
@@ -103,7 +105,7 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 	return errors.Join(errs...)
 }
 
-// trusted are the names whose values the application takes from us, and their values for this caller; out has room for them.
+// trusted are the trusted headers with their values for this caller; out has room for them.
 func (h *IdentityHeaders) trusted(id *identity.Identity, now time.Time, out []HeaderOption) ([]HeaderOption, error) {
 	set := func(name, value string) {
 		if name != "" {
@@ -142,7 +144,7 @@ func (h *IdentityHeaders) trusted(id *identity.Identity, now time.Time, out []He
 	return out, nil
 }
 
-// caller is the document of the JSON header. Lists are always there, so that an application need not ask.
+// caller is the document of the JSON header. Lists are always present, so that an application need not check.
 type caller struct {
 	Subject string   `json:"sub"`
 	Issuer  string   `json:"iss,omitempty"`
@@ -153,8 +155,8 @@ type caller struct {
 	Email   string   `json:"email,omitempty"`
 }
 
-// jsonHeader tells all about a caller in one value: JSON in base64 with padding (RFC 4648 section 4), which every language's
-// library reads without being asked to. Empty for an anonymous caller.
+// jsonHeader encodes everything about a caller in one value: JSON in base64 with padding (RFC 4648 section 4), the
+// default of every language's library. Empty for an anonymous caller.
 func jsonHeader(id *identity.Identity) (string, error) {
 	if !id.Authenticated {
 		return "", nil
@@ -185,11 +187,12 @@ func joinList(values []string) string {
 	return strings.Join(escaped, ",")
 }
 
-// removeCredential takes everything off the request that could be the end user's credential, whatever became of it: also from a
-// request that was bypassed, or whose bad credential dry run lets through. A name that the policy sets is the policy's.
+// removeCredential removes everything that could be the end user's credential, whether it was verified or not: also
+// from a bypassed request, and from one whose invalid credential dry run lets through. A name that the policy sets
+// stays.
 //
-// A proxy that cannot take off headers that nobody named sends on, of those that its configuration names, what our answer
-// holds. So what is to stay is said there.
+// A proxy that cannot remove unnamed headers forwards, of the headers its configuration names, those in our answer.
+// So headers that must stay are set explicitly.
 func (c *call) removeCredential(a *Answer) error {
 	places := c.view.settings().Verifier.Places()
 	mine := func(name string) bool {
@@ -240,7 +243,7 @@ func isProtocol(s identity.TokenSource) bool { return s.WebsocketProtocol != "" 
 
 func isCookie(s identity.TokenSource) bool { return s.Cookie != "" }
 
-// headersOf are the headers among places, each once.
+// headersOf are the headers among places, without duplicates.
 func headersOf(places []identity.TokenSource) []string {
 	var out []string
 	for _, s := range places {
@@ -251,10 +254,10 @@ func headersOf(places []identity.TokenSource) []string {
 	return out
 }
 
-// Origin is where something about a caller comes from.
+// Origin is the source of a caller's roles or groups.
 type Origin uint8
 
-// The origins. A caller who is not in the directory has nothing of it.
+// The origins. A caller who is not in the directory has none from there.
 const (
 	FromToken Origin = iota
 	FromDirectory
@@ -264,7 +267,7 @@ const (
 // PropertyHeader is a header that carries a property of the caller's user in the directory.
 type PropertyHeader struct{ Name, Property string }
 
-// parts are what the headers tell of the caller's user in the directory.
+// parts are the parts of the user that the headers need.
 func (h *IdentityHeaders) parts() (parts userParts) {
 	if h.RolesFrom != FromToken {
 		parts |= userRoles
@@ -278,7 +281,7 @@ func (h *IdentityHeaders) parts() (parts userParts) {
 	return parts
 }
 
-// from is a list of the caller's as the application is told it.
+// from selects a caller's list by origin.
 func (o Origin) from(token, directory []string) []string {
 	switch o {
 	case FromDirectory:
@@ -295,7 +298,7 @@ func (o Origin) from(token, directory []string) []string {
 	return token
 }
 
-// headerUser finds the caller in the directory for the headers, and makes the identity that these tell of him.
+// headerUser looks up the caller in the directory for the headers, and returns the identity to send.
 func (c *call) headerUser(h *IdentityHeaders) (*identity.Identity, error) {
 	parts := h.parts()
 	if parts == 0 {
@@ -313,7 +316,8 @@ func (c *call) headerUser(h *IdentityHeaders) (*identity.Identity, error) {
 	return &told, nil
 }
 
-// propertyHeaders appends the headers with properties of a user. One that he has not is empty, and is removed.
+// propertyHeaders appends the headers with a user's properties. A missing property gives an empty value, and the
+// header is removed.
 func (h *IdentityHeaders) propertyHeaders(user *input.User, out []HeaderOption) ([]HeaderOption, error) {
 	for _, p := range h.Properties {
 		value := ""
@@ -329,7 +333,8 @@ func (h *IdentityHeaders) propertyHeaders(user *input.User, out []HeaderOption) 
 	return out, nil
 }
 
-// headerText is a property as a header carries it: a string, a number, a truth, or a list of these. Absent and null are "".
+// headerText renders a property as a header value: a string, a number, a boolean, or a list of these. Absent and null
+// give "".
 func headerText(value any) (text string, ok bool) {
 	list, isList := value.([]any)
 	if !isList {

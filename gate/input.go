@@ -17,7 +17,7 @@ import (
 	"gatehouse/routes"
 )
 
-// asked is the name of the rule that was asked, "" where none was.
+// asked is the name of the evaluated rule, "" where none was.
 func (c *call) asked() string {
 	if c.rule == nil {
 		return ""
@@ -25,8 +25,8 @@ func (c *call) asked() string {
 	return c.rule.name
 }
 
-// parseInput parses what of the request has a form that can be wrong: the body, where the rule that is asked reads it and the route
-// does not say that it stays unread.
+// parseInput parses the only part of the request that can be malformed, the body, where the rule reads it and the
+// route does not turn that off.
 func (c *call) parseInput(entry *policy.Entry) error {
 	var err error
 	c.described = false
@@ -43,20 +43,20 @@ func (c *call) parseInput(entry *policy.Entry) error {
 	return err
 }
 
-// bodyStands reports whether there is a body that may be read: all of one, on a route that does not turn that off.
+// bodyStands reports whether there is a complete body, on a route that does not turn body parsing off.
 func (c *call) bodyStands() bool {
 	return !c.truncated && c.req.Body != "" && (c.match.Route == nil || !c.match.Route.IgnoreBody)
 }
 
-// asRead is the input as the entry's policy gets it: what it reads of it or, in the plain mode, everything. What is wrong with a part
-// that nobody reads is no failure in either.
+// asRead is the input for the entry's policy: the fields it reads or, in plain mode, all of them. An error in a field
+// that is not read is no failure in either mode.
 func (c *call) asRead(entry *policy.Entry) (rego.Value, error) {
 	document, err := c.input(c.looked(entry))
 	if err != nil || !c.view.Settings.Plain {
 		return document, err
 	}
 	parsed := c.body
-	defer func() { c.body = parsed }() // the decision log has it as it is read
+	defer func() { c.body = parsed }() // the decision log records the body as it was read
 	if c.bodyStands() {
 		if all, err := body.Parse(c.req, c.view.Settings.Protos, c.target.segments()); err == nil {
 			c.body = all
@@ -68,7 +68,7 @@ func (c *call) asRead(entry *policy.Entry) (rego.Value, error) {
 	return document, nil
 }
 
-// part is a field or an object of the input that is looked at: of what, and the parts of it.
+// part is a field or object of the input that is read, with its parts.
 type part struct {
 	*input.Node
 	reads reach.Reads
@@ -84,7 +84,7 @@ func whole(members []input.Node) []part {
 	return all
 }
 
-// narrow takes those out that are read.
+// narrow keeps the parts that are read.
 func narrow(parts []part, reads reach.Reads) (some []part) {
 	for _, p := range parts {
 		if below, wanted := reads.Member(p.Name); wanted {
@@ -94,10 +94,11 @@ func narrow(parts []part, reads reach.Reads) (some []part) {
 	return some
 }
 
-// sight is what a rule looks at. It is worked out once, when the rule is asked first: a request would go through all of the fields.
+// sight caches the parts that a rule reads. It is computed on first use: otherwise each request would walk all
+// fields.
 type sight struct{ parts atomic.Pointer[[]part] }
 
-// looked are the parts that an entry reads, and what is read of each.
+// looked are the parts that an entry reads, and the paths it reads in each.
 func (c *call) looked(entry *policy.Entry) ([]part, reach.Reads) {
 	reads := entry.Reads()
 	if c.rule == nil || c.rule.entry != entry {
@@ -111,7 +112,7 @@ func (c *call) looked(entry *policy.Entry) ([]part, reach.Reads) {
 	return parts, reads
 }
 
-// input builds the document that contract.md calls "Input", as far as it is read.
+// input builds the document that contract.md calls "Input", limited to what is read.
 func (c *call) input(parts []part, reads reach.Reads) (rego.Value, error) {
 	d := c.document(reads)
 	defer d.done()
@@ -124,8 +125,8 @@ func (c *call) input(parts []part, reads reach.Reads) (rego.Value, error) {
 // all is the whole input.
 func (c *call) all() (rego.Value, error) { return c.input(c.fields, reach.Reads{}) }
 
-// key writes the key of what the entry reads of the input. Whatever is wrong with the input has to show when the input itself is
-// made: this makes a key of it, or none.
+// key writes the memo key of what the entry reads of the input. It reports no errors: it returns a key or none, and a
+// malformed input fails when the input itself is built.
 func (c *call) key(entry *policy.Entry) *policy.Key {
 	key := c.view.memo.Key(entry)
 	if key == nil {
@@ -142,10 +143,10 @@ func (c *call) key(entry *policy.Entry) *policy.Key {
 	return key
 }
 
-// documents are reused: their slices are what most of an input's allocations would be.
+// documents are pooled: their slices would be most of an input's allocations.
 var documents = sync.Pool{New: func() any { return &document{members: make([]rego.Member, 0, 64)} }}
 
-// document is an empty one about the call, which is described where it was not.
+// document returns an empty document for the call, which is described first if needed.
 func (c *call) document(reads reach.Reads) *document {
 	if !c.described {
 		c.describe()
@@ -155,7 +156,7 @@ func (c *call) document(reads reach.Reads) *document {
 	return d
 }
 
-// done empties a document and gives it back. What was made of it stays.
+// done clears a document and returns it to the pool. Values built from it stay valid.
 func (d *document) done() {
 	if d.key == nil {
 		clear(d.members[:cap(d.members)])
@@ -167,20 +168,19 @@ func (d *document) done() {
 	documents.Put(d)
 }
 
-// document is the input while it is made, with those members that its reader looks at: package input says which there are and where they
-// come from. Empty values are left out, as in protojson.
+// document builds the input, limited to the members that are read: package input defines the members and their
+// sources. Empty values are left out, as in protojson.
 //
-// It is made for one of two uses, in one way: as a value for the policy to read, or, where key is set, as the key under which the
-// decision about it is remembered.
+// The same code has two uses: it builds the value for the policy or, where key is set, the memo key of the decision.
 type document struct {
 	call    *call
 	in      *input.Input
-	reads   reach.Reads   // of the object that is open
-	members []rego.Member // of all objects that are open, the innermost last
+	reads   reach.Reads   // of the open object
+	members []rego.Member // of all open objects, the innermost last
 	key     *policy.Key
 }
 
-// fill makes the members of an object that are looked at.
+// fill builds the members of an object that are read.
 func (d *document) fill(members []part) error {
 	for i := range members {
 		p := &members[i]
@@ -200,7 +200,7 @@ func (d *document) fill(members []part) error {
 	return nil
 }
 
-// field makes one member that is looked at.
+// field builds one member that is read.
 func (d *document) field(n *input.Node) error {
 	switch n.Kind {
 	case input.KindText:
@@ -233,7 +233,7 @@ func (d *document) field(n *input.Node) error {
 	return nil
 }
 
-// mistake is the error for a value that is no input, as the field words it.
+// mistake is the error for an invalid value, in the field's words.
 func mistake(n *input.Node, err error) error {
 	if err != nil && n.Mistake != "" {
 		return errors.New(n.Mistake)
@@ -241,7 +241,7 @@ func mistake(n *input.Node, err error) error {
 	return err
 }
 
-// composite makes a member of a kind of its own.
+// composite builds a member of a special kind.
 func (d *document) composite(n *input.Node) {
 	in := d.in
 	switch n.Kind {
@@ -285,10 +285,10 @@ func (d *document) composite(n *input.Node) {
 	}
 }
 
-// wants reports whether the reader looks at a member.
+// wants reports whether a member is read.
 func (d *document) wants(key string) bool { return d.reads.Has(key) }
 
-// add puts a member in that the reader looks at, as do those that follow.
+// add appends a member that is read, as do the methods below.
 func (d *document) add(key string, v rego.Value) {
 	if d.key != nil {
 		d.key.Name(key)
@@ -298,7 +298,7 @@ func (d *document) add(key string, v rego.Value) {
 	d.members = append(d.members, rego.Member{Key: key, Value: v})
 }
 
-// addText leaves an empty one out, unless it is there always.
+// addText leaves out an empty string unless always is set.
 func (d *document) addText(key, s string, always bool) {
 	switch {
 	case s == "" && !always:
@@ -339,13 +339,13 @@ func (d *document) strings(key string, list []string) {
 	d.members = append(d.members, rego.Member{Key: key, Value: rego.Strings(list)})
 }
 
-// outer is the object in which another is open: what is read of it, and where the other begins.
+// outer is the enclosing object: its reads, and where the nested one begins.
 type outer struct {
 	reads reach.Reads
 	mark  int
 }
 
-// open begins an object that is a member of the one that is open.
+// open begins a nested object.
 func (d *document) open(key string, reads reach.Reads) outer {
 	o := outer{d.reads, len(d.members)}
 	d.reads = reads
@@ -371,7 +371,7 @@ func (d *document) close(o outer, key string, always, unordered bool) {
 	}
 }
 
-// nested makes one object that is looked at, with fill for its members.
+// nested builds a nested object that is read; fill adds its members.
 func (d *document) nested(key string, always, unordered bool, fill func(*document) error) error {
 	below, wanted := d.reads.Member(key)
 	if !wanted {
@@ -399,7 +399,7 @@ func (d *document) labels(key string, m map[string]string, always bool) {
 	})
 }
 
-// params are in their order, which is the route's.
+// params keep their order, which is the route's.
 func (d *document) params(key string, params []input.Param) {
 	_ = d.nested(key, true, false, func(d *document) error { // no error
 		for i := range params {
@@ -411,7 +411,7 @@ func (d *document) params(key string, params []input.Param) {
 	})
 }
 
-// json puts in what is read of plain JSON.
+// json adds the parts of plain JSON that are read.
 func (d *document) json(key string, x any) error {
 	object, isObject := x.(map[string]any)
 	switch {
@@ -471,8 +471,8 @@ func (d *document) moment(key string, t time.Time) {
 	})
 }
 
-// headers is one member for each name; the values of a name that repeats are joined with a comma, as Envoy joins
-// them where it sends a map (RFC 9110 section 5.3).
+// headers adds one member for each name; the values of a repeated name are joined with a comma, as Envoy does for its
+// map (RFC 9110 section 5.3).
 func (d *document) headers(key string, headers Headers) {
 	_ = d.nested(key, false, true, func(d *document) error { // no error
 		for i, h := range headers {
@@ -508,15 +508,15 @@ func headerMap(headers Headers) rego.Value {
 	return rego.Object(rego.Member{Key: "headers", Value: rego.Array(lines...)})
 }
 
-// The parts of a request are types of package input, so that the decision log takes them over as they are.
+// The parts of a request are types of package input, so that the decision log takes them without conversion.
 type (
 	// Request is a request as a transport received it.
 	Request = input.Request
-	// Endpoint is one end of the connection that it came on.
+	// Endpoint is one end of the connection.
 	Endpoint = input.Endpoint
-	// Address is where an Endpoint is.
+	// Address is the address of an Endpoint.
 	Address = input.Address
-	// TLSSession is what the proxy tells of the client's TLS connection.
+	// TLSSession is what the proxy reports about the client's TLS connection.
 	TLSSession = input.TLSSession
 	// Header is one header line.
 	Header = input.Header
@@ -524,7 +524,7 @@ type (
 	Headers = input.Headers
 )
 
-// requestBytes is how much came with a request, from whatever transport.
+// requestBytes is the size of a request, for any transport.
 func requestBytes(r *Request) int {
 	if r.Bytes > 0 {
 		return r.Bytes

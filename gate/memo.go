@@ -13,20 +13,21 @@ import (
 	"gatehouse/routes"
 )
 
-// Memo says whether and how decisions are remembered, to be given again to requests that the policy cannot tell from the first.
+// Memo configures the memo of decisions: a decision is reused for requests that are identical in everything the
+// policy reads.
 type Memo struct {
 	Off    bool
 	Bytes  int64 // most memory; 0: 16 MiB
-	Sample int   // one hit in so many is decided again in the background; 0: 1024
+	Sample int   // one hit in this many is evaluated again in the background; 0: 1024
 }
 
 const (
-	recheckQueue   = 16       // what does not fit is not decided again
-	recheckBytes   = 32 << 10 // of a request; larger ones are not decided again
+	recheckQueue   = 16       // when it is full, hits are not rechecked
+	recheckBytes   = 32 << 10 // of a request; larger ones are not rechecked
 	recheckTimeout = time.Second
 )
 
-// memoManager is what outlives the Views' memos: the counters, and the goroutine that decides hits again.
+// memoManager outlives the Views' memos: it has the counters, and the goroutine that rechecks hits.
 type memoManager struct {
 	logger *zap.Logger
 	view   func() *View
@@ -43,8 +44,8 @@ func newMemoManager(r prometheus.Registerer, logger *zap.Logger, view func() *Vi
 	return m, r.Register(m)
 }
 
-// next is the memo of the next View: that of the one before, where policy and settings are the same, else a new one. A policy whose
-// memo was found to be wrong does not get another.
+// next returns the memo of the next View: the previous one where policy and settings are unchanged, else a new one. A
+// policy whose memo failed a recheck gets none.
 func (m *memoManager) next(before, next *View) *policy.Memo {
 	switch s := next.Settings; {
 	case s == nil || next.Policy == nil || s.Memo.Off || s.Plain:
@@ -55,7 +56,7 @@ func (m *memoManager) next(before, next *View) *policy.Memo {
 	return next.Policy.NewMemo(policy.MemoConfig{Bytes: next.Settings.Memo.Bytes, Sample: next.Settings.Memo.Sample, Stats: &m.stats})
 }
 
-// lookup gives the decision that was made for a key, where there is one.
+// lookup returns the remembered decision for a key, if any.
 func (g *Gate) lookup(c *call, key *policy.Key) (bool, error) {
 	if key == nil {
 		return false, nil
@@ -71,7 +72,7 @@ func (g *Gate) lookup(c *call, key *policy.Key) (bool, error) {
 	return true, found.Err
 }
 
-// evaluate asks the policy, and has the decision remembered where there is a key.
+// evaluate evaluates the policy, and stores the decision where there is a key.
 func (c *call) evaluate(ctx context.Context, key *policy.Key, document rego.Value) (policy.Decision, error) {
 	s := c.view.Settings
 	switch large := c.large(); {
@@ -103,7 +104,7 @@ func (c *call) large() bool {
 	return n > policy.LargeInput
 }
 
-// recheck queues a hit to be decided again, from all of the input. It is never waited for.
+// recheck queues a hit to be evaluated again with the complete input. It never blocks.
 func (m *memoManager) recheck(c *call, key *policy.Key, found policy.Recalled) {
 	if requestBytes(c.req) > recheckBytes {
 		return
@@ -121,7 +122,7 @@ func (m *memoManager) recheck(c *call, key *policy.Key, found policy.Recalled) {
 	}
 }
 
-// run decides again what was queued, until ctx ends.
+// run rechecks queued hits until ctx ends.
 func (m *memoManager) run(ctx context.Context) {
 	for {
 		select {
@@ -137,13 +138,13 @@ func (m *memoManager) run(ctx context.Context) {
 	}
 }
 
-// MemoStatus is how the memo is doing.
+// MemoStatus is the state of the memo.
 type MemoStatus struct {
 	On         bool              `json:"on"`
-	Why        string            `json:"why,omitempty"` // it is off
+	Why        string            `json:"why,omitempty"` // why it is off
 	Hits       uint64            `json:"hits"`
 	Misses     uint64            `json:"misses"`
-	HitRatio   float64           `json:"hit_ratio"` // of all decisions since the start for which it was asked
+	HitRatio   float64           `json:"hit_ratio"` // of all lookups since the start
 	Entries    int64             `json:"entries"`
 	Bytes      int64             `json:"bytes"`
 	Limit      int64             `json:"limit_bytes"`
@@ -152,13 +153,13 @@ type MemoStatus struct {
 	Without    []MemoStatusEntry `json:"without,omitempty"` // at most 20 rules whose decisions are not remembered
 }
 
-// MemoStatusEntry is a rule whose decisions are not remembered, and why.
+// MemoStatusEntry is a rule without memo, and the reason.
 type MemoStatusEntry struct {
 	Rule string `json:"rule"`
 	Why  string `json:"why"`
 }
 
-// MemoStatus tells how the memo of the active View is doing.
+// MemoStatus returns the state of the active View's memo.
 func (g *Gate) MemoStatus() MemoStatus {
 	v, counts := g.View(), g.memos.stats.Counts()
 	is := v.memo.Status()
@@ -181,7 +182,7 @@ func (g *Gate) MemoStatus() MemoStatus {
 	return out
 }
 
-// unremembered lists the first rules whose decisions are not remembered.
+// unremembered lists the first rules without memo.
 func (v *View) unremembered() []MemoStatusEntry {
 	const most = 20
 	var out []MemoStatusEntry
@@ -196,7 +197,7 @@ func (v *View) unremembered() []MemoStatusEntry {
 	return out
 }
 
-// The metrics of the memo. They are read from counters that are there anyway.
+// The metrics of the memo, read from its counters on each scrape.
 var (
 	memoHits       = memoDesc("hits_total", "Decisions found in the memo.")
 	memoMisses     = memoDesc("misses_total", "Decisions not found in the memo.")

@@ -15,15 +15,15 @@ import (
 	"gatehouse/routes"
 )
 
-// Permissions is a path of the gate's own that tells a caller which routes of the application it may call. The application never sees
-// requests for it, also not in a dry run.
+// Permissions is a path that the gate answers itself: it tells a caller which routes of the application it may call.
+// The application never receives requests for it, not even in dry run.
 type Permissions struct {
 	Path   string        // exact, without query; "" is none
 	MaxAge time.Duration // how long a client may keep the answer
 }
 
 const (
-	mostPermissions     = 1000    // methods of routes that are asked about
+	mostPermissions     = 1000    // route and method pairs that are evaluated
 	mostPermissionBytes = 1 << 20 // of the answer
 	longestPermissions  = 24 * time.Hour
 )
@@ -45,12 +45,12 @@ func (p *Permissions) validate(bypass []Bypass) error {
 	return errors.Join(errs...)
 }
 
-// exactPath reports whether a path can be compared with that of a request byte for byte.
+// exactPath reports whether a path can be compared byte for byte with a request's.
 func exactPath(path string) bool {
 	return strings.HasPrefix(path, "/") && !strings.ContainsAny(path, "?*%") && routes.FormsOf(path) == 0
 }
 
-// routePermissions is the stage route of a request for permissions.
+// routePermissions replaces the stage route for a permissions request.
 func (c *call) routePermissions() error {
 	switch {
 	case c.req.OnlyVerdicts:
@@ -86,7 +86,7 @@ func (c *call) respondPermissions(err error) (Answer, error) {
 	}}, nil
 }
 
-// varies lists the headers that may say who calls.
+// varies lists the headers that may carry a credential.
 func (c *call) varies() string {
 	names := []string{"Authorization", "Cookie"}
 	for _, header := range headersOf(c.view.Settings.Verifier.Places()) {
@@ -97,13 +97,13 @@ func (c *call) varies() string {
 	return strings.Join(names, ", ")
 }
 
-// permissions are what becomes of a request for them.
+// permissions is the state of a permissions request.
 type permissions struct {
-	wanted bool   // the request is for them
+	wanted bool   // the request is one
 	text   string // the answer, JSON
 }
 
-// permission is what is known of a caller and a route. The zero value says that it depends on the request.
+// permission is the result for a caller and a route. The zero value means that it depends on the request.
 type permission uint8
 
 const (
@@ -112,7 +112,7 @@ const (
 	may
 )
 
-// tellPermissions asks about every route of the application, all of them in the time of one evaluation.
+// tellPermissions evaluates every route of the application, all within the time limit of one evaluation.
 func (g *Gate) tellPermissions(ctx context.Context, c *call) error {
 	ctx, cancel := context.WithTimeout(ctx, c.view.Settings.Timeout)
 	defer cancel()
@@ -158,7 +158,7 @@ func (c *call) writePermissions(keys []string, found map[string]permission) erro
 		if err := encoder.Encode(key); err != nil {
 			return err
 		}
-		b.Truncate(b.Len() - 1) // its end of line
+		b.Truncate(b.Len() - 1) // the trailing newline
 		b.WriteString([...]string{unknown: ":null", mayNot: ":false", may: ":true"}[found[key]])
 		if separator = ','; b.Len() > mostPermissionBytes {
 			return fail(Unavailable, fmt.Errorf("the answer has more than %d bytes, which is too many for permissions", mostPermissionBytes))
@@ -172,17 +172,17 @@ func (c *call) writePermissions(keys []string, found map[string]permission) erro
 	return nil
 }
 
-// prober asks about one route after the other, for the caller of one request.
+// prober evaluates one route after the other for one caller.
 type prober struct {
 	gate   *Gate
 	of     *call
-	call   call // the one that is made for each route
+	call   call // reused for each route
 	req    Request
-	sent   []string // headers that are the same on each request of this caller: those of credentials
+	sent   []string // headers that are the same on every request of this caller: those of credentials
 	unsure bool     // see routes.Table.Unsure
 
-	allowed bool  // some rule did
-	refused error // what stopped that allow
+	allowed bool  // some rule allowed
+	refused error // what prevented that allow
 }
 
 func newProber(g *Gate, c *call) *prober {
@@ -198,11 +198,11 @@ func newProber(g *Gate, c *call) *prober {
 	return p
 }
 
-// ask says what becomes of a request for a route. An error says that it cannot be said of any.
+// ask returns the result for a route. An error means that no route has a result.
 func (p *prober) ask(ctx context.Context, method string, route *routes.Route) (permission, error) {
 	c := p.of
 	if c.dryRun() {
-		return may, nil // whatever the policy says
+		return may, nil // bypassed: the policy does not matter
 	}
 	p.call = call{req: &p.req, fields: c.fields, id: c.id, started: c.started, view: c.view, app: c.app, method: method,
 		identity: c.identity, peer: c.peer, user: c.user, userParts: c.userParts, userFound: c.userFound}
@@ -213,14 +213,14 @@ func (p *prober) ask(ctx context.Context, method string, route *routes.Route) (p
 		return p.askPath(ctx, method, path)
 	}
 	if route.Unsupported != "" {
-		return mayNot, nil // a path that reaches it is refused
+		return mayNot, nil // every path that reaches it is rejected
 	}
 	p.req.Path = "/"
 	p.call.target = target{raw: "/", decoded: "/"}
 	p.call.match = routes.Match{Outcome: routes.Matched, Route: route}
 	is, err := p.decide(ctx, false)
 	switch {
-	case is == may && (p.unsure || route.Host != ""): // another route may have a say, too; or the host is another application's
+	case is == may && (p.unsure || route.Host != ""): // another route may match too, or the host belongs to another application
 		is = unknown
 	case is == mayNot && p.someBypassed(method, route):
 		is = unknown
@@ -228,7 +228,7 @@ func (p *prober) ask(ctx context.Context, method string, route *routes.Route) (p
 	return is, err
 }
 
-// askPath says what becomes of a request for a path, as Check does.
+// askPath returns the result for a path, as Check would.
 func (p *prober) askPath(ctx context.Context, method, path string) (permission, error) {
 	s := p.of.view.Settings
 	p.req.Path = path
@@ -256,7 +256,8 @@ func (p *prober) askPath(ctx context.Context, method, path string) (permission, 
 	return is, err
 }
 
-// decide asks the rule of each route that may take the request, unless what one reads is not known. fixed says that the path is.
+// decide evaluates the rule of each route that may match, unless a rule reads something unknown. fixed says that the
+// path is known.
 func (p *prober) decide(ctx context.Context, fixed bool) (permission, error) {
 	c := &p.call
 	for i := -1; i < len(c.match.Also); i++ {
@@ -293,8 +294,8 @@ func (p *prober) decide(ctx context.Context, fixed bool) (permission, error) {
 	return unknown, err
 }
 
-// passes is what stops an allow of the policy's. With a proxy that can change headers and the query that is the caller: one whose name cannot be
-// a header's value. So the first allow tells of all.
+// passes returns what would prevent an allow. With a proxy that can change headers and the query this depends on the
+// caller alone (a name that is not a valid header value), so the first allow tells for all.
 func (p *prober) passes() error {
 	if !p.allowed {
 		_, p.refused = p.call.allow(None)
@@ -303,7 +304,7 @@ func (p *prober) passes() error {
 	return p.refused
 }
 
-// open reports whether a rule that reads these parts of the input reads one that is not known without the request.
+// open reports whether a rule that reads these parts reads one that is unknown without the request.
 func (p *prober) open(parts []part, fixed bool) bool {
 	for i := range parts {
 		n := &parts[i]
@@ -328,7 +329,8 @@ func (p *prober) open(parts []part, fixed bool) bool {
 	return false
 }
 
-// sameForCaller reports whether a field of the input is the same on each of a caller's requests to a route. What is not listed is not.
+// sameForCaller reports whether a field of the input is the same on each of a caller's requests to a route. Unlisted
+// fields are not.
 func sameForCaller(path string) bool {
 	switch path {
 	case "app", "policy.path", "source_principal", "attributes.request.time", "attributes.request.http.method", "attributes.request.http.host",
@@ -340,7 +342,7 @@ func sameForCaller(path string) bool {
 		func(prefix string) bool { return strings.HasPrefix(path, prefix) })
 }
 
-// someBypassed reports whether requests for some paths of a route are let through before the policy is asked.
+// someBypassed reports whether some paths of a route bypass the policy.
 func (p *prober) someBypassed(method string, route *routes.Route) bool {
 	table, host := p.of.app.table, p.req.Host
 	return slices.ContainsFunc(p.of.view.Settings.Bypass, func(b Bypass) bool {
@@ -355,7 +357,7 @@ func (p *prober) someBypassed(method string, route *routes.Route) bool {
 	})
 }
 
-// preflights reports whether CORS preflights for a path are let through before the policy is asked.
+// preflights reports whether CORS preflights for a path bypass the policy.
 func (s *Settings) preflights(method, path string) bool {
 	return method == http.MethodOptions && slices.ContainsFunc(s.Bypass, func(b Bypass) bool { return b.Preflight && (b.Path == "" || b.Path == path) })
 }

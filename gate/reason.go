@@ -11,11 +11,11 @@ import (
 	"gatehouse/policy"
 )
 
-// Reason says in one word why a request was denied. The set is closed: it is the metric's label, the decision log's
-// "reason" and, where the policy gives no text of its own, what the client is told.
+// Reason says why a request was denied. The set is closed: it is the metric label, the decision log's "reason" and,
+// where the policy gives no text, what the client sees.
 type Reason uint8
 
-// The reasons. None belongs to an allowed request only; what is denied without a better one is Internal.
+// The reasons. None is for allowed requests only; a denial without a more specific reason is Internal.
 const (
 	None Reason = iota
 	BadRequest
@@ -31,10 +31,10 @@ const (
 	Overloaded
 	Timeout
 	Internal
-	reasons // how many there are
+	reasons // their number
 )
 
-// outcomes is the one table that turns a Reason into what the world sees of it.
+// outcomes is the single table from a Reason to its name, status and text.
 var outcomes = [reasons]struct {
 	label  string
 	status int
@@ -56,7 +56,7 @@ var outcomes = [reasons]struct {
 	Internal:      {"internal", http.StatusInternalServerError, zapcore.ErrorLevel},
 }
 
-// String is the reason's name as it stands in logs, metrics and denials.
+// String is the reason's name in logs, metrics and denials.
 func (r Reason) String() string {
 	if r >= reasons {
 		r = Internal
@@ -64,7 +64,7 @@ func (r Reason) String() string {
 	return outcomes[r].label
 }
 
-// Status is the HTTP status of a denial for this reason where nothing else chose one.
+// Status is the default HTTP status of a denial for this reason.
 func (r Reason) Status() int {
 	if r >= reasons {
 		r = Internal
@@ -72,8 +72,8 @@ func (r Reason) Status() int {
 	return outcomes[r].status
 }
 
-// failure is what a stage returns when it stops a request: the Reason for the world, the cause for the operator. The
-// cause never reaches a client.
+// failure is the error of a stage that stops a request: the Reason, which is public, and the cause, for the operator
+// only.
 type failure struct {
 	reason Reason
 	status int // 0: the reason's own
@@ -85,7 +85,7 @@ func fail(reason Reason, cause error) error { return &failure{reason: reason, ca
 func (f *failure) Error() string { return f.reason.String() + ": " + f.cause.Error() }
 func (f *failure) Unwrap() error { return f.cause }
 
-// asFailure finds the failure in err. An error that no stage named is Internal.
+// asFailure finds the failure in err. Any other error is Internal.
 func asFailure(err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
@@ -93,15 +93,15 @@ func asFailure(err error) *failure {
 	return &failure{reason: Internal, cause: err}
 }
 
-// Verdict is what is decided about a request, before an Answer is made of it. The zero value denies.
+// Verdict is the decision about a request, before it becomes an Answer. The zero value denies.
 type Verdict struct {
 	Allow  bool
 	Reason Reason // None where Allow
-	Status int    // that the client gets, unless a browser is sent to log in
+	Status int    // for the client, unless a browser is redirected to log in
 	Own    int    // the status that the policy chose for a denial; 0: none
 }
 
-// VerdictOf is the one place where what a policy said, or why it said nothing, becomes a verdict. d may be nil with an error.
+// VerdictOf is the only place where a policy's decision or error becomes a verdict. d may be nil with an error.
 func VerdictOf(d *policy.Decision, err error) Verdict {
 	switch {
 	case err == nil && d.Allowed:
@@ -120,8 +120,8 @@ func VerdictOf(d *policy.Decision, err error) Verdict {
 
 func deniedFor(why Reason) Verdict { return Verdict{Reason: why, Status: why.Status()} }
 
-// Anonymous is the verdict about a caller who could have brought a credential and did not: a denial asks for one, unless the policy chose
-// a status itself.
+// Anonymous is the verdict for an anonymous caller where credentials are configured: a denial asks for one, unless
+// the policy chose a status.
 func (v Verdict) Anonymous() Verdict {
 	if v.Reason == Denied && v.Own == 0 {
 		return deniedFor(NoCredential)
@@ -129,12 +129,12 @@ func (v Verdict) Anonymous() Verdict {
 	return v
 }
 
-// OfPolicy reports whether a denial for this reason is what became of asking the policy.
+// OfPolicy reports whether this reason is a result of policy evaluation.
 func (r Reason) OfPolicy() bool {
 	return r == Denied || r == NoCredential || r == NoDecision || r == PolicyError
 }
 
-// ReasonNamed is the reason of a name, as logs and answers have it; None where there is no such reason.
+// ReasonNamed is the inverse of String; None where there is no such reason.
 func ReasonNamed(name string) Reason {
 	for r := None + 1; r < reasons; r++ {
 		if outcomes[r].label == name {

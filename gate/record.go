@@ -21,7 +21,7 @@ import (
 	"gatehouse/routes"
 )
 
-// outcome tells which of the five ways a Check went.
+// outcome classifies a Check as one of the five outcomes.
 func (c *call) outcome(a *Answer) int {
 	switch {
 	case a.Own:
@@ -36,8 +36,8 @@ func (c *call) outcome(a *Answer) int {
 	return outcomeAllow
 }
 
-// record leaves the trace of a Check that everything later (audit, explain, replay) reads: the decision log's entry,
-// appended before the answer goes out. The answer stands whatever becomes of the entry, unless the log is set to deny.
+// record writes the decision-log entry, the basis of audit, explain and replay, before the answer is sent. The answer
+// does not depend on the write, unless the log is set to deny.
 func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 	entry := c.entry(a, err)
 	entry.Duration = g.clock().Sub(c.started)
@@ -61,7 +61,7 @@ func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 	}
 }
 
-// shown makes texts about the request fit for operators.
+// shown sanitizes texts of the request for operators.
 func (c *call) shown() decisionlog.Shown {
 	return c.view.settings().Log.Shown(c.req.Path, c.req.Headers)
 }
@@ -96,7 +96,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		}
 	}
 	c.recordInput(e)
-	if c.rule != nil && c.rule.decision != "" { // the policy's input names the package alone
+	if c.rule != nil && c.rule.decision != "" { // the policy's input names the package only
 		e.Input.DecisionPath += "/" + c.rule.decision
 	}
 	if c.decision.Result != nil {
@@ -111,11 +111,11 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	return e
 }
 
-// recordInput leaves in the entry what the policy was asked about or, where it was not, what the entry says of each request.
+// recordInput records the policy's input or, where the policy was not evaluated, the minimum that every entry has.
 func (c *call) recordInput(e *decisionlog.Entry) {
 	e.InputSize = c.req.Bytes
 	if e.Asked = c.body != nil; !e.Asked {
-		// Headers, because what is secret in them may stand elsewhere.
+		// Headers, because their secrets may be repeated elsewhere.
 		e.Input = input.Input{Request: Request{Method: c.req.Method, Host: c.req.Host, Path: c.req.Path, Headers: c.req.Headers},
 			Identity: c.identity, DecisionPath: c.asked()}
 		c.addParams(e)
@@ -130,11 +130,11 @@ func (c *call) recordInput(e *decisionlog.Entry) {
 	}
 }
 
-// describe says what the input is made of. It stays in the call's entry of the decision log.
+// describe fills the source of the input. It is stored in the call's log entry.
 func (c *call) describe() *input.Input {
 	in := &c.logged.Input
 	*in = input.Input{Request: *c.req, Identity: c.identity, Peer: c.peer, User: c.user, DecisionPath: c.asked(), HasBody: c.req.Body != "", Truncated: c.truncated}
-	if len(c.view.apps) > 1 && c.app != nil { // a question is of no application
+	if len(c.view.apps) > 1 && c.app != nil { // a question belongs to no application
 		in.App = c.app.Name
 	}
 	if c.match.Outcome == routes.Matched {
@@ -153,8 +153,8 @@ func (c *call) addParams(e *decisionlog.Entry) {
 	}
 }
 
-// bodyDocument, resultDocument and factsDocument are a call seen as the documents that its entry holds. (A pointer in an interface costs no
-// allocation.)
+// bodyDocument, resultDocument and factsDocument present a call as the documents of its entry. (A pointer in an
+// interface does not allocate.)
 type (
 	bodyDocument   call
 	resultDocument call
@@ -170,7 +170,7 @@ func (d *resultDocument) JSON() (any, error) { return rego.JSON(d.decision.Resul
 // JSON implements decisionlog.Document.
 func (d *factsDocument) JSON() (any, error) { return policy.QuestionsJSON(d.decision.Asked) }
 
-// traceparent takes the trace and span ids out of a W3C Trace Context header, "00-<32 hex>-<16 hex>-<2 hex>".
+// traceparent parses trace and span ids of a W3C Trace Context header, "00-<32 hex>-<16 hex>-<2 hex>".
 func traceparent(h string) (trace, span string) {
 	if len(h) < 55 || h[2] != '-' || h[35] != '-' || h[52] != '-' {
 		return "", ""
@@ -183,22 +183,22 @@ func traceparent(h string) (trace, span string) {
 	return h[3:35], h[36:52]
 }
 
-// decisionIDs makes ids that are unique and tell nothing about each other: a counter, encrypted. AES permutes blocks, so that one
-// process never makes an id twice, and two that meet are as unlikely as two random numbers of 128 bits that do. Asking the
-// kernel for randomness costs several times as much.
+// decisionIDs makes unique, unpredictable ids: an encrypted counter. AES is a permutation, so one process never
+// repeats an id, and ids of two processes collide as rarely as random 128-bit numbers. Reading the kernel's
+// randomness costs several times as much.
 type decisionIDs struct {
 	block   cipher.Block
 	counter atomic.Uint64
 }
 
-// id is a decision's id on its way: in memory that is on the heap already, as what goes through an interface has to be.
+// id is the buffer of an id, kept in heap memory that exists already: arguments through an interface escape.
 type id struct{ block [aes.BlockSize]byte }
 
 var idText = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 func (d *decisionIDs) init() error {
 	var key [16]byte
-	_, _ = rand.Read(key[:]) // never fails (package crypto/rand)
+	_, _ = rand.Read(key[:]) // never fails (crypto/rand)
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		return fmt.Errorf("decision ids: %w", err)

@@ -9,8 +9,8 @@ import (
 	"gatehouse/routes"
 )
 
-// route finds what the application will do with the request, by its own route table, and refuses paths that two readers
-// could understand differently, unless configuration or the route allows the form.
+// route matches the request against the application's route table, and denies paths that two parsers could read
+// differently, unless configuration or the route allows the form.
 func (c *call) route() error {
 	s := c.view.Settings
 	if c.app = c.view.app(c.req); c.app == nil {
@@ -51,7 +51,7 @@ func (c *call) route() error {
 		return nil
 	case named != "":
 		return fail(BadRequest, fmt.Errorf("gatehouse.route names %q, but the path matches another route", named))
-	case c.method == routes.WebSocket: // also where unmatched requests are for the policy: some servers serve it as a GET
+	case c.method == routes.WebSocket: // also with AllowUnmatched: some servers serve it as a GET
 		return fail(NoRoute, errors.New("the request opens a WebSocket, and the route table has none under its path"))
 	case c.app.AllowUnmatched:
 		return nil
@@ -63,8 +63,8 @@ func refuse(forms routes.Forms) error {
 	return fail(BadRequest, fmt.Errorf("path refused: %s (paths.allow, or allow: on the route, lets it through)", forms))
 }
 
-// app finds the application that a request is for: the one that Envoy's configuration names, else the one that the host
-// belongs to, an exact name before the longest wildcard.
+// app selects the application of a request: the one named by Envoy's configuration, else by host, an exact name
+// before the longest wildcard.
 func (v *View) app(req *Request) *application {
 	if name := req.Extensions["gatehouse.app"]; name != "" {
 		for i := range v.apps {
@@ -100,25 +100,26 @@ func (v *View) app(req *Request) *application {
 	return best
 }
 
-// hostName is a Host header in lower case and without port. It is not ok where two proxies could take it for two hosts: with
-// the dot of the DNS root ("a.test." is a.test to nginx, another virtual host to Envoy), or with what belongs into no name.
+// hostName is a Host header in lower case and without port. It is not ok where two proxies could read it differently:
+// with a trailing dot ("a.test." is a.test to nginx, another virtual host to Envoy), or with characters that are
+// invalid in a name.
 func hostName(host string) (name string, ok bool) {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && i+1 < len(host) && strings.Trim(host[i+1:], "0123456789") == "" {
 		host = host[:i]
 	}
 	if host == "" || len(host) > 2 && host[0] == '[' && host[len(host)-1] == ']' && strings.Trim(host[1:len(host)-1], "0123456789abcdefABCDEF:.") == "" {
-		return host, true // IPv6 (RFC 3986 section 3.2.2), which belongs to no name
+		return host, true // IPv6 (RFC 3986 section 3.2.2), which is no name
 	}
 	name = lowerASCII(host)
 	return name, plainHost(name)
 }
 
-// plainHost says whether a name in lower case can only be read in one way.
+// plainHost reports whether a lower-case name is unambiguous.
 func plainHost(name string) bool {
 	return name != "" && name[len(name)-1] != '.' && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
 
-// lowerASCII leaves other letters as they are: Unicode has some that fold to ASCII ones, and DNS does not fold them.
+// lowerASCII lowers ASCII letters only: Unicode folds some others to ASCII, DNS does not.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {
@@ -137,7 +138,7 @@ func lowerASCII(s string) string {
 
 var errUpgrade = errors.New("the request may or may not open a WebSocket: Upgrade, Connection and Sec-WebSocket-Key do not agree")
 
-// tableMethod is the method by which a route table is asked: the request's own, or routes.WebSocket.
+// tableMethod is the method for the route table: the request's own, or routes.WebSocket.
 func tableMethod(req *Request) (string, error) {
 	if len(req.Method) >= len(routes.WebSocket) && strings.EqualFold(req.Method, routes.WebSocket) {
 		return "", fmt.Errorf("%s is no method of HTTP: it stands for upgrades in route tables", routes.WebSocket)
@@ -165,7 +166,7 @@ func tableMethod(req *Request) (string, error) {
 	return routes.WebSocket, nil
 }
 
-// isUpgrade reports whether anything about the request speaks of a WebSocket.
+// isUpgrade reports whether anything in the request indicates a WebSocket.
 func isUpgrade(req *Request) bool {
 	for i := range req.Headers {
 		switch h := &req.Headers[i]; h.Name {
@@ -180,7 +181,7 @@ func isUpgrade(req *Request) bool {
 	return false
 }
 
-// mentions reports whether s contains the word, in any case of ASCII letters.
+// mentions reports whether s contains the word, ignoring ASCII case.
 func mentions(s, word string) bool {
 	for i := 0; i+len(word) <= len(s); i++ {
 		if strings.EqualFold(s[i:i+len(word)], word) {

@@ -14,18 +14,18 @@ import (
 	"gatehouse/routes"
 )
 
-// maxSpellings bounds how many names Envoy is told to take off. Honest clients have one spelling of each.
+// maxSpellings bounds the names that Envoy is told to remove. Regular clients use one spelling of each.
 const maxSpellings = 32
 
 const pathHeader = ":path"
 
 var errFixedQuery = errors.New("the policy changes the query, which this proxy has no way to do")
 
-// changeQuery fills in what changes in the query: what the policy sets and removes, and the credential's parameter. Envoy compares
-// names as they were sent and writes what it gets as it stands. So what is set is escaped here, and every spelling in which the
-// client sent such a name goes: applications decode names ("%74enant" is tenant to them).
+// changeQuery sets the changes to the query: parameters that the policy sets and removes, and the credential's
+// parameter. Envoy compares names as sent and writes values verbatim. So values are escaped here, and every spelling
+// of such a name that the client sent is removed: applications decode names ("%74enant" is tenant to them).
 //
-// Envoy sets first and then removes: what is both set and removed is gone.
+// Envoy sets first and then removes: a name that is both set and removed is gone.
 func (c *call) changeQuery(a *Answer) error {
 	var set []policy.QueryParameter
 	var remove []string
@@ -35,12 +35,12 @@ func (c *call) changeQuery(a *Answer) error {
 			return fail(PolicyError, errFixedQuery)
 		}
 	}
-	// The path as it goes on: a policy that may set it was asked first. Read here: where the path was refused, nobody has yet.
+	// The path that is forwarded: a policy may have set it. It is parsed here because a denied path was never parsed.
 	path := c.req.Path
 	at := -1
 	for i := range a.Set {
 		if strings.EqualFold(a.Set[i].Name, pathHeader) {
-			at, path = i, a.Set[i].Value // of several Envoy takes the last
+			at, path = i, a.Set[i].Value // Envoy uses the last of several
 		}
 	}
 	_, raw, _ := strings.Cut(path, "?")
@@ -70,24 +70,24 @@ func (c *call) changeQuery(a *Answer) error {
 	return nil
 }
 
-// queryChange is what becomes of one query.
+// queryChange collects the changes of one query.
 type queryChange struct {
 	raw     string
-	compat  bool // as opa-envoy-plugin has it: policies escape, and each value goes on its own
+	compat  bool // as opa-envoy-plugin: policies escape, and each value is passed on separately
 	sets    []policy.QueryParameter
 	removes []string
 
-	owned  []string               // names that are set or removed, as an application reads them
-	gone   []string               // of owned, those that are removed, as they stand in a query
-	places []identity.TokenSource // whose parameters go
-	many   bool                   // there are more spellings than Envoy is to be told
+	owned  []string               // names that are set or removed, decoded
+	gone   []string               // removed names, as spelled in the query
+	places []identity.TokenSource // whose parameters are removed
+	many   bool                   // more spellings than maxSpellings
 }
 
-// set writes a parameter, and takes off its other spellings.
+// set writes a parameter, and removes its other spellings.
 func (q *queryChange) set(name, value string) {
 	p := policy.QueryParameter{Name: q.escape(name), Value: q.escape(value)}
 	at := slices.IndexFunc(q.sets, func(other policy.QueryParameter) bool { return other.Name == p.Name })
-	if at >= 0 && !q.compat { // of several settings of a name Envoy keeps the last
+	if at >= 0 && !q.compat { // Envoy keeps the last of several settings of a name
 		q.sets[at].Value += "&" + p.Name + "=" + p.Value
 		return
 	}
@@ -96,15 +96,15 @@ func (q *queryChange) set(name, value string) {
 	q.spellings(q.name(name), p.Name)
 }
 
-// escape writes a name or value as it has to stand in a query.
+// escape encodes a name or value for a query.
 func (q *queryChange) escape(s string) string {
 	if q.compat {
-		return query.EscapeRest(s) // there policies escape by themselves
+		return query.EscapeRest(s) // in compat mode policies escape
 	}
 	return query.Escape(s)
 }
 
-// name is what an application will read for a name that the policy gave.
+// name is the name that an application reads for one given by the policy.
 func (q *queryChange) name(given string) string {
 	if q.compat {
 		given, _ = query.Decode(given)
@@ -112,14 +112,14 @@ func (q *queryChange) name(given string) string {
 	return given
 }
 
-// remove takes a parameter off in every spelling.
+// remove removes a parameter in every spelling.
 func (q *queryChange) remove(name string) {
 	q.owned, q.gone = append(q.owned, q.name(name)), append(q.gone, q.escape(name))
 	q.take(q.escape(name))
 	q.spellings(q.name(name), "")
 }
 
-// spellings takes off every name that an application reads as name, but for the one that is kept.
+// spellings removes every spelling of name except kept.
 func (q *queryChange) spellings(name, kept string) {
 	for sent := range query.Pairs(q.raw) {
 		if sent != kept && query.Spells(sent, name) {
@@ -128,7 +128,7 @@ func (q *queryChange) spellings(name, kept string) {
 	}
 }
 
-// take takes off a name as the client sent it.
+// take removes a name as the client sent it.
 func (q *queryChange) take(sent string) {
 	switch {
 	case slices.Contains(q.removes, sent):
@@ -139,16 +139,17 @@ func (q *queryChange) take(sent string) {
 	}
 }
 
-// rewrites reports whether the query has to be written here, as a new path, because Envoy's own way to change one would spoil it: its
-// validate_mutations takes few characters in what is set and answers all others with an empty 500, and a client may have more spellings of a name
-// than it is to be told. In compat mode what a policy sets goes as it does from opa-envoy-plugin.
+// rewrites reports whether the query has to be written as a new path, because Envoy's own query changes would fail:
+// its validate_mutations accepts few characters in values and answers all others with an empty 500, and a client may
+// use more spellings than maxSpellings. In compat mode the policy's values are passed on as by opa-envoy-plugin.
 func (q *queryChange) rewrites() bool {
 	return q.many || q.reordered() || !q.compat && slices.ContainsFunc(q.sets, func(p policy.QueryParameter) bool {
 		return !query.Bare(p.Name) || !query.Bare(p.Value)
 	})
 }
 
-// rewrite is path with the changes in its query. What is set comes first, so that nothing of the client's (a "#", a semicolon) can be in its way.
+// rewrite is path with the query changed. Set parameters come first, so that nothing the client sent (a "#", a
+// semicolon) can hide them.
 func (q *queryChange) rewrite(path string) string {
 	path, _, _ = strings.Cut(path, "?")
 	var b strings.Builder
@@ -162,7 +163,7 @@ func (q *queryChange) rewrite(path string) string {
 	}
 	for i, p := range q.sets {
 		again := func(other policy.QueryParameter) bool { return other.Name == p.Name }
-		if !slices.Contains(q.gone, p.Name) && !slices.ContainsFunc(q.sets[i+1:], again) { // the last of a name counts
+		if !slices.Contains(q.gone, p.Name) && !slices.ContainsFunc(q.sets[i+1:], again) { // the last of a name wins
 			write(p.Name + "=" + p.Value)
 		}
 	}
@@ -177,8 +178,8 @@ func (q *queryChange) rewrite(path string) string {
 	return b.String()
 }
 
-// reordered reports whether a parameter that stays is spelled in two ways. Envoy writes a query that it changes in the order of the names
-// as they were sent, so that the application would read another first value than the policy did.
+// reordered reports whether a parameter that stays is spelled in two ways. Envoy sorts a changed query by the names
+// as sent, so the application would read another first value than the policy did.
 func (q *queryChange) reordered() bool {
 	spelled := map[string]string{} // decoded -> sent
 	for sent := range query.Pairs(q.raw) {
@@ -194,8 +195,8 @@ func (q *queryChange) reordered() bool {
 	return false
 }
 
-// removeCredentialQuery takes off the parameter that holds a credential, also where it is hidden behind a semicolon: old frameworks take
-// that for a separator. A name that the policy sets is the policy's.
+// removeCredentialQuery removes the parameter that holds a credential, also behind a semicolon: old frameworks treat
+// that as a separator. A name that the policy sets stays.
 func (c *call) removeCredentialQuery(q *queryChange) error {
 	if !c.view.settings().Headers.RemoveCredential {
 		return nil
@@ -218,13 +219,14 @@ func (c *call) removeCredentialQuery(q *queryChange) error {
 	return nil
 }
 
-// PathRules say which path forms get to the policy. Proxies, servers and frameworks read these forms differently, so
-// that a policy may decide about another resource than the one the application serves: each is refused unless it is
-// allowed here or on the route that it reaches. Package routes names and finds them.
+// PathRules say which path forms reach the policy. Proxies, servers and frameworks read these forms differently, so a
+// policy could decide about another resource than the application serves: each is denied unless allowed here or on
+// the matched route. Package routes names and detects them.
 type PathRules struct {
-	// Compat turns every refusal off, and sets headers as opa-envoy-plugin does, for policies that rely on its reading.
+	// Compat turns every check off, and sets headers as opa-envoy-plugin does, for policies that rely on its
+	// behaviour.
 	Compat bool
-	// Allow turns refusals off one by one.
+	// Allow permits single forms.
 	Allow routes.Forms
 }
 
@@ -235,7 +237,7 @@ func (p PathRules) forms() routes.Forms {
 	return p.Allow
 }
 
-// target is a request's path and query taken apart once, as contract's parsed_path and parsed_query.
+// target is a request's path and query, parsed once, as contract's parsed_path and parsed_query.
 type target struct {
 	raw      string // the path as on the wire, without the query
 	forms    routes.Forms
@@ -244,8 +246,8 @@ type target struct {
 	query    query.Values
 }
 
-// parseTarget reads the path of a request line. Errors do not quote it. Where the form is allowed, a percent sign without
-// two digits stands for itself, as it does in Python's servers; in a query it always does.
+// parseTarget parses a request path. Errors do not quote it. Where the form is allowed, a percent sign without two
+// hex digits is literal, as in Python's servers; in a query it always is.
 func parseTarget(path string, rules PathRules) (target, error) {
 	raw, rawQuery, _ := strings.Cut(path, "?")
 	t := target{raw: raw, rawQuery: rawQuery, forms: routes.FormsOf(raw)}
@@ -260,7 +262,7 @@ func parseTarget(path string, rules PathRules) (target, error) {
 		}
 	}
 	t.decoded = decoded
-	if rules.Compat { // opa-envoy-plugin takes no semicolon and no stray percent sign
+	if rules.Compat { // opa-envoy-plugin rejects semicolons and stray percent signs
 		if _, err := url.ParseQuery(rawQuery); err != nil {
 			return t, errors.New("malformed query")
 		}
@@ -269,8 +271,8 @@ func parseTarget(path string, rules PathRules) (target, error) {
 	return t, err
 }
 
-// unclearQuery finds a parameter that the policy reads and that the frameworks read differently, where the form is not allowed.
-// What the policy does not look at may be anything: a link of an old search engine's has Latin-1 in it.
+// unclearQuery finds a parameter that the policy reads and frameworks read differently, where the form is not
+// allowed. Parameters that the policy does not read may have any form, such as Latin-1 in old links.
 func (c *call) unclearQuery(reads reach.Reads) error {
 	if len(c.target.query.Unclear) == 0 || c.allowed()&routes.InvalidUTF8 != 0 {
 		return nil
@@ -282,7 +284,7 @@ func (c *call) unclearQuery(reads reach.Reads) error {
 	return errors.New("the query is not UTF-8 where the policy reads it (paths.allow: [invalid_utf8], or allow: on the route, lets it through)")
 }
 
-// allowed are the forms that the configuration or the route lets through.
+// allowed are the forms permitted by the configuration or the route.
 func (c *call) allowed() routes.Forms {
 	forms := c.view.Settings.Paths.forms()
 	if c.match.Outcome == routes.Matched {
@@ -291,10 +293,10 @@ func (c *call) allowed() routes.Forms {
 	return forms
 }
 
-// segments are those of the decoded path, for who reads them.
+// segments are those of the decoded path.
 func (t *target) segments() []string { return strings.Split(strings.TrimLeft(t.decoded, "/"), "/") }
 
-// escapeBad escapes each percent sign that begins no escape.
+// escapeBad escapes percent signs that begin no valid escape.
 func escapeBad(s string) string {
 	var b strings.Builder
 	for i := range len(s) {

@@ -18,16 +18,16 @@ import (
 	"gatehouse/routes"
 )
 
-// Recorded is a decision that was made before: what came of the stages before the policy, as the decision log has it.
+// Recorded is an earlier decision: the results of the stages before the policy, as the decision log has them.
 type Recorded struct {
 	App    string // the application's name
-	Method string // by which its table was asked: the request's, or WEBSOCKET
-	Route  string // the template of the route; "" where there was none
+	Method string // used for the route table: the request's, or WEBSOCKET
+	Route  string // the route's template; "" where none matched
 	Path   string // the decision path, as Diagnostics.Asked
 }
 
-// Replayer finds the rule that is asked about a recorded decision, as Check does; what the policy then says becomes a verdict by VerdictOf. Its
-// View may have no settings: then the rules that the log names are asked. It may be used by several goroutines at once.
+// Replayer finds the rule of a recorded decision, as Check does; VerdictOf turns the policy's decision into a
+// verdict. Its View may have no settings: then the rules that the log names are used. It is safe for concurrent use.
 type Replayer struct {
 	view *View
 
@@ -38,15 +38,15 @@ type Replayer struct {
 // NewReplayer returns a Replayer that decides as the View would. The View need not have been published.
 func NewReplayer(v *View) *Replayer { return &Replayer{view: v, finders: map[string]*ruleFinder{}} }
 
-// NotAskedError says why no rule can be asked about a recorded decision.
+// NotAskedError says why no rule can be evaluated for a recorded decision.
 type NotAskedError struct{ Why string }
 
 func (e *NotAskedError) Error() string { return e.Why }
 
 func notAsked(format string, args ...any) error { return &NotAskedError{fmt.Sprintf(format, args...)} }
 
-// Rule finds what is asked about a decision. nil without an error says that its route has no rule, which is a denial. A NotAskedError says
-// that the record, or the configuration, does not tell what to ask.
+// Rule finds the entry for a decision. nil without an error means that its route has no rule, which is a denial. A
+// NotAskedError means that the record, or the configuration, does not determine the rule.
 func (p *Replayer) Rule(r *Recorded) (*policy.Entry, error) {
 	if p.view.Settings == nil {
 		path, byRoute := RulePathNamed(r.Path)
@@ -79,7 +79,7 @@ func (p *Replayer) Rule(r *Recorded) (*policy.Entry, error) {
 	return found.entry, err
 }
 
-// App is the application of the configuration that decisions with this name belong to; nil where there is none.
+// App is the configured application of this name; nil where there is none.
 func (p *Replayer) App(name string) *App {
 	apps := p.view.settings().Apps
 	if len(apps) == 1 && apps[0].Name == "" {
@@ -93,7 +93,7 @@ func (p *Replayer) App(name string) *App {
 	return nil
 }
 
-// routeRule finds the rule of the recorded route: as the table has the route now, or, where it has not, by its template alone.
+// routeRule finds the rule of the recorded route: by the current table or, where the route is gone, by its template.
 func (p *Replayer) routeRule(app *App, r *Recorded) (*rule, error) {
 	if _, err := RuleCandidates(app.Root, r.Method, r.Route, true); err != nil {
 		return nil, notAsked("%v", err)
@@ -113,7 +113,7 @@ func (p *Replayer) routeRule(app *App, r *Recorded) (*rule, error) {
 	return ruleFor(rules, r.Method), err
 }
 
-// routeNamed is a route of the table by its template that takes the method; nil where there is none.
+// routeNamed finds a route by its template and method; nil where there is none.
 func routeNamed(table *routes.Table, method, template string) *routes.Route {
 	if table == nil {
 		return nil
@@ -126,7 +126,8 @@ func routeNamed(table *routes.Table, method, template string) *routes.Route {
 	return nil
 }
 
-// RuleAskedThen finds the rule that the log names, whatever would be asked now; nil where the policy has none.
+// RuleAskedThen finds the rule that the log names, whatever the configuration says now; nil where the policy has
+// none.
 func (p *Replayer) RuleAskedThen(r *Recorded) (*policy.Entry, error) {
 	app := p.App(r.App)
 	if app != nil && app.Name == "" && len(app.Decision) > 0 && !strings.Contains(r.Path, "/") {
@@ -147,17 +148,17 @@ func (p *Replayer) RuleAskedThen(r *Recorded) (*policy.Entry, error) {
 	return p.view.Policy.Entry(path)
 }
 
-// Credentials reports whether a caller could have brought a credential. ok is false where there are no settings to tell.
+// Credentials reports whether callers can present a credential. ok is false without settings.
 func (p *Replayer) Credentials() (some, ok bool) {
 	s := p.view.Settings
 	return s != nil && s.Verifier != nil && s.Verifier.Configured(), s != nil
 }
 
-// methodTerm is a term of a rule's path that stands for a method.
+// methodTerm matches a term of a rule's path that is a method.
 var methodTerm = regexp.MustCompile(`^[A-Z][A-Z-]{0,63}$`)
 
-// RulePathNamed is the path below data of a decision path in words: envoy/authz/allow, or of a route's rule its package,
-// orders.GET.orders.__id, as routes.RuleName writes it. byRoute tells the latter.
+// RulePathNamed is the path below data of a recorded decision path: envoy/authz/allow, or of a route's rule its
+// package, orders.GET.orders.__id, as routes.RuleName writes it. byRoute tells the latter.
 func RulePathNamed(name string) (path []string, byRoute bool) {
 	if name == "" {
 		return nil, false
@@ -181,10 +182,10 @@ func RulePathNamed(name string) (path []string, byRoute bool) {
 		}
 		path, name = append(path, name[:end]), name[end:]
 	}
-	for _, term := range path[1:] { // the method's place is the first term of capitals
+	for _, term := range path[1:] { // the first term in capitals is the method
 		if methodTerm.MatchString(term) {
 			if term == anyMethod {
-				return path, true // those are named with their rule
+				return path, true // such rules are recorded with their own name
 			}
 			break
 		}
@@ -192,21 +193,21 @@ func RulePathNamed(name string) (path []string, byRoute bool) {
 	return append(path, ruleName), true
 }
 
-// Explained is why a request is decided as it is.
+// Explained explains the decision about a request.
 type Explained struct {
-	// Policy is the policy's part; nil where a stage before it gave the answer. Answer.Diagnostics has that cause.
+	// Policy is the policy's part; nil where an earlier stage answered. The cause is then in Answer.Diagnostics.
 	Policy *explain.Explanation
-	// Identity is who was taken to call.
+	// Identity is the caller that was identified.
 	Identity identity.Identity
 }
 
-// Explain takes a request through the stages of Check, and explains what the policy then decides instead of deciding. It
-// leaves no entry in the decision log and is for tools: see explain.Of. options gets all of the policy's input, as
-// plain JSON of its own, to say what of it must not be shown; nil hides nothing.
+// Explain runs the stages of Check, and explains the policy's decision. It writes no decision-log entry and is for
+// tools: see explain.Of. options gets the complete input, as a plain JSON copy, to choose what to hide; nil hides
+// nothing.
 func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[string]any) explain.Options) Explained {
 	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
 	var found Explained
-	_ = g.guard(c, func() error { // a stage that fails is what Check's answer tells of
+	_ = g.guard(c, func() error { // a failure here is already part of Check's answer
 		if err := g.prepare(ctx, c); err != nil || c.bypassed {
 			return err
 		}
@@ -225,18 +226,18 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 	return found
 }
 
-// Caller is who a request is taken to come from. ok is false where a stage before the policy denies it, or lets it through. Like Explain it
-// leaves no entry in the decision log and is for tools.
+// Caller identifies the caller of a request. ok is false where an earlier stage denies or bypasses the request. It
+// writes no decision-log entry and is for tools.
 func (g *Gate) Caller(ctx context.Context, req *Request) (id identity.Identity, ok bool) {
 	c := &call{req: req, started: g.clock(), identity: identity.Anonymous()}
 	err := g.guard(c, func() error { return g.prepare(ctx, c) })
 	return c.identity, err == nil && !c.bypassed
 }
 
-// errAnswered ends eachRoute: the rest is not asked.
+// errAnswered ends eachRoute early.
 var errAnswered = errors.New("answered")
 
-// explain is what the rule of the matched route says.
+// explain explains the rule of the matched route.
 func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) explain.Options) error {
 	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
 	entry := c.rule.entry
@@ -249,7 +250,7 @@ func (c *call) explain(ctx context.Context, found *Explained, options func(map[s
 	if err := c.readUser(c.rule); err != nil {
 		return err
 	}
-	document, err := c.all() // what the policy does not read may still be told of
+	document, err := c.all() // complete: unread parts may be shown too
 	if err != nil {
 		return err
 	}

@@ -15,16 +15,16 @@ import (
 	"gatehouse/input"
 )
 
-// Users says how a caller is found in the directory.
+// Users configures how a caller is found in the directory.
 type Users struct {
-	Email       bool     // the credential's e-mail address names the user, rather than its subject
-	Claim       string   // this claim does, rather than its subject
-	ByID        bool     // what names the user is the id of an object of type user, not an identity
-	Issuers     []string // whose credentials are users' ones; empty: all
-	DenyUnknown bool     // authenticated callers that are not in the directory are denied before the policy is asked
+	Email       bool     // look up by the credential's e-mail address, not its subject
+	Claim       string   // look up by this claim, not the subject
+	ByID        bool     // the name is the id of an object of type user, not an identity
+	Issuers     []string // whose credentials belong to users; empty: all
+	DenyUnknown bool     // deny authenticated callers that are not in the directory, before the policy is evaluated
 }
 
-// userParts are the parts of a user that take questions of their own.
+// userParts are the parts of a user that need extra queries.
 type userParts uint8
 
 const (
@@ -33,13 +33,13 @@ const (
 	userProperties
 )
 
-// memberRelation is what a user is to his groups and roles.
+// memberRelation is a user's relation to groups and roles.
 const memberRelation = "member"
 
-// errNoDirectory is what a View lacks whose directory was not loaded yet, or is too old.
+// errNoDirectory: the View has no directory, because it was not loaded yet or is too old.
 var errNoDirectory = errors.New("the directory is not loaded")
 
-// name is what of a credential names the user; "" where nothing does.
+// name is the value of a credential by which the user is looked up; "" where there is none.
 func (u *Users) name(id *identity.Identity) string {
 	switch {
 	case !id.Authenticated, len(u.Issuers) > 0 && !slices.Contains(u.Issuers, id.Issuer):
@@ -53,7 +53,7 @@ func (u *Users) name(id *identity.Identity) string {
 	return id.Subject
 }
 
-// admit denies callers that the directory does not know, where the settings say so.
+// admit denies callers that are not in the directory, where DenyUnknown is set.
 func (c *call) admit() error {
 	u := c.view.Settings.Users
 	if u == nil || !u.DenyUnknown || !c.identity.Authenticated {
@@ -65,7 +65,7 @@ func (c *call) admit() error {
 	return fail(UnknownUser, errors.New("the caller is not in the directory, and directory.unknown_user is deny"))
 }
 
-// readUser finds the caller in the directory where the rule that is asked reads the user, and of him what it reads.
+// readUser looks up the caller where the rule reads the user, with the parts that it reads.
 func (c *call) readUser(r *rule) error {
 	if c.view.Settings.Users == nil && c.req.User == nil {
 		return nil
@@ -83,8 +83,8 @@ func (c *call) readUser(r *rule) error {
 	return c.findUser(parts)
 }
 
-// findUser finds the caller in the directory, with these parts of him and those that were asked for before. A caller that is not there is
-// no user; a question that fails is a denial.
+// findUser looks up the caller, with these parts and those loaded before. A caller that is not found is no user; a
+// failed query is a denial.
 func (c *call) findUser(parts userParts) error {
 	u := c.view.Settings.Users
 	if c.userFound && c.userParts&parts == parts {
@@ -108,7 +108,7 @@ func (c *call) findUser(parts userParts) error {
 	return nil
 }
 
-// recordedUser is the user that came with the request, with the parts that were not recorded from the directory of today.
+// recordedUser is the recorded user; parts that were not recorded come from the current directory.
 func (c *call) recordedUser(parts userParts) (*input.User, error) {
 	recorded := c.req.User
 	if recorded.Roles != nil {
@@ -140,28 +140,28 @@ func (c *call) recordedUser(parts userParts) (*input.User, error) {
 	return &merged, nil
 }
 
-// users are callers that were looked up in one directory snapshot: the same ones come again and again. Each has one place, by its name, and
-// makes room for the next that has it.
+// users caches callers of one directory snapshot. Each name has one slot, which the next name with the same slot
+// overwrites.
 type users struct {
 	seed  maphash.Seed
 	slots [512]atomic.Pointer[knownUser]
 }
 
-// knownUser is what one snapshot says of a caller. It never changes.
+// knownUser is a cached lookup. It is immutable.
 type knownUser struct {
 	name  string
 	byID  bool
 	parts userParts
-	epoch uint64      // of the snapshot: what expired since may change the answer
-	user  *input.User // nil: there is none
+	epoch uint64      // of the snapshot: an expired relation may change the result
+	user  *input.User // nil: not found
 }
 
 func newUsers() *users { return &users{seed: maphash.MakeSeed()} }
 
-// maxKnown bounds the groups, roles and properties of a user that is kept: all places together take a few MiB at most.
+// maxKnown bounds the groups, roles and properties of a cached user: all slots together take a few MiB at most.
 const maxKnown = 256
 
-// small reports whether a user is worth a place.
+// small reports whether a user may be cached.
 func small(u *input.User) bool {
 	if u == nil {
 		return true
@@ -170,7 +170,7 @@ func small(u *input.User) bool {
 	return weigh(u.Properties, &left)
 }
 
-// weigh takes what JSON takes from what is left, and reports whether anything is.
+// weigh subtracts the size of x from what is left, and reports whether anything remains.
 func weigh(x any, left *int) bool {
 	*left--
 	switch x := x.(type) {
@@ -207,7 +207,7 @@ func (k *users) find(s *directory.Snapshot, byID bool, name string, parts userPa
 	return user, nil
 }
 
-// lookUp asks a snapshot for a user, and for these parts of him.
+// lookUp loads a user and these parts from a snapshot.
 func lookUp(s *directory.Snapshot, byID bool, name string, parts userParts, now time.Time) (*input.User, error) {
 	object, known, err := directory.Object{}, false, error(nil)
 	if byID {
@@ -239,8 +239,8 @@ func lookUp(s *directory.Snapshot, byID bool, name string, parts userParts, now 
 	return user, nil
 }
 
-// members are the ids of all objects of a type that a user is a member of, through groups. A manifest without such a type, or without the
-// relation, has none.
+// members are the ids of all objects of a type that a user is a member of, through groups. Empty where the manifest
+// lacks the type or the relation.
 func members(s *directory.Snapshot, user directory.Ref, typ string, now time.Time) ([]string, error) {
 	ids, err := s.Members(user, typ, memberRelation, now)
 	switch {

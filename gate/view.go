@@ -24,31 +24,31 @@ import (
 	"gatehouse/routes"
 )
 
-// View is everything that a decision depends on, at one moment. It and all it holds is immutable. A request is decided
-// with one View from beginning to end.
+// View is everything that a decision depends on at one moment. It is deeply immutable. A request uses one View from
+// beginning to end.
 type View struct {
 	Settings *Settings
 	Policy   *policy.Snapshot
 	Keys     *identity.Keys
 	Routes   map[string]*routes.Table // by the application's name
-	// Directory is the users, groups and relations that policies ask about, and that callers are found in. nil: there is none, it was not
-	// loaded yet, or it is too old.
+	// Directory has the users, groups and relations that policies query and callers are looked up in. nil: not
+	// configured, not loaded yet, or too old.
 	Directory *directory.Snapshot
-	Facts     policy.Facts // what policies may ask for besides their input; empty while there is no directory
-	Serial    uint64       // counts what was published
+	Facts     policy.Facts // what policies may query besides their input; empty without a directory
+	Serial    uint64       // incremented by each publication
 
 	users    *users               // of Directory
-	usersOf  *directory.Snapshot  // the one that users is of
+	usersOf  *directory.Snapshot  // the directory of users
 	revision string               // of Policy, for the decision log
 	bundles  []decisionlog.Bundle // likewise
 	digests  decisionlog.Digests  // likewise, of Routes and Keys
-	apps     []application        // assembled from Settings, Policy and Routes; of the View before, where these did not change them
-	asked    *askedRules          // of Policy: what applications ask for themselves; nil without a policy
-	memo     *policy.Memo         // of Policy; nil: decisions are not remembered
+	apps     []application        // assembled from Settings, Policy and Routes; reused from the previous View where these are unchanged
+	asked    *askedRules          // of Policy: rules for questions; nil without a policy
+	memo     *policy.Memo         // of Policy; nil: memo off
 	notices  []string             // routes without a rule, rules without a route
 }
 
-// Ready says what is missing before a View can decide, nil where nothing is.
+// Ready returns what a View still lacks to decide, nil where it is complete.
 func (v *View) Ready() error {
 	switch {
 	case v == nil || v.Settings == nil || v.Policy == nil:
@@ -61,7 +61,8 @@ func (v *View) Ready() error {
 	return nil
 }
 
-// Degraded lists what a View that decides cannot do, one sentence each. What it is about is denied (unavailable).
+// Degraded lists what does not work in a View that decides, one sentence each. Requests that need it are denied
+// (unavailable).
 func (v *View) Degraded() []string {
 	if v == nil || v.Settings == nil || v.Settings.Verifier == nil {
 		return nil
@@ -78,7 +79,7 @@ func (v *View) settings() *Settings {
 	return v.Settings
 }
 
-// Part changes one or several fields of the next View. It gets a copy of the active one.
+// Part changes one or several fields of the next View, which starts as a copy of the active one.
 type Part func(*View)
 
 type publication struct {
@@ -86,7 +87,7 @@ type publication struct {
 	done  chan error
 }
 
-// Run owns the View until ctx ends: it applies what Publish hands it, one publication after the other.
+// Run owns the View until ctx ends: it applies publications one after the other.
 func (g *Gate) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -101,7 +102,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	}
 }
 
-// publish makes the next View and stores it. A panic on the way is an error like any other: what was active stays.
+// publish makes the next View and stores it. On an error or a panic the active one stays.
 func (g *Gate) publish(parts []Part) (err error) {
 	defer panics.Into("publishing what decides", &err)
 	before := g.view.Load()
@@ -120,7 +121,7 @@ func (g *Gate) publish(parts []Part) (err error) {
 	return nil
 }
 
-// tell says what was published. It is active by now, whatever comes of that.
+// tell calls OnPublish. The View is already active, so a panic there changes nothing.
 func (g *Gate) tell(v *View) {
 	defer panics.Recover("telling what was published")
 	g.onPublish(v)
@@ -134,11 +135,11 @@ func (v *View) change(parts []Part) error {
 	return v.assemble()
 }
 
-// describe works out once what every entry of the decision log says about the View.
+// describe computes once what every decision-log entry says about the View.
 func (v *View) describe() {
 	if v.usersOf != v.Directory {
 		v.users, v.usersOf = newUsers(), v.Directory
-		v.Facts = facts.Of(v.Directory, v.Serial) // no other directory was published with this View
+		v.Facts = facts.Of(v.Directory, v.Serial) // Serial is unique to this directory
 	}
 	if v.Policy == nil {
 		return
@@ -156,7 +157,7 @@ func (v *View) describe() {
 	}
 }
 
-// routesDigest names all tables: the one by its own digest, several by the digest of theirs with the applications' names.
+// routesDigest identifies all tables: one by its own digest, several by a digest over names and digests.
 func routesDigest(tables map[string]*routes.Table) string {
 	if only := tables[""]; len(tables) == 1 && only != nil {
 		return only.Digest()
@@ -171,7 +172,7 @@ func routesDigest(tables map[string]*routes.Table) string {
 	return hex.EncodeToString(all.Sum(nil))
 }
 
-// logNotices tells what the View before did not have to say already.
+// logNotices logs the notices that the previous View did not have.
 func (g *Gate) logNotices(before, next *View) {
 	if len(next.notices) == 0 || len(before.notices) > 0 && &before.notices[0] == &next.notices[0] {
 		return // nothing was assembled
@@ -190,18 +191,18 @@ func (g *Gate) logNotices(before, next *View) {
 // Notices lists the routes without a rule and the rules without a route, where each route has a rule of its own.
 func (v *View) Notices() []string { return v.notices }
 
-// textBodies says what to do about a proxy whose bodies are not what the client sent.
+// textBodies is the notice about a proxy that does not send bodies as bytes.
 const textBodies = "a proxy sends bodies as text, in which every byte that is not UTF-8 is an exclamation mark, so that the policy may read another body than the " +
 	"application; set pack_as_bytes: true in with_request_body of its ext_authz filter (gatehouse doctor finds the place)"
 
-// sawTextBody says it once.
+// sawTextBody logs it once.
 func (g *Gate) sawTextBody() {
 	if !g.textBody.Swap(true) {
 		g.logger.Warn("a proxy sends bodies as text", zap.String("notice", textBodies))
 	}
 }
 
-// Notices lists what requests showed of the proxy that whoever configures it should know.
+// Notices lists proxy misconfigurations that requests revealed.
 func (g *Gate) Notices() []string {
 	if g.textBody.Load() {
 		return []string{textBodies}
@@ -209,8 +210,8 @@ func (g *Gate) Notices() []string {
 	return nil
 }
 
-// Publish makes the parts active in one step and returns once they are. Where they do not fit together, or ctx ends
-// first, it returns an error and nothing has changed.
+// Publish activates the parts in one step and returns when they are active. Where they do not fit together, or ctx
+// ends first, it returns an error and nothing has changed.
 func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
 	p := publication{parts: parts, done: make(chan error, 1)}
 	select {
@@ -221,22 +222,22 @@ func (g *Gate) Publish(ctx context.Context, parts ...Part) error {
 	}
 }
 
-// Validate says whether the parts would be taken by Publish right now, without publishing them.
+// Validate reports whether Publish would accept the parts now, without publishing them.
 func (g *Gate) Validate(parts ...Part) (err error) {
 	defer panics.Into("checking what is to decide", &err)
 	next := *g.view.Load()
 	return next.change(parts)
 }
 
-// View returns what decisions are made with right now.
+// View returns the active View.
 func (g *Gate) View() *View { return g.view.Load() }
 
-// Settings are the parts of the configuration that a decision depends on. Validate first, then publish; never change one
-// that was published.
+// Settings are the parts of the configuration that a decision depends on. Validate, then publish; immutable from then
+// on.
 type Settings struct {
-	Verifier *identity.Verifier // nil: no credential is looked for
-	Required bool               // a request without a credential is denied before the policy is asked
-	Users    *Users             // how callers are found in the directory; nil: there is no directory
+	Verifier *identity.Verifier // nil: no credential is verified
+	Required bool               // requests without a credential are denied before the policy is evaluated
+	Users    *Users             // how callers are looked up in the directory; nil: no directory
 	Headers  IdentityHeaders
 	Paths    PathRules
 	Apps     []App         // at least one
@@ -245,31 +246,32 @@ type Settings struct {
 	Limits   Limits
 	Denials  Denials
 	Bypass   []Bypass
-	// Permissions is where callers find which routes they may call.
+	// Permissions is the path where callers query which routes they may call.
 	Permissions Permissions
 	DryRun      bool
-	// DryRunExtension lets Envoy's configuration turn dry run on for a route by the context extension gatehouse.dry_run.
+	// DryRunExtension lets Envoy's configuration enable dry run for a route by the context extension
+	// gatehouse.dry_run.
 	DryRunExtension bool
-	// ManageHeaders removes the canonical identity headers also where nothing shows that the client sent them: with
-	// Envoy's allowed_headers we may not see what it sent.
+	// ManageHeaders always removes the canonical identity headers: with Envoy's allowed_headers the client's copies
+	// may be invisible here.
 	ManageHeaders bool
 	Log           *decisionlog.Log // nil: decisions are not logged
-	// Plain does without everything that only makes deciding faster: all of the input is made for the policy, and no decision is
-	// remembered. It is the reference that the tests hold the rest against.
+	// Plain turns all optimizations off: the input is always complete, and the memo is off. It is the reference that
+	// tests compare with.
 	Plain bool
-	// Protos describe gRPC messages, nil for none.
+	// Protos describe gRPC messages; nil: none.
 	Protos *body.Descriptors
 }
 
 // Limits bound a request.
 type Limits struct {
-	Message    int // bytes of one request as the transport brings it, body included
+	Message    int // bytes of one request in its transport encoding, body included
 	Headers    int // header lines
 	Concurrent int // evaluations at once, 0 for no limit
 }
 
-// Bypass lets one method and path through before any credential or policy is looked at. The path must equal the
-// request's byte for byte, query aside.
+// Bypass lets one method and path through without credential or policy. The path must equal the request's byte for
+// byte, query excluded.
 type Bypass struct {
 	Method, Path string
 	// Preflight matches CORS preflights only: OPTIONS with Origin and Access-Control-Request-Method (Fetch standard,
@@ -315,14 +317,14 @@ func (s *Settings) manages() bool {
 	return s.ManageHeaders || s.Verifier != nil && s.Verifier.Configured()
 }
 
-// anonymous reports whether the caller could have brought a credential and did not.
+// anonymous reports whether the caller presented no credential although credentials are configured.
 func (s *Settings) anonymous(id *identity.Identity) bool {
 	return !id.Authenticated && s.Verifier != nil && s.Verifier.Configured()
 }
 
 func (s *Settings) bypasses(req *Request, path string) bool {
 	if len(s.Bypass) == 0 || isUpgrade(req) {
-		return false // a WebSocket is another thing than the page under the same path
+		return false // a WebSocket is not the page at the same path
 	}
 	for _, b := range s.Bypass {
 		switch {
@@ -338,8 +340,8 @@ func (s *Settings) bypasses(req *Request, path string) bool {
 	return false
 }
 
-// FieldError says what is wrong with one field of the Settings. Path names it in the terms of this package, such as Limits.Message or
-// Apps[1].Hosts: under which key of a configuration that stands, whoever read the configuration knows.
+// FieldError is an error in one field of the Settings. Path names it in this package's terms, such as Limits.Message
+// or Apps[1].Hosts; the reader of the configuration maps it to a key.
 type FieldError struct {
 	Path string
 	Err  error
@@ -347,10 +349,10 @@ type FieldError struct {
 
 func (e *FieldError) Error() string { return e.Path + ": " + e.Err.Error() }
 
-// Unwrap gives what is wrong.
+// Unwrap returns the cause.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-// ErrDecisionOrRoot says that an application has neither Decision nor Root, or both.
+// ErrDecisionOrRoot: an application has neither Decision nor Root, or both.
 var ErrDecisionOrRoot = errors.New("set one of Decision and Root")
 
 func wrong(path, format string, args ...any) error {
@@ -359,7 +361,7 @@ func wrong(path, format string, args ...any) error {
 
 func element(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
 
-// SameHeaderError says that two of the identity headers, by their fields, have one name.
+// SameHeaderError: two identity headers, given by their fields, have the same name.
 type SameHeaderError struct{ First, Second, Name string }
 
 func (e *SameHeaderError) Error() string {

@@ -16,17 +16,17 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// ErrNotKept says that a bundle that decided is not among those that are kept by their digest, or not any more.
+// ErrNotKept: a bundle that decided is not, or no longer, in the archive.
 var ErrNotKept = errors.New("the policy that decided is no longer kept")
 
-// Archive is where bundles are kept by their digest.
+// Archive is a folder of bundles by digest.
 type Archive struct {
-	Dir    string // "": nothing is kept
+	Dir    string // "": no archive
 	Limits bundle.Limits
-	Policy policy.Config // how they are compiled; its Decision does not count: which rule is asked may have been another then
+	Policy policy.Config // how they are compiled; Decision is ignored, because another rule may have decided then
 }
 
-// Snapshot compiles the bundles that decided, as far as they are kept. The error is ErrNotKept where they are not.
+// Snapshot compiles the bundles that decided. ErrNotKept: one is not in the archive.
 func (a *Archive) Snapshot(ctx context.Context, decided map[string]events.Bundle) (*policy.Snapshot, error) {
 	if a.Dir == "" || len(decided) == 0 {
 		return nil, ErrNotKept
@@ -47,33 +47,33 @@ func (a *Archive) Snapshot(ctx context.Context, decided map[string]events.Bundle
 	return policy.Compile(ctx, how, all)
 }
 
-// IsMadeOf reports whether a policy is made of these bundles.
+// IsMadeOf reports whether a policy consists of these bundles.
 func IsMadeOf(s *policy.Snapshot, decided map[string]events.Bundle) bool {
 	now := s.Bundles()
 	return len(now) == len(decided) && !slices.ContainsFunc(now, func(b bundle.Info) bool { return decided[b.Name].Digest != b.Digest })
 }
 
-// maxArchived bounds how many policies of the past a replay has compiled at once.
+// maxArchived bounds how many archived policies a replay keeps compiled.
 const maxArchived = 8
 
-// archived finds, for each decision, the policy that made it. It may be used by several goroutines at once.
+// archived finds the policy that made each decision. It is safe for concurrent use.
 type archived struct {
 	ctx     context.Context
 	archive Archive
-	like    *Candidate // which rules are asked, and who is anonymous; it may have decided itself
+	like    *Candidate // determines rules and anonymity; its own policy may be the one
 
 	mu    sync.Mutex
-	known map[string]*archivedCandidate // by the bundles as the log has them
-	order []string                      // the oldest first
+	known map[string]*archivedCandidate // by the bundles as logged
+	order []string                      // oldest first
 }
 
 type archivedCandidate struct {
-	candidate *Candidate // nil: it is not kept
+	candidate *Candidate // nil: not in the archive
 	err       error
 }
 
-// Candidates gives, for Config.Old, the policy that made a decision; nil where it is not kept. Which rules are asked, and who is anonymous, is
-// as with like.
+// Candidates gives, for Config.Old, the policy that made a decision; nil where it is not in the archive. Rules and
+// anonymity are determined as with like.
 func (a Archive) Candidates(ctx context.Context, like *Candidate) func(*Record) (*Candidate, error) {
 	past := &archived{ctx: ctx, archive: a, like: like, known: map[string]*archivedCandidate{}}
 	return past.of

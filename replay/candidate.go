@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	evaluationLimit = 10 * time.Second // of one evaluation: that a machine is busy is no change of the policy
-	maxAsks         = 20_000           // rules of one policy that are kept prepared
+	evaluationLimit = 10 * time.Second // of one evaluation; long, because a busy machine is no change of the policy
+	maxAsks         = 20_000           // prepared rules kept for one policy
 )
 
-// Candidate is one policy that the log's decisions are put to. It may be used by several goroutines at once.
+// Candidate is one policy that replays the log's decisions. It is safe for concurrent use.
 type Candidate struct {
 	gate *gate.Replayer
 	view *gate.View
@@ -32,19 +32,19 @@ type Candidate struct {
 // preparedRule is one rule of a candidate.
 type preparedRule struct {
 	replayer *policy.Replayer
-	facts    policy.Facts // of today, for what is not on record
+	facts    policy.Facts // current facts, for those not on record
 	reads    reach.Reads
 	pure     bool
-	denies   bool   // there is no rule for the route, which is a denial
-	absent   string // why nothing can be asked
+	denies   bool   // no rule for the route, which is a denial
+	absent   string // why no rule can be evaluated
 }
 
-// NewCandidate returns the policy of a View. Without settings the rules that the log names are asked.
+// NewCandidate returns the policy of a View. Without settings the rules that the log names are evaluated.
 func NewCandidate(v *gate.View) *Candidate {
 	return &Candidate{gate: gate.NewReplayer(v), view: v, asks: map[string]*preparedRule{}}
 }
 
-// With is the candidate with another policy in its place. Which rules are asked, and who is anonymous, stays.
+// With returns the candidate with another policy. Rules and anonymity are determined as before.
 func (c *Candidate) With(s *policy.Snapshot) *Candidate {
 	return NewCandidate(&gate.View{Settings: c.view.Settings, Policy: s, Directory: c.view.Directory, Facts: c.view.Facts})
 }
@@ -57,7 +57,7 @@ func (c *Candidate) apps() []gate.App {
 	return c.view.Settings.Apps
 }
 
-// key names the rule that a decision is asked of: what the log names, or what the configuration asks.
+// key identifies the rule of a decision: what the log names, or what the configuration chooses by.
 func (c *Candidate) key(dst []byte, r *Record) []byte {
 	if c.view.Settings == nil {
 		return append(dst, r.Path...)
@@ -69,7 +69,7 @@ func (c *Candidate) key(dst []byte, r *Record) []byte {
 	return dst
 }
 
-// ask prepares the rule that a decision is asked of, once for all decisions of one key.
+// ask prepares the rule of a decision, once per key.
 func (c *Candidate) ask(r *Record, key []byte) (*preparedRule, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,7 +103,7 @@ func (c *Candidate) prepare(r *Record) (*preparedRule, error) {
 	return a, nil
 }
 
-// Reads is what the rule that is asked about a decision reads of its input. ok is false where none is asked.
+// Reads is what a decision's rule reads of its input. ok is false where there is no rule.
 func (c *Candidate) Reads(r *Record) (reads reach.Reads, ok bool, err error) {
 	a, err := c.prepare(r)
 	if err != nil || a.absent != "" || a.denies {
@@ -112,16 +112,16 @@ func (c *Candidate) Reads(r *Record) (reads reach.Reads, ok bool, err error) {
 	return a.reads, true, nil
 }
 
-// ruling is what a rule says about an input, whoever asks.
+// ruling is a rule's result for an input, whoever the caller.
 type ruling struct {
 	gate.Verdict
 	answer string
-	unsure string // the built-in that may have said something else then
+	unsure string // the non-deterministic built-in that may explain a difference
 	basis  policy.Basis
-	late   bool // it was not done within evaluationLimit
+	late   bool // evaluationLimit was exceeded
 }
 
-// rule evaluates. What was asked of the directory has the answers on record. An error is the end of all.
+// rule evaluates. Directory facts come from the record. An error aborts the replay.
 func (a *preparedRule) rule(ctx context.Context, input rego.Value, recorded []policy.Question, at time.Time, answers bool) (ruling, error) {
 	bounded, cancel := context.WithTimeout(ctx, evaluationLimit)
 	defer cancel()
@@ -136,7 +136,7 @@ func (a *preparedRule) rule(ctx context.Context, input rego.Value, recorded []po
 	}
 	out := ruling{Verdict: gate.VerdictOf(&d, err), basis: basis}
 	if err != nil && !out.Reason.OfPolicy() {
-		out.Verdict = gate.VerdictOf(nil, policy.ErrEvaluation) // that this machine is busy is not the policy's
+		out.Verdict = gate.VerdictOf(nil, policy.ErrEvaluation) // a busy machine is not the policy's fault
 	}
 	if answers && err == nil {
 		if out.answer, err = oneForm(d.Result); err != nil {
@@ -146,7 +146,7 @@ func (a *preparedRule) rule(ctx context.Context, input rego.Value, recorded []po
 	return out, nil
 }
 
-// oneForm is a value's JSON with the members in order.
+// oneForm is a value's canonical JSON: members sorted.
 func oneForm(v rego.Value) (string, error) {
 	plain, err := rego.JSON(v)
 	if err != nil {
@@ -156,35 +156,36 @@ func oneForm(v rego.Value) (string, error) {
 	return string(out), err
 }
 
-// verdict is what the gate makes of a ruling. was is the recorded verdict: what the policy has no part in stays as it was.
+// verdict is the gate's verdict for a ruling. was is the recorded verdict: its parts that do not depend on the policy
+// are kept.
 func (c *Candidate) verdict(u ruling, r *Record, was Verdict) Verdict {
 	v := u.Verdict
 	switch {
 	case v.Allow && was.Reason == gate.PolicyError && answerOf(r.Result).allowed:
-		return was // what the policy answered could not be given
+		return was // the policy's answer could not be sent
 	case !r.Identity.Authenticated && c.asksToLogIn(r, was):
 		v = v.Anonymous()
 	}
 	if !was.Allow && !v.Allow && was.ReasonName() == v.Reason.String() && was.Own == v.Own && was.Status != 0 {
-		v.Status = was.Status // a browser may have been sent to log in
+		v.Status = was.Status // a browser may have been redirected to log in
 	}
 	return Verdict{Verdict: v, answer: u.answer}
 }
 
-// asksToLogIn reports whether a caller without a credential is told to bring one.
+// asksToLogIn reports whether an anonymous caller is asked for a credential.
 func (c *Candidate) asksToLogIn(r *Record, was Verdict) bool {
 	some, known := c.gate.Credentials()
 	switch {
 	case known:
 		return some
 	case !was.Allow && was.Own == 0 && was.Reason == gate.Denied:
-		return false // it was not so then
+		return false // it was not at the time
 	}
 	return r.Identity.Recorded
 }
 
-// ReadRef is what a JSON pointer (RFC 6901) into a record stands for, as a reference to the input; "" where that is not in the input, or
-// not read.
+// ReadRef converts a JSON pointer (RFC 6901) into a record to a reference to the input; "" where that is outside the
+// input, or not read.
 func ReadRef(reads reach.Reads, pointer string) string {
 	rest, ok := strings.CutPrefix(pointer, "/input/")
 	if !ok {

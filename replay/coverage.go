@@ -12,32 +12,32 @@ import (
 )
 
 const (
-	mostHeld      = 24 << 20 // bytes of inputs for which it is known which rules hold
-	mostHeldInput = 8 << 10  // bytes of one of them
-	mostForeign   = 1000     // routes that no table has
+	mostHeld      = 24 << 20 // bytes of inputs whose held rules are cached
+	mostHeldInput = 8 << 10  // bytes of one cached input
+	mostForeign   = 1000     // routes without a table entry
 )
 
-// CoverageReport is what gatehouse log coverage prints.
+// CoverageReport is the output of gatehouse log coverage.
 type CoverageReport struct {
 	Since     string             `json:"since,omitempty"`
 	Until     string             `json:"until,omitempty"`
 	Decisions int64              `json:"decisions"`
 	Gaps      int64              `json:"gaps"`
-	Dropped   int64              `json:"dropped"` // decisions that the log itself says it lost
-	Tables    bool               `json:"tables"`  // there is a route table
+	Dropped   int64              `json:"dropped"` // decisions that the log reports as lost
+	Tables    bool               `json:"tables"`  // a route table exists
 	Routes    []*RouteCount      `json:"routes"`
-	Foreign   []*RouteCount      `json:"foreign_routes,omitempty"` // that no table has
-	NoRoute   int64              `json:"no_route"`                 // denied because no route takes them
+	Foreign   []*RouteCount      `json:"foreign_routes,omitempty"` // not in any table
+	NoRoute   int64              `json:"no_route"`                 // denied because no route matched
 	Rules     []policy.RuleCount `json:"rules"`
 	Evaluated int64              `json:"evaluated"`
 	Skipped   []*Skipped         `json:"not_evaluated,omitempty"`
 }
 
-// RouteCount is a route with what came of its requests.
+// RouteCount is a route with counts of its decisions.
 type RouteCount struct {
 	App     string   `json:"app,omitempty"`
 	Methods []string `json:"methods,omitempty"` // empty: any
-	Route   string   `json:"route"`             // its template
+	Route   string   `json:"route"`             // the template
 	Name    string   `json:"name,omitempty"`
 	Calls   int64    `json:"calls"`
 	Allowed int64    `json:"allowed"`
@@ -45,7 +45,7 @@ type RouteCount struct {
 	effective []string // the methods that it answers to; nil: any
 }
 
-// Coverage is a CoverageReport in the making. It belongs to one goroutine.
+// Coverage collects a CoverageReport. One goroutine uses it.
 type Coverage struct {
 	CoverageReport
 	candidate *Candidate
@@ -61,14 +61,14 @@ type Coverage struct {
 	kept      int
 }
 
-// coveredAsk is a rule that decisions are asked of, with which rules hold by what is read of the input.
+// coveredAsk is a prepared rule, with a cache of the rules that hold by what is read of the input.
 type coveredAsk struct {
 	asked
-	held map[string]policy.Held // nil: the time counts too, or chance
+	held map[string]policy.Held // nil: results also depend on time or chance
 }
 
-// NewCoverage returns the coverage of a policy that no decision was held against yet. partial evaluates also where the policy reads what the
-// log does not keep.
+// NewCoverage returns empty coverage of a policy. partial evaluates also where the policy reads what the log does not
+// keep.
 func NewCoverage(c *Candidate, partial bool) (*Coverage, error) {
 	v := &Coverage{candidate: c, partial: partial, tally: newReport(), routes: map[string][]*RouteCount{}, foreign: map[string]*RouteCount{},
 		asked: map[string]*coveredAsk{}}
@@ -95,7 +95,7 @@ func (v *Coverage) table(app string, table *routes.Table) {
 	}
 }
 
-// watch makes the rules that the configuration asks part of the coverage, whether anybody comes to them or not.
+// watch adds the configured rules to the coverage, so that unused ones are reported.
 func (v *Coverage) watch(app gate.App, table *routes.Table) error {
 	paths := [][]string{app.Decision}
 	if len(app.Root) > 0 {
@@ -113,7 +113,7 @@ func (v *Coverage) watch(app gate.App, table *routes.Table) error {
 	return nil
 }
 
-// routeRules are the places where the rules of a table's routes may stand.
+// routeRules are the places of a table's rules.
 func routeRules(root []string, table *routes.Table) (paths [][]string) {
 	for _, r := range table.Routes() {
 		for _, method := range r.RuleMethods() {
@@ -125,7 +125,7 @@ func routeRules(root []string, table *routes.Table) (paths [][]string) {
 	return paths
 }
 
-// Add takes one event.
+// Add counts one event.
 func (v *Coverage) Add(ctx context.Context, r *Record) error {
 	if r.Gap.Recorded {
 		v.Gaps++
@@ -144,7 +144,7 @@ func (v *Coverage) Add(ctx context.Context, r *Record) error {
 	return err
 }
 
-// route counts a call of a route.
+// route counts a request to a route.
 func (v *Coverage) route(r *Record) {
 	at := r.RouteOf()
 	name := cmp.Or(at.Name, at.Template)
@@ -172,7 +172,7 @@ func (v *Coverage) route(r *Record) {
 	}
 }
 
-// find is the route of a table that a decision speaks of: by name and template, and by method where several have these.
+// find returns the table's route for a decision: by name and template, and by method where several share these.
 func (v *Coverage) find(at Route) *RouteCount {
 	list := v.routes[at.App+"\x00"+cmp.Or(at.Name, at.Template)]
 	var fits []*RouteCount
@@ -192,7 +192,7 @@ func (v *Coverage) find(at Route) *RouteCount {
 	return nil
 }
 
-// evaluate finds which rules hold in a decision. It returns why that cannot be done.
+// evaluate determines which rules hold in a decision. It returns why it cannot.
 func (v *Coverage) evaluate(ctx context.Context, r *Record) (why string, err error) {
 	if why := r.unasked(); why != "" {
 		return why, nil
@@ -204,7 +204,7 @@ func (v *Coverage) evaluate(ctx context.Context, r *Record) (why string, err err
 	case a.absent != "":
 		return a.absent, nil
 	case a.denies:
-		return "", nil // there is no rule: none holds
+		return "", nil // no rule: none holds
 	}
 	if part := a.missing(r); part != "" && !v.partial {
 		return "the policy reads " + part + ", which the log does not keep", nil
@@ -219,7 +219,7 @@ func (v *Coverage) evaluate(ctx context.Context, r *Record) (why string, err err
 	return v.decide(ctx, a, r)
 }
 
-// decide evaluates, and keeps what came of it.
+// decide evaluates, and caches the result.
 func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why string, err error) {
 	input, err := v.inputs.Read(v.taken)
 	if err != nil {
@@ -260,7 +260,7 @@ func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why st
 	return "", nil
 }
 
-// ask finds the rule that is asked, and makes what it can reach part of the coverage.
+// ask finds the rule of a decision, and adds what it can reach to the coverage.
 func (v *Coverage) ask(r *Record) (*coveredAsk, error) {
 	v.key = v.candidate.key(v.key[:0], r)
 	if a := v.asked[string(v.key)]; a != nil {
@@ -284,7 +284,7 @@ func (v *Coverage) ask(r *Record) (*coveredAsk, error) {
 	return a, nil
 }
 
-// Report is what came of the decisions so far.
+// Report returns the report of the decisions so far.
 func (v *Coverage) Report() *CoverageReport {
 	v.tally.finish()
 	v.Since, v.Until, v.Skipped, v.Rules = v.tally.Since, v.tally.Until, v.tally.Skipped, v.rules.Rules()

@@ -8,7 +8,7 @@ import (
 	"gatehouse/gate"
 )
 
-// IsVerdict reports whether a text says what a verdict is to be like; "" is any.
+// IsVerdict reports whether a text is a valid verdict pattern; "" matches any.
 func IsVerdict(text string) bool {
 	words := strings.Fields(text)
 	switch {
@@ -24,27 +24,27 @@ func IsVerdict(text string) bool {
 	})
 }
 
-// Expected is a change that is meant: every decision that has all of what is written here.
+// Expected is an intended change: it covers every decision that matches all its fields.
 type Expected struct {
-	Route   string `yaml:"route"`   // DELETE /orders/{id}, the template alone, or the route's name
+	Route   string `yaml:"route"`   // DELETE /orders/{id}, the template, or the route's name
 	Method  string `yaml:"method"`  // DELETE
 	App     string `yaml:"app"`     // the application's name
-	Subject string `yaml:"subject"` // who called
-	Role    string `yaml:"role"`    // one of the caller's
+	Subject string `yaml:"subject"` // the caller
+	Role    string `yaml:"role"`    // one of the caller's roles
 	From    string `yaml:"from"`    // allow, deny, deny 403, deny no_credential, deny 403 denied
 	To      string `yaml:"to"`      // likewise
 
 	Place string `yaml:"-"` // file:line
 }
 
-// covers reports whether a change is the expected one.
+// covers reports whether a change is an expected one.
 func (e *Expected) covers(c *change) bool {
 	return (e.Route == "" || c.route.Named(e.Route)) && (e.Method == "" || e.Method == c.route.Method) &&
 		(e.App == "" || e.App == c.route.App) && (e.Subject == "" || e.Subject == c.record.Identity.Subject.Decode()) &&
 		(e.Role == "" || slices.Contains(events.Strings(c.record.Identity.Roles), e.Role)) && c.from.Fits(e.From) && c.to.Fits(e.To)
 }
 
-// String is the entry as it could stand in the file.
+// String formats the entry for the file.
 func (e *Expected) String() string {
 	var parts []string
 	for _, part := range [][2]string{{"route", e.Route}, {"method", e.Method}, {"app", e.App}, {"subject", e.Subject}, {"role", e.Role}, {"from", e.From}, {"to", e.To}} {

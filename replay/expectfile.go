@@ -9,15 +9,15 @@ import (
 	"gatehouse/config"
 )
 
-// maxExpect bounds a file of expected changes, in bytes.
+// maxExpect bounds the size of an expect file, in bytes.
 const maxExpect = 4 << 20
 
-// expectFile is a file of --expect.
+// expectFile is the file of --expect.
 type expectFile struct {
 	Expect []Expected `yaml:"expect"`
 }
 
-// ReadExpected reads expected changes. All that is wrong with the file is reported at once, each with its line.
+// ReadExpected reads expected changes. All errors of the file are reported at once, each with its line.
 func ReadExpected(file string) ([]Expected, error) {
 	if file == "" {
 		return nil, nil
@@ -29,7 +29,7 @@ func ReadExpected(file string) ([]Expected, error) {
 	return ParseExpected(file, raw)
 }
 
-// ParseExpected is ReadExpected of a text.
+// ParseExpected is ReadExpected for a text.
 func ParseExpected(file string, raw []byte) ([]Expected, error) {
 	var out expectFile
 	d, err := config.DecodeYAML(file, raw, &out)
@@ -39,7 +39,7 @@ func ParseExpected(file string, raw []byte) ([]Expected, error) {
 	if len(d.Errs) == 0 && len(d.Lines) == 0 {
 		return nil, fmt.Errorf("%s: there is no key expect: with a list of changes under it, such as\n%s", file, expectExample)
 	}
-	if len(d.Errs) > 0 { // an entry may be left out, and then the lines are of others
+	if len(d.Errs) > 0 { // entries may be missing, which would shift the lines
 		return nil, errors.Join(d.Errs...)
 	}
 	for i := range out.Expect {
@@ -60,7 +60,7 @@ func ParseExpected(file string, raw []byte) ([]Expected, error) {
 
 const expectExample = "  expect:\n    - {route: DELETE /orders/{id}, from: allow, to: deny}"
 
-// WriteExpected writes the changes that were not expected to a file for ReadExpected.
+// WriteExpected writes the unexpected changes to a file for ReadExpected.
 func WriteExpected(file string, groups []*Group) error {
 	var b strings.Builder
 	b.WriteString("# Changes that gatehouse replay found, for --expect: delete what is not meant.\nexpect:\n")

@@ -14,15 +14,15 @@ import (
 	"gatehouse/policy"
 )
 
-// Record is one event of a decision log as a replay looks at it. What Open Policy Agent's log says in other places is in ours. It is made
-// of the event's text, and good as long as that is.
+// Record is one event of a decision log, for replay. Events of Open Policy Agent are mapped to our fields. It aliases
+// the event's text, and is valid as long as that is.
 type Record struct {
 	events.Event
-	Number int64 // which of the log's it is, from 1
-	OPA    bool  // the outcome was not there and is made of the result
+	Number int64 // the event's number, from 1
+	OPA    bool  // the outcome was absent and is derived from the result
 }
 
-// Parse takes an event apart.
+// Parse parses an event.
 func (r *Record) Parse(event []byte, number int64) error {
 	r.Number, r.OPA = number, false
 	if err := r.Event.Parse(event); err != nil {
@@ -34,7 +34,7 @@ func (r *Record) Parse(event []byte, number int64) error {
 	return nil
 }
 
-// foreign fills in what Open Policy Agent's own decision log does not say in so many words.
+// foreign fills in what Open Policy Agent's decision log leaves implicit.
 func (r *Record) foreign() {
 	r.OPA = true
 	http := events.Member(r.Input, "attributes", "request", "http")
@@ -54,7 +54,7 @@ func member(value json.RawMessage, names ...string) events.RawString {
 	return events.Unquote(events.Member(value, names...))
 }
 
-// Recorded is what the gate has to know of it.
+// Recorded is the gate's view of the record.
 func (r *Record) Recorded() *gate.Recorded {
 	return &gate.Recorded{App: r.App.Decode(), Method: r.routeMethod().Decode(), Route: member(r.Input, "route", "template").Decode(),
 		Path: r.Path.Decode()}
@@ -68,7 +68,7 @@ func (r *Record) routeMethod() events.RawString {
 	return r.Request.Method
 }
 
-// Verdict is what the log says that was decided.
+// Verdict is the recorded verdict.
 func (r *Record) Verdict() Verdict {
 	if string(r.Outcome) == "allow" {
 		return Verdict{Verdict: gate.Verdict{Allow: true, Status: http.StatusOK}}
@@ -77,7 +77,7 @@ func (r *Record) Verdict() Verdict {
 	if v.name != "" {
 		v.Reason = gate.ReasonNamed(v.name)
 	}
-	if r.DryRun { // the client got the application's
+	if r.DryRun { // the client got the application's response
 		if v.Status = v.Own; v.Own == 0 && v.Reason.OfPolicy() {
 			v.Status = v.Reason.Status()
 		}
@@ -85,8 +85,8 @@ func (r *Record) Verdict() Verdict {
 	return v
 }
 
-// Outcomes is what was decided and with which status, as far as the event says so: "allow", "deny", or "" for an answer of Open Policy
-// Agent's to another question.
+// Outcomes is the outcome and status as far as the event says: "allow", "deny", or "" for an answer of Open Policy
+// Agent to another query.
 func (r *Record) Outcomes() (outcome, reason string, status int) {
 	if !r.OPA {
 		return r.Outcome.Decode(), r.Reason.Decode(), r.Status
@@ -106,12 +106,12 @@ func (r *Record) Outcomes() (outcome, reason string, status int) {
 	return "", "", 0
 }
 
-// IsQuestion reports whether an application asked for the decision itself, so that no route and no rule of one was asked.
+// IsQuestion reports whether an application called the authorization API, so that no route applied.
 func (r *Record) IsQuestion() bool {
 	return string(member(r.Input, "attributes", "request", "http", "protocol")) == gate.QuestionProtocol
 }
 
-// unasked says why the policy had no part in a decision, or why its part is not known.
+// unasked says why the policy was not evaluated, or why its result is unknown.
 func (r *Record) unasked() string {
 	reason := string(r.Reason)
 	switch {
@@ -129,7 +129,7 @@ func (r *Record) unasked() string {
 	return "the policy was not asked: " + reason
 }
 
-// answer is the recorded result in the form in which answers are compared; "" where it is not all there.
+// answer is the recorded result in canonical form; "" where it is incomplete.
 func (r *Record) answer() string {
 	for _, list := range []json.RawMessage{r.Erased, r.Masked} {
 		if slices.ContainsFunc(events.Strings(list), func(p string) bool { return strings.HasPrefix(p, "/result") }) {
@@ -142,11 +142,11 @@ func (r *Record) answer() string {
 	if r.Result == nil || d.Decode(&plain) != nil {
 		return ""
 	}
-	out, _ := json.Marshal(plain) // what was decoded
+	out, _ := json.Marshal(plain) // was decoded from JSON: cannot fail
 	return string(out)
 }
 
-// said is what of a recorded result bears on the verdict.
+// said is the part of a recorded result that determines the verdict.
 type said struct {
 	allowed bool
 	status  int // the policy's own; 0: none
@@ -161,15 +161,15 @@ func answerOf(result json.RawMessage) (out said) {
 	return out
 }
 
-// Route is where a decision's request went, by all the names that it has.
+// Route identifies the route of a request, by all its names.
 type Route struct{ App, Method, Name, Template, Path string }
 
-// RouteOf is taken from the record, which has the template only within the input.
+// RouteOf reads it from the record, where the template is only in the input.
 func (r *Record) RouteOf() Route {
 	return RouteOf(r.App.Decode(), r.routeMethod().Decode(), r.Event.Route.Decode(), r.Request.Path.Decode(), r.Input)
 }
 
-// RouteOf is made of what an event says about a request; route is its member of that name.
+// RouteOf makes a Route from parts of an event; route is its member of that name.
 func RouteOf(app, method, route, path string, input json.RawMessage) Route {
 	out := Route{App: app, Method: method}
 	if within := events.Member(input, "route"); within != nil {
@@ -186,7 +186,7 @@ func RouteOf(app, method, route, path string, input json.RawMessage) Route {
 	return out
 }
 
-// Label is what a group of changes is called.
+// Label names a group of changes.
 func (r Route) Label() string {
 	for _, name := range []string{r.Template, r.Name, r.Path} {
 		if name != "" {
@@ -196,13 +196,13 @@ func (r Route) Label() string {
 	return strings.TrimSpace(r.Method + " (no path)")
 }
 
-// Named reports whether a name that somebody wrote means this route.
+// Named reports whether a user-given name means this route.
 func (r Route) Named(name string) bool {
 	return slices.Contains([]string{r.Label(), r.Template, r.Name, r.Path}, name) || r.Name != "" && name == r.Method+" "+r.Name
 }
 
-// generalised is a path without its query and with * for what looks like the number of something, so that requests of one kind come
-// together where no route table names them.
+// generalised is a path without its query and with * for segments that look like ids, to group similar requests where
+// no route table names them.
 func generalised(path string) string {
 	const most = 120
 	path, _, _ = strings.Cut(path, "?")
@@ -220,14 +220,14 @@ func generalised(path string) string {
 	return path
 }
 
-// Verdict is what was decided, as far as two policies are compared by it. The zero value is a denial.
+// Verdict is the part of a decision that is compared. The zero value is a denial.
 type Verdict struct {
 	gate.Verdict
-	answer string // all that the policy answered, in one form for one meaning; "" where that is not compared
-	name   string // of a recorded reason, which may be one that this version does not know; "": that of Reason
+	answer string // the policy's complete answer in canonical form; "" where it is not compared
+	name   string // of a recorded reason unknown to this version; "": that of Reason
 }
 
-// ReasonName is the reason of a denial, as the log has it.
+// ReasonName is a denial's reason, as in the log.
 func (v Verdict) ReasonName() string {
 	if v.name != "" {
 		return v.name
@@ -235,7 +235,7 @@ func (v Verdict) ReasonName() string {
 	return v.Reason.String()
 }
 
-// String is the verdict as it stands in a file of expected changes.
+// String formats the verdict for the file of expected changes.
 func (v Verdict) String() string {
 	if v.Allow {
 		return "allow"
@@ -243,7 +243,7 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("deny %d %s", v.Status, v.ReasonName())
 }
 
-// Fits reports whether a verdict is as the text has it.
+// Fits reports whether a verdict matches the pattern.
 func (v Verdict) Fits(text string) bool {
 	have := strings.Fields(v.String())
 	return !slices.ContainsFunc(strings.Fields(text), func(word string) bool { return !slices.Contains(have, word) })

@@ -1,9 +1,10 @@
-// Package replay decides a log's decisions again: with another policy, to show what would change (New and Run), and to see which routes
-// and rules are used (NewCoverage). It is the library behind gatehouse replay and gatehouse log coverage.
+// Package replay makes a log's decisions again: with another policy, to show what would change (New and Run), and to
+// see which routes and rules are used (NewCoverage). It is the library behind gatehouse replay and gatehouse log
+// coverage.
 //
-// It owns the comparison of recorded and new verdicts, the count of changes, and the policies of the past that are compiled for that. What is
-// asked about a decision and what the policy's answer comes to is the gate's: a [gate.Replayer] says. It may import gate, decisionlog, policy and
-// bundles. It prints nothing and reads no flags.
+// It owns the comparison of recorded and new verdicts, the counting of changes, and the archived policies compiled
+// for that. Which rule decides and how its result becomes a verdict is the gate's: see [gate.Replayer]. It may import
+// gate, decisionlog, policy and bundles. It prints nothing and reads no flags.
 package replay
 
 import (
@@ -17,41 +18,42 @@ import (
 	"gatehouse/decisionlog/read"
 )
 
-const batchBytes = 512 << 10 // bytes of events that are handed to a worker at once
+const batchBytes = 512 << 10 // bytes of events per batch
 
 // Config is what a Replay is made of.
 type Config struct {
 	Candidate *Candidate
-	// Old is the policy to compare with, nil where it is not kept. No func: what was recorded counts. It is called by several goroutines.
+	// Old is the policy to compare with, nil where it is not in the archive. Without it the recorded verdict is used.
+	// It must be safe for concurrent use.
 	Old     func(*Record) (*Candidate, error)
-	Wants   func(*Record) bool // which decisions are replayed; nil: all. It is called by several goroutines
-	Enough  func([]byte) bool  // whether an event is the last; nil: none is. One goroutine calls it, with each event in turn
+	Wants   func(*Record) bool // which decisions are replayed; nil: all. Safe for concurrent use
+	Enough  func([]byte) bool  // whether an event is the last one wanted; nil: never. Called by one goroutine, for each event in order
 	Expect  []Expected
 	Partial bool // also where the policy reads what the log does not keep
-	Answers bool // compare all that the policy answers
+	Answers bool // compare complete answers
 }
 
-// Replay puts the decisions of a log to a policy, and says which of them come out in another way.
+// Replay evaluates the decisions of a log with a policy, and reports those that change.
 type Replay struct {
 	Config
-	read  atomic.Int64 // events, for the progress
+	read  atomic.Int64 // events, for progress
 	bytes atomic.Int64
 }
 
 // New returns a Replay of one log.
 func New(cfg Config) *Replay { return &Replay{Config: cfg} }
 
-// Progress is how many events and bytes of the log are read.
+// Progress is how many events and bytes have been read.
 func (p *Replay) Progress() (events, bytes int64) { return p.read.Load(), p.bytes.Load() }
 
-// batch is a run of events, one behind the other.
+// batch is a sequence of events.
 type batch struct {
-	first int64 // the number of the first
+	first int64 // the number of the first event
 	data  []byte
 	ends  []int
 }
 
-// Run reads the log to its end, or to the number of decisions that is wanted.
+// Run reads the log to its end, or to the requested number of decisions.
 func (p *Replay) Run(ctx context.Context, log *read.Reader) (*Report, error) {
 	workers := max(runtime.GOMAXPROCS(0), 1)
 	full, free := make(chan *batch, workers), make(chan *batch, 2*workers+2)
@@ -92,7 +94,7 @@ func (p *Replay) Run(ctx context.Context, log *read.Reader) (*Report, error) {
 	return total, nil
 }
 
-// feed copies events into batches. It alone reads the log.
+// feed copies events into batches. Only it reads the log.
 func (p *Replay) feed(ctx context.Context, log *read.Reader, t *Report, full chan<- *batch, free <-chan *batch) error {
 	var b *batch
 	send := func() error {

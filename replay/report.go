@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	maxGroups   = 10_000 // groups of changes; the rest is one more
-	maxReasons  = 1_000  // reasons why decisions were not replayed
-	maxDamage   = 20     // places of damage that are named
+	maxGroups   = 10_000 // groups of changes; further ones are merged into one
+	maxReasons  = 1_000  // reasons for skipped decisions
+	maxDamage   = 20     // damaged places that are listed
 	maxExamples = 3      // examples of each group
 )
 
@@ -27,10 +27,10 @@ type Group struct {
 	ExpectedAt string    `json:"expected_at,omitempty"` // file:line of --expect
 	Examples   []Example `json:"examples"`
 
-	expect int // which of the expected changes; -1: none
+	expect int // index of the expected change; -1: none
 }
 
-// Example is one decision, for somebody to look up.
+// Example is one decision, to look up in the log.
 type Example struct {
 	DecisionID string   `json:"decision_id"`
 	Timestamp  string   `json:"timestamp"`
@@ -41,7 +41,7 @@ type Example struct {
 	event int64
 }
 
-// Skipped are decisions that were not replayed, for one reason.
+// Skipped counts the decisions that were not replayed for one reason.
 type Skipped struct {
 	Reason  string `json:"reason"`
 	Count   int64  `json:"count"`
@@ -50,26 +50,26 @@ type Skipped struct {
 	event int64
 }
 
-// Report is what came of a log, or of a part of one.
+// Report is the result for a log, or a part of one.
 type Report struct {
 	Events   int64 `json:"events"`   // in the log, gaps among them
-	Filtered int64 `json:"filtered"` // passed over: not what was asked for
+	Filtered int64 `json:"filtered"` // excluded by the filter
 	Replayed int64 `json:"replayed"`
 	Changed  int64 `json:"changed"`
-	// FactsRecorded and FactsCurrent count the questions to the directory that were answered from the log, and those that were not on record and
-	// put to the directory of today.
+	// FactsRecorded and FactsCurrent count directory facts taken from the log, and those not on record that were
+	// queried from the current directory.
 	FactsRecorded int64      `json:"facts_recorded,omitempty"`
 	FactsCurrent  int64      `json:"facts_current,omitempty"`
-	Remade        int64      `json:"-"` // of Replayed, those that were evaluated and not remembered
+	Remade        int64      `json:"-"` // of Replayed, those evaluated and not from the memo
 	Since         string     `json:"since,omitempty"`
 	Until         string     `json:"until,omitempty"`
 	Gaps          int64      `json:"gaps,omitempty"`
-	Dropped       int64      `json:"dropped,omitempty"` // decisions that the log itself says it lost
+	Dropped       int64      `json:"dropped,omitempty"` // decisions that the log reports as lost
 	Damage        []string   `json:"damage,omitempty"`
 	Damaged       int64      `json:"damaged,omitempty"`
-	Differs       int64      `json:"old_differs,omitempty"` // the old policy says something else than was recorded
+	Differs       int64      `json:"old_differs,omitempty"` // the old policy disagrees with the record
 	Differ        []Example  `json:"old_differs_examples,omitempty"`
-	Unkept        int64      `json:"old_not_kept,omitempty"` // compared with what was recorded for want of the policy that decided
+	Unkept        int64      `json:"old_not_kept,omitempty"` // compared with the record because the policy that decided is not archived
 	Groups        []*Group   `json:"changes"`
 	Skipped       []*Skipped `json:"not_replayed"`
 
@@ -84,14 +84,14 @@ type groupKey struct {
 
 func newReport() *Report { return &Report{groups: map[groupKey]*Group{}, skips: map[string]*Skipped{}} }
 
-// damaged notes a place that could not be read.
+// damaged records an unreadable place.
 func (t *Report) damaged(where string) {
 	if t.Damaged++; len(t.Damage) < maxDamage {
 		t.Damage = append(t.Damage, where)
 	}
 }
 
-// between widens the period.
+// between extends the period.
 func (t *Report) between(r *Record) {
 	at := r.Timestamp
 	if t.Since == "" || string(at) < t.Since {
@@ -116,7 +116,7 @@ func (t *Report) skip(why string, r *Record) {
 	s.Count++
 }
 
-// addExample keeps the first few decisions of the log.
+// addExample keeps the first few decisions in log order.
 func addExample(list []Example, r *Record) []Example {
 	if len(list) >= maxExamples && list[len(list)-1].event < r.Number {
 		return list
@@ -131,7 +131,7 @@ func firstExamples(list []Example) []Example {
 	return list[:min(len(list), maxExamples)]
 }
 
-// add takes in what another part of the log came to.
+// add merges the report of another part of the log.
 func (t *Report) add(o *Report) {
 	t.Events, t.Filtered, t.Replayed, t.Changed, t.Remade = t.Events+o.Events, t.Filtered+o.Filtered, t.Replayed+o.Replayed, t.Changed+o.Changed, t.Remade+o.Remade
 	t.Gaps, t.Dropped, t.Damaged, t.Differs = t.Gaps+o.Gaps, t.Dropped+o.Dropped, t.Damaged+o.Damaged, t.Differs+o.Differs
@@ -164,7 +164,7 @@ func (t *Report) add(o *Report) {
 	}
 }
 
-// finish puts groups and reasons in order: what was not expected first, then the most.
+// finish sorts groups and reasons: unexpected ones first, then by count.
 func (t *Report) finish() {
 	t.Groups = slices.SortedFunc(maps.Values(t.groups), func(a, b *Group) int {
 		if a.Expected != b.Expected {
@@ -181,7 +181,7 @@ func (t *Report) finish() {
 	})
 }
 
-// Unexpected is how many changes no one expected.
+// Unexpected is the number of unexpected changes.
 func (t *Report) Unexpected() (n int64) {
 	for _, g := range t.Groups {
 		if !g.Expected {
@@ -191,7 +191,7 @@ func (t *Report) Unexpected() (n int64) {
 	return n
 }
 
-// Missed are the expected changes that did not happen.
+// Missed are the expected changes that did not occur.
 func (t *Report) Missed(expect []Expected) (list []Expected) {
 	for i, e := range expect {
 		if !slices.ContainsFunc(t.Groups, func(g *Group) bool { return g.expect == i }) {

@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	maxMemo      = 24 << 20 // bytes of inputs whose rulings a worker keeps
-	maxMemoInput = 8 << 10  // bytes of one of them
-	memoTrial    = 20_000   // inputs after which a worker looks at whether keeping rulings pays
+	maxMemo      = 24 << 20 // bytes of inputs whose rulings a worker caches
+	maxMemoInput = 8 << 10  // bytes of one cached input
+	memoTrial    = 20_000   // inputs after which a worker checks whether the cache pays
 )
 
-// change is a decision that comes out in another way.
+// change is a decision whose verdict changes.
 type change struct {
 	record   *Record
 	route    Route
 	from, to Verdict
 }
 
-// worker decides batch after batch. It belongs to one goroutine.
+// worker processes batches. One goroutine uses it.
 type worker struct {
 	*Replay
 	*Report
@@ -35,19 +35,19 @@ type worker struct {
 	record Record
 	key    []byte
 	taken  []byte // the part of an input that is read
-	kept   int    // bytes of inputs whose rulings are kept
+	kept   int    // bytes of cached inputs
 }
 
-// asked is a rule with what a worker knows of it.
+// asked is a prepared rule with a worker's caches.
 type asked struct {
 	*preparedRule
-	rulings  map[string]ruling // by the part of the input that is read; nil: they are not kept
+	rulings  map[string]ruling // by the part of the input that is read; nil: no cache
 	hits     int
 	misses   int
-	pointers map[string]string // by a list of pointers: what the rule reads of it
+	pointers map[string]string // by a list of pointers: those that the rule reads
 }
 
-// take decides about all events of a batch.
+// take processes all events of a batch.
 func (w *worker) take(ctx context.Context, b *batch) error {
 	from := 0
 	for i, end := range b.ends {
@@ -56,7 +56,7 @@ func (w *worker) take(ctx context.Context, b *batch) error {
 		}
 		from = end
 	}
-	if cap(b.data) > 4*batchBytes { // one huge event is no reason to keep its memory
+	if cap(b.data) > 4*batchBytes { // release the buffer of an unusually large event
 		b.data = nil
 	}
 	return nil
@@ -91,7 +91,7 @@ func (w *worker) event(ctx context.Context, event []byte, number int64) error {
 	return nil
 }
 
-// compare decides a decision again. It returns why that cannot be done.
+// compare makes a decision again. It returns why it cannot.
 func (w *worker) compare(ctx context.Context, r *Record) (why string, err error) {
 	if why := r.unasked(); why != "" {
 		return why, nil
@@ -120,7 +120,7 @@ func (w *worker) compare(ctx context.Context, r *Record) (why string, err error)
 	return "", nil
 }
 
-// before is what the old policy says, or what was recorded where that policy is not kept.
+// before is the old policy's verdict, or the recorded one where that policy is not archived.
 func (w *worker) before(ctx context.Context, r *Record, was Verdict) (from Verdict, why string, err error) {
 	old, err := w.Old(r)
 	switch {
@@ -140,7 +140,7 @@ func (w *worker) before(ctx context.Context, r *Record, was Verdict) (from Verdi
 	return from, "", nil
 }
 
-// decide is what a candidate says of a recorded decision.
+// decide is a candidate's verdict for a recorded decision.
 func (w *worker) decide(ctx context.Context, s *Candidate, r *Record, was Verdict) (v Verdict, why string, err error) {
 	a, err := w.ask(s, r)
 	switch {
@@ -166,7 +166,7 @@ func (w *worker) decide(ctx context.Context, s *Candidate, r *Record, was Verdic
 	return s.verdict(u, r, was), "", nil
 }
 
-// ask finds the rule that is asked.
+// ask finds the rule of a decision.
 func (w *worker) ask(s *Candidate, r *Record) (*asked, error) {
 	w.key = s.key(w.key[:0], r)
 	known := w.asked[s]
@@ -177,7 +177,7 @@ func (w *worker) ask(s *Candidate, r *Record) (*asked, error) {
 	if err != nil {
 		return nil, err
 	}
-	if known == nil && len(w.asked) > 2*maxArchived { // policies of the past that are done with
+	if known == nil && len(w.asked) > 2*maxArchived { // archived policies that are no longer used
 		clear(w.asked)
 		w.kept = 0
 	}
@@ -193,7 +193,7 @@ func (w *worker) ask(s *Candidate, r *Record) (*asked, error) {
 	return a, nil
 }
 
-// missing is a part of the input that the rule reads and the log does not keep; "" where there is none.
+// missing is a part of the input that the rule reads and the log does not keep; "": none.
 func (a *asked) missing(r *Record) string {
 	for _, list := range []json.RawMessage{r.Erased, r.Masked} {
 		if len(list) == 0 {
@@ -214,7 +214,7 @@ func (a *asked) missing(r *Record) string {
 	return ""
 }
 
-// readOf is the first of the pointers into the input that is read, as a reference.
+// readOf is the first of the pointers that the rule reads, as a reference.
 func readOf(reads reach.Reads, pointers []string) string {
 	for _, pointer := range pointers {
 		if ref := ReadRef(reads, pointer); ref != "" {
@@ -224,7 +224,8 @@ func readOf(reads reach.Reads, pointers []string) string {
 	return ""
 }
 
-// rule gives the ruling for the part of the input that is read: a kept one, where nothing else can make a difference.
+// rule returns the ruling for the part of the input that is read: from the cache, where nothing else can influence
+// it.
 func (w *worker) rule(ctx context.Context, a *asked, r *Record) (u ruling, why string, err error) {
 	if w.taken, err = a.reads.Project(w.taken[:0], r.Input); err != nil {
 		return u, "its input is damaged", nil
@@ -255,7 +256,7 @@ func (w *worker) rule(ctx context.Context, a *asked, r *Record) (u ruling, why s
 	return u, "", nil
 }
 
-// keep keeps a ruling, within bounds, for as long as that pays.
+// keep caches a ruling, within bounds, while that pays.
 func (w *worker) keep(a *asked, u ruling) {
 	if a.misses++; a.misses == memoTrial && a.hits < a.misses/4 {
 		a.rulings = nil

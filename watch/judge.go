@@ -9,7 +9,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// judge says what an event means for a target: nothing, a change, or a change that is complete.
+// judge classifies an event for a target: irrelevant, a change, or a complete change.
 func (w *Watcher) judge(t *target, e fsnotify.Event) (changed, complete bool) {
 	if slices.Contains(t.steps, e.Name) {
 		return w.judgeStep(t, e)
@@ -39,9 +39,9 @@ func (w *Watcher) judge(t *target, e fsnotify.Event) (changed, complete bool) {
 	return false, false
 }
 
-// judgeStep judges an event on the target itself or a link on the way to it. A folder that was just made is empty: its files will follow.
-// One with files in it, or a link, was put into place. A file that appears may have been moved or be about to be written: it is read soon,
-// because one that is not whole yet is found out, and read again when the rest has come.
+// judgeStep classifies an event on the target itself or a link on the way to it. A new empty folder will get its
+// files later; one with files, or a link, was moved into place. A new file may have been moved or may still be
+// written: it is read soon, because an incomplete one is detected and read again.
 func (w *Watcher) judgeStep(t *target, e fsnotify.Event) (changed, complete bool) {
 	if !e.Has(fsnotify.Create) {
 		return true, false
@@ -54,7 +54,7 @@ func (w *Watcher) judgeStep(t *target, e fsnotify.Event) (changed, complete bool
 	return true, err == nil && len(entries) > 0
 }
 
-// newFolder watches a new folder and those in it at once, so that what is written there is seen while it settles. It
+// newFolder watches a new folder and its subfolders at once, so that writes in it are seen while it settles. It
 // reports whether the path is a folder.
 func (w *Watcher) newFolder(t *target, path string) bool {
 	info, err := os.Stat(path)
@@ -62,7 +62,7 @@ func (w *Watcher) newFolder(t *target, path string) bool {
 		return false
 	}
 	w.add(path, info)
-	entries, _ := os.ReadDir(path) // what cannot be read now is an error when the target is read
+	entries, _ := os.ReadDir(path) // a read error shows again when the target is read
 	for _, e := range entries {
 		below := filepath.Join(path, e.Name())
 		if name, err := filepath.Rel(t.top(), below); err == nil && e.IsDir() && !t.Ignored(filepath.ToSlash(name)) {
@@ -72,7 +72,7 @@ func (w *Watcher) newFolder(t *target, path string) bool {
 	return true
 }
 
-// ignored reports whether a name, or a folder above it, is none of the contents.
+// ignored reports whether a name, or a folder above it, is not part of the contents.
 func (t *target) ignored(name string) bool {
 	for i, c := range name {
 		if c == '/' && t.Ignored(name[:i]) {

@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// Look is what a target looked like: enough to tell that something changed, without opening a file.
+// Look is the state of a target by stat: enough to detect a change without opening a file.
 type Look struct {
 	Base    fs.FileInfo            // the folder behind any links, or the file
 	Names   []string               // of all files of a folder, in lexical order
-	Files   map[string]fs.FileInfo // by name; nil for those whose content does not matter
+	Files   map[string]fs.FileInfo // by name; nil for files whose content is irrelevant
 	Folders []string               // to be watched too: slash-separated, below the target, without itself
-	Beside  []fs.FileInfo          // other files that a change of which is one of the target; nil where there is none
+	Beside  []fs.FileInfo          // other files whose change counts as one of the target; nil: none
 }
 
-// LookAt looks at one file, or at a folder without its contents.
+// LookAt stats one file, or a folder without its contents.
 func LookAt(path string) *Look {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -31,7 +31,7 @@ func LookAt(path string) *Look {
 	return &Look{Base: info}
 }
 
-// Same reports whether nothing changed between two looks.
+// Same reports whether two looks show the same state.
 func (l *Look) Same(other *Look) bool {
 	if l == nil || other == nil {
 		return l == other
@@ -50,8 +50,8 @@ func (l *Look) Same(other *Look) bool {
 	return true
 }
 
-// fresh reports whether a file was written so lately that it may be written again without looking different: a file system's clock may
-// be coarse.
+// fresh reports whether a file was written so recently that another write may not show: a file system's clock may be
+// coarse.
 func (l *Look) fresh() bool {
 	if l == nil || l.Base.IsDir() {
 		return false
@@ -60,7 +60,7 @@ func (l *Look) fresh() bool {
 	return age >= 0 && age < 2*time.Second
 }
 
-// SameFile compares what the file system says about a file; both may be nil.
+// SameFile compares two stat results; both may be nil.
 func SameFile(a, b fs.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -68,7 +68,7 @@ func SameFile(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && a.Mode() == b.Mode()
 }
 
-// ReadFile returns the content of a regular file of at most limit bytes. A named pipe does not make it wait.
+// ReadFile returns the content of a regular file of at most limit bytes. It does not block on a named pipe.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -92,10 +92,10 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return content, nil
 }
 
-const maxLinks = 40 // on the way to a file, as of Linux
+const maxLinks = 40 // on the way to a file, as in Linux
 
-// stepsTo lists what, made or replaced, makes a path lead to another file: each link on the way, the first folder that is missing, and last
-// what they all lead to.
+// stepsTo lists the paths whose creation or replacement changes where path leads: each link on the way, the first
+// missing folder, and last the final target.
 func stepsTo(path string) []string {
 	var steps []string
 	at, rest := string(filepath.Separator), strings.Split(path, string(filepath.Separator))

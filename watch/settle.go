@@ -3,15 +3,15 @@ package watch
 import "time"
 
 const (
-	// settleComplete is how long a change that is complete when it is seen waits for others like it.
+	// settleComplete is how long a complete change waits for others.
 	settleComplete = 25 * time.Millisecond
-	// settleWrite is how long nothing must be written before files that are written in place are read.
+	// settleWrite is how long files written in place must be quiet before they are read.
 	settleWrite = 100 * time.Millisecond
 	// settleMost bounds the wait under constant writing.
 	settleMost = 2 * time.Second
 )
 
-// settling is a target's changes that have been seen and not yet been handed over. The zero value is none.
+// settling is a target's changes that were seen and not yet reported. The zero value is none.
 type settling struct {
 	first    time.Time // zero: nothing is pending
 	due      time.Time
@@ -31,7 +31,7 @@ func (p *settling) note(now time.Time, complete bool) {
 	p.due = earlier(now.Add(settleWrite), p.first.Add(settleMost))
 }
 
-// again puts the change off, or makes one up. What is noted meanwhile settles as writing does.
+// again schedules a report, also without a change. Changes noted meanwhile settle as writes do.
 func (p *settling) again(now time.Time, after time.Duration) {
 	*p = settling{first: now, due: now.Add(after)}
 }
@@ -43,7 +43,7 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// note is called by Run alone, as handed is; again by anybody.
+// note and handed are called by Run only; again by any goroutine.
 func (t *target) note(now time.Time, complete bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -57,7 +57,7 @@ func (t *target) again(now time.Time, after time.Duration) {
 	t.pending.again(now, after)
 }
 
-// handed says that all that is due has been handed over. What LookAgain asked for since then stays.
+// handed clears what was reported. A later LookAgain stays scheduled.
 func (t *target) handed(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

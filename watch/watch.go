@@ -1,14 +1,14 @@
-// Package watch tells when files and folders may have changed, so that what is read of them is whole.
+// Package watch reports that files and folders may have changed, at times when their content is likely complete.
 //
-// A [Watcher] has a list of targets: a file, or a folder with all that is below it. It watches the folders that they are in, and those
-// that the links on the way to them are in: a file that is replaced takes its own watch with it, and a Kubernetes volume (ConfigMap, Secret)
-// changes by the swap of one link, ..data. Changes settle before they are told: one that is complete when it is seen, as a rename is,
-// after 25 ms, and writing in place 100 ms after the last of it, but at the latest two seconds after the first. Events get lost on network
-// file systems and in overflows, and there may be none at all: each target is also looked at every so often.
+// A [Watcher] has a list of targets: a file, or a folder with everything below it. It watches their parent folders,
+// and those of the links on the way: a replaced file loses its own watch, and a Kubernetes volume (ConfigMap, Secret)
+// changes by swapping one link, ..data. Changes settle before they are reported: a complete one, such as a rename,
+// after 25 ms, writing in place 100 ms after the last write, but at most two seconds after the first. Events get lost
+// on network file systems and in overflows, or are not supported: so each target is also polled.
 //
-// What a change means, and whether there is one, is for who reads. A change that was told may be none.
+// Whether and how the content changed is for the reader to find out: a report may be spurious.
 //
-// It is a foundation: it imports nothing of ours, and all may import it.
+// It is a foundation: it imports no other package of this module, and all may import it.
 package watch
 
 import (
@@ -30,18 +30,19 @@ import (
 // Config says what is watched.
 type Config struct {
 	Targets []Target
-	Poll    time.Duration // how often each target is looked at without any event; default: 2s
-	Logger  *zap.Logger   // for operators: where watching is reduced to looking; default: none
+	Poll    time.Duration // interval of polling; default: 2s
+	Logger  *zap.Logger   // for operators: reports where only polling works; default: none
 }
 
-// Target is a file or a folder, which need not exist. Its functions are called from one goroutine at a time and do not open files.
+// Target is a file or a folder, which need not exist. Its functions are called by one goroutine at a time and open no
+// files.
 type Target struct {
 	Path string // relative to the working directory of [New]
 
-	// Look says what is there; nil: nothing, or nothing that can be listed. Default: [LookAt] the path.
+	// Look stats the target; nil: missing or not listable. Default: [LookAt] the path.
 	Look func() *Look
 
-	// Of a folder, by slash-separated names below it: what is none of its contents, with all below it, and which files matter.
+	// Of a folder, by slash-separated names below it: entries to ignore, with everything below, and files that matter.
 	// Default: nothing is ignored, everything matters.
 	Ignored, Wanted func(name string) bool
 }
@@ -52,25 +53,25 @@ type Watcher struct {
 	poll    time.Duration
 	logger  *zap.Logger
 	changed chan []int
-	kick    chan struct{} // a due time was set from outside
+	kick    chan struct{} // a due time was set by another goroutine
 	open    func() (*fsnotify.Watcher, error)
 
 	// Owned by Run.
-	events  *fsnotify.Watcher      // nil: there is only the poll
+	events  *fsnotify.Watcher      // nil: polling only
 	watched map[string]fs.FileInfo // what each watch was set on
-	warned  bool                   // that a watch could not be set
+	warned  bool                   // about a watch that could not be set
 }
 
-// target is a Target and what is known of it.
+// target is a Target and its state.
 type target struct {
 	Target
-	plain bool // it has no Look of its own
+	plain bool // it has no Look func
 
 	// Owned by Run.
-	steps   []string // what, replaced, makes Path lead somewhere else; the last is where it leads
-	dirs    []string // that are watched for it
+	steps   []string // paths whose replacement changes where Path leads; the last is where it leads
+	dirs    []string // folders watched for it
 	seen    *Look
-	covered bool // watched and looked at since the last event
+	covered bool // watched, and looked at since the last event
 
 	mu      sync.Mutex // guards pending
 	pending settling
@@ -78,7 +79,7 @@ type target struct {
 
 const (
 	defaultPoll = 2 * time.Second
-	dataLink    = "..data" // the link that a Kubernetes volume swaps to change all of its files at once
+	dataLink    = "..data" // the link that a Kubernetes volume swaps to change all files at once
 )
 
 // New makes a Watcher. It starts nothing.
@@ -110,20 +111,20 @@ func New(c Config) *Watcher {
 	return w
 }
 
-// Changed has the targets to read, by their index in Config: all of them once when Run begins, then those that may have changed. They are
-// watched before they are handed over: what happens while they are read is told again.
+// Changed delivers the indices in Config of the targets to read: all of them once when Run begins, then those that
+// may have changed. They are watched before they are delivered: a change during the read is reported again.
 func (w *Watcher) Changed() <-chan []int { return w.changed }
 
-// LookAgain has a target read again after a pause, whatever becomes of it meanwhile. It never waits.
+// LookAgain schedules a target to be reported after a pause, changed or not. It never blocks.
 func (w *Watcher) LookAgain(i int, after time.Duration) {
 	w.targets[i].again(time.Now(), after)
 	select {
 	case w.kick <- struct{}{}:
-	default: // it was said already
+	default: // already signalled
 	}
 }
 
-// Run watches until ctx ends. Where there is no watching it looks, and says so in the log. One Run at a time.
+// Run watches until ctx ends. Where watching fails it polls, and logs that. One Run at a time.
 func (w *Watcher) Run(ctx context.Context) {
 	w.watched, w.warned = map[string]fs.FileInfo{}, false
 	var err error
@@ -185,7 +186,7 @@ func (w *Watcher) loop(ctx context.Context) {
 	}
 }
 
-// due lists the targets that have settled, watched and looked at, and says when the next one will have.
+// due returns the settled targets, after watching and looking at them, and when the next one will be due.
 func (w *Watcher) due(now time.Time) (due []int, next time.Time) {
 	for i, t := range w.targets {
 		switch at, pending := t.due(); {
@@ -204,7 +205,7 @@ func (w *Watcher) due(now time.Time) (due []int, next time.Time) {
 	return due, next
 }
 
-// look compares each target with what was seen of it last.
+// look compares each target with its last look.
 func (w *Watcher) look() {
 	for _, t := range w.targets {
 		if _, pending := t.due(); pending {
@@ -216,10 +217,11 @@ func (w *Watcher) look() {
 	}
 }
 
-// cover sees that everything of a target is watched that exists: where the links on the way and itself are, itself, the folders below. It
-// takes the look that later ones are compared with. All is watched by its resolved name, because the events of a folder come under one name.
+// cover watches everything of a target that exists: the parents of links, the target, its subfolders. It takes the
+// look that later ones are compared with. Watches use resolved names, because events of a folder come under a single
+// name.
 func (w *Watcher) cover(t *target) {
-	const attempts = 3 // what leads elsewhere by now was not watched in between
+	const attempts = 3 // a path that changed meanwhile was not watched
 	t.covered = true
 	for range attempts {
 		t.seen, t.steps = t.Look(), stepsTo(t.Path)
@@ -247,9 +249,9 @@ func (w *Watcher) cover(t *target) {
 // top is where the target's path leads.
 func (t *target) top() string { return t.steps[len(t.steps)-1] }
 
-// follow watches folders, and no longer those that are of no target.
+// follow watches folders, and removes watches that no target needs.
 func (w *Watcher) follow(dirs []string) {
-	// A watch ends with its folder, and the same name may be another folder by now.
+	// A watch ends with its folder, and the name may be another folder now.
 	live := map[string]bool{}
 	for _, dir := range w.events.WatchList() {
 		live[dir] = true
@@ -272,14 +274,14 @@ func (w *Watcher) follow(dirs []string) {
 	}
 	for dir := range w.watched {
 		if !wanted[dir] {
-			_ = w.events.Remove(dir) // it may have ended
+			_ = w.events.Remove(dir) // may have ended already
 			delete(w.watched, dir)
 		}
 	}
 }
 
 func (w *Watcher) add(dir string, info fs.FileInfo) {
-	_ = w.events.Remove(dir) // it may not be there
+	_ = w.events.Remove(dir) // may not exist
 	if err := w.events.Add(dir); err != nil {
 		if !os.IsNotExist(err) {
 			w.warn(fmt.Errorf("watching %s: %w", dir, err))
@@ -296,7 +298,7 @@ func (w *Watcher) warn(err error) {
 	w.warned = true
 }
 
-// Files calls read at once, and then whenever one of the targets may have changed, until ctx ends.
+// Files calls read at once, and then whenever a target may have changed, until ctx ends.
 func Files(ctx context.Context, c Config, read func()) {
 	w := New(c)
 	var wg sync.WaitGroup
@@ -314,7 +316,7 @@ func Files(ctx context.Context, c Config, read func()) {
 	}
 }
 
-// Paths are the targets of files that have nothing special about them.
+// Paths are targets of plain files.
 func Paths(paths ...string) []Target {
 	var list []Target
 	for _, path := range paths {

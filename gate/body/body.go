@@ -1,8 +1,9 @@
-// Package body reads the body of a request as the application behind the gate does: JSON, forms, multipart/form-data and gRPC messages.
-// What frameworks read in different ways is an error, as the policy would decide about another body than the application acts on.
+// Package body parses the body of a request as the application behind the gate does: JSON, forms, multipart/form-data
+// and gRPC messages. What frameworks read differently is an error, because the policy would decide about another body
+// than the application acts on.
 //
-// It owns what a content type means and the bounds of a body. It may import input, policy for its values, and query. It decides nothing: that an
-// unreadable body is bad_request, and when a body is read at all, is the gate's.
+// It owns the meaning of content types and the bounds of a body. It may import input, policy for its values, and
+// query. It decides nothing: when a body is parsed, and that an invalid one is bad_request, is up to the gate.
 package body
 
 import (
@@ -27,9 +28,9 @@ var (
 	errContentLength = errors.New("content-length is not a number")
 )
 
-// Partial reports whether less of the body is here than the client sent: Envoy says so, or content-length exceeds what
-// came. A proxy that hands over no body at all is not counted: then there is nothing to be misled by. Where headers come as a list,
-// Envoy's word stands beside the client's own header of that name, and the worse one counts.
+// Partial reports whether the body is incomplete: Envoy says so, or content-length exceeds what came. A proxy that
+// sends no body at all is not counted: then there is nothing to misread. Where headers come as a list, Envoy's header
+// stands beside the client's of the same name, and the worse value counts.
 func Partial(h input.Headers, body string) (bool, error) {
 	for i := range h {
 		if h[i].Name == "x-envoy-auth-partial-body" && strings.EqualFold(h[i].Value, "true") {
@@ -47,9 +48,9 @@ func Partial(h input.Headers, body string) (bool, error) {
 	return n > int64(len(body)), nil
 }
 
-// Parse gives contract's parsed_body: the body by its content type, null for types it does not know. What applications could read
-// in another way than the policy is an error. Errors say what the body is not; the parser's own words stay out of them, as they may reach a
-// log that quotes the body.
+// Parse gives contract's parsed_body: the body by its content type, null for unknown types. What applications could
+// read differently from the policy is an error. Errors use fixed words without the parser's message, because they may
+// reach a log that quotes the body.
 func Parse(req *input.Request, protos *Descriptors, path []string) (rego.Value, error) {
 	if req.Body == "" {
 		return rego.Null(), nil
@@ -77,7 +78,8 @@ func Parse(req *input.Request, protos *Descriptors, path []string) (rego.Value, 
 	return parse(&m, req)
 }
 
-// jsonBody reads a body of JSON. Django REST framework decodes it by the charset, others look for UTF-16 and UTF-32: neither gets here.
+// jsonBody parses JSON. Django REST framework decodes it by the charset, others detect UTF-16 and UTF-32: both are
+// rejected before.
 func jsonBody(m *media, req *input.Request) (rego.Value, error) {
 	if err := m.utf8(req.Body); err != nil {
 		return rego.Null(), err
@@ -85,9 +87,9 @@ func jsonBody(m *media, req *input.Request) (rego.Value, error) {
 	return parseJSON(req.Body, req.LossyBody)
 }
 
-// formBody reads application/x-www-form-urlencoded: an object of arrays of strings. Bytes beyond ASCII have to be escaped, because Starlette
-// takes them for Latin-1 where they are not, and have to be UTF-8. A raw semicolon separates fields for some. A percent sign without two
-// digits is data to all of them.
+// formBody parses application/x-www-form-urlencoded: an object of arrays of strings. Non-ASCII bytes must be escaped,
+// because Starlette reads raw ones as Latin-1, and must decode to UTF-8. Some parsers separate fields at a raw
+// semicolon. A percent sign without two hex digits is literal in all of them.
 func formBody(m *media, req *input.Request) (rego.Value, error) {
 	fields := url.Values{}
 	if !isASCII(req.Body) {
@@ -122,10 +124,10 @@ func formBody(m *media, req *input.Request) (rego.Value, error) {
 	return lists(fields), nil
 }
 
-// because says why a body is not what it should be. The words are fixed ones: a log that quotes no bodies gets them.
+// because adds a fixed reason to an error: logs that quote no bodies show it.
 func because(what error, why string) error { return fmt.Errorf("%w: %s", what, why) }
 
-// lists turns a query or a form into an object of arrays of strings.
+// lists converts a query or a form to an object of arrays of strings.
 func lists(values url.Values) rego.Value {
 	members := make([]rego.Member, 0, len(values))
 	for name, v := range values {

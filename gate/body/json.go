@@ -11,14 +11,15 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// maxNesting bounds the arrays and objects of a body within each other.
+// maxNesting bounds the depth of arrays and objects.
 const maxNesting = 500
 
-// parseJSON reads one value of RFC 8259. Package encoding/json takes more than Python's does, and repairs it: invalid UTF-8 and lone surrogates
-// all become U+FFFD, so that two members become one. Here they are errors, as are numbers that a float can only hold as infinity or zero.
-// Of members with one name the last counts, as in Python.
+// parseJSON parses one value of RFC 8259. encoding/json accepts more than Python does, and repairs it: invalid UTF-8
+// and lone surrogates become U+FFFD, so that two members become one. Here they are errors, as are numbers that
+// overflow or underflow a float. Of duplicate members the last counts, as in Python.
 //
-// In a lossy text an exclamation mark may have been any byte: in a name it is an error, as names that differ for the application would be one.
+// In a lossy text an exclamation mark may have been any byte: in a member name it is an error, because distinct names
+// could look the same.
 func parseJSON(text string, lossy bool) (rego.Value, error) {
 	if !utf8.ValidString(text) {
 		return rego.Null(), because(errBodyJSON, "it is not UTF-8")
@@ -35,7 +36,7 @@ func parseJSON(text string, lossy bool) (rego.Value, error) {
 	return v, nil
 }
 
-// jsonReader reads from the front of rest.
+// jsonReader consumes rest from the front.
 type jsonReader struct {
 	rest  string
 	lossy bool
@@ -43,7 +44,7 @@ type jsonReader struct {
 
 func (r *jsonReader) space() { r.rest = strings.TrimLeft(r.rest, " \t\r\n") }
 
-// take drops a byte from the front, and the space behind it, if it is there.
+// take consumes a byte and the space behind it, if it is next.
 func (r *jsonReader) take(c byte) bool {
 	if r.rest == "" || r.rest[0] != c {
 		return false
@@ -141,7 +142,7 @@ func (r *jsonReader) array(depth int) (rego.Value, error) {
 	}
 }
 
-// string reads a string. One without escapes is a part of the body.
+// string parses a string. One without escapes shares the body's memory.
 func (r *jsonReader) string() (string, error) {
 	if r.rest == "" || r.rest[0] != '"' {
 		return "", errBodyJSON
@@ -161,7 +162,7 @@ func (r *jsonReader) string() (string, error) {
 	return "", errBodyJSON
 }
 
-// escaped reads a string whose first escape is at i.
+// escaped parses a string whose first escape is at i.
 func (r *jsonReader) escaped(i int) (string, error) {
 	out := append(make([]byte, 0, 2*i), r.rest[1:i]...)
 	for s := r.rest; i < len(s); {
@@ -186,7 +187,8 @@ func (r *jsonReader) escaped(i int) (string, error) {
 	return "", errBodyJSON
 }
 
-// unescape reads the escape at the front of s and returns its length, 0 where it is none or half of a surrogate pair.
+// unescape decodes the escape at the front of s and returns its length, 0 where it is invalid or half of a surrogate
+// pair.
 func unescape(s string) (char rune, n int) {
 	if len(s) < 2 {
 		return 0, 0
@@ -208,12 +210,12 @@ func unescape(s string) (char rune, n int) {
 	return char, 12
 }
 
-// hex4 reads \u and four digits.
+// hex4 parses \u and four digits.
 func hex4(s string) (rune, bool) {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(s[2:6], 16, 16) // in base 16 it takes digits alone
+	n, err := strconv.ParseUint(s[2:6], 16, 16) // base 16 accepts digits only
 	return rune(n), err == nil
 }
 
@@ -224,7 +226,7 @@ func (r *jsonReader) number() (rego.Value, error) {
 	}
 	text := r.rest[:end]
 	r.rest = r.rest[end:]
-	v, err := rego.FromJSON(json.Number(text)) // which checks the grammar
+	v, err := rego.FromJSON(json.Number(text)) // checks the grammar
 	switch {
 	case err != nil:
 		return nil, errBodyJSON
@@ -234,7 +236,8 @@ func (r *jsonReader) number() (rego.Value, error) {
 	return v, nil
 }
 
-// inRange says whether a float holds a number as something else than infinity, or zero for what is not zero. Python's integers have no range.
+// inRange reports whether a float holds a number without overflow to infinity or underflow to zero. Python's integers
+// have no limit.
 func inRange(text string) bool {
 	mantissa := text
 	if i := strings.IndexAny(text, "eE"); i >= 0 {
@@ -242,6 +245,6 @@ func inRange(text string) bool {
 	} else if strings.IndexByte(text, '.') < 0 {
 		return true
 	}
-	f, _ := strconv.ParseFloat(text, 64) // an error is one of range, which shows
+	f, _ := strconv.ParseFloat(text, 64) // a range error shows in the value
 	return !math.IsInf(f, 0) && (f != 0 || strings.Trim(mantissa, "-0.") == "")
 }

@@ -17,10 +17,10 @@ var (
 	errCharset         = errors.New("the charset of the body is not UTF-8")
 )
 
-// param is one parameter of a media type or of Content-Disposition, its name in lower case.
+// param is one parameter of a media type or Content-Disposition, its name in lower case.
 type param struct{ name, value string }
 
-// media is a media type that could be read in one way only.
+// media is an unambiguous media type.
 type media struct {
 	name   string // type/subtype in lower case, "" where there is none
 	params []param
@@ -35,8 +35,8 @@ func (m *media) param(name string) (value string, found bool) {
 	return "", false
 }
 
-// json reports whether the type is JSON: application/json, or by its structured syntax suffix (RFC 6839 section 3.1). gRPC's +json is
-// framed, and no JSON.
+// json reports whether the type is JSON: application/json, or by structured syntax suffix (RFC 6839 section 3.1).
+// gRPC's +json is framed, and not JSON.
 func (m *media) json() bool { return IsJSON(m.name) }
 
 // IsJSON reports whether a media type, in lower case and without parameters, is JSON.
@@ -44,13 +44,13 @@ func IsJSON(name string) bool {
 	return name == "application/json" || strings.HasSuffix(name, "+json") && !strings.HasPrefix(name, "application/grpc")
 }
 
-// grpc reports whether the body is gRPC's, in any encoding. gRPC-Web is another protocol.
+// grpc reports whether the body is gRPC, in any encoding. gRPC-Web is a different protocol.
 func (m *media) grpc() bool {
 	return m.name == "application/grpc" || strings.HasPrefix(m.name, "application/grpc+")
 }
 
-// utf8 checks that text is the same to a reader who goes by the charset and to one who takes it for UTF-8, as Django and Starlette
-// do the first and others the second. Text in ASCII is the same in all charsets that are taken.
+// utf8 checks that text decodes the same by its charset (Django, Starlette) and as UTF-8 (others). ASCII text is the
+// same in all accepted charsets.
 func (m *media) utf8(text string) error {
 	charset, stated := m.param("charset")
 	switch {
@@ -73,11 +73,11 @@ func isASCII(s string) bool {
 	return true
 }
 
-// bodyHeaders say what a body is.
+// bodyHeaders describe a body.
 var bodyHeaders = [3]string{"content-type", "content-length", "content-encoding"}
 
-// bodyType reads the content type of a body. Frameworks take the first or the last of two, some servers take Content_Type for
-// it, and Envoy joins two with a comma: all of that is refused.
+// bodyType parses the content type of a body. Frameworks use the first or the last of two, some servers read
+// Content_Type as the same header, and Envoy joins two with a comma: all of these are rejected.
 func bodyType(h input.Headers) (media, error) {
 	var seen [3]bool
 	for i := range h {
@@ -95,8 +95,9 @@ func bodyType(h input.Headers) (media, error) {
 	return strictMedia(h.Get("content-type"))
 }
 
-// strictMedia reads a media type as RFC 9110 section 8.3.1 has it, less what readers differ about: quoted pairs, tabs, commas (of
-// two headers that were joined), wildcards (DRF takes */* for every type), parameters that repeat, and those of RFC 2231.
+// strictMedia parses a media type by RFC 9110 section 8.3.1, less what parsers treat differently: quoted pairs, tabs,
+// commas (of two joined headers), wildcards (DRF accepts */* for every type), repeated parameters, and those of RFC
+// 2231.
 func strictMedia(value string) (media, error) {
 	value = strings.Trim(value, " ")
 	if value == "" {
@@ -121,8 +122,8 @@ func strictMedia(value string) (media, error) {
 // maxParams bounds the parameters of one header.
 const maxParams = 16
 
-// parseParams reads `; name=value; name="value"` with nothing but spaces around the semicolons. A parameter may be empty where
-// the grammar of its header has that.
+// parseParams parses `; name=value; name="value"` with only spaces around the semicolons. empty permits empty
+// parameters, where the header's grammar does.
 func parseParams(s string, empty bool) (params []param, ok bool) {
 	for s != "" {
 		s = strings.TrimLeft(s, " ")
@@ -144,8 +145,8 @@ func parseParams(s string, empty bool) (params []param, ok bool) {
 
 func (m *media) has(name string) bool { _, found := m.param(name); return found }
 
-// parseParam reads one name=value. The asterisk that makes a parameter one of RFC 2231 is taken at the end of a name only, for
-// Content-Disposition's filename* to be told from others.
+// parseParam parses one name=value. The asterisk of RFC 2231 is accepted at the end of a name only, to tell
+// Content-Disposition's filename* from others.
 func parseParam(s string) (p param, rest string, ok bool) {
 	name, value, found := strings.Cut(s, "=")
 	if !found || !isToken(name) || strings.IndexByte(name, '*') >= 0 && name != "filename*" {
@@ -164,7 +165,7 @@ func parseParam(s string) (p param, rest string, ok bool) {
 	return p, rest, found && isPlainText(p.value)
 }
 
-// isPlainText says whether a quoted string has no control characters and nothing that is escaped.
+// isPlainText reports whether a quoted string has neither control characters nor escapes.
 func isPlainText(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] == 0x7f || s[i] == '\\' {
@@ -174,7 +175,7 @@ func isPlainText(s string) bool {
 	return utf8.ValidString(s)
 }
 
-// tokenBytes are those of RFC 9110's token.
+// tokenBytes are the bytes of RFC 9110's token.
 var tokenBytes = func() (set [256]bool) {
 	for c := range set {
 		set[c] = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c < utf8.RuneSelf && strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0
@@ -191,8 +192,8 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// MediaType returns the type in lower case, as RFC 9110 section 8.3.1 has media types case-insensitive. Parameters that do not parse
-// are dropped, the type stays. It is for what we send and for whom we answer; a body's type is read by strictMedia.
+// MediaType returns the type in lower case (media types are case-insensitive, RFC 9110 section 8.3.1). Parameters
+// that do not parse are dropped, the type stays. It is for responses; a request body's type is parsed by strictMedia.
 func MediaType(value string) (string, map[string]string) {
 	contentType, params, err := mime.ParseMediaType(value)
 	if err != nil {

@@ -23,11 +23,12 @@ var errDisposition = because(errBodyMultipart, `the content-disposition of a par
 
 var errBodyMultipart = errors.New("the body is not multipart/form-data")
 
-// multipartBody reads multipart/form-data (RFC 7578): an object of arrays, strings or, for parts that are JSON, values.
+// multipartBody parses multipart/form-data (RFC 7578): an object of arrays, strings or, for JSON parts, values.
 //
-// Werkzeug, python-multipart and Django all take more than the RFCs have, and each takes something else: what one skips or cuts another
-// reads. So nothing is taken here that any of them could see differently. A body is delimiters with CRLF at both sides and parts between
-// them, without preamble or epilogue, and the delimiter's text is nowhere else. The differential test in body_differential_test.go holds
+// Werkzeug, python-multipart and Django all accept more than the RFCs, each in its own way: what one skips or
+// truncates another reads. So only what all read alike is accepted: delimiters with CRLF on both sides and parts
+// between them, no preamble or epilogue, and the delimiter's text nowhere else. The differential test in
+// body_differential_test.go checks this against all three.
 // this against all three.
 func multipartBody(m *media, req *input.Request) (rego.Value, error) {
 	boundary, _ := m.param("boundary")
@@ -60,7 +61,7 @@ func multipartBody(m *media, req *input.Request) (rego.Value, error) {
 	}
 }
 
-// isBoundary takes what RFC 2046 section 5.1.1 has, less spaces and commas.
+// isBoundary accepts what RFC 2046 section 5.1.1 does, less spaces and commas.
 func isBoundary(s string) bool {
 	if s == "" || len(s) > maxBoundary {
 		return false
@@ -68,26 +69,27 @@ func isBoundary(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'()+_-./:=?") == ""
 }
 
-// form is a multipart body that is being read.
+// form is the state of parsing a multipart body.
 type form struct {
 	request *media
 	lossy   bool
 	fields  map[string]*field
 }
 
-// field is what came under one name. Frameworks keep files apart from other fields, so that a name with both has two lists and not one.
+// field holds the parts of one name. Frameworks keep files apart from other fields, so a name with both has two
+// lists.
 type field struct {
 	values []rego.Value
 	kind   partKind
 }
 
-// partKind is what frameworks take a part for.
+// partKind is how frameworks classify a part.
 type partKind uint8
 
 const (
 	plainField  partKind = iota
 	file                 // has a filename
-	unnamedFile          // has an empty one, as browsers send where no file was chosen: a file to some and a field to Django
+	unnamedFile          // an empty filename, as browsers send where no file was chosen: a file to some parsers, a field to Django
 )
 
 func (f *form) value() rego.Value {
@@ -98,7 +100,7 @@ func (f *form) value() rego.Value {
 	return rego.Object(members...)
 }
 
-// part reads what stands between two delimiters.
+// part parses the text between two delimiters.
 func (f *form) part(section string) error {
 	head, content, found := strings.Cut(section, "\r\n\r\n")
 	head, line := strings.CutPrefix(head, "\r\n")
@@ -135,15 +137,16 @@ func (f *form) part(section string) error {
 	return nil
 }
 
-// partHead is what the headers of a part say.
+// partHead is the parsed header of a part.
 type partHead struct {
 	name  string
-	named bool // one without a name is no field; it is passed over, as opa-envoy-plugin does
+	named bool // a part without a name is skipped, as by opa-envoy-plugin
 	kind  partKind
 	media media
 }
 
-// head reads the header lines of a part: a name of RFC 9110, a colon, a value without control characters, CRLF. None may repeat or be folded.
+// head parses the header lines of a part: an RFC 9110 name, a colon, a value without control characters, CRLF.
+// Repeated and folded lines are rejected.
 func (f *form) head(lines string) (p partHead, err error) {
 	switch {
 	case len(lines) > maxPartHeader:
@@ -170,7 +173,7 @@ func (f *form) head(lines string) (p partHead, err error) {
 	return p, nil
 }
 
-// isPartHeader says whether a value has no control characters.
+// isPartHeader reports whether a value has no control characters.
 func isPartHeader(value string) bool {
 	return utf8.ValidString(value) && strings.IndexFunc(value, unicode.IsControl) < 0
 }
@@ -199,8 +202,8 @@ func (f *form) header(p *partHead, key, name, value string) (err error) {
 	return nil
 }
 
-// disposition reads `form-data; name="a"; filename="b"`. .NET and others add a filename* (RFC 8187), which some read and some do not: it stands
-// only beside a filename, so that a file is one to all.
+// disposition parses `form-data; name="a"; filename="b"`. .NET and others add a filename* (RFC 8187), which only some
+// parsers read: it is accepted only beside a filename, so that all see a file.
 func (f *form) disposition(p *partHead, value string) error {
 	params, ok := strings.CutPrefix(value, "form-data")
 	if !ok {
@@ -235,12 +238,12 @@ func (f *form) disposition(p *partHead, value string) error {
 	return nil
 }
 
-// isFieldName refuses names that are trimmed (Django), or in which %22 is a quote (Werkzeug).
+// isFieldName rejects names that are trimmed (Django), or in which %22 is a quote (Werkzeug).
 func isFieldName(name string) bool {
 	return name != "" && strings.TrimSpace(name) == name && !strings.Contains(name, "%22")
 }
 
-// isExtValue says whether a value is RFC 8187's UTF-8'language'value.
+// isExtValue reports whether a value is RFC 8187's UTF-8'language'value.
 func isExtValue(s string) bool {
 	charset, rest, _ := strings.Cut(s, "'")
 	_, text, found := strings.Cut(rest, "'")

@@ -20,18 +20,18 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// maxInflated bounds a gzip-compressed gRPC message once it is unpacked, in bytes.
+// maxInflated bounds a gzip-compressed gRPC message after decompression, in bytes.
 const maxInflated = 4 << 20
 
 var errBodyGRPC = errors.New("the body is not one gRPC message of the method's type")
 
-// Descriptors tell the message types of gRPC methods. The zero value and nil know none.
+// Descriptors hold the message types of gRPC methods. The zero value and nil know none.
 type Descriptors struct {
 	files *protoregistry.Files
 	types *dynamicpb.Types
 }
 
-// NewDescriptors reads a FileDescriptorSet, as protoc --include_imports --descriptor_set_out writes it.
+// NewDescriptors parses a FileDescriptorSet, as protoc --include_imports --descriptor_set_out writes it.
 func NewDescriptors(set []byte) (*Descriptors, error) {
 	var fds descriptorpb.FileDescriptorSet
 	if err := proto.Unmarshal(set, &fds); err != nil {
@@ -44,15 +44,16 @@ func NewDescriptors(set []byte) (*Descriptors, error) {
 	return &Descriptors{files: files, types: dynamicpb.NewTypes(files)}, nil
 }
 
-// parse decodes the one message of a gRPC request by the method that the path names, null where that is not known. The frame is
-// gRPC's Length-Prefixed-Message: a flag, four bytes of length, the message. A second message is one that the policy would not see.
+// parse decodes the single message of a gRPC request by the method in the path, null where that is unknown. The frame
+// is gRPC's Length-Prefixed-Message: a flag, four bytes of length, the message. A second message is rejected: the
+// policy would not see it.
 func (d *Descriptors) parse(m *media, req *input.Request, path []string) (rego.Value, error) {
 	input := d.input(path)
 	if input == nil {
 		return rego.Null(), nil
 	}
 	if m.name != "application/grpc" && m.name != "application/grpc+proto" {
-		return nil, errBodyGRPC // encoded in a way that we do not know, and the method does
+		return nil, errBodyGRPC // unknown encoding of a known method
 	}
 	body := req.Body
 	if req.LossyBody && strings.IndexByte(body, '!') >= 0 {
@@ -113,7 +114,7 @@ func inflate(encoding string, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, errBodyGRPC
 	}
-	r.Multistream(false) // what comes after the first stream is read by some and not by others
+	r.Multistream(false) // parsers disagree about data after the first stream
 	out, err := io.ReadAll(io.LimitReader(r, maxInflated+1))
 	if err != nil || len(out) > maxInflated {
 		return nil, fmt.Errorf("%w, or more than %d bytes once unpacked", errBodyGRPC, maxInflated)

@@ -10,7 +10,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// The fields of arguments and answers.
+// The fields of arguments and results.
 var (
 	objectType      = rego.NewField("object_type")
 	objectID        = rego.NewField("object_id")
@@ -29,10 +29,10 @@ var (
 	checksField     = rego.NewField("checks")
 )
 
-// reader takes the fields of one argument. The first thing that is wrong is what end says.
+// reader reads the fields of one argument. end returns the first error.
 type reader struct {
 	value rego.Value
-	seen  int // how many of its fields were read
+	seen  int // the fields read so far
 	err   error
 }
 
@@ -50,7 +50,7 @@ func (r *reader) of(f rego.Field) rego.Value {
 	return v
 }
 
-// text is a string, "" where it is not there.
+// text is a string, "" where it is absent.
 func (r *reader) text(f rego.Field) string {
 	s, _ := r.textOf(f)
 	return s
@@ -68,7 +68,7 @@ func (r *reader) textOf(f rego.Field) (s string, found bool) {
 	return s, true
 }
 
-// id is a string that must be there. It may be empty: of a caller of whom nothing is known, which is no object.
+// id is a required string. It may be empty: an unknown caller, who is no object.
 func (r *reader) id(f rego.Field) string {
 	s, found := r.textOf(f)
 	if !found {
@@ -77,7 +77,7 @@ func (r *reader) id(f rego.Field) string {
 	return s
 }
 
-// name is a string that must be there.
+// name is a required string.
 func (r *reader) name(f rego.Field) string {
 	s := r.text(f)
 	if s == "" {
@@ -86,7 +86,7 @@ func (r *reader) name(f rego.Field) string {
 	return s
 }
 
-// truth is a boolean, false where it is not there.
+// truth is a boolean, false where it is absent.
 func (r *reader) truth(f rego.Field) bool {
 	v := r.of(f)
 	if v == nil {
@@ -99,7 +99,7 @@ func (r *reader) truth(f rego.Field) bool {
 	return b
 }
 
-// end says what was wrong. Fields that were not read are unknown.
+// end returns the error. Fields that were not read are unknown, which is one.
 func (r *reader) end() error {
 	switch n := rego.Fields(r.value); {
 	case n < 0:
@@ -110,7 +110,7 @@ func (r *reader) end() error {
 	return r.unknown()
 }
 
-// unknown names a field that there is not, the first by its name.
+// unknown names an unknown field, the first by name.
 func (r *reader) unknown() error {
 	var list []string
 	for name := range rego.Keys(r.value) {
@@ -124,11 +124,11 @@ func (r *reader) unknown() error {
 	return fmt.Errorf("unknown field %q", slices.Min(list))
 }
 
-// fields are all of any question.
+// fields are the fields of all questions.
 var fields = []rego.Field{objectType, objectID, relationField, permissionField, subjectType, subjectID, subjectRelation, idField, traceField, explainField,
 	withRelations, withObjects, withoutSets, defaultField, checksField}
 
-// refOf reads type:id.
+// refOf parses type:id.
 func refOf(v rego.Value, what string) (directory.Ref, error) {
 	s, ok := rego.Text(v)
 	typ, id, cut := strings.Cut(s, ":")
@@ -146,7 +146,7 @@ func nameOf(v rego.Value, what string) (string, error) {
 	return s, nil
 }
 
-// knownType refuses a type that the manifest has not.
+// knownType rejects a type that is not in the manifest.
 func (c *call) knownType(typ string) error {
 	if !slices.Contains(c.s.Manifest().Types(), typ) {
 		return fmt.Errorf("%w %q", directory.ErrUnknownType, typ)
@@ -154,7 +154,7 @@ func (c *call) knownType(typ string) error {
 	return nil
 }
 
-// knownRelation refuses a relation that a type has not, or no type where typ is empty.
+// knownRelation rejects a relation that the type lacks, or every type where typ is empty.
 func (c *call) knownRelation(typ, relation string) error {
 	m := c.s.Manifest()
 	types := []string{typ}

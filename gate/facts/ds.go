@@ -10,7 +10,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// checks answers ds.checks: what a check does not say is the default's.
+// checks answers ds.checks: fields that a check leaves out come from the default.
 func (c *call) checks() (rego.Value, error) {
 	list, ok := rego.Elements(c.arg.of(checksField))
 	if !ok {
@@ -39,7 +39,7 @@ func (c *call) checks() (rego.Value, error) {
 	return rego.Array(out...), nil
 }
 
-// part is a check, or the default of checks. nil: not said.
+// part is a check, or the default of checks. nil: absent.
 type part struct{ objectType, objectID, relation, subjectType, subjectID *string }
 
 func (c *call) partOf(v rego.Value) (p part, err error) {
@@ -61,7 +61,7 @@ func (c *call) partOf(v rego.Value) (p part, err error) {
 func (c *call) oneOf(one, usual part) (rego.Value, error) {
 	var missing error
 	pick := func(f rego.Field, s, otherwise *string) string {
-		if s == nil { // an empty id is that of nobody, not the default's
+		if s == nil { // an empty id is no object, and does not take the default
 			s = otherwise
 		}
 		if s == nil {
@@ -85,7 +85,7 @@ func (c *call) oneOf(one, usual part) (rego.Value, error) {
 	return rego.Object(rego.Member{Key: "check", Value: rego.Bool(yes)}), nil
 }
 
-// find is an object, once the argument is read; nil where there is none.
+// find returns an object, after the argument is read; nil where there is none.
 func (c *call) find(ref directory.Ref) ([]rego.Member, error) {
 	if err := c.arg.end(); err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (c *call) members(o directory.Object) ([]rego.Member, error) {
 	}, c.take(o.Type, o.ID, o.DisplayName)
 }
 
-// filter reads which relations are asked for.
+// filter reads the relation filter.
 func (c *call) filter() (f directory.RelationFilter, ends bool) {
 	f.Object = directory.Ref{Type: c.arg.text(objectType), ID: c.arg.text(objectID)}
 	f.Relation = c.arg.text(relationField)
@@ -171,7 +171,7 @@ func (c *call) filter() (f directory.RelationFilter, ends bool) {
 	return f, c.arg.truth(withObjects)
 }
 
-// known refuses names of a filter that the manifest has not.
+// known rejects names in a filter that are not in the manifest.
 func (c *call) known(f directory.RelationFilter) error {
 	for _, typ := range []string{f.Object.Type, f.Subject.Type} {
 		if typ != "" {
@@ -191,7 +191,8 @@ func (c *call) known(f directory.RelationFilter) error {
 	return nil
 }
 
-// relation answers ds.relation; undefined where there is none. Where no subject_relation is asked for, it is the one without.
+// relation answers ds.relation; undefined where there is none. Without subject_relation in the filter, only a
+// relation without one matches.
 func (c *call) relation() (rego.Value, error) {
 	for _, f := range []rego.Field{objectType, objectID, relationField, subjectType, subjectID} {
 		if f.Of(c.arg.value) == nil {
@@ -238,7 +239,7 @@ func (c *call) relations() (rego.Value, error) {
 	return c.withEnds(rego.Member{Key: "results", Value: rego.Array(list...)}, found, with)
 }
 
-// collect adds the relations of a filter to a list.
+// collect appends the relations of a filter to a list.
 func (c *call) collect(list []rego.Value, f directory.RelationFilter) ([]rego.Value, []directory.Relation, error) {
 	var found []directory.Relation
 	for r := range c.s.Relations(f, c.now) {
@@ -261,7 +262,7 @@ func (c *call) collect(list []rego.Value, f directory.RelationFilter) ([]rego.Va
 	return list, found, nil
 }
 
-// withEnds is an answer with the objects and subjects of its relations, by type:id, where they are asked for.
+// withEnds adds to an answer the objects and subjects of its relations, by type:id, where requested.
 func (c *call) withEnds(answer rego.Member, found []directory.Relation, with bool) (rego.Value, error) {
 	objects := map[string]rego.Value{}
 	for _, r := range found {
@@ -329,7 +330,7 @@ func (c *call) graph() (rego.Value, error) {
 	return rego.Object(answer...), nil
 }
 
-// explanation is, by type:id of a result, its paths.
+// explanation gives, by type:id of a result, its paths.
 func (c *call) explanation(paths map[string][][]string) (rego.Value, error) {
 	var out []rego.Member
 	for _, name := range slices.Sorted(maps.Keys(paths)) {

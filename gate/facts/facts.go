@@ -1,10 +1,12 @@
-// Package facts answers what policies ask of the directory: the built-ins ds.* with the arguments and answers of Aserto's Topaz, version 3, and
-// those of gatehouse.*. docs/directory.md has them all.
+// Package facts implements the built-ins that policies query the directory with: ds.*, with the arguments and results
+// of Aserto's Topaz, version 3, and gatehouse.*. docs/directory.md documents them.
 //
-// It is a part of the gate, between policies, which know no directory, and the directory, which knows no Rego. It imports these two.
+// It is part of the gate, between policies, which know no directory, and the directory, which knows no Rego. It
+// imports these two.
 //
-// What cannot be answered is an error, which fails the evaluation and denies the request: a wrong argument, an unknown type, a question beyond the
-// directory's limits, an answer beyond those of this package. None is "no", which a not would turn into yes.
+// Whatever cannot be answered is an error, which fails the evaluation and denies the request: an invalid argument, an
+// unknown type, a limit of the directory or of this package exceeded. It is never "false", which a not would turn
+// into true.
 package facts
 
 import (
@@ -24,7 +26,8 @@ const (
 	maxBytes   = 256 << 10
 )
 
-// Of is what policies may ask of a directory. version is another one for each directory that a process asks. A nil snapshot is no directory.
+// Of gives policies access to a directory. version must be unique to each directory that a process uses. A nil
+// snapshot is no directory.
 func Of(s *directory.Snapshot, version uint64) policy.Facts {
 	if s == nil {
 		return policy.Facts{}
@@ -57,7 +60,7 @@ func (d source) Ask(builtin string, args []rego.Value, now time.Time) (rego.Valu
 	return ask(&call{s: d.s, now: now, args: args, arg: reader{value: args[0]}})
 }
 
-// question is the check that a call asks for. is is false where its answer is not that of one check.
+// question is the check behind a call. is is false where the call is not one check.
 func question(builtin string, args []rego.Value) (q directory.Question, is bool, err error) {
 	if len(args) != builtins.DirectoryArity(builtin) {
 		return q, false, nil
@@ -97,22 +100,22 @@ func questionOf(args []rego.Value) (q directory.Question, err error) {
 	return q, err
 }
 
-// check asks the directory. No object has an empty id: it does not even have what all objects of its type have.
+// check queries the directory. No object has an empty id: it lacks even what all objects of its type have.
 func (d source) check(q directory.Question, now time.Time) (bool, error) {
 	yes, err := d.s.Check(q, now)
 	return yes && q.Object.ID != "" && q.Subject.ID != "", err
 }
 
-// call is one call of another built-in.
+// call is one call of a built-in other than a single check.
 type call struct {
 	s     *directory.Snapshot
 	now   time.Time
 	args  []rego.Value
 	arg   reader // of the first argument
-	bytes int    // of the answer so far
+	bytes int    // of the result so far
 }
 
-// questions are the built-ins besides single checks. They are filled once and only read.
+// questions are the built-ins other than single checks. Read-only.
 var questions = map[string]func(*call) (rego.Value, error){
 	"ds.checks":      (*call).checks,
 	"ds.object":      (*call).object,
@@ -131,7 +134,7 @@ var (
 	errLarge = fmt.Errorf("the answer is larger than %d bytes: limit exceeded", maxBytes)
 )
 
-// take counts what goes into the answer.
+// take counts the bytes of the result.
 func (c *call) take(texts ...string) error {
 	c.bytes += 32
 	for _, t := range texts {

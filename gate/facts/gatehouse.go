@@ -8,7 +8,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// why answers gatehouse.why: a check with what leads to its answer.
+// why answers gatehouse.why: a check with its explanation.
 func (c *call) why() (rego.Value, error) {
 	q, err := questionOf(c.args)
 	if err != nil {
@@ -78,8 +78,8 @@ func (c *call) list(of string, ask func(ref directory.Ref, relation, typ string)
 	return rego.Strings(ids), nil
 }
 
-// Why is, in words, why the directory answers a check as it does: the path from the subject to the object, or the relation that is missing. It is
-// empty for other questions. It is for tools.
+// Why explains the directory's answer to a check in words: the path from the subject to the object, or the relation
+// that is missing. It is empty for other questions. It is for tools.
 func Why(s *directory.Snapshot, q policy.Question, now time.Time) string {
 	if s == nil {
 		return ""

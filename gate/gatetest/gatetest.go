@@ -1,5 +1,6 @@
-// Package gatetest is the harness that the tests of policies, gates and transports have in common: a policy from text, the settings of a
-// plain service, and a gate that runs until its test ends. It is for tests alone, and imports package gate and what that imports.
+// Package gatetest is the test harness shared by policies, gates and transports: a policy from text, settings of a
+// plain service, and a gate that runs until its test ends. It is for tests alone, and imports package gate and what
+// that imports.
 package gatetest
 
 import (
@@ -22,7 +23,7 @@ const Decision = "envoy/authz/allow"
 // AllowAll is a policy that allows every request.
 const AllowAll = "package envoy.authz\nallow := true"
 
-// Compile makes a snapshot of one bundle. files are its files by path.
+// Compile compiles one bundle to a snapshot. files are its files by path.
 func Compile(t testing.TB, cfg policy.Config, name string, files map[string]string) *policy.Snapshot {
 	t.Helper()
 	tree := fstest.MapFS{}
@@ -40,13 +41,14 @@ func Compile(t testing.TB, cfg policy.Config, name string, files map[string]stri
 	return s
 }
 
-// Policy compiles one module of the package envoy.authz, whose rule allow is the decision.
+// Policy compiles one module of package envoy.authz, whose rule allow decides.
 func Policy(t testing.TB, text string) *policy.Snapshot {
 	t.Helper()
 	return Compile(t, policy.Config{Decision: Decision}, "test", map[string]string{"policy.rego": text})
 }
 
-// Plain reports whether the tests run on the reference path (GATEHOUSE_PLAIN=1): every request evaluated, with all of its input.
+// Plain reports whether the tests run on the reference path (GATEHOUSE_PLAIN=1): every request is evaluated with its
+// complete input.
 func Plain() bool { return os.Getenv("GATEHOUSE_PLAIN") == "1" }
 
 // Settings are those of one application without routes, credentials or a decision log.
@@ -86,7 +88,7 @@ func With(t testing.TB, s *gate.Settings, p *policy.Snapshot) gate.Part {
 	return func(v *gate.View) { v.Settings, v.Policy = s, p }
 }
 
-// Log is a decision log in a file. text ends it and is what it wrote.
+// Log is a decision log in a file. text closes it and returns its content.
 func Log(t testing.TB) (log *decisionlog.Log, text func() string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "decisions.log")

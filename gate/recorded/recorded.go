@@ -1,5 +1,6 @@
-// Package recorded makes requests of the inputs that decision logs hold, so that a decision can be made again: what the gate's own stages made of a
-// request is taken apart by the same table of fields (package input). It is a part of the gate, for tools. It imports gate/body and identity.
+// Package recorded rebuilds requests from the inputs in decision logs, so that a decision can be made again: it
+// inverts the gate's input by the same table of fields (package input). It is part of the gate, for tools. It imports
+// gate/body and identity.
 package recorded
 
 import (
@@ -22,17 +23,17 @@ import (
 	"gatehouse/input"
 )
 
-// errInput says that a document is not one that a policy was given.
+// errInput: a document is not a policy input.
 var errInput = errors.New("not the input of a decision")
 
-// Request is the inverse of what a policy is given: the request that would give this input, which the decision log
-// holds. Numbers are json.Number or float64. The identity is taken as the input has it, without a credential; an input
-// without one is that of an anonymous caller.
+// Request is the inverse of the policy's input: the request that would give this input, which the decision log holds.
+// Numbers are json.Number or float64. The identity is taken from the input, without a credential; an input without
+// one is that of an anonymous caller.
 //
-// The log does not keep bodies. One that is not there is made of parsed_body, with the length that was stated, if its type
-// is JSON, a form or multipart; the body of a gRPC message stays empty. What was masked stays masked.
+// The log does not keep bodies. A missing body is built from parsed_body, with the recorded length, if its type is
+// JSON, a form or multipart; the body of a gRPC message stays empty. Masked values stay masked.
 //
-// An error says which part has a form that no input has. Sizes are the caller's to bound.
+// An error names the part that is not valid in an input. The caller bounds sizes.
 func Request(document map[string]any) (*input.Request, error) {
 	return RequestOf(input.Standard(), document)
 }
@@ -60,10 +61,10 @@ func RequestOf(schema *input.Schema, document map[string]any) (*input.Request, e
 	return req, nil
 }
 
-// inputReader reads plain JSON. The first thing that is not as an input has it ends up in err.
+// inputReader reads plain JSON. err is the first invalid part.
 type inputReader struct{ err error }
 
-// read reads the members of an object that are not worked out from others. Where two fields have one place the first counts.
+// read reads the members of an object that are not derived. Where two fields share a place the first counts.
 func (r *inputReader) read(members []input.Node, from map[string]any, in *input.Input) {
 	for i := range members {
 		n := &members[i]
@@ -191,7 +192,7 @@ func (r *inputReader) labels(from map[string]any, key string) map[string]string 
 	return out
 }
 
-// headers reads the header lines: one for each name, or all of them in their order where the proxy sent a map of lines.
+// headers reads the header lines: one per name, or all in order where the proxy sent a list of lines.
 func (r *inputReader) headers(req *input.Request, http map[string]any) {
 	if headerMap := r.object(http, "headerMap"); headerMap != nil {
 		req.RawHeader = true
@@ -219,7 +220,7 @@ func (r *inputReader) headers(req *input.Request, http map[string]any) {
 	}
 }
 
-// body takes the body as it is, or makes one that is parsed as this one was.
+// body takes the recorded body, or builds one that parses to the same value.
 func (r *inputReader) body(req *input.Request, http, document map[string]any) {
 	if raw := r.textMember(http, "rawBody"); raw != "" {
 		decoded, err := base64.StdEncoding.DecodeString(raw)
@@ -233,7 +234,7 @@ func (r *inputReader) body(req *input.Request, http, document map[string]any) {
 		return
 	}
 	if truncated, _ := document["truncated_body"].(bool); truncated {
-		req.Body = " " // one byte of those that content-length states
+		req.Body = " " // one of the bytes that content-length states
 		return
 	}
 	parsed := document["parsed_body"]
@@ -253,7 +254,7 @@ func (r *inputReader) body(req *input.Request, http, document map[string]any) {
 	r.pad(req, contentType)
 }
 
-// pad gives a body the length that its header states, as a shorter one would count as cut off.
+// pad extends a body to its stated length, because a shorter one would count as truncated.
 func (r *inputReader) pad(req *input.Request, contentType string) {
 	const most = 1 << 24
 	stated, err := strconv.Atoi(req.Headers.Get("content-length"))
@@ -307,13 +308,13 @@ func (r *inputReader) multipart(parsed any, boundary string) string {
 				header.Set("Content-Type", "application/json")
 				text = r.json(value)
 			}
-			if part, err := w.CreatePart(header); err == nil { // into memory: no error
+			if part, err := w.CreatePart(header); err == nil { // writes to memory: cannot fail
 				_, _ = part.Write([]byte(text))
 			}
 		}
 	}
 	_ = w.Close()
-	return strings.TrimPrefix(b.String(), "\r\n") // which a form without parts begins with
+	return strings.TrimPrefix(b.String(), "\r\n") // a form without parts begins with it
 }
 
 // quoteName escapes a parameter of Content-Disposition (RFC 7578 section 4.2).

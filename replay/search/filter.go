@@ -10,17 +10,17 @@ import (
 	"gatehouse/replay"
 )
 
-// Filter picks decisions of a log.
+// Filter selects decisions of a log.
 type Filter struct {
 	Since, Until string // as Moment reads them
-	Route        string // by any of its names; "" is every one
-	Limit        int64  // at most so many; 0 is all
+	Route        string // by any of its names; "": all
+	Limit        int64  // maximum number; 0: no limit
 
 	from, to time.Time
-	wanted   int64 // of limit, those that were seen; one goroutine's
+	wanted   int64 // seen so far; used by one goroutine
 }
 
-// Check reads the times.
+// Check parses the times.
 func (f *Filter) Check(now time.Time) error {
 	var err, other error
 	f.from, err = Moment("--since", f.Since, now)
@@ -31,7 +31,7 @@ func (f *Filter) Check(now time.Time) error {
 	return errors.Join(err, other)
 }
 
-// Moment reads a time of the command line; the zero time for none.
+// Moment parses a time flag; zero for an empty value.
 func Moment(flag, value string, now time.Time) (time.Time, error) {
 	if value == "" {
 		return time.Time{}, nil
@@ -52,7 +52,7 @@ func Moment(flag, value string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%s: %q is not a time: write 2026-03-01T10:00:00Z, 2026-03-01, or how long ago, such as 36h or 7d", flag, value)
 }
 
-// Wants reports whether a decision is one of those asked for.
+// Wants reports whether a decision matches the filter.
 func (f *Filter) Wants(r *replay.Record) bool {
 	if f.Route != "" {
 		if route := r.RouteOf(); !route.Named(f.Route) {
@@ -66,7 +66,7 @@ func (f *Filter) Wants(r *replay.Record) bool {
 	return err == nil && !at.Before(f.from) && (f.to.IsZero() || at.Before(f.to))
 }
 
-// Enough reports whether an event was the last one that is wanted.
+// Enough reports whether an event was the last one within the limit.
 func (f *Filter) Enough(event []byte) bool {
 	if f.Limit == 0 {
 		return false

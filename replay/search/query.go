@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// Query says which events of a log are asked for.
+// Query selects events of a log.
 type Query struct {
 	Denied, Allowed                          bool
-	Subjects, Routes, Apps, Reasons, Methods []string // any of these; none is all
-	Path                                     string   // how it begins
+	Subjects, Routes, Apps, Reasons, Methods []string // any of these; empty: all
+	Path                                     string   // a prefix
 	Since, Until                             string   // as Moment reads them
 
 	from, to time.Time
-	needles  [][]byte // an event without all of these is none that is asked for
+	needles  [][]byte // byte strings that every matching event contains
 }
 
-// Compile reads the times, and finds what every event that is asked for has in its text.
+// Compile parses the times, and prepares the byte strings that every matching event contains.
 func (q *Query) Compile() (err error) {
 	if q.Denied && q.Allowed {
 		return errors.New("--denied and --allowed: a decision is one of the two, leave one out")
@@ -46,27 +46,27 @@ func (q *Query) Compile() (err error) {
 	return nil
 }
 
-// isWord reports whether every encoder of JSON writes the text alike.
+// isWord reports whether every JSON encoder writes the text alike.
 func isWord(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r != '-' && r != '_' && r != '.' && r != '@' && r != ':' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 	})
 }
 
-// everything reports whether nothing but the time is asked for.
+// everything reports whether only the time is restricted.
 func (q *Query) everything() bool {
 	return !q.Denied && !q.Allowed && q.Path == "" && len(q.Subjects)+len(q.Routes)+len(q.Apps)+len(q.Reasons)+len(q.Methods) == 0
 }
 
-// All reports whether every event is asked for.
+// All reports whether every event matches.
 func (q *Query) All() bool { return q.everything() && q.from.IsZero() && q.to.IsZero() }
 
-// May reports whether a line, not yet parsed, could be asked for.
+// May reports whether an unparsed line could match.
 func (q *Query) May(line []byte) bool {
 	return !slices.ContainsFunc(q.needles, func(needle []byte) bool { return !bytes.Contains(line, needle) })
 }
 
-// During reports whether an event is of the time that is asked for.
+// During reports whether an event is within the time range.
 func (q *Query) During(e *Event) bool {
 	if q.from.IsZero() && q.to.IsZero() {
 		return true
@@ -75,7 +75,7 @@ func (q *Query) During(e *Event) bool {
 	return !at.Before(q.from) && (q.to.IsZero() || at.Before(q.to))
 }
 
-// Wants reports whether an event is asked for. A gap is part of every answer that is not about certain decisions.
+// Wants reports whether an event matches. A gap matches every query that is not about particular decisions.
 func (q *Query) Wants(e *Event) bool {
 	if !q.During(e) {
 		return false
@@ -93,10 +93,10 @@ func (q *Query) Wants(e *Event) bool {
 		strings.HasPrefix(e.Request.Path.Decode(), q.Path) && q.onRoute(e)
 }
 
-// oneOf reports whether a value is among those that are asked for, which are all where none is named.
+// oneOf reports whether a value is in the list; an empty list matches all.
 func oneOf(asked []string, is string) bool { return len(asked) == 0 || slices.Contains(asked, is) }
 
-// onRoute takes a route by any of its names.
+// onRoute matches a route by any of its names.
 func (q *Query) onRoute(e *Event) bool {
 	if len(q.Routes) == 0 {
 		return true
@@ -105,8 +105,8 @@ func (q *Query) onRoute(e *Event) bool {
 	return slices.Contains(q.Routes, e.Route.Decode()) || slices.ContainsFunc(q.Routes, at.Named)
 }
 
-// Each calls use with every event that is asked for, up to the end of the log. e is written anew for each; where it is nil, nothing but
-// everything can be asked for, and nothing is parsed.
+// Each calls use with every matching event, up to the end of the log. e is overwritten for each; a nil e skips
+// parsing, and is only valid where everything matches.
 func (q *Query) Each(ctx context.Context, l *Source, e *Event, pattern *regexp.Regexp, use func([]byte, *Event) error) error {
 	may := func(line []byte) bool { return q.May(line) && (pattern == nil || pattern.Match(line)) }
 	for {

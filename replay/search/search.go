@@ -1,5 +1,5 @@
-// Package search finds events in decision logs and counts them: behind `gatehouse log` and the flags of `gatehouse replay` that pick decisions.
-// It prints nothing. It may import replay and what that imports.
+// Package search finds and counts events in decision logs: for `gatehouse log` and the filter flags of `gatehouse
+// replay`. It prints nothing. It may import replay and what that imports.
 package search
 
 import (
@@ -16,10 +16,10 @@ import (
 	"gatehouse/replay"
 )
 
-// Event is an event of a decision log that is looked at.
+// Event is one event of a decision log.
 type Event struct{ replay.Record }
 
-// When is the time of a decision, or until when a gap was; the zero time where that cannot be told.
+// When is the time of a decision, or the end of a gap; zero where unknown.
 func (e *Event) When() time.Time {
 	at, _ := e.Time()
 	return at
@@ -41,23 +41,23 @@ func (e *Event) revision() string {
 	return strings.Join(all, ",")
 }
 
-// Source is a decision log in one part or several, and what was found in it. The zero value has to be opened first.
+// Source reads a decision log in one or several parts, and counts. The zero value must be opened first.
 type Source struct {
-	Warn func(error) // is told of what is damaged, up to MostWarnings times
+	Warn func(error) // called for damaged places, up to MostWarnings times
 
-	Events, Gaps int64 // that were read, and those among them that tell of a gap
-	Damaged      int64 // places that were passed over
+	Events, Gaps int64 // events read, and the gaps among them
+	Damaged      int64 // damaged places skipped
 
 	reader  *read.Reader
-	left    []string // paths still to be read
+	left    []string // paths still to read
 	open    func(path string) (*read.Reader, error)
-	foreign error // a file that is no log; among several, the last such
+	foreign error // the last error about a file that is no log
 }
 
-// MostWarnings is of how many damaged places a source tells; the rest is counted.
+// MostWarnings is how many damaged places a source reports; further ones are only counted.
 const MostWarnings = 20
 
-// Use reads a log that is open already, which is closed with the source.
+// Use reads an already open log, which is closed with the source.
 func (l *Source) Use(log *read.Reader) { l.reader = log }
 
 // Open reads the paths, one after another.
@@ -66,10 +66,10 @@ func (l *Source) Open(paths []string, open func(path string) (*read.Reader, erro
 	return l.advance()
 }
 
-// Reader is what is read just now.
+// Reader is the current reader.
 func (l *Source) Reader() *read.Reader { return l.reader }
 
-// advance goes on to the next path; io.EOF where there is none.
+// advance opens the next path; io.EOF where there is none.
 func (l *Source) advance() (err error) {
 	l.Close()
 	if len(l.left) == 0 {
@@ -81,7 +81,7 @@ func (l *Source) advance() (err error) {
 	return err
 }
 
-// Close ends it.
+// Close closes the current reader.
 func (l *Source) Close() {
 	if l.reader != nil {
 		l.reader.Close()
@@ -89,7 +89,7 @@ func (l *Source) Close() {
 	}
 }
 
-// Next returns the next event, and what it says unless e is nil; io.EOF at the end. Damage is told and passed over.
+// Next returns the next event, parsed into e unless nil; io.EOF at the end. Damage is reported and skipped.
 func (l *Source) Next(ctx context.Context, e *Event, wanted func(line []byte) bool) ([]byte, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -123,7 +123,7 @@ func (l *Source) Next(ctx context.Context, e *Event, wanted func(line []byte) bo
 			if l.foreign != nil {
 				l.Warning(l.foreign)
 			}
-			l.foreign = err // of a folder it may be one file
+			l.foreign = err // in a folder it may be a single other file
 		case !errors.Is(err, io.EOF):
 			return nil, err
 		case len(l.left) == 0:
@@ -136,7 +136,7 @@ func (l *Source) Next(ctx context.Context, e *Event, wanted func(line []byte) bo
 	}
 }
 
-// end is io.EOF, unless all that was found is no log.
+// end is io.EOF, unless no log was found at all.
 func (l *Source) end() error {
 	if err := l.foreign; err != nil {
 		if l.Events+l.Gaps == 0 {
@@ -148,7 +148,7 @@ func (l *Source) end() error {
 	return io.EOF
 }
 
-// Warning counts a damaged place, and tells of it.
+// Warning counts and reports a damaged place.
 func (l *Source) Warning(err error) {
 	if l.Damaged++; l.Damaged <= MostWarnings && l.Warn != nil {
 		l.Warn(err)

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// Figures are what gatehouse log stats prints.
+// Figures are the output of gatehouse log stats.
 type Figures struct {
-	Since      string         `json:"since,omitempty"` // of the first decision in time, and the last
+	Since      string         `json:"since,omitempty"` // time of the first decision, and of the last
 	Until      string         `json:"until,omitempty"`
 	Decisions  int64          `json:"decisions"`
 	Allowed    int64          `json:"allowed"`
 	Denied     int64          `json:"denied"`
-	DryRun     int64          `json:"dry_run"` // of the denials, those let through by dry run
-	Other      int64          `json:"other"`   // neither: Open Policy Agent's answers to other questions
+	DryRun     int64          `json:"dry_run"` // denials let through by dry run
+	Other      int64          `json:"other"`   // neither: Open Policy Agent's answers to other queries
 	Gaps       GapFigures     `json:"gaps"`
-	Unreadable int64          `json:"unreadable"` // places that could not be read
+	Unreadable int64          `json:"unreadable"` // unreadable places
 	Latency    LatencyFigures `json:"latency_ns"`
 	Reasons    Ranking        `json:"reasons"`
 	Routes     Ranking        `json:"routes"`
@@ -27,7 +27,7 @@ type Figures struct {
 	Revisions  Ranking        `json:"revisions"`
 }
 
-// GapFigures say what of the log is missing.
+// GapFigures describe the gaps of the log.
 type GapFigures struct {
 	Count      int64  `json:"count"`
 	Dropped    uint64 `json:"dropped"`
@@ -45,22 +45,22 @@ type LatencyFigures struct {
 	Max   int64 `json:"max"`
 }
 
-// Ranking is the most frequent names of one kind.
+// Ranking lists the most frequent names of one kind.
 type Ranking struct {
 	Top         []Rank `json:"top"`
-	More        int    `json:"more,omitempty"`        // names that are not shown
-	Approximate bool   `json:"approximate,omitempty"` // there were more names than are kept: see the rank's AtMostOver
+	More        int    `json:"more,omitempty"`        // names not shown
+	Approximate bool   `json:"approximate,omitempty"` // more names than are counted exactly: see AtMostOver
 }
 
-// Rank is a name, and how often it came.
+// Rank is a name and its count.
 type Rank struct {
 	Name       string `json:"name"`
 	Decisions  int64  `json:"decisions"`
 	Denied     int64  `json:"denied"`
-	AtMostOver int64  `json:"at_most_over,omitempty"` // Decisions may be too many by this
+	AtMostOver int64  `json:"at_most_over,omitempty"` // Decisions may be too high by up to this
 }
 
-// Counts counts as events come.
+// Counts accumulates the figures.
 type Counts struct {
 	counted                             Figures
 	first, last                         time.Time
@@ -109,7 +109,7 @@ func (t *Counts) Add(e *Event) {
 	t.revision.add(e.revision(), denied)
 }
 
-// Figures are what was counted, with so many of each kind.
+// Figures returns the figures, with the top names of each kind.
 func (t *Counts) Figures(top int) Figures {
 	f := t.counted
 	if !t.first.IsZero() {
@@ -120,7 +120,7 @@ func (t *Counts) Figures(top int) Figures {
 	return f
 }
 
-// histogram counts nanoseconds in steps of 2 %: its buckets reach from 1 ns to two hours.
+// histogram counts nanoseconds in steps of 2 %, from 1 ns to two hours.
 type histogram struct {
 	buckets    [1500]int64
 	count, max int64
@@ -135,7 +135,7 @@ func (h *histogram) add(ns int64) {
 	h.max = max(h.max, ns)
 }
 
-// quantile is the middle of the bucket that it falls into.
+// quantile is the middle of the quantile's bucket.
 func (h *histogram) quantile(q float64) int64 {
 	rank, seen := int64(math.Ceil(q*float64(h.count))), int64(0)
 	for i, n := range h.buckets {
@@ -160,18 +160,18 @@ const (
 	mostNameLen = 256 // bytes of one
 )
 
-// topList counts names in bounded memory. Up to MostNames of them it is exact; then the rarest makes room for a new one, which takes over its
-// count as what it may be over by (Metwally, Agrawal, El Abbadi: Space-Saving).
+// topList counts names in bounded memory (Metwally, Agrawal, El Abbadi: Space-Saving). Up to MostNames it is exact;
+// beyond, a new name replaces the rarest and inherits its count as its error bound.
 type topList struct {
 	names map[string]*topName
-	heap  topHeap // the rarest first
-	more  bool    // one had to make room
+	heap  topHeap // rarest first
+	more  bool    // a name was replaced
 }
 
 type topName struct {
 	name                string
 	count, denied, over int64
-	at                  int // in the heap
+	at                  int // index in the heap
 }
 
 func (t *topList) add(name string, denied bool) {
