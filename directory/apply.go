@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Apply makes the next snapshot, with all of the changes in their order, or with none of them: then the error is a *ChangeError. Setting
-// what is there already and deleting what is not changes nothing, and is no error.
+// Apply returns the next snapshot with all changes applied in order, or none: then the error is a *ChangeError.
+// Setting what exists already and deleting what does not exist change nothing, and are no errors.
 func (s *Snapshot) Apply(changes []Change) (*Snapshot, error) {
 	t := s.begin()
 	for i := range changes {
@@ -17,7 +17,7 @@ func (s *Snapshot) Apply(changes []Change) (*Snapshot, error) {
 	return t.finish(), nil
 }
 
-// String says what a change does.
+// String describes a change.
 func (c Change) String() string {
 	switch {
 	case c.SetObject != nil:
@@ -75,7 +75,7 @@ func (t *txn) setObject(o Object) error {
 	return nil
 }
 
-// addObject gives an object a number.
+// addObject adds an object under a new number.
 func (t *txn) addObject(typ typeID, o *Object) (number, error) {
 	n, ok := t.popFree()
 	if !ok {
@@ -108,7 +108,7 @@ func (t *txn) deleteObject(r Ref) error {
 	return nil
 }
 
-// removeObject takes an object out, with its relations.
+// removeObject removes an object with its relations.
 func (t *txn) removeObject(n number) {
 	for _, rev := range [...]bool{false, true} {
 		span := t.takeAll(n, rev)
@@ -131,7 +131,7 @@ func (t *txn) removeObject(n number) {
 	t.pushFree(n)
 }
 
-// takeAll empties one of an object's lists, and is what was in it.
+// takeAll empties one of an object's lists and returns what was in it.
 func (t *txn) takeAll(n number, rev bool) span {
 	d, base := t.draft(n).side(rev)
 	slot := n & (pageSize - 1)
@@ -195,7 +195,7 @@ func (t *txn) deleteRelation(r *Relation) error {
 	return nil
 }
 
-// removeEdge takes a relation out, if it is there.
+// removeEdge removes a relation, if it exists.
 func (t *txn) removeEdge(object number, e edge) {
 	at, ok := t.edges(object).find(e)
 	if !ok {
@@ -210,23 +210,23 @@ func (t *txn) removeEdge(object number, e edge) {
 	t.relieve()
 }
 
-// missing is an object of a relation that does not exist.
+// missing is the error for a relation whose object does not exist.
 func missing(r Ref) error { return fmt.Errorf("%s %w", r, ErrNotFound) }
 
-// txn is a snapshot while a batch changes it. What the batch does not touch it shares with the one before; what it touches it copies, once.
-// Its objects and ids are right at each moment, its relations where edges reads them.
+// txn is a snapshot while a batch changes it. It shares untouched parts with the previous snapshot and copies others
+// once. Objects and ids are always up to date; relations are, when read through edges.
 type txn struct {
 	s      *Snapshot
-	drafts map[number]*draft // by the number of the page
-	last   *draft            // the one that was asked for last
+	drafts map[number]*draft // by page number
+	last   *draft            // the most recently used one
 	lastID number
 
-	ownRows   []uint64 // bits: rows that are copies
+	ownRows   []uint64 // bit set of the rows that are copies
 	ownTables map[int]bool
 	ownIDs    bool
 	ownIDRows [len(ids{}.rows)]bool
 
-	come, gone []edge // times at which relations expire
+	come, gone []edge // expiry times added and removed
 	buf        []byte
 }
 
@@ -238,17 +238,17 @@ func (s *Snapshot) begin() *txn {
 	return &txn{s: &next, drafts: make(map[number]*draft, 4), ownRows: make([]uint64, len(s.rows)/64+1)}
 }
 
-// finish is the snapshot.
+// finish returns the snapshot.
 func (t *txn) finish() *Snapshot {
 	t.freeze()
 	t.s.times = changeTimes(t.s.times, t.come, t.gone)
 	return t.s
 }
 
-// maxDrafts bounds what a large batch holds as drafts at once.
+// maxDrafts bounds the drafts that a large batch holds at once.
 const maxDrafts = 4096
 
-// relieve freezes the drafts if there are many. Nobody may hold one.
+// relieve freezes the drafts if there are many. The caller must not hold one.
 func (t *txn) relieve() {
 	if len(t.drafts) > maxDrafts {
 		t.freeze()
@@ -263,7 +263,7 @@ func (t *txn) freeze() {
 	t.last = nil
 }
 
-// draft is the draft of a number's page.
+// draft returns the draft of a number's page.
 func (t *txn) draft(n number) *draft {
 	id := n >> pageBits
 	if t.last != nil && t.lastID == id {
@@ -300,7 +300,7 @@ func (t *txn) newDraft(n number) *draft {
 	return &draft{page: p}
 }
 
-// edges are the relations of an object as they are now. They may be read until the next change.
+// edges are an object's current relations. Valid until the next change.
 func (t *txn) edges(n number) edges {
 	if d := t.drafts[n>>pageBits]; d != nil {
 		return d.fwd.of(n&(pageSize-1), &d.page.fwd)
@@ -310,7 +310,7 @@ func (t *txn) edges(n number) edges {
 
 func (t *txn) hash(n number) uint64 { return hashRecord(t.s.ids.seed, t.s.record(n)) }
 
-// table is the table of a hash, to be changed.
+// table is a hash's table, for writing.
 func (t *txn) table(h uint64) *idTable {
 	if !t.ownIDs {
 		all := *t.s.ids.rows
@@ -330,7 +330,7 @@ func (t *txn) table(h uint64) *idTable {
 	return out
 }
 
-// countRecord adds an object to the digest, or takes it from it.
+// countRecord adds an object to the digest, or subtracts it.
 func (t *txn) countRecord(n number, add bool) {
 	var d digest
 	d, t.buf = t.s.symbols.digestRecord(t.buf, t.s.record(n))
@@ -341,7 +341,7 @@ func (t *txn) countRecord(n number, add bool) {
 	}
 }
 
-// countEdge adds a relation to what is counted, or takes it from it.
+// countEdge adds a relation to counts and digest, or subtracts it.
 func (t *txn) countEdge(object number, e edge, at int64, add bool) {
 	s := t.s
 	var d digest
@@ -361,7 +361,7 @@ func (t *txn) countEdge(object number, e edge, at int64, add bool) {
 	}
 }
 
-// freeNumbers is a stack of the numbers of deleted objects, in parts that are never written again.
+// freeNumbers is a stack of the numbers of deleted objects, in immutable parts.
 type freeNumbers struct {
 	numbers []number
 	below   *freeNumbers

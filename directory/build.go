@@ -7,20 +7,20 @@ import (
 	"sync"
 )
 
-// Builder makes a Snapshot of much data at once: all objects, then all relations. Its errors leave it as it was before the call.
+// Builder makes a Snapshot in bulk: all objects, then all relations. A call that returns an error changes nothing.
 type Builder struct {
 	s   *Snapshot
 	raw []rawEdge
-	at  []int64 // when they expire; nil while none does
+	at  []int64 // expiry times; nil while none expires
 }
 
-// rawEdge is a relation before it is sorted in.
+// rawEdge is a relation before sorting.
 type rawEdge struct {
 	object, subject number
 	rel, sub        relID
 }
 
-// NewBuilder begins. How many objects and relations there will be may be guessed, or 0.
+// NewBuilder returns a Builder. objects and relations are size hints, or 0.
 func NewBuilder(m *Manifest, l Limits, objects, relations int) *Builder {
 	b := &Builder{s: New(m, l)}
 	b.s.ids.reserve(objects)
@@ -28,7 +28,7 @@ func NewBuilder(m *Manifest, l Limits, objects, relations int) *Builder {
 	return b
 }
 
-// reserve makes room for n objects.
+// reserve allocates room for n objects.
 func (d *ids) reserve(n int) {
 	if n < 1<<tableBits {
 		return
@@ -42,7 +42,7 @@ func (d *ids) reserve(n int) {
 	}
 }
 
-// AddObject adds an object. There may be none of its type and id.
+// AddObject adds an object. Its type and id must be unique.
 func (b *Builder) AddObject(o Object) error {
 	t, err := b.s.symbols.object(&o)
 	if err != nil {
@@ -76,7 +76,7 @@ func (b *Builder) add(t typeID, o *Object) number {
 	return n
 }
 
-// own is the page of a number, made if it is not there, of a directory that is being built.
+// own is the page of a number, created if missing, of a directory under construction.
 func (r *rows) own(n number) *page {
 	i, j := int(n>>(pageBits+rowBits)), (n>>pageBits)&(rowSize-1)
 	if i == len(*r) {
@@ -90,7 +90,7 @@ func (r *rows) own(n number) *page {
 	return p
 }
 
-// AddRelation adds a relation between objects that were added. That there is none like it is found out by Finish.
+// AddRelation adds a relation between added objects. Finish detects duplicates.
 func (b *Builder) AddRelation(r Relation) error {
 	raw, at, err := b.resolve(&r)
 	if err != nil {
@@ -126,8 +126,8 @@ func (b *Builder) resolve(r *Relation) (raw rawEdge, at int64, err error) {
 	return rawEdge{object, subject, x.rel, x.sub}, x.at, nil
 }
 
-// Finish sorts the relations in and makes the Snapshot. The Builder cannot be used after it. A relation that was added twice is a
-// ChangeError, whose Index counts relations in the order in which they were added.
+// Finish sorts the relations and makes the Snapshot. The Builder cannot be used afterwards. A relation added twice is
+// a ChangeError, whose Index counts relations in the order of AddRelation.
 func (b *Builder) Finish(revision uint64) (*Snapshot, error) {
 	s := b.s
 	s.revision = revision
@@ -142,7 +142,7 @@ func (b *Builder) Finish(revision uint64) (*Snapshot, error) {
 	return s, nil
 }
 
-// seal gives the slots after the last object their ends, and the last page its size.
+// seal sets the ends of the unused slots, and the size of the last page.
 func (r rows) seal() {
 	r.each(func(_ number, p *page) bool {
 		p.bytes = slices.Clip(p.bytes)
@@ -153,7 +153,7 @@ func (r rows) seal() {
 	})
 }
 
-// duplicate finds a relation that was added twice.
+// duplicate finds a relation added twice.
 func (b *Builder) duplicate() error {
 	var object number
 	var twice edge
@@ -194,7 +194,7 @@ func (s *Snapshot) eachObject(f func(n number, p *page) bool) {
 	})
 }
 
-// source calls emit for every edge whose owner is a number from lo, and less than hi: with the owner, the edge and its expiry.
+// source calls emit for every edge whose owner is in [lo, hi): with the owner, the edge and its expiry.
 type source func(lo, hi number, emit func(owner number, e edge, at int64))
 
 func (b *Builder) forward(lo, hi number, emit func(number, edge, int64)) {
@@ -211,7 +211,7 @@ func (b *Builder) forward(lo, hi number, emit func(number, edge, int64)) {
 	}
 }
 
-// backward is the same relations seen from their subjects.
+// backward emits the same relations from their subjects' side.
 func (s *Snapshot) backward(lo, hi number, emit func(number, edge, int64)) {
 	s.eachObject(func(n number, p *page) bool {
 		span := p.fwd.of(n & (pageSize - 1)).all()
@@ -224,7 +224,7 @@ func (s *Snapshot) backward(lo, hi number, emit func(number, edge, int64)) {
 	})
 }
 
-// fill makes one side of all pages out of edges in any order. Workers share the pages among them, and each looks at all edges.
+// fill builds one side of all pages from edges in any order. Workers divide the pages, and each scans all edges.
 func (r rows) fill(next number, rev bool, from source) {
 	pages := int(next+pageSize-1) >> pageBits
 	workers := min(runtime.GOMAXPROCS(0), 1+pages/64)
@@ -270,7 +270,7 @@ func (r rows) fillRange(lo, hi number, rev bool, from source) {
 	}
 }
 
-// fill takes a page's edges out of a list in which those of slot i are from ends[i] to ends[i+1], not sorted yet.
+// fill sorts a page's edges out of a list, where those of slot i are from ends[i] to ends[i+1].
 func (d *side) fill(all list, ends []uint32) {
 	total, expiring := 0, false
 	for i := range pageSize {
@@ -325,8 +325,8 @@ func (l list) sort() {
 	}
 }
 
-// parallel runs parts of one job side by side. A part that panics ends alone; wait then panics, so that who asked for the job is told, and not
-// the process ended.
+// parallel runs parts of one job concurrently. A panic ends its part only; wait then panics in the caller's
+// goroutine, which can recover, instead of ending the process.
 type parallel struct {
 	wg       sync.WaitGroup
 	once     sync.Once

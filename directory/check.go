@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// ErrCircular is a question whose answer would depend on its own opposite: a permission that excludes those who have it, through relations
+// ErrCircular: the answer would depend on its own negation, because a permission excludes subjects through relations
 // that lead back to the object.
 var ErrCircular = errors.New("the permission excludes those who have it: the relations of the objects lead in a circle")
 
-// errAgain is an evaluation that met a node which is being evaluated, or was too deep to go on: solve decides.
+// errAgain: an evaluation met a node that is being evaluated, or got too deep; solve decides instead.
 var errAgain = errors.New("again")
 
-// Check says whether the subject has the relation or permission. It allocates nothing. A subject that the directory does not know has what
-// every subject of its type has (user:*); an object that it does not know gives nothing.
+// Check reports whether the subject has the relation or permission. It does not allocate. An unknown subject has what
+// every subject of its type has (user:*); an unknown object gives nothing.
 func (s *Snapshot) Check(q Question, now time.Time) (bool, error) {
 	p := s.plan
 	t, err := p.typ(q.Object.Type)
@@ -41,43 +41,43 @@ func (s *Snapshot) Check(q Question, now time.Time) (bool, error) {
 	return yes, err
 }
 
-// verdict is an answer on its way.
+// verdict is an intermediate result.
 type verdict uint8
 
 const (
 	no verdict = iota
 	yes
-	stop   // asker.err says why there is none
-	unsure // of descend: there is more than it was to look at
+	stop   // no result; the reason is asker.err
+	unsure // of descend: it stopped before it had seen everything
 )
 
-// asker answers one question after the other. It is scratch space, out of the plan's pool.
+// asker evaluates questions one after the other. It is scratch space from the plan's pool.
 type asker struct {
 	s     *Snapshot
 	p     *plan
 	now   int64
-	work  int // how many relations may still be looked at
+	work  int // relations that may still be read
 	level int // permissions being evaluated
 	err   error
-	typ   typeID // the subject,
-	sub   relID  // or who has this relation to it;
-	n     number // its number,
-	known bool   // if it has one
-	all   number // the object that stands for all of the subject's type
+	typ   typeID // the subject's type,
+	sub   relID  // or of a subject set, its relation
+	n     number // the subject's number,
+	known bool   // if it exists
+	all   number // the wildcard object of the subject's type
 	isAll presence
 
-	scope   *use     // of a named node that all questions are about parts of; nil: each is about a named node itself
-	use     *use     // of the node that was asked for
-	climbed bool     // sets is filled in
-	partial bool     // sets is not all, because of the limits
-	sets    []member // the sets that the subject is in
-	inSets  table    // and the same by key
-	memo    table    // verdicts of permissions; open while evaluated
-	seen    table    // of descend: what leads to no
+	scope   *use     // of the named node whose parts are evaluated; nil: each question is a named node itself
+	use     *use     // of the evaluated node
+	climbed bool     // sets is filled
+	partial bool     // sets is incomplete because of the limits
+	sets    []member // the sets that contain the subject
+	inSets  table    // the same by key
+	memo    table    // verdicts of permissions; open during evaluation
+	seen    table    // of descend: visited without success
 	queue   []member
 	solver  solver
 
-	touched edge // nobody reads it, but it must be read for
+	touched edge // a sink, so that reads are not optimized away
 }
 
 type presence uint8
@@ -88,7 +88,7 @@ const (
 	absent
 )
 
-// member is a node of an object on a walk.
+// member is a visited node of an object.
 type member struct {
 	rel   relID
 	depth uint16
@@ -104,12 +104,12 @@ func (s *Snapshot) asker(now time.Time) *asker {
 	return a
 }
 
-// release gives the asker back. It keeps no snapshot alive.
+// release returns the asker to the pool. It must not keep a snapshot alive.
 func (a *asker) release() {
 	p := a.p
 	a.s, a.p, a.scope, a.use, a.err = nil, nil, nil, nil, nil
 	if cap(a.sets) > keepMembers || cap(a.queue) > keepMembers || a.memo.large() || a.seen.large() || a.inSets.large() || a.solver.large() {
-		return // one large question should not cost memory from then on
+		return // do not keep the memory of a large question
 	}
 	p.askers.Put(a)
 }
@@ -126,7 +126,7 @@ func (a *asker) setNumber(t typeID, n number, known bool, sub relID) {
 	a.climbed, a.partial, a.use = false, false, nil
 }
 
-// everyone is the object that stands for all of the subject's type.
+// everyone is the wildcard object of the subject's type.
 func (a *asker) everyone() (number, bool) {
 	if a.isAll == notLooked {
 		a.isAll = absent
@@ -145,7 +145,7 @@ func (a *asker) spend(n int) bool {
 	return true
 }
 
-// ask answers for one node of an object. Within one subject it may be called again.
+// ask evaluates one node of an object. It may be called repeatedly for one subject.
 func (a *asker) ask(o number, n node) (bool, error) {
 	a.err, a.level = nil, 0
 	u := a.scope
@@ -168,8 +168,8 @@ func (a *asker) ask(o number, n node) (bool, error) {
 }
 
 const (
-	open     = 2      // marks a permission that is being evaluated
-	maxLevel = 20_000 // bounds the stack, whatever the limits are
+	open     = 2      // marks a permission under evaluation
+	maxLevel = 20_000 // bounds the stack regardless of the limits
 )
 
 func (a *asker) eval(o number, n node, depth int) verdict {
@@ -234,13 +234,13 @@ func (a *asker) expr(o number, e *expr, depth int) verdict {
 	return yes
 }
 
-// arrow asks the subjects of relation base, until one of them says yes.
+// arrow evaluates the subjects of relation base, until one holds.
 func (a *asker) arrow(o number, e *expr, depth int) verdict {
 	f := a.s.forward(o)
 	sp := f.span(e.base, 0)
 	for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
 		if depth > a.p.depth {
-			a.err = errAgain // solve finds the shortest way
+			a.err = errAgain // solve finds the shortest path
 			return stop
 		}
 		if !a.spend(1) {
@@ -268,7 +268,7 @@ func (a *asker) arrow(o number, e *expr, depth int) verdict {
 	return no
 }
 
-// tip is what an arrow asks of x.
+// tip is the node that an arrow evaluates on x.
 func (a *asker) tip(e *expr, x number) node {
 	if len(e.tips) == 1 {
 		return e.tips[0].node
@@ -282,7 +282,7 @@ func (a *asker) tip(e *expr, x number) node {
 	return node(0) // not in the manifest: relation 0 has no subjects
 }
 
-// relation says whether the subject has the relation to the object.
+// relation reports whether the subject has the relation to the object.
 func (a *asker) relation(o number, r relID) verdict {
 	if !a.spend(1) {
 		return stop
@@ -317,11 +317,11 @@ func (a *asker) relation(o number, r relID) verdict {
 }
 
 const (
-	wide   = 64 // sets that a subject is in itself; for more, a look from the object's side comes first
-	glance = 64 // and that many sets there
+	wide   = 64 // sets that directly contain the subject; with more, the object's side is tried first
+	glance = 64 // and sets read there at most
 )
 
-// begin climbs, unless the subject is in many sets and the object has few of them: then it has the verdict at once.
+// begin climbs, unless the subject is in many sets and the object has few: then it returns the verdict at once.
 func (a *asker) begin(o number, r relID) verdict {
 	n := 0
 	if a.known {
@@ -342,7 +342,7 @@ func (a *asker) begin(o number, r relID) verdict {
 	return unsure
 }
 
-// direct says whether the subject itself, or all of its type, are subjects of the relation.
+// direct reports whether the subject itself, or the wildcard of its type, is a subject of the relation.
 func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 	if a.sub != 0 {
 		return a.known && slices.Contains(rp.sets, a.sub) && f.has(r, a.sub, a.n, a.now)
@@ -362,7 +362,7 @@ func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 	return false
 }
 
-// isIn says whether the subject is known to be in a set.
+// isIn reports whether the subject is known to be in a set.
 func (a *asker) isIn(m member) bool {
 	if len(a.sets) > few {
 		_, in := a.inSets.get(m.key())
@@ -376,7 +376,7 @@ func (a *asker) isIn(m member) bool {
 	return false
 }
 
-// few sets are compared one after the other, which is faster than the table. It is filled when there are more.
+// few sets are compared linearly, which is faster than the table. With more the table is filled.
 const few = 12
 
 func (a *asker) add(m member) {
@@ -391,7 +391,8 @@ func (a *asker) add(m member) {
 	}
 }
 
-// member says whether one of the sets on the object's list is one that the subject is in. It goes through the shorter of the two.
+// member reports whether one of the object's sets contains the subject. It iterates over the shorter of the two
+// lists.
 func (a *asker) member(f edges, r, set relID, sp span) verdict {
 	if sp.len() <= len(a.sets) {
 		for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
@@ -418,8 +419,8 @@ func (a *asker) member(f edges, r, set relID, sp span) verdict {
 	return no
 }
 
-// climb finds the sets that the subject is in, of those that matter to what was asked: from the subject upwards, nearest first. Where
-// limits end it, what was found stays, and descend looks from the other side.
+// climb finds the relevant sets that contain the subject: from the subject upwards, breadth first. Where a limit ends
+// it, the sets found stay, and descend searches from the other side.
 func (a *asker) climb() {
 	a.climbed, a.sets = true, a.sets[:0]
 	a.inSets.reset()
@@ -455,17 +456,17 @@ func (a *asker) climb() {
 	}
 }
 
-// ahead is for how many sets memory is asked for before the first of them is looked at: it answers while others wait.
+// ahead is how many sets are prefetched before the first is read, to overlap memory latency.
 const ahead = 16
 
-// touch asks for the memory of the relations of which n is the subject.
+// touch prefetches the relations of which n is the subject.
 func (a *asker) touch(n number) {
 	if e := a.s.reverse(n); len(e.edges) > 0 {
 		a.touched ^= e.edges[0]
 	}
 }
 
-// join adds the sets of relation r that n, or who has relation sub to it, is in.
+// join adds the sets of relation r that contain n, or the set sub of n.
 func (a *asker) join(n number, r, sub relID, depth, least int) {
 	sp := a.s.reverse(n).span(r, sub)
 	for x, ok := sp.next(a.now); ok && !a.partial; x, ok = sp.next(a.now) {
@@ -477,7 +478,7 @@ func (a *asker) join(n number, r, sub relID, depth, least int) {
 		if a.isIn(m) {
 			continue
 		}
-		if depth >= a.p.depth { // with the object's own relation it would be one step too many
+		if depth >= a.p.depth { // the object's own relation would exceed the depth by one
 			a.partial = true
 			return
 		}
@@ -485,7 +486,7 @@ func (a *asker) join(n number, r, sub relID, depth, least int) {
 	}
 }
 
-// descend looks for the subject from the object downwards, at no more than most sets.
+// descend searches for the subject from the object downwards, through at most most sets.
 func (a *asker) descend(o number, r relID, most int) verdict {
 	a.queue = append(a.queue[:0], member{r, 1, o})
 	deep := false
@@ -497,7 +498,7 @@ func (a *asker) descend(o number, r relID, most int) verdict {
 		}
 		f, rp := a.s.forward(m.n), &a.p.rels[m.rel]
 		if a.direct(f, m.rel, rp) {
-			a.seen.reset() // what is left in the queue was not looked at
+			a.seen.reset() // the rest of the queue was not visited
 			return yes
 		}
 		for _, set := range rp.sets {
@@ -512,7 +513,7 @@ func (a *asker) descend(o number, r relID, most int) verdict {
 					continue
 				}
 				if int(next.depth) > a.p.depth {
-					deep = true // what is left in the queue may still have the subject
+					deep = true // the rest of the queue may contain the subject
 					continue
 				}
 				if len(a.queue) > most {

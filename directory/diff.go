@@ -8,16 +8,17 @@ import (
 	"unsafe"
 )
 
-// Diff is what turns the data of from into that of to, for Apply: objects that go with their relations, relations that go, objects that come
-// or change, relations that come or expire at another time. Manifests are not compared: where they differ, Diff(SetManifest(...), to) is
-// what is left to do. It costs little where the two share most of their pages, as a snapshot and those before it do.
+// Diff yields the changes that turn the data of from into that of to, for Apply: objects deleted with their
+// relations, relations deleted, objects added or changed, relations added or with another expiry. Manifests are not
+// compared: where they differ, use Diff(SetManifest(...), to). It is cheap where the two share most pages, as
+// successive snapshots do.
 func Diff(from, to *Snapshot) iter.Seq[Change] {
 	return func(yield func(Change) bool) {
 		diff(from, to, func(c Change, _ bool) bool { return yield(c) })
 	}
 }
 
-// diff calls yield for each change, and says whether what it sets was there before.
+// diff calls yield for each change; was says whether what it sets existed before.
 func diff(from, to *Snapshot, yield func(c Change, was bool) bool) bool {
 	back, forth := newComparison(to, from), newComparison(from, to)
 	return forth.objects(func(n number, other number, ok bool) bool {
@@ -45,21 +46,21 @@ func diff(from, to *Snapshot, yield func(c Change, was bool) bool) bool {
 	})
 }
 
-// Difference is what turns one snapshot into another, counted.
+// Difference counts the changes from one snapshot to another.
 type Difference struct {
 	Changes   []Change
 	Objects   Tally
-	Relations Tally // those that go with an object are not among Changes
+	Relations Tally // those deleted with an object are not among Changes
 }
 
-// Tally counts what a Difference adds, changes and deletes.
+// Tally counts additions, changes and deletions.
 type Tally struct {
 	Added   int `json:"added"`
 	Changed int `json:"changed"`
 	Deleted int `json:"deleted"`
 }
 
-// Compare is what turns from into to, as Diff has it. ok is false where the manifests differ, and where it takes more than most changes.
+// Compare summarizes Diff. ok is false where the manifests differ, and with more than most changes.
 func Compare(from, to *Snapshot, most int) (d Difference, ok bool) {
 	if string(from.manifest.Text()) != string(to.manifest.Text()) {
 		return Difference{}, false
@@ -93,11 +94,11 @@ func Compare(from, to *Snapshot, most int) (d Difference, ok bool) {
 	for _, n := range to.counts.relations {
 		want += n
 	}
-	d.Relations.Deleted = have + d.Relations.Added - want // those that go with their objects too
+	d.Relations.Deleted = have + d.Relations.Added - want // includes those deleted with their objects
 	return d, true
 }
 
-// String is like "+3 objects, -1 relation", "no difference" for none.
+// String formats a Difference: "+3 objects, -1 relation", or "no difference".
 func (d *Difference) String() string {
 	var parts []string
 	for _, of := range []struct {
@@ -129,18 +130,18 @@ func unix(r Relation) int64 {
 	return r.Expires.Unix()
 }
 
-// sameContent says whether an object has the display name and properties of a record.
+// sameContent reports whether an object has the display name and properties of a record.
 func (s *Snapshot) sameContent(n number, r record) bool {
 	_, _, name, properties := s.record(n).parts()
 	_, _, otherName, otherProperties := r.parts()
 	return string(name) == string(otherName) && string(properties) == string(otherProperties)
 }
 
-// comparison goes through what a does not share with b. The two need not number objects, types and relations alike. What is shared was
-// changed in neither since they were one, and so nothing in it was deleted and its number given to another.
+// comparison visits what a does not share with b. Both may use different numbers for objects, types and relations. A
+// shared page was changed in neither since they diverged, so no number in it was reused.
 type comparison struct {
 	a, b  *Snapshot
-	types []typeID // of a, in b; 0: not there
+	types []typeID // types of a in b; 0: missing
 	rels  []relID
 }
 
@@ -164,7 +165,7 @@ func (r rows) at(n number) *page {
 	return r.page(n)
 }
 
-// unshared calls f for each object of a on a page that b does not have.
+// unshared calls f for each object of a on a page that b does not share.
 func (c *comparison) unshared(f func(n number, p *page) bool) bool {
 	for i, row := range c.a.rows {
 		if i < len(c.b.rows) && c.b.rows[i] == row {
@@ -183,7 +184,7 @@ func (c *comparison) unshared(f func(n number, p *page) bool) bool {
 	return true
 }
 
-// find is an object of a, in b.
+// find returns the number in b of an object of a.
 func (c *comparison) find(n number) (number, bool) {
 	p, q := c.a.rows.page(n), c.b.rows.at(n)
 	if p == q {
@@ -211,8 +212,8 @@ func (c *comparison) objects(f func(n, other number, ok bool) bool) bool {
 	})
 }
 
-// relations calls f for each relation of a that may differ: whether b does not have its object or its subject, whether it is there and when
-// it expires there.
+// relations calls f for each relation of a that may differ: whether b lacks its object or subject, whether it exists
+// in b, and its expiry there.
 func (c *comparison) relations(f func(r Relation, missing, there bool, at int64) bool) bool {
 	return c.unshared(func(n number, p *page) bool {
 		mine, theirs := p.fwd.of(n&(pageSize-1)), edges{}
@@ -235,7 +236,7 @@ func (c *comparison) relations(f func(r Relation, missing, there bool, at int64)
 	})
 }
 
-// apart calls f for the edges that are not in a part of memory that the two share.
+// apart calls f for the edges that are not in memory shared by both.
 func (e edges) apart(other edges, f func(e edge, at int64) bool) bool {
 	if e.hub == nil {
 		if other.hub == nil && same(e.list, other.list) {
@@ -260,10 +261,10 @@ func (e edges) apart(other edges, f func(e edge, at int64) bool) bool {
 	return true
 }
 
-// everybody says whether an object stands for all of its type. No change deletes it.
+// everybody reports whether an object is the wildcard of its type. No change deletes it.
 func (s *Snapshot) everybody(n number) bool { return s.idOf(n) == wildcard }
 
-// same says whether two lists are one in memory.
+// same reports whether two lists share memory.
 func same(a, b list) bool {
 	return len(a.edges) == len(b.edges) && unsafe.SliceData(a.edges) == unsafe.SliceData(b.edges) && unsafe.SliceData(a.at) == unsafe.SliceData(b.at)
 }
@@ -277,13 +278,13 @@ func (l list) each(f func(e edge, at int64) bool) bool {
 	return true
 }
 
-// maxOrphans bounds what an OrphanError lists.
+// maxOrphans bounds the lists of an OrphanError.
 const maxOrphans = 100
 
-// OrphanError is a manifest that does not allow what the directory holds.
+// OrphanError: a manifest does not allow some of the directory's data.
 type OrphanError struct {
-	Objects   []Ref      // whose type it does not have; the first 100
-	Relations []Relation // that it does not have or whose subject it does not allow; the first 100
+	Objects   []Ref      // of types that it lacks; the first 100
+	Relations []Relation // of relations that it lacks, or with subjects that it does not allow; the first 100
 	Total     int        // of both
 }
 
@@ -301,7 +302,8 @@ func (e *OrphanError) Error() string {
 	return fmt.Sprintf("the manifest does not allow %d objects and relations that are there: %s", e.Total, strings.Join(names, ", "))
 }
 
-// SetManifest is the same data under another manifest. What that does not allow is an *OrphanError, or with force is dropped.
+// SetManifest returns the same data under another manifest. Data that it does not allow is an *OrphanError, or
+// dropped with force.
 func (s *Snapshot) SetManifest(m *Manifest, force bool) (*Snapshot, error) {
 	y := s.symbols.with(m)
 	if len(y.types) >= anyBit || len(y.rels) > 1<<16-1 {
@@ -325,7 +327,7 @@ func (s *Snapshot) SetManifest(m *Manifest, force bool) (*Snapshot, error) {
 	return t.finish(), nil
 }
 
-// needsOrphans says whether there may be orphans: names that have data are gone, or what was allowed is not.
+// needsOrphans reports whether orphans are possible: a used name is gone, or an allowed subject no longer is.
 func (s *Snapshot) needsOrphans(y *symbols) bool {
 	for t, n := range s.counts.objects {
 		if n > 0 && !y.types[t].declared {
@@ -345,7 +347,7 @@ func (s *Snapshot) needsOrphans(y *symbols) bool {
 	return false
 }
 
-// orphanRelation says whether a manifest's symbols do not allow a relation.
+// orphanRelation reports whether a manifest's symbols disallow a relation.
 func (s *Snapshot) orphanRelation(y *symbols, e edge) bool {
 	t, id := s.record(e.other()).head()
 	return !y.rels[e.rel()].declared || !y.allows(e.rel(), t, e.sub(), string(id) == wildcard)
@@ -374,7 +376,7 @@ func (s *Snapshot) orphans(y *symbols) *OrphanError {
 	return out
 }
 
-// dropOrphans takes out what the new symbols do not allow of the snapshot before.
+// dropOrphans removes what the new symbols do not allow.
 func (t *txn) dropOrphans(before *Snapshot) {
 	y := t.s.symbols
 	before.eachObject(func(n number, p *page) bool {

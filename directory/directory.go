@@ -1,11 +1,13 @@
-// Package directory holds the users, groups, roles and resources that policies ask about, and the relations between them: who is a member
-// of which group, who owns what, who may reach what through which group.
+// Package directory holds the users, groups, roles and resources that policies query, and the relations between them:
+// group membership, ownership, access through groups.
 //
-// A Snapshot is all of it at one moment. It is immutable: Apply makes the next one, which shares with the one before whatever did not
-// change. It answers questions without locks, within Limits, and allocates nothing for Check. The model is that of Aserto's Topaz,
-// version 3: a Manifest of types with their relations and permissions, Objects, and Relations between them.
+// A Snapshot is the complete directory at one moment. It is immutable: Apply returns the next one, which shares
+// unchanged parts. It answers questions without locks, within Limits, and Check does not allocate. The model is that
+// of Aserto's Topaz, version 3: a Manifest of types with their relations and permissions, Objects, and Relations
+// between them.
 //
-// It imports nothing of ours but the foundations, and knows neither files' formats (directory/format) nor policies (gate/facts).
+// It imports no other package of this module but the foundations, and knows neither file formats (directory/format)
+// nor policies (gate/facts).
 package directory
 
 import (
@@ -33,14 +35,15 @@ type Object struct {
 	Properties  []byte // a JSON object without white space; nil: none
 }
 
-// Relation says that a subject has a relation to an object: group:eng#member@user:alice. With a SubjectRelation the subjects are all
-// that have that relation to the subject: doc:7#viewer@group:eng#member. A SubjectID of "*" is every subject of its type.
+// Relation is a subject's relation to an object: group:eng#member@user:alice. With a SubjectRelation the subjects are
+// all that have that relation to the subject: doc:7#viewer@group:eng#member. A SubjectID of "*" means every subject
+// of its type.
 type Relation struct {
 	Object          Ref
 	Relation        string
 	Subject         Ref
 	SubjectRelation string
-	Expires         time.Time // whole seconds; from then on the relation does not hold. Zero: it does not expire
+	Expires         time.Time // whole seconds; the relation no longer holds from then on. Zero: never
 }
 
 // String is object#relation@subject, with #relation after the subject where it has one.
@@ -64,13 +67,13 @@ func (q Question) String() string {
 	return q.Object.String() + "#" + q.Relation + "@" + q.Subject.String()
 }
 
-// Limits bound what one question may cost. A question that needs more is an error (ErrLimit), never "no".
+// Limits bound the cost of one question. Exceeding them is an error (ErrLimit), never "no".
 type Limits struct {
 	Depth int // steps from the object to the subject; 0: 64
-	Work  int // relations looked at; 0: 100,000
+	Work  int // relations read; 0: 100,000
 }
 
-// Errors of questions. A question about an object that does not exist is no error: its answer is no.
+// Errors of questions. A question about a missing object is no error: its answer is no.
 var (
 	ErrLimit           = errors.New("the question needs more steps than directory.limits allow")
 	ErrUnknownType     = errors.New("unknown type")
@@ -79,16 +82,16 @@ var (
 
 // Change is one change of a directory. Exactly one field is set.
 type Change struct {
-	SetObject      *Object   // adds it, or replaces display name and properties
-	DeleteObject   *Ref      // with the relations from and to it
-	SetRelation    *Relation // adds it, or changes when it expires
+	SetObject      *Object   // adds it, or replaces its display name and properties
+	DeleteObject   *Ref      // with all its relations
+	SetRelation    *Relation // adds it, or changes its expiry
 	DeleteRelation *Relation
 }
 
-// ChangeError is a change that cannot be applied.
+// ChangeError: a change cannot be applied.
 type ChangeError struct {
 	Index int    // of the change, from 0
-	What  string // it, as text
+	What  string // the change as text
 	Err   error
 }
 
@@ -98,7 +101,7 @@ func (e *ChangeError) Error() string {
 
 func (e *ChangeError) Unwrap() error { return e.Err }
 
-// Snapshot is a directory at one moment. It is never written again.
+// Snapshot is a directory at one moment. It is immutable.
 type Snapshot struct {
 	revision uint64
 	limits   Limits
@@ -110,19 +113,19 @@ type Snapshot struct {
 	next   number
 	free   *freeNumbers
 	ids    ids
-	times  *hub // when relations expire, as edges; nil: none does
+	times  *hub // expiry times, as edges; nil: none
 	digest digest
 	counts counts
 }
 
-// counts are kept up to date with each change.
+// counts are maintained with each change.
 type counts struct {
 	bytes     int64
-	objects   []int // by typeID; without those that stand for all of a type
+	objects   []int // by typeID; without wildcard objects
 	relations []int // by relID
 }
 
-// New is an empty directory.
+// New returns an empty directory.
 func New(m *Manifest, l Limits) *Snapshot {
 	s := &Snapshot{limits: l, manifest: m, symbols: newSymbols(m), ids: newIDs()}
 	s.digest = digestManifest(m)
@@ -130,21 +133,21 @@ func New(m *Manifest, l Limits) *Snapshot {
 	return s
 }
 
-// fit makes what depends on the symbols.
+// fit sets what depends on the symbols.
 func (s *Snapshot) fit() {
 	s.counts.objects = grow(s.counts.objects, len(s.symbols.types))
 	s.counts.relations = grow(s.counts.relations, len(s.symbols.rels))
 	s.plan = compile(s.manifest, s.symbols, s.limits)
 }
 
-// grow copies l, n long.
+// grow copies l with length n.
 func grow(l []int, n int) []int {
 	out := make([]int, n)
 	copy(out, l)
 	return out
 }
 
-// WithLimits is the same directory with other limits of questions.
+// WithLimits returns the same directory with other limits.
 func (s *Snapshot) WithLimits(l Limits) *Snapshot {
 	if l == s.limits {
 		return s
@@ -155,7 +158,7 @@ func (s *Snapshot) WithLimits(l Limits) *Snapshot {
 	return &out
 }
 
-// WithRevision is the same directory under another revision.
+// WithRevision returns the same directory with another revision.
 func (s *Snapshot) WithRevision(revision uint64) *Snapshot {
 	out := *s
 	out.revision = revision
@@ -168,19 +171,19 @@ func (s *Snapshot) Revision() uint64 { return s.revision }
 // Manifest is the model.
 func (s *Snapshot) Manifest() *Manifest { return s.manifest }
 
-// Digest is a hash of the content: manifest, objects and relations. The same content has the same digest, however it came about.
+// Digest is a hash of manifest, objects and relations. Equal content has the same digest, whatever its history.
 func (s *Snapshot) Digest() string { return s.digest.String() }
 
-// Stats counts what is there.
+// Stats are counts of a directory's content.
 type Stats struct {
 	Objects, Relations int
-	Expiring           int            // relations that expire, or have
-	Bytes              int64          // about what the snapshot takes in memory, the table of ids aside
+	Expiring           int            // relations with an expiry, past ones included
+	Bytes              int64          // approximate memory of the snapshot without the table of ids
 	ByType             map[string]int // objects
 	ByRelation         map[string]int // by type#relation
 }
 
-// Stats counts what is there.
+// Stats counts the content.
 func (s *Snapshot) Stats() Stats {
 	out := Stats{Bytes: s.counts.bytes, ByType: map[string]int{}, ByRelation: map[string]int{}}
 	for t, n := range s.counts.objects {
@@ -208,7 +211,7 @@ func (s *Snapshot) typeOf(n number) typeID {
 	return t
 }
 
-// idOf is an object's id, as a part of the page: whoever keeps it keeps the page.
+// idOf is an object's id. It aliases the page and keeps it alive.
 func (s *Snapshot) idOf(n number) string {
 	_, id := s.record(n).head()
 	return alias(id)
@@ -226,7 +229,7 @@ func (s *Snapshot) forward(n number) edges { return s.rows.page(n).fwd.of(n & (p
 // reverse are the relations of which n is the subject: edges with the number of the object.
 func (s *Snapshot) reverse(n number) edges { return s.rows.page(n).rev.of(n & (pageSize - 1)) }
 
-// relation is an edge of object n as a Relation.
+// relation converts an edge of object n to a Relation.
 func (s *Snapshot) relation(n number, e edge, at int64) Relation {
 	return s.relationOf(s.ref(n), e, at)
 }
@@ -242,7 +245,7 @@ func (s *Snapshot) relationOf(object Ref, e edge, at int64) Relation {
 	return r
 }
 
-// Epoch is how many relations have expired by now. While it is the same, a revision answers every question the same.
+// Epoch is the number of relations expired by now. While it is unchanged, a revision gives the same answers.
 func (s *Snapshot) Epoch(now time.Time) uint64 {
 	if s.times == nil || now.Unix() < 0 {
 		return 0
@@ -250,7 +253,7 @@ func (s *Snapshot) Epoch(now time.Time) uint64 {
 	return uint64(s.times.from(edge(now.Unix() + 1)))
 }
 
-// tally is what is known of a part of a directory by going through it.
+// tally accumulates counts and digest of a part of a directory.
 type tally struct {
 	digest digest
 	counts counts
@@ -258,7 +261,7 @@ type tally struct {
 
 	waiting []tallyEdge
 	buf     []byte
-	touched byte // nobody reads it, but it must be read for
+	touched byte // a sink, so that reads are not optimized away
 }
 
 func newTally(y *symbols) *tally {
@@ -327,7 +330,7 @@ func (t *tally) page(s *Snapshot, p *page) {
 	t.edges(s)
 }
 
-// tallyEdge is a relation on its way into the digest.
+// tallyEdge is a relation to be added to the digest.
 type tallyEdge struct {
 	object record
 	edge   edge
@@ -336,7 +339,7 @@ type tallyEdge struct {
 
 const tallyEdges = 256
 
-// edges adds relations. Their subjects are all over the memory: it is asked for many at once, so that it answers while others wait.
+// edges adds relations. Their subjects are spread over memory, so many are prefetched at once to overlap latency.
 func (t *tally) edges(s *Snapshot) {
 	var pages [tallyEdges]*page
 	var subjects [tallyEdges]record
@@ -357,8 +360,9 @@ func (t *tally) edges(s *Snapshot) {
 	t.waiting = t.waiting[:0]
 }
 
-// digest is the sum of the SHA-256 of everything in a directory, modulo 2^256: a sum does not depend on the order, and a change adds and
-// subtracts. It tells two contents apart; it is no proof against who can choose billions of records to make two of the same sum.
+// digest is the sum of the SHA-256 of all records, modulo 2^256: independent of order, and updated by adding and
+// subtracting. It distinguishes contents; it does not resist an attacker who can choose billions of records to force
+// a collision.
 type digest [4]uint64
 
 func (d *digest) add(x digest) {
@@ -400,12 +404,12 @@ func digestManifest(m *Manifest) digest {
 	return digestOf(append([]byte("m"), m.Text()...))
 }
 
-// appendText appends a text with its length.
+// appendText appends a length-prefixed text.
 func appendText[T ~string | ~[]byte](dst []byte, s T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// digestRecord is what an object adds: its type by name, since numbers of types depend on history. buf is scratch.
+// digestRecord is an object's digest: with its type's name, because type numbers depend on history. buf is scratch.
 func (y *symbols) digestRecord(buf []byte, r record) (digest, []byte) {
 	t, id, name, properties := r.parts()
 	buf = append(buf[:0], 'o')
@@ -416,7 +420,7 @@ func (y *symbols) digestRecord(buf []byte, r record) (digest, []byte) {
 	return digestOf(buf), buf
 }
 
-// digestEdge is what a relation adds. object and subject are the records at its ends.
+// digestEdge is a relation's digest. object and subject are the records at its ends.
 func (y *symbols) digestEdge(buf []byte, object record, e edge, subject record, at int64) (digest, []byte) {
 	objectType, objectID := object.head()
 	subjectType, subjectID := subject.head()

@@ -5,24 +5,24 @@ import (
 	"slices"
 )
 
-// draft is a page while a batch changes it. Its records are changed in the page itself, of which the draft has a copy; lists of relations
-// are taken out when they change, and put back all at once by freeze.
+// draft is a page while a batch changes it. Records are changed in the draft's copy of the page; lists of relations
+// are copied on their first change, and written back together by freeze.
 type draft struct {
 	page     *page
 	ownBytes bool // the page's bytes are a copy
 	fwd, rev draftSide
 }
 
-// draftSide is the lists of a side that changed.
+// draftSide is the changed lists of a side.
 type draftSide struct {
-	index   [pageSize]uint8 // by slot: 1 + the place in changed
+	index   [pageSize]uint8 // by slot: 1 + the index in changed
 	changed []draftList
 }
 
 type draftList struct {
 	slot number
 	list list      // a copy, while there is no hub
-	hub  *draftHub // nil where they are few
+	hub  *draftHub // nil for short lists
 }
 
 func (d *draft) side(rev bool) (*draftSide, *side) {
@@ -32,7 +32,7 @@ func (d *draft) side(rev bool) (*draftSide, *side) {
 	return &d.fwd, &d.page.fwd
 }
 
-// setRecord replaces the record of a slot. An empty one takes the object out.
+// setRecord replaces the record of a slot. An empty one deletes the object.
 func (d *draft) setRecord(slot number, r record) {
 	p := d.page
 	if !d.ownBytes {
@@ -49,7 +49,7 @@ func (d *draft) setRecord(slot number, r record) {
 	}
 }
 
-// of is the list of a slot, to be read.
+// of is the list of a slot, for reading.
 func (d *draftSide) of(slot number, base *side) edges {
 	i := d.index[slot]
 	if i == 0 {
@@ -63,7 +63,7 @@ func (d *draftSide) of(slot number, base *side) edges {
 	return edges{list: l.list}
 }
 
-// take is the list of a slot, to be changed.
+// take is the list of a slot, for writing.
 func (d *draftSide) take(slot number, base *side) *draftList {
 	if i := d.index[slot]; i != 0 {
 		return &d.changed[i-1]
@@ -79,7 +79,7 @@ func (d *draftSide) take(slot number, base *side) *draftList {
 	return &d.changed[len(d.changed)-1]
 }
 
-// set adds an edge, or changes when it expires. It says when it expired before, if it was there.
+// set adds an edge, or changes its expiry. It returns the previous expiry, if the edge existed.
 func (l *draftList) set(e edge, at int64) (before int64, was bool) {
 	if l.hub != nil {
 		return l.hub.set(e, at)
@@ -95,7 +95,7 @@ func (l *draftList) set(e edge, at int64) (before int64, was bool) {
 	return 0, false
 }
 
-// remove takes an edge out. It says when it expired, if it was there.
+// remove removes an edge. It returns its expiry, if it existed.
 func (l *draftList) remove(e edge) (before int64, was bool) {
 	if l.hub != nil {
 		c, i, ok := l.hub.find(e)
@@ -115,7 +115,7 @@ func (l *draftList) remove(e edge) (before int64, was bool) {
 	return before, true
 }
 
-// setExpiry changes when edge i of a list that nobody else reads expires.
+// setExpiry changes the expiry of edge i of a list that is not shared.
 func (l *list) setExpiry(i int, at int64) (before int64) {
 	before = l.expires(i)
 	if at != before {
@@ -127,7 +127,7 @@ func (l *list) setExpiry(i int, at int64) (before int64) {
 	return before
 }
 
-// freeze puts the changed lists back.
+// freeze writes the changed lists back.
 func (d *draft) freeze() *page {
 	p := d.page
 	if d.ownBytes && cap(p.bytes) > len(p.bytes)+len(p.bytes)/8 {
@@ -159,7 +159,7 @@ func (d *draftSide) freeze(base *side) {
 	}
 	var ends [pageSize + 1]uint16
 	slot := number(0)
-	copyTo := func(until number) { // the lists that did not change, up to a slot
+	copyTo := func(until number) { // copies the unchanged lists up to a slot
 		shift := len(out.edges) - int(base.ends[slot])
 		out.add(base.slice(int(base.ends[slot]), int(base.ends[until])))
 		for ; slot < until; slot++ {
@@ -182,7 +182,7 @@ func (d *draftSide) freeze(base *side) {
 	base.ends, base.list, base.hubs = ends, out, hubs
 }
 
-// freeze decides whether the list is a hub.
+// freeze chooses between list and hub.
 func (l *draftList) freeze() *hub {
 	switch {
 	case l.hub != nil && l.hub.n >= hubBack:
@@ -197,7 +197,7 @@ func (l *draftList) freeze() *hub {
 	return nil
 }
 
-// withHub is hubs with another hub for a slot, or none. It writes hubs only if that is not base.
+// withHub sets or removes the hub of a slot. It writes to hubs only if that is not base.
 func withHub(hubs, base []slotHub, slot number, h *hub) []slotHub {
 	i, ok := slices.BinarySearchFunc(hubs, slot, func(h slotHub, slot number) int { return cmp.Compare(number(h.slot), slot) })
 	if !ok && h == nil {
@@ -222,7 +222,7 @@ func withHub(hubs, base []slotHub, slot number, h *hub) []slotHub {
 // draftHub is a hub while a batch changes it. Each chunk is copied once.
 type draftHub struct {
 	hub
-	size int    // of a chunk: it is split at twice that
+	size int    // of a chunk, which is split at twice that
 	own  []bool // by chunk: it is a copy
 }
 
@@ -230,7 +230,7 @@ func newDraftHub(h *hub, size int) *draftHub {
 	return &draftHub{hub: hub{n: h.n, chunks: slices.Clone(h.chunks)}, size: size, own: make([]bool, len(h.chunks))}
 }
 
-// find is like search, of a hub that may be empty.
+// find is search for a hub that may be empty.
 func (h *draftHub) find(e edge) (c, i int, ok bool) {
 	if len(h.chunks) == 0 {
 		return 0, 0, false
@@ -269,7 +269,7 @@ func (h *draftHub) insert(c, i int, e edge, at int64) {
 	}
 }
 
-// remove takes an edge out. A chunk that becomes small joins the one after it.
+// remove removes an edge. A small chunk is merged with the next one.
 func (h *draftHub) remove(c, i int) {
 	h.n--
 	x := h.chunk(c)
@@ -287,7 +287,7 @@ func (h *draftHub) drop(c int) {
 	h.chunks, h.own = slices.Delete(h.chunks, c, c+1), slices.Delete(h.own, c, c+1)
 }
 
-// freeze is the hub, to be read from now on. Copied chunks lose the room that they had for more.
+// freeze returns the immutable hub. Copied chunks are trimmed.
 func (h *draftHub) freeze() *hub {
 	for c := range h.chunks {
 		l := &h.chunks[c].list

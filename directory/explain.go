@@ -6,28 +6,29 @@ import (
 	"time"
 )
 
-// Explanation says why a question is answered as it is.
+// Explanation explains the answer to a question.
 type Explanation struct {
 	Question
 	Allowed bool
 
-	// Path is the relations that lead from the subject to the object, in this order: the first one's subject is the question's subject, the
-	// last one's object its object. Where a permission wants several things (&), it is the path to the first. Nil where it is not allowed, and
-	// where finding it takes more steps than the limits allow.
+	// Path is the chain of relations from the subject to the object: the subject of the first is the question's
+	// subject, the object of the last its object. For an intersection (&) it is the path to the first operand. Nil
+	// where the answer is no, and where finding it exceeds the limits.
 	Path []Relation
 
-	// Nearest is a relation that is missing. With it the answer could be yes, unless something else is missing too. Nil where there is none,
-	// such as where the object does not exist. With Expires it was there until then.
+	// Nearest is a missing relation that could make the answer yes, unless others are missing too. Nil where there is
+	// none, such as for a missing object. With Expires set it existed until then.
 	Nearest *Relation
 
-	// Excluded says that the subject would be allowed, were it not excluded (-); the path to what excludes it is in ExcludedBy.
+	// Excluded says that the subject would be allowed without an exclusion (-); ExcludedBy is the path to what
+	// excludes it.
 	Excluded   bool
 	ExcludedBy []Relation
 
-	Unknown []Ref // object and subject, where the directory does not have them
+	Unknown []Ref // the object and subject that are not in the directory
 }
 
-// Explain answers a question like Check, and says why.
+// Explain answers a question like Check, with an explanation.
 func (s *Snapshot) Explain(q Question, now time.Time) (*Explanation, error) {
 	qn, err := s.plan.question(q.Object.Type, q.Relation, q.Subject.Type, "")
 	if err != nil {
@@ -74,23 +75,23 @@ func (s *Snapshot) explain(q Question, qn question, now time.Time) (*Explanation
 	return e, nil
 }
 
-// explainer finds paths, and what is missing. What it cannot find within the limits it leaves out.
+// explainer finds paths and missing relations. What it cannot find within the limits it leaves out.
 type explainer struct {
 	*asker
 	subject  Ref
-	groups   bool // look for what the object already gives the relation to, rather than for the object's own relations
+	groups   bool // look for groups that have the relation already, not for the object's own relations
 	visited  map[uint64]struct{}
-	budget   int   // what may be spent on asking for parts of permissions
+	budget   int   // left for evaluating parts of permissions
 	excluded *fact // what excludes the subject; node 0: several nodes
 }
 
-// path is the shortest way from the subject to a node of an object that it has.
+// path is the shortest path from the subject to a node of an object that it has.
 func (x *explainer) path(o number, n node, relevant bitset) []Relation {
 	if n == 0 {
 		return nil
 	}
 	w := x.s.walk(x.now)
-	x.work = 4 * x.p.work // of all that is asked on the way
+	x.work = 4 * x.p.work // shared by all questions on the path
 	found := -1
 	w.up(x.asker, relevant, func(s step) bool {
 		if s.node >= firstPermission && !unions(&x.p.perm(s.node).expr) {
@@ -109,7 +110,7 @@ func (x *explainer) path(o number, n node, relevant bitset) []Relation {
 	return w.path(found)
 }
 
-// holds asks for a part of a permission.
+// holds evaluates a part of a permission.
 func (x *explainer) holds(o number, e *expr) bool {
 	x.work = x.budget
 	defer func() { x.budget = max(x.work, 0) }()
@@ -122,7 +123,7 @@ func (x *explainer) holds(o number, e *expr) bool {
 	return x.expr(o, e, 0) == yes
 }
 
-// missing finds a relation without which the subject does not have a node of an object.
+// missing finds a relation whose addition may give the subject a node of an object.
 func (x *explainer) missing(o number, n node, depth int) *Relation {
 	if _, was := x.visited[n.at(o)]; was || x.tired() || depth > x.p.depth {
 		return nil
@@ -145,7 +146,7 @@ func (x *explainer) missing(o number, n node, depth int) *Relation {
 		}
 		sp := x.s.forward(o).span(r, set)
 		var first *Relation
-		for range nearGroups { // one that the subject was in is nearer than the first
+		for range nearGroups { // prefer a group that the subject was in
 			group, ok := sp.next(x.now)
 			if !ok {
 				break
@@ -165,10 +166,10 @@ func (x *explainer) missing(o number, n node, depth int) *Relation {
 	return nil
 }
 
-// nearGroups is of how many groups it is looked up whether the subject was in them.
+// nearGroups is for how many groups past membership is looked up.
 const nearGroups = 16
 
-// own is the subject's own relation r to an object, which it does not have, or not any more: then it says when it expired.
+// own is the subject's own relation r to an object, which is missing or expired; then it has the expiry.
 func (x *explainer) own(o number, r relID) *Relation {
 	out := &Relation{Object: x.s.ref(o), Relation: x.p.rels[r].name, Subject: x.subject}
 	if x.known {
@@ -179,10 +180,10 @@ func (x *explainer) own(o number, r relID) *Relation {
 	return out
 }
 
-// tired: a relation that is found after that many places were looked at is not near.
+// tired ends the search: a relation found after that many places is not near.
 func (x *explainer) tired() bool { return len(x.visited) > 1000 }
 
-// allows says whether the subject can have relation r itself.
+// allows reports whether the subject can have relation r itself.
 func (x *explainer) allows(r relID) bool {
 	return x.sub == 0 && x.s.symbols.allows(r, x.typ, 0, x.subject.ID == wildcard)
 }
@@ -227,7 +228,7 @@ func (x *explainer) missingExpr(o number, e *expr, depth int) *Relation {
 	return nil
 }
 
-// String is the path, or what is missing: alice -> group:eng#member -> doc:7#viewer.
+// String formats the path, or what is missing: alice -> group:eng#member -> doc:7#viewer.
 func (e *Explanation) String() string {
 	var b strings.Builder
 	switch {
@@ -265,8 +266,9 @@ func writePath(b *strings.Builder, path []Relation, subject Ref) {
 	}
 }
 
-// walk finds what may be an answer of a listing: all nodes of objects below an object, or all above a subject. It looks at & and - as if only
-// their first part were there, so that it finds too much rather than too little; where a plan's use is not listed, each find is asked for.
+// walk finds the candidates of a listing: all nodes of objects below an object, or all above a subject. It treats &
+// and - as their first operand alone, so it finds a superset; where a plan's use is not listed, each candidate is
+// checked.
 type walk struct {
 	s     *Snapshot
 	p     *plan
@@ -275,14 +277,14 @@ type walk struct {
 	steps []step
 	index map[uint64]struct{}
 	err   error
-	end   bool // what was looked for is there
+	end   bool // the target was found
 }
 
-// step is a node of an object that was reached, from where and through which relation.
+// step is a visited node of an object, with the step and relation that led to it.
 type step struct {
 	fact
-	from int  // the step before, -1: the subject itself
-	via  edge // the relation that leads here, of the object n of this step, to the subject of the step before; 0: none, the same object
+	from int  // the previous step, -1: the subject itself
+	via  edge // the relation of object n of this step to the subject of the previous step; 0: none, the same object
 }
 
 func (s *Snapshot) walk(now int64) *walk {
@@ -291,7 +293,7 @@ func (s *Snapshot) walk(now int64) *walk {
 
 func (w *walk) open() bool { return w.err == nil && !w.end }
 
-// reach adds a node of an object, unless it is there or, where accept is given, is not accepted.
+// reach adds a node of an object, unless it is there already or accept rejects it.
 func (w *walk) reach(s step, accept func(step) bool) {
 	key := s.node.at(s.n)
 	if _, ok := w.index[key]; ok || !w.open() {
@@ -307,7 +309,7 @@ func (w *walk) reach(s step, accept func(step) bool) {
 	}
 }
 
-// each goes through the objects at the other end of relations.
+// each calls f for the objects at the other end of relations.
 func (w *walk) each(sp span, f func(number)) {
 	for x, ok := sp.next(w.now); ok && w.open(); x, ok = sp.next(w.now) {
 		if w.work--; w.work < 0 {
@@ -318,7 +320,8 @@ func (w *walk) each(sp span, f func(number)) {
 	}
 }
 
-// down finds the subjects of a type, or who has a relation to it, below a node of an object. everyone: all of the type are among them.
+// down finds the subjects of a type, or subject sets of a relation to it, below a node of an object. everyone: the
+// type's wildcard is among them.
 func (w *walk) down(o number, root node, t typeID, sub relID) (found []number, everyone bool) {
 	seen := map[number]struct{}{}
 	add := func(x number) {
@@ -356,7 +359,7 @@ func (w *walk) down(o number, root node, t typeID, sub relID) (found []number, e
 	return found, everyone
 }
 
-// below adds what a part of a permission's definition follows from.
+// below adds the nodes that a part of a permission's definition derives from.
 func (w *walk) below(f fact, forward edges, e *expr) {
 	if e.op == opName {
 		w.reach(step{fact: fact{e.node, f.n, f.depth}}, nil)
@@ -375,7 +378,8 @@ func (w *walk) below(f fact, forward edges, e *expr) {
 	}
 }
 
-// up finds nodes of objects above a subject, nearest first, of those that are relevant; nil: all. accept may turn a step down; nil: none.
+// up finds nodes of objects above a subject, nearest first, among the relevant ones; nil: all. accept may reject a
+// step; nil: none is.
 func (w *walk) up(a *asker, relevant bitset, accept func(step) bool) {
 	matters := func(n node) bool { return relevant == nil || relevant.has(w.p.slot(n)) }
 	reach := func(s step) {
@@ -427,7 +431,7 @@ func (w *walk) up(a *asker, relevant bitset, accept func(step) bool) {
 	}
 }
 
-// path is the relations that lead from the subject to step i.
+// path is the chain of relations from the subject to step i.
 func (w *walk) path(i int) []Relation {
 	var out []Relation
 	for ; i >= 0; i = w.steps[i].from {

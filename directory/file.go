@@ -13,10 +13,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// HeadBytes is how much of a file IsSnapshot wants to see.
+// HeadBytes is how many bytes IsSnapshot needs.
 const HeadBytes = len(fileMagic)
 
-// IsSnapshot says whether a file that begins like this is a binary snapshot, as WriteTo writes it.
+// IsSnapshot reports whether a file with this beginning is a binary snapshot of WriteTo.
 func IsSnapshot(head []byte) bool {
 	return len(head) >= HeadBytes && string(head[:HeadBytes]) == fileMagic
 }
@@ -43,20 +43,20 @@ const (
 	blockEnd       = 4
 
 	blockPrefix = 13
-	blockSize   = 1 << 20  // where the writer ends a block
-	maxBlock    = 20 << 20 // 64 objects of the largest size, and a block
-	maxRatio    = 256      // what a block may become of its stored bytes, so that a small file cannot take much memory
-	minRatio    = 1 << 16  // up to this length it does not matter
-	maxRun      = 4 << 10  // relations of a run, so that blocks of relations stay small
+	blockSize   = 1 << 20  // the writer ends a block at this size
+	maxBlock    = 20 << 20 // 64 objects of maximum size, and a block
+	maxRatio    = 256      // maximum compression ratio, so that a small file cannot take much memory
+	minRatio    = 1 << 16  // up to this length the ratio is not checked
+	maxRun      = 4 << 10  // relations of a run, to keep blocks small
 )
 
-// WriteTo writes the snapshot in the form that Read reads.
+// WriteTo writes the snapshot in the format of Read.
 func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	f, err := newFileWriter(w)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = f.zstd.Close() }() // it has written nothing by itself
+	defer func() { _ = f.zstd.Close() }() // its output is already written
 	f.add(s.fileHead())
 	ranks := s.ranks()
 	s.writeObjects(f)
@@ -81,7 +81,7 @@ func (s *Snapshot) fileHead() block {
 	return block{kind: blockHead, raw: b}
 }
 
-// ranks is how many objects are on the pages before each page: in a file there are no numbers without an object.
+// ranks is the number of objects before each page: a file has no unused numbers.
 func (s *Snapshot) ranks() []number {
 	out := make([]number, len(s.rows)*rowSize+1)
 	n := number(0)
@@ -128,7 +128,7 @@ func (s *Snapshot) writeRelations(f *fileWriter, ranks []number) {
 			e = makeEdge(e.rel(), e.sub(), s.rank(ranks, e.other()))
 			if len(r.edges) == maxRun || len(r.edges) > 0 && r.edges[0]>>32 != e>>32 {
 				r.flush(&b)
-				if len(b.raw) >= blockSize { // the object goes on in the next block, at no distance
+				if len(b.raw) >= blockSize { // the object continues in the next block, at distance 0
 					f.add(b.end())
 					b = block{kind: blockRelations, raw: []byte{0}}
 				}
@@ -145,7 +145,7 @@ func (s *Snapshot) writeRelations(f *fileWriter, ranks []number) {
 	f.add(b)
 }
 
-// run is relations of one object that differ in their subjects alone.
+// run is relations of one object that differ only in their subjects.
 type run struct {
 	edges []edge
 	at    []int64
@@ -186,11 +186,11 @@ func (r *run) flush(b *block) {
 type block struct {
 	kind        uint8
 	count       uint32
-	length      int // of raw, where the block was read and is not decompressed yet
+	length      int // of raw, before decompression
 	raw, stored []byte
 }
 
-// end ends an object's relations.
+// end marks the end of an object's relations.
 func (b block) end() block {
 	b.raw = append(b.raw, 0)
 	return b
@@ -203,7 +203,8 @@ func (b *block) prefix() []byte {
 	return binary.LittleEndian.AppendUint32(p, uint32(len(b.stored)))
 }
 
-// fileWriter compresses blocks, several at once, and writes them in order. err is the first error; what comes after it is not written.
+// fileWriter compresses several blocks concurrently, and writes them in order. err is the first error; nothing is
+// written after it.
 type fileWriter struct {
 	w       io.Writer
 	sum     hash.Hash
@@ -261,7 +262,7 @@ func (b *block) compress(z *zstd.Encoder) {
 	}
 }
 
-// plausible says whether a block of this length may be stored in so few bytes.
+// plausible reports whether a block of this length may have so few stored bytes.
 func plausible(raw, stored int) bool {
 	return raw <= maxBlock && stored <= raw && (raw <= minRatio || raw/maxRatio <= stored)
 }
@@ -278,16 +279,16 @@ func (f *fileWriter) finish() (int64, error) {
 	return f.n, nil
 }
 
-// pageReader puts the relations of one page together, which come in order.
+// pageReader collects the relations of one page, which arrive in order.
 type pageReader struct {
 	rows   rows
-	slot   number // of the object at hand, in the page at hand
+	slot   number // of the current object in the current page
 	page   *page
-	object list // its relations
-	list   list // those of the page's objects before it
+	object list // the current object's relations
+	list   list // those of the page's previous objects
 }
 
-// to goes on to an object's page and slot. Numbers do not fall.
+// to advances to an object's page and slot. Numbers never decrease.
 func (r *pageReader) to(n number) {
 	p := r.rows.page(n)
 	slot := n & (pageSize - 1)
@@ -370,7 +371,7 @@ func (f *fileReader) relations(b block) error {
 	return c.done()
 }
 
-// run reads relations of the object at hand, and says how many.
+// run reads relations of the current object, and returns their number.
 func (f *fileReader) run(c *cursor) (int, error) {
 	rel := relID(c.upTo(len(f.s.symbols.rels)-1, "a relation"))
 	if rel == 0 {
@@ -415,7 +416,8 @@ func (f *fileReader) run(c *cursor) (int, error) {
 	return count >> 1, c.err
 }
 
-// allows says whether the manifest allows an edge of the object at hand. Few kinds of edges are looked up for many edges.
+// allows reports whether the manifest allows an edge of the current object. Results are cached: edges are many, kinds
+// few.
 func (f *fileReader) allows(e edge) bool {
 	object, subject := f.types[f.before], f.types[e.other()]
 	rels := f.s.symbols.rels

@@ -13,11 +13,11 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// errShort is a value that goes past the end of its block.
+// errShort: a value extends past the end of its block.
 var errShort = errors.New("ends within a value")
 
-// Read reads a snapshot that WriteTo wrote. What was cut short or changed on the way is refused, with the place. What it takes in memory is
-// bounded by what it has read: a length alone makes it take nothing.
+// Read reads a snapshot written by WriteTo. A truncated or altered file is rejected, with the place. Memory use is
+// bounded by the bytes read: a length alone allocates nothing.
 func Read(r io.Reader, l Limits) (*Snapshot, error) {
 	f := &fileReader{r: r, sum: sha256.New(), limits: l}
 	if err := f.read(); err != nil {
@@ -31,7 +31,7 @@ func Read(r io.Reader, l Limits) (*Snapshot, error) {
 	return f.s, nil
 }
 
-// fileReader reads a file from its beginning to its end. blocks and start are where it is, for errors.
+// fileReader reads a file sequentially. blocks and start are its position, for errors.
 type fileReader struct {
 	r           io.Reader
 	sum         hash.Hash
@@ -40,11 +40,11 @@ type fileReader struct {
 	blocks      int
 	s           *Snapshot
 	digest      digest
-	types       []uint16      // by number: the type, and anyBit if it stands for all of its type
-	known       map[edge]bool // what the manifest allows, of edges without their object
-	last        edge          // of known, what was asked for last
+	types       []uint16      // by number: the type, with anyBit for a wildcard object
+	known       map[edge]bool // what the manifest allows, by edge without object
+	last        edge          // most recent key of known
 	lastAllowed bool
-	before      number // the last object that had relations
+	before      number // the last object with relations
 	page        pageReader
 	decoder     *zstd.Decoder
 	scratch     []byte
@@ -108,7 +108,7 @@ func (f *fileReader) magic() error {
 	return nil
 }
 
-// full reads all of b.
+// full reads exactly len(b) bytes.
 func (f *fileReader) full(b []byte) error {
 	n, err := io.ReadFull(f.r, b)
 	f.n += int64(n)
@@ -116,7 +116,7 @@ func (f *fileReader) full(b []byte) error {
 	return cut(err)
 }
 
-// cut makes an end in the middle what it is.
+// cut turns an early end into an error.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("the file is cut short")
@@ -124,7 +124,7 @@ func cut(err error) error {
 	return err
 }
 
-// next reads a block, still compressed. The end is checked here.
+// next reads a block without decompressing it. It verifies the end block.
 func (f *fileReader) next() (block, error) {
 	sum := f.sum.Sum(nil)
 	f.blocks++
@@ -152,7 +152,7 @@ func (f *fileReader) next() (block, error) {
 	return b, nil
 }
 
-// bytes reads n bytes. It takes memory as they come.
+// bytes reads n bytes, and allocates as they arrive.
 func (f *fileReader) bytes(n int) ([]byte, error) {
 	if n <= blockSize {
 		b := make([]byte, n)
@@ -177,7 +177,7 @@ func (f *fileReader) end(b block, sum []byte) error {
 	return nil
 }
 
-// unpack is the block as it was before it was compressed, in dst if there is room.
+// unpack decompresses the block, into dst if there is room.
 func (b *block) unpack(z *zstd.Decoder, dst []byte) (cursor, error) {
 	if len(b.stored) == b.length {
 		return cursor{rest: b.stored}, nil
@@ -195,7 +195,7 @@ func (b *block) unpack(z *zstd.Decoder, dst []byte) (cursor, error) {
 	return cursor{rest: out}, nil
 }
 
-// cursor reads values from a block. After the first error all are 0.
+// cursor reads values from a block. After the first error all values are 0.
 type cursor struct {
 	rest []byte
 	err  error
@@ -211,7 +211,7 @@ func (c *cursor) uvarint() uint64 {
 	return v
 }
 
-// upTo is a number that is at most limit.
+// upTo reads a number and rejects one above limit.
 func (c *cursor) upTo(limit int, what string) int {
 	v := c.uvarint()
 	if v > uint64(limit) {
@@ -240,7 +240,7 @@ func (c *cursor) fail(err error) {
 	c.rest = nil
 }
 
-// done is the error, or that there is more.
+// done returns the error, also for trailing bytes.
 func (c *cursor) done() error {
 	if c.err == nil && len(c.rest) > 0 {
 		return fmt.Errorf("has %d bytes too many", len(c.rest))
@@ -281,7 +281,7 @@ func (f *fileReader) head(b block) error {
 	return nil
 }
 
-// part is what a worker made of a block of objects.
+// part is a worker's result for a block of objects.
 type part struct {
 	pages  []*page
 	hashes []uint64
@@ -289,7 +289,7 @@ type part struct {
 	err    error
 }
 
-// objects reads all blocks of objects, and the one after them. Workers make the pages.
+// objects reads all blocks of objects, and the block after them. Workers build the pages.
 func (f *fileReader) objects() (after block, err error) {
 	type job struct {
 		b   block
@@ -304,7 +304,7 @@ func (f *fileReader) objects() (after block, err error) {
 	for range runtime.GOMAXPROCS(0) {
 		work.run(func() {
 			w := objectReader{y: f.s.symbols, ids: &f.s.ids}
-			defer func() { // whoever sends must not wait for one that is gone
+			defer func() { // senders must not block on a finished reader
 				if v := recover(); v != nil {
 					work.note(v)
 					for range jobs {
@@ -346,7 +346,7 @@ func (f *fileReader) objects() (after block, err error) {
 	return after, f.index(parts, total)
 }
 
-// index puts the parts together and makes the table of ids.
+// index joins the parts and builds the table of ids.
 func (f *fileReader) index(parts []*part, total int) error {
 	hashes := make([]uint64, 0, total)
 	f.types = make([]uint16, 0, total)
@@ -369,7 +369,7 @@ func (f *fileReader) index(parts []*part, total int) error {
 	return nil
 }
 
-// objectReader makes pages out of blocks of objects.
+// objectReader builds pages from blocks of objects.
 type objectReader struct {
 	y       *symbols
 	ids     *ids
@@ -435,7 +435,7 @@ func (w *objectReader) page(c *cursor, n int, out *part) (*page, error) {
 	return p, nil
 }
 
-// checkRecord holds a record to what Builder and Apply take, and says its type.
+// checkRecord applies the checks of Builder and Apply to a record, and returns its type.
 func (y *symbols) checkRecord(r record) (uint16, error) {
 	c := cursor{rest: r}
 	t := c.upTo(len(y.types)-1, "the type")

@@ -10,17 +10,18 @@ import (
 
 const (
 	tableBits = 12 // 4096 tables, so that a change copies a small one
-	tableRow  = 6  // of which 64 are in a row
+	tableRow  = 6  // 64 of them per row
 )
 
-// ids finds objects by type and id. It is many small hash tables. A table is buckets of 64 bytes, the line in which memory is read, so that
-// an object is mostly found in one of them.
+// ids finds objects by type and id. It consists of many small hash tables. A table has buckets of 64 bytes, one cache
+// line, so that most lookups read a single line.
 type ids struct {
 	seed maphash.Seed
-	rows *[1 << (tableBits - tableRow)]*[1 << tableRow]idTable // a row that is not there has empty tables
+	rows *[1 << (tableBits - tableRow)]*[1 << tableRow]idTable // a nil row has empty tables
 }
 
-// idTable is the objects whose hashes begin alike. What does not fit into the bucket where it belongs is in the next that is not full.
+// idTable holds the objects whose hashes have one prefix. What does not fit into its home bucket goes to the next
+// that is not full.
 type idTable struct {
 	buckets []bucket
 	n       int
@@ -28,7 +29,7 @@ type idTable struct {
 
 const bucketSlots = 12
 
-// bucket holds numbers of objects, each with a byte of its hash, so that few records are looked at in vain.
+// bucket holds numbers of objects, each with a byte of its hash, to avoid reading other objects' records.
 type bucket struct {
 	marks   [bucketSlots]uint8 // 0: the slot is free
 	_       [4]uint8
@@ -48,7 +49,7 @@ func hashRecord(seed maphash.Seed, r record) uint64 {
 	return maphash.Bytes(seed, id) ^ uint64(t)*0x9E3779B97F4A7C15
 }
 
-// tableOf is the place of a hash's table.
+// tableOf is the position of a hash's table.
 func tableOf(h uint64) (row, i int) {
 	n := int(h >> (64 - tableBits))
 	return n >> tableRow, n & (1<<tableRow - 1)
@@ -56,7 +57,7 @@ func tableOf(h uint64) (row, i int) {
 
 func markOf(h uint64) uint8 { return max(uint8(h>>32), 1) }
 
-// table is the table of a hash, to be read.
+// table is a hash's table, for reading.
 func (d *ids) table(h uint64) idTable {
 	row, i := tableOf(h)
 	if d.rows[row] == nil {
@@ -65,7 +66,7 @@ func (d *ids) table(h uint64) idTable {
 	return d.rows[row][i]
 }
 
-// own is the table of a hash, of ids that nobody else reads.
+// own is a hash's table, of ids that are not shared.
 func (d *ids) own(h uint64) *idTable {
 	row, i := tableOf(h)
 	if d.rows[row] == nil {
@@ -74,7 +75,7 @@ func (d *ids) own(h uint64) *idTable {
 	return &d.rows[row][i]
 }
 
-// home is the bucket where a hash belongs.
+// home is the bucket of a hash.
 func (t *idTable) home(h uint64) int { return int(uint64(uint32(h)) * uint64(len(t.buckets)) >> 32) }
 
 func (t *idTable) after(i int) int {
@@ -86,10 +87,10 @@ func (t *idTable) after(i int) int {
 
 const everyByte = 0x0101010101010101
 
-// zeros has the lowest bit of each byte set that is 0 in x. Above such a byte it may have others.
+// zeros sets the lowest bit of each byte of x that is 0. Above such a byte there may be false positives.
 func zeros(x uint64) uint64 { return (x - everyByte) &^ x >> 7 & everyByte }
 
-// first is the first slot with a mark; bucketSlots if there is none.
+// first is the first slot with a mark; bucketSlots if none.
 func (b *bucket) first(mark uint8) int {
 	want := uint64(mark) * everyByte
 	if m := zeros(binary.LittleEndian.Uint64(b.marks[:]) ^ want); m != 0 {
@@ -134,7 +135,7 @@ func (t *idTable) find(h uint64, pages rows, typ typeID, id string) (number, boo
 	}
 }
 
-// findBoth finds two objects. Nearly all of what that takes is waiting for memory: it asks for the places of both before it looks at one.
+// findBoth finds two objects. Memory latency dominates, so both places are prefetched before either is read.
 func (s *Snapshot) findBoth(t typeID, id string, t2 typeID, id2 string) (n number, ok bool, n2 number, ok2 bool) {
 	if len(s.rows) == 0 {
 		return 0, false, 0, false
@@ -151,7 +152,7 @@ func (s *Snapshot) findBoth(t typeID, id string, t2 typeID, id2 string) (n numbe
 	return n, ok, n2, ok2
 }
 
-// guess is the number that a hash most likely stands for; some number where it stands for none.
+// guess is the most likely number for a hash; any number where there is none.
 func (d *ids) guess(h uint64) number {
 	t := d.table(h)
 	if t.n == 0 {
@@ -161,10 +162,10 @@ func (d *ids) guess(h uint64) number {
 	return b.numbers[b.first(markOf(h))%bucketSlots]
 }
 
-// bucketsFor is how many buckets hold n objects. A quarter stays free, so that few objects are in another bucket than their own.
+// bucketsFor is how many buckets hold n objects. A quarter stays free, so that few objects leave their home bucket.
 func bucketsFor(n int) int { return n*4/(bucketSlots*3) + 1 }
 
-// reserve makes room for one more. hash tells the hash of a number.
+// reserve makes room for one more. hash returns the hash of a number.
 func (t *idTable) reserve(hash func(number) uint64) {
 	if (t.n+1)*8 <= len(t.buckets)*bucketSlots*7 {
 		return
@@ -181,7 +182,7 @@ func (t *idTable) reserve(hash func(number) uint64) {
 	*t = out
 }
 
-// put adds a number that is not there, to a table with room that nobody else reads.
+// put adds a new number to a table that has room and is not shared.
 func (t *idTable) put(h uint64, n number) {
 	for i := t.home(h); ; i = t.after(i) {
 		b := &t.buckets[i]
@@ -193,7 +194,7 @@ func (t *idTable) put(h uint64, n number) {
 	}
 }
 
-// remove takes a number out of a table that nobody else reads, and moves those back that had to make way for it.
+// remove removes a number from a table that is not shared, and moves back those that it displaced.
 func (t *idTable) remove(h uint64, n number, hash func(number) uint64) {
 	i := t.home(h)
 	j := t.buckets[i].slot(n)
@@ -204,7 +205,7 @@ func (t *idTable) remove(h uint64, n number, hash func(number) uint64) {
 	t.n--
 	full := t.buckets[i].full()
 	t.buckets[i].marks[j] = 0
-	for k := i; full; { // what belongs before the gap may be in the buckets up to the first that is not full
+	for k := i; full; { // displaced numbers may be in the buckets up to the first that is not full
 		k = t.after(k)
 		b := &t.buckets[k]
 		full = b.full()
@@ -216,7 +217,7 @@ func (t *idTable) remove(h uint64, n number, hash func(number) uint64) {
 	}
 }
 
-// slot is where a number is in a bucket; -1 if it is not.
+// slot is the slot of a number in a bucket; -1 if missing.
 func (b *bucket) slot(n number) int {
 	for j, mark := range b.marks {
 		if mark != 0 && b.numbers[j] == n {
@@ -226,7 +227,7 @@ func (b *bucket) slot(n number) int {
 	return -1
 }
 
-// movable is a slot of bucket k whose number may be in bucket i, before it: it does not belong after it. -1: there is none.
+// movable is a slot of bucket k whose number may move to the earlier bucket i, as its home is not after i; -1: none.
 func (t *idTable) movable(k, i int, hash func(number) uint64) int {
 	away := func(from int) int { return (k - from + len(t.buckets)) % len(t.buckets) }
 	for s, mark := range t.buckets[k].marks {
@@ -237,7 +238,7 @@ func (t *idTable) movable(k, i int, hash func(number) uint64) int {
 	return -1
 }
 
-// fill makes the tables of numbers from 0 with these hashes. It says which one is there twice.
+// fill builds the tables of numbers from 0 with these hashes. It returns a duplicate, if any.
 func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
 	var ends [1<<tableBits + 1]int
 	for _, h := range hashes {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Object is the object of that name, its properties copied.
+// Object returns an object by name, its properties copied.
 func (s *Snapshot) Object(r Ref) (Object, bool) {
 	t, ok := s.symbols.typ(r.Type)
 	if !ok || r.ID == wildcard {
@@ -23,19 +23,20 @@ func (s *Snapshot) Object(r Ref) (Object, bool) {
 	return s.record(n).object(s.symbols), true
 }
 
-// Objects are the objects of a type, or all for "". Their order is the same each time, of one snapshot.
+// Objects yields the objects of a type, or all for "", in the same order each time for one snapshot.
 func (s *Snapshot) Objects(typ string) iter.Seq[Object] {
 	return seconds(s.ObjectsFrom(typ, Position{}))
 }
 
-// seconds are the second values of a sequence.
+// seconds yields the second values of a sequence.
 func seconds[K, V any](all iter.Seq2[K, V]) iter.Seq[V] {
 	return func(yield func(V) bool) {
 		all(func(_ K, v V) bool { return yield(v) })
 	}
 }
 
-// RelationFilter chooses relations. An empty field is any. With HasSubjectRelation, an empty SubjectRelation is none.
+// RelationFilter selects relations. An empty field matches any. With HasSubjectRelation, an empty SubjectRelation
+// matches none only.
 type RelationFilter struct {
 	Object             Ref
 	Relation           string
@@ -44,7 +45,7 @@ type RelationFilter struct {
 	HasSubjectRelation bool
 }
 
-// filter is a RelationFilter in numbers. 0 is any, except where a field says otherwise.
+// filter is a RelationFilter in numbers. 0 matches any, unless a field says otherwise.
 type filter struct {
 	object, subject     typeID
 	objectID, subjectID string
@@ -53,8 +54,8 @@ type filter struct {
 	hasSub              bool
 }
 
-// Relations are the relations that the filter chooses and that have not expired. Where it has a whole object or a whole subject, only that
-// one's relations are looked at. Their order is the same each time, of one snapshot.
+// Relations yields the relations that match the filter and have not expired, in the same order each time for one
+// snapshot. With a complete object or subject in the filter, only that one's relations are read.
 func (s *Snapshot) Relations(f RelationFilter, now time.Time) iter.Seq[Relation] {
 	return seconds(s.RelationsFrom(f, Position{}, now))
 }
@@ -75,7 +76,7 @@ func (s *Snapshot) filter(f RelationFilter) (g filter, ok bool) {
 	return g, true
 }
 
-// is says whether an object's record fits.
+// is reports whether an object's record matches.
 func (g *filter) is(r record, t typeID, id string) bool {
 	if t == 0 && id == "" {
 		return true
@@ -84,23 +85,24 @@ func (g *filter) is(r record, t typeID, id string) bool {
 	return (t == 0 || t == haveType) && (id == "" || id == string(haveID))
 }
 
-// fits says whether an edge fits, its objects aside.
+// fits reports whether an edge matches, without its objects.
 func (g *filter) fits(y *symbols, e edge) bool {
 	return (g.relation == "" || g.relation == y.relName(e.rel())) && (!g.hasSub || g.sub == y.relName(e.sub()))
 }
 
-// ErrAmbiguous is an identity that belongs to more than one user.
+// ErrAmbiguous: an identity belongs to more than one user.
 var ErrAmbiguous = errors.New("the identity belongs to more than one user")
 
 const (
-	lists       = 10 // a listing may look at so many times what one question may
+	lists       = 10 // a listing may cost this many times a question's limit
 	defaultPage = 100
 	maxPage     = 10_000
 )
 
-// Who lists the subjects of a type that have a relation or permission: those for which Check says yes, in the order of their ids, from the
-// one after on. Where every subject of the type has it, known or not, "*" is the first. At most limit of them (0: 100; at most 10,000);
-// next is what to give as after for those that follow, "" at the end. A page may hold fewer where finding more would take too much work.
+// Who lists the subjects of a type that have a relation or permission: those for which Check says yes, sorted by id,
+// beginning behind after. Where every subject of the type has it, known or not, "*" comes first. It returns at most
+// limit of them (0: 100; at most 10,000); next is the after of the next page, "" at the end. A page may be shorter
+// where finding more would cost too much.
 func (s *Snapshot) Who(object Ref, relation, subjectType, after string, limit int, now time.Time) (found []Ref, next string, err error) {
 	l, err := s.who(object, relation, subjectType, "", true, now)
 	if err != nil {
@@ -138,21 +140,21 @@ func (s *Snapshot) Members(subject Ref, objectType, relation string, now time.Ti
 	return out, nil
 }
 
-// listing is objects of one type that may be answers.
+// listing is the candidates of a listing, of one type.
 type listing struct {
 	s          *Snapshot
 	now        time.Time
 	typ        string
 	candidates []candidate
-	ask        func(a *asker, n number) (bool, error) // nil: all of them are
+	ask        func(a *asker, n number) (bool, error) // nil: all match
 }
 
 type candidate struct {
-	id string // a part of the page: copied before it is given away
+	id string // aliases the page: copied before it is returned
 	n  number
 }
 
-// question is the parts of a question in numbers.
+// question is a question in numbers.
 type question struct {
 	object, subject *typePlan
 	node            node
@@ -173,7 +175,7 @@ func (p *plan) question(object, relation, subject, sub string) (q question, err 
 	return q, err
 }
 
-// who lists subjects. all: where everyone is among them, all that are known are listed.
+// who lists subjects. all: where the wildcard is among them, all known ones are listed.
 func (s *Snapshot) who(object Ref, relation, subjectType, sub string, all bool, now time.Time) (*listing, error) {
 	l := &listing{s: s, now: now, typ: subjectType}
 	q, err := s.plan.question(object.Type, relation, subjectType, sub)
@@ -252,7 +254,7 @@ func (l *listing) fill(found []number) {
 	slices.SortFunc(l.candidates, func(a, b candidate) int { return cmp.Compare(a.id, b.id) })
 }
 
-// page is the answers after an id. All of its questions share what one may cost.
+// page is the answers after an id. All its questions share one cost limit.
 func (l *listing) page(after string, limit int) (found []Ref, next string, err error) {
 	if limit <= 0 {
 		limit = defaultPage
@@ -292,8 +294,9 @@ func (l *listing) page(after string, limit int) (found []Ref, next string, err e
 	return found, "", nil
 }
 
-// User is the user to whom an identity belongs: identity:<identity>#identifier@user:<id>, or user:<id>#identifier@identity:<identity>. An
-// identity of two users is ErrAmbiguous. Where the manifest has no such types, no identity belongs to anyone.
+// User returns the user of an identity: identity:<identity>#identifier@user:<id>, or
+// user:<id>#identifier@identity:<identity>. An identity of two users is ErrAmbiguous. Where the manifest lacks these
+// types, no identity has a user.
 func (s *Snapshot) User(identity string, now time.Time) (Object, bool, error) {
 	it, ut := s.plan.types["identity"], s.plan.types["user"]
 	if it == nil || ut == nil {
@@ -331,24 +334,25 @@ func (s *Snapshot) User(identity string, now time.Time) (Object, bool, error) {
 	return Object{}, false, fmt.Errorf("%w: %q", ErrAmbiguous, identity)
 }
 
-// GraphQuery is what Topaz's GetGraph takes. Either the id of the object or that of the subject may be empty: its objects are the answer.
+// GraphQuery is the query of Topaz's GetGraph. The id of the object or of the subject may be empty: the answer lists
+// those.
 type GraphQuery struct {
 	Object          Ref
 	Relation        string
 	Subject         Ref
-	SubjectRelation string // the subjects are those who have this relation to Subject
+	SubjectRelation string // subjects are those with this relation to Subject
 	Explain         bool   // with a path for each result
-	Trace           bool   // with what was asked
+	Trace           bool   // with the questions asked
 }
 
-// GraphAnswer is what Topaz's GetGraph answers.
+// GraphAnswer is the answer of Topaz's GetGraph.
 type GraphAnswer struct {
-	Results     []Ref                 // in the order of their ids
-	Explanation map[string][][]string // type:id of a result -> paths, of which there is one, of relations; for at most 100 of them
+	Results     []Ref                 // sorted by id
+	Explanation map[string][][]string // type:id of a result -> its single path, of relations; for at most 100 results
 	Trace       []string              // at most 1,000 lines
 }
 
-// ErrGraphQuery is a GraphQuery with neither id.
+// ErrGraphQuery: a GraphQuery has neither id.
 var ErrGraphQuery = errors.New("one of the object's and the subject's id is needed")
 
 const (
@@ -356,8 +360,9 @@ const (
 	maxTraced    = 1000
 )
 
-// Graph lists the objects or the subjects that complete a query. With both ids the answer is the subject, if it has the relation. Where every
-// subject of the type has it, the answer is "*" and, as in Topaz, those of them who have it in another way too.
+// Graph lists the objects or the subjects that complete a query. With both ids the answer is the subject, if it has
+// the relation. Where every subject of the type has it, the answer is "*" and, as in Topaz, those that also have it
+// in another way.
 func (s *Snapshot) Graph(q GraphQuery, now time.Time) (*GraphAnswer, error) {
 	qn, err := s.plan.question(q.Object.Type, q.Relation, q.Subject.Type, q.SubjectRelation)
 	if err != nil {
@@ -388,13 +393,13 @@ func (s *Snapshot) Graph(q GraphQuery, now time.Time) (*GraphAnswer, error) {
 			break
 		}
 		if len(found) < maxPage {
-			return nil, ErrLimit // a page that is not full: the work that a question may take is done
+			return nil, ErrLimit // a short page: the cost limit was reached
 		}
 	}
 	return out, s.annotate(out, q, qn, now)
 }
 
-// one is the listing of one subject.
+// one is the listing for one subject.
 func (s *Snapshot) one(q GraphQuery, qn question, now time.Time) (*listing, error) {
 	l := &listing{s: s, now: now, typ: q.Subject.Type}
 	o, ok := s.find(qn.object.id, q.Object.ID)

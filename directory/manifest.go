@@ -10,20 +10,21 @@ import (
 	"gatehouse/nearest"
 )
 
-// Bounds of a manifest. They lie far above what people write, and keep the compiled form small.
+// Bounds of a manifest, far above practical sizes. They keep the compiled form small.
 const (
 	maxManifest  = 1 << 20 // bytes
 	maxNames     = 2048    // types, relations and permissions together
 	maxTerms     = 1 << 13 // terms of all definitions together
-	maxFollowed  = 1 << 16 // relations that all -> lead through
+	maxFollowed  = 1 << 16 // relations reached by all arrows
 	maxNested    = 32      // parentheses in parentheses
 	maxNameBytes = 64
 )
 
-// Manifest is the model of a directory: types with their relations and permissions. docs/directory.md has its grammar. It is immutable.
+// Manifest is the model of a directory: types with their relations and permissions. docs/directory.md defines its
+// grammar. It is immutable.
 type Manifest struct {
 	text   []byte
-	types  []*typeDef // in the order of the text
+	types  []*typeDef // in textual order
 	byName map[string]*typeDef
 }
 
@@ -32,7 +33,7 @@ type typeDef struct {
 	line        int
 	relations   []*relationDef
 	permissions []*permissionDef
-	byName      map[string]int // 0..: a relation; -1..: a permission
+	byName      map[string]int // 0 and up: a relation; -1 and down: a permission
 }
 
 type relationDef struct {
@@ -63,12 +64,12 @@ type permissionDef struct {
 	expr *expression
 }
 
-// expression is the definition of a permission, or a part of it.
+// expression is a permission's definition, or a part of it.
 type expression struct {
 	op   operator
-	of   []*expression // of opUnion, opIntersection and opExclusion, two or more
+	of   []*expression // two or more operands of opUnion, opIntersection and opExclusion
 	base string        // of opArrow: a relation of the type
-	name string        // of opName: a relation or permission of the type; of opArrow: one of the types that base leads to
+	name string        // of opName: a relation or permission of the type; of opArrow: one of the types that base refers to
 	line int
 }
 
@@ -85,16 +86,16 @@ const (
 //go:embed default.yaml
 var defaultManifest []byte
 
-// DefaultManifest is the model where none is given: users with their identities, groups of users and of groups, roles, and resources.
+// DefaultManifest is the default model: users with identities, nested groups, roles, and resources.
 func DefaultManifest() *Manifest {
 	m, err := ParseManifest("default.yaml", defaultManifest)
 	if err != nil {
-		panic(err) // a test parses it
+		panic(err) // cannot happen: tested
 	}
 	return m
 }
 
-// Text is the manifest as it was given.
+// Text is the manifest's source text.
 func (m *Manifest) Text() []byte { return m.text }
 
 // Types are the names of its types, in the order of the text.
@@ -132,7 +133,7 @@ func (m *Manifest) Permissions(typ string) []string {
 	return out
 }
 
-// subjects are what a relation allows as its subjects.
+// subjects are the allowed subjects of a relation.
 func (m *Manifest) subjects(typ, relation string) []allowedSubject {
 	if t := m.byName[typ]; t != nil {
 		if r := t.relation(relation); r != nil {
@@ -168,7 +169,7 @@ func (t *typeDef) names() []string {
 	return out
 }
 
-// ManifestError is what is wrong with a manifest, and where.
+// ManifestError is an error in a manifest, with its line.
 type ManifestError struct {
 	File string
 	Line int // from 1; 0: the file as a whole
@@ -186,10 +187,10 @@ func (e *ManifestError) Unwrap() error { return e.Err }
 
 var errManifestSyntax = errors.New("not a manifest")
 
-// maxHints bounds what a question about an unknown name may cost.
+// maxHints bounds the cost of a hint about an unknown name.
 const maxHints = 200
 
-// hint names the nearest of the known words, or all where they are few: the end of an error about a word that is not known.
+// hint names the nearest known word, or all where they are few: it ends an error about an unknown word.
 func hint(word string, known []string) string {
 	if len(known) > maxHints {
 		return ""
@@ -203,7 +204,7 @@ func hint(word string, known []string) string {
 	return ""
 }
 
-// validate checks what is defined against itself.
+// validate checks the definitions against each other.
 func (p *manifestParser) validate() {
 	for _, t := range p.m.types {
 		for _, r := range t.relations {
@@ -245,14 +246,14 @@ func (p *manifestParser) validRelation(t *typeDef, r *relationDef) {
 	}
 }
 
-// reached is where a relation leads to, through relations of relations.
+// reached is the objects that a relation leads to, through relations of relations.
 type reached struct {
 	types []*typeDef
-	any   bool // every object of a type among them
-	steps int  // alternatives on the way
+	any   bool // includes every object of a type
+	steps int  // alternatives visited
 }
 
-// reach is where each relation leads to.
+// reach computes what each relation leads to.
 func (p *manifestParser) reach() map[*relationDef]*reached {
 	out := map[*relationDef]*reached{}
 	for _, t := range p.m.types {
@@ -316,7 +317,7 @@ func (p *manifestParser) validExpression(t *typeDef, d *permissionDef, e *expres
 	}
 }
 
-// hintOf helps with a name that the type does not have. a-b is a name, like a_b.
+// hintOf is the hint for a name that the type lacks. a-b is a name, like a_b.
 func (p *manifestParser) hintOf(t *typeDef, name string) string {
 	if a, b, ok := strings.Cut(name, "-"); ok {
 		_, left := t.byName[a]
@@ -327,7 +328,7 @@ func (p *manifestParser) hintOf(t *typeDef, name string) string {
 	return p.hint(name, t.names())
 }
 
-// circles refuses permissions that need themselves, of the same object.
+// circles rejects permissions that depend on themselves on the same object.
 func (p *manifestParser) circles(t *typeDef) {
 	const open, done = 1, 2
 	state := map[*permissionDef]int{}
@@ -360,7 +361,7 @@ func (p *manifestParser) circles(t *typeDef) {
 	}
 }
 
-// grounded refuses permissions that lead to themselves alone, through -> too: nobody could ever have them.
+// grounded rejects permissions that derive only from themselves, through arrows too: they could never hold.
 func (p *manifestParser) grounded(reach map[*relationDef]*reached) {
 	known := map[*permissionDef]bool{}
 	var holds func(t *typeDef, e *expression) bool

@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// ParseManifest reads a manifest. What is wrong with it are errors of type *ManifestError, the first ones joined.
+// ParseManifest parses a manifest. Its errors are *ManifestError, the first ones joined.
 func ParseManifest(file string, text []byte) (*Manifest, error) {
 	p := &manifestParser{file: file, m: &Manifest{text: slices.Clone(text), byName: map[string]*typeDef{}}}
 	if len(text) > maxManifest {
@@ -39,11 +39,11 @@ type manifestParser struct {
 	m     *Manifest
 	names int
 	terms int
-	steps int // of all ->, see reached
+	steps int // of all arrows, see reached
 	errs  []*ManifestError
 }
 
-// maxErrors is how many errors are told at once.
+// maxErrors is how many errors are reported at once.
 const maxErrors = 10
 
 func (p *manifestParser) err() error {
@@ -62,7 +62,7 @@ func (p *manifestParser) fail(line int, format string, args ...any) {
 	p.errs = append(p.errs, &ManifestError{p.file, line, fmt.Errorf(format, args...)})
 }
 
-// hint is hint, for the errors that are told.
+// hint is hint, for errors that are reported.
 func (p *manifestParser) hint(word string, known []string) string {
 	if len(p.errs) >= maxErrors {
 		return ""
@@ -70,7 +70,7 @@ func (p *manifestParser) hint(word string, known []string) string {
 	return hint(word, known)
 }
 
-// quoted is a word of the manifest for a message.
+// quoted formats a word of the manifest for a message.
 func quoted(s string) string {
 	if len(s) > maxNameBytes {
 		s = s[:maxNameBytes] + "..."
@@ -101,7 +101,7 @@ func (p *manifestParser) document(n *yaml.Node) {
 	}
 }
 
-// mapping goes through a mapping's keys. known: which ones there may be; nil: any name. A mapping may be left empty.
+// mapping visits a mapping's keys. known are the valid ones; nil: any name. An empty mapping is valid.
 func (p *manifestParser) mapping(n *yaml.Node, where string, known []string, each func(key, value *yaml.Node)) {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" {
 		p.fail(n.Line, "%s: anchors and aliases are not supported: write the value out", where)
@@ -134,7 +134,7 @@ func (p *manifestParser) mapping(n *yaml.Node, where string, known []string, eac
 	}
 }
 
-// name checks a name that is defined here.
+// name checks a defined name.
 func (p *manifestParser) name(key *yaml.Node, what string) bool {
 	if p.names++; p.names > maxNames {
 		if p.names == maxNames+1 {
@@ -199,19 +199,20 @@ func (p *manifestParser) definition(what string, n *yaml.Node) *tokens {
 	return t
 }
 
-// tokens reads a definition word by word.
+// tokens is the tokenizer of a definition.
 type tokens struct {
 	p      *manifestParser
 	what   string
-	text   string // what is left
-	word   string // at hand; "" at the end
+	text   string // the remaining text
+	word   string // the current word; "" at the end
 	name   bool   // the word is a name
 	line   int
 	nested int
 	failed bool
 }
 
-// identifier is how long the name at the beginning of s is: dots, underscores and dashes belong to it, but not at its end.
+// identifier is the length of the name at the beginning of s: it may contain dots, underscores and dashes, but not
+// end with one.
 func identifier(s string) int {
 	n := 0
 	for i := range len(s) {
@@ -236,7 +237,7 @@ func (t *tokens) next() {
 		if strings.HasPrefix(rest, "->") {
 			n = 2
 		}
-		for n < len(rest) && rest[n]&0xc0 == 0x80 { // a whole letter of UTF-8
+		for n < len(rest) && rest[n]&0xc0 == 0x80 { // a complete UTF-8 character
 			n++
 		}
 	}
@@ -250,7 +251,7 @@ func (t *tokens) fail(format string, args ...any) {
 	}
 }
 
-// expect reads a name.
+// expect consumes a name.
 func (t *tokens) expect(what string) string {
 	word := t.word
 	switch {
@@ -268,7 +269,7 @@ func (t *tokens) expect(what string) string {
 	return ""
 }
 
-// relation is a relation's definition: user | group#member | user:*.
+// relation parses a relation's definition: user | group#member | user:*.
 func (p *manifestParser) relation(what string, n *yaml.Node) []allowedSubject {
 	t := p.definition(what, n)
 	if t == nil {
@@ -303,7 +304,7 @@ func (p *manifestParser) relation(what string, n *yaml.Node) []allowedSubject {
 	}
 }
 
-// permission is a permission's definition.
+// permission parses a permission's definition.
 func (p *manifestParser) permission(what string, n *yaml.Node) *expression {
 	t := p.definition(what, n)
 	if t == nil {
@@ -318,7 +319,7 @@ func (p *manifestParser) permission(what string, n *yaml.Node) *expression {
 
 var operators = map[string]operator{"|": opUnion, "&": opIntersection, "-": opExclusion}
 
-// expression is terms with one operator between them. Which of two different ones comes first is not guessed.
+// expression parses terms with one operator between them. Mixing operators needs parentheses: there is no precedence.
 func (t *tokens) expression() *expression {
 	first := t.term()
 	op, ok := operators[t.word]

@@ -16,19 +16,19 @@ const (
 	rowSize  = 1 << rowBits // pages in a row
 )
 
-// page holds the objects of 64 numbers with their relations. It is written once. It holds few pointers, so that the garbage collector has
-// little to look at: a hundred thousand pages are millions of objects.
+// page holds the objects of 64 numbers with their relations. It is immutable. It has few pointers, to keep garbage
+// collection cheap: millions of objects are a hundred thousand pages.
 type page struct {
-	used  uint64 // which of the numbers are objects
+	used  uint64 // bit set of the numbers in use
 	ends  [pageSize + 1]uint32
-	bytes []byte // the records, one after the other; that of slot i is bytes[ends[i]:ends[i+1]]
+	bytes []byte // the records in sequence; that of slot i is bytes[ends[i]:ends[i+1]]
 	fwd   side   // relations of these objects
 	rev   side   // relations of which they are the subject
 }
 
 // side is the relations of a page's objects in one direction.
 type side struct {
-	ends [pageSize + 1]uint16 // a page has 64 times 128 edges at most; longer lists are hubs
+	ends [pageSize + 1]uint16 // a page has at most 64 times 128 edges; longer lists are hubs
 	list
 	hubs []slotHub // by slot
 }
@@ -49,7 +49,7 @@ func (d *side) of(slot number) edges {
 
 func (p *page) record(slot number) record { return p.bytes[p.ends[slot]:p.ends[slot+1]] }
 
-// size is roughly how many bytes a page takes.
+// size is the approximate size of a page in bytes.
 func (p *page) size() int64 {
 	n := int64(unsafe.Sizeof(*p)) + int64(len(p.bytes))
 	for _, d := range [...]*side{&p.fwd, &p.rev} {
@@ -64,7 +64,7 @@ func (p *page) size() int64 {
 	return n
 }
 
-// rows are the pages, by number, in two levels so that a change copies little.
+// rows are the pages by number, in two levels so that a change copies little.
 type rows []*[rowSize]*page
 
 func (r rows) page(n number) *page {
@@ -92,10 +92,10 @@ func (p *page) slots(f func(slot number) bool) bool {
 	return true
 }
 
-// record is an object as bytes: its type, its id and its display name with their lengths, and its properties.
+// record is an encoded object: type, length-prefixed id and display name, and properties.
 type record []byte
 
-// wildcard is the id of the object that stands for all of its type as a subject. It is in no listing.
+// wildcard is the id of the object that represents all of its type as a subject. Listings omit it.
 const wildcard = "*"
 
 func appendRecord(dst []byte, t typeID, o *Object) []byte {
@@ -107,7 +107,7 @@ func appendRecord(dst []byte, t typeID, o *Object) []byte {
 	return append(dst, o.Properties...)
 }
 
-// uvarint is binary.Uvarint, quicker for the small numbers that most are.
+// uvarint is binary.Uvarint, faster for small numbers.
 func uvarint(b []byte) (uint64, int) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return uint64(b[0]), 1
@@ -115,13 +115,13 @@ func uvarint(b []byte) (uint64, int) {
 	return binary.Uvarint(b)
 }
 
-// is says whether this is the object of that type and id.
+// is reports whether the record has that type and id.
 func (r record) is(t typeID, id string) bool {
 	have, rest := r.head()
 	return have == t && string(rest) == id
 }
 
-// head is the type and the id.
+// head returns type and id.
 func (r record) head() (typeID, []byte) {
 	t, i := uvarint(r)
 	n, j := uvarint(r[i:])
@@ -129,7 +129,7 @@ func (r record) head() (typeID, []byte) {
 	return typeID(t), r[i : i+int(n)]
 }
 
-// parts are all of it, as parts of the record.
+// parts returns all fields; they alias the record.
 func (r record) parts() (t typeID, id, name, properties []byte) {
 	u, i := uvarint(r)
 	n, j := uvarint(r[i:])
@@ -141,7 +141,7 @@ func (r record) parts() (t typeID, id, name, properties []byte) {
 	return typeID(u), id, r[i : i+int(n)], r[i+int(n):]
 }
 
-// object is the record as an Object of its own.
+// object decodes the record into an independent Object.
 func (r record) object(y *symbols) Object {
 	t, id, name, properties := r.parts()
 	o := Object{Ref: Ref{y.typeName(t), string(id)}, DisplayName: string(name)}
@@ -153,8 +153,8 @@ func (r record) object(y *symbols) Object {
 
 // edges are the relations of one object in one direction.
 type edges struct {
-	list      // where they are few
-	hub  *hub // where they are many
+	list      // a short one
+	hub  *hub // a long one
 }
 
 func (e edges) len() int {
@@ -166,13 +166,13 @@ func (e edges) len() int {
 
 func (e edges) empty() bool { return e.len() == 0 }
 
-// has says whether the relation is there and has not expired.
+// has reports whether the relation exists and has not expired.
 func (e edges) has(rel, sub relID, other number, now int64) bool {
 	at, ok := e.find(makeEdge(rel, sub, other))
 	return ok && !expired(at, now)
 }
 
-// find says when an edge expires, and whether it is there.
+// find returns an edge's expiry, and whether it exists.
 func (e edges) find(x edge) (at int64, ok bool) {
 	if e.hub != nil {
 		c, i, ok := e.hub.search(x)
@@ -188,11 +188,11 @@ func (e edges) find(x edge) (at int64, ok bool) {
 	return e.expires(i), true
 }
 
-// span is the edges of one relation and subject relation, in order of their numbers. It is a value and is iterated without allocation.
+// span iterates the edges of one relation and subject relation in order. It is a value and does not allocate.
 type span struct {
-	list          // what is left of the chunk at hand
+	list          // the rest of the current chunk
 	rest  []chunk // the chunks after it
-	until edge    // the first edge that does not belong to it
+	until edge    // exclusive upper bound
 	left  int
 }
 
@@ -205,11 +205,11 @@ func (e edges) span(rel, sub relID) span {
 	return e.between(from, from+1<<32)
 }
 
-// linear is up to how many edges are searched one after the other, which is faster for few.
+// linear is up to how many edges a linear search is faster.
 const linear = 16
 
 func (e edges) between(from, until edge) span {
-	if until < from { // past the last relation
+	if until < from { // beyond the last relation
 		until = math.MaxUint64
 	}
 	if e.hub == nil {
@@ -227,7 +227,7 @@ func (e edges) between(from, until edge) span {
 	return span{list: l.slice(i, max(i, j)), rest: h.chunks[c+1:], until: until, left: n}
 }
 
-// bounds are the places of the first edges that are not less than from, and than until.
+// bounds are the indices of the first edges not less than from, and than until.
 func bounds(l []edge, from, until edge) (int, int) {
 	if len(l) <= linear {
 		i := 0
@@ -245,16 +245,16 @@ func bounds(l []edge, from, until edge) (int, int) {
 	return i, i + j
 }
 
-// len is how many edges are left, expired ones included.
+// len is the number of remaining edges, expired ones included.
 func (s *span) len() int { return s.left }
 
-// next is the next object at the other end whose relation has not expired.
+// next returns the next object whose relation has not expired.
 func (s *span) next(now int64) (number, bool) {
 	e, ok := s.nextEdge(now)
 	return e.other(), ok
 }
 
-// nextEdge is the next edge that has not expired.
+// nextEdge returns the next edge that has not expired.
 func (s *span) nextEdge(now int64) (edge, bool) {
 	for {
 		e, at, ok := s.step()
@@ -264,7 +264,7 @@ func (s *span) nextEdge(now int64) (edge, bool) {
 	}
 }
 
-// step is the next edge, expired or not.
+// step returns the next edge, expired or not.
 func (s *span) step() (e edge, at int64, ok bool) {
 	for len(s.edges) == 0 {
 		if len(s.rest) == 0 {
@@ -287,13 +287,13 @@ func (s *span) step() (e edge, at int64, ok bool) {
 }
 
 const (
-	hubMin   = 128 // lists that are longer live in a hub of their own, so that a change of one does not copy it whole
-	hubBack  = 64  // hubs that are shorter become plain lists again
-	hubChunk = 512 // edges in a chunk after a bulk build; a chunk that grows to twice that is split
+	hubMin   = 128 // longer lists become hubs, so that a change does not copy the complete list
+	hubBack  = 64  // shorter hubs become lists again
+	hubChunk = 512 // edges per chunk after a bulk build; a chunk is split at twice that
 )
 
-// edge is a relation as it is stored with one of its objects: relation, subject relation, and the object at the other end. Sorted edges have
-// those of one relation and subject relation side by side.
+// edge is a relation as stored with one of its objects: relation, subject relation, and the object at the other end.
+// Sorting groups edges by relation and subject relation.
 type edge uint64
 
 func makeEdge(rel, sub relID, other number) edge {
@@ -304,13 +304,13 @@ func (e edge) rel() relID    { return relID(e >> 48) }
 func (e edge) sub() relID    { return relID(e >> 32) }
 func (e edge) other() number { return number(e) }
 
-// list is sorted edges with the times at which they expire: nil where none does, else one for each edge, 0 for never.
+// list is sorted edges with their expiry times: nil where none expires, else one per edge, 0 for never.
 type list struct {
 	edges []edge
 	at    []int64
 }
 
-// search finds e, or where it belongs.
+// search returns the index of e, or where to insert it.
 func (l list) search(e edge) (int, bool) { return slices.BinarySearch(l.edges, e) }
 
 func (l list) slice(from, to int) list {
@@ -320,7 +320,7 @@ func (l list) slice(from, to int) list {
 	return list{l.edges[from:to], l.at[from:to]}
 }
 
-// expires is when edge i expires; 0: never.
+// expires is the expiry of edge i; 0: never.
 func (l list) expires(i int) int64 {
 	if l.at == nil {
 		return 0
@@ -328,7 +328,7 @@ func (l list) expires(i int) int64 {
 	return l.at[i]
 }
 
-// clone copies l, with room for n more.
+// clone copies l, with capacity for n more.
 func (l list) clone(n int) list {
 	out := list{edges: append(make([]edge, 0, len(l.edges)+n), l.edges...)}
 	if l.at != nil {
@@ -337,7 +337,7 @@ func (l list) clone(n int) list {
 	return out
 }
 
-// insert puts e at place i of a list that nobody else reads.
+// insert inserts e at index i of a list that is not shared.
 func (l *list) insert(i int, e edge, at int64) {
 	if at != 0 && l.at == nil {
 		l.at = make([]int64, len(l.edges), cap(l.edges))
@@ -348,7 +348,7 @@ func (l *list) insert(i int, e edge, at int64) {
 	}
 }
 
-// remove takes out the edge at place i of a list that nobody else reads.
+// remove removes the edge at index i of a list that is not shared.
 func (l *list) remove(i int) {
 	l.edges = slices.Delete(l.edges, i, i+1)
 	if l.at != nil {
@@ -370,7 +370,7 @@ func (l *list) add(more list) {
 	}
 }
 
-// expired says whether a relation that expires at this time has by now.
+// expired reports whether an expiry time has passed.
 func expired(at, now int64) bool { return at != 0 && at <= now }
 
 // hub is a long list in chunks. No chunk is empty.
@@ -381,7 +381,7 @@ type hub struct {
 
 type chunk struct {
 	list
-	before int // how many edges are in the chunks before it
+	before int // number of edges in the previous chunks
 }
 
 // newHub splits a list. It copies.
@@ -407,7 +407,7 @@ func (h *hub) count() {
 	}
 }
 
-// chunkOf is the chunk in which e is, or into which it belongs.
+// chunkOf is the chunk that contains e, or where it would be inserted.
 func (h *hub) chunkOf(e edge) int {
 	i, found := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
 	if !found && i > 0 {
@@ -416,24 +416,24 @@ func (h *hub) chunkOf(e edge) int {
 	return i
 }
 
-// search finds e: its chunk and its place there.
+// search finds e: its chunk and index there.
 func (h *hub) search(e edge) (c, i int, ok bool) {
 	c = h.chunkOf(e)
 	i, ok = h.chunks[c].search(e)
 	return c, i, ok
 }
 
-// from is how many edges are less than e.
+// from is the number of edges less than e.
 func (h *hub) from(e edge) int {
 	c, _ := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
-	if c > 0 { // in the chunk before, edges may be equal to e: times are more than once in their list
+	if c > 0 { // the previous chunk may contain equal edges: the list of times has duplicates
 		c--
 	}
 	i, _ := h.chunks[c].search(e)
 	return h.chunks[c].before + i
 }
 
-// flat is all of it as one list, copied.
+// flat is the hub as one list, copied.
 func (h *hub) flat() list {
 	out := list{edges: make([]edge, 0, h.n)}
 	for _, c := range h.chunks {
@@ -442,10 +442,10 @@ func (h *hub) flat() list {
 	return out
 }
 
-// timesChunk is larger than hubChunk: all relations that expire are in one such list.
+// timesChunk is larger than hubChunk: all expiry times are in one list.
 const timesChunk = 4096
 
-// newTimes is the list of when relations expire, out of sorted times. A time is in it as often as relations expire then.
+// newTimes is the hub of sorted expiry times. A time occurs once for each relation that expires then.
 func newTimes(times []edge) *hub {
 	if len(times) == 0 {
 		return nil
@@ -458,7 +458,7 @@ func newTimes(times []edge) *hub {
 	return h
 }
 
-// changeTimes is the list with times that came, and without as many that went.
+// changeTimes adds and removes expiry times.
 func changeTimes(times *hub, come, gone []edge) *hub {
 	if len(come) == 0 && len(gone) == 0 {
 		return times

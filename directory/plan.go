@@ -6,17 +6,17 @@ import (
 	"sync"
 )
 
-// node is what can be asked of an object: one of its relations, as its relID, or one of its permissions, as firstPermission and on.
+// node is a relation of an object, as its relID, or a permission, numbered from firstPermission.
 type node uint32
 
 const firstPermission node = 1 << 16
 
 func (n node) relation() (relID, bool) { return relID(n), n < firstPermission }
 
-// at is a node of an object: the key under which it is remembered.
+// at is the memo key of a node of an object.
 func (n node) at(o number) uint64 { return uint64(n)<<32 | uint64(o) }
 
-// plan is a manifest compiled against the symbols: what questions follow. It is immutable.
+// plan is a manifest compiled against the symbols, for evaluation. It is immutable.
 type plan struct {
 	depth, work int
 	types       map[string]*typePlan
@@ -35,41 +35,43 @@ type relPlan struct {
 	name   string
 	direct []typeID // subjects may be objects of these types,
 	any    []typeID // all objects of these,
-	sets   []relID  // or who has these relations
+	sets   []relID  // or sets of these relations
 	up     []relID  // the relations that have this one among their sets
 	use
 }
 
 type permPlan struct {
 	typ     typeID
-	name    string // "": a part of others, compiled as one
+	name    string // "": a subexpression compiled as a permission
 	expr    expr
-	negates bool // excludes what is not a relation
+	negates bool // excludes something other than a relation
 	use
 }
 
-// use is what is the same for relations and permissions.
+// use is common to relations and permissions.
 type use struct {
-	pairs  []relID   // relations of which subjects may be sets, on the way to it; sorted
-	reach  bitset    // the nodes that it can follow from, exclusions aside; of what has a name
-	users  []inverse // the permissions that follow from it
-	listed bool      // it follows from one of its parts at a time: there is no & or - on the way
+	pairs  []relID   // relations with subject sets on the way to the node; sorted
+	reach  bitset    // the nodes that it can derive from, exclusions ignored; of named nodes
+	users  []inverse // the permissions derived from it
+	listed bool      // it derives from single parts: no & or - on the way
 }
 
-// inverse is a permission that follows from a node of the same object (base is 0), or of the subject of the object's relation base.
+// inverse is a permission derived from a node of the same object (base is 0), or of the subject of the object's
+// relation base.
 type inverse struct {
 	perm      node
 	base, sub relID
 }
 
-// expr is a permission's definition. An exclusion has no exclusions on its right side: those are permissions of their own.
+// expr is a permission's definition. The right side of an exclusion contains no exclusions: those are permissions of
+// their own.
 type expr struct {
 	op   operator
 	of   []expr
 	node node  // of opName
 	base relID // of opArrow:
-	tips []tip // what is asked of the subjects, by their type,
-	via  []tip // and where the subjects are a set, by its relation
+	tips []tip // node to evaluate on a subject, by its type,
+	via  []tip // and on a subject set, by its relation
 }
 
 type tip struct {
@@ -87,7 +89,7 @@ func (p *plan) use(n node) *use {
 
 func (p *plan) perm(n node) *permPlan { return &p.perms[n-firstPermission] }
 
-// slot is a node's place in a bitset.
+// slot is a node's index in a bitset.
 func (p *plan) slot(n node) int {
 	if r, ok := n.relation(); ok {
 		return int(r)
@@ -99,7 +101,7 @@ type bitset []uint64
 
 func (b bitset) has(i int) bool { return i>>6 < len(b) && b[i>>6]&(1<<(i&63)) != 0 }
 
-// add adds i and says whether it was not there.
+// add adds i and reports whether it is new.
 func (b *bitset) add(i int) bool {
 	for len(*b) <= i>>6 {
 		*b = append(*b, 0)
@@ -112,8 +114,8 @@ func (b *bitset) add(i int) bool {
 const (
 	defaultDepth = 64
 	defaultWork  = 100_000
-	maxSteps     = 10_000  // bounds Limits.Depth: the stack grows with it
-	maxWork      = 1 << 40 // bounds Limits.Work, so that it can be multiplied
+	maxSteps     = 10_000  // bounds Limits.Depth, because the stack grows with it
+	maxWork      = 1 << 40 // bounds Limits.Work, to avoid overflow in products
 )
 
 // compile makes the plan of a manifest.
@@ -154,13 +156,13 @@ type compiler struct {
 	follow map[follow]node
 }
 
-// follow is a permission without a name: name of whoever has the relation pair.
+// follow is an unnamed permission: name of the subjects of relation pair.
 type follow struct {
 	pair relID
 	name string
 }
 
-// names numbers what has a name, and fills in the relations.
+// names numbers the named nodes, and fills in the relations.
 func (c *compiler) names() {
 	for _, t := range c.m.types {
 		id, _ := c.y.typ(t.name)
@@ -222,8 +224,8 @@ func excludes(e *expr) bool {
 	return e.op == opExclusion || slices.ContainsFunc(e.of, func(sub expr) bool { return excludes(&sub) })
 }
 
-// arrow is base->name. Where a subject of base is a set of others, it is asked of each of those: that is the permission pair->name of the
-// set's object.
+// arrow compiles base->name. Where a subject of base is a set, name is evaluated on each member: that is the
+// permission pair->name of the set's object.
 func (c *compiler) arrow(base relID, name string) expr {
 	out := expr{op: opArrow, base: base}
 	for _, t := range c.rels[base].direct {
@@ -242,7 +244,7 @@ func (c *compiler) arrow(base relID, name string) expr {
 	return out
 }
 
-// invert fills in what follows from what. Of the parts of & the first is enough to find all that may have a permission.
+// invert computes the inverse rules. Of the operands of & the first suffices to find all candidates.
 func (c *compiler) invert() {
 	for i := range c.perms {
 		n := firstPermission + node(i)
@@ -265,7 +267,7 @@ func (c *compiler) invert() {
 	}
 }
 
-// negates says whether something other than a relation of the object is excluded.
+// negates reports whether something other than a relation of the object is excluded.
 func negates(e *expr) bool {
 	if e.op == opExclusion {
 		for i := range e.of[1:] {
@@ -277,13 +279,13 @@ func negates(e *expr) bool {
 	return slices.ContainsFunc(e.of, func(sub expr) bool { return negates(&sub) })
 }
 
-// others says whether an expression depends on other permissions.
+// others reports whether an expression depends on other permissions.
 func others(e *expr) bool {
 	return e.op == opArrow || e.op == opName && e.node >= firstPermission ||
 		slices.ContainsFunc(e.of, func(sub expr) bool { return others(&sub) })
 }
 
-// parts goes through the names and arrows that an expression can follow from.
+// parts visits the names and arrows that an expression can derive from.
 func (e *expr) parts(each func(*expr)) {
 	switch e.op {
 	case opName, opArrow:
@@ -297,7 +299,7 @@ func (e *expr) parts(each func(*expr)) {
 	}
 }
 
-// nodes goes through all nodes that an expression refers to.
+// nodes visits all nodes that an expression refers to.
 func (e *expr) nodes(each func(node)) {
 	if e.op == opName {
 		each(e.node)
@@ -313,7 +315,7 @@ func (e *expr) nodes(each func(node)) {
 	}
 }
 
-// closure is a node with all that it leads to. next says what one leads to directly.
+// closure is a node with everything reachable from it. next visits a node's direct successors.
 func (c *compiler) closure(root node, next func(n node, visit func(node))) bitset {
 	var seen bitset
 	seen.add(c.slot(root))
@@ -331,7 +333,7 @@ func (c *compiler) closure(root node, next func(n node, visit func(node))) bitse
 	return seen
 }
 
-// pairsOf are the relations whose sets of subjects may matter to a node, and whether it is listed (see use).
+// pairsOf are the relations whose subject sets are relevant for a node, and whether it is listed (see use).
 func (c *compiler) pairsOf(root node) (pairs []relID, listed bool) {
 	var sets bitset
 	listed = true
@@ -358,7 +360,7 @@ func unions(e *expr) bool {
 	return e.op != opIntersection && e.op != opExclusion && !slices.ContainsFunc(e.of, func(sub expr) bool { return !unions(&sub) })
 }
 
-// reachOf are the nodes that a node can follow from.
+// reachOf are the nodes that a node can derive from.
 func (c *compiler) reachOf(root node) bitset {
 	return c.closure(root, func(n node, visit func(node)) {
 		r, ok := n.relation()

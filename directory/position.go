@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// Position is a place in a listing of one snapshot: where its next page begins. The zero value is the beginning. Another snapshot may have
-// something else there.
+// Position is where the next page of a listing of one snapshot begins. The zero value is the beginning. In another
+// snapshot it may be a different place.
 type Position struct {
 	object number
 	edge   edge
 }
 
-// String is what ParsePosition reads.
+// String formats the position for ParsePosition.
 func (p Position) String() string {
 	return strconv.FormatUint(uint64(p.object), 36) + "." + strconv.FormatUint(uint64(p.edge), 36)
 }
 
-// ParsePosition reads a Position. Whatever it is, a listing may begin there.
+// ParsePosition parses a Position. Any result is a valid start of a listing.
 func ParsePosition(text string) (p Position, ok bool) {
 	object, rest, found := strings.Cut(text, ".")
 	n, err := strconv.ParseUint(object, 36, 32)
@@ -28,7 +28,7 @@ func ParsePosition(text string) (p Position, ok bool) {
 	return Position{number(n), edge(e)}, found && err == nil && err2 == nil
 }
 
-// ObjectsFrom are the objects of a type, or all for "", each with its Position, from one of them on.
+// ObjectsFrom is Objects with Positions, beginning at one of them.
 func (s *Snapshot) ObjectsFrom(typ string, from Position) iter.Seq2[Position, Object] {
 	return func(yield func(Position, Object) bool) {
 		t, ok := s.symbols.typ(typ)
@@ -46,7 +46,7 @@ func (s *Snapshot) ObjectsFrom(typ string, from Position) iter.Seq2[Position, Ob
 	}
 }
 
-// eachObjectFrom calls f for each object with this number or a higher one.
+// eachObjectFrom calls f for each object from this number on.
 func (s *Snapshot) eachObjectFrom(from number, f func(n number, p *page) bool) {
 	for first := from &^ (pageSize - 1); first < s.next; first += pageSize {
 		p := s.rows.at(first)
@@ -59,7 +59,7 @@ func (s *Snapshot) eachObjectFrom(from number, f func(n number, p *page) bool) {
 	}
 }
 
-// RelationsFrom is Relations, each with its Position, from one of them on.
+// RelationsFrom is Relations with Positions, beginning at one of them.
 func (s *Snapshot) RelationsFrom(f RelationFilter, from Position, now time.Time) iter.Seq2[Position, Relation] {
 	return func(yield func(Position, Relation) bool) {
 		g, ok := s.filter(f)
@@ -87,7 +87,7 @@ func (s *Snapshot) RelationsFrom(f RelationFilter, from Position, now time.Time)
 	}
 }
 
-// relationsOf goes through the relations of object n, from an edge on, and says whether to go on.
+// relationsOf visits the relations of object n, from an edge on, and reports whether to continue.
 func (s *Snapshot) relationsOf(g filter, n number, from edge, now int64, yield func(Position, Relation) bool) bool {
 	if !g.is(s.record(n), g.object, g.objectID) {
 		return true
@@ -104,7 +104,7 @@ func (s *Snapshot) relationsOf(g filter, n number, from edge, now int64, yield f
 	return true
 }
 
-// relationsTo goes through the relations of which n is the subject, from an edge on.
+// relationsTo visits the relations of which n is the subject, from an edge on.
 func (s *Snapshot) relationsTo(g filter, n number, from edge, now int64, yield func(Position, Relation) bool) {
 	span := s.reverse(n).between(from, math.MaxUint64)
 	for e, at, ok := span.step(); ok; e, at, ok = span.step() {
@@ -117,7 +117,8 @@ func (s *Snapshot) relationsTo(g filter, n number, from edge, now int64, yield f
 	}
 }
 
-// Relation is the relation of that object, name and subject, with the time at which it expires. One that has expired is not there.
+// Relation returns the stored relation of that object, name and subject, with its expiry. An expired one is not
+// found.
 func (s *Snapshot) Relation(r Relation, now time.Time) (Relation, bool) {
 	x, err := s.symbols.relation(&Relation{Object: r.Object, Relation: r.Relation, Subject: r.Subject, SubjectRelation: r.SubjectRelation})
 	if err != nil {

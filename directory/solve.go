@@ -2,9 +2,9 @@ package directory
 
 import "slices"
 
-// solver answers questions whose objects' relations lead in a circle. It finds all permissions of objects that the question depends on and
-// computes their well-founded model: the least one where nothing is excluded; where the right side of an exclusion leads back into the
-// circle, what is certain (low) and what is possible (high) close in on each other, and what stays between them has no answer.
+// solver answers questions with cyclic relations. It collects all facts that the question depends on and computes
+// their well-founded model: the least fixpoint where nothing is excluded; where an exclusion leads back into the
+// cycle, the certain set (low) and the possible set (high) converge, and facts between them have no answer.
 type solver struct {
 	facts     []fact
 	index     table // of facts
@@ -13,7 +13,7 @@ type solver struct {
 	next      []bool
 }
 
-// fact is a node of an object, and how many arrows away from the question it is.
+// fact is a node of an object, with its distance in arrows from the question.
 type fact struct {
 	node  node
 	n     number
@@ -72,7 +72,7 @@ func resize(b []bool, n int) []bool {
 // fact adds a node of an object that the question depends on.
 func (a *asker) fact(o number, n node, depth int32) bool {
 	if n < firstPermission {
-		return true // relations are looked up when they are needed
+		return true // relations are evaluated on demand
 	}
 	s, key := &a.solver, n.at(o)
 	if _, ok := s.index.get(key); ok {
@@ -87,7 +87,7 @@ func (a *asker) fact(o number, n node, depth int32) bool {
 	return a.spend(1)
 }
 
-// depends adds what an expression depends on.
+// depends adds the dependencies of an expression.
 func (a *asker) depends(o number, e *expr, depth int32) bool {
 	if e.op == opName {
 		return a.fact(o, e.node, depth)
@@ -108,7 +108,7 @@ func (a *asker) depends(o number, e *expr, depth int32) bool {
 	return true
 }
 
-// follow goes through what an arrow asks, until an answer is not no.
+// follow visits the nodes that an arrow evaluates, until a result other than no.
 func (a *asker) follow(o number, e *expr, each func(x number, n node) verdict) verdict {
 	f := a.s.forward(o)
 	sp := f.span(e.base, 0)
@@ -134,12 +134,12 @@ func (a *asker) follow(o number, e *expr, each func(x number, n node) verdict) v
 	return no
 }
 
-// least fills in the least set of facts that hold, where excluded are those in except.
+// least computes the least fixpoint, where the facts in except count as excluded.
 func (a *asker) least(holds, except []bool) verdict {
 	clear(holds)
 	for again := true; again; {
 		again = false
-		for i := len(holds) - 1; i >= 0; i-- { // what was found last depends on the least
+		for i := len(holds) - 1; i >= 0; i-- { // later facts depend on fewer others
 			if holds[i] {
 				continue
 			}
@@ -213,7 +213,7 @@ func (a *asker) holdsNode(o number, n node, holds []bool) verdict {
 	return v
 }
 
-// table is a hash table of keys that is emptied in no time and allocates only to grow.
+// table is a hash table of keys that clears in constant time and allocates only to grow.
 type table struct {
 	slots []slot
 	round uint32 // slots of other rounds are free

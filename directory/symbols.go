@@ -13,16 +13,16 @@ import (
 )
 
 type (
-	// number is an object's number in one Snapshot. Numbers of deleted objects are used again.
+	// number is an object's number in one Snapshot. Numbers of deleted objects are reused.
 	number uint32
-	// typeID numbers the names of types, from 1.
+	// typeID numbers type names, from 1.
 	typeID uint16
-	// relID numbers pairs of a type and a relation of it, from 1. 0 is none: the subject itself.
+	// relID numbers pairs of a type and its relation, from 1. 0 is none: the subject itself.
 	relID uint16
 )
 
-// symbols numbers the names of types and relations. It is immutable. A number, once given, stays: data is stored with numbers and survives
-// a manifest that no longer has the name, so that the names of what such a manifest orphans can still be told.
+// symbols numbers the names of types and relations. It is immutable. A number is permanent: stored data refers to it,
+// also under a manifest that no longer has the name, so that orphans can still be named.
 type symbols struct {
 	types []typeSymbol // by typeID
 	rels  []relSymbol  // by relID
@@ -39,7 +39,7 @@ type relSymbol struct {
 	typ      typeID
 	name     string
 	declared bool
-	subjects []subjectRule // what the manifest allows as a subject
+	subjects []subjectRule // the allowed subjects
 }
 
 // subjectRule is one alternative of a relation's definition: user, group#member, or user:*.
@@ -54,7 +54,7 @@ func newSymbols(m *Manifest) *symbols {
 	return none.with(m)
 }
 
-// with adds the names of a manifest, and takes over what it declares and allows.
+// with adds the names of a manifest, with its declarations and allowed subjects.
 func (y *symbols) with(m *Manifest) *symbols {
 	out := &symbols{types: slices.Clone(y.types), rels: slices.Clone(y.rels), ids: maps.Clone(y.ids)}
 	if out.ids == nil {
@@ -134,7 +134,7 @@ func (y *symbols) relName(r relID) string { return y.rels[r].name }
 // relType is the type that a relation belongs to.
 func (y *symbols) relType(r relID) typeID { return y.rels[r].typ }
 
-// allows says whether the manifest allows this subject of relation r. any: the subject is every object of its type.
+// allows reports whether the manifest allows this subject of relation r. any: the wildcard subject.
 func (y *symbols) allows(r relID, subject typeID, sub relID, any bool) bool {
 	for _, rule := range y.rels[r].subjects {
 		if rule == (subjectRule{subject, sub, any}) {
@@ -144,7 +144,7 @@ func (y *symbols) allows(r relID, subject typeID, sub relID, any bool) bool {
 	return false
 }
 
-// Bounds of what a directory takes.
+// Bounds of a directory's content.
 const (
 	maxID         = 1 << 10
 	maxName       = 4 << 10
@@ -166,7 +166,7 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }
 
-// alias is b as a string without a copy. What it comes from is never written again.
+// alias is b as a string without a copy. b must never be written again.
 func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // knownType is the number of a type of the manifest.
@@ -187,7 +187,7 @@ func (y *symbols) knownRel(t typeID, name string) (relID, error) {
 	return r, nil
 }
 
-// object checks an object, and makes its properties compact.
+// object checks an object, and compacts its properties.
 func (y *symbols) object(o *Object) (typeID, error) {
 	t, err := y.knownType(o.Type)
 	if err != nil {
@@ -231,7 +231,7 @@ func checkName(name string) error {
 	return nil
 }
 
-// compactProperties checks properties and takes out white space. An empty object is none.
+// compactProperties checks properties and removes white space. An empty object becomes none.
 func compactProperties(p []byte) ([]byte, error) {
 	if len(p) == 0 {
 		return nil, nil
@@ -254,7 +254,7 @@ func compactProperties(p []byte) ([]byte, error) {
 	return p, nil
 }
 
-// relation is a relation in numbers, but for the objects.
+// relation is a relation in numbers, without its objects.
 type relation struct {
 	object, subject typeID
 	rel, sub        relID
@@ -287,7 +287,7 @@ func (y *symbols) relation(r *Relation) (out relation, err error) {
 	return out, err
 }
 
-// endOfTime is the last second that RFC 3339 can write.
+// endOfTime is the last second that RFC 3339 can express.
 const endOfTime = 253402300799
 
 func expiry(t time.Time) (int64, error) {
@@ -301,8 +301,9 @@ func expiry(t time.Time) (int64, error) {
 	return at, nil
 }
 
-// checkProperties holds properties to what is stored: a JSON object in valid UTF-8, without white space between its parts, at most 64 deep.
-// It is stricter than encoding/json there and several times as fast, which a million objects at each start are worth.
+// checkProperties checks stored properties: a JSON object in valid UTF-8, without white space between its parts, at
+// most 64 deep. It is stricter than encoding/json and several times faster, which matters for a million objects at
+// each start.
 func checkProperties(p []byte) error {
 	if len(p) > maxProperties {
 		return invalid("properties of %d bytes; %d are possible", len(p), maxProperties)
@@ -323,14 +324,14 @@ func checkProperties(p []byte) error {
 	return nil
 }
 
-// jsonChecker reads one value. at is where it stopped.
+// jsonChecker checks one value. at is the current offset.
 type jsonChecker struct {
 	text []byte
 	at   int
 	deep bool
 }
 
-// peek is the next byte; 0 at the end, which no text of JSON has.
+// peek is the next byte; 0 at the end, which no JSON text contains.
 func (c *jsonChecker) peek() byte {
 	if c.at == len(c.text) {
 		return 0
@@ -369,7 +370,7 @@ func (c *jsonChecker) value(depth int) bool {
 	}
 }
 
-// members reads an object or an array, by how it ends.
+// members checks an object or an array up to its end byte.
 func (c *jsonChecker) members(end byte, depth int) bool {
 	c.at++
 	if c.skip(end) {
@@ -405,7 +406,7 @@ func (c *jsonChecker) str() bool {
 	return false
 }
 
-// escape reads what follows a backslash, up to its last byte.
+// escape checks what follows a backslash, up to its last byte.
 func (c *jsonChecker) escape() bool {
 	c.at++
 	switch c.peek() {
