@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// compiler turns a spec into a table. It collects every mistake, as reading does.
+// compiler builds a table from a spec. It collects all errors, as the reader does.
 type compiler struct {
-	lenient bool // an import: what can't be expressed becomes an entry that says so
+	lenient bool // for imports: an unsupported entry becomes one with the reason
 	file    string
 	table   *Table
 	errs    []error
@@ -23,7 +23,7 @@ func compile(file string, spec *tableSpec) (*Table, []Notice, error) {
 	return c.compile(spec)
 }
 
-// compileLeniently is compile for an import.
+// compileLeniently is compile for imports.
 func compileLeniently(file string, spec *tableSpec) (*Table, []Notice, error) {
 	c := &compiler{file: file, lenient: true}
 	return c.compile(spec)
@@ -83,7 +83,7 @@ func (c *compiler) converters(spec *tableSpec) {
 	}
 }
 
-// route makes the public side of an entry and lists it.
+// route makes the Route of an entry and lists it.
 func (c *compiler) route(s *routeSpec, template, host string) *Route {
 	options := c.table.automaticOptions
 	if s.automaticOptions != nil {
@@ -104,8 +104,8 @@ func (c *compiler) route(s *routeSpec, template, host string) *Route {
 	return r
 }
 
-// unknownMethods notes methods that are perhaps misspelt. Applications may have methods of their own, so they are no error; an import has
-// the application's word for them.
+// unknownMethods warns of methods that may be misspelt. Custom methods are valid, so they are no error; an import has
+// them from the application itself.
 func (c *compiler) unknownMethods(s *routeSpec) {
 	if c.lenient {
 		return
@@ -117,10 +117,10 @@ func (c *compiler) unknownMethods(s *routeSpec) {
 	}
 }
 
-// commonMethods is how many of registeredMethods applications commonly use.
+// commonMethods is how many of registeredMethods are commonly used.
 const commonMethods = 7
 
-// registeredMethods are those of IANA's HTTP Method Registry.
+// registeredMethods are from IANA's HTTP Method Registry.
 var registeredMethods = [...]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 	"ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL",
 	"MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PRI", "PROPFIND", "PROPPATCH", "QUERY", "REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND",
@@ -134,7 +134,7 @@ func describe(r *Route) string {
 	return strings.TrimSpace(methods + " " + r.Template)
 }
 
-// flask builds the state machine of t: the whole table, or an application mounted in it.
+// flask builds the state machine of t: the complete table, or an application mounted in it.
 func (c *compiler) flask(t *Table, specs []routeSpec) {
 	t.machine, t.byEndpoint = &state{}, map[string][]*rule{}
 	t.hosts = t.hostMatching || t.serverName != ""
@@ -169,7 +169,7 @@ func (c *compiler) flask(t *Table, specs []routeSpec) {
 		}
 	}
 	t.machine.sort()
-	for _, rules := range t.byEndpoint { // Rule.build_compare_key, aliases aside: they redirect anyway
+	for _, rules := range t.byEndpoint { // Rule.build_compare_key, without aliases, which always redirect
 		slices.SortStableFunc(rules, func(a, b *rule) int {
 			if d := len(b.arguments()) - len(a.arguments()); d != 0 {
 				return d
@@ -179,7 +179,7 @@ func (c *compiler) flask(t *Table, specs []routeSpec) {
 	}
 }
 
-// flaskMount is an application below a prefix of werkzeug's DispatcherMiddleware.
+// flaskMount is an application below a prefix of Werkzeug's DispatcherMiddleware.
 func (c *compiler) flaskMount(t *Table, s *routeSpec) {
 	if c.mounted != "" || !strings.HasPrefix(s.template, "/") || strings.HasSuffix(s.template, "/") {
 		c.fail(s.line, "mount %q: starts with a slash, ends without one, and is no part of another mount", s.template)
@@ -235,14 +235,14 @@ func (c *compiler) flaskParts(s *routeSpec, rule *rule) ([]part, error) {
 	return p.parts, nil
 }
 
-// werkzeugTrace reduces a parameter to its name: rules are equal to Werkzeug when their traces are.
+// werkzeugTrace reduces a parameter to its name: Werkzeug compares rules by their traces.
 var werkzeugTrace = regexp.MustCompile(`<(?:[^<>:]*:)?([a-zA-Z_][a-zA-Z0-9_]*)>`)
 
-// groupContext is what an entry inherits from the groups around it.
+// groupContext is what an entry inherits from enclosing groups.
 type groupContext struct {
 	prefix, host string
-	pieces       []piece // of the prefixes, for the search for unreachable routes
-	vague        bool    // the prefixes hold an expression or a host, so that no sample can be made
+	pieces       []piece // of the prefixes, to find unreachable routes
+	vague        bool    // a prefix is an expression or a host, so no sample path can be made
 	relative     bool
 	depth        int
 }
@@ -262,7 +262,7 @@ func (c *compiler) list(specs []routeSpec, in groupContext) *list {
 			continue
 		}
 		if e == nil {
-			continue // its own errors are noted
+			continue // its own errors are recorded
 		}
 		e.line = s.line
 		if s.fallback {
@@ -278,7 +278,7 @@ func (c *compiler) list(specs []routeSpec, in groupContext) *list {
 	return l
 }
 
-// giveUp makes an entry one that can't be expressed. A group becomes one such entry; what it held is noted.
+// giveUp marks an entry as unsupported. A group becomes one such entry, with notices for its routes.
 func (c *compiler) giveUp(s *routeSpec, err error) {
 	for _, inner := range s.routes {
 		c.note(0, 0, "%s %s below %q is left out: %v", inner.key, inner.template, s.template, err)
@@ -328,7 +328,7 @@ func (c *compiler) entry(s *routeSpec, in groupContext) (*entry, error) {
 	return e, nil
 }
 
-// regexPattern compiles re_path; at the top Django has taken the leading slash off.
+// regexPattern compiles re_path; at the top level Django has removed the leading slash.
 func (c *compiler) regexPattern(expr string, prefix bool, in groupContext) (*pattern, error) {
 	p, err := newRegexPattern(expr, prefix)
 	if err != nil {
@@ -341,7 +341,7 @@ func (c *compiler) regexPattern(expr string, prefix bool, in groupContext) (*pat
 	return p, nil
 }
 
-// literalPrefix is the text that everything an anchored expression matches starts with.
+// literalPrefix is the literal text that every match of an anchored expression starts with.
 func literalPrefix(expr string) string {
 	rest, anchored := strings.CutPrefix(expr, "^")
 	if !anchored || strings.Contains(expr, "|") {
@@ -356,7 +356,7 @@ func literalPrefix(expr string) string {
 
 var leadingLiteral = regexp.MustCompile(`^[A-Za-z0-9_/~@:;,=!-]*`)
 
-// opaquePrefix is what a path must begin with to reach a route that can't be expressed.
+// opaquePrefix is the required path prefix for an unsupported route.
 func (c *compiler) opaquePrefix(s *routeSpec, in groupContext) string {
 	if s.key == "re_path" {
 		prefix := literalPrefix(s.template)
@@ -375,7 +375,7 @@ func leadingText(template string) string {
 	return template
 }
 
-// joinTemplate is how a route below groups is called: the prefixes and its own template in one.
+// joinTemplate is the full template of a route in groups: the prefixes and its own.
 func joinTemplate(prefix string, s *routeSpec) string {
 	own := s.template
 	if s.key == "re_path" {
@@ -387,7 +387,7 @@ func joinTemplate(prefix string, s *routeSpec) string {
 	return prefix + own
 }
 
-// group compiles what a mount, a host or an include holds.
+// group compiles the entries of a mount, a host or an include.
 func (c *compiler) group(s *routeSpec, in groupContext) (*entry, error) {
 	e := &entry{unsure: s.unsure}
 	inner := in
@@ -435,7 +435,7 @@ func (c *compiler) group(s *routeSpec, in groupContext) (*entry, error) {
 	return e, nil
 }
 
-// newHostPattern is a host of Starlette: in lower case, for both sides are compared without case; the port is ignored.
+// newHostPattern compiles a Starlette host: case-insensitive, port ignored.
 func (s *settings) newHostPattern(host string) (*pattern, error) {
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexAny(host, "]}") {
 		host = host[:i]
@@ -465,7 +465,7 @@ func (s *settings) newHostPattern(host string) (*pattern, error) {
 	return p, nil
 }
 
-// openapi sorts templates from the most concrete to the least and puts the operations of one template together.
+// openapi sorts templates from the most concrete to the least and merges the operations of each template.
 func (c *compiler) openapi(entries []entry) *list {
 	slices.SortStableFunc(entries, func(a, b entry) int { return compareConcrete(a.pat.pieces, b.pat.pieces) })
 	var merged []entry
@@ -480,7 +480,7 @@ func (c *compiler) openapi(entries []entry) *list {
 	return newList(merged, false)
 }
 
-// shape is a template without its parameters' names.
+// shape is a template without parameter names.
 func shape(pieces []piece) string {
 	text := ""
 	for _, p := range pieces {
@@ -493,8 +493,8 @@ func shape(pieces []piece) string {
 	return text
 }
 
-// compareConcrete orders by the first place where two templates differ in kind: text before a parameter. Below one
-// another, longer texts come first; the rest is the order of the alphabet, so that equal shapes meet.
+// compareConcrete orders by the first difference in kind: text before a parameter. If one template is a prefix of the
+// other, the longer comes first; otherwise alphabetically, so that equal shapes are adjacent.
 func compareConcrete(a, b []piece) int {
 	as, bs := strings.Split(shape(a), "/"), strings.Split(shape(b), "/")
 	for i := 0; i < len(as) && i < len(bs); i++ {
@@ -508,7 +508,7 @@ func compareConcrete(a, b []piece) int {
 	return strings.Compare(shape(a), shape(b))
 }
 
-// vagueness of a segment: none for text, more for a parameter with text around it, most for a bare one.
+// vagueness ranks a segment: none for text, more for a parameter with text around it, most for a bare parameter.
 func vagueness(segment string) int {
 	switch {
 	case segment == "{}":
@@ -519,7 +519,7 @@ func vagueness(segment string) int {
 	return 0
 }
 
-// options writes the keys of an entry that decide about matching beside its methods and template.
+// options encodes the keys that affect matching besides methods and template.
 func (s *routeSpec) options() string {
 	var out []string
 	flag := func(name string, value *bool) {

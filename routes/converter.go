@@ -14,7 +14,7 @@ import (
 	"gatehouse/routes/pyregex"
 )
 
-// kind says how a whole path segment is tested without a regular expression.
+// kind is how a complete path segment is matched without a regular expression.
 type kind uint8
 
 const (
@@ -25,19 +25,19 @@ const (
 	kindSlug               // Django's [-a-zA-Z0-9_]+
 	kindAny                // Werkzeug's any(a, b)
 	kindPath               // the rest of the path
-	kindRegexp             // a converter of the application's own
+	kindRegexp             // an application's own converter
 )
 
-// converter is what stands between a parameter's brackets: which strings it takes, as its framework has it.
+// converter defines which strings a parameter matches, as in its framework.
 type converter struct {
 	kind  kind
-	py    string // the framework's own regular expression
+	py    string // the framework's regular expression
 	expr  string // the same in Go's syntax, without named groups
-	back  string // of an application's own: in that of the backtracking engine
+	back  string // of a custom converter: in the backtracking engine's syntax
 	whole *regexp.Regexp
 
-	backtracks bool // only the backtracking engine can say it: expr is ""
-	unsure     bool // Django: to_python may refuse what the expression takes, and the next pattern is tried
+	backtracks bool // only the backtracking engine supports it: expr is ""
+	unsure     bool // Django: to_python may reject a match of the expression; then the next pattern is tried
 
 	minLen, maxLen int // kindText: in characters; maxLen 0 is no limit
 	items          []string
@@ -55,10 +55,10 @@ type converter struct {
 	min, max    *big.Rat
 }
 
-// maxIntDigits is CPython's limit on int(str): longer digits raise ValueError, so the converter refuses them.
+// maxIntDigits is CPython's limit on int(str): more digits raise ValueError, so the converter rejects them.
 const maxIntDigits = 4300
 
-// matchSegment tests a whole segment (no "/" inside) against everything but kindPath.
+// matchSegment matches a complete segment (no "/" inside), for every kind but kindPath.
 func (c *converter) matchSegment(s string) bool {
 	switch c.kind {
 	case kindText:
@@ -139,8 +139,8 @@ func isSlug(r rune) bool {
 	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 }
 
-// accept is the converter's to_python: what it refuses after the expression matched. Werkzeug gives up then; Django
-// tries the next pattern; Starlette lets the exception through.
+// accept is the converter's to_python: it may reject a match of the expression. Werkzeug then ends the search; Django
+// tries the next pattern; Starlette propagates the exception.
 func (c *converter) accept(s string) bool {
 	if c.kind != kindInt && c.kind != kindFloat {
 		return true
@@ -158,8 +158,8 @@ func (c *converter) accept(s string) bool {
 	return ok && (c.min == nil || value.Cmp(c.min) >= 0) && (c.max == nil || value.Cmp(c.max) <= 0)
 }
 
-// number is the value as Python's int() or float() reads it; ok is false for what has none (an infinite float is taken
-// as larger than any limit by its sign).
+// number is the value as parsed by Python's int() or float(); ok is false for an invalid one (an infinite float is
+// larger than any limit).
 func (c *converter) number(s string) (*big.Rat, bool) {
 	s = asciiDigits(s)
 	if c.kind == kindInt {
@@ -169,14 +169,14 @@ func (c *converter) number(s string) (*big.Rat, bool) {
 		}
 		return new(big.Rat).SetInt(value), true
 	}
-	f, _ := strconv.ParseFloat(s, 64) // out of range gives an infinity, as in Python
+	f, _ := strconv.ParseFloat(s, 64) // overflow gives infinity, as in Python
 	if rat := new(big.Rat).SetFloat64(f); rat != nil {
 		return rat, true
 	}
 	return new(big.Rat).SetString(s)
 }
 
-// asciiDigits replaces unicode decimal digits by ASCII ones. Their blocks are runs of ten, and every range of Nd is made of whole blocks.
+// asciiDigits replaces Unicode decimal digits by ASCII ones. All ranges of Nd consist of blocks of ten.
 func asciiDigits(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < utf8.RuneSelf {
@@ -196,7 +196,7 @@ func asciiDigits(s string) string {
 	}, s)
 }
 
-// customConverter is one that the application registered: an entry under converters: in routes.yaml.
+// customConverter is an application's own converter: an entry under converters: in routes.yaml.
 func customConverter(name, expr string, weight int, isolating bool) (*converter, error) {
 	translated, err := pyregex.TranslateFlat(expr)
 	if err != nil {
@@ -245,7 +245,7 @@ func builtinConverter(framework, name string) *converter {
 	return nil
 }
 
-// exprBuilder puts an expression together out of text and converters.
+// exprBuilder builds an expression from text and converters.
 type exprBuilder struct {
 	both       pyregex.Expression
 	backtracks bool
@@ -253,14 +253,14 @@ type exprBuilder struct {
 
 func (b *exprBuilder) raw(s string) { b.both = b.both.Plus(s) }
 
-// converter puts a converter's expression in, as group number n.
+// converter adds a converter's expression as group n.
 func (b *exprBuilder) converter(c *converter, n int) {
 	b.both.RE2 += fmt.Sprintf("(?P<p%d>%s)", n, c.expr)
 	b.both.Back += fmt.Sprintf("(?<p%d>%s)", n, cmp.Or(c.back, c.expr))
 	b.backtracks = b.backtracks || c.backtracks
 }
 
-// compile gives what was put together to the engine that can say it.
+// compile compiles the expression for the engine that supports it.
 func (b *exprBuilder) compile() (*pyregex.Matcher, error) {
 	if b.backtracks {
 		return pyregex.Compile(pyregex.Expression{Back: b.both.Back})
@@ -268,10 +268,10 @@ func (b *exprBuilder) compile() (*pyregex.Matcher, error) {
 	return pyregex.Compile(pyregex.Expression{RE2: b.both.RE2})
 }
 
-// argument is one of the arguments of a converter: int(min=1), any(a, b).
+// argument is a converter's argument: int(min=1), any(a, b).
 type argument struct{ name, value string }
 
-// parseArguments reads them as Werkzeug does.
+// parseArguments parses arguments as Werkzeug does.
 func parseArguments(text string) ([]argument, error) {
 	var args []argument
 	for rest := text + ","; strings.TrimSpace(rest) != ""; {
@@ -330,7 +330,7 @@ func (s *settings) werkzeugConverter(name, args string) (*converter, error) {
 	return nil, fmt.Errorf("unknown converter %q (one of the application's own belongs under converters:)", name)
 }
 
-// named gives positional arguments the names of the converter's parameters.
+// named assigns positional arguments to parameter names.
 func named(arguments []argument, names ...string) (map[string]string, error) {
 	values := map[string]string{}
 	for i, a := range arguments {
@@ -347,7 +347,7 @@ func named(arguments []argument, names ...string) (map[string]string, error) {
 	return values, nil
 }
 
-// maxLength keeps lengths within what Go's regexp can repeat and any path can hold.
+// maxLength bounds lengths to what Go's regexp can repeat.
 const maxLength = 1000
 
 func stringConverter(arguments []argument) (*converter, error) {

@@ -13,7 +13,7 @@ import (
 //   - uvicorn decodes with errors=replace before the scope is made: the same result;
 //   - Django under WSGI puts such bytes back into escapes (RFC 3987 3.2).
 
-// decodePath undoes percent-encoding and returns valid UTF-8. It allocates only when there is something to undo.
+// decodePath decodes percent-encoding and returns valid UTF-8. It allocates only where something changes.
 func decodePath(path string, repercent bool) string {
 	plain := true
 	for i := 0; i < len(path) && plain; i++ {
@@ -29,7 +29,7 @@ func decodePath(path string, repercent bool) string {
 	return replaceInvalid(path, repercent)
 }
 
-// unescape replaces "%XX" by its byte and leaves a "%" before anything else alone.
+// unescape replaces "%XX" by its byte; other "%" stay.
 func unescape(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
@@ -67,8 +67,8 @@ func unhex(c byte) (byte, bool) {
 	return 0, false
 }
 
-// replaceInvalid rewrites each ill-formed sequence the way Python's decoder delimits it (the maximal subpart of
-// Unicode's table 3-7; Go's own range loop would count byte by byte): as U+FFFD, or as upper-case escapes.
+// replaceInvalid replaces each ill-formed sequence as delimited by Python's decoder (the maximal subpart, Unicode
+// table 3-7; Go's range loop would go byte by byte): by U+FFFD, or by upper-case escapes.
 func replaceInvalid(s string, repercent bool) string {
 	const hex = "0123456789ABCDEF"
 	var out strings.Builder
@@ -91,8 +91,8 @@ func replaceInvalid(s string, repercent bool) string {
 	return out.String()
 }
 
-// illFormed returns the length of the ill-formed sequence at the start of s: the longest prefix that a well-formed one
-// could have, at least one byte.
+// illFormed is the length of the ill-formed sequence at the start of s: the longest prefix of a well-formed one, at
+// least one byte.
 func illFormed(s string) int {
 	length, low, high := 0, byte(0x80), byte(0xBF)
 	switch b := s[0]; {

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Change is one way in which an application's routes have moved on from the table.
+// Change is one difference between an application's routes and the table.
 type Change struct {
 	Kind     string // added, removed, changed
-	Old, New *Route // nil for what is not there
-	What     string // of a changed one: what changed, old and new value
+	Old, New *Route // nil where missing
+	What     string // for changed: what changed, old and new value
 }
 
-// String is a line for people: "+ GET /orders", "- GET /old", "~ GET /x: name "a" is now "b"".
+// String is one line of output: "+ GET /orders", "- GET /old", "~ GET /x: name "a" is now "b"".
 func (c Change) String() string {
 	switch c.Kind {
 	case "added":
@@ -66,7 +66,7 @@ func Diff(old, new *Table) []Change {
 	return changes
 }
 
-// identity is what makes two routes the same one: what they match.
+// identity is what a route matches: it identifies the route.
 func (r *Route) identity() string {
 	methods := slices.Sorted(slices.Values(r.effective))
 	return strings.Join([]string{strings.Join(methods, ","), r.Host, r.Template}, " ")
@@ -86,7 +86,7 @@ func (r *Route) changes(before *Route) string {
 	return strings.Join(what, "; ")
 }
 
-// moved returns a route that has changed its place among those that both tables have, where the order decides.
+// moved returns a route that changed its position relative to the other common routes, where order matters.
 func (t *Table) moved(common []*Route) *Route {
 	if t.framework == Flask || t.framework == OpenAPI {
 		return nil
@@ -108,8 +108,8 @@ func (t *Table) moved(common []*Route) *Route {
 	return nil
 }
 
-// summary is what of the settings decides about matching and comes from the application; where it is mounted, and
-// behind what, is its keeper's.
+// summary encodes the settings that affect matching and come from the application; mounts and proxies belong to the
+// maintainer.
 func (s *tableSpec) summary() string {
 	text := fmt.Sprintf("%s strict_slashes=%t merge_slashes=%t redirect_defaults=%t host_matching=%t subdomain_matching=%q "+
 		"redirect_slashes=%t append_slash=%t", s.framework, s.strictSlashes, s.mergeSlashes, s.redirectDefaults,
@@ -125,7 +125,7 @@ func (s *tableSpec) summary() string {
 	return text + groupSummary(s.routes)
 }
 
-// groupSummary tells what of groups no route tells: those that hold none, and those that may be passed by.
+// groupSummary encodes group properties that are not visible in routes: empty groups, and unsure ones.
 func groupSummary(specs []routeSpec) string {
 	text := ""
 	for i := range specs {

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Django's part of trying patterns in order: includes, what happens where a converter refuses a value, and parameters.
+// Django's part of ordered matching: includes, converters that reject a value, and parameters.
 
-// include looks inside an include of Django; when nothing there matches, the search goes on behind it.
+// include searches inside a Django include; without a match there, the search continues after it.
 func (s *search) include(i int) {
 	e := &s.list.entries[i]
 	var rest string
@@ -36,7 +36,7 @@ func (s *search) include(i int) {
 	}
 }
 
-// django resolves as URLResolver.resolve does: depth first, in order.
+// django resolves like URLResolver.resolve: depth first, in order.
 func (s *search) django() hit {
 	s.run()
 	if s.full == none {
@@ -49,7 +49,7 @@ func (s *search) django() hit {
 	return s.arrive(e)
 }
 
-// arrive ends at a leaf.
+// arrive handles a match at a leaf.
 func (s *search) arrive(e *entry) hit {
 	found := e.leaf(s.method)
 	found.levels[s.depth] = level{pat: e.pat, path: s.path}
@@ -58,7 +58,8 @@ func (s *search) arrive(e *entry) hit {
 	return found
 }
 
-// matchDjango is URLResolver behind CommonMiddleware: what resolves nowhere is redirected when it would with a slash.
+// matchDjango is URLResolver with CommonMiddleware: an unresolved path is redirected where it would resolve with a
+// slash.
 func (t *Table) matchDjango(method, path string) Match {
 	if path == "" {
 		path = "/" // WSGIRequest
@@ -96,11 +97,11 @@ func (h *hit) djangoMatch() Match {
 	return Match{Outcome: h.outcome, Route: h.route, Params: params}
 }
 
-// maxCandidates bounds how many routes may have to allow one request.
+// maxCandidates bounds the routes that may all have to allow one request.
 const maxCandidates = 16
 
-// unsureDjango collects every route that may take the request, where the first may be passed by: up to the first one that is
-// sure. What answers 405 reaches no view, whatever the others do.
+// unsureDjango collects every route that may match, where the first is unsure: up to the first sure one. A 405
+// reaches no view, whatever the others do.
 func (s *search) unsureDjango() Match {
 	again := search{list: s.list, rule: s.rule, method: s.method, path: s.path}
 	var found []hit
@@ -123,7 +124,8 @@ func (s *search) unsureDjango() Match {
 	return m
 }
 
-// candidates appends what may take the request, in order. sure says that the last of them does, unless an earlier one did.
+// candidates appends the routes that may match, in order. sure says that the last one matches for certain, unless an
+// earlier one does.
 func (s *search) candidates(found *[]hit) (sure bool) {
 	for i := range s.list.entries {
 		e := &s.list.entries[i]
@@ -165,8 +167,8 @@ func (s *search) candidates(found *[]hit) (sure bool) {
 	return false
 }
 
-// djangoParams merges the levels' groups as URLResolver.resolve does: inner named ones over outer ones; the positional
-// ones of a level only where neither that level nor one inside it has named ones.
+// djangoParams merges the levels' groups like URLResolver.resolve: inner named groups override outer ones; a level's
+// positional groups count only where neither it nor an inner level has named ones.
 func (h *hit) djangoParams() (params []Param, ok bool) {
 	if h.outcome != Matched {
 		return nil, true

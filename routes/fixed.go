@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// FixedPath is the one path by which a client reaches a route of this table whose template is text alone, percent-encoded. ok is false for
-// every other route, and where it cannot be said. Whether another route takes that path first is for Match to say.
+// FixedPath is the only request path of a route whose template is plain text, percent-encoded. ok is false for other
+// routes, and where it is unknown. Whether another route matches that path first is up to Match.
 func (t *Table) FixedPath(r *Route) (path string, ok bool) {
 	if r.pieces == nil || r.Unsupported != "" {
 		return "", false
@@ -32,7 +32,7 @@ func (t *Table) FixedPath(r *Route) (path string, ok bool) {
 	return (&url.URL{Path: path}).EscapedPath(), true
 }
 
-// Unsure reports whether the application may pass by some route of the table for a reason that is not known here: see Match.Also.
+// Unsure reports whether the application may skip some route for a reason unknown to the table: see Match.Also.
 func (t *Table) Unsure() bool { return t.list.unsure() }
 
 func (l *list) unsure() bool {

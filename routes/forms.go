@@ -7,24 +7,24 @@ import (
 	"unicode/utf8"
 )
 
-// Forms is a set of path spellings that proxies, servers and frameworks read differently. A path that shows one is
-// Refused unless the form is allowed, on the table (Allowing) or on the route that it reaches (allow: in routes.yaml).
+// Forms is a set of path spellings that proxies, servers and frameworks read differently. A path with one is Refused
+// unless the form is allowed, on the table (Allowing) or on the matched route (allow: in routes.yaml).
 type Forms uint16
 
-// The forms, as contract.md's section "Paths" lists them, under the names that configuration calls them by (paths.allow
-// in gatehouse.yaml, allow: in routes.yaml).
+// The forms, as listed in contract.md, section "Paths". Configuration uses the same names (paths.allow in
+// gatehouse.yaml, allow: in routes.yaml).
 const (
 	DotSegments      Forms = 1 << iota // a segment "." or "..", also encoded, also before ";" and between backslashes
 	DoubleSlash                        // "//"
 	EncodedSlash                       // "%2F"
 	Backslash                          // "\" or "%5C"
 	ControlBytes                       // a byte below 0x20 or 0x7F, encoded or not
-	BadEscape                          // "%" without two hexadecimal digits behind it
-	DoubleEncoding                     // decodes to what is an escape again: "%252F"
+	BadEscape                          // "%" without two hexadecimal digits after it
+	DoubleEncoding                     // decodes to another escape: "%252F"
 	InvalidUTF8                        // not UTF-8 after decoding
-	Fragment                           // an unencoded "#": one server cuts there, the next does not
-	NotAbsolute                        // does not begin with "/" (nothing, and the "*" of OPTIONS, aside)
-	EncodedQuestion                    // "%3F": a path to one reader, a query to the next
+	Fragment                           // an unencoded "#": some servers cut there
+	NotAbsolute                        // does not begin with "/" (except the empty path, and "*" of OPTIONS)
+	EncodedQuestion                    // "%3F": path or query, depending on the parser
 	EncodedSemicolon                   // "%3B"
 	formsEnd
 	allForms = formsEnd - 1
@@ -35,10 +35,10 @@ var formNames = [...]string{
 	"invalid_utf8", "fragment", "not_absolute", "encoded_question", "encoded_semicolon",
 }
 
-// AllForms is every form: what `paths: {compat: true}` allows.
+// AllForms is every form: the effect of `paths: {compat: true}`.
 func AllForms() Forms { return allForms }
 
-// Names returns the configuration's names of the forms in f, in a fixed order.
+// Names returns the configuration names of the forms, in a fixed order.
 func (f Forms) Names() []string {
 	var names []string
 	for i, name := range formNames {
@@ -52,7 +52,7 @@ func (f Forms) Names() []string {
 // String joins the names with commas.
 func (f Forms) String() string { return strings.Join(f.Names(), ",") }
 
-// ParseForms is the inverse of Names. An unknown name is an error that names the nearest known one.
+// ParseForms is the inverse of Names. The error for an unknown name suggests the nearest known one.
 func ParseForms(names []string) (Forms, error) {
 	var f Forms
 	for _, name := range names {
@@ -65,7 +65,7 @@ func ParseForms(names []string) (Forms, error) {
 	return f, nil
 }
 
-// Bytes that need a second look in FormsOf.
+// Bytes that FormsOf has to examine.
 const (
 	classSlash = iota + 1
 	classDot
@@ -98,14 +98,14 @@ var byteClass = func() (class [256]uint8) {
 	return class
 }()
 
-// FormsOf names the ambiguous spellings in path: a request target as it was sent, cut before the first "?". It costs one
-// pass over the bytes, and allocates only where there is an escape.
+// FormsOf detects the ambiguous forms in path: a request target as sent, cut before the first "?". It makes one pass,
+// and allocates only where there is an escape.
 func FormsOf(path string) Forms {
 	var f Forms
 	if path != "" && path != "*" && path[0] != '/' {
 		f |= NotAbsolute
 	}
-	look := false // whether the decoded path has more to say
+	look := false // the decoded path must be examined too
 	for i := 0; i < len(path); i++ {
 		switch byteClass[path[i]] {
 		case classSlash:
@@ -133,7 +133,7 @@ func FormsOf(path string) Forms {
 	return f | formsOfDecoded(unescape(path))
 }
 
-// formsOfEscape looks at one escape; s starts at its "%".
+// formsOfEscape examines one escape; s starts at its "%".
 func formsOfEscape(s string) Forms {
 	b, ok := escapedByte(s)
 	switch {
@@ -153,7 +153,7 @@ func formsOfEscape(s string) Forms {
 	return 0
 }
 
-// formsOfDecoded sees what only shows once the escapes are undone.
+// formsOfDecoded detects forms that are visible only after decoding.
 func formsOfDecoded(path string) Forms {
 	var f Forms
 	if !utf8.ValidString(path) {

@@ -1,10 +1,10 @@
 package routes
 
-// Imported is what an importer found out about an application.
+// Imported is an importer's result for an application.
 type Imported struct {
 	Framework string
-	Source    string // how it was made, for people
-	RootPath  string // before every template; begins with a slash and does not end with one
+	Source    string // how it was made, for display
+	RootPath  string // prefix of every template; begins with a slash and does not end with one
 	Routes    []ImportedRoute
 }
 
@@ -14,11 +14,11 @@ type ImportedRoute struct {
 	Template    string
 	Name        string
 	Tags        []string
-	Unsupported string // why it cannot be expressed; empty = it can
-	Guess       bool   // nobody has confirmed it
+	Unsupported string // why it is not supported; empty = supported
+	Guess       bool   // unconfirmed
 }
 
-// Import makes a table. What cannot be expressed is an entry that says why, and not an error. name is for messages.
+// Import makes a table. An unsupported route becomes an entry with the reason, not an error. name is for messages.
 func Import(name string, from Imported) (*Table, []Notice, error) {
 	spec := newTableSpec(from.Framework)
 	spec.source, spec.rootPath = from.Source, from.RootPath
@@ -29,7 +29,7 @@ func Import(name string, from Imported) (*Table, []Notice, error) {
 	return compileLeniently(name, spec)
 }
 
-// ImportYAML is Import of a table in the form of a routes.yaml (JSON is YAML), and of what else was learned about the application.
+// ImportYAML is Import for a table in routes.yaml format (JSON is YAML), with additional facts about the application.
 func ImportYAML(name string, data []byte, facts Facts) (*Table, []Notice, error) {
 	spec, err := readSpec(name, data)
 	if err != nil {
@@ -44,7 +44,7 @@ func ImportYAML(name string, data []byte, facts Facts) (*Table, []Notice, error)
 	return table, notices, nil
 }
 
-// forget drops the lines of a text that no one will see.
+// forget clears line numbers, which refer to a text that is not kept.
 func forget(specs []routeSpec) {
 	for i := range specs {
 		specs[i].line = 0
@@ -52,25 +52,25 @@ func forget(specs []routeSpec) {
 	}
 }
 
-// Facts are what an importer learned about an application beside its routes: what it serves that has no route, and what answers in
-// front of its views.
+// Facts are what an importer learned about an application besides its routes: content served without a route, and
+// handlers in front of its views.
 type Facts struct {
-	// Static are the templates of routes that serve nothing but static files, as the framework's own code does.
+	// Static are the templates of routes that serve only static files, by the framework's own code.
 	Static []string
-	// StaticPrefixes are where static files are served that have no route: by WhiteNoise, or below Django's STATIC_URL. Each
-	// begins and ends with a slash.
+	// StaticPrefixes are prefixes of static files served without a route: by WhiteNoise, or below Django's STATIC_URL.
+	// Each begins and ends with a slash.
 	StaticPrefixes []string
-	// StaticFiles are the paths of single files that are served so.
+	// StaticFiles are the paths of single files served without a route.
 	StaticFiles []string
-	// StaticBy says what serves them: "WhiteNoise".
+	// StaticBy names what serves them: "WhiteNoise".
 	StaticBy string
 	// CORS names what answers CORS preflights: "flask-cors", "CORSMiddleware", "django-cors-headers"; "" for nothing.
 	CORS string
-	// CORSPartly says why it does not answer all of them, "" where it does.
+	// CORSPartly says why it does not answer all preflights, "" where it does.
 	CORSPartly string
-	// Fallbacks are what may serve a page where no route does: then a redirect is not certain.
+	// Fallbacks may serve a page where no route matches: then a redirect is not certain.
 	Fallbacks []string
 }
 
-// Facts returns what an importer learned; it is empty for a table that was read from a file.
+// Facts returns the importer's facts; empty for a table read from a file.
 func (t *Table) Facts() Facts { return t.facts }

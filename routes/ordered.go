@@ -7,26 +7,26 @@ import (
 	"unicode/utf8"
 )
 
-// The frameworks that try patterns in order: Starlette, FastAPI, Django; and OpenAPI, once its templates are sorted.
-// A list is what one router, one include or one mount holds.
+// The frameworks that try patterns in order: Starlette, FastAPI, Django; and OpenAPI, after sorting. A list holds the
+// entries of one router, include or mount.
 
-// maxDepth bounds how far mounts and includes nest.
+// maxDepth bounds the nesting of mounts and includes.
 const maxDepth = 8
 
-// none is no entry; it is larger than any index, so that "the first" is a minimum.
+// none means no entry; it is larger than any index, so that "the first" is a minimum.
 const none = math.MaxInt32
 
-// entry is one place in a list: a route, a group of routes below a prefix or a host, or a route that can't be expressed.
+// entry is one place in a list: a route, a group of routes below a prefix or a host, or an unsupported route.
 type entry struct {
 	pat       *pattern
 	host      *pattern // a Host of Starlette instead of a path
 	targets   []*Route // a leaf: one route, or OpenAPI's operations under one template
 	group     *list
-	exclusive bool // a path match decides, whatever the method
-	opaque    bool // can't be expressed: a path that begins like it is refused
+	exclusive bool // a path match is final, whatever the method
+	opaque    bool // unsupported: a path with its prefix is refused
 	plain     bool // pat has no parameters and is a prefix: comparing text is enough
-	socket    bool // a WebSocket's: no other request sees it
-	unsure    bool // Django: the application may pass it by for a reason that the table does not know
+	socket    bool // a WebSocket's: invisible to other requests
+	unsure    bool // Django: the application may skip it for a reason unknown to the table
 	line      int
 }
 
@@ -40,13 +40,13 @@ type list struct {
 	rootPath string // a mounted application's own root_path
 }
 
-// node is a step in the tree over whole segments. What it saves is time: the result is that of trying in order.
+// node is a node of the tree over whole segments. It is an optimization: the result equals trying in order.
 type node struct {
 	first  int // the lowest entry at or below this node
 	static map[string]*node
 	params []edge
-	ends   []int // entries whose last segment led here
-	tails  []int // entries that begin with the segments up to here and judge the path by themselves
+	ends   []int // entries whose last segment ends here
+	tails  []int // entries that begin with the segments up to here and match the rest by themselves
 }
 
 type edge struct {
@@ -94,7 +94,7 @@ func (l *list) insert(i int) {
 	n.tails = append(n.tails, i)
 }
 
-// descend walks to the node behind segs, building it, and lowers what it passes to i.
+// descend walks to the node of segs, creating nodes, and lowers first to i on the way.
 func (l *list) descend(segs []seg, i int) *node {
 	n := l.root
 	n.first = min(n.first, i)
@@ -124,29 +124,29 @@ func (n *node) child(s seg) *node {
 	return n.params[len(n.params)-1].to
 }
 
-// search is one walk over one list.
+// search is one search in one list.
 type search struct {
 	list    *list
 	rule    *settings
 	method  string
 	host    string
 	path    string
-	any     bool // the method does not count: Starlette asking whether a redirect would lead somewhere
-	full    int  // the first entry that takes the request
-	partial int  // the first one that takes its path but not its method
+	any     bool // ignore the method: Starlette's check of a redirect's target
+	full    int  // the first entry that matches the request
+	partial int  // the first one that matches the path but not the method
 	depth   int
-	below   hit  // Django: what was found inside entry full
-	stuck   bool // an expression could not be matched within its limits: nothing else that was found counts
+	below   hit  // Django: the match inside entry full
+	stuck   bool // an expression exceeded its limits: other matches do not count
 }
 
-// sees reports whether an entry is of the request's kind: an upgrade to a WebSocket sees none but a WebSocket's, and what may
-// hold one.
+// sees reports whether an entry applies to the kind of request: a WebSocket upgrade sees only WebSocket routes and
+// groups that may contain them.
 func (s *search) sees(e *entry) bool {
 	return e.socket == (s.method == WebSocket) || !e.socket && (e.group != nil || e.opaque)
 }
 
-// run looks for the first entry. The tree is only asked about ordinary paths; a newline has a meaning of its own in
-// Python's expressions, and a path without its slash is none that a tree of segments knows.
+// run finds the first match. The tree is used for ordinary paths only: Python's expressions treat a newline
+// specially, and the tree needs a leading slash.
 func (s *search) run() {
 	s.full, s.partial = none, none
 	start := 1
@@ -166,7 +166,7 @@ func (s *search) run() {
 	s.walk(s.list.root, start)
 }
 
-// walk visits the nodes that the path can reach from pos on. Each node lies at one depth, so none is visited twice.
+// walk visits the nodes that the path can reach from pos on. Each node has one depth, so none is visited twice.
 func (s *search) walk(n *node, pos int) {
 	if n.first >= s.full {
 		return
@@ -206,7 +206,7 @@ func (s *search) step(n *node, pos, end int) {
 	}
 }
 
-// judge tests one entry against the whole path.
+// judge matches one entry against the complete path.
 func (s *search) judge(i int) {
 	e := &s.list.entries[i]
 	switch {
@@ -243,7 +243,7 @@ func (s *search) judge(i int) {
 	}
 }
 
-// matches tests the expression alone, without what converters refuse later.
+// matches matches the expression alone, before converters reject values.
 func (p *pattern) matches(path string, stuck *bool) bool {
 	if p.segs == nil || strings.IndexByte(path, '\n') >= 0 || p.check {
 		return p.re.Match(path, stuck)
@@ -253,7 +253,7 @@ func (p *pattern) matches(path string, stuck *bool) bool {
 	return ok
 }
 
-// offer takes note of an entry whose path matches.
+// offer records an entry whose path matches.
 func (s *search) offer(i int) {
 	e := &s.list.entries[i]
 	if i >= s.full || !s.sees(e) {
@@ -270,8 +270,8 @@ func (s *search) offer(i int) {
 	s.partial = min(s.partial, i)
 }
 
-// raises says that Starlette's convert() raises here, which ends the search with a 500 even where the method is not the
-// route's: int() of more digits than it takes. finish and redirected make nothing of such an entry.
+// raises reports that Starlette's convert() raises here, which ends the search with a 500 even where the method does
+// not match: int() with too many digits. finish and redirected treat such an entry as no match.
 func (s *search) raises(e *entry) bool {
 	if len(s.path) <= maxIntDigits || e.group != nil || e.opaque || s.rule.framework != Starlette && s.rule.framework != FastAPI {
 		return false
@@ -292,22 +292,22 @@ func (e *entry) target(method string) *Route {
 	return nil
 }
 
-// level is one pattern on the way to a route, with the path that it was given.
+// level is one pattern on the way to a route, with its input path.
 type level struct {
 	pat  *pattern
 	path string
 }
 
-// hit is where a search ended. n counts the levels; 0 is a miss.
+// hit is the result of a search. n counts the levels; 0 is a miss.
 type hit struct {
 	outcome Outcome
 	route   *Route
 	levels  [maxDepth]level
 	n       int
-	unsure  bool // what the application does may be decided further down
+	unsure  bool // the result may be decided at a deeper level
 }
 
-// leaf decides by method at an entry whose path matched.
+// leaf decides by method at an entry whose path matches.
 func (e *entry) leaf(method string) hit {
 	if e.opaque {
 		return hit{outcome: Refused, route: e.targets[0]}
@@ -318,7 +318,7 @@ func (e *entry) leaf(method string) hit {
 	return hit{outcome: MethodNotAllowed, route: e.targets[0]}
 }
 
-// matchOpenAPI takes the most concrete template; its operations decide about the method.
+// matchOpenAPI selects the most concrete template; its operations decide about the method.
 func (t *Table) matchOpenAPI(method, path string) Match {
 	path, ok := t.belowRoot(path)
 	if !ok {
@@ -343,7 +343,7 @@ func (t *Table) matchOpenAPI(method, path string) Match {
 	return Match{Outcome: Matched, Route: found.route, Params: values.params()}
 }
 
-// belowRoot takes OpenAPI's server path off.
+// belowRoot removes OpenAPI's server path.
 func (t *Table) belowRoot(path string) (string, bool) {
 	rest, ok := strings.CutPrefix(path, t.rootPath)
 	if !ok || rest != "" && t.rootPath != "" && rest[0] != '/' {
@@ -355,7 +355,7 @@ func (t *Table) belowRoot(path string) (string, bool) {
 	return rest, true
 }
 
-// matchStarlette is Router.app, down through mounts and hosts. scope["path"] stays whole on the way; root_path grows.
+// matchStarlette is Router.app, through mounts and hosts. scope["path"] stays complete; root_path grows.
 func (t *Table) matchStarlette(method, host, path string) Match {
 	s := search{list: t.list, rule: &t.settings, method: method, host: starletteHost(host)}
 	root := t.rootPath
@@ -393,7 +393,7 @@ func (t *Table) matchStarlette(method, host, path string) Match {
 	return Match{}
 }
 
-// finish ends at a route.
+// finish handles a match of a route.
 func (e *entry) finish(s *search, values *caps) Match {
 	if s.raises(e) {
 		return Match{} // the server answers 500 before any view runs
@@ -411,7 +411,7 @@ func (e *entry) finish(s *search, values *caps) Match {
 	return Match{Outcome: Matched, Route: found.route, Params: values.params()}
 }
 
-// enter goes below a mount: it stores the mount's own parameters and returns the part of the path that it took.
+// enter goes into a mount: it stores the mount's parameters and returns the part of the path that it consumed.
 func (e *entry) enter(path string, values *caps) (taken string, ok bool) {
 	if e.plain && strings.IndexByte(path, '\n') < 0 {
 		return e.pat.fixed[:len(e.pat.fixed)-1], true
@@ -421,14 +421,14 @@ func (e *entry) enter(path string, values *caps) (taken string, ok bool) {
 	if values.stuck = own.stuck; !ok {
 		return "", false
 	}
-	last := own.n - 1 // "{path:path}", which every mount ends in, is not passed on
+	last := own.n - 1 // the "{path:path}" that every mount ends in is not passed on
 	for i := range last {
 		values.set(own.names[i], own.values[i])
 	}
 	return dropRunes(path, utf8.RuneCountInString(own.values[last])+1), true
 }
 
-// missed is what follows when no entry took the request: 405, a redirect, a fallback, 404.
+// missed handles a search without a match: 405, a redirect, a fallback, 404.
 func (s *search) missed(path, root string, values *caps) Match {
 	if s.partial != none {
 		return Match{Outcome: MethodNotAllowed, Route: s.list.entries[s.partial].targets[0]}
@@ -469,7 +469,7 @@ func (s *search) redirected() Match {
 	var scratch caps
 	if e.group == nil {
 		if _, ok := e.pat.capture(s.path, &scratch); !ok {
-			return Match{} // or not within the limits: of a request that reaches no route either way
+			return Match{} // or exceeded its limits: no route is reached either way
 		}
 		return Match{Outcome: Redirect, Route: e.targets[0], slashes: true}
 	}
@@ -489,7 +489,7 @@ func routePath(path, root string) string {
 	return path
 }
 
-// joinRoot is root + below, without an allocation in the usual case that both are the beginning of path.
+// joinRoot is root + below, without an allocation where both are the beginning of path.
 func joinRoot(path, root, below string) string {
 	if strings.HasPrefix(path, root) && strings.HasPrefix(path[len(root):], below) {
 		return path[:len(root)+len(below)]
@@ -505,7 +505,7 @@ func dropRunes(s string, n int) string {
 	return s
 }
 
-// starletteHost is the host without its port, in lower case; "" for what parse_host_header refuses.
+// starletteHost is the host without port, in lower case; "" for one that parse_host_header rejects.
 func starletteHost(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		host = host[:i]
@@ -527,7 +527,7 @@ func (r *Route) takes(method string) bool {
 	return r.effective == nil || slices.Contains(r.effective, method)
 }
 
-// upper avoids ToUpper's work for what is upper case already.
+// upper is ToUpper, fast where nothing changes.
 func upper(s string) string {
 	for i := range len(s) {
 		if 'a' <= s[i] && s[i] <= 'z' || s[i] >= utf8.RuneSelf {

@@ -1,9 +1,9 @@
-// Package convert turns what people have (LDIF, CSV, realms exported from Keycloak) into a directory with the default manifest.
+// Package convert converts LDIF, CSV and Keycloak's realm exports to a directory with the default manifest.
 //
-// It is strict: what is ambiguous is a problem with file and line, and then there is no result. What a directory cannot have, or need not
-// have, is left out and counted. Passwords and other credentials are never copied.
+// It is strict: ambiguous data is a problem with file and line, and then there is no result. Data that a directory
+// cannot have, or does not need, is left out and counted. Passwords and other credentials are never copied.
 //
-// It imports directory and directory/format of ours, besides the foundations.
+// Of this module it imports directory and directory/format, besides the foundations.
 package convert
 
 import (
@@ -23,24 +23,24 @@ import (
 const (
 	maxFile     = 4 << 30
 	maxProblems = 20
-	maxRecords  = 20_000_000 // objects, and relations, of one result
-	maxPlaces   = 3          // that are told of what was left out
+	maxRecords  = 20_000_000 // objects, or relations, of one result
+	maxPlaces   = 3          // places that are listed for a reason of omission
 )
 
-// Result is what was made of files.
+// Result is the result of a conversion.
 type Result struct {
 	Snapshot *directory.Snapshot
-	Left     []Left // in the order in which it was met first
+	Left     []Left // in order of first occurrence
 }
 
-// Left is what was left out for one reason.
+// Left counts what was left out for one reason.
 type Left struct {
 	Reason string
 	Count  int
-	First  []string // where, and what, of the first three
+	First  []string // the first three, with place and text
 }
 
-// Problems is the error of files that cannot be converted.
+// Problems is the error of a failed conversion.
 type Problems struct {
 	List []format.Problem
 	More bool
@@ -59,10 +59,10 @@ func (p *Problems) Error() string {
 	return b.String()
 }
 
-// errEnough ends a reading that has found as many problems as are told.
+// errEnough stops reading after the maximum number of problems.
 var errEnough = errors.New("enough problems")
 
-// place is where something is in a file.
+// place is a position in a file.
 type place struct {
 	file string
 	line int
@@ -86,12 +86,12 @@ type owner struct {
 	at   place
 }
 
-// draft is a directory in the making.
+// draft is a directory under construction.
 type draft struct {
-	fold       bool // ids and identities that differ in upper and lower case alone are the same, as in LDAP
+	fold       bool // ids and identities are case-insensitive, as in LDAP
 	objects    []placedObject
 	relations  []placedRelation
-	first      map[directory.Ref]place // of objects; ids as key has them
+	first      map[directory.Ref]place // of objects; ids as given by key
 	identities map[string]owner
 	left       []Left
 	problems   Problems
@@ -129,7 +129,7 @@ func (d *draft) leave(at place, what, reason string) {
 	}
 }
 
-// object adds an object that may be there once.
+// object adds an object, which must be new.
 func (d *draft) object(o directory.Object, at place) error {
 	ref := directory.Ref{Type: o.Type, ID: d.key(o.ID)}
 	if before, ok := d.first[ref]; ok {
@@ -143,7 +143,7 @@ func (d *draft) object(o directory.Object, at place) error {
 	return nil
 }
 
-// ensure adds an object that may be named many times.
+// ensure adds an object if it is new.
 func (d *draft) ensure(ref directory.Ref, at place) error {
 	if _, ok := d.first[directory.Ref{Type: ref.Type, ID: d.key(ref.ID)}]; ok {
 		return nil
@@ -151,7 +151,7 @@ func (d *draft) ensure(ref directory.Ref, at place) error {
 	return d.object(directory.Object{Ref: ref}, at)
 }
 
-// identity says that a user is known by a name. A name of two users is a problem: it could not be said who calls.
+// identity maps a name to a user. A name of two users is a problem: the caller would be ambiguous.
 func (d *draft) identity(user, name string, at place) error {
 	if name == "" {
 		return nil
@@ -179,7 +179,7 @@ func (d *draft) relate(object directory.Ref, relation string, subject directory.
 	return nil
 }
 
-// finish makes the directory, or says why there is none. err is what ended the reading.
+// finish builds the directory, or returns the problems. err is what ended the reading.
 func (d *draft) finish(err error) (*Result, error) {
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
@@ -221,7 +221,7 @@ func (d *draft) finish(err error) (*Result, error) {
 	return &Result{Snapshot: s, Left: d.left}, nil
 }
 
-// isSecret says whether a name is that of a password or another credential, which no directory needs.
+// isSecret reports whether a name is that of a password or another credential, which is never copied.
 func isSecret(name string) bool {
 	name = strings.ToLower(name)
 	for _, part := range []string{"password", "passwd", "passphrase", "pwd", "secret", "credential", "token", "hash", "apikey", "api_key", "api-key", "privatekey", "private_key", "private-key", "otp"} {
@@ -232,7 +232,7 @@ func isSecret(name string) bool {
 	return false
 }
 
-// clip keeps a text from a file to a length that a line of output can have.
+// clip shortens a text from a file for one line of output.
 func clip(text string) string {
 	const most = 200
 	if len(text) <= most {
@@ -241,9 +241,8 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
-// WriteFolder writes the directory as a folder that format.Load reads. Folder and content come into their place in one step. A folder with content is
-// replaced with force alone, and only if nothing else is in it than a
-// directory in this form.
+// WriteFolder writes the directory as a folder for format.Load. The folder is put in place atomically. An existing
+// folder with content is replaced only with force, and only if it contains nothing but a directory in this form.
 func (r *Result) WriteFolder(path string, force bool) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -270,7 +269,7 @@ func (r *Result) WriteFolder(path string, force bool) error {
 		return err
 	}
 	if !full {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // an empty folder, which nothing replaces
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // an empty folder; rename does not replace it
 			return err
 		}
 		if err := os.Rename(made, path); err != nil {
@@ -287,7 +286,7 @@ func (r *Result) WriteFolder(path string, force bool) error {
 	return durable.SyncFolder(parent)
 }
 
-// occupied says whether a folder has content, which may be a directory in the form of WriteFolder alone.
+// occupied reports whether a folder has content. Content other than a directory of WriteFolder is an error.
 func occupied(path string) (bool, error) {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -14,7 +14,7 @@ import (
 	"gatehouse/directory"
 )
 
-// CSVOptions say what the rows of a table are.
+// CSVOptions describe the rows of a table.
 type CSVOptions struct {
 	Type string // of the objects; "": user
 	ID   string // column of their ids; "": id
@@ -25,7 +25,7 @@ const (
 	maxColumns = 1000
 )
 
-// CSV reads a table as RFC 4180 has it, with a header. docs/directory.md says what its columns become.
+// CSV reads a table in RFC 4180 format, with a header. docs/directory.md describes its columns.
 func CSV(file string, in io.Reader, o CSVOptions) (*Result, error) {
 	if o.Type == "" {
 		o.Type = "user"
@@ -48,7 +48,7 @@ type table struct {
 	id      int
 }
 
-// rowLimit ends a reading that has come too far since the last row.
+// rowLimit stops reading when a row is too long.
 type rowLimit struct {
 	in         io.Reader
 	since, all int64
@@ -96,7 +96,7 @@ func (t *table) read(in io.Reader) error {
 	}
 }
 
-// broken turns an error of the reader into a problem. The rows behind it cannot be told apart.
+// broken turns a reader's error into a problem. The following rows cannot be parsed reliably.
 func (t *table) broken(err error, first bool) error {
 	var p *csv.ParseError
 	switch {
@@ -110,7 +110,7 @@ func (t *table) broken(err error, first bool) error {
 	return fmt.Errorf("reading %s: %w", t.file, err)
 }
 
-// withoutMark passes over a byte order mark.
+// withoutMark skips a byte order mark.
 type withoutMark struct {
 	in    io.Reader
 	begun bool
@@ -205,7 +205,7 @@ func (t *table) row(row []string, at place) error {
 	return t.object(o, at)
 }
 
-// members makes a user a member of what a cell lists.
+// members adds a user to the groups or roles listed in a cell.
 func (t *table) members(typ, cell string, user directory.Ref, at place) error {
 	for id := range strings.SplitSeq(cell, ";") {
 		if id = strings.TrimSpace(id); id == "" {

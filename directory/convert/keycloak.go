@@ -9,22 +9,22 @@ import (
 	"gatehouse/directory"
 )
 
-// KeycloakOptions are choices of realms.
+// KeycloakOptions select a realm and its data.
 type KeycloakOptions struct {
-	Realm        string // which of several; "": there is one
-	WithoutEmail bool   // an e-mail address is no identity
+	Realm        string // required where there are several
+	WithoutEmail bool   // e-mail addresses become no identities
 }
 
-// File is a file that was opened.
+// File is an open file.
 type File struct {
 	Name string
 	Text []byte
 }
 
-// MaxKeycloak is the most bytes that a realm's file may have. Keycloak writes users in several files where they are many.
+// MaxKeycloak is the maximum size of a realm's file. Keycloak splits many users over several files.
 const MaxKeycloak = 1 << 30
 
-// realm is what files say of a realm.
+// realm is one realm's data from the files.
 type realm struct {
 	name   string
 	users  []kcUser
@@ -52,13 +52,14 @@ type kcGroup struct {
 
 type kcRole struct {
 	at           place
-	id           string // as the directory has it
+	id           string // in the directory
 	client       bool   // of a client
 	realmParts   []string
 	clientsParts map[string][]string
 }
 
-// Keycloak reads realms as Keycloak exports them: one realm, or files of one. docs/directory.md says what they become.
+// Keycloak reads realms in Keycloak's export format: one realm, or the files of one. docs/directory.md describes the
+// conversion.
 func Keycloak(files []File, o KeycloakOptions) (*Result, error) {
 	d := newDraft()
 	var realms []*realm
@@ -80,7 +81,7 @@ func Keycloak(files []File, o KeycloakOptions) (*Result, error) {
 	return d.finish(c.realm(one))
 }
 
-// chosen puts together what files say of one realm.
+// chosen merges the files of one realm.
 func chosen(realms []*realm, name string) (*realm, error) {
 	var names []string
 	for _, r := range realms {
@@ -110,7 +111,7 @@ type conversion struct {
 	*draft
 	options KeycloakOptions
 	groups  map[string]bool // by path
-	client  map[string]bool // a role's id -> whether it is one of a client
+	client  map[string]bool // a role's id -> whether it belongs to a client
 }
 
 func (c *conversion) realm(r *realm) error {
@@ -120,7 +121,7 @@ func (c *conversion) realm(r *realm) error {
 			return err
 		}
 	}
-	for _, role := range r.roles { // who has it has its parts
+	for _, role := range r.roles { // composite roles: the role's holders have its parts
 		if err := c.grant(role.realmParts, role.clientsParts, directory.Ref{Type: "role", ID: role.id}, "member", role.at); err != nil {
 			return err
 		}
@@ -163,12 +164,13 @@ func (c *conversion) grant(realmRoles []string, clientRoles map[string][]string,
 	return nil
 }
 
-// clientRole is the id of a client's role. The first colon separates, so a client's own is escaped.
+// clientRole is the id of a client's role. The first colon separates, so colons in the client's name are escaped.
 func clientRole(client, role string) string {
 	return strings.NewReplacer("%", "%25", ":", "%3A").Replace(client) + ":" + role
 }
 
-// group adds a group and those below it. Members of those are no members of it, but have its roles: as in Keycloak.
+// group adds a group and its subgroups. As in Keycloak, members of a subgroup are not members of the group, but have
+// its roles.
 func (c *conversion) group(g kcGroup, above []kcGroup) error {
 	ref := directory.Ref{Type: "group", ID: g.path}
 	c.groups[g.path] = true
@@ -245,7 +247,8 @@ func (c *conversion) user(u kcUser) error {
 	return c.grant(u.realmRoles, u.clientRoles, ref, "", u.at)
 }
 
-// properties adds attributes to what the converter says itself. Users may write attributes, so they cannot stand in for that.
+// properties adds attributes to the converter's own properties. Users may edit attributes, so these never replace own
+// ones.
 func (c *conversion) properties(o *directory.Object, attributes map[string][]string, own map[string]any, at place) error {
 	for name, values := range attributes {
 		switch {

@@ -14,12 +14,12 @@ import (
 	"gatehouse/directory"
 )
 
-// LDIFOptions are choices of LDIF.
+// LDIFOptions are options of LDIF.
 type LDIFOptions struct {
 	WithoutEmail bool // mail is no identity
 }
 
-// Names are in lower case here, as those of entries.
+// Names are in lower case, like those of parsed entries.
 var (
 	ldapUsers    = []string{"inetorgperson", "person", "organizationalperson", "user", "posixaccount"}
 	ldapGroups   = []string{"groupofnames", "groupofuniquenames", "posixgroup", "group", "groupofmembers"}
@@ -30,7 +30,7 @@ var (
 		"member", "uniquemember", "memberuid", "memberof", "manager", "gidnumber", "primarygroupid"}
 )
 
-// person is a user, until all entries are known.
+// person is a user before references are resolved.
 type person struct {
 	id       string
 	line     int
@@ -38,14 +38,14 @@ type person struct {
 	memberOf []value
 }
 
-// team is a group, until all entries are known.
+// team is a group before references are resolved.
 type team struct {
 	id   string
 	line int
-	by   map[string][]value // members, by the attribute that names them
+	by   map[string][]value // members, by the attribute that lists them
 }
 
-// people is an LDAP server's content in the making.
+// people is an LDAP server's content before conversion.
 type people struct {
 	*draft
 	file    string
@@ -53,11 +53,11 @@ type people struct {
 	persons []person
 	teams   []team
 	byDN    map[string]directory.Ref // normalised
-	implied map[string]directory.Ref // groups that memberOf alone names, likewise
-	byUID   map[string]string        // memberUid names users by uid, which distinguishes upper and lower case there
+	implied map[string]directory.Ref // groups known only from memberOf, by normalised DN
+	byUID   map[string]string        // for memberUid, which is case-sensitive
 }
 
-// LDIF reads entries of an LDAP server or an Active Directory. docs/directory.md says what they become.
+// LDIF reads entries of an LDAP server or an Active Directory. docs/directory.md describes the conversion.
 func LDIF(file string, in io.Reader, o LDIFOptions) (*Result, error) {
 	p := people{draft: newDraft(), file: file, options: o, byDN: map[string]directory.Ref{}, implied: map[string]directory.Ref{}, byUID: map[string]string{}}
 	p.fold = true
@@ -71,7 +71,7 @@ func (p *people) read(in io.Reader) error {
 	for n := 0; ; n++ {
 		e, err := r.next()
 		if broken, ok := errors.AsType[*ldifError](err); ok {
-			return cmpErr(p.problem(p.at(broken.line), "%s", broken.text), errEnough) // the rest would be misread
+			return cmpErr(p.problem(p.at(broken.line), "%s", broken.text), errEnough) // what follows could be misread
 		}
 		switch {
 		case errors.Is(err, io.EOF) && n == 0:
@@ -146,7 +146,7 @@ func (p *people) entry(e *entry) error {
 	return p.user(e, ref)
 }
 
-// uidOf is the uid in an entry's name or, where that has none, the first one.
+// uidOf is the uid in an entry's DN or, without one there, the first value.
 func uidOf(e *entry) string {
 	if dn, err := ldap.ParseDN(e.dn); err == nil && len(dn.RDNs) > 0 {
 		for _, a := range dn.RDNs[0].Attributes {
@@ -203,7 +203,7 @@ func (p *people) user(e *entry, ref directory.Ref) error {
 		}
 	}
 	for _, v := range e.attrs["uid"] {
-		p.byUID[v.text] = ref.ID // a uid of two users is a problem by now, as their identity
+		p.byUID[v.text] = ref.ID // a uid of two users was already reported, as their identity
 	}
 	if e.first("primarygroupid")+e.first("gidnumber") != "" {
 		p.leave(at, e.dn, "memberships in primary groups (gidNumber, primaryGroupID), which no group lists")
@@ -222,7 +222,7 @@ func (p *people) group(e *entry, ref directory.Ref) error {
 	return p.object(o, p.at(e.line))
 }
 
-// resolve makes relations, now that all entries are known.
+// resolve makes the relations, after all entries are read.
 func (p *people) resolve() error {
 	for _, t := range p.teams {
 		if err := p.members(t); err != nil {
@@ -250,7 +250,7 @@ func (p *people) resolve() error {
 	return nil
 }
 
-// named is the object that a value names.
+// named is the object that a value refers to.
 func (p *people) named(v value) (directory.Ref, bool, error) {
 	dn, err := normalDN(v.text)
 	if err != nil {
@@ -292,7 +292,7 @@ func (p *people) members(t team) error {
 	return nil
 }
 
-// memberOf makes a user a member of a group that is not in the file. Of one that is, what it lists counts.
+// memberOf adds a user to a group that is not in the file. For a group in the file, only its own member list counts.
 func (p *people) memberOf(u person, v value) error {
 	at := p.at(v.line)
 	dn, err := normalDN(v.text)
@@ -317,7 +317,7 @@ func (p *people) memberOf(u person, v value) error {
 	return p.relate(ref, "member", directory.Ref{Type: "user", ID: u.id}, "", at)
 }
 
-// normalDN is a distinguished name so that those that LDAP takes for the same are: without regard to case, spaces, and how it is escaped.
+// normalDN normalises a distinguished name, so that equal ones in LDAP compare equal: case, spaces and escapes.
 func normalDN(text string) (string, error) {
 	const most = 8 << 10
 	if !utf8.ValidString(text) {

@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	maxLDIFLine  = 16 << 20 // unfolded: a photograph has its place
+	maxLDIFLine  = 16 << 20 // unfolded: large enough for a photograph
 	maxLDIFEntry = 5_000_000
 	maxFolds     = 1_000_000
 )
 
-// value is a value of an attribute, and its line.
+// value is an attribute's value, with its line.
 type value struct {
 	text string
 	line int
 }
 
-// entry is a record of LDIF: the values of the attributes that are wanted, by their names in lower case.
+// entry is an LDIF record: the values of the wanted attributes, by lower-case name.
 type entry struct {
 	dn    string
 	line  int
@@ -34,13 +34,13 @@ type ldifReader struct {
 	in      *bufio.Reader
 	all     int64
 	wanted  func(attribute string) bool
-	line    int    // of what was read last
-	ahead   string // the physical line after that, which may go on with it
+	line    int    // of the last line read
+	ahead   string // the next physical line, which may continue it
 	aheadOK bool
 	begun   bool
 }
 
-// ldifError is what is wrong at a line.
+// ldifError is an error at a line.
 type ldifError struct {
 	line int
 	text string
@@ -56,7 +56,7 @@ func newLDIFReader(in io.Reader, wanted func(string) bool) *ldifReader {
 	return &ldifReader{in: bufio.NewReaderSize(&withoutMark{in: in}, 1<<16), wanted: wanted}
 }
 
-// physical reads a line as it is in the file, without its end.
+// physical reads a physical line without its end.
 func (r *ldifReader) physical() (string, error) {
 	var b []byte
 	for {
@@ -83,7 +83,7 @@ func (r *ldifReader) physical() (string, error) {
 	}
 }
 
-// logical reads a line with those that it is folded into. Its number is that of the first. Comments are passed over.
+// logical reads a line with its folded continuation lines. The number is that of the first. Comments are skipped.
 func (r *ldifReader) logical() (text string, line int, err error) {
 	for {
 		if !r.aheadOK {
@@ -131,7 +131,7 @@ func (r *ldifReader) unfold(text string, line int) (string, error) {
 	}
 }
 
-// next reads the next entry; io.EOF at the end. An ldifError is of this entry; what is behind it cannot be relied on.
+// next reads the next entry; io.EOF at the end. After an ldifError the rest of the file is unreliable.
 func (r *ldifReader) next() (*entry, error) {
 	var e *entry
 	values := 0
@@ -182,7 +182,7 @@ func (r *ldifReader) next() (*entry, error) {
 			if strings.Contains(options, "range=") {
 				return nil, ldifFail(line, "%s is a part of a list; export all of its values, with paging or ldifde", clip(name))
 			}
-			continue // in another language, or as certificates are written
+			continue // with a language option, or a binary certificate
 		}
 		if !utf8.ValidString(content) {
 			return nil, ldifFail(line, "%s is not valid UTF-8", base)
@@ -194,7 +194,7 @@ func (r *ldifReader) next() (*entry, error) {
 	}
 }
 
-// split takes a line apart. Names are in lower case.
+// split parses a line. Names become lower case.
 func split(text string, line int) (name, content string, err error) {
 	name, content, ok := strings.Cut(text, ":")
 	if !ok || name == "" {

@@ -12,12 +12,12 @@ import (
 
 const maxGroupDepth = 64
 
-// realmReader reads a file of realms. Names count as they are written, and twice the same one is a problem.
+// realmReader reads a file of realms. Names are case-sensitive, and duplicate names are a problem.
 type realmReader struct {
 	*draft
 	file    File
 	json    *json.Decoder
-	counted int64 // bytes, for the line
+	counted int64 // bytes counted so far for line numbers
 	line    int
 }
 
@@ -42,19 +42,19 @@ func readRealms(d *draft, f File) ([]*realm, error) {
 		err = errors.New("the JSON ends before it is complete")
 	}
 	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) && syntax.Offset > r.counted { // else it is relative to a part
+	if errors.As(err, &syntax) && syntax.Offset > r.counted { // otherwise the offset is relative to a part
 		r.to(min(syntax.Offset, int64(len(f.Text))))
 	}
 	return nil, r.problem(r.here(), "%v", err)
 }
 
-// here is the place that was read to.
+// here is the current position.
 func (r *realmReader) here() place {
 	r.to(r.json.InputOffset())
 	return place{r.file.Name, r.line}
 }
 
-// to counts lines up to the first character behind an offset.
+// to advances the line count to the first character after an offset.
 func (r *realmReader) to(offset int64) {
 	for offset < int64(len(r.file.Text)) && bytes.IndexByte([]byte(" \t\r\n,:"), r.file.Text[offset]) >= 0 {
 		offset++
@@ -94,7 +94,7 @@ func (r *realmReader) realms() ([]*realm, error) {
 	return nil, errors.New("not a realm: an object with realm, users, groups and roles")
 }
 
-// realm reads one on from behind its brace.
+// realm reads a realm after its opening brace.
 func (r *realmReader) realm() (*realm, error) {
 	out := &realm{}
 	seen := map[string]bool{}
@@ -173,7 +173,7 @@ func (r *realmReader) each(do func(raw json.RawMessage, at place) error) error {
 	return err
 }
 
-// fields calls do for each field of an object. null is an object without any.
+// fields calls do for each field of an object. null is an empty object.
 func fields(raw json.RawMessage, do func(name string, value json.RawMessage) error) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	t, err := d.Token()
@@ -205,12 +205,12 @@ func fields(raw json.RawMessage, do func(name string, value json.RawMessage) err
 	return nil
 }
 
-// lists reads an object of lists of strings.
+// lists reads an object of string lists.
 func lists(raw json.RawMessage) (map[string][]string, error) {
 	out := map[string][]string{}
 	return out, fields(raw, func(name string, value json.RawMessage) error {
 		var list []string
-		if len(value) > 0 && value[0] == '"' { // old exports have attributes with one value so
+		if len(value) > 0 && value[0] == '"' { // old exports have single strings as attributes
 			list = make([]string, 1)
 			out[name] = list
 			return json.Unmarshal(value, &list[0])
@@ -222,7 +222,7 @@ func lists(raw json.RawMessage) (map[string][]string, error) {
 }
 
 func parseUser(raw json.RawMessage, at place) (u kcUser, err error) {
-	u.at, u.enabled = at, false // as Keycloak takes what is not said
+	u.at, u.enabled = at, false // Keycloak's default
 	err = fields(raw, func(name string, value json.RawMessage) (err error) {
 		switch name {
 		case "id":

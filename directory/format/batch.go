@@ -10,21 +10,21 @@ import (
 	"gatehouse/panics"
 )
 
-// batch is a part of a file on its way from the reader over a decoder to the Builder.
+// batch is a part of a file, passed from the reader through a decoder to the Builder.
 type batch struct {
 	file  string
-	line  int    // of the beginning of text
-	want  kind   // what the file may have
-	text  string // whole records
-	spans []span // the records of a document; nil: one a line
+	line  int    // line number where text begins
+	want  kind   // kinds allowed in the file
+	text  string // complete records
+	spans []span // the records of a document; nil: one per line
 
-	// What came of it.
+	// The result.
 	objects       []directory.Object
 	objectLines   []int
 	relations     []directory.Relation
 	relationLines []int
 	problems      []problem
-	done          chan struct{} // closed when it is decoded
+	done          chan struct{} // closed after decoding
 }
 
 // span is a record in a batch's text.
@@ -34,7 +34,7 @@ type span struct {
 	want       kind
 }
 
-// problem is one of a record whose kind is known where the record said it.
+// problem is an error in a record, with the record's kind where known.
 type problem struct {
 	kind kind
 	Problem
@@ -44,7 +44,7 @@ func (b *batch) complain(k kind, line int, text string) {
 	b.problems = append(b.problems, problem{k, Problem{b.file, line, text}})
 }
 
-// decode reads the records of a batch.
+// decode decodes the records of a batch.
 func (b *batch) decode(d *decoder) {
 	for _, s := range b.spans {
 		b.record(d, b.text[s.start:s.end], s.line, s.want)
@@ -74,24 +74,24 @@ func (b *batch) record(d *decoder, text string, line int, want kind) {
 	}
 }
 
-// reader reads a source in batches, and gives each to emit. A batch that is decoded already has done closed.
+// reader reads a source in batches, and passes each to emit. An already decoded batch has done closed.
 type reader func(ctx context.Context, emit func(*batch) error) error
 
-// careful reads, and gives a panic as an error.
+// careful reads, and turns a panic into an error.
 func (r reader) careful(ctx context.Context, emit func(*batch) error) (err error) {
 	defer panics.Into("reading the directory", &err)
 	return r(ctx, emit)
 }
 
-// careful decodes, and gives a panic as an error.
+// careful decodes, and turns a panic into an error.
 func (b *batch) careful(d *decoder) (err error) {
 	defer panics.Into("reading the directory", &err)
 	b.decode(d)
 	return nil
 }
 
-// run has a reader's batches decoded, several at once, and gives them to sink in their order. It returns the first error; its goroutines
-// have ended then. Only so many batches are in memory as there are decoders.
+// run decodes a reader's batches concurrently, and passes them to sink in order. It returns the first error after its
+// goroutines have ended. At most one batch per decoder is in memory.
 func run(ctx context.Context, read reader, sink func(*batch) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	workers := runtime.GOMAXPROCS(0)
@@ -155,7 +155,7 @@ func run(ctx context.Context, read reader, sink func(*batch) error) error {
 	}
 }
 
-// decoded is the done of a batch that needs no decoder.
+// decoded is the done channel of a batch that needs no decoder.
 func decoded() chan struct{} {
 	c := make(chan struct{})
 	close(c)

@@ -8,8 +8,9 @@ import (
 	"io"
 )
 
-// readDocument reads JSON documents: Topaz's {"objects": [...]} and {"relations": [...]}, both in one, an array of such as ds-load writes
-// it, an array of records, or several of all that behind one another. It looks no deeper than to find the records.
+// readDocument reads JSON documents: Topaz's {"objects": [...]} and {"relations": [...]}, both in one, an array of
+// these as ds-load writes it, an array of records, or a sequence of any of them. It parses only as deep as needed to
+// find the records.
 func readDocument(file string, in io.Reader, want kind) reader {
 	return func(_ context.Context, emit func(*batch) error) error {
 		d := document{file: file, in: bufio.NewReaderSize(in, 1<<16), line: 1, want: want, emit: emit}
@@ -28,7 +29,7 @@ func readDocument(file string, in io.Reader, want kind) reader {
 
 func (e *syntaxError) Error() string { return e.what }
 
-// document finds the records of a document. A syntaxError's position is a line here.
+// document finds the records of a document. The position of its syntaxError is a line.
 type document struct {
 	file    string
 	in      *bufio.Reader
@@ -37,7 +38,7 @@ type document struct {
 	emit    func(*batch) error
 	buf     []byte
 	spans   []span
-	values  int // at the top
+	values  int // top-level values
 	pending []problem
 }
 
@@ -65,7 +66,7 @@ func (d *document) flush() error {
 	return d.emit(b)
 }
 
-// next is the next byte behind white space; io.EOF at the end.
+// next is the next byte after white space; io.EOF at the end.
 func (d *document) next() (byte, error) {
 	for {
 		c, err := d.byte()
@@ -86,7 +87,7 @@ func (d *document) byte() (byte, error) {
 	return c, err
 }
 
-// must is next where the document cannot end.
+// must is next where the end is an error.
 func (d *document) must(want string) (byte, error) {
 	c, err := d.next()
 	if errors.Is(err, io.EOF) {
@@ -123,7 +124,7 @@ func (d *document) read() error {
 	}
 }
 
-// array reads an array on from behind its bracket, and has element read each element from its first byte.
+// array reads an array after its opening bracket, and calls element with the first byte of each element.
 func (d *document) array(element func(first byte) error) error {
 	for n := 0; ; n++ {
 		c, err := d.must(`a value or "]"`)
@@ -148,7 +149,7 @@ func (d *document) array(element func(first byte) error) error {
 	}
 }
 
-// object reads an object on from behind its brace: a record, or lists of records. Its first name tells which.
+// object reads an object after its opening brace: a record, or lists of records. The first name decides.
 func (d *document) object() error {
 	start, line := len(d.buf), d.line
 	d.buf = append(d.buf, '{')
@@ -173,7 +174,7 @@ func (d *document) object() error {
 	return d.lists(first)
 }
 
-// lists reads {"objects": [...], "relations": [...]} on from behind its first name.
+// lists reads {"objects": [...], "relations": [...]} after the first name.
 func (d *document) lists(name string) error {
 	seen := map[string]bool{}
 	for {
@@ -224,7 +225,7 @@ func (d *document) list(is kind) error {
 		return err
 	}
 	switch {
-	case c == 'n': // null, as an exporter may write an empty list
+	case c == 'n': // null: some exporters' empty list
 		for _, want := range []byte("ull") {
 			if c, err := d.byte(); err != nil || c != want {
 				return d.fail("not valid JSON: objects and relations are arrays")
@@ -246,7 +247,7 @@ func (d *document) list(is kind) error {
 	})
 }
 
-// rest reads a record to its end and keeps it for the decoders. It is depth deep already.
+// rest reads a record to its end and keeps it for the decoders, beginning at this depth.
 func (d *document) rest(start, line int, want kind, depth int) error {
 	for depth > 0 {
 		c, err := d.byte()
@@ -282,7 +283,7 @@ func tooLarge(line int) error {
 	return &syntaxError{line, fmt.Sprintf("a record of more than %d bytes, which is the most that an object or a relation may have; shorten it", maxRecord)}
 }
 
-// str reads a string on from behind its first quote. start is where its record begins.
+// str reads a string after its opening quote. start is the start of its record.
 func (d *document) str(start int) error {
 	line := d.line
 	for {

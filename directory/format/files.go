@@ -18,7 +18,7 @@ import (
 	"gatehouse/directory"
 )
 
-// Names of files in a folder.
+// File names in a folder.
 const (
 	ManifestFile  = "manifest.yaml"
 	ObjectsFile   = "objects.jsonl"
@@ -32,7 +32,7 @@ const (
 	maxWindow   = 64 << 20 // of zstd
 )
 
-// form is how a file is written.
+// form is a file's format.
 type form string
 
 const (
@@ -42,22 +42,22 @@ const (
 	formSnapshot form = "snapshot"
 )
 
-// source is a file with data.
+// source is a data file.
 type source struct {
 	path   string
 	form   form
 	packed string // "gz", "zst", or ""
-	want   kind   // what it may have
+	want   kind   // the kinds of records it may contain
 	info   fs.FileInfo
 }
 
-// folder is what was found under a path.
+// folder is the files found under a path.
 type folder struct {
 	manifest string // its file; "": none
 	sources  []*source
 }
 
-// find looks at what is under a path.
+// find lists the files under a path.
 func find(path string) (*folder, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -91,7 +91,7 @@ func find(path string) (*folder, error) {
 	return f, f.fits(path)
 }
 
-// readNames are the names in a folder, sorted, but for hidden ones: a mounted ConfigMap keeps its versions in those.
+// readNames are the names in a folder, sorted, without hidden ones: a mounted ConfigMap keeps its versions in those.
 func readNames(path string) ([]string, error) {
 	d, err := os.Open(path)
 	if err != nil {
@@ -109,7 +109,7 @@ func readNames(path string) ([]string, error) {
 	return slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, ".") }), nil
 }
 
-// sourceOf is a file of a folder as a source, if its name says that it is one.
+// sourceOf is a file of a folder as a source, nil if its name does not match.
 func sourceOf(path, name string) *source {
 	base, form, packed := split(name)
 	s := &source{path: path, form: form, packed: packed}
@@ -118,7 +118,7 @@ func sourceOf(path, name string) *source {
 		return nil
 	case form == formSnapshot:
 	case base == "directory":
-	case form == formYAML: // a folder may have other YAML
+	case form == formYAML: // other YAML files are ignored
 		return nil
 	case base == "objects" || strings.HasSuffix(base, "_objects"): // Topaz's templates have citadel_objects.json
 		s.want = kindObject
@@ -130,7 +130,7 @@ func sourceOf(path, name string) *source {
 	return s
 }
 
-// split takes the ending of a file's name apart.
+// split splits a file name into base, format and compression.
 func split(name string) (base string, f form, packed string) {
 	for _, ending := range []string{"gz", "zst"} {
 		if rest, ok := strings.CutSuffix(name, "."+ending); ok {
@@ -152,7 +152,7 @@ func split(name string) (base string, f form, packed string) {
 	return base, "", packed
 }
 
-// single is a file that was named itself: its beginning says if it is a snapshot, else its name what it is.
+// single is a file given by name: its beginning identifies a snapshot, otherwise its name the format.
 func single(path string) (*source, error) {
 	_, form, packed := split(filepath.Base(path))
 	s := &source{path: path, form: form, packed: packed}
@@ -190,13 +190,13 @@ func (s *source) stat() error {
 	return nil
 }
 
-// changed says that a file is not what it was.
+// changed reports whether a file changed since it was listed.
 func (s *source) changed() bool {
 	now, err := os.Stat(s.path)
 	return err != nil || !os.SameFile(now, s.info) || now.Size() != s.info.Size() || !now.ModTime().Equal(s.info.ModTime())
 }
 
-// fits says whether the files of a folder go together.
+// fits checks that the files of a folder can be used together.
 func (f *folder) fits(path string) error {
 	if len(f.sources) == 0 {
 		return fmt.Errorf("%s: no directory in this folder: it has neither %s and %s, nor objects.json and relations.json, nor directory.yaml or a snapshot", path, ObjectsFile, RelationsFile)
@@ -222,7 +222,7 @@ func (f *folder) fits(path string) error {
 	return nil
 }
 
-// open opens a file for reading, without compression and without a mark of byte order. n counts what was read of the file itself.
+// open opens a file for reading, decompressed and without a byte order mark. n counts the raw bytes read.
 func (s *source) open(n *atomic.Int64) (io.ReadCloser, error) {
 	f, err := os.Open(s.path)
 	if err != nil {
@@ -251,7 +251,7 @@ func (s *source) open(n *atomic.Int64) (io.ReadCloser, error) {
 		in.Reader, err = withoutBOM(in.Reader)
 	}
 	if err != nil {
-		_ = in.Close() // for reading
+		_ = in.Close() // read-only
 		return nil, fmt.Errorf("%s: %w", s.path, err)
 	}
 	return in, nil
@@ -275,7 +275,7 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bounded fails, rather than ends, where there is more than is left.
+// bounded returns an error, not EOF, when the limit is exceeded.
 type bounded struct {
 	in   io.Reader
 	left int64
@@ -289,7 +289,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// withoutBOM passes over the mark that editors put before UTF-8, and refuses UTF-16.
+// withoutBOM skips a UTF-8 byte order mark, and rejects UTF-16.
 func withoutBOM(in io.Reader) (io.Reader, error) {
 	var head [3]byte
 	n, err := io.ReadFull(in, head[:])

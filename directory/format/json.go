@@ -7,28 +7,28 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what is read. The directory has stricter ones of its own; these keep what comes before them small.
+// Bounds of parsing. The directory has stricter ones; these limit memory before that.
 const (
 	maxRecord = 2 << 20 // bytes of one object or relation as text
 	maxNested = 64      // objects and arrays within properties
 	fewKeys   = 24      // of an object; more are looked up in a map
 )
 
-// syntaxError is what is wrong with a text, and at which byte.
+// syntaxError is a parse error with its byte offset.
 type syntaxError struct {
 	at   int
 	what string
 }
 
-// jsonReader reads values of one text. It is strict: valid UTF-8 also in escapes, no NUL, no name twice in one object. A value's source
-// is kept, without white space, so that numbers stay as they are written.
+// jsonReader parses one text. It is strict: valid UTF-8 also in escapes, no NUL, no duplicate names in an object. A
+// value's source is kept without white space, so that numbers keep their notation.
 type jsonReader struct {
 	s    string
 	i    int
 	err  *syntaxError
-	keys []string // of the objects that are being read, one behind the other
+	keys []string // of the open objects, concatenated
 
-	compact []byte // of the value that is kept, up to from; used where there was white space
+	compact []byte // copy of the kept value, up to from; used where there was white space
 	from    int
 }
 
@@ -57,7 +57,7 @@ func (r *jsonReader) space() {
 	}
 }
 
-// gap is space within a value that is kept.
+// gap skips white space within a kept value.
 func (r *jsonReader) gap() {
 	if r.i < len(r.s) && isSpace(r.s[r.i]) {
 		r.compact = append(r.compact, r.s[r.from:r.i]...)
@@ -81,7 +81,7 @@ func (r *jsonReader) peek() byte {
 	return 0
 }
 
-// null reads null, where it is next.
+// null consumes null, if it is next.
 func (r *jsonReader) null() bool {
 	if strings.HasPrefix(r.s[r.i:], "null") {
 		r.i += len("null")
@@ -90,7 +90,7 @@ func (r *jsonReader) null() bool {
 	return false
 }
 
-// source reads a value and gives its source without white space. It holds until the next call.
+// source parses a value and returns its source without white space. Valid until the next call.
 func (r *jsonReader) source() (string, bool) {
 	start := r.i
 	r.compact, r.from = r.compact[:0], start
@@ -164,7 +164,7 @@ func (r *jsonReader) object(depth int) bool {
 	}
 }
 
-// addKey adds a key of the object whose keys begin at base. It says whether it is new.
+// addKey adds a key to the object whose keys begin at base. It reports whether the key is new.
 func addKey(keys *[]string, base int, many *map[string]bool, key string) bool {
 	if *many != nil {
 		if (*many)[key] {
@@ -234,7 +234,7 @@ func (r *jsonReader) digits() bool {
 	return r.i > from
 }
 
-// str reads a string, which begins here, and gives what it says.
+// str parses a string and returns its value.
 func (r *jsonReader) str() (string, bool) {
 	start := r.i + 1
 	for i := start; i < len(r.s); i++ {
@@ -253,7 +253,7 @@ func (r *jsonReader) str() (string, bool) {
 	return "", r.unexpected("the end of a string")
 }
 
-// escaped reads a string on from its first escape.
+// escaped parses a string from its first escape on.
 func (r *jsonReader) escaped(start, i int) (string, bool) {
 	out := append(make([]byte, 0, i-start+32), r.s[start:i]...)
 	for r.i = i; r.i < len(r.s); {

@@ -8,7 +8,7 @@ import (
 	"io"
 )
 
-const blockSize = 1 << 20 // of lines that are decoded in one piece
+const blockSize = 1 << 20 // lines decoded as one batch
 
 // readLines reads JSON lines.
 func readLines(file string, in io.Reader, want kind) reader {
@@ -34,8 +34,8 @@ func readLines(file string, in io.Reader, want kind) reader {
 type lineReader struct {
 	file string
 	in   io.Reader
-	line int    // the next one
-	rest []byte // read already
+	line int    // of the next line
+	rest []byte // read but not yet used
 	end  bool
 }
 
@@ -83,7 +83,7 @@ func (r *lineReader) block(buf []byte) *batch {
 	return b
 }
 
-// tooLong passes over a line without keeping it.
+// tooLong skips a line without buffering it.
 func (r *lineReader) tooLong(buf []byte) (*batch, error) {
 	b := &batch{file: r.file, line: r.line, done: decoded()}
 	b.complain(kindAny, r.line, fmt.Sprintf("a line of more than %d bytes, which is the most that an object or a relation may have; shorten it", maxRecord))

@@ -1,9 +1,10 @@
-// Package format reads and writes directories as files: folders with a manifest and JSON lines, Topaz's JSON, YAML, and binary snapshots.
+// Package format reads and writes directories as files: folders with a manifest and JSON lines, Topaz's JSON, YAML,
+// and binary snapshots.
 //
-// Load is strict. Whatever is unknown, ambiguous, dangling or there twice is a Problem with file and line, and a directory with problems is
-// not loaded at all. What it needs beside the result is bounded, however large the files are.
+// Load is strict. Unknown, ambiguous, dangling or duplicate data is a Problem with file and line, and a directory
+// with problems is not loaded. Memory besides the result is bounded, whatever the files' size.
 //
-// It imports directory alone of ours, besides the foundations.
+// Of this module it imports directory alone, besides the foundations.
 package format
 
 import (
@@ -18,26 +19,26 @@ import (
 	"gatehouse/watch"
 )
 
-// Options are what Load may be told.
+// Options are the options of Load.
 type Options struct {
 	Manifest string           // file; "": the folder's manifest.yaml, else the default manifest
-	Force    bool             // drop what the Manifest does not allow of a snapshot that had another
+	Force    bool             // drop a snapshot's data that Manifest does not allow
 	Limits   directory.Limits // of the snapshot's questions
-	Progress func(Progress)   // nil: nobody is told. Called every megabyte or so, by the goroutine that called Load
-	Problems int              // how many Load looks for before it gives up; 0: 20
+	Progress func(Progress)   // nil: none. Called about every megabyte, by the goroutine that called Load
+	Problems int              // Load stops after this many; 0: 20
 }
 
-// Progress is how far Load is.
+// Progress is the progress of Load.
 type Progress struct {
-	Bytes, Total       int64 // read, and to be read; of compressed files as they are on disk
+	Bytes, Total       int64 // read so far, and in total; compressed sizes of compressed files
 	Objects, Relations int
 }
 
-// ErrChanged says that files changed while they were read. Load once more.
+// ErrChanged: files changed while they were read. Retry Load.
 var ErrChanged = errors.New("changed while it was read")
 
-// Load reads the directory in a folder or a file. A directory that was read and has problems is a *Problems. Load ends early, with ctx's
-// error, when ctx does.
+// Load reads the directory in a folder or a file. A readable directory with problems returns *Problems. Load ends
+// early, with ctx's error, when ctx does.
 func Load(ctx context.Context, path string, o Options) (*directory.Snapshot, error) {
 	f, err := find(path)
 	if err != nil {
@@ -67,7 +68,7 @@ func Load(ctx context.Context, path string, o Options) (*directory.Snapshot, err
 	return s, err
 }
 
-// loader is one Load.
+// loader is the state of one Load.
 type loader struct {
 	options  Options
 	folder   *folder
@@ -75,14 +76,14 @@ type loader struct {
 	read     atomic.Int64 // bytes
 	progress Progress
 	problems []Problem
-	more     bool     // problems than are wanted
-	twice    []*twice // objects that are there twice
+	more     bool     // more problems than the limit
+	twice    []*twice // duplicate objects
 }
 
-// errEnough ends a pass when there are as many problems as are wanted.
+// errEnough stops a pass at the maximum number of problems.
 var errEnough = errors.New("enough problems")
 
-// passes is how often a file is read: objects come before relations, also where they are mixed.
+// passes is how often a file is read: all objects come before relations, also where a file mixes them.
 func (s *source) passes() int {
 	if s.want == kindAny && s.form != formSnapshot {
 		return 2
@@ -92,7 +93,7 @@ func (s *source) passes() int {
 
 // ReadManifest reads the manifest of a file.
 func ReadManifest(file string) (*directory.Manifest, error) {
-	text, err := watch.ReadFile(file, maxManifest) // which does not wait for a pipe
+	text, err := watch.ReadFile(file, maxManifest) // does not block on a pipe
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
@@ -111,7 +112,7 @@ func (l *loader) readManifest() (err error) {
 	return err
 }
 
-// snapshot reads a binary snapshot, which has its manifest in it.
+// snapshot reads a binary snapshot, which includes its manifest.
 func (l *loader) snapshot(ctx context.Context, from *source) (*directory.Snapshot, error) {
 	in, err := from.open(&l.read)
 	if err != nil {
@@ -134,7 +135,7 @@ func (l *loader) snapshot(ctx context.Context, from *source) (*directory.Snapsho
 	return s.SetManifest(l.manifest, l.options.Force)
 }
 
-// watched ends a reading when ctx ends, and tells how far it is.
+// watched stops reading when ctx ends, and reports progress.
 type watched struct {
 	ctx context.Context
 	in  io.Reader
@@ -156,7 +157,7 @@ func (l *loader) tell() {
 	}
 }
 
-// build reads text.
+// build reads text formats.
 func (l *loader) build(ctx context.Context) (*directory.Snapshot, error) {
 	if err := l.readManifest(); err != nil {
 		return nil, err
@@ -189,7 +190,7 @@ func (l *loader) build(ctx context.Context) (*directory.Snapshot, error) {
 	return nil, &Problems{List: l.problems, More: l.more}
 }
 
-// guess is about how much there is, by how large the files are. Too little costs some time, too much some memory.
+// guess estimates the number of records by file size. Too low costs some time, too high some memory.
 func (l *loader) guess() (objects, relations int) {
 	const object, relation = 120, 130 // bytes of text
 	for _, s := range l.folder.sources {
@@ -236,7 +237,7 @@ func (l *loader) passFile(ctx context.Context, s *source, sink func(*batch) erro
 	return run(ctx, read, sink)
 }
 
-// complain notes a problem; errEnough where it is one too many.
+// complain records a problem; errEnough at the limit.
 func (l *loader) complain(file string, line int, text string) error {
 	if len(l.problems) == l.options.Problems {
 		l.more = true
@@ -280,8 +281,8 @@ func (l *loader) addRelations(b *directory.Builder, part *batch) error {
 	return err
 }
 
-// merge goes through a batch's records and its problems of a kind in the order of their lines. What is wrong with a record of no known kind
-// belongs to the objects; a file of relations alone has only one pass, to which all belong.
+// merge visits a batch's records and problems of a kind in line order. Problems of records of unknown kind belong to
+// the objects; a file of relations alone has only one pass, to which all belong.
 func (l *loader) merge(part *batch, what kind, lines []int, add func(i int) error) error {
 	problems := part.problems
 	i := 0

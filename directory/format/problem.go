@@ -9,7 +9,7 @@ import (
 	"gatehouse/directory"
 )
 
-// Problem is one thing that is wrong with a directory, and where.
+// Problem is an error in a directory, with its place.
 type Problem struct {
 	File string
 	Line int // from 1; 0: the file as a whole
@@ -23,10 +23,10 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Text)
 }
 
-// Problems is the error of a directory that was read and cannot be loaded.
+// Problems is the error of a readable directory that cannot be loaded.
 type Problems struct {
-	List []Problem // in the order of the files, objects before relations
-	More bool      // Load gave up; there may be more
+	List []Problem // in file order, objects before relations
+	More bool      // Load stopped early; there may be more
 }
 
 func (p *Problems) Error() string {
@@ -42,7 +42,7 @@ func (p *Problems) Error() string {
 	return b.String()
 }
 
-// objectProblem is why an object cannot be in a directory with this manifest, with what to do.
+// objectProblem explains why the manifest does not allow an object, with a hint.
 func objectProblem(m *directory.Manifest, o *directory.Object, err error) string {
 	what := "object " + clip(o.String())
 	if errors.Is(err, directory.ErrUnknownType) {
@@ -51,7 +51,7 @@ func objectProblem(m *directory.Manifest, o *directory.Object, err error) string
 	return fmt.Sprintf("%s: %v", what, err)
 }
 
-// relationProblem is the same of a relation.
+// relationProblem explains why the manifest does not allow a relation, with a hint.
 func relationProblem(m *directory.Manifest, r *directory.Relation, err error) string {
 	what := "relation " + clip(r.String())
 	switch {
@@ -67,7 +67,7 @@ func relationProblem(m *directory.Manifest, r *directory.Relation, err error) st
 	return fmt.Sprintf("%s: %v", what, err)
 }
 
-// knownRelations says which relations the type has whose relation is not known.
+// knownRelations lists the relations of the type, for an unknown one.
 func knownRelations(m *directory.Manifest, r *directory.Relation) string {
 	typ, name := r.Object.Type, r.Relation
 	if slices.Contains(m.Relations(typ), name) {
@@ -79,7 +79,7 @@ func knownRelations(m *directory.Manifest, r *directory.Relation) string {
 	return fmt.Sprintf("%s has %s", typ, list(m.Relations(typ)))
 }
 
-// list is names as text, some of many.
+// list formats names, the first few of many.
 func list(names []string) string {
 	const most = 12
 	switch {
@@ -91,7 +91,7 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// clip keeps a text from a file to a length that a line of output can have.
+// clip shortens a text from a file for one line of output.
 func clip(text string) string {
 	const most = 200
 	if len(text) <= most {

@@ -6,11 +6,11 @@ import (
 	"gatehouse/directory"
 )
 
-// QuestionReader reads questions as JSON, as a line of a file has them: an object with object_type, object_id, relation, subject_type and
-// subject_id. It keeps memory from one to the next, so each goroutine has its own.
+// QuestionReader parses questions as JSON lines: objects with object_type, object_id, relation, subject_type and
+// subject_id. It reuses memory, so each goroutine needs its own.
 type QuestionReader struct{ d decoder }
 
-// Read reads one.
+// Read parses one question.
 func (r *QuestionReader) Read(line string) (directory.Question, error) {
 	_, err := r.d.record(line, kindRelation)
 	switch {

@@ -9,7 +9,7 @@ import (
 	"gatehouse/directory"
 )
 
-// kind is what a record is.
+// kind is the kind of a record.
 type kind uint8
 
 const (
@@ -18,7 +18,7 @@ const (
 	kindRelation
 )
 
-// field is a field of a record, in either spelling.
+// field is a record's field, in either spelling.
 type field uint16
 
 const (
@@ -33,7 +33,7 @@ const (
 	fieldSubjectID
 	fieldSubjectRelation
 	fieldExpiresAt
-	fieldCreatedAt // with the next two: Topaz writes them, and they say nothing here
+	fieldCreatedAt // like the next two written by Topaz, and ignored
 	fieldUpdatedAt
 	fieldETag
 )
@@ -82,7 +82,7 @@ const (
 	relationHas = "a relation has object_type, object_id, relation, subject_type, subject_id, subject_relation and expires_at"
 )
 
-// decoder reads records. Its results share memory with the texts that it is given.
+// decoder decodes records. Its results alias the texts.
 type decoder struct {
 	json     jsonReader
 	seen     field
@@ -90,7 +90,7 @@ type decoder struct {
 	relation directory.Relation
 }
 
-// record reads one record. The error also says what the record would have been, as far as that is known.
+// record decodes one record. On an error the kind is what the record would have been, as far as known.
 func (d *decoder) record(text string, want kind) (kind, *syntaxError) {
 	d.json.reset(text)
 	d.seen = 0
@@ -125,7 +125,7 @@ func invalidUTF8(text string) int {
 	return -1
 }
 
-// fields reads a record's fields. A record may also stand in an object of its own, as {"object": {...}} or {"relation": {...}}.
+// fields reads a record's fields. A record may also be wrapped, as in {"object": {...}} or {"relation": {...}}.
 func (d *decoder) fields(want kind) (kind, bool) {
 	r := &d.json
 	if start := r.i; !r.skip('{') {
@@ -167,7 +167,7 @@ func (d *decoder) fields(want kind) (kind, bool) {
 	}
 }
 
-// wrapped reads {"object": {...}} on from the inner object.
+// wrapped reads {"object": {...}} from the inner object on.
 func (d *decoder) wrapped(at int, key string, want kind) (kind, bool) {
 	is := kindObject
 	if key == "relation" {
@@ -196,7 +196,7 @@ func (d *decoder) wrongKind(at int, is kind) bool {
 	return d.json.fail(at, "a relation where objects are; relations belong into the file of relations")
 }
 
-// kind is what the fields up to here make of the record.
+// kind is the record's kind by the fields read so far.
 func (d *decoder) kind(want kind) kind {
 	switch {
 	case want != kindAny:
@@ -290,7 +290,7 @@ func parseTime(text string) (time.Time, error) {
 	return when.UTC().Truncate(time.Second), err
 }
 
-// check says which fields are missing.
+// check reports missing fields.
 func (d *decoder) check(start int, want kind) (kind, bool) {
 	is := d.kind(want)
 	var missing []string

@@ -15,10 +15,10 @@ var (
 	middle       = regexp.MustCompile(`#([A-Za-z_][\w./-]*)@([A-Za-z_][\w./-]*):`)
 )
 
-// ErrForm says that a text is not in the short form.
+// ErrForm: a text is not in the short form.
 var ErrForm = errors.New("not in the short form")
 
-// ParseRef reads type:id.
+// ParseRef parses type:id.
 func ParseRef(text string) (directory.Ref, error) {
 	m := refForm.FindStringSubmatch(text)
 	if m == nil {
@@ -27,13 +27,14 @@ func ParseRef(text string) (directory.Ref, error) {
 	return directory.Ref{Type: m[1], ID: m[2]}, nil
 }
 
-// ParseQuestion reads object#relation@subject, as doc:7#can_read@user:alice.
+// ParseQuestion parses object#relation@subject, as doc:7#can_read@user:alice.
 func ParseQuestion(text string) (directory.Question, error) {
 	r, err := parseShort(text, "doc:7#can_read@user:alice")
 	return directory.Question{Object: r.Object, Relation: r.Relation, Subject: r.Subject}, err
 }
 
-// ParseRelation reads object#relation@subject, or object#relation@subject#relation, as doc:7#viewer@group:eng#member.
+// ParseRelation parses object#relation@subject, or object#relation@subject#relation, as
+// doc:7#viewer@group:eng#member.
 func ParseRelation(text string) (directory.Relation, error) {
 	r, err := parseShort(text, "doc:7#viewer@group:eng#member")
 	if err != nil {
@@ -46,7 +47,8 @@ func ParseRelation(text string) (directory.Relation, error) {
 	return r, nil
 }
 
-// parseShort reads a relation; the subject's id goes to the end. Ids may have any character, so a text that can be read in two ways is refused.
+// parseShort parses a relation; the subject's id extends to the end. Ids may contain any character, so an ambiguous
+// text is rejected.
 func parseShort(text, example string) (r directory.Relation, err error) {
 	found := middle.FindAllStringSubmatchIndex(text, -1)
 	switch {

@@ -12,15 +12,16 @@ import (
 	"gatehouse/directory"
 )
 
-// What is there twice is told with the line of the first. Nobody remembers lines while all is well: the files are read once more where it is not.
+// Duplicates are reported with the line of the first. Lines are not kept in memory: the files are read again when
+// there are duplicates.
 
-// twice is an object that is there twice. problem is the index of the problem that tells.
+// twice is a duplicate object. problem is the index of its problem.
 type twice struct {
 	ref     directory.Ref
 	problem int
 }
 
-// sameObjects finds the first of the objects that are there twice.
+// sameObjects finds the first occurrence of duplicate objects.
 func (l *loader) sameObjects(ctx context.Context) error {
 	want := map[directory.Ref][]int{}
 	for _, t := range l.twice {
@@ -58,7 +59,7 @@ type place struct {
 	line int
 }
 
-// sameRelations finds relations that are there twice.
+// sameRelations finds duplicate relations.
 func (l *loader) sameRelations(ctx context.Context) error {
 	seed := maphash.MakeSeed()
 	var all []uint64
@@ -101,10 +102,10 @@ func (l *loader) sameRelations(ctx context.Context) error {
 	})
 }
 
-// sortProblems puts those that were found late where they belong. Objects come first, as their file was read first.
+// sortProblems moves problems found late to their place. Objects come first, as their file was read first.
 func (l *loader) sortProblems() {
 	if len(l.twice) > 0 {
-		return // they name problems by index
+		return // they refer to problems by index
 	}
 	slices.SortStableFunc(l.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))

@@ -12,7 +12,8 @@ import (
 	"gatehouse/durable"
 )
 
-// WriteFolder writes a directory as a folder of manifest and JSON lines, which Load reads. The folder must be empty, or not exist.
+// WriteFolder writes a directory as a folder of manifest and JSON lines, for Load. The folder must be empty, or not
+// exist.
 func WriteFolder(path string, s *directory.Snapshot) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return err
@@ -28,7 +29,7 @@ func WriteFolder(path string, s *directory.Snapshot) error {
 		durable.Write(filepath.Join(path, RelationsFile), 0o644, func(w io.Writer) error { return writeRelations(w, s, "\n") }))
 }
 
-// WriteJSONLines writes the objects, then the relations, one a line.
+// WriteJSONLines writes the objects, then the relations, one per line.
 func WriteJSONLines(w io.Writer, s *directory.Snapshot) error {
 	if err := writeObjects(w, s, "\n"); err != nil {
 		return err
@@ -36,8 +37,8 @@ func WriteJSONLines(w io.Writer, s *directory.Snapshot) error {
 	return writeRelations(w, s, "\n")
 }
 
-// WriteTopaz writes one JSON document with objects and relations, as Topaz imports it. Topaz has no expiry: relations that expire keep
-// expires_at, which it refuses.
+// WriteTopaz writes one JSON document with objects and relations, for Topaz's import. Topaz has no expiry: expiring
+// relations keep expires_at, which Topaz rejects.
 func WriteTopaz(w io.Writer, s *directory.Snapshot) error {
 	if _, err := io.WriteString(w, "{\"objects\": [\n"); err != nil {
 		return err
@@ -55,7 +56,7 @@ func WriteTopaz(w io.Writer, s *directory.Snapshot) error {
 	return err
 }
 
-// between puts what separates records between them; behind each where that is the end of a line.
+// between writes the separators of records; a newline also ends the last.
 type between struct {
 	w    io.Writer
 	by   string
@@ -90,7 +91,7 @@ func writeObjects(w io.Writer, s *directory.Snapshot, by string) error {
 
 func writeRelations(w io.Writer, s *directory.Snapshot, by string) error {
 	b := between{w: w, by: by}
-	for r := range s.Relations(directory.RelationFilter{}, time.Unix(0, 0)) { // those that have expired as well
+	for r := range s.Relations(directory.RelationFilter{}, time.Unix(0, 0)) { // expired ones included
 		b.buf = AppendRelation(b.buf, r)
 		if err := b.record(); err != nil {
 			return err
@@ -99,7 +100,7 @@ func writeRelations(w io.Writer, s *directory.Snapshot, by string) error {
 	return nil
 }
 
-// AppendObject appends an object as a line of JSON has it, without the line's end.
+// AppendObject appends an object as a JSON line, without the newline.
 func AppendObject(out []byte, o directory.Object) []byte {
 	out = appendField(append(out, '{'), "type", o.Type)
 	out = appendField(append(out, ','), "id", o.ID)
@@ -112,7 +113,7 @@ func AppendObject(out []byte, o directory.Object) []byte {
 	return append(out, '}')
 }
 
-// AppendRelation is the same of a relation.
+// AppendRelation appends a relation as a JSON line, without the newline.
 func AppendRelation(out []byte, r directory.Relation) []byte {
 	out = appendField(append(out, '{'), "object_type", r.Object.Type)
 	out = appendField(append(out, ','), "object_id", r.Object.ID)

@@ -14,10 +14,10 @@ import (
 	"gatehouse/yamltext"
 )
 
-// maxYAML bounds a YAML file: its tree takes many times its size. Larger directories are JSON lines.
+// maxYAML bounds a YAML file, whose tree takes many times its size. Larger directories need JSON lines.
 const maxYAML = 4 << 20
 
-// readYAML reads a small directory as people write it: objects and relations, each in full or in the short form.
+// readYAML reads a small, hand-written directory: objects and relations, each in full or in the short form.
 func readYAML(file string, in io.Reader) reader {
 	return func(_ context.Context, emit func(*batch) error) error {
 		text, err := io.ReadAll(io.LimitReader(in, maxYAML+1))
@@ -52,7 +52,7 @@ func (y *yamlReader) read(text string) {
 	decoder := yaml.NewDecoder(strings.NewReader(text))
 	var doc, second yaml.Node
 	if err := decoder.Decode(&doc); err == io.EOF { //nolint:errorlint // as documented
-		return // nothing is in it
+		return // an empty file
 	} else if err != nil {
 		line, what := yamltext.Problem(err)
 		y.b.complain(kindAny, line, "not valid YAML: "+what)
@@ -130,7 +130,7 @@ func (y *yamlReader) relation(n *yaml.Node) {
 	y.b.relations, y.b.relationLines = append(y.b.relations, r), append(y.b.relationLines, n.Line)
 }
 
-// full reads a record with all its fields. It is turned into JSON, so that the rules are those of JSON.
+// full reads a record with all its fields. It is converted to JSON, so that the same rules apply.
 func (y *yamlReader) full(n *yaml.Node, want kind) bool {
 	text, bad := appendYAML(nil, n, 0, "")
 	if bad != nil {
@@ -144,7 +144,7 @@ func (y *yamlReader) full(n *yaml.Node, want kind) bool {
 	return true
 }
 
-// appendYAML appends a node as JSON. A syntaxError's position is a line here.
+// appendYAML appends a node as JSON. The position of its syntaxError is a line.
 func appendYAML(out []byte, n *yaml.Node, depth int, key string) ([]byte, *syntaxError) {
 	if depth > maxNested+1 {
 		return nil, &syntaxError{n.Line, fmt.Sprintf("nested more than %d deep", maxNested)}
@@ -188,7 +188,7 @@ func appendYAML(out []byte, n *yaml.Node, depth int, key string) ([]byte, *synta
 
 var jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
-// appendScalar appends a value. Those of a record's own fields are texts: the id 007 is no number.
+// appendScalar appends a scalar. A record's own fields are strings: the id 007 is no number.
 func appendScalar(out []byte, n *yaml.Node, text bool) ([]byte, *syntaxError) {
 	switch n.Tag {
 	case "!!null":
@@ -212,11 +212,11 @@ func appendScalar(out []byte, n *yaml.Node, text bool) ([]byte, *syntaxError) {
 	return nil, &syntaxError{n.Line, fmt.Sprintf("a value of the YAML type %s; write it as a text or a number", n.Tag)}
 }
 
-// appendString appends a text as JSON, without the escapes that are for HTML.
+// appendString appends a JSON string, without HTML escapes.
 func appendString(out []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c == 0x7f {
-			quoted, _ := json.Marshal(s) // a string always can
+			quoted, _ := json.Marshal(s) // a string always marshals
 			return append(out, quoted...)
 		}
 	}

@@ -35,7 +35,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// head is where a journal begins.
+// head is the start of a journal.
 type head struct {
 	revision uint64
 	digest   [digestSize]byte
@@ -65,7 +65,7 @@ func parseHead(b []byte) (h head, err error) {
 	return h, nil
 }
 
-// frame is what one flush made durable.
+// frame is the unit that one flush makes durable.
 type frame struct {
 	revision uint64
 	digest   [digestSize]byte
@@ -78,7 +78,7 @@ type entry struct {
 	by       string
 	changes  []directory.Change
 	manifest []byte // its text
-	force    bool   // what the manifest does not allow is dropped
+	force    bool   // drop data that the manifest does not allow
 }
 
 // The kinds of entries, and of changes.
@@ -93,7 +93,7 @@ const (
 	opDeleteRelation = 4
 )
 
-// appendFrame appends a frame with its head.
+// appendFrame encodes a frame with its head.
 func appendFrame(to []byte, f *frame) ([]byte, error) {
 	from := len(to)
 	to = append(to, make([]byte, frameHead)...)
@@ -162,10 +162,10 @@ func appendRelation(to []byte, r *directory.Relation) []byte {
 	return appendText(appendRef(to, r.Subject), r.SubjectRelation)
 }
 
-// errFrame is a payload whose checksum is right and whose content is not.
+// errFrame: a payload has a valid checksum and invalid content.
 var errFrame = errors.New("the record has another form than this release writes")
 
-// cursor reads a payload. After an error it gives zeros.
+// cursor reads a payload. After an error it returns zeros.
 type cursor struct {
 	b   []byte
 	err error
@@ -273,7 +273,7 @@ func (c *cursor) entry() (e entry) {
 	return e
 }
 
-// parsePayload reads what appendFrame wrote.
+// parsePayload is the inverse of appendFrame's payload.
 func parsePayload(b []byte) (*frame, error) {
 	c := &cursor{b: b}
 	f := &frame{revision: c.uvarint()}
@@ -288,7 +288,8 @@ func parsePayload(b []byte) (*frame, error) {
 	return f, c.err
 }
 
-// frameAt is the payload of the whole frame at the beginning of b, and its length with its head; false where there is none.
+// frameAt is the payload of the complete frame at the beginning of b, and its length with head; false where there is
+// none.
 func frameAt(b []byte) (payload []byte, size int, ok bool) {
 	if len(b) < frameHead || string(b[:4]) != frameMark || binary.LittleEndian.Uint32(b[12:]) != checksum(b[:12]) {
 		return nil, 0, false
@@ -304,12 +305,12 @@ func frameAt(b []byte) (payload []byte, size int, ok bool) {
 
 const (
 	sector   = 512
-	fewZeros = 4 // fewer say nothing: a record may end with them
+	fewZeros = 4 // fewer are no evidence: a record may end with them
 )
 
-// torn says whether what follows the last whole frame is one that the process, or the machine, did not get written: it is short, or parts of it
-// are zeros, which is what a file system leaves where data did not arrive. at is its place in the file. What was written whole and is another
-// now is damage, and so is anything that a whole frame follows.
+// torn reports whether the data after the last complete frame is an unfinished write (of the process or the machine):
+// it is short, or has runs of zeros, which a file system leaves where data did not arrive. at is its offset in the
+// file. A complete frame that was altered is damage, and so is anything followed by a complete frame.
 func torn(b []byte, at int) bool {
 	for i := bytes.Index(b, []byte(frameMark)); i >= 0; {
 		if _, _, ok := frameAt(b[i:]); ok {

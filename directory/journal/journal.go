@@ -1,13 +1,13 @@
-// Package journal keeps a directory that is written: a snapshot of it on disk, and beside that a journal of the changes since.
+// Package journal stores a writable directory: a snapshot on disk, and a journal of the changes since.
 //
-// A write is in the journal, flushed to the disk, before it is in force and before its caller hears of it. Writes are made one after the other,
-// each against the directory as the one before left it, whole or not at all. Those that wait at the same time share one flush. Where the journal
-// is long, a new snapshot takes its place.
+// A write is flushed to the journal before it is active and before its caller gets the result. Writes are serialized
+// and atomic, each applied to the result of the one before. Waiting writes share one flush. A long journal is
+// replaced by a new snapshot.
 //
-// Whenever the process dies, the next one finds every write that was acknowledged, and no half of any. The end of a journal that was not written
-// whole is cut off: nobody was told of it. A journal that is damaged is refused, with the place.
+// After a crash at any time, every acknowledged write is recovered, and no write is recovered in part. An unfinished
+// write at the journal's end is cut off: it was never acknowledged. A damaged journal is rejected, with the place.
 //
-// One process writes. Others may read, as tools do; a second one that would write waits until the first has ended.
+// One process writes. Others, such as tools, may read; a second writer waits until the first has ended.
 //
 // It imports package directory and the foundations.
 package journal
@@ -24,68 +24,69 @@ import (
 	"gatehouse/directory"
 )
 
-// Bounds of what waits to be written.
+// Bounds of the queue of writes.
 const (
-	// MaxWrite bounds one write, in bytes of its Size.
+	// MaxWrite bounds the Size of one write, in bytes.
 	MaxWrite   = 8 << 20
-	maxQueue   = 256      // writes that wait
-	maxPending = 64 << 20 // bytes of them
-	maxGroup   = 8 << 20  // bytes that share a flush, but for the last write of them
-	compactAt  = 16 << 20 // bytes of a journal
+	maxQueue   = 256      // queued writes
+	maxPending = 64 << 20 // bytes of queued writes
+	maxGroup   = 8 << 20  // bytes per flush, exceeded by at most the last write
+	compactAt  = 16 << 20 // journal size for a new snapshot, in bytes
 	openEvery  = time.Second
 	tryAgain   = 100 * time.Millisecond
 )
 
 // Errors of writes.
 var (
-	// ErrBusy is that of too many writes at once.
+	// ErrBusy: too many writes are queued.
 	ErrBusy = errors.New("too many writes are waiting")
-	// ErrReadOnly is that of a write to a directory that this process does not own.
+	// ErrReadOnly: this process does not own the directory.
 	ErrReadOnly = errors.New("the directory of this node is read from directory.file: change that, or set directory.writable")
-	// ErrTooLarge is that of a write of more than MaxWrite.
+	// ErrTooLarge: a write exceeds MaxWrite.
 	ErrTooLarge = errors.New("too large for one write")
-	// ErrUnavailable is that of a write which did not get to the disk. Where that is not known for sure the error says so.
+	// ErrUnavailable: a write did not reach the disk. Where that is uncertain, the error says so.
 	ErrUnavailable = errors.New("the directory cannot be written")
 )
 
 // Config is what a Store is made of.
 type Config struct {
-	Dir    string // made where it is not there
+	Dir    string // created if missing
 	Limits directory.Limits
-	// Seed makes the first directory, where nothing was ever written.
+	// Seed makes the initial directory, where nothing was written yet.
 	Seed      func(context.Context) (*directory.Snapshot, error)
 	Logger    *zap.Logger
 	Clock     func() time.Time // nil: time.Now
-	CompactAt int64            // bytes of the journal from which on a snapshot takes its place; 0: 16 MiB
+	CompactAt int64            // journal size for a new snapshot, in bytes; 0: 16 MiB
 }
 
-// Write is one write.
+// Write is one write request.
 type Write struct {
-	By   string // who: on record
-	Size int    // bytes that it keeps in memory while it waits, about
-	// Make says what to do with the directory as it is when the write's turn comes. An error of it is the write's. It must not block.
+	By   string // the author, for the log
+	Size int    // approximate memory while queued, in bytes
+	// Make computes the edit from the current directory when the write's turn comes. Its error is returned to the
+	// caller. It must not block.
 	Make func(*directory.Snapshot) (Edit, error)
 }
 
-// Edit is what a write does: a manifest or changes, or nothing.
+// Edit is the effect of a write: a manifest, changes, or nothing.
 type Edit struct {
 	Changes  []directory.Change
 	Manifest *directory.Manifest
-	Force    bool // what the manifest does not allow is dropped
+	Force    bool // drop data that the manifest does not allow
 }
 
-// Store is a directory that is written. It is made by Open, and writes while Run runs.
+// Store is a writable directory. Open makes it; it writes while Run runs.
 type Store struct {
 	with    Config
 	queue   chan *request
-	pending atomic.Int64 // bytes that wait
+	pending atomic.Int64 // queued bytes
 	problem atomic.Pointer[string]
 
 	// Owned by Open, then by Run.
-	current *directory.Snapshot // what is on disk, or the seed
-	inForce *directory.Snapshot // what was published last; at first what Open found, which is for its caller to publish
-	disk    *loaded             // as it was left; nil: it has to be read again
-	waiting []*request          // they are on disk and not yet in force
+	current *directory.Snapshot // the directory on disk, or the seed
+	inForce *directory.Snapshot // the directory published last; initially what Open found, which the caller publishes
+	disk    *loaded             // the state of the disk; nil: it must be read again
+	waiting []*request          // on disk but not yet active
 }
 
 type request struct {
@@ -97,7 +98,7 @@ type request struct {
 	edit   Edit
 }
 
-// Open reads the directory that is kept in a folder, or makes the first one. It changes nothing on disk.
+// Open reads the stored directory of a folder, or makes the seed. It changes nothing on disk.
 func Open(ctx context.Context, with Config) (*Store, error) {
 	if with.Clock == nil {
 		with.Clock = time.Now
@@ -123,7 +124,7 @@ func Open(ctx context.Context, with Config) (*Store, error) {
 	return s, nil
 }
 
-// read takes what is on disk, if anything is.
+// read loads the directory from disk, if there is one.
 func (s *Store) read(ctx context.Context) error {
 	disk, err := load(ctx, s.with.Dir, s.with.Limits)
 	if err != nil {
@@ -135,10 +136,10 @@ func (s *Store) read(ctx context.Context) error {
 	return nil
 }
 
-// Snapshot is the directory as Open found it. It is for who opened it, before Run.
+// Snapshot is the directory found by Open. Only valid before Run.
 func (s *Store) Snapshot() *directory.Snapshot { return s.current }
 
-// Problem says why nothing can be written; "" where it can.
+// Problem says why writes fail; "" where they work.
 func (s *Store) Problem() string {
 	if p := s.problem.Load(); p != nil {
 		return *p
@@ -152,7 +153,8 @@ func (s *Store) setProblem(text string) {
 	}
 }
 
-// Write makes one write, and returns the directory after it when it is on disk and in force. Where ctx ends before, the write may still be made.
+// Write executes one write, and returns the resulting directory once it is on disk and active. If ctx ends before,
+// the write may still happen.
 func (s *Store) Write(ctx context.Context, w Write) (*directory.Snapshot, error) {
 	if w.Size > MaxWrite {
 		return nil, fmt.Errorf("%w: %d bytes, and %d are possible", ErrTooLarge, w.Size, MaxWrite)
@@ -176,8 +178,9 @@ func (s *Store) Write(ctx context.Context, w Write) (*directory.Snapshot, error)
 	}
 }
 
-// Run writes until ctx ends. Where the folder cannot be used it says so, refuses what is to be written, and tries again. publish puts a directory
-// in force; it is called again where it fails. What is still to be put in force at the end the next Run puts in force, of which there is one at a time.
+// Run writes until ctx ends. Where the folder is unusable it reports that, rejects writes, and retries. publish
+// activates a directory; it is retried on failure. A directory not yet active at the end is activated by the next
+// Run. One Run at a time.
 func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*directory.Snapshot) error) {
 	s.with.Limits = limits
 	w := &writer{store: s, log: s.with.Logger, publish: publish}
@@ -201,7 +204,7 @@ func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*
 	}
 }
 
-// answer ends a request.
+// answer completes a request.
 func (r *request) answer(result *directory.Snapshot, err error) {
 	r.result, r.err = result, err
 	close(r.done)

@@ -17,21 +17,21 @@ const (
 	snapshotFile = "written.snapshot"
 	journalFile  = "written.journal"
 	lockFile     = "written.lock"
-	cutFile      = "written.cut" // what was cut off the journal last
+	cutFile      = "written.cut" // the data last cut off the journal
 
 	maxJournal = 1 << 30
 )
 
-// loaded is what is on disk.
+// loaded is the state of the disk.
 type loaded struct {
-	snapshot *directory.Snapshot // nil: nothing was ever written
-	end      int64               // of the journal's last whole frame
-	tail     []byte              // after it: a frame that was never written whole
-	files    [2]os.FileInfo      // the journal and the snapshot, as they were read
+	snapshot *directory.Snapshot // nil: nothing was written yet
+	end      int64               // of the journal's last complete frame
+	tail     []byte              // after it: an unfinished frame
+	files    [2]os.FileInfo      // journal and snapshot when they were read
 }
 
-// load reads what is on disk and changes nothing there. The journal is read first: a process that writes meanwhile puts a new snapshot in its
-// place before a new journal, so what is read belongs together.
+// load reads the disk without changing it. The journal is read first: a concurrent writer replaces the snapshot
+// before the journal, so both match.
 func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, error) {
 	journal, snapshot := filepath.Join(dir, journalFile), filepath.Join(dir, snapshotFile)
 	l := &loaded{files: look(dir)}
@@ -44,7 +44,7 @@ func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, er
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && noJournal:
 		return l, nil
-	case errors.Is(err, fs.ErrNotExist) && len(raw) <= headSize: // nothing was written after it was made
+	case errors.Is(err, fs.ErrNotExist) && len(raw) <= headSize: // created, but never written to
 		return l, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s is there and %s is not: put it back from a backup, or remove both to begin anew", journal, snapshot)
@@ -72,7 +72,7 @@ func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, er
 	return l, nil
 }
 
-// look is the journal and the snapshot as files; nil where one is not there.
+// look stats journal and snapshot; nil where one is missing.
 func look(dir string) (out [2]os.FileInfo) {
 	for i, name := range []string{journalFile, snapshotFile} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
@@ -82,7 +82,7 @@ func look(dir string) (out [2]os.FileInfo) {
 	return out
 }
 
-// same says whether two files are one, unchanged.
+// same reports whether two stats show the same unchanged file.
 func same(a, b os.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -90,7 +90,7 @@ func same(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// replay applies a journal to the snapshot. What the snapshot has already is skipped.
+// replay applies a journal to the snapshot. Changes that the snapshot already has are skipped.
 func (l *loaded) replay(ctx context.Context, s *directory.Snapshot, raw []byte) error {
 	at := headSize
 	for at < len(raw) {
@@ -118,7 +118,7 @@ func (l *loaded) replay(ctx context.Context, s *directory.Snapshot, raw []byte) 
 	return nil
 }
 
-// apply makes the directory after a frame.
+// apply returns the directory after a frame.
 func (f *frame) apply(s *directory.Snapshot) (next *directory.Snapshot, err error) {
 	if want := s.Revision() + uint64(len(f.entries)); f.revision != want {
 		return nil, fmt.Errorf("the record makes revision %d of revision %d, with %d changes: records are missing", f.revision, s.Revision(), len(f.entries))
@@ -135,7 +135,7 @@ func (f *frame) apply(s *directory.Snapshot) (next *directory.Snapshot, err erro
 	return next, nil
 }
 
-// apply makes the directory after a write.
+// apply returns the directory after a write.
 func (e *entry) apply(s *directory.Snapshot) (*directory.Snapshot, error) {
 	revision := s.Revision() + 1
 	var err error

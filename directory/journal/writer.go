@@ -18,20 +18,20 @@ import (
 	"gatehouse/panics"
 )
 
-// writer is what one Run writes with.
+// writer is the state of one Run.
 type writer struct {
 	store   *Store
 	log     *zap.Logger
 	publish func(*directory.Snapshot) error
 	lock    *os.File
-	file    *os.File // the journal; nil: it cannot be trusted, and a new one is made before the next write
-	size    int64    // of what is whole in it
+	file    *os.File // the journal; nil: unreliable, replaced before the next write
+	size    int64    // of its complete part
 	buffer  []byte
 }
 
 func (w *writer) path(name string) string { return filepath.Join(w.store.with.Dir, name) }
 
-// open takes the lock, and makes the journal ready to be written.
+// open takes the lock, and prepares the journal for writing.
 func (w *writer) open(ctx context.Context) error {
 	s := w.store
 	if err := os.MkdirAll(s.with.Dir, 0o700); err != nil {
@@ -44,7 +44,7 @@ func (w *writer) open(ctx context.Context) error {
 		return err
 	}
 	if now := look(s.with.Dir); s.disk == nil || !same(now[0], s.disk.files[0]) || !same(now[1], s.disk.files[1]) {
-		if err := s.read(ctx); err != nil { // another process wrote meanwhile
+		if err := s.read(ctx); err != nil { // another process wrote in the meantime
 			return err
 		}
 	}
@@ -54,7 +54,7 @@ func (w *writer) open(ctx context.Context) error {
 	return w.resume()
 }
 
-// takeLock makes this process the one that writes. The lock ends with it.
+// takeLock makes this process the writer. The lock ends with the process.
 func (w *writer) takeLock() error {
 	if w.lock != nil {
 		return nil
@@ -64,14 +64,14 @@ func (w *writer) takeLock() error {
 		return err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close() // it holds nothing
+		_ = f.Close() // has no lock
 		return fmt.Errorf("%s: another process writes here: %w", f.Name(), err)
 	}
 	w.lock = f
 	return nil
 }
 
-// refuse answers what is to be written with a problem, for a while. It reports false where ctx ended.
+// refuse rejects requests with a problem for a while. It reports false where ctx ended.
 func (w *writer) refuse(ctx context.Context, problem error) bool {
 	t := time.NewTimer(openEvery)
 	defer t.Stop()
@@ -99,8 +99,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// begin writes the first snapshot and a journal without changes. The journal is first: it says nothing without the snapshot, and a snapshot
-// without a journal is one whose last changes were lost.
+// begin writes the first snapshot and an empty journal. The journal comes first: without a snapshot it means nothing,
+// while a snapshot without a journal means lost changes.
 func (w *writer) begin() error {
 	s := w.store
 	if err := w.newJournal(); err != nil {
@@ -117,7 +117,7 @@ func (w *writer) newSnapshot() error {
 	return durable.Write(w.path(snapshotFile), 0o600, func(to io.Writer) error { _, err := w.store.current.WriteTo(to); return err })
 }
 
-// newJournal puts a journal in the place of the one that is there, which the snapshot on disk must not need any more.
+// newJournal replaces the journal. The snapshot on disk must not need the old one.
 func (w *writer) newJournal() error {
 	w.closeJournal()
 	h := head{w.store.current.Revision(), digestOf(w.store.current)}
@@ -139,7 +139,7 @@ func (w *writer) openJournal(end int64) (err error) {
 	return nil
 }
 
-// resume opens the journal that is there, and cuts off what was not written whole.
+// resume opens the existing journal, and cuts off an unfinished frame.
 func (w *writer) resume() error {
 	disk := w.store.disk
 	if err := w.openJournal(disk.end); err != nil {
@@ -156,7 +156,7 @@ func (w *writer) resume() error {
 	return w.cut()
 }
 
-// cut takes what is not whole out of the journal.
+// cut removes the incomplete end of the journal.
 func (w *writer) cut() error {
 	if err := w.file.Truncate(w.size); err != nil {
 		return err
@@ -167,7 +167,7 @@ func (w *writer) cut() error {
 	return w.file.Sync()
 }
 
-// broken notes that the journal cannot be written, or trusted.
+// broken marks the journal as unusable.
 func (w *writer) broken(err error) {
 	w.closeJournal()
 	if w.store.Problem() != err.Error() {
@@ -178,12 +178,12 @@ func (w *writer) broken(err error) {
 
 func (w *writer) closeJournal() {
 	if w.file != nil {
-		_ = w.file.Close() // what counts was flushed
+		_ = w.file.Close() // complete frames are already flushed
 		w.file = nil
 	}
 }
 
-// close ends it, and leaves what the next one needs to go on without reading all again.
+// close closes the files, and leaves the state that the next Run needs to continue without reading everything.
 func (w *writer) close() {
 	s := w.store
 	healthy := w.file != nil
@@ -194,12 +194,12 @@ func (w *writer) close() {
 		s.disk = nil
 	}
 	if w.lock != nil {
-		_ = w.lock.Close() // with which it is free
+		_ = w.lock.Close() // releases the lock
 	}
 }
 
-// compact has a snapshot take the journal's place. Readers find one of the two pairs, or the new snapshot with the old journal, of which it
-// needs nothing.
+// compact replaces the journal by a snapshot. Readers find either pair, or the new snapshot with the old journal,
+// from which nothing is needed.
 func (w *writer) compact() error {
 	started := w.store.with.Clock()
 	if err := w.newSnapshot(); err != nil {
@@ -215,11 +215,11 @@ func (w *writer) compact() error {
 	return nil
 }
 
-// group makes the writes that wait, the first and those behind it, with one flush.
+// group executes the first request and queued ones with one flush.
 func (w *writer) group(ctx context.Context, first *request) {
 	s := w.store
 	if w.file == nil {
-		if err := w.compact(); err != nil { // the disk may have room again
+		if err := w.compact(); err != nil { // disk space may have been freed
 			w.broken(err)
 			first.answer(nil, fmt.Errorf("%w: %w", ErrUnavailable, err))
 			return
@@ -269,11 +269,11 @@ func (w *writer) group(ctx context.Context, first *request) {
 	}
 }
 
-// make is the directory after a request, nil where it changes nothing.
+// make returns the directory after a request, nil where nothing changes.
 func (r *request) make(s *directory.Snapshot) (after *directory.Snapshot, e *entry, err error) {
 	defer panics.Into("making a write to the directory", &err)
 	if r.ctx.Err() != nil {
-		return nil, nil, r.ctx.Err() // nobody waits for it
+		return nil, nil, r.ctx.Err() // the caller gave up
 	}
 	if r.edit, err = r.Make(s); err != nil {
 		return nil, nil, err
@@ -285,7 +285,7 @@ func (r *request) make(s *directory.Snapshot) (after *directory.Snapshot, e *ent
 		return s, nil, nil
 	}
 	if after, err = e.apply(s); err != nil || after.Digest() == s.Digest() {
-		r.edit = Edit{} // nothing to record
+		r.edit = Edit{} // nothing to log
 		return s, nil, err
 	}
 	return after, e, nil
@@ -301,7 +301,7 @@ func (w *writer) append(f *frame) error {
 		if w.cut() != nil {
 			return w.unsure(err)
 		}
-		w.store.setProblem(err.Error()) // such as a full disk: the next write tries again
+		w.store.setProblem(err.Error()) // such as a full disk: the next write retries
 		w.log.Error("the directory cannot be written", zap.Error(err))
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -316,14 +316,15 @@ func (w *writer) append(f *frame) error {
 	return nil
 }
 
-// unsure gives up the journal: nobody knows what of it is on the disk. Before the next write a new snapshot and a new journal take its place.
+// unsure abandons the journal, because it is unknown what reached the disk. Before the next write a new snapshot and
+// journal replace it.
 func (w *writer) unsure(err error) error {
-	_ = w.cut() // so that a restart does not find the write, most likely
+	_ = w.cut() // best effort, so that a restart does not find the write
 	w.broken(err)
 	return fmt.Errorf("%w: it is not known whether the write will be there after a restart: %w", ErrUnavailable, err)
 }
 
-// putInForce publishes the directory and answers those who wait for that. It reports false where ctx ended before.
+// putInForce publishes the directory and answers the waiting requests. It reports false where ctx ended before.
 func (w *writer) putInForce(ctx context.Context) bool {
 	s := w.store
 	for s.inForce != s.current {
@@ -348,10 +349,10 @@ func (w *writer) putInForce(ctx context.Context) bool {
 	return true
 }
 
-// maxShown bounds the changes that one line of the log names.
+// maxShown bounds the changes listed in one log line.
 const maxShown = 10
 
-// record leaves one line in the log for each write that changed something.
+// record logs one line for each write that changed something.
 func (w *writer) record(r *request) {
 	if len(r.edit.Changes) == 0 && r.edit.Manifest == nil {
 		return
