@@ -27,8 +27,9 @@ func (c Change) String() string {
 	return "~ " + describe(c.New) + ": " + c.What
 }
 
-// Diff compares what an importer finds with the table that is kept: routes added, removed and changed, and settings.
-// Tags, allowed path forms, guesses and routes marked own are the keeper's own and no difference; nor are the order of methods and, where
+// Diff compares an importer's result with the existing table: routes added, removed and changed, and settings. Tags,
+// allowed path forms, guesses and routes marked own belong to the maintainer and are ignored; so are the order of
+// methods and, where the framework does not match in order, the order of routes.
 // the framework weighs routes instead of trying them in order, the order of routes.
 func Diff(old, new *Table) []Change {
 	var changes []Change

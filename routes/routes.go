@@ -81,41 +81,41 @@ const (
 	OpenAPI   = "openapi"
 )
 
-// Outcome is what the application will do with a request. The zero value is NotFound.
+// Outcome is what the application does with a request. The zero value is NotFound.
 type Outcome uint8
 
 // The outcomes.
 const (
 	NotFound         Outcome = iota // no route
-	Matched                         // Match.Route takes it
-	Redirect                        // to the same path with another slash, or where a rule sends it
-	MethodNotAllowed                // a route has the path, not the method
-	Refused                         // the path is ambiguous, or only a route that can't be expressed may take it
+	Matched                         // Match.Route matches
+	Redirect                        // to the path with or without a trailing slash, or to a rule's target
+	MethodNotAllowed                // a route matches the path, not the method
+	Refused                         // the path is ambiguous, or only an unsupported route may match it
 )
 
-// String is the word that `gatehouse routes match` prints.
+// String is the word printed by `gatehouse routes match`.
 func (o Outcome) String() string {
 	return [...]string{"404", "match", "redirect", "405", "refused"}[o]
 }
 
-// Param is one parameter of a route, as it stands on the URL, percent-decoded.
+// Param is one parameter of a route as in the URL, percent-decoded.
 type Param struct{ Name, Value string }
 
-// Match is the answer about one request. Params alias the path that was given.
+// Match is the result for one request. Params alias the given path.
 type Match struct {
 	Outcome Outcome
-	Route   *Route  // on Matched; on the others the route that decided it, if there is one
+	Route   *Route  // on Matched; otherwise the route that caused the outcome, if any
 	Params  []Param // on Matched, in the order of the template
-	Forms   Forms   // the ambiguous forms that the path shows, allowed or not
+	Forms   Forms   // the ambiguous forms of the path, allowed or not
 
-	// Also are the other routes that may take the request instead of Route, each Matched: a converter of the application's own
-	// (to_python) may refuse a value, and Django tries the next pattern then. The request is for all of them.
+	// Also are the other routes that may match instead of Route, each Matched: a custom converter (to_python) may
+	// reject a value, and Django then tries the next pattern. All of them count.
 	Also []Match
 
-	slashes bool // on Redirect: all that it does is to add or to take off closing slashes
+	slashes bool // on Redirect: it only adds or removes trailing slashes
 }
 
-// Allows are the ambiguous forms that every route that may take the request takes.
+// Allows are the ambiguous forms that every possibly matching route allows.
 func (m *Match) Allows() Forms {
 	if m.Outcome != Matched {
 		return 0
@@ -127,33 +127,33 @@ func (m *Match) Allows() Forms {
 	return allowed
 }
 
-// WebSocket is the method under which routes of WebSockets stand in a table, and by which Match is asked about a request that
-// upgrades to one. Such a request takes no other route, and no other request takes one of these.
+// WebSocket is the method of WebSocket routes in a table, and the method to pass to Match for a request that upgrades
+// to one. Such a request matches no other route, and no other request matches these.
 const WebSocket = "WEBSOCKET"
 
-// Route is one entry of a table. It is shared and must not be changed.
+// Route is one entry of a table. It is shared and immutable.
 type Route struct {
 	Methods     []string // as in the file; nil is any method
-	Template    string   // with what it is mounted under: "/orders/<int:id>"
+	Template    string   // with the prefixes of its mounts: "/orders/<int:id>"
 	Name        string   // Flask's endpoint, Django's and Starlette's name, OpenAPI's operationId
-	Host        string   // where the application matches hosts
+	Host        string   // where the application matches by host
 	Tags        []string
-	Allow       Forms  // forms that this route takes
-	IgnoreBody  bool   // bodies on this route are not read for the policy
-	Guess       bool   // inferred from traffic, confirmed by no one
-	Own         bool   // written by the table's keeper: an importer does not know it
-	Unsupported string // why it can't be expressed; such a route never matches
+	Allow       Forms  // forms that this route allows
+	IgnoreBody  bool   // request bodies are not parsed for the policy
+	Guess       bool   // inferred from traffic, unconfirmed
+	Own         bool   // added by the maintainer: importers do not know it
+	Unsupported string // the reason; such a route never matches
 	Line        int    // in routes.yaml; 0 for an imported one
 
-	effective     []string // the methods with HEAD and OPTIONS as the framework adds them; nil is any
+	effective     []string // the methods including HEAD and OPTIONS added by the framework; nil is any
 	pat           *pattern
-	pieces        []piece // the whole template; nil where it is an expression
+	pieces        []piece // the complete template; nil for an expression
 	socket        bool    // of a WebSocket
 	noAppendSlash bool
-	options       string // the other keys that decide about matching, for Diff
+	options       string // the other keys that affect matching, for Diff
 }
 
-// Table is an immutable set of routes under one matching rule. Its methods may be called concurrently.
+// Table is an immutable set of routes under one framework's matching rules. It is safe for concurrent use.
 type Table struct {
 	settings
 	spec    *tableSpec
@@ -170,7 +170,7 @@ type Table struct {
 	mounts     []flaskMount       // flask
 }
 
-// Framework names the matching rule.
+// Framework names the matching rules.
 func (t *Table) Framework() string { return t.framework }
 
 // Routes returns the routes in the order of the file, groups flattened. The caller must not change it.
@@ -184,14 +184,14 @@ func (t *Table) Digest() string {
 	return t.digest
 }
 
-// Allowing returns a table that takes paths in these forms on every route (paths.allow in gatehouse.yaml).
+// Allowing returns a table that allows these forms on every route (paths.allow in gatehouse.yaml).
 func (t *Table) Allowing(f Forms) *Table {
 	copied := *t
 	copied.allowed |= f
 	return &copied
 }
 
-// Effective returns the methods that the route answers to, with HEAD and OPTIONS where the framework adds them; nil is
+// Effective returns the methods that the route answers to, including HEAD and OPTIONS added by the framework; nil is
 // any method. The caller must not change it.
 func (r *Route) Effective() []string { return r.effective }
 
@@ -199,7 +199,7 @@ func (r *Route) Effective() []string { return r.effective }
 // Host header; path is the request target as sent, cut before the first "?".
 func (t *Table) Match(method, host, path string) Match {
 	if method != WebSocket && len(method) >= len(WebSocket) && strings.EqualFold(method, WebSocket) {
-		return Match{Outcome: Refused} // the frameworks that ignore case would make it the name of an upgrade
+		return Match{Outcome: Refused} // frameworks that ignore case would read it as an upgrade
 	}
 	forms := FormsOf(path)
 	m := t.match(method, host, path)
@@ -216,7 +216,7 @@ func (t *Table) match(method, host, path string) Match {
 		return Match{}
 	}
 	wsgi := t.framework == Flask || t.framework == Django && t.server != "asgi"
-	if wsgi && t.rootPath != "" { // gunicorn compares SCRIPT_NAME with the path as sent, and answers 500 otherwise
+	if wsgi && t.rootPath != "" { // gunicorn compares SCRIPT_NAME with the raw path, and otherwise answers 500
 		if path, ok = strings.CutPrefix(path, t.rootPath); !ok {
 			return Match{}
 		}
@@ -226,7 +226,7 @@ func (t *Table) match(method, host, path string) Match {
 	case Flask:
 		return t.dispatchFlask(method, host, path)
 	case Django:
-		if !wsgi { // ASGIRequest: a prefix that is not there is not missed
+		if !wsgi { // ASGIRequest: a missing prefix is no error
 			path = strings.TrimPrefix(path, t.rootPath)
 		}
 		return t.matchDjango(method, path)
@@ -236,10 +236,10 @@ func (t *Table) match(method, host, path string) Match {
 	return t.matchStarlette(method, host, path)
 }
 
-// mount is what Envoy's prefix_rewrite changes between the check and the application.
+// mount is the change of the path between check and application by Envoy's prefix_rewrite.
 type mount struct{ prefix, to string }
 
-// rewrite gives the path that the application will see; ok is false for one outside the mount.
+// rewrite returns the path that the application receives; ok is false for one outside the mount.
 func (m mount) rewrite(path string) (string, bool) {
 	if m.prefix == "" {
 		return path, true
@@ -256,7 +256,7 @@ func (m mount) rewrite(path string) (string, bool) {
 	return rest, rest[0] == '/'
 }
 
-// effectiveMethods adds what the framework adds.
+// effectiveMethods adds the framework's own methods.
 func (s *settings) effectiveMethods(methods []string, options bool) []string {
 	if methods == nil || slices.Contains(methods, WebSocket) {
 		return methods
@@ -278,12 +278,12 @@ func (s *settings) effectiveMethods(methods []string, options bool) []string {
 	return out
 }
 
-// RedirectTarget is the match of the path that the application redirects a request to, where all that it does is to add or to take
-// off closing slashes: Flask's strict_slashes, Django's APPEND_SLASH, Starlette's redirect_slashes. It is ok only where the request
-// itself is a Redirect, and where its target is Matched for the same method: the client repeats a POST there (307, 308), and what
-// GET may, POST need not.
+// RedirectTarget is the match of a redirect's target, where the redirect only adds or removes trailing slashes:
+// Flask's strict_slashes, Django's APPEND_SLASH, Starlette's redirect_slashes. It is ok only where the request itself
+// is a Redirect, and its target is Matched for the same method: clients repeat a POST there (307, 308), and a rule
+// for GET does not cover POST.
 //
-// Flask's other redirects (defaults, merged slashes, redirect_to) go somewhere else, and have no target here.
+// Flask's other redirects (defaults, merged slashes, redirect_to) lead elsewhere, and have no target here.
 func (t *Table) RedirectTarget(method, host, path string) (target Match, ok bool) {
 	if m := t.Match(method, host, path); m.Outcome != Redirect || !m.slashes {
 		return Match{}, false

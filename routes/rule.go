@@ -9,12 +9,13 @@ import (
 	"strings"
 )
 
-// RulePath is the place of a route's rule below data when there is one rule per route (contract.md, "Aserto policies"):
-// root, the method, the template's segments with each parameter as "__name". It holds the terms of the reference, to be
-// built term by term, never pasted: a segment may be any text.
+// RulePath is the place of a route's rule below data, with one rule per route (contract.md, "Aserto policies"): root,
+// the method, the template's segments with each parameter as "__name". It returns the reference's terms; a segment
+// may be any text, so they must not be joined into Rego source.
 //
-// template may be one of any framework; Django's re_path is read where it is text and groups. Any other expression gets what
-// is text in it and, as a last term, a digest of the whole, so that no two share a rule: __re_3f2a91c4.
+// template may be of any framework; Django's re_path is supported where it consists of text and groups. Any other
+// expression gives its literal text and, as the last term, a digest of the whole, so that rules are unique:
+// __re_3f2a91c4.
 func RulePath(root []string, method, template string) ([]string, error) {
 	if isRegex(template) {
 		simple, err := simplifyRegex(template)
@@ -39,8 +40,8 @@ func isRegex(template string) bool {
 	return strings.ContainsAny(template, `^$\`) || strings.Contains(template, "(?")
 }
 
-// NamedByPath says whether the terms of a template's rule stand for the beginnings of the paths that it takes, so that a rule for
-// a prefix can be meant for it. Those of ^(?!api/).*$ do not.
+// NamedByPath reports whether the terms of a template's rule correspond to prefixes of its paths, so that a rule for
+// a prefix applies. It does not for ^(?!api/).*$.
 func NamedByPath(template string) bool {
 	if !isRegex(template) {
 		return true
@@ -49,11 +50,11 @@ func NamedByPath(template string) bool {
 	return err == nil && (template[0] == '/' || template[0] == '^')
 }
 
-// ruleParam is a parameter in angle brackets (converter before the name) or braces (behind it).
+// ruleParam matches a parameter in angle brackets (converter before the name) or braces (after it).
 var ruleParam = regexp.MustCompile(`<(?:[^<>]*:)?([^<>:]+)>|\{([^{}:]+)(?::[^{}]*)?\}`)
 
-// simplifyRegex reads an expression as a template: anchors go, named groups are parameters, unnamed ones are called by
-// their position. Whatever else is no plain text has no reading.
+// simplifyRegex converts an expression to a template: anchors are dropped, named groups become parameters, unnamed
+// ones are named by position. Anything else than plain text is an error.
 func simplifyRegex(expr string) (string, error) {
 	out, position := "", 0
 	for i := 0; i < len(expr); {
@@ -73,7 +74,7 @@ func simplifyRegex(expr string) (string, error) {
 			out += fmt.Sprintf("<%d>", position)
 			position++
 			i += groupEnd(expr[i:])
-		case c == '<' || c == '{': // a template of an include in front of the expression
+		case c == '<' || c == '{': // the template of an include before the expression
 			end := strings.IndexAny(expr[i:], ">}")
 			if end < 0 {
 				return "", fmt.Errorf("template %q: unclosed parameter", expr)
@@ -84,7 +85,7 @@ func simplifyRegex(expr string) (string, error) {
 			out += expr[i+1 : i+2]
 			i += 2
 		case strings.HasPrefix(expr[i:], "/?"):
-			i += 2 // an optional closing slash
+			i += 2 // an optional trailing slash
 		case strings.IndexByte(`\[]{}*+?|.()`, c) >= 0:
 			return "", fmt.Errorf("template %q, offset %d: %w", expr, i, errNoTemplate)
 		default:
@@ -95,10 +96,10 @@ func simplifyRegex(expr string) (string, error) {
 	return out, nil
 }
 
-// errNoTemplate is about an expression that is more than text and parameters.
+// errNoTemplate: an expression is more than text and parameters.
 var errNoTemplate = errors.New("not a template")
 
-// regexTerms names an expression that no template says: its text, its named groups as parameters, and a digest.
+// regexTerms names an expression that is no template: its text, its named groups as parameters, and a digest.
 func regexTerms(expr string) []string {
 	const most, longest = 8, 40
 	var terms []string
@@ -114,11 +115,11 @@ func regexTerms(expr string) []string {
 
 var (
 	regexGroup = regexp.MustCompile(`\(\?P<([A-Za-z_][A-Za-z0-9_]*)>(?:[^()\\]|\\.)*\)|<(?:[^<>]*:)?([A-Za-z_][A-Za-z0-9_]*)>`)
-	// Classes, escapes, counts, and what else is no text.
+	// Classes, escapes, counts, and other non-literals.
 	regexNoise = regexp.MustCompile(`\[[^\]]*\]|\\.|\{[^}]*\}|\(\?P?[<!=:]*|[^A-Za-z0-9_.-]|\.[*+?]`)
 )
 
-// groupEnd is the length of the group at the start of s; brackets inside classes and escapes don't count.
+// groupEnd is the length of the group at the start of s; brackets inside classes and escapes are skipped.
 func groupEnd(s string) int {
 	depth, class := 0, false
 	for i := 0; i < len(s); i++ {
@@ -140,21 +141,21 @@ func groupEnd(s string) int {
 	return len(s)
 }
 
-// RuleConflicts finds the routes that can't each have a rule of their own: two templates that come to one rule, and a
-// rule that would stand where another route's segment does (a segment called "allowed"). Templates that differ in
-// nothing but a closing slash share their rule. decision is the name of the rule in each route's package.
+// RuleConflicts finds routes that cannot have separate rules: two templates with the same rule, and a rule at the
+// place of another route's segment (a segment called "allowed"). Templates that differ only in a trailing slash share
+// their rule. decision is the name of the rule in each route's package.
 func (t *Table) RuleConflicts(root []string, decision string) []Notice {
 	c := ruleConflicts{decision: decision, at: map[string][]*Route{}}
 	for _, r := range t.routes {
 		if r.Unsupported != "" {
-			continue // it never matches, so no rule is ever asked for it
+			continue // it never matches, so its rule is never evaluated
 		}
 		path, err := RulePath(nil, "", r.Template)
 		if err != nil {
 			c.note(r, nil, "%v", err)
 			continue
 		}
-		path = path[1:] // the method's place: a route may have several, or any
+		path = path[1:] // skip the method: a route may have several, or any
 		for _, other := range c.at[strings.Join(path, "\x00")] {
 			if r.sharesMethod(other) && strings.TrimSuffix(other.Template, "/") != strings.TrimSuffix(r.Template, "/") {
 				c.note(r, other, "its rule %s is that of %s%s as well",
@@ -170,7 +171,7 @@ func (t *Table) RuleConflicts(root []string, decision string) []Notice {
 	return c.notices
 }
 
-// ruleConflicts is one search; at holds the routes by the terms behind the method.
+// ruleConflicts is one search; at holds the routes by the terms after the method.
 type ruleConflicts struct {
 	decision string
 	at       map[string][]*Route
@@ -185,7 +186,7 @@ func (c *ruleConflicts) note(r, other *Route, format string, args ...any) {
 	c.notices = append(c.notices, n)
 }
 
-// shadowed looks for a rule where r has a segment.
+// shadowed looks for a rule at the place of a segment of r.
 func (c *ruleConflicts) shadowed(r *Route) {
 	path, err := RulePath(nil, "", r.Template)
 	if err != nil || r.Unsupported != "" {
@@ -211,8 +212,8 @@ func (r *Route) sharesMethod(o *Route) bool {
 	return slices.ContainsFunc(r.Methods, func(m string) bool { return slices.Contains(o.Methods, m) })
 }
 
-// RuleMethods are the methods for which a route needs a rule of its own: those that it names, HEAD aside where GET is among
-// them, for it falls back to GET's. A route that takes any method needs one for each of the usual ones.
+// RuleMethods are the methods for which a route needs a rule: those that it lists, without HEAD where GET is listed,
+// because HEAD falls back to GET's rule. A route for any method needs one for each of the usual methods.
 func (r *Route) RuleMethods() []string {
 	if r.Methods == nil {
 		return []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -223,7 +224,7 @@ func (r *Route) RuleMethods() []string {
 	return slices.DeleteFunc(slices.Clone(r.Methods), func(m string) bool { return m == "HEAD" })
 }
 
-// RuleName writes the terms as a reference: todoapp.GET.todos, orders.GET["a-b"].__id.
+// RuleName formats the terms as a reference: todoapp.GET.todos, orders.GET["a-b"].__id.
 func RuleName(path []string) string {
 	var out strings.Builder
 	for i, term := range path {

@@ -15,7 +15,7 @@ import (
 	"gatehouse/yamltext"
 )
 
-// Bounds of a table. A file beyond them is refused.
+// Bounds of a table. A larger file is rejected.
 const (
 	MaxBytes    = 8 << 20
 	MaxRoutes   = 20000
@@ -39,7 +39,7 @@ type settings struct {
 	custom           map[string]*converter
 }
 
-// tableSpec is routes.yaml as written: what Parse reads, an importer makes and YAML prints.
+// tableSpec is the content of routes.yaml: Parse reads it, importers make it and YAML prints it.
 type tableSpec struct {
 	settings
 	source     string // how the file was made
@@ -51,13 +51,13 @@ type converterSpec struct {
 	name, regex string
 	weight      int  // flask; 100
 	segment     bool // flask: part_isolating
-	exact       bool // django: to_python takes all that regex takes
+	exact       bool // django: to_python accepts every match of regex
 	line        int
 }
 
 // routeSpec is one entry under routes:, or a group of them.
 type routeSpec struct {
-	key      string // route, re_path; or a group: include, re_include, mount, host_mount
+	key      string // route, re_path; or for a group: include, re_include, mount, host_mount
 	methods  []string
 	template string
 	line     int
@@ -73,7 +73,7 @@ type routeSpec struct {
 	appendSlash             *bool
 	redirectSlashes         *bool
 	redirects, exclusive    bool
-	own                     bool // its keeper's, not the application's
+	own                     bool // added by the maintainer, not from the application
 	fallback                bool
 	unsure                  bool
 	defaults                []defaultValue
@@ -93,12 +93,12 @@ func newTableSpec(framework string) *tableSpec {
 // Notice is a warning to the maintainer of the table.
 type Notice struct {
 	File  string
-	Line  int // 0 when the table was not read from a file
-	Other int // the line of the route that it is about as well, or 0
+	Line  int // 0 for a table not read from a file
+	Other int // the line of the other route concerned, or 0
 	Text  string
 }
 
-// String is "file:line: text", as an editor finds it.
+// String is "file:line: text", the format that editors recognize.
 func (n Notice) String() string {
 	switch {
 	case n.File == "":
@@ -109,8 +109,8 @@ func (n Notice) String() string {
 	return fmt.Sprintf("%s:%d: %s", n.File, n.Line, n.Text)
 }
 
-// Parse reads a routes.yaml; file is its name for messages. An error names every mistake, each with its line. The
-// notices are about routes that can never be reached, routes that can't be expressed, and guesses.
+// Parse parses a routes.yaml; file is its name for messages. The error lists every mistake, each with its line. The
+// notices are about unreachable routes, unsupported routes, and guesses.
 func Parse(file string, data []byte) (*Table, []Notice, error) {
 	spec, err := readSpec(file, data)
 	if err != nil {
@@ -160,7 +160,7 @@ func (r *reader) fail(n *yaml.Node, format string, args ...any) {
 	}
 }
 
-// field is how one key is read, and for which frameworks it means something ("" is all).
+// field is how a key is read, and the frameworks that support it ("" is all).
 type field struct {
 	frameworks string
 	read       func(*yaml.Node)
@@ -240,7 +240,7 @@ func (r *reader) texts(into *[]string) func(*yaml.Node) {
 }
 
 func (r *reader) table(n *yaml.Node, spec *tableSpec) {
-	if n.Kind == yaml.MappingNode { // the framework decides what the other keys mean, so it is read first
+	if n.Kind == yaml.MappingNode { // read first: the framework determines the meaning of the other keys
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			if n.Content[i].Value == "framework" {
 				spec.framework = n.Content[i+1].Value
@@ -284,7 +284,7 @@ func (r *reader) server(n *yaml.Node, spec *tableSpec) {
 	}
 }
 
-// prefix reads a path prefix without a closing slash.
+// prefix reads a path prefix without a trailing slash.
 func (r *reader) prefix(n *yaml.Node, into *string) {
 	r.textInto(into)(n)
 	if *into = strings.TrimRight(*into, "/"); *into != "" && (*into)[0] != '/' {
@@ -292,7 +292,7 @@ func (r *reader) prefix(n *yaml.Node, into *string) {
 	}
 }
 
-// mount is a prefix that is taken off ("/shop"), or {prefix, rewrite}, which are compared and put in as they are.
+// mount is a prefix to remove ("/shop"), or {prefix, rewrite}, a literal replacement.
 func (r *reader) mount(n *yaml.Node, into *mount) {
 	if n.Kind == yaml.ScalarNode {
 		r.prefix(n, &into.prefix)
@@ -341,7 +341,7 @@ func (r *reader) routes(n *yaml.Node, framework string, depth int) []routeSpec {
 		r.fail(n, "groups nest deeper than %d", maxDepth-1)
 		return nil
 	}
-	specs := []routeSpec{} // a group may be empty: it keeps its prefix
+	specs := []routeSpec{} // a group may be empty
 	for _, item := range n.Content {
 		if r.count++; r.count > MaxRoutes {
 			r.fail(item, "more than %d routes", MaxRoutes)
@@ -402,7 +402,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 	return s
 }
 
-// body reads whether a route's bodies are read for the policy.
+// body reads whether a route's bodies are parsed for the policy.
 func (r *reader) body(n *yaml.Node, into *string) {
 	if r.textInto(into)(n); *into != "" && *into != "parse" && *into != "ignore" {
 		r.fail(n, "body: %q: parse or ignore", *into)
@@ -444,10 +444,10 @@ func (r *reader) group(key string, s *routeSpec) func(*yaml.Node) {
 	}
 }
 
-// routeText is methods and a template. Methods are written in capitals: Flask and Django ignore the case, the others do not.
+// routeText is methods and a template. Methods are upper case: Flask and Django ignore case, the others do not.
 var routeText = regexp.MustCompile(`^([A-Z][A-Z0-9_-]*(?:\s*,\s*[A-Z][A-Z0-9_-]*)*)(?:\s(.*))?$`)
 
-// methodsAndTemplate reads "GET, POST /orders"; ANY is every method.
+// methodsAndTemplate parses "GET, POST /orders"; ANY is every method.
 func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		var text string
@@ -479,7 +479,7 @@ func (r *reader) methodsAndTemplate(key string, s *routeSpec) func(*yaml.Node) {
 	}
 }
 
-// didYouMean names the nearest of the known words, when one is near.
+// didYouMean names the nearest known word, if one is near.
 func didYouMean(word string, known []string) string {
 	best := nearest.Word(word, known, 3)
 	if best == "" {

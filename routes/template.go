@@ -9,7 +9,7 @@ import (
 	"gatehouse/routes/pyregex"
 )
 
-// maxParams bounds the parameters on one way through a table: they are collected on the stack.
+// maxParams bounds the parameters of one match: they are collected on the stack.
 const maxParams = 24
 
 // piece is one part of a template: text, or a parameter.
@@ -19,21 +19,21 @@ type piece struct {
 	conv *converter // nil for text
 }
 
-// pattern matches a path, or a prefix of one, for the frameworks that try patterns in order. A pattern whose parameters
-// are whole segments is walked segment by segment; the others go through a regular expression.
+// pattern matches a path, or a prefix of one, for the frameworks that try patterns in order. If all parameters are
+// whole segments it matches segment by segment, otherwise by a regular expression.
 type pattern struct {
 	pieces []piece
 	names  []string // of the parameters, in order
 	segs   []seg    // nil unless every parameter is a whole segment
 	re     *pyregex.Matcher
-	groups []int  // which groups of re hold the parameters
-	prefix bool   // an include or a mount: the rest of the path goes on
-	fixed  string // the literal text at the start: no path that matches starts otherwise
-	check  bool   // a converter may refuse what the expression took
-	unsure bool   // Django: a converter may refuse a value by a rule that the table does not know
+	groups []int  // the groups of re for the parameters
+	prefix bool   // an include or a mount: matches a prefix
+	fixed  string // the literal prefix of every match
+	check  bool   // a converter may reject a match of the expression
+	unsure bool   // Django: a converter may reject a value by a rule unknown to the table
 
 	relative  bool // below an include: paths have no leading slash
-	skipSlash bool // re looks at the path behind its leading slash
+	skipSlash bool // re matches the path after its leading slash
 }
 
 // seg is a whole segment: text, or one parameter.
@@ -42,15 +42,15 @@ type seg struct {
 	conv *converter
 }
 
-// caps collects the parameters of a match in a fixed space.
+// caps collects the parameters of a match in fixed space.
 type caps struct {
 	names  [maxParams]string
 	values [maxParams]string
 	n      int
-	stuck  bool // the expression could not be matched within its limits
+	stuck  bool // the expression exceeded its limits
 }
 
-// set adds a parameter; a name that is there already gets the new value, as in Python's dict.update.
+// set adds a parameter; an existing name gets the new value, as in Python's dict.update.
 func (c *caps) set(name, value string) {
 	for i := range c.n {
 		if c.names[i] == name {
@@ -75,7 +75,7 @@ func (c *caps) params() []Param {
 	return params
 }
 
-// The parameters in templates. What does not look like one is text, as in the frameworks themselves.
+// The syntax of parameters in templates. Anything else is text, as in the frameworks.
 var (
 	starletteParam = regexp.MustCompile(`\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?\}`)
 	djangoParam    = regexp.MustCompile(`<(?:([^>:]+):)?([^>]+)>`)
@@ -83,7 +83,7 @@ var (
 	identifier     = regexp.MustCompile(`^[\pL_][\pL\p{Nd}_]*$`)
 )
 
-// parseTemplate splits a template of Starlette, Django or OpenAPI.
+// parseTemplate parses a template of Starlette, Django or OpenAPI.
 func (s *settings) parseTemplate(template string) ([]piece, error) {
 	expr, nameGroup, convGroup := starletteParam, 1, 2
 	switch s.framework {
@@ -125,7 +125,7 @@ func (s *settings) parseTemplate(template string) ([]piece, error) {
 	return pieces, nil
 }
 
-// converter looks a name up: the table's own first, for an application may register over a built-in name.
+// converter finds a converter by name: the table's own first, because an application may override a built-in one.
 func (s *settings) converter(name string) (*converter, error) {
 	if name == "" {
 		name = "str"
@@ -188,7 +188,7 @@ func (s *settings) newPattern(template string, prefix bool) (*pattern, error) {
 	return p, nil
 }
 
-// segments cuts a template at its slashes; nil when a parameter shares a segment, or a path parameter is not the end.
+// segments splits a template at its slashes; nil when a parameter shares a segment, or a path parameter is not last.
 func segments(pieces []piece) []seg {
 	if len(pieces) == 0 || pieces[0].conv != nil || !strings.HasPrefix(pieces[0].text, "/") {
 		return nil
@@ -217,7 +217,7 @@ func segments(pieces []piece) []seg {
 			}
 		}
 	}
-	segs = append(segs, current)[1:] // before the leading slash there is nothing
+	segs = append(segs, current)[1:] // nothing comes before the leading slash
 	for i, s := range segs {
 		if s.conv != nil && s.conv.kind == kindPath && i < len(segs)-1 {
 			return nil
@@ -229,27 +229,27 @@ func segments(pieces []piece) []seg {
 	return segs
 }
 
-// segmentOnly says whether an application's expression surely never takes a "/" or a newline, so that it can be tested
-// on one segment alone. Only plain positive classes and literals are trusted.
+// segmentOnly reports whether an application's expression can be proven not to match "/" or a newline, so that it can
+// be matched on one segment. Only plain positive classes and literals qualify.
 func segmentOnly(c *converter) bool {
 	return !c.backtracks && trustedClass.MatchString(c.py)
 }
 
 var trustedClass = regexp.MustCompile(`^(?:(?:\[[A-Za-z0-9_-]+\]|\\d|\\w|[A-Za-z0-9_-])(?:[*+?]|\{[0-9,]+\})?)+$`)
 
-// isTail says whether the pattern ends in a path parameter.
+// isTail reports whether the pattern ends in a path parameter.
 func (p *pattern) isTail() bool {
 	last := len(p.segs) - 1
 	return last >= 0 && p.segs[last].conv != nil && p.segs[last].conv.kind == kindPath
 }
 
-// matchTail tests what a path parameter at the end takes; "." in Python does not match a newline.
+// matchTail matches a path parameter at the end; Python's "." does not match a newline.
 func (c *converter) matchTail(s string) bool {
 	return (c.empty || s != "") && (c.newlines || strings.IndexByte(s, '\n') < 0)
 }
 
-// capture stores the parameters of a path that is known to match and returns the rest after the pattern.
-// It reports false when the path does not match after all, or a converter refuses a value.
+// capture stores the parameters of a matching path and returns the rest after the pattern. It reports false when the
+// path does not match after all, or a converter rejects a value.
 func (p *pattern) capture(path string, out *caps) (rest string, ok bool) {
 	if p.segs == nil || strings.IndexByte(path, '\n') >= 0 {
 		return p.captureRegexp(path, out)
@@ -303,7 +303,7 @@ func (p *pattern) captureRegexp(path string, out *caps) (rest string, ok bool) {
 	}
 	for i, g := range p.groups {
 		if m[2*g] < 0 {
-			continue // a named group that took no part: Django leaves it out
+			continue // Django omits a named group that did not participate
 		}
 		value := path[m[2*g]:m[2*g+1]]
 		if conv := p.converterOf(i); conv != nil && !conv.accept(value) {
@@ -327,8 +327,8 @@ func (p *pattern) converterOf(param int) *converter {
 	return nil
 }
 
-// newRegexPattern compiles Django's re_path. Positional groups are used only when there is no named one; they are
-// called "0", "1" and so on.
+// newRegexPattern compiles Django's re_path. Positional groups count only when there is no named one; they are named
+// "0", "1" and so on.
 func newRegexPattern(expr string, prefix bool) (*pattern, error) {
 	full := !prefix && strings.HasSuffix(expr, "$")
 	if prefix && strings.Contains(strings.ReplaceAll(expr, `\$`, ""), "$") {
@@ -338,7 +338,7 @@ func newRegexPattern(expr string, prefix bool) (*pattern, error) {
 	if err != nil {
 		return nil, err
 	}
-	if full { // Django uses fullmatch then, else search
+	if full { // Django then uses fullmatch, else search
 		for _, side := range [...]*string{&translated.RE2, &translated.Back} {
 			if *side != "" {
 				*side = `\A(?:` + *side + `)\z`
@@ -365,7 +365,7 @@ func newRegexPattern(expr string, prefix bool) (*pattern, error) {
 	return p, nil
 }
 
-// makeRelative lets a pattern match what an include left of the path, which has no slash of its own in front.
+// makeRelative makes a pattern match the remainder after an include, which has no leading slash.
 func (p *pattern) makeRelative() {
 	p.relative = true
 	pieces := append([]piece{{text: "/"}}, p.pieces...)
@@ -375,8 +375,8 @@ func (p *pattern) makeRelative() {
 	p.segs = segments(pieces)
 }
 
-// takeNewlines is for FastAPI's frontend(), which compares text where other routes use an expression: "." is any byte,
-// and a newline at the end is one of the path.
+// takeNewlines is for FastAPI's frontend(), which compares text where other routes use an expression: "." matches any
+// byte, and a trailing newline belongs to the path.
 func (p *pattern) takeNewlines() error {
 	if len(p.pieces) != 2 || p.pieces[1].conv == nil || p.pieces[1].conv.kind != kindPath {
 		if len(p.names) > 0 {

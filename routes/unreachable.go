@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// unreachable notes the routes that another one hides. A sample path of each route is matched; where another route
-// answers, and everything that the hidden one takes is taken by it as well, that is a notice with both lines.
+// unreachable warns of routes hidden by others. A sample path of each route is matched; where another route matches
+// it, and covers all paths of the first, the notice has both lines.
 func (c *compiler) unreachable() {
 	for _, r := range c.table.routes {
 		if r.Guess {
@@ -49,7 +49,7 @@ func atLine(r *Route) string {
 	return " (line " + itoa(r.Line) + ")"
 }
 
-// inside matches below the mount and the root path, which a sample knows nothing about.
+// inside matches below the mount and the root path, which sample paths do not include.
 func (t *Table) inside(method, path string) Match {
 	switch t.framework {
 	case Flask:
@@ -62,7 +62,7 @@ func (t *Table) inside(method, path string) Match {
 	return t.matchStarlette(method, "", t.rootPath+path)
 }
 
-// hiddenByMount notes a route that lies behind a mount of Starlette: a mount keeps all that is below its prefix.
+// hiddenByMount warns of a route behind a Starlette mount: a mount takes everything below its prefix.
 func (c *compiler) hiddenByMount(r *Route, sample, method string) {
 	if c.table.framework != Starlette && c.table.framework != FastAPI {
 		return
@@ -81,7 +81,7 @@ func (c *compiler) hiddenByMount(r *Route, sample, method string) {
 	}
 }
 
-// samplePath makes a path that the pieces match; ok is false where an application's expression is in the way.
+// samplePath makes a path that the pieces match; ok is false for an application's expression.
 func samplePath(pieces []piece) (path string, ok bool) {
 	for _, p := range pieces {
 		if p.conv == nil {
@@ -128,7 +128,7 @@ func (c *converter) sample() (string, bool) {
 	return "", false
 }
 
-// joinTexts makes neighbouring texts one piece.
+// joinTexts merges adjacent texts.
 func joinTexts(pieces []piece) []piece {
 	out := []piece{}
 	for _, p := range pieces {
@@ -141,7 +141,7 @@ func joinTexts(pieces []piece) []piece {
 	return out
 }
 
-// covers says that a takes every path that b takes. It is sure about whole segments only.
+// covers reports that a matches every path that b matches. It is exact for whole segments only.
 func covers(a, b []piece) bool {
 	as, bs := segments(a), segments(b)
 	if as == nil || bs == nil {
@@ -174,6 +174,6 @@ func (c *converter) covers(o *converter) bool {
 	if c.kind == kindText && c.minLen <= 1 && c.maxLen == 0 {
 		return o.kind != kindPath && o.kind != kindRegexp
 	}
-	// Werkzeug's number converters share a place whatever their limits are, and the first one there decides.
+	// Werkzeug's number converters share a transition whatever their limits, and the first one decides.
 	return c.kind == o.kind && c.expr == o.expr && c.weight == o.weight
 }

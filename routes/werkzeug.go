@@ -16,21 +16,21 @@ import (
 // come before dynamic ones, dynamic ones go by weight; a converter that refuses a value after its expression matched
 // ends the search; a rule that lacks only its closing slash ends it with a redirect.
 
-// state is a place between two parts.
+// state is a state between two parts.
 type state struct {
 	static  map[string]*state
 	dynamic []transition
 	rules   []*rule
 }
 
-// transition is a dynamic part. Two rules share one when their parts look the same to Werkzeug: expression and weight,
-// but not the limits that a converter checks later.
+// transition is a dynamic part. Rules share one when their parts are equal to Werkzeug: by expression and weight,
+// without the limits that a converter checks later.
 type transition struct {
 	part part
 	to   *state
 }
 
-// rule is a route as Werkzeug keeps it.
+// rule is a route in Werkzeug's form.
 type rule struct {
 	route        *Route
 	names        []string
@@ -38,26 +38,26 @@ type rule struct {
 	convs        []*converter
 	strict       bool
 	merge        bool
-	redirects    bool // an alias or redirect_to: a match answers with a redirect
+	redirects    bool // an alias or redirect_to: a match is answered by a redirect
 	opaquePrefix string
 	defaults     []defaultValue
 	endpoint     string
 	trace        string
 }
 
-// part is werkzeug's RulePart.
+// part is Werkzeug's RulePart.
 type part struct {
-	content  string // text, or what tells this expression from another
+	content  string // text, or the identity of an expression
 	static   bool
-	final    bool // takes everything that is left
+	final    bool // matches the complete rest
 	suffixed bool // ends in an optional slash
 	weight   weight
-	conv     *converter // the part is this converter alone
+	conv     *converter // the part consists of this converter
 	re       *pyregex.Matcher
 	params   int
 }
 
-// weight orders dynamic parts; it compares as Werkzeug's Weighting tuple does.
+// weight orders dynamic parts; it compares like Werkzeug's Weighting tuple.
 type weight struct {
 	static    []int // the lengths of the static pieces
 	arguments []int
@@ -67,7 +67,7 @@ func (w weight) compare(v weight) int {
 	if c := len(v.static) - len(w.static); c != 0 {
 		return c
 	}
-	for i := range w.static { // as many on both sides
+	for i := range w.static { // both have the same length
 		if c := v.static[i] - w.static[i]; c != 0 {
 			return c
 		}
@@ -82,7 +82,7 @@ func (w weight) compare(v weight) int {
 var werkzeugPart = regexp.MustCompile(
 	`^(?:(/)|([^</]+)|<(?:([a-zA-Z_][a-zA-Z0-9_]*)(?:\((.*?)\))?:)?([a-zA-Z_][a-zA-Z0-9_]*)>)`)
 
-// werkzeugParser cuts one rule into parts.
+// werkzeugParser splits one rule into parts.
 type werkzeugParser struct {
 	settings *settings
 	parts    []part
@@ -90,11 +90,11 @@ type werkzeugParser struct {
 	convs    []*converter
 	pieces   []piece
 	content  string             // of the current part: text, then Werkzeug's expression
-	expr     pyregex.Expression // the same in Go's syntax, and in that of the backtracking engine
+	expr     pyregex.Expression // the same in Go's and the backtracking engine's syntax
 	backs    bool               // a converter of the part needs the backtracking engine
 	current  part
 	lastConv *converter
-	isolated bool // the current part is one parameter and nothing else
+	isolated bool // the current part is exactly one parameter
 }
 
 func (p *werkzeugParser) parse(text string) error {
@@ -202,7 +202,7 @@ func (p *werkzeugParser) end() error {
 	return nil
 }
 
-// add puts a rule into the machine.
+// add adds a rule to the machine.
 func (root *state) add(parts []part, r *rule) {
 	s := root
 	for _, p := range parts {
@@ -230,7 +230,7 @@ func (p part) equal(q part) bool {
 	return p.content == q.content && p.final == q.final && p.suffixed == q.suffixed && p.weight.compare(q.weight) == 0
 }
 
-// sort brings the dynamic transitions into Werkzeug's order.
+// sort sorts the dynamic transitions in Werkzeug's order.
 func (root *state) sort() {
 	slices.SortStableFunc(root.dynamic, func(a, b transition) int { return a.part.weight.compare(b.part.weight) })
 	for _, s := range root.static {
@@ -246,13 +246,13 @@ type machine struct {
 	method  string
 	values  [maxParams]string
 	n       int
-	notHere *Route // the first route whose path matched without its method
-	slash   bool   // ended: the request lacks a slash
-	stuck   bool   // an expression could not be matched within its limits
+	notHere *Route // the first route that matched the path but not the method
+	slash   bool   // ended: the request lacks a trailing slash
+	stuck   bool   // an expression exceeded its limits
 	slashed *Route
 }
 
-// run matches what is left of the path; done says that nothing is left. It mirrors _match in Werkzeug's matcher.
+// run matches the rest of the path; done says that nothing is left. It mirrors _match in Werkzeug's matcher.
 func (m *machine) run(s *state, rest string, done bool) *rule {
 	if done {
 		return m.arrive(s)
@@ -283,7 +283,7 @@ func (m *machine) run(s *state, rest string, done bool) *rule {
 		}
 		m.n = before
 	}
-	if rest == "" { // what is left is a closing slash: rules that are not strict about it take the request
+	if rest == "" { // only a trailing slash is left: rules with strict_slashes off match
 		for _, r := range s.rules {
 			if !r.strict && m.allows(r) {
 				return r
@@ -327,7 +327,7 @@ func (m *machine) allows(r *rule) bool {
 	return false
 }
 
-// test matches a dynamic part and pushes its values. slash says that a suffixed part took its closing slash.
+// test matches a dynamic part and pushes its values. slash says that a suffixed part consumed its trailing slash.
 func (m *machine) test(p *part, target string) (matched, slash bool) {
 	if p.suffixed {
 		if slash = strings.HasSuffix(target, "/"); slash {
@@ -361,8 +361,8 @@ func (m *machine) push(value string) {
 	}
 }
 
-// matchPart tests a converter that is a part by itself. Werkzeug's path converter does not take a leading slash, nor a
-// newline after the first character.
+// matchPart matches a converter that is a complete part. Werkzeug's path converter matches neither a leading slash,
+// nor a newline after the first character.
 func (c *converter) matchPart(s string) bool {
 	if c.kind != kindPath {
 		return c.matchSegment(s)
@@ -376,7 +376,7 @@ type flaskMount struct {
 	table  *Table
 }
 
-// dispatchFlask is werkzeug's DispatcherMiddleware: the longest prefix of whole segments that something is mounted at.
+// dispatchFlask is Werkzeug's DispatcherMiddleware: the longest mounted prefix of whole segments.
 func (t *Table) dispatchFlask(method, host, path string) Match {
 	if len(t.mounts) == 0 {
 		return t.matchFlask(method, host, path)
@@ -428,7 +428,7 @@ func (t *Table) matchFlask(method, host, path string) Match {
 	return Match{}
 }
 
-// runFlask runs over the domain part, then the path.
+// runFlask runs the domain part, then the path.
 func (t *Table) runFlask(m *machine, start *state, host, path string) *rule {
 	if !t.hosts {
 		if start == nil {
@@ -445,7 +445,7 @@ func (t *Table) runFlask(m *machine, start *state, host, path string) *rule {
 	for i := range t.machine.dynamic {
 		tr := &t.machine.dynamic[i]
 		if tr.part.final {
-			continue // a path converter in a host would take the path too; refused when the table is made
+			continue // a path converter in a host would match the path too; rejected by compile
 		}
 		if matched, _ := m.test(&tr.part, domain); matched {
 			if r := m.run(tr.to, path, false); r != nil || m.slash {
@@ -457,7 +457,7 @@ func (t *Table) runFlask(m *machine, start *state, host, path string) *rule {
 	return nil
 }
 
-// domain is what Werkzeug compares with a rule's host or subdomain.
+// domain is what Werkzeug matches with a rule's host or subdomain.
 func (t *Table) domain(host string) string {
 	host = strings.ToLower(host)
 	for _, port := range [...]string{":80", ":443"} {
@@ -484,7 +484,7 @@ func (m *machine) accepted(r *rule) bool {
 	return true
 }
 
-// arrived ends at a rule: with its parameters, or with the redirect that it stands for.
+// arrived handles a match of a rule: with its parameters, or its redirect.
 func (t *Table) arrived(m *machine, r *rule) Match {
 	if r.redirects || t.redirectDefaults && t.defaultsElsewhere(m, r) {
 		return Match{Outcome: Redirect, Route: r.route}
@@ -501,7 +501,7 @@ func (t *Table) arrived(m *machine, r *rule) Match {
 	return Match{Outcome: Matched, Route: r.route, Params: params}
 }
 
-// mergeSlashes makes every run of slashes one.
+// mergeSlashes replaces every run of slashes by one.
 func mergeSlashes(path string) string {
 	if !strings.Contains(path, "//") {
 		return path
@@ -515,14 +515,14 @@ func mergeSlashes(path string) string {
 	return string(out)
 }
 
-// defaultValue is an entry of a rule's defaults: a value that is not on the URL.
+// defaultValue is an entry of a rule's defaults: a value that is not in the URL.
 type defaultValue struct {
 	name string
 	text string
 	kind string // yaml's tag: !!str, !!int, !!float, !!bool, !!null
 }
 
-// defaultsElsewhere is get_default_redirect: another rule of the same endpoint has this rule's values as its defaults.
+// defaultsElsewhere is get_default_redirect: another rule of the same endpoint has this rule's values as defaults.
 func (t *Table) defaultsElsewhere(m *machine, r *rule) bool {
 	for _, other := range t.byEndpoint[r.endpoint] {
 		if other == r {
@@ -549,7 +549,7 @@ func (r *rule) arguments() []string {
 	return slices.Compact(names)
 }
 
-// suits is Rule.suitable_for: each default of other that this match has a value for must equal it.
+// suits is Rule.suitable_for: each default of other for which this match has a value must equal it.
 func (m *machine) suits(other, r *rule) bool {
 	for _, d := range other.defaults {
 		if i := slices.Index(r.names, d.name); i >= 0 {
@@ -566,7 +566,7 @@ func (m *machine) suits(other, r *rule) bool {
 	return true
 }
 
-// equals compares as Python compares the converted value with the default.
+// equals compares like Python compares the converted value with the default.
 func (d defaultValue) equals(c *converter, value string) bool {
 	if c.kind != kindInt && c.kind != kindFloat {
 		return c.kind != kindUUID && d.kind == "!!str" && d.text == value
@@ -594,7 +594,7 @@ func (d defaultValue) equals(c *converter, value string) bool {
 	return false
 }
 
-// werkzeugArgument is one argument of a converter; the expression is the one of Werkzeug's _converter_args_re, which
-// decides what it can read.
+// werkzeugArgument is one argument of a converter; the expression is Werkzeug's _converter_args_re, which defines
+// what is valid.
 var werkzeugArgument = regexp.MustCompile(
 	`^\s*(?:([\pL\pN_]+)\s*=\s*)?(True|False|\p{Nd}+.\p{Nd}+|\p{Nd}+.|\p{Nd}+|[\pL\pN_.]+|[urUR]?("[^"]*?"|'[^']*'))\s*,`)

@@ -12,7 +12,7 @@ import (
 
 func itoa(i int) string { return strconv.Itoa(i) }
 
-// YAML prints the table as routes.yaml. Parse reads it back to the same table; comments of a file are not kept.
+// YAML prints the table as routes.yaml. Parse reads the same table back; a file's comments are not kept.
 func (t *Table) YAML() []byte {
 	s := t.spec
 	doc := &mapNode{}
@@ -58,7 +58,7 @@ func (t *Table) YAML() []byte {
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(2)
 	if err := encoder.Encode(doc.node()); err != nil {
-		return nil // a tree of plain nodes always encodes
+		return nil // plain nodes always encode
 	}
 	return out.Bytes()
 }
@@ -71,7 +71,7 @@ func routeNodes(specs []routeSpec) *yaml.Node {
 	return list
 }
 
-// node is the entry's short form where there is nothing to add to the route.
+// node is the entry, in short form where it has no other keys.
 func (s *routeSpec) node() *yaml.Node {
 	m := &mapNode{}
 	head := s.template
@@ -183,9 +183,9 @@ func ifNot(value, normal string) string {
 	return value
 }
 
-// Merge gives table as the new content of the route table in text, with what is its keeper's taken over from there: comments, where the
-// application is mounted, and on each route that is still there its tags, allow and body. A route that is no longer marked as a guess
-// stays confirmed. The second result is the new content, parsed.
+// Merge returns table as the new content of the route table in text, and keeps from there what belongs to the
+// maintainer: comments, mounts, and on each remaining route its tags, allow and body. A confirmed route stays
+// confirmed. The second result is the new content, parsed.
 func Merge(text []byte, table *Table) ([]byte, *Table, error) {
 	var old, made yaml.Node
 	if err := yaml.Unmarshal(text, &old); err != nil {
@@ -221,7 +221,7 @@ func Merge(text []byte, table *Table) ([]byte, *Table, error) {
 	return out.Bytes(), merged, nil
 }
 
-// eachRoute calls use with every entry below routes: and what identifies it, groups before what is in them.
+// eachRoute calls use with every entry below routes: and its identity, groups before their entries.
 func eachRoute(node *yaml.Node, within string, use func(key string, entry *yaml.Node)) {
 	list := valueOf(node, "routes")
 	if list == nil {
@@ -236,7 +236,7 @@ func eachRoute(node *yaml.Node, within string, use func(key string, entry *yaml.
 	}
 }
 
-// headOf is what an entry says that it matches: "GET,POST /orders".
+// headOf is an entry's methods and template: "GET,POST /orders".
 func headOf(entry *yaml.Node) string {
 	kind, head := "route", entry.Value
 	if entry.Kind == yaml.MappingNode {
@@ -267,7 +267,7 @@ func valueOf(mapping *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// mergeSettings takes over what of the settings depends on where the application runs, and the comments.
+// mergeSettings keeps the settings that depend on the deployment, and the comments.
 func mergeSettings(made, old *yaml.Node) {
 	copyComments(made, old)
 	var routesKey []*yaml.Node // stays last
@@ -277,7 +277,7 @@ func mergeSettings(made, old *yaml.Node) {
 	}
 	kept := []string{"mount", "root_path"}
 	if a, b := valueOf(made, "framework"), valueOf(old, "framework"); a != nil && b != nil && a.Value == b.Value {
-		kept = append(kept, "server") // means nothing to others
+		kept = append(kept, "server") // only for Django
 	}
 	for i := 0; i+1 < len(old.Content); i += 2 {
 		if slices.Contains(kept, old.Content[i].Value) {
@@ -305,7 +305,7 @@ func setValue(mapping, key, value *yaml.Node) {
 	mapping.Content = append(mapping.Content, key, value)
 }
 
-// mergeRoute takes over what is its keeper's of one entry.
+// mergeRoute keeps the maintainer's keys of one entry.
 func mergeRoute(made, old *yaml.Node) {
 	copyComments(made, old)
 	if old.Kind == yaml.MappingNode {
@@ -336,8 +336,8 @@ func copyComments(made, old *yaml.Node) {
 	made.HeadComment, made.LineComment, made.FootComment = old.HeadComment, old.LineComment, old.FootComment
 }
 
-// keepOwn puts the keeper's own routes back, each behind the entry that it stood behind: where the framework goes by the order, it
-// counts. One whose group is gone keeps its group.
+// keepOwn puts the maintainer's own routes back, each after the entry that it followed: order may matter. One whose
+// group is gone keeps its group.
 func keepOwn(made, old *yaml.Node) {
 	from, to := valueOf(old, "routes"), valueOf(made, "routes")
 	if from == nil || from.Kind != yaml.SequenceNode {
@@ -346,7 +346,7 @@ func keepOwn(made, old *yaml.Node) {
 	if to == nil {
 		return
 	}
-	at := 0 // where the next one goes
+	at := 0 // where the next one is inserted
 	for _, entry := range from.Content {
 		place := slices.IndexFunc(to.Content, func(e *yaml.Node) bool { return headOf(e) == headOf(entry) })
 		switch {
@@ -371,7 +371,7 @@ func keepOwn(made, old *yaml.Node) {
 		}
 	}
 	if len(to.Content) > 0 {
-		to.Style &^= yaml.FlowStyle // routes: [] of an application without any
+		to.Style &^= yaml.FlowStyle // routes: [] of an empty application
 	}
 }
 
@@ -380,7 +380,7 @@ func isOwn(entry *yaml.Node) bool {
 	return own != nil && own.Value == "true"
 }
 
-// hasOwn says whether an entry, or one below it, is the keeper's own.
+// hasOwn reports whether an entry, or one below it, is the maintainer's own.
 func hasOwn(entry *yaml.Node) bool {
 	list := valueOf(entry, "routes")
 	return isOwn(entry) || list != nil && slices.ContainsFunc(list.Content, hasOwn)

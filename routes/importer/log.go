@@ -13,16 +13,16 @@ import (
 	"gatehouse/routes"
 )
 
-// Bounds of a guess: a decision log has no end.
+// Bounds of a guess, because a decision log is unlimited.
 const (
 	maxLogLine  = 4 << 20
-	maxLogPaths = 50000 // different method and path pairs that are kept
+	maxLogPaths = 50000 // distinct method and path pairs that are kept
 )
 
-// Log guesses a table from the paths in a decision log (lines of JSON with attributes.request.http.method and
-// path, at the top or below "input"). Segments that are numbers, UUIDs or long hexadecimal ids become parameters; so do
-// the places where more than 20 different words stood. Every route is marked as a guess. Paths in one of the Forms,
-// and what is no request, are counted and left out.
+// Log infers a table from the paths in a decision log (JSON lines with attributes.request.http.method and path, at
+// the top level or below "input"). Segments that are numbers, UUIDs or long hexadecimal ids become parameters; so do
+// positions with more than 20 distinct words. Every route is marked as a guess. Paths in one of the Forms, and lines
+// that are no request, are counted and skipped.
 func Log(name string, r io.Reader) (*routes.Table, []routes.Notice, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLogLine)
@@ -34,7 +34,7 @@ func Log(name string, r io.Reader) (*routes.Table, []routes.Notice, error) {
 			continue
 		}
 		if kept < maxLogPaths {
-			if decoded, err := url.PathUnescape(path); err == nil { // always: the path has no form
+			if decoded, err := url.PathUnescape(path); err == nil { // cannot fail: the path has no ambiguous form
 				kept += root.add(method, decoded)
 			}
 		}
@@ -88,26 +88,26 @@ func loggedRequest(line []byte) (method, path string) {
 	return http.Method, path
 }
 
-// guess is a place in the tree of paths.
+// guess is a node of the tree of paths.
 type guess struct {
 	words   map[string]*guess
 	ids     *guess // below a segment that is an id
 	methods []string
 }
 
-// maxWords is how many different words one place may have before it looks like a parameter.
+// maxWords is how many distinct words one position may have before it becomes a parameter.
 const maxWords = 20
 
 func newGuess() *guess { return &guess{words: map[string]*guess{}} }
 
-// idSegment is a segment that names a thing: a number, a UUID, or at least eight hexadecimal digits with a digit among them.
+// idSegment matches an id: a number, a UUID, or at least eight hexadecimal digits with a decimal digit among them.
 var idSegment = regexp.MustCompile(`^(?:[0-9]+|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*)$`)
 
 func isID(s string) bool {
 	return idSegment.MatchString(s) && (len(s) >= 8 || strings.Trim(s, "0123456789") == "")
 }
 
-// add returns 1 for a path that is new.
+// add returns 1 for a new path.
 func (g *guess) add(method, path string) int {
 	for _, segment := range strings.Split(path[1:], "/") {
 		if isID(segment) {
@@ -131,7 +131,7 @@ func (g *guess) add(method, path string) int {
 	return 1
 }
 
-// routes writes the tree out, after joining what looks like one parameter.
+// routes lists the routes of the tree, after merging parameters.
 func (g *guess) routes(prefix string, names map[string]int, table *routes.Imported) {
 	if len(g.methods) > 0 && prefix != "" {
 		slices.Sort(g.methods)

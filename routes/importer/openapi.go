@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// ReadOpenAPI gets a description from a file or an http(s) URL. client may be nil. What comes is bounded to 8 MiB.
+// ReadOpenAPI reads a description from a file or an http(s) URL. client may be nil. The size is limited to 8 MiB.
 func ReadOpenAPI(ctx context.Context, client *http.Client, fileOrURL string) ([]byte, error) {
 	if !strings.HasPrefix(fileOrURL, "http://") && !strings.HasPrefix(fileOrURL, "https://") {
 		f, err := os.Open(fileOrURL)
@@ -56,9 +56,9 @@ func readBounded(r io.Reader, name string) ([]byte, error) {
 	return data, nil
 }
 
-// OpenAPI makes a table of the paths of an OpenAPI 3 or Swagger 2 description, in JSON or YAML; name is for
-// messages. It needs paths, operations and the servers' path, so nothing else of the description is looked at, and
-// mistakes elsewhere do no harm. References inside the file are followed; others are listed.
+// OpenAPI makes a table from the paths of an OpenAPI 3 or Swagger 2 description, in JSON or YAML; name is for
+// messages. It reads only paths, operations and the servers' path, so errors elsewhere do not matter. References
+// inside the file are followed; others are reported.
 func OpenAPI(name string, data []byte) (*routes.Table, []routes.Notice, error) {
 	if len(data) > routes.MaxBytes {
 		return nil, nil, fmt.Errorf("%s: larger than %d bytes", name, routes.MaxBytes)
@@ -143,7 +143,7 @@ func child(n *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// servers takes the path that stands before every template: basePath, or that of the first server.
+// servers reads the path prefix of every template: basePath, or that of the first server.
 func (im *openapiImport) servers() {
 	if base := child(im.root, "basePath"); base != nil {
 		if im.table.RootPath = strings.TrimRight(im.text(base), "/"); im.table.RootPath != "" && im.table.RootPath[0] != '/' {
@@ -178,7 +178,7 @@ func (im *openapiImport) servers() {
 
 var openapiMethods = []string{"get", "put", "post", "delete", "options", "head", "patch", "trace", "query"}
 
-// path adds the operations of one path item, one route each, for each may have a name and tags.
+// path adds the operations of one path item as one route each, because each may have a name and tags.
 func (im *openapiImport) path(key, item *yaml.Node) {
 	if !strings.HasPrefix(key.Value, "/") {
 		im.fail(key, "path %q does not start with a slash", key.Value)
@@ -221,7 +221,7 @@ func (im *openapiImport) add(r routes.ImportedRoute) {
 	}
 }
 
-// maxReferences bounds how many references are followed for one path.
+// maxReferences bounds the references followed for one path.
 const maxReferences = 8
 
 // resolve follows a reference inside the file ("#/components/pathItems/x"), a few steps at most.

@@ -1,6 +1,6 @@
-// Package importer makes route tables: of a Flask, FastAPI, Starlette or Django application, which it has that application's own Python
-// import, of an OpenAPI description, and of the paths in a decision log. It owns the Python programs, and imports routes; nothing that serves
-// requests imports it.
+// Package importer makes route tables: from a Flask, FastAPI, Starlette or Django application, imported by that
+// application's own Python, from an OpenAPI description, and from the paths in a decision log. It owns the Python
+// programs, and imports routes; nothing that serves requests imports it.
 package importer
 
 import (
@@ -22,7 +22,7 @@ import (
 //go:embed programs/*.py
 var importerFiles embed.FS
 
-// importerScript is the program's parts in one, the one that begins last.
+// importerScript concatenates the program's parts, its entry point last.
 func importerScript() (string, error) {
 	script := ""
 	for _, name := range [...]string{"facts", "chain", "methods", "djangoproject", "importer"} {
@@ -35,21 +35,21 @@ func importerScript() (string, error) {
 	return script, nil
 }
 
-// PythonApp names an application whose routes are to be read. Its code is imported by its own Python, never served.
+// PythonApp names an application whose routes are to be read. Its own Python imports the code; nothing is served.
 type PythonApp struct {
 	Framework string        // Flask, FastAPI (Starlette as well) or Django
 	Target    string        // "module:app", "module:create_app()", or for Django the settings module
 	Python    string        // the interpreter of the application's virtual environment; "" is python3
 	Dir       string        // where the modules are; "" is the current directory
 	Timeout   time.Duration // for the import; 0 is 60 seconds
-	Trust     []string      // middleware, as in "shop.middleware.Tenant", that is taken not to change which route a request takes
+	Trust     []string      // middleware, as in "shop.middleware.Tenant", declared not to affect routing
 }
 
-// maxAnswer bounds what the importer may print.
+// maxAnswer bounds the importer's output.
 const maxAnswer = 16 << 20
 
-// Python reads the routes of an application. What can't be expressed stands in the table with its reason. The
-// error is one line that says what failed and where, followed by the end of the application's own traceback.
+// Python reads the routes of an application. Unsupported routes are in the table with the reason. The error is one
+// line that says what failed and where, followed by the end of the application's traceback.
 func Python(ctx context.Context, app PythonApp) (*routes.Table, []routes.Notice, error) {
 	what := fmt.Sprintf("importing %s application %q", app.Framework, app.Target)
 	framework := app.Framework
@@ -146,7 +146,7 @@ func runImporter(ctx context.Context, app PythonApp, framework string) (*importe
 		read <- data
 	}()
 	err = cmd.Wait()
-	_ = answer.SetReadDeadline(time.Now().Add(time.Second)) // a child of the application may hold the other end
+	_ = answer.SetReadDeadline(time.Now().Add(time.Second)) // a child process may keep the pipe open
 	data := <-read
 	var a importerAnswer
 	switch {
@@ -182,7 +182,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// lines are the last few, each on its own and indented.
+// lines are the last few lines, indented.
 func (t *tail) lines() string {
 	all := strings.Split(strings.TrimSpace(t.buf.String()), "\n")
 	if all[0] == "" {

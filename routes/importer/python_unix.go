@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ownGroup has a command, with whatever it starts, end with its context.
+// ownGroup runs a command in its own process group, so that its children end with the context too.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

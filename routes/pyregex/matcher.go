@@ -1,5 +1,6 @@
-// Package pyregex matches as Python's re does: it says an expression of Python's in the syntax of Go's engine, or of one that backtracks under
-// limits, and never says one only nearly. It imports nothing of ours.
+// Package pyregex matches like Python's re: it translates a Python expression to the syntax of Go's engine, or of a
+// backtracking one with limits, and rejects what it cannot translate exactly. It imports no other package of this
+// module.
 package pyregex
 
 import (
@@ -13,32 +14,32 @@ import (
 	"github.com/dlclark/regexp2"
 )
 
-// Bounds of an expression that needs backtracking. Beyond them nothing is said about a path: the request is refused, and
-// never handed to the next route. The time is tried again, because the library's clock may lag behind on a busy machine and
-// then leap over a deadline that was set a moment ago.
+// Bounds of backtracking. Beyond them the result is unknown: the request is refused, and never passed to the next
+// route. A timeout is retried, because on a busy machine the library's clock may lag and then jump over a fresh
+// deadline.
 const (
 	backtrackTime     = 30 * time.Millisecond
 	backtrackTries    = 3
 	MaxBacktrackBytes = 4096
 )
 
-// Matcher is a compiled expression: Go's own where that can say it, which takes linear time; else, for lookarounds and what
-// else only a backtracking engine has, one under limits.
+// Matcher is a compiled expression: Go's linear-time engine where it supports the expression; otherwise (lookarounds
+// and the like) a backtracking engine with limits.
 type Matcher struct {
 	re   *regexp.Regexp
 	back *regexp2.Regexp
 }
 
-// Expression is a regular expression of Python's in the syntax of both engines.
+// Expression is a Python regular expression in the syntax of both engines.
 type Expression struct {
-	RE2  string // "" where only the backtracking engine can say it
+	RE2  string // "" where only the backtracking engine supports it
 	Back string
 }
 
-// Backtracks reports whether only the backtracking engine can say it.
+// Backtracks reports whether only the backtracking engine supports it.
 func (e Expression) Backtracks() bool { return e.RE2 == "" && e.Back != "" }
 
-// Linear is a Matcher of an expression of Go's.
+// Linear is a Matcher of a Go expression.
 func Linear(re *regexp.Regexp) *Matcher { return &Matcher{re: re} }
 
 // Backtracks reports whether the backtracking engine is used.
@@ -46,13 +47,13 @@ func (m *Matcher) Backtracks() bool { return m.back != nil }
 
 var tickOnce sync.Once
 
-// Compile compiles e for the engine that can say it.
+// Compile compiles e for the engine that supports it.
 func Compile(e Expression) (*Matcher, error) {
 	if !e.Backtracks() {
 		re, err := regexp.Compile(e.RE2)
 		return &Matcher{re: re}, err
 	}
-	// The library looks at a clock that ticks every 100 ms unless told otherwise.
+	// The library's clock ticks every 100 ms by default.
 	tickOnce.Do(func() { regexp2.SetTimeoutCheckPeriod(backtrackTime / 6) })
 	back, err := regexp2.Compile(e.Back, regexp2.None)
 	if err != nil {
@@ -62,7 +63,7 @@ func Compile(e Expression) (*Matcher, error) {
 	return &Matcher{back: back}, nil
 }
 
-// Match reports whether s matches. stuck is set where that can't be said within the limits.
+// Match reports whether s matches. stuck is set where the limits were exceeded.
 func (m *Matcher) Match(s string, stuck *bool) bool {
 	if m.re != nil {
 		return m.re.MatchString(s)
@@ -70,7 +71,7 @@ func (m *Matcher) Match(s string, stuck *bool) bool {
 	return m.Find(s, stuck) != nil
 }
 
-// Find returns where the match and its groups are, as FindStringSubmatchIndex does.
+// Find returns the positions of the match and its groups, like FindStringSubmatchIndex.
 func (m *Matcher) Find(s string, stuck *bool) []int {
 	if m.re != nil {
 		return m.re.FindStringSubmatchIndex(s)
@@ -102,7 +103,7 @@ func (m *Matcher) Find(s string, stuck *bool) []int {
 	return out
 }
 
-// runeOffset is the byte where the rune with this number begins.
+// runeOffset is the byte offset of the rune with this number.
 func runeOffset(s string, rune int) int {
 	at := 0
 	for ; rune > 0 && at < len(s); rune-- {
@@ -112,5 +113,5 @@ func runeOffset(s string, rune int) int {
 	return at
 }
 
-// Plus is the expression followed by what reads the same in both.
+// Plus appends text that means the same in both syntaxes.
 func (e Expression) Plus(s string) Expression { return Expression{RE2: e.RE2 + s, Back: e.Back + s} }

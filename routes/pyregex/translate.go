@@ -13,25 +13,24 @@ import (
 	"github.com/dlclark/regexp2"
 )
 
-// Translate rewrites a regular expression of Python's re for Go's regexp, so that both match the same strings with the
-// same groups. Go searches leftmost-first as Python does, in linear time; what it lacks (lookaround, back references,
-// possessive and atomic groups, flags) or reads differently (\b) is an error, never an approximation.
+// Translate rewrites a regular expression of Python's re for Go's regexp, so that both match the same strings with
+// the same groups. Go searches leftmost-first as Python does, in linear time; what it lacks (lookaround, back
+// references, possessive and atomic groups, flags) or reads differently (\b) is an error, never an approximation.
 //
-// What Go lacks and the backtracking engine has is said for that one alone: lookaround, back references, possessive and
-// atomic groups.
+// Lookaround, back references, possessive and atomic groups are translated for the backtracking engine alone.
 //
 // full says that the expression is used with re.fullmatch; otherwise "$" also matches before a newline at the end.
 func Translate(src string, full bool) (Expression, []string, error) {
 	return translate(pyParser{src: src, full: full})
 }
 
-// TranslateFlat is goRegexp for what stands inside another group: its own groups capture nothing.
+// TranslateFlat is Translate for an expression inside another group: its own groups do not capture.
 func TranslateFlat(src string) (Expression, error) {
 	e, _, err := translate(pyParser{src: src, full: true, flat: true})
 	return e, err
 }
 
-// translate gives the expression for both engines, with the names of its groups ("" for one without).
+// translate returns the expression for both engines, with the names of its groups ("" for unnamed).
 func translate(p pyParser) (e Expression, names []string, err error) {
 	linear, back := p, p
 	err = linear.parse()
@@ -52,8 +51,8 @@ func translate(p pyParser) (e Expression, names []string, err error) {
 	return e, back.names, nil
 }
 
-// linearAlike says why Go's engine can't take an expression, or would give its groups another text than Python does: where a group
-// that may be empty is repeated, Python tries once more with nothing.
+// linearAlike says why Go's engine does not support an expression, or would give groups another text than Python:
+// where a possibly empty group is repeated, Python makes one more empty iteration.
 func linearAlike(expr string) error {
 	if _, err := regexp.Compile(expr); err != nil {
 		return err
@@ -112,24 +111,24 @@ type pyParser struct {
 	out  []byte
 
 	// For the backtracking engine alone.
-	names []string // of the groups that capture, in order
-	open  []pyOpen // the groups around this place
-	atom  int      // where in out the last thing begins that a quantifier would repeat
+	names []string // of the capturing groups, in order
+	open  []pyOpen // the enclosing groups
+	atom  int      // offset in out of the last item that a quantifier would repeat
 }
 
-// pyOpen is a group that is not closed yet.
+// pyOpen is an open group.
 type pyOpen struct {
-	at     int // where it begins in out
+	at     int // its offset in out
 	look   bool
-	behind bool // it is, or is within, a lookbehind
-	atomic bool // likewise an atomic group
+	behind bool // in a lookbehind
+	atomic bool // in an atomic group
 }
 
 func (p *pyParser) refuse(what string) error {
 	return fmt.Errorf("regular expression %q: %s at offset %d can't be expressed", p.src, what, p.pos)
 }
 
-// What Python's Unicode classes hold, for use inside brackets.
+// Python's Unicode classes, for use inside brackets.
 const (
 	pyDigit = `\p{Nd}`
 	pyWord  = `\p{L}\p{N}_`
@@ -177,7 +176,7 @@ func (p *pyParser) next() error {
 	return nil
 }
 
-// afterQuantifier looks for the "+" that makes one possessive, which is an atomic group around what it repeats.
+// afterQuantifier handles the "+" of a possessive quantifier: an atomic group around the repetition.
 func (p *pyParser) afterQuantifier() error {
 	switch {
 	case p.pos >= len(p.src):
@@ -209,7 +208,7 @@ func (p *pyParser) dollar() error {
 		return p.refuse(`a "$" that is not at an end`)
 	}
 	if !p.full && len(p.open) > 0 {
-		return p.refuse(`a "$" in a group`) // which would take the newline
+		return p.refuse(`a "$" in a group`) // it would consume the newline
 	}
 	if p.full {
 		p.out = append(p.out, `\z`...)
@@ -220,7 +219,7 @@ func (p *pyParser) dollar() error {
 	return nil
 }
 
-// atomHolds reports whether a group that captures is in what the quantifier repeats.
+// atomHolds reports whether the quantified item contains a capturing group.
 func (p *pyParser) atomHolds() bool { return strings.Contains(string(p.out[p.atom:]), "(?<g") }
 
 var pyRepeat = regexp.MustCompile(`^\{(\d*)(,?)(\d*)\}`)
@@ -267,8 +266,8 @@ func (p *pyParser) group() error {
 	return nil
 }
 
-// groupBack opens a group for the backtracking engine. That one counts named groups behind the others, so every group gets a
-// name of its own, by its place.
+// groupBack opens a group for the backtracking engine. That engine numbers named groups after the others, so every
+// group gets a name by its position.
 func (p *pyParser) groupBack(rest string) error {
 	group := pyOpen{at: len(p.out)}
 	if n := len(p.open); n > 0 {
@@ -294,7 +293,7 @@ func (p *pyParser) groupBack(rest string) error {
 		return p.refuse("a flag, comment or conditional group")
 	case p.flat:
 		p.out = append(p.out, "(?:"...)
-	case group.behind || group.atomic: // what these leave in a group is not the same everywhere
+	case group.behind || group.atomic: // engines differ in what these groups capture
 		return p.refuse("a group within a lookbehind or an atomic group")
 	default:
 		p.names = append(p.names, strings.TrimSuffix(strings.TrimPrefix(name, "(?P<"), ">"))
@@ -310,7 +309,7 @@ var (
 	pyNumber         = regexp.MustCompile(`^\\([1-9][0-9]?)`)
 )
 
-// reference is to the text that a group took.
+// reference is a back reference to a group.
 func (p *pyParser) reference(group, length int) error {
 	if p.flat || !p.back || group < 1 || group > len(p.names) {
 		return p.refuse("a reference")
@@ -383,7 +382,7 @@ func (p *pyParser) escape() error {
 	return nil
 }
 
-// pyEscapedLiteral is the text for an escaped punctuation character or one of the control escapes.
+// pyEscapedLiteral is the text of an escaped punctuation character or control escape.
 func pyEscapedLiteral(c byte) (string, bool) {
 	switch {
 	case strings.IndexByte("tnrfv", c) >= 0:
@@ -396,7 +395,7 @@ func pyEscapedLiteral(c byte) (string, bool) {
 	return `\` + string(c), true
 }
 
-// class translates "[...]". Classes inside brackets become ranges; a "-" is a range only between two characters.
+// class translates "[...]". Nested classes become ranges; "-" is a range only between two characters.
 func (p *pyParser) class() error {
 	p.pos++
 	p.atom = len(p.out)
@@ -405,7 +404,7 @@ func (p *pyParser) class() error {
 		p.out = append(p.out, '^')
 		p.pos++
 	}
-	single := false // the item before was one character, so "-" may follow it
+	single := false // the previous item was one character, so "-" may follow
 	for first := true; p.pos < len(p.src); first = false {
 		c := p.src[p.pos]
 		switch {
