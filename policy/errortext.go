@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"strconv"
 	"strings"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"gatehouse/policy/rego"
@@ -21,17 +23,46 @@ func errorText(err error) string {
 	if e.Code == topdown.ConflictErr || e.Code == topdown.CancelErr { // these name rules only
 		return rego.OneLine(e.Error())
 	}
-	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message), Location: e.Location}
+	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message, e.Location), Location: e.Location}
 	return rego.OneLine(public.Error())
 }
 
 // builtinMessage is the message of a built-in, which begins with its name, without values.
-func builtinMessage(message string) string {
+func builtinMessage(message string, at *ast.Location) string {
 	name, rest, ok := strings.Cut(message, ": ")
 	if !ok || strings.ContainsAny(name, " \t\n\"'") {
 		return withoutOperands(message)
 	}
+	if strings.HasPrefix(name, "ds.") || strings.HasPrefix(name, "gatehouse.") {
+		if told, ok := unknownName(rest, at); ok {
+			return name + ": " + told
+		}
+	}
 	return name + ": " + withoutOperands(rest)
+}
+
+// unknownName is what is said of a type or relation that the directory's manifest does not have. What stands behind the name is of the manifest.
+// The name itself may be a client's, but for one that the policy has where it asks, or that is nearly one of the manifest.
+func unknownName(message string, at *ast.Location) (string, bool) {
+	for _, what := range []string{"unknown relation or permission ", "unknown relation ", "unknown type "} {
+		before, rest, ok := strings.Cut(message, what)
+		if !ok {
+			continue
+		}
+		name, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			continue
+		}
+		rest = rest[len(name):]
+		if !strings.Contains(rest, "(did you mean ") && (at == nil || !strings.Contains(string(at.Text), name)) {
+			name = leftOut
+		}
+		if before != "" { // which of several questions it is
+			what = withoutOperands(before) + " " + what
+		}
+		return what + name + rest, true
+	}
+	return "", false
 }
 
 // withoutOperands leaves the words of a message that built-ins and Go's parsers use themselves. All others may be a part of a value, whether they
