@@ -89,7 +89,10 @@ type untyped struct {
 
 // unknownType notes something whose types the built-in manifest does not have all of. text is the problem where it is the only one.
 func (l *loader) unknownType(file string, line int, text string, types ...string) error {
-	const most = 12
+	const (
+		most   = 12     // types that are named
+		enough = 10_000 // before the reading ends
+	)
 	u := l.untyped
 	before := len(u.types)
 	for _, t := range types {
@@ -100,6 +103,10 @@ func (l *loader) unknownType(file string, line int, text string, types ...string
 	if u.count++; u.count == 1 {
 		u.index = len(l.problems)
 		return l.complain(file, line, text)
+	}
+	if u.count == enough {
+		l.more = true
+		return errEnough
 	}
 	if u.count > 2 && len(u.types) == before {
 		return nil
