@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"strconv"
 	"strings"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"gatehouse/policy/rego"
@@ -21,17 +23,47 @@ func errorText(err error) string {
 	if e.Code == topdown.ConflictErr || e.Code == topdown.CancelErr { // these messages only name rules
 		return rego.OneLine(e.Error())
 	}
-	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message), Location: e.Location}
+	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message, e.Location), Location: e.Location}
 	return rego.OneLine(public.Error())
 }
 
 // builtinMessage returns a built-in's message, which starts with its name, without values.
-func builtinMessage(message string) string {
+func builtinMessage(message string, at *ast.Location) string {
 	name, rest, ok := strings.Cut(message, ": ")
 	if !ok || strings.ContainsAny(name, " \t\n\"'") {
 		return withoutOperands(message)
 	}
+	if strings.HasPrefix(name, "ds.") || strings.HasPrefix(name, "gatehouse.") {
+		if told, ok := unknownName(rest, at); ok {
+			return name + ": " + told
+		}
+	}
 	return name + ": " + withoutOperands(rest)
+}
+
+// unknownName returns the message about a type or relation that the directory's manifest does not have. What follows the name is from the
+// manifest. The name itself may come from a client: it is kept only if the policy's source has it at the call, or the manifest has a similar
+// one.
+func unknownName(message string, at *ast.Location) (string, bool) {
+	for _, what := range []string{"unknown relation or permission ", "unknown relation ", "unknown type "} {
+		before, rest, ok := strings.Cut(message, what)
+		if !ok {
+			continue
+		}
+		name, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			continue
+		}
+		rest = rest[len(name):]
+		if !strings.Contains(rest, "(did you mean ") && (at == nil || !strings.Contains(string(at.Text), name)) {
+			name = leftOut
+		}
+		if before != "" { // says which of several queries it is
+			what = withoutOperands(before) + " " + what
+		}
+		return what + name + rest, true
+	}
+	return "", false
 }
 
 // withoutOperands keeps the words that messages of built-ins and of Go's parsers use. Every other word may be part of a value, quoted or

@@ -46,6 +46,9 @@ func Load(ctx context.Context, path string, o Options) (*directory.Snapshot, err
 	if o.Problems <= 0 {
 		o.Problems = 20
 	}
+	if f.misnamed != "" && f.manifest == "" && o.Manifest == "" {
+		return nil, fmt.Errorf("%s is not read: name it %s", f.misnamed, ManifestFile)
+	}
 	l := &loader{options: o, folder: f}
 	for _, s := range f.sources {
 		l.progress.Total += s.info.Size() * int64(s.passes())
@@ -77,6 +80,7 @@ type loader struct {
 	problems []Problem
 	more     bool     // problems than are wanted
 	twice    []*twice // objects that are there twice
+	untyped  *untyped // what the built-in manifest has no type for; nil where another was given
 }
 
 // errEnough ends a pass when there are as many problems as are wanted.
@@ -107,6 +111,7 @@ func (l *loader) readManifest() (err error) {
 		l.manifest, err = ReadManifest(l.folder.manifest)
 	default:
 		l.manifest = directory.DefaultManifest()
+		l.untyped = &untyped{}
 	}
 	return err
 }
@@ -257,6 +262,8 @@ func (l *loader) addObjects(b *directory.Builder, part *batch) error {
 			return nil
 		case errors.Is(err, directory.ErrDuplicate):
 			l.twice = append(l.twice, &twice{ref: o.Ref, problem: len(l.problems)})
+		case l.untyped != nil && errors.Is(err, directory.ErrUnknownType):
+			return l.unknownType(part.file, part.objectLines[i], objectProblem(l.manifest, o, err), o.Type)
 		}
 		return l.complain(part.file, part.objectLines[i], objectProblem(l.manifest, o, err))
 	})
@@ -273,7 +280,11 @@ func (l *loader) addRelations(b *directory.Builder, part *batch) error {
 			next++
 			return nil
 		}
-		return l.complain(part.file, part.relationLines[i], relationProblem(l.manifest, &part.relations[i], err))
+		r := &part.relations[i]
+		if l.untyped != nil && errors.Is(err, directory.ErrUnknownType) {
+			return l.unknownType(part.file, part.relationLines[i], relationProblem(l.manifest, r, err), r.Object.Type, r.Subject.Type)
+		}
+		return l.complain(part.file, part.relationLines[i], relationProblem(l.manifest, r, err))
 	})
 	l.progress.Relations += next
 	l.tell()

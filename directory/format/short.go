@@ -33,6 +33,14 @@ func ParseQuestion(text string) (directory.Question, error) {
 	return directory.Question{Object: r.Object, Relation: r.Relation, Subject: r.Subject}, err
 }
 
+// RelationName refuses an object in the place of a relation's or permission's name. order is that of the arguments.
+func RelationName(text, order string) error {
+	if strings.Contains(text, ":") {
+		return fmt.Errorf("%q is an object, where the name of a relation or permission should be; the order is %s", clip(text), order)
+	}
+	return nil
+}
+
 // ParseRelation reads object#relation@subject, or object#relation@subject#relation, as doc:7#viewer@group:eng#member.
 func ParseRelation(text string) (directory.Relation, error) {
 	r, err := parseShort(text, "doc:7#viewer@group:eng#member")
