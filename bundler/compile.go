@@ -15,7 +15,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// SignatureFile is where a bundle has its signature, as OPA has it.
+// SignatureFile is the path of a bundle's signature, as in OPA.
 const (
 	manifestFile  = ".manifest"
 	SignatureFile = ".signatures.json"
@@ -23,12 +23,12 @@ const (
 
 // Compiler says what a bundle is compiled with: a configuration's capabilities, decision and other bundles, or a decision alone.
 type Compiler struct {
-	Config   string // file
-	Decision string // that must be defined
+	Config   string // configuration file
+	Decision string // path that must be defined
 }
 
-// withOthers reads what a bundle is compiled with: the policy's settings, and the other bundles of the configuration that
-// are on this machine. The bundle takes the place, and the name, of the one whose path is its own.
+// withOthers reads the policy settings of the configuration and its other bundles that are on this machine. The bundle replaces, and takes
+// the name of, the configured one with the same path.
 func (f *Compiler) withOthers(ctx context.Context, o *Bundle) (policy.Config, []*Bundle, error) {
 	if f.Config == "" {
 		return policy.Config{Decision: f.Decision}, nil, nil
@@ -68,12 +68,12 @@ func samePath(a, b string) bool {
 	return err == nil && otherErr == nil && os.SameFile(x, y)
 }
 
-// Compiled is a bundle that everything but requests has been tried on.
+// Compiled is a bundle that passed every check that needs no requests.
 type Compiled struct {
 	Bundle   *bundle.Bundle
 	Settings policy.Config
 	All      []*bundle.Bundle
-	Tests    []*bundle.Tests // of the bundle alone
+	Tests    []*bundle.Tests // of this bundle only
 	Notices  []string
 }
 
@@ -105,9 +105,9 @@ func (f *Compiler) Compile(ctx context.Context, o *Bundle) (*Compiled, error) {
 	return out, err
 }
 
-// Adjust leaves out what does not belong into the tarball, and writes the revision.
+// Adjust removes what does not belong in the tarball, and writes the revision.
 func (o *Bundle) Adjust(revision string, withoutTests bool) error {
-	delete(o.Files, SignatureFile) // of other contents
+	delete(o.Files, SignatureFile) // it covers the unadjusted contents
 	for name := range o.Files {
 		if withoutTests && strings.HasSuffix(name, "_test.rego") {
 			delete(o.Files, name)
@@ -119,7 +119,7 @@ func (o *Bundle) Adjust(revision string, withoutTests bool) error {
 	manifest := map[string]json.RawMessage{}
 	if text, ok := o.Files[manifestFile]; ok {
 		if err := json.Unmarshal(text, &manifest); err != nil {
-			return nil // bundle.Read says what is wrong with it, and where
+			return nil // bundle.Read reports what is wrong with it, and where
 		}
 	}
 	encoded, err := json.Marshal(revision)

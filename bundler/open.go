@@ -1,6 +1,6 @@
-// Package bundler opens, compiles, builds, signs and compares bundles for people who write policy: directories, tarballs, and images of the
-// local store or a registry. It prints nothing and deploys nothing; `gatehouse bundle`, `replay` and `log coverage` are in front of it. It may
-// import bundles, images, policy, and edge for what a configuration says.
+// Package bundler opens, compiles, builds, signs and compares bundles for policy authors: directories, tarballs, and images of the local
+// store or a registry. It prints nothing and deploys nothing; `gatehouse bundle`, `replay` and `log coverage` use it. It may import bundles,
+// images, policy, and edge for the configuration.
 package bundler
 
 import (
@@ -25,10 +25,10 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// Images says where images are: the local store, and how registries are reached.
+// Images locates images: the local store, and how to reach registries.
 type Images struct {
-	Store     string // directory; "" is $GATEHOUSE_IMAGES, else the user's
-	CA        string // file of certificate authorities instead of the system's
+	Store     string // directory; "" is $GATEHOUSE_IMAGES, or else the user's data directory
+	CA        string // file of CA certificates to use instead of the system's
 	PlainHTTP bool
 }
 
@@ -38,7 +38,7 @@ func (f *Images) Open() (*images.Store, error) {
 	if dir == "" {
 		dir = os.Getenv("GATEHOUSE_IMAGES")
 	}
-	if data := os.Getenv("XDG_DATA_HOME"); dir == "" && filepath.IsAbs(data) { // the specification has relative ones ignored
+	if data := os.Getenv("XDG_DATA_HOME"); dir == "" && filepath.IsAbs(data) { // the XDG specification says to ignore relative paths
 		dir = filepath.Join(data, "gatehouse", "images")
 	}
 	if dir == "" {
@@ -51,7 +51,7 @@ func (f *Images) Open() (*images.Store, error) {
 	return images.NewStore(dir)
 }
 
-// Put keeps an image in the local store under a name, and returns the whole name.
+// Put stores an image in the local store under a name, and returns the full name.
 func (f *Images) Put(i *images.Image, name string) (string, error) {
 	store, err := f.Open()
 	if err != nil {
@@ -64,7 +64,7 @@ func (f *Images) Put(i *images.Image, name string) (string, error) {
 	return r.String(), err
 }
 
-// Client speaks to registries with the credentials that docker login, or ours, left.
+// Client returns a registry client with the credentials of docker login, or of our own login.
 func (f *Images) Client() (*images.Client, error) {
 	cfg := images.Config{PlainHTTP: f.PlainHTTP}
 	if f.CA != "" {
@@ -80,25 +80,25 @@ func (f *Images) Client() (*images.Client, error) {
 	return images.NewClient(cfg)
 }
 
-// Bundle is a BUNDLE of the command line.
+// Bundle is the BUNDLE argument of a command.
 type Bundle struct {
 	Name  string            // for messages
 	Files map[string][]byte // by path below its top
 	Path  string            // of a directory or a tarball
-	Image *images.Image     // nil where it is neither an image nor a tarball
+	Image *images.Image     // nil if it is neither an image nor a tarball
 	Ref   string            // of an image
 }
 
-// Remote says what becomes of an image that is not in the local store.
+// Remote says whether an image that is not in the local store is pulled.
 type Remote bool
 
-// Local asks nobody, Pulled the registry.
+// Local does not ask the registry, Pulled does.
 const (
 	Local  Remote = false
 	Pulled Remote = true
 )
 
-// OpenBundle reads a BUNDLE of any kind.
+// OpenBundle reads a BUNDLE argument of any kind.
 func (f *Images) OpenBundle(ctx context.Context, arg string, elsewhere Remote) (*Bundle, error) {
 	if isPath(arg) {
 		return OpenPath(ctx, arg)
@@ -110,13 +110,13 @@ func (f *Images) OpenBundle(ctx context.Context, arg string, elsewhere Remote) (
 	r, err := images.ParseReference(arg)
 	o := &Bundle{Name: path.Base(r.Repository), Image: i, Ref: arg}
 	if err != nil {
-		o.Name = "image" // by its digest alone
+		o.Name = "image" // named by digest only
 	}
 	o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{})
 	return o, err
 }
 
-// Find returns an image of the local store, or else of its registry.
+// Find returns an image from the local store, or else from its registry.
 func (f *Images) Find(ctx context.Context, ref string, elsewhere Remote) (*images.Image, error) {
 	store, err := f.Open()
 	if err != nil {
@@ -153,7 +153,7 @@ func isPath(arg string) bool {
 
 var unfitForName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 
-// OpenPath reads a directory or tarball. A tarball that was not compressed becomes one that is.
+// OpenPath reads a directory or tarball. An uncompressed tarball is compressed.
 func OpenPath(ctx context.Context, file string) (*Bundle, error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
@@ -180,10 +180,10 @@ func OpenPath(ctx context.Context, file string) (*Bundle, error) {
 	return o, err
 }
 
-// maxTarball bounds a tarball that is made an image, in bytes, as a registry's is bounded.
+// maxTarball bounds a tarball packed as an image, in bytes, like a registry's.
 const maxTarball = 100 << 20
 
-// Packed is the image that a BUNDLE is or makes.
+// Packed returns the bundle's image, made if necessary.
 func (o *Bundle) Packed() (*images.Image, error) {
 	if o.Image == nil {
 		return nil, fmt.Errorf("%s is a directory\nbuild it first: gatehouse bundle build %s -t NAME", o.Path, o.Path)
@@ -191,7 +191,7 @@ func (o *Bundle) Packed() (*images.Image, error) {
 	return o.Image, nil
 }
 
-// OnDisk is a bundle's path; an image is written to temp for that.
+// OnDisk returns a bundle's path; an image is written to temp first.
 func (f *Images) OnDisk(ctx context.Context, arg, temp string) (string, error) {
 	o, err := f.OpenBundle(ctx, arg, Pulled)
 	if err != nil {
@@ -203,7 +203,7 @@ func (f *Images) OnDisk(ctx context.Context, arg, temp string) (string, error) {
 	return temp, os.WriteFile(temp, o.Image.Tarball(), 0o600)
 }
 
-// Inspected is what inspect --json prints.
+// Inspected is the output of inspect --json.
 type Inspected struct {
 	Reference   string            `json:"reference,omitempty"`
 	Path        string            `json:"path,omitempty"`
@@ -211,11 +211,11 @@ type Inspected struct {
 	Layer       string            `json:"layer,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Revision    string            `json:"revision"`
-	Content     string            `json:"content"` // SHA-256 of what is read of it, as Gatehouse's status shows it
+	Content     string            `json:"content"` // SHA-256 of the files read, as in Gatehouse's status
 	Roots       []string          `json:"roots"`
 	Modules     int               `json:"modules"`
 	Rules       int               `json:"rules"`
-	Signed      bool              `json:"signed"` // it carries a signature; whose, bundle verify says
+	Signed      bool              `json:"signed"` // it carries a signature; bundle verify checks it
 	Files       []File            `json:"files"`
 }
 
@@ -225,7 +225,7 @@ type File struct {
 	Size int    `json:"size"`
 }
 
-// Inspect says what is in a bundle.
+// Inspect describes the bundle.
 func (o *Bundle) Inspect() (*Inspected, error) {
 	b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
 	if err != nil {
@@ -243,7 +243,7 @@ func (o *Bundle) Inspect() (*Inspected, error) {
 	return out, nil
 }
 
-// SortedNames are a bundle's files in lexical order.
+// SortedNames returns the bundle's file names in lexical order.
 func (o *Bundle) SortedNames() []string {
 	names := make([]string, 0, len(o.Files))
 	for name := range o.Files {
@@ -253,7 +253,7 @@ func (o *Bundle) SortedNames() []string {
 	return names
 }
 
-// Sign makes an image of the same files, annotations and a signature.
+// Sign returns an image with the same files and annotations, and a signature.
 func (o *Bundle) Sign(key signature.Key) (*images.Image, error) {
 	i, err := o.Packed()
 	if err != nil {

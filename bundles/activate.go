@@ -16,8 +16,8 @@ import (
 	"gatehouse/watch"
 )
 
-// The stages of an activation, in their order, as log, Status and metrics name them. "reading" covers the limits and the
-// parser, "compiling" the capabilities and the decision paths; both come from package policy.
+// The stages of an activation, in order, as in log, Status and metrics. "reading" includes limits and parsing, "compiling" the capabilities
+// and the decision paths; both are reported by package policy.
 const (
 	stageFetching   = "downloading" // from a remote source
 	stageReading    = "reading"
@@ -30,9 +30,9 @@ const (
 	stagePublishing = "publishing"
 )
 
-// activate takes what was read through all further stages together with the other sources, and publishes it. Where another
-// source holds something that could not be activated by itself, both together are tried first: two sources may only fit
-// together. Then the others count as they were published last.
+// activate takes new bundles through all further stages together with the other sources, and publishes the result. If another source holds a
+// bundle that could not be activated alone, both are tried together first: two sources may depend on each other's change. After that the
+// other sources are used as last published.
 func (m *Manager) activate(ctx context.Context, read []*source) error {
 	began := time.Now()
 	list := m.candidates(func(*source) bool { return true })
@@ -56,7 +56,7 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 		m.fail(read, err)
 		for _, s := range read {
 			s.again(mayPass(err), time.Since(began))
-			_ = s.latest.copy.store("") // packed it takes less memory while it waits
+			_ = s.latest.copy.store("") // compressed it takes less memory while it waits
 			s.latest.told(err)
 		}
 		return err
@@ -71,7 +71,7 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 	return err
 }
 
-// candidates picks for each source what was read last, or else what is active; for a pinned one what it is pinned to.
+// candidates picks for each source its latest bundle or the active one; for a pinned source the pinned bundle.
 func (m *Manager) candidates(useLatest func(*source) bool) (list []*candidate) {
 	for _, s := range m.sources {
 		c := s.active
@@ -86,7 +86,7 @@ func (m *Manager) candidates(useLatest func(*source) bool) (list []*candidate) {
 	return list
 }
 
-// complete reports whether a list has a bundle of every source that must be there: also of an optional one that is pinned.
+// complete reports whether the list has a bundle of every required source, including optional ones that are pinned.
 func (m *Manager) complete(list []*candidate) bool {
 	for i, s := range m.sources {
 		if list[i] == nil && (!s.Optional || s.pin != nil) {
@@ -96,8 +96,7 @@ func (m *Manager) complete(list []*candidate) bool {
 	return true
 }
 
-// check takes candidates through every stage before the last, as one policy, and returns the snapshot that could be
-// published.
+// check takes candidates through every stage before publishing, as one policy, and returns the snapshot.
 func (m *Manager) check(ctx context.Context, list []*candidate) (*policy.Snapshot, error) {
 	if !m.complete(list) {
 		return nil, errIncomplete
@@ -136,7 +135,7 @@ func (m *Manager) checked(ctx context.Context, list []*candidate, test bool) (*p
 	return snapshot, staged(stageWarming, m.warm(ctx, snapshot))
 }
 
-// sameFiles reports whether two candidates were made of the same files, tests and signature among them.
+// sameFiles reports whether two candidates were made of the same files, including tests and signature.
 func sameFiles(a, b *candidate) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -144,8 +143,8 @@ func sameFiles(a, b *candidate) bool {
 	return a.key == b.key
 }
 
-// verified looks at the signatures again of what would become active and was verified some time ago, or with keys that are not the same
-// any more: between then and now it may have waited for something else.
+// verified verifies the signatures again of bundles about to become active, if their verification is old or the keys have changed: a bundle
+// may have waited for another one.
 func (m *Manager) verified(list []*candidate) error {
 	for i, s := range m.sources {
 		c := list[i]
@@ -164,7 +163,7 @@ func (m *Manager) verified(list []*candidate) error {
 
 const verifiedFor = time.Minute
 
-// reverify verifies a candidate's signature with the keys of now.
+// reverify verifies a candidate's signature with the current keys.
 func (m *Manager) reverify(s *source, c *candidate) error {
 	keys := s.Verification.Look()
 	d, err := c.copy.delivery(s.Name, m.cfg.Limits)
@@ -178,7 +177,7 @@ func (m *Manager) reverify(s *source, c *candidate) error {
 	return nil
 }
 
-// test runs the own tests of the bundles that are not active yet, together with all others.
+// test runs the tests of the bundles that are not active yet, compiled together with all others.
 func (m *Manager) test(ctx context.Context, list []*candidate) error {
 	var tests []*bundle.Tests
 	for i, c := range list {
@@ -201,8 +200,8 @@ func (m *Manager) test(ctx context.Context, list []*candidate) error {
 	return failures(results)
 }
 
-// warm decides once, so that the first request does not pay for what is made at the first use. What the decision is, or
-// that there is none for such an input, says nothing.
+// warm makes one decision, so that the first request does not pay for lazy initialisation. The result, or that there is none for such an
+// input, does not matter.
 func (m *Manager) warm(ctx context.Context, snapshot *policy.Snapshot) error {
 	if m.cfg.Policy.Decision == "" {
 		return nil
@@ -215,10 +214,10 @@ func (m *Manager) warm(ctx context.Context, snapshot *policy.Snapshot) error {
 
 const warmTimeout = time.Second
 
-// errIncomplete keeps a policy back until each of its bundles has been read once.
+// errIncomplete delays a policy until each of its bundles has been read once.
 var errIncomplete = &stageError{stageWaiting, errors.New("waiting for another bundle that could not be read yet")}
 
-// stageError is a failure that package policy knows nothing of.
+// stageError is a failure in a stage outside package policy.
 type stageError struct {
 	stage string
 	cause error
@@ -227,7 +226,7 @@ type stageError struct {
 func (e *stageError) Error() string { return e.cause.Error() }
 func (e *stageError) Unwrap() error { return e.cause }
 
-// staged says in which stage an error came up, if there is one.
+// staged wraps an error with its stage, if there is one.
 func staged(stage string, err error) error {
 	if err == nil {
 		return nil
@@ -235,7 +234,7 @@ func staged(stage string, err error) error {
 	return &stageError{stage, err}
 }
 
-// published says that a snapshot is active.
+// published records that a snapshot is active.
 func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took time.Duration) {
 	m.loaded = nil
 	m.logNotices(snapshot)
@@ -251,7 +250,7 @@ func (m *Manager) published(snapshot *policy.Snapshot, list []*candidate, took t
 	}
 }
 
-// activated notes what a source's bundle in the published snapshot is.
+// activated records a source's bundle in the published snapshot.
 func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
 	s.active, s.highest = c, max(s.highest, c.serial)
 	m.dirty = true
@@ -267,7 +266,7 @@ func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
 		zap.String("revision", c.Revision()), zap.String("digest", c.Digest()), zap.Duration("compiled_in", took))
 }
 
-// logNotices logs what the snapshot before this one had not said already.
+// logNotices logs the notices that the previous snapshot did not have.
 func (m *Manager) logNotices(snapshot *policy.Snapshot) {
 	said := map[string]bool{}
 	if m.snapshot != nil {
@@ -282,14 +281,14 @@ func (m *Manager) logNotices(snapshot *policy.Snapshot) {
 	}
 }
 
-// current notes that nothing is wrong with what the source holds.
+// current records that nothing is wrong with the source's bundle.
 func (m *Manager) current(s *source) {
 	s.status.Stage, s.status.Error, s.status.File, s.status.Line = "", "", "", 0
 	s.retry, s.told = retry{}, ""
 	m.metrics.current(s.Name, m.cfg.Clock())
 }
 
-// fail notes that sources could not be activated. A problem in one bundle of several is told of that one alone.
+// fail records that sources could not be activated. A problem in one of several bundles is reported for that one only.
 func (m *Manager) fail(sources []*source, err error) {
 	for _, s := range sources {
 		first, ok := problemIn(s, err)
@@ -297,7 +296,7 @@ func (m *Manager) fail(sources []*source, err error) {
 			first = bundle.Problem{Stage: first.Stage}
 		}
 		if text := first.Stage + ": " + err.Error(); s.told == text {
-			continue // the same again, and nothing new of it
+			continue // the same problem, logged already
 		} else {
 			s.told = text
 		}
@@ -331,13 +330,13 @@ func problemIn(s *source, err error) (first bundle.Problem, ok bool) {
 			break
 		}
 	}
-	if stage != stageReading { // tests that do not compile fail as tests
+	if stage != stageReading { // tests that do not compile count as failed tests
 		first.Stage = stage
 	}
 	return first, ok
 }
 
-// failures are the tests that did not pass, nil where all did.
+// failures returns the tests that did not pass as an error, nil if all did.
 func failures(results []policy.TestResult) error {
 	const most = 10
 	var problems bundle.Problems

@@ -15,7 +15,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// Each stage keeps a bundle from becoming active, in the order of the stages, and says where it is wrong.
+// Each stage prevents an activation, in the order of the stages, and reports where the bundle is wrong.
 func TestStagesOfAnActivation(t *testing.T) {
 	const test = "package authz_test\n\ntest_number if data.authz.allow.headers[\"x-revision\"] != \"6\"\n"
 	tests := []struct {
@@ -88,7 +88,7 @@ func TestStagesOfAnActivation(t *testing.T) {
 	r.until("9")
 }
 
-// endless is a test whose evaluation takes longer than anyone waits.
+// endless is a test whose evaluation exceeds any timeout.
 const endless = "package authz_test\n\ntest_x if {\n\tsome a in numbers.range(1, 10000)\n\tsome b in numbers.range(1, 10000)\n\ta * b == -1\n}\n"
 
 func TestTestsCanBeSkipped(t *testing.T) {
@@ -100,7 +100,7 @@ func TestTestsCanBeSkipped(t *testing.T) {
 	r.until("1")
 }
 
-// A corrected test alone lets a bundle through that it held back.
+// Correcting a failing test alone lets the bundle be activated.
 func TestCorrectedTest(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"authz.rego": answering(1), "authz_test.rego": "package x\n\ntest_x if false\n"})
@@ -119,7 +119,7 @@ func TestLoadTakesEveryStage(t *testing.T) {
 	}
 }
 
-// What Load compiled is published by Run without compiling it again, unless it changed.
+// Run publishes what Load compiled without compiling it again, unless it changed.
 func TestRunBeginsWithWhatWasLoaded(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"authz.rego": answering(1)})

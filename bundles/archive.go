@@ -27,16 +27,16 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// Archive says where every bundle that was active is kept by its digest, so that its decisions can be explained and replayed later.
+// Archive configures where every bundle that was active is kept by digest, so that its decisions can be explained and replayed later.
 type Archive struct {
-	Dir   string        // made where it is missing; empty: nothing is kept
-	For   time.Duration // after it was last active
-	Bytes int64         // of all files together; the oldest go first, the active ones never; default 256 MiB
+	Dir   string        // created if missing; empty: nothing is kept
+	For   time.Duration // since it was last active
+	Bytes int64         // of all files together; the oldest are removed first, active ones never; default 256 MiB
 }
 
-// An archiver keeps bundles as files named by the digest that the decision log tells: a tarball of what the digest is made of. What a
-// delta made of a bundle is kept as that delta with the digest of the bundle before it. A file is written beside and renamed;
-// its time is when the bundle was last known to be active, give or take archiveEvery.
+// An archiver keeps bundles as files named by the digest that the decision log records: a tarball of the files that the digest covers. A
+// bundle made by a delta is kept as that delta with the previous bundle's digest. Files are written to a temporary name and renamed; the
+// modification time says when the bundle was last active, to within archiveEvery.
 type archiver struct {
 	Archive
 	logger  *zap.Logger
@@ -45,26 +45,26 @@ type archiver struct {
 	wake    chan struct{}
 
 	mu      sync.Mutex        // guards what is below
-	pending []archiveJob      // to be written; at most maxPending
+	pending []archiveJob      // jobs to write; at most maxPending
 	active  map[string]string // digest of the active bundle by source
-	others  []string          // digests that can be rolled back to
+	others  []string          // digests available for rollback
 }
 
 const (
 	archiveEnding  = ".tar.gz"
-	archiveEvery   = 10 * time.Minute // how often times are renewed and what is too old is removed
-	maxPending     = 8                // bundles waiting to be written: beyond that the disk is stuck, and the oldest is given up
-	beforeFile     = ".before"        // within the file of a delta: the digest of the bundle that it changes
+	archiveEvery   = 10 * time.Minute // how often times are renewed and expired files removed
+	maxPending     = 8                // bundles waiting to be written: with more the disk is stuck, and the oldest is dropped
+	beforeFile     = ".before"        // in a delta's file: the digest of the bundle that it changes
 	defaultArchive = 256 << 20
 )
 
-// archiveJob is a bundle to be kept.
+// archiveJob is a bundle to archive.
 type archiveJob struct {
 	digest string
-	parts  []archivePart // to be written in this order; none: the file is only renewed
+	parts  []archivePart // to be written in this order; none: only the file's time is renewed
 }
 
-// archivePart is one file: a bundle by its files, or a delta by its files and what it changes.
+// archivePart is one file: a bundle's files, or a delta's files and the digest that it applies to.
 type archivePart struct {
 	digest, before string
 	files          map[string][]byte
@@ -94,7 +94,7 @@ func newArchiver(cfg *Config) (*archiver, error) {
 	return p, errors.Join(cfg.Registerer.Register(p.metrics.bytes), cfg.Registerer.Register(p.metrics.failed))
 }
 
-// of is what it takes to keep a delivery's bundle. A nil archiver keeps nothing.
+// of returns what is needed to archive a delivery's bundle. A nil archiver keeps nothing.
 func (p *archiver) of(c *candidate, d *delivery) []archivePart {
 	switch {
 	case p == nil:
@@ -105,7 +105,7 @@ func (p *archiver) of(c *candidate, d *delivery) []archivePart {
 	return []archivePart{wholePart(c.Digest(), d.files)}
 }
 
-// wholePart is a bundle with the files that its digest is made of.
+// wholePart returns a bundle's files that its digest covers.
 func wholePart(digest string, files map[string][]byte) archivePart {
 	wanted := map[string][]byte{}
 	for name, content := range files {
@@ -116,7 +116,7 @@ func wholePart(digest string, files map[string][]byte) archivePart {
 	return archivePart{digest: digest, files: wanted}
 }
 
-// activated queues a source's bundle for writing, and drops the candidate's reference to its files. It does not wait.
+// activated queues a source's bundle for writing, and drops the candidate's reference to its files. It does not block.
 func (p *archiver) activated(source string, c *candidate) {
 	if p == nil {
 		return
@@ -124,7 +124,7 @@ func (p *archiver) activated(source string, c *candidate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if last := p.active[source]; last != "" && last != c.Digest() {
-		p.pending = append(p.pending, archiveJob{digest: last}) // it was active until now
+		p.pending = append(p.pending, archiveJob{digest: last}) // the previous bundle was active until now
 	}
 	p.active[source] = c.Digest()
 	p.pending = append(p.pending, archiveJob{c.Digest(), c.archived})
@@ -135,11 +135,11 @@ func (p *archiver) activated(source string, c *candidate) {
 	}
 	select {
 	case p.wake <- struct{}{}:
-	default: // it will see this one too
+	default: // run is notified already and will see this job too
 	}
 }
 
-// remembered says which bundles can be rolled back to.
+// remembered sets the bundles that are available for rollback.
 func (p *archiver) remembered(history []*activation) {
 	if p == nil {
 		return
@@ -161,7 +161,7 @@ func (p *archiver) failed(digest string, err error) {
 	p.logger.Error("a policy bundle is not kept by its digest: its decisions can only be explained while it is active", zap.String("digest", digest), zap.Error(err))
 }
 
-// run writes pending bundles and removes those that are too old, until ctx ends and everything is written.
+// run writes pending bundles and removes expired ones. When ctx ends it writes what is pending and returns.
 func (p *archiver) run(ctx context.Context) {
 	p.sweep()
 	tick := time.NewTicker(archiveEvery)
@@ -179,7 +179,7 @@ func (p *archiver) run(ctx context.Context) {
 	}
 }
 
-// write keeps what is pending.
+// write archives the pending bundles.
 func (p *archiver) write() {
 	for {
 		p.mu.Lock()
@@ -211,7 +211,6 @@ func (p *archiver) keep(job archiveJob) error {
 	return p.renew(job.digest)
 }
 
-// pack writes the file.
 func (part *archivePart) pack(to io.Writer) error {
 	files := part.files
 	if part.before != "" {
@@ -221,7 +220,7 @@ func (part *archivePart) pack(to io.Writer) error {
 	return tarball.Pack(to, files)
 }
 
-// renew notes that a bundle is active, and with it those that it was made of by deltas.
+// renew records that a bundle is active now, for its file and those of the bundles that its deltas apply to.
 func (p *archiver) renew(digest string) error {
 	now := p.clock()
 	for range maxDeltas + 1 {
@@ -238,7 +237,7 @@ func (p *archiver) renew(digest string) error {
 	return nil
 }
 
-// beforeOf is the digest of the bundle that a kept delta changes; "" for a file with a whole bundle. Its file is the first of the tarball's.
+// beforeOf returns the digest that an archived delta applies to; "" for a whole bundle. It is the tarball's first file.
 func beforeOf(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -258,14 +257,14 @@ func beforeOf(file string) (string, error) {
 	return string(digest), err
 }
 
-// prune renews what is active, and removes what was not for too long, then the oldest until the rest is small enough.
+// prune renews what is active, then removes expired files, then the oldest until the total is within the limit.
 func (p *archiver) prune() {
 	p.mu.Lock()
 	active := slices.Collect(maps.Values(p.active))
 	others := slices.Clone(p.others)
 	p.mu.Unlock()
 	for _, digest := range active {
-		_ = p.renew(digest) // one that could not be written was told of
+		_ = p.renew(digest) // a failure to write it was reported
 	}
 	files, total := p.list()
 	keep := p.lineages(active)
@@ -284,7 +283,7 @@ func (p *archiver) prune() {
 	p.metrics.bytes.Set(float64(total))
 }
 
-// lineages are the files of bundles, with those of the bundles that they were made of.
+// lineages returns the files of bundles, including those that their deltas apply to.
 func (p *archiver) lineages(digests []string) map[string]bool {
 	files := map[string]bool{}
 	for _, digest := range digests {
@@ -301,15 +300,15 @@ func (p *archiver) lineages(digests []string) map[string]bool {
 	return files
 }
 
-// sweep removes what a crash left half written.
+// sweep removes partly written files left by a crash.
 func (p *archiver) sweep() {
-	left, _ := filepath.Glob(filepath.Join(p.Dir, "*"+archiveEnding+durable.Ending)) // the pattern is good, whatever the folder is called: it matches or not
+	left, _ := filepath.Glob(filepath.Join(p.Dir, "*"+archiveEnding+durable.Ending)) // the only error is a bad pattern, and this one is valid
 	for _, file := range left {
-		_ = os.Remove(file) // it is of no use, and of no harm
+		_ = os.Remove(file) // a file that stays is harmless
 	}
 }
 
-// list are the files, the oldest first, and how large they are together.
+// list returns the files, oldest first, and their total size.
 func (p *archiver) list() (files []fs.FileInfo, total int64) {
 	entries, err := os.ReadDir(p.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -333,8 +332,8 @@ func isDigest(text string) bool {
 	return err == nil && len(raw) == 32 && strings.ToLower(text) == text
 }
 
-// ReadArchived reads the bundle with this digest, as Config.Archive keeps it in dir, under a name of the caller's. The error is
-// fs.ErrNotExist where it is not kept, or not any more. What is read has the digest, or it is an error.
+// ReadArchived reads the bundle with this digest from Config.Archive's directory, and gives it this name. The error is fs.ErrNotExist if it
+// is not kept, or no longer. Contents with another digest are an error.
 func ReadArchived(dir, name, digest string, limits bundle.Limits) (*bundle.Bundle, error) {
 	b, err := readArchived(dir, name, digest, limits, maxDeltas+1)
 	if err == nil && b.Digest() != digest {
@@ -369,7 +368,7 @@ func readArchived(dir, name, digest string, limits bundle.Limits, depth int) (*b
 	return base.Patch(files[manifestFile], files[bundle.DeltaFile])
 }
 
-// readLimited reads a file that is not larger than a bundle may be.
+// readLimited reads a file no larger than a bundle may be.
 func readLimited(file string, limits bundle.Limits) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// keptArchive waits until the active bundle is kept, and reads it back.
+// keptArchive waits until the active bundle is archived, and reads it back.
 func (r *running) keptArchive(dir string) *bundle.Bundle {
 	r.t.Helper()
 	status := r.manager.Status()[0]
@@ -33,14 +33,14 @@ func (r *running) keptArchive(dir string) *bundle.Bundle {
 	return b
 }
 
-// atomicallyIn is atomically, in a folder that need not be there yet.
+// atomicallyIn is atomically in a directory that it creates if missing.
 func atomicallyIn(t *testing.T, path, content string) {
 	t.Helper()
 	must(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	atomically(t, path, []byte(content))
 }
 
-// keptFiles are the digests that are kept, in order.
+// keptFiles returns the archived digests, in order.
 func keptFiles(t *testing.T, dir string) (digests []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -51,7 +51,7 @@ func keptFiles(t *testing.T, dir string) (digests []string) {
 	return digests
 }
 
-// TestArchiveHasTheDigestOfTheLog keeps bundles of every kind of source so that reading them gives the digest that decisions have.
+// TestArchiveHasTheDigestOfTheLog archives bundles of every kind of source: what is read back has the digest that decisions record.
 func TestArchiveHasTheDigestOfTheLog(t *testing.T) {
 	files := map[string]string{".manifest": `{"roots": ["authz", "lists"], "revision": "r1", "metadata": {"serial": 3}}`, "authz.rego": answering(1),
 		"authz_test.rego": "package authz_test\n\ntest_a if true\n", "lists/a/data.json": `{"x": [1, 2.50]}`, "lists/b/data.yaml": "y: z\n",
@@ -79,7 +79,7 @@ func TestArchiveHasTheDigestOfTheLog(t *testing.T) {
 	}
 }
 
-// TestArchiveOfDeltas keeps each bundle that a delta made, and with it what it was made of.
+// TestArchiveOfDeltas archives each bundle made by a delta, and the bundles that it was made from.
 func TestArchiveOfDeltas(t *testing.T) {
 	t.Parallel()
 	server, state := newBundleServer(t, withData(1)), t.TempDir()
@@ -107,7 +107,7 @@ func TestArchiveOfDeltas(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, r.manager.Status()[0].Digest+".tar.gz")); err != nil || info.Size() > 1000 {
 		t.Errorf("a delta takes %d bytes: %v", info.Size(), err)
 	}
-	// All of it again from the copy that a restart begins with.
+	// The same again, from the copy that a restart begins with.
 	waitFor(t, func() bool {
 		parts, err := bundles.LoadKept(state, "app", server.URL, 1<<20)
 		return err == nil && len(parts) == 4
@@ -131,7 +131,7 @@ func withData(n int) map[string]string {
 		"data.json": fmt.Sprintf(`{"list": {"n": %d, "more": %q}}`, n, strings.Repeat("x", 1<<16))}
 }
 
-// TestArchiveIsBounded: in time and in bytes, but for what is active.
+// TestArchiveIsBounded in time and in bytes, except for active bundles.
 func TestArchiveIsBounded(t *testing.T) {
 	for name, test := range map[string]struct {
 		archive bundles.Archive
@@ -170,7 +170,7 @@ func TestArchiveIsBounded(t *testing.T) {
 	}
 }
 
-// TestReadArchive refuses what is not what its name says.
+// TestReadArchive refuses contents with another digest than the file's name.
 func TestReadArchive(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "past")
 	left := filepath.Join(dir, strings.Repeat("0", 64)+".tar.gz.new")

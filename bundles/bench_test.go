@@ -14,8 +14,8 @@ import (
 	"gatehouse/policy"
 )
 
-// BenchmarkActivation is from a changed source to a snapshot that could be published, with all stages in between. The CPU
-// time is the figure to compare: unlike the other it does not depend on what else the machine does.
+// BenchmarkActivation measures from a changed source to a publishable snapshot, with all stages. Compare the CPU time: unlike the elapsed
+// time it does not depend on the machine's other load.
 func BenchmarkActivation(b *testing.B) {
 	for _, shape := range []struct {
 		name  string
@@ -50,7 +50,7 @@ func cpuTime(t testing.TB) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// manyModules are n packages that call one another, as a generated policy has them.
+// manyModules returns n packages that call one another, like a generated policy.
 func manyModules(n int, tests bool) map[string]string {
 	files := map[string]string{"authz.rego": answering(1)}
 	for i := range n {
@@ -77,7 +77,7 @@ owner(subject) if subject == data.owners["o%d"]
 	return files
 }
 
-// entries is a JSON object of n grants, about 90 bytes each.
+// entries returns a JSON object of n grants, about 90 bytes each.
 func entries(n int) string {
 	var out strings.Builder
 	out.WriteString("{")

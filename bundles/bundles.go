@@ -1,41 +1,39 @@
 // Package bundles loads policy from its sources and keeps it current. It owns the sources, their validation and activation, the history for
 // rollbacks, and the copies on disk. It imports policy and images; its parts are origin, signature and tarball.
 //
-// A Manager reads its sources (directories and tarballs), compiles all of them together into one policy.Snapshot and hands
-// that over through Config.Publish. Then it watches. If a change fails, the snapshot that was published
-// last stays active: the manager logs the problem with stage, file and line, counts it, shows it in Status, and tries again
-// when something changes.
+// A Manager reads its sources (directories, tarballs, and remote ones), compiles them together into one policy.Snapshot and passes it to
+// Config.Publish. Then it watches for changes. If a change fails, the last published snapshot stays active: the manager logs the problem
+// with stage, file and line, counts it, shows it in Status, and tries again when something changes.
 //
 // # Activation
 //
-// A bundle is read within the limits; its signature is verified, where the source requires one; it is parsed, and compiled together with the
-// other sources; its decisions must be defined; its own tests must pass, then Config.Smoke; the snapshot decides once, to be warm; then it is
-// published. The last few snapshots are kept: Rollback publishes one of them again, at once.
+// A bundle is read within the limits; its signature is verified, if the source requires one; it is parsed, and compiled together with the
+// other sources; its decisions must be defined; its tests must pass, then Config.Smoke; the snapshot makes one decision to warm up; then it
+// is published. The last few snapshots are kept: Rollback publishes one of them again.
 //
 // # Changes
 //
-// Events are collected until they settle, and then the whole source is read again. A rename into place and the swap of a
-// Kubernetes volume's ..data link are complete when they are seen and settle at once; files that are written in place
-// settle when nothing has been written for a moment, and under constant writing are read after two seconds all the same.
-// A source is read twice over: when a name, size, time or inode changed between the first look and the last, what was
-// read is thrown away. A change that leaves the contents as they are is not an activation.
+// Events are collected until they settle, and then the whole source is read again. A rename into place and the swap of a Kubernetes volume's
+// ..data link are atomic and settle at once; files written in place settle when nothing has been written for a moment, and under constant
+// writing are read after two seconds anyway. A source is listed before and after reading: if a name, size, time or inode changed, what was
+// read is discarded. A change that leaves the contents the same is not an activation.
 //
-// Events can get lost (network file systems, a full queue, too few inotify watches). So every source is also looked over
-// every few seconds, by the names, sizes and times of its files alone.
+// Events can get lost (network file systems, a full queue, too few inotify watches). So every source is also polled every few seconds, by
+// the names, sizes and times of its files.
 //
 // # What is read
 //
-// Of a directory: what bundle.Read wants, without hidden files and folders and without what editors leave behind.
-// Symbolic links may point to files within the directory, never out of it, and folders behind links are refused.
-// A directory with a ..data link is a Kubernetes volume: only what the link leads to is read.
+// Of a directory: what bundle.Read wants, without hidden files and folders and without editors' temporary files. Symbolic links may point to
+// files within the directory, never out of it, and links to folders are refused. A directory with a ..data link is a Kubernetes volume: only
+// the link's target is read.
 //
-// Of a tarball: everything, and it must be whole. What is cut off, has something behind its end, or holds a link or a name
-// that climbs is refused. Hidden files in it count, because it was packed on purpose.
+// Of a tarball: everything, and it must be complete. A truncated tarball, trailing data, links and names with ".." are refused. Hidden files
+// count, because they were packed on purpose.
 //
 // # Who owns what
 //
-// Run's goroutine alone changes the manager's state and calls Publish. Status may be called by anyone at any time and
-// takes no lock. Load reads and compiles without touching any state.
+// Only Run's goroutine changes the manager's state and calls Publish. Status is safe for concurrent use and takes no lock. Load reads and
+// compiles without changing any state.
 package bundles
 
 import (
@@ -61,63 +59,63 @@ import (
 	"gatehouse/watch"
 )
 
-// Config says where policy comes from and where it goes.
+// Config says where policy comes from and where it is published.
 type Config struct {
 	Sources []Source
 	Policy  policy.Config
 	Limits  bundle.Limits // of each source
 
-	// Smoke, where set, looks at every snapshot before it becomes active, when all other checks have passed. Its error names
-	// file and line of what does not hold, and keeps the snapshot from becoming active.
+	// Smoke, if set, checks every snapshot before it becomes active, after all other checks. Its error names file and line, and prevents the
+	// activation.
 	Smoke func(context.Context, *policy.Snapshot) error
 
-	TestTimeout time.Duration // how long the bundles' own tests (*_test.rego) may take before an activation; default 10 s
-	SkipTests   bool          // they are not run
+	TestTimeout time.Duration // for the bundles' tests (*_test.rego) before an activation; default 10 s
+	SkipTests   bool          // tests are not run
 
-	// Keep is how many snapshots are kept to roll back to, at most 100; default 5, below zero none. Of larger ones fewer are
-	// kept: the files of all of them together have at most KeepBytes, default 16 MiB, except for the last one. They are kept packed, in
-	// Dir or else in memory, and compiled when they are gone back to.
+	// Keep is the number of snapshots kept for rollback, at most 100; default 5, negative: none. Fewer are kept if they are large: their
+	// files together are at most KeepBytes, default 16 MiB, except for the last one. They are kept compressed, in Dir or in memory, and
+	// compiled on rollback.
 	Keep      int
 	KeepBytes int64
 
-	// Dir is where the last good bundle of each remote source is kept, to begin with when the source cannot be reached, and where the
-	// history, pins and serials of all sources outlive a restart. It is made where it is missing. Empty: nothing is kept.
+	// Dir holds the last good bundle of each remote source, for a start while the source is unreachable, and the history, pins and serials
+	// of all sources across restarts. It is created if missing. Empty: nothing is kept.
 	Dir string
 
-	// Archive keeps every bundle that was active by its digest.
+	// Archive keeps every bundle that was active, by digest.
 	Archive Archive
 
-	// Publish receives every snapshot to activate, one after the other, from Run's goroutine. Run waits for
-	// it. An error is a snapshot that does not fit the rest of the configuration: then the one before stays active. A nil
-	// snapshot withdraws the policy: nothing may be decided by it any more (Remote.Withdraw).
+	// Publish is called for every snapshot to activate, one at a time, from Run's goroutine, which waits for it. An error means that the
+	// snapshot does not fit the rest of the configuration: the previous one stays active. A nil snapshot withdraws the policy: no further
+	// decision may be made with it (Remote.Withdraw).
 	Publish func(context.Context, *policy.Snapshot) error
 
-	// Succeeds is the manager of the configuration before this one, if there was any. Its history goes on: what was rolled back there
-	// is not activated here either, and a serial that was active there is not undercut. Without it the history is the one in Dir. All that
-	// becomes active of it is made again, and has to pass every check of this configuration.
+	// Succeeds is the manager of the previous configuration, if any. Its history is continued: what was rolled back there is not activated
+	// here either, and serials must not go below those active there. Without it the history is read from Dir. Everything activated from the
+	// history is made again, and must pass every check of this configuration.
 	Succeeds *Manager
 
-	Report *Report // where the state of the bundles is reported to; nil: nowhere
+	Report *Report // where bundle status is reported; nil: nowhere
 
-	// Busy, where set, is told when a large bundle is read or compiled, which takes a core for seconds. What it returns is called
-	// when that is done. It may be called by several goroutines.
+	// Busy, if set, is called when reading or compiling a large bundle starts, which uses a core for seconds. The returned function is
+	// called when that ends. Must be safe for concurrent use.
 	Busy func() (done func())
 
 	Logger     *zap.Logger           // default: none
-	Clock      func() time.Time      // default: time.Now; for the times in Status and metrics
+	Clock      func() time.Time      // default: time.Now; for times in Status and metrics
 	Registerer prometheus.Registerer // nil: no metrics
-	Poll       time.Duration         // how often to look for changes that caused no event; default 5 s
+	Poll       time.Duration         // interval of the checks for changes without an event; default 5 s
 }
 
-// Source is one bundle and where it is.
+// Source is one bundle and its location.
 type Source struct {
 	Name string // letters, digits, dots, dashes and underscores, at most 64; unique
-	Path string // a directory, or a bundle's tarball: .tar.gz or .tar
+	Path string // a directory, or a tarball: .tar.gz or .tar
 
 	Remote *Remote // instead of Path
 
-	Verification *signature.Verification // nil: signatures are not looked at
-	Optional     bool                    // there is a policy without it too, until it was there for the first time
+	Verification *signature.Verification // nil: signatures are not checked
+	Optional     bool                    // the policy may be active without it until it has been read once
 }
 
 // Status is the state of one source.
@@ -127,85 +125,84 @@ type Status struct {
 	Revision    string    `json:"revision,omitempty"`    // of the active bundle; empty before the first activation
 	Digest      string    `json:"digest,omitempty"`      // of the active bundle
 	Archive     string    `json:"archive,omitempty"`     // SHA-256 of the tarball that it came in
-	Serial      int64     `json:"serial,omitempty"`      // in its manifest's metadata, where the source asks for one
+	Serial      int64     `json:"serial,omitempty"`      // from its manifest's metadata, if the source requires one
 	ActiveSince time.Time `json:"active_since,omitzero"` // when the active bundle was published
 	LastAttempt time.Time `json:"last_attempt,omitzero"` // when the source was last read
-	Stage       string    `json:"stage,omitempty"`       // what failed last: "reading", "verifying", "compiling", "testing", "smoke", "warming", "publishing", "waiting" for another bundle; empty when nothing did
-	File        string    `json:"file,omitempty"`        // where, within the bundle
-	Line        int       `json:"line,omitempty"`        // where in the file
+	Stage       string    `json:"stage,omitempty"`       // where the last attempt failed: "reading", "verifying", "compiling", "testing", "smoke", "warming", "publishing", "waiting" for another bundle; empty if it did not
+	File        string    `json:"file,omitempty"`        // the problem's file, within the bundle
+	Line        int       `json:"line,omitempty"`        // the problem's line
 	Error       string    `json:"error,omitempty"`       // its error, with file and line
-	Pinned      bool      `json:"pinned,omitempty"`      // it was rolled back to
-	Held        string    `json:"held,omitempty"`        // digest of what the source offers and what was rolled back
+	Pinned      bool      `json:"pinned,omitempty"`      // it is active because of a rollback
+	Held        string    `json:"held,omitempty"`        // digest of the source's bundle that was rolled back and is not activated
 
 	Remote *RemoteStatus `json:"remote,omitempty"` // nil for a source with a path
 }
 
-// Manager reads, watches and publishes. New makes it.
+// Manager reads, watches and publishes. Made by New.
 type Manager struct {
 	cfg      Config
 	metrics  *metrics
 	remotes  *remoteMetrics
-	archiver *archiver // nil: nothing is kept by digest
-	// reporter is nil where no status service is configured.
+	archiver *archiver // nil: nothing is archived
+	// reporter is nil if no status service is configured.
 	reporter *reporter
 	sources  []*source
 	status   atomic.Pointer[[]Status]
 	earlier  atomic.Pointer[[]Activation]
-	legacy   atomic.Pointer[legacy] // for the manager that comes after this one
-	took     *legacy                // what New inherited of cfg.Succeeds
-	state    *stateFile             // nil: nothing outlives the process
+	legacy   atomic.Pointer[legacy] // for the manager that succeeds this one
+	took     *legacy                // what New took over from cfg.Succeeds
+	state    *stateFile             // nil: nothing is persisted
 	degraded atomic.Pointer[[]string]
-	nudged   chan struct{} // buffered: says that something else has changed that a bundle may have failed on
+	nudged   chan struct{} // buffered; signals that something else has changed that a bundle may have failed on
 
 	commands chan command
-	loaded   *loaded // by Load, for Run to begin with
+	loaded   *loaded // by Load, for Run to start with
 
 	// Below: Run's goroutine only.
 	now      *activation      // what is active; nil before the first
 	snapshot *policy.Snapshot // of now
-	last     *activation      // what was active in the configuration or the process before, where that is in the history
-	history  []*activation    // oldest first, now among them
+	last     *activation      // what was active in the previous configuration or process, if that is in the history
+	history  []*activation    // oldest first, including now
 	serial   uint64           // of the last activation
-	dirty    bool             // what is to be left has changed since it was saved
-	unsaved  string           // why it could not be
-	swapped  bool             // something was activated since memory was given back
-	watcher  *watch.Watcher   // of the sources that have a path
-	watched  []*source        // those, in its order
+	dirty    bool             // the state has changed since it was saved
+	unsaved  string           // why saving failed
+	swapped  bool             // something was activated since the last trim
+	watcher  *watch.Watcher   // of the sources with a path
+	watched  []*source        // those sources, in the watcher's order
 
-	stateLost string // what of the process before could not be read
+	stateLost string // why the previous process's state could not be read
 
-	withdrawn bool // active was published and then withdrawn, because a bundle of it expired
+	withdrawn bool // the policy was published and then withdrawn, because one of its bundles expired
 }
 
-// loaded is what Load made.
+// loaded is the result of Load.
 type loaded struct {
 	snapshot *policy.Snapshot
 	list     []*candidate
 }
 
-// source is the state of one source. Run's goroutine owns it.
+// source is the state of one source, owned by Run's goroutine.
 type source struct {
 	Source
 	fetch    fetcher    // nil for a source with a path; set by New
-	remote   *remote    // what fetch belongs to
-	expired  bool       // the remote source has not confirmed the bundle for too long, and so it must not decide
+	remote   *remote    // the state behind fetch
+	expired  bool       // the remote source has not confirmed the bundle for max_age, so it must not be used for decisions
 	active   *candidate // in the published snapshot
-	latest   *candidate // read last; differs from active after a failure to compile; nil after a failure to read
-	pin      *pin       // nil unless it was rolled back
+	latest   *candidate // last read; differs from active after a failed activation; nil after a failed read
+	pin      *pin       // nil unless rolled back
 	highest  int64      // the highest serial that was ever active
 	retry    retry
-	trying   bool          // what it has is on its way as another attempt, and not because it changed
-	told     string        // what was logged of what it has
-	since    time.Time     // when what is wrong with it, or another thing, went wrong first; zero: nothing is
-	keys     []fs.FileInfo // of a remote source, the key files as they were when it was read last
-	restless int           // reads thrown away because the directory was changing
+	trying   bool          // it is being tried again although it has not changed
+	told     string        // the last problem logged
+	since    time.Time     // when the current problem began; zero: none
+	keys     []fs.FileInfo // of a remote source, the key files at the last read
+	restless int           // reads discarded because the directory was changing
 	status   Status
 }
 
 var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// New checks the configuration, all of it before it returns, and that each source is a directory or a file that can be
-// read. It starts nothing.
+// New checks the whole configuration, and that each source is a readable directory or file. It starts nothing.
 func New(cfg Config) (*Manager, error) {
 	m := &Manager{cfg: cfg, commands: make(chan command), nudged: make(chan struct{}, 1)}
 	if m.cfg.Logger == nil {
@@ -297,7 +294,7 @@ func (m *Manager) newSource(s Source) (*source, error) {
 	return &source{Source: s, remote: r, fetch: r.fetch, status: Status{Name: s.Name, Source: r.from}}, nil
 }
 
-// checkSource returns the source with an absolute path, so that a later change of the working directory moves nothing.
+// checkSource returns the source with an absolute path, so that a change of the working directory has no effect.
 func checkSource(s Source) (Source, error) {
 	if !sourceName.MatchString(s.Name) {
 		return s, fmt.Errorf("bundle name %q: use letters, digits, dots, dashes and underscores, at most 64", s.Name)
@@ -330,7 +327,7 @@ func checkSource(s Source) (Source, error) {
 	return s, nil
 }
 
-// Status returns the state of each source in the order of the configuration. The slice is the caller's.
+// Status returns the state of each source, in the order of the configuration. The caller owns the slice.
 func (m *Manager) Status() []Status {
 	list := append([]Status(nil), *m.status.Load()...)
 	for i, s := range m.sources {
@@ -356,14 +353,13 @@ func (m *Manager) publishStatus() {
 	}
 }
 
-// Load reads all sources once and takes them through every stage but the last, for a check at start-up or on the command
-// line. It publishes nothing and leaves Status alone. A Run that follows begins with the result where nothing has changed
-// meanwhile; Load must not be called beside it. Its errors name bundle, file and line; bundle.Problems can be had with
-// errors.As.
+// Load reads all sources once and takes them through every stage before publishing, for a check at start-up or on the command line. It
+// publishes nothing and does not change Status. A later Run starts with the result if nothing has changed; Load must not run concurrently
+// with it. Errors name bundle, file and line; errors.As finds bundle.Problems.
 func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	all, errs := make([]*candidate, len(m.sources)), make([]error, len(m.sources))
 	var wait sync.WaitGroup
-	for i, s := range m.sources { // at once: several that cannot be reached take no longer than one
+	for i, s := range m.sources { // concurrently, so that unreachable sources time out together
 		wait.Go(func() {
 			defer panics.Into("loading a bundle", &errs[i])
 			all[i], errs[i] = m.loadOne(ctx, s)

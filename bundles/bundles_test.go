@@ -25,10 +25,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience bounds every wait in these tests; none of them waits for it when things are right.
+// patience bounds every wait; a passing test never waits that long.
 const patience = 20 * time.Second
 
-// answering is a module whose decision carries a number.
+// answering returns a module whose decision carries a number.
 func answering(n int) string {
 	return fmt.Sprintf("package authz\n\nallow := {\"allowed\": true, \"headers\": {\"x-revision\": \"%d\"}}\n", n)
 }
@@ -55,7 +55,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// running is a manager at work on real directories, with everything that comes out of it.
+// running is a manager on real directories, and everything that it emits.
 type running struct {
 	t         testing.TB
 	manager   *bundles.Manager
@@ -64,15 +64,15 @@ type running struct {
 	logged    chan zapcore.Entry
 }
 
-// option changes the configuration, or the manager that was made of it.
+// option changes the configuration, or the manager made from it.
 type option any
 
-// fetching puts a fetcher in the place of a source's path.
+// fetching replaces a source's path by a fetcher.
 func fetching(name string, f bundles.Fetcher) func(*bundles.Manager) {
 	return func(m *bundles.Manager) { m.SetFetcher(name, f) }
 }
 
-// run starts a manager and ends it with the test.
+// run starts a manager that ends with the test.
 func run(t testing.TB, sources []bundles.Source, options ...option) *running {
 	t.Helper()
 	r := newRunning(t, sources, options...)
@@ -105,7 +105,7 @@ func newRunning(t testing.TB, sources []bundles.Source, options ...option) *runn
 		Policy:  policy.Config{Decision: "authz/allow"},
 		Publish: func(_ context.Context, s *policy.Snapshot) error { r.published <- s; return nil },
 		Logger:  logger,
-		Poll:    time.Hour, // events must do
+		Poll:    time.Hour, // only events trigger reads
 	}
 	for _, o := range options {
 		if change, ok := o.(func(*bundles.Config)); ok {
@@ -125,7 +125,7 @@ func newRunning(t testing.TB, sources []bundles.Source, options ...option) *runn
 
 func one(dir string) []bundles.Source { return []bundles.Source{{Name: "app", Path: dir}} }
 
-// next waits for the next activation and returns the snapshot.
+// next waits for the next activation.
 func (r *running) next() *policy.Snapshot {
 	r.t.Helper()
 	select {
@@ -137,7 +137,7 @@ func (r *running) next() *policy.Snapshot {
 	}
 }
 
-// until waits for a snapshot with this answer, over any in between, and returns how many there were.
+// until waits for a snapshot with this answer, and returns how many activations there were.
 func (r *running) until(want string) int {
 	r.t.Helper()
 	for n := 1; ; n++ {

@@ -21,8 +21,8 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// copied is what a bundle came as: its tarball, and the deltas after it. The bundle can be made of it again, and then takes all the
-// checks that one takes which has just come, by the rules of then: nothing that was compiled outlives what made it good. It is immutable.
+// copied is a bundle as it arrived: its tarball and the deltas applied to it. The bundle can be made from it again, and is then checked like
+// a new one, by the current configuration: nothing compiled is reused across a change of the rules. It is immutable.
 type copied struct {
 	parts   []*blob
 	archive string // SHA-256 of the tarball that it came in
@@ -31,28 +31,28 @@ type copied struct {
 // blob is one tarball, in memory or on disk.
 type blob struct {
 	mu    sync.Mutex        // guards what is below
-	files map[string][]byte // what data is to be packed of; nil once it is
+	files map[string][]byte // what data is packed from; nil once it is
 	data  []byte            // nil: in file
 	sum   string            // SHA-256 of data in hexadecimal; empty until it is packed
-	file  string            // empty: nowhere on disk
-	open  *os.File          // of file, where it is held: it outlives its name
+	file  string            // empty: not on disk
+	open  *os.File          // file, held open so that it survives removal
 }
 
 const copyEnding = ".tar.gz"
 
-// copyOf is the copy of a tarball as it came.
+// copyOf returns the copy of a tarball.
 func copyOf(raw []byte, archive string) *copied {
 	return &copied{parts: []*blob{{data: raw}}, archive: archive}
 }
 
-// copyOfFiles is the copy of a folder. Files that are there by name only are left out.
+// copyOfFiles returns the copy of a directory. Files whose content was not read are left out.
 func copyOfFiles(files map[string][]byte) *copied {
 	files = maps.Clone(files)
 	maps.DeleteFunc(files, func(_ string, content []byte) bool { return content == nil })
 	return &copied{parts: []*blob{{files: files}}}
 }
 
-// with is the copy of what a delta makes of this one.
+// with returns the copy with a delta appended.
 func (c *copied) with(delta []byte) *copied {
 	if c == nil {
 		return nil
@@ -60,7 +60,7 @@ func (c *copied) with(delta []byte) *copied {
 	return &copied{parts: append(slices.Clip(c.parts), &blob{data: delta})}
 }
 
-// same reports whether two bundles came as the same.
+// same reports whether two bundles arrived as the same data.
 func (c *copied) same(other *copied) bool {
 	return slices.EqualFunc(c.parts, other.parts, func(a, b *blob) bool {
 		sum := a.name()
@@ -68,7 +68,7 @@ func (c *copied) same(other *copied) bool {
 	})
 }
 
-// packed is the name that the blob has on disk, or would have.
+// packed returns the blob's file name on disk.
 func (b *blob) packed() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,7 +78,7 @@ func (b *blob) packed() string {
 	return b.sum
 }
 
-// pack makes data and sum. The caller holds mu.
+// pack sets data and sum. The caller holds mu.
 func (b *blob) pack() error {
 	if b.sum != "" {
 		return nil
@@ -96,14 +96,14 @@ func (b *blob) pack() error {
 		if err := tarball.Pack(&packed, files); err != nil {
 			return err
 		}
-		b.data = bytes.Clone(packed.Bytes()) // without the room to grow
+		b.data = bytes.Clone(packed.Bytes()) // trims the buffer's spare capacity
 	}
 	sum := sha256.Sum256(b.data)
 	b.files, b.sum = nil, hex.EncodeToString(sum[:])
 	return nil
 }
 
-// store packs the copy and, where there is a folder, writes it there and frees the memory.
+// store packs the copy and, if there is a directory, writes it there and frees the memory.
 func (c *copied) store(dir string) error {
 	for _, b := range c.parts {
 		if err := b.store(dir); err != nil {
@@ -119,7 +119,7 @@ func (b *blob) store(dir string) error {
 	if b.file != "" && filepath.Dir(b.file) == dir && b.there() {
 		return nil
 	}
-	if b.data == nil && b.files == nil { // in another folder, of the configuration before, or somebody has removed it
+	if b.data == nil && b.files == nil { // it is in the previous configuration's directory, or was removed
 		data, err := b.load()
 		if err != nil {
 			return err
@@ -145,13 +145,13 @@ func (b *blob) store(dir string) error {
 	return nil
 }
 
-// there reports whether the file still has its name. The caller holds mu.
+// there reports whether the file still exists under its name. The caller holds mu.
 func (b *blob) there() bool {
 	_, err := os.Lstat(b.file)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// hold keeps the file open, or closes it: an open file can be written again when the folder was removed.
+// hold keeps the file open, or closes it: an open file can be written again after its directory was removed.
 func (b *blob) hold(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -160,17 +160,17 @@ func (b *blob) hold(on bool) {
 		b.open = nil
 	}
 	if on && b.open == nil && b.file != "" {
-		b.open, _ = os.Open(b.file) // what cannot be opened is lost when its name is, and then that is said
+		b.open, _ = os.Open(b.file) // if it cannot be opened, a later removal loses it and is reported then
 	}
 }
 
-// sameOnDisk reports whether a file has the contents already.
+// sameOnDisk reports whether a file already has the contents.
 func (b *blob) sameOnDisk(file string) bool {
 	on, err := os.ReadFile(file)
 	return err == nil && bytes.Equal(on, b.data)
 }
 
-// load reads the file. The caller holds mu.
+// load returns the data, from the file if necessary. The caller holds mu.
 func (b *blob) load() ([]byte, error) {
 	if b.file == "" {
 		return nil, errors.New("its copy was not kept")
@@ -188,7 +188,7 @@ func (b *blob) load() ([]byte, error) {
 	return data, nil
 }
 
-// maxCopy bounds a file with a copy. What is unpacked of it is held to the limits of a bundle.
+// maxCopy bounds a copy's file. Its unpacked contents are checked against the bundle limits.
 const maxCopy = 1 << 30
 
 func (b *blob) raw() ([]byte, error) {
@@ -203,7 +203,7 @@ func (b *blob) raw() ([]byte, error) {
 	return b.data, nil
 }
 
-// name is the file's, "" where there is none.
+// name returns the file's name, "" if there is none.
 func (b *blob) name() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -213,7 +213,7 @@ func (b *blob) name() string {
 	return b.sum
 }
 
-// delivery is what the copy has to offer, to be checked like anything that a source has just brought.
+// delivery returns the copy as a delivery, to be checked like a new one.
 func (c *copied) delivery(name string, limits bundle.Limits) (d delivery, err error) {
 	problem := func(err error) (delivery, error) {
 		if _, ok := errors.AsType[bundle.Problems](err); ok {
@@ -244,7 +244,7 @@ func (c *copied) delivery(name string, limits bundle.Limits) (d delivery, err er
 	return d, nil
 }
 
-// patch applies a delta to what is delivered.
+// patch applies a delta to the delivery.
 func (d *delivery) patch(name string, delta map[string][]byte, limits bundle.Limits) (err error) {
 	if d.bundle == nil {
 		if d.bundle, err = bundle.Read(name, tarball.Tree(d.files), limits); err != nil {
@@ -278,7 +278,7 @@ func isData(file string) bool {
 	return false
 }
 
-// filesKey names files by all that is in them: two sets of one key are the same bundle, tests and signature included.
+// filesKey is a hash of all files: equal keys mean the same bundle, including tests and signature.
 func filesKey(files map[string][]byte) string {
 	sum := sha256.New()
 	var length [8]byte
@@ -292,7 +292,7 @@ func filesKey(files map[string][]byte) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// pruneCopies removes the files that nothing refers to any more, and what a crash left half written.
+// pruneCopies removes unreferenced files, and partly written ones left by a crash.
 func pruneCopies(dir string, used map[string]bool) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -18,44 +18,42 @@ import (
 
 const manifestFile = ".manifest"
 
-// delivery is what a source has to offer: one bundle, whole and in memory, held against the limits and checked in no other
-// way. Every source makes deliveries and Run's goroutine alone takes them: it reads those of a path itself, when an event
-// or the poll says so, and receives those of a fetcher over a channel.
+// delivery is what a source offers: one bundle, in memory, checked only against the limits. Every source makes deliveries, and only Run's
+// goroutine takes them: it reads sources with a path itself, on an event or the poll, and receives those of a fetcher over a channel.
 type delivery struct {
-	files   map[string][]byte // as unpack returns them; not to be changed by anyone from here on
+	files   map[string][]byte // as from Unpack; must not be changed from here on
 	archive string            // SHA-256 of the tarball, in hexadecimal; empty where there is none
-	from    string            // where exactly it is from, for people: a path, a URL with its ETag, an image by digest
-	err     error             // why there is none; everything but from is then empty. Status, log and metrics tell of it
-	bundle  *bundle.Bundle    // files where they were read already, or more than them: with deltas applied
+	from    string            // its exact origin, for people: a path, a URL with its ETag, an image by digest
+	err     error             // why there is no bundle; all fields but from are then empty. Shown in Status, log and metrics
+	bundle  *bundle.Bundle    // files already parsed, possibly with deltas applied
 	data    int64             // bytes of data in bundle that are not in files
-	parts   []archivePart     // what it takes to keep bundle, where deltas made it
-	copy    *copied           // what it came as; nil: it is made of files
-	back    bool              // it is gone back to: it may be older than what was active
-	says    saying            // what else a remote source has to say, instead of a bundle
+	parts   []archivePart     // for archiving a bundle that was made by deltas
+	copy    *copied           // as it arrived; nil: made from files
+	back    bool              // a rollback: it may be older than what was active
+	says    saying            // another message of a remote source, instead of a bundle
 
-	// outcome, where set, is called from Run's goroutine each time that an attempt to activate the delivery has ended: with
-	// nil when it is active, or known to be what is active already, else with the reason why it is not. After an
-	// errIncomplete it can be called again, because the delivery is tried again together with others. It must not block.
+	// outcome, if set, is called from Run's goroutine after each attempt to activate the delivery: with nil if it is active, also if it was
+	// active already, or else with the reason. After an errIncomplete it can be called again, because the delivery is tried again together
+	// with others. It must not block.
 	outcome func(error)
 }
 
-// deliver hands a delivery to Run and waits until it was tried. It returns the outcome, or the context's error.
+// deliver passes a delivery to Run and waits until it was tried. It returns the outcome, or the context's error.
 type deliver func(context.Context, delivery) error
 
-// fetcher is a source that brings its bundles by itself. New sets one on each source that has no path. It calls deliver,
-// from one goroutine, whenever there is something new or something went wrong, until ctx ends; and then it returns. Run
-// starts it once and waits for it; an error that it returns before ctx ends is the end of Run. Load calls it as well, takes
-// the first delivery, and ends ctx.
+// fetcher is a source that brings its bundles itself. New sets one for each source without a path. It calls deliver, from one goroutine,
+// whenever there is a new bundle or an error, and returns when ctx ends. Run starts it once and waits for it; an error before ctx ends ends
+// Run. Load calls it too, takes the first delivery, and cancels ctx.
 type fetcher func(ctx context.Context, deliver deliver) error
 
 // arrival is a delivery on its way to Run's goroutine.
 type arrival struct {
 	source   *source
 	delivery delivery
-	tried    chan error // buffered: Run never waits for the sender
+	tried    chan error // buffered: Run never blocks on the sender
 }
 
-// fetchInto runs a source's fetcher and carries its deliveries over.
+// fetchInto runs a source's fetcher and forwards its deliveries.
 func (m *Manager) fetchInto(ctx context.Context, s *source, arrivals chan<- arrival) error {
 	err := s.fetch(ctx, func(ctx context.Context, d delivery) error {
 		a := arrival{source: s, delivery: d, tried: make(chan error, 1)}
@@ -101,21 +99,21 @@ func fetchOnce(ctx context.Context, s *source) (delivery, error) {
 	return delivery{}, fmt.Errorf("reading bundle %q: %w", s.Name, err)
 }
 
-// candidate is a bundle that has passed every check that can be made on it alone.
+// candidate is a bundle that passed every check that can be made on it alone.
 type candidate struct {
 	*bundle.Bundle
-	tests    *bundle.Tests // nil where they are not to be run
+	tests    *bundle.Tests // nil if they are not run
 	size     int64         // bytes of all files
-	serial   int64         // where the source asks for one
+	serial   int64         // if the source requires one
 	archive  string        // as in its delivery
-	copy     *copied       // what it is made of again
-	key      string        // names all of its files
-	what     string        // names its contents; empty until somebody asks
-	keys     []fs.FileInfo // the key files, as they were when its signature was verified
-	verified time.Time     // when that was
+	copy     *copied       // to make it again
+	key      string        // hash of all of its files
+	what     string        // hash of its contents; empty until needed
+	keys     []fs.FileInfo // the key files when its signature was verified
+	verified time.Time     // when its signature was verified
 	from     string
 	outcome  func(error)
-	archived []archivePart // what it takes to keep it by its digest, until it is activated
+	archived []archivePart // for archiving it, until it is activated
 }
 
 // told reports the end of an attempt to the bundle's source.
@@ -125,7 +123,7 @@ func (c *candidate) told(err error) {
 	}
 }
 
-// prepare makes a candidate of a delivery: signature first, so that nothing unsigned is ever parsed, then the contents.
+// prepare turns a delivery into a candidate. The signature is verified first, so that nothing unsigned is parsed.
 func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	if d.err != nil {
 		return nil, d.err
@@ -163,7 +161,7 @@ func (m *Manager) prepare(s *source, d delivery) (*candidate, error) {
 	return c, nil
 }
 
-// parse reads a candidate's contents, unless what was read last or by Load is the same.
+// parse parses a candidate's contents, unless the last read or Load has parsed the same.
 func (m *Manager) parse(s *source, d *delivery, c *candidate) (err error) {
 	known := []*candidate{s.active}
 	if m.loaded != nil {
@@ -187,8 +185,8 @@ func (m *Manager) parse(s *source, d *delivery, c *candidate) (err error) {
 	return err
 }
 
-// verify checks what the source's verification asks for, and returns the files to read. Their manifest is the one that was
-// hashed, written anew: of a key that is there twice the hash covers one value alone, and a reader might take both.
+// verify checks what the source's verification requires, and returns the files to read. The manifest is re-encoded from what was hashed: of
+// a duplicate key the hash covers one value only, and a parser might see both.
 func (m *Manager) verify(s *source, d *delivery, c *candidate) (map[string][]byte, error) {
 	v, files := s.Verification, d.files
 	if v == nil {
@@ -229,7 +227,7 @@ func (m *Manager) verify(s *source, d *delivery, c *candidate) (map[string][]byt
 	return files, nil
 }
 
-// serialOf is the whole number "serial" in the metadata of a manifest.
+// serialOf returns the integer "serial" in a manifest's metadata.
 func serialOf(manifest any) (int64, bool) {
 	top, _ := manifest.(map[string]any)
 	metadata, _ := top["metadata"].(map[string]any)
@@ -238,7 +236,7 @@ func serialOf(manifest any) (int64, bool) {
 	return serial, err == nil && serial >= 0
 }
 
-// bundlesOf are the bundles of candidates, without those that are not there.
+// bundlesOf returns the bundles of candidates, skipping missing ones.
 func bundlesOf(list []*candidate) []*bundle.Bundle {
 	var out []*bundle.Bundle
 	for _, c := range list {

@@ -9,7 +9,7 @@ import (
 	"gatehouse/bundles"
 )
 
-// handed is a fetcher that delivers what a test puts in, and hands back how each delivery ended.
+// handed is a fetcher that delivers what a test passes in, and returns each outcome.
 type handed struct {
 	in       chan bundles.Delivery
 	tried    chan error
@@ -35,7 +35,7 @@ func (h *handed) fetch(ctx context.Context, deliver bundles.Deliver) error {
 	}
 }
 
-// deliver puts files in and returns what deliver said of them.
+// deliver delivers files and returns the outcome.
 func (h *handed) deliver(files map[string]string) error {
 	h.in <- bundles.Delivered(files, func(err error) { h.outcomes <- err })
 	return <-h.tried
@@ -45,7 +45,7 @@ func TestDeliveries(t *testing.T) {
 	code, _, sources := twoSources(t)
 	h := newHanded()
 	r := run(t, sources, fetching("data", h.fetch))
-	r.says(never) // the code waits for its data
+	r.says(never) // the code waits for the bundle with its data
 	files := func(n string) map[string]string {
 		return map[string]string{".manifest": `{"roots": ["numbers"]}`, "numbers/data.json": `{"n": "` + n + `"}`}
 	}
@@ -55,7 +55,7 @@ func TestDeliveries(t *testing.T) {
 	}
 	must(t, h.deliver(files("5")))
 	r.until("5")
-	must(t, h.deliver(files("5"))) // the same again
+	must(t, h.deliver(files("5"))) // unchanged
 	r.none()
 	if err := h.deliver(map[string]string{"data.json": "{"}); err == nil {
 		t.Error("broken data was taken")
@@ -74,7 +74,7 @@ func TestDeliveries(t *testing.T) {
 	}
 }
 
-// What is delivered while another bundle is missing is told of when that has come.
+// A delivery that waits for another bundle gets its outcome when that one has arrived.
 func TestDeliveryThatWaits(t *testing.T) {
 	_, data, sources := twoSources(t)
 	write(t, data, map[string]string{"numbers/data.json": `{`})

@@ -23,11 +23,11 @@ import (
 )
 
 const (
-	// dataLink is the link that a Kubernetes volume swaps to change all of its files at once.
+	// dataLink is the link that a Kubernetes volume swaps to update all of its files atomically.
 	dataLink = "..data"
 
-	// A source that changes while it is read is read again after a pause: so many times by Load, and by Run so many times
-	// before it says so, though it goes on.
+	// A source that changes while it is read is read again after a pause: this many times by Load; Run reports it after this many, and goes
+	// on.
 	maxUnstable   = 40
 	maxRestless   = 5
 	unstablePause = 50 * time.Millisecond
@@ -36,8 +36,8 @@ const (
 // errChanging is the error of a read during which something changed. It says nothing about the contents.
 var errChanging = errors.New("it keeps changing")
 
-// directory is one look at a source's directory. It holds the directory itself open: renaming a path above it, or the
-// swap of a link on the way to it, cannot make one look see two directories.
+// directory is one listing of a source's directory. It holds the directory open: a rename or link swap above it cannot mix two directories
+// in one listing.
 type directory struct {
 	root   *os.Root
 	source Source
@@ -67,8 +67,8 @@ func openDirectory(s Source, limits bundle.Limits) (*directory, error) {
 	return d, err
 }
 
-// readPath reads what is at a source's path, and returns the listing that it belongs to, also next to an error when there
-// is one. It returns errChanging when the listing at the end is not that at the beginning.
+// readPath reads what is at a source's path, and returns its listing, with an error too if there is one. It returns errChanging if the
+// listing changed while reading.
 func readPath(s Source, limits bundle.Limits) (delivery, *watch.Look, error) {
 	d := delivery{from: s.Path}
 	before, err := look(s, limits)
@@ -79,7 +79,7 @@ func readPath(s Source, limits bundle.Limits) (delivery, *watch.Look, error) {
 	} else if err == nil {
 		d, err = readArchive(s, before, limits)
 	}
-	// Whatever went wrong meant nothing if something changed meanwhile.
+	// An error means nothing if the source changed meanwhile.
 	after, lookErr := look(s, limits)
 	changed := !before.Same(after) && (before != nil || lookErr == nil)
 	if changed || errors.Is(err, errChanging) {
@@ -91,7 +91,7 @@ func readPath(s Source, limits bundle.Limits) (delivery, *watch.Look, error) {
 	return d, before, err
 }
 
-// look takes one look at a source's path without reading a file.
+// look lists a source's path without reading a file.
 func look(s Source, limits bundle.Limits) (*watch.Look, error) {
 	info, err := os.Stat(s.Path)
 	switch {
@@ -105,7 +105,7 @@ func look(s Source, limits bundle.Limits) (*watch.Look, error) {
 	return &watch.Look{Base: info}, nil
 }
 
-// readArchive reads a tarball that must still be the one that was looked at. A pipe that took its place must not block.
+// readArchive reads a tarball, which must still be the file that was listed. It must not block on a pipe that has replaced it.
 func readArchive(s Source, seen *watch.Look, limits bundle.Limits) (d delivery, err error) {
 	d.from = s.Path
 	f, err := os.OpenFile(s.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -151,7 +151,7 @@ func readFiles(s Source, limits bundle.Limits) (map[string][]byte, *watch.Look, 
 	return files, l, nil
 }
 
-// readFile reads a file that must still be the one that was listed. A pipe that took its place must not block.
+// readFile reads a file, which must still be the one that was listed. It must not block on a pipe that has replaced it.
 func (d *directory) readFile(name string, listed fs.FileInfo) ([]byte, error) {
 	f, err := d.root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -172,7 +172,7 @@ func (d *directory) readFile(name string, listed fs.FileInfo) ([]byte, error) {
 	return content, err
 }
 
-// listDirectory takes one look without reading a file.
+// listDirectory lists the directory without reading a file.
 func listDirectory(s Source, limits bundle.Limits) (*watch.Look, error) {
 	d, err := openDirectory(s, limits)
 	if err != nil {
@@ -182,7 +182,7 @@ func listDirectory(s Source, limits bundle.Limits) (*watch.Look, error) {
 	return d.list()
 }
 
-// list walks the directory and holds the limits against it.
+// list walks the directory and checks the limits.
 func (d *directory) list() (*watch.Look, error) {
 	base, err := d.root.Stat(".")
 	if err != nil {
@@ -221,19 +221,18 @@ func (d *directory) list() (*watch.Look, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !d.volume { // whose files are never written in place: nothing below it is watched
+	if !d.volume { // a volume's files are never written in place: no watches needed below it
 		l.Folders = folders
 	}
 	return l, nil
 }
 
-// wanted reports whether the content of a file in the source's directory matters: to the policy, to its tests, or to its
-// signature.
+// wanted reports whether a file's content matters: for the policy, its tests, or its signature.
 func (s Source) wanted(name string) bool {
 	return bundle.Wanted(name) || strings.HasSuffix(name, "_test.rego") || s.Verification != nil
 }
 
-// ignored reports whether a file or folder is none of ours: hidden, or left behind by an editor.
+// ignored reports whether a file or folder is hidden or an editor's temporary file.
 func ignored(name string) bool {
 	base := path.Base(name)
 	switch {
@@ -244,7 +243,7 @@ func ignored(name string) bool {
 	case strings.HasPrefix(base, "#") && strings.HasSuffix(base, "#"):
 		return true
 	}
-	return base == "4913" // vim creates it to see whether it may
+	return base == "4913" // vim creates it to test whether the directory is writable
 }
 
 func skip(e fs.DirEntry) error {
@@ -254,8 +253,8 @@ func skip(e fs.DirEntry) error {
 	return nil
 }
 
-// stat returns what is known about a wanted file, nil for another. Links are followed within the directory; a link to a
-// folder is an error, because leaving its rules out in silence could leave out a denial.
+// stat returns a wanted file's info, nil for other files. Links are followed within the directory; a link to a folder is an error, because
+// silently omitting its rules could omit a deny rule.
 func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
 	linked := e.Type()&fs.ModeSymlink != 0
 	if !linked && !d.source.wanted(name) {
@@ -264,7 +263,7 @@ func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
 	info, err := d.root.Stat(filepath.FromSlash(name))
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !d.source.wanted(name):
-		return nil, nil // a dangling link of no interest
+		return nil, nil // a dangling link to an unwanted file
 	case err != nil:
 		return nil, err
 	case info.IsDir() && linked:
@@ -289,8 +288,7 @@ func (d *directory) checkName(name string) error {
 	return nil
 }
 
-// bound stops the walk of a directory that is far too large. Files that are not wanted count too: they cost time at each
-// look.
+// bound stops the walk of a directory that is far too large. Unwanted files count too: they cost time at each listing.
 func (d *directory) bound(name string, count int, total int64) error {
 	switch {
 	case count > d.limits.Files:
@@ -301,9 +299,9 @@ func (d *directory) bound(name string, count int, total int64) error {
 	return nil
 }
 
-// ReadFiles returns the files of a bundle that is a directory or a tarball, by their slash-separated paths below its top:
-// those that a Manager would read of it, tests included. A directory that changes meanwhile is read again. Errors are as
-// Load's. The caller may keep and change the map, not the contents.
+// ReadFiles returns a bundle's files from a directory or a tarball, by their slash-separated paths: those that a Manager would read,
+// including tests. A directory that changes meanwhile is read again. Errors are as Load's. The caller may change the map, but not the
+// contents.
 func ReadFiles(ctx context.Context, s Source, limits bundle.Limits) (map[string][]byte, error) {
 	s, err := checkSource(s)
 	if err != nil {
@@ -323,7 +321,7 @@ func ReadFiles(ctx context.Context, s Source, limits bundle.Limits) (map[string]
 			return nil, err
 		}
 		for name := range d.files {
-			if l.Base.IsDir() && l.Files[name] == nil { // there by name only
+			if l.Base.IsDir() && l.Files[name] == nil { // only its name matters
 				delete(d.files, name)
 			}
 		}
@@ -331,7 +329,7 @@ func ReadFiles(ctx context.Context, s Source, limits bundle.Limits) (map[string]
 	}
 }
 
-// ReadTarball returns the files of a bundle's tarball, all of them, as a Manager would take them. Errors are as Load's.
+// ReadTarball returns all files of a bundle's tarball, as a Manager would read them. Errors are as Load's.
 func ReadTarball(name string, raw []byte, limits bundle.Limits) (map[string][]byte, error) {
 	files, _, err := tarball.Unpack(name, bytes.NewReader(raw), limits)
 	return files, err

@@ -2,17 +2,17 @@ package bundles
 
 import "gatehouse/bundles/tarball"
 
-// UnpackFrom lets the tests hand archives over byte by byte.
+// UnpackFrom lets tests pass archives byte by byte.
 var UnpackFrom = tarball.Unpack
 
-// Delivery, Deliver and Fetcher let the tests stand in for a remote source.
+// Delivery, Deliver and Fetcher let tests replace a remote source.
 type (
 	Delivery = delivery
 	Deliver  = deliver
 	Fetcher  = fetcher
 )
 
-// Delivered is a delivery of these files.
+// Delivered returns a delivery of these files.
 func Delivered(files map[string]string, outcome func(error)) Delivery {
 	d := delivery{files: map[string][]byte{}, from: "a test", outcome: outcome}
 	for name, content := range files {
@@ -21,10 +21,10 @@ func Delivered(files map[string]string, outcome func(error)) Delivery {
 	return d
 }
 
-// Failed is a delivery that could not be had.
+// Failed returns a failed delivery.
 func Failed(err error) Delivery { return delivery{err: err} }
 
-// SetFetcher puts a fetcher in the place of a source's path, as New does for sources that have none.
+// SetFetcher replaces a source's path by a fetcher, as New does for sources without a path.
 func (m *Manager) SetFetcher(name string, f Fetcher) {
 	for _, s := range m.sources {
 		if s.Name == name {
@@ -33,7 +33,7 @@ func (m *Manager) SetFetcher(name string, f Fetcher) {
 	}
 }
 
-// LoadKept reads a file as the bundle that was kept of a source.
+// LoadKept reads a source's bundle from a file on disk.
 func LoadKept(dir, name, source string, limit int64) ([][]byte, error) {
 	k, err := (&store{dir: dir, name: name, source: source, limit: limit}).load()
 	return k.parts, err

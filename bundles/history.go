@@ -15,23 +15,23 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// Activation is one snapshot that is active, or was and can be again.
+// Activation is one snapshot that is active, or can be activated by a rollback.
 type Activation struct {
-	Revision string        `json:"revision"` // of the snapshot: of the only bundle, or name=revision of each
+	Revision string        `json:"revision"` // of the snapshot: the only bundle's, or name=revision of each
 	Bundles  []bundle.Info `json:"bundles"`
-	Since    time.Time     `json:"since"` // when it was made active first
+	Since    time.Time     `json:"since"` // when it first became active
 	Active   bool          `json:"active"`
 }
 
-// activation is one snapshot that was published, by what it was made of. Only of the active one anything is compiled: going back to
-// another makes it again, and checks it by the rules of that moment.
+// activation is one published snapshot, as references to its bundles. Only the active one is compiled: a rollback makes the bundles again
+// and checks them by the current configuration.
 type activation struct {
 	id       uint64
-	before   uint64 // the id of the one that was active before
+	before   uint64 // id of the previously active one
 	revision string
-	list     []*record // in the order of the sources; nil for one that was not there
+	list     []*record // in the order of the sources; nil for a missing bundle
 	since    time.Time
-	tested   bool // its bundles' own tests have passed under this configuration
+	tested   bool // its bundles' tests have passed under this configuration
 }
 
 // record is one bundle of an activation.
@@ -43,15 +43,15 @@ type record struct {
 	copy   *copied
 }
 
-// pin keeps a source at a bundle while what it offers is another that was rolled back.
+// pin keeps a source at a bundle while the source still offers the one that was rolled back.
 type pin struct {
 	use  *record
-	held string     // digest of what is held back
-	what string     // names its contents
-	made *candidate // of use; nil until it was made, by the rules of this configuration
+	held string     // digest of the bundle that was rolled back
+	what string     // hash of its contents
+	made *candidate // the candidate of use; nil until it was made under this configuration
 }
 
-// recordOf is what the history knows of a candidate.
+// recordOf returns the history's record of a candidate.
 func recordOf(s *source, c *candidate) *record {
 	if c == nil {
 		return nil
@@ -59,8 +59,8 @@ func recordOf(s *source, c *candidate) *record {
 	return &record{From: s.identity(), Info: c.Info(), Serial: c.serial, Size: c.size, copy: c.copy}
 }
 
-// remake makes a bundle of its copy again. It takes every check that one takes which has just come, but that it may be older than what
-// was active since: that is what going back is for.
+// remake makes a bundle again from its copy. It must pass every check of a new bundle, except that it may be older than what was active
+// since: that is the point of a rollback.
 func (m *Manager) remake(s *source, r *record) (*candidate, error) {
 	d, err := r.copy.delivery(s.Name, m.cfg.Limits)
 	if err != nil {
@@ -70,7 +70,7 @@ func (m *Manager) remake(s *source, r *record) (*candidate, error) {
 	return m.prepare(s, d)
 }
 
-// pinned is the bundle that a source is pinned to, made again where that was not done under this configuration.
+// pinned returns the bundle that a source is pinned to, made again if that was not done under this configuration.
 func (m *Manager) pinned(s *source) (*candidate, error) {
 	if s.pin.made == nil {
 		c, err := m.remake(s, s.pin.use)
@@ -88,23 +88,23 @@ func (s *source) hold(use *record, held, what string) {
 	s.status.Pinned, s.status.Held = true, held
 }
 
-// errPinned is the end of a delivery that brought what was rolled back.
+// errPinned is the outcome of a delivery that was rolled back.
 var errPinned = errors.New("the bundle was rolled back, and stays so until another arrives or it is unpinned")
 
-// heldBack reports whether what the source offers is what was rolled back.
+// heldBack reports whether the source offers what was rolled back.
 func (s *source) heldBack() bool {
 	return s.pin != nil && s.latest != nil && s.pin.holds(s.latest)
 }
 
-// holds reports whether a bundle is what was rolled back. Its digest is another where signatures are asked for and were not then.
+// holds reports whether a bundle is the one rolled back. Its digest differs if signatures are required now and were not then.
 func (p *pin) holds(c *candidate) bool {
 	return c.Digest() == p.held || p.what != "" && c.contents() == p.what
 }
 
-// contents names what the policy is made of, as it came; empty for what deltas made.
+// contents returns a hash of the bundle as it arrived; empty if it was made by deltas.
 func (c *candidate) contents() string {
 	if c.what == "" && len(c.copy.parts) == 1 {
-		if d, err := c.copy.delivery(c.Name(), bundle.Limits{Files: 1 << 30, File: maxCopy, Total: maxCopy, Depth: 1 << 20}); err == nil { // it was held to the limits
+		if d, err := c.copy.delivery(c.Name(), bundle.Limits{Files: 1 << 30, File: maxCopy, Total: maxCopy, Depth: 1 << 20}); err == nil { // the limits were checked before
 			maps.DeleteFunc(d.files, func(name string, _ []byte) bool { return !bundle.Wanted(name) })
 			c.what = filesKey(d.files)
 		}
@@ -112,13 +112,13 @@ func (c *candidate) contents() string {
 	return c.what
 }
 
-// command is something to do on Run's goroutine.
+// command is a function to run on Run's goroutine.
 type command struct {
 	do   func(context.Context) error
 	done chan error // buffered
 }
 
-// order has something done on Run's goroutine and waits for it.
+// order runs a function on Run's goroutine and waits for it.
 func (m *Manager) order(ctx context.Context, do func(context.Context) error) error {
 	c := command{do: do, done: make(chan error, 1)}
 	select {
@@ -134,7 +134,7 @@ func (m *Manager) order(ctx context.Context, do func(context.Context) error) err
 	}
 }
 
-// History returns the snapshots that can be rolled back to and the active one, the newest first. The slice is the caller's.
+// History returns the active snapshot and those available for rollback, newest first. The caller owns the slice.
 func (m *Manager) History() []Activation {
 	if list := m.earlier.Load(); list != nil {
 		return slices.Clone(*list)
@@ -142,10 +142,10 @@ func (m *Manager) History() []Activation {
 	return nil
 }
 
-// Rollback makes an earlier snapshot active again, and pins the bundles that changed by it: each stays until its source offers another
-// bundle than the one rolled back, or until Unpin. It is made anew and held against the rules of now: what they refuse does not come
-// back. Without a name it is the snapshot that was active before the active one. A name is a snapshot's revision, a bundle's revision,
-// or the beginning of a bundle's digest or of its tarball's, six digits at least. Run must be running.
+// Rollback activates an earlier snapshot, and pins the bundles that changed: each stays until its source offers another bundle than the one
+// rolled back, or until Unpin. The snapshot is made again and must pass the current checks. An empty name means the snapshot that was active
+// before the active one. A name is a snapshot's revision, a bundle's revision, or a prefix of at least six digits of a bundle's or a
+// tarball's digest. Run must be running.
 func (m *Manager) Rollback(ctx context.Context, to string) (a Activation, err error) {
 	err = m.order(ctx, func(ctx context.Context) error {
 		target, err := m.find(to)
@@ -166,7 +166,7 @@ func (m *Manager) Rollback(ctx context.Context, to string) (a Activation, err er
 	return a, err
 }
 
-// rebuild makes an earlier snapshot again, through every stage but the last.
+// rebuild makes an earlier snapshot again, through every stage before publishing.
 func (m *Manager) rebuild(ctx context.Context, target *activation) ([]*candidate, *policy.Snapshot, error) {
 	list := make([]*candidate, len(m.sources))
 	for i, s := range m.sources {
@@ -187,7 +187,7 @@ func (m *Manager) rebuild(ctx context.Context, target *activation) ([]*candidate
 	return list, snapshot, err
 }
 
-// find returns the activation of a name, the newest of several.
+// find returns the activation with a name, the newest of several.
 func (m *Manager) find(to string) (*activation, error) {
 	if m.now == nil {
 		return nil, errors.New("no policy has been active yet")
@@ -206,7 +206,7 @@ func (m *Manager) find(to string) (*activation, error) {
 	return nil, fmt.Errorf("no snapshot of %q is kept: the history shows what there is", to)
 }
 
-// named reports whether a name is the snapshot's or one of its bundles'.
+// named reports whether a name identifies the snapshot or one of its bundles.
 func (a *activation) named(name string) bool {
 	const least = 6
 	digest := strings.ToLower(strings.TrimPrefix(name, "sha256:"))
@@ -226,7 +226,7 @@ func (a *activation) describe(active bool) Activation {
 	return out
 }
 
-// rolledBack notes that an earlier snapshot is active, and pins what changed.
+// rolledBack records that an earlier snapshot is active, and pins what changed.
 func (m *Manager) rolledBack(target *activation, list []*candidate, snapshot *policy.Snapshot) {
 	from := m.now
 	m.now, m.snapshot, target.tested = target, snapshot, true
@@ -255,8 +255,8 @@ func (m *Manager) rolledBack(target *activation, list []*candidate, snapshot *po
 	m.tellHistory()
 }
 
-// Unpin lets the sources' own bundles become active again. It returns why one of them could not; then the active snapshot
-// stays. Run must be running.
+// Unpin lets the sources' own bundles become active again. It returns an error if one cannot be activated; the active snapshot then stays.
+// Run must be running.
 func (m *Manager) Unpin(ctx context.Context) error {
 	return m.order(ctx, func(ctx context.Context) error {
 		var changed []*source
@@ -277,7 +277,7 @@ func (m *Manager) Unpin(ctx context.Context) error {
 	})
 }
 
-// release ends a source's pin.
+// release removes a source's pin.
 func (m *Manager) release(s *source) {
 	if s.pin != nil {
 		m.cfg.Logger.Info("policy bundle no longer pinned", zap.String("bundle", s.Name))
@@ -288,8 +288,8 @@ func (m *Manager) release(s *source) {
 	m.metrics.pin(s.Name, false)
 }
 
-// remember adds a snapshot that was published to the history, and drops the oldest ones beyond the bounds. The one that
-// was active before stays in any case. After a restart or a reload the one that was active is not added a second time.
+// remember adds a published snapshot to the history, and drops the oldest ones beyond the limits. The previously active one always stays.
+// After a restart or a reload the active one is not added twice.
 func (m *Manager) remember(snapshot *policy.Snapshot, list []*candidate) {
 	m.snapshot = snapshot
 	records := make([]*record, len(list))
@@ -315,7 +315,7 @@ func (m *Manager) remember(snapshot *policy.Snapshot, list []*candidate) {
 	m.tellHistory()
 }
 
-// sameRecord reports whether two records are of one bundle. Its digest is another where signatures are asked for and were not then.
+// sameRecord reports whether two records are of one bundle. Its digest differs if signatures are required now and were not then.
 func sameRecord(a, b *record) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -323,7 +323,7 @@ func sameRecord(a, b *record) bool {
 	return a.Info.Digest == b.Info.Digest || a.Info.Revision == b.Info.Revision && a.copy.same(b.copy)
 }
 
-// bound drops the oldest snapshots beyond what is to be kept.
+// bound drops the oldest snapshots beyond the limits.
 func (m *Manager) bound() {
 	a := m.now
 	if a == nil {
@@ -341,7 +341,7 @@ func (m *Manager) bound() {
 	}
 }
 
-// keptBytes is the size of the files of all bundles that are kept beside the active ones.
+// keptBytes returns the size of the files of all bundles kept besides the active ones.
 func (m *Manager) keptBytes(active *activation) (total int64) {
 	seen := map[string]bool{}
 	for _, r := range active.list {

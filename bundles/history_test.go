@@ -14,12 +14,12 @@ import (
 	"gatehouse/policy"
 )
 
-// numbered is a bundle whose revision and answer are a number.
+// numbered returns a bundle whose revision and answer are a number.
 func numbered(n int) map[string]string {
 	return map[string]string{"authz.rego": answering(n), ".manifest": fmt.Sprintf(`{"revision": "v%d"}`, n)}
 }
 
-// archived is a manager on a tarball that is at a version.
+// archived is a manager on a tarball with a version number.
 type archived struct {
 	*running
 	path string
@@ -41,7 +41,7 @@ func runArchive(t *testing.T, versions int, options ...option) *archived {
 
 func (a *archived) put(n int) { atomically(a.t, a.path, packed(a.t, numbered(n))) }
 
-// settled waits until the manager has noted that it published a version.
+// settled waits until the manager has recorded the publication of a version.
 func (a *archived) settled(n int) {
 	a.t.Helper()
 	waitFor(a.t, func() bool { return a.manager.Status()[0].Revision == fmt.Sprintf("v%d", n) })
@@ -77,15 +77,15 @@ func TestRollback(t *testing.T) {
 		t.Errorf("status %+v, history %s", s, a.history())
 	}
 	attempt := a.manager.Status()[0].LastAttempt
-	a.put(3) // the same again, written anew
+	a.put(3) // the same contents, written again
 	waitFor(t, func() bool { return a.manager.Status()[0].LastAttempt.After(attempt) })
 	a.none()
 	a.rollback("")
 	a.until("1")
-	a.put(4) // something new ends the pin
+	a.put(4) // a new bundle ends the pin
 	a.until("4")
 	waitFor(t, func() bool { s := a.manager.Status()[0]; return s.Revision == "v4" && !s.Pinned && s.Held == "" })
-	if a.rollback(""); a.history() != "v4 v3 v2 v1*" { // where we were before v4, not the bad v3
+	if a.rollback(""); a.history() != "v4 v3 v2 v1*" { // the version before v4, not the bad v3
 		t.Errorf("history %s", a.history())
 	}
 	a.until("1")
@@ -127,7 +127,7 @@ func TestUnpin(t *testing.T) {
 	a.none()
 }
 
-// What arrives while a bundle is pinned and is no good changes nothing, and the pin holds.
+// A broken bundle that arrives during a pin changes nothing, and the pin stays.
 func TestPinOutlivesABadBundle(t *testing.T) {
 	a := runArchive(t, 2)
 	a.rollback("")
@@ -139,7 +139,7 @@ func TestPinOutlivesABadBundle(t *testing.T) {
 	a.none()
 }
 
-// One bundle of two is rolled back; the other goes on changing.
+// One of two bundles is rolled back; the other is still updated.
 func TestPinIsOfOneBundle(t *testing.T) {
 	code, data, sources := twoSources(t)
 	r := run(t, sources)
@@ -204,7 +204,7 @@ func TestRollbackThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// A manager that takes over from another, as at a reload of the configuration, keeps what was pinned there.
+// A manager that succeeds another, as at a reload, keeps its pins.
 func TestPinOutlivesAReload(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	version := func(n int) []byte {
@@ -242,7 +242,7 @@ func TestPinOutlivesAReload(t *testing.T) {
 	next.until("3")
 }
 
-// Nobody waits for ever for a manager that is not running.
+// Rollback and Unpin do not block for ever if Run is not running.
 func TestRollbackWithoutRun(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, numbered(1))

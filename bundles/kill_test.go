@@ -28,7 +28,7 @@ const (
 	persistDir = "GATEHOUSE_TEST_PERSIST_DIR"
 )
 
-// persistUntilKilled activates and keeps one bundle after the other and says so on standard output. It does not return.
+// persistUntilKilled activates and persists one bundle after the other and reports on standard output. It does not return.
 func persistUntilKilled(url, dir string) {
 	m, err := bundles.New(bundles.Config{Sources: from(url, func(c *bundles.Remote) { c.LongPoll = time.Minute }), Policy: policy.Config{Decision: "authz/allow"}, Dir: dir,
 		Publish: func(_ context.Context, s *policy.Snapshot) error { _, err := fmt.Println(s.Revision()); return err }})
@@ -39,8 +39,8 @@ func persistUntilKilled(url, dir string) {
 	os.Exit(1)
 }
 
-// generations serves another bundle to each question: number n, with data that only fits together whole. Every other one
-// comes as a delta to those who can take it.
+// generations serves another bundle for each request: number n, with data that is only consistent as a whole. Every other one is a delta for
+// clients that accept it.
 type generations struct {
 	t    testing.TB
 	n    atomic.Int64
@@ -70,11 +70,11 @@ allow := {"allowed": data.first == data.last, "headers": {"x": sprintf("%d of %d
 	_, _ = w.Write(packed(g.t, files))
 }
 
-// TestKilledWhileItPersists kills a process at random moments of activation and persistence. What is on disk then is one
-// of the bundles that were served, whole, and never an older one than before.
+// TestKilledWhileItPersists kills a process at random moments of activation and persistence. Afterwards the disk holds one complete bundle
+// that was served, never an older one than before.
 func TestKilledWhileItPersists(t *testing.T) {
 	t.Parallel()
-	random := make([]byte, killBytes) // does not compress, so that writing it takes a while
+	random := make([]byte, killBytes) // random bytes do not compress, so that writing takes a while
 	for i := range random {
 		random[i] = byte(rand.Uint32())
 	}
@@ -83,10 +83,10 @@ func TestKilledWhileItPersists(t *testing.T) {
 	t.Cleanup(server.Close)
 	dir := t.TempDir()
 	last, changes, empty, round := 0, 0, 0, 0
-	// On a busy machine little happens in the time that a process is given: then there are more rounds, until enough of them say something.
+	// On a loaded machine a process gets little done in its time: run more rounds, until enough of them count.
 	for ; round < killRounds || changes < killRounds/4 && round < 10*killRounds; round++ {
 		g.gone.Store(false)
-		// Every other round ends in the moments after an activation, which are those of the writing.
+		// Every other round ends shortly after an activation, while the bundle is written.
 		activations, after := 0, time.Duration(rand.IntN(1500))*time.Millisecond
 		if round%2 == 0 {
 			activations, after = 1+rand.IntN(2), time.Duration(rand.IntN(60))*time.Millisecond
@@ -97,7 +97,7 @@ func TestKilledWhileItPersists(t *testing.T) {
 		must(t, err)
 		s, err := m.Load(context.Background())
 		if err != nil && last == 0 && strings.Contains(err.Error(), "503") && strings.Count(said, "\n") < 2 {
-			empty++ // nothing was ever kept
+			empty++ // nothing was persisted
 			continue
 		}
 		must(t, err)
@@ -128,7 +128,7 @@ func writing(dir string, before time.Time) bool {
 	return err == nil || !modified(dir).Equal(before)
 }
 
-// killed runs persistUntilKilled for a time after so many activations, and returns what it said.
+// killed runs persistUntilKilled until a time after this many activations, and returns its output.
 func killed(t *testing.T, url, dir string, activations int, after time.Duration) string {
 	t.Helper()
 	child := exec.Command(os.Args[0])
@@ -145,13 +145,13 @@ func killed(t *testing.T, url, dir string, activations int, after time.Duration)
 		must(t, err)
 		said.WriteString(line)
 	}
-	if activations > 0 { // however busy the machine is, the time counts from the beginning of the writing
+	if activations > 0 { // the time counts from the start of writing, whatever the machine's load
 		for deadline := time.Now().Add(patience); time.Now().Before(deadline) && !writing(dir, before); time.Sleep(time.Millisecond) {
 		}
 	}
 	kill := time.AfterFunc(after, func() { _ = child.Process.Kill() })
 	defer kill.Stop()
-	_, _ = io.Copy(&said, lines) // it ends with the process
+	_, _ = io.Copy(&said, lines) // returns when the process ends
 	if err := child.Wait(); err == nil || child.ProcessState.ExitCode() != -1 {
 		t.Fatalf("the process ended by itself: %v", err)
 	}

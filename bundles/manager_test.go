@@ -122,7 +122,7 @@ func TestLoadReportsEverySource(t *testing.T) {
 	}
 }
 
-// twoSources are a policy and the data that it answers with, each owning its root.
+// twoSources returns a policy and the data that it uses, each owning its root.
 func twoSources(t *testing.T) (code, data string, sources []bundles.Source) {
 	code, data = t.TempDir(), t.TempDir()
 	write(t, code, map[string]string{".manifest": `{"roots": ["authz"]}`,
@@ -155,7 +155,7 @@ func TestOneSourceBrokenDoesNotHoldUpAnother(t *testing.T) {
 	waitFor(t, func() bool { s := r.manager.Status(); return s[0].Stage == "reading" && s[1].Stage == "" })
 }
 
-// Each of two sources may be wrong without the other; together they are activated.
+// Two sources, each invalid without the other, are activated together.
 func TestTwoSourcesThatOnlyFitTogether(t *testing.T) {
 	code, data, sources := twoSources(t)
 	r := run(t, sources)
@@ -194,7 +194,7 @@ func TestMetrics(t *testing.T) {
 		c.Registerer = registry
 		c.Clock = func() time.Time { return at }
 	})
-	// page is what a scrape shows of bundles.
+	// page returns the bundle metrics.
 	page := func() string {
 		w := httptest.NewRecorder()
 		promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -226,7 +226,7 @@ func TestMetrics(t *testing.T) {
 		`reloads_total{bundle="app",result="error"} 1`, `reloads_total{bundle="app",result="ok"} 2`)
 }
 
-// A snapshot that is not taken leaves the one before active, and the status says so.
+// A snapshot that Publish refuses leaves the previous one active, and Status says so.
 func TestASnapshotThatIsNotTaken(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"authz.rego": answering(1)})
@@ -253,7 +253,7 @@ func TestASnapshotThatIsNotTaken(t *testing.T) {
 	})
 }
 
-// While requests decide, the policy is swapped 50 times. No decision fails or mixes two versions.
+// The policy is swapped 50 times while requests are decided. No decision fails or mixes two versions.
 func TestDecisionsDuringSwaps(t *testing.T) {
 	v := &volume{t: t, dir: t.TempDir()}
 	v.swap(paired(0))

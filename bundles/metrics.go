@@ -7,8 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the manager's. Label values are the configured bundles' names, a closed list of results, and one revision
-// per bundle.
+// Label values are the configured bundles' names, a closed list of results, and one revision per bundle.
 type metrics struct {
 	reloads *prometheus.CounterVec
 	success *prometheus.GaugeVec
@@ -53,7 +52,7 @@ func (m *metrics) activated(bundle, revision string) {
 	m.info.WithLabelValues(bundle, revision).Set(1)
 }
 
-// current notes that what is on disk is what is active.
+// current records that the source's bundle is the active one.
 func (m *metrics) current(bundle string, now time.Time) {
 	m.failing.WithLabelValues(bundle).Set(0)
 	m.success.WithLabelValues(bundle).Set(float64(now.UnixMilli()) / 1000)
@@ -73,7 +72,7 @@ func (m *metrics) pin(bundle string, pinned bool) {
 	m.pinned.WithLabelValues(bundle).Set(value)
 }
 
-// remoteMetrics are those of remote sources. Label values are the configured bundles' names and a closed list of results.
+// Label values are the configured bundles' names and a closed list of results.
 type remoteMetrics struct {
 	requests    *prometheus.CounterVec
 	confirmed   *prometheus.GaugeVec
@@ -112,7 +111,7 @@ func (m *remoteMetrics) asked(bundle, result string) {
 	m.requests.WithLabelValues(bundle, result).Inc()
 }
 
-// answered notes that the source can be reached.
+// answered records that the source is reachable.
 func (m *remoteMetrics) answered(bundle string, now time.Time) {
 	m.confirmed.WithLabelValues(bundle).Set(seconds(now))
 	m.unreachable.WithLabelValues(bundle).Set(0)

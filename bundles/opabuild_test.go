@@ -13,7 +13,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// built is what opa build makes of a directory.
+// built returns what opa build makes of a directory.
 func built(t *testing.T, dir, target string, optimize int) []byte {
 	t.Helper()
 	var out bytes.Buffer

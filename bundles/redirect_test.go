@@ -15,7 +15,7 @@ import (
 	"gatehouse/upstream"
 )
 
-// storageHost is a server of files with ETags that counts what it was asked.
+// storageHost is a file server with ETags that records its requests.
 type storageHost struct {
 	*httptest.Server
 	mu         sync.Mutex
@@ -50,8 +50,8 @@ func (s *storageHost) counts() (full, same int) {
 	return s.full, s.same
 }
 
-// TestConditionAcrossARedirect: a front redirects to another host, as control planes in front of object storage do. What that host has
-// not changed is not fetched again, over a restart neither; its ETag goes to no other host, and no credential goes to it.
+// TestConditionAcrossARedirect has a front end that redirects to another host, like control planes in front of object storage. An unmodified
+// bundle is not downloaded again, not even after a restart; the ETag is sent to no other host, and neither are credentials.
 func TestConditionAcrossARedirect(t *testing.T) {
 	t.Parallel()
 	token := filepath.Join(t.TempDir(), "token")
@@ -113,7 +113,7 @@ func TestConditionAcrossARedirect(t *testing.T) {
 	}
 }
 
-// A server that answers 304 to a question without a condition is not believed, also behind a redirect.
+// A 304 for a request without a condition is an error, also after a redirect.
 func TestNotModifiedWithoutACondition(t *testing.T) {
 	t.Parallel()
 	var turned atomic.Bool

@@ -21,122 +21,122 @@ import (
 
 // Remote is where a bundle that is not on this machine comes from, and how it is kept current.
 type Remote struct {
-	URL     string // of a bundle service, or of any server of files with ETags
+	URL     string // of a bundle service, or of any file server with ETags
 	Image   string // instead of URL: a reference to an image in a registry, by tag or digest
 	Service upstream.Service
 
-	// CredentialFile is for images: a file like Docker's config.json. Empty: Docker's own.
+	// CredentialFile is for images: a file in the format of Docker's config.json. Empty: Docker's own.
 	CredentialFile string
 
-	Interval time.Duration // between two requests to a server that does not hold them; default 1 min, +-20 %
-	LongPoll time.Duration // how long a bundle service is asked to hold a request; default 30 s, below zero not at all
+	Interval time.Duration // between two requests to a server without long polling; default 1 min, +-20 %
+	LongPoll time.Duration // long polling timeout; default 30 s, negative: no long polling
 
-	// MaxAge is how long a bundle counts that its source no longer confirms; 0: for ever. What happens then is only told
-	// (log, Status, metric) unless Withdraw is set: then nothing is decided by it any more until the source is back.
+	// MaxAge is how long a bundle may be used without its source confirming it; 0: for ever. After that a warning is shown (log, Status,
+	// metric); with Withdraw, no decision is made with it until the source is back.
 	MaxAge   time.Duration
 	Withdraw bool
 }
 
-// RemoteStatus is what is known about a remote source.
+// RemoteStatus is the state of a remote source.
 type RemoteStatus struct {
-	Tag         string    `json:"tag,omitempty"`         // the ETag or digest of what was had last
-	Delta       bool      `json:"delta,omitempty"`       // it came as a change to the one before
+	Tag         string    `json:"tag,omitempty"`         // the ETag or digest of the last bundle
+	Delta       bool      `json:"delta,omitempty"`       // the last bundle came as a delta
 	Bytes       int       `json:"bytes,omitempty"`       // of the tarball
-	LastRequest time.Time `json:"last_request,omitzero"` // when the source was asked last
-	LastAnswer  time.Time `json:"last_answer,omitzero"`  // when it answered last, with a bundle or that there is none newer
-	Downloaded  time.Time `json:"downloaded,omitzero"`   // when it last sent a bundle
-	Confirmed   time.Time `json:"confirmed,omitzero"`    // when it last said that the bundle in use is what it has
-	AgeSeconds  int64     `json:"age_seconds,omitempty"` // since then
-	FromDisk    bool      `json:"from_disk,omitempty"`   // the bundle is the one kept on disk, because the source cannot be reached
+	LastRequest time.Time `json:"last_request,omitzero"` // last request
+	LastAnswer  time.Time `json:"last_answer,omitzero"`  // last response, with a bundle or that it is unmodified
+	Downloaded  time.Time `json:"downloaded,omitzero"`   // last bundle received
+	Confirmed   time.Time `json:"confirmed,omitzero"`    // when the source last confirmed that the bundle in use is current
+	AgeSeconds  int64     `json:"age_seconds,omitempty"` // since Confirmed
+	FromDisk    bool      `json:"from_disk,omitempty"`   // the bundle is from disk, because the source is unreachable
 	Expired     bool      `json:"expired,omitempty"`     // older than max_age
-	Unreachable string    `json:"unreachable,omitempty"` // why the source could not be asked last
+	Unreachable string    `json:"unreachable,omitempty"` // why the last request failed
 	NotKept     bool      `json:"not_kept,omitempty"`    // the active bundle could not be written to disk
 }
 
 const (
-	startTime   = 5 * time.Second        // how long a source may take at the start before the bundle on disk is used
+	startTime   = 5 * time.Second        // how long a source may take at start-up before the bundle on disk is used
 	minPause    = 200 * time.Millisecond // between two requests, whatever the server says
-	heldTime    = time.Second            // a request that was answered later than that was held
+	heldTime    = time.Second            // a response that took longer was held by long polling
 	firstRetry  = 500 * time.Millisecond
 	maxRetry    = time.Minute
-	futureTrust = time.Minute // how far the clock may have been set back for a time on disk to be believed
+	futureTrust = time.Minute // a time on disk that is this far in the future is still trusted: the clock may have been set back
 )
 
-// saying is what a delivery says where it brings no bundle.
+// saying is the kind of a delivery from a remote source.
 type saying int
 
 const (
-	saysBundle      saying = iota // it brings one, or says why it cannot be used
-	saysUnchanged                 // the source has what was delivered last
-	saysUnreachable               // the source cannot be asked; what was delivered last stands
+	saysBundle      saying = iota // a bundle, or why it cannot be used
+	saysUnchanged                 // the source still has what was delivered last
+	saysUnreachable               // the source is unreachable; what was delivered last stays valid
 	saysExpired                   // the source has not confirmed the bundle for longer than max_age
 )
 
-// remote fetches one source and keeps its last good bundle on disk. All of it but public, good and activated belongs to
-// the goroutine that runs fetch.
+// remote fetches one source and keeps its last good bundle on disk. The goroutine that runs fetch owns everything but public, good and
+// activated.
 type remote struct {
 	name string
 	cfg  Remote
-	from string // the source as people see it
-	// identity tells it from every other.
+	from string // the source, for people
+	// identity distinguishes it from every other source.
 	identity string
 	origin   origin.Origin
 	store    *store // nil: nothing is kept on disk
 	limits   bundle.Limits
-	deltas   bool // changes to the last bundle can be used
+	deltas   bool // delta bundles are accepted
 	clock    func() time.Time
 	logger   *zap.Logger
 	metrics  *remoteMetrics
 
 	public    atomic.Pointer[RemoteStatus]
 	good      atomic.Int64  // serial of the last delivery that became active
-	active    atomic.Int64  // the highest serial of a manifest that was ever active
-	activated chan struct{} // says that good has grown
-	wanted    chan struct{} // says that the whole bundle is to be brought again, although the source has nothing newer
+	active    atomic.Int64  // the highest manifest serial that was ever active
+	activated chan struct{} // signals that good has increased
+	wanted    chan struct{} // signals that the whole bundle is to be fetched again, although the source has nothing newer
 
 	had       had
-	highest   int64            // serial that is on disk: an older one is not to become active after a restart either
-	held      *delivery        // was delivered, and ctx ended before it was tried: Load's, for Run
-	disk      *kept            // nil where there is nothing of use, or not any more
-	opened    bool             // the store was looked into
+	highest   int64            // the serial on disk: a lower one must not become active after a restart either
+	held      *delivery        // delivered to Load, but not tried before ctx ended: kept for Run
+	disk      *kept            // the bundle on disk; nil if there is none, or it is unusable
+	opened    bool             // the store has been read
 	serial    int64            // of the last delivery
-	whole     bool             // a delta did not fit: the next request is for the whole bundle
-	anew      bool             // and delivered, also where it is the one that was delivered last
-	holds     bool             // the server holds requests
-	backoff   upstream.Backoff // after failures in a row
-	confirmed time.Time        // when the source last answered
+	whole     bool             // a delta could not be applied: request the whole bundle next
+	anew      bool             // deliver the next whole bundle even if it is the same as the last
+	holds     bool             // the server supports long polling
+	backoff   upstream.Backoff // after consecutive failures
+	confirmed time.Time        // last response of the source
 	expired   bool
 }
 
-// had is the bundle that was delivered last.
+// had is the last delivered bundle.
 type had struct {
 	tag     string
-	state   string            // empty: there is none
-	base    *bundle.Bundle    // the bundle itself, where deltas can be used
+	state   string            // hash of the parts; empty: there is no bundle
+	base    *bundle.Bundle    // the parsed bundle, if deltas are accepted
 	files   map[string][]byte // its files without the data, likewise
-	copy    *copied           // what it came as
-	data    int64             // bytes of the data
-	parts   int               // tarballs that it is made of
-	bytes   int64             // of them all
-	saved   string            // the state that is on disk; empty: none of these
-	unsaved [][]byte          // the tarballs that lead from saved to state; from nothing, where the first is a whole bundle
-	fresh   bool              // the first of them is a whole bundle
+	copy    *copied           // the bundle as it arrived
+	data    int64             // bytes of data
+	parts   int               // number of tarballs
+	bytes   int64             // of all tarballs
+	saved   string            // the state on disk; empty: another one
+	unsaved [][]byte          // the tarballs from saved to state; from nothing if fresh
+	fresh   bool              // the first of unsaved is a whole bundle
 
-	rejected bool // what was on disk was delivered after it
+	rejected bool // it was refused, and the bundle on disk was delivered instead
 }
 
-// answer is what came of one request.
+// answer is the result of one request.
 type answer struct {
 	origin.Request
 	origin.Answer
 	err error
 }
 
-// fetch is the source's fetcher: it asks, delivers, and asks again after a pause.
+// fetch is the source's fetcher: it requests, delivers, pauses, and repeats.
 func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 	ctx, stop := context.WithCancel(ctx)
 	answers, asked := make(chan answer, 1), false
-	cut := func() {} // ends the request that is held
+	cut := func() {} // cancels the pending request
 	defer func() {
 		stop()
 		if asked {
@@ -191,7 +191,7 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 	}
 }
 
-// ask asks in a goroutine of its own, until it is cut off.
+// ask starts a request on its own goroutine; cut cancels it.
 func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
 	q := r.nextRequest()
 	ctx, cut = context.WithCancel(ctx)
@@ -202,22 +202,21 @@ func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
 	return cut
 }
 
-// answered puts a request to the source. A panic on the way is an answer that is none.
+// answered makes one request. A panic becomes an error.
 func (r *remote) answered(ctx context.Context, q origin.Request) (f origin.Answer, err error) {
 	defer panics.Into("fetching a bundle", &err)
 	return r.origin.Fetch(ctx, q)
 }
 
-// askAgain has the whole bundle brought again: what was delivered last was refused, and may pass now. It never waits.
+// askAgain requests the whole bundle again: what was delivered last was refused, and may pass now. It never blocks.
 func (r *remote) askAgain() {
 	select {
 	case r.wanted <- struct{}{}:
-	default: // it was said already
+	default: // already signalled
 	}
 }
 
-// nextRequest asks for what is newer than the bundle that was delivered last, or else than the one on disk. The first
-// request is answered at once.
+// nextRequest asks for a change to the last delivered bundle, or else to the one on disk. The first request is not held.
 func (r *remote) nextRequest() origin.Request {
 	r.note(func(s *RemoteStatus) { s.LastRequest = r.clock() })
 	q := origin.Request{Tag: r.had.tag, Hold: r.holds}
@@ -231,10 +230,10 @@ func (r *remote) nextRequest() origin.Request {
 	return q
 }
 
-// tarball is the most bytes that a tarball may have.
+// tarball returns the maximum bytes of a tarball.
 func (r *remote) tarball() int64 { return r.limits.OrDefault().Total + 1<<20 }
 
-// take takes an answer in and returns how long to pause.
+// take processes a response and returns how long to pause.
 func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Duration {
 	if a.err != nil {
 		r.metrics.asked(r.name, "error")
@@ -250,7 +249,7 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 	r.holds = a.Holds
 	files, archive, err := tarball.Unpack(r.name, bytes.NewReader(a.Raw), r.limits)
 	if err != nil {
-		// What arrived may have been damaged on the way: it is not asked about, but asked for again.
+		// The download may have been damaged: fetch it again without its tag.
 		r.metrics.asked(r.name, "broken")
 		_ = deliver(ctx, delivery{from: r.from, err: err})
 		r.fallBack(ctx, deliver, err)
@@ -281,8 +280,8 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 	return r.rest(false)
 }
 
-// readBase reads the bundle at once where deltas may follow it. Where a signature is wanted that comes first, and deltas
-// never.
+// readBase parses the bundle early if deltas may follow. If a signature is required, nothing is parsed before it is verified, and deltas are
+// never used.
 func (r *remote) readBase(next *had, d *delivery) (err error) {
 	if !r.deltas {
 		return nil
@@ -301,7 +300,7 @@ func (r *remote) readBase(next *had, d *delivery) (err error) {
 	return nil
 }
 
-// takeDelta makes the next bundle of the last one and a delta. Where that fails in any way, the whole bundle is asked for.
+// takeDelta applies a delta to the last bundle. If that fails in any way, the whole bundle is requested.
 func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files map[string][]byte) time.Duration {
 	b, err := r.patch(a, files)
 	if err == nil {
@@ -324,7 +323,7 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 	r.logger.Warn("delta bundle cannot be used: fetching the whole bundle", zap.String("bundle", r.name),
 		zap.String("source", r.from), zap.String("error", err.Error()))
 	r.metrics.asked(r.name, "delta_refused")
-	if r.whole { // it was asked for already
+	if r.whole { // the whole bundle was requested already
 		_ = deliver(ctx, delivery{from: r.from, err: err})
 		r.fallBack(ctx, deliver, err)
 		return r.backoff.Failed()
@@ -348,7 +347,7 @@ func (r *remote) patch(a answer, files map[string][]byte) (*bundle.Bundle, error
 	return r.had.base.Patch(files[".manifest"], files[bundle.DeltaFile])
 }
 
-// replace notes what is about to be delivered.
+// replace records what is about to be delivered.
 func (r *remote) replace(next had, delta bool) {
 	if r.store == nil {
 		next.unsaved = nil
@@ -358,7 +357,7 @@ func (r *remote) replace(next had, delta bool) {
 	r.metrics.fromDisk(r.name, false)
 }
 
-// hand delivers what had describes.
+// hand delivers the bundle described by had.
 func (r *remote) hand(ctx context.Context, deliver deliver, d delivery) error {
 	r.serial++
 	serial := r.serial
@@ -367,7 +366,7 @@ func (r *remote) hand(ctx context.Context, deliver deliver, d delivery) error {
 			r.good.Store(serial)
 			select {
 			case r.activated <- struct{}{}:
-			default: // it was said already
+			default: // already signalled
 			}
 		}
 	}
@@ -379,16 +378,16 @@ func (r *remote) hand(ctx context.Context, deliver deliver, d delivery) error {
 	return err
 }
 
-// current reports whether what was delivered last is active.
+// current reports whether the last delivery is active.
 func (r *remote) current() bool {
 	return r.had.state != "" && !r.had.rejected && r.good.Load() == r.serial
 }
 
-// unchanged follows an answer that there is nothing newer.
+// unchanged handles a "not modified" response.
 func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.Duration {
 	if r.had.state == "" && r.disk != nil && r.disk.Tag == a.Request.Tag {
 		if !r.handDisk(ctx, deliver, false) {
-			r.whole = true // the copy is of no use
+			r.whole = true // the bundle on disk is unusable
 			return minPause
 		}
 		return r.rest(true)
@@ -407,8 +406,8 @@ func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.
 	return r.rest(true)
 }
 
-// rest returns the pause after an answer. A server that holds requests is asked again at once, unless it answered that
-// nothing had changed without having held the request.
+// rest returns the pause after a response. With long polling the next request follows at once, unless the server answered "not modified"
+// without holding the request.
 func (r *remote) rest(unchanged bool) time.Duration {
 	r.backoff.Reset()
 	asked := r.public.Load().LastRequest
@@ -418,7 +417,7 @@ func (r *remote) rest(unchanged bool) time.Duration {
 	return upstream.Jitter(r.cfg.Interval)
 }
 
-// confirm notes that the source has answered.
+// confirm records that the source has responded.
 func (r *remote) confirm() {
 	r.confirmed = r.clock()
 	if r.expired {
@@ -431,7 +430,7 @@ func (r *remote) confirm() {
 	r.metrics.answered(r.name, r.confirmed)
 }
 
-// unreachable follows a request without an answer.
+// unreachable handles a failed request.
 func (r *remote) unreachable(ctx context.Context, deliver deliver, err error) {
 	if ctx.Err() != nil {
 		return
@@ -448,20 +447,19 @@ func (r *remote) unreachable(ctx context.Context, deliver deliver, err error) {
 		err: bundle.Problems{{Stage: stageFetching, Bundle: r.name, Text: err.Error()}}})
 }
 
-// fallBack uses the bundle on disk where nothing is active and what the source has cannot be activated. What is wrong with
-// that stays in Status.
+// fallBack delivers the bundle on disk if nothing is active and the source's bundle cannot be activated. The source's error stays in Status.
 func (r *remote) fallBack(ctx context.Context, deliver deliver, why error) {
 	if r.good.Load() > 0 || r.disk == nil || errors.Is(why, errIncomplete) || errors.Is(why, errPinned) || ctx.Err() != nil {
 		return
 	}
 	rejected := r.had
 	if r.handDisk(ctx, deliver, true) {
-		r.had, r.had.rejected = rejected, true // what the source is asked about
+		r.had, r.had.rejected = rejected, true // keeps the refused bundle's tag for the next request
 		_ = deliver(ctx, delivery{from: r.from, err: why})
 	}
 }
 
-// untilExpired returns the time that is left to the bundle, where it has an end.
+// untilExpired returns the time left until max_age, if there is one.
 func (r *remote) untilExpired() (time.Duration, bool) {
 	if r.cfg.MaxAge == 0 || r.expired || r.had.state == "" {
 		return 0, false
@@ -469,7 +467,7 @@ func (r *remote) untilExpired() (time.Duration, bool) {
 	return max(0, r.confirmed.Add(r.cfg.MaxAge).Sub(r.clock())), true
 }
 
-// expire says, and where so configured sees to it, that the bundle no longer counts.
+// expire reports that the bundle is older than max_age and, if configured, withdraws it.
 func (r *remote) expire(ctx context.Context, deliver deliver) {
 	if left, ok := r.untilExpired(); !ok || left > 0 {
 		return
@@ -490,7 +488,7 @@ func (r *remote) setExpired() {
 		zap.Time("confirmed", r.confirmed), zap.Duration("max_age", r.cfg.MaxAge))
 }
 
-// shownTag is a tag for people: of another host than the source's it names that.
+// shownTag formats a tag for people: one from another host includes that host.
 func shownTag(tag string) string { return strings.ReplaceAll(tag, "\n", " ") }
 
 // note changes the public status.
@@ -500,7 +498,7 @@ func (r *remote) note(change func(*RemoteStatus)) {
 	r.public.Store(&next)
 }
 
-// status returns the public status with the age as of now.
+// status returns the public status, with the current age.
 func (r *remote) status() *RemoteStatus {
 	s := *r.public.Load()
 	if !s.Confirmed.IsZero() {

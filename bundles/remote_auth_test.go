@@ -24,7 +24,7 @@ import (
 	"gatehouse/upstream"
 )
 
-// authority signs certificates for 127.0.0.1 and for clients.
+// authority is a CA for 127.0.0.1 and for clients.
 type authority struct {
 	t    testing.TB
 	dir  string
@@ -40,7 +40,7 @@ func newAuthority(t testing.TB) *authority {
 	return a
 }
 
-// issue makes a certificate of this name and returns its files. The first one is the authority's own.
+// issue makes a certificate for this name and returns its files. The first one is the CA's own.
 func (a *authority) issue(name string) (cert, key string) {
 	a.t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -68,7 +68,7 @@ func (a *authority) issue(name string) (cert, key string) {
 	return cert, key
 }
 
-// serve starts a TLS server; with mutual it wants a client certificate of this authority.
+// serve starts a TLS server; with mutual it requires a client certificate of this CA.
 func (a *authority) serve(h http.Handler, mutual bool) *httptest.Server {
 	a.t.Helper()
 	pair, err := tls.LoadX509KeyPair(a.issue("server"))
@@ -86,7 +86,7 @@ func (a *authority) serve(h http.Handler, mutual bool) *httptest.Server {
 	return s
 }
 
-// behind lets a request through to a bundle server where its Authorization header is what check wants.
+// behind passes a request to a bundle server if check accepts it.
 func behind(check func(r *http.Request) bool, next http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !check(r) {
@@ -123,7 +123,7 @@ func TestBearerToken(t *testing.T) {
 	}
 }
 
-// A credential goes to the host that it is for, wherever that sends us.
+// A credential is sent only to the host that it is for, whatever the redirects.
 func TestRedirects(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "token")
@@ -198,9 +198,9 @@ func TestOAuth2(t *testing.T) {
 	}
 }
 
-// TestCloudCredentials sees the credentials of the three clouds on real requests, with the metadata services on loopback.
+// TestCloudCredentials checks the credentials of three clouds on real requests, with the metadata services on loopback.
 func TestCloudCredentials(t *testing.T) {
-	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections) // OPA asks the metadata services with it
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections) // OPA uses it for the metadata services
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "example")
 	t.Setenv("AWS_REGION", "eu-central-1")

@@ -14,7 +14,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// open looks once for a bundle on disk.
+// open reads the bundle on disk, once.
 func (r *remote) open() {
 	if r.opened || r.store == nil {
 		return
@@ -29,13 +29,12 @@ func (r *remote) open() {
 		return
 	}
 	if k.Confirmed.After(r.clock().Add(futureTrust)) {
-		k.Confirmed = time.Time{} // nobody knows how old it is
+		k.Confirmed = time.Time{} // its age is unknown
 	}
 	r.disk, r.highest = &k, k.Serial
 }
 
-// handDisk delivers the bundle on disk, unless there is none, or it is too old to decide anything, or it is of no use. It
-// reports whether it did.
+// handDisk delivers the bundle on disk, unless there is none, it is older than max_age, or it is unusable. It reports whether it did.
 func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool) bool {
 	if r.disk == nil {
 		return false
@@ -67,7 +66,7 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 			zap.Time("confirmed", k.Confirmed), zap.Duration("age", r.clock().Sub(k.Confirmed).Round(time.Second)))
 	}
 	if err := r.hand(ctx, deliver, d); err != nil && !errors.Is(err, errIncomplete) && !errors.Is(err, errPinned) && ctx.Err() == nil {
-		// Run has told what is wrong with it. It is not to be confirmed by its tag: the source is asked for a whole bundle.
+		// Run has reported what is wrong with it. Its tag must not be used for the next request: a "not modified" would confirm it.
 		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
 		r.had = had{}
 		return false
@@ -75,7 +74,7 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 	return true
 }
 
-// restore makes a delivery of what is on disk.
+// restore makes a delivery from what is on disk.
 func (r *remote) restore(k kept) (delivery, had, error) {
 	next := had{tag: k.Tag, parts: len(k.parts)}
 	files, archive, err := tarball.Unpack(r.name, bytes.NewReader(k.parts[0]), r.limits)
@@ -115,20 +114,20 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 	return d, next, nil
 }
 
-// keep writes the bundle that has become active to disk.
+// keep writes the active bundle to disk.
 func (r *remote) keep() {
 	if !r.current() || r.store == nil {
 		return
 	}
 	if r.had.saved == r.had.state {
 		if _, err := os.Lstat(r.store.file(".bundle")); errors.Is(err, fs.ErrNotExist) {
-			r.whole, r.anew, r.had.saved = true, true, "" // it comes whole, and is kept, with the next answer
+			r.whole, r.anew, r.had.saved = true, true, "" // fetch it whole with the next request, and keep that
 			r.cannotKeep(errors.New("its file was removed while it was in use: the bundle is fetched again"))
 		}
 		return
 	}
 	if !r.had.fresh && len(r.had.unsaved) == 0 {
-		return // it was removed: see above
+		return // the file was removed: see above
 	}
 	r.disk = nil
 	k := kept{Tag: r.had.tag, Confirmed: r.confirmed, Serial: r.active.Load(), parts: r.had.unsaved}
@@ -146,7 +145,7 @@ func (r *remote) keep() {
 	}
 }
 
-// append puts the tarballs on disk in front of deltas that are to be kept.
+// append combines the tarballs on disk with the deltas to be kept.
 func (r *remote) append(k *kept) error {
 	if r.had.fresh {
 		return nil

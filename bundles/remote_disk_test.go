@@ -22,7 +22,7 @@ func unavailable(w http.ResponseWriter, _ *http.Request) {
 	http.Error(w, "", http.StatusServiceUnavailable)
 }
 
-// fill keeps what a server has in a folder, by running a manager until it is there.
+// fill puts a server's bundle into a directory, by running a manager until it is written.
 func fill(t *testing.T, dir string, sources []bundles.Source, options ...option) {
 	t.Helper()
 	before := modified(dir)
@@ -55,7 +55,7 @@ func TestDiskIsUsedWhenTheSourceIsGone(t *testing.T) {
 	if !s.Remote.FromDisk || s.Remote.Confirmed.IsZero() || s.Remote.Expired || s.Error != "" || s.Remote.Tag != server.current() {
 		t.Errorf("status %+v, remote %+v", s, *s.Remote)
 	}
-	// What is on disk is asked about, not fetched again.
+	// The bundle on disk is revalidated, not downloaded again.
 	server.failing(nil)
 	s = r.remote("a confirmation", func(s bundles.Status) bool { return !s.Remote.FromDisk })
 	if !s.Remote.Downloaded.IsZero() {
@@ -68,7 +68,7 @@ func TestDiskIsUsedWhenTheSourceIsGone(t *testing.T) {
 	}
 }
 
-// With its source at hand the copy is activated as what the source has, or not at all.
+// If the source is reachable, the copy is activated only if the source confirms it.
 func TestDiskIsNotUsedWhenTheSourceIsThere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -91,7 +91,7 @@ func TestDiskIsNotUsedWhenTheSourceIsThere(t *testing.T) {
 	})
 }
 
-// Where what the source has cannot be activated, the last good one is, and the status goes on saying what is wrong.
+// If the source's bundle cannot be activated, the last good one is, and Status keeps the error.
 func TestDiskIsUsedWhenTheSourceIsBroken(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string][]byte{"rules": packed(t, map[string]string{"a.rego": broken}), "archive": []byte("garbage")} {
@@ -117,7 +117,7 @@ func TestDiskIsUsedWhenTheSourceIsBroken(t *testing.T) {
 	}
 }
 
-// TestDamagedDisk flips, cuts and lengthens the file everywhere: it is used whole or not at all.
+// TestDamagedDisk flips, truncates and extends the file everywhere: it is used completely or not at all.
 func TestDamagedDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -168,7 +168,7 @@ func TestDiskOfAnotherSource(t *testing.T) {
 	r.none()
 }
 
-// What was kept while signatures were not asked for is not used once they are.
+// A bundle stored while signatures were not required is not used once they are.
 func TestDiskIsVerifiedAgain(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -183,7 +183,7 @@ func TestDiskIsVerifiedAgain(t *testing.T) {
 	r.none()
 }
 
-// A bundle that was signed once and replaced does not come back over a restart.
+// An old signed bundle does not come back after a restart.
 func TestDiskRemembersTheSerial(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -222,7 +222,7 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	r.remote("the file, on a later try", func(bundles.Status) bool { return !modified(dir).IsZero() })
 }
 
-// clock is a time of our own.
+// clock is a settable clock.
 type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) now() time.Time        { return time.Now().Add(time.Duration(c.ahead.Load())) }
@@ -242,7 +242,7 @@ func TestMaxAge(t *testing.T) {
 			server := newBundleServer(t, answers(1))
 			r := run(t, from(server.URL, aging(withdraw)), now.set)
 			r.next()
-			for range 4 { // it answers still
+			for range 4 { // it still responds
 				now.add(50 * time.Minute)
 				r.remote("an answer", func(s bundles.Status) bool { return s.Remote.AgeSeconds < 60 })
 			}
@@ -312,7 +312,7 @@ func TestMaxAgeOfTheDisk(t *testing.T) {
 	}
 }
 
-// A withdrawn policy must not come back by the way of another bundle.
+// A withdrawn policy must not be published again because another bundle arrives.
 func TestMaxAgeWithSeveralBundles(t *testing.T) {
 	t.Parallel()
 	var now clock
@@ -338,7 +338,7 @@ func TestMaxAgeWithSeveralBundles(t *testing.T) {
 	r.until("2")
 }
 
-// users is a bundle whose decision shows who has a role.
+// users returns a bundle whose decision shows who has a role.
 func users(data string) map[string]string {
 	return map[string]string{"data.json": data,
 		"a.rego": "package authz\n\nallow := {\"allowed\": true, \"headers\": {\"x\": concat(\",\", sort([u | data.roles[u]]))}}\n"}
@@ -385,7 +385,7 @@ func TestDeltas(t *testing.T) {
 	})
 }
 
-// TestBrokenDeltas sees the whole bundle fetched instead, and nothing in between published.
+// TestBrokenDeltas checks that the whole bundle is fetched instead, and nothing is published in between.
 func TestBrokenDeltas(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string][]byte{
@@ -413,7 +413,7 @@ func TestBrokenDeltas(t *testing.T) {
 	}
 }
 
-// Where signatures are verified no delta is asked for, and none taken.
+// If signatures are verified, deltas are neither requested nor accepted.
 func TestDeltasOfSignedBundles(t *testing.T) {
 	t.Parallel()
 	server := newBundleServer(t, answers(1))

@@ -17,7 +17,7 @@ import (
 	"gatehouse/images/exchange"
 )
 
-// imageServer is a real registry with one repository in it.
+// imageServer is a real registry with one repository.
 type imageServer struct {
 	t      testing.TB
 	client *images.Client
@@ -38,7 +38,7 @@ func newImageServer(t *testing.T, o exchange.Options, c images.Config) *imageSer
 	return &imageServer{t: t, client: client, at: r.Address + "/policies/app"}
 }
 
-// push puts a bundle in under a tag and returns its digest.
+// push pushes a bundle under a tag and returns its digest.
 func (s *imageServer) push(tag string, files map[string]string) string {
 	s.t.Helper()
 	image, err := images.New(packed(s.t, files), nil)
@@ -98,7 +98,7 @@ func TestImagesThatAreNot(t *testing.T) {
 	}
 }
 
-// TestImagesBehindTLSAndPasswords uses what docker login leaves behind: the file itself, and a credential helper.
+// TestImagesBehindTLSAndPasswords uses what docker login writes: the file, and a credential helper.
 func TestImagesBehindTLSAndPasswords(t *testing.T) {
 	ca := newAuthority(t)
 	cert, key := ca.issue("registry")
@@ -145,7 +145,7 @@ func TestImagesBehindTLSAndPasswords(t *testing.T) {
 			t.Errorf("the error shows a password: %s", s.Error)
 		}
 	}
-	// A credential that is put right is used at the next try.
+	// A corrected credential is used at the next attempt.
 	rotated := file("rotated.json", login("wrong"))
 	r := run(t, source(rotated, ca.file))
 	r.remote("the refusal", func(s bundles.Status) bool { return s.Error != "" })
@@ -155,7 +155,7 @@ func TestImagesBehindTLSAndPasswords(t *testing.T) {
 	}
 }
 
-// With the registry gone the image on disk decides.
+// If the registry is unreachable, the image on disk is used.
 func TestImageOnDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -63,7 +63,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 	return r, nil
 }
 
-// identityOf names a URL without showing what may be secret in it: two that differ in their query alone are not the same.
+// identityOf returns a URL's identity without secrets: the query is hashed, so URLs that differ only there are different.
 func identityOf(u *url.URL) string {
 	if u.RawQuery == "" {
 		return upstream.Shown(u)
@@ -72,7 +72,7 @@ func identityOf(u *url.URL) string {
 	return upstream.Shown(u) + "?" + hex.EncodeToString(sum[:8])
 }
 
-// usePin activates what a source is pinned to that cannot be asked, where nothing of it is active yet.
+// usePin activates the pinned bundle of a source that is unreachable, if nothing of that source is active yet.
 func (m *Manager) usePin(ctx context.Context, s *source) {
 	if s.active != nil || s.latest != nil || s.pin == nil {
 		return
@@ -81,10 +81,10 @@ func (m *Manager) usePin(ctx context.Context, s *source) {
 		m.fail([]*source{s}, err)
 		return
 	}
-	_ = m.activate(ctx, []*source{s}) // it has told everybody who wants to know
+	_ = m.activate(ctx, []*source{s}) // activate has reported its error
 }
 
-// hear takes what a remote source says where it brings no bundle.
+// hear handles a remote source's delivery without a bundle.
 func (m *Manager) hear(ctx context.Context, s *source, d delivery) error {
 	s.status.LastAttempt = m.cfg.Clock()
 	switch d.says {
@@ -92,7 +92,7 @@ func (m *Manager) hear(ctx context.Context, s *source, d delivery) error {
 		m.expire(ctx, s)
 	case saysUnreachable:
 		m.usePin(ctx, s)
-		// What is active stays, and so does what is known to be wrong with a newer one.
+		// The active bundle stays, and so does the known error of a newer one.
 		if s.active == nil && (s.status.Stage == "" || s.status.Stage == stageFetching) {
 			s.status.Stage, s.status.Error = stageFetching, d.err.Error()
 		}
@@ -106,10 +106,10 @@ func (m *Manager) hear(ctx context.Context, s *source, d delivery) error {
 	return d.err
 }
 
-// errExpired keeps a policy back while a bundle of it is too old.
+// errExpired withholds a policy while one of its bundles is too old.
 var errExpired = errors.New("a bundle is older than its max_age, and nothing is decided until its source is back")
 
-// expire takes the policy away where a bundle that is too old must not decide.
+// expire withdraws the policy if a bundle that is too old must not be used.
 func (m *Manager) expire(ctx context.Context, s *source) {
 	if !s.Remote.Withdraw {
 		return
@@ -125,7 +125,7 @@ func (m *Manager) expire(ctx context.Context, s *source) {
 	m.withdrawn = true
 }
 
-// back puts a withdrawn policy back once all of its bundles count again.
+// back publishes a withdrawn policy again once none of its bundles is expired.
 func (m *Manager) back(ctx context.Context) {
 	if !m.withdrawn || m.anyExpired() {
 		return
@@ -133,7 +133,7 @@ func (m *Manager) back(ctx context.Context) {
 	if err := m.putBack(ctx); err != nil {
 		m.cfg.Logger.Error("the withdrawn policy could not be put back", zap.Error(err))
 	}
-	// What the others have brought meanwhile was kept back.
+	// Bundles that arrived from other sources meanwhile were withheld.
 	var waiting []*source
 	for _, other := range m.sources {
 		if other.latest != nil && other.latest != other.active {
@@ -141,11 +141,11 @@ func (m *Manager) back(ctx context.Context) {
 		}
 	}
 	if len(waiting) > 0 {
-		_ = m.activate(ctx, waiting) // it has told everybody who wants to know
+		_ = m.activate(ctx, waiting) // activate has reported its error
 	}
 }
 
-// putBack publishes the withdrawn policy, if its signatures are still good.
+// putBack publishes the withdrawn policy, if its signatures are still valid.
 func (m *Manager) putBack(ctx context.Context) error {
 	for _, s := range m.sources {
 		if s.active == nil || s.Verification == nil {
@@ -168,7 +168,7 @@ func (m *Manager) anyExpired() bool {
 	return false
 }
 
-// publish hands a snapshot over, unless one of its bundles is too old.
+// publish publishes a snapshot, unless one of its bundles is expired.
 func (m *Manager) publish(ctx context.Context, snapshot *policy.Snapshot) error {
 	if m.anyExpired() {
 		return errExpired

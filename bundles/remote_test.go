@@ -24,16 +24,16 @@ import (
 	"gatehouse/upstream"
 )
 
-// bundleServer is a bundle service: ETags, long polls, deltas for those who can take them, and failures on demand.
+// bundleServer is a bundle service: ETags, long polling, deltas for clients that accept them, and failures on demand.
 type bundleServer struct {
 	*httptest.Server
 	mu       sync.Mutex
 	body     []byte
 	tag      string
-	deltas   map[string][]byte // by the tag that they change
+	deltas   map[string][]byte // by the ETag that they apply to
 	holds    bool
 	changed  chan struct{}
-	instead  http.HandlerFunc // answers in its place
+	instead  http.HandlerFunc // replaces the response
 	requests []*http.Request
 }
 
@@ -46,7 +46,7 @@ func newBundleServer(t testing.TB, files map[string]string) *bundleServer {
 	return s
 }
 
-// set puts another bundle in place.
+// set serves another bundle.
 func (s *bundleServer) set(body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,7 +56,7 @@ func (s *bundleServer) set(body []byte) {
 	s.changed = make(chan struct{})
 }
 
-// setDelta puts a bundle in place that those who have the one before get as a delta.
+// setDelta serves a bundle that clients with the previous one get as a delta.
 func (s *bundleServer) setDelta(full, delta []byte) {
 	s.mu.Lock()
 	s.deltas = map[string][]byte{s.tag: delta}
@@ -70,7 +70,7 @@ func (s *bundleServer) failing(h http.HandlerFunc) {
 	s.instead = h
 }
 
-// seen is how many requests came so far, and the last of them.
+// seen returns the number of requests and the last one.
 func (s *bundleServer) seen() (int, *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,10 +119,10 @@ func (s *bundleServer) current() string {
 	return s.tag
 }
 
-// answers is a bundle whose decision carries a number.
+// answers returns a bundle whose decision carries a number.
 func answers(n int) map[string]string { return map[string]string{"a.rego": answering(n)} }
 
-// from is a source at a URL that is asked every second.
+// from returns a source at a URL that is polled every second.
 func from(url string, change ...func(*bundles.Remote)) []bundles.Source {
 	r := &bundles.Remote{URL: url, Interval: time.Second, LongPoll: -1}
 	for _, c := range change {
@@ -133,7 +133,7 @@ func from(url string, change ...func(*bundles.Remote)) []bundles.Source {
 
 func keeping(dir string) option { return func(c *bundles.Config) { c.Dir = dir } }
 
-// remote waits for a state of the only source.
+// remote waits for a status of the only source.
 func (r *running) remote(what string, ok func(bundles.Status) bool) bundles.Status {
 	r.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
@@ -212,7 +212,7 @@ func TestLongPoll(t *testing.T) {
 	}
 }
 
-// A server that says it holds questions and does not must not be asked in a tight loop.
+// A server that announces long polling but does not hold requests must not be polled in a tight loop.
 func TestLongPollThatIsNone(t *testing.T) {
 	t.Parallel()
 	server := newBundleServer(t, answers(1))
@@ -231,13 +231,13 @@ func TestLongPollThatIsNone(t *testing.T) {
 		n, _ := server.seen()
 		return n > 1 && s.Remote.LastAnswer.Sub(s.Remote.Downloaded) > 150*time.Millisecond
 	})
-	time.Sleep(time.Second) // nothing is to happen; five questions would fit
+	time.Sleep(time.Second) // five requests would fit, none may come
 	if n, _ := server.seen(); n != 2 {
 		t.Errorf("%d questions", n)
 	}
 }
 
-// TestBadAnswers holds that nothing becomes active, and what is said about it.
+// TestBadAnswers checks that nothing becomes active, and the error.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
 	whole := packed(t, answers(2))
@@ -283,7 +283,7 @@ func TestBadAnswers(t *testing.T) {
 			server := newBundleServer(t, answers(1))
 			server.failing(c.answer)
 			r := run(t, from(server.URL), func(cfg *bundles.Config) { cfg.Limits = bundle.Limits{Total: 1 << 20, File: 1 << 20} })
-			r.remote("the complaint", func(s bundles.Status) bool { // nothing is active, so there is an error too
+			r.remote("the complaint", func(s bundles.Status) bool { // nothing is active, so there is also an error
 				return strings.Contains(s.Error+s.Remote.Unreachable, c.want) && s.Error != "" && s.Stage != ""
 			})
 			for _, e := range r.logs.All() {
@@ -301,7 +301,7 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// truncated promises all of a body and ends after half of it.
+// truncated promises the whole body and ends after half of it.
 func truncated(body []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
@@ -313,7 +313,7 @@ func announcing(n int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", fmt.Sprint(n)) }
 }
 
-// withoutEnd writes until nobody listens.
+// withoutEnd writes until the client disconnects.
 func withoutEnd(w http.ResponseWriter, _ *http.Request) {
 	for block := make([]byte, 64<<10); ; {
 		if _, err := w.Write(block); err != nil {
@@ -322,7 +322,7 @@ func withoutEnd(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// What was active stays, whatever the server does next.
+// What is active stays, whatever the server does next.
 func TestFailuresLeaveWhatIsActive(t *testing.T) {
 	t.Parallel()
 	server := newBundleServer(t, answers(1))
@@ -332,7 +332,7 @@ func TestFailuresLeaveWhatIsActive(t *testing.T) {
 	if line := r.says(stays); line.ContextMap()["file"] != "a.rego" {
 		t.Errorf("logged %v", line.ContextMap())
 	}
-	// The server is told that the broken one is known: it is not downloaded again.
+	// The request has the broken bundle's ETag: it is not downloaded again.
 	r.remote("a question with the broken one's tag", func(bundles.Status) bool {
 		_, last := server.seen()
 		return last.Header.Get("If-None-Match") == server.current()
@@ -356,7 +356,7 @@ func TestFailuresLeaveWhatIsActive(t *testing.T) {
 	}
 }
 
-// A server that accepts and says nothing must not hold the start up.
+// A server that accepts connections but never responds must not block the start.
 func TestStartIsBounded(t *testing.T) {
 	t.Parallel()
 	silent := newBundleServer(t, answers(1))
@@ -374,7 +374,7 @@ func TestStartIsBounded(t *testing.T) {
 	}
 }
 
-// What Load has fetched Run uses, and fetches nothing twice.
+// Run uses what Load has fetched, and fetches nothing twice.
 func TestLoadThenRun(t *testing.T) {
 	t.Parallel()
 	server := newBundleServer(t, answers(1))

@@ -13,8 +13,8 @@ import (
 	"gatehouse/bundles/signature"
 )
 
-// TestStateThatIsRemoved: somebody removes the folder that outlives a restart while it is in use. What is active and pinned is written again, and
-// neither a reload nor a restart brings back what was rolled back.
+// TestStateThatIsRemoved removes the state directory while it is in use. The active and pinned bundles are written again, and neither a
+// reload nor a restart activates what was rolled back.
 func TestStateThatIsRemoved(t *testing.T) {
 	for name, remove := range map[string]func(*testing.T, *life){
 		"folder":  func(t *testing.T, l *life) { removeAll(t, l.dir) },
@@ -40,13 +40,13 @@ func TestStateThatIsRemoved(t *testing.T) {
 			if s := l.manager.Status()[0]; !s.Pinned {
 				t.Errorf("status %+v", s)
 			}
-			l.put(serial(0)) // its serial does not count here: it is another bundle, and ends the pin
+			l.put(serial(0)) // its serial does not matter here: it is another bundle, and ends the pin
 			l.active("v0")
 		})
 	}
 }
 
-// TestKeptBundleThatIsRemoved: the last good bundle of a remote source is fetched and kept again.
+// TestKeptBundleThatIsRemoved checks that a remote source's bundle is fetched and written again.
 func TestKeptBundleThatIsRemoved(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state")
@@ -61,8 +61,8 @@ func TestKeptBundleThatIsRemoved(t *testing.T) {
 	r.remote("all well", func(s bundles.Status) bool { return !s.Remote.NotKept && s.Error == "" })
 }
 
-// TestOneBundleBeforeAndAfterSigning: a bundle has another digest where its signature counts. It is in the history once, so that going
-// back goes to the one before it.
+// TestOneBundleBeforeAndAfterSigning has a bundle whose digest changes once its signature is required. It is in the history once, so that a
+// rollback goes to the bundle before it.
 func TestOneBundleBeforeAndAfterSigning(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	l := newLife(t)
@@ -85,7 +85,7 @@ func TestOneBundleBeforeAndAfterSigning(t *testing.T) {
 	}
 }
 
-// TestBusy: who shares the cores is told of large bundles, and of their end, whatever becomes of them.
+// TestBusy checks that Busy is called for large bundles, and its result at the end, whatever the outcome.
 func TestBusy(t *testing.T) {
 	var began, ended atomic.Int64
 	l := newLife(t)
@@ -111,7 +111,7 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// removeAll removes a folder into which somebody may be writing.
+// removeAll removes a directory that may still be written to.
 func removeAll(t *testing.T, dir string) {
 	t.Helper()
 	waitFor(t, func() bool { return os.RemoveAll(dir) == nil })

@@ -15,24 +15,24 @@ import (
 	"gatehouse/upstream"
 )
 
-// Report says where the state of the bundles is reported to, in the format of OPA's status API.
+// Report says where the state of the bundles is reported, in the format of OPA's status API.
 type Report struct {
-	URL      string // of the status endpoint: OPA's is <service>/status
+	URL      string // the status endpoint; OPA's is <service>/status
 	Service  upstream.Service
-	Labels   map[string]string // tell this process from others
+	Labels   map[string]string // identify this process
 	Interval time.Duration     // between two reports while nothing changes; default 1 min
 }
 
 const reportTime = 30 * time.Second // for one report
 
-// reporter sends reports. What cannot be sent is not queued: the newest state is what counts.
+// reporter sends reports. They are not queued: only the newest state is sent.
 type reporter struct {
 	cfg     Report
 	latest  atomic.Pointer[[]Status]
-	changed chan struct{} // says that latest has changed in something that matters
+	changed chan struct{} // signals that latest has changed
 	logger  *zap.Logger
 	sent    *prometheus.CounterVec
-	poster  *upstream.Poster // the goroutine that runs it alone uses it
+	poster  *upstream.Poster // owned by the goroutine that runs it
 }
 
 func newReporter(cfg Report, logger *zap.Logger, registerer prometheus.Registerer) (*reporter, error) {
@@ -57,7 +57,7 @@ func newReporter(cfg Report, logger *zap.Logger, registerer prometheus.Registere
 	return r, nil
 }
 
-// tell hands over the newest state. It never waits.
+// tell passes on the newest state. It never blocks.
 func (r *reporter) tell(list []Status) {
 	before := r.latest.Swap(&list)
 	if before != nil && sameState(*before, list) {
@@ -65,11 +65,11 @@ func (r *reporter) tell(list []Status) {
 	}
 	select {
 	case r.changed <- struct{}{}:
-	default: // it was said already, and what is sent is the newest
+	default: // already signalled, and the newest state is sent
 	}
 }
 
-// sameState reports whether two states differ in nothing but the times of questions.
+// sameState reports whether two states differ only in the times of requests.
 func sameState(a, b []Status) bool {
 	for i := range a {
 		x, y := a[i], b[i]
@@ -87,7 +87,7 @@ func sameState(a, b []Status) bool {
 	return true
 }
 
-// run sends a report after each change and from time to time, until ctx ends.
+// run sends a report after each change and at each interval, until ctx ends.
 func (r *reporter) run(ctx context.Context) {
 	defer r.poster.Close()
 	again := time.NewTimer(r.cfg.Interval)
@@ -132,7 +132,7 @@ func (r *reporter) send(ctx context.Context) error {
 		return err
 	}
 	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // for the connection to be used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection is reused
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		return fmt.Errorf("the server answered %d %s", response.StatusCode, http.StatusText(response.StatusCode))
 	}
@@ -171,7 +171,7 @@ type opaLocation struct {
 	Col  int    `json:"col"`
 }
 
-// reportOf puts the state into OPA's form. A source that cannot be reached is an error there too.
+// reportOf converts the state to OPA's format, in which an unreachable source is an error too.
 func reportOf(labels map[string]string, list []Status) opaReport {
 	report := opaReport{Labels: labels, Bundles: map[string]opaBundle{}}
 	if labels == nil {

@@ -16,7 +16,7 @@ import (
 	"gatehouse/upstream"
 )
 
-// report is what OPA's status API documents of a request's body.
+// report is the request body as documented for OPA's status API.
 type report struct {
 	Labels  map[string]string
 	Bundles map[string]struct {
@@ -39,7 +39,7 @@ type report struct {
 	}
 }
 
-// statusService keeps the reports that it accepts.
+// statusService stores the reports that it accepts.
 type statusService struct {
 	*httptest.Server
 	reports chan report
@@ -67,7 +67,7 @@ func newStatusService(t *testing.T, token string) *statusService {
 	return s
 }
 
-// until waits for a report that says so.
+// until waits for a matching report.
 func (s *statusService) until(t *testing.T, what string, ok func(report) bool) report {
 	t.Helper()
 	timeout := time.After(patience)
@@ -98,7 +98,7 @@ func TestStatusReports(t *testing.T) {
 	if got.Labels["region"] != "eu" || b.Name != "app" || b.Code != "" || b.Size == 0 || b.Type != "snapshot" || b.Download.IsZero() || b.Activation.IsZero() {
 		t.Errorf("report %+v", got)
 	}
-	status.refuse.Store(true) // what happens meanwhile is told when it is back, the newest alone
+	status.refuse.Store(true) // after an outage only the newest state is sent
 	server.set(packed(t, map[string]string{"a.rego": broken}))
 	r.says(stays)
 	r.says("the state of the bundles cannot be reported")
@@ -112,7 +112,7 @@ func TestStatusReports(t *testing.T) {
 	}
 	server.failing(unavailable)
 	status.until(t, "the server's failure", func(r report) bool {
-		return r.Bundles["app"].Code != "" // what is wrong with the newest bundle goes first
+		return r.Bundles["app"].Code != "" // the error of the newest bundle takes precedence
 	})
 	server.failing(nil)
 	server.set(packed(t, answers(3)))

@@ -15,7 +15,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// TestRefusedIsTriedAgain: a bundle that calls a backend where it is tried is activated once that is there, although nothing else changes.
+// TestRefusedIsTriedAgain has a bundle whose tests call a backend: it is activated once the backend is up, although nothing else changes.
 func TestRefusedIsTriedAgain(t *testing.T) {
 	for name, remote := range map[string]bool{"path": false, "remote": true} {
 		t.Run(name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestRefusedIsTriedAgain(t *testing.T) {
 	}
 }
 
-// TestTryAgain: what depends on the rest of the configuration is tried as soon as that has changed.
+// TestTryAgain checks that a bundle that depends on other configuration is tried as soon as that changes.
 func TestTryAgain(t *testing.T) {
 	var refuse atomic.Bool
 	refuse.Store(true)
@@ -90,7 +90,7 @@ func TestTryAgain(t *testing.T) {
 	l.active("v1")
 }
 
-// What cannot be activated however often is not compiled again and again.
+// A bundle that can never be activated is not compiled again and again.
 func TestWhatCannotPassIsNotTriedAgain(t *testing.T) {
 	l := newLife(t)
 	l.put(map[string]string{"authz.rego": "package authz\n\nallow := nothing\n"})

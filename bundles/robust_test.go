@@ -11,7 +11,7 @@ import (
 	"gatehouse/bundles"
 )
 
-// Thousands of events in a row are a few reads, and the last state wins.
+// Thousands of consecutive events cause few reads, and the last state wins.
 func TestThousandsOfEventsAreFewActivations(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{"authz.rego": answering(0)}
@@ -22,7 +22,7 @@ func TestThousandsOfEventsAreFewActivations(t *testing.T) {
 	r := run(t, one(dir))
 	r.until("0")
 	began := time.Now()
-	for n := range 100 { // each write is two events at least
+	for n := range 100 { // each write is at least two events
 		for i := range 50 {
 			write(t, dir, map[string]string{fmt.Sprintf("lib/m%d.rego", i): fmt.Sprintf("package lib.m%d\n\nn := %d\n", i, n)})
 		}
@@ -36,14 +36,14 @@ func TestThousandsOfEventsAreFewActivations(t *testing.T) {
 	t.Logf("%d activations of 10,000 events in %v", n, took)
 }
 
-// What cannot be read any more, as after a permission was lost, is told and changes nothing; when it can be read again it
-// is. A link that leads to itself is unreadable for everyone, root included.
+// A source that becomes unreadable, for example by a lost permission, is reported and changes nothing; once readable it is read again. A
+// link to itself is unreadable for everyone, including root.
 func TestUnreadableAndReadableAgain(t *testing.T) {
 	base := t.TempDir()
 	places := map[string]struct {
 		source string            // of the bundle
 		broken string            // what becomes unreadable
-		put    func(path string) // the second version
+		put    func(path string) // writes the second version
 	}{
 		"the folder": {"folder", "folder", func(path string) { write(t, path, map[string]string{"authz.rego": answering(2)}) }},
 		"a folder in it": {"outer", "outer/inner", func(path string) {
@@ -78,7 +78,7 @@ func TestUnreadableAndReadableAgain(t *testing.T) {
 	}
 }
 
-// What else happens in the folder of an archive is no reason to read it.
+// Other changes in an archive's directory do not cause a read.
 func TestFilesBesideAnArchiveAreIgnored(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "app.tar.gz")
@@ -90,7 +90,7 @@ func TestFilesBesideAnArchiveAreIgnored(t *testing.T) {
 	for _, name := range []string{".app.tar.gz.swp", "app.tar.gz~", "app.tar.gz.part", "other.tar.gz", "4913", "sub/app.tar.gz"} {
 		write(t, dir, map[string]string{name: "not a bundle"})
 	}
-	// An event that counts comes after all of those.
+	// A relevant event after all of those.
 	time.AfterFunc(50*time.Millisecond, func() { _ = os.Chmod(path, 0o600) })
 	waitFor(t, func() bool { return r.manager.Status()[0].LastAttempt.After(attempt) })
 	if s := r.manager.Status()[0]; s.Error != "" {

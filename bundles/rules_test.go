@@ -16,7 +16,7 @@ import (
 	"gatehouse/policy"
 )
 
-// life is one process after the other, or one configuration, on the same folder.
+// life is a sequence of processes or configurations on the same directory.
 type life struct {
 	t    *testing.T
 	dir  string
@@ -36,7 +36,7 @@ func (l *life) source(v *signature.Verification) []bundles.Source {
 	return []bundles.Source{{Name: "app", Path: l.path, Verification: v}}
 }
 
-// begin ends what ran and runs another on the folder: as after a restart, or as after a reload.
+// begin ends the current manager and runs another on the same directory, as after a restart or a reload.
 func (l *life) begin(sources []bundles.Source, options ...option) {
 	l.t.Helper()
 	l.end()
@@ -69,7 +69,7 @@ func (l *life) refused(stage, complaint string) bundles.Status {
 	return s
 }
 
-// serial is a bundle with a revision, a number and a serial.
+// serial returns a bundle with a revision, a number and a serial.
 func serial(n int) map[string]string {
 	return map[string]string{"authz.rego": answering(n), ".manifest": fmt.Sprintf(`{"revision": "v%d", "metadata": {"serial": %d}}`, n, n)}
 }
@@ -87,8 +87,7 @@ func (l *life) pinnedAt1(first, second map[string]string, v *signature.Verificat
 	l.active("v1")
 }
 
-// TestARollbackOutlivesARestart: pin, history and serials are those of before, over a restart and a reload alike, and what ends a pin
-// ends it then too.
+// TestARollbackOutlivesARestart checks that pin, history and serials survive a restart and a reload, and that the pin ends as it would have.
 func TestARollbackOutlivesARestart(t *testing.T) {
 	for _, how := range []string{"restart", "reload", "restart without its source"} {
 		t.Run(how, func(t *testing.T) {
@@ -129,18 +128,18 @@ func TestARollbackOutlivesARestart(t *testing.T) {
 	}
 }
 
-// until2 looks at the source once more, where events are not to be waited for.
+// until2 polls the source once, where no event is expected.
 func (l *life) until2() {
 	l.t.Helper()
 	atomically(l.t, l.path, packed(l.t, serial(2)))
 	waitFor(l.t, func() bool { return l.manager.Status()[0].Error == "" })
 }
 
-// TestTodaysRules: v2 was rolled back to v1, then the configuration changes, by a reload or over a restart. v1 was good by the rules of
-// then; what is active afterwards is good by those of now, or nothing is.
+// TestTodaysRules rolls v2 back to v1, then changes the configuration by a reload or a restart. v1 was valid before; afterwards what is
+// active is valid under the new configuration, or nothing is active.
 func TestTodaysRules(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
-	otherPrivate, otherPublic := keyPair(t, "main", "EdDSA", "") // of the same id
+	otherPrivate, otherPublic := keyPair(t, "main", "EdDSA", "") // with the same id
 	_, ecPublic := keyPair(t, "main", "ES256", "")
 	scoped := public
 	scoped.Scope = "prod"
@@ -205,7 +204,7 @@ func TestTodaysRules(t *testing.T) {
 						test.change(c)
 					}
 				}
-				// Load says so first: serve refuses the reload by that, and what ran goes on.
+				// Load reports it: serve then refuses the reload, and the running policy stays.
 				checking := newRunning(t, l.source(test.now), keeping(l.dir), change)
 				if _, err := checking.manager.Load(context.Background()); err == nil && !strings.Contains(name, "fit") || err != nil && !strings.Contains(err.Error(), test.complaint) {
 					t.Errorf("loading: %v, want %q", err, test.complaint)
@@ -221,14 +220,14 @@ func TestTodaysRules(t *testing.T) {
 				if list := l.manager.Degraded(); len(list) != 1 || !strings.Contains(list[0], `bundle "app" is refused since `) || !strings.Contains(list[0], stage) || !strings.Contains(list[0], "no policy of it is active") {
 					t.Errorf("degraded %q", list)
 				}
-				// The way out is somebody's to take.
+				// Only an operator's action resolves it.
 				err = l.manager.Unpin(context.Background())
 				switch good := test.before == nil && test.now == nil || strings.Contains(name, "switched on") || strings.Contains(name, "replaced") || strings.Contains(name, "serials"); {
 				case good && err != nil:
 					t.Errorf("unpinning: %v", err)
 				case good:
 					l.active("v2")
-					// In the history v1 is what it was, and does not come back.
+					// v1 in the history is refused as well.
 					if _, err := l.manager.Rollback(context.Background(), "v1"); err == nil || !strings.Contains(err.Error(), test.complaint) {
 						t.Errorf("rolling back again: %v", err)
 					}
@@ -257,8 +256,7 @@ func errIf(cond bool, publish func(context.Context, *policy.Snapshot) error, ctx
 	return nil
 }
 
-// A key file that is replaced while the process runs counts for what is rolled back to from then on, and the active bundle is degraded
-// until it is signed with the new one.
+// A key file replaced at run time applies to rollbacks from then on, and the active bundle is degraded until it is signed with the new key.
 func TestAKeyThatIsReplacedCountsForTheHistory(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	nextPrivate, next := keyPair(t, "main", "EdDSA", "")
@@ -280,12 +278,12 @@ func TestAKeyThatIsReplacedCountsForTheHistory(t *testing.T) {
 	waitFor(t, func() bool { return l.manager.Status()[0].Error == "" })
 	l.put(signedWith(t, nextPrivate, serial(3)))
 	l.active("v3")
-	_, err = l.manager.Rollback(context.Background(), "v2") // what was signed anew is the one that counts
+	_, err = l.manager.Rollback(context.Background(), "v2") // the bundle with the new signature is used
 	must(t, err)
 	l.active("v2")
 }
 
-// A remote bundle is verified with the keys of now although its server says that nothing has changed.
+// A remote bundle is verified with the current keys although its server answers "not modified".
 func TestAKeyThatIsReplacedCountsForRemoteBundles(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	_, next := keyPair(t, "main", "EdDSA", "")
@@ -302,7 +300,7 @@ func TestAKeyThatIsReplacedCountsForRemoteBundles(t *testing.T) {
 	must(t, err)
 	atomically(t, public.File, bad)
 	r.remote("the refusal", func(s bundles.Status) bool { return s.Stage == "verifying" })
-	// The copy on disk is no way around it.
+	// The copy on disk does not bypass it.
 	server.failing(unavailable)
 	again := run(t, sources, keeping(dir))
 	again.remote("the refusal", func(s bundles.Status) bool { return s.Stage == "verifying" })
@@ -315,7 +313,7 @@ func TestAKeyThatIsReplacedCountsForRemoteBundles(t *testing.T) {
 	}
 }
 
-// TestAPinIsOfOnePlace: a path or URL that has moved is another bundle, a source under another name the same.
+// TestAPinIsOfOnePlace checks that another path or URL is another bundle, and another name for the same source is not.
 func TestAPinIsOfOnePlace(t *testing.T) {
 	t.Run("another path", func(t *testing.T) {
 		l := newLife(t)
@@ -385,7 +383,7 @@ func TestAPinIsOfOnePlace(t *testing.T) {
 	})
 }
 
-// A pinned remote bundle is not fetched again after a restart because it may not become active, and nothing is wrong with the copy on disk.
+// A pinned remote bundle is not downloaded again after a restart just because it may not become active: the copy on disk is intact.
 func TestAPinnedRemoteBundleIsNotFetchedAgain(t *testing.T) {
 	server := newBundleServer(t, answers(1))
 	l := &life{t: t, dir: t.TempDir()}
@@ -412,7 +410,7 @@ func TestAPinnedRemoteBundleIsNotFetchedAgain(t *testing.T) {
 	}
 }
 
-// TestSerialsOutliveARestart, of a path too: also where the pin is of an older one.
+// TestSerialsOutliveARestart, also of a source with a path, and also if an older bundle is pinned.
 func TestSerialsOutliveARestart(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	v := &signature.Verification{Keys: []signature.Key{public}, Serial: true}
@@ -433,16 +431,16 @@ func TestSerialsOutliveARestart(t *testing.T) {
 	l.begin(l.source(v))
 	l.active("v2")
 	l.put(signedWith(t, private, serial(2)))
-	l.refused("verifying", "serial 2 is older than 3") // the source may not go back by itself
+	l.refused("verifying", "serial 2 is older than 3") // the source must not go back
 	l.end()
-	// Under another path the serial is known still: the same keys sign it.
+	// The serial applies at another path too: the same keys sign it.
 	other := filepath.Join(t.TempDir(), "moved.tar.gz")
 	atomically(t, other, packed(t, signedWith(t, private, serial(2))))
 	l.begin([]bundles.Source{{Name: "app", Path: other, Verification: v}})
 	l.refused("verifying", "serial 2 is older than 3")
 }
 
-// TestDamagedHistory flips, cuts and lengthens what is on disk: the process begins, says so, and nothing is active that was not checked.
+// TestDamagedHistory flips, truncates and extends the files: the process starts, reports it, and activates nothing unchecked.
 func TestDamagedHistory(t *testing.T) {
 	l := newLife(t)
 	l.pinnedAt1(serial(1), serial(2), nil)
@@ -465,7 +463,7 @@ func TestDamagedHistory(t *testing.T) {
 				t.Errorf("it was not set aside: %v", err)
 			}
 			l.end()
-			l.begin(l.source(nil)) // and is well again
+			l.begin(l.source(nil)) // and recovers
 			l.active("v2")
 			if list := l.manager.Degraded(); len(list) != 0 {
 				t.Errorf("degraded %q", list)
@@ -475,7 +473,7 @@ func TestDamagedHistory(t *testing.T) {
 	}
 }
 
-// A pin whose copy is damaged, or was exchanged for another, is no pin to something else: nothing is active until somebody says what.
+// A pin whose copy is damaged or replaced does not fall back to another bundle: nothing is active until an operator decides.
 func TestDamagedCopies(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, file string){
 		"cut":       func(t *testing.T, file string) { must(t, os.Truncate(file, 10)) },
@@ -503,13 +501,13 @@ func TestDamagedCopies(t *testing.T) {
 	}
 }
 
-// TestCopiesAreBounded: what nothing refers to any more is removed, and nothing else.
+// TestCopiesAreBounded checks that unreferenced copies are removed, and nothing else.
 func TestCopiesAreBounded(t *testing.T) {
 	l := newLife(t)
 	l.put(serial(1))
 	l.begin(l.source(nil), func(c *bundles.Config) { c.Keep = 2 })
 	l.active("v1")
-	waitFor(t, func() bool { _, err := os.Stat(filepath.Join(l.dir, "history")); return err == nil }) // written after it is active
+	waitFor(t, func() bool { _, err := os.Stat(filepath.Join(l.dir, "history")); return err == nil }) // written after the activation
 	must(t, os.WriteFile(filepath.Join(l.dir, "history", strings.Repeat("a", 64)+".tar.gz.new"), []byte("half"), 0o600))
 	for n := 2; n <= 6; n++ {
 		l.put(serial(n))
@@ -518,7 +516,7 @@ func TestCopiesAreBounded(t *testing.T) {
 	waitFor(t, func() bool { entries, _ := os.ReadDir(filepath.Join(l.dir, "history")); return len(entries) == 3 })
 }
 
-// A history that cannot be written is told of, and written as soon as it can be.
+// A history that cannot be written is reported, and written as soon as possible.
 func TestAHistoryThatCannotBeWritten(t *testing.T) {
 	l := newLife(t)
 	must(t, os.WriteFile(l.dir, nil, 0o600))
@@ -539,7 +537,7 @@ func TestAHistoryThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// A rollback between the making of the next manager and its run is not lost.
+// A rollback between New and Run of the next manager is not lost.
 func TestARollbackDuringAReload(t *testing.T) {
 	l := newLife(t)
 	l.put(serial(1))
@@ -559,7 +557,7 @@ func TestARollbackDuringAReload(t *testing.T) {
 	waitFor(t, func() bool { return next.manager.Status()[0].Pinned })
 }
 
-// TestDeltasInTheHistory: what deltas made can be gone back to, over a restart too; not where signatures are asked for by then.
+// TestDeltasInTheHistory checks rollbacks to bundles made by deltas, also after a restart, but not once signatures are required.
 func TestDeltasInTheHistory(t *testing.T) {
 	dir := t.TempDir()
 	l := &life{t: t, dir: dir}
@@ -588,7 +586,7 @@ func TestDeltasInTheHistory(t *testing.T) {
 	l.begin(from(server.URL))
 	l.until("alice,bob")
 	server.failing(unavailable)
-	l.begin(from(server.URL)) // the source is away: the pin is known still
+	l.begin(from(server.URL)) // the source is unreachable: the pin is still known
 	l.until("alice,bob")
 	_, public := keyPair(t, "main", "EdDSA", "")
 	sources := from(server.URL)

@@ -17,10 +17,9 @@ import (
 	"gatehouse/watch"
 )
 
-// Run loads all sources, publishes the snapshot, and then publishes another whenever a source has changed to something
-// that can be activated. A source that cannot be activated is an event for the log and for Status, not an end; also at
-// the start, when nothing has been published yet. Run returns nil when ctx ends, and an error only when it cannot begin or
-// a fetcher gave up. It must be called once.
+// Run loads all sources, publishes the snapshot, and publishes another whenever a source has changed to something that can be activated. A
+// failed activation is logged and shown in Status; it does not end Run, not even when nothing has been published yet. Run returns nil when
+// ctx ends, and an error only if it cannot start or a fetcher ends early. It must be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	if m.cfg.Publish == nil {
 		return errors.New("running bundles: nothing is there to publish to")
@@ -30,7 +29,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.loaded = nil
 		m.inherit(before.legacy.Load())
 	}
-	m.cfg.Succeeds = nil // it is not to be held in memory
+	m.cfg.Succeeds = nil // so that it can be garbage collected
 
 	ctx, stop := context.WithCancelCause(ctx)
 	var fetching sync.WaitGroup
@@ -62,13 +61,13 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-// watch has the sources that have a path watched, and reads them for the first time.
+// watch starts watching the sources with a path, and reads them for the first time.
 func (m *Manager) watch(ctx context.Context, watching *sync.WaitGroup) {
 	c := watch.Config{Poll: m.cfg.Poll, Logger: m.cfg.Logger}
 	m.watched = m.withPath()
 	for _, s := range m.watched {
 		c.Targets = append(c.Targets, watch.Target{Path: s.Path, Ignored: ignored, Wanted: s.wanted, Look: func() *watch.Look {
-			// What cannot be listed looks like nothing; trying to read it says why.
+			// An error means an empty listing; reading the source reports it.
 			l, _ := look(s.Source, m.cfg.Limits)
 			if l != nil {
 				l.Beside = s.Verification.Look()
@@ -89,7 +88,7 @@ func (m *Manager) watch(ctx context.Context, watching *sync.WaitGroup) {
 	}
 }
 
-// loop takes one thing after the other until ctx ends.
+// loop handles one event at a time until ctx ends.
 func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 	poll := time.NewTicker(m.cfg.Poll)
 	defer poll.Stop()
@@ -107,7 +106,7 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 		case c := <-m.commands:
 			err := c.do(ctx)
 			m.publishStatus()
-			m.save() // before anybody is told that it is so
+			m.save() // before anyone is told the outcome
 			c.done <- err
 		case due := <-m.watcher.Changed():
 			m.reload(ctx, due)
@@ -124,8 +123,8 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 	}
 }
 
-// trim gives the memory back that a large bundle took on its way, and the one before it: left to itself the collector lets it lie for
-// minutes, and the process would have that of three where it needs that of one.
+// trim returns the memory that loading a large bundle used, and that of the bundle before: otherwise the garbage collector keeps it for
+// minutes, and the process holds three times what it needs.
 func (m *Manager) trim() {
 	if !m.swapped {
 		return
@@ -142,13 +141,13 @@ func (m *Manager) trim() {
 	}
 }
 
-// largeBundle is what collecting at once is worth its while for, in bytes of files. Compiled it is about ten times as much.
+// largeBundle is the size, in bytes of files, from which trim collects at once. Compiled, a bundle takes about ten times as much.
 const largeBundle = 8 << 20
 
-// busyBundle is what a core is busy with for longer than a request should wait, in bytes of files.
+// busyBundle is the size, in bytes of files, from which compiling uses a core for longer than a request should wait.
 const busyBundle = 64 << 10
 
-// busy says that work of a size begins. The caller calls what it returns.
+// busy reports that work of this size starts. The caller calls done at the end.
 func (m *Manager) busy(size int64) (done func()) {
 	if m.cfg.Busy == nil || size < busyBundle {
 		return func() {}
@@ -161,7 +160,7 @@ func (m *Manager) withPath() []*source {
 	return slices.DeleteFunc(slices.Clone(m.sources), func(s *source) bool { return s.fetch != nil })
 }
 
-// reload reads sources by their place in watched, and activates what they hold, as one change.
+// reload reads sources, given by their index in watched, and activates them as one change.
 func (m *Manager) reload(ctx context.Context, due []int) {
 	var changed []*source
 	for _, i := range due {
@@ -170,7 +169,7 @@ func (m *Manager) reload(ctx context.Context, due []int) {
 		}
 	}
 	if len(changed) > 0 {
-		_ = m.activate(ctx, changed) // it has told everybody who wants to know
+		_ = m.activate(ctx, changed) // activate has reported its error
 	}
 	m.publishStatus()
 }
@@ -192,14 +191,14 @@ func (m *Manager) read(ctx context.Context, i int, s *source) bool {
 	return changed
 }
 
-// receive takes what a fetcher delivered and activates it.
+// receive takes a fetcher's delivery and activates it.
 func (m *Manager) receive(ctx context.Context, s *source, d delivery) error {
 	defer m.publishStatus()
 	if d.says != saysBundle {
 		return m.hear(ctx, s, d)
 	}
 	if d.err == nil {
-		s.expired = false // before the attempt, which could not be published otherwise
+		s.expired = false // cleared first, or publish would refuse
 	}
 	changed, err := m.take(s, d)
 	if changed {
@@ -209,8 +208,8 @@ func (m *Manager) receive(ctx context.Context, s *source, d delivery) error {
 	return err
 }
 
-// take makes the source's latest candidate of a delivery and reports whether that is something to activate. Where it is
-// not, the error says why, or is nil because it is what is active already.
+// take makes the source's latest candidate from a delivery and reports whether it is to be activated. If not, err says why, or is nil if it
+// is active already.
 func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	s.status.LastAttempt = m.cfg.Clock()
 	began := time.Now()
@@ -224,7 +223,7 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	s.latest, err = m.prepare(s, d)
 	if err != nil {
 		m.fail([]*source{s}, err)
-		// A remote source that brings nothing of use is asked again in any case.
+		// A remote source with an unusable bundle is requested again in any case.
 		s.again(d.err == nil && mayPass(err) || d.err != nil && s.fetch == nil, time.Since(began))
 		if d.outcome != nil {
 			d.outcome(err)
@@ -255,7 +254,7 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	return true, nil
 }
 
-// resigned keeps what is active as it has come now: its signature may be of another key.
+// resigned updates the active bundle's copy: it may have been signed with another key.
 func (m *Manager) resigned(s *source) {
 	if s.latest == s.active || s.latest.key == s.active.key {
 		return
@@ -273,7 +272,7 @@ func (m *Manager) resigned(s *source) {
 	m.dirty = true
 }
 
-// retry is when a source's candidate that was refused is tried again although nothing has changed of it: what it failed on may have.
+// retry says when a refused bundle is tried again although it has not changed: the cause may have gone away.
 type retry struct {
 	at    time.Time // zero: only when something changes
 	tries int
@@ -282,12 +281,12 @@ type retry struct {
 const (
 	firstTryAgain = time.Second
 	lastTryAgain  = 30 * time.Second
-	// tryAgainShare bounds the time that attempts take all together: after one, so many times as long is waited.
+	// tryAgainShare limits the time spent on attempts: after each, wait this many times as long.
 	tryAgainShare = 10
 )
 
-// mayPass reports whether a candidate that failed so may pass another time, as it is: its tests may call a backend that was away, a key
-// may come later, a signature may begin to count, the routes may not have had its rules yet. What does not parse or compile never will.
+// mayPass reports whether a bundle with this error may pass later unchanged: its tests may call a backend that was down, a key may be added,
+// a signature's nbf may pass, the routes may gain its rules. What does not parse or compile never will.
 func mayPass(err error) bool {
 	stage := stageReading
 	if e, ok := errors.AsType[*stageError](err); ok {
@@ -303,7 +302,7 @@ func mayPass(err error) bool {
 	return false
 }
 
-// again sets when a source is tried again, after an attempt that took so long.
+// again schedules the next attempt, after one that took this long.
 func (s *source) again(mayPass bool, took time.Duration) {
 	if !mayPass {
 		s.retry = retry{}
@@ -314,16 +313,16 @@ func (s *source) again(mayPass bool, took time.Duration) {
 	s.retry.at = time.Now().Add(upstream.Jitter(max(pause, tryAgainShare*took)))
 }
 
-// TryAgain says that something has changed that a bundle may have failed on: routes, keys. What was refused is tried again soon. It
-// never waits.
+// TryAgain says that something has changed that a bundle may have failed on: routes, keys. Refused bundles are tried again soon. It never
+// blocks.
 func (m *Manager) TryAgain() {
 	select {
 	case m.nudged <- struct{}{}:
-	default: // it was said already
+	default: // already signalled
 	}
 }
 
-// nextRetry returns when the first source is to be tried again.
+// nextRetry returns when the next source is due for another attempt.
 func (m *Manager) nextRetry() (at time.Time, pending bool) {
 	for _, s := range m.sources {
 		if !s.retry.at.IsZero() && (!pending || s.retry.at.Before(at)) {
@@ -333,7 +332,7 @@ func (m *Manager) nextRetry() (at time.Time, pending bool) {
 	return at, pending
 }
 
-// tryAgain tries what was refused again: what is due, or all of it.
+// tryAgain tries refused bundles again: those that are due, or all.
 func (m *Manager) tryAgain(ctx context.Context, all bool) {
 	now := time.Now()
 	var ready []*source
@@ -365,12 +364,12 @@ func (m *Manager) tryAgain(ctx context.Context, all bool) {
 		}
 	}
 	if len(ready) > 0 {
-		_ = m.activate(ctx, ready) // it has told everybody who wants to know
+		_ = m.activate(ctx, ready) // activate has reported its error
 	}
 	m.publishStatus()
 }
 
-// otherKeys has sources whose key files have changed verified again: a remote source answers that nothing has changed, and it is right.
+// otherKeys triggers verification of sources whose key files have changed: a remote source correctly answers "not modified".
 func (m *Manager) otherKeys() {
 	for _, s := range m.sources {
 		if s.remote == nil || s.Verification == nil || s.latest == nil && s.status.Stage == "" {
@@ -383,7 +382,7 @@ func (m *Manager) otherKeys() {
 	}
 }
 
-// tellDegraded works out what Degraded says.
+// tellDegraded updates what Degraded returns.
 func (m *Manager) tellDegraded() {
 	var list []string
 	for _, s := range m.sources {
@@ -413,7 +412,7 @@ func (m *Manager) tellDegraded() {
 	m.degraded.Store(&list)
 }
 
-// firstLine bounds an error to one line.
+// firstLine returns an error's first line, bounded.
 func firstLine(text string) string {
 	const limit = 300
 	for i, c := range text {
@@ -424,8 +423,8 @@ func firstLine(text string) string {
 	return text
 }
 
-// Degraded lists what is not as configured, one sentence each: a source that cannot be read, or what it has is refused, while the policy
-// before it decides. A bundle that is pinned is as somebody wants it: Status tells.
+// Degraded lists what is not as configured, one sentence each: an unreadable source, or a refused bundle while the previous policy stays
+// active. A pinned bundle is intended and only shown in Status.
 func (m *Manager) Degraded() []string {
 	list := slices.Clone(*m.degraded.Load())
 	for _, s := range m.sources {

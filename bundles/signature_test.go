@@ -27,7 +27,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// keyPair writes a key of its own for an algorithm and returns both halves.
+// keyPair writes a new key pair for an algorithm and returns both keys.
 func keyPair(t testing.TB, id, algorithm, scope string) (private, public signature.Key) {
 	t.Helper()
 	dir := t.TempDir()
@@ -78,7 +78,7 @@ func signedWith(t testing.TB, key signature.Key, files map[string]string) map[st
 	return files
 }
 
-// orders are a bundle's files, with everything that a signature has to cover.
+// orders returns a bundle's files, with everything that a signature has to cover.
 func orders(n int) map[string]string {
 	return map[string]string{
 		".manifest": `{"revision": "7", "roots": ["authz", "numbers"], "metadata": {"serial": 7}}`, "authz.rego": answering(n),
@@ -100,7 +100,7 @@ func TestSignAndVerify(t *testing.T) {
 				}
 				return
 			}
-			// OPA accepts what we sign, where it knows the algorithm.
+			// OPA accepts our signatures, for the algorithms that it supports.
 			if algorithm == "EdDSA" {
 				return
 			}
@@ -114,7 +114,7 @@ func TestSignAndVerify(t *testing.T) {
 	}
 }
 
-// What OPA signs is accepted, and what it was repacked to, white space apart.
+// OPA's signatures are accepted, also after repacking with other white space.
 func TestVerifyWhatOPASigned(t *testing.T) {
 	private, public := keyPair(t, "main", "RS256", "")
 	raw := packed(t, orders(1))
@@ -139,7 +139,7 @@ func TestVerifyWhatOPASigned(t *testing.T) {
 
 func TestTamperedBundlesAreNeverActivated(t *testing.T) {
 	private, public := keyPair(t, "main", "ES256", "write")
-	other, otherPublic := keyPair(t, "main", "ES256", "write") // another key under the same name
+	other, otherPublic := keyPair(t, "main", "ES256", "write") // another key with the same id
 	stranger, _ := keyPair(t, "stranger", "ES256", "write")
 	scoped := private
 	scoped.Scope = "read"
@@ -154,7 +154,7 @@ func TestTamperedBundlesAreNeverActivated(t *testing.T) {
 		}
 		return files
 	}
-	// payload is the good signature with its payload changed.
+	// payload returns the valid signature with its payload changed.
 	payload := func(change func(map[string]any)) map[string]string {
 		var file struct{ Signatures []string }
 		must(t, json.Unmarshal([]byte(good[".signatures.json"]), &file))
@@ -244,7 +244,7 @@ func TestTamperedBundlesAreNeverActivated(t *testing.T) {
 		})
 	}
 	r.t = t
-	// The other key is given in place of the first: what it signs counts from now on.
+	// The key file is replaced: signatures of the new key are valid from now on.
 	replacement, err := os.ReadFile(otherPublic.File)
 	must(t, err)
 	atomically(t, public.File, replacement)
@@ -255,7 +255,7 @@ func TestTamperedBundlesAreNeverActivated(t *testing.T) {
 	r.none()
 }
 
-// Of a key that is in a manifest twice, what the hash covers is what counts: not both together.
+// Of a duplicate key in a manifest only the hashed value is used.
 func TestManifestWithAKeyTwice(t *testing.T) {
 	private, public := keyPair(t, "main", "EdDSA", "")
 	files := signedWith(t, private, map[string]string{"authz.rego": answering(1), ".manifest": `{"file_rego_versions": {"/other.rego": 1}}`,
@@ -270,7 +270,7 @@ func TestManifestWithAKeyTwice(t *testing.T) {
 	}
 }
 
-// A key that is put right lets a bundle in that is there already; one that is taken away leaves what is active, and says so.
+// A corrected key lets a waiting bundle be activated; removing a key leaves the active bundle, and is reported.
 func TestKeysThatChange(t *testing.T) {
 	private, public := keyPair(t, "main", "ES256", "")
 	_, wrong := keyPair(t, "main", "ES256", "")

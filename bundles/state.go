@@ -21,20 +21,20 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// What a manager leaves to the one after it, at a reload in memory and at a restart on disk: the highest serials, the pins and the
-// history. All of it says which bundle, never that it is good: what becomes active of it is made of its copy again and takes all checks
-// by the configuration of that moment.
+// legacy is what a manager passes to its successor, in memory at a reload and on disk at a restart: the highest serials, the pins and the
+// history. It identifies bundles but does not vouch for them: what becomes active is made again from its copy and must pass all checks of
+// the current configuration.
 type legacy struct {
 	Sources []sourceLegacy   `json:"sources"`
 	History []activationLeft `json:"history"` // oldest first
-	Active  uint64           `json:"active"`  // id of the activation that is active
+	Active  uint64           `json:"active"`  // id of the active activation
 	Serial  uint64           `json:"serial"`  // of the last activation
 }
 
-// sourceLegacy is what is known of one source.
+// sourceLegacy is the persisted state of one source.
 type sourceLegacy struct {
 	Name    string   `json:"name"`
-	From    string   `json:"from"` // its identity
+	From    string   `json:"from"` // the source's identity
 	Highest int64    `json:"highest,omitempty"`
 	Pin     *pinLeft `json:"pin,omitempty"`
 }
@@ -57,11 +57,11 @@ const (
 	stateFormat = "gatehouse history 1\n"
 	stateEnding = ".json"
 	stateName   = "history"
-	copiesName  = "history" // folder below Config.Dir
+	copiesName  = "history" // directory below Config.Dir
 	maxState    = 4 << 20
 )
 
-// identity names where a source's bundles come from: what was activated of one place says nothing about another.
+// identity names where a source's bundles come from: state from one location does not apply to another.
 func (s *source) identity() string {
 	if s.remote != nil {
 		return s.remote.identity
@@ -69,7 +69,7 @@ func (s *source) identity() string {
 	return s.Path
 }
 
-// leave tells what the manager leaves.
+// leave returns what the manager passes on.
 func (m *Manager) leave() *legacy {
 	l := &legacy{Serial: m.serial}
 	for _, s := range m.sources {
@@ -92,8 +92,8 @@ func (m *Manager) leave() *legacy {
 	return l
 }
 
-// inherit takes over what was left, as far as it belongs to the sources that there are now. A source is known by where its bundles
-// come from: under another name it is the same, and another place under the same name is not.
+// inherit takes over what applies to the current sources. Sources are matched by location: a renamed source is the same, another location
+// under the same name is not.
 func (m *Manager) inherit(l *legacy) {
 	if l == nil {
 		return
@@ -104,7 +104,7 @@ func (m *Manager) inherit(l *legacy) {
 		if left == nil {
 			continue
 		}
-		s.highest = max(s.highest, left.Highest) // also of another place: who moves a bundle moves its serial
+		s.highest = max(s.highest, left.Highest) // even from another location: moving a bundle must not reset its serial
 		if s.pin != nil {
 			m.release(s)
 		}
@@ -131,7 +131,7 @@ func (m *Manager) inherit(l *legacy) {
 	m.bound()
 }
 
-// of finds what was left of a source. It reports whether that came from the same place.
+// of finds the persisted state of a source, and reports whether it is from the same location.
 func (l *legacy) of(s *source, all []*source) (left *sourceLegacy, same bool) {
 	for i := range l.Sources {
 		switch o := &l.Sources[i]; {
@@ -146,8 +146,7 @@ func (l *legacy) of(s *source, all []*source) (left *sourceLegacy, same bool) {
 	return left, same
 }
 
-// placed puts the bundles of an activation in the order of the sources. It reports false where they are not those of the sources that
-// there are now.
+// placed puts an activation's bundles in the order of the sources; false if they do not match the current sources.
 func (m *Manager) placed(records []*record) ([]*record, bool) {
 	list, used := make([]*record, len(m.sources)), 0
 	for i, s := range m.sources {
@@ -167,7 +166,7 @@ func (m *Manager) placed(records []*record) ([]*record, bool) {
 	return list, used == len(records)
 }
 
-// MarshalJSON and UnmarshalJSON name the copy by its files.
+// MarshalJSON and UnmarshalJSON store the copy as its file names.
 func (r *record) MarshalJSON() ([]byte, error) {
 	type plain record
 	out := struct {
@@ -204,7 +203,7 @@ func (r *record) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// each calls do with every record.
+// each calls do for every record.
 func (l *legacy) each(do func(*record) error) error {
 	for _, s := range l.Sources {
 		if s.Pin != nil {
@@ -226,7 +225,7 @@ func (l *legacy) each(do func(*record) error) error {
 // stateFile keeps a legacy on disk.
 type stateFile struct {
 	dir     string
-	damaged error // what is wrong with the file that was found; it is to be set aside
+	damaged error // what is wrong with the existing file, which is to be set aside
 	written []byte
 }
 
@@ -235,7 +234,7 @@ func (f *stateFile) copies() string   { return filepath.Join(f.dir, copiesName) 
 func (f *stateFile) path() string     { return f.store().file(stateEnding) }
 func (f *stateFile) setAside() string { return f.path() + ".damaged" }
 
-// load reads what is on disk; nil where there is nothing of use.
+// load reads the file; nil if there is none or it is unusable.
 func (f *stateFile) load() *legacy {
 	text, err := readLimited(f.path(), bundle.Limits{Total: maxState})
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -252,7 +251,7 @@ func (f *stateFile) load() *legacy {
 	return l
 }
 
-// decode takes nothing for granted: the file may have been damaged, or written by another.
+// decode validates everything: the file may be damaged, or written by another program.
 func (l *legacy) decode(text []byte, copies string) error {
 	body, ok := bytes.CutPrefix(text, []byte(stateFormat))
 	if !ok {
@@ -276,7 +275,7 @@ func (l *legacy) decode(text []byte, copies string) error {
 	})
 }
 
-// save writes the copies that are referred to, then what refers to them, and removes what nothing refers to any more.
+// save writes the referenced copies, then the state, and removes unreferenced copies.
 func (f *stateFile) save(l *legacy) error {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return err
@@ -285,7 +284,7 @@ func (f *stateFile) save(l *legacy) error {
 	err := l.each(func(r *record) error {
 		if err := r.copy.store(f.copies()); err != nil {
 			if _, lost := errors.AsType[*fs.PathError](err); lost && errors.Is(err, fs.ErrNotExist) {
-				return nil // an earlier one whose file is gone: going back to it will say so
+				return nil // a copy in the history that was lost: a rollback to it will fail and say so
 			}
 			return err
 		}
@@ -316,7 +315,7 @@ func (f *stateFile) save(l *legacy) error {
 	return pruneCopies(f.copies(), used)
 }
 
-// hold keeps the copies of what is active and pinned open: they must not go with their names.
+// hold keeps the copies of active and pinned bundles open, so that they survive removal of their files.
 func (l *legacy) hold() {
 	held := map[*blob]bool{}
 	note := func(r *record) {
@@ -336,7 +335,7 @@ func (l *legacy) hold() {
 			}
 		}
 	}
-	_ = l.each(func(r *record) error { // it fails on nothing
+	_ = l.each(func(r *record) error { // do always returns nil
 		for _, b := range r.copy.parts {
 			b.hold(held[b])
 		}
@@ -350,7 +349,7 @@ func (f *stateFile) gone() bool {
 	return f.written != nil && errors.Is(err, fs.ErrNotExist)
 }
 
-// lookAtState has the state written again where its file was removed.
+// lookAtState has the state written again if its file was removed.
 func (m *Manager) lookAtState() {
 	if m.state == nil || m.unsaved != "" || !m.state.gone() {
 		return
@@ -360,7 +359,7 @@ func (m *Manager) lookAtState() {
 	m.dirty = true
 }
 
-// tellDamage says what was wrong with the file that was found, and puts it aside.
+// tellDamage logs what was wrong with the existing file, and sets it aside.
 func (m *Manager) tellDamage() {
 	if m.state == nil || m.state.damaged == nil {
 		return
@@ -371,8 +370,7 @@ func (m *Manager) tellDamage() {
 		zap.String("file", m.state.path()), zap.String("set_aside", m.state.setAside()), zap.Error(errors.Join(m.state.damaged, err)))
 }
 
-// save keeps what must outlive the process, where that has changed. What cannot be written is told of, and tried again with the next
-// thing that happens.
+// save persists the state if it has changed. A failure is reported, and retried with the next event.
 func (m *Manager) save() {
 	if !m.dirty && m.unsaved == "" {
 		return

@@ -18,29 +18,29 @@ import (
 	"gatehouse/watch"
 )
 
-// A store keeps the last good bundle of one remote source on disk: the tarball as it came, and the deltas after it. What is
-// read back is checked like what comes from the source, from its first byte to its signature.
+// A store keeps the last good bundle of one remote source on disk: the tarball as it came, and the deltas after it. What is read back is
+// checked like a download, from its first byte to its signature.
 //
-// The file name.bundle holds a line that names the format, a line of JSON (kept), the tarballs, and the SHA-256 of all that
-// in its last 32 bytes. The file name.seen holds when the source last confirmed it.
+// The file name.bundle holds a line that names the format, a line of JSON (kept), the tarballs, and the SHA-256 of all that in its last 32
+// bytes. The file name.seen records when the source last confirmed it.
 type store struct {
 	dir, name string
-	source    string // what a file must be from to be used
+	source    string // a file from another source is not used
 	limit     int64  // bytes of one tarball
 	seen      time.Time
 }
 
-// kept is what is known about the tarballs in a file.
+// kept describes the tarballs in a file.
 type kept struct {
 	Source    string    `json:"source"`    // where they are from
-	Tag       string    `json:"tag"`       // what the source is asked with for something newer
-	Confirmed time.Time `json:"confirmed"` // when the source last said that this is what it has
-	Sizes     []int64   `json:"sizes"`     // of the tarballs in bytes: a bundle, then deltas in their order
-	Serial    int64     `json:"serial"`    // the highest that was ever active, where the source asks for one
+	Tag       string    `json:"tag"`       // for the next request: an ETag or a digest
+	Confirmed time.Time `json:"confirmed"` // when the source last confirmed that this is current
+	Sizes     []int64   `json:"sizes"`     // bytes of each tarball: a bundle, then deltas in order
+	Serial    int64     `json:"serial"`    // the highest that was ever active, if the source requires one
 	parts     [][]byte
 }
 
-// confirmation is the file name.seen.
+// confirmation is the content of name.seen.
 type confirmation struct {
 	State     string    `json:"state"` // of the bundle that was confirmed
 	Confirmed time.Time `json:"confirmed"`
@@ -48,19 +48,18 @@ type confirmation struct {
 
 const (
 	storeFormat = "gatehouse bundle 1\n"
-	maxKeptHead = 64 << 10 // bytes of the line of JSON
-	maxDeltas   = 64       // deltas after a bundle, before it is fetched whole again
+	maxKeptHead = 64 << 10 // bytes of the JSON line
+	maxDeltas   = 64       // deltas per bundle, before it is fetched whole again
 
-	// A confirmation is written at most this often. That is how much older a bundle may seem after a restart.
+	// A confirmation is written at most this often, so a bundle may seem this much older after a restart.
 	confirmEvery = time.Minute
 )
 
-// errDamaged is a file that is not what was written.
 var errDamaged = errors.New("the file is damaged")
 
 func (s *store) file(suffix string) string { return filepath.Join(s.dir, s.name+suffix) }
 
-// stateAfter names what a tarball makes of a state: a bundle of nothing, a delta of what was before it.
+// stateAfter returns the state after a tarball: a whole bundle applies to the empty state, a delta to the one before.
 func stateAfter(before string, part []byte) string {
 	sum := sha256.Sum256(part)
 	if before != "" {
@@ -69,7 +68,7 @@ func stateAfter(before string, part []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// stateOf names what a list of tarballs amounts to.
+// stateOf returns the state after a list of tarballs.
 func stateOf(parts [][]byte) string {
 	state := ""
 	for _, part := range parts {
@@ -78,7 +77,7 @@ func stateOf(parts [][]byte) string {
 	return state
 }
 
-// save replaces what is kept. What was kept before stays on any error.
+// save replaces the file. On an error the previous one stays.
 func (s *store) save(k kept) (err error) {
 	defer func() {
 		if err != nil {
@@ -115,8 +114,7 @@ func (s *store) save(k kept) (err error) {
 	})
 }
 
-// load returns what is kept; fs.ErrNotExist where that is nothing. A file that is damaged or from another source is an
-// error.
+// load returns the file's contents; fs.ErrNotExist if there is none. A file that is damaged or from another source is an error.
 func (s *store) load() (k kept, err error) {
 	f, err := os.Open(s.file(".bundle"))
 	if err != nil {
@@ -147,7 +145,7 @@ func (s *store) load() (k kept, err error) {
 	return k, nil
 }
 
-// loadHead reads what stands in front of the tarballs.
+// loadHead reads the header in front of the tarballs.
 func (s *store) loadHead(r *bufio.Reader, sum hash.Hash) (k kept, err error) {
 	format := make([]byte, len(storeFormat))
 	if _, err := io.ReadFull(r, format); err != nil || string(format) != storeFormat {
@@ -174,19 +172,19 @@ func (s *store) loadHead(r *bufio.Reader, sum hash.Hash) (k kept, err error) {
 	return k, nil
 }
 
-// confirmedLater takes a later time from the file of confirmations, where that speaks of the same bundle.
+// confirmedLater takes a later time from name.seen, if that is about the same bundle.
 func (s *store) confirmedLater(k *kept) {
 	text, err := watch.ReadFile(s.file(".seen"), maxKeptHead)
 	var c confirmation
 	if err != nil || json.Unmarshal(text, &c) != nil {
-		return // then it seems older than it is
+		return // the bundle then seems older than it is
 	}
 	if c.State == stateOf(k.parts) && c.Confirmed.After(k.Confirmed) {
 		k.Confirmed = c.Confirmed
 	}
 }
 
-// confirm notes that the source has just said that what is kept is what it has.
+// confirm records that the source has just confirmed the bundle.
 func (s *store) confirm(state string, now time.Time) error {
 	if now.Sub(s.seen) < confirmEvery {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"gatehouse/bundles"
 )
 
-// atomically puts a file into place as a careful tool does.
+// atomically replaces a file by a rename.
 func atomically(t testing.TB, path string, content []byte) {
 	t.Helper()
 	temporary := path + ".new"
@@ -34,7 +34,7 @@ func TestArchiveReplacedByRename(t *testing.T) {
 	}
 }
 
-// While an archive is written in place, piece by piece and slowly, the one before stays active.
+// While an archive is slowly written in place, the previous one stays active.
 func TestArchiveWrittenInPlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.tar.gz")
 	atomically(t, path, packed(t, map[string]string{"authz.rego": answering(1)}))
@@ -80,7 +80,7 @@ func TestArchiveWithoutEventsIsFoundByLooking(t *testing.T) {
 	r.until("1")
 	atomically(t, path, packed(t, map[string]string{"authz.rego": answering(2)}))
 	r.until("2")
-	must(t, os.WriteFile(path, packed(t, map[string]string{"authz.rego": answering(4)}), 0o644)) // the same file
+	must(t, os.WriteFile(path, packed(t, map[string]string{"authz.rego": answering(4)}), 0o644)) // the same inode, written in place
 	r.until("4")
 	must(t, os.Remove(path))
 	r.says(stays)

@@ -56,7 +56,7 @@ func zipped(t testing.TB, content []byte) []byte {
 	return out.Bytes()
 }
 
-// packed is a bundle tarball of these files.
+// packed returns a bundle tarball of these files.
 func packed(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var items []item
@@ -159,7 +159,7 @@ func TestUnpackRefuses(t *testing.T) {
 	}
 }
 
-// The first bytes of a bundle are never a smaller bundle, wherever it is cut.
+// No prefix of a bundle is a valid smaller bundle.
 func TestUnpackRefusesEveryPrefix(t *testing.T) {
 	plain := tarball(t, item{name: "a.rego", content: "package a"}, item{name: "zeros", content: string(make([]byte, 2000))})
 	for kind, raw := range map[string][]byte{"plain": plain, "gzip": zipped(t, plain)} {

@@ -34,7 +34,7 @@ func TestRenameIntoPlaceIsOneActivation(t *testing.T) {
 	r.none()
 }
 
-// A temporary file in the same directory is what most tools do.
+// Most tools rename a temporary file in the same directory.
 func TestRenameWithinTheDirectoryIsOneActivation(t *testing.T) {
 	for _, temporary := range []string{"authz.rego.tmp", ".authz.rego.swp", "authz.rego~", "sedAbCdEf"} {
 		dir := t.TempDir()
@@ -50,15 +50,15 @@ func TestRenameWithinTheDirectoryIsOneActivation(t *testing.T) {
 	}
 }
 
-// volume is a directory that changes as Kubernetes changes a mounted ConfigMap.
+// volume is a directory that changes like a ConfigMap mounted by Kubernetes.
 type volume struct {
 	t       *testing.T
 	dir     string
 	version int
 }
 
-// swap puts new files into place the way the kubelet does: a new hidden folder, a new link, a rename of the link, links
-// for new files, and the old folder removed.
+// swap updates files as the kubelet does: a new hidden folder, a new link, a rename of the link, links for new files, and removal of the old
+// folder.
 func (v *volume) swap(files map[string]string) {
 	v.t.Helper()
 	old, _ := os.Readlink(filepath.Join(v.dir, "..data"))
@@ -78,7 +78,7 @@ func (v *volume) swap(files map[string]string) {
 	}
 }
 
-// paired is a policy whose two answers come from two files: they differ only if two versions were mixed.
+// paired returns a policy whose two answers come from two files: they differ only if two versions are mixed.
 func paired(n int) map[string]string {
 	return map[string]string{
 		"authz.rego": fmt.Sprintf("package authz\n\nallow := {\"allowed\": true, "+
@@ -95,7 +95,7 @@ func TestConfigMapSwapIsExactlyOneActivation(t *testing.T) {
 	var slowest time.Duration
 	for i := 1; i <= 20; i++ {
 		files := paired(i)
-		if i%5 == 0 { // a key comes, and goes again
+		if i%5 == 0 { // a key appears and disappears
 			files[fmt.Sprintf("extra%d.rego", i)] = "package extra\n"
 		}
 		began := time.Now()
@@ -106,7 +106,7 @@ func TestConfigMapSwapIsExactlyOneActivation(t *testing.T) {
 			t.Fatalf("swap %d published %s", i, got)
 		}
 	}
-	// An activation too many would be seen by now or come before this one.
+	// A surplus activation would have been seen by now, or comes before this one.
 	v.swap(paired(21))
 	if n := r.until("21"); n != 1 {
 		t.Errorf("%d activations after the last swap, want 1", n)
@@ -115,7 +115,7 @@ func TestConfigMapSwapIsExactlyOneActivation(t *testing.T) {
 	t.Logf("slowest of 20 swaps: %v", slowest)
 }
 
-// pair decides and returns the answer, or fails if it is mixed.
+// pair returns the decision's answer, or fails if versions are mixed.
 func pair(t testing.TB, s *policy.Snapshot) string {
 	d, err := s.Decide(context.Background(), rego.Object(), time.Now())
 	if err != nil || len(d.Headers) != 2 {
@@ -224,7 +224,7 @@ func TestBrokenPolicyKeepsThePreviousOne(t *testing.T) {
 	})
 }
 
-// waitFor waits for a state that follows at once and has no event of its own.
+// waitFor polls for a state that follows soon and has no event.
 func waitFor(t testing.TB, state func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !state(); time.Sleep(time.Millisecond) {
@@ -260,7 +260,7 @@ func TestFolderReplacedByRename(t *testing.T) {
 	if n := r.until("2"); n != 1 {
 		t.Errorf("%d activations, want 1", n)
 	}
-	// The old folder is no longer watched under its old name, the new one is.
+	// The old folder is no longer watched under its old name; the new one is.
 	write(t, base, map[string]string{"previous/authz.rego": answering(3), "policy/authz.rego": answering(4)})
 	if n := r.until("4"); n != 1 {
 		t.Errorf("%d activations, want 1", n)
@@ -344,7 +344,7 @@ func TestPollFindsWhatCausedNoEvent(t *testing.T) {
 	write(t, deep, map[string]string{"authz.rego": answering(1)})
 	r := run(t, one(deep), func(c *bundles.Config) { c.Poll = 20 * time.Millisecond })
 	r.until("1")
-	// The folder two above the source is not watched.
+	// The source's grandparent folder is not watched.
 	must(t, os.Rename(filepath.Join(base, "a"), filepath.Join(base, "gone")))
 	r.says(stays)
 	write(t, filepath.Join(base, "gone", "b", "policy"), map[string]string{"authz.rego": answering(2)})

@@ -193,6 +193,11 @@ func Suggestion(name string, known []string) string {
 	if best := nearest.Word(name, names, 3); best != "" {
 		return fmt.Sprintf("did you mean %q?", best)
 	}
+	if alike := []string{"file", "path", "folder", "dir"}; slices.Contains(alike, name) {
+		if i := slices.IndexFunc(alike, func(a string) bool { return slices.Contains(names, a) }); i >= 0 {
+			return fmt.Sprintf("did you mean %q?", alike[i])
+		}
+	}
 	return "known keys are " + strings.Join(names, ", ")
 }
 

@@ -5,7 +5,9 @@
 package doctor
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"gatehouse/doctor/envoyconf"
 	"gatehouse/doctor/envoygateway"
@@ -49,9 +51,12 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 				envoy = append(envoy, doc)
 			}
 		}
-		if len(envoy) > 0 || len(text.Documents()) == 0 && len(inputs) == 1 {
+		if len(envoy) > 0 {
 			envoys = append(envoys, envoy)
 		}
+	}
+	if !slices.ContainsFunc(r.texts, func(t *tree.Text) bool { return len(t.Documents()) > 0 }) {
+		return nil, fmt.Errorf("%s: there is nothing in it: give an Envoy configuration or Kubernetes objects", strings.Join(r.Inputs, ", "))
 	}
 	for _, docs := range together(envoys) {
 		result, err := envoyconf.Examine(docs, g)

@@ -205,7 +205,7 @@ func (r *collector) take(here string, k kind) (string, error) {
 	}
 	info, err := os.Stat(from)
 	if err != nil {
-		return "", fmt.Errorf("%s names a file that has to be in the pod: %w", r.name, err)
+		return "", fmt.Errorf("%s names a file that has to be in the pod, and is not here yet (the keys of a local issuer: gatehouse token mint makes them): %w", r.name, err)
 	}
 	into := r.files
 	there := path.Base(filepath.ToSlash(from))

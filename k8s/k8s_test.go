@@ -244,6 +244,24 @@ func TestWhatCannotBe(t *testing.T) {
 	}
 }
 
+// TestImage: a reference of an image is taken apart at its tag or digest, not at the port of its registry.
+func TestImage(t *testing.T) {
+	for ref, want := range map[string]string{
+		"gatehouse": "image: gatehouse:", "registry.example.com:5000/gatehouse": "image: registry.example.com:5000/gatehouse:",
+		"registry.example.com:5000/gatehouse:1.2": "image: registry.example.com:5000/gatehouse:1.2", "a/b@sha256:0123": "image: a/b@sha256:0123",
+	} {
+		o := &Options{Release: Release{"gatehouse", "gatehouse"}, Mode: "service", For: "envoy", App: "orders", AppPort: 8000, Image: ref}
+		v, err := o.Values(filepath.Join(tree(t, orders()), "gatehouse.yaml"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := o.Print("yaml", v)
+		if err != nil || !strings.Contains(strings.ReplaceAll(string(text), `"`, ""), want) {
+			t.Errorf("%s: %v, no %s", ref, err, want)
+		}
+	}
+}
+
 // TestEveryFileIsTaken holds that a key of the configuration that names a file is in the table of files, or is known to need none in a pod.
 func TestEveryFileIsTaken(t *testing.T) {
 	elsewhere := []string{"state_dir", "listen.tls.cert", "listen.tls.key", "listen.tls.client_ca", "decision_log.file", "decision_log.sinks[].file",

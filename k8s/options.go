@@ -15,6 +15,7 @@ type Options struct {
 	Release                     Release
 	Mode, For                   string // as in the chart's values
 	App, AppNamespace, AppImage string
+	Image                       string // Gatehouse's; "": the chart's
 	AppPort                     int
 }
 
@@ -32,6 +33,9 @@ func (o *Options) Values(file string, more []string) (Values, error) {
 		app["image"] = o.AppImage
 	}
 	v.Overlay(Values{"mode": o.Mode, "for": o.For, "app": app})
+	if o.Image != "" {
+		v.Overlay(Values{"image": imageValues(o.Image)})
+	}
 	for _, name := range more {
 		text, err := config.ReadUpTo(name, maxConfigMap*4)
 		if err != nil {
@@ -47,6 +51,17 @@ func (o *Options) Values(file string, more []string) (Values, error) {
 		return nil, err
 	}
 	return v, nil
+}
+
+// imageValues takes a reference of an image apart, as the chart wants it.
+func imageValues(ref string) map[string]any {
+	if repository, digest, ok := strings.Cut(ref, "@"); ok {
+		return map[string]any{"repository": repository, "digest": digest}
+	}
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return map[string]any{"repository": ref[:i], "tag": ref[i+1:]}
+	}
+	return map[string]any{"repository": ref}
 }
 
 // envoy adds Envoy's configuration, unless the values have one.

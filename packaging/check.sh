@@ -52,6 +52,10 @@ for name in gatehouse LICENSE man/gatehouse.1 completions/gatehouse.bash systemd
 done
 tar -xzOf "dist/gatehouse_${version}_linux_amd64.tar.gz" --wildcards '*/gatehouse' >"$work/gatehouse" && chmod +x "$work/gatehouse"
 "$work/gatehouse" version | tee "$work/version"
+sed -n 's|^Exec[A-Za-z]*=/usr/bin/gatehouse ||p' packaging/systemd/gatehouse.service | while read -r args; do
+  # shellcheck disable=SC2086 # the unit's words
+  "$work/gatehouse" $args --help >/dev/null || { echo "the unit runs what there is not: gatehouse $args"; exit 1; }
+done
 grep -q "v$version" "$work/version"
 if command -v dpkg-deb >/dev/null; then
   dpkg-deb -c "dist/gatehouse_${version}_linux_amd64.deb" | awk '{print $1, $2, $6}'

@@ -15,7 +15,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// backend counts how often it was asked.
+// backend counts its requests.
 func backend(t *testing.T, answer http.HandlerFunc) (url string, asked *atomic.Int64) {
 	asked = new(atomic.Int64)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,7 +36,7 @@ func sends(t *testing.T, rules string, limit int64) *policy.Snapshot {
 	return s
 }
 
-// TestAnswersAreKept: with cache and force_cache an answer serves other requests, as long as it may and there is room.
+// TestAnswersAreKept checks that with cache and force_cache a response serves other requests, while it is fresh and there is room.
 func TestAnswersAreKept(t *testing.T) {
 	body := `{"ok": true}`
 	url, asked := backend(t, func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +51,7 @@ func TestAnswersAreKept(t *testing.T) {
 		path    string
 		limit   int64
 		padding int
-		want    int64 // times that the backend is asked for five requests
+		want    int64 // backend requests for five decisions
 	}{
 		"without":                         {``, "/fresh", 0, 0, 5},
 		"cache":                           {`, "cache": true`, "/fresh", 0, 0, 1},
@@ -74,7 +74,7 @@ func TestAnswersAreKept(t *testing.T) {
 	}
 }
 
-// TestAnswersOfManyRequests: what a client writes into the request of http.send makes others go, and never memory grow.
+// TestAnswersOfManyRequests has clients vary the http.send request: old responses are evicted, and memory does not grow.
 func TestAnswersOfManyRequests(t *testing.T) {
 	url, asked := backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"ok": true}`)) })
 	s := sends(t, `allow := http.send({"method": "POST", "url": "`+url+`", "body": input.x, "force_json_decode": true, "force_cache": true, "force_cache_duration_seconds": 3600}).body.ok`, 64<<10)
@@ -98,7 +98,7 @@ func TestAnswersOfManyRequests(t *testing.T) {
 	}
 }
 
-// TestAnswersAreBounded: an answer without an end is not read to the end of memory.
+// TestAnswersAreBounded checks that an endless response is not read into memory.
 func TestAnswersAreBounded(t *testing.T) {
 	url, _ := backend(t, func(w http.ResponseWriter, _ *http.Request) {
 		piece := make([]byte, 1<<20)

@@ -10,19 +10,19 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// LargeInput is from how many bytes of a request on an evaluation is worth a goroutine of its own. What a smaller one makes a policy sort or
-// compare takes no time that matters.
+// LargeInput is the input size in bytes from which an evaluation runs on its own goroutine. What a policy sorts or compares of a smaller
+// input takes no time that matters.
 const LargeInput = 16 << 10
 
-// DecideApart is DecideWithin for a large input: at the deadline there is an answer whatever the evaluation does. The evaluator looks at its
-// deadline between its steps, and with a large input one step may be long: it is given up then, and counted (CountAbandoned). Past a bound of
-// what was given up the error is ErrOverloaded. The input must not lie in memory that is used again.
+// DecideApart is DecideWithin for a large input: it returns at the deadline whatever the evaluation does. The evaluator checks its deadline
+// between steps, and with a large input one step may be long: the evaluation is then abandoned and counted (CountAbandoned). With too many
+// abandoned the error is ErrOverloaded. The input must not be in memory that is reused.
 func (e *Entry) DecideApart(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, _, err := e.decideApart(ctx, timeout, input, facts, now)
 	return d, err
 }
 
-// DecideApart is Decide for a large input, as that of Entry. Where all that is read of it fits into a key it is not large.
+// DecideApart is Decide for a large input, like Entry.DecideApart. An input whose read part fits into a key is not large.
 func (k *Key) DecideApart(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	if !k.unfit {
 		return k.Decide(ctx, timeout, input, facts, now)
@@ -54,14 +54,14 @@ func apartError(err error) error {
 	return fmt.Errorf("evaluating the policy: %w", err)
 }
 
-// Abandoned are the calls of built-in functions that outlasted the deadline of the evaluation that made them, of all snapshots.
+// Abandoned counts the built-in calls that outlasted their evaluation's deadline, over all snapshots.
 type Abandoned struct {
-	Running int64  // given up and still under way
-	Total   uint64 // given up since the start
-	Refused uint64 // not begun, because too many were under way: ErrOverloaded
+	Running int64  // still running
+	Total   uint64 // since the start
+	Refused uint64 // not started, because too many were running: ErrOverloaded
 }
 
-// CountAbandoned tells how many there are.
+// CountAbandoned returns the current counts.
 func CountAbandoned() Abandoned {
 	c := bounds.Abandoned()
 	return Abandoned{Running: c.Abandoned, Total: c.Total, Refused: c.Refused}

@@ -32,7 +32,7 @@ const rbacData = `{
 	}
 }`
 
-// request builds what gate builds: twenty headers and the attributes around them.
+// request builds what gate builds: twenty headers and the surrounding attributes.
 func request(headers []rego.Member) rego.Value {
 	http := rego.Object(
 		rego.Member{Key: "method", Value: rego.String("PUT")},

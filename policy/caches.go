@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// maxPatterns bounds the compiled patterns that one snapshot keeps. Policies may build patterns from requests.
+	// maxPatterns bounds the compiled patterns that a snapshot caches. Policies may build patterns from requests.
 	maxPatterns = 1000
-	// smallKey is up to how many bytes a pattern or schema is kept as one of many; of longer ones a few are.
+	// smallKey is the size in bytes up to which any pattern or schema is cached; of larger ones only largeKeys are.
 	smallKey  = 1 << 10
 	largeKeys = 64
 
-	defaultAnswers = 10 << 20 // bytes of http.send's answers that are kept
+	defaultAnswers = 10 << 20 // bytes of cached http.send responses
 )
 
-// patterns keeps compiled patterns and schemas. OPA's own cache counts them, whatever each takes: a thousand patterns of a request's
-// choice are gigabytes. What is kept shares no memory with the request that it came with.
+// patterns caches compiled patterns and schemas. OPA's own cache counts entries, not bytes: a thousand patterns chosen by requests can be
+// gigabytes. Cached values share no memory with the request that they came with.
 type patterns struct {
 	cache.InterQueryValueCache
 	large atomic.Int64
@@ -38,20 +38,20 @@ func newPatterns(ctx context.Context) *patterns {
 	})}
 }
 
-// fits reports whether something under this key is to be kept.
+// fits reports whether a value with this key is cached.
 func (p *patterns) fits(key ast.Value) bool {
 	size := 0
 	switch key := key.(type) {
 	case ast.String:
 		size = len(key)
-	case ast.Number: // of a hash
+	case ast.Number: // a hash
 	default:
 		size, _ = textSize(key, smallKey)
 	}
 	return size <= smallKey && !repeats1000(key) || p.large.Add(1) <= largeKeys
 }
 
-// repeats1000 reports whether a short expression may come to a large program.
+// repeats1000 reports whether a short expression may compile to a large program.
 func repeats1000(key ast.Value) bool {
 	s, ok := key.(ast.String)
 	return ok && strings.Contains(string(s), "{") && strings.ContainsAny(string(s), "0123456789") && strings.Contains(string(s), "){")
@@ -86,7 +86,7 @@ func (p *patterns) Insert(key ast.Value, value any) int {
 	return p.InterQueryValueCache.Insert(key, value)
 }
 
-// remade makes a pattern anew of a copy of its text.
+// remade compiles a pattern again from a copy of its text.
 func remade(key ast.Value, value any) (ast.Value, any) {
 	s, ok := key.(ast.String)
 	if !ok {
@@ -126,8 +126,8 @@ func (b patternBucket) Insert(key ast.Value, value any) int {
 	return b.InterQueryValueCacheBucket.Insert(key, value)
 }
 
-// answers keeps what http.send was answered, for other requests too where the policy asks for it (cache, force_cache). OPA's own cache
-// does not count the requests that it keeps answers for.
+// answers caches http.send responses across requests, where the policy asks for it (cache, force_cache). OPA's own cache does not count the
+// size of the cached requests.
 type answers struct{ cache.InterQueryCache }
 
 func newAnswers(limit int64) answers {
@@ -139,7 +139,7 @@ func newAnswers(limit int64) answers {
 		MaxSizeBytes: &limit, ForcedEvictionThresholdPercentage: &percent, StaleEntryEvictionPeriodSeconds: &never}})}
 }
 
-// answer is an answer that counts the request that it is for.
+// answer is a response that counts the size of its request.
 type answer struct {
 	cache.InterQueryCacheValue
 	request int64

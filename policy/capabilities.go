@@ -18,19 +18,19 @@ import (
 	"gatehouse/policy/builtins"
 )
 
-// Capabilities turn on built-ins that reach out of the process or show what is in it. The zero value turns on none.
+// Capabilities enables built-ins that reach out of the process or reveal its state. The zero value enables none.
 type Capabilities struct {
-	// HTTPSend lists the hosts (names or addresses, without port) that http.send may call; empty leaves it off.
+	// HTTPSend lists the hosts (names or addresses, without port) that http.send may call; empty disables it.
 	HTTPSend []string
-	// HTTPSendPrivate lets those hosts have loopback, private and link-local addresses. Without it a connection to one is
-	// refused when it is dialled, so that no name in anybody's DNS leads inside.
+	// HTTPSendPrivate allows those hosts to have loopback, private and link-local addresses. Otherwise such connections are refused when
+	// dialling, so that no DNS record can point inside.
 	HTTPSendPrivate bool
-	// HTTPSendCache bounds, in bytes, the answers that http.send keeps for other requests where the policy asks for it (cache,
-	// force_cache), with the requests that they are for; 0: 10 MiB. They belong to the snapshot.
+	// HTTPSendCache bounds, in bytes, the http.send responses and their requests that are cached where the policy asks for it (cache,
+	// force_cache); 0: 10 MiB. The cache belongs to the snapshot.
 	HTTPSendCache int64
-	// NetLookup lists the names that net.lookup_ip_addr may look up; empty leaves it off.
+	// NetLookup lists the names that net.lookup_ip_addr may resolve; empty disables it.
 	NetLookup []string
-	// Runtime turns opa.runtime on; what it shows is always empty.
+	// Runtime enables opa.runtime; its result is always empty.
 	Runtime bool
 }
 
@@ -46,7 +46,7 @@ func (c Capabilities) grant(name string) bool {
 	return true
 }
 
-// HostError is a host of Capabilities that is none.
+// HostError is an invalid host in Capabilities.
 type HostError struct{ Host string }
 
 func (e *HostError) Error() string {
@@ -62,7 +62,8 @@ func (c Capabilities) validate() error {
 	return nil
 }
 
-// compiler is OPA's own set without what is off, and the directory's. AllowNet is never nil: nil would allow every host.
+// compiler returns OPA's capabilities without the disabled built-ins, plus the directory's. AllowNet is never nil: nil would allow every
+// host.
 func (c Capabilities) compiler() *ast.Capabilities {
 	all := ast.CapabilitiesForThisVersion()
 	all.Builtins = slices.DeleteFunc(all.Builtins, func(b *ast.Builtin) bool { return !c.grant(b.Name) })
@@ -73,9 +74,8 @@ func (c Capabilities) compiler() *ast.Capabilities {
 
 var errPrivate = errors.New("the address is private, and policy.capabilities.http_send.private is not set")
 
-// transport holds http.send to the listed hosts at the moment of dialling: after redirects and after DNS. Proxies from the
-// environment are not used, because the check would see the proxy's address only. OPA hands over nil where the call needs
-// no transport of its own.
+// transport restricts http.send to the listed hosts when dialling: after redirects and DNS. Proxies from the environment are not used,
+// because the check would only see the proxy's address. OPA passes nil where the call needs no transport of its own.
 func (c Capabilities) transport(t *http.Transport) http.RoundTripper {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(address)
@@ -91,7 +91,7 @@ func (c Capabilities) transport(t *http.Transport) http.RoundTripper {
 		t = http.DefaultTransport.(*http.Transport).Clone()
 	}
 	t.Proxy = nil
-	t.DisableKeepAlives = true // the transport lives for one call: nothing must stay behind it
+	t.DisableKeepAlives = true // the transport is used for one call: no connection may stay open
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil || !slices.Contains(c.HTTPSend, host) || !strings.HasPrefix(network, "tcp") {
@@ -103,21 +103,21 @@ func (c Capabilities) transport(t *http.Transport) http.RoundTripper {
 	return bounded{t}
 }
 
-// shared are networks that are not private by name and lead inside nevertheless: carriers' and clouds' own addresses (RFC 6598), and IPv6
-// addresses that stand for IPv4 ones (RFC 6052, RFC 8215, RFC 3056).
+// shared are ranges that netip does not call private but that lead inside: shared address space (RFC 6598), and IPv6 addresses that embed
+// IPv4 ones (RFC 6052, RFC 8215, RFC 3056).
 var shared = [...]netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"),
 	netip.MustParsePrefix("2002::/16")}
 
-// public reports whether an address is one of the Internet's.
+// public reports whether an address is on the public Internet.
 func public(ip netip.Addr) bool {
 	ip = ip.Unmap()
 	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !slices.ContainsFunc(shared[:], func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// maxAnswer bounds the body of an answer to http.send, in bytes, once it is unpacked.
+// maxAnswer bounds the decompressed body of an http.send response, in bytes.
 const maxAnswer = 10 << 20
 
-// bounded is a transport whose answers are not read beyond maxAnswer.
+// bounded is a transport that does not read responses beyond maxAnswer.
 type bounded struct{ *http.Transport }
 
 // RoundTrip implements http.RoundTripper.

@@ -14,7 +14,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// TestCapabilities calls a real server on loopback with http.send, as far as the capabilities go.
+// TestCapabilities calls a real server on loopback with http.send, under various capabilities.
 func TestCapabilities(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"ok": true}`)) }))
 	defer other.Close()

@@ -20,9 +20,8 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// Compile makes one snapshot of all bundles together. Bundles must not own the same part of data, everything must
-// compile, and the decision must be defined by a rule or by data. Problems come back all at once, as Problems. The
-// context is looked at between the steps.
+// Compile compiles all bundles into one snapshot. Bundles must not own the same part of data, everything must compile, and the decision must
+// be defined by a rule or by data. It returns all problems at once, as Problems. ctx is checked between the steps.
 func Compile(ctx context.Context, cfg Config, bundles []*bundle.Bundle) (s *Snapshot, err error) {
 	bundles = slices.SortedFunc(slices.Values(bundles), func(a, b *bundle.Bundle) int { return strings.Compare(a.Name(), b.Name()) })
 	c := &compilation{cfg: cfg, bundles: bundles, snapshot: &Snapshot{}}
@@ -47,7 +46,6 @@ func Compile(ctx context.Context, cfg Config, bundles []*bundle.Bundle) (s *Snap
 	return c.snapshot, nil
 }
 
-// compilation is the state of one Compile.
 type compilation struct {
 	cfg      Config
 	bundles  []*bundle.Bundle
@@ -90,7 +88,7 @@ func (c *compilation) prepare(context.Context) {
 	}
 }
 
-// decisionRef builds the reference term by term, so that no segment is ever parsed as Rego.
+// decisionRef builds the reference term by term, so that no segment is parsed as Rego.
 func decisionRef(decision string) (ast.Ref, error) {
 	ref := ast.Ref{ast.DefaultRootDocument}
 	for segment := range strings.SplitSeq(decision, "/") {
@@ -103,7 +101,7 @@ func decisionRef(decision string) (ast.Ref, error) {
 	return ref, nil
 }
 
-// overlap says which roots two bundles share.
+// overlap returns the roots that two bundles share.
 func overlap(a, b *bundle.Bundle) string {
 	for _, x := range a.Roots() {
 		for _, y := range b.Roots() {
@@ -122,8 +120,8 @@ func overlap(a, b *bundle.Bundle) string {
 	return ""
 }
 
-// load joins the bundles' data and opens the one transaction. Nothing is copied but the objects that several bundles
-// have a part in, and nothing is ever written.
+// load merges the bundles' data and opens the only transaction. Only objects that several bundles contribute to are copied; nothing is ever
+// written.
 func (c *compilation) load(ctx context.Context) {
 	data := ast.NewObject()
 	for _, b := range c.bundles {
@@ -185,7 +183,7 @@ func (c *compilation) compileProblem(e *ast.Error) {
 	c.problem(c.files[e.Location.File], e.Location.Row, text)
 }
 
-// undefinedFunction tells the built-ins that are off from those that do not exist.
+// undefinedFunction distinguishes disabled built-ins from unknown ones.
 func undefinedFunction(name string) string {
 	if slices.Contains(builtins.OffByDefault, name) {
 		return fmt.Sprintf("the built-in %s is off by default: policy.capabilities turns it on", name)
@@ -193,7 +191,7 @@ func undefinedFunction(name string) string {
 	return fmt.Sprintf("there is no function or built-in %s", name)
 }
 
-// define compiles the query of the decision and sees that something defines it.
+// define compiles the decision's query and checks that a rule or data defines it.
 func (c *compilation) define(context.Context) {
 	if c.cfg.Decision == "" {
 		return
@@ -208,7 +206,7 @@ func (c *compilation) define(context.Context) {
 	c.snapshot.entry = entry
 }
 
-// undefinedDecision says what there is instead: a rule of the same name elsewhere, or the packages.
+// undefinedDecision suggests what exists instead: a rule of the same name elsewhere, or the packages.
 func (c *compilation) undefinedDecision() string {
 	text := fmt.Sprintf("decision %q is not defined by any rule", c.cfg.Decision)
 	last := c.decision[len(c.decision)-1].Value
@@ -233,7 +231,6 @@ func (c *compilation) undefinedDecision() string {
 	return fmt.Sprintf("%s: %s; define the rule or set policy.decision", text, first(packages, shown))
 }
 
-// first joins the first n items.
 func first(items []string, n int) string {
 	if len(items) > n {
 		return fmt.Sprintf("%s and %d more", strings.Join(items[:n], ", "), len(items)-n)
@@ -241,7 +238,7 @@ func first(items []string, n int) string {
 	return strings.Join(items, ", ")
 }
 
-// describe fills in what people see of the snapshot.
+// describe sets the snapshot's revision, bundles and notices.
 func (c *compilation) describe(context.Context) {
 	s := c.snapshot
 	var revisions []string

@@ -9,7 +9,7 @@ import (
 	"gatehouse/policy"
 )
 
-// TestCoverage has rules of every kind. Each says in its name for which inputs it holds, also where another one would have been enough.
+// TestCoverage has rules of every kind. Each rule's name says for which inputs it holds, even if another one would have sufficed.
 func TestCoverage(t *testing.T) {
 	s := compile(t, module(`
 import data.authz.helpers
@@ -81,7 +81,7 @@ unreachable if true
 	}
 }
 
-// TestCoverageWithoutCalls holds that nobody is called, and that what fails is no error of the tool.
+// TestCoverageWithoutCalls checks that network calls are disabled, and that an evaluation error is not returned.
 func TestCoverageWithoutCalls(t *testing.T) {
 	s := compile(t, module(`
 allow := 1 if input.n == 1

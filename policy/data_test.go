@@ -14,7 +14,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// FuzzReadData compares how data is read with how encoding/json reads it.
+// FuzzReadData compares our JSON parser with encoding/json.
 func FuzzReadData(f *testing.F) {
 	for _, text := range []string{
 		`{"a": [1, 2.5, -0, 1e3, 12345678901234567890], "b": {"c": null, "d": true}}`, `{"a": "\u00e9\n\"\\", "é": "\ud83d\ude00"}`,
@@ -28,7 +28,7 @@ func FuzzReadData(f *testing.F) {
 		b, err := bundle.Read("app", tree{"d/data.json": text,
 			"a.rego": "package authz\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"d\": data.d}}\n"}.fs(), bundle.Limits{})
 		if err != nil && wantErr == nil && (strings.Contains(err.Error(), "number") || strings.Contains(err.Error(), "nested")) {
-			return // beyond our bounds
+			return // beyond our limits
 		}
 		if (err == nil) != (wantErr == nil) {
 			t.Fatalf("%q: got %v, encoding/json %v", text, err, wantErr)
@@ -53,7 +53,7 @@ func FuzzReadData(f *testing.F) {
 	})
 }
 
-// plainJSON is exactly one JSON value as encoding/json reads it.
+// plainJSON parses exactly one JSON value with encoding/json.
 func plainJSON(text string) (value any, err error) {
 	d := json.NewDecoder(strings.NewReader(strings.TrimPrefix(text, "\xef\xbb\xbf")))
 	d.UseNumber()

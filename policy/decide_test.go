@@ -64,7 +64,7 @@ func TestDecideWithoutInput(t *testing.T) {
 	}
 }
 
-// A policy that would run for hours ends with its context and leaves nothing behind.
+// A policy that would run for hours ends with its context and leaks nothing.
 func TestRunawayPolicyEndsWithItsContext(t *testing.T) {
 	for name, rules := range map[string]string{
 		"a product": "allow if {\n\tsome a in numbers.range(1, 5000)\n\tsome b in numbers.range(1, 5000)\n\tsome c in numbers.range(1, 5000)\n\ta * b * c == -1\n}",
@@ -93,7 +93,7 @@ func TestRunawayPolicyEndsWithItsContext(t *testing.T) {
 // bomb is a value whose every method panics.
 type bomb struct{ rego.Value }
 
-// A panic while evaluating costs one decision and tells where it was.
+// A panic fails one decision, and the error names its place.
 func TestPanicWhileEvaluatingIsAFailure(t *testing.T) {
 	s := compile(t, module("default allow := true\n\nallow := false if count(input.x) == 1"))
 	d, err := s.Decide(context.Background(), bomb{}, noon)
@@ -129,7 +129,7 @@ func TestDecideConcurrently(t *testing.T) {
 	group.Wait()
 }
 
-// However long a policy would go on, it ends with the time that it has, or with its caller.
+// A policy that would run on ends at its deadline, or with its caller.
 func TestDecideWithin(t *testing.T) {
 	waits := make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-waits }))

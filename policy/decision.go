@@ -15,47 +15,45 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// Decision is what a policy decided about one request. The zero value denies.
+// Decision is a policy's decision on one request. The zero value denies.
 type Decision struct {
 	Allowed bool
 	Reason  string // deny: shown to the client
 
-	// Headers are set on the request to the application on allow, on the answer to the client on deny.
+	// Headers are set on the upstream request on allow, on the response to the client on deny.
 	Headers         []Header
-	ResponseHeaders []Header         // allow: added to the application's answer
+	ResponseHeaders []Header         // allow: added to the upstream's response
 	RemoveHeaders   []string         // allow: removed from the request
 	SetQuery        []QueryParameter // allow
 	RemoveQuery     []string         // allow
 
 	Body   string // deny
 	Status int    // deny: 200 to 599; 0 is the default
-	// Metadata is dynamic_metadata as plain JSON with json.Number for numbers; nil where the policy gave none. The
-	// receiver owns it.
+	// Metadata is dynamic_metadata as plain JSON with json.Number for numbers; nil if the policy set none. The receiver owns it.
 	Metadata map[string]any
 
-	// Result is what the policy said, unchanged, for the decision log.
+	// Result is the policy's result, unchanged, for the decision log.
 	Result rego.Value
-	// Kept is room for what the receiver makes of Result, as every request that gets a remembered decision gets the same Result: MaxKept
-	// bytes at most, and no more than Result takes. It is nil where nobody will get it again.
+	// Kept is a slot in which the receiver may cache what it derives from Result, since every hit of a memoised decision shares the same
+	// Result: at most MaxKept bytes, and no more than Result takes. nil for a decision that is not memoised.
 	Kept *atomic.Value
 
-	// Asked are the questions that the policy asked its Facts, in order, at most 64 and about 8 KiB; AskedTruncated says that there were more. A
-	// decision that failed has them too. They are shared and must not be changed; of a decision that was not remembered they may hold memory of
-	// the input.
+	// Asked are the policy's directory queries, in order, at most 64 and about 8 KiB; AskedTruncated says that there were more. A failed
+	// decision has them too. They are shared and must not be changed; those of a decision that was not memoised may alias the input.
 	Asked          []Question
 	AskedTruncated bool
 }
 
-// EmptyBody reports whether the policy wants a denial without anything in its body, rather than the usual one.
+// EmptyBody reports whether the policy wants a denial with an empty body instead of the default one.
 func (d *Decision) EmptyBody() bool {
 	v, ok := d.Result.(ast.Object)
 	return ok && !d.Allowed && d.Body == "" && member(v, "body") != nil
 }
 
-// MaxKept bounds what a Decision's Kept is given, in bytes.
+// MaxKept bounds the value in Decision.Kept, in bytes.
 const MaxKept = 1 << 10
 
-// Header is one header with one value; a header with several values is several of them.
+// Header is one header with one value; a header with several values is repeated.
 type Header struct {
 	Name, Value string
 	// AppendAction is empty or one of Envoy's HeaderAppendAction names: APPEND_IF_EXISTS_OR_ADD, ADD_IF_ABSENT,
@@ -67,12 +65,11 @@ type Header struct {
 type QueryParameter struct{ Name, Value string }
 
 const (
-	// maxMetadataDepth bounds the nesting of dynamic_metadata. A protobuf parser gives up at 100 messages within messages
-	// and a level of JSON takes up to three. An answer that the proxy cannot parse is an error to it, and an error may be
-	// let through.
+	// maxMetadataDepth bounds the nesting of dynamic_metadata. Protobuf parsers give up at 100 nested messages, and a level of JSON takes up
+	// to three. A response that the proxy cannot parse is an error to it, and the proxy may be configured to allow on errors.
 	maxMetadataDepth = 24
 
-	// maxHeader bounds a header's name and its value in bytes: the rule on Envoy's HeaderValue.
+	// maxHeader bounds a header's name and value in bytes: Envoy's validation rule on HeaderValue.
 	maxHeader = 16384
 )
 
@@ -80,14 +77,14 @@ var appendActions = []string{
 	"APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS",
 }
 
-// refusedHeaders are the headers that frame a message or belong to one connection (RFC 9110 section 7.6.1, RFC 9112
-// section 6), and host. Pseudo-headers are refused by their colon.
+// refusedHeaders are the headers that frame a message or belong to one connection (RFC 9110 section 7.6.1, RFC 9112 section 6), and host.
+// Pseudo-headers are refused by their colon.
 var refusedHeaders = []string{
 	"host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 	"content-length",
 }
 
-// output checks what a policy puts out. It holds the names that are refused by default and allowed by configuration.
+// output checks a policy's result. It holds the header names that configuration allows although they are refused by default.
 type output struct {
 	allowed []string // in lower case
 }
@@ -104,13 +101,13 @@ func newOutput(allow []string) (output, error) {
 	return o, nil
 }
 
-// wrong is an ErrEvaluation about a key of the decision.
+// wrong returns an ErrEvaluation about a key of the decision.
 func wrong(key, format string, args ...any) error {
 	return fmt.Errorf("%w: decision: %s: %s", ErrEvaluation, key, fmt.Sprintf(format, args...))
 }
 
-// decision reads a decision from the value of the decision document: true, false, or an object with the boolean
-// "allowed". Only the keys of the branch taken are looked at.
+// decision parses the decision document: true, false, or an object with the boolean "allowed". Only the keys that apply to the outcome are
+// read.
 func (o output) decision(result rego.Value) (Decision, error) {
 	switch v := result.(type) {
 	case ast.Boolean:
@@ -138,7 +135,7 @@ func (o output) object(v ast.Object) (Decision, error) {
 	return d, nil
 }
 
-// allow reads the keys that count on allow.
+// allow reads the keys that apply on allow.
 func (o output) allow(d *Decision, v ast.Object) (err error) {
 	if d.Headers, err = o.headers(v, "headers"); err != nil {
 		return err
@@ -159,7 +156,7 @@ func (o output) allow(d *Decision, v ast.Object) (err error) {
 	return err
 }
 
-// deny reads the keys that count on deny.
+// deny reads the keys that apply on deny.
 func (o output) deny(d *Decision, v ast.Object) (err error) {
 	if d.Headers, err = o.headers(v, "headers"); err != nil {
 		return err
@@ -177,7 +174,7 @@ func (o output) deny(d *Decision, v ast.Object) (err error) {
 	return err
 }
 
-// member returns the value of an object's key, nil where it has none.
+// member returns the value of an object's key, nil if it is absent.
 func member(v ast.Object, key string) rego.Value {
 	term := decisionKeys[key]
 	if term == nil {
@@ -189,7 +186,7 @@ func member(v ast.Object, key string) rego.Value {
 	return nil
 }
 
-// decisionKeys are the terms of the keys of a decision, made once and only read.
+// decisionKeys are the terms of a decision's keys, made once and only read.
 var decisionKeys = func(names ...string) map[string]*ast.Term {
 	terms := map[string]*ast.Term{}
 	for _, name := range names {
@@ -199,7 +196,7 @@ var decisionKeys = func(names ...string) map[string]*ast.Term {
 }("allowed", "headers", "response_headers_to_add", "request_headers_to_remove", "query_parameters_to_remove",
 	"query_parameters_to_set", "body", "reason", "http_status", "dynamic_metadata", "value", "append_action")
 
-// stringMember returns a string that may hold line breaks; it must be valid UTF-8.
+// stringMember returns a string, which may hold line breaks but must be valid UTF-8.
 func stringMember(v ast.Object, key string) (string, error) {
 	found := member(v, key)
 	if found == nil {
@@ -215,7 +212,7 @@ func stringMember(v ast.Object, key string) (string, error) {
 	return string(s), nil
 }
 
-// status returns the HTTP status of a denial. 403.0 and 4.03e2 are refused as opa-envoy-plugin refuses them.
+// status returns the HTTP status of a denial. 403.0 and 4.03e2 are refused, as by opa-envoy-plugin.
 func status(v ast.Object) (int, error) {
 	const key = "http_status"
 	found := member(v, key)
@@ -252,7 +249,7 @@ func metadata(v ast.Object) (map[string]any, error) {
 	return plain.(map[string]any), nil
 }
 
-// sendable refuses what a protobuf Struct cannot carry: strings and keys that are no UTF-8, numbers beyond a double.
+// sendable refuses what a protobuf Struct cannot hold: strings and keys that are not UTF-8, numbers beyond a double.
 func sendable(x any) error {
 	switch x := x.(type) {
 	case string:
@@ -316,8 +313,7 @@ func list(v ast.Object, key string, check func(string) error) ([]string, error) 
 	return names, nil
 }
 
-// pairs calls add for each name and value of an object, whose values are strings or arrays of strings: names in order,
-// values in theirs.
+// pairs calls add for each name and value of an object whose values are strings or arrays of strings: names sorted, values in order.
 func pairs(v ast.Object, add func(name string, value rego.Value) error) error {
 	return v.Iter(func(k, v *ast.Term) error {
 		name, err := rego.KeyText(k.Value)
@@ -370,8 +366,8 @@ func queryParameters(v ast.Object, key string) ([]QueryParameter, error) {
 	return parameters, nil
 }
 
-// headers reads an object of headers or an array of such objects. The order is that of the array, and within an object
-// that of the names. A value is a string, an array of strings, or an object with value and append_action.
+// headers reads an object of headers or an array of such objects, in the array's order and, within an object, sorted by name. A value is a
+// string, an array of strings, or an object with value and append_action.
 func (o output) headers(v ast.Object, key string) ([]Header, error) {
 	found := member(v, key)
 	if found == nil {
@@ -441,7 +437,7 @@ func (o output) actionHeader(headers *[]Header, name string, v ast.Object) error
 	return nil
 }
 
-// headerName refuses what is no RFC 9110 token and what would change a message's framing or its target.
+// headerName refuses what is not an RFC 9110 token and what would change a message's framing or target.
 func (o output) headerName(name string) error {
 	lower := strings.ToLower(name)
 	bare, pseudo := strings.CutPrefix(lower, ":")
@@ -454,7 +450,7 @@ func (o output) headerName(name string) error {
 	return nil
 }
 
-// isToken reports whether s is a token as in RFC 9110 section 5.6.2.
+// isToken reports whether s is a token (RFC 9110 section 5.6.2).
 func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -466,8 +462,8 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// checkPlain refuses control characters and what is not UTF-8: a line break in a header is another header. The text itself may be secret: it is not
-// quoted.
+// checkPlain refuses control characters and invalid UTF-8: a line break in a header is another header. The text may be secret, so errors do
+// not quote it.
 func checkPlain(s string) error {
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("a text of %d bytes is not valid UTF-8", len(s))

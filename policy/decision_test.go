@@ -16,7 +16,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// The decision is what the input says it is.
+// The decision is the input.
 const echo = "allow := input"
 
 func decodeDecision(t testing.TB, s *policy.Snapshot, decision string) (policy.Decision, error) {
@@ -24,7 +24,7 @@ func decodeDecision(t testing.TB, s *policy.Snapshot, decision string) (policy.D
 	return s.Decide(context.Background(), value(t, decision), noon)
 }
 
-// recorded is what opa-envoy-plugin answered, as the JSON of an Envoy CheckResponse; absent where it failed.
+// recorded is opa-envoy-plugin's response, as JSON of an Envoy CheckResponse; absent if it failed.
 type recorded struct {
 	OK *struct {
 		Headers  []recordedHeader              `json:"headers"`
@@ -44,7 +44,7 @@ type recordedHeader struct{ Header struct{ Key, Value string } }
 
 var statusNames = map[int]string{0: "Forbidden", 301: "MovedPermanently", 401: "Unauthorized", 503: "ServiceUnavailable"}
 
-// expected translates a recorded answer into a decision.
+// expected converts a recorded response to a decision.
 func (r recorded) expected() policy.Decision {
 	headers := func(list []recordedHeader) []policy.Header {
 		var out []policy.Header
@@ -179,7 +179,7 @@ func TestDecisionDecoded(t *testing.T) {
 	}
 }
 
-// nested is 1 within so many objects.
+// nested returns 1 within this many objects.
 func nested(levels int) map[string]any {
 	if levels == 1 {
 		return map[string]any{"a": json.Number("1")}
@@ -251,7 +251,7 @@ func TestDecisionRefused(t *testing.T) {
 	}
 }
 
-// Rego can make strings that are no UTF-8; no message with them can be sent.
+// Rego can make strings that are not valid UTF-8; no message can hold them.
 func TestDecisionWithInvalidUTF8Refused(t *testing.T) {
 	for _, rules := range []string{
 		`allow := {"allowed": false, "body": base64.decode("/w==")}`,
@@ -267,7 +267,7 @@ func TestDecisionWithInvalidUTF8Refused(t *testing.T) {
 	}
 }
 
-// A set is an array in JSON, so policies use sets where arrays belong.
+// A set is an array in JSON, so policies use sets for lists.
 func TestDecisionWithSets(t *testing.T) {
 	got, err := decide(t, `allow := {"allowed": true, "request_headers_to_remove": {"b", "a"},
 		"headers": {"x": {"2", "1"}}, "dynamic_metadata": {"s": {3, 1, 2}}}`, `{}`)

@@ -21,7 +21,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// base is a bundle whose decision shows all of its data to the one who asks.
+// base returns a bundle whose decision contains all of its data.
 func base(t testing.TB, data string, roots string) *bundle.Bundle {
 	t.Helper()
 	files := fstest.MapFS{
@@ -57,7 +57,7 @@ func dataOf(t testing.TB, b *bundle.Bundle) string {
 	return string(text)
 }
 
-// opaDataOf returns data.d as OPA leaves it after it activated the operations as a delta bundle.
+// opaDataOf returns data.d after OPA activated the operations as a delta bundle.
 func opaDataOf(t testing.TB, before, ops string) string {
 	t.Helper()
 	ctx := context.Background()
@@ -68,7 +68,7 @@ func opaDataOf(t testing.TB, before, ops string) string {
 	}
 	err := storage.Txn(ctx, store, storage.WriteParams, func(txn storage.Transaction) error {
 		if len(patch.Data) == 0 {
-			return nil // without an operation OPA takes it for a full bundle
+			return nil // without an operation OPA treats it as a full bundle
 		}
 		delta := &opa.Bundle{Patch: patch, Manifest: opa.Manifest{Revision: "r2", Roots: &[]string{"d"}}}
 		return opa.Activate(&opa.ActivateOpts{Ctx: ctx, Store: store, Txn: txn, Compiler: ast.NewCompiler(),
@@ -85,7 +85,7 @@ func opaDataOf(t testing.TB, before, ops string) string {
 	return string(text)
 }
 
-// TestDeltas holds each operation against what OPA's store makes of it.
+// TestDeltas compares each operation with OPA's store.
 func TestDeltas(t *testing.T) {
 	const before = `{"d":{"list":[1,2,3],"users":{"alice":{"role":"admin"},"bob":{"role":"viewer"}}}}`
 	for name, c := range map[string]struct{ ops, want string }{
@@ -155,7 +155,7 @@ func TestDeltasThatDoNotFit(t *testing.T) {
 	}
 }
 
-// TestSmallDeltaOfLargeData sees that a delta costs one copy of what it touches, not one for each operation.
+// TestSmallDeltaOfLargeData checks that a delta copies what it touches once, not once per operation.
 func TestSmallDeltaOfLargeData(t *testing.T) {
 	var data, ops strings.Builder
 	for i := range 20_000 {
@@ -169,7 +169,7 @@ func TestSmallDeltaOfLargeData(t *testing.T) {
 	if _, err := b.Patch(nil, []byte(`{"data":[`+ops.String()[1:]+`]}`)); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 5*time.Second { // about 40 ms; a copy for each operation is minutes
+	if took := time.Since(began); took > 5*time.Second { // about 40 ms; with a copy per operation it takes minutes
 		t.Errorf("the delta took %v", took)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// lines writes a difference as one line for each change.
+// lines renders a difference with one line per change.
 func lines(d *bundle.Difference) string {
 	var out []string
 	for _, r := range d.Rules {

@@ -11,7 +11,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// TestAsertoPolicy loads a policy in the published style, Rego v0 with calls to the directory, as it is.
+// TestAsertoPolicy loads an unchanged policy in Aserto's published style, Rego v0 with calls to the directory.
 func TestAsertoPolicy(t *testing.T) {
 	b, err := bundle.Read("todo", fstest.MapFS{"todos.rego": {Data: []byte(`package todoapp.GET.todos
 

@@ -7,11 +7,11 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// TestOneDocumentInEachDataFile: what only a part of a file says must not be read as all of it.
+// TestOneDocumentInEachDataFile checks that only part of a multi-document file is never taken for all of it.
 func TestOneDocumentInEachDataFile(t *testing.T) {
 	for name, c := range map[string]struct {
 		file, content string
-		line          string // of the second document; "" where there is one only
+		line          string // of the second document; "" if there is only one
 	}{
 		"one":                       {"data.yaml", "a: 1\n", ""},
 		"one with a start":          {"data.yaml", "---\na: 1\n", ""},

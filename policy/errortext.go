@@ -1,53 +1,85 @@
 package policy
 
 import (
+	"strconv"
 	"strings"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"gatehouse/policy/rego"
 )
 
-// leftOut stands in the text of an error for what may be a value.
+// leftOut replaces possible values in an error's text.
 const leftOut = "[redacted]"
 
-// errorText is the text of one of OPA's errors: bundle, file, line, which built-in failed, and why, but for the values that it failed on. These
-// are a client's as often as not, and where errors go, secrets do not.
+// errorText returns an OPA error's text without the values that it failed on: bundle, file, line, the built-in, and why. Values often come
+// from clients and may be secret; errors are logged.
 func errorText(err error) string {
 	e, ok := err.(*topdown.Error)
 	if !ok {
 		return withoutOperands(err.Error())
 	}
-	if e.Code == topdown.ConflictErr || e.Code == topdown.CancelErr { // these name rules only
+	if e.Code == topdown.ConflictErr || e.Code == topdown.CancelErr { // these messages only name rules
 		return rego.OneLine(e.Error())
 	}
-	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message), Location: e.Location}
+	public := topdown.Error{Code: e.Code, Message: builtinMessage(e.Message, e.Location), Location: e.Location}
 	return rego.OneLine(public.Error())
 }
 
-// builtinMessage is the message of a built-in, which begins with its name, without values.
-func builtinMessage(message string) string {
+// builtinMessage returns a built-in's message, which starts with its name, without values.
+func builtinMessage(message string, at *ast.Location) string {
 	name, rest, ok := strings.Cut(message, ": ")
 	if !ok || strings.ContainsAny(name, " \t\n\"'") {
 		return withoutOperands(message)
 	}
+	if strings.HasPrefix(name, "ds.") || strings.HasPrefix(name, "gatehouse.") {
+		if told, ok := unknownName(rest, at); ok {
+			return name + ": " + told
+		}
+	}
 	return name + ": " + withoutOperands(rest)
 }
 
-// withoutOperands leaves the words of a message that built-ins and Go's parsers use themselves. All others may be a part of a value, whether they
-// are quoted or not.
+// unknownName returns the message about a type or relation that the directory's manifest does not have. What follows the name is from the
+// manifest. The name itself may come from a client: it is kept only if the policy's source has it at the call, or the manifest has a similar
+// one.
+func unknownName(message string, at *ast.Location) (string, bool) {
+	for _, what := range []string{"unknown relation or permission ", "unknown relation ", "unknown type "} {
+		before, rest, ok := strings.Cut(message, what)
+		if !ok {
+			continue
+		}
+		name, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			continue
+		}
+		rest = rest[len(name):]
+		if !strings.Contains(rest, "(did you mean ") && (at == nil || !strings.Contains(string(at.Text), name)) {
+			name = leftOut
+		}
+		if before != "" { // says which of several queries it is
+			what = withoutOperands(before) + " " + what
+		}
+		return what + name + rest, true
+	}
+	return "", false
+}
+
+// withoutOperands keeps the words that messages of built-ins and of Go's parsers use. Every other word may be part of a value, quoted or
+// not.
 func withoutOperands(message string) string {
 	const most = 4 << 10
 	if len(message) > most {
 		message = message[:most]
 	}
-	if i := strings.LastIndex(message, disallowed); i >= 0 { // the configuration is to be changed for this one
+	if i := strings.LastIndex(message, disallowed); i >= 0 { // kept: the user has to add this host to the configuration
 		if host := message[i+len(disallowed):]; isHost(host) {
 			return strings.TrimPrefix(withoutOperands(message[:i])+" "+disallowed+host, " ")
 		}
 	}
 	var out []string
-	counts := false // the word before is one that a number follows
+	counts := false // a number may follow the previous word
 	for word := range strings.FieldsSeq(message) {
 		bare := strings.ToLower(strings.Trim(word, "\"'`.,:;()[]{}"))
 		switch {
@@ -61,7 +93,7 @@ func withoutOperands(message string) string {
 	return strings.Join(out, " ")
 }
 
-// disallowed is what OPA says of a host that policy.capabilities does not name.
+// disallowed precedes a host that policy.capabilities does not list, in OPA's message.
 const disallowed = "disallowed host: "
 
 func isHost(s string) bool {
@@ -76,10 +108,10 @@ func wordSet(list string) map[string]bool {
 	return out
 }
 
-// counted are the words behind which a small number says where, not what.
+// counted are the words after which a small number is a position or a size, not a value.
 var counted = wordSet("operand element line column byte bytes length position index offset")
 
-// words are those of the messages of OPA's built-ins and of the parsers behind them.
+// words are those in the messages of OPA's built-ins and the parsers that they use.
 var words = wordSet(`
 	a an and are as at be been but by can cannot could did does each either empty end expected exceeded extra failed for found from got greater has have
 	if in into is it less limit longer looking match maximum minimum missing more must negative no non not number numbers of off on one only or out outside

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestErrorsQuoteNothing has built-ins fail on a secret: the error names the place and the built-in, and not what it failed on.
+// TestErrorsQuoteNothing has built-ins fail on a secret: the error names the place and the built-in, not the value.
 func TestErrorsQuoteNothing(t *testing.T) {
 	for _, expr := range []string{
 		`net.cidr_contains(s, "10.0.0.1")`, `net.cidr_contains("10.0.0.0/8", s)`, `net.cidr_intersects(s, s)`, `net.cidr_merge([s])`, `to_number(s)`,

@@ -11,7 +11,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// TestExplainOnOPAsOwnCases holds what an explanation says came out against what Decide says, on OPA's conformance suite.
+// TestExplainOnOPAsOwnCases compares an explanation's outcome with Decide's, on OPA's conformance suite.
 func TestExplainOnOPAsOwnCases(t *testing.T) {
 	used, denied := 0, 0
 	for _, c := range suite(t) {

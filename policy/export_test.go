@@ -5,16 +5,16 @@ import "time"
 // Collide makes all keys have one hash.
 func (m *Memo) Collide() { m.hashMask = 0 }
 
-// Pace sets when an entry does without the memo.
+// Pace sets when an entry bypasses the memo.
 func (m *Memo) Pace(window uint64, rest, mostRest int64) { m.pace = pace{window, rest, mostRest} }
 
-// Patient lets the questions of a remembered decision be asked again however long that takes.
+// Patient removes the time limit for repeating a memoised decision's queries.
 func (m *Memo) Patient() { m.again = time.Hour }
 
-// Text is the key as it is compared, and whether it is fit for anything.
+// Text returns the key's text, and whether the key is usable.
 func (k *Key) Text() (string, bool) { return string(k.text), !k.unfit }
 
-// Replayed says what a Replayer makes of a built-in that may be called.
+// Replayed returns how a Replayer classifies a built-in.
 func Replayed(name string) (never, unsure, timed bool) {
 	r := &Replayer{}
 	r.note([]string{name})

@@ -14,27 +14,27 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// Facts is what a policy may ask for besides its input: a directory of users, groups and relations. It is one value, handed through
-// every way into an evaluation (Decide, DecideWithin, Key.Decide, Replayer, Inspector); the zero value holds nothing. Facts are immutable
-// like a Snapshot: a question that is asked twice of the same Facts, in one epoch, has one answer.
+// Facts is what a policy may query besides its input: a directory of users, groups and relations. It is passed to every kind of evaluation
+// (Decide, DecideWithin, Key.Decide, Replayer, Inspector); the zero value has no directory. Facts are immutable like a Snapshot: within one
+// epoch, the same query to the same Facts has one answer.
 type Facts struct {
-	// Directory answers what directory built-ins, such as ds.check, ask. nil: there is no directory.
+	// Directory answers the directory built-ins, such as ds.check. nil: there is no directory.
 	Directory Directory
-	// Version tells directories apart: no two that this process has had have the same. 0: it has none, and a decision that asked this
-	// directory is not remembered.
+	// Version identifies the directory: it is unique within this process. 0: none, and decisions that queried the directory are not
+	// memoised.
 	Version uint64
 }
 
-// Directory answers the questions of policies. It is immutable and safe for concurrent use.
+// Directory answers policies' queries. It is immutable and safe for concurrent use.
 type Directory interface {
-	// Ask answers one call of a built-in. A nil answer is undefined; an error fails the evaluation, which is a denial. The answer must not
-	// be changed afterwards, and nothing of the arguments may be kept.
+	// Ask answers one call of a built-in. A nil answer is undefined; an error fails the evaluation, which denies. The answer must not be
+	// changed afterwards, and the arguments must not be retained.
 	Ask(builtin string, args []rego.Value, now time.Time) (answer rego.Value, err error)
-	// Epoch is a number that is the same for two times between which no answer changes by itself, because something expires.
+	// Epoch returns the same number for two times if no answer changes between them by expiry.
 	Epoch(now time.Time) uint64
 }
 
-// Question is what a policy asked its directory, with the answer.
+// Question is one directory query with its answer.
 type Question struct {
 	Builtin string
 	Args    []rego.Value
@@ -42,26 +42,25 @@ type Question struct {
 }
 
 const (
-	// maxQuestions bounds the questions of one evaluation.
+	// maxQuestions bounds the queries of one evaluation.
 	maxQuestions = 1000
-	// maxAsked and maxAskedBytes bound those that are kept with a decision: for the log, and to be asked again.
+	// maxAsked and maxAskedBytes bound the queries kept with a decision, for the log and to validate a memoised decision.
 	maxAsked      = 64
 	maxAskedBytes = 8 << 10
-	// askAgain bounds how long the questions of a remembered decision are asked again, looked at between one and the next: an evaluation has a
-	// deadline, this has not.
+	// askAgain bounds the time to repeat a memoised decision's queries, checked after each: an evaluation has a deadline, this has none.
 	askAgain = 5 * time.Millisecond
 )
 
-// asking is what an evaluation asked its directory.
+// asking records an evaluation's directory queries.
 type asking struct {
-	missing   bool // there was no directory to ask
+	missing   bool // there was no directory
 	count     int
 	bytes     int64
-	truncated bool // there were more questions than are kept
+	truncated bool // there were more queries than are kept
 	kept      []Question
 }
 
-// note keeps a question, or says that it did not.
+// note records a query, or that it was left out.
 func (a *asking) note(q Question) {
 	if a.truncated {
 		return
@@ -72,7 +71,7 @@ func (a *asking) note(q Question) {
 	}
 }
 
-// weight is about how many bytes a question takes as text.
+// weight estimates a query's size as text, in bytes.
 func (q *Question) weight() int64 {
 	n := int64(len(q.Builtin)) + weight(q.Answer, 0)
 	for _, arg := range q.Args {
@@ -103,8 +102,8 @@ func weight(v rego.Value, depth int) (n int64) {
 	return 4
 }
 
-// detachedQuestions is a copy of questions that shares no memory with them, and about how many bytes it takes. ok is false where one is nested too
-// deeply.
+// detachedQuestions copies queries, sharing no memory with them, and returns their approximate size in bytes. ok is false if a value is
+// nested too deeply.
 func detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
 	own = make([]Question, len(list))
 	for i, q := range list {
@@ -125,7 +124,8 @@ func detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
 	return own, size, true
 }
 
-// sameAnswers reports whether a directory answers all questions as it did. It stops at the first that it does not, and where it takes too long.
+// sameAnswers reports whether a directory still gives all recorded answers. It returns false at the first difference, or when it takes too
+// long.
 func (f Facts) sameAnswers(list []Question, now time.Time, within time.Duration) bool {
 	var began time.Time
 	if len(list) > 1 {
@@ -143,7 +143,7 @@ func (f Facts) sameAnswers(list []Question, now time.Time, within time.Duration)
 	return true
 }
 
-// same reports whether no policy can tell two values apart. Two numbers that are equal may have texts that differ.
+// same reports whether no policy can tell two values apart. Equal numbers may differ in their text.
 func same(a, b rego.Value) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
@@ -165,15 +165,15 @@ func same(a, b rego.Value) bool {
 	return one.exact(a) && two.exact(b) && string(one.text) == string(two.text)
 }
 
-// exact makes the key's text that of a value, and reports whether it has one.
+// exact sets the key's text to that of a value, and reports whether the value has one.
 func (k *Key) exact(v rego.Value) bool {
 	k.text, k.starts, k.unfit = k.text[:0], k.starts[:0], false
 	k.Value(v, reach.Reads{})
 	return !k.unfit
 }
 
-// QuestionsJSON are questions in plain JSON, as a decision log has them: a list of {"question": {"ds.check": argument}, "answer": answer}. A
-// built-in with several arguments has the list of them; instead of an answer that is undefined there is "undefined": true.
+// QuestionsJSON returns queries as plain JSON, as in a decision log: a list of {"question": {"ds.check": argument}, "answer": answer}. A
+// built-in with several arguments has a list of them; an undefined answer is "undefined": true.
 func QuestionsJSON(list []Question) (any, error) {
 	out := make([]any, 0, len(list))
 	for i := range list {
@@ -205,8 +205,8 @@ func QuestionsJSON(list []Question) (any, error) {
 	return out, nil
 }
 
-// ParseQuestions reads what QuestionsJSON made, as it stands in a decision log. Questions of which the log does not have all, and those of
-// built-ins that there are not, are left out: they are not on record.
+// ParseQuestions parses what QuestionsJSON produced, from a decision log. Queries that the log holds incompletely, and those of unknown
+// built-ins, are left out, as if not recorded.
 func ParseQuestions(text []byte) ([]Question, error) {
 	if len(text) == 0 {
 		return nil, nil
@@ -256,7 +256,7 @@ func parseQuestion(fact any) (q Question, ok bool) {
 	return q, true
 }
 
-// hidden reports whether something was taken out of plain JSON.
+// hidden reports whether something was masked in plain JSON.
 func hidden(x any) bool {
 	switch x := x.(type) {
 	case string:
@@ -277,7 +277,6 @@ func hidden(x any) bool {
 	return false
 }
 
-// directoryBuiltins implements the declarations.
 func directoryBuiltins() map[string]*topdown.Builtin {
 	out := make(map[string]*topdown.Builtin, 16)
 	for _, declaration := range builtins.DirectoryDeclarations() {
@@ -287,7 +286,7 @@ func directoryBuiltins() map[string]*topdown.Builtin {
 				return nil
 			}
 			answer, err := e.ask(declaration, args)
-			if err != nil { // undefined would turn to true under not
+			if err != nil { // an undefined value would become true under not
 				return topdown.Halt{Err: &topdown.Error{Code: topdown.BuiltinErr, Message: declaration.Name + ": " + err.Error(), Location: bctx.Location}}
 			}
 			if answer == nil {
@@ -300,12 +299,12 @@ func directoryBuiltins() map[string]*topdown.Builtin {
 }
 
 var (
-	// errTooMany ends an evaluation that asks without end.
+	// errTooMany ends an evaluation with too many queries.
 	errTooMany = errors.New("too many questions to the directory: limit exceeded")
 	errMissing = errors.New("there is no directory configured, and without an answer the policy could allow")
 )
 
-// ask puts one question to the evaluation's facts, and keeps it.
+// ask sends one query to the evaluation's facts and records it.
 func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (rego.Value, error) {
 	if e.facts.Directory == nil {
 		e.asked.missing = true
@@ -317,7 +316,7 @@ func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (rego.Value, error) {
 	if e.asked.count++; e.asked.count > maxQuestions {
 		return nil, errTooMany
 	}
-	e.looked |= lookEvery - 1 // a question may take long: the clock is looked at after each
+	e.looked |= lookEvery - 1 // a query may take long: check the clock after each
 	question := Question{Builtin: b.Name, Args: make([]rego.Value, b.Decl.Arity())}
 	for i := range question.Args {
 		question.Args[i] = args[i].Value
@@ -330,7 +329,7 @@ func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (rego.Value, error) {
 	return question.Answer, nil
 }
 
-// directoryNotices names each place where a module asks the directory, for where there is none.
+// directoryNotices reports each place where a module queries the directory, for when there is none.
 func directoryNotices(module *ast.Module) []string {
 	var notices []string
 	ast.WalkTerms(module, func(t *ast.Term) bool {

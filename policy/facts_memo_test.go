@@ -18,7 +18,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// book is a directory of a test: until when somebody has something, and what an object holds.
+// book is a test's directory: until when subjects have a relation, and what an object contains.
 type book struct {
 	version uint64
 	until   map[string]int64 // by "relation subject"; 0: for ever
@@ -56,7 +56,7 @@ func (b *book) Epoch(now time.Time) (expired uint64) {
 	return expired
 }
 
-// changed is the next version of a book.
+// changed returns the next version of a book.
 func (b *book) changed(r *rand.Rand, version uint64) *book {
 	next := &book{version: version, until: maps.Clone(b.until), objects: maps.Clone(b.objects), asked: b.asked}
 	who := fmt.Sprintf("r%d u%d", r.IntN(3), r.IntN(3))
@@ -75,7 +75,7 @@ func (b *book) changed(r *rand.Rand, version uint64) *book {
 	return next
 }
 
-// asking makes a policy at random that asks.
+// randomAsking returns a random policy that queries the directory.
 func randomAsking(r *rand.Rand) string {
 	check := func() string {
 		subject := []string{"input.user", `"u0"`, `"u1"`}[r.IntN(3)]
@@ -112,8 +112,8 @@ func randomAsking(r *rand.Rand) string {
 	return rules
 }
 
-// TestMemoWithADirectory holds what is remembered of policies that ask a directory against what they decide, while the directory changes, what
-// is in it expires, and requests of earlier directories are still under way.
+// TestMemoWithADirectory compares memoised decisions of policies that query a directory with fresh ones, while the directory changes,
+// relations expire, and requests with earlier directories are still running.
 func TestMemoWithADirectory(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	hits, decided := uint64(0), 0
@@ -158,7 +158,7 @@ func TestMemoWithADirectory(t *testing.T) {
 	}
 }
 
-// TestMemoAsksAgain counts what a remembered decision asks: nothing of the same directory, and of another what it asked before.
+// TestMemoAsksAgain counts the queries of a memoised decision: none to the same directory, and to another one the recorded ones.
 func TestMemoAsksAgain(t *testing.T) {
 	m := remember(t, compile(t, module(`allow if {
 	gatehouse.check("o", "r0", input.user)
@@ -201,7 +201,7 @@ func TestMemoAsksAgain(t *testing.T) {
 	}
 }
 
-// What the directory cannot answer denies, whatever the policy makes of it.
+// A query that the directory cannot answer denies, whatever the policy does with it.
 func TestDirectoryFailures(t *testing.T) {
 	for name, rules := range map[string]string{
 		"not":               `allow if not ds.check({"object_id": input.user})`,
@@ -221,7 +221,7 @@ func TestDirectoryFailures(t *testing.T) {
 		is := &book{version: 1}
 		d, err := e.Decide(t.Context(), value(t, `{"user": "u"}`), is.facts(), noon)
 		if name == "the other allowed" && err == nil {
-			continue // it need not ask
+			continue // a query is not required
 		}
 		if d.Allowed || !errors.Is(err, policy.ErrEvaluation) {
 			t.Errorf("%s: allowed %v, error %v", name, d.Allowed, err)
@@ -229,7 +229,7 @@ func TestDirectoryFailures(t *testing.T) {
 	}
 }
 
-// TestAskedIsBounded holds what is told of many or large questions to the bounds, and has nothing of it remembered.
+// TestAskedIsBounded checks the limits for many or large queries, and that such decisions are not memoised.
 func TestAskedIsBounded(t *testing.T) {
 	m := remember(t, compile(t, module(`allow if count([1 | some i in numbers.range(1, input.n); gatehouse.check("o", "r", concat("", [format_int(i, 10), input.s]))]) == 0`)))
 	is := &book{version: 1}
@@ -249,7 +249,7 @@ func TestAskedIsBounded(t *testing.T) {
 	}
 }
 
-// TestReplayerAnswersFromTheRecord repeats decisions with what is on record of them, by the way of the log's text.
+// TestReplayerAnswersFromTheRecord replays decisions with their recorded queries, through the log's text.
 func TestReplayerAnswersFromTheRecord(t *testing.T) {
 	rules := "allow if {\n\tgatehouse.check(\"o\", \"r0\", input.user)\n\tnot ds.object({\"object_id\": \"o0\"})\n}\n\nmore if {\n\tallow\n\tgatehouse.check(\"o\", \"r1\", input.user)\n}"
 	s := compile(t, module(rules))
@@ -324,7 +324,7 @@ func TestReplayerAnswersFromTheRecord(t *testing.T) {
 	}
 }
 
-// BenchmarkMemoDirectory: a remembered decision that asked, while the directory changes at every so many decisions, and one that did not.
+// BenchmarkMemoDirectory measures memoised decisions with and without queries, while the directory changes every few decisions.
 func BenchmarkMemoDirectory(b *testing.B) {
 	for name, rules := range map[string]string{"asks": `allow if not gatehouse.check("o", "r0", input.attributes.request.http.method)`,
 		"does not": `allow if input.attributes.request.http.method != ""`} {
@@ -351,7 +351,7 @@ func BenchmarkMemoDirectory(b *testing.B) {
 	}
 }
 
-// TestWithoutADirectory: what a policy could make an allow of, for want of an answer, fails. What could only deny is undefined.
+// TestWithoutADirectory checks that a query whose undefined answer could allow fails, and one that could only deny is undefined.
 func TestWithoutADirectory(t *testing.T) {
 	const check = `ds.check({"object_id": "o"})`
 	for _, test := range []struct {
@@ -391,7 +391,7 @@ func TestWithoutADirectory(t *testing.T) {
 	}
 }
 
-// TestSlowDirectory: the deadline of an evaluation is looked at after each question.
+// TestSlowDirectory checks that the deadline is checked after each query.
 func TestSlowDirectory(t *testing.T) {
 	e, err := compile(t, module("allow if {\n"+strings.Repeat("\tnot gatehouse.check(\"o\", \"r\", \"u\")\n", 5)+"}")).Entry([]string{"authz", "allow"})
 	if err != nil {
@@ -410,7 +410,7 @@ func TestSlowDirectory(t *testing.T) {
 	}
 }
 
-// TestMemoOfManyDirectories: requests of two directories ask for the same decisions at once, while both go on to later ones.
+// TestMemoOfManyDirectories has requests of two directories make the same decisions concurrently, while both directories change.
 func TestMemoOfManyDirectories(t *testing.T) {
 	m := remember(t, compile(t, module(`allow if not gatehouse.check("o", "r0", input.user)`)))
 	m.memo.Pace(1<<60, 1, 1)

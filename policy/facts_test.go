@@ -12,7 +12,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// answers is a directory that asks a function.
+// answers is a directory that calls a function.
 type answers func(builtin string, args []rego.Value, now time.Time) (rego.Value, error)
 
 func (f answers) Ask(builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
@@ -21,7 +21,7 @@ func (f answers) Ask(builtin string, args []rego.Value, now time.Time) (rego.Val
 
 func (f answers) Epoch(time.Time) uint64 { return 0 }
 
-// directory are facts in which ann is a member, and asked counts the questions.
+// directory returns facts in which ann is a member; asked counts the queries.
 func directory(asked *int) policy.Facts {
 	return policy.Facts{Directory: answers(func(builtin string, args []rego.Value, _ time.Time) (rego.Value, error) {
 		*asked++
@@ -33,7 +33,7 @@ func directory(asked *int) policy.Facts {
 	})}
 }
 
-// TestFacts asks a directory through each way into an evaluation.
+// TestFacts queries a directory in each kind of evaluation.
 func TestFacts(t *testing.T) {
 	s := compile(t, module(`allow if ds.check({"subject": input.user})`))
 	entry, err := s.Entry([]string{"authz", "allow"})
@@ -43,7 +43,7 @@ func TestFacts(t *testing.T) {
 	if len(entry.Memoisable().Impure) > 0 {
 		t.Error("a call of the directory counts as impure")
 	}
-	r := remember(t, s) // a directory without a version keeps decisions from being remembered
+	r := remember(t, s) // without a version, decisions with queries are not memoised
 	decide := map[string]func(rego.Value, policy.Facts) (policy.Decision, error){
 		"Decide": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			return entry.Decide(t.Context(), v, f, noon)

@@ -65,7 +65,7 @@ test_own if input.x
 	}
 }
 
-// TestNoNoticesForTheExamples also takes the policies of the tests with a real Envoy.
+// TestNoNoticesForTheExamples includes the policies of the tests with a real Envoy.
 func TestNoNoticesForTheExamples(t *testing.T) {
 	for _, pattern := range []string{"../examples/*/policy", "../envoy/testdata/*/policy"} {
 		folders, err := filepath.Glob(pattern)

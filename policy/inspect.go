@@ -19,10 +19,10 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// Inspector looks into the evaluation of one entry, with the same facts and at the same time however often it evaluates. It is for tools
-// that say why a policy decides as it does: it shows the snapshot's own compiled rules, which must not be changed, and it is slow.
+// Inspector evaluates parts of one entry, always with the same facts and time. It is for tools that explain decisions: it exposes the
+// snapshot's own compiled rules, which must not be changed, and it is slow.
 //
-// The policy calls nobody: http.send fails here. What depends on chance comes out alike in every evaluation. It belongs to one goroutine.
+// Network calls are disabled: http.send fails. Random built-ins give the same value in every evaluation. Not safe for concurrent use.
 type Inspector struct {
 	entry  *Entry
 	facts  Facts
@@ -35,11 +35,11 @@ func (e *Entry) Inspect(facts Facts, now time.Time) *Inspector {
 	return &Inspector{entry: e, facts: facts, now: now, chance: builtins.NDBCache{}}
 }
 
-// Compiler is the snapshot's compiler: its rules, and the names that it gave to variables. It is for reading alone.
+// Compiler returns the snapshot's compiler: its rules, and its names for variables. Read-only.
 func (i *Inspector) Compiler() *ast.Compiler { return i.entry.snapshot.compiler }
 
-// Decide is Entry.Decide, except that the error quotes the values that the policy failed on, that a panic of a built-in goes through, and
-// that the size of the decision is not bounded.
+// Decide is Entry.Decide, except that errors quote the values that the policy failed on, panics of built-ins are not recovered, and the
+// decision's size is not bounded.
 func (i *Inspector) Decide(ctx context.Context, input rego.Value) (d Decision, err error) {
 	var result rego.Value
 	var failures []topdown.Error
@@ -68,8 +68,8 @@ func quotingError(err error) error {
 	return fmt.Errorf("%w: %s", ErrEvaluation, rego.OneLine(halted(err).Error()))
 }
 
-// Query evaluates compiled expressions, as those of a rule's body, under a tracer if there is one, and calls each with what it finds
-// until that fails. Where nothing else failed the error is that of the first built-in that did.
+// Query evaluates compiled expressions, such as a rule's body, under a tracer if there is one, and calls each for every result until it
+// returns an error. If nothing else failed, the error is that of the first built-in that did.
 func (i *Inspector) Query(ctx context.Context, body ast.Body, input rego.Value, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
 	var failures []topdown.Error
 	_, err := i.run(ctx, body, input, tracer, &failures, each)
@@ -79,12 +79,12 @@ func (i *Inspector) Query(ctx context.Context, body ast.Body, input rego.Value, 
 	return err
 }
 
-// Reads tells what of the input a reference may depend on, with all that it can reach.
+// Reads returns which input a reference may depend on, including everything that it can reach.
 func (i *Inspector) Reads(ref ast.Ref) reach.Reads {
 	return reach.From(i.Compiler(), ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))).Reads
 }
 
-// run runs one query as Entry.evaluate runs that of the decision, and tells what it asked.
+// run evaluates one query as Entry.evaluate evaluates the decision, and returns its directory queries.
 func (i *Inspector) run(ctx context.Context, body ast.Body, input rego.Value, tracer topdown.QueryTracer, failures *[]topdown.Error,
 	each func(topdown.QueryResult) error) (*asking, error) {
 	s := i.entry.snapshot
@@ -113,7 +113,7 @@ func (i *Inspector) run(ctx context.Context, body ast.Body, input rego.Value, tr
 	return &state.asked, q.Iter(ctx, each)
 }
 
-// PlaceOf is a rule's name, below data, and where it begins. File is the bundle and the path in it.
+// PlaceOf returns a rule's name, below data, and location. File is the bundle and the path in it.
 func PlaceOf(rule *ast.Rule) (name string, at bundle.Place) {
 	name = strings.TrimPrefix(rule.Head.Ref().String(), "data.")
 	if before, _, found := strings.Cut(name, "[__local"); found {
@@ -125,10 +125,10 @@ func PlaceOf(rule *ast.Rule) (name string, at bundle.Place) {
 	return name, at
 }
 
-// errNoCalls is what http.send comes to.
+// errNoCalls is the error of http.send in an explanation.
 var errNoCalls = errors.New("an explanation calls nobody")
 
-// noCalls is the transport of evaluations that call nobody.
+// noCalls is a transport that refuses every request.
 type noCalls struct{}
 
 func (noCalls) RoundTrip(*http.Request) (*http.Response, error) { return nil, errNoCalls }

@@ -15,22 +15,22 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// maxKey bounds a key in bytes. What is longer hardly comes twice.
+// maxKey bounds a key in bytes. A longer one is unlikely to occur again.
 const maxKey = 8 << 10
 
-// Key is what an entry's policy reads of one input, as text: two inputs have one key only where the policy cannot tell them apart. It
-// is written without making values, member by member, like the input itself.
+// Key is a canonical encoding of what an entry's policy reads of one input: two inputs have the same key only if the policy cannot tell them
+// apart. It is written member by member, like the input, without allocating values.
 //
-// The text is the entry's path and then the input, each part with a tag for its type and everything of variable length with its
-// length before it, so that no two inputs have one text: what is absent is not there, null, the empty string, the empty array and
-// the empty object differ, and no byte of a name or a value can end it.
+// The text is the entry's path followed by the input, each part with a type tag and everything of variable length with its length in front.
+// So the encoding is injective: absent, null, the empty string, the empty array and the empty object differ, and no byte of a name or value
+// can end it early.
 //
-// A Key is one goroutine's, from Memo.Key to Done.
+// A Key belongs to one goroutine, from Memo.Key to Done.
 type Key struct {
 	text   []byte
-	starts []int  // where the members of the objects that are open start in text
-	sorted []byte // room to put members in order
-	unfit  bool   // too long, or holding what no input has: nothing is remembered under it
+	starts []int  // offsets in text of the open objects' members
+	sorted []byte // scratch space for sorting members
+	unfit  bool   // too long, or not a possible input: nothing is memoised under it
 
 	memo  *Memo
 	entry *Entry
@@ -39,7 +39,7 @@ type Key struct {
 
 var keyPool = sync.Pool{New: func() any { return &Key{text: make([]byte, 0, 1024), starts: make([]int, 0, 32)} }}
 
-// fits reports whether n more bytes may be written. Once they may not, nothing more is.
+// fits reports whether n more bytes may be written. Once it is false, nothing more is written.
 func (k *Key) fits(n int) bool {
 	if len(k.text)+n > maxKey {
 		k.unfit = true
@@ -47,7 +47,7 @@ func (k *Key) fits(n int) bool {
 	return !k.unfit
 }
 
-// sized writes a tag, a length and as many bytes.
+// sized writes a tag, a length and the bytes.
 func (k *Key) sized(tag byte, s string) {
 	switch {
 	case !k.fits(len(s) + 1 + binary.MaxVarintLen32):
@@ -64,7 +64,7 @@ func (k *Key) tag(tag byte) {
 	}
 }
 
-// prefix is what the keys of an entry begin with.
+// prefix is the start of an entry's keys.
 func prefix(path []string) []byte {
 	text := binary.AppendUvarint([]byte{'['}, uint64(len(path)))
 	for _, s := range path {
@@ -73,17 +73,17 @@ func prefix(path []string) []byte {
 	return text
 }
 
-// Open begins an object or an array's row of members. What it returns goes to Close or Drop.
+// Open begins an object or an array. Its result is passed to Close or Drop.
 func (k *Key) Open() (mark int) {
 	mark = len(k.starts)
 	k.tag('{')
 	return mark
 }
 
-// Empty reports whether nothing was written into an object since it was opened.
+// Empty reports whether nothing was written into an object since Open.
 func (k *Key) Empty(mark int) bool { return len(k.starts) == mark }
 
-// Close ends an object. Where its members come in no fixed order they are put into one, so that inputs that are alike have one key.
+// Close ends an object. Members without a fixed order are sorted, so that equal inputs have one key.
 func (k *Key) Close(mark int, unordered bool) {
 	if unordered && len(k.starts) > mark+1 && !k.unfit {
 		k.sort(k.starts[mark:])
@@ -92,13 +92,13 @@ func (k *Key) Close(mark int, unordered bool) {
 	k.tag('}')
 }
 
-// Drop takes the last member back, whose value is the object that is open.
+// Drop removes the last member, whose value is the open object.
 func (k *Key) Drop(mark int) {
 	k.text = k.text[:k.starts[mark-1]]
 	k.starts = k.starts[:mark-1]
 }
 
-// sort puts members, which reach to the end of the text, in the order of their bytes.
+// sort sorts the members at the end of the text by their bytes.
 func (k *Key) sort(starts []int) {
 	first, end := starts[0], len(k.text)
 	member := func(i int) []byte {
@@ -127,7 +127,7 @@ func (k *Key) sort(starts []int) {
 	copy(k.text[first:], k.sorted)
 }
 
-// Name begins a member of the object that is open; its value is written next.
+// Name begins a member of the open object; its value is written next.
 func (k *Key) Name(name string) {
 	k.starts = append(k.starts, len(k.text))
 	k.sized('k', name)
@@ -177,7 +177,7 @@ func (k *Key) array(n int) {
 	}
 }
 
-// JSON writes what FromJSON makes of x. Where that refuses x the key is another than that of any x that it takes, or fit for nothing.
+// JSON writes what FromJSON makes of x. If FromJSON refuses x, the key differs from that of every valid x, or is unusable.
 func (k *Key) JSON(x any) { k.json(x, 0) }
 
 func (k *Key) json(x any, depth int) {
@@ -225,7 +225,7 @@ func (k *Key) json(x any, depth int) {
 	}
 }
 
-// Value writes what is read of a value that was made from JSON.
+// Value writes the part of a value that is read. The value must have been made from JSON.
 func (k *Key) Value(v rego.Value, reads reach.Reads) { k.value(v, reads, 0) }
 
 func (k *Key) value(v rego.Value, reads reach.Reads, depth int) {
@@ -270,7 +270,7 @@ func (k *Key) object(v ast.Object, reads reach.Reads, depth int) {
 	k.Close(mark, true)
 }
 
-// Done gives the key back. Nothing of it may be used any more.
+// Done releases the key. It must not be used afterwards.
 func (k *Key) Done() {
 	if k == nil {
 		return
@@ -279,5 +279,5 @@ func (k *Key) Done() {
 	keyPool.Put(k)
 }
 
-// hashed works out the hash that picks the place in the table.
+// hashed computes the hash that selects the slots.
 func (k *Key) hashed(seed maphash.Seed) uint64 { return maphash.Bytes(seed, k.text) }

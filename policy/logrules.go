@@ -13,13 +13,13 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// LogRules are what a policy says of the events of a decision log, under Open Policy Agent's names: data.system.log.mask and
-// data.system.log.drop, which see the event as input. They are as immutable as their snapshot.
+// LogRules are a policy's rules about decision log events, under OPA's names: data.system.log.mask and data.system.log.drop, with the event
+// as input. They are as immutable as their snapshot.
 type LogRules struct {
-	mask, drop *Entry // nil where the policy does not define it
+	mask, drop *Entry // nil if the policy does not define it
 }
 
-// LogRules compiles the rules about the decision log. It returns nil where the policy has neither.
+// LogRules compiles the decision log rules. It returns nil if the policy has neither.
 func (s *Snapshot) LogRules() (_ *LogRules, err error) {
 	r := &LogRules{}
 	if r.mask, err = s.Entry([]string{"system", "log", "mask"}); err != nil {
@@ -34,7 +34,7 @@ func (s *Snapshot) LogRules() (_ *LogRules, err error) {
 	return r, nil
 }
 
-// Event is an event of a decision log, ready to be asked about.
+// Event is a parsed decision log event.
 type Event struct {
 	rules *LogRules
 	input rego.Value
@@ -42,7 +42,7 @@ type Event struct {
 	large bool
 }
 
-// Event reads an event, a JSON object.
+// Event parses an event, a JSON object.
 func (r *LogRules) Event(text []byte, now time.Time) (*Event, error) {
 	input, ok := rego.ReadJSON(text)
 	if !ok {
@@ -51,13 +51,13 @@ func (r *LogRules) Event(text []byte, now time.Time) (*Event, error) {
 	return &Event{rules: r, input: input, now: now, large: len(text) > LargeInput}, nil
 }
 
-// Drop reports whether the policy does not want the event recorded: data.system.log.drop is true.
+// Drop reports whether the policy drops the event: data.system.log.drop is true.
 func (e *Event) Drop(ctx context.Context) (bool, error) {
 	v, err := e.ask(ctx, e.rules.drop)
 	return v != nil && v.Compare(ast.Boolean(true)) == 0, err
 }
 
-// Mask returns data.system.log.mask in plain JSON: a list of what to take out. nil where it is undefined.
+// Mask returns data.system.log.mask as plain JSON: the list of what to remove. nil if it is undefined.
 func (e *Event) Mask(ctx context.Context) (any, error) {
 	v, err := e.ask(ctx, e.rules.mask)
 	if v == nil || err != nil {
@@ -66,7 +66,7 @@ func (e *Event) Mask(ctx context.Context) (any, error) {
 	return rego.JSON(v)
 }
 
-// ask evaluates a rule; nil where it is undefined.
+// ask evaluates a rule; nil if it is undefined.
 func (e *Event) ask(ctx context.Context, rule *Entry) (v rego.Value, err error) {
 	if rule == nil {
 		return nil, nil
@@ -77,7 +77,7 @@ func (e *Event) ask(ctx context.Context, rule *Entry) (v rego.Value, err error) 
 	return e.askHere(ctx, rule)
 }
 
-// askApart asks about a large event: no step of the evaluation holds up the log for longer than its deadline.
+// askApart evaluates a rule on a large event: no single step can block the log beyond the deadline.
 func (e *Event) askApart(ctx context.Context, rule *Entry) (rego.Value, error) {
 	type outcome struct {
 		v   rego.Value

@@ -54,7 +54,7 @@ func TestLogRules(t *testing.T) {
 	}
 }
 
-// plainNumbers makes texts of numbers, which cmp can compare.
+// plainNumbers converts numbers to text, for cmp.
 func plainNumbers(v any) any {
 	switch v := v.(type) {
 	case []any:

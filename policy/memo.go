@@ -19,66 +19,65 @@ const (
 	defaultMemo   = 16 << 20 // bytes
 	leastMemo     = 64 << 10 // bytes
 	defaultSample = 1024
-	slotBytes     = 512 // of the budget for each slot: about what an entry with a small result takes
-	ways          = 8   // slots in which one key may be
-	evictSteps    = 256 // how many slots one insertion looks at for room before it gives up
+	slotBytes     = 512 // of the budget per slot: about an entry with a small result
+	ways          = 8   // slots that one key may occupy
+	evictSteps    = 256 // slots that one insertion checks for room before it gives up
 
-	// For so many misses there must be a hit; fewer do not pay for the keys.
+	// One hit per this many misses is needed to pay for the keys.
 	worthwhile = 16
 )
 
-// pace says when an entry does without the memo: where a window of misses had too few hits beside it, for rest decisions, each time
-// for twice as many up to mostRest, before it is tried again. All tries together then cost less than a hundredth of the evaluations.
+// pace says when an entry bypasses the memo: after a window of misses with too few hits, for rest decisions, doubled each time up to
+// mostRest, before it is tried again. Together the tries cost less than a hundredth of the evaluations.
 type pace struct {
 	window         uint64
 	rest, mostRest int64
 }
 
-// MemoConfig says how decisions are remembered.
+// MemoConfig configures a Memo.
 type MemoConfig struct {
-	Bytes  int64  // most memory that it takes; 0: 16 MiB; less than 64 KiB is 64 KiB
-	Sample int    // one hit in so many is to be decided again; 0: 1024
-	Stats  *Stats // what is counted; it outlives the memo. Required
+	Bytes  int64  // maximum memory; 0: 16 MiB; the minimum is 64 KiB
+	Sample int    // one hit in this many is evaluated again as a check; 0: 1024
+	Stats  *Stats // counters, which outlive the memo. Required
 }
 
-// Memo remembers the decisions of one snapshot: an input whose Key was seen before gets the decision that was made then. A decision is
-// remembered only where it is a pure function of what the key holds and of what Facts answered: nothing that the policy can reach asks the clock,
-// chance or the network (Entry.Memoisable), and evaluation came to its normal end. One that asked Facts is remembered with its questions and
-// answers, and holds for all Facts that answer alike. docs/decisions/0006-memo.md and 0014-memo-directory.md say why that is enough.
+// Memo caches the decisions of one snapshot: an input whose Key was seen before gets the same decision. A decision is stored only if it is a
+// pure function of what the key holds and of what Facts answered: nothing that the policy can reach depends on the clock, randomness or the
+// network (Entry.Memoisable), and evaluation ended normally. One with directory queries is stored with them and their answers, and is valid
+// for all Facts that give the same answers. The reasons are in docs/decisions/0006-memo.md and 0014-memo-directory.md.
 //
-// Finding a decision takes no lock. The memory is bounded in bytes, and an entry whose decisions hardly come twice does without. A nil
-// Memo remembers nothing.
+// Lookups take no lock. Memory is bounded in bytes, and an entry whose decisions rarely repeat bypasses the memo. A nil Memo stores nothing.
 type Memo struct {
 	snapshot *Snapshot
 	stats    *Stats
 	seed     maphash.Seed
-	hashMask uint64 // all ones but in tests
+	hashMask uint64 // all ones except in tests
 	sample   uint64
 	limit    int64
 	pace     pace
-	again    time.Duration // askAgain but in tests
+	again    time.Duration // askAgain except in tests
 
-	slots []atomic.Pointer[remembered] // sets of ways
-	sets  uint64                       // how many there are less one; a power of two less one
-	bytes atomic.Int64                 // of all entries, those that are about to be stored included
+	slots []atomic.Pointer[remembered] // grouped into sets of ways
+	sets  uint64                       // number of sets minus one; a power of two minus one
+	bytes atomic.Int64                 // of all entries, including those about to be stored
 	count atomic.Int64
-	hand  atomic.Uint64 // the slot from which room is looked for, as a clock's
+	hand  atomic.Uint64 // where eviction starts, as in the CLOCK algorithm
 
-	stopped atomic.Pointer[string] // why it is off for good; nil while it is not
+	stopped atomic.Pointer[string] // why it was disabled for good; nil while it is enabled
 }
 
-// remembered is one decision. It never changes but for used and holds, and has no memory of the request that it was made for.
+// remembered is one stored decision. Only used and holds ever change. It shares no memory with the request that it was made for.
 type remembered struct {
 	hash     uint64
-	used     atomic.Bool // since the hand passed last
+	used     atomic.Bool // since the hand last passed
 	size     int64
 	key      []byte
-	decision *Decision // nil: the policy made none
+	decision *Decision // nil: the decision was undefined
 	asked    []Question
-	holds    atomic.Pointer[state] // of the directory: one in which the answers were these; nil where nothing was asked
+	holds    atomic.Pointer[state] // a directory state with these answers; nil if nothing was asked
 }
 
-// state is a directory at a time: all questions have the answers that they had at another time of the same state.
+// state is a directory version and epoch: within it, every query has one answer.
 type state struct{ version, epoch uint64 }
 
 func (s state) kept() *state { return &s }
@@ -105,11 +104,11 @@ func (s *Snapshot) NewMemo(cfg MemoConfig) *Memo {
 	return m
 }
 
-// Of returns the snapshot whose decisions these are.
+// Of returns the memo's snapshot.
 func (m *Memo) Of() *Snapshot { return m.snapshot }
 
-// Key begins the key of an input to an entry of the memo's snapshot. It is nil where the entry's decisions are not remembered, or not
-// at the moment.
+// Key starts the key of an input to an entry of the memo's snapshot. It is nil if the entry's decisions are not memoised, or not at the
+// moment.
 func (m *Memo) Key(e *Entry) *Key {
 	if m == nil || e.snapshot != m.snapshot || len(e.impure) > 0 || m.stopped.Load() != nil || e.tally.resting() {
 		return nil
@@ -120,16 +119,16 @@ func (m *Memo) Key(e *Entry) *Key {
 	return k
 }
 
-// Recalled is a decision that was made before.
+// Recalled is a decision found in the memo.
 type Recalled struct {
-	Decision Decision // shared, but for Metadata: its slices must not be changed
-	Err      error    // ErrUndefined where there was none
-	Sample   bool     // this one is to be decided again: see Key.Recheck
+	Decision Decision // shared, except for Metadata: its slices must not be changed
+	Err      error    // ErrUndefined if there was no decision
+	Sample   bool     // this hit is to be checked: see Key.Recheck
 	entry    *remembered
 }
 
-// Recall returns the decision that was made for this key, if the policy's questions have the answers at this time that they had then. Where the
-// directory is another, or something in it expired, they are asked again.
+// Recall looks the key up. A decision with directory queries is only returned if they have the same answers now; they are sent again if the
+// directory's version or epoch has changed.
 func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 	m := k.memo
 	if k.unfit {
@@ -155,13 +154,13 @@ func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 	}
 	found.Decision = *entry.decision
 	found.Decision.Asked = entry.asked
-	if found.Decision.Metadata != nil { // whose receiver owns it
+	if found.Decision.Metadata != nil { // the receiver owns Metadata
 		found.Decision.Metadata = rego.CopyJSON(found.Decision.Metadata).(map[string]any)
 	}
 	return found, true
 }
 
-// stands reports whether all that was asked for a decision is answered by these facts as it was.
+// stands reports whether these facts give all recorded answers.
 func (r *remembered) stands(facts Facts, now time.Time, within time.Duration) bool {
 	if facts.Directory == nil || facts.Version == 0 {
 		return false
@@ -173,11 +172,11 @@ func (r *remembered) stands(facts Facts, now time.Time, within time.Duration) bo
 	if !facts.sameAnswers(r.asked, now, within) {
 		return false
 	}
-	r.holds.Store(is.kept()) // another goroutine's is as good
+	r.holds.Store(is.kept()) // a concurrent store is as good
 	return true
 }
 
-// find looks for a key. The hash only says where to look: what decides is every byte.
+// find looks for a key. The hash only selects the set: the whole key is compared.
 func (m *Memo) find(k *Key) *remembered {
 	set := m.set(k.hash)
 	for i := range set {
@@ -193,13 +192,13 @@ func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
 	return m.slots[at : at+ways]
 }
 
-// Decide is Entry.DecideWithin of the key's entry, and remembers what comes of it if it may be.
+// Decide is Entry.DecideWithin for the key's entry, and stores the decision if allowed.
 func (k *Key) Decide(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, clean, err := k.entry.decide(ctx, timeout, input, facts, now)
 	return k.keep(d, clean, err, facts, now)
 }
 
-// keep has a decision remembered where it may be.
+// keep stores a decision if allowed.
 func (k *Key) keep(d Decision, clean bool, err error, facts Facts, now time.Time) (Decision, error) {
 	asked := len(d.Asked) > 0 || d.AskedTruncated
 	if !clean || k.unfit || err != nil && !errors.Is(err, ErrUndefined) || asked && (facts.Version == 0 || d.AskedTruncated) {
@@ -217,7 +216,7 @@ func (k *Key) keep(d Decision, clean bool, err error, facts Facts, now time.Time
 	return d, err
 }
 
-// remember stores a decision, or not: where it is too large, or no room can be made.
+// remember stores a decision, unless it is too large or no room can be made.
 func (m *Memo) remember(k *Key, r *remembered, d *Decision, err error) {
 	if err == nil {
 		var size int64
@@ -237,8 +236,7 @@ func (m *Memo) remember(k *Key, r *remembered, d *Decision, err error) {
 	m.place(r)
 }
 
-// reserve adds to the bytes in use and makes room for them. Nothing is stored before there is, so that entries never take more than
-// the limit.
+// reserve adds to the bytes in use and makes room for them before anything is stored, so that entries never exceed the limit.
 func (m *Memo) reserve(size int64) bool {
 	over := m.bytes.Add(size) > m.limit
 	for steps := 0; over && steps < evictSteps; steps++ {
@@ -251,7 +249,7 @@ func (m *Memo) reserve(size int64) bool {
 	return !over
 }
 
-// drop puts another entry, or none, in the place of one.
+// drop replaces an entry in its slot, or removes it.
 func (m *Memo) drop(slot *atomic.Pointer[remembered], old, instead *remembered) bool {
 	if !slot.CompareAndSwap(old, instead) {
 		return false
@@ -267,8 +265,8 @@ func (m *Memo) drop(slot *atomic.Pointer[remembered], old, instead *remembered) 
 	return true
 }
 
-// place puts an entry, whose bytes are reserved, into its set: in place of one with its key, else where nothing is, else in place of
-// one that was not used lately.
+// place puts an entry, whose bytes are reserved, into its set: in place of one with its key, else into an empty slot, else in place of one
+// not used recently.
 func (m *Memo) place(r *remembered) {
 	set := m.set(r.hash)
 	for range ways {
@@ -277,7 +275,7 @@ func (m *Memo) place(r *remembered) {
 			return
 		}
 	}
-	m.bytes.Add(-r.size) // others were faster each time
+	m.bytes.Add(-r.size) // other goroutines won each time
 }
 
 func (m *Memo) victim(set []atomic.Pointer[remembered], r *remembered) *atomic.Pointer[remembered] {
@@ -301,7 +299,7 @@ func (m *Memo) victim(set []atomic.Pointer[remembered], r *remembered) *atomic.P
 	return &set[r.hash>>32%ways]
 }
 
-// Recheck is a hit that is to be decided again.
+// Recheck is a hit to be evaluated again.
 type Recheck struct {
 	memo  *Memo
 	entry *Entry
@@ -311,15 +309,15 @@ type Recheck struct {
 	found *remembered
 }
 
-// Recheck takes a hit and the whole input that it was for, of which it keeps a copy of its own.
+// Recheck takes a hit and the whole input that it was for, which it copies.
 func (k *Key) Recheck(found Recalled, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
 	size := int64(0)
 	own, ok := rego.Copy(input, &size)
 	return Recheck{memo: k.memo, entry: k.entry, input: own, facts: facts, now: now, found: found.entry}, ok
 }
 
-// Run decides again, without the memo. The error says how that differs from what was remembered, and the memo is off from then on. It
-// is nil also where nothing can be said, because ctx ended first.
+// Run evaluates the decision again, without the memo. An error describes the difference, and the memo is disabled from then on. nil also
+// means that ctx ended before there was a result.
 func (r *Recheck) Run(ctx context.Context) error {
 	d, _, err := r.entry.decide(ctx, 0, r.input, r.facts, r.now)
 	was, is := "no decision", "no decision"
@@ -345,9 +343,9 @@ func (r *Recheck) Run(ctx context.Context) error {
 	return wrong
 }
 
-// MemoStatus is how a memo is doing.
+// MemoStatus is a memo's state.
 type MemoStatus struct {
-	Stopped string // why it is off for good, "" while it is not
+	Stopped string // why it was disabled for good, "" while it is enabled
 	Entries int64
 	Bytes   int64
 	Limit   int64
@@ -365,7 +363,7 @@ func (m *Memo) Status() MemoStatus {
 	return s
 }
 
-// stripes keep goroutines on different processors from counting in one cache line.
+// stripes are separate counters that keep processors from contending for one cache line.
 const stripes = 16
 
 type stripe struct {
@@ -373,26 +371,26 @@ type stripe struct {
 	_    [56]byte
 }
 
-// Stats counts what memos do. It outlives them: a new policy has a new memo, and counters never go back. The zero value is ready.
+// Stats counts memo lookups. It outlives memos: each policy has a new memo, but counters must not decrease. The zero value is ready.
 type Stats struct {
 	striped [stripes]stripe
 	misses, unfit, evicted,
 	rechecks, mismatches atomic.Uint64
 }
 
-// hit counts one, and returns how many of its stripe there were.
+// hit counts one, and returns its stripe's count.
 func (s *Stats) hit(hash uint64) uint64 { return s.striped[hash>>40%stripes].hits.Add(1) }
 
-// Counts are the numbers of Stats.
+// Counts is a copy of Stats.
 type Counts struct {
 	Hits, Misses uint64
-	Unfit        uint64 // neither: a key over 8 KiB, or a decision too large to keep
+	Unfit        uint64 // neither: a key over 8 KiB, or a decision too large to store
 	Evicted      uint64
-	Rechecks     uint64 // hits that were decided again
-	Mismatches   uint64 // of those, what came out otherwise; must be 0
+	Rechecks     uint64 // hits evaluated again as a check
+	Mismatches   uint64 // rechecks with another result; must be 0
 }
 
-// Counts returns the numbers of this moment.
+// Counts returns the current counts.
 func (s *Stats) Counts() Counts {
 	c := Counts{Misses: s.misses.Load(), Unfit: s.unfit.Load(), Evicted: s.evicted.Load(), Rechecks: s.rechecks.Load(), Mismatches: s.mismatches.Load()}
 	for i := range s.striped {
@@ -401,22 +399,21 @@ func (s *Stats) Counts() Counts {
 	return c
 }
 
-// tally judges whether remembering an entry's decisions is of use. Its numbers are about right, which is enough: they decide
-// nothing but that.
+// tally judges whether memoising an entry's decisions pays. Its counts may be slightly off: nothing else depends on them.
 type tally struct {
 	striped [4]stripe
 	misses  atomic.Uint64
 	before  atomic.Uint64 // hits at the end of the last window
-	rest    atomic.Int64  // decisions to do without the memo
-	next    atomic.Int64  // how long the next rest is; 0: pace's
+	rest    atomic.Int64  // decisions left to make without the memo
+	next    atomic.Int64  // length of the next rest; 0: pace.rest
 }
 
-// resting reports whether this decision is to be made without the memo.
+// resting reports whether this decision bypasses the memo.
 func (t *tally) resting() bool { return t.rest.Load() > 0 && t.rest.Add(-1) >= 0 }
 
 func (t *tally) hit(hash uint64) { t.striped[hash>>44%4].hits.Add(1) }
 
-// missed counts a miss, and at the end of a window looks back.
+// missed counts a miss, and judges at the end of each window.
 func (t *tally) missed(p *pace) {
 	if t.misses.Add(1)%p.window != 0 {
 		return
@@ -434,24 +431,24 @@ func (t *tally) missed(p *pace) {
 	t.rest.Store(long)
 }
 
-// Resting reports whether the entry does without the memo for now, because its decisions hardly come twice.
+// Resting reports whether the entry bypasses the memo for now, because its decisions rarely repeat.
 func (e *Entry) Resting() bool { return e.tally.rest.Load() > 0 }
 
-// What the parts of an entry take in memory, in bytes, rounded up.
+// Memory of an entry's parts, in bytes, rounded up.
 const (
-	entryBytes    = 160 // remembered with its slot
+	entryBytes    = 160 // remembered and its slot
 	decisionBytes = 320
-	questionBytes = 88 // with its list of arguments
+	questionBytes = 88 // with its slice of arguments
 )
 
-// plainAllow and plainDeny are the decisions of policies that say no more than true or false.
+// plainDecisions are the decisions of policies that return only true or false.
 var plainDecisions = map[bool]*Decision{
 	true:  {Allowed: true, Result: ast.InternedBooleanTrueValue},
 	false: {Result: ast.InternedBooleanFalseValue},
 }
 
-// detached is a copy of a decision that shares no memory with it, so that neither a request nor what it came in is kept alive or
-// seen again, and about how many bytes it takes; nil where it is nested too deeply.
+// detached copies a decision, so that it shares no memory with the request, and returns its approximate size in bytes. It returns nil if the
+// decision is nested too deeply.
 func detached(d *Decision) (*Decision, int64) {
 	if b, ok := d.Result.(ast.Boolean); ok && bool(b) == d.Allowed {
 		return plainDecisions[d.Allowed], 0
@@ -495,7 +492,7 @@ func detached(d *Decision) (*Decision, int64) {
 			return nil, 0
 		}
 		own.Metadata, _ = plain.(map[string]any)
-		size += size / 2 // the same again, in other words
+		size += size / 2 // the same data again, as plain JSON
 	}
 	return own, size
 }

@@ -39,7 +39,7 @@ func remember(t testing.TB, s *policy.Snapshot, path ...string) *remembering {
 	return r
 }
 
-// key is the key of an input; nil where the memo has none.
+// key returns an input's key; nil if the memo has none.
 func (r *remembering) key(input rego.Value) *policy.Key {
 	k := r.memo.Key(r.entry)
 	if k != nil {
@@ -48,7 +48,7 @@ func (r *remembering) key(input rego.Value) *policy.Key {
 	return k
 }
 
-// decide asks with the memo, as the gate does.
+// decide uses the memo as the gate does.
 func (r *remembering) decide(ctx context.Context, input rego.Value, now time.Time) (d policy.Decision, hit bool, err error) {
 	k := r.key(input)
 	defer k.Done()
@@ -63,7 +63,7 @@ func (r *remembering) decide(ctx context.Context, input rego.Value, now time.Tim
 	return d, false, err
 }
 
-// told is an answer or a failure as text that can be compared.
+// told renders a decision or an error as comparable text.
 func told(t testing.TB, d policy.Decision, err error) string {
 	t.Helper()
 	switch {
@@ -81,8 +81,8 @@ func told(t testing.TB, d policy.Decision, err error) string {
 	return fmt.Sprintf("%v %s %v %v %v %v %d %s %s", d.Allowed, d.Reason, d.Headers, d.ResponseHeaders, d.RemoveHeaders, d.SetQuery, d.Status, text, d.Result)
 }
 
-// TestMemoOnOPAsOwnCases holds the memo against OPA's conformance suite: for each input and some forty changes of it, twice, what is
-// remembered is what is decided.
+// TestMemoOnOPAsOwnCases checks the memo on OPA's conformance suite: for each input and some forty changes of it, twice, the memoised
+// decision equals a fresh one.
 func TestMemoOnOPAsOwnCases(t *testing.T) {
 	used, hits, impure := 0, uint64(0), 0
 	for _, c := range suite(t) {
@@ -123,7 +123,7 @@ func TestMemoOnOPAsOwnCases(t *testing.T) {
 	}
 }
 
-// changes are an input and at most forty changes of it.
+// changes returns an input and at most forty changes of it.
 func changes(input map[string]any) []map[string]any {
 	all := []map[string]any{input}
 	for _, path := range append(paths(input, nil), strangers(input, nil)...) {
@@ -137,13 +137,13 @@ func changes(input map[string]any) []map[string]any {
 	return all
 }
 
-// The inputs of one rule, of which no two may be taken for each other.
+// Inputs of one rule, no two of which may share a key.
 func TestMemoTellsInputsApart(t *testing.T) {
 	for _, test := range []struct {
 		name, rules string
 		inputs      []string
 	}{
-		// What OPA's own dependency analysis leaves out.
+		// A case that OPA's dependency analysis misses.
 		{"an alias under not", "allow if {\n\tu := input.user\n\tnot u.profile.level\n}",
 			[]string{`{}`, `{"user":{}}`, `{"user":{"profile":{"level":1}}}`, `{"user":null}`, `{"user":""}`, `{"user":[]}`, `{"user":false}`}},
 		{"types", `allow := {"allowed": true, "headers": {"x": json.marshal(object.get(input, "a", "absent"))}}`,
@@ -184,7 +184,7 @@ func TestMemoTellsInputsApart(t *testing.T) {
 	}
 }
 
-// The order of an object's members, which a proxy and a Go map choose as they like, is no part of a key.
+// The order of an object's members, which is arbitrary in a proxy and a Go map, does not affect the key.
 func TestKeyKnowsNoOrder(t *testing.T) {
 	r := remember(t, compile(t, module(`allow := count(input.h) > 0`)))
 	write := func(names ...string) string {
@@ -211,7 +211,7 @@ func TestKeyKnowsNoOrder(t *testing.T) {
 	}
 }
 
-// The policy's clock moves between two requests that are alike.
+// The policy's clock advances between two equal requests.
 func TestMemoSeesTheTime(t *testing.T) {
 	r := remember(t, compile(t, module(`allow if time.now_ns() < 1000`)))
 	for _, now := range []int64{1, 2000, 1} {
@@ -222,7 +222,7 @@ func TestMemoSeesTheTime(t *testing.T) {
 	}
 }
 
-// A decision is its snapshot's and its rule's.
+// A decision belongs to its snapshot and its rule.
 func TestMemoBelongsToSnapshotAndEntry(t *testing.T) {
 	s := compile(t, module("allow if input.x == 1\n\nother if input.x == 2"))
 	r := remember(t, s)
@@ -250,7 +250,7 @@ func TestMemoBelongsToSnapshotAndEntry(t *testing.T) {
 	if e, _ := later.Entry([]string{"authz", "allow"}); r.memo.Key(e) != nil {
 		t.Error("a memo answers for another snapshot's rule")
 	}
-	// A path whose segments, joined, are another's.
+	// Two paths whose joined segments are equal.
 	deep := compile(t, tree{"authz.rego": "package authz\n\nallow := true", "a.rego": "package a.b\n\nc if input.x == 1",
 		"b.rego": "package a\n\ns[\"bs\\u0001c\"] if input.x == 2"})
 	first, _ := remember(t, deep, "a", "b", "c").key(one).Text()
@@ -260,7 +260,7 @@ func TestMemoBelongsToSnapshotAndEntry(t *testing.T) {
 	}
 }
 
-// Only what evaluation ended with by itself is remembered.
+// Only evaluations that ended by themselves are memoised.
 func TestMemoKeepsNoFailures(t *testing.T) {
 	decided := func(r *remembering, v rego.Value) string {
 		d, _, err := r.decide(t.Context(), v, noon)
@@ -298,13 +298,13 @@ func TestMemoKeepsNoFailures(t *testing.T) {
 			t.Error(err, r.memo.Status())
 		}
 	})
-	t.Run("a built-in that fails", func(t *testing.T) { // perhaps for want of something that there is next time
+	t.Run("a built-in that fails", func(t *testing.T) { // the failure may not happen next time
 		r := remember(t, compile(t, module("default allow := false\n\nallow if to_number(input.y) == 1")))
 		if a, b := decided(r, value(t, `{"y":"?"}`)), decided(r, value(t, `{"y":"1"}`)); a == b || r.memo.Status().Entries != 1 {
 			t.Errorf("%s, then %s; %+v", a, b, r.memo.Status())
 		}
 	})
-	t.Run("no decision", func(t *testing.T) { // which is what the policy says
+	t.Run("no decision", func(t *testing.T) { // undefined is the policy's own result
 		r := remember(t, compile(t, module("allow if input.x == 2")))
 		if _, hit, err := r.decide(t.Context(), v, noon); hit || !errors.Is(err, policy.ErrUndefined) {
 			t.Error(hit, err)
@@ -315,7 +315,7 @@ func TestMemoKeepsNoFailures(t *testing.T) {
 	})
 }
 
-// A remembered decision holds no memory of the request that it was made for, and its users cannot change it.
+// A memoised decision shares no memory with its request, and its users cannot change it.
 func TestMemoSharesNothing(t *testing.T) {
 	r := remember(t, compile(t, module(`allow := {"allowed": true, "headers": {input.n: input.v, "x-set": [input.v, "b"]}, "query_parameters_to_set": {"q": input.v},
 	"request_headers_to_remove": [input.n], "dynamic_metadata": {"m": {"k": [input.v]}}, "body": input.v}`)))
@@ -338,7 +338,7 @@ func TestMemoSharesNothing(t *testing.T) {
 	}
 }
 
-// Keys over 8 KiB are not looked for, and large decisions are not kept.
+// Keys over 8 KiB are not looked up, and large decisions are not stored.
 func TestMemoSkipsWhatIsLarge(t *testing.T) {
 	r := remember(t, compile(t, module(`allow := {"allowed": true, "body": concat("", [x | some i in numbers.range(1, input.n); x := input.s])}`)))
 	for _, test := range []struct {
@@ -359,7 +359,7 @@ func TestMemoSkipsWhatIsLarge(t *testing.T) {
 	}
 }
 
-// However many decisions come, the memo takes no more than it may, by its own count and by the heap's.
+// However many decisions are made, the memo stays within its limit, by its own count and by the heap's.
 func TestMemoIsBounded(t *testing.T) {
 	const limit = 1 << 20
 	for name, rules := range map[string]string{
@@ -400,7 +400,7 @@ func TestMemoIsBounded(t *testing.T) {
 	}
 }
 
-// Where hardly a decision comes twice an entry does without the memo, and looks again later.
+// An entry whose decisions rarely repeat bypasses the memo, and tries again later.
 func TestMemoRests(t *testing.T) {
 	r := remember(t, compile(t, module(`allow if input.n >= 0`)))
 	r.memo.Pace(100, 1000, 2000)
@@ -436,7 +436,7 @@ func TestMemoRests(t *testing.T) {
 	if n := ask(2000, false); n != 0 {
 		t.Errorf("asked %d times in the longer rest", n)
 	}
-	for range 200 { // every fresh one comes twice from now on
+	for range 200 { // from now on every decision repeats once
 		ask(1, true)
 		ask(1, false)
 	}
@@ -451,7 +451,7 @@ func TestMemoRests(t *testing.T) {
 	}
 }
 
-// A hit that is decided again and comes out otherwise turns the memo off.
+// A recheck with another result disables the memo.
 func TestRecheck(t *testing.T) {
 	r := remember(t, compile(t, module(`allow if input.x == 1`)))
 	one, two := value(t, `{"x":1}`), value(t, `{"x":2}`)
@@ -477,7 +477,7 @@ func TestRecheck(t *testing.T) {
 	three := value(t, `{"x":3}`)
 	k := r.key(three)
 	k.Recall(policy.Facts{}, noon)
-	if d, err := k.Decide(t.Context(), time.Minute, one, policy.Facts{}, noon); err != nil || !d.Allowed { // what must never be: a key with another input's decision
+	if d, err := k.Decide(t.Context(), time.Minute, one, policy.Facts{}, noon); err != nil || !d.Allowed { // a key with another input's decision, which must never happen
 		t.Fatal(err)
 	}
 	k.Done()
@@ -492,7 +492,7 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
-// Many ask at once while there is room for few.
+// Many concurrent requests while there is little room.
 func TestMemoUnderLoad(t *testing.T) {
 	s := compile(t, module(`allow := {"allowed": input.n % 2 == 0, "headers": {"x-n": format_int(input.n, 10)}}`))
 	r := remember(t, s)
@@ -517,8 +517,7 @@ func TestMemoUnderLoad(t *testing.T) {
 	}
 }
 
-// FuzzMemo holds what is remembered against what is decided: for two inputs in turn, and the two share a key only where what is read of
-// them is the same.
+// FuzzMemo compares memoised with fresh decisions for two inputs in turn, which share a key only if what is read of them is the same.
 func FuzzMemo(f *testing.F) {
 	policies := []string{
 		"default allow := false\n\nallow if {\n\tu := input.user\n\tnot u.profile.level\n}",

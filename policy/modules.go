@@ -9,11 +9,11 @@ import (
 
 // Module is one file of a policy.
 type Module struct {
-	ID   string   // the bundle's name and the file's path in it
+	ID   string   // the bundle's name and the path in it
 	Path []string // of its package, below data
 }
 
-// Modules are the files of the policy, in the order of their ids.
+// Modules returns the policy's modules, sorted by ID.
 func (s *Snapshot) Modules() []Module {
 	out := make([]Module, 0, len(s.compiler.Modules))
 	for id, module := range s.compiler.Modules {

@@ -36,13 +36,13 @@ func read(t testing.TB, name string, files tree) *bundle.Bundle {
 	return b
 }
 
-// compile makes a snapshot of one bundle named app for the decision authz/allow.
+// compile compiles one bundle named app for the decision authz/allow.
 func compile(t testing.TB, files tree) *policy.Snapshot {
 	t.Helper()
 	return gatetest.Compile(t, policy.Config{Decision: "authz/allow"}, "app", files)
 }
 
-// module is a policy of one module with the package authz.
+// module returns a policy of one module with the package authz.
 func module(rules string) tree { return tree{"authz.rego": "package authz\n" + rules} }
 
 func value(t testing.TB, text string) rego.Value {

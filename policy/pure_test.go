@@ -8,7 +8,7 @@ import (
 	"gatehouse/policy/reach"
 )
 
-// What may be another next time keeps a decision from being remembered, wherever it is reached from.
+// What may differ next time prevents memoising, wherever it is reached from.
 func TestMemoisable(t *testing.T) {
 	impure := func(rules string) []reach.Use {
 		b := read(t, "app", module(rules))
@@ -58,7 +58,7 @@ func TestMemoisable(t *testing.T) {
 	}
 }
 
-// What is read of what is another in each request is named with its place.
+// Reads of input that differs in each request are reported with their place.
 func TestMemoisableNamesWhatChanges(t *testing.T) {
 	for _, test := range []struct{ rules, what string }{
 		{`allow if input.attributes.request.http.headers["x-request-id"] != ""`, "input.attributes.request.http.headers.x-request-id"},

@@ -23,11 +23,10 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// asked wraps what a case of OPA's suite asks for into a decision.
+// asked wraps the query of a case of OPA's suite into a decision.
 const asked = "package gatehouse_wrapper\n\nallow := {\"allowed\": true, \"dynamic_metadata\": {\"r\": %s}}\n"
 
-// TestReadsOnOPAsOwnCases holds the promise of Reads against OPA's conformance suite: whatever an input holds where it
-// is not read, and whether it holds anything, the answer stays.
+// TestReadsOnOPAsOwnCases checks Reads on OPA's conformance suite: changing or removing unread input does not change the result.
 func TestReadsOnOPAsOwnCases(t *testing.T) {
 	used, tried := 0, 0
 	for _, c := range suite(t) {
@@ -41,7 +40,7 @@ func TestReadsOnOPAsOwnCases(t *testing.T) {
 		}
 		want := outcome(t, s, input)
 		if want != outcome(t, s, input) {
-			continue // depends on the time or on chance
+			continue // depends on the time or on randomness
 		}
 		used++
 		if got := outcome(t, s, projected(input, s.Reads())); got != want {
@@ -70,8 +69,7 @@ func TestReadsOnOPAsOwnCases(t *testing.T) {
 	}
 }
 
-// compareProjected changes an input where it is read, and compares what is decided about it with what is decided about the parts of
-// it that are read.
+// compareProjected changes read parts of an input, and compares the decision with that for only the read parts.
 func compareProjected(t *testing.T, note string, s *policy.Snapshot, input map[string]any, path []string) (tried int) {
 	t.Helper()
 	for _, replacement := range []any{nil, map[string]any{}, map[string]any{"a": json.Number("1")}, absent} {
@@ -85,8 +83,7 @@ func compareProjected(t *testing.T, note string, s *policy.Snapshot, input map[s
 	return tried
 }
 
-// projected is what is read of an object. An object that has nothing of it left is left out, as it is not to be told from an
-// absent one.
+// projected returns what is read of an object. An object without any such part is omitted, as it cannot be told from an absent one.
 func projected(object map[string]any, reads reach.Reads) map[string]any {
 	out := map[string]any{}
 	for key, value := range object {
@@ -104,7 +101,7 @@ func projected(object map[string]any, reads reach.Reads) map[string]any {
 	return out
 }
 
-// projectedText takes what is read of an object out of its text.
+// projectedText projects an object's JSON text.
 func projectedText(t *testing.T, object map[string]any, reads reach.Reads) map[string]any {
 	t.Helper()
 	text, err := json.Marshal(object)
@@ -145,7 +142,7 @@ func suite(t *testing.T) []cases.TestCase {
 	return all
 }
 
-// wrapped compiles a case that asks for one document; nil where it asks for more, or for built-ins that are off.
+// wrapped compiles a case that queries one document; nil if it queries more, or needs disabled built-ins.
 func wrapped(c cases.TestCase) *policy.Snapshot {
 	document, _, _ := strings.Cut(c.Query, " = ")
 	if !strings.HasPrefix(document, "data.") || strings.ContainsAny(document, "[;( ") {
@@ -173,7 +170,7 @@ func wrapped(c cases.TestCase) *policy.Snapshot {
 	return s
 }
 
-// outcome is an answer or a failure as text that can be compared.
+// outcome renders a decision or an error as comparable text.
 func outcome(t *testing.T, s *policy.Snapshot, input map[string]any) string {
 	t.Helper()
 	v, err := rego.FromJSON(input)
@@ -240,8 +237,7 @@ func replace(object map[string]any, path []string, value any) map[string]any {
 	return object
 }
 
-// TestAnswersOnOPAsOwnCases compares answers with what OPA's suite expects, so that this package's own way to run a query
-// is known to be OPA's.
+// TestAnswersOnOPAsOwnCases compares results with those that OPA's suite expects: this package evaluates queries as OPA does.
 func TestAnswersOnOPAsOwnCases(t *testing.T) {
 	agreed := 0
 	for _, c := range suite(t) {

@@ -18,7 +18,7 @@ func TestReads(t *testing.T) {
 		{"a part by a variable", "allow if {\n\tk := input.key\n\tinput.things[k]\n}",
 			[]string{"key", "things", "things.a", "things.a.b"}, []string{"other"}},
 		{"a number in the path", `allow if input.parsed_path[0] == "x"`, []string{"parsed_path", "parsed_path.0"}, []string{"parsed_query"}},
-		// What OPA's own analysis gets wrong: an input without user differs from one with an empty user.
+		// OPA's own analysis is wrong here: an input without user differs from one with an empty user.
 		{"an alias", "allow if {\n\tu := input.user\n\tnot u.profile.level\n}", []string{"user", "user.profile", "user.other"}, []string{"x"}},
 		{"under not", `allow if not input.user.banned`, []string{"user.banned"}, []string{"user.name"}},
 		{"another rule", "allow if b\n\nb if input.x", []string{"x"}, []string{"y"}},
@@ -71,7 +71,7 @@ func TestReadsAcrossModules(t *testing.T) {
 	if !dynamic.Reads().Any("x") || !dynamic.Reads().Any("y") || !dynamic.Reads().Any("rule") || dynamic.Reads().Any("z") {
 		t.Error("a rule chosen at run time may be any of its package")
 	}
-	// Where the package is chosen at run time every rule counts, those of the hidden package system too.
+	// If the package is chosen at run time every rule counts, including those of the hidden package system.
 	if !s.Reads().Any("secret") || !s.Reads().Any("unrelated") || s.Reads().Any("nowhere") {
 		t.Error("a package chosen at run time may be any")
 	}

@@ -13,10 +13,10 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// shop may call a server, which is SERVER in its text.
+// shop may call a server, SERVER in its text.
 const shop = "package shop\n\nallow if {\n\tinput.role == data.shop.role\n}\n\nremote := http.send({\"method\": \"GET\", \"url\": \"SERVER\", \"raise_error\": true}).status_code\n"
 
-// runTests gives a line for each result: outcome, file:line, name, problem.
+// runTests returns a line for each result: outcome, file:line, name, problem.
 func runTests(t *testing.T, files tree, match string) string {
 	t.Helper()
 	tests, err := bundle.ReadTests("app", files.fs(), bundle.Limits{})
@@ -90,7 +90,7 @@ func TestRegoTestsAreBounded(t *testing.T) {
 	}
 }
 
-// TestRegoTestsDoNotCallOut has a server that would answer, and that the policy may call when it decides.
+// TestRegoTestsDoNotCallOut has a server that would respond, and that the policy may call when it decides.
 func TestRegoTestsDoNotCallOut(t *testing.T) {
 	called := make(chan struct{}, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{} }))

@@ -21,24 +21,24 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// Replayer repeats decisions that were made before, for tools that compare. It is for many decisions by one entry. The zero value is
-// not usable; Entry.Replayer makes one.
+// Replayer evaluates recorded decisions again, for tools that compare. It is made once for many decisions of one entry, by Entry.Replayer;
+// the zero value is not usable.
 type Replayer struct {
 	entry  *Entry
 	unsure []string // observed built-ins that may be called, sorted
-	never  []string // unknown ones, for which the policy is not even asked, sorted
+	never  []string // unknown built-ins, for which the policy is not evaluated, sorted
 	timed  bool
 	asks   bool // the directory
 }
 
-// Replayer prepares an entry for repeating decisions. It walks the policy once.
+// Replayer prepares an entry for replays. It walks the policy once.
 func (e *Entry) Replayer() *Replayer {
 	r := &Replayer{entry: e}
 	r.note(slices.Sorted(maps.Keys(reach.From(e.snapshot.compiler, e.query).Builtins())))
 	return r
 }
 
-// note sorts built-ins that may be called by what their values depend on.
+// note classifies the built-ins that may be called.
 func (r *Replayer) note(called []string) {
 	for _, name := range called {
 		switch builtins.Of(name) {
@@ -54,25 +54,24 @@ func (r *Replayer) note(called []string) {
 	}
 }
 
-// Entry is the entry that the Replayer repeats.
+// Entry returns the replayed entry.
 func (r *Replayer) Entry() *Entry { return r.entry }
 
-// Pure reports whether nothing but the part of the input that is read makes the decision: not the time, nor chance, nor anybody
-// who is asked.
+// Pure reports whether the decision depends only on the part of the input that is read: not on the time, randomness, or an external system.
 func (r *Replayer) Pure() bool { return !r.timed && !r.asks && len(r.unsure)+len(r.never) == 0 }
 
-// Basis says what a repeated decision rests on.
+// Basis says what a replayed decision depends on.
 type Basis struct {
-	// Unsure is the first built-in whose value may have been another when the decision was made, "" where there is none. With one the decision
-	// says nothing.
+	// Unsure is the first built-in whose value may have differed at the original decision, "" if there is none. If it is set, the decision
+	// is meaningless.
 	Unsure string
-	// Recorded and Current count the questions to the directory that were answered from the record, and those that the facts answered because
-	// they are not on record: as the directory is now.
+	// Recorded and Current count the directory queries answered from the record, and those that are not on record and were answered by
+	// facts, that is by the directory as it is now.
 	Recorded, Current int
-	asked             string // the first of the latter
+	asked             string // the first query of Current
 }
 
-// Decide is Entry.Decide, except that nobody is called. unsure is Basis.Unsure; a call of the directory counts.
+// Decide is Entry.Decide with network calls disabled. unsure is Basis.Unsure, which a directory query sets too.
 func (r *Replayer) Decide(ctx context.Context, input rego.Value, facts Facts, now time.Time) (d Decision, unsure string, err error) {
 	d, of, err := r.DecideRecorded(ctx, input, nil, facts, now)
 	if of.Current > 0 {
@@ -81,8 +80,8 @@ func (r *Replayer) Decide(ctx context.Context, input rego.Value, facts Facts, no
 	return d, of.Unsure, err
 }
 
-// DecideRecorded is Entry.Decide, except that nobody is called and that what was asked of the directory then has the answer that is on record.
-// Other questions are put to facts.
+// DecideRecorded is Entry.Decide with network calls disabled and directory queries answered from the record. Queries that are not on record
+// are sent to facts.
 func (r *Replayer) DecideRecorded(ctx context.Context, input rego.Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
 	if len(r.never) > 0 {
 		return Decision{}, Basis{Unsure: r.never[0]}, nil
@@ -94,7 +93,7 @@ func (r *Replayer) DecideRecorded(ctx context.Context, input rego.Value, recorde
 	return r.watch(ctx, input, recorded, facts, now)
 }
 
-// watch decides with an eye on what is called.
+// watch decides and reports what the decision depends on.
 func (r *Replayer) watch(ctx context.Context, input rego.Value, recorded []Question, facts Facts, now time.Time) (d Decision, of Basis, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -109,7 +108,7 @@ func (r *Replayer) watch(ctx context.Context, input rego.Value, recorded []Quest
 	return d, of, err
 }
 
-// evaluate gives the value of the decision document. adjust, where there is one, has the last word on the query.
+// evaluate returns the value of the decision document. adjust, if set, may change the query last.
 func (r *Replayer) evaluate(ctx context.Context, input rego.Value, recorded []Question, facts Facts, now time.Time, adjust func(*topdown.Query)) (result rego.Value, of Basis, err error) {
 	sent, chance := false, opa.NDBCache{}
 	directory := &recordedDirectory{record: recorded, now: facts.Directory}
@@ -134,20 +133,20 @@ func (r *Replayer) evaluate(ctx context.Context, input rego.Value, recorded []Qu
 	return state.result, of, err
 }
 
-// OnRecord are the facts of a decision that is on record: what was asked then has the answer that it had. Other questions are put to facts and
-// fail where there is no directory. They are one goroutine's.
+// OnRecord returns facts that answer from the record. Other queries are sent to facts and fail if there is no directory. Not safe for
+// concurrent use.
 func OnRecord(recorded []Question, facts Facts) Facts {
 	return Facts{Directory: &recordedDirectory{record: recorded, now: facts.Directory, strict: true}}
 }
 
-// errNotOnRecord is what a question comes to that nobody can answer.
+// errNotOnRecord is the error of a query without an answer.
 var errNotOnRecord = errors.New("no answer on record, and there is no directory")
 
-// recordedDirectory answers from the record, else from the directory as it is now. It is one evaluation's.
+// recordedDirectory answers from the record, or else from the current directory. It serves one evaluation.
 type recordedDirectory struct {
 	record []Question
 	now    Directory // nil: there is none
-	strict bool      // what nobody can answer fails; else it is undefined, and of says so
+	strict bool      // a query without an answer fails; otherwise it is undefined and sets of.Unsure
 	of     Basis
 }
 
@@ -179,17 +178,17 @@ func (d *recordedDirectory) Epoch(now time.Time) uint64 {
 	return d.now.Epoch(now)
 }
 
-// Coverage counts over many decisions which rules of a policy held. It belongs to one goroutine.
+// Coverage counts over many decisions which rules of a policy held. Not safe for concurrent use.
 //
-// It has its own tracer instead of OPA's package cover, which covers expressions: it tells of a rule's last one that it was evaluated,
-// and not whether it held.
+// It has its own tracer: OPA's package cover reports expressions, so that a rule's last expression counts as evaluated whether or not it
+// held.
 type Coverage struct {
 	known  map[*ast.Rule]int // index in rules
-	places map[RuleCount]int // likewise; what nothing was counted of yet
+	places map[RuleCount]int // likewise, for rules without a count yet
 	rules  []RuleCount
 }
 
-// RuleCount is a rule with how many decisions it held in. Each of several rules of one name counts by itself, and each else.
+// RuleCount is a rule with the number of decisions that it held in. Rules with the same name count separately, and so does each else.
 type RuleCount struct {
 	Rule string `json:"rule"`
 	File string `json:"file"` // bundle and path in it
@@ -200,7 +199,7 @@ type RuleCount struct {
 // Held are the rules that held in one decision, for Coverage.Add.
 type Held []int
 
-// Watch makes the rules that a decision can reach part of the coverage, but for defaults.
+// Watch adds the rules that a decision can reach, except defaults.
 func (c *Coverage) Watch(e *Entry) {
 	if c.known == nil {
 		c.known, c.places = map[*ast.Rule]int{}, map[RuleCount]int{}
@@ -211,7 +210,7 @@ func (c *Coverage) Watch(e *Entry) {
 		}
 		name, stands := PlaceOf(rule)
 		place := RuleCount{Rule: name, File: stands.File, Line: stands.Line}
-		// The compiler makes several rules of one where a head stands for several; they are one to whoever wrote it.
+		// The compiler may split a rule into several; for the author they are one.
 		at, known := c.places[place]
 		if !known {
 			at = len(c.rules)
@@ -222,11 +221,10 @@ func (c *Coverage) Watch(e *Entry) {
 	}
 }
 
-// Decide evaluates a decision that was made before, and says which rules hold: every one that the evaluation comes to, also where one
-// that held before it would have been enough. Nobody is called; see Replayer.Decide for unsure. An error of the policy is no error here:
-// what held until then, held.
+// Decide evaluates a recorded decision and returns the rules that held: every rule that was evaluated, even if an earlier one sufficed.
+// Network calls are disabled; see Replayer.Decide for unsure. An evaluation error is not returned: the rules that held until then count.
 //
-// What was asked of the directory has the answer that is on record, else that of facts.
+// Directory queries are answered from the record, or else by facts.
 func (c *Coverage) Decide(ctx context.Context, r *Replayer, input rego.Value, recorded []Question, facts Facts, now time.Time) (held Held, unsure string, err error) {
 	if len(r.never) > 0 {
 		return nil, r.never[0], nil
@@ -251,7 +249,7 @@ func (c *Coverage) Add(held Held, n int64) {
 	}
 }
 
-// Rules are the rules that were watched, in the order of their places.
+// Rules returns the watched rules, in source order.
 func (c *Coverage) Rules() []RuleCount {
 	out := slices.Clone(c.rules)
 	slices.SortFunc(out, func(a, b RuleCount) int {
@@ -260,7 +258,7 @@ func (c *Coverage) Rules() []RuleCount {
 	return out
 }
 
-// holding is a tracer that notes which rules hold.
+// holding is a tracer that records which rules hold.
 type holding struct {
 	known map[*ast.Rule]int
 	seen  map[int]bool

@@ -44,7 +44,7 @@ func TestProject(t *testing.T) {
 	}
 }
 
-// FuzzProject holds the projection of a text against that of the document in it.
+// FuzzProject compares the projection of a text with that of the parsed document.
 func FuzzProject(f *testing.F) {
 	s := compile(f, module("allow if {\n\tinput.a.b == 1\n\tinput.c[0].d\n\tinput.e.f.g\n}"))
 	for _, seed := range []string{`{"a":{"b":1,"x":"\\"},"c":[{"d":2}],"y":{"z":[1,"]"]}}`, `{"e":{"f":{"g":{},"h":1}},"\u0061":{"b":1e3}}`, `{"a":`, `[]`, `"x"`} {
@@ -54,7 +54,7 @@ func FuzzProject(f *testing.F) {
 		got, err := s.Reads().Project(nil, text)
 		var document any
 		if json.Unmarshal(text, &document) != nil {
-			return // what it makes of damage does not matter, as long as it ends
+			return // the result for invalid JSON does not matter, as long as it returns
 		}
 		if err != nil {
 			t.Fatalf("%q: %v", text, err)
@@ -72,7 +72,7 @@ func FuzzProject(f *testing.F) {
 	})
 }
 
-// repeated reports that no object of a text names a key twice, as far as its length tells: of those encoding/json merges objects.
+// repeated reports that no object has a duplicate key, judging by length: encoding/json merges such objects.
 func repeated(text []byte) bool {
 	var document any
 	_ = json.Unmarshal(text, &document)
@@ -80,7 +80,7 @@ func repeated(text []byte) bool {
 	return strings.Count(string(again), ":") == strings.Count(string(text), ":")
 }
 
-// kept is what Project keeps of an object: what is read, and the objects on the way there.
+// kept returns what Project keeps of an object: what is read, and the objects on the way there.
 func kept(object map[string]any, reads reach.Reads) map[string]any {
 	out := map[string]any{}
 	for key, value := range object {
@@ -106,7 +106,7 @@ func TestInputReader(t *testing.T) {
 		`{`:                                   "",
 		``:                                    "",
 	} {
-		for range 2 { // the second time from what was kept
+		for range 2 { // the second time from the projection
 			v, err := r.Read([]byte(text))
 			if err != nil {
 				if want != "" {
@@ -123,7 +123,7 @@ func TestInputReader(t *testing.T) {
 	}
 }
 
-// TestReplayer says what keeps a decision from coming out once more for certain, where it was called.
+// TestReplayer checks what makes a replayed decision unsure, if it was called.
 func TestReplayer(t *testing.T) {
 	const then = 1_600_000_000_000_000_000
 	for _, test := range []struct {
@@ -173,8 +173,8 @@ func TestReplayer(t *testing.T) {
 	}
 }
 
-// TestOneListOfWhatIsPure holds the memo and the Replayer to one view of every built-in: what one of them takes for certain at any
-// time, so does the other.
+// TestOneListOfWhatIsPure checks that the memo and the Replayer agree on every built-in: what is certain at any time for one is so for the
+// other.
 func TestOneListOfWhatIsPure(t *testing.T) {
 	names := []string{"no.such.builtin", "ds.check", "ds.check_permission", "ds.check_relation", "ds.checks", "ds.graph", "ds.identity", "ds.object",
 		"ds.relation", "ds.relations", "ds.user"}

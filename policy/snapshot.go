@@ -22,38 +22,37 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// Snapshot is a compiled policy: immutable, safe for concurrent use, retired by the garbage collector.
+// Snapshot is a compiled policy: immutable, safe for concurrent use, released by the garbage collector.
 type Snapshot struct {
 	compiler  *ast.Compiler
-	entry     *Entry // of Config.Decision; nil where that is empty
+	entry     *Entry // of Config.Decision; nil if that is empty
 	store     storage.Store
-	txn       storage.Transaction // one read transaction for all decisions; nobody writes, so nobody waits
+	txn       storage.Transaction // one read transaction for all decisions; nothing is written, so nothing blocks
 	patterns  cache.InterQueryValueCache
-	answers   cache.InterQueryCache // of http.send; nil while that is off
+	answers   cache.InterQueryCache // of http.send; nil if disabled
 	directory map[string]*topdown.Builtin
-	transport topdown.CustomizeRoundTripper // of http.send; nil while that is off
-	blocks    bool                          // there are built-ins that wait for others
+	transport topdown.CustomizeRoundTripper // of http.send; nil if disabled
+	blocks    bool                          // blocking built-ins are enabled
 	output    output
 	revision  string
 	bundles   []bundle.Info
 	notices   []string
 }
 
-// Revision names the snapshot in one line for people, logs and metrics: the bundle's revision, or with several bundles
-// name=revision of each in the order of their names, separated by commas.
+// Revision identifies the snapshot in one line, for logs and metrics: the bundle's revision, or with several bundles name=revision of each,
+// sorted by name and separated by commas.
 func (s *Snapshot) Revision() string { return s.revision }
 
-// Bundles describes the bundles in the order of their names. The caller must not change the slice.
+// Bundles describes the bundles, sorted by name. The caller must not change the slice.
 func (s *Snapshot) Bundles() []bundle.Info { return s.bundles }
 
-// Notices returns what the author of the policy should know although it is no error, at most eleven lines. The caller
-// must not change the slice.
+// Notices returns warnings for the policy's author, at most eleven lines. The caller must not change the slice.
 func (s *Snapshot) Notices() []string { return s.notices }
 
 // resultVar is the variable that the compiled query binds to the decision.
 const resultVar = ast.Var("result")
 
-// evaluation is the state of one Decide, in one allocation. It is the topdown.Cancel of its query.
+// evaluation is the state of one Decide, in one allocation. It is its query's topdown.Cancel.
 type evaluation struct {
 	cancelled atomic.Bool
 	looked    uint32
@@ -62,29 +61,29 @@ type evaluation struct {
 	facts     Facts
 	now       time.Time
 	asked     asking
-	strict    bool // without a directory its questions fail
-	clean     bool // it went undisturbed to its end
+	strict    bool // without a directory its queries fail
+	clean     bool // it ended normally
 
-	// Of an evaluation that looks for its own end, instead of being told: a timer and a goroutine cost as much as a short evaluation.
-	ctx   context.Context // nil: it is told
+	// For an evaluation that polls its deadline instead of being cancelled: a timer and a goroutine cost as much as a short evaluation.
+	ctx   context.Context // nil: it does not poll
 	until time.Time
-	left  time.Duration // when the clock was looked at last; 0 before
+	left  time.Duration // time left at the last check; 0 before
 	ended error         // why it was ended
 	often bool
 }
 
 const (
-	// lookEvery is how many expressions are evaluated between two looks at the clock.
+	// lookEvery is the number of expressions between two checks of the deadline.
 	lookEvery = 16
-	// slow is how long so many may take; where they take longer the clock is looked at before each.
+	// slow is the time for lookEvery expressions above which the deadline is checked before each.
 	slow = time.Millisecond
-	// quick is up to how many expressions a decision cannot have become much larger than the input.
+	// quick is the number of expressions up to which a decision cannot be much larger than the input.
 	quick = 64
 )
 
 func (e *evaluation) Cancel() { e.cancelled.Store(true) }
 
-// Cancelled is asked before each expression, and by built-ins that iterate, on the goroutine that evaluates.
+// Cancelled is called before each expression, and by built-ins that iterate, on the evaluating goroutine.
 func (e *evaluation) Cancelled() bool {
 	e.looked++
 	if e.ctx == nil {
@@ -100,31 +99,31 @@ func (e *evaluation) Cancelled() bool {
 	return e.ended != nil
 }
 
-// Deadline implements bounds.Evaluation: zero for an evaluation that is told, whose context knows.
+// Deadline implements bounds.Evaluation. It is zero for an evaluation that does not poll: its context has the deadline.
 func (e *evaluation) Deadline() time.Time { return e.until }
 
 // End implements bounds.Evaluation.
 func (e *evaluation) End(cause error) { e.ended = cause }
 
-// stopped reports whether the evaluation was to end before its end.
+// stopped reports whether the evaluation was ended early.
 func (e *evaluation) stopped() bool { return e.ended != nil || e.cancelled.Load() }
 
-// Entry is one decision path of a snapshot, compiled. It is as immutable as the snapshot, but for what it counts.
+// Entry is one compiled decision path of a snapshot. It is immutable, except for its counters.
 type Entry struct {
 	snapshot *Snapshot
 	path     []string
 	queries  ast.QueryCompiler
 	query    ast.Body // result = data.<path>
 	reads    reach.Reads
-	impure   []reach.Use // what keeps decisions from being remembered
+	impure   []reach.Use // why decisions are not memoised
 	changing []reach.Use
-	inverted bool   // without a directory it could allow what one would have denied
-	prefix   []byte // of the keys of its inputs: the path
+	inverted bool   // without a directory it could allow what should be denied
+	prefix   []byte // of its inputs' keys: the path
 	tally    tally
 }
 
-// Entry compiles the query for a decision path below data, each element one term: ["orders", "GET", "orders", "__id",
-// "allowed"]. It returns nil where no rule and no data defines the document. It is for publishing, not for requests.
+// Entry compiles the query for a decision path below data, each element one term: ["orders", "GET", "orders", "__id", "allowed"]. It returns
+// nil if no rule and no data defines the document. It is for publishing, not for requests.
 func (s *Snapshot) Entry(path []string) (*Entry, error) {
 	if s.entry != nil && slices.Equal(path, s.entry.path) {
 		return s.entry, nil
@@ -164,51 +163,51 @@ func (s *Snapshot) Rules(root []string, name string) [][]string {
 	return slices.CompactFunc(found, slices.Equal[[]string])
 }
 
-// Reads tells what of the input a decision may depend on.
+// Reads returns what a decision may read of the input.
 func (e *Entry) Reads() reach.Reads { return e.reads }
 
-// Memoisable tells whether the decisions of an entry can be remembered.
+// Memoisable says whether an entry's decisions can be memoised.
 type Memoisable struct {
-	// Impure are the uses of built-ins whose value may be another next time; where there is one nothing is remembered.
+	// Impure are uses of built-ins whose value may differ next time; if there are any, nothing is memoised.
 	Impure []reach.Use
-	// Changing are reads of what is another in each request, so that remembering is of no use although it would be sound.
+	// Changing are reads of input that differs in each request: memoising would be sound but useless.
 	Changing []reach.Use
 }
 
-// Memoisable tells whether this entry's decisions can be remembered and, if not, what is in the way.
+// Memoisable says whether this entry's decisions can be memoised and, if not, why.
 func (e *Entry) Memoisable() Memoisable { return Memoisable{Impure: e.impure, Changing: e.changing} }
 
 // Path returns the decision path. The caller must not change it.
 func (e *Entry) Path() []string { return e.path }
 
-// Reads is Entry.Reads of Config.Decision.
+// Reads is Entry.Reads for Config.Decision.
 func (s *Snapshot) Reads() reach.Reads { return s.entry.Reads() }
 
-// Decide is Entry.Decide of Config.Decision, without facts.
+// Decide is Entry.Decide for Config.Decision, without facts.
 func (s *Snapshot) Decide(ctx context.Context, input rego.Value, now time.Time) (Decision, error) {
 	return s.entry.Decide(ctx, input, Facts{}, now)
 }
 
-// Decide evaluates the policy on an input; a nil input is undefined to the policy. It may read facts, and sees now as the current
+// Decide evaluates the policy on an input; a nil input is undefined to the policy. The policy may query facts, and sees now as the current
 // time. Evaluation ends when ctx does.
 //
-// The decision is only valid without an error; with one it denies, and holds nothing but what was asked. Errors wrap ErrUndefined,
-// ErrEvaluation, or the context's error when ctx ended first.
+// The decision is only valid if err is nil; otherwise it denies and holds only Asked. Errors wrap ErrUndefined, ErrEvaluation, or the
+// context's error if ctx ended first.
 func (e *Entry) Decide(ctx context.Context, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, _, err := e.decide(ctx, 0, input, facts, now)
 	return d, err
 }
 
-// DecideWithin is Decide with a context that ends after timeout, and costs less than one.
+// DecideWithin is Decide with a deadline of timeout, cheaper than with a context's.
 func (e *Entry) DecideWithin(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, _, err := e.decide(ctx, timeout, input, facts, now)
 	return d, err
 }
 
-// decide is Decide; clean says that nothing failed on the way, not even a built-in function, that nothing was cut
-// short and that there was a directory if one was asked: the decision is good for any facts that give the same answers.
+// decide is Decide; clean means that nothing failed, not even a built-in, that evaluation was not cut short, and that there was a directory
+// if one was queried: the decision is valid for any facts with the same answers.
 func (e *Entry) decide(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (d Decision, clean bool, err error) {
-	// A panic in a built-in must cost this request alone.
+	// A panic in a built-in must fail this request only.
 	defer func() {
 		if p := recover(); p != nil {
 			d, clean, err = Decision{}, false, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())
@@ -222,15 +221,14 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input rego.Va
 	return d, state.clean, err
 }
 
-// evaluate returns what became of an evaluation: its result is the value of the decision document. adjust, where there is one, has the last word
-// on the query.
+// evaluate returns the finished evaluation, whose result is the value of the decision document. adjust, if set, may change the query last.
 func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time, adjust func(*topdown.Query)) (*evaluation, error) {
 	s := e.snapshot
 	state := &evaluation{facts: facts, now: now, strict: e.inverted}
 	if err := ctx.Err(); err != nil {
 		return state, fmt.Errorf("evaluating the policy: %w", err)
 	}
-	if timeout > 0 && s.blocks { // what waits has to be told
+	if timeout > 0 && s.blocks { // blocking built-ins need a context with the deadline
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
@@ -281,7 +279,7 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input rego.
 	if state.result == nil {
 		return state, ErrUndefined
 	}
-	if state.looked > quick { // fewer steps hold an input a few times at most
+	if state.looked > quick { // with fewer steps the result is at most a few times the input
 		if err := bounds.Check(state.result); err != nil {
 			state.clean = false
 			return state, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
@@ -290,12 +288,12 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input rego.
 	return state, nil
 }
 
-// evaluationError makes ErrEvaluation of one of OPA's errors. Its text starts with bundle, file and line, and quotes no value.
+// evaluationError wraps an OPA error as ErrEvaluation. Its text starts with bundle, file and line, and quotes no value.
 func evaluationError(err error) error {
 	return fmt.Errorf("%w: %s", ErrEvaluation, errorText(halted(err)))
 }
 
-// halted is the error that ended an evaluation.
+// halted returns the error that ended an evaluation.
 func halted(err error) error {
 	var halted topdown.Halt
 	if errors.As(err, &halted) {
@@ -304,8 +302,8 @@ func halted(err error) error {
 	return err
 }
 
-// Defined returns where the policy has rules that are one value each: their paths below data, terms joined by PathSeparator. A
-// package is not among them, although data has a value there as well.
+// Defined returns the paths below data of all single-value rules, terms joined by PathSeparator. Packages are not included, although data
+// has a value there as well.
 func (s *Snapshot) Defined() map[string]bool {
 	found := map[string]bool{}
 	for _, module := range s.compiler.Modules {
@@ -318,5 +316,5 @@ func (s *Snapshot) Defined() map[string]bool {
 	return found
 }
 
-// PathSeparator joins the terms of a path where one text is needed. No term of a route's rule has it.
+// PathSeparator joins a path's terms into one text. No term of a route's rule contains it.
 const PathSeparator = "\x00"

@@ -23,25 +23,25 @@ import (
 )
 
 const (
-	testTimeout   = 5 * time.Second // of one test
-	maxTestOutput = 4 << 10         // bytes that a test printed
+	testTimeout   = 5 * time.Second // for one test
+	maxTestOutput = 4 << 10         // bytes printed by a test
 )
 
-// TestResult is what came of one test. It passed where Failed and Skipped are false.
+// TestResult is the result of one test. It passed if Failed and Skipped are false.
 type TestResult struct {
-	File     string // with the bundle's name in front: orders/orders_test.rego
+	File     string // starts with the bundle's name: orders/orders_test.rego
 	Line     int
 	Name     string // data.orders_test.test_viewer_reads
 	Failed   bool
 	Skipped  bool   // its name begins with todo_test_
-	Problem  string // what made it fail, one line
-	Output   string // what it printed, at most 4 KiB
+	Problem  string // why it failed, in one line
+	Output   string // printed output, at most 4 KiB
 	Duration time.Duration
 }
 
-// RunTests compiles bundles and tests together and runs every test whose name the expression matches; nil matches all.
-// Built-ins are what cfg grants, but none of them reaches the network: a test replaces such a call by "with". The results
-// are in the order of files and lines. Problems of the modules come back as Problems.
+// RunTests compiles bundles and tests together and runs every test whose name matches; nil matches all. The built-ins are those that cfg
+// enables, but none of them reaches the network: a test replaces such a call using "with". The results are sorted by file and line. Problems
+// of the modules are returned as Problems.
 func RunTests(ctx context.Context, cfg Config, bundles []*bundle.Bundle, tests []*bundle.Tests, match *regexp.Regexp) (results []TestResult, err error) {
 	c := &compilation{cfg: cfg, bundles: bundles, snapshot: &Snapshot{}, files: map[string]source{}}
 	if c.prepare(ctx); len(c.problems) == 0 {
@@ -76,7 +76,7 @@ func RunTests(ctx context.Context, cfg Config, bundles []*bundle.Bundle, tests [
 			failed = append(failed, "^"+regexp.QuoteMeta(results[len(results)-1].Name)+"$")
 		}
 	}
-	if len(failed) > 0 && len(failed) <= bundle.MaxProblems { // once more, to see where
+	if len(failed) > 0 && len(failed) <= bundle.MaxProblems { // run them again with tracing, for the line
 		again, err := run(true, strings.Join(failed, "|"))
 		if err != nil {
 			return nil, err
@@ -89,7 +89,7 @@ func RunTests(ctx context.Context, cfg Config, bundles []*bundle.Bundle, tests [
 	return results, nil
 }
 
-// modules are those of the bundles and the tests, by their location.
+// modules returns the modules of the bundles and the tests, by location.
 func (c *compilation) modules(tests []*bundle.Tests) map[string]*ast.Module {
 	out := map[string]*ast.Module{}
 	add := func(name string, modules map[string]*ast.Module) {
@@ -107,8 +107,8 @@ func (c *compilation) modules(tests []*bundle.Tests) map[string]*ast.Module {
 	return out
 }
 
-// runner is OPA's own, so that a test means here what it means to opa test, over our capabilities, data and built-ins. It
-// brings in OPA's Rego front end, which no decision goes through.
+// runner is OPA's own, so that tests mean the same as in opa test, with our capabilities, data and built-ins. It uses OPA's package rego,
+// which no decision does.
 func (c *compilation) runner(ctx context.Context, trace bool) *tester.Runner {
 	capabilities := c.cfg.Capabilities.compiler()
 	capabilities.AllowNet = []string{}
@@ -159,7 +159,7 @@ func testResult(r *tester.Result) TestResult {
 	return out
 }
 
-// failedCases names the cases of a test that has several.
+// failedCases names the failed cases of a test with several.
 func failedCases(r *tester.Result) string {
 	var names []string
 	for name, result := range r.SubResults.Iter {
@@ -173,7 +173,7 @@ func failedCases(r *tester.Result) string {
 	return rego.OneLine(": " + first(names, bundle.MaxProblems))
 }
 
-// explain adds to each failed test the line at which it gave up, from a second run that was traced.
+// explain adds the line of failure to each failed test, from a second, traced run.
 func explain(results []TestResult, traced []*tester.Result) {
 	for _, r := range traced {
 		at := slices.IndexFunc(results, func(t TestResult) bool { return t.Name == r.Package+"."+r.Name })

@@ -92,7 +92,7 @@ func TestFromJSONRefuses(t *testing.T) {
 	}
 }
 
-// A key that comes twice is one key, to the policy as well.
+// A duplicate key is one key, for the policy as well.
 func TestRepeatedKeyIsOneKey(t *testing.T) {
 	twice := rego.Object(rego.Member{Key: "a", Value: rego.Int(1)}, rego.Member{Key: "a", Value: rego.Int(2)})
 	d, err := compile(t, module("allow if [k | some k, _ in input] == [\"a\"]")).Decide(context.Background(), twice, noon)

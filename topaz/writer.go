@@ -26,7 +26,7 @@ type writerService struct {
 type maker = func(*directory.Snapshot) (journal.Edit, error)
 
 // errMayNotWrite is the answer to keys without the right.
-var errMayNotWrite = status.Error(codes.PermissionDenied, "this key may not change the directory: its scope write lets it")
+var errMayNotWrite = status.Error(codes.PermissionDenied, "this key may not change the directory: only a key with the scope write may")
 
 // write makes one write in the name of the client, and returns the directory after it.
 func (s *Service) write(ctx context.Context, size int, make maker) (*directory.Snapshot, error) {

@@ -1,5 +1,5 @@
-// Package origin asks for bundles where they come from over the network: an HTTP server that speaks OPA's bundle protocol, or a registry of
-// images. It knows bytes and tags, not bundles, and is a part of package bundles.
+// Package origin fetches bundles over the network: from an HTTP server that speaks OPA's bundle protocol, or from an image registry. It
+// handles bytes and tags, not bundles, and is a part of package bundles.
 package origin
 
 import (
@@ -15,42 +15,42 @@ import (
 	"gatehouse/upstream"
 )
 
-// longPollType is the media type with which a bundle service says that it holds requests open.
+// longPollType is the media type that a bundle service sends if it supports long polling.
 const longPollType = "application/vnd.openpolicyagent.bundles"
 
-// bodyTime bounds the time from the answer's header to the end of its body.
+// bodyTime bounds the time from the response's header to the end of its body.
 const bodyTime = 5 * time.Minute
 
-// Answer is an answer about a bundle.
+// Answer is a response about a bundle.
 type Answer struct {
-	Raw   []byte // the tarball; nil: what was asked about is current
-	Tag   string // what to ask with the next time: an ETag or a digest; may be empty
-	Holds bool   // the server holds a request open until there is something new
+	Raw   []byte // the tarball; nil: not modified
+	Tag   string // for the next request: an ETag or a digest; may be empty
+	Holds bool   // the server supports long polling
 }
 
-// Request is what an Origin is asked for.
+// Request is a request to an Origin.
 type Request struct {
-	Tag    string // what is had already; empty: nothing
-	Deltas bool   // a change to that can be used as well
-	Hold   bool   // the answer has time until there is something new
+	Tag    string // of the current bundle; empty: none
+	Deltas bool   // a delta bundle is acceptable
+	Hold   bool   // long poll: wait until there is something new
 }
 
-// Origin is where a bundle comes from. One goroutine uses it.
+// Origin is where a bundle comes from. Not safe for concurrent use.
 type Origin interface {
 	Fetch(context.Context, Request) (Answer, error)
 	Close()
 }
 
-// HTTP is a bundle on an HTTP server: OPA's bundle protocol, which any server of files with ETags speaks too.
+// HTTP is a bundle on an HTTP server: OPA's bundle protocol, or any file server with ETags.
 type HTTP struct {
 	service upstream.Service
 	url     string
-	wait    time.Duration    // how long the server is asked to hold a request; 0: not at all
+	wait    time.Duration    // long polling timeout; 0: none
 	limit   int64            // bytes of a tarball
-	client  *upstream.Client // nil after a failure: the next one reads the files anew
+	client  *upstream.Client // nil after a failure: the next one reads the credential files again
 }
 
-// NewHTTP prepares a URL to be asked for. wait is how long the server is asked to hold a request, limit the bytes of a tarball.
+// NewHTTP prepares fetching a URL. wait is the long polling timeout, limit the maximum bytes of a tarball.
 func NewHTTP(s upstream.Service, url string, wait time.Duration, limit int64) (*HTTP, error) {
 	if err := s.Resolve(); err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func NewHTTP(s upstream.Service, url string, wait time.Duration, limit int64) (*
 	return o, err
 }
 
-// Fetch asks once.
+// Fetch makes one request.
 func (o *HTTP) Fetch(ctx context.Context, q Request) (f Answer, err error) {
 	if o.client == nil {
 		if o.client, err = upstream.NewClient(o.service, o.url, o.wait); err != nil {
@@ -71,7 +71,7 @@ func (o *HTTP) Fetch(ctx context.Context, q Request) (f Answer, err error) {
 	ctx, stop := context.WithTimeout(ctx, o.wait+upstream.AnswerTime+2*upstream.DialTime+bodyTime)
 	defer stop()
 	if f, err = o.ask(ctx, q); err != nil {
-		// A token, a certificate or an authority may have been replaced: begin anew.
+		// A token, certificate or CA may have been replaced: use a new client next time.
 		o.Close()
 	}
 	return f, err
@@ -93,7 +93,7 @@ func (o *HTTP) ask(ctx context.Context, q Request) (Answer, error) {
 		return Answer{}, err
 	}
 	defer response.Body.Close()
-	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")) // what is no media type is not ours
+	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")) // an invalid media type is not ours
 	f := Answer{Tag: response.Header.Get("ETag"), Holds: o.wait > 0 && media == longPollType}
 	switch {
 	case response.StatusCode == http.StatusNotModified && response.Request.Header.Get("If-None-Match") == "":
@@ -111,7 +111,7 @@ func (o *HTTP) ask(ctx context.Context, q Request) (Answer, error) {
 	return f, err
 }
 
-// tagOf takes apart what textOf made. Without a host it is of the one that is asked first.
+// tagOf parses what textOf returned. Without a host it applies to the first host.
 func tagOf(text, own string) upstream.Condition {
 	if host, tag, ok := strings.Cut(text, "\n"); ok {
 		return upstream.Condition{Host: host, Tag: tag}
@@ -126,7 +126,7 @@ func textOf(c upstream.Condition, own string) string {
 	return c.Host + "\n" + c.Tag
 }
 
-// statusError says what a refusal means here.
+// statusError explains an error status.
 func statusError(code int) error {
 	text := fmt.Sprintf("the server answered %d %s", code, http.StatusText(code))
 	switch code {
@@ -140,7 +140,7 @@ func statusError(code int) error {
 	return errors.New(text)
 }
 
-// Close ends the connections. The next Fetch opens others.
+// Close closes the connections. The next Fetch opens new ones.
 func (o *HTTP) Close() {
 	if o.client != nil {
 		o.client.Close()
@@ -148,5 +148,5 @@ func (o *HTTP) Close() {
 	}
 }
 
-// URL is what is asked, after its service's has been put in front. It is there after NewHTTP.
+// URL returns the full URL, including the service's. Available after NewHTTP.
 func (o *HTTP) URL() *url.URL { return o.client.URL() }

@@ -13,19 +13,19 @@ import (
 	"gatehouse/upstream"
 )
 
-// imageTime bounds one request to a registry, download included.
+// imageTime bounds one request to a registry, including the download.
 const imageTime = 6 * time.Minute
 
-// Image is a bundle in a registry. Its tag is the digest that the reference stands for.
+// Image is a bundle in a registry. Its tag is the digest that the reference resolves to.
 type Image struct {
 	service        upstream.Service
 	image          string
 	credentialFile string
 	limit          int64
-	client         *images.Client // nil after a failure: the next one reads the files anew
+	client         *images.Client // nil after a failure: the next one reads the credential files again
 }
 
-// NewImage prepares an image to be asked for. credentialFile is Docker's.
+// NewImage prepares fetching an image. credentialFile is in Docker's format.
 func NewImage(s upstream.Service, image, credentialFile string, limit int64) (*Image, error) {
 	if s.BearerFile != "" || s.OAuth2 != nil || s.AWS != nil || s.GCP != nil || s.Azure != nil || len(s.Headers) > 0 {
 		return nil, errors.New("only ca, cert, key and plain_http of a service are used for images: the registry's credential is read from Docker's credential file")
@@ -64,7 +64,7 @@ func (o *Image) connect() (*images.Client, error) {
 	return images.NewClient(images.Config{TLS: trust, PlainHTTP: s.PlainHTTP, CredentialFile: o.credentialFile, MaxTarball: o.limit})
 }
 
-// Fetch asks for the digest first, and pulls only what is new.
+// Fetch resolves the digest first, and pulls only if it is new.
 func (o *Image) Fetch(ctx context.Context, q Request) (f Answer, err error) {
 	if o.client == nil {
 		if o.client, err = o.connect(); err != nil {
@@ -93,7 +93,7 @@ func (o *Image) Fetch(ctx context.Context, q Request) (f Answer, err error) {
 	return Answer{Raw: image.Tarball(), Tag: image.Resolved()}, nil
 }
 
-// Close ends the connections. The next Fetch opens others.
+// Close closes the connections. The next Fetch opens new ones.
 func (o *Image) Close() {
 	if o.client != nil {
 		o.client.Close()

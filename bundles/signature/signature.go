@@ -1,5 +1,5 @@
-// Package signature signs bundles and verifies their signatures, in OPA's format. It owns which algorithms and keys are good enough for that.
-// It is a part of package bundles, and imports policy for the form of its errors.
+// Package signature signs bundles and verifies their signatures, in OPA's format. It owns the accepted algorithms and keys. It is a part of
+// package bundles, and imports policy for the form of its errors.
 package signature
 
 import (
@@ -25,39 +25,38 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// File holds a bundle's signature, in OPA's format: {"signatures": [JWT]}, at the top of the bundle. The token
-// lists every other file with its hash. Of JSON and YAML data, and of the manifest, the hash is that of the values, so
-// that white space does not count.
+// File holds a bundle's signature, in OPA's format: {"signatures": [JWT]}, at the top of the bundle. The token lists every other file with
+// its hash. For JSON and YAML data and the manifest, the hash covers the values, so that white space does not count.
 const File = ".signatures.json"
 
 const (
 	maxKeyFile = 64 << 10 // bytes
 	minRSABits = 2048     // NIST SP 800-131A
-	minSecret  = 32       // bytes; RFC 7518 section 3.2 asks for as many as the hash has
+	minSecret  = 32       // bytes; RFC 7518 section 3.2: at least the hash's size
 )
 
-// Verification says whose signatures a source's bundles must carry. With it nothing is activated that is unsigned, that
-// holds a file which the signature does not name, lacks one that it names, or has one of other contents; and no delta.
+// Verification says whose signatures a source's bundles must have. With it a bundle is refused if it is unsigned, has a file that is not
+// signed, lacks a signed file, or has one with other contents; so is every delta.
 type Verification struct {
 	Keys []Key
 
-	// Serial asks for a whole number "serial" in the metadata of each manifest, and refuses one that is lower than the
-	// highest that this process has activated: an old signed bundle cannot be replayed.
+	// Serial requires an integer "serial" in each manifest's metadata, and refuses one lower than the highest that was active: an old signed
+	// bundle cannot be replayed.
 	Serial bool
 
-	// AllowHS256 accepts keys of that algorithm. Whoever can verify with one can sign with it too.
+	// AllowHS256 accepts HS256 keys. Whoever can verify with one can also sign with it.
 	AllowHS256 bool
 }
 
-// Key is one key that signs, or verifies what was signed. The file is read each time that the key is used.
+// Key is one key to sign or to verify with. The file is read at each use.
 type Key struct {
-	ID        string // the token's kid (RFC 7515 section 4.1.4), or OPA's claim keyid
+	ID        string // the token's kid (RFC 7515 section 4.1.4), or OPA's keyid claim
 	File      string // PEM: a public key or a certificate to verify, a private key to sign; the secret itself for HS256
 	Algorithm string // RS256, PS256, ES256, ES384, EdDSA, or HS256; of RS, PS and ES those with 384 and 512 as well
-	Scope     string // the token's claim scope must be this; empty: it must have none
+	Scope     string // the token's scope claim must be this; empty: it must have none
 }
 
-// algorithms are those that may be configured, each with what reads a PEM public key and a PEM private key for it.
+// algorithms are the configurable algorithms, each with its parsers for PEM public and private keys.
 var algorithms = map[string]struct {
 	public  func([]byte) (any, error)
 	private func([]byte) (any, error)
@@ -96,7 +95,7 @@ func ecPrivate(pem []byte) (any, error) { return jwt.ParseECPrivateKeyFromPEM(pe
 func edPublic(pem []byte) (any, error)  { return jwt.ParseEdPublicKeyFromPEM(pem) }
 func edPrivate(pem []byte) (any, error) { return jwt.ParseEdPrivateKeyFromPEM(pem) }
 
-// secret takes the file as it is, as OPA does: a line break at its end belongs to it.
+// secret uses the whole file, as OPA does: a trailing line break belongs to the secret.
 func secret(content []byte) (any, error) {
 	if len(content) < minSecret {
 		return nil, fmt.Errorf("a secret of %d bytes is too short: at least %d", len(content), minSecret)
@@ -104,7 +103,7 @@ func secret(content []byte) (any, error) {
 	return content, nil
 }
 
-// load reads the key's file. The error names it and never shows what is in it.
+// load reads the key's file. The error names it and never contains its contents.
 func (k Key) load(private bool) (any, error) {
 	algorithm, known := algorithms[k.Algorithm]
 	if !known {
@@ -133,7 +132,7 @@ func (k Key) load(private bool) (any, error) {
 	return key, nil
 }
 
-// Validate checks everything that can be known before a bundle is there, the key files as they are now included.
+// Validate checks everything that can be checked without a bundle, including the current key files.
 func (v *Verification) Validate() error {
 	if v == nil {
 		return nil
@@ -161,7 +160,7 @@ func (v *Verification) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Look takes one look at the key files without reading them; what is not there is nil.
+// Look returns the key files' info without reading them; nil for a missing file.
 func (v *Verification) Look() []fs.FileInfo {
 	if v == nil {
 		return nil
@@ -175,7 +174,7 @@ func (v *Verification) Look() []fs.FileInfo {
 	return seen
 }
 
-// signed is the payload of a signature.
+// signed is a signature's payload.
 type signed struct {
 	Files []opa.FileInfo `json:"files"`
 	KeyID string         `json:"keyid,omitempty"`
@@ -183,9 +182,9 @@ type signed struct {
 	jwt.RegisteredClaims
 }
 
-// Sign returns the content of .signatures.json for a bundle's files, given by their paths below its top: one token over
-// the SHA-256 of each, as `opa sign` makes it. A signature that is among the files already does not count. The same files
-// and key give the same bytes, except with the PS and ES algorithms, which sign with a random number.
+// Sign returns the content of .signatures.json for a bundle's files, by their paths: one token over the SHA-256 of each, as `opa sign` makes
+// it. An existing signature is ignored. The same files and key give the same bytes, except with the PS and ES algorithms, which are
+// randomised.
 func Sign(files map[string][]byte, key Key) ([]byte, error) {
 	private, err := key.load(true)
 	if err != nil {
@@ -211,8 +210,8 @@ func Sign(files map[string][]byte, key Key) ([]byte, error) {
 	return json.Marshal(opa.SignaturesConfig{Signatures: []string{text}})
 }
 
-// Verify checks the signature of a bundle's files, given by their paths below its top, at a time that counts for tokens
-// with exp or nbf. It reads the key files anew. The error is bundle.Problems with the name of the bundle.
+// Verify checks the signature of a bundle's files, by their paths; now is compared with exp and nbf. It reads the key files each time. The
+// error is bundle.Problems with the bundle's name.
 func (v *Verification) Verify(name string, files map[string][]byte, now time.Time) error {
 	problem := func(file string, err error) error {
 		return bundle.Problems{{Stage: "verifying", Bundle: name, File: file, Text: err.Error()}}
@@ -250,7 +249,7 @@ func (v *Verification) Verify(name string, files map[string][]byte, now time.Tim
 	return nil
 }
 
-// token verifies the signature file itself: by the key that it names, with the algorithm that is configured for the key.
+// token verifies the signature file itself: with the key that it names and the algorithm configured for that key.
 func (v *Verification) token(content []byte, now time.Time) (*signed, error) {
 	var file opa.SignaturesConfig
 	decoder := json.NewDecoder(bytes.NewReader(content))
@@ -261,7 +260,7 @@ func (v *Verification) token(content []byte, now time.Time) (*signed, error) {
 	if len(file.Signatures) != 1 {
 		return nil, fmt.Errorf("it holds %d signatures, one is expected", len(file.Signatures))
 	}
-	if file.Plugin != "" && file.Plugin != "_default" { // opa build --signing-key writes the latter
+	if file.Plugin != "" && file.Plugin != "_default" { // opa build --signing-key writes _default
 		return nil, fmt.Errorf("the signature's plugin %q is unknown", file.Plugin)
 	}
 	payload := &signed{}
@@ -283,7 +282,7 @@ func (v *Verification) token(content []byte, now time.Time) (*signed, error) {
 	return payload, nil
 }
 
-// key finds the key that a token names.
+// key returns the key that a token names.
 func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
 	id, _ := t.Header["kid"].(string)
 	if id == "" {
@@ -303,7 +302,7 @@ func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
 	return k, nil
 }
 
-// hashing are the algorithms that a signature may use for files: of OPA's those that are not broken.
+// hashing are the accepted algorithms for file hashes: OPA's, without the broken ones.
 var hashing = []opa.HashingAlgorithm{opa.SHA256, opa.SHA384, opa.SHA512, opa.SHA512256}
 
 func checkHash(name string, content []byte, listed opa.FileInfo) error {
@@ -325,7 +324,7 @@ func checkHash(name string, content []byte, listed opa.FileInfo) error {
 	return nil
 }
 
-// hashFile is OPA's hash of a file.
+// hashFile returns OPA's hash of a file.
 func hashFile(name string, content []byte, algorithm opa.HashingAlgorithm) ([]byte, error) {
 	hasher, err := opa.NewSignatureHasher(algorithm)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package tarball reads bundles that are tar archives, whole and in memory, and writes them. It owns what such an archive may hold: no links, no
-// names that climb, nothing behind its end. It is a part of package bundles, and imports policy for limits and the form of errors.
+// Package tarball reads and writes bundles as tar archives, in memory. It owns what such an archive may hold: no links, no names with "..",
+// no trailing data. It is a part of package bundles, and imports policy for limits and the form of errors.
 package tarball
 
 import (
@@ -27,20 +27,19 @@ import (
 
 const (
 	maxNameLength = 1024 // bytes of a file's path within an archive
-	tarBlock      = 512  // bytes; an archive ends with two blocks of zeros
+	tarBlock      = 512  // bytes; an archive ends with two zero blocks
 )
 
-// Unpack reads a whole bundle tarball, gzipped or plain, into memory: the files by their slash-separated paths below the
-// bundle's top, and the SHA-256 of the tarball's own bytes in hexadecimal. Nothing is ever written anywhere.
+// Unpack reads a whole bundle tarball, gzipped or plain, into memory: the files by their slash-separated paths below the bundle's top, and
+// the SHA-256 of the tarball's bytes in hexadecimal. Nothing is written to disk.
 //
-// Only files and folders may be in it; links and devices are refused, and so is a name that two entries share, that climbs
-// (".."), that is not printable, or that is longer or deeper than allowed. A leading "./" is tar's own habit. A single
-// leading slash is OPA's, which writes every name so: it stands for the bundle's top. Every byte has to be accounted for: a
-// tarball that is cut off, lacks its end, or has something behind it is refused, because a part of a policy may allow what
-// the whole denies.
+// Only files and folders are allowed; links and devices are refused, as are names that are duplicate, contain "..", are not printable, or
+// are longer or deeper than allowed. A leading "./" is accepted because tar writes it, a single leading slash because OPA does; both stand
+// for the bundle's top. Every byte is accounted for: a tarball that is truncated, lacks its end, or has trailing data is refused, because
+// part of a policy may allow what the whole denies.
 //
-// The limits hold for the files, and bound what is read and what is decompressed whatever the ratio of the two. Errors
-// are bundle.Problems with the name of the bundle.
+// The limits apply to the files, and bound what is read and decompressed whatever the compression ratio. Errors are bundle.Problems with the
+// bundle's name.
 func Unpack(name string, r io.Reader, limits bundle.Limits) (files map[string][]byte, digest string, err error) {
 	u := newUnpacker(r, limits.OrDefault())
 	if err := u.read(); err != nil {
@@ -49,11 +48,10 @@ func Unpack(name string, r io.Reader, limits bundle.Limits) (files map[string][]
 	return u.files, hex.EncodeToString(u.digest.Sum(nil)), nil
 }
 
-// unpacker is the state of one Unpack.
 type unpacker struct {
 	limits  bundle.Limits
-	raw     *bounded // the tarball's own bytes
-	content *bounded // the bytes of the tar archive in it
+	raw     *bounded // the tarball's bytes
+	content *bounded // the decompressed tar archive
 	digest  hash.Hash
 	files   map[string][]byte
 	folders map[string]bool
@@ -62,7 +60,7 @@ type unpacker struct {
 }
 
 func newUnpacker(r io.Reader, limits bundle.Limits) *unpacker {
-	// Headers, padding and long names come on top of what the files hold.
+	// Headers, padding and long names add to the size of the files.
 	most := limits.Total + int64(limits.Files)*(2*maxNameLength+3*tarBlock) + 1<<20
 	u := &unpacker{limits: limits, digest: sha256.New(), files: map[string][]byte{}, folders: map[string]bool{}}
 	u.raw = &bounded{from: io.TeeReader(r, u.digest), left: most, err: fmt.Errorf("the archive is larger than %d bytes", most)}
@@ -70,7 +68,7 @@ func newUnpacker(r io.Reader, limits bundle.Limits) *unpacker {
 	return u
 }
 
-// bounded reads up to a number of bytes and fails at the next one.
+// bounded reads up to a number of bytes and fails beyond it.
 type bounded struct {
 	from io.Reader
 	left int64
@@ -96,7 +94,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 
 func (u *unpacker) read() error {
 	buffered := bufio.NewReader(u.raw)
-	magic, _ := buffered.Peek(2) // what is shorter is no archive in any case
+	magic, _ := buffered.Peek(2) // a shorter file is no archive in any case
 	u.content.from = buffered
 	if bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		zipped, err := gzip.NewReader(buffered)
@@ -121,7 +119,7 @@ func (u *unpacker) read() error {
 	}
 }
 
-// broken says of an error of the decoders what it means here.
+// broken turns a decoder's error into a problem with the tarball.
 func (u *unpacker) broken(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
@@ -138,8 +136,8 @@ func (u *unpacker) broken(err error) error {
 	return err
 }
 
-// end checks what comes after the last file: the end mark, of which at least two blocks were just read, then zeros alone.
-// A plain tar file that was cut off between two files would look whole without it.
+// end checks what follows the last file: the end mark, of which at least two blocks were just read, then zeros only. Without it a plain tar
+// file that was truncated between two files would look complete.
 func (u *unpacker) end(mark int64) error {
 	if mark < 2*tarBlock {
 		return errors.New("the archive is cut off: it has no end mark")
@@ -163,13 +161,13 @@ func (u *unpacker) end(mark int64) error {
 	return nil
 }
 
-// entry takes one file or folder in.
+// entry adds one file or folder.
 func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	if u.entries++; u.entries > u.limits.Files {
 		return fmt.Errorf("more than %d files and folders", u.limits.Files)
 	}
 	if header.Typeflag == tar.TypeXGlobalHeader {
-		return nil // a comment: git archive writes the commit there
+		return nil // a global header: git archive writes the commit there
 	}
 	name, err := u.name(header.Name)
 	if err != nil {
@@ -186,7 +184,7 @@ func (u *unpacker) entry(header *tar.Header, content io.Reader) error {
 	return FileError(name, "neither a file nor a folder")
 }
 
-// name is an entry's path below the bundle's top; "" for the top itself.
+// name returns an entry's path below the bundle's top; "" for the top itself.
 func (u *unpacker) name(raw string) (string, error) {
 	if len(raw) > maxNameLength {
 		return "", fmt.Errorf("the file name %.50q... is longer than %d bytes", raw, maxNameLength)
@@ -214,7 +212,7 @@ func (u *unpacker) name(raw string) (string, error) {
 	return name, nil
 }
 
-// folder notes a folder and those above it, none of which may be a file as well.
+// folder records a folder and its parents, none of which may be a file too.
 func (u *unpacker) folder(name string) error {
 	for _, dir := range prefixes(name) {
 		if _, taken := u.files[dir]; taken {
@@ -225,7 +223,7 @@ func (u *unpacker) folder(name string) error {
 	return nil
 }
 
-// prefixes returns a path and the folders above it.
+// prefixes returns a path and its parent folders.
 func prefixes(name string) []string {
 	var list []string
 	for i, c := range name {
@@ -255,7 +253,7 @@ func (u *unpacker) file(name string, size int64, content io.Reader) error {
 	if u.total += size; u.total > u.limits.Total {
 		return FileError(name, fmt.Sprintf("all files together are larger than %d bytes", u.limits.Total))
 	}
-	// The size is what the archive says; memory is taken as bytes arrive.
+	// The size is only what the archive claims; memory is allocated as bytes arrive.
 	data := bytes.NewBuffer(make([]byte, 0, min(size, 1<<20)+bytes.MinRead))
 	if _, err := data.ReadFrom(content); err != nil {
 		return u.broken(err)
@@ -264,7 +262,7 @@ func (u *unpacker) file(name string, size int64, content io.Reader) error {
 	return nil
 }
 
-// Pack writes files as a gzipped tarball: in the order of their names, without times and owners, as gatehouse bundle build has them.
+// Pack writes files as a gzipped tarball, sorted by name, without times and owners, so that the same files give the same bytes.
 func Pack(to io.Writer, files map[string][]byte) error {
 	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
 	if err != nil {
@@ -280,7 +278,7 @@ func Pack(to io.Writer, files map[string][]byte) error {
 			if _, err := w.Write(piece); err != nil {
 				return err
 			}
-			runtime.Gosched() // requests wait no longer than a piece takes
+			runtime.Gosched() // yields to requests between pieces
 		}
 	}
 	if err := w.Close(); err != nil {
@@ -289,7 +287,7 @@ func Pack(to io.Writer, files map[string][]byte) error {
 	return zipped.Close()
 }
 
-// Problem puts a file system's error into the form that all errors about bundles have.
+// Problem converts a file system error to a bundle problem.
 func Problem(name string, err error) bundle.Problem {
 	p := bundle.Problem{Stage: "reading", Bundle: name, Text: err.Error()}
 	var pathErr *fs.PathError
@@ -299,7 +297,7 @@ func Problem(name string, err error) bundle.Problem {
 	return p
 }
 
-// FileError is an error about one file.
+// FileError returns an error about one file.
 func FileError(name, text string) error {
 	return &fs.PathError{Op: "read", Path: name, Err: errors.New(text)}
 }

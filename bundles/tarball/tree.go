@@ -10,15 +10,13 @@ import (
 	"time"
 )
 
-// tree is a directory's contents in memory, as a read-only file system. A file that is not wanted is there by name and
-// empty.
+// tree is a read-only file system in memory. A file whose content was not read has a name only, and is empty.
 type tree struct {
 	files map[string][]byte
 	dirs  map[string][]fs.DirEntry // sorted by name
 }
 
-// Tree shows files by their paths as a read-only file system, as bundle.Read wants it. Neither map nor contents may change
-// afterwards.
+// Tree returns files, by their paths, as a read-only file system for bundle.Read. Neither map nor contents may change afterwards.
 func Tree(files map[string][]byte) fs.FS {
 	t := &tree{files: files, dirs: map[string][]fs.DirEntry{".": nil}}
 	for file, content := range files {
@@ -30,7 +28,7 @@ func Tree(files map[string][]byte) fs.FS {
 	return t
 }
 
-// folder sees that a folder and those above it are listed.
+// folder adds a folder and its parents to the listings.
 func (t *tree) folder(dir string) string {
 	if _, ok := t.dirs[dir]; !ok {
 		t.dirs[dir] = nil
@@ -58,7 +56,7 @@ func (t *tree) ReadDir(name string) ([]fs.DirEntry, error) {
 	return slices.Clone(entries), nil
 }
 
-// entry is a file's or folder's fs.FileInfo and fs.DirEntry.
+// entry is the fs.FileInfo and fs.DirEntry of a file or folder.
 type entry struct {
 	name string
 	size int64

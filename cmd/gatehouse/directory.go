@@ -20,7 +20,8 @@ func directoryCommand() *cobra.Command {
 		Use:   "directory",
 		Short: "Check, query and convert directories of users, groups and resources",
 		Long: `Reads a directory from a folder (manifest.yaml, objects.jsonl, relations.jsonl), from Topaz's JSON, a YAML file or a
-snapshot, and answers questions about it. Nothing is started or changed.`,
+snapshot, and answers questions about it. Nothing is started. import, export
+and from write the file or folder that --out names; the others change nothing.`,
 	}
 	return family(c, directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGraphCommand(), directoryGetCommand(),
 		directoryStatsCommand(), directoryValidateCommand(), directoryImportCommand(), directoryExportCommand(), directoryDiffCommand(),

@@ -118,6 +118,7 @@ as JSON lines (--jsonl) or as one JSON document that Topaz imports (--topaz).`,
 			if out != "" {
 				return format.WriteFolder(out, s)
 			}
+			fmt.Fprintln(c.ErrOrStderr(), "notice: the manifest is not in it: --out FOLDER writes manifest.yaml too")
 			w := bufio.NewWriterSize(c.OutOrStdout(), 1<<16)
 			write := format.WriteJSONLines
 			if topaz {

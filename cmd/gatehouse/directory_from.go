@@ -56,6 +56,7 @@ func (f *fromFlags) run(c *cobra.Command, read func() (*convert.Result, error)) 
 	if err := r.WriteFolder(f.out, f.force); err != nil {
 		return fmt.Errorf("writing the directory: %w", err)
 	}
+	leftOut(c.ErrOrStderr(), "warning", r.Doubts)
 	return f.summary(c.OutOrStdout(), r)
 }
 
@@ -69,17 +70,22 @@ func (f *fromFlags) summary(out io.Writer, r *convert.Result) error {
 	for _, name := range slices.Sorted(maps.Keys(t.ByRelation)) {
 		fmt.Fprintf(&w, "  %-30s %s\n", name, terminal.Thousands(t.ByRelation[name]))
 	}
-	for _, l := range r.Left {
-		fmt.Fprintf(&w, "left out: %s: %s\n", l.Reason, terminal.Thousands(l.Count))
-		for _, one := range l.First {
-			fmt.Fprintf(&w, "  %s\n", terminal.Visible(one))
-		}
-		if more := l.Count - len(l.First); more > 0 {
-			fmt.Fprintf(&w, "  ... and %s more\n", terminal.Thousands(more))
-		}
-	}
+	leftOut(&w, "left out", r.Left)
 	_, err := w.WriteTo(out)
 	return err
+}
+
+// leftOut says what was left out, or is in doubt, and where.
+func leftOut(w io.Writer, what string, list []convert.Left) {
+	for _, l := range list {
+		fmt.Fprintf(w, "%s: %s: %s\n", what, l.Reason, terminal.Thousands(l.Count))
+		for _, one := range l.First {
+			fmt.Fprintf(w, "  %s\n", terminal.Visible(one))
+		}
+		if more := l.Count - len(l.First); more > 0 {
+			fmt.Fprintf(w, "  ... and %s more\n", terminal.Thousands(more))
+		}
+	}
 }
 
 // convertFile reads a file with one of the converters.
@@ -133,6 +139,7 @@ email and identity are names that they are known by. Other columns become proper
 	f.add(c)
 	c.Flags().StringVar(&o.Type, "type", "user", "type of the objects")
 	c.Flags().StringVar(&o.ID, "id-column", "id", "column of the ids")
+	c.Flags().BoolVar(&o.WithoutEmail, "without-email", false, "e-mail addresses are no identities; for users who share some")
 	return c
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/directory"
+	"gatehouse/directory/format"
 	"gatehouse/terminal"
 )
 
@@ -72,7 +73,7 @@ func directoryWhoCommand() *cobra.Command {
 		Args:    arguments("gatehouse directory who ./directory can_read doc:7", 3),
 		RunE: func(c *cobra.Command, args []string) error {
 			object, err := refOr(args[2], "resource")
-			if err = cmp.Or(err, f.valid()); err != nil {
+			if err = cmp.Or(format.RelationName(args[1], "FOLDER can_read doc:7"), err, f.valid()); err != nil {
 				return err
 			}
 			s, err := f.load(c, args[0])
@@ -101,7 +102,7 @@ func directoryWhatCommand() *cobra.Command {
 		Args:    arguments("gatehouse directory what ./directory alice can_read", 3),
 		RunE: func(c *cobra.Command, args []string) error {
 			subject, err := refOr(args[1], "user")
-			if err = cmp.Or(err, f.valid()); err != nil {
+			if err = cmp.Or(format.RelationName(args[2], "FOLDER alice can_read"), err, f.valid()); err != nil {
 				return err
 			}
 			s, err := f.load(c, args[0])
@@ -125,7 +126,7 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 	}
 	switch {
 	case len(types) == 0:
-		return unanswered(fmt.Errorf("%w %q of any type", directory.ErrUnknownRelation, relation))
+		return unanswered(fmt.Errorf("%w %q of any type; the order is FOLDER SUBJECT RELATION", directory.ErrUnknownRelation, relation))
 	case len(types) > 1 && f.after != "":
 		return fmt.Errorf("--after needs --type: %q is in %v", relation, types)
 	}
@@ -211,6 +212,9 @@ Exit code: 0 it was answered, 2 it could not be.`,
 		Args: arguments("gatehouse directory graph ./directory doc:7 can_read user", 4),
 		RunE: func(c *cobra.Command, args []string) error {
 			q.Object, q.Relation, q.Subject = refOrType(args[1]), args[2], refOrType(args[3])
+			if err := format.RelationName(q.Relation, "FOLDER doc:7 can_read user:alice"); err != nil {
+				return err
+			}
 			s, err := f.load(c, args[0])
 			if err != nil {
 				return err

@@ -59,6 +59,7 @@ command says which Secret to make. The objects are those of the Helm chart in k8
 	f.StringVarP(&o.Release.Namespace, "namespace", "n", "default", "Gatehouse's namespace")
 	f.StringVar(&o.App, "app", "app", "the application: its Deployment's name, and the label app of its pods")
 	f.StringVar(&o.AppNamespace, "app-namespace", "", "its namespace (default: Gatehouse's)")
+	f.StringVar(&o.Image, "image", "", "Gatehouse's image, such as registry.example.com/gatehouse:1.2.3 (default: gatehouse with the chart's version)")
 	f.StringVar(&o.AppImage, "app-image", "", "its image, for --mode sidecar (default: its Deployment is there already)")
 	f.IntVar(&o.AppPort, "app-port", 8000, "the port that it listens on")
 	f.StringArrayVarP(&values, "values", "f", nil, "further values of the chart, YAML; may be repeated")

@@ -47,7 +47,7 @@ given FILEs and DIRs. An example of a table:
 Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 		Example: `  gatehouse test
   gatehouse test --config gatehouse.yaml --coverage --junit report.xml
-  gatehouse test --from-log decisions.log --since 7d --out tests/last-week.yaml`,
+  gatehouse test --from-log decisions.log --since 7d --out last-week.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := f.from.given(c); err != nil {
 				return err

@@ -31,9 +31,10 @@ const (
 type Result struct {
 	Snapshot *directory.Snapshot
 	Left     []Left // in order of first occurrence
+	Doubts   []Left // converted, but possibly not as intended
 }
 
-// Left counts what was left out for one reason.
+// Left counts what was left out, or may be wrong, for one reason.
 type Left struct {
 	Reason string
 	Count  int
@@ -94,6 +95,7 @@ type draft struct {
 	first      map[directory.Ref]place // of objects; ids as given by key
 	identities map[string]owner
 	left       []Left
+	doubts     []Left
 	problems   Problems
 }
 
@@ -117,13 +119,17 @@ func (d *draft) problem(at place, text string, args ...any) error {
 	return nil
 }
 
-func (d *draft) leave(at place, what, reason string) {
-	i := slices.IndexFunc(d.left, func(l Left) bool { return l.Reason == reason })
+func (d *draft) leave(at place, what, reason string) { note(&d.left, at, what, reason) }
+
+func (d *draft) doubt(at place, what, reason string) { note(&d.doubts, at, what, reason) }
+
+func note(list *[]Left, at place, what, reason string) {
+	i := slices.IndexFunc(*list, func(l Left) bool { return l.Reason == reason })
 	if i < 0 {
-		i = len(d.left)
-		d.left = append(d.left, Left{Reason: reason})
+		i = len(*list)
+		*list = append(*list, Left{Reason: reason})
 	}
-	l := &d.left[i]
+	l := &(*list)[i]
 	if l.Count++; l.Count <= maxPlaces {
 		l.First = append(l.First, strings.TrimSpace(at.String()+" "+clip(what)))
 	}
@@ -218,7 +224,7 @@ func (d *draft) finish(err error) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Snapshot: s, Left: d.left}, nil
+	return &Result{Snapshot: s, Left: d.left, Doubts: d.doubts}, nil
 }
 
 // isSecret reports whether a name is that of a password or another credential, which is never copied.

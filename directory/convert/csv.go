@@ -16,8 +16,9 @@ import (
 
 // CSVOptions describe the rows of a table.
 type CSVOptions struct {
-	Type string // of the objects; "": user
-	ID   string // column of their ids; "": id
+	Type         string // of the objects; "": user
+	ID           string // column of their ids; "": id
+	WithoutEmail bool   // an e-mail address is no identity
 }
 
 const (
@@ -152,11 +153,11 @@ func (t *table) header(row []string, at place) error {
 		t.names = append(t.names, name)
 	}
 	if t.id < 0 {
-		hint := "name it with --id-column"
+		hint := fmt.Sprintf("name it with --id-column: there are %s", clip(strings.Join(t.names, ", ")))
 		if len(row) == 1 && strings.ContainsAny(row[0], ";\t") {
 			hint = "columns are separated by commas"
 		}
-		return t.problem(at, "no column %q; %s", t.options.ID, hint)
+		return t.problem(at, "no column %q; %s", clip(t.options.ID), hint)
 	}
 	return nil
 }
@@ -185,12 +186,17 @@ func (t *table) row(row []string, at place) error {
 				properties[name] = true
 			}
 		case ref.Type == "user" && (name == "roles" || name == "groups"):
+			if strings.Contains(value, ",") && !strings.Contains(value, ";") {
+				t.doubt(at, value, fmt.Sprintf("cells of column %s with commas, which are one name each; several have ; between them", name))
+			}
 			err = t.members(strings.TrimSuffix(name, "s"), value, ref, at)
 		case ref.Type == "user" && name == "identity":
 			err = t.identity(id, value, at)
 		case ref.Type == "user" && name == "email":
 			properties[name] = value
-			err = t.identity(id, value, at)
+			if !t.options.WithoutEmail {
+				err = t.identity(id, value, at)
+			}
 		default:
 			properties[name] = value
 		}

@@ -29,6 +29,9 @@ func readRealms(d *draft, f File) ([]*realm, error) {
 	if !utf8.Valid(f.Text) {
 		return nil, r.problem(place{f.Name, 0}, "not valid UTF-8; save the file as UTF-8")
 	}
+	if begin := bytes.TrimLeft(f.Text, " \t\r\n"); len(begin) > 0 && begin[0] != '{' && begin[0] != '[' {
+		return nil, r.problem(place{f.Name, 1}, "not a realm as JSON, which begins with { or [; kc.sh export writes one")
+	}
 	realms, err := r.realms()
 	if err == nil {
 		if _, end := r.json.Token(); !errors.Is(end, io.EOF) {

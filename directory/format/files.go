@@ -53,7 +53,10 @@ type source struct {
 
 // folder is the files found under a path.
 type folder struct {
+	path     string
+	alone    bool   // path is a file
 	manifest string // its file; "": none
+	misnamed string // a file that is a manifest by another name; "": none
 	sources  []*source
 }
 
@@ -68,17 +71,19 @@ func find(path string) (*folder, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &folder{sources: []*source{s}}, nil
+		return &folder{path: path, alone: true, sources: []*source{s}}, nil
 	}
 	entries, err := readNames(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the directory: %w", err)
 	}
-	f := &folder{}
+	f := &folder{path: path}
 	for _, name := range entries {
 		full := filepath.Join(path, name)
 		if name == ManifestFile {
 			f.manifest = full
+		} else if strings.EqualFold(name, ManifestFile) || strings.EqualFold(name, "manifest.yml") {
+			f.misnamed = full
 		} else if s := sourceOf(full, name); s != nil {
 			f.sources = append(f.sources, s)
 		}

@@ -47,6 +47,9 @@ func Load(ctx context.Context, path string, o Options) (*directory.Snapshot, err
 	if o.Problems <= 0 {
 		o.Problems = 20
 	}
+	if f.misnamed != "" && f.manifest == "" && o.Manifest == "" {
+		return nil, fmt.Errorf("%s is not read: name it %s", f.misnamed, ManifestFile)
+	}
 	l := &loader{options: o, folder: f}
 	for _, s := range f.sources {
 		l.progress.Total += s.info.Size() * int64(s.passes())
@@ -78,6 +81,7 @@ type loader struct {
 	problems []Problem
 	more     bool     // more problems than the limit
 	twice    []*twice // duplicate objects
+	untyped  *untyped // types missing in the built-in manifest; nil with another manifest
 }
 
 // errEnough stops a pass at the maximum number of problems.
@@ -108,6 +112,7 @@ func (l *loader) readManifest() (err error) {
 		l.manifest, err = ReadManifest(l.folder.manifest)
 	default:
 		l.manifest = directory.DefaultManifest()
+		l.untyped = &untyped{}
 	}
 	return err
 }
@@ -258,6 +263,8 @@ func (l *loader) addObjects(b *directory.Builder, part *batch) error {
 			return nil
 		case errors.Is(err, directory.ErrDuplicate):
 			l.twice = append(l.twice, &twice{ref: o.Ref, problem: len(l.problems)})
+		case l.untyped != nil && errors.Is(err, directory.ErrUnknownType):
+			return l.unknownType(part.file, part.objectLines[i], objectProblem(l.manifest, o, err), o.Type)
 		}
 		return l.complain(part.file, part.objectLines[i], objectProblem(l.manifest, o, err))
 	})
@@ -274,7 +281,11 @@ func (l *loader) addRelations(b *directory.Builder, part *batch) error {
 			next++
 			return nil
 		}
-		return l.complain(part.file, part.relationLines[i], relationProblem(l.manifest, &part.relations[i], err))
+		r := &part.relations[i]
+		if l.untyped != nil && errors.Is(err, directory.ErrUnknownType) {
+			return l.unknownType(part.file, part.relationLines[i], relationProblem(l.manifest, r, err), r.Object.Type, r.Subject.Type)
+		}
+		return l.complain(part.file, part.relationLines[i], relationProblem(l.manifest, r, err))
 	})
 	l.progress.Relations += next
 	l.tell()

@@ -291,3 +291,33 @@ func TestLoadFollowsLinks(t *testing.T) {
 		t.Errorf("a link to nowhere: %v", err)
 	}
 }
+
+// TestUnknownTypes: a directory without a manifest whose types are not those of the built-in one has one problem, however large it is.
+func TestUnknownTypes(t *testing.T) {
+	for name, c := range map[string]struct {
+		objects int
+		want    string
+	}{
+		"some": {30, "the directory has 1 problem(s), nothing was loaded:"},
+		"many": {50_000, "the directory has problems, nothing was loaded; the first 1 are:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b strings.Builder
+			for i := range c.objects {
+				fmt.Fprintf(&b, "{\"type\":\"t%d\",\"id\":\"%d\"}\n", i%20, i)
+			}
+			dir := t.TempDir()
+			for file, text := range map[string]string{"objects.jsonl": b.String(), "relations.jsonl": ""} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := format.Load(t.Context(), dir, format.Options{})
+			want := c.want + "\n" + filepath.Join(dir, "objects.jsonl") + ":1: unknown types: t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11. No manifest was found, " +
+				"so the built-in one is used, which has user, identity, group, role, resource; correct them, or add them to " + filepath.Join(dir, "manifest.yaml")
+			if err == nil || err.Error() != want {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+		})
+	}
+}

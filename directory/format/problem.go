@@ -3,6 +3,7 @@ package format
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -77,6 +78,46 @@ func knownRelations(m *directory.Manifest, r *directory.Relation) string {
 		return fmt.Sprintf("%q is a permission of %s, which follows from relations and cannot be written", name, typ)
 	}
 	return fmt.Sprintf("%s has %s", typ, list(m.Relations(typ)))
+}
+
+// untyped counts records of types that the built-in manifest lacks. They are one problem: a manifest solves all.
+type untyped struct {
+	types []string // the first ones
+	count int
+	index int // of the problem
+}
+
+// unknownType records a record with types that the built-in manifest lacks. text is the problem if it is the only one.
+func (l *loader) unknownType(file string, line int, text string, types ...string) error {
+	const (
+		most   = 12     // types that are listed
+		enough = 10_000 // then reading stops
+	)
+	u := l.untyped
+	before := len(u.types)
+	for _, t := range types {
+		if len(u.types) < most && !slices.Contains(u.types, clip(t)) && !slices.Contains(l.manifest.Types(), t) {
+			u.types = append(u.types, clip(t))
+		}
+	}
+	if u.count++; u.count == 1 {
+		u.index = len(l.problems)
+		return l.complain(file, line, text)
+	}
+	if u.count == enough {
+		l.more = true
+		return errEnough
+	}
+	if u.count > 2 && len(u.types) == before {
+		return nil
+	}
+	add := "add them to " + filepath.Join(l.folder.path, ManifestFile)
+	if l.folder.alone {
+		add = "name a manifest that has them"
+	}
+	l.problems[u.index].Text = fmt.Sprintf("unknown types: %s. No manifest was found, so the built-in one is used, which has %s; correct them, or %s",
+		strings.Join(u.types, ", "), list(l.manifest.Types()), add)
+	return nil
 }
 
 // list formats names, the first few of many.

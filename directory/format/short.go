@@ -33,6 +33,14 @@ func ParseQuestion(text string) (directory.Question, error) {
 	return directory.Question{Object: r.Object, Relation: r.Relation, Subject: r.Subject}, err
 }
 
+// RelationName rejects an object in place of a relation or permission name. order is the expected argument order.
+func RelationName(text, order string) error {
+	if strings.Contains(text, ":") {
+		return fmt.Errorf("%q is an object, where the name of a relation or permission should be; the order is %s", clip(text), order)
+	}
+	return nil
+}
+
 // ParseRelation parses object#relation@subject, or object#relation@subject#relation, as
 // doc:7#viewer@group:eng#member.
 func ParseRelation(text string) (directory.Relation, error) {

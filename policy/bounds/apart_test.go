@@ -11,7 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// evaluation has a deadline, as policy's has.
+// evaluation has a deadline, like policy's.
 type evaluation struct {
 	until time.Time
 	ended error
@@ -22,7 +22,7 @@ func (e *evaluation) Cancelled() bool     { return e.ended != nil }
 func (e *evaluation) Deadline() time.Time { return e.until }
 func (e *evaluation) End(cause error)     { e.ended = cause }
 
-// TestApart: a built-in that nobody knows, and that looks at nothing, is given up at the deadline, counted, and bounded in number.
+// TestApart has an unknown built-in that ignores cancellation: it is abandoned at the deadline, counted, and limited in number.
 func TestApart(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan string, 1000)
 	stuck := func(_ topdown.BuiltinContext, args []*ast.Term, _ func(*ast.Term) error) error {
@@ -54,7 +54,7 @@ func TestApart(t *testing.T) {
 	for range maxAbandoned() {
 		<-entered
 	}
-	for Abandoned().Abandoned != before.Abandoned { // it ends, or the test does not
+	for Abandoned().Abandoned != before.Abandoned { // the test hangs if the call does not end
 		time.Sleep(time.Millisecond)
 	}
 	if _, err := apartWith(call, func(_ topdown.BuiltinContext, _ []*ast.Term, _ func(*ast.Term) error) error { return errors.New("no") }); err == nil || err.Error() != "no" {
@@ -68,7 +68,7 @@ func TestApart(t *testing.T) {
 	_, _ = apartWith(call, func(topdown.BuiltinContext, []*ast.Term, func(*ast.Term) error) error { panic("bang") })
 }
 
-// apartWith calls until the deadline of a millisecond did not come first.
+// apartWith repeats a call until its deadline of a millisecond was not exceeded.
 func apartWith(call func(topdown.BuiltinFunc) (*evaluation, error), f topdown.BuiltinFunc) (e *evaluation, err error) {
 	for {
 		if e, err = call(f); e.ended == nil {

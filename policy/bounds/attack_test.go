@@ -24,13 +24,13 @@ import (
 
 const (
 	deadline = 100 * time.Millisecond
-	// patience is far beyond what a loaded machine makes of the deadline, and far below what hostile operands took before there were
-	// limits: minutes, or for ever.
+	// patience is far beyond the deadline even on a loaded machine, and far below what hostile operands took without limits: minutes, or for
+	// ever.
 	patience = 20 * time.Second
 	memory   = 1 << 30 // bytes that one decision may allocate
 )
 
-// TestEveryBuiltinIsInTheTable holds the table against the OPA that is linked: a new built-in has to be looked at.
+// TestEveryBuiltinIsInTheTable compares the table with the linked OPA: a new built-in has to be reviewed.
 func TestEveryBuiltinIsInTheTable(t *testing.T) {
 	known := map[string]bool{}
 	for _, row := range bounds.Table() {
@@ -46,7 +46,7 @@ func TestEveryBuiltinIsInTheTable(t *testing.T) {
 	}
 }
 
-// TestMain holds that no call that was given up goes on for ever.
+// TestMain checks that no abandoned call runs for ever.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	for range 300 {
@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-// tree is a bundle, by its paths.
+// tree is a bundle's files by path.
 type tree map[string]string
 
 func module(rules string) tree { return tree{"authz.rego": "package authz\n" + rules} }
@@ -81,7 +81,7 @@ func fromTest(t testing.TB, x any) rego.Value {
 
 var again = strings.Repeat
 
-// hostile are operands that a client may send, by type.
+// hostile returns operands that a client may send, by type.
 func hostile() map[string][]any {
 	graph, edges := map[string]any{}, []any{}
 	for i := range 40 {
@@ -121,7 +121,7 @@ func deep(n int) any {
 	return x
 }
 
-// manyOps is a JSON patch that doubles a document sixty times.
+// manyOps returns a JSON patch that doubles a document sixty times.
 func manyOps() any {
 	var list []any
 	for i := range 60 {
@@ -130,8 +130,8 @@ func manyOps() any {
 	return list
 }
 
-// TestHostileOperands calls every built-in with everything that a client may send. Where an operand overflows the stack the test does
-// not fail: its process ends.
+// TestHostileOperands calls every built-in with everything that a client may send. An operand that overflows the stack does not fail the
+// test: it kills the process.
 func TestHostileOperands(t *testing.T) {
 	pool := hostile()
 	values := map[string][]rego.Value{}
@@ -172,7 +172,7 @@ func TestHostileOperands(t *testing.T) {
 	t.Logf("%d calls", tried)
 }
 
-// kinds are those of the values in hostile that fit a parameter.
+// kinds returns the keys of hostile that fit a parameter.
 func kinds(of types.Type) []string {
 	var out []string
 	for _, kind := range []string{"string", "number", "object", "array", "set"} {
@@ -189,7 +189,7 @@ func kinds(of types.Type) []string {
 	return out
 }
 
-// promptly decides, and holds time and memory to the limits.
+// promptly decides, and checks time and memory.
 func promptly(t *testing.T, what string, s *policy.Snapshot, input rego.Value) (policy.Decision, error) {
 	t.Helper()
 	var before, after runtime.MemStats
@@ -214,7 +214,7 @@ func promptly(t *testing.T, what string, s *policy.Snapshot, input rego.Value) (
 	return d, err
 }
 
-// TestAttacks are requests that ended the process, or kept it busy for minutes.
+// TestAttacks has requests that killed the process, or kept it busy for minutes.
 func TestAttacks(t *testing.T) {
 	spreads := "{__schema{...F0}} "
 	for i := range 40 {
@@ -299,7 +299,7 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// TestLargeDecision: what a decision holds many times is not written out.
+// TestLargeDecision checks that a decision that holds a value many times is not serialized.
 func TestLargeDecision(t *testing.T) {
 	s := compile(t, module(`import rego.v1
 allow := {"allowed": true, "dynamic_metadata": {"x": [input.a | some i in numbers.range(1, 1000)]}}`))
@@ -308,7 +308,7 @@ allow := {"allowed": true, "dynamic_metadata": {"x": [input.a | some i in number
 	}
 }
 
-// TestOverloaded: past the bound of calls that were given up, large ones are refused and small ones go on.
+// TestOverloaded checks that with too many abandoned calls, large ones are refused and small ones go on.
 func TestOverloaded(t *testing.T) {
 	defer bounds.Occupy()()
 	s := compile(t, module(`allow if regex.match(input.a, "x")`))
@@ -348,7 +348,7 @@ func fractions(n int) any {
 	return list
 }
 
-// TestWhatExceedsALimitIsNoAnswer: a rule that denies must not be switched off by an operand that is too large.
+// TestWhatExceedsALimitIsNoAnswer checks that an operand that is too large does not switch off a deny rule.
 func TestWhatExceedsALimitIsNoAnswer(t *testing.T) {
 	s := compile(t, module("import rego.v1\ndefault allow := true\nallow := false if { bits.lsh(1, input.n) > 5 }"))
 	for n, wants := range map[int]bool{1: true, 10: false} {

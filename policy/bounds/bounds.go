@@ -1,20 +1,20 @@
-// Package bounds holds the built-in functions of Rego to limits of depth, size and work, whatever a request puts into their operands.
+// Package bounds limits the depth, size and work of Rego's built-in functions, whatever operands a request gives them.
 //
-// OPA looks at the deadline between two steps of an evaluation, not within a built-in. So a built-in that runs for minutes outlasts
-// every deadline, one that allocates gigabytes ends the process, and one that recurses over what a client sent overflows the stack,
-// which no recover can catch. Each built-in of the OPA that is linked has a row in one table that says how it is bounded:
+// OPA checks for cancellation between evaluation steps, not within a built-in. A built-in that runs for minutes outlasts every deadline, one
+// that allocates gigabytes kills the process, and one that recurses over client input overflows the stack, which recover cannot catch. Each
+// built-in of the linked OPA has a row in one table that says how it is bounded:
 //
-//	bounded    time and memory grow with its operands, and it does not recurse deeper than they are nested
-//	limited    its operands, or what would come of them, are held to a limit before it is called
-//	replaced   an implementation of ours gives the same result in bounded time
-//	apart      large work is done on a goroutine of its own, which is given up at the evaluation's deadline
-//	waits      it waits for others, by the evaluation's context
+//	bounded    time and memory grow with its operands, and it recurses no deeper than they are nested
+//	limited    its operands, or its result, are checked against a limit before it is called
+//	replaced   our implementation gives the same result in bounded time
+//	apart      large calls run on their own goroutine, which is abandoned at the evaluation's deadline
+//	waits      it waits for others and honours the evaluation's context
 //
-// What exceeds a limit ends the whole evaluation with an error. It does not leave an expression undefined, as a built-in's ordinary
-// error does: a request could else switch a rule that denies off by making it too large.
+// A call that exceeds a limit fails the whole evaluation. Leaving the expression undefined, as an ordinary built-in error does, would let a
+// request switch off a deny rule by making it too large.
 //
-// A built-in that the table does not know counts as unbounded: it always runs apart. Those of package topdown are replaced in its own
-// registry, which belongs to the process and is read without a lock: that is done once, when this package is initialised.
+// A built-in without a row counts as unbounded and always runs apart. Package topdown's built-ins are replaced in its registry, which is
+// global and read without a lock, so this happens once, when the package is initialised.
 package bounds
 
 import (
@@ -29,53 +29,53 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// The limits. They lie far above what a policy does with one request.
+// Limits. They are far above what a policy needs for one request.
 const (
-	MaxText    = 32 << 20 // bytes of a text that a built-in puts together
-	MaxNodes   = 1 << 20  // values in a value that a built-in walks through or makes
-	MaxNesting = 10_000   // of arrays and objects
-	MaxNumber  = 1000     // characters of a number that a built-in reads from a text
-	MaxDigits  = 40_000   // of a number that is calculated with
-	MaxShift   = 100_000  // bits
-	MaxList    = 1 << 20  // elements of a list that a built-in counts up
+	MaxText    = 32 << 20 // bytes of a text that a built-in builds
+	MaxNodes   = 1 << 20  // values in a value that a built-in walks or builds
+	MaxNesting = 10_000   // depth of arrays and objects
+	MaxNumber  = 1000     // characters of a number that a built-in parses
+	MaxDigits  = 40_000   // digits of a number in arithmetic
+	MaxShift   = 100_000  // bits of a shift
+	MaxList    = 1 << 20  // elements of a list that a built-in generates
 	MaxPattern = 64 << 10 // bytes of a pattern or template
-	MaxProgram = 1 << 18  // instructions that a regular expression may come to
+	MaxProgram = 1 << 18  // instructions of a compiled regular expression
 
-	apartWork = 1 << 18 // above so many steps, of some nanoseconds each, a call is made apart
+	apartWork = 1 << 18 // calls with more steps (some nanoseconds each) run apart
 )
 
-// ErrOverloaded is the cause of an evaluation's end where too many calls that were given up are still under way.
+// ErrOverloaded ends an evaluation when too many abandoned calls are still running.
 var ErrOverloaded = errors.New("too many calls of built-in functions that outlast their deadline are under way")
 
-// ErrLimit is the cause of an evaluation's end where a built-in would exceed a limit.
+// ErrLimit ends an evaluation when a built-in would exceed a limit.
 var ErrLimit = errors.New("limit exceeded")
 
-// Evaluation is what a topdown.Cancel may tell of its evaluation: when it has to end, zero where nothing is known, and, on the
-// goroutine that evaluates, that it was ended.
+// Evaluation is what a topdown.Cancel may also implement: Deadline returns when the evaluation has to end, zero if unknown; End, called on
+// the evaluating goroutine, records why it was ended.
 type Evaluation interface {
 	Deadline() time.Time
 	End(cause error)
 }
 
-// verdict is what is known of a call before it is made.
+// verdict is the result of checking a call's operands.
 type verdict struct {
-	work    int    // steps; above apartWork the call is made apart
-	refused string // the limit that it exceeds
+	work    int    // steps; above apartWork the call runs apart
+	refused string // the limit it exceeds
 }
 
-// guard is how a built-in is bounded.
+// guard says how a built-in is bounded.
 type guard struct {
 	kind    string
 	why     string
 	check   func(args []*ast.Term) verdict // nil: nothing to check
-	instead topdown.BuiltinFunc            // nil: OPA's own
-	result  func(*ast.Term) string         // checks what comes of it; nil: nothing to check
+	instead topdown.BuiltinFunc            // nil: OPA's implementation
+	result  func(*ast.Term) string         // checks the result; nil: nothing to check
 }
 
-// Row is a built-in with how it is bounded.
+// Row is a built-in and how it is bounded.
 type Row struct{ Name, Kind, Why string }
 
-// Table gives how each built-in of the linked OPA is bounded, in OPA's order. Kind is "unknown" for one that has no row.
+// Table returns how each built-in of the linked OPA is bounded, in OPA's order. Kind is "unknown" for one without a row.
 func Table() []Row {
 	rows := make([]Row, len(ast.Builtins))
 	for i, b := range ast.Builtins {
@@ -88,7 +88,7 @@ func Table() []Row {
 	return rows
 }
 
-// Rows are the names that the table knows, those of other versions of OPA included.
+// Rows returns the names in the table, including those of other OPA versions.
 func Rows() []string {
 	var names []string
 	for name := range guards {
@@ -98,10 +98,10 @@ func Rows() []string {
 	return names
 }
 
-// opas are OPA's own functions, by name, as far as they have a guard.
+// opas holds OPA's own implementations of the guarded built-ins, by name.
 var opas = map[string]topdown.BuiltinFunc{}
 
-// OPA's registry is the process's: an evaluation finds a built-in there before it looks at what its query brings.
+// OPA's registry is global: evaluation looks there before it looks at the query's own built-ins.
 func init() {
 	for _, b := range ast.Builtins {
 		g, known := guards[b.Name]
@@ -116,12 +116,12 @@ func init() {
 		if g.instead == nil {
 			g.instead = original
 		}
-		b.CanSkipBctx = false // it is called with the evaluation's deadline
+		b.CanSkipBctx = false // the call needs the evaluation's deadline
 		topdown.RegisterBuiltinFunc(b.Name, g.call(b.Name, b.Decl.Arity()))
 	}
 }
 
-// call is the built-in with its guard. Operands may be followed by what the result is to be.
+// call wraps the built-in with its guard. args may have one more element than arity: the expected result.
 func (g guard) call(name string, arity int) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		if g.result != nil {
@@ -139,7 +139,7 @@ func (g guard) call(name string, arity int) topdown.BuiltinFunc {
 	}
 }
 
-// checked is an iterator that looks at what comes of a call first.
+// checked wraps iter to check the result first.
 func (g guard) checked(name string, at *ast.Location, iter func(*ast.Term) error) func(*ast.Term) error {
 	return func(t *ast.Term) error {
 		if text := g.result(t); text != "" {
@@ -149,7 +149,7 @@ func (g guard) checked(name string, at *ast.Location, iter func(*ast.Term) error
 	}
 }
 
-// limit ends the evaluation.
+// limit halts the evaluation.
 func limit(name string, at *ast.Location, text string) error {
 	return halt(name, at, fmt.Errorf("%w: %s", ErrLimit, text))
 }
@@ -163,15 +163,15 @@ func halt(name string, at *ast.Location, cause error) error {
 	return topdown.Halt{Err: e.Wrap(cause)}
 }
 
-// outcome is what came of a call apart.
+// outcome is the result of a call apart.
 type outcome struct {
 	terms    []*ast.Term
 	err      error
 	panicked string
 }
 
-// apart makes a call on a goroutine of its own and waits for it until the evaluation's deadline. The operands are not copied: those of a request
-// lie in memory that no transport uses again, and those out of a policy's data may be large.
+// apart runs a call on its own goroutine and waits for it until the evaluation's deadline. Operands are not copied: those from a request are
+// in memory that the transport does not reuse, and those from a policy's data may be large.
 func apart(name string, f topdown.BuiltinFunc, bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 	evaluation, _ := bctx.Cancel.(Evaluation)
 	end := func(cause error) error {
@@ -219,10 +219,10 @@ func apart(name string, f topdown.BuiltinFunc, bctx topdown.BuiltinContext, args
 	return out.err
 }
 
-// longest is how long a call is waited for where there is no deadline: in tools.
+// longest bounds the wait where there is no deadline, as in tools.
 const longest = 30 * time.Second
 
-// wait is false where the deadline came first.
+// wait returns false if the deadline came first.
 func wait(ctx context.Context, cancel topdown.Cancel, evaluation Evaluation, done <-chan outcome) (outcome, bool) {
 	if ctx == nil {
 		ctx = context.Background()
@@ -236,7 +236,7 @@ func wait(ctx context.Context, cancel topdown.Cancel, evaluation Evaluation, don
 	}
 	timer := time.NewTimer(within)
 	defer timer.Stop()
-	var look <-chan time.Time // for an evaluation that can only be asked
+	var look <-chan time.Time // polls an evaluation that has neither
 	if cancel != nil {
 		ticker := time.NewTicker(10 * time.Millisecond)
 		defer ticker.Stop()

@@ -5,10 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// maxCalls is how many calls may be under way apart, those that were given up included.
+// maxCalls bounds the calls running apart, abandoned ones included.
 const maxCalls = 256
 
-// ledger counts the calls apart. There is one, as there is one registry: what a call takes is the process's processors and memory.
+// ledger counts the calls apart. There is one per process, as there is one registry: calls use the process's processors and memory.
 type ledger struct {
 	running   atomic.Int64
 	abandoned atomic.Int64
@@ -18,7 +18,7 @@ type ledger struct {
 
 var calls ledger
 
-// maxAbandoned is how many calls may be left over. Each keeps a processor busy until it ends.
+// maxAbandoned bounds the abandoned calls. Each keeps a processor busy until it ends.
 func maxAbandoned() int64 { return max(4, 2*int64(runtime.GOMAXPROCS(0))) }
 
 func (l *ledger) begin() bool {
@@ -43,19 +43,19 @@ func (l *ledger) abandon() {
 
 func (l *ledger) left() { l.abandoned.Add(-1) }
 
-// Counts are how many calls of built-ins outlasted their evaluation's deadline.
+// Counts are the calls of built-ins that outlasted their evaluation's deadline.
 type Counts struct {
-	Abandoned int64  // and are still under way
+	Abandoned int64  // still running
 	Total     uint64 // since the start
-	Refused   uint64 // calls that were not begun because too many were under way
+	Refused   uint64 // not started because too many were running
 }
 
-// Abandoned tells how many calls were given up.
+// Abandoned returns how many calls were abandoned.
 func Abandoned() Counts {
 	return Counts{calls.abandoned.Load(), calls.total.Load(), calls.refused.Load()}
 }
 
-// Occupy makes as many calls count as abandoned as refuse all others, until free is called: for tests of what happens then.
+// Occupy fills the ledger so that further calls are refused, until free is called. For tests.
 func Occupy() (free func()) {
 	n := maxAbandoned()
 	calls.abandoned.Add(n)

@@ -17,8 +17,8 @@ const (
 	globChecks = 1 << 14
 )
 
-// globs is glob.match. The library that OPA uses tries all ways to give the text to the stars: 41 bytes can keep it busy for ever. A
-// pattern and a text that can take long go to a regular expression instead, which takes time in proportion to both.
+// globs is glob.match. OPA's library backtracks over all ways to match the stars: a 41-byte pattern can run for ever. A pattern and text
+// that may take long are matched by a regular expression instead, in time proportional to both.
 func globs(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		pattern, subject := stringOf(args[0]), stringOf(args[2])
@@ -27,7 +27,7 @@ func globs(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 		}
 		separators, ok := globSeparators(args[1])
 		if !ok {
-			return original(bctx, []*ast.Term{args[0], args[1], ast.StringTerm("")}, iter) // says what is wrong with them
+			return original(bctx, []*ast.Term{args[0], args[1], ast.StringTerm("")}, iter) // OPA reports what is wrong with the pattern
 		}
 		if _, err := glob.Compile(pattern, separators...); err != nil {
 			return err
@@ -50,13 +50,13 @@ func globbed(args []*ast.Term) verdict {
 	if len(pattern) > maxGlob {
 		return verdict{refused: fmt.Sprintf("a pattern of more than %d bytes", maxGlob)}
 	}
-	if strings.Count(pattern, "{") > maxBraces { // closing ones may be quoted
+	if strings.Count(pattern, "{") > maxBraces { // closing braces may be quoted
 		return verdict{refused: fmt.Sprintf("a pattern with more than %d alternatives", maxBraces)}
 	}
 	return verdict{work: len(pattern) * n}
 }
 
-// ways bounds how many ways there are to give n bytes to a pattern's stars and alternatives.
+// ways bounds the number of ways to match n bytes with a pattern's stars and alternatives.
 func ways(pattern string, n int) int {
 	stars, alternatives := 0, 1
 	for i := 0; i < len(pattern); i++ {
@@ -100,7 +100,7 @@ func globSeparators(t *ast.Term) ([]rune, bool) {
 	return out, true
 }
 
-// globExpression is a pattern that compiles as a regular expression. It is false for what has no sure counterpart.
+// globExpression translates a pattern that compiles into a regular expression; false if there is no exact translation.
 func globExpression(pattern string, separators []rune) (string, bool) {
 	one := `(?s:.)`
 	if len(separators) > 0 {
@@ -163,7 +163,7 @@ func globExpression(pattern string, separators []rune) (string, bool) {
 	return out.String(), true
 }
 
-// globClass is a class of characters: [abc], [a-z] or one of these with ! in front.
+// globClass translates a character class: [abc], [a-z], or either with a leading !.
 func globClass(runes []rune, at int) (string, int) {
 	end := at + 1
 	for end < len(runes) && runes[end] != ']' {
@@ -202,7 +202,7 @@ func globClass(runes []rune, at int) (string, int) {
 	return class.String(), end
 }
 
-// intersected is the check of regex.globs_match, which tries all ways too.
+// intersected checks regex.globs_match, which backtracks too.
 func intersected(args []*ast.Term) verdict {
 	stars := 0
 	for _, t := range args[:2] {

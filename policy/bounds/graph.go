@@ -22,10 +22,10 @@ func graphOperands(args []*ast.Term) (graph ast.Object, start []*ast.Term, ok bo
 	return graph, start, ok
 }
 
-// edges are a node's neighbours, nil where it is not in the graph.
+// edges returns a node's neighbours, nil if it is not in the graph.
 func edges(graph ast.Object, node *ast.Term) *ast.Term { return graph.Get(node) }
 
-// reachable is graph.reachable. OPA's own puts a node into its queue once for each way there.
+// reachable is graph.reachable. OPA's implementation queues a node once for each path to it.
 func reachable(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		graph, queue, ok := graphOperands(args)
@@ -55,20 +55,20 @@ func reachable(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// paths are under way for one call of graph.reachable_paths.
+// paths is the state of one graph.reachable_paths call.
 type paths struct {
 	graph  ast.Object
 	cancel topdown.Cancel
 	path   []*ast.Term
 	on     ast.Set // the nodes of path
 	found  ast.Set
-	nodes  int // of the paths that were found, and those that were visited
+	nodes  int // of the paths found, and nodes visited
 
 	ended     string // the limit that was exceeded
 	cancelled bool
 }
 
-// reachablePaths is graph.reachable_paths. There are more paths than any number, in a graph of 1.8 KB.
+// reachablePaths is graph.reachable_paths. A graph of 1.8 KB can have an astronomical number of paths.
 func reachablePaths(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		graph, start, ok := graphOperands(args)
@@ -94,7 +94,7 @@ func cancelled(name string) error {
 	return topdown.Halt{Err: &topdown.Error{Code: topdown.CancelErr, Message: name + ": timed out"}}
 }
 
-// from finds the paths from one node. As in OPA, its neighbours are visited even where one is the node itself.
+// from finds the paths from one node. As in OPA, its neighbours are visited even where the node is its own neighbour.
 func (p *paths) from(node *ast.Term) {
 	to := edges(p.graph, node)
 	if to == nil {
@@ -122,7 +122,7 @@ func (p *paths) commit() {
 	}
 }
 
-// visit goes on from a node that the path has not passed.
+// visit continues from a node that is not on the path yet.
 func (p *paths) visit(node *ast.Term) {
 	p.nodes += 1 + len(p.path)/8
 	switch {
@@ -158,7 +158,7 @@ func (p *paths) visit(node *ast.Term) {
 	p.path, p.on = p.path[:len(p.path)-1], outer
 }
 
-// with is the nodes of the path and one more.
+// with returns the path's nodes plus one.
 func (p *paths) with(node *ast.Term) ast.Set {
 	p.nodes += p.on.Len()
 	on := p.on.Copy()

@@ -13,10 +13,10 @@ const (
 	maxGraphQLTokens = 20_000  // of a query
 	maxSchemaTokens  = 200_000 // of a schema
 	maxGraphQLDepth  = 200
-	maxSpreads       = 10_000 // of fragments, once each was put in its place
+	maxSpreads       = 10_000 // fragments after expansion
 )
 
-// graphql is the check of the built-ins with a query and a schema at these operands, -1 where they have none.
+// graphql checks built-ins with a query and a schema at these operands, -1 where there is none.
 func graphql(query, schema int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
 		if query >= 0 {
@@ -60,11 +60,11 @@ func member(o ast.Object, key string) ast.Value {
 	return nil
 }
 
-// graphqlTokens reads a document as the parser does, without going into what is nested.
+// graphqlTokens tokenizes a document as the parser does, without recursion.
 func graphqlTokens(document string, most int) string {
 	l := lexer.New(&gqlast.Source{Input: document})
 	depth, fragment, previous := 0, "", lexer.Token{}
-	spreads := map[string][]string{} // of each fragment; those of operations are of ""
+	spreads := map[string][]string{} // by fragment; operations use ""
 	for n := 0; ; n++ {
 		token, err := l.ReadToken()
 		if err != nil || token.Kind == lexer.EOF {
@@ -101,7 +101,7 @@ func graphqlTokens(document string, most int) string {
 	return ""
 }
 
-// expansion is how many fragments come of putting each in its place, more than maxSpreads where they refer to themselves.
+// expansion returns the number of fragments after expansion, more than maxSpreads if they are recursive.
 func expansion(name string, spreads map[string][]string, counted map[string]int, depth int) int {
 	if n, known := counted[name]; known {
 		return n
@@ -109,7 +109,7 @@ func expansion(name string, spreads map[string][]string, counted map[string]int,
 	if depth > maxGraphQLDepth {
 		return maxSpreads + 1
 	}
-	counted[name] = maxSpreads + 1 // while it is counted
+	counted[name] = maxSpreads + 1 // marks recursion while counting
 	n := 1
 	for _, next := range spreads[name] {
 		if n += expansion(next, spreads, counted, depth+1); n > maxSpreads {

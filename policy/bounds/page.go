@@ -51,7 +51,7 @@ These ask the directory of users, groups and relations, as it was when the reque
 - A decision that asked is remembered, and its questions are asked again when the directory has changed (docs/decisions/0014-memo-directory.md).
 `
 
-// Page is docs/builtins.md.
+// Page returns docs/builtins.md.
 func Page() string {
 	var out strings.Builder
 	out.WriteString(builtinsIntro)

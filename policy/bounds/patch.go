@@ -13,8 +13,8 @@ const (
 	maxPointer    = 1000 // steps
 )
 
-// patches is json.patch. A copy may double the document, at each of many operations: whenever it may have become too large, the
-// operations so far are made and what came of them is weighed.
+// patches is json.patch. Each copy operation may double the document: whenever it may be too large, the operations so far are applied and
+// the result is measured.
 func patches(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		operations, ok := args[1].Value.(*ast.Array)
@@ -60,7 +60,7 @@ func patches(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// grows bounds a document after one more operation.
+// grows bounds the document's size after one more operation.
 func grows(w weight, operation *ast.Term) weight {
 	object, ok := operation.Value.(ast.Object)
 	if !ok {
@@ -77,7 +77,7 @@ func grows(w weight, operation *ast.Term) weight {
 	return w
 }
 
-// steps is how many steps a path has.
+// steps returns the number of steps of a path.
 func steps(path ast.Value) int {
 	switch path := path.(type) {
 	case ast.String:
@@ -88,7 +88,7 @@ func steps(path ast.Value) int {
 	return 0
 }
 
-// patched is the check of json.patch.
+// patched checks json.patch.
 func patched(args []*ast.Term) verdict {
 	v := walked(4, 0, 1)(args)
 	operations, ok := args[1].Value.(*ast.Array)
@@ -109,7 +109,7 @@ func patched(args []*ast.Term) verdict {
 	return v
 }
 
-// pointers is the check of json.filter and json.remove: each step of a path makes an object.
+// pointers checks json.filter and json.remove: each step of a path makes an object.
 func pointers(args []*ast.Term) verdict {
 	v := walked(4, 0, 1)(args)
 	if v.refused != "" {

@@ -2,5 +2,5 @@
 
 package bounds_test
 
-// rounds is how many combinations of hostile operands each built-in is called with.
+// rounds is the number of combinations of hostile operands for each built-in.
 const rounds = 3

@@ -14,7 +14,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// TestGlobExpression compares globs with the regular expressions that take their place.
+// TestGlobExpression compares globs with the regular expressions that replace them.
 func TestGlobExpression(t *testing.T) {
 	pieces := []string{"a", "b", "/", ".", "*", "**", "?", "[ab]", "[!a]", "[a-c]", "{a,b}", "{a*,/}", "{,b}", `\*`, "é", "a*", "*b", "{a,{b,c}*}", "-", "^", "$", "+", "(", "|"}
 	letters := []string{"a", "b", "c", "/", ".", "é", "*", "-", "^", "\n", "("}
@@ -60,7 +60,7 @@ func matches(t *testing.T, expression, subject string) bool {
 
 func originals(name string) topdown.BuiltinFunc { return opas[name] }
 
-// results calls a function and puts down what it gives, a panic too: OPA's json.patch knows some.
+// results records a function's results, including panics: OPA's json.patch has some.
 func results(f topdown.BuiltinFunc, args ...*ast.Term) (out string) {
 	defer func() {
 		if recover() != nil {
@@ -74,7 +74,7 @@ func results(f topdown.BuiltinFunc, args ...*ast.Term) (out string) {
 	return fmt.Sprint(out, err != nil)
 }
 
-// TestReplacementsAreTheSame compares what takes the place of OPA's functions with them, on operands that do them no harm.
+// TestReplacementsAreTheSame compares our implementations with OPA's, on harmless operands.
 func TestReplacementsAreTheSame(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	node := func() *ast.Term { return ast.StringTerm(string(rune('a' + random.IntN(6)))) }

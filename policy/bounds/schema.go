@@ -15,11 +15,11 @@ import (
 const (
 	maxSchemaWork  = 1 << 22
 	maxSchemaText  = 1 << 20
-	maxSchemaDepth = 500 // schemas that apply to one value, each by way of the one before
+	maxSchemaDepth = 500 // nested schemas that apply to one value
 	maxSchemaSize  = 20_000
 )
 
-// sized is the check of json.match_schema and json.verify_schema: whatever is not small, or refers to something, apart.
+// sized checks json.match_schema and json.verify_schema: a schema that is large or has references runs apart.
 func sized(args []*ast.Term) verdict {
 	v := verdict{}
 	for _, t := range args {
@@ -35,7 +35,7 @@ func sized(args []*ast.Term) verdict {
 	return v
 }
 
-// refers reports whether there is a reference in a schema.
+// refers reports whether a schema has a reference.
 func refers(v ast.Value) (found bool) {
 	switch v := v.(type) {
 	case ast.String:
@@ -48,8 +48,8 @@ func refers(v ast.Value) (found bool) {
 	return false
 }
 
-// schemas is json.match_schema, once it was counted how often the library that OPA uses will apply a part of the schema to a part of
-// the document. A schema may refer to itself: {"$ref": "#"} overflows the stack, two such references double the work at each level.
+// schemas is json.match_schema. It first counts how often the validator will apply a part of the schema to a part of the document. A schema
+// may refer to itself: {"$ref": "#"} overflows the stack, two such references double the work at each level.
 func schemas(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		root, refused := verified(args[1])
@@ -69,7 +69,7 @@ func schemas(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// schemasAlone is json.verify_schema, which compiles the schema alone.
+// schemasAlone is json.verify_schema, which only compiles the schema.
 func schemasAlone(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		if _, refused := verified(args[0]); refused != "" {
@@ -79,7 +79,7 @@ func schemasAlone(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// verified reads a schema and holds its size to the limits.
+// verified parses a schema and checks its size.
 func verified(t *ast.Term) (root any, refused string) {
 	if _, ok := weigh(t.Value, weight{nodes: maxSchemaSize, text: maxSchemaText, depth: maxSchemaDepth}); !ok {
 		return nil, fmt.Sprintf("a schema of more than %d values, %d bytes or %d levels", maxSchemaSize, maxSchemaText, maxSchemaDepth)
@@ -92,7 +92,7 @@ func verified(t *ast.Term) (root any, refused string) {
 	return root, w.refused
 }
 
-// plainJSON is an operand as the library reads it, nil where it does not: as text of JSON, or a value.
+// plainJSON converts an operand as the library does: JSON text, or a value; nil if it is neither.
 func plainJSON(t *ast.Term) (any, string) {
 	var out any
 	content := []byte(stringOf(t))
@@ -117,7 +117,7 @@ func plainJSON(t *ast.Term) (any, string) {
 	return out, numbers(out)
 }
 
-// numbers is what is wrong with the numbers of a document, "" where nothing is.
+// numbers returns what is wrong with a document's numbers, "" if nothing is.
 func numbers(x any) string {
 	switch x := x.(type) {
 	case json.Number:
@@ -140,11 +140,11 @@ func numbers(x any) string {
 	return ""
 }
 
-// walker counts what validation does. It errs to more: it goes into every branch.
+// walker counts the steps of a validation. It overestimates: it follows every branch.
 type walker struct {
 	root    any
-	ids     []any            // what has an identifier that a reference may name
-	found   map[string][]any // what references mean
+	ids     []any            // parts with an identifier that a reference may name
+	found   map[string][]any // resolved references
 	cancel  topdown.Cancel
 	work    int
 	refused string
@@ -157,7 +157,7 @@ func (w *walker) spend(n int) bool {
 	return w.refused == ""
 }
 
-// identified collects the parts of a schema that have a name of their own.
+// identified collects the parts of a schema that have their own identifier.
 func (w *walker) identified(x any, depth int) {
 	if depth > MaxNesting {
 		return
@@ -178,7 +178,7 @@ func (w *walker) identified(x any, depth int) {
 	}
 }
 
-// patterns adds up the regular expressions of a schema.
+// patterns adds up a schema's regular expressions.
 func (w *walker) patterns(x any, depth int) {
 	if depth > MaxNesting || w.refused != "" {
 		return
@@ -209,7 +209,7 @@ func (w *walker) patterns(x any, depth int) {
 	}
 }
 
-// apply counts one part of the schema on one part of the document; here is how many schemas led to it at this value.
+// apply counts one part of the schema applied to one part of the document; here is the number of schemas already applied to this value.
 func (w *walker) apply(schema, value any, here int) {
 	if here > maxSchemaDepth {
 		w.refused = "the schema refers to itself, or its parts are nested too deeply"
@@ -243,7 +243,7 @@ func (w *walker) apply(schema, value any, here int) {
 	w.children(object, value)
 }
 
-// own is what a schema checks by itself.
+// own counts what a schema checks without its subschemas.
 func (w *walker) own(object map[string]any, value any) {
 	size := 1
 	switch x := value.(type) {
@@ -273,7 +273,7 @@ func (w *walker) own(object map[string]any, value any) {
 	w.spend(size)
 }
 
-// textSize is about how long a value is when it is written out.
+// textSize estimates a value's size as text.
 func textSize(x any) int {
 	n := 2
 	switch x := x.(type) {
@@ -293,7 +293,7 @@ func textSize(x any) int {
 	return n
 }
 
-// children applies the parts of a schema that are for the parts of a value.
+// children applies subschemas to a value's members and elements.
 func (w *walker) children(object map[string]any, value any) {
 	switch x := value.(type) {
 	case []any:
@@ -332,8 +332,8 @@ func (w *walker) children(object map[string]any, value any) {
 	}
 }
 
-// targets are the parts of the schema that a reference may mean: one, where it is a pointer into this schema, else all that have a
-// name.
+// targets returns the parts of the schema that a reference may mean: one for a pointer into this schema, otherwise all that have an
+// identifier.
 func (w *walker) targets(ref string) []any {
 	out, known := w.found[ref]
 	if !known {

@@ -11,7 +11,7 @@ import (
 
 const (
 	maxKeyText    = 16 << 10 // bytes of a key, a certificate or a chain of them
-	maxPrivateKey = 8 << 10  // bytes: checking a private key takes time in the cube of its length
+	maxPrivateKey = 8 << 10  // bytes: checking a private key takes time cubic in its length
 	maxVersion    = 4096     // bytes of a version, a duration, a unit or an identifier
 	maxAddresses  = 1 << 18
 	maxPairs      = 10_000_000
@@ -19,7 +19,7 @@ const (
 	maxBrackets   = 1000     // that a module opens
 )
 
-// guards is the table: each built-in, and how it is bounded. A test holds it against the OPA that is linked.
+// guards is the table of built-ins. A test compares it with the linked OPA.
 var guards = func() map[string]guard {
 	table := map[string]guard{}
 	rows := func(kind, why string, check func([]*ast.Term) verdict, names string) {
@@ -64,7 +64,7 @@ var guards = func() map[string]guard {
 	return table
 }()
 
-// plainRows are the built-ins that need no guard.
+// plainRows adds the built-ins that need no guard.
 func plainRows(rows func(kind, why string, check func([]*ast.Term) verdict, names string)) {
 	rows("bounded", "compares, or looks at one value", nil, `eq assign equal neq gt gte lt lte internal.member_2 internal.member_3
 		is_number is_string is_boolean is_array is_set is_object is_null type_name cast_object cast_null cast_boolean cast_string
@@ -85,7 +85,7 @@ func plainRows(rows func(kind, why string, check func([]*ast.Term) verdict, name
 	rows("bounded", "off by default; always empty", nil, `opa.runtime`)
 }
 
-// limitedRows are those whose operands, or what would come of them, are held to a limit.
+// limitedRows adds the built-ins whose operands or result are limited.
 func limitedRows(rows func(kind, why string, check func([]*ast.Term) verdict, names string)) {
 	rows("limited", fmt.Sprintf("numbers of at most %d digits", MaxDigits), arithmetic, `plus mul div rem abs round ceil floor
 		bits.or bits.and bits.xor bits.negate format_int`)
@@ -112,7 +112,7 @@ func limitedRows(rows func(kind, why string, check func([]*ast.Term) verdict, na
 	rows("limited", "templates without calls of templates and printf, and no more loops than give 32 MiB", rendered, `strings.render_template`)
 }
 
-// apartRows are those whose large work is done apart.
+// apartRows adds the built-ins whose large calls run apart.
 func apartRows(rows func(kind, why string, check func([]*ast.Term) verdict, names string)) {
 	values := fmt.Sprintf("values of at most %d parts and %d bytes; large ones apart", MaxNodes, MaxText)
 	rows("apart", values, walked(1, 0), `json.marshal yaml.marshal urlquery.encode_object object.union_n union intersection`)
@@ -148,7 +148,7 @@ func apartRows(rows func(kind, why string, check func([]*ast.Term) verdict, name
 	rows("apart", "long lists apart", merged, `net.cidr_merge`)
 }
 
-// units is the check of units.parse and units.parse_bytes: 1e999999 is a number of a million digits.
+// units checks units.parse and units.parse_bytes: 1e999999 is a number of a million digits.
 func units(args []*ast.Term) verdict {
 	s := strings.ToLower(stringOf(args[0]))
 	if v := atMost(maxVersion, 0)(args); v.refused != "" {
@@ -171,7 +171,7 @@ func units(args []*ast.Term) verdict {
 	}
 }
 
-// ranges is numbers.range and numbers.range_step. They look at the deadline, but there may be none.
+// ranges is numbers.range and numbers.range_step. They honour the deadline, but there may be none.
 func ranges(name string) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 		return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
@@ -179,7 +179,7 @@ func ranges(name string) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 			if !ok || span <= MaxList {
 				return original(bctx, args, iter)
 			}
-			// As many as may be, for the deadline to come first where there is one.
+			// The maximum, so that the deadline comes first where there is one.
 			most := []*ast.Term{ast.InternedTerm(1), ast.InternedTerm(MaxList)}
 			if name == "numbers.range_step" {
 				most = append(most, ast.InternedTerm(1))
@@ -192,7 +192,7 @@ func ranges(name string) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// ranged is about how many numbers a range has. It is false where the operands are none of a range.
+// ranged estimates how many numbers a range has; false if the operands are no range.
 func ranged(args []*ast.Term, stepped bool) (float64, bool) {
 	var of [3]float64
 	of[2] = 1
@@ -213,7 +213,7 @@ func ranged(args []*ast.Term, stepped bool) (float64, bool) {
 	return math.Abs(of[1]-of[0]) / max(of[2], 1), true
 }
 
-// expandedNet is the check of net.cidr_expand.
+// expandedNet checks net.cidr_expand.
 func expandedNet(args []*ast.Term) verdict {
 	address, prefix, _ := strings.Cut(stringOf(args[0]), "/")
 	bits := 32
@@ -223,7 +223,7 @@ func expandedNet(args []*ast.Term) verdict {
 	n := 0
 	for _, c := range prefix {
 		if c < '0' || c > '9' || n > 128 {
-			return verdict{} // it is none
+			return verdict{} // not a network
 		}
 		n = n*10 + int(c-'0')
 	}
@@ -245,7 +245,7 @@ func length(v ast.Value) int {
 	return 1
 }
 
-// pairs is the check of built-ins that try each element of one list with each of the other.
+// pairs checks built-ins that compare each element of one list with each of another.
 func pairs(args []*ast.Term) verdict {
 	n := length(args[0].Value) * length(args[1].Value)
 	if n > maxPairs {
@@ -254,11 +254,11 @@ func pairs(args []*ast.Term) verdict {
 	return verdict{work: n * 64}
 }
 
-// subset is the check of object.subset, which looks for one list in the other at each place.
+// subset checks object.subset, which searches for one list in the other at each position.
 func subset(args []*ast.Term) verdict {
 	bound := weight{nodes: 4096, text: 1 << 20, depth: MaxNesting}
 	if _, small := weigh(args[1].Value, bound); small {
-		if _, list := args[0].Value.(*ast.Array); !list { // each member is looked up: the other operand, a policy's data, may be large
+		if _, list := args[0].Value.(*ast.Array); !list { // each member is looked up: the other operand, from a policy's data, may be large
 			return verdict{}
 		}
 		if _, small := weigh(args[0].Value, bound); small {
@@ -272,7 +272,7 @@ func subset(args []*ast.Term) verdict {
 	return pairs(args)
 }
 
-// merged is the check of net.cidr_merge.
+// merged checks net.cidr_merge.
 func merged(args []*ast.Term) verdict {
 	n := length(args[0].Value)
 	if n > 100_000 {
@@ -281,7 +281,7 @@ func merged(args []*ast.Term) verdict {
 	return verdict{work: n * 256}
 }
 
-// tokens is the check of built-ins that verify a token with a key at this operand.
+// tokens checks built-ins that verify a token with the key at this operand.
 func tokens(key int) func([]*ast.Term) verdict {
 	check := keyed(64<<10, key)
 	return func(args []*ast.Term) verdict {
@@ -291,7 +291,7 @@ func tokens(key int) func([]*ast.Term) verdict {
 	}
 }
 
-// signed is the check of the built-ins that sign: the last of the three operands is the key.
+// signed checks the signing built-ins: the last of three operands is the key.
 func signed(args []*ast.Term) verdict {
 	if v := keyed(maxPrivateKey, 2)(args); v.refused != "" {
 		return v
@@ -301,10 +301,10 @@ func signed(args []*ast.Term) verdict {
 	return v
 }
 
-// module is the check of rego.parse_module.
+// module checks rego.parse_module.
 func module(args []*ast.Term) verdict {
 	s := stringOf(args[1])
-	open := strings.Count(s, "(") + strings.Count(s, "[") + strings.Count(s, "{") // closing ones may be quoted
+	open := strings.Count(s, "(") + strings.Count(s, "[") + strings.Count(s, "{") // closing brackets may be quoted
 	if len(s) > maxModule || open > maxBrackets {
 		return verdict{refused: fmt.Sprintf("a module of more than %d bytes or %d brackets", maxModule, maxBrackets)}
 	}

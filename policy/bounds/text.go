@@ -11,7 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// stringOf is an operand that is a string, "" where it is none: the built-in then says so.
+// stringOf returns a string operand, "" for another type: the built-in itself reports that.
 func stringOf(t *ast.Term) string {
 	s, _ := t.Value.(ast.String)
 	return string(s)
@@ -24,7 +24,7 @@ func outputs(n int) verdict {
 	return verdict{work: n / 4}
 }
 
-// atMost is the check of built-ins whose operands are texts that have no reason to be long.
+// atMost checks built-ins whose string operands have no reason to be long.
 func atMost(n int, operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
 		for _, i := range operands {
@@ -36,7 +36,7 @@ func atMost(n int, operands ...int) func([]*ast.Term) verdict {
 	}
 }
 
-// linear is the check of built-ins that take so many steps for each byte of their texts.
+// linear checks built-ins that take this many steps per byte of their texts.
 func linear(steps int, operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) (v verdict) {
 		for _, i := range operands {
@@ -46,7 +46,7 @@ func linear(steps int, operands ...int) func([]*ast.Term) verdict {
 	}
 }
 
-// keyed is the check of built-ins that read keys and certificates, and calculate with them: the operands are short or refused.
+// keyed checks built-ins that parse and use keys and certificates: long operands are refused.
 func keyed(most int, operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) (v verdict) {
 		for _, i := range operands {
@@ -60,7 +60,7 @@ func keyed(most int, operands ...int) func([]*ast.Term) verdict {
 	}
 }
 
-// concatenated is the check of concat.
+// concatenated checks concat.
 func concatenated(args []*ast.Term) verdict {
 	n, size := 0, 0
 	each(args[1].Value, func(t *ast.Term) bool {
@@ -73,7 +73,7 @@ func concatenated(args []*ast.Term) verdict {
 	return outputs(size + n*len(stringOf(args[0])))
 }
 
-// replaced is the check of replace.
+// replaced checks replace.
 func replaced(args []*ast.Term) verdict {
 	s, old, with := stringOf(args[0]), stringOf(args[1]), stringOf(args[2])
 	if len(s)*len(with) < 1<<16 && len(s)*len(old) < 1<<16 {
@@ -88,7 +88,7 @@ func replaced(args []*ast.Term) verdict {
 	return v
 }
 
-// longOld is above how many bytes a text is looked for without the table that OPA has made for it, in the square of its length.
+// longOld is the length in bytes above which OPA's replacer is not used: building its table takes time quadratic in the length.
 const longOld = 256
 
 // replaceLong is replace, and strings.replace_n with one pattern, in linear time.
@@ -111,7 +111,7 @@ func replaceLong(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// replacedN is the check of strings.replace_n.
+// replacedN checks strings.replace_n.
 func replacedN(args []*ast.Term) verdict {
 	patterns, ok := args[0].Value.(ast.Object)
 	if !ok {
@@ -130,7 +130,7 @@ func replacedN(args []*ast.Term) verdict {
 	return v
 }
 
-// formatted is the check of sprintf: widths and precisions, and arguments that are taken several times.
+// formatted checks sprintf: widths, precisions, and arguments that are used several times.
 func formatted(args []*ast.Term) verdict {
 	format := stringOf(args[0])
 	list, ok := args[1].Value.(*ast.Array)
@@ -181,7 +181,7 @@ func formatted(args []*ast.Term) verdict {
 	return outputs(len(format) + 4*all + widths + numbers)
 }
 
-// marshalled is the check of json.marshal_with_options: indentation is written for each line as often as it is deep.
+// marshalled checks json.marshal_with_options: indentation is written for each line, in proportion to its depth.
 func marshalled(args []*ast.Term) verdict {
 	w, refused := tooLarge(args[0].Value)
 	if refused != "" {
@@ -198,7 +198,7 @@ func marshalled(args []*ast.Term) verdict {
 	return outputs(w.text*2 + w.nodes*line)
 }
 
-// rendered is the check of strings.render_template: its loops may be nested, and templates may call each other without end.
+// rendered checks strings.render_template: loops may be nested, and templates may call each other without end.
 func rendered(args []*ast.Term) verdict {
 	template := stringOf(args[0])
 	if len(template) > MaxPattern {
@@ -223,7 +223,7 @@ func rendered(args []*ast.Term) verdict {
 	return outputs(size)
 }
 
-// index is indexof, in linear time; with all it is indexof_n.
+// index is indexof in linear time; with all, indexof_n.
 func index(all bool) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 		return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
@@ -247,7 +247,7 @@ func index(all bool) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// clean is a text as its runes are compared: each byte that is not UTF-8 is U+FFFD.
+// clean returns a text as its runes compare: each byte that is not UTF-8 becomes U+FFFD.
 func clean(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -255,7 +255,7 @@ func clean(s string) string {
 	return string([]rune(s))
 }
 
-// positions are where a text is found, counted in runes: the first, or all, those that overlap included (Knuth, Morris, Pratt).
+// positions returns where a text occurs, counted in runes: the first, or all including overlaps (Knuth-Morris-Pratt).
 func positions(base, search string, all bool) (found []int) {
 	back := make([]int, len(search)+1)
 	back[0] = -1
@@ -275,7 +275,7 @@ func positions(base, search string, all bool) (found []int) {
 			k = back[k]
 		}
 		if k++; k == len(search) {
-			// The last rune may have bytes to come only where the search text ends within one, which clean rules out.
+			// Only a search text that ends within a rune could leave bytes of the last rune unread; clean rules that out.
 			found = append(found, runes-length)
 			if !all {
 				return found
@@ -285,7 +285,7 @@ func positions(base, search string, all bool) (found []int) {
 	return found
 }
 
-// trimmed is the check of trim, trim_left and trim_right: each rune is looked for in the second text.
+// trimmed checks trim, trim_left and trim_right: each rune is searched for in the second text.
 func trimmed(args []*ast.Term) verdict {
 	n, m := len(stringOf(args[0])), len(stringOf(args[1]))
 	if m > 4096 && n > 4096 {
@@ -294,7 +294,7 @@ func trimmed(args []*ast.Term) verdict {
 	return verdict{work: n * min(m, 4096)}
 }
 
-// matched is the check of built-ins with a regular expression and a text, at these operands, and one that is put in its place.
+// matched checks built-ins with a regular expression, a text and a replacement at these operands.
 func matched(pattern, subject, with int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
 		size, refused := program(stringOf(args[pattern]))
@@ -315,7 +315,7 @@ func matched(pattern, subject, with int) func([]*ast.Term) verdict {
 	}
 }
 
-// expanded adds what a replacement may come to: one for each match, whose groups hold no more than the match does.
+// expanded adds the size of a replacement: one for each match, whose groups are no longer than the match.
 func expanded(v verdict, pattern *ast.Term, s, with string, groups int) verdict {
 	matches := len(s) + 1
 	size := len(s) + matches*len(with) + groups*len(s)
@@ -326,10 +326,10 @@ func expanded(v verdict, pattern *ast.Term, s, with string, groups int) verdict 
 	return v
 }
 
-// nested finds a repetition of what holds one.
+// nested matches a repetition of a repetition.
 var nested = regexp.MustCompile(`\)\{|\}\{`)
 
-// program bounds the instructions that a regular expression comes to.
+// program bounds the instructions of a compiled regular expression.
 func program(pattern string) (int, string) {
 	size := len(pattern)
 	if open := strings.Count(pattern, "{"); open > 0 {

@@ -9,16 +9,16 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// weight is how large a value is when it is written out: what is in it several times counts each time.
+// weight is a value's size as text: shared parts count each time.
 type weight struct {
 	nodes, text, depth int
 	number             int // characters of the longest number
 }
 
-// most is a weight that weigh stops at.
+// most is where weigh stops.
 var most = weight{nodes: MaxNodes, text: MaxText, depth: MaxNesting}
 
-// weigh adds up a value. It is false as soon as the sum exceeds the bound.
+// weigh adds up a value's size; false as soon as it exceeds the bound.
 func weigh(v ast.Value, bound weight) (weight, bool) {
 	w := weight{}
 	ok := w.add(v, 1, &bound)
@@ -50,7 +50,7 @@ func (w *weight) add(v ast.Value, depth int, bound *weight) bool {
 	return w.text <= bound.text
 }
 
-// tooLarge is what is wrong with a value that is walked through, "" where nothing is.
+// tooLarge returns which limit a walked value exceeds, "" if none.
 func tooLarge(v ast.Value) (weight, string) {
 	w, ok := weigh(v, most)
 	if ok {
@@ -59,8 +59,8 @@ func tooLarge(v ast.Value) (weight, string) {
 	return w, fmt.Sprintf("a value has more than %d parts, %d bytes of text or %d levels", MaxNodes, MaxText, MaxNesting)
 }
 
-// Check says what is wrong with the size of a value that leaves an evaluation, nil where nothing is. A value may hold another many
-// times, which costs nothing until it is written out.
+// Check returns an error if a value that leaves an evaluation is too large. A value may hold another many times, which costs nothing until
+// it is serialized.
 func Check(v ast.Value) error {
 	switch v.(type) {
 	case *ast.Array, ast.Set, ast.Object:
@@ -71,7 +71,7 @@ func Check(v ast.Value) error {
 	return nil
 }
 
-// walked is the check of built-ins that walk through these operands once, each step of which costs so much.
+// walked checks built-ins that walk these operands once, at this cost per step.
 func walked(cost int, operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
 		v := verdict{}
@@ -86,7 +86,7 @@ func walked(cost int, operands ...int) func([]*ast.Term) verdict {
 	}
 }
 
-// read is what is wrong with a value that was made of a text: numbers in it can be longer than can be calculated with.
+// read returns which limit a parsed value exceeds: its numbers can be too long for arithmetic.
 func read(t *ast.Term) string {
 	w, refused := tooLarge(t.Value)
 	switch {
@@ -98,7 +98,7 @@ func read(t *ast.Term) string {
 	return ""
 }
 
-// readNumber is read for a number, which has to be one in JSON: OPA takes 0x1p-99999999.
+// readNumber is read for a number, which must be valid JSON: OPA accepts 0x1p-99999999.
 func readNumber(t *ast.Term) string {
 	n, ok := t.Value.(ast.Number)
 	if !ok {
@@ -113,7 +113,7 @@ func readNumber(t *ast.Term) string {
 	return ""
 }
 
-// digits bounds how many digits a number has when it is written out.
+// digits bounds a number's length in decimal digits.
 func digits(v ast.Value) int {
 	n, ok := v.(ast.Number)
 	if !ok {
@@ -129,7 +129,7 @@ func digits(v ast.Value) int {
 	return len(n)
 }
 
-// arithmetic is the check of built-ins that calculate with numbers.
+// arithmetic checks built-ins that calculate with numbers.
 func arithmetic(args []*ast.Term) (v verdict) {
 	for _, t := range args {
 		n, ok := t.Value.(ast.Number)
@@ -140,12 +140,12 @@ func arithmetic(args []*ast.Term) (v verdict) {
 		if d > MaxDigits {
 			return verdict{refused: fmt.Sprintf("a number has more than %d digits", MaxDigits)}
 		}
-		v.work += d * d / 16 // to write the result down
+		v.work += d * d / 16 // formatting the result
 	}
 	return v
 }
 
-// shifted is arithmetic for a shift by the second operand.
+// shifted is arithmetic for shifts by the second operand.
 func shifted(args []*ast.Term) verdict {
 	if by, ok := args[1].Value.(ast.Number); ok {
 		if n, whole := by.Int64(); !whole || n > MaxShift {
@@ -155,7 +155,7 @@ func shifted(args []*ast.Term) verdict {
 	return arithmetic(args)
 }
 
-// accumulated is arithmetic for a list whose numbers are added or, where multiplied, make one as long as all together.
+// accumulated is arithmetic for a list that is summed or, if multiplied, whose product has as many digits as all elements together.
 func accumulated(multiplied bool) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
 		n, total, longest := 0, 0, 0
@@ -174,7 +174,7 @@ func accumulated(multiplied bool) func([]*ast.Term) verdict {
 	}
 }
 
-// each goes through a list's elements until f is true.
+// each calls f for a list's elements until it returns true.
 func each(v ast.Value, f func(*ast.Term) bool) {
 	switch v := v.(type) {
 	case *ast.Array:
@@ -184,11 +184,11 @@ func each(v ast.Value, f func(*ast.Term) bool) {
 	}
 }
 
-// few is up to how many elements a list does no harm, whatever they are.
+// few is a number of elements that is harmless whatever they are.
 const few = 512
 
-// listed is the check of built-ins that make a set or an object of a list's elements. OPA's hash of a number is its whole part, and
-// that of a string is known to everybody: elements of one hash are compared each with each.
+// listed checks built-ins that make a set or an object of a list's elements. OPA's hash of a number is its integer part, and its string hash
+// has a known seed: elements with the same hash are compared pairwise.
 func listed(operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) (v verdict) {
 		for _, i := range operands {
@@ -202,12 +202,12 @@ func listed(operands ...int) func([]*ast.Term) verdict {
 }
 
 const (
-	maxCollisions = 1 << 24 // some two thousand elements of one hash: a third of a second
+	maxCollisions = 1 << 24 // about two thousand elements with one hash: a third of a second
 	manyAlike     = "too many elements of one hash"
 )
 
-// hashed is the check of built-ins that make sets and objects of the elements of others: it refuses those of which too many have one hash, and
-// costs nothing where there are few. The rest is done in time.
+// hashed checks built-ins that make sets and objects from the elements of others: too many hash collisions are refused. Few elements cost
+// nothing; otherwise the deadline bounds the time.
 func hashed(operands ...int) func([]*ast.Term) verdict {
 	return func(args []*ast.Term) verdict {
 		for _, i := range operands {
@@ -219,7 +219,7 @@ func hashed(operands ...int) func([]*ast.Term) verdict {
 	}
 }
 
-// subtracted is the check of minus, which takes numbers and sets.
+// subtracted checks minus, which takes numbers and sets.
 func subtracted(args []*ast.Term) verdict {
 	if _, ok := args[0].Value.(ast.Set); ok {
 		return hashed(0, 1)(args)
@@ -227,7 +227,7 @@ func subtracted(args []*ast.Term) verdict {
 	return arithmetic(args)
 }
 
-// joined is the check of array.concat, which is cheap once and doubles a list when it is called again and again.
+// joined checks array.concat: one call is cheap, but repeated calls can double a list each time.
 func joined(args []*ast.Term) verdict {
 	if n := length(args[0].Value) + length(args[1].Value); n > maxJoined {
 		return verdict{refused: fmt.Sprintf("a list of more than %d elements", maxJoined)}
@@ -237,7 +237,7 @@ func joined(args []*ast.Term) verdict {
 
 const maxJoined = 1 << 23
 
-// collisions estimates the steps that it takes to put a list's elements into a set.
+// collisions estimates the steps to put a list's elements into a set.
 func collisions(v ast.Value) int {
 	n := 0
 	switch v := v.(type) {
@@ -254,7 +254,7 @@ func collisions(v ast.Value) int {
 	counts, work := make(map[int]int, n), n
 	count := func(t *ast.Term) bool {
 		h := t.Value.Hash()
-		if list, ok := t.Value.(*ast.Array); ok && list.Len() > 0 { // a path: its first element
+		if list, ok := t.Value.(*ast.Array); ok && list.Len() > 0 { // for a path, the first element
 			h = list.Elem(0).Value.Hash()
 		}
 		counts[h]++
@@ -269,7 +269,7 @@ func collisions(v ast.Value) int {
 	return work
 }
 
-// sorted is the check of built-ins that order a list's elements.
+// sorted checks built-ins that sort a list.
 func sorted(args []*ast.Term) verdict {
 	n := 0
 	switch v := args[0].Value.(type) {

@@ -14,11 +14,11 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// TestWhole: an evaluation that looks at nothing is given up at its deadline, or with its caller, counted, and bounded in number.
+// TestWhole has an evaluation that ignores cancellation: it is abandoned at its deadline or with its caller, counted, and limited in number.
 func TestWhole(t *testing.T) {
 	release := make(chan struct{})
 	stuck := func() int { <-release; return 1 }
-	settle := func() { // tests before this one left evaluations behind, which end
+	settle := func() { // evaluations of earlier tests may still run
 		for bounds.Abandoned().Abandoned != 0 {
 			time.Sleep(time.Millisecond)
 		}
@@ -50,8 +50,8 @@ func TestWhole(t *testing.T) {
 	}
 }
 
-// TestKeysOfOneHash: anybody can find texts of one hash, as OPA's is xxhash without a seed. A body of one megabyte with such members kept
-// object.keys busy for half a minute.
+// TestKeysOfOneHash uses strings with equal hashes, easy to find because OPA uses xxhash with a known seed. A one-megabyte body with such
+// keys kept object.keys busy for half a minute.
 func TestKeysOfOneHash(t *testing.T) {
 	keys := oneHash(3000)
 	object, list := map[string]any{}, []any{}
@@ -78,7 +78,7 @@ func TestKeysOfOneHash(t *testing.T) {
 	}
 }
 
-// oneHash are texts that have one hash in xxHash64: a second block puts right what the first has changed.
+// oneHash returns strings with one xxHash64 hash: a second block cancels the change of the first.
 func oneHash(n int) (keys []string) {
 	const p1, p2 = 11400714785074694791, 14029467366897019727
 	round := func(sum, word uint64) uint64 { return bits.RotateLeft64(sum+word*p2, 31) * p1 }

@@ -9,8 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// yamls puts the check of its aliases before a built-in that reads YAML: an alias stands for a value that may be large, and hold
-// aliases itself.
+// yamls checks the aliases before a built-in that parses YAML: an alias stands for a value that may be large and may hold aliases itself.
 func yamls(name string) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 		return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
@@ -22,7 +21,7 @@ func yamls(name string) func(topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// aliases is what is wrong with a document's aliases, "" where nothing is.
+// aliases returns what is wrong with a document's aliases, "" if nothing is.
 func aliases(s string) string {
 	if len(s) > MaxText/8 {
 		return fmt.Sprintf("a document of more than %d bytes", MaxText/8)
@@ -43,7 +42,7 @@ func aliases(s string) string {
 	return ""
 }
 
-// expansions knows how large nodes are once aliases are put in.
+// expansions caches the size of nodes with their aliases expanded.
 type expansions struct{ known map[*yaml.Node]int }
 
 func (e expansions) of(n *yaml.Node, depth int) int {
@@ -53,7 +52,7 @@ func (e expansions) of(n *yaml.Node, depth int) int {
 	if depth > MaxNesting {
 		return MaxText
 	}
-	e.known[n] = MaxText // while it is counted: one that holds itself
+	e.known[n] = MaxText // marks recursion while counting
 	size := 4 + len(n.Value)
 	if n.Kind == yaml.AliasNode && n.Alias != nil {
 		size += e.of(n.Alias, depth+1)

@@ -1,5 +1,5 @@
-// Package builtins is the one table of Rego's built-in functions: what the value of each depends on, which ask the directory, which are off
-// unless configuration turns them on. It is a part of the policy and imports nothing of ours.
+// Package builtins is the one table of Rego's built-in functions: what the result of each depends on, which query the directory, and which
+// are off by default. It is a part of the policy and imports nothing of ours.
 package builtins
 
 import (
@@ -8,27 +8,26 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Class says what the value of a built-in depends on besides its arguments. The memo, the repeating of old decisions and explanations all go by
-// it.
+// Class says what a built-in's result depends on besides its arguments. The memo, replays and explanations use it.
 type Class uint8
 
 // The classes.
 const (
-	Unknown  Class = iota // may be anything: never remembered, never repeated
+	Unknown  Class = iota // anything: never memoised, never replayed
 	Pure                  // nothing
-	Timed                 // the time that the decision is given: never remembered, repeated at the recorded time
-	Asked                 // the directory: remembered with the questions and answers, repeated with those on record
-	Observed              // what OPA takes for chance or others; never remembered, and repeated unless it is seen to be called
-	Changing              // chance or others: as Observed, and an explanation cannot know it
-	Calling               // others, by a call that cannot be stopped: as Unknown, and an explanation cannot know it
+	Timed                 // the time of the decision: never memoised, replayed at the recorded time
+	Asked                 // the directory: memoised with questions and answers, replayed with the recorded ones
+	Observed              // what OPA treats as random or external: never memoised; replayed unless the built-in is actually called
+	Changing              // random or external: like Observed, and an explanation cannot know it
+	Calling               // an external call that cannot be stopped: like Unknown, and an explanation cannot know it
 )
 
 // Of returns a built-in's class.
 func Of(name string) Class { return classes[name] }
 
-// classes lists the built-ins that are not unknown. What is not here, and what a later version of OPA adds, is unknown: OPA's own list
-// (Builtin.Nondeterministic) leaves out what asks the clock for a certificate's validity, and what has an effect. Not here because
-// nobody needs them: rego.parse_module, providers.aws.sign_req, strings.render_template.
+// classes lists the built-ins that are not Unknown. Anything else, including what a later OPA adds, is Unknown: OPA's own list
+// (Builtin.Nondeterministic) misses built-ins that check a certificate's validity against the clock, and those with side effects. Left out
+// because nobody needs them: rego.parse_module, providers.aws.sign_req, strings.render_template.
 var classes = func(of map[Class]string) map[string]Class {
 	all := map[string]Class{}
 	for class, names := range of {
@@ -75,7 +74,7 @@ var classes = func(of map[Class]string) map[string]Class {
 	units.parse units.parse_bytes uuid.parse semver.is_valid semver.compare
 `})
 
-// Is reports whether a reference is the name of a built-in function.
+// Is reports whether a reference names a built-in function.
 func Is(ref ast.Ref) bool {
 	if _, isVar := ref[0].Value.(ast.Var); !isVar || !ref.IsGround() {
 		return false
@@ -84,5 +83,5 @@ func Is(ref ast.Ref) bool {
 	return ast.BuiltinMap[name] != nil || AsksDirectory(name)
 }
 
-// OffByDefault lists the built-ins that configuration has to turn on.
+// OffByDefault lists the built-ins that configuration has to enable.
 var OffByDefault = []string{"http.send", "net.lookup_ip_addr", "opa.runtime"}

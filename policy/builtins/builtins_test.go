@@ -10,7 +10,7 @@ import (
 	"gatehouse/policy/builtins"
 )
 
-// Every built-in that there is was judged: with a version of OPA that has more somebody has to look.
+// Every built-in of the linked OPA is classified: a new one has to be reviewed.
 func TestEveryBuiltinIsJudged(t *testing.T) {
 	known := strings.Fields(`rand.intn io.jwt.decode_verify io.jwt.encode_sign_raw io.jwt.encode_sign time.now_ns http.send json.verify_schema json.match_schema
 		opa.runtime net.lookup_ip_addr uuid.rfc4122 crypto.x509.parse_and_verify_certificates crypto.x509.parse_and_verify_certificates_with_options

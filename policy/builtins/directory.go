@@ -7,14 +7,14 @@ import (
 	"github.com/open-policy-agent/opa/v1/types"
 )
 
-// directoryBuiltin is a function by which policies ask the directory.
+// directoryBuiltin is a function that queries the directory.
 type directoryBuiltin struct {
 	name   string
 	args   int
 	result types.Type
 }
 
-// directoryTable lists them. Those of ds take one object and are called as in the policies of Aserto and Topaz; those of gatehouse take strings,
+// directoryTable lists them. Those of ds take one object, as in policies for Aserto and Topaz; those of gatehouse take strings, with
 // "type:id" for an object.
 var directoryTable = []directoryBuiltin{
 	{"ds.check", 1, types.A}, {"ds.check_permission", 1, types.A}, {"ds.check_relation", 1, types.A}, {"ds.checks", 1, types.A},
@@ -24,10 +24,10 @@ var directoryTable = []directoryBuiltin{
 	{"gatehouse.why", 3, types.A},
 }
 
-// AsksDirectory reports whether a built-in asks the directory.
+// AsksDirectory reports whether a built-in queries the directory.
 func AsksDirectory(name string) bool { return DirectoryArity(name) > 0 }
 
-// DirectoryArity is how many arguments a built-in has that asks the directory, 0 for others.
+// DirectoryArity returns the number of arguments of a built-in that queries the directory, 0 for others.
 func DirectoryArity(name string) int {
 	for i := range directoryTable {
 		if directoryTable[i].name == name {
@@ -37,7 +37,7 @@ func DirectoryArity(name string) int {
 	return 0
 }
 
-// DirectoryDeclarations declares the built-ins that ask the directory.
+// DirectoryDeclarations declares the built-ins that query the directory.
 func DirectoryDeclarations() []*ast.Builtin {
 	out := make([]*ast.Builtin, len(directoryTable))
 	for i, b := range directoryTable {

@@ -1,5 +1,5 @@
-// Package bundle reads one bundle of Rego and data: its files checked and parsed, changed by a delta, compared with another, its tests beside it.
-// Bundles are values; what is compiled of them is package policy's. It is a part of the policy and imports policy/rego and the foundations.
+// Package bundle reads one bundle of Rego and data: it checks and parses the files, applies deltas, compares bundles, and reads their tests.
+// Bundles are values; package policy compiles them. It is a part of the policy and imports policy/rego and the foundations.
 package bundle
 
 import (
@@ -26,18 +26,18 @@ import (
 // Bundle is one bundle, read and parsed: modules, data and manifest. It is immutable.
 type Bundle struct {
 	name     string
-	revision string // as the manifest gives it; may be empty
-	digest   string // sha256 of the files that were read, in hexadecimal
+	revision string // from the manifest; may be empty
+	digest   string // SHA-256 of the files read, in hexadecimal
 	roots    []string
 	modules  map[string]*ast.Module // by path within the bundle
 	data     ast.Object
 	notices  []string
 }
 
-// Name returns the name that the bundle was read under.
+// Name returns the name given to Read.
 func (b *Bundle) Name() string { return b.name }
 
-// Revision returns the revision in the bundle's manifest, else the first twelve digits of its digest.
+// Revision returns the manifest's revision, or the first twelve digits of the digest.
 func (b *Bundle) Revision() string {
 	if b.revision != "" {
 		return b.revision
@@ -45,20 +45,19 @@ func (b *Bundle) Revision() string {
 	return b.digest[:12]
 }
 
-// Digest returns the SHA-256, in hexadecimal, of the paths and contents of all files that were read. Two bundles of one
-// digest decide alike.
+// Digest returns the SHA-256, in hexadecimal, of the paths and contents of all files read. Bundles with the same digest decide alike.
 func (b *Bundle) Digest() string { return b.digest }
 
 // Info describes a bundle.
 type Info struct {
 	Name     string
-	Revision string // the manifest's, else the first twelve digits of the digest
+	Revision string // from the manifest, or the first twelve digits of the digest
 	Digest   string // SHA-256 in hexadecimal
 	Rules    int
 	Modules  int
 }
 
-// Info describes the bundle.
+// Info returns the bundle's description.
 func (b *Bundle) Info() Info {
 	info := Info{Name: b.name, Revision: b.Revision(), Digest: b.digest, Modules: len(b.modules)}
 	for _, module := range b.modules {
@@ -67,19 +66,19 @@ func (b *Bundle) Info() Info {
 	return info
 }
 
-// Roots returns the paths below data that the bundle owns; one that is empty owns all. The caller must not change them.
+// Roots returns the paths below data that the bundle owns; an empty root owns everything. The caller must not change them.
 func (b *Bundle) Roots() []string { return b.roots }
 
-// Modules returns the bundle's modules by their path within it. The caller must not change them: compiling copies what it changes.
+// Modules returns the bundle's modules by path within it. The caller must not change them: Compile copies what it changes.
 func (b *Bundle) Modules() map[string]*ast.Module { return b.modules }
 
 // Data returns the bundle's data. The caller must not change it.
 func (b *Bundle) Data() ast.Object { return b.data }
 
-// Notices returns what the author of the bundle should know although it is no error, at most eleven lines.
+// Notices returns warnings for the bundle's author, at most eleven lines.
 func (b *Bundle) Notices() []string { return b.notices }
 
-// Limits bounds what a bundle may hold. A zero means the default.
+// Limits bounds a bundle's contents. A zero means the default.
 type Limits struct {
 	Files int   // number of files; default 10,000
 	File  int64 // bytes of one file; default 100 MiB
@@ -105,16 +104,16 @@ func (l Limits) OrDefault() Limits {
 	return l
 }
 
-// Read parses one bundle in OPA's layout: *.rego at any depth, data.json, data.yaml and data.yml placed by their folder,
-// and .manifest at the top (roots, revision, rego_version, file_rego_versions). Test modules (*_test.rego) are left out.
-// Other JSON and YAML files are left out with a notice.
+// Read parses one bundle in OPA's layout: *.rego at any depth, data.json, data.yaml and data.yml placed by their folder, and .manifest at
+// the top (roots, revision, rego_version, file_rego_versions). Test modules (*_test.rego) are left out; other JSON and YAML files are left
+// out with a notice.
 //
-// A module is Rego v1, or v0 where it only parses as that; a version in the manifest is binding. Read returns all
-// problems at once, as Problems.
+// A module is parsed as Rego v1, or as v0 if it only parses as that; a version in the manifest is binding. Read returns all problems at
+// once, as Problems.
 func Read(name string, files fs.FS, limits Limits) (b *Bundle, err error) {
 	r := &reader{name: name, files: files, limits: limits.OrDefault(), digest: sha256.New()}
 	r.bundle = &Bundle{name: name, modules: map[string]*ast.Module{}}
-	// OPA's parser panics where its grammar and its code disagree. A bundle must not be able to end the process.
+	// OPA's parser panics on some malformed input. A bundle must not be able to kill the process.
 	defer func() {
 		if p := recover(); p != nil {
 			r.problem(r.at, 0, fmt.Sprintf("the parser failed: %v", p))
@@ -128,7 +127,6 @@ func Read(name string, files fs.FS, limits Limits) (b *Bundle, err error) {
 	return r.bundle, nil
 }
 
-// reader is the state of one Read.
 type reader struct {
 	name     string
 	files    fs.FS
@@ -138,7 +136,7 @@ type reader struct {
 	paths    []string // files to read, in lexical order
 	data     dataTree
 	digest   hash.Hash
-	at       string // the file in work, for a panic's message
+	at       string // the current file, for a panic's message
 	problems Problems
 }
 
@@ -150,7 +148,7 @@ func (r *reader) notice(format string, args ...any) {
 	r.bundle.notices = AddNotice(r.bundle.notices, fmt.Sprintf("bundle %q: ", r.name)+fmt.Sprintf(format, args...))
 }
 
-// read takes the manifest first, because it says how to read the rest.
+// read starts with the manifest, which says how to parse the rest.
 func (r *reader) read() {
 	if r.list(); len(r.problems) > 0 {
 		return
@@ -177,7 +175,7 @@ func (r *reader) read() {
 	r.finish()
 }
 
-// finish checks what can only be checked on the whole.
+// finish checks what needs all files.
 func (r *reader) finish() {
 	if len(r.problems) > 0 {
 		return
@@ -191,9 +189,9 @@ func (r *reader) finish() {
 // Names in OPA's layout, at the top of the bundle only.
 const (
 	manifestFile  = ".manifest"
-	manifestProto = ".manifest.pb" // the same in another form
-	planFile      = "plan.json"    // intermediate code, next to the Rego that it was made of
-	wasmSuffix    = ".wasm"        // compiled code, instead of the rules that are its entry points
+	manifestProto = ".manifest.pb" // the manifest as protobuf
+	planFile      = "plan.json"    // IR plan, beside the Rego it was compiled from
+	wasmSuffix    = ".wasm"        // WebAssembly, in place of the entry points' rules
 )
 
 type fileKind int
@@ -203,10 +201,10 @@ const (
 	kindModule
 	kindData
 	kindManifest
-	kindMisnamed // looks like data, is not read
+	kindMisnamed // looks like data but is not read
 )
 
-// Wanted reports whether Read opens the file at this path within a bundle. Of other files only the name matters to it.
+// Wanted reports whether Read opens the file at this path within a bundle. Of other files only the name matters.
 func Wanted(file string) bool {
 	switch kindOf(file) {
 	case kindModule, kindData, kindManifest:
@@ -236,15 +234,14 @@ func kindOf(file string) fileKind {
 	return kindIgnored
 }
 
-// list finds the files to read and holds the limits against them before any is opened. The first thing that is out of
-// bounds ends it.
+// list finds the files to read and checks the limits before any is opened. It stops at the first violation.
 func (r *reader) list() {
 	var total int64
 	refuse := func(file, format string, args ...any) error {
 		r.problem(file, 0, fmt.Sprintf(format, args...))
 		return fs.SkipAll
 	}
-	_ = fs.WalkDir(r.files, ".", func(file string, entry fs.DirEntry, err error) error { // refuse has said it
+	_ = fs.WalkDir(r.files, ".", func(file string, entry fs.DirEntry, err error) error { // refuse has recorded the problem
 		if err != nil {
 			return refuse(file, "%v", err)
 		}
@@ -294,7 +291,7 @@ func (r *reader) noticeMisnamed(file string) {
 	r.notice("%s is not read: data files are named data.json or data.yaml", file)
 }
 
-// load returns a file's content and adds it to the digest, with the lengths in front so that no two trees are alike.
+// load reads a file and adds it to the digest, with lengths in front so that no two trees have the same input.
 func (r *reader) load(file string) ([]byte, bool) {
 	content, err := fs.ReadFile(r.files, file)
 	if err != nil {
@@ -311,7 +308,7 @@ func (r *reader) load(file string) ([]byte, bool) {
 		r.digest.Write(length[:])
 		for piece := range slices.Chunk(part, 256<<10) {
 			r.digest.Write(piece)
-			runtime.Gosched() // requests wait no longer than a piece takes
+			runtime.Gosched() // yields to requests between files
 		}
 	}
 	return content, true
@@ -327,7 +324,7 @@ func (r *reader) readManifest() {
 	}
 }
 
-// checkManifest fills in the defaults and refuses what would be ambiguous or would not fit on a log line.
+// checkManifest sets defaults and refuses what is ambiguous or does not fit on a log line.
 func (r *reader) checkManifest() {
 	r.manifest.Init()
 	roots := *r.manifest.Roots
@@ -359,7 +356,7 @@ func (r *reader) readModule(parser *moduleParser, file string) {
 	}
 	module, errs := parser.parse(r.name, file, content)
 	for i, e := range errs {
-		// Of several errors about one line the last says most.
+		// Of several errors on one line the last is the most specific.
 		if i+1 < len(errs) && row(errs[i+1]) == row(e) {
 			continue
 		}
@@ -370,7 +367,7 @@ func (r *reader) readModule(parser *moduleParser, file string) {
 	}
 }
 
-// row is the line of one of OPA's errors, 0 where it has none.
+// row returns the line of an OPA error, 0 if it has none.
 func row(e *ast.Error) int {
 	if e.Location == nil {
 		return 0
@@ -392,7 +389,7 @@ func (r *reader) readData(file string) {
 	}
 }
 
-// checkRoots holds modules and data against the manifest's roots: what a bundle does not own it must not define.
+// checkRoots checks modules and data against the manifest's roots: a bundle must not define what it does not own.
 func (r *reader) checkRoots() {
 	for _, file := range slices.Sorted(keys(r.bundle.modules)) {
 		pkg := r.bundle.modules[file].Package
@@ -409,8 +406,8 @@ func (r *reader) checkRoots() {
 	}
 }
 
-// checkEntryPoints refuses a bundle whose rules are there as WebAssembly only. OPA's compiler takes the entry points' rules
-// out of the Rego; what is left would read as if they did not hold.
+// checkEntryPoints refuses a bundle whose entry points exist as WebAssembly only. OPA's compiler removes their rules from the Rego; without
+// them the entry points would be undefined.
 func (r *reader) checkEntryPoints() {
 	for _, w := range r.manifest.WasmResolvers {
 		entry := strings.Trim(w.Entrypoint, "/")
@@ -428,7 +425,7 @@ func (r *reader) checkEntryPoints() {
 	}
 }
 
-// outsideRoots returns the path of the first value that no root holds and that is not merely on the way to a root.
+// outsideRoots returns the path of the first value that is outside all roots and not an ancestor of one.
 func outsideRoots(node map[string]any, at []string, roots []string) string {
 	for _, key := range slices.Sorted(keys(node)) {
 		here := append(slices.Clone(at), key)

@@ -18,21 +18,21 @@ import (
 	"gatehouse/yamltext"
 )
 
-// dataTree collects a bundle's data files into one tree. Its nodes are finished values, and maps where several files meet:
-// what one file holds alone is never copied.
+// dataTree merges a bundle's data files. Its nodes are finished values, and maps where several files meet: a value from one file is never
+// copied.
 type dataTree struct {
 	root map[string]any // ast.Value or map[string]any
 	docs []dataDoc
 }
 
-// dataDoc remembers which file put a value where, for messages.
+// dataDoc records which file defined a value, for messages.
 type dataDoc struct {
 	file  string
 	at    []string
 	value ast.Value
 }
 
-// insert places a file's value by its folder. Files may share objects but not define one value twice.
+// insert places a file's value by its folder. Files may share objects but must not define the same value.
 func (t *dataTree) insert(file string, value ast.Value) error {
 	if t.root == nil {
 		t.root = map[string]any{}
@@ -56,8 +56,7 @@ func (t *dataTree) insert(file string, value ast.Value) error {
 	return nil
 }
 
-// put places a value at the path key, rest... below node, which is at here, and returns the path of the first value that
-// both define.
+// put sets the value at key, rest... below node, which is at here. It returns the path of the first conflict, nil if there is none.
 func put(node map[string]any, key string, rest []string, value ast.Value, here []string) []string {
 	here = append(here[:len(here):len(here)], key)
 	old, exists := node[key]
@@ -90,7 +89,7 @@ func putAll(node map[string]any, object ast.Object, here []string) (clash []stri
 	return clash
 }
 
-// expand returns a node as a map that may be added to; false where it is no object.
+// expand returns a node as a map that may be added to; false if it is no object.
 func expand(node any) (map[string]any, bool) {
 	switch node := node.(type) {
 	case map[string]any:
@@ -103,7 +102,7 @@ func expand(node any) (map[string]any, bool) {
 	return nil, false
 }
 
-// collapse makes a value of a node.
+// collapse turns a node into a value.
 func collapse(node any) ast.Value {
 	members, ok := node.(map[string]any)
 	if !ok {
@@ -147,7 +146,7 @@ func defines(value ast.Value, at []string) bool {
 	return true
 }
 
-// decodeData returns a data file's value, or the line and text of what is wrong with it.
+// decodeData returns a data file's value, or the line and text of the problem.
 func decodeData(file string, content []byte) (value ast.Value, line int, err error) {
 	var document any
 	if path.Ext(file) == ".json" {
@@ -159,7 +158,7 @@ func decodeData(file string, content []byte) (value ast.Value, line int, err err
 		}
 	} else if line := secondDocument(content); line > 0 {
 		return nil, line, errors.New("a second YAML document starts here, and only the first would be read: put it into a file of its own, or join them")
-	} else if err := util.Unmarshal(content, &document); err != nil { // OPA's own YAML, so that a document means here what it means there
+	} else if err := util.Unmarshal(content, &document); err != nil { // OPA's YAML parser, so that documents mean the same as in OPA
 		line, text := yamltext.Problem(err)
 		return nil, line, errors.New(text)
 	}
@@ -167,18 +166,17 @@ func decodeData(file string, content []byte) (value ast.Value, line int, err err
 	return value, 0, err
 }
 
-// documentMark is a line that may start or end a document of YAML.
+// documentMark matches a line that may start or end a YAML document.
 var documentMark = regexp.MustCompile(`(?m)(^|\r)(---|\.\.\.)`)
 
-// secondDocument returns the line where a second document starts, 0 where there is none. OPA's YAML reads the first and is silent about
-// the others.
+// secondDocument returns the line of the second YAML document, 0 if there is none. OPA silently reads only the first.
 func secondDocument(content []byte) int {
 	if len(documentMark.FindAllIndex(content, 2)) == 0 {
 		return 0
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	var first, second yaml.Node
-	if decoder.Decode(&first) != nil { // the reading itself says what is wrong
+	if decoder.Decode(&first) != nil { // parsing reports the error
 		return 0
 	}
 	switch err := decoder.Decode(&second); {

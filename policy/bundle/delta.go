@@ -15,7 +15,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// DeltaFile is the file at the top of a bundle that makes it a delta: OPA's patch.json.
+// DeltaFile at the top of a bundle makes it a delta: OPA's patch.json.
 const DeltaFile = "patch.json"
 
 // maxOperations bounds the operations of one delta.
@@ -30,10 +30,10 @@ type delta struct {
 	} `json:"data"`
 }
 
-// Patch returns the bundle as a delta leaves it: the same modules, data of its own, the delta's revision. The bundle
-// itself stays what it is. manifest is the delta's .manifest, nil where it has none, and patch its patch.json: operations
-// upsert, remove and replace on paths below the roots. As in OPA, upsert makes the objects on its way, remove and replace
-// need something that is there, and the roots must be the bundle's. An error is Problems, and names the operation.
+// Patch returns the bundle with a delta applied: the same modules, its own data, the delta's revision. The receiver does not change.
+// manifest is the delta's .manifest, nil if there is none, and patch its patch.json: operations upsert, remove and replace on paths below
+// the roots. As in OPA, upsert creates missing parents, remove and replace need an existing value, and the roots must be the bundle's. The
+// error is Problems and names the operation.
 func (b *Bundle) Patch(manifest, patch []byte) (*Bundle, error) {
 	r := &reader{name: b.name, bundle: &Bundle{name: b.name, modules: b.modules, notices: b.notices}, digest: sha256.New()}
 	if manifest != nil {
@@ -77,7 +77,7 @@ func sameRoots(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// patchPath splits an operation's path as OPA does: URL escapes first, then those of JSON pointers (RFC 6901 section 4).
+// patchPath splits an operation's path as OPA does: URL escapes first, then JSON pointer escapes (RFC 6901 section 4).
 func patchPath(text string) ([]string, error) {
 	path := strings.Split(strings.Trim(text, "/"), "/")
 	if path[0] == "" {
@@ -96,7 +96,7 @@ func patchPath(text string) ([]string, error) {
 	return path, nil
 }
 
-// owned reports whether a root holds the path, segment by segment.
+// owned reports whether a root is a prefix of the path, segment by segment.
 func owned(path, roots []string) bool {
 	return slices.ContainsFunc(roots, func(root string) bool {
 		if root == "" {
@@ -107,13 +107,13 @@ func owned(path, roots []string) bool {
 	})
 }
 
-// edit is a value that is being changed: an object or array of which only the touched parts are opened, so that a small
-// delta of large data costs one copy of the objects it touches, once.
+// edit is a value being changed. Only touched parts of it are opened, so that a small delta of large data copies the objects it touches
+// once.
 type edit struct {
-	was   rego.Value       // nil for an object that an upsert made
-	set   map[string]*edit // members that were opened or set; nil: removed
-	list  []*edit          // elements, once the array was opened
-	array bool             // list is in force
+	was   rego.Value       // nil for an object created by upsert
+	set   map[string]*edit // opened or set members; nil: removed
+	list  []*edit          // elements, once the array is opened
+	array bool             // list is valid
 }
 
 func (e *edit) apply(op, where string, value any, roots []string) error {
@@ -145,7 +145,7 @@ func (e *edit) apply(op, where string, value any, roots []string) error {
 	return parent.put(op, path[len(path)-1], fresh)
 }
 
-// step opens one member or element. An upsert makes a missing member an object.
+// step opens one member or element. An upsert creates a missing member as an object.
 func (e *edit) step(segment string, make bool) (*edit, error) {
 	if e.open(); e.array {
 		i, err := e.index(segment, len(e.list))
@@ -169,7 +169,7 @@ func (e *edit) step(segment string, make bool) (*edit, error) {
 	return child, nil
 }
 
-// put changes the last part of a path.
+// put applies the operation at the path's last segment.
 func (e *edit) put(op, segment string, fresh *edit) error {
 	if e.open(); e.array {
 		return e.putElement(op, segment, fresh)
@@ -184,7 +184,7 @@ func (e *edit) put(op, segment string, fresh *edit) error {
 	return nil
 }
 
-// putElement follows JSON Patch (RFC 6902 section 4): adding inserts, and - is behind the last element.
+// putElement follows JSON Patch (RFC 6902 section 4): add inserts, and - is past the last element.
 func (e *edit) putElement(op, segment string, fresh *edit) error {
 	if op == "upsert" && segment == "-" {
 		e.list = append(e.list, fresh)
@@ -222,7 +222,7 @@ func (e *edit) isObject() bool {
 	return ok || e.was == nil
 }
 
-// member returns a member of an object, nil where it has none of that name.
+// member returns a member of an object, nil if it is absent.
 func (e *edit) member(name string) *edit {
 	if child, touched := e.set[name]; touched {
 		return child
@@ -244,7 +244,7 @@ func (e *edit) keep(name string, child *edit) {
 	e.set[name] = child
 }
 
-// open makes a list of an array that is still as it was.
+// open turns an unchanged array into a list.
 func (e *edit) open() {
 	array, ok := e.was.(*ast.Array)
 	if !ok || e.array {
@@ -254,7 +254,7 @@ func (e *edit) open() {
 	array.Foreach(func(t *ast.Term) { e.list = append(e.list, &edit{was: t.Value}) })
 }
 
-// seal builds the value. What no operation touched is shared with the value before.
+// seal builds the value. Untouched parts are shared with the value before.
 func (e *edit) seal() rego.Value {
 	if e.array {
 		list := make([]rego.Value, len(e.list))

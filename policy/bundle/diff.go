@@ -12,8 +12,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Difference is what differs between two bundles. Whitespace, comments and the order and place of rules do not count, nor
-// do test modules.
+// Difference is what differs between two bundles. Whitespace, comments, the order and place of rules, and test modules do not count.
 type Difference struct {
 	Rules    []RuleChange `json:"rules,omitempty"`
 	Data     []DataChange `json:"data,omitempty"`
@@ -21,18 +20,18 @@ type Difference struct {
 	Manifest []DataChange `json:"manifest,omitempty"`  // revision and roots
 }
 
-// Empty reports whether there is none.
+// Empty reports whether nothing differs.
 func (d *Difference) Empty() bool { return len(d.Rules)+len(d.Data)+len(d.Manifest) == 0 }
 
-// RuleChange is a rule of which a definition was added, removed or rewritten.
+// RuleChange is a rule with a definition added, removed or changed.
 type RuleChange struct {
 	Change string  `json:"change"` // added, removed or changed
 	Path   string  `json:"path"`   // data.orders.allow
 	Before []Place `json:"before,omitempty"`
-	After  []Place `json:"after,omitempty"` // definitions that the one bundle has and the other has not
+	After  []Place `json:"after,omitempty"` // definitions that only this bundle has
 }
 
-// Place is where a rule stands in a bundle.
+// Place is a rule's location in a bundle.
 type Place struct {
 	File string `json:"file"`
 	Line int    `json:"line"`
@@ -50,7 +49,7 @@ type DataChange struct {
 
 const maxShownValue = 80
 
-// Diff compares two bundles, and lists at most maxData changes of data.
+// Diff compares two bundles and lists at most maxData changes of data.
 func Diff(before, after *Bundle, maxData int) *Difference {
 	d := &Difference{Rules: diffRules(definitions(before), definitions(after))}
 	data := &dataDiff{most: maxData}
@@ -67,7 +66,7 @@ func Diff(before, after *Bundle, maxData int) *Difference {
 	return d
 }
 
-// definition is one of a rule's definitions: what it means, and where it stands.
+// definition is one definition of a rule: its meaning and location.
 type definition struct {
 	text  string
 	place Place
@@ -90,7 +89,7 @@ func definitions(b *Bundle) map[string][]definition {
 	return all
 }
 
-// importsOf says what the imported names in a rule stand for: another import makes it another rule.
+// importsOf returns what the imported names in a rule stand for: with another import it is another rule.
 func importsOf(module *ast.Module, rule *ast.Rule) string {
 	used := map[ast.Var]bool{}
 	ast.WalkVars(rule, func(v ast.Var) bool {
@@ -129,7 +128,7 @@ func diffRules(before, after map[string][]definition) (changes []RuleChange) {
 	return changes
 }
 
-// only returns where the definitions stand that the other rule has not. One that is there twice counts twice.
+// only returns the places of definitions that the other rule lacks. Duplicates count.
 func only(here, there []definition) (places []Place) {
 	left := map[string]int{}
 	for _, d := range there {
@@ -143,7 +142,7 @@ func only(here, there []definition) (places []Place) {
 	return places
 }
 
-// dataDiff collects changes up to a number, and counts the rest.
+// dataDiff collects changes up to a limit and counts the rest.
 type dataDiff struct {
 	most    int
 	changes []DataChange
@@ -158,7 +157,7 @@ func (d *dataDiff) add(change, pointer string, before, after *ast.Term) {
 	d.changes = append(d.changes, DataChange{Change: change, Pointer: pointer, Before: shown(before), After: shown(after)})
 }
 
-// shown is the beginning of a value's JSON.
+// shown returns the beginning of a value's JSON.
 func shown(t *ast.Term) string {
 	if t == nil {
 		return ""
@@ -177,7 +176,7 @@ func shown(t *ast.Term) string {
 	return string(text)
 }
 
-// values compares what both sides have at a pointer.
+// values compares the values at a pointer.
 func (d *dataDiff) values(pointer string, before, after *ast.Term) {
 	switch a := before.Value.(type) {
 	case ast.Object:
@@ -196,7 +195,7 @@ func (d *dataDiff) values(pointer string, before, after *ast.Term) {
 	}
 }
 
-// objects looks closely at the members that differ alone: of large data that is little.
+// objects descends only into members that differ: in large data these are few.
 func (d *dataDiff) objects(pointer string, before, after ast.Object) {
 	var differ []*ast.Term
 	before.Foreach(func(key, value *ast.Term) {
@@ -223,7 +222,7 @@ func (d *dataDiff) objects(pointer string, before, after ast.Object) {
 	}
 }
 
-// pointerEscape writes a key as a segment of a JSON pointer (RFC 6901 section 3).
+// pointerEscape escapes a key as a JSON pointer segment (RFC 6901 section 3).
 var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
 
 func (d *dataDiff) arrays(pointer string, before, after *ast.Array) {
@@ -240,7 +239,6 @@ func (d *dataDiff) arrays(pointer string, before, after *ast.Array) {
 	}
 }
 
-// dataKey is a key of data, which is a string.
 func dataKey(key *ast.Term) string {
 	s, _ := key.Value.(ast.String)
 	return string(s)

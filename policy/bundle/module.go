@@ -8,7 +8,7 @@ import (
 	opa "github.com/open-policy-agent/opa/v1/bundle"
 )
 
-// moduleParser parses modules in the version of Rego that the manifest or the module itself asks for.
+// moduleParser parses modules in the Rego version that the manifest or the module asks for.
 type moduleParser struct {
 	manifest *opa.Manifest
 	options  map[ast.RegoVersion]ast.ParserOptions
@@ -16,7 +16,7 @@ type moduleParser struct {
 
 func newModuleParser(manifest *opa.Manifest) *moduleParser {
 	p := &moduleParser{manifest: manifest, options: map[ast.RegoVersion]ast.ParserOptions{}}
-	// OPA derives the capabilities anew for every module that comes without; for thousands of modules that is slow.
+	// Without capabilities OPA computes them for each module, which is slow for thousands of modules.
 	for _, v := range []ast.RegoVersion{ast.RegoV0, ast.RegoV1, ast.RegoV2} {
 		capabilities := ast.CapabilitiesForThisVersion(ast.CapabilitiesRegoVersion(v))
 		p.options[v] = ast.ParserOptions{RegoVersion: v, Capabilities: capabilities}
@@ -24,7 +24,7 @@ func newModuleParser(manifest *opa.Manifest) *moduleParser {
 	return p
 }
 
-// parse returns the module, whose locations name bundle and file, or all of its errors.
+// parse returns the module, with bundle and file in its locations, or all of its errors.
 func (p *moduleParser) parse(name, file string, content []byte) (*ast.Module, ast.Errors) {
 	where := path.Join(name, file)
 	// Patterns in file_rego_versions start with a slash.
@@ -44,7 +44,7 @@ func (p *moduleParser) parse(name, file string, content []byte) (*ast.Module, as
 	case len(oldErrs) == 0:
 		return old, nil
 	case len(oldErrs) < len(errs):
-		// A mistake in a v0 module: as v1 each of its rules would be reported for lacking `if`.
+		// A mistake in a v0 module: parsed as v1, each of its rules would be reported for a missing `if`.
 		return nil, oldErrs
 	}
 	return nil, errs

@@ -9,16 +9,16 @@ import (
 // MaxProblems bounds how many problems, and how many notices, one bundle or one compilation reports.
 const MaxProblems = 10
 
-// A Problem is one thing that is wrong with a bundle.
+// Problem is one thing that is wrong with a bundle.
 type Problem struct {
 	Stage  string // what was being done: "reading" or "compiling"
-	Bundle string // the bundle's name; empty where the problem belongs to no single bundle
-	File   string // path within the bundle; empty where it belongs to no file
+	Bundle string // the bundle's name; empty if the problem belongs to no single bundle
+	File   string // path within the bundle; empty if it belongs to no file
 	Line   int    // from 1; 0 where unknown
-	Text   string // what is wrong and, where we know it, what to do
+	Text   string // what is wrong and, if known, what to do
 }
 
-// Error is the problem in one line, for example: reading bundle "app": orders.rego:3: var x is unsafe
+// Error returns the problem in one line, for example: reading bundle "app": orders.rego:3: var x is unsafe
 func (p Problem) Error() string {
 	var b strings.Builder
 	b.WriteString(p.Stage)
@@ -37,11 +37,10 @@ func (p Problem) Error() string {
 	return b.String()
 }
 
-// Problems is the error that Read and Compile return: at least one problem, at most ten and then one that says that there
-// are more.
+// Problems is the error that Read and Compile return: at least one problem, at most ten, then one that says that there are more.
 type Problems []Problem
 
-// Error gives each problem a line.
+// Error returns one line per problem.
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
 	for i := range p {
@@ -50,7 +49,7 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// full reports whether no further problem would be kept.
+// full reports whether further problems are dropped.
 func (p Problems) full() bool { return len(p) > MaxProblems }
 
 // Add appends a problem, or the one that says that there are more.
@@ -64,7 +63,7 @@ func (p *Problems) Add(q Problem) {
 	}
 }
 
-// err is the problems as an error, nil when there are none.
+// err returns nil when there are none: a nil Problems in an error would not be nil.
 func (p Problems) err() error {
 	if len(p) == 0 {
 		return nil
@@ -72,7 +71,7 @@ func (p Problems) err() error {
 	return p
 }
 
-// AddNotice appends a notice up to the bound, then one that says that there are more.
+// AddNotice appends a notice up to the limit, then one that says that there are more.
 func AddNotice(notices []string, text string) []string {
 	switch {
 	case len(notices) < MaxProblems:

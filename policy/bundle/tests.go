@@ -16,14 +16,14 @@ type Tests struct {
 	modules map[string]*ast.Module // by path within the bundle
 }
 
-// Name returns the name of the bundle that they belong to.
+// Name returns the bundle's name.
 func (t *Tests) Name() string { return t.name }
 
 // Modules returns the test modules by their path within the bundle. The caller must not change them.
 func (t *Tests) Modules() map[string]*ast.Module { return t.modules }
 
-// ReadTests parses the test modules of a bundle, in the version of Rego that its manifest asks for. The limits are as
-// Read's, and hold for the test modules by themselves. Problems come back all at once, as Problems.
+// ReadTests parses a bundle's test modules, in the Rego version that its manifest asks for. The limits are as for Read, and count the test
+// modules alone. It returns all problems at once, as Problems.
 func ReadTests(name string, files fs.FS, limits Limits) (t *Tests, err error) {
 	r := &reader{name: name, files: files, limits: limits.OrDefault(), digest: sha256.New(), bundle: &Bundle{name: name, modules: map[string]*ast.Module{}}}
 	defer func() { // as in Read
@@ -49,7 +49,7 @@ func ReadTests(name string, files fs.FS, limits Limits) (t *Tests, err error) {
 	return &Tests{name: name, modules: r.bundle.modules}, nil
 }
 
-// listTests finds the test modules and holds the limits against them before any is opened.
+// listTests finds the test modules and checks the limits before any is opened.
 func (r *reader) listTests() {
 	var total int64
 	err := fs.WalkDir(r.files, ".", func(file string, entry fs.DirEntry, err error) error {
@@ -63,7 +63,7 @@ func (r *reader) listTests() {
 		if entry.IsDir() || !strings.HasSuffix(file, "_test.rego") {
 			return nil
 		}
-		info, err := fs.Stat(r.files, file) // behind a link
+		info, err := fs.Stat(r.files, file) // the entry may be a symbolic link
 		if err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ func (members) Ask(_ string, args []rego.Value, _ time.Time) (rego.Value, error)
 
 func (members) Epoch(time.Time) uint64 { return 0 }
 
-// TestExplainWhatWasAsked shows the questions to the directory, unless they may hold what is secret.
+// TestExplainWhatWasAsked shows the directory queries, unless they may hold a secret.
 func TestExplainWhatWasAsked(t *testing.T) {
 	b, err := bundle.Read("app", fstest.MapFS{"a.rego": {Data: []byte("package authz\n\nallow if gatehouse.check(\"doc:7\", \"can_read\", input.user)\n")}}, bundle.Limits{})
 	if err != nil {

@@ -38,7 +38,7 @@ func (x *explainer) whyCall(f *frame, e *ast.Expr, env env, depth int) (string, 
 	return text, nil
 }
 
-// called renders a call whose arguments have values. holds turns the words round.
+// called renders a call with its arguments' values. holds selects the wording.
 func (x *explainer) called(f *frame, name string, operands []*ast.Term, env env, holds bool) string {
 	shown := x.sides(f, operands, env)
 	is := func(yes, no string) string {
@@ -66,8 +66,8 @@ func (x *explainer) called(f *frame, name string, operands []*ast.Term, env env,
 	return text + " is false"
 }
 
-// sides renders the operands of one comparison. Where one of them must not be shown, the others are only shown if they stand in the
-// policy's own text: what a secret is compared with is a secret.
+// sides renders the operands of a comparison. If one of them is secret, the others are only shown if they are literals of the policy: what a
+// secret is compared with is a secret.
 func (x *explainer) sides(f *frame, operands []*ast.Term, env env) []string {
 	dark := slices.ContainsFunc(operands, func(t *ast.Term) bool { return x.dark(f, t) })
 	out := make([]string, len(operands))
@@ -89,7 +89,7 @@ func (x *explainer) sides(f *frame, operands []*ast.Term, env env) []string {
 	return out
 }
 
-// public reports whether a term's value stands in the policy's text.
+// public reports whether a term's value is a literal of the policy.
 func (x *explainer) public(f *frame, t *ast.Term) bool {
 	for range maxNested {
 		v, isVar := t.Value.(ast.Var)
@@ -126,7 +126,7 @@ func (x *explainer) whyEqual(f *frame, a, b *ast.Term, env env, depth int) (stri
 	return x.called(f, "eq", []*ast.Term{a, b}, env, false), nil
 }
 
-// unbound reports whether a term is a variable, or a pattern with one, that has no value yet.
+// unbound reports whether a term is a variable, or a pattern with one, without a value yet.
 func unbound(t *ast.Term, env env) bool {
 	switch v := t.Value.(type) {
 	case ast.Var:
@@ -141,7 +141,7 @@ func unbound(t *ast.Term, env env) bool {
 	return false
 }
 
-// whyFunction tells of the rules of a function that was called.
+// whyFunction explains the rules of a function that was called.
 func (x *explainer) whyFunction(f *frame, e *ast.Expr, rules []*ast.Rule, env env, depth int) (string, []Step) {
 	if depth >= maxNested {
 		x.cut = true
@@ -174,7 +174,7 @@ func (x *explainer) whyFunction(f *frame, e *ast.Expr, rules []*ast.Rule, env en
 	return text + " has no value", steps
 }
 
-// arguments are the equations that hand a function its arguments, and what is known of where those are from.
+// arguments returns the equations that bind a function's arguments, and what is known about where these come from.
 func (x *explainer) arguments(f *frame, rule *ast.Rule, operands []*ast.Term, env env) (extra ast.Body, args *frame) {
 	args = &frame{dark: map[ast.Var]bool{}, from: map[ast.Var][]string{}}
 	for i, operand := range operands {

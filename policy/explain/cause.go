@@ -12,7 +12,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// failedStep tells of a rule that does not hold: the expression that failed and what it rests on.
+// failedStep describes a rule that does not hold: the expression that failed and what it depends on.
 func (x *explainer) failedStep(f *frame, tried attempt, depth int) Step {
 	step := x.place(f.rule)
 	if x.full() {
@@ -23,7 +23,7 @@ func (x *explainer) failedStep(f *frame, tried attempt, depth int) Step {
 	return step
 }
 
-// full reports whether enough was told, and counts one more.
+// full counts one more step and reports whether the limit is reached.
 func (x *explainer) full() bool {
 	x.steps++
 	if x.steps > maxSteps {
@@ -64,7 +64,7 @@ func (x *explainer) fail(step *Step, f *frame, tried attempt, depth int) {
 	}
 }
 
-// writtenOf is the expression as somebody wrote it that one of the compiler's own belongs to.
+// writtenOf returns the source expression that a compiler-generated one belongs to.
 func writtenOf(body ast.Body, at int) *ast.Expr {
 	for _, e := range body[at:] {
 		if !e.Generated {
@@ -74,7 +74,7 @@ func writtenOf(body ast.Body, at int) *ast.Expr {
 	return body[at]
 }
 
-// failure is an error of the evaluation of part in words. Where part must not be shown, neither must what it was that failed.
+// failure describes an error while evaluating part. If part is secret, so is the value that it failed on.
 func (x *explainer) failure(f *frame, part any, err error) string {
 	message := err.Error()
 	if topdownErr, ok := errors.AsType[*topdown.Error](err); ok {
@@ -86,7 +86,7 @@ func (x *explainer) failure(f *frame, part any, err error) string {
 	return "it failed: " + x.hide.Replace(inOneLine(message, maxMessage))
 }
 
-// withoutValues leaves of the message of one of OPA's errors what names no value: the built-in, or that rules are in conflict.
+// withoutValues reduces an OPA error's message to what names no value: the built-in, or that rules are in conflict.
 func withoutValues(message string) string {
 	const conflict = " produced conflicting values"
 	if before, _, found := strings.Cut(message, conflict); found {
@@ -96,7 +96,7 @@ func withoutValues(message string) string {
 	return name
 }
 
-// with names the variables of an expression that somebody wrote, with their values: role = "viewer".
+// with names the variables of a source expression with their values: role = "viewer".
 func (x *explainer) with(f *frame, e *ast.Expr, env env) string {
 	var out []string
 	seen := map[ast.Var]bool{}
@@ -122,7 +122,7 @@ func (x *explainer) with(f *frame, e *ast.Expr, env env) string {
 	if e.IsCall() {
 		for _, operand := range e.Operands() {
 			_, isVar := operand.Value.(ast.Var)
-			visit(operand, isVar) // what it holds is in the text already
+			visit(operand, isVar) // its value is in the text already
 		}
 		return strings.Join(out, ", ")
 	}
@@ -180,7 +180,7 @@ func (x *explainer) whyTerm(f *frame, t *ast.Term, env env, depth int) (string, 
 	return text, steps
 }
 
-// unheld tells of every rule for ref that does not hold. held reports whether one does.
+// unheld describes every rule for ref that does not hold. held reports whether one does.
 func (x *explainer) unheld(f *frame, rules []*ast.Rule, ref ast.Ref, env env, depth int) (steps []Step, held bool) {
 	if depth >= maxNested {
 		x.cut = true
@@ -199,7 +199,7 @@ func (x *explainer) unheld(f *frame, rules []*ast.Rule, ref ast.Ref, env env, de
 	return steps, held
 }
 
-// chain tells of a rule and its else branches, up to the one that holds.
+// chain describes a rule and its else branches, up to the one that holds.
 func (x *explainer) chain(f *frame, rule *ast.Rule, extra ast.Body, args *frame, depth int) (steps []Step, held bool) {
 	for link := rule; link != nil; link = link.Else {
 		inner := f.enter(link, copied(extra))
@@ -221,7 +221,7 @@ func (x *explainer) chain(f *frame, rule *ast.Rule, extra ast.Body, args *frame,
 	return steps, false
 }
 
-// missing says how far a reference leads: there is no input.identity.subject.
+// missing says how far a reference resolves: there is no input.identity.subject.
 func (x *explainer) missing(f *frame, ref ast.Ref, env env) string {
 	ref = x.shown(f, ref, env)
 	for n := 2; n <= len(ref); n++ {
@@ -259,7 +259,7 @@ func (x *explainer) missing(f *frame, ref ast.Ref, env env) string {
 	return "it is undefined"
 }
 
-// shown puts values into a reference, but for those that must not be shown.
+// shown puts values into a reference, except secret ones.
 func (x *explainer) shown(f *frame, ref ast.Ref, env env) ast.Ref {
 	out := slices.Clone(ref)
 	for i, t := range out {
@@ -270,7 +270,7 @@ func (x *explainer) shown(f *frame, ref ast.Ref, env env) ast.Ref {
 	return out
 }
 
-// refText writes a reference with the names that somebody gave its variables.
+// refText renders a reference with its variables' names in the source.
 func (x *explainer) refText(ref ast.Ref) string {
 	var b strings.Builder
 	for i, t := range ref {
@@ -308,7 +308,7 @@ func plainName(s string) bool {
 	return s != "" && len(s) <= maxString && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == "" && (s[0] < '0' || s[0] > '9')
 }
 
-// list shows the values of one term.
+// list renders the values of one term.
 func (x *explainer) list(values []rego.Value) string {
 	var out []string
 	for i, v := range values {
@@ -321,7 +321,7 @@ func (x *explainer) list(values []rego.Value) string {
 	return strings.Join(out, ", ")
 }
 
-// whyEvery finds the first member that the body does not hold for.
+// whyEvery finds the first member for which the body does not hold.
 func (x *explainer) whyEvery(f *frame, every *ast.Every, env env, depth int) (string, []Step) {
 	domain, _ := x.values(every.Domain, env)
 	if len(domain) == 0 {
@@ -380,7 +380,7 @@ func (e env) clone() env {
 	return out
 }
 
-// eachMember calls f with the members of a collection until it returns false.
+// eachMember calls f for the members of a collection until it returns false.
 func eachMember(v rego.Value, f func(key, value *ast.Term) bool) {
 	switch v := v.(type) {
 	case *ast.Array:
@@ -431,7 +431,7 @@ func (x *explainer) whyNegated(f *frame, e *ast.Expr, env env, depth int) (strin
 	return "", nil
 }
 
-// heldBy tells of the rules for ref that hold.
+// heldBy describes the rules for ref that hold.
 func (x *explainer) heldBy(f *frame, ref ast.Ref, env env, depth int) []Step {
 	var steps []Step
 	if depth >= maxNested {
@@ -449,7 +449,7 @@ func (x *explainer) heldBy(f *frame, ref ast.Ref, env env, depth int) []Step {
 	return steps
 }
 
-// heldStep tells of a rule that holds, or of the else branch of it that does.
+// heldStep describes a rule that holds, or the else branch of it that does.
 func (x *explainer) heldStep(f *frame, rule *ast.Rule, extra ast.Body, args *frame, depth int) (Step, bool) {
 	for link := rule; link != nil; link = link.Else {
 		inner := f.enter(link, copied(extra))
@@ -490,7 +490,7 @@ func (x *explainer) heldFunction(f *frame, e *ast.Expr, rules []*ast.Rule, env e
 	return text, steps
 }
 
-// support says what a rule that holds rests on: the helper rules that its body names, and else its last comparison.
+// support says what a rule that holds depends on: the helper rules in its body, or else its last comparison.
 func (x *explainer) support(step *Step, f *frame, env env, depth int) {
 	for i, e := range f.body {
 		if e.Negated || len(e.With) > 0 {
@@ -524,7 +524,7 @@ func (x *explainer) support(step *Step, f *frame, env env, depth int) {
 	}
 }
 
-// comparison reports whether an expression compares two things, rather than giving a variable its value.
+// comparison reports whether an expression compares two values, rather than binding a variable.
 func comparison(e *ast.Expr) bool {
 	switch e.Operator().String() {
 	case "internal.member_2", "internal.member_3", "equal", "neq", "lt", "lte", "gt", "gte", "startswith", "endswith", "contains", "glob.match", "regex.match":

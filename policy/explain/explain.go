@@ -1,8 +1,8 @@
-// Package explain says why a policy decides as it does: which rules held, where the others failed and on what values, and which single
-// changes of the request would allow it. It is for tools, never for the path of a request.
+// Package explain says why a policy decides as it does: which rules held, where the others failed and on which values, and which single
+// changes of the request would allow it. It is for tools, never for the request path.
 //
-// It owns the walk from rule to rule, the words for what it finds, and what of the values must not be shown. How a policy is compiled and
-// evaluated is package policy's, which it looks into by policy.Inspector. Of ours it imports policy alone.
+// It owns the traversal of the rules, the wording, and the redaction of values. Compiling and evaluating belong to package policy, which it
+// uses through policy.Inspector. Of ours it imports policy alone.
 package explain
 
 import (
@@ -23,92 +23,90 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// The bounds of one explanation.
+// Limits of one explanation.
 const (
-	explainTime   = 3 * time.Second // for all of it, where Options says nothing
+	explainTime   = 3 * time.Second // the default of Options.Timeout
 	nearestTime   = time.Second     // for the nearest miss
-	maxQueries    = 3000            // evaluations of a rule or of a part of one
-	maxSteps      = 80              // rules that are told of
-	maxNested     = 8               // a helper of a helper ...
-	maxSiblings   = 12              // rules of one name
-	maxIterations = 3               // values that one expression was tried with
-	maxCandidates = 50              // changes that are tried for the nearest miss
-	maxNearest    = 8               // changes that are told
+	maxQueries    = 3000            // evaluations of a rule or a part of one
+	maxSteps      = 80              // rules described
+	maxNested     = 8               // levels of helper rules
+	maxSiblings   = 12              // rules with one name
+	maxIterations = 3               // bindings tried per expression
+	maxCandidates = 50              // changes tried for the nearest miss
+	maxNearest    = 8               // changes reported
 )
 
-// Options bound an explanation and say what it must not show.
+// Options bounds an explanation and says what it must not show.
 type Options struct {
-	// Secret are paths into the input, such as {"identity", "claims"}: no value from there is shown, nor one that was made of
-	// it. In names "_" and "-" are alike, and case does not count.
+	// Secret are paths into the input, such as {"identity", "claims"}: no value from there, or derived from one, is shown. Names are
+	// compared without regard to case, and "_" and "-" are the same.
 	Secret [][]string
-	// Hide are texts that are not shown wherever they come from. Those of fewer than four bytes are ignored.
+	// Hide are texts that are redacted wherever they come from. Those shorter than four bytes are ignored.
 	Hide []string
-	// Timeout bounds the whole explanation; 0 means 3 seconds. What was found by then is returned, and Cut is set.
+	// Timeout bounds the whole explanation; 0 means 3 seconds. What was found by then is returned, with Cut set.
 	Timeout time.Duration
-	// Why, where set, says in a line why the directory answers a question as it does: the path of relations, or the one that is missing. "":
-	// nothing is known.
+	// Why, if set, says in one line why the directory answers a query as it does: the path of relations, or the missing one; "" if unknown.
 	Why func(policy.Question) string
 }
 
-// Explanation says why a policy decided as it did. Its texts are for operators: they quote the policy, its data and the
-// input, bounded in length.
+// Explanation says why a policy decided as it did. Its texts are for operators: they quote the policy, its data and the input, bounded in
+// length.
 type Explanation struct {
 	Decision policy.Decision `json:"-"`
-	Err      error           `json:"-"` // why there is no decision, as of Inspector.Decide
+	Err      error           `json:"-"` // why there is no decision, as Inspector.Decide returns it
 
 	Allowed bool   `json:"allowed"`
-	Path    string `json:"path"`              // of the decision: envoy.authz.allow
+	Path    string `json:"path"`              // of the decision, for example envoy.authz.allow
 	Error   string `json:"error,omitempty"`   // Err's text
-	By      []Step `json:"by,omitempty"`      // the rules that gave the decision its value; for an allow with those that they rest on
+	By      []Step `json:"by,omitempty"`      // the rules that produced the decision; for an allow with those that they depend on
 	WhyNot  []Step `json:"why_not,omitempty"` // of a denial: every rule that could have allowed
-	Nearest []Near `json:"nearest,omitempty"` // of a denial: single changes that would allow, each of them tried
+	Nearest []Near `json:"nearest,omitempty"` // of a denial: single changes that would allow, each verified
 
-	// Asked are the questions that the policy asked the directory.
+	// Asked are the policy's directory queries.
 	Asked []Asked `json:"asked,omitempty"`
 
-	// Notes say what the explanation cannot know or did not do.
+	// Notes say what the explanation cannot know or left out.
 	Notes []string `json:"notes,omitempty"`
-	// Cut says that a bound was reached, so that rules, values or nearest misses may be missing.
+	// Cut says that a limit was reached: rules, values or nearest misses may be missing.
 	Cut bool `json:"cut,omitempty"`
 }
 
-// Step is one rule within an explanation.
+// Step is one rule of an explanation.
 type Step struct {
 	Rule    string `json:"rule"`
 	File    string `json:"file"` // bundle and path in it
 	Line    int    `json:"line"` // where the rule begins
 	Held    bool   `json:"held"`
 	Default bool   `json:"default,omitempty"`
-	// At is the line of the expression that failed, the first one that did, and Expr its text as it stands there. Of a rule
-	// that held it is the last expression with something to see.
+	// At is the line of the first expression that failed, and Expr its source text. For a rule that held it is the last expression worth
+	// showing.
 	At   int    `json:"at,omitempty"`
 	Expr string `json:"expr,omitempty"`
-	// Found says what the values were, in words: one line for each of the first values that the expression was tried with.
+	// Found describes the values, one line for each of the first bindings that the expression was tried with.
 	Found []string `json:"found,omitempty"`
-	// Because are the rules that the expression rests on.
+	// Because are the rules that the expression depends on.
 	Because []Step `json:"because,omitempty"`
-	// Above says that the rule was told of already.
+	// Above says that the rule was already described.
 	Above bool `json:"above,omitempty"`
 }
 
-// Asked is one question to the directory.
+// Asked is one directory query.
 type Asked struct {
 	Question string `json:"question"`      // ds.check({"object_id": "7", ...})
-	Answer   string `json:"answer"`        // "undefined" where there was none
-	Why      string `json:"why,omitempty"` // the path of relations, or the one that is missing
+	Answer   string `json:"answer"`        // "undefined" if there was none
+	Why      string `json:"why,omitempty"` // the path of relations, or the missing one
 }
 
 // Near is a change of the request, or of the caller, that would allow it.
 type Near struct {
 	// Kind is role, group, scope, method, subject, login, or input for anything else.
 	Kind string `json:"kind"`
-	// Path is where in the input, for Kind input.
+	// Path is the place in the input, for Kind input.
 	Path   string   `json:"path,omitempty"`
-	Values []string `json:"values,omitempty"` // each of them would do
-	Login  bool     `json:"login,omitempty"`  // the caller must be known first
+	Values []string `json:"values,omitempty"` // each of them would allow
+	Login  bool     `json:"login,omitempty"`  // the caller must log in first
 }
 
-// explainer is the state of one Of.
 type explainer struct {
 	ctx     context.Context
 	entry   *policy.Entry
@@ -117,24 +115,24 @@ type explainer struct {
 	input   rego.Value
 	options Options
 	hide    *strings.Replacer
-	secrets map[string]bool // by reference: whether it reads what is secret
+	secrets map[string]bool // by reference: whether it reads secret input
 
 	queries, steps int
 	told           map[string]bool
-	failed         []failedRule // where a nearest miss is looked for
+	failed         []failedRule // candidates for nearest misses
 	cut            bool
 }
 
-// failedRule is a rule that did not hold, with the values of its variables where it failed.
+// failedRule is a rule that did not hold, with its variables' values where it failed.
 type failedRule struct {
 	frame *frame
 	env   env
 }
 
-// Of evaluates the decision of an entry once more, and then rule by rule, to say why it came out as it did. It takes a thousand times longer
-// than Entry.Decide and shares nothing with it but the snapshot. A nil input is undefined.
+// Of evaluates an entry's decision again, then rule by rule, to say why it came out as it did. It takes a thousand times longer than
+// Entry.Decide and shares nothing with it but the snapshot. A nil input is undefined.
 //
-// The policy calls nobody: http.send fails here. Of does not fail; what kept it from knowing is in Err and Notes.
+// Network calls are disabled: http.send fails. Of does not fail; what it could not find out is in Err and Notes.
 func Of(ctx context.Context, e *policy.Entry, input rego.Value, facts policy.Facts, now time.Time, o Options) (found *Explanation) {
 	if o.Timeout <= 0 {
 		o.Timeout = explainTime
@@ -174,7 +172,7 @@ func (x *explainer) explain(out *Explanation) {
 	out.Cut = x.cut || x.ctx.Err() != nil
 }
 
-// asked tells what was asked of the directory, unless the policy reads what must not be shown: it may be a part of a question.
+// asked reports the directory queries, unless the policy reads secret input: it may be part of a query.
 func (x *explainer) asked(out *Explanation) {
 	d := &out.Decision
 	if len(d.Asked) == 0 {
@@ -201,10 +199,10 @@ func (x *explainer) asked(out *Explanation) {
 	x.cut = x.cut || d.AskedTruncated
 }
 
-// line is a text in one line, bounded, without what must not be shown.
+// line returns a text in one line, bounded and redacted.
 func (x *explainer) line(text string) string { return inOneLine(x.hide.Replace(text), maxMessage) }
 
-// errorText is the text of the decision's error. Where the policy reads what must not be shown, the text leaves out values.
+// errorText returns the text of the decision's error, without values if the policy reads secret input.
 func (x *explainer) errorText(err error) string {
 	text := err.Error()
 	if !errors.Is(err, policy.ErrEvaluation) || !x.readsSecret(x.entry.Reads()) {
@@ -218,7 +216,7 @@ func (x *explainer) errorText(err error) string {
 	return policy.ErrEvaluation.Error()
 }
 
-// notes says which built-ins stand in the way, and reports whether none does.
+// notes names the built-ins that limit the explanation, and reports whether there are none.
 func (x *explainer) notes(out *Explanation) (pure bool) {
 	called := map[string]bool{}
 	for _, use := range x.entry.Memoisable().Impure {
@@ -241,7 +239,7 @@ func (x *explainer) notes(out *Explanation) (pure bool) {
 	return pure
 }
 
-// decision is what the policy decides, nobody being called.
+// decision evaluates the policy with network calls disabled.
 func (x *explainer) decision() (d policy.Decision, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -251,7 +249,7 @@ func (x *explainer) decision() (d policy.Decision, err error) {
 	return x.inspect.Decide(x.ctx, x.input)
 }
 
-// rules finds who made the decision, and for a denial why nobody made another.
+// rules finds the rules that made the decision and, for a denial, why no other rule did.
 func (x *explainer) rules(out *Explanation, ref ast.Ref) {
 	root := &frame{}
 	for _, rule := range x.rulesFor(ref, nil) {
@@ -296,8 +294,8 @@ func (x *explainer) rules(out *Explanation, ref ast.Ref) {
 	}
 }
 
-// gives reports whether a rule that holds gives the decision this value. Where the decision is only a part of what the rule
-// defines, or is made of several rules, all that hold count.
+// gives reports whether a rule that holds produces this decision. If the decision is only part of what the rule defines, or is built by
+// several rules, every rule that holds counts.
 func (x *explainer) gives(f *frame, e env, result rego.Value, ref ast.Ref) bool {
 	if len(f.rule.Ref()) != len(ref) || f.rule.Head.Value == nil {
 		return true
@@ -306,7 +304,7 @@ func (x *explainer) gives(f *frame, e env, result rego.Value, ref ast.Ref) bool 
 	return slices.ContainsFunc(values, func(v rego.Value) bool { return v.Compare(result) == 0 })
 }
 
-// mayAllow reports whether a rule's value could be an allow, as far as its text says.
+// mayAllow reports whether a rule's value could be an allow, judging by its text.
 func mayAllow(rule *ast.Rule) bool {
 	switch v := chase(rule.Head.Value, rule.Body).(type) {
 	case ast.Boolean:
@@ -321,7 +319,7 @@ func mayAllow(rule *ast.Rule) bool {
 	return true
 }
 
-// chase returns what a variable of a body was made equal to, and other terms as they are.
+// chase returns what a variable of a body was unified with; other terms are returned as they are.
 func chase(t *ast.Term, body ast.Body) rego.Value {
 	for range maxNested {
 		if t == nil {
@@ -340,8 +338,8 @@ func chase(t *ast.Term, body ast.Body) rego.Value {
 	return t.Value
 }
 
-// binder finds the expression that gives a variable its value: the first to name it, as the compiler has put them in the order of
-// evaluation. other is what it is made equal to, nil where it is no equation. at is -1 where nothing names the variable.
+// binder finds the expression that binds a variable: the first to name it, since the compiler orders a body for evaluation. other is the
+// other side of the equation, nil if it is none. at is -1 if nothing names the variable.
 func binder(v ast.Var, body ast.Body) (at int, other *ast.Term) {
 	for i, e := range body {
 		if !vars(e).Contains(v) {
@@ -367,7 +365,7 @@ func vars(x any) ast.VarSet {
 	return visitor.Vars()
 }
 
-// denied explains a rule that holds and says no: what its "allowed", or all of it, is made of.
+// denied explains a rule that holds and denies: where its "allowed", or its whole value, comes from.
 func (x *explainer) denied(step *Step, f *frame, e env) {
 	at, t := f.verdict()
 	switch {
@@ -383,7 +381,7 @@ func (x *explainer) denied(step *Step, f *frame, e env) {
 	}
 }
 
-// verdict finds what the rule's "allowed", or all of its value, is made of: a reference, or else an expression of the body.
+// verdict finds where the rule's "allowed", or its whole value, comes from: a reference, or else an expression of the body.
 func (f *frame) verdict() (at int, ref *ast.Term) {
 	t := f.rule.Head.Value
 	if t == nil {
@@ -412,13 +410,13 @@ func (f *frame) verdict() (at int, ref *ast.Term) {
 	return -1, nil
 }
 
-// place is a step at the place of a rule.
+// place returns a step at a rule's location.
 func (x *explainer) place(rule *ast.Rule) Step {
 	name, at := policy.PlaceOf(rule)
 	return Step{Rule: name, File: at.File, Line: at.Line}
 }
 
-// add appends a step, up to the bound.
+// add appends a step, up to the limit.
 func (x *explainer) add(steps []Step, step Step) []Step {
 	if len(steps) == maxSiblings {
 		x.cut = true

@@ -26,8 +26,8 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var update = flag.Bool("update", false, "write what is explained into testdata")
 
-// TestExplain holds explanations against the text in testdata. In each archive a file that starts with a slash is
-// part of the bundle; NAME.json is an input and NAME.txt what is said of it.
+// TestExplain compares explanations with testdata. In each archive a file that starts with a slash is part of the bundle; NAME.json is an
+// input and NAME.txt its explanation.
 func TestExplain(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) < 5 {
@@ -81,7 +81,7 @@ func explainArchive(t *testing.T, file string) {
 	}
 }
 
-// secret is what the tests keep from being shown.
+// secret is what must not be shown.
 var secret = explain.Options{
 	Secret:  [][]string{{"attributes", "request", "http", "headers", "x-api-key"}, {"identity", "claims"}},
 	Hide:    []string{"hunter22"},
@@ -112,8 +112,8 @@ func text(t *testing.T, s *policy.Snapshot, input []byte) string {
 	return e.Text()
 }
 
-// TestExplainKeepsSecrets takes a secret through the ways by which a policy may use one. No explanation may show it, nor what
-// it is compared with, unless that stands in the policy.
+// TestExplainKeepsSecrets passes a secret through the ways in which a policy may use one. No explanation may show it, nor what it is
+// compared with, unless that is a literal of the policy.
 func TestExplainKeepsSecrets(t *testing.T) {
 	input := `{"attributes": {"request": {"http": {"method": "GET", "headers": {"x-api-key": "mark-of-the-caller", "x-b": "c"}}}},
 		"identity": {"subject": "ann", "roles": ["a"], "claims": {"mail": "mark-of-the-claims", "list": ["mark-1", "mark-2"], "deep": {"mark-key": true}}}}`
@@ -214,7 +214,7 @@ func TestExplainBeside(t *testing.T) {
 	group.Wait()
 }
 
-// TestExplainIsBounded gives up in time, and says so.
+// TestExplainIsBounded checks that an explanation ends in time, and says that it is incomplete.
 func TestExplainIsBounded(t *testing.T) {
 	many := strings.Repeat("allow if input.x == 1\n\n", 500)
 	slow := "allow if {\n\tsome i in numbers.range(1, 3000)\n\tsome j in numbers.range(1, 3000)\n\ti + j == 0\n}\n"

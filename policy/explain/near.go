@@ -12,13 +12,13 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// kinds are those of Near, in the order in which they are tried.
+// kinds are the values of Near.Kind, in the order in which they are tried.
 var kinds = []string{"login", "role", "group", "scope", "input", "method", "subject"}
 
-// personal are those that only somebody known can have.
+// personal are the kinds that need an authenticated caller.
 var personal = []string{"login", "role", "group", "scope", "subject"}
 
-// fixed are the parts of the input that no small change of a request changes: another path is another request.
+// fixed are the parts of the input that no small change affects: another path is another request.
 var fixed = [][]string{{"parsed_path"}, {"route"}, {"resource"}, {"policy"}, {"version"}, {"app"}, {"truncated_body"}, {"identity", "type"},
 	{"identity", "issuer"}, {"attributes", "request", "http", "path"}, {"attributes", "request", "http", "headers", ":path"},
 	{"attributes", "request", "time"}, {"attributes", "destination"}}
@@ -27,18 +27,18 @@ var fixed = [][]string{{"parsed_path"}, {"route"}, {"resource"}, {"policy"}, {"v
 type candidate struct {
 	kind  string
 	at    []string
-	each  bool // add value to the list at the path
+	each  bool // add the value to the list at the path
 	value rego.Value
 }
 
-// candidates collects the changes that the rules which did not hold suggest.
+// candidates collects the changes that the failed rules suggest.
 type candidates struct {
 	x     *explainer
 	list  []candidate
-	lists map[string][][]string // the lists of roles, groups and scopes that the policy looks at
+	lists map[string][][]string // the lists of roles, groups and scopes that the policy reads
 }
 
-// nearest finds single changes that would allow. Each that it returns was tried, with the whole policy.
+// nearest finds single changes that would allow. Each one returned was verified with the whole policy.
 func (x *explainer) nearest() []Near {
 	c := &candidates{x: x, lists: map[string][][]string{}}
 	for _, failed := range x.failed {
@@ -82,7 +82,7 @@ func (c *candidates) try(anonymous bool) (found []Near) {
 		found[len(found)-1].Login = anonymous && slices.Contains(personal, one.kind)
 		told++
 		if one.kind == "login" {
-			break // whatever else is tried for somebody anonymous includes it
+			break // every other change for an anonymous caller includes a login
 		}
 	}
 	return found
@@ -95,7 +95,7 @@ func (c *candidate) same(o *candidate) bool {
 	return c.kind != "input" || slices.Equal(c.at, o.at)
 }
 
-// tell adds a change to what was found, together with others of its kind.
+// tell merges a change into those found of the same kind.
 func (c *candidates) tell(found []Near, one *candidate) []Near {
 	near := Near{Kind: one.kind}
 	if one.kind == "input" {
@@ -124,7 +124,7 @@ func (c *candidates) tell(found []Near, one *candidate) []Near {
 	return append(found, near)
 }
 
-// expression reads the changes off one expression of a rule that did not hold.
+// expression derives changes from one expression of a failed rule.
 func (c *candidates) expression(f *frame, env env, e *ast.Expr) {
 	if len(e.With) > 0 {
 		return
@@ -174,7 +174,7 @@ func (c *candidates) comparison(f *frame, env env, name string, a, b *ast.Term) 
 	}
 }
 
-// nextTo are the whole numbers beside others.
+// nextTo returns the neighbours of whole numbers.
 func nextTo(values []rego.Value, step int) []rego.Value {
 	var out []rego.Value
 	for _, v := range values {
@@ -187,7 +187,7 @@ func nextTo(values []rego.Value, step int) []rego.Value {
 	return out
 }
 
-// keys offers the names that data has where a part of the input chooses one of them: data.roles[role].
+// keys offers the keys of data where part of the input selects one of them: data.roles[role].
 func (c *candidates) keys(f *frame, env env, ref ast.Ref) {
 	if len(ref) < 3 || !ref[0].Equal(ast.DefaultRootDocument) {
 		return
@@ -225,14 +225,14 @@ func (c *candidates) offer(f *frame, t *ast.Term, values []rego.Value) {
 	}
 }
 
-// add notes values for a place in the input.
+// add records values for a place in the input.
 func (c *candidates) add(at []string, each bool, values []rego.Value) {
 	if len(at) == 0 || slices.ContainsFunc(fixed, func(p []string) bool { return len(at) >= len(p) && slices.Equal(p, at[:len(p)]) }) {
 		return
 	}
 	kind := kindOfPlace(at, each)
 	if c.x.secret(at) && kind != "role" && kind != "group" && kind != "scope" {
-		return // what would do is a secret itself
+		return // the value that would match is secret
 	}
 	if each && !slices.ContainsFunc(c.lists[kind], func(p []string) bool { return slices.Equal(p, at) }) {
 		c.lists[kind] = append(c.lists[kind], at)
@@ -268,9 +268,9 @@ func (x *explainer) anonymous() bool {
 	return known && !authenticated
 }
 
-// apply makes the input with one change. changed is false where it has that value already.
+// apply returns the input with one change. changed is false if it has that value already.
 func (c *candidates) apply(one *candidate, anonymous bool) (input rego.Value, changed bool) {
-	doc, err := rego.JSON(c.x.input) // a copy of its own
+	doc, err := rego.JSON(c.x.input) // a private copy
 	root, isObject := doc.(map[string]any)
 	if err != nil || !isObject {
 		return nil, false

@@ -7,8 +7,7 @@ import (
 	"gatehouse/policy"
 )
 
-// Text is the explanation in plain words, each line indented by one level for what the line above it rests on. It ends with a
-// line break.
+// Text renders the explanation, with what a line depends on indented below it. It ends with a line break.
 func (e *Explanation) Text() string {
 	var b strings.Builder
 	switch {
@@ -60,7 +59,7 @@ func (e *Explanation) Text() string {
 	return b.String()
 }
 
-// write writes a step and what it rests on.
+// write renders a step and what it depends on.
 func (s *Step) write(b *strings.Builder, depth int) {
 	indent := strings.Repeat("  ", depth)
 	fmt.Fprintf(b, "%s%s (%s:%d)", indent, s.Rule, s.File, s.Line)
@@ -89,7 +88,7 @@ func (s *Step) write(b *strings.Builder, depth int) {
 	}
 }
 
-// String is the change in words: with role admin or clerk.
+// String describes the change: with role admin or clerk.
 func (n Near) String() string {
 	values := strings.Join(n.Values, " or ")
 	with := "with "

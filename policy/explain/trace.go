@@ -13,28 +13,27 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// frame is one rule's body, or that of an every, with what its evaluation starts from.
+// frame is the body of a rule or of an every, with what its evaluation starts from.
 type frame struct {
 	rule  *ast.Rule // nil for an every's body
 	body  ast.Body
-	extra ast.Body             // equations that go before the body: a function's arguments, a key that is asked for
-	dark  map[ast.Var]bool     // arguments that hold what must not be shown
-	from  map[ast.Var][]string // arguments that are plain copies of a part of the input
-	bound map[ast.Var]bool     // the variables of an every
-	outer *frame               // for an every's body: the body that it is in
+	extra ast.Body             // equations before the body: a function's arguments, a requested key
+	dark  map[ast.Var]bool     // arguments that hold secret values
+	from  map[ast.Var][]string // arguments that are plain copies of part of the input
+	bound map[ast.Var]bool     // an every's variables
+	outer *frame               // for an every's body: the enclosing body
 }
 
-// enter is the frame of a rule that is called from f.
+// enter returns the frame of a rule called from f.
 func (f *frame) enter(rule *ast.Rule, extra ast.Body) *frame {
 	return &frame{rule: rule, body: rule.Body, extra: extra}
 }
 
-// given reports whether a variable has its value from outside the body: an argument, or what an every goes through.
+// given reports whether a variable is bound outside the body: an argument, or an every's variable.
 func (f *frame) given(v ast.Var) bool {
 	return f.bound[v] || f.rule != nil && vars(f.rule.Head.Args).Contains(v)
 }
 
-// binder is binder for the frame's body.
 func (f *frame) binder(v ast.Var) (at int, other *ast.Term) {
 	if f.given(v) || f.outer.names(v) {
 		return -1, nil
@@ -42,7 +41,7 @@ func (f *frame) binder(v ast.Var) (at int, other *ast.Term) {
 	return binder(v, f.body)
 }
 
-// names reports whether a variable has its value in the frame or around it.
+// names reports whether a variable is bound in the frame or an enclosing one.
 func (f *frame) names(v ast.Var) bool {
 	if f == nil {
 		return false
@@ -51,7 +50,7 @@ func (f *frame) names(v ast.Var) bool {
 	return at >= 0 || f.given(v) || f.outer.names(v)
 }
 
-// take notes what is known of a function's arguments.
+// take copies what is known about a function's arguments.
 func (f *frame) take(args *frame) {
 	if args != nil {
 		f.dark, f.from = args.dark, args.from
@@ -61,11 +60,11 @@ func (f *frame) take(args *frame) {
 // env holds the values of variables. All of them are ground.
 type env map[ast.Var]*ast.Term
 
-// attempt is what came of one body.
+// attempt is the result of evaluating one body.
 type attempt struct {
 	held bool
-	at   int   // the expression that failed; -1 is one of the frame's extra ones
-	envs []env // the variables where it was, for each of the first times that it was tried; of a body that held, the first
+	at   int   // the expression that failed; -1: one of the frame's extra ones
+	envs []env // the variables there, for each of the first bindings tried; of a body that held, the first
 	err  error
 }
 
@@ -76,10 +75,10 @@ func (a *attempt) env() env {
 	return a.envs[0]
 }
 
-// errEnough ends an evaluation that has told what it was asked for.
+// errEnough stops an evaluation that has delivered what was needed.
 var errEnough = errors.New("enough")
 
-// watcher is the tracer of one probe. An expression that is evaluated, while none behind it ever is, is the one that failed.
+// watcher is the tracer of one probe. The expression that failed is the furthest one of the body that was evaluated.
 type watcher struct {
 	index map[*ast.Expr]int
 	vars  []ast.Var
@@ -121,7 +120,7 @@ func (w *watcher) TraceEvent(event topdown.Event) {
 	w.envs = append(w.envs, e)
 }
 
-// isValue reports whether a term is a value, with nothing left to evaluate.
+// isValue reports whether a term is ground, with nothing left to evaluate.
 func isValue(v ast.Value) bool {
 	switch v := v.(type) {
 	case ast.Null, ast.Boolean, ast.Number, ast.String:
@@ -143,7 +142,7 @@ func isValue(v ast.Value) bool {
 	return false
 }
 
-// bindings are equations that give the variables in x their values.
+// bindings returns equations that bind the variables in x.
 func bindings(x ast.VarSet, e env) ast.Body {
 	var body ast.Body
 	for _, v := range slices.Sorted(keysOf(x)) {
@@ -164,7 +163,7 @@ func keysOf(x ast.VarSet) func(func(ast.Var) bool) {
 	}
 }
 
-// copied is a body that may be put into another place: an expression knows its own index.
+// copied returns a body that may be placed elsewhere: an expression stores its own index.
 func copied(body ast.Body) ast.Body {
 	out := make(ast.Body, len(body))
 	for i, e := range body {
@@ -174,7 +173,7 @@ func copied(body ast.Body) ast.Body {
 	return out
 }
 
-// probe evaluates a frame's body until it holds once, or has failed, with the variables of e as given.
+// probe evaluates a frame's body, with the variables of e given, until it holds once or has failed.
 func (x *explainer) probe(f *frame, e env) attempt {
 	body := copied(f.body)
 	names := vars(f.body)
@@ -197,7 +196,7 @@ func (x *explainer) probe(f *frame, e env) attempt {
 	return a
 }
 
-// ask evaluates a part of the policy, unless a bound was reached.
+// ask evaluates part of the policy, unless a limit is reached.
 func (x *explainer) ask(body ast.Body, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
 	if x.queries++; x.queries > maxQueries || x.ctx.Err() != nil {
 		x.cut = true
@@ -209,10 +208,10 @@ func (x *explainer) ask(body ast.Body, tracer topdown.QueryTracer, each func(top
 	return x.inspect.Query(x.ctx, body, x.input, tracer, each)
 }
 
-// valueVar is the variable that a term's value is bound to.
+// valueVar is the variable that is bound to a term's value.
 const valueVar = ast.Var("__explained__")
 
-// values evaluates a term: the different values that it has, up to the bound, and why there is none where a built-in failed.
+// values evaluates a term: its distinct values, up to the limit, and the error if a built-in failed and there is none.
 func (x *explainer) values(t *ast.Term, e env) (found []rego.Value, err error) {
 	if isValue(t.Value) {
 		return []rego.Value{t.Value}, nil
@@ -243,7 +242,7 @@ func (x *explainer) values(t *ast.Term, e env) (found []rego.Value, err error) {
 	return found, err
 }
 
-// rulesFor are the rules that give the document at ref its value, in the order of their places.
+// rulesFor returns the rules that define the document at ref, in source order.
 func (x *explainer) rulesFor(ref ast.Ref, e env) []*ast.Rule {
 	if len(ref) == 0 || !ref[0].Equal(ast.DefaultRootDocument) {
 		return nil
@@ -270,7 +269,7 @@ func (x *explainer) ground(ref ast.Ref, e env) ast.Ref {
 	return out
 }
 
-// constrain holds a rule that defines many values to the one that ref asks for.
+// constrain restricts a rule with many values to the one that ref selects.
 func (x *explainer) constrain(rule *ast.Rule, ref ast.Ref, e env) ast.Body {
 	var extra ast.Body
 	name, ref := rule.Ref(), x.ground(ref, e)

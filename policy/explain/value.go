@@ -11,7 +11,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// The bounds of what is shown of a value or of the policy's text, in bytes and members.
+// Limits of what is shown of a value or of the policy's text, in bytes and members.
 const (
 	maxShown   = 200
 	maxString  = 80
@@ -22,7 +22,7 @@ const (
 
 const notShown = "a value that is not shown"
 
-// harmless reports whether values give nothing away but the outcome of a comparison.
+// harmless reports whether values reveal nothing but the outcome of a comparison.
 func harmless(values []rego.Value) bool {
 	for _, v := range values {
 		switch v.(type) {
@@ -34,7 +34,6 @@ func harmless(values []rego.Value) bool {
 	return true
 }
 
-// show renders a value in Rego, bounded.
 func (x *explainer) show(v rego.Value) string {
 	var b strings.Builder
 	show(&b, v, 0)
@@ -97,7 +96,7 @@ func members(b *strings.Builder, open, end string, terms []*ast.Term, depth int,
 	b.WriteString(end)
 }
 
-// hider takes texts out that must not be shown.
+// hider redacts texts.
 func hider(texts []string) *strings.Replacer {
 	var pairs []string
 	for _, text := range texts {
@@ -111,7 +110,7 @@ func hider(texts []string) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-// written is a piece of policy as it stands in its file, in one line.
+// written returns a piece of policy as in its source file, in one line.
 func written(l *ast.Location, x interface{ String() string }) string {
 	text := ""
 	if l != nil {
@@ -146,7 +145,7 @@ func rowOf(l *ast.Location) int {
 	return l.Row
 }
 
-// dark reports whether a term holds, or was made of, something that must not be shown.
+// dark reports whether a term holds, or was derived from, a secret value.
 func (x *explainer) dark(f *frame, t *ast.Term) bool {
 	return len(x.options.Secret) > 0 && !isValue(t.Value) && x.darkTerm(f, t, map[ast.Var]bool{})
 }
@@ -171,7 +170,7 @@ func (x *explainer) darkTerm(f *frame, t any, seen map[ast.Var]bool) bool {
 	return dark
 }
 
-// darkRef judges a reference: into the input by its place, to rules by all that they read.
+// darkRef decides for a reference: into the input by its path, to rules by everything that they read.
 func (x *explainer) darkRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
 	switch {
 	case len(ref) == 0:
@@ -204,7 +203,7 @@ func (x *explainer) darkRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
 	return false
 }
 
-// inputPath is the path of a reference into the input, as far as it is written out.
+// inputPath returns the constant prefix of a reference into the input.
 func inputPath(ref ast.Ref) (path []string) {
 	for _, t := range ref[1:] {
 		key, isString := t.Value.(ast.String)
@@ -216,7 +215,7 @@ func inputPath(ref ast.Ref) (path []string) {
 	return path
 }
 
-// darkVar judges a variable by the expression that gives it its value.
+// darkVar decides for a variable by the expression that binds it.
 func (x *explainer) darkVar(f *frame, v ast.Var, seen map[ast.Var]bool) bool {
 	if seen[v] {
 		return false
@@ -256,7 +255,7 @@ func (x *explainer) darkVar(f *frame, v ast.Var, seen map[ast.Var]bool) bool {
 	return x.darkTerm(f, f.body[at], seen)
 }
 
-// originGet is origin for what object.get takes out by a fixed key.
+// originGet is origin for an object.get with a constant key.
 func (x *explainer) originGet(f *frame, e *ast.Expr) (at []string, ok bool) {
 	if e.Operator().String() != "object.get" || len(e.Operands()) < 3 {
 		return nil, false
@@ -266,7 +265,7 @@ func (x *explainer) originGet(f *frame, e *ast.Expr) (at []string, ok bool) {
 	return append(slices.Clone(at), string(key)), ok && !each && isString && isValue(e.Operand(2).Value)
 }
 
-// secret reports whether the value at a path holds, is or is part of what must not be shown.
+// secret reports whether the value at a path contains, is, or is part of a secret value.
 func (x *explainer) secret(path []string) bool {
 	return slices.ContainsFunc(x.options.Secret, func(s []string) bool {
 		n := min(len(s), len(path))
@@ -274,17 +273,17 @@ func (x *explainer) secret(path []string) bool {
 	})
 }
 
-// alike compares as CGI and WSGI fold the names of headers.
+// alike compares names as CGI and WSGI fold header names.
 func alike(a, b string) bool {
 	return a == b || strings.EqualFold(strings.ReplaceAll(a, "_", "-"), strings.ReplaceAll(b, "_", "-"))
 }
 
-// readsSecret reports whether something of what must not be shown is read.
+// readsSecret reports whether a secret path is read.
 func (x *explainer) readsSecret(reads reach.Reads) bool {
 	return slices.ContainsFunc(x.options.Secret, func(p []string) bool { return reads.AnyFunc(alike, p...) })
 }
 
-// origin follows a term to the place in the input that it is a plain copy of. each says that it is any of the elements there.
+// origin returns the place in the input that a term is a plain copy of. each says that it is any element there.
 func (x *explainer) origin(f *frame, t *ast.Term, depth int) (at []string, each, ok bool) {
 	if depth > maxNested || t == nil {
 		return nil, false, false

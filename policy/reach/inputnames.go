@@ -13,13 +13,13 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// maxName bounds the name of a field that was misspelt; what is longer is another product's.
+// maxName bounds a name that may be a misspelt field; a longer one belongs to another product.
 const maxName = 64
 
-// InputNotices names each place where a policy misspells a field of the input: such a reference is undefined, and a condition with it never
-// holds. A name that resembles no field is passed over: the policy may serve another product with an input of its own. The modules are compiled
-// ones, where an import's alias stands for what it imports; a variable that holds a part of the input is not
-// followed. What lies below an open object (headers, claims, parameters) may have any name. Rules of tests make inputs of their own.
+// InputNotices reports each place where a policy misspells a field of the input: such a reference is undefined, and its condition never
+// holds. A name that resembles no field is ignored: the policy may serve another product with its own input. The modules must be compiled,
+// so that import aliases are resolved; variables that hold part of the input are not followed. Below an open object (headers, claims,
+// parameters) any name is valid. Test rules make their own input and are skipped.
 func InputNotices(modules map[string]*ast.Module, notice func(string)) {
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		said := map[string]bool{}
@@ -27,7 +27,7 @@ func InputNotices(modules map[string]*ast.Module, notice func(string)) {
 			switch x := x.(type) {
 			case *ast.Rule:
 				return strings.HasPrefix(string(x.Head.Name), "test_")
-			case *ast.With: // what it puts a value into is not read
+			case *ast.With: // the target of a with is not read
 				ast.WalkTerms(x.Value, func(t *ast.Term) bool { return unknownField(t, said, notice) })
 				return true
 			case *ast.Term:
@@ -38,13 +38,13 @@ func InputNotices(modules map[string]*ast.Module, notice func(string)) {
 	}
 }
 
-// unknownField tells of a reference to a misspelt field, once for each line. It returns false: the terms within are looked at as well.
+// unknownField reports a reference to a misspelt field, once per line. It returns false so that nested terms are visited too.
 func unknownField(t *ast.Term, said map[string]bool, notice func(string)) bool {
 	ref, ok := t.Value.(ast.Ref)
 	if !ok || len(ref) < 2 || !ref[0].Equal(ast.InputRootDocument) {
 		return false
 	}
-	at := t.Location // an import's aliases share their first term, with its place
+	at := t.Location // the aliases of an import share their first term and its location
 	if at == nil || at.File == "" {
 		at = ref[0].Location
 	}
@@ -63,7 +63,7 @@ func unknownField(t *ast.Term, said map[string]bool, notice func(string)) bool {
 	return false
 }
 
-// unknownInput is the part of a path in the input that leads to no field, and the field that may have been meant; "" where there is none.
+// unknownInput returns the unknown part of an input path, and the field probably meant; "" if there is none.
 func unknownInput(path []string) (unknown, near string) {
 	nodes, so := input.Standard().Root, "input"
 	for _, name := range path {
@@ -73,7 +73,7 @@ func unknownInput(path []string) (unknown, near string) {
 			for i := range nodes {
 				names[i] = nodes[i].Name
 			}
-			if best := nearest.Word(name, names, max(1, len(name)/3)+1); best != "" && len(name) <= maxName { // it may differ in a third of its letters
+			if best := nearest.Word(name, names, max(1, len(name)/3)+1); best != "" && len(name) <= maxName { // at most a third of the letters may differ
 				near = so + "." + best
 			}
 			return so + "." + name, near

@@ -6,9 +6,9 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// AllowsUnanswered reports whether the decision at root could allow because a question to the directory is undefined: under not, in a
-// comprehension, where another rule or a default takes over. Without a directory such a decision's questions fail. Where it is false, an
-// undefined answer only makes fewer rules hold, and none of them denies. It errs to true.
+// AllowsUnanswered reports whether the decision at root could allow because a directory query is undefined: under not, in a comprehension,
+// or where another rule or a default takes over. Without a directory, queries of such a decision fail instead of being undefined. If it is
+// false, an undefined answer only makes fewer rules hold, and none of those denies. It overestimates.
 func (f *Found) AllowsUnanswered(root ast.Ref) bool {
 	if !f.Asks {
 		return false
@@ -20,11 +20,11 @@ func (f *Found) AllowsUnanswered(root ast.Ref) bool {
 
 type inversion struct {
 	compiler *ast.Compiler
-	reach    map[*ast.Rule]bool // whether it can ask
+	reach    map[*ast.Rule]bool // whether it can query the directory
 	seen     map[*ast.Rule]bool
 }
 
-// asks reports whether something can come to ask the directory.
+// asks reports whether x can reach a directory query.
 func (i *inversion) asks(x any) bool {
 	return collect(i.compiler, x).asks
 }
@@ -38,7 +38,7 @@ func (i *inversion) ruleAsks(rule *ast.Rule) bool {
 	return asks
 }
 
-// among looks through the rules of one name, those of the decision where decides is true.
+// among examines the rules of one name; decides says that they are the decision's.
 func (i *inversion) among(rules []*ast.Rule, decides bool) bool {
 	if !slices.ContainsFunc(rules, i.ruleAsks) {
 		return false
@@ -80,7 +80,7 @@ func (i *inversion) expression(e *ast.Expr) bool {
 		if !found && len(ref) > 0 && ref[0].Equal(ast.DefaultRootDocument) {
 			rules := i.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})
 			rules = append(rules, i.compiler.GetRules(ref.ConstantPrefix())...)
-			// Of what holds more than the rule's value, as its package, a part would be missing rather than all.
+			// A reference to a package or a prefix would lack a part, instead of being undefined.
 			found = i.among(rules, false) || slices.ContainsFunc(rules, func(r *ast.Rule) bool { return len(ref) < len(r.Ref()) && i.ruleAsks(r) })
 		}
 		return false
@@ -88,7 +88,7 @@ func (i *inversion) expression(e *ast.Expr) bool {
 	return found
 }
 
-// affirms reports whether the value of a rule is true or, of the decision's, an object that allows.
+// affirms reports whether a rule's value is true or, for the decision, an object that allows.
 func affirms(value *ast.Term, decides bool) bool {
 	is := allows(value)
 	return is != nil && *is && (decides || value.Equal(ast.BooleanTerm(true)))
@@ -99,7 +99,7 @@ func denies(value *ast.Term) bool {
 	return is != nil && !*is
 }
 
-// allows is what a value says as a decision; nil where that cannot be told.
+// allows returns the outcome of a constant decision; nil if it is unknown.
 func allows(value *ast.Term) *bool {
 	if value == nil {
 		return nil

@@ -10,13 +10,13 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// errText is text that is no JSON, or none that an input could be.
+// errText means invalid JSON, or JSON that no input could be.
 var errText = errors.New("not the JSON text of one value")
 
-// Project appends to dst the JSON text of that part of a document which is read, and nothing else of it: what it leaves out
-// cannot change the decision. The document is JSON text. Two documents with one projection are decided alike, at one time.
+// Project appends to dst the part of a JSON document that is read. What it omits cannot change the decision: documents with the same
+// projection are decided alike, at the same time.
 //
-// What is left out is passed over without being checked; an error is text that does not have the form of JSON.
+// Omitted parts are skipped without validation; the error means malformed JSON.
 func (r Reads) Project(dst, document []byte) ([]byte, error) {
 	p := projector{Scanner: rego.Scanner{Text: document}, out: dst}
 	if !p.value(r.at, 0) || p.Peek() != 0 || p.At != len(document) {
@@ -25,14 +25,14 @@ func (r Reads) Project(dst, document []byte) ([]byte, error) {
 	return p.out, nil
 }
 
-// projector copies what is read of a document.
+// projector copies the part of a document that is read.
 type projector struct {
 	rego.Scanner
 	out []byte
 }
 
-// value copies the part of the value at hand that is read. A value that is no object, where one is expected, is copied whole:
-// the policy sees that it has no such member.
+// value copies the part of the current value that is read. A value that is not the expected object is copied whole: the policy can see that
+// the member is missing.
 func (p *projector) value(r *reads, depth int) bool {
 	if depth > rego.MaxDepth {
 		return false
@@ -74,7 +74,7 @@ func (p *projector) value(r *reads, depth int) bool {
 	return true
 }
 
-// quoted is what is read of the member with a quoted name, nil for nothing.
+// quoted returns what is read of the member with this quoted name, nil if nothing is.
 func (r *reads) quoted(raw []byte, plain bool) *reads {
 	if plain && len(raw) > 1 {
 		return r.member(string(raw[1 : len(raw)-1]))
@@ -85,7 +85,7 @@ func (r *reads) quoted(raw []byte, plain bool) *reads {
 	return nil
 }
 
-// skip passes over one value.
+// skip skips one value.
 func (p *projector) skip() bool {
 	open := 0
 	for {
@@ -119,7 +119,7 @@ func (p *projector) skip() bool {
 	}
 }
 
-// skipText passes over a string.
+// skipText skips a string.
 func (p *projector) skipText() bool {
 	for p.At++; ; p.At++ {
 		end := bytes.IndexByte(p.Text[p.At:], '"')

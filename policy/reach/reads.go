@@ -1,6 +1,6 @@
-// Package reach finds what a compiled query can come to: which parts of the input it reads, which built-ins it calls, whether it asks the
-// directory, which rules it may evaluate. What it finds may be more than there is, never less: the memo, partial input and the repeating of old
-// decisions rest on that. It is a part of the policy and imports policy/builtins and policy/rego.
+// Package reach finds what a compiled query can reach: which parts of the input it reads, which built-ins it calls, whether it queries the
+// directory, which rules it may evaluate. It may overestimate, never underestimate: the memo, partial input and replays depend on that. It
+// is a part of the policy and imports policy/builtins and policy/rego.
 package reach
 
 import (
@@ -13,14 +13,13 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// reads is the set of input paths that a policy may read, as a tree. OPA's own dependency analysis is not sound for this:
-// it follows aliases, and reports for `u := input.user; not u.profile.level` only input.user.profile.level, although
-// the rule also tells an input without user from one with an empty user. Here an alias ends a path: that rule reads all
-// of input.user.
+// reads is the set of input paths that a policy may read, as a tree. OPA's own dependency analysis is not sound for this: it follows
+// aliases, and reports for `u := input.user; not u.profile.level` only input.user.profile.level, although the rule also distinguishes an
+// input without user from one with an empty user. Here an alias ends a path: that rule reads all of input.user.
 type reads struct {
-	whole bool // this value is read as it is
+	whole bool // the value itself is read, with all of below
 	below []child
-	names map[string]*reads // below, where looking through it takes longer
+	names map[string]*reads // index of below, if that is long
 }
 
 // child is what is read of one member.
@@ -29,10 +28,10 @@ type child struct {
 	at  *reads
 }
 
-// few is up to how many members are looked through one by one.
+// few is the number of members up to which a linear search is used.
 const few = 8
 
-// member returns what is read of a member, nil where nothing is.
+// member returns what is read of a member, nil if nothing is.
 func (r *reads) member(key string) *reads {
 	if r.names != nil {
 		return r.names[key]
@@ -45,8 +44,8 @@ func (r *reads) member(key string) *reads {
 	return nil
 }
 
-// Reads is a part of the input with what a decision may depend on in it. It errs to more: what it leaves out is a promise
-// that the decision is the same whatever the input holds there, present or absent. The zero value is all of it.
+// Reads is what a decision may read of the input, or of a part of it. It overestimates: what it leaves out cannot change the decision,
+// whether present or absent. The zero value reads everything.
 type Reads struct{ at *reads }
 
 var (
@@ -54,10 +53,10 @@ var (
 	nothing    = &reads{}
 )
 
-// Any reports whether anything at, above or below a path from here is read.
+// Any reports whether anything at, above or below this path is read.
 func (r Reads) Any(path ...string) bool { return r.at.has(path) }
 
-// AnyFunc is Any where same says which names of members are the same.
+// AnyFunc is Any with same deciding whether member names are equal.
 func (r Reads) AnyFunc(same func(a, b string) bool, path ...string) bool {
 	if r.Whole() {
 		return true
@@ -82,12 +81,12 @@ func (r Reads) Below(key string) Reads {
 	return Reads{nothing}
 }
 
-// Has is Any of one member.
+// Has is Any for one member.
 func (r Reads) Has(key string) bool {
 	return r.at == nil || r.at.whole || r.at.member(key) != nil
 }
 
-// Member is Has and Below in one.
+// Member is Has and Below in one lookup.
 func (r Reads) Member(key string) (Reads, bool) {
 	if r.at == nil || r.at.whole {
 		return Reads{everything}, true
@@ -96,10 +95,10 @@ func (r Reads) Member(key string) (Reads, bool) {
 	return Reads{at}, at != nil
 }
 
-// Whole reports whether the value is read as it is, rather than some of its members.
+// Whole reports whether the value itself is read, rather than only some of its members.
 func (r Reads) Whole() bool { return r.at == nil || r.at.whole }
 
-// has reports whether the value at the path, a part of it, or one that holds it is read.
+// has reports whether the value at the path, a part of it, or an ancestor is read.
 func (r *reads) has(path []string) bool {
 	if r == nil {
 		return true
@@ -116,7 +115,7 @@ func (r *reads) has(path []string) bool {
 	return node.whole || len(node.below) > 0
 }
 
-// add notes that the value at the path is read.
+// add records that the value at the path is read.
 func (r *reads) add(path []string) {
 	node := r
 	for _, key := range path {
@@ -147,26 +146,26 @@ func (r *reads) grow(key string, at *reads) {
 type collector struct {
 	compiler *ast.Compiler
 	reads    *reads
-	inputs   []Use         // each reference to the input, with where it is
-	impure   []Use         // each use of a built-in that is not known to be pure
-	asks     bool          // one of the directory is used
-	near     *ast.Location // of what is walked, for what has no place of its own
+	inputs   []Use         // each reference to the input, with its location
+	impure   []Use         // each use of a built-in that is not pure
+	asks     bool          // a directory built-in is used
+	near     *ast.Location // current location, for nodes without one
 	rules    map[*ast.Rule]bool
 	queue    []*ast.Rule
 }
 
-// Found is all that a query can reach.
+// Found is everything that a query can reach.
 type Found struct {
 	Reads    Reads
-	Impure   []Use // of built-ins whose value does not depend on their arguments and the directory alone
-	Changing []Use // of parts of the input that are another in each request
-	Asks     bool  // the directory
+	Impure   []Use // uses of built-ins whose result depends on more than their arguments and the directory
+	Changing []Use // reads of input that differs in each request
+	Asks     bool  // the directory is queried
 	Rules    map[*ast.Rule]bool
 	compiler *ast.Compiler
 }
 
-// From walks the query and every rule that it can reach. A reference to data may reach every rule that the compiler cannot rule out, in
-// packages hidden from data's own document too.
+// From walks the query and every rule that it can reach. A reference to data may reach every rule that the compiler cannot rule out,
+// including rules of packages that are hidden from data's own document.
 func From(compiler *ast.Compiler, query ast.Body) *Found {
 	c := collect(compiler, query)
 	return &Found{Reads: Reads{c.reads}, Impure: c.impure, Changing: c.changingReads(), Asks: c.asks, Rules: c.rules, compiler: compiler}
@@ -179,7 +178,7 @@ func collect(compiler *ast.Compiler, from any) *collector {
 	return c
 }
 
-// Builtins are the names of the built-ins that the rules can call, those among them that stand in for another function.
+// Builtins returns the names of the built-ins that the rules can call, including those that replace another function.
 func (f *Found) Builtins() map[string]bool {
 	names := map[string]bool{}
 	note := func(ref ast.Ref) bool {
@@ -195,14 +194,14 @@ func (f *Found) Builtins() map[string]bool {
 	return names
 }
 
-// drain walks what was found to be walked.
+// drain walks the queued rules.
 func (c *collector) drain() {
 	for len(c.queue) > 0 {
 		rule := c.queue[0]
 		c.queue = c.queue[1:]
 		c.near = rule.Location
 		c.walk(rule.Head)
-		c.walk(rule.Head.Reference) // OPA's visitor leaves it out
+		c.walk(rule.Head.Reference) // OPA's visitor skips it
 		c.walk(rule.Body)
 		c.enqueue(rule.Else)
 	}
@@ -242,7 +241,7 @@ func (c *collector) walk(x any) {
 	}).Walk(x)
 }
 
-// inner visits the elements of a reference but not its head, which ref has judged, and tells the visitor so.
+// inner visits the elements of a reference but not its head, which ref has handled; the result stops the caller's visitor.
 func (c *collector) inner(ref ast.Ref) bool {
 	if len(ref) > 0 {
 		if _, isVar := ref[0].Value.(ast.Var); !isVar {
@@ -268,7 +267,7 @@ func (c *collector) ref(ref ast.Ref) {
 		for _, rule := range c.compiler.GetRules(ref.ConstantPrefix()) {
 			c.enqueue(rule)
 		}
-	case builtins.Is(ref): // also one that takes another's place, or whose place is taken
+	case builtins.Is(ref): // also as the target or the value of a with
 		c.call(ref)
 	}
 }
@@ -278,8 +277,7 @@ func (c *collector) input(path []string, at *ast.Location) {
 	c.inputs = append(c.inputs, c.use(strings.Join(append([]string{"input"}, path...), "."), at))
 }
 
-// with notes what a replacement reads: putting a value into a part of the input reads what the part is put into, while
-// replacing all of the input reads nothing of it.
+// with records what a replacement reads: replacing a part of the input reads the value around it, replacing all of the input reads nothing.
 func (c *collector) with(w *ast.With) {
 	c.walk(w.Value)
 	ref, ok := w.Target.Value.(ast.Ref)

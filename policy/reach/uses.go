@@ -10,14 +10,14 @@ import (
 	"gatehouse/policy/builtins"
 )
 
-// Use is where a policy uses something: a built-in, or a part of the input.
+// Use is a place where a policy uses a built-in or a part of the input.
 type Use struct {
 	What string // the built-in's name, or the path: input.attributes.request.time
-	File string // the bundle's name and the file in it; empty where no place is known
+	File string // the bundle's name and the file in it; empty if unknown
 	Line int
 }
 
-// String is what is used, and where.
+// String returns what is used, and where.
 func (u Use) String() string {
 	if u.File == "" {
 		return u.What
@@ -25,7 +25,7 @@ func (u Use) String() string {
 	return fmt.Sprintf("%s (%s:%d)", u.What, u.File, u.Line)
 }
 
-// call notes a function that is called, unless it is one of the policy's own or known to be pure, or pure but for Facts.
+// call records a function call, unless the function is the policy's own, pure, or pure except for Facts.
 func (c *collector) call(ref ast.Ref) {
 	if len(ref) == 0 || ref[0].Equal(ast.DefaultRootDocument) {
 		return
@@ -38,7 +38,7 @@ func (c *collector) call(ref ast.Ref) {
 	}
 }
 
-// use is something at a place; without one of its own it is where the rule is that is walked.
+// use returns a Use at a location, or at the current rule if there is none.
 func (c *collector) use(what string, at *ast.Location) Use {
 	if at == nil || at.File == "" {
 		at = c.near
@@ -49,7 +49,7 @@ func (c *collector) use(what string, at *ast.Location) Use {
 	return Use{What: what, File: at.File, Line: at.Row}
 }
 
-// changing are the parts of the input that are hardly the same for two requests.
+// changing are the parts of the input that differ in nearly every request.
 var changing = [][]string{
 	{"attributes", "request", "http", "headers", "x-request-id"},
 	{"attributes", "request", "http", "headers", "traceparent"},
@@ -59,7 +59,7 @@ var changing = [][]string{
 	{"attributes", "source", "address", "socketAddress", "portValue"},
 }
 
-// changingReads are the references that read what is another in each request, each once.
+// changingReads returns the references to such input, each once.
 func (c *collector) changingReads() []Use {
 	var found []Use
 	for _, path := range changing {

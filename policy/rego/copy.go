@@ -11,14 +11,14 @@ import (
 const (
 	// MaxCopied bounds the nesting of what Copy copies.
 	MaxCopied = 64
-	// What the parts of a value take in memory, in bytes, rounded up: a term with its value's interface and its share of the array, set or object
-	// that holds it; a member.
+	// Memory of a value's parts, in bytes, rounded up: a term with its value's interface and its share of the containing array, set or
+	// object; a member.
 	termBytes   = 56
 	memberBytes = 96
 )
 
-// Copy copies a value that came of an evaluation, or goes into one, and adds up about how many bytes the copy takes: it shares no memory with
-// the value. ok is false where one is nested deeper than MaxCopied, or can be no input.
+// Copy copies an input or a result, sharing no memory with it, and adds the copy's approximate bytes to size. ok is false if the value is
+// nested deeper than MaxCopied, or cannot be an input.
 func Copy(v Value, size *int64) (own Value, ok bool) { return copied(v, size, 0) }
 
 func copied(v Value, size *int64, depth int) (Value, bool) {

@@ -10,11 +10,11 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Reader makes values of JSON texts, one after the other: what repeats from one to the next is made once. It belongs to one goroutine; the
-// values do not.
+// Reader parses JSON texts into values, one after the other, and shares what they have in common. It is not safe for concurrent use; the
+// values are.
 type Reader struct{ keys, values map[string]*ast.Term }
 
-// Read reads exactly one JSON value with its numbers exact. It refuses what FromJSON would.
+// Read parses exactly one JSON value with exact numbers. It refuses what FromJSON would.
 func (i *Reader) Read(text []byte) (Value, error) {
 	if i.keys == nil {
 		i.keys, i.values = map[string]*ast.Term{}, map[string]*ast.Term{}
@@ -35,7 +35,7 @@ func (i *Reader) Read(text []byte) (Value, error) {
 	return FromJSON(document)
 }
 
-// DecodeJSON decodes exactly one JSON value with its numbers exact. On an error it returns the line.
+// DecodeJSON decodes exactly one JSON value with exact numbers. On an error it returns the line.
 func DecodeJSON(content []byte, into any) (int, error) {
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
 	decoder := json.NewDecoder(bytes.NewReader(content))
@@ -50,7 +50,7 @@ func DecodeJSON(content []byte, into any) (int, error) {
 	return jsonProblem(content, decoder.InputOffset(), err)
 }
 
-// jsonProblem says in which line an error is, and in words that need no Go.
+// jsonProblem returns the line of an error, and its text without Go's terms.
 func jsonProblem(content []byte, offset int64, err error) (int, error) {
 	var syntax *json.SyntaxError
 	var wrongType *json.UnmarshalTypeError

@@ -10,16 +10,16 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Field is the key of an object that is looked for again and again: it is made once.
+// Field is an object's key whose term is made once, for repeated lookups.
 type Field struct {
 	Name string
 	key  *ast.Term
 }
 
-// NewField returns the field of that name.
+// NewField returns the field with this name.
 func NewField(name string) Field { return Field{name, ast.StringTerm(name)} }
 
-// Of is the field's value; nil where v is no object, or has no such field. It does not allocate.
+// Of returns the field's value; nil if v is no object, or has no such field. It does not allocate.
 func (f Field) Of(v Value) Value {
 	o, ok := v.(ast.Object)
 	if !ok {
@@ -31,7 +31,7 @@ func (f Field) Of(v Value) Value {
 	return nil
 }
 
-// Fields is how many fields an object has, -1 for other values.
+// Fields returns an object's number of fields, -1 for other values.
 func Fields(v Value) int {
 	if o, ok := v.(ast.Object); ok {
 		return o.Len()
@@ -39,7 +39,7 @@ func Fields(v Value) int {
 	return -1
 }
 
-// Keys are an object's keys. Those that are no strings are as Rego writes them.
+// Keys yields an object's keys; those that are no strings as Rego text.
 func Keys(v Value) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		o, ok := v.(ast.Object)
@@ -56,7 +56,7 @@ func Keys(v Value) iter.Seq[string] {
 	}
 }
 
-// Elements are those of an array; ok is false for other values.
+// Elements returns an array's elements; ok is false for other values.
 func Elements(v Value) (list []Value, ok bool) {
 	a, ok := v.(*ast.Array)
 	if !ok {
@@ -69,19 +69,19 @@ func Elements(v Value) (list []Value, ok bool) {
 	return list, true
 }
 
-// Text is the text of a string; ok is false for other values.
+// Text returns a string's text; ok is false for other values.
 func Text(v Value) (text string, ok bool) {
 	s, ok := v.(ast.String)
 	return string(s), ok
 }
 
-// Truth is the value of a boolean; ok is false for other values.
+// Truth returns a boolean's value; ok is false for other values.
 func Truth(v Value) (truth, ok bool) {
 	b, ok := v.(ast.Boolean)
 	return bool(b), ok
 }
 
-// ParseJSON reads one value that is text. It refuses what FromJSON refuses.
+// ParseJSON parses one value. It refuses what FromJSON refuses.
 func ParseJSON(text string) (Value, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()

@@ -10,28 +10,28 @@ import (
 )
 
 const (
-	// breath is after how many values of a large document its reader lets requests run: they share its processors, and a
-	// goroutine that does not pause would keep one of them for ten milliseconds at a time.
+	// breath is the number of values after which the reader of a large document yields: a goroutine that does not pause would keep a
+	// processor from requests for ten milliseconds at a time.
 	breath = 256
-	// Short texts that repeat are kept once, as far as so many different ones go.
+	// Short repeated texts share one term; at most this many different ones are tracked.
 	maxShared     = 1 << 16
 	maxSharedText = 64
-	manyPairs     = 2000 // above it an object is made with pauses
+	manyPairs     = 2000 // larger objects are built with pauses
 )
 
-// valueReader builds a value straight from JSON text. Going through plain JSON takes twice the time and leaves several times
-// the document's size behind, at each activation. It is as strict as encoding/json or stricter: whatever it does not take is
-// read again the long way, which also says what is wrong and where.
+// valueReader parses JSON text straight into a value. Going through plain JSON takes twice the time and leaves several times the document's
+// size as garbage at each activation. It is at least as strict as encoding/json: what it rejects is parsed again by encoding/json, which
+// reports what is wrong and where.
 type valueReader struct {
 	Scanner
 	count  int
-	pairs  [][2]*ast.Term // of the objects that are being read, innermost last
-	terms  []*ast.Term    // likewise of arrays
+	pairs  [][2]*ast.Term // members of the open objects, innermost last
+	terms  []*ast.Term    // elements of the open arrays, likewise
 	keys   map[string]*ast.Term
 	values map[string]*ast.Term // by their text in the document
 }
 
-// ReadJSON reads exactly one JSON value with its numbers exact. It is false for what is no JSON or beyond our bounds.
+// ReadJSON parses exactly one JSON value with exact numbers; false for invalid JSON or a value beyond the limits.
 func ReadJSON(text []byte) (ast.Value, bool) {
 	r := &valueReader{Scanner: Scanner{Text: bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))}, keys: map[string]*ast.Term{}, values: map[string]*ast.Term{}}
 	term := r.value(0)
@@ -41,7 +41,7 @@ func ReadJSON(text []byte) (ast.Value, bool) {
 	return term.Value, true
 }
 
-// value returns nil where there is no valid value.
+// value returns nil if there is no valid value.
 func (r *valueReader) value(depth int) *ast.Term {
 	r.count++
 	breathe(r.count)
@@ -61,7 +61,7 @@ func (r *valueReader) value(depth int) *ast.Term {
 	return r.share(r.values, raw, func() ast.Value { return bareValue(raw) })
 }
 
-// share returns the term of a text, made once for all places that have it, or nil where build does not know it.
+// share returns the shared term for a text, or nil if build fails.
 func (r *valueReader) share(terms map[string]*ast.Term, raw []byte, build func() ast.Value) *ast.Term {
 	if len(raw) > maxSharedText {
 		return newTerm(build())
@@ -83,7 +83,7 @@ func newTerm(v ast.Value) *ast.Term {
 	return ast.NewTerm(v)
 }
 
-// object reads the members up to the closing brace. Of members with one key the last wins, as in encoding/json.
+// object parses the members up to the closing brace. Of duplicate keys the last wins, as in encoding/json.
 func (r *valueReader) object(depth int) *ast.Term {
 	base := len(r.pairs)
 	defer func() { r.pairs = r.pairs[:base] }()
@@ -125,7 +125,7 @@ func (r *valueReader) array(depth int) *ast.Term {
 	return ast.ArrayTerm(slices.Clone(r.terms[base:])...)
 }
 
-// Unquote is what a quoted string stands for.
+// Unquote decodes a quoted string.
 func Unquote(raw []byte, plain bool) ast.Value {
 	if plain && raw != nil {
 		return ast.String(raw[1 : len(raw)-1])
@@ -153,7 +153,7 @@ func bareValue(raw []byte) ast.Value {
 	return v
 }
 
-// objectOf makes an object of pairs that may name a key twice. OPA's fast constructor does not look for that.
+// objectOf makes an object of pairs with possibly duplicate keys. OPA's fast constructor does not check for these.
 func objectOf(pairs [][2]*ast.Term) ast.Value {
 	switch {
 	case len(pairs) == 0:
@@ -161,7 +161,7 @@ func objectOf(pairs [][2]*ast.Term) ast.Value {
 	case len(pairs) <= manyPairs && !repeatsKey(pairs):
 		return ast.NewObject(pairs...)
 	}
-	// A repeated key costs OPA a walk over all of an object. So the last of each is picked first.
+	// A duplicate key makes OPA walk the whole object, so the last of each is picked first.
 	last := make(map[ast.Value]int, len(pairs))
 	for i, pair := range pairs {
 		last[pair[0].Value] = i
@@ -177,7 +177,7 @@ func objectOf(pairs [][2]*ast.Term) ast.Value {
 	return object
 }
 
-// breathe lets requests run now and then.
+// breathe yields to requests now and then.
 func breathe(count int) {
 	if count%breath == 0 {
 		runtime.Gosched()

@@ -1,8 +1,8 @@
-// Package rego has the values of Rego and what else of OPA's syntax tree all parts of a policy need: values are made of plain JSON and of JSON
-// text, read, copied and turned back, references taken apart, errors of the compiler put into one line.
+// Package rego has Rego's values and what else the parts of a policy need of OPA's syntax tree: making values from plain JSON and JSON text,
+// reading and copying them, converting them back, splitting references, and formatting compiler errors in one line.
 //
-// A value is of OPA's own type, so that an input is built once and evaluated without a conversion; whoever is outside of package policy and its
-// parts builds and reads values by this package and never imports OPA for it. It imports nothing of ours.
+// Values are OPA's own type, so that an input is built once and evaluated without conversion. Packages outside package policy and its parts
+// use this package instead of importing OPA. It imports nothing of ours.
 package rego
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Path returns the terms of a reference below its first, up to the first that is no string: the segments of a package's path below data.
+// Path returns the string terms of a reference after its head, up to the first that is no string: a package's path below data.
 func Path(ref ast.Ref) []string {
 	var segments []string
 	for _, t := range ref[1:] {
@@ -24,8 +24,8 @@ func Path(ref ast.Ref) []string {
 	return segments
 }
 
-// ErrorText is the message of one of OPA's errors in one line. The drawing of the source line that the parser adds is left
-// out; what the type checker adds (have, want) is kept.
+// ErrorText returns an OPA error's message in one line, without the source excerpt that the parser adds, but with the type checker's details
+// (have, want).
 func ErrorText(e *ast.Error) string {
 	text := strings.TrimPrefix(e.Message, "error: ")
 	if e.Details == nil || e.Code == ast.ParseErr {
@@ -34,7 +34,7 @@ func ErrorText(e *ast.Error) string {
 	return OneLine(text + ": " + strings.Join(e.Details.Lines(), "; "))
 }
 
-// OneLine bounds a text from elsewhere and joins its lines.
+// OneLine joins the lines of a text from elsewhere and bounds it.
 func OneLine(text string) string {
 	const limit = 500
 	text = strings.Join(strings.Fields(text), " ")

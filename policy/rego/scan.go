@@ -5,13 +5,13 @@ import (
 	"unicode/utf8"
 )
 
-// Scanner goes through JSON text from one token to the next.
+// Scanner reads JSON text token by token.
 type Scanner struct {
 	Text []byte
 	At   int
 }
 
-// Peek skips white space and returns the byte behind it, 0 at the end.
+// Peek skips white space and returns the next byte, 0 at the end.
 func (s *Scanner) Peek() byte {
 	for ; s.At < len(s.Text); s.At++ {
 		switch c := s.Text[s.At]; c {
@@ -23,7 +23,7 @@ func (s *Scanner) Peek() byte {
 	return 0
 }
 
-// Take passes over a byte where it is the next one.
+// Take consumes a byte if it is next.
 func (s *Scanner) Take(c byte) bool {
 	if s.Peek() != c {
 		return false
@@ -32,8 +32,8 @@ func (s *Scanner) Take(c byte) bool {
 	return true
 }
 
-// Quoted returns a string with its quotes, and whether it stands for itself: no escapes, valid UTF-8. It returns nil where it
-// does not end or holds a control character.
+// Quoted returns a string with its quotes; plain means that it has no escapes and is valid UTF-8. It returns nil if the string is
+// unterminated or holds a control character.
 func (s *Scanner) Quoted() (raw []byte, plain bool) {
 	plain = true
 	ascii := true
@@ -56,7 +56,7 @@ func (s *Scanner) Quoted() (raw []byte, plain bool) {
 	return nil, false
 }
 
-// Bare returns the text of a number, true, false or null: up to where it can only end.
+// Bare returns the text of a number, true, false or null, up to the next delimiter.
 func (s *Scanner) Bare() []byte {
 	start := s.At
 	for s.At < len(s.Text) && bytes.IndexByte([]byte(",]} \n\t\r"), s.Text[s.At]) < 0 {

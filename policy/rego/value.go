@@ -10,28 +10,28 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Value is one immutable value of a policy's input or result. It is OPA's own type, so that an input is built once and
-// evaluated without a conversion; other packages build it with the functions below and never import OPA for it.
+// Value is one immutable value of a policy's input or result. It is OPA's own type, so that an input is built once and evaluated without
+// conversion; other packages build it with the functions below instead of importing OPA.
 type Value = ast.Value
 
-// Member is one key of an object with its value. A member whose Value is nil is absent.
+// Member is a key of an object with its value. A member whose Value is nil is absent.
 type Member struct {
 	Key   string
 	Value Value
 }
 
 const (
-	// MaxDepth bounds the nesting of arrays and objects that come from outside. Everything that walks a value recurses.
+	// MaxDepth bounds the nesting of external arrays and objects. Everything that walks a value recurses.
 	MaxDepth = 1000
 
-	// maxNumber bounds the digits of a number that comes from outside, because arithmetic on long numbers is not linear.
+	// maxNumber bounds the digits of external numbers, because arithmetic on long numbers is not linear.
 	maxNumber = 1000
 
-	// quadratic is the number of members up to which Object looks for a repeated key by comparing each with each.
+	// quadratic is the number of members up to which Object compares all pairs to find duplicate keys.
 	quadratic = 24
 )
 
-// String returns a string. It aliases s: bytes that are reused afterwards must be copied first.
+// String returns a string. It aliases s: bytes that are reused must be copied first.
 func String(s string) Value {
 	if s == "" {
 		return ast.InternedEmptyStringValue
@@ -58,8 +58,7 @@ func Int(i int64) Value {
 	return ast.Number(strconv.FormatInt(i, 10))
 }
 
-// Number returns n with all its digits. What FromJSON would refuse (no JSON number, too long, an exponent beyond reason)
-// becomes null.
+// Number returns n with all its digits. What FromJSON would refuse (no JSON number, too long, exponent too large) becomes null.
 func Number(n json.Number) Value {
 	v, err := number(n)
 	if err != nil {
@@ -82,7 +81,7 @@ func Strings(list []string) Value {
 	return ast.NewArray(refs...)
 }
 
-// Array returns an array. A nil value becomes null, so that the others keep their places.
+// Array returns an array. A nil value becomes null, so that the others keep their positions.
 func Array(list ...Value) Value {
 	if len(list) == 0 {
 		return ast.InternedEmptyArrayValue
@@ -99,13 +98,13 @@ func Array(list ...Value) Value {
 	return ast.NewArray(refs...)
 }
 
-// Object returns an object of the members that are not absent. Of members with one key the last wins. The keys that
-// gatehouse itself uses cost no allocation.
+// Object returns an object of the members that are not absent. Of duplicate keys the last wins. The keys that gatehouse itself uses do not
+// allocate.
 func Object(members ...Member) Value {
 	if repeats(members) {
 		members = lastOfEach(members)
 	}
-	// NewObject keeps the terms but not the slice of pairs: a fixed array keeps that one on the stack.
+	// NewObject retains the terms but not the slice of pairs: with a fixed array it stays on the stack.
 	var fixed [32][2]*ast.Term
 	pairs := fixed[:0]
 	if len(members) > len(fixed) {
@@ -130,8 +129,8 @@ func Object(members ...Member) Value {
 	return ast.NewObject(pairs...)
 }
 
-// repeats reports whether a key occurs twice. OPA's constructor does not look and would build an object that answers
-// differently depending on how it is read.
+// repeats reports duplicate keys. OPA's constructor does not check and would build an object that answers differently depending on how it is
+// read.
 func repeats(members []Member) bool {
 	if len(members) > quadratic {
 		seen := make(map[string]struct{}, len(members))
@@ -150,7 +149,7 @@ func repeats(members []Member) bool {
 	return false
 }
 
-// lastOfEach returns the last member of each key, in the order of the keys' first appearance.
+// lastOfEach returns the last member with each key, in the order of the keys' first appearance.
 func lastOfEach(members []Member) []Member {
 	at := make(map[string]int, len(members))
 	unique := make([]Member, 0, len(members))
@@ -165,7 +164,7 @@ func lastOfEach(members []Member) []Member {
 	return unique
 }
 
-// keyTerms holds the terms of the keys that most inputs have. It is filled once and only read.
+// keyTerms holds the terms of common keys. It is filled once and only read.
 var keyTerms = func(names ...string) map[string]*ast.Term {
 	terms := make(map[string]*ast.Term, len(names))
 	for _, name := range names {
@@ -189,12 +188,12 @@ var keyTerms = func(names ...string) map[string]*ast.Term {
 	"x-forwarded-host", "x-forwarded-proto", "x-request-id",
 )
 
-// FromJSON converts plain JSON: map[string]any, []any, string, json.Number, float64, bool and nil, also []string, int
-// and int64. It refuses other types, nesting deeper than 1000, and numbers that are no JSON, longer than 1000 characters
-// or beyond the exponents that can be computed with. Strings are aliased.
+// FromJSON converts plain JSON: map[string]any, []any, string, json.Number, float64, bool and nil, also []string, int and int64. It refuses
+// other types, nesting deeper than 1000, and numbers that are invalid JSON, longer than 1000 characters or with too large an exponent.
+// Strings are aliased.
 func FromJSON(x any) (Value, error) { return FromJSONAt(x, 0) }
 
-// FromJSONAt is FromJSON of a part that lies at this depth of a document.
+// FromJSONAt is FromJSON for a part at this depth of a document.
 func FromJSONAt(x any, depth int) (Value, error) {
 	if depth > MaxDepth {
 		return nil, fmt.Errorf("nested deeper than %d", MaxDepth)
@@ -289,11 +288,11 @@ func float(f float64) (Value, error) {
 	return ast.Number(strconv.FormatFloat(f, 'g', -1, 64)), nil
 }
 
-// JSON converts a value to plain JSON that shares nothing with it: map[string]any, []any, string, json.Number, bool, nil.
-// A set becomes a sorted array, and a key that is no string becomes the key's JSON text, as in OPA. A nil Value is nil.
+// JSON converts a value to plain JSON that shares nothing with it: map[string]any, []any, string, json.Number, bool, nil. A set becomes a
+// sorted array, and a non-string key its JSON text, as in OPA. A nil Value is nil.
 func JSON(v Value) (any, error) { return JSONAt(v, 0) }
 
-// JSONAt is JSON of a part that lies at this depth of a document.
+// JSONAt is JSON for a part at this depth of a document.
 func JSONAt(v Value, depth int) (any, error) {
 	if depth > MaxDepth {
 		return nil, fmt.Errorf("nested deeper than %d", MaxDepth)
@@ -355,7 +354,7 @@ func objectJSON(object ast.Object, depth int) (any, error) {
 	return m, nil
 }
 
-// KeyText returns the text that an object's key has in JSON. Rego allows keys of any type.
+// KeyText returns an object key's text in JSON. Rego allows keys of any type.
 func KeyText(k Value) (string, error) {
 	if s, ok := k.(ast.String); ok {
 		return string(s), nil
