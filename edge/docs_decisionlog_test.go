@@ -45,7 +45,7 @@ func TestDecisionLogPage(t *testing.T) {
 	}
 }
 
-// opensLog opens the decision log of a configuration, in a folder of its own.
+// opensLog opens the decision log of a configuration, in a separate folder.
 func opensLog(t *testing.T, body string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -133,7 +133,7 @@ func heard(answer *authv3.CheckResponse, name string) string {
 	return ""
 }
 
-// poisonedConnection is connection with a pool of buffers of its own.
+// poisonedConnection is connection with its own buffer pool.
 func poisonedConnection(t *testing.T, pool mem.BufferPool, logger *zap.Logger, part gate.Part) *grpc.ClientConn {
 	t.Helper()
 	g := gatetest.Start(t, gate.Config{Logger: logger}, part)

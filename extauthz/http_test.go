@@ -159,7 +159,7 @@ func TestHTTPInput(t *testing.T) {
 	}
 }
 
-// outcomes is contract's table over HTTP: what the gate chose, and what each proxy is told.
+// outcomes is contract's table for HTTP: the gate's answer, and the response to each proxy.
 func TestHTTPOutcomes(t *testing.T) {
 	const rego = `package envoy.authz
 		first := input.parsed_path[0]

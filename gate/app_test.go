@@ -61,7 +61,7 @@ func asks(request, host string) *gate.Request {
 	return &gate.Request{Method: method, Path: path, Host: host}
 }
 
-// verdict is an answer in one word, or in the word and the reason.
+// verdict formats an answer: the outcome, and the reason of a denial.
 func verdict(a gate.Answer) string {
 	if a.Allow {
 		return "allow"
@@ -363,7 +363,7 @@ func TestRulesForAddedMethods(t *testing.T) {
 	}
 }
 
-// TestRulesAndRoutesMustFit reports what has no counterpart, and keeps everything as it was where the parts do not fit.
+// TestRulesAndRoutesMustFit: unmatched rules and routes are reported, and parts that do not fit change nothing.
 func TestRulesAndRoutesMustFit(t *testing.T) {
 	root := gate.App{Root: []string{"app"}}
 	strict := gate.App{Root: []string{"app"}, StrictRoutes: true}

@@ -386,7 +386,7 @@ func startReader(t *testing.T, framework string) *reader {
 	return &reader{in: in, out: lines}
 }
 
-// ask sends bodies and reads as many views. Writing goes on beside reading, for pipes are short.
+// ask sends bodies and reads as many views, concurrently, because pipes are short.
 func (r *reader) ask(t *testing.T, bodies []sent) []view {
 	t.Helper()
 	written := make(chan error, 1)

@@ -17,7 +17,7 @@ import (
 	"gatehouse/routes"
 )
 
-// refused stands for bad_request.
+// refused is bad_request.
 const refused = "refused"
 
 // parts makes a body of multipart/form-data with the boundary X: each part is its headers, an empty line, its content, with \n for CRLF.
@@ -286,7 +286,7 @@ func TestBodyHeaders(t *testing.T) {
 	}
 }
 
-// TestBodiesAsText refuses text with an exclamation mark, which may stand for any byte, where it would change what the rest means. It is said once.
+// TestBodiesAsText: an exclamation mark, which may replace any byte, is rejected where it would change the meaning. It is logged once.
 func TestBodiesAsText(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	g := gatetest.Start(t, gate.Config{Logger: zap.New(core)}, gatetest.With(t, settings(), compile(t, showsBody)))

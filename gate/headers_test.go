@@ -179,7 +179,7 @@ func withPlaces(t testing.TB) *gate.Settings {
 	return s
 }
 
-// TestRemoveCredential takes the credential off and leaves everything beside it as it was.
+// TestRemoveCredential: the credential is removed, everything else is unchanged.
 func TestRemoveCredential(t *testing.T) {
 	removed := "-"
 	s := withPlaces(t)

@@ -212,7 +212,7 @@ func TestUserExpires(t *testing.T) {
 	}
 }
 
-// TestUserHeaders has what the application is told of the caller's user.
+// TestUserHeaders checks the headers with the caller's directory user.
 func TestUserHeaders(t *testing.T) {
 	for name, test := range map[string]struct {
 		headers gate.IdentityHeaders

@@ -343,7 +343,7 @@ func wait(t *testing.T, w *Watcher, what string) []int {
 	}
 }
 
-// quiet takes what is told until nothing is for a while.
+// quiet drains reports until none arrives for a while.
 func quiet(w *Watcher) (told []int) {
 	for {
 		select {
