@@ -15,7 +15,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// TestDecisionLogPage holds that the page's configurations open a log, and that its policy says what the page says.
+// TestDecisionLogPage: the page's configurations open a log, and its policy does what the page describes.
 func TestDecisionLogPage(t *testing.T) {
 	text, err := os.ReadFile("../docs/decisionlog.md")
 	if err != nil {

@@ -27,8 +27,8 @@ import (
 	"gatehouse/gate/gatetest"
 )
 
-// poison is a pool whose buffers are spoilt when they are given back, so that what still points into one shows: as a race to the
-// detector, and as text that nobody sent.
+// poison is a pool that overwrites returned buffers, so that references into one are detected: by the race detector,
+// and as text that nobody sent.
 type poison struct {
 	mem.BufferPool
 	freed atomic.Int64 // bytes

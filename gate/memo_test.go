@@ -308,7 +308,7 @@ func TestMemoEndsWithItsPolicy(t *testing.T) {
 	}
 }
 
-// Hits are decided again in the background; one that comes out otherwise is an error in the log, an alarm, and the end of the memo.
+// Hits are rechecked in the background; a different result is an error in the log, an alarm, and turns the memo off.
 func TestMemoIsChecked(t *testing.T) {
 	core, logged := observer.New(zapcore.ErrorLevel)
 	registry := prometheus.NewRegistry()
