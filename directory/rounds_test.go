@@ -2,5 +2,5 @@
 
 package directory_test
 
-// How many random histories are held against the model, and how long they are.
+// Number and length of the random histories compared with the model.
 const histories, batches = 1, 24

@@ -172,7 +172,7 @@ func (s *directorySource) part() gate.Part {
 		case s == nil:
 			v.Directory = nil
 		case s.before != nil: // what is in use stays, under the new limits
-			if v.Directory == nil { // as in a gate off to the side
+			if v.Directory == nil { // a gate that is not serving, as for a trial
 				v.Directory = s.before.status.Load().inUse
 			}
 			if v.Directory != nil {

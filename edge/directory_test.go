@@ -94,7 +94,7 @@ func answer(n *Node) string {
 	return "allow"
 }
 
-// eventually asks until there is no error.
+// eventually retries until there is no error.
 func (p *place) eventually(what string, ask func() error) {
 	p.Helper()
 	var err error
@@ -130,7 +130,7 @@ func failing(s *DirectoryStatus) bool { return s.Error != "" }
 
 func good(s *DirectoryStatus) bool { return s.Error == "" && s.Loaded }
 
-// TestDirectoryFollowsItsFiles edits the files while a node runs: what is in them is in force, and where they cannot be used what was.
+// TestDirectoryFollowsItsFiles edits files while a node runs: good content is used, otherwise the previous one stays.
 func TestDirectoryFollowsItsFiles(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	p := newPlace(t, "")
@@ -419,7 +419,7 @@ func TestDirectoryBlocks(t *testing.T) {
 	running.Wait()
 }
 
-// TestDirectoryBlocksAtStart has the first load block: the node starts without it, and takes it when it comes.
+// TestDirectoryBlocksAtStart: the first load blocks; the node starts without it and uses it once it is done.
 func TestDirectoryBlocksAtStart(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	p := newPlace(t, "")

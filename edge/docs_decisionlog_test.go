@@ -15,7 +15,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// TestDecisionLogPage holds that the page's configurations open a log, and that its policy says what the page says.
+// TestDecisionLogPage: the page's configurations open a log, and its policy does what the page describes.
 func TestDecisionLogPage(t *testing.T) {
 	text, err := os.ReadFile("../docs/decisionlog.md")
 	if err != nil {
@@ -45,7 +45,7 @@ func TestDecisionLogPage(t *testing.T) {
 	}
 }
 
-// opensLog opens the decision log of a configuration, in a folder of its own.
+// opensLog opens the decision log of a configuration, in a separate folder.
 func opensLog(t *testing.T, body string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -10,7 +10,7 @@ import (
 	"gatehouse/identity"
 )
 
-// TestIdentityIsNamedByItsKeys: what package identity finds wrong with its Config is told by the keys of gatehouse.yaml.
+// TestIdentityIsNamedByItsKeys: errors in identity.Config name the keys of gatehouse.yaml.
 func TestIdentityIsNamedByItsKeys(t *testing.T) {
 	url := identity.KeySource{URL: "http://x/keys", Refresh: time.Millisecond, MaxStale: time.Millisecond}
 	file := identity.KeySource{File: "nowhere.json"}

@@ -29,7 +29,7 @@ import (
 // made names the parts that a View is made of, as an entry does.
 type made struct{ policy, routes, keys string }
 
-// loaded is a node whose files and configuration change while requests come.
+// loaded is a node whose files and configuration change under load.
 type loaded struct {
 	t      *testing.T
 	dir    string
@@ -76,7 +76,7 @@ func TestNodeUnderLoad(t *testing.T) {
 	n.checkLog(seen[:])
 }
 
-// begin writes the first configuration and makes a node of it. The token is good by all keys that come later.
+// begin writes the first configuration and makes a node of it. The token verifies with all later keys.
 func (n *loaded) begin() (token string) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -118,7 +118,7 @@ func (n *loaded) onPublish(v *gate.View) {
 	n.changed = make(chan struct{})
 }
 
-// change makes one round of changes, each of them while requests come.
+// change makes one round of changes under load.
 func (n *loaded) change(round int) {
 	was := n.active()
 	n.policy(round)
@@ -176,7 +176,7 @@ func (n *loaded) await(what string, is func(made) bool) {
 	}
 }
 
-// ask puts one request after the other.
+// ask sends one request after the other.
 func (n *loaded) ask(ctx context.Context, token string, seen map[string]string) {
 	for ctx.Err() == nil {
 		answer := n.node.Gate().Check(n.t.Context(), &gate.Request{Method: "GET", Host: "a", Path: "/orders/17", Scheme: "https",
@@ -193,7 +193,7 @@ func (n *loaded) ask(ctx context.Context, token string, seen map[string]string) 
 	}
 }
 
-// checkLog looks for each answer's one entry.
+// checkLog finds the single log entry of each answer.
 func (n *loaded) checkLog(seen []map[string]string) {
 	log, err := read.OpenReader(filepath.Join(n.dir, "decisions.log"), nil)
 	if err != nil {
@@ -255,7 +255,7 @@ func (n *loaded) write(name, text string) {
 	}
 }
 
-// policy writes a policy that says which one it is.
+// policy writes a policy that reports its number.
 func (n *loaded) policy(version int) {
 	n.write("policy/authz.rego", fmt.Sprintf(`package authz.GET.orders.__id
 
@@ -267,7 +267,7 @@ func (n *loaded) routes(version int) {
 	n.write("routes.yaml", fmt.Sprintf("framework: flask\nroutes:\n  - {route: 'GET /orders/<int:id>', name: r%d}\n", version))
 }
 
-// keys writes a key set that has the token's key, and one that is of no use.
+// keys writes a key set with the token's key and an unused one.
 func (n *loaded) keys(version int) {
 	key := func(id, x string) string { return fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","kid":%q,"x":%q}`, id, x) }
 	n.write("keys.json", `{"keys": [`+key("k", n.public)+`, `+key(fmt.Sprint("k", version), n.public)+`]}`)

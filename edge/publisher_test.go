@@ -13,8 +13,8 @@ import (
 	"gatehouse/identity"
 )
 
-// TestHandOver replaces engines while the one before goes on publishing: nothing of it is published over what its successor has, and where the
-// successor cannot be published all goes on.
+// TestHandOver replaces engines while the old one publishes: nothing of it overwrites its successor's parts, and
+// where the successor cannot be published the old one continues.
 func TestHandOver(t *testing.T) {
 	g, err := gate.New(gate.Config{})
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"gatehouse/gate"
 )
 
-// TestSettingsAreNamedByTheirKeys: what the gate finds wrong with its settings is told by the keys of gatehouse.yaml, every one of them.
+// TestSettingsAreNamedByTheirKeys: every error in the gate's settings names the keys of gatehouse.yaml.
 func TestSettingsAreNamedByTheirKeys(t *testing.T) {
 	s := &gate.Settings{
 		Headers: gate.IdentityHeaders{Subject: "X-Subject", Roles: "x-same", Groups: "x-same", Scopes: "x scopes", Email: "cookie", JSON: "-", Token: "X-Token"},

@@ -76,7 +76,11 @@ func (s *directorySource) runWritable(ctx context.Context, publish func(*directo
 // degradedWritable says why writes fail, or that there is no directory.
 func (s *directorySource) degradedWritable() []string {
 	if is := s.status.Load(); !is.Loaded {
-		return []string{fmt.Sprintf("directory: %s cannot be used, and nothing is decided without it: %s", s.cfg.Writable, is.Error)}
+		reason := is.Error
+		if reason == "" {
+			reason = s.store.Problem()
+		}
+		return []string{fmt.Sprintf("directory: %s cannot be used, and nothing is decided without it: %s", s.cfg.Writable, reason)}
 	}
 	if problem := s.store.Problem(); problem != "" {
 		return []string{"directory: nothing can be written: " + problem}

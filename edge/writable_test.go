@@ -16,7 +16,7 @@ import (
 
 const writableConfig = "policy: {bundles: [{path: policy}]}\nstate_dir: state\ndirectory: {writable: true, file: people}\n"
 
-// admin makes ann an admin, or takes that from her.
+// admin adds ann to the admins, or removes her.
 func admin(is bool) journal.Write {
 	r := &directory.Relation{Object: directory.Ref{Type: "role", ID: "admin"}, Relation: "member", Subject: directory.Ref{Type: "user", ID: "ann"}}
 	return journal.Write{By: "test", Make: func(*directory.Snapshot) (journal.Edit, error) {
@@ -81,7 +81,7 @@ func TestWritable(t *testing.T) {
 	}
 }
 
-// TestWritableThatCannotBeRead decides nothing, says why, and is read again by a reload.
+// TestWritableThatCannotBeRead: nothing is decided, the reason is reported, and a reload reads it again.
 func TestWritableThatCannotBeRead(t *testing.T) {
 	p := newPlace(t, "")
 	p.write("gatehouse.yaml", writableConfig)

@@ -9,7 +9,7 @@ import (
 	"gatehouse/hack/allocations"
 )
 
-// TestAllocations is a message on its way in and an answer on its way out.
+// TestAllocations bounds decoding a request and encoding a response.
 func TestAllocations(t *testing.T) {
 	wire := messages(t)[0]
 	headers := []gate.HeaderOption{{Name: "x-auth-subject", Value: "vera"}, {Name: "x-auth-roles", Value: "viewer,editor"}}

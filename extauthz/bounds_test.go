@@ -10,7 +10,7 @@ import (
 	"gatehouse/gate/gatetest"
 )
 
-// TestLargeRequestsCostBoundedMemory denies what is over a limit before anything is made of it.
+// TestLargeRequestsCostBoundedMemory: what exceeds a limit is denied before it is decoded.
 func TestLargeRequestsCostBoundedMemory(t *testing.T) {
 	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, settings(), compile(t, "package envoy.authz\nallow := count(input.parsed_body) >= 0")))
 	headers := make(gate.Headers, 10_000)

@@ -27,8 +27,8 @@ import (
 	"gatehouse/gate/gatetest"
 )
 
-// poison is a pool whose buffers are spoilt when they are given back, so that what still points into one shows: as a race to the
-// detector, and as text that nobody sent.
+// poison is a pool that overwrites returned buffers, so that references into one are detected: by the race detector,
+// and as text that nobody sent.
 type poison struct {
 	mem.BufferPool
 	freed atomic.Int64 // bytes
@@ -133,7 +133,7 @@ func heard(answer *authv3.CheckResponse, name string) string {
 	return ""
 }
 
-// poisonedConnection is connection with a pool of buffers of its own.
+// poisonedConnection is connection with its own buffer pool.
 func poisonedConnection(t *testing.T, pool mem.BufferPool, logger *zap.Logger, part gate.Part) *grpc.ClientConn {
 	t.Helper()
 	g := gatetest.Start(t, gate.Config{Logger: logger}, part)

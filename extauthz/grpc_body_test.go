@@ -102,7 +102,7 @@ allow := {"allowed": true, "headers": {"x-body": json.marshal(input.parsed_body)
 	}
 }
 
-// TestGRPCBodiesAsText refuses a message that came as text and holds an exclamation mark: any byte may be behind it, also one of the length.
+// TestGRPCBodiesAsText rejects a text message with an exclamation mark: it may replace any byte, also one of the length.
 func TestGRPCBodiesAsText(t *testing.T) {
 	s := settings()
 	s.Protos = healthDescriptors(t)

@@ -36,7 +36,7 @@ type HTTPConfig struct {
 	Logger     *zap.Logger // nil: none
 }
 
-// HTTP answers authorization requests that come over HTTP, from a gate: Envoy's HTTP authorization service, nginx's
+// HTTP answers authorization requests over HTTP, using a gate: Envoy's HTTP authorization service, nginx's
 // auth_request and Traefik's ForwardAuth.
 //
 // An allow is 200. A denial is 401 or 403; behind Envoy and Traefik one that the policy chose may also be another status
@@ -44,10 +44,10 @@ type HTTPConfig struct {
 // failure_mode_allow. It is never another 2xx, which nginx and Traefik take for an allow. A problem document keeps the
 // status that it was written with; the reason in it is the one that the gate gave.
 //
-// What HTTP mode cannot say: dynamic metadata stays here, but for the decision's id, which every answer carries as
-// x-decision-id. Changes to the query cannot be said at all, so an allow that depends on one becomes a denial.
+// Limits of HTTP mode: dynamic metadata is not sent, except the decision's id, which every answer has as x-decision-id.
+// Query changes cannot be expressed, so an allow that needs one becomes a denial.
 //
-// What each proxy is told, and what it has to be configured for:
+// What each proxy receives, and how it must be configured:
 //
 //   - Envoy sends the request itself. By default it sends none of the client's headers but authorization, and takes
 //     none of ours over: allowed_headers must name what the policy and the credentials need, allowed_upstream_headers

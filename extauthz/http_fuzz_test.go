@@ -29,7 +29,7 @@ func handlers(t testing.TB) map[extauthz.Proxy]*extauthz.HTTP {
 	return out
 }
 
-// Whatever is asked, the answer is a 200 for the path that the policy allows, or a denial that the proxy takes for one.
+// For any input the answer is a 200 for the allowed path, or a status that the proxy treats as a denial.
 func FuzzHTTP(f *testing.F) {
 	for _, seed := range [][4]string{
 		{"GET", "/open", "accept: text/html", ""},

@@ -140,7 +140,7 @@ func (p proxy) ask(t *testing.T, method, path string, headers ...string) answer 
 
 var proxies = []extauthz.Proxy{extauthz.ProxyEnvoy, extauthz.ProxyNginx, extauthz.ProxyTraefik}
 
-// The input is the same request for every proxy, apart from what the proxy cannot say.
+// The input is the same for every proxy, except for what the proxy cannot report.
 func TestHTTPInput(t *testing.T) {
 	const rego = `package envoy.authz
 		http := input.attributes.request.http
@@ -159,7 +159,7 @@ func TestHTTPInput(t *testing.T) {
 	}
 }
 
-// outcomes is contract's table over HTTP: what the gate chose, and what each proxy is told.
+// outcomes is contract's table for HTTP: the gate's answer, and the response to each proxy.
 func TestHTTPOutcomes(t *testing.T) {
 	const rego = `package envoy.authz
 		first := input.parsed_path[0]
@@ -247,7 +247,7 @@ func TestHTTPOutcomes(t *testing.T) {
 
 const openToAll = "package envoy.authz\nallow := true"
 
-// A field that the proxy did not set, or that came twice, denies; so does everything that another proxy would have said.
+// A missing or repeated field is denied; so are the fields of other proxies.
 func TestHTTPFields(t *testing.T) {
 	own := map[extauthz.Proxy][]string{
 		extauthz.ProxyNginx:   {"X-Original-URI: /open", "X-Original-Method: GET", "X-Original-Host: h", "X-Original-Proto: http"},
@@ -343,7 +343,7 @@ func signer(t *testing.T) (v *identity.Verifier, keys *identity.Keys, token func
 	}
 }
 
-// What an allow tells each proxy to do with the request's headers.
+// How each proxy is instructed to change the request's headers on an allow.
 func TestHTTPHeaders(t *testing.T) {
 	const rego = `package envoy.authz
 		first := input.parsed_path[0]
@@ -428,7 +428,7 @@ func TestHTTPLookalikes(t *testing.T) {
 	}
 }
 
-// A browser is sent to the login page by Envoy and Traefik; nginx gets a 401 that says where the page is.
+// Envoy and Traefik redirect a browser to the login page; nginx gets a 401 with its location.
 func TestHTTPLogin(t *testing.T) {
 	verifier, keys, token := signer(t)
 	s := settings()
@@ -453,7 +453,7 @@ func TestHTTPLogin(t *testing.T) {
 	}
 }
 
-// Requests that no proxy should send, as bytes. Whatever comes of them, it is no 200 and no 5xx.
+// Malformed requests as raw bytes: the answer is never a 200 or 5xx.
 func TestHTTPStrangeRequests(t *testing.T) {
 	s := settings()
 	s.Limits.Message = 1 << 10
@@ -502,7 +502,7 @@ func TestHTTPStrangeRequests(t *testing.T) {
 	}
 }
 
-// Before there is a policy, and when the handler itself fails, the answer is a denial too.
+// Before a policy is published, and when the handler itself fails, the answer is a denial too.
 func TestHTTPNotReadyAndBroken(t *testing.T) {
 	for _, kind := range proxies {
 		p := serveHTTP(t, extauthz.HTTPConfig{Proxy: kind})
@@ -541,7 +541,7 @@ func TestHTTPDrain(t *testing.T) {
 	}
 }
 
-// Envoy says how long it waits. What it does not get in that time it may take for a failure, so a denial comes before.
+// Envoy announces its timeout. A late answer may count as a failure, so the denial must come earlier.
 func TestHTTPDeadline(t *testing.T) {
 	s := settings()
 	s.Timeout = time.Minute

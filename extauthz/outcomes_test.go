@@ -162,7 +162,7 @@ func TestNotReady(t *testing.T) {
 	expect(t, got, 503, "not_ready")
 }
 
-// TestOverloaded fills the one place there is with an evaluation that does not end by itself.
+// TestOverloaded uses up the only evaluation slot with an evaluation that does not end by itself.
 func TestOverloaded(t *testing.T) {
 	s := settings()
 	s.Limits.Concurrent = 1
@@ -236,7 +236,7 @@ func TestMessagesThatDoNotParse(t *testing.T) {
 	}
 }
 
-// TestDenialsForWhoReadsThem gives problem details to an API client, HTML to a browser, one line to gRPC.
+// TestDenialsForWhoReadsThem: problem details for an API client, HTML for a browser, one line for gRPC.
 func TestDenialsForWhoReadsThem(t *testing.T) {
 	s := settings()
 	var err error
@@ -291,7 +291,7 @@ allow := {"allowed": false, "http_status": 401, "reason": "who are you"} if h["x
 	}
 }
 
-// TestLoginKeepsToThisHost never sends a browser back to another host.
+// TestLoginKeepsToThisHost: the login page never redirects a browser to another host.
 func TestLoginKeepsToThisHost(t *testing.T) {
 	s := settings()
 	s.Paths = gate.PathRules{Compat: true}
@@ -392,7 +392,7 @@ func TestBypass(t *testing.T) {
 	}
 }
 
-// TestDryRun lets denials through and says what they would have been.
+// TestDryRun lets denials through and reports the verdict.
 func TestDryRun(t *testing.T) {
 	s := settings()
 	s.DryRunExtension = true
@@ -431,7 +431,7 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// TestMethodOverrides takes off what would make a framework act on another method than the one decided about.
+// TestMethodOverrides removes headers that make a framework act on another method than the one decided about.
 func TestMethodOverrides(t *testing.T) {
 	c := client(t, settings(), compile(t, "package envoy.authz\nallow := true"))
 	got, err := c.Check(t.Context(), get("/", "x-http-method-override", "DELETE", "x_http_method", "DELETE", "x-method-override", "DELETE", "x-other", ""))

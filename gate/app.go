@@ -287,15 +287,15 @@ func ruleFor(rules map[string]*rule, method string) *rule {
 	return found
 }
 
-// Where each route has a rule of its own (App.Root), a rule may stand in several places. The first that is there decides, alone:
+// With App.Root a route's rule may stand in several places. The first that exists decides, alone:
 //
 //	data.orders.GET.orders.__id.allowed    this route and method, the convention of Aserto's policies
-//	data.orders.ANY.orders.__id.GET        one package for all methods of a route, with a rule for each
+//	data.orders.ANY.orders.__id.GET        one package for a route, with a rule per method
 //	data.orders.ANY.orders.__id.allowed    one rule for all its methods
 //	data.orders.ANY.orders["/**"].allowed  one rule for all routes at and below /orders, and likewise GET in place of allowed
 //	data.orders.ANY["/**"].allowed         ... the longest prefix first, and it is the template's, not the path's
 //
-// A request by HEAD is GET's where HEAD has no rule of its own: RuleCandidates and find say so, and nothing else has to.
+// HEAD falls back to GET's rule; only RuleCandidates and find implement that.
 const (
 	anyMethod = "ANY"
 	below     = "/**" // no segment of a template has a slash

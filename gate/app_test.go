@@ -14,7 +14,7 @@ import (
 	"gatehouse/routes"
 )
 
-// compileFiles compiles a policy of several files that has no one decision. Files are called 0.rego and so on.
+// compileFiles compiles a policy of several files without a single decision. Files are called 0.rego and so on.
 func compileFiles(t testing.TB, files ...string) *policy.Snapshot {
 	t.Helper()
 	all := map[string]string{}
@@ -61,7 +61,7 @@ func asks(request, host string) *gate.Request {
 	return &gate.Request{Method: method, Path: path, Host: host}
 }
 
-// verdict is an answer in one word, or in the word and the reason.
+// verdict formats an answer: the outcome, and the reason of a denial.
 func verdict(a gate.Answer) string {
 	if a.Allow {
 		return "allow"
@@ -187,7 +187,7 @@ func TestRouteInput(t *testing.T) {
 	}
 }
 
-// TestRouteNamedByEnvoy holds the name of a route in Envoy's configuration against the route that the path takes.
+// TestRouteNamedByEnvoy compares the route name in Envoy's configuration with the matched route.
 func TestRouteNamedByEnvoy(t *testing.T) {
 	table := routeTable(t, "flask", "  - {route: \"GET /orders/<int:id>\", name: orders.show}", "  - {route: GET /health, name: health}")
 	tables := map[string]*routes.Table{"": table}
@@ -345,7 +345,7 @@ func TestAsertoRules(t *testing.T) {
 	}
 }
 
-// TestRulesForAddedMethods finds a rule for what the framework answers by itself, where somebody wrote one.
+// TestRulesForAddedMethods: a rule for a method that the framework adds is used where it exists.
 func TestRulesForAddedMethods(t *testing.T) {
 	g := openApps(t, compileFiles(t, "package app.GET.a\nallowed := true", "package app.OPTIONS.a\nallowed := true", "package app.HEAD.b\nallowed := false",
 		"package app.GET.b\nallowed := true", "package app.HEAD.c\nallowed := true", "package app.GET.any\nallowed := true"),
@@ -363,7 +363,7 @@ func TestRulesForAddedMethods(t *testing.T) {
 	}
 }
 
-// TestRulesAndRoutesMustFit reports what has no counterpart, and keeps everything as it was where the parts do not fit.
+// TestRulesAndRoutesMustFit: unmatched rules and routes are reported, and parts that do not fit change nothing.
 func TestRulesAndRoutesMustFit(t *testing.T) {
 	root := gate.App{Root: []string{"app"}}
 	strict := gate.App{Root: []string{"app"}, StrictRoutes: true}

@@ -74,7 +74,7 @@ func TestAskDirectory(t *testing.T) {
 	}
 }
 
-// TestQuestionAboutAnUnknownIdentity holds that a subject which the directory does not know is nobody there, also where callers are users by id.
+// TestQuestionAboutAnUnknownIdentity: a subject that the directory does not know has no user, also with users by id.
 func TestQuestionAboutAnUnknownIdentity(t *testing.T) {
 	s := gatetest.Settings()
 	s.Users = &gate.Users{ByID: true}

@@ -9,7 +9,7 @@ import (
 	"gatehouse/identity"
 )
 
-// roleBased is an RBAC policy with a rule for what is the caller's own.
+// roleBased is an RBAC policy with a rule for the caller's own objects.
 const roleBased = `package envoy.authz
 
 import input.attributes.request.http as request
@@ -33,7 +33,7 @@ granted if {
 }
 `
 
-// BenchmarkCheck is a decision without transport, credential and log: 20 headers, an RBAC policy and a rule about what is one's own.
+// BenchmarkCheck is a decision without transport, credential and log: 20 headers, RBAC and an ownership rule.
 func BenchmarkCheck(b *testing.B) {
 	p := compile(b, roleBased)
 	who := identity.Identity{Type: "jwt", Subject: "u1", Roles: []string{"viewer"}, Authenticated: true, Claims: map[string]any{"sub": "u1", "exp": "1"}}
@@ -70,7 +70,7 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// BenchmarkKey is what it takes to know that a request was seen before: the key of its method, path and roles, and the decision.
+// BenchmarkKey is a memo hit: the key of method, path and roles, and the lookup.
 func BenchmarkKey(b *testing.B) {
 	s := settings()
 	p := compile(b, roleBased)

@@ -212,7 +212,7 @@ func floats(x any) any {
 	return x
 }
 
-// generator makes bodies. The same seed gives the same ones.
+// generator makes random bodies, the same for the same seed.
 type generator struct{ *rand.Rand }
 
 func newGenerator(t testing.TB) *generator {
@@ -221,7 +221,7 @@ func newGenerator(t testing.TB) *generator {
 
 func (g *generator) pick(from ...string) string { return from[g.IntN(len(from))] }
 
-// rare is one of the odd ones now and then, else the usual one.
+// rare returns the odd value now and then, else the usual one.
 func (g *generator) rare(usual string, odd ...string) string {
 	if g.IntN(25) == 0 {
 		return g.pick(odd...)
@@ -386,7 +386,7 @@ func startReader(t *testing.T, framework string) *reader {
 	return &reader{in: in, out: lines}
 }
 
-// ask sends bodies and reads as many views. Writing goes on beside reading, for pipes are short.
+// ask sends bodies and reads as many views, concurrently, because pipes are short.
 func (r *reader) ask(t *testing.T, bodies []sent) []view {
 	t.Helper()
 	written := make(chan error, 1)

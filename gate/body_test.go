@@ -17,7 +17,7 @@ import (
 	"gatehouse/routes"
 )
 
-// refused stands for bad_request.
+// refused is bad_request.
 const refused = "refused"
 
 // parts makes a body of multipart/form-data with the boundary X: each part is its headers, an empty line, its content, with \n for CRLF.
@@ -31,7 +31,7 @@ func parts(all ...string) string {
 
 const named = "Content-Disposition: form-data; name="
 
-// TestBodies reads each body by its type, and refuses what is not read in one way only.
+// TestBodies parses each body by its type, and rejects ambiguous ones.
 func TestBodies(t *testing.T) {
 	multi, amount := "multipart/form-data; boundary=X", parts(named+"\"amount\"\n\n50")
 	form, document := "application/x-www-form-urlencoded", "application/json"
@@ -252,7 +252,7 @@ func manyHeaders(n int) string {
 	return b.String()
 }
 
-// TestBodyHeaders refuses a body whose type, length or encoding is there twice, where the policy reads it.
+// TestBodyHeaders rejects a body with duplicate type, length or encoding, where the policy reads it.
 func TestBodyHeaders(t *testing.T) {
 	reads := open(t, settings(), compile(t, "package envoy.authz\ndefault allow := false\nallow if input.parsed_body.a == 1"))
 	blind := open(t, settings(), compile(t, "package envoy.authz\nallow if input.attributes.request.http.method == \"GET\""))
@@ -286,7 +286,7 @@ func TestBodyHeaders(t *testing.T) {
 	}
 }
 
-// TestBodiesAsText refuses text with an exclamation mark, which may stand for any byte, where it would change what the rest means. It is said once.
+// TestBodiesAsText: an exclamation mark, which may replace any byte, is rejected where it would change the meaning. It is logged once.
 func TestBodiesAsText(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	g := gatetest.Start(t, gate.Config{Logger: zap.New(core)}, gatetest.With(t, settings(), compile(t, showsBody)))
@@ -336,7 +336,7 @@ func TestBodiesAsText(t *testing.T) {
 	}
 }
 
-// TestBodyIsReadByTheRule leaves bodies alone that the asked rule does not read, and on routes that say so.
+// TestBodyIsReadByTheRule: a body is not parsed if the rule does not read it, or the route turns that off.
 func TestBodyIsReadByTheRule(t *testing.T) {
 	lines := "{\"a\":1}\n{\"a\":2}\n"
 	post := func(path, body string, headers ...string) *gate.Request {

@@ -187,7 +187,7 @@ allow := {"allowed": true, "headers": {":path": "/b?%74enant=own&c=1"}, "query_p
 	}
 }
 
-// Where policies escape by themselves, as for opa-envoy-plugin, escapes stay, and still nothing ends a parameter.
+// In compat mode policies escape: escapes stay, and still nothing ends a parameter.
 func TestQueryMutationsInCompat(t *testing.T) {
 	s := settings()
 	s.Paths.Compat = true
@@ -235,7 +235,7 @@ func TestQueryThatIsNotUTF8(t *testing.T) {
 	}
 }
 
-// A header that the policy removes goes in every spelling that an application may take for it. What is set stays.
+// A removed header is removed in every spelling that an application may read as its name. Headers that are set stay.
 func TestRemovedHeadersInEverySpelling(t *testing.T) {
 	sent := []string{"x-debug", "x_debug", "x.debug", "x-debug-2", "x_auth_subject", "x-other"}
 	var lines []string
@@ -273,7 +273,7 @@ allow := object.union({"allowed": true}, `+rego+`)`))
 	}
 }
 
-// What looks like a header that holds credentials is taken off, so that no application reads another credential than was verified.
+// Other spellings of credential headers are removed, so that no application reads a credential that was not verified.
 func TestLookalikesOfCredentialHeaders(t *testing.T) {
 	for _, remove := range []bool{false, true} {
 		s := withPlaces(t)
@@ -292,7 +292,7 @@ func TestLookalikesOfCredentialHeaders(t *testing.T) {
 	}
 }
 
-// Chunks of a cookie and the token among a WebSocket's protocols go with remove_credential; what is beside them stays as it was.
+// remove_credential covers cookie chunks and the token among a WebSocket's protocols; the other values stay.
 func TestRemoveCredentialElsewhere(t *testing.T) {
 	const removed = "-"
 	s := withPlaces(t)
@@ -322,7 +322,7 @@ func TestRemoveCredentialElsewhere(t *testing.T) {
 	}
 }
 
-// Answers that have no content say nothing of one, whatever made them; and a policy may want an empty body.
+// Answers without content have no content headers, whatever made them; a policy may choose an empty body.
 func TestDenialsWithoutContent(t *testing.T) {
 	for rego, want := range map[string]struct {
 		status int

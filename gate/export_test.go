@@ -12,7 +12,7 @@ import (
 	"gatehouse/policy/rego"
 )
 
-// FromScratch is a View of the same parts that took nothing over from another.
+// FromScratch is a View of the same parts that reuses nothing of a previous View.
 func (v *View) FromScratch() (*View, error) {
 	made := &View{Settings: v.Settings, Policy: v.Policy, Keys: v.Keys, Routes: v.Routes, Serial: v.Serial}
 	if err := made.assemble(); err != nil {

@@ -17,7 +17,7 @@ func (f answers) Ask(string, []rego.Value, time.Time) (rego.Value, error) { retu
 
 func (f answers) Epoch(time.Time) uint64 { return 0 }
 
-// TestFacts publishes facts, and other ones: each request is decided by those of its View, also where decisions are remembered.
+// TestFacts: each request is decided by the facts of its View, also with the memo.
 func TestFacts(t *testing.T) {
 	g := open(t, settings(), compile(t, "package envoy.authz\n\nallow if ds.check({\"path\": input.parsed_path})\n"))
 	var versions atomic.Uint64

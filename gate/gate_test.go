@@ -86,7 +86,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestNoRefusalStandsForAnother allows each form by itself and finds every other one still refused.
+// TestNoRefusalStandsForAnother allows each form by itself and finds every other one still denied.
 func TestNoRefusalStandsForAnother(t *testing.T) {
 	samples := map[routes.Forms]string{routes.DotSegments: "/a/../b", routes.DoubleSlash: "/a//b", routes.EncodedSlash: "/a%2fb", routes.Backslash: "/a%5cb",
 		routes.ControlBytes: "/a%00b", routes.BadEscape: "/a%zz", routes.DoubleEncoding: "/a%252fb", routes.InvalidUTF8: "/%ff", routes.Fragment: "/a#b", routes.NotAbsolute: "a",
@@ -104,7 +104,7 @@ func TestNoRefusalStandsForAnother(t *testing.T) {
 	}
 }
 
-// TestRequestHeaders resolves what a policy says of headers against what the client sent.
+// TestRequestHeaders resolves a policy's headers against what the client sent.
 func TestRequestHeaders(t *testing.T) {
 	for name, tt := range map[string]struct {
 		decision string
@@ -229,7 +229,7 @@ b := "%d"`, n, n))
 	callers.Wait()
 }
 
-// TestEveryExitIsLoggedOnce makes one Check end in each way there is and counts the entries.
+// TestEveryExitIsLoggedOnce ends a Check in every possible way and counts the entries.
 func TestEveryExitIsLoggedOnce(t *testing.T) {
 	log, written := gatetest.Log(t)
 	s := settings()

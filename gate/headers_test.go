@@ -20,7 +20,7 @@ import (
 	"gatehouse/identity/mint"
 )
 
-// everyHeader names all that the application can be told, so that a forgery of each can be tried.
+// everyHeader names every identity header, so that a forgery of each can be tried.
 func everyHeader(t testing.TB) gate.IdentityHeaders {
 	t.Helper()
 	m, err := mint.New(mint.Config{})
@@ -179,7 +179,7 @@ func withPlaces(t testing.TB) *gate.Settings {
 	return s
 }
 
-// TestRemoveCredential takes the credential off and leaves everything beside it as it was.
+// TestRemoveCredential: the credential is removed, everything else is unchanged.
 func TestRemoveCredential(t *testing.T) {
 	removed := "-"
 	s := withPlaces(t)
@@ -226,7 +226,7 @@ func TestRemoveCredential(t *testing.T) {
 	}
 }
 
-// TestRemoveCredentialFromQuery takes the parameter off, and denies where a proxy has no way to do so.
+// TestRemoveCredentialFromQuery: the parameter is removed, or the request denied where the proxy cannot remove it.
 func TestRemoveCredentialFromQuery(t *testing.T) {
 	s := withPlaces(t)
 	s.DryRun = true
@@ -253,7 +253,7 @@ allow := {"allowed": true, "query_parameters_to_set": {"access_token": "ours"}}`
 	}
 }
 
-// TestRemoveCredentialIsOff leaves the request alone where nobody asked, and what a policy sets where somebody did.
+// TestRemoveCredentialIsOff: without the setting nothing is removed, and a header set by the policy always stays.
 func TestRemoveCredentialIsOff(t *testing.T) {
 	sent := []string{"x-token", "", "authorization", "Basic eA==", "cookie", "a=1"}
 	s := withPlaces(t)
@@ -292,7 +292,7 @@ func TestHeadersSayWhatIsWrong(t *testing.T) {
 	}
 }
 
-// BenchmarkIdentityHeaders is a whole decision with each kind of identity header, to set beside subject and roles.
+// BenchmarkIdentityHeaders is a complete decision with each kind of identity header, to compare with subject and roles.
 func BenchmarkIdentityHeaders(b *testing.B) {
 	all := everyHeader(b)
 	two := gate.IdentityHeaders{Subject: all.Subject, Roles: all.Roles}

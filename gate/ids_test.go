@@ -15,7 +15,7 @@ import (
 	"gatehouse/identity"
 )
 
-// TestDecisionIDs makes ids in two gates: each is there once, and they are in no order.
+// TestDecisionIDs: ids of two gates are unique and unordered.
 func TestDecisionIDs(t *testing.T) {
 	const each = 20000
 	shape := regexp.MustCompile(`^[A-Z2-7]{26}$`)

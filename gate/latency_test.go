@@ -41,7 +41,7 @@ func TestLatenciesAreThoseOfTheLibrary(t *testing.T) {
 	}
 }
 
-// page is a collector's part of /metrics, with the sum rounded: additions of floats come in any order.
+// page is a collector's part of /metrics, with the sum rounded: float additions happen in any order.
 func page(t *testing.T, c prometheus.Collector) string {
 	t.Helper()
 	r := prometheus.NewRegistry()

@@ -71,7 +71,7 @@ default meta := "none"
 meta := input.attributes.metadataContext.filterMetadata.f.k
 `
 
-// variant is one of many requests, each made of memory of its own. The first 400 differ from each other in one thing, the others in many.
+// variant returns one of many requests, without shared memory. The first 400 differ pairwise in one field, the others in many.
 func variant(i int) *gate.Request {
 	pick := func(thing, n int) int {
 		switch {
@@ -144,7 +144,7 @@ func TestMemoAnswersAsThePlainPath(t *testing.T) {
 	}
 }
 
-// What comes in no order of its own is the same in any.
+// Unordered parts are equal in any order.
 func TestMemoKnowsNoOrder(t *testing.T) {
 	g := open(t, lawful(false), compile(t, `package envoy.authz
 		allow if count(input.parsed_query) + count(input.identity.claims) + count(input.attributes.contextExtensions) + count(input.attributes.request.http.headers) == 24`))
@@ -308,7 +308,7 @@ func TestMemoEndsWithItsPolicy(t *testing.T) {
 	}
 }
 
-// Hits are decided again in the background; one that comes out otherwise is an error in the log, an alarm, and the end of the memo.
+// Hits are rechecked in the background; a different result is an error in the log, an alarm, and turns the memo off.
 func TestMemoIsChecked(t *testing.T) {
 	core, logged := observer.New(zapcore.ErrorLevel)
 	registry := prometheus.NewRegistry()
@@ -391,7 +391,7 @@ func TestMemoIsChecked(t *testing.T) {
 	}
 }
 
-// What keeps a rule from being remembered is told, and policy.memo: off is.
+// The status names what keeps a rule out of the memo, and policy.memo: off.
 func TestMemoStatus(t *testing.T) {
 	g := open(t, lawful(false), compile(t, "package envoy.authz\nallow if time.now_ns() > 0"))
 	for range 3 {

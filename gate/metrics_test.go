@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// BenchmarkObserve is what a decision pays for its metrics, from one goroutine and from many.
+// BenchmarkObserve is the cost of metrics for one decision, from one goroutine and from many.
 func BenchmarkObserve(b *testing.B) {
 	m, err := newMetrics(nil)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"gatehouse/policy/bounds"
 )
 
-// TestNothingOutlastsTheDeadline: a request whose evaluation would go on for ever, or end the process, is denied for a reason of its own.
+// TestNothingOutlastsTheDeadline: a request whose evaluation would never end, or end the process, is denied with a specific reason.
 func TestNothingOutlastsTheDeadline(t *testing.T) {
 	body := func(text string) *gate.Request {
 		r := get("/orders", "content-type", "application/json")

@@ -56,7 +56,7 @@ func ofRoles(req *gate.Request, subject string, roles ...string) *gate.Request {
 // one is a policy with one entry point and this body.
 func one(body string) string { return "package envoy.authz\ndefault allow := false\n" + body }
 
-// TestPermissions has what callers are told.
+// TestPermissions checks the answers to callers.
 func TestPermissions(t *testing.T) {
 	const rest = `"GET /orders/{id}":%s,"DELETE /orders/{id}":%s}` + "\n"
 	told := func(list ...any) string {
@@ -114,7 +114,7 @@ func hasOption(options []gate.HeaderOption, name, value string) bool {
 	return false
 }
 
-// TestPermissionsWithRulesOfRoutes asks each route's own rule: one that reads a parameter says nothing of the others.
+// TestPermissionsWithRulesOfRoutes evaluates each route's own rule: one that reads a parameter does not affect the others.
 func TestPermissionsWithRulesOfRoutes(t *testing.T) {
 	s := permissionSettings(func(s *gate.Settings) { s.Apps = []gate.App{{Root: []string{"orders"}}} })
 	snapshot := gatetest.Compile(t, policy.Config{}, "orders", map[string]string{
@@ -134,7 +134,7 @@ func TestPermissionsWithRulesOfRoutes(t *testing.T) {
 	}
 }
 
-// TestPermissionsRefused has what is no answer, and that no dry run lets such a request through to the application.
+// TestPermissionsRefused: invalid requests get no answer, and no dry run lets them through to the application.
 func TestPermissionsRefused(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("framework: fastapi\nroutes:\n")
@@ -184,7 +184,7 @@ func TestPermissionsRefused(t *testing.T) {
 	}
 }
 
-// TestPermissionsTakeTheTimeOfOneEvaluation has no answer rather than a part of one.
+// TestPermissionsTakeTheTimeOfOneEvaluation: after the time limit there is no answer rather than a partial one.
 func TestPermissionsTakeTheTimeOfOneEvaluation(t *testing.T) {
 	s := permissionSettings(func(s *gate.Settings) { s.Timeout = time.Nanosecond })
 	answer := openPermissions(t, s, compile(t, allowAll), permissionRoutes).Check(t.Context(), get(permissionsPath))
@@ -193,7 +193,7 @@ func TestPermissionsTakeTheTimeOfOneEvaluation(t *testing.T) {
 	}
 }
 
-// TestPermissionsAreRecorded has one entry for a request, however many routes were asked about.
+// TestPermissionsAreRecorded: one log entry per request, however many routes were evaluated.
 func TestPermissionsAreRecorded(t *testing.T) {
 	log, written := gatetest.Log(t)
 	g := openPermissions(t, permissionSettings(func(s *gate.Settings) { s.Log = log }), compile(t, allowAll), permissionRoutes)
@@ -233,8 +233,8 @@ func TestPermissionSettings(t *testing.T) {
 	}
 }
 
-// TestPermissionsAreWhatCheckSays holds what callers are told of routes against what comes of requests for them: of policies and callers by
-// chance, a route that is told as true is allowed whatever the request has besides, one told as false is denied.
+// TestPermissionsAreWhatCheckSays compares permissions with decisions, for random policies and callers: a route
+// reported true is allowed whatever else the request contains, one reported false is denied.
 func TestPermissionsAreWhatCheckSays(t *testing.T) {
 	conditions := []string{`"a" in input.identity.roles`, `input.identity.subject == "s1"`, `input.route.method == "GET"`, `input.route.template == "/b"`,
 		`input.parsed_path[0] == "b"`, `input.attributes.request.http.method == "POST"`, `input.route.params.id == "1"`, `input.resource == {}`,

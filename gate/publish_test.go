@@ -165,7 +165,7 @@ func BenchmarkPublishKeys(b *testing.B) {
 	}
 }
 
-// TestPublishSurvivesPanics: what panics while a View is made, or while others are told of it, neither ends the gate nor keeps anybody waiting.
+// TestPublishSurvivesPanics: a panic in assembling a View or in OnPublish neither ends the gate nor blocks a caller.
 func TestPublishSurvivesPanics(t *testing.T) {
 	told := 0
 	g := gatetest.Start(t, gate.Config{OnPublish: func(*gate.View) {

@@ -7,7 +7,7 @@ import (
 	"gatehouse/routes"
 )
 
-// TestRedirectsAreDecidedByTheirTarget holds that a redirect to another closing slash is decided as its target is, and nothing else.
+// TestRedirectsAreDecidedByTheirTarget: only a trailing-slash redirect is decided like its target.
 func TestRedirectsAreDecidedByTheirTarget(t *testing.T) {
 	tables := map[string][]string{
 		"flask":     {"  - GET, POST /docs/", "  - GET /secret/", "  - GET /items/<int:id>/", "  - POST /post/"},

@@ -84,7 +84,7 @@ func TestRequestFromInputRefuses(t *testing.T) {
 	}
 }
 
-// TestExplain goes through the stages: what stops before the policy has nothing to explain.
+// TestExplain: a request that is denied before the policy has no explanation.
 func TestExplain(t *testing.T) {
 	g := open(t, settings(), compile(t, "package envoy.authz\n\nallow if input.attributes.request.http.method == \"GET\"\n"))
 	for _, test := range []struct {

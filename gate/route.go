@@ -129,12 +129,12 @@ func lowerASCII(s string) string {
 	}, s)
 }
 
-// An application's server hands a request that upgrades to a WebSocket to another router than a GET for the same path, and
-// servers disagree about which request that is: uvicorn wants Connection to list "upgrade" and Upgrade to be "websocket", daphne
-// looks at Upgrade alone, gunicorn at neither. A request that all of them read alike goes on, as one or the other; the rest is refused.
+// Application servers route a WebSocket upgrade differently from a GET for the same path, and disagree about what an
+// upgrade is: uvicorn requires Connection to list "upgrade" and Upgrade to be "websocket", daphne checks Upgrade alone,
+// gunicorn neither. A request that all of them read alike is accepted as one or the other; any other is denied.
 //
-// Envoy shows an upgrade of HTTP/1.1 as it came (GET, Upgrade, Connection), and an extended CONNECT of HTTP/2 (RFC 8441) in the
-// same way. It joins header lines of one name.
+// Envoy passes an HTTP/1.1 upgrade unchanged (GET, Upgrade, Connection), and an HTTP/2 extended CONNECT (RFC 8441) in the
+// same form. It joins header lines of one name.
 
 var errUpgrade = errors.New("the request may or may not open a WebSocket: Upgrade, Connection and Sec-WebSocket-Key do not agree")
 

@@ -69,7 +69,7 @@ func TestUpgrades(t *testing.T) {
 	}
 }
 
-// TestUpgradeIsNotBypassed: what is let through without asking is the page, not the WebSocket under its path.
+// TestUpgradeIsNotBypassed: a bypass applies to the page, not to the WebSocket at the same path.
 func TestUpgradeIsNotBypassed(t *testing.T) {
 	s := settings()
 	s.Bypass = []gate.Bypass{{Method: "GET", Path: "/chat"}}

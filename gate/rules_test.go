@@ -11,7 +11,7 @@ import (
 	"gatehouse/routes"
 )
 
-// TestRulesOfARoute holds where a route's rule may stand, and that the first one that is there decides alone.
+// TestRulesOfARoute: the places of a route's rule; the first that exists decides alone.
 func TestRulesOfARoute(t *testing.T) {
 	const table = `  - GET, HEAD, POST /orders/
   - GET, HEAD /orders/<int:id>/
@@ -90,7 +90,7 @@ func TestRulesOfARoute(t *testing.T) {
 	}
 }
 
-// TestRulesByTheirNames: what routes.RuleName writes is read back, whatever the terms are.
+// TestRulesByTheirNames: RulePathNamed reads every name that routes.RuleName writes.
 func TestRulesByTheirNames(t *testing.T) {
 	for _, path := range [][]string{{"orders", "GET", "orders", "__id"}, {"a", "GET", "x-y", "v1.2", "it's", `q"q`, "a/b", "[", "é"}, {"a", "GET"}} {
 		got, byRoute := gate.RulePathNamed(routes.RuleName(path))

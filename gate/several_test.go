@@ -11,7 +11,7 @@ import (
 	"gatehouse/routes"
 )
 
-// TestAllowedBySeveralRoutesIsLoggedAsTheFirst: the entry of an allow that several routes had a say in is about the first one, in all of its parts.
+// TestAllowedBySeveralRoutesIsLoggedAsTheFirst: if several routes allowed, all parts of the entry describe the first one.
 func TestAllowedBySeveralRoutesIsLoggedAsTheFirst(t *testing.T) {
 	table, _, err := routes.Parse("routes.yaml", []byte("framework: django\nconverters: {y: {regex: '[0-9]{4}'}}\nroutes:\n  - GET /a/<y:year>/\n  - GET /a/<str:name>/\n"))
 	if err != nil {
@@ -47,8 +47,8 @@ func TestAllowedBySeveralRoutesIsLoggedAsTheFirst(t *testing.T) {
 	}
 }
 
-// TestSeveralRoutesMayAskDifferently: rules that allow are alike where they do the same to the request, whatever each asked of the directory and
-// however each says that it changes nothing.
+// TestSeveralRoutesMayAskDifferently: allowing decisions are alike if they have the same effect on the request, even
+// with different directory queries and different forms of no effect.
 func TestSeveralRoutesMayAskDifferently(t *testing.T) {
 	table, _, err := routes.Parse("routes.yaml", []byte("framework: django\nconverters: {y: {regex: '[0-9]{4}'}}\nroutes:\n  - GET /a/<y:year>/\n  - GET /a/<str:name>/\n"))
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"gatehouse/routes"
 )
 
-// TestSpans makes one span of each Check, below the one that the request's headers name, with what was decided and why.
+// TestSpans: each Check makes one span, child of the one in the request's headers, with decision and reason.
 func TestSpans(t *testing.T) {
 	spans := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans), sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample())))

@@ -119,7 +119,7 @@ func TestUser(t *testing.T) {
 	}
 }
 
-// TestNoDirectory holds that nothing is decided before a directory is there that is configured.
+// TestNoDirectory: with a configured directory, nothing is decided before it is loaded.
 func TestNoDirectory(t *testing.T) {
 	s := settings()
 	s.Users = &gate.Users{}
@@ -158,7 +158,7 @@ func TestUserLimits(t *testing.T) {
 	}
 }
 
-// TestPublishDirectory publishes directories: each request sees the one that is there, and nothing else of the View is made anew.
+// TestPublishDirectory: each request uses the published directory, and nothing else of the View is rebuilt.
 func TestPublishDirectory(t *testing.T) {
 	s := settings()
 	s.Users = &gate.Users{}
@@ -212,7 +212,7 @@ func TestUserExpires(t *testing.T) {
 	}
 }
 
-// TestUserHeaders has what the application is told of the caller's user.
+// TestUserHeaders checks the headers with the caller's directory user.
 func TestUserHeaders(t *testing.T) {
 	for name, test := range map[string]struct {
 		headers gate.IdentityHeaders
@@ -305,7 +305,7 @@ func TestFactsOnRecord(t *testing.T) {
 	}
 }
 
-// TestUserOnRecord has a logged decision read back: the user is as he was then, whatever the directory of today says.
+// TestUserOnRecord replays a logged decision: the recorded user counts, whatever the current directory has.
 func TestUserOnRecord(t *testing.T) {
 	log, written := gatetest.Log(t)
 	s := settings()

@@ -188,7 +188,7 @@ func (g *Gate) logNotices(before, next *View) {
 	}
 }
 
-// Notices lists the routes without a rule and the rules without a route, where each route has a rule of its own.
+// Notices lists routes without a rule and rules without a route (App.Root).
 func (v *View) Notices() []string { return v.notices }
 
 // textBodies is the notice about a proxy that does not send bodies as bytes.

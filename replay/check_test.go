@@ -140,7 +140,7 @@ func settings(app gate.App) *gate.Settings {
 	return &gate.Settings{Apps: []gate.App{app}, Timeout: time.Minute, Limits: gate.Limits{Message: 1 << 20, Headers: 256}}
 }
 
-// TestVerdictsAreThoseOfCheck takes the recorded corpus: what comes of a recorded decision is what Check decided.
+// TestVerdictsAreThoseOfCheck: replaying the recorded corpus gives Check's verdicts.
 func TestVerdictsAreThoseOfCheck(t *testing.T) {
 	const folder = "../extauthz/testdata/conformance/"
 	corpus, err := os.Open(folder + "corpus.jsonl")

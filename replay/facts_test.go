@@ -13,7 +13,7 @@ import (
 	"gatehouse/replay"
 )
 
-// says is a directory that gives one answer to each question.
+// says is a directory with a fixed answer per question.
 type says bool
 
 func (s says) Ask(string, []rego.Value, time.Time) (rego.Value, error) {

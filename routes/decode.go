@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// What a server hands to the framework. All three Python servers' decoders work on the whole path at once, so "%2F"
-// becomes a "/" before anything is matched, and an escape that is not one stays as it is (urllib.parse.unquote).
+// The path that a server passes to the framework. All three Python servers decode the complete path, so "%2F" becomes "/"
+// before matching, and an invalid escape stays (urllib.parse.unquote).
 //
 // The three ways differ only in bytes that are not UTF-8:
 //   - gunicorn passes them through PEP 3333's latin-1 strings, and Werkzeug decodes with errors=replace;

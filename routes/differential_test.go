@@ -255,7 +255,7 @@ func startOracle(t *testing.T, kind, module string) *oracle {
 	return &oracle{in: in, out: lines}
 }
 
-// ask sends requests and reads as many answers. Writing goes on beside reading, for pipes are short.
+// ask sends requests and reads as many answers, concurrently, because pipes are short.
 func (o *oracle) ask(t *testing.T, requests []request) []answer {
 	t.Helper()
 	go func() {

@@ -1,5 +1,4 @@
-// Package routes finds the route that an application will take for a request, from a table of the application's own
-// routes: GET /orders/17 is "GET /orders/<int:id>" with id 17. A policy can then speak about routes instead of paths.
+// Package routes finds the route that an application uses for a request, from a table of the application's routes: GET /orders/17 is "GET /orders/<int:id>" with id 17. A policy can then speak about routes instead of paths.
 //
 // # The table
 //
@@ -14,7 +13,7 @@
 //	  - route: ANY /files/<path:name>
 //	    allow: [encoded_slash]      # a path form that is refused elsewhere (see Forms)
 //
-// Parse says what each key means when it refuses one. The frameworks differ, and the table follows each one exactly:
+// Parse's errors explain each key. The frameworks differ, and the table follows each one exactly:
 //
 //   - flask: Werkzeug's state machine. Static parts come before converters, converters go by weight, int's limits are
 //     checked when it is too late to try another rule; strict_slashes and merge_slashes redirect; GET brings HEAD, and
@@ -30,26 +29,26 @@
 // framework do it, so "%2F" separates segments. Parameters are the decoded strings on the URL, never converted.
 // A path in one of the ambiguous Forms is Refused unless the table (Allowing) or the route that it reaches allows it.
 //
-// A route that can't be expressed (a pattern with flags, say) is not left out: it stands in the table with unsupported: and
-// the reason, and every path that begins like it and reaches it is Refused, for the route it will take cannot be determined.
+// An unsupported route (such as a pattern with flags) stays in the table with unsupported: and the reason. Every path with
+// its prefix that reaches it is Refused, because the route cannot be determined.
 //
 // Lookarounds, references, possessive and atomic groups are matched by a backtracking engine under limits of time and length.
 // Past those a path is Refused as well; it never falls through to the next route.
 //
 // # WebSockets
 //
-// They are routes of a method of their own, WEBSOCKET, which no request has: Match is asked with it about a request that opens
-// one. ANY does not include it. What sees such a request are WEBSOCKET's routes alone, and the groups that hold them.
+// WebSocket routes have the method WEBSOCKET, which no request has: it is passed to Match for a request that opens one.
+// ANY does not include it. Only WEBSOCKET routes match such a request, and the groups that contain them.
 //
 // # Routes that may be passed by
 //
-// Django tries the next pattern where a converter's to_python raises ValueError. What it refuses is not known here, so that every
-// converter of the application's own that is not exact: makes its routes unsure: Match.Also has the further routes that may take
-// the request, up to the first that is sure. An include that is unsure: does the same.
+// Django tries the next pattern where a converter's to_python raises ValueError. The table does not know which values that
+// rejects, so every custom converter without exact: makes its routes unsure: Match.Also has the further routes that may
+// match, up to the first sure one. An include with unsure: does the same.
 //
-// # Where the table and the application may part
+// # Known differences between table and application
 //
-// The tests compare both over many thousand requests. What remains, all of it to the safe side or invisible to a policy:
+// The tests compare both over many thousand requests. The remaining differences are safe or invisible to a policy:
 //
 //   - A path that the server refuses before there is an application (gunicorn and h11 take printable ASCII only) may
 //     have an answer here.

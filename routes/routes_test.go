@@ -224,7 +224,7 @@ func TestUnreachableRoutesAreNoticed(t *testing.T) {
 	}
 }
 
-// TestUnknownMethodsAreNoticed warns of methods that nobody registered, and takes them: an application may have some of its own.
+// TestUnknownMethodsAreNoticed warns of unregistered methods, and accepts them: applications may define methods.
 func TestUnknownMethodsAreNoticed(t *testing.T) {
 	table, notices, err := routes.Parse("routes.yaml", []byte("framework: openapi\nroutes:\n- GTE /orders\n- PURGE, MKCOL /cache\n- ANY /any\n"))
 	if err != nil {

@@ -99,17 +99,26 @@ func clientOf(ctx context.Context) Client {
 
 // authenticate finds the client, and bounds its call.
 func (s *Service) authenticate(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc, error) {
-	in, _ := metadata.FromIncomingContext(ctx)
-	values := in.Get("authorization")
-	if len(values) != 1 {
-		return nil, nil, status.Error(codes.Unauthenticated, "give one key: authorization: basic KEY, or Bearer KEY")
-	}
-	client, err := s.with.Authenticate(Key(values[0]))
+	client, err := s.client(ctx)
 	if err != nil {
-		return nil, nil, status.Error(codes.Unauthenticated, "the key is not known, or not valid now")
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, clientKey{}, client), most)
 	return ctx, cancel, nil
+}
+
+// client is who calls, by the keys as they are now.
+func (s *Service) client(ctx context.Context) (Client, error) {
+	in, _ := metadata.FromIncomingContext(ctx)
+	values := in.Get("authorization")
+	if len(values) != 1 {
+		return Client{}, status.Error(codes.Unauthenticated, "give one key: authorization: basic KEY, or Bearer KEY")
+	}
+	client, err := s.with.Authenticate(Key(values[0]))
+	if err != nil {
+		return Client{}, status.Error(codes.Unauthenticated, "the key is not known, or not valid now")
+	}
+	return client, nil
 }
 
 // Key takes the key out of an authorization header, "basic KEY" as Aserto's clients write it or "Bearer KEY"; "" where there is none.

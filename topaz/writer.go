@@ -28,9 +28,13 @@ type maker = func(*directory.Snapshot) (journal.Edit, error)
 // errMayNotWrite is the answer to keys without the right.
 var errMayNotWrite = status.Error(codes.PermissionDenied, "this key may not change the directory: only a key with the scope write may")
 
-// write makes one write in the name of the client, and returns the directory after it.
+// write makes one write in the name of the client, and returns the directory after it. The key is looked at again: a stream may be open for longer
+// than its key is valid.
 func (s *Service) write(ctx context.Context, size int, make maker) (*directory.Snapshot, error) {
-	client := clientOf(ctx)
+	client, err := s.client(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if !client.Write {
 		return nil, errMayNotWrite
 	}

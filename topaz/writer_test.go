@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"gatehouse/topaz/pb/common"
@@ -377,4 +380,43 @@ func TestReadOnly(t *testing.T) {
 	s.is("DeleteManifest", err, codes.Unimplemented, "directory.file")
 	_, _, err = s.imported("writer", object(set, "user:x"))
 	s.is("Import", err, codes.Unimplemented, "directory.file")
+}
+
+// TestImportAfterItsKey: a stream that is open does not write when its key is there no more.
+func TestImportAfterItsKey(t *testing.T) {
+	s := newWritable(t)
+	before := string(mustRead(t, filepath.Join(s.dir, "keys.yaml")))
+	s.newKey("leaver", "write")
+	await := func(want codes.Code) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+			_, err := s.writer().SetObject(s.as("leaver"), &writer.SetObjectRequest{Object: &common.Object{Type: "user", Id: "here"}})
+			if status.Code(err) == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%v, want %v", err, want)
+			}
+		}
+	}
+	await(codes.OK)
+	stream, err := s.importer().Import(s.as("leaver"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(object(set, "user:early")); err != nil {
+		t.Fatal(err)
+	}
+	s.write("keys.yaml", before)
+	await(codes.Unauthenticated)
+	if err := stream.Send(object(set, "user:late")); err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.CloseSend()
+	if _, err := stream.Recv(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.reader().GetObject(s.as("reader"), &reader.GetObjectRequest{ObjectType: "user", ObjectId: "late"}); status.Code(err) != codes.NotFound {
+		t.Errorf("got %v", err)
+	}
 }

@@ -71,7 +71,7 @@ func TestStepsTo(t *testing.T) {
 	}
 }
 
-// TestChanges makes one change after the other and waits for each to be told, with events and without.
+// TestChanges makes successive changes and waits for each report, with events and without.
 func TestChanges(t *testing.T) {
 	type step func(t *testing.T, dir string)
 	write := func(name, text string) step {
@@ -168,7 +168,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestTold has changes told for their target alone, and what does not matter not at all.
+// TestTold: changes are reported for their target only, and irrelevant ones not at all.
 func TestTold(t *testing.T) {
 	dir := folder(t)
 	put(t, filepath.Join(dir, "a", "f"), "1")
@@ -223,7 +223,7 @@ func TestWatchesEnd(t *testing.T) {
 	}
 }
 
-// TestCoarseClock has a file that was just written told again, though it looks the same.
+// TestCoarseClock: a file that was just written is reported again, though it looks the same.
 func TestCoarseClock(t *testing.T) {
 	dir := folder(t)
 	put(t, filepath.Join(dir, "f"), "1")
@@ -343,7 +343,7 @@ func wait(t *testing.T, w *Watcher, what string) []int {
 	}
 }
 
-// quiet takes what is told until nothing is for a while.
+// quiet drains reports until none arrives for a while.
 func quiet(w *Watcher) (told []int) {
 	for {
 		select {

@@ -150,7 +150,7 @@ relations:
 	}
 }
 
-// TestLoadProblems: what is wrong is told with file, line, reason and what to do, and nothing is loaded.
+// TestLoadProblems: errors name file, line, reason and remedy, and nothing is loaded.
 func TestLoadProblems(t *testing.T) {
 	deep := strings.Repeat("[", 1<<20)
 	for name, tc := range map[string]struct {

@@ -179,7 +179,8 @@ func (s *Store) Write(ctx context.Context, w Write) (*directory.Snapshot, error)
 }
 
 // Run writes until ctx ends. Where the folder is unusable it reports that, rejects writes, and retries. publish
-// activates a directory; it is retried on failure. A directory not yet active at the end is activated by the next
+// activates a directory; it is retried on failure. While another process writes, it is given nil: what Open found may
+// be outdated by now. A directory not yet active at the end is activated by the next
 // Run. One Run at a time.
 func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*directory.Snapshot) error) {
 	s.with.Limits = limits
@@ -187,6 +188,9 @@ func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*
 	defer w.close()
 	for err := w.open(ctx); err != nil; err = w.open(ctx) {
 		w.broken(err)
+		if errors.Is(err, errLocked) && s.inForce != nil && publish(nil) == nil {
+			s.inForce = nil
+		}
 		if !w.refuse(ctx, err) {
 			return
 		}

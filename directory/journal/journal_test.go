@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -303,6 +304,33 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestNoSnapshot: a journal in which nothing is since the last snapshot does not stand for a directory that was never written to. Only the
+// first start, which may end at any step, leaves it so.
+func TestNoSnapshot(t *testing.T) {
+	with := config(t.TempDir())
+	with.CompactAt = 1
+	r := run(t, with)
+	r.write(t, user("a"))
+	r.stop()
+	if err := os.Remove(filepath.Join(with.Dir, snapshotFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := journal.Open(t.Context(), with); err == nil || !strings.Contains(err.Error(), "put it back from a backup") {
+		t.Errorf("got %v", err)
+	}
+	put(t, filepath.Join(with.Dir, journalFile), nil)
+	if _, err := journal.Open(t.Context(), with); err == nil {
+		t.Error("an empty journal is taken for a first start")
+	}
+	marker := filepath.Join(with.Dir, "written.new")
+	put(t, marker, nil)
+	r = run(t, with)
+	r.write(t, user("b"))
+	if _, err := os.Stat(marker); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the first start has not ended: %v", err)
+	}
+}
+
 // TestOldSnapshot: a snapshot from before the journal is refused.
 func TestOldSnapshot(t *testing.T) {
 	with := config(t.TempDir())
@@ -327,8 +355,8 @@ func TestTwoProcesses(t *testing.T) {
 	if _, err := second.Write(t.Context(), write(user("b"))); !errors.Is(err, journal.ErrUnavailable) || !strings.Contains(err.Error(), "another process writes here") {
 		t.Fatalf("got %v", err)
 	}
-	if second.Problem() == "" {
-		t.Error("it has no problem")
+	if second.Problem() == "" || second.inForce.Load() != nil {
+		t.Error("it has no problem, or decides by what the first may have changed since")
 	}
 	last := first.write(t, user("c"))
 	first.stop()
@@ -340,6 +368,9 @@ func TestTwoProcesses(t *testing.T) {
 		}
 		if err != nil || after.Revision() != last.Revision()+1 || second.Problem() != "" {
 			t.Fatalf("revision %d after %d, %v", after.Revision(), last.Revision(), err)
+		}
+		if second.inForce.Load() != after {
+			t.Error("it does not decide by what it wrote")
 		}
 		break
 	}

@@ -18,6 +18,7 @@ const (
 	journalFile  = "written.journal"
 	lockFile     = "written.lock"
 	cutFile      = "written.cut" // the data last cut off the journal
+	beginFile    = "written.new" // exists until the first snapshot and its journal do
 
 	maxJournal = 1 << 30
 )
@@ -44,7 +45,7 @@ func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, er
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && noJournal:
 		return l, nil
-	case errors.Is(err, fs.ErrNotExist) && len(raw) <= headSize: // created, but never written to
+	case errors.Is(err, fs.ErrNotExist) && len(raw) <= headSize && exists(filepath.Join(dir, beginFile)): // created, but never written to
 		return l, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s is there and %s is not: put it back from a backup, or remove both to begin anew", journal, snapshot)
@@ -70,6 +71,11 @@ func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, er
 		return nil, fmt.Errorf("%s: %w", journal, err)
 	}
 	return l, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // look stats journal and snapshot; nil where one is missing.

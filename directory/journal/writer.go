@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +55,9 @@ func (w *writer) open(ctx context.Context) error {
 	return w.resume()
 }
 
+// errLocked is the error while another process is the writer.
+var errLocked = errors.New("another process writes here")
+
 // takeLock makes this process the writer. The lock ends with the process.
 func (w *writer) takeLock() error {
 	if w.lock != nil {
@@ -65,7 +69,7 @@ func (w *writer) takeLock() error {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close() // has no lock
-		return fmt.Errorf("%s: another process writes here: %w", f.Name(), err)
+		return fmt.Errorf("%s: %w: %w", f.Name(), errLocked, err)
 	}
 	w.lock = f
 	return nil
@@ -99,18 +103,35 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// begin writes the first snapshot and an empty journal. The journal comes first: without a snapshot it means nothing,
-// while a snapshot without a journal means lost changes.
+// begin writes the first snapshot and an empty journal. The journal comes first: a snapshot without a journal means lost changes. A
+// journal without a snapshot means that too, except while beginFile exists.
 func (w *writer) begin() error {
 	s := w.store
+	if err := durable.WriteFile(w.path(beginFile), nil, 0o600); err != nil {
+		return err
+	}
 	if err := w.newJournal(); err != nil {
 		return err
 	}
 	if err := w.newSnapshot(); err != nil {
 		return err
 	}
+	if err := w.begun(); err != nil {
+		return err
+	}
 	w.log.Info("the first directory is written", zap.String("dir", s.with.Dir), zap.Uint64("revision", s.current.Revision()), zap.String("digest", s.current.Digest()))
 	return nil
+}
+
+// begun removes beginFile, before the first write.
+func (w *writer) begun() error {
+	if err := os.Remove(w.path(beginFile)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return durable.SyncFolder(w.store.with.Dir)
 }
 
 func (w *writer) newSnapshot() error {
@@ -142,6 +163,9 @@ func (w *writer) openJournal(end int64) (err error) {
 // resume opens the existing journal, and cuts off an unfinished frame.
 func (w *writer) resume() error {
 	disk := w.store.disk
+	if err := w.begun(); err != nil {
+		return err
+	}
 	if err := w.openJournal(disk.end); err != nil {
 		return err
 	}

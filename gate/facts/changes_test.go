@@ -78,7 +78,7 @@ func randomChange(r *rand.Rand) directory.Change {
 	return directory.Change{SetRelation: &rel}
 }
 
-// TestRememberedUnderChanges publishes one directory after the other to two gates, one of which remembers: both answer alike, whoever asks.
+// TestRememberedUnderChanges publishes successive directories to two gates, one with a memo: both give the same answers.
 func TestRememberedUnderChanges(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 17))
 	hits := uint64(0)

@@ -282,7 +282,7 @@ func TestRandomChecks(t *testing.T) {
 	}
 }
 
-// TestVersions publishes directories: each View has another version, and the facts of its own directory.
+// TestVersions publishes directories: each View has its own version and the facts of its own directory.
 func TestVersions(t *testing.T) {
 	g := gatetest.Start(t, gate.Config{}, gatetest.With(t, gatetest.Settings(), gatetest.Policy(t, `package envoy.authz
 
@@ -316,7 +316,7 @@ allow if ds.check({"object_type": "doc", "object_id": "7", "relation": "can_read
 	}
 }
 
-// TestWhy says why checks are answered as they are.
+// TestWhy checks the explanations of checks.
 func TestWhy(t *testing.T) {
 	s := office(t, directory.Limits{})
 	texts := func(list ...string) (out []rego.Value) {
@@ -347,7 +347,7 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-// BenchmarkDSCheck is what one question adds to an evaluation. It is not remembered.
+// BenchmarkDSCheck is the cost of one question in an evaluation, without the memo.
 func BenchmarkDSCheck(b *testing.B) {
 	s := office(b, directory.Limits{})
 	input, err := rego.ParseJSON(`{"id": "alice", "doc": "7"}`)

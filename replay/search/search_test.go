@@ -9,7 +9,7 @@ import (
 	"gatehouse/decisionlog/read"
 )
 
-// TestStatsAreBounded counts more names than are kept: the frequent ones come out, each with by how much it may be over.
+// TestStatsAreBounded counts more names than are kept: the frequent ones are found, with their error bounds.
 func TestStatsAreBounded(t *testing.T) {
 	var top topList
 	for i := range 200_000 {
