@@ -35,6 +35,12 @@ func TestIstio(t *testing.T) {
 		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/excludeInboundPorts: "8000"}`}},
 		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/includeInboundPorts: ""}`}},
 		{id: "injection-off", edits: []string{"labels: {app: orders}\n", "labels: {app: orders, sidecar.istio.io/inject: \"false\"}\n"}},
+		{id: "injection-off", byMan: true, edits: []string{"      annotations: {}", "      annotations: {}\n    spec: {hostNetwork: true}"}},
+		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/excludeInterfaces: eth0}`}},
+		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter(ofAuthz, "{operation: REMOVE}")}},
+		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter("", "{operation: REMOVE}")}},
+		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter(ofAuthz, "{operation: REPLACE, value: {name: a}}")}},
+		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter(ofAuthz, "{operation: MERGE, value: {disabled: true}}")}},
 		{id: "provider-unreachable", byMan: true, edits: []string{"port: 9191\n", "port: 9192\n"}},
 		// What follows is in the text of a ConfigMap.
 		{id: "path-normalization-mesh", edits: []string{"BASE", "MERGE_SLASHES"}},
@@ -47,6 +53,29 @@ func TestIstio(t *testing.T) {
 		{id: "provider-http-headers", edits: overHTTP("headersToUpstreamOnAllow: [x-auth-subject]")},
 		{id: "credentials-hidden", edits: overHTTP("headersToUpstreamOnAllow: [\"x-auth-*\"]"), knows: func(g *rules.Gatehouse) { g.Credentials = []string{"authorization", "x-api-key"} }},
 	})
+}
+
+const ofAuthz = "match: {context: SIDECAR_INBOUND, listener: {filterChain: {filter: {subFilter: {name: envoy.filters.http.ext_authz}}}}}, "
+
+func envoyFilter(match, patch string) string {
+	return "kind: EnvoyFilter\nmetadata: {name: less, namespace: shop}\nspec: {configPatches: [{applyTo: HTTP_FILTER, " + match + "patch: " + patch + "}]}\n---\napiVersion: networking.istio.io/v1\nkind: Sidecar"
+}
+
+// TestIstioOtherFilters are patches that take away nothing that decides.
+func TestIstioOtherFilters(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "istio", "base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, filter := range []string{
+		envoyFilter(strings.Replace(ofAuthz, "http.ext_authz", "http.cors", 1), "{operation: REMOVE}"),
+		envoyFilter(strings.Replace(ofAuthz, "SIDECAR_INBOUND", "SIDECAR_OUTBOUND", 1), "{operation: REMOVE}"),
+		envoyFilter(ofAuthz, "{operation: INSERT_BEFORE, value: {name: a}}"),
+	} {
+		if found := ids(examine(t, []byte(edit(t, string(text), []string{"kind: Sidecar", filter})), rules.Default())); len(found) > 0 {
+			t.Errorf("%s: found %v", filter, found)
+		}
+	}
 }
 
 func TestEnvoyGateway(t *testing.T) {

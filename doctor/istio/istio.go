@@ -48,6 +48,7 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 			if value := patch.Get("patch", "value"); value.IsMap() {
 				patches = append(patches, value)
 			}
+			e.removes(f, patch)
 		}
 		result, err := envoyconf.Examine(patches, g)
 		if err != nil {
@@ -290,6 +291,27 @@ func (e *examiner) policy(p tree.Node) {
 	}
 }
 
+// removes looks at a patch that takes away the filter that asks, or the one that says for which requests it does.
+func (e *examiner) removes(f, patch tree.Node) {
+	operation, match := patch.Get("patch", "operation"), patch.Get("match")
+	named := match.Get("listener", "filterChain", "filter", "subFilter", "name").Text()
+	of := patch.Get("applyTo").Text() == "HTTP_FILTER" && match.Get("context").Text() != "SIDECAR_OUTBOUND" &&
+		(named == "" || strings.Contains(named, "ext_authz") || named == "envoy.filters.http.rbac")
+	value := patch.Get("patch", "value")
+	another := operation.Text() == "REPLACE" && !strings.HasSuffix(value.Get("typed_config", "@type").Text()+value.Get("typedConfig", "@type").Text(), ".ext_authz.v3.ExtAuthz")
+	off := operation.Text() == "MERGE" && value.Get("disabled").True()
+	if of && (operation.Text() == "REMOVE" || another || off) {
+		e.found("filter-removed", operation, "%s takes away %s", name(f), or(named, "every HTTP filter"))
+	}
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
 // several looks for workloads that two providers are for.
 func (e *examiner) several() {
 	for i, p := range e.policies {
@@ -389,6 +411,13 @@ func (e *examiner) workload(w tree.Node) {
 		if off := from.Get("sidecar.istio.io/inject"); off.Text() == "false" {
 			e.found("injection-off", off, "%s has no sidecar, and a CUSTOM policy selects it", name(w)).Fix = func() { from.Remove("sidecar.istio.io/inject") }
 		}
+	}
+	if host := template.Get("spec", "hostNetwork"); host.True() {
+		e.found("injection-off", host, "%s uses the network of its node, so that Istio gives it no sidecar, and a CUSTOM policy selects it", name(w))
+	}
+	const interfaces = "traffic.sidecar.istio.io/excludeInterfaces"
+	if out := annotations.Get(interfaces); out.Text() != "" {
+		e.found("port-excluded", out, "%s: what comes in by %s goes around the sidecar", name(w), out.Text()).Fix = func() { annotations.Remove(interfaces) }
 	}
 	if out := annotations.Get("traffic.sidecar.istio.io/excludeInboundPorts"); out.Text() != "" {
 		e.found("port-excluded", out, "%s: ports %s go around the sidecar", name(w), out.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/excludeInboundPorts") }

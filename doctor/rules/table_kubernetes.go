@@ -30,12 +30,15 @@ func istio() []Rule {
 		{"mtls-not-strict", Warning, "Workloads take plain text",
 			"Whoever is in the network reaches the application's or Gatehouse's port without a certificate, and source.principal is empty.",
 			"Set PeerAuthentication mtls.mode: STRICT."},
-		{"port-excluded", Error, "Inbound ports go around the sidecar",
-			"Requests to these ports reach the application without its proxy, and so without a decision.",
-			"Take the application's ports off traffic.sidecar.istio.io/excludeInboundPorts and includeInboundPorts: list them all."},
+		{"port-excluded", Error, "Inbound ports or interfaces go around the sidecar",
+			"Requests to them reach the application without its proxy, and so without a decision.",
+			"Take the application's ports off traffic.sidecar.istio.io/excludeInboundPorts and includeInboundPorts: list them all. Remove excludeInterfaces."},
 		{"injection-off", Error, "A workload that a CUSTOM policy selects has no sidecar",
 			"Nothing stands in front of the application, and the policy does nothing.",
-			"Remove sidecar.istio.io/inject: \"false\"."},
+			"Remove sidecar.istio.io/inject: \"false\", and hostNetwork: true."},
+		{"filter-removed", Error, "An EnvoyFilter removes the filter that asks",
+			"Istio makes ext_authz of a CUSTOM policy, and envoy.filters.http.rbac says for which requests it runs: without either, nothing is decided.",
+			"Remove the patch, or name in match.listener.filterChain.filter.subFilter the filter that it is about."},
 	}
 }
 
