@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/xeipuuv/gojsonschema"
@@ -55,6 +56,10 @@ func TestPieces(t *testing.T) {
 		{"http_filters:\n- name: envoy.filters.http.ext_authz\n  typed_config: {'@type': type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, value: {grpc_service: {timeout: 0.05s}}}",
 			1, []string{"timeout-below-policy"}},
 		{strings.ReplaceAll(gatewayChain, "PER", `{x: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, check_settings: {}}}}`), 1, nil},
+		// An ext_authz that is off does not make up for one that a matcher decides about.
+		{"http_filters: [" + authzFilter[:len(authzFilter)-2] + ", grpc_service: {}}, disabled: true}, {name: m, typed_config: {'@type': type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher, extension_config: " +
+			authzFilter + "grpc_service: {}}}}}]", 2, []string{"filter-conditional"}},
+		{"name: m\ntyped_config: {'@type': type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher, extension_config: " + authzFilter + "grpc_service: {}}}}", 1, []string{"filter-conditional"}},
 		{strings.ReplaceAll(gatewayChain, "PER", "{}"), 1, []string{"ext-authz-disabled"}},
 	} {
 		r := examine(t, []byte(test.text), rules.Default())
@@ -226,6 +231,13 @@ func TestRead(t *testing.T) {
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusNotFound) }))
 	defer server.Close()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := doctor.Read(t.Context(), []string{fifo}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a FIFO: %v", err)
+	}
 	for _, name := range []string{filepath.Join(dir, "nowhere"), filepath.Join(dir, ".git", "nothing"), server.URL, "http://user@host/"} {
 		if _, err := doctor.Read(t.Context(), []string{name}); err == nil {
 			t.Errorf("%s is read", name)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"gatehouse/doctor"
@@ -56,6 +57,17 @@ func TestEnvoyGateway(t *testing.T) {
 		{id: "target-not-found", byMan: true, edits: []string{policy, "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: egde}]\n  extAuth"}},
 		{id: "policy-overrides-ext-auth", edits: []string{"kind: ClientTrafficPolicy", "kind: SecurityPolicy\nmetadata: {name: cors, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: orders}], cors: {}}\n" +
 			"---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
+		// A second Gateway that nobody asks for, as another parent of the route.
+		{id: "route-without-ext-auth", byMan: true, edits: []string{"kind: ClientTrafficPolicy", "kind: Other\n---\n" + openGateway + "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy",
+			"parentRefs: [{name: edge}]", "parentRefs: [{name: edge}, {name: open}]"}},
+		{id: "policy-overrides-ext-auth", edits: []string{"kind: ClientTrafficPolicy", cors("HTTPRoute, name: orders, sectionName: all"), "    - matches", "    - name: all\n      matches"}},
+		{id: "policy-overrides-ext-auth", byMan: true, edits: []string{"kind: ClientTrafficPolicy", cors("Gateway, name: edge, sectionName: http")}},
+		{id: "policy-overrides-ext-auth", byMan: true, edits: []string{policy, "  targetRefs: [{kind: HTTPRoute, name: orders}]\n  extAuth", "kind: ClientTrafficPolicy", cors("HTTPRoute, name: orders, sectionName: all"),
+			"    - matches", "    - name: all\n      matches"}},
+		{id: "stream-route-to-app", byMan: true, edits: []string{"kind: ClientTrafficPolicy", stream("TCPRoute")}},
+		{id: "stream-route-to-app", byMan: true, edits: []string{"kind: ClientTrafficPolicy", stream("TLSRoute")}},
+		{id: "patch-changes-filters", byMan: true, edits: []string{"kind: ClientTrafficPolicy", patch("op: remove, path: /default_filter_chain/filters/0/typed_config/http_filters/0")}},
+		{id: "patch-changes-filters", byMan: true, edits: []string{"kind: ClientTrafficPolicy", patch("op: remove, jsonPath: \"..http_filters[?(@.name=='envoy.filters.http.ext_authz')]\"")}},
 		{id: "fail-open", edits: []string{"failOpen: false", "failOpen: true"}},
 		{id: "timeout-below-policy", edits: []string{"250ms", "50ms"}},
 		{id: "body-without-limit", edits: []string{"65536", "104857600"}},
@@ -78,6 +90,45 @@ func TestEnvoyGateway(t *testing.T) {
 		{id: "failure-mode-allow", edits: []string{"kind: ClientTrafficPolicy", "kind: EnvoyPatchPolicy\nmetadata: {name: up, namespace: shop}\nspec: {jsonPatches: [{operation: {value: {name: a, typed_config: " +
 			"{\"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, failure_mode_allow: true}}}}]}\n---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
 	})
+}
+
+// client is where objects are put in front of.
+const client = "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"
+
+const openGateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: open, namespace: shop}\nspec: {listeners: [{name: http, protocol: HTTP, port: 8081}]}\n"
+
+func cors(target string) string {
+	return "kind: SecurityPolicy\nmetadata: {name: cors, namespace: shop}\nspec: {targetRefs: [{kind: " + target + "}], cors: {}}\n" + client
+}
+
+func stream(kind string) string {
+	return "kind: Other\n---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: " + kind + "\nmetadata: {name: raw, namespace: shop}\nspec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: orders, port: 8000}]}]}\n" + client
+}
+
+func patch(operation string) string {
+	return "kind: EnvoyPatchPolicy\nmetadata: {name: patch, namespace: shop}\nspec: {jsonPatches: [{type: type.googleapis.com/envoy.config.listener.v3.Listener, name: x, operation: {" + operation + "}}]}\n" + client
+}
+
+// TestAskedAnyway are objects of which every request is decided, in ways that look like others that are not.
+func TestAskedAnyway(t *testing.T) {
+	const two = "listeners: [{name: http, protocol: HTTP, port: 8080}, {name: https, protocol: HTTPS, port: 8443}, {name: raw, protocol: TCP, port: 9000}]"
+	for what, edits := range map[string][]string{
+		"each listener by a policy's references": {"listeners: [{name: http, protocol: HTTP, port: 8080}]", two, "kind: Gateway, name: edge}]\n  extAuth",
+			"kind: Gateway, name: edge, sectionName: http}, {kind: Gateway, name: edge, sectionName: https}]\n  extAuth"},
+		"the route's own listener":   {"listeners: [{name: http, protocol: HTTP, port: 8080}]", two, "parentRefs: [{name: edge}]", "parentRefs: [{name: edge, sectionName: http}]", "name: edge}]\n  extAuth", "name: edge, sectionName: http}]\n  extAuth"},
+		"a Service of a mesh":        {"parentRefs: [{name: edge}]", "parentRefs: [{name: edge}, {group: '', kind: Service, name: orders}]"},
+		"a rule's policy is merged":  {"kind: ClientTrafficPolicy", strings.Replace(cors("HTTPRoute, name: orders, sectionName: all"), "cors: {}", "mergeType: JSONMerge, cors: {}", 1), "    - matches", "    - name: all\n      matches"},
+		"a stream to something else": {"kind: ClientTrafficPolicy", strings.Replace(stream("TCPRoute"), "name: orders", "name: database", 1)},
+		"a patch that adds":          {"kind: ClientTrafficPolicy", patch("op: add, path: /per_connection_buffer_limit_bytes, value: 32768")},
+	} {
+		text, err := os.ReadFile(filepath.Join("testdata", "envoygateway", "base.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := ids(examine(t, []byte(edit(t, string(text), edits)), rules.Default())); len(found) > 0 {
+			t.Errorf("%s: found %v", what, found)
+		}
+	}
 }
 
 func kubernetes(t *testing.T, folder string, objects []object) {

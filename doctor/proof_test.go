@@ -55,6 +55,18 @@ func edit(t *testing.T, text string, edits []string) string {
 	return text
 }
 
+// composite asks only where a client sends a header.
+const composite = "                  - name: composite\n                    typed_config:\n" +
+	"                      \"@type\": type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher\n" +
+	"                      extension_config:\n                        name: composite\n" +
+	"                        typed_config: {" + anyType + "composite.v3.Composite}\n" +
+	"                      xds_matcher:\n                        matcher_tree:\n" +
+	"                          input: {name: h, typed_config: {\"@type\": type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: x-a}}\n" +
+	"                          exact_match_map:\n                            map:\n                              a:\n                                action:\n" +
+	"                                  name: composite-action\n                                  typed_config:\n                                    " + anyType + "composite.v3.ExecuteFilterAction\n" +
+	"                                    typed_config:\n                                      name: envoy.filters.http.ext_authz\n" +
+	"                                      typed_config: {" + anyType + "ext_authz.v3.ExtAuthz, transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: gatehouse}, timeout: 2s}, status_on_error: {code: ServiceUnavailable}}\n"
+
 const (
 	dead       = "port_value: 9191"
 	anyType    = `"@type": type.googleapis.com/envoy.extensions.filters.http.`
@@ -155,6 +167,9 @@ func whoAsks() []proof {
 		{id: "listener-without-ext-authz", what: "upgrade", edits: []string{"HERE manager", "upgrade_configs: [{upgrade_type: websocket, filters: [" + router + "]}]"},
 			see: func(d doors) string { return d.through("main", handshake("/admin", "websocket")...) }, hole: "app got GET /admin", closed: "403"},
 		{id: "tcp-proxy-to-app", edits: []string{"HERE listeners", tcp}, see: second403, hole: "app /admin", closed: "nobody listens"},
+		{id: "tcp-proxy-to-app", what: "by another name", edits: []string{"HERE listeners", strings.Replace(tcp, "cluster: app", "cluster: same", 1), "HERE clusters", "- name: same\n  type: STRICT_DNS\n  dns_lookup_family: V4_ONLY\n  connect_timeout: 1s\n" +
+			"  load_assignment:\n    cluster_name: same\n    endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 8000}}}}]}]"},
+			see: second403, hole: "app /admin", closed: "nobody listens"},
 		{id: "ext-authz-disabled", edits: []string{"HERE entry", "disabled: true"}, see: get("/admin"), hole: "app /admin", closed: "403"},
 		{id: "route-disables-ext-authz", edits: []string{"HERE last route", perRoute + "disabled: true}"}, see: get("/admin"), hole: "app /admin", closed: "403"},
 		{id: "route-disables-ext-authz", what: "virtual host", edits: []string{"HERE host", perRoute + "disabled: true}"}, see: get("/admin"), hole: "app /admin", closed: "403"},
@@ -179,6 +194,8 @@ func whoAsks() []proof {
 			"                      xds_matcher:\n                        matcher_tree:\n                          input: {name: h, typed_config: {\"@type\": type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: x-skip}}\n" +
 			"                          exact_match_map:\n                            map:\n                              \"1\": {action: {name: skip, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.common.matcher.action.v3.SkipFilter}}}\n"},
 			see: get("/admin", "X-Skip: 1"), hole: "app /admin", closed: "403"},
+		{id: "listener-without-ext-authz", what: "within a Composite", edits: []string{filterLines, composite}, by: []string{composite, filterLines}, see: get("/admin"), hole: "app /admin", closed: "403"},
+		{id: "filter-conditional", what: "within a Composite", edits: []string{filterLines, composite}, by: []string{composite, filterLines}, see: get("/admin"), hole: "app /admin", closed: "403"},
 		{id: "filter-enabled-fraction", edits: []string{"HERE filter", "filter_enabled: {default_value: {numerator: 0}}"}, see: get("/admin"), hole: "app /admin", closed: "403"},
 		{id: "filter-enabled-fraction", what: "by a runtime key", edits: []string{"static_resources:\n", "layered_runtime: {layers: [{name: a, static_layer: {gatehouse: {share: 0}}}]}\nstatic_resources:\n",
 			"HERE filter", "filter_enabled: {default_value: {numerator: 100}, runtime_key: gatehouse.share}"}, see: get("/admin"), hole: "app /admin", closed: "403"},

@@ -17,6 +17,7 @@ import (
 	"gatehouse/doctor/rules"
 	"gatehouse/doctor/tree"
 	"gatehouse/upstream"
+	"gatehouse/watch"
 )
 
 // Bounds of a folder, and of an admin port's answer.
@@ -56,17 +57,16 @@ func Read(ctx context.Context, names []string) ([]Input, error) {
 	return inputs, nil
 }
 
+// file reads a regular file, or what comes in by standard input. To open a FIFO would wait for who writes into it.
 func file(name string) ([]byte, error) {
-	var r io.Reader = os.Stdin
 	if name != "-" {
-		f, err := os.Open(name)
+		text, err := watch.ReadFile(name, tree.MaxText)
 		if err != nil {
-			return nil, fmt.Errorf("reading the configuration: %w", err)
+			return nil, fmt.Errorf("reading the configuration: %w; what is no file can be given by standard input, with - as its name", err)
 		}
-		defer f.Close()
-		r = f
+		return text, nil
 	}
-	text, err := io.ReadAll(io.LimitReader(r, tree.MaxText+1))
+	text, err := io.ReadAll(io.LimitReader(os.Stdin, tree.MaxText+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}

@@ -148,11 +148,19 @@ func (e *examiner) chain(c chain) {
 	if !slices.ContainsFunc(c.filters, func(f filter) bool { return isAuthz(f) && !f.disabled }) {
 		e.disabled(c, own)
 	}
-	if own.conditional {
-		e.found("filter-conditional", own.at, "a matcher decides for which requests ext_authz runs").Fix = func() {
-			own.at.Get("typed_config") // the filter as it is within
-			_, inner, _ := typed(own.at.Get("typed_config"))
-			own.at.Set("typed_config", inner.Get("extension_config", "typed_config"))
+	always := slices.ContainsFunc(c.filters, func(f filter) bool { return isAuthz(f) && !f.disabled && !f.conditional })
+	for _, f := range c.filters {
+		if !isAuthz(f) {
+			continue
+		}
+		if f.config.Exists() {
+			e.judged[f.config.Key()] = true
+		}
+		if f.conditional && !always {
+			e.found("filter-conditional", f.at, "a matcher decides for which requests ext_authz runs").Fix = func() {
+				_, inner, _ := typed(f.at.Get("typed_config")) // the filter as it is within
+				f.at.Set("typed_config", inner.Get("extension_config", "typed_config"))
+			}
 		}
 	}
 	for _, f := range c.filters[:at] {
@@ -326,7 +334,7 @@ func (e *examiner) upgrade(kind string, at tree.Node, where string, remove func(
 
 // missing looks at a chain that does not ask.
 func (e *examiner) missing(c chain) {
-	if asks(c.filters) || !e.forwards(c) || e.count == 0 {
+	if asks(c.filters) || !e.forwards(c) || e.count == 0 && !e.mentioned {
 		return
 	}
 	place, what := c.at, "listener "+quoted(c.name)

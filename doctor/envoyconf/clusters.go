@@ -2,8 +2,10 @@ package envoyconf
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gatehouse/doctor/tree"
@@ -44,7 +46,7 @@ func addressText(a *corev3.Address) string {
 	if s == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d", s.GetAddress(), s.GetPortValue())
+	return net.JoinHostPort(s.GetAddress(), strconv.FormatUint(uint64(s.GetPortValue()), 10))
 }
 
 // local says whether an address is of this machine. One that is not known is.
@@ -163,7 +165,7 @@ func (e *examiner) admin() {
 			}
 			for _, end := range e.endpoints(c.msg.GetName()) {
 				port := fmt.Sprintf(":%d", address.GetSocketAddress().GetPortValue())
-				if host, found := strings.CutSuffix(end, port); found && port != ":0" && (isLoopback(host) || host == "localhost" || end == addressText(address)) {
+				if host, found := strings.CutSuffix(end, port); found && port != ":0" && (ofMachine(strings.Trim(host, "[]")) || sameEnd(end, addressText(address))) {
 					e.found("admin-reachable", c.at, "cluster %q is the admin port: whatever is routed to it reaches it", c.msg.GetName())
 				}
 			}

@@ -23,10 +23,11 @@ type Result struct {
 
 // Examine looks at documents that belong to one Envoy. An error is for what Envoy would not take either.
 func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
-	e := examiner{gatehouse: g, asked: map[string]asking{}, seen: map[any]bool{}}
+	e := examiner{gatehouse: g, asked: map[string]asking{}, seen: map[any]bool{}, judged: map[any]bool{}}
 	for _, doc := range docs {
 		e.roots = append(e.roots, doc)
 		e.read(doc, "", 0)
+		e.mentioned = e.mentioned || e.mentions(doc)
 	}
 	if e.err != nil {
 		return Result{}, e.err
@@ -42,14 +43,14 @@ func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
 		e.route(routeSettings{at: at})
 	}
 	for _, doc := range docs {
-		e.rest(doc, 0)
+		e.rest(doc, 0, false)
 	}
 	e.askedClusters()
 	e.admin()
 	if e.err != nil {
 		return Result{}, e.err
 	}
-	if e.count == 0 && len(e.perRoute) == 0 && e.anything(docs) {
+	if e.count == 0 && (len(e.perRoute) == 0 || len(e.listeners)+len(e.managers) > 0) && e.anything(docs) {
 		e.found("no-ext-authz", first(docs), "no ext_authz filter: nothing in this file asks Gatehouse")
 	}
 	return Result{rules.Sort(e.findings), e.count, e.whole}, nil
@@ -74,9 +75,11 @@ type examiner struct {
 	gatehouse rules.Gatehouse
 	findings  []rules.Finding
 	count     int
+	mentioned bool              // ext_authz is somewhere, if not where it decides
 	asked     map[string]asking // clusters that are asked, by name
 	model     tree.Node         // an ext_authz filter to copy
 	seen      map[any]bool      // filters and settings of routes that were looked at
+	judged    map[any]bool      // filters of which it is known whether a matcher decides about them
 }
 
 // asking is where a cluster is asked from, and over what.
@@ -85,24 +88,58 @@ type asking struct {
 	grpc bool
 }
 
+// matcherType wraps a filter in the conditions under which it runs.
+const matcherType = "envoy.extensions.common.matching.v3.ExtensionWithMatcher"
+
+// conditional are the messages that run what is within them for some requests only.
+func conditional(kind string) bool {
+	switch kind {
+	case matcherType, "envoy.extensions.common.matching.v3.ExtensionWithMatcherPerRoute",
+		"envoy.extensions.filters.http.composite.v3.ExecuteFilterAction", "envoy.extensions.filters.http.composite.v3.Composite":
+		return true
+	}
+	return false
+}
+
 // rest looks at filters that stand within something that is not known here, or where Envoy would not look for them.
-func (e *examiner) rest(n tree.Node, depth int) {
-	if kind, value, ok := typed(n); ok && !e.seen[value.Key()] {
-		switch kind {
-		case extAuthzType:
+func (e *examiner) rest(n tree.Node, depth int, some bool) {
+	if kind, value, ok := typed(n); ok {
+		if kind == extAuthzType && some && !e.judged[value.Key()] {
+			e.judged[value.Key()] = true
+			e.found("filter-conditional", value, "a matcher decides for which requests ext_authz runs")
+		}
+		some = some || conditional(kind)
+		switch {
+		case e.seen[value.Key()]:
+		case kind == extAuthzType:
 			e.filter(value)
-		case perRouteType:
+		case kind == perRouteType:
 			e.route(routeSettings{at: value})
 		}
 	}
 	for _, item := range n.Items() {
-		e.rest(item, depth+1)
+		e.rest(item, depth+1, some)
 	}
 	for _, m := range n.Members() {
-		if key := snake(m.Name); !stale(key) && !(key == "bootstrap" && e.whole && depth > 0) {
-			e.rest(m.Value, depth+1)
+		if e.walks(m, depth) {
+			e.rest(m.Value, depth+1, some)
 		}
 	}
+}
+
+// walks says whether what is under a key is in use, and only there.
+func (e *examiner) walks(m tree.Member, depth int) bool {
+	key := snake(m.Name)
+	return !stale(key) && !(key == "bootstrap" && e.whole && depth > 0)
+}
+
+// mentions says whether there is an ext_authz filter anywhere.
+func (e *examiner) mentions(n tree.Node) bool {
+	if kind, _, ok := typed(n); ok && kind == extAuthzType {
+		return true
+	}
+	return slices.ContainsFunc(n.Items(), e.mentions) ||
+		slices.ContainsFunc(n.Members(), func(m tree.Member) bool { return !stale(snake(m.Name)) && e.mentions(m.Value) })
 }
 
 // found reports, and returns what a fix may be added to.
@@ -137,7 +174,7 @@ func (e *examiner) filtersOf(list tree.Node) []filter {
 		if kind, value, ok := typed(config); ok {
 			f.kind, f.config = kind, value
 		}
-		if f.kind == "envoy.extensions.common.matching.v3.ExtensionWithMatcher" {
+		if f.kind == matcherType {
 			f.conditional = true
 			if kind, value, ok := typed(f.config.Get("extension_config", "typed_config")); ok {
 				f.kind, f.config = kind, value

@@ -2,6 +2,8 @@ package envoyconf
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -76,12 +78,37 @@ func (e *examiner) reaches(name string, those map[string]bool) bool {
 	ends := e.endpoints(name)
 	for other := range those {
 		for _, end := range e.endpoints(other) {
-			if slices.Contains(ends, end) {
+			if slices.ContainsFunc(ends, func(one string) bool { return sameEnd(one, end) }) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// sameEnd says whether two endpoints are one. Of this machine there are many names.
+func sameEnd(one, other string) bool {
+	if one == other {
+		return true
+	}
+	a, portA, errA := net.SplitHostPort(one)
+	b, portB, errB := net.SplitHostPort(other)
+	return errA == nil && errB == nil && portA == portB && (ofMachine(a) && ofMachine(b) || sameHost(a, b))
+}
+
+// sameHost compares names as DNS does, and addresses however they are written.
+func sameHost(a, b string) bool {
+	if x, err := netip.ParseAddr(a); err == nil {
+		y, err := netip.ParseAddr(b)
+		return err == nil && x.Unmap() == y.Unmap()
+	}
+	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
+}
+
+// ofMachine says whether connections to a host stay on this machine. Linux takes those to 0.0.0.0 for that too.
+func ofMachine(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return isLoopback(host) || sameHost(host, "localhost") || err == nil && ip.Unmap().IsUnspecified()
 }
 
 // routesOf looks at what routes do to ext_authz and to what it sets.

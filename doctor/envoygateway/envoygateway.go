@@ -35,9 +35,11 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 	var patches []tree.Node
 	for _, p := range e.objects["EnvoyPatchPolicy"] {
 		for _, patch := range p.Get("spec", "jsonPatches").Items() {
-			if value := patch.Get("operation", "value"); value.IsMap() {
+			operation := patch.Get("operation")
+			if value := operation.Get("value"); value.IsMap() {
 				patches = append(patches, value)
 			}
+			e.removes(p, operation)
 		}
 	}
 	result, err := envoyconf.Examine(patches, g)
@@ -69,7 +71,9 @@ func (e *examiner) asked() {
 			e.route(r)
 		}
 	}
+	e.streams()
 	for _, g := range e.objects["Gateway"] {
+		e.listeners(g)
 		e.gateway(g)
 	}
 	for _, p := range e.objects["EnvoyProxy"] {
@@ -85,6 +89,19 @@ func (e *examiner) asked() {
 				}
 				e.findings = append(e.findings, rules.Of(id).At(u, "%s allows the upgrade %q", name(p), kind).With(func() { list.RemoveItem(u) }))
 			}
+		}
+	}
+}
+
+// removes looks at a patch that takes filters away, of which only Envoy Gateway knows which they are.
+func (e *examiner) removes(p, operation tree.Node) {
+	if !slices.Contains([]string{"remove", "replace", "move"}, operation.Get("op").Text()) {
+		return
+	}
+	for _, key := range []string{"path", "from", "jsonPath"} {
+		if at := operation.Get(key); strings.Contains(at.Text(), "http_filters") || strings.Contains(at.Text(), "ext_authz") {
+			e.found("patch-changes-filters", at, "%s: %s of %s may take ext_authz away", name(p), operation.Get("op").Text(), at.Text())
+			return
 		}
 	}
 }
@@ -114,27 +131,49 @@ func refs(p tree.Node) []tree.Node {
 	return list
 }
 
-// isFor says whether a policy is for an object, by name or by labels, and for which of its sections: "" for all.
-func isFor(p, o tree.Node) (section string, ok bool) {
-	if namespace(p) != namespace(o) {
-		return "", false
+// object is what a policy may be for. Of one that is not here only the name is known.
+type object struct {
+	at                    tree.Node
+	kind, namespace, name string
+}
+
+func objectOf(o tree.Node) object {
+	return object{o, o.Get("kind").Text(), namespace(o), o.Get("metadata", "name").Text()}
+}
+
+// sections are those of an object that a policy is for, by name or by labels: "" is all of them.
+func sections(p tree.Node, o object) (found []string) {
+	if namespace(p) != o.namespace {
+		return nil
 	}
 	for _, ref := range refs(p) {
-		if ref.Get("kind").Text() == o.Get("kind").Text() && ref.Get("name").Text() == o.Get("metadata", "name").Text() {
-			return ref.Get("sectionName").Text(), true
+		if ref.Get("kind").Text() == o.kind && ref.Get("name").Text() == o.name {
+			found = append(found, ref.Get("sectionName").Text())
 		}
 	}
 	for _, s := range p.Get("spec", "targetSelectors").Items() {
-		matches := s.Get("kind").Text() == o.Get("kind").Text()
+		matches := o.at.Exists() && s.Get("kind").Text() == o.kind
 		for _, label := range s.Get("matchLabels").Members() {
-			matches = matches && o.Get("metadata", "labels").Get(label.Name).Text() == label.Value.Text()
+			matches = matches && o.at.Get("metadata", "labels").Get(label.Name).Text() == label.Value.Text()
 		}
 		if matches {
-			return "", true
+			found = append(found, "")
 		}
 	}
-	return "", false
+	return found
 }
+
+// decides is the SecurityPolicy that is for exactly this section of an object.
+func (e *examiner) decides(o object, section string) (policy tree.Node) {
+	for _, p := range e.objects["SecurityPolicy"] {
+		if slices.Contains(sections(p, o), section) && (!policy.Exists() || asks(p)) {
+			policy = p
+		}
+	}
+	return policy
+}
+
+func asks(p tree.Node) bool { return p.Get("spec", "extAuth").Exists() }
 
 // extAuth looks at a SecurityPolicy's question to Gatehouse.
 func (e *examiner) extAuth(p tree.Node) {
@@ -222,30 +261,31 @@ func (e *examiner) targets(p tree.Node) {
 
 // route looks who decides about a route, and what it does to the headers that Gatehouse sets.
 func (e *examiner) route(r tree.Node) {
-	own, gatewayAsks := tree.Node{}, false
-	for _, p := range e.objects["SecurityPolicy"] {
-		asks := p.Get("spec", "extAuth").Exists()
-		if section, ok := isFor(p, r); ok && section == "" && (!own.Exists() || asks) {
-			own = p
-		}
-		for _, parent := range r.Get("spec", "parentRefs").Items() {
-			for _, g := range e.objects["Gateway"] {
-				if section, ok := isFor(p, g); ok && asks && parentOf(r, parent, g) && (section == "" || section == parent.Get("sectionName").Text()) {
-					gatewayAsks = true
-				}
+	rules := r.Get("spec", "rules").Items()
+	names := []string{""}
+	if len(rules) > 0 {
+		names = nil
+	}
+	for _, rule := range rules {
+		names = append(names, rule.Get("name").Text())
+	}
+	parents := slices.DeleteFunc(r.Get("spec", "parentRefs").Items(), func(p tree.Node) bool { return p.Get("kind").Text() == "Service" }) // of a mesh
+	if len(parents) == 0 {
+		parents = []tree.Node{{}}
+	}
+	for _, section := range names {
+		own := e.decides(objectOf(r), "")
+		all := own
+		if section != "" {
+			if p := e.decides(objectOf(r), section); p.Exists() {
+				own = p
 			}
 		}
+		for _, parent := range parents {
+			e.undecided(r, parent, own, all)
+		}
 	}
-	asks := own.Get("spec", "extAuth").Exists()
-	switch {
-	case asks || gatewayAsks && (!own.Exists() || own.Get("spec", "mergeType").Exists()):
-	case gatewayAsks:
-		e.found("policy-overrides-ext-auth", own, "%s has no extAuth, and replaces the Gateway's policy for %s", name(own), name(r)).
-			Fix = func() { own.Get("spec").Set("mergeType", "StrategicMerge") }
-	case len(e.objects["Gateway"]) > 0 || own.Exists():
-		e.found("route-without-ext-auth", r, "no SecurityPolicy with extAuth is for %s or its Gateway", name(r))
-	}
-	for _, rule := range r.Get("spec", "rules").Items() {
+	for _, rule := range rules {
 		lists := []tree.Node{rule.Get("filters")}
 		for _, b := range rule.Get("backendRefs").Items() {
 			lists = append(lists, b.Get("filters"))
@@ -258,13 +298,110 @@ func (e *examiner) route(r tree.Node) {
 	}
 }
 
-// parentOf says whether a route's reference is to a Gateway.
-func parentOf(r, parent, g tree.Node) bool {
-	home := parent.Get("namespace").Text()
-	if home == "" {
-		home = namespace(r)
+// undecided looks at a route by one of its parents, and at the policy that counts there: that of one rule, or of all of them.
+func (e *examiner) undecided(r, parent, own, all tree.Node) {
+	asked, overridden := e.parentAsks(r, parent)
+	switch {
+	case asks(own), asked && (!own.Exists() || own.Get("spec", "mergeType").Exists()):
+	case own.Exists() && (asked || asks(all)):
+		e.found("policy-overrides-ext-auth", own, "%s has no extAuth, and replaces the policy that asks for %s", name(own), name(r)).
+			Fix = func() {
+			if asked {
+				own.Get("spec").Set("mergeType", "StrategicMerge")
+			}
+		}
+	case overridden && !own.Exists(): // found at the policy of the listener
+	case len(e.objects["Gateway"]) > 0 || own.Exists():
+		what := "its Gateway"
+		if parent.Exists() {
+			what = fmt.Sprintf("its %s %s", or(parent.Get("kind").Text(), "Gateway"), parent.Get("name").Text())
+		}
+		e.found("route-without-ext-auth", r, "no SecurityPolicy with extAuth is for %s or %s", name(r), what)
 	}
-	return parent.Get("name").Text() == g.Get("metadata", "name").Text() && home == namespace(g)
+}
+
+// parentAsks says whether all listeners that a route's reference is to have a policy that asks, and else whether a policy of one of them
+// has replaced the Gateway's, which does.
+func (e *examiner) parentAsks(r, parent tree.Node) (asked, overridden bool) {
+	if !parent.Exists() {
+		return false, false
+	}
+	g := object{kind: or(parent.Get("kind").Text(), "Gateway"), namespace: or(parent.Get("namespace").Text(), namespace(r)), name: parent.Get("name").Text()}
+	for _, have := range e.objects[g.kind] {
+		if namespace(have) == g.namespace && have.Get("metadata", "name").Text() == g.name {
+			g.at = have
+		}
+	}
+	listeners := []string{parent.Get("sectionName").Text()}
+	if listeners[0] == "" {
+		listeners = nil
+		for _, l := range g.at.Get("spec", "listeners").Items() {
+			port := parent.Get("port").Text()
+			if p := l.Get("protocol").Text(); p != "TCP" && p != "UDP" && p != "TLS" && (port == "" || port == l.Get("port").Text()) {
+				listeners = append(listeners, l.Get("name").Text())
+			}
+		}
+	}
+	whole := e.decides(g, "")
+	if len(listeners) == 0 {
+		return asks(whole), false
+	}
+	asked = true
+	for _, l := range listeners {
+		p := whole
+		if l != "" {
+			if own := e.decides(g, l); own.Exists() {
+				p = own
+			}
+		}
+		if !asks(p) {
+			asked, overridden = false, overridden || asks(whole)
+		}
+	}
+	return asked, overridden
+}
+
+// listeners looks for policies of one listener that replace the Gateway's.
+func (e *examiner) listeners(g tree.Node) {
+	o := objectOf(g)
+	if !asks(e.decides(o, "")) {
+		return
+	}
+	for _, l := range g.Get("spec", "listeners").Items() {
+		if section := l.Get("name").Text(); section != "" {
+			if p := e.decides(o, section); p.Exists() && !asks(p) {
+				e.found("policy-overrides-ext-auth", p, "%s has no extAuth, and replaces the policy that asks for listener %q of %s", name(p), section, name(g))
+			}
+		}
+	}
+}
+
+// streams looks for routes that hand bytes on to what another route reaches with a decision.
+func (e *examiner) streams() {
+	decided := map[string]bool{}
+	for _, kind := range []string{"HTTPRoute", "GRPCRoute"} {
+		for _, r := range e.objects[kind] {
+			backends(r, func(_ tree.Node, to string) { decided[to] = true })
+		}
+	}
+	for _, kind := range []string{"TCPRoute", "TLSRoute"} {
+		for _, r := range e.objects[kind] {
+			backends(r, func(at tree.Node, to string) {
+				if decided[to] {
+					e.found("stream-route-to-app", at, "%s hands bytes on to %s, which requests reach by a decision elsewhere", name(r), to)
+				}
+			})
+		}
+	}
+}
+
+// backends are what a route leads to, whatever the port: one application may have several.
+func backends(r tree.Node, yield func(at tree.Node, to string)) {
+	for _, rule := range r.Get("spec", "rules").Items() {
+		for _, b := range rule.Get("backendRefs").Items() {
+			yield(b, fmt.Sprintf("%s %s/%s", or(b.Get("kind").Text(), "Service"), or(b.Get("namespace").Text(), namespace(r)), b.Get("name").Text()))
+		}
+	}
 }
 
 // headers looks at a filter that runs after ext_authz.
@@ -289,7 +426,7 @@ func (e *examiner) headers(r, modifier tree.Node) {
 func (e *examiner) gateway(g tree.Node) {
 	policy := tree.Node{}
 	for _, p := range e.objects["ClientTrafficPolicy"] {
-		if _, ok := isFor(p, g); ok {
+		if len(sections(p, objectOf(g))) > 0 {
 			policy = p
 		}
 	}
