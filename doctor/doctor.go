@@ -58,6 +58,9 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 	if !slices.ContainsFunc(r.texts, func(t *tree.Text) bool { return len(t.Documents()) > 0 }) {
 		return nil, fmt.Errorf("%s: there is nothing in it: give an Envoy configuration or Kubernetes objects", strings.Join(r.Inputs, ", "))
 	}
+	for _, o := range objects {
+		envoys = append(envoys, mounted(o)...)
+	}
 	for _, docs := range together(envoys) {
 		result, err := envoyconf.Examine(docs, g)
 		if err != nil {
@@ -109,6 +112,22 @@ func kubernetes(doc tree.Node) ([]tree.Node, bool) {
 		return items.Items(), true
 	}
 	return []tree.Node{doc}, true
+}
+
+// mounted are the Envoy configurations in a ConfigMap, as they are with an Envoy beside an application. What else there is in it is no matter here.
+func mounted(o tree.Node) (envoys [][]tree.Node) {
+	if o.Get("kind").Text() != "ConfigMap" {
+		return nil
+	}
+	for _, m := range o.Get("data").Members() {
+		if !strings.Contains(m.Value.Text(), "static_resources") && !strings.Contains(m.Value.Text(), "dynamic_resources") {
+			continue
+		}
+		if text, err := m.Value.Parse(); err == nil && slices.ContainsFunc(text.Documents(), envoyconf.Whole) {
+			envoys = append(envoys, text.Documents())
+		}
+	}
+	return envoys
 }
 
 // AtLeast is the report without what is less severe.

@@ -160,6 +160,36 @@ func TestAskedAnyway(t *testing.T) {
 	}
 }
 
+// TestConfigMap is an Envoy beside an application, whose configuration is in a ConfigMap.
+func TestConfigMap(t *testing.T) {
+	object := func(envoy string) []byte {
+		return []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: orders}\ndata:\n  notes.txt: \"static_resources: [\"\n  envoy.yaml: |\n    " + strings.ReplaceAll(envoy, "\n", "\n    ") + "\n")
+	}
+	if r := examine(t, object(base(t)), rules.Default()); len(r.Findings) > 0 || r.Asking != 1 {
+		t.Errorf("asked in %d places, found %v", r.Asking, ids(r))
+	}
+	for _, o := range []struct {
+		id     string
+		edits  []string
+		mended bool
+	}{
+		{"no-ext-authz", []string{filterLines, ""}, false},
+		{"failure-mode-allow", []string{"HERE filter", "failure_mode_allow: true"}, true},
+	} {
+		bad := object(edit(t, base(t), o.edits))
+		if found := ids(examine(t, bad, rules.Default())); !slices.Equal(found, []string{o.id}) {
+			t.Errorf("%s: found %v", o.id, found)
+		}
+		mended, err := doctor.Mend([]doctor.Input{{Name: "k8s.yaml", Text: bad}}, rules.Default())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := ids(examine(t, mended[0].Text, rules.Default())); (len(found) == 0) != o.mended {
+			t.Errorf("%s: mended, found %v", o.id, found)
+		}
+	}
+}
+
 func kubernetes(t *testing.T, folder string, objects []object) {
 	text, err := os.ReadFile(filepath.Join("testdata", folder, "base.yaml"))
 	if err != nil {
