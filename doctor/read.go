@@ -61,8 +61,11 @@ func Read(ctx context.Context, names []string) ([]Input, error) {
 func file(name string) ([]byte, error) {
 	if name != "-" {
 		text, err := watch.ReadFile(name, tree.MaxText)
+		if info, missing := os.Stat(name); err != nil && missing == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%w: give it by standard input, with - as the name", err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("reading the configuration: %w; what is no file can be given by standard input, with - as its name", err)
+			return nil, fmt.Errorf("reading the configuration: %w", err)
 		}
 		return text, nil
 	}
