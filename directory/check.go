@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ErrCircular: the answer would depend on its own negation, because a permission excludes subjects through relations
+// ErrCircular means that the answer would depend on its own negation, because a permission excludes subjects through relations
 // that lead back to the object.
 var ErrCircular = errors.New("the permission excludes those who have it: the relations of the objects lead in a circle")
 

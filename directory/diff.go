@@ -281,7 +281,7 @@ func (l list) each(f func(e edge, at int64) bool) bool {
 // maxOrphans bounds the lists of an OrphanError.
 const maxOrphans = 100
 
-// OrphanError: a manifest does not allow some of the directory's data.
+// OrphanError means that a manifest does not allow some of the directory's data.
 type OrphanError struct {
 	Objects   []Ref      // of types that it lacks; the first 100
 	Relations []Relation // of relations that it lacks, or with subjects that it does not allow; the first 100

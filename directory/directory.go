@@ -88,7 +88,7 @@ type Change struct {
 	DeleteRelation *Relation
 }
 
-// ChangeError: a change cannot be applied.
+// ChangeError means that a change cannot be applied.
 type ChangeError struct {
 	Index int    // of the change, from 0
 	What  string // the change as text

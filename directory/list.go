@@ -90,7 +90,7 @@ func (g *filter) fits(y *symbols, e edge) bool {
 	return (g.relation == "" || g.relation == y.relName(e.rel())) && (!g.hasSub || g.sub == y.relName(e.sub()))
 }
 
-// ErrAmbiguous: an identity belongs to more than one user.
+// ErrAmbiguous means that an identity belongs to more than one user.
 var ErrAmbiguous = errors.New("the identity belongs to more than one user")
 
 const (
@@ -352,7 +352,7 @@ type GraphAnswer struct {
 	Trace       []string              // at most 1,000 lines
 }
 
-// ErrGraphQuery: a GraphQuery has neither id.
+// ErrGraphQuery means that a GraphQuery has neither id.
 var ErrGraphQuery = errors.New("one of the object's and the subject's id is needed")
 
 const (

@@ -352,7 +352,7 @@ func (e *FieldError) Error() string { return e.Path + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-// ErrDecisionOrRoot: an application has neither Decision nor Root, or both.
+// ErrDecisionOrRoot means that an application has neither Decision nor Root, or both.
 var ErrDecisionOrRoot = errors.New("set one of Decision and Root")
 
 func wrong(path, format string, args ...any) error {
@@ -361,7 +361,7 @@ func wrong(path, format string, args ...any) error {
 
 func element(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
 
-// SameHeaderError: two identity headers, given by their fields, have the same name.
+// SameHeaderError means that two identity headers, given by their fields, have the same name.
 type SameHeaderError struct{ First, Second, Name string }
 
 func (e *SameHeaderError) Error() string {

@@ -16,7 +16,7 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// ErrNotKept: a bundle that decided is not, or no longer, in the archive.
+// ErrNotKept means that a bundle that decided is not, or no longer, in the archive.
 var ErrNotKept = errors.New("the policy that decided is no longer kept")
 
 // Archive is a folder of bundles by digest.

@@ -34,7 +34,7 @@ type Progress struct {
 	Objects, Relations int
 }
 
-// ErrChanged: files changed while they were read. Retry Load.
+// ErrChanged means that files changed while they were read. Retry Load.
 var ErrChanged = errors.New("changed while it was read")
 
 // Load reads the directory in a folder or a file. A readable directory with problems returns *Problems. Load ends

@@ -15,7 +15,7 @@ var (
 	middle       = regexp.MustCompile(`#([A-Za-z_][\w./-]*)@([A-Za-z_][\w./-]*):`)
 )
 
-// ErrForm: a text is not in the short form.
+// ErrForm means that a text is not in the short form.
 var ErrForm = errors.New("not in the short form")
 
 // ParseRef parses type:id.
