@@ -3,9 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$1 key=$(realpath "$2")
+export PATH=$PWD/bin:$PATH
 commit=$(git rev-parse HEAD) when=$(git log -1 --format=%ct)
 
 rm -rf dist dist-docs
+make -s build
 VERSION=$version bin/goreleaser release --snapshot --clean --skip=publish,announce
 (cd packaging/image && go run . -dist ../../dist -version "$version" -commit "$commit" -time "$when" -source "${SOURCE:-https://example.com/gatehouse}" \
   -authorities "${AUTHORITIES:-/etc/ssl/certs/ca-certificates.crt}")
@@ -16,5 +18,5 @@ parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT
 cp dist/SHA256SUMS dist/provenance.json dist/image.digest dist/*.cdx.json "$parts"
 tar -C "$parts" --sort=name --mtime="@$when" --owner=0 --group=0 --numeric-owner -cf - . | gzip -n >"$attestations"
-go run ./cmd/gatehouse bundle sign "$attestations" --key "$key" --key-id release --algorithm EdDSA
+bin/gatehouse bundle sign "$attestations" --key "$key" --key-id release --algorithm EdDSA
 rm -rf dist-docs

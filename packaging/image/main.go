@@ -131,25 +131,19 @@ func (r release) platform(arch string, binary []byte) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mutate.ConfigFile(img, with(img, func(c *v1.ConfigFile) {
-		c.Created, c.OS, c.Architecture = v1.Time{Time: r.created}, "linux", arch
-		c.Config = v1.Config{
-			Entrypoint: []string{"/usr/bin/gatehouse"}, Cmd: []string{"serve", "--config", "/etc/gatehouse/gatehouse.yaml"},
-			User: "65532:65532", WorkingDir: "/etc/gatehouse", ExposedPorts: map[string]struct{}{"9191/tcp": {}, "9192/tcp": {}},
-			Labels: map[string]string{"org.opencontainers.image.title": "gatehouse", "org.opencontainers.image.version": r.version,
-				"org.opencontainers.image.revision": r.commit, "org.opencontainers.image.licenses": "Apache-2.0", "org.opencontainers.image.source": r.source},
-		}
-	}))
-}
-
-func with(img v1.Image, change func(*v1.ConfigFile)) *v1.ConfigFile {
-	c, err := img.ConfigFile()
+	is, err := img.ConfigFile()
 	if err != nil {
-		log.Fatalf("image: %v", err) // of an image in memory
+		return nil, err
 	}
-	c = c.DeepCopy()
-	change(c)
-	return c
+	c := is.DeepCopy()
+	c.Created, c.OS, c.Architecture = v1.Time{Time: r.created}, "linux", arch
+	c.Config = v1.Config{
+		Entrypoint: []string{"/usr/bin/gatehouse"}, Cmd: []string{"serve", "--config", "/etc/gatehouse/gatehouse.yaml"},
+		User: "65532:65532", WorkingDir: "/etc/gatehouse", ExposedPorts: map[string]struct{}{"9191/tcp": {}, "9192/tcp": {}},
+		Labels: map[string]string{"org.opencontainers.image.title": "gatehouse", "org.opencontainers.image.version": r.version,
+			"org.opencontainers.image.revision": r.commit, "org.opencontainers.image.licenses": "Apache-2.0", "org.opencontainers.image.source": r.source},
+	}
+	return mutate.ConfigFile(img, c)
 }
 
 // file is one of a layer. The name of a folder ends with a slash.
