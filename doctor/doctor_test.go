@@ -103,7 +103,7 @@ func TestEveryRuleHasARow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?:found|Of)\("([a-z0-9-]+)"`).FindAllStringSubmatch(string(text), -1) {
+		for _, m := range regexp.MustCompile(`(?:Found|Of)\("([a-z0-9-]+)"`).FindAllStringSubmatch(string(text), -1) {
 			used[m[1]] = true
 		}
 	}

@@ -75,7 +75,7 @@ func (e *examiner) listenersAndManagers() {
 	}
 	for _, p := range proxies {
 		if slices.ContainsFunc(p.clusters, func(name string) bool { return e.reaches(name, authorized) }) {
-			e.found("tcp-proxy-to-app", p.at, "listener %q hands bytes on to %s, which ext_authz protects elsewhere", p.listener.msg.GetName(), strings.Join(p.clusters, ", ")).
+			e.findings.Found("tcp-proxy-to-app", p.at, "listener %q hands bytes on to %s, which ext_authz protects elsewhere", p.listener.msg.GetName(), strings.Join(p.clusters, ", ")).
 				Fix = e.removeListener(p)
 		}
 	}
@@ -157,7 +157,7 @@ func (e *examiner) chain(c chain) {
 			e.judged[f.config.Key()] = true
 		}
 		if f.conditional && !always {
-			e.found("filter-conditional", f.at, "a matcher decides for which requests ext_authz runs").Fix = func() {
+			e.findings.Found("filter-conditional", f.at, "a matcher decides for which requests ext_authz runs").Fix = func() {
 				_, inner, _ := typed(f.at.Get("typed_config")) // the filter as it is within
 				f.at.Set("typed_config", inner.Get("extension_config", "typed_config"))
 			}
@@ -206,7 +206,7 @@ func (e *examiner) disabled(c chain, own filter) {
 		}
 	}
 	if open {
-		e.found("ext-authz-disabled", own.at.Get("disabled"), "the ext_authz filter is disabled, and not every route switches it on").Fix = func() { own.at.Remove("disabled") }
+		e.findings.Found("ext-authz-disabled", own.at.Get("disabled"), "the ext_authz filter is disabled, and not every route switches it on").Fix = func() { own.at.Remove("disabled") }
 	}
 }
 
@@ -219,14 +219,14 @@ func (e *examiner) before(c chain, f, own filter) {
 	case "envoy.extensions.filters.http.cache.v3.CacheConfig", "envoy.extensions.filters.http.cache_v2.v3.CacheV2Config",
 		"envoy.extensions.filters.http.file_server.v3.FileServerConfig", "envoy.extensions.filters.http.aws_lambda.v3.Config",
 		"envoy.extensions.filters.http.mcp_router.v3.McpRouter":
-		e.found("answers-before-ext-authz", f.at, "%s answers requests before ext_authz sees them", f.name).Fix = func() {
+		e.findings.Found("answers-before-ext-authz", f.at, "%s answers requests before ext_authz sees them", f.name).Fix = func() {
 			c.list.RemoveItem(f.at)
 			c.list.Insert(e.after(c, own.at), f.at)
 		}
 	case "envoy.extensions.filters.http.lua.v3.Lua", "envoy.extensions.filters.http.wasm.v3.Wasm", "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
 		"envoy.extensions.filters.http.golang.v3alpha.Config", "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
 		"envoy.extensions.filters.http.composite.v3.Composite", "envoy.extensions.filters.http.tap.v3.Tap":
-		e.found("may-answer-before-ext-authz", f.at, "%s runs in front of ext_authz and may answer by itself", f.name)
+		e.findings.Found("may-answer-before-ext-authz", f.at, "%s runs in front of ext_authz and may answer by itself", f.name)
 	}
 }
 
@@ -252,7 +252,7 @@ func (e *examiner) buffer(c chain, at tree.Node, f *authzv3.ExtAuthz) {
 		buffer = int(given.GetValue())
 	}
 	if size > buffer {
-		e.found("body-above-buffer", at.Get("with_request_body", "max_request_bytes"), "max_request_bytes is %d, and the listener's buffer %d", size, buffer).
+		e.findings.Found("body-above-buffer", at.Get("with_request_body", "max_request_bytes"), "max_request_bytes is %d, and the listener's buffer %d", size, buffer).
 			Fix = func() { at.Get("with_request_body").Set("max_request_bytes", buffer) }
 	}
 }
@@ -273,10 +273,10 @@ func (e *examiner) jwt(c chain, at int) {
 	own := c.filters[at]
 	switch {
 	case first < 0:
-		e.found("jwt-metadata-forgeable", own.at, "what jwt_authn verified is trusted, and this chain has no jwt_authn")
+		e.findings.Found("jwt-metadata-forgeable", own.at, "what jwt_authn verified is trusted, and this chain has no jwt_authn")
 	case first > at:
 		moved := c.filters[first]
-		e.found("jwt-metadata-forgeable", moved.at, "jwt_authn runs after ext_authz, and what it verified is trusted").Fix = func() {
+		e.findings.Found("jwt-metadata-forgeable", moved.at, "jwt_authn runs after ext_authz, and what it verified is trusted").Fix = func() {
 			c.list.RemoveItem(moved.at)
 			c.list.Insert(own.at, moved.at)
 		}
@@ -288,7 +288,7 @@ func (e *examiner) jwt(c chain, at int) {
 			if !mentions(f.config, jwtNamespace) {
 				continue
 			}
-			e.found("jwt-metadata-forgeable", f.at, "%s writes to %s, from what the client sent", f.name, jwtNamespace).Fix = func() { c.list.RemoveItem(f.at) }
+			e.findings.Found("jwt-metadata-forgeable", f.at, "%s writes to %s, from what the client sent", f.name, jwtNamespace).Fix = func() { c.list.RemoveItem(f.at) }
 		}
 	}
 }
@@ -326,9 +326,9 @@ func (e *examiner) upgrade(kind string, at tree.Node, where string, remove func(
 	switch strings.ToLower(kind) {
 	case "websocket":
 	case "connect", "connect-udp":
-		e.found("connect-tunnel", at, "%s allows %s: one decision opens a tunnel", where, kind).Fix = remove
+		e.findings.Found("connect-tunnel", at, "%s allows %s: one decision opens a tunnel", where, kind).Fix = remove
 	default:
-		e.found("upgrade-not-websocket", at, "%s allows the upgrade %q: what the client sends after it is not decided", where, kind).Fix = remove
+		e.findings.Found("upgrade-not-websocket", at, "%s allows the upgrade %q: what the client sends after it is not decided", where, kind).Fix = remove
 	}
 }
 
@@ -344,7 +344,7 @@ func (e *examiner) missing(c chain) {
 	if c.upgrade != "" {
 		what += ", upgrade " + quoted(c.upgrade)
 	}
-	finding := e.found("listener-without-ext-authz", place, "%s reaches applications without ext_authz", what)
+	finding := e.findings.Found("listener-without-ext-authz", place, "%s reaches applications without ext_authz", what)
 	if model := e.model; model.Exists() && c.list.Exists() {
 		router := tree.Node{}
 		for _, f := range c.filters {

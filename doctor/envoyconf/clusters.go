@@ -75,7 +75,7 @@ func (e *examiner) askedClusters() {
 		c, ok := e.cluster(name)
 		if !ok {
 			if e.whole && !e.dynamic {
-				e.found("unknown-cluster", ask.at, "there is no cluster %q", name)
+				e.findings.Found("unknown-cluster", ask.at, "there is no cluster %q", name)
 			}
 			continue
 		}
@@ -101,21 +101,21 @@ func (e *examiner) askedCluster(c part[*clusterv3.Cluster], ask asking) {
 		http2 = c.msg.GetHttp2ProtocolOptions() //nolint:staticcheck // deprecated, and in use
 	}
 	if ask.grpc && http2 == nil && options.GetAutoConfig() == nil {
-		e.found("grpc-without-http2", c.at, "cluster %q, which is asked by gRPC, has no http2_protocol_options", name).Fix = func() { setHTTP2(c.at) }
+		e.findings.Found("grpc-without-http2", c.at, "cluster %q, which is asked by gRPC, has no http2_protocol_options", name).Fix = func() { setHTTP2(c.at) }
 	} else if ask.grpc && remote && http2.GetConnectionKeepalive().GetInterval() == nil {
-		e.found("grpc-without-keepalive", c.at, "cluster %q has no connection_keepalive", name).Fix = func() { keepalive(c.at, at) }
+		e.findings.Found("grpc-without-keepalive", c.at, "cluster %q has no connection_keepalive", name).Fix = func() { keepalive(c.at, at) }
 	}
 	if breakers := c.msg.GetCircuitBreakers().GetThresholds(); !slices.ContainsFunc(breakers, func(t *clusterv3.CircuitBreakers_Thresholds) bool {
 		return t.GetPriority() == corev3.RoutingPriority_DEFAULT && t.GetMaxRequests().GetValue() > 1024 && (!ask.grpc || t.GetMaxPendingRequests().GetValue() > 1024)
 	}) {
-		e.found("circuit-breakers-default", c.at, "cluster %q refuses more than 1024 questions at a time", name).Fix = func() {
+		e.findings.Found("circuit-breakers-default", c.at, "cluster %q refuses more than 1024 questions at a time", name).Fix = func() {
 			c.at.Set("circuit_breakers", []tree.Pair{{Name: "thresholds", Value: []any{
 				[]tree.Pair{{Name: "max_requests", Value: 10000}, {Name: "max_pending_requests", Value: 10000}, {Name: "max_connections", Value: 10000}}}}})
 		}
 	}
 	if socket := c.msg.GetTransportSocket(); remote && (socket == nil || strings.HasSuffix(socket.GetTypedConfig().GetTypeUrl(), "raw_buffer.v3.RawBuffer")) &&
 		len(c.msg.GetTransportSocketMatches()) == 0 && c.msg.GetTransportSocketMatcher() == nil {
-		e.found("plain-text-across-machines", c.at, "cluster %q is on another machine and has no transport_socket: credentials go there as plain text", name)
+		e.findings.Found("plain-text-across-machines", c.at, "cluster %q is on another machine and has no transport_socket: credentials go there as plain text", name)
 	}
 }
 
@@ -157,7 +157,7 @@ func (e *examiner) admin() {
 		}
 		if !local(address) {
 			socket := a.at.Get("address", "socket_address")
-			e.found("admin-reachable", socket.Get("address"), "admin listens on %s", addressText(address)).Fix = func() { socket.Set("address", "127.0.0.1") }
+			e.findings.Found("admin-reachable", socket.Get("address"), "admin listens on %s", addressText(address)).Fix = func() { socket.Set("address", "127.0.0.1") }
 		}
 		for _, c := range e.clusters {
 			if ofProxy(c.msg.GetName()) {
@@ -166,7 +166,7 @@ func (e *examiner) admin() {
 			for _, end := range e.endpoints(c.msg.GetName()) {
 				port := fmt.Sprintf(":%d", address.GetSocketAddress().GetPortValue())
 				if host, found := strings.CutSuffix(end, port); found && port != ":0" && (ofMachine(strings.Trim(host, "[]")) || sameEnd(end, addressText(address))) {
-					e.found("admin-reachable", c.at, "cluster %q is the admin port: whatever is routed to it reaches it", c.msg.GetName())
+					e.findings.Found("admin-reachable", c.at, "cluster %q is the admin port: whatever is routed to it reaches it", c.msg.GetName())
 				}
 			}
 		}

@@ -51,9 +51,17 @@ func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
 		return Result{}, e.err
 	}
 	if e.count == 0 && (len(e.perRoute) == 0 || len(e.listeners)+len(e.managers) > 0) && e.anything(docs) {
-		e.found("no-ext-authz", first(docs), "no ext_authz filter: nothing in this file asks Gatehouse")
+		e.findings.Found("no-ext-authz", first(docs), "no ext_authz filter: nothing in this file asks Gatehouse")
 	}
 	return Result{rules.Sort(e.findings), e.count, e.whole}, nil
+}
+
+// ExaminePatches looks at pieces that a control plane merges into a configuration of its own. Most of them are about something else than
+// authorization, so that none of them asks is no finding.
+func ExaminePatches(patches []tree.Node, g rules.Gatehouse) (Result, error) {
+	r, err := Examine(patches, g)
+	r.Findings = slices.DeleteFunc(r.Findings, func(f rules.Finding) bool { return f.ID == "no-ext-authz" })
+	return r, err
 }
 
 // anything says whether there is something that could have asked. A file of clusters alone asks nobody, and need not.
@@ -73,7 +81,7 @@ func first(docs []tree.Node) tree.Node {
 type examiner struct {
 	parts
 	gatehouse rules.Gatehouse
-	findings  []rules.Finding
+	findings  rules.Findings
 	count     int
 	mentioned bool              // ext_authz is somewhere, if not where it decides
 	asked     map[string]asking // clusters that are asked, by name
@@ -106,7 +114,7 @@ func (e *examiner) rest(n tree.Node, depth int, some bool) {
 	if kind, value, ok := typed(n); ok {
 		if kind == extAuthzType && some && !e.judged[value.Key()] {
 			e.judged[value.Key()] = true
-			e.found("filter-conditional", value, "a matcher decides for which requests ext_authz runs")
+			e.findings.Found("filter-conditional", value, "a matcher decides for which requests ext_authz runs")
 		}
 		some = some || conditional(kind)
 		switch {
@@ -140,12 +148,6 @@ func (e *examiner) mentions(n tree.Node) bool {
 	}
 	return slices.ContainsFunc(n.Items(), e.mentions) ||
 		slices.ContainsFunc(n.Members(), func(m tree.Member) bool { return !stale(snake(m.Name)) && e.mentions(m.Value) })
-}
-
-// found reports, and returns what a fix may be added to.
-func (e *examiner) found(id string, at tree.Node, format string, args ...any) *rules.Finding {
-	e.findings = append(e.findings, rules.Of(id).At(at, format, args...))
-	return &e.findings[len(e.findings)-1]
 }
 
 // filter is one of a chain.
@@ -208,16 +210,16 @@ func (e *examiner) filter(at tree.Node) *authzv3.ExtAuthz {
 	}
 	if f.GetDecoderHeaderMutationRules() != nil && !f.GetDecoderHeaderMutationRules().GetDisallowIsError().GetValue() {
 		drops := at.Get("decoder_header_mutation_rules")
-		e.found("header-mutations-dropped", drops, "decoder_header_mutation_rules without disallow_is_error drop headers and paths that Gatehouse sets").
+		e.findings.Found("header-mutations-dropped", drops, "decoder_header_mutation_rules without disallow_is_error drop headers and paths that Gatehouse sets").
 			Fix = func() { drops.Set("disallow_is_error", true) }
 	}
 	if f.GetClearRouteCache() {
-		e.found("clear-route-cache", at.Get("clear_route_cache"), "clear_route_cache: true lets the headers of the answer choose another route than the one that was decided").
+		e.findings.Found("clear-route-cache", at.Get("clear_route_cache"), "clear_route_cache: true lets the headers of the answer choose another route than the one that was decided").
 			Fix = func() { at.Remove("clear_route_cache") }
 	}
 	namespaces := slices.Concat(f.GetMetadataContextNamespaces(), f.GetTypedMetadataContextNamespaces())
 	if e.gatehouse.Metadata && http == nil && !slices.Contains(namespaces, jwtNamespace) {
-		e.found("jwt-metadata-not-sent", at, "gatehouse.yaml trusts %s, and metadata_context_namespaces does not send it", jwtNamespace).
+		e.findings.Found("jwt-metadata-not-sent", at, "gatehouse.yaml trusts %s, and metadata_context_namespaces does not send it", jwtNamespace).
 			Fix = func() {
 			list := at.Make("metadata_context_namespaces", []any{})
 			list.Insert(tree.Node{}, jwtNamespace)
@@ -231,7 +233,7 @@ const jwtNamespace = "envoy.filters.http.jwt_authn"
 // availability is what happens while Gatehouse does not answer.
 func (e *examiner) availability(at tree.Node, f *authzv3.ExtAuthz) {
 	if f.GetFailureModeAllow() {
-		e.found("failure-mode-allow", at.Get("failure_mode_allow"), "failure_mode_allow: true lets every request through while Gatehouse does not answer").
+		e.findings.Found("failure-mode-allow", at.Get("failure_mode_allow"), "failure_mode_allow: true lets every request through while Gatehouse does not answer").
 			Fix = func() { at.Set("failure_mode_allow", false) }
 	}
 	if code := f.GetStatusOnError().GetCode(); code < 500 {
@@ -239,7 +241,7 @@ func (e *examiner) availability(at tree.Node, f *authzv3.ExtAuthz) {
 		if code != 0 {
 			what = "status_on_error is " + at.Get("status_on_error", "code").Text() + ", which does not say that Gatehouse is down"
 		}
-		e.found("status-on-error-unset", at, "%s", what).
+		e.findings.Found("status-on-error-unset", at, "%s", what).
 			Fix = func() { at.Set("status_on_error", []tree.Pair{{Name: "code", Value: "ServiceUnavailable"}}) }
 	}
 	switch service := at.Get("grpc_service"); {
@@ -253,7 +255,7 @@ func (e *examiner) availability(at tree.Node, f *authzv3.ExtAuthz) {
 		e.timeout(uri, uri, wait.AsDuration(), wait != nil)
 		e.asks(uri.Get("cluster"), f.GetHttpService().GetServerUri().GetCluster(), false)
 	default:
-		e.found("grpc-service-missing", at, "the ext_authz filter has no grpc_service and no http_service: it asks no server")
+		e.findings.Found("grpc-service-missing", at, "the ext_authz filter has no grpc_service and no http_service: it asks no server")
 	}
 }
 
@@ -284,7 +286,7 @@ func (e *examiner) partly(at tree.Node, f *authzv3.ExtAuthz) {
 			if deny {
 				what = "are denied without being asked about"
 			}
-			e.found("filter-enabled-fraction", place, "ext_authz runs for %g %% of the requests; the others %s", share, what).Fix = func() {
+			e.findings.Found("filter-enabled-fraction", place, "ext_authz runs for %g %% of the requests; the others %s", share, what).Fix = func() {
 				at.Remove("filter_enabled")
 			}
 		}
@@ -292,11 +294,11 @@ func (e *examiner) partly(at tree.Node, f *authzv3.ExtAuthz) {
 	// Istio's own: the shadow rules of an RBAC filter are an AuthorizationPolicy's, and say for which requests it asks.
 	istios := f.GetFilterEnabledMetadata().GetFilter() == "envoy.filters.http.rbac"
 	if f.GetFilterEnabledMetadata() != nil && !deny && !istios {
-		e.found("filter-enabled-metadata", at.Get("filter_enabled_metadata"), "ext_authz runs only for requests with certain metadata; the others are let through").
+		e.findings.Found("filter-enabled-metadata", at.Get("filter_enabled_metadata"), "ext_authz runs only for requests with certain metadata; the others are let through").
 			Fix = func() { at.Remove("filter_enabled_metadata") }
 	}
 	if f.GetShadowMode() {
-		e.found("shadow-mode", at.Get("shadow_mode"), "shadow_mode: true lets denied requests through").Fix = func() { at.Remove("shadow_mode") }
+		e.findings.Found("shadow-mode", at.Get("shadow_mode"), "shadow_mode: true lets denied requests through").Fix = func() { at.Remove("shadow_mode") }
 	}
 }
 
@@ -362,7 +364,7 @@ func (e *examiner) route(s routeSettings) {
 		where = "a route"
 	}
 	if per.GetDisabled() && !s.open {
-		e.found("route-disables-ext-authz", s.at.Get("disabled"), "%s switches ext_authz off", where).Fix = s.remove
+		e.findings.Found("route-disables-ext-authz", s.at.Get("disabled"), "%s switches ext_authz off", where).Fix = s.remove
 	}
 	check, at := per.GetCheckSettings(), s.at.Get("check_settings")
 	if b := check.GetWithRequestBody(); b != nil {
@@ -370,13 +372,13 @@ func (e *examiner) route(s routeSettings) {
 	}
 	if strings.EqualFold(check.GetContextExtensions()["gatehouse.dry_run"], "true") && (e.gatehouse.DryRunExtension || !e.gatehouse.Known) {
 		place := at.Get("context_extensions")
-		e.found("dry-run-route", place.Get("gatehouse.dry_run"), "%s asks for dry run: what Gatehouse denies is let through", where).
+		e.findings.Found("dry-run-route", place.Get("gatehouse.dry_run"), "%s asks for dry run: what Gatehouse denies is let through", where).
 			Fix = func() { place.Remove("gatehouse.dry_run") }
 	}
 	if check.GetGrpcService() != nil || check.GetHttpService() != nil {
 		name := check.GetGrpcService().GetEnvoyGrpc().GetClusterName() + check.GetHttpService().GetServerUri().GetCluster()
 		if _, known := e.asked[name]; !known {
-			e.found("route-asks-another-server", at, "%s asks %q, which the filter does not", where, name).
+			e.findings.Found("route-asks-another-server", at, "%s asks %q, which the filter does not", where, name).
 				Fix = func() { at.Remove("grpc_service"); at.Remove("http_service") }
 		}
 	}

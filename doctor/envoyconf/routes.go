@@ -125,7 +125,7 @@ func (e *examiner) routesOf(c chain) {
 		if !place.Exists() {
 			place = c.at
 		}
-		e.found("routes-not-seen", place, "the routes of listener %s are fetched and are not in here", quoted(c.name))
+		e.findings.Found("routes-not-seen", place, "the routes of listener %s are fetched and are not in here", quoted(c.name))
 	}
 	for _, config := range configs {
 		r := routes{e, names, config.at}
@@ -179,7 +179,7 @@ func (r routes) level(at tree.Node, where string, perFilter map[string]*anypb.An
 			list := at.Get("request_headers_to_remove")
 			for _, item := range list.Items() {
 				if strings.EqualFold(item.Text(), name) {
-					r.found("identity-headers-removed", item, "%s removes %s after Gatehouse has set it", where, name).Fix = func() { list.RemoveItem(item) }
+					r.findings.Found("identity-headers-removed", item, "%s removes %s after Gatehouse has set it", where, name).Fix = func() { list.RemoveItem(item) }
 				}
 			}
 		}
@@ -187,7 +187,7 @@ func (r routes) level(at tree.Node, where string, perFilter map[string]*anypb.An
 	list := at.Get("request_headers_to_add")
 	for _, h := range items(added, list) {
 		if name := strings.ToLower(h.msg.GetHeader().GetKey()); slices.Contains(r.gatehouse.IdentityHeaders, name) {
-			r.found("identity-headers-overwritten", h.at, "%s sets %s after Gatehouse has", where, name).Fix = func() { list.RemoveItem(h.at) }
+			r.findings.Found("identity-headers-overwritten", h.at, "%s sets %s after Gatehouse has", where, name).Fix = func() { list.RemoveItem(h.at) }
 		}
 	}
 }
@@ -210,7 +210,7 @@ func (r routes) perFilter(per tree.Node, m tree.Member, where string, open bool)
 		return
 	}
 	if !r.names[m.Name] {
-		r.found("per-route-name", m.Value, "%s has settings for a filter %q, and ext_authz is called %s here", where, m.Name, strings.Join(sorted(r.names), ", ")).Fix = func() {
+		r.findings.Found("per-route-name", m.Value, "%s has settings for a filter %q, and ext_authz is called %s here", where, m.Name, strings.Join(sorted(r.names), ", ")).Fix = func() {
 			if names := sorted(r.names); len(names) == 1 {
 				per.Set(names[0], m.Value)
 				per.Remove(m.Name)
@@ -220,7 +220,7 @@ func (r routes) perFilter(per tree.Node, m tree.Member, where string, open bool)
 	}
 	s := routeSettings{at: value, where: where, key: m.Name, per: per, open: open}
 	if disabled && !open {
-		r.found("route-disables-ext-authz", m.Value.Get("disabled"), "%s switches ext_authz off", where).Fix = s.remove
+		r.findings.Found("route-disables-ext-authz", m.Value.Get("disabled"), "%s switches ext_authz off", where).Fix = s.remove
 	}
 	if kind == perRouteType {
 		r.route(s)

@@ -27,7 +27,7 @@ func (e *examiner) timeout(at, set tree.Node, wait time.Duration, given bool) {
 	enough := max(250*time.Millisecond, e.gatehouse.PolicyTimeout+margin)
 	fix := func() { set.Set("timeout", seconds(enough)) }
 	if given && wait == 0 {
-		e.found("timeout-off", at.Get("timeout"), "timeout: 0s waits for Gatehouse without end").Fix = fix
+		e.findings.Found("timeout-off", at.Get("timeout"), "timeout: 0s waits for Gatehouse without end").Fix = fix
 		return
 	}
 	if wait <= e.gatehouse.PolicyTimeout {
@@ -35,7 +35,7 @@ func (e *examiner) timeout(at, set tree.Node, wait time.Duration, given bool) {
 		if !given {
 			place, what = at, "the default timeout of 200ms"
 		}
-		e.found("timeout-below-policy", place, "%s is not above policy.timeout, which is %v", what, e.gatehouse.PolicyTimeout).Fix = fix
+		e.findings.Found("timeout-below-policy", place, "%s is not above policy.timeout, which is %v", what, e.gatehouse.PolicyTimeout).Fix = fix
 	}
 }
 
@@ -46,19 +46,19 @@ func seconds(d time.Duration) string {
 // body looks at with_request_body. Over HTTP Envoy sends bytes as they are.
 func (e *examiner) body(at tree.Node, b *authzv3.BufferSettings, overHTTP bool) {
 	if !overHTTP && !b.GetPackAsBytes() {
-		e.found("body-as-text", at, "with_request_body without pack_as_bytes: Envoy replaces every byte that is not UTF-8, so that the policy may read another body than the application").
+		e.findings.Found("body-as-text", at, "with_request_body without pack_as_bytes: Envoy replaces every byte that is not UTF-8, so that the policy may read another body than the application").
 			Fix = func() { at.Set("pack_as_bytes", true) }
 	}
 	size := int(b.GetMaxRequestBytes())
 	switch limit := e.gatehouse.Message - headroom; {
 	case size == 0:
-		e.found("body-without-limit", at, "with_request_body without max_request_bytes: Envoy does not take it").
+		e.findings.Found("body-without-limit", at, "with_request_body without max_request_bytes: Envoy does not take it").
 			Fix = func() { at.Set("max_request_bytes", 65536) }
 	case size > limit:
-		e.found("body-without-limit", at.Get("max_request_bytes"), "max_request_bytes: %d is no limit: with the headers such a body exceeds limits.message of Gatehouse, %d, and is denied with 413",
+		e.findings.Found("body-without-limit", at.Get("max_request_bytes"), "max_request_bytes: %d is no limit: with the headers such a body exceeds limits.message of Gatehouse, %d, and is denied with 413",
 			size, e.gatehouse.Message).Fix = func() { at.Set("max_request_bytes", 65536) }
 	case !b.GetAllowPartialMessage():
-		e.found("body-limit-rejects", at, "a body longer than max_request_bytes is answered 413 by Envoy, uploads that no policy reads as well, unless allow_partial_message is true").
+		e.findings.Found("body-limit-rejects", at, "a body longer than max_request_bytes is answered 413 by Envoy, uploads that no policy reads as well, unless allow_partial_message is true").
 			Fix = func() { at.Set("allow_partial_message", true) }
 	}
 }
@@ -90,7 +90,7 @@ func (e *examiner) headersSent(at tree.Node, f *authzv3.ExtAuthz) {
 				place = at.Get("disallowed_headers")
 			}
 		}
-		e.found("credentials-hidden", place, "Gatehouse does not get %s", strings.Join(hidden, ", ")).Fix = func() { e.send(at, f, hidden) }
+		e.findings.Found("credentials-hidden", place, "Gatehouse does not get %s", strings.Join(hidden, ", ")).Fix = func() { e.send(at, f, hidden) }
 	}
 }
 
@@ -109,7 +109,7 @@ func (e *examiner) handshake(at tree.Node, f *authzv3.ExtAuthz) {
 		}
 	}
 	if len(hidden) > 0 {
-		e.found("upgrade-headers-hidden", at, "WebSockets are allowed, and Gatehouse does not get %s", strings.Join(hidden, ", ")).
+		e.findings.Found("upgrade-headers-hidden", at, "WebSockets are allowed, and Gatehouse does not get %s", strings.Join(hidden, ", ")).
 			Fix = func() { e.send(at, f, append(hidden, "sec-websocket-protocol")) }
 	}
 }
@@ -186,7 +186,7 @@ func (e *examiner) httpAnswer(at tree.Node, s *authzv3.HttpService) {
 		}
 	}
 	if len(missing) > 0 {
-		e.found("http-mode-headers", at, "allowed_upstream_headers does not take over %s", strings.Join(missing, ", ")).Fix = func() {
+		e.findings.Found("http-mode-headers", at, "allowed_upstream_headers does not take over %s", strings.Join(missing, ", ")).Fix = func() {
 			list := at.Make("authorization_response", []tree.Pair{}).Make("allowed_upstream_headers", []tree.Pair{}).Make("patterns", []any{})
 			for _, name := range missing {
 				list.Insert(tree.Node{}, []tree.Pair{{Name: "exact", Value: name}})
@@ -211,28 +211,28 @@ func (e *examiner) paths(at tree.Node, m *hcmv3.HttpConnectionManager) {
 		if dots {
 			more = ", and gatehouse.yaml lets dot segments through"
 		}
-		e.found("path-not-normalised", at, "normalize_path is not true%s", more).Fix = func() { at.Set("normalize_path", true) }
+		e.findings.Found("path-not-normalised", at, "normalize_path is not true%s", more).Fix = func() { at.Set("normalize_path", true) }
 	} else if slices.Contains(g.AllowPaths, "dot_segments") {
-		e.found("paths-contradict", at.Get("normalize_path"), "gatehouse.yaml allows dot_segments, and normalize_path: true takes them off before it is asked")
+		e.findings.Found("paths-contradict", at.Get("normalize_path"), "gatehouse.yaml allows dot_segments, and normalize_path: true takes them off before it is asked")
 	}
 	if m.GetMergeSlashes() {
-		e.found("merge-slashes", at.Get("merge_slashes"), "merge_slashes: true hides from Gatehouse paths that it refuses").Fix = func() { at.Set("merge_slashes", false) }
+		e.findings.Found("merge-slashes", at.Get("merge_slashes"), "merge_slashes: true hides from Gatehouse paths that it refuses").Fix = func() { at.Set("merge_slashes", false) }
 	}
 	slashes := at.Get("path_with_escaped_slashes_action")
 	allowed := slices.Contains(g.AllowPaths, "encoded_slash")
 	switch action := m.GetPathWithEscapedSlashesAction(); {
 	case action == hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT || action == hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD:
-		e.found("escaped-slashes-unescaped", slashes, "path_with_escaped_slashes_action: %s changes paths before Gatehouse is asked", action).
+		e.findings.Found("escaped-slashes-unescaped", slashes, "path_with_escaped_slashes_action: %s changes paths before Gatehouse is asked", action).
 			Fix = func() { at.Set("path_with_escaped_slashes_action", "REJECT_REQUEST") }
 	case action == hcmv3.HttpConnectionManager_REJECT_REQUEST && allowed:
-		e.found("paths-contradict", slashes, "gatehouse.yaml allows encoded_slash, and path_with_escaped_slashes_action: REJECT_REQUEST refuses such paths").
+		e.findings.Found("paths-contradict", slashes, "gatehouse.yaml allows encoded_slash, and path_with_escaped_slashes_action: REJECT_REQUEST refuses such paths").
 			Fix = func() { at.Set("path_with_escaped_slashes_action", "KEEP_UNCHANGED") }
 	case action != hcmv3.HttpConnectionManager_REJECT_REQUEST && g.CompatPaths:
 		place := slashes
 		if !place.Exists() {
 			place = at
 		}
-		e.found("paths-contradict", place, "paths.compat lets encoded slashes through, and Envoy does not refuse them: the application may read another path than the policy").
+		e.findings.Found("paths-contradict", place, "paths.compat lets encoded slashes through, and Envoy does not refuse them: the application may read another path than the policy").
 			Fix = func() { at.Set("path_with_escaped_slashes_action", "REJECT_REQUEST") }
 	}
 }
@@ -240,16 +240,16 @@ func (e *examiner) paths(at tree.Node, m *hcmv3.HttpConnectionManager) {
 // headersIn is what a connection manager lets in. A sidecar stands behind other proxies, whose X-Forwarded-For it has to believe.
 func (e *examiner) headersIn(at tree.Node, m *hcmv3.HttpConnectionManager, sidecar bool) {
 	if m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_ALLOW {
-		e.found("underscore-headers", at, "headers_with_underscores_action is not set: X_Auth_Subject reaches the application beside X-Auth-Subject").
+		e.findings.Found("underscore-headers", at, "headers_with_underscores_action is not set: X_Auth_Subject reaches the application beside X-Auth-Subject").
 			Fix = func() {
 			at.Make("common_http_protocol_options", []tree.Pair{}).Set("headers_with_underscores_action", "REJECT_REQUEST")
 		}
 	}
 	if !sidecar && !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) == 0 {
-		e.found("forwarded-for-trusted", at, "use_remote_address is not true: the client's own X-Forwarded-For is its address").Fix = func() { at.Set("use_remote_address", true) }
+		e.findings.Found("forwarded-for-trusted", at, "use_remote_address is not true: the client's own X-Forwarded-For is its address").Fix = func() { at.Set("use_remote_address", true) }
 	}
 	if how := m.GetForwardClientCertDetails(); how == hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY {
-		e.found("client-cert-header-trusted", at.Get("forward_client_cert_details"), "forward_client_cert_details: %s passes on what the client wrote into X-Forwarded-Client-Cert", how).
+		e.findings.Found("client-cert-header-trusted", at.Get("forward_client_cert_details"), "forward_client_cert_details: %s passes on what the client wrote into X-Forwarded-Client-Cert", how).
 			Fix = func() { at.Set("forward_client_cert_details", "SANITIZE_SET") }
 	}
 	removed := map[string]bool{}
@@ -266,7 +266,7 @@ func (e *examiner) headersIn(at tree.Node, m *hcmv3.HttpConnectionManager, sidec
 		}
 	}
 	if len(kept) > 0 {
-		e.found("client-identity-headers", at, "early_header_mutation_extensions do not remove %s of clients", strings.Join(kept, ", ")).Fix = func() { stripEarly(at, kept) }
+		e.findings.Found("client-identity-headers", at, "early_header_mutation_extensions do not remove %s of clients", strings.Join(kept, ", ")).Fix = func() { stripEarly(at, kept) }
 	}
 }
 
@@ -300,10 +300,10 @@ func (e *examiner) mutations(list tree.Node, where string) {
 			continue
 		}
 		if name := strings.ToLower(m.GetRemove()); slices.Contains(e.gatehouse.IdentityHeaders, name) {
-			e.found("identity-headers-removed", at, "%s removes %s after Gatehouse has set it", where, name).Fix = func() { list.RemoveItem(at) }
+			e.findings.Found("identity-headers-removed", at, "%s removes %s after Gatehouse has set it", where, name).Fix = func() { list.RemoveItem(at) }
 		}
 		if name := strings.ToLower(m.GetAppend().GetHeader().GetKey()); slices.Contains(e.gatehouse.IdentityHeaders, name) {
-			e.found("identity-headers-overwritten", at, "%s sets %s after Gatehouse has", where, name).Fix = func() { list.RemoveItem(at) }
+			e.findings.Found("identity-headers-overwritten", at, "%s sets %s after Gatehouse has", where, name).Fix = func() { list.RemoveItem(at) }
 		}
 	}
 }

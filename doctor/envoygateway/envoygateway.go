@@ -42,15 +42,11 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 			e.removes(p, operation)
 		}
 	}
-	result, err := envoyconf.Examine(patches, g)
+	result, err := envoyconf.ExaminePatches(patches, g)
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, found := range result.Findings {
-		if found.ID != "no-ext-authz" {
-			e.findings = append(e.findings, found)
-		}
-	}
+	e.findings = append(e.findings, result.Findings...)
 	if asking > 0 {
 		e.asked()
 	}
@@ -60,7 +56,7 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 // examiner goes through the objects of a cluster.
 type examiner struct {
 	gatehouse rules.Gatehouse
-	findings  []rules.Finding
+	findings  rules.Findings
 	objects   map[string][]tree.Node // by kind
 }
 
@@ -87,7 +83,7 @@ func (e *examiner) asked() {
 				if strings.EqualFold(kind, "CONNECT") {
 					id = "connect-tunnel"
 				}
-				e.findings = append(e.findings, rules.Of(id).At(u, "%s allows the upgrade %q", name(p), kind).With(func() { list.RemoveItem(u) }))
+				e.findings = append(e.findings, rules.Of(id).At(u, "%s allows the upgrade %q", tree.ObjectName(p), kind).With(func() { list.RemoveItem(u) }))
 			}
 		}
 	}
@@ -100,26 +96,10 @@ func (e *examiner) removes(p, operation tree.Node) {
 	}
 	for _, key := range []string{"path", "from", "jsonPath"} {
 		if at := operation.Get(key); strings.Contains(at.Text(), "http_filters") || strings.Contains(at.Text(), "ext_authz") {
-			e.found("patch-changes-filters", at, "%s: %s of %s may take ext_authz away", name(p), operation.Get("op").Text(), at.Text())
+			e.findings.Found("patch-changes-filters", at, "%s: %s of %s may take ext_authz away", tree.ObjectName(p), operation.Get("op").Text(), at.Text())
 			return
 		}
 	}
-}
-
-func (e *examiner) found(id string, at tree.Node, format string, args ...any) *rules.Finding {
-	e.findings = append(e.findings, rules.Of(id).At(at, format, args...))
-	return &e.findings[len(e.findings)-1]
-}
-
-func namespace(o tree.Node) string {
-	if n := o.Get("metadata", "namespace").Text(); n != "" {
-		return n
-	}
-	return "default"
-}
-
-func name(o tree.Node) string {
-	return fmt.Sprintf("%s %s/%s", o.Get("kind").Text(), namespace(o), o.Get("metadata", "name").Text())
 }
 
 // refs are what a policy is for.
@@ -138,12 +118,12 @@ type object struct {
 }
 
 func objectOf(o tree.Node) object {
-	return object{o, o.Get("kind").Text(), namespace(o), o.Get("metadata", "name").Text()}
+	return object{o, o.Get("kind").Text(), tree.Namespace(o), o.Get("metadata", "name").Text()}
 }
 
 // sections are those of an object that a policy is for, by name or by labels: "" is all of them.
 func sections(p tree.Node, o object) (found []string) {
-	if namespace(p) != o.namespace {
+	if tree.Namespace(p) != o.namespace {
 		return nil
 	}
 	for _, ref := range refs(p) {
@@ -179,15 +159,15 @@ func asks(p tree.Node) bool { return p.Get("spec", "extAuth").Exists() }
 func (e *examiner) extAuth(p tree.Node) {
 	at := p.Get("spec", "extAuth")
 	if at.Get("failOpen").True() {
-		e.found("fail-open", at.Get("failOpen"), "%s: failOpen: true lets every request through while Gatehouse does not answer", name(p)).Fix = func() { at.Set("failOpen", false) }
+		e.findings.Found("fail-open", at.Get("failOpen"), "%s: failOpen: true lets every request through while Gatehouse does not answer", tree.ObjectName(p)).Fix = func() { at.Set("failOpen", false) }
 	}
 	if wait, err := time.ParseDuration(at.Get("timeout").Text()); err == nil && wait <= e.gatehouse.PolicyTimeout {
 		enough := fmt.Sprintf("%dms", (e.gatehouse.PolicyTimeout + 150*time.Millisecond).Milliseconds())
-		e.found("timeout-below-policy", at.Get("timeout"), "%s: the timeout of %v is not above policy.timeout, which is %v", name(p), wait, e.gatehouse.PolicyTimeout).
+		e.findings.Found("timeout-below-policy", at.Get("timeout"), "%s: the timeout of %v is not above policy.timeout, which is %v", tree.ObjectName(p), wait, e.gatehouse.PolicyTimeout).
 			Fix = func() { at.Set("timeout", enough) }
 	}
 	if size, ok := at.Get("bodyToExtAuth", "maxRequestBytes").Number(); ok && int(size) > e.gatehouse.Message-(64<<10) {
-		e.found("body-without-limit", at.Get("bodyToExtAuth"), "%s: maxRequestBytes is no limit: Gatehouse denies what is above limits.message, %d", name(p), e.gatehouse.Message).
+		e.findings.Found("body-without-limit", at.Get("bodyToExtAuth"), "%s: maxRequestBytes is no limit: Gatehouse denies what is above limits.message, %d", tree.ObjectName(p), e.gatehouse.Message).
 			Fix = func() { at.Get("bodyToExtAuth").Set("maxRequestBytes", 65536) }
 	}
 	e.extAuthHeaders(p, at)
@@ -196,21 +176,21 @@ func (e *examiner) extAuth(p tree.Node) {
 		service = at.Get("http")
 	}
 	if most, ok := service.Get("backendSettings", "circuitBreaker", "maxParallelRequests").Number(); !ok || most <= 1024 {
-		e.found("circuit-breakers-default", service, "%s: Envoy refuses more than 1024 questions at a time", name(p)).Fix = func() {
+		e.findings.Found("circuit-breakers-default", service, "%s: Envoy refuses more than 1024 questions at a time", tree.ObjectName(p)).Fix = func() {
 			breaker := service.Make("backendSettings", []tree.Pair{}).Make("circuitBreaker", []tree.Pair{})
 			breaker.Set("maxParallelRequests", 10000)
 			breaker.Set("maxPendingRequests", 10000)
 		}
 	}
 	if e.gatehouse.Metadata && p.Get("spec", "jwt").Exists() {
-		e.found("jwt-metadata-forgeable", p.Get("spec", "jwt"), "%s: Envoy Gateway runs jwt after extAuth, and what it verified is trusted", name(p))
+		e.findings.Found("jwt-metadata-forgeable", p.Get("spec", "jwt"), "%s: Envoy Gateway runs jwt after extAuth, and what it verified is trusted", tree.ObjectName(p))
 	}
 	for _, ref := range at.Get("grpc", "backendRefs").Items() {
 		for _, b := range e.objects["Backend"] {
 			if ref.Get("kind").Text() == "Backend" && ref.Get("name").Text() == b.Get("metadata", "name").Text() && !strings.Contains(strings.Join(b.Get("spec", "appProtocols").Texts(), " "), "h2c") &&
 				!b.Get("spec", "tls").Exists() {
 				spec := b.Get("spec")
-				e.found("backend-not-http2", spec, "%s is asked by gRPC and has no appProtocols with h2c", name(b)).Fix = func() { spec.Set("appProtocols", []string{"gateway.envoyproxy.io/h2c"}) }
+				e.findings.Found("backend-not-http2", spec, "%s is asked by gRPC and has no appProtocols with h2c", tree.ObjectName(b)).Fix = func() { spec.Set("appProtocols", []string{"gateway.envoyproxy.io/h2c"}) }
 			}
 		}
 	}
@@ -237,12 +217,12 @@ func (e *examiner) extAuthHeaders(p, at tree.Node) {
 	if hidden := missing(at.Get("headersToExtAuth"), e.gatehouse.Credentials); len(hidden) > 0 && (at.Get("headersToExtAuth").Exists() || http.Exists()) {
 		hidden = slices.DeleteFunc(hidden, func(h string) bool { return http.Exists() && h == "authorization" })
 		if len(hidden) > 0 {
-			e.found("credentials-hidden", at, "%s: Gatehouse does not get %s", name(p), strings.Join(hidden, ", ")).Fix = add(at, "headersToExtAuth", hidden)
+			e.findings.Found("credentials-hidden", at, "%s: Gatehouse does not get %s", tree.ObjectName(p), strings.Join(hidden, ", ")).Fix = add(at, "headersToExtAuth", hidden)
 		}
 	}
 	if http.Exists() {
 		if lost := missing(http.Get("headersToBackend"), e.gatehouse.IdentityHeaders); len(lost) > 0 {
-			e.found("gateway-http-headers", http, "%s: headersToBackend does not take over %s", name(p), strings.Join(lost, ", ")).Fix = add(http, "headersToBackend", lost)
+			e.findings.Found("gateway-http-headers", http, "%s: headersToBackend does not take over %s", tree.ObjectName(p), strings.Join(lost, ", ")).Fix = add(http, "headersToBackend", lost)
 		}
 	}
 }
@@ -252,9 +232,9 @@ func (e *examiner) targets(p tree.Node) {
 	for _, ref := range refs(p) {
 		kind := ref.Get("kind").Text()
 		if known := e.objects[kind]; len(known) > 0 && !slices.ContainsFunc(known, func(o tree.Node) bool {
-			return namespace(o) == namespace(p) && o.Get("metadata", "name").Text() == ref.Get("name").Text()
+			return tree.Namespace(o) == tree.Namespace(p) && o.Get("metadata", "name").Text() == ref.Get("name").Text()
 		}) {
-			e.found("target-not-found", ref, "%s is for %s %s/%s, which is not here", name(p), kind, namespace(p), ref.Get("name").Text())
+			e.findings.Found("target-not-found", ref, "%s is for %s %s/%s, which is not here", tree.ObjectName(p), kind, tree.Namespace(p), ref.Get("name").Text())
 		}
 	}
 }
@@ -304,7 +284,7 @@ func (e *examiner) undecided(r, parent, own, all tree.Node) {
 	switch {
 	case asks(own), asked && (!own.Exists() || own.Get("spec", "mergeType").Exists()):
 	case own.Exists() && (asked || asks(all)):
-		e.found("policy-overrides-ext-auth", own, "%s has no extAuth, and replaces the policy that asks for %s", name(own), name(r)).
+		e.findings.Found("policy-overrides-ext-auth", own, "%s has no extAuth, and replaces the policy that asks for %s", tree.ObjectName(own), tree.ObjectName(r)).
 			Fix = func() {
 			if asked {
 				own.Get("spec").Set("mergeType", "StrategicMerge")
@@ -316,7 +296,7 @@ func (e *examiner) undecided(r, parent, own, all tree.Node) {
 		if parent.Exists() {
 			what = fmt.Sprintf("its %s %s", or(parent.Get("kind").Text(), "Gateway"), parent.Get("name").Text())
 		}
-		e.found("route-without-ext-auth", r, "no SecurityPolicy with extAuth is for %s or %s", name(r), what)
+		e.findings.Found("route-without-ext-auth", r, "no SecurityPolicy with extAuth is for %s or %s", tree.ObjectName(r), what)
 	}
 }
 
@@ -326,9 +306,9 @@ func (e *examiner) parentAsks(r, parent tree.Node) (asked, overridden bool) {
 	if !parent.Exists() {
 		return false, false
 	}
-	g := object{kind: or(parent.Get("kind").Text(), "Gateway"), namespace: or(parent.Get("namespace").Text(), namespace(r)), name: parent.Get("name").Text()}
+	g := object{kind: or(parent.Get("kind").Text(), "Gateway"), namespace: or(parent.Get("namespace").Text(), tree.Namespace(r)), name: parent.Get("name").Text()}
 	for _, have := range e.objects[g.kind] {
-		if namespace(have) == g.namespace && have.Get("metadata", "name").Text() == g.name {
+		if tree.Namespace(have) == g.namespace && have.Get("metadata", "name").Text() == g.name {
 			g.at = have
 		}
 	}
@@ -370,7 +350,7 @@ func (e *examiner) listeners(g tree.Node) {
 	for _, l := range g.Get("spec", "listeners").Items() {
 		if section := l.Get("name").Text(); section != "" {
 			if p := e.decides(o, section); p.Exists() && !asks(p) {
-				e.found("policy-overrides-ext-auth", p, "%s has no extAuth, and replaces the policy that asks for listener %q of %s", name(p), section, name(g))
+				e.findings.Found("policy-overrides-ext-auth", p, "%s has no extAuth, and replaces the policy that asks for listener %q of %s", tree.ObjectName(p), section, tree.ObjectName(g))
 			}
 		}
 	}
@@ -388,7 +368,7 @@ func (e *examiner) streams() {
 		for _, r := range e.objects[kind] {
 			backends(r, func(at tree.Node, to string) {
 				if decided[to] {
-					e.found("stream-route-to-app", at, "%s hands bytes on to %s, which requests reach by a decision elsewhere", name(r), to)
+					e.findings.Found("stream-route-to-app", at, "%s hands bytes on to %s, which requests reach by a decision elsewhere", tree.ObjectName(r), to)
 				}
 			})
 		}
@@ -399,7 +379,7 @@ func (e *examiner) streams() {
 func backends(r tree.Node, yield func(at tree.Node, to string)) {
 	for _, rule := range r.Get("spec", "rules").Items() {
 		for _, b := range rule.Get("backendRefs").Items() {
-			yield(b, fmt.Sprintf("%s %s/%s", or(b.Get("kind").Text(), "Service"), or(b.Get("namespace").Text(), namespace(r)), b.Get("name").Text()))
+			yield(b, fmt.Sprintf("%s %s/%s", or(b.Get("kind").Text(), "Service"), or(b.Get("namespace").Text(), tree.Namespace(r)), b.Get("name").Text()))
 		}
 	}
 }
@@ -409,14 +389,14 @@ func (e *examiner) headers(r, modifier tree.Node) {
 	removed := modifier.Get("remove")
 	for _, item := range removed.Items() {
 		if slices.Contains(e.gatehouse.IdentityHeaders, strings.ToLower(item.Text())) {
-			e.found("identity-headers-removed", item, "%s removes %s after Gatehouse has set it", name(r), item.Text()).Fix = func() { removed.RemoveItem(item) }
+			e.findings.Found("identity-headers-removed", item, "%s removes %s after Gatehouse has set it", tree.ObjectName(r), item.Text()).Fix = func() { removed.RemoveItem(item) }
 		}
 	}
 	for _, how := range []string{"set", "add"} {
 		list := modifier.Get(how)
 		for _, item := range list.Items() {
 			if header := item.Get("name").Text(); slices.Contains(e.gatehouse.IdentityHeaders, strings.ToLower(header)) {
-				e.found("identity-headers-overwritten", item, "%s sets %s after Gatehouse has", name(r), header).Fix = func() { list.RemoveItem(item) }
+				e.findings.Found("identity-headers-overwritten", item, "%s sets %s after Gatehouse has", tree.ObjectName(r), header).Fix = func() { list.RemoveItem(item) }
 			}
 		}
 	}
@@ -442,15 +422,15 @@ func (e *examiner) gateway(g tree.Node) {
 	}
 	path := policy.Get("spec", "path")
 	if !path.Get("disableMergeSlashes").True() {
-		e.found("gateway-merges-slashes", place, "%s merges slashes", name(g)).Fix = mend(func(s tree.Node) { s.Make("path", []tree.Pair{}).Set("disableMergeSlashes", true) })
+		e.findings.Found("gateway-merges-slashes", place, "%s merges slashes", tree.ObjectName(g)).Fix = mend(func(s tree.Node) { s.Make("path", []tree.Pair{}).Set("disableMergeSlashes", true) })
 	}
 	if action := path.Get("escapedSlashesAction").Text(); action == "" || strings.HasPrefix(action, "Unescape") {
-		e.found("gateway-escaped-slashes", place, "%s: escapedSlashesAction is %s", name(g), or(action, "UnescapeAndRedirect")).
+		e.findings.Found("gateway-escaped-slashes", place, "%s: escapedSlashesAction is %s", tree.ObjectName(g), or(action, "UnescapeAndRedirect")).
 			Fix = mend(func(s tree.Node) { s.Make("path", []tree.Pair{}).Set("escapedSlashesAction", "RejectRequest") })
 	}
 	headers := policy.Get("spec", "headers")
 	if headers.Get("withUnderscoresAction").Text() == "Allow" {
-		e.found("gateway-underscores", headers.Get("withUnderscoresAction"), "%s lets headers with underscores through", name(policy)).Fix = func() { headers.Remove("withUnderscoresAction") }
+		e.findings.Found("gateway-underscores", headers.Get("withUnderscoresAction"), "%s lets headers with underscores through", tree.ObjectName(policy)).Fix = func() { headers.Remove("withUnderscoresAction") }
 	}
 	var kept []string
 	for _, header := range e.gatehouse.IdentityHeaders {
@@ -459,7 +439,7 @@ func (e *examiner) gateway(g tree.Node) {
 		}
 	}
 	if len(kept) > 0 {
-		e.found("gateway-identity-headers", place, "%s does not remove %s of clients first", name(g), strings.Join(kept, ", ")).Fix = mend(func(s tree.Node) {
+		e.findings.Found("gateway-identity-headers", place, "%s does not remove %s of clients first", tree.ObjectName(g), strings.Join(kept, ", ")).Fix = mend(func(s tree.Node) {
 			list := s.Make("headers", []tree.Pair{}).Make("earlyRequestHeaders", []tree.Pair{}).Make("remove", []any{})
 			for _, header := range kept {
 				list.Insert(tree.Node{}, header)
@@ -486,7 +466,7 @@ func (e *examiner) order(p tree.Node) {
 			first, second = after, first
 		}
 		if second == ours && slices.Contains(answers, first) {
-			e.found("filter-order", entry, "%s runs %s in front of ext_authz", name(p), first).Fix = func() { list.RemoveItem(entry) }
+			e.findings.Found("filter-order", entry, "%s runs %s in front of ext_authz", tree.ObjectName(p), first).Fix = func() { list.RemoveItem(entry) }
 		}
 	}
 }

@@ -50,16 +50,12 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 			}
 			e.removes(f, patch)
 		}
-		result, err := envoyconf.Examine(patches, g)
+		result, err := envoyconf.ExaminePatches(patches, g)
 		if err != nil {
 			return nil, 0, err
 		}
 		asking += result.Filters
-		for _, found := range result.Findings {
-			if found.ID != "no-ext-authz" { // most filters are about something else
-				e.findings = append(e.findings, found)
-			}
-		}
+		e.findings = append(e.findings, result.Findings...)
 	}
 	return e.findings, asking, nil
 }
@@ -67,7 +63,7 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 // examiner goes through the objects of a cluster.
 type examiner struct {
 	gatehouse                                             rules.Gatehouse
-	findings                                              []rules.Finding
+	findings                                              rules.Findings
 	meshes, policies, filters, sidecars, peers, workloads []tree.Node
 	services                                              []service
 }
@@ -76,11 +72,6 @@ type examiner struct {
 type service struct {
 	namespace, host string
 	ports           []string
-}
-
-func (e *examiner) found(id string, at tree.Node, format string, args ...any) *rules.Finding {
-	e.findings = append(e.findings, rules.Of(id).At(at, format, args...))
-	return &e.findings[len(e.findings)-1]
 }
 
 // read sorts the objects by what they are.
@@ -113,14 +104,14 @@ func (e *examiner) read(objects []tree.Node) error {
 		case kind == "PeerAuthentication":
 			e.peers = append(e.peers, o)
 		case kind == "Service":
-			s := service{namespace: namespace(o), host: o.Get("metadata", "name").Text() + "." + namespace(o) + ".svc.cluster.local"}
+			s := service{namespace: tree.Namespace(o), host: o.Get("metadata", "name").Text() + "." + tree.Namespace(o) + ".svc.cluster.local"}
 			for _, p := range o.Get("spec", "ports").Items() {
 				s.ports = append(s.ports, p.Get("port").Text())
 			}
 			e.services = append(e.services, s)
 		case kind == "ServiceEntry":
 			for _, host := range o.Get("spec", "hosts").Texts() {
-				s := service{namespace: namespace(o), host: host}
+				s := service{namespace: tree.Namespace(o), host: host}
 				for _, p := range o.Get("spec", "ports").Items() {
 					s.ports = append(s.ports, p.Get("number").Text())
 				}
@@ -131,17 +122,6 @@ func (e *examiner) read(objects []tree.Node) error {
 		}
 	}
 	return nil
-}
-
-func namespace(o tree.Node) string {
-	if n := o.Get("metadata", "namespace").Text(); n != "" {
-		return n
-	}
-	return "default"
-}
-
-func name(o tree.Node) string {
-	return fmt.Sprintf("%s %s/%s", o.Get("kind").Text(), namespace(o), o.Get("metadata", "name").Text())
 }
 
 // provider is an extension provider of the mesh.
@@ -174,7 +154,7 @@ func (e *examiner) mesh(m tree.Node) {
 	switch way := m.Get("pathNormalization", "normalization"); way.Text() {
 	case "NONE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES":
 		if len(e.policies) > 0 {
-			e.found("path-normalization-mesh", way, "pathNormalization is %s", way.Text()).Fix = func() { m.Get("pathNormalization").Set("normalization", "BASE") }
+			e.findings.Found("path-normalization-mesh", way, "pathNormalization is %s", way.Text()).Fix = func() { m.Get("pathNormalization").Set("normalization", "BASE") }
 		}
 	}
 }
@@ -183,26 +163,26 @@ func (e *examiner) mesh(m tree.Node) {
 func (e *examiner) provider(p provider) {
 	at := p.at
 	if at.Get("failOpen").True() {
-		e.found("failure-mode-allow", at.Get("failOpen"), "provider %q: failOpen: true lets every request through while Gatehouse does not answer", p.name).
+		e.findings.Found("failure-mode-allow", at.Get("failOpen"), "provider %q: failOpen: true lets every request through while Gatehouse does not answer", p.name).
 			Fix = func() { at.Set("failOpen", false) }
 	}
 	if code := at.Get("statusOnError").Text(); !strings.HasPrefix(code, "5") {
-		e.found("status-on-error-unset", at, "provider %q: statusOnError is not set, so that an outage of Gatehouse is answered 403", p.name).Fix = func() { at.Set("statusOnError", "503") }
+		e.findings.Found("status-on-error-unset", at, "provider %q: statusOnError is not set, so that an outage of Gatehouse is answered 403", p.name).Fix = func() { at.Set("statusOnError", "503") }
 	}
 	if wait, err := time.ParseDuration(at.Get("timeout").Text()); err == nil && wait <= e.gatehouse.PolicyTimeout {
 		enough := (e.gatehouse.PolicyTimeout + 150*time.Millisecond).String()
-		e.found("timeout-below-policy", at.Get("timeout"), "provider %q: the timeout of %v is not above policy.timeout, which is %v", p.name, wait, e.gatehouse.PolicyTimeout).
+		e.findings.Found("timeout-below-policy", at.Get("timeout"), "provider %q: the timeout of %v is not above policy.timeout, which is %v", p.name, wait, e.gatehouse.PolicyTimeout).
 			Fix = func() { at.Set("timeout", enough) }
 	}
 	if body := at.Get("includeRequestBodyInCheck"); body.Exists() {
 		if p.grpc && !body.Get("packAsBytes").True() {
-			e.found("body-as-text", body, "provider %q sends the body as text", p.name).Fix = func() { body.Set("packAsBytes", true) }
+			e.findings.Found("body-as-text", body, "provider %q sends the body as text", p.name).Fix = func() { body.Set("packAsBytes", true) }
 		}
 		if size, ok := body.Get("maxRequestBytes").Number(); !ok || size == 0 || int(size) > e.gatehouse.Message-(64<<10) {
-			e.found("body-without-limit", body, "provider %q: maxRequestBytes is no limit: Gatehouse denies what is above limits.message, %d", p.name, e.gatehouse.Message).
+			e.findings.Found("body-without-limit", body, "provider %q: maxRequestBytes is no limit: Gatehouse denies what is above limits.message, %d", p.name, e.gatehouse.Message).
 				Fix = func() { body.Set("maxRequestBytes", 65536) }
 		} else if !body.Get("allowPartialMessage").True() {
-			e.found("body-limit-rejects", body, "provider %q: a body longer than maxRequestBytes is answered 413", p.name).Fix = func() { body.Set("allowPartialMessage", true) }
+			e.findings.Found("body-limit-rejects", body, "provider %q: a body longer than maxRequestBytes is answered 413", p.name).Fix = func() { body.Set("allowPartialMessage", true) }
 		}
 	}
 	if !p.grpc {
@@ -213,7 +193,7 @@ func (e *examiner) provider(p provider) {
 			}
 		}
 		if len(missing) > 0 {
-			e.found("provider-http-headers", at, "provider %q: headersToUpstreamOnAllow does not take over %s", p.name, strings.Join(missing, ", ")).Fix = func() {
+			e.findings.Found("provider-http-headers", at, "provider %q: headersToUpstreamOnAllow does not take over %s", p.name, strings.Join(missing, ", ")).Fix = func() {
 				list := at.Make("headersToUpstreamOnAllow", []any{})
 				for _, header := range missing {
 					list.Insert(tree.Node{}, header)
@@ -227,7 +207,7 @@ func (e *examiner) provider(p provider) {
 			}
 		}
 		if len(hidden) > 0 {
-			e.found("credentials-hidden", at, "provider %q: Gatehouse does not get %s", p.name, strings.Join(hidden, ", ")).Fix = func() {
+			e.findings.Found("credentials-hidden", at, "provider %q: Gatehouse does not get %s", p.name, strings.Join(hidden, ", ")).Fix = func() {
 				list := at.Make("includeRequestHeadersInCheck", []any{})
 				for _, header := range hidden {
 					list.Insert(tree.Node{}, header)
@@ -237,7 +217,7 @@ func (e *examiner) provider(p provider) {
 	}
 	if len(e.services) > 0 {
 		if s, ok := e.service(at.Get("service").Text()); !ok || len(s.ports) > 0 && at.Get("port").Exists() && !slices.Contains(s.ports, at.Get("port").Text()) {
-			e.found("provider-unreachable", at, "provider %q: no Service or ServiceEntry here is %s with port %s", p.name, at.Get("service").Text(), at.Get("port").Text())
+			e.findings.Found("provider-unreachable", at, "provider %q: no Service or ServiceEntry here is %s with port %s", p.name, at.Get("service").Text(), at.Get("port").Text())
 		}
 	}
 }
@@ -277,7 +257,7 @@ func (e *examiner) policy(p tree.Node) {
 		if !at.Exists() {
 			at = spec
 		}
-		finding := e.found("unknown-provider", at, "%s: the mesh has no extension provider %q", name(p), named.Text())
+		finding := e.findings.Found("unknown-provider", at, "%s: the mesh has no extension provider %q", tree.ObjectName(p), named.Text())
 		if list := e.providers(); len(list) == 1 {
 			finding.Fix = func() { spec.Make("provider", []tree.Pair{}).Set("name", list[0].name) }
 		}
@@ -285,9 +265,9 @@ func (e *examiner) policy(p tree.Node) {
 	list := spec.Get("rules")
 	switch items := list.Items(); {
 	case len(items) == 0:
-		e.found("custom-policy-none", p, "%s has no rules and matches nothing", name(p)).Fix = func() { spec.Set("rules", []any{[]tree.Pair{}}) }
+		e.findings.Found("custom-policy-none", p, "%s has no rules and matches nothing", tree.ObjectName(p)).Fix = func() { spec.Set("rules", []any{[]tree.Pair{}}) }
 	case !slices.ContainsFunc(items, func(rule tree.Node) bool { return len(rule.Members()) == 0 }):
-		e.found("custom-policy-limited", list, "%s asks only for what its rules name", name(p)).Fix = func() { spec.Set("rules", []any{[]tree.Pair{}}) }
+		e.findings.Found("custom-policy-limited", list, "%s asks only for what its rules name", tree.ObjectName(p)).Fix = func() { spec.Set("rules", []any{[]tree.Pair{}}) }
 	}
 }
 
@@ -301,7 +281,7 @@ func (e *examiner) removes(f, patch tree.Node) {
 	another := operation.Text() == "REPLACE" && !strings.HasSuffix(value.Get("typed_config", "@type").Text()+value.Get("typedConfig", "@type").Text(), ".ext_authz.v3.ExtAuthz")
 	off := operation.Text() == "MERGE" && value.Get("disabled").True()
 	if of && (operation.Text() == "REMOVE" || another || off) {
-		e.found("filter-removed", operation, "%s takes away %s", name(f), or(named, "every HTTP filter"))
+		e.findings.Found("filter-removed", operation, "%s takes away %s", tree.ObjectName(f), or(named, "every HTTP filter"))
 	}
 }
 
@@ -317,8 +297,8 @@ func (e *examiner) several() {
 	for i, p := range e.policies {
 		for _, q := range e.policies[:i] {
 			a, b := p.Get("spec", "provider", "name"), q.Get("spec", "provider", "name")
-			if a.Text() != b.Text() && namespace(p) == namespace(q) && overlap(p.Get("spec", "selector", "matchLabels"), q.Get("spec", "selector", "matchLabels")) {
-				e.found("several-custom-providers", a, "%s asks %q, and %s, which may select the same workload, asks %q", name(p), a.Text(), name(q), b.Text())
+			if a.Text() != b.Text() && tree.Namespace(p) == tree.Namespace(q) && overlap(p.Get("spec", "selector", "matchLabels"), q.Get("spec", "selector", "matchLabels")) {
+				e.findings.Found("several-custom-providers", a, "%s asks %q, and %s, which may select the same workload, asks %q", tree.ObjectName(p), a.Text(), tree.ObjectName(q), b.Text())
 			}
 		}
 	}
@@ -346,7 +326,7 @@ func (e *examiner) sidecar(s tree.Node) {
 	}
 	for _, p := range e.providers() {
 		used := slices.ContainsFunc(e.policies, func(policy tree.Node) bool {
-			return policy.Get("spec", "provider", "name").Text() == p.name && (namespace(policy) == namespace(s) || namespace(policy) == "istio-system")
+			return policy.Get("spec", "provider", "name").Text() == p.name && (tree.Namespace(policy) == tree.Namespace(s) || tree.Namespace(policy) == "istio-system")
 		})
 		text := p.at.Get("service").Text()
 		home, host, ok := strings.Cut(text, "/")
@@ -358,9 +338,9 @@ func (e *examiner) sidecar(s tree.Node) {
 		} else if labels := strings.Split(host, "."); home == "" && len(labels) > 1 {
 			home = labels[1]
 		}
-		if used && !slices.ContainsFunc(hosts, func(h string) bool { return covers(h, namespace(s), home, host) }) {
+		if used && !slices.ContainsFunc(hosts, func(h string) bool { return covers(h, tree.Namespace(s), home, host) }) {
 			list := egress.Item(0).Get("hosts")
-			e.found("sidecar-hides-gatehouse", egress, "%s: its egress does not have %s/%s, which provider %q asks", name(s), home, host, p.name).
+			e.findings.Found("sidecar-hides-gatehouse", egress, "%s: its egress does not have %s/%s, which provider %q asks", tree.ObjectName(s), home, host, p.name).
 				Fix = func() { list.Insert(tree.Node{}, home+"/*") }
 		}
 	}
@@ -382,7 +362,7 @@ func covers(egress, own, home, host string) bool {
 func (e *examiner) peer(p tree.Node) {
 	for _, at := range append([]tree.Node{p.Get("spec", "mtls", "mode")}, modes(p.Get("spec", "portLevelMtls"))...) {
 		if mode := at.Text(); mode == "DISABLE" || mode == "PERMISSIVE" {
-			e.found("mtls-not-strict", at, "%s: mtls is %s", name(p), mode)
+			e.findings.Found("mtls-not-strict", at, "%s: mtls is %s", tree.ObjectName(p), mode)
 		}
 	}
 }
@@ -402,28 +382,28 @@ func (e *examiner) workload(w tree.Node) {
 	}
 	labels := template.Get("metadata", "labels")
 	if !slices.ContainsFunc(e.policies, func(p tree.Node) bool {
-		return namespace(p) == namespace(w) && selects(p.Get("spec", "selector", "matchLabels"), labels)
+		return tree.Namespace(p) == tree.Namespace(w) && selects(p.Get("spec", "selector", "matchLabels"), labels)
 	}) {
 		return
 	}
 	annotations := template.Get("metadata", "annotations")
 	for _, from := range []tree.Node{annotations, labels} {
 		if off := from.Get("sidecar.istio.io/inject"); off.Text() == "false" {
-			e.found("injection-off", off, "%s has no sidecar, and a CUSTOM policy selects it", name(w)).Fix = func() { from.Remove("sidecar.istio.io/inject") }
+			e.findings.Found("injection-off", off, "%s has no sidecar, and a CUSTOM policy selects it", tree.ObjectName(w)).Fix = func() { from.Remove("sidecar.istio.io/inject") }
 		}
 	}
 	if host := template.Get("spec", "hostNetwork"); host.True() {
-		e.found("injection-off", host, "%s uses the network of its node, so that Istio gives it no sidecar, and a CUSTOM policy selects it", name(w))
+		e.findings.Found("injection-off", host, "%s uses the network of its node, so that Istio gives it no sidecar, and a CUSTOM policy selects it", tree.ObjectName(w))
 	}
 	const interfaces = "traffic.sidecar.istio.io/excludeInterfaces"
 	if out := annotations.Get(interfaces); out.Text() != "" {
-		e.found("port-excluded", out, "%s: what comes in by %s goes around the sidecar", name(w), out.Text()).Fix = func() { annotations.Remove(interfaces) }
+		e.findings.Found("port-excluded", out, "%s: what comes in by %s goes around the sidecar", tree.ObjectName(w), out.Text()).Fix = func() { annotations.Remove(interfaces) }
 	}
 	if out := annotations.Get("traffic.sidecar.istio.io/excludeInboundPorts"); out.Text() != "" {
-		e.found("port-excluded", out, "%s: ports %s go around the sidecar", name(w), out.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/excludeInboundPorts") }
+		e.findings.Found("port-excluded", out, "%s: ports %s go around the sidecar", tree.ObjectName(w), out.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/excludeInboundPorts") }
 	}
 	if in := annotations.Get("traffic.sidecar.istio.io/includeInboundPorts"); in.Exists() && in.Text() != "*" {
-		e.found("port-excluded", in, "%s: only ports %q go through the sidecar", name(w), in.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/includeInboundPorts") }
+		e.findings.Found("port-excluded", in, "%s: only ports %q go through the sidecar", tree.ObjectName(w), in.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/includeInboundPorts") }
 	}
 }
 

@@ -43,6 +43,15 @@ type Rule struct {
 	Mend     string
 }
 
+// Findings are collected while something is looked at.
+type Findings []Finding
+
+// Found adds a finding, and returns it for what may be added to it before the next.
+func (f *Findings) Found(id string, at tree.Node, format string, args ...any) *Finding {
+	*f = append(*f, Of(id).At(at, format, args...))
+	return &(*f)[len(*f)-1]
+}
+
 // Finding is one thing that is wrong at one place.
 type Finding struct {
 	Rule

@@ -141,9 +141,7 @@ func (n Node) make(value any) *yaml.Node {
 
 // clone is a tree of its own, in which what aliases stand for is written out.
 func clone(n *yaml.Node) *yaml.Node {
-	for n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
+	n = resolved(n)
 	c := *n
 	c.Anchor, c.Content = "", make([]*yaml.Node, len(n.Content))
 	for i, below := range n.Content {

@@ -93,9 +93,7 @@ func parseJSON(text []byte) (*yaml.Node, error) {
 func (n Node) AppendJSON(b *bytes.Buffer, indent string) { writeJSON(b, n.node, indent, "\n") }
 
 func writeJSON(b *bytes.Buffer, n *yaml.Node, indent, newline string) {
-	for n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
+	n = resolved(n)
 	open, closing := byte('['), byte(']')
 	switch n.Kind {
 	case yaml.ScalarNode:

@@ -154,13 +154,10 @@ func (n Node) IsList() bool { return n.node != nil && n.node.Kind == yaml.Sequen
 
 // below is a value within n, with what an alias stands for.
 func (n Node) below(node *yaml.Node, path string) Node {
-	for node != nil && node.Kind == yaml.AliasNode {
-		node = node.Alias
-	}
 	if node == nil {
 		return Node{}
 	}
-	return Node{n.text, node, path}
+	return Node{n.text, resolved(node), path}
 }
 
 // Get follows names through mappings, each as it is in a message (snake_case) or in JSON (camelCase), also through YAML's merges.
@@ -190,26 +187,36 @@ func find(mapping *yaml.Node, name string, depth int) *yaml.Node {
 		if mapping.Content[i].Tag != mergeTag {
 			continue
 		}
-		merged := mapping.Content[i+1]
-		for merged.Kind == yaml.AliasNode {
-			merged = merged.Alias
-		}
-		from := []*yaml.Node{merged}
-		if merged.Kind == yaml.SequenceNode {
-			from = merged.Content
-		}
-		for _, m := range from {
-			for m.Kind == yaml.AliasNode {
-				m = m.Alias
-			}
-			if m.Kind == yaml.MappingNode {
-				if found := find(m, name, depth+1); found != nil {
-					return found
-				}
+		for _, m := range merged(mapping.Content[i+1]) {
+			if found := find(m, name, depth+1); found != nil {
+				return found
 			}
 		}
 	}
 	return nil
+}
+
+// merged are the mappings that a merge key's value stands for: one, or a list of them, by themselves or by aliases.
+func merged(value *yaml.Node) (mappings []*yaml.Node) {
+	value = resolved(value)
+	from := []*yaml.Node{value}
+	if value.Kind == yaml.SequenceNode {
+		from = value.Content
+	}
+	for _, m := range from {
+		if m = resolved(m); m.Kind == yaml.MappingNode {
+			mappings = append(mappings, m)
+		}
+	}
+	return mappings
+}
+
+// resolved follows aliases.
+func resolved(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
 }
 
 func indexOf(mapping *yaml.Node, name string) int {
@@ -273,27 +280,15 @@ func (n Node) Members() []Member {
 		for i := 0; i+1 < len(mapping.Content); i += 2 {
 			key, value := mapping.Content[i], mapping.Content[i+1]
 			if key.Tag == mergeTag {
-				merges = append(merges, value)
+				merges = append(merges, merged(value)...)
 			} else if !seen[key.Value] {
 				seen[key.Value] = true
 				members = append(members, Member{key.Value, n.Get(key.Value)})
 			}
 		}
 		for _, m := range merges {
-			for m.Kind == yaml.AliasNode {
-				m = m.Alias
-			}
-			from := []*yaml.Node{m}
-			if m.Kind == yaml.SequenceNode {
-				from = m.Content
-			}
-			for _, m := range from {
-				for m.Kind == yaml.AliasNode {
-					m = m.Alias
-				}
-				if m.Kind == yaml.MappingNode && depth < maxDepth {
-					add(m, depth+1)
-				}
+			if depth < maxDepth {
+				add(m, depth+1)
 			}
 		}
 	}
