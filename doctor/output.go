@@ -12,18 +12,16 @@ import (
 	"gatehouse/terminal"
 )
 
-// Print writes the report as text, json or sarif, with the version of the program for the last.
+// Print writes the report as json, as sarif with the version of the program, or else as text.
 func (r *Report) Print(w io.Writer, format, version string) error {
 	switch format {
-	case "text":
-		r.Text(w)
-		return nil
 	case "json":
 		return r.JSON(w)
 	case "sarif":
 		return r.SARIF(w, version)
 	}
-	return fmt.Errorf("-o %q: give text, json or sarif", format)
+	r.Text(w)
+	return nil
 }
 
 // PrintMended writes the mended inputs, and to left what is left for a person, which it returns.

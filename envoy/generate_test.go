@@ -17,11 +17,7 @@ import (
 func TestGeneratedConfigurations(t *testing.T) {
 	dir := t.TempDir()
 	certificate, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	out, err := exec.CommandContext(t.Context(), "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-		"-subj", "/CN=localhost", "-keyout", key, "-out", certificate).CombinedOutput()
-	if err != nil {
-		t.Skipf("openssl: %v\n%s", err, out)
-	}
+	selfSigned(t, certificate, key)
 	for name, c := range map[string]generate.Config{
 		"defaults": generate.Default("orders"),
 		"everything over gRPC": {Name: "orders", Listen: ":18443", App: "app.internal:8000", Gatehouse: "gatehouse.internal:9191", Cert: certificate, Key: key,
