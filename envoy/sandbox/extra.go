@@ -32,25 +32,14 @@ func Run(workDir, name, dir string, argv []string, env ...string) (*Process, err
 // Ready returns nil once url answers with a status below 500, and an error when the program ends or ctx does before that.
 func (p *Process) Ready(ctx context.Context, url string) error {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		up := false
-		if resp, err := client.Get(url); err == nil {
-			resp.Body.Close()
-			up = resp.StatusCode < 500
+	return p.p.await(ctx, func() bool {
+		resp, err := client.Get(url)
+		if err != nil {
+			return false
 		}
-		select {
-		case <-p.p.done: // also where a stranger answers on our port
-			return fmt.Errorf("%s stopped while starting (%s): %s; all of its output is in %s", p.p.name, p.p.exit(), p.p.lastWords(), p.p.logFile)
-		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready (%w): %s; all of its output is in %s", p.p.name, ctx.Err(), p.p.lastWords(), p.p.logFile)
-		case <-tick.C:
-			if up {
-				return nil
-			}
-		}
-	}
+		resp.Body.Close()
+		return resp.StatusCode < 500
+	})
 }
 
 // Signal sends a signal to the program.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -104,4 +105,23 @@ func readLog(p *process) string {
 		return err.Error()
 	}
 	return strings.ToValidUTF8(string(text), "?")
+}
+
+// await returns nil once up is true, and an error when the program ends or ctx does before that.
+func (p *process) await(ctx context.Context, up func() bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		isUp := up()
+		select {
+		case <-p.done: // also where a stranger answers on our port
+			return fmt.Errorf("%s stopped while starting (%s): %s; all of its output is in %s", p.name, p.exit(), p.lastWords(), p.logFile)
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready (%w): %s; all of its output is in %s", p.name, ctx.Err(), p.lastWords(), p.logFile)
+		case <-tick.C:
+			if isUp {
+				return nil
+			}
+		}
+	}
 }

@@ -231,23 +231,7 @@ func (s *Sandbox) awaitReady(ctx context.Context) error {
 
 // await returns nil once url answers 200, and an error when p ends or ctx does before that.
 func (s *Sandbox) await(ctx context.Context, p *process, url string) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		up := s.answers200(ctx, url)
-		select {
-		case <-p.done: // also where a stranger answers on our port
-			return fmt.Errorf("%s stopped while starting (%s): %s; all of its output is in %s",
-				p.name, p.exit(), p.lastWords(), p.logFile)
-		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready (%w): %s; all of its output is in %s",
-				p.name, ctx.Err(), p.lastWords(), p.logFile)
-		case <-tick.C:
-			if up {
-				return nil
-			}
-		}
-	}
+	return p.await(ctx, func() bool { return s.answers200(ctx, url) })
 }
 
 func (s *Sandbox) answers200(ctx context.Context, url string) bool {

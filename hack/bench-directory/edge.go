@@ -115,26 +115,9 @@ func (e *edgeBench) start(ctx context.Context, name, file string) (*node, error)
 	}
 	limit, stop := context.WithTimeout(ctx, 2*time.Minute)
 	defer stop()
-	err = n.gatehouse.Ready(limit, "http://"+at(admin)+"/healthz")
-	for ready := false; err == nil && !ready; ready = isReady(limit, "http://"+at(admin)+"/readyz") {
-		err = limit.Err()
-	}
+	err = n.gatehouse.Ready(limit, "http://"+at(admin)+"/readyz")
 	n.took = time.Since(began)
 	return n, err
-}
-
-func isReady(ctx context.Context, url string) bool {
-	time.Sleep(5 * time.Millisecond)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return false
-	}
-	answer.Body.Close()
-	return answer.StatusCode == http.StatusOK
 }
 
 func (n *node) stop() error {
