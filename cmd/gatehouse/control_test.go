@@ -154,6 +154,9 @@ func TestSmokeKeepsABadPolicyOut(t *testing.T) {
 		if code, body := p.get("/readyz"); code != 200 {
 			return fmt.Errorf("%d %s", code, body)
 		}
+		if s := p.status().Bundles[0]; s.Stage == "smoke" { // of the bundle before: a moment after it decides, a bundle says so
+			return fmt.Errorf("%+v", s)
+		}
 		return nil
 	})
 	write(t, p.path("policy", "authz.rego"), closed)
