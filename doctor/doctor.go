@@ -77,7 +77,8 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 		r.Findings = append(r.Findings, findings...)
 		r.Asking += asking
 	}
-	if r.Asking == 0 && len(r.Findings) == 0 && len(objects) > 0 {
+	// A mesh's configuration alone asks nobody, and need not.
+	if r.Asking == 0 && len(r.Findings) == 0 && slices.ContainsFunc(objects, func(o tree.Node) bool { return !istio.IsMesh(o) }) {
 		r.Findings = append(r.Findings, rules.Of("no-ext-authz").At(objects[0], "no object here makes a proxy ask Gatehouse"))
 	}
 	r.Findings = rules.Sort(r.Findings)
@@ -103,8 +104,12 @@ func kubernetes(doc tree.Node) ([]tree.Node, bool) {
 	kind := doc.Get("kind").Text()
 	if kind == "" || doc.Get("apiVersion").Text() == "" {
 		// A mesh's configuration may stand alone.
-		if doc.Get("extensionProviders").IsList() || doc.Get("pathNormalization").IsMap() {
+		if istio.IsMesh(doc) {
 			return []tree.Node{doc}, true
+		}
+		// Or in the values of Istio's charts.
+		if mesh := doc.Get("meshConfig"); mesh.IsMap() && !envoyconf.Whole(doc) {
+			return []tree.Node{mesh}, true
 		}
 		return nil, false
 	}
