@@ -45,6 +45,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -353,9 +354,23 @@ func (m *Manager) publishStatus() {
 	}
 }
 
+// BrokenError is Load's where the policy cannot become active before somebody changes a file on this machine: it does not help to wait.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string { return e.Err.Error() }
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// broken makes err a BrokenError where it comes from files on this machine alone: a source that is fetched may bring something else.
+func (m *Manager) broken(ctx context.Context, err error, from ...*source) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, errChanging) || slices.ContainsFunc(from, func(s *source) bool { return s.fetch != nil }) {
+		return err
+	}
+	return &BrokenError{err}
+}
+
 // Load reads all sources once and takes them through every stage before publishing, for a check at start-up or on the command line. It
 // publishes nothing and does not change Status. A later Run starts with the result if nothing has changed; Load must not run concurrently
-// with it. Errors name bundle, file and line; errors.As finds bundle.Problems.
+// with it. Errors name bundle, file and line; errors.As finds bundle.Problems, and BrokenError.
 func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	all, errs := make([]*candidate, len(m.sources)), make([]error, len(m.sources))
 	var wait sync.WaitGroup
@@ -372,7 +387,7 @@ func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 		case err != nil && s.Optional:
 			m.cfg.Logger.Warn("an optional bundle is left out", zap.String("bundle", s.Name), zap.Error(err))
 		case err != nil:
-			problems = append(problems, err)
+			problems = append(problems, m.broken(ctx, err, s))
 		}
 	}
 	if len(problems) > 0 {
@@ -380,7 +395,7 @@ func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	}
 	snapshot, err := m.check(ctx, all)
 	if err != nil {
-		return nil, err
+		return nil, m.broken(ctx, err, m.sources...)
 	}
 	m.loaded = &loaded{snapshot: snapshot, list: all}
 	return snapshot, nil

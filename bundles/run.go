@@ -160,6 +160,9 @@ func (m *Manager) withPath() []*source {
 	return slices.DeleteFunc(slices.Clone(m.sources), func(s *source) bool { return s.fetch != nil })
 }
 
+// Local reports whether all sources are files on this machine.
+func (m *Manager) Local() bool { return len(m.withPath()) == len(m.sources) }
+
 // reload reads sources, given by their index in watched, and activates them as one change.
 func (m *Manager) reload(ctx context.Context, due []int) {
 	var changed []*source

@@ -146,6 +146,11 @@ func (s *directorySource) firstLoad(ctx context.Context) (loadOutcome, error) {
 	}
 }
 
+// broken reports whether the first load failed by what is in the files: they are there, and stay as they are until somebody changes them.
+func (s *directorySource) broken(err error) bool {
+	return err != nil && s.cfg.Writable == "" && s.trying == nil && !errors.Is(err, errChanging) && !errors.Is(err, context.Canceled)
+}
+
 // loadFiles reads the files.
 func loadFiles(ctx context.Context, c directoryConfig) (*directory.Snapshot, error) {
 	return format.Load(ctx, c.File, format.Options{Manifest: c.Manifest, Limits: c.Limits})

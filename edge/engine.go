@@ -122,6 +122,34 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 	return e, policyErr, nil
 }
 
+// BrokenError is New's, with RefuseBroken: policy or directory cannot be used, and no waiting mends that.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string {
+	return "nothing was started, as it could decide nothing:\n" + e.Err.Error()
+}
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// broken is what is wrong with policy and directory that no waiting mends: somebody has to change a file on this machine.
+func (e *engine) broken(g *gate.Gate, policyErr error) error {
+	var found []error
+	if _, broken := errors.AsType[*bundles.BrokenError](policyErr); broken {
+		found = append(found, policyErr)
+	}
+	if e.directory.broken(e.directoryErr) {
+		found = append(found, e.directoryErr)
+	}
+	if policyErr == nil && e.bundles.Local() {
+		if err := g.Validate(e.parts(true)); err != nil {
+			found = append(found, err)
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return &BrokenError{errors.Join(found...)}
+}
+
 // newBundles makes the manager of the bundles.
 func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, error) {
 	c := BundlesConfig(with.Config, e.logger, e.metrics, e.publish)

@@ -35,6 +35,9 @@ type Config struct {
 	Failed func(error)
 	// Busy brackets long computations; nil: not called.
 	Busy func() (end func())
+	// RefuseBroken has New fail where policy or directory are files on this machine that cannot be used as they are. Otherwise, and where the
+	// policy is still to be fetched, the node answers not_ready until it has both.
+	RefuseBroken bool
 	// Smoke reads policy.smoke and returns a func that runs its requests on a gate, nil where there are none. Default:
 	// none are run.
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
@@ -65,23 +68,23 @@ type Node struct {
 type Degraded struct{ Keys, Bundles, Routes, Directory, DecisionLog []string }
 
 // New prepares everything and reports all problems of the configuration at once; it starts nothing. A policy that
-// does not compile is not one of them: the node is not ready until it does.
+// does not compile is one of them with Config.RefuseBroken; else the node is not ready until it does.
 func New(ctx context.Context, c Config) (*Node, error) {
 	e, policyErr, err := newEngine(ctx, c, nil)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{with: c, logger: c.logger(), ready: make(chan struct{})}
-	if policyErr != nil {
-		n.logger.Error("policy failed to load; answering not_ready", zap.Error(policyErr))
-	}
-	if e.directoryErr != nil {
-		n.logger.Error("the directory failed to load; answering not_ready", zap.Error(e.directoryErr))
-	}
 	g, err := gate.New(c.Gate)
+	if err == nil && c.RefuseBroken {
+		err = e.broken(g, policyErr)
+	}
 	if err != nil {
 		e.sink.discard(nil)
 		return nil, err
+	}
+	if e.directoryErr != nil { // the bundles' manager reports the policy's own
+		n.logger.Error("the directory failed to load; answering not_ready", zap.Error(e.directoryErr))
 	}
 	n.own = &publisher{gate: g}
 	n.current.Store(e)

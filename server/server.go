@@ -40,6 +40,8 @@ type Config struct {
 	Reloads <-chan os.Signal // each value is a wish to read the configuration again
 	Version string           // shown on the status page, in traces and in the log
 
+	// WaitForPolicy starts without a policy, or a directory, that can be used, and answers not_ready until there is one.
+	WaitForPolicy bool
 	// Smoke is [edge.Config.Smoke].
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
 }
@@ -104,7 +106,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
 	found.Add("traces", err)
 	found.Add("listen", ValidateListen(cfg.Listen))
-	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, Smoke: with.Smoke,
+	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, RefuseBroken: !with.WaitForPolicy, Smoke: with.Smoke,
 		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
 	if err != nil {
 		return nil, err
