@@ -16,6 +16,8 @@ type Source struct {
 	// Instead puts the bundle in the place of the configuration's.
 	Instead bool
 	Plain   bool // --plain
+	// Change is given what was read, each time: what only this process wants otherwise. nil changes nothing.
+	Change func(*Config)
 }
 
 // Read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
@@ -48,6 +50,9 @@ func (s Source) Read() (*Config, *Document, error) {
 		} else if b.Name == "" {
 			b.Name = b.remoteName()
 		}
+	}
+	if s.Change != nil {
+		s.Change(cfg)
 	}
 	return cfg, doc, nil
 }
