@@ -41,8 +41,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/gate/gatetest":       {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"}, // for tests alone
 		"gatehouse/bundles":             {"gatehouse/images", "gatehouse/policy"},
 		"gatehouse/bundles/origin":      {"gatehouse/images"},
-		"gatehouse/bundles/signature":   {"gatehouse/policy/bundle", "gatehouse/policy/rego"},
-		"gatehouse/bundles/tarball":     {"gatehouse/policy/bundle", "gatehouse/policy/rego"},
+		"gatehouse/bundles/signature":   {"gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
+		"gatehouse/bundles/tarball":     {"gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
 		"gatehouse/identity":            {},
 		"gatehouse/identity/apikey":     {"gatehouse/identity/credential", "gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
 		"gatehouse/identity/claims":     {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
@@ -73,7 +73,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/policy":             {},
 		"gatehouse/policy/bounds":      {},
 		"gatehouse/policy/builtins":    {},
-		"gatehouse/policy/bundle":      {"gatehouse/policy/rego"},
+		"gatehouse/policy/bundle":      {"gatehouse/policy/builtins", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
+		"gatehouse/policy/regoerror":   {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
 		"gatehouse/policy/reach":       {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
 		"gatehouse/policy/rego":        {},
 		"gatehouse/policy/explain":     {"gatehouse/policy"}, // for tools
