@@ -39,6 +39,7 @@ func serveCommand() *cobra.Command {
 	}
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, with --config in addition to its bundles, else instead of those of gatehouse.yaml")
+	c.Flags().StringVar(&src.Policy, "policy", "", "where the one bundle of the configuration comes from instead: oci://IMAGE, a URL, a folder or a tarball; its name and signing keys stay")
 	c.Flags().BoolVar(&src.Plain, "plain", false, "reference mode: decide without optimisations (remembered decisions, partial input, own wire format)")
 	return c
 }
