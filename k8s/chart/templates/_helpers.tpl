@@ -135,7 +135,7 @@ seccompProfile: {type: RuntimeDefault}
 name: gatehouse
 image: {{ include "gatehouse.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-args: [serve, --config, /etc/gatehouse/gatehouse.yaml]
+args: [serve, --config, /etc/gatehouse/gatehouse.yaml, --wait-for-policy]
 {{- with .Values.env }}
 env:
   {{- toYaml . | nindent 2 }}
