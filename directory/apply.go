@@ -121,7 +121,7 @@ func (t *txn) removeObject(n number) {
 			}
 			d, base := t.draft(other).side(!rev)
 			d.take(other&(pageSize-1), base).remove(makeEdge(e.rel(), e.sub(), n))
-			t.relieve()
+			t.freezeDrafts()
 		}
 	}
 	typ, id := t.s.record(n).head()
@@ -174,7 +174,7 @@ func (t *txn) setRelation(r *Relation) error {
 	d, base = t.draft(subject).side(true)
 	d.take(subject&(pageSize-1), base).set(makeEdge(x.rel, x.sub, object), x.at)
 	t.countEdge(object, e, x.at, true)
-	t.relieve()
+	t.freezeDrafts()
 	return nil
 }
 
@@ -207,7 +207,7 @@ func (t *txn) removeEdge(object number, e edge) {
 	d, base = t.draft(subject).side(true)
 	d.take(subject&(pageSize-1), base).remove(makeEdge(e.rel(), e.sub(), object))
 	t.countEdge(object, e, at, false)
-	t.relieve()
+	t.freezeDrafts()
 }
 
 // missing is the error for a relation whose object does not exist.
@@ -248,8 +248,8 @@ func (t *txn) finish() *Snapshot {
 // maxDrafts bounds the drafts that a large batch holds at once.
 const maxDrafts = 4096
 
-// relieve freezes the drafts if there are many. The caller must not hold one.
-func (t *txn) relieve() {
+// freezeDrafts freezes the drafts if there are many. The caller must not hold one.
+func (t *txn) freezeDrafts() {
 	if len(t.drafts) > maxDrafts {
 		t.freeze()
 	}

@@ -231,7 +231,7 @@ func (c *comparison) relations(f func(r Relation, missing, there bool, at int64)
 			if there && at == atThere {
 				return true
 			}
-			return f(c.a.relation(n, e, at), !known || !ok && !c.a.everybody(e.other()), there, atThere)
+			return f(c.a.relation(n, e, at), !known || !ok && !c.a.isWildcard(e.other()), there, atThere)
 		})
 	})
 }
@@ -261,8 +261,8 @@ func (e edges) apart(other edges, f func(e edge, at int64) bool) bool {
 	return true
 }
 
-// everybody reports whether an object is the wildcard of its type. No change deletes it.
-func (s *Snapshot) everybody(n number) bool { return s.idOf(n) == wildcard }
+// isWildcard reports whether an object is the wildcard of its type. No change deletes it.
+func (s *Snapshot) isWildcard(n number) bool { return s.idOf(n) == wildcard }
 
 // same reports whether two lists share memory.
 func same(a, b list) bool {
