@@ -18,6 +18,9 @@ type Source struct {
 	Plain   bool // --plain
 	// Change is given what was read, each time: what only this process wants otherwise. nil changes nothing.
 	Change func(*Config)
+	// Policy is where the one bundle of the configuration comes from instead: oci://IMAGE, an http URL, or a path. Its name, signing keys and
+	// credentials stay.
+	Policy string // --policy
 }
 
 // Read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
@@ -41,6 +44,11 @@ func (s Source) Read() (*Config, *Document, error) {
 		cfg.insteadOfBundles(s.Bundle)
 	} else if s.Bundle != "" {
 		cfg.Policy.Bundles = append(cfg.Policy.Bundles, Bundle{Path: s.Bundle})
+	}
+	if s.Policy != "" {
+		if err := cfg.policyFrom(s.Policy); err != nil {
+			return nil, nil, err
+		}
 	}
 	for i := range cfg.Policy.Bundles {
 		if b := &cfg.Policy.Bundles[i]; b.Name == "" && b.Path != "" {

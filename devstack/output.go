@@ -112,7 +112,7 @@ func (o *output) start(c children.Command, name string, end context.CancelCauseF
 	go func() { // goroutine: ends with the child, which stop awaits
 		<-child.Done()
 		p.flush()
-		end(fmt.Errorf("%s ended by itself (%s)%s", full(name), child.State(), p.lastWords()))
+		end(fmt.Errorf("%s ended by itself (%s)%s", full(name), child.State(), p.lastOutput()))
 	}()
 	return p, nil
 }
@@ -125,7 +125,7 @@ func full(name string) string {
 	return name
 }
 
-func (p *program) lastWords() string {
+func (p *program) lastOutput() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.last) == 0 {

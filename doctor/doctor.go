@@ -61,7 +61,7 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 	for _, o := range objects {
 		envoys = append(envoys, mounted(o)...)
 	}
-	for _, docs := range together(envoys) {
+	for _, docs := range mergeParts(envoys) {
 		result, err := envoyconf.Examine(docs, g)
 		if err != nil {
 			return nil, err
@@ -85,8 +85,8 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 	return r, nil
 }
 
-// together puts the pieces of one Envoy's configuration together. Where there are several whole ones, each text stands alone.
-func together(texts [][]tree.Node) [][]tree.Node {
+// mergeParts puts the pieces of one Envoy's configuration together. Where there are several whole ones, each text stands alone.
+func mergeParts(texts [][]tree.Node) [][]tree.Node {
 	whole := 0
 	for _, docs := range texts {
 		if slices.ContainsFunc(docs, envoyconf.Whole) {

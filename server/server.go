@@ -119,7 +119,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 		}
 	}()
 	s.conns = conns.New(cfg.Listen, s.registry)
-	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
+	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endOnDrain),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
@@ -205,7 +205,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
 		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("authzen", addresses(s.directory.authzen.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
 
-	err := s.untilTheEnd(ctx, background)
+	err := s.waitForEnd(ctx, background)
 	s.drain()
 	_ = admin.Close() // its requests only read
 	_ = jwks.Close()  // likewise
@@ -239,8 +239,8 @@ func (s *Server) failed(err error) {
 	}
 }
 
-// untilTheEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
-func (s *Server) untilTheEnd(ctx, background context.Context) error {
+// waitForEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
+func (s *Server) waitForEnd(ctx, background context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
