@@ -100,6 +100,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/images/exchange": {},
 		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/report": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/replay/search", "gatehouse/trial", "gatehouse/trial/logged"},
 		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/trial/node": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
