@@ -98,7 +98,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	found := doc.Problems()
 	s.logger, err = buildLog(cfg.Log, s.level)
 	found.Add("log", err)
-	panics.Tell(func(e panics.Event) {
+	panics.SetReporter(func(e panics.Event) {
 		s.logger.Error("recovered from a panic", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
 	limitMemory(s.logger, memlimit.FromCgroup)

@@ -71,7 +71,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	} else if err != nil {
 		return err
 	}
-	out, err := node.Retell(c.Context(), src, record, notices(c.ErrOrStderr()))
+	out, err := node.ExplainLogged(c.Context(), src, record, notices(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.
 }
 
 // printLogged writes it for people.
-func printLogged(w io.Writer, o *logged.Retold) error {
+func printLogged(w io.Writer, o *logged.Explanation) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
 		if text := fmt.Sprintf(format, terminal.VisibleArgs(args)...); text != "" {
@@ -165,7 +165,7 @@ func bundleWords(b logged.Bundle) string {
 }
 
 // otherwise says why it does not come out as recorded.
-func otherwise(o *logged.Retold) string {
+func otherwise(o *logged.Explanation) string {
 	text := "it comes out differently now"
 	switch {
 	case slices.Contains([]string{"timeout", "overloaded", "unavailable", "internal", "not_ready"}, o.Recorded.Reason):
