@@ -50,6 +50,7 @@ bundle that is to be fetched is waited for in any case.`,
 	}
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, with --config in addition to its bundles, else instead of those of gatehouse.yaml")
+	c.Flags().StringVar(&src.Policy, "policy", "", "where the one bundle of the configuration comes from instead: oci://IMAGE, a URL, a folder or a tarball; its name and signing keys stay")
 	c.Flags().BoolVar(&with.WaitForPolicy, "wait-for-policy", false, "start also with a policy or a directory that cannot be used, and answer not_ready until it can")
 	c.Flags().BoolVar(&src.Plain, "plain", false, "reference mode: decide without optimisations (remembered decisions, partial input, own wire format)")
 	return c
