@@ -72,16 +72,16 @@ type asker struct {
 	all   number // the wildcard object of the subject's type
 	isAll presence
 
-	scope   *use     // of the named node whose parts are evaluated; nil: each question is a named node itself
-	use     *use     // of the evaluated node
-	climbed bool     // sets is filled
-	partial bool     // sets is incomplete because of the limits
-	sets    []member // the sets that contain the subject
-	inSets  table    // the same by key
-	memo    table    // verdicts of permissions; open during evaluation
-	seen    table    // of descend: visited without success
-	queue   []member
-	solver  solver
+	scope      *use     // of the named node whose parts are evaluated; nil: each question is a named node itself
+	use        *use     // of the evaluated node
+	setsFilled bool     // sets is filled
+	partial    bool     // sets is incomplete because of the limits
+	sets       []member // the sets that contain the subject
+	inSets     table    // the same by key
+	memo       table    // verdicts of permissions; open during evaluation
+	seen       table    // of descend: visited without success
+	queue      []member
+	solver     solver
 
 	basis   *Dependencies // what is read is added to it; nil: nobody wants to know
 	touched edge          // a sink, so that reads are not optimized away
@@ -90,7 +90,7 @@ type asker struct {
 type presence uint8
 
 const (
-	notLooked presence = iota
+	presenceUnknown presence = iota
 	present
 	absent
 )
@@ -129,13 +129,13 @@ func (a *asker) setSubject(t typeID, id string, sub relID) {
 }
 
 func (a *asker) setNumber(t typeID, n number, known bool, sub relID) {
-	a.typ, a.sub, a.n, a.known, a.isAll = t, sub, n, known, notLooked
-	a.climbed, a.partial, a.use = false, false, nil
+	a.typ, a.sub, a.n, a.known, a.isAll = t, sub, n, known, presenceUnknown
+	a.setsFilled, a.partial, a.use = false, false, nil
 }
 
-// everyone is the wildcard object of the subject's type.
-func (a *asker) everyone() (number, bool) {
-	if a.isAll == notLooked {
+// wildcardObject is the wildcard object of the subject's type.
+func (a *asker) wildcardObject() (number, bool) {
+	if a.isAll == presenceUnknown {
 		a.isAll = absent
 		n, ok := a.s.find(a.typ, wildcard)
 		if a.noteName(a.typ, wildcard, n, ok); ok {
@@ -161,7 +161,7 @@ func (a *asker) ask(o number, n node) (bool, error) {
 		u = a.p.use(n)
 	}
 	if u != a.use {
-		a.use, a.climbed, a.partial = u, false, false
+		a.use, a.setsFilled, a.partial = u, false, false
 		a.seen.reset()
 	}
 	if n >= firstPermission {
@@ -255,7 +255,7 @@ func (a *asker) arrow(o number, e *expr, depth int) verdict {
 		if !a.spend(1) {
 			return stop
 		}
-		if v := a.eval(x, a.tip(e, x), depth); v != no {
+		if v := a.eval(x, a.targetNode(e, x), depth); v != no {
 			return v
 		}
 	}
@@ -277,15 +277,15 @@ func (a *asker) arrow(o number, e *expr, depth int) verdict {
 	return no
 }
 
-// tip is the node that an arrow evaluates on x.
-func (a *asker) tip(e *expr, x number) node {
-	if len(e.tips) == 1 {
-		return e.tips[0].node
+// targetNode is the node that an arrow evaluates on x.
+func (a *asker) targetNode(e *expr, x number) node {
+	if len(e.targets) == 1 {
+		return e.targets[0].node
 	}
 	t := a.s.typeOf(x)
-	for i := range e.tips {
-		if e.tips[i].typ == t {
-			return e.tips[i].node
+	for i := range e.targets {
+		if e.targets[i].typ == t {
+			return e.targets[i].node
 		}
 	}
 	return node(0) // not in the manifest: relation 0 has no subjects
@@ -298,8 +298,8 @@ func (a *asker) relation(o number, r relID) verdict {
 	}
 	a.note(o)
 	f, rp := a.s.forward(o), &a.p.rels[r]
-	if len(rp.sets) > 0 && a.known && !a.climbed {
-		a.touch(a.n)
+	if len(rp.sets) > 0 && a.known && !a.setsFilled {
+		a.prefetch(a.n)
 	}
 	if a.direct(f, r, rp) {
 		return yes
@@ -310,7 +310,7 @@ func (a *asker) relation(o number, r relID) verdict {
 		if sp.len() == 0 {
 			continue
 		}
-		if !found && !a.climbed {
+		if !found && !a.setsFilled {
 			if v := a.begin(o, r); v != unsure {
 				return v
 			}
@@ -327,8 +327,8 @@ func (a *asker) relation(o number, r relID) verdict {
 }
 
 const (
-	wide   = 64 // sets that directly contain the subject; with more, the object's side is tried first
-	glance = 64 // and sets read there at most
+	wide    = 64 // sets that directly contain the subject; with more, the object's side is tried first
+	maxPeek = 64 // and sets read there at most
 )
 
 // begin climbs, unless the subject is in many sets and the object has few: then it returns the verdict at once.
@@ -345,7 +345,7 @@ func (a *asker) begin(o number, r relID) verdict {
 		}
 	}
 	if n > wide {
-		if v := a.descend(o, r, glance); v != unsure {
+		if v := a.descend(o, r, maxPeek); v != unsure {
 			return v
 		}
 	}
@@ -366,7 +366,7 @@ func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 		return true
 	}
 	if slices.Contains(rp.any, a.typ) {
-		if all, ok := a.everyone(); ok && f.has(r, 0, all, a.now) {
+		if all, ok := a.wildcardObject(); ok && f.has(r, 0, all, a.now) {
 			return true
 		}
 	}
@@ -433,7 +433,7 @@ func (a *asker) member(f edges, r, set relID, sp span) verdict {
 // climb finds the relevant sets that contain the subject: from the subject upwards, breadth first. Where a limit ends
 // it, the sets found stay, and descend searches from the other side.
 func (a *asker) climb() {
-	a.climbed, a.sets = true, a.sets[:0]
+	a.setsFilled, a.sets = true, a.sets[:0]
 	a.inSets.reset()
 	least := a.work / 2
 	if a.known {
@@ -446,7 +446,7 @@ func (a *asker) climb() {
 	if a.sub == 0 {
 		for _, r := range a.use.pairs {
 			if slices.Contains(a.p.rels[r].any, a.typ) {
-				if all, ok := a.everyone(); ok {
+				if all, ok := a.wildcardObject(); ok {
 					a.join(all, r, 0, 1, least)
 				}
 			}
@@ -455,7 +455,7 @@ func (a *asker) climb() {
 	for i, touched := 0, 0; i < len(a.sets) && !a.partial; i++ {
 		if i == touched {
 			for ; touched < min(i+ahead, len(a.sets)); touched++ {
-				a.touch(a.sets[touched].n)
+				a.prefetch(a.sets[touched].n)
 			}
 		}
 		m := a.sets[i]
@@ -470,8 +470,8 @@ func (a *asker) climb() {
 // ahead is how many sets are prefetched before the first is read, to overlap memory latency.
 const ahead = 16
 
-// touch prefetches the relations of which n is the subject.
-func (a *asker) touch(n number) {
+// prefetch prefetches the relations of which n is the subject.
+func (a *asker) prefetch(n number) {
 	if e := a.s.reverse(n); len(e.edges) > 0 {
 		a.touched ^= e.edges[0]
 	}

@@ -117,7 +117,7 @@ func (a *asker) follow(o number, e *expr, each func(x number, n node) verdict) v
 		if !a.spend(1) {
 			return stop
 		}
-		if v := each(x, a.tip(e, x)); v != no {
+		if v := each(x, a.targetNode(e, x)); v != no {
 			return v
 		}
 	}

@@ -61,7 +61,7 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 	for _, o := range objects {
 		envoys = append(envoys, mounted(o)...)
 	}
-	for _, docs := range together(envoys) {
+	for _, docs := range mergeParts(envoys) {
 		result, err := envoyconf.Examine(docs, g)
 		if err != nil {
 			return nil, err
@@ -77,15 +77,16 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 		r.Findings = append(r.Findings, findings...)
 		r.Asking += asking
 	}
-	if r.Asking == 0 && len(r.Findings) == 0 && len(objects) > 0 {
+	// A mesh's configuration alone asks nobody, and need not.
+	if r.Asking == 0 && len(r.Findings) == 0 && slices.ContainsFunc(objects, func(o tree.Node) bool { return !istio.IsMesh(o) }) {
 		r.Findings = append(r.Findings, rules.Of("no-ext-authz").At(objects[0], "no object here makes a proxy ask Gatehouse"))
 	}
 	r.Findings = rules.Sort(r.Findings)
 	return r, nil
 }
 
-// together puts the pieces of one Envoy's configuration together. Where there are several whole ones, each text stands alone.
-func together(texts [][]tree.Node) [][]tree.Node {
+// mergeParts puts the pieces of one Envoy's configuration together. Where there are several whole ones, each text stands alone.
+func mergeParts(texts [][]tree.Node) [][]tree.Node {
 	whole := 0
 	for _, docs := range texts {
 		if slices.ContainsFunc(docs, envoyconf.Whole) {
@@ -103,8 +104,12 @@ func kubernetes(doc tree.Node) ([]tree.Node, bool) {
 	kind := doc.Get("kind").Text()
 	if kind == "" || doc.Get("apiVersion").Text() == "" {
 		// A mesh's configuration may stand alone.
-		if doc.Get("extensionProviders").IsList() || doc.Get("pathNormalization").IsMap() {
+		if istio.IsMesh(doc) {
 			return []tree.Node{doc}, true
+		}
+		// Or in the values of Istio's charts.
+		if mesh := doc.Get("meshConfig"); mesh.IsMap() && !envoyconf.Whole(doc) {
+			return []tree.Node{mesh}, true
 		}
 		return nil, false
 	}

@@ -7,53 +7,28 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"gatehouse/doctor"
 	"gatehouse/doctor/rules"
 )
 
-// object is a hole in the objects of a cluster. That they really make a proxy do so is tested with the real Istio and Envoy Gateway, in k8s/test.
+// object is a hole in the objects of a cluster. testdata/envoygateway/holes.yaml says what the fields are; k8s/test has more of them, and sees each hole on the
+// real things.
 type object struct {
-	id    string
-	edits []string // old and new texts, of the base
-	byMan bool     // the doctor leaves it to a person
-	knows func(*rules.Gatehouse)
+	ID    string
+	Edits []string
+	ByMan []string `yaml:"byMan"` // not nil: the doctor leaves it to a person
+	Knows struct {
+		Metadata    bool
+		Credentials []string
+	}
+	Request, Dump, Unproven string
 }
 
-func TestIstio(t *testing.T) {
-	overHTTP := func(more string) []string {
-		return []string{"envoyExtAuthzGrpc:", "envoyExtAuthzHttp:", ", packAsBytes: true", "", "failOpen: false", more}
-	}
-	kubernetes(t, "istio", []object{
-		{id: "unknown-provider", edits: []string{"provider: {name: gatehouse}", "provider: {name: gatehuose}"}},
-		{id: "custom-policy-none", edits: []string{"  rules: [{}]\n", ""}},
-		{id: "custom-policy-limited", edits: []string{"rules: [{}]", "rules: [{to: [{operation: {paths: [/admin]}}]}]"}},
-		{id: "sidecar-hides-gatehouse", edits: []string{`["./*", "gatehouse/*"]`, `["./*"]`}},
-		{id: "several-custom-providers", byMan: true, edits: []string{"kind: Sidecar", "kind: AuthorizationPolicy\nmetadata: {name: other, namespace: shop}\nspec: {action: CUSTOM, provider: {name: other}, rules: [{}]}\n" +
-			"---\napiVersion: networking.istio.io/v1\nkind: Sidecar", "networking.istio.io/v1\nkind: AuthorizationPolicy", "security.istio.io/v1\nkind: AuthorizationPolicy"}},
-		{id: "mtls-not-strict", byMan: true, edits: []string{"STRICT", "PERMISSIVE"}},
-		{id: "mtls-not-strict", byMan: true, edits: []string{"{mode: STRICT}", "{mode: STRICT}, portLevelMtls: {8000: {mode: DISABLE}}"}},
-		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/excludeInboundPorts: "8000"}`}},
-		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/includeInboundPorts: ""}`}},
-		{id: "injection-off", edits: []string{"labels: {app: orders}\n", "labels: {app: orders, sidecar.istio.io/inject: \"false\"}\n"}},
-		{id: "injection-off", byMan: true, edits: []string{"      annotations: {}", "      annotations: {}\n    spec: {hostNetwork: true}"}},
-		{id: "port-excluded", edits: []string{"annotations: {}", `annotations: {traffic.sidecar.istio.io/excludeInterfaces: eth0}`}},
-		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter(ofAuthz, "{operation: REMOVE}")}},
-		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter("", "{operation: REMOVE}")}},
-		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter(ofAuthz, "{operation: REPLACE, value: {name: a}}")}},
-		{id: "filter-removed", byMan: true, edits: []string{"kind: Sidecar", envoyFilter(ofAuthz, "{operation: MERGE, value: {disabled: true}}")}},
-		{id: "provider-unreachable", byMan: true, edits: []string{"port: 9191\n", "port: 9192\n"}},
-		// What follows is in the text of a ConfigMap.
-		{id: "path-normalization-mesh", edits: []string{"BASE", "MERGE_SLASHES"}},
-		{id: "failure-mode-allow", edits: []string{"failOpen: false", "failOpen: true"}},
-		{id: "status-on-error-unset", edits: []string{"          statusOnError: \"503\"\n", ""}},
-		{id: "timeout-below-policy", edits: []string{"0.25s", "0.05s"}},
-		{id: "body-as-text", edits: []string{", packAsBytes: true", ""}},
-		{id: "body-limit-rejects", edits: []string{", allowPartialMessage: true", ""}},
-		{id: "body-without-limit", edits: []string{"65536", "104857600"}},
-		{id: "provider-http-headers", edits: overHTTP("headersToUpstreamOnAllow: [x-auth-subject]")},
-		{id: "credentials-hidden", edits: overHTTP("headersToUpstreamOnAllow: [\"x-auth-*\"]"), knows: func(g *rules.Gatehouse) { g.Credentials = []string{"authorization", "x-api-key"} }},
-	})
-}
+func TestIstio(t *testing.T) { kubernetes(t, "istio") }
+
+func TestEnvoyGateway(t *testing.T) { kubernetes(t, "envoygateway") }
 
 const ofAuthz = "match: {context: SIDECAR_INBOUND, listener: {filterChain: {filter: {subFilter: {name: envoy.filters.http.ext_authz}}}}}, "
 
@@ -76,49 +51,6 @@ func TestIstioOtherFilters(t *testing.T) {
 			t.Errorf("%s: found %v", filter, found)
 		}
 	}
-}
-
-func TestEnvoyGateway(t *testing.T) {
-	policy := "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]\n  extAuth"
-	kubernetes(t, "envoygateway", []object{
-		{id: "route-without-ext-auth", byMan: true, edits: []string{policy, "  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: items}]\n  extAuth"}},
-		{id: "route-without-ext-auth", byMan: true, edits: []string{policy, "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge, sectionName: https}]\n  extAuth"}},
-		{id: "target-not-found", byMan: true, edits: []string{policy, "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: egde}]\n  extAuth"}},
-		{id: "policy-overrides-ext-auth", edits: []string{"kind: ClientTrafficPolicy", "kind: SecurityPolicy\nmetadata: {name: cors, namespace: shop}\nspec: {targetRefs: [{kind: HTTPRoute, name: orders}], cors: {}}\n" +
-			"---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
-		// A second Gateway that nobody asks for, as another parent of the route.
-		{id: "route-without-ext-auth", byMan: true, edits: []string{"kind: ClientTrafficPolicy", "kind: Other\n---\n" + openGateway + "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy",
-			"parentRefs: [{name: edge}]", "parentRefs: [{name: edge}, {name: open}]"}},
-		{id: "policy-overrides-ext-auth", edits: []string{"kind: ClientTrafficPolicy", cors("HTTPRoute, name: orders, sectionName: all"), "    - matches", "    - name: all\n      matches"}},
-		{id: "policy-overrides-ext-auth", byMan: true, edits: []string{"kind: ClientTrafficPolicy", cors("Gateway, name: edge, sectionName: http")}},
-		{id: "policy-overrides-ext-auth", byMan: true, edits: []string{policy, "  targetRefs: [{kind: HTTPRoute, name: orders}]\n  extAuth", "kind: ClientTrafficPolicy", cors("HTTPRoute, name: orders, sectionName: all"),
-			"    - matches", "    - name: all\n      matches"}},
-		{id: "stream-route-to-app", byMan: true, edits: []string{"kind: ClientTrafficPolicy", stream("TCPRoute")}},
-		{id: "stream-route-to-app", byMan: true, edits: []string{"kind: ClientTrafficPolicy", stream("TLSRoute")}},
-		{id: "patch-changes-filters", byMan: true, edits: []string{"kind: ClientTrafficPolicy", patch("op: remove, path: /default_filter_chain/filters/0/typed_config/http_filters/0")}},
-		{id: "patch-changes-filters", byMan: true, edits: []string{"kind: ClientTrafficPolicy", patch("op: remove, jsonPath: \"..http_filters[?(@.name=='envoy.filters.http.ext_authz')]\"")}},
-		{id: "fail-open", edits: []string{"failOpen: false", "failOpen: true"}},
-		{id: "timeout-below-policy", edits: []string{"250ms", "50ms"}},
-		{id: "body-without-limit", edits: []string{"65536", "104857600"}},
-		{id: "circuit-breakers-default", edits: []string{"      backendSettings: {circuitBreaker: {maxParallelRequests: 10000, maxPendingRequests: 10000}}\n", ""}},
-		{id: "backend-not-http2", edits: []string{"  appProtocols: [gateway.envoyproxy.io/h2c]\n", ""}},
-		{id: "gateway-merges-slashes", edits: []string{"disableMergeSlashes: true, ", ""}},
-		{id: "gateway-escaped-slashes", edits: []string{"escapedSlashesAction: RejectRequest", "escapedSlashesAction: UnescapeAndForward"}},
-		{id: "gateway-escaped-slashes", byMan: true, edits: []string{"kind: ClientTrafficPolicy", "kind: Other"}},
-		{id: "gateway-underscores", edits: []string{"withUnderscoresAction: RejectRequest", "withUnderscoresAction: Allow"}},
-		{id: "gateway-identity-headers", edits: []string{"x-auth-subject, ", ""}},
-		{id: "gateway-http-headers", edits: []string{"    grpc:\n", "    http:\n"}},
-		{id: "credentials-hidden", edits: []string{"failOpen: false", "headersToExtAuth: [accept]"}},
-		{id: "jwt-metadata-forgeable", byMan: true, edits: []string{"  extAuth:", "  jwt: {providers: []}\n  extAuth:"}, knows: func(g *rules.Gatehouse) { g.Metadata = true }},
-		{id: "identity-headers-removed", edits: []string{"filters: []", "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [X-Auth-Subject]}}]"}},
-		{id: "identity-headers-overwritten", edits: []string{"filters: []", "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-auth-roles, value: admin}]}}]"}},
-		{id: "filter-order", edits: []string{"kind: ClientTrafficPolicy", "kind: EnvoyProxy\nmetadata: {name: proxy, namespace: shop}\nspec: {filterOrder: [{name: envoy.filters.http.lua, before: envoy.filters.http.ext_authz}]}\n" +
-			"---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
-		{id: "upgrade-not-websocket", edits: []string{"kind: ClientTrafficPolicy", "kind: BackendTrafficPolicy\nmetadata: {name: up, namespace: shop}\nspec: {httpUpgrade: [{type: websocket}, {type: tunnel}]}\n" +
-			"---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
-		{id: "failure-mode-allow", edits: []string{"kind: ClientTrafficPolicy", "kind: EnvoyPatchPolicy\nmetadata: {name: up, namespace: shop}\nspec: {jsonPatches: [{operation: {value: {name: a, typed_config: " +
-			"{\"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, failure_mode_allow: true}}}}]}\n---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"}},
-	})
 }
 
 // client is where objects are put in front of.
@@ -190,7 +122,19 @@ func TestConfigMap(t *testing.T) {
 	}
 }
 
-func kubernetes(t *testing.T, folder string, objects []object) {
+func holes(t *testing.T, folder string) (objects []object) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", folder, "holes.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &objects); err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func kubernetes(t *testing.T, folder string) {
 	text, err := os.ReadFile(filepath.Join("testdata", folder, "base.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -198,23 +142,85 @@ func kubernetes(t *testing.T, folder string, objects []object) {
 	if r := examine(t, text, rules.Default()); len(r.Findings) > 0 || r.Asking != 1 {
 		t.Fatalf("the base: %+v", r.Findings)
 	}
-	for _, o := range objects {
-		t.Run(o.id, func(t *testing.T) {
+	for _, o := range holes(t, folder) {
+		t.Run(o.ID, func(t *testing.T) {
 			g := rules.Default()
-			if o.knows != nil {
-				o.knows(&g)
+			g.Metadata = o.Knows.Metadata
+			if o.Knows.Credentials != nil {
+				g.Credentials = o.Knows.Credentials
 			}
-			bad := []byte(edit(t, string(text), o.edits))
-			if found := ids(examine(t, bad, g)); !slices.Contains(found, o.id) {
+			bad := []byte(edit(t, string(text), o.Edits))
+			if found := ids(examine(t, bad, g)); !slices.Contains(found, o.ID) {
 				t.Fatalf("found %v", found)
 			}
-			mended, err := doctor.Mend([]doctor.Input{{Name: "k8s.yaml", Text: bad}}, g, o.id)
+			mended, err := doctor.Mend([]doctor.Input{{Name: "k8s.yaml", Text: bad}}, g, o.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found := ids(examine(t, mended[0].Text, g)); slices.Contains(found, o.id) != o.byMan {
+			if found := ids(examine(t, mended[0].Text, g)); slices.Contains(found, o.ID) != (o.ByMan != nil) {
 				t.Errorf("mended, found %v in\n%s", found, mended[0].Text)
 			}
 		})
+	}
+}
+
+// TestEveryRuleOfKubernetesIsProven holds the holes against the table: each finding has one, which a request or what the control plane makes of it shows, or
+// that says why not.
+func TestEveryRuleOfKubernetesIsProven(t *testing.T) {
+	have := map[string]bool{}
+	for _, folder := range []string{"istio", "envoygateway"} {
+		for _, o := range holes(t, folder) {
+			have[o.ID] = true
+			if o.Request == "" && o.Dump == "" && o.Unproven == "" {
+				t.Errorf("%s: %s is shown by nothing, and does not say why", folder, o.ID)
+			}
+		}
+	}
+	for _, part := range rules.Parts()[2:] {
+		for _, r := range part.Rules {
+			if !have[r.ID] {
+				t.Errorf("%s has no hole", r.ID)
+			}
+		}
+	}
+}
+
+// TestMeshValues reads a mesh's configuration as the values of Istio's charts have it, alone and with the objects that name it.
+func TestMeshValues(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "istio", "base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	configMap, objects, _ := strings.Cut(string(text), "---\n")
+	_, mesh, _ := strings.Cut(configMap, "  mesh: |\n")
+	values := "# for Istio's chart\nmeshConfig:\n" + strings.ReplaceAll("\n"+strings.TrimRight(mesh, "\n"), "\n    ", "\n  ")[1:] + "\n"
+	for what, test := range map[string]struct {
+		values, objects string
+		asking          int
+		found           []string
+	}{
+		"alone":            {values, "", 0, nil},
+		"with the objects": {values, objects, 1, nil},
+		"with a hole":      {strings.Replace(values, "failOpen: false", "failOpen: true", 1), objects, 1, []string{"failure-mode-allow"}},
+		"of another mesh":  {strings.Replace(values, "name: gatehouse", "name: other", 1), objects, 1, []string{"unknown-provider"}},
+	} {
+		inputs := []doctor.Input{{Name: "values.yaml", Text: []byte(test.values)}}
+		if test.objects != "" {
+			inputs = append(inputs, doctor.Input{Name: "k8s.yaml", Text: []byte(test.objects)})
+		}
+		r, err := doctor.Examine(inputs, rules.Default())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := ids(r); !slices.Equal(found, test.found) || r.Asking != test.asking {
+			t.Errorf("%s: asked in %d places, found %v", what, r.Asking, found)
+		}
+		mended, err := doctor.Mend(inputs, rules.Default())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err = doctor.Examine(mended, rules.Default()); err != nil || len(r.Findings) > 0 {
+			t.Errorf("%s, mended: %v %v in\n%s", what, err, ids(r), mended[0].Text)
+		}
 	}
 }

@@ -41,7 +41,7 @@ type engine struct {
 	logger       *zap.Logger
 	smoke        func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
 	gate         *gate.Gate                              // set by start
-	own          *publisher                              // set by start, too
+	publisher    *publisher                              // set by start, too
 
 	published chan struct{} // signals a publication: see follow
 
@@ -122,6 +122,34 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 	return e, policyErr, nil
 }
 
+// BrokenError is New's, with RefuseBroken: policy or directory cannot be used, and no waiting mends that.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string {
+	return "nothing was started, as it could decide nothing:\n" + e.Err.Error()
+}
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// broken is what is wrong with policy and directory that no waiting mends: somebody has to change a file on this machine.
+func (e *engine) broken(g *gate.Gate, policyErr error) error {
+	var found []error
+	if _, broken := errors.AsType[*bundles.BrokenError](policyErr); broken {
+		found = append(found, policyErr)
+	}
+	if e.directory.broken(e.directoryErr) {
+		found = append(found, e.directoryErr)
+	}
+	if policyErr == nil && e.bundles.Local() {
+		if err := g.Validate(e.parts(true)); err != nil {
+			found = append(found, err)
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return &BrokenError{errors.Join(found...)}
+}
+
 // newBundles makes the manager of the bundles.
 func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, error) {
 	c := BundlesConfig(with.Config, e.logger, e.metrics, e.publish)
@@ -184,7 +212,7 @@ func (e *engine) begin(ctx context.Context) { e.ctx, e.stop = context.WithCancel
 // start runs the engine until halt is called.
 func (e *engine) start(own *publisher, failed func(error)) {
 	ctx := e.ctx
-	e.gate, e.own = own.gate, own
+	e.gate, e.publisher = own.gate, own
 	e.policy = nil // once published the gate owns it; keeping it would hold a replaced policy in memory
 	e.wait.Go(func() {
 		if err := panics.LoopError(ctx, "keeping bundles fresh", e.bundles.Run); err != nil {
@@ -194,7 +222,7 @@ func (e *engine) start(own *publisher, failed func(error)) {
 	if e.directory != nil {
 		e.directory.takeOver()
 		publish := func(s *directory.Snapshot) error {
-			return e.own.publish(ctx, e, func(v *gate.View) { v.Directory = s })
+			return e.publisher.publish(ctx, e, func(v *gate.View) { v.Directory = s })
 		}
 		e.wait.Go(func() {
 			panics.Loop(ctx, "following the directory", func(ctx context.Context) { e.directory.run(ctx, publish) })
@@ -210,7 +238,7 @@ func (e *engine) start(own *publisher, failed func(error)) {
 	}
 	e.wait.Go(func() {
 		publish := func(k *identity.Keys) {
-			_ = e.own.publish(ctx, e, func(v *gate.View) { v.Keys = k })
+			_ = e.publisher.publish(ctx, e, func(v *gate.View) { v.Keys = k })
 			e.bundles.TryAgain()
 		}
 		if err := panics.LoopError(ctx, "keeping keys fresh", func(ctx context.Context) error { return e.verifier.Run(ctx, publish) }); err != nil {
@@ -223,20 +251,20 @@ func (e *engine) start(own *publisher, failed func(error)) {
 // tables that were refused because of the active policy: the new versions may only fit each other.
 func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
 	parts := []gate.Part{func(v *gate.View) { v.Policy = s }}
-	err := e.own.publish(ctx, e, parts...)
+	err := e.publisher.publish(ctx, e, parts...)
 	for _, r := range e.routes {
 		if table := r.pending.Load(); table != nil {
 			parts = append(parts, r.part(table))
 		}
 	}
-	if err == nil || len(parts) == 1 || e.own.publish(ctx, e, parts...) != nil {
+	if err == nil || len(parts) == 1 || e.publisher.publish(ctx, e, parts...) != nil {
 		return err
 	}
 	return nil
 }
 
-// halt ends the engine and waits for it. What it published stays active.
-func (e *engine) halt() {
+// shutDown ends the engine and waits for it. What it published stays active.
+func (e *engine) shutDown() {
 	e.stop()
 	e.wait.Wait()
 }
@@ -292,8 +320,8 @@ func (s *sink) run(ctx context.Context) (err error) {
 	return s.log.Run(ctx)
 }
 
-// halt flushes the queue and ends.
-func (s *sink) halt() {
+// shutDown flushes the queue and ends.
+func (s *sink) shutDown() {
 	s.stop()
 	<-s.done
 }

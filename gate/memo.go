@@ -177,13 +177,13 @@ func (g *Gate) MemoStatus() MemoStatus {
 		out.Why = "policy.memo is off"
 	}
 	if out.On {
-		out.Without = v.unremembered()
+		out.Without = v.withoutMemo()
 	}
 	return out
 }
 
-// unremembered lists the first rules without memo.
-func (v *View) unremembered() []MemoStatusEntry {
+// withoutMemo lists the first rules without memo.
+func (v *View) withoutMemo() []MemoStatusEntry {
 	const most = 20
 	var out []MemoStatusEntry
 	v.eachEntry(func(e *policy.Entry) bool {

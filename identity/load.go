@@ -134,8 +134,8 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 		if l.withdraw() || changed {
 			l.publish(publish)
 		}
-		if result.wanted != nil {
-			result.issuer.lookups.finish(result.wanted)
+		if result.fetch != nil {
+			result.issuer.lookups.finish(result.fetch)
 		}
 	}
 }
@@ -382,7 +382,7 @@ type loaded struct {
 	set    *keyset.Set
 	err    error
 	at     time.Time // when set was read, by Config.Clock
-	wanted *wanted   // that waits for it; nil = none does
+	fetch  *keyFetch // that waits for it; nil = none does
 }
 
 // refresh fetches an issuer's URL again and again until ctx ends: on its interval, early when asked to, and after a failure
@@ -396,7 +396,7 @@ func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait t
 		if !ok {
 			return
 		}
-		r := loaded{issuer: iss, wanted: asked}
+		r := loaded{issuer: iss, fetch: asked}
 		r.set, r.err = v.fetch(ctx, iss)
 		r.at = v.clock()
 		select {

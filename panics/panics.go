@@ -31,9 +31,9 @@ var state struct {
 	tell   func(Event)
 }
 
-// sayEvery is how often a panic is said; degradedFor how long it counts as a state.
+// logInterval is how often a panic is said; degradedFor how long it counts as a state.
 const (
-	sayEvery    = time.Second
+	logInterval = time.Second
 	degradedFor = time.Minute
 )
 
@@ -55,7 +55,7 @@ func Report(where string, value any) {
 	state.counts[where]++
 	state.last[where] = now
 	tell := state.tell
-	if now.Sub(state.said) < sayEvery {
+	if now.Sub(state.said) < logInterval {
 		state.unsaid++
 		tell = nil
 	}

@@ -18,7 +18,7 @@ const LargeInput = 16 << 10
 // between steps, and with a large input one step may be long: the evaluation is then abandoned and counted (CountAbandoned). With too many
 // abandoned the error is ErrOverloaded. The input must not be in memory that is reused.
 func (e *Entry) DecideApart(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
-	d, _, err := e.decideApart(ctx, timeout, input, facts, now)
+	d, _, err := e.decideIsolated(ctx, timeout, input, facts, now)
 	return d, err
 }
 
@@ -27,11 +27,11 @@ func (k *Key) DecideApart(ctx context.Context, timeout time.Duration, input rego
 	if !k.unfit {
 		return k.Decide(ctx, timeout, input, facts, now)
 	}
-	d, clean, err := k.entry.decideApart(ctx, timeout, input, facts, now)
+	d, clean, err := k.entry.decideIsolated(ctx, timeout, input, facts, now)
 	return k.keep(d, clean, err, facts, now)
 }
 
-func (e *Entry) decideApart(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, bool, error) {
+func (e *Entry) decideIsolated(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, bool, error) {
 	type outcome struct {
 		decision Decision
 		clean    bool
@@ -42,12 +42,12 @@ func (e *Entry) decideApart(ctx context.Context, timeout time.Duration, input re
 		return o
 	})
 	if err != nil {
-		return Decision{}, false, apartError(err)
+		return Decision{}, false, isolatedError(err)
 	}
 	return out.decision, out.clean, out.err
 }
 
-func apartError(err error) error {
+func isolatedError(err error) error {
 	if errors.Is(err, bounds.ErrOverloaded) {
 		return fmt.Errorf("%w: %w", ErrOverloaded, err)
 	}

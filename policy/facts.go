@@ -345,7 +345,7 @@ func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (rego.Value, error) {
 	if e.asked.count++; e.asked.count > maxQuestions {
 		return nil, errTooMany
 	}
-	e.looked |= lookEvery - 1 // a query may take long: check the clock after each
+	e.sinceCheck |= lookEvery - 1 // a query may take long: check the clock after each
 	question := Question{Builtin: b.Name, Args: make([]rego.Value, b.Decl.Arity())}
 	for i := range question.Args {
 		question.Args[i] = args[i].Value

@@ -69,8 +69,8 @@ func (c *Candidate) key(dst []byte, r *Record) []byte {
 	return dst
 }
 
-// ask prepares the rule of a decision, once per key.
-func (c *Candidate) ask(r *Record, key []byte) (*preparedRule, error) {
+// ruleFor prepares the rule of a decision, once per key.
+func (c *Candidate) ruleFor(r *Record, key []byte) (*preparedRule, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if a := c.asks[string(key)]; a != nil {
@@ -139,15 +139,15 @@ func (a *preparedRule) rule(ctx context.Context, input rego.Value, recorded []po
 		out.Verdict = gate.VerdictOf(nil, policy.ErrEvaluation) // a busy machine is not the policy's fault
 	}
 	if answers && err == nil {
-		if out.answer, err = oneForm(d.Result); err != nil {
+		if out.answer, err = canonicalJSON(d.Result); err != nil {
 			return out, err
 		}
 	}
 	return out, nil
 }
 
-// oneForm is a value's canonical JSON: members sorted.
-func oneForm(v rego.Value) (string, error) {
+// canonicalJSON is a value's canonical JSON: members sorted.
+func canonicalJSON(v rego.Value) (string, error) {
 	plain, err := rego.JSON(v)
 	if err != nil {
 		return "", err

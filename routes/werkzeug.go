@@ -243,19 +243,19 @@ func (root *state) sort() {
 
 // machine is one run of the state machine.
 type machine struct {
-	method  string
-	values  [maxParams]string
-	n       int
-	notHere *Route // the first route that matched the path but not the method
-	slash   bool   // ended: the request lacks a trailing slash
-	stuck   bool   // an expression exceeded its limits
-	slashed *Route
+	method        string
+	values        [maxParams]string
+	n             int
+	notHere       *Route // the first route that matched the path but not the method
+	slash         bool   // ended: the request lacks a trailing slash
+	limitExceeded bool   // an expression exceeded its limits
+	slashed       *Route
 }
 
 // run matches the rest of the path; done says that nothing is left. It mirrors _match in Werkzeug's matcher.
 func (m *machine) run(s *state, rest string, done bool) *rule {
 	if done {
-		return m.arrive(s)
+		return m.accept(s)
 	}
 	head, tail, more := strings.Cut(rest, "/")
 	if next := s.static[head]; next != nil {
@@ -293,7 +293,7 @@ func (m *machine) run(s *state, rest string, done bool) *rule {
 	return nil
 }
 
-func (m *machine) arrive(s *state) *rule {
+func (m *machine) accept(s *state) *rule {
 	for _, r := range s.rules {
 		if m.allows(r) {
 			return r
@@ -344,7 +344,7 @@ func (m *machine) test(p *part, target string) (matched, slash bool) {
 		m.push(target)
 		return true, slash
 	}
-	groups := p.re.Find(target, &m.stuck)
+	groups := p.re.Find(target, &m.limitExceeded)
 	if groups == nil {
 		return false, false
 	}
@@ -414,7 +414,7 @@ func (t *Table) matchFlask(method, host, path string) Match {
 		r = t.runFlask(&m, start, host, path)
 	}
 	switch {
-	case m.stuck:
+	case m.limitExceeded:
 		return Match{Outcome: Refused}
 	case m.slash:
 		return Match{Outcome: Redirect, Route: m.slashed, slashes: true}

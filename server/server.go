@@ -40,6 +40,8 @@ type Config struct {
 	Reloads <-chan os.Signal // each value is a wish to read the configuration again
 	Version string           // shown on the status page, in traces and in the log
 
+	// WaitForPolicy starts without a policy, or a directory, that can be used, and answers not_ready until there is one.
+	WaitForPolicy bool
 	// Smoke is [edge.Config.Smoke].
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
 }
@@ -104,7 +106,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
 	found.Add("traces", err)
 	found.Add("listen", ValidateListen(cfg.Listen))
-	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, Smoke: with.Smoke,
+	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, RefuseBroken: !with.WaitForPolicy, Smoke: with.Smoke,
 		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
 	if err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 		}
 	}()
 	s.conns = conns.New(cfg.Listen, s.registry)
-	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
+	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endOnDrain),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
@@ -198,7 +200,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
 		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("authzen", addresses(s.directory.authzen.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
 
-	err := s.untilTheEnd(ctx, background)
+	err := s.waitForEnd(ctx, background)
 	s.drain()
 	_ = admin.Close() // its requests only read
 	_ = jwks.Close()  // likewise
@@ -232,8 +234,8 @@ func (s *Server) failed(err error) {
 	}
 }
 
-// untilTheEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
-func (s *Server) untilTheEnd(ctx, background context.Context) error {
+// waitForEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
+func (s *Server) waitForEnd(ctx, background context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -28,7 +28,7 @@ type checkFlags struct {
 	headers []string
 	body    string
 	host    string
-	how     outputFlags
+	output  outputFlags
 	explain bool
 	secrets bool
 }
@@ -51,7 +51,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 				return err // exit code 1 is a denial
 			}
 			if !answer.Allow && !answer.Own {
-				return errSaid // that it is denied
+				return errReported // that it is denied
 			}
 			return nil
 		},
@@ -66,7 +66,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 	flags.StringArrayVar(&f.headers, "header", nil, "request header 'name: value'; may be repeated")
 	flags.StringVar(&f.body, "body", "", "request body; @FILE reads it from a file")
 	flags.StringVar(&f.host, "host", "", "host of the request (default localhost)")
-	f.how.add(c, "one object")
+	f.output.add(c, "one object")
 	flags.BoolVar(&f.explain, "explain", false, "show which rule allowed, or why each rule did not, and what would be allowed")
 	flags.BoolVar(&f.secrets, "show-secrets", false, "with --explain: also show claims and headers that the decision log redacts")
 	return c
@@ -87,7 +87,7 @@ func checkArguments(args []string) error {
 
 // run asks and prints. An error says why there is no answer.
 func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, error) {
-	a, err := f.attempt(method, path)
+	a, err := f.request(method, path)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if f.explain {
 		why = t.Explain(c.Context(), a, &answer, f.secrets)
 	}
-	if f.how.json() {
+	if f.output.json() {
 		return &answer, terminal.JSON(c.OutOrStdout()).Encode(resultOf(a, &answer, why))
 	}
 	if err := printAnswer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
@@ -129,8 +129,8 @@ func notices(w io.Writer) func(string) {
 	return func(text string) { fmt.Fprintln(w, "notice: "+text) }
 }
 
-// attempt reads the request off the flags.
-func (f *checkFlags) attempt(method, path string) (*trial.Request, error) {
+// request reads the request off the flags.
+func (f *checkFlags) request(method, path string) (*trial.Request, error) {
 	a := &trial.Request{Method: method, Path: path, Host: f.host}
 	for _, line := range f.headers {
 		name, value, ok := strings.Cut(line, ":")

@@ -54,12 +54,12 @@ func demo(ctx context.Context, root, dir string, w io.Writer) error {
 		return fmt.Errorf("finding our own binary: %w", err)
 	}
 	started := time.Now()
-	out.headline("A Flask app that knows nothing about authorization, Envoy in front of it, and Gatehouse beside Envoy.")
+	out.heading("A Flask app that knows nothing about authorization, Envoy in front of it, and Gatehouse beside Envoy.")
 	s, err := sandbox.Start(ctx, sandbox.Config{
 		Root: root, WorkDir: dir, Gatehouse: binary, Progress: out.note,
 	})
 	if err == nil {
-		err = errors.Join(play(ctx, s, filepath.Join(dir, "env"), out, started, interactive), s.Close())
+		err = errors.Join(runDemo(ctx, s, filepath.Join(dir, "env"), out, started, interactive), s.Close())
 	}
 	if err != nil && ctx.Err() != nil {
 		return errors.New("interrupted before the end")
@@ -67,8 +67,8 @@ func demo(ctx context.Context, root, dir string, w io.Writer) error {
 	return err
 }
 
-// play shows the transcript, and stays up until ctx ends where there is somebody to try things.
-func play(ctx context.Context, s *sandbox.Sandbox, env string, out printer, started time.Time, stay bool) error {
+// runDemo shows the transcript, and stays up until ctx ends where there is somebody to try things.
+func runDemo(ctx context.Context, s *sandbox.Sandbox, env string, out printer, started time.Time, stay bool) error {
 	if err := s.WriteEnv(env); err != nil {
 		return err
 	}
@@ -120,9 +120,9 @@ func short(path string) string {
 // printer lays the transcript out.
 type printer struct{ terminal.Printer }
 
-func (p printer) headline(text string) { fmt.Fprintln(p.W, p.Paint(terminal.Bold, text)) }
-func (p printer) note(text string)     { fmt.Fprintln(p.W, p.Paint(terminal.Faint, "  "+text)) }
-func (p printer) gap()                 { fmt.Fprintln(p.W) }
+func (p printer) heading(text string) { fmt.Fprintln(p.W, p.Paint(terminal.Bold, text)) }
+func (p printer) note(text string)    { fmt.Fprintln(p.W, p.Paint(terminal.Faint, "  "+text)) }
+func (p printer) gap()                { fmt.Fprintln(p.W) }
 
 func (p printer) line(l sandbox.Line) {
 	const titleWidth = 30
@@ -143,7 +143,7 @@ func (p printer) line(l sandbox.Line) {
 // invite says what to try while everything stays up.
 func (p printer) invite(s *sandbox.Sandbox, env string) {
 	p.gap()
-	p.headline("It all stays up until you press Ctrl-C. In another terminal:")
+	p.heading("It all stays up until you press Ctrl-C. In another terminal:")
 	if _, err := exec.LookPath("curl"); err != nil {
 		p.note("(curl is not installed here: install it to try these)")
 	}

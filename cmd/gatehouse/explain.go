@@ -20,9 +20,9 @@ import (
 
 // explainFlags are those of gatehouse explain.
 type explainFlags struct {
-	src config.Source
-	log string
-	how outputFlags
+	src    config.Source
+	log    string
+	output outputFlags
 }
 
 func explainCommand() *cobra.Command {
@@ -51,7 +51,7 @@ configuration.`,
 	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
 	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
-	f.how.add(c, "one object")
+	f.output.add(c, "one object")
 	return c
 }
 
@@ -67,7 +67,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	record, err := logged.Find(log, name, id)
 	log.Close()
 	if errors.Is(err, logged.ErrNoRecord) {
-		return noError{err}
+		return negativeError{err}
 	} else if err != nil {
 		return err
 	}
@@ -75,13 +75,13 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	if err != nil {
 		return err
 	}
-	if f.how.json() {
+	if f.output.json() {
 		err = terminal.JSON(c.OutOrStdout()).Encode(out)
 	} else {
-		err = printRetold(c.OutOrStdout(), out)
+		err = printLogged(c.OutOrStdout(), out)
 	}
 	if err == nil && !out.Reproduced {
-		return errSaid
+		return errReported
 	}
 	return err
 }
@@ -96,8 +96,8 @@ func (f *explainFlags) openLog(ctx context.Context, src config.Source, stdin io.
 	return log, "the decision log of " + src.File, err
 }
 
-// printRetold writes it for people.
-func printRetold(w io.Writer, o *logged.Retold) error {
+// printLogged writes it for people.
+func printLogged(w io.Writer, o *logged.Retold) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
 		if text := fmt.Sprintf(format, terminal.VisibleArgs(args)...); text != "" {
@@ -192,15 +192,15 @@ func printExplanation(w io.Writer, e *trial.Explanation) error {
 		b.WriteString("  the policy was not asked\n")
 	default:
 		for line := range strings.Lines(e.Policy.Text()) {
-			b.WriteString("  " + shade(p, terminal.Visible(strings.TrimSuffix(line, "\n"))) + "\n")
+			b.WriteString("  " + colorize(p, terminal.Visible(strings.TrimSuffix(line, "\n"))) + "\n")
 		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// shade colours the lines that say what came out.
-func shade(p terminal.Printer, line string) string {
+// colorize colours the lines that say what came out.
+func colorize(p terminal.Printer, line string) string {
 	switch {
 	case strings.HasPrefix(line, "allowed"):
 		return p.Paint(terminal.Green, line)

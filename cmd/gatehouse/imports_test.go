@@ -41,8 +41,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/gate/gatetest":       {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"}, // for tests alone
 		"gatehouse/bundles":             {"gatehouse/images", "gatehouse/policy"},
 		"gatehouse/bundles/origin":      {"gatehouse/images"},
-		"gatehouse/bundles/signature":   {"gatehouse/policy/bundle", "gatehouse/policy/rego"},
-		"gatehouse/bundles/tarball":     {"gatehouse/policy/bundle", "gatehouse/policy/rego"},
+		"gatehouse/bundles/signature":   {"gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
+		"gatehouse/bundles/tarball":     {"gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
 		"gatehouse/identity":            {},
 		"gatehouse/identity/apikey":     {"gatehouse/identity/credential", "gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
 		"gatehouse/identity/claims":     {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
@@ -73,7 +73,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/policy":             {},
 		"gatehouse/policy/bounds":      {},
 		"gatehouse/policy/builtins":    {},
-		"gatehouse/policy/bundle":      {"gatehouse/policy/rego"},
+		"gatehouse/policy/bundle":      {"gatehouse/policy/builtins", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
+		"gatehouse/policy/regoerror":   {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
 		"gatehouse/policy/reach":       {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
 		"gatehouse/policy/rego":        {},
 		"gatehouse/policy/explain":     {"gatehouse/policy"}, // for tools
@@ -89,6 +90,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/watch":              {"gatehouse/panics"},
 		"gatehouse/envoy/sandbox":      {"gatehouse/identity/mint", "gatehouse/identity/refusal"},
 		"gatehouse/k8s":                {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/routes"},
+		"gatehouse/k8s/inject":         {},
 		"gatehouse/envoy/generate":     {"gatehouse/config", "gatehouse/routes"},
 		"gatehouse/images":             {},
 		"gatehouse/images/exchange":    {},
@@ -139,7 +141,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"gatehouse/decisionlog/spool":                      {"gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/decisionlog/record"},
 		"oras.land/":                                       {"gatehouse/images"},
 		"go.opentelemetry.io/otel/sdk":                     {"gatehouse/server"},
-		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/server"}, // promhttp
+		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/server", "gatehouse/k8s/inject"}, // promhttp
 	}
 	for _, p := range packages(t) {
 		if p.ImportPath == "gatehouse/cmd/gatehouse" || strings.HasPrefix(p.ImportPath, "gatehouse/hack/") || strings.HasPrefix(p.ImportPath, messages) {

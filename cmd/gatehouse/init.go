@@ -59,7 +59,7 @@ served or changed. All files are tested before any of them is written. Existing 
 			if err != nil {
 				return err
 			}
-			tell(c.ErrOrStderr(), notices)
+			printNotices(c.ErrOrStderr(), notices)
 			made, err := scaffold.New(c.Context(), scaffold.Config{Name: cmp.Or(o.name, scaffold.AppName(from.name, target)), Table: table, Rules: o.rules,
 				Prefixes: o.prefixes, Try: tryScaffold})
 			if none, ok := errors.AsType[*scaffold.PrefixError](err); ok {
@@ -68,7 +68,7 @@ served or changed. All files are tested before any of them is written. Existing 
 				return err
 			}
 			s := made.Contents()
-			tell(c.ErrOrStderr(), s.Notices)
+			printNotices(c.ErrOrStderr(), s.Notices)
 			backup, err := made.Write(o.out, o.force)
 			if err != nil {
 				return err

@@ -20,7 +20,7 @@ import (
 	"gatehouse/trial/node"
 )
 
-const mostTail = 100_000
+const maxTail = 100_000
 
 func logCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -87,8 +87,8 @@ func (l *logSource) name() string {
 	return strings.Join(l.paths, " ")
 }
 
-// told ends the warnings.
-func (l *logSource) told() {
+// stopWarnings ends the warnings.
+func (l *logSource) stopWarnings() {
 	if l.Damaged > search.MostWarnings {
 		fmt.Fprintf(l.stderr, "warning: ... and %d more places that could not be read\n", l.Damaged-search.MostWarnings)
 	}
@@ -118,7 +118,7 @@ type logTail struct {
 	query  logQuery
 	n      int
 	follow bool
-	how    outputFlags
+	output outputFlags
 }
 
 func logTailCommand() *cobra.Command {
@@ -134,13 +134,13 @@ func logTailCommand() *cobra.Command {
 	f.query.flags(c)
 	c.Flags().IntVarP(&f.n, "lines", "n", 10, "number of decisions")
 	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "follow the log, also across rotations of the file, until interrupted")
-	f.how.add(c, "the events as they are, one object a line")
+	f.output.add(c, "the events as they are, one object a line")
 	return c
 }
 
 func (f *logTail) run(c *cobra.Command, args []string) error {
-	if f.n < 0 || f.n > mostTail {
-		return fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, mostTail)
+	if f.n < 0 || f.n > maxTail {
+		return fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, maxTail)
 	}
 	if err := f.query.Compile(); err != nil {
 		return err
@@ -157,7 +157,7 @@ func (f *logTail) run(c *cobra.Command, args []string) error {
 			return fmt.Errorf("--follow %s: %w", f.source.name(), err)
 		}
 	}
-	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.how.json()))
+	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.output.json()))
 	if f.follow && errors.Is(err, context.Canceled) {
 		err = nil
 	}
@@ -170,7 +170,7 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 	if err != nil {
 		return err
 	}
-	f.source.told()
+	f.source.stopWarnings()
 	for _, event := range last {
 		var e search.Event
 		if err := e.Parse(event, 0); err != nil {
@@ -228,7 +228,7 @@ type logGrep struct {
 	query      logQuery
 	ignoreCase bool
 	count      bool
-	how        outputFlags
+	output     outputFlags
 }
 
 func logGrepCommand() *cobra.Command {
@@ -254,7 +254,7 @@ Exit code: 0 matches found, 1 no match, 2 wrong command line.`,
 	f.query.flags(c)
 	c.Flags().BoolVarP(&f.ignoreCase, "ignore-case", "i", false, "ignore upper and lower case")
 	c.Flags().BoolVar(&f.count, "count", false, "print only the number of matches")
-	f.how.add(c, "the events as they are, one object a line")
+	f.output.add(c, "the events as they are, one object a line")
 	return c
 }
 
@@ -274,7 +274,7 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer f.source.Close()
-	out := newLogOutput(c.OutOrStdout(), f.how.json())
+	out := newLogOutput(c.OutOrStdout(), f.output.json())
 	found := 0
 	err = f.query.Each(c.Context(), &f.source.Source, &search.Event{}, pattern, func(event []byte, e *search.Event) error {
 		found++
@@ -287,13 +287,13 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	f.source.told()
+	f.source.stopWarnings()
 	if f.count {
 		fmt.Fprintln(out.w, found)
 	}
 	if found == 0 {
 		f.query.nothing(&f.source)
-		return errSaid
+		return errReported
 	}
 	return nil
 }

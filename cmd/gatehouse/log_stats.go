@@ -17,7 +17,7 @@ type logStats struct {
 	source logSource
 	query  logQuery
 	top    int
-	how    outputFlags
+	output outputFlags
 }
 
 func logStatsCommand() *cobra.Command {
@@ -32,7 +32,7 @@ func logStatsCommand() *cobra.Command {
 	f.source.flags(c)
 	f.query.flags(c)
 	c.Flags().IntVar(&f.top, "top", 10, "number of rows of each kind")
-	f.how.add(c, "one object")
+	f.output.add(c, "one object")
 	return c
 }
 
@@ -51,24 +51,24 @@ func (f *logStats) run(c *cobra.Command, args []string) error {
 	if err := f.query.Each(c.Context(), &f.source.Source, &search.Event{}, nil, func(_ []byte, e *search.Event) error { t.Add(e); return nil }); err != nil {
 		return err
 	}
-	f.source.told()
+	f.source.stopWarnings()
 	out := t.Figures(f.top)
 	out.Unreadable = f.source.Damaged
 	if out.Decisions+out.Gaps.Count == 0 {
 		f.query.nothing(&f.source)
 	}
-	if f.how.json() {
+	if f.output.json() {
 		return terminal.JSON(c.OutOrStdout()).Encode(out)
 	}
 	o := newLogOutput(c.OutOrStdout(), false)
-	_, err := io.WriteString(c.OutOrStdout(), figuresText(&out, o.print, terminal.Is(c.OutOrStdout())))
+	_, err := io.WriteString(c.OutOrStdout(), statsText(&out, o.print, terminal.Is(c.OutOrStdout())))
 	return err
 }
 
 const barWidth = 30
 
-// figuresText tells the figures to people, with bars where they can be seen.
-func figuresText(f *search.Figures, p terminal.Printer, bars bool) string {
+// statsText tells the figures to people, with bars where they can be seen.
+func statsText(f *search.Figures, p terminal.Printer, bars bool) string {
 	var b strings.Builder
 	bar := func(n, of, denied int64) string {
 		if !bars || of == 0 {

@@ -17,7 +17,7 @@ const shownGroups = 100 // groups that people are shown; JSON has all
 func printTable(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	out := terminal.To(w)
 	var b strings.Builder
-	fmt.Fprintln(&b, out.Paint(terminal.Bold, headline(t, expect)))
+	fmt.Fprintln(&b, out.Paint(terminal.Bold, summaryLine(t, expect)))
 	for i, g := range t.Groups {
 		if i == shownGroups {
 			fmt.Fprintf(&b, "\nand %s more kinds of changes: -o json has them all\n", terminal.Thousands(len(t.Groups)-shownGroups))
@@ -46,8 +46,8 @@ func printTable(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	return err
 }
 
-// headline is the sum in one line.
-func headline(t *replay.Report, expect []replay.Expected) string {
+// summaryLine is the sum in one line.
+func summaryLine(t *replay.Report, expect []replay.Expected) string {
 	text := terminal.Thousands(t.Changed)
 	if t.Changed == 0 {
 		text = "none"
@@ -132,7 +132,7 @@ func callerText(e *replay.Example) string {
 // printMarkdown writes what came of a replay for a pull request.
 func printMarkdown(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s**\n", headline(t, expect))
+	fmt.Fprintf(&b, "**%s**\n", summaryLine(t, expect))
 	if len(t.Groups) > 0 {
 		b.WriteString("\n| decisions | route | before | after | such as |\n|---:|---|---|---|---|\n")
 	}

@@ -151,10 +151,10 @@ func (i routeSource) command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tell(c.ErrOrStderr(), notices)
+			printNotices(c.ErrOrStderr(), notices)
 			err = to.Deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
 			if drift, ok := errors.AsType[tables.DriftError](err); ok {
-				return noError{drift}
+				return negativeError{drift}
 			}
 			return err
 		},

@@ -26,14 +26,14 @@ func tokenCommand() *cobra.Command {
 	return family(c, tokenMintCommand(), tokenWhyCommand())
 }
 
-// tokenWish is what a token to mint shall say.
-type tokenWish struct {
+// tokenRequest is what a token to mint shall say.
+type tokenRequest struct {
 	tokens.Token
 	lifetime durationFlag
 }
 
 func tokenMintCommand() *cobra.Command {
-	var w tokenWish
+	var w tokenRequest
 	c := &cobra.Command{
 		Use:   "mint --sub NAME",
 		Short: "Create a token signed with a local key, for demos, examples and development",
@@ -64,7 +64,7 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 	return c
 }
 
-func (w *tokenWish) mint(stdout, stderr io.Writer) error {
+func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 	if w.Subject == "" {
 		return errors.New("whom is the token about? give --sub NAME")
 	}
@@ -103,7 +103,7 @@ const maxTokenInput = 1 << 20
 func tokenWhyCommand() *cobra.Command {
 	var src config.Source
 	var at string
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "why [TOKEN | @FILE | -]",
 		Short: "Show which check a token fails, and what was expected",
@@ -123,23 +123,23 @@ Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
 			if len(args) == 1 {
 				argument = args[0]
 			}
-			accepted, err := explainToken(c, src, argument, at, &how)
+			accepted, err := explainToken(c, src, argument, at, &output)
 			if err != nil {
 				return err
 			}
 			if !accepted {
-				return errSaid
+				return errReported
 			}
 			return nil
 		},
 	}
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml)")
-	how.add(c, "one object")
+	output.add(c, "one object")
 	c.Flags().StringVar(&at, "at", "", "the time to verify at, such as 2026-06-01T12:00:00Z (default: now)")
 	return c
 }
 
-func explainToken(c *cobra.Command, src config.Source, argument, at string, how *outputFlags) (accepted bool, err error) {
+func explainToken(c *cobra.Command, src config.Source, argument, at string, output *outputFlags) (accepted bool, err error) {
 	clock := time.Now
 	if at != "" {
 		moment, err := time.Parse(time.RFC3339, at)
@@ -160,7 +160,7 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string, how 
 		return false, err
 	}
 	accepted = e.Err == nil && e.Identity.Authenticated
-	if how.json() {
+	if output.json() {
 		return accepted, terminal.JSON(c.OutOrStdout()).Encode(verdictOf(&e, accepted))
 	}
 	out := bufio.NewWriter(c.OutOrStdout())

@@ -212,7 +212,7 @@ type codec struct {
 	schema     *input.Schema
 	redact     redactor
 	plain      bool // no line is made straight from the packed entry
-	straight   liner
+	straight   lineWriter
 	scan       scan
 
 	// Reused from line to line.

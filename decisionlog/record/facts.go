@@ -19,7 +19,7 @@ const (
 
 // Bounds of the questions that are recorded of a decision. What is beyond is left out, and facts_truncated says so.
 const (
-	mostFacts  = 64
+	maxFacts   = 64
 	factsBytes = 8 << 10
 )
 
@@ -67,7 +67,7 @@ func (o *Packing) facts(e *Entry) (whole bool) {
 	}
 	o.buf = append(o.buf, kindArray, 0) // how many there are takes one byte
 	from, n := len(o.buf), 0
-	for _, fact := range list[:min(len(list), mostFacts)] {
+	for _, fact := range list[:min(len(list), maxFacts)] {
 		mark, masked := len(o.buf), len(o.masked)
 		o.at = append(o.at[:0], "/facts", strconv.Itoa(n))
 		if !o.inputValue(fact, 0, true) || len(o.buf)-from > factsBytes {
@@ -135,7 +135,7 @@ type extra struct {
 }
 
 // readExtra takes a value that an entry has beside its input.
-func (l *liner) readExtra(number uint64, value span) {
+func (l *lineWriter) readExtra(number uint64, value span) {
 	text := l.parts[value.from:value.to]
 	switch number {
 	case numberDirectory:
@@ -154,7 +154,7 @@ func (l *liner) readExtra(number uint64, value span) {
 }
 
 // extras writes what the entry has beside its input.
-func (l *liner) extras(dst []byte, e *commonEntry) []byte {
+func (l *lineWriter) extras(dst []byte, e *commonEntry) []byte {
 	x := &l.extra
 	if x.directory.to > x.directory.from {
 		dst = l.piece(append(dst, `,"directory":{"revision":`...), x.directory)

@@ -35,7 +35,7 @@ type loaded struct {
 // before the journal, so both match.
 func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, error) {
 	journal, snapshot := filepath.Join(dir, journalFile), filepath.Join(dir, snapshotFile)
-	l := &loaded{files: look(dir)}
+	l := &loaded{files: statFiles(dir)}
 	raw, err := watch.ReadFile(journal, maxJournal)
 	noJournal := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !noJournal {
@@ -78,8 +78,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// look stats journal and snapshot; nil where one is missing.
-func look(dir string) (out [2]os.FileInfo) {
+// statFiles stats journal and snapshot; nil where one is missing.
+func statFiles(dir string) (out [2]os.FileInfo) {
 	for i, name := range []string{journalFile, snapshotFile} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			out[i] = info

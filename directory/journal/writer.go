@@ -44,7 +44,7 @@ func (w *writer) open(ctx context.Context) error {
 	if err := w.takeLock(); err != nil {
 		return err
 	}
-	if now := look(s.with.Dir); s.disk == nil || !same(now[0], s.disk.files[0]) || !same(now[1], s.disk.files[1]) {
+	if now := statFiles(s.with.Dir); s.disk == nil || !same(now[0], s.disk.files[0]) || !same(now[1], s.disk.files[1]) {
 		if err := s.read(ctx); err != nil { // another process wrote in the meantime
 			return err
 		}
@@ -116,15 +116,15 @@ func (w *writer) begin() error {
 	if err := w.newSnapshot(); err != nil {
 		return err
 	}
-	if err := w.begun(); err != nil {
+	if err := w.removeBeginFile(); err != nil {
 		return err
 	}
 	w.log.Info("the first directory is written", zap.String("dir", s.with.Dir), zap.Uint64("revision", s.current.Revision()), zap.String("digest", s.current.Digest()))
 	return nil
 }
 
-// begun removes beginFile, before the first write.
-func (w *writer) begun() error {
+// removeBeginFile removes beginFile, before the first write.
+func (w *writer) removeBeginFile() error {
 	if err := os.Remove(w.path(beginFile)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -163,7 +163,7 @@ func (w *writer) openJournal(end int64) (err error) {
 // resume opens the existing journal, and cuts off an unfinished frame.
 func (w *writer) resume() error {
 	disk := w.store.disk
-	if err := w.begun(); err != nil {
+	if err := w.removeBeginFile(); err != nil {
 		return err
 	}
 	if err := w.openJournal(disk.end); err != nil {
@@ -191,8 +191,8 @@ func (w *writer) cut() error {
 	return w.file.Sync()
 }
 
-// broken marks the journal as unusable.
-func (w *writer) broken(err error) {
+// markBroken marks the journal as unusable.
+func (w *writer) markBroken(err error) {
 	w.closeJournal()
 	if w.store.Problem() != err.Error() {
 		w.log.Error("the directory cannot be written", zap.Error(err))
@@ -213,7 +213,7 @@ func (w *writer) close() {
 	healthy := w.file != nil
 	w.closeJournal()
 	if healthy {
-		s.disk = &loaded{snapshot: s.current, end: w.size, files: look(s.with.Dir)}
+		s.disk = &loaded{snapshot: s.current, end: w.size, files: statFiles(s.with.Dir)}
 	} else {
 		s.disk = nil
 	}
@@ -244,7 +244,7 @@ func (w *writer) group(ctx context.Context, first *request) {
 	s := w.store
 	if w.file == nil {
 		if err := w.compact(); err != nil { // disk space may have been freed
-			w.broken(err)
+			w.markBroken(err)
 			first.answer(nil, fmt.Errorf("%w: %w", ErrUnavailable, err))
 			return
 		}
@@ -283,11 +283,11 @@ func (w *writer) group(ctx context.Context, first *request) {
 		s.current = next
 	}
 	s.waiting = append(s.waiting, append(made, idle...)...)
-	if w.putInForce(ctx) && w.size > s.with.CompactAt {
+	if w.publishCurrent(ctx) && w.size > s.with.CompactAt {
 		if err := w.compact(); err != nil {
 			w.log.Error("the directory's journal cannot be replaced by a snapshot; it goes on growing", zap.Error(err))
 			if w.file == nil {
-				w.broken(err)
+				w.markBroken(err)
 			}
 		}
 	}
@@ -323,14 +323,14 @@ func (w *writer) append(f *frame) error {
 	}
 	if _, err = w.file.Write(w.buffer); err != nil {
 		if w.cut() != nil {
-			return w.unsure(err)
+			return w.abandon(err)
 		}
 		w.store.setProblem(err.Error()) // such as a full disk: the next write retries
 		w.log.Error("the directory cannot be written", zap.Error(err))
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if err = w.file.Sync(); err != nil {
-		return w.unsure(err)
+		return w.abandon(err)
 	}
 	w.store.setProblem("")
 	w.size += int64(len(w.buffer))
@@ -340,27 +340,27 @@ func (w *writer) append(f *frame) error {
 	return nil
 }
 
-// unsure abandons the journal, because it is unknown what reached the disk. Before the next write a new snapshot and
+// abandon abandons the journal, because it is unknown what reached the disk. Before the next write a new snapshot and
 // journal replace it.
-func (w *writer) unsure(err error) error {
+func (w *writer) abandon(err error) error {
 	_ = w.cut() // best effort, so that a restart does not find the write
-	w.broken(err)
+	w.markBroken(err)
 	return fmt.Errorf("%w: it is not known whether the write will be there after a restart: %w", ErrUnavailable, err)
 }
 
-// putInForce publishes the directory and answers the waiting requests. It reports false where ctx ended before.
-func (w *writer) putInForce(ctx context.Context) bool {
+// publishCurrent publishes the directory and answers the waiting requests. It reports false where ctx ended before.
+func (w *writer) publishCurrent(ctx context.Context) bool {
 	s := w.store
-	for s.inForce != s.current {
+	for s.published != s.current {
 		err := w.publish(s.current)
 		if err == nil {
-			s.inForce = s.current
+			s.published = s.current
 			break
 		}
 		if ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 			w.log.Error("the directory is written and cannot be put in force", zap.Error(err))
 		}
-		if !pause(ctx, tryAgain) {
+		if !pause(ctx, retryInterval) {
 			return false
 		}
 	}

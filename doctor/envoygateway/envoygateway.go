@@ -6,6 +6,7 @@ package envoygateway
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 		}
 		e.targets(p)
 	}
+	e.conflicts()
 	var patches []tree.Node
 	for _, p := range e.objects["EnvoyPatchPolicy"] {
 		for _, patch := range p.Get("spec", "jsonPatches").Items() {
@@ -166,22 +168,16 @@ func (e *examiner) extAuth(p tree.Node) {
 		e.findings.Found("timeout-below-policy", at.Get("timeout"), "%s: the timeout of %v is not above policy.timeout, which is %v", tree.ObjectName(p), wait, e.gatehouse.PolicyTimeout).
 			Fix = func() { at.Set("timeout", enough) }
 	}
-	if size, ok := at.Get("bodyToExtAuth", "maxRequestBytes").Number(); ok && int(size) > e.gatehouse.Message-(64<<10) {
-		e.findings.Found("body-without-limit", at.Get("bodyToExtAuth"), "%s: maxRequestBytes is no limit: Gatehouse denies what is above limits.message, %d", tree.ObjectName(p), e.gatehouse.Message).
-			Fix = func() { at.Get("bodyToExtAuth").Set("maxRequestBytes", 65536) }
+	if status, _ := at.Get("statusOnError").Number(); status < 500 {
+		e.findings.Found("status-on-error-unset", at, "%s: statusOnError is not set, so that an outage of Gatehouse is answered 403", tree.ObjectName(p)).Fix = func() { at.Set("statusOnError", 503) }
 	}
+	if again := at.Get("recomputeRoute"); again.True() {
+		e.findings.Found("clear-route-cache", again, "%s: recomputeRoute lets the headers of the answer choose another route than the one that was decided", tree.ObjectName(p)).
+			Fix = func() { at.Remove("recomputeRoute") }
+	}
+	e.body(p, at)
 	e.extAuthHeaders(p, at)
-	service := at.Get("grpc")
-	if !service.Exists() {
-		service = at.Get("http")
-	}
-	if most, ok := service.Get("backendSettings", "circuitBreaker", "maxParallelRequests").Number(); !ok || most <= 1024 {
-		e.findings.Found("circuit-breakers-default", service, "%s: Envoy refuses more than 1024 questions at a time", tree.ObjectName(p)).Fix = func() {
-			breaker := service.Make("backendSettings", []tree.Pair{}).Make("circuitBreaker", []tree.Pair{})
-			breaker.Set("maxParallelRequests", 10000)
-			breaker.Set("maxPendingRequests", 10000)
-		}
-	}
+	e.connection(p, at)
 	if e.gatehouse.Metadata && p.Get("spec", "jwt").Exists() {
 		e.findings.Found("jwt-metadata-forgeable", p.Get("spec", "jwt"), "%s: Envoy Gateway runs jwt after extAuth, and what it verified is trusted", tree.ObjectName(p))
 	}
@@ -194,6 +190,58 @@ func (e *examiner) extAuth(p tree.Node) {
 			}
 		}
 	}
+}
+
+// body looks at the body in a question. Envoy Gateway has no field for packAsBytes, and none for a body that is sent cut.
+func (e *examiner) body(p, at tree.Node) {
+	body := at.Get("bodyToExtAuth")
+	if !body.Exists() {
+		return
+	}
+	if at.Get("grpc").Exists() {
+		e.findings.Found("body-as-text", body, "%s: Envoy Gateway sends the body as text; every byte that is not UTF-8 becomes an exclamation mark", tree.ObjectName(p)).
+			Fix = func() { at.Remove("bodyToExtAuth") }
+	}
+	if size, ok := body.Get("maxRequestBytes").Number(); ok && int(size) > e.gatehouse.Message-(64<<10) {
+		e.findings.Found("body-without-limit", body, "%s: maxRequestBytes is no limit: Gatehouse denies what is above limits.message, %d", tree.ObjectName(p), e.gatehouse.Message).
+			Fix = func() { body.Set("maxRequestBytes", 65536) }
+	} else if ok {
+		e.findings.Found("body-limit-rejects", body, "%s: a body longer than maxRequestBytes is answered 413, uploads that no policy reads as well", tree.ObjectName(p)).
+			Fix = func() { at.Remove("bodyToExtAuth") }
+	}
+}
+
+// connection looks at the way to Gatehouse.
+func (e *examiner) connection(p, at tree.Node) {
+	service := at.Get("grpc")
+	if !service.Exists() {
+		service = at.Get("http")
+	}
+	if most, ok := service.Get("backendSettings", "circuitBreaker", "maxParallelRequests").Number(); !ok || most <= 1024 {
+		e.findings.Found("circuit-breakers-default", service, "%s: Envoy refuses more than 1024 questions at a time", tree.ObjectName(p)).Fix = func() {
+			breaker := service.Make("backendSettings", []tree.Pair{}).Make("circuitBreaker", []tree.Pair{})
+			breaker.Set("maxParallelRequests", 10000)
+			breaker.Set("maxPendingRequests", 10000)
+		}
+	}
+	if at.Get("grpc").Exists() && !service.Get("backendSettings", "http2", "connectionKeepalive", "interval").Exists() && !e.onSocket(p, service) {
+		e.findings.Found("grpc-without-keepalive", service, "%s: the connection to Gatehouse has no connectionKeepalive", tree.ObjectName(p)).Fix = func() {
+			service.Make("backendSettings", []tree.Pair{}).Make("http2", []tree.Pair{}).
+				Set("connectionKeepalive", []tree.Pair{{Name: "interval", Value: "10s"}, {Name: "timeout", Value: "2s"}})
+		}
+	}
+}
+
+// onSocket says whether all that a service stands for is unix sockets of the proxy's own machine.
+func (e *examiner) onSocket(p, service tree.Node) bool {
+	list := service.Get("backendRefs").Items()
+	return len(list) > 0 && !slices.ContainsFunc(list, func(ref tree.Node) bool {
+		return ref.Get("kind").Text() != "Backend" || !slices.ContainsFunc(e.objects["Backend"], func(b tree.Node) bool {
+			ends := b.Get("spec", "endpoints").Items()
+			return b.Get("metadata", "name").Text() == ref.Get("name").Text() && tree.Namespace(b) == or(ref.Get("namespace").Text(), tree.Namespace(p)) &&
+				len(ends) > 0 && !slices.ContainsFunc(ends, func(end tree.Node) bool { return !end.Get("unix").Exists() })
+		})
+	})
 }
 
 // extAuthHeaders is about headers to Gatehouse and from it.
@@ -223,6 +271,26 @@ func (e *examiner) extAuthHeaders(p, at tree.Node) {
 	if http.Exists() {
 		if lost := missing(http.Get("headersToBackend"), e.gatehouse.IdentityHeaders); len(lost) > 0 {
 			e.findings.Found("gateway-http-headers", http, "%s: headersToBackend does not take over %s", tree.ObjectName(p), strings.Join(lost, ", ")).Fix = add(http, "headersToBackend", lost)
+		}
+	}
+}
+
+// conflicts looks for targets that two policies are for, of which Envoy Gateway takes the older one alone. When they were made is known of a cluster's
+// own objects only, so that any two of which one does not ask are found.
+func (e *examiner) conflicts() {
+	policies := e.objects["SecurityPolicy"]
+	for i, p := range policies {
+		for _, q := range policies[:i] {
+			if asks(p) == asks(q) || tree.Namespace(p) != tree.Namespace(q) {
+				continue
+			}
+			for _, one := range refs(p) {
+				for _, other := range refs(q) {
+					if one.Get("kind").Text() == other.Get("kind").Text() && one.Get("name").Text() == other.Get("name").Text() && one.Get("sectionName").Text() == other.Get("sectionName").Text() {
+						e.findings.Found("policies-conflict", one, "%s and %s are for the same %s %s, and one of them has no extAuth", tree.ObjectName(p), tree.ObjectName(q), one.Get("kind").Text(), one.Get("name").Text())
+					}
+				}
+			}
 		}
 	}
 }
@@ -428,6 +496,7 @@ func (e *examiner) gateway(g tree.Node) {
 		e.findings.Found("gateway-escaped-slashes", place, "%s: escapedSlashesAction is %s", tree.ObjectName(g), or(action, "UnescapeAndRedirect")).
 			Fix = mend(func(s tree.Node) { s.Make("path", []tree.Pair{}).Set("escapedSlashesAction", "RejectRequest") })
 	}
+	e.buffer(g, place, policy, mend)
 	headers := policy.Get("spec", "headers")
 	if headers.Get("withUnderscoresAction").Text() == "Allow" {
 		e.findings.Found("gateway-underscores", headers.Get("withUnderscoresAction"), "%s lets headers with underscores through", tree.ObjectName(policy)).Fix = func() { headers.Remove("withUnderscoresAction") }
@@ -446,6 +515,32 @@ func (e *examiner) gateway(g tree.Node) {
 			}
 		})
 	}
+}
+
+// buffer compares a Gateway's buffer, which is small by default, with the bodies that Gatehouse is shown.
+func (e *examiner) buffer(g, place, policy tree.Node, mend func(func(spec tree.Node)) func()) {
+	limit, largest := bytesOf(or(policy.Get("spec", "connection", "bufferLimit").Text(), "32768")), 0.0
+	for _, p := range e.objects["SecurityPolicy"] {
+		if size, ok := p.Get("spec", "extAuth", "bodyToExtAuth", "maxRequestBytes").Number(); ok {
+			largest = max(largest, size)
+		}
+	}
+	if limit > 0 && largest > limit {
+		e.findings.Found("body-above-buffer", place, "maxRequestBytes is %.0f, and the buffer of %s %.0f", largest, tree.ObjectName(g), limit).
+			Fix = mend(func(s tree.Node) { s.Make("connection", []tree.Pair{}).Set("bufferLimit", int(largest)) })
+	}
+}
+
+// bytesOf is a quantity of Kubernetes; 0 where it is none.
+func bytesOf(text string) float64 {
+	for i, unit := range []string{"Ki", "Mi", "Gi", "k", "M", "G"} {
+		if number, ok := strings.CutSuffix(text, unit); ok {
+			size, _ := strconv.ParseFloat(number, 64)
+			return size * []float64{1 << 10, 1 << 20, 1 << 30, 1e3, 1e6, 1e9}[i]
+		}
+	}
+	size, _ := strconv.ParseFloat(text, 64)
+	return size
 }
 
 func or(text, otherwise string) string {

@@ -60,6 +60,12 @@ func Examine(objects []tree.Node, g rules.Gatehouse) ([]rules.Finding, int, erro
 	return e.findings, asking, nil
 }
 
+// IsMesh says whether a value is a mesh's configuration by itself, and not within an object of Kubernetes.
+func IsMesh(n tree.Node) bool {
+	return n.Get("kind").Text() == "" && slices.ContainsFunc([]string{"extensionProviders", "pathNormalization", "defaultProviders", "defaultConfig", "enableAutoMtls"},
+		func(key string) bool { return n.Get(key).Exists() })
+}
+
 // examiner goes through the objects of a cluster.
 type examiner struct {
 	gatehouse                                             rules.Gatehouse

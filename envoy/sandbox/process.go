@@ -88,8 +88,8 @@ func (p *process) stop(grace time.Duration) error {
 // exit says how the process ended.
 func (p *process) exit() string { return p.cmd.ProcessState.String() }
 
-// lastWords is the last line that the process wrote.
-func (p *process) lastWords() string {
+// lastOutput is the last line that the process wrote.
+func (p *process) lastOutput() string {
 	if line := lastLine(readLog(p)); line != "" {
 		return line
 	}
@@ -115,9 +115,9 @@ func (p *process) await(ctx context.Context, up func() bool) error {
 		isUp := up()
 		select {
 		case <-p.done: // also where a stranger answers on our port
-			return fmt.Errorf("%s stopped while starting (%s): %s; all of its output is in %s", p.name, p.exit(), p.lastWords(), p.logFile)
+			return fmt.Errorf("%s stopped while starting (%s): %s; all of its output is in %s", p.name, p.exit(), p.lastOutput(), p.logFile)
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready (%w): %s; all of its output is in %s", p.name, ctx.Err(), p.lastWords(), p.logFile)
+			return fmt.Errorf("%s is not ready (%w): %s; all of its output is in %s", p.name, ctx.Err(), p.lastOutput(), p.logFile)
 		case <-tick.C:
 			if isUp {
 				return nil

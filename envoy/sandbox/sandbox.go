@@ -231,10 +231,10 @@ func (s *Sandbox) awaitReady(ctx context.Context) error {
 
 // await returns nil once url answers 200, and an error when p ends or ctx does before that.
 func (s *Sandbox) await(ctx context.Context, p *process, url string) error {
-	return p.await(ctx, func() bool { return s.answers200(ctx, url) })
+	return p.await(ctx, func() bool { return s.respondsOK(ctx, url) })
 }
 
-func (s *Sandbox) answers200(ctx context.Context, url string) bool {
+func (s *Sandbox) respondsOK(ctx context.Context, url string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

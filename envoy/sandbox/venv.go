@@ -22,9 +22,9 @@ const installTimeout = 10 * time.Minute
 type environment struct {
 	dir          string   // relative to the checkout
 	requirements []string // pip's files that it is made from, likewise
-	what         string   // is in it, for people
+	description  string   // is in it, for people
 	once         bool     // what is installed runs about once: compiling all of it takes longer than it saves
-	ask          string   // a program that prints what find needs, and fails where something is missing
+	probe        string   // a program that prints what find needs, and fails where something is missing
 }
 
 var (
@@ -102,7 +102,7 @@ func (e environment) prepare(ctx context.Context, root string, progress func(str
 			return python, out, nil
 		} // a venv whose Python was uninstalled, or that was moved: make it again
 	}
-	progress(fmt.Sprintf("making %s with %s (only this once)", e.dir, e.what))
+	progress(fmt.Sprintf("making %s with %s (only this once)", e.dir, e.description))
 	if err := e.make(ctx, root, dir); err != nil {
 		return "", "", err
 	}
@@ -151,7 +151,7 @@ func (e environment) make(ctx context.Context, root, dir string) error {
 
 func (e environment) find(ctx context.Context, dir string) (python, out string, err error) {
 	python = filepath.Join(dir, "bin", "python")
-	printed, err := exec.CommandContext(ctx, python, "-c", e.ask).CombinedOutput()
+	printed, err := exec.CommandContext(ctx, python, "-c", e.probe).CombinedOutput()
 	if err != nil {
 		return "", "", fmt.Errorf("%s is not usable: %s (%w); delete %s and run this again", python, lastLine(string(printed)), err, dir)
 	}

@@ -41,7 +41,7 @@ type Set struct {
 	keys    []key
 	byID    map[string][]int // indexes of keys with a kid
 	unclear []key            // left out: another key has their kid, type and algorithm
-	gone    map[string]int   // kids of sets before it that it has no more, by how many sets ago; set before anybody else sees it
+	retired map[string]int   // kids of sets before it that it has no more, by how many sets ago; set before anybody else sees it
 	unnamed bool             // PEM: no key can have a kid, so a token's is not looked at
 	notices []string
 }
@@ -62,7 +62,7 @@ func (s *Set) Has(kid string) bool { return s != nil && len(s.byID[kid]) > 0 }
 
 // Lost reports whether a token's kid is one of a set before, or of keys that were left out of this one.
 func (s *Set) Lost(kid string) bool {
-	return s != nil && (s.gone[kid] > 0 || slices.ContainsFunc(s.unclear, func(k key) bool { return k.id == kid }))
+	return s != nil && (s.retired[kid] > 0 || slices.ContainsFunc(s.unclear, func(k key) bool { return k.id == kid }))
 }
 
 // GoneSince notes which keys went with the set before. Tokens of those are old, and no reason to ask for newer keys. It is for whoever made
@@ -71,15 +71,15 @@ func (s *Set) GoneSince(before *Set) {
 	if before == nil {
 		return
 	}
-	s.gone = make(map[string]int)
-	for kid, ago := range before.gone {
+	s.retired = make(map[string]int)
+	for kid, ago := range before.retired {
 		if !s.Has(kid) && ago < maxSetsAgo {
-			s.gone[kid] = ago + 1
+			s.retired[kid] = ago + 1
 		}
 	}
 	for kid := range before.byID {
 		if !s.Has(kid) {
-			s.gone[kid] = 1
+			s.retired[kid] = 1
 		}
 	}
 }

@@ -124,7 +124,7 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
-	out.May = r.mayTake(with.Tables, route)
+	out.May = r.candidateRoutes(with.Tables, route)
 	if req, err := recorded.Request(r.Input); err == nil {
 		out.Policy.Nearest = with.Trial.Confirm(ctx, out.Policy.Nearest, func(method string) *gate.Request {
 			other := *req
@@ -141,8 +141,8 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	return nil
 }
 
-// mayTake are the routes that may take a recorded request, by the table as it is now, where there are several.
-func (r *Decision) mayTake(tables []RouteTable, route map[string]any) (names []string) {
+// candidateRoutes are the routes that may take a recorded request, by the table as it is now, where there are several.
+func (r *Decision) candidateRoutes(tables []RouteTable, route map[string]any) (names []string) {
 	method, _ := route["method"].(string)
 	for _, known := range tables {
 		if known.Table == nil || method == "" || known.App != r.App && r.App != "" {
