@@ -103,7 +103,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 		e.Result, e.ResultKept = (*resultDocument)(c), c.decision.Kept
 	}
 	if d := &c.decision; len(d.Asked) > 0 || d.AskedTruncated {
-		e.Facts, e.FactsTruncated = (*factsDocument)(c), d.AskedTruncated
+		e.Facts, e.FactsTruncated, e.FactsKept = (*factsDocument)(c), d.AskedTruncated, d.AskedKept
 	}
 	if err != nil {
 		e.Error = err.Error()

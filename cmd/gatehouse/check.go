@@ -11,6 +11,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/gate"
+	"gatehouse/report"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
@@ -121,7 +122,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if err := printAnswer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
 		return &answer, err
 	}
-	return &answer, printExplanation(c.OutOrStdout(), why)
+	return &answer, report.Explanation(c.OutOrStdout(), why)
 }
 
 // notices tells what a configuration that is tried leaves out.

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"gatehouse/children"
 	"gatehouse/directory"
 	"gatehouse/envoy/sandbox"
 )
@@ -86,11 +87,11 @@ func (e *edgeBench) note(text string) {
 
 // start runs the example with the directory at file.
 func (e *edgeBench) start(ctx context.Context, name, file string) (*node, error) {
-	grpc, err := sandbox.FreePort()
+	grpc, err := children.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := sandbox.FreePort()
+	admin, err := children.FreePort()
 	if err != nil {
 		return nil, err
 	}

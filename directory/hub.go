@@ -1,0 +1,121 @@
+package directory
+
+import (
+	"cmp"
+	"slices"
+)
+
+const (
+	hubMin   = 128 // longer lists become hubs, so that a change does not copy the complete list
+	hubBack  = 64  // shorter hubs become lists again
+	hubChunk = 512 // edges per chunk after a bulk build; a chunk is split at twice that
+)
+
+// hub is a long list in chunks. No chunk is empty.
+type hub struct {
+	n      int
+	chunks []chunk
+}
+
+type chunk struct {
+	list
+	before int // number of edges in the previous chunks
+}
+
+// newHub splits a list. It copies.
+func newHub(l list) *hub {
+	h := &hub{}
+	for from := 0; from < len(l.edges); from += hubChunk {
+		to := min(from+hubChunk, len(l.edges))
+		part := l.slice(from, to)
+		if !part.expiring() {
+			part.at = nil
+		}
+		h.chunks = append(h.chunks, chunk{list: part.clone(0)})
+	}
+	h.count()
+	return h
+}
+
+func (h *hub) count() {
+	h.n = 0
+	for i := range h.chunks {
+		h.chunks[i].before = h.n
+		h.n += len(h.chunks[i].edges)
+	}
+}
+
+// chunkOf is the chunk that contains e, or where it would be inserted.
+func (h *hub) chunkOf(e edge) int {
+	i, found := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+	if !found && i > 0 {
+		i--
+	}
+	return i
+}
+
+// search finds e: its chunk and index there.
+func (h *hub) search(e edge) (c, i int, ok bool) {
+	c = h.chunkOf(e)
+	i, ok = h.chunks[c].search(e)
+	return c, i, ok
+}
+
+// from is the number of edges less than e.
+func (h *hub) from(e edge) int {
+	c, _ := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+	if c > 0 { // the previous chunk may contain equal edges: the list of times has duplicates
+		c--
+	}
+	i, _ := h.chunks[c].search(e)
+	return h.chunks[c].before + i
+}
+
+// flat is the hub as one list, copied.
+func (h *hub) flat() list {
+	out := list{edges: make([]edge, 0, h.n)}
+	for _, c := range h.chunks {
+		out.add(c.list)
+	}
+	return out
+}
+
+// timesChunk is larger than hubChunk: all expiry times are in one list.
+const timesChunk = 4096
+
+// newTimes is the hub of sorted expiry times. A time occurs once for each relation that expires then.
+func newTimes(times []edge) *hub {
+	if len(times) == 0 {
+		return nil
+	}
+	h := &hub{}
+	for part := range slices.Chunk(times, timesChunk) {
+		h.chunks = append(h.chunks, chunk{list: list{edges: slices.Clone(part)}})
+	}
+	h.count()
+	return h
+}
+
+// changeTimes adds and removes expiry times.
+func changeTimes(times *hub, come, gone []edge) *hub {
+	if len(come) == 0 && len(gone) == 0 {
+		return times
+	}
+	if times == nil {
+		times = &hub{}
+	}
+	h := newDraftHub(times, timesChunk)
+	for _, at := range come {
+		c, i, _ := h.find(at)
+		h.insert(c, i, at, 0)
+	}
+	for _, at := range gone {
+		if c, i, ok := h.find(at); ok {
+			h.remove(c, i)
+		}
+	}
+	if h.n == 0 {
+		return nil
+	}
+	return h.freeze()
+}
