@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"gatehouse/upstream"
@@ -31,7 +32,7 @@ func (e *statusError) Error() string { return fmt.Sprintf("%d %s", e.code, e.mes
 // server is where the API server is.
 func (a API) server() (string, error) {
 	if a.Server != "" {
-		return a.Server, nil
+		return strings.TrimSuffix(a.Server, "/"), nil
 	}
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
