@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"gatehouse/policy/bundle"
 )
 
 // Every command ends with 0 where all is well, with 1 where the answer is no or something was found, and with 2 where it could not be done:
@@ -29,7 +31,7 @@ func exitCode(err error, stderr func(string)) int {
 	case errors.Is(err, errReported):
 		return 1
 	}
-	stderr(err.Error())
+	stderr(bundle.Excerpts(err))
 	if _, ok := errors.AsType[negativeError](err); ok {
 		return 1
 	}

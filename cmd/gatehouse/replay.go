@@ -18,6 +18,7 @@ import (
 	"gatehouse/decisionlog/read"
 	"gatehouse/replay"
 	"gatehouse/replay/search"
+	"gatehouse/report"
 	"gatehouse/server"
 	"gatehouse/terminal"
 	"gatehouse/trial/node"
@@ -181,10 +182,10 @@ func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.C
 
 // replay runs with a progress bar.
 func (f *replayFlags) replay(c *cobra.Command, p *replay.Replay, log *read.Reader, file string) (*replay.Report, error) {
-	total := sizeOf(file)
+	total := report.SizeOf(file)
 	done := terminal.Progress(c.ErrOrStderr(), func(took time.Duration) string {
 		events, bytes := p.Progress()
-		return progress(events, bytes, total, took)
+		return report.Progress(events, bytes, total, took)
 	})
 	t, err := p.Run(c.Context(), log)
 	done()
@@ -206,8 +207,7 @@ func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Re
 			return fmt.Errorf("writing expected changes: %w", err)
 		}
 	}
-	print := map[string]func(io.Writer, []replay.Expected, *replay.Report) error{"text": printTable, "markdown": printMarkdown, "json": printReplayJSON}[f.output.format]
-	if err := print(w, expect, t); err != nil {
+	if err := report.Replay(w, f.output.format, expect, t); err != nil {
 		return err
 	}
 	switch {
