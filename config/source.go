@@ -16,6 +16,8 @@ type Source struct {
 	// Instead puts the bundle in the place of the configuration's.
 	Instead bool
 	Plain   bool // --plain
+	// Change is given what was read, each time: what only this process wants otherwise. nil changes nothing.
+	Change func(*Config)
 	// Policy is where the one bundle of the configuration comes from instead: oci://IMAGE, an http URL, or a path. Its name, signing keys and
 	// credentials stay.
 	Policy string // --policy
@@ -56,6 +58,9 @@ func (s Source) Read() (*Config, *Document, error) {
 		} else if b.Name == "" {
 			b.Name = b.remoteName()
 		}
+	}
+	if s.Change != nil {
+		s.Change(cfg)
 	}
 	return cfg, doc, nil
 }

@@ -16,7 +16,9 @@ var errAgain = errors.New("again")
 
 // Check reports whether the subject has the relation or permission. It does not allocate. An unknown subject has what
 // every subject of its type has (user:*); an unknown object gives nothing.
-func (s *Snapshot) Check(q Question, now time.Time) (bool, error) {
+func (s *Snapshot) Check(q Question, now time.Time) (bool, error) { return s.check(q, now, nil) }
+
+func (s *Snapshot) check(q Question, now time.Time, b *Dependencies) (bool, error) {
 	p := s.plan
 	t, err := p.typ(q.Object.Type)
 	if err != nil {
@@ -32,6 +34,10 @@ func (s *Snapshot) Check(q Question, now time.Time) (bool, error) {
 	}
 	a := s.asker(now)
 	o, ok, subject, known := s.findBoth(t.id, q.Object.ID, st.id, q.Subject.ID)
+	if a.basis = b; b != nil {
+		a.noteName(t.id, q.Object.ID, o, ok)
+		a.noteName(st.id, q.Subject.ID, subject, known)
+	}
 	yes := false
 	if ok {
 		a.setNumber(st.id, subject, known, 0)
@@ -77,7 +83,8 @@ type asker struct {
 	queue      []member
 	solver     solver
 
-	touched edge // a sink, so that reads are not optimized away
+	basis   *Dependencies // what is read is added to it; nil: nobody wants to know
+	touched edge          // a sink, so that reads are not optimized away
 }
 
 type presence uint8
@@ -107,7 +114,7 @@ func (s *Snapshot) asker(now time.Time) *asker {
 // release returns the asker to the pool. It must not keep a snapshot alive.
 func (a *asker) release() {
 	p := a.p
-	a.s, a.p, a.scope, a.use, a.err = nil, nil, nil, nil, nil
+	a.s, a.p, a.scope, a.use, a.err, a.basis = nil, nil, nil, nil, nil, nil
 	if cap(a.sets) > keepMembers || cap(a.queue) > keepMembers || a.memo.large() || a.seen.large() || a.inSets.large() || a.solver.large() {
 		return // do not keep the memory of a large question
 	}
@@ -130,7 +137,8 @@ func (a *asker) setNumber(t typeID, n number, known bool, sub relID) {
 func (a *asker) wildcardObject() (number, bool) {
 	if a.isAll == presenceUnknown {
 		a.isAll = absent
-		if n, ok := a.s.find(a.typ, wildcard); ok {
+		n, ok := a.s.find(a.typ, wildcard)
+		if a.noteName(a.typ, wildcard, n, ok); ok {
 			a.all, a.isAll = n, present
 		}
 	}
@@ -236,6 +244,7 @@ func (a *asker) expr(o number, e *expr, depth int) verdict {
 
 // arrow evaluates the subjects of relation base, until one holds.
 func (a *asker) arrow(o number, e *expr, depth int) verdict {
+	a.note(o)
 	f := a.s.forward(o)
 	sp := f.span(e.base, 0)
 	for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
@@ -287,6 +296,7 @@ func (a *asker) relation(o number, r relID) verdict {
 	if !a.spend(1) {
 		return stop
 	}
+	a.note(o)
 	f, rp := a.s.forward(o), &a.p.rels[r]
 	if len(rp.sets) > 0 && a.known && !a.setsFilled {
 		a.prefetch(a.n)
@@ -325,6 +335,7 @@ const (
 func (a *asker) begin(o number, r relID) verdict {
 	n := 0
 	if a.known {
+		a.note(a.n)
 		reverse := a.s.reverse(a.n)
 		if reverse.len() > wide {
 			for _, pair := range a.use.pairs {
@@ -468,6 +479,7 @@ func (a *asker) prefetch(n number) {
 
 // join adds the sets of relation r that contain n, or the set sub of n.
 func (a *asker) join(n number, r, sub relID, depth, least int) {
+	a.note(n)
 	sp := a.s.reverse(n).span(r, sub)
 	for x, ok := sp.next(a.now); ok && !a.partial; x, ok = sp.next(a.now) {
 		if a.work--; a.work <= least {
@@ -496,6 +508,7 @@ func (a *asker) descend(o number, r relID, most int) verdict {
 			a.seen.reset()
 			return stop
 		}
+		a.note(m.n)
 		f, rp := a.s.forward(m.n), &a.p.rels[m.rel]
 		if a.direct(f, m.rel, rp) {
 			a.seen.reset() // the rest of the queue was not visited

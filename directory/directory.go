@@ -116,6 +116,8 @@ type Snapshot struct {
 	times  *hub // expiry times, as edges; nil: none
 	digest digest
 	counts counts
+	line   *line // nil: it is the first
+	step   uint64
 }
 
 // counts are maintained with each change.
@@ -153,7 +155,7 @@ func (s *Snapshot) WithLimits(l Limits) *Snapshot {
 		return s
 	}
 	out := *s
-	out.limits = l
+	out.limits, out.line = l, nil
 	out.plan = compile(out.manifest, out.symbols, l)
 	return &out
 }

@@ -250,7 +250,7 @@ func (e *engine) start(own *publisher, failed func(error)) {
 	e.wait.Go(func() {
 		publish := func(k *identity.Keys) {
 			_ = e.publisher.publish(ctx, e, func(v *gate.View) { v.Keys = k })
-			e.bundles.TryAgain()
+			e.bundles.RetryRefused()
 		}
 		if err := panics.LoopError(ctx, "keeping keys fresh", func(ctx context.Context) error { return e.verifier.Run(ctx, publish) }); err != nil {
 			failed(fmt.Errorf("keeping keys fresh: %w", err))

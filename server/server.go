@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -40,6 +41,7 @@ type Config struct {
 	Source  config.Source    // read at the start, and again for each reload
 	Reloads <-chan os.Signal // each value is a wish to read the configuration again
 	Version string           // shown on the status page, in traces and in the log
+	Log     zapcore.Core     // gets the log, whatever the configuration says of it; nil is standard error
 
 	// LogLevel and LogFormat, unless empty, stand for log.level and log.format; Console is the format where neither says one.
 	LogLevel, LogFormat string
@@ -115,9 +117,9 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{}), failures: make(chan error, 8), asked: make(chan chan<- error)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	found := doc.Problems()
-	s.logger, err = buildLog(cfg.Log, s.level)
+	s.logger, err = buildLog(cfg.Log, s.level, with.Log)
 	found.Add("log", err)
-	panics.Tell(func(e panics.Event) {
+	panics.SetReporter(func(e panics.Event) {
 		s.logger.Error("recovered from a panic", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
 	limitMemory(s.logger, memlimit.FromCgroup)
@@ -156,6 +158,9 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	}
 	return s, nil
 }
+
+// Gate is what decides.
+func (s *Server) Gate() *gate.Gate { return s.node.Gate() }
 
 // published keeps the health service in step with what the gate can do.
 func (s *Server) published(v *gate.View) {
