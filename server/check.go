@@ -48,13 +48,13 @@ func Check(ctx context.Context, with Config) (f Findings, err error) {
 	}
 	defer os.RemoveAll(temporary)
 	found.Add("decision_log", writeElsewhere(cfg, temporary))
-	still, err := edge.NewStill(ctx, edge.Config{Config: cfg, Found: found, Smoke: with.Smoke, Gate: gate.Config{Logger: zap.NewNop()}})
+	static, err := edge.NewStatic(ctx, edge.Config{Config: cfg, Found: found, Smoke: with.Smoke, Gate: gate.Config{Logger: zap.NewNop()}})
 	switch {
 	case ctx.Err() != nil:
 		return f, ctx.Err()
 	case err == nil:
-		f.Notices = still.Policy.Notices()
-		still.Close()
+		f.Notices = static.Policy.Notices()
+		static.Close()
 	default:
 		f.add(err)
 	}
