@@ -86,6 +86,7 @@ func (t *txn) addObject(typ typeID, o *Object) (number, error) {
 	}
 	t.draft(n).setRecord(n&(pageSize-1), record(appendRecord(nil, typ, o)))
 	h := hashID(t.s.ids.seed, typ, o.ID)
+	t.touch(keyOfName(h))
 	table := t.table(h)
 	table.reserve(t.hash)
 	table.put(h, n)
@@ -227,6 +228,7 @@ type txn struct {
 	ownIDRows [len(ids{}.rows)]bool
 
 	come, gone []edge // expiry times added and removed
+	touched    []uint16
 	buf        []byte
 }
 
@@ -242,6 +244,7 @@ func (s *Snapshot) begin() *txn {
 func (t *txn) finish() *Snapshot {
 	t.freeze()
 	t.s.times = changeTimes(t.s.times, t.come, t.gone)
+	t.s.follow(t.touched)
 	return t.s
 }
 
@@ -263,8 +266,9 @@ func (t *txn) freeze() {
 	t.last = nil
 }
 
-// draft returns the draft of a number's page.
+// draft returns the draft of a number's page, for a change of that object.
 func (t *txn) draft(n number) *draft {
+	t.touch(keyOf(n))
 	id := n >> pageBits
 	if t.last != nil && t.lastID == id {
 		return t.last
@@ -276,6 +280,13 @@ func (t *txn) draft(n number) *draft {
 	}
 	t.last, t.lastID = d, id
 	return d
+}
+
+// touch notes what changes.
+func (t *txn) touch(key uint16) {
+	if len(t.touched) <= maxTouched {
+		t.touched = append(t.touched, key)
+	}
 }
 
 func (t *txn) newDraft(n number) *draft {

@@ -317,7 +317,7 @@ func (s *Snapshot) SetManifest(m *Manifest, force bool) (*Snapshot, error) {
 	}
 	t := s.begin()
 	next := t.s
-	next.manifest, next.symbols = m, y
+	next.manifest, next.symbols, next.line = m, y, nil
 	next.digest.sub(digestManifest(s.manifest))
 	next.digest.add(digestManifest(m))
 	next.fit()

@@ -116,6 +116,8 @@ type Snapshot struct {
 	times  *hub // expiry times, as edges; nil: none
 	digest digest
 	counts counts
+	line   *line // nil: it is the first
+	step   uint64
 }
 
 // counts are maintained with each change.
@@ -153,7 +155,7 @@ func (s *Snapshot) WithLimits(l Limits) *Snapshot {
 		return s
 	}
 	out := *s
-	out.limits = l
+	out.limits, out.line = l, nil
 	out.plan = compile(out.manifest, out.symbols, l)
 	return &out
 }
@@ -250,7 +252,8 @@ func (s *Snapshot) Epoch(now time.Time) uint64 {
 	if s.times == nil || now.Unix() < 0 {
 		return 0
 	}
-	return uint64(s.times.from(edge(now.Unix() + 1)))
+	_, _, past := s.times.from(edge(now.Unix() + 1))
+	return uint64(past)
 }
 
 // tally is the counts, digest and expiry times of a part of a directory.

@@ -42,6 +42,8 @@ type Decision struct {
 	// decision has them too. They are shared and must not be changed; those of a decision that was not memoised may alias the input.
 	Asked          []Question
 	AskedTruncated bool
+	// AskedKept is to Asked what Kept is to Result.
+	AskedKept *atomic.Value
 }
 
 // EmptyBody reports whether the policy wants a denial with an empty body instead of the default one.
@@ -50,7 +52,7 @@ func (d *Decision) EmptyBody() bool {
 	return ok && !d.Allowed && d.Body == "" && member(v, "body") != nil
 }
 
-// MaxKept bounds the value in Decision.Kept, in bytes.
+// MaxKept bounds the values in Decision.Kept and Decision.AskedKept, each, in bytes.
 const MaxKept = 1 << 10
 
 // Header is one header with one value; a header with several values is repeated.

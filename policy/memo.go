@@ -66,7 +66,7 @@ type Memo struct {
 	stopped atomic.Pointer[string] // why it was disabled for good; nil while it is enabled
 }
 
-// memoEntry is one stored decision. Only used and holds ever change. It shares no memory with the request that it was made for.
+// memoEntry is one stored decision. Only used, kept and holds ever change. It shares no memory with the request that it was made for.
 type memoEntry struct {
 	hash     uint64
 	used     atomic.Bool // since the hand last passed
@@ -74,15 +74,19 @@ type memoEntry struct {
 	key      []byte
 	decision *Decision // nil: the decision was undefined
 	asked    []Question
+	kept     atomic.Value          // Decision.AskedKept
 	holds    atomic.Pointer[state] // a directory state with these answers; nil if nothing was asked
 }
 
-// state is a directory version and epoch: within it, every query has one answer.
-type state struct{ version, epoch uint64 }
+// state is a directory version and epoch: within it, every query has one answer. Beyond it, while the basis holds.
+type state struct {
+	version, epoch uint64
+	basis          Dependencies // of the entry's answers; nil: unknown
+}
 
-func (s state) kept() *state { return &s }
-
-func (f Facts) state(now time.Time) state { return state{f.Version, f.Directory.Epoch(now)} }
+func (f Facts) state(now time.Time) state {
+	return state{version: f.Version, epoch: f.Directory.Epoch(now)}
+}
 
 // NewMemo returns an empty memo of a snapshot.
 func (s *Snapshot) NewMemo(cfg MemoConfig) *Memo {
@@ -119,28 +123,28 @@ func (m *Memo) Key(e *Entry) *Key {
 	return k
 }
 
-// Recalled is a decision found in the memo.
-type Recalled struct {
+// MemoHit is a decision found in the memo.
+type MemoHit struct {
 	Decision Decision // shared, except for Metadata: its slices must not be changed
 	Err      error    // ErrUndefined if there was no decision
 	Sample   bool     // this hit is to be checked: see Key.Recheck
 	entry    *memoEntry
 }
 
-// Recall looks the key up. A decision with directory queries is only returned if they have the same answers now; they are sent again if the
+// Lookup looks the key up. A decision with directory queries is only returned if they have the same answers now; they are sent again if the
 // directory's version or epoch has changed.
-func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
+func (k *Key) Lookup(facts Facts, now time.Time) (found MemoHit, ok bool) {
 	m := k.memo
 	if k.unfit {
 		m.stats.unfit.Add(1)
-		return Recalled{}, false
+		return MemoHit{}, false
 	}
 	k.hash = k.hashed(m.seed) & m.hashMask
 	entry := m.find(k)
 	if entry == nil || entry.asked != nil && !entry.stillValid(facts, now, m.recheckWait) {
 		m.stats.misses.Add(1)
 		k.entry.tally.missed(&m.pace)
-		return Recalled{}, false
+		return MemoHit{}, false
 	}
 	if !entry.used.Load() {
 		entry.used.Store(true)
@@ -149,11 +153,13 @@ func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 	found.entry = entry
 	found.Sample = m.stats.hit(k.hash)%m.sample == 0
 	if entry.decision == nil {
-		found.Decision.Asked, found.Err = entry.asked, ErrUndefined
-		return found, true
+		found.Err = ErrUndefined
+	} else {
+		found.Decision = *entry.decision
 	}
-	found.Decision = *entry.decision
-	found.Decision.Asked = entry.asked
+	if entry.asked != nil {
+		found.Decision.Asked, found.Decision.AskedKept = entry.asked, &entry.kept
+	}
 	if found.Decision.Metadata != nil { // the receiver owns Metadata
 		found.Decision.Metadata = rego.CopyJSON(found.Decision.Metadata).(map[string]any)
 	}
@@ -165,14 +171,15 @@ func (r *memoEntry) stillValid(facts Facts, now time.Time, within time.Duration)
 	if facts.Directory == nil || facts.Version == 0 {
 		return false
 	}
-	is := facts.state(now)
-	if *r.holds.Load() == is {
+	is, held := facts.state(now), r.holds.Load()
+	if held.version == is.version && held.epoch == is.epoch || held.basis != nil && held.basis.Holds(facts.Directory, now) {
 		return true
 	}
-	if !facts.sameAnswers(r.asked, now, within) {
+	same, on := facts.sameAnswers(r.asked, now, within)
+	if !same {
 		return false
 	}
-	r.holds.Store(is.kept()) // a concurrent store is as good
+	r.holds.Store(&state{is.version, is.epoch, on}) // a concurrent store is as good
 	return true
 }
 
@@ -210,7 +217,9 @@ func (k *Key) keep(d Decision, clean bool, err error, facts Facts, now time.Time
 		if r.asked, r.size, ok = detachedQuestions(d.Asked); !ok {
 			return d, err
 		}
-		r.holds.Store(facts.state(now).kept())
+		r.size += min(r.size, MaxKept) + dependencyBytes
+		is := facts.state(now)
+		r.holds.Store(&is)
 	}
 	k.memo.remember(k, r, &d, err)
 	return d, err
@@ -310,7 +319,7 @@ type Recheck struct {
 }
 
 // Recheck takes a hit and the whole input that it was for, which it copies.
-func (k *Key) Recheck(found Recalled, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
+func (k *Key) Recheck(found MemoHit, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
 	size := int64(0)
 	own, ok := rego.Copy(input, &size)
 	return Recheck{memo: k.memo, entry: k.entry, input: own, facts: facts, now: now, found: found.entry}, ok
@@ -431,14 +440,15 @@ func (t *tally) missed(p *pace) {
 	t.rest.Store(long)
 }
 
-// Resting reports whether the entry bypasses the memo for now, because its decisions rarely repeat.
-func (e *Entry) Resting() bool { return e.tally.rest.Load() > 0 }
+// Bypassed reports whether the entry bypasses the memo for now, because its decisions rarely repeat.
+func (e *Entry) Bypassed() bool { return e.tally.rest.Load() > 0 }
 
-// Memory of an entry's parts, in bytes, rounded up.
+// Memory of an entry's parts, in bytes, rounded up. A basis is the directory's.
 const (
-	entryBytes    = 160 // remembered and its slot
-	decisionBytes = 320
-	questionBytes = 88 // with its slice of arguments
+	entryBytes      = 160 // remembered and its slot
+	decisionBytes   = 320
+	dependencyBytes = 256
+	questionBytes   = 88 // with its slice of arguments
 )
 
 // plainDecisions are the decisions of policies that return only true or false.

@@ -1,8 +1,12 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
+
+	"gatehouse/decisionlog/events"
 )
 
 // What an entry has beside its input and its fixed part is packed as the input's fields are that have a number. These numbers are above all
@@ -51,6 +55,11 @@ func (o *Packing) putExtras(e *Entry) {
 // facts writes the questions and their answers, as many as there may be, and reports whether that is all. What is known or looks like a secret
 // is taken out, as of the input.
 func (o *Packing) facts(e *Entry) (whole bool) {
+	plain := o.limit == 0 && !o.deep // nothing is left out for this request's sake
+	if plain && o.keptFacts(e) {
+		return true
+	}
+	start, others := len(o.buf), len(o.masked)
 	made, ok := makeDocument(e.Facts)
 	list, isList := made.([]any)
 	if o.limit > 0 || !ok || !isList {
@@ -68,7 +77,31 @@ func (o *Packing) facts(e *Entry) (whole bool) {
 		n++
 	}
 	o.buf[from-1] = byte(n)
-	return ok && isList && n == len(list)
+	if whole = ok && isList && n == len(list); whole && plain {
+		o.keepFacts(e, o.buf[start:], o.masked[others:])
+	}
+	return whole
+}
+
+// keptFacts writes the questions as they were packed for another entry.
+func (o *Packing) keptFacts(e *Entry) bool {
+	if e.FactsKept == nil {
+		return false
+	}
+	k, _ := e.FactsKept.Load().(*kept)
+	if k == nil || k.by != o.Packer || len(o.masked)+len(k.masked) > events.MaxPointers {
+		return false
+	}
+	o.buf, o.masked = append(o.buf, k.bytes...), append(o.masked, k.masked...)
+	return true
+}
+
+// keepFacts keeps questions that were packed last for other entries.
+func (o *Packing) keepFacts(e *Entry, packed []byte, masked []string) {
+	if e.FactsKept == nil || len(packed) > maxKept || len(o.masked) == events.MaxPointers {
+		return
+	}
+	e.FactsKept.Store(&kept{by: o.Packer, bytes: bytes.Clone(packed), masked: slices.Clone(masked)})
 }
 
 // setExtra takes a value that an entry has beside its input.

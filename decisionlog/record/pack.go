@@ -119,8 +119,8 @@ type documents struct {
 	resultScan, bodyScan scan
 }
 
-// keptResult is a result that was packed for another entry.
-type keptResult struct {
+// kept is a part that was packed for another entry.
+type kept struct {
 	by     *Packer // what is secret to it
 	bytes  []byte
 	masked []string
@@ -215,7 +215,7 @@ func (o *Packing) hidePlace(v string) string {
 }
 
 func (o *Packing) documents(e *Entry) (d documents) {
-	if !o.kept(e, &d) {
+	if !o.keptResult(e, &d) {
 		o.result(e, &d)
 	}
 	if e.Asked {
@@ -259,12 +259,12 @@ func (o *Packing) collectNamedSecrets() {
 	}
 }
 
-// kept takes the result as it was packed for another entry.
-func (o *Packing) kept(e *Entry, d *documents) bool {
+// keptResult takes the result as it was packed for another entry.
+func (o *Packing) keptResult(e *Entry, d *documents) bool {
 	if e.ResultKept == nil {
 		return false
 	}
-	k, _ := e.ResultKept.Load().(*keptResult)
+	k, _ := e.ResultKept.Load().(*kept)
 	if k == nil || k.by != o.Packer {
 		return false
 	}
@@ -277,7 +277,7 @@ func (o *Packing) cacheResult(e *Entry, d *documents, packed []byte) {
 	if e.ResultKept == nil || len(packed) > maxKept {
 		return
 	}
-	e.ResultKept.Store(&keptResult{by: o.Packer, bytes: bytes.Clone(packed), masked: d.resultScan.masked})
+	e.ResultKept.Store(&kept{by: o.Packer, bytes: bytes.Clone(packed), masked: d.resultScan.masked})
 }
 
 // makeDocument asks for a document. One that fails or panics costs its own text, not the audit trail.
