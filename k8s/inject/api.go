@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"gatehouse/upstream"
@@ -31,7 +32,7 @@ func (e *statusError) Error() string { return fmt.Sprintf("%d %s", e.code, e.mes
 // server is where the API server is.
 func (a API) server() (string, error) {
 	if a.Server != "" {
-		return a.Server, nil
+		return strings.TrimSuffix(a.Server, "/"), nil
 	}
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
@@ -63,7 +64,7 @@ func (a API) call(ctx context.Context, method, path string, body, into any) erro
 	}
 	response, err := c.Do(ctx, method, header, sent)
 	if err != nil {
-		return upstream.Brief(err)
+		return upstream.Truncate(err)
 	}
 	defer response.Body.Close()
 	text, err := upstream.ReadBody(response, maxAnswer)
@@ -75,7 +76,7 @@ func (a API) call(ctx context.Context, method, path string, body, into any) erro
 			Message string `json:"message"`
 		}
 		_ = json.Unmarshal(text, &status) // proxies answer in other ways
-		return upstream.Brief(&statusError{response.StatusCode, status.Message})
+		return upstream.Truncate(&statusError{response.StatusCode, status.Message})
 	}
 	return json.Unmarshal(text, into)
 }
