@@ -16,4 +16,4 @@ FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /gatehouse /usr/bin/gatehouse
 EXPOSE 9191 9192
 ENTRYPOINT ["/usr/bin/gatehouse"]
-CMD ["serve", "--config", "/etc/gatehouse/gatehouse.yaml"]
+CMD ["serve", "--config", "/etc/gatehouse/gatehouse.yaml", "--wait-for-policy"]

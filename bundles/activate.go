@@ -38,14 +38,14 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 	list := m.candidates(func(*source) bool { return true })
 	snapshot, err := m.check(ctx, list)
 	if err == nil {
-		err = staged(stagePublishing, m.publish(ctx, snapshot))
+		err = withStage(stagePublishing, m.publish(ctx, snapshot))
 	}
 	if err != nil && ctx.Err() == nil {
 		alone := m.candidates(func(s *source) bool { return slices.Contains(read, s) })
 		if m.complete(alone) && !slices.Equal(alone, list) {
 			list = alone
 			if snapshot, err = m.check(ctx, list); err == nil {
-				err = staged(stagePublishing, m.publish(ctx, snapshot))
+				err = withStage(stagePublishing, m.publish(ctx, snapshot))
 			}
 		}
 	}
@@ -55,9 +55,9 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 	if err != nil {
 		m.fail(read, err)
 		for _, s := range read {
-			s.again(mayPass(err), time.Since(began))
+			s.scheduleRetry(retryable(err), time.Since(began))
 			_ = s.latest.copy.store("") // compressed it takes less memory while it waits
-			s.latest.told(err)
+			s.latest.report(err)
 		}
 		return err
 	}
@@ -65,7 +65,7 @@ func (m *Manager) activate(ctx context.Context, read []*source) error {
 	for _, s := range read {
 		if s.heldBack() {
 			err = errPinned
-			s.latest.told(err)
+			s.latest.report(err)
 		}
 	}
 	return err
@@ -128,11 +128,11 @@ func (m *Manager) checked(ctx context.Context, list []*candidate, test bool) (*p
 		}
 	}
 	if m.cfg.Smoke != nil {
-		if err := staged(stageSmoke, m.cfg.Smoke(ctx, snapshot)); err != nil {
+		if err := withStage(stageSmoke, m.cfg.Smoke(ctx, snapshot)); err != nil {
 			return nil, err
 		}
 	}
-	return snapshot, staged(stageWarming, m.warm(ctx, snapshot))
+	return snapshot, withStage(stageWarming, m.warm(ctx, snapshot))
 }
 
 // sameFiles reports whether two candidates were made of the same files, including tests and signature.
@@ -193,9 +193,9 @@ func (m *Manager) test(ctx context.Context, list []*candidate) error {
 	results, err := policy.RunTests(ctx, m.cfg.Policy, bundlesOf(list), tests, nil)
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return staged(stageTesting, fmt.Errorf("the bundles' own tests were not done after %v", m.cfg.TestTimeout))
+		return withStage(stageTesting, fmt.Errorf("the bundles' own tests were not done after %v", m.cfg.TestTimeout))
 	case err != nil:
-		return staged(stageTesting, err)
+		return withStage(stageTesting, err)
 	}
 	return failures(results)
 }
@@ -226,8 +226,8 @@ type stageError struct {
 func (e *stageError) Error() string { return e.cause.Error() }
 func (e *stageError) Unwrap() error { return e.cause }
 
-// staged wraps an error with its stage, if there is one.
-func staged(stage string, err error) error {
+// withStage wraps an error with its stage, if there is one.
+func withStage(stage string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -257,7 +257,7 @@ func (m *Manager) activated(s *source, c *candidate, took time.Duration) {
 	if s.remote != nil {
 		s.remote.active.Store(s.highest)
 	}
-	c.told(nil)
+	c.report(nil)
 	m.archiver.activated(s.Name, c)
 	s.status.Revision, s.status.Digest, s.status.Archive, s.status.Serial = c.Revision(), c.Digest(), c.archive, c.serial
 	s.status.ActiveSince = m.cfg.Clock()
@@ -284,7 +284,7 @@ func (m *Manager) logNotices(snapshot *policy.Snapshot) {
 // current records that nothing is wrong with the source's bundle.
 func (m *Manager) current(s *source) {
 	s.status.Stage, s.status.Error, s.status.File, s.status.Line = "", "", "", 0
-	s.retry, s.told = retry{}, ""
+	s.retry, s.lastProblem = retry{}, ""
 	m.metrics.current(s.Name, m.cfg.Clock())
 }
 
@@ -295,10 +295,10 @@ func (m *Manager) fail(sources []*source, err error) {
 		if !ok && len(sources) > 1 {
 			first = bundle.Problem{Stage: first.Stage}
 		}
-		if text := first.Stage + ": " + err.Error(); s.told == text {
+		if text := first.Stage + ": " + err.Error(); s.lastProblem == text {
 			continue // the same problem, logged already
 		} else {
-			s.told = text
+			s.lastProblem = text
 		}
 		s.status.Stage, s.status.File, s.status.Line, s.status.Error = first.Stage, first.File, first.Line, err.Error()
 		m.metrics.failed(s.Name, first.Stage)

@@ -51,13 +51,13 @@ func TestStagesOfAnActivation(t *testing.T) {
 		c.TestTimeout = 300 * time.Millisecond
 		c.Limits.Depth = 3
 		c.Smoke = func(_ context.Context, s *policy.Snapshot) error {
-			if answer(t, s) == "7" {
+			if response(t, s) == "7" {
 				return errors.New("smoke.yaml:3: admins are locked out")
 			}
 			return nil
 		}
 		c.Publish = func(_ context.Context, s *policy.Snapshot) error {
-			if answer(t, s) == "8" {
+			if response(t, s) == "8" {
 				return errors.New("GET /orders has no rule")
 			}
 			r.published <- s
@@ -129,8 +129,8 @@ func TestRunBeginsWithWhatWasLoaded(t *testing.T) {
 		must(t, err)
 		write(t, dir, map[string]string{"authz.rego": answering(n)})
 		r.start()
-		if s := r.next(); (s == loaded) != (n == 1) || answer(t, s) != fmt.Sprint(n) {
-			t.Errorf("published %s, the one that was loaded: %v", answer(t, s), s == loaded)
+		if s := r.next(); (s == loaded) != (n == 1) || response(t, s) != fmt.Sprint(n) {
+			t.Errorf("published %s, the one that was loaded: %v", response(t, s), s == loaded)
 		}
 	}
 }
@@ -142,7 +142,7 @@ func TestOptionalBundle(t *testing.T) {
 	r := newRunning(t, sources)
 	s, err := r.manager.Load(context.Background())
 	must(t, err)
-	if got := answer(t, s); got != "none" {
+	if got := response(t, s); got != "none" {
 		t.Errorf("answer %s", got)
 	}
 	r = run(t, sources, func(c *bundles.Config) { c.Poll = 20 * time.Millisecond })

@@ -54,7 +54,7 @@ const (
 	archiveEnding  = ".tar.gz"
 	archiveEvery   = 10 * time.Minute // how often times are renewed and expired files removed
 	maxPending     = 8                // bundles waiting to be written: with more the disk is stuck, and the oldest is dropped
-	beforeFile     = ".before"        // in a delta's file: the digest of the bundle that it changes
+	baseFile       = ".before"        // in a delta's file: the digest of the bundle that it changes
 	defaultArchive = 256 << 20
 )
 
@@ -139,8 +139,8 @@ func (p *archiver) activated(source string, c *candidate) {
 	}
 }
 
-// remembered sets the bundles that are available for rollback.
-func (p *archiver) remembered(history []*activation) {
+// setAvailable sets the bundles that are available for rollback.
+func (p *archiver) setAvailable(history []*activation) {
 	if p == nil {
 		return
 	}
@@ -215,7 +215,7 @@ func (part *archivePart) pack(to io.Writer) error {
 	files := part.files
 	if part.before != "" {
 		files = maps.Clone(files)
-		files[beforeFile] = []byte(part.before)
+		files[baseFile] = []byte(part.before)
 	}
 	return tarball.Pack(to, files)
 }
@@ -228,7 +228,7 @@ func (p *archiver) renew(digest string) error {
 		if err := os.Chtimes(file, now, now); err != nil {
 			return err
 		}
-		before, err := beforeOf(file)
+		before, err := baseOf(file)
 		if err != nil || before == "" {
 			return err
 		}
@@ -237,8 +237,8 @@ func (p *archiver) renew(digest string) error {
 	return nil
 }
 
-// beforeOf returns the digest that an archived delta applies to; "" for a whole bundle. It is the tarball's first file.
-func beforeOf(file string) (string, error) {
+// baseOf returns the digest that an archived delta applies to; "" for a whole bundle. It is the tarball's first file.
+func baseOf(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return "", err
@@ -250,7 +250,7 @@ func beforeOf(file string) (string, error) {
 	}
 	archive := tar.NewReader(zipped)
 	header, err := archive.Next()
-	if err != nil || header.Name != beforeFile {
+	if err != nil || header.Name != baseFile {
 		return "", err
 	}
 	digest, err := io.ReadAll(io.LimitReader(archive, 2*64))
@@ -267,8 +267,8 @@ func (p *archiver) prune() {
 		_ = p.renew(digest) // a failure to write it was reported
 	}
 	files, total := p.list()
-	keep := p.lineages(active)
-	mayStay := p.lineages(others)
+	keep := p.withBases(active)
+	mayStay := p.withBases(others)
 	for _, f := range files {
 		old := p.clock().Sub(f.ModTime()) > p.For && !mayStay[f.Name()]
 		if keep[f.Name()] || !old && total <= p.Bytes {
@@ -283,14 +283,14 @@ func (p *archiver) prune() {
 	p.metrics.bytes.Set(float64(total))
 }
 
-// lineages returns the files of bundles, including those that their deltas apply to.
-func (p *archiver) lineages(digests []string) map[string]bool {
+// withBases returns the files of bundles, including those that their deltas apply to.
+func (p *archiver) withBases(digests []string) map[string]bool {
 	files := map[string]bool{}
 	for _, digest := range digests {
 		for range maxDeltas + 1 {
 			file := archiveFile(p.Dir, digest)
 			files[filepath.Base(file)] = true
-			before, err := beforeOf(file)
+			before, err := baseOf(file)
 			if err != nil || before == "" {
 				break
 			}
@@ -357,7 +357,7 @@ func readArchived(dir, name, digest string, limits bundle.Limits, depth int) (*b
 	if err != nil {
 		return nil, err
 	}
-	before, delta := files[beforeFile]
+	before, delta := files[baseFile]
 	if !delta {
 		return bundle.Read(name, tarball.Tree(files), limits)
 	}

@@ -45,6 +45,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,15 +146,15 @@ type Manager struct {
 	remotes  *remoteMetrics
 	archiver *archiver // nil: nothing is archived
 	// reporter is nil if no status service is configured.
-	reporter *reporter
-	sources  []*source
-	status   atomic.Pointer[[]Status]
-	earlier  atomic.Pointer[[]Activation]
-	legacy   atomic.Pointer[legacy] // for the manager that succeeds this one
-	took     *legacy                // what New took over from cfg.Succeeds
-	state    *stateFile             // nil: nothing is persisted
-	degraded atomic.Pointer[[]string]
-	nudged   chan struct{} // buffered; signals that something else has changed that a bundle may have failed on
+	reporter    *reporter
+	sources     []*source
+	status      atomic.Pointer[[]Status]
+	earlier     atomic.Pointer[[]Activation]
+	handover    atomic.Pointer[handover] // for the manager that succeeds this one
+	took        *handover                // what New took over from cfg.Succeeds
+	state       *stateFile               // nil: nothing is persisted
+	degraded    atomic.Pointer[[]string]
+	retrySignal chan struct{} // buffered; signals that something else has changed that a bundle may have failed on
 
 	commands chan command
 	loaded   *loaded // by Load, for Run to start with
@@ -184,27 +185,27 @@ type loaded struct {
 // source is the state of one source, owned by Run's goroutine.
 type source struct {
 	Source
-	fetch    fetcher    // nil for a source with a path; set by New
-	remote   *remote    // the state behind fetch
-	expired  bool       // the remote source has not confirmed the bundle for max_age, so it must not be used for decisions
-	active   *candidate // in the published snapshot
-	latest   *candidate // last read; differs from active after a failed activation; nil after a failed read
-	pin      *pin       // nil unless rolled back
-	highest  int64      // the highest serial that was ever active
-	retry    retry
-	trying   bool          // it is being tried again although it has not changed
-	told     string        // the last problem logged
-	since    time.Time     // when the current problem began; zero: none
-	keys     []fs.FileInfo // of a remote source, the key files at the last read
-	restless int           // reads discarded because the directory was changing
-	status   Status
+	fetch         fetcher    // nil for a source with a path; set by New
+	remote        *remote    // the state behind fetch
+	expired       bool       // the remote source has not confirmed the bundle for max_age, so it must not be used for decisions
+	active        *candidate // in the published snapshot
+	latest        *candidate // last read; differs from active after a failed activation; nil after a failed read
+	pin           *pin       // nil unless rolled back
+	highest       int64      // the highest serial that was ever active
+	retry         retry
+	retrying      bool          // it is being tried again although it has not changed
+	lastProblem   string        // the last problem logged
+	since         time.Time     // when the current problem began; zero: none
+	keys          []fs.FileInfo // of a remote source, the key files at the last read
+	unstableReads int           // reads discarded because the directory was changing
+	status        Status
 }
 
 var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // New checks the whole configuration, and that each source is a readable directory or file. It starts nothing.
 func New(cfg Config) (*Manager, error) {
-	m := &Manager{cfg: cfg, commands: make(chan command), nudged: make(chan struct{}, 1)}
+	m := &Manager{cfg: cfg, commands: make(chan command), retrySignal: make(chan struct{}, 1)}
 	if m.cfg.Logger == nil {
 		m.cfg.Logger = zap.NewNop()
 	}
@@ -272,12 +273,12 @@ func New(cfg Config) (*Manager, error) {
 	}
 	switch {
 	case cfg.Succeeds != nil:
-		m.took = cfg.Succeeds.legacy.Load()
+		m.took = cfg.Succeeds.handover.Load()
 		m.inherit(m.took)
 	case m.state != nil:
 		m.inherit(m.state.load())
 	}
-	m.tellHistory()
+	m.updateHistory()
 	m.publishStatus()
 	return m, nil
 }
@@ -344,18 +345,32 @@ func (m *Manager) publishStatus() {
 		list[i] = s.status
 	}
 	if m.dirty {
-		m.legacy.Store(m.leave())
+		m.handover.Store(m.prepareHandover())
 	}
-	m.tellDegraded()
+	m.updateDegraded()
 	m.status.Store(&list)
 	if m.reporter != nil {
-		m.reporter.tell(m.Status())
+		m.reporter.offer(m.Status())
 	}
+}
+
+// BrokenError is Load's where the policy cannot become active before somebody changes a file on this machine: it does not help to wait.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string { return e.Err.Error() }
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// broken makes err a BrokenError where it comes from files on this machine alone: a source that is fetched may bring something else.
+func (m *Manager) broken(ctx context.Context, err error, from ...*source) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, errChanging) || slices.ContainsFunc(from, func(s *source) bool { return s.fetch != nil }) {
+		return err
+	}
+	return &BrokenError{err}
 }
 
 // Load reads all sources once and takes them through every stage before publishing, for a check at start-up or on the command line. It
 // publishes nothing and does not change Status. A later Run starts with the result if nothing has changed; Load must not run concurrently
-// with it. Errors name bundle, file and line; errors.As finds bundle.Problems.
+// with it. Errors name bundle, file and line; errors.As finds bundle.Problems, and BrokenError.
 func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	all, errs := make([]*candidate, len(m.sources)), make([]error, len(m.sources))
 	var wait sync.WaitGroup
@@ -372,7 +387,7 @@ func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 		case err != nil && s.Optional:
 			m.cfg.Logger.Warn("an optional bundle is left out", zap.String("bundle", s.Name), zap.Error(err))
 		case err != nil:
-			problems = append(problems, err)
+			problems = append(problems, m.broken(ctx, err, s))
 		}
 	}
 	if len(problems) > 0 {
@@ -380,7 +395,7 @@ func (m *Manager) Load(ctx context.Context) (*policy.Snapshot, error) {
 	}
 	snapshot, err := m.check(ctx, all)
 	if err != nil {
-		return nil, err
+		return nil, m.broken(ctx, err, m.sources...)
 	}
 	m.loaded = &loaded{snapshot: snapshot, list: all}
 	return snapshot, nil

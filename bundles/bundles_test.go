@@ -141,7 +141,7 @@ func (r *running) next() *policy.Snapshot {
 func (r *running) until(want string) int {
 	r.t.Helper()
 	for n := 1; ; n++ {
-		if got := answer(r.t, r.next()); got == want {
+		if got := response(r.t, r.next()); got == want {
 			return n
 		}
 	}
@@ -169,7 +169,7 @@ func (r *running) none() {
 	r.t.Helper()
 	select {
 	case s := <-r.published:
-		r.t.Fatalf("an activation too many, with the answer %s", answer(r.t, s))
+		r.t.Fatalf("an activation too many, with the answer %s", response(r.t, s))
 	default:
 	}
 }
@@ -179,7 +179,7 @@ const (
 	never = "policy bundle not activated: no policy of it is active"
 )
 
-func answer(t testing.TB, s *policy.Snapshot) string {
+func response(t testing.TB, s *policy.Snapshot) string {
 	t.Helper()
 	d, err := s.Decide(context.Background(), rego.Object(), time.Now())
 	if err != nil || len(d.Headers) == 0 {

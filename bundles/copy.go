@@ -21,9 +21,9 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// copied is a bundle as it arrived: its tarball and the deltas applied to it. The bundle can be made from it again, and is then checked like
+// rawBundle is a bundle as it arrived: its tarball and the deltas applied to it. The bundle can be made from it again, and is then checked like
 // a new one, by the current configuration: nothing compiled is reused across a change of the rules. It is immutable.
-type copied struct {
+type rawBundle struct {
 	parts   []*blob
 	archive string // SHA-256 of the tarball that it came in
 }
@@ -41,27 +41,27 @@ type blob struct {
 const copyEnding = ".tar.gz"
 
 // copyOf returns the copy of a tarball.
-func copyOf(raw []byte, archive string) *copied {
-	return &copied{parts: []*blob{{data: raw}}, archive: archive}
+func copyOf(raw []byte, archive string) *rawBundle {
+	return &rawBundle{parts: []*blob{{data: raw}}, archive: archive}
 }
 
 // copyOfFiles returns the copy of a directory. Files whose content was not read are left out.
-func copyOfFiles(files map[string][]byte) *copied {
+func copyOfFiles(files map[string][]byte) *rawBundle {
 	files = maps.Clone(files)
 	maps.DeleteFunc(files, func(_ string, content []byte) bool { return content == nil })
-	return &copied{parts: []*blob{{files: files}}}
+	return &rawBundle{parts: []*blob{{files: files}}}
 }
 
 // with returns the copy with a delta appended.
-func (c *copied) with(delta []byte) *copied {
+func (c *rawBundle) with(delta []byte) *rawBundle {
 	if c == nil {
 		return nil
 	}
-	return &copied{parts: append(slices.Clip(c.parts), &blob{data: delta})}
+	return &rawBundle{parts: append(slices.Clip(c.parts), &blob{data: delta})}
 }
 
 // same reports whether two bundles arrived as the same data.
-func (c *copied) same(other *copied) bool {
+func (c *rawBundle) same(other *rawBundle) bool {
 	return slices.EqualFunc(c.parts, other.parts, func(a, b *blob) bool {
 		sum := a.name()
 		return sum != "" && sum == b.packed()
@@ -104,7 +104,7 @@ func (b *blob) pack() error {
 }
 
 // store packs the copy and, if there is a directory, writes it there and frees the memory.
-func (c *copied) store(dir string) error {
+func (c *rawBundle) store(dir string) error {
 	for _, b := range c.parts {
 		if err := b.store(dir); err != nil {
 			return err
@@ -116,7 +116,7 @@ func (c *copied) store(dir string) error {
 func (b *blob) store(dir string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.file != "" && filepath.Dir(b.file) == dir && b.there() {
+	if b.file != "" && filepath.Dir(b.file) == dir && b.exists() {
 		return nil
 	}
 	if b.data == nil && b.files == nil { // it is in the previous configuration's directory, or was removed
@@ -145,8 +145,8 @@ func (b *blob) store(dir string) error {
 	return nil
 }
 
-// there reports whether the file still exists under its name. The caller holds mu.
-func (b *blob) there() bool {
+// exists reports whether the file still exists under its name. The caller holds mu.
+func (b *blob) exists() bool {
 	_, err := os.Lstat(b.file)
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -214,7 +214,7 @@ func (b *blob) name() string {
 }
 
 // delivery returns the copy as a delivery, to be checked like a new one.
-func (c *copied) delivery(name string, limits bundle.Limits) (d delivery, err error) {
+func (c *rawBundle) delivery(name string, limits bundle.Limits) (d delivery, err error) {
 	problem := func(err error) (delivery, error) {
 		if _, ok := errors.AsType[bundle.Problems](err); ok {
 			return delivery{}, err

@@ -28,9 +28,9 @@ type delivery struct {
 	bundle  *bundle.Bundle    // files already parsed, possibly with deltas applied
 	data    int64             // bytes of data in bundle that are not in files
 	parts   []archivePart     // for archiving a bundle that was made by deltas
-	copy    *copied           // as it arrived; nil: made from files
+	copy    *rawBundle        // as it arrived; nil: made from files
 	back    bool              // a rollback: it may be older than what was active
-	says    saying            // another message of a remote source, instead of a bundle
+	says    deliveryKind      // another message of a remote source, instead of a bundle
 
 	// outcome, if set, is called from Run's goroutine after each attempt to activate the delivery: with nil if it is active, also if it was
 	// active already, or else with the reason. After an errIncomplete it can be called again, because the delivery is tried again together
@@ -46,17 +46,17 @@ type deliver func(context.Context, delivery) error
 // Run. Load calls it too, takes the first delivery, and cancels ctx.
 type fetcher func(ctx context.Context, deliver deliver) error
 
-// arrival is a delivery on its way to Run's goroutine.
-type arrival struct {
+// queuedDelivery is a delivery on its way to Run's goroutine.
+type queuedDelivery struct {
 	source   *source
 	delivery delivery
 	tried    chan error // buffered: Run never blocks on the sender
 }
 
 // fetchInto runs a source's fetcher and forwards its deliveries.
-func (m *Manager) fetchInto(ctx context.Context, s *source, arrivals chan<- arrival) error {
+func (m *Manager) fetchInto(ctx context.Context, s *source, arrivals chan<- queuedDelivery) error {
 	err := s.fetch(ctx, func(ctx context.Context, d delivery) error {
-		a := arrival{source: s, delivery: d, tried: make(chan error, 1)}
+		a := queuedDelivery{source: s, delivery: d, tried: make(chan error, 1)}
 		select {
 		case arrivals <- a:
 		case <-ctx.Done():
@@ -102,22 +102,22 @@ func fetchOnce(ctx context.Context, s *source) (delivery, error) {
 // candidate is a bundle that passed every check that can be made on it alone.
 type candidate struct {
 	*bundle.Bundle
-	tests    *bundle.Tests // nil if they are not run
-	size     int64         // bytes of all files
-	serial   int64         // if the source requires one
-	archive  string        // as in its delivery
-	copy     *copied       // to make it again
-	key      string        // hash of all of its files
-	what     string        // hash of its contents; empty until needed
-	keys     []fs.FileInfo // the key files when its signature was verified
-	verified time.Time     // when its signature was verified
-	from     string
-	outcome  func(error)
-	archived []archivePart // for archiving it, until it is activated
+	tests       *bundle.Tests // nil if they are not run
+	size        int64         // bytes of all files
+	serial      int64         // if the source requires one
+	archive     string        // as in its delivery
+	copy        *rawBundle    // to make it again
+	key         string        // hash of all of its files
+	contentHash string        // hash of its contents; empty until needed
+	keys        []fs.FileInfo // the key files when its signature was verified
+	verified    time.Time     // when its signature was verified
+	from        string
+	outcome     func(error)
+	archived    []archivePart // for archiving it, until it is activated
 }
 
-// told reports the end of an attempt to the bundle's source.
-func (c *candidate) told(err error) {
+// report reports the end of an attempt to the bundle's source.
+func (c *candidate) report(err error) {
 	if c != nil && c.outcome != nil {
 		c.outcome(err)
 	}

@@ -112,7 +112,7 @@ func TestLoadTakesTheFirstDelivery(t *testing.T) {
 	}))
 	s, err := r.manager.Load(context.Background())
 	must(t, err)
-	if got := answer(t, s); got != "1" {
+	if got := response(t, s); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 }

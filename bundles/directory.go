@@ -28,9 +28,9 @@ const (
 
 	// A source that changes while it is read is read again after a pause: this many times by Load; Run reports it after this many, and goes
 	// on.
-	maxUnstable   = 40
-	maxRestless   = 5
-	unstablePause = 50 * time.Millisecond
+	maxUnstable      = 40
+	maxUnstableReads = 5
+	unstablePause    = 50 * time.Millisecond
 )
 
 // errChanging is the error of a read during which something changed. It says nothing about the contents.
@@ -227,8 +227,8 @@ func (d *directory) list() (*watch.Look, error) {
 	return l, nil
 }
 
-// wanted reports whether a file's content matters: for the policy, its tests, or its signature.
-func (s Source) wanted(name string) bool {
+// relevant reports whether a file's content matters: for the policy, its tests, or its signature.
+func (s Source) relevant(name string) bool {
 	return bundle.Wanted(name) || strings.HasSuffix(name, "_test.rego") || s.Verification != nil
 }
 
@@ -257,18 +257,18 @@ func skip(e fs.DirEntry) error {
 // silently omitting its rules could omit a deny rule.
 func (d *directory) stat(name string, e fs.DirEntry) (fs.FileInfo, error) {
 	linked := e.Type()&fs.ModeSymlink != 0
-	if !linked && !d.source.wanted(name) {
+	if !linked && !d.source.relevant(name) {
 		return nil, nil
 	}
 	info, err := d.root.Stat(filepath.FromSlash(name))
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !d.source.wanted(name):
+	case errors.Is(err, fs.ErrNotExist) && !d.source.relevant(name):
 		return nil, nil // a dangling link to an unwanted file
 	case err != nil:
 		return nil, err
 	case info.IsDir() && linked:
 		return nil, tarball.FileError(name, "a link to a folder is not followed")
-	case !d.source.wanted(name):
+	case !d.source.relevant(name):
 		return nil, nil
 	case !info.Mode().IsRegular():
 		return nil, tarball.FileError(name, "not a regular file")

@@ -40,15 +40,15 @@ type record struct {
 	Info   bundle.Info `json:"info"`
 	Serial int64       `json:"serial,omitempty"`
 	Size   int64       `json:"size"` // bytes of its files
-	copy   *copied
+	copy   *rawBundle
 }
 
 // pin keeps a source at a bundle while the source still offers the one that was rolled back.
 type pin struct {
-	use  *record
-	held string     // digest of the bundle that was rolled back
-	what string     // hash of its contents
-	made *candidate // the candidate of use; nil until it was made under this configuration
+	use         *record
+	held        string     // digest of the bundle that was rolled back
+	contentHash string     // hash of its contents
+	made        *candidate // the candidate of use; nil until it was made under this configuration
 }
 
 // recordOf returns the history's record of a candidate.
@@ -84,7 +84,7 @@ func (m *Manager) pinned(s *source) (*candidate, error) {
 
 // hold pins a source.
 func (s *source) hold(use *record, held, what string) {
-	s.pin = &pin{use: use, held: held, what: what}
+	s.pin = &pin{use: use, held: held, contentHash: what}
 	s.status.Pinned, s.status.Held = true, held
 }
 
@@ -98,18 +98,18 @@ func (s *source) heldBack() bool {
 
 // holds reports whether a bundle is the one rolled back. Its digest differs if signatures are required now and were not then.
 func (p *pin) holds(c *candidate) bool {
-	return c.Digest() == p.held || p.what != "" && c.contents() == p.what
+	return c.Digest() == p.held || p.contentHash != "" && c.contents() == p.contentHash
 }
 
 // contents returns a hash of the bundle as it arrived; empty if it was made by deltas.
 func (c *candidate) contents() string {
-	if c.what == "" && len(c.copy.parts) == 1 {
+	if c.contentHash == "" && len(c.copy.parts) == 1 {
 		if d, err := c.copy.delivery(c.Name(), bundle.Limits{Files: 1 << 30, File: maxCopy, Total: maxCopy, Depth: 1 << 20}); err == nil { // the limits were checked before
 			maps.DeleteFunc(d.files, func(name string, _ []byte) bool { return !bundle.Wanted(name) })
-			c.what = filesKey(d.files)
+			c.contentHash = filesKey(d.files)
 		}
 	}
-	return c.what
+	return c.contentHash
 }
 
 // command is a function to run on Run's goroutine.
@@ -193,21 +193,21 @@ func (m *Manager) find(to string) (*activation, error) {
 		return nil, errors.New("no policy has been active yet")
 	}
 	for _, a := range slices.Backward(m.history) {
-		if a != m.now && (to == "" && a.id == m.now.before || to != "" && a.named(to)) {
+		if a != m.now && (to == "" && a.id == m.now.before || to != "" && a.matches(to)) {
 			return a, nil
 		}
 	}
 	switch {
 	case to == "":
 		return nil, errors.New("there is no earlier snapshot any more, or none yet")
-	case m.now.named(to):
+	case m.now.matches(to):
 		return nil, fmt.Errorf("%q is active already", to)
 	}
 	return nil, fmt.Errorf("no snapshot of %q is kept: the history shows what there is", to)
 }
 
-// named reports whether a name identifies the snapshot or one of its bundles.
-func (a *activation) named(name string) bool {
+// matches reports whether a name identifies the snapshot or one of its bundles.
+func (a *activation) matches(name string) bool {
 	const least = 6
 	digest := strings.ToLower(strings.TrimPrefix(name, "sha256:"))
 	return name == a.revision || slices.ContainsFunc(a.list, func(r *record) bool {
@@ -252,7 +252,7 @@ func (m *Manager) rolledBack(target *activation, list []*candidate, snapshot *po
 		}
 	}
 	m.cfg.Logger.Warn("policy rolled back and pinned", zap.String("from", from.revision), zap.String("to", target.revision))
-	m.tellHistory()
+	m.updateHistory()
 }
 
 // Unpin lets the sources' own bundles become active again. It returns an error if one cannot be activated; the active snapshot then stays.
@@ -312,7 +312,7 @@ func (m *Manager) remember(snapshot *policy.Snapshot, list []*candidate) {
 		m.history = append(m.history, m.now)
 	}
 	m.bound()
-	m.tellHistory()
+	m.updateHistory()
 }
 
 // sameRecord reports whether two records are of one bundle. Its digest differs if signatures are required now and were not then.
@@ -360,13 +360,13 @@ func (m *Manager) keptBytes(active *activation) (total int64) {
 	return total
 }
 
-func (m *Manager) tellHistory() {
+func (m *Manager) updateHistory() {
 	m.swapped = m.now != nil
 	var list []Activation
 	for _, a := range slices.Backward(m.history) {
 		list = append(list, a.describe(a == m.now))
 	}
 	m.earlier.Store(&list)
-	m.archiver.remembered(m.history)
+	m.archiver.setAvailable(m.history)
 	m.dirty = true
 }

@@ -225,7 +225,7 @@ func TestPinOutlivesAReload(t *testing.T) {
 	next := newRunning(t, sources, func(c *bundles.Config) { c.Succeeds = a.manager })
 	s, err := next.manager.Load(context.Background())
 	must(t, err)
-	if got := answer(t, s); got != "2" {
+	if got := response(t, s); got != "2" {
 		t.Errorf("loaded %s", got)
 	}
 	next.start()

@@ -106,7 +106,7 @@ func TestLinkWithinTheDirectoryIsFollowed(t *testing.T) {
 	must(t, os.Symlink("shared/authz.txt", filepath.Join(dir, "authz.rego")))
 	s, err := load(t, bundle.Limits{}, one(dir)...)
 	must(t, err)
-	if got := answer(t, s); got != "1" {
+	if got := response(t, s); got != "1" {
 		t.Errorf("answer %s, want 1", got)
 	}
 }

@@ -78,7 +78,7 @@ type remoteMetrics struct {
 	confirmed   *prometheus.GaugeVec
 	unreachable *prometheus.GaugeVec
 	disk        *prometheus.GaugeVec
-	unkept      *prometheus.GaugeVec
+	unsaved     *prometheus.GaugeVec
 	expired     *prometheus.GaugeVec
 }
 
@@ -93,13 +93,13 @@ func newRemoteMetrics(registerer prometheus.Registerer) (*remoteMetrics, error) 
 			"When the source of a remote bundle last answered. Of a bundle from disk: when it did so before the restart."),
 		unreachable: gauge("gatehouse_bundle_unreachable", "1 while the source of a remote bundle cannot be reached."),
 		disk:        gauge("gatehouse_bundle_from_disk", "1 while the bundle in use is the one kept on disk, unconfirmed since the start."),
-		unkept:      gauge("gatehouse_bundle_not_kept", "1 while the active bundle could not be written to disk."),
+		unsaved:     gauge("gatehouse_bundle_not_kept", "1 while the active bundle could not be written to disk."),
 		expired:     gauge("gatehouse_bundle_expired", "1 while a remote bundle is older than its max_age."),
 	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.confirmed, m.unreachable, m.disk, m.unkept, m.expired} {
+	for _, c := range []prometheus.Collector{m.requests, m.confirmed, m.unreachable, m.disk, m.unsaved, m.expired} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of remote bundles: %w", err)
 		}
@@ -111,8 +111,8 @@ func (m *remoteMetrics) asked(bundle, result string) {
 	m.requests.WithLabelValues(bundle, result).Inc()
 }
 
-// answered records that the source is reachable.
-func (m *remoteMetrics) answered(bundle string, now time.Time) {
+// reachable records that the source is reachable.
+func (m *remoteMetrics) reachable(bundle string, now time.Time) {
 	m.confirmed.WithLabelValues(bundle).Set(seconds(now))
 	m.unreachable.WithLabelValues(bundle).Set(0)
 	m.expired.WithLabelValues(bundle).Set(0)

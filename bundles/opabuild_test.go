@@ -58,7 +58,7 @@ func TestBundlesThatOPABuilds(t *testing.T) {
 				return
 			}
 			must(t, err)
-			if got := answer(t, s); got != "5" {
+			if got := response(t, s); got != "5" {
 				t.Errorf("answer %s", got)
 			}
 			if got := strings.Join(s.Notices(), "\n"); got != test.notice {

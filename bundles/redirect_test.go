@@ -73,7 +73,7 @@ func TestConditionAcrossARedirect(t *testing.T) {
 	r := newRunning(t, sources, keeping(dir))
 	done := make(chan error)
 	go func() { done <- r.manager.Run(ctx) }()
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Fatalf("answer %s", got)
 	}
 	waitFor(t, func() bool { _, same := first.counts(); return same >= 2 })
@@ -82,7 +82,7 @@ func TestConditionAcrossARedirect(t *testing.T) {
 	must(t, <-done)
 
 	again := run(t, sources, keeping(dir))
-	if got := answer(t, again.next()); got != "1" {
+	if got := response(t, again.next()); got != "1" {
 		t.Fatalf("answer %s after a restart", got)
 	}
 	if full, _ := first.counts(); full != 1 {
@@ -90,7 +90,7 @@ func TestConditionAcrossARedirect(t *testing.T) {
 	}
 	// Another host with the same ETag and another bundle.
 	to.Store(&second.URL)
-	if got := answer(t, again.next()); got != "2" {
+	if got := response(t, again.next()); got != "2" {
 		t.Fatalf("answer %s of the other host", got)
 	}
 	waitFor(t, func() bool { _, same := second.counts(); return same >= 1 })

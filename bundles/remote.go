@@ -54,22 +54,22 @@ type RemoteStatus struct {
 }
 
 const (
-	startTime   = 5 * time.Second        // how long a source may take at start-up before the bundle on disk is used
-	minPause    = 200 * time.Millisecond // between two requests, whatever the server says
-	heldTime    = time.Second            // a response that took longer was held by long polling
-	firstRetry  = 500 * time.Millisecond
-	maxRetry    = time.Minute
-	futureTrust = time.Minute // a time on disk that is this far in the future is still trusted: the clock may have been set back
+	startTime     = 5 * time.Second        // how long a source may take at start-up before the bundle on disk is used
+	minPause      = 200 * time.Millisecond // between two requests, whatever the server says
+	longPollTime  = time.Second            // a response that took longer was held by long polling
+	firstRetry    = 500 * time.Millisecond
+	maxRetry      = time.Minute
+	maxFutureTime = time.Minute // a time on disk that is this far in the future is still trusted: the clock may have been set back
 )
 
-// saying is the kind of a delivery from a remote source.
-type saying int
+// deliveryKind is the kind of a delivery from a remote source.
+type deliveryKind int
 
 const (
-	saysBundle      saying = iota // a bundle, or why it cannot be used
-	saysUnchanged                 // the source still has what was delivered last
-	saysUnreachable               // the source is unreachable; what was delivered last stays valid
-	saysExpired                   // the source has not confirmed the bundle for longer than max_age
+	kindBundle      deliveryKind = iota // a bundle, or why it cannot be used
+	kindUnchanged                       // the source still has what was delivered last
+	kindUnreachable                     // the source is unreachable; what was delivered last stays valid
+	kindExpired                         // the source has not confirmed the bundle for longer than max_age
 )
 
 // remote fetches one source and keeps its last good bundle on disk. The goroutine that runs fetch owns everything but public, good and
@@ -92,29 +92,29 @@ type remote struct {
 	good      atomic.Int64  // serial of the last delivery that became active
 	active    atomic.Int64  // the highest manifest serial that was ever active
 	activated chan struct{} // signals that good has increased
-	wanted    chan struct{} // signals that the whole bundle is to be fetched again, although the source has nothing newer
+	refetch   chan struct{} // signals that the whole bundle is to be fetched again, although the source has nothing newer
 
-	had       had
-	highest   int64            // the serial on disk: a lower one must not become active after a restart either
-	held      *delivery        // delivered to Load, but not tried before ctx ended: kept for Run
-	disk      *kept            // the bundle on disk; nil if there is none, or it is unusable
-	opened    bool             // the store has been read
-	serial    int64            // of the last delivery
-	whole     bool             // a delta could not be applied: request the whole bundle next
-	anew      bool             // deliver the next whole bundle even if it is the same as the last
-	holds     bool             // the server supports long polling
-	backoff   upstream.Backoff // after consecutive failures
-	confirmed time.Time        // last response of the source
-	expired   bool
+	last          lastBundle
+	highest       int64            // the serial on disk: a lower one must not become active after a restart either
+	undelivered   *delivery        // delivered to Load, but not tried before ctx ended: kept for Run
+	disk          *kept            // the bundle on disk; nil if there is none, or it is unusable
+	opened        bool             // the store has been read
+	serial        int64            // of the last delivery
+	fetchWhole    bool             // a delta could not be applied: request the whole bundle next
+	forceDelivery bool             // deliver the next whole bundle even if it is the same as the last
+	longPolls     bool             // the server supports long polling
+	backoff       upstream.Backoff // after consecutive failures
+	confirmed     time.Time        // last response of the source
+	expired       bool
 }
 
-// had is the last delivered bundle.
-type had struct {
+// lastBundle is the last delivered bundle.
+type lastBundle struct {
 	tag     string
 	state   string            // hash of the parts; empty: there is no bundle
 	base    *bundle.Bundle    // the parsed bundle, if deltas are accepted
 	files   map[string][]byte // its files without the data, likewise
-	copy    *copied           // the bundle as it arrived
+	copy    *rawBundle        // the bundle as it arrived
 	data    int64             // bytes of data
 	parts   int               // number of tarballs
 	bytes   int64             // of all tarballs
@@ -125,8 +125,8 @@ type had struct {
 	rejected bool // it was refused, and the bundle on disk was delivered instead
 }
 
-// answer is the result of one request.
-type answer struct {
+// response is the result of one request.
+type response struct {
 	origin.Request
 	origin.Answer
 	err error
@@ -135,7 +135,7 @@ type answer struct {
 // fetch is the source's fetcher: it requests, delivers, pauses, and repeats.
 func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 	ctx, stop := context.WithCancel(ctx)
-	answers, asked := make(chan answer, 1), false
+	answers, asked := make(chan response, 1), false
 	cut := func() {} // cancels the pending request
 	defer func() {
 		stop()
@@ -146,12 +146,12 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 		r.origin.Close()
 	}()
 	r.open()
-	if r.held != nil {
-		if err := r.hand(ctx, deliver, *r.held); err != nil {
+	if r.undelivered != nil {
+		if err := r.deliverLast(ctx, deliver, *r.undelivered); err != nil {
 			r.fallBack(ctx, deliver, err)
 		}
 	}
-	r.holds = false // the first request is answered at once
+	r.longPolls = false // the first request is answered at once
 	pause, late, old := time.NewTimer(0), time.NewTimer(startTime), time.NewTimer(startTime)
 	defer pause.Stop()
 	defer late.Stop()
@@ -165,18 +165,18 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 		case <-ctx.Done():
 			return nil
 		case <-pause.C:
-			asked, cut = true, r.ask(ctx, answers)
+			asked, cut = true, r.startRequest(ctx, answers)
 		case a := <-answers:
 			asked = false
 			cut()
 			late.Stop()
-			if r.anew && a.err != nil && errors.Is(a.err, context.Canceled) {
+			if r.forceDelivery && a.err != nil && errors.Is(a.err, context.Canceled) {
 				pause.Reset(0)
 				continue
 			}
-			pause.Reset(r.take(ctx, deliver, a))
-		case <-r.wanted:
-			if r.whole, r.anew = true, true; asked {
+			pause.Reset(r.process(ctx, deliver, a))
+		case <-r.refetch:
+			if r.fetchWhole, r.forceDelivery = true, true; asked {
 				cut()
 			} else {
 				pause.Reset(minPause)
@@ -184,26 +184,26 @@ func (r *remote) fetch(ctx context.Context, deliver deliver) error {
 		case <-late.C:
 			r.unreachable(ctx, deliver, fmt.Errorf("no answer for %v", startTime))
 		case <-r.activated:
-			r.keep()
+			r.save()
 		case <-old.C:
 			r.expire(ctx, deliver)
 		}
 	}
 }
 
-// ask starts a request on its own goroutine; cut cancels it.
-func (r *remote) ask(ctx context.Context, answers chan<- answer) (cut func()) {
+// startRequest starts a request on its own goroutine; cut cancels it.
+func (r *remote) startRequest(ctx context.Context, answers chan<- response) (cut func()) {
 	q := r.nextRequest()
 	ctx, cut = context.WithCancel(ctx)
 	go func() {
-		f, err := r.answered(ctx, q)
-		answers <- answer{q, f, err}
+		f, err := r.doRequest(ctx, q)
+		answers <- response{q, f, err}
 	}()
 	return cut
 }
 
-// answered makes one request. A panic becomes an error.
-func (r *remote) answered(ctx context.Context, q origin.Request) (f origin.Answer, err error) {
+// doRequest makes one request. A panic becomes an error.
+func (r *remote) doRequest(ctx context.Context, q origin.Request) (f origin.Answer, err error) {
 	defer panics.Into("fetching a bundle", &err)
 	return r.origin.Fetch(ctx, q)
 }
@@ -211,7 +211,7 @@ func (r *remote) answered(ctx context.Context, q origin.Request) (f origin.Answe
 // askAgain requests the whole bundle again: what was delivered last was refused, and may pass now. It never blocks.
 func (r *remote) askAgain() {
 	select {
-	case r.wanted <- struct{}{}:
+	case r.refetch <- struct{}{}:
 	default: // already signalled
 	}
 }
@@ -219,22 +219,22 @@ func (r *remote) askAgain() {
 // nextRequest asks for a change to the last delivered bundle, or else to the one on disk. The first request is not held.
 func (r *remote) nextRequest() origin.Request {
 	r.note(func(s *RemoteStatus) { s.LastRequest = r.clock() })
-	q := origin.Request{Tag: r.had.tag, Hold: r.holds}
-	if r.had.state == "" && r.disk != nil {
+	q := origin.Request{Tag: r.last.tag, Hold: r.longPolls}
+	if r.last.state == "" && r.disk != nil {
 		q.Tag = r.disk.Tag
 	}
-	if r.whole {
+	if r.fetchWhole {
 		q.Tag = ""
 	}
-	q.Deltas = r.had.base != nil && r.had.parts <= maxDeltas && r.had.bytes < r.tarball()
+	q.Deltas = r.last.base != nil && r.last.parts <= maxDeltas && r.last.bytes < r.tarball()
 	return q
 }
 
 // tarball returns the maximum bytes of a tarball.
 func (r *remote) tarball() int64 { return r.limits.OrDefault().Total + 1<<20 }
 
-// take processes a response and returns how long to pause.
-func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Duration {
+// process processes a response and returns how long to pause.
+func (r *remote) process(ctx context.Context, deliver deliver, a response) time.Duration {
 	if a.err != nil {
 		r.metrics.asked(r.name, "error")
 		r.unreachable(ctx, deliver, a.err)
@@ -246,7 +246,7 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 		return r.unchanged(ctx, deliver, a)
 	}
 	r.note(func(s *RemoteStatus) { s.Downloaded, s.Bytes = r.clock(), len(a.Raw) })
-	r.holds = a.Holds
+	r.longPolls = a.Holds
 	files, archive, err := tarball.Unpack(r.name, bytes.NewReader(a.Raw), r.limits)
 	if err != nil {
 		// The download may have been damaged: fetch it again without its tag.
@@ -259,30 +259,30 @@ func (r *remote) take(ctx context.Context, deliver deliver, a answer) time.Durat
 	if _, delta := files[bundle.DeltaFile]; delta {
 		return r.takeDelta(ctx, deliver, a, files)
 	}
-	again := r.anew
-	if r.whole, r.anew = false, false; stateAfter("", a.Raw) == r.had.state && !again {
+	again := r.forceDelivery
+	if r.fetchWhole, r.forceDelivery = false, false; stateAfter("", a.Raw) == r.last.state && !again {
 		r.metrics.asked(r.name, "unchanged")
-		r.had.tag = a.Answer.Tag
+		r.last.tag = a.Answer.Tag
 		return r.unchanged(ctx, deliver, a)
 	}
 	r.metrics.asked(r.name, "new")
 	d := delivery{files: files, archive: archive, from: r.from}
 	d.copy = copyOf(a.Raw, archive)
-	next := had{tag: a.Answer.Tag, copy: d.copy, parts: 1, bytes: int64(len(a.Raw)), unsaved: [][]byte{a.Raw}, fresh: true}
+	next := lastBundle{tag: a.Answer.Tag, copy: d.copy, parts: 1, bytes: int64(len(a.Raw)), unsaved: [][]byte{a.Raw}, fresh: true}
 	if err := r.readBase(&next, &d); err != nil {
 		d = delivery{from: r.from, err: err}
 	}
 	next.state = stateAfter("", a.Raw)
 	r.replace(next, false)
-	if err := r.hand(ctx, deliver, d); err != nil && ctx.Err() == nil {
+	if err := r.deliverLast(ctx, deliver, d); err != nil && ctx.Err() == nil {
 		r.fallBack(ctx, deliver, err)
 	}
-	return r.rest(false)
+	return r.pauseAfter(false)
 }
 
 // readBase parses the bundle early if deltas may follow. If a signature is required, nothing is parsed before it is verified, and deltas are
 // never used.
-func (r *remote) readBase(next *had, d *delivery) (err error) {
+func (r *remote) readBase(next *lastBundle, d *delivery) (err error) {
 	if !r.deltas {
 		return nil
 	}
@@ -301,20 +301,20 @@ func (r *remote) readBase(next *had, d *delivery) (err error) {
 }
 
 // takeDelta applies a delta to the last bundle. If that fails in any way, the whole bundle is requested.
-func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files map[string][]byte) time.Duration {
+func (r *remote) takeDelta(ctx context.Context, deliver deliver, a response, files map[string][]byte) time.Duration {
 	b, err := r.patch(a, files)
 	if err == nil {
-		next, before := r.had, r.had.base.Digest()
+		next, before := r.last, r.last.base.Digest()
 		next.copy = next.copy.with(a.Raw)
 		next.tag, next.base, next.data = a.Answer.Tag, b, next.data+int64(len(files[bundle.DeltaFile]))
 		next.parts, next.bytes = next.parts+1, next.bytes+int64(len(a.Raw))
 		next.unsaved = append(next.unsaved[:len(next.unsaved):len(next.unsaved)], a.Raw)
-		next.state = stateAfter(r.had.state, a.Raw)
+		next.state = stateAfter(r.last.state, a.Raw)
 		r.replace(next, true)
 		r.metrics.asked(r.name, "delta")
 		parts := []archivePart{{digest: b.Digest(), before: before, files: files}}
-		if err = r.hand(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, parts: parts, copy: next.copy, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
-			return r.rest(false)
+		if err = r.deliverLast(ctx, deliver, delivery{files: next.files, bundle: b, data: next.data, parts: parts, copy: next.copy, from: r.from}); err == nil || errors.Is(err, errIncomplete) {
+			return r.pauseAfter(false)
 		}
 	}
 	if ctx.Err() != nil {
@@ -323,16 +323,16 @@ func (r *remote) takeDelta(ctx context.Context, deliver deliver, a answer, files
 	r.logger.Warn("delta bundle cannot be used: fetching the whole bundle", zap.String("bundle", r.name),
 		zap.String("source", r.from), zap.String("error", err.Error()))
 	r.metrics.asked(r.name, "delta_refused")
-	if r.whole { // the whole bundle was requested already
+	if r.fetchWhole { // the whole bundle was requested already
 		_ = deliver(ctx, delivery{from: r.from, err: err})
 		r.fallBack(ctx, deliver, err)
 		return r.backoff.Failed()
 	}
-	r.whole = true
+	r.fetchWhole = true
 	return minPause
 }
 
-func (r *remote) patch(a answer, files map[string][]byte) (*bundle.Bundle, error) {
+func (r *remote) patch(a response, files map[string][]byte) (*bundle.Bundle, error) {
 	problem := func(text string) error {
 		return bundle.Problems{{Stage: "reading", Bundle: r.name, File: bundle.DeltaFile, Text: text}}
 	}
@@ -344,21 +344,21 @@ func (r *remote) patch(a answer, files map[string][]byte) (*bundle.Bundle, error
 			return nil, problem("a delta holds nothing beside it but .manifest, and this one has " + name)
 		}
 	}
-	return r.had.base.Patch(files[".manifest"], files[bundle.DeltaFile])
+	return r.last.base.Patch(files[".manifest"], files[bundle.DeltaFile])
 }
 
 // replace records what is about to be delivered.
-func (r *remote) replace(next had, delta bool) {
+func (r *remote) replace(next lastBundle, delta bool) {
 	if r.store == nil {
 		next.unsaved = nil
 	}
-	r.had = next
-	r.note(func(s *RemoteStatus) { s.Tag, s.Delta, s.FromDisk = shownTag(next.tag), delta, false })
+	r.last = next
+	r.note(func(s *RemoteStatus) { s.Tag, s.Delta, s.FromDisk = displayTag(next.tag), delta, false })
 	r.metrics.fromDisk(r.name, false)
 }
 
-// hand delivers the bundle described by had.
-func (r *remote) hand(ctx context.Context, deliver deliver, d delivery) error {
+// deliverLast delivers the bundle described by had.
+func (r *remote) deliverLast(ctx context.Context, deliver deliver, d delivery) error {
 	r.serial++
 	serial := r.serial
 	d.outcome = func(err error) {
@@ -371,47 +371,47 @@ func (r *remote) hand(ctx context.Context, deliver deliver, d delivery) error {
 		}
 	}
 	err := deliver(ctx, d)
-	r.held = nil
+	r.undelivered = nil
 	if ctx.Err() != nil {
-		r.held = &d
+		r.undelivered = &d
 	}
 	return err
 }
 
 // current reports whether the last delivery is active.
 func (r *remote) current() bool {
-	return r.had.state != "" && !r.had.rejected && r.good.Load() == r.serial
+	return r.last.state != "" && !r.last.rejected && r.good.Load() == r.serial
 }
 
 // unchanged handles a "not modified" response.
-func (r *remote) unchanged(ctx context.Context, deliver deliver, a answer) time.Duration {
-	if r.had.state == "" && r.disk != nil && r.disk.Tag == a.Request.Tag {
-		if !r.handDisk(ctx, deliver, false) {
-			r.whole = true // the bundle on disk is unusable
+func (r *remote) unchanged(ctx context.Context, deliver deliver, a response) time.Duration {
+	if r.last.state == "" && r.disk != nil && r.disk.Tag == a.Request.Tag {
+		if !r.deliverFromDisk(ctx, deliver, false) {
+			r.fetchWhole = true // the bundle on disk is unusable
 			return minPause
 		}
-		return r.rest(true)
+		return r.pauseAfter(true)
 	}
 	if r.current() {
-		r.keep()
-		if r.store != nil && r.had.saved == r.had.state {
-			if err := r.store.confirm(r.had.saved, r.confirmed); err != nil {
+		r.save()
+		if r.store != nil && r.last.saved == r.last.state {
+			if err := r.store.confirm(r.last.saved, r.confirmed); err != nil {
 				r.logger.Warn("noting that a bundle is current", zap.String("bundle", r.name), zap.Error(err))
 			}
 		}
 	}
 	r.note(func(s *RemoteStatus) { s.FromDisk = false })
 	r.metrics.fromDisk(r.name, false)
-	_ = deliver(ctx, delivery{from: r.from, says: saysUnchanged})
-	return r.rest(true)
+	_ = deliver(ctx, delivery{from: r.from, says: kindUnchanged})
+	return r.pauseAfter(true)
 }
 
-// rest returns the pause after a response. With long polling the next request follows at once, unless the server answered "not modified"
+// pauseAfter returns the pause after a response. With long polling the next request follows at once, unless the server answered "not modified"
 // without holding the request.
-func (r *remote) rest(unchanged bool) time.Duration {
+func (r *remote) pauseAfter(unchanged bool) time.Duration {
 	r.backoff.Reset()
 	asked := r.public.Load().LastRequest
-	if r.holds && (!unchanged || r.clock().Sub(asked) >= heldTime) {
+	if r.longPolls && (!unchanged || r.clock().Sub(asked) >= longPollTime) {
 		return minPause
 	}
 	return upstream.Jitter(r.cfg.Interval)
@@ -427,7 +427,7 @@ func (r *remote) confirm() {
 	r.note(func(s *RemoteStatus) {
 		s.LastAnswer, s.Confirmed, s.Expired, s.Unreachable = r.confirmed, r.confirmed, false, ""
 	})
-	r.metrics.answered(r.name, r.confirmed)
+	r.metrics.reachable(r.name, r.confirmed)
 }
 
 // unreachable handles a failed request.
@@ -440,10 +440,10 @@ func (r *remote) unreachable(ctx context.Context, deliver deliver, err error) {
 		r.note(func(s *RemoteStatus) { s.Unreachable = text })
 	}
 	r.metrics.unreachable.WithLabelValues(r.name).Set(1)
-	if r.had.state == "" {
-		r.handDisk(ctx, deliver, true)
+	if r.last.state == "" {
+		r.deliverFromDisk(ctx, deliver, true)
 	}
-	_ = deliver(ctx, delivery{from: r.from, says: saysUnreachable,
+	_ = deliver(ctx, delivery{from: r.from, says: kindUnreachable,
 		err: bundle.Problems{{Stage: stageFetching, Bundle: r.name, Text: err.Error()}}})
 }
 
@@ -452,16 +452,16 @@ func (r *remote) fallBack(ctx context.Context, deliver deliver, why error) {
 	if r.good.Load() > 0 || r.disk == nil || errors.Is(why, errIncomplete) || errors.Is(why, errPinned) || ctx.Err() != nil {
 		return
 	}
-	rejected := r.had
-	if r.handDisk(ctx, deliver, true) {
-		r.had, r.had.rejected = rejected, true // keeps the refused bundle's tag for the next request
+	rejected := r.last
+	if r.deliverFromDisk(ctx, deliver, true) {
+		r.last, r.last.rejected = rejected, true // keeps the refused bundle's tag for the next request
 		_ = deliver(ctx, delivery{from: r.from, err: why})
 	}
 }
 
 // untilExpired returns the time left until max_age, if there is one.
 func (r *remote) untilExpired() (time.Duration, bool) {
-	if r.cfg.MaxAge == 0 || r.expired || r.had.state == "" {
+	if r.cfg.MaxAge == 0 || r.expired || r.last.state == "" {
 		return 0, false
 	}
 	return max(0, r.confirmed.Add(r.cfg.MaxAge).Sub(r.clock())), true
@@ -473,7 +473,7 @@ func (r *remote) expire(ctx context.Context, deliver deliver) {
 		return
 	}
 	r.setExpired()
-	_ = deliver(ctx, delivery{from: r.from, says: saysExpired})
+	_ = deliver(ctx, delivery{from: r.from, says: kindExpired})
 }
 
 func (r *remote) setExpired() {
@@ -488,8 +488,8 @@ func (r *remote) setExpired() {
 		zap.Time("confirmed", r.confirmed), zap.Duration("max_age", r.cfg.MaxAge))
 }
 
-// shownTag formats a tag for people: one from another host includes that host.
-func shownTag(tag string) string { return strings.ReplaceAll(tag, "\n", " ") }
+// displayTag formats a tag for people: one from another host includes that host.
+func displayTag(tag string) string { return strings.ReplaceAll(tag, "\n", " ") }
 
 // note changes the public status.
 func (r *remote) note(change func(*RemoteStatus)) {

@@ -115,7 +115,7 @@ func TestBearerToken(t *testing.T) {
 	r := run(t, from(server.URL, with(upstream.Service{BearerFile: file, Headers: map[string]string{"X-Tenant": "blue"}})))
 	r.remote("the refusal", func(s bundles.Status) bool { return strings.Contains(s.Remote.Unreachable, "401") })
 	must(t, os.WriteFile(file, []byte("new\n"), 0o600))
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 	if _, last := origin.seen(); last.Header.Get("X-Tenant") != "blue" {
@@ -136,10 +136,10 @@ func TestRedirects(t *testing.T) {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	service := upstream.Service{BearerFile: file, Headers: map[string]string{"X-Api-Key": "k"}}
-	if got := answer(t, run(t, from(server.URL+"/here", with(service))).next()); got != "2" {
+	if got := response(t, run(t, from(server.URL+"/here", with(service))).next()); got != "2" {
 		t.Errorf("answer %s of the same host", got)
 	}
-	if got := answer(t, run(t, from(server.URL+"/away", with(service))).next()); got != "1" {
+	if got := response(t, run(t, from(server.URL+"/away", with(service))).next()); got != "1" {
 		t.Errorf("answer %s of the other host", got)
 	}
 	if _, last := storage.seen(); last.Header.Get("Authorization") != "" || last.Header.Get("X-Api-Key") != "" {
@@ -157,7 +157,7 @@ func TestClientCertificate(t *testing.T) {
 	server := ca.serve(mux, true)
 	cert, key := ca.issue("gatehouse")
 	wrong, wrongKey := other.issue("gatehouse")
-	if got := answer(t, run(t, from(server.URL, with(upstream.Service{CA: ca.file, Cert: cert, Key: key}))).next()); got != "1" {
+	if got := response(t, run(t, from(server.URL, with(upstream.Service{CA: ca.file, Cert: cert, Key: key}))).next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 	for want, r := range map[string]*running{
@@ -193,7 +193,7 @@ func TestOAuth2(t *testing.T) {
 		t.Errorf("the token endpoint's answer is quoted in full: %d bytes", len(s.Remote.Unreachable))
 	}
 	must(t, os.WriteFile(secret, []byte("right"), 0o600))
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 }
@@ -226,7 +226,7 @@ func TestCloudCredentials(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(behind(func(r *http.Request) bool { return strings.HasPrefix(r.Header.Get("Authorization"), c.want) }, newBundleServer(t, answers(1))))
 			t.Cleanup(server.Close)
-			if got := answer(t, run(t, from(server.URL, with(c.service))).next()); got != "1" {
+			if got := response(t, run(t, from(server.URL, with(c.service))).next()); got != "1" {
 				t.Errorf("answer %s", got)
 			}
 		})

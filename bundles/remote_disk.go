@@ -28,14 +28,14 @@ func (r *remote) open() {
 		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
 		return
 	}
-	if k.Confirmed.After(r.clock().Add(futureTrust)) {
+	if k.Confirmed.After(r.clock().Add(maxFutureTime)) {
 		k.Confirmed = time.Time{} // its age is unknown
 	}
 	r.disk, r.highest = &k, k.Serial
 }
 
-// handDisk delivers the bundle on disk, unless there is none, it is older than max_age, or it is unusable. It reports whether it did.
-func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool) bool {
+// deliverFromDisk delivers the bundle on disk, unless there is none, it is older than max_age, or it is unusable. It reports whether it did.
+func (r *remote) deliverFromDisk(ctx context.Context, deliver deliver, unconfirmed bool) bool {
 	if r.disk == nil {
 		return false
 	}
@@ -55,9 +55,9 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
 		return false
 	}
-	r.had = next
+	r.last = next
 	r.note(func(s *RemoteStatus) {
-		s.Tag, s.Delta, s.FromDisk, s.Confirmed = shownTag(next.tag), next.parts > 1, unconfirmed, r.confirmed
+		s.Tag, s.Delta, s.FromDisk, s.Confirmed = displayTag(next.tag), next.parts > 1, unconfirmed, r.confirmed
 	})
 	r.metrics.fromDisk(r.name, unconfirmed)
 	r.metrics.confirmed.WithLabelValues(r.name).Set(seconds(r.confirmed))
@@ -65,18 +65,18 @@ func (r *remote) handDisk(ctx context.Context, deliver deliver, unconfirmed bool
 		r.logger.Warn("using the bundle kept on disk", zap.String("bundle", r.name), zap.String("source", r.from),
 			zap.Time("confirmed", k.Confirmed), zap.Duration("age", r.clock().Sub(k.Confirmed).Round(time.Second)))
 	}
-	if err := r.hand(ctx, deliver, d); err != nil && !errors.Is(err, errIncomplete) && !errors.Is(err, errPinned) && ctx.Err() == nil {
+	if err := r.deliverLast(ctx, deliver, d); err != nil && !errors.Is(err, errIncomplete) && !errors.Is(err, errPinned) && ctx.Err() == nil {
 		// Run has reported what is wrong with it. Its tag must not be used for the next request: a "not modified" would confirm it.
 		r.logger.Error("bundle kept on disk is not used", zap.String("bundle", r.name), zap.String("file", r.store.file(".bundle")), zap.Error(err))
-		r.had = had{}
+		r.last = lastBundle{}
 		return false
 	}
 	return true
 }
 
 // restore makes a delivery from what is on disk.
-func (r *remote) restore(k kept) (delivery, had, error) {
-	next := had{tag: k.Tag, parts: len(k.parts)}
+func (r *remote) restore(k kept) (delivery, lastBundle, error) {
+	next := lastBundle{tag: k.Tag, parts: len(k.parts)}
 	files, archive, err := tarball.Unpack(r.name, bytes.NewReader(k.parts[0]), r.limits)
 	if err != nil {
 		return delivery{}, next, err
@@ -114,55 +114,55 @@ func (r *remote) restore(k kept) (delivery, had, error) {
 	return d, next, nil
 }
 
-// keep writes the active bundle to disk.
-func (r *remote) keep() {
+// save writes the active bundle to disk.
+func (r *remote) save() {
 	if !r.current() || r.store == nil {
 		return
 	}
-	if r.had.saved == r.had.state {
+	if r.last.saved == r.last.state {
 		if _, err := os.Lstat(r.store.file(".bundle")); errors.Is(err, fs.ErrNotExist) {
-			r.whole, r.anew, r.had.saved = true, true, "" // fetch it whole with the next request, and keep that
-			r.cannotKeep(errors.New("its file was removed while it was in use: the bundle is fetched again"))
+			r.fetchWhole, r.forceDelivery, r.last.saved = true, true, "" // fetch it whole with the next request, and keep that
+			r.saveFailed(errors.New("its file was removed while it was in use: the bundle is fetched again"))
 		}
 		return
 	}
-	if !r.had.fresh && len(r.had.unsaved) == 0 {
+	if !r.last.fresh && len(r.last.unsaved) == 0 {
 		return // the file was removed: see above
 	}
 	r.disk = nil
-	k := kept{Tag: r.had.tag, Confirmed: r.confirmed, Serial: r.active.Load(), parts: r.had.unsaved}
+	k := kept{Tag: r.last.tag, Confirmed: r.confirmed, Serial: r.active.Load(), parts: r.last.unsaved}
 	if err := r.append(&k); err == nil {
 		err = r.store.save(k)
 		if err == nil {
-			r.had.saved, r.had.unsaved, r.had.fresh = r.had.state, nil, false
-			r.metrics.unkept.WithLabelValues(r.name).Set(0)
+			r.last.saved, r.last.unsaved, r.last.fresh = r.last.state, nil, false
+			r.metrics.unsaved.WithLabelValues(r.name).Set(0)
 			r.note(func(s *RemoteStatus) { s.NotKept = false })
 			return
 		}
-		r.cannotKeep(err)
+		r.saveFailed(err)
 	} else {
-		r.cannotKeep(err)
+		r.saveFailed(err)
 	}
 }
 
 // append combines the tarballs on disk with the deltas to be kept.
 func (r *remote) append(k *kept) error {
-	if r.had.fresh {
+	if r.last.fresh {
 		return nil
 	}
 	before, err := r.store.load()
 	if err != nil {
 		return err
 	}
-	if stateOf(before.parts) != r.had.saved {
+	if stateOf(before.parts) != r.last.saved {
 		return errors.New("another bundle is on disk than the one that the deltas change")
 	}
 	k.parts = append(before.parts, k.parts...)
 	return nil
 }
 
-func (r *remote) cannotKeep(err error) {
-	r.metrics.unkept.WithLabelValues(r.name).Set(1)
+func (r *remote) saveFailed(err error) {
+	r.metrics.unsaved.WithLabelValues(r.name).Set(1)
 	r.note(func(s *RemoteStatus) { s.NotKept = true })
 	r.logger.Error("bundle is active and cannot be kept on disk: a restart without its source would use an older one, or none",
 		zap.String("bundle", r.name), zap.Error(err))

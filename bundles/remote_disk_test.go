@@ -48,7 +48,7 @@ func TestDiskIsUsedWhenTheSourceIsGone(t *testing.T) {
 	fill(t, dir, from(server.URL))
 	server.failing(unavailable)
 	r := run(t, from(server.URL), keeping(dir))
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 	s := r.remote("the failure", func(s bundles.Status) bool { return s.Remote.Unreachable != "" && s.Revision != "" })
@@ -63,7 +63,7 @@ func TestDiskIsUsedWhenTheSourceIsGone(t *testing.T) {
 	}
 	r.none()
 	server.set(packed(t, answers(2)))
-	if got := answer(t, r.next()); got != "2" {
+	if got := response(t, r.next()); got != "2" {
 		t.Errorf("answer %s", got)
 	}
 }
@@ -76,7 +76,7 @@ func TestDiskIsNotUsedWhenTheSourceIsThere(t *testing.T) {
 	fill(t, dir, from(server.URL))
 	t.Run("the same", func(t *testing.T) {
 		r := run(t, from(server.URL), keeping(dir))
-		if got := answer(t, r.next()); got != "1" {
+		if got := response(t, r.next()); got != "1" {
 			t.Errorf("answer %s", got)
 		}
 		if s := r.manager.Status()[0]; s.Remote.FromDisk || !s.Remote.Downloaded.IsZero() {
@@ -85,7 +85,7 @@ func TestDiskIsNotUsedWhenTheSourceIsThere(t *testing.T) {
 	})
 	t.Run("a newer one", func(t *testing.T) {
 		server.set(packed(t, answers(2)))
-		if got := answer(t, run(t, from(server.URL), keeping(dir)).next()); got != "2" {
+		if got := response(t, run(t, from(server.URL), keeping(dir)).next()); got != "2" {
 			t.Errorf("answer %s", got)
 		}
 	})
@@ -101,12 +101,12 @@ func TestDiskIsUsedWhenTheSourceIsBroken(t *testing.T) {
 			fill(t, dir, from(server.URL))
 			server.set(body)
 			r := run(t, from(server.URL), keeping(dir))
-			if got := answer(t, r.next()); got != "1" {
+			if got := response(t, r.next()); got != "1" {
 				t.Errorf("answer %s", got)
 			}
 			r.remote("the error", func(s bundles.Status) bool { return s.Stage == "reading" && s.Remote.FromDisk })
 			server.set(packed(t, answers(3)))
-			if got := answer(t, r.next()); got != "3" {
+			if got := response(t, r.next()); got != "3" {
 				t.Errorf("answer %s", got)
 			}
 			r.remote("the new one on disk", func(s bundles.Status) bool {
@@ -149,7 +149,7 @@ func TestDamagedDisk(t *testing.T) {
 	}
 	r.none()
 	must(t, os.WriteFile(file, good, 0o600))
-	if got := answer(t, run(t, from(server.URL), keeping(dir)).next()); got != "1" {
+	if got := response(t, run(t, from(server.URL), keeping(dir)).next()); got != "1" {
 		t.Errorf("answer %s of the good file", got)
 	}
 }
@@ -198,12 +198,12 @@ func TestDiskRemembersTheSerial(t *testing.T) {
 	fill(t, dir, sources)
 	server.set(numbered(4))
 	r := run(t, sources, keeping(dir))
-	if got := answer(t, r.next()); got != "5" {
+	if got := response(t, r.next()); got != "5" {
 		t.Errorf("answer %s", got)
 	}
 	r.remote("the refusal", func(s bundles.Status) bool { return strings.Contains(s.Error, "serial 4 is older than 5") })
 	server.set(numbered(6))
-	if got := answer(t, r.next()); got != "6" {
+	if got := response(t, r.next()); got != "6" {
 		t.Errorf("answer %s", got)
 	}
 }
@@ -214,7 +214,7 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	must(t, os.WriteFile(dir, nil, 0o600))
 	server := newBundleServer(t, answers(1))
 	r := run(t, from(server.URL), keeping(dir))
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 	r.says("bundle is active and cannot be kept on disk: a restart without its source would use an older one, or none")
@@ -247,7 +247,7 @@ func TestMaxAge(t *testing.T) {
 				r.remote("an answer", func(s bundles.Status) bool { return s.Remote.AgeSeconds < 60 })
 			}
 			server.set(packed(t, answers(2)))
-			if got := answer(t, r.next()); got != "2" {
+			if got := response(t, r.next()); got != "2" {
 				t.Errorf("answer %s", got)
 			}
 			server.failing(unavailable)
@@ -263,7 +263,7 @@ func TestMaxAge(t *testing.T) {
 			}
 			server.failing(nil)
 			if withdraw {
-				if got := answer(t, r.next()); got != "2" {
+				if got := response(t, r.next()); got != "2" {
 					t.Errorf("answer %s once it was back", got)
 				}
 			}
@@ -305,7 +305,7 @@ func TestMaxAgeOfTheDisk(t *testing.T) {
 			}
 			server.failing(nil)
 			r.remote("its return", func(s bundles.Status) bool { return s.Revision != "" && !s.Remote.Expired })
-			if got := answer(t, r.next()); got != "1" {
+			if got := response(t, r.next()); got != "1" {
 				t.Errorf("answer %s", got)
 			}
 		})
@@ -354,16 +354,16 @@ func TestDeltas(t *testing.T) {
 	server := newBundleServer(t, users(`{"roles":{"alice":1}}`))
 	t.Run("running", func(t *testing.T) {
 		r := run(t, from(server.URL), keeping(dir))
-		if got := answer(t, r.next()); got != "alice" {
+		if got := response(t, r.next()); got != "alice" {
 			t.Fatalf("answer %s", got)
 		}
 		server.setDelta(packed(t, users(`{"roles":{"alice":1,"bob":1}}`)), delta(t, `{"op":"upsert","path":"/roles/bob","value":1}`))
-		if got := answer(t, r.next()); got != "alice,bob" {
+		if got := response(t, r.next()); got != "alice,bob" {
 			t.Fatalf("answer %s", got)
 		}
 		r.remote("the delta's revision", func(s bundles.Status) bool { return s.Remote.Delta && s.Revision == "delta" })
 		server.setDelta(packed(t, users(`{"roles":{"bob":1}}`)), delta(t, `{"op":"remove","path":"/roles/alice"}`))
-		if got := answer(t, r.next()); got != "bob" {
+		if got := response(t, r.next()); got != "bob" {
 			t.Fatalf("answer %s", got)
 		}
 		r.remote("the file", func(bundles.Status) bool {
@@ -374,12 +374,12 @@ func TestDeltas(t *testing.T) {
 	t.Run("after a restart", func(t *testing.T) {
 		server.failing(unavailable)
 		r := run(t, from(server.URL), keeping(dir))
-		if got := answer(t, r.next()); got != "bob" {
+		if got := response(t, r.next()); got != "bob" {
 			t.Errorf("answer %s", got)
 		}
 		server.setDelta(packed(t, users(`{"roles":{"eve":1}}`)), delta(t, `{"op":"replace","path":"/roles","value":{"eve":1}}`))
 		server.failing(nil)
-		if got := answer(t, r.next()); got != "eve" || !r.manager.Status()[0].Remote.Delta {
+		if got := response(t, r.next()); got != "eve" || !r.manager.Status()[0].Remote.Delta {
 			t.Errorf("answer %s, remote %+v", got, *r.manager.Status()[0].Remote)
 		}
 	})
@@ -402,7 +402,7 @@ func TestBrokenDeltas(t *testing.T) {
 			r.next()
 			server.setDelta(packed(t, users(`{"roles":{"bob":1}}`)), d)
 			r.says("delta bundle cannot be used: fetching the whole bundle")
-			if got := answer(t, r.next()); got != "bob" {
+			if got := response(t, r.next()); got != "bob" {
 				t.Errorf("answer %s", got)
 			}
 			s := r.remote("the end of it", func(s bundles.Status) bool { return s.Error == "" })
@@ -422,7 +422,7 @@ func TestDeltasOfSignedBundles(t *testing.T) {
 	sources := from(server.URL)
 	sources[0].Verification = &signature.Verification{Keys: []signature.Key{public}}
 	r := run(t, sources)
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Fatalf("answer %s", got)
 	}
 	if _, last := server.seen(); strings.Contains(last.Header.Get("Prefer"), "delta") {

@@ -62,7 +62,7 @@ func TestImagesByTagAndDigest(t *testing.T) {
 	tagged := run(t, imaged(server.at+":1.4"))
 	pinned := run(t, imaged(server.at+"@"+first))
 	for _, r := range []*running{tagged, pinned} {
-		if got := answer(t, r.next()); got != "1" {
+		if got := response(t, r.next()); got != "1" {
 			t.Errorf("answer %s", got)
 		}
 		if s := r.manager.Status()[0]; s.Remote.Tag != first {
@@ -70,7 +70,7 @@ func TestImagesByTagAndDigest(t *testing.T) {
 		}
 	}
 	second := server.push("1.4", answers(2))
-	if got := answer(t, tagged.next()); got != "2" || tagged.manager.Status()[0].Remote.Tag != second {
+	if got := response(t, tagged.next()); got != "2" || tagged.manager.Status()[0].Remote.Tag != second {
 		t.Errorf("answer %s, remote %+v", got, *tagged.manager.Status()[0].Remote)
 	}
 	at := time.Now()
@@ -131,7 +131,7 @@ func TestImagesBehindTLSAndPasswords(t *testing.T) {
 		"file":   file("good.json", login("s3cret")),
 		"helper": file("helper.json", fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, host)),
 	} {
-		if got := answer(t, run(t, source(credentials, ca.file)).next()); got != "1" {
+		if got := response(t, run(t, source(credentials, ca.file)).next()); got != "1" {
 			t.Errorf("%s: answer %s", name, got)
 		}
 	}
@@ -150,7 +150,7 @@ func TestImagesBehindTLSAndPasswords(t *testing.T) {
 	r := run(t, source(rotated, ca.file))
 	r.remote("the refusal", func(s bundles.Status) bool { return s.Error != "" })
 	file("rotated.json", login("s3cret"))
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 }
@@ -169,7 +169,7 @@ func TestImageOnDisk(t *testing.T) {
 	fill(t, dir, imaged(server.at+":1"))
 	must(t, r.Close())
 	second := run(t, imaged(server.at+":1"), keeping(dir))
-	if got := answer(t, second.next()); got != "1" {
+	if got := response(t, second.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 	second.remote("the failure", func(s bundles.Status) bool {

@@ -37,7 +37,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 	}
 	c.LongPoll = max(0, c.LongPoll)
 	r := &remote{name: s.Name, cfg: c, limits: m.cfg.Limits, clock: m.cfg.Clock, logger: m.cfg.Logger, metrics: m.remotes,
-		activated: make(chan struct{}, 1), wanted: make(chan struct{}, 1), backoff: upstream.Backoff{First: firstRetry, Most: max(maxRetry, c.Interval)}}
+		activated: make(chan struct{}, 1), refetch: make(chan struct{}, 1), backoff: upstream.Backoff{First: firstRetry, Most: max(maxRetry, c.Interval)}}
 	r.public.Store(&RemoteStatus{})
 	var err error
 	if c.Image != "" {
@@ -47,7 +47,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 		r.deltas = s.Verification == nil // a signature covers a whole bundle
 		var o *origin.HTTP
 		if o, err = origin.NewHTTP(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
-			r.from, r.identity, r.origin = upstream.Shown(o.URL()), identityOf(o.URL()), o
+			r.from, r.identity, r.origin = upstream.Redacted(o.URL()), identityOf(o.URL()), o
 		}
 	}
 	if err != nil {
@@ -66,10 +66,10 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 // identityOf returns a URL's identity without secrets: the query is hashed, so URLs that differ only there are different.
 func identityOf(u *url.URL) string {
 	if u.RawQuery == "" {
-		return upstream.Shown(u)
+		return upstream.Redacted(u)
 	}
 	sum := sha256.Sum256([]byte(u.String()))
-	return upstream.Shown(u) + "?" + hex.EncodeToString(sum[:8])
+	return upstream.Redacted(u) + "?" + hex.EncodeToString(sum[:8])
 }
 
 // usePin activates the pinned bundle of a source that is unreachable, if nothing of that source is active yet.
@@ -84,19 +84,19 @@ func (m *Manager) usePin(ctx context.Context, s *source) {
 	_ = m.activate(ctx, []*source{s}) // activate has reported its error
 }
 
-// hear handles a remote source's delivery without a bundle.
-func (m *Manager) hear(ctx context.Context, s *source, d delivery) error {
+// handleStatus handles a remote source's delivery without a bundle.
+func (m *Manager) handleStatus(ctx context.Context, s *source, d delivery) error {
 	s.status.LastAttempt = m.cfg.Clock()
 	switch d.says {
-	case saysExpired:
+	case kindExpired:
 		m.expire(ctx, s)
-	case saysUnreachable:
+	case kindUnreachable:
 		m.usePin(ctx, s)
 		// The active bundle stays, and so does the known error of a newer one.
 		if s.active == nil && (s.status.Stage == "" || s.status.Stage == stageFetching) {
 			s.status.Stage, s.status.Error = stageFetching, d.err.Error()
 		}
-	case saysUnchanged:
+	case kindUnchanged:
 		if s.latest != nil && s.latest == s.active {
 			m.current(s)
 		}

@@ -152,7 +152,7 @@ func TestBundleServiceWithETags(t *testing.T) {
 	server := newBundleServer(t, answers(1))
 	registry := prometheus.NewRegistry()
 	r := run(t, from(server.URL+"/bundles/app?secret=1"), func(c *bundles.Config) { c.Registerer = registry })
-	if got := answer(t, r.next()); got != "1" {
+	if got := response(t, r.next()); got != "1" {
 		t.Fatalf("answer %s", got)
 	}
 	first := r.remote("a confirmation", func(s bundles.Status) bool {
@@ -167,7 +167,7 @@ func TestBundleServiceWithETags(t *testing.T) {
 	}
 	r.none()
 	server.set(packed(t, answers(2)))
-	if got := answer(t, r.next()); got != "2" {
+	if got := response(t, r.next()); got != "2" {
 		t.Errorf("answer %s", got)
 	}
 	if n := testutil.ToFloat64(mustFind(t, registry, "gatehouse_bundle_requests_total", "new")); n != 2 {
@@ -206,7 +206,7 @@ func TestLongPoll(t *testing.T) {
 			return last.Header.Get("Prefer") == "modes=snapshot,delta;wait=20" && last.Header.Get("If-None-Match") == server.current()
 		})
 		server.set(packed(t, answers(n)))
-		if got := answer(t, r.next()); got != fmt.Sprint(n) {
+		if got := response(t, r.next()); got != fmt.Sprint(n) {
 			t.Fatalf("answer %s, want %d", got, n)
 		}
 	}
@@ -293,7 +293,7 @@ func TestBadAnswers(t *testing.T) {
 			}
 			r.none()
 			server.failing(nil)
-			if got := answer(t, r.next()); got != "1" {
+			if got := response(t, r.next()); got != "1" {
 				t.Errorf("answer %s once the server had recovered", got)
 			}
 			r.remote("the end of it", func(s bundles.Status) bool { return s.Error == "" && s.Remote.Unreachable == "" })
@@ -351,7 +351,7 @@ func TestFailuresLeaveWhatIsActive(t *testing.T) {
 	}
 	server.failing(nil)
 	server.set(packed(t, answers(3)))
-	if got := answer(t, r.next()); got != "3" {
+	if got := response(t, r.next()); got != "3" {
 		t.Errorf("answer %s", got)
 	}
 }
@@ -384,13 +384,13 @@ func TestLoadThenRun(t *testing.T) {
 	must(t, err)
 	s, err := m.Load(context.Background())
 	must(t, err)
-	if answer(t, s) != "1" {
+	if response(t, s) != "1" {
 		t.Error("Load got another policy")
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- m.Run(ctx) }()
-	if answer(t, <-published) != "1" {
+	if response(t, <-published) != "1" {
 		t.Error("Run published another policy")
 	}
 	for n := 0; n < 2; n, _ = server.seen() {

@@ -57,8 +57,8 @@ func newReporter(cfg Report, logger *zap.Logger, registerer prometheus.Registere
 	return r, nil
 }
 
-// tell passes on the newest state. It never blocks.
-func (r *reporter) tell(list []Status) {
+// offer passes on the newest state. It never blocks.
+func (r *reporter) offer(list []Status) {
 	before := r.latest.Swap(&list)
 	if before != nil && sameState(*before, list) {
 		return

@@ -103,7 +103,7 @@ func TestARollbackOutlivesARestart(t *testing.T) {
 					c.Succeeds = before
 				}
 			})
-			if got := answer(t, l.next()); got != "1" {
+			if got := response(t, l.next()); got != "1" {
 				t.Fatalf("answer %s", got)
 			}
 			l.active("v1")
@@ -243,7 +243,7 @@ func TestTodaysRules(t *testing.T) {
 }
 
 func not1(t *testing.T, s *policy.Snapshot) error {
-	if answer(t, s) == "1" {
+	if response(t, s) == "1" {
 		return errors.New("smoke.yaml:3: admins are locked out")
 	}
 	return nil
@@ -308,7 +308,7 @@ func TestAKeyThatIsReplacedCountsForRemoteBundles(t *testing.T) {
 	server.failing(nil)
 	atomically(t, public.File, good)
 	r.remote("the return", func(s bundles.Status) bool { return s.Error == "" })
-	if got := answer(t, again.next()); got != "1" {
+	if got := response(t, again.next()); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 }

@@ -24,10 +24,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	if m.cfg.Publish == nil {
 		return errors.New("running bundles: nothing is there to publish to")
 	}
-	m.tellDamage()
-	if before := m.cfg.Succeeds; before != nil && before.legacy.Load() != m.took { // there was a rollback meanwhile
+	m.reportDamage()
+	if before := m.cfg.Succeeds; before != nil && before.handover.Load() != m.took { // there was a rollback meanwhile
 		m.loaded = nil
-		m.inherit(before.legacy.Load())
+		m.inherit(before.handover.Load())
 	}
 	m.cfg.Succeeds = nil // so that it can be garbage collected
 
@@ -38,7 +38,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.watch(ctx, &fetching)
 	m.save()
 	m.trim()
-	arrivals := make(chan arrival)
+	arrivals := make(chan queuedDelivery)
 	for _, s := range m.sources {
 		if s.fetch != nil {
 			fetching.Go(func() {
@@ -66,7 +66,7 @@ func (m *Manager) watch(ctx context.Context, watching *sync.WaitGroup) {
 	c := watch.Config{Poll: m.cfg.Poll, Logger: m.cfg.Logger}
 	m.watched = m.withPath()
 	for _, s := range m.watched {
-		c.Targets = append(c.Targets, watch.Target{Path: s.Path, Ignored: ignored, Wanted: s.wanted, Look: func() *watch.Look {
+		c.Targets = append(c.Targets, watch.Target{Path: s.Path, Ignored: ignored, Wanted: s.relevant, Look: func() *watch.Look {
 			// An error means an empty listing; reading the source reports it.
 			l, _ := look(s.Source, m.cfg.Limits)
 			if l != nil {
@@ -89,7 +89,7 @@ func (m *Manager) watch(ctx context.Context, watching *sync.WaitGroup) {
 }
 
 // loop handles one event at a time until ctx ends.
-func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
+func (m *Manager) loop(ctx context.Context, arrivals <-chan queuedDelivery) {
 	poll := time.NewTicker(m.cfg.Poll)
 	defer poll.Stop()
 	again := time.NewTimer(0)
@@ -111,12 +111,12 @@ func (m *Manager) loop(ctx context.Context, arrivals <-chan arrival) {
 		case due := <-m.watcher.Changed():
 			m.reload(ctx, due)
 		case <-poll.C:
-			m.lookAtState()
+			m.checkStateFile()
 			m.otherKeys()
 		case <-again.C:
-			m.tryAgain(ctx, false)
-		case <-m.nudged:
-			m.tryAgain(ctx, true)
+			m.retryRefused(ctx, false)
+		case <-m.retrySignal:
+			m.retryRefused(ctx, true)
 		}
 		m.save()
 		m.trim()
@@ -144,12 +144,12 @@ func (m *Manager) trim() {
 // largeBundle is the size, in bytes of files, from which trim collects at once. Compiled, a bundle takes about ten times as much.
 const largeBundle = 8 << 20
 
-// busyBundle is the size, in bytes of files, from which compiling uses a core for longer than a request should wait.
-const busyBundle = 64 << 10
+// yieldSize is the size, in bytes of files, from which compiling uses a core for longer than a request should wait.
+const yieldSize = 64 << 10
 
 // busy reports that work of this size starts. The caller calls done at the end.
 func (m *Manager) busy(size int64) (done func()) {
-	if m.cfg.Busy == nil || size < busyBundle {
+	if m.cfg.Busy == nil || size < yieldSize {
 		return func() {}
 	}
 	return m.cfg.Busy()
@@ -159,6 +159,9 @@ func (m *Manager) busy(size int64) (done func()) {
 func (m *Manager) withPath() []*source {
 	return slices.DeleteFunc(slices.Clone(m.sources), func(s *source) bool { return s.fetch != nil })
 }
+
+// Local reports whether all sources are files on this machine.
+func (m *Manager) Local() bool { return len(m.withPath()) == len(m.sources) }
 
 // reload reads sources, given by their index in watched, and activates them as one change.
 func (m *Manager) reload(ctx context.Context, due []int) {
@@ -177,14 +180,14 @@ func (m *Manager) reload(ctx context.Context, due []int) {
 // read reads one source and reports whether there is something to activate.
 func (m *Manager) read(ctx context.Context, i int, s *source) bool {
 	d, _, err := readPath(s.Source, m.cfg.Limits)
-	if errors.Is(err, errChanging) && s.restless < maxRestless {
-		s.restless++
+	if errors.Is(err, errChanging) && s.unstableReads < maxUnstableReads {
+		s.unstableReads++
 		m.watcher.LookAgain(i, unstablePause)
 		return false
 	}
-	s.restless = 0
+	s.unstableReads = 0
 	d.err = err
-	changed, failed := m.take(s, d)
+	changed, failed := m.accept(s, d)
 	if failed != nil && s.latest == nil && s.pin != nil && s.active == nil {
 		m.usePin(ctx, s)
 	}
@@ -194,13 +197,13 @@ func (m *Manager) read(ctx context.Context, i int, s *source) bool {
 // receive takes a fetcher's delivery and activates it.
 func (m *Manager) receive(ctx context.Context, s *source, d delivery) error {
 	defer m.publishStatus()
-	if d.says != saysBundle {
-		return m.hear(ctx, s, d)
+	if d.says != kindBundle {
+		return m.handleStatus(ctx, s, d)
 	}
 	if d.err == nil {
 		s.expired = false // cleared first, or publish would refuse
 	}
-	changed, err := m.take(s, d)
+	changed, err := m.accept(s, d)
 	if changed {
 		err = m.activate(ctx, []*source{s})
 	}
@@ -208,15 +211,15 @@ func (m *Manager) receive(ctx context.Context, s *source, d delivery) error {
 	return err
 }
 
-// take makes the source's latest candidate from a delivery and reports whether it is to be activated. If not, err says why, or is nil if it
+// accept makes the source's latest candidate from a delivery and reports whether it is to be activated. If not, err says why, or is nil if it
 // is active already.
-func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
+func (m *Manager) accept(s *source, d delivery) (changed bool, err error) {
 	s.status.LastAttempt = m.cfg.Clock()
 	began := time.Now()
-	if !s.trying {
-		s.retry, s.told = retry{}, ""
+	if !s.retrying {
+		s.retry, s.lastProblem = retry{}, ""
 	}
-	s.trying = false
+	s.retrying = false
 	if s.remote != nil {
 		s.keys = s.Verification.Look()
 	}
@@ -224,7 +227,7 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	if err != nil {
 		m.fail([]*source{s}, err)
 		// A remote source with an unusable bundle is requested again in any case.
-		s.again(d.err == nil && mayPass(err) || d.err != nil && s.fetch == nil, time.Since(began))
+		s.scheduleRetry(d.err == nil && retryable(err) || d.err != nil && s.fetch == nil, time.Since(began))
 		if d.outcome != nil {
 			d.outcome(err)
 		}
@@ -233,18 +236,18 @@ func (m *Manager) take(s *source, d delivery) (changed bool, err error) {
 	if s.heldBack() {
 		if _, err := m.pinned(s); err != nil {
 			m.fail([]*source{s}, err)
-			s.again(mayPass(err), time.Since(began))
-			s.latest.told(err)
+			s.scheduleRetry(retryable(err), time.Since(began))
+			s.latest.report(err)
 			return false, err
 		}
 		if s.active == s.pin.made {
-			s.latest.told(errPinned)
+			s.latest.report(errPinned)
 			m.current(s)
 			return false, errPinned
 		}
 	}
 	if s.active != nil && s.active.Digest() == s.latest.Digest() {
-		s.latest.told(nil)
+		s.latest.report(nil)
 		m.resigned(s)
 		s.latest = s.active
 		m.release(s)
@@ -281,13 +284,13 @@ type retry struct {
 const (
 	firstTryAgain = time.Second
 	lastTryAgain  = 30 * time.Second
-	// tryAgainShare limits the time spent on attempts: after each, wait this many times as long.
-	tryAgainShare = 10
+	// retryShare limits the time spent on attempts: after each, wait this many times as long.
+	retryShare = 10
 )
 
-// mayPass reports whether a bundle with this error may pass later unchanged: its tests may call a backend that was down, a key may be added,
+// retryable reports whether a bundle with this error may pass later unchanged: its tests may call a backend that was down, a key may be added,
 // a signature's nbf may pass, the routes may gain its rules. What does not parse or compile never will.
-func mayPass(err error) bool {
+func retryable(err error) bool {
 	stage := stageReading
 	if e, ok := errors.AsType[*stageError](err); ok {
 		stage = e.stage
@@ -302,22 +305,22 @@ func mayPass(err error) bool {
 	return false
 }
 
-// again schedules the next attempt, after one that took this long.
-func (s *source) again(mayPass bool, took time.Duration) {
-	if !mayPass {
+// scheduleRetry schedules the next attempt, after one that took this long.
+func (s *source) scheduleRetry(retryable bool, took time.Duration) {
+	if !retryable {
 		s.retry = retry{}
 		return
 	}
 	pause := min(firstTryAgain<<min(s.retry.tries, 10), lastTryAgain)
 	s.retry.tries++
-	s.retry.at = time.Now().Add(upstream.Jitter(max(pause, tryAgainShare*took)))
+	s.retry.at = time.Now().Add(upstream.Jitter(max(pause, retryShare*took)))
 }
 
-// TryAgain says that something has changed that a bundle may have failed on: routes, keys. Refused bundles are tried again soon. It never
+// RetryRefused says that something has changed that a bundle may have failed on: routes, keys. Refused bundles are tried again soon. It never
 // blocks.
-func (m *Manager) TryAgain() {
+func (m *Manager) RetryRefused() {
 	select {
-	case m.nudged <- struct{}{}:
+	case m.retrySignal <- struct{}{}:
 	default: // already signalled
 	}
 }
@@ -332,8 +335,8 @@ func (m *Manager) nextRetry() (at time.Time, pending bool) {
 	return at, pending
 }
 
-// tryAgain tries refused bundles again: those that are due, or all.
-func (m *Manager) tryAgain(ctx context.Context, all bool) {
+// retryRefused tries refused bundles again: those that are due, or all.
+func (m *Manager) retryRefused(ctx context.Context, all bool) {
 	now := time.Now()
 	var ready []*source
 	for _, s := range m.sources {
@@ -343,15 +346,15 @@ func (m *Manager) tryAgain(ctx context.Context, all bool) {
 		if all {
 			s.retry.tries = 0
 		}
-		s.retry.at, s.trying = time.Time{}, true
+		s.retry.at, s.retrying = time.Time{}, true
 		m.metrics.retries.WithLabelValues(s.Name).Inc()
 		m.cfg.Logger.Debug("a bundle that was refused is tried again", zap.String("bundle", s.Name), zap.Int("attempt", s.retry.tries))
 		switch {
 		case s.latest != nil && s.latest != s.active && !s.heldBack():
-			s.trying = false
+			s.retrying = false
 			ready = append(ready, s)
 		case s.latest != nil && s.heldBack() && s.active == nil:
-			s.trying = false
+			s.retrying = false
 			if _, err := m.pinned(s); err != nil {
 				m.fail([]*source{s}, err)
 			} else {
@@ -382,8 +385,8 @@ func (m *Manager) otherKeys() {
 	}
 }
 
-// tellDegraded updates what Degraded returns.
-func (m *Manager) tellDegraded() {
+// updateDegraded updates what Degraded returns.
+func (m *Manager) updateDegraded() {
 	var list []string
 	for _, s := range m.sources {
 		if s.status.Stage == "" {

@@ -265,7 +265,7 @@ func TestManifestWithAKeyTwice(t *testing.T) {
 	atomically(t, path, packed(t, files))
 	s, err := load(t, bundle.Limits{}, bundles.Source{Name: "app", Path: path, Verification: &signature.Verification{Keys: []signature.Key{public}}})
 	must(t, err)
-	if got := answer(t, s); got != "1" {
+	if got := response(t, s); got != "1" {
 		t.Errorf("answer %s", got)
 	}
 }

@@ -21,31 +21,31 @@ import (
 	"gatehouse/policy/bundle"
 )
 
-// legacy is what a manager passes to its successor, in memory at a reload and on disk at a restart: the highest serials, the pins and the
+// handover is what a manager passes to its successor, in memory at a reload and on disk at a restart: the highest serials, the pins and the
 // history. It identifies bundles but does not vouch for them: what becomes active is made again from its copy and must pass all checks of
 // the current configuration.
-type legacy struct {
-	Sources []sourceLegacy   `json:"sources"`
-	History []activationLeft `json:"history"` // oldest first
-	Active  uint64           `json:"active"`  // id of the active activation
-	Serial  uint64           `json:"serial"`  // of the last activation
+type handover struct {
+	Sources []sourceLegacy    `json:"sources"`
+	History []savedActivation `json:"history"` // oldest first
+	Active  uint64            `json:"active"`  // id of the active activation
+	Serial  uint64            `json:"serial"`  // of the last activation
 }
 
 // sourceLegacy is the persisted state of one source.
 type sourceLegacy struct {
-	Name    string   `json:"name"`
-	From    string   `json:"from"` // the source's identity
-	Highest int64    `json:"highest,omitempty"`
-	Pin     *pinLeft `json:"pin,omitempty"`
+	Name    string    `json:"name"`
+	From    string    `json:"from"` // the source's identity
+	Highest int64     `json:"highest,omitempty"`
+	Pin     *savedPin `json:"pin,omitempty"`
 }
 
-type pinLeft struct {
-	Use  *record `json:"use"`
-	Held string  `json:"held"`
-	What string  `json:"what,omitempty"`
+type savedPin struct {
+	Use         *record `json:"use"`
+	Held        string  `json:"held"`
+	ContentHash string  `json:"what,omitempty"`
 }
 
-type activationLeft struct {
+type savedActivation struct {
 	ID       uint64    `json:"id"`
 	Before   uint64    `json:"before"`
 	Revision string    `json:"revision"`
@@ -69,18 +69,18 @@ func (s *source) identity() string {
 	return s.Path
 }
 
-// leave returns what the manager passes on.
-func (m *Manager) leave() *legacy {
-	l := &legacy{Serial: m.serial}
+// prepareHandover returns what the manager passes on.
+func (m *Manager) prepareHandover() *handover {
+	l := &handover{Serial: m.serial}
 	for _, s := range m.sources {
 		left := sourceLegacy{Name: s.Name, From: s.identity(), Highest: s.highest}
 		if s.pin != nil {
-			left.Pin = &pinLeft{Use: s.pin.use, Held: s.pin.held, What: s.pin.what}
+			left.Pin = &savedPin{Use: s.pin.use, Held: s.pin.held, ContentHash: s.pin.contentHash}
 		}
 		l.Sources = append(l.Sources, left)
 	}
 	for _, a := range m.history {
-		l.History = append(l.History, activationLeft{a.id, a.before, a.revision, a.since,
+		l.History = append(l.History, savedActivation{a.id, a.before, a.revision, a.since,
 			slices.DeleteFunc(slices.Clone(a.list), func(r *record) bool { return r == nil })})
 	}
 	switch {
@@ -94,7 +94,7 @@ func (m *Manager) leave() *legacy {
 
 // inherit takes over what applies to the current sources. Sources are matched by location: a renamed source is the same, another location
 // under the same name is not.
-func (m *Manager) inherit(l *legacy) {
+func (m *Manager) inherit(l *handover) {
 	if l == nil {
 		return
 	}
@@ -113,7 +113,7 @@ func (m *Manager) inherit(l *legacy) {
 		case !same:
 			m.cfg.Logger.Warn("policy bundle no longer pinned: it comes from somewhere else now", zap.String("bundle", s.Name), zap.String("source", s.status.Source))
 		default:
-			s.hold(p.Use, p.Held, p.What)
+			s.hold(p.Use, p.Held, p.ContentHash)
 			m.metrics.pin(s.Name, true)
 			m.cfg.Logger.Warn("policy bundle is pinned to what was rolled back to", zap.String("bundle", s.Name), zap.String("revision", p.Use.Info.Revision))
 		}
@@ -132,7 +132,7 @@ func (m *Manager) inherit(l *legacy) {
 }
 
 // of finds the persisted state of a source, and reports whether it is from the same location.
-func (l *legacy) of(s *source, all []*source) (left *sourceLegacy, same bool) {
+func (l *handover) of(s *source, all []*source) (left *sourceLegacy, same bool) {
 	for i := range l.Sources {
 		switch o := &l.Sources[i]; {
 		case o.From == s.identity() && o.Name == s.Name:
@@ -193,7 +193,7 @@ func (r *record) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &in); err != nil {
 		return err
 	}
-	r.copy = &copied{archive: in.Archive}
+	r.copy = &rawBundle{archive: in.Archive}
 	for _, sum := range in.Parts {
 		if !isDigest(sum) {
 			return fmt.Errorf("%.80q is not a digest", sum)
@@ -204,7 +204,7 @@ func (r *record) UnmarshalJSON(text []byte) error {
 }
 
 // each calls do for every record.
-func (l *legacy) each(do func(*record) error) error {
+func (l *handover) each(do func(*record) error) error {
 	for _, s := range l.Sources {
 		if s.Pin != nil {
 			if err := do(s.Pin.Use); err != nil {
@@ -235,12 +235,12 @@ func (f *stateFile) path() string     { return f.store().file(stateEnding) }
 func (f *stateFile) setAside() string { return f.path() + ".damaged" }
 
 // load reads the file; nil if there is none or it is unusable.
-func (f *stateFile) load() *legacy {
+func (f *stateFile) load() *handover {
 	text, err := readLimited(f.path(), bundle.Limits{Total: maxState})
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
-	l := &legacy{}
+	l := &handover{}
 	if err == nil {
 		err = l.decode(text, f.copies())
 	}
@@ -252,7 +252,7 @@ func (f *stateFile) load() *legacy {
 }
 
 // decode validates everything: the file may be damaged, or written by another program.
-func (l *legacy) decode(text []byte, copies string) error {
+func (l *handover) decode(text []byte, copies string) error {
 	body, ok := bytes.CutPrefix(text, []byte(stateFormat))
 	if !ok {
 		return fmt.Errorf("%w: its format is unknown", errDamaged)
@@ -276,7 +276,7 @@ func (l *legacy) decode(text []byte, copies string) error {
 }
 
 // save writes the referenced copies, then the state, and removes unreferenced copies.
-func (f *stateFile) save(l *legacy) error {
+func (f *stateFile) save(l *handover) error {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return err
 	}
@@ -298,7 +298,7 @@ func (f *stateFile) save(l *legacy) error {
 	}
 	l.hold()
 	body, err := json.Marshal(l)
-	if err != nil || bytes.Equal(body, f.written) && !f.gone() {
+	if err != nil || bytes.Equal(body, f.written) && !f.removed() {
 		return err
 	}
 	if len(body) > maxState {
@@ -316,7 +316,7 @@ func (f *stateFile) save(l *legacy) error {
 }
 
 // hold keeps the copies of active and pinned bundles open, so that they survive removal of their files.
-func (l *legacy) hold() {
+func (l *handover) hold() {
 	held := map[*blob]bool{}
 	note := func(r *record) {
 		for _, b := range r.copy.parts {
@@ -343,15 +343,15 @@ func (l *legacy) hold() {
 	})
 }
 
-// gone reports whether the written file was removed.
-func (f *stateFile) gone() bool {
+// removed reports whether the written file was removed.
+func (f *stateFile) removed() bool {
 	_, err := os.Lstat(f.path())
 	return f.written != nil && errors.Is(err, fs.ErrNotExist)
 }
 
-// lookAtState has the state written again if its file was removed.
-func (m *Manager) lookAtState() {
-	if m.state == nil || m.unsaved != "" || !m.state.gone() {
+// checkStateFile has the state written again if its file was removed.
+func (m *Manager) checkStateFile() {
+	if m.state == nil || m.unsaved != "" || !m.state.removed() {
 		return
 	}
 	m.cfg.Logger.Warn("the history of bundles was removed while it was in use; it is written again, without the copies that are lost",
@@ -359,8 +359,8 @@ func (m *Manager) lookAtState() {
 	m.dirty = true
 }
 
-// tellDamage logs what was wrong with the existing file, and sets it aside.
-func (m *Manager) tellDamage() {
+// reportDamage logs what was wrong with the existing file, and sets it aside.
+func (m *Manager) reportDamage() {
 	if m.state == nil || m.state.damaged == nil {
 		return
 	}
@@ -375,8 +375,8 @@ func (m *Manager) save() {
 	if !m.dirty && m.unsaved == "" {
 		return
 	}
-	l := m.leave()
-	m.legacy.Store(l)
+	l := m.prepareHandover()
+	m.handover.Store(l)
 	m.dirty = false
 	var err error
 	if m.state == nil {
@@ -392,5 +392,5 @@ func (m *Manager) save() {
 		m.cfg.Logger.Error("the history of bundles cannot be kept on disk: a restart would not know of a rollback", zap.Error(err))
 	}
 	m.unsaved = text
-	m.tellDegraded()
+	m.updateDegraded()
 }

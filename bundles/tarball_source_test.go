@@ -24,7 +24,7 @@ func TestArchiveReplacedByRename(t *testing.T) {
 	r.until("0")
 	for i := 1; i <= 5; i++ {
 		atomically(t, path, packed(t, map[string]string{"authz.rego": answering(i)}))
-		if got := answer(t, r.next()); got != string(rune('0'+i)) {
+		if got := response(t, r.next()); got != string(rune('0'+i)) {
 			t.Fatalf("rename %d published %s", i, got)
 		}
 	}
@@ -64,7 +64,7 @@ func TestArchiveInAConfigMap(t *testing.T) {
 	r.until("0")
 	for i := 1; i <= 5; i++ {
 		v.swap(map[string]string{"app.tar.gz": string(packed(t, map[string]string{"authz.rego": answering(i)}))})
-		if got := answer(t, r.next()); got != string(rune('0'+i)) {
+		if got := response(t, r.next()); got != string(rune('0'+i)) {
 			t.Fatalf("swap %d published %s", i, got)
 		}
 	}

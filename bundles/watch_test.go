@@ -26,7 +26,7 @@ func TestRenameIntoPlaceIsOneActivation(t *testing.T) {
 		write(t, elsewhere, map[string]string{"new.rego": answering(i)})
 		began := time.Now()
 		must(t, os.Rename(filepath.Join(elsewhere, "new.rego"), filepath.Join(dir, "authz.rego")))
-		if got := answer(t, r.next()); got != strconv.Itoa(i) {
+		if got := response(t, r.next()); got != strconv.Itoa(i) {
 			t.Fatalf("rename %d published %s", i, got)
 		}
 		t.Logf("rename %d active after %v", i, time.Since(began))

@@ -135,6 +135,29 @@ func (c *Config) insteadOfBundles(path string) {
 	c.Policy.Bundles = []Bundle{{Name: name, Path: path}}
 }
 
+// policyFrom changes where the one bundle comes from. Which signature it must carry stays: that is not for whoever starts the process to say.
+func (c *Config) policyFrom(ref string) error {
+	if n := len(c.Policy.Bundles); n > 1 {
+		return fmt.Errorf("--policy %s: it says where the one bundle comes from, and policy.bundles has %d: leave --policy out, or name the sources there", ref, n)
+	}
+	b := Bundle{}
+	if len(c.Policy.Bundles) == 1 {
+		b = c.Policy.Bundles[0]
+	}
+	b.Path, b.URL, b.Image = "", "", ""
+	image, isImage := strings.CutPrefix(ref, "oci://")
+	switch {
+	case isImage:
+		b.Image = image
+	case strings.HasPrefix(ref, "https://") || strings.HasPrefix(ref, "http://"):
+		b.URL = ref
+	default: // what belongs to a server is not a folder's
+		b.Path, b.Service, b.CredentialFile, b.Interval, b.LongPoll, b.MaxAge, b.AfterMaxAge = ref, "", "", 0, nil, 0, ""
+	}
+	c.Policy.Bundles = []Bundle{b}
+	return nil
+}
+
 // BundleName is the default name of the bundle at a path.
 func BundleName(path string) string {
 	name := filepath.Base(path)

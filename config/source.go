@@ -16,6 +16,11 @@ type Source struct {
 	// Instead puts the bundle in the place of the configuration's.
 	Instead bool
 	Plain   bool // --plain
+	// Change is given what was read, each time: what only this process wants otherwise. nil changes nothing.
+	Change func(*Config)
+	// Policy is where the one bundle of the configuration comes from instead: oci://IMAGE, an http URL, or a path. Its name, signing keys and
+	// credentials stay.
+	Policy string // --policy
 }
 
 // Read gives the configuration and the document that its problems are located in, the ones found so far among them. Relative paths become relative to the
@@ -40,6 +45,11 @@ func (s Source) Read() (*Config, *Document, error) {
 	} else if s.Bundle != "" {
 		cfg.Policy.Bundles = append(cfg.Policy.Bundles, Bundle{Path: s.Bundle})
 	}
+	if s.Policy != "" {
+		if err := cfg.policyFrom(s.Policy); err != nil {
+			return nil, nil, err
+		}
+	}
 	for i := range cfg.Policy.Bundles {
 		if b := &cfg.Policy.Bundles[i]; b.Name == "" && b.Path != "" {
 			if abs, err := filepath.Abs(b.Path); err == nil {
@@ -48,6 +58,9 @@ func (s Source) Read() (*Config, *Document, error) {
 		} else if b.Name == "" {
 			b.Name = b.remoteName()
 		}
+	}
+	if s.Change != nil {
+		s.Change(cfg)
 	}
 	return cfg, doc, nil
 }

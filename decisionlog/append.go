@@ -16,7 +16,7 @@ func (l *Log) Append(ctx context.Context, e *record.Entry) error {
 		return nil
 	}
 	if l.closed.Load() {
-		return l.lose(causeClosed)
+		return l.countLost(causeClosed)
 	}
 	if l.spool != nil {
 		return l.appendSpool(ctx, e)
@@ -57,16 +57,16 @@ func (l *Log) appendSpool(ctx context.Context, e *record.Entry) error {
 // room for it. Once it is known that there is none, OnFull decides. Where there was none for all of MaxWait nobody waits any more until
 // there is: one request after the other would only be slower, and be lost all the same.
 func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
-	l.spool.Hurry()
+	l.spool.RequestSegment()
 	timer := time.NewTimer(l.waitBudget(ctx))
 	defer timer.Stop()
 	for !l.closed.Load() {
-		room := l.spool.AwaitRoom()
+		room := l.spool.RoomChanged()
 		if l.spool.Append(record.KindEntry, packed) {
 			return nil
 		}
-		if l.spool.Stuck() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.StuckFor() > l.cfg.MaxWait) {
-			return l.lose(causeFull)
+		if l.spool.Full() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.FullSince() > l.cfg.MaxWait) {
+			return l.countLost(causeFull)
 		}
 		select {
 		case <-room:
@@ -74,11 +74,11 @@ func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-l.done:
-			return l.lose(causeClosed)
+			return l.countLost(causeClosed)
 		}
-		return l.lose(causeFull)
+		return l.countLost(causeFull)
 	}
-	return l.lose(causeClosed)
+	return l.countLost(causeClosed)
 }
 
 // waitBudget is how long an Append may wait. What Envoy does not get in time it may treat as our failure, and let the request
@@ -101,7 +101,7 @@ func (l *Log) reserve(e *record.Entry) {
 	}
 	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
 		l.kept.Add(-n)
-		l.packer.LetGo(e)
+		l.packer.ReleaseInput(e)
 	}
 }
 
@@ -110,7 +110,7 @@ func (l *Log) release(e *record.Entry) { l.kept.Add(-int64(e.InputSize)) }
 // wait puts the entry into a queue that was full a moment ago.
 func (l *Log) wait(ctx context.Context, e *record.Entry) error {
 	if l.cfg.OnFull != OnFullWait || l.failing() {
-		return l.lose(causeFull)
+		return l.countLost(causeFull)
 	}
 	timer := time.NewTimer(l.waitBudget(ctx))
 	defer timer.Stop()
@@ -120,9 +120,9 @@ func (l *Log) wait(ctx context.Context, e *record.Entry) error {
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-l.done:
-		return l.lose(causeClosed)
+		return l.countLost(causeClosed)
 	}
-	return l.lose(causeFull)
+	return l.countLost(causeFull)
 }
 
 // sweep is for an Append that raced with the end of Run: it put its entry into
@@ -160,8 +160,8 @@ func (l *Log) discard() (n uint64) {
 	}
 }
 
-// lose accounts for one entry and returns what Append's caller is to be told.
-func (l *Log) lose(cause string) error {
+// countLost accounts for one entry and returns what Append's caller is to be told.
+func (l *Log) countLost(cause string) error {
 	l.count(cause, 1)
 	return l.refusal(cause)
 }

@@ -37,8 +37,8 @@ func (w *writer) tail(n int) ([]byte, error) {
 	return b, err
 }
 
-// lookAtEnd finds out whether the file ends in the middle of a line. What we write then begins with a line's end.
-func (w *writer) lookAtEnd() {
+// checkTornEnd finds out whether the file ends in the middle of a line. What we write then begins with a line's end.
+func (w *writer) checkTornEnd() {
 	if !w.regular() {
 		w.torn = false
 		return
@@ -50,9 +50,9 @@ func (w *writer) lookAtEnd() {
 // begin is how much of the buffer was written before the line that is under way.
 func (w *writer) begin() int { return bytes.LastIndexByte(w.buf[:w.sent], '\n') + 1 }
 
-// goOn makes sure that the file still ends with the half line that is to be continued. Where somebody cut it off, or added to it, the line is written
+// resumeLine makes sure that the file still ends with the half line that is to be continued. Where somebody cut it off, or added to it, the line is written
 // again from its beginning.
-func (w *writer) goOn() {
+func (w *writer) resumeLine() {
 	half := w.buf[w.begin():w.sent]
 	if len(half) == 0 || !w.regular() {
 		return
@@ -61,11 +61,11 @@ func (w *writer) goOn() {
 		return
 	}
 	w.sent -= len(half)
-	w.lookAtEnd()
+	w.checkTornEnd()
 }
 
-// gone reports whether the file has no name any more: what is written to it nobody will read. It also notes that somebody has cut it off.
-func (w *writer) gone() bool {
+// removed reports whether the file has no name any more: what is written to it nobody will read. It also notes that somebody has cut it off.
+func (w *writer) removed() bool {
 	if !w.regular() {
 		return false
 	}
@@ -74,9 +74,9 @@ func (w *writer) gone() bool {
 		return false
 	}
 	if size := info.Size(); size < w.size {
-		w.goOn()
+		w.resumeLine()
 		if w.sent == w.begin() {
-			w.lookAtEnd()
+			w.checkTornEnd()
 		}
 	}
 	w.size = info.Size()
@@ -84,8 +84,8 @@ func (w *writer) gone() bool {
 	return ok && st.Nlink == 0
 }
 
-// leave takes half a line off the end of the file and saves how far it is, for who writes next.
-func (w *writer) leave() {
+// saveEnd takes half a line off the end of the file and saves how far it is, for who writes next.
+func (w *writer) saveEnd() {
 	if w.abandoned() {
 		return
 	}

@@ -28,7 +28,7 @@ func (w *writer) resume() {
 			w.log.cfg.Logger.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 		}
 	}
-	spool.Guarded(w.skip)
+	spool.CatchFault(w.skip)
 	w.seen = nil
 	w.sync()
 	w.place(w.cur, true) // before anything is written, so that the next start looks for it in the file that it goes to
@@ -46,7 +46,7 @@ func (w *writer) skip() {
 			return
 		}
 		_, has := w.seen[keyOf(p)]
-		if !has && w.broken {
+		if !has && w.foreignLine {
 			return // it may be what is broken
 		}
 		if has {
@@ -77,12 +77,12 @@ func (w *writer) readTail() error {
 	}
 	size := uint64(info.Size())
 	if size < was.Size { // the power failed: what the disk has is less than what was written
-		w.cur, was = w.sink.reader.Back()
+		w.cur, was = w.sink.reader.Rewind()
 		w.done = w.cur
 	}
 	from := min(was.Size, size)
-	if !known || size-from > mostTail {
-		from = size - min(size, mostTail)
+	if !known || size-from > maxTail {
+		from = size - min(size, maxTail)
 	}
 	whole, err := w.readIDs(f, from, size)
 	if err != nil {
@@ -90,7 +90,7 @@ func (w *writer) readTail() error {
 	}
 	if whole < size && os.SameFile(info, w.info) && known {
 		err = w.file.Truncate(int64(whole))
-		w.lookAtEnd()
+		w.checkTornEnd()
 	}
 	return err
 }
@@ -132,7 +132,7 @@ func (w *writer) readIDs(f io.ReaderAt, from, size uint64) (whole uint64, err er
 		whole += uint64(len(line))
 		id, ok := keyOfLine(line)
 		if !ok {
-			w.broken = true // or not ours
+			w.foreignLine = true // or not ours
 			continue
 		}
 		w.seen[id] = struct{}{}

@@ -30,8 +30,8 @@ type Sink struct {
 	OTLP *remote.Server
 }
 
-// mostSinks bounds what each decision may cost.
-const mostSinks = 16
+// maxSinks bounds what each decision may cost.
+const maxSinks = 16
 
 var sinkName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,39}$`)
 
@@ -61,8 +61,8 @@ func (c *Config) sinks() ([]Sink, error) {
 		all = append(all, Sink{File: c.File})
 	}
 	all = append(all, c.Sinks...)
-	if len(all) > mostSinks {
-		return nil, fmt.Errorf("decision log: %d sinks are too many: at most %d", len(all), mostSinks)
+	if len(all) > maxSinks {
+		return nil, fmt.Errorf("decision log: %d sinks are too many: at most %d", len(all), maxSinks)
 	}
 	if c.Dir == "" && (len(all) > 1 || len(all) == 1 && all[0].File == "") {
 		return nil, errors.New("decision log: a server, or several sinks, need a spool on disk: set dir, or state_dir")

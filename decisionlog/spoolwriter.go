@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	gatherEvery = 50 * time.Millisecond // between looks into the spool while a request fills
-	restEvery   = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
-	mostTail    = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
-	stallAfter  = 5 * time.Second       // and so many looks: then what was reserved and is not there never comes
-	stallLooks  = 100
-	placeEvery  = 100 * time.Millisecond // how far a file is, is saved no more often
+	batchPoll        = 50 * time.Millisecond // between looks into the spool while a request fills
+	pollInterval     = 5 * time.Millisecond  // between looks into the spool, so that requests do not have to wake the writer each time
+	maxTail          = 64 << 20              // of the sink's file is looked at for what an earlier run wrote last
+	stallAfter       = 5 * time.Second       // and so many looks: then what was reserved and is not there never comes
+	stallPolls       = 100
+	positionInterval = 100 * time.Millisecond // how far a file is, is saved no more often
 )
 
 // lineEnd is where a line ends in the buffer, and what in the spool it is the line of.
@@ -51,10 +51,10 @@ func (l *Log) runSpool(ctx context.Context) error {
 	stopKeeper()
 	<-kept
 	close(l.released)
-	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
+	clean, ended := waitStopped(stopped, l.cfg.DrainTimeout)
 	if !ended {
 		cancel()
-		clean, ended = endsWithin(stopped, 10*retryFirst)
+		clean, ended = waitStopped(stopped, 10*retryFirst)
 	}
 	l.closed.Store(l.last) // a request that comes late may still use a spool that another log has
 	l.endFiles()
@@ -77,7 +77,7 @@ func (l *Log) takeOver(ctx context.Context) bool {
 				return false
 			}
 			<-l.after.done // its Run is about to return, and we are the last
-			l.spool.Regain()
+			l.spool.Reacquire()
 		}
 		l.after = nil
 	}
@@ -110,7 +110,7 @@ func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
 func (l *Log) runWriter(ctx, drain context.Context, s *sink) bool {
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 		w := l.newWriter(s, drain)
-		w.cur, w.exact = s.reader.Own(w)
+		w.cur, w.exact = s.reader.Claim(w)
 		w.done = w.cur
 		clean, panicked := w.runSafely(ctx)
 		if !panicked {
@@ -152,7 +152,7 @@ func (w *writer) runSafely(ctx context.Context) (clean, panicked bool) {
 func (l *Log) endSpool(ended bool) {
 	if ended {
 		l.spool.Seal()
-		if l.spool.Settled(l.cfg.DrainTimeout) {
+		if l.spool.AwaitWrites(l.cfg.DrainTimeout) {
 			l.spool.Close()
 			return
 		}
@@ -196,8 +196,8 @@ func (w *writer) runSpool(ctx context.Context) bool {
 	}
 	w.leaving = true
 	if <-w.log.released; !w.log.last {
-		clean := w.settle(drain)
-		w.leave()
+		clean := w.flushBuffer(drain)
+		w.saveEnd()
 		return clean
 	}
 	for w.step(drain) {
@@ -214,7 +214,7 @@ func (w *writer) runSpool(ctx context.Context) bool {
 			return w.finish()
 		}
 		w.stalled()
-		time.Sleep(restEvery)
+		time.Sleep(pollInterval)
 	}
 }
 
@@ -222,7 +222,7 @@ func (w *writer) runSpool(ctx context.Context) bool {
 func (w *writer) finish() bool {
 	if g := w.log.finalGap(); g.Dropped > 0 {
 		w.gapLine(g)
-		if !w.settle(w.drain) {
+		if !w.flushBuffer(w.drain) {
 			return false
 		}
 	}
@@ -240,29 +240,29 @@ func (w *writer) step(ctx context.Context) bool {
 	}
 	w.spoolGap()
 	if w.far != nil && !w.leaving && w.sent == 0 {
-		return w.gather(ctx)
+		return w.fillBatch(ctx)
 	}
 	if len(w.buf) == 0 && !w.fill(ctx) && len(w.buf) == 0 {
 		return false
 	}
-	return w.settle(ctx)
+	return w.flushBuffer(ctx)
 }
 
-// gather is step for a server: it waits for a while so that a request is worth its cost.
-func (w *writer) gather(ctx context.Context) bool {
+// fillBatch is step for a server: it waits for a while so that a request is worth its cost.
+func (w *writer) fillBatch(ctx context.Context) bool {
 	empty := len(w.buf) == 0
 	moved := w.fill(ctx)
 	if len(w.buf) == 0 {
-		return moved && w.settle(ctx)
+		return moved && w.flushBuffer(ctx)
 	}
 	if empty {
 		w.since = time.Now()
 	}
 	left := w.far.Delay() - time.Since(w.since)
 	if len(w.buf) >= w.far.Room() || left <= 0 {
-		return w.settle(ctx)
+		return w.flushBuffer(ctx)
 	}
-	timer := time.NewTimer(min(left, gatherEvery))
+	timer := time.NewTimer(min(left, batchPoll))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -282,7 +282,7 @@ func (w *writer) most() int {
 // sleep waits until there is something to do. A moment passes first: at any load worth the name there is then more to write, and no request
 // has to wake us.
 func (w *writer) sleep(ctx context.Context) {
-	pause := time.NewTimer(restEvery)
+	pause := time.NewTimer(pollInterval)
 	defer pause.Stop()
 	select {
 	case <-pause.C:
@@ -292,15 +292,15 @@ func (w *writer) sleep(ctx context.Context) {
 	if w.stalled() {
 		return
 	}
-	w.spool.WakeNext() // and whoever appends wakes all that may have said so
+	w.spool.RequestWake() // and whoever appends wakes all that may have said so
 	peek := w.cur
 	more := true
-	spool.Guarded(func() { _, more = peek.Next() })
+	spool.CatchFault(func() { _, more = peek.Next() })
 	if more || !peek.SameSegment(w.cur) {
 		return
 	}
 	if w.dirty {
-		pause.Reset(max(restEvery, time.Until(w.synced.Add(w.log.cfg.Sync))))
+		pause.Reset(max(pollInterval, time.Until(w.synced.Add(w.log.cfg.Sync))))
 	} else {
 		w.sink.reader.SetOldest(time.Time{})
 		pause.Stop()
@@ -322,14 +322,14 @@ func (w *writer) stalled() bool {
 		return false
 	}
 	if !w.stall.Same(w.cur) {
-		w.stall, w.stallSince, w.stallLooks = w.cur, time.Now(), 0
+		w.stall, w.stallSince, w.stallPolls = w.cur, time.Now(), 0
 	}
-	looks, after := stallLooks, stallAfter
+	looks, after := stallPolls, stallAfter
 	if w.cur.Lost() {
-		looks, after = stallLooks/10, stallAfter/20
+		looks, after = stallPolls/10, stallAfter/20
 	}
-	if w.stallLooks++; w.stallLooks > looks && time.Since(w.stallSince) > after {
-		w.spool.Hollow(w.cur)
+	if w.stallPolls++; w.stallPolls > looks && time.Since(w.stallSince) > after {
+		w.spool.AbandonReserved(w.cur)
 	}
 	return true
 }
@@ -342,7 +342,7 @@ func (w *writer) fill(ctx context.Context) (moved bool) {
 		switch {
 		case p == nil:
 		case spool.IsFault(p):
-			if d := w.spool.CutOff(&w.cur, w.log.cfg.Clock()); d.Bytes > 0 {
+			if d := w.spool.SkipTruncated(&w.cur, w.log.cfg.Clock()); d.Bytes > 0 {
 				w.damage(d)
 			}
 			moved = true
@@ -462,12 +462,12 @@ func (w *writer) sentSome() {
 // place saves how far the sink is. For a file that need not be each time: the next start looks into it for what was written since.
 func (w *writer) place(at spool.Cursor, durable bool) {
 	w.done = at
-	if regular := w.info != nil && w.info.Mode().IsRegular(); regular && !durable && time.Since(w.placed) < placeEvery {
-		w.sink.reader.Moved(w, at)
+	if regular := w.info != nil && w.info.Mode().IsRegular(); regular && !durable && time.Since(w.placed) < positionInterval {
+		w.sink.reader.Advance(w, at)
 		return
 	}
 	w.placed = time.Now()
-	if err := w.sink.reader.Commit(w, at, w.sinkFile(), durable); err != nil && w.mayTell(&w.saidError) {
+	if err := w.sink.reader.Commit(w, at, w.sinkFile(), durable); err != nil && w.mayLog(&w.errorLogged) {
 		w.log.cfg.Logger.Error("the decision log's spool", zap.String("dir", w.log.cfg.Dir), zap.Error(err))
 	}
 }
@@ -525,7 +525,7 @@ func (w *writer) spoolGap() bool {
 		return false
 	}
 	if w.packing.PackGap(g); w.spool.Append(record.KindGap, w.packing.Bytes()) {
-		w.tellLoss(g)
+		w.logLoss(g)
 		return false
 	}
 	w.log.mu.Lock()

@@ -23,7 +23,7 @@ const (
 	gapEvery      = 100 * time.Millisecond // while the queue is not empty
 	retryFirst    = 100 * time.Millisecond
 	retryMost     = 5 * time.Second
-	complainGap   = time.Minute
+	warnInterval  = time.Minute
 	retryMostPost = 30 * time.Second // a server
 )
 
@@ -37,23 +37,23 @@ type writer struct {
 	out   sinkWriter
 	far   *remote.Sender // out where it is a server, else nil
 
-	spool   *spool.Spool // nil: the entries come from the queue
-	exact   bool         // cur is exactly how far the sink is
-	cur     spool.Cursor // behind the last line in buf
-	done    spool.Cursor // what the spool knows that we have
-	ends    []lineEnd
-	entries uint64              // among the lines in buf
-	seen    map[string]struct{} // what an earlier run wrote without having said so
-	broken  bool                // something among that is no line of ours
-	synced  time.Time           // when the sink's file was last synced
-	placed  time.Time           // when it was last saved how far it is
-	dirty   bool                // it has lines that are not synced
-	since   time.Time           // when the first line in buf was put there
-	leaving bool                // this is the end: what cannot be sent stays in the spool
+	spool       *spool.Spool // nil: the entries come from the queue
+	exact       bool         // cur is exactly how far the sink is
+	cur         spool.Cursor // behind the last line in buf
+	done        spool.Cursor // what the spool knows that we have
+	ends        []lineEnd
+	entries     uint64              // among the lines in buf
+	seen        map[string]struct{} // what an earlier run wrote without having said so
+	foreignLine bool                // something among that is no line of ours
+	synced      time.Time           // when the sink's file was last synced
+	placed      time.Time           // when it was last saved how far it is
+	dirty       bool                // it has lines that are not synced
+	since       time.Time           // when the first line in buf was put there
+	leaving     bool                // this is the end: what cannot be sent stays in the spool
 
 	stall      spool.Cursor // where nothing is that was reserved
 	stallSince time.Time
-	stallLooks int
+	stallPolls int
 
 	packing record.Packing
 	buf     []byte // whole lines
@@ -64,8 +64,8 @@ type writer struct {
 
 	retry        time.Duration // wait before the next attempt; 0 while all is well
 	lastGap      time.Time
-	saidError    time.Time // when operators were last told
-	saidLoss     time.Time
+	errorLogged  time.Time // when operators were last told
+	lossLogged   time.Time
 	unopenedLast error // why the file could not be opened anew, or nil
 }
 
@@ -101,10 +101,10 @@ func (l *Log) Run(ctx context.Context) error {
 		clean = l.newWriter(l.sinks[0], drain).run(ctx)
 	}()
 	<-ctx.Done()
-	clean, ended := endsWithin(stopped, l.cfg.DrainTimeout)
+	clean, ended := waitStopped(stopped, l.cfg.DrainTimeout)
 	if !ended {
 		cancel()
-		clean, _ = endsWithin(stopped, retryFirst) // a moment to notice, unless it hangs
+		clean, _ = waitStopped(stopped, retryFirst) // a moment to notice, unless it hangs
 	}
 	return l.end(clean)
 }
@@ -115,7 +115,7 @@ func (l *Log) newWriter(s *sink, drain context.Context) *writer {
 	case w.file != nil:
 		w.out = stream{w.file}
 		w.info, _ = w.file.Stat()
-		w.lookAtEnd()
+		w.checkTornEnd()
 	case s.cfg.File == "":
 		w.far = s.remote()
 		w.out = w.far
@@ -133,7 +133,7 @@ type stream struct{ io.Writer }
 
 func (s stream) WriteLines(_ context.Context, lines []byte) (int, error) { return s.Write(lines) }
 
-func endsWithin(stopped <-chan bool, d time.Duration) (clean, ended bool) {
+func waitStopped(stopped <-chan bool, d time.Duration) (clean, ended bool) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -173,19 +173,19 @@ func (w *writer) run(ctx context.Context) bool {
 		select {
 		case e := <-l.queue:
 			w.batch(e)
-			w.settle(ctx)
+			w.flushBuffer(ctx)
 		case <-l.lossy:
 			if len(l.queue) == 0 { // else the gap goes behind what was queued before it
-				w.settle(ctx)
+				w.flushBuffer(ctx)
 			}
 		case <-w.sink.wake:
 		case <-ctx.Done():
 		}
 		w.takeNext()
 	}
-	clean := w.rest()
+	clean := w.flushQueue()
 	l.closed.Store(true) // an entry that is queued before this is seen below
-	clean = clean && w.rest()
+	clean = clean && w.flushQueue()
 	w.takeNext()
 	if w.file != nil {
 		w.sync()
@@ -194,9 +194,9 @@ func (w *writer) run(ctx context.Context) bool {
 	return clean
 }
 
-// rest writes what is in the buffer and in the queue.
-func (w *writer) rest() bool {
-	for w.settle(w.drain) && !w.abandoned() {
+// flushQueue writes what is in the buffer and in the queue.
+func (w *writer) flushQueue() bool {
+	for w.flushBuffer(w.drain) && !w.abandoned() {
 		if len(w.log.queue) > 0 && w.drain.Err() != nil {
 			return false
 		}
@@ -236,10 +236,10 @@ func (w *writer) batch(e *record.Entry) {
 	}
 }
 
-// settle writes the buffer, and then a gap's line where one is due. It keeps
+// flushBuffer writes the buffer, and then a gap's line where one is due. It keeps
 // trying until ctx ends and tells whether it succeeded. Meanwhile the queue
 // fills up, and OnFull says what becomes of further entries.
-func (w *writer) settle(ctx context.Context) bool {
+func (w *writer) flushBuffer(ctx context.Context) bool {
 	for {
 		err := w.flush()
 		if err == nil {
@@ -274,7 +274,7 @@ func (w *writer) settle(ctx context.Context) bool {
 // flush writes what has not been written. A write that fails in the middle of a
 // line is continued there by the next one.
 func (w *writer) flush() error {
-	if len(w.buf) > 0 && w.gone() {
+	if len(w.buf) > 0 && w.removed() {
 		if w.sent = w.begin(); w.spool != nil {
 			w.sent = 0
 		}
@@ -299,7 +299,7 @@ func (w *writer) flush() error {
 			return err
 		}
 	}
-	if len(w.buf) > 0 && w.gone() && w.spool != nil {
+	if len(w.buf) > 0 && w.removed() && w.spool != nil {
 		w.sent = 0
 		return errDeleted
 	}
@@ -349,12 +349,12 @@ func (w *writer) addGap() bool {
 	w.lastGap = now
 	w.buf = w.log.lines.AppendGap(w.buf, g)
 	w.isGap = true
-	w.tellLoss(g)
+	w.logLoss(g)
 	return true
 }
 
-func (w *writer) tellLoss(g record.Gap) {
-	if w.mayTell(&w.saidLoss) {
+func (w *writer) logLoss(g record.Gap) {
+	if w.mayLog(&w.lossLogged) {
 		w.log.cfg.Logger.Warn("decisions were not recorded",
 			zap.String("sink", w.sink.cfg.String()), zap.Uint64("dropped", g.Dropped),
 			zap.Time("since", g.Since), zap.Time("until", g.Until))
@@ -395,11 +395,11 @@ func (w *writer) use(f *os.File) {
 		w.sync()
 		w.sent = w.begin()
 		defer w.changedFile()
-		defer w.lookAtEnd()
+		defer w.checkTornEnd()
 	}
 	w.file.Close()
 	w.file, w.out, w.info = f, stream{f}, info
-	w.goOn()
+	w.resumeLine()
 }
 
 // sync is for what the file system has not yet put on disk. Its error is only
@@ -409,7 +409,7 @@ func (w *writer) sync() {
 	if w.info == nil || !w.info.Mode().IsRegular() {
 		return
 	}
-	if err := w.file.Sync(); err != nil && w.mayTell(&w.saidError) {
+	if err := w.file.Sync(); err != nil && w.mayLog(&w.errorLogged) {
 		w.log.cfg.Logger.Error("syncing decision log", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 	}
 }
@@ -424,7 +424,7 @@ func (w *writer) failed(err error) {
 	w.sink.failing.Store(true)
 	w.sink.errors.Inc()
 	w.sink.setError(err.Error())
-	if w.mayTell(&w.saidError) {
+	if w.mayLog(&w.errorLogged) {
 		l.cfg.Logger.Error("writing decision log; will keep trying",
 			zap.String("sink", w.sink.cfg.String()), zap.Int("queued", l.queued()),
 			zap.Uint64("dropped", l.dropped.Load()), zap.Error(err))
@@ -451,10 +451,10 @@ func (w *writer) recovered() {
 	w.log.cfg.Logger.Info("decision log is being written again", zap.String("sink", w.sink.cfg.String()))
 }
 
-// mayTell says whether operators may be told of a thing again: once a minute.
-func (w *writer) mayTell(last *time.Time) bool {
+// mayLog says whether operators may be told of a thing again: once a minute.
+func (w *writer) mayLog(last *time.Time) bool {
 	now := w.log.cfg.Clock()
-	if !last.IsZero() && now.Sub(*last) < complainGap {
+	if !last.IsZero() && now.Sub(*last) < warnInterval {
 		return false
 	}
 	*last = now

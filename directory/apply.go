@@ -65,8 +65,8 @@ func (t *txn) setObject(o Object) error {
 		}
 		return err
 	}
-	r := appendRecord(nil, typ, &o)
-	if slices.Equal(r, t.s.record(n)) {
+	r := record(appendRecord(nil, typ, &o))
+	if r == t.s.record(n) {
 		return nil
 	}
 	t.countRecord(n, false)
@@ -84,8 +84,9 @@ func (t *txn) addObject(typ typeID, o *Object) (number, error) {
 		}
 		t.s.next++
 	}
-	t.draft(n).setRecord(n&(pageSize-1), appendRecord(nil, typ, o))
+	t.draft(n).setRecord(n&(pageSize-1), record(appendRecord(nil, typ, o)))
 	h := hashID(t.s.ids.seed, typ, o.ID)
+	t.touch(keyOfName(h))
 	table := t.table(h)
 	table.reserve(t.hash)
 	table.put(h, n)
@@ -121,13 +122,13 @@ func (t *txn) removeObject(n number) {
 			}
 			d, base := t.draft(other).side(!rev)
 			d.take(other&(pageSize-1), base).remove(makeEdge(e.rel(), e.sub(), n))
-			t.relieve()
+			t.freezeDrafts()
 		}
 	}
 	typ, id := t.s.record(n).head()
-	h := hashID(t.s.ids.seed, typ, alias(id))
+	h := hashID(t.s.ids.seed, typ, id)
 	t.table(h).remove(h, n, t.hash)
-	t.draft(n).setRecord(n&(pageSize-1), nil)
+	t.draft(n).setRecord(n&(pageSize-1), "")
 	t.pushFree(n)
 }
 
@@ -174,7 +175,7 @@ func (t *txn) setRelation(r *Relation) error {
 	d, base = t.draft(subject).side(true)
 	d.take(subject&(pageSize-1), base).set(makeEdge(x.rel, x.sub, object), x.at)
 	t.countEdge(object, e, x.at, true)
-	t.relieve()
+	t.freezeDrafts()
 	return nil
 }
 
@@ -207,7 +208,7 @@ func (t *txn) removeEdge(object number, e edge) {
 	d, base = t.draft(subject).side(true)
 	d.take(subject&(pageSize-1), base).remove(makeEdge(e.rel(), e.sub(), object))
 	t.countEdge(object, e, at, false)
-	t.relieve()
+	t.freezeDrafts()
 }
 
 // missing is the error for a relation whose object does not exist.
@@ -227,6 +228,7 @@ type txn struct {
 	ownIDRows [len(ids{}.rows)]bool
 
 	come, gone []edge // expiry times added and removed
+	touched    []uint16
 	buf        []byte
 }
 
@@ -242,14 +244,15 @@ func (s *Snapshot) begin() *txn {
 func (t *txn) finish() *Snapshot {
 	t.freeze()
 	t.s.times = changeTimes(t.s.times, t.come, t.gone)
+	t.s.follow(t.touched)
 	return t.s
 }
 
 // maxDrafts bounds the drafts that a large batch holds at once.
 const maxDrafts = 4096
 
-// relieve freezes the drafts if there are many. The caller must not hold one.
-func (t *txn) relieve() {
+// freezeDrafts freezes the drafts if there are many. The caller must not hold one.
+func (t *txn) freezeDrafts() {
 	if len(t.drafts) > maxDrafts {
 		t.freeze()
 	}
@@ -263,8 +266,9 @@ func (t *txn) freeze() {
 	t.last = nil
 }
 
-// draft returns the draft of a number's page.
+// draft returns the draft of a number's page, for a change of that object.
 func (t *txn) draft(n number) *draft {
+	t.touch(keyOf(n))
 	id := n >> pageBits
 	if t.last != nil && t.lastID == id {
 		return t.last
@@ -278,17 +282,24 @@ func (t *txn) draft(n number) *draft {
 	return d
 }
 
+// touch notes what changes.
+func (t *txn) touch(key uint16) {
+	if len(t.touched) <= maxTouched {
+		t.touched = append(t.touched, key)
+	}
+}
+
 func (t *txn) newDraft(n number) *draft {
 	i, j := int(n>>(pageBits+rowBits)), (n>>pageBits)&(rowSize-1)
 	switch {
 	case i == len(t.s.rows):
-		t.s.rows = append(t.s.rows, new([rowSize]*page))
+		t.s.rows = append(t.s.rows, new(row))
 		if len(t.ownRows) < i/64+1 {
 			t.ownRows = append(t.ownRows, 0)
 		}
 	case t.ownRows[i/64]&(1<<(i%64)) == 0:
-		row := *t.s.rows[i]
-		t.s.rows[i] = &row
+		mine := *t.s.rows[i]
+		t.s.rows[i] = &mine
 	}
 	t.ownRows[i/64] |= 1 << (i % 64)
 	p := new(page)
@@ -303,7 +314,7 @@ func (t *txn) newDraft(n number) *draft {
 // edges are an object's current relations. Valid until the next change.
 func (t *txn) edges(n number) edges {
 	if d := t.drafts[n>>pageBits]; d != nil {
-		return d.fwd.of(n&(pageSize-1), &d.page.fwd)
+		return d.fwd.of(n&(pageSize-1), side{d.page, false})
 	}
 	return t.s.forward(n)
 }
@@ -345,7 +356,10 @@ func (t *txn) countRecord(n number, add bool) {
 func (t *txn) countEdge(object number, e edge, at int64, add bool) {
 	s := t.s
 	var d digest
-	d, t.buf = s.symbols.digestEdge(t.buf, s.record(object), e, s.record(e.other()), at)
+	var from, to objectKey
+	from, t.buf = s.symbols.key(t.buf, s.record(object))
+	to, t.buf = s.symbols.key(t.buf, s.record(e.other()))
+	d, t.buf = s.symbols.digestEdge(t.buf, &from, e, &to, at)
 	if add {
 		s.digest.add(d)
 		s.counts.relations[e.rel()]++

@@ -134,7 +134,7 @@ func unix(r Relation) int64 {
 func (s *Snapshot) sameContent(n number, r record) bool {
 	_, _, name, properties := s.record(n).parts()
 	_, _, otherName, otherProperties := r.parts()
-	return string(name) == string(otherName) && string(properties) == string(otherProperties)
+	return name == otherName && properties == otherProperties
 }
 
 // comparison visits what a does not share with b. Both may use different numbers for objects, types and relations. A
@@ -192,19 +192,19 @@ func (c *comparison) find(n number) (number, bool) {
 	}
 	t, id := p.record(n & (pageSize - 1)).head()
 	t = c.types[t]
-	if q != nil && q.used&(1<<(n&(pageSize-1))) != 0 && q.record(n&(pageSize-1)).is(t, alias(id)) {
+	if q != nil && q.used&(1<<(n&(pageSize-1))) != 0 && q.record(n&(pageSize-1)).is(t, id) {
 		return n, true
 	}
 	if t == 0 {
 		return 0, false
 	}
-	return c.b.find(t, alias(id))
+	return c.b.find(t, id)
 }
 
 // objects calls f for each object of a that may differ, with its number in b.
 func (c *comparison) objects(f func(n, other number, ok bool) bool) bool {
 	return c.unshared(func(n number, p *page) bool {
-		if _, id := p.record(n & (pageSize - 1)).head(); string(id) == wildcard {
+		if _, id := p.record(n & (pageSize - 1)).head(); id == wildcard {
 			return true
 		}
 		other, ok := c.find(n)
@@ -216,7 +216,7 @@ func (c *comparison) objects(f func(n, other number, ok bool) bool) bool {
 // in b, and its expiry there.
 func (c *comparison) relations(f func(r Relation, missing, there bool, at int64) bool) bool {
 	return c.unshared(func(n number, p *page) bool {
-		mine, theirs := p.fwd.of(n&(pageSize-1)), edges{}
+		mine, theirs := p.forward(n&(pageSize-1)), edges{}
 		other, known := c.find(n)
 		if known {
 			theirs = c.b.forward(other)
@@ -231,7 +231,7 @@ func (c *comparison) relations(f func(r Relation, missing, there bool, at int64)
 			if there && at == atThere {
 				return true
 			}
-			return f(c.a.relation(n, e, at), !known || !ok && !c.a.everybody(e.other()), there, atThere)
+			return f(c.a.relation(n, e, at), !known || !ok && !c.a.isWildcard(e.other()), there, atThere)
 		})
 	})
 }
@@ -261,8 +261,8 @@ func (e edges) apart(other edges, f func(e edge, at int64) bool) bool {
 	return true
 }
 
-// everybody reports whether an object is the wildcard of its type. No change deletes it.
-func (s *Snapshot) everybody(n number) bool { return s.idOf(n) == wildcard }
+// isWildcard reports whether an object is the wildcard of its type. No change deletes it.
+func (s *Snapshot) isWildcard(n number) bool { return s.idOf(n) == wildcard }
 
 // same reports whether two lists share memory.
 func same(a, b list) bool {
@@ -317,7 +317,7 @@ func (s *Snapshot) SetManifest(m *Manifest, force bool) (*Snapshot, error) {
 	}
 	t := s.begin()
 	next := t.s
-	next.manifest, next.symbols = m, y
+	next.manifest, next.symbols, next.line = m, y, nil
 	next.digest.sub(digestManifest(s.manifest))
 	next.digest.add(digestManifest(m))
 	next.fit()
@@ -350,19 +350,19 @@ func (s *Snapshot) needsOrphans(y *symbols) bool {
 // orphanRelation reports whether a manifest's symbols disallow a relation.
 func (s *Snapshot) orphanRelation(y *symbols, e edge) bool {
 	t, id := s.record(e.other()).head()
-	return !y.rels[e.rel()].declared || !y.allows(e.rel(), t, e.sub(), string(id) == wildcard)
+	return !y.rels[e.rel()].declared || !y.allows(e.rel(), t, e.sub(), id == wildcard)
 }
 
 func (s *Snapshot) orphans(y *symbols) *OrphanError {
 	out := &OrphanError{}
 	s.eachObject(func(n number, p *page) bool {
 		t, id := p.record(n & (pageSize - 1)).head()
-		if !y.types[t].declared && string(id) != wildcard {
+		if !y.types[t].declared && id != wildcard {
 			if out.Total++; len(out.Objects) < maxOrphans {
 				out.Objects = append(out.Objects, s.ref(n))
 			}
 		}
-		span := p.fwd.of(n & (pageSize - 1)).all()
+		span := p.forward(n & (pageSize - 1)).all()
 		for e, at, ok := span.step(); ok; e, at, ok = span.step() {
 			if !s.orphanRelation(y, e) {
 				continue
@@ -380,7 +380,7 @@ func (s *Snapshot) orphans(y *symbols) *OrphanError {
 func (t *txn) dropOrphans(before *Snapshot) {
 	y := t.s.symbols
 	before.eachObject(func(n number, p *page) bool {
-		span := p.fwd.of(n & (pageSize - 1)).all()
+		span := p.forward(n & (pageSize - 1)).all()
 		for e, _, ok := span.step(); ok; e, _, ok = span.step() {
 			if before.orphanRelation(y, e) {
 				t.removeEdge(n, e)
@@ -393,7 +393,7 @@ func (t *txn) dropOrphans(before *Snapshot) {
 		if y.types[typ].declared {
 			return true
 		}
-		if string(id) != wildcard {
+		if id != wildcard {
 			t.s.counts.objects[typ]--
 			t.countRecord(n, false)
 		}

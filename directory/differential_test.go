@@ -64,6 +64,23 @@ type differ struct {
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (d *differ) run() bool {
+	d.world()
+	for range 3 {
+		d.now = epoch.Add(time.Duration(d.r.IntN(4)) * time.Hour)
+		if !d.questions(d.randomSubject()) {
+			d.Logf("%s\n%s", d.name, d.w.schema)
+			for r, at := range d.w.relations {
+				d.Log(r, at)
+			}
+			return false
+		}
+		d.change()
+	}
+	return true
+}
+
+// world begins with a random manifest and random data.
+func (d *differ) world() {
 	var m *directory.Manifest
 	for m == nil {
 		d.w = &world{schema: randomSchema(d.r), objects: map[directory.Ref]bool{}, relations: map[directory.Relation]time.Time{}}
@@ -81,18 +98,6 @@ func (d *differ) run() bool {
 		}
 	}
 	d.build(m)
-	for range 3 {
-		d.now = epoch.Add(time.Duration(d.r.IntN(4)) * time.Hour)
-		if !d.questions(d.randomSubject()) {
-			d.Logf("%s\n%s", d.name, d.w.schema)
-			for r, at := range d.w.relations {
-				d.Log(r, at)
-			}
-			return false
-		}
-		d.change()
-	}
-	return true
 }
 
 func sortedRefs(m map[directory.Ref]bool) []directory.Ref {

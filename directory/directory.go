@@ -17,8 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -116,6 +116,8 @@ type Snapshot struct {
 	times  *hub // expiry times, as edges; nil: none
 	digest digest
 	counts counts
+	line   *line // nil: it is the first
+	step   uint64
 }
 
 // counts are maintained with each change.
@@ -153,7 +155,7 @@ func (s *Snapshot) WithLimits(l Limits) *Snapshot {
 		return s
 	}
 	out := *s
-	out.limits = l
+	out.limits, out.line = l, nil
 	out.plan = compile(out.manifest, out.symbols, l)
 	return &out
 }
@@ -214,20 +216,20 @@ func (s *Snapshot) typeOf(n number) typeID {
 // idOf is an object's id. It aliases the page and keeps it alive.
 func (s *Snapshot) idOf(n number) string {
 	_, id := s.record(n).head()
-	return alias(id)
+	return id
 }
 
 // ref is an object's name, copied.
 func (s *Snapshot) ref(n number) Ref {
 	t, id := s.record(n).head()
-	return Ref{s.symbols.typeName(t), string(id)}
+	return Ref{s.symbols.typeName(t), strings.Clone(id)}
 }
 
 // forward are the relations of object n: edges with the number of the subject.
-func (s *Snapshot) forward(n number) edges { return s.rows.page(n).fwd.of(n & (pageSize - 1)) }
+func (s *Snapshot) forward(n number) edges { return s.rows.page(n).forward(n & (pageSize - 1)) }
 
 // reverse are the relations of which n is the subject: edges with the number of the object.
-func (s *Snapshot) reverse(n number) edges { return s.rows.page(n).rev.of(n & (pageSize - 1)) }
+func (s *Snapshot) reverse(n number) edges { return s.rows.page(n).reverse(n & (pageSize - 1)) }
 
 // relation converts an edge of object n to a Relation.
 func (s *Snapshot) relation(n number, e edge, at int64) Relation {
@@ -250,45 +252,32 @@ func (s *Snapshot) Epoch(now time.Time) uint64 {
 	if s.times == nil || now.Unix() < 0 {
 		return 0
 	}
-	return uint64(s.times.from(edge(now.Unix() + 1)))
+	_, _, past := s.times.from(edge(now.Unix() + 1))
+	return uint64(past)
 }
 
-// tally accumulates counts and digest of a part of a directory.
+// tally is the counts, digest and expiry times of a part of a directory.
 type tally struct {
 	digest digest
 	counts counts
 	times  []edge
-
-	waiting []tallyEdge
-	buf     []byte
-	touched byte // a sink, so that reads are not optimized away
-}
-
-func newTally(y *symbols) *tally {
-	return &tally{counts: counts{objects: make([]int, len(y.types)), relations: make([]int, len(y.rels))}}
 }
 
 // total counts and digests everything, after a bulk build.
 func (s *Snapshot) total() {
-	tallies := make([]*tally, runtime.GOMAXPROCS(0))
-	var work parallel
-	for w := range tallies {
-		tallies[w] = newTally(s.symbols)
-		work.run(func() {
-			for i := w; i < len(s.rows); i += len(tallies) {
-				s.rows[i : i+1].each(func(_ number, p *page) bool {
-					tallies[w].page(s, p)
-					return true
-				})
-			}
-		})
-	}
-	work.wait()
+	keys := make([]objectKey, s.next) // by number: they are read in any order
+	tallies := make([]tally, len(s.rows))
+	each(len(s.rows), func(i int) {
+		t := &tallies[i]
+		t.counts = counts{objects: make([]int, len(s.symbols.types)), relations: make([]int, len(s.symbols.rels))}
+		t.objects(s, i, keys)
+	})
+	each(len(s.rows), func(i int) { tallies[i].relations(s, i, keys) })
 	var times []edge
-	for _, t := range tallies {
-		s.digest.add(t.digest)
-		s.counts.add(t.counts)
-		times = append(times, t.times...)
+	for i := range tallies {
+		s.digest.add(tallies[i].digest)
+		s.counts.add(tallies[i].counts)
+		times = append(times, tallies[i].times...)
 	}
 	slices.Sort(times)
 	s.times = newTimes(times)
@@ -304,60 +293,51 @@ func (c *counts) add(more counts) {
 	}
 }
 
-// page adds the objects of a page and their relations.
-func (t *tally) page(s *Snapshot, p *page) {
-	t.counts.bytes += p.size()
-	p.slots(func(slot number) bool {
-		r := p.record(slot)
-		if typ, id := r.head(); string(id) != wildcard {
+// objects adds the objects of a row, and sets their keys.
+func (t *tally) objects(s *Snapshot, row int, keys []objectKey) {
+	var d digest
+	var buf []byte
+	s.eachInRow(row, func(n number, p *page) {
+		r := p.record(n & (pageSize - 1))
+		keys[n], buf = s.symbols.key(buf, r)
+		if typ, id := r.head(); id != wildcard {
 			t.counts.objects[typ]++
-			var d digest
-			d, t.buf = s.symbols.digestRecord(t.buf, r)
+			d, buf = s.symbols.digestRecord(buf, r)
 			t.digest.add(d)
 		}
-		span := p.fwd.of(slot).all()
+	})
+}
+
+// relations adds the relations of a row's objects, and the sizes of its pages.
+func (t *tally) relations(s *Snapshot, row int, keys []objectKey) {
+	var d digest
+	var buf []byte
+	s.eachInRow(row, func(n number, p *page) {
+		span := p.forward(n & (pageSize - 1)).all()
 		for e, at, ok := span.step(); ok; e, at, ok = span.step() {
 			t.counts.relations[e.rel()]++
 			if at != 0 {
 				t.times = append(t.times, edge(at))
 			}
-			if t.waiting = append(t.waiting, tallyEdge{r, e, at}); len(t.waiting) == tallyEdges {
-				t.edges(s)
-			}
+			d, buf = s.symbols.digestEdge(buf, &keys[n], e, &keys[e.other()], at)
+			t.digest.add(d)
 		}
-		return true
 	})
-	t.edges(s)
+	for _, p := range s.rows[row] {
+		if p != nil {
+			t.counts.bytes += p.size()
+		}
+	}
 }
 
-// tallyEdge is a relation to be added to the digest.
-type tallyEdge struct {
-	object record
-	edge   edge
-	at     int64
-}
-
-const tallyEdges = 256
-
-// edges adds relations. Their subjects are spread over memory, so many are prefetched at once to overlap latency.
-func (t *tally) edges(s *Snapshot) {
-	var pages [tallyEdges]*page
-	var subjects [tallyEdges]record
-	for i, x := range t.waiting {
-		pages[i] = s.rows.page(x.edge.other())
-	}
-	for i, x := range t.waiting {
-		subjects[i] = pages[i].record(x.edge.other() & (pageSize - 1))
-	}
-	for i := range t.waiting {
-		t.touched += subjects[i][0]
-	}
-	for i, x := range t.waiting {
-		var d digest
-		d, t.buf = s.symbols.digestEdge(t.buf, x.object, x.edge, subjects[i], x.at)
-		t.digest.add(d)
-	}
-	t.waiting = t.waiting[:0]
+// eachInRow calls f for each object of a row, with its page.
+func (s *Snapshot) eachInRow(row int, f func(n number, p *page)) {
+	s.rows[row : row+1].each(func(first number, p *page) bool {
+		return p.slots(func(slot number) bool {
+			f(number(row)<<(rowBits+pageBits)|first|slot, p)
+			return true
+		})
+	})
 }
 
 // digest is the sum of the SHA-256 of all records, modulo 2^256: independent of order, and updated by adding and
@@ -409,7 +389,20 @@ func appendText[T ~string | ~[]byte](dst []byte, s T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// digestRecord is an object's digest: with its type's name, because type numbers depend on history. buf is scratch.
+// objectKey stands for an object's type and id in the digests of relations: the first half of a SHA-256.
+type objectKey [sha256.Size / 2]byte
+
+// key is an object's key: with its type's name, because type numbers depend on history. buf is scratch.
+func (y *symbols) key(buf []byte, r record) (key objectKey, _ []byte) {
+	t, id := r.head()
+	buf = appendText(append(buf[:0], 'k'), y.typeName(t))
+	buf = append(buf, id...)
+	sum := sha256.Sum256(buf)
+	copy(key[:], sum[:])
+	return key, buf
+}
+
+// digestRecord is an object's digest.
 func (y *symbols) digestRecord(buf []byte, r record) (digest, []byte) {
 	t, id, name, properties := r.parts()
 	buf = append(buf[:0], 'o')
@@ -420,16 +413,13 @@ func (y *symbols) digestRecord(buf []byte, r record) (digest, []byte) {
 	return digestOf(buf), buf
 }
 
-// digestEdge is a relation's digest. object and subject are the records at its ends.
-func (y *symbols) digestEdge(buf []byte, object record, e edge, subject record, at int64) (digest, []byte) {
-	objectType, objectID := object.head()
-	subjectType, subjectID := subject.head()
+// digestEdge is a relation's digest. object and subject are the keys at its ends. With names of the usual length it is
+// one block of SHA-256.
+func (y *symbols) digestEdge(buf []byte, object *objectKey, e edge, subject *objectKey, at int64) (digest, []byte) {
 	buf = append(buf[:0], 'r')
-	buf = appendText(buf, y.typeName(objectType))
-	buf = appendText(buf, objectID)
+	buf = append(buf, object[:]...)
+	buf = append(buf, subject[:]...)
 	buf = appendText(buf, y.relName(e.rel()))
-	buf = appendText(buf, y.typeName(subjectType))
-	buf = appendText(buf, subjectID)
 	buf = appendText(buf, y.relName(e.sub()))
 	buf = binary.AppendVarint(buf, at)
 	return digestOf(buf), buf

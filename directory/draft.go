@@ -3,13 +3,14 @@ package directory
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // draft is a page while a batch changes it. Records are changed in the draft's copy of the page; lists of relations
 // are copied on their first change, and written back together by freeze.
 type draft struct {
 	page     *page
-	ownBytes bool // the page's bytes are a copy
+	bytes    []byte // the page's records, once it is a copy
 	fwd, rev draftSide
 }
 
@@ -25,24 +26,24 @@ type draftList struct {
 	hub  *draftHub // nil for short lists
 }
 
-func (d *draft) side(rev bool) (*draftSide, *side) {
+func (d *draft) side(rev bool) (*draftSide, side) {
 	if rev {
-		return &d.rev, &d.page.rev
+		return &d.rev, side{d.page, true}
 	}
-	return &d.fwd, &d.page.fwd
+	return &d.fwd, side{d.page, false}
 }
 
-// setRecord replaces the record of a slot. An empty one deletes the object.
+// setRecord replaces the record of a slot. An empty one deletes the object. It spoils records read from the draft before.
 func (d *draft) setRecord(slot number, r record) {
 	p := d.page
-	if !d.ownBytes {
-		p.bytes = append(make([]byte, 0, len(p.bytes)+len(r)), p.bytes...)
-		d.ownBytes = true
+	if d.bytes == nil {
+		d.bytes = append(make([]byte, 0, len(p.records)+len(r)), p.records...)
 	}
-	from, to := p.ends[slot], p.ends[slot+1]
-	p.bytes = slices.Replace(p.bytes, int(from), int(to), r...)
+	from, to := p.starts[slot].record, p.starts[slot+1].record
+	d.bytes = slices.Replace(d.bytes, int(from), int(to), []byte(r)...)
+	p.records = alias(d.bytes)
 	for i := slot + 1; i <= pageSize; i++ {
-		p.ends[i] += uint32(len(r)) - (to - from)
+		p.starts[i].record += uint32(len(r)) - (to - from)
 	}
 	if p.used |= 1 << slot; len(r) == 0 {
 		p.used &^= 1 << slot
@@ -50,21 +51,24 @@ func (d *draft) setRecord(slot number, r record) {
 }
 
 // of is the list of a slot, for reading.
-func (d *draftSide) of(slot number, base *side) edges {
+func (d *draftSide) of(slot number, base side) edges {
 	i := d.index[slot]
 	if i == 0 {
 		return base.of(slot)
 	}
 	l := &d.changed[i-1]
-	if l.hub != nil {
-		l.hub.count()
-		return edges{hub: &l.hub.hub}
+	switch {
+	case l.hub == nil:
+		return edges{list: l.list}
+	case l.hub.n == 0: // a hub that can be searched is not empty
+		return edges{}
 	}
-	return edges{list: l.list}
+	l.hub.count()
+	return edges{hub: &l.hub.hub}
 }
 
 // take is the list of a slot, for writing.
-func (d *draftSide) take(slot number, base *side) *draftList {
+func (d *draftSide) take(slot number, base side) *draftList {
 	if i := d.index[slot]; i != 0 {
 		return &d.changed[i-1]
 	}
@@ -130,26 +134,26 @@ func (l *list) setExpiry(i int, at int64) (before int64) {
 // freeze writes the changed lists back.
 func (d *draft) freeze() *page {
 	p := d.page
-	if d.ownBytes && cap(p.bytes) > len(p.bytes)+len(p.bytes)/8 {
-		p.bytes = slices.Clone(p.bytes)
+	if cap(d.bytes) > len(d.bytes)+len(d.bytes)/8 {
+		p.records = strings.Clone(p.records)
 	}
-	p.bytes = slices.Clip(p.bytes)
-	d.fwd.freeze(&p.fwd)
-	d.rev.freeze(&p.rev)
+	d.fwd.freeze(side{p, false})
+	d.rev.freeze(side{p, true})
 	return p
 }
 
-func (d *draftSide) freeze(base *side) {
+func (d *draftSide) freeze(base side) {
 	if len(d.changed) == 0 {
 		return
 	}
 	slices.SortFunc(d.changed, func(a, b draftList) int { return cmp.Compare(a.slot, b.slot) })
-	room, expiring := len(base.edges), base.at != nil
-	hubs := base.hubs
+	was, shared := base.lists(), base.rest().hubs
+	room, expiring := len(was.edges), was.at != nil
+	hubs := shared
 	for i := range d.changed {
 		l := &d.changed[i]
 		h := l.freeze()
-		hubs = withHub(hubs, base.hubs, l.slot, h)
+		hubs = withHub(hubs, shared, l.slot, h)
 		room += len(l.list.edges)
 		expiring = expiring || l.list.at != nil
 	}
@@ -157,20 +161,20 @@ func (d *draftSide) freeze(base *side) {
 	if expiring {
 		out.at = make([]int64, 0, room)
 	}
-	var ends [pageSize + 1]uint16
+	var to ends
 	slot := number(0)
 	copyTo := func(until number) { // copies the unchanged lists up to a slot
-		shift := len(out.edges) - int(base.ends[slot])
-		out.add(base.slice(int(base.ends[slot]), int(base.ends[until])))
+		shift := len(out.edges) - base.start(slot)
+		out.add(was.slice(base.start(slot), base.start(until)))
 		for ; slot < until; slot++ {
-			ends[slot+1] = uint16(int(base.ends[slot+1]) + shift)
+			to[slot] = uint16(base.start(slot+1) + shift)
 		}
 	}
 	for i := range d.changed {
 		copyTo(d.changed[i].slot)
 		out.add(d.changed[i].list)
+		to[slot] = uint16(len(out.edges))
 		slot++
-		ends[slot] = uint16(len(out.edges))
 	}
 	copyTo(pageSize)
 	if !out.expiring() {
@@ -179,7 +183,7 @@ func (d *draftSide) freeze(base *side) {
 	if cap(out.edges) > len(out.edges)+len(out.edges)/8+4 {
 		out = out.clone(0)
 	}
-	base.ends, base.list, base.hubs = ends, out, hubs
+	base.set(out, &to, hubs)
 }
 
 // freeze chooses between list and hub.
@@ -298,6 +302,6 @@ func (h *draftHub) freeze() *hub {
 			*l = l.clone(0)
 		}
 	}
-	h.count()
+	h.finish()
 	return &h.hub
 }

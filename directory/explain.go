@@ -125,7 +125,7 @@ func (x *explainer) holds(o number, e *expr) bool {
 
 // missing finds a relation whose addition may give the subject a node of an object.
 func (x *explainer) missing(o number, n node, depth int) *Relation {
-	if _, was := x.visited[n.at(o)]; was || x.tired() || depth > x.p.depth {
+	if _, was := x.visited[n.at(o)]; was || x.exhausted() || depth > x.p.depth {
 		return nil
 	}
 	x.visited[n.at(o)] = struct{}{}
@@ -180,8 +180,8 @@ func (x *explainer) own(o number, r relID) *Relation {
 	return out
 }
 
-// tired ends the search: a relation found after that many places is not near.
-func (x *explainer) tired() bool { return len(x.visited) > 1000 }
+// exhausted ends the search: a relation found after that many places is not near.
+func (x *explainer) exhausted() bool { return len(x.visited) > 1000 }
 
 // allows reports whether the subject can have relation r itself.
 func (x *explainer) allows(r relID) bool {
@@ -196,7 +196,7 @@ func (x *explainer) missingExpr(o number, e *expr, depth int) *Relation {
 		var out *Relation
 		x.work = x.p.work
 		x.follow(o, e, func(to number, n node) verdict {
-			if out = x.missing(to, n, depth+1); out != nil || x.tired() {
+			if out = x.missing(to, n, depth+1); out != nil || x.exhausted() {
 				return yes
 			}
 			return no
@@ -367,9 +367,9 @@ func (w *walk) below(f fact, forward edges, e *expr) {
 	}
 	w.each(forward.span(e.base, 0), func(x number) {
 		t := w.s.typeOf(x)
-		for i := range e.tips {
-			if e.tips[i].typ == t {
-				w.reach(step{fact: fact{e.tips[i].node, x, f.depth + 1}}, nil)
+		for i := range e.targets {
+			if e.targets[i].typ == t {
+				w.reach(step{fact: fact{e.targets[i].node, x, f.depth + 1}}, nil)
 			}
 		}
 	})
@@ -401,7 +401,7 @@ func (w *walk) up(a *asker, relevant bitset, accept func(step) bool) {
 			begin(a.n, r, a.sub)
 		}
 		if a.sub == 0 && slices.Contains(rp.any, a.typ) {
-			if all, ok := a.everyone(); ok {
+			if all, ok := a.wildcardObject(); ok {
 				begin(all, r, 0)
 			}
 		}

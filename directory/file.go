@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math"
 	"math/bits"
 	"runtime"
 
@@ -23,19 +22,22 @@ func IsSnapshot(head []byte) bool {
 
 // A file of a snapshot is a magic text and a version, blocks, and a checksum:
 //
-//	gatehdir 1
+//	gatehdir 2
 //	kind (1 byte), count (4), length (4), stored length (4), stored bytes: zstd, or as they are where the two lengths are the same
 //
 // Numbers of fixed size are little-endian, others are uvarints. The kinds follow each other in this order:
 //
 //	head       revision, digest, manifest, names of types, names of relations with their type; one block
 //	objects    records with their lengths. An object's number is its place. All but the last have a multiple of 64
-//	relations  of objects in order of their numbers: the distance to the object before, then runs of one relation and subject relation:
-//	           both, twice the count plus one if there are times, distances of the subjects' numbers, times; 0 for the relation ends an object
+//	relations  of objects in order of their numbers: the distance to the object before in the block, for the first one the number,
+//	           then runs of one relation and subject relation: both, twice the count plus one if there are times, distances of the
+//	           subjects' numbers, times; 0 for the relation ends an object
 //	end        SHA-256 of everything before this block
+//
+// Version 1 counts the first object of a block from the last one of the block before, and has another kind of digest in its head.
 const (
 	fileMagic   = "gatehdir"
-	fileVersion = 1
+	fileVersion = 2
 
 	blockHead      = 1
 	blockObjects   = 2
@@ -113,36 +115,46 @@ func (s *Snapshot) writeObjects(f *fileWriter) {
 }
 
 func (s *Snapshot) writeRelations(f *fileWriter, ranks []number) {
-	b := block{kind: blockRelations}
+	var b block
 	last := number(0)
+	// begin names an object, and ends the block before it where that is large enough.
+	begin := func(rank number) {
+		if len(b.raw) >= blockSize {
+			f.add(b)
+			b = block{}
+		}
+		if b.raw == nil { // a block can be read without those before it
+			b.kind, last = blockRelations, 0
+		}
+		b.raw = binary.AppendUvarint(b.raw, uint64(rank-last))
+		last = rank
+	}
 	s.eachObject(func(n number, p *page) bool {
-		span := p.fwd.of(n & (pageSize - 1)).all()
+		span := p.forward(n & (pageSize - 1)).all()
 		if span.len() == 0 {
 			return true
 		}
 		rank := s.rank(ranks, n)
-		b.raw = binary.AppendUvarint(b.raw, uint64(rank-last))
-		last = rank
+		begin(rank)
 		var r run
 		for e, at, ok := span.step(); ok; e, at, ok = span.step() {
 			e = makeEdge(e.rel(), e.sub(), s.rank(ranks, e.other()))
 			if len(r.edges) == maxRun || len(r.edges) > 0 && r.edges[0]>>32 != e>>32 {
 				r.flush(&b)
-				if len(b.raw) >= blockSize { // the object continues in the next block, at distance 0
-					f.add(b.end())
-					b = block{kind: blockRelations, raw: []byte{0}}
+				if len(b.raw) >= blockSize { // the object continues in the next block
+					b = b.end()
+					begin(rank)
 				}
 			}
 			r.add(e, at)
 		}
 		r.flush(&b)
-		if b = b.end(); len(b.raw) >= blockSize {
-			f.add(b)
-			b = block{kind: blockRelations}
-		}
+		b = b.end()
 		return f.err == nil
 	})
-	f.add(b)
+	if b.raw != nil {
+		f.add(b)
+	}
 }
 
 // run is relations of one object that differ only in their subjects.
@@ -277,163 +289,4 @@ func (f *fileWriter) finish() (int64, error) {
 		return f.n, fmt.Errorf("writing a directory snapshot: %w", f.err)
 	}
 	return f.n, nil
-}
-
-// pageReader collects the relations of one page, which arrive in order.
-type pageReader struct {
-	rows   rows
-	slot   number // of the current object in the current page
-	page   *page
-	object list // the current object's relations
-	list   list // those of the page's previous objects
-}
-
-// to advances to an object's page and slot. Numbers never decrease.
-func (r *pageReader) to(n number) {
-	p := r.rows.page(n)
-	slot := n & (pageSize - 1)
-	if p == r.page && slot == r.slot {
-		return
-	}
-	r.endObject()
-	if p != r.page {
-		r.endPage()
-		r.page, r.slot = p, 0
-	}
-	for ; r.slot < slot; r.slot++ {
-		p.fwd.ends[r.slot+1] = uint16(len(r.list.edges))
-	}
-}
-
-func (r *pageReader) endObject() {
-	if r.page == nil {
-		return
-	}
-	if len(r.object.edges) > hubMin {
-		r.page.fwd.hubs = append(r.page.fwd.hubs, slotHub{uint8(r.slot), newHub(r.object)})
-	} else {
-		r.list.add(r.object)
-	}
-	r.object.edges = r.object.edges[:0]
-	r.object.at = nil
-	r.page.fwd.ends[r.slot+1] = uint16(len(r.list.edges))
-	r.slot++
-}
-
-func (r *pageReader) endPage() {
-	if r.page == nil {
-		return
-	}
-	d := &r.page.fwd
-	for ; r.slot < pageSize; r.slot++ {
-		d.ends[r.slot+1] = uint16(len(r.list.edges))
-	}
-	if !r.list.expiring() {
-		r.list.at = nil
-	}
-	d.list = r.list.clone(0)
-	r.list = list{edges: r.list.edges[:0]}
-}
-
-// relations reads a block of relations.
-func (f *fileReader) relations(b block) error {
-	c, err := b.unpack(f.decoder, f.scratch)
-	if err != nil {
-		return err
-	}
-	f.scratch = c.rest
-	count := 0
-	for first := true; len(c.rest) > 0 && c.err == nil; first = false {
-		gap := c.upTo(math.MaxInt32, "the distance to the next object")
-		if gap == 0 && !first {
-			return fmt.Errorf("object %d comes twice", f.before)
-		}
-		n := uint64(f.before) + uint64(gap)
-		if n >= uint64(f.s.next) {
-			return fmt.Errorf("relations of object %d of %d", n, f.s.next)
-		}
-		f.before = number(n)
-		f.page.to(f.before)
-		for c.err == nil {
-			n, err := f.run(&c)
-			if err != nil {
-				return fmt.Errorf("relations of %v: %w", f.s.ref(f.before), err)
-			}
-			if n == 0 {
-				break
-			}
-			count += n
-		}
-	}
-	if c.err == nil && count != int(b.count) {
-		return fmt.Errorf("has %d relations, not %d as it says", count, b.count)
-	}
-	return c.done()
-}
-
-// run reads relations of the current object, and returns their number.
-func (f *fileReader) run(c *cursor) (int, error) {
-	rel := relID(c.upTo(len(f.s.symbols.rels)-1, "a relation"))
-	if rel == 0 {
-		return 0, c.err
-	}
-	sub := relID(c.upTo(len(f.s.symbols.rels)-1, "a subject relation"))
-	count := c.upTo(2*len(c.rest)+1, "a number of relations")
-	if c.err == nil && count < 2 {
-		c.fail(fmt.Errorf("no relations where some are due"))
-	}
-	l := &f.page.object
-	from, subject := len(l.edges), uint64(0)
-	for range count >> 1 {
-		subject += uint64(c.upTo(math.MaxInt32, "the distance to the next subject"))
-		if c.err != nil {
-			return 0, c.err
-		}
-		if subject >= uint64(f.s.next) {
-			return 0, fmt.Errorf("subject %d of %d", subject, f.s.next)
-		}
-		e := makeEdge(rel, sub, number(subject))
-		if n := len(l.edges); n > 0 && l.edges[n-1] >= e {
-			return 0, fmt.Errorf("relation to %v: %w, or out of order", f.s.ref(e.other()), ErrDuplicate)
-		}
-		if !f.allows(e) {
-			return 0, fmt.Errorf("relation to %v: %w", f.s.ref(e.other()), ErrNotAllowed)
-		}
-		l.edges = append(l.edges, e)
-		if l.at != nil {
-			l.at = append(l.at, 0)
-		}
-	}
-	if count&1 == 0 {
-		return count >> 1, c.err
-	}
-	if l.at == nil {
-		l.at = make([]int64, len(l.edges))
-	}
-	for i := from; i < len(l.edges); i++ {
-		l.at[i] = int64(c.upTo(endOfTime, "a time"))
-	}
-	return count >> 1, c.err
-}
-
-// allows reports whether the manifest allows an edge of the current object. Results are cached: edges are many, kinds
-// few.
-func (f *fileReader) allows(e edge) bool {
-	object, subject := f.types[f.before], f.types[e.other()]
-	rels := f.s.symbols.rels
-	if object&anyBit != 0 || !rels[e.rel()].declared || rels[e.rel()].typ != typeID(object) {
-		return false
-	}
-	kind := e&^math.MaxUint32 | edge(subject)
-	if kind == f.last {
-		return f.lastAllowed
-	}
-	ok, looked := f.known[kind]
-	if !looked {
-		typ := typeID(subject &^ anyBit)
-		ok = f.s.symbols.allows(e.rel(), typ, e.sub(), subject&anyBit != 0)
-		f.known[kind] = ok
-	}
-	f.last, f.lastAllowed = kind, ok
-	return ok
 }

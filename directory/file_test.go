@@ -101,8 +101,10 @@ func TestFileDamaged(t *testing.T) {
 }
 
 // forge makes a file out of blocks that are not compressed, with a right checksum.
-func forge(blocks ...[]byte) []byte {
-	b := append([]byte("gatehdir"), 1)
+func forge(blocks ...[]byte) []byte { return forgeVersion(2, blocks...) }
+
+func forgeVersion(version byte, blocks ...[]byte) []byte {
+	b := append([]byte("gatehdir"), version)
 	for _, x := range blocks {
 		b = append(b, x...)
 	}
@@ -134,11 +136,11 @@ func TestFileHostile(t *testing.T) {
 		err  string
 	}{
 		"another file":          {[]byte("SQLite format 3"), "no directory snapshot"},
-		"another version":       {[]byte("gatehdir\x02"), "version 2"},
+		"another version":       {[]byte("gatehdir\x03"), "version 3"},
 		"no head":               {forge(objects), "not the head"},
 		"no blocks":             {forge(), "not the head"},
-		"a length":              {append([]byte("gatehdir\x01"), 1, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255), "cannot be"},
-		"a ratio":               {append([]byte("gatehdir\x01"), 1, 0, 0, 0, 0, 0, 0, 16, 0, 1, 0, 0, 0), "cannot be"},
+		"a length":              {append([]byte("gatehdir\x02"), 1, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255), "cannot be"},
+		"a ratio":               {append([]byte("gatehdir\x02"), 1, 0, 0, 0, 0, 0, 0, 16, 0, 1, 0, 0, 0), "cannot be"},
 		"a count":               {forge(head, forgeBlock(2, 1<<30, u)), "cannot have"},
 		"manifest":              {forge(forgeBlock(1, 0, cat([]byte{1}, digest, text("]"), []byte{0, 0}))), "manifest"},
 		"number of types":       {forge(forgeBlock(1, 0, cat([]byte{1}, digest, text(manifest), []byte{200, 200, 3}))), "number of types"},
@@ -173,6 +175,34 @@ func TestFileHostile(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.err) || s != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestFileVersion1: in files of before, an object is counted from the last one of the block before, and the digest is
+// of another kind.
+func TestFileVersion1(t *testing.T) {
+	text := func(s string) []byte { return append(binary.AppendUvarint(nil, uint64(len(s))), s...) }
+	cat := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	manifest := "model: {version: 3}\ntypes:\n  user: {}\n  doc: {relations: {owner: user}}\n"
+	head := forgeBlock(1, 0, cat([]byte{9}, make([]byte, 32), text(manifest), []byte{2}, text("user"), text("doc"), []byte{1, 2}, text("owner")))
+	var objects []byte
+	for _, o := range []string{"\x02\x01a\x00", "\x01\x01u\x00", "\x02\x01b\x00", "\x02\x01c\x00"} {
+		objects = append(objects, text(o)...)
+	}
+	first := []byte{0, 1, 0, 2, 1, 0, 2, 1, 0, 2, 1, 0} // a, and b two after it
+	second := []byte{1, 1, 0, 2, 1, 0}                  // c, one after that
+	s, err := read(forgeVersion(1, head, forgeBlock(2, 4, objects), forgeBlock(3, 2, first), forgeBlock(3, 1, second)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range []string{"a", "b", "c"} {
+		if yes, err := s.Check(directory.Question{Object: ref("doc", doc), Relation: "owner", Subject: ref("user", "u")}, epoch); !yes || err != nil {
+			t.Error(doc, yes, err)
+		}
+	}
+	again, err := read(write(t, s))
+	if err != nil || again.Digest() != s.Digest() || again.Revision() != 9 {
+		t.Error(err)
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -20,12 +22,15 @@ var errShort = errors.New("ends within a value")
 // bounded by the bytes read: a length alone allocates nothing.
 func Read(r io.Reader, l Limits) (*Snapshot, error) {
 	f := &fileReader{r: r, sum: sha256.New(), limits: l}
-	if err := f.read(); err != nil {
+	parts, err := f.read()
+	if err != nil {
 		return nil, fmt.Errorf("directory snapshot: block %d at byte %d: %w", f.blocks, f.start, err)
 	}
-	f.s.rows.fill(f.s.next, true, f.s.backward)
+	if object, twice, found := f.s.rows.relate(parts); found {
+		return nil, fmt.Errorf("directory snapshot: %v: %w", f.s.relation(object, twice, 0), ErrDuplicate)
+	}
 	f.s.total()
-	if f.s.digest != f.digest {
+	if f.version > 1 && f.s.digest != f.digest {
 		return nil, fmt.Errorf("directory snapshot: its content has the digest %v, not %v as it says", f.s.digest, f.digest)
 	}
 	return f.s, nil
@@ -33,61 +38,49 @@ func Read(r io.Reader, l Limits) (*Snapshot, error) {
 
 // fileReader reads a file sequentially. blocks and start are its position, for errors.
 type fileReader struct {
-	r           io.Reader
-	sum         hash.Hash
-	limits      Limits
-	n, start    int64
-	blocks      int
-	s           *Snapshot
-	digest      digest
-	types       []uint16      // by number: the type, with anyBit for a wildcard object
-	known       map[edge]bool // what the manifest allows, by edge without object
-	last        edge          // most recent key of known
-	lastAllowed bool
-	before      number // the last object with relations
-	page        pageReader
-	decoder     *zstd.Decoder
-	scratch     []byte
+	r        io.Reader
+	sum      hash.Hash
+	limits   Limits
+	version  uint8
+	n, start int64
+	blocks   int
+	s        *Snapshot
+	digest   digest
+	types    []uint16 // by number: the type, with anyBit for a wildcard object
+	before   number   // in version 1: the last object of the block before
 }
 
 const anyBit = 1 << 15
 
-func (f *fileReader) read() error {
+func (f *fileReader) read() (parts []rawPart, err error) {
 	if err := f.magic(); err != nil {
-		return err
+		return nil, err
 	}
-	var err error
-	if f.decoder, err = newDecoder(); err != nil {
-		return err
-	}
-	defer f.decoder.Close()
 	b, err := f.next()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if b.kind != blockHead {
-		return fmt.Errorf("is of kind %d, not the head", b.kind)
+		return nil, fmt.Errorf("is of kind %d, not the head", b.kind)
 	}
 	if err := f.head(b); err != nil {
-		return err
+		return nil, err
 	}
-	if b, err = f.objects(); err != nil {
-		return err
+	if b, err = f.next(); err != nil {
+		return nil, err
 	}
-	for b.kind == blockRelations {
-		if err := f.relations(b); err != nil {
-			return err
-		}
-		if b, err = f.next(); err != nil {
-			return err
-		}
+	if b, err = f.objects(b); err != nil {
+		return nil, err
 	}
-	if b.kind != blockEnd {
-		return fmt.Errorf("is of kind %d, which cannot be here", b.kind)
+	workers := runtime.GOMAXPROCS(0)
+	if f.version == 1 {
+		workers = 1 // a block needs the one before it
 	}
-	f.page.endObject()
-	f.page.endPage()
-	return nil
+	parts, b, err = readBlocks(f, b, blockRelations, workers, func(block) error { return nil }, f.relations)
+	if err == nil && b.kind != blockEnd {
+		err = fmt.Errorf("is of kind %d, which cannot be here", b.kind)
+	}
+	return parts, err
 }
 
 func newDecoder() (*zstd.Decoder, error) {
@@ -102,8 +95,8 @@ func (f *fileReader) magic() error {
 	if string(b[:len(fileMagic)]) != fileMagic {
 		return errors.New("this is no directory snapshot")
 	}
-	if v := b[len(fileMagic)]; v != fileVersion {
-		return fmt.Errorf("version %d; this gatehouse reads version %d", v, fileVersion)
+	if f.version = b[len(fileMagic)]; f.version < 1 || f.version > fileVersion {
+		return fmt.Errorf("version %d; this gatehouse reads versions 1 to %d: import the directory again", f.version, fileVersion)
 	}
 	return nil
 }
@@ -177,15 +170,32 @@ func (f *fileReader) end(b block, sum []byte) error {
 	return nil
 }
 
-// unpack decompresses the block, into dst if there is room.
-func (b *block) unpack(z *zstd.Decoder, dst []byte) (cursor, error) {
+// unpacker decompresses blocks. What it returns is valid until the next one.
+type unpacker struct {
+	decoder *zstd.Decoder
+	scratch []byte
+}
+
+func (u *unpacker) close() {
+	if u.decoder != nil {
+		u.decoder.Close()
+	}
+}
+
+func (u *unpacker) unpack(b block) (cursor, error) {
 	if len(b.stored) == b.length {
 		return cursor{rest: b.stored}, nil
 	}
-	if cap(dst) < b.length {
-		dst = make([]byte, 0, b.length)
+	if u.decoder == nil {
+		var err error
+		if u.decoder, err = newDecoder(); err != nil {
+			return cursor{}, err
+		}
 	}
-	out, err := z.DecodeAll(b.stored, dst[:0:b.length])
+	if cap(u.scratch) < b.length {
+		u.scratch = make([]byte, 0, b.length)
+	}
+	out, err := u.decoder.DecodeAll(b.stored, u.scratch[:0:b.length])
 	if err != nil {
 		return cursor{}, fmt.Errorf("cannot be decompressed: %w", err)
 	}
@@ -193,6 +203,62 @@ func (b *block) unpack(z *zstd.Decoder, dst []byte) (cursor, error) {
 		return cursor{}, fmt.Errorf("is %d bytes, not %d as it says", len(out), b.length)
 	}
 	return cursor{rest: out}, nil
+}
+
+// readBlocks reads all blocks of one kind, of which b is the first, and returns the one after them. accept checks them
+// in order; workers decode them.
+func readBlocks[T any](f *fileReader, b block, kind uint8, workers int, accept func(block) error,
+	decode func(*unpacker, block) (T, error)) (parts []T, after block, err error) {
+	type job struct {
+		block
+		blocks int
+		start  int64
+		part   T
+		err    error
+	}
+	var all []*job
+	var work parallel
+	var failed atomic.Bool
+	jobs := make(chan *job)
+	for range workers {
+		work.run(func() {
+			var u unpacker
+			defer u.close()
+			defer func() { // senders must not block on a finished worker
+				if v := recover(); v != nil {
+					work.note(v)
+					for range jobs {
+					}
+				}
+			}()
+			for j := range jobs {
+				if j.part, j.err = decode(&u, j.block); j.err != nil {
+					failed.Store(true)
+				}
+				j.stored = nil
+			}
+		})
+	}
+	for b.kind == kind && !failed.Load() {
+		if err = accept(b); err != nil {
+			break
+		}
+		all = append(all, &job{block: b, blocks: f.blocks, start: f.start})
+		jobs <- all[len(all)-1]
+		if b, err = f.next(); err != nil {
+			break
+		}
+	}
+	close(jobs)
+	work.wait()
+	for _, j := range all {
+		if j.err != nil {
+			f.blocks, f.start = j.blocks, j.start
+			return nil, block{}, j.err
+		}
+		parts = append(parts, j.part)
+	}
+	return parts, b, err
 }
 
 // cursor reads values from a block. After the first error all values are 0.
@@ -249,7 +315,9 @@ func (c *cursor) done() error {
 }
 
 func (f *fileReader) head(b block) error {
-	c, err := b.unpack(f.decoder, nil)
+	var u unpacker
+	defer u.close()
+	c, err := u.unpack(b)
 	if err != nil {
 		return err
 	}
@@ -277,84 +345,36 @@ func (f *fileReader) head(b block) error {
 	f.digest = digestFrom(sum)
 	f.s = &Snapshot{revision: revision, limits: f.limits, manifest: m, symbols: y.with(m), ids: newIDs(), digest: digestManifest(m)}
 	f.s.fit()
-	f.known = map[edge]bool{}
 	return nil
 }
 
-// part is a worker's result for a block of objects.
-type part struct {
+// objectPart is a block of objects.
+type objectPart struct {
 	pages  []*page
 	hashes []uint64
 	types  []uint16
-	err    error
 }
 
-// objects reads all blocks of objects, and the block after them. Workers build the pages.
-func (f *fileReader) objects() (after block, err error) {
-	type job struct {
-		b   block
-		out *part
-	}
-	type place struct {
-		block int
-		start int64
-	}
-	jobs := make(chan job)
-	var work parallel
-	for range runtime.GOMAXPROCS(0) {
-		work.run(func() {
-			w := objectReader{y: f.s.symbols, ids: &f.s.ids}
-			defer func() { // senders must not block on a finished reader
-				if v := recover(); v != nil {
-					work.note(v)
-					for range jobs {
-					}
-				}
-			}()
-			for j := range jobs {
-				w.read(j.b, j.out)
-			}
-			w.close()
-		})
-	}
-	var parts []*part
-	var places []place
+// objects reads all blocks of objects. Workers make the pages.
+func (f *fileReader) objects(b block) (after block, err error) {
 	whole, total := true, 0
-	for {
-		if after, err = f.next(); err != nil || after.kind != blockObjects {
-			break
+	parts, after, err := readBlocks(f, b, blockObjects, runtime.GOMAXPROCS(0), func(b block) error {
+		if total += int(b.count); !whole || total >= maxObjects {
+			return errors.New("objects after the last of them")
 		}
-		if total += int(after.count); !whole || total >= maxObjects {
-			err = errors.New("objects after the last of them")
-			break
-		}
-		whole = after.count%pageSize == 0
-		parts, places = append(parts, &part{}), append(places, place{f.blocks, f.start})
-		jobs <- job{after, parts[len(parts)-1]}
-	}
-	close(jobs)
-	work.wait()
-	for i, p := range parts {
-		if p.err != nil {
-			f.blocks, f.start = places[i].block, places[i].start
-			return block{}, p.err
-		}
-	}
+		whole = b.count%pageSize == 0
+		return nil
+	}, f.objectPart)
 	if err != nil {
 		return block{}, err
 	}
-	return after, f.index(parts, total)
-}
-
-// index joins the parts and builds the table of ids.
-func (f *fileReader) index(parts []*part, total int) error {
 	hashes := make([]uint64, 0, total)
 	f.types = make([]uint16, 0, total)
 	n := 0
 	for _, p := range parts {
 		for _, made := range p.pages {
 			if n%rowSize == 0 {
-				f.s.rows = append(f.s.rows, new([rowSize]*page))
+				f.s.rows = append(f.s.rows, new(row))
 			}
 			f.s.rows[n/rowSize][n%rowSize] = made
 			n++
@@ -362,81 +382,139 @@ func (f *fileReader) index(parts []*part, total int) error {
 		hashes, f.types = append(hashes, p.hashes...), append(f.types, p.types...)
 	}
 	f.s.next = number(total)
-	f.page.rows = f.s.rows
-	if twice, ok := f.s.ids.fill(hashes, f.s.rows); !ok {
-		return fmt.Errorf("object %v %w", f.s.ref(twice), ErrDuplicate)
+	if twice, found := f.s.ids.fill(hashes, f.s.rows); found {
+		return block{}, fmt.Errorf("object %v %w", f.s.ref(twice), ErrDuplicate)
 	}
-	return nil
+	return after, nil
 }
 
-// objectReader builds pages from blocks of objects.
-type objectReader struct {
-	y       *symbols
-	ids     *ids
-	decoder *zstd.Decoder
-	scratch []byte
-}
-
-func (w *objectReader) close() {
-	if w.decoder != nil {
-		w.decoder.Close()
-	}
-}
-
-func (w *objectReader) read(b block, out *part) {
-	if w.decoder == nil {
-		if w.decoder, out.err = newDecoder(); out.err != nil {
-			return
-		}
-	}
-	c, err := b.unpack(w.decoder, w.scratch)
+func (f *fileReader) objectPart(u *unpacker, b block) (out objectPart, err error) {
+	c, err := u.unpack(b)
 	if err != nil {
-		out.err = err
-		return
+		return out, err
 	}
-	w.scratch = c.rest
 	for i := 0; i < int(b.count); i += pageSize {
-		n := min(pageSize, int(b.count)-i)
-		p, err := w.page(&c, n, out)
+		p, err := f.objectPage(&c, min(pageSize, int(b.count)-i), &out)
 		if err != nil {
-			out.err = fmt.Errorf("object %d of the block: %w", len(out.types)+1, err)
-			return
+			return out, fmt.Errorf("object %d of the block: %w", len(out.types)+1, err)
 		}
 		out.pages = append(out.pages, p)
 	}
-	out.err = c.done()
+	return out, c.done()
 }
 
-func (w *objectReader) page(c *cursor, n int, out *part) (*page, error) {
+func (f *fileReader) objectPage(c *cursor, n int, out *objectPart) (*page, error) {
 	p := &page{}
-	var records [pageSize]record
+	var records [pageSize][]byte
 	size := 0
 	for i := range n {
-		r := record(c.text())
+		r := c.text()
 		if c.err != nil {
 			return nil, c.err
 		}
-		t, err := w.y.checkRecord(r)
+		t, err := f.s.symbols.checkRecord(r)
 		if err != nil {
 			return nil, err
 		}
 		records[i] = r
 		size += len(r)
-		out.types, out.hashes = append(out.types, t), append(out.hashes, hashRecord(w.ids.seed, r))
+		out.types, out.hashes = append(out.types, t), append(out.hashes, hashRecord(f.s.ids.seed, record(alias(r))))
 	}
-	p.bytes = make([]byte, 0, size)
+	all := make([]byte, 0, size)
 	for i, r := range records {
-		p.bytes = append(p.bytes, r...)
-		p.ends[i+1] = uint32(len(p.bytes))
-		if r != nil {
+		all = append(all, r...)
+		p.starts[i+1].record = uint32(len(all))
+		if i < n {
 			p.used |= 1 << i
 		}
 	}
+	p.records = alias(all)
 	return p, nil
 }
 
+// relations reads a block of relations.
+func (f *fileReader) relations(u *unpacker, b block) (out rawPart, err error) {
+	c, err := u.unpack(b)
+	if err != nil {
+		return out, err
+	}
+	out.edges = make([]rawEdge, 0, min(int(b.count), len(c.rest)))
+	n := uint64(f.before)
+	for first := true; len(c.rest) > 0; first = false {
+		gap := c.upTo(math.MaxInt32, "the distance to the next object")
+		if c.err != nil {
+			break
+		}
+		if gap == 0 && !first {
+			return out, fmt.Errorf("object %d comes twice", n)
+		}
+		if n += uint64(gap); n >= uint64(f.s.next) {
+			return out, fmt.Errorf("relations of object %d of %d", n, f.s.next)
+		}
+		for more := true; more && c.err == nil; {
+			if more, err = f.run(&c, number(n), &out); err != nil {
+				return out, fmt.Errorf("relations of %v: %w", f.s.ref(number(n)), err)
+			}
+		}
+	}
+	if f.version == 1 {
+		f.before = number(n)
+	}
+	if c.err == nil && len(out.edges) != int(b.count) {
+		return out, fmt.Errorf("has %d relations, not %d as it says", len(out.edges), b.count)
+	}
+	return out, c.done()
+}
+
+// run reads relations of an object, and reports whether there may be more.
+func (f *fileReader) run(c *cursor, object number, out *rawPart) (more bool, err error) {
+	rels := f.s.symbols.rels
+	rel := relID(c.upTo(len(rels)-1, "a relation"))
+	if rel == 0 {
+		return false, c.err
+	}
+	sub := relID(c.upTo(len(rels)-1, "a subject relation"))
+	count := c.upTo(2*len(c.rest)+1, "a number of relations")
+	if c.err == nil && count < 2 {
+		c.fail(errors.New("no relations where some are due"))
+	}
+	if c.err != nil {
+		return false, c.err
+	}
+	of := f.types[object]
+	possible := of&anyBit == 0 && rels[rel].declared && rels[rel].typ == typeID(of)
+	from, subject := len(out.edges), uint64(0)
+	var checked uint16 // the type of the last subject, which is allowed; 0: none
+	for range count >> 1 {
+		subject += uint64(c.upTo(math.MaxInt32, "the distance to the next subject"))
+		if c.err != nil {
+			return false, c.err
+		}
+		if subject >= uint64(f.s.next) {
+			return false, fmt.Errorf("subject %d of %d", subject, f.s.next)
+		}
+		if t := f.types[subject]; t != checked {
+			if !possible || !f.s.symbols.allows(rel, typeID(t&^anyBit), sub, t&anyBit != 0) {
+				return false, fmt.Errorf("relation to %v: %w", f.s.ref(number(subject)), ErrNotAllowed)
+			}
+			checked = t
+		}
+		out.add(rawEdge{object, number(subject), rel, sub}, 0)
+	}
+	if count&1 == 0 {
+		return true, nil
+	}
+	if out.at == nil {
+		out.at = make([]int64, len(out.edges), cap(out.edges))
+	}
+	for i := from; i < len(out.edges); i++ {
+		out.at[i] = int64(c.upTo(endOfTime, "a time"))
+	}
+	return true, c.err
+}
+
 // checkRecord applies the checks of Builder and Apply to a record, and returns its type.
-func (y *symbols) checkRecord(r record) (uint16, error) {
+func (y *symbols) checkRecord(r []byte) (uint16, error) {
 	c := cursor{rest: r}
 	t := c.upTo(len(y.types)-1, "the type")
 	id := c.text()

@@ -5,7 +5,7 @@ import (
 	"hash/maphash"
 	"math"
 	"math/bits"
-	"runtime"
+	"sync"
 )
 
 const (
@@ -46,7 +46,7 @@ func hashID(seed maphash.Seed, t typeID, id string) uint64 {
 
 func hashRecord(seed maphash.Seed, r record) uint64 {
 	t, id := r.head()
-	return maphash.Bytes(seed, id) ^ uint64(t)*0x9E3779B97F4A7C15
+	return maphash.String(seed, id) ^ uint64(t)*0x9E3779B97F4A7C15
 }
 
 // tableOf is the position of a hash's table.
@@ -90,14 +90,13 @@ const everyByte = 0x0101010101010101
 // zeros sets the lowest bit of each byte of x that is 0. Above such a byte there may be false positives.
 func zeros(x uint64) uint64 { return (x - everyByte) &^ x >> 7 & everyByte }
 
-// first is the first slot with a mark; bucketSlots if none.
+// first is the first slot with a mark; bucketSlots if none. It has no branches, which would be guessed wrong.
 func (b *bucket) first(mark uint8) int {
 	want := uint64(mark) * everyByte
-	if m := zeros(binary.LittleEndian.Uint64(b.marks[:]) ^ want); m != 0 {
-		return bits.TrailingZeros64(m) >> 3
-	}
+	low := bits.TrailingZeros64(zeros(binary.LittleEndian.Uint64(b.marks[:])^want)) >> 3 // 8 if none
 	rest := uint64(binary.LittleEndian.Uint32(b.marks[8:])) ^ want
-	return 8 + bits.TrailingZeros64(zeros(rest&math.MaxUint32))>>3 // the bytes above are 0: bucketSlots
+	high := bits.TrailingZeros64(zeros(rest&math.MaxUint32)) >> 3 // the bytes above are 0: 4 if none
+	return low + low>>3*high
 }
 
 func (b *bucket) full() bool { return b.first(0) == bucketSlots }
@@ -135,13 +134,20 @@ func (t *idTable) find(h uint64, pages rows, typ typeID, id string) (number, boo
 	}
 }
 
-// findBoth finds two objects. Memory latency dominates, so both places are prefetched before either is read.
-func (s *Snapshot) findBoth(t typeID, id string, t2 typeID, id2 string) (n number, ok bool, n2 number, ok2 bool) {
+// find finds the two objects of a question. Memory latency dominates, so what is read of both is prefetched before
+// either is needed: their records and, where the answer may be in sets, the relations of the first and those of which
+// the second is the subject.
+func (a *asker) find(t typeID, id string, t2 typeID, id2 string, sets bool) (n number, ok bool, n2 number, ok2 bool) {
+	s := a.s
 	if len(s.rows) == 0 {
 		return 0, false, 0, false
 	}
 	h, h2 := hashID(s.ids.seed, t, id), hashID(s.ids.seed, t2, id2)
 	n, n2 = s.ids.guess(h), s.ids.guess(h2)
+	if sets {
+		a.touch(s.forward(n))
+		a.touch(s.reverse(n2))
+	}
 	r, r2 := s.record(n), s.record(n2)
 	if ok = r.is(t, id); !ok {
 		n, ok = s.find(t, id)
@@ -239,58 +245,80 @@ func (t *idTable) movable(k, i int, hash func(number) uint64) int {
 }
 
 // fill builds the tables of numbers from 0 with these hashes. It returns a duplicate, if any.
-func (d *ids) fill(hashes []uint64, pages rows) (twice number, ok bool) {
-	var ends [1<<tableBits + 1]int
+func (d *ids) fill(hashes []uint64, pages rows) (twice number, found bool) {
+	var ends [1 << tableBits]int // of each table's objects
 	for _, h := range hashes {
-		ends[h>>(64-tableBits)+1]++
+		ends[h>>(64-tableBits)]++
 	}
-	for i := 1; i < len(ends); i++ {
-		ends[i] += ends[i-1]
-	}
-	sorted := make([]number, len(hashes)) // by table
+	most, total := 0, 0
 	next := ends
+	for i, n := range ends {
+		next[i] = total
+		total += n
+		ends[i] = total
+		most = max(most, n)
+	}
+	sorted := make([]hashed, len(hashes)) // by table
 	for n, h := range hashes {
 		i := h >> (64 - tableBits)
-		sorted[next[i]] = number(n)
+		sorted[next[i]] = hashed{h, number(n)}
 		next[i]++
 	}
-	found := make([]number, runtime.GOMAXPROCS(0))
-	fine := make([]bool, len(found))
-	var work parallel
-	for w := range found {
-		work.run(func() {
-			fine[w] = true
-			for row := w; row < len(d.rows); row += len(found) {
-				d.rows[row] = new([1 << tableRow]idTable)
-				for i := range d.rows[row] {
-					k := row<<tableRow | i
-					if n, ok := d.rows[row][i].fill(sorted[ends[k]:ends[k+1]], hashes, pages); !ok {
-						found[w], fine[w] = n, false
-					}
-				}
+	var mu sync.Mutex // guards the results
+	each(len(d.rows), func(row int) {
+		d.rows[row] = new([1 << tableRow]idTable)
+		there := make([]uint64, bucketsFor(most)*bucketSlots)
+		for i := range d.rows[row] {
+			k := row<<tableRow | i
+			first := 0
+			if k > 0 {
+				first = ends[k-1]
 			}
-		})
-	}
-	work.wait()
-	for w := range found {
-		if !fine[w] {
-			return found[w], false
+			if n, ok := d.rows[row][i].fill(sorted[first:ends[k]], there, pages); ok {
+				mu.Lock()
+				twice, found = n, true
+				mu.Unlock()
+			}
 		}
-	}
-	return 0, true
+	})
+	return twice, found
 }
 
-func (t *idTable) fill(numbers []number, hashes []uint64, pages rows) (twice number, ok bool) {
-	if len(numbers) == 0 {
-		return 0, true
+// hashed is a number with its hash.
+type hashed struct {
+	hash uint64
+	n    number
+}
+
+// fill puts objects into an empty table. It compares hashes, kept in there by slot, and records only where those are
+// equal.
+func (t *idTable) fill(objects []hashed, there []uint64, pages rows) (twice number, found bool) {
+	if len(objects) == 0 {
+		return 0, false
 	}
-	t.buckets = make([]bucket, bucketsFor(len(numbers)))
-	for _, n := range numbers {
-		typ, id := pages.page(n).record(n & (pageSize - 1)).head()
-		if _, there := t.find(hashes[n], pages, typ, alias(id)); there {
-			return n, false
+	t.buckets = make([]bucket, bucketsFor(len(objects)))
+	t.n = len(objects)
+	for _, x := range objects {
+		mark := markOf(x.hash)
+		for i := t.home(x.hash); ; i = t.after(i) {
+			b := &t.buckets[i]
+			used := b.first(0)
+			for j := b.first(mark); j < used; j++ {
+				if there[i*bucketSlots+j] == x.hash && pages.same(b.numbers[j], x.n) {
+					return x.n, true
+				}
+			}
+			if used < bucketSlots {
+				b.marks[used], b.numbers[used], there[i*bucketSlots+used] = mark, x.n, x.hash
+				break
+			}
 		}
-		t.put(hashes[n], n)
 	}
-	return 0, true
+	return 0, false
+}
+
+// same reports whether two records have the same type and id.
+func (r rows) same(n, other number) bool {
+	t, id := r.page(n).record(n & (pageSize - 1)).head()
+	return r.page(other).record(other&(pageSize-1)).is(t, id)
 }

@@ -82,7 +82,7 @@ func (g *filter) is(r record, t typeID, id string) bool {
 		return true
 	}
 	haveType, haveID := r.head()
-	return (t == 0 || t == haveType) && (id == "" || id == string(haveID))
+	return (t == 0 || t == haveType) && (id == "" || id == haveID)
 }
 
 // fits reports whether an edge matches, without its objects.

@@ -224,10 +224,10 @@ func (p *manifestParser) validate() {
 		for _, d := range t.permissions {
 			p.validExpression(t, d, d.expr, reach)
 		}
-		p.circles(t)
+		p.rejectCycles(t)
 	}
 	if len(p.errs) == 0 {
-		p.grounded(reach)
+		p.rejectUngrounded(reach)
 	}
 }
 
@@ -328,8 +328,8 @@ func (p *manifestParser) hintOf(t *typeDef, name string) string {
 	return p.hint(name, t.names())
 }
 
-// circles rejects permissions that depend on themselves on the same object.
-func (p *manifestParser) circles(t *typeDef) {
+// rejectCycles rejects permissions that depend on themselves on the same object.
+func (p *manifestParser) rejectCycles(t *typeDef) {
 	const open, done = 1, 2
 	state := map[*permissionDef]int{}
 	var path []string
@@ -361,8 +361,8 @@ func (p *manifestParser) circles(t *typeDef) {
 	}
 }
 
-// grounded rejects permissions that derive only from themselves, through arrows too: they could never hold.
-func (p *manifestParser) grounded(reach map[*relationDef]*reached) {
+// rejectUngrounded rejects permissions that derive only from themselves, through arrows too: they could never hold.
+func (p *manifestParser) rejectUngrounded(reach map[*relationDef]*reached) {
 	known := map[*permissionDef]bool{}
 	var holds func(t *typeDef, e *expression) bool
 	named := func(t *typeDef, name string) bool {

@@ -1,11 +1,11 @@
 package directory
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math"
 	"math/bits"
 	"slices"
+	"strings"
 	"unsafe"
 )
 
@@ -17,20 +17,40 @@ const (
 )
 
 // page holds the objects of 64 numbers with their relations. It is immutable. It has few pointers, to keep garbage
-// collection cheap: millions of objects are a hundred thousand pages.
+// collection cheap: millions of objects are a hundred thousand pages. What a question reads of it is in two cache
+// lines: the first one, and that with the object's starts.
 type page struct {
-	used  uint64 // bit set of the numbers in use
-	ends  [pageSize + 1]uint32
-	bytes []byte // the records in sequence; that of slot i is bytes[ends[i]:ends[i+1]]
-	fwd   side   // relations of these objects
-	rev   side   // relations of which they are the subject
+	records string // in sequence
+	fwd     []edge // the relations of these objects, in sequence
+	rev     []edge // the relations of which they are the subject
+	used    uint64 // bit set of the numbers in use
+	more    *pageMore
+	starts  [pageSize + 1]starts // by slot; the last one is the end
 }
 
-// side is the relations of a page's objects in one direction.
-type side struct {
-	ends [pageSize + 1]uint16 // a page has at most 64 times 128 edges; longer lists are hubs
-	list
-	hubs []slotHub // by slot
+// starts are where the record and the lists of a slot begin.
+type starts struct {
+	record   uint32
+	fwd, rev start
+}
+
+// start is an index, and what there is to know of the list. A page has at most 64 times 128 edges; longer lists are
+// hubs.
+type start uint16
+
+const (
+	isHub   start = 1 << 15 // the list is a hub, in more
+	expires start = 1 << 14 // some of the list's relations expire
+	index   start = expires - 1
+)
+
+// pageMore is what most pages do not have.
+type pageMore struct{ fwd, rev sideMore }
+
+// sideMore is the expiry times of a side's edges (nil where none expires), and its hubs by slot.
+type sideMore struct {
+	at   []int64
+	hubs []slotHub
 }
 
 type slotHub struct {
@@ -38,22 +58,135 @@ type slotHub struct {
 	hub  *hub
 }
 
-func (d *side) of(slot number) edges {
-	for _, h := range d.hubs {
+// of returns a slot's list, whose edges and start are known. Where something expires or there is a hub, more has it.
+func (m *sideMore) of(slot number, of []edge, from start) edges {
+	if from&isHub == 0 {
+		i := int(from & index)
+		return edges{list: list{of, m.at[i : i+len(of)]}}
+	}
+	for _, h := range m.hubs {
 		if number(h.slot) == slot {
 			return edges{hub: h.hub}
 		}
 	}
-	return edges{list: d.slice(int(d.ends[slot]), int(d.ends[slot+1]))}
+	return edges{}
 }
 
-func (p *page) record(slot number) record { return p.bytes[p.ends[slot]:p.ends[slot+1]] }
+// forward are the relations of the object in a slot.
+func (p *page) forward(slot number) edges {
+	from, to := p.starts[slot].fwd, p.starts[slot+1].fwd
+	l := p.fwd[from&index : to&index]
+	if from > index {
+		return p.more.fwd.of(slot, l, from)
+	}
+	return edges{list: list{edges: l}}
+}
+
+// reverse are the relations of which it is the subject.
+func (p *page) reverse(slot number) edges {
+	from, to := p.starts[slot].rev, p.starts[slot+1].rev
+	l := p.rev[from&index : to&index]
+	if from > index {
+		return p.more.rev.of(slot, l, from)
+	}
+	return edges{list: list{edges: l}}
+}
+
+// side is one direction of a page's relations.
+type side struct {
+	*page
+	rev bool
+}
+
+func (d side) of(slot number) edges {
+	if d.rev {
+		return d.page.reverse(slot)
+	}
+	return d.forward(slot)
+}
+
+// lists are the lists of all slots that are no hubs.
+func (d side) lists() list {
+	l := list{edges: d.fwd}
+	if d.rev {
+		l.edges = d.page.rev
+	}
+	l.at = d.rest().at
+	return l
+}
+
+func (d side) rest() sideMore {
+	switch {
+	case d.more == nil:
+		return sideMore{}
+	case d.rev:
+		return d.more.rev
+	}
+	return d.more.fwd
+}
+
+func (d side) start(slot number) int {
+	if d.rev {
+		return int(d.starts[slot].rev & index)
+	}
+	return int(d.starts[slot].fwd & index)
+}
+
+// ends are the index after each slot's list.
+type ends [pageSize]uint16
+
+// set replaces the lists of a page that is not shared yet.
+func (d side) set(l list, ends *ends, hubs []slotHub) {
+	rest := pageMore{}
+	if d.more != nil {
+		rest = *d.more // it may be shared
+	}
+	if d.rev {
+		d.page.rev, rest.rev = l.edges, sideMore{l.at, hubs}
+	} else {
+		d.fwd, rest.fwd = l.edges, sideMore{l.at, hubs}
+	}
+	d.more = nil
+	if rest.fwd.at != nil || rest.rev.at != nil || rest.fwd.hubs != nil || rest.rev.hubs != nil {
+		d.more = &pageMore{rest.fwd, rest.rev}
+	}
+	from := 0
+	for slot, to := range ends {
+		x := start(from)
+		if l.at != nil && l.slice(from, int(to)).expiring() {
+			x |= expires
+		}
+		if len(hubs) > 0 && int(hubs[0].slot) == slot {
+			x |= isHub
+			hubs = hubs[1:]
+		}
+		d.setStart(slot, x)
+		from = int(to)
+	}
+	d.setStart(pageSize, start(from))
+}
+
+func (d side) setStart(slot int, x start) {
+	if d.rev {
+		d.starts[slot].rev = x
+	} else {
+		d.starts[slot].fwd = x
+	}
+}
+
+func (p *page) record(slot number) record {
+	return record(p.records[p.starts[slot].record:p.starts[slot+1].record])
+}
 
 // size is the approximate size of a page in bytes.
 func (p *page) size() int64 {
-	n := int64(unsafe.Sizeof(*p)) + int64(len(p.bytes))
-	for _, d := range [...]*side{&p.fwd, &p.rev} {
-		n += int64(8 * (len(d.edges) + len(d.at)))
+	n := int64(unsafe.Sizeof(*p)) + int64(len(p.records)+8*(len(p.fwd)+len(p.rev)))
+	if p.more == nil {
+		return n
+	}
+	n += int64(unsafe.Sizeof(*p.more))
+	for _, d := range [...]*sideMore{&p.more.fwd, &p.more.rev} {
+		n += int64(8 * len(d.at))
 		for _, h := range d.hubs {
 			n += int64(unsafe.Sizeof(h))
 			for _, c := range h.hub.chunks {
@@ -65,7 +198,10 @@ func (p *page) size() int64 {
 }
 
 // rows are the pages by number, in two levels so that a change copies little.
-type rows []*[rowSize]*page
+type rows []*row
+
+// row is the pages of a row.
+type row [rowSize]*page
 
 func (r rows) page(n number) *page {
 	return r[n>>(pageBits+rowBits)][(n>>pageBits)&(rowSize-1)]
@@ -93,7 +229,7 @@ func (p *page) slots(f func(slot number) bool) bool {
 }
 
 // record is an encoded object: type, length-prefixed id and display name, and properties.
-type record []byte
+type record string
 
 // wildcard is the id of the object that represents all of its type as a subject. Listings omit it.
 const wildcard = "*"
@@ -107,46 +243,53 @@ func appendRecord(dst []byte, t typeID, o *Object) []byte {
 	return append(dst, o.Properties...)
 }
 
-// uvarint is binary.Uvarint, faster for small numbers.
-func uvarint(b []byte) (uint64, int) {
-	if len(b) > 0 && b[0] < 0x80 {
-		return uint64(b[0]), 1
+// uvarint cuts a number off, as binary.Uvarint would. The record is known to be well formed.
+func (r record) uvarint() (v uint64, rest record) {
+	if b := r[0]; b < 0x80 {
+		return uint64(b), r[1:]
 	}
-	return binary.Uvarint(b)
+	for i, shift := 0, 0; ; i, shift = i+1, shift+7 {
+		v |= uint64(r[i]&0x7f) << shift
+		if r[i] < 0x80 {
+			return v, r[i+1:]
+		}
+	}
 }
 
-// is reports whether the record has that type and id.
+// is reports whether the record has that type and id. An unused number's has none.
 func (r record) is(t typeID, id string) bool {
+	if len(r) == 0 {
+		return false
+	}
 	have, rest := r.head()
-	return have == t && string(rest) == id
+	return have == t && rest == id
 }
 
-// head returns type and id.
-func (r record) head() (typeID, []byte) {
-	t, i := uvarint(r)
-	n, j := uvarint(r[i:])
-	i += j
-	return typeID(t), r[i : i+int(n)]
+// head returns type and id. They alias the record.
+func (r record) head() (typeID, string) {
+	t, id, _ := r.cut()
+	return t, id
 }
 
-// parts returns all fields; they alias the record.
-func (r record) parts() (t typeID, id, name, properties []byte) {
-	u, i := uvarint(r)
-	n, j := uvarint(r[i:])
-	i += j
-	id = r[i : i+int(n)]
-	i += int(n)
-	n, j = uvarint(r[i:])
-	i += j
-	return typeID(u), id, r[i : i+int(n)], r[i+int(n):]
+func (r record) cut() (t typeID, id string, rest record) {
+	u, r := r.uvarint()
+	n, r := r.uvarint()
+	return typeID(u), string(r[:n]), r[n:]
+}
+
+// parts returns all fields. They alias the record.
+func (r record) parts() (t typeID, id, name, properties string) {
+	t, id, r = r.cut()
+	n, r := r.uvarint()
+	return t, id, string(r[:n]), string(r[n:])
 }
 
 // object decodes the record into an independent Object.
 func (r record) object(y *symbols) Object {
 	t, id, name, properties := r.parts()
-	o := Object{Ref: Ref{y.typeName(t), string(id)}, DisplayName: string(name)}
+	o := Object{Ref: Ref{y.typeName(t), strings.Clone(id)}, DisplayName: strings.Clone(name)}
 	if len(properties) > 0 {
-		o.Properties = slices.Clone(properties)
+		o.Properties = []byte(properties)
 	}
 	return o
 }
@@ -216,15 +359,14 @@ func (e edges) between(from, until edge) span {
 		i, j := bounds(e.edges, from, until)
 		return span{list: e.slice(i, j), left: j - i}
 	}
-	h := e.hub
-	n := h.from(until) - h.from(from)
-	if n == 0 {
+	c, i, before := e.hub.from(from)
+	_, _, to := e.hub.from(until)
+	if before == to {
 		return span{}
 	}
-	c, i, _ := h.search(from)
-	l := h.chunks[c].list
+	l := e.hub.chunks[c].list
 	_, j := bounds(l.edges, 0, until)
-	return span{list: l.slice(i, max(i, j)), rest: h.chunks[c+1:], until: until, left: n}
+	return span{list: l.slice(i, max(i, j)), rest: e.hub.chunks[c+1:], until: until, left: to - before}
 }
 
 // bounds are the indices of the first edges not less than from, and than until.
@@ -285,12 +427,6 @@ func (s *span) step() (e edge, at int64, ok bool) {
 	s.left--
 	return e, at, true
 }
-
-const (
-	hubMin   = 128 // longer lists become hubs, so that a change does not copy the complete list
-	hubBack  = 64  // shorter hubs become lists again
-	hubChunk = 512 // edges per chunk after a bulk build; a chunk is split at twice that
-)
 
 // edge is a relation as stored with one of its objects: relation, subject relation, and the object at the other end.
 // Sorting groups edges by relation and subject relation.
@@ -372,112 +508,3 @@ func (l *list) add(more list) {
 
 // expired reports whether an expiry time has passed.
 func expired(at, now int64) bool { return at != 0 && at <= now }
-
-// hub is a long list in chunks. No chunk is empty.
-type hub struct {
-	n      int
-	chunks []chunk
-}
-
-type chunk struct {
-	list
-	before int // number of edges in the previous chunks
-}
-
-// newHub splits a list. It copies.
-func newHub(l list) *hub {
-	h := &hub{}
-	for from := 0; from < len(l.edges); from += hubChunk {
-		to := min(from+hubChunk, len(l.edges))
-		part := l.slice(from, to)
-		if !part.expiring() {
-			part.at = nil
-		}
-		h.chunks = append(h.chunks, chunk{list: part.clone(0)})
-	}
-	h.count()
-	return h
-}
-
-func (h *hub) count() {
-	h.n = 0
-	for i := range h.chunks {
-		h.chunks[i].before = h.n
-		h.n += len(h.chunks[i].edges)
-	}
-}
-
-// chunkOf is the chunk that contains e, or where it would be inserted.
-func (h *hub) chunkOf(e edge) int {
-	i, found := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
-	if !found && i > 0 {
-		i--
-	}
-	return i
-}
-
-// search finds e: its chunk and index there.
-func (h *hub) search(e edge) (c, i int, ok bool) {
-	c = h.chunkOf(e)
-	i, ok = h.chunks[c].search(e)
-	return c, i, ok
-}
-
-// from is the number of edges less than e.
-func (h *hub) from(e edge) int {
-	c, _ := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
-	if c > 0 { // the previous chunk may contain equal edges: the list of times has duplicates
-		c--
-	}
-	i, _ := h.chunks[c].search(e)
-	return h.chunks[c].before + i
-}
-
-// flat is the hub as one list, copied.
-func (h *hub) flat() list {
-	out := list{edges: make([]edge, 0, h.n)}
-	for _, c := range h.chunks {
-		out.add(c.list)
-	}
-	return out
-}
-
-// timesChunk is larger than hubChunk: all expiry times are in one list.
-const timesChunk = 4096
-
-// newTimes is the hub of sorted expiry times. A time occurs once for each relation that expires then.
-func newTimes(times []edge) *hub {
-	if len(times) == 0 {
-		return nil
-	}
-	h := &hub{}
-	for part := range slices.Chunk(times, timesChunk) {
-		h.chunks = append(h.chunks, chunk{list: list{edges: slices.Clone(part)}})
-	}
-	h.count()
-	return h
-}
-
-// changeTimes adds and removes expiry times.
-func changeTimes(times *hub, come, gone []edge) *hub {
-	if len(come) == 0 && len(gone) == 0 {
-		return times
-	}
-	if times == nil {
-		times = &hub{}
-	}
-	h := newDraftHub(times, timesChunk)
-	for _, at := range come {
-		c, i, _ := h.find(at)
-		h.insert(c, i, at, 0)
-	}
-	for _, at := range gone {
-		if c, i, ok := h.find(at); ok {
-			h.remove(c, i)
-		}
-	}
-	if h.n == 0 {
-		return nil
-	}
-	return h.freeze()
-}

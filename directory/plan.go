@@ -51,6 +51,7 @@ type permPlan struct {
 // use is common to relations and permissions.
 type use struct {
 	pairs  []relID   // relations with subject sets on the way to the node; sorted
+	isPair bitset    // the same
 	reach  bitset    // the nodes that it can derive from, exclusions ignored; of named nodes
 	users  []inverse // the permissions derived from it
 	listed bool      // it derives from single parts: no & or - on the way
@@ -66,15 +67,15 @@ type inverse struct {
 // expr is a permission's definition. The right side of an exclusion contains no exclusions: those are permissions of
 // their own.
 type expr struct {
-	op   operator
-	of   []expr
-	node node  // of opName
-	base relID // of opArrow:
-	tips []tip // node to evaluate on a subject, by its type,
-	via  []tip // and on a subject set, by its relation
+	op      operator
+	of      []expr
+	node    node          // of opName
+	base    relID         // of opArrow:
+	targets []arrowTarget // node to evaluate on a subject, by its type,
+	via     []arrowTarget // and on a subject set, by its relation
 }
 
-type tip struct {
+type arrowTarget struct {
 	typ  typeID
 	pair relID
 	node node
@@ -143,6 +144,9 @@ func compile(m *Manifest, y *symbols, l Limits) *plan {
 		for _, n := range t.nodes {
 			u := c.use(n)
 			u.pairs, u.listed = c.pairsOf(n)
+			for _, r := range u.pairs {
+				u.isPair.add(int(r))
+			}
 			u.reach = c.reachOf(n)
 		}
 	}
@@ -229,7 +233,7 @@ func excludes(e *expr) bool {
 func (c *compiler) arrow(base relID, name string) expr {
 	out := expr{op: opArrow, base: base}
 	for _, t := range c.rels[base].direct {
-		out.tips = append(out.tips, tip{typ: t, node: c.types[c.y.typeName(t)].nodes[name]})
+		out.targets = append(out.targets, arrowTarget{typ: t, node: c.types[c.y.typeName(t)].nodes[name]})
 	}
 	for _, pair := range c.rels[base].sets {
 		n, ok := c.follow[follow{pair, name}]
@@ -239,7 +243,7 @@ func (c *compiler) arrow(base relID, name string) expr {
 			e := c.arrow(pair, name)
 			c.perm(n).expr = e
 		}
-		out.via = append(out.via, tip{pair: pair, node: n})
+		out.via = append(out.via, arrowTarget{pair: pair, node: n})
 	}
 	return out
 }
@@ -255,7 +259,7 @@ func (c *compiler) invert() {
 				u.users = append(u.users, inverse{perm: n})
 				return
 			}
-			for _, t := range e.tips {
+			for _, t := range e.targets {
 				u := c.use(t.node)
 				u.users = append(u.users, inverse{perm: n, base: e.base})
 			}
@@ -304,7 +308,7 @@ func (e *expr) nodes(each func(node)) {
 	if e.op == opName {
 		each(e.node)
 	}
-	for _, t := range e.tips {
+	for _, t := range e.targets {
 		each(t.node)
 	}
 	for _, t := range e.via {

@@ -38,7 +38,7 @@ func (s *Snapshot) ObjectsFrom(typ string, from Position) iter.Seq2[Position, Ob
 		s.eachObjectFrom(from.object, func(n number, p *page) bool {
 			r := p.record(n & (pageSize - 1))
 			have, id := r.head()
-			if ok && have != t || string(id) == wildcard {
+			if ok && have != t || id == wildcard {
 				return true
 			}
 			return yield(Position{object: n}, r.object(s.symbols))

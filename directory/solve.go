@@ -110,13 +110,14 @@ func (a *asker) depends(o number, e *expr, depth int32) bool {
 
 // follow visits the nodes that an arrow evaluates, until a result other than no.
 func (a *asker) follow(o number, e *expr, each func(x number, n node) verdict) verdict {
+	a.note(o)
 	f := a.s.forward(o)
 	sp := f.span(e.base, 0)
 	for x, ok := sp.next(a.now); ok; x, ok = sp.next(a.now) {
 		if !a.spend(1) {
 			return stop
 		}
-		if v := each(x, a.tip(e, x)); v != no {
+		if v := each(x, a.targetNode(e, x)); v != no {
 			return v
 		}
 	}

@@ -61,7 +61,7 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 	for _, o := range objects {
 		envoys = append(envoys, mounted(o)...)
 	}
-	for _, docs := range together(envoys) {
+	for _, docs := range mergeParts(envoys) {
 		result, err := envoyconf.Examine(docs, g)
 		if err != nil {
 			return nil, err
@@ -85,11 +85,11 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 	return r, nil
 }
 
-// together puts the pieces of one Envoy's configuration together. Where there are several whole ones, each text stands alone.
-func together(texts [][]tree.Node) [][]tree.Node {
+// mergeParts puts the pieces of one Envoy's configuration together. Where there are several whole ones, each text stands alone.
+func mergeParts(texts [][]tree.Node) [][]tree.Node {
 	whole := 0
 	for _, docs := range texts {
-		if slices.ContainsFunc(docs, envoyconf.Whole) {
+		if slices.ContainsFunc(docs, envoyconf.IsComplete) {
 			whole++
 		}
 	}
@@ -108,7 +108,7 @@ func kubernetes(doc tree.Node) ([]tree.Node, bool) {
 			return []tree.Node{doc}, true
 		}
 		// Or in the values of Istio's charts.
-		if mesh := doc.Get("meshConfig"); mesh.IsMap() && !envoyconf.Whole(doc) {
+		if mesh := doc.Get("meshConfig"); mesh.IsMap() && !envoyconf.IsComplete(doc) {
 			return []tree.Node{mesh}, true
 		}
 		return nil, false
@@ -128,7 +128,7 @@ func mounted(o tree.Node) (envoys [][]tree.Node) {
 		if !strings.Contains(m.Value.Text(), "static_resources") && !strings.Contains(m.Value.Text(), "dynamic_resources") {
 			continue
 		}
-		if text, err := m.Value.Parse(); err == nil && slices.ContainsFunc(text.Documents(), envoyconf.Whole) {
+		if text, err := m.Value.Parse(); err == nil && slices.ContainsFunc(text.Documents(), envoyconf.IsComplete) {
 			envoys = append(envoys, text.Documents())
 		}
 	}

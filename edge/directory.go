@@ -37,7 +37,7 @@ type directorySource struct {
 	lookWithin, loadWithin time.Duration
 
 	// Owned by newEngine until the source runs, then by Run.
-	trying    *attempt            // the load in progress; nil: none
+	attempt   *attempt            // the load in progress; nil: none
 	last      *DirectoryChange    // the most recent change
 	current   *directory.Snapshot // the last good one; nil: none yet
 	seen      []*watch.Look       // of the targets, when it was loaded
@@ -128,7 +128,7 @@ func (s *directorySource) start(ctx context.Context, revision uint64) error {
 		s.use(out.next.WithRevision(revision), out.looks)
 		return nil
 	}
-	if s.trying == nil { // otherwise it was already logged
+	if s.attempt == nil { // otherwise it was already logged
 		s.fail(err)
 	}
 	if ctx.Err() == nil && known.Digest != "" {
@@ -162,7 +162,7 @@ func (s *directorySource) fail(err error) {
 		s.failing = s.now()
 	}
 	s.problem = err.Error()
-	s.kept.doubt()
+	s.kept.invalidate()
 }
 
 // part puts the source's directory into the next View.
@@ -220,15 +220,15 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 	defer probe.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	again := s.trying == nil && s.problem != "" // load the files again when no load is in progress
+	again := s.attempt == nil && s.problem != "" // load the files again when no load is in progress
 	for {
 		timer.Stop()
 		if at, will := s.nextDeadline(); will {
 			timer.Reset(at.Sub(s.now()))
 		}
 		var done <-chan loadOutcome
-		if s.trying != nil {
-			done = s.trying.done
+		if s.attempt != nil {
+			done = s.attempt.done
 		}
 		select {
 		case <-ctx.Done():
@@ -236,29 +236,29 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 		case <-watcher.Changed():
 			again = true
 		case <-probe.C:
-			if s.trying == nil {
+			if s.attempt == nil {
 				s.probe(ctx)
 			}
 		case out := <-done:
-			was := s.trying
+			was := s.attempt
 			was.cancel()
-			s.trying = nil
+			s.attempt = nil
 			if was.probe {
 				again = again || was.late // the files respond again
 			} else if err := s.renew(was, out, publish); errors.Is(err, errChanging) {
-				watcher.LookAgain(0, settleAgain)
+				watcher.LookAgain(0, resettleWait)
 			}
 		case <-timer.C:
 			s.overdue()
 			s.expire(publish)
 		}
-		if again && s.trying == nil {
+		if again && s.attempt == nil {
 			again = false
 			known := s.seen
 			if s.problem != "" {
 				known = nil
 			}
-			s.attempt(ctx, known)
+			s.startLoad(ctx, known)
 		}
 	}
 }
@@ -266,7 +266,7 @@ func (s *directorySource) run(ctx context.Context, publish func(*directory.Snaps
 // nextDeadline is when run has to act without any event.
 func (s *directorySource) nextDeadline() (at time.Time, will bool) {
 	at, will = s.expires()
-	if s.trying != nil && !s.trying.late {
+	if s.attempt != nil && !s.attempt.late {
 		if late := s.lateAt(); !will || late.Before(at) {
 			at, will = late, true
 		}
@@ -274,8 +274,8 @@ func (s *directorySource) nextDeadline() (at time.Time, will bool) {
 	return at, will
 }
 
-// settleAgain is the delay before files that changed during a load are loaded again.
-const settleAgain = 100 * time.Millisecond
+// resettleWait is the delay before files that changed during a load are loaded again.
+const resettleWait = 100 * time.Millisecond
 
 // renew takes the outcome of an attempt, and publishes the directory where it differs from the current one.
 func (s *directorySource) renew(a *attempt, out loadOutcome, publish func(*directory.Snapshot) error) error {

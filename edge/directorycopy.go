@@ -105,8 +105,8 @@ func (k *keptDirectory) put(s *directory.Snapshot) {
 	}
 }
 
-// doubt records that the files are no longer usable.
-func (k *keptDirectory) doubt() {
+// invalidate records that the files are no longer usable.
+func (k *keptDirectory) invalidate() {
 	if k == nil {
 		return
 	}

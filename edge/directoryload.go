@@ -46,16 +46,16 @@ type loadOutcome struct {
 	err       error
 }
 
-// attempt starts to load the files, unless they are the known ones. Unless blocked, it ends with ctx.
-func (s *directorySource) attempt(ctx context.Context, known []*watch.Look) {
+// startLoad starts to load the files, unless they are the known ones. Unless blocked, it ends with ctx.
+func (s *directorySource) startLoad(ctx context.Context, known []*watch.Look) {
 	s.begin(ctx, false, func(ctx context.Context, a *attempt) (out loadOutcome) {
-		looks := s.look()
+		looks := s.fingerprints()
 		if out.unchanged = known != nil && s.settled(looks, known); out.unchanged {
 			return out
 		}
 		a.reading.Store(true)
 		out.next, out.err = s.load(ctx, s.cfg)
-		if out.looks = looks; out.err == nil && !same(looks, s.look()) {
+		if out.looks = looks; out.err == nil && !same(looks, s.fingerprints()) {
 			out.err = fmt.Errorf("%s: %w", s.cfg.File, errChanging)
 		}
 		return out
@@ -65,7 +65,7 @@ func (s *directorySource) attempt(ctx context.Context, known []*watch.Look) {
 // probe checks that the files respond.
 func (s *directorySource) probe(ctx context.Context) {
 	s.begin(ctx, true, func(context.Context, *attempt) loadOutcome {
-		s.look()
+		s.fingerprints()
 		return loadOutcome{unchanged: true}
 	})
 }
@@ -73,7 +73,7 @@ func (s *directorySource) probe(ctx context.Context) {
 func (s *directorySource) begin(ctx context.Context, probe bool, do func(context.Context, *attempt) loadOutcome) {
 	a := &attempt{started: s.now(), probe: probe, done: make(chan loadOutcome, 1)}
 	ctx, a.cancel = context.WithCancel(ctx)
-	s.trying = a
+	s.attempt = a
 	go func() {
 		var out loadOutcome
 		defer func() { a.done <- out }()
@@ -84,10 +84,10 @@ func (s *directorySource) begin(ctx context.Context, probe bool, do func(context
 
 // lateAt is when an attempt is overdue.
 func (s *directorySource) lateAt() time.Time {
-	if s.trying.reading.Load() {
-		return s.trying.started.Add(s.loadWithin)
+	if s.attempt.reading.Load() {
+		return s.attempt.started.Add(s.loadWithin)
 	}
-	return s.trying.started.Add(s.lookWithin)
+	return s.attempt.started.Add(s.lookWithin)
 }
 
 // errSlow: the files do not respond, or reading takes too long. The attempt goes on.
@@ -95,7 +95,7 @@ var errSlow = errors.New("the files do not answer, or take long to read: is thei
 
 // overdue reports, and logs once, that an attempt takes too long.
 func (s *directorySource) overdue() bool {
-	a := s.trying
+	a := s.attempt
 	if a == nil || a.late || s.now().Before(s.lateAt()) {
 		return false
 	}
@@ -111,21 +111,21 @@ func (s *directorySource) overdue() bool {
 
 // abandon waits briefly for an attempt whose context has ended.
 func (s *directorySource) abandon() {
-	if s.trying == nil {
+	if s.attempt == nil {
 		return
 	}
-	s.trying.cancel()
+	s.attempt.cancel()
 	select {
-	case <-s.trying.done:
+	case <-s.attempt.done:
 	case <-time.After(leaveAfter):
 		s.logger.Warn("leaving a load of the directory behind that blocks", zap.String("file", s.cfg.File))
 	}
-	s.trying = nil
+	s.attempt = nil
 }
 
 // firstLoad loads the files for the first time. A load that takes too long goes on, and run takes its outcome.
 func (s *directorySource) firstLoad(ctx context.Context) (loadOutcome, error) {
-	s.attempt(context.WithoutCancel(ctx), nil)
+	s.startLoad(context.WithoutCancel(ctx), nil)
 	for {
 		late := time.NewTimer(s.lateAt().Sub(s.now()))
 		select {
@@ -133,10 +133,10 @@ func (s *directorySource) firstLoad(ctx context.Context) (loadOutcome, error) {
 			late.Stop()
 			s.abandon()
 			return loadOutcome{}, ctx.Err()
-		case out := <-s.trying.done:
+		case out := <-s.attempt.done:
 			late.Stop()
-			s.trying.cancel()
-			s.trying = nil
+			s.attempt.cancel()
+			s.attempt = nil
 			return out, out.err
 		case <-late.C:
 			if s.overdue() {
@@ -144,6 +144,11 @@ func (s *directorySource) firstLoad(ctx context.Context) (loadOutcome, error) {
 			}
 		}
 	}
+}
+
+// broken reports whether the first load failed by what is in the files: they are there, and stay as they are until somebody changes them.
+func (s *directorySource) broken(err error) bool {
+	return err != nil && s.cfg.Writable == "" && s.attempt == nil && !errors.Is(err, errChanging) && !errors.Is(err, context.Canceled)
 }
 
 // loadFiles reads the files.
@@ -156,15 +161,15 @@ var errChanging = errors.New("the files change while they are read")
 
 // targets are the watched files and folders.
 func (s *directorySource) targets() []watch.Target {
-	list := []watch.Target{{Path: s.cfg.File, Ignored: hidden, Look: func() *watch.Look { return lookInto(s.cfg.File) }}}
+	list := []watch.Target{{Path: s.cfg.File, Ignored: hidden, Look: func() *watch.Look { return fingerprint(s.cfg.File) }}}
 	if s.cfg.Manifest != "" {
 		list = append(list, watch.Target{Path: s.cfg.Manifest})
 	}
 	return list
 }
 
-func (s *directorySource) look() []*watch.Look {
-	list := []*watch.Look{lookInto(s.cfg.File)}
+func (s *directorySource) fingerprints() []*watch.Look {
+	list := []*watch.Look{fingerprint(s.cfg.File)}
 	if s.cfg.Manifest != "" {
 		list = append(list, watch.LookAt(s.cfg.Manifest))
 	}
@@ -186,8 +191,8 @@ func hidden(name string) bool { return strings.HasPrefix(name, ".") || strings.H
 // maxDirectoryFiles bounds the files of a folder.
 const maxDirectoryFiles = 10_000
 
-// lookInto looks at a file, or at a folder with the files that are in it.
-func lookInto(path string) *watch.Look {
+// fingerprint looks at a file, or at a folder with the files that are in it.
+func fingerprint(path string) *watch.Look {
 	look := watch.LookAt(path)
 	if look == nil || !look.Base.IsDir() {
 		return look

@@ -41,7 +41,7 @@ type engine struct {
 	logger       *zap.Logger
 	smoke        func(context.Context, *gate.Gate) error // policy.smoke; nil: no requests
 	gate         *gate.Gate                              // set by start
-	own          *publisher                              // set by start, too
+	publisher    *publisher                              // set by start, too
 
 	published chan struct{} // signals a publication: see follow
 
@@ -116,10 +116,49 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 		if before != nil {
 			outcome = "the running configuration stays"
 		}
-		return nil, nil, fmt.Errorf("the configuration has %d problem(s), %s:\n%w", len(found.Errs), outcome, errors.Join(found.Errs...))
+		return nil, nil, &ConfigError{Problems: found.Errs, Outcome: outcome}
 	}
 	e.policy, policyErr = e.bundles.Load(ctx)
 	return e, policyErr, nil
+}
+
+// ConfigError is New's where the configuration is wrong: everything that is, and what came of that.
+type ConfigError struct {
+	Problems []error
+	Outcome  string // nothing was started, or the running configuration stays
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("the configuration has %d problem(s), %s:\n%v", len(e.Problems), e.Outcome, errors.Join(e.Problems...))
+}
+func (e *ConfigError) Unwrap() []error { return e.Problems }
+
+// BrokenError is New's, with RefuseBroken: policy or directory cannot be used, and no waiting mends that.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string {
+	return "nothing was started, as it could decide nothing:\n" + e.Err.Error()
+}
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// broken is what is wrong with policy and directory that no waiting mends: somebody has to change a file on this machine.
+func (e *engine) broken(g *gate.Gate, policyErr error) error {
+	var found []error
+	if _, broken := errors.AsType[*bundles.BrokenError](policyErr); broken {
+		found = append(found, policyErr)
+	}
+	if e.directory.broken(e.directoryErr) {
+		found = append(found, e.directoryErr)
+	}
+	if policyErr == nil && e.bundles.Local() {
+		if err := g.Validate(e.parts(true)); err != nil {
+			found = append(found, err)
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return &BrokenError{errors.Join(found...)}
 }
 
 // newBundles makes the manager of the bundles.
@@ -184,7 +223,7 @@ func (e *engine) begin(ctx context.Context) { e.ctx, e.stop = context.WithCancel
 // start runs the engine until halt is called.
 func (e *engine) start(own *publisher, failed func(error)) {
 	ctx := e.ctx
-	e.gate, e.own = own.gate, own
+	e.gate, e.publisher = own.gate, own
 	e.policy = nil // once published the gate owns it; keeping it would hold a replaced policy in memory
 	e.wait.Go(func() {
 		if err := panics.LoopError(ctx, "keeping bundles fresh", e.bundles.Run); err != nil {
@@ -194,7 +233,7 @@ func (e *engine) start(own *publisher, failed func(error)) {
 	if e.directory != nil {
 		e.directory.takeOver()
 		publish := func(s *directory.Snapshot) error {
-			return e.own.publish(ctx, e, func(v *gate.View) { v.Directory = s })
+			return e.publisher.publish(ctx, e, func(v *gate.View) { v.Directory = s })
 		}
 		e.wait.Go(func() {
 			panics.Loop(ctx, "following the directory", func(ctx context.Context) { e.directory.run(ctx, publish) })
@@ -210,8 +249,8 @@ func (e *engine) start(own *publisher, failed func(error)) {
 	}
 	e.wait.Go(func() {
 		publish := func(k *identity.Keys) {
-			_ = e.own.publish(ctx, e, func(v *gate.View) { v.Keys = k })
-			e.bundles.TryAgain()
+			_ = e.publisher.publish(ctx, e, func(v *gate.View) { v.Keys = k })
+			e.bundles.RetryRefused()
 		}
 		if err := panics.LoopError(ctx, "keeping keys fresh", func(ctx context.Context) error { return e.verifier.Run(ctx, publish) }); err != nil {
 			failed(fmt.Errorf("keeping keys fresh: %w", err))
@@ -223,20 +262,20 @@ func (e *engine) start(own *publisher, failed func(error)) {
 // tables that were refused because of the active policy: the new versions may only fit each other.
 func (e *engine) publish(ctx context.Context, s *policy.Snapshot) error {
 	parts := []gate.Part{func(v *gate.View) { v.Policy = s }}
-	err := e.own.publish(ctx, e, parts...)
+	err := e.publisher.publish(ctx, e, parts...)
 	for _, r := range e.routes {
 		if table := r.pending.Load(); table != nil {
 			parts = append(parts, r.part(table))
 		}
 	}
-	if err == nil || len(parts) == 1 || e.own.publish(ctx, e, parts...) != nil {
+	if err == nil || len(parts) == 1 || e.publisher.publish(ctx, e, parts...) != nil {
 		return err
 	}
 	return nil
 }
 
-// halt ends the engine and waits for it. What it published stays active.
-func (e *engine) halt() {
+// shutDown ends the engine and waits for it. What it published stays active.
+func (e *engine) shutDown() {
 	e.stop()
 	e.wait.Wait()
 }
@@ -292,8 +331,8 @@ func (s *sink) run(ctx context.Context) (err error) {
 	return s.log.Run(ctx)
 }
 
-// halt flushes the queue and ends.
-func (s *sink) halt() {
+// shutDown flushes the queue and ends.
+func (s *sink) shutDown() {
 	s.stop()
 	<-s.done
 }

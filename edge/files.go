@@ -21,14 +21,14 @@ import (
 // watchedFile is a file whose last good content is in use. One goroutine at a time uses it; problem may be read by
 // any.
 type watchedFile struct {
-	what    string // for the log
+	name    string // for the log
 	path    string
 	limit   int64
 	problem atomic.Pointer[string] // why the content is not in use; nil: it is
 
-	seen    []byte
-	refused []byte // the rejected content; nil: none
-	beside  uint64 // the active View's serial at that time
+	seen       []byte
+	refused    []byte // the rejected content; nil: none
+	rejectedAt uint64 // the active View's serial at that time
 }
 
 // changed returns the content where it differs from the last time.
@@ -44,15 +44,15 @@ func (w *watchedFile) changed() ([]byte, bool, error) {
 	return text, true, nil
 }
 
-// look calls use with new content, and again with rejected content after another publication, which may now fit. Each
+// check calls use with new content, and again with rejected content after another publication, which may now fit. Each
 // problem is logged once; the previous content stays in use.
-func (w *watchedFile) look(ctx context.Context, active uint64, logger *zap.Logger, use func([]byte) error) {
+func (w *watchedFile) check(ctx context.Context, active uint64, logger *zap.Logger, use func([]byte) error) {
 	text, changed, err := w.changed()
-	if !changed && err == nil && w.refused != nil && active != w.beside {
+	if !changed && err == nil && w.refused != nil && active != w.rejectedAt {
 		text, changed = w.refused, true
 	}
 	if err == nil && changed {
-		w.refused, w.beside = text, active
+		w.refused, w.rejectedAt = text, active
 		if err = use(text); err == nil {
 			w.refused = nil
 		}
@@ -62,10 +62,10 @@ func (w *watchedFile) look(ctx context.Context, active uint64, logger *zap.Logge
 	case err != nil && (old == nil || *old != err.Error()):
 		message := err.Error()
 		w.problem.Store(&message)
-		logger.Error(w.what+" changed and cannot be used, the old one stays", zap.String("file", w.path), zap.Error(err))
+		logger.Error(w.name+" changed and cannot be used, the old one stays", zap.String("file", w.path), zap.Error(err))
 	case changed && err == nil:
 		w.problem.Store(nil)
-		logger.Info(w.what+" replaced", zap.String("file", w.path))
+		logger.Info(w.name+" replaced", zap.String("file", w.path))
 	case err == nil && w.refused == nil && old != nil: // readable again and unchanged
 		w.problem.Store(nil)
 	}
@@ -101,7 +101,7 @@ func (e *engine) follow(ctx context.Context, list []follower) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watching.Go(func() { panics.Loop(ctx, "watching files", watcher.Run) })
-	look := func(f follower) { f.file.look(ctx, e.gate.View().Serial, e.logger, f.use) }
+	look := func(f follower) { f.file.check(ctx, e.gate.View().Serial, e.logger, f.use) }
 	for {
 		select {
 		case <-ctx.Done():
@@ -141,7 +141,7 @@ type routeTable struct {
 const MaxRoutes = 8 << 20
 
 func newRouteTable(app, path string) *routeTable {
-	return &routeTable{app: app, file: watchedFile{what: "route table", path: path, limit: MaxRoutes}}
+	return &routeTable{app: app, file: watchedFile{name: "route table", path: path, limit: MaxRoutes}}
 }
 
 // read reads the table for the first time.
@@ -174,13 +174,13 @@ func (r *routeTable) use(e *engine, text []byte) error {
 		r.pending.Store(nil)
 		return err
 	}
-	if err = e.own.publish(e.ctx, e, r.part(table)); err != nil {
+	if err = e.publisher.publish(e.ctx, e, r.part(table)); err != nil {
 		r.pending.Store(table)
 	} else {
 		r.pending.Store(nil)
 		r.count.Store(int64(len(table.Routes())))
 	}
-	e.bundles.TryAgain() // a policy may have been rejected because of the old routes
+	e.bundles.RetryRefused() // a policy may have been rejected because of the old routes
 	return err
 }
 
@@ -208,7 +208,7 @@ type descriptors struct {
 const maxDescriptors = 64 << 20
 
 func newDescriptors(path string) *descriptors {
-	return &descriptors{file: watchedFile{what: "gRPC descriptors", path: path, limit: maxDescriptors}}
+	return &descriptors{file: watchedFile{name: "gRPC descriptors", path: path, limit: maxDescriptors}}
 }
 
 func (d *descriptors) read() (*body.Descriptors, error) {
@@ -233,12 +233,12 @@ func (d *descriptors) use(e *engine, text []byte) error {
 	if err != nil {
 		return err
 	}
-	err = e.own.publish(e.ctx, e, func(v *gate.View) {
+	err = e.publisher.publish(e.ctx, e, func(v *gate.View) {
 		settings := *v.Settings
 		settings.Protos = next
 		v.Settings = &settings
 	})
-	e.bundles.TryAgain()
+	e.bundles.RetryRefused()
 	return err
 }
 

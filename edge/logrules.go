@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	policyPatience = time.Minute // how long entries of an earlier run wait for a policy, which may mask them
-	ruleTime       = time.Second // for both rules on one event
+	policyWait = time.Minute // how long entries of an earlier run wait for a policy, which may mask them
+	ruleTime   = time.Second // for both rules on one event
 )
 
 var errNoPolicyYet = errors.New("no policy is active yet, and the last one had masks: what it might have taken out is taken out")
@@ -104,7 +104,7 @@ func (r *logRules) await(ctx context.Context) *policy.Snapshot {
 		return nil
 	}
 	if r.until.IsZero() {
-		r.until = time.Now().Add(policyPatience)
+		r.until = time.Now().Add(policyWait)
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -35,6 +35,9 @@ type Config struct {
 	Failed func(error)
 	// Busy brackets long computations; nil: not called.
 	Busy func() (end func())
+	// RefuseBroken has New fail where policy or directory are files on this machine that cannot be used as they are. Otherwise, and where the
+	// policy is still to be fetched, the node answers not_ready until it has both.
+	RefuseBroken bool
 	// Smoke reads policy.smoke and returns a func that runs its requests on a gate, nil where there are none. Default:
 	// none are run.
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
@@ -49,11 +52,11 @@ func (c Config) logger() *zap.Logger {
 
 // Node is a gate, and the engine of the configuration that is active.
 type Node struct {
-	with   Config
-	logger *zap.Logger
-	own    *publisher
-	ready  chan struct{}   // closed by Run
-	ctx    context.Context // the context of Run's work; set before ready is closed
+	with      Config
+	logger    *zap.Logger
+	publisher *publisher
+	ready     chan struct{}   // closed by Run
+	ctx       context.Context // the context of Run's work; set before ready is closed
 
 	current   atomic.Pointer[engine] // of the active configuration; replaced by Reload
 	retired   sync.WaitGroup         // decision logs that a reload replaced
@@ -65,25 +68,25 @@ type Node struct {
 type Degraded struct{ Keys, Bundles, Routes, Directory, DecisionLog []string }
 
 // New prepares everything and reports all problems of the configuration at once; it starts nothing. A policy that
-// does not compile is not one of them: the node is not ready until it does.
+// does not compile is one of them with Config.RefuseBroken; else the node is not ready until it does.
 func New(ctx context.Context, c Config) (*Node, error) {
 	e, policyErr, err := newEngine(ctx, c, nil)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{with: c, logger: c.logger(), ready: make(chan struct{})}
-	if policyErr != nil {
-		n.logger.Error("policy failed to load; answering not_ready", zap.Error(policyErr))
-	}
-	if e.directoryErr != nil {
-		n.logger.Error("the directory failed to load; answering not_ready", zap.Error(e.directoryErr))
-	}
 	g, err := gate.New(c.Gate)
+	if err == nil && c.RefuseBroken {
+		err = e.broken(g, policyErr)
+	}
 	if err != nil {
 		e.sink.discard(nil)
 		return nil, err
 	}
-	n.own = &publisher{gate: g}
+	if e.directoryErr != nil { // the bundles' manager reports the policy's own
+		n.logger.Error("the directory failed to load; answering not_ready", zap.Error(e.directoryErr))
+	}
+	n.publisher = &publisher{gate: g}
 	n.current.Store(e)
 	return n, nil
 }
@@ -96,26 +99,26 @@ func (n *Node) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx)) // the gate and the log outlive their sources
 	defer stop()
 	n.ctx = inner
-	n.running.Go(func() { n.fail(panics.LoopError(inner, "publishing what decides", n.own.gate.Run)) })
+	n.running.Go(func() { n.fail(panics.LoopError(inner, "publishing what decides", n.publisher.gate.Run)) })
 	e := n.current.Load()
-	e.sink.start(inner, n.own.gate, n.fail)
+	e.sink.start(inner, n.publisher.gate, n.fail)
 	e.begin(inner)
-	if err := n.own.handOver(ctx, nil, e, e.parts(false)); err != nil {
+	if err := n.publisher.handOver(ctx, nil, e, e.parts(false)); err != nil {
 		e.stop()
-		e.sink.halt()
+		e.sink.shutDown()
 		return err
 	}
 	// Where the policy does not fit the rest, the bundles' manager reports it and retries.
-	_ = n.own.publish(ctx, e, e.parts(true))
-	e.start(n.own, n.fail)
+	_ = n.publisher.publish(ctx, e, e.parts(true))
+	e.start(n.publisher, n.fail)
 	close(n.ready)
 	<-ctx.Done()
 	n.reloading.Lock() // wait for a reload in progress: it replaces the engine
 	defer n.reloading.Unlock()
 	e = n.current.Load()
-	e.halt()
+	e.shutDown()
 	n.retired.Wait()
-	e.sink.halt()
+	e.sink.shutDown()
 	stop() // before another reload can begin
 	return nil
 }
@@ -153,12 +156,12 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 		err = errors.Join(n.ctx.Err(), ctx.Err()) // Run has ended, or the caller gave up
 	}
 	if err == nil {
-		err = n.own.gate.Validate(e.parts(true))
+		err = n.publisher.gate.Validate(e.parts(true))
 	}
 	if err == nil {
 		e.begin(n.ctx)
 		// From here on the switch must complete: cancelling it halfway would leave a mixed state.
-		if err = n.own.handOver(context.WithoutCancel(ctx), old, e, e.parts(true)); err != nil {
+		if err = n.publisher.handOver(context.WithoutCancel(ctx), old, e, e.parts(true)); err != nil {
 			e.stop()
 		}
 	}
@@ -166,17 +169,17 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config, found *config.Pro
 		e.sink.discard(old.sink)
 		return false, err
 	}
-	e.sink.start(n.ctx, n.own.gate, n.fail)
-	old.halt()
+	e.sink.start(n.ctx, n.publisher.gate, n.fail)
+	old.shutDown()
 	n.current.Store(e)
-	e.start(n.own, n.fail)
+	e.start(n.publisher, n.fail)
 	if old.sink == e.sink {
 		return true, e.sink.log.Reopen()
 	}
 	n.retired.Go(func() { // requests from before the reload still write to it
 		defer panics.Recover("ending a decision log")
 		time.Sleep(2 * time.Duration(cfg.Policy.Timeout))
-		old.sink.halt()
+		old.sink.shutDown()
 	})
 	return true, nil
 }
@@ -188,7 +191,7 @@ func (n *Node) Gather() ([]*dto.MetricFamily, error) {
 }
 
 // Gate is the node's gate.
-func (n *Node) Gate() *gate.Gate { return n.own.gate }
+func (n *Node) Gate() *gate.Gate { return n.publisher.gate }
 
 // Bundles is the manager of the active configuration.
 func (n *Node) Bundles() *bundles.Manager { return n.current.Load().bundles }
@@ -218,7 +221,7 @@ func (n *Node) DecisionLog() decisionlog.Status { return n.current.Load().sink.l
 // Degraded lists what does not work right now.
 func (n *Node) Degraded() Degraded {
 	e := n.current.Load()
-	return Degraded{Keys: n.own.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), Directory: e.directory.degraded(),
+	return Degraded{Keys: n.publisher.gate.View().Degraded(), Bundles: e.bundles.Degraded(), Routes: e.degradedRoutes(), Directory: e.directory.degraded(),
 		DecisionLog: e.sink.log.Degraded()}
 }
 

@@ -14,7 +14,7 @@ func plain() bool { return os.Getenv("GATEHOUSE_PLAIN") == "1" }
 
 // serving is the command that runs Gatehouse.
 func serving(config string) []string {
-	command := []string{gatehouseBinary, "serve", "--config", config}
+	command := []string{gatehouseBinary, "serve", "--config", config, "--wait-for-policy"}
 	if plain() {
 		command = append(command, "--plain")
 	}

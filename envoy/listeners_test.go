@@ -14,6 +14,7 @@ import (
 	"text/template"
 	"time"
 
+	"gatehouse/children"
 	"gatehouse/envoy/sandbox"
 )
 
@@ -116,7 +117,7 @@ func amend(t *testing.T, file string, changes ...string) {
 // freePort is a port that nobody used a moment ago: many doors stay closed for seconds until Envoy starts.
 func freePort(t *testing.T) int {
 	t.Helper()
-	port, err := sandbox.FreePort()
+	port, err := children.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,11 +98,11 @@ func sameName(name string) func(string) bool {
 	return func(other string) bool { return strings.EqualFold(name, other) }
 }
 
-// ours are headers of the response itself, which must not be set for the app or the client.
-var ours = []string{"content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host", removeHeader}
+// responseHeaders are headers of the response itself, which must not be set for the app or the client.
+var responseHeaders = []string{"content-length", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host", removeHeader}
 
 // sendable reports whether a header can be sent on our response: pseudo-headers and framing cannot, even where the
 // configuration lets a policy set them.
 func sendable(name string) bool {
-	return httpguts.ValidHeaderFieldName(name) && !slices.Contains(ours, strings.ToLower(name))
+	return httpguts.ValidHeaderFieldName(name) && !slices.Contains(responseHeaders, strings.ToLower(name))
 }

@@ -17,7 +17,7 @@ type Answer struct {
 	Allow      bool
 	Reason     Reason // None where Allow, unless DryRun let a denial through
 	DryRun     bool   // the verdict would have been a denial
-	Own        bool   // the gate answers in place of the application: neither an allow nor a denial
+	Direct     bool   // the gate answers in place of the application: neither an allow nor a denial
 	Status     int    // HTTP status of a denial, or of an own answer
 	DecisionID string
 
@@ -215,7 +215,7 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 			continue // the common case: the canonical spelling
 		}
 		folded := input.Fold(h.Name)
-		spoof := folded != h.Name && names.has(folded) || (odd || folded != h.Name) && spells(a.Set, h.Name, folded) ||
+		spoof := folded != h.Name && names.has(folded) || (odd || folded != h.Name) && otherSpelling(a.Set, h.Name, folded) ||
 			verifier.Lookalike(h.Name, folded) || removed > 0 && c.removes(a, h.Name, folded)
 		switch {
 		case !spoof && !overrides.has(folded) || slices.Contains(a.Remove, h.Name):
@@ -228,8 +228,8 @@ func (c *call) removeLookalikes(a *Answer, names *IdentityHeaders) error {
 	return nil
 }
 
-// spells reports whether a name is another spelling of a header that is set.
-func spells(set []HeaderOption, name, folded string) bool {
+// otherSpelling reports whether a name is another spelling of a header that is set.
+func otherSpelling(set []HeaderOption, name, folded string) bool {
 	return slices.ContainsFunc(set, func(s HeaderOption) bool {
 		return !strings.EqualFold(s.Name, name) && input.Fold(s.Name) == folded
 	})
@@ -265,7 +265,7 @@ func (c *call) deny(why Reason, status int) Answer {
 		d := &c.decision
 		a.Set, a.Metadata, a.Body = options(d.Headers), d.Metadata, d.Body
 		if d.Reason != "" {
-			text = clean(d.Reason)
+			text = sanitize(d.Reason)
 		}
 	}
 	if a.Status == 0 {
@@ -322,8 +322,8 @@ func (c *call) denialHeaders(a *Answer) {
 	set("www-authenticate", challenge)
 }
 
-// clean makes policy text safe to show anywhere: UTF-8, one line, bounded.
-func clean(s string) string {
+// sanitize makes policy text safe to show anywhere: UTF-8, one line, bounded.
+func sanitize(s string) string {
 	const limit = 1024
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) > limit {

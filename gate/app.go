@@ -63,9 +63,9 @@ func (s *appSource) equal(o *appSource) bool {
 // rule is a rule that can be evaluated for a request. Its name is the decision path: envoy/authz/allow, or for a
 // route's rule its package as Aserto writes it, orders.GET.orders.__id.
 type rule struct {
-	entry *policy.Entry // nil: no rule
-	name  string
-	sight *sight
+	entry      *policy.Entry // nil: no rule
+	name       string
+	partsCache *partsCache
 	// decision is the rule within the package that name gives, for a question, whose record names both. "": name is
 	// complete.
 	decision string
@@ -82,13 +82,13 @@ func (a *App) label() string {
 func validateApps(apps []App) error {
 	var errs []error
 	if len(apps) == 0 {
-		errs = append(errs, wrong("Apps", "there is none"))
+		errs = append(errs, fieldErrorf("Apps", "there is none"))
 	}
 	seen := map[string]string{}
 	for i, a := range apps {
 		at := element("Apps", i)
 		if len(apps) > 1 && a.Name == "" {
-			errs = append(errs, wrong(at, "name is missing"))
+			errs = append(errs, fieldErrorf(at, "name is missing"))
 		}
 		if (len(a.Decision) == 0) == (len(a.Root) == 0) {
 			errs = append(errs, &FieldError{at, ErrDecisionOrRoot})
@@ -100,15 +100,15 @@ func validateApps(apps []App) error {
 		for _, host := range hosts {
 			host = lowerASCII(host)
 			if name := strings.TrimPrefix(host, "*."); host != "*" && !plainHost(name) {
-				errs = append(errs, wrong(at+".Hosts", "%q is neither a host name nor *.example.com", host))
+				errs = append(errs, fieldErrorf(at+".Hosts", "%q is neither a host name nor *.example.com", host))
 			}
 			if other, taken := seen[host]; taken {
-				errs = append(errs, wrong(at+".Hosts", "%q already belongs to app %q", host, other))
+				errs = append(errs, fieldErrorf(at+".Hosts", "%q already belongs to app %q", host, other))
 			}
 			seen[host] = a.Name
 		}
 		if i > 0 && slices.ContainsFunc(apps[:i], func(b App) bool { return b.Name == a.Name }) {
-			errs = append(errs, wrong(at, "the name %q is taken", a.Name))
+			errs = append(errs, fieldErrorf(at, "the name %q is taken", a.Name))
 		}
 	}
 	return errors.Join(errs...)
@@ -147,7 +147,7 @@ func (v *View) assemble() error {
 
 // assemble makes an application. It depends on its source alone.
 func (s *appSource) assemble() (application, error) {
-	a := application{App: s.app, table: s.table, one: rule{name: strings.Join(s.app.Decision, "/"), sight: &sight{}}, source: *s}
+	a := application{App: s.app, table: s.table, one: rule{name: strings.Join(s.app.Decision, "/"), partsCache: &partsCache{}}, source: *s}
 	a.Hosts = make([]string, len(s.app.Hosts))
 	for i, host := range s.app.Hosts {
 		a.Hosts[i] = lowerASCII(host)
@@ -195,18 +195,18 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 		return fmt.Errorf("policy.strict_routes: %s", firstOf(missing))
 	}
 	a.notices = missing
-	for _, name := range finder.strangers() {
+	for _, name := range finder.unmatchedRules() {
 		a.notices = append(a.notices, fmt.Sprintf("%s: rule %s belongs to no route", a.label(), name))
 	}
 	return nil
 }
 
-// mostListed is how many routes without a rule an error lists: with a wrong policy.root, none has one.
-const mostListed = 5
+// maxListed is how many routes without a rule an error lists: with a wrong policy.root, none has one.
+const maxListed = 5
 
 func firstOf(missing []string) string {
-	if more := len(missing) - mostListed; more > 0 {
-		return fmt.Sprintf("%s; and %d more", strings.Join(missing[:mostListed], "; "), more)
+	if more := len(missing) - maxListed; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(missing[:maxListed], "; "), more)
 	}
 	return strings.Join(missing, "; ")
 }
@@ -267,8 +267,8 @@ func (v *View) eachEntry(each func(*policy.Entry) bool) {
 	}
 }
 
-// ask finds the rule for a request: the application's one decision, or its route's rule.
-func (a *application) ask(method string, route *routes.Route) *rule {
+// findRule finds the rule for a request: the application's one decision, or its route's rule.
+func (a *application) findRule(method string, route *routes.Route) *rule {
 	if a.one.entry != nil || route == nil {
 		return &a.one
 	}
@@ -297,8 +297,8 @@ func ruleFor(rules map[string]*rule, method string) *rule {
 //
 // HEAD falls back to GET's rule; only RuleCandidates and find implement that.
 const (
-	anyMethod = "ANY"
-	below     = "/**" // no segment of a template has a slash
+	anyMethod     = "ANY"
+	subtreeSuffix = "/**" // no segment of a template has a slash
 )
 
 // RuleCandidates are the places where the rule for a method of a route may stand, as paths below data, by precedence.
@@ -330,7 +330,7 @@ func RuleCandidates(root []string, method, template string, withGET bool) ([][]s
 		longest = 0 // only a rule for all routes can apply
 	}
 	for n := longest; n >= 0; n-- {
-		at(append(slices.Clone(segments[:n]), below))
+		at(append(slices.Clone(segments[:n]), subtreeSuffix))
 	}
 	return out, nil
 }
@@ -393,12 +393,12 @@ func (f *ruleFinder) entry(key string, path []string) (*rule, error) {
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	f.entries[key] = &rule{entry: entry, name: RuleCandidateName(f.app.Root, path), sight: &sight{}}
+	f.entries[key] = &rule{entry: entry, name: RuleCandidateName(f.app.Root, path), partsCache: &partsCache{}}
 	return f.entries[key], nil
 }
 
-// strangers are the rules below the root that match no route.
-func (f *ruleFinder) strangers() (names []string) {
+// unmatchedRules are the rules below the root that match no route.
+func (f *ruleFinder) unmatchedRules() (names []string) {
 	root := f.app.Root
 	for _, path := range f.policy.Rules(root, ruleName) {
 		if len(path) > len(root) && !f.asked[strings.Join(append(path, ruleName), policy.PathSeparator)] {

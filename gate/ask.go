@@ -63,7 +63,7 @@ func (a *askedRules) find(path []string, name string) (*rule, error) {
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	found := &rule{entry: entry, name: name, sight: &sight{}, decision: decisionOf(path, name)}
+	found := &rule{entry: entry, name: name, partsCache: &partsCache{}, decision: decisionOf(path, name)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.rules == nil || len(a.rules) >= maxAsked {
@@ -112,7 +112,7 @@ func (c *call) respondToQuestion(err error) (Answer, error) {
 	f := asFailure(err)
 	a := Answer{Reason: f.reason, Status: f.reason.Status(), DecisionID: c.id}
 	if f.reason == Denied {
-		a.Body, a.Metadata = clean(c.decision.Reason), c.decision.Metadata
+		a.Body, a.Metadata = sanitize(c.decision.Reason), c.decision.Metadata
 	}
 	return a, err
 }
@@ -195,7 +195,7 @@ func membersOf(object map[string]any) ([]rego.Member, error) {
 
 // questionInput is the input as far as the rule reads it, with the question's resource.
 func (c *call) questionInput(q *Question, about []rego.Member) (rego.Value, error) {
-	parts, reads := c.looked(c.rule.entry)
+	parts, reads := c.partsRead(c.rule.entry)
 	if c.view.Settings.Plain {
 		parts, reads = c.fields, reach.Reads{}
 	}
@@ -208,7 +208,7 @@ func (c *call) questionInput(q *Question, about []rego.Member) (rego.Value, erro
 		about = []rego.Member{{Key: "resource", Value: c.body}}
 	}
 	for _, m := range about {
-		if d.wants(m.Key) {
+		if d.isRead(m.Key) {
 			d.add(m.Key, m.Value)
 		}
 	}

@@ -58,13 +58,13 @@ func NewDenials(loginURL string, templates map[int]Template) (Denials, error) {
 	if loginURL != "" {
 		u, err := url.Parse(strings.ReplaceAll(loginURL, "{return}", ""))
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" && !strings.HasPrefix(loginURL, "/") || strings.HasPrefix(loginURL, "//") {
-			errs = append(errs, wrong("Denials.LoginURL", "%q: give an http(s) URL or a path", loginURL))
+			errs = append(errs, fieldErrorf("Denials.LoginURL", "%q: give an http(s) URL or a path", loginURL))
 		}
 	}
 	for _, status := range slices.Sorted(maps.Keys(templates)) {
 		t := templates[status]
 		if status < 400 || status > 599 {
-			errs = append(errs, wrong("Denials.Templates", "%d: a denial has a status from 400 to 599", status))
+			errs = append(errs, fieldErrorf("Denials.Templates", "%d: a denial has a status from 400 to 599", status))
 			continue
 		}
 		compiled, err := compileTemplate(status, t)
@@ -105,10 +105,10 @@ var htmlPage = htmltemplate.Must(htmltemplate.New("denial").Parse(htmlBody))
 // fails, problem details are rendered.
 func (d *Denials) render(req *Request, a *Answer, reason string) {
 	p := problem{Type: "about:blank", Title: http.StatusText(a.Status), Status: a.Status, Reason: reason,
-		DecisionID: a.DecisionID, Method: clean(req.Method), Path: clean(req.Path)}
+		DecisionID: a.DecisionID, Method: sanitize(req.Method), Path: sanitize(req.Path)}
 	wants := reader(req.Headers)
 	if wants == grpcClient {
-		a.Body = clean(p.Title + ": " + p.Reason)
+		a.Body = sanitize(p.Title + ": " + p.Reason)
 		a.contentType("text/plain; charset=utf-8")
 		return
 	}

@@ -49,7 +49,7 @@ func (v *View) Dump() string {
 		}
 		for _, route := range a.table.Routes() {
 			for _, method := range slices.Sorted(maps.Keys(a.rules[route])) {
-				fmt.Fprintf(&b, "%s %s: %s\n", method, route.Template, ask(a.ask(method, route)))
+				fmt.Fprintf(&b, "%s %s: %s\n", method, route.Template, ask(a.findRule(method, route)))
 			}
 		}
 	}
@@ -74,7 +74,7 @@ func (g *Gate) Again(ctx context.Context, req *Request) func() bool {
 	if err := g.prepare(ctx, c); err != nil {
 		return func() bool { return false }
 	}
-	c.rule = c.app.ask(req.Method, nil)
+	c.rule = c.app.findRule(req.Method, nil)
 	entry := c.rule.entry
 	if c.parseInput(entry) != nil {
 		return func() bool { return false }

@@ -89,39 +89,39 @@ func New(cfg Config) (*Gate, error) {
 	if schema == nil {
 		schema = input.Standard()
 	}
-	g.fields = whole(schema.Root)
+	g.fields = allParts(schema.Root)
 	g.view.Store(&View{})
 	return g, g.ids.init()
 }
 
 // call is the state of one request in the stages.
 type call struct {
-	req        *Request
-	fields     []part // of the input, all of them
-	id         string // the decision's
-	started    time.Time
-	view       *View
-	target     target
-	app        *application
-	method     string         // used for the route table: the request's, or WEBSOCKET
-	match      routes.Match   // the matched route
-	may        []routes.Match // where several routes may match: all but the first
-	first      *routes.Route  // the first of several
-	redirect   bool           // match is the target of the application's redirect
-	identity   identity.Identity
-	peer       identity.Peer
-	user       *input.User // from the directory; nil: none, or not looked up
-	userParts  userParts   // the parts of user that were loaded
-	userFound  bool        // the user was looked up
-	body       rego.Value  // the request body as the policy reads it; nil: the policy was not evaluated
-	truncated  bool        // the body is incomplete
-	decision   policy.Decision
-	rule       *rule // the rule that decides
-	remembered bool  // the decision is from the memo
-	bypassed   bool
-	own        permissions // an answer of the gate's own
-	described  bool        // logged.Input describes this request and match
-	span       trace.SpanContext
+	req         *Request
+	fields      []part // of the input, all of them
+	id          string // the decision's
+	started     time.Time
+	view        *View
+	target      target
+	app         *application
+	method      string         // used for the route table: the request's, or WEBSOCKET
+	match       routes.Match   // the matched route
+	may         []routes.Match // where several routes may match: all but the first
+	first       *routes.Route  // the first of several
+	redirect    bool           // match is the target of the application's redirect
+	identity    identity.Identity
+	peer        identity.Peer
+	user        *input.User // from the directory; nil: none, or not looked up
+	userParts   userParts   // the parts of user that were loaded
+	userFound   bool        // the user was looked up
+	body        rego.Value  // the request body as the policy reads it; nil: the policy was not evaluated
+	truncated   bool        // the body is incomplete
+	decision    policy.Decision
+	rule        *rule // the rule that decides
+	remembered  bool  // the decision is from the memo
+	bypassed    bool
+	permissions permissions // an answer of the gate's own
+	described   bool        // logged.Input describes this request and match
+	span        trace.SpanContext
 
 	// Buffers that every call needs, kept here to avoid allocations.
 	newID   id
@@ -229,7 +229,7 @@ func (c *call) parse() error {
 		return fail(BadRequest, err)
 	}
 	c.bypassed = s.bypasses(req, c.target.raw)
-	c.own.wanted = !c.bypassed && s.Permissions.Path != "" && c.target.raw == s.Permissions.Path
+	c.permissions.wanted = !c.bypassed && s.Permissions.Path != "" && c.target.raw == s.Permissions.Path
 	return nil
 }
 
@@ -284,18 +284,18 @@ func (g *Gate) decide(ctx context.Context, c *call) error {
 	}
 	defer g.deciding.Add(-1)
 	switch {
-	case c.own.wanted:
-		return g.tellPermissions(ctx, c)
+	case c.permissions.wanted:
+		return g.answerPermissions(ctx, c)
 	case len(c.match.Also) > 0:
 		return g.askAll(ctx, c)
 	}
-	return g.ask(ctx, c)
+	return g.evaluate(ctx, c)
 }
 
-// ask evaluates the rule of the route.
-func (g *Gate) ask(ctx context.Context, c *call) error {
+// evaluate evaluates the rule of the route.
+func (g *Gate) evaluate(ctx context.Context, c *call) error {
 	s := c.view.Settings
-	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
+	c.rule, c.described = c.app.findRule(c.method, c.match.Route), false
 	entry := c.rule.entry
 	if entry == nil {
 		return fail(NoDecision, errors.New("the route has no rule"))
@@ -313,7 +313,7 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 	key := c.key(entry)
 	defer key.Done()
 	if c.remembered, err = g.lookup(c, key); !c.remembered {
-		document, wrong := c.asRead(entry)
+		document, wrong := c.inputFor(entry)
 		if wrong != nil {
 			return fail(BadRequest, wrong)
 		}
@@ -333,7 +333,7 @@ func (g *Gate) ask(ctx context.Context, c *call) error {
 	case Timeout:
 		err = fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err)
 	}
-	return &failure{reason: v.Reason, status: v.Own, cause: err}
+	return &failure{reason: v.Reason, status: v.PolicyStatus, cause: err}
 }
 
 // askAll evaluates the rule of each route that may match: the application skips a route whose own code rejects a
@@ -345,7 +345,7 @@ func (g *Gate) askAll(ctx context.Context, c *call) error {
 	var rule *rule
 	var remembered bool
 	err := c.eachRoute(func() error {
-		if err := g.ask(ctx, c); err != nil {
+		if err := g.evaluate(ctx, c); err != nil {
 			return err
 		}
 		if rule == nil {
@@ -406,7 +406,7 @@ func (c *call) diagnostics(err error) Diagnostics {
 
 // respond makes the Answer, and returns what prevented an allow.
 func (c *call) respond(err error) (Answer, error) {
-	if c.own.wanted {
+	if c.permissions.wanted {
 		return c.respondPermissions(err)
 	}
 	why, status := None, 0

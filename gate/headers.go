@@ -78,7 +78,7 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 	names := all[:]
 	for i, p := range h.Properties {
 		if p.Name == "" || p.Property == "" {
-			errs = append(errs, wrong(element("Headers.Properties", i), "give a header and the name of a property"))
+			errs = append(errs, fieldErrorf(element("Headers.Properties", i), "give a header and the name of a property"))
 		}
 		names = append(names, Header{Name: element("Properties", i), Value: p.Name})
 	}
@@ -88,19 +88,19 @@ func (h *IdentityHeaders) validate(v *identity.Verifier) error {
 		case name == "":
 			continue
 		case input.Fold(name) != name || strings.HasPrefix(name, "-"):
-			errs = append(errs, wrong("Headers."+field, "%q: use lower-case letters, digits and \"-\" only", name))
+			errs = append(errs, fieldErrorf("Headers."+field, "%q: use lower-case letters, digits and \"-\" only", name))
 		case other != "":
 			errs = append(errs, &FieldError{"Headers", &SameHeaderError{other, field, name}})
 		case name == "cookie" || name == protocols || slices.ContainsFunc(v.Places(), func(s identity.TokenSource) bool { return s.Header == name }):
-			errs = append(errs, wrong("Headers."+field, "%q is where credentials are looked for: give the application another header", name))
+			errs = append(errs, fieldErrorf("Headers."+field, "%q is where credentials are looked for: give the application another header", name))
 		}
 		seen[name] = field
 	}
 	if h.Token != "" && h.Audience == "" {
-		errs = append(errs, wrong("Headers.Audience", "required: without it every application would accept the token"))
+		errs = append(errs, fieldErrorf("Headers.Audience", "required: without it every application would accept the token"))
 	}
 	if h.Token != "" && h.Minter == nil {
-		errs = append(errs, wrong("Headers.Minter", "nothing makes the tokens"))
+		errs = append(errs, fieldErrorf("Headers.Minter", "nothing makes the tokens"))
 	}
 	return errors.Join(errs...)
 }

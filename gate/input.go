@@ -37,27 +37,27 @@ func (c *call) parseInput(entry *policy.Entry) error {
 		return err
 	}
 	c.body = rego.Null()
-	if c.bodyStands() && entry.Reads().Any("parsed_body") {
+	if c.bodyComplete() && entry.Reads().Any("parsed_body") {
 		c.body, err = body.Parse(c.req, c.view.Settings.Protos, c.target.segments())
 	}
 	return err
 }
 
-// bodyStands reports whether there is a complete body, on a route that does not turn body parsing off.
-func (c *call) bodyStands() bool {
+// bodyComplete reports whether there is a complete body, on a route that does not turn body parsing off.
+func (c *call) bodyComplete() bool {
 	return !c.truncated && c.req.Body != "" && (c.match.Route == nil || !c.match.Route.IgnoreBody)
 }
 
-// asRead is the input for the entry's policy: the fields it reads or, in plain mode, all of them. An error in a field
+// inputFor is the input for the entry's policy: the fields it reads or, in plain mode, all of them. An error in a field
 // that is not read is no failure in either mode.
-func (c *call) asRead(entry *policy.Entry) (rego.Value, error) {
-	document, err := c.input(c.looked(entry))
+func (c *call) inputFor(entry *policy.Entry) (rego.Value, error) {
+	document, err := c.input(c.partsRead(entry))
 	if err != nil || !c.view.Settings.Plain {
 		return document, err
 	}
 	parsed := c.body
 	defer func() { c.body = parsed }() // the decision log records the body as it was read
-	if c.bodyStands() {
+	if c.bodyComplete() {
 		if all, err := body.Parse(c.req, c.view.Settings.Protos, c.target.segments()); err == nil {
 			c.body = all
 		}
@@ -75,40 +75,40 @@ type part struct {
 	below []part
 }
 
-// whole are all of the input's parts.
-func whole(members []input.Node) []part {
+// allParts are all of the input's parts.
+func allParts(members []input.Node) []part {
 	all := make([]part, len(members))
 	for i := range members {
-		all[i] = part{&members[i], reach.Reads{}, whole(members[i].Below)}
+		all[i] = part{&members[i], reach.Reads{}, allParts(members[i].Below)}
 	}
 	return all
 }
 
-// narrow keeps the parts that are read.
-func narrow(parts []part, reads reach.Reads) (some []part) {
+// selectParts keeps the parts that are read.
+func selectParts(parts []part, reads reach.Reads) (some []part) {
 	for _, p := range parts {
 		if below, wanted := reads.Member(p.Name); wanted {
-			some = append(some, part{p.Node, below, narrow(p.below, below)})
+			some = append(some, part{p.Node, below, selectParts(p.below, below)})
 		}
 	}
 	return some
 }
 
-// sight caches the parts that a rule reads. It is computed on first use: otherwise each request would walk all
+// partsCache caches the parts that a rule reads. It is computed on first use: otherwise each request would walk all
 // fields.
-type sight struct{ parts atomic.Pointer[[]part] }
+type partsCache struct{ parts atomic.Pointer[[]part] }
 
-// looked are the parts that an entry reads, and the paths it reads in each.
-func (c *call) looked(entry *policy.Entry) ([]part, reach.Reads) {
+// partsRead are the parts that an entry reads, and the paths it reads in each.
+func (c *call) partsRead(entry *policy.Entry) ([]part, reach.Reads) {
 	reads := entry.Reads()
 	if c.rule == nil || c.rule.entry != entry {
-		return narrow(c.fields, reads), reads
+		return selectParts(c.fields, reads), reads
 	}
-	if known := c.rule.sight.parts.Load(); known != nil {
+	if known := c.rule.partsCache.parts.Load(); known != nil {
 		return *known, reads
 	}
-	parts := narrow(c.fields, reads)
-	c.rule.sight.parts.Store(&parts)
+	parts := selectParts(c.fields, reads)
+	c.rule.partsCache.parts.Store(&parts)
 	return parts, reads
 }
 
@@ -132,7 +132,7 @@ func (c *call) key(entry *policy.Entry) *policy.Key {
 	if key == nil {
 		return nil
 	}
-	parts, reads := c.looked(entry)
+	parts, reads := c.partsRead(entry)
 	d := c.document(reads)
 	defer d.done()
 	d.key = key
@@ -189,7 +189,7 @@ func (d *document) fill(members []part) error {
 			if err := d.field(p.Node); err != nil {
 				return err
 			}
-		case p.There == nil || p.There(d.in):
+		case p.Present == nil || p.Present(d.in):
 			o := d.open(p.Name, p.reads)
 			if err := d.fill(p.below); err != nil {
 				return err
@@ -219,12 +219,12 @@ func (d *document) field(n *input.Node) error {
 		d.labels(n.Name, n.LabelsIn(d.in), n.Always)
 	case input.KindObject, input.KindClaims:
 		if object := n.ObjectIn(d.in); len(object) > 0 || n.Always {
-			return mistake(n, d.json(n.Name, object))
+			return valueError(n, d.json(n.Name, object))
 		}
 	case input.KindPlace:
 		return d.address(n.Name, n.Address(d.in))
 	case input.KindMoment:
-		d.moment(n.Name, *n.Time(d.in))
+		d.timestamp(n.Name, *n.Time(d.in))
 	case input.KindFixed:
 		d.addText(n.Name, n.Constant, true)
 	default:
@@ -233,8 +233,8 @@ func (d *document) field(n *input.Node) error {
 	return nil
 }
 
-// mistake is the error for an invalid value, in the field's words.
-func mistake(n *input.Node, err error) error {
+// valueError is the error for an invalid value, in the field's words.
+func valueError(n *input.Node, err error) error {
 	if err != nil && n.Mistake != "" {
 		return errors.New(n.Mistake)
 	}
@@ -266,7 +266,7 @@ func (d *document) composite(n *input.Node) {
 	case input.KindParsedQuery:
 		_ = d.nested(n.Name, true, true, func(d *document) error { // no error
 			for name, values := range d.call.target.query.Values {
-				if d.wants(name) {
+				if d.isRead(name) {
 					d.strings(name, values)
 				}
 			}
@@ -285,8 +285,8 @@ func (d *document) composite(n *input.Node) {
 	}
 }
 
-// wants reports whether a member is read.
-func (d *document) wants(key string) bool { return d.reads.Has(key) }
+// isRead reports whether a member is read.
+func (d *document) isRead(key string) bool { return d.reads.Has(key) }
 
 // add appends a member that is read, as do the methods below.
 func (d *document) add(key string, v rego.Value) {
@@ -339,15 +339,15 @@ func (d *document) strings(key string, list []string) {
 	d.members = append(d.members, rego.Member{Key: key, Value: rego.Strings(list)})
 }
 
-// outer is the enclosing object: its reads, and where the nested one begins.
-type outer struct {
+// enclosing is the enclosing object: its reads, and where the nested one begins.
+type enclosing struct {
 	reads reach.Reads
 	mark  int
 }
 
 // open begins a nested object.
-func (d *document) open(key string, reads reach.Reads) outer {
-	o := outer{d.reads, len(d.members)}
+func (d *document) open(key string, reads reach.Reads) enclosing {
+	o := enclosing{d.reads, len(d.members)}
 	d.reads = reads
 	if d.key != nil {
 		d.key.Name(key)
@@ -357,7 +357,7 @@ func (d *document) open(key string, reads reach.Reads) outer {
 }
 
 // close ends it.
-func (d *document) close(o outer, key string, always, unordered bool) {
+func (d *document) close(o enclosing, key string, always, unordered bool) {
 	d.reads = o.reads
 	switch {
 	case d.key == nil:
@@ -391,7 +391,7 @@ func (d *document) labels(key string, m map[string]string, always bool) {
 	}
 	_ = d.nested(key, always, true, func(d *document) error { // no error
 		for k, v := range m {
-			if d.wants(k) {
+			if d.isRead(k) {
 				d.addText(k, v, true)
 			}
 		}
@@ -403,7 +403,7 @@ func (d *document) labels(key string, m map[string]string, always bool) {
 func (d *document) params(key string, params []input.Param) {
 	_ = d.nested(key, true, false, func(d *document) error { // no error
 		for i := range params {
-			if p := &params[i]; d.wants(p.Name) {
+			if p := &params[i]; d.isRead(p.Name) {
 				d.addText(p.Name, p.Value, true)
 			}
 		}
@@ -415,7 +415,7 @@ func (d *document) params(key string, params []input.Param) {
 func (d *document) json(key string, x any) error {
 	object, isObject := x.(map[string]any)
 	switch {
-	case !d.wants(key):
+	case !d.isRead(key):
 		return nil
 	case isObject && !d.reads.Below(key).Whole():
 		return d.nested(key, true, true, func(d *document) error {
@@ -445,10 +445,10 @@ func (d *document) address(key string, a *Address) error {
 	}
 	return d.nested(key, false, false, func(d *document) error {
 		return d.nested("socketAddress", false, false, func(d *document) error {
-			if d.wants("address") {
+			if d.isRead("address") {
 				d.addText("address", a.Host, false)
 			}
-			if d.wants("portValue") {
+			if d.isRead("portValue") {
 				d.number("portValue", int64(a.Port), false)
 			}
 			return nil
@@ -456,15 +456,15 @@ func (d *document) address(key string, a *Address) error {
 	})
 }
 
-func (d *document) moment(key string, t time.Time) {
+func (d *document) timestamp(key string, t time.Time) {
 	if t.IsZero() {
 		return
 	}
 	_ = d.nested(key, true, false, func(d *document) error { // no error
-		if d.wants("seconds") {
+		if d.isRead("seconds") {
 			d.number("seconds", t.Unix(), false)
 		}
-		if d.wants("nanos") {
+		if d.isRead("nanos") {
 			d.number("nanos", int64(t.Nanosecond()), false)
 		}
 		return nil
@@ -476,7 +476,7 @@ func (d *document) moment(key string, t time.Time) {
 func (d *document) headers(key string, headers Headers) {
 	_ = d.nested(key, false, true, func(d *document) error { // no error
 		for i, h := range headers {
-			if !d.wants(h.Name) || index(headers[:i], h.Name) >= 0 {
+			if !d.isRead(h.Name) || index(headers[:i], h.Name) >= 0 {
 				continue
 			}
 			value := h.Value

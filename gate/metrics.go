@@ -140,17 +140,17 @@ type Traces struct {
 	Propagator propagation.TextMapPropagator
 }
 
-// carrier adapts request headers to a propagator.
-type carrier struct{ headers Headers }
+// headerCarrier adapts request headers to a propagator.
+type headerCarrier struct{ headers Headers }
 
 // Get implements propagation.TextMapCarrier.
-func (c carrier) Get(name string) string { return c.headers.Get(name) }
+func (c headerCarrier) Get(name string) string { return c.headers.Get(name) }
 
 // Set implements propagation.TextMapCarrier. The request is not changed.
-func (carrier) Set(string, string) {}
+func (headerCarrier) Set(string, string) {}
 
 // Keys implements propagation.TextMapCarrier.
-func (c carrier) Keys() []string {
+func (c headerCarrier) Keys() []string {
 	names := make([]string, len(c.headers))
 	for i, h := range c.headers {
 		names[i] = h.Name
@@ -163,7 +163,7 @@ func (t *Traces) begin(ctx context.Context, c *call) (context.Context, trace.Spa
 	if t == nil {
 		return ctx, nil
 	}
-	ctx, span := t.Tracer.Start(t.Propagator.Extract(ctx, carrier{c.req.Headers}), "gatehouse.check",
+	ctx, span := t.Tracer.Start(t.Propagator.Extract(ctx, headerCarrier{c.req.Headers}), "gatehouse.check",
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(c.started))
 	c.span = span.SpanContext()
 	return ctx, span

@@ -23,9 +23,9 @@ type Permissions struct {
 }
 
 const (
-	mostPermissions     = 1000    // route and method pairs that are evaluated
-	mostPermissionBytes = 1 << 20 // of the answer
-	longestPermissions  = 24 * time.Hour
+	maxPermissions     = 1000    // route and method pairs that are evaluated
+	maxPermissionBytes = 1 << 20 // of the answer
+	longestPermissions = 24 * time.Hour
 )
 
 func (p *Permissions) validate(bypass []Bypass) error {
@@ -34,13 +34,13 @@ func (p *Permissions) validate(bypass []Bypass) error {
 		return nil
 	}
 	if !exactPath(p.Path) {
-		errs = append(errs, wrong("Permissions.Path", "%q: give one exact path, without query, wildcards, escapes or dot segments", p.Path))
+		errs = append(errs, fieldErrorf("Permissions.Path", "%q: give one exact path, without query, wildcards, escapes or dot segments", p.Path))
 	}
 	if slices.ContainsFunc(bypass, func(b Bypass) bool { return b.Path == p.Path && !b.Preflight }) {
-		errs = append(errs, wrong("Permissions.Path", "%q is bypassed as well: requests for it would reach the application", p.Path))
+		errs = append(errs, fieldErrorf("Permissions.Path", "%q is bypassed as well: requests for it would reach the application", p.Path))
 	}
 	if p.MaxAge < 0 || p.MaxAge > longestPermissions {
-		errs = append(errs, wrong("Permissions.MaxAge", "%s: must be from 0s to %s", p.MaxAge, longestPermissions))
+		errs = append(errs, fieldErrorf("Permissions.MaxAge", "%s: must be from 0s to %s", p.MaxAge, longestPermissions))
 	}
 	return errors.Join(errs...)
 }
@@ -78,7 +78,7 @@ func (c *call) respondPermissions(err error) (Answer, error) {
 		return a, err
 	}
 	p := &c.view.Settings.Permissions
-	return Answer{Own: true, Status: http.StatusOK, DecisionID: c.id, Body: c.own.text, Set: []HeaderOption{
+	return Answer{Direct: true, Status: http.StatusOK, DecisionID: c.id, Body: c.permissions.text, Set: []HeaderOption{
 		{Name: "content-type", Value: "application/json"},
 		{Name: "cache-control", Value: fmt.Sprintf("private, max-age=%d", int64(p.MaxAge/time.Second))},
 		{Name: "vary", Value: c.varies()},
@@ -112,8 +112,8 @@ const (
 	may
 )
 
-// tellPermissions evaluates every route of the application, all within the time limit of one evaluation.
-func (g *Gate) tellPermissions(ctx context.Context, c *call) error {
+// answerPermissions evaluates every route of the application, all within the time limit of one evaluation.
+func (g *Gate) answerPermissions(ctx context.Context, c *call) error {
 	ctx, cancel := context.WithTimeout(ctx, c.view.Settings.Timeout)
 	defer cancel()
 	p := newProber(g, c)
@@ -121,11 +121,11 @@ func (g *Gate) tellPermissions(ctx context.Context, c *call) error {
 	found := map[string]permission{}
 	for _, route := range c.app.table.Routes() {
 		for _, method := range route.RuleMethods() {
-			if len(keys) >= mostPermissions {
-				return fail(Unavailable, fmt.Errorf("the route table has more than %d routes, which is too many for permissions", mostPermissions))
+			if len(keys) >= maxPermissions {
+				return fail(Unavailable, fmt.Errorf("the route table has more than %d routes, which is too many for permissions", maxPermissions))
 			}
 			if ctx.Err() != nil {
-				return lateFor(ctx)
+				return timeoutError(ctx)
 			}
 			is, err := p.ask(ctx, method, route)
 			if err != nil {
@@ -143,7 +143,7 @@ func (g *Gate) tellPermissions(ctx context.Context, c *call) error {
 	return c.writePermissions(keys, found)
 }
 
-func lateFor(ctx context.Context) error {
+func timeoutError(ctx context.Context) error {
 	return &failure{Timeout, http.StatusServiceUnavailable, fmt.Errorf("policy.timeout is over before every route was asked about: %w", context.Cause(ctx))}
 }
 
@@ -160,15 +160,15 @@ func (c *call) writePermissions(keys []string, found map[string]permission) erro
 		}
 		b.Truncate(b.Len() - 1) // the trailing newline
 		b.WriteString([...]string{unknown: ":null", mayNot: ":false", may: ":true"}[found[key]])
-		if separator = ','; b.Len() > mostPermissionBytes {
-			return fail(Unavailable, fmt.Errorf("the answer has more than %d bytes, which is too many for permissions", mostPermissionBytes))
+		if separator = ','; b.Len() > maxPermissionBytes {
+			return fail(Unavailable, fmt.Errorf("the answer has more than %d bytes, which is too many for permissions", maxPermissionBytes))
 		}
 	}
 	if len(keys) == 0 {
 		b.WriteByte('{')
 	}
 	b.WriteString("}\n")
-	c.own.text = b.String()
+	c.permissions.text = b.String()
 	return nil
 }
 
@@ -265,10 +265,10 @@ func (p *prober) decide(ctx context.Context, fixed bool) (permission, error) {
 		if i >= 0 {
 			route = c.match.Also[i].Route
 		}
-		if c.rule = c.app.ask(c.method, route); c.rule.entry == nil {
+		if c.rule = c.app.findRule(c.method, route); c.rule.entry == nil {
 			return mayNot, nil
 		}
-		if parts, _ := c.looked(c.rule.entry); p.open(parts, fixed) {
+		if parts, _ := c.partsRead(c.rule.entry); p.open(parts, fixed) {
 			return unknown, nil
 		}
 	}
@@ -276,7 +276,7 @@ func (p *prober) decide(ctx context.Context, fixed bool) (permission, error) {
 	if len(c.match.Also) > 0 {
 		err = p.gate.askAll(ctx, c)
 	} else {
-		err = p.gate.ask(ctx, c)
+		err = p.gate.evaluate(ctx, c)
 	}
 	if err == nil {
 		if err = p.passes(); err == nil {
@@ -285,7 +285,7 @@ func (p *prober) decide(ctx context.Context, fixed bool) (permission, error) {
 	}
 	switch f := asFailure(err); {
 	case ctx.Err() != nil:
-		return unknown, lateFor(ctx)
+		return unknown, timeoutError(ctx)
 	case f.reason.OfPolicy(), f.reason == BadRequest:
 		return mayNot, nil
 	case f.reason == Timeout:

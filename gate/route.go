@@ -16,7 +16,7 @@ func (c *call) route() error {
 	if c.app = c.view.app(c.req); c.app == nil {
 		return fail(NoRoute, fmt.Errorf("no app has the host %q", c.req.Host))
 	}
-	if c.own.wanted {
+	if c.permissions.wanted {
 		return c.routePermissions()
 	}
 	refused := c.target.forms &^ s.Paths.forms()
@@ -171,7 +171,7 @@ func isUpgrade(req *Request) bool {
 	for i := range req.Headers {
 		switch h := &req.Headers[i]; h.Name {
 		case "upgrade", ":protocol":
-			if mentions(h.Value, "websocket") {
+			if containsFold(h.Value, "websocket") {
 				return true
 			}
 		case "sec-websocket-key":
@@ -181,8 +181,8 @@ func isUpgrade(req *Request) bool {
 	return false
 }
 
-// mentions reports whether s contains the word, ignoring ASCII case.
-func mentions(s, word string) bool {
+// containsFold reports whether s contains the word, ignoring ASCII case.
+func containsFold(s, word string) bool {
 	for i := 0; i+len(word) <= len(s); i++ {
 		if strings.EqualFold(s[i:i+len(word)], word) {
 			return true

@@ -77,10 +77,10 @@ type queryChange struct {
 	sets    []policy.QueryParameter
 	removes []string
 
-	owned  []string               // names that are set or removed, decoded
-	gone   []string               // removed names, as spelled in the query
-	places []identity.TokenSource // whose parameters are removed
-	many   bool                   // more spellings than maxSpellings
+	owned   []string               // names that are set or removed, decoded
+	removed []string               // removed names, as spelled in the query
+	places  []identity.TokenSource // whose parameters are removed
+	many    bool                   // more spellings than maxSpellings
 }
 
 // set writes a parameter, and removes its other spellings.
@@ -114,8 +114,8 @@ func (q *queryChange) name(given string) string {
 
 // remove removes a parameter in every spelling.
 func (q *queryChange) remove(name string) {
-	q.owned, q.gone = append(q.owned, q.name(name)), append(q.gone, q.escape(name))
-	q.take(q.escape(name))
+	q.owned, q.removed = append(q.owned, q.name(name)), append(q.removed, q.escape(name))
+	q.removeSpelling(q.escape(name))
 	q.spellings(q.name(name), "")
 }
 
@@ -123,16 +123,16 @@ func (q *queryChange) remove(name string) {
 func (q *queryChange) spellings(name, kept string) {
 	for sent := range query.Pairs(q.raw) {
 		if sent != kept && query.Spells(sent, name) {
-			q.take(sent)
+			q.removeSpelling(sent)
 		}
 	}
 }
 
-// take removes a name as the client sent it.
-func (q *queryChange) take(sent string) {
+// removeSpelling removes a name as the client sent it.
+func (q *queryChange) removeSpelling(sent string) {
 	switch {
 	case slices.Contains(q.removes, sent):
-	case len(q.removes) >= maxSpellings+len(q.gone):
+	case len(q.removes) >= maxSpellings+len(q.removed):
 		q.many = true
 	default:
 		q.removes = append(q.removes, sent)
@@ -163,7 +163,7 @@ func (q *queryChange) rewrite(path string) string {
 	}
 	for i, p := range q.sets {
 		again := func(other policy.QueryParameter) bool { return other.Name == p.Name }
-		if !slices.Contains(q.gone, p.Name) && !slices.ContainsFunc(q.sets[i+1:], again) { // the last of a name wins
+		if !slices.Contains(q.removed, p.Name) && !slices.ContainsFunc(q.sets[i+1:], again) { // the last of a name wins
 			write(p.Name + "=" + p.Value)
 		}
 	}
@@ -213,7 +213,7 @@ func (c *call) removeCredentialQuery(q *queryChange) error {
 			if c.req.FixedQuery {
 				return fail(BadRequest, fmt.Errorf("query parameter %q must be removed, which this proxy cannot do", s.Query))
 			}
-			q.take(name)
+			q.removeSpelling(name)
 		}
 	}
 	return nil

@@ -239,7 +239,7 @@ var errAnswered = errors.New("answered")
 
 // explain explains the rule of the matched route.
 func (c *call) explain(ctx context.Context, found *Explained, options func(map[string]any) explain.Options) error {
-	c.rule, c.described = c.app.ask(c.method, c.match.Route), false
+	c.rule, c.described = c.app.findRule(c.method, c.match.Route), false
 	entry := c.rule.entry
 	if entry == nil {
 		return nil

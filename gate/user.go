@@ -161,28 +161,28 @@ func newUsers() *users { return &users{seed: maphash.MakeSeed()} }
 // maxKnown bounds the groups, roles and properties of a cached user: all slots together take a few MiB at most.
 const maxKnown = 256
 
-// small reports whether a user may be cached.
-func small(u *input.User) bool {
+// cacheable reports whether a user may be cached.
+func cacheable(u *input.User) bool {
 	if u == nil {
 		return true
 	}
 	left := maxKnown - len(u.Roles) - len(u.Groups)
-	return weigh(u.Properties, &left)
+	return fitsInto(u.Properties, &left)
 }
 
-// weigh subtracts the size of x from what is left, and reports whether anything remains.
-func weigh(x any, left *int) bool {
+// fitsInto subtracts the size of x from what is left, and reports whether anything remains.
+func fitsInto(x any, left *int) bool {
 	*left--
 	switch x := x.(type) {
 	case string:
 		*left -= len(x) >> 5
 	case []any:
 		for i := 0; i < len(x) && *left >= 0; i++ {
-			weigh(x[i], left)
+			fitsInto(x[i], left)
 		}
 	case map[string]any:
 		for name, value := range x {
-			if *left -= len(name) >> 5; *left < 0 || !weigh(value, left) {
+			if *left -= len(name) >> 5; *left < 0 || !fitsInto(value, left) {
 				break
 			}
 		}
@@ -200,7 +200,7 @@ func (k *users) find(s *directory.Snapshot, byID bool, name string, parts userPa
 	if err != nil {
 		return nil, err
 	}
-	if !small(user) {
+	if !cacheable(user) {
 		return user, nil
 	}
 	slot.Store(&knownUser{name: name, byID: byID, parts: parts, epoch: epoch, user: user})

@@ -116,13 +116,13 @@ func (g *Gate) publish(parts []Part) (err error) {
 	g.logNotices(before, &next)
 	g.view.Store(&next)
 	if g.onPublish != nil {
-		g.tell(&next)
+		g.notifyPublish(&next)
 	}
 	return nil
 }
 
-// tell calls OnPublish. The View is already active, so a panic there changes nothing.
-func (g *Gate) tell(v *View) {
+// notifyPublish calls OnPublish. The View is already active, so a panic there changes nothing.
+func (g *Gate) notifyPublish(v *View) {
 	defer panics.Recover("telling what was published")
 	g.onPublish(v)
 }
@@ -283,29 +283,29 @@ type Bypass struct {
 func (s *Settings) Validate() error {
 	errs := []error{s.Headers.validate(s.Verifier), validateApps(s.Apps)}
 	if s.Timeout <= 0 {
-		errs = append(errs, wrong("Timeout", "%s: must be above zero", s.Timeout))
+		errs = append(errs, fieldErrorf("Timeout", "%s: must be above zero", s.Timeout))
 	}
 	if s.Users == nil && s.Headers.parts() != 0 {
-		errs = append(errs, wrong("Headers", "headers tell of the caller's user, and there is no directory"))
+		errs = append(errs, fieldErrorf("Headers", "headers tell of the caller's user, and there is no directory"))
 	}
 	if s.Limits.Message < 1 {
-		errs = append(errs, wrong("Limits.Message", "must be above zero"))
+		errs = append(errs, fieldErrorf("Limits.Message", "must be above zero"))
 	}
 	if s.Limits.Headers < 1 {
-		errs = append(errs, wrong("Limits.Headers", "must be above zero"))
+		errs = append(errs, fieldErrorf("Limits.Headers", "must be above zero"))
 	}
 	if s.Limits.Concurrent < 0 {
-		errs = append(errs, wrong("Limits.Concurrent", "must not be below zero"))
+		errs = append(errs, fieldErrorf("Limits.Concurrent", "must not be below zero"))
 	}
 	for i, b := range s.Bypass {
 		switch {
 		case b.Preflight && b.Method != "" && b.Method != http.MethodOptions:
-			errs = append(errs, wrong(element("Bypass", i), "a preflight's method is OPTIONS, not %q", b.Method))
+			errs = append(errs, fieldErrorf(element("Bypass", i), "a preflight's method is OPTIONS, not %q", b.Method))
 		case !b.Preflight && b.Method == "":
-			errs = append(errs, wrong(element("Bypass", i), "method is missing"))
+			errs = append(errs, fieldErrorf(element("Bypass", i), "method is missing"))
 		case b.Path == "" && b.Preflight:
 		case !exactPath(b.Path):
-			errs = append(errs, wrong(element("Bypass", i), "path %q: give one exact path, without query, wildcards, escapes or dot segments", b.Path))
+			errs = append(errs, fieldErrorf(element("Bypass", i), "path %q: give one exact path, without query, wildcards, escapes or dot segments", b.Path))
 		}
 	}
 	errs = append(errs, s.Permissions.validate(s.Bypass))
@@ -355,7 +355,7 @@ func (e *FieldError) Unwrap() error { return e.Err }
 // ErrDecisionOrRoot means that an application has neither Decision nor Root, or both.
 var ErrDecisionOrRoot = errors.New("set one of Decision and Root")
 
-func wrong(path, format string, args ...any) error {
+func fieldErrorf(path, format string, args ...any) error {
 	return &FieldError{Path: path, Err: fmt.Errorf(format, args...)}
 }
 

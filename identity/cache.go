@@ -51,7 +51,7 @@ func (c *cache) hash(t credential.Token) uint64 {
 	return maphash.String(c.seed, t.Raw)
 }
 
-func (c *cache) ways(hash uint64) []atomic.Pointer[verdict] {
+func (c *cache) bucket(hash uint64) []atomic.Pointer[verdict] {
 	base := hash & uint64(len(c.slots)-1) &^ (cacheWays - 1)
 	return c.slots[base : base+cacheWays]
 }
@@ -61,7 +61,7 @@ func (c *cache) get(hash uint64, t credential.Token) *verdict {
 	if c.slots == nil {
 		return nil
 	}
-	ways := c.ways(hash)
+	ways := c.bucket(hash)
 	for i := range ways {
 		if e := ways[i].Load(); e != nil && e.hash == hash && e.token.Raw == t.Raw {
 			return e
@@ -76,7 +76,7 @@ func (c *cache) put(e *verdict, now time.Time) {
 	if c.slots == nil || int64(e.memory) > c.limit/cacheWays {
 		return
 	}
-	ways := c.ways(e.hash)
+	ways := c.bucket(e.hash)
 	victim := int(e.hash>>32+c.hand.Load()) % cacheWays
 	for i := range ways {
 		old := ways[i].Load()

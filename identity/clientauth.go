@@ -39,13 +39,13 @@ func (a *clientAuth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(credent
 // addClientAuth notes the file that an entry authenticates us with.
 func (v *Verifier) addClientAuth(in *introspector) (problems []error) {
 	if (in.SecretFile == "") == (in.KeyFile == "") {
-		problems = append(problems, wrong("SecretFile", "exactly one of it and private_key_file is required"))
+		problems = append(problems, fieldErrorf("SecretFile", "exactly one of it and private_key_file is required"))
 	}
 	if in.KeyFile == "" && in.KeyID != "" {
-		problems = append(problems, wrong("KeyID", "belongs to private_key_file"))
+		problems = append(problems, fieldErrorf("KeyID", "belongs to private_key_file"))
 	}
 	if in.KeyFile == "" && in.AssertionAudience != "" {
-		problems = append(problems, wrong("AssertionAudience", "belongs to private_key_file"))
+		problems = append(problems, fieldErrorf("AssertionAudience", "belongs to private_key_file"))
 	}
 	f := &otherFile{field: fmt.Sprintf("Introspection[%d].SecretFile", in.index), key: fmt.Sprintf("introspection[%d].client_secret_file", in.index), path: in.SecretFile, parse: parseSecret}
 	if in.KeyFile != "" {

@@ -37,8 +37,8 @@ const (
 	maxRedirects    = 3
 	maxResponseHead = 64 << 10
 	loadTimeout     = 5 * time.Second
-	nudgeInterval   = 10 * time.Second // between fetches for unknown key ids, over time
-	nudgeBurst      = 2                // of them at once, so that one made-up id does not keep a rotation waiting
+	refetchInterval = 10 * time.Second // between fetches for unknown key ids, over time
+	refetchBurst    = 2                // of them at once, so that one made-up id does not keep a rotation waiting
 	keyWait         = time.Second
 	keyWaitBlind    = 150 * time.Millisecond // for callers that do not say how long they wait: Envoy's default is 200 ms
 	maxKeyWaiters   = 64                     // requests, for one issuer
@@ -143,12 +143,12 @@ type Verifier struct {
 	sources  []TokenSource // every place of any issuer, each once
 	places   []TokenSource // sources, and the API keys' place
 	cookies  uint64        // those of sources that are cookies, a bit for each
-	// oddPlaces says that a header of places is spelled with other characters than letters, digits and "-".
-	oddPlaces bool
-	base64    *base64.Encoding // RawURL, strict
-	cache     *cache           // of verified tokens
-	refused   *cache           // of tokens that failed, so that bad ones never push out good ones
-	others    others
+	// unusualNames says that a header of places is spelled with other characters than letters, digits and "-".
+	unusualNames bool
+	base64       *base64.Encoding // RawURL, strict
+	cache        *cache           // of verified tokens
+	refused      *cache           // of tokens that failed, so that bad ones never push out good ones
+	others       others
 
 	metrics *metrics
 	keyless bool // some credentials need no issuer's keys
@@ -167,7 +167,7 @@ type issuer struct {
 	places     uint64 // bit i: Verifier.sources[i] is accepted
 	required   []requirement
 
-	lookups *lookups
+	lookups *keyLookups
 	copy    *keyset.Copy // nil = none is kept; Run's fetcher owns what changes in it
 	failure string       // to keep a copy, that was logged last; Run's fetcher owns it
 }
@@ -200,7 +200,7 @@ func New(c Config) (*Verifier, error) {
 	}
 	var problems []error
 	if c.MaxToken < 0 {
-		problems = append(problems, wrong("MaxToken", "%d is negative", c.MaxToken))
+		problems = append(problems, fieldErrorf("MaxToken", "%d is negative", c.MaxToken))
 	}
 	for n, config := range c.Issuers {
 		iss, errs := v.addIssuer(n, config)
@@ -209,13 +209,13 @@ func New(c Config) (*Verifier, error) {
 			if config.Issuer == "" {
 				name = strings.TrimSpace(fmt.Sprintf("number %d %s", n+1, config.Preset))
 			}
-			problems = append(problems, within(fmt.Sprintf("Issuers[%d]", n), name, err))
+			problems = append(problems, prefixPath(fmt.Sprintf("Issuers[%d]", n), name, err))
 		}
 		iss.copy = newCopy(c.Dir, iss)
 		v.issuers = append(v.issuers, iss)
 	}
 	v.places = allPlaces(v.sources, c.APIKeys)
-	v.oddPlaces = slices.ContainsFunc(v.places, func(s TokenSource) bool { return credential.FoldHeader(s.HeaderName()) != s.HeaderName() })
+	v.unusualNames = slices.ContainsFunc(v.places, func(s TokenSource) bool { return credential.FoldHeader(s.HeaderName()) != s.HeaderName() })
 	problems = append(problems, v.addOthers(c)...)
 	problems = append(problems, v.ambiguousSources()...)
 	if len(problems) > 0 {
@@ -239,7 +239,7 @@ func (v *Verifier) addIssuer(index int, c Issuer) (*issuer, []error) {
 	if len(problems) > 0 {
 		return &issuer{Issuer: c}, problems
 	}
-	problem := func(path, format string, a ...any) { problems = append(problems, wrong(path, format, a...)) }
+	problem := func(path, format string, a ...any) { problems = append(problems, fieldErrorf(path, format, a...)) }
 	iss := &issuer{Issuer: c, index: index, lookups: newLookups()}
 
 	switch {
@@ -283,11 +283,11 @@ func pickAlgorithms(names []string) (map[string]keyset.Algorithm, []error) {
 		case i >= 0:
 			picked[name] = known[i]
 		case strings.EqualFold(name, "none"):
-			problems = append(problems, wrong("Algorithms", "%q would accept unsigned tokens", name))
+			problems = append(problems, fieldErrorf("Algorithms", "%q would accept unsigned tokens", name))
 		case strings.HasPrefix(strings.ToUpper(name), "HS"):
-			problems = append(problems, wrong("Algorithms", "%q is symmetric: a key that verifies can also sign", name))
+			problems = append(problems, fieldErrorf("Algorithms", "%q is symmetric: a key that verifies can also sign", name))
 		default:
-			problems = append(problems, wrong("Algorithms", "%q is none of RS256, PS256, ES256, ES384, EdDSA", name))
+			problems = append(problems, fieldErrorf("Algorithms", "%q is none of RS256, PS256, ES256, ES384, EdDSA", name))
 		}
 	}
 	return picked, problems
@@ -302,35 +302,35 @@ func checkKeySource(name string, k KeySource) (KeySource, []error) {
 		}
 	}
 	if given != 1 {
-		return k, append(problems, wrong("Keys", "exactly one of file, url and discovery is required"))
+		return k, append(problems, fieldErrorf("Keys", "exactly one of file, url and discovery is required"))
 	}
 	if k.File != "" {
 		if k.Refresh != 0 {
-			problems = append(problems, wrong("Keys.Refresh", "is for a url; a file is watched"))
+			problems = append(problems, fieldErrorf("Keys.Refresh", "is for a url; a file is watched"))
 		}
 		if k.MaxStale != 0 {
-			problems = append(problems, wrong("Keys.MaxStale", "is for a url; a file is watched"))
+			problems = append(problems, fieldErrorf("Keys.MaxStale", "is for a url; a file is watched"))
 		}
 		return k, problems
 	}
 	if k.Discovery {
 		if err := keyset.CheckIssuerURL(name); err != nil {
-			problems = append(problems, wrong("Keys.Discovery", "the issuer %w", err))
+			problems = append(problems, fieldErrorf("Keys.Discovery", "the issuer %w", err))
 		}
 	} else if err := keyset.CheckURL(k.URL); err != nil {
-		problems = append(problems, wrong("Keys.URL", "%w", err))
+		problems = append(problems, fieldErrorf("Keys.URL", "%w", err))
 	}
 	if k.Refresh == 0 {
 		k.Refresh = defaultRefresh
 	}
 	if k.Refresh < minRefresh || k.Refresh > maxRefresh {
-		problems = append(problems, wrong("Keys.Refresh", "%q is not between %s and %s", k.Refresh, minRefresh, maxRefresh))
+		problems = append(problems, fieldErrorf("Keys.Refresh", "%q is not between %s and %s", k.Refresh, minRefresh, maxRefresh))
 	}
 	if k.MaxStale == 0 {
 		k.MaxStale = max(defaultMaxStale, 2*k.Refresh)
 	}
 	if k.MaxStale < 2*k.Refresh || k.MaxStale > maxMaxStale {
-		problems = append(problems, wrong("Keys.MaxStale", "%q is not between %s (twice refresh, so that one late answer takes no keys away) and %s",
+		problems = append(problems, fieldErrorf("Keys.MaxStale", "%q is not between %s (twice refresh, so that one late answer takes no keys away) and %s",
 			k.MaxStale, 2*k.Refresh, maxMaxStale))
 	}
 	return k, problems
@@ -346,13 +346,13 @@ func (v *Verifier) addSources(from []TokenSource) (uint64, []error) {
 	for _, s := range from {
 		s, err := s.Normalized()
 		if err != nil {
-			problems = append(problems, wrong("From", "%w", err))
+			problems = append(problems, fieldErrorf("From", "%w", err))
 			continue
 		}
 		i := slices.Index(v.sources, s)
 		if i < 0 {
 			if len(v.sources) == maxSources {
-				return places, append(problems, wrong("From", "more than %d places in all", maxSources))
+				return places, append(problems, fieldErrorf("From", "more than %d places in all", maxSources))
 			}
 			i = len(v.sources)
 			v.sources = append(v.sources, s)
@@ -372,11 +372,11 @@ func (v *Verifier) ambiguousSources() []error {
 	for _, raw := range v.sources {
 		other := func(s TokenSource) bool { return s.Header == raw.Header && s.Scheme != "" }
 		if raw.Header != "" && raw.Scheme == "" && slices.ContainsFunc(v.sources, other) {
-			problems = append(problems, wrong("From", "header %q is listed with a scheme and without", raw.Header))
+			problems = append(problems, fieldErrorf("From", "header %q is listed with a scheme and without", raw.Header))
 		}
 		chunked := func(s TokenSource) bool { return s.Chunked && s != raw && s.CookiePart(raw.Cookie) >= 0 }
 		if raw.Cookie != "" && slices.ContainsFunc(v.sources, chunked) {
-			problems = append(problems, wrong("From", "cookie %q is listed twice, or is a chunk of another that is listed", raw.Cookie))
+			problems = append(problems, fieldErrorf("From", "cookie %q is listed twice, or is a chunk of another that is listed", raw.Cookie))
 		}
 	}
 	return problems
@@ -395,12 +395,12 @@ func (e *FieldError) Error() string { return e.Path + ": " + e.Err.Error() }
 // Unwrap gives what is wrong.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-func wrong(path, format string, args ...any) error {
+func fieldErrorf(path, format string, args ...any) error {
 	return &FieldError{Path: path, Err: fmt.Errorf(format, args...)}
 }
 
-// within puts a path in front of that of an error.
-func within(path, issuer string, err error) error {
+// prefixPath puts a path in front of that of an error.
+func prefixPath(path, issuer string, err error) error {
 	if field, ok := errors.AsType[*FieldError](err); ok {
 		return &FieldError{path + "." + field.Path, issuer, field.Err}
 	}
@@ -430,7 +430,7 @@ func allPlaces(sources []TokenSource, keys APIKeys) []TokenSource {
 // Lookalike reports whether a header could be taken for one that credentials are looked for in, and is not that one: to WSGI "x_api_key" and
 // "x-api-key" are one name. folded is the name with everything but letters and digits as "-".
 func (v *Verifier) Lookalike(name, folded string) bool {
-	return v != nil && (name != folded || v.oddPlaces) && v.lookalike(name, folded)
+	return v != nil && (name != folded || v.unusualNames) && v.lookalike(name, folded)
 }
 
 // lookalike is Lookalike for the few names that need a look.

@@ -72,20 +72,20 @@ var (
 // through. Run's end waits for the requests to the server.
 type introspector struct {
 	Introspection
-	index    int
-	file     int // index in others.files of the secret or the key
-	places   uint64
-	clock    func() time.Time
-	client   *http.Client
-	ours     *http.Transport // whose idle connections are ours to close; nil = the client was given
-	log      *zap.Logger
-	metrics  *metrics
-	slots    chan struct{} // holds one for each question under way
-	warned   atomic.Int64  // when a failure was last logged, Unix nanoseconds
-	mu       sync.Mutex    // flights, active, inactive
-	flights  map[tokenSum]*flight
-	active   answers
-	inactive answers
+	index        int
+	file         int // index in others.files of the secret or the key
+	places       uint64
+	clock        func() time.Time
+	client       *http.Client
+	ownTransport *http.Transport // whose idle connections are ours to close; nil = the client was given
+	log          *zap.Logger
+	metrics      *metrics
+	slots        chan struct{} // holds one for each question under way
+	warned       atomic.Int64  // when a failure was last logged, Unix nanoseconds
+	mu           sync.Mutex    // flights, active, inactive
+	flights      map[tokenSum]*flight
+	active       answers
+	inactive     answers
 }
 
 // tokenSum stands for a token: the token itself is not kept.
@@ -99,11 +99,11 @@ type flight struct {
 }
 
 func (v *Verifier) addIntrospection(index int, c Introspection, all Config) (problems []error) {
-	problem := func(path, format string, a ...any) { problems = append(problems, wrong(path, format, a...)) }
+	problem := func(path, format string, a ...any) { problems = append(problems, fieldErrorf(path, format, a...)) }
 	in := &introspector{Introspection: c, index: index, clock: v.clock, log: v.log, slots: make(chan struct{}, maxQuestions),
 		flights: make(map[tokenSum]*flight), active: newAnswers(maxActive, maxActiveBytes), inactive: newAnswers(maxInactive, maxActiveBytes)}
 	// Unlike the client for key sets it keeps connections open between questions, and follows no redirect: the body holds a token.
-	in.client, in.ours = upstream.Direct{Client: all.Client, Header: maxResponseHead, Idle: maxQuestions}.New()
+	in.client, in.ownTransport = upstream.Direct{Client: all.Client, Header: maxResponseHead, Idle: maxQuestions}.New()
 	in.client.Timeout = 0
 	in.Claims = c.Claims.WithDefaults(func(field string, err error) { problem("Claims."+field, "%w", err) })
 	if err := keyset.CheckURL(c.URL); err != nil {
@@ -139,9 +139,9 @@ func (v *Verifier) addAnswerIssuer(in *introspector) []error {
 	case in.Issuer == "":
 		return nil
 	case v.byName[in.Issuer] != nil:
-		return []error{wrong("Issuer", "%q is verified here by identity.jwt: only one of the two can take its tokens", in.Issuer)}
+		return []error{fieldErrorf("Issuer", "%q is verified here by identity.jwt: only one of the two can take its tokens", in.Issuer)}
 	case v.others.byIssuer[in.Issuer] != nil:
-		return []error{wrong("Issuer", "%q is listed twice", in.Issuer)}
+		return []error{fieldErrorf("Issuer", "%q is listed twice", in.Issuer)}
 	}
 	v.others.byIssuer[in.Issuer] = in
 	return nil
@@ -150,16 +150,16 @@ func (v *Verifier) addAnswerIssuer(in *introspector) []error {
 // closeIdle waits for the questions under way, and closes the connections that no question uses.
 func (o *others) closeIdle() {
 	for _, in := range o.introspectors {
-		for _, f := range in.underWay() {
+		for _, f := range in.inFlight() {
 			<-f.done
 		}
-		if in.ours != nil {
-			in.ours.CloseIdleConnections()
+		if in.ownTransport != nil {
+			in.ownTransport.CloseIdleConnections()
 		}
 	}
 }
 
-func (in *introspector) underWay() []*flight {
+func (in *introspector) inFlight() []*flight {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return slices.Collect(maps.Values(in.flights))
@@ -265,7 +265,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok cred
 	if !running {
 		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic
 		in.flights[sum] = f
-		go in.fly(f, auth, credential.Token{Raw: strings.Clone(tok.Raw)}, sum) // goroutine: fly recovers
+		go in.runFlight(f, auth, credential.Token{Raw: strings.Clone(tok.Raw)}, sum) // goroutine: fly recovers
 	}
 	in.mu.Unlock()
 	limit := in.Timeout + time.Second // the question itself ends before
@@ -283,8 +283,8 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok cred
 	return Identity{}, errAskingGone
 }
 
-// fly puts a flight's question. It ends by itself, after Timeout at the latest.
-func (in *introspector) fly(f *flight, auth *clientAuth, tok credential.Token, sum tokenSum) {
+// runFlight puts a flight's question. It ends by itself, after Timeout at the latest.
+func (in *introspector) runFlight(f *flight, auth *clientAuth, tok credential.Token, sum tokenSum) {
 	defer func() {
 		if p := recover(); p != nil {
 			panics.Report("introspecting a token at "+keyset.WithoutQuery(in.URL), p)
@@ -328,7 +328,7 @@ func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credentia
 	if !active {
 		a.until = asked.Add(min(in.CacheFor, inactiveAnswer))
 		a.memory = 256
-		in.remember(&in.inactive, a)
+		in.store(&in.inactive, a)
 		return Identity{}, errInactive
 	}
 	times, err := in.read(payload, a)
@@ -338,7 +338,7 @@ func (in *introspector) ask(ctx context.Context, auth *clientAuth, tok credentia
 	if !times.Until.IsZero() && times.Until.Before(a.until) {
 		a.until = times.Until
 	}
-	in.remember(&in.active, a)
+	in.store(&in.active, a)
 	return a.identity, nil
 }
 
@@ -451,8 +451,8 @@ func (in *introspector) failed(cause, detail error) error {
 	return cause
 }
 
-// remember keeps an answer for as long as it may be used.
-func (in *introspector) remember(where *answers, a *answer) {
+// store keeps an answer for as long as it may be used.
+func (in *introspector) store(where *answers, a *answer) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if now := in.clock(); now.Before(a.until) {

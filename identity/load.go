@@ -134,8 +134,8 @@ func (v *Verifier) Run(ctx context.Context, publish func(*Keys)) error {
 		if l.withdraw() || changed {
 			l.publish(publish)
 		}
-		if result.wanted != nil {
-			result.issuer.lookups.finish(result.wanted)
+		if result.fetch != nil {
+			result.issuer.lookups.finish(result.fetch)
 		}
 	}
 }
@@ -151,7 +151,7 @@ func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func
 		kept, wait := loaded{issuer: iss}, time.Duration(0)
 		if !l.fetched[i].IsZero() {
 			kept.set, kept.at = l.sets[i], l.status[i].FetchedAt
-			wait = max(0, upstream.Early(iss.Keys.Refresh)-time.Since(l.fetched[i]))
+			wait = max(0, upstream.Shorten(iss.Keys.Refresh)-time.Since(l.fetched[i]))
 		}
 		iss.lookups.begin()
 		wg.Go(func() {
@@ -280,7 +280,7 @@ func (l *loader) logFor(iss *issuer) *zap.Logger {
 func (l *loader) take(r loaded) {
 	i := r.issuer.index
 	status := &l.status[i]
-	r.set.GoneSince(l.sets[i])
+	r.set.NoteRetired(l.sets[i])
 	l.sets[i] = r.set
 	l.generation = l.v.generation.Add(1)
 	status.Loaded, status.Withdrawn, status.Keys, status.Notices, status.FetchedAt = true, false, r.set.Len(), r.set.Notices(), r.at
@@ -382,7 +382,7 @@ type loaded struct {
 	set    *keyset.Set
 	err    error
 	at     time.Time // when set was read, by Config.Clock
-	wanted *wanted   // that waits for it; nil = none does
+	fetch  *keyFetch // that waits for it; nil = none does
 }
 
 // refresh fetches an issuer's URL again and again until ctx ends: on its interval, early when asked to, and after a failure
@@ -396,7 +396,7 @@ func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait t
 		if !ok {
 			return
 		}
-		r := loaded{issuer: iss, wanted: asked}
+		r := loaded{issuer: iss, fetch: asked}
 		r.set, r.err = v.fetch(ctx, iss)
 		r.at = v.clock()
 		select {
@@ -406,10 +406,10 @@ func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait t
 		}
 		v.keepCopy(r)
 		if r.err == nil {
-			wait, backoff = upstream.Early(iss.Keys.Refresh), minRefresh
+			wait, backoff = upstream.Shorten(iss.Keys.Refresh), minRefresh
 			continue
 		}
-		wait = upstream.Early(min(backoff, iss.Keys.Refresh))
+		wait = upstream.Shorten(min(backoff, iss.Keys.Refresh))
 		backoff = min(2*backoff, iss.Keys.Refresh)
 	}
 }

@@ -35,16 +35,16 @@ func (v *Verifier) addOthers(c Config) []error {
 	var problems []error
 	for i, config := range c.Introspection {
 		for _, err := range v.addIntrospection(i, config, c) {
-			problems = append(problems, within(fmt.Sprintf("Introspection[%d]", i), "", err))
+			problems = append(problems, prefixPath(fmt.Sprintf("Introspection[%d]", i), "", err))
 		}
 	}
 	if err := v.addAPIKeys(c.APIKeys); err != nil {
-		problems = append(problems, within("APIKeys", "", err))
+		problems = append(problems, prefixPath("APIKeys", "", err))
 	}
 	var errs []error
 	v.others.peers, errs = peer.New(c.Peer)
 	for _, err := range errs {
-		problems = append(problems, wrong("Peer", "%w", err))
+		problems = append(problems, fieldErrorf("Peer", "%w", err))
 	}
 	return problems
 }
@@ -59,7 +59,7 @@ func (v *Verifier) newPlaces(from []TokenSource, taken uint64) (uint64, []error)
 	places, problems := v.addSources(from)
 	for i, s := range v.sources {
 		if places&taken&(1<<i) != 0 {
-			problems = append(problems, wrong("From", "%s is the place of another credential: give this one a header or scheme of its own", s.Describe()))
+			problems = append(problems, fieldErrorf("From", "%s is the place of another credential: give this one a header or scheme of its own", s.Describe()))
 		}
 	}
 	return places, problems
@@ -169,7 +169,7 @@ func oneLine(path string, raw []byte) (string, error) {
 	return text, nil
 }
 
-var errNoFile = wrong("File", "is required: gatehouse identity new-key makes one")
+var errNoFile = fieldErrorf("File", "is required: gatehouse identity new-key makes one")
 
 // Peer is the other end of the connection to Envoy, see peer.Reader. A nil Verifier knows the principal alone.
 func (v *Verifier) Peer(req Request) Peer {
@@ -208,7 +208,7 @@ func (v *Verifier) addAPIKeys(c APIKeys) error {
 	}
 	header := cmp.Or(c.Header, "x-api-key")
 	if strings.EqualFold(header, "authorization") && c.Scheme == "" {
-		return wrong("Scheme", `the header "authorization" needs one, such as Key`)
+		return fieldErrorf("Scheme", `the header "authorization" needs one, such as Key`)
 	}
 	places, problems := v.newPlaces([]TokenSource{{Header: header, Scheme: c.Scheme}}, taken)
 	if len(problems) > 0 {

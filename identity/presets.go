@@ -56,12 +56,12 @@ func (i Issuer) withPreset() (Issuer, []error) {
 	i.Require = maps.Clone(i.Require)
 	problems := fill(&i)
 	if i.Preset != "" && i.Preset != "cognito" && len(i.Audiences) == 0 {
-		problems = append(problems, wrong("Audiences", "at least one is required; the tokens of %s have aud", i.Preset))
+		problems = append(problems, fieldErrorf("Audiences", "at least one is required; the tokens of %s have aud", i.Preset))
 	}
 	return i, problems
 }
 
-func problem(path, format string, a ...any) []error { return []error{wrong(path, format, a...)} }
+func problem(path, format string, a ...any) []error { return []error{fieldErrorf(path, format, a...)} }
 
 func (i *Issuer) withoutPreset() []error {
 	if i.Domain != "" || i.Tenant != "" {
@@ -73,7 +73,7 @@ func (i *Issuer) withoutPreset() []error {
 func (i *Issuer) auth0() []error {
 	base, problems := i.base("")
 	if i.Tenant != "" {
-		problems = append(problems, wrong("Tenant", "auth0 has none; its domain says it"))
+		problems = append(problems, fieldErrorf("Tenant", "auth0 has none; its domain says it"))
 	}
 	i.fill(base+"/", base+"/.well-known/jwks.json", "RS256", "PS256")
 	i.claims("permissions */roles", "*/groups", "scope")
@@ -87,10 +87,10 @@ func (i *Issuer) okta() []error {
 		i.Tenant = "default"
 	}
 	if !credential.IsUnreserved(i.Tenant) {
-		problems = append(problems, wrong("Tenant", "%q is not the id of an authorization server", i.Tenant))
+		problems = append(problems, fieldErrorf("Tenant", "%q is not the id of an authorization server", i.Tenant))
 	}
 	if _, twice := i.Require["cid"]; twice && len(i.ClientIDs) > 0 {
-		problems = append(problems, wrong("ClientIDs", "are compared with cid in okta's tokens, which require has too: set one of them"))
+		problems = append(problems, fieldErrorf("ClientIDs", "are compared with cid in okta's tokens, which require has too: set one of them"))
 	}
 	iss := base + "/oauth2/" + i.Tenant
 	i.fill(iss, iss+"/v1/keys", "RS256")
@@ -103,7 +103,7 @@ func (i *Issuer) okta() []error {
 func (i *Issuer) keycloak() []error {
 	base, problems := i.base("")
 	if i.Tenant == "" {
-		problems = append(problems, wrong("Tenant", "keycloak's realm is required"))
+		problems = append(problems, fieldErrorf("Tenant", "keycloak's realm is required"))
 	}
 	iss := base + "/realms/" + url.PathEscape(i.Tenant)
 	i.fill(iss, iss+"/protocol/openid-connect/certs")
@@ -117,9 +117,9 @@ func (i *Issuer) entra() []error {
 	i.Tenant = strings.ToLower(i.Tenant)
 	switch {
 	case slices.Contains([]string{"common", "organizations", "consumers", personalAccounts}, i.Tenant):
-		problems = append(problems, wrong("Tenant", "%q is open to every directory or personal account; give your own directory's id", i.Tenant))
+		problems = append(problems, fieldErrorf("Tenant", "%q is open to every directory or personal account; give your own directory's id", i.Tenant))
 	case !guid.MatchString(i.Tenant):
-		problems = append(problems, wrong("Tenant", "%q is not the id of a directory, which is a GUID", i.Tenant))
+		problems = append(problems, fieldErrorf("Tenant", "%q is not the id of a directory, which is a GUID", i.Tenant))
 	}
 	i.fill(base+"/"+i.Tenant+"/v2.0", base+"/"+i.Tenant+"/discovery/v2.0/keys", "RS256")
 	i.claims("roles", "groups", "scp")
@@ -147,7 +147,7 @@ func (i *Issuer) cognito() (problems []error) {
 	}
 	pool := userPool.FindStringSubmatch(i.Tenant)
 	if pool == nil {
-		return append(problems, wrong("Tenant", "%q is not the id of a user pool, as eu-west-1_Ab12Cd34e", i.Tenant))
+		return append(problems, fieldErrorf("Tenant", "%q is not the id of a user pool, as eu-west-1_Ab12Cd34e", i.Tenant))
 	}
 	iss := "https://cognito-idp." + pool[1] + ".amazonaws.com/" + i.Tenant
 	i.fill(iss, iss+"/.well-known/jwks.json", "RS256")
@@ -156,7 +156,7 @@ func (i *Issuer) cognito() (problems []error) {
 		i.TokenUse = "access"
 	}
 	if i.TokenUse == "access" && len(i.ClientIDs) == 0 {
-		problems = append(problems, wrong("ClientIDs", "at least one is required; cognito's access tokens have no aud"))
+		problems = append(problems, fieldErrorf("ClientIDs", "at least one is required; cognito's access tokens have no aud"))
 	}
 	return problems
 }

@@ -21,7 +21,7 @@ type requirement struct {
 // checkRules reports what is wrong with the rules of an issuer's tokens, each with its field, and makes them ready for use.
 func (iss *issuer) checkRules() []error {
 	var problems []error
-	problem := func(path, format string, a ...any) { problems = append(problems, wrong(path, format, a...)) }
+	problem := func(path, format string, a ...any) { problems = append(problems, fieldErrorf(path, format, a...)) }
 
 	if len(iss.Audiences) == 0 && len(iss.ClientIDs) == 0 {
 		problem("Audiences", "at least one is required, or client_ids for tokens without aud; else tokens made for others would be accepted")

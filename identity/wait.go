@@ -10,34 +10,34 @@ import (
 	"gatehouse/identity/keyset"
 )
 
-// wanted is one fetch of an issuer's keys that requests wait for, because their tokens name a key that we do not have.
-type wanted struct {
+// keyFetch is one fetch of an issuer's keys that requests wait for, because their tokens name a key that we do not have.
+type keyFetch struct {
 	asked time.Time
 	done  chan struct{} // closed when what it brought is published, or when it brought nothing
 }
 
-// lookups is what the requests with unknown key ids share, one for each issuer. Made-up key ids can neither turn us against the
-// provider (one fetch at a time, one in nudgeInterval over time) nor hold many requests (keyWait, maxKeyWaiters).
-type lookups struct {
+// keyLookups is what the requests with unknown key ids share, one for each issuer. Made-up key ids can neither turn us against the
+// provider (one fetch at a time, one in refetchInterval over time) nor hold many requests (keyWait, maxKeyWaiters).
+type keyLookups struct {
 	latest atomic.Pointer[keyset.Set] // what Run published last; nil = no keys
-	asks   chan *wanted               // to the fetcher; holds one
+	asks   chan *keyFetch             // to the fetcher; holds one
 
 	mu      sync.Mutex // guards what follows; only unknown key ids take it
 	open    bool       // there is a Run that fetches
-	current *wanted    // asked for and not ended; nil = none
+	current *keyFetch  // asked for and not ended; nil = none
 	ended   time.Time  // when the last one that ended was asked for
 	due     time.Time  // when the next one would be on time, were there no burst
 	kid     string     // that made for the last one
 	waiting int        // requests
 }
 
-func newLookups() *lookups { return &lookups{asks: make(chan *wanted, 1)} }
+func newLookups() *keyLookups { return &keyLookups{asks: make(chan *keyFetch, 1)} }
 
 // find gives the newest key set where that has the key, else nil. Where a fetch may bring it, find waits for one: until what it
 // brought is published, keyWait has passed since it was asked for, or three quarters of ctx's time are used up (keyWaitBlind where
 // ctx has no end). The rest is for the answer: a proxy that gave up on us might let the request through. A set that was on its way before the request came
 // may be older than the token's key; such a request may ask for one more.
-func (l *lookups) find(ctx context.Context, kid string) (*keyset.Set, waitResult) {
+func (l *keyLookups) find(ctx context.Context, kid string) (*keyset.Set, waitResult) {
 	arrived := time.Now()
 	result := waitNone
 	for latest := l.latest.Load(); !latest.Has(kid) && !latest.Lost(kid); latest = l.latest.Load() {
@@ -67,7 +67,7 @@ func (l *lookups) find(ctx context.Context, kid string) (*keyset.Set, waitResult
 }
 
 // join finds the fetch to wait for, or asks for one. nil is none: refused where bounds are the cause.
-func (l *lookups) join(kid string, arrived time.Time) (joined *wanted, refused bool) {
+func (l *keyLookups) join(kid string, arrived time.Time) (joined *keyFetch, refused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.open || !l.ended.Before(arrived) {
@@ -78,37 +78,37 @@ func (l *lookups) join(kid string, arrived time.Time) (joined *wanted, refused b
 	}
 	if l.current == nil {
 		now := time.Now()
-		repeated := kid == l.kid && now.Sub(l.ended) < nudgeInterval // one made-up id leaves the burst to others
-		if repeated || now.Add((nudgeBurst-1)*nudgeInterval).Before(l.due) {
+		repeated := kid == l.kid && now.Sub(l.ended) < refetchInterval // one made-up id leaves the burst to others
+		if repeated || now.Add((refetchBurst-1)*refetchInterval).Before(l.due) {
 			return nil, true
 		}
 		if l.due.Before(now) {
 			l.due = now
 		}
-		l.due = l.due.Add(nudgeInterval)
+		l.due = l.due.Add(refetchInterval)
 		l.kid = strings.Clone(kid)
-		l.current = &wanted{asked: now, done: make(chan struct{})}
+		l.current = &keyFetch{asked: now, done: make(chan struct{})}
 		l.asks <- l.current // there is room: its last one was taken out before it ended
 	}
 	l.waiting++
 	return l.current, false
 }
 
-func (l *lookups) leave() {
+func (l *keyLookups) leave() {
 	l.mu.Lock()
 	l.waiting--
 	l.mu.Unlock()
 }
 
 // waits is the number of requests that wait now.
-func (l *lookups) waits() int {
+func (l *keyLookups) waits() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.waiting
 }
 
 // wait reports whether the fetch ended in time.
-func (w *wanted) wait(ctx context.Context) bool {
+func (w *keyFetch) wait(ctx context.Context) bool {
 	limit := keyWaitBlind
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = time.Until(deadline) * 3 / 4
@@ -126,7 +126,7 @@ func (w *wanted) wait(ctx context.Context) bool {
 }
 
 // next waits for the time of a fetch, or for one that requests ask for. ok is false when ctx has ended.
-func (l *lookups) next(ctx context.Context, wait time.Duration) (asked *wanted, ok bool) {
+func (l *keyLookups) next(ctx context.Context, wait time.Duration) (asked *keyFetch, ok bool) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -138,13 +138,13 @@ func (l *lookups) next(ctx context.Context, wait time.Duration) (asked *wanted, 
 }
 
 // begin lets requests ask. Run calls it before, and end after, its fetchers live.
-func (l *lookups) begin() {
+func (l *keyLookups) begin() {
 	l.mu.Lock()
 	l.open = true
 	l.mu.Unlock()
 }
 
-func (l *lookups) end() {
+func (l *keyLookups) end() {
 	l.mu.Lock()
 	l.open = false
 	left := l.current
@@ -157,7 +157,7 @@ func (l *lookups) end() {
 }
 
 // finish wakes the requests that wait for w; nil is none.
-func (l *lookups) finish(w *wanted) {
+func (l *keyLookups) finish(w *keyFetch) {
 	if w == nil {
 		return
 	}

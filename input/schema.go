@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// mostNumber is the largest number of a field. Those above it are for what the decision log packs beside the input.
-const mostNumber = 1<<16 - 1
+// maxNumber is the largest number of a field. Those above it are for what the decision log packs beside the input.
+const maxNumber = 1<<16 - 1
 
 // Schema is a table of fields, checked and in the forms in which it is followed. It is never changed.
 type Schema struct {
@@ -61,7 +61,7 @@ func New(fields ...Field) (*Schema, error) {
 		if f.Path == "" || paths[f.Path] != nil {
 			return nil, fmt.Errorf("field %q: must have a path of its own", f.Path)
 		}
-		if f.Number != 0 && (f.Number < 0 || f.Number > mostNumber || numbers[f.Number]) {
+		if f.Number != 0 && (f.Number < 0 || f.Number > maxNumber || numbers[f.Number]) {
 			return nil, fmt.Errorf("field %s: its number is %d: must be above zero and its own", f.Path, f.Number)
 		}
 		paths[f.Path], numbers[f.Number] = f, true

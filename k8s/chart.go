@@ -63,23 +63,29 @@ func Render(r Release, given Values) ([]byte, error) {
 
 // MeshConfig is the part of Istio's own values that names Gatehouse, which no other chart can set.
 func MeshConfig(r Release, given Values) ([]byte, error) {
+	text, err := part(r, given, "gatehouse.meshConfig")
+	return []byte(text + "\n"), err
+}
+
+// part is what one of the chart's named templates makes.
+func part(r Release, given Values, name string) (string, error) {
 	values, err := complete(given)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	set, _, err := templates()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	data, err := renderData(r, values)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	var out strings.Builder
-	if err := set.ExecuteTemplate(&out, "gatehouse.meshConfig", data); err != nil {
-		return nil, templateError(err)
+	if err := set.ExecuteTemplate(&out, name, data); err != nil {
+		return "", templateError(err)
 	}
-	return []byte(strings.TrimSpace(out.String()) + "\n"), nil
+	return strings.TrimSpace(out.String()), nil
 }
 
 // templateError is what a template says by fail, or the whole error where that is a fault of ours.

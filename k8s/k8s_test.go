@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -94,6 +95,76 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// TestInjector is the same for the injector, whose objects are in no mode's files.
+func TestInjector(t *testing.T) {
+	for _, whose := range []string{"envoy", "istio"} {
+		o := &Options{Release: Release{"gatehouse", "gatehouse"}, Mode: "service", For: whose, App: "orders", AppNamespace: "shop", AppPort: 8000, Injector: true}
+		v, err := o.Values(filepath.Join(tree(t, orders()), "gatehouse.yaml"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := o.Print("yaml", v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, injector, ok := strings.Cut(string(got), "app.kubernetes.io/name: gatehouse-injector")
+		if !ok {
+			t.Fatal("there is no injector")
+		}
+		golden(t, "testdata/injector-"+whose+".yaml", []byte("app.kubernetes.io/name: gatehouse-injector"+injector))
+		v.Overlay(Values{"injector": map[string]any{"namespaces": []any{"shop", "billing"}}})
+		got, err = o.Print("yaml", v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, namespace := range []string{"shop", "billing"} {
+			if !strings.Contains(string(got), "name: gatehouse-policy\n  namespace: "+namespace+"\n") {
+				t.Errorf("no policy in %s", namespace)
+			}
+		}
+	}
+}
+
+// TestMounts: what the pods of a workload mount is made in their namespace.
+func TestMounts(t *testing.T) {
+	for _, mode := range []string{"service", "sidecar"} {
+		for _, whose := range []string{"envoy", "istio"} {
+			o, v := values(t, mode, whose)
+			text, err := o.Print("yaml", v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			made, used := map[string]bool{}, map[string]bool{}
+			for _, doc := range documents(t, text) {
+				meta := doc["metadata"].(map[string]any)
+				if doc["kind"] == "ConfigMap" {
+					made[fmt.Sprint(meta["namespace"], "/", meta["name"])] = true
+				}
+				if doc["kind"] == "Deployment" {
+					pod := doc["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
+					for _, volume := range pod["volumes"].([]any) {
+						v := volume.(map[string]any)
+						sources := []any{v}
+						if p, ok := v["projected"].(map[string]any); ok {
+							sources = p["sources"].([]any)
+						}
+						for _, s := range sources {
+							if c, ok := s.(map[string]any)["configMap"].(map[string]any); ok {
+								used[fmt.Sprint(meta["namespace"], "/", c["name"])] = true
+							}
+						}
+					}
+				}
+			}
+			for name := range used {
+				if !made[name] {
+					t.Errorf("%s %s: no ConfigMap %s is made, of %v", mode, whose, name, made)
+				}
+			}
+		}
+	}
+}
+
 func golden(t *testing.T, file string, got []byte) {
 	t.Helper()
 	if os.Getenv("GATEHOUSE_RECORD") != "" {
@@ -157,8 +228,9 @@ func TestConfigInThePod(t *testing.T) {
 		if v["timeout"] != "350ms" {
 			t.Error("Envoy waits for", v["timeout"])
 		}
-		if hint := o.SecretHint(v); !strings.Contains(hint, "gatehouse-secrets -n gatehouse --from-file=client-secret") {
-			t.Error(hint)
+		namespace := map[string]string{"service": "gatehouse", "sidecar": "shop"}[mode]
+		if hint, err := o.SecretHint(v); err != nil || !strings.Contains(hint, "gatehouse-secrets -n "+namespace+" --from-file=client-secret") {
+			t.Error(hint, err)
 		}
 	}
 }
@@ -211,11 +283,16 @@ func TestWhatCannotBe(t *testing.T) {
 		values Values
 		want   string
 	}{
-		"unknown key":      {values: Values{"replica": 3}, want: "values: replica: there is no such key; replicas is meant?"},
-		"unknown mode":     {values: Values{"mode": "daemonset"}, want: `values: mode: "daemonset" is none of [service sidecar]`},
-		"wrong type":       {values: Values{"replicas": "two"}, want: "values: replicas: two is no integer"},
-		"too few":          {values: Values{"replicas": 0}, want: "values: replicas: 0 is less than 1"},
-		"two policies":     {values: Values{"policy": map[string]any{"image": "ghcr.io/acme/policy:v1"}}, want: "policy.image and policy.url stand for config.policy.bundles"},
+		"unknown key":          {values: Values{"replica": 3}, want: "values: replica: there is no such key; replicas is meant?"},
+		"unknown mode":         {values: Values{"mode": "daemonset"}, want: `values: mode: "daemonset" is none of [service sidecar]`},
+		"wrong type":           {values: Values{"replicas": "two"}, want: "values: replicas: two is no integer"},
+		"too few":              {values: Values{"replicas": 0}, want: "values: replicas: 0 is less than 1"},
+		"two policies":         {values: Values{"policy": map[string]any{"image": "ghcr.io/acme/policy:v1"}}, want: "policy.image and policy.url stand for config.policy.bundles"},
+		"injector and service": {values: Values{"injector": map[string]any{"enabled": true}}, want: "set mode to sidecar"},
+		"injector and Deployment": {values: Values{"mode": "sidecar", "app": map[string]any{"image": "a:1"}, "injector": map[string]any{"enabled": true}},
+			want: "leave app.image out"},
+		"injector in the application's namespace": {values: Values{"mode": "sidecar", "injector": map[string]any{"enabled": true}},
+			want: "leaves the pods of its own namespace, gatehouse, alone"},
 		"config's mistake": {files: map[string]string{"gatehouse.yaml": "polcy: {}\n"}, want: `gatehouse.yaml:1: unknown key "polcy"`},
 		"a file is missing": {files: map[string]string{"gatehouse.yaml": "policy: {bundles: [{path: nowhere}]}\n"},
 			want: "names a file that has to be in the pod"},

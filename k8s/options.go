@@ -1,9 +1,9 @@
 package k8s
 
 import (
+	"encoding/json"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
 	"gatehouse/config"
@@ -17,6 +17,7 @@ type Options struct {
 	App, AppNamespace, AppImage string
 	Image                       string // Gatehouse's; "": the chart's
 	AppPort                     int
+	Injector                    bool // adds the sidecars to pods as they are created; mode is sidecar then
 }
 
 // Values are those that follow from a configuration, with further files of values over them.
@@ -33,6 +34,9 @@ func (o *Options) Values(file string, more []string) (Values, error) {
 		app["image"] = o.AppImage
 	}
 	v.Overlay(Values{"mode": o.Mode, "for": o.For, "app": app})
+	if o.Injector {
+		v.Overlay(Values{"mode": "sidecar", "injector": map[string]any{"enabled": true}})
+	}
 	if o.Image != "" {
 		v.Overlay(Values{"image": imageValues(o.Image)})
 	}
@@ -127,16 +131,27 @@ func (o *Options) Print(output string, v Values) ([]byte, error) {
 	return nil, fmt.Errorf("-o %q is neither yaml, values nor mesh", output)
 }
 
-// SecretHint is the command that makes the Secret which values name, "" where they name none.
-func (o *Options) SecretHint(v Values) string {
+// SecretHint is the command that makes the Secret which values name, one for each namespace that has to have it; "" where they name none.
+func (o *Options) SecretHint(v Values) (string, error) {
 	s, ok := v["secrets"].(map[string]any)
 	if !ok {
-		return ""
+		return "", nil
 	}
-	command := fmt.Sprintf("make the Secret first:\n  kubectl create secret generic %v -n %s", s["name"], o.Release.Namespace)
-	names, _ := s["files"].([]any)
-	for _, name := range slices.Clone(names) {
-		command += " --from-file=" + path.Base(fmt.Sprint(name))
+	text, err := part(o.Release, v, "gatehouse.podNamespaces")
+	if err != nil {
+		return "", err
 	}
-	return command
+	var namespaces struct{ List []string }
+	if err := json.Unmarshal([]byte(text), &namespaces); err != nil {
+		return "", err
+	}
+	hint := "make the Secret first:"
+	for _, namespace := range namespaces.List {
+		hint += fmt.Sprintf("\n  kubectl create secret generic %v -n %s", s["name"], namespace)
+		names, _ := s["files"].([]any)
+		for _, name := range names {
+			hint += " --from-file=" + path.Base(fmt.Sprint(name))
+		}
+	}
+	return hint, nil
 }

@@ -50,7 +50,7 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.lookAtPolicy(ctx)
+	m.checkPolicy(ctx)
 	return &Result{Text: m.render(), Findings: m.findings, output: c.Output, files: m.files}, nil
 }
 
@@ -381,8 +381,8 @@ func (m *migration) addBundle(name, path string) string {
 	return unique
 }
 
-// lookAtPolicy compiles the policy as serve would and reports what it refuses.
-func (m *migration) lookAtPolicy(ctx context.Context) {
+// checkPolicy compiles the policy as serve would and reports what it refuses.
+func (m *migration) checkPolicy(ctx context.Context) {
 	cfg := bundles.Config{Policy: policy.Config{Decision: m.decision}, SkipTests: true} // whether it compiles is asked, not whether it is right
 	dirs := map[string]string{}
 	if len(m.fetched) > 0 {

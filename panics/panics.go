@@ -31,14 +31,14 @@ var state struct {
 	tell   func(Event)
 }
 
-// sayEvery is how often a panic is said; degradedFor how long it counts as a state.
+// logInterval is how often a panic is said; degradedFor how long it counts as a state.
 const (
-	sayEvery    = time.Second
+	logInterval = time.Second
 	degradedFor = time.Minute
 )
 
-// Tell sets who is told of panics. Until then, and where it is nil, nobody is.
-func Tell(f func(Event)) {
+// SetReporter sets who is told of panics. Until then, and where it is nil, nobody is.
+func SetReporter(f func(Event)) {
 	state.mu.Lock()
 	defer state.mu.Unlock()
 	state.tell = f
@@ -55,7 +55,7 @@ func Report(where string, value any) {
 	state.counts[where]++
 	state.last[where] = now
 	tell := state.tell
-	if now.Sub(state.said) < sayEvery {
+	if now.Sub(state.said) < logInterval {
 		state.unsaid++
 		tell = nil
 	}

@@ -14,10 +14,11 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
-	"gatehouse/policy/builtins"
+	"gatehouse/nearest"
 	"gatehouse/policy/bundle"
 	"gatehouse/policy/reach"
 	"gatehouse/policy/rego"
+	"gatehouse/policy/regoerror"
 )
 
 // Compile compiles all bundles into one snapshot. Bundles must not own the same part of data, everything must compile, and the decision must
@@ -167,28 +168,17 @@ func (c *compilation) compile(ctx context.Context) {
 	s.compiler.Compile(modules)
 	s.compiler.Errors.Sort()
 	for _, e := range s.compiler.Errors {
-		c.compileProblem(e)
+		c.compileProblem(e, modules)
 	}
 }
 
-func (c *compilation) compileProblem(e *ast.Error) {
-	if e.Location == nil {
-		c.problem(source{}, 0, rego.ErrorText(e))
-		return
+func (c *compilation) compileProblem(e *ast.Error, modules map[string]*ast.Module) {
+	found := regoerror.Compiling(e, modules)
+	var in source
+	if e.Location != nil {
+		in = c.files[e.Location.File]
 	}
-	text := rego.ErrorText(e)
-	if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok {
-		text = undefinedFunction(name)
-	}
-	c.problem(c.files[e.Location.File], e.Location.Row, text)
-}
-
-// undefinedFunction distinguishes disabled built-ins from unknown ones.
-func undefinedFunction(name string) string {
-	if slices.Contains(builtins.OffByDefault, name) {
-		return fmt.Sprintf("the built-in %s is off by default: policy.capabilities turns it on", name)
-	}
-	return fmt.Sprintf("there is no function or built-in %s", name)
+	c.problems.Add(bundle.Problem{Stage: "compiling", Bundle: in.bundle, File: in.file, Line: found.Line, Column: found.Column, Source: found.Source, Text: found.Text})
 }
 
 // define compiles the decision's query and checks that a rule or data defines it.
@@ -206,27 +196,36 @@ func (c *compilation) define(context.Context) {
 	c.snapshot.entry = entry
 }
 
-// undefinedDecision suggests what exists instead: a rule of the same name elsewhere, or the packages.
+// undefinedDecision suggests what exists instead: the path without what is too much in it, a rule of the same name elsewhere or of a similar
+// one, or the packages.
 func (c *compilation) undefinedDecision() string {
 	text := fmt.Sprintf("decision %q is not defined by any rule", c.cfg.Decision)
-	last := c.decision[len(c.decision)-1].Value
-	var near, packages []string
+	last := string(c.decision[len(c.decision)-1].Value.(ast.String))
+	var near, packages, all []string
 	for _, where := range slices.Sorted(maps.Keys(c.files)) {
 		module := c.snapshot.compiler.Modules[where]
 		packages = append(packages, fmt.Sprintf("%s declares %v", where, module.Package))
 		for _, rule := range module.Rules {
 			ref := rule.Ref().GroundPrefix()
-			if ref[len(ref)-1].Value.Compare(last) == 0 {
-				near = append(near, strings.Join(rego.Path(ref), "/"))
+			all = append(all, strings.Join(rego.Path(ref), "/"))
+			if ref[len(ref)-1].Value.Compare(ast.String(last)) == 0 {
+				near = append(near, all[len(all)-1])
 			}
 		}
 	}
 	const shown = 5
+	slashes := strings.Trim(strings.ReplaceAll(strings.ReplaceAll(c.cfg.Decision, "data.", "data/"), ".", "/"), "/")
+	if path := strings.TrimPrefix(slashes, "data/"); path != c.cfg.Decision && slices.Contains(all, path) {
+		return fmt.Sprintf("%s: a decision is a path below data, with / between its parts: write %s", text, path)
+	}
 	switch near = slices.Compact(near); {
 	case len(packages) == 0:
 		return text + ": no bundle holds a .rego file"
 	case len(near) > 0:
 		return fmt.Sprintf("%s: %s; to use %s, set policy.decision to it", text, first(packages, shown), first(near, shown))
+	}
+	if path := nearest.Word(c.cfg.Decision, all, 4); path != "" {
+		return fmt.Sprintf("%s: did you mean %s? Rename the rule, or set policy.decision", text, path)
 	}
 	return fmt.Sprintf("%s: %s; define the rule or set policy.decision", text, first(packages, shown))
 }

@@ -42,6 +42,8 @@ type Decision struct {
 	// decision has them too. They are shared and must not be changed; those of a decision that was not memoised may alias the input.
 	Asked          []Question
 	AskedTruncated bool
+	// AskedKept is to Asked what Kept is to Result.
+	AskedKept *atomic.Value
 }
 
 // EmptyBody reports whether the policy wants a denial with an empty body instead of the default one.
@@ -50,7 +52,7 @@ func (d *Decision) EmptyBody() bool {
 	return ok && !d.Allowed && d.Body == "" && member(v, "body") != nil
 }
 
-// MaxKept bounds the value in Decision.Kept, in bytes.
+// MaxKept bounds the values in Decision.Kept and Decision.AskedKept, each, in bytes.
 const MaxKept = 1 << 10
 
 // Header is one header with one value; a header with several values is repeated.
@@ -101,8 +103,8 @@ func newOutput(allow []string) (output, error) {
 	return o, nil
 }
 
-// wrong returns an ErrEvaluation about a key of the decision.
-func wrong(key, format string, args ...any) error {
+// fieldErrorf returns an ErrEvaluation about a key of the decision.
+func fieldErrorf(key, format string, args ...any) error {
 	return fmt.Errorf("%w: decision: %s: %s", ErrEvaluation, key, fmt.Sprintf(format, args...))
 }
 
@@ -122,7 +124,7 @@ func (o output) decision(result rego.Value) (Decision, error) {
 func (o output) object(v ast.Object) (Decision, error) {
 	allowed, ok := member(v, "allowed").(ast.Boolean)
 	if !ok {
-		return Decision{}, wrong("allowed", "a boolean is required")
+		return Decision{}, fieldErrorf("allowed", "a boolean is required")
 	}
 	d := Decision{Allowed: bool(allowed), Result: v}
 	fill := o.deny
@@ -204,10 +206,10 @@ func stringMember(v ast.Object, key string) (string, error) {
 	}
 	s, ok := found.(ast.String)
 	if !ok {
-		return "", wrong(key, "a %s where a string belongs", ast.ValueName(found))
+		return "", fieldErrorf(key, "a %s where a string belongs", ast.ValueName(found))
 	}
 	if !utf8.ValidString(string(s)) {
-		return "", wrong(key, "not valid UTF-8")
+		return "", fieldErrorf(key, "not valid UTF-8")
 	}
 	return string(s), nil
 }
@@ -221,11 +223,11 @@ func status(v ast.Object) (int, error) {
 	}
 	n, ok := found.(ast.Number)
 	if !ok {
-		return 0, wrong(key, "a %s where a number belongs", ast.ValueName(found))
+		return 0, fieldErrorf(key, "a %s where a number belongs", ast.ValueName(found))
 	}
 	code, ok := n.Int64()
 	if !ok || code < 200 || code > 599 {
-		return 0, wrong(key, "%s is not an integer from 200 to 599", rego.OneLine(n.String()))
+		return 0, fieldErrorf(key, "%s is not an integer from 200 to 599", rego.OneLine(n.String()))
 	}
 	return int(code), nil
 }
@@ -237,14 +239,14 @@ func metadata(v ast.Object) (map[string]any, error) {
 		return nil, nil
 	}
 	if _, ok := found.(ast.Object); !ok {
-		return nil, wrong(key, "a %s where an object belongs", ast.ValueName(found))
+		return nil, fieldErrorf(key, "a %s where an object belongs", ast.ValueName(found))
 	}
 	plain, err := rego.JSONAt(found, rego.MaxDepth-maxMetadataDepth)
 	if err != nil {
-		return nil, wrong(key, "nested deeper than %d", maxMetadataDepth)
+		return nil, fieldErrorf(key, "nested deeper than %d", maxMetadataDepth)
 	}
 	if err := sendable(plain); err != nil {
-		return nil, wrong(key, "%v", err)
+		return nil, fieldErrorf(key, "%v", err)
 	}
 	return plain.(map[string]any), nil
 }
@@ -297,16 +299,16 @@ func list(v ast.Object, key string, check func(string) error) ([]string, error) 
 	}
 	terms, ok := items(found)
 	if !ok {
-		return nil, wrong(key, "a %s where an array of strings belongs", ast.ValueName(found))
+		return nil, fieldErrorf(key, "a %s where an array of strings belongs", ast.ValueName(found))
 	}
 	names := make([]string, 0, len(terms))
 	for _, t := range terms {
 		s, ok := t.Value.(ast.String)
 		if !ok {
-			return nil, wrong(key, "a %s where a string belongs", ast.ValueName(t.Value))
+			return nil, fieldErrorf(key, "a %s where a string belongs", ast.ValueName(t.Value))
 		}
 		if err := check(string(s)); err != nil {
-			return nil, wrong(key, "%v", err)
+			return nil, fieldErrorf(key, "%v", err)
 		}
 		names = append(names, string(s))
 	}
@@ -340,7 +342,7 @@ func queryParameters(v ast.Object, key string) ([]QueryParameter, error) {
 	}
 	object, ok := found.(ast.Object)
 	if !ok {
-		return nil, wrong(key, "a %s where an object belongs", ast.ValueName(found))
+		return nil, fieldErrorf(key, "a %s where an object belongs", ast.ValueName(found))
 	}
 	var parameters []QueryParameter
 	err := pairs(object, func(name string, value rego.Value) error {
@@ -361,7 +363,7 @@ func queryParameters(v ast.Object, key string) ([]QueryParameter, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, wrong(key, "%v", err)
+		return nil, fieldErrorf(key, "%v", err)
 	}
 	return parameters, nil
 }
@@ -381,13 +383,13 @@ func (o output) headers(v ast.Object, key string) ([]Header, error) {
 	for _, t := range objects {
 		object, ok := t.Value.(ast.Object)
 		if !ok {
-			return nil, wrong(key, "a %s where an object belongs", ast.ValueName(t.Value))
+			return nil, fieldErrorf(key, "a %s where an object belongs", ast.ValueName(t.Value))
 		}
 		err := pairs(object, func(name string, value rego.Value) error {
 			return o.header(&headers, name, value, "")
 		})
 		if err != nil {
-			return nil, wrong(key, "%v", err)
+			return nil, fieldErrorf(key, "%v", err)
 		}
 	}
 	return headers, nil

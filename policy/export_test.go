@@ -9,7 +9,7 @@ func (m *Memo) Collide() { m.hashMask = 0 }
 func (m *Memo) Pace(window uint64, rest, mostRest int64) { m.pace = pace{window, rest, mostRest} }
 
 // Patient removes the time limit for repeating a memoised decision's queries.
-func (m *Memo) Patient() { m.again = time.Hour }
+func (m *Memo) Patient() { m.recheckWait = time.Hour }
 
 // Text returns the key's text, and whether the key is usable.
 func (k *Key) Text() (string, bool) { return string(k.text), !k.unfit }

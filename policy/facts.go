@@ -34,6 +34,20 @@ type Directory interface {
 	Epoch(now time.Time) uint64
 }
 
+// Tracer is a Directory that also knows what its answers depend on, so that most changes of a directory leave a memoised decision valid without
+// its queries being sent again.
+type Tracer interface {
+	// Trace is Ask, and adds to a basis what the answer depends on. A nil basis is an empty one; a nil result means that it is unknown. All
+	// queries of one basis are sent to one Directory with one time.
+	Trace(basis Dependencies, builtin string, args []rego.Value, now time.Time) (answer rego.Value, on Dependencies, err error)
+}
+
+// Dependencies is what answers depend on. It is immutable once its last query was sent.
+type Dependencies interface {
+	// Holds reports whether nothing of it differs in another Directory at another time. False is no statement.
+	Holds(d Directory, now time.Time) bool
+}
+
 // Question is one directory query with its answer.
 type Question struct {
 	Builtin string
@@ -80,26 +94,33 @@ func (q *Question) weight() int64 {
 	return n
 }
 
-func weight(v rego.Value, depth int) (n int64) {
-	if depth > rego.MaxCopied {
-		return maxAskedBytes + 1
-	}
+func weight(v rego.Value, depth int) int64 {
 	switch v := v.(type) {
 	case ast.String:
 		return int64(len(v)) + 2
 	case ast.Number:
 		return int64(len(v))
-	case *ast.Array:
-		v.Foreach(func(t *ast.Term) { n += weight(t.Value, depth+1) + 1 })
-		return n + 2
-	case ast.Set:
-		v.Foreach(func(t *ast.Term) { n += weight(t.Value, depth+1) + 1 })
-		return n + 2
-	case ast.Object:
-		v.Foreach(func(k, t *ast.Term) { n += weight(k.Value, depth+1) + weight(t.Value, depth+1) + 2 })
-		return n + 2
+	case *ast.Array, ast.Set, ast.Object:
+		if depth > rego.MaxCopied {
+			return maxAskedBytes + 1
+		}
+		return weightOfAll(v, depth+1)
 	}
 	return 4
+}
+
+// weightOfAll is that of a collection's members. It is apart because its closures allocate.
+func weightOfAll(v rego.Value, depth int) int64 {
+	n := int64(2)
+	switch v := v.(type) {
+	case *ast.Array:
+		v.Foreach(func(t *ast.Term) { n += weight(t.Value, depth) + 1 })
+	case ast.Set:
+		v.Foreach(func(t *ast.Term) { n += weight(t.Value, depth) + 1 })
+	case ast.Object:
+		v.Foreach(func(k, t *ast.Term) { n += weight(k.Value, depth) + weight(t.Value, depth) + 2 })
+	}
+	return n
 }
 
 // detachedQuestions copies queries, sharing no memory with them, and returns their approximate size in bytes. ok is false if a value is
@@ -124,27 +145,35 @@ func detachedQuestions(list []Question) (own []Question, size int64, ok bool) {
 	return own, size, true
 }
 
-// sameAnswers reports whether a directory still gives all recorded answers. It returns false at the first difference, or when it takes too
-// long.
-func (f Facts) sameAnswers(list []Question, now time.Time, within time.Duration) bool {
+// sameAnswers reports whether a directory still gives all recorded answers, and what they depend on. It returns false at the first
+// difference, or when it takes too long.
+func (f Facts) sameAnswers(list []Question, now time.Time, within time.Duration) (same bool, on Dependencies) {
 	var began time.Time
 	if len(list) > 1 {
 		began = time.Now()
 	}
+	tracer, known := f.Directory.(Tracer)
 	for i := range list {
 		if i > 0 && time.Since(began) > within {
-			return false
+			return false, nil
 		}
-		answer, err := f.Directory.Ask(list[i].Builtin, list[i].Args, now)
-		if err != nil || !same(answer, list[i].Answer) {
-			return false
+		var answer rego.Value
+		var err error
+		if known {
+			answer, on, err = tracer.Trace(on, list[i].Builtin, list[i].Args, now)
+			known = on != nil
+		} else {
+			answer, err = f.Directory.Ask(list[i].Builtin, list[i].Args, now)
+		}
+		if err != nil || !equal(answer, list[i].Answer) {
+			return false, nil
 		}
 	}
-	return true
+	return true, on
 }
 
-// same reports whether no policy can tell two values apart. Equal numbers may differ in their text.
-func same(a, b rego.Value) bool {
+// equal reports whether no policy can tell two values apart. Equal numbers may differ in their text.
+func equal(a, b rego.Value) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}
@@ -316,7 +345,7 @@ func (e *evaluation) ask(b *ast.Builtin, args []*ast.Term) (rego.Value, error) {
 	if e.asked.count++; e.asked.count > maxQuestions {
 		return nil, errTooMany
 	}
-	e.looked |= lookEvery - 1 // a query may take long: check the clock after each
+	e.sinceCheck |= lookEvery - 1 // a query may take long: check the clock after each
 	question := Question{Builtin: b.Name, Args: make([]rego.Value, b.Decl.Arity())}
 	for i := range question.Args {
 		question.Args[i] = args[i].Value

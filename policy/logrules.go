@@ -53,32 +53,32 @@ func (r *LogRules) Event(text []byte, now time.Time) (*Event, error) {
 
 // Drop reports whether the policy drops the event: data.system.log.drop is true.
 func (e *Event) Drop(ctx context.Context) (bool, error) {
-	v, err := e.ask(ctx, e.rules.drop)
+	v, err := e.query(ctx, e.rules.drop)
 	return v != nil && v.Compare(ast.Boolean(true)) == 0, err
 }
 
 // Mask returns data.system.log.mask as plain JSON: the list of what to remove. nil if it is undefined.
 func (e *Event) Mask(ctx context.Context) (any, error) {
-	v, err := e.ask(ctx, e.rules.mask)
+	v, err := e.query(ctx, e.rules.mask)
 	if v == nil || err != nil {
 		return nil, err
 	}
 	return rego.JSON(v)
 }
 
-// ask evaluates a rule; nil if it is undefined.
-func (e *Event) ask(ctx context.Context, rule *Entry) (v rego.Value, err error) {
+// query evaluates a rule; nil if it is undefined.
+func (e *Event) query(ctx context.Context, rule *Entry) (v rego.Value, err error) {
 	if rule == nil {
 		return nil, nil
 	}
 	if e.large {
-		return e.askApart(ctx, rule)
+		return e.evaluateIsolated(ctx, rule)
 	}
-	return e.askHere(ctx, rule)
+	return e.evaluate(ctx, rule)
 }
 
-// askApart evaluates a rule on a large event: no single step can block the log beyond the deadline.
-func (e *Event) askApart(ctx context.Context, rule *Entry) (rego.Value, error) {
+// evaluateIsolated evaluates a rule on a large event: no single step can block the log beyond the deadline.
+func (e *Event) evaluateIsolated(ctx context.Context, rule *Entry) (rego.Value, error) {
 	type outcome struct {
 		v   rego.Value
 		err error
@@ -87,17 +87,17 @@ func (e *Event) askApart(ctx context.Context, rule *Entry) (rego.Value, error) {
 	if until, ok := ctx.Deadline(); ok {
 		within = time.Until(until)
 	}
-	out, err := bounds.Whole(ctx, max(within, 0), func() (o outcome) {
-		o.v, o.err = e.askHere(ctx, rule)
+	out, err := bounds.RunIsolated(ctx, max(within, 0), func() (o outcome) {
+		o.v, o.err = e.evaluate(ctx, rule)
 		return o
 	})
 	if err != nil {
-		return nil, apartError(err)
+		return nil, isolatedError(err)
 	}
 	return out.v, out.err
 }
 
-func (e *Event) askHere(ctx context.Context, rule *Entry) (v rego.Value, err error) {
+func (e *Event) evaluate(ctx context.Context, rule *Entry) (v rego.Value, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			v, err = nil, fmt.Errorf("%w: panic: %s\n%s", ErrEvaluation, withoutOperands(fmt.Sprint(p)), debug.Stack())

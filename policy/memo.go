@@ -17,14 +17,14 @@ import (
 
 const (
 	defaultMemo   = 16 << 20 // bytes
-	leastMemo     = 64 << 10 // bytes
+	minMemo       = 64 << 10 // bytes
 	defaultSample = 1024
 	slotBytes     = 512 // of the budget per slot: about an entry with a small result
 	ways          = 8   // slots that one key may occupy
 	evictSteps    = 256 // slots that one insertion checks for room before it gives up
 
 	// One hit per this many misses is needed to pay for the keys.
-	worthwhile = 16
+	hitsPerMiss = 16
 )
 
 // pace says when an entry bypasses the memo: after a window of misses with too few hits, for rest decisions, doubled each time up to
@@ -48,48 +48,52 @@ type MemoConfig struct {
 //
 // Lookups take no lock. Memory is bounded in bytes, and an entry whose decisions rarely repeat bypasses the memo. A nil Memo stores nothing.
 type Memo struct {
-	snapshot *Snapshot
-	stats    *Stats
-	seed     maphash.Seed
-	hashMask uint64 // all ones except in tests
-	sample   uint64
-	limit    int64
-	pace     pace
-	again    time.Duration // askAgain except in tests
+	snapshot    *Snapshot
+	stats       *Stats
+	seed        maphash.Seed
+	hashMask    uint64 // all ones except in tests
+	sample      uint64
+	limit       int64
+	pace        pace
+	recheckWait time.Duration // askAgain except in tests
 
-	slots []atomic.Pointer[remembered] // grouped into sets of ways
-	sets  uint64                       // number of sets minus one; a power of two minus one
-	bytes atomic.Int64                 // of all entries, including those about to be stored
+	slots []atomic.Pointer[memoEntry] // grouped into sets of ways
+	sets  uint64                      // number of sets minus one; a power of two minus one
+	bytes atomic.Int64                // of all entries, including those about to be stored
 	count atomic.Int64
 	hand  atomic.Uint64 // where eviction starts, as in the CLOCK algorithm
 
 	stopped atomic.Pointer[string] // why it was disabled for good; nil while it is enabled
 }
 
-// remembered is one stored decision. Only used and holds ever change. It shares no memory with the request that it was made for.
-type remembered struct {
+// memoEntry is one stored decision. Only used, kept and holds ever change. It shares no memory with the request that it was made for.
+type memoEntry struct {
 	hash     uint64
 	used     atomic.Bool // since the hand last passed
 	size     int64
 	key      []byte
 	decision *Decision // nil: the decision was undefined
 	asked    []Question
+	kept     atomic.Value          // Decision.AskedKept
 	holds    atomic.Pointer[state] // a directory state with these answers; nil if nothing was asked
 }
 
-// state is a directory version and epoch: within it, every query has one answer.
-type state struct{ version, epoch uint64 }
+// state is a directory version and epoch: within it, every query has one answer. Beyond it, while the basis holds.
+type state struct {
+	version, epoch uint64
+	basis          Dependencies // of the entry's answers; nil: unknown
+}
 
-func (s state) kept() *state { return &s }
-
-func (f Facts) state(now time.Time) state { return state{f.Version, f.Directory.Epoch(now)} }
+func (f Facts) state(now time.Time) state {
+	return state{version: f.Version, epoch: f.Directory.Epoch(now)}
+}
 
 // NewMemo returns an empty memo of a snapshot.
 func (s *Snapshot) NewMemo(cfg MemoConfig) *Memo {
-	m := &Memo{snapshot: s, stats: cfg.Stats, seed: maphash.MakeSeed(), hashMask: ^uint64(0), sample: defaultSample, limit: defaultMemo, again: askAgain,
+	m := &Memo{snapshot: s, stats: cfg.Stats, seed: maphash.MakeSeed(), hashMask: ^uint64(0), sample: defaultSample, limit: defaultMemo, recheckWait: askAgain,
 		pace: pace{window: 8 << 10, rest: 64 << 10, mostRest: 1 << 20}}
 	if cfg.Bytes > 0 {
-		m.limit = max(cfg.Bytes, leastMemo)
+		m.limit = max(cfg.Bytes, minMemo)
 	}
 	if cfg.Sample > 0 {
 		m.sample = uint64(cfg.Sample)
@@ -98,7 +102,7 @@ func (s *Snapshot) NewMemo(cfg MemoConfig) *Memo {
 	for int64(slots*2) <= m.limit/slotBytes {
 		slots *= 2
 	}
-	m.slots = make([]atomic.Pointer[remembered], slots)
+	m.slots = make([]atomic.Pointer[memoEntry], slots)
 	m.sets = uint64(slots/ways) - 1
 	m.bytes.Store(int64(slots) * 8)
 	return m
@@ -110,7 +114,7 @@ func (m *Memo) Of() *Snapshot { return m.snapshot }
 // Key starts the key of an input to an entry of the memo's snapshot. It is nil if the entry's decisions are not memoised, or not at the
 // moment.
 func (m *Memo) Key(e *Entry) *Key {
-	if m == nil || e.snapshot != m.snapshot || len(e.impure) > 0 || m.stopped.Load() != nil || e.tally.resting() {
+	if m == nil || e.snapshot != m.snapshot || len(e.impure) > 0 || m.stopped.Load() != nil || e.tally.bypass() {
 		return nil
 	}
 	k := keyPool.Get().(*Key)
@@ -119,28 +123,28 @@ func (m *Memo) Key(e *Entry) *Key {
 	return k
 }
 
-// Recalled is a decision found in the memo.
-type Recalled struct {
+// MemoHit is a decision found in the memo.
+type MemoHit struct {
 	Decision Decision // shared, except for Metadata: its slices must not be changed
 	Err      error    // ErrUndefined if there was no decision
 	Sample   bool     // this hit is to be checked: see Key.Recheck
-	entry    *remembered
+	entry    *memoEntry
 }
 
-// Recall looks the key up. A decision with directory queries is only returned if they have the same answers now; they are sent again if the
+// Lookup looks the key up. A decision with directory queries is only returned if they have the same answers now; they are sent again if the
 // directory's version or epoch has changed.
-func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
+func (k *Key) Lookup(facts Facts, now time.Time) (found MemoHit, ok bool) {
 	m := k.memo
 	if k.unfit {
 		m.stats.unfit.Add(1)
-		return Recalled{}, false
+		return MemoHit{}, false
 	}
 	k.hash = k.hashed(m.seed) & m.hashMask
 	entry := m.find(k)
-	if entry == nil || entry.asked != nil && !entry.stands(facts, now, m.again) {
+	if entry == nil || entry.asked != nil && !entry.stillValid(facts, now, m.recheckWait) {
 		m.stats.misses.Add(1)
 		k.entry.tally.missed(&m.pace)
-		return Recalled{}, false
+		return MemoHit{}, false
 	}
 	if !entry.used.Load() {
 		entry.used.Store(true)
@@ -149,35 +153,38 @@ func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
 	found.entry = entry
 	found.Sample = m.stats.hit(k.hash)%m.sample == 0
 	if entry.decision == nil {
-		found.Decision.Asked, found.Err = entry.asked, ErrUndefined
-		return found, true
+		found.Err = ErrUndefined
+	} else {
+		found.Decision = *entry.decision
 	}
-	found.Decision = *entry.decision
-	found.Decision.Asked = entry.asked
+	if entry.asked != nil {
+		found.Decision.Asked, found.Decision.AskedKept = entry.asked, &entry.kept
+	}
 	if found.Decision.Metadata != nil { // the receiver owns Metadata
 		found.Decision.Metadata = rego.CopyJSON(found.Decision.Metadata).(map[string]any)
 	}
 	return found, true
 }
 
-// stands reports whether these facts give all recorded answers.
-func (r *remembered) stands(facts Facts, now time.Time, within time.Duration) bool {
+// stillValid reports whether these facts give all recorded answers.
+func (r *memoEntry) stillValid(facts Facts, now time.Time, within time.Duration) bool {
 	if facts.Directory == nil || facts.Version == 0 {
 		return false
 	}
-	is := facts.state(now)
-	if *r.holds.Load() == is {
+	is, held := facts.state(now), r.holds.Load()
+	if held.version == is.version && held.epoch == is.epoch || held.basis != nil && held.basis.Holds(facts.Directory, now) {
 		return true
 	}
-	if !facts.sameAnswers(r.asked, now, within) {
+	same, on := facts.sameAnswers(r.asked, now, within)
+	if !same {
 		return false
 	}
-	r.holds.Store(is.kept()) // a concurrent store is as good
+	r.holds.Store(&state{is.version, is.epoch, on}) // a concurrent store is as good
 	return true
 }
 
 // find looks for a key. The hash only selects the set: the whole key is compared.
-func (m *Memo) find(k *Key) *remembered {
+func (m *Memo) find(k *Key) *memoEntry {
 	set := m.set(k.hash)
 	for i := range set {
 		if r := set[i].Load(); r != nil && r.hash == k.hash && string(r.key) == string(k.text) {
@@ -187,7 +194,7 @@ func (m *Memo) find(k *Key) *remembered {
 	return nil
 }
 
-func (m *Memo) set(hash uint64) []atomic.Pointer[remembered] {
+func (m *Memo) set(hash uint64) []atomic.Pointer[memoEntry] {
 	at := (hash & m.sets) * ways
 	return m.slots[at : at+ways]
 }
@@ -204,20 +211,22 @@ func (k *Key) keep(d Decision, clean bool, err error, facts Facts, now time.Time
 	if !clean || k.unfit || err != nil && !errors.Is(err, ErrUndefined) || asked && (facts.Version == 0 || d.AskedTruncated) {
 		return d, err
 	}
-	r := &remembered{hash: k.hash}
+	r := &memoEntry{hash: k.hash}
 	if asked {
 		var ok bool
 		if r.asked, r.size, ok = detachedQuestions(d.Asked); !ok {
 			return d, err
 		}
-		r.holds.Store(facts.state(now).kept())
+		r.size += min(r.size, MaxKept) + dependencyBytes
+		is := facts.state(now)
+		r.holds.Store(&is)
 	}
 	k.memo.remember(k, r, &d, err)
 	return d, err
 }
 
 // remember stores a decision, unless it is too large or no room can be made.
-func (m *Memo) remember(k *Key, r *remembered, d *Decision, err error) {
+func (m *Memo) remember(k *Key, r *memoEntry, d *Decision, err error) {
 	if err == nil {
 		var size int64
 		r.decision, size = detached(d)
@@ -250,7 +259,7 @@ func (m *Memo) reserve(size int64) bool {
 }
 
 // drop replaces an entry in its slot, or removes it.
-func (m *Memo) drop(slot *atomic.Pointer[remembered], old, instead *remembered) bool {
+func (m *Memo) drop(slot *atomic.Pointer[memoEntry], old, instead *memoEntry) bool {
 	if !slot.CompareAndSwap(old, instead) {
 		return false
 	}
@@ -267,7 +276,7 @@ func (m *Memo) drop(slot *atomic.Pointer[remembered], old, instead *remembered) 
 
 // place puts an entry, whose bytes are reserved, into its set: in place of one with its key, else into an empty slot, else in place of one
 // not used recently.
-func (m *Memo) place(r *remembered) {
+func (m *Memo) place(r *memoEntry) {
 	set := m.set(r.hash)
 	for range ways {
 		at := m.victim(set, r)
@@ -278,8 +287,8 @@ func (m *Memo) place(r *remembered) {
 	m.bytes.Add(-r.size) // other goroutines won each time
 }
 
-func (m *Memo) victim(set []atomic.Pointer[remembered], r *remembered) *atomic.Pointer[remembered] {
-	var free, unused *atomic.Pointer[remembered]
+func (m *Memo) victim(set []atomic.Pointer[memoEntry], r *memoEntry) *atomic.Pointer[memoEntry] {
+	var free, unused *atomic.Pointer[memoEntry]
 	for i := range set {
 		switch old := set[i].Load(); {
 		case old == nil:
@@ -306,11 +315,11 @@ type Recheck struct {
 	input rego.Value
 	facts Facts
 	now   time.Time
-	found *remembered
+	found *memoEntry
 }
 
 // Recheck takes a hit and the whole input that it was for, which it copies.
-func (k *Key) Recheck(found Recalled, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
+func (k *Key) Recheck(found MemoHit, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
 	size := int64(0)
 	own, ok := rego.Copy(input, &size)
 	return Recheck{memo: k.memo, entry: k.entry, input: own, facts: facts, now: now, found: found.entry}, ok
@@ -408,8 +417,8 @@ type tally struct {
 	next    atomic.Int64  // length of the next rest; 0: pace.rest
 }
 
-// resting reports whether this decision bypasses the memo.
-func (t *tally) resting() bool { return t.rest.Load() > 0 && t.rest.Add(-1) >= 0 }
+// bypass reports whether this decision bypasses the memo.
+func (t *tally) bypass() bool { return t.rest.Load() > 0 && t.rest.Add(-1) >= 0 }
 
 func (t *tally) hit(hash uint64) { t.striped[hash>>44%4].hits.Add(1) }
 
@@ -422,7 +431,7 @@ func (t *tally) missed(p *pace) {
 	for i := range t.striped {
 		hits += t.striped[i].hits.Load()
 	}
-	if hits-t.before.Swap(hits) >= p.window/worthwhile {
+	if hits-t.before.Swap(hits) >= p.window/hitsPerMiss {
 		t.next.Store(0)
 		return
 	}
@@ -431,14 +440,15 @@ func (t *tally) missed(p *pace) {
 	t.rest.Store(long)
 }
 
-// Resting reports whether the entry bypasses the memo for now, because its decisions rarely repeat.
-func (e *Entry) Resting() bool { return e.tally.rest.Load() > 0 }
+// Bypassed reports whether the entry bypasses the memo for now, because its decisions rarely repeat.
+func (e *Entry) Bypassed() bool { return e.tally.rest.Load() > 0 }
 
-// Memory of an entry's parts, in bytes, rounded up.
+// Memory of an entry's parts, in bytes, rounded up. A basis is the directory's.
 const (
-	entryBytes    = 160 // remembered and its slot
-	decisionBytes = 320
-	questionBytes = 88 // with its slice of arguments
+	entryBytes      = 160 // remembered and its slot
+	decisionBytes   = 320
+	dependencyBytes = 256
+	questionBytes   = 88 // with its slice of arguments
 )
 
 // plainDecisions are the decisions of policies that return only true or false.

@@ -66,7 +66,7 @@ func TestRegoTests(t *testing.T) {
 		"what it printed":     {in(`test_a if { print("hello"); true }`), "", "passed app/deep/shop_test.rego:5 data.shop_test.test_a hello"},
 		"the network stands in": {in(`test_a if shop.remote == 200 with http.send as {"status_code": 200}`), "",
 			"passed app/deep/shop_test.rego:5 data.shop_test.test_a"},
-		"a mistake in the test": {in("test_a if nothing.here"), "", `compiling bundle "app": deep/shop_test.rego:5: var nothing is unsafe`},
+		"a mistake in the test": {in("test_a if nothing.here"), "", `compiling bundle "app": deep/shop_test.rego:5: var nothing is unsafe: nothing gives it a value`},
 		"no Rego at all":        {in("test_a if if"), "", `reading bundle "app": deep/shop_test.rego:5: unexpected if keyword`},
 		"a test in the old Rego": {tree{"shop.rego": shop, "old_test.rego": "package old_test\n\ntest_a { true }\n"}, "",
 			"passed app/old_test.rego:3 data.old_test.test_a"},

@@ -153,7 +153,7 @@ type recordedDirectory struct {
 // Ask implements Directory.
 func (d *recordedDirectory) Ask(builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
 	for i := range d.record {
-		if q := &d.record[i]; q.Builtin == builtin && slices.EqualFunc(q.Args, args, same) {
+		if q := &d.record[i]; q.Builtin == builtin && slices.EqualFunc(q.Args, args, equal) {
 			d.of.Recorded++
 			return q.Answer, nil
 		}

@@ -54,15 +54,15 @@ const resultVar = ast.Var("result")
 
 // evaluation is the state of one Decide, in one allocation. It is its query's topdown.Cancel.
 type evaluation struct {
-	cancelled atomic.Bool
-	looked    uint32
-	failures  []topdown.Error // of built-ins, in order
-	result    rego.Value
-	facts     Facts
-	now       time.Time
-	asked     asking
-	strict    bool // without a directory its queries fail
-	clean     bool // it ended normally
+	cancelled  atomic.Bool
+	sinceCheck uint32
+	failures   []topdown.Error // of built-ins, in order
+	result     rego.Value
+	facts      Facts
+	now        time.Time
+	asked      asking
+	strict     bool // without a directory its queries fail
+	completed  bool // it ended normally
 
 	// For an evaluation that polls its deadline instead of being cancelled: a timer and a goroutine cost as much as a short evaluation.
 	ctx   context.Context // nil: it does not poll
@@ -85,11 +85,11 @@ func (e *evaluation) Cancel() { e.cancelled.Store(true) }
 
 // Cancelled is called before each expression, and by built-ins that iterate, on the evaluating goroutine.
 func (e *evaluation) Cancelled() bool {
-	e.looked++
+	e.sinceCheck++
 	if e.ctx == nil {
 		return e.cancelled.Load()
 	}
-	if e.ended == nil && (e.often || e.looked%lookEvery == 0) {
+	if e.ended == nil && (e.often || e.sinceCheck%lookEvery == 0) {
 		left := time.Until(e.until)
 		e.often, e.left = e.left != 0 && e.left-left > slow, left
 		if e.ended = e.ctx.Err(); e.ended == nil && left <= 0 {
@@ -218,7 +218,7 @@ func (e *Entry) decide(ctx context.Context, timeout time.Duration, input rego.Va
 		d, err = e.snapshot.output.decision(state.result)
 	}
 	d.Asked, d.AskedTruncated = state.asked.kept, state.asked.truncated
-	return d, state.clean, err
+	return d, state.completed, err
 }
 
 // evaluate returns the finished evaluation, whose result is the value of the decision document. adjust, if set, may change the query last.
@@ -275,13 +275,13 @@ func (e *Entry) evaluate(ctx context.Context, timeout time.Duration, input rego.
 	case state.result == nil && len(state.failures) > 0:
 		return state, evaluationError(&state.failures[0])
 	}
-	state.clean = len(state.failures) == 0 && !state.asked.missing && !state.stopped()
+	state.completed = len(state.failures) == 0 && !state.asked.missing && !state.stopped()
 	if state.result == nil {
 		return state, ErrUndefined
 	}
-	if state.looked > quick { // with fewer steps the result is at most a few times the input
+	if state.sinceCheck > quick { // with fewer steps the result is at most a few times the input
 		if err := bounds.Check(state.result); err != nil {
-			state.clean = false
+			state.completed = false
 			return state, fmt.Errorf("%w: the decision: %w", ErrEvaluation, err)
 		}
 	}

@@ -51,9 +51,10 @@ func RunTests(ctx context.Context, cfg Config, bundles []*bundle.Bundle, tests [
 		return nil, c.problems
 	}
 	run := func(trace bool, match string) ([]*tester.Result, error) {
-		found, err := c.runner(ctx, trace).SetModules(c.modules(tests)).Filter(match).RunTests(ctx, c.snapshot.txn)
+		modules := c.modules(tests)
+		found, err := c.runner(ctx, trace).SetModules(modules).Filter(match).RunTests(ctx, c.snapshot.txn)
 		if err != nil {
-			return nil, c.testProblems(err)
+			return nil, c.testProblems(err, modules)
 		}
 		var all []*tester.Result
 		for r := range found {
@@ -126,14 +127,14 @@ func (c *compilation) runner(ctx context.Context, trace bool) *tester.Runner {
 		SetTimeout(testTimeout).EnableTracing(trace)
 }
 
-func (c *compilation) testProblems(err error) error {
+func (c *compilation) testProblems(err error, modules map[string]*ast.Module) error {
 	var many ast.Errors
 	if !errors.As(err, &many) {
 		return fmt.Errorf("running the policy's tests: %w", err)
 	}
 	many.Sort()
 	for _, e := range many {
-		c.compileProblem(e)
+		c.compileProblem(e, modules)
 	}
 	return c.problems
 }

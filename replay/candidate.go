@@ -69,8 +69,8 @@ func (c *Candidate) key(dst []byte, r *Record) []byte {
 	return dst
 }
 
-// ask prepares the rule of a decision, once per key.
-func (c *Candidate) ask(r *Record, key []byte) (*preparedRule, error) {
+// ruleFor prepares the rule of a decision, once per key.
+func (c *Candidate) ruleFor(r *Record, key []byte) (*preparedRule, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if a := c.asks[string(key)]; a != nil {
@@ -139,15 +139,15 @@ func (a *preparedRule) rule(ctx context.Context, input rego.Value, recorded []po
 		out.Verdict = gate.VerdictOf(nil, policy.ErrEvaluation) // a busy machine is not the policy's fault
 	}
 	if answers && err == nil {
-		if out.answer, err = oneForm(d.Result); err != nil {
+		if out.answer, err = canonicalJSON(d.Result); err != nil {
 			return out, err
 		}
 	}
 	return out, nil
 }
 
-// oneForm is a value's canonical JSON: members sorted.
-func oneForm(v rego.Value) (string, error) {
+// canonicalJSON is a value's canonical JSON: members sorted.
+func canonicalJSON(v rego.Value) (string, error) {
 	plain, err := rego.JSON(v)
 	if err != nil {
 		return "", err
@@ -166,7 +166,7 @@ func (c *Candidate) verdict(u ruling, r *Record, was Verdict) Verdict {
 	case !r.Identity.Authenticated && c.asksToLogIn(r, was):
 		v = v.Anonymous()
 	}
-	if !was.Allow && !v.Allow && was.ReasonName() == v.Reason.String() && was.Own == v.Own && was.Status != 0 {
+	if !was.Allow && !v.Allow && was.ReasonName() == v.Reason.String() && was.PolicyStatus == v.PolicyStatus && was.Status != 0 {
 		v.Status = was.Status // a browser may have been redirected to log in
 	}
 	return Verdict{Verdict: v, answer: u.answer}
@@ -178,7 +178,7 @@ func (c *Candidate) asksToLogIn(r *Record, was Verdict) bool {
 	switch {
 	case known:
 		return some
-	case !was.Allow && was.Own == 0 && was.Reason == gate.Denied:
+	case !was.Allow && was.PolicyStatus == 0 && was.Reason == gate.Denied:
 		return false // it was not at the time
 	}
 	return r.Identity.Recorded

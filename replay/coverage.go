@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	mostHeld      = 24 << 20 // bytes of inputs whose held rules are cached
-	mostHeldInput = 8 << 10  // bytes of one cached input
-	mostForeign   = 1000     // routes without a table entry
+	maxHeld      = 24 << 20 // bytes of inputs whose held rules are cached
+	maxHeldInput = 8 << 10  // bytes of one cached input
+	maxForeign   = 1000     // routes without a table entry
 )
 
 // CoverageReport is the output of gatehouse log coverage.
@@ -157,7 +157,7 @@ func (v *Coverage) route(r *Record) {
 	}
 	found := v.find(at)
 	if found == nil {
-		if found = v.foreign[at.Label()]; found == nil && len(v.foreign) < mostForeign {
+		if found = v.foreign[at.Label()]; found == nil && len(v.foreign) < maxForeign {
 			found = &RouteCount{App: at.App, Route: at.Label()}
 			v.foreign[at.Label()] = found
 			v.Foreign = append(v.Foreign, found)
@@ -197,7 +197,7 @@ func (v *Coverage) evaluate(ctx context.Context, r *Record) (why string, err err
 	if why := r.unasked(); why != "" {
 		return why, nil
 	}
-	a, err := v.ask(r)
+	a, err := v.ruleFor(r)
 	switch {
 	case err != nil:
 		return "", err
@@ -247,10 +247,10 @@ func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why st
 		return "the evaluation failed: " + err.Error(), nil
 	}
 	v.rules.Add(held, 1)
-	if a.held == nil || len(v.taken) > mostHeldInput {
+	if a.held == nil || len(v.taken) > maxHeldInput {
 		return "", nil
 	}
-	if v.kept += len(v.taken) + 100; v.kept > mostHeld {
+	if v.kept += len(v.taken) + 100; v.kept > maxHeld {
 		for _, other := range v.asked {
 			clear(other.held)
 		}
@@ -260,13 +260,13 @@ func (v *Coverage) decide(ctx context.Context, a *coveredAsk, r *Record) (why st
 	return "", nil
 }
 
-// ask finds the rule of a decision, and adds what it can reach to the coverage.
-func (v *Coverage) ask(r *Record) (*coveredAsk, error) {
+// ruleFor finds the rule of a decision, and adds what it can reach to the coverage.
+func (v *Coverage) ruleFor(r *Record) (*coveredAsk, error) {
 	v.key = v.candidate.key(v.key[:0], r)
 	if a := v.asked[string(v.key)]; a != nil {
 		return a, nil
 	}
-	q, err := v.candidate.ask(r, v.key)
+	q, err := v.candidate.ruleFor(r, v.key)
 	if err != nil {
 		return nil, err
 	}

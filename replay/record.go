@@ -29,13 +29,13 @@ func (r *Record) Parse(event []byte, number int64) error {
 		return err
 	}
 	if r.Outcome == nil && !r.Gap.Recorded {
-		r.foreign()
+		r.fillDefaults()
 	}
 	return nil
 }
 
-// foreign fills in what Open Policy Agent's decision log leaves implicit.
-func (r *Record) foreign() {
+// fillDefaults fills in what Open Policy Agent's decision log leaves implicit.
+func (r *Record) fillDefaults() {
 	r.OPA = true
 	http := events.Member(r.Input, "attributes", "request", "http")
 	r.Request.Method, r.Request.Host, r.Request.Path = member(http, "method"), member(http, "host"), member(http, "path")
@@ -73,12 +73,12 @@ func (r *Record) Verdict() Verdict {
 	if string(r.Outcome) == "allow" {
 		return Verdict{Verdict: gate.Verdict{Allow: true, Status: http.StatusOK}}
 	}
-	v := Verdict{Verdict: gate.Verdict{Reason: gate.Denied, Status: r.Status, Own: answerOf(r.Result).status}, name: string(r.Reason)}
+	v := Verdict{Verdict: gate.Verdict{Reason: gate.Denied, Status: r.Status, PolicyStatus: answerOf(r.Result).status}, name: string(r.Reason)}
 	if v.name != "" {
 		v.Reason = gate.ReasonNamed(v.name)
 	}
 	if r.DryRun { // the client got the application's response
-		if v.Status = v.Own; v.Own == 0 && v.Reason.OfPolicy() {
+		if v.Status = v.PolicyStatus; v.PolicyStatus == 0 && v.Reason.OfPolicy() {
 			v.Status = v.Reason.Status()
 		}
 	}
@@ -146,15 +146,15 @@ func (r *Record) answer() string {
 	return string(out)
 }
 
-// said is the part of a recorded result that determines the verdict.
-type said struct {
+// recordedVerdict is the part of a recorded result that determines the verdict.
+type recordedVerdict struct {
 	allowed bool
 	status  int // the policy's own; 0: none
 }
 
-func answerOf(result json.RawMessage) (out said) {
+func answerOf(result json.RawMessage) (out recordedVerdict) {
 	if len(result) == 0 || result[0] != '{' {
-		return said{allowed: string(result) == "true"}
+		return recordedVerdict{allowed: string(result) == "true"}
 	}
 	out.allowed = string(events.Member(result, "allowed")) == "true"
 	out.status, _ = strconv.Atoi(string(events.Member(result, "http_status")))
@@ -243,8 +243,8 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("deny %d %s", v.Status, v.ReasonName())
 }
 
-// Fits reports whether a verdict matches the pattern.
-func (v Verdict) Fits(text string) bool {
+// Matches reports whether a verdict matches the pattern.
+func (v Verdict) Matches(text string) bool {
 	have := strings.Fields(v.String())
 	return !slices.ContainsFunc(strings.Fields(text), func(word string) bool { return !slices.Contains(have, word) })
 }

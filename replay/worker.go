@@ -142,7 +142,7 @@ func (w *worker) before(ctx context.Context, r *Record, was Verdict) (from Verdi
 
 // decide is a candidate's verdict for a recorded decision.
 func (w *worker) decide(ctx context.Context, s *Candidate, r *Record, was Verdict) (v Verdict, why string, err error) {
-	a, err := w.ask(s, r)
+	a, err := w.ruleFor(s, r)
 	switch {
 	case err != nil:
 		return v, "", err
@@ -166,14 +166,14 @@ func (w *worker) decide(ctx context.Context, s *Candidate, r *Record, was Verdic
 	return s.verdict(u, r, was), "", nil
 }
 
-// ask finds the rule of a decision.
-func (w *worker) ask(s *Candidate, r *Record) (*asked, error) {
+// ruleFor finds the rule of a decision.
+func (w *worker) ruleFor(s *Candidate, r *Record) (*asked, error) {
 	w.key = s.key(w.key[:0], r)
 	known := w.asked[s]
 	if a := known[string(w.key)]; a != nil {
 		return a, nil
 	}
-	prepared, err := s.ask(r, w.key)
+	prepared, err := s.ruleFor(r, w.key)
 	if err != nil {
 		return nil, err
 	}
@@ -252,12 +252,12 @@ func (w *worker) rule(ctx context.Context, a *asked, r *Record) (u ruling, why s
 	}
 	w.FactsRecorded += int64(u.basis.Recorded)
 	w.FactsCurrent += int64(u.basis.Current)
-	w.keep(a, u)
+	w.cache(a, u)
 	return u, "", nil
 }
 
-// keep caches a ruling, within bounds, while that pays.
-func (w *worker) keep(a *asked, u ruling) {
+// cache caches a ruling, within bounds, while that pays.
+func (w *worker) cache(a *asked, u ruling) {
 	if a.misses++; a.misses == memoTrial && a.hits < a.misses/4 {
 		a.rulings = nil
 	}

@@ -90,7 +90,7 @@ func (c *compiler) route(s *routeSpec, template, host string) *Route {
 		options = *s.automaticOptions
 	}
 	r := &Route{
-		Methods: s.methods, Template: template, Name: s.name, Host: host, Tags: s.tags, Allow: s.allow, IgnoreBody: s.body == "ignore", Guess: s.guess, Own: s.own,
+		Methods: s.methods, Template: template, Name: s.name, Host: host, Tags: s.tags, Allow: s.allow, IgnoreBody: s.body == "ignore", Guess: s.guess, Manual: s.manual,
 		Unsupported: s.unsupported, Line: s.line, options: s.options(),
 		effective:     c.table.effectiveMethods(s.methods, options),
 		socket:        slices.Contains(s.methods, WebSocket),
@@ -242,7 +242,7 @@ var werkzeugTrace = regexp.MustCompile(`<(?:[^<>:]*:)?([a-zA-Z_][a-zA-Z0-9_]*)>`
 type groupContext struct {
 	prefix, host string
 	pieces       []piece // of the prefixes, to find unreachable routes
-	vague        bool    // a prefix is an expression or a host, so no sample path can be made
+	noSample     bool    // a prefix is an expression or a host, so no sample path can be made
 	relative     bool
 	depth        int
 }
@@ -254,7 +254,7 @@ func (c *compiler) list(specs []routeSpec, in groupContext) *list {
 		s := &specs[i]
 		e, err := c.entry(s, in)
 		if err != nil && c.lenient {
-			c.giveUp(s, err)
+			c.markUnsupported(s, err)
 			e, err = c.entry(s, in)
 		}
 		if err != nil {
@@ -278,8 +278,8 @@ func (c *compiler) list(specs []routeSpec, in groupContext) *list {
 	return l
 }
 
-// giveUp marks an entry as unsupported. A group becomes one such entry, with notices for its routes.
-func (c *compiler) giveUp(s *routeSpec, err error) {
+// markUnsupported marks an entry as unsupported. A group becomes one such entry, with notices for its routes.
+func (c *compiler) markUnsupported(s *routeSpec, err error) {
 	for _, inner := range s.routes {
 		c.note(0, 0, "%s %s below %q is left out: %v", inner.key, inner.template, s.template, err)
 	}
@@ -322,7 +322,7 @@ func (c *compiler) entry(s *routeSpec, in groupContext) (*entry, error) {
 	}
 	route := c.route(s, joinTemplate(in.prefix, s), in.host)
 	e.targets = []*Route{route}
-	if !in.vague && s.key == "route" {
+	if !in.noSample && s.key == "route" {
 		route.pieces = joinTexts(slices.Concat(in.pieces, e.pat.pieces))
 	}
 	return e, nil
@@ -403,7 +403,7 @@ func (c *compiler) group(s *routeSpec, in groupContext) (*entry, error) {
 		} else {
 			e.pat, err = c.regexPattern(s.template, true, in)
 		}
-		inner.relative, inner.vague = true, in.vague || s.key == "re_include"
+		inner.relative, inner.noSample = true, in.noSample || s.key == "re_include"
 		if err == nil {
 			inner.pieces = slices.Concat(in.pieces, e.pat.pieces)
 		}
@@ -421,7 +421,7 @@ func (c *compiler) group(s *routeSpec, in groupContext) (*entry, error) {
 		}
 	case "host_mount":
 		e.host, err = c.table.newHostPattern(s.template)
-		inner.host, inner.vague = s.template, true
+		inner.host, inner.noSample = s.template, true
 	}
 	if err != nil {
 		return nil, err

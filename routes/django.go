@@ -17,19 +17,19 @@ func (s *search) include(i int) {
 			return
 		}
 	} else {
-		scratch := caps{stuck: s.stuck}
+		scratch := captures{limitExceeded: s.limitExceeded}
 		var ok bool
 		rest, ok = e.pat.capture(s.path, &scratch)
-		if s.stuck = scratch.stuck; !ok {
+		if s.limitExceeded = scratch.limitExceeded; !ok {
 			return
 		}
 	}
 	if s.depth+1 >= maxDepth {
 		return
 	}
-	inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1, stuck: s.stuck}
+	inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1, limitExceeded: s.limitExceeded}
 	found := inner.django()
-	if s.stuck = inner.stuck; found.n > 0 {
+	if s.limitExceeded = inner.limitExceeded; found.n > 0 {
 		found.unsure = found.unsure || e.unsure || e.pat.unsure
 		s.full, s.below = i, found
 		s.below.levels[s.depth] = level{pat: e.pat, path: s.path}
@@ -37,20 +37,20 @@ func (s *search) include(i int) {
 }
 
 // django resolves like URLResolver.resolve: depth first, in order.
-func (s *search) django() hit {
+func (s *search) django() result {
 	s.run()
 	if s.full == none {
-		return hit{}
+		return result{}
 	}
 	e := &s.list.entries[s.full]
 	if e.group != nil {
 		return s.below
 	}
-	return s.arrive(e)
+	return s.accept(e)
 }
 
-// arrive handles a match at a leaf.
-func (s *search) arrive(e *entry) hit {
+// accept handles a match at a leaf.
+func (s *search) accept(e *entry) result {
 	found := e.leaf(s.method)
 	found.levels[s.depth] = level{pat: e.pat, path: s.path}
 	found.n = s.depth + 1
@@ -67,7 +67,7 @@ func (t *Table) matchDjango(method, path string) Match {
 	s := search{list: t.list, rule: &t.settings, method: upper(method), path: path}
 	found := s.django()
 	switch {
-	case s.stuck:
+	case s.limitExceeded:
 		return Match{Outcome: Refused}
 	case found.unsure:
 		return s.unsureDjango()
@@ -79,7 +79,7 @@ func (t *Table) matchDjango(method, path string) Match {
 	s.path += "/"
 	again := s.django()
 	switch {
-	case s.stuck:
+	case s.limitExceeded:
 		return Match{Outcome: Refused}
 	case again.outcome == Refused:
 		return Match{Outcome: Refused, Route: again.route}
@@ -89,7 +89,7 @@ func (t *Table) matchDjango(method, path string) Match {
 	return Match{}
 }
 
-func (h *hit) djangoMatch() Match {
+func (h *result) djangoMatch() Match {
 	params, ok := h.djangoParams()
 	if !ok {
 		return Match{Outcome: Refused, Route: h.route}
@@ -104,9 +104,9 @@ const maxCandidates = 16
 // reaches no view, whatever the others do.
 func (s *search) unsureDjango() Match {
 	again := search{list: s.list, rule: s.rule, method: s.method, path: s.path}
-	var found []hit
+	var found []result
 	again.candidates(&found)
-	if again.stuck || len(found) > maxCandidates || len(found) == 0 {
+	if again.limitExceeded || len(found) > maxCandidates || len(found) == 0 {
 		return Match{Outcome: Refused}
 	}
 	var m Match
@@ -126,15 +126,15 @@ func (s *search) unsureDjango() Match {
 
 // candidates appends the routes that may match, in order. sure says that the last one matches for certain, unless an
 // earlier one does.
-func (s *search) candidates(found *[]hit) (sure bool) {
+func (s *search) candidates(found *[]result) (sure bool) {
 	for i := range s.list.entries {
 		e := &s.list.entries[i]
-		if !s.sees(e) || s.stuck || len(*found) > maxCandidates {
+		if !s.applies(e) || s.limitExceeded || len(*found) > maxCandidates {
 			continue
 		}
 		if e.opaque {
 			if strings.HasPrefix(s.path, e.pat.fixed) {
-				*found = append(*found, s.arrive(e))
+				*found = append(*found, s.accept(e))
 				return true
 			}
 			continue
@@ -142,20 +142,20 @@ func (s *search) candidates(found *[]hit) (sure bool) {
 		if !strings.HasPrefix(s.path, e.pat.fixed) {
 			continue
 		}
-		var scratch caps
+		var scratch captures
 		rest, ok := e.pat.capture(s.path, &scratch)
-		s.stuck = s.stuck || scratch.stuck
+		s.limitExceeded = s.limitExceeded || scratch.limitExceeded
 		if !ok {
 			continue
 		}
 		unsure := e.unsure || e.pat.unsure
 		if e.group == nil {
-			*found = append(*found, s.arrive(e))
+			*found = append(*found, s.accept(e))
 		} else if s.depth+1 < maxDepth {
 			inner := search{list: e.group, rule: s.rule, method: s.method, path: rest, depth: s.depth + 1}
 			first := len(*found)
 			unsure = !inner.candidates(found) || unsure
-			s.stuck = s.stuck || inner.stuck
+			s.limitExceeded = s.limitExceeded || inner.limitExceeded
 			for j := range (*found)[first:] {
 				(*found)[first+j].levels[s.depth] = level{pat: e.pat, path: s.path}
 			}
@@ -169,11 +169,11 @@ func (s *search) candidates(found *[]hit) (sure bool) {
 
 // djangoParams merges the levels' groups like URLResolver.resolve: inner named groups override outer ones; a level's
 // positional groups count only where neither it nor an inner level has named ones.
-func (h *hit) djangoParams() (params []Param, ok bool) {
+func (h *result) djangoParams() (params []Param, ok bool) {
 	if h.outcome != Matched {
 		return nil, true
 	}
-	var named, out caps
+	var named, out captures
 	for i := range h.levels[:h.n] {
 		if l := &h.levels[i]; !l.pat.positional() {
 			l.pat.capture(l.path, &out)
@@ -192,15 +192,15 @@ func (h *hit) djangoParams() (params []Param, ok bool) {
 		if !l.pat.positional() {
 			continue
 		}
-		var own caps
+		var own captures
 		l.pat.capture(l.path, &own)
-		out.stuck = out.stuck || own.stuck
+		out.limitExceeded = out.limitExceeded || own.limitExceeded
 		for j := range own.n {
 			out.set(positionName(position), own.values[j])
 			position++
 		}
 	}
-	return out.params(), !out.stuck && !named.stuck
+	return out.params(), !out.limitExceeded && !named.limitExceeded
 }
 
 func (p *pattern) positional() bool { return len(p.names) > 0 && p.names[0] == "0" }

@@ -35,7 +35,7 @@ func ImportYAML(name string, data []byte, facts Facts) (*Table, []Notice, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	forget(spec.routes)
+	clearLines(spec.routes)
 	table, notices, err := compileLeniently(name, spec)
 	if err != nil {
 		return nil, nil, err
@@ -44,11 +44,11 @@ func ImportYAML(name string, data []byte, facts Facts) (*Table, []Notice, error)
 	return table, notices, nil
 }
 
-// forget clears line numbers, which refer to a text that is not kept.
-func forget(specs []routeSpec) {
+// clearLines clears line numbers, which refer to a text that is not kept.
+func clearLines(specs []routeSpec) {
 	for i := range specs {
 		specs[i].line = 0
-		forget(specs[i].routes)
+		clearLines(specs[i].routes)
 	}
 }
 

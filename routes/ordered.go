@@ -126,22 +126,22 @@ func (n *node) child(s seg) *node {
 
 // search is one search in one list.
 type search struct {
-	list    *list
-	rule    *settings
-	method  string
-	host    string
-	path    string
-	any     bool // ignore the method: Starlette's check of a redirect's target
-	full    int  // the first entry that matches the request
-	partial int  // the first one that matches the path but not the method
-	depth   int
-	below   hit  // Django: the match inside entry full
-	stuck   bool // an expression exceeded its limits: other matches do not count
+	list          *list
+	rule          *settings
+	method        string
+	host          string
+	path          string
+	any           bool // ignore the method: Starlette's check of a redirect's target
+	full          int  // the first entry that matches the request
+	partial       int  // the first one that matches the path but not the method
+	depth         int
+	below         result // Django: the match inside entry full
+	limitExceeded bool   // an expression exceeded its limits: other matches do not count
 }
 
-// sees reports whether an entry applies to the kind of request: a WebSocket upgrade sees only WebSocket routes and
+// applies reports whether an entry applies to the kind of request: a WebSocket upgrade sees only WebSocket routes and
 // groups that may contain them.
-func (s *search) sees(e *entry) bool {
+func (s *search) applies(e *entry) bool {
 	return e.socket == (s.method == WebSocket) || !e.socket && (e.group != nil || e.opaque)
 }
 
@@ -158,7 +158,7 @@ func (s *search) run() {
 	if start < 0 || strings.IndexByte(s.path, '\n') >= 0 {
 		for i := range s.list.entries {
 			if s.full == none {
-				s.judge(i)
+				s.matchEntry(i)
 			}
 		}
 		return
@@ -173,7 +173,7 @@ func (s *search) walk(n *node, pos int) {
 	}
 	for _, i := range n.tails {
 		if i < s.full {
-			s.judge(i)
+			s.matchEntry(i)
 		}
 	}
 	if len(n.static) == 0 && len(n.params) == 0 {
@@ -206,18 +206,18 @@ func (s *search) step(n *node, pos, end int) {
 	}
 }
 
-// judge matches one entry against the complete path.
-func (s *search) judge(i int) {
+// matchEntry matches one entry against the complete path.
+func (s *search) matchEntry(i int) {
 	e := &s.list.entries[i]
 	switch {
-	case !s.sees(e):
+	case !s.applies(e):
 	case e.pat != nil && e.pat.re != nil && e.pat.re.Backtracks() && !strings.HasPrefix(s.path, e.pat.fixed): // what can't match is not tried
 	case e.opaque:
 		if strings.HasPrefix(s.path, e.pat.fixed) {
 			s.offer(i)
 		}
 	case e.host != nil:
-		if e.host.re.Match(s.host, &s.stuck) {
+		if e.host.re.Match(s.host, &s.limitExceeded) {
 			s.offer(i)
 		}
 	case e.group != nil && s.rule.framework == Django:
@@ -225,7 +225,7 @@ func (s *search) judge(i int) {
 	case e.group != nil && e.plain:
 		if strings.HasPrefix(s.path, e.pat.fixed) && strings.IndexByte(s.path, '\n') < 0 {
 			s.offer(i)
-		} else if strings.IndexByte(s.path, '\n') >= 0 && e.pat.re.Match(s.path, &s.stuck) {
+		} else if strings.IndexByte(s.path, '\n') >= 0 && e.pat.re.Match(s.path, &s.limitExceeded) {
 			s.offer(i)
 		}
 	case e.pat.isTail() && len(e.pat.segs) == 1 && strings.IndexByte(s.path, '\n') < 0:
@@ -233,12 +233,12 @@ func (s *search) judge(i int) {
 			s.offer(i)
 		}
 	case s.rule.framework == Django:
-		scratch := caps{stuck: s.stuck}
+		scratch := captures{limitExceeded: s.limitExceeded}
 		if _, ok := e.pat.capture(s.path, &scratch); ok {
 			s.offer(i)
 		}
-		s.stuck = scratch.stuck
-	case e.pat.matches(s.path, &s.stuck):
+		s.limitExceeded = scratch.limitExceeded
+	case e.pat.matches(s.path, &s.limitExceeded):
 		s.offer(i)
 	}
 }
@@ -248,7 +248,7 @@ func (p *pattern) matches(path string, stuck *bool) bool {
 	if p.segs == nil || strings.IndexByte(path, '\n') >= 0 || p.check {
 		return p.re.Match(path, stuck)
 	}
-	var scratch caps
+	var scratch captures
 	_, ok := p.capture(path, &scratch)
 	return ok
 }
@@ -256,7 +256,7 @@ func (p *pattern) matches(path string, stuck *bool) bool {
 // offer records an entry whose path matches.
 func (s *search) offer(i int) {
 	e := &s.list.entries[i]
-	if i >= s.full || !s.sees(e) {
+	if i >= s.full || !s.applies(e) {
 		return
 	}
 	if s.raises(e) {
@@ -276,9 +276,9 @@ func (s *search) raises(e *entry) bool {
 	if len(s.path) <= maxIntDigits || e.group != nil || e.opaque || s.rule.framework != Starlette && s.rule.framework != FastAPI {
 		return false
 	}
-	scratch := caps{stuck: s.stuck}
+	scratch := captures{limitExceeded: s.limitExceeded}
 	_, ok := e.pat.capture(s.path, &scratch)
-	s.stuck = scratch.stuck
+	s.limitExceeded = scratch.limitExceeded
 	return !ok
 }
 
@@ -298,8 +298,8 @@ type level struct {
 	path string
 }
 
-// hit is the result of a search. n counts the levels; 0 is a miss.
-type hit struct {
+// result is the result of a search. n counts the levels; 0 is a miss.
+type result struct {
 	outcome Outcome
 	route   *Route
 	levels  [maxDepth]level
@@ -308,14 +308,14 @@ type hit struct {
 }
 
 // leaf decides by method at an entry whose path matches.
-func (e *entry) leaf(method string) hit {
+func (e *entry) leaf(method string) result {
 	if e.opaque {
-		return hit{outcome: Refused, route: e.targets[0]}
+		return result{outcome: Refused, route: e.targets[0]}
 	}
 	if r := e.target(method); r != nil {
-		return hit{outcome: Matched, route: r}
+		return result{outcome: Matched, route: r}
 	}
-	return hit{outcome: MethodNotAllowed, route: e.targets[0]}
+	return result{outcome: MethodNotAllowed, route: e.targets[0]}
 }
 
 // matchOpenAPI selects the most concrete template; its operations decide about the method.
@@ -334,7 +334,7 @@ func (t *Table) matchOpenAPI(method, path string) Match {
 	if found.outcome != Matched {
 		return Match{Outcome: found.outcome, Route: found.route}
 	}
-	var values caps
+	var values captures
 	pat := e.pat
 	if own := found.route.pat; own != nil {
 		pat = own // another operation may name the same parameters differently
@@ -359,14 +359,14 @@ func (t *Table) belowRoot(path string) (string, bool) {
 func (t *Table) matchStarlette(method, host, path string) Match {
 	s := search{list: t.list, rule: &t.settings, method: method, host: starletteHost(host)}
 	root := t.rootPath
-	var values caps
+	var values captures
 	for s.depth = 0; s.depth < maxDepth; s.depth++ {
 		if s.list.rootPath != "" {
 			root = s.list.rootPath
 		}
 		s.path = routePath(path, root)
 		s.run()
-		if s.stuck {
+		if s.limitExceeded {
 			return Match{Outcome: Refused}
 		}
 		if s.full == none {
@@ -380,7 +380,7 @@ func (t *Table) matchStarlette(method, host, path string) Match {
 			e.host.captureRegexp(s.host, &values)
 		} else {
 			below, ok := e.enter(s.path, &values)
-			if values.stuck {
+			if values.limitExceeded {
 				return Match{Outcome: Refused}
 			}
 			if !ok {
@@ -394,7 +394,7 @@ func (t *Table) matchStarlette(method, host, path string) Match {
 }
 
 // finish handles a match of a route.
-func (e *entry) finish(s *search, values *caps) Match {
+func (e *entry) finish(s *search, values *captures) Match {
 	if s.raises(e) {
 		return Match{} // the server answers 500 before any view runs
 	}
@@ -403,7 +403,7 @@ func (e *entry) finish(s *search, values *caps) Match {
 		return Match{Outcome: found.outcome, Route: found.route}
 	}
 	switch _, ok := e.pat.capture(s.path, values); {
-	case values.stuck:
+	case values.limitExceeded:
 		return Match{Outcome: Refused, Route: found.route}
 	case !ok:
 		return Match{}
@@ -412,13 +412,13 @@ func (e *entry) finish(s *search, values *caps) Match {
 }
 
 // enter goes into a mount: it stores the mount's parameters and returns the part of the path that it consumed.
-func (e *entry) enter(path string, values *caps) (taken string, ok bool) {
+func (e *entry) enter(path string, values *captures) (taken string, ok bool) {
 	if e.plain && strings.IndexByte(path, '\n') < 0 {
 		return e.pat.fixed[:len(e.pat.fixed)-1], true
 	}
-	var own caps
+	var own captures
 	_, ok = e.pat.captureRegexp(path, &own)
-	if values.stuck = own.stuck; !ok {
+	if values.limitExceeded = own.limitExceeded; !ok {
 		return "", false
 	}
 	last := own.n - 1 // the "{path:path}" that every mount ends in is not passed on
@@ -429,7 +429,7 @@ func (e *entry) enter(path string, values *caps) (taken string, ok bool) {
 }
 
 // missed handles a search without a match: 405, a redirect, a fallback, 404.
-func (s *search) missed(path, root string, values *caps) Match {
+func (s *search) missed(path, root string, values *captures) Match {
 	if s.partial != none {
 		return Match{Outcome: MethodNotAllowed, Route: s.list.entries[s.partial].targets[0]}
 	}
@@ -442,7 +442,7 @@ func (s *search) missed(path, root string, values *caps) Match {
 			other = strings.TrimRight(path, "/")
 		}
 		again := search{list: s.list, rule: s.rule, host: s.host, path: routePath(other, root), any: true}
-		if again.run(); again.stuck {
+		if again.run(); again.limitExceeded {
 			return Match{Outcome: Refused}
 		} else if again.full != none {
 			return again.redirected()
@@ -450,7 +450,7 @@ func (s *search) missed(path, root string, values *caps) Match {
 	}
 	if s.list.fallback != nil {
 		last := search{list: s.list.fallback, rule: s.rule, method: s.method, host: s.host, path: s.path}
-		if last.run(); last.stuck {
+		if last.run(); last.limitExceeded {
 			return Match{Outcome: Refused}
 		} else if last.full != none {
 			return last.list.entries[last.full].finish(&last, values)
@@ -466,7 +466,7 @@ func (s *search) redirected() Match {
 	if e.opaque {
 		return Match{Outcome: Refused, Route: e.targets[0]}
 	}
-	var scratch caps
+	var scratch captures
 	if e.group == nil {
 		if _, ok := e.pat.capture(s.path, &scratch); !ok {
 			return Match{} // or exceeded its limits: no route is reached either way

@@ -73,7 +73,7 @@ type routeSpec struct {
 	appendSlash             *bool
 	redirectSlashes         *bool
 	redirects, exclusive    bool
-	own                     bool // added by the maintainer, not from the application
+	manual                  bool // added by the maintainer, not from the application
 	fallback                bool
 	unsure                  bool
 	defaults                []defaultValue
@@ -373,7 +373,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		"allow":             {read: func(n *yaml.Node) { r.forms(n, &s.allow) }},
 		"body":              {read: func(n *yaml.Node) { r.body(n, &s.body) }},
 		"guess":             {read: r.flag(&s.guess)},
-		"own":               {read: r.flag(&s.own)},
+		"own":               {read: r.flag(&s.manual)},
 		"unsupported":       {read: r.textInto(&s.unsupported)},
 		"defaults":          {frameworks: Flask, read: func(n *yaml.Node) { r.defaults(n, &s) }},
 		"redirects":         {frameworks: Flask, read: r.flag(&s.redirects)},
@@ -392,7 +392,7 @@ func (r *reader) route(n *yaml.Node, framework string, depth int) routeSpec {
 		r.fail(n, "an entry needs route:, as in \"GET /orders\"")
 	case s.isGroup() && s.routes == nil:
 		r.fail(n, "%s: has no routes", s.key)
-	case s.isGroup() && s.own:
+	case s.isGroup() && s.manual:
 		r.fail(n, "own: belongs to each route of a group, not to the group")
 	case !s.isGroup() && s.routes != nil:
 		r.fail(n, "routes: belongs to a group, not to a route")

@@ -42,16 +42,16 @@ type seg struct {
 	conv *converter
 }
 
-// caps collects the parameters of a match in fixed space.
-type caps struct {
-	names  [maxParams]string
-	values [maxParams]string
-	n      int
-	stuck  bool // the expression exceeded its limits
+// captures collects the parameters of a match in fixed space.
+type captures struct {
+	names         [maxParams]string
+	values        [maxParams]string
+	n             int
+	limitExceeded bool // the expression exceeded its limits
 }
 
 // set adds a parameter; an existing name gets the new value, as in Python's dict.update.
-func (c *caps) set(name, value string) {
+func (c *captures) set(name, value string) {
 	for i := range c.n {
 		if c.names[i] == name {
 			c.values[i] = value
@@ -64,7 +64,7 @@ func (c *caps) set(name, value string) {
 	}
 }
 
-func (c *caps) params() []Param {
+func (c *captures) params() []Param {
 	if c.n == 0 {
 		return nil
 	}
@@ -250,7 +250,7 @@ func (c *converter) matchTail(s string) bool {
 
 // capture stores the parameters of a matching path and returns the rest after the pattern. It reports false when the
 // path does not match after all, or a converter rejects a value.
-func (p *pattern) capture(path string, out *caps) (rest string, ok bool) {
+func (p *pattern) capture(path string, out *captures) (rest string, ok bool) {
 	if p.segs == nil || strings.IndexByte(path, '\n') >= 0 {
 		return p.captureRegexp(path, out)
 	}
@@ -290,14 +290,14 @@ func (p *pattern) capture(path string, out *caps) (rest string, ok bool) {
 	return "", true
 }
 
-func (p *pattern) captureRegexp(path string, out *caps) (rest string, ok bool) {
+func (p *pattern) captureRegexp(path string, out *captures) (rest string, ok bool) {
 	if p.skipSlash {
 		if path == "" || path[0] != '/' {
 			return "", false
 		}
 		path = path[1:]
 	}
-	m := p.re.Find(path, &out.stuck)
+	m := p.re.Find(path, &out.limitExceeded)
 	if m == nil {
 		return "", false
 	}
@@ -339,7 +339,7 @@ func newRegexPattern(expr string, prefix bool) (*pattern, error) {
 		return nil, err
 	}
 	if full { // Django then uses fullmatch, else search
-		for _, side := range [...]*string{&translated.RE2, &translated.Back} {
+		for _, side := range [...]*string{&translated.RE2, &translated.Backtracking} {
 			if *side != "" {
 				*side = `\A(?:` + *side + `)\z`
 			}

@@ -109,7 +109,7 @@ func (p *werkzeugParser) parse(text string) error {
 		case m[1] != "":
 			p.pieces = append(p.pieces, piece{text: "/"})
 			if p.current.final {
-				p.content, p.expr, p.isolated = p.content+"/", p.expr.Plus("/"), false
+				p.content, p.expr, p.isolated = p.content+"/", p.expr.Append("/"), false
 			} else if err := p.end(); err != nil {
 				return err
 			}
@@ -124,7 +124,7 @@ func (p *werkzeugParser) parse(text string) error {
 	if p.current.final && strings.HasSuffix(p.content, "/") {
 		p.current.suffixed = true
 		p.content = p.content[:len(p.content)-1]
-		p.expr = pyregex.Expression{RE2: p.expr.RE2[:len(p.expr.RE2)-1], Back: p.expr.Back[:len(p.expr.Back)-1]}
+		p.expr = pyregex.Expression{RE2: p.expr.RE2[:len(p.expr.RE2)-1], Backtracking: p.expr.Backtracking[:len(p.expr.Backtracking)-1]}
 		p.isolated = !p.backs && p.current.params == 1 && len(p.current.weight.static) == 0 && p.expr.RE2 == "("+p.lastConv.expr+")"
 	}
 	suffixed, weight := p.current.suffixed, p.current.weight
@@ -150,7 +150,7 @@ func (p *werkzeugParser) literal(text string) {
 	} else {
 		p.content += regexp.QuoteMeta(text)
 	}
-	p.expr = p.expr.Plus(regexp.QuoteMeta(text))
+	p.expr = p.expr.Append(regexp.QuoteMeta(text))
 }
 
 func (p *werkzeugParser) param(name, converter, args string) error {
@@ -171,7 +171,7 @@ func (p *werkzeugParser) param(name, converter, args string) error {
 	p.current.final = p.current.final || !conv.isolating
 	p.content += fmt.Sprintf("(%d:%s)", p.current.params, conv.py)
 	p.expr.RE2 += "(" + conv.expr + ")"
-	p.expr.Back += "(" + cmp.Or(conv.back, conv.expr) + ")"
+	p.expr.Backtracking += "(" + cmp.Or(conv.back, conv.expr) + ")"
 	if conv.backtracks {
 		p.backs, p.isolated = true, false
 	}
@@ -188,7 +188,7 @@ func (p *werkzeugParser) end() error {
 		if p.isolated {
 			p.current.conv = p.lastConv
 		}
-		e := pyregex.Expression{RE2: `\A` + p.expr.RE2 + `\z`, Back: `\A` + p.expr.Back + `\z`}
+		e := pyregex.Expression{RE2: `\A` + p.expr.RE2 + `\z`, Backtracking: `\A` + p.expr.Backtracking + `\z`}
 		if p.backs {
 			e.RE2 = ""
 		}
@@ -243,19 +243,19 @@ func (root *state) sort() {
 
 // machine is one run of the state machine.
 type machine struct {
-	method  string
-	values  [maxParams]string
-	n       int
-	notHere *Route // the first route that matched the path but not the method
-	slash   bool   // ended: the request lacks a trailing slash
-	stuck   bool   // an expression exceeded its limits
-	slashed *Route
+	method        string
+	values        [maxParams]string
+	n             int
+	notHere       *Route // the first route that matched the path but not the method
+	slash         bool   // ended: the request lacks a trailing slash
+	limitExceeded bool   // an expression exceeded its limits
+	slashed       *Route
 }
 
 // run matches the rest of the path; done says that nothing is left. It mirrors _match in Werkzeug's matcher.
 func (m *machine) run(s *state, rest string, done bool) *rule {
 	if done {
-		return m.arrive(s)
+		return m.accept(s)
 	}
 	head, tail, more := strings.Cut(rest, "/")
 	if next := s.static[head]; next != nil {
@@ -293,7 +293,7 @@ func (m *machine) run(s *state, rest string, done bool) *rule {
 	return nil
 }
 
-func (m *machine) arrive(s *state) *rule {
+func (m *machine) accept(s *state) *rule {
 	for _, r := range s.rules {
 		if m.allows(r) {
 			return r
@@ -344,7 +344,7 @@ func (m *machine) test(p *part, target string) (matched, slash bool) {
 		m.push(target)
 		return true, slash
 	}
-	groups := p.re.Find(target, &m.stuck)
+	groups := p.re.Find(target, &m.limitExceeded)
 	if groups == nil {
 		return false, false
 	}
@@ -414,7 +414,7 @@ func (t *Table) matchFlask(method, host, path string) Match {
 		r = t.runFlask(&m, start, host, path)
 	}
 	switch {
-	case m.stuck:
+	case m.limitExceeded:
 		return Match{Outcome: Refused}
 	case m.slash:
 		return Match{Outcome: Redirect, Route: m.slashed, slashes: true}

@@ -100,7 +100,7 @@ func (s *routeSpec) node() *yaml.Node {
 	m.unless("fallback", s.fallback, false)
 	m.unless("unsure", s.unsure, false)
 	m.unless("guess", s.guess, false)
-	m.unless("own", s.own, false)
+	m.unless("own", s.manual, false)
 	m.optionalText("root_path", s.rootPath)
 	if len(s.defaults) > 0 {
 		values := &mapNode{flow: true}

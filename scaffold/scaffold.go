@@ -66,6 +66,7 @@ type Scaffold struct {
 	prefixes  []string          // below which all routes share a rule
 	static    map[string]string // why a route serves static files, by its template
 	stubFiles int
+	cors      string // what answers preflights
 	// hasDirectory is set by Write.
 	hasDirectory bool
 	rootTerms    int // of a rule's path, 0 for one
@@ -130,7 +131,8 @@ type Contents struct {
 	Files     int
 	Table     *routes.Table // with the static files
 	PerRoute  bool
-	Static    bool // static files are open to everybody
+	Static    bool   // static files are open to everybody
+	CORS      string // what answers preflights, which are not put to the policy; "" for nothing
 	Rules     int
 	StubFiles int // with rules of routes
 	Tests     int
@@ -142,7 +144,7 @@ type Contents struct {
 
 // Contents says what was made.
 func (s *Scaffold) Contents() Contents {
-	return Contents{Name: s.name, Files: len(s.files), Table: s.table, PerRoute: s.perRoute, Static: len(s.static) > 0, Rules: s.rules,
+	return Contents{Name: s.name, Files: len(s.files), Table: s.table, PerRoute: s.perRoute, Static: len(s.static) > 0, CORS: s.cors, Rules: s.rules,
 		StubFiles: s.stubFiles, Tests: s.tests, AdminRole: adminRole, Directory: !s.hasDirectory, Example: s.example, Notices: s.notices}
 }
 
@@ -153,8 +155,9 @@ func (s *Scaffold) configurations(table *routes.Table) error {
 		column = 13
 	}
 	facts := table.Facts()
+	s.cors = s.preflights(facts)
 	settings := map[string]any{"Name": s.name, "PerRoute": s.perRoute, "Pad": strings.Repeat(" ", max(3, column-len(s.name))),
-		"Redirects": table.Framework() != routes.OpenAPI && len(facts.Fallbacks) == 0, "CORS": s.preflights(facts)}
+		"Redirects": table.Framework() != routes.OpenAPI && len(facts.Fallbacks) == 0, "CORS": s.cors}
 	if len(facts.Fallbacks) > 0 {
 		s.note("%s may serve a page where no route does, so redirects are not decided by their target: routes.unmatched is deny", strings.Join(facts.Fallbacks, ", "))
 	}

@@ -128,10 +128,10 @@ var templateParam = regexp.MustCompile(`<(?:([^<>]*):)?([^<>:]+)>|\{([^{}:]+)(?:
 // sampleValues are what parameters are tried with, besides what the converter's name suggests.
 var sampleValues = []string{"1", "a", "a1", "abc", "2026", "1.5", "1/2", "00000000-0000-4000-8000-000000000001", "2026-01-31", "x-y", "10"}
 
-// mostSamples bounds how many paths are tried for one route, and samplesEach how many for each on average: a table of routes that
+// maxSamples bounds how many paths are tried for one route, and samplesEach how many for each on average: a table of routes that
 // nothing reaches ends as well.
 const (
-	mostSamples = 2000
+	maxSamples  = 2000
 	samplesEach = 40
 )
 
@@ -142,8 +142,8 @@ func (s *Scaffold) samplePath(method, host, template string, route *routes.Route
 		choices[i] = append(suggested(template, p), sampleValues...)
 	}
 	at := make([]int, len(params))
-	for range mostSamples {
-		if s.ctx.Err() != nil || s.tried > mostSamples+samplesEach*len(s.table.Routes()) {
+	for range maxSamples {
+		if s.ctx.Err() != nil || s.tried > maxSamples+samplesEach*len(s.table.Routes()) {
 			break
 		}
 		var path strings.Builder

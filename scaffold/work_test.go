@@ -40,7 +40,7 @@ func TestInitWorkGrowsWithRoutes(t *testing.T) {
 		}
 	}
 	hidden := "framework: django\nroutes:\n  - re_path: ANY ^.*$\n" + strings.TrimPrefix(manyTable(500), "framework: django\nroutes:\n")
-	if n := tried(hidden, RoleTable); n > 2*mostSamples+2*samplesEach*500 {
+	if n := tried(hidden, RoleTable); n > 2*maxSamples+2*samplesEach*500 {
 		t.Errorf("%d requests for 500 routes that nothing reaches", n)
 	}
 }

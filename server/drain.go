@@ -48,9 +48,9 @@ func (s *Server) drain() {
 	}
 }
 
-// endWithUs ends streams that would go on as long as the client likes, such as health watches, once we have said that we
+// endOnDrain ends streams that would go on as long as the client likes, such as health watches, once we have said that we
 // are leaving: otherwise they would hold the drain up to its end.
-func (s *Server) endWithUs(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+func (s *Server) endOnDrain(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	go func() {

@@ -16,9 +16,9 @@ import (
 // decision (make bench). With a large bundle the same share of growth would be gigabytes. So growth is bounded in bytes,
 // between these two shares.
 const (
-	gcGrowth     = 48 << 20 // bytes
-	mostPercent  = 400
-	leastPercent = 50
+	gcGrowth   = 48 << 20 // bytes
+	maxPercent = 400
+	minPercent = 50
 )
 
 // memoryShare is what of a container's memory Go may use; the rest is for what Go does not count, such as the pages of files.
@@ -33,7 +33,7 @@ func limitMemory(logger *zap.Logger, container memlimit.Provider) {
 	}
 	limit, err := container()
 	switch {
-	case errors.Is(err, memlimit.ErrNoLimit) || err == nil && limit > mostMemory:
+	case errors.Is(err, memlimit.ErrNoLimit) || err == nil && limit > maxMemory:
 		return
 	case err != nil: // no cgroups, as on a machine that is no Linux: there is no limit to keep to
 		logger.Debug("the container's memory limit is not known", zap.Error(err))
@@ -44,8 +44,8 @@ func limitMemory(logger *zap.Logger, container memlimit.Provider) {
 	logger.Info("memory limit from the container", zap.Uint64("container_bytes", limit), zap.Int64("limit_bytes", share))
 }
 
-// mostMemory is above what any machine has: cgroup version 1 says "no limit" as a number near the largest there is.
-const mostMemory = 1 << 50
+// maxMemory is above what any machine has: cgroup version 1 says "no limit" as a number near the largest there is.
+const maxMemory = 1 << 50
 
 // PaceGC sets the collector's goal anew after each collection, for as long as the process lives. Where GOGC is set, its
 // owner knows better.
@@ -53,9 +53,9 @@ func PaceGC() {
 	if _, set := os.LookupEnv("GOGC"); set {
 		return
 	}
-	p := &pacer{sample: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}, percent: mostPercent}
-	debug.SetGCPercent(mostPercent)
-	p.again()
+	p := &pacer{sample: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}, percent: maxPercent}
+	debug.SetGCPercent(maxPercent)
+	p.rearm()
 }
 
 type pacer struct {
@@ -63,8 +63,8 @@ type pacer struct {
 	percent int
 }
 
-// again has the next collection call collected: the sentinel that nothing refers to is its messenger.
-func (p *pacer) again() {
+// rearm has the next collection call collected: the sentinel that nothing refers to is its messenger.
+func (p *pacer) rearm() {
 	sentinel := new([16]byte)
 	runtime.AddCleanup(sentinel, func(p *pacer) { p.collected() }, p)
 }
@@ -76,12 +76,12 @@ func (p *pacer) collected() {
 		p.percent = percent
 		debug.SetGCPercent(percent)
 	}
-	p.again()
+	p.rearm()
 }
 
 // growthPercent is the share by which so many live bytes may grow until they are collected.
 func growthPercent(live uint64) int {
-	return int(min(max(gcGrowth*100/max(live, 1), leastPercent), mostPercent))
+	return int(min(max(gcGrowth*100/max(live, 1), minPercent), maxPercent))
 }
 
 // cores sees to it that requests do not wait for a large policy that is being compiled. Go runs as many threads as there are cores, and lets

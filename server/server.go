@@ -6,6 +6,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -39,9 +41,28 @@ type Config struct {
 	Source  config.Source    // read at the start, and again for each reload
 	Reloads <-chan os.Signal // each value is a wish to read the configuration again
 	Version string           // shown on the status page, in traces and in the log
+	Log     zapcore.Core     // gets the log, whatever the configuration says of it; nil is standard error
 
+	// LogLevel and LogFormat, unless empty, stand for log.level and log.format; Console is the format where neither says one.
+	LogLevel, LogFormat string
+	Console             bool
+	// WaitForPolicy starts without a policy, or a directory, that can be used, and answers not_ready until there is one.
+	WaitForPolicy bool
 	// Smoke is [edge.Config.Smoke].
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
+}
+
+// read reads the configuration.
+func (c Config) read() (*config.Config, *config.Document, error) {
+	cfg, doc, err := c.Source.Read()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, said := doc.Lines["log.format"]; c.Console && !said {
+		cfg.Log.Format = "console"
+	}
+	cfg.Log.Level, cfg.Log.Format = cmp.Or(c.LogLevel, cfg.Log.Level), cmp.Or(c.LogFormat, cfg.Log.Format)
+	return cfg, doc, nil
 }
 
 // transport are the options of the gRPC server that depend on how messages are to be handled.
@@ -79,6 +100,8 @@ type Server struct {
 	leaving      chan struct{} // closed when long-lived streams must end
 	draining     atomic.Bool
 	reloadErr    atomic.Pointer[string] // why the last reload failed, nil where it did not
+	reloads      atomic.Uint64          // that have ended, also in vain
+	asked        chan chan<- error      // for a reload, over the control socket; who asks is told the outcome
 
 	awaitsRestart atomic.Pointer[[]string] // keys that the last reload could not change
 }
@@ -86,17 +109,17 @@ type Server struct {
 // New reads the configuration, makes all of it and opens the listeners. It reports every problem of the configuration at once, and leaves nothing
 // behind where there is one.
 func New(ctx context.Context, with Config) (_ *Server, err error) {
-	cfg, doc, err := with.Source.Read()
+	cfg, doc, err := with.read()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{with: with, config: cfg, level: zap.NewAtomicLevel(), registry: prometheus.NewRegistry(),
-		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{}), failures: make(chan error, 8)}
+		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{}), failures: make(chan error, 8), asked: make(chan chan<- error)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	found := doc.Problems()
-	s.logger, err = buildLog(cfg.Log, s.level)
+	s.logger, err = buildLog(cfg.Log, s.level, with.Log)
 	found.Add("log", err)
-	panics.Tell(func(e panics.Event) {
+	panics.SetReporter(func(e panics.Event) {
 		s.logger.Error("recovered from a panic", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
 	limitMemory(s.logger, memlimit.FromCgroup)
@@ -104,7 +127,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
 	found.Add("traces", err)
 	found.Add("listen", ValidateListen(cfg.Listen))
-	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, Smoke: with.Smoke,
+	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, RefuseBroken: !with.WaitForPolicy, Smoke: with.Smoke,
 		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
 	if err != nil {
 		return nil, err
@@ -115,7 +138,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 		}
 	}()
 	s.conns = conns.New(cfg.Listen, s.registry)
-	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endWithUs),
+	s.grpc = grpc.NewServer(append(with.transport(), grpc.ChainUnaryInterceptor(recoverUnary), grpc.ChainStreamInterceptor(recoverStream, s.endOnDrain),
 		grpc.MaxConcurrentStreams(uint32(cfg.Listen.MaxStreams)), grpc.MaxHeaderListSize(maxGRPCHeaders),
 		grpc.ConnectionTimeout(time.Duration(cfg.Listen.Handshake)), grpc.KeepaliveParams(keepaliveOf(cfg.Listen)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
@@ -135,6 +158,9 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	}
 	return s, nil
 }
+
+// Gate is what decides.
+func (s *Server) Gate() *gate.Gate { return s.node.Gate() }
 
 // published keeps the health service in step with what the gate can do.
 func (s *Server) published(v *gate.View) {
@@ -198,7 +224,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.logger.Info("listening", zap.Strings("grpc", addresses(s.listeners...)), zap.Strings("http", addresses(s.http.listener)),
 		zap.Strings("directory", addresses(s.directory.listeners...)), zap.Strings("authzen", addresses(s.directory.authzen.listeners...)), zap.Strings("admin", addresses(s.admin)), zap.Strings("jwks", addresses(s.jwks)), zap.Strings("control", addresses(s.control)), zap.String("version", s.with.Version))
 
-	err := s.untilTheEnd(ctx, background)
+	err := s.waitForEnd(ctx, background)
 	s.drain()
 	_ = admin.Close() // its requests only read
 	_ = jwks.Close()  // likewise
@@ -232,8 +258,8 @@ func (s *Server) failed(err error) {
 	}
 }
 
-// untilTheEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
-func (s *Server) untilTheEnd(ctx, background context.Context) error {
+// waitForEnd waits for the end of ctx or a failure, and reloads meanwhile when it is asked to.
+func (s *Server) waitForEnd(ctx, background context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -241,7 +267,9 @@ func (s *Server) untilTheEnd(ctx, background context.Context) error {
 		case err := <-s.failures:
 			return err
 		case <-s.with.Reloads:
-			s.reload(ctx, background)
+			_ = s.reload(ctx, background) // it has said what is wrong
+		case told := <-s.asked:
+			told <- s.reload(ctx, background)
 		}
 	}
 }

@@ -36,9 +36,12 @@ func setLevel(c config.Log, level zap.AtomicLevel) {
 	}
 }
 
-// build makes the operators' log: on standard error, in JSON or for people. It is usable also where it is not as wished.
-func buildLog(c config.Log, level zap.AtomicLevel) (*zap.Logger, error) {
+// build makes the operators' log: in other's hands, or on standard error, in JSON or for people. It is usable also where it is not as wished.
+func buildLog(c config.Log, level zap.AtomicLevel, other zapcore.Core) (*zap.Logger, error) {
 	setLevel(c, level)
+	if other != nil {
+		return zap.New(other), validateLog(c)
+	}
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	encoder := zapcore.NewJSONEncoder(enc)

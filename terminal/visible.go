@@ -128,7 +128,7 @@ func VisibleArgs(args []any) []any {
 	return out
 }
 
-const mostWord = 200 // characters of one value in a line
+const maxWord = 200 // characters of one value in a line
 
 // Word is a value as one word that a terminal shows and does not obey: a client may have written it.
 func Word(s string) string {
@@ -137,7 +137,7 @@ func Word(s string) string {
 	}
 	cut := false
 	for i, n := 0, 0; i < len(s); n++ {
-		if n == mostWord {
+		if n == maxWord {
 			s, cut = s[:i], true
 			break
 		}

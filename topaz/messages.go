@@ -105,8 +105,8 @@ func pageOf(s *directory.Snapshot, in *common.PaginationRequest, what ...string)
 	return p, nil
 }
 
-// take gives the page's part of a listing that begins there, and the answer's page.
-func take[T any](p page, all iter.Seq2[directory.Position, T]) (some []T, answer *common.PaginationResponse) {
+// collect gives the page's part of a listing that begins there, and the answer's page.
+func collect[T any](p page, all iter.Seq2[directory.Position, T]) (some []T, answer *common.PaginationResponse) {
 	answer = &common.PaginationResponse{}
 	for at, x := range all {
 		if len(some) == p.size {

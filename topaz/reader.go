@@ -34,7 +34,7 @@ func (s *readerService) GetObject(_ context.Context, in *reader.GetObjectRequest
 	if err != nil {
 		return nil, err
 	}
-	relations, answer := take(p, d.RelationsFrom(directory.RelationFilter{Object: ref}, p.from, s.with.Clock()))
+	relations, answer := collect(p, d.RelationsFrom(directory.RelationFilter{Object: ref}, p.from, s.with.Clock()))
 	for _, r := range relations {
 		out.Relations = append(out.Relations, relationMessage(r))
 	}
@@ -87,7 +87,7 @@ func (s *readerService) GetObjects(_ context.Context, in *reader.GetObjectsReque
 	if err != nil {
 		return nil, err
 	}
-	objects, answer := take(p, d.ObjectsFrom(in.ObjectType, p.from))
+	objects, answer := collect(p, d.ObjectsFrom(in.ObjectType, p.from))
 	out, size := &reader.GetObjectsResponse{Page: answer}, answerSize(0)
 	for _, o := range objects {
 		if err := size.add(o); err != nil {
@@ -135,7 +135,7 @@ func (s *readerService) GetRelations(_ context.Context, in *reader.GetRelationsR
 	if err != nil {
 		return nil, err
 	}
-	relations, answer := take(p, d.RelationsFrom(f, p.from, s.with.Clock()))
+	relations, answer := collect(p, d.RelationsFrom(f, p.from, s.with.Clock()))
 	out := &reader.GetRelationsResponse{Page: answer}
 	for _, r := range relations {
 		out.Results = append(out.Results, relationMessage(r))

@@ -9,8 +9,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// judge classifies an event for a target: irrelevant, a change, or a complete change.
-func (w *Watcher) judge(t *target, e fsnotify.Event) (changed, complete bool) {
+// classify classifies an event for a target: irrelevant, a change, or a complete change.
+func (w *Watcher) classify(t *target, e fsnotify.Event) (changed, complete bool) {
 	if slices.Contains(t.steps, e.Name) {
 		return w.judgeStep(t, e)
 	}

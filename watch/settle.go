@@ -7,8 +7,8 @@ const (
 	settleComplete = 25 * time.Millisecond
 	// settleWrite is how long files written in place must be quiet before they are read.
 	settleWrite = 100 * time.Millisecond
-	// settleMost bounds the wait under constant writing.
-	settleMost = 2 * time.Second
+	// maxSettle bounds the wait under constant writing.
+	maxSettle = 2 * time.Second
 )
 
 // settling is a target's changes that were seen and not yet reported. The zero value is none.
@@ -28,11 +28,11 @@ func (p *settling) note(now time.Time, complete bool) {
 		p.due = now.Add(settleComplete)
 		return
 	}
-	p.due = earlier(now.Add(settleWrite), p.first.Add(settleMost))
+	p.due = earlier(now.Add(settleWrite), p.first.Add(maxSettle))
 }
 
-// again schedules a report, also without a change. Changes noted meanwhile settle as writes do.
-func (p *settling) again(now time.Time, after time.Duration) {
+// schedule schedules a report, also without a change. Changes noted meanwhile settle as writes do.
+func (p *settling) schedule(now time.Time, after time.Duration) {
 	*p = settling{first: now, due: now.Add(after)}
 }
 
@@ -51,10 +51,10 @@ func (t *target) note(now time.Time, complete bool) {
 	t.pending.note(now, complete)
 }
 
-func (t *target) again(now time.Time, after time.Duration) {
+func (t *target) schedule(now time.Time, after time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pending.again(now, after)
+	t.pending.schedule(now, after)
 }
 
 // handed clears what was reported. A later LookAgain stays scheduled.

@@ -53,7 +53,7 @@ type Watcher struct {
 	poll    time.Duration
 	logger  *zap.Logger
 	changed chan []int
-	kick    chan struct{} // a due time was set by another goroutine
+	wake    chan struct{} // a due time was set by another goroutine
 	open    func() (*fsnotify.Watcher, error)
 
 	// Owned by Run.
@@ -84,7 +84,7 @@ const (
 
 // New makes a Watcher. It starts nothing.
 func New(c Config) *Watcher {
-	w := &Watcher{poll: c.Poll, logger: c.Logger, changed: make(chan []int), kick: make(chan struct{}, 1)}
+	w := &Watcher{poll: c.Poll, logger: c.Logger, changed: make(chan []int), wake: make(chan struct{}, 1)}
 	w.open = func() (*fsnotify.Watcher, error) { return fsnotify.NewBufferedWatcher(4096) }
 	if w.poll <= 0 {
 		w.poll = defaultPoll
@@ -117,9 +117,9 @@ func (w *Watcher) Changed() <-chan []int { return w.changed }
 
 // LookAgain schedules a target to be reported after a pause, changed or not. It never blocks.
 func (w *Watcher) LookAgain(i int, after time.Duration) {
-	w.targets[i].again(time.Now(), after)
+	w.targets[i].schedule(time.Now(), after)
 	select {
-	case w.kick <- struct{}{}:
+	case w.wake <- struct{}{}:
 	default: // already signalled
 	}
 }
@@ -136,7 +136,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	}
 	for _, t := range w.targets {
 		t.covered = false
-		t.again(time.Now(), 0)
+		t.schedule(time.Now(), 0)
 	}
 	w.loop(ctx)
 }
@@ -169,7 +169,7 @@ func (w *Watcher) loop(ctx context.Context) {
 			}
 		case event := <-events:
 			for _, t := range w.targets {
-				if changed, complete := w.judge(t, event); changed {
+				if changed, complete := w.classify(t, event); changed {
 					t.note(time.Now(), complete)
 				}
 			}
@@ -179,8 +179,8 @@ func (w *Watcher) loop(ctx context.Context) {
 				t.note(time.Now(), false)
 			}
 		case <-poll.C:
-			w.look()
-		case <-w.kick:
+			w.compareAll()
+		case <-w.wake:
 		case <-settled.C:
 		}
 	}
@@ -205,8 +205,8 @@ func (w *Watcher) due(now time.Time) (due []int, next time.Time) {
 	return due, next
 }
 
-// look compares each target with its last look.
-func (w *Watcher) look() {
+// compareAll compares each target with its last look.
+func (w *Watcher) compareAll() {
 	for _, t := range w.targets {
 		if _, pending := t.due(); pending {
 			continue

@@ -33,9 +33,9 @@ func TestSettling(t *testing.T) {
 				p.note(at(ms), false)
 			}
 		}, 2000},
-		{"put off", func(p *settling) { p.again(at(0), 50*time.Millisecond) }, 50},
-		{"a rename while it is put off", func(p *settling) { p.again(at(0), 50*time.Millisecond); p.note(at(10), true) }, 110},
-		{"put off while it is written", func(p *settling) { p.note(at(0), false); p.again(at(10), 50*time.Millisecond) }, 60},
+		{"put off", func(p *settling) { p.schedule(at(0), 50*time.Millisecond) }, 50},
+		{"a rename while it is put off", func(p *settling) { p.schedule(at(0), 50*time.Millisecond); p.note(at(10), true) }, 110},
+		{"put off while it is written", func(p *settling) { p.note(at(0), false); p.schedule(at(10), 50*time.Millisecond) }, 60},
 	} {
 		var p settling
 		if c.do(&p); !p.due.Equal(at(c.due)) {

@@ -38,7 +38,7 @@ type buildFlags struct {
 	revision    string
 	withoutTest bool
 	annotations map[string]string
-	how         outputFlags
+	output      outputFlags
 }
 
 func bundleBuildCommand() *cobra.Command {
@@ -58,7 +58,7 @@ tests, data.json and data.yaml. A bundle that does not compile is not built.`,
 	f.addStore(c)
 	flags := c.Flags()
 	flags.StringArrayVarP(&f.tags, "tag", "t", nil, "name of the image in the local store; may be repeated")
-	f.how.addFile(c, "one object for each name, and for the file", "", "file for the tarball; - is standard output")
+	f.output.addFile(c, "one object for each name, and for the file", "", "file for the tarball; - is standard output")
 	flags.StringVar(&f.revision, "revision", "", "revision to write into the manifest")
 	flags.BoolVar(&f.withoutTest, "no-tests", false, "leave the *_test.rego out")
 	flags.StringToStringVar(&f.annotations, "annotation", nil, "key=value to add to the image's manifest; may be repeated")
@@ -66,10 +66,10 @@ tests, data.json and data.yaml. A bundle that does not compile is not built.`,
 }
 
 func (f *buildFlags) run(c *cobra.Command, dir string) error {
-	if f.how.file == "" && len(f.tags) == 0 {
+	if f.output.file == "" && len(f.tags) == 0 {
 		return errors.New("where to? give -o FILE for a tarball, or -t NAME for an image")
 	}
-	if f.how.file == "-" && len(f.tags) > 0 {
+	if f.output.file == "-" && len(f.tags) > 0 {
 		return errors.New("-o - writes the tarball to standard output: give no -t besides")
 	}
 	o, err := bundler.OpenPath(c.Context(), dir)
@@ -100,13 +100,13 @@ func (f *buildFlags) run(c *cobra.Command, dir string) error {
 func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) error {
 	out := describe(i)
 	out.Revision = revision
-	if f.how.file != "" {
-		if err := writeWhole(c, f.how.file, i.Tarball()); err != nil || f.how.file == "-" {
+	if f.output.file != "" {
+		if err := writeWhole(c, f.output.file, i.Tarball()); err != nil || f.output.file == "-" {
 			return err
 		}
 		file := out
-		file.File = f.how.file
-		if err := file.print(c.OutOrStdout(), f.how.json()); err != nil {
+		file.File = f.output.file
+		if err := file.print(c.OutOrStdout(), f.output.json()); err != nil {
 			return err
 		}
 	}
@@ -115,7 +115,7 @@ func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) e
 		if out.Reference, err = f.Put(i, tag); err != nil {
 			return err
 		}
-		if err := out.print(c.OutOrStdout(), f.how.json()); err != nil {
+		if err := out.print(c.OutOrStdout(), f.output.json()); err != nil {
 			return err
 		}
 	}
@@ -149,7 +149,7 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 				return err // exit code 1 is a failed test
 			}
 			if failed > 0 {
-				return noError{errors.New("the tests did not pass")}
+				return negativeError{errors.New("the tests did not pass")}
 			}
 			return nil
 		},
@@ -232,7 +232,7 @@ func bundleSignCommand() *cobra.Command {
 	var k keyFlags
 	var f imageFlags
 	var tag string
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "sign BUNDLE",
 		Short: "Sign a tarball or an image of the local store",
@@ -253,20 +253,20 @@ the unsigned one, unless -o or -t is given. With the PS and ES algorithms, signa
 			if err != nil {
 				return err
 			}
-			if how.file == "" && tag == "" {
-				how.file, tag = o.Path, o.Ref
+			if output.file == "" && tag == "" {
+				output.file, tag = o.Path, o.Ref
 			}
-			if how.file != "" {
-				if err := saveTarball(c, signed, how.file, how.json()); err != nil || tag == "" {
+			if output.file != "" {
+				if err := saveTarball(c, signed, output.file, output.json()); err != nil || tag == "" {
 					return err
 				}
 			}
-			return f.keep(c, &bundler.Bundle{Image: signed}, tag, how.json())
+			return f.keep(c, &bundler.Bundle{Image: signed}, tag, output.json())
 		},
 	}
 	k.add(c, "private key, PEM")
 	f.addStore(c)
-	how.addFile(c, "one object", "", "file for the signed tarball; - is standard output")
+	output.addFile(c, "one object", "", "file for the signed tarball; - is standard output")
 	c.Flags().StringVarP(&tag, "tag", "t", "", "name for the signed image in the local store")
 	return c
 }
@@ -274,7 +274,7 @@ the unsigned one, unless -o or -t is given. With the PS and ES algorithms, signa
 func bundleVerifyCommand() *cobra.Command {
 	var k keyFlags
 	var f imageFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "verify BUNDLE",
 		Short: "Verify a bundle's signature",
@@ -297,13 +297,13 @@ file has the signed content.`,
 			if err := v.Verify(o.Name, o.Files, time.Now()); errors.As(err, new(*fs.PathError)) {
 				return err
 			} else if err != nil {
-				return noError{err}
+				return negativeError{err}
 			}
 			b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
 			if err != nil {
 				return err
 			}
-			if how.json() {
+			if output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(map[string]string{"bundle": args[0], "key_id": k.key.ID, "revision": b.Revision(), "layer": o.Image.Layer()})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is signed with key %s, revision %s, tarball %s\n", args[0], k.key.ID, b.Revision(), o.Image.Layer())
@@ -313,6 +313,6 @@ file has the signed content.`,
 	k.add(c, "public key or certificate, PEM")
 	f.addStore(c)
 	f.addRegistry(c)
-	how.add(c, "one object")
+	output.add(c, "one object")
 	return c
 }

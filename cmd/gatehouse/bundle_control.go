@@ -18,12 +18,12 @@ import (
 
 // controlFlags say where the control socket of a running process is.
 type controlFlags struct {
-	socket, config string
-	how            outputFlags
+	socket, admin, config string
+	output                outputFlags
 }
 
 func (f *controlFlags) add(c *cobra.Command) {
-	f.how.add(c, "the process's answer")
+	f.output.add(c, "the process's answer")
 	c.Flags().StringVar(&f.socket, "control", "", "control socket of the running process, unix:/path.sock (default: listen.control of the configuration)")
 	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 }
@@ -73,7 +73,7 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			if f.how.json() {
+			if f.output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", terminal.Visible(a.Active.Revision))
@@ -97,7 +97,7 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			if f.how.json() {
+			if f.output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			for _, h := range a.History {
@@ -121,7 +121,7 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			if f.how.json() {
+			if f.output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			return printHistory(c.OutOrStdout(), a.History)

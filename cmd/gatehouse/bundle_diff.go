@@ -26,7 +26,7 @@ type diffFlags struct {
 	name     string
 	requests []string
 	limit    int
-	how      outputFlags
+	output   outputFlags
 }
 
 func bundleDiffCommand() *cobra.Command {
@@ -45,13 +45,13 @@ Exit code: 0 no decision changes, 1 a decision would change, 2 the comparison fa
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := f.diff(c, args[0], args[1])
 			if err == nil {
-				err = d.write(c.OutOrStdout(), f.how.json())
+				err = d.write(c.OutOrStdout(), f.output.json())
 			}
 			if err != nil {
 				return err // exit code 1 is a decision that would change
 			}
 			if len(d.Decisions) > 0 {
-				return errSaid
+				return errReported
 			}
 			return nil
 		},
@@ -63,7 +63,7 @@ Exit code: 0 no decision changes, 1 a decision would change, 2 the comparison fa
 	flags.StringVarP(&f.config, "config", "c", "", "configuration to decide the requests with (default: gatehouse.yaml, if it exists)")
 	flags.StringVar(&f.name, "name", "", "the configuration's bundle to compare, if it has several")
 	flags.IntVar(&f.limit, "limit", 20, "number of data changes to show")
-	f.how.add(c, "one object")
+	f.output.add(c, "one object")
 	return c
 }
 

@@ -20,7 +20,7 @@ import (
 
 func bundleTagCommand() *cobra.Command {
 	var f imageFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "tag BUNDLE NAME",
 		Short: "Add a name to an image in the local store, or import a tarball as an image",
@@ -32,11 +32,11 @@ func bundleTagCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.keep(c, o, args[1], how.json())
+			return f.keep(c, o, args[1], output.json())
 		},
 	}
 	f.addStore(c)
-	how.add(c, "one object")
+	output.add(c, "one object")
 	return c
 }
 
@@ -55,7 +55,7 @@ func (f *imageFlags) keep(c *cobra.Command, o *bundler.Bundle, name string, asJS
 
 func bundlePushCommand() *cobra.Command {
 	var f imageFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "push BUNDLE [NAME]",
 		Short: "Upload an image to a registry",
@@ -91,19 +91,19 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 			}
 			out := describe(i)
 			out.Reference = r.String()
-			return out.print(c.OutOrStdout(), how.json())
+			return out.print(c.OutOrStdout(), output.json())
 		},
 	}
 	f.addStore(c)
 	f.addRegistry(c)
-	how.add(c, "one object")
+	output.add(c, "one object")
 	return c
 }
 
 func bundlePullCommand() *cobra.Command {
 	var f imageFlags
 	var tag string
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "pull NAME",
 		Short: "Fetch an image from a registry into the local store",
@@ -118,7 +118,7 @@ func bundlePullCommand() *cobra.Command {
 			}
 			if r, err := images.ParseReference(tag); err != nil {
 				return err
-			} else if r.Digest != "" && how.file == "" {
+			} else if r.Digest != "" && output.file == "" {
 				return errors.New("an image that is pulled by its digest needs a name: give -t NAME, or -o FILE for the tarball")
 			}
 			client, err := f.Client()
@@ -134,22 +134,22 @@ func bundlePullCommand() *cobra.Command {
 			if o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{}); err != nil {
 				return fmt.Errorf("image %s: %w", args[0], err)
 			}
-			if how.file == "" {
-				return f.keep(c, o, tag, how.json())
+			if output.file == "" {
+				return f.keep(c, o, tag, output.json())
 			}
-			return saveTarball(c, i, how.file, how.json())
+			return saveTarball(c, i, output.file, output.json())
 		},
 	}
 	f.addStore(c)
 	f.addRegistry(c)
 	c.Flags().StringVarP(&tag, "tag", "t", "", "name for it in the local store (default: its own)")
-	how.addFile(c, "one object", "", "file for the tarball; - is standard output")
+	output.addFile(c, "one object", "", "file for the tarball; - is standard output")
 	return c
 }
 
 func bundleSaveCommand() *cobra.Command {
 	var f imageFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:     "save NAME",
 		Short:   "Write an image's tarball to a file",
@@ -160,11 +160,11 @@ func bundleSaveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return saveTarball(c, i, how.file, how.json())
+			return saveTarball(c, i, output.file, output.json())
 		},
 	}
 	f.addStore(c)
-	how.addFile(c, "one object", "bundle.tar.gz", "the file; - is standard output")
+	output.addFile(c, "one object", "bundle.tar.gz", "the file; - is standard output")
 	return c
 }
 
@@ -179,7 +179,7 @@ func saveTarball(c *cobra.Command, i *images.Image, file string, asJSON bool) er
 
 func bundleImagesCommand() *cobra.Command {
 	var f imageFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "images",
 		Short: "List the images of the local store",
@@ -193,7 +193,7 @@ func bundleImagesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if how.json() {
+			if output.json() {
 				lines := terminal.JSON(c.OutOrStdout())
 				for _, i := range list {
 					if err := lines.Encode(i); err != nil {
@@ -210,7 +210,7 @@ func bundleImagesCommand() *cobra.Command {
 		},
 	}
 	f.addStore(c)
-	how.add(c, "one object for each image")
+	output.add(c, "one object for each image")
 	return c
 }
 
@@ -245,7 +245,7 @@ func bundleRemoveCommand() *cobra.Command {
 
 func bundleInspectCommand() *cobra.Command {
 	var f imageFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:     "inspect BUNDLE",
 		Short:   "Show the metadata and content of a bundle or image",
@@ -260,7 +260,7 @@ func bundleInspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if how.json() {
+			if output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(out)
 			}
 			return printInspected(c.OutOrStdout(), out)
@@ -268,7 +268,7 @@ func bundleInspectCommand() *cobra.Command {
 	}
 	f.addStore(c)
 	f.addRegistry(c)
-	how.add(c, "one object")
+	output.add(c, "one object")
 	return c
 }
 

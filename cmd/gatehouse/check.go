@@ -11,6 +11,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/gate"
+	"gatehouse/report"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
@@ -28,7 +29,7 @@ type checkFlags struct {
 	headers []string
 	body    string
 	host    string
-	how     outputFlags
+	output  outputFlags
 	explain bool
 	secrets bool
 }
@@ -50,8 +51,8 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 			if err != nil {
 				return err // exit code 1 is a denial
 			}
-			if !answer.Allow && !answer.Own {
-				return errSaid // that it is denied
+			if !answer.Allow && !answer.Direct {
+				return errReported // that it is denied
 			}
 			return nil
 		},
@@ -66,7 +67,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 	flags.StringArrayVar(&f.headers, "header", nil, "request header 'name: value'; may be repeated")
 	flags.StringVar(&f.body, "body", "", "request body; @FILE reads it from a file")
 	flags.StringVar(&f.host, "host", "", "host of the request (default localhost)")
-	f.how.add(c, "one object")
+	f.output.add(c, "one object")
 	flags.BoolVar(&f.explain, "explain", false, "show which rule allowed, or why each rule did not, and what would be allowed")
 	flags.BoolVar(&f.secrets, "show-secrets", false, "with --explain: also show claims and headers that the decision log redacts")
 	return c
@@ -87,7 +88,7 @@ func checkArguments(args []string) error {
 
 // run asks and prints. An error says why there is no answer.
 func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, error) {
-	a, err := f.attempt(method, path)
+	a, err := f.request(method, path)
 	if err != nil {
 		return nil, err
 	}
@@ -115,13 +116,13 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if f.explain {
 		why = t.Explain(c.Context(), a, &answer, f.secrets)
 	}
-	if f.how.json() {
+	if f.output.json() {
 		return &answer, terminal.JSON(c.OutOrStdout()).Encode(resultOf(a, &answer, why))
 	}
 	if err := printAnswer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
 		return &answer, err
 	}
-	return &answer, printExplanation(c.OutOrStdout(), why)
+	return &answer, report.Explanation(c.OutOrStdout(), why)
 }
 
 // notices tells what a configuration that is tried leaves out.
@@ -129,8 +130,8 @@ func notices(w io.Writer) func(string) {
 	return func(text string) { fmt.Fprintln(w, "notice: "+text) }
 }
 
-// attempt reads the request off the flags.
-func (f *checkFlags) attempt(method, path string) (*trial.Request, error) {
+// request reads the request off the flags.
+func (f *checkFlags) request(method, path string) (*trial.Request, error) {
 	a := &trial.Request{Method: method, Path: path, Host: f.host}
 	for _, line := range f.headers {
 		name, value, ok := strings.Cut(line, ":")
@@ -197,7 +198,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller stri
 		}
 	}
 	fmt.Fprintln(&b, trial.VerdictLine(answer))
-	line("reason", "%s", trial.Told(answer))
+	line("reason", "%s", trial.ClientReason(answer))
 	line("cause", "%s", trial.Cause(a, answer))
 	line("caller", "%s", caller)
 	line("user", "%s", userText(&answer.Diagnostics))
@@ -227,7 +228,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller stri
 	for _, h := range answer.Response {
 		line("to client", "%s: %s", h.Name, h.Value)
 	}
-	if trial.Told(answer) == "" {
+	if trial.ClientReason(answer) == "" {
 		line("body", "%s", answer.Body)
 	}
 	_, err := io.WriteString(w, b.String())

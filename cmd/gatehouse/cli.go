@@ -11,26 +11,28 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"gatehouse/policy/bundle"
 )
 
 // Every command ends with 0 where all is well, with 1 where the answer is no or something was found, and with 2 where it could not be done:
-// errSaid is a no that the command has printed itself, noError one whose text is still to be printed, and any other error is a 2.
-var errSaid = errors.New("said already")
+// errReported is a no that the command has printed itself, negativeError one whose text is still to be printed, and any other error is a 2.
+var errReported = errors.New("reported already")
 
-type noError struct{ error }
+type negativeError struct{ error }
 
-func (e noError) Unwrap() error { return e.error }
+func (e negativeError) Unwrap() error { return e.error }
 
 // exitCode is how the program ends after err, which it prints unless the command did.
 func exitCode(err error, stderr func(string)) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errSaid):
+	case errors.Is(err, errReported):
 		return 1
 	}
-	stderr(err.Error())
-	if _, ok := errors.AsType[noError](err); ok {
+	stderr(bundle.Excerpts(err))
+	if _, ok := errors.AsType[negativeError](err); ok {
 		return 1
 	}
 	return 2
@@ -50,13 +52,13 @@ func family(c *cobra.Command, below ...*cobra.Command) *cobra.Command {
 }
 
 // oldSpelling is a flag's value that knows whether it was given in a way that goes away.
-type oldSpelling interface{ instead() string }
+type oldSpelling interface{ deprecation() string }
 
-// tellOldSpellings says on w which flags were given in a way that works for this version only.
-func tellOldSpellings(flags *pflag.FlagSet, w io.Writer) {
+// warnOldSpellings says on w which flags were given in a way that works for this version only.
+func warnOldSpellings(flags *pflag.FlagSet, w io.Writer) {
 	flags.Visit(func(f *pflag.Flag) {
-		if old, ok := f.Value.(oldSpelling); ok && old.instead() != "" {
-			fmt.Fprintf(w, "notice: %s; the old spelling works in this version only\n", old.instead())
+		if old, ok := f.Value.(oldSpelling); ok && old.deprecation() != "" {
+			fmt.Fprintf(w, "notice: %s; the old spelling works in this version only\n", old.deprecation())
 		}
 	})
 }
@@ -78,8 +80,8 @@ func (f *formatFlag) String() string {
 	}
 	return *f.name
 }
-func (f *formatFlag) Type() string    { return strings.Join(f.names, "|") }
-func (f *formatFlag) instead() string { return f.old }
+func (f *formatFlag) Type() string        { return strings.Join(f.names, "|") }
+func (f *formatFlag) deprecation() string { return f.old }
 
 func (f *formatFlag) Set(text string) error {
 	switch {
@@ -101,7 +103,7 @@ type jsonFlag struct {
 
 func (j *jsonFlag) String() string { return "false" }
 func (j *jsonFlag) Type() string   { return "bool" }
-func (j *jsonFlag) instead() string {
+func (j *jsonFlag) deprecation() string {
 	return "--json is now -o json"
 }
 

@@ -148,8 +148,8 @@ func TestAsertoDirectoryWrites(t *testing.T) {
 	if diff := cmp.Diff(want, c.run("clients_write.py")); diff != "" {
 		t.Errorf("the client got (-want +got):\n%s\n%s", diff, c.stderr.String())
 	}
-	if said := c.stderr.String(); strings.Count(said, "directory written") < 7 || !strings.Contains(said, `"by":"app"`) || !strings.Contains(said, "set group:viewers#member@user:eve") {
-		t.Errorf("not each write is on record:\n%s", said)
+	if printed := c.stderr.String(); strings.Count(printed, "directory written") < 7 || !strings.Contains(printed, `"by":"app"`) || !strings.Contains(printed, "set group:viewers#member@user:eve") {
+		t.Errorf("not each write is on record:\n%s", printed)
 	}
 }
 

@@ -13,6 +13,8 @@ func printsNoData() map[string]string {
 	return map[string]string{
 		"gatehouse serve":                          "runs until it is stopped",
 		"gatehouse demo":                           "a transcript",
+		"gatehouse up":                             "runs until it is stopped",
+		"gatehouse k8s inject":                     "runs until it is stopped",
 		"gatehouse envoy generate":                 "prints the file that it makes",
 		"gatehouse init":                           "writes files",
 		"gatehouse migrate":                        "prints the file that it makes",

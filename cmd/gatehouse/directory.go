@@ -83,7 +83,7 @@ Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
 			}
 			o, ok := s.Object(ref)
 			if !ok {
-				return noError{fmt.Errorf("%s does not exist", ref)}
+				return negativeError{fmt.Errorf("%s does not exist", ref)}
 			}
 			return printObject(c.OutOrStdout(), s, o)
 		},

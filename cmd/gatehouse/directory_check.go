@@ -18,7 +18,7 @@ import (
 
 func directoryCheckCommand() *cobra.Command {
 	var f directoryFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "check FOLDER [OBJECT#RELATION@SUBJECT]",
 		Short: "Say whether a subject has a relation or permission",
@@ -49,19 +49,19 @@ Empty lines are passed over. The exit code is then 0 whatever the answers are, a
 			if err != nil {
 				return unanswered(err)
 			}
-			if how.json() {
+			if output.json() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]bool{"check": yes})
 			} else {
 				_, err = fmt.Fprintln(c.OutOrStdout(), map[bool]string{true: "yes", false: "no"}[yes])
 			}
 			if err == nil && !yes {
-				err = errSaid
+				err = errReported
 			}
 			return err
 		},
 	}
 	f.add(c)
-	how.add(c, "one object")
+	output.add(c, "one object")
 	return c
 }
 
@@ -107,8 +107,8 @@ func writeAnswer(w *bufio.Writer, questions *format.QuestionReader, text string,
 	}
 	switch {
 	case err != nil:
-		told, _ := json.Marshal(err.Error()) // a text always can
-		fmt.Fprintf(w, "{\"error\": %s}\n", terminal.VisibleJSON(told))
+		reported, _ := json.Marshal(err.Error()) // a text always can
+		fmt.Fprintf(w, "{\"error\": %s}\n", terminal.VisibleJSON(reported))
 	case yes:
 		_, _ = w.WriteString("{\"check\": true}\n") // Flush tells
 	default:
@@ -118,7 +118,7 @@ func writeAnswer(w *bufio.Writer, questions *format.QuestionReader, text string,
 
 func directoryWhyCommand() *cobra.Command {
 	var f directoryFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "why FOLDER OBJECT#RELATION@SUBJECT",
 		Short: "Show the relations behind an answer, or the one that is missing",
@@ -140,7 +140,7 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 			if err != nil {
 				return unanswered(err)
 			}
-			if how.json() {
+			if output.json() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]any{"check": e.Allowed, "why": e.String()})
 			} else {
 				_, err = fmt.Fprintln(c.OutOrStdout(), terminal.VisibleLines(e.String()))
@@ -149,12 +149,12 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 				return err
 			}
 			if !e.Allowed {
-				return errSaid
+				return errReported
 			}
 			return nil
 		},
 	}
 	f.add(c)
-	how.add(c, "one object")
+	output.add(c, "one object")
 	return c
 }

@@ -17,7 +17,7 @@ import (
 
 func directoryValidateCommand() *cobra.Command {
 	f := directoryFlags{problems: 1000}
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "validate FOLDER",
 		Short: "Find everything that is wrong with a directory",
@@ -34,12 +34,12 @@ Exit code: 0 nothing is wrong, 1 something is, 2 it could not be read.`,
 				return printOrphans(c.OutOrStdout(), orphans)
 			}
 			if err != nil && !errors.As(err, new(*fs.PathError)) {
-				return noError{err}
+				return negativeError{err}
 			} else if err != nil {
 				return err
 			}
 			t := s.Stats()
-			if how.json() {
+			if output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(map[string]int{"objects": t.Objects, "relations": t.Relations})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: nothing wrong with %d object(s) and %d relation(s)\n", args[0], t.Objects, t.Relations)
@@ -47,7 +47,7 @@ Exit code: 0 nothing is wrong, 1 something is, 2 it could not be read.`,
 		},
 	}
 	f.add(c)
-	how.add(c, "one object where nothing is wrong")
+	output.add(c, "one object where nothing is wrong")
 	return c
 }
 
@@ -60,7 +60,7 @@ func printOrphans(w io.Writer, e *directory.OrphanError) error {
 		fmt.Fprintf(w, "not allowed by the manifest: relation %s\n", terminal.Visible(r.String()))
 	}
 	fmt.Fprintf(w, "%d object(s) and relation(s) are not allowed; correct the manifest, or drop them with directory import --force\n", e.Total)
-	return errSaid
+	return errReported
 }
 
 func directoryImportCommand() *cobra.Command {
@@ -146,7 +146,7 @@ func btoi(b bool) int {
 
 func directoryDiffCommand() *cobra.Command {
 	var f directoryFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:     "diff FROM TO",
 		Short:   "List the changes between two directories",
@@ -165,24 +165,24 @@ func directoryDiffCommand() *cobra.Command {
 			some := false
 			if string(from.Manifest().Text()) != string(to.Manifest().Text()) {
 				some = true
-				if err := how.change(c, "the manifests differ"); err != nil {
+				if err := output.change(c, "the manifests differ"); err != nil {
 					return err
 				}
 			}
 			for change := range directory.Diff(from, to) {
 				some = true
-				if err := how.change(c, change.String()); err != nil {
+				if err := output.change(c, change.String()); err != nil {
 					return err
 				}
 			}
 			if some {
-				return errSaid
+				return errReported
 			}
 			return nil
 		},
 	}
 	f.add(c)
-	how.add(c, "one object for each change")
+	output.add(c, "one object for each change")
 	return c
 }
 

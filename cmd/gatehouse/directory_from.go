@@ -56,7 +56,7 @@ func (f *fromFlags) run(c *cobra.Command, read func() (*convert.Result, error)) 
 	if err := r.WriteFolder(f.out, f.force); err != nil {
 		return fmt.Errorf("writing the directory: %w", err)
 	}
-	leftOut(c.ErrOrStderr(), "warning", r.Doubts)
+	printLeftOut(c.ErrOrStderr(), "warning", r.Doubts)
 	return f.summary(c.OutOrStdout(), r)
 }
 
@@ -70,13 +70,13 @@ func (f *fromFlags) summary(out io.Writer, r *convert.Result) error {
 	for _, name := range slices.Sorted(maps.Keys(t.ByRelation)) {
 		fmt.Fprintf(&w, "  %-30s %s\n", name, terminal.Thousands(t.ByRelation[name]))
 	}
-	leftOut(&w, "left out", r.Left)
+	printLeftOut(&w, "left out", r.Left)
 	_, err := w.WriteTo(out)
 	return err
 }
 
-// leftOut says what was left out, or is in doubt, and where.
-func leftOut(w io.Writer, what string, list []convert.Left) {
+// printLeftOut says what was left out, or is in doubt, and where.
+func printLeftOut(w io.Writer, what string, list []convert.Left) {
 	for _, l := range list {
 		fmt.Fprintf(w, "%s: %s: %s\n", what, l.Reason, terminal.Thousands(l.Count))
 		for _, one := range l.First {

@@ -22,7 +22,7 @@ type listFlags struct {
 	directoryFlags
 	typ, after string
 	limit      int
-	how        outputFlags
+	output     outputFlags
 }
 
 func (f *listFlags) add(c *cobra.Command, typ, what string) {
@@ -30,7 +30,7 @@ func (f *listFlags) add(c *cobra.Command, typ, what string) {
 	c.Flags().StringVar(&f.typ, "type", typ, what)
 	c.Flags().StringVar(&f.after, "after", "", "go on behind this id")
 	c.Flags().IntVar(&f.limit, "limit", 100, "print at most so many, up to 10000")
-	f.how.add(c, "one document")
+	f.output.add(c, "one document")
 }
 
 func (f *listFlags) valid() error {
@@ -46,7 +46,7 @@ func (f *listFlags) print(c *cobra.Command, found []directory.Ref, next string) 
 	for i, r := range found {
 		names[i] = r.String()
 	}
-	if f.how.json() {
+	if f.output.json() {
 		return terminal.JSON(c.OutOrStdout()).Encode(struct {
 			Results []string `json:"results"`
 			Next    string   `json:"next,omitempty"`
@@ -150,7 +150,7 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 
 func directoryStatsCommand() *cobra.Command {
 	var f directoryFlags
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:     "stats FOLDER",
 		Short:   "Count objects and relations",
@@ -162,7 +162,7 @@ func directoryStatsCommand() *cobra.Command {
 				return err
 			}
 			t := s.Stats()
-			if how.json() {
+			if output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(struct {
 					Digest    string         `json:"digest"`
 					Objects   int            `json:"objects"`
@@ -177,7 +177,7 @@ func directoryStatsCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
-	how.add(c, "one document")
+	output.add(c, "one document")
 	return c
 }
 
@@ -198,7 +198,7 @@ func printDirectoryStats(out io.Writer, s *directory.Snapshot, t directory.Stats
 func directoryGraphCommand() *cobra.Command {
 	var f directoryFlags
 	var q directory.GraphQuery
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "graph FOLDER OBJECT RELATION SUBJECT",
 		Short: "List who completes a query, with the relations that lead there",
@@ -223,14 +223,14 @@ Exit code: 0 it was answered, 2 it could not be.`,
 			if err != nil {
 				return unanswered(err)
 			}
-			return printGraph(c, a, how.json())
+			return printGraph(c, a, output.json())
 		},
 	}
 	f.add(c)
 	c.Flags().StringVar(&q.SubjectRelation, "subject-relation", "", "relation to the subject that the subjects have")
 	c.Flags().BoolVar(&q.Explain, "explain", false, "with a path of relations for each result")
 	c.Flags().BoolVar(&q.Trace, "trace", false, "with the questions that were answered, on standard error")
-	how.add(c, "one document")
+	output.add(c, "one document")
 	return c
 }
 

@@ -23,9 +23,9 @@ func TestExamplesAreHealthy(t *testing.T) {
 // expectHealthy runs the command.
 func expectHealthy(t *testing.T, envoy, gatehouse string) {
 	t.Helper()
-	var out, said bytes.Buffer
-	if code := run(t.Context(), []string{"doctor", "--config", gatehouse, envoy}, &out, &said); code != 0 || !bytes.Contains(out.Bytes(), []byte(": nothing found; ")) {
-		t.Errorf("%d: %s%s", code, out.String(), said.String())
+	var out, printed bytes.Buffer
+	if code := run(t.Context(), []string{"doctor", "--config", gatehouse, envoy}, &out, &printed); code != 0 || !bytes.Contains(out.Bytes(), []byte(": nothing found; ")) {
+		t.Errorf("%d: %s%s", code, out.String(), printed.String())
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // whoMayImport is the picture of our imports. docs/architecture.md shows the same.
 func whoMayImport() (foundations []string, ours map[string][]string) {
 	foundations = []string{ // all may import them, and they import nothing of ours
+		"gatehouse/children",
 		"gatehouse/durable",
 		"gatehouse/input",
 		"gatehouse/nearest",
@@ -41,8 +42,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/gate/gatetest":       {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"}, // for tests alone
 		"gatehouse/bundles":             {"gatehouse/images", "gatehouse/policy"},
 		"gatehouse/bundles/origin":      {"gatehouse/images"},
-		"gatehouse/bundles/signature":   {"gatehouse/policy/bundle", "gatehouse/policy/rego"},
-		"gatehouse/bundles/tarball":     {"gatehouse/policy/bundle", "gatehouse/policy/rego"},
+		"gatehouse/bundles/signature":   {"gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
+		"gatehouse/bundles/tarball":     {"gatehouse/policy/builtins", "gatehouse/policy/bundle", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
 		"gatehouse/identity":            {},
 		"gatehouse/identity/apikey":     {"gatehouse/identity/credential", "gatehouse/identity/refusal", "gatehouse/identity/strictjson"},
 		"gatehouse/identity/claims":     {"gatehouse/identity/credential", "gatehouse/identity/refusal"},
@@ -74,7 +75,8 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/policy":             {},
 		"gatehouse/policy/bounds":      {},
 		"gatehouse/policy/builtins":    {},
-		"gatehouse/policy/bundle":      {"gatehouse/policy/rego"},
+		"gatehouse/policy/bundle":      {"gatehouse/policy/builtins", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
+		"gatehouse/policy/regoerror":   {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
 		"gatehouse/policy/reach":       {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
 		"gatehouse/policy/rego":        {},
 		"gatehouse/policy/explain":     {"gatehouse/policy"}, // for tools
@@ -88,21 +90,27 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/routes/pyregex":     {},
 		"gatehouse/routes":             {},
 		"gatehouse/watch":              {"gatehouse/panics"},
-		"gatehouse/envoy/sandbox":      {"gatehouse/identity/mint", "gatehouse/identity/refusal"},
-		"gatehouse/k8s":                {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/routes"},
-		"gatehouse/envoy/generate":     {"gatehouse/config", "gatehouse/routes"},
-		"gatehouse/images":             {},
-		"gatehouse/images/exchange":    {},
+		"gatehouse/project":            {"gatehouse/routes"},
+		"gatehouse/devstack": {"gatehouse/project", "gatehouse/server", "gatehouse/envoy/generate", "gatehouse/trial", "gatehouse/server/conns", "gatehouse/topaz", "gatehouse/authzen", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/edge", "gatehouse/extauthz",
+			"gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/envoy/sandbox":   {"gatehouse/identity/mint", "gatehouse/identity/refusal"},
+		"gatehouse/k8s":             {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/routes"},
+		"gatehouse/k8s/inject":      {},
+		"gatehouse/envoy/generate":  {"gatehouse/config", "gatehouse/routes"},
+		"gatehouse/images":          {},
+		"gatehouse/images/exchange": {},
 		"gatehouse/trial": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/report": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
+			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/replay/search", "gatehouse/trial", "gatehouse/trial/logged"},
 		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/trial/node": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",
 			"gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
 		"gatehouse/bundler":         {"gatehouse/edge", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/trial/tokens":    {"gatehouse/edge", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
-		"gatehouse/scaffold/tables": {"gatehouse/envoy/generate", "gatehouse/scaffold", "gatehouse/trial/node", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
-		"gatehouse/scaffold":        {"gatehouse/config", "gatehouse/envoy/generate", "gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
+		"gatehouse/scaffold/tables": {"gatehouse/envoy/generate", "gatehouse/project", "gatehouse/scaffold", "gatehouse/trial/node", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial", "gatehouse/trial/logged"},
+		"gatehouse/scaffold":        {"gatehouse/config", "gatehouse/project", "gatehouse/envoy/generate", "gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/migrate":         {"gatehouse/bundles", "gatehouse/decisionlog", "gatehouse/images", "gatehouse/policy"},
 	}
 	return foundations, ours
@@ -134,13 +142,14 @@ func TestWhoMayImportWhom(t *testing.T) {
 		"github.com/golang-jwt/":                           {"gatehouse/identity", "gatehouse/identity/keyset", "gatehouse/identity/mint", "gatehouse/identity/attack", "gatehouse/bundles/signature"},
 		"github.com/MicahParks/jwkset":                     {"gatehouse/identity/keyset"},
 		"github.com/spf13/cobra":                           {"gatehouse/cmd/gatehouse"},
+		"github.com/joho/godotenv":                         {"gatehouse/project"},
 		"google.golang.org/grpc/health":                    {"gatehouse/server"},
 		"gatehouse/decisionlog/record":                     {"gatehouse/decisionlog", "gatehouse/decisionlog/read"},
 		"gatehouse/decisionlog/remote":                     {"gatehouse/decisionlog", "gatehouse/edge"},
 		"gatehouse/decisionlog/spool":                      {"gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/decisionlog/record"},
 		"oras.land/":                                       {"gatehouse/images"},
 		"go.opentelemetry.io/otel/sdk":                     {"gatehouse/server"},
-		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/server"}, // promhttp
+		"github.com/prometheus/client_golang/prometheus/p": {"gatehouse/server", "gatehouse/k8s/inject"}, // promhttp
 	}
 	for _, p := range packages(t) {
 		if p.ImportPath == "gatehouse/cmd/gatehouse" || strings.HasPrefix(p.ImportPath, "gatehouse/hack/") || strings.HasPrefix(p.ImportPath, messages) {

@@ -7,11 +7,12 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/k8s"
+	"gatehouse/k8s/inject"
 )
 
 func k8sCommand() *cobra.Command {
-	c := &cobra.Command{Use: "k8s", Short: "Run in Kubernetes: write the objects"}
-	return family(c, k8sGenerateCommand())
+	c := &cobra.Command{Use: "k8s", Short: "Run in Kubernetes: write the objects, inject sidecars"}
+	return family(c, k8sGenerateCommand(), k8sInjectCommand())
 }
 
 func k8sGenerateCommand() *cobra.Command {
@@ -29,7 +30,8 @@ command says which Secret to make. The objects are those of the Helm chart in k8
   -o values   values for the Helm chart, for the same objects
   -o mesh     for Istio: the extension provider, as values of Istio's own chart`,
 		Example: `  gatehouse k8s generate --config gatehouse.yaml --for istio --app orders --namespace gatehouse --app-namespace shop | kubectl apply -f -
-  gatehouse k8s generate --mode sidecar --for envoy --app orders --app-image orders:1.4 -f more-values.yaml`,
+  gatehouse k8s generate --mode sidecar --for envoy --app orders --app-image orders:1.4 -f more-values.yaml
+  gatehouse k8s generate --injector --for istio --app orders --namespace gatehouse --app-namespace shop`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			src, err := config.Source{File: file}.OrDefault()
@@ -40,7 +42,11 @@ command says which Secret to make. The objects are those of the Helm chart in k8
 			if err != nil {
 				return err
 			}
-			if hint := o.SecretHint(made); hint != "" {
+			hint, err := o.SecretHint(made)
+			if err != nil {
+				return err
+			}
+			if hint != "" {
 				fmt.Fprintln(c.ErrOrStderr(), hint)
 			}
 			text, err := o.Print(output, made)
@@ -62,7 +68,32 @@ command says which Secret to make. The objects are those of the Helm chart in k8
 	f.StringVar(&o.Image, "image", "", "Gatehouse's image, such as registry.example.com/gatehouse:1.2.3 (default: gatehouse with the chart's version)")
 	f.StringVar(&o.AppImage, "app-image", "", "its image, for --mode sidecar (default: its Deployment is there already)")
 	f.IntVar(&o.AppPort, "app-port", 8000, "the port that it listens on")
+	f.BoolVar(&o.Injector, "injector", false, "sidecars that a webhook adds to pods as they are created, in namespaces with the label gatehouse.io/inject=true (docs/kubernetes-injector.md)")
 	f.StringArrayVarP(&values, "values", "f", nil, "further values of the chart, YAML; may be repeated")
 	f.StringVarP(&output, "output", "o", "yaml", "yaml, values or mesh")
+	return c
+}
+
+func k8sInjectCommand() *cobra.Command {
+	var o inject.Options
+	c := &cobra.Command{
+		Use:   "inject",
+		Short: "Add the sidecar to pods as they are created: the webhook that Kubernetes asks",
+		Long: `Runs the injector, a mutating admission webhook. It makes its own certificates, keeps them in a Secret that all its replicas share, and puts
+their authority into its MutatingWebhookConfiguration. The chart installs it: injector.enabled, or gatehouse k8s generate --injector.
+docs/kubernetes-injector.md says which labels and annotations there are.`,
+		Example: `  gatehouse k8s inject --config /etc/gatehouse-injector/injector.yaml`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			o.Log = inject.NewLog(c.ErrOrStderr())
+			i, err := inject.New(o)
+			if err != nil {
+				return err
+			}
+			return i.Run(c.Context())
+		},
+	}
+	c.Flags().StringVarP(&o.File, "config", "c", "injector.yaml", "the injector's settings")
+	c.Flags().StringVar(&o.Sidecar, "sidecar", "", "native (initContainers with restartPolicy Always), plain (containers) or auto (native from Kubernetes 1.29 on); default: as the settings say")
 	return c
 }

@@ -7,20 +7,19 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/decisionlog/events"
 	"gatehouse/decisionlog/read"
 	"gatehouse/replay/search"
+	"gatehouse/report"
 	"gatehouse/terminal"
 	"gatehouse/trial/node"
 )
 
-const mostTail = 100_000
+const maxTail = 100_000
 
 func logCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -87,8 +86,8 @@ func (l *logSource) name() string {
 	return strings.Join(l.paths, " ")
 }
 
-// told ends the warnings.
-func (l *logSource) told() {
+// stopWarnings ends the warnings.
+func (l *logSource) stopWarnings() {
 	if l.Damaged > search.MostWarnings {
 		fmt.Fprintf(l.stderr, "warning: ... and %d more places that could not be read\n", l.Damaged-search.MostWarnings)
 	}
@@ -109,7 +108,7 @@ func (o *logOutput) line(event []byte, e *search.Event) string {
 	if o.json {
 		return string(terminal.VisibleJSON(event)) + "\n"
 	}
-	return lineOf(e, o.print) + "\n"
+	return report.Event(e, o.print) + "\n"
 }
 
 // logTail is gatehouse log tail.
@@ -118,7 +117,7 @@ type logTail struct {
 	query  logQuery
 	n      int
 	follow bool
-	how    outputFlags
+	output outputFlags
 }
 
 func logTailCommand() *cobra.Command {
@@ -134,13 +133,13 @@ func logTailCommand() *cobra.Command {
 	f.query.flags(c)
 	c.Flags().IntVarP(&f.n, "lines", "n", 10, "number of decisions")
 	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "follow the log, also across rotations of the file, until interrupted")
-	f.how.add(c, "the events as they are, one object a line")
+	f.output.add(c, "the events as they are, one object a line")
 	return c
 }
 
 func (f *logTail) run(c *cobra.Command, args []string) error {
-	if f.n < 0 || f.n > mostTail {
-		return fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, mostTail)
+	if f.n < 0 || f.n > maxTail {
+		return fmt.Errorf("-n %d: from 0 to %d decisions can be shown; gatehouse log grep '' shows all", f.n, maxTail)
 	}
 	if err := f.query.Compile(); err != nil {
 		return err
@@ -157,7 +156,7 @@ func (f *logTail) run(c *cobra.Command, args []string) error {
 			return fmt.Errorf("--follow %s: %w", f.source.name(), err)
 		}
 	}
-	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.how.json()))
+	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.output.json()))
 	if f.follow && errors.Is(err, context.Canceled) {
 		err = nil
 	}
@@ -170,7 +169,7 @@ func (f *logTail) show(ctx context.Context, out logOutput) error {
 	if err != nil {
 		return err
 	}
-	f.source.told()
+	f.source.stopWarnings()
 	for _, event := range last {
 		var e search.Event
 		if err := e.Parse(event, 0); err != nil {
@@ -228,7 +227,7 @@ type logGrep struct {
 	query      logQuery
 	ignoreCase bool
 	count      bool
-	how        outputFlags
+	output     outputFlags
 }
 
 func logGrepCommand() *cobra.Command {
@@ -254,7 +253,7 @@ Exit code: 0 matches found, 1 no match, 2 wrong command line.`,
 	f.query.flags(c)
 	c.Flags().BoolVarP(&f.ignoreCase, "ignore-case", "i", false, "ignore upper and lower case")
 	c.Flags().BoolVar(&f.count, "count", false, "print only the number of matches")
-	f.how.add(c, "the events as they are, one object a line")
+	f.output.add(c, "the events as they are, one object a line")
 	return c
 }
 
@@ -274,7 +273,7 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer f.source.Close()
-	out := newLogOutput(c.OutOrStdout(), f.how.json())
+	out := newLogOutput(c.OutOrStdout(), f.output.json())
 	found := 0
 	err = f.query.Each(c.Context(), &f.source.Source, &search.Event{}, pattern, func(event []byte, e *search.Event) error {
 		found++
@@ -287,65 +286,15 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	f.source.told()
+	f.source.stopWarnings()
 	if f.count {
 		fmt.Fprintln(out.w, found)
 	}
 	if found == 0 {
 		f.query.nothing(&f.source)
-		return errSaid
+		return errReported
 	}
 	return nil
-}
-
-const lineTime = "2006-01-02T15:04:05.000Z"
-
-// lineOf tells an event in one line: time, verdict, status, method and path, route, subject, reason, id.
-func lineOf(r *search.Event, p terminal.Printer) string {
-	at := "-"
-	if t := r.When(); !t.IsZero() {
-		at = t.UTC().Format(lineTime)
-	}
-	if r.Gap.Recorded {
-		return p.Paint(terminal.Faint, fmt.Sprintf("%-24s", at)) + "  " + p.Paint(terminal.Amber, "gap    "+gapWords(&r.Gap))
-	}
-	outcome, reason, code := r.Outcomes()
-	verdict, style, status := fmt.Sprintf("%-5s", terminal.Word(outcome)), terminal.Red, "-"
-	switch {
-	case outcome == "allow":
-		style = terminal.Green
-	case r.DryRun:
-		verdict, style = "deny*", terminal.Amber // let through by dry run
-	}
-	if code > 0 {
-		status = strconv.Itoa(code)
-	}
-	return fmt.Sprintf("%s  %s  %3s  %-6s %-24s  %-16s  %-12s  %-12s  %s", p.Paint(terminal.Faint, fmt.Sprintf("%-24s", at)), p.Paint(style, verdict), status,
-		terminal.Word(r.Request.Method.Decode()), terminal.Word(r.Request.Path.Decode()), terminal.Word(r.Route.Decode()), terminal.Word(r.Identity.Subject.Decode()), terminal.Word(reason), p.Paint(terminal.Faint, terminal.Word(r.DecisionID.Decode())))
-}
-
-// gapWords say what a gap is, and where.
-func gapWords(g *events.Gap) string {
-	text := gapSum(g)
-	if len(g.Segment) > 0 {
-		text += " in segment " + terminal.Word(g.Segment.Decode())
-	}
-	return text + " since " + terminal.Word(g.Since.Decode())
-}
-
-// gapSum says how much is missing.
-func gapSum(g *events.Gap) string {
-	var parts []string
-	if g.Dropped > 0 {
-		parts = append(parts, terminal.Count(g.Dropped, "decision")+" not recorded")
-	}
-	if g.Damaged > 0 {
-		parts = append(parts, terminal.Count(g.Damaged, "byte")+" damaged")
-	}
-	if g.Unfinished > 0 {
-		parts = append(parts, terminal.Count(g.Unfinished, "byte")+" never finished")
-	}
-	return strings.Join(parts, ", ")
 }
 
 // logQuery says which events of a log are asked for.

@@ -26,7 +26,7 @@ type logCoverage struct {
 	query   logQuery
 	bundle  string
 	partial bool
-	how     outputFlags
+	output  outputFlags
 }
 
 func logCoverageCommand() *cobra.Command {
@@ -45,7 +45,7 @@ input or values in it are not logged, are counted with the reason and do not con
 	f.query.flags(c)
 	c.Flags().StringVarP(&f.bundle, "bundle", "b", "", "policy instead of the configuration's: a directory, a tarball or an image")
 	c.Flags().BoolVar(&f.partial, "partial", false, "also evaluate decisions for which the policy reads values that are not logged, as if these were absent")
-	f.how.add(c, "one object, with every route and rule")
+	f.output.add(c, "one object, with every route and rule")
 	f.addStore(c)
 	f.addRegistry(c)
 	return c
@@ -71,13 +71,13 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 	if err := f.read(c.Context(), v); err != nil {
 		return err
 	}
-	f.source.told()
+	f.source.stopWarnings()
 	out := v.Report()
 	if out.Decisions == 0 {
 		f.query.nothing(&f.source)
-		return errSaid
+		return errReported
 	}
-	if f.how.json() {
+	if f.output.json() {
 		return terminal.JSON(c.OutOrStdout()).Encode(out)
 	}
 	o := newLogOutput(c.OutOrStdout(), false)

@@ -45,11 +45,12 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), checkCommand(), testCommand(),
-		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), upCommand(), checkCommand(), testCommand(),
+		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
+		configCommand(), statusCommand(), reloadCommand())
 	root.SetVersionTemplate("gatehouse {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.PersistentPreRun = func(c *cobra.Command, _ []string) { tellOldSpellings(c.Flags(), c.ErrOrStderr()) }
+	root.PersistentPreRun = func(c *cobra.Command, _ []string) { warnOldSpellings(c.Flags(), c.ErrOrStderr()) }
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())
 	})
@@ -57,20 +58,20 @@ func rootCommand() *cobra.Command {
 }
 
 func versionCommand() *cobra.Command {
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, and those of OPA and Envoy's API that it is built with",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := builtFrom()
-			if how.json() {
+			if output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(v)
 			}
 			return terminal.Table(c.OutOrStdout(), [][]string{{"gatehouse " + version()}, {"commit", v.Commit}, {"OPA", v.OPA}, {"Envoy API", v.EnvoyAPI}, {"Go", v.Go}, {"platform", v.Platform}})
 		},
 	}
-	how.add(c, "one object")
+	output.add(c, "one object")
 	return c
 }
 

@@ -68,7 +68,7 @@ func deliverMigration(c *cobra.Command, result *migrate.Result, output string, s
 		fmt.Fprintf(c.ErrOrStderr(), "wrote %s, with %s\n", output, countLost(lost))
 	}
 	if strict && lost > 0 {
-		return noError{fmt.Errorf("%s\nsee above; without --strict this is no failure", countLost(lost))}
+		return negativeError{fmt.Errorf("%s\nsee above; without --strict this is no failure", countLost(lost))}
 	}
 	return nil
 }

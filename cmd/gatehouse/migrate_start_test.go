@@ -65,7 +65,7 @@ func TestMigratedServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	served.Store(&signed)
-	told := make(chan string, 1000)
+	reported := make(chan string, 1000)
 	control := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer t" || r.Header.Get("X-Tenant") != "acme" {
 			http.Error(w, "", http.StatusUnauthorized)
@@ -75,7 +75,7 @@ func TestMigratedServes(t *testing.T) {
 		case "/v1/bundles/authz.tar.gz":
 			_, _ = w.Write(*served.Load())
 		case "/v1/status":
-			told <- "status"
+			reported <- "status"
 		case "/v1/logs":
 			body, _ := gzip.NewReader(r.Body)
 			var events []struct {
@@ -83,7 +83,7 @@ func TestMigratedServes(t *testing.T) {
 				Labels  map[string]string
 			}
 			if json.NewDecoder(body).Decode(&events) == nil && len(events) > 0 {
-				told <- "decision " + events[0].Outcome + " of " + events[0].Labels["app"]
+				reported <- "decision " + events[0].Outcome + " of " + events[0].Labels["app"]
 			}
 		default:
 			http.NotFound(w, r)
@@ -114,7 +114,7 @@ func TestMigratedServes(t *testing.T) {
 	missing := map[string]bool{"status": true, "decision allow of orders": true}
 	for len(missing) > 0 {
 		select {
-		case what := <-told:
+		case what := <-reported:
 			delete(missing, what)
 		case <-t.Context().Done():
 			t.Fatal(t.Context().Err())

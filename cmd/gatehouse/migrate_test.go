@@ -126,8 +126,8 @@ func TestMigrateNamesEverySetting(t *testing.T) {
 	cfg, text, messages := migrated(t, string(opa))
 	comments := strings.Join(strings.Fields(strings.ReplaceAll(text, "#", "")), " ")
 	for line := range strings.Lines(messages) {
-		_, said, _ := strings.Cut(strings.TrimSpace(line), ": ") // without the file, whose folder was cut off
-		if !strings.HasPrefix(line, "wrote ") && !strings.Contains(comments, said) {
+		_, printed, _ := strings.Cut(strings.TrimSpace(line), ": ") // without the file, whose folder was cut off
+		if !strings.HasPrefix(line, "wrote ") && !strings.Contains(comments, printed) {
 			t.Errorf("not in the result: %s", line)
 		}
 	}
@@ -238,7 +238,7 @@ func validated(t *testing.T, cfg *config.Config) error {
 	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
 	found := &config.Problems{Doc: doc}
 	found.Add("listen", server.ValidateListen(cfg.Listen))
-	n, err := edge.NewStill(t.Context(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
+	n, err := edge.NewStatic(t.Context(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
 	if err == nil {
 		n.Close()
 	}

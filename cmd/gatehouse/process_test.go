@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
-	"gatehouse/envoy/sandbox"
+	"gatehouse/children"
 	"gatehouse/server"
 )
 
@@ -101,7 +101,7 @@ func (p *process) configure(config string) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	port, err := sandbox.FreePort()
+	port, err := children.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

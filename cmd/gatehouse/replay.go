@@ -18,6 +18,7 @@ import (
 	"gatehouse/decisionlog/read"
 	"gatehouse/replay"
 	"gatehouse/replay/search"
+	"gatehouse/report"
 	"gatehouse/server"
 	"gatehouse/terminal"
 	"gatehouse/trial/node"
@@ -34,7 +35,7 @@ type replayFlags struct {
 	old         string
 	expect      string
 	writeExpect string
-	how         outputFlags
+	output      outputFlags
 	partial     bool
 	answers     bool
 }
@@ -72,8 +73,8 @@ Exit code: 0 no changes except those in --expect, 1 other changes, 2 the replay 
 	flags.StringVar(&f.name, "name", "", "the configuration's bundle that --bundle and --old replace, if it has several")
 	flags.StringVar(&f.expect, "expect", "", "YAML file with the expected changes")
 	flags.StringVar(&f.writeExpect, "write-expect", "", "write unexpected changes to this file, for --expect")
-	f.how.flags(c, "markdown is for a pull request", nil, []string{"text", "json", "markdown"})
-	flags.Var(&replayFormat{f: &f.how}, "format", "")
+	f.output.flags(c, "markdown is for a pull request", nil, []string{"text", "json", "markdown"})
+	flags.Var(&replayFormat{f: &f.output}, "format", "")
 	flags.Lookup("format").Hidden = true
 	flags.BoolVar(&f.partial, "partial", false, "also replay decisions for which the policy reads values that are not logged, as if these were absent")
 	flags.BoolVar(&f.answers, "answers", false, "compare the whole answer, including headers and texts, not only the verdict")
@@ -96,7 +97,7 @@ type replayFormat struct{ f *outputFlags }
 
 func (r *replayFormat) String() string { return "" }
 func (r *replayFormat) Type() string   { return "string" }
-func (r *replayFormat) instead() string {
+func (r *replayFormat) deprecation() string {
 	return "--format table is now -o text, and others are -o markdown and -o json"
 }
 
@@ -107,8 +108,8 @@ func (r *replayFormat) Set(text string) error {
 
 func (f *replayFlags) run(c *cobra.Command) error {
 	server.PaceGC()
-	if !slices.Contains([]string{"text", "markdown", "json"}, f.how.format) {
-		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.how.format)
+	if !slices.Contains([]string{"text", "markdown", "json"}, f.output.format) {
+		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.output.format)
 	}
 	if err := f.filter.Check(time.Now()); err != nil {
 		return err
@@ -148,21 +149,21 @@ func (f *replayFlags) run(c *cobra.Command) error {
 // source is where settings come from: a configuration, or nowhere.
 func (f *replayFlags) source() (config.Source, error) {
 	src, err := config.Source{File: f.config}.OrDefault()
-	if err != nil && f.bundle != "" && f.old != oldAuto {
+	if err != nil && f.bundle != "" && f.old != formerAuto {
 		return config.Source{}, nil // the bundle by itself
 	}
 	return src, err
 }
 
-// oldAuto stands for the very policies that decided.
-const oldAuto = "auto"
+// formerAuto stands for the very policies that decided.
+const formerAuto = "auto"
 
 // before finds the policy that a decision is compared with; nil where what was recorded counts.
 func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.Candidate, temp string) (func(*replay.Record) (*replay.Candidate, error), error) {
 	switch f.old {
 	case "":
 		return nil, nil
-	case oldAuto:
+	case formerAuto:
 		cfg, _, err := src.Read() // it was read without a problem for the candidate
 		if err != nil {
 			return nil, err
@@ -181,10 +182,10 @@ func (f *replayFlags) before(c *cobra.Command, src config.Source, next *replay.C
 
 // replay runs with a progress bar.
 func (f *replayFlags) replay(c *cobra.Command, p *replay.Replay, log *read.Reader, file string) (*replay.Report, error) {
-	total := sizeOf(file)
+	total := report.SizeOf(file)
 	done := terminal.Progress(c.ErrOrStderr(), func(took time.Duration) string {
 		events, bytes := p.Progress()
-		return progress(events, bytes, total, took)
+		return report.Progress(events, bytes, total, took)
 	})
 	t, err := p.Run(c.Context(), log)
 	done()
@@ -206,13 +207,12 @@ func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Re
 			return fmt.Errorf("writing expected changes: %w", err)
 		}
 	}
-	print := map[string]func(io.Writer, []replay.Expected, *replay.Report) error{"text": printTable, "markdown": printMarkdown, "json": printReplayJSON}[f.how.format]
-	if err := print(w, expect, t); err != nil {
+	if err := report.Replay(w, f.output.format, expect, t); err != nil {
 		return err
 	}
 	switch {
 	case t.Unexpected() > 0:
-		return errSaid
+		return errReported
 	case t.Replayed == 0:
 		return errors.New("none of the decisions could be replayed: above is why")
 	}

@@ -22,6 +22,7 @@ import (
 	"gatehouse/gate/recorded"
 	"gatehouse/identity"
 	"gatehouse/replay"
+	"gatehouse/report"
 	"gatehouse/routes"
 	"gatehouse/trial"
 	"gatehouse/trial/node"
@@ -401,7 +402,7 @@ func TestProgressLine(t *testing.T) {
 		{10, 1, 100, "[..............................]   1%  10 decisions, 5 a second"},
 		{10, 1, 0, "10 decisions, 5 a second"},
 	} {
-		if got := progress(test.events, test.bytes, test.total, 2*time.Second); got != test.want {
+		if got := report.Progress(test.events, test.bytes, test.total, 2*time.Second); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)
 		}
 	}

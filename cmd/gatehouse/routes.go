@@ -34,11 +34,11 @@ func readTable(file string, w io.Writer) (*routes.Table, error) {
 		return nil, fmt.Errorf("reading the route table: %w", err)
 	}
 	table, notices, err := routes.Parse(file, text)
-	tell(w, notices)
+	printNotices(w, notices)
 	return table, err
 }
 
-func tell(w io.Writer, notices []routes.Notice) {
+func printNotices(w io.Writer, notices []routes.Notice) {
 	for _, n := range notices {
 		fmt.Fprintln(w, n)
 	}
@@ -57,7 +57,7 @@ func arguments(hint string, counts ...int) cobra.PositionalArgs {
 }
 
 func routesListCommand() *cobra.Command {
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "list FILE",
 		Short: "Print the routes of a table",
@@ -71,13 +71,13 @@ can never match, are printed to standard error.`,
 			if err != nil {
 				return err
 			}
-			if how.json() {
+			if output.json() {
 				return listJSON(c.OutOrStdout(), table)
 			}
 			return listText(c.OutOrStdout(), table)
 		},
 	}
-	how.add(c, "one object a line")
+	output.add(c, "one object a line")
 	return c
 }
 

@@ -32,6 +32,7 @@ type pythonOptions struct {
 	interpreter string
 	dir         string
 	timeout     durationFlag
+	env         []string // further variables, KEY=value
 	trust       []string
 	quiet       bool
 	command     *cobra.Command // on whose standard error progress is told
@@ -58,7 +59,7 @@ func (o pythonOptions) read(ctx context.Context, framework, target string) (*rou
 		})()
 	}
 	return importer.Python(ctx, importer.PythonApp{Framework: framework, Target: target, Python: o.interpreterPath(), Dir: o.dir,
-		Timeout: time.Duration(o.timeout), Trust: o.trust})
+		Timeout: time.Duration(o.timeout), Env: o.env, Trust: o.trust})
 }
 
 // importers are the ways to get a table; `gatehouse init` takes them as well.
@@ -151,10 +152,10 @@ func (i routeSource) command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tell(c.ErrOrStderr(), notices)
+			printNotices(c.ErrOrStderr(), notices)
 			err = to.Deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
 			if drift, ok := errors.AsType[tables.DriftError](err); ok {
-				return noError{drift}
+				return negativeError{drift}
 			}
 			return err
 		},

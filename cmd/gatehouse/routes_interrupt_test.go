@@ -93,14 +93,14 @@ func TestImportSaysThatItGoesOn(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	said := ""
+	printed := ""
 	stderr := calledWith(func(text string) {
-		if said += text; strings.Contains(said, "importing hangs:app: ") {
+		if printed += text; strings.Contains(printed, "importing hangs:app: ") {
 			cancel()
 		}
 	})
 	code := run(ctx, []string{"routes", "import", "flask", "hangs:app", "--dir", hanging(t), "--python", pythonWithFrameworks(t), "--timeout", "10m"}, io.Discard, stderr)
-	if code != 2 || !regexp.MustCompile(`importing hangs:app: \d+s\n`).MatchString(said) || !strings.Contains(said, "interrupted") {
-		t.Errorf("%d %s", code, said)
+	if code != 2 || !regexp.MustCompile(`importing hangs:app: \d+s\n`).MatchString(printed) || !strings.Contains(printed, "interrupted") {
+		t.Errorf("%d %s", code, printed)
 	}
 }

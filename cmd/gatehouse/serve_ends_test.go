@@ -33,6 +33,12 @@ decision_log:
 	if code := p.exit(); code != 2 || !strings.Contains(p.stderr.String(), "cannot listen, nothing was started") {
 		t.Fatalf("%d: %s", code, p.stderr.String())
 	}
+	p.leftNothing(t)
+}
+
+// leftNothing: beside what it was given, nothing is in the process's folder.
+func (p *process) leftNothing(t *testing.T) {
+	t.Helper()
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 				return err // exit code 1 is a failed test
 			}
 			if failed > 0 {
-				return noError{errors.New("the tests did not pass")}
+				return negativeError{errors.New("the tests did not pass")}
 			}
 			return nil
 		},
@@ -111,7 +111,7 @@ func (f *testFlags) test(c *cobra.Command, args []string) (failed int, err error
 		return 0, err
 	}
 	tests, leftOut, err := trial.ReadFiles(files, len(args) > 0)
-	tellLeftOut(c.ErrOrStderr(), leftOut)
+	warnLeftOut(c.ErrOrStderr(), leftOut)
 	if err != nil {
 		return 0, err
 	}
@@ -148,11 +148,11 @@ func (f *testFlags) trial(c *cobra.Command, src config.Source) (*node.Node, erro
 	if err != nil {
 		return nil, err
 	}
-	if f.coverage && len(t.Still.Tables) == 0 {
+	if f.coverage && len(t.Static.Tables) == 0 {
 		t.Close()
 		return nil, errors.New("--coverage needs a route table: set routes.file")
 	}
-	for _, notice := range slices.Concat(t.Still.Policy.Notices(), t.Gate.View().Notices()) {
+	for _, notice := range slices.Concat(t.Static.Policy.Notices(), t.Gate.View().Notices()) {
 		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
 	}
 	return t, nil
@@ -185,7 +185,7 @@ func (f *testFlags) report(w io.Writer, t *node.Node, outcomes []trial.Outcome, 
 	}
 	if f.coverage {
 		covered, total := 0, 0
-		for _, table := range t.Still.Tables {
+		for _, table := range t.Static.Tables {
 			c, n := seen.Print(&b, table.File, table.Table)
 			covered, total = covered+c, total+n
 		}
@@ -203,8 +203,8 @@ func (f *testFlags) report(w io.Writer, t *node.Node, outcomes []trial.Outcome, 
 	return failed, err
 }
 
-// tellLeftOut says which files hold no tests.
-func tellLeftOut(w io.Writer, files []error) {
+// warnLeftOut says which files hold no tests.
+func warnLeftOut(w io.Writer, files []error) {
 	for _, err := range files {
 		fmt.Fprintf(w, "notice: %v: left out\n", err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/identity"
 	"gatehouse/identity/mint"
+	"gatehouse/report"
 	"gatehouse/terminal"
 	"gatehouse/trial/tokens"
 )
@@ -26,14 +26,14 @@ func tokenCommand() *cobra.Command {
 	return family(c, tokenMintCommand(), tokenWhyCommand())
 }
 
-// tokenWish is what a token to mint shall say.
-type tokenWish struct {
+// tokenRequest is what a token to mint shall say.
+type tokenRequest struct {
 	tokens.Token
 	lifetime durationFlag
 }
 
 func tokenMintCommand() *cobra.Command {
-	var w tokenWish
+	var w tokenRequest
 	c := &cobra.Command{
 		Use:   "mint --sub NAME",
 		Short: "Create a token signed with a local key, for demos, examples and development",
@@ -64,7 +64,7 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 	return c
 }
 
-func (w *tokenWish) mint(stdout, stderr io.Writer) error {
+func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 	if w.Subject == "" {
 		return errors.New("whom is the token about? give --sub NAME")
 	}
@@ -103,7 +103,7 @@ const maxTokenInput = 1 << 20
 func tokenWhyCommand() *cobra.Command {
 	var src config.Source
 	var at string
-	var how outputFlags
+	var output outputFlags
 	c := &cobra.Command{
 		Use:   "why [TOKEN | @FILE | -]",
 		Short: "Show which check a token fails, and what was expected",
@@ -123,23 +123,23 @@ Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
 			if len(args) == 1 {
 				argument = args[0]
 			}
-			accepted, err := explainToken(c, src, argument, at, &how)
+			accepted, err := explainToken(c, src, argument, at, &output)
 			if err != nil {
 				return err
 			}
 			if !accepted {
-				return errSaid
+				return errReported
 			}
 			return nil
 		},
 	}
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml)")
-	how.add(c, "one object")
+	output.add(c, "one object")
 	c.Flags().StringVar(&at, "at", "", "the time to verify at, such as 2026-06-01T12:00:00Z (default: now)")
 	return c
 }
 
-func explainToken(c *cobra.Command, src config.Source, argument, at string, how *outputFlags) (accepted bool, err error) {
+func explainToken(c *cobra.Command, src config.Source, argument, at string, output *outputFlags) (accepted bool, err error) {
 	clock := time.Now
 	if at != "" {
 		moment, err := time.Parse(time.RFC3339, at)
@@ -160,11 +160,11 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string, how 
 		return false, err
 	}
 	accepted = e.Err == nil && e.Identity.Authenticated
-	if how.json() {
-		return accepted, terminal.JSON(c.OutOrStdout()).Encode(verdictOf(&e, accepted))
+	if output.json() {
+		return accepted, terminal.JSON(c.OutOrStdout()).Encode(report.TokenVerdict(&e, accepted))
 	}
 	out := bufio.NewWriter(c.OutOrStdout())
-	showExplanation(out, e, keys)
+	report.Token(out, e, keys)
 	return accepted, out.Flush()
 }
 
@@ -203,86 +203,4 @@ func readToken(stdin io.Reader, stderr io.Writer, argument string) (string, erro
 		return "", fmt.Errorf("the token is longer than %d bytes", maxTokenInput)
 	}
 	return token, nil
-}
-
-// tokenVerdict is what token why prints as JSON.
-type tokenVerdict struct {
-	Accepted bool         `json:"accepted"`
-	Error    string       `json:"error,omitempty"`
-	Checks   []tokenCheck `json:"checks"`
-	Claims   []string     `json:"claims,omitempty"` // their names
-	Subject  string       `json:"subject,omitempty"`
-	Roles    []string     `json:"roles,omitempty"`
-}
-
-type tokenCheck struct {
-	Name  string `json:"name"`
-	State string `json:"state"`
-	Found string `json:"found,omitempty"`
-	Want  string `json:"want,omitempty"`
-}
-
-func verdictOf(e *identity.Explanation, accepted bool) tokenVerdict {
-	v := tokenVerdict{Accepted: accepted, Checks: []tokenCheck{}, Claims: e.Claims}
-	if e.Err != nil {
-		v.Error = e.Err.Error()
-	}
-	if accepted {
-		v.Subject, v.Roles = e.Identity.Subject, e.Identity.Roles
-	}
-	for _, c := range e.Checks {
-		v.Checks = append(v.Checks, tokenCheck{c.Name, fmt.Sprint(c.State), c.Found, c.Want})
-	}
-	return v
-}
-
-func showExplanation(w io.Writer, e identity.Explanation, keys []identity.KeyStatus) {
-	verdict := "accepted"
-	switch {
-	case e.Err != nil:
-		verdict = "refused: " + e.Err.Error()
-	case !e.Identity.Authenticated:
-		verdict = "no credential: nothing that is looked for is in it"
-	}
-	fmt.Fprintln(w, verdict)
-	fmt.Fprintln(w)
-	for _, c := range e.Checks {
-		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-12s %-11s %s", c.State, c.Name, terminal.Visible(c.Found)), " "))
-		if c.State == identity.Failed && c.Want != "" {
-			fmt.Fprintf(w, "%-12s %-11s %s\n", "", "  expected", terminal.Visible(c.Want))
-		}
-	}
-	if len(e.Claims) > 0 {
-		fmt.Fprintf(w, "\nclaims: %s\n", terminal.Visible(strings.Join(e.Claims, ", ")))
-	}
-	for _, k := range keys {
-		if k.Error != "" {
-			fmt.Fprintf(w, "\nkeys of %s: %s\n", terminal.Visible(k.Issuer), terminal.Visible(k.Error))
-		}
-	}
-	if e.Err == nil && e.Identity.Authenticated {
-		showIdentity(w, &e.Identity)
-	}
-}
-
-func showIdentity(w io.Writer, id *identity.Identity) {
-	fmt.Fprintln(w)
-	for _, row := range []struct {
-		name   string
-		values []string
-	}{{"subject", []string{id.Subject}}, {"issuer", []string{id.Issuer}}, {"roles", id.Roles}, {"groups", id.Groups}, {"scopes", id.Scopes}, {"email", []string{id.Email}}} {
-		var shown []string
-		for _, value := range row.values {
-			if value != "" {
-				shown = append(shown, fmt.Sprintf("%+q", value))
-			}
-		}
-		if shown == nil {
-			shown = []string{"none"}
-		}
-		fmt.Fprintf(w, "%-8s %s\n", row.name, terminal.Visible(strings.Join(shown, ", ")))
-	}
-	if !id.Expires.IsZero() {
-		fmt.Fprintf(w, "%-8s %s\n", "expires", id.Expires.UTC().Format(time.RFC3339))
-	}
 }

@@ -27,9 +27,9 @@ const (
 	opRemove = "remove"
 	opUpsert = "upsert"
 
-	mostMasks = 1000 // of one event
-	mostParts = 64   // of one path
-	mostPath  = 4096
+	maxMasks = 1000 // of one event
+	maxParts = 64   // of one path
+	maxPath  = 4096
 )
 
 // mask is a Mask that has been checked.
@@ -52,15 +52,15 @@ func (m Mask) parse() (out mask, err error) {
 	default:
 		return out, fmt.Errorf("mask %q: op is %q: must be remove or upsert", m.Path, m.Op)
 	}
-	if !strings.HasPrefix(m.Path, "/") || len(m.Path) > mostPath {
+	if !strings.HasPrefix(m.Path, "/") || len(m.Path) > maxPath {
 		return out, fmt.Errorf("mask %q: must be a JSON pointer such as /input/parsed_body/card", m.Path)
 	}
 	out.path, out.parts = m.Path, strings.Split(m.Path[1:], "/")
 	if !slices.Contains(maskable, out.parts[0]) {
 		return out, fmt.Errorf("mask %q: must begin with one of /%s", m.Path, strings.Join(maskable, ", /"))
 	}
-	if len(out.parts) > mostParts {
-		return out, fmt.Errorf("mask %q: has more than %d parts", m.Path, mostParts)
+	if len(out.parts) > maxParts {
+		return out, fmt.Errorf("mask %q: has more than %d parts", m.Path, maxParts)
 	}
 	for i, part := range out.parts {
 		out.parts[i] = pointerUnescape.Replace(part)
@@ -105,8 +105,8 @@ func ParseMasks(v any) (Masks, error) {
 	if !ok {
 		return nil, fmt.Errorf("the mask is a %T: must be a set of pointers and of {op, path, value}", v)
 	}
-	if len(list) > mostMasks {
-		return nil, fmt.Errorf("the mask has %d members: at most %d", len(list), mostMasks)
+	if len(list) > maxMasks {
+		return nil, fmt.Errorf("the mask has %d members: at most %d", len(list), maxMasks)
 	}
 	var out Masks
 	for _, one := range list {

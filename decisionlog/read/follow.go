@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	lookEvery  = 200 * time.Millisecond // into a spool: what is stored to a mapping wakes nobody
-	lookAnyway = time.Second            // at a file, for file systems that tell nobody of changes
+	pollInterval = 200 * time.Millisecond // into a spool: what is stored to a mapping wakes nobody
+	fallbackPoll = time.Second            // at a file, for file systems that tell nobody of changes
 )
 
 // Follow makes the end of the log one that may be passed: io.EOF then says that there is nothing more for now, and [Reader.Wait] waits.
@@ -42,10 +42,10 @@ func (r *Reader) Follow() error {
 
 // Wait waits until there may be more. Its error is that of ctx.
 func (r *Reader) Wait(ctx context.Context) error {
-	every := lookAnyway
+	every := fallbackPoll
 	if r.spool != nil {
-		every = lookEvery
-		r.spool.dir.Settle()
+		every = pollInterval
+		r.spool.dir.ReleaseHeld()
 	}
 	look := time.NewTimer(every)
 	defer look.Stop()

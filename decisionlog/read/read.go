@@ -69,7 +69,7 @@ type source interface {
 	// next returns an event, or io.EOF, or *DamageError and may be called again.
 	next() ([]byte, error)
 	// where names the event that was returned last.
-	where() *DamageError
+	position() *DamageError
 	close()
 }
 
@@ -159,7 +159,7 @@ func (r *Reader) Next() ([]byte, error) {
 		case !errors.Is(err, io.EOF):
 			return nil, err
 		default:
-			if more, err := r.leave(); !more {
+			if more, err := r.nextFile(); !more {
 				return nil, err
 			}
 		}
@@ -170,7 +170,7 @@ func (r *Reader) Next() ([]byte, error) {
 func (r *Reader) Damaged(err error) *DamageError {
 	d := &DamageError{}
 	if r.at != nil {
-		d = r.at.where()
+		d = r.at.position()
 	}
 	d.What = "no decision: " + err.Error()
 	return d
@@ -201,13 +201,13 @@ func (r *Reader) note(event []byte) {
 	if r.last == nil || r.at == r.spool {
 		return
 	}
-	if len(r.last) == mostLast {
-		r.last = append(r.last[:0], r.last[mostLast/2:]...)
+	if len(r.last) == maxLast {
+		r.last = append(r.last[:0], r.last[maxLast/2:]...)
 	}
 	r.last = append(r.last, idOf(event))
 }
 
-const mostLast = 128
+const maxLast = 128
 
 // idOf is the decision_id of an event; "" where it has none.
 func idOf(event []byte) string {
@@ -221,14 +221,14 @@ func idOf(event []byte) string {
 	return e.DecisionID.Decode()
 }
 
-// leave goes on from the end of a file, and reports whether there is anything to go on to. Before the spool is read, what it has is held
+// nextFile goes on from the end of a file, and reports whether there is anything to go on to. Before the spool is read, what it has is held
 // and the file is read to its end once more: what the spool loses meanwhile is in the file.
-func (r *Reader) leave() (more bool, err error) {
+func (r *Reader) nextFile() (more bool, err error) {
 	switch {
 	case r.at == r.spool:
 		return false, io.EOF
-	case len(r.parts) == 0 && r.spool != nil && r.last != nil && !r.spool.dir.Held():
-		return true, r.spool.dir.Hold()
+	case len(r.parts) == 0 && r.spool != nil && r.last != nil && !r.spool.dir.Holding():
+		return true, r.spool.dir.HoldAll()
 	case len(r.parts) == 0 && r.spool != nil:
 		if err := r.spool.skip(r.last); err != nil {
 			return false, err
@@ -288,7 +288,7 @@ func openSource(name string, in io.Reader, closer func()) (source, error) {
 		lines = bufio.NewReaderSize(&unzip{file: name, in: &counter{in: lines}}, readBuffer)
 	}
 	t := &textFile{file: name, in: lines, closer: closer, zipped: bytes.HasPrefix(head, gzipStart[:2])}
-	return t, t.look()
+	return t, t.checkFormat()
 }
 
 // logFiles are the files of a folder in the order of what they record.

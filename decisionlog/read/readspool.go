@@ -63,14 +63,14 @@ func readerLines(cfg decisionlog.Config) (*record.Lines, error) {
 
 func (r *records) close() { r.from.Close() }
 
-func (r *records) where() *DamageError { return damageError(r.from.Where()) }
+func (r *records) position() *DamageError { return damageError(r.from.Where()) }
 
 func damageError(d *spool.DamageError) *DamageError {
 	return &DamageError{File: d.File, Offset: d.Offset, Bytes: d.Bytes, What: d.What}
 }
 
 func (r *records) damage(n int, what string) error {
-	d := r.where()
+	d := r.position()
 	d.Bytes, d.What = int64(n), what
 	return d
 }

@@ -15,8 +15,8 @@ import (
 
 const (
 	readBuffer = 256 << 10
-	mostArrays = 16 // arrays within each other
-	mostResync = 64 // times that a member of an array is looked for behind damage, in one file
+	maxArrays  = 16 // arrays within each other
+	maxResync  = 64 // times that a member of an array is looked for behind damage, in one file
 )
 
 // textFile reads JSON lines, and JSON arrays member by member. The two may take turns, as they do in a file of all that OPA sent.
@@ -39,11 +39,11 @@ type textFile struct {
 	done   bool   // another file is in its place
 }
 
-func (t *textFile) close()              { t.closer() }
-func (t *textFile) where() *DamageError { at := t.last; return &at }
+func (t *textFile) close()                 { t.closer() }
+func (t *textFile) position() *DamageError { at := t.last; return &at }
 
-// look refuses a file that does not begin like a log. Damage at its beginning is no reason: then there are lines of JSON behind it.
-func (t *textFile) look() error {
+// checkFormat refuses a file that does not begin like a log. Damage at its beginning is no reason: then there are lines of JSON behind it.
+func (t *textFile) checkFormat() error {
 	if _, err := t.in.Peek(1); err != nil {
 		t.pending = err
 		return nil
@@ -57,11 +57,11 @@ func (t *textFile) look() error {
 	if len(body) == 0 || body[0] == '{' || body[0] == '[' || bytes.Contains(head, []byte("\n{")) {
 		return nil
 	}
-	return fmt.Errorf("reading the decision log %s: %w: found %s; %s", t.file, ErrForeign, foreign(head), expected)
+	return fmt.Errorf("reading the decision log %s: %w: found %s; %s", t.file, ErrForeign, foreignFormat(head), expected)
 }
 
-// foreign names a format by how it begins.
-func foreign(head []byte) string {
+// foreignFormat names a format by how it begins.
+func foreignFormat(head []byte) string {
 	for _, f := range []struct{ magic, name string }{
 		{"\x28\xb5\x2f\xfd", "a file compressed by zstd (unzstd -c FILE | gatehouse ... -)"}, {"\xfd7zXZ", "a file compressed by xz (xzcat FILE | gatehouse ... -)"},
 		{"BZh", "a file compressed by bzip2 (bzcat FILE | gatehouse ... -)"}, {"PK\x03\x04", "a zip archive"}, {"PAR1", "Parquet"}, {"SQLite format", "an SQLite database"},
@@ -88,7 +88,7 @@ func (t *textFile) next() ([]byte, error) {
 			return nil, t.failed(err)
 		}
 		if len(t.part) > 0 {
-			return t.whole()
+			return t.wholeLine()
 		}
 		first, err := t.peek()
 		if err != nil {
@@ -96,7 +96,7 @@ func (t *textFile) next() ([]byte, error) {
 		}
 		t.mark()
 		switch {
-		case first == '[' && t.arrays < mostArrays:
+		case first == '[' && t.arrays < maxArrays:
 			t.arrays++
 			t.skip(1)
 		case first == ']' && t.arrays > 0:
@@ -105,11 +105,11 @@ func (t *textFile) next() ([]byte, error) {
 		case first == ',' && t.arrays > 0:
 			t.skip(1)
 		case first == 0:
-			return t.zeros()
+			return t.skipZeros()
 		case t.arrays > 0:
 			return t.member(first)
 		default:
-			return t.whole()
+			return t.wholeLine()
 		}
 	}
 }
@@ -163,8 +163,8 @@ func (t *textFile) damage(what string, n int64) error {
 	return &d
 }
 
-// zeros passes what a file system leaves where it lost something, or a rotation that cut the file under the writer.
-func (t *textFile) zeros() ([]byte, error) {
+// skipZeros passes what a file system leaves where it lost something, or a rotation that cut the file under the writer.
+func (t *textFile) skipZeros() ([]byte, error) {
 	n := int64(0)
 	for {
 		b, err := t.in.Peek(1)
@@ -179,8 +179,8 @@ func (t *textFile) zeros() ([]byte, error) {
 	}
 }
 
-// whole returns a line. One of "{" alone begins an object over several lines.
-func (t *textFile) whole() ([]byte, error) {
+// wholeLine returns a line. One of "{" alone begins an object over several lines.
+func (t *textFile) wholeLine() ([]byte, error) {
 	line, size, err := t.readLine()
 	end := errors.Is(err, io.EOF)
 	if len(t.part) > 0 {
@@ -254,7 +254,7 @@ func (t *textFile) object(open int) ([]byte, error) {
 	for {
 		if _, err := t.in.Peek(1); err != nil {
 			t.pending = err
-			return t.broken("half a JSON object")
+			return t.skipDamaged("half a JSON object")
 		}
 		chunk, _ := t.in.Peek(t.in.Buffered())
 		n, done := s.scan(chunk)
@@ -263,10 +263,10 @@ func (t *textFile) object(open int) ([]byte, error) {
 		t.skip(n)
 		switch {
 		case len(t.buf) > record.MaxLine:
-			return t.broken(fmt.Sprintf("a JSON object larger than %d MiB", record.MaxLine>>20))
+			return t.skipDamaged(fmt.Sprintf("a JSON object larger than %d MiB", record.MaxLine>>20))
 		case !done:
 		case !json.Valid(t.buf):
-			return t.broken("a JSON object that does not parse")
+			return t.skipDamaged("a JSON object that does not parse")
 		case bytes.IndexByte(t.buf, '\n') >= 0:
 			return compacted(t.buf), nil
 		default:
@@ -311,15 +311,15 @@ func compacted(object []byte) []byte {
 // starts are how an event begins: ours, and that of OPA.
 var starts = [][]byte{[]byte(`{"decision_id":`), []byte(`{"labels":`)}
 
-// broken passes over an object that is none, up to where the next seems to begin.
-func (t *textFile) broken(what string) ([]byte, error) {
+// skipDamaged passes over an object that is none, up to where the next seems to begin.
+func (t *textFile) skipDamaged(what string) ([]byte, error) {
 	next := -1
 	for _, start := range starts {
 		if i := bytes.Index(t.buf[1:], start); i >= 0 && (next < 0 || i+1 < next) {
 			next = i + 1
 		}
 	}
-	if t.resyncs++; next < 0 || t.resyncs > mostResync {
+	if t.resyncs++; next < 0 || t.resyncs > maxResync {
 		if t.pending != nil {
 			t.arrays = 0
 		}
@@ -331,14 +331,14 @@ func (t *textFile) broken(what string) ([]byte, error) {
 	t.line -= int64(bytes.Count(rest, []byte("\n")))
 	pending := t.pending
 	t.pending = nil
-	t.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(rest), &failing{pending}, t.in), readBuffer)
+	t.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(rest), &errorReader{pending}, t.in), readBuffer)
 	return nil, err
 }
 
-// failing fails once, with an error that was met before its time; nil is none.
-type failing struct{ err error }
+// errorReader fails once, with an error that was met before its time; nil is none.
+type errorReader struct{ err error }
 
-func (f *failing) Read([]byte) (int, error) {
+func (f *errorReader) Read([]byte) (int, error) {
 	err := f.err
 	if f.err = nil; err == nil {
 		err = io.EOF

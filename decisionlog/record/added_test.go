@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,6 +183,52 @@ func TestFacts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKeptFacts has questions that several entries share: they are packed once, and anew where other things are secret.
+func TestKeptFacts(t *testing.T) {
+	c, p := testCodec()
+	made := 0
+	facts := countedList{&made, []any{map[string]any{"question": map[string]any{"ds.check": map[string]any{"object_id": "k3y-hunter2-Zq", "password": "s3cret"}}, "answer": true}}}
+	var kept atomic.Value
+	pack := func(p *Packer, e Entry) string {
+		var o Packing
+		e.Facts, e.FactsKept, e.Asked = facts, &kept, true
+		p.Pack(&o, &e)
+		line, err := c.appendLine(nil, o.buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(line)
+	}
+	first, second := pack(p, Entry{}), pack(p, Entry{})
+	if first != second || made != 1 || !strings.Contains(first, `"masked":["/facts/0/question/ds.check/password"]`) || !strings.Contains(first, "hunter2") || strings.Contains(first, "s3cret") {
+		t.Errorf("made %d times\n%s\n%s", made, first, second)
+	}
+	secret := Input{Request: input.Request{Headers: []Header{{Name: "authorization", Value: "Bearer k3y-hunter2-Zq"}}}}
+	if line := pack(p, Entry{Input: secret}); strings.Contains(line, "hunter2") || !strings.Contains(line, "/facts/0/question/ds.check/object_id") {
+		t.Errorf("of a caller whose secret is in it: %s", line)
+	}
+	if line := pack(p, Entry{FactsTruncated: true}); !strings.Contains(line, `"facts_truncated":true`) {
+		t.Errorf("with more: %s", line)
+	}
+	other := *p
+	other.redact = newRedactor(Redact{Params: []string{"object_id"}})
+	for range 2 {
+		if line := pack(&other, Entry{}); strings.Contains(line, "hunter2") {
+			t.Errorf("with more that is secret: %s", line)
+		}
+	}
+}
+
+type countedList struct {
+	made *int
+	v    []any
+}
+
+func (d countedList) JSON() (any, error) {
+	*d.made++
+	return d.v, nil
 }
 
 func deep(n int) any {

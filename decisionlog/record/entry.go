@@ -85,6 +85,8 @@ type Entry struct {
 	// ResultKept is where the log keeps what it made of Result, where other entries have the very same; nil where they have not. It
 	// keeps at most 1 KiB.
 	ResultKept *atomic.Value
+	// FactsKept is the same of Facts.
+	FactsKept *atomic.Value
 
 	Lost bool // for the log alone: taken off its queue unwritten, after its end
 
@@ -193,7 +195,7 @@ type recordGap struct {
 	} `json:"gap"`
 }
 
-// maxKept bounds what Entry.ResultKept is given, in bytes.
+// maxKept bounds what each of Entry.ResultKept and Entry.FactsKept is given, in bytes.
 const maxKept = 1 << 10
 
 // MaxLine bounds a line, whoever wrote it.
@@ -210,7 +212,7 @@ type codec struct {
 	schema     *input.Schema
 	redact     redactor
 	plain      bool // no line is made straight from the packed entry
-	straight   liner
+	straight   lineWriter
 	scan       scan
 
 	// Reused from line to line.

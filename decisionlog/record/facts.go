@@ -1,8 +1,12 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
+
+	"gatehouse/decisionlog/events"
 )
 
 // What an entry has beside its input and its fixed part is packed as the input's fields are that have a number. These numbers are above all
@@ -15,7 +19,7 @@ const (
 
 // Bounds of the questions that are recorded of a decision. What is beyond is left out, and facts_truncated says so.
 const (
-	mostFacts  = 64
+	maxFacts   = 64
 	factsBytes = 8 << 10
 )
 
@@ -51,6 +55,11 @@ func (o *Packing) putExtras(e *Entry) {
 // facts writes the questions and their answers, as many as there may be, and reports whether that is all. What is known or looks like a secret
 // is taken out, as of the input.
 func (o *Packing) facts(e *Entry) (whole bool) {
+	plain := o.limit == 0 && !o.deep // nothing is left out for this request's sake
+	if plain && o.keptFacts(e) {
+		return true
+	}
+	start, others := len(o.buf), len(o.masked)
 	made, ok := makeDocument(e.Facts)
 	list, isList := made.([]any)
 	if o.limit > 0 || !ok || !isList {
@@ -58,7 +67,7 @@ func (o *Packing) facts(e *Entry) (whole bool) {
 	}
 	o.buf = append(o.buf, kindArray, 0) // how many there are takes one byte
 	from, n := len(o.buf), 0
-	for _, fact := range list[:min(len(list), mostFacts)] {
+	for _, fact := range list[:min(len(list), maxFacts)] {
 		mark, masked := len(o.buf), len(o.masked)
 		o.at = append(o.at[:0], "/facts", strconv.Itoa(n))
 		if !o.inputValue(fact, 0, true) || len(o.buf)-from > factsBytes {
@@ -68,7 +77,31 @@ func (o *Packing) facts(e *Entry) (whole bool) {
 		n++
 	}
 	o.buf[from-1] = byte(n)
-	return ok && isList && n == len(list)
+	if whole = ok && isList && n == len(list); whole && plain {
+		o.keepFacts(e, o.buf[start:], o.masked[others:])
+	}
+	return whole
+}
+
+// keptFacts writes the questions as they were packed for another entry.
+func (o *Packing) keptFacts(e *Entry) bool {
+	if e.FactsKept == nil {
+		return false
+	}
+	k, _ := e.FactsKept.Load().(*kept)
+	if k == nil || k.by != o.Packer || len(o.masked)+len(k.masked) > events.MaxPointers {
+		return false
+	}
+	o.buf, o.masked = append(o.buf, k.bytes...), append(o.masked, k.masked...)
+	return true
+}
+
+// keepFacts keeps questions that were packed last for other entries.
+func (o *Packing) keepFacts(e *Entry, packed []byte, masked []string) {
+	if e.FactsKept == nil || len(packed) > maxKept || len(o.masked) == events.MaxPointers {
+		return
+	}
+	e.FactsKept.Store(&kept{by: o.Packer, bytes: bytes.Clone(packed), masked: slices.Clone(masked)})
 }
 
 // setExtra takes a value that an entry has beside its input.
@@ -102,7 +135,7 @@ type extra struct {
 }
 
 // readExtra takes a value that an entry has beside its input.
-func (l *liner) readExtra(number uint64, value span) {
+func (l *lineWriter) readExtra(number uint64, value span) {
 	text := l.parts[value.from:value.to]
 	switch number {
 	case numberDirectory:
@@ -121,7 +154,7 @@ func (l *liner) readExtra(number uint64, value span) {
 }
 
 // extras writes what the entry has beside its input.
-func (l *liner) extras(dst []byte, e *commonEntry) []byte {
+func (l *lineWriter) extras(dst []byte, e *commonEntry) []byte {
 	x := &l.extra
 	if x.directory.to > x.directory.from {
 		dst = l.piece(append(dst, `,"directory":{"revision":`...), x.directory)

@@ -99,8 +99,8 @@ func appendBytes(dst, s []byte) []byte {
 }
 
 const (
-	ones  = 0x0101010101010101
-	highs = 0x80 * ones
+	lowBits  = 0x0101010101010101
+	highBits = 0x80 * lowBits
 )
 
 // unescaped counts the bytes before the first that a JSON string may have to escape. It looks at eight at a time: what is below a blank,
@@ -109,8 +109,8 @@ func unescaped(s []byte) int {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
 		w := binary.LittleEndian.Uint64(s[i:])
-		quote, slash := w^('"'*ones), w^('\\'*ones)
-		if found := (w | (w-' '*ones)&^w | (quote-ones)&^quote | (slash-ones)&^slash) & highs; found != 0 {
+		quote, slash := w^('"'*lowBits), w^('\\'*lowBits)
+		if found := (w | (w-' '*lowBits)&^w | (quote-lowBits)&^quote | (slash-lowBits)&^slash) & highBits; found != 0 {
 			return i + bits.TrailingZeros64(found)/8
 		}
 	}

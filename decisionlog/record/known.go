@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// mostKnown bounds the secrets of one request that are looked for elsewhere in its entry.
-const mostKnown = 32
+// maxKnown bounds the secrets of one request that are looked for elsewhere in its entry.
+const maxKnown = 32
 
 // knownSecrets are the secrets of one request, such as its token, its API key or its password: what of an entry holds one of them is found by
 // looking through its bytes, whatever spelling it has there. Their names and shapes say nothing of where a policy, an error or a client puts
@@ -49,7 +49,7 @@ var notSecrets = wordsOf("null none nil true false undefined bearer basic anonym
 
 func (k *knownSecrets) add(text string, credential bool) {
 	text = strings.Trim(text, " \t\r\n\"")
-	if len(text) < minSecret || len(k.list) >= mostKnown || text == redacted || len(text) < 10 && notSecrets[strings.ToLower(text)] {
+	if len(text) < minSecret || len(k.list) >= maxKnown || text == redacted || len(text) < 10 && notSecrets[strings.ToLower(text)] {
 		return
 	}
 	for i := range k.list {
@@ -112,7 +112,7 @@ func (k *knownSecrets) query(r *redactor, path string) {
 		pair, sep := cutPair(rest)
 		rest = rest[len(pair)+len(sep):]
 		name, value, ok := strings.Cut(pair, "=")
-		if !ok || value == "" || !suspect(r, pair) || !r.secretName(name, r.query) {
+		if !ok || value == "" || !mayHoldSecret(r, pair) || !r.secretName(name, r.query) {
 			continue
 		}
 		k.add(value, true)
@@ -122,17 +122,17 @@ func (k *knownSecrets) query(r *redactor, path string) {
 	}
 }
 
-// leastShort is the shortest text in the index.
-const leastShort = 7
+// minKnown is the shortest text in the index.
+const minKnown = 7
 
 // ready makes the index of what was added. Long secrets, as most are, let the search take wider steps.
 func (k *knownSecrets) ready() {
 	k.stride = 8
 	for i := range k.list {
 		switch n := len(k.list[i].text); {
-		case n < leastShort:
+		case n < minKnown:
 			k.short++
-			if n == leastShort-1 {
+			if n == minKnown-1 {
 				k.stride = 4
 			}
 		case n < 8+4-1:
@@ -142,7 +142,7 @@ func (k *knownSecrets) ready() {
 	for i := range k.list {
 		s := &k.list[i]
 		k.index([]byte(s.text[:min(len(s.text), 8+4-1)]))
-		if len(s.text) < leastShort-1 {
+		if len(s.text) < minKnown-1 {
 			continue
 		}
 		var in [14]byte
@@ -162,7 +162,7 @@ func (k *knownSecrets) ready() {
 
 // index makes a text known by as many of its beginnings as the search takes bytes at a step.
 func (k *knownSecrets) index(text []byte) {
-	if len(text) < leastShort {
+	if len(text) < minKnown {
 		return
 	}
 	bits, grams := &k.bits, k.grams
@@ -187,7 +187,7 @@ func (k *knownSecrets) in(packed []byte, lengths []int) bool {
 	if len(k.list) == 0 {
 		return false
 	}
-	if k.inPlain(packed) {
+	if k.foundIn(packed) {
 		return true
 	}
 	if bytes.Count(packed, percentSign)+bytes.Count(packed, backslash) == len(lengths) {
@@ -205,7 +205,7 @@ func (k *knownSecrets) escaped(packed []byte, not []int, depth int) bool {
 			continue
 		}
 		plain := appendUnescaped(k.takeBuffer(), packed, sign)
-		found := k.inPlain(plain) || k.escaped(plain, nil, depth-1)
+		found := k.foundIn(plain) || k.escaped(plain, nil, depth-1)
 		k.buffers = append(k.buffers, plain)
 		if found {
 			return true
@@ -242,9 +242,9 @@ func hasEscape(b []byte, sign byte, not []int) bool {
 	return false
 }
 
-func (k *knownSecrets) inPlain(b []byte) bool {
+func (k *knownSecrets) foundIn(b []byte) bool {
 	for i := 0; i < len(k.list) && k.short > 0; i++ {
-		if s := k.list[i].text; len(s) < leastShort && bytes.Contains(b, []byte(s)) {
+		if s := k.list[i].text; len(s) < minKnown && bytes.Contains(b, []byte(s)) {
 			return true
 		}
 	}

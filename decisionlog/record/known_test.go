@@ -18,7 +18,7 @@ func TestKnownIsFound(t *testing.T) {
 			k.ready()
 			for at := range 17 {
 				spellings := []string{text[:n]}
-				for i := 0; i < 3 && n >= leastShort-1; i++ {
+				for i := 0; i < 3 && n >= minKnown-1; i++ {
 					in := []byte(strings.Repeat("x", i) + text[:n] + "yz")
 					spellings = append(spellings, base64.StdEncoding.EncodeToString(in), base64.RawURLEncoding.EncodeToString(in))
 				}

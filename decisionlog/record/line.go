@@ -9,10 +9,10 @@ import (
 	"gatehouse/input"
 )
 
-// liner makes a line straight from the packed entry: nothing is turned into values on the way, and nothing is allocated. It does that
+// lineWriter makes a line straight from the packed entry: nothing is turned into values on the way, and nothing is allocated. It does that
 // for the usual entry. What is rare, such as one that is too large, it leaves to codec.plainLine, which says what a line is: a
 // fuzz target holds the two against each other.
-type liner struct {
+type lineWriter struct {
 	packedReader
 	redact *redactor
 	schema *input.Schema
@@ -32,14 +32,14 @@ type liner struct {
 	erasable     []*input.Field
 	steps        []step // the whole input
 	// What the envelope shows of the input: beside it, and in two objects of its own.
-	beside, identity, request []step
-	headersAt                 string // pointer to the headers, with a slash
+	top, identity, request []step
+	headersAt              string // pointer to the headers, with a slash
 }
 
-// span is a piece of liner.parts.
+// span is a piece of lineWriter.parts.
 type span struct{ from, to int }
 
-// commonEntry is what a packed entry holds beside the fields of its input, which are in liner.slots.
+// commonEntry is what a packed entry holds beside the fields of its input, which are in lineWriter.slots.
 type commonEntry struct {
 	flags                                        uint64
 	time                                         time.Time
@@ -55,31 +55,31 @@ type commonEntry struct {
 
 // slot is the value of one field of the input.
 type slot struct {
-	text  packedText
-	n     int64
-	at    span
-	there bool // of a field that has a number
+	text    packedText
+	n       int64
+	at      span
+	present bool // of a field that has a number
 }
 
 const notCommon = flagNoInput | flagNoResult | flagNoRoles | flagHeaderMap | flagSource | flagDestination
 
 // follow prepares for a schema.
-func (l *liner) follow(schema *input.Schema) {
+func (l *lineWriter) follow(schema *input.Schema) {
 	l.schema, l.slots = schema, make([]slot, len(schema.Fields))
 	l.path, l.method, l.erasable = schema.Field(pathField), schema.Field(methodField), erasable(schema)
 	l.steps = steps(nil, schema.Root)
-	l.beside, l.identity, l.request = envelopeSteps(schema, "/"), envelopeSteps(schema, "/identity/"), envelopeSteps(schema, "/request/")
+	l.top, l.identity, l.request = envelopeSteps(schema, "/"), envelopeSteps(schema, "/identity/"), envelopeSteps(schema, "/request/")
 	l.headersAt = schema.Field(headersField).Pointer + "/"
 }
 
 // appendLine appends the line of a packed entry, unless there is something about it that is not usual.
-func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
+func (l *lineWriter) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
 	l.packedReader, l.rare, l.redact = packedReader{in: packed}, false, &c.redact
 	if l.schema == nil {
 		l.follow(c.schema)
 	}
 	for _, f := range l.schema.Added { // the others are written before they are read
-		l.slots[f.Index].there = false
+		l.slots[f.Index].present = false
 	}
 	l.parts, l.document, l.masked, l.erased, l.names, l.changed = l.parts[:0], l.document[:0], l.masked[:0], l.erased[:0], l.names[:0], l.changed[:0]
 	var e commonEntry
@@ -105,7 +105,7 @@ func (l *liner) appendLine(dst, packed []byte, c *codec) ([]byte, bool) {
 }
 
 // read goes through the packed entry in its order.
-func (l *liner) read(e *commonEntry) {
+func (l *lineWriter) read(e *commonEntry) {
 	if l.byte() != packVersion {
 		l.rare = true
 		return
@@ -140,7 +140,7 @@ func (l *liner) read(e *commonEntry) {
 }
 
 // readUnchanged reads strings that redaction leaves alone; in an entry that is cut to size it may not have.
-func (l *liner) readUnchanged(into ...*packedText) {
+func (l *lineWriter) readUnchanged(into ...*packedText) {
 	for _, t := range into {
 		*t = l.readText()
 		l.rare = l.rare || t.changed != 0
@@ -148,7 +148,7 @@ func (l *liner) readUnchanged(into ...*packedText) {
 }
 
 // part keeps what write adds to the parts.
-func (l *liner) part(write func()) span {
+func (l *lineWriter) part(write func()) span {
 	from := len(l.parts)
 	write()
 	return span{from, len(l.parts)}
@@ -156,9 +156,9 @@ func (l *liner) part(write func()) span {
 
 func (s span) empty() bool { return s.to-s.from <= len("{}") }
 
-func (l *liner) piece(dst []byte, s span) []byte { return append(dst, l.parts[s.from:s.to]...) }
+func (l *lineWriter) piece(dst []byte, s span) []byte { return append(dst, l.parts[s.from:s.to]...) }
 
-func (l *liner) list() span {
+func (l *lineWriter) list() span {
 	from := len(l.parts)
 	l.parts = append(l.parts, '[')
 	for i := range l.count() {
@@ -172,13 +172,13 @@ func (l *liner) list() span {
 }
 
 // object is an object of plain JSON, and labels one of strings.
-func (l *liner) object(depth int) span {
+func (l *lineWriter) object(depth int) span {
 	from := len(l.parts)
 	l.members(depth)
 	return span{from, len(l.parts)}
 }
 
-func (l *liner) labels() span {
+func (l *lineWriter) labels() span {
 	from := len(l.parts)
 	l.parts = append(l.parts, '{')
 	for range l.count() {
@@ -189,7 +189,7 @@ func (l *liner) labels() span {
 	return span{from, len(l.parts)}
 }
 
-func (l *liner) bundleObject() span {
+func (l *lineWriter) bundleObject() span {
 	from := len(l.parts)
 	l.parts = append(l.parts, '{')
 	for range l.count() {
@@ -204,7 +204,7 @@ func (l *liner) bundleObject() span {
 	return span{from, len(l.parts)}
 }
 
-func (l *liner) paramObject() span {
+func (l *lineWriter) paramObject() span {
 	from := len(l.parts)
 	l.parts = append(l.parts, '{')
 	for range l.count() {
@@ -221,7 +221,7 @@ func (l *liner) paramObject() span {
 }
 
 // value copies one value of plain JSON to the parts.
-func (l *liner) value(depth int) {
+func (l *lineWriter) value(depth int) {
 	if depth > maxNesting {
 		l.fail()
 		return
@@ -258,7 +258,7 @@ func (l *liner) value(depth int) {
 	}
 }
 
-func (l *liner) members(depth int) {
+func (l *lineWriter) members(depth int) {
 	l.parts = append(l.parts, '{')
 	n := l.count()
 	for i := 0; i < n && !l.err; i++ {
@@ -269,7 +269,7 @@ func (l *liner) members(depth int) {
 }
 
 // envelope writes the line up to its documents.
-func (l *liner) envelope(dst []byte, e *commonEntry, labels string) []byte {
+func (l *lineWriter) envelope(dst []byte, e *commonEntry, labels string) []byte {
 	dst = appendText(append(dst, `{"decision_id":`...), e.id)
 	dst = e.time.AppendFormat(append(dst, `,"timestamp":"`...), time.RFC3339Nano)
 	dst = append(append(dst, `","format":1`...), labels...)
@@ -279,7 +279,7 @@ func (l *liner) envelope(dst []byte, e *commonEntry, labels string) []byte {
 	if !e.bundles.empty() {
 		dst = l.piece(appendKey(dst, "bundles"), e.bundles)
 	}
-	dst = l.shown(dst, l.beside)
+	dst = l.shown(dst, l.top)
 	dst = appendMember(dst, "requested_by", e.requestedBy)
 	dst = appendMember(dst, "app", e.app)
 	dst = appendMember(dst, "route", e.route)
@@ -318,7 +318,7 @@ func (l *liner) envelope(dst []byte, e *commonEntry, labels string) []byte {
 	return l.pointers(l.pointers(dst, `,"erased":[`, l.erased), `,"masked":[`, l.masked)
 }
 
-func (l *liner) pointers(dst []byte, name string, list []byte) []byte {
+func (l *lineWriter) pointers(dst []byte, name string, list []byte) []byte {
 	if len(list) == 0 {
 		return dst
 	}
@@ -326,11 +326,13 @@ func (l *liner) pointers(dst []byte, name string, list []byte) []byte {
 }
 
 // mask notes a JSON pointer to what redaction changed, erase to what it took out.
-func (l *liner) mask(at string, name ...packedText) { l.masked = appendPointer(l.masked, at, name...) }
-func (l *liner) erase(at string)                    { l.erased = appendPointer(l.erased, at) }
+func (l *lineWriter) mask(at string, name ...packedText) {
+	l.masked = appendPointer(l.masked, at, name...)
+}
+func (l *lineWriter) erase(at string) { l.erased = appendPointer(l.erased, at) }
 
 // maskText is mask for a pointer that the packed entry has.
-func (l *liner) maskText(t packedText) { l.masked = appendText(append(l.masked, ','), t) }
+func (l *lineWriter) maskText(t packedText) { l.masked = appendText(append(l.masked, ','), t) }
 
 func appendPointer(dst []byte, at string, name ...packedText) []byte {
 	dst = appendEscaped(append(dst, `,"`...), at) // it may have names of the query

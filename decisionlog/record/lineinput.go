@@ -19,7 +19,7 @@ const (
 )
 
 // readHead reads the fields that an entry has in front of its input.
-func (l *liner) readHead() {
+func (l *lineWriter) readHead() {
 	for _, f := range l.schema.Head {
 		s := &l.slots[f.Index]
 		switch f.Kind {
@@ -39,7 +39,7 @@ func (l *liner) readHead() {
 	}
 }
 
-func (l *liner) readInput(e *commonEntry) {
+func (l *lineWriter) readInput(e *commonEntry) {
 	for _, f := range l.schema.Input {
 		s := &l.slots[f.Index]
 		switch f.Kind {
@@ -51,7 +51,7 @@ func (l *liner) readInput(e *commonEntry) {
 			s.n = l.int()
 		case input.KindMoment:
 			if e.flags&flagTime != 0 {
-				s.at = l.moment(l.time())
+				s.at = l.timestamp(l.time())
 			}
 		case input.KindList:
 			s.at = l.list()
@@ -72,11 +72,11 @@ func (l *liner) readInput(e *commonEntry) {
 }
 
 // readAdded reads the fields that have a number, and what of them is masked.
-func (l *liner) readAdded() {
+func (l *lineWriter) readAdded() {
 	for range l.count() {
 		number, value := l.uint(), l.part(func() { l.value(0) })
 		if f := l.schema.Numbered(number); f != nil && !l.err {
-			l.slots[f.Index] = slot{at: value, there: true}
+			l.slots[f.Index] = slot{at: value, present: true}
 		}
 		l.readExtra(number, value)
 	}
@@ -86,9 +86,9 @@ func (l *liner) readAdded() {
 }
 
 // headerObject leaves headers in the order in which they came. A name that repeats is rare.
-func (l *liner) headerObject() span {
+func (l *lineWriter) headerObject() span {
 	n := l.count()
-	if l.rare = l.rare || n > mostHeaders; l.rare {
+	if l.rare = l.rare || n > maxHeaders; l.rare {
 		return span{}
 	}
 	from := len(l.parts)
@@ -118,15 +118,15 @@ func nameHash(name []byte) uint {
 	return uint(n)*37 ^ uint(name[0])*5 ^ uint(name[n/2])*11 ^ uint(name[n-2])*59 ^ uint(name[n-1])*3
 }
 
-func (l *liner) hasHeader(name []byte) bool {
+func (l *lineWriter) hasHeader(name []byte) bool {
 	return slices.ContainsFunc(l.names, func(t packedText) bool { return bytes.Equal(t.bytes, name) })
 }
 
-// mostHeaders bounds what is compared with each other.
-const mostHeaders = 128
+// maxHeaders bounds what is compared with each other.
+const maxHeaders = 128
 
 // address is host and port, as others are rare.
-func (l *liner) address() span {
+func (l *lineWriter) address() span {
 	var host packedText
 	l.readUnchanged(&host)
 	port := l.uint()
@@ -144,7 +144,7 @@ func (l *liner) address() span {
 	return span{from, len(l.parts)}
 }
 
-func (l *liner) moment(t time.Time) span {
+func (l *lineWriter) timestamp(t time.Time) span {
 	from := len(l.parts)
 	l.parts = appendNumber(append(l.parts, '{'), "nanos", int64(t.Nanosecond()))
 	l.parts = append(appendNumber(l.parts, "seconds", t.Unix()), '}')
@@ -194,7 +194,7 @@ func envelopeSteps(schema *input.Schema, object string) (list []step) {
 }
 
 // shown writes fields that the envelope has.
-func (l *liner) shown(dst []byte, fields []step) []byte {
+func (l *lineWriter) shown(dst []byte, fields []step) []byte {
 	for i := range fields {
 		f := &fields[i]
 		if s := &l.slots[f.slot]; f.kind == input.KindText {
@@ -207,7 +207,7 @@ func (l *liner) shown(dst []byte, fields []step) []byte {
 }
 
 // member adds an object or a list that is not empty.
-func (l *liner) member(dst []byte, name string, object span) []byte {
+func (l *lineWriter) member(dst []byte, name string, object span) []byte {
 	if object.empty() {
 		return dst
 	}
@@ -215,7 +215,7 @@ func (l *liner) member(dst []byte, name string, object span) []byte {
 }
 
 // writeInput writes the input's document, its members in the order of their names.
-func (l *liner) writeInput(e *commonEntry) {
+func (l *lineWriter) writeInput(e *commonEntry) {
 	if l.slots[l.path.Index].text.changed != 0 {
 		l.mask(l.path.Pointer)
 	}
@@ -230,7 +230,7 @@ func (l *liner) writeInput(e *commonEntry) {
 }
 
 // fields writes those from one step to another.
-func (l *liner) fields(in []byte, from, to int32, e *commonEntry) []byte {
+func (l *lineWriter) fields(in []byte, from, to int32, e *commonEntry) []byte {
 	for i := from; i < to; i++ {
 		f := &l.steps[i]
 		if f.kind == input.KindText && !f.added {
@@ -258,10 +258,10 @@ func (l *liner) fields(in []byte, from, to int32, e *commonEntry) []byte {
 	return in
 }
 
-func (l *liner) field(in []byte, f *step, e *commonEntry) []byte {
+func (l *lineWriter) field(in []byte, f *step, e *commonEntry) []byte {
 	s := &l.slots[f.slot]
 	if f.added {
-		if s.there {
+		if s.present {
 			in = l.piece(append(comma(in), f.key...), s.at)
 		}
 		return in
@@ -308,7 +308,7 @@ func (l *liner) field(in []byte, f *step, e *commonEntry) []byte {
 	return in
 }
 
-func (l *liner) eraseInput(e *commonEntry) {
+func (l *lineWriter) eraseInput(e *commonEntry) {
 	for _, f := range l.erasable {
 		if at := erased(f, e.flags); at != "" {
 			l.erase(at)
@@ -339,7 +339,7 @@ func erased(f *input.Field, flags uint64) string {
 }
 
 // parsedPath writes the segments of the path. What is escaped is taken apart as the plain way does it.
-func (l *liner) parsedPath(in []byte, path *packedText) []byte {
+func (l *lineWriter) parsedPath(in []byte, path *packedText) []byte {
 	raw, _, _ := bytes.Cut(path.bytes, []byte("?"))
 	if bytes.IndexByte(raw, '%') >= 0 {
 		for i, s := range parsedPath(string(raw)) {
@@ -357,12 +357,12 @@ func (l *liner) parsedPath(in []byte, path *packedText) []byte {
 	}
 }
 
-func (l *liner) derived(in []byte, i int, segment []byte, path *packedText) []byte {
+func (l *lineWriter) derived(in []byte, i int, segment []byte, path *packedText) []byte {
 	if i > 0 {
 		in = append(in, ',')
 	}
 	clean := segment
-	if suspect(l.redact, segment) {
+	if mayHoldSecret(l.redact, segment) {
 		clean = []byte(l.redact.redactText(string(segment)))
 	}
 	if !bytes.Equal(clean, segment) || path.changed != 0 && bytes.Contains(clean, []byte(redacted)) {
@@ -372,7 +372,7 @@ func (l *liner) derived(in []byte, i int, segment []byte, path *packedText) []by
 }
 
 // parsedQuery is rare enough to be taken apart as the plain way does it.
-func (l *liner) parsedQuery(in []byte, path *packedText) []byte {
+func (l *lineWriter) parsedQuery(in []byte, path *packedText) []byte {
 	if at := bytes.IndexByte(path.bytes, '?'); at < 0 || at == len(path.bytes)-1 {
 		return in
 	}

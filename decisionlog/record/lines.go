@@ -34,10 +34,10 @@ type Lines struct {
 	errors  *prometheus.CounterVec // by rule
 	dropped atomic.Uint64          // events that the policy does not want
 
-	mu    sync.Mutex // guards what follows; held while a line is made, never while it is written
-	codec codec
-	cache []cachedLine // by where the entry is in the spool; nil where there is one sink
-	said  time.Time    // when operators were last told of a rule that fails
+	mu     sync.Mutex // guards what follows; held while a line is made, never while it is written
+	codec  codec
+	cache  []cachedLine // by where the entry is in the spool; nil where there is one sink
+	warned time.Time    // when operators were last told of a rule that fails
 }
 
 // cachedLine is the line of an entry that another sink may be about to ask for; empty where the policy does not want it.
@@ -53,9 +53,9 @@ const (
 )
 
 const (
-	cachedLines = 512
-	largestKept = 16 << 10    // a longer line is made again
-	tellEvery   = time.Minute // operators, of a rule that fails
+	cachedLines  = 512
+	largestKept  = 16 << 10    // a longer line is made again
+	warnInterval = time.Minute // operators, of a rule that fails
 )
 
 // NewLines is for so many sinks.
@@ -196,8 +196,8 @@ func (l *Lines) fit(ev *events.Line) (line []byte, err error) {
 // failed counts a rule that failed, and tells operators once a minute.
 func (l *Lines) failed(rule string, err error) {
 	l.errors.WithLabelValues(rule).Inc()
-	if now := l.clock(); l.said.IsZero() || now.Sub(l.said) >= tellEvery {
-		l.said = now
+	if now := l.clock(); l.warned.IsZero() || now.Sub(l.warned) >= warnInterval {
+		l.warned = now
 		l.log.Error("a rule about the decision log failed; decisions are recorded all the same, without input and result where it is the mask",
 			zap.String("rule", rule), zap.Error(err))
 	}

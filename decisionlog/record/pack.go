@@ -119,8 +119,8 @@ type documents struct {
 	resultScan, bodyScan scan
 }
 
-// keptResult is a result that was packed for another entry.
-type keptResult struct {
+// kept is a part that was packed for another entry.
+type kept struct {
 	by     *Packer // what is secret to it
 	bytes  []byte
 	masked []string
@@ -128,7 +128,7 @@ type keptResult struct {
 
 // What of an entry turned out not to be plain JSON.
 const (
-	fine = iota
+	textUnchanged = iota
 	badInput
 	badResult
 )
@@ -138,7 +138,7 @@ func (p *Packer) Pack(o *Packing, e *Entry) {
 	o.Packer, o.limit, o.deep = p, 0, false
 	o.known.reset()
 	d := o.documents(e)
-	o.knowSecrets(e)
+	o.collectSecrets(e)
 	for {
 		bad := o.entry(e, &d)
 		large := len(o.buf) > p.max
@@ -153,16 +153,16 @@ func (p *Packer) Pack(o *Packing, e *Entry) {
 			o.deep = true
 			o.deepDocuments(e, &d)
 		default:
-			if !o.deep && d.packedResult == nil && d.flags&flagResult != 0 && bad == fine {
-				o.keep(e, &d, o.buf[o.resultAt.from:o.resultAt.to])
+			if !o.deep && d.packedResult == nil && d.flags&flagResult != 0 && bad == textUnchanged {
+				o.cacheResult(e, &d, o.buf[o.resultAt.from:o.resultAt.to])
 			}
 			return
 		}
 	}
 }
 
-// knowSecrets collects the request's secrets, and what it learns of the request on the way.
-func (o *Packing) knowSecrets(e *Entry) {
+// collectSecrets collects the request's secrets, and what it learns of the request on the way.
+func (o *Packing) collectSecrets(e *Entry) {
 	k := &o.known
 	o.kinds = o.kinds[:0]
 	for i := range e.Input.Headers {
@@ -215,7 +215,7 @@ func (o *Packing) hidePlace(v string) string {
 }
 
 func (o *Packing) documents(e *Entry) (d documents) {
-	if !o.kept(e, &d) {
+	if !o.keptResult(e, &d) {
 		o.result(e, &d)
 	}
 	if e.Asked {
@@ -233,7 +233,7 @@ func (o *Packing) body(e *Entry, d *documents) {
 	case e.Input.ParsedBody != nil:
 		d.body = o.redact.members(v, "/input/parsed_body", 0, &o.scan)
 		d.bodyScan, d.flags = o.scan, d.flags|flagParsedBody
-		o.knowNamed()
+		o.collectNamedSecrets()
 	}
 }
 
@@ -246,12 +246,12 @@ func (o *Packing) result(e *Entry, d *documents) {
 	case e.Result != nil:
 		d.result = o.redact.result(v, &o.scan)
 		d.resultScan, d.flags = o.scan, d.flags|flagResult
-		o.knowNamed()
+		o.collectNamedSecrets()
 	}
 }
 
-// knowNamed adds what was secret by the name of its member.
-func (o *Packing) knowNamed() {
+// collectNamedSecrets adds what was secret by the name of its member.
+func (o *Packing) collectNamedSecrets() {
 	if !o.deep {
 		for _, text := range o.scan.secrets {
 			o.known.add(text, false)
@@ -259,12 +259,12 @@ func (o *Packing) knowNamed() {
 	}
 }
 
-// kept takes the result as it was packed for another entry.
-func (o *Packing) kept(e *Entry, d *documents) bool {
+// keptResult takes the result as it was packed for another entry.
+func (o *Packing) keptResult(e *Entry, d *documents) bool {
 	if e.ResultKept == nil {
 		return false
 	}
-	k, _ := e.ResultKept.Load().(*keptResult)
+	k, _ := e.ResultKept.Load().(*kept)
 	if k == nil || k.by != o.Packer {
 		return false
 	}
@@ -272,12 +272,12 @@ func (o *Packing) kept(e *Entry, d *documents) bool {
 	return true
 }
 
-// keep keeps the result that was packed last for other entries.
-func (o *Packing) keep(e *Entry, d *documents, packed []byte) {
+// cacheResult keeps the result that was packed last for other entries.
+func (o *Packing) cacheResult(e *Entry, d *documents, packed []byte) {
 	if e.ResultKept == nil || len(packed) > maxKept {
 		return
 	}
-	e.ResultKept.Store(&keptResult{by: o.Packer, bytes: bytes.Clone(packed), masked: d.resultScan.masked})
+	e.ResultKept.Store(&kept{by: o.Packer, bytes: bytes.Clone(packed), masked: d.resultScan.masked})
 }
 
 // makeDocument asks for a document. One that fails or panics costs its own text, not the audit trail.
@@ -317,7 +317,7 @@ func (o *Packing) entry(e *Entry, d *documents) (bad int) {
 		o.strings(e.Bundles[i].Name, e.Bundles[i].Revision, e.Bundles[i].Digest)
 	}
 	o.params(e.Params)
-	o.clean(e.Error, o.hide(o.redact.redactText(e.Error)))
+	o.putRedacted(e.Error, o.hide(o.redact.redactText(e.Error)))
 	mark := len(o.buf)
 	switch {
 	case flags&flagResult == 0:
@@ -337,7 +337,7 @@ func (o *Packing) entry(e *Entry, d *documents) (bad int) {
 	if !o.added(e, flags) {
 		return badInput
 	}
-	return fine
+	return textUnchanged
 }
 
 func (e *Entry) flags() (flags uint64) {
@@ -364,7 +364,7 @@ func (o *Packing) params(params []Param) {
 	o.uint(uint64(len(params)))
 	for i := range params {
 		o.packString(params[i].Name)
-		o.clean(params[i].Value, o.hidePlace(o.redact.redactText(params[i].Value)))
+		o.putRedacted(params[i].Value, o.hidePlace(o.redact.redactText(params[i].Value)))
 	}
 }
 

@@ -155,7 +155,7 @@ func TestStraight(t *testing.T) {
 		"a pipe's address": {change: func(e *Entry) { e.Input.Source.Address.Other = map[string]any{"pipe": "x"} }, plain: true},
 		"no JSON":          {change: func(e *Entry) { e.Result = tree{json.Number("x")} }, plain: true},
 		"cut to size":      {change: func(e *Entry) { e.Host = strings.Repeat("h", maxEntry) }, plain: true},
-		"many headers":     {change: func(e *Entry) { e.Input.Headers = manyHeaders(mostHeaders + 1) }, plain: true},
+		"many headers":     {change: func(e *Entry) { e.Input.Headers = manyHeaders(maxHeaders + 1) }, plain: true},
 		"too large":        {change: func(e *Entry) { e.Result = tree{strings.Repeat("\x01", maxEntry/2)} }, plain: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -101,10 +101,10 @@ func (o *Packing) field(f *input.Field, in *Input) {
 		return
 	}
 	if f.Secret == input.SecretPath {
-		o.clean(text, o.hidePlace(o.path)) // which is this path
+		o.putRedacted(text, o.hidePlace(o.path)) // which is this path
 		return
 	}
-	o.clean(text, o.redactText(f, text))
+	o.putRedacted(text, o.redactText(f, text))
 }
 
 // redactText is what redaction leaves of a field's text, or of one of its members.
@@ -129,7 +129,7 @@ func (o *Packing) added(e *Entry, flags uint64) bool {
 		fields = nil
 	}
 	for _, f := range fields {
-		if there(f, in) {
+		if present(f, in) {
 			n++
 		}
 	}
@@ -140,7 +140,7 @@ func (o *Packing) added(e *Entry, flags uint64) bool {
 	o.uint(uint64(n))
 	o.putExtras(e)
 	for _, f := range fields {
-		if !there(f, in) {
+		if !present(f, in) {
 			continue
 		}
 		o.uint(uint64(f.Number))
@@ -154,9 +154,9 @@ func (o *Packing) added(e *Entry, flags uint64) bool {
 	return true
 }
 
-// there reports whether a field is in the input.
-func there(f *input.Field, in *Input) bool {
-	if f.There != nil && !f.There(in) {
+// present reports whether a field is in the input.
+func present(f *input.Field, in *Input) bool {
+	if f.Present != nil && !f.Present(in) {
 		return false
 	}
 	switch f.Kind {
@@ -422,8 +422,8 @@ func (o *Packing) list(list []string) {
 	o.strings(list...)
 }
 
-// clean writes what redaction left of a string.
-func (o *Packing) clean(old, text string) {
+// putRedacted writes what redaction left of a string.
+func (o *Packing) putRedacted(old, text string) {
 	if text == old { // the same memory, in all but a few cases
 		o.packFlagged(text, 0)
 		return

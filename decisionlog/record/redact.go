@@ -310,7 +310,7 @@ func hasScheme(v, scheme string) bool {
 func (r *redactor) masked(v any, clean func(string) string, pointer string, s *scan) any {
 	if clean == nil {
 		s.mask(pointer)
-		s.know(v, 0)
+		s.collect(v, 0)
 		return redacted
 	}
 	old, ok := v.(string)
@@ -327,21 +327,21 @@ func (r *redactor) masked(v any, clean func(string) string, pointer string, s *s
 	return text
 }
 
-// know keeps the texts of what was redacted by its name: they may stand elsewhere too.
-func (s *scan) know(v any, depth int) {
+// collect keeps the texts of what was redacted by its name: they may stand elsewhere too.
+func (s *scan) collect(v any, depth int) {
 	switch v := v.(type) {
 	case string:
-		if len(s.secrets) < mostKnown {
+		if len(s.secrets) < maxKnown {
 			s.secrets = append(s.secrets, v)
 		}
 	case []any:
 		for i := 0; i < len(v) && depth < 4; i++ {
-			s.know(v[i], depth+1)
+			s.collect(v[i], depth+1)
 		}
 	case map[string]any:
 		for _, one := range v {
-			if depth < 4 && len(s.secrets) < mostKnown {
-				s.know(one, depth+1)
+			if depth < 4 && len(s.secrets) < maxKnown {
+				s.collect(one, depth+1)
 			}
 		}
 	}

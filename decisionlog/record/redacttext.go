@@ -31,8 +31,8 @@ var byteKinds = func() (kinds [256]uint8) {
 	return kinds
 }()
 
-// suspect reports whether a text may hold a secret: it never says no where redactText or url change something.
-func suspect[T string | []byte](r *redactor, v T) bool {
+// mayHoldSecret reports whether a text may hold a secret: it never says no where redactText or url change something.
+func mayHoldSecret[T string | []byte](r *redactor, v T) bool {
 	for i := 0; i < len(v); i++ {
 		kind := byteKinds[v[i]]
 		switch {
@@ -190,7 +190,7 @@ var (
 
 // redactText redacts what is shaped like a secret anywhere in a text, also in an escaped one.
 func (r *redactor) redactText(v string) string {
-	if !suspect(r, v) {
+	if !mayHoldSecret(r, v) {
 		return v
 	}
 	if len(v) > maxText {
@@ -357,7 +357,7 @@ func (r *redactor) pairs(v string) string {
 
 // url redacts a URL or its path.
 func (r *redactor) url(u string) string {
-	if !suspect(r, u) {
+	if !mayHoldSecret(r, u) {
 		return u
 	}
 	path, rest := u, ""
@@ -373,7 +373,7 @@ func (r *redactor) url(u string) string {
 
 // path redacts a path, or what comes before a query. A segment that is a secret once it is unescaped goes as a whole.
 func (r *redactor) path(path string) string {
-	if !suspect(r, path) {
+	if !mayHoldSecret(r, path) {
 		return path
 	}
 	path = r.shapes(path)
@@ -455,7 +455,7 @@ func (r *redactor) pair(pair string) string {
 
 // escapedText is redactText for a part of a query, which stays escaped: where a secret shows only once it is unescaped, all of it goes.
 func (r *redactor) escapedText(v string) string {
-	if !suspect(r, v) && strings.IndexByte(v, '+') < 0 {
+	if !mayHoldSecret(r, v) && strings.IndexByte(v, '+') < 0 {
 		return v
 	}
 	if clean := r.shapes(v); clean != v || !strings.ContainsAny(v, "%+") {

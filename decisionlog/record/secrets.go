@@ -38,7 +38,7 @@ func (r Redact) Secrets(input map[string]any) (paths [][]string, texts []string)
 		return paths, nil
 	}
 	var s scan
-	red.document(copied(input).(map[string]any), &s)
+	red.document(copyJSON(input).(map[string]any), &s)
 	for _, pointer := range s.masked {
 		path := segments(pointer)
 		paths = append(paths, path)
@@ -106,19 +106,19 @@ func segments(pointer string) []string {
 	return path
 }
 
-// copied copies the objects and lists of plain JSON.
-func copied(v any) any {
+// copyJSON copies the objects and lists of plain JSON.
+func copyJSON(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for key, member := range v {
-			out[key] = copied(member)
+			out[key] = copyJSON(member)
 		}
 		return out
 	case []any:
 		out := make([]any, len(v))
 		for i, member := range v {
-			out[i] = copied(member)
+			out[i] = copyJSON(member)
 		}
 		return out
 	}
@@ -143,7 +143,7 @@ func (p *Packer) Shown(path string, headers []Header) Shown {
 		p = defaultPacker()
 	}
 	o := &Packing{Packer: p}
-	o.knowSecrets(&Entry{Input: Input{Request: input.Request{Path: path, Headers: headers}}})
+	o.collectSecrets(&Entry{Input: Input{Request: input.Request{Path: path, Headers: headers}}})
 	o.deep = len(o.known.list) > 0
 	return Shown{o}
 }

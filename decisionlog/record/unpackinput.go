@@ -88,7 +88,7 @@ func (r *inputReader) read() {
 			r.values[f.Index] = r.int()
 		case input.KindMoment:
 			if r.has(flagTime) {
-				r.values[f.Index] = moment(r.time())
+				r.values[f.Index] = timestamp(r.time())
 			}
 		case input.KindList:
 			r.values[f.Index] = r.list()
@@ -222,7 +222,7 @@ func (r *inputReader) member(out map[string]any, n *input.Node) {
 	}
 }
 
-func moment(t time.Time) map[string]any {
+func timestamp(t time.Time) map[string]any {
 	at := map[string]any{}
 	putNumber(at, "seconds", t.Unix())
 	putNumber(at, "nanos", int64(t.Nanosecond()))

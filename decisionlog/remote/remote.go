@@ -39,11 +39,11 @@ const (
 	opaRequest   = 32 << 10 // bytes
 	otlpRequest  = 512 << 10
 	minRequest   = 1 << 10
-	mostLines    = 1 << 20 // bytes of lines in one request
+	maxLines     = 1 << 20 // bytes of lines in one request
 	defaultDelay = time.Second
 	defaultPost  = 30 * time.Second
-	mostAnswer   = 64 << 10
-	mostPause    = time.Minute // that a server may ask for
+	maxAnswer    = 64 << 10
+	maxPause     = time.Minute // that a server may ask for
 )
 
 // Check refuses what cannot be honoured.
@@ -51,8 +51,8 @@ func (r *Server) Check(kind string) error {
 	if r.Post == nil || r.URL == "" {
 		return fmt.Errorf("decision log: the %s sink has no server: set url", kind)
 	}
-	if r.MaxRequest != 0 && r.MaxRequest < minRequest || r.MaxRequest > mostLines {
-		return fmt.Errorf("decision log: %s: requests of %d bytes: must be from %d to %d", kind, r.MaxRequest, minRequest, mostLines)
+	if r.MaxRequest != 0 && r.MaxRequest < minRequest || r.MaxRequest > maxLines {
+		return fmt.Errorf("decision log: %s: requests of %d bytes: must be from %d to %d", kind, r.MaxRequest, minRequest, maxLines)
 	}
 	if r.Delay < 0 || r.Timeout < 0 {
 		return fmt.Errorf("decision log: %s: delay and timeout must not be negative", kind)
@@ -93,7 +93,7 @@ func ToOTLP(cfg Server, labels map[string]string, refused func(n int, err error)
 }
 
 func newRemote(cfg Server, format encoding, refused func(n int, err error)) *Sender {
-	r := &Sender{cfg: cfg, format: format, refused: refused, ceiling: mostLines}
+	r := &Sender{cfg: cfg, format: format, refused: refused, ceiling: maxLines}
 	r.cfg.Delay, r.cfg.Timeout = cmp.Or(r.cfg.Delay, defaultDelay), cmp.Or(r.cfg.Timeout, defaultPost)
 	r.room = r.cfg.MaxRequest
 	r.zip, _ = gzip.NewWriterLevel(&r.body, gzip.BestSpeed) // the level is a valid one
@@ -133,8 +133,8 @@ func (r *Sender) WriteLines(ctx context.Context, p []byte) (n int, err error) {
 			return 0, err
 		case len(lines) > 1:
 			r.learn(err, total(lines))
-			lines = lines[:r.fewer(lines, size)]
-		case stripped < mostStripped:
+			lines = lines[:r.reduceBatch(lines, size)]
+		case stripped < maxStripped:
 			stripped++
 		default:
 			return 0, err
@@ -189,8 +189,8 @@ func (r *Sender) compress(lines [][]byte) (body []byte, mediaType string, err er
 	return r.body.Bytes(), mediaType, nil
 }
 
-// fewer says how many lines to try instead, where these make a body of so many bytes.
-func (r *Sender) fewer(lines [][]byte, body int) int {
+// reduceBatch says how many lines to try instead, where these make a body of so many bytes.
+func (r *Sender) reduceBatch(lines [][]byte, body int) int {
 	n := len(lines) / 2
 	if body > r.cfg.MaxRequest {
 		n = len(lines) * r.cfg.MaxRequest / body * 9 / 10
@@ -254,11 +254,11 @@ func (r *Sender) post(ctx context.Context, body []byte, mediaType string) error 
 		return err
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, mostAnswer))
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		refusal := &statusError{status: response.StatusCode}
 		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
-			refusal.after = min(time.Duration(seconds)*time.Second, mostPause)
+			refusal.after = min(time.Duration(seconds)*time.Second, maxPause)
 		}
 		return refusal
 	}
@@ -273,7 +273,7 @@ func (r *Sender) post(ctx context.Context, body []byte, mediaType string) error 
 
 // What is left of an event that is too large for a request, or that the server refuses: less each time. The event itself is
 // always sent.
-const mostStripped = 3
+const maxStripped = 3
 
 var stripKeeps = []string{"decision_id", "timestamp", "format", "labels", "trace_id", "span_id", "outcome", "reason", "status", "dry_run", "metrics", "gap"}
 

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	mostSegmentRead = 256 << 20 // of a segment is read; none that we make is near that
-	mostLooks       = 20        // at a segment that is written to, for what seems damaged and may just not be whole yet
+	maxSegmentRead = 256 << 20 // of a segment is read; none that we make is near that
+	maxLooks       = 20        // at a segment that is written to, for what seems damaged and may just not be whole yet
 )
 
 // Copy reads a copy of a segment, which its owner may be writing to.
@@ -55,7 +55,7 @@ func OpenCopy(name string, in io.Reader, buffered *bufio.Reader, closer func(), 
 	s := &Copy{file: name, closer: closer, off: segmentHeader}
 	s.time = time
 	s.at, _ = in.(io.ReaderAt)
-	data, err := io.ReadAll(io.LimitReader(buffered, mostSegmentRead))
+	data, err := io.ReadAll(io.LimitReader(buffered, maxSegmentRead))
 	if err != nil {
 		return nil, fmt.Errorf("reading the segment %s: %w", name, err)
 	}
@@ -121,7 +121,7 @@ func (s *Copy) Next() (Piece, error) {
 		next, damaged := s.resync(s.off, s.bytes, what == foundDamage)
 		last := next == s.bytes
 		if !last || damaged {
-			switch again, err := s.again(); {
+			switch again, err := s.reread(); {
 			case err != nil:
 				return Piece{}, err
 			case again:
@@ -137,7 +137,7 @@ func (s *Copy) Next() (Piece, error) {
 		case damaged:
 			return Piece{}, s.damage(next-from, "damaged")
 		case !last:
-			return Piece{Damage: s.hole(next - from)}, nil
+			return Piece{Damage: s.unwritten(next - from)}, nil
 		}
 		s.off = from
 		if s.missing {
@@ -148,9 +148,9 @@ func (s *Copy) Next() (Piece, error) {
 	}
 }
 
-// again reads the segment once more, where what seems damaged may just have been in the making.
-func (s *Copy) again() (bool, error) {
-	if s.at == nil || s.looks == mostLooks {
+// reread reads the segment once more, where what seems damaged may just have been in the making.
+func (s *Copy) reread() (bool, error) {
+	if s.at == nil || s.looks == maxLooks {
 		return false, nil
 	}
 	s.looks++
@@ -169,8 +169,8 @@ func (s *Copy) refresh() error {
 	return nil
 }
 
-// hole tells of what was reserved and never written: it was under way when the process was killed.
-func (s *Copy) hole(n uint64) Damage {
+// unwritten tells of what was reserved and never written: it was under way when the process was killed.
+func (s *Copy) unwritten(n uint64) Damage {
 	c := Cursor{s: &s.segment, off: s.off, last: s.last}
 	hole := c.damage(&s.segment, 0)
 	hole.Unfinished = n

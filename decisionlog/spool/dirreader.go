@@ -67,14 +67,14 @@ func (s *DirReader) Next() (_ Piece, err error) {
 		if !errors.Is(err, io.EOF) {
 			return piece, err
 		}
-		if err := s.leave(); err != nil {
+		if err := s.nextSegment(); err != nil {
 			return Piece{}, err
 		}
 	}
 }
 
-// leave goes on from the end of a segment. It may have got more since it was read, and is done once the next one has something in it.
-func (s *DirReader) leave() (err error) {
+// nextSegment goes on from the end of a segment. It may have got more since it was read, and is done once the next one has something in it.
+func (s *DirReader) nextSegment() (err error) {
 	if !s.at.checked {
 		s.at.checked = true
 		if s.ahead == nil {
@@ -135,7 +135,7 @@ func (s *DirReader) open(h heldSegment, last bool) (*Copy, error) {
 		}
 		file, closer = f, func() { f.Close() }
 	}
-	size := int64(mostSegmentRead)
+	size := int64(maxSegmentRead)
 	if begin := make([]byte, 4096); last {
 		n, _ := file.ReadAt(begin, 0)
 		if n == len(begin) && len(bytes.TrimLeft(begin[segmentHeader:], "\x00")) == 0 {
@@ -153,8 +153,8 @@ func (s *DirReader) open(h heldSegment, last bool) (*Copy, error) {
 	return f, nil
 }
 
-// Hold opens all that is there, so that it can be read when it is in the log's file and gone.
-func (s *DirReader) Hold() error {
+// HoldAll opens all that is there, so that it can be read when it is in the log's file and gone.
+func (s *DirReader) HoldAll() error {
 	list, err := segmentFiles(s.dir)
 	if err != nil {
 		return fmt.Errorf("reading the decision log: %w", err)
@@ -171,11 +171,11 @@ func (s *DirReader) Hold() error {
 	return nil
 }
 
-// Held reports whether Hold was called, and Settle was not since.
-func (s *DirReader) Held() bool { return s.held != nil }
+// Holding reports whether Hold was called, and Settle was not since.
+func (s *DirReader) Holding() bool { return s.held != nil }
 
-// Settle lets go of what was held, but for what is being read.
-func (s *DirReader) Settle() {
+// ReleaseHeld lets go of what was held, but for what is being read.
+func (s *DirReader) ReleaseHeld() {
 	for _, h := range s.held {
 		switch {
 		case s.at != nil && s.at.number == h.number:

@@ -33,8 +33,8 @@ func IsFault(p any) bool {
 	return ok && fault.Addr() != 0
 }
 
-// Guarded runs what touches a mapping, and reports whether it got through.
-func Guarded(f func()) (ok bool) {
+// CatchFault runs what touches a mapping, and reports whether it got through.
+func CatchFault(f func()) (ok bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() { ok = !faulted(recover()) }()
 	f()
@@ -68,8 +68,8 @@ func (s *segment) retire() {
 	}
 }
 
-// giveUp is for a segment whose file was cut off: it is retired, and another one is made.
-func (sp *Spool) giveUp(s *segment) {
+// retireCut is for a segment whose file was cut off: it is retired, and another one is made.
+func (sp *Spool) retireCut(s *segment) {
 	s.retire()
 	if s.lost.Swap(true) {
 		return
@@ -81,10 +81,10 @@ func (sp *Spool) giveUp(s *segment) {
 	notify(sp.low)
 }
 
-// CutOff passes what cannot be read any more of the segment that the cursor is in, after a fault. It returns what is lost by it.
-func (sp *Spool) CutOff(c *Cursor, now time.Time) Damage {
+// SkipTruncated passes what cannot be read any more of the segment that the cursor is in, after a fault. It returns what is lost by it.
+func (sp *Spool) SkipTruncated(c *Cursor, now time.Time) Damage {
 	s := c.s
-	sp.giveUp(s)
+	sp.retireCut(s)
 	d := Damage{Since: c.since(s), Until: now, Segment: filepath.Base(s.path)}
 	if end := min(s.end.Load(), s.size()); end > c.off {
 		d.Bytes = end - c.off
@@ -93,8 +93,8 @@ func (sp *Spool) CutOff(c *Cursor, now time.Time) Damage {
 	return d
 }
 
-// Hollow gives up the segment that the cursor is in, and what was reserved in it and is not there by now.
-func (sp *Spool) Hollow(c Cursor) {
-	sp.giveUp(c.s)
+// AbandonReserved gives up the segment that the cursor is in, and what was reserved in it and is not there by now.
+func (sp *Spool) AbandonReserved(c Cursor) {
+	sp.retireCut(c.s)
 	c.s.hollow.Store(true)
 }

@@ -13,13 +13,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// noteFor is how long is said what was repaired.
-const noteFor = time.Minute
+// repairNotice is how long is said what was repaired.
+const repairNotice = time.Minute
 
-// look finds out what others did to the spool's folder while it was in use, and mends it: a folder that is gone is made again, and
+// checkFolder finds out what others did to the spool's folder while it was in use, and mends it: a folder that is gone is made again, and
 // locked; segments that lost their names are appended to no longer (what they have is still read); positions are saved anew. Only the keeper
 // calls it.
-func (sp *Spool) look() {
+func (sp *Spool) checkFolder() {
 	err := sp.settleIn()
 	wrong := ""
 	if err != nil {
@@ -53,7 +53,7 @@ func (sp *Spool) settleIn() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err == nil && os.SameFile(now, sp.home) {
+	if err == nil && os.SameFile(now, sp.folderInfo) {
 		return nil
 	}
 	if err := os.MkdirAll(sp.dir, 0o700); err != nil {
@@ -69,7 +69,7 @@ func (sp *Spool) settleIn() error {
 	}
 	sp.mu.Lock()
 	sp.lock.Close()
-	sp.lock, sp.home = lock, now
+	sp.lock, sp.folderInfo = lock, now
 	sp.mu.Unlock()
 	sp.log.Warn("the folder of the decision log's spool was removed or replaced; it is in use again", zap.String("dir", sp.dir))
 	sp.note("the folder was removed while it was in use, and made again")
@@ -86,7 +86,7 @@ func (sp *Spool) inspect(s *segment) {
 		return // closed: the sinks have it
 	}
 	if uint64(info.Size()) < s.size() {
-		sp.giveUp(s)
+		sp.retireCut(s)
 		return
 	}
 	if named, err := os.Lstat(s.path); err == nil && os.SameFile(named, info) {
@@ -115,8 +115,8 @@ type hiddenFile struct {
 	info fs.FileInfo
 }
 
-// mostHidden bounds how many of them are remembered: more than the segments of a full spool.
-const mostHidden = 64
+// maxHidden bounds how many of them are remembered: more than the segments of a full spool.
+const maxHidden = 64
 
 // saveAgain saves the positions where that failed, and removes what no reader needs any more: a full disk gets room by that, and a reader that has
 // everything commits no more.
@@ -213,10 +213,10 @@ func (sp *Spool) note(text string) {
 	sp.noted[text] = time.Now()
 }
 
-// StuckFor is how long there has been no further segment.
-func (sp *Spool) StuckFor() time.Duration {
+// FullSince is how long there has been no further segment.
+func (sp *Spool) FullSince() time.Duration {
 	if ns := sp.since.Load(); ns != 0 {
-		return time.Since(sp.born) - time.Duration(ns-1)
+		return time.Since(sp.created) - time.Duration(ns-1)
 	}
 	return 0
 }
@@ -232,7 +232,7 @@ func (sp *Spool) Degraded() (list []string) {
 		list = append(list, "the spool has no room: "+sp.lastErr)
 	}
 	for _, text := range slices.Sorted(maps.Keys(sp.noted)) {
-		if time.Since(sp.noted[text]) < noteFor {
+		if time.Since(sp.noted[text]) < repairNotice {
 			list = append(list, "the spool: "+text)
 		}
 	}

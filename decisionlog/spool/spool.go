@@ -29,7 +29,7 @@ import (
 
 const (
 	sealed       = 1 << 50 // added to a tail: beyond every segment
-	mostSegment  = 4 << 20 // two or three are mapped, and populated, at any time
+	maxSegment   = 4 << 20 // two or three are mapped, and populated, at any time
 	prepareRetry = 100 * time.Millisecond
 )
 
@@ -63,22 +63,22 @@ type Spool struct {
 	readers atomic.Pointer[[]*Reader] // those that hold segments; replaced under mu
 	low     chan struct{}             // wakes the keeper
 	since   atomic.Int64              // when it got stuck, in ns after born and 1; 0: it is not
-	born    time.Time                 // the wall clock may be set meanwhile: requests would wait for as long as it was set back
+	created time.Time                 // the wall clock may be set meanwhile: requests would wait for as long as it was set back
 	damages atomic.Int64              // segments that were cut off while they were in use
 
-	mu      sync.Mutex         // guards what follows; never taken by an append that finds room
-	first   *segment           // the oldest that is on disk
-	known   map[string]*Reader // every reader since the spool was opened, by its name
-	users   int
-	room    chan struct{}        // closed, and made anew, when there is a new segment, or it is known that there will be none
-	lastErr string               // why there is no next segment, "" otherwise
-	lost    []Damage             // segments that could not be read at the start
-	home    fs.FileInfo          // of the folder that the files are in
-	wrong   string               // what was found wrong with the folder, "" otherwise
-	noted   map[string]time.Time // what was repaired, and when: it is said for a while. A closed list
-	made    []string             // the folders that New made, dir first
-	hidden  []hiddenFile         // of segments that are not needed any more and could not be removed; the last few
-	unsaved bool                 // a reader's position could not be saved, and nothing was trimmed since
+	mu         sync.Mutex         // guards what follows; never taken by an append that finds room
+	first      *segment           // the oldest that is on disk
+	known      map[string]*Reader // every reader since the spool was opened, by its name
+	users      int
+	room       chan struct{}        // closed, and made anew, when there is a new segment, or it is known that there will be none
+	lastErr    string               // why there is no next segment, "" otherwise
+	lost       []Damage             // segments that could not be read at the start
+	folderInfo fs.FileInfo          // of the folder that the files are in
+	wrong      string               // what was found wrong with the folder, "" otherwise
+	noted      map[string]time.Time // what was repaired, and when: it is said for a while. A closed list
+	made       []string             // the folders that New made, dir first
+	hidden     []hiddenFile         // of segments that are not needed any more and could not be removed; the last few
+	unsaved    bool                 // a reader's position could not be saved, and nothing was trimmed since
 }
 
 // New takes over what an earlier run left, and makes the segment that is appended to. The spool has one user then.
@@ -86,10 +86,10 @@ func New(cfg Config) (_ *Spool, err error) {
 	if !hasSpool {
 		return nil, errors.New("decision log: a spool (dir) needs Linux: leave it out, and entries wait in memory")
 	}
-	sp := &Spool{dir: cfg.Dir, born: time.Now(), time: cfg.Time, users: 1, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*Reader{}}
+	sp := &Spool{dir: cfg.Dir, created: time.Now(), time: cfg.Time, users: 1, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*Reader{}}
 	sp.readers.Store(new([]*Reader))
-	sp.size = (min(mostSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxRecord))) + 4095) &^ 4095
-	sp.Adopt(cfg)
+	sp.size = (min(maxSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxRecord))) + 4095) &^ 4095
+	sp.Reconfigure(cfg)
 	sp.made = missing(cfg.Dir)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the decision log's spool: %w", err)
@@ -97,7 +97,7 @@ func New(cfg Config) (_ *Spool, err error) {
 	if sp.lock, err = lockFile(filepath.Join(cfg.Dir, "lock")); err != nil {
 		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
 	}
-	if sp.home, err = os.Stat(cfg.Dir); err != nil {
+	if sp.folderInfo, err = os.Stat(cfg.Dir); err != nil {
 		sp.lock.Close()
 		return nil, fmt.Errorf("opening the decision log's spool: %w", err)
 	}
@@ -121,8 +121,8 @@ func New(cfg Config) (_ *Spool, err error) {
 	return sp, nil
 }
 
-// Adopt takes over what may change while the spool is open: MaxSize and Sync.
-func (sp *Spool) Adopt(cfg Config) {
+// Reconfigure takes over what may change while the spool is open: MaxSize and Sync.
+func (sp *Spool) Reconfigure(cfg Config) {
 	sp.max.Store(cfg.MaxSize)
 	sp.every.Store(int64(cfg.Sync))
 }
@@ -164,7 +164,7 @@ func (sp *Spool) setAside(name fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	if blank(path) {
+	if isZero(path) {
 		return os.Remove(path)
 	}
 	sp.log.Error("a segment of the decision log's spool cannot be read", zap.String("segment", path), zap.String("kept_as", path+".damaged"))
@@ -172,8 +172,8 @@ func (sp *Spool) setAside(name fs.DirEntry) error {
 	return os.Rename(path, path+".damaged")
 }
 
-// blank reports whether the beginning of a file has nothing but zeros.
-func blank(path string) bool {
+// isZero reports whether the beginning of a file has nothing but zeros.
+func isZero(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
 		return false
@@ -223,7 +223,7 @@ func (sp *Spool) Append(kind Kind, payload []byte) bool {
 		off := end - n
 		if end <= s.size() {
 			if !s.put(off, kind, payload) {
-				sp.giveUp(s)
+				sp.retireCut(s)
 				continue
 			}
 			if sp.idle.Load() && sp.idle.CompareAndSwap(true, false) {
@@ -269,8 +269,8 @@ func (sp *Spool) Seal() {
 	}
 }
 
-// Settled waits until everything that was reserved is written. The spool must be sealed.
-func (sp *Spool) Settled(limit time.Duration) bool {
+// AwaitWrites waits until everything that was reserved is written. The spool must be sealed.
+func (sp *Spool) AwaitWrites(limit time.Duration) bool {
 	until := time.Now().Add(limit)
 	sp.mu.Lock()
 	s, off := sp.first, uint64(segmentHeader)
@@ -283,7 +283,7 @@ func (sp *Spool) Settled(limit time.Duration) bool {
 	for ; s != nil; s, off = s.next.Load(), segmentHeader {
 		for !s.old && !s.lost.Load() && off < s.end.Load() {
 			var n uint32
-			if !Guarded(func() { n = s.length(off).Load() }) {
+			if !CatchFault(func() { n = s.length(off).Load() }) {
 				break // there is nothing to wait for
 			}
 			switch {
@@ -299,21 +299,21 @@ func (sp *Spool) Settled(limit time.Duration) bool {
 	return true
 }
 
-// AwaitRoom returns a channel that is closed when a segment was made, or could not be.
-func (sp *Spool) AwaitRoom() <-chan struct{} {
+// RoomChanged returns a channel that is closed when a segment was made, or could not be.
+func (sp *Spool) RoomChanged() <-chan struct{} {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	return sp.room
 }
 
-// Hurry asks Run for the next segment.
-func (sp *Spool) Hurry() { notify(sp.low) }
+// RequestSegment asks Run for the next segment.
+func (sp *Spool) RequestSegment() { notify(sp.low) }
 
-// Stuck reports whether it is known that there is no room for more: MaxSize, or no disk space.
-func (sp *Spool) Stuck() bool { return sp.stuck.Load() }
+// Full reports whether it is known that there is no room for more: MaxSize, or no disk space.
+func (sp *Spool) Full() bool { return sp.stuck.Load() }
 
-// WakeNext has every reader woken by the next Append. Who says so and then sleeps looks for more in between.
-func (sp *Spool) WakeNext() { sp.idle.Store(true) }
+// RequestWake has every reader woken by the next Append. Who says so and then sleeps looks for more in between.
+func (sp *Spool) RequestWake() { sp.idle.Store(true) }
 
 // Run makes the next segment ahead of time and syncs, until ctx ends.
 func (sp *Spool) Run(ctx context.Context) {
@@ -330,7 +330,7 @@ func (sp *Spool) Run(ctx context.Context) {
 		}
 		every := time.Duration(sp.every.Load())
 		wait := every
-		sp.look()
+		sp.checkFolder()
 		if !sp.prepare() {
 			wait = min(wait, prepareRetry)
 		}
@@ -391,7 +391,7 @@ func (sp *Spool) setError(text string) {
 	case text == "":
 		sp.since.Store(0)
 	case was == "":
-		sp.since.Store(int64(time.Since(sp.born)) + 1)
+		sp.since.Store(int64(time.Since(sp.created)) + 1)
 	}
 	sp.stuck.Store(text != "")
 	close(sp.room)
@@ -437,7 +437,7 @@ func (sp *Spool) trim() error {
 		left, err := gone.remove()
 		gone.close()
 		if left != nil {
-			sp.hidden = append(sp.hidden[max(0, len(sp.hidden)-mostHidden+1):], hiddenFile{gone.path, left})
+			sp.hidden = append(sp.hidden[max(0, len(sp.hidden)-maxHidden+1):], hiddenFile{gone.path, left})
 		}
 		if err != nil {
 			return fmt.Errorf("removing segments that all sinks have read: %w", err)
@@ -458,8 +458,8 @@ func (sp *Spool) Retain() bool {
 	return true
 }
 
-// Regain makes who has just released the spool as the last its user again.
-func (sp *Spool) Regain() {
+// Reacquire makes who has just released the spool as the last its user again.
+func (sp *Spool) Reacquire() {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.users = 1

@@ -119,9 +119,9 @@ func (d *draft) problem(at place, text string, args ...any) error {
 	return nil
 }
 
-func (d *draft) leave(at place, what, reason string) { note(&d.left, at, what, reason) }
+func (d *draft) leaveOut(at place, what, reason string) { note(&d.left, at, what, reason) }
 
-func (d *draft) doubt(at place, what, reason string) { note(&d.doubts, at, what, reason) }
+func (d *draft) addDoubt(at place, what, reason string) { note(&d.doubts, at, what, reason) }
 
 func note(list *[]Left, at place, what, reason string) {
 	i := slices.IndexFunc(*list, func(l Left) bool { return l.Reason == reason })

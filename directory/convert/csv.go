@@ -80,7 +80,7 @@ func (t *table) read(in io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return t.broken(err, n == 0)
+			return t.rowError(err, n == 0)
 		}
 		line, _ := r.FieldPos(0)
 		at := place{t.file, line}
@@ -97,8 +97,8 @@ func (t *table) read(in io.Reader) error {
 	}
 }
 
-// broken turns a reader's error into a problem. The following rows cannot be parsed reliably.
-func (t *table) broken(err error, first bool) error {
+// rowError turns a reader's error into a problem. The following rows cannot be parsed reliably.
+func (t *table) rowError(err error, first bool) error {
 	var p *csv.ParseError
 	switch {
 	case errors.Is(err, io.EOF) && first:
@@ -113,13 +113,13 @@ func (t *table) broken(err error, first bool) error {
 
 // withoutMark skips a byte order mark.
 type withoutMark struct {
-	in    io.Reader
-	begun bool
+	in      io.Reader
+	started bool
 }
 
 func (w *withoutMark) Read(p []byte) (int, error) {
-	if !w.begun {
-		w.begun = true
+	if !w.started {
+		w.started = true
 		var mark [3]byte
 		n, err := io.ReadFull(w.in, mark[:])
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -176,7 +176,7 @@ func (t *table) row(row []string, at place) error {
 		switch {
 		case value == "" || i == t.id:
 		case isSecret(name):
-			t.leave(at, name, "columns with the name of a secret")
+			t.leaveOut(at, name, "columns with the name of a secret")
 		case name == "display_name":
 			o.DisplayName = value
 		case name == "disabled" && ref.Type == "user":
@@ -187,7 +187,7 @@ func (t *table) row(row []string, at place) error {
 			}
 		case ref.Type == "user" && (name == "roles" || name == "groups"):
 			if strings.Contains(value, ",") && !strings.Contains(value, ";") {
-				t.doubt(at, value, fmt.Sprintf("cells of column %s with commas, which are one name each; several have ; between them", name))
+				t.addDoubt(at, value, fmt.Sprintf("cells of column %s with commas, which are one name each; several have ; between them", name))
 			}
 			err = t.members(strings.TrimSuffix(name, "s"), value, ref, at)
 		case ref.Type == "user" && name == "identity":

@@ -211,10 +211,10 @@ func (c *conversion) user(u kcUser) error {
 		own["disabled"] = true
 	}
 	if u.hasCredentials {
-		c.leave(u.at, u.name, "passwords and other credentials")
+		c.leaveOut(u.at, u.name, "passwords and other credentials")
 	}
 	if u.hasOtherIdentity {
-		c.leave(u.at, u.name, "accounts at other identity providers")
+		c.leaveOut(u.at, u.name, "accounts at other identity providers")
 	}
 	if err := c.properties(&o, u.attributes, own, u.at); err != nil {
 		return err
@@ -228,7 +228,7 @@ func (c *conversion) user(u kcUser) error {
 	case u.verified:
 		names = append(names, u.email)
 	default:
-		c.leave(u.at, u.name, "e-mail addresses that are not verified, as identities")
+		c.leaveOut(u.at, u.name, "e-mail addresses that are not verified, as identities")
 	}
 	for _, name := range names {
 		if err := c.identity(u.name, name, u.at); err != nil {
@@ -253,9 +253,9 @@ func (c *conversion) properties(o *directory.Object, attributes map[string][]str
 	for name, values := range attributes {
 		switch {
 		case isSecret(name):
-			c.leave(at, name, "attributes with the name of a secret")
+			c.leaveOut(at, name, "attributes with the name of a secret")
 		case slices.Contains([]string{"disabled", "email", "first_name", "last_name", "service_account"}, name):
-			c.leave(at, name, "attributes with the name of a property that the export itself gives")
+			c.leaveOut(at, name, "attributes with the name of a property that the export itself gives")
 		case len(values) == 1:
 			own[name] = values[0]
 		case len(values) > 1:

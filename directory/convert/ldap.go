@@ -114,12 +114,12 @@ func (p *people) entry(e *entry) error {
 	user, group := e.is(ldapUsers), e.is(ldapGroups)
 	switch {
 	case e.is([]string{"computer"}):
-		p.leave(at, e.dn, "accounts of computers")
+		p.leaveOut(at, e.dn, "accounts of computers")
 		return nil
 	case user && group:
 		return p.problem(at, "%s is a user and a group", clip(e.dn))
 	case !user && !group:
-		p.leave(at, e.dn, "entries that are neither users nor groups")
+		p.leaveOut(at, e.dn, "entries that are neither users nor groups")
 		return nil
 	}
 	ref := directory.Ref{Type: "user", ID: e.first("samaccountname")}
@@ -133,7 +133,7 @@ func (p *people) entry(e *entry) error {
 		}
 	}
 	if ref.ID == "" {
-		p.leave(at, e.dn, "entries without an id (uid or sAMAccountName; of groups also cn)")
+		p.leaveOut(at, e.dn, "entries without an id (uid or sAMAccountName; of groups also cn)")
 		return nil
 	}
 	if before, ok := p.byDN[dn]; ok {
@@ -206,7 +206,7 @@ func (p *people) user(e *entry, ref directory.Ref) error {
 		p.byUID[v.text] = ref.ID // a uid of two users was already reported, as their identity
 	}
 	if e.first("primarygroupid")+e.first("gidnumber") != "" {
-		p.leave(at, e.dn, "memberships in primary groups (gidNumber, primaryGroupID), which no group lists")
+		p.leaveOut(at, e.dn, "memberships in primary groups (gidNumber, primaryGroupID), which no group lists")
 	}
 	p.persons = append(p.persons, person{ref.ID, e.line, e.attrs["manager"], e.attrs["memberof"]})
 	return nil
@@ -236,7 +236,7 @@ func (p *people) resolve() error {
 				return err
 			}
 			if !ok || boss.Type != "user" {
-				p.leave(p.at(v.line), v.text, "managers who are not users of the file")
+				p.leaveOut(p.at(v.line), v.text, "managers who are not users of the file")
 			} else if err := p.relate(directory.Ref{Type: "user", ID: u.id}, "manager", boss, "", p.at(v.line)); err != nil {
 				return err
 			}
@@ -268,7 +268,7 @@ func (p *people) members(t team) error {
 			return err
 		}
 		if !ok {
-			p.leave(p.at(v.line), v.text, "members of groups that are not in the file, or not taken from it")
+			p.leaveOut(p.at(v.line), v.text, "members of groups that are not in the file, or not taken from it")
 			continue
 		}
 		through := ""
@@ -282,7 +282,7 @@ func (p *people) members(t team) error {
 	for _, v := range t.by["memberuid"] {
 		id, ok := p.byUID[v.text]
 		if !ok {
-			p.leave(p.at(v.line), v.text, "members of groups that are not in the file, or not taken from it")
+			p.leaveOut(p.at(v.line), v.text, "members of groups that are not in the file, or not taken from it")
 			continue
 		}
 		if err := p.relate(group, "member", directory.Ref{Type: "user", ID: id}, "", p.at(v.line)); err != nil {

@@ -37,7 +37,7 @@ type ldifReader struct {
 	line    int    // of the last line read
 	ahead   string // the next physical line, which may continue it
 	aheadOK bool
-	begun   bool
+	started bool
 }
 
 // ldifError is an error at a line.
@@ -152,16 +152,16 @@ func (r *ldifReader) next() (*entry, error) {
 			return nil, err
 		}
 		switch {
-		case name == "version" && !r.begun && e == nil:
+		case name == "version" && !r.started && e == nil:
 			if content != "1" {
 				return nil, ldifFail(line, "version %q; version 1 is known", clip(content))
 			}
-			r.begun = true
+			r.started = true
 			continue
 		case e == nil && name != "dn":
 			return nil, ldifFail(line, "%q where an entry begins, with dn; export with ldapsearch -LLL, slapcat, or ldifde", clip(name))
 		case e == nil:
-			r.begun = true
+			r.started = true
 			e = &entry{dn: content, line: line, attrs: map[string][]value{}}
 			continue
 		case name == "dn":

@@ -134,7 +134,7 @@ func (r *realmReader) realm() (*realm, error) {
 			}
 		case "federatedUsers":
 			err = r.each(func(_ json.RawMessage, at place) error {
-				r.leave(at, "", "what is kept of users of federations (federatedUsers)")
+				r.leaveOut(at, "", "what is kept of users of federations (federatedUsers)")
 				return nil
 			})
 		default:

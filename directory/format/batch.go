@@ -40,7 +40,7 @@ type problem struct {
 	Problem
 }
 
-func (b *batch) complain(k kind, line int, text string) {
+func (b *batch) addProblem(k kind, line int, text string) {
 	b.problems = append(b.problems, problem{k, Problem{b.file, line, text}})
 }
 
@@ -66,7 +66,7 @@ func (b *batch) record(d *decoder, text string, line int, want kind) {
 	is, err := d.record(text, want)
 	switch {
 	case err != nil:
-		b.complain(is, line+strings.Count(text[:min(err.at, len(text))], "\n"), err.what)
+		b.addProblem(is, line+strings.Count(text[:min(err.at, len(text))], "\n"), err.what)
 	case is == kindObject:
 		b.objects, b.objectLines = append(b.objects, d.object), append(b.objectLines, line)
 	default:
@@ -77,14 +77,14 @@ func (b *batch) record(d *decoder, text string, line int, want kind) {
 // reader reads a source in batches, and passes each to emit. An already decoded batch has done closed.
 type reader func(ctx context.Context, emit func(*batch) error) error
 
-// careful reads, and turns a panic into an error.
-func (r reader) careful(ctx context.Context, emit func(*batch) error) (err error) {
+// readSafely reads, and turns a panic into an error.
+func (r reader) readSafely(ctx context.Context, emit func(*batch) error) (err error) {
 	defer panics.Into("reading the directory", &err)
 	return r(ctx, emit)
 }
 
-// careful decodes, and turns a panic into an error.
-func (b *batch) careful(d *decoder) (err error) {
+// decodeSafely decodes, and turns a panic into an error.
+func (b *batch) decodeSafely(d *decoder) (err error) {
 	defer panics.Into("reading the directory", &err)
 	b.decode(d)
 	return nil
@@ -111,7 +111,7 @@ func run(ctx context.Context, read reader, sink func(*batch) error) error {
 	wg.Go(func() {
 		defer close(ordered)
 		defer close(work)
-		if err := read.careful(ctx, func(b *batch) error {
+		if err := read.readSafely(ctx, func(b *batch) error {
 			if b.done != nil {
 				return send(ordered, b)
 			}
@@ -128,7 +128,7 @@ func run(ctx context.Context, read reader, sink func(*batch) error) error {
 		wg.Go(func() {
 			var d decoder
 			for b := range work {
-				if err := b.careful(&d); err != nil {
+				if err := b.decodeSafely(&d); err != nil {
 					cancel(err)
 				}
 				close(b.done)

@@ -17,7 +17,7 @@ func readDocument(file string, in io.Reader, want kind) reader {
 		err := d.read()
 		var syntax *syntaxError
 		if errors.As(err, &syntax) {
-			d.complain(syntax.at, syntax.what)
+			d.addProblem(syntax.at, syntax.what)
 			err = nil
 		}
 		if err != nil {
@@ -42,7 +42,7 @@ type document struct {
 	pending []problem
 }
 
-func (d *document) complain(line int, what string) {
+func (d *document) addProblem(line int, what string) {
 	d.pending = append(d.pending, problem{kindAny, Problem{d.file, line, what}})
 }
 

@@ -86,7 +86,7 @@ func (r *lineReader) block(buf []byte) *batch {
 // tooLong skips a line without buffering it.
 func (r *lineReader) tooLong(buf []byte) (*batch, error) {
 	b := &batch{file: r.file, line: r.line, done: decoded()}
-	b.complain(kindAny, r.line, fmt.Sprintf("a line of more than %d bytes, which is the most that an object or a relation may have; shorten it", maxRecord))
+	b.addProblem(kindAny, r.line, fmt.Sprintf("a line of more than %d bytes, which is the most that an object or a relation may have; shorten it", maxRecord))
 	for {
 		var err error
 		if buf, err = r.fill(buf[:0]); err != nil {

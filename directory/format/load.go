@@ -151,11 +151,11 @@ func (w *watched) Read(p []byte) (int, error) {
 	if w.ctx.Err() != nil {
 		return 0, context.Cause(w.ctx)
 	}
-	w.l.tell()
+	w.l.reportProgress()
 	return w.in.Read(p)
 }
 
-func (l *loader) tell() {
+func (l *loader) reportProgress() {
 	if l.options.Progress != nil {
 		l.progress.Bytes = l.read.Load()
 		l.options.Progress(l.progress)
@@ -178,7 +178,7 @@ func (l *loader) build(ctx context.Context) (*directory.Snapshot, error) {
 	}
 	var s *directory.Snapshot
 	if err == nil {
-		l.tell()
+		l.reportProgress()
 		if s, err = b.Finish(0); errors.Is(err, directory.ErrDuplicate) {
 			err = l.sameRelations(ctx)
 		}
@@ -242,8 +242,8 @@ func (l *loader) passFile(ctx context.Context, s *source, sink func(*batch) erro
 	return run(ctx, read, sink)
 }
 
-// complain records a problem; errEnough at the limit.
-func (l *loader) complain(file string, line int, text string) error {
+// addProblem records a problem; errEnough at the limit.
+func (l *loader) addProblem(file string, line int, text string) error {
 	if len(l.problems) == l.options.Problems {
 		l.more = true
 		return errEnough
@@ -266,10 +266,10 @@ func (l *loader) addObjects(b *directory.Builder, part *batch) error {
 		case l.untyped != nil && errors.Is(err, directory.ErrUnknownType):
 			return l.unknownType(part.file, part.objectLines[i], objectProblem(l.manifest, o, err), o.Type)
 		}
-		return l.complain(part.file, part.objectLines[i], objectProblem(l.manifest, o, err))
+		return l.addProblem(part.file, part.objectLines[i], objectProblem(l.manifest, o, err))
 	})
 	l.progress.Objects += next
-	l.tell()
+	l.reportProgress()
 	return err
 }
 
@@ -285,10 +285,10 @@ func (l *loader) addRelations(b *directory.Builder, part *batch) error {
 		if l.untyped != nil && errors.Is(err, directory.ErrUnknownType) {
 			return l.unknownType(part.file, part.relationLines[i], relationProblem(l.manifest, r, err), r.Object.Type, r.Subject.Type)
 		}
-		return l.complain(part.file, part.relationLines[i], relationProblem(l.manifest, r, err))
+		return l.addProblem(part.file, part.relationLines[i], relationProblem(l.manifest, r, err))
 	})
 	l.progress.Relations += next
-	l.tell()
+	l.reportProgress()
 	return err
 }
 
@@ -308,7 +308,7 @@ func (l *loader) merge(part *batch, what kind, lines []int, add func(i int) erro
 		p := problems[0]
 		problems = problems[1:]
 		if l.belongs(p.kind, part.want, what) {
-			if err := l.complain(p.File, p.Line, p.Text); err != nil {
+			if err := l.addProblem(p.File, p.Line, p.Text); err != nil {
 				return err
 			}
 		}

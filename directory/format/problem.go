@@ -102,7 +102,7 @@ func (l *loader) unknownType(file string, line int, text string, types ...string
 	}
 	if u.count++; u.count == 1 {
 		u.index = len(l.problems)
-		return l.complain(file, line, text)
+		return l.addProblem(file, line, text)
 	}
 	if u.count == enough {
 		l.more = true

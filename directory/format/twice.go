@@ -93,7 +93,7 @@ func (l *loader) sameRelations(ctx context.Context) error {
 				first[key] = place{part.file, part.relationLines[i]}
 				continue
 			}
-			if err := l.complain(part.file, part.relationLines[i], fmt.Sprintf("relation %s is there twice: the first is in %s:%d; remove one of them",
+			if err := l.addProblem(part.file, part.relationLines[i], fmt.Sprintf("relation %s is there twice: the first is in %s:%d; remove one of them",
 				clip(r.String()), before.file, before.line)); err != nil {
 				return err
 			}

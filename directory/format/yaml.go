@@ -26,7 +26,7 @@ func readYAML(file string, in io.Reader) reader {
 		}
 		b := &batch{file: file, done: decoded()}
 		if len(text) > maxYAML {
-			b.complain(kindAny, 0, fmt.Sprintf("more than %d MiB of YAML; convert it to JSON lines, which have no such bound", maxYAML>>20))
+			b.addProblem(kindAny, 0, fmt.Sprintf("more than %d MiB of YAML; convert it to JSON lines, which have no such bound", maxYAML>>20))
 			return emit(b)
 		}
 		y := yamlReader{b: b}
@@ -41,12 +41,12 @@ type yamlReader struct {
 }
 
 func (y *yamlReader) fail(k kind, n *yaml.Node, format string, args ...any) {
-	y.b.complain(k, n.Line, fmt.Sprintf(format, args...))
+	y.b.addProblem(k, n.Line, fmt.Sprintf(format, args...))
 }
 
 func (y *yamlReader) read(text string) {
 	if at := invalidUTF8(text); at >= 0 {
-		y.b.complain(kindAny, 1+strings.Count(text[:at], "\n"), fmt.Sprintf("not valid UTF-8 (byte 0x%02x); save the file as UTF-8", text[at]))
+		y.b.addProblem(kindAny, 1+strings.Count(text[:at], "\n"), fmt.Sprintf("not valid UTF-8 (byte 0x%02x); save the file as UTF-8", text[at]))
 		return
 	}
 	decoder := yaml.NewDecoder(strings.NewReader(text))
@@ -55,7 +55,7 @@ func (y *yamlReader) read(text string) {
 		return // an empty file
 	} else if err != nil {
 		line, what := yamltext.Problem(err)
-		y.b.complain(kindAny, line, "not valid YAML: "+what)
+		y.b.addProblem(kindAny, line, "not valid YAML: "+what)
 		return
 	}
 	if err := decoder.Decode(&second); err != io.EOF { //nolint:errorlint // as documented
@@ -134,7 +134,7 @@ func (y *yamlReader) relation(n *yaml.Node) {
 func (y *yamlReader) full(n *yaml.Node, want kind) bool {
 	text, bad := appendYAML(nil, n, 0, "")
 	if bad != nil {
-		y.b.complain(want, bad.at, bad.what)
+		y.b.addProblem(want, bad.at, bad.what)
 		return false
 	}
 	if _, err := y.d.record(string(text), want); err != nil {

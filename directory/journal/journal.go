@@ -27,13 +27,14 @@ import (
 // Bounds of the queue of writes.
 const (
 	// MaxWrite bounds the Size of one write, in bytes.
-	MaxWrite   = 8 << 20
-	maxQueue   = 256      // queued writes
-	maxPending = 64 << 20 // bytes of queued writes
-	maxGroup   = 8 << 20  // bytes per flush, exceeded by at most the last write
-	compactAt  = 16 << 20 // journal size for a new snapshot, in bytes
-	openEvery  = time.Second
-	tryAgain   = 100 * time.Millisecond
+	MaxWrite      = 8 << 20
+	maxQueue      = 256      // queued writes
+	maxPending    = 64 << 20 // bytes of queued writes
+	maxGroup      = 8 << 20  // bytes per flush, exceeded by at most the last write
+	compactAt     = 16 << 20 // journal size for a new snapshot, in bytes
+	openEvery     = time.Second
+	retryInterval = 100 * time.Millisecond
+	settleAfter   = 20 * time.Millisecond // without writes, for the journal's length to reach the disk
 )
 
 // Errors of writes.
@@ -83,10 +84,10 @@ type Store struct {
 	problem atomic.Pointer[string]
 
 	// Owned by Open, then by Run.
-	current *directory.Snapshot // the directory on disk, or the seed
-	inForce *directory.Snapshot // the directory published last; initially what Open found, which the caller publishes
-	disk    *loaded             // the state of the disk; nil: it must be read again
-	waiting []*request          // on disk but not yet active
+	current   *directory.Snapshot // the directory on disk, or the seed
+	published *directory.Snapshot // the directory published last; initially what Open found, which the caller publishes
+	disk      *loaded             // the state of the disk; nil: it must be read again
+	waiting   []*request          // on disk but not yet active
 }
 
 type request struct {
@@ -120,7 +121,7 @@ func Open(ctx context.Context, with Config) (*Store, error) {
 		}
 		s.current = seed
 	}
-	s.inForce = s.current
+	s.published = s.current
 	return s, nil
 }
 
@@ -187,9 +188,9 @@ func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*
 	w := &writer{store: s, log: s.with.Logger, publish: publish}
 	defer w.close()
 	for err := w.open(ctx); err != nil; err = w.open(ctx) {
-		w.broken(err)
-		if errors.Is(err, errLocked) && s.inForce != nil && publish(nil) == nil {
-			s.inForce = nil
+		w.markBroken(err)
+		if errors.Is(err, errLocked) && s.published != nil && publish(nil) == nil {
+			s.published = nil
 		}
 		if !w.refuse(ctx, err) {
 			return
@@ -197,13 +198,24 @@ func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*
 	}
 	s.setProblem("")
 	s.current = s.current.WithLimits(limits)
-	w.putInForce(ctx)
+	w.publishCurrent(ctx)
+	quiet := time.NewTimer(settleAfter)
+	defer quiet.Stop()
 	for {
+		queue := s.queue
+		if w.compacting != nil && w.size > maxBeside {
+			queue = nil
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case first := <-s.queue:
+		case err := <-w.compacted():
+			w.finishCompaction(err)
+		case <-quiet.C:
+			w.settle()
+		case first := <-queue:
 			w.group(ctx, first)
+			quiet.Reset(settleAfter)
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 type Result struct {
 	Findings []rules.Finding
 	Filters  int  // of ext_authz
-	Whole    bool // a bootstrap or a dump was among it
+	Complete bool // a bootstrap or a dump was among it
 }
 
 // Examine looks at documents that belong to one Envoy. An error is for what Envoy would not take either.
@@ -43,7 +43,7 @@ func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
 		e.route(routeSettings{at: at})
 	}
 	for _, doc := range docs {
-		e.rest(doc, 0, false)
+		e.examineUnknown(doc, 0, false)
 	}
 	e.askedClusters()
 	e.admin()
@@ -110,8 +110,8 @@ func conditional(kind string) bool {
 	return false
 }
 
-// rest looks at filters that stand within something that is not known here, or where Envoy would not look for them.
-func (e *examiner) rest(n tree.Node, depth int, some bool) {
+// examineUnknown looks at filters that stand within something that is not known here, or where Envoy would not look for them.
+func (e *examiner) examineUnknown(n tree.Node, depth int, some bool) {
 	if kind, value, ok := typed(n); ok {
 		if kind == extAuthzType && some && !e.judged[value.Key()] {
 			e.judged[value.Key()] = true
@@ -127,11 +127,11 @@ func (e *examiner) rest(n tree.Node, depth int, some bool) {
 		}
 	}
 	for _, item := range n.Items() {
-		e.rest(item, depth+1, some)
+		e.examineUnknown(item, depth+1, some)
 	}
 	for _, m := range n.Members() {
 		if e.walks(m, depth) {
-			e.rest(m.Value, depth+1, some)
+			e.examineUnknown(m.Value, depth+1, some)
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"gatehouse/children"
 )
 
 // Process is a program that a caller runs beside a Sandbox: a second Gatehouse, another application. It ends with this
@@ -43,11 +45,11 @@ func (p *Process) Ready(ctx context.Context, url string) error {
 }
 
 // Signal sends a signal to the program.
-func (p *Process) Signal(s syscall.Signal) error { return p.p.cmd.Process.Signal(s) }
+func (p *Process) Signal(s syscall.Signal) error { return p.p.Signal(s) }
 
 // CPU is the processor time that the program has used so far, to a hundredth of a second; 0 where it cannot be told.
 func (p *Process) CPU() time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.p.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.p.PID()))
 	if err != nil {
 		return 0
 	}
@@ -63,7 +65,7 @@ func (p *Process) CPU() time.Duration {
 
 // Status is a size from the program's /proc/PID/status, such as VmRSS, in bytes; 0 where it cannot be told.
 func (p *Process) Status(key string) int64 {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.p.cmd.Process.Pid))
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.p.PID()))
 	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(line, ":")
 		if fields := strings.Fields(value); name == key && len(fields) > 0 {
@@ -81,7 +83,7 @@ func (p *Process) Log() string { return readLog(p.p) }
 // error. It may be called more than once.
 func (p *Process) Stop() (exitCode int, err error) {
 	err = p.p.stop(stopGrace)
-	return p.p.cmd.ProcessState.ExitCode(), err
+	return p.p.State().ExitCode(), err
 }
 
 // PrepareExtra makes the virtual environment ROOT/.venv/NAME from one requirements file, if it is not there or not
@@ -99,7 +101,7 @@ func PrepareExtra(ctx context.Context, root, name, requirements string, progress
 	}
 	sum := sha256.Sum256(text)
 	want := hex.EncodeToString(sum[:]) + "\n"
-	unlock, err := lock(ctx, filepath.Join(root, ".venv.lock"))
+	unlock, err := children.Lock(ctx, filepath.Join(root, ".venv.lock"))
 	if err != nil {
 		return "", err
 	}

@@ -18,15 +18,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
+	"gatehouse/children"
 	"gatehouse/identity/mint"
 )
 
@@ -62,7 +61,7 @@ type Config struct {
 	Plain bool
 	// Patient takes the application's Envoy and Gatehouse with long deadlines for a decision, where its files have the examples' short
 	// ones: for tests, as a busy machine under the race detector needs longer.
-	Patient bool
+	LongDeadlines bool
 
 	// HandedOut is told each token that Token and ForgedToken make, so that a test can look for them where they must not
 	// be. It may be called by several goroutines. Default: nobody is told.
@@ -121,8 +120,8 @@ func claim(dir string) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making work directory: %w", err)
 	}
-	release, err = tryLock(filepath.Join(dir, "lock"))
-	if errors.Is(err, errLocked) {
+	release, err = children.TryLock(filepath.Join(dir, "lock"))
+	if errors.Is(err, children.ErrLocked) {
 		return nil, fmt.Errorf("another demo is running in %s: stop it first", dir)
 	}
 	return release, err
@@ -231,10 +230,10 @@ func (s *Sandbox) awaitReady(ctx context.Context) error {
 
 // await returns nil once url answers 200, and an error when p ends or ctx does before that.
 func (s *Sandbox) await(ctx context.Context, p *process, url string) error {
-	return p.await(ctx, func() bool { return s.answers200(ctx, url) })
+	return p.await(ctx, func() bool { return s.respondsOK(ctx, url) })
 }
 
-func (s *Sandbox) answers200(ctx context.Context, url string) bool {
+func (s *Sandbox) respondsOK(ctx context.Context, url string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -268,7 +267,7 @@ func (s *Sandbox) DecisionLog() string { return s.path("decisions.log") }
 // A Gatehouse that does not end in time is killed, with an error.
 func (s *Sandbox) StopGatehouse() (exitCode int, err error) {
 	err = s.gatehouse.stop(stopGrace)
-	return s.gatehouse.cmd.ProcessState.ExitCode(), err
+	return s.gatehouse.State().ExitCode(), err
 }
 
 // Close stops Envoy, Gatehouse and the application, in this order, and waits for them. It may be called more than once.
@@ -298,44 +297,26 @@ type ports struct{ app, http, envoyAdmin, grpc, admin int }
 // freePorts finds the ports of one sandbox.
 func freePorts() (p ports, err error) {
 	for _, port := range p.all() {
-		if *port, err = FreePort(); err != nil {
+		if *port, err = children.FreePort(); err != nil {
 			return p, err
 		}
 	}
 	return p, nil
 }
 
-// handedOut counts the ports that FreePort gave away, so that none is given twice.
-var handedOut atomic.Int32
-
-// FreePort is a port of 127.0.0.1 that nobody uses. It lies below those that kernels give to outgoing connections, and another
-// call gives another one: until a process binds it nobody else is likely to.
-func FreePort() (int, error) {
-	const first, count = 15000, 15000
-	for range 1000 {
-		port := first + (os.Getpid()*61+int(handedOut.Add(1)))%count
-		if l, err := net.Listen("tcp", hostPort(port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, errors.New("no port of 127.0.0.1 is free: close some programs or raise the limit on open files")
-}
-
 // taken is one of the ports that is in use, or 0.
 func (p *ports) taken() int {
 	for _, port := range p.all() {
-		l, err := net.Listen("tcp", hostPort(*port))
-		if err != nil {
+		if !children.IsFree(*port) {
 			return *port
 		}
-		l.Close()
 	}
 	return 0
 }
 
 func (p *ports) all() []*int { return []*int{&p.app, &p.http, &p.envoyAdmin, &p.grpc, &p.admin} }
 
-func hostPort(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+func hostPort(port int) string { return children.Loopback(port) }
 
 func loopback(port int) string { return "http://" + hostPort(port) }
 

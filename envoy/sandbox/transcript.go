@@ -102,7 +102,7 @@ func (p *player) requests(ctx context.Context) error {
 		if reason == "" || answer.Status != step.want {
 			reason = answer.Reason()
 		}
-		p.say(Line{step.title, shellCommand(step.who, step.call), step.want, answer.Status, reason})
+		p.print(Line{step.title, shellCommand(step.who, step.call), step.want, answer.Status, reason})
 	}
 	return nil
 }
@@ -134,7 +134,7 @@ func (p *player) explain(ctx context.Context) error {
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
-	p.say(Line{Title: "gatehouse explain ID", Reason: "would be allowed " + strings.Join(lines, ", or ")})
+	p.print(Line{Title: "gatehouse explain ID", Reason: "would be allowed " + strings.Join(lines, ", or ")})
 	return nil
 }
 
@@ -156,7 +156,7 @@ func (p *player) replay(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a stricter policy: %w", err)
 	}
-	p.say(Line{Title: "stricter/data.json", Reason: `a copy of the policy, in which clerks have no "orders:create"`})
+	p.print(Line{Title: "stricter/data.json", Reason: `a copy of the policy, in which clerks have no "orders:create"`})
 	out, err := exec.CommandContext(ctx, p.cfg.Gatehouse, "replay", "--log", p.DecisionLog(), "--config", p.path("gatehouse.yaml"), "--bundle", stricter).Output()
 	if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 1 { // 1: there are changes
 		return fmt.Errorf("gatehouse replay: %w: %s", err, out)
@@ -164,7 +164,7 @@ func (p *player) replay(ctx context.Context) error {
 	sum, changes, _ := strings.Cut(string(out), "\n")
 	sum, _, _ = strings.Cut(sum, " (")
 	group := strings.Fields(lastLine(strings.Split(strings.TrimSpace(changes), "\n")[0]))
-	p.say(Line{Title: "gatehouse replay", Reason: sum + ": " + strings.Join(group[1:], " ")})
+	p.print(Line{Title: "gatehouse replay", Reason: sum + ": " + strings.Join(group[1:], " ")})
 	return nil
 }
 
@@ -176,24 +176,24 @@ func (p *player) share(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the directory: %w", err)
 	}
-	p.say(Line{Title: "directory/directory.yaml", Reason: "a line added: " + line})
+	p.print(Line{Title: "directory/directory.yaml", Reason: "a line added: " + line})
 	saved := time.Now()
 	if err := p.replace(file, strings.TrimRight(string(text), "\n")+"\n  - "+line+"\n"); err != nil {
 		return err
 	}
-	if err := p.flips(ctx, "dave reads order 1", "dave", daveReads, "it is shared with him", saved, "the line"); err != nil {
+	if err := p.awaitAllowed(ctx, "dave reads order 1", "dave", daveReads, "it is shared with him", saved, "the line"); err != nil {
 		return err
 	}
 	out, err := exec.CommandContext(ctx, p.cfg.Gatehouse, "directory", "why", p.DirectoryDir(), "order:1#can_read@user:dave").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("gatehouse directory why: %w: %s", err, out)
 	}
-	p.say(Line{Title: "gatehouse directory why", Reason: lastLine(string(out))})
+	p.print(Line{Title: "gatehouse directory why", Reason: lastLine(string(out))})
 	return nil
 }
 
-// flips asks until a request that was denied is allowed, and says how long after saved that is.
-func (p *player) flips(ctx context.Context, title, who string, call Call, reason string, saved time.Time, what string) error {
+// awaitAllowed asks until a request that was denied is allowed, and says how long after saved that is.
+func (p *player) awaitAllowed(ctx context.Context, title, who string, call Call, reason string, saved time.Time, what string) error {
 	answer, err := p.ask(ctx, who, call)
 	for err == nil && answer.Status == http.StatusForbidden && time.Since(saved) < changeTimeout {
 		answer, err = p.ask(ctx, who, call)
@@ -205,7 +205,7 @@ func (p *player) flips(ctx context.Context, title, who string, call Call, reason
 	if answer.Status != http.StatusOK {
 		reason = answer.Reason()
 	}
-	p.say(Line{title, shellCommand(who, call), http.StatusOK, answer.Status, reason})
+	p.print(Line{title, shellCommand(who, call), http.StatusOK, answer.Status, reason})
 	return nil
 }
 
@@ -214,7 +214,7 @@ func (p *player) flips(ctx context.Context, title, who string, call Call, reason
 func (p *player) editPolicy(ctx context.Context) error {
 	const before, after = `"viewer": {"permissions": ["orders:read"`, `"viewer": {"permissions": ["orders:read", "orders:delete"`
 	const test = "\tnot allowed(\"vera\", \"viewer\", \"DELETE /orders/1\", 0)\n"
-	p.say(Line{Title: "policy/data.json", Reason: `edited: viewers get "orders:delete"`})
+	p.print(Line{Title: "policy/data.json", Reason: `edited: viewers get "orders:delete"`})
 	seen := len(p.GatehouseLog())
 	if err := p.edit("data.json", before, after); err != nil {
 		return err
@@ -223,16 +223,16 @@ func (p *player) editPolicy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.say(Line{Title: "gatehouse logs", Reason: complaint})
+	p.print(Line{Title: "gatehouse logs", Reason: complaint})
 	if err := p.expect(ctx, "a viewer deletes, as before", viewerDeletes, 403, "the policy's own test holds the edit back"); err != nil {
 		return err
 	}
-	p.say(Line{Title: "policy/orders_test.rego", Reason: "edited: it does not say any more that viewers may not"})
+	p.print(Line{Title: "policy/orders_test.rego", Reason: "edited: it does not say any more that viewers may not"})
 	saved := time.Now()
 	if err := p.edit("orders_test.rego", test, ""); err != nil {
 		return err
 	}
-	return p.flips(ctx, "a viewer deletes, as before", "vera", viewerDeletes, "the new policy decides", saved, "the edit")
+	return p.awaitAllowed(ctx, "a viewer deletes, as before", "vera", viewerDeletes, "the new policy decides", saved, "the edit")
 }
 
 // edit replaces the one place in a file of the policy that reads before.
@@ -256,7 +256,7 @@ func (p *player) expect(ctx context.Context, title string, call Call, want int, 
 	if answer.Status != want {
 		reason = answer.Reason()
 	}
-	p.say(Line{title, shellCommand("vera", call), want, answer.Status, reason})
+	p.print(Line{title, shellCommand("vera", call), want, answer.Status, reason})
 	return nil
 }
 
@@ -268,7 +268,7 @@ func (p *player) rollBack(ctx context.Context) error {
 		return fmt.Errorf("gatehouse bundle rollback: %w: %s", err, out)
 	}
 	pinned := strings.TrimSpace(string(out))
-	p.say(Line{Title: "gatehouse bundle rollback", Reason: "the policy from before, " + lastLine(pinned)})
+	p.print(Line{Title: "gatehouse bundle rollback", Reason: "the policy from before, " + lastLine(pinned)})
 	return p.expect(ctx, "a viewer deletes, as before", viewerDeletes, 403, "the old policy decides again, and the files are as they were")
 }
 
@@ -279,7 +279,7 @@ func (p *player) breakPolicy(ctx context.Context) error {
 		return fmt.Errorf("reading policy: %w", err)
 	}
 	place := fmt.Sprintf("orders.rego:%d", strings.Count(string(whole), "\n")+1)
-	p.say(Line{Title: "policy/orders.rego", Reason: "broken: the last line is not Rego any more"})
+	p.print(Line{Title: "policy/orders.rego", Reason: "broken: the last line is not Rego any more"})
 	seen := len(p.GatehouseLog())
 	if err := p.save("orders.rego", string(whole)+"allow if ) oops\n"); err != nil {
 		return err
@@ -288,7 +288,7 @@ func (p *player) breakPolicy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.say(Line{Title: "gatehouse logs", Reason: complaint})
+	p.print(Line{Title: "gatehouse logs", Reason: complaint})
 	for _, step := range []struct {
 		title string
 		call  Call
@@ -304,7 +304,7 @@ func (p *player) breakPolicy(ctx context.Context) error {
 	return p.save("orders.rego", string(whole))
 }
 
-func (p *player) say(l Line) {
+func (p *player) print(l Line) {
 	p.lines++
 	if !l.OK() {
 		p.wrong++

@@ -4,15 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
+
+	"gatehouse/children"
 )
 
 // installTimeout bounds the download of the requirements (about 40 MB).
@@ -22,9 +22,9 @@ const installTimeout = 10 * time.Minute
 type environment struct {
 	dir          string   // relative to the checkout
 	requirements []string // pip's files that it is made from, likewise
-	what         string   // is in it, for people
+	description  string   // is in it, for people
 	once         bool     // what is installed runs about once: compiling all of it takes longer than it saves
-	ask          string   // a program that prints what find needs, and fails where something is missing
+	probe        string   // a program that prints what find needs, and fails where something is missing
 }
 
 var (
@@ -90,7 +90,7 @@ func (e environment) prepare(ctx context.Context, root string, progress func(str
 		return "", "", err
 	}
 	dir := filepath.Join(root, e.dir)
-	unlock, err := lock(ctx, dir+".lock")
+	unlock, err := children.Lock(ctx, dir+".lock")
 	if err != nil {
 		return "", "", err
 	}
@@ -102,7 +102,7 @@ func (e environment) prepare(ctx context.Context, root string, progress func(str
 			return python, out, nil
 		} // a venv whose Python was uninstalled, or that was moved: make it again
 	}
-	progress(fmt.Sprintf("making %s with %s (only this once)", e.dir, e.what))
+	progress(fmt.Sprintf("making %s with %s (only this once)", e.dir, e.description))
 	if err := e.make(ctx, root, dir); err != nil {
 		return "", "", err
 	}
@@ -151,7 +151,7 @@ func (e environment) make(ctx context.Context, root, dir string) error {
 
 func (e environment) find(ctx context.Context, dir string) (python, out string, err error) {
 	python = filepath.Join(dir, "bin", "python")
-	printed, err := exec.CommandContext(ctx, python, "-c", e.ask).CombinedOutput()
+	printed, err := exec.CommandContext(ctx, python, "-c", e.probe).CombinedOutput()
 	if err != nil {
 		return "", "", fmt.Errorf("%s is not usable: %s (%w); delete %s and run this again", python, lastLine(string(printed)), err, dir)
 	}
@@ -187,40 +187,4 @@ func firstError(out string) string {
 		}
 	}
 	return lastLine(out)
-}
-
-// lock waits for an advisory lock on path, which is created and stays. It goes with the process at the latest.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		unlock, err := tryLock(path)
-		if !errors.Is(err, errLocked) {
-			return unlock, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for another program that holds %s: %w", path, ctx.Err())
-		case <-tick.C:
-		}
-	}
-}
-
-// errLocked is tryLock's answer when somebody else has the lock.
-var errLocked = errors.New("locked by another process")
-
-func tryLock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("opening lock: %w", err)
-	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return func() { f.Close() }, nil
-	}
-	f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
-		return nil, errLocked
-	}
-	return nil, fmt.Errorf("locking %s: %w", path, err)
 }

@@ -93,7 +93,7 @@ func jsonBody(m *media, req *input.Request) (rego.Value, error) {
 func formBody(m *media, req *input.Request) (rego.Value, error) {
 	fields := url.Values{}
 	if !isASCII(req.Body) {
-		return rego.Null(), because(errBodyForm, "it holds bytes beyond ASCII that are not escaped")
+		return rego.Null(), withReason(errBodyForm, "it holds bytes beyond ASCII that are not escaped")
 	}
 	count := 0
 	for rest := req.Body; rest != ""; {
@@ -110,11 +110,11 @@ func formBody(m *media, req *input.Request) (rego.Value, error) {
 		text, agreed2 := query.Decode(value)
 		switch count++; {
 		case strings.IndexByte(pair, ';') >= 0:
-			return rego.Null(), because(errBodyForm, "it holds a semicolon that is not escaped, which separates fields for some readers")
+			return rego.Null(), withReason(errBodyForm, "it holds a semicolon that is not escaped, which separates fields for some readers")
 		case !agreed, !agreed2:
-			return rego.Null(), because(errBodyForm, "a field is not UTF-8")
+			return rego.Null(), withReason(errBodyForm, "a field is not UTF-8")
 		case count > maxFields:
-			return rego.Null(), because(errBodyForm, "it has too many fields")
+			return rego.Null(), withReason(errBodyForm, "it has too many fields")
 		}
 		if m.utf8(name) != nil || m.utf8(text) != nil {
 			return rego.Null(), errCharset
@@ -124,8 +124,8 @@ func formBody(m *media, req *input.Request) (rego.Value, error) {
 	return lists(fields), nil
 }
 
-// because adds a fixed reason to an error: logs that quote no bodies show it.
-func because(what error, why string) error { return fmt.Errorf("%w: %s", what, why) }
+// withReason adds a fixed reason to an error: logs that quote no bodies show it.
+func withReason(what error, why string) error { return fmt.Errorf("%w: %s", what, why) }
 
 // lists converts a query or a form to an object of arrays of strings.
 func lists(values url.Values) rego.Value {

@@ -22,7 +22,7 @@ const maxNesting = 500
 // could look the same.
 func parseJSON(text string, lossy bool) (rego.Value, error) {
 	if !utf8.ValidString(text) {
-		return rego.Null(), because(errBodyJSON, "it is not UTF-8")
+		return rego.Null(), withReason(errBodyJSON, "it is not UTF-8")
 	}
 	r := jsonReader{rest: text, lossy: lossy}
 	r.space()
@@ -31,7 +31,7 @@ func parseJSON(text string, lossy bool) (rego.Value, error) {
 		return rego.Null(), err
 	}
 	if r.space(); r.rest != "" {
-		return rego.Null(), because(errBodyJSON, "it goes on after the first value")
+		return rego.Null(), withReason(errBodyJSON, "it goes on after the first value")
 	}
 	return v, nil
 }
@@ -56,7 +56,7 @@ func (r *jsonReader) take(c byte) bool {
 
 func (r *jsonReader) value(depth int) (rego.Value, error) {
 	if depth > maxNesting {
-		return nil, because(errBodyJSON, "it is nested too deeply")
+		return nil, withReason(errBodyJSON, "it is nested too deeply")
 	}
 	if r.rest == "" {
 		return nil, errBodyJSON
@@ -178,7 +178,7 @@ func (r *jsonReader) escaped(i int) (string, error) {
 		default:
 			char, n := unescape(s[i:])
 			if n == 0 {
-				return "", because(errBodyJSON, "a string has an escape that is none, or half of a surrogate pair")
+				return "", withReason(errBodyJSON, "a string has an escape that is none, or half of a surrogate pair")
 			}
 			out = utf8.AppendRune(out, char)
 			i += n
@@ -231,7 +231,7 @@ func (r *jsonReader) number() (rego.Value, error) {
 	case err != nil:
 		return nil, errBodyJSON
 	case !inRange(text):
-		return nil, because(errBodyJSON, "a number is beyond the range of a float")
+		return nil, withReason(errBodyJSON, "a number is beyond the range of a float")
 	}
 	return v, nil
 }

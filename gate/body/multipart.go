@@ -19,7 +19,7 @@ const (
 	maxPartHeader  = 8 << 10
 )
 
-var errDisposition = because(errBodyMultipart, `the content-disposition of a part is not form-data; name="..."; filename="..." with names that all readers take alike`)
+var errDisposition = withReason(errBodyMultipart, `the content-disposition of a part is not form-data; name="..."; filename="..." with names that all readers take alike`)
 
 var errBodyMultipart = errors.New("the body is not multipart/form-data")
 
@@ -33,7 +33,7 @@ var errBodyMultipart = errors.New("the body is not multipart/form-data")
 func multipartBody(m *media, req *input.Request) (rego.Value, error) {
 	boundary, _ := m.param("boundary")
 	if !isBoundary(boundary) {
-		return rego.Null(), because(errBodyMultipart, "the boundary is not one of RFC 2046")
+		return rego.Null(), withReason(errBodyMultipart, "the boundary is not one of RFC 2046")
 	}
 	delimiter := "--" + boundary
 	rest, found := strings.CutPrefix(req.Body, delimiter)
@@ -41,19 +41,19 @@ func multipartBody(m *media, req *input.Request) (rego.Value, error) {
 	for n := 0; ; n++ {
 		switch {
 		case !found:
-			return rego.Null(), because(errBodyMultipart, "a delimiter does not stand where one belongs")
+			return rego.Null(), withReason(errBodyMultipart, "a delimiter does not stand where one belongs")
 		case n > maxParts:
-			return rego.Null(), because(errBodyMultipart, "it has too many parts")
+			return rego.Null(), withReason(errBodyMultipart, "it has too many parts")
 		}
 		if end, closed := strings.CutPrefix(rest, "--"); closed {
 			if strings.Trim(end, " \r\n") != "" {
-				return rego.Null(), because(errBodyMultipart, "it goes on after the last delimiter")
+				return rego.Null(), withReason(errBodyMultipart, "it goes on after the last delimiter")
 			}
 			return form.value(), nil
 		}
 		var section string
 		if section, rest, found = strings.Cut(rest, "\r\n"+delimiter); !found || strings.Contains(section, delimiter) {
-			return rego.Null(), because(errBodyMultipart, "it has no last delimiter, or the text of one within a part")
+			return rego.Null(), withReason(errBodyMultipart, "it has no last delimiter, or the text of one within a part")
 		}
 		if err := form.part(section); err != nil {
 			return rego.Null(), err
@@ -105,7 +105,7 @@ func (f *form) part(section string) error {
 	head, content, found := strings.Cut(section, "\r\n\r\n")
 	head, line := strings.CutPrefix(head, "\r\n")
 	if !found || !line {
-		return because(errBodyMultipart, "a part does not begin with header lines that end in CRLF")
+		return withReason(errBodyMultipart, "a part does not begin with header lines that end in CRLF")
 	}
 	p, err := f.head(head)
 	if err != nil || !p.named {
@@ -113,7 +113,7 @@ func (f *form) part(section string) error {
 	}
 	if p.kind != file {
 		if !utf8.ValidString(content) || f.request.utf8(content) != nil || p.media.utf8(content) != nil {
-			return because(errBodyMultipart, "a field is not UTF-8, or says that it is in another charset")
+			return withReason(errBodyMultipart, "a field is not UTF-8, or says that it is in another charset")
 		}
 		if p.name == "_charset_" && !strings.EqualFold(content, "utf-8") {
 			return errCharset
@@ -131,7 +131,7 @@ func (f *form) part(section string) error {
 		f.fields[p.name] = at
 	}
 	if at.kind != p.kind {
-		return because(errBodyMultipart, "a field and a file have one name")
+		return withReason(errBodyMultipart, "a field and a file have one name")
 	}
 	at.values = append(at.values, value)
 	return nil
@@ -150,7 +150,7 @@ type partHead struct {
 func (f *form) head(lines string) (p partHead, err error) {
 	switch {
 	case len(lines) > maxPartHeader:
-		return p, because(errBodyMultipart, "the headers of a part are too long")
+		return p, withReason(errBodyMultipart, "the headers of a part are too long")
 	case f.lossy && strings.IndexByte(lines, '!') >= 0:
 		return p, errBodyText
 	}
@@ -160,7 +160,7 @@ func (f *form) head(lines string) (p partHead, err error) {
 		value = strings.Trim(value, " ")
 		key := input.Fold(name)
 		if !found || !isToken(name) || seen[key] || len(seen) == maxPartHeaders || !isPartHeader(value) {
-			return p, because(errBodyMultipart, "a header line of a part is folded, repeated, too many, or not a name, a colon and a value without control characters")
+			return p, withReason(errBodyMultipart, "a header line of a part is folded, repeated, too many, or not a name, a colon and a value without control characters")
 		}
 		seen[key] = true
 		if err := f.header(&p, key, strings.ToLower(name), value); err != nil {
@@ -168,7 +168,7 @@ func (f *form) head(lines string) (p partHead, err error) {
 		}
 	}
 	if !seen["content-disposition"] {
-		return p, because(errBodyMultipart, "a part has no content-disposition")
+		return p, withReason(errBodyMultipart, "a part has no content-disposition")
 	}
 	return p, nil
 }
@@ -182,7 +182,7 @@ func (f *form) header(p *partHead, key, name, value string) (err error) {
 	switch key {
 	case "content-disposition", "content-type", "content-transfer-encoding", "content-encoding":
 		if name != key {
-			return because(errBodyMultipart, "a header of a part is in another spelling")
+			return withReason(errBodyMultipart, "a header of a part is in another spelling")
 		}
 	}
 	switch key {
@@ -190,14 +190,14 @@ func (f *form) header(p *partHead, key, name, value string) (err error) {
 		return f.disposition(p, value)
 	case "content-type":
 		if p.media, err = strictMedia(value); err != nil || strings.HasPrefix(p.media.name, "multipart/") {
-			return because(errBodyMultipart, "the content-type of a part does not parse strictly, or is multipart")
+			return withReason(errBodyMultipart, "the content-type of a part does not parse strictly, or is multipart")
 		}
 	case "content-transfer-encoding":
 		if lower := strings.ToLower(value); lower != "binary" && lower != "8bit" && lower != "7bit" {
-			return because(errBodyMultipart, "the content-transfer-encoding of a part is not binary, 8bit or 7bit")
+			return withReason(errBodyMultipart, "the content-transfer-encoding of a part is not binary, 8bit or 7bit")
 		}
 	case "content-encoding":
-		return because(errBodyMultipart, "a part has a content-encoding")
+		return withReason(errBodyMultipart, "a part has a content-encoding")
 	}
 	return nil
 }

@@ -31,6 +31,9 @@ func randomCondition(r *rand.Rand, deep int) string {
 	case 5:
 		return fmt.Sprintf(`%q in input.user.groups`, []string{"eng", "all"}[r.IntN(2)])
 	case 6:
+		if r.IntN(2) == 0 {
+			return fmt.Sprintf(`ds.user({"id": %s}).properties.level == 3`, subject)
+		}
 		return fmt.Sprintf(`ds.object({"object_type": "user", "object_id": %s}).properties.level == 3`, subject)
 	case 7:
 		if deep > 0 {

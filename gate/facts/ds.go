@@ -78,7 +78,7 @@ func (c *call) oneOf(one, usual part) (rego.Value, error) {
 	if missing != nil {
 		return nil, missing
 	}
-	yes, err := source{c.s}.check(q, c.now)
+	yes, err := source{c.s}.check(c.on, q, c.now)
 	if err != nil {
 		return nil, err
 	}
@@ -93,11 +93,18 @@ func (c *call) find(ref directory.Ref) ([]rego.Member, error) {
 	if err := c.knownType(ref.Type); err != nil {
 		return nil, err
 	}
-	o, found := c.s.Object(ref)
+	o, found := c.objectOf(ref)
 	if !found {
 		return nil, nil
 	}
 	return c.members(o)
+}
+
+func (c *call) objectOf(ref directory.Ref) (directory.Object, bool) {
+	if c.on == nil {
+		return c.s.Object(ref)
+	}
+	return c.s.ObjectOn(c.on, ref, c.now)
 }
 
 // object answers ds.object; undefined where there is none.

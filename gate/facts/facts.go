@@ -43,11 +43,39 @@ func (d source) Epoch(now time.Time) uint64 { return d.s.Epoch(now) }
 
 // Ask implements policy.Directory.
 func (d source) Ask(builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
+	return d.ask(nil, builtin, args, now)
+}
+
+// basis implements policy.Dependencies.
+type basis struct{ directory.Dependencies }
+
+// Holds implements policy.Dependencies.
+func (b *basis) Holds(d policy.Directory, now time.Time) bool {
+	s, ok := d.(source)
+	return ok && b.Dependencies.Holds(s.s, now)
+}
+
+// Trace implements policy.Tracer. What the answers to other questions than checks, and to those about one object, depend on is unknown.
+func (d source) Trace(on policy.Dependencies, builtin string, args []rego.Value, now time.Time) (rego.Value, policy.Dependencies, error) {
+	if !traced[builtin] {
+		answer, err := d.ask(nil, builtin, args, now)
+		return answer, nil, err
+	}
+	b, _ := on.(*basis)
+	if b == nil {
+		b = &basis{}
+	}
+	answer, err := d.ask(&b.Dependencies, builtin, args, now)
+	return answer, b, err
+}
+
+// ask answers, and adds to on, which may be nil, what a traced answer depends on.
+func (d source) ask(on *directory.Dependencies, builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
 	if q, is, err := question(builtin, args); is {
 		if err != nil {
 			return nil, err
 		}
-		yes, err := d.check(q, now)
+		yes, err := d.check(on, q, now)
 		if err != nil {
 			return nil, err
 		}
@@ -57,7 +85,7 @@ func (d source) Ask(builtin string, args []rego.Value, now time.Time) (rego.Valu
 	if ask == nil || len(args) != builtins.DirectoryArity(builtin) {
 		return nil, errors.New("the directory has no such question")
 	}
-	return ask(&call{s: d.s, now: now, args: args, arg: reader{value: args[0]}})
+	return ask(&call{s: d.s, on: on, now: now, args: args, arg: reader{value: args[0]}})
 }
 
 // question is the check behind a call. is is false where the call is not one check.
@@ -101,14 +129,19 @@ func questionOf(args []rego.Value) (q directory.Question, err error) {
 }
 
 // check queries the directory. No object has an empty id: it lacks even what all objects of its type have.
-func (d source) check(q directory.Question, now time.Time) (bool, error) {
-	yes, err := d.s.Check(q, now)
+func (d source) check(on *directory.Dependencies, q directory.Question, now time.Time) (yes bool, err error) {
+	if on == nil {
+		yes, err = d.s.Check(q, now)
+	} else {
+		yes, err = d.s.CheckOn(on, q, now)
+	}
 	return yes && q.Object.ID != "" && q.Subject.ID != "", err
 }
 
 // call is one call of a built-in other than a single check.
 type call struct {
 	s     *directory.Snapshot
+	on    *directory.Dependencies // of a traced question; nil: nobody wants to know
 	now   time.Time
 	args  []rego.Value
 	arg   reader // of the first argument
@@ -128,6 +161,9 @@ var questions = map[string]func(*call) (rego.Value, error){
 	"gatehouse.who":  (*call).who,
 	"gatehouse.what": (*call).what,
 }
+
+// traced are the built-ins that add what they depend on to a basis. Read-only.
+var traced = map[string]bool{"ds.check": true, "ds.check_relation": true, "ds.check_permission": true, "gatehouse.check": true, "ds.checks": true, "ds.user": true}
 
 var (
 	errMany  = fmt.Errorf("more than %d results: limit exceeded", maxResults)

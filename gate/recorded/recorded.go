@@ -113,7 +113,7 @@ func set[V any](at *V, v V) {
 	}
 }
 
-func (r *inputReader) wrong(key, want string) {
+func (r *inputReader) typeError(key, want string) {
 	if r.err == nil {
 		r.err = fmt.Errorf("%w: %q is not %s", errInput, key, want)
 	}
@@ -126,7 +126,7 @@ func (r *inputReader) object(from map[string]any, key string) map[string]any {
 	}
 	object, ok := value.(map[string]any)
 	if !ok {
-		r.wrong(key, "an object")
+		r.typeError(key, "an object")
 	}
 	return object
 }
@@ -138,7 +138,7 @@ func (r *inputReader) textMember(from map[string]any, key string) string {
 	}
 	text, ok := value.(string)
 	if !ok {
-		r.wrong(key, "a string")
+		r.typeError(key, "a string")
 	}
 	return text
 }
@@ -156,7 +156,7 @@ func (r *inputReader) number(from map[string]any, key string) int64 {
 			return n
 		}
 	}
-	r.wrong(key, "a whole number")
+	r.typeError(key, "a whole number")
 	return 0
 }
 
@@ -167,13 +167,13 @@ func (r *inputReader) strings(from map[string]any, key string) []string {
 	}
 	list, ok := value.([]any)
 	if !ok {
-		r.wrong(key, "a list")
+		r.typeError(key, "a list")
 	}
 	var out []string
 	for _, member := range list {
 		text, ok := member.(string)
 		if !ok {
-			r.wrong(key, "a list of strings")
+			r.typeError(key, "a list of strings")
 		}
 		out = append(out, text)
 	}
@@ -200,7 +200,7 @@ func (r *inputReader) headers(req *input.Request, http map[string]any) {
 		for _, member := range lines {
 			line, ok := member.(map[string]any)
 			if !ok {
-				r.wrong("headerMap", "a list of headers")
+				r.typeError("headerMap", "a list of headers")
 				return
 			}
 			value := r.textMember(line, "value")
@@ -225,7 +225,7 @@ func (r *inputReader) body(req *input.Request, http, document map[string]any) {
 	if raw := r.textMember(http, "rawBody"); raw != "" {
 		decoded, err := base64.StdEncoding.DecodeString(raw)
 		if err != nil {
-			r.wrong("rawBody", "base64")
+			r.typeError("rawBody", "base64")
 		}
 		req.Body, req.RawBody = string(decoded), true
 		return
@@ -274,7 +274,7 @@ func (r *inputReader) json(value any) string {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(value); err != nil {
-		r.wrong("parsed_body", "JSON")
+		r.typeError("parsed_body", "JSON")
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -282,7 +282,7 @@ func (r *inputReader) json(value any) string {
 func (r *inputReader) form(parsed any) string {
 	fields, ok := parsed.(map[string]any)
 	if !ok {
-		r.wrong("parsed_body", "a form")
+		r.typeError("parsed_body", "a form")
 	}
 	values := url.Values{}
 	for name := range fields {
@@ -296,7 +296,7 @@ func (r *inputReader) multipart(parsed any, boundary string) string {
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
 	if !ok || w.SetBoundary(boundary) != nil {
-		r.wrong("parsed_body", "a multipart form")
+		r.typeError("parsed_body", "a multipart form")
 		return ""
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {

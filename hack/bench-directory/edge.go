@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"gatehouse/children"
 	"gatehouse/directory"
 	"gatehouse/envoy/sandbox"
 )
@@ -86,17 +87,17 @@ func (e *edgeBench) note(text string) {
 
 // start runs the example with the directory at file.
 func (e *edgeBench) start(ctx context.Context, name, file string) (*node, error) {
-	grpc, err := sandbox.FreePort()
+	grpc, err := children.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := sandbox.FreePort()
+	admin, err := children.FreePort()
 	if err != nil {
 		return nil, err
 	}
 	at := func(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 	work := filepath.Join(e.dir, name)
-	s, err := sandbox.Start(ctx, sandbox.Config{Root: e.root, WorkDir: work, Authz: at(grpc), Patient: true})
+	s, err := sandbox.Start(ctx, sandbox.Config{Root: e.root, WorkDir: work, Authz: at(grpc), LongDeadlines: true})
 	if err != nil {
 		return nil, err
 	}

@@ -35,12 +35,12 @@ func measure(ctx context.Context, s *server, length time.Duration, callers []cal
 		return sample{}, err
 	}
 	begin := time.Now()
-	latencies, err := together(ctx, begin.Add(length), callers)
+	latencies, err := runCallers(ctx, begin.Add(length), callers)
 	if err != nil {
 		return sample{}, err
 	}
 	elapsed := time.Since(begin)
-	if err := s.settle(ctx); err != nil {
+	if err := s.awaitLog(ctx); err != nil {
 		return sample{}, err
 	}
 	after, err := s.cpu()
@@ -52,11 +52,11 @@ func measure(ctx context.Context, s *server, length time.Duration, callers []cal
 	if err := out.hits(ctx, s, counted); err != nil {
 		return sample{}, err
 	}
-	return out, s.forget()
+	return out, s.truncateLog()
 }
 
-// together runs all callers at once and returns their latencies, sorted.
-func together(ctx context.Context, until time.Time, callers []caller) ([]time.Duration, error) {
+// runCallers runs all callers at once and returns their latencies, sorted.
+func runCallers(ctx context.Context, until time.Time, callers []caller) ([]time.Duration, error) {
 	latencies, errs := make([][]time.Duration, len(callers)), make([]error, len(callers))
 	var wait sync.WaitGroup
 	for i, call := range callers {

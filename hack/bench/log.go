@@ -98,7 +98,7 @@ func paced(ctx context.Context, target string, work workload) (sample, error) {
 		}
 	}
 	begin := time.Now()
-	latencies, err := together(ctx, begin.Add(logLength), callers)
+	latencies, err := runCallers(ctx, begin.Add(logLength), callers)
 	if err != nil {
 		return sample{}, err
 	}

@@ -29,15 +29,15 @@ type axis struct {
 }
 
 var axes = []axis{
-	{name: "callers", points: []int{1, 4, 16, 64, 256}, label: plainly, callers: true},
-	{name: "further rules of the policy", points: []int{10, 100, 1000, 10000}, label: plainly, shape: func(n int) shape { return shape{rules: n} }},
-	{name: "roles, and all of them the caller's", points: []int{1, 10, 100, 1000}, label: plainly, shape: func(n int) shape { return shape{roles: n} }},
+	{name: "callers", points: []int{1, 4, 16, 64, 256}, label: plainNumber, callers: true},
+	{name: "further rules of the policy", points: []int{10, 100, 1000, 10000}, label: plainNumber, shape: func(n int) shape { return shape{rules: n} }},
+	{name: "roles, and all of them the caller's", points: []int{1, 10, 100, 1000}, label: plainNumber, shape: func(n int) shape { return shape{roles: n} }},
 	{name: "data", points: []int{1e3, 100e3, 10e6, 100e6}, label: size, shape: func(n int) shape { return shape{data: n} }},
 	{name: "token", points: []int{500, 1000, 2000, 4000, 8000}, label: size, shape: func(n int) shape { return shape{token: n} }},
-	{name: "headers", points: []int{5, 20, 50, 100}, label: plainly, shape: func(n int) shape { return shape{headers: n} }},
+	{name: "headers", points: []int{5, 20, 50, 100}, label: plainNumber, shape: func(n int) shape { return shape{headers: n} }},
 }
 
-func plainly(n int) string { return fmt.Sprint(n) }
+func plainNumber(n int) string { return fmt.Sprint(n) }
 
 func size(n int) string {
 	switch {
@@ -116,7 +116,7 @@ func (b bench) measurePoint(ctx context.Context, a axis, n int) (p point, err er
 	}
 	defer subject.stop()
 	p.ready = subject.took
-	if err := subject.quiet(ctx); err != nil {
+	if err := subject.awaitIdle(ctx); err != nil {
 		return p, err
 	}
 	// One kind after the other: whether it is worth to remember decisions is learnt from what comes.

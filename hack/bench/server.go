@@ -186,8 +186,8 @@ func (s *server) memory(key string) int64 {
 	return kilobytes << 10
 }
 
-// quiet waits until the process does next to nothing: a large bundle is read once more behind the start.
-func (s *server) quiet(ctx context.Context) error {
+// awaitIdle waits until the process does next to nothing: a large bundle is read once more behind the start.
+func (s *server) awaitIdle(ctx context.Context) error {
 	const window, least = 250 * time.Millisecond, 12 * time.Millisecond
 	for deadline := time.Now().Add(settleWithin); time.Now().Before(deadline); {
 		before, err := s.cpu()
@@ -206,8 +206,8 @@ func (s *server) quiet(ctx context.Context) error {
 	return fmt.Errorf("%s is still busy a minute after its start", s.name)
 }
 
-// settle waits until the decision log has all that was decided, so that what it costs is counted.
-func (s *server) settle(ctx context.Context) error {
+// awaitLog waits until the decision log has all that was decided, so that what it costs is counted.
+func (s *server) awaitLog(ctx context.Context) error {
 	if s.admin == "" {
 		return nil
 	}
@@ -295,8 +295,8 @@ func (m series) sum(metric string) (total float64, ok bool) {
 	return total, ok
 }
 
-// forget empties the decision log, which would otherwise grow by gigabytes.
-func (s *server) forget() error {
+// truncateLog empties the decision log, which would otherwise grow by gigabytes.
+func (s *server) truncateLog() error {
 	if s.dir == "" {
 		return nil
 	}

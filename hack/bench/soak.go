@@ -26,12 +26,12 @@ const (
 	soakSwapEvery   = 3 * time.Second
 	soakRotateEvery = 20 * time.Second
 	soakGrace       = 3 * time.Second  // from the new key's first token until the old key goes
-	soakPatience    = 20 * time.Second // with one request
+	soakTimeout     = 20 * time.Second // with one request
 	soakFillTokens  = 8000
 	soakFillFor     = 15 * time.Second // at most, for the tokens; and for the decisions
 	soakSamples     = 60               // over the whole length
 	soakKept        = 200              // tokens that are used again and again
-	soakLeast       = 30 * time.Second
+	soakMinimum     = 30 * time.Second
 
 	// What the last third of the time may have more than the second: a tenth, and so much.
 	soakGrowth     = 1.1
@@ -76,8 +76,8 @@ var soakKinds = [...]struct {
 }{{"repeated", 55, true}, {"new", 25, true}, {"first sight of a token", 1, true}, {"by nobody", 5, false}, {"forged", 5, false}, {"malformed", 9, false}}
 
 func (b bench) soak(ctx context.Context, out io.Writer, length time.Duration) error {
-	if length < soakLeast {
-		return fmt.Errorf("-soak %s is too short to see a trend: at least %s", length, soakLeast)
+	if length < soakMinimum {
+		return fmt.Errorf("-soak %s is too short to see a trend: at least %s", length, soakMinimum)
 	}
 	dir, err := os.MkdirTemp("", "gatehouse-soak-")
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *soak) start(ctx context.Context, dir string) (err error) {
 	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "policy")), s.swap()); err != nil {
 		return err
 	}
-	if err := s.turn(s.key); err != nil {
+	if err := s.rotateKey(s.key); err != nil {
 		return err
 	}
 	if s.server, err = startGatehouse(ctx, s.gatehouse, dir); err != nil {
@@ -167,11 +167,11 @@ func (s *soak) all(ctx context.Context, length time.Duration) error {
 	}
 	keep(soakSwapEvery, func(context.Context) error { return s.swap() })
 	keep(soakRotateEvery, s.rotate)
-	keep(length/soakSamples, s.look)
+	keep(length/soakSamples, s.sample)
 	for range s.callers {
 		wait.Go(func() {
 			for ctx.Err() == nil {
-				if err := s.ask(context.WithoutCancel(ctx)); err != nil { // the last one is answered too
+				if err := s.requestOne(context.WithoutCancel(ctx)); err != nil { // the last one is answered too
 					fail(err)
 				}
 			}
@@ -209,7 +209,7 @@ func (s *soak) rotate(ctx context.Context) error {
 	if err := s.awaitKeys(ctx, 2); err != nil {
 		return err
 	}
-	if err := s.turn(key); err != nil {
+	if err := s.rotateKey(key); err != nil {
 		return err
 	}
 	select {
@@ -220,8 +220,8 @@ func (s *soak) rotate(ctx context.Context) error {
 	return errors.Join(s.publish(key), s.awaitKeys(ctx, 1))
 }
 
-// turn has callers sign with a key from now on.
-func (s *soak) turn(key *rsa.PrivateKey) error {
+// rotateKey has callers sign with a key from now on.
+func (s *soak) rotateKey(key *rsa.PrivateKey) error {
 	r := &keyring{fixture: fixture{shape: s.shape, key: key}}
 	var err error
 	r.tokens, err = r.mint(0, soakKept)
@@ -252,8 +252,8 @@ func (s *soak) awaitKeys(ctx context.Context, want float64) error {
 	}
 }
 
-// look takes a sample of the server and fails where something was lost or a hit of the memo was wrong.
-func (s *soak) look(ctx context.Context) error {
+// sample takes a sample of the server and fails where something was lost or a hit of the memo was wrong.
+func (s *soak) sample(ctx context.Context) error {
 	m, err := s.server.metrics(ctx)
 	if err != nil {
 		return err
@@ -268,11 +268,11 @@ func (s *soak) look(ctx context.Context) error {
 	percent, _ := m.sum("go_gc_gogc_percent")
 	s.points = append(s.points, soakPoint{live: goal / (1 + percent/100) / 1e6, anonymous: float64(s.server.memory("RssAnon:")) / 1e6,
 		resident: float64(s.server.memory("VmRSS:")) / 1e6, goroutines: goroutines})
-	return s.server.forget()
+	return s.server.truncateLog()
 }
 
-// ask makes one request of a kind that chance chooses, and holds the answer to what it must be.
-func (s *soak) ask(ctx context.Context) error {
+// requestOne makes one request of a kind that chance chooses, and holds the answer to what it must be.
+func (s *soak) requestOne(ctx context.Context) error {
 	kind, dice := 0, mathrand.IntN(100)
 	for dice >= soakKinds[kind].share {
 		dice -= soakKinds[kind].share
@@ -282,7 +282,7 @@ func (s *soak) ask(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, soakPatience)
+	ctx, cancel := context.WithTimeout(ctx, soakTimeout)
 	defer cancel()
 	var reply []byte
 	if err := s.conn.Invoke(ctx, checkMethod, wire, &reply); err != nil {
@@ -332,7 +332,7 @@ func (s *soak) request(kind int) ([]byte, error) {
 	}
 	wire, err := ring.message(token, path)
 	if soakKinds[kind].name == "malformed" {
-		wire = spoil(wire)
+		wire = corrupt(wire)
 	}
 	return wire, err
 }
@@ -344,8 +344,8 @@ func flip(c byte) string {
 	return "A"
 }
 
-// spoil makes a message that does not parse, or whose path no route takes.
-func spoil(wire []byte) []byte {
+// corrupt makes a message that does not parse, or whose path no route takes.
+func corrupt(wire []byte) []byte {
 	switch mathrand.IntN(3) {
 	case 0:
 		return wire[:len(wire)-1-mathrand.IntN(len(wire)/2)] // the outermost length does not hold any more

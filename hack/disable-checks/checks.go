@@ -16,12 +16,12 @@ var checks = []check{
 	{"fromCookies", "a cookie in another's quotes", []string{"if quoted && !found.inFlask(lines, place) {", "if false {"}},
 	{"fromQuery", "one parameter of a name", []string{"if seen {\n\t\t\treturn \"\", errRepeatedQuery", "if seen && false {\n\t\t\treturn \"\", errRepeatedQuery"}},
 	{"fromQuery", "no semicolon beside a parameter", []string{`if strings.Contains(pair, ";") {`, "if false {"}},
-	{"fromQuery", "semicolon elsewhere", []string{"if key, _, _ := strings.Cut(part, \"=\"); spells(key, name) {", "if part != name {"}},
+	{"fromQuery", "semicolon elsewhere", []string{"if key, _, _ := strings.Cut(part, \"=\"); spelledAs(key, name) {", "if part != name {"}},
 	{"fromQuery", "no plus in a parameter", []string{"if strings.IndexByte(value, '+') >= 0 {", "if false {"}},
 	{"fromQuery", "escapes in a parameter's value", []string{"decoded, err := url.PathUnescape(value)", "decoded, err := value, (*url.Error)(nil)"}},
 	{"fromQuery", "bad escapes in a parameter's value", []string{"if err != nil {\n\t\treturn \"\", errQuery", "if err != nil && false {\n\t\treturn \"\", errQuery"}},
-	{"spells", "escapes in a parameter's name", []string{"if c == '%' && len(sent) >= 3 {", "if false {"}},
-	{"spells", "a parameter's whole name", []string{`return sent == ""`, "return true"}},
+	{"spelledAs", "escapes in a parameter's name", []string{"if c == '%' && len(sent) >= 3 {", "if false {"}},
+	{"spelledAs", "a parameter's whole name", []string{`return sent == ""`, "return true"}},
 	{"Find", "one credential of one request", []string{"if found != 0 && raw != tok.Raw {", "if false {"}},
 
 	// How the token is spelled.

@@ -121,22 +121,22 @@ func summary(output string, failed bool) string {
 	return output[strings.LastIndexByte(output, '\n')+1:] + "\n"
 }
 
-// mostSlow is how many of the slowest tests are named, leastSlow the time in seconds below which none is worth it.
+// maxSlow is how many of the slowest tests are named, minSlow the time in seconds below which none is worth it.
 const (
-	mostSlow  = 10
-	leastSlow = 1
+	maxSlow = 10
+	minSlow = 1
 )
 
 // slowest are the tests that took longest, without their subtests. Tests that run in parallel count the time they waited.
 type slowest []event
 
 func (s *slowest) add(e event) {
-	if e.Test == "" || strings.Contains(e.Test, "/") || e.Elapsed < leastSlow {
+	if e.Test == "" || strings.Contains(e.Test, "/") || e.Elapsed < minSlow {
 		return
 	}
 	*s = append(*s, e)
 	slices.SortStableFunc(*s, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
-	*s = (*s)[:min(len(*s), mostSlow)]
+	*s = (*s)[:min(len(*s), maxSlow)]
 }
 
 func (s slowest) print(to io.Writer) {

@@ -95,13 +95,13 @@ func fromQuery(query, name string) (string, error) {
 		key, text, _ := strings.Cut(pair, "=")
 		if strings.Contains(pair, ";") {
 			for part := range strings.SplitSeq(pair, ";") {
-				if key, _, _ := strings.Cut(part, "="); spells(key, name) {
+				if key, _, _ := strings.Cut(part, "="); spelledAs(key, name) {
 					return "", errQuery
 				}
 			}
 			continue
 		}
-		if !spells(key, name) {
+		if !spelledAs(key, name) {
 			continue
 		}
 		if seen {
@@ -122,8 +122,8 @@ func fromQuery(query, name string) (string, error) {
 	return decoded, nil
 }
 
-// spells reports whether a parameter's name as sent is name. It does not allocate: it is asked for each parameter.
-func spells(sent, name string) bool {
+// spelledAs reports whether a parameter's name as sent is name. It does not allocate: it is asked for each parameter.
+func spelledAs(sent, name string) bool {
 	for i := 0; i < len(name); i++ {
 		if sent == "" {
 			return false

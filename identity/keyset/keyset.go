@@ -41,7 +41,7 @@ type Set struct {
 	keys    []key
 	byID    map[string][]int // indexes of keys with a kid
 	unclear []key            // left out: another key has their kid, type and algorithm
-	gone    map[string]int   // kids of sets before it that it has no more, by how many sets ago; set before anybody else sees it
+	retired map[string]int   // kids of sets before it that it has no more, by how many sets ago; set before anybody else sees it
 	unnamed bool             // PEM: no key can have a kid, so a token's is not looked at
 	notices []string
 }
@@ -62,24 +62,24 @@ func (s *Set) Has(kid string) bool { return s != nil && len(s.byID[kid]) > 0 }
 
 // Lost reports whether a token's kid is one of a set before, or of keys that were left out of this one.
 func (s *Set) Lost(kid string) bool {
-	return s != nil && (s.gone[kid] > 0 || slices.ContainsFunc(s.unclear, func(k key) bool { return k.id == kid }))
+	return s != nil && (s.retired[kid] > 0 || slices.ContainsFunc(s.unclear, func(k key) bool { return k.id == kid }))
 }
 
-// GoneSince notes which keys went with the set before. Tokens of those are old, and no reason to ask for newer keys. It is for whoever made
+// NoteRetired notes which keys went with the set before. Tokens of those are old, and no reason to ask for newer keys. It is for whoever made
 // the Set, before anybody else has it.
-func (s *Set) GoneSince(before *Set) {
+func (s *Set) NoteRetired(before *Set) {
 	if before == nil {
 		return
 	}
-	s.gone = make(map[string]int)
-	for kid, ago := range before.gone {
+	s.retired = make(map[string]int)
+	for kid, ago := range before.retired {
 		if !s.Has(kid) && ago < maxSetsAgo {
-			s.gone[kid] = ago + 1
+			s.retired[kid] = ago + 1
 		}
 	}
 	for kid := range before.byID {
 		if !s.Has(kid) {
-			s.gone[kid] = 1
+			s.retired[kid] = 1
 		}
 	}
 }
@@ -164,8 +164,8 @@ func (s *Set) Sum() [sha256.Size]byte { return s.sum }
 // Notices are the keys of the set that are left out, and why.
 func (s *Set) Notices() []string { return s.notices }
 
-// Unclear lists keys that are left out because another has the same kid, type and algorithm.
-func (s *Set) Unclear() []string {
+// Ambiguous lists keys that are left out because another has the same kid, type and algorithm.
+func (s *Set) Ambiguous() []string {
 	var labels []string
 	for _, k := range s.unclear {
 		labels = append(labels, k.label)

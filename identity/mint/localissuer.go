@@ -47,7 +47,7 @@ func OpenLocalIssuer(dir, name string) (*LocalIssuer, error) {
 		}
 		l.made = true
 		if l.key, err = newSigningKey("ES256"); err == nil {
-			l.key, err = l.key.keep(path)
+			l.key, err = l.key.saveTo(path)
 		}
 	}
 	if err != nil {

@@ -76,7 +76,7 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
 // Unwrap gives what is wrong.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-func wrong(field, format string, a ...any) error {
+func fieldErrorf(field, format string, a ...any) error {
 	return &FieldError{Field: field, Err: fmt.Errorf(format, a...)}
 }
 
@@ -131,16 +131,16 @@ func New(c Config) (*Minter, error) {
 		m.config.Issuer = "gatehouse"
 	}
 	if !utf8.ValidString(m.config.Issuer) || len(m.config.Issuer) > 1024 {
-		problems = append(problems, wrong("issuer", "must be UTF-8 of at most 1024 bytes"))
+		problems = append(problems, fieldErrorf("issuer", "must be UTF-8 of at most 1024 bytes"))
 	}
 	if m.config.Lifetime == 0 {
 		m.config.Lifetime = defaultMinted
 	}
 	if m.config.Lifetime < minMinted || m.config.Lifetime > maxMinted {
-		problems = append(problems, wrong("lifetime", "%q is not between %s and %s", m.config.Lifetime, minMinted, maxMinted))
+		problems = append(problems, fieldErrorf("lifetime", "%q is not between %s and %s", m.config.Lifetime, minMinted, maxMinted))
 	}
 	if a := c.Algorithm; a != "" && a != "ES256" && a != "EdDSA" {
-		problems = append(problems, wrong("algorithm", "%q is neither ES256 nor EdDSA", a))
+		problems = append(problems, fieldErrorf("algorithm", "%q is neither ES256 nor EdDSA", a))
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -161,7 +161,7 @@ func (m *Minter) Load() error {
 	switch path := m.kept(); {
 	case m.config.KeyFile != "":
 		if next.current, next.file, err = readSigningKey(m.config.KeyFile); err != nil {
-			err = wrong("key_file", "%w", err)
+			err = fieldErrorf("key_file", "%w", err)
 		}
 	case path != "":
 		next.current, _, err = readSigningKey(path)
@@ -177,7 +177,7 @@ func (m *Minter) Load() error {
 		return err
 	}
 	if a := m.config.Algorithm; a != "" && a != next.current.public.Alg {
-		return wrong("algorithm", "%q, and the key is for %s", a, next.current.public.Alg)
+		return fieldErrorf("algorithm", "%q, and the key is for %s", a, next.current.public.Alg)
 	}
 	m.keys.Store(next)
 	m.succeed(m.succeeds)
@@ -222,7 +222,7 @@ func retire(k *mintKeys, now time.Time, lifetime time.Duration) []retiredKey {
 func (m *Minter) Run(ctx context.Context) error {
 	m.succeed(m.succeeds)
 	m.succeeds = nil // it is not to be held in memory
-	m.keepMade()
+	m.saveGenerated()
 	if m.config.KeyFile == "" {
 		<-ctx.Done()
 		return nil
@@ -242,8 +242,8 @@ func (m *Minter) Run(ctx context.Context) error {
 	return nil
 }
 
-// keepMade puts a key that was made here into Dir.
-func (m *Minter) keepMade() {
+// saveGenerated puts a key that was made here into Dir.
+func (m *Minter) saveGenerated() {
 	m.rotation.Lock()
 	defer m.rotation.Unlock()
 	keys := m.keys.Load()
@@ -258,7 +258,7 @@ func (m *Minter) keepMade() {
 	}
 	next := *keys
 	var err error
-	if next.current, err = keys.current.keep(path); err != nil {
+	if next.current, err = keys.current.saveTo(path); err != nil {
 		m.log.Warn("the signing key cannot be kept, a restart will make another", zap.String("file", path), zap.Error(err))
 		return
 	}
@@ -274,7 +274,7 @@ func (m *Minter) keepMade() {
 func (m *Minter) follow() error {
 	current, file, err := readSigningKey(m.config.KeyFile)
 	if err != nil {
-		return wrong("key_file", "%w", err)
+		return fieldErrorf("key_file", "%w", err)
 	}
 	m.rotation.Lock()
 	defer m.rotation.Unlock()
@@ -283,7 +283,7 @@ func (m *Minter) follow() error {
 		return nil
 	}
 	if a := m.config.Algorithm; a != "" && a != current.public.Alg {
-		return wrong("key_file", "%s: a key for %s, and headers.jwt.algorithm is %s", m.config.KeyFile, current.public.Alg, a)
+		return fieldErrorf("key_file", "%s: a key for %s, and headers.jwt.algorithm is %s", m.config.KeyFile, current.public.Alg, a)
 	}
 	next := &mintKeys{current: current, file: file, retired: keys.retired}
 	if current.public != keys.current.public {

@@ -171,9 +171,9 @@ func readSigningKey(path string) (*signingKey, []byte, error) {
 	return k, raw, nil
 }
 
-// keep writes the key to a file that only its owner may read, and makes the folder. Where the file is there already, it is left
+// saveTo writes the key to a file that only its owner may read, and makes the folder. Where the file is there already, it is left
 // alone and its key returned: of several processes that start at once the first one's key is everybody's.
-func (k *signingKey) keep(path string) (*signingKey, error) {
+func (k *signingKey) saveTo(path string) (*signingKey, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(k.private)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a signing key: %w", err)

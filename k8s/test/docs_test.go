@@ -10,7 +10,7 @@ import (
 
 // TestPages runs the commands of the pages in the example's folder, and reads what they made.
 func TestPages(t *testing.T) {
-	for _, page := range []string{"kubernetes.md", "istio.md", "envoy-gateway.md"} {
+	for _, page := range []string{"kubernetes.md", "kubernetes-injector.md", "istio.md", "envoy-gateway.md"} {
 		text, err := os.ReadFile(filepath.Join(root, "docs", page))
 		if err != nil {
 			t.Fatal(err)

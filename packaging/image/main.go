@@ -138,7 +138,7 @@ func (r release) platform(arch string, binary []byte) (v1.Image, error) {
 	c := is.DeepCopy()
 	c.Created, c.OS, c.Architecture = v1.Time{Time: r.created}, "linux", arch
 	c.Config = v1.Config{
-		Entrypoint: []string{"/usr/bin/gatehouse"}, Cmd: []string{"serve", "--config", "/etc/gatehouse/gatehouse.yaml"},
+		Entrypoint: []string{"/usr/bin/gatehouse"}, Cmd: []string{"serve", "--config", "/etc/gatehouse/gatehouse.yaml", "--wait-for-policy"},
 		User: "65532:65532", WorkingDir: "/etc/gatehouse", ExposedPorts: map[string]struct{}{"9191/tcp": {}, "9192/tcp": {}},
 		Labels: map[string]string{"org.opencontainers.image.title": "gatehouse", "org.opencontainers.image.version": r.version,
 			"org.opencontainers.image.revision": r.commit, "org.opencontainers.image.licenses": "Apache-2.0", "org.opencontainers.image.source": r.source},

@@ -33,7 +33,7 @@ func TestApart(t *testing.T) {
 	call := func(f topdown.BuiltinFunc) (*evaluation, error) {
 		e := &evaluation{until: time.Now().Add(time.Millisecond)}
 		args := []*ast.Term{ast.StringTerm("x")}
-		return e, apart("test.stuck", f, topdown.BuiltinContext{Context: context.Background(), Cancel: e}, args, func(*ast.Term) error { return nil })
+		return e, isolated("test.stuck", f, topdown.BuiltinContext{Context: context.Background(), Cancel: e}, args, func(*ast.Term) error { return nil })
 	}
 	before := Abandoned()
 	for range maxAbandoned() {

@@ -41,7 +41,7 @@ const (
 	MaxPattern = 64 << 10 // bytes of a pattern or template
 	MaxProgram = 1 << 18  // instructions of a compiled regular expression
 
-	apartWork = 1 << 18 // calls with more steps (some nanoseconds each) run apart
+	isolatedWork = 1 << 18 // calls with more steps (some nanoseconds each) run apart
 )
 
 // ErrOverloaded ends an evaluation when too many abandoned calls are still running.
@@ -59,17 +59,17 @@ type Evaluation interface {
 
 // verdict is the result of checking a call's operands.
 type verdict struct {
-	work    int    // steps; above apartWork the call runs apart
+	work    int    // steps; above isolatedWork the call runs apart
 	refused string // the limit it exceeds
 }
 
 // guard says how a built-in is bounded.
 type guard struct {
-	kind    string
-	why     string
-	check   func(args []*ast.Term) verdict // nil: nothing to check
-	instead topdown.BuiltinFunc            // nil: OPA's implementation
-	result  func(*ast.Term) string         // checks the result; nil: nothing to check
+	kind        string
+	why         string
+	check       func(args []*ast.Term) verdict // nil: nothing to check
+	replacement topdown.BuiltinFunc            // nil: OPA's implementation
+	result      func(*ast.Term) string         // checks the result; nil: nothing to check
 }
 
 // Row is a built-in and how it is bounded.
@@ -106,15 +106,15 @@ func init() {
 	for _, b := range ast.Builtins {
 		g, known := guards[b.Name]
 		original := topdown.GetBuiltin(b.Name)
-		if original == nil || known && g.check == nil && g.instead == nil && g.result == nil {
+		if original == nil || known && g.check == nil && g.replacement == nil && g.result == nil {
 			continue
 		}
 		opas[b.Name] = original
 		if !known {
-			g.check = func([]*ast.Term) verdict { return verdict{work: apartWork + 1} }
+			g.check = func([]*ast.Term) verdict { return verdict{work: isolatedWork + 1} }
 		}
-		if g.instead == nil {
-			g.instead = original
+		if g.replacement == nil {
+			g.replacement = original
 		}
 		b.CanSkipBctx = false // the call needs the evaluation's deadline
 		topdown.RegisterBuiltinFunc(b.Name, g.call(b.Name, b.Decl.Arity()))
@@ -131,11 +131,11 @@ func (g guard) call(name string, arity int) topdown.BuiltinFunc {
 			switch v := g.check(args[:min(arity, len(args))]); {
 			case v.refused != "":
 				return limit(name, bctx.Location, v.refused)
-			case v.work > apartWork:
-				return apart(name, g.instead, bctx, args, iter)
+			case v.work > isolatedWork:
+				return isolated(name, g.replacement, bctx, args, iter)
 			}
 		}
-		return g.instead(bctx, args, iter)
+		return g.replacement(bctx, args, iter)
 	}
 }
 
@@ -151,10 +151,10 @@ func (g guard) checked(name string, at *ast.Location, iter func(*ast.Term) error
 
 // limit halts the evaluation.
 func limit(name string, at *ast.Location, text string) error {
-	return halt(name, at, fmt.Errorf("%w: %s", ErrLimit, text))
+	return haltError(name, at, fmt.Errorf("%w: %s", ErrLimit, text))
 }
 
-func halt(name string, at *ast.Location, cause error) error {
+func haltError(name string, at *ast.Location, cause error) error {
 	code := topdown.BuiltinErr
 	if errors.Is(cause, context.DeadlineExceeded) {
 		code = topdown.CancelErr
@@ -170,15 +170,15 @@ type outcome struct {
 	panicked string
 }
 
-// apart runs a call on its own goroutine and waits for it until the evaluation's deadline. Operands are not copied: those from a request are
+// isolated runs a call on its own goroutine and waits for it until the evaluation's deadline. Operands are not copied: those from a request are
 // in memory that the transport does not reuse, and those from a policy's data may be large.
-func apart(name string, f topdown.BuiltinFunc, bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
+func isolated(name string, f topdown.BuiltinFunc, bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 	evaluation, _ := bctx.Cancel.(Evaluation)
 	end := func(cause error) error {
 		if evaluation != nil {
 			evaluation.End(cause)
 		}
-		return halt(name, bctx.Location, cause)
+		return haltError(name, bctx.Location, cause)
 	}
 	if !calls.begin() {
 		return end(ErrOverloaded)

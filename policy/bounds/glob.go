@@ -22,7 +22,7 @@ const (
 func globs(original topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		pattern, subject := stringOf(args[0]), stringOf(args[2])
-		if ways(pattern, len(subject)) <= globChecks {
+		if matchWays(pattern, len(subject)) <= globChecks {
 			return original(bctx, args, iter)
 		}
 		separators, ok := globSeparators(args[1])
@@ -56,8 +56,8 @@ func globbed(args []*ast.Term) verdict {
 	return verdict{work: len(pattern) * n}
 }
 
-// ways bounds the number of ways to match n bytes with a pattern's stars and alternatives.
-func ways(pattern string, n int) int {
+// matchWays bounds the number of ways to match n bytes with a pattern's stars and alternatives.
+func matchWays(pattern string, n int) int {
 	stars, alternatives := 0, 1
 	for i := 0; i < len(pattern); i++ {
 		switch pattern[i] {
@@ -213,7 +213,7 @@ func intersected(args []*ast.Term) verdict {
 		return verdict{refused: "patterns of more than 1000 bytes, or with more than 12 stars"}
 	}
 	if n > 100 || stars > 6 {
-		return verdict{work: apartWork + 1}
+		return verdict{work: isolatedWork + 1}
 	}
 	return verdict{}
 }

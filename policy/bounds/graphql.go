@@ -29,7 +29,7 @@ func graphql(query, schema int) func([]*ast.Term) verdict {
 				return verdict{refused: refused}
 			}
 		}
-		return verdict{work: apartWork + 1}
+		return verdict{work: isolatedWork + 1}
 	}
 }
 

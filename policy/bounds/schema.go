@@ -30,7 +30,7 @@ func sized(args []*ast.Term) verdict {
 		v.work += w.text*16 + w.nodes*64
 	}
 	if refers(args[len(args)-1].Value) {
-		v.work += apartWork
+		v.work += isolatedWork
 	}
 	return v
 }
@@ -218,7 +218,7 @@ func (w *walker) apply(schema, value any, here int) {
 	if !ok || w.refused != "" || !w.spend(1+len(object)) {
 		return
 	}
-	w.own(object, value)
+	w.keywords(object, value)
 	for _, key := range []string{"allOf", "anyOf", "oneOf"} {
 		list, _ := object[key].([]any)
 		for _, s := range list {
@@ -243,8 +243,8 @@ func (w *walker) apply(schema, value any, here int) {
 	w.children(object, value)
 }
 
-// own counts what a schema checks without its subschemas.
-func (w *walker) own(object map[string]any, value any) {
+// keywords counts what a schema checks without its subschemas.
+func (w *walker) keywords(object map[string]any, value any) {
 	size := 1
 	switch x := value.(type) {
 	case string:
@@ -337,13 +337,13 @@ func (w *walker) children(object map[string]any, value any) {
 func (w *walker) targets(ref string) []any {
 	out, known := w.found[ref]
 	if !known {
-		out = w.meant(ref)
+		out = w.resolve(ref)
 		w.found[ref] = out
 	}
 	return out
 }
 
-func (w *walker) meant(ref string) []any {
+func (w *walker) resolve(ref string) []any {
 	base, fragment, _ := strings.Cut(ref, "#")
 	if unescaped, err := url.PathUnescape(fragment); err == nil {
 		fragment = unescaped

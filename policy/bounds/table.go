@@ -29,9 +29,9 @@ var guards = func() map[string]guard {
 	}
 	plainRows(rows)
 	limitedRows(rows)
-	apartRows(rows)
+	isolatedRows(rows)
 	own := func(name, why string, check func([]*ast.Term) verdict, instead func(topdown.BuiltinFunc) topdown.BuiltinFunc) {
-		table[name] = guard{kind: "replaced", why: why, check: check, instead: instead(topdown.GetBuiltin(name))}
+		table[name] = guard{kind: "replaced", why: why, check: check, replacement: instead(topdown.GetBuiltin(name))}
 	}
 	own("glob.match", fmt.Sprintf("where there are many ways to match, by a regular expression; patterns of at most %d bytes, apart from long texts", maxGlob), globbed, globs)
 	own("graph.reachable", "each node is visited once, and the deadline is looked at", nil, reachable)
@@ -112,8 +112,8 @@ func limitedRows(rows func(kind, why string, check func([]*ast.Term) verdict, na
 	rows("limited", "templates without calls of templates and printf, and no more loops than give 32 MiB", rendered, `strings.render_template`)
 }
 
-// apartRows adds the built-ins whose large calls run apart.
-func apartRows(rows func(kind, why string, check func([]*ast.Term) verdict, names string)) {
+// isolatedRows adds the built-ins whose large calls run apart.
+func isolatedRows(rows func(kind, why string, check func([]*ast.Term) verdict, names string)) {
 	values := fmt.Sprintf("values of at most %d parts and %d bytes; large ones apart", MaxNodes, MaxText)
 	rows("apart", values, walked(1, 0), `json.marshal yaml.marshal urlquery.encode_object object.union_n union intersection`)
 	rows("apart", values+", with their indentation", marshalled, `json.marshal_with_options`)
@@ -267,7 +267,7 @@ func subset(args []*ast.Term) verdict {
 	}
 	switch {
 	case length(args[0].Value) < 64 || length(args[1].Value) < 64:
-		return verdict{work: apartWork + 1}
+		return verdict{work: isolatedWork + 1}
 	}
 	return pairs(args)
 }
@@ -297,7 +297,7 @@ func signed(args []*ast.Term) verdict {
 		return v
 	}
 	v := walked(4, 0, 1)(args)
-	v.work += apartWork + 1
+	v.work += isolatedWork + 1
 	return v
 }
 
@@ -308,5 +308,5 @@ func module(args []*ast.Term) verdict {
 	if len(s) > maxModule || open > maxBrackets {
 		return verdict{refused: fmt.Sprintf("a module of more than %d bytes or %d brackets", maxModule, maxBrackets)}
 	}
-	return verdict{work: apartWork + 1}
+	return verdict{work: isolatedWork + 1}
 }

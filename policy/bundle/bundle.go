@@ -21,6 +21,7 @@ import (
 	opa "github.com/open-policy-agent/opa/v1/bundle"
 
 	"gatehouse/policy/rego"
+	"gatehouse/policy/regoerror"
 )
 
 // Bundle is one bundle, read and parsed: modules, data and manifest. It is immutable.
@@ -360,7 +361,8 @@ func (r *reader) readModule(parser *moduleParser, file string) {
 		if i+1 < len(errs) && row(errs[i+1]) == row(e) {
 			continue
 		}
-		r.problem(file, row(e), rego.ErrorText(e))
+		found := regoerror.Parsing(e, string(content))
+		r.problems.Add(Problem{Stage: "reading", Bundle: r.name, File: file, Line: found.Line, Column: found.Column, Source: found.Source, Text: found.Text})
 	}
 	if module != nil {
 		r.bundle.modules[file] = module

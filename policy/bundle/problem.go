@@ -15,6 +15,8 @@ type Problem struct {
 	Bundle string // the bundle's name; empty if the problem belongs to no single bundle
 	File   string // path within the bundle; empty if it belongs to no file
 	Line   int    // from 1; 0 where unknown
+	Column int    // in characters, from 1; 0 where unknown
+	Source string // the line itself; "" where unknown
 	Text   string // what is wrong and, if known, what to do
 }
 

@@ -29,7 +29,7 @@ func (x *explainer) whyCall(f *frame, e *ast.Expr, env env, depth int) (string, 
 	text := x.called(f, name, operands[:n], env, false)
 	if n < len(operands) { // its result goes on: it has none
 		text = strings.TrimSuffix(text, " is false")
-		if err := x.ask(append(bindings(vars(e), env), copied(ast.NewBody(e.Copy()))...), nil, func(topdown.QueryResult) error { return nil }); err != nil {
+		if err := x.query(append(bindings(vars(e), env), copyBody(ast.NewBody(e.Copy()))...), nil, func(topdown.QueryResult) error { return nil }); err != nil {
 			text += ": " + x.failure(f, e, err)
 		} else {
 			text += " has no value"

@@ -42,7 +42,7 @@ func (x *explainer) fail(step *Step, f *frame, tried attempt, depth int) {
 		return
 	}
 	e := f.body[tried.at]
-	step.At, step.Expr = where(writtenOf(f.body, tried.at))
+	step.At, step.Expr = location(writtenOf(f.body, tried.at))
 	for i, env := range tried.envs {
 		if i == maxIterations {
 			step.Found = append(step.Found, "and more")
@@ -80,7 +80,7 @@ func (x *explainer) failure(f *frame, part any, err error) string {
 	if topdownErr, ok := errors.AsType[*topdown.Error](err); ok {
 		message = topdownErr.Message
 	}
-	if len(x.options.Secret) > 0 && x.darkTerm(f, part, map[ast.Var]bool{}) {
+	if len(x.options.Secret) > 0 && x.hiddenTerm(f, part, map[ast.Var]bool{}) {
 		message = withoutValues(message)
 	}
 	return "it failed: " + x.hide.Replace(inOneLine(message, maxMessage))
@@ -173,15 +173,15 @@ func (x *explainer) whyTerm(f *frame, t *ast.Term, env env, depth int) (string, 
 	if len(rules) == 0 {
 		return text, nil
 	}
-	steps, held := x.unheld(f, rules, ref, env, depth)
+	steps, held := x.failedRules(f, rules, ref, env, depth)
 	if len(values) == 0 && !held && err == nil {
 		text = "no rule holds"
 	}
 	return text, steps
 }
 
-// unheld describes every rule for ref that does not hold. held reports whether one does.
-func (x *explainer) unheld(f *frame, rules []*ast.Rule, ref ast.Ref, env env, depth int) (steps []Step, held bool) {
+// failedRules describes every rule for ref that does not hold. held reports whether one does.
+func (x *explainer) failedRules(f *frame, rules []*ast.Rule, ref ast.Ref, env env, depth int) (steps []Step, held bool) {
 	if depth >= maxNested {
 		x.cut = true
 		return nil, false
@@ -202,10 +202,10 @@ func (x *explainer) unheld(f *frame, rules []*ast.Rule, ref ast.Ref, env env, de
 // chain describes a rule and its else branches, up to the one that holds.
 func (x *explainer) chain(f *frame, rule *ast.Rule, extra ast.Body, args *frame, depth int) (steps []Step, held bool) {
 	for link := rule; link != nil; link = link.Else {
-		inner := f.enter(link, copied(extra))
-		inner.take(args)
+		inner := f.enter(link, copyBody(extra))
+		inner.adopt(args)
 		key := fmt.Sprintf("%p %v", link, extra)
-		if x.told[key] {
+		if x.reported[key] {
 			step := x.place(link)
 			step.Above = true
 			steps = append(steps, step)
@@ -215,7 +215,7 @@ func (x *explainer) chain(f *frame, rule *ast.Rule, extra ast.Body, args *frame,
 		if tried.held {
 			return steps, true
 		}
-		x.told[key] = true
+		x.reported[key] = true
 		steps = append(steps, x.failedStep(inner, tried, depth+1))
 	}
 	return steps, false
@@ -328,7 +328,7 @@ func (x *explainer) whyEvery(f *frame, every *ast.Every, env env, depth int) (st
 		return x.whyTerm(f, every.Domain, env, depth)
 	}
 	dark := x.dark(f, every.Domain)
-	inner := &frame{body: every.Body, outer: f, dark: map[ast.Var]bool{}, bound: map[ast.Var]bool{}}
+	inner := &frame{body: every.Body, enclosing: f, dark: map[ast.Var]bool{}, bound: map[ast.Var]bool{}}
 	for _, t := range []*ast.Term{every.Key, every.Value} {
 		if t != nil {
 			for v := range vars(t) {
@@ -360,7 +360,7 @@ func (x *explainer) whyEvery(f *frame, every *ast.Every, env env, depth int) (st
 		if tried.at < 0 || len(tried.envs) == 0 {
 			return false
 		}
-		_, failed := where(writtenOf(inner.body, tried.at))
+		_, failed := location(writtenOf(inner.body, tried.at))
 		text += ": " + failed
 		found, because := x.why(inner, inner.body[tried.at], tried.env(), depth+1)
 		if found != "" {
@@ -414,7 +414,7 @@ func (x *explainer) whyNegated(f *frame, e *ast.Expr, env env, depth int) (strin
 			text = "it is " + notShown
 		}
 		if ref, isRef := terms.Value.(ast.Ref); isRef {
-			return text, x.heldBy(f, ref, env, depth)
+			return text, x.holdingRules(f, ref, env, depth)
 		}
 		return text, nil
 	case []*ast.Term:
@@ -431,8 +431,8 @@ func (x *explainer) whyNegated(f *frame, e *ast.Expr, env env, depth int) (strin
 	return "", nil
 }
 
-// heldBy describes the rules for ref that hold.
-func (x *explainer) heldBy(f *frame, ref ast.Ref, env env, depth int) []Step {
+// holdingRules describes the rules for ref that hold.
+func (x *explainer) holdingRules(f *frame, ref ast.Ref, env env, depth int) []Step {
 	var steps []Step
 	if depth >= maxNested {
 		x.cut = true
@@ -452,8 +452,8 @@ func (x *explainer) heldBy(f *frame, ref ast.Ref, env env, depth int) []Step {
 // heldStep describes a rule that holds, or the else branch of it that does.
 func (x *explainer) heldStep(f *frame, rule *ast.Rule, extra ast.Body, args *frame, depth int) (Step, bool) {
 	for link := rule; link != nil; link = link.Else {
-		inner := f.enter(link, copied(extra))
-		inner.take(args)
+		inner := f.enter(link, copyBody(extra))
+		inner.adopt(args)
 		tried := x.probe(inner, nil)
 		if !tried.held {
 			continue
@@ -499,7 +499,7 @@ func (x *explainer) support(step *Step, f *frame, env env, depth int) {
 		switch terms := e.Terms.(type) {
 		case *ast.Term:
 			if ref, isRef := terms.Value.(ast.Ref); isRef {
-				for _, s := range x.heldBy(f, ref, env, depth) {
+				for _, s := range x.holdingRules(f, ref, env, depth) {
 					step.Because = x.add(step.Because, s)
 				}
 			}
@@ -518,7 +518,7 @@ func (x *explainer) support(step *Step, f *frame, env env, depth int) {
 			if with := x.with(f, e, env); with != "" {
 				text += " (" + with + ")"
 			}
-			step.At, step.Expr = where(f.body[i])
+			step.At, step.Expr = location(f.body[i])
 			step.Found = []string{text}
 		}
 	}

@@ -118,7 +118,7 @@ type explainer struct {
 	secrets map[string]bool // by reference: whether it reads secret input
 
 	queries, steps int
-	told           map[string]bool
+	reported       map[string]bool
 	failed         []failedRule // candidates for nearest misses
 	cut            bool
 }
@@ -140,8 +140,8 @@ func Of(ctx context.Context, e *policy.Entry, input rego.Value, facts policy.Fac
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	inspect := e.Inspect(facts, now)
-	x := &explainer{ctx: ctx, entry: e, inspect: inspect, rego: inspect.Compiler(), input: input, options: o, hide: hider(o.Hide),
-		secrets: map[string]bool{}, told: map[string]bool{}}
+	x := &explainer{ctx: ctx, entry: e, inspect: inspect, rego: inspect.Compiler(), input: input, options: o, hide: redactor(o.Hide),
+		secrets: map[string]bool{}, reported: map[string]bool{}}
 	found = &Explanation{Path: strings.Join(e.Path(), ".")}
 	defer func() {
 		if p := recover(); p != nil {
@@ -272,12 +272,12 @@ func (x *explainer) rules(out *Explanation, ref ast.Ref) {
 			case out.Allowed:
 				x.support(&step, f, tried.env(), 0)
 				if _, t := f.verdict(); t != nil {
-					step.Because = append(step.Because, x.heldBy(f, t.Value.(ast.Ref), tried.env(), 0)...)
+					step.Because = append(step.Because, x.holdingRules(f, t.Value.(ast.Ref), tried.env(), 0)...)
 				}
 			case out.Err == nil:
 				x.denied(&step, f, tried.env())
 			}
-			if out.Err != nil || x.gives(f, tried.env(), out.Decision.Result, ref) {
+			if out.Err != nil || x.produces(f, tried.env(), out.Decision.Result, ref) {
 				out.By = append(out.By, step)
 			}
 			break
@@ -294,9 +294,9 @@ func (x *explainer) rules(out *Explanation, ref ast.Ref) {
 	}
 }
 
-// gives reports whether a rule that holds produces this decision. If the decision is only part of what the rule defines, or is built by
+// produces reports whether a rule that holds produces this decision. If the decision is only part of what the rule defines, or is built by
 // several rules, every rule that holds counts.
-func (x *explainer) gives(f *frame, e env, result rego.Value, ref ast.Ref) bool {
+func (x *explainer) produces(f *frame, e env, result rego.Value, ref ast.Ref) bool {
 	if len(f.rule.Ref()) != len(ref) || f.rule.Head.Value == nil {
 		return true
 	}
@@ -306,12 +306,12 @@ func (x *explainer) gives(f *frame, e env, result rego.Value, ref ast.Ref) bool 
 
 // mayAllow reports whether a rule's value could be an allow, judging by its text.
 func mayAllow(rule *ast.Rule) bool {
-	switch v := chase(rule.Head.Value, rule.Body).(type) {
+	switch v := unifiedValue(rule.Head.Value, rule.Body).(type) {
 	case ast.Boolean:
 		return bool(v)
 	case ast.Object:
 		if allowed := v.Get(ast.InternedTerm("allowed")); allowed != nil {
-			b, isBool := chase(allowed, rule.Body).(ast.Boolean)
+			b, isBool := unifiedValue(allowed, rule.Body).(ast.Boolean)
 			return !isBool || bool(b)
 		}
 		return false
@@ -319,8 +319,8 @@ func mayAllow(rule *ast.Rule) bool {
 	return true
 }
 
-// chase returns what a variable of a body was unified with; other terms are returned as they are.
-func chase(t *ast.Term, body ast.Body) rego.Value {
+// unifiedValue returns what a variable of a body was unified with; other terms are returned as they are.
+func unifiedValue(t *ast.Term, body ast.Body) rego.Value {
 	for range maxNested {
 		if t == nil {
 			return nil
@@ -374,7 +374,7 @@ func (x *explainer) denied(step *Step, f *frame, e env) {
 		found, because := x.whyTerm(f, t, e, 0)
 		step.Found, step.Because = appendText(nil, found), because
 	case at >= 0 && f.body[at].IsCall():
-		step.At, step.Expr = where(writtenOf(f.body, at))
+		step.At, step.Expr = location(writtenOf(f.body, at))
 		found, because := x.why(f, f.body[at], e, 0)
 		step.Found, step.Because = appendText(nil, found), because
 		x.failed = append(x.failed, failedRule{f, e})
@@ -387,7 +387,7 @@ func (f *frame) verdict() (at int, ref *ast.Term) {
 	if t == nil {
 		return -1, nil
 	}
-	if object, ok := chase(t, f.rule.Body).(ast.Object); ok {
+	if object, ok := unifiedValue(t, f.rule.Body).(ast.Object); ok {
 		t = object.Get(ast.InternedTerm("allowed"))
 	}
 	for range maxNested {

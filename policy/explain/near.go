@@ -78,7 +78,7 @@ func (c *candidates) try(anonymous bool) (found []Near) {
 		if d, err := c.x.inspect.Decide(c.x.ctx, input); err != nil || !d.Allowed {
 			continue
 		}
-		found = c.tell(found, &one)
+		found = c.merge(found, &one)
 		found[len(found)-1].Login = anonymous && slices.Contains(personal, one.kind)
 		told++
 		if one.kind == "login" {
@@ -95,8 +95,8 @@ func (c *candidate) same(o *candidate) bool {
 	return c.kind != "input" || slices.Equal(c.at, o.at)
 }
 
-// tell merges a change into those found of the same kind.
-func (c *candidates) tell(found []Near, one *candidate) []Near {
+// merge merges a change into those found of the same kind.
+func (c *candidates) merge(found []Near, one *candidate) []Near {
 	near := Near{Kind: one.kind}
 	if one.kind == "input" {
 		ref := ast.Ref{ast.InputRootDocument}

@@ -15,13 +15,13 @@ import (
 
 // frame is the body of a rule or of an every, with what its evaluation starts from.
 type frame struct {
-	rule  *ast.Rule // nil for an every's body
-	body  ast.Body
-	extra ast.Body             // equations before the body: a function's arguments, a requested key
-	dark  map[ast.Var]bool     // arguments that hold secret values
-	from  map[ast.Var][]string // arguments that are plain copies of part of the input
-	bound map[ast.Var]bool     // an every's variables
-	outer *frame               // for an every's body: the enclosing body
+	rule      *ast.Rule // nil for an every's body
+	body      ast.Body
+	extra     ast.Body             // equations before the body: a function's arguments, a requested key
+	dark      map[ast.Var]bool     // arguments that hold secret values
+	from      map[ast.Var][]string // arguments that are plain copies of part of the input
+	bound     map[ast.Var]bool     // an every's variables
+	enclosing *frame               // for an every's body: the enclosing body
 }
 
 // enter returns the frame of a rule called from f.
@@ -29,13 +29,13 @@ func (f *frame) enter(rule *ast.Rule, extra ast.Body) *frame {
 	return &frame{rule: rule, body: rule.Body, extra: extra}
 }
 
-// given reports whether a variable is bound outside the body: an argument, or an every's variable.
-func (f *frame) given(v ast.Var) bool {
+// boundOutside reports whether a variable is bound outside the body: an argument, or an every's variable.
+func (f *frame) boundOutside(v ast.Var) bool {
 	return f.bound[v] || f.rule != nil && vars(f.rule.Head.Args).Contains(v)
 }
 
 func (f *frame) binder(v ast.Var) (at int, other *ast.Term) {
-	if f.given(v) || f.outer.names(v) {
+	if f.boundOutside(v) || f.enclosing.names(v) {
 		return -1, nil
 	}
 	return binder(v, f.body)
@@ -47,11 +47,11 @@ func (f *frame) names(v ast.Var) bool {
 		return false
 	}
 	at, _ := binder(v, f.body)
-	return at >= 0 || f.given(v) || f.outer.names(v)
+	return at >= 0 || f.boundOutside(v) || f.enclosing.names(v)
 }
 
-// take copies what is known about a function's arguments.
-func (f *frame) take(args *frame) {
+// adopt copies what is known about a function's arguments.
+func (f *frame) adopt(args *frame) {
 	if args != nil {
 		f.dark, f.from = args.dark, args.from
 	}
@@ -163,8 +163,8 @@ func keysOf(x ast.VarSet) func(func(ast.Var) bool) {
 	}
 }
 
-// copied returns a body that may be placed elsewhere: an expression stores its own index.
-func copied(body ast.Body) ast.Body {
+// copyBody returns a body that may be placed elsewhere: an expression stores its own index.
+func copyBody(body ast.Body) ast.Body {
 	out := make(ast.Body, len(body))
 	for i, e := range body {
 		c := *e
@@ -175,20 +175,20 @@ func copied(body ast.Body) ast.Body {
 
 // probe evaluates a frame's body, with the variables of e given, until it holds once or has failed.
 func (x *explainer) probe(f *frame, e env) attempt {
-	body := copied(f.body)
+	body := copyBody(f.body)
 	names := vars(f.body)
 	if f.rule != nil {
 		names.Update(vars(f.rule.Head.Args))
 	}
 	whole := bindings(names, e)
-	whole = append(whole, copied(f.extra)...)
+	whole = append(whole, copyBody(f.extra)...)
 	end := &ast.Expr{Terms: ast.InternedTerm(true), Location: ast.NewLocation(nil, "", 0, 0)}
 	w := &watcher{index: map[*ast.Expr]int{end: len(body)}, best: -1, vars: slices.Sorted(keysOf(names))}
 	for i, expr := range body {
 		w.index[expr] = i
 	}
 	whole = append(append(whole, body...), end)
-	err := x.ask(whole, w, func(topdown.QueryResult) error { return errEnough })
+	err := x.query(whole, w, func(topdown.QueryResult) error { return errEnough })
 	a := attempt{at: w.best, envs: w.envs, held: w.best == len(body)}
 	if err != nil && !errors.Is(err, errEnough) && !a.held {
 		a.err = err
@@ -196,8 +196,8 @@ func (x *explainer) probe(f *frame, e env) attempt {
 	return a
 }
 
-// ask evaluates part of the policy, unless a limit is reached.
-func (x *explainer) ask(body ast.Body, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
+// query evaluates part of the policy, unless a limit is reached.
+func (x *explainer) query(body ast.Body, tracer topdown.QueryTracer, each func(topdown.QueryResult) error) error {
 	if x.queries++; x.queries > maxQueries || x.ctx.Err() != nil {
 		x.cut = true
 		return context.DeadlineExceeded
@@ -226,7 +226,7 @@ func (x *explainer) values(t *ast.Term, e env) (found []rego.Value, err error) {
 		}
 	}
 	body := append(bindings(names, e), ast.Equality.Expr(ast.NewTerm(valueVar), t))
-	err = x.ask(body, nil, func(r topdown.QueryResult) error {
+	err = x.query(body, nil, func(r topdown.QueryResult) error {
 		v := r[valueVar]
 		if v == nil || slices.ContainsFunc(found, func(f rego.Value) bool { return f.Compare(v.Value) == 0 }) {
 			return nil

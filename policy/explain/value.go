@@ -96,8 +96,8 @@ func members(b *strings.Builder, open, end string, terms []*ast.Term, depth int,
 	b.WriteString(end)
 }
 
-// hider redacts texts.
-func hider(texts []string) *strings.Replacer {
+// redactor redacts texts.
+func redactor(texts []string) *strings.Replacer {
 	var pairs []string
 	for _, text := range texts {
 		if len(text) >= 4 {
@@ -131,7 +131,7 @@ func inOneLine(text string, limit int) string {
 	return text
 }
 
-func where(e *ast.Expr) (row int, text string) {
+func location(e *ast.Expr) (row int, text string) {
 	if e.Location != nil {
 		row = e.Location.Row
 	}
@@ -147,10 +147,10 @@ func rowOf(l *ast.Location) int {
 
 // dark reports whether a term holds, or was derived from, a secret value.
 func (x *explainer) dark(f *frame, t *ast.Term) bool {
-	return len(x.options.Secret) > 0 && !isValue(t.Value) && x.darkTerm(f, t, map[ast.Var]bool{})
+	return len(x.options.Secret) > 0 && !isValue(t.Value) && x.hiddenTerm(f, t, map[ast.Var]bool{})
 }
 
-func (x *explainer) darkTerm(f *frame, t any, seen map[ast.Var]bool) bool {
+func (x *explainer) hiddenTerm(f *frame, t any, seen map[ast.Var]bool) bool {
 	if term, isTerm := t.(*ast.Term); isTerm {
 		if at, _, ok := x.origin(f, term, 0); ok {
 			return x.secret(at)
@@ -160,18 +160,18 @@ func (x *explainer) darkTerm(f *frame, t any, seen map[ast.Var]bool) bool {
 	ast.NewGenericVisitor(func(y any) bool {
 		switch y := y.(type) {
 		case ast.Ref:
-			dark = dark || x.darkRef(f, y, seen)
+			dark = dark || x.hiddenRef(f, y, seen)
 			return true
 		case ast.Var:
-			dark = dark || x.darkVar(f, y, seen)
+			dark = dark || x.hiddenVar(f, y, seen)
 		}
 		return dark
 	}).Walk(t)
 	return dark
 }
 
-// darkRef decides for a reference: into the input by its path, to rules by everything that they read.
-func (x *explainer) darkRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
+// hiddenRef decides for a reference: into the input by its path, to rules by everything that they read.
+func (x *explainer) hiddenRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
 	switch {
 	case len(ref) == 0:
 		return false
@@ -191,12 +191,12 @@ func (x *explainer) darkRef(f *frame, ref ast.Ref, seen map[ast.Var]bool) bool {
 			return true
 		}
 	default:
-		if v, isVar := ref[0].Value.(ast.Var); isVar && x.darkVar(f, v, seen) {
+		if v, isVar := ref[0].Value.(ast.Var); isVar && x.hiddenVar(f, v, seen) {
 			return true
 		}
 	}
 	for _, t := range ref[1:] {
-		if v, isVar := t.Value.(ast.Var); isVar && x.darkVar(f, v, seen) {
+		if v, isVar := t.Value.(ast.Var); isVar && x.hiddenVar(f, v, seen) {
 			return true
 		}
 	}
@@ -215,8 +215,8 @@ func inputPath(ref ast.Ref) (path []string) {
 	return path
 }
 
-// darkVar decides for a variable by the expression that binds it.
-func (x *explainer) darkVar(f *frame, v ast.Var, seen map[ast.Var]bool) bool {
+// hiddenVar decides for a variable by the expression that binds it.
+func (x *explainer) hiddenVar(f *frame, v ast.Var, seen map[ast.Var]bool) bool {
 	if seen[v] {
 		return false
 	}
@@ -232,27 +232,27 @@ func (x *explainer) darkVar(f *frame, v ast.Var, seen map[ast.Var]bool) bool {
 	}
 	at, other := f.binder(v)
 	switch {
-	case at < 0 && f.outer != nil:
-		return x.darkVar(f.outer, v, seen)
+	case at < 0 && f.enclosing != nil:
+		return x.hiddenVar(f.enclosing, v, seen)
 	case at < 0:
 		return false
 	case other != nil:
-		return x.darkTerm(f, other, seen)
+		return x.hiddenTerm(f, other, seen)
 	case f.body[at].IsCall():
 		if at, ok := x.originGet(f, f.body[at]); ok {
 			return x.secret(at)
 		}
 		for _, operand := range f.body[at].Operands() {
-			if x.darkTerm(f, operand, seen) {
+			if x.hiddenTerm(f, operand, seen) {
 				return true
 			}
 		}
 		if rules := x.rego.GetRulesExact(f.body[at].Operator()); len(rules) > 0 {
-			return x.darkRef(f, f.body[at].Operator(), seen)
+			return x.hiddenRef(f, f.body[at].Operator(), seen)
 		}
 		return false
 	}
-	return x.darkTerm(f, f.body[at], seen)
+	return x.hiddenTerm(f, f.body[at], seen)
 }
 
 // originGet is origin for an object.get with a constant key.
@@ -294,8 +294,8 @@ func (x *explainer) origin(f *frame, t *ast.Term, depth int) (at []string, each,
 			return from, false, true
 		}
 		i, other := f.binder(v)
-		if i < 0 && f.outer != nil {
-			return x.origin(f.outer, t, depth+1)
+		if i < 0 && f.enclosing != nil {
+			return x.origin(f.enclosing, t, depth+1)
 		}
 		if other == nil || len(f.body[i].With) > 0 {
 			return nil, false, false

@@ -19,15 +19,15 @@ const (
 
 // Copy copies an input or a result, sharing no memory with it, and adds the copy's approximate bytes to size. ok is false if the value is
 // nested deeper than MaxCopied, or cannot be an input.
-func Copy(v Value, size *int64) (own Value, ok bool) { return copied(v, size, 0) }
+func Copy(v Value, size *int64) (own Value, ok bool) { return copyValue(v, size, 0) }
 
-func copied(v Value, size *int64, depth int) (Value, bool) {
+func copyValue(v Value, size *int64, depth int) (Value, bool) {
 	if depth > MaxCopied {
 		return nil, false
 	}
 	*size += termBytes
 	term := func(t *ast.Term) (*ast.Term, bool) {
-		own, ok := copied(t.Value, size, depth+1)
+		own, ok := copyValue(t.Value, size, depth+1)
 		return ast.NewTerm(own), ok
 	}
 	terms := func(list []*ast.Term) ([]*ast.Term, bool) {

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// breath is the number of values after which the reader of a large document yields: a goroutine that does not pause would keep a
+	// yieldEvery is the number of values after which the reader of a large document yields: a goroutine that does not pause would keep a
 	// processor from requests for ten milliseconds at a time.
-	breath = 256
+	yieldEvery = 256
 	// Short repeated texts share one term; at most this many different ones are tracked.
 	maxShared     = 1 << 16
 	maxSharedText = 64
@@ -44,7 +44,7 @@ func ReadJSON(text []byte) (ast.Value, bool) {
 // value returns nil if there is no valid value.
 func (r *valueReader) value(depth int) *ast.Term {
 	r.count++
-	breathe(r.count)
+	yield(r.count)
 	if depth > MaxDepth {
 		return nil
 	}
@@ -165,21 +165,21 @@ func objectOf(pairs [][2]*ast.Term) ast.Value {
 	last := make(map[ast.Value]int, len(pairs))
 	for i, pair := range pairs {
 		last[pair[0].Value] = i
-		breathe(i)
+		yield(i)
 	}
 	object := ast.NewObjectWithCapacity(len(last))
 	for i, pair := range pairs {
 		if last[pair[0].Value] == i {
 			object.Insert(pair[0], pair[1])
 		}
-		breathe(i)
+		yield(i)
 	}
 	return object
 }
 
-// breathe yields to requests now and then.
-func breathe(count int) {
-	if count%breath == 0 {
+// yield yields to requests now and then.
+func yield(count int) {
+	if count%yieldEvery == 0 {
 		runtime.Gosched()
 	}
 }

@@ -90,14 +90,14 @@ func (q *Query) Wants(e *Event) bool {
 		}
 	}
 	return oneOf(q.Subjects, e.Identity.Subject.Decode()) && oneOf(q.Apps, e.App.Decode()) && oneOf(q.Methods, e.Request.Method.Decode()) &&
-		strings.HasPrefix(e.Request.Path.Decode(), q.Path) && q.onRoute(e)
+		strings.HasPrefix(e.Request.Path.Decode(), q.Path) && q.matchesRoute(e)
 }
 
 // oneOf reports whether a value is in the list; an empty list matches all.
 func oneOf(asked []string, is string) bool { return len(asked) == 0 || slices.Contains(asked, is) }
 
-// onRoute matches a route by any of its names.
-func (q *Query) onRoute(e *Event) bool {
+// matchesRoute matches a route by any of its names.
+func (q *Query) matchesRoute(e *Event) bool {
 	if len(q.Routes) == 0 {
 		return true
 	}

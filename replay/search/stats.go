@@ -157,7 +157,7 @@ const (
 	// MostNames is how many names of one kind are counted.
 	MostNames = 10_000
 
-	mostNameLen = 256 // bytes of one
+	maxNameLen = 256 // bytes of one
 )
 
 // topList counts names in bounded memory (Metwally, Agrawal, El Abbadi: Space-Saving). Up to MostNames it is exact;
@@ -175,8 +175,8 @@ type topName struct {
 }
 
 func (t *topList) add(name string, denied bool) {
-	if len(name) > mostNameLen {
-		name = strings.ToValidUTF8(name[:mostNameLen], "") + "..."
+	if len(name) > maxNameLen {
+		name = strings.ToValidUTF8(name[:maxNameLen], "") + "..."
 	}
 	n := t.names[name]
 	switch {

@@ -42,6 +42,7 @@ type PythonApp struct {
 	Python    string        // the interpreter of the application's virtual environment; "" is python3
 	Dir       string        // where the modules are; "" is the current directory
 	Timeout   time.Duration // for the import; 0 is 60 seconds
+	Env       []string      // further variables, as KEY=value
 	Trust     []string      // middleware, as in "shop.middleware.Tenant", declared not to affect routing
 }
 
@@ -130,7 +131,7 @@ func runImporter(ctx context.Context, app PythonApp, framework string) (*importe
 	cmd := exec.CommandContext(ctx, python, append([]string{"-c", script, framework, app.Target}, app.Trust...)...)
 	ownGroup(cmd)
 	cmd.Dir = app.Dir
-	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
+	cmd.Env = append(append(os.Environ(), app.Env...), "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1")
 	cmd.ExtraFiles = []*os.File{answerEnd}
 	cmd.WaitDelay = time.Second
 	var said tail

@@ -44,7 +44,7 @@ func translate(p pyParser) (e Expression, names []string, err error) {
 	if _, failed := regexp2.Compile(string(back.out), regexp2.None); failed != nil {
 		return Expression{}, nil, fmt.Errorf("regular expression %q can't be expressed: %w", p.src, failed)
 	}
-	e.Back = string(back.out)
+	e.Backtracking = string(back.out)
 	if err == nil {
 		e.RE2 = string(linear.out)
 	}
@@ -185,7 +185,7 @@ func (p *pyParser) afterQuantifier() error {
 		p.pos++
 	case p.src[p.pos] == '+' && !p.back:
 		return p.refuse("a possessive quantifier")
-	case p.src[p.pos] == '+' && p.atomHolds():
+	case p.src[p.pos] == '+' && p.atomHasGroup():
 		return p.refuse("a possessive quantifier on a group that captures")
 	case p.src[p.pos] == '+':
 		p.out = append(slices.Insert(p.out, p.atom, []byte("(?>")...), ')')
@@ -219,8 +219,8 @@ func (p *pyParser) dollar() error {
 	return nil
 }
 
-// atomHolds reports whether the quantified item contains a capturing group.
-func (p *pyParser) atomHolds() bool { return strings.Contains(string(p.out[p.atom:]), "(?<g") }
+// atomHasGroup reports whether the quantified item contains a capturing group.
+func (p *pyParser) atomHasGroup() bool { return strings.Contains(string(p.out[p.atom:]), "(?<g") }
 
 var pyRepeat = regexp.MustCompile(`^\{(\d*)(,?)(\d*)\}`)
 

@@ -23,7 +23,7 @@ import (
 const (
 	causeFull       = "full"       // all connections of the listener are taken, and each of them has had an answer
 	causePeer       = "peer"       // likewise those of one peer
-	causeGaveWay    = "gave_way"   // it had no answer yet, and another one wanted its place
+	causeEvicted    = "gave_way"   // it had no answer yet, and another one wanted its place
 	causeSilent     = "silent"     // it has asked nothing for too long after it was made
 	causeIncomplete = "incomplete" // it began a request and did not send the rest of it
 	causeStalled    = "stalled"    // it does not read what it is sent
@@ -32,13 +32,13 @@ const (
 	causeAccept     = "accept"     // the system had no room for it, such as no file descriptor
 )
 
-var connectionCauses = []string{causeFull, causePeer, causeGaveWay, causeSilent, causeIncomplete, causeStalled, causeRequests, causeMemory, causeAccept}
+var connectionCauses = []string{causeFull, causePeer, causeEvicted, causeSilent, causeIncomplete, causeStalled, causeRequests, causeMemory, causeAccept}
 
 const (
-	lookAtConnections = time.Second // how often deadlines are looked at
-	stalledAfter      = 30          // looks: a write that did not get on
-	runOutFor         = time.Minute // how long it is said that connections ran out
-	unreadAfter       = 10          // looks: an answer that is not taken after that counts as one that is not read
+	deadlineInterval = time.Second // how often deadlines are looked at
+	stalledAfter     = 30          // looks: a write that did not get on
+	exhaustionNotice = time.Minute // how long it is said that connections ran out
+	unreadAfter      = 10          // looks: an answer that is not taken after that counts as one that is not read
 )
 
 // Connections are those of all listeners: how many there are, who has them, and what they hold. A connection that has had an answer is never cut
@@ -55,27 +55,27 @@ type Connections struct {
 	all   map[*Conn]struct{}
 	count map[string]int // by listener
 	peers map[peerOf]int
-	out   map[string]*ranOut // by listener
+	out   map[string]*exhaustion // by listener
 }
 
 type peerOf struct{ listener, peer string }
 
-// ranOut is when connections of a listener last ran out, and how often.
-type ranOut struct {
+// exhaustion is when connections of a listener last ran out, and how often.
+type exhaustion struct {
 	at    time.Time
 	times int
 }
 
 // Watch looks at the connections until the process leaves.
 func (c *Connections) Watch(ctx context.Context) {
-	tick := time.NewTicker(lookAtConnections)
+	tick := time.NewTicker(deadlineInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			c.look()
+			c.enforceDeadlines()
 		}
 	}
 }
@@ -99,7 +99,7 @@ type connectionLimits struct {
 
 // New is for all listeners of a server.
 func New(c config.Listen, r prometheus.Registerer) *Connections {
-	out := &Connections{all: map[*Conn]struct{}{}, count: map[string]int{}, peers: map[peerOf]int{}, out: map[string]*ranOut{},
+	out := &Connections{all: map[*Conn]struct{}{}, count: map[string]int{}, peers: map[peerOf]int{}, out: map[string]*exhaustion{},
 		limits: connectionLimits{perListener: c.MaxConnections, perPeer: c.PerPeer(), requests: int64(c.MaxRequests), bytes: int64(c.MaxPending),
 			first: time.Duration(c.FirstRequest), request: time.Duration(c.RequestTimeout)},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_connections_refused_total",
@@ -137,7 +137,7 @@ func (g *guarded) Accept() (net.Conn, error) {
 		raw, err := g.Listener.Accept()
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
-				g.all.ranOut(g.name, causeAccept)
+				g.all.countRefused(g.name, causeAccept)
 			}
 			return nil, err
 		}
@@ -185,7 +185,7 @@ func (c *Connections) admit(n *Conn) bool {
 			cause = causePeer
 		}
 	case c.count[n.listener] >= c.limits.perListener:
-		if victim = c.yields(n.listener, c.mostUnanswered(n.listener)); victim == nil {
+		if victim = c.yields(n.listener, c.busiestUnanswered(n.listener)); victim == nil {
 			cause = causeFull
 		}
 	}
@@ -201,10 +201,10 @@ func (c *Connections) admit(n *Conn) bool {
 	c.mu.Unlock()
 	switch {
 	case cause != "":
-		c.ranOut(n.listener, cause)
+		c.countRefused(n.listener, cause)
 		return false
 	case victim != nil:
-		c.ranOut(n.listener, causeGaveWay)
+		c.countRefused(n.listener, causeEvicted)
 		_ = victim.Close() // whoever serves it finds it closed
 	}
 	return true
@@ -220,8 +220,8 @@ func (c *Connections) yields(listener, peer string) (victim *Conn) {
 	return victim
 }
 
-// mostUnanswered is the peer that has most connections without an answer. Its caller holds mu.
-func (c *Connections) mostUnanswered(listener string) (peer string) {
+// busiestUnanswered is the peer that has most connections without an answer. Its caller holds mu.
+func (c *Connections) busiestUnanswered(listener string) (peer string) {
 	count := map[string]int{}
 	for one := range c.all {
 		if one.listener == listener && !one.answered.Load() {
@@ -247,18 +247,18 @@ func (c *Connections) remove(n *Conn) {
 	}
 }
 
-// ranOut notes that there was no connection left for somebody.
-func (c *Connections) ranOut(listener, cause string) {
+// exhaustion notes that there was no connection left for somebody.
+func (c *Connections) countRefused(listener, cause string) {
 	c.refused.WithLabelValues(listener, cause).Inc()
-	c.say(listener)
+	c.noteExhausted(listener)
 }
 
-// say has it said for a while that a listener ran out of connections.
-func (c *Connections) say(listener string) {
+// noteExhausted has it said for a while that a listener ran out of connections.
+func (c *Connections) noteExhausted(listener string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out[listener] == nil {
-		c.out[listener] = &ranOut{}
+		c.out[listener] = &exhaustion{}
 	}
 	c.out[listener].at = time.Now()
 	c.out[listener].times++
@@ -269,7 +269,7 @@ func (c *Connections) Degraded() (list []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, listener := range listenerNames {
-		if out := c.out[listener]; out != nil && time.Since(out.at) < runOutFor {
+		if out := c.out[listener]; out != nil && time.Since(out.at) < exhaustionNotice {
 			list = append(list, fmt.Sprintf("listen.%s: connections ran out: %d of %d are open, %d were refused or had to give way since the start",
 				listener, c.count[listener], c.limits.perListener, out.times))
 		}
@@ -277,8 +277,8 @@ func (c *Connections) Degraded() (list []string) {
 	return list
 }
 
-// look cuts off what does not get on.
-func (c *Connections) look() {
+// enforceDeadlines cuts off what does not get on.
+func (c *Connections) enforceDeadlines() {
 	tick := c.tick.Add(1)
 	now := time.Now()
 	c.mu.Lock()
@@ -327,7 +327,7 @@ func (c *Connections) shed() {
 			return
 		}
 		victim.cut(cause)
-		c.say(victim.listener)
+		c.noteExhausted(victim.listener)
 	}
 }
 
@@ -381,7 +381,7 @@ func (c *Conn) overdue(now time.Time, tick int64) string {
 	}
 	oldest, deciding := c.frames.incomplete(tick)
 	switch {
-	case oldest > int64(c.all.limits.request/lookAtConnections)+1:
+	case oldest > int64(c.all.limits.request/deadlineInterval)+1:
 		return causeIncomplete
 	case !c.answered.Load() && !deciding && now.Sub(c.since) > c.all.limits.first:
 		return causeSilent

@@ -171,7 +171,7 @@ func (m *Table) row(r *replay.Record, route replay.Route) (*row, []string, error
 	}
 	out.reads = reads.Any
 	var notes []string
-	for _, path := range uncarried {
+	for _, path := range unsupportedParts {
 		if reads.Any(path...) && plainAt(out.input, path...) != nil {
 			notes = append(notes, "input."+strings.Join(path, "."))
 		}
@@ -193,8 +193,8 @@ func (m *Table) row(r *replay.Record, route replay.Route) (*row, []string, error
 	return out, slices.Compact(notes), nil
 }
 
-// uncarried are the parts of an input that a table has no key for.
-var uncarried = [][]string{{"peer"}, {"source_principal"}, {"attributes", "source"}, {"attributes", "destination"}, {"attributes", "contextExtensions"},
+// unsupportedParts are the parts of an input that a table has no key for.
+var unsupportedParts = [][]string{{"peer"}, {"source_principal"}, {"attributes", "source"}, {"attributes", "destination"}, {"attributes", "contextExtensions"},
 	{"attributes", "metadataContext"}, {"attributes", "routeMetadataContext"}, {"attributes", "tlsSession"}, {"attributes", "request", "time"},
 	{"attributes", "request", "http", "id"}}
 

@@ -28,6 +28,26 @@ app: {{ .Values.app.name | quote }}
 {{ $i.repository }}{{ if $i.digest }}@{{ $i.digest }}{{ else }}:{{ $i.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
+{{/* The namespaces of the pods that Gatehouse is in: a pod mounts no ConfigMap and no Secret of another one. */}}
+{{- define "gatehouse.podNamespaces" -}}
+{{- if eq .Values.mode "service" -}}
+{{ toJson (dict "list" (list .Release.Namespace)) }}
+{{- else if eq .Values.for "envoy-gateway" -}}
+{{ toJson (dict "list" (list .Values.gateway.systemNamespace)) }}
+{{- else -}}
+{{ include "gatehouse.envoyNamespaces" . }}
+{{- end -}}
+{{- end }}
+
+{{/* Those of the application's pods. */}}
+{{- define "gatehouse.envoyNamespaces" -}}
+{{- if and .Values.injector.enabled .Values.injector.namespaces -}}
+{{ toJson (dict "list" .Values.injector.namespaces) }}
+{{- else -}}
+{{ toJson (dict "list" (list (.Values.app.namespace | default .Release.Namespace))) }}
+{{- end -}}
+{{- end }}
+
 {{/* TLS between Envoy and Gatehouse by Gatehouse itself: where they are on two machines and no mesh does it. */}}
 {{- define "gatehouse.tls" -}}
 {{- if and (eq .Values.mode "service") (ne .Values.for "istio") .Values.tls.secretName -}}
@@ -43,7 +63,11 @@ yes
 {{- /* The socket is in a volume that only Envoy and Gatehouse mount: that is who may use it, whatever their user ids are. */ -}}
 {{- $_ := set $listen "grpc" (list "unix:/run/gatehouse/gatehouse.sock") -}}
 {{- $_ := set $listen "socket" (dict "mode" "0666") -}}
+{{- /* A native sidecar ends after all that could ask; the injector says for each pod whether it is one. */ -}}
 {{- $_ := set $listen "drain_delay" "0s" -}}
+{{- if $v.injector.enabled -}}
+{{- $_ := set $listen "drain_delay" "${GATEHOUSE_DRAIN_DELAY}" -}}
+{{- end -}}
 {{- else -}}
 {{- $_ := set $listen "grpc" (list ":9191") -}}
 {{- $_ := set $listen "drain_delay" $v.drain.delay -}}
@@ -111,7 +135,7 @@ seccompProfile: {type: RuntimeDefault}
 name: gatehouse
 image: {{ include "gatehouse.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-args: [serve, --config, /etc/gatehouse/gatehouse.yaml]
+args: [serve, --config, /etc/gatehouse/gatehouse.yaml, --wait-for-policy]
 {{- with .Values.env }}
 env:
   {{- toYaml . | nindent 2 }}
@@ -147,6 +171,7 @@ volumeMounts:
   - {name: gatehouse-state, mountPath: /var/lib/gatehouse}
   {{- if eq .Values.mode "sidecar" }}
   - {name: gatehouse-socket, mountPath: /run/gatehouse}
+  {{- include "gatehouse.noTokenMount" . | nindent 2 }}
   {{- end }}
 {{- end }}
 
@@ -198,6 +223,15 @@ projected:
 
 {{- define "gatehouse.socketVolume" -}}
 name: gatehouse-socket
+emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end }}
+
+{{/* The pod may have a token of the API server's, which Kubernetes mounts into every container that has nothing at this path. */}}
+{{- define "gatehouse.noTokenMount" -}}
+- {name: gatehouse-no-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+{{- end }}
+{{- define "gatehouse.noTokenVolume" -}}
+name: gatehouse-no-token
 emptyDir: {medium: Memory, sizeLimit: 1Mi}
 {{- end }}
 

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"fmt"
@@ -13,11 +13,22 @@ import (
 
 const shownGroups = 100 // groups that people are shown; JSON has all
 
-// printTable writes what came of a replay for people.
-func printTable(w io.Writer, expect []replay.Expected, t *replay.Report) error {
+// Replay writes what came of a replay: as text, markdown or json.
+func Replay(w io.Writer, format string, expect []replay.Expected, t *replay.Report) error {
+	switch format {
+	case "json":
+		return replayJSON(w, expect, t)
+	case "markdown":
+		return replayMarkdown(w, expect, t)
+	}
+	return replayText(w, expect, t)
+}
+
+// replayText writes it for people.
+func replayText(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	out := terminal.To(w)
 	var b strings.Builder
-	fmt.Fprintln(&b, out.Paint(terminal.Bold, headline(t, expect)))
+	fmt.Fprintln(&b, out.Paint(terminal.Bold, summaryLine(t, expect)))
 	for i, g := range t.Groups {
 		if i == shownGroups {
 			fmt.Fprintf(&b, "\nand %s more kinds of changes: -o json has them all\n", terminal.Thousands(len(t.Groups)-shownGroups))
@@ -46,8 +57,8 @@ func printTable(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	return err
 }
 
-// headline is the sum in one line.
-func headline(t *replay.Report, expect []replay.Expected) string {
+// summaryLine is the sum in one line.
+func summaryLine(t *replay.Report, expect []replay.Expected) string {
 	text := terminal.Thousands(t.Changed)
 	if t.Changed == 0 {
 		text = "none"
@@ -129,10 +140,10 @@ func callerText(e *replay.Example) string {
 	return fmt.Sprintf("  %s (%s)", terminal.Visible(e.Subject), terminal.Visible(strings.Join(e.Roles, ", ")))
 }
 
-// printMarkdown writes what came of a replay for a pull request.
-func printMarkdown(w io.Writer, expect []replay.Expected, t *replay.Report) error {
+// replayMarkdown writes what came of a replay for a pull request.
+func replayMarkdown(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s**\n", headline(t, expect))
+	fmt.Fprintf(&b, "**%s**\n", summaryLine(t, expect))
 	if len(t.Groups) > 0 {
 		b.WriteString("\n| decisions | route | before | after | such as |\n|---:|---|---|---|---|\n")
 	}
@@ -165,8 +176,8 @@ func code(text string) string {
 	return "`" + strings.NewReplacer("|", `\|`, "`", "'").Replace(terminal.Visible(text)) + "`"
 }
 
-// printReplayJSON writes what came of a replay for programs.
-func printReplayJSON(w io.Writer, expect []replay.Expected, t *replay.Report) error {
+// replayJSON writes what came of a replay for programs.
+func replayJSON(w io.Writer, expect []replay.Expected, t *replay.Report) error {
 	type missed struct {
 		At     string `json:"at"`
 		Change string `json:"change"`
@@ -188,8 +199,8 @@ func printReplayJSON(w io.Writer, expect []replay.Expected, t *replay.Report) er
 	return terminal.JSON(w).Encode(out)
 }
 
-// sizeOf is how many bytes of lines a log has; 0 where that cannot be told before it is read.
-func sizeOf(file string) int64 {
+// SizeOf is how many bytes of lines a log has; 0 where that cannot be told before it is read.
+func SizeOf(file string) int64 {
 	info, err := os.Stat(file)
 	if err != nil || !info.Mode().IsRegular() {
 		return 0
@@ -206,8 +217,8 @@ func sizeOf(file string) int64 {
 	return info.Size()
 }
 
-// progress is one line: a bar where the total is known, the number of decisions, and how fast.
-func progress(events, bytes, total int64, took time.Duration) string {
+// Progress is one line: a bar where the total is known, the number of decisions, and how fast.
+func Progress(events, bytes, total int64, took time.Duration) string {
 	const width = 30
 	rate := float64(events) / max(took.Seconds(), 0.001)
 	text := fmt.Sprintf("%s decisions, %s a second", terminal.Thousands(events), terminal.Thousands(int64(rate)))

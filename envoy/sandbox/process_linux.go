@@ -1,8 +1,0 @@
-package sandbox
-
-import "syscall"
-
-// processAttributes puts a child into a group of its own and has the kernel end it should we be killed.
-func processAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-}
