@@ -184,7 +184,7 @@ func (r *reader) get(ctx context.Context, path string, query url.Values) ([]byte
 	}
 	response, err := r.client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("asking %s: %w", upstream.Shown(r.server), upstream.Brief(err))
+		return nil, fmt.Errorf("asking %s: %w", upstream.Redacted(r.server), upstream.Truncate(err))
 	}
 	defer response.Body.Close()
 	switch response.StatusCode {
@@ -193,11 +193,11 @@ func (r *reader) get(ctx context.Context, path string, query url.Values) ([]byte
 	case http.StatusNotFound:
 		return nil, errAbsent
 	case http.StatusUnauthorized:
-		return nil, fmt.Errorf("%s does not know who asks (401): has the token or certificate ended?", upstream.Shown(r.server))
+		return nil, fmt.Errorf("%s does not know who asks (401): has the token or certificate ended?", upstream.Redacted(r.server))
 	case http.StatusForbidden:
-		return nil, fmt.Errorf("%s forbids it (403): the user needs the verb list for all namespaces", upstream.Shown(r.server))
+		return nil, fmt.Errorf("%s forbids it (403): the user needs the verb list for all namespaces", upstream.Redacted(r.server))
 	}
-	return nil, fmt.Errorf("%s answers %s", upstream.Shown(r.server), response.Status)
+	return nil, fmt.Errorf("%s answers %s", upstream.Redacted(r.server), response.Status)
 }
 
 // add makes a list of items. In an answer of the server's they have no kind, and a record of who set which field.
