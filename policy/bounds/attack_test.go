@@ -27,7 +27,7 @@ const (
 	// hangGuard is far beyond the deadline even on a loaded machine, and far below what hostile operands took without limits: minutes, or for
 	// ever.
 	hangGuard = time.Minute
-	memory   = 1 << 30 // bytes that one decision may allocate
+	memory    = 1 << 30 // bytes that one decision may allocate
 )
 
 // TestEveryBuiltinIsInTheTable compares the table with the linked OPA: a new built-in has to be reviewed.
