@@ -47,7 +47,7 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 		r.deltas = s.Verification == nil // a signature covers a whole bundle
 		var o *origin.HTTP
 		if o, err = origin.NewHTTP(c.Service, c.URL, c.LongPoll, r.tarball()); err == nil {
-			r.from, r.identity, r.origin = upstream.Shown(o.URL()), identityOf(o.URL()), o
+			r.from, r.identity, r.origin = upstream.Redacted(o.URL()), identityOf(o.URL()), o
 		}
 	}
 	if err != nil {
@@ -66,10 +66,10 @@ func (m *Manager) newRemote(s Source) (*remote, error) {
 // identityOf returns a URL's identity without secrets: the query is hashed, so URLs that differ only there are different.
 func identityOf(u *url.URL) string {
 	if u.RawQuery == "" {
-		return upstream.Shown(u)
+		return upstream.Redacted(u)
 	}
 	sum := sha256.Sum256([]byte(u.String()))
-	return upstream.Shown(u) + "?" + hex.EncodeToString(sum[:8])
+	return upstream.Redacted(u) + "?" + hex.EncodeToString(sum[:8])
 }
 
 // usePin activates the pinned bundle of a source that is unreachable, if nothing of that source is active yet.

@@ -80,13 +80,13 @@ func TestTryAgain(t *testing.T) {
 		}
 	})
 	l.refused("publishing", "GET /orders has no rule")
-	l.manager.TryAgain()
+	l.manager.RetryRefused()
 	waitFor(t, func() bool { return attempts.Load() >= 2 })
 	if n := l.logs.FilterMessage(never).Len(); n != 1 {
 		t.Errorf("the same was logged %d times", n)
 	}
 	refuse.Store(false)
-	l.manager.TryAgain()
+	l.manager.RetryRefused()
 	l.active("v1")
 }
 
@@ -96,7 +96,7 @@ func TestWhatCannotPassIsNotTriedAgain(t *testing.T) {
 	l.put(map[string]string{"authz.rego": "package authz\n\nallow := nothing\n"})
 	l.begin(l.source(nil))
 	l.refused("compiling", "nothing")
-	l.manager.TryAgain()
+	l.manager.RetryRefused()
 	l.put(serial(1)) // after it in the queue
 	l.active("v1")
 	if l.logs.FilterMessage("a bundle that was refused is tried again").Len() != 0 {

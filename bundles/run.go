@@ -316,9 +316,9 @@ func (s *source) scheduleRetry(retryable bool, took time.Duration) {
 	s.retry.at = time.Now().Add(upstream.Jitter(max(pause, retryShare*took)))
 }
 
-// TryAgain says that something has changed that a bundle may have failed on: routes, keys. Refused bundles are tried again soon. It never
+// RetryRefused says that something has changed that a bundle may have failed on: routes, keys. Refused bundles are tried again soon. It never
 // blocks.
-func (m *Manager) TryAgain() {
+func (m *Manager) RetryRefused() {
 	select {
 	case m.retrySignal <- struct{}{}:
 	default: // already signalled

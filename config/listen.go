@@ -5,7 +5,7 @@ type Listen struct {
 	GRPC           []string         `yaml:"grpc" doc:"Addresses of the ext_authz gRPC service: host:port or unix:/path.sock. Default: [\"127.0.0.1:9191\"]."`
 	HTTP           *HTTP            `yaml:"http" doc:"Authorization over HTTP, for proxies that do not speak Envoy's gRPC. grpc may then be an empty list. Default: none."`
 	Admin          string           `yaml:"admin" doc:"Address of /healthz, /readyz, /metrics and /status, read-only. Empty string: none. Default: 127.0.0.1:9192."`
-	Control        string           `yaml:"control" doc:"A unix socket (unix:/path.sock, mode 0600) for gatehouse bundle rollback, unpin and history: the only place that changes anything. Default: none."`
+	Control        string           `yaml:"control" doc:"A unix socket (unix:/path.sock, mode 0600) for gatehouse reload, status, and bundle rollback, unpin and history: the only place that changes anything. Default: none."`
 	JWKS           string           `yaml:"jwks" doc:"Address at which applications find the keys of headers.jwt: HTTP, GET /.well-known/jwks.json and nothing else. Default: none."`
 	Directory      *ListenDirectory `yaml:"directory" doc:"Where applications ask the directory and the policy themselves, as Aserto's clients do: docs/clients.md. Default: none."`
 	TLS            *TLS             `yaml:"tls" doc:"TLS on the TCP addresses of grpc and http. Default: none, so keep to loopback or a unix socket."`

@@ -95,5 +95,5 @@ func (c *Config) ValidateServices(found *Problems) {
 	}
 }
 
-// PastDir is where bundles are kept by their digest.
-func (c *Config) PastDir() string { return filepath.Join(c.StateDir, "bundles-by-digest") }
+// ArchiveDir is where bundles are kept by their digest.
+func (c *Config) ArchiveDir() string { return filepath.Join(c.StateDir, "bundles-by-digest") }

@@ -57,15 +57,15 @@ func (l *Log) appendSpool(ctx context.Context, e *record.Entry) error {
 // room for it. Once it is known that there is none, OnFull decides. Where there was none for all of MaxWait nobody waits any more until
 // there is: one request after the other would only be slower, and be lost all the same.
 func (l *Log) waitSpool(ctx context.Context, packed []byte) error {
-	l.spool.Hurry()
+	l.spool.RequestSegment()
 	timer := time.NewTimer(l.waitBudget(ctx))
 	defer timer.Stop()
 	for !l.closed.Load() {
-		room := l.spool.AwaitRoom()
+		room := l.spool.RoomChanged()
 		if l.spool.Append(record.KindEntry, packed) {
 			return nil
 		}
-		if l.spool.Stuck() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.StuckFor() > l.cfg.MaxWait) {
+		if l.spool.Full() && (l.cfg.OnFull != OnFullWait || l.failing() || l.spool.FullSince() > l.cfg.MaxWait) {
 			return l.countLost(causeFull)
 		}
 		select {
@@ -101,7 +101,7 @@ func (l *Log) reserve(e *record.Entry) {
 	}
 	if n := int64(e.InputSize); l.kept.Add(n) > l.cfg.QueueBytes {
 		l.kept.Add(-n)
-		l.packer.LetGo(e)
+		l.packer.ReleaseInput(e)
 	}
 }
 

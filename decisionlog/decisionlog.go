@@ -289,7 +289,7 @@ func (l *Log) openSpool(before *Log) (err error) {
 		return nil
 	case before != nil && before.spool != nil && before.cfg.Dir == l.cfg.Dir && before.spool.Retain():
 		l.spool, l.after = before.spool, before
-		l.spool.Adopt(l.cfg.spool())
+		l.spool.Reconfigure(l.cfg.spool())
 		return nil
 	}
 	if l.spool, err = spool.New(l.cfg.spool()); err != nil {

@@ -28,7 +28,7 @@ func (w *writer) resume() {
 			w.log.cfg.Logger.Warn("decisions that were written to the decision log before the last end may be written again", zap.String("sink", w.sink.cfg.String()), zap.Error(err))
 		}
 	}
-	spool.Guarded(w.skip)
+	spool.CatchFault(w.skip)
 	w.seen = nil
 	w.sync()
 	w.place(w.cur, true) // before anything is written, so that the next start looks for it in the file that it goes to
@@ -77,7 +77,7 @@ func (w *writer) readTail() error {
 	}
 	size := uint64(info.Size())
 	if size < was.Size { // the power failed: what the disk has is less than what was written
-		w.cur, was = w.sink.reader.Back()
+		w.cur, was = w.sink.reader.Rewind()
 		w.done = w.cur
 	}
 	from := min(was.Size, size)

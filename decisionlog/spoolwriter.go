@@ -77,7 +77,7 @@ func (l *Log) takeOver(ctx context.Context) bool {
 				return false
 			}
 			<-l.after.done // its Run is about to return, and we are the last
-			l.spool.Regain()
+			l.spool.Reacquire()
 		}
 		l.after = nil
 	}
@@ -110,7 +110,7 @@ func (l *Log) startWriters(ctx, drain context.Context) (stopped <-chan bool) {
 func (l *Log) runWriter(ctx, drain context.Context, s *sink) bool {
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 		w := l.newWriter(s, drain)
-		w.cur, w.exact = s.reader.Own(w)
+		w.cur, w.exact = s.reader.Claim(w)
 		w.done = w.cur
 		clean, panicked := w.runSafely(ctx)
 		if !panicked {
@@ -152,7 +152,7 @@ func (w *writer) runSafely(ctx context.Context) (clean, panicked bool) {
 func (l *Log) endSpool(ended bool) {
 	if ended {
 		l.spool.Seal()
-		if l.spool.Settled(l.cfg.DrainTimeout) {
+		if l.spool.AwaitWrites(l.cfg.DrainTimeout) {
 			l.spool.Close()
 			return
 		}
@@ -292,10 +292,10 @@ func (w *writer) sleep(ctx context.Context) {
 	if w.stalled() {
 		return
 	}
-	w.spool.WakeNext() // and whoever appends wakes all that may have said so
+	w.spool.RequestWake() // and whoever appends wakes all that may have said so
 	peek := w.cur
 	more := true
-	spool.Guarded(func() { _, more = peek.Next() })
+	spool.CatchFault(func() { _, more = peek.Next() })
 	if more || !peek.SameSegment(w.cur) {
 		return
 	}
@@ -329,7 +329,7 @@ func (w *writer) stalled() bool {
 		looks, after = stallPolls/10, stallAfter/20
 	}
 	if w.stallPolls++; w.stallPolls > looks && time.Since(w.stallSince) > after {
-		w.spool.Hollow(w.cur)
+		w.spool.AbandonReserved(w.cur)
 	}
 	return true
 }
@@ -342,7 +342,7 @@ func (w *writer) fill(ctx context.Context) (moved bool) {
 		switch {
 		case p == nil:
 		case spool.IsFault(p):
-			if d := w.spool.CutOff(&w.cur, w.log.cfg.Clock()); d.Bytes > 0 {
+			if d := w.spool.SkipTruncated(&w.cur, w.log.cfg.Clock()); d.Bytes > 0 {
 				w.damage(d)
 			}
 			moved = true
@@ -463,7 +463,7 @@ func (w *writer) sentSome() {
 func (w *writer) place(at spool.Cursor, durable bool) {
 	w.done = at
 	if regular := w.info != nil && w.info.Mode().IsRegular(); regular && !durable && time.Since(w.placed) < positionInterval {
-		w.sink.reader.Moved(w, at)
+		w.sink.reader.Advance(w, at)
 		return
 	}
 	w.placed = time.Now()

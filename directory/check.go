@@ -33,7 +33,7 @@ func (s *Snapshot) check(q Question, now time.Time, b *Dependencies) (bool, erro
 		return false, err
 	}
 	a := s.asker(now)
-	o, ok, subject, known := s.findBoth(t.id, q.Object.ID, st.id, q.Subject.ID)
+	o, ok, subject, known := a.find(t.id, q.Object.ID, st.id, q.Subject.ID, len(p.use(n).pairs) > 0)
 	if a.basis = b; b != nil {
 		a.noteName(t.id, q.Object.ID, o, ok)
 		a.noteName(st.id, q.Subject.ID, subject, known)
@@ -74,10 +74,13 @@ type asker struct {
 
 	scope      *use     // of the named node whose parts are evaluated; nil: each question is a named node itself
 	use        *use     // of the evaluated node
-	setsFilled bool     // sets is filled
+	climbing   bool     // sets has the subject's own sets
 	partial    bool     // sets is incomplete because of the limits
-	sets       []member // the sets that contain the subject
+	sets       []member // sets that contain the subject, nearest first
 	inSets     table    // the same by key
+	expanded   int      // so many of sets were looked up: the sets that contain them are there too
+	prefetched int      // and so many are on their way
+	climbWork  int      // relations that may still be read for sets
 	memo       table    // verdicts of permissions; open during evaluation
 	seen       table    // of descend: visited without success
 	queue      []member
@@ -130,7 +133,7 @@ func (a *asker) setSubject(t typeID, id string, sub relID) {
 
 func (a *asker) setNumber(t typeID, n number, known bool, sub relID) {
 	a.typ, a.sub, a.n, a.known, a.isAll = t, sub, n, known, presenceUnknown
-	a.setsFilled, a.partial, a.use = false, false, nil
+	a.climbing, a.partial, a.use = false, false, nil
 }
 
 // wildcardObject is the wildcard object of the subject's type.
@@ -161,7 +164,7 @@ func (a *asker) ask(o number, n node) (bool, error) {
 		u = a.p.use(n)
 	}
 	if u != a.use {
-		a.use, a.setsFilled, a.partial = u, false, false
+		a.use, a.climbing, a.partial = u, false, false
 		a.seen.reset()
 	}
 	if n >= firstPermission {
@@ -298,29 +301,40 @@ func (a *asker) relation(o number, r relID) verdict {
 	}
 	a.note(o)
 	f, rp := a.s.forward(o), &a.p.rels[r]
-	if len(rp.sets) > 0 && a.known && !a.setsFilled {
-		a.prefetch(a.n)
-	}
 	if a.direct(f, r, rp) {
 		return yes
 	}
-	found := false
+	found, compared := false, 0
 	for _, set := range rp.sets {
 		sp := f.span(r, set)
 		if sp.len() == 0 {
 			continue
 		}
-		if !found && !a.setsFilled {
-			if v := a.begin(o, r); v != unsure {
+		found = true
+		if a.climbing {
+			if v := a.member(f, r, set, sp); v != no {
 				return v
 			}
+			compared = len(a.sets)
 		}
-		found = true
-		if v := a.member(f, r, set, sp); v != no {
+	}
+	if !found {
+		return no
+	}
+	if !a.climbing {
+		if v := a.begin(o, r); v != unsure {
 			return v
 		}
 	}
-	if found && a.partial {
+	for more := true; more; more = a.climb() {
+		for _, m := range a.sets[compared:] {
+			if slices.Contains(rp.sets, m.rel) && f.has(r, m.rel, m.n, a.now) {
+				return yes
+			}
+		}
+		compared = len(a.sets)
+	}
+	if a.partial {
 		return a.descend(o, r, math.MaxInt)
 	}
 	return no
@@ -331,7 +345,8 @@ const (
 	maxPeek = 64 // and sets read there at most
 )
 
-// begin climbs, unless the subject is in many sets and the object has few: then it returns the verdict at once.
+// begin finds the sets that the subject itself is in, unless those are many and the object has few: then it returns the
+// verdict at once.
 func (a *asker) begin(o number, r relID) verdict {
 	n := 0
 	if a.known {
@@ -349,7 +364,21 @@ func (a *asker) begin(o number, r relID) verdict {
 			return v
 		}
 	}
-	a.climb()
+	a.climbing, a.expanded, a.prefetched, a.sets = true, 0, 0, a.sets[:0]
+	a.inSets.reset()
+	a.climbWork = a.work / 2
+	for _, r := range a.use.pairs {
+		if a.known && (a.sub == 0 && slices.Contains(a.p.rels[r].direct, a.typ) || a.sub != 0 && slices.Contains(a.p.rels[r].sets, a.sub)) {
+			a.join(a.n, r, a.sub, 1)
+		}
+	}
+	for _, r := range a.use.pairs {
+		if a.sub == 0 && slices.Contains(a.p.rels[r].any, a.typ) {
+			if all, ok := a.wildcardObject(); ok {
+				a.join(all, r, 0, 1)
+			}
+		}
+	}
 	return unsure
 }
 
@@ -358,14 +387,10 @@ func (a *asker) direct(f edges, r relID, rp *relPlan) bool {
 	if a.sub != 0 {
 		return a.known && slices.Contains(rp.sets, a.sub) && f.has(r, a.sub, a.n, a.now)
 	}
-	sp := f.span(r, 0)
-	if sp.len() == 0 {
-		return false
-	}
 	if a.known && slices.Contains(rp.direct, a.typ) && f.has(r, 0, a.n, a.now) {
 		return true
 	}
-	if slices.Contains(rp.any, a.typ) {
+	if slices.Contains(rp.any, a.typ) && !f.empty() {
 		if all, ok := a.wildcardObject(); ok && f.has(r, 0, all, a.now) {
 			return true
 		}
@@ -430,59 +455,45 @@ func (a *asker) member(f edges, r, set relID, sp span) verdict {
 	return no
 }
 
-// climb finds the relevant sets that contain the subject: from the subject upwards, breadth first. Where a limit ends
-// it, the sets found stay, and descend searches from the other side.
-func (a *asker) climb() {
-	a.setsFilled, a.sets = true, a.sets[:0]
-	a.inSets.reset()
-	least := a.work / 2
-	if a.known {
-		for _, r := range a.use.pairs {
-			if a.sub == 0 && slices.Contains(a.p.rels[r].direct, a.typ) || a.sub != 0 && slices.Contains(a.p.rels[r].sets, a.sub) {
-				a.join(a.n, r, a.sub, 1, least)
-			}
+// climb looks one of the sets up, so that those that contain it are among the sets too, and reports whether there was
+// one: from the subject upwards, breadth first, so far as a question needs. Where a limit ends it, the sets found stay,
+// and descend searches from the other side.
+func (a *asker) climb() bool {
+	if a.partial || a.expanded == len(a.sets) {
+		return false
+	}
+	if a.expanded == a.prefetched {
+		for ; a.prefetched < min(a.expanded+ahead, len(a.sets)); a.prefetched++ {
+			a.touch(a.s.reverse(a.sets[a.prefetched].n))
 		}
 	}
-	if a.sub == 0 {
-		for _, r := range a.use.pairs {
-			if slices.Contains(a.p.rels[r].any, a.typ) {
-				if all, ok := a.wildcardObject(); ok {
-					a.join(all, r, 0, 1, least)
-				}
-			}
+	m := a.sets[a.expanded]
+	a.expanded++
+	for _, r := range a.p.rels[m.rel].up {
+		if a.use.isPair.has(int(r)) {
+			a.join(m.n, r, m.rel, int(m.depth)+1)
 		}
 	}
-	for i, touched := 0, 0; i < len(a.sets) && !a.partial; i++ {
-		if i == touched {
-			for ; touched < min(i+ahead, len(a.sets)); touched++ {
-				a.prefetch(a.sets[touched].n)
-			}
-		}
-		m := a.sets[i]
-		for _, r := range a.p.rels[m.rel].up {
-			if _, ok := slices.BinarySearch(a.use.pairs, r); ok {
-				a.join(m.n, r, m.rel, int(m.depth)+1, least)
-			}
-		}
-	}
+	return true
 }
 
 // ahead is how many sets are prefetched before the first is read, to overlap memory latency.
 const ahead = 16
 
-// prefetch prefetches the relations of which n is the subject.
-func (a *asker) prefetch(n number) {
-	if e := a.s.reverse(n); len(e.edges) > 0 {
+// touch prefetches relations.
+func (a *asker) touch(e edges) {
+	if len(e.edges) > 0 {
 		a.touched ^= e.edges[0]
 	}
 }
 
 // join adds the sets of relation r that contain n, or the set sub of n.
-func (a *asker) join(n number, r, sub relID, depth, least int) {
+func (a *asker) join(n number, r, sub relID, depth int) {
 	a.note(n)
 	sp := a.s.reverse(n).span(r, sub)
 	for x, ok := sp.next(a.now); ok && !a.partial; x, ok = sp.next(a.now) {
-		if a.work--; a.work <= least {
+		a.work--
+		if a.climbWork--; a.climbWork <= 0 || a.work <= 0 {
 			a.partial = true
 			return
 		}

@@ -126,7 +126,7 @@ func (s *Snapshot) window(now int64) (from, until int64) {
 	if now < 0 {
 		return 0, 0 // Epoch does not count there
 	}
-	i := s.times.from(edge(now + 1))
+	_, _, i := s.times.from(edge(now + 1))
 	if i > 0 {
 		from = int64(s.times.at(i - 1))
 	}

@@ -252,7 +252,8 @@ func (s *Snapshot) Epoch(now time.Time) uint64 {
 	if s.times == nil || now.Unix() < 0 {
 		return 0
 	}
-	return uint64(s.times.from(edge(now.Unix() + 1)))
+	_, _, past := s.times.from(edge(now.Unix() + 1))
+	return uint64(past)
 }
 
 // tally is the counts, digest and expiry times of a part of a directory.

@@ -57,11 +57,14 @@ func (d *draftSide) of(slot number, base side) edges {
 		return base.of(slot)
 	}
 	l := &d.changed[i-1]
-	if l.hub != nil {
-		l.hub.count()
-		return edges{hub: &l.hub.hub}
+	switch {
+	case l.hub == nil:
+		return edges{list: l.list}
+	case l.hub.n == 0: // a hub that can be searched is not empty
+		return edges{}
 	}
-	return edges{list: l.list}
+	l.hub.count()
+	return edges{hub: &l.hub.hub}
 }
 
 // take is the list of a slot, for writing.
@@ -299,6 +302,6 @@ func (h *draftHub) freeze() *hub {
 			*l = l.clone(0)
 		}
 	}
-	h.count()
+	h.finish()
 	return &h.hub
 }

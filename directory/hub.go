@@ -15,6 +15,7 @@ const (
 type hub struct {
 	n      int
 	chunks []chunk
+	firsts []edge // of each chunk, to find it in few cache lines; nil in a draft
 }
 
 type chunk struct {
@@ -33,8 +34,17 @@ func newHub(l list) *hub {
 		}
 		h.chunks = append(h.chunks, chunk{list: part.clone(0)})
 	}
-	h.count()
+	h.finish()
 	return h
+}
+
+// finish sets what depends on the chunks, when they no longer change.
+func (h *hub) finish() {
+	h.count()
+	h.firsts = make([]edge, len(h.chunks))
+	for i, c := range h.chunks {
+		h.firsts[i] = c.edges[0]
+	}
 }
 
 func (h *hub) count() {
@@ -47,11 +57,19 @@ func (h *hub) count() {
 
 // chunkOf is the chunk that contains e, or where it would be inserted.
 func (h *hub) chunkOf(e edge) int {
-	i, found := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+	i, found := h.chunkFrom(e)
 	if !found && i > 0 {
 		i--
 	}
 	return i
+}
+
+// chunkFrom is the first chunk whose first edge is not less than e, and whether it is e.
+func (h *hub) chunkFrom(e edge) (int, bool) {
+	if h.firsts != nil {
+		return slices.BinarySearch(h.firsts, e)
+	}
+	return slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
 }
 
 // search finds e: its chunk and index there.
@@ -61,14 +79,14 @@ func (h *hub) search(e edge) (c, i int, ok bool) {
 	return c, i, ok
 }
 
-// from is the number of edges less than e.
-func (h *hub) from(e edge) int {
-	c, _ := slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+// from is the place of the first edge that is not less than e, and the number of those before it.
+func (h *hub) from(e edge) (c, i, before int) {
+	c, _ = h.chunkFrom(e)
 	if c > 0 { // the previous chunk may contain equal edges: the list of times has duplicates
 		c--
 	}
-	i, _ := h.chunks[c].search(e)
-	return h.chunks[c].before + i
+	i, _ = h.chunks[c].search(e)
+	return c, i, h.chunks[c].before + i
 }
 
 // flat is the hub as one list, copied.
@@ -92,7 +110,7 @@ func newTimes(times []edge) *hub {
 	for part := range slices.Chunk(times, timesChunk) {
 		h.chunks = append(h.chunks, chunk{list: list{edges: slices.Clone(part)}})
 	}
-	h.count()
+	h.finish()
 	return h
 }
 

@@ -90,14 +90,13 @@ const everyByte = 0x0101010101010101
 // zeros sets the lowest bit of each byte of x that is 0. Above such a byte there may be false positives.
 func zeros(x uint64) uint64 { return (x - everyByte) &^ x >> 7 & everyByte }
 
-// first is the first slot with a mark; bucketSlots if none.
+// first is the first slot with a mark; bucketSlots if none. It has no branches, which would be guessed wrong.
 func (b *bucket) first(mark uint8) int {
 	want := uint64(mark) * everyByte
-	if m := zeros(binary.LittleEndian.Uint64(b.marks[:]) ^ want); m != 0 {
-		return bits.TrailingZeros64(m) >> 3
-	}
+	low := bits.TrailingZeros64(zeros(binary.LittleEndian.Uint64(b.marks[:])^want)) >> 3 // 8 if none
 	rest := uint64(binary.LittleEndian.Uint32(b.marks[8:])) ^ want
-	return 8 + bits.TrailingZeros64(zeros(rest&math.MaxUint32))>>3 // the bytes above are 0: bucketSlots
+	high := bits.TrailingZeros64(zeros(rest&math.MaxUint32)) >> 3 // the bytes above are 0: 4 if none
+	return low + low>>3*high
 }
 
 func (b *bucket) full() bool { return b.first(0) == bucketSlots }
@@ -135,14 +134,20 @@ func (t *idTable) find(h uint64, pages rows, typ typeID, id string) (number, boo
 	}
 }
 
-// findBoth finds two objects. Memory latency dominates, so what is read of both is prefetched before either is
-// needed: their records, the relations of the first and those of which the second is the subject.
-func (s *Snapshot) findBoth(t typeID, id string, t2 typeID, id2 string) (n number, ok bool, n2 number, ok2 bool) {
+// find finds the two objects of a question. Memory latency dominates, so what is read of both is prefetched before
+// either is needed: their records and, where the answer may be in sets, the relations of the first and those of which
+// the second is the subject.
+func (a *asker) find(t typeID, id string, t2 typeID, id2 string, sets bool) (n number, ok bool, n2 number, ok2 bool) {
+	s := a.s
 	if len(s.rows) == 0 {
 		return 0, false, 0, false
 	}
 	h, h2 := hashID(s.ids.seed, t, id), hashID(s.ids.seed, t2, id2)
 	n, n2 = s.ids.guess(h), s.ids.guess(h2)
+	if sets {
+		a.touch(s.forward(n))
+		a.touch(s.reverse(n2))
+	}
 	r, r2 := s.record(n), s.record(n2)
 	if ok = r.is(t, id); !ok {
 		n, ok = s.find(t, id)

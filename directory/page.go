@@ -359,15 +359,14 @@ func (e edges) between(from, until edge) span {
 		i, j := bounds(e.edges, from, until)
 		return span{list: e.slice(i, j), left: j - i}
 	}
-	h := e.hub
-	n := h.from(until) - h.from(from)
-	if n == 0 {
+	c, i, before := e.hub.from(from)
+	_, _, to := e.hub.from(until)
+	if before == to {
 		return span{}
 	}
-	c, i, _ := h.search(from)
-	l := h.chunks[c].list
+	l := e.hub.chunks[c].list
 	_, j := bounds(l.edges, 0, until)
-	return span{list: l.slice(i, max(i, j)), rest: h.chunks[c+1:], until: until, left: n}
+	return span{list: l.slice(i, max(i, j)), rest: e.hub.chunks[c+1:], until: until, left: to - before}
 }
 
 // bounds are the indices of the first edges not less than from, and than until.

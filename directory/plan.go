@@ -51,6 +51,7 @@ type permPlan struct {
 // use is common to relations and permissions.
 type use struct {
 	pairs  []relID   // relations with subject sets on the way to the node; sorted
+	isPair bitset    // the same
 	reach  bitset    // the nodes that it can derive from, exclusions ignored; of named nodes
 	users  []inverse // the permissions derived from it
 	listed bool      // it derives from single parts: no & or - on the way
@@ -143,6 +144,9 @@ func compile(m *Manifest, y *symbols, l Limits) *plan {
 		for _, n := range t.nodes {
 			u := c.use(n)
 			u.pairs, u.listed = c.pairsOf(n)
+			for _, r := range u.pairs {
+				u.isPair.add(int(r))
+			}
 			u.reach = c.reachOf(n)
 		}
 	}

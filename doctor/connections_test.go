@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/children"
 	"gatehouse/doctor"
 	"gatehouse/doctor/rules"
-	"gatehouse/envoy/sandbox"
 )
 
 // keepalive sees that Envoy keeps asking on a connection whose other end is dead, and that keepalive ends that.
@@ -111,7 +111,7 @@ func (h *house) plainText(t *testing.T, bad, good doors) {
 // TestAdminProof sees that the admin port answers at an address of the machine that is not the one which it has once it is mended.
 func TestAdminProof(t *testing.T) {
 	s := withEnvoy(t)
-	port, err := sandbox.FreePort()
+	port, err := children.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func Examine(inputs []Input, g rules.Gatehouse) (*Report, error) {
 func mergeParts(texts [][]tree.Node) [][]tree.Node {
 	whole := 0
 	for _, docs := range texts {
-		if slices.ContainsFunc(docs, envoyconf.Whole) {
+		if slices.ContainsFunc(docs, envoyconf.IsComplete) {
 			whole++
 		}
 	}
@@ -108,7 +108,7 @@ func kubernetes(doc tree.Node) ([]tree.Node, bool) {
 			return []tree.Node{doc}, true
 		}
 		// Or in the values of Istio's charts.
-		if mesh := doc.Get("meshConfig"); mesh.IsMap() && !envoyconf.Whole(doc) {
+		if mesh := doc.Get("meshConfig"); mesh.IsMap() && !envoyconf.IsComplete(doc) {
 			return []tree.Node{mesh}, true
 		}
 		return nil, false
@@ -128,7 +128,7 @@ func mounted(o tree.Node) (envoys [][]tree.Node) {
 		if !strings.Contains(m.Value.Text(), "static_resources") && !strings.Contains(m.Value.Text(), "dynamic_resources") {
 			continue
 		}
-		if text, err := m.Value.Parse(); err == nil && slices.ContainsFunc(text.Documents(), envoyconf.Whole) {
+		if text, err := m.Value.Parse(); err == nil && slices.ContainsFunc(text.Documents(), envoyconf.IsComplete) {
 			envoys = append(envoys, text.Documents())
 		}
 	}

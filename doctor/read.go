@@ -131,17 +131,17 @@ func dump(ctx context.Context, name string) (at string, text []byte, err error) 
 	defer ours.CloseIdleConnections()
 	response, err := client.Do(request)
 	if err != nil {
-		return name, nil, fmt.Errorf("asking %s for its configuration: %w", upstream.Shown(u), upstream.Brief(err))
+		return name, nil, fmt.Errorf("asking %s for its configuration: %w", upstream.Redacted(u), upstream.Truncate(err))
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return name, nil, fmt.Errorf("asking %s for its configuration: it answers %s; is that Envoy's admin port?", upstream.Shown(u), response.Status)
+		return name, nil, fmt.Errorf("asking %s for its configuration: it answers %s; is that Envoy's admin port?", upstream.Redacted(u), response.Status)
 	}
 	text, err = upstream.ReadBody(response, tree.MaxText)
 	if err != nil {
-		return name, nil, fmt.Errorf("asking %s for its configuration: %w", upstream.Shown(u), err)
+		return name, nil, fmt.Errorf("asking %s for its configuration: %w", upstream.Redacted(u), err)
 	}
-	return upstream.Shown(u), text, nil
+	return upstream.Redacted(u), text, nil
 }
 
 // Gatehouse is what findings depend on of a gatehouse.yaml.

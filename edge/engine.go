@@ -116,11 +116,22 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 		if before != nil {
 			outcome = "the running configuration stays"
 		}
-		return nil, nil, fmt.Errorf("the configuration has %d problem(s), %s:\n%w", len(found.Errs), outcome, errors.Join(found.Errs...))
+		return nil, nil, &ConfigError{Problems: found.Errs, Outcome: outcome}
 	}
 	e.policy, policyErr = e.bundles.Load(ctx)
 	return e, policyErr, nil
 }
+
+// ConfigError is New's where the configuration is wrong: everything that is, and what came of that.
+type ConfigError struct {
+	Problems []error
+	Outcome  string // nothing was started, or the running configuration stays
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("the configuration has %d problem(s), %s:\n%v", len(e.Problems), e.Outcome, errors.Join(e.Problems...))
+}
+func (e *ConfigError) Unwrap() []error { return e.Problems }
 
 // BrokenError is New's, with RefuseBroken: policy or directory cannot be used, and no waiting mends that.
 type BrokenError struct{ Err error }
@@ -239,7 +250,7 @@ func (e *engine) start(own *publisher, failed func(error)) {
 	e.wait.Go(func() {
 		publish := func(k *identity.Keys) {
 			_ = e.publisher.publish(ctx, e, func(v *gate.View) { v.Keys = k })
-			e.bundles.TryAgain()
+			e.bundles.RetryRefused()
 		}
 		if err := panics.LoopError(ctx, "keeping keys fresh", func(ctx context.Context) error { return e.verifier.Run(ctx, publish) }); err != nil {
 			failed(fmt.Errorf("keeping keys fresh: %w", err))

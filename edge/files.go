@@ -180,7 +180,7 @@ func (r *routeTable) use(e *engine, text []byte) error {
 		r.pending.Store(nil)
 		r.count.Store(int64(len(table.Routes())))
 	}
-	e.bundles.TryAgain() // a policy may have been rejected because of the old routes
+	e.bundles.RetryRefused() // a policy may have been rejected because of the old routes
 	return err
 }
 
@@ -238,7 +238,7 @@ func (d *descriptors) use(e *engine, text []byte) error {
 		settings.Protos = next
 		v.Settings = &settings
 	})
-	e.bundles.TryAgain()
+	e.bundles.RetryRefused()
 	return err
 }
 

@@ -302,7 +302,7 @@ func bundleRemote(b config.Bundle, services map[string]upstream.Service) *bundle
 func addRemote(c *config.Config, out *bundles.Config) {
 	if c.StateDir != "" {
 		out.Dir = filepath.Join(c.StateDir, "bundles")
-		out.Archive = bundles.Archive{Dir: c.PastDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
+		out.Archive = bundles.Archive{Dir: c.ArchiveDir(), For: time.Duration(c.DecisionLog.Keep), Bytes: int64(c.DecisionLog.KeepSize)}
 	}
 	if c.Status.URL != "" {
 		out.Report = &bundles.Report{URL: c.Status.URL, Service: services(c)[c.Status.Service], Labels: c.Status.Labels, Interval: time.Duration(c.Status.Interval)}

@@ -13,9 +13,9 @@ import (
 	"gatehouse/routes"
 )
 
-// Still is a node with a fixed configuration: nothing is watched, refreshed or logged. It decides like a serving
+// Static is a node with a fixed configuration: nothing is watched, refreshed or logged. It decides like a serving
 // node. Close ends it.
-type Still struct {
+type Static struct {
 	Policy *policy.Snapshot // the active policy
 	Tables []Table          // the route tables
 
@@ -30,8 +30,8 @@ type Table struct {
 	*routes.Table
 }
 
-// NewStill makes a node of a configuration. A policy that does not compile is an error.
-func NewStill(ctx context.Context, c Config) (*Still, error) {
+// NewStatic makes a node of a configuration. A policy that does not compile is an error.
+func NewStatic(ctx context.Context, c Config) (*Static, error) {
 	e, policyErr, err := newEngine(ctx, c, nil)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func NewStill(ctx context.Context, c Config) (*Still, error) {
 	if c.Gate.Registerer == nil {
 		c.Gate.Registerer = prometheus.NewRegistry()
 	}
-	s := &Still{Policy: e.policy}
+	s := &Static{Policy: e.policy}
 	for _, r := range e.routes {
 		s.Tables = append(s.Tables, Table{App: r.app, File: r.file.path, Table: r.table})
 	}
@@ -61,10 +61,10 @@ func NewStill(ctx context.Context, c Config) (*Still, error) {
 }
 
 // Gate is the node's gate.
-func (s *Still) Gate() *gate.Gate { return s.gate }
+func (s *Static) Gate() *gate.Gate { return s.gate }
 
 // Use replaces the policy. On an error the current one stays.
-func (s *Still) Use(ctx context.Context, p *policy.Snapshot) error {
+func (s *Static) Use(ctx context.Context, p *policy.Snapshot) error {
 	if err := s.gate.Publish(ctx, func(v *gate.View) { v.Policy = p }); err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (s *Still) Use(ctx context.Context, p *policy.Snapshot) error {
 }
 
 // Close ends the node.
-func (s *Still) Close() {
+func (s *Static) Close() {
 	s.stop()
 	s.wait.Wait()
 }

@@ -59,7 +59,7 @@ func fail(err error) int {
 func start(t *testing.T, cfg sandbox.Config) *sandbox.Sandbox {
 	t.Helper()
 	cfg.Root, cfg.WorkDir, cfg.HandedOut, cfg.Progress = root, workDir(t), func(token string) { handedOut.add(token) }, func(s string) { t.Log(s) }
-	cfg.Plain, cfg.Patient = plain(), true
+	cfg.Plain, cfg.LongDeadlines = plain(), true
 	if cfg.Authz == "" {
 		cfg.Gatehouse = gatehouseBinary
 	}

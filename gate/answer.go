@@ -17,7 +17,7 @@ type Answer struct {
 	Allow      bool
 	Reason     Reason // None where Allow, unless DryRun let a denial through
 	DryRun     bool   // the verdict would have been a denial
-	Own        bool   // the gate answers in place of the application: neither an allow nor a denial
+	Direct     bool   // the gate answers in place of the application: neither an allow nor a denial
 	Status     int    // HTTP status of a denial, or of an own answer
 	DecisionID string
 

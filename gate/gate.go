@@ -333,7 +333,7 @@ func (g *Gate) evaluate(ctx context.Context, c *call) error {
 	case Timeout:
 		err = fmt.Errorf("after %s: %w", g.clock().Sub(c.started).Round(time.Microsecond), err)
 	}
-	return &failure{reason: v.Reason, status: v.Own, cause: err}
+	return &failure{reason: v.Reason, status: v.PolicyStatus, cause: err}
 }
 
 // askAll evaluates the rule of each route that may match: the application skips a route whose own code rejects a

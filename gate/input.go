@@ -189,7 +189,7 @@ func (d *document) fill(members []part) error {
 			if err := d.field(p.Node); err != nil {
 				return err
 			}
-		case p.There == nil || p.There(d.in):
+		case p.Present == nil || p.Present(d.in):
 			o := d.open(p.Name, p.reads)
 			if err := d.fill(p.below); err != nil {
 				return err

@@ -61,7 +61,7 @@ func (g *Gate) lookup(c *call, key *policy.Key) (bool, error) {
 	if key == nil {
 		return false, nil
 	}
-	found, ok := key.Recall(c.view.Facts, c.started)
+	found, ok := key.Lookup(c.view.Facts, c.started)
 	if !ok {
 		return false, nil
 	}
@@ -77,9 +77,9 @@ func (c *call) evaluate(ctx context.Context, key *policy.Key, document rego.Valu
 	s := c.view.Settings
 	switch large := c.large(); {
 	case large && key != nil:
-		return key.DecideApart(ctx, s.Timeout, document, c.view.Facts, c.started)
+		return key.DecideIsolated(ctx, s.Timeout, document, c.view.Facts, c.started)
 	case large:
-		return c.rule.entry.DecideApart(ctx, s.Timeout, document, c.view.Facts, c.started)
+		return c.rule.entry.DecideIsolated(ctx, s.Timeout, document, c.view.Facts, c.started)
 	case key != nil:
 		return key.Decide(ctx, s.Timeout, document, c.view.Facts, c.started)
 	case s.Plain:
@@ -105,7 +105,7 @@ func (c *call) large() bool {
 }
 
 // recheck queues a hit to be evaluated again with the complete input. It never blocks.
-func (m *memoManager) recheck(c *call, key *policy.Key, found policy.Recalled) {
+func (m *memoManager) recheck(c *call, key *policy.Key, found policy.MemoHit) {
 	if requestBytes(c.req) > recheckBytes {
 		return
 	}
@@ -189,7 +189,7 @@ func (v *View) withoutMemo() []MemoStatusEntry {
 	v.eachEntry(func(e *policy.Entry) bool {
 		if found := e.Memoisable(); len(found.Impure) > 0 {
 			out = append(out, MemoStatusEntry{routes.RuleName(e.Path()), "calls " + found.Impure[0].String()})
-		} else if e.Resting() {
+		} else if e.Bypassed() {
 			out = append(out, MemoStatusEntry{routes.RuleName(e.Path()), "hardly any decision comes twice; it is tried again later"})
 		}
 		return len(out) < most

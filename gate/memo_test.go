@@ -355,7 +355,7 @@ func TestMemoIsChecked(t *testing.T) {
 	k := g.Memo().Key(entry)
 	k.Name("attributes")
 	k.Value(about("DELETE"), entry.Reads().Below("attributes"))
-	k.Recall(policy.Facts{}, time.Now())
+	k.Lookup(policy.Facts{}, time.Now())
 	if _, err := k.Decide(ctx, time.Second, rego.Object(rego.Member{Key: "attributes", Value: about("GET")}), policy.Facts{}, time.Now()); err != nil {
 		t.Fatal(err)
 	}

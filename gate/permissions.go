@@ -78,7 +78,7 @@ func (c *call) respondPermissions(err error) (Answer, error) {
 		return a, err
 	}
 	p := &c.view.Settings.Permissions
-	return Answer{Own: true, Status: http.StatusOK, DecisionID: c.id, Body: c.permissions.text, Set: []HeaderOption{
+	return Answer{Direct: true, Status: http.StatusOK, DecisionID: c.id, Body: c.permissions.text, Set: []HeaderOption{
 		{Name: "content-type", Value: "application/json"},
 		{Name: "cache-control", Value: fmt.Sprintf("private, max-age=%d", int64(p.MaxAge/time.Second))},
 		{Name: "vary", Value: c.varies()},

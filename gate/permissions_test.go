@@ -93,8 +93,8 @@ func TestPermissions(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			g := openPermissions(t, permissionSettings(tt.change), compile(t, tt.rego), permissionRoutes)
 			answer := g.Check(t.Context(), ofRoles(get(permissionsPath+"?x=1", "x-tenant", "a"), "vera", "viewer"))
-			if answer.Allow || !answer.Own || answer.Status != 200 || answer.Body != tt.want {
-				t.Fatalf("allow %v, own %v, %d:\n%swant\n%s", answer.Allow, answer.Own, answer.Status, answer.Body, tt.want)
+			if answer.Allow || !answer.Direct || answer.Status != 200 || answer.Body != tt.want {
+				t.Fatalf("allow %v, own %v, %d:\n%swant\n%s", answer.Allow, answer.Direct, answer.Status, answer.Body, tt.want)
 			}
 			for name, value := range map[string]string{"content-type": "application/json", "cache-control": "private, max-age=30", "vary": "Authorization, Cookie"} {
 				if !hasOption(answer.Set, name, value) {
@@ -173,8 +173,8 @@ func TestPermissionsRefused(t *testing.T) {
 					tt.request(req)
 				}
 				answer := openPermissions(t, s, compile(t, allowAll), tt.table).Check(t.Context(), req)
-				if answer.Allow || answer.Own || answer.Status != tt.status || answer.Reason != tt.reason {
-					t.Fatalf("allow %v, own %v, %d %s: %v", answer.Allow, answer.Own, answer.Status, answer.Reason, answer.Diagnostics.Cause)
+				if answer.Allow || answer.Direct || answer.Status != tt.status || answer.Reason != tt.reason {
+					t.Fatalf("allow %v, own %v, %d %s: %v", answer.Allow, answer.Direct, answer.Status, answer.Reason, answer.Diagnostics.Cause)
 				}
 				if tt.status == 405 && !hasOption(answer.Set, "allow", "GET, HEAD") {
 					t.Errorf("no Allow header in %v", answer.Set)
@@ -188,7 +188,7 @@ func TestPermissionsRefused(t *testing.T) {
 func TestPermissionsTakeTheTimeOfOneEvaluation(t *testing.T) {
 	s := permissionSettings(func(s *gate.Settings) { s.Timeout = time.Nanosecond })
 	answer := openPermissions(t, s, compile(t, allowAll), permissionRoutes).Check(t.Context(), get(permissionsPath))
-	if answer.Own || answer.Status != 503 || answer.Reason != gate.Timeout || strings.Contains(answer.Body, "/orders") {
+	if answer.Direct || answer.Status != 503 || answer.Reason != gate.Timeout || strings.Contains(answer.Body, "/orders") {
 		t.Fatalf("%d %s: %s", answer.Status, answer.Reason, answer.Body)
 	}
 }

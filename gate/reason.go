@@ -95,10 +95,10 @@ func asFailure(err error) *failure {
 
 // Verdict is the decision about a request, before it becomes an Answer. The zero value denies.
 type Verdict struct {
-	Allow  bool
-	Reason Reason // None where Allow
-	Status int    // for the client, unless a browser is redirected to log in
-	Own    int    // the status that the policy chose for a denial; 0: none
+	Allow        bool
+	Reason       Reason // None where Allow
+	Status       int    // for the client, unless a browser is redirected to log in
+	PolicyStatus int    // the status that the policy chose for a denial; 0: none
 }
 
 // VerdictOf is the only place where a policy's decision or error becomes a verdict. d may be nil with an error.
@@ -107,7 +107,7 @@ func VerdictOf(d *policy.Decision, err error) Verdict {
 	case err == nil && d.Allowed:
 		return Verdict{Allow: true, Status: http.StatusOK}
 	case err == nil:
-		return Verdict{Reason: Denied, Status: cmp.Or(d.Status, Denied.Status()), Own: d.Status}
+		return Verdict{Reason: Denied, Status: cmp.Or(d.Status, Denied.Status()), PolicyStatus: d.Status}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return deniedFor(Timeout)
 	case errors.Is(err, policy.ErrUndefined):
@@ -123,7 +123,7 @@ func deniedFor(why Reason) Verdict { return Verdict{Reason: why, Status: why.Sta
 // Anonymous is the verdict for an anonymous caller where credentials are configured: a denial asks for one, unless
 // the policy chose a status.
 func (v Verdict) Anonymous() Verdict {
-	if v.Reason == Denied && v.Own == 0 {
+	if v.Reason == Denied && v.PolicyStatus == 0 {
 		return deniedFor(NoCredential)
 	}
 	return v

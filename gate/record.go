@@ -24,7 +24,7 @@ import (
 // outcome classifies a Check as one of the five outcomes.
 func (c *call) outcome(a *Answer) int {
 	switch {
-	case a.Own:
+	case a.Direct:
 		return outcomePermissions
 	case !a.Allow:
 		return outcomeDeny
@@ -41,7 +41,7 @@ func (c *call) outcome(a *Answer) int {
 func (g *Gate) record(ctx context.Context, c *call, a *Answer, err error) {
 	entry := c.entry(a, err)
 	entry.Duration = g.clock().Sub(c.started)
-	if lost := c.view.settings().Log.Append(ctx, entry); errors.Is(lost, decisionlog.ErrDeny) && (a.Allow || a.Own) {
+	if lost := c.view.settings().Log.Append(ctx, entry); errors.Is(lost, decisionlog.ErrDeny) && (a.Allow || a.Direct) {
 		*a = c.deny(Unavailable, 0)
 		err = lost
 	}
@@ -83,7 +83,7 @@ func (c *call) entry(a *Answer, err error) *decisionlog.Entry {
 	if a.Allow && !a.DryRun {
 		e.Outcome = "allow"
 	}
-	if a.Own {
+	if a.Direct {
 		e.Outcome, e.Reason = "allow", "permissions"
 	}
 	if e.TraceID, e.SpanID = traceparent(req.Headers.Get("traceparent")); c.span.IsValid() {

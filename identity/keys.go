@@ -78,7 +78,7 @@ func (v *Verifier) Degraded(keys *Keys) []string {
 		if status.Error != "" && !iss.remote() {
 			out = append(out, fmt.Sprintf("keys of issuer %q: the file cannot be read, and what it held before is used: %s", iss.Issuer.Issuer, status.Error))
 		}
-		for _, k := range set.Unclear() {
+		for _, k := range set.Ambiguous() {
 			out = append(out, fmt.Sprintf("keys of issuer %q: %s is left out: another has the same kid, type and algorithm", iss.Issuer.Issuer, k))
 		}
 	}

@@ -151,7 +151,7 @@ func (l *loader) fetchers(ctx context.Context, results chan<- loaded) (stop func
 		kept, wait := loaded{issuer: iss}, time.Duration(0)
 		if !l.fetched[i].IsZero() {
 			kept.set, kept.at = l.sets[i], l.status[i].FetchedAt
-			wait = max(0, upstream.Early(iss.Keys.Refresh)-time.Since(l.fetched[i]))
+			wait = max(0, upstream.Shorten(iss.Keys.Refresh)-time.Since(l.fetched[i]))
 		}
 		iss.lookups.begin()
 		wg.Go(func() {
@@ -280,7 +280,7 @@ func (l *loader) logFor(iss *issuer) *zap.Logger {
 func (l *loader) take(r loaded) {
 	i := r.issuer.index
 	status := &l.status[i]
-	r.set.GoneSince(l.sets[i])
+	r.set.NoteRetired(l.sets[i])
 	l.sets[i] = r.set
 	l.generation = l.v.generation.Add(1)
 	status.Loaded, status.Withdrawn, status.Keys, status.Notices, status.FetchedAt = true, false, r.set.Len(), r.set.Notices(), r.at
@@ -406,10 +406,10 @@ func (v *Verifier) refresh(ctx context.Context, iss *issuer, kept loaded, wait t
 		}
 		v.keepCopy(r)
 		if r.err == nil {
-			wait, backoff = upstream.Early(iss.Keys.Refresh), minRefresh
+			wait, backoff = upstream.Shorten(iss.Keys.Refresh), minRefresh
 			continue
 		}
-		wait = upstream.Early(min(backoff, iss.Keys.Refresh))
+		wait = upstream.Shorten(min(backoff, iss.Keys.Refresh))
 		backoff = min(2*backoff, iss.Keys.Refresh)
 	}
 }

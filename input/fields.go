@@ -47,7 +47,7 @@ type Field struct {
 
 	Constant string            // Kind Fixed: the value
 	Of       string            // the Path of the field that this one repeats in the log
-	There    func(*Input) bool // Kind Group: whether the object is there. Of a field with a Number: whether the log has it
+	Present  func(*Input) bool // Kind Group: whether the object is there. Of a field with a Number: whether the log has it
 	Make     func(*Input)      // Kind Group: makes room for it when it is read back
 	Index    int               // set by New: its place among the Fields
 	Slot     int               // set by New: the Index of the field that holds its value in the log
@@ -166,9 +166,9 @@ func standard() []Field {
 		{Path: "identity.authenticated", Bool: func(in *Input) *bool { return &in.Identity.Authenticated }, Always: true, Bit: BitAuthenticated},
 		{Path: "truncated_body", Bool: func(in *Input) *bool { return &in.Truncated }, Always: true, Computed: true, Bit: BitTruncated},
 		{Path: "route.redirect", Bool: func(in *Input) *bool { return &in.Redirect }, Computed: true, Bit: BitRedirect},
-		{Path: "attributes.tlsSession", Kind: KindGroup, Always: true, There: func(in *Input) bool { return in.TLS != nil },
+		{Path: "attributes.tlsSession", Kind: KindGroup, Always: true, Present: func(in *Input) bool { return in.TLS != nil },
 			Make: func(in *Input) { in.TLS = &TLSSession{} }, Bit: BitTLS},
-		{Path: "route", Kind: KindGroup, Computed: true, There: func(in *Input) bool { return in.Matched }, Bit: BitMatched},
+		{Path: "route", Kind: KindGroup, Computed: true, Present: func(in *Input) bool { return in.Matched }, Bit: BitMatched},
 
 		// What the log works out of the others, as the gate does, and what it does not keep.
 		{Path: http + "headerMap", Kind: KindHeaderMap},
@@ -184,16 +184,16 @@ func standard() []Field {
 		{Path: "resource", Kind: KindParams, Computed: true},
 
 		// The caller in the directory. What of it was not asked for is not there: see User.
-		{Path: "user", Kind: KindGroup, There: func(in *Input) bool { return in.User != nil }, Make: func(in *Input) { in.User = &User{} }},
+		{Path: "user", Kind: KindGroup, Present: func(in *Input) bool { return in.User != nil }, Make: func(in *Input) { in.User = &User{} }},
 		{Path: "user.id", Text: func(in *Input) *string { return userPart(in, func(u *User) *string { return &u.ID }) }, Secret: SecretNever, Number: 1},
 		{Path: "user.display_name", Text: func(in *Input) *string { return userPart(in, func(u *User) *string { return &u.DisplayName }) }, Number: 2},
 		{Path: "user.properties", Object: func(in *Input) *map[string]any {
 			return userPart(in, func(u *User) *map[string]any { return &u.Properties })
 		}, Number: 3},
 		{Path: "user.roles", List: func(in *Input) *[]string { return userPart(in, func(u *User) *[]string { return &u.Roles }) }, Always: true, Secret: SecretNever, Number: 4,
-			There: func(in *Input) bool { return in.User != nil && in.User.Roles != nil }},
+			Present: func(in *Input) bool { return in.User != nil && in.User.Roles != nil }},
 		{Path: "user.groups", List: func(in *Input) *[]string { return userPart(in, func(u *User) *[]string { return &u.Groups }) }, Always: true, Secret: SecretNever, Number: 5,
-			There: func(in *Input) bool { return in.User != nil && in.User.Groups != nil }},
+			Present: func(in *Input) bool { return in.User != nil && in.User.Groups != nil }},
 	}...)
 }
 

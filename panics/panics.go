@@ -37,8 +37,8 @@ const (
 	degradedFor = time.Minute
 )
 
-// Tell sets who is told of panics. Until then, and where it is nil, nobody is.
-func Tell(f func(Event)) {
+// SetReporter sets who is told of panics. Until then, and where it is nil, nobody is.
+func SetReporter(f func(Event)) {
 	state.mu.Lock()
 	defer state.mu.Unlock()
 	state.tell = f

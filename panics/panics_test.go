@@ -12,8 +12,8 @@ import (
 
 func TestPanics(t *testing.T) {
 	var said []panics.Event
-	panics.Tell(func(e panics.Event) { said = append(said, e) })
-	defer panics.Tell(nil)
+	panics.SetReporter(func(e panics.Event) { said = append(said, e) })
+	defer panics.SetReporter(nil)
 	func() {
 		defer panics.Recover("doing one thing")
 		panic("oh")

@@ -14,16 +14,16 @@ import (
 // input takes no time that matters.
 const LargeInput = 16 << 10
 
-// DecideApart is DecideWithin for a large input: it returns at the deadline whatever the evaluation does. The evaluator checks its deadline
+// DecideIsolated is DecideWithin for a large input: it returns at the deadline whatever the evaluation does. The evaluator checks its deadline
 // between steps, and with a large input one step may be long: the evaluation is then abandoned and counted (CountAbandoned). With too many
 // abandoned the error is ErrOverloaded. The input must not be in memory that is reused.
-func (e *Entry) DecideApart(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
+func (e *Entry) DecideIsolated(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	d, _, err := e.decideIsolated(ctx, timeout, input, facts, now)
 	return d, err
 }
 
-// DecideApart is Decide for a large input, like Entry.DecideApart. An input whose read part fits into a key is not large.
-func (k *Key) DecideApart(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
+// DecideIsolated is Decide for a large input, like Entry.DecideIsolated. An input whose read part fits into a key is not large.
+func (k *Key) DecideIsolated(ctx context.Context, timeout time.Duration, input rego.Value, facts Facts, now time.Time) (Decision, error) {
 	if !k.unfit {
 		return k.Decide(ctx, timeout, input, facts, now)
 	}
@@ -37,7 +37,7 @@ func (e *Entry) decideIsolated(ctx context.Context, timeout time.Duration, input
 		clean    bool
 		err      error
 	}
-	out, err := bounds.Whole(ctx, timeout, func() (o outcome) {
+	out, err := bounds.RunIsolated(ctx, timeout, func() (o outcome) {
 		o.decision, o.clean, o.err = e.decide(ctx, timeout, input, facts, now)
 		return o
 	})

@@ -137,7 +137,7 @@ func TestMemoWithADirectory(t *testing.T) {
 			d, err := m.entry.Decide(t.Context(), v, facts, now)
 			want, asked := told(t, d, err), fmt.Sprint(d.Asked, d.AskedTruncated)
 			k := m.key(v)
-			found, hit := k.Recall(facts, now)
+			found, hit := k.Lookup(facts, now)
 			if d, err = found.Decision, found.Err; !hit {
 				d, err = k.Decide(t.Context(), time.Minute, v, facts, now)
 			}
@@ -184,7 +184,7 @@ func TestMemoAsksAgain(t *testing.T) {
 	} {
 		asked = 0
 		k := m.key(v)
-		found, hit := k.Recall(step.is.facts(), step.now)
+		found, hit := k.Lookup(step.is.facts(), step.now)
 		d := found.Decision
 		if !hit {
 			d, _ = k.Decide(t.Context(), time.Minute, v, step.is.facts(), step.now)
@@ -196,7 +196,7 @@ func TestMemoAsksAgain(t *testing.T) {
 	}
 	k := m.key(v)
 	defer k.Done()
-	if n := testing.AllocsPerRun(100, func() { k.Recall(without.facts(), noon) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { k.Lookup(without.facts(), noon) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -239,9 +239,9 @@ func TestAskedIsBounded(t *testing.T) {
 	}{{64, 1, 64, true}, {65, 1, 64, false}, {20, 1000, 7, false}} {
 		v := value(t, fmt.Sprintf(`{"n": %d, "s": %q}`, test.n, strings.Repeat("x", test.long)))
 		k := m.key(v)
-		k.Recall(is.facts(), noon)
+		k.Lookup(is.facts(), noon)
 		d, err := k.Decide(t.Context(), time.Minute, v, is.facts(), noon)
-		_, hit := k.Recall(is.facts(), noon)
+		_, hit := k.Lookup(is.facts(), noon)
 		k.Done()
 		if err != nil || !d.Allowed || len(d.Asked) != test.told || d.AskedTruncated == test.hit || hit != test.hit {
 			t.Errorf("%d of %d: %d told, cut %v, hit %v, %v", test.n, test.long, len(d.Asked), d.AskedTruncated, hit, err)
@@ -341,7 +341,7 @@ func BenchmarkMemoDirectory(b *testing.B) {
 						facts.Version++
 					}
 					k := m.key(input)
-					if _, hit := k.Recall(facts, noon); !hit {
+					if _, hit := k.Lookup(facts, noon); !hit {
 						_, _ = k.Decide(b.Context(), 0, input, facts, noon)
 					}
 					k.Done()
@@ -430,7 +430,7 @@ func TestMemoOfManyDirectories(t *testing.T) {
 				for range 4 {
 					u := r.IntN(len(inputs))
 					k := m.key(inputs[u])
-					found, hit := k.Recall(is.facts(), noon)
+					found, hit := k.Lookup(is.facts(), noon)
 					d := found.Decision
 					if !hit {
 						d, _ = k.Decide(t.Context(), time.Minute, inputs[u], is.facts(), noon)

@@ -52,12 +52,12 @@ func TestFacts(t *testing.T) {
 			return entry.DecideWithin(t.Context(), time.Minute, v, f, noon)
 		},
 		"DecideApart": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
-			return entry.DecideApart(t.Context(), time.Minute, v, f, noon)
+			return entry.DecideIsolated(t.Context(), time.Minute, v, f, noon)
 		},
 		"Key.Decide": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			k := r.key(v)
 			defer k.Done()
-			if _, ok := k.Recall(f, noon); ok {
+			if _, ok := k.Lookup(f, noon); ok {
 				t.Error("a decision that read facts was remembered")
 			}
 			return k.Decide(t.Context(), time.Minute, v, f, noon)

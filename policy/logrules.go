@@ -87,7 +87,7 @@ func (e *Event) evaluateIsolated(ctx context.Context, rule *Entry) (rego.Value, 
 	if until, ok := ctx.Deadline(); ok {
 		within = time.Until(until)
 	}
-	out, err := bounds.Whole(ctx, max(within, 0), func() (o outcome) {
+	out, err := bounds.RunIsolated(ctx, max(within, 0), func() (o outcome) {
 		o.v, o.err = e.evaluate(ctx, rule)
 		return o
 	})

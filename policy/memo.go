@@ -123,28 +123,28 @@ func (m *Memo) Key(e *Entry) *Key {
 	return k
 }
 
-// Recalled is a decision found in the memo.
-type Recalled struct {
+// MemoHit is a decision found in the memo.
+type MemoHit struct {
 	Decision Decision // shared, except for Metadata: its slices must not be changed
 	Err      error    // ErrUndefined if there was no decision
 	Sample   bool     // this hit is to be checked: see Key.Recheck
 	entry    *memoEntry
 }
 
-// Recall looks the key up. A decision with directory queries is only returned if they have the same answers now; they are sent again if the
+// Lookup looks the key up. A decision with directory queries is only returned if they have the same answers now; they are sent again if the
 // directory's version or epoch has changed.
-func (k *Key) Recall(facts Facts, now time.Time) (found Recalled, ok bool) {
+func (k *Key) Lookup(facts Facts, now time.Time) (found MemoHit, ok bool) {
 	m := k.memo
 	if k.unfit {
 		m.stats.unfit.Add(1)
-		return Recalled{}, false
+		return MemoHit{}, false
 	}
 	k.hash = k.hashed(m.seed) & m.hashMask
 	entry := m.find(k)
 	if entry == nil || entry.asked != nil && !entry.stillValid(facts, now, m.recheckWait) {
 		m.stats.misses.Add(1)
 		k.entry.tally.missed(&m.pace)
-		return Recalled{}, false
+		return MemoHit{}, false
 	}
 	if !entry.used.Load() {
 		entry.used.Store(true)
@@ -319,7 +319,7 @@ type Recheck struct {
 }
 
 // Recheck takes a hit and the whole input that it was for, which it copies.
-func (k *Key) Recheck(found Recalled, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
+func (k *Key) Recheck(found MemoHit, input rego.Value, facts Facts, now time.Time) (Recheck, bool) {
 	size := int64(0)
 	own, ok := rego.Copy(input, &size)
 	return Recheck{memo: k.memo, entry: k.entry, input: own, facts: facts, now: now, found: found.entry}, ok
@@ -440,8 +440,8 @@ func (t *tally) missed(p *pace) {
 	t.rest.Store(long)
 }
 
-// Resting reports whether the entry bypasses the memo for now, because its decisions rarely repeat.
-func (e *Entry) Resting() bool { return e.tally.rest.Load() > 0 }
+// Bypassed reports whether the entry bypasses the memo for now, because its decisions rarely repeat.
+func (e *Entry) Bypassed() bool { return e.tally.rest.Load() > 0 }
 
 // Memory of an entry's parts, in bytes, rounded up. A basis is the directory's.
 const (

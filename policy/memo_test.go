@@ -56,7 +56,7 @@ func (r *remembering) decide(ctx context.Context, input rego.Value, now time.Tim
 		d, err = r.entry.Decide(ctx, input, policy.Facts{}, now)
 		return d, false, err
 	}
-	if found, ok := k.Recall(policy.Facts{}, noon); ok {
+	if found, ok := k.Lookup(policy.Facts{}, noon); ok {
 		return found.Decision, true, found.Err
 	}
 	d, err = k.Decide(ctx, 0, input, policy.Facts{}, now)
@@ -414,7 +414,7 @@ func TestMemoRests(t *testing.T) {
 			k := r.key(v)
 			if k != nil {
 				keyed++
-				if _, ok := k.Recall(policy.Facts{}, noon); !ok {
+				if _, ok := k.Lookup(policy.Facts{}, noon); !ok {
 					if _, err := k.Decide(t.Context(), time.Minute, v, policy.Facts{}, noon); err != nil {
 						t.Fatal(err)
 					}
@@ -424,14 +424,14 @@ func TestMemoRests(t *testing.T) {
 		}
 		return keyed
 	}
-	if n := ask(100, true); n != 100 || !r.entry.Resting() {
-		t.Fatalf("%d of 100, resting %v", n, r.entry.Resting())
+	if n := ask(100, true); n != 100 || !r.entry.Bypassed() {
+		t.Fatalf("%d of 100, resting %v", n, r.entry.Bypassed())
 	}
 	if n := ask(1000, false); n != 0 {
 		t.Errorf("asked %d times while at rest", n)
 	}
-	if n := ask(100, true); n != 100 || !r.entry.Resting() {
-		t.Errorf("%d of 100 when it looks again, resting %v", n, r.entry.Resting())
+	if n := ask(100, true); n != 100 || !r.entry.Bypassed() {
+		t.Errorf("%d of 100 when it looks again, resting %v", n, r.entry.Bypassed())
 	}
 	if n := ask(2000, false); n != 0 {
 		t.Errorf("asked %d times in the longer rest", n)
@@ -440,10 +440,10 @@ func TestMemoRests(t *testing.T) {
 		ask(1, true)
 		ask(1, false)
 	}
-	if r.entry.Resting() {
+	if r.entry.Bypassed() {
 		t.Error("at rest although every second one is a hit")
 	}
-	for !r.entry.Resting() {
+	for !r.entry.Bypassed() {
 		ask(1, true)
 	}
 	if n := ask(1001, false); n != 1 {
@@ -458,7 +458,7 @@ func TestRecheck(t *testing.T) {
 	again := func(v rego.Value) error {
 		k := r.key(v)
 		defer k.Done()
-		found, ok := k.Recall(policy.Facts{}, noon)
+		found, ok := k.Lookup(policy.Facts{}, noon)
 		if !ok {
 			t.Fatal("not remembered")
 		}
@@ -476,7 +476,7 @@ func TestRecheck(t *testing.T) {
 	}
 	three := value(t, `{"x":3}`)
 	k := r.key(three)
-	k.Recall(policy.Facts{}, noon)
+	k.Lookup(policy.Facts{}, noon)
 	if d, err := k.Decide(t.Context(), time.Minute, one, policy.Facts{}, noon); err != nil || !d.Allowed { // a key with another input's decision, which must never happen
 		t.Fatal(err)
 	}

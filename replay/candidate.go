@@ -166,7 +166,7 @@ func (c *Candidate) verdict(u ruling, r *Record, was Verdict) Verdict {
 	case !r.Identity.Authenticated && c.asksToLogIn(r, was):
 		v = v.Anonymous()
 	}
-	if !was.Allow && !v.Allow && was.ReasonName() == v.Reason.String() && was.Own == v.Own && was.Status != 0 {
+	if !was.Allow && !v.Allow && was.ReasonName() == v.Reason.String() && was.PolicyStatus == v.PolicyStatus && was.Status != 0 {
 		v.Status = was.Status // a browser may have been redirected to log in
 	}
 	return Verdict{Verdict: v, answer: u.answer}
@@ -178,7 +178,7 @@ func (c *Candidate) asksToLogIn(r *Record, was Verdict) bool {
 	switch {
 	case known:
 		return some
-	case !was.Allow && was.Own == 0 && was.Reason == gate.Denied:
+	case !was.Allow && was.PolicyStatus == 0 && was.Reason == gate.Denied:
 		return false // it was not at the time
 	}
 	return r.Identity.Recorded

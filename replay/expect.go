@@ -41,7 +41,7 @@ type Expected struct {
 func (e *Expected) covers(c *change) bool {
 	return (e.Route == "" || c.route.Named(e.Route)) && (e.Method == "" || e.Method == c.route.Method) &&
 		(e.App == "" || e.App == c.route.App) && (e.Subject == "" || e.Subject == c.record.Identity.Subject.Decode()) &&
-		(e.Role == "" || slices.Contains(events.Strings(c.record.Identity.Roles), e.Role)) && c.from.Fits(e.From) && c.to.Fits(e.To)
+		(e.Role == "" || slices.Contains(events.Strings(c.record.Identity.Roles), e.Role)) && c.from.Matches(e.From) && c.to.Matches(e.To)
 }
 
 // String formats the entry for the file.

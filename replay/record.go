@@ -73,12 +73,12 @@ func (r *Record) Verdict() Verdict {
 	if string(r.Outcome) == "allow" {
 		return Verdict{Verdict: gate.Verdict{Allow: true, Status: http.StatusOK}}
 	}
-	v := Verdict{Verdict: gate.Verdict{Reason: gate.Denied, Status: r.Status, Own: answerOf(r.Result).status}, name: string(r.Reason)}
+	v := Verdict{Verdict: gate.Verdict{Reason: gate.Denied, Status: r.Status, PolicyStatus: answerOf(r.Result).status}, name: string(r.Reason)}
 	if v.name != "" {
 		v.Reason = gate.ReasonNamed(v.name)
 	}
 	if r.DryRun { // the client got the application's response
-		if v.Status = v.Own; v.Own == 0 && v.Reason.OfPolicy() {
+		if v.Status = v.PolicyStatus; v.PolicyStatus == 0 && v.Reason.OfPolicy() {
 			v.Status = v.Reason.Status()
 		}
 	}
@@ -243,8 +243,8 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("deny %d %s", v.Status, v.ReasonName())
 }
 
-// Fits reports whether a verdict matches the pattern.
-func (v Verdict) Fits(text string) bool {
+// Matches reports whether a verdict matches the pattern.
+func (v Verdict) Matches(text string) bool {
 	have := strings.Fields(v.String())
 	return !slices.ContainsFunc(strings.Fields(text), func(word string) bool { return !slices.Contains(have, word) })
 }

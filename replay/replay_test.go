@@ -14,7 +14,7 @@ func TestVerdictsOfExpectedChanges(t *testing.T) {
 		"": {true, true, true}, "allow": {true, false, false}, "deny": {false, true, true}, "deny 403": {false, true, false},
 		"deny no_credential": {false, false, true}, "deny 403 denied": {false, true, false}, "deny denied 403": {false, true, false},
 	} {
-		got := [3]bool{Verdict{Verdict: gate.Verdict{Allow: true}}.Fits(text), denied.Fits(text), login.Fits(text)}
+		got := [3]bool{Verdict{Verdict: gate.Verdict{Allow: true}}.Matches(text), denied.Matches(text), login.Matches(text)}
 		if !IsVerdict(text) || got != want {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // Retold writes what an explanation of a recorded decision says, for people.
-func Retold(w io.Writer, o *logged.Retold) error {
+func Retold(w io.Writer, o *logged.Explanation) error {
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
 		if text := fmt.Sprintf(format, terminal.VisibleArgs(args)...); text != "" {
@@ -80,7 +80,7 @@ func bundleWords(b logged.Bundle) string {
 }
 
 // otherwise says why it does not come out as recorded.
-func otherwise(o *logged.Retold) string {
+func otherwise(o *logged.Explanation) string {
 	text := "it comes out differently now"
 	switch {
 	case slices.Contains([]string{"timeout", "overloaded", "unavailable", "internal", "not_ready"}, o.Recorded.Reason):

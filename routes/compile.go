@@ -90,7 +90,7 @@ func (c *compiler) route(s *routeSpec, template, host string) *Route {
 		options = *s.automaticOptions
 	}
 	r := &Route{
-		Methods: s.methods, Template: template, Name: s.name, Host: host, Tags: s.tags, Allow: s.allow, IgnoreBody: s.body == "ignore", Guess: s.guess, Own: s.manual,
+		Methods: s.methods, Template: template, Name: s.name, Host: host, Tags: s.tags, Allow: s.allow, IgnoreBody: s.body == "ignore", Guess: s.guess, Manual: s.manual,
 		Unsupported: s.unsupported, Line: s.line, options: s.options(),
 		effective:     c.table.effectiveMethods(s.methods, options),
 		socket:        slices.Contains(s.methods, WebSocket),

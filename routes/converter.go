@@ -202,7 +202,7 @@ func customConverter(name, expr string, weight int, isolating bool) (*converter,
 	if err != nil {
 		return nil, fmt.Errorf("converter %q: %w", name, err)
 	}
-	c := &converter{kind: kindRegexp, py: expr, expr: translated.RE2, back: translated.Back, weight: weight, isolating: isolating}
+	c := &converter{kind: kindRegexp, py: expr, expr: translated.RE2, back: translated.Backtracking, weight: weight, isolating: isolating}
 	if c.backtracks = translated.Backtracks(); !c.backtracks {
 		c.whole = regexp.MustCompile(`\A(?:` + translated.RE2 + `)\z`)
 	}
@@ -251,19 +251,19 @@ type exprBuilder struct {
 	backtracks bool
 }
 
-func (b *exprBuilder) raw(s string) { b.both = b.both.Plus(s) }
+func (b *exprBuilder) raw(s string) { b.both = b.both.Append(s) }
 
 // converter adds a converter's expression as group n.
 func (b *exprBuilder) converter(c *converter, n int) {
 	b.both.RE2 += fmt.Sprintf("(?P<p%d>%s)", n, c.expr)
-	b.both.Back += fmt.Sprintf("(?<p%d>%s)", n, cmp.Or(c.back, c.expr))
+	b.both.Backtracking += fmt.Sprintf("(?<p%d>%s)", n, cmp.Or(c.back, c.expr))
 	b.backtracks = b.backtracks || c.backtracks
 }
 
 // compile compiles the expression for the engine that supports it.
 func (b *exprBuilder) compile() (*pyregex.Matcher, error) {
 	if b.backtracks {
-		return pyregex.Compile(pyregex.Expression{Back: b.both.Back})
+		return pyregex.Compile(pyregex.Expression{Backtracking: b.both.Backtracking})
 	}
 	return pyregex.Compile(pyregex.Expression{RE2: b.both.RE2})
 }

@@ -38,7 +38,7 @@ func Diff(old, new *Table) []Change {
 	}
 	kept := map[string][]*Route{}
 	for _, r := range old.routes {
-		if !r.Own {
+		if !r.Manual {
 			kept[r.identity()] = append(kept[r.identity()], r)
 		}
 	}

@@ -42,7 +42,7 @@ func MatchPython(expr string, full bool, text string) (groups []*string, engine 
 		return nil, "", err
 	}
 	if full {
-		for _, side := range [...]*string{&e.RE2, &e.Back} {
+		for _, side := range [...]*string{&e.RE2, &e.Backtracking} {
 			if *side != "" {
 				*side = `\A(?:` + *side + `)\z`
 			}

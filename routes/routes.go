@@ -140,7 +140,7 @@ type Route struct {
 	Allow       Forms  // forms that this route allows
 	IgnoreBody  bool   // request bodies are not parsed for the policy
 	Guess       bool   // inferred from traffic, unconfirmed
-	Own         bool   // added by the maintainer: importers do not know it
+	Manual      bool   // added by the maintainer: importers do not know it
 	Unsupported string // the reason; such a route never matches
 	Line        int    // in routes.yaml; 0 for an imported one
 

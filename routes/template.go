@@ -339,7 +339,7 @@ func newRegexPattern(expr string, prefix bool) (*pattern, error) {
 		return nil, err
 	}
 	if full { // Django then uses fullmatch, else search
-		for _, side := range [...]*string{&translated.RE2, &translated.Back} {
+		for _, side := range [...]*string{&translated.RE2, &translated.Backtracking} {
 			if *side != "" {
 				*side = `\A(?:` + *side + `)\z`
 			}

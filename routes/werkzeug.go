@@ -109,7 +109,7 @@ func (p *werkzeugParser) parse(text string) error {
 		case m[1] != "":
 			p.pieces = append(p.pieces, piece{text: "/"})
 			if p.current.final {
-				p.content, p.expr, p.isolated = p.content+"/", p.expr.Plus("/"), false
+				p.content, p.expr, p.isolated = p.content+"/", p.expr.Append("/"), false
 			} else if err := p.end(); err != nil {
 				return err
 			}
@@ -124,7 +124,7 @@ func (p *werkzeugParser) parse(text string) error {
 	if p.current.final && strings.HasSuffix(p.content, "/") {
 		p.current.suffixed = true
 		p.content = p.content[:len(p.content)-1]
-		p.expr = pyregex.Expression{RE2: p.expr.RE2[:len(p.expr.RE2)-1], Back: p.expr.Back[:len(p.expr.Back)-1]}
+		p.expr = pyregex.Expression{RE2: p.expr.RE2[:len(p.expr.RE2)-1], Backtracking: p.expr.Backtracking[:len(p.expr.Backtracking)-1]}
 		p.isolated = !p.backs && p.current.params == 1 && len(p.current.weight.static) == 0 && p.expr.RE2 == "("+p.lastConv.expr+")"
 	}
 	suffixed, weight := p.current.suffixed, p.current.weight
@@ -150,7 +150,7 @@ func (p *werkzeugParser) literal(text string) {
 	} else {
 		p.content += regexp.QuoteMeta(text)
 	}
-	p.expr = p.expr.Plus(regexp.QuoteMeta(text))
+	p.expr = p.expr.Append(regexp.QuoteMeta(text))
 }
 
 func (p *werkzeugParser) param(name, converter, args string) error {
@@ -171,7 +171,7 @@ func (p *werkzeugParser) param(name, converter, args string) error {
 	p.current.final = p.current.final || !conv.isolating
 	p.content += fmt.Sprintf("(%d:%s)", p.current.params, conv.py)
 	p.expr.RE2 += "(" + conv.expr + ")"
-	p.expr.Back += "(" + cmp.Or(conv.back, conv.expr) + ")"
+	p.expr.Backtracking += "(" + cmp.Or(conv.back, conv.expr) + ")"
 	if conv.backtracks {
 		p.backs, p.isolated = true, false
 	}
@@ -188,7 +188,7 @@ func (p *werkzeugParser) end() error {
 		if p.isolated {
 			p.current.conv = p.lastConv
 		}
-		e := pyregex.Expression{RE2: `\A` + p.expr.RE2 + `\z`, Back: `\A` + p.expr.Back + `\z`}
+		e := pyregex.Expression{RE2: `\A` + p.expr.RE2 + `\z`, Backtracking: `\A` + p.expr.Backtracking + `\z`}
 		if p.backs {
 			e.RE2 = ""
 		}

@@ -33,6 +33,7 @@ type Status struct {
 	Draining    bool                  `json:"draining"`
 	View        uint64                `json:"view"`
 	Revision    string                `json:"revision,omitempty"`
+	Reloads     uint64                `json:"reloads"` // that have ended since the start, also in vain
 	ReloadError string                `json:"reload_error,omitempty"`
 	TLSError    string                `json:"tls_error,omitempty"`
 	Notices     []string              `json:"notices,omitempty"`
@@ -65,6 +66,7 @@ func (s *Server) status() Status {
 	view := g.View()
 	out := Status{Version: s.with.Version, Started: s.started.UTC(), Draining: s.draining.Load(), View: view.Serial,
 		Bundles: s.node.Bundles().Status(), Keys: keyStatus(view), Memo: g.MemoStatus(), DecisionLog: s.node.DecisionLog()}
+	out.Reloads = s.reloads.Load()
 	out.Notices, out.Degraded = slices.Concat(view.Notices(), g.Notices()), s.degraded()
 	out.Routes, out.Directory = s.node.Routes(), s.node.Directory()
 	if s.certificates != nil {
@@ -100,15 +102,17 @@ func (s *Server) adminServer() *http.Server {
 		writeText(w, code, text+"\n")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.GathererFunc(s.gather), promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("content-type", "application/json")
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(s.status()) // the client may be gone
-	})
+	mux.HandleFunc("GET /status", s.serveStatus)
 	profile(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ConnState: conns.StateOf}
+}
+
+func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("content-type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(s.status()) // the client may be gone
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {
@@ -155,8 +159,15 @@ func (s *Server) degradedReload() []string {
 	if text := s.reloadErr.Load(); text != nil {
 		return []string{"reload: the last one failed, the configuration before it stays active: " + *text}
 	}
-	if keys := s.awaitsRestart.Load(); keys != nil && len(*keys) > 0 {
-		return []string{"reload: changed, and needs a restart: " + strings.Join(*keys, ", ")}
+	if keys := s.keysAwaitingRestart(); len(keys) > 0 {
+		return []string{"reload: changed, and needs a restart: " + strings.Join(keys, ", ")}
+	}
+	return nil
+}
+
+func (s *Server) keysAwaitingRestart() []string {
+	if keys := s.awaitsRestart.Load(); keys != nil {
+		return *keys
 	}
 	return nil
 }

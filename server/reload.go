@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"reflect"
 
 	"go.uber.org/zap"
@@ -11,14 +13,15 @@ import (
 )
 
 // reload reads the configuration again and makes all of it active in one step, except what needs a restart, or none of it. It gives up when until ends:
-// a server that does not answer must not hold up the process's end.
-func (s *Server) reload(until, ctx context.Context) {
+// a server that does not answer must not hold up the process's end. It logs the outcome, and returns it.
+func (s *Server) reload(until, ctx context.Context) error {
+	defer s.reloads.Add(1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(until, cancel)() // goroutine: it only cancels
 	err := func() (err error) {
 		defer panics.Into("reloading the configuration", &err)
-		cfg, doc, err := s.with.Source.Read()
+		cfg, doc, err := s.with.read()
 		if err != nil {
 			return err
 		}
@@ -38,10 +41,27 @@ func (s *Server) reload(until, ctx context.Context) {
 		text := err.Error()
 		s.reloadErr.Store(&text)
 		s.logger.Error("reload failed, the running configuration stays", zap.Error(err))
-		return
+		return err
 	}
 	s.reloadErr.Store(nil)
 	s.logger.Info("reloaded the configuration")
+	return nil
+}
+
+// askReload has the configuration read again, and waits for the outcome.
+func (s *Server) askReload(ctx context.Context) error {
+	told := make(chan error, 1)
+	select {
+	case s.asked <- told:
+	case <-ctx.Done():
+		return errors.New("the process does not come to it: it is ending, or another reload takes long")
+	}
+	select {
+	case err := <-told:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("it takes longer than %v and goes on: gatehouse status and the log say how it ended", controlTimeout)
+	}
 }
 
 // needsRestart names each key that the new configuration changes and a reload cannot, and says so until the process is restarted or the

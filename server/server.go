@@ -6,6 +6,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -42,10 +43,26 @@ type Config struct {
 	Version string           // shown on the status page, in traces and in the log
 	Log     zapcore.Core     // gets the log, whatever the configuration says of it; nil is standard error
 
+	// LogLevel and LogFormat, unless empty, stand for log.level and log.format; Console is the format where neither says one.
+	LogLevel, LogFormat string
+	Console             bool
 	// WaitForPolicy starts without a policy, or a directory, that can be used, and answers not_ready until there is one.
 	WaitForPolicy bool
 	// Smoke is [edge.Config.Smoke].
 	Smoke func(*config.Config) (func(context.Context, *gate.Gate) error, error)
+}
+
+// read reads the configuration.
+func (c Config) read() (*config.Config, *config.Document, error) {
+	cfg, doc, err := c.Source.Read()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, said := doc.Lines["log.format"]; c.Console && !said {
+		cfg.Log.Format = "console"
+	}
+	cfg.Log.Level, cfg.Log.Format = cmp.Or(c.LogLevel, cfg.Log.Level), cmp.Or(c.LogFormat, cfg.Log.Format)
+	return cfg, doc, nil
 }
 
 // transport are the options of the gRPC server that depend on how messages are to be handled.
@@ -83,6 +100,8 @@ type Server struct {
 	leaving      chan struct{} // closed when long-lived streams must end
 	draining     atomic.Bool
 	reloadErr    atomic.Pointer[string] // why the last reload failed, nil where it did not
+	reloads      atomic.Uint64          // that have ended, also in vain
+	asked        chan chan<- error      // for a reload, over the control socket; who asks is told the outcome
 
 	awaitsRestart atomic.Pointer[[]string] // keys that the last reload could not change
 }
@@ -90,17 +109,17 @@ type Server struct {
 // New reads the configuration, makes all of it and opens the listeners. It reports every problem of the configuration at once, and leaves nothing
 // behind where there is one.
 func New(ctx context.Context, with Config) (_ *Server, err error) {
-	cfg, doc, err := with.Source.Read()
+	cfg, doc, err := with.read()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{with: with, config: cfg, level: zap.NewAtomicLevel(), registry: prometheus.NewRegistry(),
-		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{}), failures: make(chan error, 8)}
+		health: health.NewServer(), started: time.Now(), leaving: make(chan struct{}), failures: make(chan error, 8), asked: make(chan chan<- error)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	found := doc.Problems()
 	s.logger, err = buildLog(cfg.Log, s.level, with.Log)
 	found.Add("log", err)
-	panics.Tell(func(e panics.Event) {
+	panics.SetReporter(func(e panics.Event) {
 		s.logger.Error("recovered from a panic", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
 	limitMemory(s.logger, memlimit.FromCgroup)
@@ -248,7 +267,9 @@ func (s *Server) waitForEnd(ctx, background context.Context) error {
 		case err := <-s.failures:
 			return err
 		case <-s.with.Reloads:
-			s.reload(ctx, background)
+			_ = s.reload(ctx, background) // it has said what is wrong
+		case told := <-s.asked:
+			told <- s.reload(ctx, background)
 		}
 	}
 }

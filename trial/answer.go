@@ -13,7 +13,7 @@ import (
 // VerdictLine is the first line of an answer.
 func VerdictLine(answer *gate.Answer) string {
 	switch {
-	case answer.Own:
+	case answer.Direct:
 		return "allow, and Gatehouse answers itself: permissions"
 	case answer.DryRun:
 		return "allow, by dry run: the verdict is deny " + answer.Reason.String()
@@ -68,7 +68,7 @@ func (t *Trial) Who(ctx context.Context, a *Request, answer *gate.Answer) string
 // Line is an answer in one line.
 func Line(answer *gate.Answer) string {
 	text := VerdictLine(answer)
-	if reason := Told(answer); reason != "" && reason != answer.Reason.String() {
+	if reason := ClientReason(answer); reason != "" && reason != answer.Reason.String() {
 		text += fmt.Sprintf(" %q", reason)
 	}
 	if r := answer.Diagnostics.Match.Route; r != nil {

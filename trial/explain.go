@@ -25,7 +25,7 @@ func (t *Trial) Explain(ctx context.Context, a *Request, answer *gate.Answer, se
 		if secrets {
 			return explain.Options{}
 		}
-		return Hiding(t.redact, input)
+		return RedactOptions(t.redact, input)
 	})
 	out := &Explanation{Policy: found.Policy, Caller: a.caller(&found.Identity)}
 	if found.Policy != nil {
@@ -62,8 +62,8 @@ func (t *Trial) Confirm(ctx context.Context, nearest []explain.Near, with func(m
 	return out
 }
 
-// Hiding are the options that keep out of an explanation what the decision log does not show either.
-func Hiding(redact decisionlog.Redact, input map[string]any) explain.Options {
+// RedactOptions are the options that keep out of an explanation what the decision log does not show either.
+func RedactOptions(redact decisionlog.Redact, input map[string]any) explain.Options {
 	paths, texts := redact.Secrets(input)
 	return explain.Options{Secret: paths, Hide: texts}
 }

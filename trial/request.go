@@ -50,8 +50,8 @@ func (a *Request) Gate() *gate.Request {
 		Headers: headers, Body: a.Body, Time: time.Now(), As: a.As, Bytes: len(a.Body)}
 }
 
-// Told is the reason that a denial's client reads, "" where the body is not one of ours.
-func Told(a *gate.Answer) string {
+// ClientReason is the reason that a denial's client reads, "" where the body is not one of ours.
+func ClientReason(a *gate.Answer) string {
 	var problem struct{ Reason string }
 	if a.Allow || json.Unmarshal([]byte(a.Body), &problem) != nil {
 		return ""

@@ -10,27 +10,27 @@ import (
 
 // Result is an answer for scripts, as check prints it.
 type Result struct {
-	Allow    bool              `json:"allow"`
-	Status   int               `json:"status"`
-	Reason   string            `json:"reason,omitempty"` // the closed set's
-	Told     string            `json:"told,omitempty"`   // the reason that the client reads
-	Cause    string            `json:"cause,omitempty"`  // for operators
-	DryRun   bool              `json:"dry_run,omitempty"`
-	Caller   *ResultCaller     `json:"caller,omitempty"` // made up, not verified
-	User     *ResultUser       `json:"user,omitempty"`   // the caller in the directory, as far as it was asked
-	App      string            `json:"app,omitempty"`
-	Route    *ResultRoute      `json:"route,omitempty"`
-	May      []ResultRoute     `json:"may_be_taken_by,omitempty"` // where there are several; the rules of all of them must allow
-	Redirect bool              `json:"redirect,omitempty"`        // the application only redirects, to the route's path
-	Params   map[string]string `json:"params,omitempty"`
-	Rule     string            `json:"rule,omitempty"`
-	Memo     *Memo             `json:"memo,omitempty"` // absent where the policy was not asked
-	Revision string            `json:"revision"`
-	ToApp    []ResultHeader    `json:"headers_to_app,omitempty"`
-	Removed  []string          `json:"headers_removed,omitempty"`
-	ToClient []ResultHeader    `json:"headers_to_client,omitempty"`
-	Body     string            `json:"body,omitempty"`
-	Explain  *Explanation      `json:"explain,omitempty"` // with --explain
+	Allow        bool              `json:"allow"`
+	Status       int               `json:"status"`
+	Reason       string            `json:"reason,omitempty"` // the closed set's
+	ClientReason string            `json:"told,omitempty"`   // the reason that the client reads
+	Cause        string            `json:"cause,omitempty"`  // for operators
+	DryRun       bool              `json:"dry_run,omitempty"`
+	Caller       *ResultCaller     `json:"caller,omitempty"` // made up, not verified
+	User         *ResultUser       `json:"user,omitempty"`   // the caller in the directory, as far as it was asked
+	App          string            `json:"app,omitempty"`
+	Route        *ResultRoute      `json:"route,omitempty"`
+	May          []ResultRoute     `json:"may_be_taken_by,omitempty"` // where there are several; the rules of all of them must allow
+	Redirect     bool              `json:"redirect,omitempty"`        // the application only redirects, to the route's path
+	Params       map[string]string `json:"params,omitempty"`
+	Rule         string            `json:"rule,omitempty"`
+	Memo         *Memo             `json:"memo,omitempty"` // absent where the policy was not asked
+	Revision     string            `json:"revision"`
+	ToApp        []ResultHeader    `json:"headers_to_app,omitempty"`
+	Removed      []string          `json:"headers_removed,omitempty"`
+	ToClient     []ResultHeader    `json:"headers_to_client,omitempty"`
+	Body         string            `json:"body,omitempty"`
+	Explain      *Explanation      `json:"explain,omitempty"` // with --explain
 }
 
 type (
@@ -62,7 +62,7 @@ type (
 
 // ResultOf is an answer for scripts.
 func ResultOf(a *Request, answer *gate.Answer) Result {
-	out := Result{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), Told: Told(answer), Cause: Cause(a, answer),
+	out := Result{Allow: answer.Allow, Status: answer.Status, Reason: answer.Reason.String(), ClientReason: ClientReason(answer), Cause: Cause(a, answer),
 		DryRun: answer.DryRun, Caller: resultCaller(a.As), App: answer.Diagnostics.App, Rule: answer.Diagnostics.Asked, Revision: answer.Diagnostics.Revision,
 		Removed: answer.Remove, Body: answer.Body}
 	if r := answer.Diagnostics.Match.Route; r != nil {

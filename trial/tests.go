@@ -69,7 +69,7 @@ func (t *Test) Compare(answer *gate.Answer) (problems []string) {
 	expected := func(format string, args ...any) {
 		problems = append(problems, "expected "+fmt.Sprintf(format, args...))
 	}
-	if (answer.Allow || answer.Own) != t.allow {
+	if (answer.Allow || answer.Direct) != t.allow {
 		if t.allow {
 			expected("allow")
 		} else {
@@ -80,7 +80,7 @@ func (t *Test) Compare(answer *gate.Answer) (problems []string) {
 	if t.status != 0 && answer.Status != t.status {
 		expected("status %d", t.status)
 	}
-	if t.reason != "" && t.reason != answer.Reason.String() && t.reason != Told(answer) {
+	if t.reason != "" && t.reason != answer.Reason.String() && t.reason != ClientReason(answer) {
 		expected("reason %q", t.reason)
 	}
 	if r := answer.Diagnostics.Match.Route; t.route != "" && (r == nil || t.route != r.Name && t.route != r.Template) {

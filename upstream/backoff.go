@@ -26,8 +26,8 @@ func Jitter(d time.Duration) time.Duration {
 	return max(minPause, time.Duration(float64(d)*(0.8+0.4*rand.Float64())))
 }
 
-// Early takes up to a tenth off, for what must not be late.
-func Early(d time.Duration) time.Duration {
+// Shorten takes up to a tenth off, for what must not be late.
+func Shorten(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d)/10+1))
 }
 

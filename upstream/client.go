@@ -48,7 +48,7 @@ func NewClient(s Service, target string, wait time.Duration) (*Client, error) {
 		return nil, errors.New("url: not a URL") // the parser's error would repeat it, with what may be secret in it
 	}
 	if c.url.Host == "" || c.url.User != nil || c.url.Fragment != "" {
-		return nil, fmt.Errorf("url %q: give https://host/path, without user or fragment", Shown(c.url))
+		return nil, fmt.Errorf("url %q: give https://host/path, without user or fragment", Redacted(c.url))
 	}
 	if err := c.encrypted(c.url); err != nil {
 		return nil, err
@@ -92,9 +92,9 @@ func (c *Client) encrypted(u *url.URL) error {
 	case u.Scheme == "http" && (c.plain || IsLoopback(u.Hostname())):
 		return nil
 	case u.Scheme == "http":
-		return fmt.Errorf("url %q: use https; plain http is for this machine, or with plain_http: true", Shown(u))
+		return fmt.Errorf("url %q: use https; plain http is for this machine, or with plain_http: true", Redacted(u))
 	}
-	return fmt.Errorf("url %q: the scheme is https", Shown(u))
+	return fmt.Errorf("url %q: the scheme is https", Redacted(u))
 }
 
 // IsLoopback reports whether a host, without a port, is this machine by name or address.
@@ -120,11 +120,11 @@ func (c *Client) Do(ctx context.Context, method string, header http.Header, body
 		request.Header.Set("If-None-Match", c.Condition.Tag)
 	}
 	if err := c.auth.Prepare(request); err != nil {
-		return nil, fmt.Errorf("getting a credential: %w", Brief(bare(err)))
+		return nil, fmt.Errorf("getting a credential: %w", Truncate(bare(err)))
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, Brief(bare(err))
+		return nil, Truncate(bare(err))
 	}
 	return response, nil
 }
@@ -168,8 +168,8 @@ func bare(err error) error {
 	return err
 }
 
-// Shown is a URL without what may be secret in it.
-func Shown(u *url.URL) string { return u.Scheme + "://" + u.Host + u.EscapedPath() }
+// Redacted is a URL without what may be secret in it.
+func Redacted(u *url.URL) string { return u.Scheme + "://" + u.Host + u.EscapedPath() }
 
 // URL is what the client speaks to.
 func (c *Client) URL() *url.URL { return c.url }
@@ -177,8 +177,8 @@ func (c *Client) URL() *url.URL { return c.url }
 // Close closes idle connections. The client can still be used.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Brief bounds the text of an error that may quote a server. It keeps the cause.
-func Brief(err error) error {
+// Truncate bounds the text of an error that may quote a server. It keeps the cause.
+func Truncate(err error) error {
 	const limit = 500
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	if len(text) > limit {
@@ -203,7 +203,7 @@ func ReadBody(response *http.Response, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reading the answer after %d bytes: %w", len(body), Brief(err))
+		return nil, fmt.Errorf("reading the answer after %d bytes: %w", len(body), Truncate(err))
 	case int64(len(body)) > limit:
 		return nil, fmt.Errorf("the server sends more than the limit of %d bytes", limit)
 	case len(body) == 0:

@@ -23,7 +23,7 @@ func NewPoster(s Service, url string) (*Poster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Poster{service: s, url: url, to: Shown(c.url), client: c}, nil
+	return &Poster{service: s, url: url, to: Redacted(c.url), client: c}, nil
 }
 
 // Post sends a body. After a failure, or where the credential was not good, it begins anew with what the service's files hold then.

@@ -135,7 +135,7 @@ func TestBackoff(t *testing.T) {
 		b.Reset()
 	}
 	for range 100 {
-		if got := upstream.Early(time.Second); got < 900*time.Millisecond || got > time.Second {
+		if got := upstream.Shorten(time.Second); got < 900*time.Millisecond || got > time.Second {
 			t.Errorf("early: %s", got)
 		}
 	}

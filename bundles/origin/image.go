@@ -76,7 +76,7 @@ func (o *Image) Fetch(ctx context.Context, q Request) (f Answer, err error) {
 	defer func() {
 		if err != nil {
 			o.Close()
-			err = upstream.Brief(err)
+			err = upstream.Truncate(err)
 		}
 	}()
 	digest, err := o.client.Resolve(ctx, o.image)

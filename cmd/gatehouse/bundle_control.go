@@ -18,8 +18,8 @@ import (
 
 // controlFlags say where the control socket of a running process is.
 type controlFlags struct {
-	socket, config string
-	output         outputFlags
+	socket, admin, config string
+	output                outputFlags
 }
 
 func (f *controlFlags) add(c *cobra.Command) {

@@ -51,7 +51,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 			if err != nil {
 				return err // exit code 1 is a denial
 			}
-			if !answer.Allow && !answer.Own {
+			if !answer.Allow && !answer.Direct {
 				return errReported // that it is denied
 			}
 			return nil
@@ -198,7 +198,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller stri
 		}
 	}
 	fmt.Fprintln(&b, trial.VerdictLine(answer))
-	line("reason", "%s", trial.Told(answer))
+	line("reason", "%s", trial.ClientReason(answer))
 	line("cause", "%s", trial.Cause(a, answer))
 	line("caller", "%s", caller)
 	line("user", "%s", userText(&answer.Diagnostics))
@@ -228,7 +228,7 @@ func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller stri
 	for _, h := range answer.Response {
 		line("to client", "%s: %s", h.Name, h.Value)
 	}
-	if trial.Told(answer) == "" {
+	if trial.ClientReason(answer) == "" {
 		line("body", "%s", answer.Body)
 	}
 	_, err := io.WriteString(w, b.String())

@@ -220,7 +220,7 @@ func TestCheckPrintsOneObject(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil || strings.Count(stdout, "\n") != 1 {
 		t.Fatalf("%v: %s", err, stdout)
 	}
-	if got.Allow || got.Status != 418 || got.Body != "a\n<b>" || got.Told != "" || got.Reason != "denied" {
+	if got.Allow || got.Status != 418 || got.Body != "a\n<b>" || got.ClientReason != "" || got.Reason != "denied" {
 		t.Errorf("%+v", got)
 	}
 }

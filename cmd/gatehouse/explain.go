@@ -68,7 +68,7 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	} else if err != nil {
 		return err
 	}
-	out, err := node.Retell(c.Context(), src, record, notices(c.ErrOrStderr()))
+	out, err := node.ExplainLogged(c.Context(), src, record, notices(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}

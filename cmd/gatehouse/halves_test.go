@@ -87,6 +87,7 @@ func TestHalvesThatCameInAnyOrder(t *testing.T) {
 		p := newProcess(t, strictRoutes)
 		policy(p, "orders")
 		table(p, "orders", "users")
+		p.flags = []string{"--wait-for-policy"}
 		p.start()
 		eventually(t, "the refusal", func() error {
 			if code, body := p.get("/readyz"); code != 503 {

@@ -102,7 +102,7 @@ func activated(t *testing.T, dir string) *gate.Gate {
 	cfg.Policy.Timeout = config.Duration(time.Minute) // machines that run tests are busy
 	found := doc.Problems()
 	found.Add("listen", server.ValidateListen(cfg.Listen))
-	n, err := edge.NewStill(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
+	n, err := edge.NewStatic(context.Background(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
 	if err != nil {
 		t.Fatal(err)
 	}

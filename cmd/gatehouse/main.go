@@ -46,7 +46,8 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), upCommand(), checkCommand(), testCommand(),
-		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand())
+		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
+		configCommand(), statusCommand(), reloadCommand())
 	root.SetVersionTemplate("gatehouse {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentPreRun = func(c *cobra.Command, _ []string) { warnOldSpellings(c.Flags(), c.ErrOrStderr()) }

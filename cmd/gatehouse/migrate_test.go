@@ -238,7 +238,7 @@ func validated(t *testing.T, cfg *config.Config) error {
 	doc := &config.Document{File: "gatehouse.yaml", Lines: map[string]int{}}
 	found := &config.Problems{Doc: doc}
 	found.Add("listen", server.ValidateListen(cfg.Listen))
-	n, err := edge.NewStill(t.Context(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
+	n, err := edge.NewStatic(t.Context(), edge.Config{Config: cfg, Found: found, Smoke: node.ReadSmoke})
 	if err == nil {
 		n.Close()
 	}

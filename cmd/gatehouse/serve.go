@@ -12,11 +12,13 @@ import (
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/server"
+	"gatehouse/terminal"
 	"gatehouse/trial/node"
 )
 
 func serveCommand() *cobra.Command {
 	var src config.Source
+	var check bool
 	var with server.Config
 	c := &cobra.Command{
 		Use:   "serve",
@@ -30,6 +32,10 @@ bundle that is to be fetched is waited for in any case.`,
   gatehouse serve --bundle ./policy`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			with.Source = src
+			if check {
+				return validate(c, with, false)
+			}
 			server.PaceGC()
 			src, err := src.OrDefault()
 			if err != nil {
@@ -38,7 +44,7 @@ bundle that is to be fetched is waited for in any case.`,
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP) // first of all: one that comes while we start must not end the process
 			defer signal.Stop(hangups)
-			with.Source, with.Reloads, with.Version, with.Smoke = src, hangups, version(), node.ReadSmoke
+			with.Source, with.Reloads, with.Version, with.Smoke, with.Console = src, hangups, version(), node.ReadSmoke, terminal.Is(c.ErrOrStderr())
 			s, err := server.New(c.Context(), with)
 			if _, broken := errors.AsType[*edge.BrokenError](err); broken {
 				return fmt.Errorf("%w\nmend it, or start with --wait-for-policy, which denies every request (503 not_ready) until it is mended", err)
@@ -51,6 +57,9 @@ bundle that is to be fetched is waited for in any case.`,
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, with --config in addition to its bundles, else instead of those of gatehouse.yaml")
 	c.Flags().StringVar(&src.Policy, "policy", "", "where the one bundle of the configuration comes from instead: oci://IMAGE, a URL, a folder or a tarball; its name and signing keys stay")
+	c.Flags().BoolVar(&check, "check", false, "check all of it and start nothing, like gatehouse config validate")
+	c.Flags().StringVar(&with.LogLevel, "log-level", "", "debug, info, warn or error (default: log.level of the configuration)")
+	c.Flags().StringVar(&with.LogFormat, "log-format", "", "json or console (default: log.format of the configuration; without that console on a terminal, else json)")
 	c.Flags().BoolVar(&with.WaitForPolicy, "wait-for-policy", false, "start also with a policy or a directory that cannot be used, and answer not_ready until it can")
 	c.Flags().BoolVar(&src.Plain, "plain", false, "reference mode: decide without optimisations (remembered decisions, partial input, own wire format)")
 	return c

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -22,32 +20,4 @@ func TestServeRefusesABrokenPolicy(t *testing.T) {
 		t.Errorf("it says %q", text)
 	}
 	p.leftNothing(t)
-}
-
-// TestServeWaitsForAPolicy: it denies until the policy is mended, and says once what is wrong.
-func TestServeWaitsForAPolicy(t *testing.T) {
-	t.Parallel()
-	p := newProcess(t, plain)
-	write(t, p.path("policy", "authz.rego"), brokenPolicy)
-	p.flags = []string{"--wait-for-policy"}
-	p.start()
-	eventually(t, "waiting for /readyz", func() error {
-		if code, body := p.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "authz.rego:3: ") {
-			return fmt.Errorf("%d %s", code, body)
-		}
-		return nil
-	})
-	if code, _, err := check(t.Context(), dial(t, p.grpc, nil)); err != nil || code == 0 {
-		t.Errorf("%d %v", code, err)
-	}
-	if text := p.stderr.String(); strings.Count(text, "authz.rego:3: ") != 1 {
-		t.Errorf("it says %q", text)
-	}
-	write(t, p.path("policy", "authz.rego"), allowAll)
-	eventually(t, "waiting for /readyz", func() error {
-		if code, body := p.get("/readyz"); code != http.StatusOK {
-			return fmt.Errorf("%d %s", code, body)
-		}
-		return nil
-	})
 }

@@ -223,6 +223,7 @@ func TestServeWithoutAPolicyYet(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, plain)
 	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow if {\n")
+	p.flags = []string{"--wait-for-policy"}
 	p.start()
 	eventually(t, "waiting for the admin port", func() error {
 		if code, body := p.get("/readyz"); code != 503 || !strings.HasPrefix(body, "not ready: no policy is active yet (degraded: bundle \"policy\" is refused since ") {
@@ -237,8 +238,8 @@ func TestServeWithoutAPolicyYet(t *testing.T) {
 	if code, _, err := check(t.Context(), conn); code != 503 || err != nil {
 		t.Errorf("a request: %d %v", code, err)
 	}
-	if got := p.stderr.String(); !strings.Contains(got, "authz.rego:") {
-		t.Errorf("the log does not name the file and line")
+	if got := p.stderr.String(); strings.Count(got, "authz.rego:") != 1 {
+		t.Errorf("the log does not name the file and line, once")
 	}
 	write(t, p.path("policy", "authz.rego"), allowAll)
 	eventually(t, "waiting for the mended policy", func() error {

@@ -148,11 +148,11 @@ func (f *testFlags) trial(c *cobra.Command, src config.Source) (*node.Node, erro
 	if err != nil {
 		return nil, err
 	}
-	if f.coverage && len(t.Still.Tables) == 0 {
+	if f.coverage && len(t.Static.Tables) == 0 {
 		t.Close()
 		return nil, errors.New("--coverage needs a route table: set routes.file")
 	}
-	for _, notice := range slices.Concat(t.Still.Policy.Notices(), t.Gate.View().Notices()) {
+	for _, notice := range slices.Concat(t.Static.Policy.Notices(), t.Gate.View().Notices()) {
 		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
 	}
 	return t, nil
@@ -185,7 +185,7 @@ func (f *testFlags) report(w io.Writer, t *node.Node, outcomes []trial.Outcome, 
 	}
 	if f.coverage {
 		covered, total := 0, 0
-		for _, table := range t.Still.Tables {
+		for _, table := range t.Static.Tables {
 			c, n := seen.Print(&b, table.File, table.Table)
 			covered, total = covered+c, total+n
 		}

@@ -45,7 +45,7 @@ func (r *Reader) Wait(ctx context.Context) error {
 	every := fallbackPoll
 	if r.spool != nil {
 		every = pollInterval
-		r.spool.dir.Settle()
+		r.spool.dir.ReleaseHeld()
 	}
 	look := time.NewTimer(every)
 	defer look.Stop()

@@ -227,8 +227,8 @@ func (r *Reader) nextFile() (more bool, err error) {
 	switch {
 	case r.at == r.spool:
 		return false, io.EOF
-	case len(r.parts) == 0 && r.spool != nil && r.last != nil && !r.spool.dir.Held():
-		return true, r.spool.dir.Hold()
+	case len(r.parts) == 0 && r.spool != nil && r.last != nil && !r.spool.dir.Holding():
+		return true, r.spool.dir.HoldAll()
 	case len(r.parts) == 0 && r.spool != nil:
 		if err := r.spool.skip(r.last); err != nil {
 			return false, err

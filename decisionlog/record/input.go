@@ -59,8 +59,8 @@ func parsedQuery(path string) url.Values {
 	return values.Values
 }
 
-// LetGo leaves of an entry's input only what the envelope shows of it, and the headers whose values are secret: these may stand elsewhere.
-func (p *Packer) LetGo(e *Entry) {
+// ReleaseInput leaves of an entry's input only what the envelope shows of it, and the headers whose values are secret: these may stand elsewhere.
+func (p *Packer) ReleaseInput(e *Entry) {
 	secret := func(h Header) bool { return p.redact.kind(h.Name) == secretHeader }
 	headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) })
 	in := &e.Input

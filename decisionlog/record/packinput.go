@@ -156,7 +156,7 @@ func (o *Packing) added(e *Entry, flags uint64) bool {
 
 // present reports whether a field is in the input.
 func present(f *input.Field, in *Input) bool {
-	if f.There != nil && !f.There(in) {
+	if f.Present != nil && !f.Present(in) {
 		return false
 	}
 	switch f.Kind {

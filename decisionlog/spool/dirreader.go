@@ -153,8 +153,8 @@ func (s *DirReader) open(h heldSegment, last bool) (*Copy, error) {
 	return f, nil
 }
 
-// Hold opens all that is there, so that it can be read when it is in the log's file and gone.
-func (s *DirReader) Hold() error {
+// HoldAll opens all that is there, so that it can be read when it is in the log's file and gone.
+func (s *DirReader) HoldAll() error {
 	list, err := segmentFiles(s.dir)
 	if err != nil {
 		return fmt.Errorf("reading the decision log: %w", err)
@@ -171,11 +171,11 @@ func (s *DirReader) Hold() error {
 	return nil
 }
 
-// Held reports whether Hold was called, and Settle was not since.
-func (s *DirReader) Held() bool { return s.held != nil }
+// Holding reports whether Hold was called, and Settle was not since.
+func (s *DirReader) Holding() bool { return s.held != nil }
 
-// Settle lets go of what was held, but for what is being read.
-func (s *DirReader) Settle() {
+// ReleaseHeld lets go of what was held, but for what is being read.
+func (s *DirReader) ReleaseHeld() {
 	for _, h := range s.held {
 		switch {
 		case s.at != nil && s.at.number == h.number:

@@ -33,8 +33,8 @@ func IsFault(p any) bool {
 	return ok && fault.Addr() != 0
 }
 
-// Guarded runs what touches a mapping, and reports whether it got through.
-func Guarded(f func()) (ok bool) {
+// CatchFault runs what touches a mapping, and reports whether it got through.
+func CatchFault(f func()) (ok bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() { ok = !faulted(recover()) }()
 	f()
@@ -81,8 +81,8 @@ func (sp *Spool) retireCut(s *segment) {
 	notify(sp.low)
 }
 
-// CutOff passes what cannot be read any more of the segment that the cursor is in, after a fault. It returns what is lost by it.
-func (sp *Spool) CutOff(c *Cursor, now time.Time) Damage {
+// SkipTruncated passes what cannot be read any more of the segment that the cursor is in, after a fault. It returns what is lost by it.
+func (sp *Spool) SkipTruncated(c *Cursor, now time.Time) Damage {
 	s := c.s
 	sp.retireCut(s)
 	d := Damage{Since: c.since(s), Until: now, Segment: filepath.Base(s.path)}
@@ -93,8 +93,8 @@ func (sp *Spool) CutOff(c *Cursor, now time.Time) Damage {
 	return d
 }
 
-// Hollow gives up the segment that the cursor is in, and what was reserved in it and is not there by now.
-func (sp *Spool) Hollow(c Cursor) {
+// AbandonReserved gives up the segment that the cursor is in, and what was reserved in it and is not there by now.
+func (sp *Spool) AbandonReserved(c Cursor) {
 	sp.retireCut(c.s)
 	c.s.hollow.Store(true)
 }

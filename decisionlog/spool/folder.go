@@ -213,8 +213,8 @@ func (sp *Spool) note(text string) {
 	sp.noted[text] = time.Now()
 }
 
-// StuckFor is how long there has been no further segment.
-func (sp *Spool) StuckFor() time.Duration {
+// FullSince is how long there has been no further segment.
+func (sp *Spool) FullSince() time.Duration {
 	if ns := sp.since.Load(); ns != 0 {
 		return time.Since(sp.created) - time.Duration(ns-1)
 	}

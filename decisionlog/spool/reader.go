@@ -61,9 +61,9 @@ func (sp *Spool) Acquire(readers []*Reader) {
 	sp.readers.Store(&readers)
 }
 
-// Own makes somebody the one who moves it, and says from where, and whether that is exactly how far it is: whoever moved it before may have
+// Claim makes somebody the one who moves it, and says from where, and whether that is exactly how far it is: whoever moved it before may have
 // ended without a word.
-func (r *Reader) Own(owner any) (at Cursor, exact bool) {
+func (r *Reader) Claim(owner any) (at Cursor, exact bool) {
 	sp := r.spool
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -79,8 +79,8 @@ func (r *Reader) Saved() (file File, known bool) {
 	return r.pos.written.file, r.pos.known
 }
 
-// Back returns it to the place where it last said that all before was safe, and to the file of that time.
-func (r *Reader) Back() (at Cursor, file File) {
+// Rewind returns it to the place where it last said that all before was safe, and to the file of that time.
+func (r *Reader) Rewind() (at Cursor, file File) {
 	sp := r.spool
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -89,8 +89,8 @@ func (r *Reader) Back() (at Cursor, file File) {
 	return Cursor{s: r.s, off: r.off}, r.pos.written.file
 }
 
-// Moved is Commit for a place that need not be saved.
-func (r *Reader) Moved(owner any, at Cursor) {
+// Advance is Commit for a place that need not be saved.
+func (r *Reader) Advance(owner any, at Cursor) {
 	sp := r.spool
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -145,7 +145,7 @@ func (r *Reader) Left(owner any) {
 	r.exact = r.owner == owner
 }
 
-// Wake is sent to when there may be more to read, after WakeNext.
+// Wake is sent to when there may be more to read, after RequestWake.
 func (r *Reader) Wake() <-chan struct{} { return r.wake }
 
 // SetOldest says when the oldest record was that the reader is not done with; the zero time: it is done with all.

@@ -110,7 +110,7 @@ func newSegment(dir string, number uint64, size int64) (_ *segment, err error) {
 	binary.LittleEndian.PutUint64(h[32:], uint64(size))
 	binary.LittleEndian.PutUint32(h[40:], crc32.Checksum(h[:40], castagnoli))
 	s.bytes, s.full = uint64(size), uint64(size)
-	if !Guarded(func() { copy(s.data, h) }) {
+	if !CatchFault(func() { copy(s.data, h) }) {
 		unmap(s.data)
 		return nil, fmt.Errorf("making segment %q: the file was cut off meanwhile", s.path)
 	}
@@ -139,7 +139,7 @@ func openSegment(dir string, number uint64) (_ *segment, err error) {
 		return nil, fmt.Errorf("mapping segment %q: %w", s.path, err)
 	}
 	h := make([]byte, segmentHeader) // zeros are no header
-	Guarded(func() { copy(h, s.data) })
+	CatchFault(func() { copy(h, s.data) })
 	if !bytes.Equal(h[:8], []byte(segmentMagic)) || binary.LittleEndian.Uint32(h[40:]) != crc32.Checksum(h[:40], castagnoli) ||
 		binary.LittleEndian.Uint64(h[8:]) != number {
 		unmap(s.data)

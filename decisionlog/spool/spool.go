@@ -89,7 +89,7 @@ func New(cfg Config) (_ *Spool, err error) {
 	sp := &Spool{dir: cfg.Dir, created: time.Now(), time: cfg.Time, users: 1, log: cfg.Logger, low: make(chan struct{}, 1), room: make(chan struct{}), known: map[string]*Reader{}}
 	sp.readers.Store(new([]*Reader))
 	sp.size = (min(maxSegment, max(cfg.MaxSize/16, 4*int64(cfg.MaxRecord))) + 4095) &^ 4095
-	sp.Adopt(cfg)
+	sp.Reconfigure(cfg)
 	sp.made = missing(cfg.Dir)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the decision log's spool: %w", err)
@@ -121,8 +121,8 @@ func New(cfg Config) (_ *Spool, err error) {
 	return sp, nil
 }
 
-// Adopt takes over what may change while the spool is open: MaxSize and Sync.
-func (sp *Spool) Adopt(cfg Config) {
+// Reconfigure takes over what may change while the spool is open: MaxSize and Sync.
+func (sp *Spool) Reconfigure(cfg Config) {
 	sp.max.Store(cfg.MaxSize)
 	sp.every.Store(int64(cfg.Sync))
 }
@@ -269,8 +269,8 @@ func (sp *Spool) Seal() {
 	}
 }
 
-// Settled waits until everything that was reserved is written. The spool must be sealed.
-func (sp *Spool) Settled(limit time.Duration) bool {
+// AwaitWrites waits until everything that was reserved is written. The spool must be sealed.
+func (sp *Spool) AwaitWrites(limit time.Duration) bool {
 	until := time.Now().Add(limit)
 	sp.mu.Lock()
 	s, off := sp.first, uint64(segmentHeader)
@@ -283,7 +283,7 @@ func (sp *Spool) Settled(limit time.Duration) bool {
 	for ; s != nil; s, off = s.next.Load(), segmentHeader {
 		for !s.old && !s.lost.Load() && off < s.end.Load() {
 			var n uint32
-			if !Guarded(func() { n = s.length(off).Load() }) {
+			if !CatchFault(func() { n = s.length(off).Load() }) {
 				break // there is nothing to wait for
 			}
 			switch {
@@ -299,21 +299,21 @@ func (sp *Spool) Settled(limit time.Duration) bool {
 	return true
 }
 
-// AwaitRoom returns a channel that is closed when a segment was made, or could not be.
-func (sp *Spool) AwaitRoom() <-chan struct{} {
+// RoomChanged returns a channel that is closed when a segment was made, or could not be.
+func (sp *Spool) RoomChanged() <-chan struct{} {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	return sp.room
 }
 
-// Hurry asks Run for the next segment.
-func (sp *Spool) Hurry() { notify(sp.low) }
+// RequestSegment asks Run for the next segment.
+func (sp *Spool) RequestSegment() { notify(sp.low) }
 
-// Stuck reports whether it is known that there is no room for more: MaxSize, or no disk space.
-func (sp *Spool) Stuck() bool { return sp.stuck.Load() }
+// Full reports whether it is known that there is no room for more: MaxSize, or no disk space.
+func (sp *Spool) Full() bool { return sp.stuck.Load() }
 
-// WakeNext has every reader woken by the next Append. Who says so and then sleeps looks for more in between.
-func (sp *Spool) WakeNext() { sp.idle.Store(true) }
+// RequestWake has every reader woken by the next Append. Who says so and then sleeps looks for more in between.
+func (sp *Spool) RequestWake() { sp.idle.Store(true) }
 
 // Run makes the next segment ahead of time and syncs, until ctx ends.
 func (sp *Spool) Run(ctx context.Context) {
@@ -458,8 +458,8 @@ func (sp *Spool) Retain() bool {
 	return true
 }
 
-// Regain makes who has just released the spool as the last its user again.
-func (sp *Spool) Regain() {
+// Reacquire makes who has just released the spool as the last its user again.
+func (sp *Spool) Reacquire() {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.users = 1

@@ -18,7 +18,7 @@ import (
 type Result struct {
 	Findings []rules.Finding
 	Filters  int  // of ext_authz
-	Whole    bool // a bootstrap or a dump was among it
+	Complete bool // a bootstrap or a dump was among it
 }
 
 // Examine looks at documents that belong to one Envoy. An error is for what Envoy would not take either.

@@ -194,8 +194,8 @@ func snake(name string) string {
 	return b.String()
 }
 
-// Whole says whether a document is all that an Envoy starts with, or what it has said about itself.
-func Whole(doc tree.Node) bool { return isBootstrap(doc) || doc.Get("configs").IsList() }
+// IsComplete says whether a document is all that an Envoy starts with, or what it has said about itself.
+func IsComplete(doc tree.Node) bool { return isBootstrap(doc) || doc.Get("configs").IsList() }
 
 // stale is what a dump has of configuration that is not in use.
 func stale(key string) bool { return key == "draining_state" || key == "error_state" }

@@ -90,7 +90,7 @@ func (s *Sandbox) copyConfig(name string, changes map[string]string) error {
 		pairs = append(pairs, from, to)
 	}
 	changed := strings.NewReplacer(pairs...).Replace(string(text))
-	if s.cfg.Patient {
+	if s.cfg.LongDeadlines {
 		changed = LongDeadlines(changed)
 	}
 	if err := os.WriteFile(s.path(name), []byte(changed), 0o644); err != nil {

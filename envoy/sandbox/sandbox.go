@@ -61,7 +61,7 @@ type Config struct {
 	Plain bool
 	// Patient takes the application's Envoy and Gatehouse with long deadlines for a decision, where its files have the examples' short
 	// ones: for tests, as a busy machine under the race detector needs longer.
-	Patient bool
+	LongDeadlines bool
 
 	// HandedOut is told each token that Token and ForgedToken make, so that a test can look for them where they must not
 	// be. It may be called by several goroutines. Default: nobody is told.

@@ -97,7 +97,7 @@ func (e *edgeBench) start(ctx context.Context, name, file string) (*node, error)
 	}
 	at := func(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 	work := filepath.Join(e.dir, name)
-	s, err := sandbox.Start(ctx, sandbox.Config{Root: e.root, WorkDir: work, Authz: at(grpc), Patient: true})
+	s, err := sandbox.Start(ctx, sandbox.Config{Root: e.root, WorkDir: work, Authz: at(grpc), LongDeadlines: true})
 	if err != nil {
 		return nil, err
 	}

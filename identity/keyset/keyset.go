@@ -65,9 +65,9 @@ func (s *Set) Lost(kid string) bool {
 	return s != nil && (s.retired[kid] > 0 || slices.ContainsFunc(s.unclear, func(k key) bool { return k.id == kid }))
 }
 
-// GoneSince notes which keys went with the set before. Tokens of those are old, and no reason to ask for newer keys. It is for whoever made
+// NoteRetired notes which keys went with the set before. Tokens of those are old, and no reason to ask for newer keys. It is for whoever made
 // the Set, before anybody else has it.
-func (s *Set) GoneSince(before *Set) {
+func (s *Set) NoteRetired(before *Set) {
 	if before == nil {
 		return
 	}
@@ -164,8 +164,8 @@ func (s *Set) Sum() [sha256.Size]byte { return s.sum }
 // Notices are the keys of the set that are left out, and why.
 func (s *Set) Notices() []string { return s.notices }
 
-// Unclear lists keys that are left out because another has the same kid, type and algorithm.
-func (s *Set) Unclear() []string {
+// Ambiguous lists keys that are left out because another has the same kid, type and algorithm.
+func (s *Set) Ambiguous() []string {
 	var labels []string
 	for _, k := range s.unclear {
 		labels = append(labels, k.label)

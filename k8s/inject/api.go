@@ -64,7 +64,7 @@ func (a API) call(ctx context.Context, method, path string, body, into any) erro
 	}
 	response, err := c.Do(ctx, method, header, sent)
 	if err != nil {
-		return upstream.Brief(err)
+		return upstream.Truncate(err)
 	}
 	defer response.Body.Close()
 	text, err := upstream.ReadBody(response, maxAnswer)
@@ -76,7 +76,7 @@ func (a API) call(ctx context.Context, method, path string, body, into any) erro
 			Message string `json:"message"`
 		}
 		_ = json.Unmarshal(text, &status) // proxies answer in other ways
-		return upstream.Brief(&statusError{response.StatusCode, status.Message})
+		return upstream.Truncate(&statusError{response.StatusCode, status.Message})
 	}
 	return json.Unmarshal(text, into)
 }

@@ -84,7 +84,7 @@ func New(o Options) (*Injector, error) {
 		return nil, err
 	}
 	i := &Injector{options: o, start: c, log: o.Log, now: o.Now, slots: make(chan struct{}, c.MaxRequests), metrics: newMetrics(o.Registry)}
-	panics.Tell(func(e panics.Event) {
+	panics.SetReporter(func(e panics.Event) {
 		o.Log.Error("recovered from a panic", zap.String("where", e.Where), zap.Any("panic", e.Value), zap.Uint64("not_said_before", e.More), zap.ByteString("stack", e.Stack))
 	})
 	if i.now == nil {

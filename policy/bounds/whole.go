@@ -8,11 +8,11 @@ import (
 // grace is the extra time for an evaluation to notice its deadline between two steps and end by itself, rather than be abandoned.
 const grace = 20 * time.Millisecond
 
-// Whole runs a whole evaluation on its own goroutine and waits for it until its deadline: within one step of the evaluator, such as sorting
+// RunIsolated runs a whole evaluation on its own goroutine and waits for it until its deadline: within one step of the evaluator, such as sorting
 // a large set, nothing is checked. It is counted and bounded like a single call: the error is ErrOverloaded, context.DeadlineExceeded, or
 // the context's. within is 0 where the context has the deadline, or there is none. f must recover from its panics and must not read memory
 // that is reused.
-func Whole[T any](ctx context.Context, within time.Duration, f func() T) (out T, err error) {
+func RunIsolated[T any](ctx context.Context, within time.Duration, f func() T) (out T, err error) {
 	if !calls.begin() {
 		return out, ErrOverloaded
 	}

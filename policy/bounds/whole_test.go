@@ -25,19 +25,19 @@ func TestWhole(t *testing.T) {
 	}
 	settle()
 	before := bounds.Abandoned()
-	if _, err := bounds.Whole(context.Background(), time.Millisecond, stuck); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := bounds.RunIsolated(context.Background(), time.Millisecond, stuck); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("at its deadline: %v", err)
 	}
 	gone, leave := context.WithCancel(context.Background())
 	leave()
-	if _, err := bounds.Whole(gone, time.Hour, stuck); !errors.Is(err, context.Canceled) {
+	if _, err := bounds.RunIsolated(gone, time.Hour, stuck); !errors.Is(err, context.Canceled) {
 		t.Errorf("with its caller: %v", err)
 	}
 	most := max(4, 2*int64(runtime.GOMAXPROCS(0)))
 	for bounds.Abandoned().Abandoned < most {
-		_, _ = bounds.Whole(context.Background(), time.Millisecond, stuck)
+		_, _ = bounds.RunIsolated(context.Background(), time.Millisecond, stuck)
 	}
-	if _, err := bounds.Whole(context.Background(), time.Millisecond, stuck); !errors.Is(err, bounds.ErrOverloaded) {
+	if _, err := bounds.RunIsolated(context.Background(), time.Millisecond, stuck); !errors.Is(err, bounds.ErrOverloaded) {
 		t.Errorf("past the bound: %v", err)
 	}
 	if now := bounds.Abandoned(); now.Total-before.Total < uint64(most) || now.Refused == before.Refused {
@@ -45,7 +45,7 @@ func TestWhole(t *testing.T) {
 	}
 	close(release)
 	settle()
-	if n, err := bounds.Whole(context.Background(), time.Hour, stuck); n != 1 || err != nil {
+	if n, err := bounds.RunIsolated(context.Background(), time.Hour, stuck); n != 1 || err != nil {
 		t.Errorf("one that ends: %d, %v", n, err)
 	}
 }

@@ -56,6 +56,12 @@ func Excerpts(err error) string {
 	return text
 }
 
+// All are the problems in an error, also in one that joins several.
+func All(err error) (list []Problem) {
+	eachProblem(err, func(p Problem) { list = append(list, p) })
+	return list
+}
+
 func eachProblem(err error, do func(Problem)) {
 	if list, ok := err.(Problems); ok {
 		for _, p := range list {

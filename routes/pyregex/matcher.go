@@ -32,12 +32,12 @@ type Matcher struct {
 
 // Expression is a Python regular expression in the syntax of both engines.
 type Expression struct {
-	RE2  string // "" where only the backtracking engine supports it
-	Back string
+	RE2          string // "" where only the backtracking engine supports it
+	Backtracking string
 }
 
 // Backtracks reports whether only the backtracking engine supports it.
-func (e Expression) Backtracks() bool { return e.RE2 == "" && e.Back != "" }
+func (e Expression) Backtracks() bool { return e.RE2 == "" && e.Backtracking != "" }
 
 // Linear is a Matcher of a Go expression.
 func Linear(re *regexp.Regexp) *Matcher { return &Matcher{re: re} }
@@ -55,7 +55,7 @@ func Compile(e Expression) (*Matcher, error) {
 	}
 	// The library's clock ticks every 100 ms by default.
 	tickOnce.Do(func() { regexp2.SetTimeoutCheckPeriod(backtrackTime / 6) })
-	back, err := regexp2.Compile(e.Back, regexp2.None)
+	back, err := regexp2.Compile(e.Backtracking, regexp2.None)
 	if err != nil {
 		return nil, fmt.Errorf("can't be expressed: %w", err)
 	}
@@ -113,5 +113,7 @@ func runeOffset(s string, rune int) int {
 	return at
 }
 
-// Plus appends text that means the same in both syntaxes.
-func (e Expression) Plus(s string) Expression { return Expression{RE2: e.RE2 + s, Back: e.Back + s} }
+// Append appends text that means the same in both syntaxes.
+func (e Expression) Append(s string) Expression {
+	return Expression{RE2: e.RE2 + s, Backtracking: e.Backtracking + s}
+}

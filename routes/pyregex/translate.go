@@ -44,7 +44,7 @@ func translate(p pyParser) (e Expression, names []string, err error) {
 	if _, failed := regexp2.Compile(string(back.out), regexp2.None); failed != nil {
 		return Expression{}, nil, fmt.Errorf("regular expression %q can't be expressed: %w", p.src, failed)
 	}
-	e.Back = string(back.out)
+	e.Backtracking = string(back.out)
 	if err == nil {
 		e.RE2 = string(linear.out)
 	}

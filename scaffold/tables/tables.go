@@ -196,5 +196,5 @@ func (s *stubbed) missing(ctx context.Context, table *routes.Table) ([]scaffold.
 	if conflicts := table.RuleConflicts(s.app.Root, "allowed"); len(conflicts) > 0 {
 		return nil, fmt.Errorf("--stubs: %s", conflicts[0])
 	}
-	return scaffold.Stubs(ctx, table, s.app.Root, t.Still.Policy, s.cfg.Policy.Bundles[s.bundle].Path)
+	return scaffold.Stubs(ctx, table, s.app.Root, t.Static.Policy, s.cfg.Policy.Bundles[s.bundle].Path)
 }

@@ -22,8 +22,8 @@ import (
 	"gatehouse/trial"
 )
 
-// Retold is a decision told again: what the log has of it, and why it comes out as it does.
-type Retold struct {
+// Explanation is a decision told again: what the log has of it, and why it comes out as it does.
+type Explanation struct {
 	DecisionID string   `json:"decision_id"`
 	Timestamp  string   `json:"timestamp"`
 	Request    string   `json:"request"` // method, host and path
@@ -72,9 +72,9 @@ type RouteTable struct {
 	Table *routes.Table
 }
 
-// Retell says what the log says of a decision. That is all there is to say where its input is not in the log; else Explain is next.
-func (r *Decision) Retell() *Retold {
-	out := &Retold{DecisionID: r.DecisionID, Timestamp: r.Timestamp, Request: strings.TrimSpace(r.Request.Method + " " + r.Request.Host + r.Request.Path),
+// Recorded is what the log says of a decision. That is all there is to say where its input is not in the log; else Explain is next.
+func (r *Decision) Recorded() *Explanation {
+	out := &Explanation{DecisionID: r.DecisionID, Timestamp: r.Timestamp, Request: strings.TrimSpace(r.Request.Method + " " + r.Request.Host + r.Request.Path),
 		App: r.App, Route: r.Route,
 		Recorded: Outcome{Outcome: r.Outcome, Reason: r.Reason, Status: r.Status, DryRun: r.DryRun}}
 	if r.Error != nil {
@@ -106,7 +106,7 @@ func (r *Decision) facts(v *gate.View) policy.Facts {
 }
 
 // Explain evaluates a decision again, as of the time at, and adds to out why it comes out as it does.
-func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Retold) error {
+func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Explanation) error {
 	if r.question {
 		return errors.New("an application asked for this decision: there is no request to explain, and the log has all that is known")
 	}
@@ -120,7 +120,7 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Re
 	if err != nil {
 		return fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = explain.Of(ctx, entry, input, r.facts(with.View), at, trial.Hiding(with.Redact, r.Input))
+	out.Policy = explain.Of(ctx, entry, input, r.facts(with.View), at, trial.RedactOptions(with.Redact, r.Input))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
@@ -162,7 +162,7 @@ func (r *Decision) candidateRoutes(tables []RouteTable, route map[string]any) (n
 }
 
 // withoutInput is for a decision that the policy was not asked for, or whose input is gone.
-func (o *Retold) withoutInput(r *Decision) {
+func (o *Explanation) withoutInput(r *Decision) {
 	if slices.Contains(r.Erased, "/input") {
 		o.Stopped = "its input is not in the log any more (erased), so that it cannot be evaluated again"
 		return
@@ -199,7 +199,7 @@ func (r *Decision) entry(view *gate.View) (*policy.Entry, error) {
 }
 
 // compareBundles holds the bundles that decided against those that are here.
-func (o *Retold) compareBundles(r *Decision, loaded []bundle.Info) {
+func (o *Explanation) compareBundles(r *Decision, loaded []bundle.Info) {
 	o.SamePolicy = len(r.Bundles) == len(loaded) && len(loaded) > 0
 	one := len(r.Bundles) == 1 && len(loaded) == 1 // then the name does not count: --bundle gives it another
 	for _, name := range slices.Sorted(maps.Keys(r.Bundles)) {

@@ -49,7 +49,7 @@ func Archive(c *config.Config) replay.Archive {
 		return replay.Archive{}
 	}
 	settings := edge.BundlesConfig(c, nil, nil, nil)
-	return replay.Archive{Dir: c.PastDir(), Limits: settings.Limits, Policy: settings.Policy}
+	return replay.Archive{Dir: c.ArchiveDir(), Limits: settings.Limits, Policy: settings.Policy}
 }
 
 // ReplaceBundle puts the bundle at a path in the place of the named one, or of the only one.

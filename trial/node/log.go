@@ -46,7 +46,7 @@ func spoolRules(ctx context.Context, s config.Source, dir string) func(context.C
 		return masked(err)
 	}
 	defer t.Close()
-	return edge.LogRules(t.Still.Policy)
+	return edge.LogRules(t.Static.Policy)
 }
 
 // masked is for events of which nobody can say what the policy wants to be masked.

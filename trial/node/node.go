@@ -23,7 +23,7 @@ import (
 type Node struct {
 	*trial.Trial
 	Config *config.Config
-	Still  *edge.Still
+	Static *edge.Static
 	Gate   *gate.Gate
 }
 
@@ -51,16 +51,16 @@ func New(ctx context.Context, src config.Source, headers gate.Headers, adjust fu
 		notice(missing)
 	}
 	t := &Node{Config: cfg}
-	if t.Still, err = edge.NewStill(ctx, edge.Config{Config: cfg, Found: doc.Problems()}); err != nil {
+	if t.Static, err = edge.NewStatic(ctx, edge.Config{Config: cfg, Found: doc.Problems()}); err != nil {
 		return nil, err
 	}
-	t.Gate = t.Still.Gate()
+	t.Gate = t.Static.Gate()
 	t.Trial = trial.New(trial.Config{Gate: t.Gate, Issuers: edge.VerifierConfig(cfg, nil, nil).Issuers, Redact: edge.LogConfig(cfg, nil, nil).Redact})
 	return t, nil
 }
 
 // Close ends it.
-func (t *Node) Close() { t.Still.Close() }
+func (t *Node) Close() { t.Static.Close() }
 
 // leaveKeys makes issuers unavailable whose key file is not there, and those with keys elsewhere of which no header can hold a token.
 // It says which files are missing. What is wrong with the identity section stays as it is, to be reported by whoever reads

@@ -12,9 +12,9 @@ import (
 	"gatehouse/trial/logged"
 )
 
-// Retell evaluates a record again, with what a configuration says.
-func Retell(ctx context.Context, src config.Source, r *logged.Decision, notice func(string)) (*logged.Retold, error) {
-	out := r.Retell()
+// ExplainLogged evaluates a record again, with what a configuration says.
+func ExplainLogged(ctx context.Context, src config.Source, r *logged.Decision, notice func(string)) (*logged.Explanation, error) {
+	out := r.Recorded()
 	if r.Input == nil {
 		return out, nil
 	}
@@ -31,7 +31,7 @@ func Retell(ctx context.Context, src config.Source, r *logged.Decision, notice f
 		out.Kept = t.useKept(ctx, src, r)
 	}
 	with := logged.With{Trial: t.Trial, View: t.Gate.View(), Redact: edge.LogConfig(t.Config, nil, nil).Redact}
-	for _, known := range t.Still.Tables {
+	for _, known := range t.Static.Tables {
 		with.Tables = append(with.Tables, logged.RouteTable{App: known.App, Table: known.Table})
 	}
 	return out, r.Explain(ctx, at, with, out)
@@ -43,19 +43,19 @@ func (t *Node) useKept(ctx context.Context, src config.Source, r *logged.Decisio
 	if err != nil || cfg.StateDir == "" {
 		return ""
 	}
-	now := t.Still.Policy
+	now := t.Static.Policy
 	switch err := t.usePast(ctx, cfg, r.Bundles); {
 	case err != nil:
 		return err.Error()
-	case t.Still.Policy != now:
-		return "taken from " + cfg.PastDir()
+	case t.Static.Policy != now:
+		return "taken from " + cfg.ArchiveDir()
 	}
 	return ""
 }
 
 // usePast puts the policy that decided in the place of the configuration's, where that is another one and the former is kept.
 func (t *Node) usePast(ctx context.Context, cfg *config.Config, decided map[string]events.Bundle) error {
-	if replay.IsMadeOf(t.Still.Policy, decided) {
+	if replay.IsMadeOf(t.Static.Policy, decided) {
 		return nil
 	}
 	archive := Archive(cfg)
@@ -63,7 +63,7 @@ func (t *Node) usePast(ctx context.Context, cfg *config.Config, decided map[stri
 	if err != nil {
 		return err
 	}
-	if err := t.Still.Use(ctx, s); err != nil {
+	if err := t.Static.Use(ctx, s); err != nil {
 		return fmt.Errorf("the kept policy does not fit the configuration: %w", err)
 	}
 	return nil

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"gatehouse/config"
+	"gatehouse/edge"
+	"gatehouse/gate"
+	"gatehouse/policy/bundle"
+)
+
+// Findings are what Check found.
+type Findings struct {
+	Problems []error  // why New would start nothing; none: it would start
+	Waiting  error    // what New would wait for: it could not be looked at
+	Notices  []string // of the policy
+}
+
+// Check takes a configuration through all that New does, short of listening, connecting and writing. An error means that it could not be
+// done. ctx bounds the fetching of keys and bundles.
+func Check(ctx context.Context, with Config) (f Findings, err error) {
+	cfg, doc, err := with.read()
+	if err != nil {
+		if errors.As(err, new(*os.PathError)) {
+			return f, err
+		}
+		return Findings{Problems: []error{err}}, nil
+	}
+	found := doc.Problems()
+	found.Add("log", validateLog(cfg.Log))
+	_, flush, err := buildTraces(ctx, cfg.Traces, with.Version)
+	found.Add("traces", err)
+	if err == nil {
+		_ = flush(ctx) // there is nothing to flush
+	}
+	found.Add("listen", ValidateListen(cfg.Listen))
+	temporary, err := os.MkdirTemp("", "gatehouse-check-")
+	if err != nil {
+		return f, err
+	}
+	defer os.RemoveAll(temporary)
+	found.Add("decision_log", writeElsewhere(cfg, temporary))
+	static, err := edge.NewStatic(ctx, edge.Config{Config: cfg, Found: found, Smoke: with.Smoke, Gate: gate.Config{Logger: zap.NewNop()}})
+	switch {
+	case ctx.Err() != nil:
+		return f, ctx.Err()
+	case err == nil:
+		f.Notices = static.Policy.Notices()
+		static.Close()
+	default:
+		f.add(err)
+	}
+	return f, nil
+}
+
+// add sorts an error by whether it is one that New waits for.
+func (f *Findings) add(err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range joined.Unwrap() {
+			f.add(one)
+		}
+		return
+	}
+	problems := bundle.All(err)
+	if len(problems) > 0 && !slices.ContainsFunc(problems, func(p bundle.Problem) bool { return p.Stage != "downloading" }) {
+		f.Waiting = errors.Join(f.Waiting, err)
+		return
+	}
+	f.Problems = append(f.Problems, err)
+}
+
+// writeElsewhere has all that a configuration writes written below a temporary folder: what a running process keeps is not touched.
+func writeElsewhere(c *config.Config, temporary string) error {
+	var errs []error
+	move := func(key string, file *string) {
+		if *file == "" || *file == "-" {
+			return
+		}
+		if dir := filepath.Dir(*file); key != "" {
+			if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+				errs = append(errs, config.Wrong(key, "the folder %s is not there", dir))
+			}
+		}
+		*file = filepath.Join(temporary, fmt.Sprintf("%x", sha256.Sum256([]byte(*file)))) // the same file stays the same file
+	}
+	if c.Directory.Writable {
+		c.Directory.Dir = c.DirectoryDir() // it is read, not written
+	}
+	move("decision_log.file", &c.DecisionLog.File)
+	for i := range c.DecisionLog.Sinks {
+		move(fmt.Sprintf("decision_log.sinks[%d].file", i), &c.DecisionLog.Sinks[i].File)
+	}
+	move("", &c.DecisionLog.Dir)
+	move("", &c.StateDir)
+	return errors.Join(errs...)
+}
