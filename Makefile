@@ -14,8 +14,8 @@ help:
 	@echo "make test-full  the same with the long matrices"
 	@echo "make test-directory  questions to 100,000 random directories, asked twice (WORLDS=1000 for fewer)"
 	@echo "make test-plain the gate's tests and the end-to-end tests with gatehouse serve --plain"
-	@echo "make test-k8s   what gatehouse k8s generate makes, on Istio's control plane, Helm and a real Envoy (half an hour the first time: it builds Istio)"
-	@echo "make test-k8s-full  the same, and a kube-apiserver with etcd"
+	@echo "make test-k8s   what gatehouse k8s generate makes, on Istio's control plane, Envoy Gateway's translator, Helm and a real Envoy (half an hour the first time: it builds them)"
+	@echo "make test-k8s-full  the same, and with a kube-apiserver, istiod and Envoy Gateway as processes, and a rolling update under load"
 	@echo "make test-keycloak  the example with a real Keycloak (needs Java 17 and Maven)"
 	@echo "make attack-mutations  take out each check of credentials: the attack suite must notice"
 	@echo "make lint       format, vet, staticcheck and other linters (.golangci.yml)"
@@ -99,14 +99,18 @@ K8STEST = cd k8s/test && PILOT_ENABLE_METADATA_EXCHANGE=false PILOT_ENABLE_ALPN_
 	python3 -m venv .venv
 	.venv/bin/pip install -q -r envoy/sandbox/requirements.txt -r examples/flask-orders/requirements.txt
 
+# The programs of other projects that the tests run: Envoy Gateway's translator, and for test-k8s-full servers.
+K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/
+export GATEHOUSE_K8S_BIN = $(CURDIR)/bin/k8s
+
 test-k8s: .venv/bin/envoy
+	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl
 	$(K8STEST) .
 
 test-k8s-full: .venv/bin/envoy
-	mkdir -p bin/k8s
-	cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
-	cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/etcd go.etcd.io/etcd/server/v3
-	GATEHOUSE_K8S_BIN=$(CURDIR)/bin/k8s && export GATEHOUSE_K8S_BIN && $(K8STEST) -tags full .
+	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl github.com/envoyproxy/gateway/cmd/envoy-gateway istio.io/istio/pilot/cmd/pilot-discovery k8s.io/kubernetes/cmd/kube-apiserver
+	$(K8SBUILD)etcd go.etcd.io/etcd/server/v3
+	$(K8STEST) -tags full .
 
 # A real Keycloak, which Maven fetches once (155 MB). Not part of test: it wants Java, and two minutes.
 KEYCLOAK = 26.3.5

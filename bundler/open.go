@@ -104,12 +104,17 @@ func (f *Images) OpenBundle(ctx context.Context, arg string, elsewhere Remote) (
 		return OpenPath(ctx, arg)
 	}
 	i, err := f.Find(ctx, arg, elsewhere)
-	if err != nil {
+	r, refErr := images.ParseReference(arg)
+	if err != nil && !strings.ContainsAny(arg, ":@") && r.Registry == "" {
+		if refErr != nil {
+			return nil, fmt.Errorf("there is no file or folder %s", arg)
+		}
+		return nil, fmt.Errorf("there is no file or folder %s, and no image of that name in the local store: gatehouse bundle images lists them", arg)
+	} else if err != nil {
 		return nil, err
 	}
-	r, err := images.ParseReference(arg)
 	o := &Bundle{Name: path.Base(r.Repository), Image: i, Ref: arg}
-	if err != nil {
+	if refErr != nil {
 		o.Name = "image" // named by digest only
 	}
 	o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{})

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -290,7 +291,7 @@ func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
 	}
 	at := slices.IndexFunc(v.Keys, func(k Key) bool { return k.ID == id })
 	if at < 0 {
-		return Key{}, fmt.Errorf("it was made with the key %q, which is not configured", id)
+		return Key{}, fmt.Errorf("it was made with the key %q, which is not configured: %s", id, v.ids())
 	}
 	k := v.Keys[at]
 	if t.Method.Alg() != k.Algorithm {
@@ -300,6 +301,19 @@ func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
 		return Key{}, errors.New("HS256 is refused")
 	}
 	return k, nil
+}
+
+// ids are those of the configured keys, in words.
+func (v *Verification) ids() string {
+	list := make([]string, min(len(v.Keys), 10))
+	for i := range list {
+		list[i] = strconv.Quote(v.Keys[i].ID)
+	}
+	text := "there is " + strings.Join(list, ", ")
+	if more := len(v.Keys) - len(list); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // hashing are the accepted algorithms for file hashes: OPA's, without the broken ones.

@@ -102,6 +102,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return nil, err
 	}
 	defer t.Close()
+	policyNotices(stderr, t)
 	if a.As, err = t.Identity(f.caller); err != nil {
 		return nil, err
 	}
