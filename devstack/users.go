@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/directory"
+	"gatehouse/durable"
 	"gatehouse/identity/mint"
 	"gatehouse/trial"
 )
@@ -26,7 +27,7 @@ const (
 	Audience = "gatehouse-up"
 
 	tokenLifetime = 24 * time.Hour
-	renewEvery    = 12 * time.Hour
+	renewEvery    = 6 * time.Hour
 	mostUsers     = 12
 	mostRoles     = 50  // of the directory that are looked at
 	mostSources   = 500 // files of the policy that are looked at
@@ -78,7 +79,7 @@ func (u *users) accept(c *config.Config) {
 
 // find finds a user for each role that the directory, the tests and the policy know, and writes their tokens.
 func (u *users) find(snapshot *directory.Snapshot, tests []*trial.Test, now time.Time) error {
-	u.list = nil
+	u.list = nil // of its own: what it was is compared with
 	if snapshot != nil {
 		u.fromDirectory(snapshot, now)
 	}
@@ -180,7 +181,7 @@ func (u *users) mint(now time.Time) error {
 			return fmt.Errorf("making a token for %q: %w", o.Name, err)
 		}
 		o.File = filepath.Join(u.dir, fileName(o.Name, names))
-		if err := os.WriteFile(o.File, []byte("Authorization: Bearer "+token+"\n"), 0o600); err != nil {
+		if err := durable.WriteFile(o.File, []byte("Authorization: Bearer "+token+"\n"), 0o600); err != nil {
 			return fmt.Errorf("writing a token: %w", err)
 		}
 	}
