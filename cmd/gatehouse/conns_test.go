@@ -170,13 +170,13 @@ func TestServeBadPeers(t *testing.T) {
 			var cut atomic.Int64
 			for range 40 {
 				wait.Go(func() {
-					c, err := net.DialTimeout("tcp", p.grpc, patience)
+					c, err := net.DialTimeout("tcp", p.grpc, hangGuard)
 					if err != nil {
 						t.Error(err)
 						return
 					}
 					defer c.Close()
-					_ = c.SetDeadline(time.Now().Add(patience))
+					_ = c.SetDeadline(time.Now().Add(hangGuard))
 					_ = tt.do(c)
 					if !tt.goes {
 						_ = c.SetDeadline(time.Now().Add(3 * time.Second))
@@ -189,7 +189,7 @@ func TestServeBadPeers(t *testing.T) {
 			for range 20 {
 				fresh := dial(t, p.grpc, nil)
 				code, _, err := check(t.Context(), fresh)
-				for end := time.Now().Add(patience); err != nil && time.Now().Before(end); { // 40 of the same address came in its first millisecond
+				for end := time.Now().Add(hangGuard); err != nil && time.Now().Before(end); { // 40 of the same address came in its first millisecond
 					code, _, err = check(t.Context(), fresh)
 				}
 				if err != nil || code != 200 {
@@ -286,7 +286,7 @@ policy: {bundles: [{path: policy}]}
 		t.Errorf("%v: %s", err, out)
 	}
 	for _, c := range all {
-		_ = c.SetReadDeadline(time.Now().Add(patience))
+		_ = c.SetReadDeadline(time.Now().Add(hangGuard))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("a silent connection to %s stays", c.RemoteAddr())
 		}
@@ -339,7 +339,7 @@ func TestServeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(hangGuard))
 	if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a third connection of one peer is served: %v", err)
 	}
