@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge soak profile allocations fuzz docs release release-check clean
+.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control proto soak profile allocations fuzz docs release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -25,12 +25,14 @@ help:
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
 	@echo "make bench-directory  what a directory of a million users takes, and what its questions and changes cost (SCALE=0.01 for less)"
 	@echo "make bench-directory-edge  a million users at one edge, beside the Flask example and behind Envoy (SCALE=0.01 for less)"
+	@echo "make bench-control  how long a write at control takes to be in force at the last of 1,000 edges, beside a bare gRPC stream (EDGES=100 for fewer)"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
 	@echo "make profile    where the CPU of a decision goes, by package"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
+	@echo "make proto      the code of control's API, out of its .proto file, which is linted first"
 	@echo "make release    VERSION=1.2.3 KEY=private.pem: archives, packages, image and attestations of a release, in dist/"
 	@echo "make release-check  the same, built twice and compared; units, alerts and dashboard checked; publishes nothing"
 	@echo "make wheel      the wheel of Python that carries the program, in dist/ (VERSION=1.2.3 PLATFORM=linux/arm64)"
