@@ -100,16 +100,19 @@ K8STEST = cd k8s/test && PILOT_ENABLE_METADATA_EXCHANGE=false PILOT_ENABLE_ALPN_
 	.venv/bin/pip install -q -r envoy/sandbox/requirements.txt -r examples/flask-orders/requirements.txt
 
 # The programs of other projects that the tests run: Envoy Gateway's translator, and for test-k8s-full servers.
-K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/
+K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w $(1)" -o ../../bin/k8s/
+# As in k8s/test/go.mod: Helm asks the API server which version it is.
+KUBERNETES = v1.36.3
 export GATEHOUSE_K8S_BIN = $(CURDIR)/bin/k8s
 
 test-k8s: .venv/bin/envoy
-	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl
+	$(call K8SBUILD,) github.com/envoyproxy/gateway/cmd/egctl
 	$(K8STEST) .
 
 test-k8s-full: .venv/bin/envoy
-	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl github.com/envoyproxy/gateway/cmd/envoy-gateway istio.io/istio/pilot/cmd/pilot-discovery k8s.io/kubernetes/cmd/kube-apiserver
-	$(K8SBUILD)etcd go.etcd.io/etcd/server/v3
+	$(call K8SBUILD,) github.com/envoyproxy/gateway/cmd/egctl github.com/envoyproxy/gateway/cmd/envoy-gateway istio.io/istio/pilot/cmd/pilot-discovery
+	$(call K8SBUILD,-X k8s.io/component-base/version.gitVersion=$(KUBERNETES)) k8s.io/kubernetes/cmd/kube-apiserver
+	$(call K8SBUILD,)etcd go.etcd.io/etcd/server/v3
 	$(K8STEST) -tags full .
 
 # A real Keycloak, which Maven fetches once (155 MB). Not part of test: it wants Java, and two minutes.
