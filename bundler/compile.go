@@ -23,17 +23,21 @@ const (
 
 // Compiler says what a bundle is compiled with: a configuration's capabilities, decision and other bundles, or a decision alone.
 type Compiler struct {
-	Config   string // configuration file
+	Config   string // configuration file; "" is the one in this folder where it names the bundle
 	Decision string // path that must be defined
 }
 
 // withOthers reads the policy settings of the configuration and its other bundles that are on this machine. The bundle replaces, and takes
 // the name of, the configured one with the same path.
 func (f *Compiler) withOthers(ctx context.Context, o *Bundle) (policy.Config, []*Bundle, error) {
-	if f.Config == "" {
+	file := f.Config
+	if file == "" {
+		file = configOf(o)
+	}
+	if file == "" {
 		return policy.Config{Decision: f.Decision}, nil, nil
 	}
-	cfg, doc, err := config.Source{File: f.Config}.Read()
+	cfg, doc, err := config.Source{File: file}.Read()
 	if err == nil {
 		err = errors.Join(doc.Errs...)
 	}
@@ -60,6 +64,24 @@ func (f *Compiler) withOthers(ctx context.Context, o *Bundle) (policy.Config, []
 		others = append(others, &Bundle{Name: s.Name, Path: s.Path, Files: files})
 	}
 	return settings.Policy, others, nil
+}
+
+// configOf is the configuration in this folder, where the bundle is one of those that it names; "" otherwise.
+func configOf(o *Bundle) string {
+	src, err := config.Source{}.OrDefault()
+	if err != nil || o.Path == "" {
+		return ""
+	}
+	cfg, _, err := src.Read()
+	if err != nil {
+		return ""
+	}
+	for _, b := range cfg.Policy.Bundles {
+		if b.Path != "" && samePath(b.Path, o.Path) {
+			return src.File
+		}
+	}
+	return ""
 }
 
 func samePath(a, b string) bool {

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -104,12 +105,17 @@ func (f *Images) OpenBundle(ctx context.Context, arg string, elsewhere Remote) (
 		return OpenPath(ctx, arg)
 	}
 	i, err := f.Find(ctx, arg, elsewhere)
-	if err != nil {
+	r, refErr := images.ParseReference(arg)
+	if err != nil && !strings.ContainsAny(arg, ":@") && r.Registry == "" {
+		if refErr != nil {
+			return nil, fmt.Errorf("there is no file or folder %s", arg)
+		}
+		return nil, fmt.Errorf("there is no file or folder %s, and no image of that name in the local store: gatehouse bundle images lists them", arg)
+	} else if err != nil {
 		return nil, err
 	}
-	r, err := images.ParseReference(arg)
 	o := &Bundle{Name: path.Base(r.Repository), Image: i, Ref: arg}
-	if err != nil {
+	if refErr != nil {
 		o.Name = "image" // named by digest only
 	}
 	o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{})
@@ -162,7 +168,9 @@ func OpenPath(ctx context.Context, file string) (*Bundle, error) {
 	name := unfitForName.ReplaceAllString(config.BundleName(abs), "_")
 	o := &Bundle{Name: name[:min(len(name), 64)], Path: file}
 	info, err := os.Stat(file)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no file or folder %s", file)
+	} else if err != nil {
 		return nil, err
 	}
 	if o.Files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.Name, Path: file}, bundle.Limits{}); err != nil || info.IsDir() {

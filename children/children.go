@@ -29,10 +29,12 @@ type Command struct {
 
 // Child is a program that was started.
 type Child struct {
-	name  string
-	whole bool
-	cmd   *exec.Cmd
-	done  chan struct{}
+	name   string
+	whole  bool
+	cmd    *exec.Cmd
+	output io.Writer
+	exited chan struct{} // closed when the program itself has ended; then cmd.ProcessState is set
+	done   chan struct{} // closed when its output has ended too
 }
 
 // outputDelay is how long output is awaited of what a program has left running when it ended.
@@ -41,21 +43,58 @@ const outputDelay = time.Second
 // Start starts the program. On Linux the kernel ends it should we be killed.
 func Start(c Command) (*Child, error) {
 	cmd := exec.Command(c.Argv[0], c.Argv[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = c.Dir, c.Output, c.Output, c.Env
-	cmd.SysProcAttr, cmd.WaitDelay = attributes(), outputDelay
-	p := &Child{name: c.Name, whole: c.Whole, cmd: cmd, done: make(chan struct{})}
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = c.Dir, c.Env, attributes()
+	p := &Child{name: c.Name, whole: c.Whole, cmd: cmd, output: c.Output, exited: make(chan struct{}), done: make(chan struct{})}
 	if err := p.start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.Name, err)
 	}
 	return p, nil
 }
 
-// start starts the command from a thread that lives as long as the child: Linux ties the parent-death signal to the
-// thread that forked, not to the process.
+// start starts the command, and what reads its output.
 func (p *Child) start() error {
-	started := make(chan error)
+	if file, ok := p.output.(*os.File); ok || p.output == nil {
+		if file != nil { // and not a nil in an interface
+			p.cmd.Stdout, p.cmd.Stderr = file, file
+		}
+		p.done = p.exited
+		return p.fork()
+	}
+	from, to, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	p.cmd.Stdout, p.cmd.Stderr = to, to
+	err = p.fork()
+	to.Close() // the child has its own
+	if err != nil {
+		from.Close()
+		return err
+	}
+	copied := make(chan struct{})
+	go func() { // goroutine: ends with the output, which the next one closes
+		defer close(copied)
+		_, _ = io.Copy(p.output, from) // a writer that fails ends the program by SIGPIPE
+	}()
 	go func() { // goroutine: ends with the child
 		defer close(p.done)
+		<-p.exited
+		select {
+		case <-copied:
+		case <-time.After(outputDelay):
+		}
+		from.Close()
+		<-copied
+	}()
+	return nil
+}
+
+// fork starts the command from a thread that lives as long as the child: Linux ties the parent-death signal to the
+// thread that forked, not to the process.
+func (p *Child) fork() error {
+	started := make(chan error)
+	go func() { // goroutine: ends with the child
+		defer close(p.exited)
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
@@ -70,10 +109,10 @@ func (p *Child) start() error {
 // Done is closed when the program has ended, and all that it wrote is in Output.
 func (p *Child) Done() <-chan struct{} { return p.done }
 
-// State says how the program ended. It is nil until Done is closed.
+// State says how the program ended. It is nil until it has.
 func (p *Child) State() *os.ProcessState {
 	select {
-	case <-p.done:
+	case <-p.exited:
 		return p.cmd.ProcessState
 	default:
 		return nil
@@ -91,7 +130,7 @@ func (p *Child) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) 
 func (p *Child) Stop(grace time.Duration) error {
 	var err error
 	select {
-	case <-p.done: // its group may still have members
+	case <-p.exited: // its group may still have members
 	default:
 		if p.whole {
 			_ = syscall.Kill(-p.PID(), syscall.SIGTERM)
@@ -101,7 +140,7 @@ func (p *Child) Stop(grace time.Duration) error {
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {
-		case <-p.done:
+		case <-p.exited:
 		case <-timer.C:
 			err = fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.name, grace)
 		}

@@ -17,23 +17,20 @@ import (
 )
 
 // appCommand is the application's development server, or the command that was given.
-func (s *stack) appCommand() (children.Command, error) {
+func (s *stack) appCommand() children.Command {
 	port := strconv.Itoa(s.ports.app)
 	c := children.Command{Name: "the application", Env: append(os.Environ(), "PORT="+port, "PYTHONUNBUFFERED=1")}
 	if len(s.cfg.Command) > 0 {
 		for _, word := range s.cfg.Command {
 			c.Argv = append(c.Argv, strings.ReplaceAll(word, "{port}", port))
 		}
-		return c, nil
+		return c
 	}
 	p := s.cfg.Project
 	c.Dir, c.Env = p.Dir, append(c.Env, p.Env.List()...)
-	if err := s.checkServer(); err != nil {
-		return c, err
-	}
 	argv, env := devServer(p.Framework, p.Target, p.Manage, port)
 	c.Argv, c.Env = append([]string{p.Python}, argv...), append(c.Env, env...)
-	return c, nil
+	return c
 }
 
 // devServer is a framework's own development server, which reloads what changes. Flask's debugger is off: its console runs any code.
@@ -48,6 +45,9 @@ func devServer(framework, target, manage, port string) (argv, env []string) {
 			return []string{filepath.Base(manage), "runserver", host + ":" + port}, env
 		}
 		return []string{"-m", "django", "runserver", host + ":" + port}, env
+	}
+	if !strings.Contains(target, ":") {
+		target += ":app" // as gatehouse init reads it
 	}
 	argv = []string{"-m", "uvicorn", "--host", host, "--port", port, "--reload"}
 	if app, called := strings.CutSuffix(target, "()"); called {
@@ -65,12 +65,12 @@ func serverPackage(framework string) string {
 }
 
 // checkServer says before anything starts where the interpreter is not there, or has no server.
-func (s *stack) checkServer() error {
+func (s *stack) checkServer(ctx context.Context) error {
 	p := s.cfg.Project
 	if p.Framework == routes.FastAPI && strings.Contains(p.Target, "(") && !strings.HasSuffix(p.Target, "()") {
 		return fmt.Errorf("uvicorn calls no factory with arguments, as in %s: put the call into a module, or run the server yourself: gatehouse up -- COMMAND --port {port}", p.Target)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	name := serverPackage(p.Framework)
 	out, err := exec.CommandContext(ctx, p.Python, "-c", "import "+name).CombinedOutput()

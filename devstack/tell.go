@@ -125,20 +125,13 @@ func (s *stack) summary(broken bool) error {
 		fmt.Fprintf(&b, "Every request is denied (503 not_ready) until what Gatehouse says above is corrected: save the file, and it is read again.\n\n")
 	}
 	path := s.examplePath(tests)
-	insecure := ""
-	if strings.HasPrefix(s.url, "https:") {
-		insecure = "-k "
-	}
 	width := len("anyone")
 	for _, u := range s.users.list {
-		width = max(width, len(terminal.Visible(label(u))))
+		width = max(width, len(terminal.Visible(s.label(u))))
 	}
-	row := func(who, header string) {
-		fmt.Fprintf(&b, "  %-*s  curl -i %s%s%s\n", width, terminal.Visible(who), insecure, header, terminal.ShellWord(s.url+path))
-	}
-	row("anyone", "")
+	s.row(&b, user{Name: "anyone"}, width, path)
 	for _, u := range s.users.list {
-		row(label(u), "-H "+terminal.ShellWord("@"+u.File)+" ")
+		s.row(&b, u, width, path)
 	}
 	fmt.Fprintf(&b, "\n%s\n", p.Paint(terminal.Faint, "Policy, directory, routes, gatehouse.yaml and the application are reloaded as you save them. Ctrl-C ends all."))
 	fmt.Fprintf(&b, "%s\n\n", p.Paint(terminal.Faint, "Another user: "+s.mintCommand()))
@@ -148,15 +141,31 @@ func (s *stack) summary(broken bool) error {
 
 // mintCommand makes a token for somebody else.
 func (s *stack) mintCommand() string {
-	return fmt.Sprintf("gatehouse token mint --sub NAME --role ROLE --aud %s --dir %s", Audience, terminal.ShellWord(s.cfg.State))
+	return fmt.Sprintf("gatehouse token mint --sub NAME --role ROLE --iss %s --aud %s --dir %s", Issuer, Audience, terminal.ShellWord(s.cfg.State))
 }
 
-func label(u user) string {
-	text := u.Name
-	if len(u.Roles) > 0 {
-		text += " (" + strings.Join(u.Roles[:min(len(u.Roles), 4)], ", ") + ")"
+// row is a user with the command that asks as that user.
+func (s *stack) row(w io.Writer, u user, width int, path string) {
+	options := ""
+	if strings.HasPrefix(s.url, "https:") {
+		options = "-k "
 	}
-	return text
+	if u.File != "" {
+		options += "-H " + terminal.ShellWord("@"+u.File) + " "
+	}
+	fmt.Fprintf(w, "  %-*s  curl -i %s%s\n", width, terminal.Visible(s.label(u)), options, terminal.ShellWord(s.url+path))
+}
+
+// label is a user's name and roles. Where there is a directory it is said of roles that they are not from there.
+func (s *stack) label(u user) string {
+	if len(u.Roles) == 0 {
+		return u.Name
+	}
+	text := u.Name + " (" + strings.Join(u.Roles[:min(len(u.Roles), 4)], ", ")
+	if u.roles && s.users.as.Directory.Configured() {
+		text += ", in the token"
+	}
+	return text + ")"
 }
 
 // tests are the tables of requests beside gatehouse.yaml. What is wrong with them is gatehouse test's to say.
@@ -175,43 +184,64 @@ func (s *stack) tests() []*trial.Test {
 // examplePath is a path to show: of a route without parameters, else of a test, else the root.
 func (s *stack) examplePath(tests []*trial.Test) string {
 	best, least := "", 1<<20
+	consider := func(path string, more int) {
+		if w := plainness(path) + more; w < least {
+			best, least = path, w
+		}
+	}
 	for _, table := range s.gatehouse.Gate().View().Routes {
 		for _, r := range table.Routes() {
-			path, fixed := table.FixedPath(r)
-			if !fixed || !(r.Methods == nil || slices.Contains(r.Methods, http.MethodGet)) {
-				continue
-			}
-			weight := len(path)
-			if path == "/" || strings.Contains(path, ".") || slices.ContainsFunc([]string{"/docs", "/redoc", "/health", "/static", "/admin/jsi18n", "/favicon"}, func(p string) bool {
-				return strings.HasPrefix(path, p)
-			}) {
-				weight += 1000
-			}
-			if weight < least {
-				best, least = path, weight
+			if path, fixed := table.FixedPath(r); fixed && (r.Methods == nil || slices.Contains(r.Methods, http.MethodGet)) {
+				consider(path, 0)
 			}
 		}
 	}
 	for _, t := range tests {
-		if r := t.Request; best == "" && r.Method == http.MethodGet && !strings.HasPrefix(r.Path, "/static") {
-			best = r.Path
+		if t.Request.Method == http.MethodGet && strings.HasPrefix(t.Request.Path, "/") {
+			consider(t.Request.Path, 500)
 		}
 	}
 	return cmp.Or(best, "/")
 }
 
-// renew makes new tokens before the old ones end. It returns when ctx ends.
+// plainness is low for paths that say something about an application.
+func plainness(path string) int {
+	dull := []string{"/docs", "/redoc", "/openapi", "/health", "/static", "/admin/jsi18n", "/favicon"}
+	if path == "/" || strings.Contains(path, ".") || slices.ContainsFunc(dull, func(p string) bool { return strings.HasPrefix(path, p) }) {
+		return 1000 + len(path)
+	}
+	return len(path)
+}
+
+// renew makes new tokens before the old ones end, and shows users of roles that are new. It returns when ctx ends.
 func (s *stack) renew(ctx context.Context) {
-	tick := time.NewTicker(renewEvery)
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var serial uint64
+	renewed := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if err := s.users.mint(now); err != nil {
-				s.log.note(err.Error())
+			v := s.gatehouse.Gate().View()
+			if v.Serial == serial && now.Sub(renewed) < renewEvery {
+				continue
 			}
+			serial, renewed = v.Serial, now
+			tests := s.tests()
+			before := s.users.list
+			if err := s.users.find(v.Directory, tests, now); err != nil {
+				s.log.note(err.Error())
+				continue
+			}
+			var b strings.Builder
+			for _, u := range s.users.list {
+				if !slices.ContainsFunc(before, func(o user) bool { return s.label(o) == s.label(u) }) {
+					s.row(&b, u, 0, s.examplePath(tests))
+				}
+			}
+			s.log.raw(b.String())
 		}
 	}
 }

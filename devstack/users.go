@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,18 +16,19 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/directory"
+	"gatehouse/durable"
 	"gatehouse/identity/mint"
 	"gatehouse/trial"
 )
 
 const (
-	// Issuer is the name of the local issuer.
-	Issuer = mint.LocalIssuerName
+	// Issuer is the name of the local issuer: another one than that of gatehouse token mint, which a configuration may accept as well.
+	Issuer = "http://localhost/gatehouse-up"
 	// Audience is whom its tokens are for. Only gatehouse up accepts them.
 	Audience = "gatehouse-up"
 
 	tokenLifetime = 24 * time.Hour
-	renewEvery    = 12 * time.Hour
+	renewEvery    = 6 * time.Hour
 	mostUsers     = 12
 	mostRoles     = 50  // of the directory that are looked at
 	mostSources   = 500 // files of the policy that are looked at
@@ -67,18 +69,28 @@ func openUsers(state string, as *config.Config) (*users, error) {
 	return u, nil
 }
 
-// accept makes a configuration take the local issuer's tokens beside those that it takes.
+// accept makes a configuration take the local issuer's tokens beside those that it takes. Other local issuers whose keys are not made yet, as nobody has
+// wanted a token of theirs, are left out: serve would not start without them.
 func (u *users) accept(c *config.Config) {
-	c.Identity.JWT = slices.DeleteFunc(slices.Clone(c.Identity.JWT), func(j config.JWT) bool { return j.Issuer == Issuer })
+	c.Identity.JWT = slices.DeleteFunc(slices.Clone(c.Identity.JWT), isUnmade)
 	c.Identity.JWT = append(c.Identity.JWT, config.JWT{Issuer: Issuer, Audiences: []string{Audience}, Keys: config.Keys{File: u.issuer.Set()}})
 	if len(c.Directory.User.Issuers) > 0 {
 		c.Directory.User.Issuers = append(slices.Clone(c.Directory.User.Issuers), Issuer)
 	}
 }
 
+// isUnmade reports whether an issuer is a local one without keys.
+func isUnmade(j config.JWT) bool {
+	if !mint.IsLoopback(j.Issuer) || j.Keys.File == "" {
+		return false
+	}
+	_, err := os.Stat(j.Keys.File)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // find finds a user for each role that the directory, the tests and the policy know, and writes their tokens.
 func (u *users) find(snapshot *directory.Snapshot, tests []*trial.Test, now time.Time) error {
-	u.list = nil
+	u.list = nil // of its own: what it was is compared with
 	if snapshot != nil {
 		u.fromDirectory(snapshot, now)
 	}
@@ -180,7 +192,7 @@ func (u *users) mint(now time.Time) error {
 			return fmt.Errorf("making a token for %q: %w", o.Name, err)
 		}
 		o.File = filepath.Join(u.dir, fileName(o.Name, names))
-		if err := os.WriteFile(o.File, []byte("Authorization: Bearer "+token+"\n"), 0o600); err != nil {
+		if err := durable.WriteFile(o.File, []byte("Authorization: Bearer "+token+"\n"), 0o600); err != nil {
 			return fmt.Errorf("writing a token: %w", err)
 		}
 	}

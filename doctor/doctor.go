@@ -1,6 +1,6 @@
 // Package doctor finds what makes a proxy in front of Gatehouse decide less than it looks: in Envoy's configuration, in the objects of Istio, and in
 // those of Envoy Gateway. It owns the reading of inputs, the report and its forms (text, JSON, SARIF), and mending. What there is to find is in
-// doctor/rules, who finds it in doctor/envoyconf, doctor/istio and doctor/envoygateway. Of ours it imports those, and package config, with whose
+// doctor/rules, who finds it in doctor/envoyconf, doctor/istio and doctor/envoygateway, and who reads a cluster in doctor/cluster. Of ours it imports those, and package config, with whose
 // settings the proxy's are compared.
 package doctor
 

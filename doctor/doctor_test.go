@@ -197,7 +197,7 @@ func TestDump(t *testing.T) {
 	h := s.newHouse()
 	h.add(t, "", busted(t))
 	h.open(t)
-	inputs, err := doctor.Read(t.Context(), []string{"http://" + h.admin})
+	inputs, err := doctor.Read(t.Context(), []string{"http://" + h.admin}, doctor.Cluster{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	inputs, err := doctor.Read(t.Context(), []string{dir})
+	inputs, err := doctor.Read(t.Context(), []string{dir}, doctor.Cluster{})
 	if err != nil || len(inputs) != 3 {
 		t.Errorf("%v: %v", err, inputs)
 	}
@@ -235,11 +235,11 @@ func TestRead(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := doctor.Read(t.Context(), []string{fifo}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := doctor.Read(t.Context(), []string{fifo}, doctor.Cluster{}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a FIFO: %v", err)
 	}
 	for _, name := range []string{filepath.Join(dir, "nowhere"), filepath.Join(dir, ".git", "nothing"), server.URL, "http://user@host/"} {
-		if _, err := doctor.Read(t.Context(), []string{name}); err == nil {
+		if _, err := doctor.Read(t.Context(), []string{name}, doctor.Cluster{}); err == nil {
 			t.Errorf("%s is read", name)
 		}
 	}

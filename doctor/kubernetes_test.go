@@ -56,8 +56,6 @@ func TestIstioOtherFilters(t *testing.T) {
 // client is where objects are put in front of.
 const client = "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"
 
-const openGateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: open, namespace: shop}\nspec: {listeners: [{name: http, protocol: HTTP, port: 8081}]}\n"
-
 func cors(target string) string {
 	return "kind: SecurityPolicy\nmetadata: {name: cors, namespace: shop}\nspec: {targetRefs: [{kind: " + target + "}], cors: {}}\n" + client
 }

@@ -139,6 +139,25 @@ typed_per_filter_config:
     rules: [{match: {prefix: /me}, requires: {requires_any: {requirements: [{provider_name: login}, {allow_missing: {}}]}}}]`
 )
 
+const (
+	anywhere = "- match: {prefix: /public}\n  route: {cluster: anywhere}"
+	named    = "- match: {prefix: /public}\n  route: {cluster_header: x-cluster}"
+	codec    = `{name: envoy.filters.http.upstream_codec, typed_config: {` + anyType + `upstream_codec.v3.UpstreamCodec}}`
+	// appFilters is the application's cluster with a filter of its own.
+	appFilters = `    - name: app
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {http_protocol_options: {}}
+          http_filters: [{name: m, typed_config: {` + anyType + `header_mutation.v3.HeaderMutation, mutations: {request_mutations: [{remove: x-auth-subject}]}}}, ` + codec + `]
+      type: STATIC`
+)
+
+// chosenTCP is a TCP proxy to another application than a filter in front of it chooses.
+func chosenTCP(filter string) string {
+	return strings.Replace(strings.Replace(tcp, "cluster: app", "cluster: private", 1), "    - filters:\n", "    - filters:\n        - "+filter+"\n", 1)
+}
+
 func get(path string, headers ...string) func(doors) string {
 	return func(d doors) string { return d.ask("main", "GET "+path, headers...) }
 }
@@ -170,6 +189,29 @@ func whoAsks() []proof {
 		{id: "tcp-proxy-to-app", what: "by another name", edits: []string{"HERE listeners", strings.Replace(tcp, "cluster: app", "cluster: same", 1), "HERE clusters", "- name: same\n  type: STRICT_DNS\n  dns_lookup_family: V4_ONLY\n  connect_timeout: 1s\n" +
 			"  load_assignment:\n    cluster_name: same\n    endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 8000}}}}]}]"},
 			see: second403, hole: "app /admin", closed: "nobody listens"},
+		{id: "tcp-proxy-to-app", what: "by filter state", edits: []string{"HERE clusters", private, "HERE listeners", chosenTCP(`{name: state, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config,
+              on_new_connection: [{object_key: envoy.tcp_proxy.cluster, format_string: {text_format_source: {inline_string: app}}}]}}`)},
+			see: second403, hole: "app /admin", closed: "nobody listens"},
+		{id: "tcp-proxy-to-app", what: "by an aggregate", edits: []string{"HERE listeners", strings.Replace(tcp, "cluster: app", "cluster: all", 1), "HERE clusters", "- name: all\n  connect_timeout: 1s\n  lb_policy: CLUSTER_PROVIDED\n" +
+			"  cluster_type: {name: envoy.clusters.aggregate, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [app]}}"},
+			see: second403, hole: "app /admin", closed: "nobody listens"},
+		{id: "client-chooses-upstream", what: "by a header", edits: []string{"HERE clusters", "- name: anywhere\n  type: ORIGINAL_DST\n  connect_timeout: 1s\n  lb_policy: CLUSTER_PROVIDED\n  original_dst_lb_config: {use_http_header: true}",
+			"HERE route", anywhere}, by: []string{"{cluster: anywhere}", "{cluster: app}"},
+			see: func(d doors) string {
+				return d.ask("main", "GET /public", fmt.Sprintf("X-Envoy-Original-Dst-Host: 127.0.0.1:%d", d.ports[8001]))
+			},
+			hole: "private /public", closed: "app /public"},
+		{id: "client-chooses-upstream", what: "by the host", edits: []string{"HERE clusters", "- name: anywhere\n  connect_timeout: 1s\n  lb_policy: CLUSTER_PROVIDED\n" +
+			"  cluster_type: {name: envoy.clusters.dynamic_forward_proxy, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig, dns_cache_config: {name: PREFIX}}}",
+			"HERE after", "- name: envoy.filters.http.dynamic_forward_proxy\n  typed_config: {" + anyType + "dynamic_forward_proxy.v3.FilterConfig, dns_cache_config: {name: PREFIX}}",
+			"HERE route", anywhere}, by: []string{"{cluster: anywhere}", "{cluster: app}"},
+			see: func(d doors) string {
+				return d.ask("main", fmt.Sprintf("GET http://127.0.0.1:%d/public", d.ports[8001]))
+			},
+			hole: "private /public", closed: "app /public"},
+		{id: "client-chooses-upstream", what: "by the cluster's name", edits: []string{"HERE clusters", private, "HERE route", named}, by: []string{"{cluster_header: x-cluster}", "{cluster: app}"},
+			see:  func(d doors) string { return d.ask("main", "GET /public", "X-Cluster: "+d.prefix+"private") },
+			hole: "private /public", closed: "app /public"},
 		{id: "ext-authz-disabled", edits: []string{"HERE entry", "disabled: true"}, see: get("/admin"), hole: "app /admin", closed: "403"},
 		{id: "route-disables-ext-authz", edits: []string{"HERE last route", perRoute + "disabled: true}"}, see: get("/admin"), hole: "app /admin", closed: "403"},
 		{id: "route-disables-ext-authz", what: "virtual host", edits: []string{"HERE host", perRoute + "disabled: true}"}, see: get("/admin"), hole: "app /admin", closed: "403"},
@@ -227,6 +269,11 @@ func whatIsSaid() []proof {
 		{id: "identity-headers-overwritten", what: "filter of a route", edits: []string{"HERE after", "- name: m\n  typed_config: {" + anyType + "header_mutation.v3.HeaderMutation, mutations: {}}",
 			"HERE last route", "typed_per_filter_config:\n  m: {" + anyType + "header_mutation.v3.HeaderMutationPerRoute, mutations: {request_mutations: [{append: {header: {key: x-auth-subject, value: root}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}}]}}"},
 			see: asAlice("/me"), hole: "app /me as root", closed: "app /me as alice"},
+		{id: "identity-headers-removed", what: "filter of a cluster", edits: []string{"    - name: app\n      type: STATIC", appFilters},
+			see: asAlice("/me"), hole: "app /me", closed: "app /me as alice"},
+		{id: "identity-headers-overwritten", what: "filter of the router", edits: []string{"type.googleapis.com/envoy.extensions.filters.http.router.v3.Router\n", "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router\n" +
+			"                      upstream_http_filters: [{name: m, typed_config: {" + anyType + "header_mutation.v3.HeaderMutation, mutations: {request_mutations: [{append: {header: {key: x-auth-subject, value: root}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}}]}}}, " + codec + "]\n"},
+			see: asAlice("/me"), hole: "app /me as root", closed: "app /me as alice"},
 		{id: "http-mode-headers", edits: []string{earlyLines, "", grpcLines, "                      http_service: {server_uri: {uri: \"http://gatehouse\", cluster: gatehouse, timeout: 2s}}\n", dead, "port_value: 9193",
 			"explicit_http_config: {http2_protocol_options: {}}", "explicit_http_config: {http_protocol_options: {}}"},
 			see: asAlice("/me", "X-Auth-Subject: root"), hole: "app /me as root", closed: "app /me as alice"},
@@ -283,6 +330,9 @@ func connections() []proof {
 		{id: "grpc-without-keepalive", edits: []string{"address: 127.0.0.1, port_value: 9191", "address: 10.1.2.3, port_value: 9195", "timeout: 2s", "timeout: 0.3s"},
 			tune: []string{"interval: 10s", "interval: 0.2s", "timeout: 2s", "timeout: 0.2s"}},
 		{id: "circuit-breakers-default", edits: []string{"      circuit_breakers: {thresholds: [{max_requests: 10000, max_pending_requests: 10000}]}\n", "", dead, "port_value: 9203", "timeout: 2s", "timeout: 60s"}},
+		{id: "plain-text-across-machines", what: "Google's client", edits: []string{"envoy_grpc: {cluster_name: gatehouse}", "google_grpc: {target_uri: \"10.1.2.3:9200\", stat_prefix: g}"},
+			by: []string{"target_uri: \"10.1.2.3:9200\", stat_prefix: g", "target_uri: \"10.1.2.3:9202\", stat_prefix: g, channel_credentials: {ssl_credentials: {root_certs: {filename: CA}}}, " +
+				"channel_args: {args: {grpc.ssl_target_name_override: {string_value: gatehouse}}}"}},
 		{id: "plain-text-across-machines", edits: []string{"address: 127.0.0.1, port_value: 9191", "address: 10.1.2.3, port_value: 9200"},
 			by: []string{"port_value: 9200", "port_value: 9202", "    - name: gatehouse\n      type: STATIC", `    - name: gatehouse
       transport_socket:

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gatehouse/config"
+	"gatehouse/doctor/cluster"
 	"gatehouse/doctor/rules"
 	"gatehouse/doctor/tree"
 	"gatehouse/upstream"
@@ -27,9 +28,31 @@ const (
 	answerTime = 30 * time.Second
 )
 
-// Read reads files, folders with all of their YAML and JSON, and running Envoys by the URL of their admin port.
-func Read(ctx context.Context, names []string) ([]Input, error) {
+// Cluster is where objects are read from besides files; the zero value is nowhere.
+type Cluster struct {
+	Kubeconfig string // the file
+	Context    string // "": its current one
+}
+
+// Read reads files, folders with all of their YAML and JSON, running Envoys by the URL of their admin port, and the objects of a cluster.
+func Read(ctx context.Context, names []string, of Cluster) ([]Input, error) {
 	var inputs []Input
+	if of.Kubeconfig == "" && of.Context != "" {
+		return nil, fmt.Errorf("--context %s without a kubeconfig: name it with --kubeconfig", of.Context)
+	}
+	if of.Kubeconfig != "" {
+		config, err := cluster.Read(of.Kubeconfig, of.Context)
+		if err != nil {
+			return nil, err
+		}
+		texts, err := config.Objects(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range texts {
+			inputs = append(inputs, Input(t))
+		}
+	}
 	total := 0
 	add := func(name string, text []byte, err error) error {
 		if total += len(text); err == nil && (total > 4*tree.MaxText || len(inputs) >= maxFiles) {

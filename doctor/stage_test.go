@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -391,6 +392,16 @@ func (h *house) add(t *testing.T, prefix string, text []byte) {
 				switch {
 				case (key == "cluster" || key == "cluster_name") && names[text], key == "name" && (isListener || isCluster || v["weight"] != nil):
 					v[key] = prefix + text
+				case key == "clusters" && strings.HasSuffix(fmt.Sprint(v["@type"]), ".aggregate.v3.ClusterConfig"):
+					for i, member := range value.([]any) {
+						value.([]any)[i] = prefix + fmt.Sprint(member)
+					}
+				case key == "inline_string" && names[text]:
+					v[key] = prefix + text
+				case key == "target_uri":
+					_, at, _ := strings.Cut(text, ":")
+					number, _ := strconv.Atoi(at)
+					v[key] = fmt.Sprintf("127.0.0.1:%d", h.ports[number])
 				case key == "port_value":
 					to, ok := h.ports[port]
 					if !ok {
@@ -525,7 +536,7 @@ func (d doors) dial(listener string) net.Conn {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 

@@ -252,6 +252,7 @@ func (g *Gate) checkDirectory(c *call, q *Question, object directory.Ref, relati
 		return err
 	}
 	yes, err := c.view.Directory.Check(directory.Question{Object: object, Relation: relation, Subject: subject}, c.started)
+	c.view.failed.Note(err)
 	switch {
 	case errors.Is(err, directory.ErrUnknownType), errors.Is(err, directory.ErrUnknownRelation):
 		return fail(NoDecision, err)
@@ -283,6 +284,7 @@ func (c *call) findSubject(named directory.Ref) (subject directory.Ref, err erro
 		}
 	}
 	if err != nil {
+		c.view.failed.Note(err)
 		return named, fail(Unavailable, fmt.Errorf("finding the subject in the directory: %w", err))
 	}
 	if c.req.User = c.user; c.user == nil {

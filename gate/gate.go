@@ -90,7 +90,7 @@ func New(cfg Config) (*Gate, error) {
 		schema = input.Standard()
 	}
 	g.fields = allParts(schema.Root)
-	g.view.Store(&View{})
+	g.view.Store(&View{failed: &m.failed})
 	return g, g.ids.init()
 }
 

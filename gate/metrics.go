@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"gatehouse/gate/facts"
 	"gatehouse/policy"
 )
 
@@ -33,6 +34,24 @@ var outcomeLabels = [outcomeCount]string{"allow", "deny", "bypass", "dry_run", "
 type metrics struct {
 	decisions [outcomeCount][reasons]prometheus.Counter
 	duration  *latencies
+	failed    facts.Failures
+}
+
+// questionsFailed is read from its counters on each scrape.
+var questionsFailed = prometheus.NewDesc("gatehouse_directory_questions_failed_total",
+	"Questions to the directory that it could not answer, so that the request was denied, by reason.", []string{"reason"}, nil)
+
+// failedQuestions presents the counters.
+type failedQuestions struct{ *facts.Failures }
+
+// Describe implements prometheus.Collector.
+func (f failedQuestions) Describe(out chan<- *prometheus.Desc) { out <- questionsFailed }
+
+// Collect implements prometheus.Collector.
+func (f failedQuestions) Collect(out chan<- prometheus.Metric) {
+	for i, n := range f.Counts() {
+		out <- prometheus.MustNewConstMetric(questionsFailed, prometheus.CounterValue, float64(n), facts.FailureReasons[i])
+	}
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -50,7 +69,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(decisions), r.Register(m.duration), registerAbandoned(r))
+	return m, errors.Join(r.Register(decisions), r.Register(m.duration), r.Register(failedQuestions{&m.failed}), registerAbandoned(r))
 }
 
 // registerAbandoned registers the metric of built-in calls that exceeded their deadline.

@@ -102,6 +102,7 @@ func (c *call) findUser(parts userParts) error {
 		}
 	}
 	if err != nil {
+		c.view.failed.Note(err)
 		return fail(Unavailable, fmt.Errorf("finding the caller in the directory: %w", err))
 	}
 	c.userFound, c.userParts = true, parts

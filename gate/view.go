@@ -39,6 +39,7 @@ type View struct {
 
 	users    *users               // of Directory
 	usersOf  *directory.Snapshot  // the directory of users
+	failed   *facts.Failures      // of all Views; nil: not counted
 	revision string               // of Policy, for the decision log
 	bundles  []decisionlog.Bundle // likewise
 	digests  decisionlog.Digests  // likewise, of Routes and Keys
@@ -139,7 +140,7 @@ func (v *View) change(parts []Part) error {
 func (v *View) describe() {
 	if v.usersOf != v.Directory {
 		v.users, v.usersOf = newUsers(), v.Directory
-		v.Facts = facts.Of(v.Directory, v.Serial) // Serial is unique to this directory
+		v.Facts = facts.Of(v.Directory, v.Serial, v.failed) // Serial is unique to this directory
 	}
 	if v.Policy == nil {
 		return

@@ -321,7 +321,7 @@ func (w *witness) times() (found, want string) {
 			dates = append(dates, fmt.Sprintf("%s %s (%s)", name, date.Format(time.RFC3339), w.distance(date)))
 		}
 	}
-	want = fmt.Sprintf("at %s: exp later, nbf and iat not later, each within %s", w.now.UTC().Format(time.RFC3339), iss.ClockSkew)
+	want = fmt.Sprintf("at %s: exp later, nbf and iat not later, within a clock skew of %s (clock_skew)", w.now.UTC().Format(time.RFC3339), iss.ClockSkew)
 	if iss.MaxAge > 0 {
 		want += fmt.Sprintf("; iat at most %s ago", iss.MaxAge)
 	}

@@ -241,7 +241,7 @@ func TestExplain(t *testing.T) {
 			"", "", ""}, // RequestWith puts it where its issuer looks
 		{"expired", of(nil, attack.Object{"exp": s.Now.Add(-time.Hour).Unix()}), "times",
 			"exp " + s.Now.Add(-time.Hour).UTC().Format(time.RFC3339) + " (1h0m0s ago), no nbf, no iat",
-			"at " + s.Now.UTC().Format(time.RFC3339) + ": exp later, nbf and iat not later, each within 30s"},
+			"at " + s.Now.UTC().Format(time.RFC3339) + ": exp later, nbf and iat not later, within a clock skew of 30s (clock_skew)"},
 		{"subject", of(nil, attack.Object{"sub": 7}), "subject", "sub is a number", "a string without control characters"},
 		{"roles", of(nil, attack.Object{"realm_access": attack.Object{"roles": attack.Object{"a": 1}}}), "claims",
 			`roles in "realm_access.roles": an object, groups in "groups": missing, scopes in "scope": missing, e-mail in "email": missing`, ""},

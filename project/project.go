@@ -187,7 +187,7 @@ func (p *Project) checkSettings(s *scan, module, file string) error {
 		return nil
 	}
 	folder := moduleFolder(p.Dir, module)
-	for _, meant := range []string{"settings", "settings/dev", "settings/local", "settings/base", "conf/settings", "config/settings"} {
+	for _, meant := range []string{"settings", "settings/dev", "settings/local", "settings/base", "conf/settings", "config/settings", "dev", "development", "local", "base"} {
 		inner := strings.ReplaceAll(meant, "/", ".")
 		if f := moduleFile(folder, inner); f != "" && settingsText.MatchString(s.read(f)) {
 			return &MeantError{p.Framework, p.Target, module + "." + inner, "that package is no settings module"}

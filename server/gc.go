@@ -44,6 +44,9 @@ func limitMemory(logger *zap.Logger, container memlimit.Provider) {
 	logger.Info("memory limit from the container", zap.Uint64("container_bytes", limit), zap.Int64("limit_bytes", share))
 }
 
+// LimitMemory does the same for a process that serves something else.
+func LimitMemory(logger *zap.Logger) { limitMemory(logger, memlimit.FromCgroup) }
+
 // maxMemory is above what any machine has: cgroup version 1 says "no limit" as a number near the largest there is.
 const maxMemory = 1 << 50
 

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -266,13 +267,19 @@ func (v *Verification) token(content []byte, now time.Time) (*signed, error) {
 	payload := &signed{}
 	var used Key
 	parser := jwt.NewParser(jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithStrictDecoding())
-	_, err := parser.ParseWithClaims(file.Signatures[0], payload, func(t *jwt.Token) (any, error) {
-		var err error
+	var keyErr error // the library's own text would be about its function for keys
+	_, err := parser.ParseWithClaims(file.Signatures[0], payload, func(t *jwt.Token) (key any, err error) {
+		defer func() { keyErr = err }()
 		if used, err = v.key(t, payload); err != nil {
 			return nil, err
 		}
 		return used.load(false)
 	})
+	if keyErr != nil {
+		err = keyErr
+	} else if errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+		return nil, fmt.Errorf("the signature is invalid: verification error: it was not made with the other half of key %q, or what it covers was changed", used.ID)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the signature is not accepted: %w", err)
 	}
@@ -290,7 +297,7 @@ func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
 	}
 	at := slices.IndexFunc(v.Keys, func(k Key) bool { return k.ID == id })
 	if at < 0 {
-		return Key{}, fmt.Errorf("it was made with the key %q, which is not configured", id)
+		return Key{}, fmt.Errorf("it was made with the key %q, which is not configured: %s", id, v.ids())
 	}
 	k := v.Keys[at]
 	if t.Method.Alg() != k.Algorithm {
@@ -300,6 +307,19 @@ func (v *Verification) key(t *jwt.Token, payload *signed) (Key, error) {
 		return Key{}, errors.New("HS256 is refused")
 	}
 	return k, nil
+}
+
+// ids are those of the configured keys, in words.
+func (v *Verification) ids() string {
+	list := make([]string, min(len(v.Keys), 10))
+	for i := range list {
+		list[i] = strconv.Quote(v.Keys[i].ID)
+	}
+	text := "there is " + strings.Join(list, ", ")
+	if more := len(v.Keys) - len(list); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // hashing are the accepted algorithms for file hashes: OPA's, without the broken ones.

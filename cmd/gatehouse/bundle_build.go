@@ -26,7 +26,7 @@ import (
 type compileFlags struct{ bundler.Compiler }
 
 func (f *compileFlags) add(c *cobra.Command) {
-	c.Flags().StringVarP(&f.Config, "config", "c", "", "configuration file: use its capabilities, decision and other bundles")
+	c.Flags().StringVarP(&f.Config, "config", "c", "", "configuration file: use its capabilities, decision and other bundles (default: gatehouse.yaml, where it names the bundle)")
 	c.Flags().StringVar(&f.Decision, "decision", "", "path of a decision that must be defined, such as envoy/authz/allow (default: that of --config)")
 }
 
@@ -46,7 +46,7 @@ func bundleBuildCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build DIR",
 		Short: "Build a tarball or image from a directory",
-		Long: `Compiles a directory like an activation, and builds a tarball (-o) or an image in the local store (-t). Builds are
+		Long: `Compiles a directory like an activation, and builds a tarball (--out) or an image in the local store (-t). Builds are
 reproducible: the same files give the same digest. The bundle contains the files that Gatehouse reads: .manifest, *.rego with the
 tests, data.json and data.yaml. A bundle that does not compile is not built.`,
 		Example: `  gatehouse bundle build ./policy --out bundle.tar.gz
@@ -67,10 +67,10 @@ tests, data.json and data.yaml. A bundle that does not compile is not built.`,
 
 func (f *buildFlags) run(c *cobra.Command, dir string) error {
 	if f.output.file == "" && len(f.tags) == 0 {
-		return errors.New("where to? give -o FILE for a tarball, or -t NAME for an image")
+		return errors.New("where to? give --out FILE for a tarball, or -t NAME for an image")
 	}
 	if f.output.file == "-" && len(f.tags) > 0 {
-		return errors.New("-o - writes the tarball to standard output: give no -t besides")
+		return errors.New("--out - writes the tarball to standard output: give no -t besides")
 	}
 	o, err := bundler.OpenPath(c.Context(), dir)
 	if err != nil {
@@ -129,6 +129,7 @@ type bundleTestFlags struct {
 	run     string
 	junit   string
 	verbose bool
+	output  outputFlags
 }
 
 func bundleTestCommand() *cobra.Command {
@@ -161,6 +162,7 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 	flags.StringVar(&f.run, "run", "", "regular expression: only tests whose name it matches")
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show passed tests too")
+	f.output.add(c, "one object")
 	return c
 }
 
@@ -188,18 +190,17 @@ func (f *bundleTestFlags) test(c *cobra.Command, arg string) (failed int, err er
 		}
 		return file
 	})
-	if len(outcomes) == 0 {
-		return 0, fmt.Errorf("there are no tests in %s%s", arg, matching(f.run))
+	for _, notice := range made.Notices {
+		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
 	}
-	report := testFlags{junit: f.junit, verbose: f.verbose}
+	switch {
+	case len(outcomes) == 0 && f.run != "":
+		return 0, fmt.Errorf("there are no tests in %s that --run %q matches", arg, f.run)
+	case len(outcomes) == 0:
+		fmt.Fprintf(c.ErrOrStderr(), "notice: %s compiles; it has no tests, which would be in files named *_test.rego\n", arg)
+	}
+	report := testFlags{junit: f.junit, verbose: f.verbose, output: f.output}
 	return report.report(c.OutOrStdout(), nil, outcomes, nil)
-}
-
-func matching(expression string) string {
-	if expression == "" {
-		return ": they are in files named *_test.rego"
-	}
-	return fmt.Sprintf(" that --run %q matches", expression)
 }
 
 // keyFlags name a key.
@@ -237,7 +238,7 @@ func bundleSignCommand() *cobra.Command {
 		Use:   "sign BUNDLE",
 		Short: "Sign a tarball or an image of the local store",
 		Long: `Adds .signatures.json, in OPA's format, to a tarball or an image, and replaces an older signature. The signed bundle replaces
-the unsigned one, unless -o or -t is given. With the PS and ES algorithms, signature and digest differ each time.`,
+the unsigned one, unless --out or -t is given. With the PS and ES algorithms, signature and digest differ each time.`,
 		Example: `  gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci
   gatehouse bundle sign registry.example.com/policies/app:1.4 --key private.pem --key-id ci --algorithm EdDSA`,
 		Args: arguments("gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci", 1),

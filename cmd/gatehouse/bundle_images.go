@@ -119,7 +119,7 @@ func bundlePullCommand() *cobra.Command {
 			if r, err := images.ParseReference(tag); err != nil {
 				return err
 			} else if r.Digest != "" && output.file == "" {
-				return errors.New("an image that is pulled by its digest needs a name: give -t NAME, or -o FILE for the tarball")
+				return errors.New("an image that is pulled by its digest needs a name: give -t NAME, or --out FILE for the tarball")
 			}
 			client, err := f.Client()
 			if err != nil {

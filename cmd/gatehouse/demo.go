@@ -28,7 +28,7 @@ time, network access (for Flask, gunicorn and Envoy, which are installed in .ven
 		RunE: func(c *cobra.Command, _ []string) error {
 			if root == "" {
 				var err error
-				if root, err = checkout(); err != nil {
+				if root, err = sandbox.Checkout(); err != nil {
 					return err
 				}
 			}
@@ -84,20 +84,4 @@ func runDemo(ctx context.Context, s *sandbox.Sandbox, env string, out sandbox.Sh
 		out.Note("stopping")
 	}
 	return nil
-}
-
-// checkout is the directory, this one or one above, that has the example.
-func checkout() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("finding the checkout: %w", err)
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "examples", "flask-orders", "gatehouse.yaml")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("examples/flask-orders not found: run this in a checkout of Gatehouse, or name one with --root")
-		}
-	}
 }

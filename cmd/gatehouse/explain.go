@@ -32,6 +32,8 @@ configuration or of --bundle. It shows whether that is the policy that decided, 
 did not, and what would have been allowed. Values that are not logged, such as claims and secrets, are missing in the
 evaluation; if the policy reads them, it is noted.
 
+DECISION_ID may be the beginning of an id, in any case, as long as no other id begins so.
+
 Exit code: 0 explained, 1 not in the log or decided differently now, 2 wrong command line or
 configuration.`,
 		Example: `  gatehouse explain 7J4TQXZB2M --log decisions.log

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gatehouse/identity/apikey"
+	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
 )
@@ -21,6 +22,7 @@ type newKeyOptions struct {
 	entry   apikey.Entry
 	expires string
 	file    string
+	output  outputFlags
 }
 
 func newKeyCommand() *cobra.Command {
@@ -44,6 +46,7 @@ within moments. To rotate a key, create a second one for the same subject, distr
 	f.StringVar(&o.expires, "expires", "", "lifetime, such as 90d or 12h, or end, such as 2027-01-31T00:00:00Z (default: never expires)")
 	f.StringVar(&o.entry.ID, "id", "", "a name for the entry, shown to policies as claims.key_id (default: random)")
 	f.StringVar(&o.file, "file", "", "append the entry to this file; created with mode 0600 if it does not exist")
+	o.output.add(c, "one object")
 	return c
 }
 
@@ -59,12 +62,28 @@ func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("making the key: %w", err)
 	}
-	if o.file == "" {
-		fmt.Fprintf(out, "%s\n\n# The key is shown this once. For the file that identity.api_keys.file names:\n%s", key.Reveal(), key.YAML())
-	} else {
+	if o.file != "" {
 		if err := key.AppendToFile(o.file); err != nil {
 			return fmt.Errorf("adding the key: %w", err)
 		}
+	}
+	switch {
+	case o.output.json():
+		shown := struct {
+			Key   string `json:"key"`
+			ID    string `json:"id"`
+			File  string `json:"file,omitempty"`  // that has the entry
+			Entry string `json:"entry,omitempty"` // for the file, as YAML
+		}{Key: key.Reveal(), ID: key.ID(), File: o.file}
+		if o.file == "" {
+			shown.Entry = string(key.YAML())
+		}
+		if err := terminal.JSON(out).Encode(shown); err != nil {
+			return err
+		}
+	case o.file == "":
+		fmt.Fprintf(out, "%s\n\n# The key is shown this once. For the file that identity.api_keys.file names:\n%s", key.Reveal(), key.YAML())
+	default:
 		fmt.Fprintln(out, key.Reveal())
 		fmt.Fprintf(notes, "The entry %s is in %s. The key is shown this once.\n", key.ID(), o.file)
 	}

@@ -8,6 +8,7 @@ import (
 	"gatehouse/config"
 	"gatehouse/k8s"
 	"gatehouse/k8s/inject"
+	"gatehouse/server"
 )
 
 func k8sCommand() *cobra.Command {
@@ -86,6 +87,7 @@ docs/kubernetes-injector.md says which labels and annotations there are.`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Log = inject.NewLog(c.ErrOrStderr())
+			server.LimitMemory(o.Log)
 			i, err := inject.New(o)
 			if err != nil {
 				return err

@@ -116,7 +116,7 @@ func routesImportCommand() *cobra.Command {
 		Long: `Writes the routes of an application as a route table. The application is imported by its own Python, but not served or
 changed. Routes that a table cannot express are marked unsupported, and listed on standard error.
 
-If -o FILE exists, the differences are printed (+ added, - removed,
+If --out FILE exists, the differences are printed (+ added, - removed,
 ~ changed) and nothing is written. --force writes the file, and keeps your changes in it: tags, allow, the mount, comments.
 --check, for CI, writes nothing and exits with 1 if anything differs. --stubs writes the table, and a deny
 rule file for each route without a rule; existing files are not changed.`,

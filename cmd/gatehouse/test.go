@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/config"
 	"gatehouse/replay/search"
+	"gatehouse/report"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 	"gatehouse/trial/logged"
@@ -27,6 +28,7 @@ type testFlags struct {
 	junit    string
 	coverage bool
 	verbose  bool
+	output   outputFlags
 	from     fromLog
 }
 
@@ -52,6 +54,12 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 			if err := f.from.given(c); err != nil {
 				return err
 			}
+			switch {
+			case f.output.file != "" && f.from.log == "": // in its old spelling
+				return errors.New("-o is text or json; --out FILE is for --from-log FILE")
+			case f.output.json() && f.from.log != "":
+				return errors.New("--from-log makes a table, which is YAML: leave -o json out")
+			}
 			if f.from.log != "" {
 				return f.fromLog(c, args)
 			}
@@ -72,6 +80,7 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVar(&f.coverage, "coverage", false, "show routes without an allow test or without a deny test")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show passed tests too")
+	f.output.addFile(c, "one object", "", "with --from-log: file to write the table to (default: standard output)")
 	f.from.add(c)
 	return c
 }
@@ -90,7 +99,7 @@ func (f *testFlags) fromLog(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer t.Close()
-	if err := f.from.write(c, t); err != nil {
+	if err := f.from.write(c, t, f.output.file); err != nil {
 		return err // exit code 1 is a failed test
 	}
 	return nil
@@ -152,10 +161,15 @@ func (f *testFlags) trial(c *cobra.Command, src config.Source) (*node.Node, erro
 		t.Close()
 		return nil, errors.New("--coverage needs a route table: set routes.file")
 	}
-	for _, notice := range slices.Concat(t.Static.Policy.Notices(), t.Gate.View().Notices()) {
-		fmt.Fprintln(c.ErrOrStderr(), "notice: "+notice)
-	}
+	policyNotices(c.ErrOrStderr(), t)
 	return t, nil
+}
+
+// policyNotices tells what the policy and its routes give notice of.
+func policyNotices(w io.Writer, t *node.Node) {
+	for _, notice := range slices.Concat(t.Static.Policy.Notices(), t.Gate.View().Notices()) {
+		fmt.Fprintln(w, "notice: "+terminal.Visible(notice))
+	}
 }
 
 // report shows what failed, all of it with -v, and the sums.
@@ -165,42 +179,20 @@ func (f *testFlags) report(w io.Writer, t *node.Node, outcomes []trial.Outcome, 
 			return 0, err
 		}
 	}
-	var b strings.Builder
-	passed, skipped := 0, 0
-	for _, o := range outcomes {
-		label := "pass"
-		switch {
-		case o.Failed:
-			label = "FAIL"
-			failed++
-		case o.Skipped:
-			label = "skip"
-			skipped++
-		default:
-			passed++
-		}
-		if o.Failed || f.verbose {
-			printOutcome(&b, label, &o)
-		}
-	}
+	out := report.Tests{Outcomes: outcomes, Verbose: f.verbose}
 	if f.coverage {
-		covered, total := 0, 0
+		var lines strings.Builder
+		out.Coverage = &report.Coverage{}
 		for _, table := range t.Static.Tables {
-			c, n := seen.Print(&b, table.File, table.Table)
-			covered, total = covered+c, total+n
+			covered, total := seen.Print(&lines, table.File, table.Table)
+			out.Coverage.Covered, out.Coverage.Routes = out.Coverage.Covered+covered, out.Coverage.Routes+total
 		}
-		percent := 100 // of none
-		if total > 0 {
-			percent = 100 * covered / total
-		}
-		fmt.Fprintf(&b, "%d of %d routes have an allow and a deny test (%d%%)\n", covered, total, percent)
+		out.Coverage.Lines = lines.String()
 	}
-	fmt.Fprintf(&b, "%d passed, %d failed", passed, failed)
-	if skipped > 0 {
-		fmt.Fprintf(&b, ", %d skipped", skipped)
+	if f.output.json() {
+		return out.Failed(), out.WriteJSON(w)
 	}
-	_, err = io.WriteString(w, b.String()+"\n")
-	return failed, err
+	return out.Failed(), out.Write(w)
 }
 
 // warnLeftOut says which files hold no tests.
@@ -210,27 +202,15 @@ func warnLeftOut(w io.Writer, files []error) {
 	}
 }
 
-func printOutcome(w io.Writer, label string, o *trial.Outcome) {
-	fmt.Fprintf(w, "%s  %s: %s\n", label, terminal.Visible(o.Place), terminal.Visible(o.Name))
-	for _, detail := range o.Details {
-		fmt.Fprintf(w, "      %s\n", terminal.Visible(detail))
-	}
-	for line := range strings.Lines(o.Output) {
-		fmt.Fprintf(w, "      | %s\n", terminal.Visible(strings.TrimRight(line, "\n")))
-	}
-}
-
 // fromLog are the flags by which gatehouse test makes a table of a log.
 type fromLog struct {
 	log    string
-	output string
 	filter search.Filter
 }
 
 func (f *fromLog) add(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.log, "from-log", "", "do not run tests; make a table from the decisions in this log (a file, a folder, a spool, or - for standard input), one row for each route, verdict and set of roles")
-	outFlag(c, &f.output, "", "with --from-log: file to write the table to (default: standard output)")
 	addFilter(flags, &f.filter)
 }
 
@@ -245,7 +225,7 @@ func (f *fromLog) given(c *cobra.Command) error {
 }
 
 // write makes the table and says on stderr what is in it.
-func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
+func (f *fromLog) write(c *cobra.Command, t *node.Node, file string) error {
 	log, err := node.OpenLogAt(f.log, c.InOrStdin())
 	if err != nil {
 		return err
@@ -259,10 +239,10 @@ func (f *fromLog) write(c *cobra.Command, t *node.Node) error {
 		return fmt.Errorf("there are no such decisions in %s (%d events)", f.log, made.Read)
 	}
 	out := made.Text(f.log)
-	if f.output == "" {
+	if file == "" {
 		_, err = c.OutOrStdout().Write(out)
 	} else {
-		err = os.WriteFile(f.output, out, 0o644)
+		err = os.WriteFile(file, out, 0o644)
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "%s of %s; left out: %d\n", terminal.Count(made.Made, "row"), terminal.Count(made.Read, "event"), made.Left)
 	if made.Bad > 0 {

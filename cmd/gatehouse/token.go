@@ -30,6 +30,7 @@ func tokenCommand() *cobra.Command {
 type tokenRequest struct {
 	tokens.Token
 	lifetime durationFlag
+	output   outputFlags
 }
 
 func tokenMintCommand() *cobra.Command {
@@ -40,7 +41,7 @@ func tokenMintCommand() *cobra.Command {
 		Long: `Prints a token of a local issuer: a key pair in a folder, created at first use. The issuer's name must be on loopback
 (http://localhost, http://127.0.0.1, http://[::1]); tokens of other issuers cannot be made.
 
-With --config, the entry below identity.jwt whose issuer is on loopback sets the name, the audience, the claims
+The entry of the configuration below identity.jwt whose issuer is on loopback sets the name, the audience, the claims
 for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 		Example: `  gatehouse token mint --sub u1 --role admin --config gatehouse.yaml
   curl -H "Authorization: Bearer $(gatehouse token mint --sub u1 --aud orders)" http://localhost:8080/orders`,
@@ -59,7 +60,8 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 	f.StringVar(&w.Type, "typ", "", "the header's typ (default: the configuration's, or JWT)")
 	w.lifetime = durationFlag(time.Hour)
 	f.Var(&w.lifetime, "lifetime", "lifetime of the token, such as 90m or 7d")
-	f.StringVarP(&w.Config, "config", "c", "", "configuration file")
+	w.output.add(c, "one object")
+	f.StringVarP(&w.Config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	f.StringVar(&w.Dir, "dir", "", "folder of the key pair (default: where the configuration's keys.file is, or "+tokens.LocalIssuerDir+")")
 	return c
 }
@@ -92,6 +94,9 @@ func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 			fmt.Fprintf(stderr, "to have its tokens accepted:\nidentity:\n  jwt:\n    - {issuer: %q, audiences: [%s], keys: {file: %s}}\n",
 				w.Issuer, strings.Join(w.Audiences, ", "), issuer.Set())
 		}
+	}
+	if w.output.json() {
+		return terminal.JSON(stdout).Encode(map[string]any{"token": token, "issuer": w.Issuer, "subject": w.Subject, "audiences": w.Audiences, "lifetime_seconds": int64(time.Duration(w.lifetime).Seconds())})
 	}
 	fmt.Fprintln(stdout, token)
 	return nil

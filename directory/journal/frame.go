@@ -11,24 +11,31 @@ import (
 	"gatehouse/directory"
 )
 
-// A journal is a head and frames, one after the other:
+// A journal is a head, its length, and frames, one after the other:
 //
-//	gatehjnl 1, revision (8) and digest (32) of the snapshot after which it begins, checksum of these (4)
+//	gatehjnl 2, revision (8) and digest (32) of the snapshot after which it begins, checksum of these (4)
+//	length that the journal has at least (8), checksum of it and of revision and digest (4)
 //	"GHJF", length of the payload (4), checksum of the payload (4), checksum of these (4); payload
 //
 // Numbers of fixed size are little-endian, checksums are CRC-32C. A frame is what one flush to the disk made durable: a frame that another one
 // follows was on the disk, whole. Its payload is the revision and the digest of the directory after it, the time in milliseconds, and entries,
 // each of them one write.
+//
+// The length is written after each flush, and reaches the disk with the next one, or a moment later. It tells an unfinished frame, which
+// nobody was told of, from frames that a disk or file system lost: those are below it. Head and length are in one sector, which disks write
+// whole. Version 1 has no length.
 const (
 	magic   = "gatehjnl"
-	version = 1
+	version = 2
 
-	headSize  = len(magic) + 1 + 8 + digestSize + 4
+	oldSize   = len(magic) + 1 + 8 + digestSize + 4 // of version 1, and where the length is
+	headSize  = oldSize + lengthSize
 	frameMark = "GHJF"
 	frameHead = 16
 	maxFrame  = 64 << 20
 
 	digestSize = 32
+	lengthSize = 12
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -41,28 +48,58 @@ type head struct {
 	digest   [digestSize]byte
 }
 
-func (h head) bytes() []byte {
+// bytes is the head of a journal of that length.
+func (h head) bytes(length int64) []byte {
 	b := append([]byte(magic), version)
 	b = binary.LittleEndian.AppendUint64(b, h.revision)
 	b = append(b, h.digest[:]...)
-	return binary.LittleEndian.AppendUint32(b, checksum(b))
+	b = binary.LittleEndian.AppendUint32(b, checksum(b))
+	return append(b, h.length(length)...)
 }
 
-var errHead = errors.New("this is not the beginning of a journal, or it is damaged")
+// length is the part of the head that says how long the journal is at least.
+func (h head) length(n int64) []byte {
+	sum := checksum(h.digest[:]) ^ uint32(h.revision)
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, lengthSize), uint64(n))
+	return binary.LittleEndian.AppendUint32(b, checksum(b)^sum)
+}
 
-func parseHead(b []byte) (h head, err error) {
-	if len(b) < headSize || string(b[:len(magic)]) != magic {
-		return h, errHead
+var (
+	errHead   = errors.New("this is not the beginning of a journal, or it is damaged")
+	errLength = errors.New("what it says of its own length is damaged, so that it is not known whether anything is missing at its end")
+)
+
+// start is what a journal begins with.
+type start struct {
+	head
+	size   int   // of it
+	length int64 // that the journal has at least
+}
+
+// parseStart returns an error with the offset of what is wrong.
+func parseStart(b []byte) (is start, err error) {
+	if len(b) < oldSize || string(b[:len(magic)]) != magic {
+		return is, fmt.Errorf("offset 0: %w", errHead)
 	}
-	if v := b[len(magic)]; v != version {
-		return h, fmt.Errorf("a journal of version %d: this release reads version %d", v, version)
+	v := b[len(magic)]
+	if v != 1 && v != version {
+		return is, fmt.Errorf("offset 0: a journal of version %d: this release reads versions 1 and %d", v, version)
 	}
-	if binary.LittleEndian.Uint32(b[headSize-4:]) != checksum(b[:headSize-4]) {
-		return h, errHead
+	if binary.LittleEndian.Uint32(b[oldSize-4:]) != checksum(b[:oldSize-4]) {
+		return is, fmt.Errorf("offset 0: %w", errHead)
 	}
-	h.revision = binary.LittleEndian.Uint64(b[len(magic)+1:])
-	copy(h.digest[:], b[len(magic)+9:])
-	return h, nil
+	is.revision = binary.LittleEndian.Uint64(b[len(magic)+1:])
+	copy(is.digest[:], b[len(magic)+9:])
+	if is.size = oldSize; v == 1 {
+		return is, nil
+	}
+	if is.size = headSize; len(b) >= headSize {
+		is.length = int64(binary.LittleEndian.Uint64(b[oldSize:]))
+	}
+	if len(b) < headSize || is.length < int64(headSize) || !bytes.Equal(is.head.length(is.length), b[oldSize:headSize]) {
+		return is, fmt.Errorf("offset %d: %w", oldSize, errLength)
+	}
+	return is, nil
 }
 
 // frame is the unit that one flush makes durable.

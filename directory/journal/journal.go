@@ -34,6 +34,7 @@ const (
 	compactAt     = 16 << 20 // journal size for a new snapshot, in bytes
 	openEvery     = time.Second
 	retryInterval = 100 * time.Millisecond
+	settleAfter   = 20 * time.Millisecond // without writes, for the journal's length to reach the disk
 )
 
 // Errors of writes.
@@ -198,12 +199,23 @@ func (s *Store) Run(ctx context.Context, limits directory.Limits, publish func(*
 	s.setProblem("")
 	s.current = s.current.WithLimits(limits)
 	w.publishCurrent(ctx)
+	quiet := time.NewTimer(settleAfter)
+	defer quiet.Stop()
 	for {
+		queue := s.queue
+		if w.compacting != nil && w.size > maxBeside {
+			queue = nil
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case first := <-s.queue:
+		case err := <-w.compacted():
+			w.finishCompaction(err)
+		case <-quiet.C:
+			w.settle()
+		case first := <-queue:
 			w.group(ctx, first)
+			quiet.Reset(settleAfter)
 		}
 	}
 }

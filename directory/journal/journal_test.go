@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -248,7 +249,8 @@ func written(t testing.TB) (with journal.Config, whole []byte, ends map[int]*dir
 	return with, read(t, path), ends
 }
 
-// TestTornTail: wherever the end of the journal is missing, or is zeros, what was written whole is there; and what is written next is too.
+// TestTornTail: wherever the write of the last record ended, also where its place has zeros, what was written whole before is there; and what is
+// written next is too.
 func TestTornTail(t *testing.T) {
 	with, whole, ends := written(t)
 	path := filepath.Join(with.Dir, journalFile)
@@ -256,14 +258,16 @@ func TestTornTail(t *testing.T) {
 	for end := range ends {
 		first = min(first, end)
 	}
-	want := ends[first]
+	want, acknowledged := ends[first], first
 	for n := first; n <= len(whole); n++ {
 		if ends[n] != nil {
-			want = ends[n]
+			want, acknowledged = ends[n], n
 		}
-		put(t, path, whole[:n])
+		part := append([]byte{}, whole[:n]...)
+		journal.SetLength(part, acknowledged)
+		put(t, path, part)
 		same(t, fmt.Sprintf("%d of %d bytes", n, len(whole)), open(t, with).Snapshot(), want)
-		put(t, path, append(append([]byte{}, whole[:n]...), make([]byte, 700)...))
+		put(t, path, append(part, make([]byte, 700)...))
 		same(t, fmt.Sprintf("%d of %d bytes and zeros", n, len(whole)), open(t, with).Snapshot(), want)
 		if n%40 != 0 {
 			continue
@@ -275,6 +279,89 @@ func TestTornTail(t *testing.T) {
 			t.Fatalf("revision %d after %d", after.Revision(), want.Revision())
 		}
 		same(t, "written after a cut", open(t, with).Snapshot(), after)
+	}
+}
+
+// TestLostTail: a journal whose end lost what was acknowledged is refused, whether zeros are there or nothing, wherever they begin.
+func TestLostTail(t *testing.T) {
+	with, whole, ends := written(t)
+	path := filepath.Join(with.Dir, journalFile)
+	refused := func(what string, b []byte) {
+		t.Helper()
+		put(t, path, b)
+		if _, err := journal.Open(t.Context(), with); err == nil || !strings.Contains(err.Error(), path+": offset ") || !strings.Contains(err.Error(), "put the folder back from a backup") {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	bounds := []int{journal.HeadSize}
+	for end := range ends {
+		bounds = append(bounds, end)
+	}
+	slices.Sort(bounds)
+	for i, from := range bounds {
+		for _, to := range bounds[i+1:] {
+			b := append([]byte{}, whole...)
+			clear(b[from:to])
+			refused(fmt.Sprintf("zeros from %d to %d of %d", from, to, len(whole)), b)
+		}
+	}
+	for n := journal.HeadSize; n < len(whole); n++ {
+		zeros := append(append([]byte{}, whole[:n]...), make([]byte, len(whole)-n)...)
+		if string(zeros) == string(whole) {
+			continue // its last bytes are zeros
+		}
+		refused(fmt.Sprintf("%d of %d bytes", n, len(whole)), whole[:n])
+		refused(fmt.Sprintf("%d of %d bytes, then zeros", n, len(whole)), zeros)
+		refused(fmt.Sprintf("%d of %d bytes, then more zeros", n, len(whole)), append(zeros, make([]byte, 5000)...))
+	}
+	put(t, path, whole)
+	same(t, "whole", open(t, with).Snapshot(), ends[len(whole)])
+}
+
+// TestOldJournal: a journal of the version before is read, and written anew.
+func TestOldJournal(t *testing.T) {
+	with, whole, ends := written(t)
+	path := filepath.Join(with.Dir, journalFile)
+	put(t, path, journal.Old(whole))
+	same(t, "read", open(t, with).Snapshot(), ends[len(whole)])
+	r := run(t, with)
+	last := r.write(t, user("next"))
+	r.stop()
+	same(t, "written", open(t, with).Snapshot(), last)
+	if b := read(t, path); b[8] != 2 {
+		t.Errorf("version %d", b[8])
+	}
+}
+
+// TestWritesBesideCompaction: writes go on while a snapshot is written, and none is lost.
+func TestWritesBesideCompaction(t *testing.T) {
+	with := config(t.TempDir())
+	with.CompactAt = 2000
+	seed := with.Seed
+	with.Seed = func(ctx context.Context) (*directory.Snapshot, error) {
+		s, err := seed(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var changes []directory.Change
+		for i := range 20_000 {
+			changes = append(changes, user(fmt.Sprint("first-", i)))
+		}
+		s, err = s.Apply(changes)
+		return s.WithRevision(1), err
+	}
+	r := run(t, with)
+	for i := range 200 {
+		last := r.write(t, user(fmt.Sprint(i)))
+		if i%50 == 0 {
+			same(t, "read meanwhile", open(t, with).Snapshot(), last)
+		}
+	}
+	last := r.inForce.Load()
+	r.stop()
+	same(t, "after that", open(t, with).Snapshot(), last)
+	if size := len(read(t, filepath.Join(with.Dir, journalFile))); size > 4000 {
+		t.Errorf("the journal has %d bytes", size)
 	}
 }
 

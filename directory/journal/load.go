@@ -28,7 +28,34 @@ type loaded struct {
 	snapshot *directory.Snapshot // nil: nothing was written yet
 	end      int64               // of the journal's last complete frame
 	tail     []byte              // after it: an unfinished frame
+	start    start               // of the journal
 	files    [2]os.FileInfo      // journal and snapshot when they were read
+}
+
+// Find returns the folder of a stored directory: the one that is given, or the one that a node keeps in the state_dir that is given. "" if
+// neither holds one.
+func Find(path string) string {
+	for _, dir := range []string{path, filepath.Join(path, StateFolder)} {
+		if exists(filepath.Join(dir, journalFile)) || exists(filepath.Join(dir, snapshotFile)) {
+			return dir
+		}
+	}
+	return ""
+}
+
+// StateFolder is where in its state_dir a node stores its directory.
+const StateFolder = "directory"
+
+// Read reads a stored directory, also while another process writes. It changes nothing, takes no lock, and sees a write or does not.
+func Read(ctx context.Context, dir string, limits directory.Limits) (*directory.Snapshot, error) {
+	l, err := load(ctx, dir, limits)
+	switch {
+	case err != nil:
+		return nil, err
+	case l.snapshot == nil:
+		return nil, fmt.Errorf("%s: nothing was written yet", dir)
+	}
+	return l.snapshot, nil
 }
 
 // load reads the disk without changing it. The journal is read first: a concurrent writer replaces the snapshot
@@ -56,10 +83,10 @@ func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, er
 	if noJournal {
 		return nil, fmt.Errorf("%s is there and %s is not: put it back from a backup; without it the last changes are lost, and removing both begins anew", snapshot, journal)
 	}
-	h, err := parseHead(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: offset 0: %w", journal, err)
+	if l.start, err = parseStart(raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", journal, err)
 	}
+	h := l.start.head
 	s, err := directory.Read(f, limits)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", snapshot, err)
@@ -98,7 +125,7 @@ func same(a, b os.FileInfo) bool {
 
 // replay applies a journal to the snapshot. Changes that the snapshot already has are skipped.
 func (l *loaded) replay(ctx context.Context, s *directory.Snapshot, raw []byte) error {
-	at := headSize
+	at := l.start.size
 	for at < len(raw) {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -119,6 +146,10 @@ func (l *loaded) replay(ctx context.Context, s *directory.Snapshot, raw []byte) 
 			return fmt.Errorf("offset %d: %w", at, err)
 		}
 		at += size
+	}
+	if missing := l.start.length - int64(at); missing > 0 {
+		return fmt.Errorf("offset %d: the changes that were here, %d bytes of them, were on the disk and acknowledged, and are lost: "+
+			"the disk or the file system lost them, or the file is an old copy; put the folder back from a backup", at, missing)
 	}
 	l.snapshot, l.end = s, int64(at)
 	return nil

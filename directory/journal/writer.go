@@ -26,8 +26,12 @@ type writer struct {
 	publish func(*directory.Snapshot) error
 	lock    *os.File
 	file    *os.File // the journal; nil: unreliable, replaced before the next write
+	head    head     // of it
 	size    int64    // of its complete part
+	pending bool     // its length is written, and perhaps not on the disk
 	buffer  []byte
+
+	compacting *compaction // in progress; nil: none
 }
 
 func (w *writer) path(name string) string { return filepath.Join(w.store.with.Dir, name) }
@@ -110,10 +114,10 @@ func (w *writer) begin() error {
 	if err := durable.WriteFile(w.path(beginFile), nil, 0o600); err != nil {
 		return err
 	}
-	if err := w.newJournal(); err != nil {
+	if err := w.newJournal(s.current, nil); err != nil {
 		return err
 	}
-	if err := w.newSnapshot(); err != nil {
+	if err := w.writeSnapshot(context.Background(), s.current); err != nil {
 		return err
 	}
 	if err := w.removeBeginFile(); err != nil {
@@ -134,22 +138,8 @@ func (w *writer) removeBeginFile() error {
 	return durable.SyncFolder(w.store.with.Dir)
 }
 
-func (w *writer) newSnapshot() error {
-	return durable.Write(w.path(snapshotFile), 0o600, func(to io.Writer) error { _, err := w.store.current.WriteTo(to); return err })
-}
-
-// newJournal replaces the journal. The snapshot on disk must not need the old one.
-func (w *writer) newJournal() error {
-	w.closeJournal()
-	h := head{w.store.current.Revision(), digestOf(w.store.current)}
-	if err := durable.WriteFile(w.path(journalFile), h.bytes(), 0o600); err != nil {
-		return err
-	}
-	return w.openJournal(int64(headSize))
-}
-
 func (w *writer) openJournal(end int64) (err error) {
-	if w.file, err = os.OpenFile(w.path(journalFile), os.O_WRONLY, 0); err != nil {
+	if w.file, err = os.OpenFile(w.path(journalFile), os.O_RDWR, 0); err != nil {
 		return err
 	}
 	if _, err = w.file.Seek(end, io.SeekStart); err != nil {
@@ -166,11 +156,15 @@ func (w *writer) resume() error {
 	if err := w.removeBeginFile(); err != nil {
 		return err
 	}
+	if disk.start.size != headSize { // of version 1
+		return w.compact()
+	}
+	w.head = disk.start.head
 	if err := w.openJournal(disk.end); err != nil {
 		return err
 	}
 	if len(disk.tail) == 0 {
-		return nil
+		return w.setLength(true)
 	}
 	if err := durable.WriteFile(w.path(cutFile), disk.tail, 0o600); err != nil {
 		return err
@@ -188,7 +182,28 @@ func (w *writer) cut() error {
 	if _, err := w.file.Seek(w.size, io.SeekStart); err != nil {
 		return err
 	}
-	return w.file.Sync()
+	return w.setLength(true)
+}
+
+// setLength writes what is complete of the journal into its head, and flushes that or leaves it to the next flush.
+func (w *writer) setLength(flush bool) error {
+	if _, err := w.file.WriteAt(w.head.length(w.size), int64(oldSize)); err != nil {
+		return err
+	}
+	if w.pending = !flush; flush {
+		return w.file.Sync()
+	}
+	return nil
+}
+
+// settle flushes the journal's length, after a moment without writes.
+func (w *writer) settle() {
+	if !w.pending || w.file == nil {
+		return
+	}
+	if w.pending = false; w.file.Sync() != nil {
+		w.markBroken(errors.New("the journal's length cannot be flushed to the disk"))
+	}
 }
 
 // markBroken marks the journal as unusable.
@@ -207,36 +222,21 @@ func (w *writer) closeJournal() {
 	}
 }
 
-// close closes the files, and leaves the state that the next Run needs to continue without reading everything.
+// close ends what goes on, closes the files, and leaves the state that the next Run needs to continue without reading everything.
 func (w *writer) close() {
 	s := w.store
+	w.endCompaction()
+	w.settle()
 	healthy := w.file != nil
 	w.closeJournal()
 	if healthy {
-		s.disk = &loaded{snapshot: s.current, end: w.size, files: statFiles(s.with.Dir)}
+		s.disk = &loaded{snapshot: s.current, start: start{head: w.head, size: headSize}, end: w.size, files: statFiles(s.with.Dir)}
 	} else {
 		s.disk = nil
 	}
 	if w.lock != nil {
 		_ = w.lock.Close() // releases the lock
 	}
-}
-
-// compact replaces the journal by a snapshot. Readers find either pair, or the new snapshot with the old journal,
-// from which nothing is needed.
-func (w *writer) compact() error {
-	started := w.store.with.Clock()
-	if err := w.newSnapshot(); err != nil {
-		return err
-	}
-	before := w.size
-	if err := w.newJournal(); err != nil {
-		w.closeJournal()
-		return err
-	}
-	w.log.Info("the directory's journal was replaced by a snapshot", zap.Uint64("revision", w.store.current.Revision()), zap.Int64("bytes", before),
-		zap.Duration("took", w.store.with.Clock().Sub(started)))
-	return nil
 }
 
 // group executes the first request and queued ones with one flush.
@@ -283,13 +283,8 @@ func (w *writer) group(ctx context.Context, first *request) {
 		s.current = next
 	}
 	s.waiting = append(s.waiting, append(made, idle...)...)
-	if w.publishCurrent(ctx) && w.size > s.with.CompactAt {
-		if err := w.compact(); err != nil {
-			w.log.Error("the directory's journal cannot be replaced by a snapshot; it goes on growing", zap.Error(err))
-			if w.file == nil {
-				w.markBroken(err)
-			}
-		}
+	if w.publishCurrent(ctx) {
+		w.beginCompaction()
 	}
 }
 
@@ -334,6 +329,9 @@ func (w *writer) append(f *frame) error {
 	}
 	w.store.setProblem("")
 	w.size += int64(len(w.buffer))
+	if err := w.setLength(false); err != nil {
+		w.markBroken(err) // the write itself is durable
+	}
 	if cap(w.buffer) > 2*maxGroup {
 		w.buffer = nil
 	}

@@ -51,7 +51,7 @@ func (e *examiner) listenersAndManagers() {
 				if m, ok := as(f.msg.GetTypedConfig(), &hcmv3.HttpConnectionManager{}); ok {
 					chains = append(chains, e.chainsOf(part[*hcmv3.HttpConnectionManager]{m, value}, l.msg)...)
 				} else if p, ok := as(f.msg.GetTypedConfig(), &tcpv3.TcpProxy{}); ok {
-					proxies = append(proxies, tcpProxy{f.at, l, tcpClusters(p)})
+					proxies = append(proxies, tcpProxy{f.at, l, e.tcpClusters(fc, p)})
 				}
 			}
 		}
@@ -74,22 +74,17 @@ func (e *examiner) listenersAndManagers() {
 		e.missing(c)
 	}
 	for _, p := range proxies {
-		if slices.ContainsFunc(p.clusters, func(name string) bool { return e.reaches(name, authorized) }) {
-			e.findings.Found("tcp-proxy-to-app", p.at, "listener %q hands bytes on to %s, which ext_authz protects elsewhere", p.listener.msg.GetName(), strings.Join(p.clusters, ", ")).
-				Fix = e.removeListener(p)
+		for _, name := range p.clusters {
+			if len(authorized) > 0 && (name == anyCluster || e.reaches(name, authorized)) {
+				what := quoted(name) + ", which ext_authz protects elsewhere"
+				if name == anyCluster {
+					what = "a cluster that is chosen for each connection, and ext_authz protects some"
+				}
+				e.findings.Found("tcp-proxy-to-app", p.at, "listener %q hands bytes on to %s", p.listener.msg.GetName(), what).Fix = e.removeListener(p)
+				break
+			}
 		}
 	}
-}
-
-func tcpClusters(p *tcpv3.TcpProxy) []string {
-	if w := p.GetWeightedClusters(); w != nil {
-		var names []string
-		for _, c := range w.GetClusters() {
-			names = append(names, c.GetName())
-		}
-		return names
-	}
-	return []string{p.GetCluster()}
 }
 
 // removeListener is the fix for a listener that has nothing but one filter.
@@ -180,6 +175,7 @@ func (e *examiner) chain(c chain) {
 	e.headersIn(c.at, c.manager, c.listener.GetTrafficDirection() == corev3.TrafficDirection_INBOUND)
 	e.upgrades(c, own, settings)
 	e.routesOf(c)
+	e.upstreamFilters(c)
 }
 
 // disabled looks for routes that do not switch on a filter that is off, as Envoy Gateway has them.
@@ -244,7 +240,7 @@ func (e *examiner) after(c chain, at tree.Node) tree.Node {
 // buffer compares the listener's buffer with the body.
 func (e *examiner) buffer(c chain, at tree.Node, f *authzv3.ExtAuthz) {
 	size := int(f.GetWithRequestBody().GetMaxRequestBytes())
-	if c.listener == nil || size == 0 {
+	if c.listener == nil || size == 0 || !f.GetWithRequestBody().GetAllowPartialMessage() { // then the filter sets the buffer itself
 		return
 	}
 	buffer := 1 << 20

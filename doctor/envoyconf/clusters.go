@@ -12,6 +12,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 )
 
@@ -30,12 +31,34 @@ func (e *examiner) cluster(name string) (part[*clusterv3.Cluster], bool) {
 func (e *examiner) endpoints(name string) []string {
 	c, _ := e.cluster(name)
 	var ends []string
-	for _, locality := range c.msg.GetLoadAssignment().GetEndpoints() {
+	for _, member := range e.members(name) {
+		if len(e.members(member)) == 0 { // an aggregate of aggregates is not followed
+			ends = append(ends, e.endpoints(member)...)
+		}
+	}
+	for _, locality := range e.assignment(c).GetEndpoints() {
 		for _, end := range locality.GetLbEndpoints() {
 			ends = append(ends, addressText(end.GetEndpoint().GetAddress()))
 		}
 	}
 	return ends
+}
+
+// assignment is where a cluster's endpoints are: in itself, or fetched for it. It is nil where that is not known.
+func (e *examiner) assignment(c part[*clusterv3.Cluster]) *endpointv3.ClusterLoadAssignment {
+	if c.msg.GetType() != clusterv3.Cluster_EDS {
+		return c.msg.GetLoadAssignment()
+	}
+	name := c.msg.GetEdsClusterConfig().GetServiceName()
+	if name == "" {
+		name = c.msg.GetName()
+	}
+	for _, a := range e.assigned {
+		if a.msg.GetClusterName() == name {
+			return a.msg
+		}
+	}
+	return nil
 }
 
 func addressText(a *corev3.Address) string {
@@ -85,12 +108,12 @@ func (e *examiner) askedClusters() {
 
 func (e *examiner) askedCluster(c part[*clusterv3.Cluster], ask asking) {
 	remote := false
-	for _, locality := range c.msg.GetLoadAssignment().GetEndpoints() {
+	for _, locality := range e.assignment(c).GetEndpoints() {
 		for _, end := range locality.GetLbEndpoints() {
 			remote = remote || !local(end.GetEndpoint().GetAddress())
 		}
 	}
-	remote = remote || c.msg.GetType() == clusterv3.Cluster_EDS
+	remote = remote || c.msg.GetType() == clusterv3.Cluster_EDS && e.assignment(c) == nil
 	name := c.msg.GetName()
 	options, at := e.httpOptions(c)
 	http2 := options.GetExplicitHttpConfig().GetHttp2ProtocolOptions()

@@ -23,7 +23,7 @@ type Result struct {
 
 // Examine looks at documents that belong to one Envoy. An error is for what Envoy would not take either.
 func Examine(docs []tree.Node, g rules.Gatehouse) (Result, error) {
-	e := examiner{gatehouse: g, asked: map[string]asking{}, seen: map[any]bool{}, judged: map[any]bool{}}
+	e := examiner{gatehouse: g, asked: map[string]asking{}, seen: map[any]bool{}, judged: map[any]bool{}, upstream: map[string]bool{}}
 	for _, doc := range docs {
 		e.roots = append(e.roots, doc)
 		e.read(doc, "", 0)
@@ -88,6 +88,7 @@ type examiner struct {
 	model     tree.Node         // an ext_authz filter to copy
 	seen      map[any]bool      // filters and settings of routes that were looked at
 	judged    map[any]bool      // filters of which it is known whether a matcher decides about them
+	upstream  map[string]bool   // clusters whose own filters were looked at
 }
 
 // asking is where a cluster is asked from, and over what.
@@ -248,6 +249,7 @@ func (e *examiner) availability(at tree.Node, f *authzv3.ExtAuthz) {
 	case f.GetGrpcService() != nil:
 		wait := f.GetGrpcService().GetTimeout()
 		e.timeout(service, service, wait.AsDuration(), wait != nil)
+		e.googleGRPC(service)
 		e.asks(service.Get("envoy_grpc", "cluster_name"), f.GetGrpcService().GetEnvoyGrpc().GetClusterName(), true)
 	case f.GetHttpService() != nil:
 		uri := at.Get("http_service", "server_uri")

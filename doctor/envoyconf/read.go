@@ -7,6 +7,7 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -15,6 +16,8 @@ import (
 
 // What is found in texts by the names of messages.
 const (
+	assignmentType = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+
 	listenerType = "envoy.config.listener.v3.Listener"
 	clusterType  = "envoy.config.cluster.v3.Cluster"
 	routesType   = "envoy.config.route.v3.RouteConfiguration"
@@ -35,6 +38,7 @@ type parts struct {
 	roots     []tree.Node
 	listeners []part[*listenerv3.Listener]
 	clusters  []part[*clusterv3.Cluster]
+	assigned  []part[*endpointv3.ClusterLoadAssignment] // endpoints that were fetched
 	routes    []part[*routev3.RouteConfiguration]
 	managers  []part[*hcmv3.HttpConnectionManager] // that stand alone
 	admins    []part[*bootstrapv3.Admin]
@@ -84,6 +88,8 @@ func (p *parts) read(n tree.Node, key string, within int) {
 		add(p, &p.listeners, &listenerv3.Listener{}, value0(value, n))
 	case clusterType:
 		add(p, &p.clusters, &clusterv3.Cluster{}, value0(value, n))
+	case assignmentType:
+		add(p, &p.assigned, &endpointv3.ClusterLoadAssignment{}, value0(value, n))
 	case routesType:
 		add(p, &p.routes, &routev3.RouteConfiguration{}, value0(value, n))
 	case managerType:

@@ -153,6 +153,7 @@ func (r routes) host(host part[*routev3.VirtualHost]) {
 			where = fmt.Sprintf("route %q of virtual host %q", name, host.msg.GetName())
 		}
 		r.level(route.at, where, route.msg.GetTypedPerFilterConfig(), route.msg.GetRequestHeadersToRemove(), route.msg.GetRequestHeadersToAdd(), len(clustersOfRoute(route.msg)) == 0)
+		r.chosen(route, where)
 		action := route.at.Get("route")
 		for _, c := range items(route.msg.GetRoute().GetWeightedClusters().GetClusters(), action.Get("weighted_clusters", "clusters")) {
 			r.level(c.at, where, c.msg.GetTypedPerFilterConfig(), c.msg.GetRequestHeadersToRemove(), c.msg.GetRequestHeadersToAdd(), false)

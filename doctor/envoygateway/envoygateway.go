@@ -6,7 +6,6 @@ package envoygateway
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -181,15 +180,6 @@ func (e *examiner) extAuth(p tree.Node) {
 	if e.gatehouse.Metadata && p.Get("spec", "jwt").Exists() {
 		e.findings.Found("jwt-metadata-forgeable", p.Get("spec", "jwt"), "%s: Envoy Gateway runs jwt after extAuth, and what it verified is trusted", tree.ObjectName(p))
 	}
-	for _, ref := range at.Get("grpc", "backendRefs").Items() {
-		for _, b := range e.objects["Backend"] {
-			if ref.Get("kind").Text() == "Backend" && ref.Get("name").Text() == b.Get("metadata", "name").Text() && !strings.Contains(strings.Join(b.Get("spec", "appProtocols").Texts(), " "), "h2c") &&
-				!b.Get("spec", "tls").Exists() {
-				spec := b.Get("spec")
-				e.findings.Found("backend-not-http2", spec, "%s is asked by gRPC and has no appProtocols with h2c", tree.ObjectName(b)).Fix = func() { spec.Set("appProtocols", []string{"gateway.envoyproxy.io/h2c"}) }
-			}
-		}
-	}
 }
 
 // body looks at the body in a question. Envoy Gateway has no field for packAsBytes, and none for a body that is sent cut.
@@ -224,10 +214,30 @@ func (e *examiner) connection(p, at tree.Node) {
 			breaker.Set("maxPendingRequests", 10000)
 		}
 	}
+	e.plainText(p, service)
 	if at.Get("grpc").Exists() && !service.Get("backendSettings", "http2", "connectionKeepalive", "interval").Exists() && !e.onSocket(p, service) {
 		e.findings.Found("grpc-without-keepalive", service, "%s: the connection to Gatehouse has no connectionKeepalive", tree.ObjectName(p)).Fix = func() {
 			service.Make("backendSettings", []tree.Pair{}).Make("http2", []tree.Pair{}).
 				Set("connectionKeepalive", []tree.Pair{{Name: "interval", Value: "10s"}, {Name: "timeout", Value: "2s"}})
+		}
+	}
+}
+
+// plainText looks whether what a service stands for is on another machine, and asked without TLS.
+func (e *examiner) plainText(p, service tree.Node) {
+	for _, ref := range service.Get("backendRefs").Items() {
+		kind, home := or(ref.Get("kind").Text(), "Service"), or(ref.Get("namespace").Text(), tree.Namespace(p))
+		for _, b := range e.objects[kind] {
+			if tree.Namespace(b) != home || b.Get("metadata", "name").Text() != ref.Get("name").Text() || b.Get("spec", "tls").Exists() {
+				continue
+			}
+			ours := kind == "Backend" && !slices.ContainsFunc(b.Get("spec", "endpoints").Items(), func(end tree.Node) bool {
+				return !end.Get("unix").Exists() && !strings.HasPrefix(end.Get("ip", "address").Text(), "127.")
+			})
+			encrypted := slices.ContainsFunc(e.objects["BackendTLSPolicy"], func(policy tree.Node) bool { return len(sections(policy, objectOf(b))) > 0 })
+			if !ours && !encrypted {
+				e.findings.Found("plain-text-across-machines", ref, "%s asks %s without TLS: credentials go there as plain text", tree.ObjectName(p), tree.ObjectName(b))
+			}
 		}
 	}
 }
@@ -496,7 +506,6 @@ func (e *examiner) gateway(g tree.Node) {
 		e.findings.Found("gateway-escaped-slashes", place, "%s: escapedSlashesAction is %s", tree.ObjectName(g), or(action, "UnescapeAndRedirect")).
 			Fix = mend(func(s tree.Node) { s.Make("path", []tree.Pair{}).Set("escapedSlashesAction", "RejectRequest") })
 	}
-	e.buffer(g, place, policy, mend)
 	headers := policy.Get("spec", "headers")
 	if headers.Get("withUnderscoresAction").Text() == "Allow" {
 		e.findings.Found("gateway-underscores", headers.Get("withUnderscoresAction"), "%s lets headers with underscores through", tree.ObjectName(policy)).Fix = func() { headers.Remove("withUnderscoresAction") }
@@ -515,32 +524,6 @@ func (e *examiner) gateway(g tree.Node) {
 			}
 		})
 	}
-}
-
-// buffer compares a Gateway's buffer, which is small by default, with the bodies that Gatehouse is shown.
-func (e *examiner) buffer(g, place, policy tree.Node, mend func(func(spec tree.Node)) func()) {
-	limit, largest := bytesOf(or(policy.Get("spec", "connection", "bufferLimit").Text(), "32768")), 0.0
-	for _, p := range e.objects["SecurityPolicy"] {
-		if size, ok := p.Get("spec", "extAuth", "bodyToExtAuth", "maxRequestBytes").Number(); ok {
-			largest = max(largest, size)
-		}
-	}
-	if limit > 0 && largest > limit {
-		e.findings.Found("body-above-buffer", place, "maxRequestBytes is %.0f, and the buffer of %s %.0f", largest, tree.ObjectName(g), limit).
-			Fix = mend(func(s tree.Node) { s.Make("connection", []tree.Pair{}).Set("bufferLimit", int(largest)) })
-	}
-}
-
-// bytesOf is a quantity of Kubernetes; 0 where it is none.
-func bytesOf(text string) float64 {
-	for i, unit := range []string{"Ki", "Mi", "Gi", "k", "M", "G"} {
-		if number, ok := strings.CutSuffix(text, unit); ok {
-			size, _ := strconv.ParseFloat(number, 64)
-			return size * []float64{1 << 10, 1 << 20, 1 << 30, 1e3, 1e6, 1e9}[i]
-		}
-	}
-	size, _ := strconv.ParseFloat(text, 64)
-	return size
 }
 
 func or(text, otherwise string) string {

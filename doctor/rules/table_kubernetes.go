@@ -10,10 +10,10 @@ func istio() []Rule {
 			"The application gets no identity, or the one that the client wrote into the headers.",
 			"List the identity headers in headersToUpstreamOnAllow, or use envoyExtAuthzGrpc."},
 		{"provider-unreachable", Error, "The provider's service does not exist among these objects",
-			"Istio has no cluster for it, and denies every request with 403.",
+			"Istio has no cluster for it, and every request is answered with statusOnError, which is 403 by default.",
 			"Give service as NAMESPACE/HOST or HOST of a Service or ServiceEntry, with a port that it has."},
 		{"sidecar-hides-gatehouse", Error, "A Sidecar's egress leaves Gatehouse's service out",
-			"The workload's proxy does not know where Gatehouse is, and answers 403 to everything.",
+			"The workload's proxy does not know where Gatehouse is, and answers every request with statusOnError, which is 403 by default.",
 			"Add the service to egress.hosts, such as \"gatehouse/*\". --fix does."},
 		{"several-custom-providers", Warning, "Several AuthorizationPolicies with different CUSTOM providers select one workload",
 			"Before Istio 1.27 one provider per workload counts, and the other policies are not enforced or deny everything.",
@@ -84,8 +84,5 @@ func envoyGateway() []Rule {
 		{"gateway-http-headers", Error, "extAuth over HTTP does not hand on the identity headers",
 			"The application gets no identity, or the one that the client wrote into the headers.",
 			"List the identity headers in headersToBackend, or use grpc."},
-		{"backend-not-http2", Error, "Gatehouse's Backend or Service does not say that it speaks HTTP/2",
-			"gRPC needs it: every question fails, and all requests are denied.",
-			"appProtocols: [gateway.envoyproxy.io/h2c] on a Backend, appProtocol: kubernetes.io/h2c on a Service's port."},
 	}
 }

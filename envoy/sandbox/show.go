@@ -1,8 +1,11 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -57,4 +60,20 @@ func (p Show) Invite(s *Sandbox, env string) {
 	fmt.Fprintf(p.W, row, terminal.Path(s.DecisionLog()), "every decision, one JSON line each")
 	fmt.Fprintf(p.W, row, s.AdminURL+"/status", "Gatehouse; also /metrics and /readyz")
 	fmt.Fprintf(p.W, row, s.AppURL, "the app with nothing in front of it")
+}
+
+// Checkout is the directory, this one or one above, that has the example.
+func Checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the checkout: %w", err)
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "examples", "flask-orders", "gatehouse.yaml")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("examples/flask-orders not found: run this in a checkout of Gatehouse, or name one with --root")
+		}
+	}
 }

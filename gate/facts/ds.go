@@ -78,7 +78,7 @@ func (c *call) oneOf(one, usual part) (rego.Value, error) {
 	if missing != nil {
 		return nil, missing
 	}
-	yes, err := source{c.s}.check(c.on, q, c.now)
+	yes, err := source{s: c.s}.check(c.on, q, c.now)
 	if err != nil {
 		return nil, err
 	}

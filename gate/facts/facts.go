@@ -27,16 +27,19 @@ const (
 )
 
 // Of gives policies access to a directory. version must be unique to each directory that a process uses. A nil
-// snapshot is no directory.
-func Of(s *directory.Snapshot, version uint64) policy.Facts {
+// snapshot is no directory. Questions without an answer are counted, unless failed is nil.
+func Of(s *directory.Snapshot, version uint64, failed *Failures) policy.Facts {
 	if s == nil {
 		return policy.Facts{}
 	}
-	return policy.Facts{Directory: source{s}, Version: version}
+	return policy.Facts{Directory: source{s, failed}, Version: version}
 }
 
 // source implements policy.Directory.
-type source struct{ s *directory.Snapshot }
+type source struct {
+	s      *directory.Snapshot
+	failed *Failures
+}
 
 // Epoch implements policy.Directory.
 func (d source) Epoch(now time.Time) uint64 { return d.s.Epoch(now) }
@@ -71,6 +74,14 @@ func (d source) Trace(on policy.Dependencies, builtin string, args []rego.Value,
 
 // ask answers, and adds to on, which may be nil, what a traced answer depends on.
 func (d source) ask(on *directory.Dependencies, builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
+	answer, err := d.answer(on, builtin, args, now)
+	if err != nil {
+		d.failed.Note(err)
+	}
+	return answer, err
+}
+
+func (d source) answer(on *directory.Dependencies, builtin string, args []rego.Value, now time.Time) (rego.Value, error) {
 	if q, is, err := question(builtin, args); is {
 		if err != nil {
 			return nil, err

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"gatehouse/directory"
 	"gatehouse/gate"
 	"gatehouse/gate/facts"
@@ -90,7 +92,7 @@ func evaluate(t testing.TB, s *directory.Snapshot, expression string, at time.Ti
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := entry.Decide(context.Background(), rego.Object(), facts.Of(s, 1), at)
+	d, err := entry.Decide(context.Background(), rego.Object(), facts.Of(s, 1, nil), at)
 	switch {
 	case errors.Is(err, policy.ErrUndefined):
 		return "undefined"
@@ -241,6 +243,66 @@ func TestBeyondLimits(t *testing.T) {
 	}
 }
 
+// TestFailures counts questions without an answer, by reason.
+func TestFailures(t *testing.T) {
+	check := func(typ, id, relation, subject string) string {
+		return fmt.Sprintf(`ds.check({"object_type": %q, "object_id": %q, "relation": %q, "subject_type": "user", "subject_id": %q})`, typ, id, relation, subject)
+	}
+	for _, test := range []struct{ ask, reason string }{
+		{check("doc", "9", "can_read", "alice"), "limit"},
+		{`ds.checks({"checks": [{"object_id": format_int(i, 10)} | some i in numbers.range(1, 1001)]})`, "limit"},
+		{check("car", "9", "can_read", "alice"), "unknown_type"},
+		{check("doc", "9", "can_fly", "alice"), "unknown_relation"},
+		{`ds.identity({"id": "twin"})`, "ambiguous_identity"},
+		{`ds.check({"object_type": "doc"})`, "invalid_argument"},
+		{`gatehouse.check("doc", "can_read", "user:alice")`, "invalid_argument"},
+		{check("loop", "a", "can", "alice"), "circular"},
+	} {
+		limits := directory.Limits{}
+		if strings.Contains(test.ask, `"9", "relation": "can_read"`) {
+			limits.Work = 2
+		}
+		registry := prometheus.NewPedanticRegistry()
+		s := office(t, limits)
+		if test.reason == "circular" {
+			m, err := directory.ParseManifest("m", []byte("model: {version: 3}\ntypes: {user: {}, loop: {relations: {owner: user, next: loop}, permissions: {can: owner - next->can}}}\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			loop := directory.Ref{Type: "loop", ID: "a"}
+			if s, err = directory.New(m, limits).Apply([]directory.Change{{SetObject: &directory.Object{Ref: loop}}, {SetObject: &directory.Object{Ref: directory.Ref{Type: "user", ID: "alice"}}},
+				{SetRelation: &directory.Relation{Object: loop, Relation: "owner", Subject: directory.Ref{Type: "user", ID: "alice"}}},
+				{SetRelation: &directory.Relation{Object: loop, Relation: "next", Subject: loop}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g := gatetest.Start(t, gate.Config{Registerer: registry}, gatetest.With(t, gatetest.Settings(), gatetest.Policy(t, "package envoy.authz\n\nallow if "+test.ask+"\n")),
+			func(v *gate.View) { v.Directory = s })
+		if a := g.Check(t.Context(), &gate.Request{Method: "GET", Path: "/"}); a.Allow || a.Reason != gate.PolicyError {
+			t.Errorf("%s: allowed %v, %v", test.ask, a.Allow, a.Reason)
+		}
+		found, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		counted := 0
+		for _, family := range found {
+			if family.GetName() != "gatehouse_directory_questions_failed_total" {
+				continue
+			}
+			for _, m := range family.GetMetric() {
+				counted++
+				if reason, n := m.GetLabel()[0].GetValue(), m.GetCounter().GetValue(); (n > 0) != (reason == test.reason) {
+					t.Errorf("%s: %s is %v, want %s", test.ask, reason, n, test.reason)
+				}
+			}
+		}
+		if counted != len(facts.FailureReasons) {
+			t.Errorf("%d series", counted)
+		}
+	}
+}
+
 // TestRandomChecks holds checks in Rego against those of the directory.
 func TestRandomChecks(t *testing.T) {
 	p := gatetest.Policy(t, "package envoy.authz\n\nallow := [ds.check(input), gatehouse.check(sprintf(\"%s:%s\", [input.object_type, input.object_id]), input.relation, "+
@@ -269,7 +331,7 @@ func TestRandomChecks(t *testing.T) {
 		input := rego.Object(text("object_type", q.Object.Type), text("object_id", q.Object.ID), text("relation", q.Relation),
 			text("subject_type", q.Subject.Type), text("subject_id", q.Subject.ID))
 		want, wantErr := s.Check(q, now)
-		got, err := entry.Decide(t.Context(), input, facts.Of(s, version+1), now)
+		got, err := entry.Decide(t.Context(), input, facts.Of(s, version+1, nil), now)
 		if got.Allowed != want || (err != nil) != (wantErr != nil) {
 			t.Fatalf("%s: %v, %v; the directory says %v, %v", q, got.Allowed, err, want, wantErr)
 		}
@@ -364,7 +426,7 @@ func BenchmarkDSCheck(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			f := facts.Of(s, 1)
+			f := facts.Of(s, 1, nil)
 			b.ReportAllocs()
 			for b.Loop() {
 				if d, err := entry.Decide(b.Context(), input, f, now); !d.Allowed || err != nil {
@@ -378,7 +440,7 @@ func BenchmarkDSCheck(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Run("the question alone", func(b *testing.B) {
-		f, args := facts.Of(s, 1), []rego.Value{arg}
+		f, args := facts.Of(s, 1, nil), []rego.Value{arg}
 		b.ReportAllocs()
 		for b.Loop() {
 			if v, err := f.Directory.Ask("ds.check", args, now); v != rego.Bool(true) || err != nil {

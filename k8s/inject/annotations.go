@@ -79,7 +79,7 @@ func readWish(annotations map[string]string, allowed []string, hasEnvoy bool) (w
 			continue
 		}
 		if why := w.set(name, value); why != "" {
-			say(name, "%q %s", value, why)
+			say(name, "%q %s", value[:min(len(value), 100)], why)
 		}
 	}
 	from := []string{}

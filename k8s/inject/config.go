@@ -39,7 +39,8 @@ type Config struct {
 	Exclude      []string      `yaml:"exclude"`      // namespaces whose pods are left alone, besides kube-system and our own
 	Annotations  []string      `yaml:"annotations"`  // what pods may say, without inject.gatehouse.io/. Default: everything
 	Certificates Lifetimes     `yaml:"certificates"` // of ours
-	MaxRequests  int           `yaml:"max_requests"` // that are looked at at once. Default: 64
+	Timeout      time.Duration `yaml:"timeout"`      // for a request to arrive and to find a place; less than the webhook's. Default: 4s
+	MaxRequests  int           `yaml:"max_requests"` // that are looked at at once. Default: 32
 	Pod          Template      `yaml:"pod"`          // what is added. Required
 }
 
@@ -102,12 +103,13 @@ func (c *Config) defaults() {
 	text(&c.API.CA, account+"ca.crt")
 	text(&c.API.Token, account+"token")
 	length(&c.DrainDelay, 15*time.Second)
+	length(&c.Timeout, 4*time.Second)
 	length(&c.Certificates.Serving, 30*24*time.Hour)
 	length(&c.Certificates.Authority, 365*24*time.Hour)
 	length(&c.Certificates.Settle, 5*time.Minute)
 	length(&c.Certificates.Poll, 15*time.Second)
 	if c.MaxRequests == 0 {
-		c.MaxRequests = 64
+		c.MaxRequests = 32
 	}
 	if c.Annotations == nil {
 		c.Annotations = wishes()
@@ -129,7 +131,7 @@ func (c *Config) validate() error {
 		errs = append(errs, fmt.Errorf("sidecar: %q is none of auto, native, plain", c.Sidecar))
 	}
 	l := c.Certificates
-	for key, d := range map[string]time.Duration{"drain_delay": c.DrainDelay, "certificates.serving": l.Serving, "certificates.authority": l.Authority,
+	for key, d := range map[string]time.Duration{"drain_delay": c.DrainDelay, "timeout": c.Timeout, "certificates.serving": l.Serving, "certificates.authority": l.Authority,
 		"certificates.settle": l.Settle, "certificates.poll": l.Poll} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("%s: %s is negative", key, d))

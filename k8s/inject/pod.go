@@ -189,7 +189,7 @@ func (s *settings) again(p *pod, t *Template, w wish) verdict {
 	if have, want := text(p.container(sidecarName), "image"), text(t.Containers[0], "image"); have != want {
 		out.warnings = append(out.warnings, fmt.Sprintf("the sidecar's image is %s, and the injector would take %s", have, want))
 	}
-	out.warnings = append(out.warnings, absent(p, w)...)
+	out.warnings = append(out.warnings, absent(p, t, w)...)
 	return out
 }
 
@@ -335,7 +335,7 @@ func (p *pod) mounts(t *Template) (ops []operation) {
 
 // warn is what whoever makes the pod should know.
 func (s *settings) warn(p *pod, t *Template, w wish) []string {
-	out := absent(p, w)
+	out := absent(p, t, w)
 	if !s.native && p.Spec.RestartPolicy != "" && p.Spec.RestartPolicy != "Always" {
 		out = append(out, "the sidecar is a plain container here and goes on running when the others have ended: a Job does not complete; the label "+Label+": \"false\" leaves it out")
 	}
@@ -348,11 +348,18 @@ func (s *settings) warn(p *pod, t *Template, w wish) []string {
 	return out
 }
 
-// absent are the containers that an annotation names and the pod has not, or not yet.
-func absent(p *pod, w wish) (out []string) {
+// absent are the containers that are to have the socket and do not get it.
+func absent(p *pod, t *Template, w wish) (out []string) {
 	for _, name := range w.socket {
 		if p.container(name) == nil {
 			out = append(out, fmt.Sprintf("annotation %ssocket: the pod has no container %q so far", prefix, name))
+		}
+	}
+	for _, m := range t.Mounts {
+		for _, have := range each(p.container(m.Container), "volumeMounts") {
+			if have["mountPath"] == m.Mount["mountPath"] && have["name"] != m.Mount["name"] {
+				out = append(out, fmt.Sprintf("the container %q has another volume at %v, and does not reach the sidecar", m.Container, have["mountPath"]))
+			}
 		}
 	}
 	return out

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,10 +84,14 @@ func (i *Injector) handler() http.Handler {
 func (i *Injector) answered(judge func(*reviewRequest) verdict) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
+		// The port is open to the cluster: who is slow does not hold a place for long, and who waits for one not longer than the API server does.
+		_ = http.NewResponseController(w).SetReadDeadline(began.Add(i.start.Timeout))
+		wait, cancel := context.WithTimeout(r.Context(), i.start.Timeout)
+		defer cancel()
 		select {
 		case i.slots <- struct{}{}:
 			defer func() { <-i.slots }()
-		case <-r.Context().Done():
+		case <-wait.Done():
 			i.metrics.pods.WithLabelValues(failed, reasonBusy).Inc()
 			http.Error(w, "busy", http.StatusServiceUnavailable)
 			return
@@ -151,8 +156,8 @@ func readReview(w http.ResponseWriter, r *http.Request) (*reviewRequest, int, er
 	return in.Request, http.StatusOK, nil
 }
 
-// Kubernetes shows 256 bytes of a warning, and 4096 of all.
-const maxWarning, maxWarnings = 256, 8
+// Kubernetes shows 256 bytes of a warning, and 4096 of all. A message may quote annotations, which have no bound of their own.
+const maxWarning, maxWarnings, maxMessage = 256, 8, 2048
 
 // response is the review that answers. Only a pod that is injected or skipped is allowed.
 func (v verdict) response(uid string) ([]byte, error) {
@@ -163,6 +168,7 @@ func (v verdict) response(uid string) ([]byte, error) {
 	for _, text := range v.warnings[:min(len(v.warnings), maxWarnings)] {
 		out.Warnings = append(out.Warnings, "gatehouse: "+text[:min(len(text), maxWarning-len("gatehouse: "))])
 	}
+	v.message = v.message[:min(len(v.message), maxMessage)]
 	switch v.result {
 	case refused:
 		out.Status = &reviewStatus{Code: http.StatusUnprocessableEntity, Reason: "Invalid", Message: "gatehouse: " + v.message}
@@ -197,8 +203,8 @@ func (i *Injector) say(r *reviewRequest, v verdict, took time.Duration) {
 	case injected, skipped:
 		i.log.Info("pod", fields...)
 	case refused:
-		i.log.Warn("pod", append(fields, zap.String("message", v.message))...)
+		i.log.Warn("pod", append(fields, zap.String("message", v.message[:min(len(v.message), maxMessage)]))...)
 	default:
-		i.log.Error("pod", append(fields, zap.String("message", v.message))...)
+		i.log.Error("pod", append(fields, zap.String("message", v.message[:min(len(v.message), maxMessage)]))...)
 	}
 }

@@ -62,7 +62,8 @@ func NewLog(w io.Writer) *zap.Logger {
 
 // Limits of the webhook's connections. The API server has one or two; the port is open to the cluster.
 const (
-	maxConnections = 512
+	maxConnections = 64
+	maxStreams     = 64 // of each
 	headerWait     = 5 * time.Second
 	requestWait    = 10 * time.Second // the API server waits for less
 	idleWait       = 2 * time.Minute
@@ -137,7 +138,7 @@ func (i *Injector) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	webhook := &http.Server{Handler: i.handler(), ErrorLog: quiet, ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: requestWait, IdleTimeout: idleWait, MaxHeaderBytes: 16 << 10}
+	webhook := &http.Server{Handler: i.handler(), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 1 << 18}, ErrorLog: quiet, ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: requestWait, IdleTimeout: idleWait, MaxHeaderBytes: 16 << 10}
 	admin := &http.Server{Handler: i.adminHandler(), ErrorLog: quiet, ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: requestWait, IdleTimeout: idleWait, MaxHeaderBytes: 16 << 10}
 	secure := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if c := i.certificates.Load(); c != nil {

@@ -3,7 +3,9 @@ package inject
 import (
 	"bytes"
 	"crypto/tls"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +43,28 @@ func TestRequests(t *testing.T) {
 		if text := i.get("/metrics"); !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
+	}
+}
+
+// TestSlow: a body that trickles does not hold a place for long.
+func TestSlow(t *testing.T) {
+	i := start(t, newCluster(t), object{"max_requests": 1, "timeout": "300ms"})
+	body, end := io.Pipe()
+	defer end.Close()
+	webhook, _ := i.Addresses()
+	began := time.Now()
+	r, err := i.client.Post("https://"+webhook.String()+pathInject, "application/json", body)
+	if err == nil {
+		defer r.Body.Close()
+		if r.StatusCode == http.StatusOK {
+			t.Error("an answer to half a question")
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Error("it took", took)
+	}
+	if got := i.review(pathInject, "shop", parsed(t, `spec: {containers: [{name: web}]}`)); !got.allowed {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -28,8 +28,13 @@ func module(t *testing.T, path string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// apiServer is a kube-apiserver with etcd, and the kinds of Istio, Envoy Gateway and the Gateway API.
-func apiServer(t *testing.T) client.Client {
+// server is a kube-apiserver with etcd, and the kinds of Istio, Envoy Gateway and the Gateway API.
+type server struct {
+	client.Client
+	*envtest.Environment
+}
+
+func startServer(t *testing.T) *server {
 	t.Helper()
 	bin := os.Getenv("GATEHOUSE_K8S_BIN")
 	if bin == "" {
@@ -54,8 +59,11 @@ func apiServer(t *testing.T) client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return &server{c, env}
 }
+
+// apiServer is a client of one.
+func apiServer(t *testing.T) client.Client { return startServer(t).Client }
 
 // TestAPIServer: a kube-apiserver takes every object strictly, and keeps it as it is written: no field is unknown or dropped. The
 // namespaces hold pods to the restricted Pod Security Standard.

@@ -263,6 +263,20 @@ func call(ctx context.Context, method, url string, header map[string]string) (an
 	if err != nil {
 		return answer{}, err
 	}
+	return send(r, header)
+}
+
+// post sends JSON.
+func post(ctx context.Context, url, body string, header map[string]string) (answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	return send(r, header)
+}
+
+func send(r *http.Request, header map[string]string) (answer, error) {
 	for name, value := range header {
 		r.Header.Set(name, value)
 	}

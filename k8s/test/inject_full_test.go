@@ -149,6 +149,7 @@ type injectors struct {
 	dir      string
 	settings map[string]any
 	balancer *balancer
+	hook     *unstructured.Unstructured // as it was installed
 }
 
 func (i *injectors) start() *injectorReplica {
@@ -332,6 +333,7 @@ func TestInjector(t *testing.T) {
 				i.stop(first)
 				first = nil
 				_ = third
+				apply(t, c, i.hook.DeepCopy()) // installed again: the authorities in it stay
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -398,10 +400,10 @@ func install(t *testing.T, cfg *rest.Config, c client.Client, args ...string) *i
 				}
 			}
 		}
-		if err := c.Patch(t.Context(), u, client.Apply, client.FieldOwner("kubectl"), client.ForceOwnership, //nolint:staticcheck // of unstructured objects
-			&client.PatchOptions{Raw: &metav1.PatchOptions{FieldValidation: metav1.FieldValidationStrict}}); err != nil {
-			t.Fatalf("%s: %v", o.name(), err)
+		if o.kind() == "MutatingWebhookConfiguration" {
+			i.hook = u.DeepCopy()
 		}
+		apply(t, c, u)
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "gatehouse-injector", Namespace: "gatehouse"}}
 	token := &authenticationv1.TokenRequest{}
@@ -415,6 +417,14 @@ func install(t *testing.T, cfg *rest.Config, c client.Client, args ...string) *i
 	i.settings["drain_delay"] = "1s"
 	i.settings["certificates"] = map[string]any{"serving": "12s", "authority": "24s", "settle": "1s", "poll": "500ms"}
 	return i
+}
+
+func apply(t *testing.T, c client.Client, u *unstructured.Unstructured) {
+	t.Helper()
+	if err := c.Patch(t.Context(), u, client.Apply, client.FieldOwner("kubectl"), client.ForceOwnership, //nolint:staticcheck // of unstructured objects
+		&client.PatchOptions{Raw: &metav1.PatchOptions{FieldValidation: metav1.FieldValidationStrict}}); err != nil {
+		t.Fatalf("%s %s: %v", u.GetKind(), u.GetName(), err)
+	}
 }
 
 // rights are the ServiceAccount's: two objects, and nothing beside them.

@@ -1,7 +1,9 @@
 package test
 
 import (
+	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +35,51 @@ func TestHelmInjector(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestInjectedSidecar starts what the injector's template says, with the files that its ConfigMaps hold, and with a policy from elsewhere.
+func TestInjectedSidecar(t *testing.T) {
+	dir := example(t)
+	all := objects(t, command(t, dir, "k8s", "generate", "--injector", "--for", "istio", "--app", "orders", "-n", "gatehouse", "--app-namespace", "shop"))
+	var settings struct {
+		Pod struct{ Containers []struct{ Args []string } }
+	}
+	for _, o := range only(all, "ConfigMap") {
+		if data := o["data"].(map[string]any); data["injector.yaml"] != nil {
+			if err := yaml.Unmarshal([]byte(data["injector.yaml"].(string)), &settings); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Setenv("GATEHOUSE_DRAIN_DELAY", "0s") // the injector's part
+	for name, elsewhere := range map[string]bool{"as configured": false, "a ConfigMap with the policy": true} {
+		t.Run(name, func(t *testing.T) {
+			admin, folder, rules := free(t), t.TempDir(), t.TempDir()
+			files := map[string]string{}
+			for _, o := range only(all, "ConfigMap") {
+				for key, value := range o["data"].(map[string]any) {
+					if o.meta()["name"] == "gatehouse-policy" {
+						key = "policy/" + key
+					}
+					files[strings.ReplaceAll(key, "__", "/")] = value.(string)
+				}
+			}
+			pod(t, folder, local(t, files, map[string]any{"admin": fmt.Sprint("127.0.0.1:", admin), "grpc": []string{"unix:" + filepath.Join(t.TempDir(), "g.sock")}}))
+			args := slices.Clone(settings.Pod.Containers[0].Args)
+			for k, arg := range args {
+				args[k] = strings.Replace(arg, "/etc/gatehouse", folder, 1)
+			}
+			if elsewhere {
+				pod(t, rules, map[string]string{"orders.rego": "package envoy.authz\n\ndefault allow := false\n"})
+				args = append(args, "--policy", rules)
+			}
+			process(t, folder, gatehouse, args...)
+			until(t, fmt.Sprintf("http://127.0.0.1:%d/readyz", admin), nil, 200)
+			if status := until(t, fmt.Sprintf("http://127.0.0.1:%d/status", admin), nil, 200); elsewhere != strings.Contains(status.body, rules) {
+				t.Error(status.body)
+			}
+		})
 	}
 }
 

@@ -96,11 +96,7 @@ func testIstio(t *testing.T, mode string) {
 	until(t, fmt.Sprintf("http://127.0.0.1:%d/readyz", admin), nil, 200)
 	process(t, dir, filepath.Join(venv, "bin/python"), "-m", "flask", "--app", "app", "run", "--port", fmt.Sprint(appPort))
 
-	var meshOnly strings.Builder
-	for line := range strings.Lines(strings.TrimPrefix(meshConfig, "meshConfig:\n")) {
-		meshOnly.WriteString(strings.TrimPrefix(line, "  "))
-	}
-	m, err := mesh.ApplyMeshConfigDefaults("enableAutoMtls: false\n" + meshOnly.String())
+	m, err := mesh.ApplyMeshConfigDefaults("enableAutoMtls: false\n" + meshAlone(meshConfig))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, meshConfig)
 	}
@@ -135,6 +131,15 @@ endpoints: [{addresses: ["127.0.0.1"], conditions: {ready: true}}]
 	files["policy/orders.rego"] = "package envoy.authz\n\ndefault allow := false\n"
 	pod(t, folder, files)
 	until(t, fmt.Sprintf("http://127.0.0.1:%d/orders", door), viewer, 403)
+}
+
+// meshAlone is a mesh's configuration out of the values of Istio's chart.
+func meshAlone(values string) string {
+	var out strings.Builder
+	for line := range strings.Lines(strings.TrimPrefix(values, "meshConfig:\n")) {
+		out.WriteString(strings.TrimPrefix(line, "  "))
+	}
+	return out.String()
 }
 
 // behind is what clients see of the example behind an Envoy that asks Gatehouse.

@@ -51,11 +51,11 @@ func (b *Bundle) Digest() string { return b.digest }
 
 // Info describes a bundle.
 type Info struct {
-	Name     string
-	Revision string // from the manifest, or the first twelve digits of the digest
-	Digest   string // SHA-256 in hexadecimal
-	Rules    int
-	Modules  int
+	Name     string `json:"name"`
+	Revision string `json:"revision"` // from the manifest, or the first twelve digits of the digest
+	Digest   string `json:"digest"`   // SHA-256 in hexadecimal
+	Rules    int    `json:"rules"`
+	Modules  int    `json:"modules"`
 }
 
 // Info returns the bundle's description.

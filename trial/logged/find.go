@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"gatehouse/decisionlog/events"
 	"gatehouse/decisionlog/read"
@@ -37,17 +39,25 @@ type Decision struct {
 // ErrNoRecord says that a decision is not in the log.
 var ErrNoRecord = errors.New("no such decision")
 
-// Find looks for a decision in a log, which name is of.
+// maxLike bounds how many decisions are named where an id is the beginning of several.
+const maxLike = 5
+
+// Find looks for a decision in a log, which name is of. id is its id or the beginning of it, in any case: the beginning of no other.
 func Find(log *read.Reader, name, id string) (*Decision, error) {
-	quoted, err := json.Marshal(id)
+	wanted, err := beginnings(id)
 	if err != nil {
 		return nil, err
 	}
-	seen, damaged, broken := 0, 0, 0
+	var like []*Decision // whose ids begin so
+	seen, damaged, broken, more := 0, 0, 0, 0
 	for {
 		event, err := log.Next()
 		_, damage := errors.AsType[*read.DamageError](err)
 		switch {
+		case errors.Is(err, io.EOF) && len(like) == 1:
+			return like[0], nil
+		case errors.Is(err, io.EOF) && len(like) > 1:
+			return nil, ambiguous(name, id, like, more)
 		case errors.Is(err, io.EOF):
 			return nil, notInLog(name, id, seen, damaged, broken)
 		case damage:
@@ -56,7 +66,7 @@ func Find(log *read.Reader, name, id string) (*Decision, error) {
 		case err != nil && (!errors.Is(err, read.ErrForeign) || seen == 0):
 			return nil, err
 		}
-		if seen++; !bytes.Contains(event, quoted) {
+		if seen++; !slices.ContainsFunc(wanted, func(b []byte) bool { return bytes.Contains(event, b) }) {
 			continue
 		}
 		record, ok := parseRecord(event)
@@ -65,8 +75,37 @@ func Find(log *read.Reader, name, id string) (*Decision, error) {
 			broken++
 		case record.DecisionID == id:
 			return record, nil
+		case len(record.DecisionID) < len(id) || !strings.EqualFold(record.DecisionID[:len(id)], id):
+		case slices.ContainsFunc(like, func(d *Decision) bool { return d.DecisionID == record.DecisionID }): // told twice
+		case len(like) == maxLike:
+			more++
+		default:
+			like = append(like, record)
 		}
 	}
+}
+
+// beginnings are how an event may spell what begins with an id.
+func beginnings(id string) (list [][]byte, err error) {
+	for _, spelling := range []string{id, strings.ToUpper(id), strings.ToLower(id)} {
+		quoted, err := json.Marshal(spelling)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, quoted[:len(quoted)-1])
+	}
+	return list, nil
+}
+
+func ambiguous(name, id string, like []*Decision, more int) error {
+	var lines strings.Builder
+	for _, d := range like {
+		fmt.Fprintf(&lines, "\n  %s  %s  %s %s", d.DecisionID, d.Timestamp, d.Request.Method, d.Request.Path)
+	}
+	if more > 0 {
+		fmt.Fprintf(&lines, "\n  and %d more", more)
+	}
+	return fmt.Errorf("%q is the beginning of %d ids in %s: give more of it%s", id, len(like)+more, name, lines.String())
 }
 
 // parseRecord reads an event. What Open Policy Agent says in other places is filled in; a member of another type than ours is taken for

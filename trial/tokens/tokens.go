@@ -33,20 +33,27 @@ type Token struct {
 	Subject, Email, Issuer, Type string
 	Roles, Groups, Scopes        []string
 	Audiences, Claims            []string // claims: name=value
-	Config, Dir                  string   // the configuration that accepts it, and the folder of the key pair
+	Config, Dir                  string   // the configuration that accepts it, and the folder of the key pair; Entry sets what is empty
 }
 
-// Entry finds the configuration's entry that the token is for, and takes from it what no flag says.
+// Entry finds the entry, in the configuration or else in gatehouse.yaml in this folder, that the token is for, and takes from it what no flag says.
 func (w *Token) Entry() (config.JWT, error) {
 	var entry config.JWT
-	if w.Config != "" {
-		cfg, _, err := config.Source{File: w.Config}.Read()
+	src, err := config.Source{File: w.Config}.OrDefault()
+	if err == nil {
+		cfg, _, err := src.Read()
 		if err != nil {
 			return entry, err
 		}
-		if entry, err = localEntry(cfg.Identity.JWT, w.Issuer); err != nil {
-			return entry, fmt.Errorf("%s: %w", w.Config, err)
+		entry, err = localEntry(cfg.Identity.JWT, w.Issuer)
+		if err != nil && (w.Config != "" || len(w.Audiences) == 0) {
+			return entry, fmt.Errorf("%s: %w", src.File, err)
 		}
+		if err == nil {
+			w.Config = src.File
+		}
+	}
+	if w.Config != "" {
 		if len(w.Audiences) == 0 && len(entry.Audiences) > 0 {
 			w.Audiences = entry.Audiences[:1]
 		}
