@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control proto soak profile allocations fuzz docs release release-check clean
+.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control proto soak profile allocations fuzz docs errors-seen release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -210,6 +210,10 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
 	bin/gatehouse docs doctor > docs/doctor.md
+
+# Every error that the scripts provoke, on pages to be read at once: cmd/gatehouse/testdata/errors-*.md.
+errors-seen:
+	ERRORS_SEEN=1 go test -count=1 -run 'TestScripts|TestBundleScripts' ./cmd/gatehouse
 
 bin/goreleaser: Makefile
 	GOBIN=$(CURDIR)/bin go install $(GORELEASER)

@@ -76,7 +76,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 func checkArguments(args []string) error {
 	const hint = "\ntry: gatehouse check GET /orders/17 --as u1 --role viewer"
 	if len(args) != 2 {
-		return fmt.Errorf("give a method and a path, not %d arguments%s", len(args), hint)
+		return fmt.Errorf("give a method and a path, not %s%s", terminal.Count(len(args), "argument"), hint)
 	}
 	if meant, ok := trial.IsMethod(args[0]); meant != "" {
 		return fmt.Errorf("%q is no method: %s is written like this", args[0], meant)
@@ -182,6 +182,9 @@ func readClaims(file string) (map[string]any, error) {
 	d.UseNumber()
 	var claims map[string]any
 	if err := d.Decode(&claims); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return nil, fmt.Errorf("%s holds no JSON object but a JSON %s", file, wrong.Value)
+		}
 		return nil, fmt.Errorf("%s holds no JSON object: %w", file, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) || claims == nil {

@@ -2,22 +2,15 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"gatehouse/control"
 	"gatehouse/control/api"
 	"gatehouse/control/cli"
-	"gatehouse/directory/format"
 	"gatehouse/server"
-	"gatehouse/terminal"
 )
 
 func controlCommand() *cobra.Command {
@@ -41,19 +34,7 @@ func controlServeCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			server.PaceGC()
-			encoding := zap.NewProductionEncoderConfig()
-			encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-			with.Logger = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), zapcore.Lock(zapcore.AddSync(c.ErrOrStderr())), zap.InfoLevel))
-			s, err := control.New(c.Context(), with)
-			if err != nil {
-				return err
-			}
-			w := c.OutOrStdout()
-			fmt.Fprintf(w, "control listens at https://%s\nits authority is %s, with the pin %s\n", s.Addr(), s.AuthorityFile(), s.Pin())
-			if text := s.AdminToken(); text != "" {
-				fmt.Fprintf(w, "\nthe admin token, which is shown this once and is valid for 90 days:\n\n  export GATEHOUSE_CONTROL_TOKEN=%s\n\n", text)
-			}
-			return s.Run(c.Context())
+			return control.Serve(c.Context(), with, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	c.Flags().StringVar(&with.Dir, "data", "", "folder of the database and the certificate authority; made where it is missing")
@@ -67,137 +48,76 @@ func controlServeCommand() *cobra.Command {
 // planeFlags say which control a command asks.
 type planeFlags struct {
 	access      cli.Access
-	data        string
-	tokenFile   string
 	environment string
 }
 
 func (f *planeFlags) add(c *cobra.Command) {
-	env := func(name, other string) string {
-		if v := os.Getenv("GATEHOUSE_CONTROL_" + name); v != "" {
-			return v
-		}
-		return other
-	}
-	c.Flags().StringVar(&f.access.URL, "url", env("URL", "https://127.0.0.1:8443"), "where control is (GATEHOUSE_CONTROL_URL)")
-	c.Flags().StringVar(&f.access.CA, "ca", env("CA", ""), "file with the certificate of control's authority (GATEHOUSE_CONTROL_CA)")
-	c.Flags().StringVar(&f.access.Pin, "pin", env("PIN", ""), "instead of --ca: the SHA-256 of that certificate (GATEHOUSE_CONTROL_PIN)")
-	c.Flags().StringVar(&f.data, "data", "", "instead of --ca: control's folder, on its own machine")
-	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file with the token; without it GATEHOUSE_CONTROL_TOKEN is")
+	f.access = cli.FromEnvironment()
+	c.Flags().StringVar(&f.access.URL, "url", f.access.URL, "where control is (GATEHOUSE_CONTROL_URL)")
+	c.Flags().StringVar(&f.access.CA, "ca", f.access.CA, "file with the certificate of control's authority (GATEHOUSE_CONTROL_CA)")
+	c.Flags().StringVar(&f.access.Pin, "pin", f.access.Pin, "instead of --ca: the SHA-256 of that certificate (GATEHOUSE_CONTROL_PIN)")
+	c.Flags().StringVar(&f.access.Folder, "data", "", "instead of --ca: control's folder, on its own machine")
+	c.Flags().StringVar(&f.access.TokenFile, "token-file", "", "file with the token; without it GATEHOUSE_CONTROL_TOKEN is")
 }
 
 func (f *planeFlags) addEnvironment(c *cobra.Command) {
-	f.add(c)
 	c.Flags().StringVarP(&f.environment, "environment", "e", control.DefaultEnvironment, "project/environment")
 }
 
-func (f *planeFlags) connect() (*cli.Client, error) {
-	a := f.access
-	a.Token = os.Getenv("GATEHOUSE_CONTROL_TOKEN")
-	if f.tokenFile != "" {
-		text, err := os.ReadFile(f.tokenFile)
+// client is a command that asks control. Without arguments in its use it takes none.
+func (f *planeFlags) client(use, short, example string, do func(c *cobra.Command, k *cli.Client, args []string) error) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Example: "  " + example, RunE: func(c *cobra.Command, args []string) error {
+		k, err := cli.Connect(f.access)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		a.Token = strings.TrimSpace(string(text))
+		defer k.Close()
+		return do(c, k, args)
+	}}
+	switch {
+	case strings.HasSuffix(use, "..."):
+		c.Args = cobra.MinimumNArgs(1)
+	case strings.Contains(use, " "):
+		c.Args = arguments(example, 1)
+	default:
+		c.Args = cobra.NoArgs
 	}
-	if f.data != "" && a.CA == "" && a.Pin == "" {
-		a.CA = filepath.Join(f.data, control.AuthorityFile)
-	}
-	return cli.Connect(a)
+	f.add(c)
+	return c
 }
 
 func controlStatusCommand() *cobra.Command {
 	var f planeFlags
 	var output outputFlags
-	c := &cobra.Command{
-		Use:     "status",
-		Short:   "Show the environments, and every edge with its revision",
-		Example: `  gatehouse control status`,
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			environments, err := cli.Ask(c.Context(), k.Admin.ListEnvironments, &api.ListEnvironmentsRequest{})
-			if err != nil {
-				return err
-			}
-			edges, err := cli.Ask(c.Context(), k.Admin.ListEdges, &api.ListEdgesRequest{})
-			if err != nil {
-				return err
-			}
-			w := c.OutOrStdout()
-			if output.json() {
-				return cli.JSON(w, environments, edges)
-			}
-			rows := [][]string{{"ENVIRONMENT", "REVISION", "OBJECTS", "RELATIONS"}}
-			for _, e := range environments.GetEnvironments() {
-				rows = append(rows, []string{e.GetName(), strconv.FormatUint(e.GetRevision(), 10), terminal.Thousands(e.GetObjects()), terminal.Thousands(e.GetRelations())})
-			}
-			if err := terminal.Table(w, rows); err != nil || len(edges.GetEdges()) == 0 {
-				return err
-			}
-			fmt.Fprintln(w)
-			return terminal.Table(w, cli.EdgeRows(edges.GetEdges(), time.Now()))
-		},
-	}
-	f.add(c)
+	c := f.client("status", "Show the environments, and every edge with its revision", "gatehouse control status", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		return k.Status(c.Context(), c.OutOrStdout(), output.json())
+	})
 	output.add(c, "one object")
 	return c
 }
 
 func controlEnvironmentCommand() *cobra.Command {
 	var f planeFlags
-	c := &cobra.Command{
-		Use:     "environment PROJECT/NAME",
-		Short:   "Make an environment",
-		Example: `  gatehouse control environment shop/staging`,
-		Args:    arguments("gatehouse control environment shop/staging", 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			out, err := cli.Ask(c.Context(), k.Admin.CreateEnvironment, &api.CreateEnvironmentRequest{Name: args[0]})
-			if err != nil {
-				return err
-			}
+	return f.client("environment PROJECT/NAME", "Make an environment", "gatehouse control environment shop/staging", func(c *cobra.Command, k *cli.Client, args []string) error {
+		out, err := cli.Ask(c.Context(), k.Admin.CreateEnvironment, &api.CreateEnvironmentRequest{Name: args[0]})
+		if err == nil {
 			fmt.Fprintf(c.OutOrStdout(), "%s is made, at revision %d\n", out.GetEnvironment().GetName(), out.GetEnvironment().GetRevision())
-			return nil
-		},
-	}
-	f.add(c)
-	return c
+		}
+		return err
+	})
 }
 
 func controlTokenCreateCommand() *cobra.Command {
 	var f planeFlags
 	var scopes []string
 	valid := durationFlag(90 * 24 * time.Hour)
-	c := &cobra.Command{
-		Use:     "create NAME",
-		Short:   "Make a service token, and print it this once",
-		Example: `  gatehouse control token create app --scope write:default/prod --valid 30d`,
-		Args:    arguments("gatehouse control token create app --scope write:default/prod", 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			out, err := cli.Ask(c.Context(), k.Admin.CreateToken, &api.CreateTokenRequest{Name: args[0], Scopes: scopes, ValidSeconds: int64(time.Duration(valid).Seconds())})
-			if err != nil {
-				return err
-			}
+	c := f.client("create NAME", "Make a service token, and print it this once", "gatehouse control token create app --scope write:default/prod --valid 30d", func(c *cobra.Command, k *cli.Client, args []string) error {
+		out, err := cli.Ask(c.Context(), k.Admin.CreateToken, &api.CreateTokenRequest{Name: args[0], Scopes: scopes, ValidSeconds: int64(time.Duration(valid).Seconds())})
+		if err == nil {
 			fmt.Fprintln(c.OutOrStdout(), out.GetText())
-			return nil
-		},
-	}
-	f.add(c)
+		}
+		return err
+	})
 	c.Flags().StringSliceVar(&scopes, "scope", nil, "admin, read:project/environment or write:project/environment; may be repeated")
 	c.Flags().Var(&valid, "valid", "for how long it is valid")
 	return c
@@ -206,87 +126,31 @@ func controlTokenCreateCommand() *cobra.Command {
 func controlTokenListCommand() *cobra.Command {
 	var f planeFlags
 	var output outputFlags
-	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List the service tokens",
-		Example: `  gatehouse control token list`,
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			out, err := cli.Ask(c.Context(), k.Admin.ListTokens, &api.ListTokensRequest{})
-			if err != nil {
-				return err
-			}
-			if output.json() {
-				return cli.JSON(c.OutOrStdout(), out)
-			}
-			return terminal.Table(c.OutOrStdout(), cli.TokenRows(out.GetTokens(), time.Now()))
-		},
-	}
-	f.add(c)
+	c := f.client("list", "List the service tokens", "gatehouse control token list", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		return k.Tokens(c.Context(), c.OutOrStdout(), output.json())
+	})
 	output.add(c, "one object")
 	return c
 }
 
 func controlTokenRevokeCommand() *cobra.Command {
 	var f planeFlags
-	c := &cobra.Command{
-		Use:     "revoke TOKEN",
-		Short:   "Refuse a service token from now on",
-		Example: `  gatehouse control token revoke 1f2e3d4c5b6a7988`,
-		Args:    arguments("gatehouse control token revoke 1f2e3d4c5b6a7988", 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			_, err = cli.Ask(c.Context(), k.Admin.RevokeToken, &api.RevokeTokenRequest{Id: args[0]})
-			return err
-		},
-	}
-	f.add(c)
-	return c
+	return f.client("revoke TOKEN", "Refuse a service token from now on", "gatehouse control token revoke 1f2e3d4c5b6a7988", func(c *cobra.Command, k *cli.Client, args []string) error {
+		return cli.Done(c.Context(), k.Admin.RevokeToken, &api.RevokeTokenRequest{Id: args[0]})
+	})
 }
 
 func controlEnrollCommand() *cobra.Command {
 	var f planeFlags
 	var name, out string
 	valid := durationFlag(time.Hour)
-	c := &cobra.Command{
-		Use:     "enroll",
-		Short:   "Make the token with which one edge gets its certificate, once",
-		Example: `  gatehouse control enroll -e default/prod --edge web-1 --out web-1.token`,
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			made, err := cli.Ask(c.Context(), k.Admin.CreateEnrollment, &api.CreateEnrollmentRequest{Environment: f.environment, Name: name, ValidSeconds: int64(time.Duration(valid).Seconds())})
-			if err != nil {
-				return err
-			}
-			w := c.OutOrStdout()
-			if out == "" {
-				fmt.Fprintln(w, made.GetToken())
-			} else if err := os.WriteFile(out, []byte(made.GetToken()+"\n"), 0o600); err != nil {
-				return err
-			}
-			to := out
-			if to == "" {
-				to = "FILE"
-			}
-			fmt.Fprintf(c.ErrOrStderr(), "valid until %s, for one edge, whose gatehouse.yaml needs:\n\nstate_dir: ./state\ndirectory:\n  control: true\ncontrol:\n  url: %s\n  pin: %s\n  enroll_token_file: %s\n",
-				made.GetExpiresAt().AsTime().Local().Format("2006-01-02 15:04"), f.access.URL, made.GetPin(), to)
-			return nil
-		},
-	}
+	c := f.client("enroll", "Make the token with which one edge gets its certificate, once", "gatehouse control enroll -e default/prod --edge web-1 --out web-1.token", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		made, err := cli.Ask(c.Context(), k.Admin.CreateEnrollment, &api.CreateEnrollmentRequest{Environment: f.environment, Name: name, ValidSeconds: int64(time.Duration(valid).Seconds())})
+		if err != nil {
+			return err
+		}
+		return cli.HandOut(c.OutOrStdout(), c.ErrOrStderr(), made, f.access.URL, out)
+	})
 	f.addEnvironment(c)
 	c.Flags().StringVar(&name, "edge", "", "what to call the edge (default: it names itself)")
 	c.Flags().StringVar(&out, "out", "", "write the token to this file, which only its owner can read")
@@ -296,24 +160,11 @@ func controlEnrollCommand() *cobra.Command {
 
 func controlRevokeCommand() *cobra.Command {
 	var f planeFlags
-	c := &cobra.Command{
-		Use:     "revoke EDGE",
-		Short:   "End an edge's connection, and refuse its certificate from now on",
-		Example: `  gatehouse control revoke 1f2e3d4c5b6a7988`,
-		Long: `Ends an edge's connection, and refuses its certificate from now on. EDGE is its id, which status shows. The edge goes on
-deciding by the directory that it has; directory.max_age bounds for how long.`,
-		Args: arguments("gatehouse control revoke 1f2e3d4c5b6a7988", 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			_, err = cli.Ask(c.Context(), k.Admin.RevokeEdge, &api.RevokeEdgeRequest{Id: args[0]})
-			return err
-		},
-	}
-	f.add(c)
+	c := f.client("revoke EDGE", "End an edge's connection, and refuse its certificate from now on", "gatehouse control revoke 1f2e3d4c5b6a7988", func(c *cobra.Command, k *cli.Client, args []string) error {
+		return cli.Done(c.Context(), k.Admin.RevokeEdge, &api.RevokeEdgeRequest{Id: args[0]})
+	})
+	c.Long = `Ends an edge's connection, and refuses its certificate from now on. EDGE is its id, which status shows. The edge goes on
+deciding by the directory that it has; directory.max_age bounds for how long.`
 	return c
 }
 
@@ -321,33 +172,13 @@ func controlImportCommand() *cobra.Command {
 	var f planeFlags
 	var with cli.Import
 	var keep bool
-	c := &cobra.Command{
-		Use:   "import FOLDER|FILE",
-		Short: "Import a directory: manifest, objects and relations",
-		Long: `Imports a directory in any of the formats of docs/directory.md: its manifest first, then its objects and relations in
+	c := f.client("import FOLDER|FILE", "Import a directory: manifest, objects and relations", "gatehouse control directory import ./directory -e default/prod", func(c *cobra.Command, k *cli.Client, args []string) error {
+		with.Environment, with.Manifest = f.environment, !keep
+		return k.ImportFile(c.Context(), c.OutOrStdout(), args[0], with)
+	})
+	c.Long = `Imports a directory in any of the formats of docs/directory.md: its manifest first, then its objects and relations in
 batches. What is at control and not in it stays. An import that was cut can be repeated: what is there already changes
-nothing.`,
-		Example: `  gatehouse control directory import ./directory -e default/prod`,
-		Args:    arguments("gatehouse control directory import ./directory", 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			s, err := format.Load(c.Context(), args[0], format.Options{})
-			if err != nil {
-				return err
-			}
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			with.Environment, with.Manifest = f.environment, !keep
-			out, err := k.Import(c.Context(), s, with, func(int, int) {})
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(c.OutOrStdout(), "%s: %s and %s, revision %d\n", f.environment, terminal.Count(out.GetObjects(), "object"), terminal.Count(out.GetRelations(), "relation"), out.GetRevision())
-			return nil
-		},
-	}
+nothing.`
 	f.addEnvironment(c)
 	c.Flags().StringVar(&with.Source, "source", "", "in whose name it is written (default api): what one source owns no other changes")
 	c.Flags().BoolVar(&with.TakeOver, "take-over", false, "take over what other sources own")
@@ -356,116 +187,42 @@ nothing.`,
 	return c
 }
 
-// controlWrite adds what set and delete have in common.
-func controlWrite(c *cobra.Command, do func(c *cobra.Command, k *cli.Client, environment string, args []string) (uint64, error)) *cobra.Command {
+// controlWrite is a command that writes, and may wait for the edges. A relation that it writes ends after expires, if that is not 0.
+func controlWrite(use, short, example string, expires *durationFlag, deletes bool) *cobra.Command {
 	var f planeFlags
 	var wait time.Duration
-	c.RunE = func(c *cobra.Command, args []string) error {
-		k, err := f.connect()
-		if err != nil {
-			return err
+	c := f.client(use, short, example, func(c *cobra.Command, k *cli.Client, args []string) error {
+		applied, err := k.Write(c.Context(), c.OutOrStdout(), cli.Written{Environment: f.environment, What: args, Delete: deletes, After: time.Duration(*expires), Wait: wait})
+		if err == nil && !applied {
+			err = errReported
 		}
-		defer k.Close()
-		revision, err := do(c, k, f.environment, args)
-		if err != nil {
-			return err
-		}
-		w := c.OutOrStdout()
-		fmt.Fprintf(w, "%s is at revision %d\n", f.environment, revision)
-		if wait == 0 {
-			return nil
-		}
-		out, err := cli.Ask(c.Context(), k.Directory.WaitApplied, &api.WaitAppliedRequest{Environment: f.environment, Revision: revision, TimeoutMs: int32(min(wait, time.Minute).Milliseconds())})
-		if err != nil {
-			return err
-		}
-		for _, e := range out.GetMissing() {
-			fmt.Fprintf(w, "%s has not applied it: it is at revision %d %s\n", terminal.Word(e.GetEdge()), e.GetRevision(), terminal.Visible(e.GetError()))
-		}
-		if !out.GetApplied() {
-			return errReported
-		}
-		fmt.Fprintf(w, "in force at %s\n", terminal.Count(len(out.GetEdges()), "edge"))
-		return nil
-	}
+		return err
+	})
 	f.addEnvironment(c)
 	c.Flags().DurationVar(&wait, "wait", 0, "wait until every connected edge has applied it, at most that long; else exit with 1")
 	return c
 }
 
 func controlSetCommand() *cobra.Command {
-	expires := durationFlag(0)
-	c := &cobra.Command{
-		Use:     "set OBJECT|RELATION...",
-		Short:   "Add objects and relations",
-		Example: `  gatehouse control directory set user:alice group:eng group:eng#member@user:alice --wait 5s`,
-		Args:    cobra.MinimumNArgs(1),
-	}
+	var expires durationFlag
+	c := controlWrite("set OBJECT|RELATION...", "Add objects and relations", "gatehouse control directory set user:alice group:eng group:eng#member@user:alice --wait 5s", &expires, false)
 	c.Flags().Var(&expires, "expires-in", "let the relations end after this time")
-	return controlWrite(c, func(c *cobra.Command, k *cli.Client, environment string, args []string) (uint64, error) {
-		var at time.Time
-		if expires > 0 {
-			at = time.Now().Add(time.Duration(expires)).Truncate(time.Second)
-		}
-		objects, relations, err := cli.Parse(args, at)
-		if err != nil {
-			return 0, err
-		}
-		return k.Set(c.Context(), environment, objects, relations)
-	})
+	return c
 }
 
 func controlDeleteCommand() *cobra.Command {
-	return controlWrite(&cobra.Command{
-		Use:     "delete OBJECT|RELATION...",
-		Short:   "Delete objects with their relations, and relations",
-		Example: `  gatehouse control directory delete group:eng#member@user:alice --wait 5s`,
-		Args:    cobra.MinimumNArgs(1),
-	}, func(c *cobra.Command, k *cli.Client, environment string, args []string) (uint64, error) {
-		objects, relations, err := cli.Parse(args, time.Time{})
-		if err != nil {
-			return 0, err
-		}
-		return k.Delete(c.Context(), environment, objects, relations)
-	})
+	return controlWrite("delete OBJECT|RELATION...", "Delete objects with their relations, and relations", "gatehouse control directory delete group:eng#member@user:alice --wait 5s", new(durationFlag), true)
 }
 
 func controlChangesCommand() *cobra.Command {
 	var f planeFlags
 	var output outputFlags
-	var most int32
-	c := &cobra.Command{
-		Use:     "changes",
-		Short:   "List who changed what in an environment's directory, the newest first",
-		Example: `  gatehouse control changes -e default/prod`,
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			k, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			out, err := cli.Ask(c.Context(), k.Directory.ListChanges, &api.ListChangesRequest{Environment: f.environment, PageSize: most})
-			if err != nil {
-				return err
-			}
-			w := c.OutOrStdout()
-			if output.json() {
-				return cli.JSON(w, out)
-			}
-			rows := [][]string{{"REVISION", "AT", "BY", "SOURCE", "CHANGES"}}
-			for _, x := range out.GetChanges() {
-				what := strings.Join(x.GetChanges()[:min(3, len(x.GetChanges()))], ", ")
-				if more := int(x.GetTotal()) - 3; more > 0 {
-					what += fmt.Sprintf(", and %d more", more)
-				}
-				rows = append(rows, []string{strconv.FormatUint(x.GetRevision(), 10), x.GetAt().AsTime().Local().Format("2006-01-02 15:04:05"), x.GetActor(), x.GetSource(), what})
-			}
-			return terminal.Table(w, rows)
-		},
-	}
+	var limit int32
+	c := f.client("changes", "List who changed what in an environment's directory, the newest first", "gatehouse control changes -e default/prod", func(c *cobra.Command, k *cli.Client, _ []string) error {
+		return k.Changes(c.Context(), c.OutOrStdout(), f.environment, limit, output.json())
+	})
 	f.addEnvironment(c)
 	output.add(c, "one object")
-	c.Flags().Int32Var(&most, "limit", 20, "how many, at most 200")
+	c.Flags().Int32Var(&limit, "limit", 20, "how many, at most 200")
 	return c
 }

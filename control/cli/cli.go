@@ -1,24 +1,22 @@
-// Package cli is what the commands of gatehouse control do as clients of a control plane. Printing is for the commands.
+// Package cli is what the commands of gatehouse control do as clients of a control plane, and the tables that they print.
 //
 // It may import directory and its formats, control/api and control/trust.
 package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -27,10 +25,32 @@ import (
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/terminal"
+	"gatehouse/watch"
 )
 
 // Access says where control is, who it is, and who asks.
-type Access struct{ URL, CA, Pin, Token string }
+type Access struct {
+	URL       string
+	CA, Pin   string // one of them
+	Folder    string // control's own, instead of them
+	Token     string
+	TokenFile string // instead of Token
+}
+
+// FromEnvironment is what the variables GATEHOUSE_CONTROL_URL, _CA, _PIN and _TOKEN say.
+func FromEnvironment() Access {
+	a := Access{URL: os.Getenv("GATEHOUSE_CONTROL_URL"), CA: os.Getenv("GATEHOUSE_CONTROL_CA"), Pin: os.Getenv("GATEHOUSE_CONTROL_PIN"), Token: os.Getenv("GATEHOUSE_CONTROL_TOKEN")}
+	if a.URL == "" {
+		a.URL = "https://127.0.0.1:8443"
+	}
+	return a
+}
+
+// The file of a token, and that of the authority in control's folder.
+const (
+	maxToken      = 4 << 10
+	authorityFile = "ca.pem"
+)
 
 // Client asks a control plane.
 type Client struct {
@@ -45,6 +65,16 @@ func Connect(a Access) (*Client, error) {
 	u, err := url.Parse(a.URL)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("the URL of control is https://host:port, not %q", a.URL)
+	}
+	if a.TokenFile != "" {
+		text, err := watch.ReadFile(a.TokenFile, maxToken)
+		if err != nil {
+			return nil, err
+		}
+		a.Token = strings.TrimSpace(string(text))
+	}
+	if a.Folder != "" && a.CA == "" && a.Pin == "" {
+		a.CA = filepath.Join(a.Folder, authorityFile)
 	}
 	if a.Token == "" {
 		return nil, errors.New("no token: set GATEHOUSE_CONTROL_TOKEN, or --token-file; gatehouse control serve printed the first one when it started")
@@ -96,6 +126,12 @@ func Ask[Q, A any](ctx context.Context, call func(context.Context, *connect.Requ
 		return nil, plain(err)
 	}
 	return out.Msg, nil
+}
+
+// Done is Ask of a call whose answer says nothing.
+func Done[Q, A any](ctx context.Context, call func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), q *Q) error {
+	_, err := Ask(ctx, call, q)
+	return err
 }
 
 func plain(err error) error {
@@ -263,68 +299,50 @@ func (c *Client) Delete(ctx context.Context, environment string, objects []direc
 	return revision, nil
 }
 
-// EdgeRows are the table of edges.
-func EdgeRows(list []*api.Edge, now time.Time) [][]string {
-	rows := [][]string{{"EDGE", "NAME", "ENVIRONMENT", "VERSION", "STATE", "REVISION", "BEHIND", "LAST SEEN", "DEGRADED"}}
-	for _, e := range list {
-		state := "away"
-		switch {
-		case e.GetRevokedAt() != nil:
-			state = "revoked"
-		case e.GetError() != "":
-			state = "stuck"
-		case e.GetConnected() && e.GetBehind() == 0:
-			state = "current"
-		case e.GetConnected():
-			state = "behind"
-		}
-		degraded := strings.Join(e.GetDegraded(), "; ")
-		if e.GetError() != "" {
-			degraded = e.GetError()
-		}
-		if degraded == "" {
-			degraded = "-"
-		}
-		rows = append(rows, []string{e.GetId(), e.GetName(), e.GetEnvironment(), e.GetVersion(), state, strconv.FormatUint(e.GetRevision(), 10), strconv.FormatUint(e.GetBehind(), 10),
-			ago(e.GetLastSeen(), now), degraded})
+// ImportFile is Import of the directory in a folder or file. It prints how much that was.
+func (c *Client) ImportFile(ctx context.Context, w io.Writer, path string, with Import) error {
+	s, err := format.Load(ctx, path, format.Options{})
+	if err != nil {
+		return err
 	}
-	return rows
+	out, err := c.Import(ctx, s, with, func(int, int) {})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s: %s and %s, revision %d\n", with.Environment, terminal.Count(out.GetObjects(), "object"), terminal.Count(out.GetRelations(), "relation"), out.GetRevision())
+	return nil
 }
 
-// TokenRows are the table of tokens.
-func TokenRows(list []*api.Token, now time.Time) [][]string {
-	rows := [][]string{{"TOKEN", "NAME", "SCOPES", "STATE", "MADE BY"}}
-	for _, t := range list {
-		state := "valid until " + t.GetExpiresAt().AsTime().Format("2006-01-02 15:04")
-		switch {
-		case t.GetRevokedAt() != nil:
-			state = "revoked"
-		case now.After(t.GetExpiresAt().AsTime()):
-			state = "expired"
-		}
-		rows = append(rows, []string{t.GetId(), t.GetName(), strings.Join(t.GetScopes(), " "), state, t.GetCreatedBy()})
-	}
-	return rows
+// Written is what Write writes.
+type Written struct {
+	Environment string
+	What        []string // objects and relations as text
+	Delete      bool
+	After       time.Duration // when the relations end; 0: never
+	Wait        time.Duration // for the edges; 0: not
 }
 
-func ago(at *timestamppb.Timestamp, now time.Time) string {
-	if at == nil {
-		return "never"
+// Write writes objects and relations and prints the revision. applied is false where it waited for edges in vain.
+func (c *Client) Write(ctx context.Context, w io.Writer, with Written) (applied bool, err error) {
+	var ends time.Time
+	if with.After > 0 {
+		ends = time.Now().Add(with.After).Truncate(time.Second)
 	}
-	return terminal.Duration(max(0, now.Sub(at.AsTime()).Truncate(time.Second)).Nanoseconds()) + " ago"
-}
-
-// JSON prints the fields of messages as one object.
-func JSON(w io.Writer, messages ...proto.Message) error {
-	all := map[string]json.RawMessage{}
-	for _, m := range messages {
-		text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(text, &all); err != nil {
-			return err
-		}
+	objects, relations, err := Parse(with.What, ends)
+	if err != nil {
+		return false, err
 	}
-	return terminal.JSON(w).Encode(all)
+	do := c.Set
+	if with.Delete {
+		do = c.Delete
+	}
+	revision, err := do(ctx, with.Environment, objects, relations)
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintf(w, "%s is at revision %d\n", with.Environment, revision)
+	if with.Wait == 0 {
+		return true, nil
+	}
+	return c.wait(ctx, w, with.Environment, revision, with.Wait)
 }

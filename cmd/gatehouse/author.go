@@ -1,0 +1,357 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/bundler"
+	"gatehouse/config"
+	"gatehouse/gate"
+	"gatehouse/policy/lint"
+	"gatehouse/terminal"
+	"gatehouse/trial"
+	"gatehouse/trial/bench"
+	"gatehouse/trial/node"
+)
+
+// maxModule bounds a file of Rego, in bytes.
+const maxModule = 16 << 20
+
+func fmtCommand() *cobra.Command {
+	var check bool
+	var output outputFlags
+	c := &cobra.Command{
+		Use:   "fmt [FILE or DIR]...",
+		Short: "Format Rego, as opa fmt does",
+		Long: `Formats *.rego files, and those in folders, and writes those that change; their names are printed. Without arguments the folder is the
+current one; - formats standard input. With --check nothing is written.
+
+Exit code: 0 done, 1 with --check: a file would change, 2 it could not be done.`,
+		Example: `  gatehouse fmt policy
+  gatehouse fmt --check`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 && args[0] == "-" {
+				text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxModule))
+				if err == nil {
+					text, err = lint.Format("standard input", text)
+				}
+				if err == nil {
+					_, err = c.OutOrStdout().Write(text)
+				}
+				return err
+			}
+			changed, err := formatFiles(c, args, !check)
+			if output.json() {
+				_ = terminal.JSON(c.OutOrStdout()).Encode(append([]string{}, changed...))
+			} else {
+				for _, file := range changed {
+					fmt.Fprintln(c.OutOrStdout(), terminal.Visible(file))
+				}
+			}
+			if err == nil && check && len(changed) > 0 {
+				return errReported
+			}
+			return err
+		},
+	}
+	c.Flags().BoolVar(&check, "check", false, "print the files that would change, and write nothing")
+	output.add(c, "a list of the files")
+	return c
+}
+
+// formatFiles formats what is below the paths. All that is wrong is reported at once.
+func formatFiles(c *cobra.Command, paths []string, write bool) (changed []string, err error) {
+	if len(paths) == 0 {
+		paths = []string{"."}
+	}
+	var errs []error
+	for _, path := range paths {
+		err := filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && file != path && strings.HasPrefix(entry.Name(), "."):
+				return fs.SkipDir
+			case entry.IsDir() || !strings.HasSuffix(file, ".rego"):
+				return nil
+			}
+			before, err := config.ReadUpTo(file, maxModule)
+			if err != nil {
+				return err
+			}
+			after, err := lint.Format(file, before)
+			if err != nil {
+				errs = append(errs, err)
+				return nil
+			}
+			if bytes.Equal(before, after) {
+				return nil
+			}
+			changed = append(changed, file)
+			if write {
+				return writeWhole(c, file, after)
+			}
+			return nil
+		})
+		errs = append(errs, err)
+	}
+	return changed, errors.Join(errs...)
+}
+
+func lintCommand() *cobra.Command {
+	var f compileFlags
+	var output outputFlags
+	c := &cobra.Command{
+		Use:   "lint [BUNDLE]...",
+		Short: "Look for mistakes in policies that compile",
+		Long: `Compiles bundles in OPA's strict mode (variables and imports that nothing uses, deprecated built-ins), and looks for references to rules that
+are not there, a decision without a default, fields of the input that do not exist, and files that gatehouse fmt would change. Without
+arguments the bundles are those of the configuration that are on this machine.
+
+Exit code: 0 nothing found, 1 something, 2 a policy does not compile.`,
+		Example: `  gatehouse lint
+  gatehouse lint ./policy -o json`,
+		RunE: func(c *cobra.Command, args []string) error {
+			args, err := bundlesOr(args, &f)
+			if err != nil {
+				return err
+			}
+			found := []lint.Finding{}
+			for _, arg := range args {
+				list, err := lintBundle(c, &f, arg)
+				if err != nil {
+					return err
+				}
+				found = append(found, list...)
+			}
+			if output.json() {
+				err = terminal.JSON(c.OutOrStdout()).Encode(found)
+			} else {
+				for _, one := range found {
+					place := one.File
+					if one.Line > 0 {
+						place += fmt.Sprintf(":%d", one.Line)
+					}
+					fmt.Fprintln(c.OutOrStdout(), strings.TrimPrefix(terminal.Visible(fmt.Sprintf("%s: %s [%s]", place, one.Text, one.Rule)), ": "))
+				}
+			}
+			if err == nil && len(found) > 0 {
+				return errReported
+			}
+			return err
+		},
+	}
+	f.add(c)
+	output.add(c, "a list of the findings")
+	return c
+}
+
+// bundlesOr are the bundles that were named, or those of the configuration that are on this machine.
+func bundlesOr(args []string, f *compileFlags) ([]string, error) {
+	if len(args) > 0 {
+		return args, nil
+	}
+	src, err := config.Source{File: f.Config}.OrDefault()
+	if err != nil {
+		return nil, errors.New("which policy? name a folder, or a configuration with --config")
+	}
+	cfg, doc, err := src.Read()
+	if err == nil {
+		err = errors.Join(doc.Errs...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range cfg.Policy.Bundles {
+		if b.Path != "" {
+			args = append(args, b.Path)
+		}
+	}
+	if len(args) == 0 {
+		return nil, fmt.Errorf("%s: none of its bundles is on this machine: name a folder", src.File)
+	}
+	f.Config = src.File
+	return args, nil
+}
+
+func lintBundle(c *cobra.Command, f *compileFlags, arg string) ([]lint.Finding, error) {
+	o, err := bundler.OpenPath(c.Context(), arg)
+	if err != nil {
+		return nil, err
+	}
+	made, err := f.Compile(c.Context(), o)
+	if err != nil {
+		return nil, err
+	}
+	found, err := lint.Lint(c.Context(), made.Settings, made.Bundle, made.All, o.Files)
+	for i := range found {
+		if found[i].File != "" {
+			found[i].File = filepath.Join(arg, found[i].File)
+		}
+	}
+	for _, notice := range made.Notices {
+		found = append(found, lint.Finding{Rule: lint.Notice, Text: notice})
+	}
+	return found, err
+}
+
+func evalCommand() *cobra.Command {
+	var src config.Source
+	var input string
+	var output outputFlags
+	c := &cobra.Command{
+		Use:   "eval QUERY",
+		Short: "Evaluate a query of Rego against the policy",
+		Long: `Evaluates a query against the configuration's policy and data, as opa eval does. The input is a file of JSON. The network is not reached, and
+what is asked of the directory is undefined.
+
+Exit code: 0 it has a result, 1 it is undefined, 2 it could not be evaluated.`,
+		Example: `  gatehouse eval data.envoy.authz
+  gatehouse eval 'data.envoy.authz.allow' --input input.json --bundle ./policy`,
+		Args: arguments("gatehouse eval data.envoy.authz.allow --input input.json", 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			src, err := src.OrDefault()
+			if err != nil {
+				return err
+			}
+			var value any
+			if input != "" {
+				if err := readJSON(input, c.InOrStdin(), &value); err != nil {
+					return err
+				}
+			}
+			t, err := node.New(c.Context(), src, nil, func(*config.Config) {}, notices(c.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			defer t.Close()
+			found, err := t.Static.Policy.Query(c.Context(), args[0], value)
+			switch {
+			case err != nil:
+				return err
+			case output.json():
+				err = terminal.JSON(c.OutOrStdout()).Encode(found)
+			default:
+				e := terminal.JSON(c.OutOrStdout())
+				for _, result := range found {
+					for _, expression := range result.Expressions {
+						err = errors.Join(err, e.Encode(expression.Value))
+					}
+				}
+			}
+			if err == nil && len(found) == 0 {
+				fmt.Fprintln(c.ErrOrStderr(), "undefined")
+				return errReported
+			}
+			return err
+		},
+	}
+	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
+	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a tarball")
+	c.Flags().StringVarP(&input, "input", "i", "", "file with the input, JSON; - is standard input")
+	output.add(c, "the results with their variables")
+	return c
+}
+
+// readJSON reads a file of JSON.
+func readJSON(file string, stdin io.Reader, into *any) error {
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return fmt.Errorf("--input: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	d := json.NewDecoder(io.LimitReader(in, maxTry))
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("--input %s: not JSON: %w", file, err)
+	}
+	return nil
+}
+
+func benchCommand() *cobra.Command {
+	var f testFlags
+	var noMemo bool
+	long := durationFlag(3 * time.Second)
+	c := &cobra.Command{
+		Use:   "bench [FILE or DIR]...",
+		Short: "Measure how fast the policy decides",
+		Long: `Puts the requests of tests.yaml and tests/*.yaml, or of the given FILEs and DIRs, to the policy one after another for a while, on one core: what a
+decision costs without Envoy and the network. --no-memo evaluates each request, as the first of its kind costs.`,
+		Example: `  gatehouse bench
+  gatehouse bench --no-memo --time 10s tests/hot.yaml`,
+		RunE: func(c *cobra.Command, args []string) error {
+			src, err := f.src.OrDefault()
+			if err != nil {
+				return err
+			}
+			t, requests, err := benchRequests(c, src, args, noMemo)
+			if err != nil {
+				return err
+			}
+			defer t.Close()
+			result, err := bench.Run(c.Context(), t.Gate, requests, time.Duration(long))
+			if err != nil {
+				return err
+			}
+			if f.output.json() {
+				return terminal.JSON(c.OutOrStdout()).Encode(result)
+			}
+			return terminal.Table(c.OutOrStdout(), [][]string{
+				{"decisions", terminal.Thousands(result.Decisions), fmt.Sprintf("of %s, %d%% allowed", terminal.Count(result.Requests, "request"), 100*result.Allowed/max(1, result.Decisions))},
+				{"per second", terminal.Thousands(int64(result.PerSecond)), "on one core"},
+				{"latency", terminal.Duration(result.P50), "half of them; p99 " + terminal.Duration(result.P99) + ", max " + terminal.Duration(result.Max)},
+				{"memory", terminal.Thousands(int64(result.Bytes)), fmt.Sprintf("bytes in %.1f allocations, each", result.Allocs)},
+			})
+		},
+	}
+	flags := c.Flags()
+	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
+	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball, instead of the configuration's")
+	flags.BoolVar(&noMemo, "no-memo", false, "evaluate each request, also where its decision is remembered")
+	flags.Var(&long, "time", "how long to measure")
+	f.output.add(c, "one object")
+	return c
+}
+
+// benchRequests reads the requests, and makes what they are put to.
+func benchRequests(c *cobra.Command, src config.Source, args []string, noMemo bool) (*node.Node, []*gate.Request, error) {
+	looked, files, err := trial.FindFiles(src.File, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	tests, leftOut, err := trial.ReadFiles(files, len(args) > 0)
+	warnLeftOut(c.ErrOrStderr(), leftOut)
+	if err == nil && len(tests) == 0 {
+		err = fmt.Errorf("there are no requests in %s\ngatehouse test --from-log LOG --out tests.yaml makes some of recorded decisions", strings.Join(looked, ", "))
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := node.New(c.Context(), src, nil, func(cfg *config.Config) { cfg.Policy.Memo.Off = cfg.Policy.Memo.Off || noMemo }, notices(c.ErrOrStderr()))
+	if err != nil {
+		return nil, nil, err
+	}
+	var requests []*gate.Request
+	for _, test := range tests {
+		if test.Request.As, err = t.Identity(test.Caller); err != nil {
+			t.Close()
+			return nil, nil, fmt.Errorf("%s:%d: %w", test.File, test.Line, err)
+		}
+		requests = append(requests, test.Request.Gate())
+	}
+	return t, requests, nil
+}
