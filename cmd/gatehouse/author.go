@@ -1,31 +1,23 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
 	"gatehouse/config"
-	"gatehouse/gate"
 	"gatehouse/policy/lint"
 	"gatehouse/terminal"
-	"gatehouse/trial"
 	"gatehouse/trial/bench"
 	"gatehouse/trial/node"
 )
-
-// maxModule bounds a file of Rego, in bytes.
-const maxModule = 16 << 20
 
 func fmtCommand() *cobra.Command {
 	var check bool
@@ -41,7 +33,7 @@ Exit code: 0 done, 1 with --check: a file would change, 2 it could not be done.`
   gatehouse fmt --check`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 && args[0] == "-" {
-				text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxModule))
+				text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), lint.MaxFile))
 				if err == nil {
 					text, err = lint.Format("standard input", text)
 				}
@@ -50,7 +42,11 @@ Exit code: 0 done, 1 with --check: a file would change, 2 it could not be done.`
 				}
 				return err
 			}
-			changed, err := formatFiles(c, args, !check)
+			write := func(file string, text []byte) error { return writeWhole(c, file, text) }
+			if check {
+				write = nil
+			}
+			changed, err := lint.FormatFiles(args, write)
 			if output.json() {
 				_ = terminal.JSON(c.OutOrStdout()).Encode(append([]string{}, changed...))
 			} else {
@@ -69,45 +65,6 @@ Exit code: 0 done, 1 with --check: a file would change, 2 it could not be done.`
 	return c
 }
 
-// formatFiles formats what is below the paths. All that is wrong is reported at once.
-func formatFiles(c *cobra.Command, paths []string, write bool) (changed []string, err error) {
-	if len(paths) == 0 {
-		paths = []string{"."}
-	}
-	var errs []error
-	for _, path := range paths {
-		err := filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case entry.IsDir() && file != path && strings.HasPrefix(entry.Name(), "."):
-				return fs.SkipDir
-			case entry.IsDir() || !strings.HasSuffix(file, ".rego"):
-				return nil
-			}
-			before, err := config.ReadUpTo(file, maxModule)
-			if err != nil {
-				return err
-			}
-			after, err := lint.Format(file, before)
-			if err != nil {
-				errs = append(errs, err)
-				return nil
-			}
-			if bytes.Equal(before, after) {
-				return nil
-			}
-			changed = append(changed, file)
-			if write {
-				return writeWhole(c, file, after)
-			}
-			return nil
-		})
-		errs = append(errs, err)
-	}
-	return changed, errors.Join(errs...)
-}
-
 func lintCommand() *cobra.Command {
 	var f compileFlags
 	var output outputFlags
@@ -122,7 +79,7 @@ Exit code: 0 nothing found, 1 something, 2 a policy does not compile.`,
 		Example: `  gatehouse lint
   gatehouse lint ./policy -o json`,
 		RunE: func(c *cobra.Command, args []string) error {
-			args, err := bundlesOr(args, &f)
+			args, err := f.Local(args)
 			if err != nil {
 				return err
 			}
@@ -138,11 +95,7 @@ Exit code: 0 nothing found, 1 something, 2 a policy does not compile.`,
 				err = terminal.JSON(c.OutOrStdout()).Encode(found)
 			} else {
 				for _, one := range found {
-					place := one.File
-					if one.Line > 0 {
-						place += fmt.Sprintf(":%d", one.Line)
-					}
-					fmt.Fprintln(c.OutOrStdout(), strings.TrimPrefix(terminal.Visible(fmt.Sprintf("%s: %s [%s]", place, one.Text, one.Rule)), ": "))
+					fmt.Fprintln(c.OutOrStdout(), terminal.Visible(one.String()))
 				}
 			}
 			if err == nil && len(found) > 0 {
@@ -154,34 +107,6 @@ Exit code: 0 nothing found, 1 something, 2 a policy does not compile.`,
 	f.add(c)
 	output.add(c, "a list of the findings")
 	return c
-}
-
-// bundlesOr are the bundles that were named, or those of the configuration that are on this machine.
-func bundlesOr(args []string, f *compileFlags) ([]string, error) {
-	if len(args) > 0 {
-		return args, nil
-	}
-	src, err := config.Source{File: f.Config}.OrDefault()
-	if err != nil {
-		return nil, errors.New("which policy? name a folder, or a configuration with --config")
-	}
-	cfg, doc, err := src.Read()
-	if err == nil {
-		err = errors.Join(doc.Errs...)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range cfg.Policy.Bundles {
-		if b.Path != "" {
-			args = append(args, b.Path)
-		}
-	}
-	if len(args) == 0 {
-		return nil, fmt.Errorf("%s: none of its bundles is on this machine: name a folder", src.File)
-	}
-	f.Config = src.File
-	return args, nil
 }
 
 func lintBundle(c *cobra.Command, f *compileFlags, arg string) ([]lint.Finding, error) {
@@ -298,7 +223,7 @@ decision costs without Envoy and the network. --no-memo evaluates each request, 
 			if err != nil {
 				return err
 			}
-			t, requests, err := benchRequests(c, src, args, noMemo)
+			t, requests, err := node.Requests(c.Context(), src, args, noMemo, notices(c.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
@@ -310,12 +235,7 @@ decision costs without Envoy and the network. --no-memo evaluates each request, 
 			if f.output.json() {
 				return terminal.JSON(c.OutOrStdout()).Encode(result)
 			}
-			return terminal.Table(c.OutOrStdout(), [][]string{
-				{"decisions", terminal.Thousands(result.Decisions), fmt.Sprintf("of %s, %d%% allowed", terminal.Count(result.Requests, "request"), 100*result.Allowed/max(1, result.Decisions))},
-				{"per second", terminal.Thousands(int64(result.PerSecond)), "on one core"},
-				{"latency", terminal.Duration(result.P50), "half of them; p99 " + terminal.Duration(result.P99) + ", max " + terminal.Duration(result.Max)},
-				{"memory", terminal.Thousands(int64(result.Bytes)), fmt.Sprintf("bytes in %.1f allocations, each", result.Allocs)},
-			})
+			return terminal.Table(c.OutOrStdout(), result.Rows())
 		},
 	}
 	flags := c.Flags()
@@ -325,33 +245,4 @@ decision costs without Envoy and the network. --no-memo evaluates each request, 
 	flags.Var(&long, "time", "how long to measure")
 	f.output.add(c, "one object")
 	return c
-}
-
-// benchRequests reads the requests, and makes what they are put to.
-func benchRequests(c *cobra.Command, src config.Source, args []string, noMemo bool) (*node.Node, []*gate.Request, error) {
-	looked, files, err := trial.FindFiles(src.File, args)
-	if err != nil {
-		return nil, nil, err
-	}
-	tests, leftOut, err := trial.ReadFiles(files, len(args) > 0)
-	warnLeftOut(c.ErrOrStderr(), leftOut)
-	if err == nil && len(tests) == 0 {
-		err = fmt.Errorf("there are no requests in %s\ngatehouse test --from-log LOG --out tests.yaml makes some of recorded decisions", strings.Join(looked, ", "))
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	t, err := node.New(c.Context(), src, nil, func(cfg *config.Config) { cfg.Policy.Memo.Off = cfg.Policy.Memo.Off || noMemo }, notices(c.ErrOrStderr()))
-	if err != nil {
-		return nil, nil, err
-	}
-	var requests []*gate.Request
-	for _, test := range tests {
-		if test.Request.As, err = t.Identity(test.Caller); err != nil {
-			t.Close()
-			return nil, nil, fmt.Errorf("%s:%d: %w", test.File, test.Line, err)
-		}
-		requests = append(requests, test.Request.Gate())
-	}
-	return t, requests, nil
 }

@@ -53,8 +53,9 @@ func (e *errorsSeen) exits(ts *testscript.TestScript, neg bool, args []string) {
 	if text == "" || args[1] != "gatehouse" {
 		return
 	}
-	text = changing.ReplaceAllString(strings.ReplaceAll(text, ts.Getenv("WORK"), "/work"), "N")
-	command := changing.ReplaceAllString(strings.ReplaceAll(strings.Join(args[1:], " "), ts.Getenv("WORK"), "/work"), "N")
+	steady := strings.NewReplacer(ts.Getenv("WORK"), "/work", ts.Getenv("PYTHON"), "python")
+	text = changing.ReplaceAllString(steady.Replace(text), "N")
+	command := changing.ReplaceAllString(steady.Replace(strings.Join(args[1:], " ")), "N")
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.seen = append(e.seen, fmt.Sprintf("### `%s` (exit code %s)\n\n```\n%s\n```\n", command, args[0], text))

@@ -62,6 +62,18 @@ type Finding struct {
 	Text string `json:"text"`
 }
 
+// String is the finding in one line.
+func (f Finding) String() string {
+	text := fmt.Sprintf("%s [%s]", f.Text, f.Rule)
+	switch {
+	case f.File == "":
+		return text
+	case f.Line == 0:
+		return f.File + ": " + text
+	}
+	return fmt.Sprintf("%s:%d: %s", f.File, f.Line, text)
+}
+
 // Lint looks for mistakes in one bundle, which is compiled together with all. files are its files, for their layout. An error means that it does
 // not compile.
 func Lint(ctx context.Context, cfg policy.Config, b *bundle.Bundle, all []*bundle.Bundle, files map[string][]byte) ([]Finding, error) {

@@ -4,11 +4,13 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"slices"
 	"time"
 
 	"gatehouse/gate"
+	"gatehouse/terminal"
 )
 
 // Result is what a run came to.
@@ -58,4 +60,14 @@ func Run(ctx context.Context, g *gate.Gate, requests []*gate.Request, long time.
 	slices.Sort(samples)
 	out.P50, out.P99, out.Max = samples[len(samples)/2], samples[len(samples)*99/100], samples[len(samples)-1]
 	return out, ctx.Err()
+}
+
+// Rows are the result as a table for people.
+func (result *Result) Rows() [][]string {
+	return [][]string{
+		{"decisions", terminal.Thousands(result.Decisions), fmt.Sprintf("of %s, %d%% allowed", terminal.Count(result.Requests, "request"), 100*result.Allowed/max(1, result.Decisions))},
+		{"per second", terminal.Thousands(int64(result.PerSecond)), "on one core"},
+		{"latency", terminal.Duration(result.P50), "half of them; p99 " + terminal.Duration(result.P99) + ", max " + terminal.Duration(result.Max)},
+		{"memory", terminal.Thousands(int64(result.Bytes)), fmt.Sprintf("bytes in %.1f allocations, each", result.Allocs)},
+	}
 }
