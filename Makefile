@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control soak profile allocations fuzz docs release release-check clean
+.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control soak profile allocations fuzz docs errors-seen release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -104,16 +104,19 @@ K8STEST = cd k8s/test && PILOT_ENABLE_METADATA_EXCHANGE=false PILOT_ENABLE_ALPN_
 	.venv/bin/pip install -q -r envoy/sandbox/requirements.txt -r examples/flask-orders/requirements.txt
 
 # The programs of other projects that the tests run: Envoy Gateway's translator, and for test-k8s-full servers.
-K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/
+K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w $(1)" -o ../../bin/k8s/
+# As in k8s/test/go.mod: Helm asks the API server which version it is.
+KUBERNETES = v1.36.3
 export GATEHOUSE_K8S_BIN = $(CURDIR)/bin/k8s
 
 test-k8s: .venv/bin/envoy
-	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl
+	$(call K8SBUILD,) github.com/envoyproxy/gateway/cmd/egctl
 	$(K8STEST) .
 
 test-k8s-full: .venv/bin/envoy
-	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl github.com/envoyproxy/gateway/cmd/envoy-gateway istio.io/istio/pilot/cmd/pilot-discovery k8s.io/kubernetes/cmd/kube-apiserver
-	$(K8SBUILD)etcd go.etcd.io/etcd/server/v3
+	$(call K8SBUILD,) github.com/envoyproxy/gateway/cmd/egctl github.com/envoyproxy/gateway/cmd/envoy-gateway istio.io/istio/pilot/cmd/pilot-discovery
+	$(call K8SBUILD,-X k8s.io/component-base/version.gitVersion=$(KUBERNETES)) k8s.io/kubernetes/cmd/kube-apiserver
+	$(call K8SBUILD,)etcd go.etcd.io/etcd/server/v3
 	$(K8STEST) -tags full .
 
 # A real Keycloak, which Maven fetches once (155 MB). Not part of test: it wants Java, and two minutes.
@@ -192,7 +195,7 @@ FUZZTIME = 30s
 fuzz:
 	@set -e; for package in $$(go list ./...); do \
 	  for target in $$(go test -run '^$$' -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
+	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package; \
 	  done; \
 	done
 
@@ -224,6 +227,10 @@ docs: build
 	bin/gatehouse docs config > docs/config.md
 	bin/gatehouse docs builtins > docs/builtins.md
 	bin/gatehouse docs doctor > docs/doctor.md
+
+# Every error that the scripts provoke, on pages to be read at once: cmd/gatehouse/testdata/errors-*.md.
+errors-seen:
+	ERRORS_SEEN=1 go test -count=1 -run 'TestScripts|TestBundleScripts' ./cmd/gatehouse
 
 bin/goreleaser: Makefile
 	GOBIN=$(CURDIR)/bin go install $(GORELEASER)

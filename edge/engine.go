@@ -20,6 +20,7 @@ import (
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
+	"gatehouse/terminal"
 	"gatehouse/upstream"
 )
 
@@ -129,7 +130,7 @@ type ConfigError struct {
 }
 
 func (e *ConfigError) Error() string {
-	return fmt.Sprintf("the configuration has %d problem(s), %s:\n%v", len(e.Problems), e.Outcome, errors.Join(e.Problems...))
+	return fmt.Sprintf("the configuration has %s, %s:\n%v", terminal.Count(len(e.Problems), "problem"), e.Outcome, errors.Join(e.Problems...))
 }
 func (e *ConfigError) Unwrap() []error { return e.Problems }
 

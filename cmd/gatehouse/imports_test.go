@@ -85,6 +85,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 		"gatehouse/policy/builtins":    {},
 		"gatehouse/policy/bundle":      {"gatehouse/policy/builtins", "gatehouse/policy/rego", "gatehouse/policy/regoerror"},
 		"gatehouse/policy/regoerror":   {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
+		"gatehouse/policy/lint":        {"gatehouse/policy"}, // for tools
 		"gatehouse/policy/reach":       {"gatehouse/policy/builtins", "gatehouse/policy/rego"},
 		"gatehouse/policy/rego":        {},
 		"gatehouse/policy/explain":     {"gatehouse/policy"}, // for tools
@@ -111,6 +112,7 @@ func whoMayImport() (foundations []string, ours map[string][]string) {
 			"gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/report": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/replay/search", "gatehouse/trial", "gatehouse/trial/logged"},
+		"gatehouse/trial/bench": {"gatehouse/gate", "gatehouse/decisionlog", "gatehouse/identity", "gatehouse/policy", "gatehouse/policy/explain", "gatehouse/routes"},
 		"gatehouse/trial/logged": {"gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/gate", "gatehouse/identity", "gatehouse/images", "gatehouse/policy",
 			"gatehouse/policy/explain", "gatehouse/routes", "gatehouse/replay", "gatehouse/trial"},
 		"gatehouse/trial/node": {"gatehouse/control/api", "gatehouse/control/follow", "gatehouse/control/trust", "gatehouse/control/wire", "gatehouse/bundles", "gatehouse/config", "gatehouse/decisionlog", "gatehouse/decisionlog/read", "gatehouse/edge", "gatehouse/directory/format", "gatehouse/directory/journal", "gatehouse/gate", "gatehouse/identity", "gatehouse/images",

@@ -37,8 +37,8 @@ func istiod(t *testing.T, kubeconfig, meshConfig string) int {
 	return grpc
 }
 
-// apply creates objects in an API server, or changes those that are there.
-func apply(t *testing.T, c client.Client, all []object) {
+// applyAll creates objects in an API server, or changes those that are there.
+func applyAll(t *testing.T, c client.Client, all []object) {
 	t.Helper()
 	for _, o := range all {
 		err := c.Patch(context.Background(), &unstructured.Unstructured{Object: map[string]any(o)}, client.Apply, client.FieldOwner("test"), client.ForceOwnership, //nolint:staticcheck // of unstructured objects
@@ -100,10 +100,10 @@ func testIstiod(t *testing.T, c client.Client, config, mode string) {
 	process(t, dir, filepath.Join(venv, "bin/python"), "-m", "flask", "--app", "app", "run", "--port", fmt.Sprint(appPort))
 
 	// All but the pods, which nobody runs here, and mTLS, for which the node's agent would have the certificates.
-	apply(t, c, without(all, "Deployment", "StatefulSet", "HorizontalPodAutoscaler", "PeerAuthentication"))
-	apply(t, c, parsed(t, fmt.Sprintf(application, door, appPort, hosts)))
+	applyAll(t, c, without(all, "Deployment", "StatefulSet", "HorizontalPodAutoscaler", "PeerAuthentication"))
+	applyAll(t, c, parsed(t, fmt.Sprintf(application, door, appPort, hosts)))
 	if mode == "service" {
-		apply(t, c, parsed(t, fmt.Sprintf(`
+		applyAll(t, c, parsed(t, fmt.Sprintf(`
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: gatehouse-1, namespace: gatehouse, labels: {kubernetes.io/service-name: gatehouse}}

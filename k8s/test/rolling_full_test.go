@@ -82,7 +82,6 @@ type replica struct {
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	killed atomic.Bool
-	took   time.Duration // from being told to end until it did
 }
 
 // deployment is what a rolling update needs of the objects that the chart makes.
@@ -191,14 +190,15 @@ func TestRollingUpdate(t *testing.T) {
 	}
 	// A pod that ends is taken off the endpoints and told to end at the same time; DNS says so for some seconds more.
 	var ending sync.WaitGroup
+	var all []*replica // that were told to end
 	end := func(p *replica) {
-		begin := time.Now()
+		all = append(all, p)
 		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
 		time.AfterFunc(5*time.Second, func() { dns.drop(p.name) })
 		kill := time.AfterFunc(d.grace, func() { p.killed.Store(true); _ = p.cmd.Process.Kill() })
-		ending.Go(func() { <-p.ended; kill.Stop(); p.took = time.Since(begin) })
+		ending.Go(func() { <-p.ended; kill.Stop() })
 	}
 
 	pods := []*replica{start(), start()}
@@ -237,6 +237,11 @@ func TestRollingUpdate(t *testing.T) {
 	}
 	if rate := float64(sent) / l.lasted.Seconds(); rate < 100 {
 		t.Errorf("only %.0f requests a second", rate)
+	}
+	for _, p := range all {
+		if p.killed.Load() {
+			t.Errorf("%s did not end within its grace of %v", p.name, d.grace)
+		}
 	}
 	if started != 6 {
 		t.Errorf("%d pods were started", started)
