@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge soak profile allocations fuzz docs release release-check clean
+.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control proto soak profile allocations fuzz docs errors-seen release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -25,14 +25,18 @@ help:
 	@echo "make bench-log  what the decision log does to latencies, also while one of its sinks hangs"
 	@echo "make bench-directory  what a directory of a million users takes, and what its questions and changes cost (SCALE=0.01 for less)"
 	@echo "make bench-directory-edge  a million users at one edge, beside the Flask example and behind Envoy (SCALE=0.01 for less)"
+	@echo "make bench-control  how long a write at control takes to be in force at the last of 1,000 edges, beside a bare gRPC stream (EDGES=100 for fewer)"
 	@echo "make bench-swaps  what 200 swaps of a large bundle cost those who ask meanwhile"
 	@echo "make profile    where the CPU of a decision goes, by package"
 	@echo "make soak       mixed load with swaps and key rotation for 30 minutes (SOAK=3m for less)"
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
+	@echo "make proto      the code of control's API, out of its .proto file, which is linted first"
 	@echo "make release    VERSION=1.2.3 KEY=private.pem: archives, packages, image and attestations of a release, in dist/"
 	@echo "make release-check  the same, built twice and compared; units, alerts and dashboard checked; publishes nothing"
+	@echo "make wheel      the wheel of Python that carries the program, in dist/ (VERSION=1.2.3 PLATFORM=linux/arm64)"
+	@echo "make test-wheel  installs it in a new virtual environment and runs the tests of gatehouse.testing"
 	@echo "make build      bin/gatehouse"
 	@echo "make clean      remove bin, .demo, .venv and .keycloak"
 
@@ -100,16 +104,19 @@ K8STEST = cd k8s/test && PILOT_ENABLE_METADATA_EXCHANGE=false PILOT_ENABLE_ALPN_
 	.venv/bin/pip install -q -r envoy/sandbox/requirements.txt -r examples/flask-orders/requirements.txt
 
 # The programs of other projects that the tests run: Envoy Gateway's translator, and for test-k8s-full servers.
-K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w" -o ../../bin/k8s/
+K8SBUILD = mkdir -p bin/k8s && cd k8s/test && go build -trimpath -ldflags="-s -w $(1)" -o ../../bin/k8s/
+# As in k8s/test/go.mod: Helm asks the API server which version it is.
+KUBERNETES = v1.36.3
 export GATEHOUSE_K8S_BIN = $(CURDIR)/bin/k8s
 
 test-k8s: .venv/bin/envoy
-	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl
+	$(call K8SBUILD,) github.com/envoyproxy/gateway/cmd/egctl
 	$(K8STEST) .
 
 test-k8s-full: .venv/bin/envoy
-	$(K8SBUILD) github.com/envoyproxy/gateway/cmd/egctl github.com/envoyproxy/gateway/cmd/envoy-gateway istio.io/istio/pilot/cmd/pilot-discovery k8s.io/kubernetes/cmd/kube-apiserver
-	$(K8SBUILD)etcd go.etcd.io/etcd/server/v3
+	$(call K8SBUILD,) github.com/envoyproxy/gateway/cmd/egctl github.com/envoyproxy/gateway/cmd/envoy-gateway istio.io/istio/pilot/cmd/pilot-discovery
+	$(call K8SBUILD,-X k8s.io/component-base/version.gitVersion=$(KUBERNETES)) k8s.io/kubernetes/cmd/kube-apiserver
+	$(call K8SBUILD,)etcd go.etcd.io/etcd/server/v3
 	$(K8STEST) -tags full .
 
 # A real Keycloak, which Maven fetches once (155 MB). Not part of test: it wants Java, and two minutes.
@@ -188,7 +195,7 @@ FUZZTIME = 30s
 fuzz:
 	@set -e; for package in $$(go list ./...); do \
 	  for target in $$(go test -run '^$$' -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
+	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package; \
 	  done; \
 	done
 
@@ -207,6 +214,10 @@ docs: build
 	bin/gatehouse docs builtins > docs/builtins.md
 	bin/gatehouse docs doctor > docs/doctor.md
 
+# Every error that the scripts provoke, on pages to be read at once: cmd/gatehouse/testdata/errors-*.md.
+errors-seen:
+	ERRORS_SEEN=1 go test -count=1 -run 'TestScripts|TestBundleScripts' ./cmd/gatehouse
+
 bin/goreleaser: Makefile
 	GOBIN=$(CURDIR)/bin go install $(GORELEASER)
 
@@ -224,6 +235,23 @@ release: bin/goreleaser bin/cyclonedx-gomod
 	@test -z "$$(git status --porcelain)" || { echo "the checkout has changes: commit them first"; exit 1; }
 	packaging/release.sh "$(VERSION)" "$(KEY)"
 	@echo "next: git tag v$(VERSION)"
+
+# The wheel of Python that carries the program, in dist/, for PLATFORM.
+PLATFORM ?= $(shell go env GOOS)/$(shell go env GOARCH)
+
+wheel:
+	mkdir -p bin/wheel
+	CGO_ENABLED=0 GOOS=$(firstword $(subst /, ,$(PLATFORM))) GOARCH=$(lastword $(subst /, ,$(PLATFORM))) \
+	  go build -trimpath -buildvcs=false -ldflags="-s -w -X main.release=$(or $(VERSION:%=v%),dev)" -o bin/wheel/gatehouse ./cmd/gatehouse
+	python3 packaging/python/build.py "$(or $(VERSION),dev)" "$(PLATFORM)" bin/wheel/gatehouse dist
+
+# In a new environment that has the wheel, pytest and Flask, and no Go in its PATH.
+test-wheel: wheel
+	rm -rf bin/wheel/venv && python3 -m venv bin/wheel/venv
+	bin/wheel/venv/bin/pip install -q --no-index $$(ls -t dist/gatehouse-*.whl | head -1)
+	bin/wheel/venv/bin/pip install -q -r packaging/python/requirements.txt
+	cd packaging/python/tests && PATH=/usr/bin:/bin ../../../bin/wheel/venv/bin/pytest -q -p no:cacheprovider
+	rm -rf bin/wheel
 
 # All of a release but its publication: built twice, compared, and looked into. Units, alerts and the dashboard as well.
 release-check: bin/goreleaser bin/cyclonedx-gomod bin/promtool

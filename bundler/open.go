@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -167,7 +168,9 @@ func OpenPath(ctx context.Context, file string) (*Bundle, error) {
 	name := unfitForName.ReplaceAllString(config.BundleName(abs), "_")
 	o := &Bundle{Name: name[:min(len(name), 64)], Path: file}
 	info, err := os.Stat(file)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no file or folder %s", file)
+	} else if err != nil {
 		return nil, err
 	}
 	if o.Files, err = bundles.ReadFiles(ctx, bundles.Source{Name: o.Name, Path: file}, bundle.Limits{}); err != nil || info.IsDir() {

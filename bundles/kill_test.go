@@ -146,7 +146,7 @@ func killed(t *testing.T, url, dir string, activations int, after time.Duration)
 		said.WriteString(line)
 	}
 	if activations > 0 { // the time counts from the start of writing, whatever the machine's load
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline) && !writing(dir, before); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(hangGuard); time.Now().Before(deadline) && !writing(dir, before); time.Sleep(time.Millisecond) {
 		}
 	}
 	kill := time.AfterFunc(after, func() { _ = child.Process.Kill() })

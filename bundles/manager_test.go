@@ -287,7 +287,7 @@ func TestDecisionsDuringSwaps(t *testing.T) {
 			if got != strconv.Itoa(i) {
 				t.Errorf("swap %d published %s", i, got)
 			}
-		case <-time.After(patience):
+		case <-time.After(hangGuard):
 			t.Fatalf("swap %d was not published", i)
 		}
 	}

@@ -136,7 +136,7 @@ func keeping(dir string) option { return func(c *bundles.Config) { c.Dir = dir }
 // remote waits for a status of the only source.
 func (r *running) remote(what string, ok func(bundles.Status) bool) bundles.Status {
 	r.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hangGuard); ; time.Sleep(5 * time.Millisecond) {
 		s := r.manager.Status()[0]
 		if ok(s) {
 			return s
@@ -369,7 +369,7 @@ func TestStartIsBounded(t *testing.T) {
 	if !errors.As(err, &problems) || problems[0].Stage != "downloading" || !strings.Contains(err.Error(), "no answer for 5s") {
 		t.Errorf("error %v", err)
 	}
-	if took := time.Since(began); took > patience {
+	if took := time.Since(began); took > hangGuard {
 		t.Errorf("it took %v", took)
 	}
 }

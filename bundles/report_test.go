@@ -70,7 +70,7 @@ func newStatusService(t *testing.T, token string) *statusService {
 // until waits for a matching report.
 func (s *statusService) until(t *testing.T, what string, ok func(report) bool) report {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(hangGuard)
 	for {
 		select {
 		case r := <-s.reports:

@@ -227,7 +227,7 @@ func TestBrokenPolicyKeepsThePreviousOne(t *testing.T) {
 // waitFor polls for a state that follows soon and has no event.
 func waitFor(t testing.TB, state func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !state(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(hangGuard); !state(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a state did not come about")
 		}
@@ -374,7 +374,7 @@ func TestConstantWritingIsReadAllTheSame(t *testing.T) {
 	began := time.Now()
 	write(t, dir, map[string]string{"authz.rego": answering(1)})
 	r.until("1")
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > hangGuard {
 		t.Errorf("activated after %v under constant writing", took)
 	}
 }

@@ -19,6 +19,7 @@ type Config struct {
 	Headers     Headers     `yaml:"headers" doc:"What the application sees of the caller on an allowed request. What the client sent under these names never reaches it."`
 	Policy      Policy      `yaml:"policy" doc:"What decides."`
 	Directory   Directory   `yaml:"directory" doc:"Users, groups, roles and resources, and the relations between them: input.user, and what policies ask with ds.check and the like. Default: none."`
+	Control     Control     `yaml:"control" doc:"The control plane that this edge follows: gatehouse control serve, docs/control.md. It is not asked for decisions: while it is down this edge decides as before. Changes of the running edge's URL, trust or name take a reload. Default: none."`
 	Routes      Routes      `yaml:"routes" doc:"The application's own route table: what GET /orders/17 is to it. gatehouse routes import writes one."`
 	Apps        []App       `yaml:"apps" doc:"Several applications behind one Gatehouse, each with its own routes and decision. Without it routes, policy.decision and policy.root speak of the only one. Bundles are shared."`
 	Paths       Paths       `yaml:"paths" doc:"Which path forms get to the policy; see docs/security.md."`

@@ -9,14 +9,15 @@ import (
 
 // Directory says where users, groups, roles and the relations between them come from, and how a caller is found among them.
 type Directory struct {
-	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within 200 ms, where it is small. One that cannot be used is reported with file and line, and the last good one stays. Without it, or writable, there is no directory."`
+	File        string          `yaml:"file" doc:"A file, or a folder of files, with objects and relations; docs/directory.md has the formats. Watched; what changes is in force within 200 ms, where it is small. One that cannot be used is reported with file and line, and the last good one stays. Without it, writable or control there is no directory."`
 	Writable    bool            `yaml:"writable" doc:"This node owns the directory: clients of listen.directory whose key has the scope write change it, and it is kept in state_dir, which must be set. file and manifest are then read once, where state_dir holds no directory yet, and not watched. Without file it begins empty. Default: false."`
+	Control     bool            `yaml:"control" doc:"The directory is managed at the control plane that the section control names, and pushed to this edge, which keeps a copy in state_dir. Leave out file, manifest and writable. Default: false."`
 	Manifest    string          `yaml:"manifest" doc:"The manifest: types with their relations and permissions, YAML. Watched. Default: the folder's manifest.yaml, else the built-in manifest (user, group, role, identity, resource)."`
 	Limits      DirectoryLimits `yaml:"limits" doc:"What one question may cost. A question that needs more is an error, and the request is denied."`
 	User        DirectoryUser   `yaml:"user" doc:"How the caller is found in the directory: input.user."`
 	UnknownUser string          `yaml:"unknown_user" doc:"Authenticated callers who are not in the directory: absent asks the policy without input.user; deny denies them (unknown_user) before the policy is asked. Default: absent."`
-	MaxAge      Duration        `yaml:"max_age" doc:"How long the last good directory counts while the file cannot be used. 0s: for ever. Default: 0s."`
-	AfterMaxAge string          `yaml:"after_max_age" doc:"What happens then, until the file is good again: serve goes on deciding and says so (log, status, gatehouse_directory_expired); deny decides nothing (not_ready). Default: serve."`
+	MaxAge      Duration        `yaml:"max_age" doc:"How long the last good directory counts while the file cannot be used, or control does not confirm it. 0s: for ever. Default: 0s."`
+	AfterMaxAge string          `yaml:"after_max_age" doc:"What happens then, until the file is good again, or control is there: serve goes on deciding and says so (log, status, gatehouse_directory_expired); deny decides nothing (not_ready). Default: serve."`
 
 	Dir string `yaml:"-"` // where a directory is that is written; "": directory in state_dir
 }
@@ -36,7 +37,7 @@ type DirectoryUser struct {
 }
 
 // Configured reports whether there is a directory.
-func (c Directory) Configured() bool { return c.File != "" || c.Writable }
+func (c Directory) Configured() bool { return c.File != "" || c.Writable || c.Control }
 
 // DirectoryDir is where the directory is kept that is written.
 func (c *Config) DirectoryDir() string {
@@ -45,7 +46,7 @@ func (c *Config) DirectoryDir() string {
 
 // ValidateDirectory checks what the section says, and what others say about the directory.
 func (c *Config) ValidateDirectory() error {
-	errs := []error{c.Directory.validate()}
+	errs := []error{c.Directory.validate(), c.validateControl()}
 	if c.Directory.Writable && c.StateDir == "" && c.Directory.Dir == "" {
 		errs = append(errs, Wrong("directory.writable", "set state_dir: what is written is kept there"))
 	}
@@ -69,7 +70,7 @@ func (c *Config) ValidateDirectory() error {
 func (c Directory) validate() error {
 	if !c.Configured() {
 		if !reflect.DeepEqual(c, Directory{}) {
-			return Wrong("directory.file", "required: without it, or writable, there is no directory")
+			return Wrong("directory.file", "required: without it, writable or control there is no directory")
 		}
 		return nil
 	}
@@ -83,6 +84,11 @@ func (c Directory) validate() error {
 	one("after_max_age", c.AfterMaxAge, "serve", "deny")
 	one("user.from", c.User.From, "subject", "email")
 	one("user.by", c.User.By, "identity", "id")
+	for key, also := range map[string]bool{"file": c.File != "", "writable": c.Writable, "manifest": c.Manifest != ""} {
+		if c.Control && also {
+			errs = append(errs, Wrong("directory."+key, "leave it out, or directory.control: a directory has one source"))
+		}
+	}
 	switch {
 	case c.User.From != "" && c.User.Claim != "":
 		errs = append(errs, Wrong("directory.user.claim", "leave out directory.user.from, which it takes the place of"))

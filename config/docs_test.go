@@ -20,7 +20,7 @@ func TestConfigPageIsUpToDate(t *testing.T) {
 // TestEveryKeyIsDocumented holds that each key has its doc, and is in the full example.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	t.Setenv("HOSTNAME", "here")
-	used := map[string]bool{"policy.root": true, "policy.strict_routes": true} // stand for policy.decision, and in apps
+	used := map[string]bool{"policy.root": true, "policy.strict_routes": true, "control.pin": true} // stand for policy.decision, in apps, and for control.ca
 	for name, text := range map[string]string{"full.yaml": FullExample, "apps.yaml": AppsExample, "remote.yaml": RemoteExample} {
 		doc, err := DecodeYAML(name, []byte(text), Default())
 		if err != nil {

@@ -127,6 +127,8 @@ func (c *Config) relativeTo(dir string) {
 	resolve(&c.Routes.File)
 	resolve(&c.Directory.File)
 	resolve(&c.Directory.Manifest)
+	resolve(&c.Control.CA)
+	resolve(&c.Control.EnrollTokenFile)
 	for i := range c.Apps {
 		resolve(&c.Apps[i].Routes.File)
 	}

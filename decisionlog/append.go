@@ -204,7 +204,7 @@ func notify(c chan<- struct{}) {
 }
 
 // Shown is for a request with this path, with its query, and these headers. A nil Log knows what every log leaves out.
-func (l *Log) Shown(path string, headers []record.Header) record.Shown {
+func (l *Log) Shown(path string, headers []Header) record.Shown {
 	if l == nil {
 		return (*record.Packer)(nil).Shown(path, headers)
 	}

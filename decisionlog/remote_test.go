@@ -216,7 +216,7 @@ func TestOPAFails(t *testing.T) {
 	r.failWith(flakily)
 	cfg := toOPA(t, r.URL)
 	cfg.MaxSize = 16 << 20
-	cfg.Sinks[0].OPA.MaxRequest, cfg.Sinks[0].OPA.Timeout = 4<<10, 20*time.Millisecond
+	cfg.Sinks[0].OPA.MaxRequest, cfg.Sinks[0].OPA.Timeout = 4<<10, 100*time.Millisecond
 	l := open(t, cfg)
 	end := run(l)
 	for i := range n {

@@ -46,6 +46,9 @@ func devServer(framework, target, manage, port string) (argv, env []string) {
 		}
 		return []string{"-m", "django", "runserver", host + ":" + port}, env
 	}
+	if !strings.Contains(target, ":") {
+		target += ":app" // as gatehouse init reads it
+	}
 	argv = []string{"-m", "uvicorn", "--host", host, "--port", port, "--reload"}
 	if app, called := strings.CutSuffix(target, "()"); called {
 		return append(argv, "--factory", app), nil

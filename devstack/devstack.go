@@ -155,6 +155,11 @@ func (s *stack) prepare(ctx context.Context) error {
 	if s.users, err = openUsers(s.cfg.State, as); err != nil {
 		return err
 	}
+	for _, j := range as.Identity.JWT {
+		if isUnmade(j) {
+			s.log.note(fmt.Sprintf("issuer %s is left out, as %s is not there: gatehouse token mint --config %s --sub NAME makes it", j.Issuer, terminal.Path(j.Keys.File), terminal.ShellWord(terminal.Path(s.cfg.File))))
+		}
+	}
 	source.Change = s.change
 	reloads := make(chan os.Signal, 1)
 	s.gatehouse, err = server.New(ctx, server.Config{Source: source, Reloads: reloads, Version: s.cfg.Version, Smoke: s.cfg.Smoke, WaitForPolicy: true, Log: &logCore{out: s.log}})

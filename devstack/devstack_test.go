@@ -222,7 +222,7 @@ func TestUp(t *testing.T) {
 		`(?m)^gatehouse \| ready; `, `(?m)^app       \| ready: its server, on http://127\.0\.0\.1:\d+$`, `(?m)^envoy     \| ready: Envoy 1\.40\.0, --envoy, on http://127\.0\.0\.1:\d+$`,
 		`(?m)^app       \| starting$`, `the application alone: whoever is on this machine can reach it there, past Gatehouse`,
 		`(?m)^  anyone                +curl -i http://127\.0\.0\.1:\d+/$`, `(?m)^  some-viewer \(viewer\)  curl -i -H @\S+/users/some-viewer http://127\.0\.0\.1:\d+/$`,
-		`gatehouse token mint --sub NAME --role ROLE --aud gatehouse-up --dir `,
+		`gatehouse token mint --sub NAME --role ROLE --iss http://localhost/gatehouse-up --aud gatehouse-up --dir `,
 	} {
 		u.await(wanted)
 	}

@@ -141,7 +141,7 @@ func (s *stack) summary(broken bool) error {
 
 // mintCommand makes a token for somebody else.
 func (s *stack) mintCommand() string {
-	return fmt.Sprintf("gatehouse token mint --sub NAME --role ROLE --aud %s --dir %s", Audience, terminal.ShellWord(s.cfg.State))
+	return fmt.Sprintf("gatehouse token mint --sub NAME --role ROLE --iss %s --aud %s --dir %s", Issuer, Audience, terminal.ShellWord(s.cfg.State))
 }
 
 // row is a user with the command that asks as that user.
@@ -184,29 +184,33 @@ func (s *stack) tests() []*trial.Test {
 // examplePath is a path to show: of a route without parameters, else of a test, else the root.
 func (s *stack) examplePath(tests []*trial.Test) string {
 	best, least := "", 1<<20
+	consider := func(path string, more int) {
+		if w := plainness(path) + more; w < least {
+			best, least = path, w
+		}
+	}
 	for _, table := range s.gatehouse.Gate().View().Routes {
 		for _, r := range table.Routes() {
-			path, fixed := table.FixedPath(r)
-			if !fixed || !(r.Methods == nil || slices.Contains(r.Methods, http.MethodGet)) {
-				continue
-			}
-			weight := len(path)
-			if path == "/" || strings.Contains(path, ".") || slices.ContainsFunc([]string{"/docs", "/redoc", "/health", "/static", "/admin/jsi18n", "/favicon"}, func(p string) bool {
-				return strings.HasPrefix(path, p)
-			}) {
-				weight += 1000
-			}
-			if weight < least {
-				best, least = path, weight
+			if path, fixed := table.FixedPath(r); fixed && (r.Methods == nil || slices.Contains(r.Methods, http.MethodGet)) {
+				consider(path, 0)
 			}
 		}
 	}
 	for _, t := range tests {
-		if r := t.Request; best == "" && r.Method == http.MethodGet && !strings.HasPrefix(r.Path, "/static") {
-			best = r.Path
+		if t.Request.Method == http.MethodGet && strings.HasPrefix(t.Request.Path, "/") {
+			consider(t.Request.Path, 500)
 		}
 	}
 	return cmp.Or(best, "/")
+}
+
+// plainness is low for paths that say something about an application.
+func plainness(path string) int {
+	dull := []string{"/docs", "/redoc", "/openapi", "/health", "/static", "/admin/jsi18n", "/favicon"}
+	if path == "/" || strings.Contains(path, ".") || slices.ContainsFunc(dull, func(p string) bool { return strings.HasPrefix(path, p) }) {
+		return 1000 + len(path)
+	}
+	return len(path)
 }
 
 // renew makes new tokens before the old ones end, and shows users of roles that are new. It returns when ctx ends.

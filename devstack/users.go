@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,8 +22,8 @@ import (
 )
 
 const (
-	// Issuer is the name of the local issuer.
-	Issuer = mint.LocalIssuerName
+	// Issuer is the name of the local issuer: another one than that of gatehouse token mint, which a configuration may accept as well.
+	Issuer = "http://localhost/gatehouse-up"
 	// Audience is whom its tokens are for. Only gatehouse up accepts them.
 	Audience = "gatehouse-up"
 
@@ -68,13 +69,23 @@ func openUsers(state string, as *config.Config) (*users, error) {
 	return u, nil
 }
 
-// accept makes a configuration take the local issuer's tokens beside those that it takes.
+// accept makes a configuration take the local issuer's tokens beside those that it takes. Other local issuers whose keys are not made yet, as nobody has
+// wanted a token of theirs, are left out: serve would not start without them.
 func (u *users) accept(c *config.Config) {
-	c.Identity.JWT = slices.DeleteFunc(slices.Clone(c.Identity.JWT), func(j config.JWT) bool { return j.Issuer == Issuer })
+	c.Identity.JWT = slices.DeleteFunc(slices.Clone(c.Identity.JWT), isUnmade)
 	c.Identity.JWT = append(c.Identity.JWT, config.JWT{Issuer: Issuer, Audiences: []string{Audience}, Keys: config.Keys{File: u.issuer.Set()}})
 	if len(c.Directory.User.Issuers) > 0 {
 		c.Directory.User.Issuers = append(slices.Clone(c.Directory.User.Issuers), Issuer)
 	}
+}
+
+// isUnmade reports whether an issuer is a local one without keys.
+func isUnmade(j config.JWT) bool {
+	if !mint.IsLoopback(j.Issuer) || j.Keys.File == "" {
+		return false
+	}
+	_, err := os.Stat(j.Keys.File)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // find finds a user for each role that the directory, the tests and the policy know, and writes their tokens.

@@ -490,23 +490,37 @@ func (a *asker) touch(e edges) {
 // join adds the sets of relation r that contain n, or the set sub of n.
 func (a *asker) join(n number, r, sub relID, depth int) {
 	a.note(n)
-	sp := a.s.reverse(n).span(r, sub)
-	for x, ok := sp.next(a.now); ok && !a.partial; x, ok = sp.next(a.now) {
-		a.work--
-		if a.climbWork--; a.climbWork <= 0 || a.work <= 0 {
-			a.partial = true
-			return
+	e := a.s.reverse(n)
+	if e.hub == nil { // as below, without a span: most lists are short
+		from := makeEdge(r, sub, 0)
+		i, j := bounds(e.edges, from, beyond(from))
+		for ; i < j && !a.partial; i++ {
+			if e.at == nil || !expired(e.at[i], a.now) {
+				a.joinSet(member{r, uint16(depth), e.edges[i].other()})
+			}
 		}
-		m := member{r, uint16(depth), x}
-		if a.isIn(m) {
-			continue
-		}
-		if depth >= a.p.depth { // the object's own relation would exceed the depth by one
-			a.partial = true
-			return
-		}
-		a.add(m)
+		return
 	}
+	sp := e.span(r, sub)
+	for x, ok := sp.next(a.now); ok && !a.partial; x, ok = sp.next(a.now) {
+		a.joinSet(member{r, uint16(depth), x})
+	}
+}
+
+func (a *asker) joinSet(m member) {
+	a.work--
+	if a.climbWork--; a.climbWork <= 0 || a.work <= 0 {
+		a.partial = true
+		return
+	}
+	if a.isIn(m) {
+		return
+	}
+	if int(m.depth) >= a.p.depth { // the object's own relation would exceed the depth by one
+		a.partial = true
+		return
+	}
+	a.add(m)
 }
 
 // descend searches for the subject from the object downwards, through at most most sets.

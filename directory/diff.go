@@ -21,6 +21,8 @@ func Diff(from, to *Snapshot) iter.Seq[Change] {
 // diff calls yield for each change; was says whether what it sets existed before.
 func diff(from, to *Snapshot, yield func(c Change, was bool) bool) bool {
 	back, forth := newComparison(to, from), newComparison(from, to)
+	forth.compare()
+	back.alike = forth.alike
 	return forth.objects(func(n number, other number, ok bool) bool {
 		if ok {
 			return true
@@ -143,6 +145,7 @@ type comparison struct {
 	a, b  *Snapshot
 	types []typeID // types of a in b; 0: missing
 	rels  []relID
+	alike bitset // by page: its objects are the same in b, under the same numbers
 }
 
 func newComparison(a, b *Snapshot) *comparison {
@@ -165,15 +168,68 @@ func (r rows) at(n number) *page {
 	return r.page(n)
 }
 
-// unshared calls f for each object of a on a page that b does not share.
-func (c *comparison) unshared(f func(n number, p *page) bool) bool {
+// compare finds the pages that are alike: most of two that were loaded from files with few differences. Where the
+// names have other numbers, it finds none.
+func (c *comparison) compare() {
+	same := len(c.a.symbols.types) == len(c.b.symbols.types) && len(c.a.symbols.rels) == len(c.b.symbols.rels)
+	for i, t := range c.types {
+		same = same && int(t) == i
+	}
+	for i, r := range c.rels {
+		same = same && int(r) == i
+	}
+	if !same {
+		return
+	}
+	c.alike = make(bitset, len(c.a.rows)*rowSize/64)
+	each(len(c.a.rows), func(i int) {
+		for j, p := range c.a.rows[i] {
+			at := i<<rowBits | j
+			if q := c.b.rows.at(number(at) << pageBits); p != nil && (p == q || q != nil && p.sameObjects(q)) {
+				c.alike[at>>6] |= 1 << (at & 63)
+			}
+		}
+	})
+}
+
+func (c *comparison) isAlike(n number) bool { return c.alike.has(int(n >> pageBits)) }
+
+func (p *page) sameObjects(q *page) bool {
+	if p.used != q.used || p.records != q.records {
+		return false
+	}
+	for i := range p.starts {
+		if p.starts[i].record != q.starts[i].record {
+			return false
+		}
+	}
+	return true
+}
+
+// sameRelations reports whether the relations of two pages that are alike are to the same numbers. Hubs are not
+// looked at.
+func (p *page) sameRelations(q *page) bool {
+	if !slices.Equal(p.fwd, q.fwd) {
+		return false
+	}
+	for i := range p.starts {
+		if p.starts[i].fwd != q.starts[i].fwd || p.starts[i].fwd&isHub != 0 {
+			return false
+		}
+	}
+	return slices.Equal(side{p, false}.rest().at, side{q, false}.rest().at)
+}
+
+// unshared calls f for each object of a on a page that b does not share, and that is not skipped.
+func (c *comparison) unshared(skip func(first number, p, q *page) bool, f func(n number, p *page) bool) bool {
 	for i, row := range c.a.rows {
 		if i < len(c.b.rows) && c.b.rows[i] == row {
 			continue
 		}
 		for j, p := range row {
 			first := number(i<<rowBits|j) << pageBits
-			if p == nil || c.b.rows.at(first) == p {
+			q := c.b.rows.at(first)
+			if p == nil || q == p || q != nil && skip(first, p, q) {
 				continue
 			}
 			if !p.slots(func(slot number) bool { return f(first|slot, p) }) {
@@ -187,7 +243,7 @@ func (c *comparison) unshared(f func(n number, p *page) bool) bool {
 // find returns the number in b of an object of a.
 func (c *comparison) find(n number) (number, bool) {
 	p, q := c.a.rows.page(n), c.b.rows.at(n)
-	if p == q {
+	if p == q || c.isAlike(n) {
 		return n, true
 	}
 	t, id := p.record(n & (pageSize - 1)).head()
@@ -203,7 +259,8 @@ func (c *comparison) find(n number) (number, bool) {
 
 // objects calls f for each object of a that may differ, with its number in b.
 func (c *comparison) objects(f func(n, other number, ok bool) bool) bool {
-	return c.unshared(func(n number, p *page) bool {
+	alike := func(first number, _, _ *page) bool { return c.isAlike(first) }
+	return c.unshared(alike, func(n number, p *page) bool {
 		if _, id := p.record(n & (pageSize - 1)).head(); id == wildcard {
 			return true
 		}
@@ -215,7 +272,10 @@ func (c *comparison) objects(f func(n, other number, ok bool) bool) bool {
 // relations calls f for each relation of a that may differ: whether b lacks its object or subject, whether it exists
 // in b, and its expiry there.
 func (c *comparison) relations(f func(r Relation, missing, there bool, at int64) bool) bool {
-	return c.unshared(func(n number, p *page) bool {
+	same := func(first number, p, q *page) bool {
+		return c.isAlike(first) && p.sameRelations(q) && !slices.ContainsFunc(p.fwd, func(e edge) bool { return !c.isAlike(e.other()) })
+	}
+	return c.unshared(same, func(n number, p *page) bool {
 		mine, theirs := p.forward(n&(pageSize-1)), edges{}
 		other, known := c.find(n)
 		if known {

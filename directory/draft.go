@@ -266,8 +266,9 @@ func (h *draftHub) insert(c, i int, e edge, at int64) {
 	}
 	x := h.chunk(c)
 	x.insert(i, e, at)
+	x.first = x.edges[0]
 	if n := len(x.edges); n >= 2*h.size {
-		more := chunk{list: x.slice(n/2, n).clone(8)}
+		more := newChunk(x.slice(n/2, n).clone(8))
 		x.list = x.slice(0, n/2).clone(8)
 		h.chunks, h.own = slices.Insert(h.chunks, c+1, more), slices.Insert(h.own, c+1, true)
 	}
@@ -283,7 +284,10 @@ func (h *draftHub) remove(c, i int) {
 		h.drop(c)
 	case n < h.size/4 && c+1 < len(h.chunks) && n+len(h.chunks[c+1].edges) <= h.size:
 		x.add(h.chunks[c+1].list)
+		x.first = x.edges[0]
 		h.drop(c + 1)
+	default:
+		x.first = x.edges[0]
 	}
 }
 
@@ -302,6 +306,6 @@ func (h *draftHub) freeze() *hub {
 			*l = l.clone(0)
 		}
 	}
-	h.finish()
+	h.count()
 	return &h.hub
 }

@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"cmp"
 	"slices"
 )
 
@@ -15,12 +14,12 @@ const (
 type hub struct {
 	n      int
 	chunks []chunk
-	firsts []edge // of each chunk, to find it in few cache lines; nil in a draft
 }
 
 type chunk struct {
 	list
-	before int // number of edges in the previous chunks
+	first  edge // of the list, to find the chunk without reading others' lists
+	before int  // number of edges in the previous chunks
 }
 
 // newHub splits a list. It copies.
@@ -32,20 +31,13 @@ func newHub(l list) *hub {
 		if !part.expiring() {
 			part.at = nil
 		}
-		h.chunks = append(h.chunks, chunk{list: part.clone(0)})
+		h.chunks = append(h.chunks, newChunk(part.clone(0)))
 	}
-	h.finish()
+	h.count()
 	return h
 }
 
-// finish sets what depends on the chunks, when they no longer change.
-func (h *hub) finish() {
-	h.count()
-	h.firsts = make([]edge, len(h.chunks))
-	for i, c := range h.chunks {
-		h.firsts[i] = c.edges[0]
-	}
-}
+func newChunk(l list) chunk { return chunk{list: l, first: l.edges[0]} }
 
 func (h *hub) count() {
 	h.n = 0
@@ -66,10 +58,15 @@ func (h *hub) chunkOf(e edge) int {
 
 // chunkFrom is the first chunk whose first edge is not less than e, and whether it is e.
 func (h *hub) chunkFrom(e edge) (int, bool) {
-	if h.firsts != nil {
-		return slices.BinarySearch(h.firsts, e)
+	i, j := 0, len(h.chunks)
+	for i < j {
+		if m := int(uint(i+j) >> 1); h.chunks[m].first < e {
+			i = m + 1
+		} else {
+			j = m
+		}
 	}
-	return slices.BinarySearchFunc(h.chunks, e, func(c chunk, e edge) int { return cmp.Compare(c.edges[0], e) })
+	return i, i < len(h.chunks) && h.chunks[i].first == e
 }
 
 // search finds e: its chunk and index there.
@@ -108,9 +105,9 @@ func newTimes(times []edge) *hub {
 	}
 	h := &hub{}
 	for part := range slices.Chunk(times, timesChunk) {
-		h.chunks = append(h.chunks, chunk{list: list{edges: slices.Clone(part)}})
+		h.chunks = append(h.chunks, newChunk(list{edges: slices.Clone(part)}))
 	}
-	h.finish()
+	h.count()
 	return h
 }
 

@@ -296,6 +296,35 @@ func TestChangesAgainstModel(t *testing.T) {
 				diff(t, k.s, s)
 				diff(t, k.m.build(t), s)
 				diff(t, s, k.m.build(t))
+				loaded, err := read(write(t, k.s))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := diff(t, k.s, loaded) + diff(t, loaded, k.s); n != 0 {
+					t.Fatalf("%d differences of the same content, loaded", n)
+				}
+				diff(t, loaded, s)
+				diff(t, s, loaded)
+				next := k.m.clone() // two loads that differ a little
+				var batch []directory.Change
+				for range 1 + d.IntN(9) {
+					if c := d.change(); next.apply(c) {
+						batch = append(batch, c)
+					}
+				}
+				changed, err := loaded.Apply(batch)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n, want := diff(t, k.s, changed), k.m.differences(next); n != want {
+					t.Fatalf("%d differences, not %d", n, want)
+				}
+				if changed, err = read(write(t, changed)); err != nil {
+					t.Fatal(err)
+				}
+				if n, want := diff(t, loaded, changed)+diff(t, k.s, changed), 2*k.m.differences(next); n != want {
+					t.Fatalf("%d differences, not %d, loaded", n, want)
+				}
 			}
 			if n := diff(t, s, m.build(t)); n != 0 {
 				t.Fatalf("%d differences of the same content", n)

@@ -345,16 +345,21 @@ func (e edges) all() span { return e.between(0, math.MaxUint64) }
 // span is the edges with this relation and this subject relation.
 func (e edges) span(rel, sub relID) span {
 	from := makeEdge(rel, sub, 0)
-	return e.between(from, from+1<<32)
+	return e.between(from, beyond(from))
+}
+
+// beyond is after all edges with the relation and subject relation of from.
+func beyond(from edge) edge {
+	if until := from + 1<<32; until > from {
+		return until
+	}
+	return math.MaxUint64
 }
 
 // linear is up to how many edges a linear search is faster.
 const linear = 16
 
 func (e edges) between(from, until edge) span {
-	if until < from { // beyond the last relation
-		until = math.MaxUint64
-	}
 	if e.hub == nil {
 		i, j := bounds(e.edges, from, until)
 		return span{list: e.slice(i, j), left: j - i}

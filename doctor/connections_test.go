@@ -28,7 +28,7 @@ func (h *house) keepalive(t *testing.T, bad, good doors) {
 		}
 	}
 	h.stalls.stall()
-	for deadline := time.Now().Add(20 * time.Second); good.ask("main", "GET /public") != "app /public"; {
+	for deadline := time.Now().Add(time.Minute); good.ask("main", "GET /public") != "app /public"; {
 		if time.Now().After(deadline) {
 			t.Fatal("mended: no new connection is made")
 		}
@@ -74,7 +74,7 @@ func (h *house) breakers(t *testing.T, bad, good doors) {
 			_, _ = fmt.Sscan(value, &n)
 			return n
 		}
-		for deadline := time.Now().Add(30 * time.Second); int(answered.Load())+waiting() < many; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); int(answered.Load())+waiting() < many; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Errorf("%d answered, %d wait", answered.Load(), waiting())
 				break
@@ -158,7 +158,7 @@ func (s *stage) alone(t *testing.T, text string, see func(admin int) string) str
 		t.Fatal(err)
 	}
 	defer func() { cancel(); _ = process.Wait() }()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		at, err := os.ReadFile(addresses)
 		port := 0
 		if err == nil && len(at) > 0 {

@@ -536,7 +536,7 @@ func (d doors) dial(listener string) net.Conn {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 

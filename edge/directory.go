@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatehouse/config"
+	"gatehouse/control/follow"
 	"gatehouse/directory"
 	"gatehouse/directory/journal"
 	"gatehouse/gate"
@@ -31,7 +32,12 @@ type directorySource struct {
 	before *directorySource // the previous source of the same files, whose directory is in use; nil once taken over
 	status atomic.Pointer[DirectoryStatus]
 	failed atomic.Uint64  // failed loads
-	store  *journal.Store // of a writable directory (writable.go); nil: it comes from files, or could not be opened
+	store  *journal.Store // of a writable directory (writable.go); nil: it comes from elsewhere, or could not be opened
+
+	follower *follow.Follower // of a directory of control (control.go); nil: it comes from elsewhere, or could not be opened
+	version  string           // of this process, for control
+	readOnly bool             // a tool reads the copy of what control sent
+	others   func() []string  // what does not work besides the directory; set before run
 
 	load                   func(context.Context, directoryConfig) (*directory.Snapshot, error)
 	lookWithin, loadWithin time.Duration
@@ -51,7 +57,8 @@ type directorySource struct {
 // directoryConfig is what a source is made of.
 type directoryConfig struct {
 	File, Manifest string
-	Writable       string // the folder of a writable directory; "": the directory comes from files
+	Writable       string        // the folder of a writable directory; "": the directory comes from elsewhere
+	Control        controlConfig // zero: the directory comes from elsewhere
 	Limits         directory.Limits
 	MaxAge         time.Duration
 	Withdraw       bool // withdraw the directory after MaxAge
@@ -59,18 +66,19 @@ type directoryConfig struct {
 
 // DirectoryStatus is the directory's part of the status page.
 type DirectoryStatus struct {
-	File      string    `json:"file,omitempty"`
-	Writable  bool      `json:"writable,omitempty"`
-	Loaded    bool      `json:"loaded"`
-	Revision  uint64    `json:"revision"`
-	Digest    string    `json:"digest,omitempty"`
-	Objects   int       `json:"objects"`
-	Relations int       `json:"relations"`
-	Bytes     int64     `json:"bytes"`
-	Copy      bool      `json:"copy,omitempty"`    // it is the copy kept by an earlier process
-	Expired   bool      `json:"expired,omitempty"` // it is older than max_age
-	Failing   time.Time `json:"failing_since,omitzero"`
-	Error     string    `json:"error,omitempty"`
+	File      string         `json:"file,omitempty"`
+	Writable  bool           `json:"writable,omitempty"`
+	Loaded    bool           `json:"loaded"`
+	Revision  uint64         `json:"revision"`
+	Digest    string         `json:"digest,omitempty"`
+	Objects   int            `json:"objects"`
+	Relations int            `json:"relations"`
+	Bytes     int64          `json:"bytes"`
+	Copy      bool           `json:"copy,omitempty"` // it is the copy kept by an earlier process
+	Control   *follow.Status `json:"control,omitempty"`
+	Expired   bool           `json:"expired,omitempty"` // it is older than max_age
+	Failing   time.Time      `json:"failing_since,omitzero"`
+	Error     string         `json:"error,omitempty"`
 
 	Change *DirectoryChange `json:"change,omitempty"` // the most recent; nil: none since the process started
 
@@ -97,10 +105,13 @@ func newDirectorySource(c *config.Config, logger *zap.Logger, before *directoryS
 	if d.Writable {
 		return s.writable(c.DirectoryDir(), before)
 	}
+	if d.Control {
+		return s.control(c, before)
+	}
 	if c.StateDir != "" {
 		s.kept = newKeptDirectory(filepath.Join(c.StateDir, "directory"), d.File, logger)
 	}
-	if before != nil && before.cfg.Writable == "" && before.cfg.File == d.File && before.cfg.Manifest == d.Manifest {
+	if before != nil && before.cfg.Writable == "" && before.cfg.Control == (controlConfig{}) && before.cfg.File == d.File && before.cfg.Manifest == d.Manifest {
 		s.before = before
 		s.status.Store(before.status.Load())
 		return s
@@ -117,6 +128,9 @@ func (s *directorySource) start(ctx context.Context, revision uint64) error {
 	}
 	if s.cfg.Writable != "" {
 		return s.loadWritable(ctx, revision)
+	}
+	if s.cfg.Control.URL != "" {
+		return s.loadControl()
 	}
 	known := s.kept.head()
 	revision = max(revision, known.Revision)
@@ -204,6 +218,10 @@ func (s *directorySource) takeOver() {
 func (s *directorySource) run(ctx context.Context, publish func(*directory.Snapshot) error) {
 	if s.cfg.Writable != "" {
 		s.runWritable(ctx, publish)
+		return
+	}
+	if s.cfg.Control.URL != "" {
+		s.runControl(ctx, publish)
 		return
 	}
 	watcher := watch.New(watch.Config{Targets: s.targets(), Logger: s.logger})
@@ -387,6 +405,9 @@ func (s *directorySource) expire(publish func(*directory.Snapshot) error) {
 // report logs the state of the source.
 func (s *directorySource) report() {
 	out := &DirectoryStatus{Change: s.last, File: s.cfg.File, Writable: s.cfg.Writable != "", Copy: s.copied, Expired: s.expired, Failing: s.failing, Error: s.problem}
+	if s.follower != nil {
+		out.Control = s.follower.Status()
+	}
 	if s.current != nil {
 		stats := s.current.Stats()
 		out.Loaded, out.Revision, out.Digest = true, s.current.Revision(), s.current.Digest()
@@ -407,6 +428,8 @@ func (s *directorySource) degraded() (list []string) {
 	switch {
 	case is.Writable:
 		list = append(list, s.degradedWritable()...)
+	case s.cfg.Control.URL != "":
+		list = append(list, s.degradedControl(is)...)
 	case is.Error == "":
 	case !is.Loaded:
 		list = append(list, fmt.Sprintf("directory: %s cannot be used, and nothing is decided without it: %s", is.File, is.Error))
@@ -449,6 +472,9 @@ func (s *directorySource) Collect(out chan<- prometheus.Metric) {
 		failing = s.now().Sub(is.Failing).Seconds()
 	}
 	out <- prometheus.MustNewConstMetric(directoryFailures, prometheus.CounterValue, float64(s.failed.Load()))
+	if s.follower != nil {
+		s.collectControl(out, s.follower.Status())
+	}
 	for desc, value := range map[*prometheus.Desc]float64{directoryRevision: float64(is.Revision), directoryObjects: float64(is.Objects),
 		directoryRelations: float64(is.Relations), directoryBytes: float64(is.Bytes), directoryFailing: failing, directoryExpired: expired} {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)

@@ -98,7 +98,7 @@ func answer(n *Node) string {
 func (p *place) eventually(what string, ask func() error) {
 	p.Helper()
 	var err error
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if err = ask(); err == nil {
 			return
 		}

@@ -148,7 +148,7 @@ func (s *directorySource) firstLoad(ctx context.Context) (loadOutcome, error) {
 
 // broken reports whether the first load failed by what is in the files: they are there, and stay as they are until somebody changes them.
 func (s *directorySource) broken(err error) bool {
-	return err != nil && s.cfg.Writable == "" && s.attempt == nil && !errors.Is(err, errChanging) && !errors.Is(err, context.Canceled)
+	return err != nil && s.cfg.Writable == "" && s.cfg.Control == (controlConfig{}) && s.attempt == nil && !errors.Is(err, errChanging) && !errors.Is(err, context.Canceled)
 }
 
 // loadFiles reads the files.

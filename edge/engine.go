@@ -20,6 +20,7 @@ import (
 	"gatehouse/panics"
 	"gatehouse/policy"
 	"gatehouse/routes"
+	"gatehouse/terminal"
 	"gatehouse/upstream"
 )
 
@@ -95,7 +96,7 @@ func newEngine(ctx context.Context, c Config, before *engine) (e *engine, policy
 		found.Add(at, table.read(logger))
 		e.routes = append(e.routes, table)
 	}
-	e.loadDirectory(ctx, cfg, before)
+	e.loadDirectory(ctx, c, before)
 	if cfg.Identity.Required && !cfg.Identity.Configured() {
 		found.Add("identity.required", config.Wrong("identity.required", "no credential is configured, so every request would be denied"))
 	}
@@ -129,7 +130,7 @@ type ConfigError struct {
 }
 
 func (e *ConfigError) Error() string {
-	return fmt.Sprintf("the configuration has %d problem(s), %s:\n%v", len(e.Problems), e.Outcome, errors.Join(e.Problems...))
+	return fmt.Sprintf("the configuration has %s, %s:\n%v", terminal.Count(len(e.Problems), "problem"), e.Outcome, errors.Join(e.Problems...))
 }
 func (e *ConfigError) Unwrap() []error { return e.Problems }
 
@@ -175,7 +176,8 @@ func (e *engine) newBundles(with Config, before *engine) (*bundles.Manager, erro
 }
 
 // loadDirectory loads the directory. A failure is not a problem of the configuration: it is kept in directoryErr.
-func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *engine) {
+func (e *engine) loadDirectory(ctx context.Context, with Config, before *engine) {
+	c := with.Config
 	var old *directorySource
 	revision := uint64(0)
 	if before != nil && before.directory != nil {
@@ -184,11 +186,15 @@ func (e *engine) loadDirectory(ctx context.Context, c *config.Config, before *en
 	if e.directory = newDirectorySource(c, e.logger, old); e.directory == nil {
 		return
 	}
+	e.directory.version, e.directory.others = with.Version, e.othersDegraded
 	e.metrics.MustRegister(e.directory)
 	if err := e.directory.start(ctx, revision); err != nil {
 		key := "directory.file"
-		if c.Directory.Writable {
+		switch {
+		case c.Directory.Writable:
 			key = "directory.writable"
+		case c.Directory.Control:
+			key = "directory.control"
 		}
 		e.directoryErr = config.Wrong(key, "%w", err)
 	}

@@ -30,6 +30,8 @@ type Config struct {
 	Config *config.Config
 	Found  *config.Problems // problems of the configuration so far; New adds its own
 	Gate   gate.Config      // its Logger is also the node's
+	// Version of this process, for the control plane.
+	Version string
 
 	// Failed is called, from any goroutine, on a fatal error: the process should end. Default: it is logged.
 	Failed func(error)

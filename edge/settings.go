@@ -95,7 +95,7 @@ func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer
 	}
 	out := bundles.Config{Logger: logger, Registerer: r, Publish: publish, TestTimeout: time.Duration(c.Policy.Tests.Timeout), SkipTests: c.Policy.Tests.Off,
 		Keep: keep, KeepBytes: int64(c.Policy.KeepSize),
-		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders, Directory: c.Directory.File != "",
+		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders, Directory: c.Directory.Configured(),
 			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
 				HTTPSendCache: int64(c.Policy.Capabilities.HTTPSend.Cache),
 				NetLookup:     c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}

@@ -36,7 +36,7 @@ static_resources:
                 http_filters: [
                   {name: envoy.filters.http.ext_authz, typed_config: {
                     "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz,
-                    transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: gatehouse}, timeout: 5s}}},
+                    transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: gatehouse}, timeout: 60s}}},
                   {name: envoy.filters.http.router, typed_config: {
                     "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}
 {{- end}}

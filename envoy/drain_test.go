@@ -110,7 +110,7 @@ func awaitHealth(t *testing.T, s *sandbox.Sandbox, port int, healthy bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
 		resp, err := http.Get(s.EnvoyAdminURL + "/clusters")
 		if err != nil {
 			t.Fatal(err)

@@ -126,7 +126,7 @@ func TestFirstApp(t *testing.T) {
 			deny := time.Since(began)
 			edit(t, filepath.Join(dir, app.rule), app.line)
 			for u.status(ann) != 200 {
-				if time.Since(began) > 2*patience {
+				if time.Since(began) > 2*hangGuard {
 					t.Fatalf("%s is never allowed:\n%s", ann, u.printed())
 				}
 			}
@@ -263,7 +263,7 @@ func (u *upProcess) printed() string {
 func (u *upProcess) await(pattern string) []string {
 	u.t.Helper()
 	wanted := regexp.MustCompile(pattern)
-	deadline := time.After(2 * patience)
+	deadline := time.After(2 * hangGuard)
 	for {
 		if m := wanted.FindStringSubmatch(u.printed()); m != nil {
 			return m

@@ -84,7 +84,7 @@ func askRaw(t *testing.T, address, method, target string, headers ...string) san
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	head := method + " " + target + " HTTP/1.1\r\nConnection: close\r\nHost: orders.example.com\r\n"
 	for _, h := range headers {
 		head += h + "\r\n"

@@ -196,7 +196,7 @@ type askers struct {
 func startAskers(t *testing.T, url string) *askers {
 	l := &askers{done: make(chan struct{}), told: map[string]bool{}}
 	l.cond = sync.NewCond(&l.mu)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: patience}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: hangGuard}
 	for i := range 4 {
 		l.wait.Go(func() { l.ask(client, url+[]string{"/allowed", "/denied"}[i%2]) })
 	}
@@ -257,7 +257,7 @@ func awaitEmptySpool(t *testing.T, status string) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(5 * patience); ; {
+	for deadline := time.After(5 * hangGuard); ; {
 		var page struct {
 			Log struct {
 				Spool struct {

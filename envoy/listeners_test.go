@@ -51,7 +51,7 @@ static_resources:
                   {name: envoy.filters.http.ext_authz, typed_config: {
                     "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz,
                     transport_api_version: V3, {{with $d.Filter}}{{.}},{{end}}
-                    grpc_service: {envoy_grpc: {cluster_name: gatehouse-{{$i}}}, timeout: 5s}}},
+                    grpc_service: {envoy_grpc: {cluster_name: gatehouse-{{$i}}}, timeout: 60s}}},
                   {name: envoy.filters.http.router, typed_config: {
                     "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}
 {{- end}}
@@ -223,7 +223,7 @@ func send(t *testing.T, port int, request string) verdict {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	written := make(chan struct{})

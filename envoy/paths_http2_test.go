@@ -31,7 +31,7 @@ func sendHTTP2(t *testing.T, port int, path, token string) verdict {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	var block bytes.Buffer

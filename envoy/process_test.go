@@ -38,7 +38,7 @@ func demoProcess(t *testing.T) (demo *exec.Cmd, envoy string) {
 // gone waits until nobody listens on address any more.
 func gone(t *testing.T, address string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)

@@ -183,7 +183,7 @@ func (b *browser) get(t *testing.T, address, stop string) page {
 // walk asks and follows redirects until there is a page, or until it is sent to an address that begins with stop.
 func (b *browser) walk(t *testing.T, method, address string, form url.Values, stop string) page {
 	t.Helper()
-	client := &http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for range 20 {
 		req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(form.Encode()))
 		if err != nil {

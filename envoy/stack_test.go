@@ -102,7 +102,7 @@ func (s *stack) awaitLog(t *testing.T, seen int, text string) string {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(patience)
+	deadline := time.After(hangGuard)
 	for {
 		for line := range strings.Lines(s.gatehouse.Log()[seen:]) {
 			if contains(line, text) && strings.HasSuffix(line, "\n") {
@@ -112,7 +112,7 @@ func (s *stack) awaitLog(t *testing.T, seen int, text string) string {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("gatehouse did not log %q within %v", text, patience)
+			t.Fatalf("gatehouse did not log %q within %v", text, hangGuard)
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (s *stack) awaitAnswer(t *testing.T, request, host, want string, headers ..
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(patience)
+	deadline := time.After(hangGuard)
 	for {
 		got := s.say(t, request, host, headers...)
 		if got.String() == want {
@@ -131,7 +131,7 @@ func (s *stack) awaitAnswer(t *testing.T, request, host, want string, headers ..
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%s: %s after %v, want %s: %s", request, got, patience, want, got.Body)
+			t.Fatalf("%s: %s after %v, want %s: %s", request, got, hangGuard, want, got.Body)
 		}
 	}
 }

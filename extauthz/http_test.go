@@ -103,7 +103,7 @@ func (p proxy) raw(t *testing.T, method, request string) answer {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	wrote := make(chan struct{})
 	go func() {
 		defer close(wrote)
@@ -175,11 +175,14 @@ func TestHTTPOutcomes(t *testing.T) {
 		allow := {"allowed": input.parsed_body.open} if first == "body"
 		allow if { first == "slow"; count([1 | some a in numbers.range(1, 3000); some b in numbers.range(1, 3000); a == b + 5000]) == 0 }`
 	s := settings()
-	s.Timeout = 200 * time.Millisecond
+	s.Timeout = time.Minute
+	hurried := *s
+	hurried.Timeout = 200 * time.Millisecond
 	s.Bypass = []gate.Bypass{{Method: "GET", Path: "/healthz"}}
-	served := map[extauthz.Proxy]proxy{}
+	served, slow := map[extauthz.Proxy]proxy{}, map[extauthz.Proxy]proxy{}
 	for _, kind := range proxies {
 		served[kind] = serveHTTP(t, extauthz.HTTPConfig{Proxy: kind}, with(t, s, rego))
+		slow[kind] = serveHTTP(t, extauthz.HTTPConfig{Proxy: kind}, with(t, &hurried, rego))
 	}
 	for _, c := range []struct {
 		path, headers       string
@@ -228,7 +231,11 @@ func TestHTTPOutcomes(t *testing.T) {
 			if c.path == "*" {
 				method = "OPTIONS"
 			}
-			got := served[kind].ask(t, method, c.path, headers...)
+			p := served[kind]
+			if c.path == "/slow" {
+				p = slow[kind]
+			}
+			got := p.ask(t, method, c.path, headers...)
 			reason := c.reason
 			if want == http.StatusNotModified {
 				reason = ""

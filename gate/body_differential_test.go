@@ -375,7 +375,7 @@ func startReader(t *testing.T, framework string) *reader {
 	}
 	t.Cleanup(func() {
 		in.Close()
-		timer := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 		defer timer.Stop()
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%s: %v\n%s", framework, err, stderr.String())

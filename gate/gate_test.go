@@ -233,21 +233,25 @@ b := "%d"`, n, n))
 func TestEveryExitIsLoggedOnce(t *testing.T) {
 	log, written := gatetest.Log(t)
 	s := settings()
-	s.Log, s.Timeout = log, 20*time.Millisecond
+	s.Log, s.Timeout = log, time.Minute
 	s.Bypass = []gate.Bypass{{Method: "GET", Path: "/healthz"}}
-	g := open(t, s, compile(t, `package envoy.authz
+	policy := compile(t, `package envoy.authz
 p := input.parsed_path[0]
 allow := true if p == "allow"
 allow := false if p == "deny"
 allow := 7 if p == "error"
 allow := count([1 | some i in range; some j in range; some k in range; i + j + k == 0]) > 0 if p == "slow"
-range := numbers.range(1, 3000)`))
+range := numbers.range(1, 3000)`)
+	hurried := *s
+	hurried.Timeout = 20 * time.Millisecond
+	g, short := open(t, s, policy), open(t, &hurried, policy)
 	want := map[string]string{}
 	for path, verdict := range map[string]string{"/allow": "allow ", "/deny": "deny denied", "/none": "deny no_decision", "/error": "deny policy_error",
-		"/slow": "deny timeout", "/a//b": "deny bad_request", "/healthz": "allow bypass"} {
+		"/a//b": "deny bad_request", "/healthz": "allow bypass"} {
 		answer := g.Check(t.Context(), get(path))
 		want[answer.DecisionID] = verdict
 	}
+	want[short.Check(t.Context(), get("/slow")).DecisionID] = "deny timeout"
 	malformed := get("/allow")
 	malformed.Malformed = fmt.Errorf("it does not parse")
 	want[g.Check(t.Context(), malformed).DecisionID] = "deny bad_request"

@@ -329,7 +329,7 @@ func TestMemoIsChecked(t *testing.T) {
 	}
 	until := func(what string, done func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("never %s: %+v", what, g.MemoStatus())
 			}

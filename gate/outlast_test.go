@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,10 @@ func TestNothingOutlastsTheDeadline(t *testing.T) {
 				defer bounds.Occupy()()
 			}
 			s := settings()
-			s.Timeout = 50 * time.Millisecond
+			s.Timeout = time.Minute // of a busy machine
+			if slices.Contains(c.want, gate.Timeout) {
+				s.Timeout = 50 * time.Millisecond
+			}
 			g := open(t, s, compile(t, "package envoy.authz\nallow if { "+c.rule+" }"))
 			answer := g.Check(context.Background(), body(c.body))
 			for _, reason := range c.want {

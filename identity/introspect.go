@@ -265,7 +265,7 @@ func (in *introspector) identify(ctx context.Context, auth *clientAuth, tok cred
 	if !running {
 		f = &flight{done: make(chan struct{}), err: errAskingFailed} // should the question panic
 		in.flights[sum] = f
-		go in.runFlight(f, auth, credential.Token{Raw: strings.Clone(tok.Raw)}, sum) // goroutine: fly recovers
+		go in.runFlight(f, auth, credential.Token{Raw: strings.Clone(tok.Raw)}, sum) // goroutine: runFlight recovers
 	}
 	in.mu.Unlock()
 	limit := in.Timeout + time.Second // the question itself ends before

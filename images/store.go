@@ -173,7 +173,7 @@ func find(index *ocispec.Index, name string) (ocispec.Descriptor, error) {
 			return d, nil
 		}
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: there is no image %s in the local store: gatehouse bundle images lists them", ErrNotFound, full)
+	return ocispec.Descriptor{}, &noImageError{"there is no image " + full + " in the local store: gatehouse bundle images lists them"}
 }
 
 // image reads an image whole and verifies it.
@@ -363,9 +363,18 @@ func (s *Store) lock(flags, how int) (unlock func(), err error) {
 	}
 }
 
+// noImageError is ErrNotFound in words.
+type noImageError struct{ text string }
+
+func (e *noImageError) Error() string { return e.text }
+func (e *noImageError) Unwrap() error { return ErrNotFound }
+
 func (s *Store) wrap(err error) error {
 	if err == nil {
 		return nil
+	}
+	if _, ok := errors.AsType[*noImageError](err); ok {
+		return err
 	}
 	return fmt.Errorf("image store %s: %w", s.dir, err)
 }

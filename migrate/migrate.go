@@ -439,7 +439,7 @@ func problemPlace(p bundle.Problem, dirs map[string]string) string {
 func writeNew(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already\nremove it, or give another name with -o", path)
+		return fmt.Errorf("%s exists already\nremove it, or give another name with --out", path)
 	}
 	if err != nil {
 		return fmt.Errorf("writing the result: %w", err)

@@ -47,8 +47,24 @@ func Compile(ctx context.Context, cfg Config, bundles []*bundle.Bundle) (s *Snap
 	return c.snapshot, nil
 }
 
+// Strict compiles all bundles in OPA's strict mode and returns what only that mode refuses: variables and imports that nothing uses, deprecated
+// built-ins. A policy that does not compile at all is an error. For tools.
+func Strict(ctx context.Context, cfg Config, bundles []*bundle.Bundle) (bundle.Problems, error) {
+	if _, err := Compile(ctx, cfg, bundles); err != nil {
+		return nil, err
+	}
+	c := &compilation{cfg: cfg, bundles: bundles, snapshot: &Snapshot{}, strict: true}
+	for _, step := range []func(context.Context){c.prepare, c.load, c.compile} {
+		if step(ctx); len(c.problems) > 0 {
+			return c.problems, nil
+		}
+	}
+	return nil, ctx.Err()
+}
+
 type compilation struct {
 	cfg      Config
+	strict   bool // OPA's strict mode
 	bundles  []*bundle.Bundle
 	decision ast.Ref
 	files    map[string]source // by module's location
@@ -163,6 +179,7 @@ func (c *compilation) compile(ctx context.Context) {
 	s.compiler = ast.NewCompiler().
 		WithCapabilities(c.cfg.Capabilities.compiler()).
 		WithEnablePrintStatements(false).
+		WithStrict(c.strict).
 		WithPathConflictsCheck(storage.NonEmpty(ctx, s.store, s.txn)).
 		SetErrorLimit(bundle.MaxProblems)
 	s.compiler.Compile(modules)

@@ -169,7 +169,7 @@ func TestSmallDeltaOfLargeData(t *testing.T) {
 	if _, err := b.Patch(nil, []byte(`{"data":[`+ops.String()[1:]+`]}`)); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 5*time.Second { // about 40 ms; with a copy per operation it takes minutes
+	if took := time.Since(began); took > time.Minute { // about 40 ms; with a copy per operation it takes minutes
 		t.Errorf("the delta took %v", took)
 	}
 }

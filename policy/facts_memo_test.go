@@ -397,16 +397,20 @@ func TestSlowDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := 0
+	asked, limit := 0, time.Millisecond
 	facts := policy.Facts{Directory: answers(func(string, []rego.Value, time.Time) (rego.Value, error) {
 		asked++
-		for begun := time.Now(); time.Since(begun) < 2*time.Millisecond; {
+		for began := time.Now(); time.Since(began) <= limit; { // until the time is up
 			continue
 		}
 		return rego.Bool(false), nil
 	})}
-	if d, err := e.DecideWithin(t.Context(), time.Millisecond, value(t, `{}`), facts, noon); d.Allowed || !errors.Is(err, context.DeadlineExceeded) || asked != 1 {
-		t.Errorf("allowed %v after %d questions, error %v", d.Allowed, asked, err)
+	for asked == 0 { // a busy machine may need longer to come to the first question
+		limit *= 2
+		d, err := e.DecideWithin(t.Context(), limit, value(t, `{}`), facts, noon)
+		if d.Allowed || !errors.Is(err, context.DeadlineExceeded) || asked > 1 {
+			t.Fatalf("allowed %v after %d questions, error %v", d.Allowed, asked, err)
+		}
 	}
 }
 

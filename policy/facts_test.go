@@ -51,7 +51,7 @@ func TestFacts(t *testing.T) {
 		"DecideWithin": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			return entry.DecideWithin(t.Context(), time.Minute, v, f, noon)
 		},
-		"DecideApart": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
+		"DecideIsolated": func(v rego.Value, f policy.Facts) (policy.Decision, error) {
 			return entry.DecideIsolated(t.Context(), time.Minute, v, f, noon)
 		},
 		"Key.Decide": func(v rego.Value, f policy.Facts) (policy.Decision, error) {

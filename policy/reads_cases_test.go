@@ -177,7 +177,7 @@ func outcome(t *testing.T, s *policy.Snapshot, input map[string]any) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	d, err := s.Decide(ctx, v, noon)
 	switch {

@@ -244,7 +244,7 @@ func startOracle(t *testing.T, kind, module string) *oracle {
 	}
 	t.Cleanup(func() {
 		in.Close()
-		timer := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 		defer timer.Stop()
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("oracle: %v\n%s", err, stderr.String())

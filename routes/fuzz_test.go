@@ -42,7 +42,7 @@ func FuzzParse(f *testing.F) {
 				}
 			}
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 30*time.Second {
 			t.Fatalf("%s", took)
 		}
 	})
@@ -72,7 +72,7 @@ func FuzzMatch(f *testing.F) {
 			if diff := cmp.Diff(slow, fast); diff != "" {
 				t.Fatalf("%s %q: %s", framework, path, diff)
 			}
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Fatalf("%s %q: %s", framework, path, took)
 			}
 		}

@@ -39,7 +39,7 @@ func TestImportPythonSaysWhatFailed(t *testing.T) {
 		{routes.Flask, "flask_app:app", "/no/such/python", []string{`starting "/no/such/python"`}},
 		{"rails", "app", "", []string{`no Python framework`}},
 	} {
-		app := importer.PythonApp{Framework: c.framework, Target: c.target, Python: python(t), Dir: apps(t), Timeout: 30 * time.Second}
+		app := importer.PythonApp{Framework: c.framework, Target: c.target, Python: python(t), Dir: apps(t), Timeout: time.Minute}
 		if c.python != "" {
 			app.Python = c.python
 		}
@@ -78,7 +78,7 @@ func TestImportPythonWithoutTheFramework(t *testing.T) {
 
 func TestImportPythonDoesNotServe(t *testing.T) {
 	table, notices, err := importer.Python(t.Context(), importer.PythonApp{
-		Framework: routes.Flask, Target: "aserto_app:app", Python: python(t), Dir: apps(t), Timeout: 30 * time.Second,
+		Framework: routes.Flask, Target: "aserto_app:app", Python: python(t), Dir: apps(t), Timeout: time.Minute,
 	})
 	if err != nil || len(notices) > 0 {
 		t.Fatal(err, notices)

@@ -127,7 +127,7 @@ func New(ctx context.Context, with Config) (_ *Server, err error) {
 	traces, s.flushTraces, err = buildTraces(ctx, cfg.Traces, with.Version)
 	found.Add("traces", err)
 	found.Add("listen", ValidateListen(cfg.Listen))
-	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, RefuseBroken: !with.WaitForPolicy, Smoke: with.Smoke,
+	s.node, err = edge.New(ctx, edge.Config{Config: cfg, Found: found, Failed: s.failed, Busy: s.cores.begin, RefuseBroken: !with.WaitForPolicy, Smoke: with.Smoke, Version: with.Version,
 		Gate: gate.Config{Logger: s.logger, Traces: traces, Registerer: s.registry, OnPublish: s.published}})
 	if err != nil {
 		return nil, err

@@ -245,7 +245,7 @@ func all[T any](stream grpc.ServerStreamingClient[T], err error) (out []*T, _ er
 // logged are the decisions on record, once there are n.
 func (s *service) logged(n int) (lines []map[string]any) {
 	s.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		raw, err := os.ReadFile(filepath.Join(s.dir, "decisions.log"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.Fatal(err)

@@ -124,8 +124,12 @@ func (w *Watcher) LookAgain(i int, after time.Duration) {
 	}
 }
 
-// Run watches until ctx ends. Where watching fails it polls, and logs that. One Run at a time.
+// Run watches until ctx ends. Where watching fails it polls, and logs that. One Run at a time. Without targets it only waits.
 func (w *Watcher) Run(ctx context.Context) {
+	if len(w.targets) == 0 {
+		<-ctx.Done()
+		return
+	}
 	w.watched, w.warned = map[string]fs.FileInfo{}, false
 	var err error
 	if w.events, err = w.open(); err != nil {

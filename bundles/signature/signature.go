@@ -267,13 +267,19 @@ func (v *Verification) token(content []byte, now time.Time) (*signed, error) {
 	payload := &signed{}
 	var used Key
 	parser := jwt.NewParser(jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithStrictDecoding())
-	_, err := parser.ParseWithClaims(file.Signatures[0], payload, func(t *jwt.Token) (any, error) {
-		var err error
+	var keyErr error // the library's own text would be about its function for keys
+	_, err := parser.ParseWithClaims(file.Signatures[0], payload, func(t *jwt.Token) (key any, err error) {
+		defer func() { keyErr = err }()
 		if used, err = v.key(t, payload); err != nil {
 			return nil, err
 		}
 		return used.load(false)
 	})
+	if keyErr != nil {
+		err = keyErr
+	} else if errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+		return nil, fmt.Errorf("the signature is invalid: verification error: it was not made with the other half of key %q, or what it covers was changed", used.ID)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the signature is not accepted: %w", err)
 	}

@@ -32,7 +32,7 @@ func TestBundleScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
+			"exits": collectErrors(t).exits,
 			"registry": func(ts *testscript.TestScript, _ bool, args []string) {
 				var o exchange.Options
 				if len(args) > 0 && args[0] == "tls" {

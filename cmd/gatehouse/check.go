@@ -76,7 +76,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 func checkArguments(args []string) error {
 	const hint = "\ntry: gatehouse check GET /orders/17 --as u1 --role viewer"
 	if len(args) != 2 {
-		return fmt.Errorf("give a method and a path, not %d arguments%s", len(args), hint)
+		return fmt.Errorf("give a method and a path, not %s%s", terminal.Count(len(args), "argument"), hint)
 	}
 	if meant, ok := trial.IsMethod(args[0]); meant != "" {
 		return fmt.Errorf("%q is no method: %s is written like this", args[0], meant)
@@ -120,7 +120,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if f.output.json() {
 		return &answer, terminal.JSON(c.OutOrStdout()).Encode(resultOf(a, &answer, why))
 	}
-	if err := printAnswer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
+	if err := report.Answer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
 		return &answer, err
 	}
 	return &answer, report.Explanation(c.OutOrStdout(), why)
@@ -182,97 +182,15 @@ func readClaims(file string) (map[string]any, error) {
 	d.UseNumber()
 	var claims map[string]any
 	if err := d.Decode(&claims); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return nil, fmt.Errorf("%s holds no JSON object but a JSON %s", file, wrong.Value)
+		}
 		return nil, fmt.Errorf("%s holds no JSON object: %w", file, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) || claims == nil {
 		return nil, fmt.Errorf("%s holds no JSON object, or something behind it", file)
 	}
 	return claims, nil
-}
-
-// printAnswer tells people what was decided and how.
-func printAnswer(w io.Writer, a *trial.Request, answer *gate.Answer, caller string) error {
-	var b strings.Builder
-	line := func(key, format string, args ...any) {
-		if text := fmt.Sprintf(format, terminal.VisibleArgs(args)...); text != "" {
-			fmt.Fprintf(&b, "  %-9s %s\n", key, text)
-		}
-	}
-	fmt.Fprintln(&b, trial.VerdictLine(answer))
-	line("reason", "%s", trial.ClientReason(answer))
-	line("cause", "%s", trial.Cause(a, answer))
-	line("caller", "%s", caller)
-	line("user", "%s", userText(&answer.Diagnostics))
-	line("app", "%s", answer.Diagnostics.App)
-	if r := answer.Diagnostics.Match.Route; r != nil {
-		line("route", "%s", strings.TrimSpace(a.Method+" "+r.Template+"  "+r.Name))
-	}
-	for _, text := range aboutRoute(answer) {
-		line("", "%s", text)
-	}
-	for _, p := range answer.Diagnostics.Match.Params {
-		line("param", "%s = %q", p.Name, p.Value)
-	}
-	line("rule", "%s", answer.Diagnostics.Asked)
-	line("memo", "%s", trial.MemoOf(answer).Text())
-	line("revision", "%s", answer.Diagnostics.Revision)
-	to := "to client"
-	if answer.Allow {
-		to = "to app"
-	}
-	for _, h := range answer.Set {
-		line(to, "%s: %s", h.Name, h.Value)
-	}
-	for _, name := range answer.Remove {
-		line("removed", "%s", name)
-	}
-	for _, h := range answer.Response {
-		line("to client", "%s: %s", h.Name, h.Value)
-	}
-	if trial.ClientReason(answer) == "" {
-		line("body", "%s", answer.Body)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// userText is the caller in the directory, in words.
-func userText(d *gate.Diagnostics) string {
-	u := d.User
-	switch {
-	case d.UserMissing:
-		return "not in the directory: directory.user says how callers are found there"
-	case u == nil:
-		return ""
-	}
-	text := u.ID
-	if u.DisplayName != "" {
-		text += " (" + u.DisplayName + ")"
-	}
-	for _, list := range []struct {
-		name string
-		ids  []string
-	}{{"roles", u.Roles}, {"groups", u.Groups}} {
-		if len(list.ids) > 0 {
-			text += ", " + list.name + ": " + strings.Join(list.ids, ", ")
-		}
-	}
-	return text
-}
-
-// aboutRoute says what the name of one route does not.
-func aboutRoute(answer *gate.Answer) (lines []string) {
-	if answer.Diagnostics.Redirect {
-		lines = append(lines, "the application redirects to this route's path, with or without a closing slash: its rule decides")
-	}
-	if len(answer.Diagnostics.May) > 0 {
-		var names []string
-		for _, r := range answer.Diagnostics.May {
-			names = append(names, strings.TrimSpace(r.Template+" "+r.Name))
-		}
-		lines = append(lines, "may be taken by any of "+strings.Join(names, ", ")+": the rules of all of them must allow")
-	}
-	return lines
 }
 
 // resultOf is an answer for scripts, with the memo and why.

@@ -153,6 +153,71 @@ func TestAsertoDirectoryWrites(t *testing.T) {
 	}
 }
 
+// TestWritingPage follows docs/clients.md, "Writing", in an empty folder: its files, and each of its commands but pip's.
+func TestWritingPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs the Python packages")
+	}
+	t.Parallel()
+	python, err := sandbox.Clients(t.Context(), filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/clients.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page, _ := strings.Cut(string(text), "\n## Writing\n")
+	page, _, _ = strings.Cut(page, "\n## ")
+	port := freeAddress(t)[len("127.0.0.1:"):]
+	block := func(kind string) string {
+		_, rest, found := strings.Cut(page, "```"+kind+"\n")
+		body, _, closed := strings.Cut(rest, "```")
+		if !found || !closed {
+			t.Fatalf("there is no block of %s", kind)
+		}
+		return strings.ReplaceAll(body, "9195", port)
+	}
+	p := newProcess(t, strings.Replace(block("yaml"), "listen:\n", "listen:\n  grpc: [\"$GRPC\"]\n  admin: \"$ADMIN\"\n", 1))
+	if err := os.RemoveAll(p.path("policy")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.path("write.py"), block("python"))
+	var before, after []string
+	list := &before
+	for line := range strings.Lines(page) {
+		command, indented := strings.CutPrefix(line, "    ")
+		switch {
+		case !indented || strings.Contains(page[:strings.Index(page, line)], "```") && strings.Count(page[:strings.Index(page, line)], "```")%2 == 1:
+		case strings.HasPrefix(command, "gatehouse serve "):
+			list = &after
+		case !strings.HasPrefix(command, "pip "):
+			*list = append(*list, strings.TrimSpace(command))
+		}
+	}
+	shell := func(commands string) string {
+		cmd := exec.CommandContext(t.Context(), "bash", "-ec", commands)
+		cmd.Dir, cmd.Stderr = p.dir, &p.stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s\n%v\n%s", commands, err, p.stderr.String())
+		}
+		return string(out)
+	}
+	key := shell(strings.Join(before, "\n") + "\nprintf %s \"$KEY\"")
+	p.ready()
+	if len(before) != 3 || len(after) != 2 {
+		t.Fatalf("%q and %q", before, after)
+	}
+	for _, command := range after {
+		said, wanted, _ := strings.Cut(command, " # ")
+		wanted, _, _ = strings.Cut(wanted, ":")
+		if got := shell("export KEY='" + key + "'\npython() { '" + python + "' \"$@\"; }\n" + said); got != wanted+"\n" {
+			t.Errorf("%s printed %q, and the page says %q", said, got, wanted)
+		}
+	}
+}
+
 func newClientKey(t *testing.T, subject string, scopes ...string) apikey.Key {
 	t.Helper()
 	k, err := apikey.New(apikey.Entry{Subject: subject, Scopes: scopes})

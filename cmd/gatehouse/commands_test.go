@@ -33,6 +33,15 @@ func printsNoData() map[string]string {
 		"gatehouse directory from ldif":            "writes files",
 		"gatehouse directory from csv":             "writes files",
 		"gatehouse directory from keycloak-export": "writes files",
+		"gatehouse control serve":                  "runs until it is stopped",
+		"gatehouse control environment":            "prints no data",
+		"gatehouse control token create":           "prints the token alone",
+		"gatehouse control token revoke":           "prints nothing",
+		"gatehouse control enroll":                 "prints the token alone, or writes it",
+		"gatehouse control revoke":                 "prints nothing",
+		"gatehouse control directory import":       "prints no data",
+		"gatehouse control directory set":          "prints no data",
+		"gatehouse control directory delete":       "prints no data",
 	}
 }
 

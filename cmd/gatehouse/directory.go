@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"gatehouse/directory"
 	"gatehouse/directory/format"
+	"gatehouse/directory/journal"
 	"gatehouse/terminal"
 )
 
@@ -19,8 +21,8 @@ func directoryCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "directory",
 		Short: "Check, query and convert directories of users, groups and resources",
-		Long: `Reads a directory from a folder (manifest.yaml, objects.jsonl, relations.jsonl), from Topaz's JSON, a YAML file or a
-snapshot, and answers questions about it. Nothing is started. import, export
+		Long: `Reads a directory from a folder (manifest.yaml, objects.jsonl, relations.jsonl), from Topaz's JSON, a YAML file, a
+snapshot, or the state_dir of a node that writes its directory, also while it runs, and answers questions about it. Nothing is started. import, export
 and from write the file or folder that --out names; the others change nothing.`,
 	}
 	return family(c, directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGraphCommand(), directoryGetCommand(),
@@ -47,7 +49,23 @@ func (f *directoryFlags) load(c *cobra.Command, path string) (*directory.Snapsho
 		p := at.Load()
 		return fmt.Sprintf("loading: %3.0f%%, %s objects, %s relations", 100*float64(p.Bytes)/float64(max(p.Total, 1)), terminal.Thousands(p.Objects), terminal.Thousands(p.Relations))
 	})()
+	if folder := journal.Find(path); folder != "" {
+		return f.written(c, folder)
+	}
 	return format.Load(c.Context(), path, format.Options{Manifest: f.manifest, Force: f.force, Problems: f.problems, Progress: func(p format.Progress) { at.Store(&p) }})
+}
+
+// written reads the directory that a node with directory.writable keeps.
+func (f *directoryFlags) written(c *cobra.Command, folder string) (*directory.Snapshot, error) {
+	s, err := journal.Read(c.Context(), folder, directory.Limits{})
+	if err != nil || f.manifest == "" {
+		return s, err
+	}
+	m, err := format.ReadManifest(f.manifest)
+	if err != nil {
+		return nil, err
+	}
+	return s.SetManifest(m, f.force)
 }
 
 // refOr reads type:id; a bare id is one of the type.
@@ -83,13 +101,27 @@ Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
 			}
 			o, ok := s.Object(ref)
 			if !ok {
-				return negativeError{fmt.Errorf("%s does not exist", ref)}
+				return f.absent(s, args[1], ref)
 			}
 			return printObject(c.OutOrStdout(), s, o)
 		},
 	}
 	f.add(c)
 	return c
+}
+
+// absent says that there is no such object: 1, or 2 where there cannot be one.
+func (f *directoryFlags) absent(s *directory.Snapshot, text string, ref directory.Ref) error {
+	types := s.Manifest().Types()
+	switch {
+	case !slices.Contains(types, ref.Type):
+		return fmt.Errorf("%w %q (known: %s)\nthe order is FOLDER TYPE:ID", directory.ErrUnknownType, ref.Type, strings.Join(types, ", "))
+	case !strings.Contains(text, ":") && slices.Contains(types, text):
+		return negativeError{fmt.Errorf("%s does not exist; %s is a type: write %s:ID", ref, text, text)}
+	case strings.Contains(ref.ID, "#"):
+		return negativeError{fmt.Errorf("%s does not exist; an object is TYPE:ID, without a relation", ref)}
+	}
+	return negativeError{fmt.Errorf("%s does not exist", ref)}
 }
 
 func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
@@ -112,10 +144,20 @@ func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {
 	return nil
 }
 
-// unanswered turns an error of a question into exit code 2.
-func unanswered(err error) error {
-	if errors.Is(err, directory.ErrUnknownType) || errors.Is(err, directory.ErrUnknownRelation) {
-		return fmt.Errorf("%w\nthe manifest says which types, relations and permissions there are", err)
+// unanswered turns an error of a question into exit code 2, with what is in the wrong place of it, if that is seen.
+func unanswered(s *directory.Snapshot, err error, order string, asked format.Asked) error {
+	if !errors.Is(err, directory.ErrUnknownType) && !errors.Is(err, directory.ErrUnknownRelation) && !errors.Is(err, directory.ErrGraphQuery) {
+		return err
 	}
-	return err
+	if hint := format.Hint(s.Manifest(), asked); hint != "" {
+		return fmt.Errorf("%w\n%s; the order is %s", err, terminal.Visible(hint), order)
+	}
+	return fmt.Errorf("%w\nthe manifest says which types, relations and permissions there are", err)
+}
+
+// noticeSet says where a question's subject is not what was meant.
+func noticeSet(c *cobra.Command, s *directory.Snapshot, subject directory.Ref) {
+	if text := format.Members(s, subject); text != "" {
+		fmt.Fprintln(c.ErrOrStderr(), "notice:", terminal.Visible(text))
+	}
 }

@@ -47,8 +47,9 @@ Empty lines are passed over. The exit code is then 0 whatever the answers are, a
 			}
 			yes, err := s.Check(q, time.Now())
 			if err != nil {
-				return unanswered(err)
+				return unanswered(s, err, questionOrder, askedOf(q))
 			}
+			noticeSet(c, s, q.Subject)
 			if output.json() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]bool{"check": yes})
 			} else {
@@ -63,6 +64,12 @@ Empty lines are passed over. The exit code is then 0 whatever the answers are, a
 	f.add(c)
 	output.add(c, "one object")
 	return c
+}
+
+const questionOrder = "OBJECT#RELATION@SUBJECT"
+
+func askedOf(q directory.Question) format.Asked {
+	return format.Asked{Object: q.Object.String(), Relation: q.Relation, Subject: q.Subject.String()}
 }
 
 // maxQuestion bounds a line with a question.
@@ -138,8 +145,9 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 			}
 			e, err := s.Explain(q, time.Now())
 			if err != nil {
-				return unanswered(err)
+				return unanswered(s, err, questionOrder, askedOf(q))
 			}
+			noticeSet(c, s, q.Subject)
 			if output.json() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]any{"check": e.Allowed, "why": e.String()})
 			} else {

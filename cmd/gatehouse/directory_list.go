@@ -82,7 +82,7 @@ func directoryWhoCommand() *cobra.Command {
 			}
 			found, next, err := s.Who(object, args[1], f.typ, f.after, f.limit, time.Now())
 			if err != nil {
-				return unanswered(err)
+				return unanswered(s, err, "FOLDER RELATION OBJECT", format.Asked{Object: args[2], Relation: args[1]})
 			}
 			return f.print(c, found, next)
 		},
@@ -109,14 +109,17 @@ func directoryWhatCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.what(c, s, subject, args[2])
+			noticeSet(c, s, subject)
+			return f.what(c, s, subject, args[1:])
 		},
 	}
 	f.add(c, "", "type of the objects (default: each that has the relation)")
 	return c
 }
 
-func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject directory.Ref, relation string) error {
+func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject directory.Ref, args []string) error {
+	const order = "FOLDER SUBJECT RELATION"
+	relation := args[1]
 	types := []string{f.typ}
 	if f.typ == "" {
 		m := s.Manifest()
@@ -126,7 +129,7 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 	}
 	switch {
 	case len(types) == 0:
-		return unanswered(fmt.Errorf("%w %q of any type; the order is FOLDER SUBJECT RELATION", directory.ErrUnknownRelation, relation))
+		return unanswered(s, fmt.Errorf("%w %q of any type; the order is %s", directory.ErrUnknownRelation, relation, order), order, format.Asked{Relation: relation, Subject: args[0]})
 	case len(types) > 1 && f.after != "":
 		return fmt.Errorf("--after needs --type: %q is in %v", relation, types)
 	}
@@ -135,7 +138,7 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 	for _, typ := range types {
 		found, next, err := s.What(subject, relation, typ, f.after, f.limit, time.Now())
 		if err != nil {
-			return unanswered(err)
+			return unanswered(s, err, order, format.Asked{Object: typ, Relation: relation, Subject: subject.String()})
 		}
 		all = append(all, found...)
 		if next != "" {
@@ -221,7 +224,7 @@ Exit code: 0 it was answered, 2 it could not be.`,
 			}
 			a, err := s.Graph(q, time.Now())
 			if err != nil {
-				return unanswered(err)
+				return unanswered(s, err, "FOLDER OBJECT RELATION SUBJECT", format.Asked{Object: args[1], Relation: args[2], Subject: args[3]})
 			}
 			return printGraph(c, a, output.json())
 		},

@@ -116,7 +116,7 @@ policy: {bundles: [{path: ./policy}]}
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(hangGuard))
 	send := func(s string) {
 		t.Helper()
 		if _, err := io.WriteString(conn, s); err != nil {

@@ -47,7 +47,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), upCommand(), checkCommand(), testCommand(),
 		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
-		configCommand(), statusCommand(), reloadCommand())
+		configCommand(), statusCommand(), reloadCommand(), controlCommand(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
 	root.SetVersionTemplate("gatehouse {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentPreRun = func(c *cobra.Command, _ []string) { warnOldSpellings(c.Flags(), c.ErrOrStderr()) }

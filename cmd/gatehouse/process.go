@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/config"
-	"gatehouse/policy/bundle"
 	"gatehouse/server"
 	"gatehouse/terminal"
 	"gatehouse/trial/node"
@@ -179,45 +177,8 @@ func validate(c *cobra.Command, with server.Config, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if err = writeFindings(c, with.Source, found, asJSON); err == nil && len(found.Problems) > 0 {
+	if err = found.Write(c.OutOrStdout(), c.ErrOrStderr(), with.Source.File, asJSON); err == nil && len(found.Problems) > 0 {
 		return errReported
 	}
-	return err
-}
-
-func writeFindings(c *cobra.Command, src config.Source, found server.Findings, asJSON bool) error {
-	if asJSON {
-		out := struct {
-			Valid    bool     `json:"valid"`
-			Problems []string `json:"problems"`
-			Waiting  string   `json:"waiting,omitempty"` // what serve would wait for
-			Notices  []string `json:"notices"`
-		}{Valid: len(found.Problems) == 0, Problems: []string{}, Notices: append([]string{}, found.Notices...)}
-		for _, p := range found.Problems {
-			out.Problems = append(out.Problems, p.Error())
-		}
-		if found.Waiting != nil {
-			out.Waiting = found.Waiting.Error()
-		}
-		return terminal.JSON(c.OutOrStdout()).Encode(out)
-	}
-	for _, notice := range found.Notices {
-		fmt.Fprintln(c.ErrOrStderr(), "notice: "+terminal.Visible(notice))
-	}
-	if found.Waiting != nil {
-		fmt.Fprintln(c.ErrOrStderr(), "notice: the policy was not checked, serve would wait for it: "+terminal.VisibleLines(found.Waiting.Error()))
-	}
-	name := src.File
-	if name == "" {
-		name = "the configuration"
-	}
-	text := name + " is fine\n"
-	if len(found.Problems) > 0 {
-		text = fmt.Sprintf("%s has %s\n", name, terminal.Count(len(found.Problems), "problem"))
-	}
-	for _, p := range found.Problems {
-		text += terminal.VisibleLines(bundle.Excerpts(p)) + "\n"
-	}
-	_, err := io.WriteString(c.OutOrStdout(), text)
 	return err
 }

@@ -26,8 +26,8 @@ import (
 	"gatehouse/server"
 )
 
-// patience is how long anything that must happen may take.
-const patience = time.Minute
+// hangGuard is how long anything that must happen may take.
+const hangGuard = time.Minute
 
 // eventually asks until there is no error, and fails with the last one.
 func eventually(t *testing.T, what string, ask func() error) {
@@ -35,7 +35,7 @@ func eventually(t *testing.T, what string, ask func() error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(hangGuard); time.Now().Before(end); <-tick.C {
 		if err = ask(); err == nil {
 			return
 		}
@@ -160,7 +160,7 @@ func (p *process) exit() int {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(hangGuard):
 		p.t.Fatal("it does not end")
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -213,7 +213,7 @@ func unixDial(t *testing.T, path string) *grpc.ClientConn {
 
 // check asks about GET / and returns the headers that are set and removed, as "name=value" and "-name".
 func check(ctx context.Context, conn *grpc.ClientConn) (code int32, headers []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, hangGuard)
 	defer cancel()
 	resp, err := auth.NewAuthorizationClient(conn).Check(ctx, &auth.CheckRequest{Attributes: &auth.AttributeContext{
 		Request: &auth.AttributeContext_Request{Http: &auth.AttributeContext_HttpRequest{Method: "GET", Path: "/", Host: "app", Scheme: "http"}}}})

@@ -52,7 +52,7 @@ func arguments(hint string, counts ...int) cobra.PositionalArgs {
 				return nil
 			}
 		}
-		return fmt.Errorf("%d arguments make no sense here\ntry: %s", len(args), hint)
+		return fmt.Errorf("%s given, %s expected\ntry: %s", terminal.Count(len(args), "argument"), strings.Trim(strings.ReplaceAll(fmt.Sprint(counts), " ", " or "), "[]"), hint)
 	}
 }
 

@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "decide": decide, "keep": keep},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": collectErrors(t).exits, "decide": decide, "keep": keep},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", path)
 			env.Setenv("NO_COLOR", "1")

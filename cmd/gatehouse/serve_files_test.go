@@ -237,7 +237,7 @@ func TestServeLimitsConnections(t *testing.T) {
 // greeted sees whether the server speaks on a connection: HTTP/2 servers send their SETTINGS first.
 func greeted(t *testing.T, conn net.Conn, want bool) {
 	t.Helper()
-	wait := patience
+	wait := hangGuard
 	if !want {
 		wait = 300 * time.Millisecond // long enough to be seen, and nothing to be waited for
 	}

@@ -171,7 +171,7 @@ func TestServeReloadsInOneStep(t *testing.T) {
 	}
 	p.configure(strings.NewReplacer("x-first", "x-second", "policy: {", "policy: {decision: envoy/authz/other, ").Replace(config))
 	p.signal(syscall.SIGHUP)
-	for deadline := time.After(patience); ; {
+	for deadline := time.After(hangGuard); ; {
 		select {
 		case got := <-seen:
 			if slices.Equal(got, after) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -102,9 +101,6 @@ func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 	return nil
 }
 
-// maxTokenInput is more than any configuration takes, so that a token that is too long is told as one.
-const maxTokenInput = 1 << 20
-
 func tokenWhyCommand() *cobra.Command {
 	var src config.Source
 	var at string
@@ -156,7 +152,7 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string, outp
 	if src, err = src.OrDefault(); err != nil {
 		return false, errors.New("there is no gatehouse.yaml here: give --config FILE")
 	}
-	raw, err := readToken(c.InOrStdin(), c.ErrOrStderr(), argument)
+	raw, err := tokens.Read(c.InOrStdin(), c.ErrOrStderr(), argument)
 	if err != nil {
 		return false, err
 	}
@@ -171,41 +167,4 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string, outp
 	out := bufio.NewWriter(c.OutOrStdout())
 	report.Token(out, e, keys)
 	return accepted, out.Flush()
-}
-
-// readToken takes the token from where it leaves the fewest traces that the caller lets it.
-func readToken(stdin io.Reader, stderr io.Writer, argument string) (string, error) {
-	var in io.Reader
-	switch file, isFile := strings.CutPrefix(argument, "@"); {
-	case argument == "-":
-		if terminal.Is(stdin) {
-			fmt.Fprintln(stderr, "paste the token, then Enter and Ctrl-D:")
-		}
-		in = stdin
-	case isFile:
-		f, err := os.Open(file)
-		if err != nil {
-			return "", fmt.Errorf("reading the token: %w", err)
-		}
-		defer f.Close()
-		in = f
-	default:
-		fmt.Fprintln(stderr, "warning: a token that is an argument stays in the shell's history: give it on standard input, or as @FILE")
-		in = strings.NewReader(argument)
-	}
-	text, err := io.ReadAll(io.LimitReader(in, maxTokenInput+1))
-	if err != nil {
-		return "", fmt.Errorf("reading the token: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "Bearer") { // copied with the header
-		token = strings.TrimSpace(rest)
-	}
-	switch {
-	case token == "":
-		return "", errors.New("there is no token on the input")
-	case len(text) > maxTokenInput:
-		return "", fmt.Errorf("the token is longer than %d bytes", maxTokenInput)
-	}
-	return token, nil
 }

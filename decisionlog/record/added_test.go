@@ -17,14 +17,14 @@ import (
 func added(t testing.TB) *input.Schema {
 	t.Helper()
 	schema, err := input.Standard().With(
-		input.Field{Path: "account.id", Text: func(in *Input) *string { return &in.ID }, Number: 901},
-		input.Field{Path: "account.level", Int: func(in *Input) *int64 { return &in.Size }, Number: 902},
-		input.Field{Path: "account.locked", Bool: func(in *Input) *bool { return &in.RawHeader }, Always: true, Number: 903},
-		input.Field{Path: "account.roles", List: func(in *Input) *[]string { return &in.Identity.Roles }, Number: 904},
-		input.Field{Path: "account.labels", Labels: func(in *Input) *map[string]string { return &in.Extensions }, Number: 905},
-		input.Field{Path: "account.attributes", Object: func(in *Input) *map[string]any { return &in.RouteMetadata }, Number: 906},
-		input.Field{Path: "account.note", Text: func(in *Input) *string { return &in.Fragment }, Number: 907, Unlogged: true},
-		input.Field{Path: "account.absent", Text: func(*Input) *string { return nil }, Number: 908},
+		input.Field{Path: "account.id", Text: func(in *input.Input) *string { return &in.ID }, Number: 901},
+		input.Field{Path: "account.level", Int: func(in *input.Input) *int64 { return &in.Size }, Number: 902},
+		input.Field{Path: "account.locked", Bool: func(in *input.Input) *bool { return &in.RawHeader }, Always: true, Number: 903},
+		input.Field{Path: "account.roles", List: func(in *input.Input) *[]string { return &in.Identity.Roles }, Number: 904},
+		input.Field{Path: "account.labels", Labels: func(in *input.Input) *map[string]string { return &in.Extensions }, Number: 905},
+		input.Field{Path: "account.attributes", Object: func(in *input.Input) *map[string]any { return &in.RouteMetadata }, Number: 906},
+		input.Field{Path: "account.note", Text: func(in *input.Input) *string { return &in.Fragment }, Number: 907, Unlogged: true},
+		input.Field{Path: "account.absent", Text: func(*input.Input) *string { return nil }, Number: 908},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -39,11 +39,11 @@ func TestAddedFields(t *testing.T) {
 	c, p := testCodec()
 	schema := added(t)
 	c.schema, p.schema = schema, schema
-	e := &Entry{DecisionID: "d", Time: time.Unix(17, 5), Asked: true, Digests: Digests{Routes: "1"}, Input: Input{Request: input.Request{
-		Path: "/", ID: "ann", Size: 7, Fragment: "unlogged", Headers: []Header{{Name: "authorization", Value: "Bearer " + secret}},
+	e := &Entry{DecisionID: "d", Time: time.Unix(17, 5), Asked: true, Digests: Digests{Routes: "1"}, Input: input.Input{Request: input.Request{
+		Path: "/", ID: "ann", Size: 7, Fragment: "unlogged", Headers: []input.Header{{Name: "authorization", Value: "Bearer " + secret}},
 		Extensions:    map[string]string{"team": "a", "password": "s3cret", "note": "is " + secret},
 		RouteMetadata: map[string]any{"plan": json.Number("1"), "token": "s3cret", "list": []any{"a", "has " + secret}}},
-		Identity: Identity{Roles: []string{"viewer", "x " + secret}}}}
+		Identity: input.Identity{Roles: []string{"viewer", "x " + secret}}}}
 	var o Packing
 	p.Pack(&o, e)
 	if bytes.Contains(o.buf, []byte("s3cret")) || bytes.Count(o.buf, []byte("unlogged")) != 1 {
@@ -103,7 +103,7 @@ func FuzzAdded(f *testing.F) {
 	c, p := testCodec()
 	c.schema, p.schema = added(f), added(f)
 	var o Packing
-	p.Pack(&o, &Entry{DirectoryRevision: 1, Facts: tree{[]any{map[string]any{"question": "q", "answer": true}}}, Asked: true, Input: Input{Request: input.Request{ID: "i", Size: 1, Extensions: map[string]string{"a": "b"}, RouteMetadata: map[string]any{"x": 1}}}})
+	p.Pack(&o, &Entry{DirectoryRevision: 1, Facts: tree{[]any{map[string]any{"question": "q", "answer": true}}}, Asked: true, Input: input.Input{Request: input.Request{ID: "i", Size: 1, Extensions: map[string]string{"a": "b"}, RouteMetadata: map[string]any{"x": 1}}}})
 	f.Add(o.buf)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		line, err := c.appendLine(nil, b)
@@ -150,7 +150,7 @@ func TestFacts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, p := testCodec()
 			e := &Entry{DecisionID: "d", Time: time.Unix(17, 5), Asked: test.asked, DirectoryRevision: 12, Digests: Digests{Directory: "abc"}, Facts: tree{test.facts},
-				Input: Input{Request: input.Request{Path: "/", Headers: []Header{{Name: "authorization", Value: "Bearer " + secret}}}, ParsedBody: tree{test.body}}}
+				Input: input.Input{Request: input.Request{Path: "/", Headers: []input.Header{{Name: "authorization", Value: "Bearer " + secret}}}, ParsedBody: tree{test.body}}}
 			var o Packing
 			p.Pack(&o, e)
 			if bytes.Contains(o.buf, []byte("s3cret")) || bytes.Contains(o.buf, []byte(secret)) {
@@ -205,7 +205,7 @@ func TestKeptFacts(t *testing.T) {
 	if first != second || made != 1 || !strings.Contains(first, `"masked":["/facts/0/question/ds.check/password"]`) || !strings.Contains(first, "hunter2") || strings.Contains(first, "s3cret") {
 		t.Errorf("made %d times\n%s\n%s", made, first, second)
 	}
-	secret := Input{Request: input.Request{Headers: []Header{{Name: "authorization", Value: "Bearer k3y-hunter2-Zq"}}}}
+	secret := input.Input{Request: input.Request{Headers: []input.Header{{Name: "authorization", Value: "Bearer k3y-hunter2-Zq"}}}}
 	if line := pack(p, Entry{Input: secret}); strings.Contains(line, "hunter2") || !strings.Contains(line, "/facts/0/question/ds.check/object_id") {
 		t.Errorf("of a caller whose secret is in it: %s", line)
 	}

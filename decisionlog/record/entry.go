@@ -69,18 +69,18 @@ type Entry struct {
 	// DirectoryRevision is that of the directory that the decision was made with; 0: there is none. Its digest is in Digests.
 	DirectoryRevision uint64
 	// Facts are the questions that the policy asked of the directory with their answers: a list of {question, answer}. nil: none.
-	Facts Document
+	Facts input.Document
 	// FactsTruncated says that there were more.
 	FactsTruncated bool
 	Memo           bool // the policy's answer to the same question was remembered
 
 	// Input is what the policy's input was made of. Where Asked is false, only this of it is recorded: Method, Host, Path, DecisionPath,
 	// Params and Identity.
-	Input
-	Asked     bool     // the policy was asked
-	InputSize int      // about how many bytes Input keeps in memory; see Config.QueueBytes
-	Result    Document // what the policy answered; nil: nothing
-	Error     string   // what went wrong, for operators
+	input.Input
+	Asked     bool           // the policy was asked
+	InputSize int            // about how many bytes Input keeps in memory; see Config.QueueBytes
+	Result    input.Document // what the policy answered; nil: nothing
+	Error     string         // what went wrong, for operators
 
 	// ResultKept is where the log keeps what it made of Result, where other entries have the very same; nil where they have not. It
 	// keeps at most 1 KiB.
@@ -90,8 +90,8 @@ type Entry struct {
 
 	Lost bool // for the log alone: taken off its queue unwritten, after its end
 
-	params    [4]Param // room for Params, so that they cost nothing
-	inputLost bool     // the log let go of Input for want of memory
+	params    [4]input.Param // room for Params, so that they cost nothing
+	inputLost bool           // the log let go of Input for want of memory
 }
 
 // AddParam adds a parameter of the route.
@@ -99,7 +99,7 @@ func (e *Entry) AddParam(name, value string) {
 	if e.Params == nil {
 		e.Params = e.params[:0]
 	}
-	e.Params = append(e.Params, Param{Name: name, Value: value})
+	e.Params = append(e.Params, input.Param{Name: name, Value: value})
 }
 
 // Bundle is one part of the policy that decided.

@@ -9,23 +9,6 @@ import (
 	"gatehouse/query"
 )
 
-type (
-	// Header is of package input.
-	Header = input.Header
-	// Param is of package input.
-	Param = input.Param
-	// Input is of package input.
-	Input = input.Input
-	// Identity is of package input.
-	Identity = input.Identity
-	// Endpoint is of package input.
-	Endpoint = input.Endpoint
-	// Peer is of package input.
-	Peer = input.Peer
-	// Document is of package input.
-	Document = input.Document
-)
-
 // parsedPath is the input's parsed_path: the decoded segments. A percent sign that begins no escape stands for itself; where
 // that is refused there is no input.
 func parsedPath(path string) []string {
@@ -61,10 +44,10 @@ func parsedQuery(path string) url.Values {
 
 // ReleaseInput leaves of an entry's input only what the envelope shows of it, and the headers whose values are secret: these may stand elsewhere.
 func (p *Packer) ReleaseInput(e *Entry) {
-	secret := func(h Header) bool { return p.redact.kind(h.Name) == secretHeader }
-	headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h Header) bool { return !secret(h) })
+	secret := func(h input.Header) bool { return p.redact.kind(h.Name) == secretHeader }
+	headers := slices.DeleteFunc(slices.Clone(e.Input.Headers), func(h input.Header) bool { return !secret(h) })
 	in := &e.Input
-	e.Input = Input{Request: input.Request{Method: in.Method, Host: in.Host, Path: in.Path, Headers: headers}, Identity: in.Identity,
+	e.Input = input.Input{Request: input.Request{Method: in.Method, Host: in.Host, Path: in.Path, Headers: headers}, Identity: in.Identity,
 		DecisionPath: in.DecisionPath, Params: in.Params}
 	e.InputSize, e.inputLost = 0, e.Asked
 }

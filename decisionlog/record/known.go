@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"gatehouse/input"
 )
 
 // maxKnown bounds the secrets of one request that are looked for elsewhere in its entry.
@@ -82,7 +84,7 @@ func (k *knownSecrets) credential(value string) {
 }
 
 // header adds what a request's header holds.
-func (k *knownSecrets) header(r *redactor, h *Header) {
+func (k *knownSecrets) header(r *redactor, h *input.Header) {
 	if len(h.Name) != len("cookie") || !strings.EqualFold(h.Name, "cookie") {
 		k.credential(h.Value)
 		return

@@ -281,7 +281,7 @@ func (o *Packing) cacheResult(e *Entry, d *documents, packed []byte) {
 }
 
 // makeDocument asks for a document. One that fails or panics costs its own text, not the audit trail.
-func makeDocument(d Document) (v any, ok bool) {
+func makeDocument(d input.Document) (v any, ok bool) {
 	if d == nil {
 		return nil, true
 	}
@@ -345,7 +345,7 @@ func (e *Entry) flags() (flags uint64) {
 	return flags | flagIf(len(e.Identity.Claims) > 0, flagClaims) | flagIf(e.Memo, flagMemo) | flagIf(e.Digests != Digests{}, flagDigests)
 }
 
-func inputFlags(in *Input) uint64 {
+func inputFlags(in *input.Input) uint64 {
 	filters, _ := in.Metadata["filterMetadata"].(map[string]any)
 	_, payload := filters[jwtAuthn]
 	return flagIf(in.RawHeader, flagHeaderMap) | flagIf(!in.Time.IsZero(), flagTime) | flagIf(in.TLS != nil, flagTLS) | flagIf(in.HasBody, flagBody) |
@@ -360,7 +360,7 @@ func flagIf(b bool, flag uint64) uint64 {
 	return 0
 }
 
-func (o *Packing) params(params []Param) {
+func (o *Packing) params(params []input.Param) {
 	o.uint(uint64(len(params)))
 	for i := range params {
 		o.packString(params[i].Name)

@@ -32,15 +32,15 @@ func (d tree) JSON() (any, error) { return d.v, nil }
 // packed is a packed entry that has something of everything.
 func packed() []byte {
 	_, p := testCodec()
-	endpoint := Endpoint{Address: input.Address{Host: "h", Port: 1}, Labels: map[string]string{"a": "b"}, Principal: "p"}
+	endpoint := input.Endpoint{Address: input.Address{Host: "h", Port: 1}, Labels: map[string]string{"a": "b"}, Principal: "p"}
 	e := &Entry{DecisionID: "d", Time: time.Unix(17, 5), Bundles: []Bundle{{"a", "b", "c"}}, Error: "e", Asked: true,
 		Result: tree{[]any{nil, true, false, json.Number("1.5"), "s", map[string]any{"a": 1}}},
-		Input: Input{Request: input.Request{Path: "/a?token=s3cret", Headers: []Header{{Name: "cookie", Value: "s3cret"}, {Name: "a", Value: "b"}, {Name: "a", Value: "c"}}, RawHeader: true,
+		Input: input.Input{Request: input.Request{Path: "/a?token=s3cret", Headers: []input.Header{{Name: "cookie", Value: "s3cret"}, {Name: "a", Value: "b"}, {Name: "a", Value: "c"}}, RawHeader: true,
 			Time: time.Unix(1, 2), Source: endpoint,
-			Destination: Endpoint{Address: input.Address{Other: map[string]any{"pipe": "x"}}},
+			Destination: input.Endpoint{Address: input.Address{Other: map[string]any{"pipe": "x"}}},
 			Metadata:    map[string]any{"filterMetadata": map[string]any{jwtAuthn: 1, "x": 2.5}}, TLS: &input.TLSSession{}},
-			Params: []Param{{Name: "a", Value: "b"}}, ParsedBody: tree{map[string]any{"password": "s3cret"}}, HasBody: true, Matched: true,
-			Peer: Peer{SANs: []string{"a"}}}}
+			Params: []input.Param{{Name: "a", Value: "b"}}, ParsedBody: tree{map[string]any{"password": "s3cret"}}, HasBody: true, Matched: true,
+			Peer: input.Peer{SANs: []string{"a"}}}}
 	var o Packing
 	p.Pack(&o, e)
 	return o.buf
@@ -116,17 +116,17 @@ func TestStraight(t *testing.T) {
 			Bundles: []Bundle{{"a", "b", "c"}, {"b", "", ""}}, Error: "e\xff", Memo: true,
 			Digests: Digests{Routes: "1", Directory: "3"}, Asked: true,
 			Result: tree{map[string]any{"headers": map[string]any{"set-cookie": "s3cret"}, "b": []any{nil, true, false, json.Number("-1.5e3"), "<s>"}}},
-			Input: Input{Request: input.Request{Method: "GET", Host: "h", Path: "/a//b%2Fc/eyJh.eyJi.c?token=s3cret&x=1&x=eyJh.eyJi.c&%7e/=2",
-				Scheme: "https", Query: "code=s3cret", Headers: []Header{{Name: "x-b", Value: "1"}, {Name: "cookie", Value: "s3cret"}, {Name: "a~/", Value: "Bearer x"}},
+			Input: input.Input{Request: input.Request{Method: "GET", Host: "h", Path: "/a//b%2Fc/eyJh.eyJi.c?token=s3cret&x=1&x=eyJh.eyJi.c&%7e/=2",
+				Scheme: "https", Query: "code=s3cret", Headers: []input.Header{{Name: "x-b", Value: "1"}, {Name: "cookie", Value: "s3cret"}, {Name: "a~/", Value: "Bearer x"}},
 				Size: -1, Time: time.Unix(1, 0),
-				Source:      Endpoint{Address: input.Address{Host: "h"}, Labels: map[string]string{"b": "1", "a": "2"}, Principal: "p"},
-				Destination: Endpoint{Address: input.Address{Port: 1}, Service: "s"}, Extensions: map[string]string{"k": "v"},
+				Source:      input.Endpoint{Address: input.Address{Host: "h"}, Labels: map[string]string{"b": "1", "a": "2"}, Principal: "p"},
+				Destination: input.Endpoint{Address: input.Address{Port: 1}, Service: "s"}, Extensions: map[string]string{"k": "v"},
 				Metadata:      map[string]any{"filterMetadata": map[string]any{jwtAuthn: 1, "x": 2.5}},
 				RouteMetadata: map[string]any{"x": map[string]any{}}, TLS: &input.TLSSession{SNI: "n"}}, DecisionPath: "a/b",
-				Params:   []Param{{Name: "a", Value: "eyJh.eyJi.c"}, {Name: "b/~", Value: "2"}},
-				Identity: Identity{Type: "t", Identity: "i", Subject: "s", Issuer: "u", Roles: []string{"r", "\u2028"}, Claims: map[string]any{"x": 1}},
+				Params:   []input.Param{{Name: "a", Value: "eyJh.eyJi.c"}, {Name: "b/~", Value: "2"}},
+				Identity: input.Identity{Type: "t", Identity: "i", Subject: "s", Issuer: "u", Roles: []string{"r", "\u2028"}, Claims: map[string]any{"x": 1}},
 				HasBody:  true, Truncated: true, ParsedBody: tree{map[string]any{"password": "s3cret", "b": []any{}}},
-				Peer: Peer{SPIFFEID: "s", SANs: []string{"a"}}, App: "app", Matched: true, RouteName: "n", RouteTemplate: "t"}}
+				Peer: input.Peer{SPIFFEID: "s", SANs: []string{"a"}}, App: "app", Matched: true, RouteName: "n", RouteTemplate: "t"}}
 		change(e)
 		var o Packing
 		p.Pack(&o, e)
@@ -146,11 +146,11 @@ func TestStraight(t *testing.T) {
 		"no path":       {change: func(e *Entry) { e.Path = "" }},
 		"empty query":   {change: func(e *Entry) { e.Path = "/a?" }},
 		"raw body":      {change: func(e *Entry) { e.Input.RawBody, e.Input.ParsedBody = true, nil }},
-		"peer's name":   {change: func(e *Entry) { e.Input.Peer = Peer{Subject: "s"} }},
-		"method only":   {change: func(e *Entry) { *e = Entry{Asked: true, Input: Input{Request: input.Request{Method: "GET"}}} }},
+		"peer's name":   {change: func(e *Entry) { e.Input.Peer = input.Peer{Subject: "s"} }},
+		"method only":   {change: func(e *Entry) { *e = Entry{Asked: true, Input: input.Input{Request: input.Request{Method: "GET"}}} }},
 		"header map":    {change: func(e *Entry) { e.Input.RawHeader = true }, plain: true},
 		"a repeated header": {change: func(e *Entry) {
-			e.Input.Headers = []Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}, {Name: "a", Value: "3"}}
+			e.Input.Headers = []input.Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}, {Name: "a", Value: "3"}}
 		}, plain: true},
 		"a pipe's address": {change: func(e *Entry) { e.Input.Source.Address.Other = map[string]any{"pipe": "x"} }, plain: true},
 		"no JSON":          {change: func(e *Entry) { e.Result = tree{json.Number("x")} }, plain: true},
@@ -166,9 +166,9 @@ func TestStraight(t *testing.T) {
 	}
 }
 
-func manyHeaders(n int) (list []Header) {
+func manyHeaders(n int) (list []input.Header) {
 	for i := range n {
-		list = append(list, Header{Name: fmt.Sprintf("x-%03d", n-i), Value: "v"})
+		list = append(list, input.Header{Name: fmt.Sprintf("x-%03d", n-i), Value: "v"})
 	}
 	return list
 }
@@ -177,7 +177,7 @@ func BenchmarkLine(b *testing.B) {
 	c, _ := testCodec()
 	var e Entry
 	for i := range 20 {
-		e.Input.Headers = append(e.Input.Headers, Header{Name: fmt.Sprintf("x-custom-%02d", i), Value: "a value of the usual length"})
+		e.Input.Headers = append(e.Input.Headers, input.Header{Name: fmt.Sprintf("x-custom-%02d", i), Value: "a value of the usual length"})
 	}
 	e.DecisionID, e.Outcome, e.Method, e.Host, e.Path, e.Asked, e.Time = "OPXCZ3VQJZ6LTJ3V2ZJCDSR5WA", "allow", "GET", "orders.example.com", "/orders/17", true, time.Unix(1767225600, 5)
 	var o Packing
@@ -203,7 +203,7 @@ func TestKeptResult(t *testing.T) {
 	var kept atomic.Value
 	pack := func(p *Packer, host string) string {
 		var o Packing
-		p.Pack(&o, &Entry{Result: result, ResultKept: &kept, Input: Input{Request: input.Request{Host: host}}})
+		p.Pack(&o, &Entry{Result: result, ResultKept: &kept, Input: input.Input{Request: input.Request{Host: host}}})
 		line, err := c.appendLine(nil, o.buf)
 		if err != nil {
 			t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 // then pointers to what redaction changed in them. A reader passes over numbers that it does not know.
 
 // head writes the fields that an entry has in front of its input: what was asked for, and who called.
-func (o *Packing) head(in *Input, flags uint64) {
+func (o *Packing) head(in *input.Input, flags uint64) {
 	for _, f := range o.schema.Head {
 		switch f.Kind {
 		case input.KindText:
@@ -55,7 +55,7 @@ func (o *Packing) claimsOf(f *input.Field, claims map[string]any) {
 }
 
 // input writes the input, and says whether all of it was plain JSON.
-func (o *Packing) input(in *Input, d *documents, flags uint64) bool {
+func (o *Packing) input(in *input.Input, d *documents, flags uint64) bool {
 	for _, f := range o.schema.Input {
 		switch f.Kind {
 		case input.KindText:
@@ -94,7 +94,7 @@ func (o *Packing) input(in *Input, d *documents, flags uint64) bool {
 }
 
 // field writes a text as redaction leaves it.
-func (o *Packing) field(f *input.Field, in *Input) {
+func (o *Packing) field(f *input.Field, in *input.Input) {
 	text := f.TextIn(in)
 	if f.Secret == input.SecretNever || text == "" {
 		o.packString(text)
@@ -155,7 +155,7 @@ func (o *Packing) added(e *Entry, flags uint64) bool {
 }
 
 // present reports whether a field is in the input.
-func present(f *input.Field, in *Input) bool {
+func present(f *input.Field, in *input.Input) bool {
 	if f.Present != nil && !f.Present(in) {
 		return false
 	}
@@ -175,7 +175,7 @@ func present(f *input.Field, in *Input) bool {
 }
 
 // addedValue writes a field as plain JSON.
-func (o *Packing) addedValue(f *input.Field, in *Input) bool {
+func (o *Packing) addedValue(f *input.Field, in *input.Input) bool {
 	switch f.Kind {
 	case input.KindText:
 		o.addedText(f, f.TextIn(in), f.Pointer)
@@ -217,7 +217,7 @@ func (o *Packing) addedText(f *input.Field, text, pointer string) {
 	o.packString(clean)
 }
 
-func (o *Packing) headers(headers []Header) {
+func (o *Packing) headers(headers []input.Header) {
 	o.uint(uint64(len(headers)))
 	buf := o.buf
 	for i := range headers {
@@ -500,26 +500,15 @@ func (o *Packing) number(v any) bool {
 	return true
 }
 
-func (o *Packing) object(m map[string]any, depth int) bool { return o.objectBut(m, "", depth) }
-
-// objectBut writes an object but for one member; "" leaves out none.
-func (o *Packing) objectBut(m map[string]any, without string, depth int) bool {
-	_, leaves := m[without]
-	leaves = leaves && without != ""
-	n := len(m)
-	if leaves {
-		n--
-	}
-	o.uint(uint64(n))
-	if n == 0 {
+// object writes an object as it is: no part of an input, so nothing is looked for in it, and it costs less than inputObject.
+func (o *Packing) object(m map[string]any, depth int) bool {
+	o.uint(uint64(len(m)))
+	if len(m) == 0 {
 		return true
 	}
 	names, base := sortedNames(o, m)
 	defer func() { o.names = o.names[:base] }()
 	for _, name := range names {
-		if leaves && name == without {
-			continue
-		}
 		if o.packString(name); depth >= maxNesting || !o.value(m[name], depth+1) {
 			return false
 		}

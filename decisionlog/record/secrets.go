@@ -133,17 +133,17 @@ type Shown struct{ o *Packing }
 var defaultPacker = sync.OnceValue(func() *Packer { return NewPacker(Config{}) })
 
 // Shown is Log.Shown for a log that is not there.
-func (r Redact) Shown(path string, headers []Header) Shown {
+func (r Redact) Shown(path string, headers []input.Header) Shown {
 	return NewPacker(Config{Redact: r}).Shown(path, headers)
 }
 
 // Shown is for a request with this path, with its query, and these headers. A nil packer knows what every log leaves out.
-func (p *Packer) Shown(path string, headers []Header) Shown {
+func (p *Packer) Shown(path string, headers []input.Header) Shown {
 	if p == nil {
 		p = defaultPacker()
 	}
 	o := &Packing{Packer: p}
-	o.collectSecrets(&Entry{Input: Input{Request: input.Request{Path: path, Headers: headers}}})
+	o.collectSecrets(&Entry{Input: input.Input{Request: input.Request{Path: path, Headers: headers}}})
 	o.deep = len(o.known.list) > 0
 	return Shown{o}
 }

@@ -18,6 +18,7 @@ import (
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/durable"
+	"gatehouse/terminal"
 )
 
 const (
@@ -52,7 +53,7 @@ func (p *Problems) Error() string {
 	if p.More {
 		fmt.Fprintf(&b, "the files have problems, nothing was written; the first %d are:", len(p.List))
 	} else {
-		fmt.Fprintf(&b, "the files have %d problem(s), nothing was written:", len(p.List))
+		fmt.Fprintf(&b, "the files have %s, nothing was written:", terminal.Count(len(p.List), "problem"))
 	}
 	for _, one := range p.List {
 		b.WriteString("\n" + one.String())

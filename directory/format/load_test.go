@@ -298,7 +298,7 @@ func TestUnknownTypes(t *testing.T) {
 		objects int
 		want    string
 	}{
-		"some": {30, "the directory has 1 problem(s), nothing was loaded:"},
+		"some": {30, "the directory has 1 problem, nothing was loaded:"},
 		"many": {50_000, "the directory has problems, nothing was loaded; the first 1 are:"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gatehouse/directory"
+	"gatehouse/terminal"
 )
 
 // Problem is an error in a directory, with its place.
@@ -35,7 +36,7 @@ func (p *Problems) Error() string {
 	if p.More {
 		fmt.Fprintf(&b, "the directory has problems, nothing was loaded; the first %d are:", len(p.List))
 	} else {
-		fmt.Fprintf(&b, "the directory has %d problem(s), nothing was loaded:", len(p.List))
+		fmt.Fprintf(&b, "the directory has %s, nothing was loaded:", terminal.Count(len(p.List), "problem"))
 	}
 	for _, one := range p.List {
 		b.WriteString("\n" + one.String())

@@ -32,6 +32,32 @@ type loaded struct {
 	files    [2]os.FileInfo      // journal and snapshot when they were read
 }
 
+// Find returns the folder of a stored directory: the one that is given, or the one that a node keeps in the state_dir that is given. "" if
+// neither holds one.
+func Find(path string) string {
+	for _, dir := range []string{path, filepath.Join(path, StateFolder)} {
+		if exists(filepath.Join(dir, journalFile)) || exists(filepath.Join(dir, snapshotFile)) {
+			return dir
+		}
+	}
+	return ""
+}
+
+// StateFolder is where in its state_dir a node stores its directory.
+const StateFolder = "directory"
+
+// Read reads a stored directory, also while another process writes. It changes nothing, takes no lock, and sees a write or does not.
+func Read(ctx context.Context, dir string, limits directory.Limits) (*directory.Snapshot, error) {
+	l, err := load(ctx, dir, limits)
+	switch {
+	case err != nil:
+		return nil, err
+	case l.snapshot == nil:
+		return nil, fmt.Errorf("%s: nothing was written yet", dir)
+	}
+	return l.snapshot, nil
+}
+
 // load reads the disk without changing it. The journal is read first: a concurrent writer replaces the snapshot
 // before the journal, so both match.
 func load(ctx context.Context, dir string, limits directory.Limits) (*loaded, error) {

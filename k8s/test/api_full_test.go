@@ -11,11 +11,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // module is the folder of a module in the cache.
@@ -36,6 +38,7 @@ type server struct {
 
 func startServer(t *testing.T) *server {
 	t.Helper()
+	log.SetLogger(logr.Discard())
 	bin := os.Getenv("GATEHOUSE_K8S_BIN")
 	if bin == "" {
 		t.Fatal("GATEHOUSE_K8S_BIN names no folder with kube-apiserver and etcd: make test-k8s-full builds them")

@@ -6,6 +6,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"gatehouse/policy/builtins"
 )
 
 // whyCall says why a comparison, a built-in or a function failed.
@@ -20,6 +22,8 @@ func (x *explainer) whyCall(f *frame, e *ast.Expr, env env, depth int) (string, 
 	n := len(operands)
 	if b := ast.BuiltinMap[name]; b != nil {
 		n = min(n, b.Decl.Arity())
+	} else if arity := builtins.DirectoryArity(name); arity > 0 {
+		n = min(n, arity)
 	}
 	for _, operand := range operands[:n] {
 		if values, err := x.values(operand, env); len(values) == 0 && err == nil {
@@ -27,15 +31,19 @@ func (x *explainer) whyCall(f *frame, e *ast.Expr, env env, depth int) (string, 
 		}
 	}
 	text := x.called(f, name, operands[:n], env, false)
-	if n < len(operands) { // its result goes on: it has none
-		text = strings.TrimSuffix(text, " is false")
-		if err := x.query(append(bindings(vars(e), env), copyBody(ast.NewBody(e.Copy()))...), nil, func(topdown.QueryResult) error { return nil }); err != nil {
-			text += ": " + x.failure(f, e, err)
-		} else {
-			text += " has no value"
-		}
+	if err := x.callFails(e, env); err != nil {
+		text = strings.TrimSuffix(text, " is false") + ": " + x.failure(f, e, err)
+	} else if n < len(operands) { // its result goes on: it has none
+		text = strings.TrimSuffix(text, " is false") + " has no value"
 	}
 	return text, nil
+}
+
+// callFails returns the error of a call, such as one that the directory cannot answer: that is neither false nor true.
+func (x *explainer) callFails(e *ast.Expr, env env) error {
+	call := e.Copy()
+	call.Negated = false
+	return x.query(append(bindings(vars(e), env), copyBody(ast.NewBody(call))...), nil, func(topdown.QueryResult) error { return nil })
 }
 
 // called renders a call with its arguments' values. holds selects the wording.

@@ -426,7 +426,11 @@ func (x *explainer) whyNegated(f *frame, e *ast.Expr, env env, depth int) (strin
 		if e.IsEquality() && len(operands) == 2 && (unbound(operands[0], env) || unbound(operands[1], env)) {
 			return "", nil
 		}
-		return x.called(f, name, operands, env, true), nil
+		text := x.called(f, name, operands, env, true)
+		if err := x.callFails(e, env); err != nil {
+			text = strings.TrimSuffix(text, " holds") + ": " + x.failure(f, e, err)
+		}
+		return text, nil
 	}
 	return "", nil
 }

@@ -99,7 +99,7 @@ type Asked struct {
 
 // Near is a change of the request, or of the caller, that would allow it.
 type Near struct {
-	// Kind is role, group, scope, method, subject, login, or input for anything else.
+	// Kind is role, group, scope, relation (of the directory), method, subject, login, or input for anything else.
 	Kind string `json:"kind"`
 	// Path is the place in the input, for Kind input.
 	Path   string   `json:"path,omitempty"`

@@ -229,7 +229,7 @@ func TestExplainIsBounded(t *testing.T) {
 		if !e.Cut || !strings.Contains(e.Text(), "this is not all of it") {
 			t.Errorf("%s: not said to be cut:\n%s", name, e.Text())
 		}
-		if took := time.Since(begin); took > 5*time.Second || len(e.Text()) > 20_000 {
+		if took := time.Since(begin); took > time.Minute || len(e.Text()) > 20_000 {
 			t.Errorf("%s: took %s and has %d bytes", name, took, len(e.Text()))
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // kinds are the values of Near.Kind, in the order in which they are tried.
-var kinds = []string{"login", "role", "group", "scope", "input", "method", "subject"}
+var kinds = []string{"login", "role", "group", "scope", "relation", "input", "method", "subject"}
 
 // personal are the kinds that need an authenticated caller.
 var personal = []string{"login", "role", "group", "scope", "subject"}
@@ -92,7 +92,7 @@ func (c *candidate) same(o *candidate) bool {
 	if c.kind != o.kind || c.kind != "login" && c.value.Compare(o.value) != 0 {
 		return false
 	}
-	return c.kind != "input" || slices.Equal(c.at, o.at)
+	return c.kind != "input" && c.kind != "relation" || slices.Equal(c.at, o.at)
 }
 
 // merge merges a change into those found of the same kind.
@@ -111,6 +111,9 @@ func (c *candidates) merge(found []Near, one *candidate) []Near {
 		if s, isString := one.value.(ast.String); isString && one.kind != "input" && plainName(strings.NewReplacer("-", "_", ":", "_", ".", "_").Replace(string(s))) {
 			value = c.x.hide.Replace(string(s))
 		}
+		if one.kind == "relation" {
+			value = c.relation(one)
+		}
 	}
 	for i := range found {
 		if found[i].Kind == near.Kind && found[i].Path == near.Path {
@@ -122,6 +125,22 @@ func (c *candidates) merge(found []Near, one *candidate) []Near {
 		near.Values = []string{value}
 	}
 	return append(found, near)
+}
+
+// relation is what makes the caller's user a member of a role or group of the directory.
+func (c *candidates) relation(one *candidate) string {
+	name, _ := rego.Text(one.value)
+	typ := strings.TrimSuffix(one.at[len(one.at)-1], "s")
+	return c.x.line(typ + ":" + name + "#member@user:" + c.x.user())
+}
+
+// user is the id of the caller's user in the directory, "" where there is none.
+func (x *explainer) user() string {
+	doc, _ := rego.JSON(x.input)
+	input, _ := doc.(map[string]any)
+	user, _ := input["user"].(map[string]any)
+	id, _ := user["id"].(string)
+	return id
 }
 
 // expression derives changes from one expression of a failed rule.
@@ -231,7 +250,10 @@ func (c *candidates) add(at []string, each bool, values []rego.Value) {
 		return
 	}
 	kind := kindOfPlace(at, each)
-	if c.x.secret(at) && kind != "role" && kind != "group" && kind != "scope" {
+	if kind == "relation" && c.x.user() == "" {
+		return // nobody who could have it
+	}
+	if c.x.secret(at) && !slices.Contains([]string{"role", "group", "scope", "relation"}, kind) {
 		return // the value that would match is secret
 	}
 	if each && !slices.ContainsFunc(c.lists[kind], func(p []string) bool { return slices.Equal(p, at) }) {
@@ -248,6 +270,8 @@ func (c *candidates) add(at []string, each bool, values []rego.Value) {
 func kindOfPlace(at []string, each bool) string {
 	last := at[len(at)-1]
 	switch path := strings.Join(at, "."); {
+	case each && (path == "user.roles" || path == "user.groups"):
+		return "relation"
 	case each && (last == "roles" || last == "groups" || last == "scopes"):
 		return strings.TrimSuffix(last, "s")
 	case path == "identity.authenticated":

@@ -98,6 +98,8 @@ func (n Near) String() string {
 	switch n.Kind {
 	case "role", "group", "scope", "method":
 		return with + n.Kind + " " + values
+	case "relation":
+		return "with the relation " + values + " in the directory"
 	case "subject":
 		return "as " + values
 	case "login":

@@ -19,6 +19,7 @@ var hints = []struct{ message, code, hint string }{
 	{"`if` keyword is required before rule body", "", "write name if { ... }"},
 	{"`contains` keyword is required for partial set rules", "", "write name contains value if { ... }"},
 	{"number cannot be used for rule name", "", "does the line before end too early? For an alternative write a second rule of the same name"},
+	{"unexpected eof token", "", "a { or ( or [ before is not closed"},
 	{"unexpected package", "", "a file has one package, in its first line"},
 	{"var cannot be used for rule name", "", "does the line before end too early, or is `if` missing?"},
 }

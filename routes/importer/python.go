@@ -50,7 +50,7 @@ type PythonApp struct {
 const maxAnswer = 16 << 20
 
 // Python reads the routes of an application. Unsupported routes are in the table with the reason. The error is one
-// line that says what failed and where, followed by the end of the application's traceback.
+// line that says what failed and where, followed by the end of the application's traceback where it does not say what to do.
 func Python(ctx context.Context, app PythonApp) (*routes.Table, []routes.Notice, error) {
 	what := fmt.Sprintf("importing %s application %q", app.Framework, app.Target)
 	framework := app.Framework
@@ -87,14 +87,16 @@ type importerAnswer struct {
 }
 
 func (a *importerAnswer) failure(framework, target string) error {
-	line := a.Error
-	if a.Where != "" {
+	line, told := a.Error, false // what to do
+	if a.Where != "" && !strings.Contains(a.Where, "/importlib/") {
 		line += " at " + a.Where
 	}
 	module := map[string]string{routes.Flask: "werkzeug", routes.FastAPI: "starlette", routes.Django: "django"}[framework]
 	if strings.HasSuffix(a.Error, "'"+framework+"'") || strings.HasSuffix(a.Error, "'"+module+"'") {
+		told = true
 		line += ": this Python does not have the framework; name the application's own with --python"
 	} else if missing, ok := strings.CutPrefix(a.Error, "ModuleNotFoundError: No module named '"); ok {
+		told = true
 		missing, _, _ = strings.Cut(strings.TrimSuffix(missing, "'"), ".")
 		if missing == target[:strings.IndexAny(target+".", ".:")] {
 			line += ": name the directory that the application's modules are in with --dir"
@@ -103,7 +105,9 @@ func (a *importerAnswer) failure(framework, target string) error {
 		}
 	}
 	for _, l := range a.Traceback {
-		line += "\n  " + l
+		if !told && !strings.Contains(l, `File "<frozen `) {
+			line += "\n  " + l
+		}
 	}
 	return errors.New(line)
 }
