@@ -36,7 +36,14 @@ type Replayer struct {
 }
 
 // NewReplayer returns a Replayer that decides as the View would. The View need not have been published.
-func NewReplayer(v *View) *Replayer { return &Replayer{view: v, finders: map[string]*ruleFinder{}} }
+func NewReplayer(v *View) *Replayer {
+	if v.users == nil {
+		own := *v
+		own.users = newUsers()
+		v = &own
+	}
+	return &Replayer{view: v, finders: map[string]*ruleFinder{}}
+}
 
 // NotAskedError says why no rule can be evaluated for a recorded decision.
 type NotAskedError struct{ Why string }
@@ -199,6 +206,8 @@ type Explained struct {
 	Policy *explain.Explanation
 	// Identity is the caller that was identified.
 	Identity identity.Identity
+	// InDirectory is what the directory has of the caller, for people: "" where it is not known.
+	InDirectory string
 }
 
 // Explain runs the stages of Check, and explains the policy's decision. It writes no decision-log entry and is for
@@ -211,7 +220,7 @@ func (g *Gate) Explain(ctx context.Context, req *Request, options func(map[strin
 		if err := g.prepare(ctx, c); err != nil || c.bypassed {
 			return err
 		}
-		found.Identity = c.identity
+		found.Identity, found.InDirectory = c.identity, c.directoryRoles()
 		return c.eachRoute(func() error {
 			found.Policy = nil
 			if err := c.explain(ctx, &found, options); err != nil {

@@ -13,6 +13,7 @@ import (
 	"gatehouse/directory"
 	"gatehouse/identity"
 	"gatehouse/input"
+	"gatehouse/policy/reach"
 )
 
 // Users configures how a caller is found in the directory.
@@ -70,17 +71,25 @@ func (c *call) readUser(r *rule) error {
 	if c.view.Settings.Users == nil && c.req.User == nil {
 		return nil
 	}
-	reads, wanted := r.entry.Reads().Member("user")
+	parts, wanted := userRead(r.entry.Reads())
 	if !wanted {
 		return nil
 	}
-	var parts userParts
+	return c.findUser(parts)
+}
+
+// userRead is which parts of the user are read; wanted is whether any of the user is.
+func userRead(all reach.Reads) (parts userParts, wanted bool) {
+	reads, wanted := all.Member("user")
+	if !wanted {
+		return 0, false
+	}
 	for i, name := range [...]string{"roles", "groups", "properties"} {
 		if reads.Has(name) {
 			parts |= 1 << i
 		}
 	}
-	return c.findUser(parts)
+	return parts, true
 }
 
 // findUser looks up the caller, with these parts and those loaded before. A caller that is not found is no user; a

@@ -37,6 +37,8 @@ type preparedRule struct {
 	pure     bool
 	denies   bool   // no rule for the route, which is a denial
 	absent   string // why no rule can be evaluated
+
+	then map[string]bool // whether the rule is the one that the log names, by that name; Candidate.mu guards it
 }
 
 // NewCandidate returns the policy of a View. Without settings the rules that the log names are evaluated.

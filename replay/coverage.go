@@ -209,7 +209,14 @@ func (v *Coverage) evaluate(ctx context.Context, r *Record) (why string, err err
 	if part := a.missing(r); part != "" && !v.partial {
 		return "the policy reads " + part + ", which the log does not keep", nil
 	}
-	if v.taken, err = a.reads.Project(v.taken[:0], r.Input); err != nil {
+	input, user, why := v.candidate.recall(a.preparedRule, r)
+	switch {
+	case why != "":
+		return why, nil
+	case user.Denied:
+		return "the policy is not asked: the caller is not in the directory", nil
+	}
+	if v.taken, err = a.reads.Project(v.taken[:0], input); err != nil {
 		return "its input is damaged", nil
 	}
 	if held, known := a.held[string(v.taken)]; known {

@@ -60,7 +60,8 @@ type Report struct {
 	// queried from the current directory.
 	FactsRecorded int64      `json:"facts_recorded,omitempty"`
 	FactsCurrent  int64      `json:"facts_current,omitempty"`
-	Remade        int64      `json:"-"` // of Replayed, those evaluated and not from the memo
+	UsersCurrent  int64      `json:"users_current,omitempty"` // decisions whose user was not on record and was taken from the current directory
+	Remade        int64      `json:"-"`                       // of Replayed, those evaluated and not from the memo
 	Since         string     `json:"since,omitempty"`
 	Until         string     `json:"until,omitempty"`
 	Gaps          int64      `json:"gaps,omitempty"`
@@ -135,7 +136,7 @@ func firstExamples(list []Example) []Example {
 func (t *Report) add(o *Report) {
 	t.Events, t.Filtered, t.Replayed, t.Changed, t.Remade = t.Events+o.Events, t.Filtered+o.Filtered, t.Replayed+o.Replayed, t.Changed+o.Changed, t.Remade+o.Remade
 	t.Gaps, t.Dropped, t.Damaged, t.Differs = t.Gaps+o.Gaps, t.Dropped+o.Dropped, t.Damaged+o.Damaged, t.Differs+o.Differs
-	t.Unkept += o.Unkept
+	t.Unkept, t.UsersCurrent = t.Unkept+o.Unkept, t.UsersCurrent+o.UsersCurrent
 	t.FactsRecorded, t.FactsCurrent = t.FactsRecorded+o.FactsRecorded, t.FactsCurrent+o.FactsCurrent
 	t.Damage = append(t.Damage, o.Damage...)
 	t.Damage = t.Damage[:min(len(t.Damage), maxDamage)]

@@ -36,6 +36,8 @@ type worker struct {
 	key    []byte
 	taken  []byte // the part of an input that is read
 	kept   int    // bytes of cached inputs
+
+	userNow bool // of the decision at hand the user is the one of now
 }
 
 // asked is a prepared rule with a worker's caches.
@@ -78,6 +80,7 @@ func (w *worker) event(ctx context.Context, event []byte, number int64) error {
 		w.Filtered++
 		return nil
 	}
+	w.userNow = false
 	why, err := w.compare(ctx, r)
 	if err != nil {
 		return fmt.Errorf("decision %s: %w", r.DecisionID, err)
@@ -87,6 +90,9 @@ func (w *worker) event(ctx context.Context, event []byte, number int64) error {
 		return nil
 	}
 	w.Replayed++
+	if w.userNow {
+		w.UsersCurrent++
+	}
 	w.between(r)
 	return nil
 }
@@ -154,7 +160,18 @@ func (w *worker) decide(ctx context.Context, s *Candidate, r *Record, was Verdic
 	if part := a.missing(r); part != "" && !w.Partial {
 		return v, "the policy reads " + part + ", which the log does not keep", nil
 	}
-	u, why, err := w.rule(ctx, a, r)
+	input, user, why := s.recall(a.preparedRule, r)
+	if why != "" {
+		return v, why, nil
+	}
+	if user.Current {
+		w.FactsCurrent++
+		w.userNow = true
+	}
+	if user.Denied {
+		return s.verdict(ruling{Verdict: gate.Verdict{Reason: gate.UnknownUser, Status: gate.UnknownUser.Status()}}, r, was), "", nil
+	}
+	u, why, err := w.rule(ctx, a, r, input)
 	switch {
 	case why != "" || err != nil:
 		return v, why, err
@@ -226,8 +243,8 @@ func readOf(reads reach.Reads, pointers []string) string {
 
 // rule returns the ruling for the part of the input that is read: from the cache, where nothing else can influence
 // it.
-func (w *worker) rule(ctx context.Context, a *asked, r *Record) (u ruling, why string, err error) {
-	if w.taken, err = a.reads.Project(w.taken[:0], r.Input); err != nil {
+func (w *worker) rule(ctx context.Context, a *asked, r *Record, document json.RawMessage) (u ruling, why string, err error) {
+	if w.taken, err = a.reads.Project(w.taken[:0], document); err != nil {
 		return u, "its input is damaged", nil
 	}
 	if u, ok := a.rulings[string(w.taken)]; ok {

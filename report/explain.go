@@ -50,7 +50,12 @@ func Retold(w io.Writer, o *logged.Explanation) error {
 	for _, part := range o.Missing {
 		line("missing", "%s: the policy reads it and the log does not keep it", part)
 	}
+	line("user", "%s", o.User)
 	switch {
+	case o.Unsure != "":
+		line("again", "unsure: %s", o.Unsure)
+	case o.User != "" && o.Policy == nil:
+		line("again", "it comes out differently now: the caller is not in the directory of now")
 	case o.Policy == nil:
 	case o.Reproduced && o.SamePolicy:
 		line("again", "it comes out the same, with the policy that decided")
@@ -87,6 +92,8 @@ func otherwise(o *logged.Explanation) string {
 		return fmt.Sprintf("the answer was not the policy's (%s): below is what the policy says", o.Recorded.Reason)
 	case !o.SamePolicy:
 		text += ": this is not the policy that decided"
+	case o.User != "":
+		text += ": the user is the one of the directory of now"
 	case len(o.Missing) > 0:
 		text += ": the policy reads what the log does not keep"
 	case len(o.Policy.Notes) > 0:

@@ -97,6 +97,9 @@ func restOf(t *replay.Report, expect []replay.Expected) (lines []string) {
 	if t.FactsRecorded+t.FactsCurrent > 0 {
 		add("of what was asked of the directory %s came from the log, %s from the directory of today", terminal.Count(t.FactsRecorded, "answer"), terminal.Thousands(t.FactsCurrent))
 	}
+	if t.UsersCurrent > 0 {
+		add("%s, for %s", replay.DirectoryOfNow, terminal.Count(t.UsersCurrent, "decision"))
+	}
 	if t.Unkept > 0 {
 		add("the policy that decided is no longer kept for %s: what is compared is what was recorded", terminal.Count(t.Unkept, "decision"))
 	}

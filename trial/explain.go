@@ -27,7 +27,14 @@ func (t *Trial) Explain(ctx context.Context, a *Request, answer *gate.Answer, se
 		}
 		return RedactOptions(t.redact, input)
 	})
-	out := &Explanation{Policy: found.Policy, Caller: a.caller(&found.Identity)}
+	caller := func() string {
+		text := a.caller(&found.Identity)
+		if found.InDirectory != "" {
+			text += "; " + found.InDirectory
+		}
+		return text
+	}
+	out := &Explanation{Policy: found.Policy, Caller: caller()}
 	if found.Policy != nil {
 		found.Policy.Nearest = t.Confirm(ctx, found.Policy.Nearest, func(method string) *gate.Request {
 			other := *a
@@ -39,7 +46,7 @@ func (t *Trial) Explain(ctx context.Context, a *Request, answer *gate.Answer, se
 		out.Stopped = Cause(a, answer)
 		out.Caller = Unknown(answer.Reason.String())
 		if found.Identity.Type != "" {
-			out.Caller = a.caller(&found.Identity)
+			out.Caller = caller()
 		}
 	}
 	return out
@@ -71,7 +78,7 @@ func RedactOptions(redact decisionlog.Redact, input map[string]any) explain.Opti
 // caller says who was taken to call, and what showed it.
 func (a *Request) caller(id *identity.Identity) string {
 	if a.As != nil {
-		return withRoles(id.Subject, id.Roles) + ", taken from the command line, nothing verified it"
+		return withRoles(id.Subject, id.Roles, "given") + ", taken from the command line, nothing verified it"
 	}
 	return CalledBy(id.Type, id.Subject, id.Issuer, id.Roles, id.Authenticated)
 }
@@ -91,9 +98,10 @@ func Unknown(reason string) string {
 	return "not known: this was decided before a credential was looked at"
 }
 
-func withRoles(subject string, roles []string) string {
+// withRoles names a caller with the roles of what he presented. Those of the directory are something else.
+func withRoles(subject string, roles []string, of string) string {
 	if len(roles) == 0 {
-		return fmt.Sprintf("%q without roles", subject)
+		return fmt.Sprintf("%q, no roles %s", subject, of)
 	}
 	return fmt.Sprintf("%q with role %s", subject, strings.Join(roles, ", "))
 }
@@ -104,9 +112,9 @@ func CalledBy(kind, subject, issuer string, roles []string, authenticated bool) 
 	case !authenticated:
 		return "anonymous: the request brought no credential"
 	case kind == identity.TypeJWT && issuer != "":
-		return withRoles(subject, roles) + ", by a token of " + issuer
+		return withRoles(subject, roles, "in the token") + ", by a token of " + issuer
 	case kind == identity.TypeJWT:
-		return withRoles(subject, roles) + ", by a token"
+		return withRoles(subject, roles, "in the token") + ", by a token"
 	}
-	return withRoles(subject, roles) + ", by an API key or an introspected token"
+	return withRoles(subject, roles, "in the credential") + ", by an API key or an introspected token"
 }

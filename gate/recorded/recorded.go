@@ -61,6 +61,27 @@ func RequestOf(schema *input.Schema, document map[string]any) (*input.Request, e
 	return req, nil
 }
 
+// Caller is who called and his user in the directory, from an input that need not have a request. user is nil where the
+// input has none.
+func Caller(document map[string]any) (id *identity.Identity, user *input.User, err error) {
+	r := &inputReader{}
+	var in input.Input
+	of := map[string]any{}
+	for _, name := range []string{"identity", "user"} {
+		if value := document[name]; value != nil {
+			of[name] = value
+		}
+	}
+	r.read(input.Standard().Root, of, &in)
+	if id = &in.Identity; of["identity"] == nil {
+		*id = identity.Anonymous()
+	}
+	if in.User != nil && in.User.ID != "" {
+		user = in.User
+	}
+	return id, user, r.err
+}
+
 // inputReader reads plain JSON. err is the first invalid part.
 type inputReader struct{ err error }
 

@@ -36,7 +36,9 @@ type Explanation struct {
 	SamePolicy bool     `json:"same_policy"`    // the bundles are those that decided
 	Kept       string   `json:"kept,omitempty"` // what became of looking for them among those that are kept by their digest
 	Missing    []string `json:"missing,omitempty"`
-	Reproduced bool     `json:"reproduced"` // it comes out as recorded
+	User       string   `json:"user,omitempty"`   // where input.user is not the recorded one: where it is from
+	Unsure     string   `json:"unsure,omitempty"` // why it is not known how it comes out
+	Reproduced bool     `json:"reproduced"`       // it comes out as recorded
 	trial.Explanation
 }
 
@@ -116,16 +118,20 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Ex
 	}
 	out.compareBundles(r, with.View.Policy.Bundles())
 	out.Missing = r.missing(entry)
-	input, err := rego.FromJSON(r.Input)
+	document, asked, err := r.recall(entry, at, with.View, out)
+	if err != nil || !asked {
+		return err
+	}
+	input, err := rego.FromJSON(document)
 	if err != nil {
 		return fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
 	}
-	out.Policy = explain.Of(ctx, entry, input, r.facts(with.View), at, trial.RedactOptions(with.Redact, r.Input))
+	out.Policy = explain.Of(ctx, entry, input, r.facts(with.View), at, trial.RedactOptions(with.Redact, document))
 	out.Reproduced = r.agrees(out.Policy)
 	route, _ := r.Input["route"].(map[string]any)
 	out.Redirect = route["redirect"] == true
 	out.May = r.candidateRoutes(with.Tables, route)
-	if req, err := recorded.Request(r.Input); err == nil {
+	if req, err := recorded.Request(document); err == nil {
 		out.Policy.Nearest = with.Trial.Confirm(ctx, out.Policy.Nearest, func(method string) *gate.Request {
 			other := *req
 			other.Method = method
@@ -139,6 +145,43 @@ func (r *Decision) Explain(ctx context.Context, at time.Time, with With, out *Ex
 		})
 	}
 	return nil
+}
+
+// recall is the recorded input, with the user of the directory of now where the policy reads one and the record has none. asked is whether
+// the policy is asked with it.
+func (r *Decision) recall(entry *policy.Entry, at time.Time, v *gate.View, out *Explanation) (document map[string]any, asked bool, err error) {
+	id, user, err := recorded.Caller(r.Input)
+	if err != nil {
+		return nil, false, fmt.Errorf("decision %q: its input: %w", r.DecisionID, err)
+	}
+	if r.claims != nil {
+		id.Claims = r.claims
+	}
+	replayer := gate.NewReplayer(v)
+	caller := &gate.RecordedCaller{Identity: id, User: user, Directory: r.directory, Same: out.SamePolicy, Withheld: slices.Concat(r.Erased, r.Masked)}
+	if in := replayer.DirectoryRoles(caller, at); in != "" {
+		out.Caller += "; " + in + " of now"
+	}
+	now := replayer.User(caller, entry.Reads(), at)
+	switch {
+	case now.Unsure != "":
+		out.Unsure = "the policy reads " + now.Unsure
+		out.Stopped = "unsure: " + out.Unsure
+		return nil, false, nil
+	case !now.Current:
+		return r.Input, true, nil
+	}
+	out.User = replay.DirectoryOfNow
+	if now.Denied {
+		out.Stopped = "unknown_user: the caller is not in the directory of now, and directory.unknown_user is deny"
+		return nil, false, nil
+	}
+	document = maps.Clone(r.Input)
+	delete(document, "user")
+	if now.User != nil {
+		document["user"] = now.User
+	}
+	return document, true, nil
 }
 
 // candidateRoutes are the routes that may take a recorded request, by the table as it is now, where there are several.

@@ -32,6 +32,9 @@ type Decision struct {
 	Erased, Masked  []string
 	Input           map[string]any
 
+	claims    map[string]any // of the caller, those that the log keeps
+	directory bool           // a directory took part
+
 	asked    []policy.Question // of the directory, as far as they are on record
 	question bool              // an application asked for it: it is no request
 }
@@ -127,6 +130,12 @@ func parseRecord(event []byte) (*Decision, bool) {
 	}
 	r.Bundles, _ = e.DecodeBundles()
 	r.asked, _ = policy.ParseQuestions(e.Facts) // what is damaged is not on record
+	r.directory = e.Directory.Recorded
+	if e.Identity.Claims != nil {
+		c := json.NewDecoder(bytes.NewReader(e.Identity.Claims))
+		c.UseNumber()
+		_ = c.Decode(&r.claims) // what is damaged is not on record
+	}
 	d := json.NewDecoder(bytes.NewReader(e.Input))
 	d.UseNumber()
 	_ = d.Decode(&r.Input) // what is no object is taken for absent
