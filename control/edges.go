@@ -117,7 +117,7 @@ func (s *edgeService) Sync(ctx context.Context, stream *connect.BidiStream[api.S
 	x := &session{stop: stop, edge: edge}
 	p := &push{Server: s.Server, stream: stream, environment: e, session: x, hello: make(chan *api.Hello, 1), heard: make(chan struct{}, 1)}
 	go p.receive(stop) // ends with the stream: its body is closed when this function has returned
-	expires := time.AfterFunc(time.Until(peerOf(ctx).expires), func() { stop(errExpired) })
+	expires := time.AfterFunc(time.Until(peerOf(ctx).expires), func() { stop(errExpired) }) // goroutine: it only cancels
 	defer expires.Stop()
 	select {
 	case hello := <-p.hello:

@@ -201,6 +201,7 @@ func TestTarballAsABundle(t *testing.T) {
 		t.Errorf("check: %d %q %q", code, out, errs)
 	}
 	// What its own tests keep out does not serve.
+	p.flags = []string{"--wait-for-policy"}
 	p.start()
 	eventually(t, "waiting for the failure", func() error {
 		if code, body := p.get("/readyz"); code != 503 {
