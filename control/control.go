@@ -45,6 +45,7 @@ type Config struct {
 // Bounds of the server.
 const (
 	maxRequest     = 8 << 20          // bytes of one message of a client
+	maxEdgeRequest = 64 << 10         // of an edge, or of who wants to be one
 	maxConnections = 20_000           // at once
 	maxHandshakes  = 64               // TLS handshakes at once: more would let none of them end in time
 	handshakeTime  = 30 * time.Second // for one, once it has begun
@@ -224,12 +225,17 @@ func (s *Server) handler() http.Handler {
 			panics.Report("answering "+spec.Procedure, value)
 			return connect.NewError(connect.CodeInternal, errors.New("an error of control itself: its log has more"))
 		})}
-	clients := append(slices.Clone(options), connect.WithInterceptors(&access{s}))
 	mux := http.NewServeMux()
-	mux.Handle(api.NewDirectoryServiceHandler(&directoryService{s}, clients...))
-	mux.Handle(api.NewAdminServiceHandler(&adminService{s}, clients...))
+	path, h := api.NewDirectoryServiceHandler(&directoryService{s}, options...)
+	mux.Handle(path, s.tokenFirst(h))
+	path, h = api.NewAdminServiceHandler(&adminService{s}, options...)
+	mux.Handle(path, s.tokenFirst(h))
 	// Changes are small and go to many: compressing them for each would cost more than it saves.
-	mux.Handle(api.NewEdgeServiceHandler(&edgeService{s}, append(options, connect.WithCompression("gzip", nil, nil))...))
+	path, h = api.NewEdgeServiceHandler(&edgeService{s}, append(options, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(maxEdgeRequest))...)
+	mux.Handle(path, h)
+	for _, procedure := range []string{api.EdgeServiceEnrollProcedure, api.EdgeServiceRenewProcedure} {
+		mux.Handle(procedure, soon(h))
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return withPeer(mux)
 }
