@@ -243,11 +243,11 @@ func TestInitStubsAllow(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := map[string]writtenTest{
-		"# allowed := true   # anyone, logged in or not":                                                                  {},
-		"# allowed if input.identity.authenticated":                                                                       {as: "ann"},
-		`# allowed if "viewer" in input.identity.roles`:                                                                   {as: "ann", roles: []string{"viewer"}},
-		`# allowed if "viewer" in input.user.roles       # in the directory, which finds users by the sub of their token`: {as: "ann@example.com"},
-		"# allowed if input.resource.petId == input.identity.subject":                                                     {as: "7"},
+		"# allowed := true # anyone, logged in or not":                                                              {},
+		"# allowed if input.identity.authenticated":                                                                 {as: "ann"},
+		`# allowed if "viewer" in input.identity.roles`:                                                             {as: "ann", roles: []string{"viewer"}},
+		`# allowed if "viewer" in input.user.roles # in the directory, which finds users by the sub of their token`: {as: "ann@example.com"},
+		"# allowed if input.resource.petId == input.identity.subject":                                               {as: "7"},
 	}
 	for comment, c := range ask {
 		if !strings.Contains(string(stub), comment+"\n") {
