@@ -6,7 +6,7 @@ GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 
-.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control proto soak profile allocations fuzz docs errors-seen release release-check clean
+.PHONY: wheel test-wheel test-k8s test-k8s-full help build demo test test-directory test-full test-plain test-keycloak attack-mutations lint check bench bench-json bench-scale bench-swaps bench-log bench-directory bench-directory-edge bench-control soak profile allocations fuzz docs errors-seen release release-check clean
 
 help:
 	@echo "make demo       see it work: a Flask app, Envoy and Gatehouse, and requests through them"
@@ -32,7 +32,7 @@ help:
 	@echo "make allocations  record what tests compare allocations with"
 	@echo "make fuzz       each fuzz target for 30 seconds"
 	@echo "make docs       docs that are generated"
-	@echo "make proto      the code of control's API, out of its .proto file, which is linted first"
+	@echo "make proto      the code of control's API and of Aserto's messages, out of their .proto files"
 	@echo "make release    VERSION=1.2.3 KEY=private.pem: archives, packages, image and attestations of a release, in dist/"
 	@echo "make release-check  the same, built twice and compared; units, alerts and dashboard checked; publishes nothing"
 	@echo "make wheel      the wheel of Python that carries the program, in dist/ (VERSION=1.2.3 PLATFORM=linux/arm64)"
@@ -199,13 +199,27 @@ fuzz:
 	  done; \
 	done
 
-# The Go code of Aserto's messages. It needs protoc-gen-go and protoc-gen-go-grpc, and Python for protoc.
+# The folder is in memory where there is one: a thousand edges that share a disk are not what is measured.
+EDGES ?= 1000
+
+bench-control:
+	mkdir -p bin
+	go build -o bin/bench-control ./hack/bench-control
+	bin/bench-control -edges $(EDGES)
+
+bin/buf: Makefile
+	GOBIN=$(CURDIR)/bin go install connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
+	GOBIN=$(CURDIR)/bin go install github.com/bufbuild/buf/cmd/buf@v1.75.0
+
+# The Go code of control's API, which buf lints and generates, and that of Aserto's messages. The latter needs protoc-gen-go and protoc-gen-go-grpc,
+# and Python for protoc.
 .PHONY: proto
-proto:
+proto: bin/buf
 	test -x .venv-proto/bin/python || (python3 -m venv .venv-proto && .venv-proto/bin/python -m pip install --quiet grpcio-tools==1.85.1)
 	mkdir -p bin
 	GOBIN=$(CURDIR)/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 	GOBIN=$(CURDIR)/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+	cd control/api && ../../bin/buf lint && ../../bin/buf generate
 	cd topaz/pb/proto && PATH=$(CURDIR)/bin:$$PATH ../../../.venv-proto/bin/python -m grpc_tools.protoc -I. --go_out=../../.. --go_opt=module=gatehouse \
 		--go-grpc_out=../../.. --go-grpc_opt=module=gatehouse $$(find . -name '*.proto')
 
