@@ -17,11 +17,11 @@ func TestNoticesForRulesThatNobodyAsksFor(t *testing.T) {
 		want  []string
 		other string
 	}{
-		"a letter less":            {"package app.GET\n\ndefault alowed := false\n\nalowed if input.x", []string{`app/p.rego:3: rule "alowed" is used by nobody; did you mean "allowed"?`}, ""},
+		"a letter less":            {"package app.GET\n\ndefault allowd := false\n\nallowd if input.x", []string{`app/p.rego:3: rule "allowd" is used by nobody; did you mean "allowed"?`}, ""},
 		"beside the right one":     {"package app.GET\n\nallowed if input.x\n\nAllowed if input.y", []string{`app/p.rego:5: rule "Allowed" is used by nobody; did you mean "allowed"?`}, ""},
 		"the decision's in others": {"package app.GET.a\n\nallow if input.x", []string{`app/p.rego:3: rule "allow" is used by nobody; did you mean "allowed"?`}, ""},
 		"the decision's package":   {"package authz\n\nallow if input.x\n\nallowed := true", []string{`app/p.rego:5: rule "allowed" is used by nobody; did you mean "allow"?`}, ""},
-		"used in its package":      {"package app.GET\n\nallowed if alowed\n\nalowed if input.x", nil, ""},
+		"used in its package":      {"package app.GET\n\nallowed if allowd\n\nallowd if input.x", nil, ""},
 		"used elsewhere":           {"package app.GET\n\nallow if input.x\n\nother := data.app.GET.allow", nil, ""},
 		"its package is used":      {"package app.GET\n\nallow if input.x\n\nvisible := true", nil, "package lib\n\nany if data.app[input.method].visible"},
 		"a function":               {"package app.GET\n\nallows(x) if x", nil, ""},
