@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"go.uber.org/zap"
@@ -112,33 +114,6 @@ func (a *access) enter(ctx context.Context, procedure, header string) (context.C
 	return context.WithValue(ctx, tokenKey{}, t), nil
 }
 
-// WrapUnary implements connect.Interceptor.
-func (a *access) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-		ctx, err := a.enter(ctx, r.Spec().Procedure, r.Header().Get("Authorization"))
-		if err != nil {
-			return nil, err
-		}
-		return next(ctx, r)
-	}
-}
-
-// WrapStreamingHandler implements connect.Interceptor.
-func (a *access) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, c connect.StreamingHandlerConn) error {
-		ctx, err := a.enter(ctx, c.Spec().Procedure, c.RequestHeader().Get("Authorization"))
-		if err != nil {
-			return err
-		}
-		return next(ctx, c)
-	}
-}
-
-// WrapStreamingClient implements connect.Interceptor.
-func (a *access) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next
-}
-
 func tokenOf(ctx context.Context) *store.Token {
 	if t, ok := ctx.Value(tokenKey{}).(*store.Token); ok {
 		return t
@@ -217,4 +192,26 @@ func failure(err error) error {
 func isManifestError(err error) bool {
 	_, is := errors.AsType[*directory.ManifestError](err)
 	return is
+}
+
+// tokenFirst refuses who has no token before anything of the request's body is read: an interceptor sees a request when
+// all of it is in memory.
+func (s *Server) tokenFirst(next http.Handler) http.Handler {
+	write := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, err := (&access{s}).enter(r.Context(), r.URL.Path, r.Header.Get("Authorization"))
+		if err != nil {
+			_ = write.Write(w, r, err) // the client has left
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// soon ends a request whose body does not come: who has no credential yet holds no connection for long.
+func soon(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(handshakeTime)) // both versions of HTTP can
+		next.ServeHTTP(w, r)
+	})
 }

@@ -45,6 +45,7 @@ type Config struct {
 // Bounds of the server.
 const (
 	maxRequest     = 8 << 20          // bytes of one message of a client
+	maxEdgeRequest = 64 << 10         // of an edge, or of who wants to be one
 	maxConnections = 20_000           // at once
 	maxHandshakes  = 64               // TLS handshakes at once: more would let none of them end in time
 	handshakeTime  = 30 * time.Second // for one, once it has begun
@@ -85,9 +86,10 @@ func New(ctx context.Context, with Config) (s *Server, err error) {
 	if s.store, err = store.Open(ctx, store.Config{Dir: with.Dir, Logger: with.Logger, Clock: with.Clock}); err != nil {
 		return nil, err
 	}
+	opened := s
 	defer func() {
 		if err != nil {
-			s.store.Close()
+			opened.close()
 		}
 	}()
 	if s.snapshots, err = newSnapshots(filepath.Join(with.Dir, "tmp")); err != nil {
@@ -96,13 +98,24 @@ func New(ctx context.Context, with Config) (s *Server, err error) {
 	if s.authority, err = authority.Open(with.Dir, serverNames(with), with.Clock); err != nil {
 		return nil, fmt.Errorf("the certificate authority: %w", err)
 	}
-	if err := s.first(ctx); err != nil {
-		return nil, err
-	}
 	if s.listener, err = net.Listen("tcp", with.Listen); err != nil {
+		return nil, fmt.Errorf("%w\nanother program has this port, or this machine has no such address: --listen names another", err)
+	}
+	if err := s.first(ctx); err != nil { // last: the token that it makes is shown once, by who runs the server
 		return nil, err
 	}
 	return s, nil
+}
+
+// close gives back what New had opened when it failed.
+func (s *Server) close() {
+	if s.listener != nil {
+		_ = s.listener.Close() // nothing was accepted
+	}
+	if s.snapshots != nil {
+		s.snapshots.close()
+	}
+	s.store.Close()
 }
 
 // serverNames are the names that the server's certificate is for.
@@ -168,13 +181,13 @@ func (s *Server) Run(ctx context.Context) error {
 
 	tcp := &handshakes{logger: s.logger, inner: s.listener, config: s.tls(), ready: make(chan net.Conn), done: make(chan struct{}),
 		slots: make(chan struct{}, maxHandshakes), open: make(chan struct{}, maxConnections), say: rate.NewLimiter(5, 20)}
-	running.Go(tcp.run)
+	running.Go(func() { panics.Loop(inner, "accepting connections", func(context.Context) { tcp.run() }) })
 	server := &http.Server{Handler: s.handler(), TLSConfig: s.tls(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return inner }, ErrorLog: zap.NewStdLog(zap.NewNop()),
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 20 * time.Second, WriteByteTimeout: 30 * time.Second, MaxConcurrentStreams: 100,
 			MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 256 << 10}}
 	served := make(chan error, 1)
-	running.Go(func() { served <- server.Serve(tcp) })
+	running.Go(func() { served <- server.Serve(tcp) }) // goroutine: net/http recovers its own
 	s.logger.Info("control is ready", zap.Stringer("listen", s.Addr()), zap.String("epoch", s.store.Epoch()), zap.Int("environments", len(s.store.Environments())))
 	select {
 	case <-ctx.Done():
@@ -212,12 +225,17 @@ func (s *Server) handler() http.Handler {
 			panics.Report("answering "+spec.Procedure, value)
 			return connect.NewError(connect.CodeInternal, errors.New("an error of control itself: its log has more"))
 		})}
-	clients := append(slices.Clone(options), connect.WithInterceptors(&access{s}))
 	mux := http.NewServeMux()
-	mux.Handle(api.NewDirectoryServiceHandler(&directoryService{s}, clients...))
-	mux.Handle(api.NewAdminServiceHandler(&adminService{s}, clients...))
+	path, h := api.NewDirectoryServiceHandler(&directoryService{s}, options...)
+	mux.Handle(path, s.tokenFirst(h))
+	path, h = api.NewAdminServiceHandler(&adminService{s}, options...)
+	mux.Handle(path, s.tokenFirst(h))
 	// Changes are small and go to many: compressing them for each would cost more than it saves.
-	mux.Handle(api.NewEdgeServiceHandler(&edgeService{s}, append(options, connect.WithCompression("gzip", nil, nil))...))
+	path, h = api.NewEdgeServiceHandler(&edgeService{s}, append(options, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(maxEdgeRequest))...)
+	mux.Handle(path, h)
+	for _, procedure := range []string{api.EdgeServiceEnrollProcedure, api.EdgeServiceRenewProcedure} {
+		mux.Handle(procedure, soon(h))
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return withPeer(mux)
 }

@@ -219,6 +219,7 @@ func (s *directoryService) Import(ctx context.Context, stream *connect.ClientStr
 	out := &api.ImportResponse{Epoch: s.store.Epoch()}
 	var e *store.Environment
 	var with store.Write
+	var name string
 	for batch := 1; stream.Receive(); batch++ {
 		m := stream.Msg()
 		if e == nil {
@@ -226,7 +227,16 @@ func (s *directoryService) Import(ctx context.Context, stream *connect.ClientStr
 			if err != nil {
 				return nil, err
 			}
+			name = found.Name
 			e, with = found, store.Write{Actor: t.Actor(), Source: m.GetOptions().GetSource(), TakeOver: m.GetOptions().GetTakeOver()}
+		}
+		if batch > 1 { // the token may have been revoked meanwhile
+			if _, err := (&access{s.Server}).enter(ctx, "Import", stream.RequestHeader().Get("Authorization")); err != nil {
+				return nil, err
+			}
+		}
+		if other := m.GetEnvironment(); other != "" && other != name {
+			return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("batch %d is for %q, and the import is for %q", batch, other, name))
 		}
 		edits, err := setObjects(nil, m.GetObjects())
 		if err == nil {

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"gatehouse/control/api"
 	"gatehouse/control/authority"
@@ -76,6 +78,9 @@ func (s *edgeService) known(ctx context.Context, what string) (store.Edge, error
 	if p.edge == "" {
 		return store.Edge{}, s.refuse(ctx, what, fmt.Errorf("%w: the connection shows no edge's certificate", store.ErrRefused))
 	}
+	if !s.with.Clock().Before(p.expires) { // the connection is older than that
+		return store.Edge{}, s.refuse(ctx, what, fmt.Errorf("%w: the certificate of this connection has expired", store.ErrRefused))
+	}
 	edge, err := s.store.Edge(ctx, p.edge)
 	if err != nil {
 		return store.Edge{}, s.refuse(ctx, what, err)
@@ -115,9 +120,9 @@ func (s *edgeService) Sync(ctx context.Context, stream *connect.BidiStream[api.S
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	x := &session{stop: stop, edge: edge}
-	p := &push{Server: s.Server, stream: stream, environment: e, session: x, hello: make(chan *api.Hello, 1), heard: make(chan struct{}, 1)}
-	go p.receive(stop) // ends with the stream: its body is closed when this function has returned
-	expires := time.AfterFunc(time.Until(peerOf(ctx).expires), func() { stop(errExpired) })
+	p := &push{Server: s.Server, stream: stream, environment: e, session: x, hello: make(chan *api.Hello, 1), heard: make(chan struct{}, 1), say: rate.NewLimiter(0.1, 10)}
+	go p.receive(stop)                                                                      // ends with the stream: its body is closed when this function has returned
+	expires := time.AfterFunc(time.Until(peerOf(ctx).expires), func() { stop(errExpired) }) // goroutine: it only cancels
 	defer expires.Stop()
 	select {
 	case hello := <-p.hello:
@@ -157,6 +162,8 @@ type push struct {
 	session     *session
 	hello       chan *api.Hello
 	heard       chan struct{} // signals that the edge said something
+
+	say *rate.Limiter // for the log
 
 	at    uint64 // the revision that the edge has been sent
 	where *api.Hello
@@ -203,7 +210,10 @@ func (p *push) applied(a *api.Applied) {
 	if head := p.environment.Snapshot(); problem == "" && head.Revision() == a.GetRevision() && head.Digest() != hex.EncodeToString(a.GetDigest()) {
 		problem = "its directory is another one than control's"
 	}
-	if problem != "" {
+	if head := p.environment.Snapshot().Revision(); problem == "" && a.GetRevision() > head {
+		problem = "it says that it has a revision that does not exist"
+	}
+	if problem != "" && p.say.Allow() {
 		p.logger.Error("an edge could not apply a revision", zap.String("edge", p.session.edge.ID), zap.String("name", p.session.edge.Name), zap.Uint64("revision", a.GetRevision()), zap.String("error", problem))
 	}
 	p.fleet.said(p.session, p.with.Clock(), func(e *store.Edge) {
@@ -214,7 +224,9 @@ func (p *push) applied(a *api.Applied) {
 }
 
 // short bounds a text of an edge.
-func short(text string) string { return text[:min(len(text), maxReason)] }
+func short(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "") // cut within a character, it could be sent to nobody
+}
 
 func reasons(list []string) (out []string) {
 	for _, r := range list[:min(len(list), maxDegraded)] {

@@ -36,13 +36,16 @@ type served struct {
 }
 
 // serve starts control on a folder. listen "" takes any port.
-func serve(t testing.TB, dir, listen string) *served {
+func serve(t testing.TB, dir, listen string) *served { t.Helper(); return serveAt(t, dir, listen, nil) }
+
+// serveAt is serve with a clock.
+func serveAt(t testing.TB, dir, listen string, clock func() time.Time) *served {
 	t.Helper()
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
 	core, log := observer.New(zap.InfoLevel)
-	s, err := control.New(t.Context(), control.Config{Dir: dir, Listen: listen, Logger: zap.New(core)})
+	s, err := control.New(t.Context(), control.Config{Dir: dir, Listen: listen, Clock: clock, Logger: zap.New(core)})
 	if err != nil {
 		t.Fatal(err)
 	}

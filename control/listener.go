@@ -77,11 +77,13 @@ func (h *handshakes) handshake(c *counted) bool {
 	case <-h.done:
 		return false
 	}
+	c.slots = h.slots
 	secure := tls.Server(c, h.config)
 	ctx, stop := context.WithTimeout(context.Background(), handshakeTime)
 	_ = c.SetDeadline(time.Now().Add(handshakeTime))
 	err := secure.HandshakeContext(ctx)
 	stop()
+	c.slots = nil
 	<-h.slots
 	if err != nil {
 		if !errors.Is(err, io.EOF) && h.say.Allow() {
@@ -123,6 +125,8 @@ type counted struct {
 	unread []byte // read already
 	open   chan struct{}
 	once   sync.Once
+
+	slots chan struct{} // of the handshake that is under way: given back while it waits for the other end; nil: none is
 }
 
 func (c *counted) Read(b []byte) (int, error) {
@@ -131,7 +135,13 @@ func (c *counted) Read(b []byte) (int, error) {
 		c.unread = c.unread[n:]
 		return n, nil
 	}
-	return c.Conn.Read(b)
+	if c.slots == nil {
+		return c.Conn.Read(b)
+	}
+	<-c.slots // who waits for the other end does no work
+	n, err := c.Conn.Read(b)
+	c.slots <- struct{}{}
+	return n, err
 }
 
 func (c *counted) Close() error {

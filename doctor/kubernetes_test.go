@@ -53,6 +53,64 @@ func TestIstioOtherFilters(t *testing.T) {
 	}
 }
 
+// TestPortOfGatehouse excludes the port that Gatehouse's own container has for probes, and ports that look like it.
+func TestPortOfGatehouse(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "istio", "base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		web     = "containers: [{name: web, ports: [{containerPort: 8000}]}]"
+		sidecar = "initContainers: [{name: gatehouse, restartPolicy: Always, ports: [{name: gatehouse-admin, containerPort: 9192}]}]"
+		beside  = "containers: [{name: web, ports: [{containerPort: 8000}]}, {name: gatehouse, ports: [{name: gatehouse-admin, containerPort: 9192}]}]"
+	)
+	for what, test := range map[string]struct {
+		excluded, spec string
+		reported       string
+		kept           string // of the annotation, once it is mended
+	}{
+		"before the application":           {"9192", sidecar + ", " + web, "", ""},
+		"beside the application":           {"9192", beside, "", ""},
+		"with spaces":                      {" 9192 ,", beside, "", ""},
+		"the application's port":           {"8000", beside, "ports 8000 ", ""},
+		"the application's as well":        {"8000, 9192", beside, "ports 8000 ", `excludeInboundPorts: "9192"`},
+		"all ports":                        {"*", beside, "ports * ", ""},
+		"a range":                          {"9192-9193", beside, "ports 9192-9193 ", ""},
+		"no containers":                    {"9192", "nodeName: a", "ports 9192 ", ""},
+		"no Gatehouse":                     {"9192", "containers: [{name: web, ports: [{containerPort: 9192}]}]", "ports 9192 ", ""},
+		"the application has its name":     {"9192", "containers: [{name: web, ports: [{name: gatehouse-admin, containerPort: 9192}]}]", "ports 9192 ", ""},
+		"the application has it too":       {"9192", sidecar + ", containers: [{name: web, ports: [{containerPort: 8000}, {containerPort: 9192}]}]", "ports 9192 ", ""},
+		"written in another way":           {"9192", sidecar + ", containers: [{name: web, ports: [{containerPort: 0x23e8}]}]", "ports 9192 ", ""},
+		"another sidecar has it too":       {"9192", "initContainers: [{name: proxy, restartPolicy: Always, ports: [{containerPort: 9192}]}], " + beside, "ports 9192 ", ""},
+		"another port of Gatehouse":        {"9191", strings.Replace(beside, "[{name: gatehouse-admin", "[{name: grpc, containerPort: 9191}, {name: gatehouse-admin", 1), "ports 9191 ", ""},
+		"a Gatehouse that ends before it":  {"9192", strings.Replace(sidecar, "restartPolicy: Always, ", "", 1) + ", " + web, "ports 9192 ", ""},
+		"a Gatehouse without that port":    {"9192", "containers: [{name: web}, {name: gatehouse}]", "ports 9192 ", ""},
+		"a Gatehouse with an unnamed port": {"9192", "containers: [{name: web}, {name: gatehouse, ports: [{containerPort: 9192}]}]", "ports 9192 ", ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			bad := []byte(edit(t, string(text), []string{"      annotations: {}", `      annotations: {traffic.sidecar.istio.io/excludeInboundPorts: "` + test.excluded + "\"}\n    spec: {" + test.spec + "}"}))
+			r := examine(t, bad, rules.Default())
+			if test.reported == "" {
+				if len(r.Findings) > 0 {
+					t.Errorf("found %v: %s", ids(r), r.Findings[0].Message)
+				}
+				return
+			}
+			if len(r.Findings) != 1 || r.Findings[0].ID != "port-excluded" || !strings.Contains(r.Findings[0].Message, test.reported) {
+				t.Fatalf("found %+v", r.Findings)
+			}
+			mended, err := doctor.Mend([]doctor.Input{{Name: "k8s.yaml", Text: bad}}, rules.Default())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := ids(examine(t, mended[0].Text, rules.Default())); len(found) > 0 || !strings.Contains(string(mended[0].Text), test.kept) ||
+				test.kept == "" && strings.Contains(string(mended[0].Text), "excludeInboundPorts") {
+				t.Errorf("mended, found %v in\n%s", found, mended[0].Text)
+			}
+		})
+	}
+}
+
 // client is where objects are put in front of.
 const client = "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy"
 

@@ -55,6 +55,19 @@ func Apps(c *config.Config) []gate.App {
 	return out
 }
 
+// asked are the rules that the applications' requests are decided by.
+func asked(c *config.Config) (out []policy.Asked) {
+	for _, a := range Apps(c) {
+		if n := len(a.Decision) - 1; n >= 0 {
+			out = append(out, policy.Asked{Package: a.Decision[:n], Name: a.Decision[n]})
+		}
+		if len(a.Root) > 0 {
+			out = append(out, policy.Asked{Package: a.Root, Name: gate.RouteRule, Below: true})
+		}
+	}
+	return out
+}
+
 // VerifierConfig converts the identity section for package identity.
 func VerifierConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer) identity.Config {
 	id := c.Identity
@@ -95,7 +108,7 @@ func BundlesConfig(c *config.Config, logger *zap.Logger, r prometheus.Registerer
 	}
 	out := bundles.Config{Logger: logger, Registerer: r, Publish: publish, TestTimeout: time.Duration(c.Policy.Tests.Timeout), SkipTests: c.Policy.Tests.Off,
 		Keep: keep, KeepBytes: int64(c.Policy.KeepSize),
-		Policy: policy.Config{Decision: c.Policy.Decision, AllowHeaders: c.Policy.AllowHeaders, Directory: c.Directory.Configured(),
+		Policy: policy.Config{Decision: c.Policy.Decision, Asked: asked(c), AllowHeaders: c.Policy.AllowHeaders, Directory: c.Directory.Configured(),
 			Capabilities: policy.Capabilities{HTTPSend: c.Policy.Capabilities.HTTPSend.Hosts, HTTPSendPrivate: c.Policy.Capabilities.HTTPSend.Private,
 				HTTPSendCache: int64(c.Policy.Capabilities.HTTPSend.Cache),
 				NetLookup:     c.Policy.Capabilities.NetLookup, Runtime: c.Policy.Capabilities.Runtime}}}

@@ -34,8 +34,8 @@ type App struct {
 	StrictRoutes bool
 }
 
-// ruleName is the deciding rule in the package of a route (convention of Aserto's policies).
-const ruleName = "allowed"
+// RouteRule is the deciding rule in the package of a route (convention of Aserto's policies).
+const RouteRule = "allowed"
 
 // application is an App prepared for deciding. It is part of a View, and is reused by the next one where none of its
 // sources changed.
@@ -171,7 +171,7 @@ func (a *application) assembleRules(snapshot *policy.Snapshot) error {
 		return fmt.Errorf("%s: policy.root needs a route table: set routes.file", a.label())
 	}
 	var conflicts []error
-	for _, c := range a.table.RuleConflicts(a.Root, ruleName) {
+	for _, c := range a.table.RuleConflicts(a.Root, RouteRule) {
 		conflicts = append(conflicts, fmt.Errorf("%s: routes, line %d: %s", a.label(), c.Line, c.Text))
 	}
 	if len(conflicts) > 0 {
@@ -226,7 +226,7 @@ func (f *ruleFinder) rulesOf(route *routes.Route) (rules map[string]*rule, missi
 		}
 		if slices.Contains(required, method) {
 			path, _ := routes.RulePath(f.app.Root, method, route.Template) // find checked it already
-			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", f.app.label(), method, route.Template, routes.RuleName(path), ruleName))
+			missing = append(missing, fmt.Sprintf("%s: %s %s has no rule: define %s.%s", f.app.label(), method, route.Template, routes.RuleName(path), RouteRule))
 		}
 	}
 	if route.Methods == nil { // custom methods: only a rule for every method can apply
@@ -319,10 +319,10 @@ func RuleCandidates(root []string, method, template string, withGET bool) ([][]s
 	}
 	at := func(place []string) {
 		for _, m := range asked {
-			add(m, place, ruleName)
+			add(m, place, RouteRule)
 			add(anyMethod, place, m)
 		}
-		add(anyMethod, place, ruleName)
+		add(anyMethod, place, RouteRule)
 	}
 	at(segments)
 	longest := len(segments)
@@ -400,9 +400,9 @@ func (f *ruleFinder) entry(key string, path []string) (*rule, error) {
 // unmatchedRules are the rules below the root that match no route.
 func (f *ruleFinder) unmatchedRules() (names []string) {
 	root := f.app.Root
-	for _, path := range f.policy.Rules(root, ruleName) {
-		if len(path) > len(root) && !f.asked[strings.Join(append(path, ruleName), policy.PathSeparator)] {
-			names = append(names, routes.RuleName(path)+"."+ruleName)
+	for _, path := range f.policy.Rules(root, RouteRule) {
+		if len(path) > len(root) && !f.asked[strings.Join(append(path, RouteRule), policy.PathSeparator)] {
+			names = append(names, routes.RuleName(path)+"."+RouteRule)
 		}
 	}
 	prefix := strings.Join(append(slices.Clone(root), anyMethod), policy.PathSeparator) + policy.PathSeparator

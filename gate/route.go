@@ -60,6 +60,9 @@ func (c *call) route() error {
 }
 
 func refuse(forms routes.Forms) error {
+	if forms&routes.NotAbsolute != 0 {
+		return fail(BadRequest, fmt.Errorf("path refused: %s (it must begin with /)", forms))
+	}
 	return fail(BadRequest, fmt.Errorf("path refused: %s (paths.allow, or allow: on the route, lets it through)", forms))
 }
 

@@ -197,7 +197,7 @@ func RulePathNamed(name string) (path []string, byRoute bool) {
 			break
 		}
 	}
-	return append(path, ruleName), true
+	return append(path, RouteRule), true
 }
 
 // Explained explains the decision about a request.

@@ -42,7 +42,7 @@ var files = []struct {
 	{"services[].oauth2.client_secret_file", secret}, {"headers.jwt.key_file", secret},
 	{"policy.protos", watched}, {"policy.smoke[]", atStart}, {"policy.bundles[].path", policy},
 	{"policy.bundles[].credential_file", secret}, {"policy.bundles[].signing.keys[].file", watched},
-	{"denials.templates.*.file", atStart},
+	{"denials.templates.*.file", atStart}, {"control.ca", atStart}, {"control.enroll_token_file", secret},
 	{"listen.directory.keys", secret}, {"listen.directory.tls.cert", secret}, {"listen.directory.tls.key", secret}, {"listen.directory.tls.client_ca", secret},
 }
 

@@ -275,6 +275,12 @@ func (c *compilation) describe(context.Context) {
 		}
 	}
 	reach.InputNotices(s.compiler.Modules, func(text string) { s.notices = bundle.AddNotice(s.notices, text) })
+	asked := c.cfg.Asked
+	if len(c.decision) > 1 {
+		path := rego.Path(c.decision)
+		asked = append(slices.Clip(asked), reach.Asked{Package: path[:len(path)-1], Name: path[len(path)-1]})
+	}
+	reach.RuleNotices(s.compiler.Modules, asked, func(text string) { s.notices = bundle.AddNotice(s.notices, text) })
 	if len(c.bundles) == 1 {
 		revisions[0] = c.bundles[0].Revision()
 	}

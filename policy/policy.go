@@ -37,6 +37,8 @@ package policy
 
 import (
 	"errors"
+
+	"gatehouse/policy/reach"
 )
 
 // ErrUndefined is returned by Decide when the decision is undefined for this input.
@@ -49,11 +51,17 @@ var ErrEvaluation = errors.New("evaluating the policy failed")
 // ErrOverloaded is returned by Decide when a built-in was not called because too many abandoned calls are still running.
 var ErrOverloaded = errors.New("evaluating the policy: overloaded")
 
+// Asked names a rule that requests are decided by, or one for each package below another.
+type Asked = reach.Asked
+
 // Config configures Compile.
 type Config struct {
 	// Decision is the path of the decision document, its segments separated by slashes: "envoy/authz/allow" is data.envoy.authz.allow. Empty
 	// leaves the snapshot without a default decision: callers use Entry.
 	Decision string
+
+	// Asked names further rules, besides Decision, that requests are decided by. A rule that is almost called like one of them gets a notice.
+	Asked []Asked
 
 	// AllowHeaders names headers that a policy may set although they are refused by default: pseudo-headers, host, framing and hop-by-hop
 	// headers. Case-insensitive.

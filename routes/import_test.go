@@ -70,7 +70,7 @@ func TestImportPythonWithoutTheFramework(t *testing.T) {
 	}
 	_, _, err := importer.Python(t.Context(), importer.PythonApp{Framework: routes.Flask, Target: "plain:app", Python: script, Dir: dir})
 	want := `importing flask application "plain:app": ModuleNotFoundError: No module named 'flask' at ` + filepath.Join(dir, "plain.py") +
-		":1: this Python does not have the framework; name the application's own with --python\n"
+		":1: this Python does not have the framework; name the application's own with --python"
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

@@ -162,7 +162,7 @@ func text(of map[string]string) string {
 // start serves until the test ends, and connects.
 func (s *service) start() *service {
 	s.Helper()
-	srv, err := server.New(s.Context(), server.Config{Source: config.Source{File: filepath.Join(s.dir, "gatehouse.yaml")}, Version: "v1.2.3"})
+	srv, err := server.New(s.Context(), server.Config{Source: config.Source{File: filepath.Join(s.dir, "gatehouse.yaml")}, Version: "v1.2.3", WaitForPolicy: true})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -15,6 +15,9 @@ var line = regexp.MustCompile(`^(?:.*yaml: )?(?:unmarshal errors: *)?line (\d+):
 // Problem takes an error of the YAML library apart: the line, 0 where it names none, and the rest on one line. The rest may show the file's text.
 func Problem(err error) (at int, text string) {
 	text = strings.Join(strings.Fields(err.Error()), " ")
+	if strings.HasSuffix(text, "found character that cannot start any token") {
+		text += ": a tab? Indent with spaces. Text that begins with @, ` or % stands in quotes"
+	}
 	found := line.FindStringSubmatch(text)
 	if found == nil {
 		return 0, strings.TrimPrefix(text, "yaml: ")

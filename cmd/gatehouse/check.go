@@ -109,10 +109,10 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	if f.claims != "" {
 		fmt.Fprintf(stderr, "notice: the claims in %s are taken as they are: nothing verified them\n", f.claims)
 	}
-	if !a.Typed() {
-		fmt.Fprintln(stderr, "notice: the body is taken as application/json: --header 'content-type: ...' says otherwise")
-	}
 	answer := t.Gate.Check(c.Context(), a.Gate())
+	for _, text := range t.Hints(a, &answer) {
+		notices(stderr)(text)
+	}
 	var why *trial.Explanation
 	if f.explain {
 		why = t.Explain(c.Context(), a, &answer, f.secrets)

@@ -224,3 +224,19 @@ func TestCheckPrintsOneObject(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestCheckHints holds that a slip in what is asked about is told.
+func TestCheckHints(t *testing.T) {
+	for name, tt := range map[string]struct{ path, as, want string }{
+		"a letter":      {"/files/logo", "alise", "alise is not in the directory; did you mean alice?"},
+		"with its type": {"/files/logo", "user:alice", "did you mean alice, without user:?"},
+		"no slash":      {"files/logo", "alice", "path refused: not_absolute (it must begin with /)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := command(t, "check", "GET", tt.path, "--as", tt.as, "-c", "../../examples/rebac-drive/gatehouse.yaml")
+			if code != 1 || !strings.Contains(stdout+stderr, tt.want) {
+				t.Errorf("code %d, %s%s", code, stdout, stderr)
+			}
+		})
+	}
+}

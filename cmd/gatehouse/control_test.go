@@ -131,6 +131,7 @@ func TestSmokeKeepsABadPolicyOut(t *testing.T) {
 	write(t, p.path("smoke.yaml"), "tests:\n  - name: the administrators are let in\n    allow: {as: root, roles: [admin], GET: /admin}\n")
 	const open, closed = "package envoy.authz\n\nallow if \"admin\" in input.identity.roles\n", "package envoy.authz\n\ndefault allow := false\n"
 	write(t, p.path("policy", "authz.rego"), closed)
+	p.flags = []string{"--wait-for-policy"}
 	p.start()
 	smoked := func() {
 		t.Helper()
@@ -201,6 +202,7 @@ func TestTarballAsABundle(t *testing.T) {
 		t.Errorf("check: %d %q %q", code, out, errs)
 	}
 	// What its own tests keep out does not serve.
+	p.flags = []string{"--wait-for-policy"}
 	p.start()
 	eventually(t, "waiting for the failure", func() error {
 		if code, body := p.get("/readyz"); code != 503 {

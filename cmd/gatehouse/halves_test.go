@@ -119,6 +119,7 @@ func TestSmokeOfABackendThatWasAway(t *testing.T) {
 	write(t, p.path("policy", "authz.rego"), fmt.Sprintf("package envoy.authz\n\ndefault allow := false\n\n"+
 		"allow if http.send({\"method\": \"get\", \"url\": %q, \"raise_error\": false}).status_code == 200\n", backend.URL))
 	write(t, p.path("smoke.yaml"), "tests:\n  - {name: all, allow: {GET: /}}\n")
+	p.flags = []string{"--wait-for-policy"}
 	p.start()
 	eventually(t, "the refusal", func() error {
 		code, body := p.get("/readyz")
@@ -156,7 +157,9 @@ func (p *process) killed(config string) *process {
 		p.t.Fatal(err)
 	}
 	p.exit()
-	return p.again(config).start()
+	p = p.again(config)
+	p.flags = []string{"--wait-for-policy"}
+	return p.start()
 }
 
 // TestARollbackOutlivesTheProcess: a kill, a restart and SIGHUP leave the pin and the history as they are. What was rolled back to is held

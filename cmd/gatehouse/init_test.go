@@ -18,6 +18,7 @@ import (
 	"gatehouse/envoy/sandbox"
 	"gatehouse/gate"
 	"gatehouse/identity"
+	"gatehouse/policy/lint"
 	"gatehouse/scaffold"
 	"gatehouse/server"
 	"gatehouse/trial"
@@ -243,17 +244,21 @@ func TestInitStubsAllow(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := map[string]writtenTest{
-		"# allowed := true   # anyone, logged in or not":                                                                  {},
-		"# allowed if input.identity.authenticated":                                                                       {as: "ann"},
-		`# allowed if "viewer" in input.identity.roles`:                                                                   {as: "ann", roles: []string{"viewer"}},
-		`# allowed if "viewer" in input.user.roles       # in the directory, which finds users by the sub of their token`: {as: "ann@example.com"},
-		"# allowed if input.resource.petId == input.identity.subject":                                                     {as: "7"},
+		"# allowed := true # anyone, logged in or not":                                                              {},
+		"# allowed if input.identity.authenticated":                                                                 {as: "ann"},
+		`# allowed if "viewer" in input.identity.roles`:                                                             {as: "ann", roles: []string{"viewer"}},
+		`# allowed if "viewer" in input.user.roles # in the directory, which finds users by the sub of their token`: {as: "ann@example.com"},
+		"# allowed if input.resource.petId == input.identity.subject":                                               {as: "7"},
 	}
 	for comment, c := range ask {
 		if !strings.Contains(string(stub), comment+"\n") {
 			t.Fatalf("the stub does not show %s:\n%s", comment, stub)
 		}
-		write(t, rule, strings.Replace(string(stub), comment, strings.TrimPrefix(comment, "# "), 1))
+		text := strings.Replace(string(stub), comment, strings.TrimPrefix(comment, "# "), 1)
+		if formatted, err := lint.Format(rule, []byte(text)); err != nil || string(formatted) != text {
+			t.Errorf("not formatted: %s\n%s, error %v", text, formatted, err)
+		}
+		write(t, rule, text)
 		c.method, c.path, c.allow = "GET", "/v1/pets/7", true
 		g := activated(t, dir)
 		c.run(t, g)

@@ -86,6 +86,7 @@ func TestMasksOfThePolicy(t *testing.T) {
 
 	p = p.again(plain + "state_dir: state\ndecision_log: {file: decisions.log}\n")
 	write(t, p.path("policy", "authz.rego"), "package envoy.authz\n\nallow if")
+	p.flags = []string{"--wait-for-policy"}
 	p.start()
 	eventually(t, "waiting for the admin port", func() error {
 		if code, body := p.get("/healthz"); code != 200 {

@@ -137,7 +137,7 @@ func TestRemoteExampleStarts(t *testing.T) {
 	for name, text := range map[string]string{"ca.crt": ca.pem(), "tls.crt": cert, "tls.key": key, "control.token": "t", "partner.secret": "s"} {
 		write(t, filepath.Join(dir, name), text)
 	}
-	text := strings.NewReplacer("control.example.com", "127.0.0.1:1", "registry.example.com", "127.0.0.1:1").Replace(config.RemoteExample)
+	text := strings.NewReplacer("control.example.com:8443", "127.0.0.1:1", "control.example.com", "127.0.0.1:1", "registry.example.com", "127.0.0.1:1").Replace(config.RemoteExample)
 	write(t, filepath.Join(dir, "gatehouse.yaml"), text)
 	cfg, doc, err := config.Source{File: filepath.Join(dir, "gatehouse.yaml")}.Read()
 	if err != nil || len(doc.Errs) > 0 {

@@ -225,14 +225,14 @@ func (c *ownCopy) read(n int, limits directory.Limits) (s *directory.Snapshot, g
 	return s, int64(len(text) - len(rest)), info.Size(), err
 }
 
-// follows reports whether a frame that is not whole has bytes after it that were written later: then it is damaged, and
+// follows reports whether all bytes of a frame are there, although their checksum is not theirs: then it is damaged, and
 // not only unfinished.
 func follows(b []byte) bool {
 	if len(b) < frameHead {
 		return false
 	}
 	n := uint64(binary.LittleEndian.Uint32(b))
-	return n <= 2*wire.MaxMessage && uint64(len(b)-frameHead) > n
+	return n <= 2*wire.MaxMessage && uint64(len(b)-frameHead) >= n
 }
 
 // applied is the directory after changes. Their digest must be its own.

@@ -166,3 +166,31 @@ func FuzzTail(f *testing.F) {
 		}
 	})
 }
+
+// TestDamagedLastFrame: a last change that is damaged, and not only unfinished, is said.
+func TestDamagedLastFrame(t *testing.T) {
+	dir := t.TempDir()
+	first, changes, all := history(t, 4)
+	c := newCopy(t, dir)
+	if err := c.rewrite(first, "e"); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range changes {
+		if err := c.add(m, all[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := c.path(c.generation, tailEnds)
+	c.close()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)-1] ^= 1
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, _, err := newCopy(t, dir).load(directory.Limits{}); s.Revision() != 4 || !errors.Is(err, errTail) {
+		t.Errorf("revision %d, error %v", s.Revision(), err)
+	}
+}

@@ -104,11 +104,11 @@ func (l *link) follow(ctx context.Context, c api.EdgeServiceClient) error {
 	f := l.follower
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	silence := time.AfterFunc(silentAfter, func() { stop(errors.New("control said nothing for too long")) })
+	silence := time.AfterFunc(silentAfter, func() { stop(errors.New("control said nothing for too long")) }) // goroutine: it only cancels
 	defer silence.Stop()
 	s := &stream{link: l, stream: c.Sync(ctx)}
 	// The transport looks at ctx only between parts of the request, of which there may be none for long.
-	defer context.AfterFunc(ctx, func() { _ = s.stream.CloseRequest() })()
+	defer context.AfterFunc(ctx, func() { _ = s.stream.CloseRequest() })() // goroutine: it closes one half of the stream, nothing else
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer stop(nil)

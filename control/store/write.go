@@ -118,7 +118,8 @@ func (w *writer) directory(e *Environment, with *Write) (Result, error) {
 // repeated is the revision that a write with this key led to; 0: there was none.
 func (w *writer) repeated(e *Environment, key string, request []byte) (revision uint64, err error) {
 	var stored []byte
-	found, err := w.row([]any{&stored, &revision}, "select request, revision from idempotency where environment = ? and key = ?", e.id, key)
+	found, err := w.row([]any{&stored, &revision}, "select request, revision from idempotency where environment = ? and key = ? and at >= ?", e.id, key,
+		w.store.with.Clock().Add(-keepKeys).Unix())
 	if err != nil || !found {
 		return 0, err
 	}

@@ -405,8 +405,16 @@ func (e *examiner) workload(w tree.Node) {
 	if out := annotations.Get(interfaces); out.Text() != "" {
 		e.findings.Found("port-excluded", out, "%s: what comes in by %s goes around the sidecar", tree.ObjectName(w), out.Text()).Fix = func() { annotations.Remove(interfaces) }
 	}
-	if out := annotations.Get("traffic.sidecar.istio.io/excludeInboundPorts"); out.Text() != "" {
-		e.findings.Found("port-excluded", out, "%s: ports %s go around the sidecar", tree.ObjectName(w), out.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/excludeInboundPorts") }
+	const inbound = "traffic.sidecar.istio.io/excludeInboundPorts"
+	out := annotations.Get(inbound)
+	if ours, others := splitPorts(out.Text(), template); len(others) > 0 {
+		e.findings.Found("port-excluded", out, "%s: ports %s go around the sidecar", tree.ObjectName(w), strings.Join(others, ",")).Fix = func() {
+			if len(ours) == 0 {
+				annotations.Remove(inbound)
+				return
+			}
+			annotations.Set(inbound, strings.Join(ours, ","))
+		}
 	}
 	if in := annotations.Get("traffic.sidecar.istio.io/includeInboundPorts"); in.Exists() && in.Text() != "*" {
 		e.findings.Found("port-excluded", in, "%s: only ports %q go through the sidecar", tree.ObjectName(w), in.Text()).Fix = func() { annotations.Remove("traffic.sidecar.istio.io/includeInboundPorts") }

@@ -32,7 +32,8 @@ func istio() []Rule {
 			"Set PeerAuthentication mtls.mode: STRICT."},
 		{"port-excluded", Error, "Inbound ports or interfaces go around the sidecar",
 			"Requests to them reach the application without its proxy, and so without a decision.",
-			"Take the application's ports off traffic.sidecar.istio.io/excludeInboundPorts and includeInboundPorts: list them all. Remove excludeInterfaces."},
+			"Take the application's ports off traffic.sidecar.istio.io/excludeInboundPorts and includeInboundPorts: list them all. Remove excludeInterfaces. " +
+				"The port gatehouse-admin of Gatehouse's own container may stay excluded: the kubelet probes it, and no other container has it."},
 		{"injection-off", Error, "A workload that a CUSTOM policy selects has no sidecar",
 			"Nothing stands in front of the application, and the policy does nothing.",
 			"Remove sidecar.istio.io/inject: \"false\", and hostNetwork: true."},

@@ -148,7 +148,9 @@ func (i *Injector) Run(ctx context.Context) error {
 	}}
 	webhook.TLSConfig = secure
 	ended := make(chan error, 2)
+	// goroutine: net/http recovers its own
 	wait.Go(func() { ended <- webhook.ServeTLS(netutil.LimitListener(i.webhook, maxConnections), "", "") })
+	// goroutine: likewise
 	wait.Go(func() { ended <- admin.Serve(netutil.LimitListener(i.admin, maxConnections)) })
 	i.log.Info("injecting", zap.Stringer("listen", i.webhook.Addr()), zap.Stringer("admin", i.admin.Addr()), zap.String("namespace", i.start.Namespace), zap.String("sidecar", i.start.Sidecar))
 	select {

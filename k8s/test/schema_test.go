@@ -105,7 +105,7 @@ func readSchemas(t *testing.T) schemas {
 		if strings.HasSuffix(name, ".IntOrString") {
 			d = map[string]any{}
 		}
-		definitions[name] = strict(d)
+		definitions[name] = namedOnly(d)
 		kinds, _ := d["x-kubernetes-group-version-kind"].([]any)
 		for _, k := range kinds {
 			k := k.(map[string]any)
@@ -169,15 +169,15 @@ func readCRD(t *testing.T, c *jsonschema.Compiler, doc string, places map[string
 			}
 		}
 		place := fmt.Sprintf("%s-%s-%s.json", crd.Spec.Group, v.Name, strings.ToLower(crd.Spec.Names.Kind))
-		if err := c.AddResource(place, strict(v.Schema.OpenAPIV3Schema)); err != nil {
+		if err := c.AddResource(place, namedOnly(v.Schema.OpenAPIV3Schema)); err != nil {
 			t.Fatal(err)
 		}
 		places[fmt.Sprintf("%s/%s %s", crd.Spec.Group, v.Name, crd.Spec.Names.Kind)] = place
 	}
 }
 
-// strict is a schema in which a field that is not named is a mistake, unless it says that it takes any. Patterns of another syntax are left out.
-func strict(schema map[string]any) map[string]any {
+// namedOnly is a schema in which a field that is not named is a mistake, unless it says that it takes any. Patterns of another syntax are left out.
+func namedOnly(schema map[string]any) map[string]any {
 	out := map[string]any{}
 	for key, value := range schema {
 		switch v := value.(type) {
@@ -186,11 +186,11 @@ func strict(schema map[string]any) map[string]any {
 			case "properties":
 				below := map[string]any{}
 				for name, p := range v {
-					below[name] = strict(p.(map[string]any))
+					below[name] = namedOnly(p.(map[string]any))
 				}
 				out[key] = below
 			case "items", "additionalProperties":
-				out[key] = strict(v)
+				out[key] = namedOnly(v)
 			default:
 				out[key] = v
 			}

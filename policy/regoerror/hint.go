@@ -34,6 +34,29 @@ func syntaxHint(message, rest string) string {
 	return ""
 }
 
+// joinHints are what to write instead of other languages' words between conditions.
+var joinHints = map[string]string{
+	"and": "Rego has no and: write one condition per line within { }",
+	"or":  "Rego has no or: write a second rule of the same name",
+}
+
+// joined is the word that joins conditions in a line that does not parse, and its column; "" where none is there.
+func joined(message, line string) (word string, column int) {
+	after := strings.HasPrefix(message, "unexpected identifier token") || strings.HasPrefix(message, "`contains` keyword is required")
+	for _, word := range []string{"and", "or"} {
+		at := columnOf(line, word, 1)
+		if !after || at < 2 {
+			continue
+		}
+		before := string([]rune(line)[:at-1])
+		if !strings.HasSuffix(before, " ") || strings.TrimSpace(before) == "" || strings.ContainsAny(before, "#`") || strings.Count(before, `"`)%2 != 0 {
+			continue // it begins a line, or is text
+		}
+		return word, at
+	}
+	return "", 0
+}
+
 // didYouMean is the question for the known word nearest to one that is not known, to be put behind an error; "" where none is near.
 func didYouMean(word string, known []string) string {
 	if len(word) < 3 {

@@ -29,7 +29,10 @@ func Parsing(e *ast.Error, content string) Error {
 		return out
 	}
 	out.Line, out.Column, out.Source = e.Location.Row, e.Location.Col, lineOf(content, e.Location.Row)
-	if hint := syntaxHint(out.Text, from(out.Source, out.Column)); hint != "" {
+	if word, at := joined(out.Text, out.Source); word != "" {
+		before, _, _ := strings.Cut(out.Text, " (hint: ")
+		out.Text, out.Column = before+": "+joinHints[word], at
+	} else if hint := syntaxHint(out.Text, from(out.Source, out.Column)); hint != "" {
 		out.Text += ": " + hint
 	}
 	return out
