@@ -95,6 +95,15 @@ func (r *RecordedCaller) withholds(part string) bool {
 	})
 }
 
+// Into makes the user that of an input as JSON has it.
+func (u *RecalledUser) Into(document map[string]any) {
+	if u.User == nil {
+		delete(document, "user")
+		return
+	}
+	document["user"] = u.User
+}
+
 // plainUser is a user as the policy's input has it.
 func plainUser(u *input.User) map[string]any {
 	out := map[string]any{"id": u.ID}

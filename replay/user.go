@@ -43,11 +43,8 @@ func (c *Candidate) recall(a *preparedRule, r *Record) (input json.RawMessage, u
 		return nil, user, "unsure: the policy reads " + user.Unsure
 	case !user.Current || user.Denied:
 		return r.Input, user, ""
-	case user.User == nil:
-		delete(document, "user")
-	default:
-		document["user"] = user.User
 	}
+	user.Into(document)
 	if input, err = json.Marshal(document); err != nil {
 		return nil, user, "its input is damaged"
 	}

@@ -177,10 +177,7 @@ func (r *Decision) recall(entry *policy.Entry, at time.Time, v *gate.View, out *
 		return nil, false, nil
 	}
 	document = maps.Clone(r.Input)
-	delete(document, "user")
-	if now.User != nil {
-		document["user"] = now.User
-	}
+	now.Into(document)
 	return document, true, nil
 }
 
