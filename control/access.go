@@ -86,13 +86,24 @@ func network(address string) string {
 // errFlood answers refused requests beyond the limit.
 var errFlood = connect.NewError(connect.CodeResourceExhausted, errors.New("too many requests from this address were refused: try again in a moment"))
 
-// access lets in who has a token, before anything else of a request is looked at.
-type access struct{ s *Server }
+// tokenFirst refuses who has no token before anything of the request's body is read: an interceptor sees a request when
+// all of it is in memory.
+func (s *Server) tokenFirst(next http.Handler) http.Handler {
+	write := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, err := s.authenticate(r.Context(), r.URL.Path, r.Header.Get("Authorization"))
+		if err != nil {
+			_ = write.Write(w, r, err) // the client has left
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
 
 type tokenKey struct{}
 
-func (a *access) enter(ctx context.Context, procedure, header string) (context.Context, error) {
-	s := a.s
+// authenticate finds the token of a request, and puts it into its context.
+func (s *Server) authenticate(ctx context.Context, procedure, header string) (context.Context, error) {
 	text, ok := strings.CutPrefix(header, "Bearer ")
 	if !ok {
 		return nil, connect.NewError(connect.CodeUnauthenticated, errors.New("give a token: authorization: Bearer ghc_..."))
@@ -192,20 +203,6 @@ func failure(err error) error {
 func isManifestError(err error) bool {
 	_, is := errors.AsType[*directory.ManifestError](err)
 	return is
-}
-
-// tokenFirst refuses who has no token before anything of the request's body is read: an interceptor sees a request when
-// all of it is in memory.
-func (s *Server) tokenFirst(next http.Handler) http.Handler {
-	write := connect.NewErrorWriter()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, err := (&access{s}).enter(r.Context(), r.URL.Path, r.Header.Get("Authorization"))
-		if err != nil {
-			_ = write.Write(w, r, err) // the client has left
-			return
-		}
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
 }
 
 // soon ends a request whose body does not come: who has no credential yet holds no connection for long.

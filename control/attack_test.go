@@ -22,7 +22,7 @@ import (
 )
 
 // transport trusts a control, and shows a certificate where there is one.
-func transport(t *testing.T, authority string, own *tls.Certificate, clock func() time.Time) *http.Transport {
+func transport(t testing.TB, authority string, own *tls.Certificate, clock func() time.Time) *http.Transport {
 	t.Helper()
 	text, err := os.ReadFile(authority)
 	if err != nil {

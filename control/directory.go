@@ -231,7 +231,7 @@ func (s *directoryService) Import(ctx context.Context, stream *connect.ClientStr
 			e, with = found, store.Write{Actor: t.Actor(), Source: m.GetOptions().GetSource(), TakeOver: m.GetOptions().GetTakeOver()}
 		}
 		if batch > 1 { // the token may have been revoked meanwhile
-			if _, err := (&access{s.Server}).enter(ctx, "Import", stream.RequestHeader().Get("Authorization")); err != nil {
+			if _, err := s.authenticate(ctx, "Import", stream.RequestHeader().Get("Authorization")); err != nil {
 				return nil, err
 			}
 		}

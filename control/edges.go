@@ -120,13 +120,12 @@ func (s *edgeService) Sync(ctx context.Context, stream *connect.BidiStream[api.S
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	x := &session{stop: stop, edge: edge}
-	p := &push{Server: s.Server, stream: stream, environment: e, session: x, hello: make(chan *api.Hello, 1), heard: make(chan struct{}, 1), say: rate.NewLimiter(0.1, 10)}
+	p := &push{Server: s.Server, stream: stream, environment: e, session: x, greeted: make(chan struct{}), heard: make(chan struct{}, 1), say: rate.NewLimiter(0.1, 10)}
 	go p.receive(stop)                                                                      // ends with the stream: its body is closed when this function has returned
 	expires := time.AfterFunc(time.Until(peerOf(ctx).expires), func() { stop(errExpired) }) // goroutine: it only cancels
 	defer expires.Stop()
 	select {
-	case hello := <-p.hello:
-		p.greet(hello)
+	case <-p.greeted:
 	case <-time.After(helloWithin):
 		return errSilent
 	case <-s.stopping:
@@ -160,7 +159,7 @@ type push struct {
 	stream      *connect.BidiStream[api.SyncRequest, api.SyncResponse]
 	environment *store.Environment
 	session     *session
-	hello       chan *api.Hello
+	greeted     chan struct{} // closed once where it stands is known
 	heard       chan struct{} // signals that the edge said something
 
 	say *rate.Limiter // for the log
@@ -187,7 +186,8 @@ func (p *push) receive(stop context.CancelCauseFunc) {
 				stop(connect.NewError(connect.CodeInvalidArgument, errors.New("a second hello")))
 				return
 			}
-			p.hello <- is.Hello
+			p.greet(is.Hello)
+			close(p.greeted)
 		case *api.SyncRequest_Applied:
 			if first {
 				stop(connect.NewError(connect.CodeInvalidArgument, errors.New("the first message is hello")))
@@ -206,12 +206,13 @@ func (p *push) receive(stop context.CancelCauseFunc) {
 
 // applied records what an edge has applied. A digest that is not that of the revision is an error whatever the edge says.
 func (p *push) applied(a *api.Applied) {
-	problem := short(a.GetError())
-	if head := p.environment.Snapshot(); problem == "" && head.Revision() == a.GetRevision() && head.Digest() != hex.EncodeToString(a.GetDigest()) {
-		problem = "its directory is another one than control's"
-	}
-	if head := p.environment.Snapshot().Revision(); problem == "" && a.GetRevision() > head {
+	problem, head := short(a.GetError()), p.environment.Snapshot()
+	switch {
+	case problem != "":
+	case a.GetRevision() > head.Revision():
 		problem = "it says that it has a revision that does not exist"
+	case a.GetRevision() == head.Revision() && head.Digest() != hex.EncodeToString(a.GetDigest()):
+		problem = "its directory is another one than control's"
 	}
 	if problem != "" && p.say.Allow() {
 		p.logger.Error("an edge could not apply a revision", zap.String("edge", p.session.edge.ID), zap.String("name", p.session.edge.Name), zap.Uint64("revision", a.GetRevision()), zap.String("error", problem))

@@ -2,8 +2,6 @@ package control_test
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/http"
 	"os"
@@ -19,6 +17,7 @@ import (
 
 	"gatehouse/control"
 	"gatehouse/control/api"
+	"gatehouse/control/cli"
 	"gatehouse/control/follow"
 	"gatehouse/directory"
 )
@@ -84,38 +83,9 @@ func (s *served) with(token string, options ...connect.ClientOption) clients {
 
 func clientsOf(t testing.TB, url, ca, token string, options ...connect.ClientOption) clients {
 	t.Helper()
-	text, err := os.ReadFile(ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(text)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
-	t.Cleanup(transport.CloseIdleConnections)
-	h := &http.Client{Transport: transport}
-	options = append(options, connect.WithInterceptors(bearer(token)))
+	h := &http.Client{Transport: transport(t, ca, nil, nil)}
+	options = append(options, connect.WithInterceptors(cli.Bearer(token)))
 	return clients{api.NewDirectoryServiceClient(h, url, options...), api.NewAdminServiceClient(h, url, options...)}
-}
-
-type bearer string
-
-func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-		r.Header().Set("Authorization", "Bearer "+string(b))
-		return next(ctx, r)
-	}
-}
-
-func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		c := next(ctx, spec)
-		c.RequestHeader().Set("Authorization", "Bearer "+string(b))
-		return c
-	}
-}
-
-func (b bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return next
 }
 
 // ask makes a call that must succeed.

@@ -86,7 +86,7 @@ func Connect(a Access) (*Client, error) {
 	c := &Client{transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: secure, ForceAttemptHTTP2: true, TLSHandshakeTimeout: time.Minute,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}}
 	h := &http.Client{Transport: c.transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	base, with := strings.TrimSuffix(a.URL, "/"), connect.WithInterceptors(bearer(a.Token))
+	base, with := strings.TrimSuffix(a.URL, "/"), connect.WithInterceptors(Bearer(a.Token))
 	c.Directory, c.Admin = api.NewDirectoryServiceClient(h, base, with), api.NewAdminServiceClient(h, base, with)
 	return c, nil
 }
@@ -94,11 +94,11 @@ func Connect(a Access) (*Client, error) {
 // Close ends the connection.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// bearer adds a token to each request.
-type bearer string
+// Bearer is an interceptor that adds a token to each request of a client.
+type Bearer string
 
 // WrapUnary implements connect.Interceptor.
-func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+func (b Bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 		r.Header().Set("Authorization", "Bearer "+string(b))
 		return next(ctx, r)
@@ -106,7 +106,7 @@ func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 }
 
 // WrapStreamingClient implements connect.Interceptor.
-func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (b Bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
 		c := next(ctx, spec)
 		c.RequestHeader().Set("Authorization", "Bearer "+string(b))
@@ -115,7 +115,7 @@ func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.St
 }
 
 // WrapStreamingHandler implements connect.Interceptor.
-func (b bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (b Bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }
 
