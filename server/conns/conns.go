@@ -295,23 +295,25 @@ func (c *Connections) enforceDeadlines() {
 	c.shed()
 }
 
-// shed cuts off who holds most, while all of them hold too much. Where nobody holds anything that does not get on, the load is honest, and
-// limits.concurrent is what bounds it.
+// shed cuts off who holds most, while all of them hold too much, and nobody who holds no more than an equal part of the limit: a request of which
+// the rest is on its way holds as much as one whose rest never comes, and all equal parts are within the limit. Where nobody holds anything that
+// does not get on, the load is honest, and limits.concurrent is what bounds it.
 func (c *Connections) shed() {
 	tick := c.tick.Load()
 	for range 16 {
 		var cause string
+		var limit int64
 		switch {
 		case c.bytes.Load() > c.limits.bytes:
-			cause = causeMemory
+			cause, limit = causeMemory, c.limits.bytes
 		case c.requests.Load() > c.limits.requests:
-			cause = causeRequests
+			cause, limit = causeRequests, c.limits.requests
 		default:
 			return
 		}
 		c.mu.Lock()
 		var victim *Conn
-		most := int64(0)
+		most := limit / int64(max(len(c.all), 1))
 		for one := range c.all {
 			stuck, bytes := one.holds(tick)
 			n := int64(stuck)

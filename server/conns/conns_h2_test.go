@@ -1,9 +1,12 @@
 package conns
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -54,4 +57,34 @@ func TestFramesInAnyPieces(t *testing.T) {
 func newWatched() *h2Watch {
 	c := &Conn{all: New(config.Listen{MaxConnections: 10, MaxRequests: 1000, MaxPending: 1 << 20}, prometheus.NewRegistry()), listener: "grpc"}
 	return WatchH2(c, c).(*h2Watch)
+}
+
+// TestShedSparesWhoseRestIsOnTheWay has peers whose answers nobody takes hold more than there may be. A request that has begun a moment ago on another
+// connection is no reason to cut that one; as many as are more than an equal part are.
+func TestShedSparesWhoseRestIsOnTheWay(t *testing.T) {
+	all := New(config.Listen{MaxConnections: 10, MaxRequests: 1000, MaxPending: 1 << 20}, prometheus.NewRegistry())
+	begun := func(requests int, flags byte) *Conn {
+		mine, theirs := net.Pipe()
+		t.Cleanup(func() { mine.Close(); theirs.Close() })
+		c := &Conn{Conn: mine, all: all, listener: "grpc", since: time.Now()}
+		w := WatchH2(c, c).(*h2Watch)
+		all.admit(c)
+		frames := make([]byte, h2Preface)
+		for id := range requests {
+			frames = binary.BigEndian.AppendUint32(append(frames, 0, 0, 0, h2Headers, flags), uint32(2*id+1))
+		}
+		if w.received(frames) {
+			all.shed()
+		}
+		return c
+	}
+	for range 3 {
+		begun(400, h2EndStream)
+	}
+	if good := begun(1, 0); good.cutOnce.Load() {
+		t.Error("a connection was cut for one request whose rest is on its way")
+	}
+	if bad := begun(300, 0); !bad.cutOnce.Load() {
+		t.Error("a connection with 300 of 1,000 requests that do not get on stays, with five there")
+	}
 }
