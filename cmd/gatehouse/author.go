@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
+	"gatehouse/cmd/bundlecmd"
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/policy/lint"
 	"gatehouse/terminal"
@@ -21,7 +23,7 @@ import (
 
 func fmtCommand() *cobra.Command {
 	var check bool
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "fmt [FILE or DIR]...",
 		Short: "Format Rego, as opa fmt does",
@@ -42,12 +44,12 @@ Exit code: 0 done, 1 with --check: a file would change, 2 it could not be done.`
 				}
 				return err
 			}
-			write := func(file string, text []byte) error { return writeWhole(c, file, text) }
+			write := func(file string, text []byte) error { return grammar.WriteFile(c, file, text) }
 			if check {
 				write = nil
 			}
 			changed, err := lint.FormatFiles(args, write)
-			if output.json() {
+			if output.JSON() {
 				_ = terminal.JSON(c.OutOrStdout()).Encode(append([]string{}, changed...))
 			} else {
 				for _, file := range changed {
@@ -55,19 +57,19 @@ Exit code: 0 done, 1 with --check: a file would change, 2 it could not be done.`
 				}
 			}
 			if err == nil && check && len(changed) > 0 {
-				return errReported
+				return grammar.ErrReported
 			}
 			return err
 		},
 	}
 	c.Flags().BoolVar(&check, "check", false, "print the files that would change, and write nothing")
-	output.add(c, "a list of the files")
+	output.Add(c, "a list of the files")
 	return c
 }
 
 func lintCommand() *cobra.Command {
-	var f compileFlags
-	var output outputFlags
+	var f bundlecmd.CompileFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "lint [BUNDLE]...",
 		Short: "Look for mistakes in policies that compile",
@@ -91,7 +93,7 @@ Exit code: 0 nothing found, 1 something, 2 a policy does not compile.`,
 				}
 				found = append(found, list...)
 			}
-			if output.json() {
+			if output.JSON() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(found)
 			} else {
 				for _, one := range found {
@@ -99,17 +101,17 @@ Exit code: 0 nothing found, 1 something, 2 a policy does not compile.`,
 				}
 			}
 			if err == nil && len(found) > 0 {
-				return errReported
+				return grammar.ErrReported
 			}
 			return err
 		},
 	}
-	f.add(c)
-	output.add(c, "a list of the findings")
+	f.Add(c)
+	output.Add(c, "a list of the findings")
 	return c
 }
 
-func lintBundle(c *cobra.Command, f *compileFlags, arg string) ([]lint.Finding, error) {
+func lintBundle(c *cobra.Command, f *bundlecmd.CompileFlags, arg string) ([]lint.Finding, error) {
 	o, err := bundler.OpenPath(c.Context(), arg)
 	if err != nil {
 		return nil, err
@@ -133,7 +135,7 @@ func lintBundle(c *cobra.Command, f *compileFlags, arg string) ([]lint.Finding, 
 func evalCommand() *cobra.Command {
 	var src config.Source
 	var input string
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "eval QUERY",
 		Short: "Evaluate a query of Rego against the policy",
@@ -143,7 +145,7 @@ what is asked of the directory is undefined.
 Exit code: 0 it has a result, 1 it is undefined, 2 it could not be evaluated.`,
 		Example: `  gatehouse eval data.envoy.authz
   gatehouse eval 'data.envoy.authz.allow' --input input.json --bundle ./policy`,
-		Args: arguments("gatehouse eval data.envoy.authz.allow --input input.json", 1),
+		Args: grammar.Arguments("gatehouse eval data.envoy.authz.allow --input input.json", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			src, err := src.OrDefault()
 			if err != nil {
@@ -155,7 +157,7 @@ Exit code: 0 it has a result, 1 it is undefined, 2 it could not be evaluated.`,
 					return err
 				}
 			}
-			t, err := node.New(c.Context(), src, nil, func(*config.Config) {}, notices(c.ErrOrStderr()))
+			t, err := node.New(c.Context(), src, nil, func(*config.Config) {}, grammar.Notices(c.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
@@ -164,7 +166,7 @@ Exit code: 0 it has a result, 1 it is undefined, 2 it could not be evaluated.`,
 			switch {
 			case err != nil:
 				return err
-			case output.json():
+			case output.JSON():
 				err = terminal.JSON(c.OutOrStdout()).Encode(found)
 			default:
 				e := terminal.JSON(c.OutOrStdout())
@@ -176,7 +178,7 @@ Exit code: 0 it has a result, 1 it is undefined, 2 it could not be evaluated.`,
 			}
 			if err == nil && len(found) == 0 {
 				fmt.Fprintln(c.ErrOrStderr(), "undefined")
-				return errReported
+				return grammar.ErrReported
 			}
 			return err
 		},
@@ -184,7 +186,7 @@ Exit code: 0 it has a result, 1 it is undefined, 2 it could not be evaluated.`,
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a tarball")
 	c.Flags().StringVarP(&input, "input", "i", "", "file with the input, JSON; - is standard input")
-	output.add(c, "the results with their variables")
+	output.Add(c, "the results with their variables")
 	return c
 }
 
@@ -210,7 +212,7 @@ func readJSON(file string, stdin io.Reader, into *any) error {
 func benchCommand() *cobra.Command {
 	var f testFlags
 	var noMemo bool
-	long := durationFlag(3 * time.Second)
+	long := grammar.Duration(3 * time.Second)
 	c := &cobra.Command{
 		Use:   "bench [FILE or DIR]...",
 		Short: "Measure how fast the policy decides",
@@ -223,7 +225,7 @@ decision costs without Envoy and the network. --no-memo evaluates each request, 
 			if err != nil {
 				return err
 			}
-			t, requests, err := node.Requests(c.Context(), src, args, noMemo, notices(c.ErrOrStderr()))
+			t, requests, err := node.Requests(c.Context(), src, args, noMemo, grammar.Notices(c.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
@@ -232,7 +234,7 @@ decision costs without Envoy and the network. --no-memo evaluates each request, 
 			if err != nil {
 				return err
 			}
-			if f.output.json() {
+			if f.output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(result)
 			}
 			return terminal.Table(c.OutOrStdout(), result.Rows())
@@ -243,6 +245,6 @@ decision costs without Envoy and the network. --no-memo evaluates each request, 
 	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy directory or tarball, instead of the configuration's")
 	flags.BoolVar(&noMemo, "no-memo", false, "evaluate each request, also where its decision is remembered")
 	flags.Var(&long, "time", "how long to measure")
-	f.output.add(c, "one object")
+	f.output.Add(c, "one object")
 	return c
 }

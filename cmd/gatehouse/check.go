@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/gate"
 	"gatehouse/report"
@@ -29,7 +30,7 @@ type checkFlags struct {
 	headers []string
 	body    string
 	host    string
-	output  outputFlags
+	output  grammar.Output
 	explain bool
 	secrets bool
 }
@@ -52,7 +53,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 				return err // exit code 1 is a denial
 			}
 			if !answer.Allow && !answer.Direct {
-				return errReported // that it is denied
+				return grammar.ErrReported // that it is denied
 			}
 			return nil
 		},
@@ -67,7 +68,7 @@ Exit code: 0 allow, 1 deny, 2 error.`,
 	flags.StringArrayVar(&f.headers, "header", nil, "request header 'name: value'; may be repeated")
 	flags.StringVar(&f.body, "body", "", "request body; @FILE reads it from a file")
 	flags.StringVar(&f.host, "host", "", "host of the request (default localhost)")
-	f.output.add(c, "one object")
+	f.output.Add(c, "one object")
 	flags.BoolVar(&f.explain, "explain", false, "show which rule allowed, or why each rule did not, and what would be allowed")
 	flags.BoolVar(&f.secrets, "show-secrets", false, "with --explain: also show claims and headers that the decision log redacts")
 	return c
@@ -97,7 +98,7 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 		return nil, err
 	}
 	stderr := c.ErrOrStderr()
-	t, err := node.New(c.Context(), src, a.Headers, func(*config.Config) {}, notices(stderr))
+	t, err := node.New(c.Context(), src, a.Headers, func(*config.Config) {}, grammar.Notices(stderr))
 	if err != nil {
 		return nil, err
 	}
@@ -111,24 +112,19 @@ func (f *checkFlags) run(c *cobra.Command, method, path string) (*gate.Answer, e
 	}
 	answer := t.Gate.Check(c.Context(), a.Gate())
 	for _, text := range t.Hints(a, &answer) {
-		notices(stderr)(text)
+		grammar.Notices(stderr)(text)
 	}
 	var why *trial.Explanation
 	if f.explain {
 		why = t.Explain(c.Context(), a, &answer, f.secrets)
 	}
-	if f.output.json() {
+	if f.output.JSON() {
 		return &answer, terminal.JSON(c.OutOrStdout()).Encode(resultOf(a, &answer, why))
 	}
 	if err := report.Answer(c.OutOrStdout(), a, &answer, t.Who(c.Context(), a, &answer)); err != nil || why == nil {
 		return &answer, err
 	}
 	return &answer, report.Explanation(c.OutOrStdout(), why)
-}
-
-// notices tells what a configuration that is tried leaves out.
-func notices(w io.Writer) func(string) {
-	return func(text string) { fmt.Fprintln(w, "notice: "+text) }
 }
 
 // request reads the request off the flags.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/control"
 	"gatehouse/control/api"
 	"gatehouse/control/cli"
@@ -20,9 +21,9 @@ func controlCommand() *cobra.Command {
 		Long: `The control plane: users and relations of all environments in one place, pushed to every edge, which decides without
 it. serve runs it; the others are its clients and take a token from GATEHOUSE_CONTROL_TOKEN or --token-file.`,
 	}
-	directory := family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, controlImportCommand(), controlSetCommand(), controlDeleteCommand())
-	token := family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, controlTokenCreateCommand(), controlTokenListCommand(), controlTokenRevokeCommand())
-	return family(c, controlServeCommand(), controlStatusCommand(), controlEnvironmentCommand(), token, controlEnrollCommand(), controlRevokeCommand(), directory, controlChangesCommand())
+	directory := grammar.Family(&cobra.Command{Use: "directory", Short: "Write the directory of an environment"}, controlImportCommand(), controlSetCommand(), controlDeleteCommand())
+	token := grammar.Family(&cobra.Command{Use: "token", Short: "Make, list and revoke service tokens"}, controlTokenCreateCommand(), controlTokenListCommand(), controlTokenRevokeCommand())
+	return grammar.Family(c, controlServeCommand(), controlStatusCommand(), controlEnvironmentCommand(), token, controlEnrollCommand(), controlRevokeCommand(), directory, controlChangesCommand())
 }
 
 func controlServeCommand() *cobra.Command {
@@ -78,7 +79,7 @@ func (f *planeFlags) client(use, short, example string, do func(c *cobra.Command
 	case strings.HasSuffix(use, "..."):
 		c.Args = cobra.MinimumNArgs(1)
 	case strings.Contains(use, " "):
-		c.Args = arguments(example, 1)
+		c.Args = grammar.Arguments(example, 1)
 	default:
 		c.Args = cobra.NoArgs
 	}
@@ -88,11 +89,11 @@ func (f *planeFlags) client(use, short, example string, do func(c *cobra.Command
 
 func controlStatusCommand() *cobra.Command {
 	var f planeFlags
-	var output outputFlags
+	var output grammar.Output
 	c := f.client("status", "Show the environments, and every edge with its revision", "gatehouse control status", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		return k.Status(c.Context(), c.OutOrStdout(), output.json())
+		return k.Status(c.Context(), c.OutOrStdout(), output.JSON())
 	})
-	output.add(c, "one object")
+	output.Add(c, "one object")
 	return c
 }
 
@@ -110,7 +111,7 @@ func controlEnvironmentCommand() *cobra.Command {
 func controlTokenCreateCommand() *cobra.Command {
 	var f planeFlags
 	var scopes []string
-	valid := durationFlag(90 * 24 * time.Hour)
+	valid := grammar.Duration(90 * 24 * time.Hour)
 	c := f.client("create NAME", "Make a service token, and print it this once", "gatehouse control token create app --scope write:default/prod --valid 30d", func(c *cobra.Command, k *cli.Client, args []string) error {
 		out, err := cli.Ask(c.Context(), k.Admin.CreateToken, &api.CreateTokenRequest{Name: args[0], Scopes: scopes, ValidSeconds: int64(time.Duration(valid).Seconds())})
 		if err == nil {
@@ -125,11 +126,11 @@ func controlTokenCreateCommand() *cobra.Command {
 
 func controlTokenListCommand() *cobra.Command {
 	var f planeFlags
-	var output outputFlags
+	var output grammar.Output
 	c := f.client("list", "List the service tokens", "gatehouse control token list", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		return k.Tokens(c.Context(), c.OutOrStdout(), output.json())
+		return k.Tokens(c.Context(), c.OutOrStdout(), output.JSON())
 	})
-	output.add(c, "one object")
+	output.Add(c, "one object")
 	return c
 }
 
@@ -143,7 +144,7 @@ func controlTokenRevokeCommand() *cobra.Command {
 func controlEnrollCommand() *cobra.Command {
 	var f planeFlags
 	var name, out string
-	valid := durationFlag(time.Hour)
+	valid := grammar.Duration(time.Hour)
 	c := f.client("enroll", "Make the token with which one edge gets its certificate, once", "gatehouse control enroll -e default/prod --edge web-1 --out web-1.token", func(c *cobra.Command, k *cli.Client, _ []string) error {
 		made, err := cli.Ask(c.Context(), k.Admin.CreateEnrollment, &api.CreateEnrollmentRequest{Environment: f.environment, Name: name, ValidSeconds: int64(time.Duration(valid).Seconds())})
 		if err != nil {
@@ -188,13 +189,13 @@ nothing.`
 }
 
 // controlWrite is a command that writes, and may wait for the edges. A relation that it writes ends after expires, if that is not 0.
-func controlWrite(use, short, example string, expires *durationFlag, deletes bool) *cobra.Command {
+func controlWrite(use, short, example string, expires *grammar.Duration, deletes bool) *cobra.Command {
 	var f planeFlags
 	var wait time.Duration
 	c := f.client(use, short, example, func(c *cobra.Command, k *cli.Client, args []string) error {
 		applied, err := k.Write(c.Context(), c.OutOrStdout(), cli.Written{Environment: f.environment, What: args, Delete: deletes, After: time.Duration(*expires), Wait: wait})
 		if err == nil && !applied {
-			err = errReported
+			err = grammar.ErrReported
 		}
 		return err
 	})
@@ -204,25 +205,25 @@ func controlWrite(use, short, example string, expires *durationFlag, deletes boo
 }
 
 func controlSetCommand() *cobra.Command {
-	var expires durationFlag
+	var expires grammar.Duration
 	c := controlWrite("set OBJECT|RELATION...", "Add objects and relations", "gatehouse control directory set user:alice group:eng group:eng#member@user:alice --wait 5s", &expires, false)
 	c.Flags().Var(&expires, "expires-in", "let the relations end after this time")
 	return c
 }
 
 func controlDeleteCommand() *cobra.Command {
-	return controlWrite("delete OBJECT|RELATION...", "Delete objects with their relations, and relations", "gatehouse control directory delete group:eng#member@user:alice --wait 5s", new(durationFlag), true)
+	return controlWrite("delete OBJECT|RELATION...", "Delete objects with their relations, and relations", "gatehouse control directory delete group:eng#member@user:alice --wait 5s", new(grammar.Duration), true)
 }
 
 func controlChangesCommand() *cobra.Command {
 	var f planeFlags
-	var output outputFlags
+	var output grammar.Output
 	var limit int32
 	c := f.client("changes", "List who changed what in an environment's directory, the newest first", "gatehouse control changes -e default/prod", func(c *cobra.Command, k *cli.Client, _ []string) error {
-		return k.Changes(c.Context(), c.OutOrStdout(), f.environment, limit, output.json())
+		return k.Changes(c.Context(), c.OutOrStdout(), f.environment, limit, output.JSON())
 	})
 	f.addEnvironment(c)
-	output.add(c, "one object")
+	output.Add(c, "one object")
 	c.Flags().Int32Var(&limit, "limit", 20, "how many, at most 200")
 	return c
 }

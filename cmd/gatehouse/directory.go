@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/directory/journal"
@@ -25,7 +26,7 @@ func directoryCommand() *cobra.Command {
 snapshot, or the state_dir of a node that writes its directory, also while it runs, and answers questions about it. Nothing is started. import, export
 and from write the file or folder that --out names; the others change nothing.`,
 	}
-	return family(c, directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGraphCommand(), directoryGetCommand(),
+	return grammar.Family(c, directoryCheckCommand(), directoryWhyCommand(), directoryWhoCommand(), directoryWhatCommand(), directoryGraphCommand(), directoryGetCommand(),
 		directoryStatsCommand(), directoryValidateCommand(), directoryImportCommand(), directoryExportCommand(), directoryDiffCommand(),
 		directoryFromCommand())
 }
@@ -89,7 +90,7 @@ func directoryGetCommand() *cobra.Command {
 
 Exit code: 0 it exists, 1 it does not, 2 the directory could not be read.`,
 		Example: `  gatehouse directory get ./directory user:alice`,
-		Args:    arguments("gatehouse directory get ./directory user:alice", 2),
+		Args:    grammar.Arguments("gatehouse directory get ./directory user:alice", 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, err := refOr(args[1], "user")
 			if err != nil {
@@ -117,11 +118,11 @@ func (f *directoryFlags) absent(s *directory.Snapshot, text string, ref director
 	case !slices.Contains(types, ref.Type):
 		return fmt.Errorf("%w %q (known: %s)\nthe order is FOLDER TYPE:ID", directory.ErrUnknownType, ref.Type, strings.Join(types, ", "))
 	case !strings.Contains(text, ":") && slices.Contains(types, text):
-		return negativeError{fmt.Errorf("%s does not exist; %s is a type: write %s:ID", ref, text, text)}
+		return grammar.Negative(fmt.Errorf("%s does not exist; %s is a type: write %s:ID", ref, text, text))
 	case strings.Contains(ref.ID, "#"):
-		return negativeError{fmt.Errorf("%s does not exist; an object is TYPE:ID, without a relation", ref)}
+		return grammar.Negative(fmt.Errorf("%s does not exist; an object is TYPE:ID, without a relation", ref))
 	}
-	return negativeError{fmt.Errorf("%s does not exist", ref)}
+	return grammar.Negative(fmt.Errorf("%s does not exist", ref))
 }
 
 func printObject(w io.Writer, s *directory.Snapshot, o directory.Object) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/terminal"
@@ -18,7 +19,7 @@ import (
 
 func directoryCheckCommand() *cobra.Command {
 	var f directoryFlags
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "check FOLDER [OBJECT#RELATION@SUBJECT]",
 		Short: "Say whether a subject has a relation or permission",
@@ -29,7 +30,7 @@ subject_type and subject_id, and answers each with one line: {"check": true}, {"
 Empty lines are passed over. The exit code is then 0 whatever the answers are, and 2 if the directory cannot be read.`,
 		Example: `  gatehouse directory check ./directory 'doc:7#can_read@user:alice'
   gatehouse directory check ./directory < questions.jsonl`,
-		Args: arguments("gatehouse directory check ./directory 'doc:7#can_read@user:alice'", 1, 2),
+		Args: grammar.Arguments("gatehouse directory check ./directory 'doc:7#can_read@user:alice'", 1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			var q directory.Question
 			if len(args) == 2 {
@@ -50,19 +51,19 @@ Empty lines are passed over. The exit code is then 0 whatever the answers are, a
 				return unanswered(s, err, questionOrder, askedOf(q))
 			}
 			noticeSet(c, s, q.Subject)
-			if output.json() {
+			if output.JSON() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]bool{"check": yes})
 			} else {
 				_, err = fmt.Fprintln(c.OutOrStdout(), map[bool]string{true: "yes", false: "no"}[yes])
 			}
 			if err == nil && !yes {
-				err = errReported
+				err = grammar.ErrReported
 			}
 			return err
 		},
 	}
 	f.add(c)
-	output.add(c, "one object")
+	output.Add(c, "one object")
 	return c
 }
 
@@ -125,7 +126,7 @@ func writeAnswer(w *bufio.Writer, questions *format.QuestionReader, text string,
 
 func directoryWhyCommand() *cobra.Command {
 	var f directoryFlags
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "why FOLDER OBJECT#RELATION@SUBJECT",
 		Short: "Show the relations behind an answer, or the one that is missing",
@@ -133,7 +134,7 @@ func directoryWhyCommand() *cobra.Command {
 
 Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 		Example: `  gatehouse directory why ./directory 'doc:7#can_read@user:alice'`,
-		Args:    arguments("gatehouse directory why ./directory 'doc:7#can_read@user:alice'", 2),
+		Args:    grammar.Arguments("gatehouse directory why ./directory 'doc:7#can_read@user:alice'", 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			q, err := format.ParseQuestion(args[1])
 			if err != nil {
@@ -148,7 +149,7 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 				return unanswered(s, err, questionOrder, askedOf(q))
 			}
 			noticeSet(c, s, q.Subject)
-			if output.json() {
+			if output.JSON() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(map[string]any{"check": e.Allowed, "why": e.String()})
 			} else {
 				_, err = fmt.Fprintln(c.OutOrStdout(), terminal.VisibleLines(e.String()))
@@ -157,12 +158,12 @@ Exit code: 0 yes, 1 no, 2 the question could not be answered.`,
 				return err
 			}
 			if !e.Allowed {
-				return errReported
+				return grammar.ErrReported
 			}
 			return nil
 		},
 	}
 	f.add(c)
-	output.add(c, "one object")
+	output.Add(c, "one object")
 	return c
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/durable"
@@ -17,7 +18,7 @@ import (
 
 func directoryValidateCommand() *cobra.Command {
 	f := directoryFlags{problems: 1000}
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "validate FOLDER",
 		Short: "Find everything that is wrong with a directory",
@@ -27,19 +28,19 @@ what that manifest would not allow.
 Exit code: 0 nothing is wrong, 1 something is, 2 it could not be read.`,
 		Example: `  gatehouse directory validate ./directory
   gatehouse directory validate --manifest new.yaml ./directory`,
-		Args: arguments("gatehouse directory validate ./directory", 1),
+		Args: grammar.Arguments("gatehouse directory validate ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := f.load(c, args[0])
 			if orphans, ok := errors.AsType[*directory.OrphanError](err); ok {
 				return printOrphans(c.OutOrStdout(), orphans)
 			}
 			if err != nil && !errors.As(err, new(*fs.PathError)) {
-				return negativeError{err}
+				return grammar.Negative(err)
 			} else if err != nil {
 				return err
 			}
 			t := s.Stats()
-			if output.json() {
+			if output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(map[string]int{"objects": t.Objects, "relations": t.Relations})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: nothing wrong with %d object(s) and %d relation(s)\n", args[0], t.Objects, t.Relations)
@@ -47,7 +48,7 @@ Exit code: 0 nothing is wrong, 1 something is, 2 it could not be read.`,
 		},
 	}
 	f.add(c)
-	output.add(c, "one object where nothing is wrong")
+	output.Add(c, "one object where nothing is wrong")
 	return c
 }
 
@@ -60,7 +61,7 @@ func printOrphans(w io.Writer, e *directory.OrphanError) error {
 		fmt.Fprintf(w, "not allowed by the manifest: relation %s\n", terminal.Visible(r.String()))
 	}
 	fmt.Fprintf(w, "%d object(s) and relation(s) are not allowed; correct the manifest, or drop them with directory import --force\n", e.Total)
-	return errReported
+	return grammar.ErrReported
 }
 
 func directoryImportCommand() *cobra.Command {
@@ -72,7 +73,7 @@ func directoryImportCommand() *cobra.Command {
 		Long: `Reads a directory in any form and writes it as one binary snapshot, which loads many times as fast. With --manifest and
 --force, what the manifest does not allow of a snapshot is dropped.`,
 		Example: `  gatehouse directory import ./directory --out directory.snapshot`,
-		Args:    arguments("gatehouse directory import ./directory --out directory.snapshot", 1),
+		Args:    grammar.Arguments("gatehouse directory import ./directory --out directory.snapshot", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if out == "" {
 				return errors.New("say where to: --out directory.snapshot")
@@ -106,7 +107,7 @@ func directoryExportCommand() *cobra.Command {
 as JSON lines (--jsonl) or as one JSON document that Topaz imports (--topaz).`,
 		Example: `  gatehouse directory export directory.snapshot --out ./directory
   gatehouse directory export directory.snapshot --topaz > topaz.json`,
-		Args: arguments("gatehouse directory export directory.snapshot --out ./directory", 1),
+		Args: grammar.Arguments("gatehouse directory export directory.snapshot --out ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if n := btoi(out != "") + btoi(lines) + btoi(topaz); n != 1 {
 				return errors.New("give one of --out FOLDER, --jsonl and --topaz")
@@ -146,13 +147,13 @@ func btoi(b bool) int {
 
 func directoryDiffCommand() *cobra.Command {
 	var f directoryFlags
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:     "diff FROM TO",
 		Short:   "List the changes between two directories",
 		Long:    `Prints what turns one directory into the other, one change a line. Exit code: 0 none, 1 some, 2 they could not be compared.`,
 		Example: `  gatehouse directory diff ./directory directory.snapshot`,
-		Args:    arguments("gatehouse directory diff ./before ./after", 2),
+		Args:    grammar.Arguments("gatehouse directory diff ./before ./after", 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			from, err := f.load(c, args[0])
 			if err != nil {
@@ -165,30 +166,30 @@ func directoryDiffCommand() *cobra.Command {
 			some := false
 			if string(from.Manifest().Text()) != string(to.Manifest().Text()) {
 				some = true
-				if err := output.change(c, "the manifests differ"); err != nil {
+				if err := printChange(c, &output, "the manifests differ"); err != nil {
 					return err
 				}
 			}
 			for change := range directory.Diff(from, to) {
 				some = true
-				if err := output.change(c, change.String()); err != nil {
+				if err := printChange(c, &output, change.String()); err != nil {
 					return err
 				}
 			}
 			if some {
-				return errReported
+				return grammar.ErrReported
 			}
 			return nil
 		},
 	}
 	f.add(c)
-	output.add(c, "one object for each change")
+	output.Add(c, "one object for each change")
 	return c
 }
 
-// change prints one change of directories.
-func (o *outputFlags) change(c *cobra.Command, text string) error {
-	if o.json() {
+// printChange prints one change of directories.
+func printChange(c *cobra.Command, o *grammar.Output, text string) error {
+	if o.JSON() {
 		return terminal.JSON(c.OutOrStdout()).Encode(map[string]string{"change": text})
 	}
 	_, err := fmt.Fprintln(c.OutOrStdout(), terminal.Visible(text))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/directory/convert"
 	"gatehouse/terminal"
 )
@@ -107,7 +108,7 @@ func fromLDIFCommand() *cobra.Command {
 		Long: `Reads LDIF as slapcat, ldapsearch -LLL and ldifde write it. Users' ids are their sAMAccountName or uid, groups' their
 sAMAccountName or cn.`,
 		Example: `  gatehouse directory from ldif people.ldif --out ./directory`,
-		Args:    arguments("gatehouse directory from ldif people.ldif --out ./directory", 1),
+		Args:    grammar.Arguments("gatehouse directory from ldif people.ldif --out ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return f.run(c, func() (*convert.Result, error) {
 				return convertFile(args[0], func(in io.Reader) (*convert.Result, error) { return convert.LDIF(args[0], in, o) })
@@ -129,7 +130,7 @@ func fromCSVCommand() *cobra.Command {
 email and identity are names that they are known by. Other columns become properties.`,
 		Example: `  gatehouse directory from csv users.csv --out ./directory
   gatehouse directory from csv users.csv --id-column login --out ./directory`,
-		Args: arguments("gatehouse directory from csv users.csv --out ./directory", 1),
+		Args: grammar.Arguments("gatehouse directory from csv users.csv --out ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return f.run(c, func() (*convert.Result, error) {
 				return convertFile(args[0], func(in io.Reader) (*convert.Result, error) { return convert.CSV(args[0], in, o) })

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/directory"
 	"gatehouse/directory/format"
 	"gatehouse/terminal"
@@ -22,7 +23,7 @@ type listFlags struct {
 	directoryFlags
 	typ, after string
 	limit      int
-	output     outputFlags
+	output     grammar.Output
 }
 
 func (f *listFlags) add(c *cobra.Command, typ, what string) {
@@ -30,7 +31,7 @@ func (f *listFlags) add(c *cobra.Command, typ, what string) {
 	c.Flags().StringVar(&f.typ, "type", typ, what)
 	c.Flags().StringVar(&f.after, "after", "", "go on behind this id")
 	c.Flags().IntVar(&f.limit, "limit", 100, "print at most so many, up to 10000")
-	f.output.add(c, "one document")
+	f.output.Add(c, "one document")
 }
 
 func (f *listFlags) valid() error {
@@ -46,7 +47,7 @@ func (f *listFlags) print(c *cobra.Command, found []directory.Ref, next string) 
 	for i, r := range found {
 		names[i] = r.String()
 	}
-	if f.output.json() {
+	if f.output.JSON() {
 		return terminal.JSON(c.OutOrStdout()).Encode(struct {
 			Results []string `json:"results"`
 			Next    string   `json:"next,omitempty"`
@@ -70,7 +71,7 @@ func directoryWhoCommand() *cobra.Command {
 		Short:   "List who has a relation or permission to an object",
 		Long:    `Prints the subjects of a type that have the relation or permission, in the order of their ids.`,
 		Example: `  gatehouse directory who ./directory can_read doc:7`,
-		Args:    arguments("gatehouse directory who ./directory can_read doc:7", 3),
+		Args:    grammar.Arguments("gatehouse directory who ./directory can_read doc:7", 3),
 		RunE: func(c *cobra.Command, args []string) error {
 			object, err := refOr(args[2], "resource")
 			if err = cmp.Or(format.RelationName(args[1], "FOLDER can_read doc:7"), err, f.valid()); err != nil {
@@ -99,7 +100,7 @@ func directoryWhatCommand() *cobra.Command {
 		Long: `Prints the objects of a type to which the subject has the relation or permission, in the order of their ids. Without
 --type, those of every type that has it, --limit of each. A subject without a type is a user.`,
 		Example: `  gatehouse directory what ./directory alice can_read --type doc`,
-		Args:    arguments("gatehouse directory what ./directory alice can_read", 3),
+		Args:    grammar.Arguments("gatehouse directory what ./directory alice can_read", 3),
 		RunE: func(c *cobra.Command, args []string) error {
 			subject, err := refOr(args[1], "user")
 			if err = cmp.Or(format.RelationName(args[2], "FOLDER alice can_read"), err, f.valid()); err != nil {
@@ -153,19 +154,19 @@ func (f *listFlags) what(c *cobra.Command, s *directory.Snapshot, subject direct
 
 func directoryStatsCommand() *cobra.Command {
 	var f directoryFlags
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:     "stats FOLDER",
 		Short:   "Count objects and relations",
 		Example: `  gatehouse directory stats ./directory`,
-		Args:    arguments("gatehouse directory stats ./directory", 1),
+		Args:    grammar.Arguments("gatehouse directory stats ./directory", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := f.load(c, args[0])
 			if err != nil {
 				return err
 			}
 			t := s.Stats()
-			if output.json() {
+			if output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(struct {
 					Digest    string         `json:"digest"`
 					Objects   int            `json:"objects"`
@@ -180,7 +181,7 @@ func directoryStatsCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
-	output.add(c, "one document")
+	output.Add(c, "one document")
 	return c
 }
 
@@ -201,7 +202,7 @@ func printDirectoryStats(out io.Writer, s *directory.Snapshot, t directory.Stats
 func directoryGraphCommand() *cobra.Command {
 	var f directoryFlags
 	var q directory.GraphQuery
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "graph FOLDER OBJECT RELATION SUBJECT",
 		Short: "List who completes a query, with the relations that lead there",
@@ -212,7 +213,7 @@ the relations of one path, up to 100 results.
 Exit code: 0 it was answered, 2 it could not be.`,
 		Example: `  gatehouse directory graph ./directory doc:7 can_read user --explain
   gatehouse directory graph ./directory doc can_read group:eng --subject-relation member`,
-		Args: arguments("gatehouse directory graph ./directory doc:7 can_read user", 4),
+		Args: grammar.Arguments("gatehouse directory graph ./directory doc:7 can_read user", 4),
 		RunE: func(c *cobra.Command, args []string) error {
 			q.Object, q.Relation, q.Subject = refOrType(args[1]), args[2], refOrType(args[3])
 			if err := format.RelationName(q.Relation, "FOLDER doc:7 can_read user:alice"); err != nil {
@@ -226,14 +227,14 @@ Exit code: 0 it was answered, 2 it could not be.`,
 			if err != nil {
 				return unanswered(s, err, "FOLDER OBJECT RELATION SUBJECT", format.Asked{Object: args[1], Relation: args[2], Subject: args[3]})
 			}
-			return printGraph(c, a, output.json())
+			return printGraph(c, a, output.JSON())
 		},
 	}
 	f.add(c)
 	c.Flags().StringVar(&q.SubjectRelation, "subject-relation", "", "relation to the subject that the subjects have")
 	c.Flags().BoolVar(&q.Explain, "explain", false, "with a path of relations for each result")
 	c.Flags().BoolVar(&q.Trace, "trace", false, "with the questions that were answered, on standard error")
-	output.add(c, "one document")
+	output.Add(c, "one document")
 	return c
 }
 

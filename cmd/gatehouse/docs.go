@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/doctor"
 	"gatehouse/policy/bounds"
@@ -34,7 +35,7 @@ func docsCommand() *cobra.Command {
 			return nil
 		},
 	}
-	outFlag(page, &output, "-", "file to write; - is standard output")
+	grammar.OutFlag(page, &output, "-", "file to write; - is standard output")
 	docs.AddCommand(page, &cobra.Command{
 		Use:   "builtins",
 		Short: "Print docs/builtins.md",

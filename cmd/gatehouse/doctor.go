@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/doctor"
 	"gatehouse/doctor/rules"
@@ -15,7 +16,7 @@ import (
 func doctorCommand() *cobra.Command {
 	var cfg, severity string
 	var of doctor.Cluster
-	var output outputFlags
+	var output grammar.Output
 	var fix bool
 	c := &cobra.Command{
 		Use:   "doctor FILE|FOLDER|URL...",
@@ -65,16 +66,16 @@ Exit code: 0 nothing found or only notes, 1 something found, 2 it could not be l
 				report, err = doctor.PrintMended(c.OutOrStdout(), c.ErrOrStderr(), inputs, g)
 			} else if report, err = doctor.Examine(inputs, g); err == nil {
 				report = report.AtLeast(least)
-				err = report.Print(c.OutOrStdout(), output.format, version())
+				err = report.Print(c.OutOrStdout(), output.Format, version())
 			}
 			if err == nil && report.Wrong() {
-				return errReported
+				return grammar.ErrReported
 			}
 			return err
 		},
 	}
 	c.Flags().StringVarP(&cfg, "config", "c", "", "gatehouse.yaml of the Gatehouse that is asked: compare with it (default: its defaults)")
-	output.flags(c, "sarif is SARIF 2.1.0, for code scanning", nil, []string{"text", "json", "sarif"})
+	output.Formats(c, "sarif is SARIF 2.1.0, for code scanning", nil, []string{"text", "json", "sarif"})
 	c.Flags().StringVar(&severity, "severity", string(rules.Note), "report only what is at least this: note, warning or error")
 	c.Flags().StringVar(&of.Kubeconfig, "kubeconfig", "", "read Kubernetes objects from the cluster that this file names")
 	c.Flags().StringVar(&of.Context, "context", "", "which of the kubeconfig's contexts (default: its current one)")

@@ -5,13 +5,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/envoy/generate"
 )
 
 func envoyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "envoy", Short: "Envoy's side: write its configuration"}
-	return family(c, envoyGenerateCommand())
+	return grammar.Family(c, envoyGenerateCommand())
 }
 
 func envoyGenerateCommand() *cobra.Command {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/decisionlog/read"
 	"gatehouse/report"
@@ -19,7 +20,7 @@ import (
 type explainFlags struct {
 	src    config.Source
 	log    string
-	output outputFlags
+	output grammar.Output
 }
 
 func explainCommand() *cobra.Command {
@@ -50,7 +51,7 @@ configuration.`,
 	flags.StringVarP(&f.src.File, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	flags.StringVarP(&f.src.Bundle, "bundle", "b", "", "policy to evaluate instead of the configuration's: a directory or a .tar.gz")
 	flags.StringVar(&f.log, "log", "", "decision log: a file, a spool or a folder of rotated files; - is standard input (default: the configuration's)")
-	f.output.add(c, "one object")
+	f.output.Add(c, "one object")
 	return c
 }
 
@@ -66,21 +67,21 @@ func (f *explainFlags) run(c *cobra.Command, id string) error {
 	record, err := logged.Find(log, name, id)
 	log.Close()
 	if errors.Is(err, logged.ErrNoRecord) {
-		return negativeError{err}
+		return grammar.Negative(err)
 	} else if err != nil {
 		return err
 	}
-	out, err := node.ExplainLogged(c.Context(), src, record, notices(c.ErrOrStderr()))
+	out, err := node.ExplainLogged(c.Context(), src, record, grammar.Notices(c.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
-	if f.output.json() {
+	if f.output.JSON() {
 		err = terminal.JSON(c.OutOrStdout()).Encode(out)
 	} else {
 		err = report.Retold(c.OutOrStdout(), out)
 	}
 	if err == nil && !out.Reproduced {
-		return errReported
+		return grammar.ErrReported
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/identity/apikey"
 	"gatehouse/terminal"
 
@@ -14,7 +15,7 @@ import (
 
 func identityCommand() *cobra.Command {
 	c := &cobra.Command{Use: "identity", Short: "Create credentials"}
-	return family(c, newKeyCommand())
+	return grammar.Family(c, newKeyCommand())
 }
 
 // newKeyOptions are the flags of `gatehouse identity new-key`.
@@ -22,7 +23,7 @@ type newKeyOptions struct {
 	entry   apikey.Entry
 	expires string
 	file    string
-	output  outputFlags
+	output  grammar.Output
 }
 
 func newKeyCommand() *cobra.Command {
@@ -35,7 +36,7 @@ the file in identity.api_keys.file; --file appends it there and prints only the 
 within moments. To rotate a key, create a second one for the same subject, distribute it, and then delete the entry of the first.`,
 		Example: `  gatehouse identity new-key --subject ci --role deployer --expires 90d
   gatehouse identity new-key --subject ci --role deployer --expires 90d --file keys.yaml`,
-		Args: arguments("gatehouse identity new-key --subject ci", 0),
+		Args: grammar.Arguments("gatehouse identity new-key --subject ci", 0),
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c.OutOrStdout(), c.ErrOrStderr(), time.Now()) },
 	}
 	f := c.Flags()
@@ -46,7 +47,7 @@ within moments. To rotate a key, create a second one for the same subject, distr
 	f.StringVar(&o.expires, "expires", "", "lifetime, such as 90d or 12h, or end, such as 2027-01-31T00:00:00Z (default: never expires)")
 	f.StringVar(&o.entry.ID, "id", "", "a name for the entry, shown to policies as claims.key_id (default: random)")
 	f.StringVar(&o.file, "file", "", "append the entry to this file; created with mode 0600 if it does not exist")
-	o.output.add(c, "one object")
+	o.output.Add(c, "one object")
 	return c
 }
 
@@ -68,7 +69,7 @@ func (o *newKeyOptions) run(out, notes io.Writer, now time.Time) error {
 		}
 	}
 	switch {
-	case o.output.json():
+	case o.output.JSON():
 		shown := struct {
 			Key   string `json:"key"`
 			ID    string `json:"id"`
@@ -104,7 +105,7 @@ func expiry(text string, now time.Time) (time.Time, error) {
 		}
 		return at, nil
 	}
-	life, err := parseDuration(text)
+	life, err := grammar.ParseDuration(text)
 	if err != nil || life < time.Second {
 		return time.Time{}, fmt.Errorf("%q is neither a time from now, such as 90d or 12h, nor a date such as 2027-01-31T00:00:00Z", text)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/project"
 	"gatehouse/routes"
@@ -50,7 +51,7 @@ the active virtual environment, or of .venv or venv here; .env and .flaskenv are
   gatehouse init --flask app:app --python .venv/bin/python
   gatehouse init --django shop.settings --prefix /admin/
   gatehouse init --openapi openapi.yaml --rules rbac --out gatehouse`,
-		Args: arguments("gatehouse init --flask app:app", 0),
+		Args: grammar.Arguments("gatehouse init --flask app:app", 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			from, target, err := o.source()
 			if err != nil {

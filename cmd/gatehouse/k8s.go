@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/k8s"
 	"gatehouse/k8s/inject"
@@ -13,7 +14,7 @@ import (
 
 func k8sCommand() *cobra.Command {
 	c := &cobra.Command{Use: "k8s", Short: "Run in Kubernetes: write the objects, inject sidecars"}
-	return family(c, k8sGenerateCommand(), k8sInjectCommand())
+	return grammar.Family(c, k8sGenerateCommand(), k8sInjectCommand())
 }
 
 func k8sGenerateCommand() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/decisionlog/read"
 	"gatehouse/replay/search"
@@ -31,7 +32,7 @@ compressed by gzip, a segment of a spool, a spool, or a folder of rotated files.
 
 Damaged parts are skipped with a warning.`,
 	}
-	return family(c, logTailCommand(), logGrepCommand(), logStatsCommand(), logCoverageCommand())
+	return grammar.Family(c, logTailCommand(), logGrepCommand(), logStatsCommand(), logCoverageCommand())
 }
 
 // logSource is a decision log to read, and what was found in it.
@@ -117,7 +118,7 @@ type logTail struct {
 	query  logQuery
 	n      int
 	follow bool
-	output outputFlags
+	output grammar.Output
 }
 
 func logTailCommand() *cobra.Command {
@@ -133,7 +134,7 @@ func logTailCommand() *cobra.Command {
 	f.query.flags(c)
 	c.Flags().IntVarP(&f.n, "lines", "n", 10, "number of decisions")
 	c.Flags().BoolVarP(&f.follow, "follow", "f", false, "follow the log, also across rotations of the file, until interrupted")
-	f.output.add(c, "the events as they are, one object a line")
+	f.output.Add(c, "the events as they are, one object a line")
 	return c
 }
 
@@ -156,7 +157,7 @@ func (f *logTail) run(c *cobra.Command, args []string) error {
 			return fmt.Errorf("--follow %s: %w", f.source.name(), err)
 		}
 	}
-	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.output.json()))
+	err := f.show(c.Context(), newLogOutput(c.OutOrStdout(), f.output.JSON()))
 	if f.follow && errors.Is(err, context.Canceled) {
 		err = nil
 	}
@@ -227,7 +228,7 @@ type logGrep struct {
 	query      logQuery
 	ignoreCase bool
 	count      bool
-	output     outputFlags
+	output     grammar.Output
 }
 
 func logGrepCommand() *cobra.Command {
@@ -253,7 +254,7 @@ Exit code: 0 matches found, 1 no match, 2 wrong command line.`,
 	f.query.flags(c)
 	c.Flags().BoolVarP(&f.ignoreCase, "ignore-case", "i", false, "ignore upper and lower case")
 	c.Flags().BoolVar(&f.count, "count", false, "print only the number of matches")
-	f.output.add(c, "the events as they are, one object a line")
+	f.output.Add(c, "the events as they are, one object a line")
 	return c
 }
 
@@ -273,7 +274,7 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer f.source.Close()
-	out := newLogOutput(c.OutOrStdout(), f.output.json())
+	out := newLogOutput(c.OutOrStdout(), f.output.JSON())
 	found := 0
 	err = f.query.Each(c.Context(), &f.source.Source, &search.Event{}, pattern, func(event []byte, e *search.Event) error {
 		found++
@@ -292,7 +293,7 @@ func (f *logGrep) run(c *cobra.Command, args []string) error {
 	}
 	if found == 0 {
 		f.query.nothing(&f.source)
-		return errReported
+		return grammar.ErrReported
 	}
 	return nil
 }

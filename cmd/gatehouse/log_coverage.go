@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/bundlecmd"
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/decisionlog/events"
 	"gatehouse/replay"
@@ -21,12 +23,12 @@ import (
 
 // logCoverage is gatehouse log coverage.
 type logCoverage struct {
-	imageFlags
+	bundlecmd.ImageFlags
 	source  logSource
 	query   logQuery
 	bundle  string
 	partial bool
-	output  outputFlags
+	output  grammar.Output
 }
 
 func logCoverageCommand() *cobra.Command {
@@ -45,9 +47,9 @@ input or values in it are not logged, are counted with the reason and do not con
 	f.query.flags(c)
 	c.Flags().StringVarP(&f.bundle, "bundle", "b", "", "policy instead of the configuration's: a directory, a tarball or an image")
 	c.Flags().BoolVar(&f.partial, "partial", false, "also evaluate decisions for which the policy reads values that are not logged, as if these were absent")
-	f.output.add(c, "one object, with every route and rule")
-	f.addStore(c)
-	f.addRegistry(c)
+	f.output.Add(c, "one object, with every route and rule")
+	f.AddStore(c)
+	f.AddRegistry(c)
 	return c
 }
 
@@ -75,9 +77,9 @@ func (f *logCoverage) run(c *cobra.Command, args []string) error {
 	out := v.Report()
 	if out.Decisions == 0 {
 		f.query.nothing(&f.source)
-		return errReported
+		return grammar.ErrReported
 	}
-	if f.output.json() {
+	if f.output.JSON() {
 		return terminal.JSON(c.OutOrStdout()).Encode(out)
 	}
 	o := newLogOutput(c.OutOrStdout(), false)
@@ -96,7 +98,7 @@ func (f *logCoverage) candidate(c *cobra.Command) (*replay.Candidate, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	return (&replayFlags{imageFlags: f.imageFlags}).candidate(c, src, f.bundle, filepath.Join(temp, "bundle.tar.gz"))
+	return (&replayFlags{ImageFlags: f.ImageFlags}).candidate(c, src, f.bundle, filepath.Join(temp, "bundle.tar.gz"))
 }
 
 // read takes the whole log.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/replay/search"
 	"gatehouse/report"
 	"gatehouse/terminal"
@@ -16,7 +17,7 @@ type logStats struct {
 	source logSource
 	query  logQuery
 	top    int
-	output outputFlags
+	output grammar.Output
 }
 
 func logStatsCommand() *cobra.Command {
@@ -31,7 +32,7 @@ func logStatsCommand() *cobra.Command {
 	f.source.flags(c)
 	f.query.flags(c)
 	c.Flags().IntVar(&f.top, "top", 10, "number of rows of each kind")
-	f.output.add(c, "one object")
+	f.output.Add(c, "one object")
 	return c
 }
 
@@ -56,7 +57,7 @@ func (f *logStats) run(c *cobra.Command, args []string) error {
 	if out.Decisions+out.Gaps.Count == 0 {
 		f.query.nothing(&f.source)
 	}
-	if f.output.json() {
+	if f.output.JSON() {
 		return terminal.JSON(c.OutOrStdout()).Encode(out)
 	}
 	o := newLogOutput(c.OutOrStdout(), false)

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"syscall"
 
+	"gatehouse/cmd/bundlecmd"
+	"gatehouse/cmd/grammar"
+	"gatehouse/cmd/running"
 	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
@@ -25,13 +28,13 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the whole program but the process around it. cli.go says what its exit codes are.
+// run is the whole program but the process around it. Package grammar says what its exit codes are.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := rootCommand()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return exitCode(root.ExecuteContext(ctx), func(text string) {
+	return grammar.ExitCode(root.ExecuteContext(ctx), func(text string) {
 		fmt.Fprintln(stderr, "gatehouse: "+terminal.VisibleLines(strings.TrimSpace(text)))
 	})
 }
@@ -46,11 +49,11 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(serveCommand(), migrateCommand(), docsCommand(), demoCommand(), versionCommand(), routesCommand(), initCommand(), upCommand(), checkCommand(), testCommand(),
-		explainCommand(), logCommand(), replayCommand(), bundleCommand(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
-		configCommand(), statusCommand(), reloadCommand(), controlCommand(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
+		explainCommand(), logCommand(), replayCommand(), bundlecmd.Command(), tokenCommand(), identityCommand(), envoyCommand(), k8sCommand(), doctorCommand(), directoryCommand(),
+		configCommand(), running.Status(), running.Reload(), controlCommand(), fmtCommand(), lintCommand(), evalCommand(), benchCommand())
 	root.SetVersionTemplate("gatehouse {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.PersistentPreRun = func(c *cobra.Command, _ []string) { warnOldSpellings(c.Flags(), c.ErrOrStderr()) }
+	root.PersistentPreRun = func(c *cobra.Command, _ []string) { grammar.WarnOldSpellings(c.Flags(), c.ErrOrStderr()) }
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w\n%s --help lists the flags", err, c.CommandPath())
 	})
@@ -58,20 +61,20 @@ func rootCommand() *cobra.Command {
 }
 
 func versionCommand() *cobra.Command {
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, and those of OPA and Envoy's API that it is built with",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := builtFrom()
-			if output.json() {
+			if output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(v)
 			}
 			return terminal.Table(c.OutOrStdout(), [][]string{{"gatehouse " + version()}, {"commit", v.Commit}, {"OPA", v.OPA}, {"Envoy API", v.EnvoyAPI}, {"Go", v.Go}, {"platform", v.Platform}})
 		},
 	}
-	output.add(c, "one object")
+	output.Add(c, "one object")
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/migrate"
 	"gatehouse/terminal"
@@ -43,7 +44,7 @@ Relative paths in the OPA configuration, and those given to --bundle, are relati
 			return deliverMigration(c, result, output, strict)
 		},
 	}
-	outFlag(c, &output, migrate.Stdout, "file to write, which must not exist yet; - is standard output")
+	grammar.OutFlag(c, &output, migrate.Stdout, "file to write, which must not exist yet; - is standard output")
 	c.Flags().StringArrayVarP(&bundles, "bundle", "b", nil, "policy directory, may be repeated")
 	c.Flags().BoolVar(&strict, "strict", false, "exit with 1 if a setting has no counterpart")
 	return c
@@ -68,7 +69,7 @@ func deliverMigration(c *cobra.Command, result *migrate.Result, output string, s
 		fmt.Fprintf(c.ErrOrStderr(), "wrote %s, with %s\n", output, countLost(lost))
 	}
 	if strict && lost > 0 {
-		return negativeError{fmt.Errorf("%s\nsee above; without --strict this is no failure", countLost(lost))}
+		return grammar.Negative(fmt.Errorf("%s\nsee above; without --strict this is no failure", countLost(lost)))
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"gatehouse/bundler"
+	"gatehouse/cmd/bundlecmd"
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/decisionlog/read"
 	"gatehouse/replay"
@@ -26,7 +28,7 @@ import (
 
 // replayFlags are those of gatehouse replay.
 type replayFlags struct {
-	imageFlags
+	bundlecmd.ImageFlags
 	filter      search.Filter
 	log         string
 	config      string
@@ -35,7 +37,7 @@ type replayFlags struct {
 	old         string
 	expect      string
 	writeExpect string
-	output      outputFlags
+	output      grammar.Output
 	partial     bool
 	answers     bool
 }
@@ -73,14 +75,16 @@ Exit code: 0 no changes except those in --expect, 1 other changes, 2 the replay 
 	flags.StringVar(&f.name, "name", "", "the configuration's bundle that --bundle and --old replace, if it has several")
 	flags.StringVar(&f.expect, "expect", "", "YAML file with the expected changes")
 	flags.StringVar(&f.writeExpect, "write-expect", "", "write unexpected changes to this file, for --expect")
-	f.output.flags(c, "markdown is for a pull request", nil, []string{"text", "json", "markdown"})
-	flags.Var(&replayFormat{f: &f.output}, "format", "")
-	flags.Lookup("format").Hidden = true
+	f.output.Formats(c, "markdown is for a pull request", nil, []string{"text", "json", "markdown"})
+	grammar.Old(c, "format", "--format table is now -o text, and others are -o markdown and -o json", func(text string) error {
+		f.output.Format = strings.Replace(text, "table", "text", 1)
+		return nil
+	})
 	flags.BoolVar(&f.partial, "partial", false, "also replay decisions for which the policy reads values that are not logged, as if these were absent")
 	flags.BoolVar(&f.answers, "answers", false, "compare the whole answer, including headers and texts, not only the verdict")
 	addFilter(flags, &f.filter)
-	f.addStore(c)
-	f.addRegistry(c)
+	f.AddStore(c)
+	f.AddRegistry(c)
 	return c
 }
 
@@ -92,24 +96,10 @@ func addFilter(flags *pflag.FlagSet, f *search.Filter) {
 	flags.Int64Var(&f.Limit, "limit", 0, "replay only the first N decisions of the log (default: all)")
 }
 
-// replayFormat is --format, the old spelling of -o.
-type replayFormat struct{ f *outputFlags }
-
-func (r *replayFormat) String() string { return "" }
-func (r *replayFormat) Type() string   { return "string" }
-func (r *replayFormat) deprecation() string {
-	return "--format table is now -o text, and others are -o markdown and -o json"
-}
-
-func (r *replayFormat) Set(text string) error {
-	r.f.format = strings.Replace(text, "table", "text", 1)
-	return nil
-}
-
 func (f *replayFlags) run(c *cobra.Command) error {
 	server.PaceGC()
-	if !slices.Contains([]string{"text", "markdown", "json"}, f.output.format) {
-		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.output.format)
+	if !slices.Contains([]string{"text", "markdown", "json"}, f.output.Format) {
+		return fmt.Errorf("--format: %q is neither table, markdown nor json", f.output.Format)
 	}
 	if err := f.filter.Check(time.Now()); err != nil {
 		return err
@@ -207,12 +197,12 @@ func (f *replayFlags) report(w io.Writer, expect []replay.Expected, t *replay.Re
 			return fmt.Errorf("writing expected changes: %w", err)
 		}
 	}
-	if err := report.Replay(w, f.output.format, expect, t); err != nil {
+	if err := report.Replay(w, f.output.Format, expect, t); err != nil {
 		return err
 	}
 	switch {
 	case t.Unexpected() > 0:
-		return errReported
+		return grammar.ErrReported
 	case t.Replayed == 0:
 		return errors.New("none of the decisions could be replayed: above is why")
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/edge"
 	"gatehouse/routes"
@@ -24,7 +25,7 @@ func routesCommand() *cobra.Command {
 		Use:   "routes",
 		Short: "List, match and import route tables",
 	}
-	return family(c, routesListCommand(), routesMatchCommand(), routesImportCommand())
+	return grammar.Family(c, routesListCommand(), routesMatchCommand(), routesImportCommand())
 }
 
 // readTable reads a route table, and tells on w what its keeper should know.
@@ -44,20 +45,8 @@ func printNotices(w io.Writer, notices []routes.Notice) {
 	}
 }
 
-// arguments checks how many there are; hint shows a command line that works.
-func arguments(hint string, counts ...int) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		for _, n := range counts {
-			if len(args) == n {
-				return nil
-			}
-		}
-		return fmt.Errorf("%s given, %s expected\ntry: %s", terminal.Count(len(args), "argument"), strings.Trim(strings.ReplaceAll(fmt.Sprint(counts), " ", " or "), "[]"), hint)
-	}
-}
-
 func routesListCommand() *cobra.Command {
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "list FILE",
 		Short: "Print the routes of a table",
@@ -65,19 +54,19 @@ func routesListCommand() *cobra.Command {
 can never match, are printed to standard error.`,
 		Example: `  gatehouse routes list routes.yaml
   gatehouse routes list -o json routes.yaml     # {"methods": ["GET"], "template": "/orders/<int:id>", "name": "orders.show"}`,
-		Args: arguments("gatehouse routes list routes.yaml", 1),
+		Args: grammar.Arguments("gatehouse routes list routes.yaml", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			table, err := readTable(args[0], c.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			if output.json() {
+			if output.JSON() {
 				return listJSON(c.OutOrStdout(), table)
 			}
 			return listText(c.OutOrStdout(), table)
 		},
 	}
-	output.add(c, "one object a line")
+	output.Add(c, "one object a line")
 	return c
 }
 
@@ -139,7 +128,7 @@ line, optionally with "host", and prints one line for each. For an invalid reque
 exit code is 2 in the end.`,
 		Example: `  gatehouse routes match routes.yaml GET /orders/17
   gatehouse routes match routes.yaml < requests.jsonl`,
-		Args: arguments("gatehouse routes match routes.yaml GET /orders/17", 1, 3),
+		Args: grammar.Arguments("gatehouse routes match routes.yaml GET /orders/17", 1, 3),
 		RunE: func(c *cobra.Command, args []string) error {
 			table, err := readTable(args[0], io.Discard) // list tells the notices
 			if err != nil {

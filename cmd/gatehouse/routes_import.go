@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/routes"
 	"gatehouse/routes/importer"
 	"gatehouse/scaffold/tables"
@@ -31,7 +32,7 @@ type routeSource struct {
 type pythonOptions struct {
 	interpreter string
 	dir         string
-	timeout     durationFlag
+	timeout     grammar.Duration
 	env         []string // further variables, KEY=value
 	trust       []string
 	quiet       bool
@@ -41,7 +42,7 @@ type pythonOptions struct {
 func (o *pythonOptions) flags(c *cobra.Command) {
 	c.Flags().StringVar(&o.interpreter, "python", "", "the application's Python interpreter, such as .venv/bin/python (default: python3)")
 	c.Flags().StringVar(&o.dir, "dir", "", "directory of the application's modules (default: the current one)")
-	o.timeout = durationFlag(time.Minute)
+	o.timeout = grammar.Duration(time.Minute)
 	c.Flags().Var(&o.timeout, "timeout", "time limit for the import")
 	c.Flags().StringArrayVar(&o.trust, "trust", nil, "middleware, such as shop.middleware.Tenant, that you know does not change which route a request matches")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "do not report progress of an import that takes more than 3s")
@@ -143,7 +144,7 @@ func (i routeSource) command() *cobra.Command {
 		Use:     i.name + " " + i.argument,
 		Short:   i.short,
 		Example: "  " + i.example,
-		Args:    arguments(i.example, 1),
+		Args:    grammar.Arguments(i.example, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := to.validate(); err != nil {
 				return err
@@ -155,12 +156,12 @@ func (i routeSource) command() *cobra.Command {
 			printNotices(c.ErrOrStderr(), notices)
 			err = to.Deliver(c.Context(), table, c.OutOrStdout(), c.ErrOrStderr())
 			if drift, ok := errors.AsType[tables.DriftError](err); ok {
-				return negativeError{drift}
+				return grammar.Negative(drift)
 			}
 			return err
 		},
 	}
-	outFlag(c, &to.File, "-", "file to write, or to compare with if it exists; - is standard output")
+	grammar.OutFlag(c, &to.File, "-", "file to write, or to compare with if it exists; - is standard output")
 	c.Flags().BoolVar(&to.Check, "check", false, "write nothing, and exit with 1 if the file differs from the application")
 	c.Flags().BoolVar(&to.Force, "force", false, "overwrite an existing file")
 	c.Flags().BoolVar(&to.Stubs, "stubs", false, "like --force, and also write a deny rule for each route without a rule (needs policy.root)")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/replay/search"
 	"gatehouse/report"
@@ -28,7 +29,7 @@ type testFlags struct {
 	junit    string
 	coverage bool
 	verbose  bool
-	output   outputFlags
+	output   grammar.Output
 	from     fromLog
 }
 
@@ -55,9 +56,9 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 				return err
 			}
 			switch {
-			case f.output.file != "" && f.from.log == "": // in its old spelling
+			case f.output.File != "" && f.from.log == "": // in its old spelling
 				return errors.New("-o is text or json; --out FILE is for --from-log FILE")
-			case f.output.json() && f.from.log != "":
+			case f.output.JSON() && f.from.log != "":
 				return errors.New("--from-log makes a table, which is YAML: leave -o json out")
 			}
 			if f.from.log != "" {
@@ -68,7 +69,7 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 				return err // exit code 1 is a failed test
 			}
 			if failed > 0 {
-				return negativeError{errors.New("the tests did not pass")}
+				return grammar.Negative(errors.New("the tests did not pass"))
 			}
 			return nil
 		},
@@ -80,7 +81,7 @@ Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVar(&f.coverage, "coverage", false, "show routes without an allow test or without a deny test")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show passed tests too")
-	f.output.addFile(c, "one object", "", "with --from-log: file to write the table to (default: standard output)")
+	f.output.AddFile(c, "one object", "", "with --from-log: file to write the table to (default: standard output)")
 	f.from.add(c)
 	return c
 }
@@ -99,7 +100,7 @@ func (f *testFlags) fromLog(c *cobra.Command, args []string) error {
 		return err
 	}
 	defer t.Close()
-	if err := f.from.write(c, t, f.output.file); err != nil {
+	if err := f.from.write(c, t, f.output.File); err != nil {
 		return err // exit code 1 is a failed test
 	}
 	return nil
@@ -153,7 +154,7 @@ func (f *testFlags) test(c *cobra.Command, args []string) (failed int, err error
 // trial is what the requests are put to. It says what does not fit together in it.
 func (f *testFlags) trial(c *cobra.Command, src config.Source) (*node.Node, error) {
 	verdicts := func(cfg *config.Config) { cfg.DryRun = config.DryRun{} } // what is tested is the verdict
-	t, err := node.New(c.Context(), src, nil, verdicts, notices(c.ErrOrStderr()))
+	t, err := node.New(c.Context(), src, nil, verdicts, grammar.Notices(c.ErrOrStderr()))
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +190,7 @@ func (f *testFlags) report(w io.Writer, t *node.Node, outcomes []trial.Outcome, 
 		}
 		out.Coverage.Lines = lines.String()
 	}
-	if f.output.json() {
+	if f.output.JSON() {
 		return out.Failed(), out.WriteJSON(w)
 	}
 	return out.Failed(), out.Write(w)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/identity/mint"
 	"gatehouse/report"
@@ -22,14 +23,14 @@ func tokenCommand() *cobra.Command {
 		Use:   "token",
 		Short: "Create test tokens, and check why a token is refused",
 	}
-	return family(c, tokenMintCommand(), tokenWhyCommand())
+	return grammar.Family(c, tokenMintCommand(), tokenWhyCommand())
 }
 
 // tokenRequest is what a token to mint shall say.
 type tokenRequest struct {
 	tokens.Token
-	lifetime durationFlag
-	output   outputFlags
+	lifetime grammar.Duration
+	output   grammar.Output
 }
 
 func tokenMintCommand() *cobra.Command {
@@ -57,9 +58,9 @@ for roles, groups and scopes, and the folder, which is that of its keys.file.`,
 	f.StringArrayVar(&w.Audiences, "aud", nil, "audience; may be repeated (default: the first of the configuration's)")
 	f.StringVar(&w.Issuer, "iss", "", "issuer, on loopback (default: the configuration's, or "+mint.LocalIssuerName+")")
 	f.StringVar(&w.Type, "typ", "", "the header's typ (default: the configuration's, or JWT)")
-	w.lifetime = durationFlag(time.Hour)
+	w.lifetime = grammar.Duration(time.Hour)
 	f.Var(&w.lifetime, "lifetime", "lifetime of the token, such as 90m or 7d")
-	w.output.add(c, "one object")
+	w.output.Add(c, "one object")
 	f.StringVarP(&w.Config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
 	f.StringVar(&w.Dir, "dir", "", "folder of the key pair (default: where the configuration's keys.file is, or "+tokens.LocalIssuerDir+")")
 	return c
@@ -94,7 +95,7 @@ func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 				w.Issuer, strings.Join(w.Audiences, ", "), issuer.Set())
 		}
 	}
-	if w.output.json() {
+	if w.output.JSON() {
 		return terminal.JSON(stdout).Encode(map[string]any{"token": token, "issuer": w.Issuer, "subject": w.Subject, "audiences": w.Audiences, "lifetime_seconds": int64(time.Duration(w.lifetime).Seconds())})
 	}
 	fmt.Fprintln(stdout, token)
@@ -104,7 +105,7 @@ func (w *tokenRequest) mint(stdout, stderr io.Writer) error {
 func tokenWhyCommand() *cobra.Command {
 	var src config.Source
 	var at string
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "why [TOKEN | @FILE | -]",
 		Short: "Show which check a token fails, and what was expected",
@@ -129,18 +130,18 @@ Exit code: 0 accepted, 1 refused, 2 the check could not run.`,
 				return err
 			}
 			if !accepted {
-				return errReported
+				return grammar.ErrReported
 			}
 			return nil
 		},
 	}
 	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml)")
-	output.add(c, "one object")
+	output.Add(c, "one object")
 	c.Flags().StringVar(&at, "at", "", "the time to verify at, such as 2026-06-01T12:00:00Z (default: now)")
 	return c
 }
 
-func explainToken(c *cobra.Command, src config.Source, argument, at string, output *outputFlags) (accepted bool, err error) {
+func explainToken(c *cobra.Command, src config.Source, argument, at string, output *grammar.Output) (accepted bool, err error) {
 	clock := time.Now
 	if at != "" {
 		moment, err := time.Parse(time.RFC3339, at)
@@ -161,7 +162,7 @@ func explainToken(c *cobra.Command, src config.Source, argument, at string, outp
 		return false, err
 	}
 	accepted = e.Err == nil && e.Identity.Authenticated
-	if output.json() {
+	if output.JSON() {
 		return accepted, terminal.JSON(c.OutOrStdout()).Encode(report.TokenVerdict(&e, accepted))
 	}
 	out := bufio.NewWriter(c.OutOrStdout())

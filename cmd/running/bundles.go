@@ -1,7 +1,6 @@
-package main
+package running
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -9,51 +8,14 @@ import (
 	"time"
 
 	"gatehouse/bundles"
-	"gatehouse/config"
-	"gatehouse/server"
 	"gatehouse/terminal"
 
 	"github.com/spf13/cobra"
 )
 
-// controlFlags say where the control socket of a running process is.
-type controlFlags struct {
-	socket, admin, config string
-	output                outputFlags
-}
-
-func (f *controlFlags) add(c *cobra.Command) {
-	f.output.add(c, "the process's answer")
-	c.Flags().StringVar(&f.socket, "control", "", "control socket of the running process, unix:/path.sock (default: listen.control of the configuration)")
-	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
-}
-
-// control speaks to the process that the flags name.
-func (f *controlFlags) control() (c server.Control, err error) {
-	address := f.socket
-	if address == "" {
-		src, err := config.Source{File: f.config}.OrDefault()
-		if err != nil {
-			return c, errors.New("which process? give --control unix:/path.sock, or --config FILE with listen.control")
-		}
-		cfg, doc, err := src.Read()
-		if err != nil {
-			return c, err
-		}
-		if address = cfg.Listen.Control; address == "" {
-			return c, fmt.Errorf("%s: listen.control is not set, so the process takes no commands\nset it to unix:/path.sock and restart, or give --control", doc.File)
-		}
-	}
-	path, ok := config.CutUnix(address)
-	if !ok || path == "" {
-		return c, fmt.Errorf("--control: %q is not unix:/path.sock", address)
-	}
-	return server.Control{Socket: path}, nil
-}
-
-// bundleControlCommands are those of gatehouse bundle that speak to a running process.
-func bundleControlCommands() []*cobra.Command {
-	var f controlFlags
+// BundleCommands are those of gatehouse bundle that speak to a running process.
+func BundleCommands() []*cobra.Command {
+	var f Flags
 	var to string
 	rollback := &cobra.Command{
 		Use:   "rollback",
@@ -73,7 +35,7 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			if f.output.json() {
+			if f.output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "active: %s\n", terminal.Visible(a.Active.Revision))
@@ -97,7 +59,7 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			if f.output.json() {
+			if f.output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			for _, h := range a.History {
@@ -121,7 +83,7 @@ gatehouse bundle unpin.`,
 			if err != nil {
 				return err
 			}
-			if f.output.json() {
+			if f.output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			return printHistory(c.OutOrStdout(), a.History)

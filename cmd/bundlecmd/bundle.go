@@ -1,20 +1,21 @@
-package main
+// Package bundlecmd is the commands of gatehouse bundle: they build, test, sign and compare bundles, and exchange them as images.
+package bundlecmd
 
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/bundler"
+	"gatehouse/cmd/grammar"
+	"gatehouse/cmd/running"
 	"gatehouse/images"
-	"gatehouse/scaffold"
 	"gatehouse/terminal"
 )
 
-func bundleCommand() *cobra.Command {
+// Command is gatehouse bundle.
+func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bundle",
 		Short: "Build, test, sign and compare policy bundles, and exchange them as images",
@@ -27,20 +28,22 @@ A BUNDLE argument is any of:
 
 An argument that exists as a file is a file; a leading ./ always means a file.`,
 	}
-	c.AddCommand(bundleControlCommands()...)
-	return family(c, bundleBuildCommand(), bundleTestCommand(), bundleSignCommand(), bundleVerifyCommand(), bundleDiffCommand(), bundleInspectCommand(),
+	c.AddCommand(running.BundleCommands()...)
+	return grammar.Family(c, bundleBuildCommand(), bundleTestCommand(), bundleSignCommand(), bundleVerifyCommand(), bundleDiffCommand(), bundleInspectCommand(),
 		bundleTagCommand(), bundlePushCommand(), bundlePullCommand(), bundleSaveCommand(), bundleImagesCommand(), bundleRemoveCommand(),
 		bundleLoginCommand(), bundleLogoutCommand())
 }
 
-// imageFlags say where images are: the local store and how registries are reached.
-type imageFlags struct{ bundler.Images }
+// ImageFlags say where images are: the local store and how registries are reached.
+type ImageFlags struct{ bundler.Images }
 
-func (f *imageFlags) addStore(c *cobra.Command) {
+// AddStore adds --store.
+func (f *ImageFlags) AddStore(c *cobra.Command) {
 	c.Flags().StringVar(&f.Store, "store", "", "directory of the local images (default $GATEHOUSE_IMAGES, else $XDG_DATA_HOME/gatehouse/images)")
 }
 
-func (f *imageFlags) addRegistry(c *cobra.Command) {
+// AddRegistry adds --ca and --plain-http.
+func (f *ImageFlags) AddRegistry(c *cobra.Command) {
 	c.Flags().StringVar(&f.CA, "ca", "", "PEM file with the registry's certificate authorities, instead of the system's")
 	c.Flags().BoolVar(&f.PlainHTTP, "plain-http", false, "connect to the registry without TLS; credentials are sent unencrypted")
 }
@@ -70,22 +73,4 @@ func (b built) print(w io.Writer, asJSON bool) error {
 	}
 	_, err := fmt.Fprintln(w, line)
 	return err
-}
-
-// writeWhole writes a file that is there as a whole or not at all; - is standard output. A link stays, and so does a device
-// or a pipe.
-func writeWhole(c *cobra.Command, file string, content []byte) error {
-	if file == "-" {
-		_, err := c.OutOrStdout().Write(content)
-		return err
-	}
-	if info, err := os.Stat(file); err == nil {
-		if !info.Mode().IsRegular() {
-			return os.WriteFile(file, content, 0o644) // it exists, so this creates nothing
-		}
-		if file, err = filepath.EvalSymlinks(file); err != nil {
-			return err
-		}
-	}
-	return scaffold.PlaceFile(file, content, 0o644)
 }

@@ -1,4 +1,5 @@
-package main
+// Package running is the commands that ask a running gatehouse: its status, a reload, the policies that it can roll back to, and what it decides now.
+package running
 
 import (
 	"context"
@@ -8,20 +9,55 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/server"
 	"gatehouse/terminal"
-	"gatehouse/trial/node"
 )
 
+// Flags say where the control socket of a running process is.
+type Flags struct {
+	socket, admin, config string
+	output                grammar.Output
+}
+
+func (f *Flags) add(c *cobra.Command) {
+	f.output.Add(c, "the process's answer")
+	c.Flags().StringVar(&f.socket, "control", "", "control socket of the running process, unix:/path.sock (default: listen.control of the configuration)")
+	c.Flags().StringVarP(&f.config, "config", "c", "", "configuration file (default: gatehouse.yaml, if it exists)")
+}
+
+// control speaks to the process that the flags name.
+func (f *Flags) control() (c server.Control, err error) {
+	address := f.socket
+	if address == "" {
+		src, err := config.Source{File: f.config}.OrDefault()
+		if err != nil {
+			return c, errors.New("which process? give --control unix:/path.sock, or --config FILE with listen.control")
+		}
+		cfg, doc, err := src.Read()
+		if err != nil {
+			return c, err
+		}
+		if address = cfg.Listen.Control; address == "" {
+			return c, fmt.Errorf("%s: listen.control is not set, so the process takes no commands\nset it to unix:/path.sock and restart, or give --control", doc.File)
+		}
+	}
+	path, ok := config.CutUnix(address)
+	if !ok || path == "" {
+		return c, fmt.Errorf("--control: %q is not unix:/path.sock", address)
+	}
+	return server.Control{Socket: path}, nil
+}
+
 // addAdmin adds the flags, and --admin of the commands that the admin port can answer too.
-func (f *controlFlags) addAdmin(c *cobra.Command) {
+func (f *Flags) addAdmin(c *cobra.Command) {
 	f.add(c)
 	c.Flags().StringVar(&f.admin, "admin", "", "address of the running process's admin port, where it has no control socket (default: listen.admin of the configuration)")
 }
 
 // process is how to reach the process: its control socket, or else its admin port.
-func (f *controlFlags) process() (server.Control, error) {
+func (f *Flags) process() (server.Control, error) {
 	if f.socket != "" {
 		return f.control()
 	}
@@ -45,8 +81,9 @@ func (f *controlFlags) process() (server.Control, error) {
 	return server.Control{Admin: cfg.Listen.Admin}, nil
 }
 
-func statusCommand() *cobra.Command {
-	var f controlFlags
+// Status is gatehouse status.
+func Status() *cobra.Command {
+	var f Flags
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show how a running process is: ready, degraded, its policy, directory, keys and log",
@@ -66,13 +103,13 @@ Exit code: 0 ready, 1 not ready, 2 it does not answer.`,
 			if err != nil {
 				return err
 			}
-			if f.output.json() {
+			if f.output.JSON() {
 				err = terminal.JSON(c.OutOrStdout()).Encode(s)
 			} else {
 				err = s.Write(c.OutOrStdout(), time.Now())
 			}
 			if err == nil && !s.Ready {
-				return errReported
+				return grammar.ErrReported
 			}
 			return err
 		},
@@ -81,8 +118,9 @@ Exit code: 0 ready, 1 not ready, 2 it does not answer.`,
 	return c
 }
 
-func reloadCommand() *cobra.Command {
-	var f controlFlags
+// Reload is gatehouse reload.
+func Reload() *cobra.Command {
+	var f Flags
 	var pid int
 	c := &cobra.Command{
 		Use:   "reload",
@@ -97,11 +135,11 @@ Exit code: 0 reloaded, 1 refused, 2 it does not answer.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			a, err := f.reload(c.Context(), pid)
 			if refused, ok := errors.AsType[*server.RefusedError](err); ok {
-				return negativeError{fmt.Errorf("the reload was refused:\n%w", refused)}
+				return grammar.Negative(fmt.Errorf("the reload was refused:\n%w", refused))
 			} else if err != nil {
 				return err
 			}
-			if f.output.json() {
+			if f.output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(a)
 			}
 			fmt.Fprintln(c.OutOrStdout(), "reloaded")
@@ -116,7 +154,7 @@ Exit code: 0 reloaded, 1 refused, 2 it does not answer.`,
 	return c
 }
 
-func (f *controlFlags) reload(ctx context.Context, pid int) (server.Answer, error) {
+func (f *Flags) reload(ctx context.Context, pid int) (server.Answer, error) {
 	if pid == 0 {
 		control, err := f.control()
 		if err != nil {
@@ -131,54 +169,4 @@ func (f *controlFlags) reload(ctx context.Context, pid int) (server.Answer, erro
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return server.Answer{}, process.ReloadBySignal(ctx, pid)
-}
-
-func configCommand() *cobra.Command {
-	return family(&cobra.Command{Use: "config", Short: "Check the configuration"}, configValidateCommand())
-}
-
-func configValidateCommand() *cobra.Command {
-	var src config.Source
-	var output outputFlags
-	c := &cobra.Command{
-		Use:   "validate [FILE]",
-		Short: "Check all that gatehouse serve would check, and start nothing",
-		Long: `Reads the configuration, keys, certificates, route tables, the directory and the policy like gatehouse serve, and runs the policy's tests and
-policy.smoke. It opens no port and writes nothing. Keys and bundles at a URL are fetched; those that do not answer are named, and are no
-mistake. gatehouse serve --check is the same.
-
-Exit code: 0 fine, 1 something is wrong, 2 it could not be checked.`,
-		Example: `  gatehouse config validate
-  gatehouse config validate /etc/gatehouse/gatehouse.yaml -o json`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 1 && src.File != "" {
-				return errors.New("give one configuration, as FILE or with --config")
-			} else if len(args) == 1 {
-				src.File = args[0]
-			}
-			return validate(c, server.Config{Source: src}, output.json())
-		},
-	}
-	c.Flags().StringVarP(&src.File, "config", "c", "", "configuration file (default: gatehouse.yaml)")
-	c.Flags().StringVarP(&src.Bundle, "bundle", "b", "", "policy directory or tarball, in addition to the configuration's")
-	output.add(c, "one object")
-	return c
-}
-
-// validate prints what is wrong with a configuration.
-func validate(c *cobra.Command, with server.Config, asJSON bool) error {
-	var err error
-	if with.Source, err = with.Source.OrDefault(); err != nil {
-		return errors.New("nothing to check: give --config gatehouse.yaml, or --bundle DIR to check with defaults")
-	}
-	with.Version, with.Smoke = version(), node.ReadSmoke
-	found, err := server.Check(c.Context(), with)
-	if err != nil {
-		return err
-	}
-	if err = found.Write(c.OutOrStdout(), c.ErrOrStderr(), with.Source.File, asJSON); err == nil && len(found.Problems) > 0 {
-		return errReported
-	}
-	return err
 }

@@ -1,4 +1,4 @@
-package main
+package bundlecmd
 
 import (
 	"errors"
@@ -15,30 +15,33 @@ import (
 	"gatehouse/bundler"
 	"gatehouse/bundles/signature"
 	"gatehouse/bundles/tarball"
+	"gatehouse/cmd/grammar"
 	"gatehouse/images"
 	"gatehouse/policy"
 	"gatehouse/policy/bundle"
+	"gatehouse/report"
 	"gatehouse/terminal"
 	"gatehouse/trial"
 )
 
-// compileFlags say what a bundle is compiled with.
-type compileFlags struct{ bundler.Compiler }
+// CompileFlags say what a bundle is compiled with.
+type CompileFlags struct{ bundler.Compiler }
 
-func (f *compileFlags) add(c *cobra.Command) {
+// Add adds --config and --decision.
+func (f *CompileFlags) Add(c *cobra.Command) {
 	c.Flags().StringVarP(&f.Config, "config", "c", "", "configuration file: use its capabilities, decision and other bundles (default: gatehouse.yaml, where it names the bundle)")
 	c.Flags().StringVar(&f.Decision, "decision", "", "path of a decision that must be defined, such as envoy/authz/allow (default: that of --config)")
 }
 
 // buildFlags are those of gatehouse bundle build.
 type buildFlags struct {
-	compileFlags
-	imageFlags
+	CompileFlags
+	ImageFlags
 	tags        []string
 	revision    string
 	withoutTest bool
 	annotations map[string]string
-	output      outputFlags
+	output      grammar.Output
 }
 
 func bundleBuildCommand() *cobra.Command {
@@ -51,14 +54,14 @@ reproducible: the same files give the same digest. The bundle contains the files
 tests, data.json and data.yaml. A bundle that does not compile is not built.`,
 		Example: `  gatehouse bundle build ./policy --out bundle.tar.gz
   gatehouse bundle build ./policy -t registry.example.com/policies/app:1.4 --revision "$(git rev-parse HEAD)"`,
-		Args: arguments("gatehouse bundle build ./policy --out bundle.tar.gz", 1),
+		Args: grammar.Arguments("gatehouse bundle build ./policy --out bundle.tar.gz", 1),
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
-	f.compileFlags.add(c)
-	f.addStore(c)
+	f.CompileFlags.Add(c)
+	f.AddStore(c)
 	flags := c.Flags()
 	flags.StringArrayVarP(&f.tags, "tag", "t", nil, "name of the image in the local store; may be repeated")
-	f.output.addFile(c, "one object for each name, and for the file", "", "file for the tarball; - is standard output")
+	f.output.AddFile(c, "one object for each name, and for the file", "", "file for the tarball; - is standard output")
 	flags.StringVar(&f.revision, "revision", "", "revision to write into the manifest")
 	flags.BoolVar(&f.withoutTest, "no-tests", false, "leave the *_test.rego out")
 	flags.StringToStringVar(&f.annotations, "annotation", nil, "key=value to add to the image's manifest; may be repeated")
@@ -66,10 +69,10 @@ tests, data.json and data.yaml. A bundle that does not compile is not built.`,
 }
 
 func (f *buildFlags) run(c *cobra.Command, dir string) error {
-	if f.output.file == "" && len(f.tags) == 0 {
+	if f.output.File == "" && len(f.tags) == 0 {
 		return errors.New("where to? give --out FILE for a tarball, or -t NAME for an image")
 	}
-	if f.output.file == "-" && len(f.tags) > 0 {
+	if f.output.File == "-" && len(f.tags) > 0 {
 		return errors.New("--out - writes the tarball to standard output: give no -t besides")
 	}
 	o, err := bundler.OpenPath(c.Context(), dir)
@@ -100,13 +103,13 @@ func (f *buildFlags) run(c *cobra.Command, dir string) error {
 func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) error {
 	out := describe(i)
 	out.Revision = revision
-	if f.output.file != "" {
-		if err := writeWhole(c, f.output.file, i.Tarball()); err != nil || f.output.file == "-" {
+	if f.output.File != "" {
+		if err := grammar.WriteFile(c, f.output.File, i.Tarball()); err != nil || f.output.File == "-" {
 			return err
 		}
 		file := out
-		file.File = f.output.file
-		if err := file.print(c.OutOrStdout(), f.output.json()); err != nil {
+		file.File = f.output.File
+		if err := file.print(c.OutOrStdout(), f.output.JSON()); err != nil {
 			return err
 		}
 	}
@@ -115,7 +118,7 @@ func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) e
 		if out.Reference, err = f.Put(i, tag); err != nil {
 			return err
 		}
-		if err := out.print(c.OutOrStdout(), f.output.json()); err != nil {
+		if err := out.print(c.OutOrStdout(), f.output.JSON()); err != nil {
 			return err
 		}
 	}
@@ -124,12 +127,12 @@ func (f *buildFlags) write(c *cobra.Command, i *images.Image, revision string) e
 
 // bundleTestFlags are those of gatehouse bundle test.
 type bundleTestFlags struct {
-	compileFlags
-	imageFlags
+	CompileFlags
+	ImageFlags
 	run     string
 	junit   string
 	verbose bool
-	output  outputFlags
+	output  grammar.Output
 }
 
 func bundleTestCommand() *cobra.Command {
@@ -143,26 +146,26 @@ gatehouse test runs these and also tables of requests.
 Exit code: 0 all passed, 1 a test failed, 2 the tests could not run.`,
 		Example: `  gatehouse bundle test ./policy
   gatehouse bundle test registry.example.com/policies/app:1.4 --config gatehouse.yaml`,
-		Args: arguments("gatehouse bundle test ./policy", 1),
+		Args: grammar.Arguments("gatehouse bundle test ./policy", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			failed, err := f.test(c, args[0])
 			if err != nil {
 				return err // exit code 1 is a failed test
 			}
 			if failed > 0 {
-				return negativeError{errors.New("the tests did not pass")}
+				return grammar.Negative(errors.New("the tests did not pass"))
 			}
 			return nil
 		},
 	}
-	f.compileFlags.add(c)
-	f.addStore(c)
-	f.addRegistry(c)
+	f.CompileFlags.Add(c)
+	f.AddStore(c)
+	f.AddRegistry(c)
 	flags := c.Flags()
 	flags.StringVar(&f.run, "run", "", "regular expression: only tests whose name it matches")
 	flags.StringVar(&f.junit, "junit", "", "file to write a JUnit report to")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show passed tests too")
-	f.output.add(c, "one object")
+	f.output.Add(c, "one object")
 	return c
 }
 
@@ -199,8 +202,16 @@ func (f *bundleTestFlags) test(c *cobra.Command, arg string) (failed int, err er
 	case len(outcomes) == 0:
 		fmt.Fprintf(c.ErrOrStderr(), "notice: %s compiles; it has no tests, which would be in files named *_test.rego\n", arg)
 	}
-	report := testFlags{junit: f.junit, verbose: f.verbose, output: f.output}
-	return report.report(c.OutOrStdout(), nil, outcomes, nil)
+	if f.junit != "" {
+		if err := trial.WriteJUnit(f.junit, outcomes); err != nil {
+			return 0, err
+		}
+	}
+	out := report.Tests{Outcomes: outcomes, Verbose: f.verbose}
+	if f.output.JSON() {
+		return out.Failed(), out.WriteJSON(c.OutOrStdout())
+	}
+	return out.Failed(), out.Write(c.OutOrStdout())
 }
 
 // keyFlags name a key.
@@ -231,9 +242,9 @@ func (f *keyFlags) verification() (*signature.Verification, error) {
 
 func bundleSignCommand() *cobra.Command {
 	var k keyFlags
-	var f imageFlags
+	var f ImageFlags
 	var tag string
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "sign BUNDLE",
 		Short: "Sign a tarball or an image of the local store",
@@ -241,7 +252,7 @@ func bundleSignCommand() *cobra.Command {
 the unsigned one, unless --out or -t is given. With the PS and ES algorithms, signature and digest differ each time.`,
 		Example: `  gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci
   gatehouse bundle sign registry.example.com/policies/app:1.4 --key private.pem --key-id ci --algorithm EdDSA`,
-		Args: arguments("gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci", 1),
+		Args: grammar.Arguments("gatehouse bundle sign bundle.tar.gz --key private.pem --key-id ci", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if _, err := k.verification(); err != nil {
 				return err
@@ -254,35 +265,35 @@ the unsigned one, unless --out or -t is given. With the PS and ES algorithms, si
 			if err != nil {
 				return err
 			}
-			if output.file == "" && tag == "" {
-				output.file, tag = o.Path, o.Ref
+			if output.File == "" && tag == "" {
+				output.File, tag = o.Path, o.Ref
 			}
-			if output.file != "" {
-				if err := saveTarball(c, signed, output.file, output.json()); err != nil || tag == "" {
+			if output.File != "" {
+				if err := saveTarball(c, signed, output.File, output.JSON()); err != nil || tag == "" {
 					return err
 				}
 			}
-			return f.keep(c, &bundler.Bundle{Image: signed}, tag, output.json())
+			return f.keep(c, &bundler.Bundle{Image: signed}, tag, output.JSON())
 		},
 	}
 	k.add(c, "private key, PEM")
-	f.addStore(c)
-	output.addFile(c, "one object", "", "file for the signed tarball; - is standard output")
+	f.AddStore(c)
+	output.AddFile(c, "one object", "", "file for the signed tarball; - is standard output")
 	c.Flags().StringVarP(&tag, "tag", "t", "", "name for the signed image in the local store")
 	return c
 }
 
 func bundleVerifyCommand() *cobra.Command {
 	var k keyFlags
-	var f imageFlags
-	var output outputFlags
+	var f ImageFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "verify BUNDLE",
 		Short: "Verify a bundle's signature",
 		Long: `Checks the signature like an activation: it was made with the key, names exactly the files of the bundle, and each
 file has the signed content.`,
 		Example: `  gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci`,
-		Args:    arguments("gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci", 1),
+		Args:    grammar.Arguments("gatehouse bundle verify bundle.tar.gz --key public.pem --key-id ci", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			v, err := k.verification()
 			if err != nil {
@@ -298,13 +309,13 @@ file has the signed content.`,
 			if err := v.Verify(o.Name, o.Files, time.Now()); errors.As(err, new(*fs.PathError)) {
 				return err
 			} else if err != nil {
-				return negativeError{err}
+				return grammar.Negative(err)
 			}
 			b, err := bundle.Read(o.Name, tarball.Tree(o.Files), bundle.Limits{})
 			if err != nil {
 				return err
 			}
-			if output.json() {
+			if output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(map[string]string{"bundle": args[0], "key_id": k.key.ID, "revision": b.Revision(), "layer": o.Image.Layer()})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is signed with key %s, revision %s, tarball %s\n", args[0], k.key.ID, b.Revision(), o.Image.Layer())
@@ -312,8 +323,8 @@ file has the signed content.`,
 		},
 	}
 	k.add(c, "public key or certificate, PEM")
-	f.addStore(c)
-	f.addRegistry(c)
-	output.add(c, "one object")
+	f.AddStore(c)
+	f.AddRegistry(c)
+	output.Add(c, "one object")
 	return c
 }

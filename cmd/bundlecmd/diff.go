@@ -1,4 +1,4 @@
-package main
+package bundlecmd
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/bundler"
 	"gatehouse/bundles/tarball"
+	"gatehouse/cmd/grammar"
 	"gatehouse/config"
 	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
@@ -21,12 +22,12 @@ import (
 
 // diffFlags are those of gatehouse bundle diff.
 type diffFlags struct {
-	imageFlags
+	ImageFlags
 	config   string
 	name     string
 	requests []string
 	limit    int
-	output   outputFlags
+	output   grammar.Output
 }
 
 func bundleDiffCommand() *cobra.Command {
@@ -41,29 +42,29 @@ would change; the expectations in the tables are ignored.
 Exit code: 0 no decision changes, 1 a decision would change, 2 the comparison failed.`,
 		Example: `  gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy
   gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy --config gatehouse.yaml --requests tests.yaml`,
-		Args: arguments("gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy", 2),
+		Args: grammar.Arguments("gatehouse bundle diff registry.example.com/policies/app:1.4 ./policy", 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := f.diff(c, args[0], args[1])
 			if err == nil {
-				err = d.write(c.OutOrStdout(), f.output.json())
+				err = d.write(c.OutOrStdout(), f.output.JSON())
 			}
 			if err != nil {
 				return err // exit code 1 is a decision that would change
 			}
 			if len(d.Decisions) > 0 {
-				return errReported
+				return grammar.ErrReported
 			}
 			return nil
 		},
 	}
-	f.addStore(c)
-	f.addRegistry(c)
+	f.AddStore(c)
+	f.AddRegistry(c)
 	flags := c.Flags()
 	flags.StringArrayVar(&f.requests, "requests", nil, "file or directory with tables of requests; may be repeated")
 	flags.StringVarP(&f.config, "config", "c", "", "configuration to decide the requests with (default: gatehouse.yaml, if it exists)")
 	flags.StringVar(&f.name, "name", "", "the configuration's bundle to compare, if it has several")
 	flags.IntVar(&f.limit, "limit", 20, "number of data changes to show")
-	f.output.add(c, "one object")
+	f.output.Add(c, "one object")
 	return c
 }
 
@@ -165,7 +166,7 @@ func (f *diffFlags) trial(c *cobra.Command, o *bundler.Bundle, temp string) (*no
 	t, err := node.New(c.Context(), src, nil, func(cfg *config.Config) {
 		cfg.DryRun = config.DryRun{} // what is compared is the verdict
 		misplaced = node.ReplaceBundle(cfg, f.name, file)
-	}, notices(c.ErrOrStderr()))
+	}, grammar.Notices(c.ErrOrStderr()))
 	if misplaced != nil {
 		if err == nil {
 			t.Close()

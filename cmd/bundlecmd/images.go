@@ -1,4 +1,4 @@
-package main
+package bundlecmd
 
 import (
 	"errors"
@@ -13,35 +13,36 @@ import (
 
 	"gatehouse/bundler"
 	"gatehouse/bundles"
+	"gatehouse/cmd/grammar"
 	"gatehouse/images"
 	"gatehouse/policy/bundle"
 	"gatehouse/terminal"
 )
 
 func bundleTagCommand() *cobra.Command {
-	var f imageFlags
-	var output outputFlags
+	var f ImageFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "tag BUNDLE NAME",
 		Short: "Add a name to an image in the local store, or import a tarball as an image",
 		Example: `  gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4
   gatehouse bundle tag bundle.tar.gz app:1.4`,
-		Args: arguments("gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4", 2),
+		Args: grammar.Arguments("gatehouse bundle tag app:1.4 registry.example.com/policies/app:1.4", 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := f.OpenBundle(c.Context(), args[0], bundler.Local)
 			if err != nil {
 				return err
 			}
-			return f.keep(c, o, args[1], output.json())
+			return f.keep(c, o, args[1], output.JSON())
 		},
 	}
-	f.addStore(c)
-	output.add(c, "one object")
+	f.AddStore(c)
+	output.Add(c, "one object")
 	return c
 }
 
 // keep puts a bundle's image into the store and prints its name and digest.
-func (f *imageFlags) keep(c *cobra.Command, o *bundler.Bundle, name string, asJSON bool) error {
+func (f *ImageFlags) keep(c *cobra.Command, o *bundler.Bundle, name string, asJSON bool) error {
 	i, err := o.Packed()
 	if err != nil {
 		return err
@@ -54,8 +55,8 @@ func (f *imageFlags) keep(c *cobra.Command, o *bundler.Bundle, name string, asJS
 }
 
 func bundlePushCommand() *cobra.Command {
-	var f imageFlags
-	var output outputFlags
+	var f ImageFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "push BUNDLE [NAME]",
 		Short: "Upload an image to a registry",
@@ -63,7 +64,7 @@ func bundlePushCommand() *cobra.Command {
 the digest: NAME@sha256:... always refers to this image, even if the tag moves.`,
 		Example: `  gatehouse bundle push registry.example.com/policies/app:1.4
   gatehouse bundle push bundle.tar.gz registry.example.com/policies/app:1.4`,
-		Args: arguments("gatehouse bundle push registry.example.com/policies/app:1.4", 1, 2),
+		Args: grammar.Arguments("gatehouse bundle push registry.example.com/policies/app:1.4", 1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := f.OpenBundle(c.Context(), args[0], bundler.Local)
 			if err != nil {
@@ -91,19 +92,19 @@ the digest: NAME@sha256:... always refers to this image, even if the tag moves.`
 			}
 			out := describe(i)
 			out.Reference = r.String()
-			return out.print(c.OutOrStdout(), output.json())
+			return out.print(c.OutOrStdout(), output.JSON())
 		},
 	}
-	f.addStore(c)
-	f.addRegistry(c)
-	output.add(c, "one object")
+	f.AddStore(c)
+	f.AddRegistry(c)
+	output.Add(c, "one object")
 	return c
 }
 
 func bundlePullCommand() *cobra.Command {
-	var f imageFlags
+	var f ImageFlags
 	var tag string
-	var output outputFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "pull NAME",
 		Short: "Fetch an image from a registry into the local store",
@@ -111,14 +112,14 @@ func bundlePullCommand() *cobra.Command {
 -o it writes the tarball and stores nothing.`,
 		Example: `  gatehouse bundle pull registry.example.com/policies/app:1.4
   gatehouse bundle pull registry.example.com/policies/app@sha256:... --out bundle.tar.gz`,
-		Args: arguments("gatehouse bundle pull registry.example.com/policies/app:1.4", 1),
+		Args: grammar.Arguments("gatehouse bundle pull registry.example.com/policies/app:1.4", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if tag == "" {
 				tag = args[0]
 			}
 			if r, err := images.ParseReference(tag); err != nil {
 				return err
-			} else if r.Digest != "" && output.file == "" {
+			} else if r.Digest != "" && output.File == "" {
 				return errors.New("an image that is pulled by its digest needs a name: give -t NAME, or --out FILE for the tarball")
 			}
 			client, err := f.Client()
@@ -134,42 +135,42 @@ func bundlePullCommand() *cobra.Command {
 			if o.Files, err = bundles.ReadTarball(o.Name, i.Tarball(), bundle.Limits{}); err != nil {
 				return fmt.Errorf("image %s: %w", args[0], err)
 			}
-			if output.file == "" {
-				return f.keep(c, o, tag, output.json())
+			if output.File == "" {
+				return f.keep(c, o, tag, output.JSON())
 			}
-			return saveTarball(c, i, output.file, output.json())
+			return saveTarball(c, i, output.File, output.JSON())
 		},
 	}
-	f.addStore(c)
-	f.addRegistry(c)
+	f.AddStore(c)
+	f.AddRegistry(c)
 	c.Flags().StringVarP(&tag, "tag", "t", "", "name for it in the local store (default: its own)")
-	output.addFile(c, "one object", "", "file for the tarball; - is standard output")
+	output.AddFile(c, "one object", "", "file for the tarball; - is standard output")
 	return c
 }
 
 func bundleSaveCommand() *cobra.Command {
-	var f imageFlags
-	var output outputFlags
+	var f ImageFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:     "save NAME",
 		Short:   "Write an image's tarball to a file",
 		Example: `  gatehouse bundle save registry.example.com/policies/app:1.4 --out bundle.tar.gz`,
-		Args:    arguments("gatehouse bundle save app:1.4 --out bundle.tar.gz", 1),
+		Args:    grammar.Arguments("gatehouse bundle save app:1.4 --out bundle.tar.gz", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			i, err := f.Find(c.Context(), args[0], bundler.Local)
 			if err != nil {
 				return err
 			}
-			return saveTarball(c, i, output.file, output.json())
+			return saveTarball(c, i, output.File, output.JSON())
 		},
 	}
-	f.addStore(c)
-	output.addFile(c, "one object", "bundle.tar.gz", "the file; - is standard output")
+	f.AddStore(c)
+	output.AddFile(c, "one object", "bundle.tar.gz", "the file; - is standard output")
 	return c
 }
 
 func saveTarball(c *cobra.Command, i *images.Image, file string, asJSON bool) error {
-	if err := writeWhole(c, file, i.Tarball()); err != nil || file == "-" {
+	if err := grammar.WriteFile(c, file, i.Tarball()); err != nil || file == "-" {
 		return err
 	}
 	out := describe(i)
@@ -178,12 +179,12 @@ func saveTarball(c *cobra.Command, i *images.Image, file string, asJSON bool) er
 }
 
 func bundleImagesCommand() *cobra.Command {
-	var f imageFlags
-	var output outputFlags
+	var f ImageFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:   "images",
 		Short: "List the images of the local store",
-		Args:  arguments("gatehouse bundle images", 0),
+		Args:  grammar.Arguments("gatehouse bundle images", 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			store, err := f.Open()
 			if err != nil {
@@ -193,7 +194,7 @@ func bundleImagesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output.json() {
+			if output.JSON() {
 				lines := terminal.JSON(c.OutOrStdout())
 				for _, i := range list {
 					if err := lines.Encode(i); err != nil {
@@ -209,13 +210,13 @@ func bundleImagesCommand() *cobra.Command {
 			return w.Flush()
 		},
 	}
-	f.addStore(c)
-	output.add(c, "one object for each image")
+	f.AddStore(c)
+	output.Add(c, "one object for each image")
 	return c
 }
 
 func bundleRemoveCommand() *cobra.Command {
-	var f imageFlags
+	var f ImageFlags
 	c := &cobra.Command{
 		Use:     "rm NAME...",
 		Short:   "Remove names from the local store, and images that have no other",
@@ -239,18 +240,18 @@ func bundleRemoveCommand() *cobra.Command {
 			return nil
 		},
 	}
-	f.addStore(c)
+	f.AddStore(c)
 	return c
 }
 
 func bundleInspectCommand() *cobra.Command {
-	var f imageFlags
-	var output outputFlags
+	var f ImageFlags
+	var output grammar.Output
 	c := &cobra.Command{
 		Use:     "inspect BUNDLE",
 		Short:   "Show the metadata and content of a bundle or image",
 		Example: `  gatehouse bundle inspect registry.example.com/policies/app:1.4 -o json`,
-		Args:    arguments("gatehouse bundle inspect registry.example.com/policies/app:1.4", 1),
+		Args:    grammar.Arguments("gatehouse bundle inspect registry.example.com/policies/app:1.4", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o, err := f.OpenBundle(c.Context(), args[0], bundler.Pulled)
 			if err != nil {
@@ -260,15 +261,15 @@ func bundleInspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output.json() {
+			if output.JSON() {
 				return terminal.JSON(c.OutOrStdout()).Encode(out)
 			}
 			return printInspected(c.OutOrStdout(), out)
 		},
 	}
-	f.addStore(c)
-	f.addRegistry(c)
-	output.add(c, "one object")
+	f.AddStore(c)
+	f.AddRegistry(c)
+	output.Add(c, "one object")
 	return c
 }
 
@@ -298,7 +299,7 @@ func printInspected(out io.Writer, i *bundler.Inspected) error {
 }
 
 func bundleLoginCommand() *cobra.Command {
-	var f imageFlags
+	var f ImageFlags
 	var user, file string
 	c := &cobra.Command{
 		Use:   "login REGISTRY",
@@ -308,7 +309,7 @@ named in $DOCKER_CONFIG/config.json or ~/.docker/config.json, else in that file.
 file, never from the command line.`,
 		Example: `  echo "$TOKEN" | gatehouse bundle login ghcr.io -u alice
   gatehouse bundle login registry.example.com -u ci --password-file /run/secrets/registry`,
-		Args: arguments("gatehouse bundle login registry.example.com -u ci < password", 1),
+		Args: grammar.Arguments("gatehouse bundle login registry.example.com -u ci < password", 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if user == "" {
 				return errors.New("give the user name with -u")
@@ -330,7 +331,7 @@ file, never from the command line.`,
 			return err
 		},
 	}
-	f.addRegistry(c)
+	f.AddRegistry(c)
 	c.Flags().StringVarP(&user, "username", "u", "", "user name")
 	c.Flags().StringVar(&file, "password-file", "", "file with the password (default: standard input)")
 	return c
@@ -377,9 +378,9 @@ func bundleLogoutCommand() *cobra.Command {
 		Use:     "logout REGISTRY",
 		Short:   "Remove the credential for a registry",
 		Example: `  gatehouse bundle logout ghcr.io`,
-		Args:    arguments("gatehouse bundle logout ghcr.io", 1),
+		Args:    grammar.Arguments("gatehouse bundle logout ghcr.io", 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, err := (&imageFlags{}).Client()
+			client, err := (&ImageFlags{}).Client()
 			if err != nil {
 				return err
 			}
